@@ -1,0 +1,19 @@
+"""Recipes: what a run is. `load("quickstart", ["queue.max_staleness=0"])` gives a checked, immutable `Recipe`."""
+
+from golongrl.recipe.load import RecipeError, dump, load, packaged, parse, source
+from golongrl.recipe.models import (
+    Algorithm,
+    Data,
+    Learner,
+    Model,
+    Queue,
+    Recipe,
+    Reward,
+    Rollout,
+    TaskType,
+)
+
+__all__ = [
+    "Algorithm", "Data", "Learner", "Model", "Queue", "Recipe", "RecipeError", "Reward", "Rollout", "TaskType",
+    "dump", "load", "packaged", "parse", "source",
+]

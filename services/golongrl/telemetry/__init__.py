@@ -1,0 +1,1 @@
+"""Telemetry: structured logs, run metrics (`metrics.jsonl`, TensorBoard) and the run report."""
