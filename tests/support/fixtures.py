@@ -1,0 +1,19 @@
+"""Fixtures that several rooms use; tests/conftest.py makes them known to pytest."""
+
+from pathlib import Path
+
+import pytest
+
+from support.tiny_model import build_tiny_model
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a tiny random Qwen3 model with tokenizer. Read-only: build your own to change it."""
+    return build_tiny_model(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def tiny_model_next(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same architecture and tokenizer as `tiny_model` with other weights: what a policy update looks like."""
+    return build_tiny_model(tmp_path_factory.mktemp("models") / "tiny-next", seed=1)
