@@ -14,6 +14,19 @@ from golongrl.recipe.models import (
 )
 
 __all__ = [
-    "Algorithm", "Data", "Learner", "Model", "Queue", "Recipe", "RecipeError", "Reward", "Rollout", "TaskType",
-    "dump", "load", "packaged", "parse", "source",
+    "Algorithm",
+    "Data",
+    "Learner",
+    "Model",
+    "Queue",
+    "Recipe",
+    "RecipeError",
+    "Reward",
+    "Rollout",
+    "TaskType",
+    "dump",
+    "load",
+    "packaged",
+    "parse",
+    "source",
 ]

@@ -4,6 +4,7 @@ Every problem is one line that names the key's path and, for an unknown key, the
 """
 
 import difflib
+import json
 from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
@@ -13,10 +14,11 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from golongrl.errors import InputError
 from golongrl.recipe.models import Recipe
 
 
-class RecipeError(ValueError):
+class RecipeError(InputError, ValueError):
     """The recipe cannot be used; the message is one line a person can act on."""
 
 
@@ -87,8 +89,6 @@ def dump(recipe: Recipe) -> str:
 
 
 def _json(tree: Mapping[str, Any], origin: str) -> str:
-    import json
-
     try:
         return json.dumps(tree, allow_nan=False)
     except (TypeError, ValueError) as error:

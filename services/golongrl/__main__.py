@@ -1,0 +1,5 @@
+"""`python -m golongrl` is `golongrl`."""
+
+from golongrl.cli import main
+
+main()

@@ -1,0 +1,189 @@
+"""Which processes a run on one machine needs: a pure function from the recipe and the options to command lines.
+
+Each process is the entry point that a pod runs too; they are told where the others are by address alone.
+"""
+
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from golongrl.recipe import Recipe
+
+HOST = "127.0.0.1"
+
+EngineKind = Literal["embedded", "sglang"]
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Where a run keeps what; `path` is `runs/NAME`."""
+
+    path: Path
+
+    @property
+    def recipe(self) -> Path:
+        return self.path / "recipe.yaml"
+
+    @property
+    def data(self) -> Path:
+        return self.path / "data"
+
+    @property
+    def weights(self) -> Path:
+        return self.path / "weights"
+
+    @property
+    def redis(self) -> Path:
+        return self.path / "redis"
+
+    @property
+    def logs(self) -> Path:
+        return self.path / "logs"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report.html"
+
+    @property
+    def lock(self) -> Path:
+        return self.path / ".lock"
+
+
+@dataclass(frozen=True)
+class Ports:
+    """A TCP port for every listening process of the run."""
+
+    redis: int
+    reward: int
+    engines: tuple[int, ...]
+    workers: tuple[int, ...]
+
+    def named(self) -> dict[str, int]:
+        """Service name -> port, for messages and checks."""
+        engines = {f"engine-{i}": port for i, port in enumerate(self.engines)}
+        workers = {f"rollout-{i}": port for i, port in enumerate(self.workers)}
+        return {"redis": self.redis, "reward": self.reward, **engines, **workers}
+
+    @classmethod
+    def from_base(cls, base: int, engines: int) -> "Ports":
+        """Consecutive ports from `base`: Redis, reward service, engines, workers."""
+        first = base + 2
+        return cls(
+            base, base + 1, tuple(range(first, first + engines)), tuple(range(first + engines, first + 2 * engines))
+        )
+
+
+@dataclass(frozen=True)
+class Options:
+    """What `golongrl train` was asked for beyond the recipe."""
+
+    run: str
+    folder: RunFolder
+    ports: Ports
+    model: Path
+    engine: EngineKind = "embedded"
+    sglang_venv: Path = Path(".venv-sglang")
+    redis_url: str | None = None
+
+    @property
+    def queue_url(self) -> str:
+        """The outside Redis, or the run's own."""
+        return self.redis_url or f"redis://{HOST}:{self.ports.redis}/0"
+
+    @property
+    def reward_url(self) -> str:
+        return f"http://{HOST}:{self.ports.reward}"
+
+    def engine_url(self, index: int) -> str:
+        return f"http://{HOST}:{self.ports.engines[index]}"
+
+
+def threads(recipe: Recipe, engines: int, cores: int) -> int:
+    """Compute threads for one engine or rank, so that they never outnumber the cores (at least one each)."""
+    return max(1, cores // (engines + recipe.learner.ranks))
+
+
+def environment(thread_count: int) -> dict[str, str]:
+    """Environment of every service: spinning OpenMP threads would starve the other processes of the machine."""
+    return {
+        "OMP_NUM_THREADS": str(thread_count),
+        "OMP_WAIT_POLICY": "passive",
+        "TOKENIZERS_PARALLELISM": "false",
+        "PYTHONUNBUFFERED": "1",
+        "RAY_DEDUP_LOGS": "0",
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }
+
+
+def golongrl(*arguments: str | Path | float) -> tuple[str, ...]:
+    """A `golongrl ...` command line run by this interpreter."""
+    return (sys.executable, "-m", "golongrl", *map(str, arguments))
+
+
+def reward(options: Options, recipe: Recipe) -> tuple[str, ...]:
+    return golongrl(
+        "reward", "serve", "--host", HOST, "--port", options.ports.reward, "--workers", 1,
+        "--deadline", recipe.reward.deadline_s,
+    )  # fmt: skip
+
+
+def engine(options: Options, recipe: Recipe, index: int) -> tuple[str, ...]:
+    """The embedded engine, or the real SGLang server on CPU."""
+    port = options.ports.engines[index]
+    if options.engine == "embedded":
+        return golongrl(
+            "engine", "--model-path", options.model, "--host", HOST, "--port", port,
+            "--context-length", recipe.model.context_length, "--seed", recipe.seed + index,
+        )  # fmt: skip
+    concurrent = recipe.rollout.concurrent_groups * recipe.rollout.n
+    return (
+        str(options.sglang_venv / "bin" / "python"), "-m", "sglang.launch_server",
+        "--model-path", str(options.model), "--host", HOST, "--port", str(port),
+        "--device", "cpu", "--attention-backend", "torch_native", "--sampling-backend", "pytorch",
+        "--disable-cuda-graph", "--disable-overlap-schedule", "--skip-server-warmup", "--enable-metrics",
+        "--dtype", recipe.model.dtype, "--context-length", str(recipe.model.context_length),
+        "--max-running-requests", str(concurrent), "--max-total-tokens", str(concurrent * recipe.model.context_length),
+        "--random-seed", str(recipe.seed + index),
+    )  # fmt: skip
+
+
+def engine_environment(kind: EngineKind) -> Mapping[str, str]:
+    """What the engine needs beyond `environment`."""
+    if kind == "embedded":
+        return {}
+    return {
+        "SGLANG_USE_CPU_ENGINE": "1",
+        "SGLANG_CPU_OMP_THREADS_BIND": "all",
+        # Else /health generates, and hangs while the engine is paused.
+        "SGLANG_ENABLE_HEALTH_ENDPOINT_GENERATION": "0",
+        "HF_HUB_OFFLINE": "1",
+    }
+
+
+def rollout(options: Options, index: int) -> tuple[str, ...]:
+    folder = options.folder
+    return golongrl(
+        "rollout", "--recipe", folder.recipe, "--run", options.run, "--redis-url", options.queue_url,
+        "--engine-url", options.engine_url(index), "--reward-url", options.reward_url, "--data", folder.data,
+        "--worker", f"rollout-{index}", "--host", HOST, "--port", options.ports.workers[index],
+    )  # fmt: skip
+
+
+def learner(options: Options) -> tuple[str, ...]:
+    folder = options.folder
+    return golongrl(
+        "learner", "--recipe", folder.recipe, "--run", options.run, "--redis-url", options.queue_url,
+        "--data", folder.data, "--weights", folder.weights, "--out", folder.path,
+    )  # fmt: skip
+
+
+def cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0))

@@ -1,0 +1,154 @@
+"""One service as a child process: started, probed, stopped, and never left behind.
+
+Invariants:
+- a child leads its own process group, so that Ctrl-C reaches only the supervisor, which stops things in order;
+- a child dies with the supervisor, even if that is killed (Linux: parent-death signal);
+- output goes to the service's log file, appended, so that a restart keeps what the last life said.
+"""
+
+import asyncio
+import contextlib
+import ctypes
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+# From <linux/prctl.h>.
+PR_SET_PDEATHSIG = 1
+PR_SET_CHILD_SUBREAPER = 36
+
+Probe = Callable[[], Awaitable[bool]]
+
+
+@dataclass(frozen=True)
+class ServiceSpec:
+    """What to start and how to know that it is up.
+
+    Attributes:
+        name: unique in the run; also the log file's stem.
+        argv: the command line.
+        probe: answers whether the service is ready; must not raise and must not take long.
+        start_deadline_s: longest time from start to the first ready.
+        stop_grace_s: time between SIGTERM and SIGKILL.
+        env: added to the supervisor's environment.
+    """
+
+    name: str
+    argv: tuple[str, ...]
+    probe: Probe
+    start_deadline_s: float
+    stop_grace_s: float = 15.0
+    env: Mapping[str, str] = field(default_factory=dict)
+
+
+def describe_exit(code: int) -> str:
+    """`exit code 1`, or `signal SIGKILL` for a negative code."""
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        return f"signal {signal.Signals(-code).name}"
+    except ValueError:
+        return f"signal {-code}"
+
+
+def last_lines(log: Path, count: int = 15) -> list[str]:
+    """The last lines of a log file, without reading a long one whole."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - 64 * 1024))
+            return file.read().decode("utf-8", "replace").splitlines()[-count:]
+    except FileNotFoundError:
+        return []
+
+
+def adopt_orphans() -> None:
+    """Make this process the parent of its descendants' orphans, so that `kill_descendants` finds them (Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def kill_descendants(grace_s: float = 3.0) -> list[str]:
+    """End whatever still runs below this process; returns the names of what had to be ended."""
+    left = psutil.Process().children(recursive=True)
+    names = []
+    for process in left:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            names.append(process.name())
+            process.terminate()
+    _, alive = psutil.wait_procs(left, timeout=grace_s)
+    for process in alive:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(alive, timeout=grace_s)
+    return names
+
+
+def _die_with_parent() -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+
+
+class Service:
+    """A running (or ended) child process of a `ServiceSpec`."""
+
+    def __init__(self, spec: ServiceSpec, log: Path, process: asyncio.subprocess.Process) -> None:
+        self.spec = spec
+        self.log = log
+        self._process = process
+
+    @classmethod
+    async def start(cls, spec: ServiceSpec, logs: Path) -> "Service":
+        """Start the process; its output is appended to `logs/NAME.log`."""
+        log = logs / f"{spec.name}.log"
+        with log.open("ab") as output:
+            process = await asyncio.create_subprocess_exec(
+                *spec.argv,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env={**os.environ, **spec.env},
+                start_new_session=True,
+                preexec_fn=_die_with_parent,
+            )
+        return cls(spec, log, process)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        return self._process.returncode is None
+
+    async def wait(self) -> int:
+        """Wait for its end; returns the exit code, negative for a signal."""
+        return await self._process.wait()
+
+    async def until_ready(self, poll_s: float = 0.25) -> bool:
+        """Wait until the probe says ready; False when the process ended or the start deadline passed first."""
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + self.spec.start_deadline_s
+        while self.alive and clock() < deadline:
+            if await self.spec.probe():
+                return True
+            await asyncio.sleep(poll_s)
+        return False
+
+    async def stop(self) -> int:
+        """SIGTERM, and SIGKILL to the whole group after the grace period. Returns the exit code."""
+        if self.alive:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.terminate()
+            try:
+                async with asyncio.timeout(self.spec.stop_grace_s):
+                    return await self._process.wait()
+            except TimeoutError:
+                pass
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        return await self._process.wait()

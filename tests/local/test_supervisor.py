@@ -1,0 +1,109 @@
+"""The supervisor with real processes: restarts, failures, signals, and nothing left behind."""
+
+import asyncio
+import os
+import signal
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from golongrl.local.process import ServiceSpec
+from golongrl.local.supervisor import Interrupted, RunFailed, Stage, Supervisor
+
+
+async def always() -> bool:
+    return True
+
+
+async def never() -> bool:
+    return False
+
+
+def python(name: str, code: str, probe=always, **options) -> ServiceSpec:
+    return ServiceSpec(
+        name, (sys.executable, "-c", code), probe, start_deadline_s=options.pop("deadline", 20.0), **options
+    )
+
+
+def exists(path: Path):
+    async def probe() -> bool:
+        return path.exists()
+
+    return probe
+
+
+SLEEP = "import time; time.sleep(60)"
+
+
+def descendants() -> list[psutil.Process]:
+    return psutil.Process().children(recursive=True)
+
+
+async def test_it_ends_when_main_is_done_and_leaves_no_process(tmp_path: Path) -> None:
+    # The helper starts a grandchild of its own, in a session of its own: that one must go too.
+    grandchild = (
+        f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {SLEEP!r}], start_new_session=True); {SLEEP}"
+    )
+    stages = [Stage((python("helper", grandchild),)), Stage((python("main", "print('done')"),))]
+    before = set(descendants())
+    await Supervisor(stages, "main", tmp_path, print).run()
+    assert set(descendants()) <= before
+    assert "done" in (tmp_path / "main.log").read_text()
+
+
+async def test_a_killed_service_is_started_again_and_the_line_says_which_and_why(tmp_path: Path) -> None:
+    said: list[str] = []
+    marker = tmp_path / "second-life"
+    helper = f"""
+import os, pathlib, signal, time
+first = pathlib.Path({str(tmp_path / "first-life")!r})
+if first.exists():
+    pathlib.Path({str(marker)!r}).touch(); time.sleep(60)
+first.touch(); print('about to fall', flush=True); time.sleep(0.5); os.kill(os.getpid(), signal.SIGKILL)
+"""
+    main = f"import pathlib, time\nwhile not pathlib.Path({str(marker)!r}).exists(): time.sleep(0.05)"
+    stages = [Stage((python("helper", helper, exists(tmp_path / "first-life")), python("main", main)))]
+    await Supervisor(stages, "main", tmp_path, said.append).run()
+    assert said == ["helper died (signal SIGKILL): about to fall - starting it again in 1 s"]
+
+
+async def test_a_service_that_dies_at_start_ends_the_run_with_its_last_words(tmp_path: Path) -> None:
+    stages = [Stage((python("helper", "raise SystemExit('no weights in /models/x')", never), python("main", SLEEP)))]
+    with pytest.raises(
+        RunFailed, match=r"helper died \(exit code 1\) and was never ready(.|\n)*no weights in /models/x"
+    ):
+        await Supervisor(stages, "main", tmp_path, print).run()
+
+
+async def test_a_service_that_is_never_ready_in_time_ends_the_run(tmp_path: Path) -> None:
+    stages = [Stage((python("helper", SLEEP, never, deadline=0.6), python("main", SLEEP)))]
+    with pytest.raises(RunFailed, match=r"helper was not ready within 0.6 s"):
+        await Supervisor(stages, "main", tmp_path, print).run()
+
+
+async def test_a_signal_stops_the_stages_in_the_opposite_order(tmp_path: Path) -> None:
+    order = tmp_path / "order"
+    code = """
+import pathlib, signal, sys, time
+def stop(*_):
+    with open({order!r}, 'a') as file: file.write('{name}\\n')
+    sys.exit(0)
+signal.signal(signal.SIGTERM, stop)
+pathlib.Path({ready!r}).touch()
+time.sleep(60)
+"""
+
+    def service(name: str) -> ServiceSpec:
+        ready = tmp_path / f"{name}.ready"
+        return python(name, code.format(order=str(order), name=name, ready=str(ready)), exists(ready))
+
+    supervisor = Supervisor([Stage((service("redis"),)), Stage((service("main"),))], "main", tmp_path, print)
+    running = asyncio.create_task(supervisor.run())
+    while supervisor.states["main"] != "up":
+        await asyncio.sleep(0.05)
+    os.kill(os.getpid(), signal.SIGINT)
+    with pytest.raises(Interrupted, match="--resume"):
+        await running
+    assert order.read_text().split() == ["main", "redis"]
