@@ -1,0 +1,35 @@
+"""What a caller of the queue can do wrong, and what the queue could not reach."""
+
+from golongrl.errors import GolongrlError
+
+
+class QueueError(GolongrlError):
+    """Any failure of the queue."""
+
+
+class Fenced(QueueError):
+    """Another learner attached since: this one must end and train nothing more."""
+
+
+class OutOfOrder(QueueError):
+    """A step, commit or announcement that does not follow from the queue's version."""
+
+
+class NotSetUp(QueueError):
+    """The run does not exist on this server (yet): its learner sets it up."""
+
+
+class SettingsMismatch(QueueError):
+    """The run exists with another batch size, staleness bound, order or rows."""
+
+
+class Unavailable(QueueError):
+    """The server could not be reached, or could not take writes, within the patience given."""
+
+
+class NotDurable(QueueError):
+    """The server did not confirm in time that the append-only file is on disk."""
+
+
+class UnreadableGroup(QueueError):
+    """Bytes that are not a group of a schema this version reads."""

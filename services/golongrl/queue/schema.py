@@ -1,0 +1,150 @@
+"""A group: one prompt and its n responses, as it travels from a rollout worker to the learner.
+
+On the wire: one msgpack map whose first field is the schema version, arrays as little-endian bytes, zstd around it; never
+pickle. The prompt is stored once. Invariants, checked where a group is made: a response has one log-prob a token, and its
+version spans cover its tokens from 0 without a gap.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import msgpack
+import numpy as np
+import zstandard
+from numpy.typing import NDArray
+
+from golongrl.queue.errors import UnreadableGroup
+
+SCHEMA = 1
+# Level 1: log-probs hardly compress, and higher levels cost CPU for under one per cent (benchmarks/queue.py).
+ZSTD_LEVEL = 1
+# Refuse to unpack a frame that claims more than any group has: 16 responses of 1M tokens are 128 MB.
+MAX_GROUP_BYTES = 1 << 30
+
+
+class VersionSpan(NamedTuple):
+    """Tokens [start, end) of a response were sampled by policy `version`."""
+
+    version: int
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Response:
+    """One sampled response: `ids` int32 [T], `logprobs` float32 [T] (behaviour log-probs), T may be 0.
+
+    `reward` is None exactly when `status` is "unscored" (then `reason` says why): never 0 for what is not known.
+    """
+
+    ids: NDArray[np.int32]
+    logprobs: NDArray[np.float32]
+    version_spans: tuple[VersionSpan, ...]
+    finish_reason: str
+    reward: float | None
+    status: str = "scored"
+    reason: str = ""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError on arrays or spans that contradict each other."""
+        if len(self.ids) != len(self.logprobs):
+            raise ValueError(f"{len(self.ids)} token ids but {len(self.logprobs)} log-probs")
+        if self.status not in ("scored", "unscored") or (self.reward is None) != (self.status == "unscored"):
+            raise ValueError(f"reward {self.reward} contradicts status {self.status!r}")
+        end = 0
+        for span in self.version_spans:
+            if span.start != end or span.end <= span.start:
+                raise ValueError(f"version spans leave a gap or overlap at token {end}: {self.version_spans}")
+            end = span.end
+        if end != len(self.ids):
+            raise ValueError(f"version spans end at token {end} of {len(self.ids)}")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Group:
+    """One prompt's responses with all the learner needs; `prompt_ids` int32 [P], `timings` in seconds by phase.
+
+    `engine_version` is the lease's; tokens may be newer (in-place adoption), never older.
+    """
+
+    uid: str
+    row: int
+    epoch: int
+    task: str
+    metric: str
+    task_key: str
+    reward_mode: str
+    prompt_ids: NDArray[np.int32]
+    responses: tuple[Response, ...]
+    worker: str
+    engine_version: int
+    timings: dict[str, float] = field(default_factory=dict)
+    schema: int = SCHEMA
+
+    @property
+    def lowest_version(self) -> int:
+        """The oldest policy that sampled any token; the lease's version for a group without tokens."""
+        return min(
+            (span.version for response in self.responses for span in response.version_spans),
+            default=self.engine_version,
+        )
+
+
+def encode(group: Group, level: int = ZSTD_LEVEL) -> bytes:
+    """The group as bytes."""
+    fields: dict[str, Any] = {
+        "schema": group.schema,
+        "uid": group.uid,
+        "row": group.row,
+        "epoch": group.epoch,
+        "task": group.task,
+        "metric": group.metric,
+        "task_key": group.task_key,
+        "reward_mode": group.reward_mode,
+        "prompt_ids": _bytes(group.prompt_ids, "<i4"),
+        "responses": [
+            {
+                "ids": _bytes(response.ids, "<i4"),
+                "logprobs": _bytes(response.logprobs, "<f4"),
+                "version_spans": response.version_spans,
+                "finish_reason": response.finish_reason,
+                "reward": response.reward,
+                "status": response.status,
+                "reason": response.reason,
+            }
+            for response in group.responses
+        ],
+        "worker": group.worker,
+        "engine_version": group.engine_version,
+        "timings": group.timings,
+    }
+    return zstandard.ZstdCompressor(level=level).compress(msgpack.packb(fields))
+
+
+def decode(data: bytes) -> Group:
+    """The group in `data`. Raises UnreadableGroup on anything else, or on another schema version."""
+    try:
+        raw = zstandard.ZstdDecompressor().decompress(data, max_output_size=MAX_GROUP_BYTES)
+        fields = msgpack.unpackb(raw)
+        if fields["schema"] != SCHEMA:
+            raise UnreadableGroup(f"group {fields.get('uid')} has schema {fields['schema']}, this version reads {SCHEMA}")
+        responses = tuple(
+            Response(
+                ids=np.frombuffer(response["ids"], "<i4"),
+                logprobs=np.frombuffer(response["logprobs"], "<f4"),
+                version_spans=tuple(VersionSpan(*span) for span in response["version_spans"]),
+                finish_reason=response["finish_reason"],
+                reward=response["reward"],
+                status=response["status"],
+                reason=response["reason"],
+            )
+            for response in fields["responses"]
+        )
+        prompt_ids = np.frombuffer(fields["prompt_ids"], "<i4")
+        return Group(**{**fields, "responses": responses, "prompt_ids": prompt_ids})
+    except (zstandard.ZstdError, msgpack.UnpackException, ValueError, KeyError, TypeError) as error:
+        raise UnreadableGroup(f"{len(data)} bytes are not a group: {error}") from error
+
+
+def _bytes(array: NDArray[Any], dtype: str) -> bytes:
+    return np.ascontiguousarray(array, dtype=dtype).tobytes()
