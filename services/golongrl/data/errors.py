@@ -1,0 +1,5 @@
+"""The one error of this room: input that cannot be used, said in one line."""
+
+
+class DataError(ValueError):
+    """The message names the file, row and key (or the corpus, model or setting) and what to do about it."""
