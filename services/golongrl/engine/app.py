@@ -1,0 +1,298 @@
+"""SGLang 0.5.23's HTTP API over the embedded engine. Routes are thin: check, ask the engine, shape the answer.
+
+Differences from the server it follows, on purpose: `/health` is liveness and answers while paused (as SGLang does with
+SGLANG_ENABLE_HEALTH_ENDPOINT_GENERATION=0), a token id outside the vocabulary is a 400, and an unpaused weight update
+has no race with the requests it waited for.
+"""
+
+import asyncio
+import hashlib
+import hmac
+import json
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import structlog
+from fastapi import APIRouter, Depends, FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from golongrl.engine import calls, models, responses
+from golongrl.engine.config import EngineConfig
+from golongrl.engine.engine import CacheNotFlushedError, EngineDeadError
+from golongrl.engine.models import BadRequestError
+from golongrl.engine.scheduler import DuplicateRequestError, QueueFullError, Sampling
+from golongrl.engine.serving import API_VERSION, Serving, load
+from golongrl.engine.serving import loads as serving_loads
+from golongrl.engine.weights import WeightsError
+
+log = structlog.get_logger()
+
+# A client that went away is noticed this often, and its requests aborted.
+_DISCONNECT_POLL_S = 1.0
+# SGLang's /health_generate gives the one token this long.
+_HEALTH_GENERATE_S = 20.0
+_NOT_FLUSHED = (
+    "Weights were updated, but the cache was not flushed because requests are still running or queued. "
+    "Retract or finish them, then call /flush_cache."
+)
+
+
+def create_app(config: EngineConfig, on_death: Callable[[], None] = lambda: None) -> FastAPI:
+    """The application; the model is loaded at once, the model thread runs as long as the lifespan.
+
+    Raises:
+        ModelFolderError: `config.model_path` cannot be served.
+    """
+    serving = load(config, on_death)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        serving.engine.start()
+        log.info("engine ready", model=serving.model_path, version=config.weight_version, port=config.port)
+        yield
+        await serving.engine.stop()
+
+    app = FastAPI(title="GoLongRL engine", version=API_VERSION, lifespan=lifespan, openapi_url=None)
+    app.state.serving = serving
+    app.include_router(_open_routes(serving))
+    app.include_router(_normal_routes(serving), dependencies=[Depends(_guard(config.api_key))])
+    app.include_router(_control_routes(serving), dependencies=[Depends(_guard(config.admin_api_key or config.api_key))])
+    _error_handlers(app)
+    return app
+
+
+def _guard(key: str | None) -> Callable[[Request], None]:
+    """A dependency that lets only `Authorization: Bearer key` pass; without a key, everyone."""
+
+    def check(request: Request) -> None:
+        if key is None:
+            return
+        given = request.headers.get("authorization", "")
+        if not hmac.compare_digest(given.encode(), f"Bearer {key}".encode()):
+            raise _UnauthorizedError
+
+    return check
+
+
+class _UnauthorizedError(Exception):
+    """The key is missing or wrong."""
+
+
+def _error_handlers(app: FastAPI) -> None:
+    def answer(status: int, body: Callable[[Any], Any]) -> Callable[[Request, Exception], JSONResponse]:
+        return lambda _, error: JSONResponse(body(error), status)
+
+    app.add_exception_handler(BadRequestError, answer(400, lambda error: {"error": error.args[0]}))
+    app.add_exception_handler(
+        DuplicateRequestError,
+        answer(400, lambda error: {"error": {"message": f"Duplicate request ID detected: {error.args[0]}"}}),
+    )
+    app.add_exception_handler(
+        RequestValidationError, answer(400, lambda error: responses.bad_request(_complaint(error)))
+    )
+    app.add_exception_handler(_UnauthorizedError, answer(401, lambda _: {"error": "Unauthorized"}))
+    app.add_exception_handler(
+        QueueFullError,
+        answer(
+            503,
+            lambda _: {
+                "object": "error", "message": "The request queue is full.", "type": "503", "param": None, "code": 503,
+            },
+        ),
+    )  # fmt: skip
+    app.add_exception_handler(
+        EngineDeadError, answer(500, lambda _: {"error": {"message": "The model thread has failed; see the log."}})
+    )
+
+
+def _complaint(error: RequestValidationError) -> str:
+    """One line: where in the body, and what is wrong there."""
+    return "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
+
+
+def _open_routes(serving: Serving) -> APIRouter:
+    """Probes and metrics: no key."""
+    router, engine = APIRouter(), serving.engine
+
+    @router.get("/health")
+    async def health() -> Response:
+        return Response(status_code=200 if engine.alive else 503)
+
+    @router.get("/ready")
+    async def ready() -> Response:
+        return Response(status_code=200 if engine.alive and not engine.paused else 503)
+
+    @router.get("/health_generate")
+    async def health_generate() -> Response:
+        requests = models.make_requests([0], None, Sampling(max_new_tokens=1), 1, 0, 0)
+        try:
+            async with asyncio.timeout(_HEALTH_GENERATE_S):
+                async for _ in engine.generate(requests, stream=False):
+                    pass
+        except (TimeoutError, EngineDeadError, QueueFullError):
+            return Response(status_code=503)
+        return Response()
+
+    @router.get("/metrics")
+    async def metrics() -> Response:
+        return Response(serving.metrics.render(), media_type=CONTENT_TYPE_LATEST)
+
+    return router
+
+
+def _normal_routes(serving: Serving) -> APIRouter:
+    """Generation and information."""
+    router, engine, config = APIRouter(), serving.engine, serving.config
+
+    @router.post("/generate")
+    async def generate(body: models.GenerateBody, request: Request) -> Any:
+        call = calls.check(serving, body)
+        if body.stream:
+            updates = engine.generate(call.requests, stream=True)
+            first = await anext(updates)  # so that a refusal is still a status code
+            return StreamingResponse(calls.events(serving, call, first, updates), media_type="text/event-stream")
+        task = asyncio.create_task(calls.collect(serving, call))
+        try:
+            while not (await asyncio.wait({task}, timeout=_DISCONNECT_POLL_S))[0]:
+                if await request.is_disconnected():
+                    return Response(status_code=499)
+            return await task
+        finally:
+            task.cancel()
+
+    @router.get("/model_info")
+    async def model_info() -> dict[str, Any]:
+        return {
+            "model_path": serving.model_path,
+            "served_model_name": serving.model_path,
+            "tokenizer_path": str(config.model_path),
+            "is_generation": True,
+            "preferred_sampling_params": None,
+            "weight_version": engine.scheduler.version,
+            "load_format": "auto",
+            "reasoning_parser": None,
+            "tool_call_parser": None,
+            "disaggregation_mode": "null",
+            "has_image_understanding": False,
+            "has_audio_understanding": False,
+            "model_type": engine.model.config.model_type,
+            "architectures": engine.model.config.architectures,
+        }
+
+    @router.get("/server_info")
+    async def server_info() -> dict[str, Any]:
+        return {
+            "model_path": serving.model_path,
+            "tokenizer_path": str(config.model_path),
+            "context_length": serving.context_length,
+            "dtype": "float32",
+            "device": "cpu",
+            "host": config.host,
+            "port": config.port,
+            "served_model_name": serving.model_path,
+            "weight_version": engine.scheduler.version,
+            "random_seed": config.seed,
+            "max_running_requests": config.max_batch,
+            "max_queued_requests": config.max_queue,
+            "max_total_tokens": serving.capacity,
+            "max_total_num_tokens": serving.capacity,
+            "max_prefill_tokens": config.max_prefill_tokens,
+            "max_req_input_len": serving.context_length - models.RESERVED_POSITIONS,
+            "enable_metrics": True,
+            "tp_size": 1,
+            "dp_size": 1,
+            "pp_size": 1,
+            "status": "ready",
+            "version": API_VERSION,
+        }
+
+    @router.get("/v1/models")
+    async def list_models() -> dict[str, Any]:
+        card = {
+            "id": serving.model_path,
+            "object": "model",
+            "created": int(serving.started),
+            "owned_by": "golongrl",
+            "root": serving.model_path,
+            "parent": None,
+            "max_model_len": serving.context_length,
+        }
+        return {"object": "list", "data": [card]}
+
+    @router.get("/v1/loads")
+    async def loads() -> dict[str, Any]:
+        return serving_loads(serving)
+
+    return router
+
+
+def _control_routes(serving: Serving) -> APIRouter:
+    """Pausing, aborting and weights: the admin key where there is one."""
+    router, engine = APIRouter(), serving.engine
+
+    @router.post("/pause_generation")
+    async def pause(body: models.PauseBody) -> dict[str, str]:
+        await engine.pause(body.mode)
+        return {"message": "Generation paused successfully.", "status": "ok"}
+
+    @router.post("/continue_generation")
+    async def resume() -> dict[str, str]:
+        await engine.resume()
+        return {"message": "Generation continued successfully.", "status": "ok"}
+
+    @router.post("/abort_request")
+    async def abort(body: models.AbortBody) -> Response:
+        await engine.abort(None if body.abort_all else body.rid)
+        return Response()
+
+    @router.api_route("/flush_cache", methods=["GET", "POST"])
+    async def flush() -> PlainTextResponse:
+        if await engine.flush():
+            return PlainTextResponse("Cache flushed.\n")
+        return PlainTextResponse("Flush cache failed.\n", 400)
+
+    @router.post("/update_weights_from_disk")
+    async def update_from_disk(body: models.UpdateFromDiskBody) -> JSONResponse:
+        update = engine.update_from_disk(
+            Path(body.model_path), body.weight_version, flush=body.flush_cache, abort_all=body.abort_all_requests
+        )
+        response = await _updated(update, "Succeeded to update model weights.", body.weight_version)
+        if response.status_code == 200:
+            serving.model_path = body.model_path
+        return response
+
+    @router.post("/update_weight_version")
+    async def update_version(body: models.VersionBody) -> dict[str, Any]:
+        if body.abort_all_requests:
+            await engine.abort()
+        await engine.set_version(body.new_version)
+        return {
+            "success": True,
+            "message": f"Weight version updated to {body.new_version}",
+            "new_version": body.new_version,
+        }
+
+    @router.post("/weights_checker")
+    async def check_weights(_: models.CheckerBody) -> dict[str, Any]:
+        checksums = await engine.checksums()
+        digest = hashlib.sha256(json.dumps(checksums, sort_keys=True).encode()).hexdigest()
+        return responses.weights_checked(checksums, digest)
+
+    return router
+
+
+async def _updated(update: Coroutine[Any, Any, None], done: str, version: str | None) -> JSONResponse:
+    """Await a weight update and say how it went, as SGLang does."""
+    try:
+        await update
+    except WeightsError as error:
+        return JSONResponse({"success": False, "message": str(error), "num_paused_requests": 0}, 400)
+    except CacheNotFlushedError:
+        return JSONResponse({"success": False, "message": _NOT_FLUSHED, "num_paused_requests": 0}, 400)
+    message = done if version is None else f"{done} Weight version updated to {version}."
+    log.info("weights updated", version=version)
+    return JSONResponse({"success": True, "message": message, "num_paused_requests": 0})

@@ -1,0 +1,70 @@
+"""`golongrl engine`: serve a model folder on the CPU behind SGLang's HTTP API."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def engine(
+    model_path: Annotated[Path, typer.Option(help="Hugging Face model folder with weights and tokenizer.")],
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)] = 30000,
+    weight_version: Annotated[str, typer.Option(help="Name of the weights in the folder.")] = "default",
+    seed: Annotated[int, typer.Option(help="Seed of requests that bring none.", min=0)] = 0,
+    max_batch: Annotated[int, typer.Option(help="Requests that run at a time.", min=1)] = 64,
+    max_queue: Annotated[int, typer.Option(help="Requests that may wait; more are answered 503.", min=1)] = 4096,
+    context_length: Annotated[
+        int | None, typer.Option(help="Longest prompt plus response in tokens; default: the model's own.", min=8)
+    ] = None,
+    threads: Annotated[
+        int, typer.Option(help="Threads of the model; more than one is slower on shared cores.", min=1)
+    ] = 1,
+    api_key: Annotated[
+        str | None, typer.Option(envvar="GOLONGRL_ENGINE_API_KEY", help="Key of every endpoint.")
+    ] = None,
+    admin_api_key: Annotated[
+        str | None, typer.Option(envvar="GOLONGRL_ENGINE_ADMIN_API_KEY", help="Key of the control endpoints alone.")
+    ] = None,
+) -> None:
+    """Serve a model on the CPU with SGLang's HTTP API.
+
+    Example: golongrl engine --model-path runs/demo/weights/v0 --port 30000 --weight-version 0
+    """
+    from golongrl.engine.config import EngineConfig, ModelFolderError, check_model_folder
+
+    try:
+        check_model_folder(model_path)
+    except ModelFolderError as error:
+        _fail(str(error), 2)
+    # Before torch is imported: its thread pools are sized then.
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+    config = EngineConfig(
+        model_path=model_path,
+        host=host,
+        port=port,
+        weight_version=weight_version,
+        seed=seed,
+        max_batch=max_batch,
+        max_queue=max_queue,
+        context_length=context_length,
+        threads=threads,
+        api_key=api_key,
+        admin_api_key=admin_api_key,
+    )
+    from golongrl.engine.server import serve
+
+    try:
+        code = serve(config)
+    except (ModelFolderError, ValueError) as error:
+        _fail(str(error), 2)
+    except OSError as error:
+        _fail(f"cannot listen on {host}:{port}: {error.strerror or error}", 1)
+    raise typer.Exit(code)
+
+
+def _fail(message: str, code: int) -> None:
+    print(f"error: {message}", file=sys.stderr)
+    raise typer.Exit(code)

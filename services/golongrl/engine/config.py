@@ -1,0 +1,47 @@
+"""What an engine is told at start."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+class ModelFolderError(Exception):
+    """A model folder cannot be served; the message is one line that names it and says what is missing."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineConfig:
+    """Settings of one engine; sizes in tokens or requests.
+
+    `api_key` guards the normal endpoints. With `admin_api_key` set, the control endpoints need that key alone, and it
+    is refused on the normal ones.
+    """
+
+    model_path: Path
+    host: str = "127.0.0.1"
+    port: int = 30000
+    weight_version: str = "default"
+    seed: int = 0
+    max_batch: int = 64
+    max_queue: int = 4096
+    context_length: int | None = None
+    threads: int = 1
+    max_prefill_tokens: int = 4096
+    drain_s: float = 10.0
+    api_key: str | None = None
+    admin_api_key: str | None = None
+
+
+def check_model_folder(path: Path) -> None:
+    """Refuse a folder that holds no model, before anything heavy is imported.
+
+    Raises:
+        ModelFolderError: no folder, no config.json, no safetensors weights, or no tokenizer.
+    """
+    if not path.is_dir():
+        raise ModelFolderError(f"model folder {path} does not exist")
+    if not (path / "config.json").is_file():
+        raise ModelFolderError(f"model folder {path} has no config.json: give a Hugging Face model folder")
+    if not any(path.glob("*.safetensors")):
+        raise ModelFolderError(f"model folder {path} has no *.safetensors weights")
+    if not any((path / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")):
+        raise ModelFolderError(f"model folder {path} has no tokenizer (tokenizer.json)")

@@ -1,0 +1,98 @@
+"""Weights of the running model: loading a model folder, replacing all tensors at once or none, and checksums.
+
+Invariant: a replacement is checked as a whole (names, shapes, finite files) before the first tensor changes, so a bad
+folder leaves the old weights untouched. Tensors are copied in place: the model object never changes.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from golongrl.engine.config import ModelFolderError, check_model_folder
+
+
+class WeightsError(Exception):
+    """New weights were refused; nothing has changed. The message names the file or tensor."""
+
+
+def load_model(path: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The model in float32 (the CPU has no faster type that is as exact) and its tokenizer.
+
+    Raises:
+        ModelFolderError: the folder is incomplete, or `transformers` cannot read it.
+    """
+    check_model_folder(path)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
+        model = AutoModelForCausalLM.from_pretrained(
+            path, dtype=torch.float32, attn_implementation="sdpa", local_files_only=True
+        )
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise ModelFolderError(f"model folder {path} cannot be loaded: {_line(error)}") from error
+    model.requires_grad_(False)
+    return model, tokenizer
+
+
+def read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """All tensors of the safetensors files in `path`.
+
+    Raises:
+        WeightsError: no such folder, no weights in it, or a damaged file.
+    """
+    files = sorted(path.glob("*.safetensors"))
+    if not files:
+        raise WeightsError(f"no *.safetensors weights in {path}")
+    tensors: dict[str, torch.Tensor] = {}
+    for file in files:
+        try:
+            tensors.update(load_file(file))
+        except (OSError, SafetensorError) as error:
+            raise WeightsError(f"{file} cannot be read: {_line(error)}") from error
+    return tensors
+
+
+def check_tensors(model: PreTrainedModel, tensors: Mapping[str, torch.Size], *, complete: bool) -> None:
+    """Refuse tensors that do not fit the model; with `complete`, also a set that leaves some of it old.
+
+    Raises:
+        WeightsError: an unknown name, a wrong shape, or (complete) a missing tensor.
+    """
+    state = model.state_dict()
+    for name, shape in tensors.items():
+        if name not in state:
+            raise WeightsError(f"the model has no tensor {name}")
+        if state[name].shape != shape:
+            raise WeightsError(f"tensor {name} has shape {list(shape)}, the model's is {list(state[name].shape)}")
+    if complete:
+        # Tied tensors share memory: one of them is enough.
+        given = {state[name].data_ptr() for name in tensors}
+        missing = [name for name, tensor in state.items() if tensor.data_ptr() not in given]
+        if missing:
+            raise WeightsError(f"{len(missing)} tensors are missing, among them {missing[0]}")
+
+
+@torch.inference_mode()
+def copy_tensors(model: PreTrainedModel, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Copy `tensors` (already checked) into the model, converting to its type."""
+    state = model.state_dict()
+    for name, tensor in tensors.items():
+        state[name].copy_(tensor)
+
+
+@torch.inference_mode()
+def checksums(model: PreTrainedModel) -> dict[str, str]:
+    """SHA-256 (first 16 hex digits) of every tensor's bytes, by name."""
+    return {
+        name: hashlib.sha256(tensor.contiguous().view(torch.uint8).numpy()).hexdigest()[:16]
+        for name, tensor in model.state_dict().items()
+    }
+
+
+def _line(error: Exception) -> str:
+    """The first line of an error's message, or its type."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
