@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-from golongrl.learner.advantage import Advantages, grpo, qwenlong_grpo, tmn_grpo
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from golongrl.learner.advantage import Advantages, grpo, qwenlong_grpo, tmn_grpo
 
 BATCHES: list[dict[str, Any]] = json.loads((Path(__file__).parent / "golden" / "advantages.json").read_text())[
     "batches"
@@ -67,7 +68,7 @@ def _columns(batch: list[tuple[int, float]]) -> tuple[torch.Tensor, list[int], l
 @given(batch=rows, seed=st.integers(0, 1000))
 @settings(max_examples=60, deadline=None)
 def test_order_and_sharding_change_nothing(name: str, batch: list[tuple[int, float]], seed: int) -> None:
-    """Statistics of the whole batch: gather the shards in any order, put the results back, and the numbers are equal."""
+    """Gather the shards in any order, estimate once, put the results back: the numbers are equal."""
     estimate = ESTIMATORS[name]
     scores, groups, tasks = _columns(batch)
     whole = estimate(scores, groups, tasks).values

@@ -1,0 +1,132 @@
+"""A rank's side of a batch: shards become the jagged TensorDicts of verl's engine, with importance weights.
+
+Invariants:
+- every nested tensor has one row a response; token columns (`old_log_probs`, `advantages`, masks) follow the response;
+- what is masked (fillers, vetoed responses) has `loss_mask` 0 and stays in the batch, so all ranks keep equal counts.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from tensordict import TensorDict
+from torch import Tensor
+from verl.trainer.ppo.rollout_corr_helper import compute_rollout_correction_and_rejection_mask
+from verl.utils import tensordict_utils as tu
+
+from golongrl.learner.batch import Shard
+from golongrl.recipe import Algorithm
+
+
+@dataclass(frozen=True)
+class Correction:
+    """Rollout importance sampling of a shard: token weights and mask, both flat over response tokens."""
+
+    weights: Tensor | None
+    mask: Tensor
+    metrics: dict[str, float]
+
+
+def assemble(shard: Shard, *, temperature: float, pad_token_id: int) -> TensorDict:
+    """The engine's view of a shard, without log-probabilities: ids, positions, masks, advantages per token.
+
+    Returns:
+        TensorDict of n rows: `prompts`, `responses`, `input_ids`, `position_ids` (int64), `response_mask`, `loss_mask`
+        (int64), `advantages` (float32), all jagged.
+    """
+    prompt_lengths = np.array([len(ids) for ids in shard.prompts], dtype=np.int64)[shard.prompt]
+    lengths = np.diff(shard.offsets)
+    prompts = np.concatenate([shard.prompts[i] for i in shard.prompt])
+    prompt_offsets = _offsets(prompt_lengths)
+    total_offsets = prompt_offsets + shard.offsets
+    ids = np.empty(total_offsets[-1], dtype=np.int64)
+    positions = np.arange(total_offsets[-1], dtype=np.int64) - np.repeat(total_offsets[:-1], prompt_lengths + lengths)
+    in_response = positions >= np.repeat(prompt_lengths, prompt_lengths + lengths)
+    ids[~in_response] = prompts
+    ids[in_response] = shard.responses
+    mask = np.repeat(shard.weights, lengths).astype(np.int64)
+    return tu.get_tensordict(
+        {
+            "prompts": _jagged(prompts.astype(np.int64), prompt_offsets),
+            "responses": _jagged(shard.responses.astype(np.int64), shard.offsets),
+            "input_ids": _jagged(ids, total_offsets),
+            "position_ids": _jagged(positions, total_offsets),
+            "response_mask": _jagged(mask, shard.offsets),
+            "loss_mask": _jagged(mask, shard.offsets),
+            "advantages": _jagged(np.repeat(shard.advantages, lengths), shard.offsets),
+        },
+        {"temperature": temperature, "pad_token_id": pad_token_id, "global_batch_size": shard.sequences},
+    )
+
+
+def response_tokens(full: Tensor, shard: Shard) -> Tensor:
+    """Per-token values the engine gave for whole sequences (position i predicts i + 1), cut to the responses: flat."""
+    values = full.values()
+    ends = full.offsets()[1:].tolist()
+    lengths = np.diff(shard.offsets).tolist()
+    return torch.cat([values[end - length - 1 : end - 1] for end, length in zip(ends, lengths, strict=True)])
+
+
+def with_columns(batch: TensorDict, shard: Shard, **columns: Tensor) -> TensorDict:
+    """The batch with flat response columns added (or replaced) as jagged tensors."""
+    offsets = torch.from_numpy(shard.offsets)
+    for name, values in columns.items():
+        batch[name] = torch.nested.nested_tensor_from_jagged(values, offsets)
+    return batch
+
+
+def correct(old: Tensor, shard: Shard, algorithm: Algorithm) -> Correction:
+    """Importance weights of the proximal over the behaviour policy, clipped, and the veto.
+
+    verl's helper truncates above and measures; the paper's clip also lifts what is below its lower bound (verl's own
+    two-sided mode zeroes it instead). A response with a token below `rollout_token_veto` is masked out as a whole.
+
+    Args:
+        old: proximal log-probabilities, flat over the shard's response tokens.
+    """
+    behaviour = torch.from_numpy(shard.logprobs).to(old)
+    lengths = np.diff(shard.offsets)
+    mask = torch.from_numpy(np.repeat(shard.weights, lengths))
+    if algorithm.rollout_is is None and algorithm.rollout_token_veto is None:
+        return Correction(None, mask, {})
+    grid = _Grid(lengths)
+    padded_mask = grid.pad(mask)
+    low, high = algorithm.rollout_is_clip
+    weights, metrics = None, {}
+    if bool(padded_mask.any()):
+        proto, _, metrics = compute_rollout_correction_and_rejection_mask(
+            grid.pad(old), grid.pad(behaviour), padded_mask, rollout_is=algorithm.rollout_is, rollout_is_threshold=high
+        )
+        if proto is not None:
+            weights = grid.flatten(proto.batch["rollout_is_weights"]).clamp(min=low, max=high)
+    if algorithm.rollout_token_veto is not None:
+        lowest = grid.pad(old - behaviour).amin(dim=1).exp()
+        vetoed = (lowest < algorithm.rollout_token_veto) & padded_mask.any(dim=1)
+        mask = mask * torch.repeat_interleave(~vetoed, torch.from_numpy(lengths))
+        real = int(shard.weights.sum())
+        metrics["rollout_corr/veto_ratio"] = int(vetoed.sum()) / real if real else 0.0
+    return Correction(weights, mask, metrics)
+
+
+class _Grid:
+    """Between flat jagged values and a right-padded matrix [n, longest]."""
+
+    def __init__(self, lengths: np.ndarray) -> None:
+        columns = np.arange(int(lengths.max()))
+        self._valid = torch.from_numpy(columns[None, :] < lengths[:, None])
+
+    def pad(self, flat: Tensor) -> Tensor:
+        grid = torch.zeros(self._valid.shape, dtype=flat.dtype)
+        grid[self._valid] = flat
+        return grid
+
+    def flatten(self, grid: Tensor) -> Tensor:
+        return grid[self._valid]
+
+
+def _offsets(lengths: np.ndarray) -> np.ndarray:
+    return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+
+
+def _jagged(values: np.ndarray, offsets: np.ndarray) -> Tensor:
+    return torch.nested.nested_tensor_from_jagged(torch.from_numpy(values), torch.from_numpy(offsets))

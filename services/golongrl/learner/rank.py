@@ -1,0 +1,304 @@
+"""One rank of the learner: verl's `TrainingWorker` around its FSDP2 engine, as a Ray actor.
+
+Invariants:
+- what the driver sends is a shard of a batch whose advantages are already those of the whole batch;
+- all ranks call the same methods in the same order with the same number of mini-batches (every method is collective);
+- on CPU with one thread, the same shards from the same checkpoint give bit-identical weights.
+"""
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from tensordict import TensorDict
+from torch import Tensor
+from verl.single_controller.base.decorator import Dispatch, register
+from verl.utils import tensordict_utils as tu
+from verl.utils.device import get_device_name
+from verl.utils.metric import Metric
+from verl.workers.config import FSDPActorConfig
+from verl.workers.engine import BaseEngine, EngineRegistry
+from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
+from verl.workers.engine_workers import TrainingWorker
+from verl.workers.utils.losses import ppo_loss
+
+from golongrl.learner.assembly import Correction, assemble, correct, response_tokens, with_columns
+from golongrl.learner.batch import Shard
+from golongrl.learner.engine_config import STRATEGY, loss_config, worker_config
+from golongrl.learner.safetensors_out import ExportedFile, write_shards
+from golongrl.recipe import Recipe
+
+# A collective waits for the slowest rank, which may still be loading a 60 GB model; a dead rank is noticed by its
+# closed connections long before.
+_COLLECTIVE_TIMEOUT = timedelta(minutes=30)
+
+
+@dataclass(frozen=True)
+class RankInfo:
+    """What a rank is, for the start-up checks and the log."""
+
+    rank: int
+    node: str
+    device: str
+    world_size: int
+    data_parallel: int
+    parameters: int  # of the whole model
+    device_bytes: int | None  # memory of the device; None on CPU
+    tied: bool
+
+
+class LearnerRank(TrainingWorker):  # type: ignore[misc]  # verl carries no types for it
+    """A rank as verl's worker group drives it. Methods are collective; they return the same thing on every rank."""
+
+    def __init__(self, recipe: Recipe, model: str) -> None:
+        on_cpu = get_device_name() == "cpu"
+        if on_cpu:
+            _prepare_cpu()
+        config = worker_config(recipe, Path(model), on_cpu=on_cpu)
+        super().__init__(config)
+        self._recipe = recipe
+        self._on_cpu = on_cpu
+        self._reference: BaseEngine | None = None
+        if recipe.algorithm.kl_loss_coef > 0:
+            frozen = worker_config(recipe, Path(model), on_cpu=on_cpu, forward_only=True)
+            self._reference = EngineRegistry.new(
+                model_type=frozen.model_type,
+                backend=STRATEGY,
+                model_config=self.model_config,
+                engine_config=frozen.engine_config,
+                optimizer_config=frozen.optimizer_config,
+                checkpoint_config=frozen.checkpoint_config,
+            )
+        self.set_loss_fn(partial(_policy_loss, loss_config(recipe)))
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL, blocking=False)
+    def start(self) -> RankInfo:
+        """Load the model and build the optimizer."""
+        torch.manual_seed(self._recipe.seed)
+        self.reset()
+        if self._reference is not None:
+            self._reference.initialize()
+        module = self.engine.module
+        device_bytes = None if self._on_cpu else torch.cuda.get_device_properties(0).total_memory
+        return RankInfo(
+            rank=dist.get_rank(),
+            node=os.uname().nodename,
+            device=get_device_name(),
+            world_size=dist.get_world_size(),
+            data_parallel=self.engine.get_data_parallel_size(),
+            parameters=sum(parameter.numel() for parameter in module.parameters()),
+            device_bytes=device_bytes,
+            tied=bool(self.model_config.hf_config.tie_word_embeddings),
+        )
+
+    @register(dispatch_mode=Dispatch.DP_COMPUTE, blocking=False)
+    def update(self, shards: list[Shard]) -> dict[str, float]:
+        """One optimizer step per mini-batch; the learning rate moves once, after the last.
+
+        Args:
+            shards: this rank's part of each mini-batch, in order.
+
+        Returns:
+            Metrics under verl's names, reduced over ranks, and `timing_s/*` of this rank.
+        """
+        clock: dict[str, float] = {}
+        algorithm = self._recipe.algorithm
+        with _timed(clock, "timing_s/assemble"):
+            batches = [self._assemble(shard) for shard in shards]
+        metrics: dict[str, list[tuple[float, float]]] = {}
+        proximal: list[Tensor] = []
+        with _timed(clock, "timing_s/old_log_prob"):
+            # All mini-batches before the first update: the proximal policy is the one the step begins with.
+            for shard, batch in zip(shards, batches, strict=True):
+                if algorithm.proximal == "behaviour":
+                    proximal.append(torch.from_numpy(shard.logprobs.copy()))
+                else:
+                    old, entropy = self._log_probs(shard, batch)
+                    proximal.append(old)
+                    weight = torch.from_numpy(np.repeat(shard.weights, np.diff(shard.offsets)))
+                    if entropy is not None:
+                        tokens = float(weight.sum())
+                        _note(metrics, "actor/entropy_loss", float((entropy * weight).sum()) / max(tokens, 1.0), tokens)
+        if self._reference is not None:
+            with _timed(clock, "timing_s/ref"):
+                for shard, batch in zip(shards, batches, strict=True):
+                    with_columns(batch, shard, ref_log_prob=self._reference_log_probs(shard, batch))
+        outputs = []
+        with _timed(clock, "timing_s/update_actor"):
+            for index, (shard, batch, old) in enumerate(zip(shards, batches, proximal, strict=True)):
+                correction = self._correction(old, shard)
+                tokens = float(correction.mask.sum())
+                for name, value in correction.metrics.items():
+                    _note(metrics, name, value, tokens)
+                last = index == len(batches) - 1
+                outputs.append(self._optimize(shard, batch, old, correction, last=last))
+        measured = _reduce_over_ranks(metrics, self.engine.get_data_parallel_group())
+        return {**_mean_of(outputs), **measured, **clock}
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL, blocking=False)
+    def save(self, folder: str) -> None:
+        """Write this rank's part of a checkpoint in verl's layout."""
+        self.engine.save_checkpoint(local_path=folder)
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL, blocking=False)
+    def load(self, folder: str) -> None:
+        """Read this rank's part of a checkpoint that the same number of ranks wrote."""
+        self.engine.load_checkpoint(local_path=folder, del_local_after_load=False)
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL, blocking=False)
+    def export(self, folder: str, shard_bytes: int) -> list[ExportedFile]:
+        """Write the weights as safetensors shards into `folder`; every rank gathers, and writes its share of the files.
+
+        Returns:
+            The files this rank wrote, with sizes and sha256; their names are final.
+        """
+        dtype = getattr(torch, self._recipe.model.dtype)
+        tied = bool(self.model_config.hf_config.tie_word_embeddings)
+        parameters, _ = self.engine.get_per_tensor_param()
+        return write_shards(
+            # state_dict names the output head even when it is the embedding; transformers stores it once.
+            ((name, tensor) for name, tensor in parameters if not (tied and name == "lm_head.weight")),
+            Path(folder),
+            dtype=dtype,
+            shard_bytes=shard_bytes,
+            rank=dist.get_rank(),
+            ranks=dist.get_world_size(),
+        )
+
+    def _assemble(self, shard: Shard) -> TensorDict:
+        pad = self.model_config.hf_config.pad_token_id
+        return assemble(shard, temperature=self._recipe.rollout.temperature, pad_token_id=pad or 0)
+
+    def _log_probs(self, shard: Shard, batch: TensorDict) -> tuple[Tensor, Tensor | None]:
+        """The current policy's log-probs and entropies of the response tokens, flat; entropy unless the loss has it."""
+        entropy = self._recipe.algorithm.entropy_coeff == 0
+        output = self.infer_batch(self._call(batch, calculate_entropy=entropy, compute_loss=False))
+        log_probs = response_tokens(output["log_probs"], shard).float()
+        return log_probs, response_tokens(output["entropy"], shard).float() if entropy else None
+
+    def _reference_log_probs(self, shard: Shard, batch: TensorDict) -> Tensor:
+        assert self._reference is not None
+        data = self._call(batch, calculate_entropy=False)
+        tu.assign_non_tensor(data, **self._engine_keys())
+        with self._reference.eval_mode():
+            output = self._reference.infer_batch(data)
+        return response_tokens(output["model_output"]["log_probs"], shard).float().cpu()
+
+    def _correction(self, old: Tensor, shard: Shard) -> Correction:
+        algorithm = self._recipe.algorithm
+        if algorithm.proximal == "behaviour":
+            # Proximal and behaviour policy are the same by choice: every weight would be 1.
+            algorithm = algorithm.model_copy(update={"rollout_is": None, "rollout_token_veto": None})
+        return correct(old, shard, algorithm)
+
+    def _optimize(
+        self, shard: Shard, batch: TensorDict, old: Tensor, correction: Correction, *, last: bool
+    ) -> dict[str, float]:
+        mask = correction.mask.long()
+        columns = {"old_log_probs": old, "response_mask": mask, "loss_mask": mask}
+        if correction.weights is not None:
+            columns["rollout_is_weights"] = correction.weights
+        with_columns(batch, shard, **columns)
+        entropy = self._recipe.algorithm.entropy_coeff > 0
+        output = self.train_batch(
+            self._call(batch, calculate_entropy=entropy, update_lr_scheduler=last, global_token_num=None)
+        )
+        return _reduced(tu.get(output, "metrics")) if output is not None else {}
+
+    def _call(self, batch: TensorDict, **keys: Any) -> TensorDict:
+        """A shallow copy with the call's own keys: verl writes its bookkeeping into what it is given."""
+        data = batch.copy()
+        tu.assign_non_tensor(data, **keys)
+        return data
+
+    def _engine_keys(self) -> dict[str, Any]:
+        """What verl's worker adds before it calls an engine."""
+        learner = self._recipe.learner
+        return {
+            "use_remove_padding": learner.remove_padding,
+            "use_fused_kernels": learner.fused_linear_cross_entropy,
+            "use_dynamic_bsz": True,
+            "max_token_len_per_gpu": learner.max_tokens_per_rank,
+        }
+
+
+def _prepare_cpu() -> None:
+    """What verl does not do for a CPU: an engine under the device's name, and a process group by gloo alone."""
+    for backend in ("fsdp", "fsdp2"):
+        if "cpu" not in EngineRegistry._engines["language_model"][backend]:
+            EngineRegistry.register("language_model", backend, device="cpu")(FSDPEngineWithLMHead)
+    if not dist.is_initialized():
+        dist.init_process_group(
+            "gloo",
+            rank=int(os.environ.get("RANK", "0")),
+            world_size=int(os.environ.get("WORLD_SIZE", "1")),
+            timeout=_COLLECTIVE_TIMEOUT,
+        )
+
+
+def _policy_loss(
+    config: FSDPActorConfig, model_output: dict[str, Tensor], data: TensorDict, dp_group: Any = None
+) -> tuple[Tensor, dict[str, Any]]:
+    """verl's PPO loss, by a name that pickles."""
+    loss: tuple[Tensor, dict[str, Any]] = ppo_loss(config, model_output, data, dp_group)
+    return loss
+
+
+@contextmanager
+def _timed(clock: dict[str, float], name: str) -> Iterator[None]:
+    started = time.perf_counter()
+    yield
+    clock[name] = clock.get(name, 0.0) + time.perf_counter() - started
+
+
+def _note(metrics: dict[str, list[tuple[float, float]]], name: str, value: float, weight: float) -> None:
+    metrics.setdefault(name, []).append((value, weight))
+
+
+def _reduce_over_ranks(metrics: dict[str, list[tuple[float, float]]], group: Any) -> dict[str, float]:
+    """Token-weighted means over mini-batches and data-parallel ranks; extremes by name."""
+    gathered: list[Any] = [None] * dist.get_world_size(group)
+    dist.all_gather_object(gathered, metrics, group=group)
+    result = {}
+    for name in {name for part in gathered for name in part}:
+        pairs = [pair for part in gathered for pair in part.get(name, [])]
+        values = [value for value, _ in pairs]
+        weight = sum(weight for _, weight in pairs)
+        if name.endswith("_max"):
+            result[name] = max(values)
+        elif name.endswith("_min"):
+            result[name] = min(values)
+        else:
+            result[name] = sum(v * w for v, w in pairs) / weight if weight else float(np.mean(values))
+    return result
+
+
+def _reduced(metrics: dict[str, Any]) -> dict[str, float]:
+    """One number a metric from what verl gathers: a `Metric` or a list for each data-parallel rank."""
+    result = {}
+    for name, value in metrics.items():
+        if isinstance(value, list) and value and isinstance(value[0], Metric):
+            value = Metric.aggregate_dp(value)
+        elif isinstance(value, Metric):
+            value = value.aggregate()
+        elif isinstance(value, list):
+            flat = [x for part in value for x in (part if isinstance(part, list) else [part])]
+            value = float(np.mean(flat))
+        key = {"grad_norm": "actor/grad_norm", "lr": "actor/lr", "loss": "actor/loss", "kl_loss": "actor/kl_loss"}
+        result[key.get(name, name)] = float(value)
+    return result
+
+
+def _mean_of(outputs: list[dict[str, float]]) -> dict[str, float]:
+    """Mean over mini-batches; the learning rate is the one the last left behind."""
+    names = {name for output in outputs for name in output}
+    return {name: float(np.mean([output[name] for output in outputs if name in output])) for name in sorted(names)}
