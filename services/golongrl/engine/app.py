@@ -21,6 +21,7 @@ from fastapi.responses import JSONResponse, PlainTextResponse, Response, Streami
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from golongrl.engine import calls, models, responses
+from golongrl.engine.broadcast import WeightReceiver
 from golongrl.engine.config import EngineConfig
 from golongrl.engine.engine import CacheNotFlushedError, EngineDeadError
 from golongrl.engine.models import BadRequestError
@@ -60,7 +61,9 @@ def create_app(config: EngineConfig, on_death: Callable[[], None] = lambda: None
     app.state.serving = serving
     app.include_router(_open_routes(serving))
     app.include_router(_normal_routes(serving), dependencies=[Depends(_guard(config.api_key))])
-    app.include_router(_control_routes(serving), dependencies=[Depends(_guard(config.admin_api_key or config.api_key))])
+    control = [Depends(_guard(config.admin_api_key or config.api_key))]
+    app.include_router(_control_routes(serving), dependencies=control)
+    app.include_router(_group_routes(serving), dependencies=control)
     _error_handlers(app)
     return app
 
@@ -260,10 +263,12 @@ def _control_routes(serving: Serving) -> APIRouter:
         update = engine.update_from_disk(
             Path(body.model_path), body.weight_version, flush=body.flush_cache, abort_all=body.abort_all_requests
         )
-        response = await _updated(update, "Succeeded to update model weights.", body.weight_version)
-        if response.status_code == 200:
+        message = _with_version("Succeeded to update model weights.", body.weight_version)
+        # SGLang counts here the requests that its own pause during the update held; pausing is the caller's here.
+        done = await _done(update, message, num_paused_requests=0)
+        if done.status_code == 200:
             serving.model_path = body.model_path
-        return response
+        return done
 
     @router.post("/update_weight_version")
     async def update_version(body: models.VersionBody) -> dict[str, Any]:
@@ -285,14 +290,59 @@ def _control_routes(serving: Serving) -> APIRouter:
     return router
 
 
-async def _updated(update: Coroutine[Any, Any, None], done: str, version: str | None) -> JSONResponse:
-    """Await a weight update and say how it went, as SGLang does."""
+def _group_routes(serving: Serving) -> APIRouter:
+    """Weights by broadcast."""
+    router, engine, receiver = APIRouter(), serving.engine, WeightReceiver()
+
+    @router.post("/init_weights_update_group")
+    async def init_group(body: models.InitGroupBody) -> JSONResponse:
+        join = asyncio.to_thread(
+            receiver.join,
+            body.master_address,
+            body.master_port,
+            body.rank_offset,
+            body.world_size,
+            body.group_name,
+            body.backend,
+        )
+        return await _done(join, "Succeeded to initialize custom process group.")
+
+    @router.post("/destroy_weights_update_group")
+    async def destroy_group(body: models.GroupBody) -> JSONResponse:
+        leave = asyncio.to_thread(receiver.leave, body.group_name)
+        return await _done(leave, "Succeeded to destroy custom process group.")
+
+    @router.post("/begin_weight_update")
+    async def begin() -> JSONResponse:
+        return await _done(asyncio.to_thread(receiver.begin), "Success")
+
+    @router.post("/end_weight_update")
+    async def end() -> JSONResponse:
+        return await _done(asyncio.to_thread(receiver.end), "Success")
+
+    @router.post("/update_weights_from_distributed")
+    async def update_from_group(body: models.UpdateDistributedBody) -> JSONResponse:
+        update = engine.update_from_group(
+            lambda: receiver.receive(engine.model, body.group_name, body.names, body.dtypes, body.shapes),
+            body.weight_version,
+            flush=body.flush_cache,
+            abort_all=body.abort_all_requests,
+        )
+        return await _done(update, _with_version("Succeeded to update parameter online.", body.weight_version))
+
+    return router
+
+
+def _with_version(message: str, version: str | None) -> str:
+    return message if version is None else f"{message} Weight version updated to {version}."
+
+
+async def _done(work: Coroutine[Any, Any, None], message: str, **more: int) -> JSONResponse:
+    """Await a change of weights or groups and say how it went, in SGLang's words."""
     try:
-        await update
+        await work
     except WeightsError as error:
-        return JSONResponse({"success": False, "message": str(error), "num_paused_requests": 0}, 400)
+        return JSONResponse({"success": False, "message": str(error), **more}, 400)
     except CacheNotFlushedError:
-        return JSONResponse({"success": False, "message": _NOT_FLUSHED, "num_paused_requests": 0}, 400)
-    message = done if version is None else f"{done} Weight version updated to {version}."
-    log.info("weights updated", version=version)
-    return JSONResponse({"success": True, "message": message, "num_paused_requests": 0})
+        return JSONResponse({"success": False, "message": _NOT_FLUSHED, **more}, 400)
+    return JSONResponse({"success": True, "message": message, **more})

@@ -38,11 +38,11 @@ def check(serving: Serving, body: models.GenerateBody) -> Call:
     if any(at >= 0 for at in (start if isinstance(start, list) else [-1 if start is None else start])):
         raise BadRequestError.because("log-probs of the prompt (logprob_start_len) are not implemented")
     params = _each(body.sampling_params or {}, count, "sampling_params")
-    rids: list[str | None] = [*body.rid] if isinstance(body.rid, list) else _rids(body.rid, count)
+    rids = _rids(body.rid, count)
     flags = _each(body.return_logprob, count, "return_logprob")
     requests: list[Request] = []
     logprobs: list[bool] = []
-    for prompt, param, rid, flag in zip(prompts, params, _each(rids, count, "rid"), flags, strict=True):
+    for prompt, param, rid, flag in zip(prompts, params, rids, flags, strict=True):
         sampling, n, seed = models.parse_sampling(param, serving.eos_ids)
         given = param.get("max_new_tokens")
         models.check_prompt(prompt, given, serving.context_length, serving.vocabulary)
@@ -78,9 +78,13 @@ def _each(value: T | list[T], count: int, name: str) -> list[T]:
     return value
 
 
-def _rids(rid: str | None, count: int) -> list[str | None]:
-    """One id for a batch names its members by number."""
-    return [rid] * count if rid is None or count == 1 else [f"{rid}_{index}" for index in range(count)]
+def _rids(rid: str | list[str] | None, count: int) -> list[str | None]:
+    """An id for each prompt: none, as given, or the one of a batch with a number."""
+    if rid is None:
+        return [None] * count
+    if isinstance(rid, str) and count > 1:
+        return [f"{rid}_{index}" for index in range(count)]
+    return [*_each(rid, count, "rid")]
 
 
 def render(serving: Serving, call: Call, index: int, snapshot: Snapshot) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """`golongrl engine`: serve a model folder on the CPU behind SGLang's HTTP API."""
 
 import os
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -33,12 +32,9 @@ def engine(
 
     Example: golongrl engine --model-path runs/demo/weights/v0 --port 30000 --weight-version 0
     """
-    from golongrl.engine.config import EngineConfig, ModelFolderError, check_model_folder
+    from golongrl.engine.config import EngineConfig, check_model_folder
 
-    try:
-        check_model_folder(model_path)
-    except ModelFolderError as error:
-        _fail(str(error), 2)
+    check_model_folder(model_path)
     # Before torch is imported: its thread pools are sized then.
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
     config = EngineConfig(
@@ -56,15 +52,4 @@ def engine(
     )
     from golongrl.engine.server import serve
 
-    try:
-        code = serve(config)
-    except (ModelFolderError, ValueError) as error:
-        _fail(str(error), 2)
-    except OSError as error:
-        _fail(f"cannot listen on {host}:{port}: {error.strerror or error}", 1)
-    raise typer.Exit(code)
-
-
-def _fail(message: str, code: int) -> None:
-    print(f"error: {message}", file=sys.stderr)
-    raise typer.Exit(code)
+    raise typer.Exit(serve(config))

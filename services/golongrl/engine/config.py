@@ -3,8 +3,10 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from golongrl.errors import InputError
 
-class ModelFolderError(Exception):
+
+class ModelFolderError(InputError):
     """A model folder cannot be served; the message is one line that names it and says what is missing."""
 
 

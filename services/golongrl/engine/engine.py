@@ -253,12 +253,19 @@ class Engine:
         async with self._updating:
             tensors = await asyncio.to_thread(read_tensors, path)
             check_tensors(self.model, {name: tensor.shape for name, tensor in tensors.items()}, complete=True)
-            await self.update(lambda: copy_tensors(self.model, tensors), version, flush=flush, abort_all=abort_all)
+            await self._replace(tensors, version, flush=flush, abort_all=abort_all)
 
-    async def update(
-        self, copy: Callable[[], None], version: str | None, *, flush: bool, abort_all: bool = False
+    async def update_from_group(
+        self, receive: Callable[[], dict[str, torch.Tensor]], version: str | None, *, flush: bool, abort_all: bool
     ) -> None:
-        """Run `copy`, which changes the weights, between two steps; see `update_from_disk`."""
+        """Replace the weights that `receive` (run in a thread) brings, which may be some of them; raises likewise."""
+        async with self._updating:
+            tensors = await asyncio.to_thread(receive)
+            await self._replace(tensors, version, flush=flush, abort_all=abort_all)
+
+    async def _replace(
+        self, tensors: dict[str, torch.Tensor], version: str | None, *, flush: bool, abort_all: bool
+    ) -> None:
         if abort_all:
             await self.abort()
         if not self.paused:
@@ -266,7 +273,7 @@ class Engine:
         try:
             async with self._changed:
                 await self._changed.wait_for(lambda: self.in_flight == 0 or self.paused)
-            flushed = await self.call(lambda: self._update(copy, version, flush))
+            flushed = await self.call(lambda: self._update(tensors, version, flush))
         finally:
             self._open.set()
         if not flushed:
@@ -336,8 +343,8 @@ class Engine:
     def _set_version(self, version: str) -> None:
         self.scheduler.version = version
 
-    def _update(self, copy: Callable[[], None], version: str | None, flush: bool) -> bool:
-        copy()
+    def _update(self, tensors: dict[str, torch.Tensor], version: str | None, flush: bool) -> bool:
+        copy_tensors(self.model, tensors)
         if flush and self.scheduler.busy:
             return False
         if version is not None:

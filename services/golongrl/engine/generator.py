@@ -2,8 +2,8 @@
 
 A running sequence owns a *slot*: row r of one preallocated tensor per layer, [slots, kv heads, capacity, head dim].
 Slots 0..size-1 are in use; a sequence that ends gives its slot to the last one, so the batch is always dense and a
-decode step costs what the running sequences cost, not what the batch once was. Rows are of different length: keys are written at
-each row's own position and a mask hides what lies beyond, so no row is padded by another's length.
+decode step costs what the running sequences cost, not what the batch once was. Rows are of different length: keys are
+written at each row's own position and a mask hides what lies beyond.
 
 Invariant: `lengths[r]` tokens of slot r have keys and values; positions beyond hold garbage that the mask hides.
 """
@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 from transformers import Cache, PreTrainedModel
+
+from golongrl.engine.config import ModelFolderError
 
 # Positions a slot starts with; doubled when a sequence outgrows it. Pages are only touched when used.
 _INITIAL_CAPACITY = 256
@@ -47,12 +49,12 @@ class Generator:
     """Runs a causal language model over slots. Not thread-safe: one thread owns it.
 
     Raises:
-        ValueError: the model has sliding-window layers, whose mask differs.
+        ModelFolderError: the model has sliding-window layers, whose mask differs.
     """
 
     def __init__(self, model: PreTrainedModel, slots: int) -> None:
         if "sliding_attention" in (getattr(model.config, "layer_types", None) or ()):
-            raise ValueError("models with sliding-window attention are not supported by the embedded engine")
+            raise ModelFolderError("models with sliding-window attention are not supported by the embedded engine")
         self.model = model.eval()
         self.slots = slots
         self.size = 0

@@ -149,7 +149,7 @@ def parse_sampling(params: dict[str, Any], eos_ids: frozenset[int]) -> tuple[Sam
     top_k = number.whole("top_k", -1, -1)
     if top_k == 0:
         raise BadRequestError.because("top_k must be -1 (disable) or at least 1, got 0.")
-    longest = number.whole("max_new_tokens", DEFAULT_MAX_NEW_TOKENS, 0)
+    longest = number.whole("max_new_tokens", DEFAULT_MAX_NEW_TOKENS, 1)
     least = number.whole("min_new_tokens", 0, 0)
     if least > longest:
         raise BadRequestError.because(f"min_new_tokens must be in [0, max_new_tokens({longest})], got {least}.")

@@ -6,6 +6,7 @@ import uvicorn
 
 from golongrl.engine.app import create_app
 from golongrl.engine.config import EngineConfig
+from golongrl.errors import GolongrlError
 from golongrl.telemetry.logging import configure
 
 
@@ -15,12 +16,15 @@ def serve(config: EngineConfig) -> int:
 
     Raises:
         ModelFolderError: the model cannot be served.
-        OSError: the address is in use or not ours. The socket is bound before the model is loaded, so this comes first.
+        GolongrlError: the address is in use or not ours; found before the model is loaded.
     """
     configure("engine")
     with socket.socket(socket.AF_INET6 if ":" in config.host else socket.AF_INET) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((config.host, config.port))
+        try:
+            listener.bind((config.host, config.port))
+        except OSError as error:
+            raise GolongrlError(f"cannot listen on {config.host}:{config.port}: {error.strerror or error}") from error
 
         def stop() -> None:
             server.should_exit = True
