@@ -1,18 +1,25 @@
 """`SampleQueue`: the asynchronous client of the durable sample queue.
 
-Every operation is one Lua script on the server, atomic and idempotent, so a call whose reply was lost is made again with
-the same arguments: the client does so itself, within its patience, and says what it waits for. The rules are in
+Every operation is one Lua script on the server, atomic and idempotent, so a call whose reply was lost is made again
+with the same arguments: the client does so itself, within its patience, and says what it waits for. The rules are in
 `golongrl/queue/README.md`; the scripts in `golongrl/queue/lua/`.
 """
 
+import asyncio
+import hashlib
+import secrets
 from collections.abc import Mapping, Sequence
-from typing import Self
+from types import TracebackType
+from typing import Any, Self
 
+import msgpack
 import numpy as np
 from numpy.typing import NDArray
 
+from golongrl.queue import answers
 from golongrl.queue.connection import Connection, Patience
-from golongrl.queue.schema import Group
+from golongrl.queue.errors import Fenced, NotSetUp, OutOfOrder, QueueError, SettingsMismatch
+from golongrl.queue.schema import Group, decode, encode
 from golongrl.queue.types import (
     Attachment,
     Batch,
@@ -24,10 +31,16 @@ from golongrl.queue.types import (
     Refusal,
     RejectReason,
     Stopped,
+    StopReason,
     SubmitOutcome,
     Wait,
     WeightsRef,
 )
+
+# Between the upload of a body and the script that puts it in place, which follow each other on one connection.
+STAGED_S = 120
+# Bodies fetched in one reply: 8 of the largest kind (3.8 MB) are 30 MB, which does not hold up other clients.
+FETCH = 8
 
 
 class SampleQueue:
@@ -37,22 +50,40 @@ class SampleQueue:
     NotSetUp (the run's learner has not called `setup` yet; workers wait and ask again).
     """
 
+    def __init__(self, connection: Connection, run: str, incarnation: str | None = None) -> None:
+        self.run = run
+        self.incarnation = incarnation or secrets.token_hex(8)
+        self._connection = connection
+
     @classmethod
-    def from_url(
-        cls, url: str, run: str, *, patience: Patience | None = None, incarnation: str | None = None
-    ) -> Self:
+    def from_url(cls, url: str, run: str, *, patience: Patience | None = None, incarnation: str | None = None) -> Self:
         """A queue client; connects at the first call. `incarnation` names this process (random by default): a lease
         asked for by a new incarnation of a worker releases what the old one held."""
+        return cls(Connection.from_url(url, run, patience or Patience()), run, incarnation)
 
     async def aclose(self) -> None:
         """Close the connections. Also: `async with SampleQueue.from_url(...) as queue`."""
+        await self._connection.aclose()
 
-    async def setup(
-        self, settings: QueueSettings, order: Sequence[NDArray[np.int32]], tasks: Sequence[str]
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        await self.aclose()
+
+    async def setup(self, settings: QueueSettings, order: Sequence[NDArray[np.int32]], tasks: Sequence[str]) -> None:
         """Create the run: `order[epoch]` are that epoch's row indices in the order to deal them (each at most once),
         `tasks[row]` is the row's task key. Idempotent. Raises SettingsMismatch if the run exists with another B, eta,
-        order or rows; the other settings are updated."""
+        order or rows, ValueError on rows that are not there; the other settings are updated."""
+        rows, table, fields = _setup_fields(settings, order, tasks)
+        answer = await self._run("setup", {"settings": fields}, rows, table, durable=True)
+        if answer["s"] == "mismatch":
+            raise SettingsMismatch(
+                f"run {self.run} exists with {answer['name']} {answer['was']}, not {answer['is']}: "
+                "use another --run, or the settings it began with"
+            )
 
     # -- rollout workers ------------------------------------------------------------------------------------------
 
@@ -60,60 +91,222 @@ class SampleQueue:
         self, worker: str, engine_version: int, *, request_id: str | None = None, lineage: str = ""
     ) -> Lease | Refusal | Stopped:
         """The next row, admitted iff floor(A / B) + (v - e) <= eta. The same `request_id` gives the same lease."""
+        answer = await self._run(
+            "lease",
+            {
+                "worker": worker,
+                "e": engine_version,
+                "request": request_id or secrets.token_hex(16),
+                "random": secrets.token_hex(16),
+                "incarnation": self.incarnation,
+                "lineage": lineage,
+            },
+        )
+        return answers.leased(answer, engine_version)
 
     async def renew(
         self, worker: str, progress: Mapping[str, int], phases: Mapping[str, str] | None = None
     ) -> dict[str, bool]:
         """Prolong leases: `progress` maps token to tokens generated so far (any growth is progress), `phases` token to
-        "generating" or "scoring". False: the lease is lost; stop that work. One without progress for stall_s is lost."""
+        "generating" or "scoring". False: the lease is lost, stop that work; so is one without progress for stall_s."""
+        items = [
+            [_uid_of(token), token, tokens, (phases or {}).get(token, "leased")] for token, tokens in progress.items()
+        ]
+        answer = await self._run("renew", {"worker": worker, "items": items})
+        return {token: bool(kept) for token, kept in zip(progress, answer["kept"], strict=True)}
 
     async def release(self, lease: Lease, reason: str) -> bool:
         """Give the row back undone (shutdown, abort). False if the lease was no longer held."""
+        answer = await self._run("release", {"uid": lease.uid, "token": lease.token, "reason": reason})
+        return bool(answer["held"])
 
     async def submit(self, lease: Lease, group: Group) -> SubmitOutcome:
         """Hand in a finished group. Never refused for bytes. Raises ValueError if the group is not the lease's row."""
+        if group.uid != lease.uid:
+            raise ValueError(f"group {group.uid} does not belong to the lease of {lease.uid}")
+        body = await asyncio.to_thread(encode, group)
+        staged = self._connection.key(f"staged:{lease.token}")
+        args = {"uid": lease.uid, "token": lease.token, "lowest": group.lowest_version}
+        answer = await self._run("submit", args, before=(("SET", staged, body, "EX", STAGED_S),))
+        if answer["s"] == "no_body":
+            raise QueueError(f"submit of {lease.uid}: its body vanished between upload and script")
+        return SubmitOutcome(answer["s"])
 
     async def reject(self, lease: Lease, reason: RejectReason) -> bool:
-        """End the row without training on it, counted by reason. False if the lease was no longer held."""
+        """End the row without training on it, counted by reason. False if the lease was no longer held and the row is
+        not rejected already."""
+        args = {"uid": lease.uid, "token": lease.token, "reason": str(reason), "epoch": lease.epoch, "row": lease.row}
+        return bool((await self._run("reject", args))["held"])
 
     # -- the learner ----------------------------------------------------------------------------------------------
 
     async def attach(self, checkpoint: int) -> Attachment:
         """Become the run's only learner, resuming from checkpoint step `checkpoint` (0: none); runs commit(checkpoint).
         Raises OutOfOrder if it is below the last commit, or above the queue's version."""
+        fence = f"fence-{secrets.token_hex(16)}"
+        answer = await self._run("attach", {"step": checkpoint, "fence": fence}, durable=True)
+        if answer["s"] == "out_of_order":
+            raise OutOfOrder(_attach_refused(self.run, checkpoint, answer["v"], answer["committed"]))
+        return Attachment(fence, answer["v"], answer["committed"])
 
     async def take(self, fence: str, step: int) -> Batch | Wait | Stopped:
         """The batch of `step`, the same however often asked. Steps are taken in sequence (prefetching is fine).
         Raises Fenced, OutOfOrder."""
+        answer = await self._run("take", {"fence": fence, "step": step}, durable=True)
+        self._check(answer, f"take({step})")
+        if answer["s"] != "batch":
+            return answers.not_taken(answer, step)
+        groups = await self._bodies(answer["uids"], step)
+        return Batch(step, groups, bool(answer["replayed"]), bool(answer["without_tasks"]))
 
     async def finish(self, fence: str, step: int) -> None:
         """The optimizer step is done and its weights are durable: v = step. A repeat does nothing.
         Raises Fenced, OutOfOrder (step > v + 1, or its batch was never taken)."""
+        answer = await self._run("finish", {"fence": fence, "step": step}, durable=True)
+        self._check(answer, f"finish({step})")
 
     async def commit(self, fence: str, step: int) -> None:
         """A durable checkpoint of `step` exists: its batches are deleted. A repeat does nothing.
         Raises Fenced, OutOfOrder (step > v)."""
+        answer = await self._run("commit", {"fence": fence, "step": step}, durable=True)
+        self._check(answer, f"commit({step})")
 
     async def announce(self, fence: str, weights: WeightsRef) -> WeightsRef:
         """Publish where weights are; the version is v or v + 1. Answers the reference in force: a lower version than
         the announced one changes nothing. A changed lineage at eta = 0 redoes the groups of the other one."""
+        fields = {
+            "version": weights.version,
+            "path": weights.path,
+            "lineage": weights.lineage,
+            "checksum": weights.checksum,
+        }
+        answer = await self._run("announce", {"fence": fence, "weights": fields}, durable=True)
+        self._check(answer, f"announce({weights.version})")
+        return WeightsRef(**answer["weights"])
 
-    async def stop(self, fence: str, reason: str, detail: str) -> None:
+    async def stop(self, fence: str, reason: StopReason, detail: str) -> None:
         """End the run for everybody: "complete" or "failed". A later `attach` lifts it."""
+        answer = await self._run("stop", {"fence": fence, "reason": reason, "detail": detail})
+        self._check(answer, "stop")
 
     # -- everybody ------------------------------------------------------------------------------------------------
 
     async def weights(self) -> WeightsRef | None:
         """The weights in force."""
+        (packed,) = await self._connection.get_many(["weights"])
+        return WeightsRef(**msgpack.unpackb(packed)) if packed else None
 
     async def beat(self, service: str, id: str, fields: Mapping[str, str], ttl_s: float) -> None:
         """Say that this process is there; forgotten after `ttl_s` seconds. Works before `setup`."""
+        args = {"service": service, "id": id, "fields": dict(fields), "ttl": int(ttl_s * 1000)}
+        await self._run("beat", args)
 
     async def services(self) -> list[Presence]:
         """The processes that said so lately, sorted by service and id."""
+        return answers.presences(await self._run("services", {}))
 
     async def stats(self) -> QueueStats:
         """A consistent picture of the queue; changes nothing."""
+        return answers.stats(await self._run("stats", {}))
 
     async def peek(self, uid: str) -> Peek:
         """Where a row stands, and its group while the queue holds one. Raises QueueError on an unknown uid."""
+        epoch, _, row = uid.partition("-")
+        if not (epoch.isdigit() and row.isdigit()):
+            raise QueueError(f"uid {uid!r} is not of the form EPOCH-ROW")
+        answer = await self._run("peek", {"uid": uid, "epoch": int(epoch), "row": int(row)})
+        if answer["s"] == "unknown":
+            raise QueueError(f"run {self.run} has no row {uid}")
+        (body,) = await self._connection.get_many([f"body:{uid}"])
+        group = decode(body) if body is not None else None
+        return Peek(uid, answer["state"], answer.get("meta", {}), group)
+
+    async def advance(self, seconds: float) -> None:
+        """Tests only, with `manual_clock`: let time pass."""
+        await self._run("advance", {"ms": round(seconds * 1000)})
+
+    # -- shared ---------------------------------------------------------------------------------------------------
+
+    async def _run(
+        self,
+        name: str,
+        args: Mapping[str, Any],
+        *blobs: bytes,
+        before: tuple[tuple[Any, ...], ...] = (),
+        durable: bool = False,
+    ) -> dict[str, Any]:
+        answer = await self._connection.run(name, args, *blobs, before=before, durable=durable)
+        if answer["s"] == "not_set_up":
+            raise NotSetUp(f"run {self.run} does not exist yet on this Redis: its learner sets it up")
+        return answer
+
+    def _check(self, answer: Mapping[str, Any], what: str) -> None:
+        if answer["s"] == "fenced":
+            raise Fenced(f"{what}: another learner attached to run {self.run} since; this one must end")
+        if answer["s"] == "out_of_order":
+            raise OutOfOrder(f"{what}: run {self.run} is at version {answer['v']}, its last batch is {answer['taken']}")
+
+    async def _bodies(self, uids: list[str], step: int) -> tuple[Group, ...]:
+        groups: list[Group] = []
+        for start in range(0, len(uids), FETCH):
+            part = uids[start : start + FETCH]
+            bodies = await self._connection.get_many([f"body:{uid}" for uid in part])
+            if None in bodies:
+                raise Fenced(f"take({step}): the batch was committed meanwhile by another learner of run {self.run}")
+            groups += await asyncio.to_thread(lambda found: [decode(body) for body in found if body], bodies)
+        return tuple(groups)
+
+
+def _uid_of(token: str) -> str:
+    return token.partition(":")[0]
+
+
+def _attach_refused(run: str, checkpoint: int, version: int, committed: int) -> str:
+    if checkpoint < committed:
+        return (
+            f"attach({checkpoint}): run {run} has committed step {committed}, its earlier batches are gone; "
+            f"resume from checkpoint {committed}"
+        )
+    return (
+        f"attach({checkpoint}): the queue of run {run} is only at version {version}, behind the checkpoint: "
+        "its data was lost or is another run's; use a new --run, or restore the queue's append-only file"
+    )
+
+
+def _setup_fields(
+    settings: QueueSettings, order: Sequence[NDArray[np.int32]], tasks: Sequence[str]
+) -> tuple[bytes, bytes, dict[str, Any]]:
+    """Row bytes, task-table bytes and the settings hash."""
+    for epoch, indices in enumerate(order):
+        unique = np.unique(indices)
+        if len(unique) != len(indices) or (len(unique) and not 0 <= unique[0] <= unique[-1] < len(tasks)):
+            raise ValueError(f"order of epoch {epoch}: rows must be distinct and below {len(tasks)}")
+    names = sorted(set(tasks))
+    if len(names) > 256:
+        raise ValueError(f"{len(names)} task keys; the queue tells 256 apart")
+    rows = b"".join(np.ascontiguousarray(indices, "<i4").tobytes() for indices in order)
+    number = {name: index for index, name in enumerate(names)}
+    table = bytes(number[task] for task in tasks)
+    epoch_ends = np.cumsum([len(indices) for indices in order]).tolist()
+    digest = hashlib.sha256(msgpack.packb([rows, table, names, epoch_ends])).hexdigest()
+    return (
+        rows,
+        table,
+        {
+            "B": settings.groups_per_step,
+            "eta": settings.max_staleness,
+            "order": settings.order,
+            "min_per_task": settings.min_prompts_per_task,
+            "max_bytes": settings.max_bytes,
+            "lease_ms": round(settings.lease_s * 1000),
+            "stall_ms": round(settings.stall_s * 1000),
+            "max_gen_batches": settings.max_gen_batches,
+            "group_bytes": settings.group_bytes,
+            "manual_clock": int(settings.manual_clock),
+            "row_count": len(rows) // 4,
+            "table_rows": len(tasks),
+            "digest": f"sha256-{digest}",
+            "epoch_ends": epoch_ends,
+            "task_names": names,
+        },
+    )

@@ -1,8 +1,8 @@
 """A group: one prompt and its n responses, as it travels from a rollout worker to the learner.
 
-On the wire: one msgpack map whose first field is the schema version, arrays as little-endian bytes, zstd around it; never
-pickle. The prompt is stored once. Invariants, checked where a group is made: a response has one log-prob a token, and its
-version spans cover its tokens from 0 without a gap.
+On the wire: one msgpack map whose first field is the schema version, arrays as little-endian bytes, zstd around it;
+never pickle. The prompt is stored once. Invariants, checked where a group is made: a response has one log-prob a token,
+and its version spans cover its tokens from 0 without a gap.
 """
 
 from dataclasses import dataclass, field
@@ -127,7 +127,9 @@ def decode(data: bytes) -> Group:
         raw = zstandard.ZstdDecompressor().decompress(data, max_output_size=MAX_GROUP_BYTES)
         fields = msgpack.unpackb(raw)
         if fields["schema"] != SCHEMA:
-            raise UnreadableGroup(f"group {fields.get('uid')} has schema {fields['schema']}, this version reads {SCHEMA}")
+            raise UnreadableGroup(
+                f"group {fields.get('uid')} has schema {fields['schema']}, this version reads {SCHEMA}"
+            )
         responses = tuple(
             Response(
                 ids=np.frombuffer(response["ids"], "<i4"),

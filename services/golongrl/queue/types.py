@@ -160,7 +160,7 @@ class Wait:
 
 @dataclass(frozen=True, slots=True)
 class WeightsRef:
-    """Published weights: `path` is a folder of the weight store; `lineage` changes when a replay was not bit-identical."""
+    """Published weights: `path` is a folder of the weight store; `lineage` changes when a replay differed in a bit."""
 
     version: int
     path: str

@@ -1,0 +1,40 @@
+-- Weights never go back. At eta = 0 a group of another lineage is off-policy, so it is redone.
+local function redo_other_lineages(lineage)
+  for step = S.v + 1, S.taken do
+    for _, uid in ipairs(call('LRANGE', 'batch:' .. step, 0, -1)) do
+      local group = get(uid)
+      group.state, group.step = 'ready', nil
+      put(uid, group)
+      call('ZADD', 'ready', group.seq, uid)
+    end
+    call('DEL', 'batch:' .. step)
+    call('HDEL', 'without_tasks', step)
+  end
+  set('taken', S.v)
+  for _, place in ipairs({ 'leased', 'ready' }) do
+    for _, uid in ipairs(call('ZRANGE', place, 0, -1)) do
+      local group = get(uid)
+      if group.lineage ~= lineage then
+        give_back(uid, group, 'lineage')
+      end
+    end
+  end
+end
+
+touch()
+if fenced() then
+  return answer({ s = 'fenced' })
+end
+local current = weights()
+local new = args.weights
+if new.version > S.v + 1 then
+  return answer({ s = 'out_of_order', v = S.v, taken = S.taken })
+end
+if current and new.version < current.version then
+  return answer({ s = 'ok', weights = current })
+end
+if current and S.eta == 0 and current.lineage ~= new.lineage then
+  redo_other_lineages(new.lineage)
+end
+call('SET', 'weights', cmsgpack.pack(new))
+return answer({ s = 'ok', weights = new })

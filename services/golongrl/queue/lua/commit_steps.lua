@@ -1,0 +1,16 @@
+-- Batches up to `step` have served: their rows are trained, their bytes are freed.
+local function commit_steps(step)
+  for s = S.committed + 1, step do
+    for _, uid in ipairs(call('LRANGE', 'batch:' .. s, 0, -1)) do
+      local group = get(uid)
+      count('staleness', s - 1 - group.lowest)
+      count('counts', 'trained')
+      end_row(uid, group, 'T')
+    end
+    call('DEL', 'batch:' .. s)
+    call('HDEL', 'without_tasks', s)
+  end
+  if step > S.committed then
+    set('committed', step)
+  end
+end

@@ -1,0 +1,3 @@
+if not load_state() then
+  return answer({ s = 'not_set_up' })
+end

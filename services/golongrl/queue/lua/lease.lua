@@ -1,0 +1,98 @@
+-- Admission: floor(A / B) + (v - e) <= eta, A taken before the new group joins. The same request gets the same lease.
+local function lease_of(uid, group)
+  return answer({ s = 'lease', uid = uid, group = group, deadline = tonumber(call('ZSCORE', 'deadlines', uid)),
+    lease_ms = S.lease_ms })
+end
+
+local function refuse(reason)
+  local leased, ready = in_flight()
+  return answer({ s = 'refused', reason = reason, v = S.v, eta = S.eta, B = S.B, leased = leased, ready = ready,
+    sealed = sealed_unfinished(), bytes = S.bytes, reserve = reserve(), max_bytes = S.max_bytes,
+    weights = weights() or nil })
+end
+
+-- A worker's new process releases what the old one held; a late message of the old one gets nothing.
+local function superseded()
+  local current = call('HGET', 'incarnations', args.worker)
+  if current == args.incarnation then
+    return false
+  end
+  if call('SISMEMBER', 'past_incarnations', args.worker .. '/' .. args.incarnation) == 1 then
+    return true
+  end
+  if current then
+    call('SADD', 'past_incarnations', args.worker .. '/' .. current)
+    for _, uid in ipairs(call('ZRANGE', 'leased', 0, -1)) do
+      local group = get(uid)
+      if group.worker == args.worker then
+        give_back(uid, group, 'worker_restarted')
+      end
+    end
+  end
+  call('HSET', 'incarnations', args.worker, args.incarnation)
+  return false
+end
+
+local function next_position()
+  local first = call('ZPOPMIN', 'returned')
+  if first[1] then
+    return tonumber(first[1])
+  end
+  set('cursor', S.cursor + 1)
+  return S.cursor - 1
+end
+
+local time = now()
+sweep(time)
+if superseded() then
+  return refuse('superseded')
+end
+local again = call('HGET', 'requests', args.request)
+if again then
+  return lease_of(again, get(again))
+end
+local leased, ready = in_flight()
+local to_deal = rows_to_deal()
+if to_deal + leased + ready == 0 and S.taken == S.v then
+  return answer({ s = 'stopped', reason = 'exhausted', detail = '' })
+end
+local stop = stopped()
+if stop then
+  stop.s = 'stopped'
+  return answer(stop)
+end
+if args.e > S.v + 1 then
+  return refuse('ahead')
+end
+local published = weights()
+if S.eta == 0 and published and args.lineage ~= '' and args.lineage ~= published.lineage then
+  return refuse('lineage')
+end
+if to_deal == 0 then
+  return refuse('no_rows')
+end
+local place = math.floor((leased + ready + sealed_unfinished()) / S.B)
+if place + S.v - args.e > S.eta then
+  return refuse(place > S.eta and 'full' or 'behind')
+end
+if leased + ready >= S.B and over_budget(leased + 1) then
+  return refuse('bytes')
+end
+
+local pos = next_position()
+local epoch, row = row_at(pos)
+local uid = epoch .. '-' .. row
+set('seq', S.seq + 1)
+local group = {
+  state = 'leased', pos = pos, epoch = epoch, row = row, seq = S.seq, e = args.e, lineage = args.lineage,
+  token = uid .. ':' .. args.random, request = args.request, worker = args.worker, leased_at = time,
+  progress = 0, progress_at = time, phase = 'leased',
+  task = string.byte(call('GETRANGE', 'row_tasks', row, row)),
+  given_up = tonumber(call('HGET', 'given_up', pos) or 0),
+}
+put(uid, group)
+call('ZADD', 'leased', S.seq, uid)
+call('ZADD', 'deadlines', time + math.min(S.lease_ms, S.stall_ms), uid)
+call('HSET', 'requests', args.request, uid)
+count('counts', 'leases')
+return lease_of(uid, group)

@@ -1,0 +1,21 @@
+-- Create the run, or update what may change of it. ARGV[2]: rows (int32), ARGV[3]: task number by row (uint8).
+local fixed = { 'B', 'eta', 'order', 'digest' }
+if load_state() then
+  for _, name in ipairs(fixed) do
+    if tostring(S[name]) ~= tostring(args.settings[name]) then
+      return answer({ s = 'mismatch', name = name, was = tostring(S[name]), is = tostring(args.settings[name]) })
+    end
+  end
+end
+for name, value in pairs(args.settings) do
+  call('HSET', 'settings', name, type(value) == 'table' and cmsgpack.pack(value) or value)
+end
+if S.v == nil then
+  redis.call('SET', key('rows'), ARGV[2])
+  redis.call('SET', key('row_tasks'), ARGV[3])
+  for _, field in ipairs({ 'cursor', 'v', 'committed', 'taken', 'seq', 'streak', 'bytes', 'largest', 'clock' }) do
+    call('HSET', 'state', field, 0)
+  end
+end
+touch()
+return answer({ s = 'ok' })

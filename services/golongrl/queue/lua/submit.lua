@@ -1,0 +1,33 @@
+-- The body waits under `staged:TOKEN` (sent just before, on the same connection); RENAME puts it in place.
+local staged = 'staged:' .. args.token
+local group = held(args.uid, args.token)
+if not group then
+  call('UNLINK', staged)
+  return answer({ s = 'stale' })
+end
+if group.state ~= 'leased' then
+  call('UNLINK', staged)
+  return answer({ s = 'duplicate' })
+end
+if args.lowest < group.e then
+  call('UNLINK', staged)
+  give_back(args.uid, group, 'engine_restarted')
+  return answer({ s = 'returned' })
+end
+local bytes = call('STRLEN', staged)
+if bytes == 0 then
+  return answer({ s = 'no_body' })
+end
+redis.call('RENAME', key(staged), key('body:' .. args.uid))
+call('PERSIST', 'body:' .. args.uid)
+call('ZREM', 'leased', args.uid)
+call('ZREM', 'deadlines', args.uid)
+call('HDEL', 'requests', group.request)
+group.state, group.bytes, group.lowest, group.ready_at, group.phase = 'ready', bytes, args.lowest, now(), 'ready'
+put(args.uid, group)
+call('ZADD', 'ready', group.seq, args.uid)
+set('bytes', S.bytes + bytes)
+set('largest', math.max(S.largest, bytes))
+set('streak', 0)
+count('counts', 'accepted')
+return answer({ s = 'accepted' })

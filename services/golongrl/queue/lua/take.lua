@@ -1,0 +1,315 @@
+-- Seal `batch:STEP`, or answer the one that is sealed. base = step - 1 is the version it will be trained from.
+local base = args.step - 1
+
+local function version_of(group)
+  return group.lowest or group.e
+end
+
+local function batch(step, replayed)
+  return answer({ s = 'batch', uids = call('LRANGE', 'batch:' .. step, 0, -1), replayed = replayed,
+    without_tasks = call('HEXISTS', 'without_tasks', step) })
+end
+
+local function wait(reason, blocking, checkpoint_now)
+  local leased, ready = in_flight()
+  return answer({ s = 'wait', reason = reason, checkpoint_now = checkpoint_now and 1 or 0, ready = ready,
+    leased = leased, B = S.B, v = S.v, committed = S.committed, bytes = S.bytes, max_bytes = S.max_bytes,
+    blocking = blocking, time = now() })
+end
+
+local function records(place)
+  local list = {}
+  for _, uid in ipairs(call('ZRANGE', place, 0, -1)) do
+    local group = get(uid)
+    group.uid = uid
+    list[#list + 1] = group
+  end
+  return list
+end
+
+local function by_seq(a, b)
+  return a.seq < b.seq
+end
+
+local function by_version(a, b)
+  local va, vb = version_of(a), version_of(b)
+  if va ~= vb then
+    return va < vb
+  end
+  return a.seq < b.seq
+end
+
+local function outside(groups, chosen)
+  local inside, rest = {}, {}
+  for _, group in ipairs(chosen) do
+    inside[group.uid] = true
+  end
+  for _, group in ipairs(groups) do
+    if not inside[group.uid] then
+      rest[#rest + 1] = group
+    end
+  end
+  return rest
+end
+
+local function joined(a, b)
+  local all = {}
+  for _, list in ipairs({ a, b }) do
+    for _, group in ipairs(list) do
+      all[#all + 1] = group
+    end
+  end
+  return all
+end
+
+local function head(list, n)
+  local first = {}
+  for i = 1, math.min(n, #list) do
+    first[i] = list[i]
+  end
+  return first
+end
+
+-- Will every group of `rest`, in this order, still find its place in time after this batch?
+local function fits(rest)
+  for i, group in ipairs(rest) do
+    if args.step + math.floor((i - 1) / S.B) > version_of(group) + S.eta then
+      return false
+    end
+  end
+  return true
+end
+
+-- Which groups: by lease order, or the oldest ready ones ----------------------------------------------------------------
+
+-- Strict: the lowest lease numbers, however long they take. Admission alone then bounds staleness.
+local function choose_by_lease(ready, leased, size)
+  local chosen = head(ready, size)
+  if #chosen < size or (leased[1] and leased[1].seq < chosen[size].seq) then
+    return nil, leased[1]
+  end
+  return chosen
+end
+
+-- A row given up twice is waited for: no later batch may run out of places for such rows.
+local function protected_of(groups)
+  local list = {}
+  for _, group in ipairs(groups) do
+    if group.given_up >= 2 then
+      list[#list + 1] = group
+    end
+  end
+  table.sort(list, by_version)
+  return list
+end
+
+local function protected_fit(chosen, protected)
+  return fits(outside(protected, chosen))
+end
+
+local function choose_by_age(ready, leased, size, protected)
+  if #ready < size then
+    return nil, leased[1]
+  end
+  local chosen = head(ready, size)
+  if protected_fit(chosen, protected) then
+    return chosen
+  end
+  local first = protected_of(ready)
+  chosen = head(joined(first, outside(ready, first)), size)
+  if protected_fit(chosen, protected) then
+    return chosen
+  end
+  return nil, protected_of(leased)[1]
+end
+
+-- Task-complete batches, a preference -----------------------------------------------------------------------------------
+
+local function per_task(groups)
+  local counts = {}
+  for _, group in ipairs(groups) do
+    counts[group.task] = (counts[group.task] or 0) + 1
+  end
+  return counts
+end
+
+local function complete(groups)
+  for _, n in pairs(per_task(groups)) do
+    if n < S.min_per_task then
+      return false
+    end
+  end
+  return true
+end
+
+local function expiring(groups)
+  local list = {}
+  for _, group in ipairs(groups) do
+    if version_of(group) + S.eta <= base then
+      list[#list + 1] = group
+    end
+  end
+  return list
+end
+
+-- Greedy: what must go now, its tasks filled up to the minimum, then whole tasks or members of tasks already in.
+local function compose(ready, size)
+  local chosen = expiring(ready)
+  local rest = outside(ready, chosen)
+  local have = per_task(chosen)
+  local function add(task, n)
+    for _, group in ipairs(rest) do
+      if n > 0 and group.task == task and not group.picked then
+        group.picked = true
+        chosen[#chosen + 1] = group
+        have[task] = (have[task] or 0) + 1
+        n = n - 1
+      end
+    end
+  end
+  for task, n in pairs(per_task(chosen)) do
+    add(task, S.min_per_task - n)
+  end
+  local available = per_task(rest)
+  for _, group in ipairs(rest) do
+    local room = size - #chosen
+    if not group.picked and room > 0 then
+      if have[group.task] then
+        add(group.task, 1)
+      elseif room >= S.min_per_task and available[group.task] >= S.min_per_task then
+        add(group.task, S.min_per_task)
+      end
+    end
+  end
+  return chosen
+end
+
+local function newest_wait(chosen)
+  local latest = 0
+  for _, group in ipairs(chosen) do
+    latest = math.max(latest, group.ready_at)
+  end
+  return now() - latest
+end
+
+-- chosen, or a task-complete choice that harms nobody, or nil while waiting for one makes sense.
+local function prefer_tasks(chosen, ready, leased, size, acceptable)
+  if complete(chosen) then
+    return chosen, false
+  end
+  local other = compose(ready, size)
+  if #other == size and complete(other) and acceptable(other) then
+    return other, false
+  end
+  local place = math.floor((#leased + #ready + sealed_unfinished()) / S.B)
+  local more_can_come = #leased > 0 or (place <= S.eta and rows_to_deal() > 0)
+  if more_can_come and #expiring(joined(ready, leased)) == 0 and newest_wait(chosen) < S.lease_ms then
+    return nil
+  end
+  return chosen, true
+end
+
+-- Sealing -----------------------------------------------------------------------------------------------------------------
+
+local function seal(chosen, without_tasks)
+  table.sort(chosen, by_seq)
+  for _, group in ipairs(chosen) do
+    local uid = group.uid
+    call('ZREM', 'ready', uid)
+    call('RPUSH', 'batch:' .. args.step, uid)
+    group.state, group.step, group.uid, group.picked = 'batch', args.step, nil, nil
+    put(uid, group)
+  end
+  set('taken', args.step)
+  if without_tasks then
+    call('HSET', 'without_tasks', args.step, 1)
+    count('counts', 'tasks_given_up')
+  end
+end
+
+-- order: ready. Everything that could not be trained in a later batch is given up now, its row redone.
+local function give_up(groups)
+  for _, group in ipairs(expiring(groups)) do
+    call('HINCRBY', 'given_up', group.pos, 1)
+    give_back(group.uid, group, 'given_up')
+  end
+end
+
+-- Never reached while the invariants hold; if it is, the bound is kept all the same.
+local function return_too_stale(chosen)
+  local found = false
+  for _, group in ipairs(chosen) do
+    if group.lowest + S.eta < base then
+      give_back(group.uid, group, 'too_stale')
+      found = true
+    end
+  end
+  return found
+end
+
+local function try_to_seal()
+  local leased, ready = records('leased'), records('ready')
+  local last = #leased == 0 and rows_to_deal() == 0
+  local size = last and math.min(S.B, #ready) or S.B
+  local chosen, blocking, acceptable
+  if S.order == 'lease' then
+    chosen, blocking = choose_by_lease(ready, leased, size)
+    acceptable = function(other)
+      local rest = outside(joined(ready, leased), other)
+      table.sort(rest, by_seq)
+      return fits(rest)
+    end
+  else
+    table.sort(ready, by_version)
+    table.sort(leased, by_version)
+    local protected = protected_of(joined(ready, leased))
+    chosen, blocking = choose_by_age(ready, leased, size, protected)
+    acceptable = function(other)
+      return protected_fit(other, protected)
+    end
+  end
+  if not chosen then
+    return wait('groups', blocking)
+  end
+  local without_tasks = false
+  if not last and S.min_per_task > 1 then
+    chosen, without_tasks = prefer_tasks(chosen, ready, leased, size, acceptable)
+    if not chosen then
+      return wait('tasks', leased[1])
+    end
+  end
+  if return_too_stale(chosen) then
+    return wait('groups')
+  end
+  local rest = outside(joined(ready, leased), chosen)
+  seal(chosen, without_tasks)
+  if S.order == 'ready' then
+    give_up(rest)
+  end
+  return batch(args.step, false)
+end
+
+touch()
+if fenced() then
+  return answer({ s = 'fenced' })
+end
+sweep(now())
+if args.step <= S.taken and args.step > S.committed then
+  return batch(args.step, true)
+end
+if args.step ~= S.taken + 1 then
+  return answer({ s = 'out_of_order', v = S.v, taken = S.taken })
+end
+local leased_now, ready_now = in_flight()
+if leased_now + ready_now + rows_to_deal() == 0 then
+  return answer({ s = 'stopped', reason = 'exhausted', detail = '' })
+end
+local stop = stopped()
+if stop then
+  stop.s = 'stopped'
+  return answer(stop)
+end
+if S.v > S.committed and over_budget(leased_now + 1) then
+  return wait('budget', nil, true)
+end
+return try_to_seal()

@@ -1,0 +1,43 @@
+"""The Lua scripts as the server gets them: flags, the shared prelude, then the operation.
+
+Flags follow Redis 7's script header. Scripts that only free memory or add a few bytes are allowed when the server is
+out of memory (`allow-oom`), or a full server could never be emptied; the others fail there as a whole, before any
+write.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+
+_GUARD = ("prelude", "guard")
+# Parts before the operation's own file.
+_PARTS: dict[str, tuple[str, ...]] = {
+    "setup": ("prelude",),
+    "beat": ("prelude",),
+    "services": ("prelude",),
+    "attach": (*_GUARD, "commit_steps"),
+    "commit": (*_GUARD, "commit_steps"),
+}
+_DENIED_WHEN_FULL = {"setup", "lease", "submit", "beat"}
+_READS = {"stats", "peek"}
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """One operation: its source and the SHA-1 the server knows it by."""
+
+    name: str
+    source: str
+    sha: str
+
+
+@cache
+def script(name: str) -> Script:
+    """The operation `name`, read from the package once."""
+    folder = files("golongrl.queue") / "lua"
+    parts = [(folder / f"{part}.lua").read_text() for part in (*_PARTS.get(name, _GUARD), name)]
+    flags = "no-writes" if name in _READS else "" if name in _DENIED_WHEN_FULL else "allow-oom"
+    header = f"#!lua flags={flags}\n" if flags else "#!lua\n"
+    source = header + "\n".join(parts)
+    return Script(name, source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest())

@@ -1,0 +1,95 @@
+"""The rules of the run protocol (golongrl/queue/README.md), one by one, on a real server."""
+
+import pytest
+from support.groups import group_for
+
+from golongrl.queue import Fenced, NotSetUp, OutOfOrder, SampleQueue, SettingsMismatch, Stopped, SubmitOutcome
+
+from .conftest import Play
+
+
+async def test_worker_before_learner_is_told_to_wait(queue: SampleQueue) -> None:
+    with pytest.raises(NotSetUp, match="its learner sets it up"):
+        await queue.lease("w", 0)
+
+
+async def test_lease_to_commit(play: Play) -> None:
+    await play.start(rows=4)
+    first, second = await play.leases(2)
+    assert (first.uid, second.uid) == ("0-0", "0-1")
+    assert await play.submit(second) == SubmitOutcome.ACCEPTED
+    assert (await play.waits(1)).uid == "0-0"
+    assert await play.submit(first) == SubmitOutcome.ACCEPTED
+    assert await play.batch(1) == ["0-0", "0-1"]
+    await play.finish(1)
+    await play.commit(1)
+    stats = await play.queue.stats()
+    assert (stats.version, stats.committed, stats.trained, stats.bytes, stats.unread) == (1, 1, 2, 0, 2)
+
+
+@pytest.mark.parametrize(("eta", "admitted"), [(0, 2), (1, 4), (2, 6), (4, 10)])
+async def test_admission_opens_eta_plus_one_batches(play: Play, eta: int, admitted: int) -> None:
+    await play.start(max_staleness=eta)
+    await play.leases(admitted)
+    assert await play.refused() == "full"
+
+
+async def test_engine_behind_gets_less(play: Play) -> None:
+    await play.start()
+    for lease in await play.leases(2):
+        await play.submit(lease)
+    await play.batch(1)
+    await play.finish(1)
+    await play.leases(2, version=0)
+    assert await play.refused(version=0) == "behind"
+    await play.leases(2, version=1)
+    assert await play.refused(version=1) == "full"
+    assert await play.refused(version=3) == "ahead"
+
+
+async def test_setup_again_is_nothing_but_other_promises_are_refused(play: Play) -> None:
+    await play.start()
+    await play.lease()
+    await play.start(lease_s=30.0)
+    assert (await play.queue.stats()).leased == 1
+    for change in ({"groups_per_step": 3}, {"max_staleness": 2}, {"order": "ready"}, {"rows": 9}):
+        with pytest.raises(SettingsMismatch, match=r"exists with"):
+            await play.start(**change)
+
+
+async def test_fenced_learner_can_do_nothing(play: Play) -> None:
+    await play.start()
+    old = play.fence
+    new = (await play.queue.attach(0)).token
+    for call in (play.queue.take(old, 1), play.queue.finish(old, 1), play.queue.commit(old, 0), play.announce(0)):
+        with pytest.raises(Fenced):
+            await call
+    assert await play.queue.take(new, 1)
+
+
+async def test_group_must_be_the_leases_row(play: Play) -> None:
+    await play.start()
+    one, two = await play.leases(2)
+    with pytest.raises(ValueError, match="does not belong"):
+        await play.queue.submit(one, group_for(two))
+
+
+async def test_steps_follow_one_another(play: Play) -> None:
+    await play.start()
+    with pytest.raises(OutOfOrder):
+        await play.queue.take(play.fence, 2)
+    with pytest.raises(OutOfOrder):
+        await play.finish(1)
+    with pytest.raises(OutOfOrder):
+        await play.commit(1)
+    with pytest.raises(OutOfOrder):
+        await play.announce(2)
+
+
+async def test_stop_reaches_everybody_until_the_next_attach(play: Play) -> None:
+    await play.start()
+    await play.queue.stop(play.fence, "complete", "all steps done")
+    assert await play.queue.lease("w", 0) == Stopped("complete", "all steps done")
+    assert await play.queue.take(play.fence, 1) == Stopped("complete", "all steps done")
+    await play.queue.attach(0)
+    await play.lease()
