@@ -1,5 +1,7 @@
 """The one error of this room: input that cannot be used, said in one line."""
 
+from golongrl.errors import InputError
 
-class DataError(ValueError):
+
+class DataError(InputError):
     """The message names the file, row and key (or the corpus, model or setting) and what to do about it."""

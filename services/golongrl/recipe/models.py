@@ -63,6 +63,9 @@ class Data(Section):
         ("T1", "T2", "T3", "T4", "T5", "T6", "T7", "T8", "T9"), description="Task types to build or keep."
     )
     context_tokens: PositiveInt = Field(90, description="About how long a prompt built from a corpus is.")
+    instructions: Literal["full", "terse"] = Field(
+        "full", description="Built prompts say what is asked in sentences, or in a cue word (for tiny vocabularies)."
+    )
     max_prompt_tokens: PositiveInt = Field(163_840, description="Longest prompt kept.")
     overlong: Literal["filter", "truncate_left", "error"] = Field(
         "filter", description="What happens to a longer prompt: dropped (and counted), cut on the left, or an error."

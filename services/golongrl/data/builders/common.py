@@ -1,7 +1,7 @@
 """What the builders of all task types share: the draft of a prompt, the text around a puzzle, and how it is worded.
 
-Every builder is a pure function of (corpus, random generator, budget, style). `terse` prompts are a cue word and the bare
-material, for models with a tiny vocabulary; `full` prompts say in a sentence what is asked and how to answer.
+Every builder is a pure function of (corpus, random generator, budget, style). `terse` prompts are a cue word and the
+bare material, for models with a tiny vocabulary; `full` prompts say in a sentence what is asked and how to answer.
 """
 
 import random

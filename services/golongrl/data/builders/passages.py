@@ -1,7 +1,8 @@
-"""Tasks over the text itself: the next line (T1), multiple choice (T2), shuffled passages (T8), a passage's summary (T9)."""
+"""Tasks over the text itself: the next line (T1), multiple choice (T2), shuffled passages (T8), a summary (T9)."""
 
 import re
 from collections import Counter
+from itertools import pairwise
 
 from golongrl.data.builders.common import ATTEMPTS, Draft, Material, answer_lines, terse_lines
 from golongrl.data.corpus import Section, estimate_tokens
@@ -14,6 +15,8 @@ TERSE_PASSAGES = 4
 FULL_PASSAGES = 6
 # A quoted line has at least this many characters, so that it says something.
 LEAST_LINE = 24
+# Least words of a line that is cut in two halves.
+LEAST_CHOICE_WORDS = 6
 # A lead paragraph that can stand for its section: prose of some length.
 LEAST_LEAD_WORDS = 12
 MOST_LEAD_WORDS = 120
@@ -47,49 +50,48 @@ def next_line(material: Material) -> Draft:
 
 def choice(material: Material) -> Draft:
     """T2: which option completes a line of the text."""
-    rng = material.rng
     if material.style == "terse":
-        # The options repeat words of the context: 4 tokens each.
-        words = material.distinct_words(max(4 * TERSE_LINE_WORDS, material.word_budget(4 * len(OPTIONS))))
-        lines = terse_lines(words, TERSE_LINE_WORDS)
-        chosen = rng.sample(lines, len(OPTIONS))
-        gold = rng.randrange(len(OPTIONS))
-        *start, end = chosen[gold].split()
-        options = [line.split()[-1] for line in chosen]
-        listed = "\n".join(f" {option} ({letter})" for option, letter in zip(options, OPTIONS, strict=True))
-        begin = "".join(f" {word}" for word in start)
-        return Draft(
-            "\n".join(lines),
-            f" choose{begin}\n{listed}",
-            f"{begin} {end} ({OPTIONS[gold]})",
-            f"The correct answer is ({OPTIONS[gold]})",
-            golden_label=f"The correct answer is ({OPTIONS[gold]})",
-        )
+        return _terse_choice(material)
+    rng = material.rng
     context, lines = _text_lines(material)
-    halves = {line: _halves(line) for line in sorted(_once(lines)) if len(line.split()) >= 6}
-    starts = Counter(start for start, _ in halves.values())
-    usable = [(start, end) for start, end in halves.values() if starts[start] == 1]
+    halves = [_halves(line) for line in sorted(_once(lines)) if len(line.split()) >= LEAST_CHOICE_WORDS]
+    starts = Counter(start for start, _ in halves)
+    usable = [(start, end) for start, end in halves if starts[start] == 1]
     ends = list(dict.fromkeys(end for _, end in usable))
     if len(ends) < len(OPTIONS):
-        raise material.poor(f"has fewer than {len(OPTIONS)} different lines of six words")
+        raise material.poor(f"has fewer than {len(OPTIONS)} different lines of {LEAST_CHOICE_WORDS} words")
     start, end = rng.choice(usable)
     options = [end, *rng.sample([other for other in ends if other != end], len(OPTIONS) - 1)]
     rng.shuffle(options)
     letter = OPTIONS[options.index(end)]
     listed = "\n".join(f"({mark}) {option}" for mark, option in zip(OPTIONS, options, strict=True))
+    gold = f"The correct answer is ({letter})"
     return Draft(
         context,
         f"A line of the text begins with `{start}`. Which option completes it?\n{listed}",
         f"The line reads `{start} {end}`.",
-        f"The correct answer is ({letter})",
-        golden_label=f"The correct answer is ({letter})",
+        gold,
+        golden_label=gold,
     )
+
+
+def _terse_choice(material: Material) -> Draft:
+    """The options are the last words of four lines; the first words of one of them are given."""
+    # Each option repeats a word of the context: 4 tokens.
+    budget = material.word_budget(4 * len(OPTIONS))
+    lines = terse_lines(material.distinct_words(max(len(OPTIONS) * TERSE_LINE_WORDS, budget)), TERSE_LINE_WORDS)
+    chosen = material.rng.sample(lines, len(OPTIONS))
+    right = material.rng.randrange(len(OPTIONS))
+    begin, _, end = chosen[right].rpartition(" ")
+    listed = "\n".join(f" {line.split()[-1]} ({mark})" for line, mark in zip(chosen, OPTIONS, strict=True))
+    gold = f"The correct answer is ({OPTIONS[right]})"
+    think = f"{begin} {end} ({OPTIONS[right]})"
+    return Draft("\n".join(lines), f" choose{begin}\n{listed}", think, gold, golden_label=gold)
 
 
 def order(material: Material) -> Draft:
     """T8: consecutive passages, shuffled. In terse prompts each begins with the last word of the one before it, the
     catchword of old books, and is named by it."""
-    rng = material.rng
     if material.style == "terse":
         size = max(1, material.word_budget() // TERSE_PASSAGES - 1)
         words = material.distinct_words(TERSE_PASSAGES * size + 1)
@@ -196,7 +198,7 @@ def _passages(material: Material) -> list[str]:
         raise material.poor("has no two paragraphs")
     count = min(FULL_PASSAGES, len(paragraphs))
     cuts = [round(i * len(paragraphs) / count) for i in range(count + 1)]
-    return ["\n\n".join(paragraphs[a:b]) for a, b in zip(cuts, cuts[1:], strict=False)]
+    return ["\n\n".join(paragraphs[a:b]) for a, b in pairwise(cuts)]
 
 
 def _lead(section: Section) -> str:

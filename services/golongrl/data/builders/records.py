@@ -14,6 +14,7 @@ GROUPS = ("red", "blue", "green", "black", "white", "brown")
 TERSE_RECORD_SHARE = 0.6
 TERSE_VALUES = range(1, 31)
 FULL_VALUES = range(10, 1_000)
+FULL_FORM = "Record: NAME is in group GROUP and has value N."
 # Tokens of one record with its line end, for sizing.
 TERSE_RECORD_TOKENS = 5
 TERSE_ROW_TOKENS = 9
@@ -43,8 +44,7 @@ def filter_items(material: Material) -> Draft:
         return Draft(context, f" all {group}", f" {group}", answer_lines(items), doc_ids=tuple(names))
     return Draft(
         _full_context(material, [_sentence(record) for record in records]),
-        f"Records of the form `{_sentence(records[0])}` stand in the text. "
-        f"List the names of all records whose group is {group}.",
+        f"Records of the form `{FULL_FORM}` stand in the text. List the names of all records whose group is {group}.",
         f"The records of group {group} are {', '.join(names)}.",
         answer_lines(names),
         doc_ids=tuple(names),
@@ -65,7 +65,7 @@ def count(material: Material) -> Draft:
     work = " + ".join(str(record.value if by_value else 1) for record in found)
     return Draft(
         _full_context(material, [_sentence(record) for record in records]),
-        f"Records of the form `{_sentence(records[0])}` stand in the text. {asked} whose group is {group}?",
+        f"Records of the form `{FULL_FORM}` stand in the text. {asked} whose group is {group}?",
         f"{work} = {gold}",
         f"\\boxed{{{gold}}}",
         golden_label=str(gold),
@@ -75,7 +75,7 @@ def count(material: Material) -> Draft:
 def table_rows(material: Material) -> Draft:
     """T5: the rows of a group from tables strewn in the text, as JSON."""
     records, group = _grouped(material, most=2, least=1, record_tokens=TERSE_ROW_TOKENS)
-    rows = [[record.group, record.name, record.value] for record in records]
+    rows: list[list[str | int]] = [[record.group, record.name, record.value] for record in records]
     wanted = [row for row in rows if row[0] == group]
     gold = json.dumps({"data": wanted})
     if material.style == "terse":

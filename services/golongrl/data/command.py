@@ -1,0 +1,116 @@
+"""`golongrl data`: build prompts from text, check a dataset file, say what is in it."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from golongrl.data.rows import Row
+
+app = typer.Typer(help="Datasets: build, check, look.", no_args_is_help=True)
+
+# Problems printed by `data check` before only the count goes on.
+MOST_PROBLEMS = 20
+_BARS = "▁▂▃▄▅▆▇█"
+
+
+@app.command(epilog="Example: `golongrl data build quickstart --out prompts.jsonl`")
+def build(
+    recipe: Annotated[str, typer.Argument(help="Packaged recipe or YAML file; its `data` section says what is built.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="File to write, .parquet or .jsonl; `-validation` is put before the suffix for held-out rows."
+        ),
+    ],
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", help="Override, as `section.key=value`; repeatable.")
+    ] = None,
+) -> None:
+    """Write the prompts of a recipe as a dataset file in the format of Kwai-Klear/GoLongRL."""
+    from golongrl.data.pipeline import sources
+    from golongrl.data.rows import write_rows
+    from golongrl.recipe import load
+
+    for split, rows in sources(load(recipe, overrides or ())).items():
+        path = out if split == "train" else out.with_name(f"{out.stem}-{split}{out.suffix}")
+        print(f"{path}: {write_rows((row for _, row in rows), path)} rows")
+
+
+@app.command(epilog="Example: `golongrl data check prompts.jsonl`")
+def check(
+    file: Annotated[Path, typer.Argument(help="A .parquet or .jsonl file, or a folder of them.")],
+) -> None:
+    """Check every row: its format, its task, and that it has a gold answer of the kind its metric needs."""
+    from golongrl.data.errors import DataError
+    from golongrl.data.problems import problems
+
+    bad = seen = 0
+    for problem in problems(file):
+        seen += 1
+        if problem is not None:
+            bad += 1
+            if bad <= MOST_PROBLEMS:
+                print(problem)
+    if bad:
+        raise DataError(f"data {file}: {bad} of {seen} rows cannot be used")
+    if not seen:
+        raise DataError(f"data {file}: no rows")
+    print(f"{file}: {seen} rows, all good")
+
+
+@app.command(epilog="Example: `golongrl data stats prompts.jsonl --model builtin:quickstart`")
+def stats(
+    file: Annotated[Path, typer.Argument(help="A .parquet or .jsonl file, or a folder of them.")],
+    model: Annotated[
+        str | None, typer.Option(help="Count prompt tokens with this model's tokenizer; else they are estimated.")
+    ] = None,
+) -> None:
+    """Rows and prompt lengths per task type."""
+    from golongrl.data.rows import read_rows
+
+    lengths: dict[tuple[str, str], list[int]] = {}
+    for key, length in _measured(read_rows(file), model):
+        lengths.setdefault(key, []).append(length)
+    everything = [length for group in lengths.values() for length in group]
+    unit = "tokens" if model else "tokens (estimated)"
+    table = Table("task", "metric", "rows", "shortest", "median", "longest", f"{unit}, short to long", box=None)
+    for (task, metric), group in sorted(lengths.items()):
+        table.add_row(task, metric, *_summary(group, max(everything)))
+    if len(lengths) > 1:
+        table.add_row("all", "", *_summary(everything, max(everything)))
+    Console().print(table)
+
+
+def _measured(rows: Iterable["Row"], model: str | None) -> Iterable[tuple[tuple[str, str], int]]:
+    from golongrl.data.chat import Chat
+    from golongrl.data.corpus import estimate_tokens
+    from golongrl.data.models import resolve
+    from golongrl.tasks import task_of
+
+    chat = Chat.open(resolve(model)) if model else None
+    for row in rows:
+        task = task_of(row.data_source, row.extra_info.reward_mode)
+        if chat is None:
+            length = sum(estimate_tokens(message.content) for message in row.prompt)
+        else:
+            (ids,) = chat.encode([chat.render([message.model_dump() for message in row.prompt])])
+            length = len(ids)
+        yield (task.type, task.metric), length
+
+
+def _summary(lengths: Sequence[int], top: int) -> tuple[str, str, str, str, str]:
+    ordered = sorted(lengths)
+    return str(len(ordered)), str(ordered[0]), str(ordered[len(ordered) // 2]), str(ordered[-1]), bars(ordered, top)
+
+
+def bars(values: Sequence[int], top: int, bins: int = 16) -> str:
+    """A one-line histogram of `values` over 0 to `top`."""
+    counts = Counter(min(bins - 1, value * bins // (top + 1)) for value in values)
+    peak = max(counts.values(), default=1)
+    return "".join(_BARS[-(-counts[i] * (len(_BARS) - 1) // peak)] if counts[i] else " " for i in range(bins))

