@@ -1,0 +1,80 @@
+"""The process: puts a worker, its clients and its HTTP endpoints together, and ends them in order on a signal."""
+
+import asyncio
+import os
+import signal
+import socket
+from contextlib import AsyncExitStack
+
+import structlog
+
+from golongrl.data.prepared import Prepared
+from golongrl.errors import InputError
+from golongrl.queue import Patience, SampleQueue
+from golongrl.recipe import Recipe, load
+from golongrl.reward.client import RewardClient
+from golongrl.rollout.config import WorkerConfig
+from golongrl.rollout.health import create_app, server
+from golongrl.rollout.metrics import Metrics
+from golongrl.rollout.produce import Bench
+from golongrl.rollout.sglang import Deadlines, Engine
+from golongrl.rollout.state import State
+from golongrl.rollout.worker import Worker
+from golongrl.telemetry.logging import configure
+
+# Short, because the worker itself waits on and says so, and must notice a stop signal meanwhile.
+_PATIENCE = Patience(total_s=5.0)
+
+log = structlog.get_logger(__name__)
+
+
+def serve(config: WorkerConfig, recipe_name: str) -> None:
+    """Run a worker until SIGTERM or SIGINT; returns after an orderly stop.
+
+    Raises:
+        GolongrlError: with one line that says what is wrong.
+    """
+    configure("rollout", config.run)
+    structlog.contextvars.bind_contextvars(worker=config.worker)
+    recipe = load(recipe_name)
+    asyncio.run(run(config, recipe))
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        return socket.create_server((host, port))
+    except OSError as error:
+        raise InputError(f"--host {host} --port {port}: {error.strerror or error}; give a free --port") from error
+
+
+async def run(config: WorkerConfig, recipe: Recipe) -> None:
+    """The worker with everything it talks to."""
+    listening = _listen(config.host, config.port)
+    data = Prepared.open(config.data / "train" if (config.data / "train").is_dir() else config.data)
+    state, metrics = State(), Metrics()
+    async with AsyncExitStack() as stack:
+        queue = await stack.enter_async_context(SampleQueue.from_url(config.redis_url, config.run, patience=_PATIENCE))
+        engine = await stack.enter_async_context(
+            Engine(
+                config.engine_url,
+                api_key=os.environ.get("GOLONGRL_ENGINE_API_KEY"),
+                admin_api_key=os.environ.get("GOLONGRL_ENGINE_ADMIN_API_KEY"),
+                # A silence that the queue would call a stall is one here too.
+                deadlines=Deadlines(silence_s=recipe.queue.stall_s),
+            )
+        )
+        reward = await stack.enter_async_context(
+            RewardClient(config.reward_url, os.environ.get("GOLONGRL_REWARD_TOKEN"))
+        )
+        worker = Worker(config, Bench(recipe, config.worker, queue, engine, reward, data, metrics, state))
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, worker.stop)
+        http = server(create_app(state, recipe.queue.max_staleness, metrics.registry))
+        serving = asyncio.create_task(http.serve(sockets=[listening]))
+        try:
+            await worker.run()
+        finally:
+            http.should_exit = True
+            await serving
+    log.info("stopped")

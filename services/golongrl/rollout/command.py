@@ -1,0 +1,45 @@
+"""`golongrl rollout`: the worker beside one engine."""
+
+import socket
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def rollout(
+    recipe: Annotated[str, typer.Option(envvar="GOLONGRL_RECIPE", help="Resolved recipe file, or a packaged name.")],
+    run: Annotated[str, typer.Option(envvar="GOLONGRL_RUN", help="Name of the run.")],
+    redis_url: Annotated[str, typer.Option(envvar="GOLONGRL_REDIS_URL", help="Redis or Valkey of the run.")],
+    engine_url: Annotated[str, typer.Option(envvar="GOLONGRL_ENGINE_URL", help="The engine beside this worker.")],
+    reward_url: Annotated[str, typer.Option(envvar="GOLONGRL_REWARD_URL", help="The reward service.")],
+    data: Annotated[Path, typer.Option(envvar="GOLONGRL_DATA", help="Prepared dataset folder.")],
+    worker: Annotated[str, typer.Option(envvar="GOLONGRL_WORKER", help="Id of this worker.")] = socket.gethostname(),
+    host: Annotated[str, typer.Option(help="Address of /healthz, /readyz and /metrics.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port of these; 0 is a free one.")] = 8081,
+    grace: Annotated[
+        float, typer.Option(help="Seconds that groups may still take to end after SIGTERM or Ctrl-C.")
+    ] = 20.0,
+) -> None:
+    """Generate with one engine: adopt weights, lease prompts, sample, score, submit.
+
+    Keys come from the environment alone: GOLONGRL_ENGINE_API_KEY, GOLONGRL_ENGINE_ADMIN_API_KEY, GOLONGRL_REWARD_TOKEN.
+
+    Example: `golongrl rollout --recipe quickstart --run q1 --redis-url redis://localhost:6379/0
+    --engine-url http://localhost:30000 --reward-url http://localhost:8000 --data runs/q1/data`
+    """
+    from golongrl.rollout.app import serve
+    from golongrl.rollout.config import WorkerConfig
+
+    config = WorkerConfig(
+        run=run,
+        worker=worker,
+        redis_url=redis_url,
+        engine_url=engine_url,
+        reward_url=reward_url,
+        data=data,
+        host=host,
+        port=port,
+        grace_s=grace,
+    )
+    serve(config, recipe)

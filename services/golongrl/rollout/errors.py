@@ -1,0 +1,29 @@
+"""What can go wrong with an engine, by what the caller should do about it."""
+
+
+class EngineError(Exception):
+    """Base of everything an engine's client raises; the message names the call."""
+
+
+class EngineUnavailable(EngineError):
+    """No answer (connection refused or cut, deadline passed, 5xx): the engine may be dead, its weights are unknown."""
+
+
+class EngineSilent(EngineUnavailable):
+    """No answer within the deadline; the engine may merely be slow."""
+
+
+class EngineBusy(EngineError):
+    """503: the engine is up but takes no request now (queue full, paused)."""
+
+
+class EngineRefused(EngineError):
+    """A 4xx answer: the request is wrong and sending it again will not help; nothing has changed in the engine."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class EngineProtocolError(EngineError):
+    """A 200 whose content contradicts itself or the API; its tokens must not be used."""

@@ -1,0 +1,424 @@
+"""A typed client of an engine's HTTP API: SGLang 0.5.23's, which the embedded engine speaks too.
+
+Invariants:
+- every call has a deadline; for a generation it is the longest silence between two chunks of its stream;
+- an answer is either complete and consistent (one log-prob a token, version spans that cover all tokens) or an error;
+- no token id outside the vocabulary is ever sent: one such id kills an SGLang server, and every request on it;
+- an update that the engine did not confirm is an error, never a success.
+
+Long generations are streamed, not for their text but for their progress: a chunk says how many tokens are done, so the
+lease on a group can be renewed by true progress, and the first chunk says that the prompt's prefill is over.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Literal, Self
+
+import httpx
+import numpy as np
+from numpy.typing import NDArray
+
+from golongrl.rollout.answers import (
+    Generation,
+    ModelInfo,
+    error_message,
+    parse_generation,
+    parse_model_info,
+    tokens_done,
+)
+from golongrl.rollout.errors import (
+    EngineBusy,
+    EngineError,
+    EngineProtocolError,
+    EngineRefused,
+    EngineSilent,
+    EngineUnavailable,
+)
+from golongrl.rollout.sampling import Sampling
+
+PauseMode = Literal["abort", "retract", "in_place"]
+
+# A stream's chunks repeat everything so far, so its bytes grow with the number of chunks; at 16 the whole stream is
+# about 8 times the final answer, and progress is still seen every sixteenth of the longest response.
+CHUNKS = 16
+# SGLang answers this when it has loaded new weights but could not drop the KV cache: the weights ARE the new ones, the
+# version it reports is not.
+_NOT_FLUSHED = "cache was not flushed"
+_FLUSH_RETRY_S = 0.2
+# A request whose connection was dropped lives on for a moment in the engine.
+_DUPLICATE = "Duplicate request ID"
+
+
+@dataclass(frozen=True)
+class Deadlines:
+    """Seconds before a call counts as unanswered."""
+
+    connect_s: float = 5.0
+    control_s: float = 10.0
+    # Pausing with abort waits until every request has been answered.
+    pause_s: float = 60.0
+    # Reading 60 GB of weights from a network disk takes minutes.
+    update_s: float = 600.0
+    # Longest silence of a stream; a 160K-token prefill in a busy engine comes before the first chunk.
+    silence_s: float = 900.0
+
+
+@dataclass(frozen=True)
+class Broadcast:
+    """Tensors about to arrive over a weight-update group: their names, dtypes and shapes, in the sender's order."""
+
+    names: Sequence[str]
+    dtypes: Sequence[str]
+    shapes: Sequence[Sequence[int]]
+    group_name: str
+
+
+class Engine:
+    """One engine. Use as an async context manager.
+
+    Both keys are needed when the server has both: `api_key` guards the ordinary endpoints, and with an admin key the
+    control endpoints take only that one.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        api_key: str | None = None,
+        admin_api_key: str | None = None,
+        deadlines: Deadlines | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self.url = url
+        self._deadlines = deadlines or Deadlines()
+        self._headers = _bearer(api_key)
+        self._admin_headers = _bearer(admin_api_key or api_key)
+        self._http = httpx.AsyncClient(
+            base_url=url,
+            transport=transport,
+            trust_env=False,  # an engine beside us is never behind a proxy
+            # One connection a running response; the engine's own queue is the limit.
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=32),
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._http.aclose()
+
+    # Generating
+
+    async def generate(
+        self,
+        prompt: NDArray[np.int32],
+        sampling: Sampling,
+        *,
+        rid: str,
+        vocab_size: int,
+        stream: bool = False,
+        on_progress: Callable[[int], None] | None = None,
+    ) -> Generation:
+        """Sample one response to `prompt` (int32 [tokens]).
+
+        `on_progress` is told the tokens done so far: with `stream` from the first on, else at the end.
+
+        An aborted response is returned with finish "abort" and the tokens it has, possibly none. Cancelling the call
+        drops the connection, which ends the request in the engine.
+
+        Raises:
+            ValueError: the prompt is empty or holds an id outside [0, vocab_size).
+            EngineRefused: too long for the context, or a bad sampling value.
+            EngineBusy: the engine's queue is full, or an earlier request `rid` is still ending.
+            EngineUnavailable: no answer, or silence beyond the deadline.
+            EngineProtocolError: the answer cannot be used.
+        """
+        check_ids(prompt, vocab_size)
+        params = sampling.as_params()
+        if stream:
+            params["stream_interval"] = max(1, sampling.max_new_tokens // CHUNKS)
+        body = {
+            "rid": rid,
+            "input_ids": prompt.tolist(),
+            "sampling_params": params,
+            "return_logprob": True,
+            "stream": stream,
+        }
+        deadlines = self._deadlines
+        timeout = httpx.Timeout(deadlines.silence_s, connect=deadlines.connect_s, write=deadlines.control_s)
+        last = b""
+        try:
+            async with self._http.stream(
+                "POST", "/generate", json=body, headers=self._headers, timeout=timeout
+            ) as response:
+                if response.status_code != 200:
+                    raise _failure(
+                        "POST /generate", response.status_code, (await response.aread()).decode(errors="replace")
+                    )
+                async for event in _events(response) if stream else _whole(response):
+                    last = event
+                    if on_progress is not None and (tokens := tokens_done(event)) is not None:
+                        on_progress(tokens)
+        except httpx.TransportError as error:
+            raise _unreachable(f"POST /generate {rid} at {self.url}", error) from error
+        return _last_event(last, rid)
+
+    async def abort(self, rid: str | None = None) -> None:
+        """End one request, or with None all of them; a request that is not there is no error."""
+        await self._control("/abort_request", {"abort_all": True} if rid is None else {"rid": rid})
+
+    # Health
+
+    async def model_info(self) -> ModelInfo:
+        """Which weights the engine says it holds."""
+        return parse_model_info(await self._json("GET", "/model_info", headers=self._headers))
+
+    async def healthy(self) -> bool:
+        """Whether the server answers /health with 200."""
+        return await self._is_ok("/health")
+
+    async def ready(self) -> bool:
+        """Whether the server would generate now (SGLang: 503 while it is paused)."""
+        return await self._is_ok("/ready")
+
+    async def metrics(self) -> dict[str, float]:
+        """The engine's Prometheus samples by name, labels summed; histogram buckets left out."""
+        from prometheus_client.parser import text_string_to_metric_families
+
+        text = (await self._call("GET", "/metrics", headers=self._headers)).text
+        totals: dict[str, float] = {}
+        for family in text_string_to_metric_families(text):
+            for sample in family.samples:
+                if not sample.name.endswith("_bucket"):
+                    totals[sample.name] = totals.get(sample.name, 0.0) + sample.value
+        return totals
+
+    # Pausing and weights
+
+    async def pause(self, mode: PauseMode) -> None:
+        """Stop generating: answer everything now (abort), free the KV cache (retract) or keep it (in_place)."""
+        await self._control("/pause_generation", {"mode": mode}, deadline_s=self._deadlines.pause_s)
+
+    async def resume(self) -> None:
+        """Go on generating; harmless when nothing is paused."""
+        await self._control("/continue_generation", {})
+
+    async def flush_cache(self) -> bool:
+        """Drop the KV cache; False if requests are still using it."""
+        try:
+            await self._control("/flush_cache", {})
+        except EngineRefused as error:
+            if error.status == 400:
+                return False
+            raise
+        return True
+
+    async def set_weight_version(self, version: str) -> None:
+        """Name the weights the engine already holds."""
+        await self._control("/update_weight_version", {"new_version": version, "abort_all_requests": False})
+
+    async def update_from_disk(self, path: str, version: str, *, flush_cache: bool) -> None:
+        """Load the Hugging Face folder `path` as `version`.
+
+        `flush_cache` must be False when the engine is paused in_place, whose requests keep their KV cache, and True
+        otherwise. If the engine loads the weights but finds its cache in use (a request slipped in), the requests are
+        retracted, the cache is flushed and the version set, so that afterwards version and cache agree.
+
+        Raises:
+            EngineRefused: the weights cannot be loaded; the engine still holds the old ones.
+            EngineUnavailable, EngineProtocolError: nobody knows what it holds.
+        """
+        body = {"model_path": path, "weight_version": version, "flush_cache": flush_cache, "abort_all_requests": False}
+        try:
+            await self._confirmed("/update_weights_from_disk", body, deadline_s=self._deadlines.update_s)
+        except EngineRefused as error:
+            if _NOT_FLUSHED not in str(error):
+                raise
+            await self.pause("retract")
+            await self._flush_or_fail()
+            await self.set_weight_version(version)
+
+    async def init_group(
+        self, *, master_address: str, master_port: int, rank_offset: int, world_size: int, group_name: str, backend: str
+    ) -> None:
+        """Join the process group over which a trainer broadcasts weights."""
+        body = {
+            "master_address": master_address,
+            "master_port": master_port,
+            "rank_offset": rank_offset,
+            "world_size": world_size,
+            "group_name": group_name,
+            "backend": backend,
+        }
+        await self._confirmed("/init_weights_update_group", body, deadline_s=self._deadlines.update_s)
+
+    async def destroy_group(self, group_name: str) -> None:
+        """Leave that process group."""
+        await self._confirmed("/destroy_weights_update_group", {"group_name": group_name})
+
+    async def begin_weight_update(self) -> None:
+        """Open a session for updates that do not come from disk."""
+        await self._confirmed("/begin_weight_update", {})
+
+    async def end_weight_update(self) -> None:
+        """Close that session."""
+        await self._confirmed("/end_weight_update", {}, deadline_s=self._deadlines.update_s)
+
+    async def update_from_distributed(self, tensors: Broadcast, version: str) -> None:
+        """Receive `tensors` from the group while the trainer broadcasts them, inside a begin/end session."""
+        body = {
+            "names": list(tensors.names),
+            "dtypes": list(tensors.dtypes),
+            "shapes": [list(shape) for shape in tensors.shapes],
+            "group_name": tensors.group_name,
+            "weight_version": version,
+        }
+        await self._confirmed("/update_weights_from_distributed", body, deadline_s=self._deadlines.update_s)
+
+    async def checksums(self) -> dict[str, str]:
+        """A checksum per tensor of the first rank: says whether two weights really differ."""
+        body = await self._confirmed("/weights_checker", {"action": "checksum"}, deadline_s=self._deadlines.update_s)
+        try:
+            return dict(body["ranks"][0]["checksums"])
+        except (KeyError, IndexError, TypeError) as error:
+            raise EngineProtocolError(f"weights_checker: unreadable answer: {error}") from error
+
+    # Talking
+
+    async def _flush_or_fail(self) -> None:
+        for _ in range(max(1, int(self._deadlines.control_s / _FLUSH_RETRY_S))):
+            if await self.flush_cache():
+                return
+            await asyncio.sleep(_FLUSH_RETRY_S)
+        raise EngineProtocolError(f"{self.url}: new weights are loaded but the cache of the old ones cannot be flushed")
+
+    async def _is_ok(self, path: str) -> bool:
+        try:
+            await self._call("GET", path, headers=self._headers)
+        except (EngineBusy, EngineUnavailable):
+            return False
+        return True
+
+    async def _control(self, path: str, body: Mapping[str, Any], deadline_s: float | None = None) -> None:
+        await self._call("POST", path, headers=self._admin_headers, body=body, deadline_s=deadline_s)
+
+    async def _confirmed(
+        self, path: str, body: Mapping[str, Any], deadline_s: float | None = None
+    ) -> Mapping[str, Any]:
+        """A control call whose answer must say `success`."""
+        answer = await self._json("POST", path, headers=self._admin_headers, body=body, deadline_s=deadline_s)
+        if answer.get("success") is not True:
+            raise EngineProtocolError(f"POST {path} at {self.url}: not confirmed: {answer.get('message', answer)}")
+        return answer
+
+    async def _json(
+        self,
+        method: str,
+        path: str,
+        *,
+        headers: Mapping[str, str],
+        body: Mapping[str, Any] | None = None,
+        deadline_s: float | None = None,
+    ) -> Mapping[str, Any]:
+        response = await self._call(method, path, headers=headers, body=body, deadline_s=deadline_s)
+        try:
+            answer = response.json()
+        except ValueError as error:
+            raise EngineProtocolError(f"{method} {path} at {self.url}: not JSON") from error
+        if not isinstance(answer, Mapping):
+            raise EngineProtocolError(f"{method} {path} at {self.url}: expected an object, got {type(answer).__name__}")
+        return answer
+
+    async def _call(
+        self,
+        method: str,
+        path: str,
+        *,
+        headers: Mapping[str, str],
+        body: Mapping[str, Any] | None = None,
+        deadline_s: float | None = None,
+    ) -> httpx.Response:
+        limit = deadline_s or self._deadlines.control_s
+        try:
+            # httpx bounds each read; the whole call is bounded here.
+            async with asyncio.timeout(limit + self._deadlines.connect_s):
+                response = await self._http.request(
+                    method,
+                    path,
+                    json=body,
+                    headers=headers,
+                    timeout=httpx.Timeout(limit, connect=self._deadlines.connect_s),
+                )
+        except (httpx.TransportError, TimeoutError) as error:
+            raise _unreachable(f"{method} {path} at {self.url}", error) from error
+        if response.status_code != 200:
+            raise _failure(f"{method} {path}", response.status_code, response.text)
+        return response
+
+
+def check_ids(prompt: NDArray[np.int32], vocab_size: int) -> None:
+    """Refuse a prompt that would kill the engine.
+
+    Raises:
+        ValueError: it is empty, or holds an id outside [0, vocab_size).
+    """
+    if prompt.size == 0:
+        raise ValueError("the prompt has no tokens")
+    low, high = int(prompt.min()), int(prompt.max())
+    if low < 0 or high >= vocab_size:
+        raise ValueError(f"token id {low if low < 0 else high} is outside the model's vocabulary [0, {vocab_size})")
+
+
+def _bearer(key: str | None) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"} if key else {}
+
+
+def _unreachable(call: str, error: Exception) -> EngineUnavailable:
+    message = f"{call}: {type(error).__name__}" + (f": {error}" if str(error) else "")
+    # A connection that is not even accepted is a dead engine, not a slow one.
+    slow = isinstance(error, TimeoutError | httpx.TimeoutException) and not isinstance(error, httpx.ConnectTimeout)
+    return EngineSilent(message) if slow else EngineUnavailable(message)
+
+
+def _failure(call: str, status: int, text: str) -> EngineError:
+    message = f"{call}: {status}: {error_message(text)}"
+    if status == 503 or (status == 400 and _DUPLICATE in text):
+        return EngineBusy(message)
+    if status in (401, 403):
+        return EngineRefused(f"{message} (set GOLONGRL_ENGINE_API_KEY and GOLONGRL_ENGINE_ADMIN_API_KEY)", status)
+    return EngineRefused(message, status) if status < 500 else EngineUnavailable(message)
+
+
+async def _events(response: httpx.Response) -> AsyncIterator[bytes]:
+    """The payloads of a server-sent event stream.
+
+    Not httpx's line iterator: it also splits at U+2028 and U+0085, which JSON may hold unescaped.
+    """
+    tail = b""
+    async for chunk in response.aiter_bytes():
+        *lines, tail = (tail + chunk).split(b"\n")
+        for line in lines:
+            if line.startswith(b"data:") and line != b"data: [DONE]":
+                yield line[5:]
+
+
+async def _whole(response: httpx.Response) -> AsyncIterator[bytes]:
+    yield await response.aread()
+
+
+def _last_event(event: bytes, rid: str) -> Generation:
+    if not event:
+        raise EngineProtocolError(f"generate {rid}: the stream ended without an answer")
+    try:
+        body = json.loads(event)
+    except ValueError as error:
+        raise EngineProtocolError(f"generate {rid}: the stream's last event is not JSON") from error
+    if "error" in body:  # a streamed request was found wrong after the 200 was sent
+        code = body["error"].get("code") if isinstance(body["error"], Mapping) else None
+        raise _failure("POST /generate", code if isinstance(code, int) and code >= 400 else 400, event.decode())
+    return parse_generation(body, rid)
