@@ -1,0 +1,194 @@
+"""A typed client of the scoring service: deadlines everywhere, bounded retries, errors that say what to do.
+
+Scoring is pure, so repeating a request is harmless; every attempt carries the same request id. Retried are a full
+queue (429, after the time the service asks for), a service that is not ready (503, and a proxy's 502 and 504) and lost
+connections. A request that is wrong is never repeated.
+"""
+
+import asyncio
+import json
+import random
+import uuid
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Self
+
+import httpx
+import structlog
+import tenacity
+from pydantic import ValidationError
+
+from golongrl.reward.models import Item, Mode, Problem, ScoreRequest, ScoreResponse, ScoreResult
+
+log = structlog.get_logger()
+
+_RETRIED = frozenset({429, 502, 503, 504})
+_BACKOFF_S = (0.1, 10.0)  # first and longest pause where the service names none
+_CONNECT_S = 5.0  # a service in the cluster answers in milliseconds or not at all
+
+
+class RewardError(RuntimeError):
+    """Scoring failed; the message names the URL and what to do."""
+
+
+class RewardRejectedError(RewardError):
+    """The service refused the request (4xx): repeating it would not help."""
+
+    def __init__(self, message: str, status: int, problem: Problem) -> None:
+        super().__init__(message)
+        self.status, self.problem = status, problem
+
+
+class RewardUnavailableError(RewardError):
+    """The service could not be reached, or stayed full or unready, for the whole time allowed."""
+
+
+class _RetryableError(Exception):
+    """One attempt failed in a way the next may not."""
+
+    def __init__(self, why: str, retry_after_s: float | None = None) -> None:
+        super().__init__(why)
+        self.retry_after_s = retry_after_s
+
+
+class RewardClient:
+    """`async with RewardClient(url) as client: await client.score(items, "strict")`.
+
+    `timeout_s` bounds a whole `score` call, retries included; `attempts` bounds how often it is tried. One client may
+    be used by many tasks at once. `transport` replaces the network (an ASGI app in process).
+    """
+
+    def __init__(
+        self,
+        url: str,
+        token: str | None = None,
+        *,
+        timeout_s: float = 300.0,
+        attempts: int = 8,
+        transport: httpx.AsyncBaseTransport | None = None,
+        jitter: Callable[[float, float], float] = random.uniform,
+    ) -> None:
+        if timeout_s <= 0 or attempts < 1:
+            raise ValueError(f"timeout_s must be above 0 and attempts at least 1, got {timeout_s} and {attempts}")
+        self.url = url.rstrip("/")
+        self._timeout_s, self._attempts, self._jitter = timeout_s, attempts, jitter
+        headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
+        # The call as a whole has a deadline (`timeout_s`); only connecting needs one of its own.
+        timeout = httpx.Timeout(timeout_s, connect=min(_CONNECT_S, timeout_s))
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=32)
+        self._http = httpx.AsyncClient(headers=headers, timeout=timeout, limits=limits, transport=transport)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def score(self, items: Sequence[Item], mode: Mode, deadline_s: float | None = None) -> list[ScoreResult]:
+        """Results in the order of `items`; an item the service could not score comes back `unscored`.
+
+        `deadline_s` bounds the computing of one item. Raises RewardRejectedError, RewardUnavailableError, RewardError.
+        """
+        if not items:
+            return []
+        request = ScoreRequest(mode=mode, items=list(items), deadline_s=deadline_s)
+        # ASCII escapes carry whatever text a policy writes, lone surrogates included, where UTF-8 could not.
+        body = json.dumps(request.model_dump(mode="python")).encode("ascii")
+        name = uuid.uuid4().hex
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                response = await self._with_retries(body, name)
+        except TimeoutError as error:
+            raise RewardUnavailableError(
+                f"reward service {self.url}: {len(items)} items not scored within {self._timeout_s:g} s; "
+                "add workers or replicas, or raise the client's timeout"
+            ) from error
+        return self._checked(response, items)
+
+    async def ready(self) -> bool:
+        """Whether the service has warm workers right now; False also where it cannot be reached."""
+        try:
+            return (await self._http.get(f"{self.url}/readyz", timeout=_CONNECT_S)).status_code == 200
+        except httpx.TransportError:
+            return False
+
+    async def _with_retries(self, body: bytes, name: str) -> httpx.Response:
+        try:
+            async for attempt in tenacity.AsyncRetrying(
+                retry=tenacity.retry_if_exception_type(_RetryableError),
+                stop=tenacity.stop_after_attempt(self._attempts),
+                wait=self._pause,
+                before_sleep=self._say,
+                reraise=True,
+            ):
+                with attempt:
+                    return await self._attempt(body, name)
+        except _RetryableError as error:
+            raise RewardUnavailableError(
+                f"reward service {self.url}: gave up after {self._attempts} attempts, the last one: {error}; "
+                f"see whether {self.url}/readyz answers and whether it has enough workers"
+            ) from error
+        raise AssertionError("tenacity either returns or raises")
+
+    async def _attempt(self, body: bytes, name: str) -> httpx.Response:
+        try:
+            response = await self._http.post(f"{self.url}/v1/score", content=body, headers={"X-Request-Id": name})
+        except httpx.TransportError as error:
+            raise _RetryableError(f"{type(error).__name__}: {error}") from error
+        if response.status_code in _RETRIED:
+            raise _RetryableError(f"HTTP {response.status_code}: {_problem(response).detail}", _retry_after_s(response))
+        if response.status_code != 200:
+            problem = _problem(response)
+            raise RewardRejectedError(
+                f"reward service {self.url} refused the request with HTTP {response.status_code}: {problem.detail}",
+                response.status_code,
+                problem,
+            )
+        return response
+
+    def _pause(self, state: tenacity.RetryCallState) -> float:
+        error = state.outcome.exception() if state.outcome else None
+        asked = error.retry_after_s if isinstance(error, _RetryableError) else None
+        return pause_s(state.attempt_number, asked, self._jitter)
+
+    def _say(self, state: tenacity.RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome else None
+        log.warning("scoring is retried", url=self.url, attempt=state.attempt_number, why=str(error))
+
+    def _checked(self, response: httpx.Response, items: Sequence[Item]) -> list[ScoreResult]:
+        try:
+            results = ScoreResponse.model_validate_json(response.content).results
+        except ValidationError as error:
+            raise RewardError(f"{self.url} answered something that is not a scoring result: {error}") from error
+        if [result.id for result in results] != [item.id for item in items]:
+            raise RewardError(
+                f"{self.url} answered for other items than were sent: is it a reward service of this version?"
+            )
+        return results
+
+
+def pause_s(attempt: int, asked_s: float | None, jitter: Callable[[float, float], float]) -> float:
+    """Seconds before the next attempt: at least what the service asked for, else exponential; spread either way."""
+    first, longest = _BACKOFF_S
+    if asked_s is not None:
+        return asked_s + jitter(0.0, min(1.0, 0.5 * asked_s))  # so that refused clients do not come back together
+    ceiling = min(longest, first * 2 ** min(attempt, 20))
+    return jitter(ceiling / 2, ceiling)
+
+
+def _retry_after_s(response: httpx.Response) -> float | None:
+    value = response.headers.get("Retry-After", "")
+    return float(value) if value.isdecimal() else None
+
+
+def _problem(response: httpx.Response) -> Problem:
+    try:
+        return Problem.model_validate_json(response.content)
+    except ValidationError:  # a proxy's page, not the service's own answer
+        return Problem(detail=response.text[:200] or response.reason_phrase)

@@ -1,0 +1,132 @@
+"""`golongrl reward`: serve the scoring API, print the task table, score a file.
+
+Heavy imports stay inside the functions, so that `golongrl --help` is fast.
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Literal, NoReturn
+
+import typer
+
+app = typer.Typer(
+    help="Score responses: a service, a table of the task types, a file.\n\nExample: golongrl reward serve --port 8100",
+    no_args_is_help=False,
+    pretty_exceptions_enable=False,
+)
+
+Workers = Annotated[
+    int, typer.Option(min=0, help="Worker processes; 0 is one per CPU.", envvar="GOLONGRL_REWARD_WORKERS")
+]
+Deadline = Annotated[float, typer.Option(help="Seconds one item may compute where the request says nothing.")]
+
+
+def fail(message: str, code: int = 1) -> NoReturn:
+    """One line on stderr, then exit (1: failed, 2: bad usage)."""
+    print(f"error: {message}", file=sys.stderr)
+    raise typer.Exit(code)
+
+
+@app.callback(invoke_without_command=True)
+def main(context: typer.Context) -> None:
+    """Score responses. Without a sub-command: serve with the defaults.
+
+    Example: golongrl reward serve --port 8100 --workers 8
+    """
+    if context.invoked_subcommand is None:
+        serve()
+
+
+@app.command()
+def serve(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "0.0.0.0",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8100,
+    workers: Workers = 0,
+    deadline: Deadline = 10.0,
+    max_queued: Annotated[int, typer.Option(min=1, help="Items that may wait; beyond it batches get 429.")] = 4096,
+    max_batch: Annotated[int, typer.Option(min=1, help="Items in a batch.")] = 256,
+    max_item_bytes: Annotated[int, typer.Option(min=1, help="Size of one item.")] = 2 << 20,
+    max_body_bytes: Annotated[int, typer.Option(min=1, help="Size of a request.")] = 8 << 20,
+    shutdown_s: Annotated[
+        int, typer.Option(min=1, help="After SIGTERM, seconds to finish accepted requests in.")
+    ] = 300,
+    log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], typer.Option(help="Log level.")] = "INFO",
+) -> None:
+    """Serve POST /v1/score, /healthz, /readyz and /metrics until SIGTERM; then finish what was accepted and exit 0.
+
+    A token in GOLONGRL_REWARD_TOKEN makes it obligatory for /v1/score.
+
+    Example: golongrl reward serve --host 127.0.0.1 --port 8100 --workers 4
+    """
+    from pydantic import SecretStr
+
+    from golongrl.reward.app import create_app
+    from golongrl.reward.config import RewardConfig
+    from golongrl.reward.serving import run
+    from golongrl.telemetry.logging import configure
+
+    token = os.environ.get("GOLONGRL_REWARD_TOKEN")
+    try:
+        config = RewardConfig(
+            workers=workers,
+            deadline_s=deadline,
+            max_queued=max_queued,
+            max_batch=max_batch,
+            max_item_bytes=max_item_bytes,
+            max_body_bytes=max_body_bytes,
+            token=SecretStr(token) if token else None,
+        )
+    except ValueError as error:
+        fail(str(error), 2)
+    configure("reward", run=os.environ.get("GOLONGRL_RUN"), level=log_level)
+    run(create_app(config), host=host, port=port, shutdown_s=shutdown_s)
+
+
+@app.command("tasks")
+def tasks_table() -> None:
+    """Print the nine task types: metric, sub-tasks, answer format.
+
+    Example: golongrl reward tasks
+    """
+    from rich.console import Console
+
+    from golongrl.reward.report import task_table
+
+    Console().print(task_table())
+
+
+@app.command("score")
+def score_file(
+    file: Annotated[Path, typer.Argument(help="A jsonl of items, or of dataset rows with a `response` field.")],
+    mode: Annotated[
+        Literal["compat", "strict"], typer.Option(help="The original's rules, or its openings closed.")
+    ] = "compat",
+    workers: Workers = 0,
+    deadline: Deadline = 10.0,
+    out: Annotated[Path | None, typer.Option(help="Write one result a line to this jsonl.")] = None,
+) -> None:
+    """Score a file: mean, distribution and unscored reasons per task type.
+
+    Example: golongrl reward score responses.jsonl --mode strict --out scores.jsonl
+    """
+    import asyncio
+
+    from rich.console import Console
+
+    from golongrl.reward.config import RewardConfig
+    from golongrl.reward.report import BadFileError, print_summary, read_items, score_items
+
+    try:
+        items = read_items(file)
+        config = RewardConfig(workers=workers, deadline_s=deadline, max_deadline_s=max(deadline, 120.0))
+        results = asyncio.run(score_items(items, mode, config))
+        if out is not None:
+            out.write_text("".join(result.model_dump_json() + "\n" for result in results), encoding="utf-8")
+    except BadFileError as error:
+        fail(str(error))
+    except OSError as error:
+        fail(f"{error.filename}: {error.strerror}")
+    except ValueError as error:
+        fail(str(error), 2)
+    print_summary(Console(), results)

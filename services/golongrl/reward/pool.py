@@ -1,0 +1,374 @@
+"""A pool of processes in which every item has a deadline and a bad item costs nobody but itself.
+
+Invariants:
+- one item is in flight per worker, so a hang or a crash is always that item's;
+- an item accepted by `submit` gets exactly one answer: the function's value, or `Lost` with the reason;
+- a worker over its deadline is killed; a worker that is gone is replaced, also while nothing is waiting;
+- the event loop never blocks on a worker: sockets are non-blocking, process starts and reaping happen in threads.
+
+Why not a library: the candidates share one pipe and its lock among all workers, so a worker killed from outside (the
+kernel's OOM killer) while it holds the lock stalls or breaks the whole pool. Here every worker has a socket of its own.
+"""
+
+import asyncio
+import multiprocessing
+import pickle
+import signal
+import socket
+import struct
+from collections import Counter, deque
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from multiprocessing.process import BaseProcess
+from typing import Any, Literal, cast
+
+import structlog
+
+from golongrl.reward import worker as worker_process
+
+log = structlog.get_logger()
+
+# After so many starts in a row that failed, waiting items are answered instead of kept: something is broken for good.
+_GIVE_UP_AFTER = 3
+_BACKOFF_S = (0.1, 5.0)  # first and longest pause between failed starts
+_REAP_S = 5.0  # a killed process is gone in milliseconds; one that is not stays the kernel's business
+
+Ending = Literal["deadline", "died", "start_failed", "recycled", "stopped"]
+
+
+class PoolFullError(Exception):
+    """The queue has no room for the batch; `retry_after_s` says when it probably has."""
+
+    def __init__(self, queued: int, retry_after_s: int) -> None:
+        super().__init__(f"{queued} items are waiting")
+        self.retry_after_s = retry_after_s
+
+
+class PoolNotReadyError(Exception):
+    """No worker is warm (yet, or any more)."""
+
+
+@dataclass(frozen=True)
+class Lost:
+    """An item without a value: `kind` deadline, died or no_worker, and a sentence for people."""
+
+    kind: Literal["deadline", "died", "no_worker"]
+    reason: str
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What became of an item: the function's value or `Lost`, and the seconds it waited and computed."""
+
+    value: Any
+    waited_s: float
+    computed_s: float
+
+
+@dataclass(eq=False)
+class _Job:
+    payload: bytes
+    deadline_s: float
+    future: "asyncio.Future[Answer]"
+    queued_at: float
+    started_at: float = 0.0
+
+    def answer(self, value: object, now: float) -> None:
+        if not self.future.done():  # the caller may have gone
+            started = self.started_at or now
+            self.future.set_result(Answer(value, started - self.queued_at, now - started))
+
+
+@dataclass
+class PoolStats:
+    """Counters for metrics; `ended` counts workers by why they ended."""
+
+    ended: Counter[Ending] = field(default_factory=Counter)
+    started: int = 0
+
+
+def retry_after_s(queued: int, workers: int, seconds_per_item: float) -> int:
+    """Whole seconds until about half of the queue is done, between 1 and 60."""
+    return max(1, min(60, round(queued * seconds_per_item / workers / 2)))
+
+
+class _Worker(asyncio.Protocol):
+    """The service's end of one worker process: parses frames, keeps the deadline of the item in flight."""
+
+    def __init__(self, pool: "WorkerPool", process: BaseProcess) -> None:
+        self.pool = pool
+        self.process = process
+        self.job: _Job | None = None
+        self.answered = 0
+        self.warm = False
+        self.gone = False
+        self._buffer = bytearray()
+        self._timer: asyncio.TimerHandle | None = None
+        self._transport: asyncio.Transport | None = None
+
+    # What the loop calls.
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._timer = self.pool.loop.call_later(self.pool.start_timeout_s, self.end, "start_failed")
+
+    def data_received(self, data: bytes) -> None:
+        self._buffer += data
+        while len(self._buffer) >= worker_process.HEADER.size:
+            (length,) = worker_process.HEADER.unpack_from(self._buffer)
+            end = worker_process.HEADER.size + length
+            if len(self._buffer) < end:
+                return
+            body = bytes(self._buffer[worker_process.HEADER.size : end])
+            del self._buffer[:end]
+            self._on_frame(body)
+
+    def connection_lost(self, _exc: Exception | None) -> None:
+        self.end("died" if self.warm else "start_failed")
+
+    # What the pool calls.
+    def run(self, job: _Job) -> None:
+        assert self._transport is not None
+        self.job = job
+        job.started_at = self.pool.loop.time()
+        self._timer = self.pool.loop.call_later(job.deadline_s, self.end, "deadline")
+        self._transport.write(worker_process.HEADER.pack(len(job.payload)))
+        self._transport.write(job.payload)
+
+    def end(self, why: Ending) -> None:
+        """Kill the process, whatever it does, and hand the item in flight to the pool. Safe to call twice."""
+        if self.gone:
+            return
+        self.gone = True
+        self._disarm()
+        if self._transport is not None:
+            self._transport.abort()
+        if self.process.is_alive():
+            self.process.kill()
+        job, self.job = self.job, None
+        self.pool.on_end(self, why, job)
+
+    def _on_frame(self, body: bytes) -> None:
+        self._disarm()
+        if not self.warm:
+            self.warm = True
+            self.pool.on_idle(self)
+        elif self.job is not None:
+            job, self.job = self.job, None
+            self.answered += 1
+            job.answer(pickle.loads(body), self.pool.loop.time())
+            self.pool.on_answer(job)
+            self.pool.on_idle(self)
+
+    def _disarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+class WorkerPool:
+    """Runs `score(*arguments)` in `workers` processes. Use `start`, `submit`, then `stop`, on one event loop.
+
+    `score` must be picklable by name; `preload` names modules whose import makes it fast. `memory_bytes` bounds a
+    worker's virtual memory (0: no bound). A worker is replaced after `recycle_after` items.
+    """
+
+    def __init__(
+        self,
+        score: Callable[..., Any],
+        *,
+        workers: int,
+        max_queued: int = 4096,
+        preload: Sequence[str] = (),
+        memory_bytes: int = 0,
+        recycle_after: int = 20_000,
+        start_timeout_s: float = 120.0,
+    ) -> None:
+        self.stats = PoolStats()
+        self.start_timeout_s = start_timeout_s
+        self.loop: asyncio.AbstractEventLoop
+        self._score, self._size, self._max_queued = score, workers, max_queued
+        self._preload, self._memory_bytes, self._recycle_after = tuple(preload), memory_bytes, recycle_after
+        self._context = multiprocessing.get_context("forkserver")
+        self._queue: deque[_Job] = deque()
+        self._idle: deque[_Worker] = deque()
+        self._workers: set[_Worker] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._failed_starts = 0
+        self._stopping = asyncio.Event()
+        self._ever_warm = asyncio.Event()
+        self._seconds_per_item = 0.01  # moving average, for Retry-After alone
+
+    @property
+    def queued(self) -> int:
+        """Items that wait for a worker."""
+        return len(self._queue)
+
+    @property
+    def in_flight(self) -> int:
+        """Items being computed."""
+        return sum(worker.job is not None for worker in self._workers)
+
+    @property
+    def warm(self) -> int:
+        """Workers that can compute or do."""
+        return sum(worker.warm for worker in self._workers)
+
+    @property
+    def broken(self) -> bool:
+        """Workers could not be started several times in a row, and none is left."""
+        return self._failed_starts >= _GIVE_UP_AFTER and not self.warm
+
+    async def start(self) -> None:
+        """Begin to start the workers; returns at once (see `wait_warm`)."""
+        self.loop = asyncio.get_running_loop()
+        # The fork server reads this list when the first worker starts; `__main__` spares every fork its re-import.
+        self._context.set_forkserver_preload(["__main__", *self._preload])
+        for _ in range(self._size):
+            self._spawn_later(0.0)
+
+    async def wait_warm(self) -> None:
+        """Wait until a first worker can compute. Bounded by the caller (`asyncio.timeout`)."""
+        await self._ever_warm.wait()
+
+    def submit(self, payloads: Sequence[bytes], deadline_s: float) -> "list[asyncio.Future[Answer]]":
+        """Queue a batch, all of it or nothing; one future per item, in order. Cancel a future to drop its item.
+
+        A payload is the pickled tuple of `score`'s arguments. Raises PoolFullError, PoolNotReadyError.
+        """
+        if self._stopping.is_set():
+            raise PoolNotReadyError("the service is shutting down")
+        if not self._ever_warm.is_set():
+            raise PoolNotReadyError("no worker is warm yet")
+        if self.broken:
+            raise PoolNotReadyError("workers cannot be started; see the service's log")
+        if self.queued + len(payloads) > self._max_queued:
+            raise PoolFullError(self.queued, retry_after_s(self.queued, self._size, self._seconds_per_item))
+        now = self.loop.time()
+        jobs = [_Job(payload, deadline_s, self.loop.create_future(), now) for payload in payloads]
+        self._queue.extend(jobs)
+        self._dispatch()
+        return [job.future for job in jobs]
+
+    async def stop(self) -> None:
+        """End the workers. Items still waiting or computing are answered `Lost`: let them finish first."""
+        self._stopping.set()
+        self._drop_queue("the service is shutting down")
+        for worker in tuple(self._workers):
+            worker.end("stopped")
+        while self._tasks:
+            await asyncio.gather(*tuple(self._tasks))
+
+    # What workers report.
+    def on_idle(self, worker: _Worker) -> None:
+        self._failed_starts = 0
+        self._ever_warm.set()
+        if worker.answered >= self._recycle_after:
+            worker.end("recycled")
+            return
+        self._idle.append(worker)
+        self._dispatch()
+
+    def on_answer(self, job: _Job) -> None:
+        self._seconds_per_item += 0.05 * (self.loop.time() - job.started_at - self._seconds_per_item)
+
+    def on_end(self, worker: _Worker, why: Ending, job: _Job | None) -> None:
+        self._workers.discard(worker)
+        if worker in self._idle:
+            self._idle.remove(worker)
+        self.stats.ended[why] += 1
+        delay = 0.0
+        if why == "start_failed":
+            self._failed_starts += 1
+            delay = min(_BACKOFF_S[1], _BACKOFF_S[0] * 2 ** min(self._failed_starts, 10))
+        self._run(self._bury(worker, why, job))
+        if not self._stopping.is_set():
+            self._spawn_later(delay)
+        if self.broken:
+            self._drop_queue("no worker can be started")
+
+    # Inside.
+    def _dispatch(self) -> None:
+        while self._idle and self._queue:
+            job = self._queue.popleft()
+            if not job.future.done():
+                self._idle.popleft().run(job)
+
+    def _drop_queue(self, reason: str) -> None:
+        while self._queue:
+            self._queue.popleft().answer(Lost("no_worker", reason), self.loop.time())
+
+    def _run(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        task = self.loop.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _spawn_later(self, delay_s: float) -> None:
+        self._run(self._spawn(delay_s))
+
+    async def _spawn(self, delay_s: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(delay_s):
+                await self._stopping.wait()
+        if self._stopping.is_set():
+            return
+        ours, theirs = socket.socketpair()
+        process = self._context.Process(
+            target=worker_process.main, args=(theirs, self._score, self._preload, self._memory_bytes), daemon=True
+        )
+        try:
+            await asyncio.to_thread(process.start)
+        except (OSError, EOFError, struct.error) as error:  # the fork server itself is gone or out of resources
+            ours.close()
+            self._failed_starts += 1
+            self.stats.ended["start_failed"] += 1
+            log.error("worker not started", error=repr(error), failed_in_a_row=self._failed_starts)
+            if self.broken:
+                self._drop_queue("no worker can be started")
+            if not self._stopping.is_set():
+                self._spawn_later(min(_BACKOFF_S[1], _BACKOFF_S[0] * 2 ** min(self._failed_starts, 10)))
+            return
+        finally:
+            theirs.close()
+        self.stats.started += 1
+        worker = _Worker(self, process)
+        self._workers.add(worker)
+        await self.loop.create_connection(lambda: worker, sock=ours)
+        if self._stopping.is_set():
+            worker.end("stopped")
+
+    async def _bury(self, worker: _Worker, why: Ending, job: _Job | None) -> None:
+        """Reap the process, then answer its item: only then is the exit code known."""
+        ended_at = self.loop.time()
+        if job is not None and why == "deadline":  # nobody needs the exit code: answer before the reaping
+            job.answer(Lost("deadline", f"not scored within {job.deadline_s:g} s; its worker was killed"), ended_at)
+        code = await asyncio.to_thread(_reap, worker.process)
+        if job is not None:
+            job.answer(Lost("died", f"its worker died while scoring it ({_describe_exit(code)})"), ended_at)
+        if why in ("deadline", "died", "start_failed"):
+            how = _describe_exit(code)
+            log.warning("worker ended", why=why, exit=how, items_before=worker.answered, waiting=self.queued)
+
+
+def _reap(process: BaseProcess) -> int | None:
+    process.join(_REAP_S)
+    code = process.exitcode
+    if code is not None:
+        process.close()
+    return code
+
+
+def _describe_exit(code: int | None) -> str:
+    if code is None:
+        return "still ending"
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        return signal.Signals(-code).name
+    except ValueError:
+        return f"signal {-code}"
+
+
+def encode(*arguments: object) -> bytes:
+    """The payload of one item. Raises RecursionError where the arguments nest too deep."""
+    return pickle.dumps(arguments, protocol=pickle.HIGHEST_PROTOCOL)

@@ -1,0 +1,142 @@
+"""What `golongrl reward tasks` and `golongrl reward score` show: reading a file, scoring it, tables for people."""
+
+import asyncio
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from statistics import fmean, pstdev
+from typing import Any
+
+from pydantic import ValidationError
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from golongrl import tasks
+from golongrl.reward.config import RewardConfig
+from golongrl.reward.models import Item, Mode, ScoreRequest, ScoreResult
+from golongrl.reward.pool import Answer, WorkerPool
+from golongrl.reward.reading import Batch, RefusedError, read_request, result_of
+from golongrl.tasks.registry import LONGBENCH_PRO
+
+_BARS = "▁▂▃▄▅▆▇█"
+_BINS = 10  # scores lie in [0, 1]
+_PRELOAD = ("golongrl.reward.preload",)
+
+
+class BadFileError(ValueError):
+    """A line of the file cannot be scored; the message names file, line and field."""
+
+
+def read_items(path: Path) -> list[Item]:
+    """Items of a jsonl: the API's items, or dataset rows with a `response`. Raises BadFileError, OSError."""
+    items: list[Item] = []
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, 1):
+            if line.strip():
+                items.append(_item(line, f"{path}:{number}", number))
+    if not items:
+        raise BadFileError(f"{path}: no items in it")
+    return items
+
+
+def _item(line: str, where: str, number: int) -> Item:
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise BadFileError(f"{where}: not valid JSON: {error}") from error
+    if not isinstance(row, dict):
+        raise BadFileError(f"{where}: expected an object, got {type(row).__name__}")
+    if "response" not in row:
+        raise BadFileError(f"{where}: no field `response`: add the text to score to each row")
+    try:
+        return Item.model_validate(_as_item(row, number))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise BadFileError(f"{where}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+
+
+def _as_item(row: Mapping[str, Any], number: int) -> dict[str, Any]:
+    """A dataset row keeps its label under reward_model.ground_truth; everything an item does not know is left out."""
+    item = {key: row[key] for key in ("data_source", "response", "ground_truth") if key in row}
+    if isinstance(row.get("reward_model"), dict) and "ground_truth" not in row:
+        item["ground_truth"] = row["reward_model"].get("ground_truth")
+    return item | {"id": str(row.get("id", number)), "extra_info": row.get("extra_info") or {}}
+
+
+async def score_items(items: Sequence[Item], mode: Mode, config: RewardConfig) -> list[ScoreResult]:
+    """Score in worker processes here, without a service. Raises BadFileError: unknown task, item too large."""
+    try:
+        batch = read_request(ScoreRequest(mode=mode, items=list(items)), config)
+    except RefusedError as error:
+        raise BadFileError(error.problem.detail) from error
+    pool = WorkerPool(
+        tasks.score,
+        workers=min(config.worker_count, len(items)),
+        max_queued=len(items),
+        preload=_PRELOAD,
+        memory_bytes=config.worker_memory_bytes,
+        recycle_after=config.recycle_after,
+        start_timeout_s=config.start_timeout_s,
+    )
+    await pool.start()
+    try:
+        async with asyncio.timeout(config.start_timeout_s):
+            await pool.wait_warm()
+        return _results(batch, await asyncio.gather(*pool.submit(batch.payloads, batch.deadline_s)))
+    except TimeoutError as error:
+        raise BadFileError(f"no worker was ready within {config.start_timeout_s:g} s; see the log above") from error
+    finally:
+        await pool.stop()
+
+
+def _results(batch: Batch, answers: Sequence[Answer]) -> list[ScoreResult]:
+    rows = zip(batch.request.items, batch.tasks, answers, strict=True)
+    return [result_of(item.id, task, answer) for item, task, answer in rows]
+
+
+def task_table() -> Table:
+    """The nine task types: what they ask for, how they are scored, how an answer must look."""
+    table = Table(title="Task types", show_lines=True)
+    for name in ("type", "ability", "metric", "data_source", "sub-tasks (longbench_pro)", "answer format"):
+        table.add_column(name, overflow="fold")
+    for task in tasks.TASKS:
+        sources = [task.data_source, LONGBENCH_PRO if task.subtasks else None]
+        cells = (
+            task.ability,
+            task.metric,
+            "\n".join(filter(None, sources)),
+            "\n".join(task.subtasks),
+            escape(task.answer_format),
+        )
+        table.add_row(task.type, *cells)
+    return table
+
+
+def histogram(scores: Iterable[float]) -> str:
+    """Ten bins over [0, 1] as a line of bars; an empty bin is a dot."""
+    counts = Counter(min(_BINS - 1, max(0, int(score * _BINS))) for score in scores)
+    most = max(counts.values(), default=1)
+    return "".join(_BARS[(counts[bin_] * len(_BARS) - 1) // most] if counts[bin_] else "·" for bin_ in range(_BINS))
+
+
+def print_summary(console: Console, results: Sequence[ScoreResult]) -> None:
+    """Per task type: count, mean, spread, distribution; then why items were unscored."""
+    by_task: dict[tuple[str, str], list[ScoreResult]] = defaultdict(list)
+    for result in results:
+        by_task[result.task, result.metric].append(result)
+    table = Table(title="Scores by task type")
+    for name in ("type", "metric", "items", "scored", "mean", "std", "0 … 1"):
+        table.add_column(name, justify="left" if name in ("type", "metric", "0 … 1") else "right")
+    for (task, metric), group in sorted(by_task.items()):
+        scores = [result.score for result in group if result.score is not None]
+        mean, std = (f"{fmean(scores):.4f}", f"{pstdev(scores):.4f}") if scores else ("-", "-")
+        table.add_row(task, metric, str(len(group)), str(len(scores)), mean, std, histogram(scores))
+    console.print(table)
+    unscored = Counter((result.task, result.reason or "?") for result in results if result.status == "unscored")
+    if unscored:
+        reasons = Table("type", "count", "reason", title="Unscored")
+        for (task, reason), count in unscored.most_common():
+            reasons.add_row(task, str(count), escape(reason))
+        console.print(reasons)

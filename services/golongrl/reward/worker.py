@@ -1,0 +1,57 @@
+"""What runs inside a worker process: read an item, score it, answer, again.
+
+The worker is expendable: it may be killed at any moment, so it owns nothing but its end of a private socket. A score
+function that raises ends the worker; the pool then reports that item and starts another worker.
+
+Frames on the socket: 4 bytes of length (big-endian), then that many bytes. An item is a pickled tuple of the score
+function's arguments, an answer its pickled return value; both sides are our own processes on one machine. An empty
+frame from the worker says that it is warm.
+"""
+
+import ctypes
+import importlib
+import pickle
+import resource
+import signal
+import socket
+import struct
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+HEADER = struct.Struct(">I")
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+def frame(body: bytes) -> bytes:
+    """`body` with its length in front."""
+    return HEADER.pack(len(body)) + body
+
+
+def main(channel: socket.socket, score: Callable[..., Any], preload: Sequence[str], memory_bytes: int) -> None:
+    """Answer items until the other end closes. `preload` names modules whose import makes the metrics warm."""
+    _become_expendable(memory_bytes)
+    for module in preload:
+        importlib.import_module(module)
+    channel.sendall(frame(b""))
+    with channel, channel.makefile("rb") as stream:
+        while len(header := stream.read(HEADER.size)) == HEADER.size:
+            arguments = pickle.loads(stream.read(HEADER.unpack(header)[0]))
+            channel.sendall(frame(pickle.dumps(score(*arguments))))
+
+
+def _become_expendable(memory_bytes: int) -> None:
+    # The service decides when workers end: a signal to the whole process group must not cost accepted items.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if memory_bytes:
+        resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
+    if sys.platform == "linux":
+        # A worker that hangs would not notice that the service is gone; the kernel tells it.
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        # Where memory runs out all the same, the kernel should take a worker and not the service.
+        with suppress(OSError):
+            Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")

@@ -1,0 +1,154 @@
+"""The client: results in order, bounded retries, deadlines, errors that name the URL and what to do."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import SecretStr
+from scoring_items import AppFactory, item
+
+from golongrl.reward.client import (
+    RewardClient,
+    RewardError,
+    RewardRejectedError,
+    RewardUnavailableError,
+    pause_s,
+)
+from golongrl.reward.models import Item
+
+URL = "http://reward"
+
+
+def items(*responses: str) -> list[Item]:
+    return [Item(**item(text, str(n))) for n, text in enumerate(responses)]
+
+
+def client(answer: Callable[[httpx.Request], httpx.Response], **options: Any) -> RewardClient:
+    """A client whose network is `answer`, and whose pauses have no length of their own."""
+    return RewardClient(URL, transport=httpx.MockTransport(answer), jitter=lambda low, _high: low / 1000, **options)
+
+
+def scored(request: httpx.Request) -> httpx.Response:
+    names = [entry["id"] for entry in json.loads(request.content)["items"]]
+    result = {"status": "scored", "score": 1.0, "metric": "EM", "task": "T1", "reason": None}
+    return httpx.Response(200, json={"results": [{"id": name, **result} for name in names]})
+
+
+async def test_against_the_real_service(running: AppFactory) -> None:
+    async with running(token=SecretStr("secret"), deadline_s=0.5) as (app, _):
+        async with RewardClient(URL, "secret", transport=httpx.ASGITransport(app)) as made:
+            assert await made.ready()
+            results = await made.score(items("abc", "HANG", "\ud800", ""), "strict")
+            assert [r.score for r in results] == [0.003, None, 0.001, 0.0]
+            assert await made.score([], "strict") == []
+            with pytest.raises(RewardRejectedError, match=r"deadline_s: above") as refused:
+                await made.score(items("a"), "compat", deadline_s=1e5)
+            assert refused.value.problem.errors[0].field == "deadline_s"
+        async with RewardClient(URL, "wrong", transport=httpx.ASGITransport(app)) as made:
+            with pytest.raises(RewardRejectedError, match=r"http://reward.*401.*GOLONGRL_REWARD_TOKEN"):
+                await made.score(items("a"), "compat")
+
+
+@pytest.mark.parametrize("status", [429, 502, 503, 504])
+async def test_a_busy_service_is_asked_again_with_the_same_request_id(status: int) -> None:
+    seen: list[httpx.Request] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append(request)
+        return scored(request) if len(seen) > 3 else httpx.Response(status, headers={"Retry-After": "0"})
+
+    async with client(answer) as made:
+        assert [r.id for r in await made.score(items("a", "b"), "compat")] == ["0", "1"]
+    assert len(seen) == 4
+    assert len({request.headers["X-Request-Id"] for request in seen}) == 1
+    assert len({request.content for request in seen}) == 1
+
+
+async def test_a_lost_connection_is_retried() -> None:
+    errors = iter([httpx.ConnectError("refused"), httpx.RemoteProtocolError("cut"), httpx.ReadError("reset")])
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        for error in errors:
+            raise error
+        return scored(request)
+
+    async with client(answer) as made:
+        assert (await made.score(items("a"), "compat"))[0].score == 1.0
+
+
+async def test_attempts_are_bounded_and_the_error_says_what_to_do() -> None:
+    calls = 0
+
+    def answer(_request: httpx.Request) -> httpx.Response:
+        nonlocal calls
+        calls += 1
+        return httpx.Response(503, json={"detail": "not ready: no worker is warm yet", "errors": []})
+
+    async with client(answer, attempts=3) as made:
+        with pytest.raises(RewardUnavailableError, match=r"http://reward: gave up after 3 .*no worker is warm.*readyz"):
+            await made.score(items("a"), "compat")
+    assert calls == 3
+
+
+@pytest.mark.parametrize("status", [400, 401, 404, 413, 422, 500])
+async def test_a_wrong_request_is_not_repeated(status: int) -> None:
+    calls = 0
+
+    def answer(_request: httpx.Request) -> httpx.Response:
+        nonlocal calls
+        calls += 1
+        return httpx.Response(status, text="<html>a proxy's page</html>")
+
+    async with client(answer) as made:
+        with pytest.raises(RewardRejectedError, match=f"{URL}.*{status}.*proxy's page"):
+            await made.score(items("a"), "compat")
+    assert calls == 1
+
+
+async def test_the_whole_call_has_a_deadline() -> None:
+    async def answer(_request: httpx.Request) -> httpx.Response:
+        await asyncio.Event().wait()  # a service that never answers
+        raise AssertionError
+
+    made = RewardClient(URL, transport=httpx.MockTransport(answer), timeout_s=0.2)
+    async with made, asyncio.timeout(10):
+        with pytest.raises(RewardUnavailableError, match=r"http://reward: 1 items .* within 0.2 s; add workers"):
+            await made.score(items("a"), "compat")
+
+
+async def test_a_retry_after_beyond_the_deadline_does_not_outlast_it() -> None:
+    def answer(_request: httpx.Request) -> httpx.Response:
+        return httpx.Response(429, headers={"Retry-After": "3600"})
+
+    async with client(answer, timeout_s=0.2) as made, asyncio.timeout(10):
+        with pytest.raises(RewardUnavailableError):
+            await made.score(items("a"), "compat")
+
+
+UNSCORED_ZERO = b'{"results":[{"id":"0","status":"unscored","score":0.0,"metric":"","task":"","reason":""}]}'
+
+
+@pytest.mark.parametrize("body", [b"{}", b"not json", b'{"results": []}', UNSCORED_ZERO])
+async def test_an_answer_that_is_no_result_is_an_error(body: bytes) -> None:
+    async with client(lambda _request: httpx.Response(200, content=body)) as made:
+        with pytest.raises(RewardError, match=URL):
+            await made.score(items("a"), "compat")
+
+
+async def test_an_unreachable_service_is_not_ready() -> None:
+    async with RewardClient("http://127.0.0.1:9") as made:  # discard port: nothing listens
+        assert not await made.ready()
+
+
+@given(st.integers(1, 50), st.none() | st.floats(0, 3600), st.floats(0, 1))
+def test_pauses_honour_the_service_and_are_bounded(attempt: int, asked: float | None, chance: float) -> None:
+    pause = pause_s(attempt, asked, lambda low, high: low + chance * (high - low))
+    if asked is None:
+        assert 0.05 <= pause <= 10.0
+    else:
+        assert asked <= pause <= asked + 1.0
