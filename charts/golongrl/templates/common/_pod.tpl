@@ -1,0 +1,143 @@
+{{/* Pod Security `restricted`, pod level. */}}
+{{- define "golongrl.podSecurity" -}}
+runAsNonRoot: true
+runAsUser: 1000
+runAsGroup: 1000
+fsGroup: 1000
+# A volume of many files is not relabelled at every start.
+fsGroupChangePolicy: OnRootMismatch
+seccompProfile:
+  type: RuntimeDefault
+{{- end -}}
+
+{{/* Pod Security `restricted`, container level. */}}
+{{- define "golongrl.containerSecurity" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities:
+  drop: [ALL]
+{{- end -}}
+
+{{/*
+Containers that use RDMA: the opt-out. A non-root process never gets an added capability, so pinning memory needs root;
+everything but IPC_LOCK stays dropped.
+*/}}
+{{- define "golongrl.gpuContainerSecurity" -}}
+{{- if .Values.network.rdma.enabled -}}
+runAsNonRoot: false
+runAsUser: 0
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities:
+  drop: [ALL]
+  add: [IPC_LOCK]
+{{- else -}}
+{{ include "golongrl.containerSecurity" . }}
+{{- end -}}
+{{- end -}}
+
+{{/* What every pod spec starts with: (list $ "reward" $placement). */}}
+{{- define "golongrl.podCommon" -}}
+{{- $root := index . 0 -}}
+{{- $placement := index . 2 -}}
+serviceAccountName: {{ include "golongrl.serviceAccountName" . }}
+automountServiceAccountToken: false
+# Kubernetes would set REWARD_PORT and the like for every Service, which collide with flags read from the environment.
+enableServiceLinks: false
+securityContext:
+  {{- include "golongrl.podSecurity" $root | nindent 2 }}
+{{- with $root.Values.global.imagePullSecrets }}
+imagePullSecrets:
+{{- range . }}
+  - name: {{ . }}
+{{- end }}
+{{- end }}
+{{- with $placement.nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $placement.tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $placement.affinity }}
+affinity:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $placement.topologySpreadConstraints }}
+topologySpreadConstraints:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $placement.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- with $placement.runtimeClassName }}
+runtimeClassName: {{ . }}
+{{- end }}
+{{- end -}}
+
+{{/* Resources of a container: (list $resources $gpuResource $gpus $rdma). GPUs and RDMA devices need equal requests and limits. */}}
+{{- define "golongrl.resources" -}}
+{{- $requests := deepCopy (index . 0).requests -}}
+{{- $limits := deepCopy (index . 0).limits -}}
+{{- if gt (len .) 1 -}}
+{{- $gpus := index . 2 | int -}}
+{{- if gt $gpus 0 -}}
+{{- $_ := set $requests (index . 1) $gpus -}}
+{{- $_ := set $limits (index . 1) $gpus -}}
+{{- end -}}
+{{- $rdma := index . 3 -}}
+{{- if $rdma.enabled -}}
+{{- $_ := set $requests $rdma.resource (int $rdma.count) -}}
+{{- $_ := set $limits $rdma.resource (int $rdma.count) -}}
+{{- end -}}
+{{- end -}}
+{{- $resources := dict -}}
+{{- with $requests }}{{- $_ := set $resources "requests" . -}}{{- end -}}
+{{- with $limits }}{{- $_ := set $resources "limits" . -}}{{- end -}}
+{{- toYaml $resources -}}
+{{- end -}}
+
+{{/* Environment of every process of ours: the scratch volume is the only place to write. */}}
+{{- define "golongrl.envHome" -}}
+- {name: HOME, value: /tmp}
+# Libraries that ask for the user's name fail for an id without an entry in /etc/passwd.
+- {name: USER, value: golongrl}
+- {name: LOGNAME, value: golongrl}
+{{- end -}}
+
+{{/* Environment of what speaks to the queue. */}}
+{{- define "golongrl.envQueue" -}}
+- {name: GOLONGRL_RUN, value: {{ include "golongrl.run" . | quote }}}
+- {name: GOLONGRL_RECIPE, value: /etc/golongrl/recipe.yaml}
+- {name: GOLONGRL_DATA, value: {{ include "golongrl.store" . }}/data}
+- {name: GOLONGRL_WEIGHTS, value: {{ include "golongrl.store" . }}/weights}
+- {name: GOLONGRL_REDIS_URL, value: {{ include "golongrl.redisUrl" . | quote }}}
+{{ include "golongrl.envSecret" (list . "GOLONGRL_REDIS_PASSWORD" "redis-password") }}
+{{- end -}}
+
+{{/* One key of the release's Secret: (list $ "NAME" "key"). */}}
+{{- define "golongrl.envSecret" -}}
+- name: {{ index . 1 }}
+  valueFrom:
+    secretKeyRef:
+      name: {{ include "golongrl.authSecret" (index . 0) }}
+      key: {{ index . 2 }}
+{{- end -}}
+
+{{/* Both engine keys: normal endpoints take one, control endpoints only the other. */}}
+{{- define "golongrl.envEngineKeys" -}}
+{{ include "golongrl.envSecret" (list . "GOLONGRL_ENGINE_API_KEY" "engine-api-key") }}
+{{ include "golongrl.envSecret" (list . "GOLONGRL_ENGINE_ADMIN_API_KEY" "engine-admin-api-key") }}
+{{- end -}}
+
+{{/* Environment of the collective libraries. */}}
+{{- define "golongrl.envNetwork" -}}
+{{- with .Values.network.socketInterface }}
+- {name: NCCL_SOCKET_IFNAME, value: {{ . | quote }}}
+- {name: GLOO_SOCKET_IFNAME, value: {{ . | quote }}}
+{{- end }}
+{{- range $name, $value := .Values.network.ncclEnv }}
+- {name: {{ $name }}, value: {{ $value | quote }}}
+{{- end }}
+{{- end -}}

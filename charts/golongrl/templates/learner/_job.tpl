@@ -1,0 +1,38 @@
+{{/* The learner without KubeRay: one pod, which starts a Ray of its own. */}}
+{{- define "golongrl.learner.job.spec" -}}
+{{- $learner := .Values.learner -}}
+# A retry resumes from the last checkpoint.
+backoffLimit: {{ int $learner.backoffLimit }}
+# A pod that a drained node lost is no failure.
+podFailurePolicy:
+  rules:
+    - action: Ignore
+      onPodConditions:
+        - {type: DisruptionTarget, status: "True"}
+{{- with int $learner.activeDeadlineSeconds }}
+activeDeadlineSeconds: {{ . }}
+{{- end }}
+template:
+  metadata:
+    {{- include "golongrl.learner.podMetadata" . | nindent 4 }}
+  spec:
+    {{- include "golongrl.podCommon" (list . "learner" $learner) | nindent 4 }}
+    restartPolicy: Never
+    terminationGracePeriodSeconds: 120
+    initContainers:
+      {{- include "golongrl.learner.prepare" . | trim | nindent 6 }}
+    containers:
+      - name: learner
+        {{- include "golongrl.learner.container" (list .) | nindent 8 }}
+        command: [sh, -c, {{ printf "exec %s" (include "golongrl.learner.command" .) | quote }}]
+        env:
+          {{- include "golongrl.learner.env" . | nindent 10 }}
+        resources:
+          {{- include "golongrl.resources" (list $learner.head.resources) | nindent 10 }}
+        securityContext:
+          {{- include "golongrl.containerSecurity" . | nindent 10 }}
+        volumeMounts:
+          {{- include "golongrl.learner.mounts" . | nindent 10 }}
+    volumes:
+      {{- include "golongrl.learner.volumes" . | nindent 6 }}
+{{- end -}}

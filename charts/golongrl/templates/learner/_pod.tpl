@@ -1,0 +1,164 @@
+{{/* What a Ray node or the plain Job's pod runs as: (list $ "head"). golongrl.manifests.learner builds the same in Python. */}}
+{{- define "golongrl.learner.container" -}}
+{{- $root := index . 0 -}}
+{{- $learner := $root.Values.learner -}}
+image: {{ include "golongrl.image" (list $root $learner.image) }}
+imagePullPolicy: {{ $learner.image.pullPolicy }}
+{{- end -}}
+
+{{- define "golongrl.learner.env" -}}
+{{- $root := . -}}
+{{- $learner := .Values.learner -}}
+{{- include "golongrl.envHome" . }}
+{{ include "golongrl.envQueue" . }}
+{{ include "golongrl.envEngineKeys" . }}
+# Hub downloads are kept on the shared volume, once for all ranks and restarts.
+- {name: HF_HOME, value: {{ include "golongrl.store" . }}/hf}
+- {name: RAY_USAGE_STATS_ENABLED, value: "0"}
+{{- if eq (int $learner.workers.gpus) 0 }}
+# Spinning threads starve the other processes of a small machine.
+- {name: OMP_NUM_THREADS, value: "1"}
+- {name: OMP_WAIT_POLICY, value: passive}
+{{- end }}
+{{- with .Values.huggingface }}
+{{- if .existingSecret }}
+- name: HF_TOKEN
+  valueFrom:
+    secretKeyRef:
+      name: {{ .existingSecret }}
+      key: {{ .key }}
+{{- end }}
+{{- end }}
+{{- with .Values.wandb }}
+{{- if .existingSecret }}
+- name: WANDB_API_KEY
+  valueFrom:
+    secretKeyRef:
+      name: {{ .existingSecret }}
+      key: {{ .key }}
+{{- end }}
+{{- end }}
+{{- with include "golongrl.envNetwork" $root | trim }}
+{{ . }}
+{{- end }}
+{{- with $learner.env }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{- define "golongrl.learner.mounts" -}}
+- {name: recipe, mountPath: /etc/golongrl, readOnly: true}
+- {name: store, mountPath: /store}
+- {name: tmp, mountPath: /tmp}
+- {name: shm, mountPath: /dev/shm}
+{{- if or .Values.model.existingClaim .Values.model.imageVolume.reference }}
+- {name: models, mountPath: /models, readOnly: true}
+{{- end }}
+{{- end -}}
+
+{{- define "golongrl.learner.volumes" -}}
+- name: recipe
+  configMap:
+    name: {{ include "golongrl.fullname" . }}-recipe
+- name: store
+  persistentVolumeClaim:
+    claimName: {{ include "golongrl.claim" . }}
+- name: tmp
+  emptyDir: {}
+- name: shm
+  emptyDir:
+    medium: Memory
+    sizeLimit: {{ .Values.learner.sharedMemory }}
+{{- if .Values.model.existingClaim }}
+- name: models
+  persistentVolumeClaim:
+    claimName: {{ .Values.model.existingClaim }}
+    readOnly: true
+{{- else if .Values.model.imageVolume.reference }}
+- name: models
+  image:
+    reference: {{ .Values.model.imageVolume.reference }}
+    pullPolicy: {{ .Values.model.imageVolume.pullPolicy }}
+{{- end }}
+{{- end -}}
+
+{{/* Steps before the learner: fetch the model, prepare the data. Both keep what is there already. */}}
+{{- define "golongrl.learner.prepare" -}}
+{{- $root := . -}}
+{{- with .Values.model.download }}
+{{- if .repo }}
+- name: download-model
+  {{- include "golongrl.learner.container" (list $root) | nindent 2 }}
+  command: [hf, download, {{ .repo | quote }}, --revision, {{ .revision | quote }}, --local-dir, {{ include "golongrl.store" $root }}/models/{{ base .repo }}]
+  env:
+    {{- include "golongrl.learner.env" $root | nindent 4 }}
+  resources:
+    {{- include "golongrl.resources" (list $root.Values.learner.head.resources) | nindent 4 }}
+  securityContext:
+    {{- include "golongrl.containerSecurity" $root | nindent 4 }}
+  volumeMounts:
+    {{- include "golongrl.learner.mounts" $root | nindent 4 }}
+{{- end }}
+{{ end -}}
+- name: prepare-data
+  {{- include "golongrl.learner.container" (list $root) | nindent 2 }}
+  command: [golongrl, data, build, /etc/golongrl/recipe.yaml, --out, {{ include "golongrl.store" . }}/data]
+  env:
+    {{- include "golongrl.learner.env" . | nindent 4 }}
+  resources:
+    {{- include "golongrl.resources" (list .Values.learner.head.resources) | nindent 4 }}
+  securityContext:
+    {{- include "golongrl.containerSecurity" . | nindent 4 }}
+  volumeMounts:
+    {{- include "golongrl.learner.mounts" . | nindent 4 }}
+{{- end -}}
+
+{{- define "golongrl.learner.command" -}}
+{{- $store := include "golongrl.store" . -}}
+golongrl learner --recipe /etc/golongrl/recipe.yaml --data {{ $store }}/data --weights {{ $store }}/weights --out {{ $store }}/run
+{{- range .Values.learner.args }} {{ . | squote }}{{ end }}
+{{- end -}}
+
+{{- define "golongrl.learner.podMetadata" -}}
+labels:
+  {{- include "golongrl.podLabels" (list . "learner" .Values.learner) | nindent 2 }}
+{{- with .Values.learner.podAnnotations }}
+annotations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
+{{/* "rayjob" or "job". */}}
+{{- define "golongrl.learner.kind" -}}
+{{- $mode := .Values.learner.mode -}}
+{{- if eq $mode "auto" -}}
+{{- ternary "rayjob" "job" (.Capabilities.APIVersions.Has "ray.io/v1/RayJob") -}}
+{{- else -}}
+{{- $mode -}}
+{{- end -}}
+{{- end -}}
+
+{{/*
+The learner's name ends in a hash of all that it runs: jobs are immutable, so a changed one is a new job, which takes over
+from the old one's checkpoint (the queue fences the old one off). An unchanged one is left alone by an upgrade.
+*/}}
+{{- define "golongrl.learner.name" -}}
+{{- $spec := include (printf "golongrl.learner.%s.spec" (include "golongrl.learner.kind" .)) . -}}
+{{- $hash := printf "%s%s" (include "golongrl.recipe" .) $spec | sha256sum | trunc 8 -}}
+{{- printf "%s-learner-%s" (include "golongrl.fullname" .) $hash -}}
+{{- end -}}
+
+{{- define "golongrl.learner.check" -}}
+{{- $ranks := include "golongrl.ranks" . | int -}}
+{{- $workers := .Values.learner.workers -}}
+{{- $gpus := mul (int $workers.replicas) (int $workers.gpus) -}}
+{{- if and (not .Values.learner.clusterSelector) (gt $gpus 0) (ne $gpus $ranks) -}}
+{{- fail (printf "learner.workers: %d replicas x %d gpus are not the recipe's learner.ranks %d" (int $workers.replicas) (int $workers.gpus) $ranks) -}}
+{{- end -}}
+{{- if and (gt (int $workers.replicas) 0) (eq (include "golongrl.learner.kind" .) "job") -}}
+{{- fail "learner.workers.replicas: a plain Job has one pod; install KubeRay, or render with --api-versions ray.io/v1/RayJob" -}}
+{{- end -}}
+{{- if and (ne .Values.learner.gang.scheduler "none") (not .Values.learner.gang.queue) -}}
+{{- fail "learner.gang.queue names no queue" -}}
+{{- end -}}
+{{- end -}}

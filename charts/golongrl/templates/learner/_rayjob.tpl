@@ -1,0 +1,129 @@
+{{- define "golongrl.learner.rayjob.spec" -}}
+{{- $learner := .Values.learner -}}
+{{- $own := not $learner.clusterSelector -}}
+{{- if $own -}}
+entrypoint: {{ include "golongrl.learner.command" . | quote }}
+{{- else -}}
+{{- $store := include "golongrl.store" . -}}
+# The pods of an existing cluster have no prepare step of ours.
+entrypoint: {{ printf "sh -c 'golongrl data build /etc/golongrl/recipe.yaml --out %s/data && exec %s'" $store (include "golongrl.learner.command" . | replace "'" "") | quote }}
+clusterSelector:
+  ray.io/cluster: {{ $learner.clusterSelector }}
+{{- end }}
+submissionMode: {{ $learner.submissionMode }}
+{{- if $own }}
+# A retry is a fresh cluster; the learner resumes from its last checkpoint and the queue deals it the same groups again.
+backoffLimit: {{ int $learner.backoffLimit }}
+shutdownAfterJobFinishes: true
+ttlSecondsAfterFinished: {{ int $learner.ttlSecondsAfterFinished }}
+{{- end }}
+{{- with int $learner.activeDeadlineSeconds }}
+activeDeadlineSeconds: {{ . }}
+{{- end }}
+{{- with int $learner.preRunningDeadlineSeconds }}
+preRunningDeadlineSeconds: {{ . }}
+{{- end }}
+{{- if eq $learner.gang.scheduler "kueue" }}
+# Kueue starts it when the whole cluster fits.
+suspend: true
+{{- end }}
+{{- if eq $learner.submissionMode "K8sJobMode" }}
+submitterConfig:
+  backoffLimit: 2
+submitterPodTemplate:
+  metadata:
+    {{- include "golongrl.learner.podMetadata" . | nindent 4 }}
+  spec:
+    {{- include "golongrl.podCommon" (list . "learner" $learner) | nindent 4 }}
+    restartPolicy: Never
+    containers:
+      - name: submitter
+        {{- include "golongrl.learner.container" (list .) | nindent 8 }}
+        env:
+          {{- include "golongrl.envHome" . | nindent 10 }}
+        resources:
+          {{- include "golongrl.resources" (list $learner.submitter) | nindent 10 }}
+        securityContext:
+          {{- include "golongrl.containerSecurity" . | nindent 10 }}
+        volumeMounts:
+          - {name: tmp, mountPath: /tmp}
+    volumes:
+      - name: tmp
+        emptyDir: {}
+{{- end }}
+{{- if $own }}
+rayClusterSpec:
+  rayVersion: {{ include "golongrl.rayVersion" . | quote }}
+  headGroupSpec:
+    rayStartParams:
+      dashboard-host: 0.0.0.0
+      {{- toYaml $learner.head.rayStartParams | nindent 6 }}
+    template:
+      metadata:
+        {{- include "golongrl.learner.podMetadata" . | nindent 8 }}
+      spec:
+        {{- include "golongrl.podCommon" (list . "learner" $learner) | nindent 8 }}
+        terminationGracePeriodSeconds: 120
+        initContainers:
+          {{- include "golongrl.learner.prepare" . | trim | nindent 10 }}
+        containers:
+          - name: ray-head
+            {{- include "golongrl.learner.container" (list .) | nindent 12 }}
+            env:
+              {{- include "golongrl.learner.env" . | nindent 14 }}
+            ports:
+              - {name: gcs-server, containerPort: 6379}
+              - {name: dashboard, containerPort: 8265}
+              - {name: client, containerPort: 10001}
+              - {name: metrics, containerPort: 8080}
+            resources:
+              {{- include "golongrl.resources" (list $learner.head.resources) | nindent 14 }}
+            securityContext:
+              {{- include "golongrl.containerSecurity" . | nindent 14 }}
+            volumeMounts:
+              {{- include "golongrl.learner.mounts" . | nindent 14 }}
+        volumes:
+          {{- include "golongrl.learner.volumes" . | nindent 10 }}
+  {{- with $learner.workers }}
+  {{- if int .replicas }}
+  workerGroupSpecs:
+    - groupName: ranks
+      replicas: {{ int .replicas }}
+      minReplicas: {{ int .replicas }}
+      maxReplicas: {{ int .replicas }}
+      {{- if .rayStartParams }}
+      rayStartParams:
+        {{- toYaml .rayStartParams | nindent 8 }}
+      {{- else }}
+      rayStartParams: {}
+      {{- end }}
+      template:
+        metadata:
+          {{- include "golongrl.learner.podMetadata" $ | nindent 10 }}
+        spec:
+          {{- include "golongrl.podCommon" (list $ "learner" $learner) | nindent 10 }}
+          terminationGracePeriodSeconds: 120
+          containers:
+            - name: ray-worker
+              {{- include "golongrl.learner.container" (list $) | nindent 14 }}
+              env:
+                {{- include "golongrl.learner.env" $ | nindent 16 }}
+              ports:
+                - {name: metrics, containerPort: 8080}
+              resources:
+                {{- include "golongrl.resources" (list .resources .gpuResource .gpus $.Values.network.rdma) | nindent 16 }}
+              securityContext:
+                {{- include "golongrl.gpuContainerSecurity" $ | nindent 16 }}
+              volumeMounts:
+                {{- include "golongrl.learner.mounts" $ | nindent 16 }}
+          volumes:
+            {{- include "golongrl.learner.volumes" $ | nindent 12 }}
+  {{- end }}
+  {{- end }}
+{{- end }}
+{{- end -}}
+
+{{/* The Ray of the learner image: KubeRay must be told which. */}}
+{{- define "golongrl.rayVersion" -}}
+2.60.0
+{{- end -}}

@@ -1,0 +1,57 @@
+{{/* Pods of this release: (list $ "rollout"). KubeRay and LeaderWorkerSet leave these two labels alone. */}}
+{{- define "golongrl.peer" -}}
+- podSelector:
+    matchLabels:
+      {{- include "golongrl.selector" . | nindent 6 }}
+{{- end -}}
+
+{{- define "golongrl.outsidePeer" -}}
+- namespaceSelector:
+    {{- toYaml .namespaceSelector | nindent 4 }}
+  {{- with .podSelector }}
+  podSelector:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+{{- end -}}
+
+{{- define "golongrl.policyMetadata" -}}
+metadata:
+  name: {{ include "golongrl.fullname" (index . 0) }}-{{ index . 1 }}
+  namespace: {{ (index . 0).Release.Namespace }}
+  labels:
+    {{- include "golongrl.labels" . | nindent 4 }}
+{{- end -}}
+
+{{- define "golongrl.dnsEgress" -}}
+- to:
+    - namespaceSelector: {}
+      podSelector:
+        matchLabels:
+          k8s-app: kube-dns
+    # The node-local cache answers from the node's own network.
+    - ipBlock:
+        cidr: 169.254.20.10/32
+  ports:
+    - {port: 53, protocol: UDP}
+    - {port: 53, protocol: TCP}
+{{- end -}}
+
+{{- define "golongrl.redisEgress" -}}
+{{- $external := .Values.redis.external -}}
+{{- if not $external.host -}}
+- to:
+    {{- include "golongrl.peer" (list . "redis") | nindent 4 }}
+  ports:
+    - {port: 6379, protocol: TCP}
+{{- else -}}
+- ports:
+    - {port: {{ int $external.port }}, protocol: TCP}
+  {{- with $external.cidrs }}
+  to:
+    {{- range . }}
+    - ipBlock:
+        cidr: {{ . }}
+    {{- end }}
+  {{- end }}
+{{- end -}}
+{{- end -}}

@@ -1,0 +1,200 @@
+{{/*
+A rollout pod: the worker is the main container and its engine a native sidecar (an init container that goes on running).
+So the worker starts when the engine's startup probe has passed, and when the pod is deleted the kubelet ends the worker
+first, which finishes or returns its groups on an engine that still answers.
+(list $ "leader") of a LeaderWorkerSet runs both; (list $ "follower") only an engine's further ranks.
+*/}}
+{{- define "golongrl.rollout.pod" -}}
+{{- $root := index . 0 -}}
+{{- $role := index . 1 -}}
+{{- $rollout := $root.Values.rollout -}}
+{{- include "golongrl.podCommon" (list $root "rollout" $rollout) }}
+terminationGracePeriodSeconds: {{ int $rollout.drainSeconds }}
+initContainers:
+  - name: wait-for-weights
+    image: {{ include "golongrl.image" (list $root $rollout.worker.image) }}
+    imagePullPolicy: {{ $rollout.worker.image.pullPolicy }}
+    command: [sh, -c]
+    args:
+      - |
+        # The learner prepares the data, then publishes version 0. An hour without it is an error to look at.
+        for attempt in $(seq 720); do
+          if ls {{ include "golongrl.store" $root }}/weights/v*[0-9]/manifest.json >/dev/null 2>&1; then exit 0; fi
+          if [ $((attempt % 6)) -eq 1 ]; then
+            echo "waiting for the learner to publish weights in {{ include "golongrl.store" $root }}/weights"
+          fi
+          sleep 5
+        done
+        echo "error: no weights in {{ include "golongrl.store" $root }}/weights after an hour: look at the learner's pods" >&2
+        exit 1
+    resources:
+      requests: {cpu: 10m, memory: 16Mi}
+      limits: {memory: 64Mi}
+    securityContext:
+      {{- include "golongrl.containerSecurity" $root | nindent 6 }}
+    volumeMounts:
+      - {name: store, mountPath: /store, readOnly: true}
+{{- if eq $role "leader" }}
+  - {{ include "golongrl.rollout.engine" . | nindent 4 | trim }}
+    restartPolicy: Always
+{{- end }}
+containers:
+{{- if eq $role "leader" }}
+  - name: worker
+    image: {{ include "golongrl.image" (list $root $rollout.worker.image) }}
+    imagePullPolicy: {{ $rollout.worker.image.pullPolicy }}
+    # Groups may finish until shortly before the kubelet ends the pod; the rest go back to the queue.
+    command: [golongrl, rollout, --host, 0.0.0.0, --port, "8090", --grace, {{ max 5 (sub (int $rollout.drainSeconds) 30) | quote }}]
+    {{- with $rollout.worker.args }}
+    args:
+      {{- toYaml . | nindent 6 }}
+    {{- end }}
+    env:
+      {{- include "golongrl.envHome" $root | nindent 6 }}
+      {{- include "golongrl.envQueue" $root | nindent 6 }}
+      - name: GOLONGRL_WORKER
+        valueFrom:
+          fieldRef:
+            fieldPath: metadata.name
+      - {name: GOLONGRL_ENGINE_URL, value: "http://127.0.0.1:{{ int $rollout.engine.port }}"}
+      - {name: GOLONGRL_REWARD_URL, value: {{ include "golongrl.rewardUrl" $root | quote }}}
+      {{- include "golongrl.envSecret" (list $root "GOLONGRL_REWARD_TOKEN" "reward-token") | nindent 6 }}
+      {{- include "golongrl.envEngineKeys" $root | nindent 6 }}
+      {{- with $rollout.env }}
+      {{- toYaml . | nindent 6 }}
+      {{- end }}
+    ports:
+      - {name: http, containerPort: 8090}
+    startupProbe:
+      httpGet: {path: /healthz, port: http}
+      periodSeconds: 2
+      failureThreshold: 150
+    livenessProbe:
+      httpGet: {path: /healthz, port: http}
+      periodSeconds: 10
+      timeoutSeconds: 5
+      failureThreshold: 6
+    # Ready: the engine answers and its policy version is within eta of the announced one.
+    readinessProbe:
+      httpGet: {path: /readyz, port: http}
+      periodSeconds: 5
+      timeoutSeconds: 5
+    resources:
+      {{- include "golongrl.resources" (list $rollout.worker.resources) | nindent 6 }}
+    securityContext:
+      {{- include "golongrl.containerSecurity" $root | nindent 6 }}
+    volumeMounts:
+      - {name: recipe, mountPath: /etc/golongrl, readOnly: true}
+      - {name: store, mountPath: /store, readOnly: true}
+      - {name: tmp, mountPath: /tmp}
+{{- else }}
+  - {{ include "golongrl.rollout.engine" . | nindent 4 | trim }}
+{{- end }}
+volumes:
+  - name: recipe
+    configMap:
+      name: {{ include "golongrl.fullname" $root }}-recipe
+  - name: store
+    persistentVolumeClaim:
+      claimName: {{ include "golongrl.claim" $root }}
+  - name: tmp
+    emptyDir: {}
+  - name: shm
+    emptyDir:
+      medium: Memory
+      sizeLimit: {{ $rollout.engine.sharedMemory }}
+{{- end -}}
+
+{{/* The engine container, without a restart policy. It starts from the newest published weights, so that a pod that joins late need not catch up. */}}
+{{- define "golongrl.rollout.engine" -}}
+{{- $root := index . 0 -}}
+{{- $role := index . 1 -}}
+{{- $rollout := $root.Values.rollout -}}
+{{- $engine := $rollout.engine -}}
+{{- $recipe := include "golongrl.recipe" $root | fromJson -}}
+{{- $gpus := 0 -}}
+{{- if eq $engine.kind "sglang" -}}
+{{- $gpus = div (int $engine.tensorParallel) (int $rollout.nodes) -}}
+{{- end -}}
+name: engine
+image: {{ include "golongrl.image" (list $root $engine.image) }}
+imagePullPolicy: {{ $engine.image.pullPolicy }}
+command: [sh, -c]
+args:
+  - |
+    set -e
+    newest=$(ls -d {{ include "golongrl.store" $root }}/weights/v*[0-9]/manifest.json | sort -V | tail -n 1)
+    folder=${newest%/manifest.json}
+    echo "starting from $folder"
+    {{- if eq $engine.kind "embedded" }}
+    exec golongrl engine --model-path "$folder" --weight-version "${folder##*/v}" \
+      --host 0.0.0.0 --port {{ int $engine.port }} --context-length {{ int $recipe.model.context_length }} "$@"
+    {{- else }}
+    exec python3 -m sglang.launch_server --model-path "$folder" --weight-version "${folder##*/v}" \
+      --host 0.0.0.0 --port {{ int $engine.port }} --context-length {{ int $recipe.model.context_length }} \
+      --tp-size {{ int $engine.tensorParallel }} --enable-metrics \
+      --api-key "$GOLONGRL_ENGINE_API_KEY" --admin-api-key "$GOLONGRL_ENGINE_ADMIN_API_KEY" \
+      {{- if gt (int $rollout.nodes) 1 }}
+      --dist-init-addr "$LWS_LEADER_ADDRESS:20000" --nnodes "$LWS_GROUP_SIZE" --node-rank "$LWS_WORKER_INDEX" \
+      {{- end }}
+      "$@"
+    {{- end }}
+  - engine
+  {{- with $engine.args }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+env:
+  {{- include "golongrl.envHome" $root | nindent 2 }}
+  {{- include "golongrl.envEngineKeys" $root | nindent 2 }}
+  {{- if eq $engine.kind "sglang" }}
+  # Else /health runs a generation, hangs while the engine is paused for new weights, and the kubelet restarts it.
+  - {name: SGLANG_ENABLE_HEALTH_ENDPOINT_GENERATION, value: "0"}
+  {{- else }}
+  # Spinning threads starve the other processes of a small machine.
+  - {name: OMP_NUM_THREADS, value: "1"}
+  - {name: OMP_WAIT_POLICY, value: passive}
+  {{- end }}
+  {{- with include "golongrl.envNetwork" $root | trim }}
+  {{- . | nindent 2 }}
+  {{- end }}
+  {{- with $engine.env }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{- if eq $role "leader" }}
+ports:
+  - {name: engine, containerPort: {{ int $engine.port }}}
+# Loading a large model may take most of an hour; the worker starts when this has passed.
+startupProbe:
+  httpGet: {path: /health, port: engine}
+  periodSeconds: 10
+  timeoutSeconds: 5
+  failureThreshold: {{ max 1 (div (int $engine.startupSeconds) 10) }}
+livenessProbe:
+  httpGet: {path: /health, port: engine}
+  periodSeconds: 10
+  timeoutSeconds: 10
+  failureThreshold: 6
+{{- end }}
+resources:
+  {{- include "golongrl.resources" (list $engine.resources "nvidia.com/gpu" $gpus $root.Values.network.rdma) | nindent 2 }}
+securityContext:
+  {{- include "golongrl.gpuContainerSecurity" $root | nindent 2 }}
+volumeMounts:
+  - {name: store, mountPath: /store, readOnly: true}
+  - {name: tmp, mountPath: /tmp}
+  - {name: shm, mountPath: /dev/shm}
+{{- end -}}
+
+{{/* Pod metadata: (list $ "leader"). A changed recipe rolls the pods. */}}
+{{- define "golongrl.rollout.metadata" -}}
+{{- $root := index . 0 -}}
+labels:
+  {{- include "golongrl.podLabels" (list $root "rollout" $root.Values.rollout) | nindent 2 }}
+  golongrl.io/role: {{ index . 1 }}
+annotations:
+  checksum/recipe: {{ include "golongrl.recipe" $root | sha256sum }}
+  kubectl.kubernetes.io/default-container: {{ ternary "worker" "engine" (eq (index . 1) "leader") }}
+  {{- with $root.Values.rollout.podAnnotations }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{- end -}}

@@ -1,0 +1,49 @@
+"""Write charts/golongrl/{values.yaml,values.schema.json,files/recipes} from the package; `--check` only compares.
+
+Run it after changing golongrl.manifests.values, golongrl.recipe.models or a packaged recipe.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from golongrl import recipe
+from golongrl.manifests import schema
+
+CHART = Path(__file__).resolve().parent.parent / "charts" / "golongrl"
+
+
+def generated() -> dict[Path, str]:
+    """Every generated file of the chart and its text."""
+    files = {
+        CHART / "values.yaml": schema.values_yaml(),
+        CHART / "values.schema.json": json.dumps(schema.values_schema(), indent=2) + "\n",
+    }
+    for name in recipe.packaged():
+        # The chart cannot read the Python package, so it carries the recipes that presets name.
+        files[CHART / "files" / "recipes" / f"{name}.yaml"] = recipe.source(name)
+    return files
+
+
+def stale() -> list[Path]:
+    """Generated files that are missing or out of date."""
+    return [path for path, text in generated().items() if not path.is_file() or path.read_text("utf-8") != text]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if a file is out of date")
+    check = parser.parse_args().check
+    files = generated()
+    old = stale()
+    for path in old:
+        print(f"{'out of date' if check else 'wrote'}: {path.relative_to(CHART.parent.parent)}")
+        if not check:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(files[path], "utf-8")
+    return int(check and bool(old))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
