@@ -46,7 +46,7 @@ async def test_it_ends_when_main_is_done_and_leaves_no_process(tmp_path: Path) -
     grandchild = (
         f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {SLEEP!r}], start_new_session=True); {SLEEP}"
     )
-    stages = [Stage((python("helper", grandchild),)), Stage((python("main", "print('done')"),))]
+    stages = [Stage((python("helper", grandchild),), gate=True), Stage((python("main", "print('done')"),))]
     before = set(descendants())
     await Supervisor(stages, "main", tmp_path, print).run()
     assert set(descendants()) <= before
@@ -99,7 +99,7 @@ time.sleep(60)
         ready = tmp_path / f"{name}.ready"
         return python(name, code.format(order=str(order), name=name, ready=str(ready)), exists(ready))
 
-    supervisor = Supervisor([Stage((service("redis"),)), Stage((service("main"),))], "main", tmp_path, print)
+    supervisor = Supervisor([Stage((service("redis"),), gate=True), Stage((service("main"),))], "main", tmp_path, print)
     running = asyncio.create_task(supervisor.run())
     while supervisor.states["main"] != "up":
         await asyncio.sleep(0.05)

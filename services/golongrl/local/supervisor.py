@@ -40,9 +40,14 @@ class Interrupted(GolongrlError):
 
 @dataclass(frozen=True)
 class Stage:
-    """Services that start together once the stage before is ready, and stop together before it does."""
+    """Services that start together, and stop together before the stages that started earlier do.
+
+    Attributes:
+        gate: later stages start only when this one is ready; else they wait for what they need by themselves.
+    """
 
     services: tuple[ServiceSpec, ...]
+    gate: bool = False
 
 
 class Supervisor:
@@ -83,7 +88,8 @@ class Supervisor:
                         asyncio.create_task(self._keep(spec, event))
                         for spec, event in zip(stage.services, ready, strict=True)
                     ]
-                    await self._watch(keepers, ready)
+                    if stage.gate:
+                        await self._watch(keepers, ready)
                 await self._watch(keepers, [self._finished])
             finally:
                 self._stopping.set()

@@ -1,0 +1,105 @@
+"""`golongrl`: one command for people and pods. Every room brings its own commands; this module only hangs them up."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from golongrl import __version__
+from golongrl.errors import GolongrlError
+from golongrl.recipe import dump, load, packaged, source
+
+app = typer.Typer(
+    name="golongrl",
+    help="Training services for long-context reinforcement learning, on a laptop and on Kubernetes.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+recipes = typer.Typer(help="Recipes: WHAT a run is.", no_args_is_help=True)
+app.add_typer(recipes, name="recipe")
+
+Overrides = Annotated[list[str] | None, typer.Option("--set", help="Override, as `section.key=value`; repeatable.")]
+
+
+@app.callback(invoke_without_command=True)
+def _version(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
+    if version:
+        print(__version__)
+        raise typer.Exit
+
+
+@recipes.command("list", epilog="Example: `golongrl recipe list`")
+def list_recipes() -> None:
+    """List the packaged recipes."""
+    table = Table("recipe", "model", "estimator", "B x n", "prompt + response", "eta", box=None)
+    for name in packaged():
+        recipe = load(name)
+        size = f"{recipe.data.max_prompt_tokens} + {recipe.rollout.max_response_tokens}"
+        batch = f"{recipe.queue.groups_per_step} x {recipe.rollout.n}"
+        eta = str(recipe.queue.max_staleness)
+        table.add_row(name, recipe.model.path, recipe.algorithm.estimator, batch, size, eta)
+    Console().print(table)
+
+
+@recipes.command(epilog="Example: `golongrl recipe show quickstart --resolved`")
+def show(
+    recipe: Annotated[str, typer.Argument(help="Packaged name or YAML file.")],
+    overrides: Overrides = None,
+    resolved: Annotated[bool, typer.Option(help="With every default filled in.")] = False,
+) -> None:
+    """Print a recipe, as written or resolved."""
+    print(dump(load(recipe, overrides or ())) if resolved or overrides else source(recipe), end="")
+
+
+@recipes.command(epilog="Example: `golongrl recipe check my.yaml --set queue.max_staleness=0`")
+def check(
+    recipe: Annotated[str, typer.Argument(help="Packaged name or YAML file.")],
+    overrides: Overrides = None,
+) -> None:
+    """Check a recipe against the schema."""
+    checked = load(recipe, overrides or ())
+    print(f"{recipe}: good ({checked.name}: {checked.algorithm.estimator} on {checked.model.path})")
+
+
+@app.command(epilog="Example: `golongrl report runs/quickstart`")
+def report(
+    folder: Annotated[Path, typer.Argument(help="A run's folder, runs/NAME.")],
+) -> None:
+    """Write report.html of a run that goes on or has ended."""
+    from golongrl.telemetry.report import write
+
+    recipe = load(str(folder / "recipe.yaml"))
+    print(write(folder, recipe, dump(recipe)))
+
+
+def _hang_up_commands() -> None:
+    from golongrl.data.command import app as data
+    from golongrl.engine.command import engine
+    from golongrl.learner.command import learner
+    from golongrl.local.command import train
+    from golongrl.queue.command import app as queue
+    from golongrl.reward.command import app as reward
+    from golongrl.rollout.command import rollout
+
+    app.command(epilog="Example: `golongrl train quickstart --set learner.steps=10`")(train)
+    app.command()(engine)
+    app.command()(rollout)
+    app.command()(learner)
+    app.add_typer(reward, name="reward")
+    app.add_typer(queue, name="queue")
+    app.add_typer(data, name="data")
+
+
+def main() -> None:
+    """Run the command line; an error a person can act on is one line and an exit code, never a traceback."""
+    _hang_up_commands()
+    try:
+        app()
+    except GolongrlError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)

@@ -1,0 +1,74 @@
+"""`golongrl train`: a whole run on this machine."""
+
+import re
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from golongrl.errors import InputError
+from golongrl.local.plan import EngineKind
+
+if TYPE_CHECKING:
+    pass
+
+RUN_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
+
+
+def train(
+    recipe: Annotated[
+        str, typer.Argument(help="Packaged recipe or YAML file; see `golongrl recipe list`.")
+    ] = "quickstart",
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", help="Override, as `section.key=value`; repeatable.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the run; default: the recipe's and the time.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder of runs.")] = Path("runs"),
+    engines: Annotated[int, typer.Option(min=1, help="Engines, each with its rollout worker.")] = 2,
+    engine: Annotated[EngineKind, typer.Option(help="The embedded CPU engine, or real SGLang servers.")] = "embedded",
+    sglang_venv: Annotated[Path, typer.Option(help="Where `make sglang` installed SGLang.")] = Path(".venv-sglang"),
+    redis_url: Annotated[
+        str | None,
+        typer.Option(
+            envvar="GOLONGRL_REDIS_URL", help="An outside Redis (7.2+ or Valkey) instead of the embedded one."
+        ),
+    ] = None,
+    base_port: Annotated[int, typer.Option(help="First of consecutive ports; 0 takes free ones.")] = 0,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run (default: the recipe's newest).")] = False,
+    plain: Annotated[bool, typer.Option("--plain", help="Plain lines even on a terminal.")] = False,
+) -> None:
+    """Run every service of a training run on this machine until it is done.
+
+    The run leaves its recipe, metrics, checkpoints, weights, logs and report.html in OUT/NAME. Ctrl-C stops it in
+    order; --resume goes on from the last checkpoint.
+    """
+    from golongrl.local.plan import RunFolder
+    from golongrl.local.run import Request, execute
+
+    if name is not None and not RUN_NAME.fullmatch(name):
+        raise InputError(f"--name {name}: use lower-case letters, digits, '-' and '.'")
+    folder = RunFolder((out / name) if name else _default_folder(out, Path(recipe).stem, resume))
+    request = Request(
+        recipe=recipe,
+        overrides=tuple(overrides or ()),
+        folder=folder,
+        engines=engines,
+        engine=engine,
+        sglang_venv=sglang_venv,
+        redis_url=redis_url,
+        base_port=base_port,
+        resume=resume,
+        plain=plain or not sys.stdout.isatty(),
+    )
+    execute(request)
+
+
+def _default_folder(out: Path, stem: str, resume: bool) -> Path:
+    if not resume:
+        return out / f"{stem}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+    runs = sorted(out.glob(f"{stem}-*/recipe.yaml"), key=lambda path: path.stat().st_mtime)
+    if not runs:
+        raise InputError(f"--resume: no run of {stem} in {out}; give its --name")
+    return runs[-1].parent

@@ -1,0 +1,73 @@
+"""A run's `metrics.jsonl`: one JSON object a step, keys as verl names them, read back as a table.
+
+Invariant of the file: the last line for a step is the one that counts (a learner killed between writing a line and its
+checkpoint writes that step's line again when it has replayed it).
+"""
+
+import json
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+STEP = "training/global_step"
+REWARD = "critic/score/mean"
+TASK_PREFIX, TASK_SUFFIX = "task_metrics/", "/mean_reward"
+
+
+@dataclass(frozen=True)
+class History:
+    """Steps of a run, in order; `records[i]` belongs to step `steps[i]`."""
+
+    records: tuple[dict[str, float], ...]
+
+    @property
+    def steps(self) -> list[int]:
+        return [int(record[STEP]) for record in self.records]
+
+    def series(self, key: str) -> list[float]:
+        """The values of `key`, one a step; NaN where a step has none."""
+        return [record.get(key, math.nan) for record in self.records]
+
+    def keys(self, prefix: str) -> list[str]:
+        """Every key that starts with `prefix`, sorted."""
+        return sorted({key for record in self.records for key in record if key.startswith(prefix)})
+
+    def tasks(self) -> list[str]:
+        """The task types (TMN's statistics keys) that were trained on."""
+        return [
+            key.removeprefix(TASK_PREFIX).removesuffix(TASK_SUFFIX)
+            for key in self.keys(TASK_PREFIX)
+            if key.endswith(TASK_SUFFIX)
+        ]
+
+    def change(self, key: str = REWARD, window: int = 5) -> tuple[float, float]:
+        """Mean of `key` over the first and over the last `window` steps (NaN without any)."""
+        values = [value for value in self.series(key) if not math.isnan(value)]
+        return mean(values[:window]), mean(values[-window:])
+
+
+def mean(values: Sequence[float]) -> float:
+    """Arithmetic mean; NaN of nothing."""
+    return sum(values) / len(values) if values else math.nan
+
+
+def parse(lines: Iterable[str]) -> History:
+    """Read lines of `metrics.jsonl`; one that is cut short (a killed writer) is passed over."""
+    by_step: dict[int, dict[str, float]] = {}
+    for line in lines:
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if isinstance(record, dict) and STEP in record:
+            by_step[int(record[STEP])] = {k: float(v) for k, v in record.items() if isinstance(v, int | float)}
+    return History(tuple(by_step[step] for step in sorted(by_step)))
+
+
+def read(path: Path) -> History:
+    """Read `metrics.jsonl`; a run that has not finished a step has no file and an empty history."""
+    if not path.exists():
+        return History(())
+    with path.open(encoding="utf-8") as file:
+        return parse(file)

@@ -1,0 +1,130 @@
+"""Reading recipes: strictness, overrides, messages, and the paper's numbers."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from golongrl.recipe import Recipe, RecipeError, dump, load, packaged, parse, source
+
+
+@pytest.mark.parametrize("name", packaged())
+def test_every_packaged_recipe_is_good_and_survives_a_round_trip(name: str) -> None:
+    recipe = load(name)
+    assert recipe.name == name
+    assert parse(yaml.safe_load(dump(recipe))) == recipe
+
+
+def test_the_packaged_recipes_are_the_five_of_the_readme() -> None:
+    assert packaged() == ["quickstart", "qwen3-30b-a3b-grpo", "qwen3-4b-grpo", "qwen3-4b-tmn-reweight", "smollm2-135m"]
+
+
+def test_overrides_are_yaml_and_may_open_a_section() -> None:
+    recipe = load("quickstart", ["queue.max_staleness=0", "data.tasks=[T1, T4]", "algorithm.rollout_is=null"])
+    assert recipe.queue.max_staleness == 0
+    assert recipe.data.tasks == ("T1", "T4")
+    assert recipe.algorithm.rollout_is is None
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("learner.stepz=3", "unknown key learner.stepz; did you mean learner.steps?"),
+        ("larner.steps=3", "unknown key larner; did you mean learner?"),
+        ("queue.max_staleness=-1", "queue.max_staleness: Input should be greater than or equal to 0"),
+        ("queue.max_staleness=1.5", "queue.max_staleness: Input should be a valid integer"),
+        ("queue.max_staleness='1'", "queue.max_staleness: Input should be a valid integer"),
+        ("data.train=file.jsonl", "data: give exactly one of `corpus` and `train`"),
+        ("rollout.max_response_tokens=4096", "model.context_length 512 is below"),
+        ("learner.ulysses=3", "learner.ulysses 3 does not divide learner.ranks 1"),
+        ("queue", "--set queue: expected key.path=value"),
+        ("name.x=1", "--set name.x=1: name is not a section"),
+        ("model=", "model: Input should be an object"),
+        ("seed={a", "--set seed={a: the value is not YAML"),
+        ("learner.lr=.nan", "Out of range float values are not JSON compliant"),
+    ],
+)
+def test_a_wrong_override_is_one_line_that_names_the_key(override: str, message: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        load("quickstart", [override])
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_names_the_nearest_packaged_recipe() -> None:
+    with pytest.raises(
+        RecipeError, match=r"recipe quickstrat: no such file or packaged recipe; did you mean quickstart\?"
+    ):
+        load("quickstrat")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("a: [", "not YAML"), ("- a", "expected a mapping"), ("name: x", "missing key model"), ("\xff", "")],
+)
+def test_a_broken_file_is_named(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(RecipeError, match="mine.yaml") as caught:
+        load(str(path))
+    assert message in str(caught.value)
+
+
+def test_a_recipe_cannot_be_changed() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        load("quickstart").queue.max_staleness = 3  # type: ignore[misc]
+
+
+def test_every_field_says_what_it_is() -> None:
+    for section in Recipe.model_fields.values():
+        for key, field in getattr(section.annotation, "model_fields", {}).items():
+            assert field.description, key
+
+
+PAPER = {  # arXiv 2605.19577, training section; facts of the released configuration
+    "data.max_prompt_tokens": 163_840,
+    "data.epochs": 10,
+    "data.overlong": "filter",
+    "rollout.max_response_tokens": 16_384,
+    "rollout.temperature": 1.0,
+    "rollout.top_p": 1.0,
+    "rollout.n": 16,
+    "rollout.group_filter": True,
+    "rollout.max_gen_batches": 32,
+    "reward.mode": "compat",
+    "queue.groups_per_step": 128,
+    "learner.lr": 2e-6,
+    "learner.lr_warmup_steps": 5,
+    "learner.weight_decay": 0.1,
+    "learner.grad_clip": 1.0,
+    "learner.checkpoint_every": 5,
+    "algorithm.clip_ratio_low": 0.2,
+    "algorithm.clip_ratio_high": 0.28,
+    "algorithm.clip_ratio_c": 3.0,
+    "algorithm.loss_agg_mode": "token-mean",
+    "algorithm.kl_loss_coef": 0.0,
+    "algorithm.entropy_coeff": 0.0,
+    "algorithm.rollout_is": "token",
+    "algorithm.rollout_is_clip": (0.5, 5.0),
+    "algorithm.rollout_token_veto": 1e-4,
+}
+
+
+@pytest.mark.parametrize("name", ["qwen3-4b-grpo", "qwen3-4b-tmn-reweight", "qwen3-30b-a3b-grpo"])
+def test_the_papers_recipes_have_the_papers_numbers(name: str) -> None:
+    recipe = load(name)
+    for path, expected in PAPER.items():
+        value = recipe
+        for part in path.split("."):
+            value = getattr(value, part)
+        assert value == expected, path
+
+
+def test_only_tmn_reweights_and_with_alpha_08_and_gamma_1() -> None:
+    algorithm = load("qwen3-4b-tmn-reweight").algorithm
+    assert (algorithm.estimator, algorithm.reweight, algorithm.alpha, algorithm.gamma) == ("tmn_grpo", True, 0.8, 1.0)
+    assert load("qwen3-4b-grpo").algorithm.estimator == load("qwen3-30b-a3b-grpo").algorithm.estimator == "grpo"
+
+
+def test_source_is_the_file_with_its_comments() -> None:
+    assert source("quickstart").startswith("#")

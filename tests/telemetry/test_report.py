@@ -1,0 +1,54 @@
+"""The report page."""
+
+import json
+import re
+from pathlib import Path
+
+from golongrl.recipe import dump, load
+from golongrl.telemetry import report
+
+
+def records(steps: int) -> list[dict[str, float]]:
+    return [
+        {
+            "training/global_step": step,
+            "critic/score/mean": step / steps,
+            "task_metrics/EM/mean_reward": 0.5,
+            "task_metrics/F1/mean_reward": 0.25,
+            "staleness/mean": 0.4,
+            "staleness/max": 1.0,
+            "timing_s/take": 1.0,
+            "timing_s/update": 2.0,
+            "timing_s/step": 3.0,
+            "perf/throughput": 900.0,
+            "groups_from/rollout-0": 9.0,
+            "groups_from/rollout-1": 9.0,
+        }
+        for step in range(1, steps + 1)
+    ]
+
+
+def test_the_page_is_self_contained_and_names_every_task(tmp_path: Path) -> None:
+    recipe = load("quickstart")
+    (tmp_path / "metrics.jsonl").write_text("\n".join(json.dumps(record) for record in records(10)))
+    page = report.write(tmp_path, recipe, dump(recipe)).read_text("utf-8")
+    assert not re.search(r'<(script|link|img)[^>]*(src|href)="?https?://', page)
+    for text in ("EM", "F1", "0.30 → 0.80", "1 ≤ 1", "90 + 90", "groups_per_step: 18"):
+        assert text in page
+
+
+def test_a_run_without_steps_says_so(tmp_path: Path) -> None:
+    recipe = load("quickstart")
+    assert "No step has finished yet" in report.write(tmp_path, recipe, dump(recipe)).read_text("utf-8")
+
+
+def test_a_name_cannot_inject_markup(tmp_path: Path) -> None:
+    recipe = load("quickstart", ["model.path='<script>x</script>'"])
+    folder = tmp_path / "run"
+    folder.mkdir()
+    page = report.write(folder, recipe, dump(recipe)).read_text("utf-8")
+    assert "<script>x</script>" not in page
+
+
+def test_smoothing_is_a_trailing_mean_that_skips_gaps() -> None:
+    assert report.smooth([1.0, float("nan"), 3.0], window=2) == [1.0, 1.0, 3.0]
