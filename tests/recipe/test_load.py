@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from golongrl.recipe import Recipe, RecipeError, dump, load, packaged, parse, source
+from golongrl.recipe import Recipe, RecipeError, dump, load, packaged, parse, read_yaml, source
 
 
 @pytest.mark.parametrize("name", packaged())
@@ -128,3 +128,8 @@ def test_only_tmn_reweights_and_with_alpha_08_and_gamma_1() -> None:
 
 def test_source_is_the_file_with_its_comments() -> None:
     assert source("quickstart").startswith("#")
+
+
+def test_a_learning_rate_may_be_written_without_a_point() -> None:
+    assert load("quickstart", ["learner.lr=1e-6"]).learner.lr == 1e-6
+    assert read_yaml("{a: 2E+3, b: '1e-6', c: 1e}") == {"a": 2000.0, "b": "1e-6", "c": "1e"}

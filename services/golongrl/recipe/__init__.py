@@ -1,6 +1,6 @@
 """Recipes: what a run is. `load("quickstart", ["queue.max_staleness=0"])` gives a checked, immutable `Recipe`."""
 
-from golongrl.recipe.load import RecipeError, dump, load, packaged, parse, source
+from golongrl.recipe.load import RecipeError, dump, load, packaged, parse, read_yaml, source
 from golongrl.recipe.models import (
     Algorithm,
     Data,
@@ -28,5 +28,6 @@ __all__ = [
     "load",
     "packaged",
     "parse",
+    "read_yaml",
     "source",
 ]

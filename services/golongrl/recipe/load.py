@@ -5,6 +5,7 @@ Every problem is one line that names the key's path and, for an unknown key, the
 
 import difflib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
@@ -20,6 +21,20 @@ from golongrl.recipe.models import Recipe
 
 class RecipeError(InputError, ValueError):
     """The recipe cannot be used; the message is one line a person can act on."""
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2's floats: PyYAML's 1.1 reads `1e-6`, the usual way to write a learning rate, as text."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def read_yaml(text: str) -> Any:
+    """The value of a YAML (or JSON) text; raises `yaml.YAMLError` where it is neither."""
+    return yaml.load(text, Loader=_Loader)  # a SafeLoader
 
 
 def packaged() -> list[str]:
@@ -58,7 +73,7 @@ def load(name_or_path: str, overrides: Iterable[str] = ()) -> Recipe:
         RecipeError: the file, an override or a value is wrong.
     """
     try:
-        tree = yaml.safe_load(source(name_or_path))
+        tree = read_yaml(source(name_or_path))
     except yaml.YAMLError as error:
         raise RecipeError(f"recipe {name_or_path}: not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(tree, dict):
@@ -101,7 +116,7 @@ def _override(tree: dict[str, Any], item: str) -> None:
     if not equals or not all(path):
         raise RecipeError(f"--set {item}: expected key.path=value")
     try:
-        value = yaml.safe_load(text)
+        value = read_yaml(text)
     except yaml.YAMLError as error:
         raise RecipeError(f"--set {item}: the value is not YAML") from error
     node = tree
