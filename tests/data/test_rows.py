@@ -1,0 +1,116 @@
+"""Reading and writing dataset files, and what is said of a wrong row."""
+
+import json
+import random
+
+import pytest
+
+from golongrl.data.builders import build
+from golongrl.data.corpus import PYTHON_REFERENCE, load_corpus
+from golongrl.data.errors import DataError
+from golongrl.data.problems import problems
+from golongrl.data.rows import Row, parse_row, read_rows, write_rows
+
+TASKS = ("T1", "T2", "T3", "T4", "T5", "T6", "T7", "T8", "T9")
+
+
+@pytest.fixture(scope="module")
+def rows():
+    corpus = load_corpus(PYTHON_REFERENCE)
+    return [build(task, corpus, random.Random(task), 90, "terse") for task in TASKS]
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".jsonl"])
+def test_rows_survive_a_file(tmp_path, rows, suffix):
+    path = tmp_path / f"data{suffix}"
+    assert write_rows(rows, path) == len(rows)
+    assert list(read_rows(path)) == rows
+    assert list(problems(path)) == [None] * len(rows)
+
+
+def test_a_folder_is_its_files_in_name_order(tmp_path, rows):
+    write_rows(rows[5:], tmp_path / "b.parquet")
+    write_rows(rows[:5], tmp_path / "a.parquet")
+    assert list(read_rows(tmp_path)) == rows
+
+
+def test_the_datasets_own_shape_is_read_and_kept():
+    record = {
+        "data_source": "longbench_pro",
+        "prompt": [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}],
+        "ability": "long document summarization",
+        "reward_model": {"style": "rule", "ground_truth": {"doc_ids": ["a"], "golden_label": "", "summary": "Chinese"}},
+        "extra_info": {"reward_mode": "T4.2 Query-Focused Summary", "question": "q", "index": 7, "split": "train"},
+        "agent_name": "x",
+    }
+    row = parse_row(record, "here")
+    assert row.ground_truth == {"doc_ids": ["a"], "golden_label": "", "summary": "Chinese"}
+    assert row.model_dump(mode="json") == record
+
+
+def _with(rows, **changes):
+    return {**rows[2].model_dump(mode="json"), **changes}
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"prompt": []}, "prompt: "),
+        ({"prompt": [{"role": "user"}]}, "missing key prompt.0.content"),
+        ({"prompt": [{"role": "robot", "content": "x"}]}, "prompt.0.role: "),
+        ({"reward_model": {}}, "missing key reward_model.ground_truth"),
+        ({"extra_info": {}}, "missing key extra_info.reward_mode"),
+        ({"data_source": None}, "data_source: "),
+    ],
+)
+def test_a_wrong_row_is_named_with_its_key(tmp_path, rows, changes, expected):
+    path = tmp_path / "data.jsonl"
+    good = rows[0].model_dump_json()
+    path.write_text(f"{good}\n{json.dumps(_with(rows, **changes))}\n", "utf-8")
+    with pytest.raises(DataError) as caught:
+        list(read_rows(path))
+    assert str(caught.value).startswith(f"{path} row 2: {expected}")
+    assert [bool(problem) for problem in problems(path)] == [False, True]
+
+
+def _gold(row: Row, **changes) -> Row:
+    gold = row.reward_model.ground_truth.model_copy(update=changes)
+    return row.model_copy(update={"reward_model": row.reward_model.model_copy(update={"ground_truth": gold})})
+
+
+def test_rows_that_cannot_be_scored_are_problems(tmp_path, rows):
+    path = tmp_path / "data.jsonl"
+    bad = [
+        _gold(rows[0], golden_label=""),
+        _gold(rows[2], doc_ids=[" "]),
+        _gold(rows[4], golden_label="{"),
+        _gold(rows[4], golden_label="[1]"),
+        rows[0].model_copy(update={"data_source": "nowhere"}),
+    ]
+    write_rows(bad, path)
+    found = list(problems(path))
+    for number, (problem, word) in enumerate(
+        zip(found, ["golden_label: empty", "doc_ids: empty", "not JSON", "expected JSON", "nowhere"], strict=True), 1
+    ):
+        assert problem is not None
+        assert problem.startswith(f"{path} row {number}: ")
+        assert word in problem
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("none.jsonl", None, "no such file"),
+        ("data.csv", b"a", "expected .parquet or .jsonl"),
+        ("data.jsonl", b"{", "row 1: not JSON"),
+        ("data.jsonl", b"[]", "row 1: expected an object, got list"),
+        ("data.parquet", b"PAR1", "not readable as parquet"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_one_line(tmp_path, name, content, expected):
+    path = tmp_path / name
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(DataError, match=expected) as caught:
+        list(read_rows(path))
+    assert str(path) in str(caught.value)
