@@ -1,0 +1,149 @@
+"""Checkpoints in verl's layout, complete or absent, with the run's own state beside the ranks'.
+
+    OUT/checkpoints/global_step_N/actor/{model,optim,extra_state}_world_size_W_rank_R.pt, actor/huggingface/
+    OUT/checkpoints/global_step_N/learner.json     position in the queue, lineage, data order
+    OUT/checkpoints/latest_checkpointed_iteration.txt
+
+Invariants: a folder `global_step_N` is written under another name, made durable and renamed; the tracker file follows by
+rename, last; only then is the queue told (commit), so a crash anywhere leaves the older checkpoint in force.
+"""
+
+import json
+import os
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from golongrl.errors import InputError
+from golongrl.learner.safetensors_out import sync
+
+TRACKER = "latest_checkpointed_iteration.txt"
+STATE = "learner.json"
+SCHEMA = 1
+
+
+class CheckpointError(InputError):
+    """A checkpoint cannot be resumed from; the message names it and says what to do."""
+
+
+@dataclass(frozen=True)
+class LearnerState:
+    """What the run knows at a checkpoint beyond the ranks' state (parameters, optimizer, scheduler, RNG)."""
+
+    step: int  # optimizer steps done = policy version = last batch trained
+    lineage: str
+    checksum: str  # of the published weights of this version; "" where none were published
+    ranks: int
+    seed: int
+    groups_per_step: int
+    rows: int
+    order: str  # sha256 of the data order
+    schema: int = SCHEMA
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A complete checkpoint on disk."""
+
+    folder: Path
+    state: LearnerState
+
+    @property
+    def actor(self) -> Path:
+        """The ranks' files."""
+        return self.folder / "actor"
+
+
+class Checkpoints:
+    """The checkpoints of a run, under `OUT/checkpoints`."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def begin(self, step: int) -> Path:
+        """An empty staging folder; the ranks write into its `actor`."""
+        staging = self.root / f"global_step_{step}.tmp"
+        shutil.rmtree(staging, ignore_errors=True)
+        (staging / "actor").mkdir(parents=True)
+        return staging
+
+    def seal(self, state: LearnerState, keep: int) -> Checkpoint:
+        """Make the staged checkpoint of `state.step` the latest; delete all but the `keep` latest."""
+        staging = self.root / f"global_step_{state.step}.tmp"
+        (staging / STATE).write_text(json.dumps(asdict(state), indent=1), "utf-8")
+        for folder, _, names in os.walk(staging):
+            for name in names:
+                sync(Path(folder) / name)
+            sync(Path(folder))
+        final = self.root / f"global_step_{state.step}"
+        shutil.rmtree(final, ignore_errors=True)
+        staging.rename(final)
+        tracker = self.root / f"{TRACKER}.tmp"
+        tracker.write_text(str(state.step), "utf-8")
+        sync(tracker)
+        tracker.rename(self.root / TRACKER)
+        sync(self.root)
+        self._prune(state.step, keep)
+        return Checkpoint(final, state)
+
+    def find(self, resume: str) -> Checkpoint | None:
+        """The checkpoint to start from: the latest (`auto`), none (`never`), or the folder named.
+
+        Raises:
+            CheckpointError: it is not complete or not a checkpoint of this program.
+        """
+        if resume == "never":
+            return None
+        if resume != "auto":
+            return _read(Path(resume))
+        try:
+            step = (self.root / TRACKER).read_text("utf-8").strip()
+        except FileNotFoundError:
+            return None
+        return _read(self.root / f"global_step_{step}")
+
+    def _prune(self, latest: int, keep: int) -> None:
+        steps = sorted(int(s) for p in self.root.glob("global_step_*") if (s := p.name[12:]).isdecimal())
+        for step in [s for s in steps if s <= latest][:-keep]:
+            shutil.rmtree(self.root / f"global_step_{step}", ignore_errors=True)
+        for path in self.root.glob("global_step_*.tmp"):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def check_same_data(checkpoint: Checkpoint, *, seed: int, groups_per_step: int, rows: int, order: str) -> None:
+    """Refuse to go on in another order of the data: step N would be other prompts.
+
+    Raises:
+        CheckpointError: naming what differs.
+    """
+    state = checkpoint.state
+    now = {"seed": seed, "queue.groups_per_step": groups_per_step, "rows of data": rows, "data order": order}
+    then = {
+        "seed": state.seed,
+        "queue.groups_per_step": state.groups_per_step,
+        "rows of data": state.rows,
+        "data order": state.order,
+    }
+    for name, value in now.items():
+        if then[name] != value:
+            raise CheckpointError(
+                f"checkpoint {checkpoint.folder}: {name} was {then[name]}, is {value}; restore it, or start a new run"
+            )
+
+
+def _read(folder: Path) -> Checkpoint:
+    try:
+        fields = json.loads((folder / STATE).read_text("utf-8"))
+        if fields.get("schema") != SCHEMA:
+            raise CheckpointError(f"checkpoint {folder}: schema {fields.get('schema')}, this version reads {SCHEMA}")
+        state = LearnerState(**fields)
+    except (OSError, ValueError, TypeError) as error:
+        raise CheckpointError(f"checkpoint {folder}: {error}; name another with learner.resume") from error
+    missing = [rank for rank in range(state.ranks) if not (folder / "actor" / _model_file(state.ranks, rank)).is_file()]
+    if missing:
+        raise CheckpointError(f"checkpoint {folder}: files of rank {missing[0]} are missing")
+    return Checkpoint(folder, state)
+
+
+def _model_file(ranks: int, rank: int) -> str:
+    return f"model_world_size_{ranks}_rank_{rank}.pt"

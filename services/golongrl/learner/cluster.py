@@ -1,0 +1,178 @@
+"""The ranks as one object: started on Ray, driven from asyncio, watched for death.
+
+`ray.init()` finds the cluster of a RayJob (RAY_ADDRESS); without one a local Ray is started with nothing but what the
+ranks need. A rank that dies or raises ends the call at once with its traceback and node: the others, which wait for it in
+a collective, are not waited for.
+"""
+
+import asyncio
+import os
+import socket
+from pathlib import Path
+from typing import Any, Self
+
+import ray
+import structlog
+from ray.exceptions import RayActorError, RayTaskError
+from verl.single_controller.ray import RayClassWithInitArgs, RayResourcePool, RayWorkerGroup
+
+from golongrl.errors import GolongrlError
+from golongrl.learner.batch import Shard
+from golongrl.learner.rank import LearnerRank, RankInfo
+from golongrl.learner.safetensors_out import SHARD_BYTES, ExportedFile
+from golongrl.recipe import Recipe
+
+log = structlog.get_logger()
+
+# Shards of a step are what travels through it; a batch of the paper's size is 0.5 GB.
+_LOCAL_OBJECT_STORE_BYTES = 256 << 20
+
+# Spinning OpenMP threads starve every other process of a shared machine.
+_RANK_ENVIRONMENT = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "HF_HUB_OFFLINE", "HF_HOME", "TOKENIZERS_PARALLELISM")
+
+
+class RankFailed(GolongrlError):
+    """A rank died or raised; the message says which node and why, the log has its traceback."""
+
+
+class Ranks:
+    """All ranks of the learner. Calls are collective and must not overlap."""
+
+    def __init__(self, group: RayWorkerGroup, recipe: Recipe) -> None:
+        self._group = group
+        self._recipe = recipe
+        self.info: list[RankInfo] = []
+
+    @classmethod
+    async def start(cls, recipe: Recipe, model: Path) -> Self:
+        """Start Ray and the ranks, load the model, check what was promised.
+
+        Raises:
+            RankFailed: a rank did not come up, or is not what the recipe asked for.
+        """
+        ranks = cls(await asyncio.to_thread(_launch, recipe, model), recipe)
+        ranks.info = await ranks._all("start")
+        _check(recipe, ranks.info[0])
+        return ranks
+
+    async def update(self, minis: list[list[Shard]]) -> dict[str, float]:
+        """One step: `minis[mini][data-parallel rank]`; the metrics of rank 0, reduced over all."""
+        ulysses = self._recipe.learner.ulysses
+        # The ranks of one Ulysses group work on the same shard: it is stored once.
+        stored = [ray.put([mini[part] for mini in minis]) for part in range(len(minis[0]))]
+        results = await self._all("update", [stored[rank // ulysses] for rank in range(self._recipe.learner.ranks)])
+        metrics: dict[str, float] = results[0]
+        return metrics
+
+    async def save(self, folder: Path) -> None:
+        """All ranks write their part of a checkpoint."""
+        await self._all("save", str(folder))
+
+    async def load(self, folder: Path) -> None:
+        """All ranks read their part of a checkpoint."""
+        await self._all("load", str(folder))
+
+    async def export(self, folder: Path) -> list[ExportedFile]:
+        """All ranks write the weights; the files of all of them, by name."""
+        files = await self._all("export", str(folder), SHARD_BYTES)
+        return sorted((file for part in files for file in part), key=lambda file: file.name)
+
+    async def _all(self, method: str, *arguments: Any) -> Any:
+        references = getattr(self._group, method)(*arguments)
+        try:
+            # gather raises with the first failure.
+            return await asyncio.gather(*references)
+        except RayTaskError as error:
+            log.error("a rank raised", method=method, traceback=str(error))
+            raise RankFailed(f"learner rank failed in {method}: {_last_line(str(error))}") from error
+        except RayActorError as error:
+            log.error("a rank died", method=method, traceback=str(error))
+            raise RankFailed(f"learner rank died in {method}: {' '.join(str(error).split())}") from error
+
+
+def shutdown() -> None:
+    """Stop the local Ray, or leave the cluster's."""
+    if ray.is_initialized():
+        ray.shutdown()
+
+
+def pack(ranks: int, gpus_by_node: list[int]) -> list[int]:
+    """How many ranks go on each node: as few nodes as possible, the same number on each (verl's worker groups want it).
+
+    Raises:
+        RankFailed: the cluster cannot hold them.
+    """
+    for size in range(min(ranks, max(gpus_by_node, default=0)), 0, -1):
+        if ranks % size == 0 and sum(gpus // size for gpus in gpus_by_node) >= ranks // size:
+            return [size] * (ranks // size)
+    raise RankFailed(
+        f"learner.ranks {ranks}: the Ray cluster has {sum(gpus_by_node)} GPUs on {len(gpus_by_node)} nodes"
+    )
+
+
+def _launch(recipe: Recipe, model: Path) -> RayWorkerGroup:
+    ranks = recipe.learner.ranks
+    on_gpu = _connect(ranks)
+    local = "RAY_ADDRESS" not in os.environ
+    if on_gpu:
+        nodes = (
+            [ranks] if local else pack(ranks, [int(n["Resources"].get("GPU", 0)) for n in ray.nodes() if n["Alive"]])
+        )
+    else:
+        nodes = [ranks]
+    pool = RayResourcePool(process_on_nodes=nodes, use_gpu=on_gpu, max_colocate_count=1)
+    actor = ray.remote(LearnerRank)
+    environment = {name: os.environ[name] for name in _RANK_ENVIRONMENT if name in os.environ}
+    # On one machine the driver knows a free port; asking a worker for one would start another interpreter.
+    rendezvous = {"master_addr": "127.0.0.1", "master_port": _free_port()} if local else {}
+    return RayWorkerGroup(
+        pool,
+        RayClassWithInitArgs(actor, recipe, str(model)),
+        device_name="cuda" if on_gpu else "cpu",
+        use_gpu=on_gpu,
+        worker_env={"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive", **environment},
+        **rendezvous,
+    )
+
+
+def _connect(ranks: int) -> bool:
+    """Join or start Ray; True where the ranks get GPUs."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if "RAY_ADDRESS" in os.environ:
+        ray.init(log_to_driver=True)
+        return ray.cluster_resources().get("GPU", 0) > 0
+    import torch
+
+    gpus = torch.cuda.device_count()
+    ray.init(
+        address="local",
+        num_cpus=ranks,
+        num_gpus=gpus,
+        include_dashboard=False,
+        object_store_memory=_LOCAL_OBJECT_STORE_BYTES,
+        log_to_driver=True,
+    )
+    return gpus > 0
+
+
+def _check(recipe: Recipe, info: RankInfo) -> None:
+    """What the recipe promises against what the ranks are."""
+    learner = recipe.learner
+    if info.world_size != learner.ranks:
+        raise RankFailed(f"learner.ranks {learner.ranks}: the process group has {info.world_size}")
+    if info.data_parallel * learner.ulysses != learner.ranks:
+        raise RankFailed(
+            f"learner.ulysses {learner.ulysses}: the engine has {info.data_parallel} data-parallel groups of "
+            f"{learner.ranks} ranks, so sequences are not split"
+        )
+
+
+def _free_port() -> str:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return str(probe.getsockname()[1])
+
+
+def _last_line(text: str) -> str:
+    lines = [line for line in text.splitlines() if line.strip()]
+    return lines[-1].strip() if lines else "no message"

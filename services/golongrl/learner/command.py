@@ -1,0 +1,33 @@
+"""`golongrl learner`: the driver of the training ranks."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def learner(
+    recipe: Annotated[str, typer.Option(envvar="GOLONGRL_RECIPE", help="Resolved recipe file, or a packaged name.")],
+    run: Annotated[str, typer.Option(envvar="GOLONGRL_RUN", help="Name of the run.")],
+    redis_url: Annotated[str, typer.Option(envvar="GOLONGRL_REDIS_URL", help="Redis or Valkey of the run.")],
+    data: Annotated[Path, typer.Option(envvar="GOLONGRL_DATA", help="Prepared dataset folder.")],
+    weights: Annotated[Path, typer.Option(envvar="GOLONGRL_WEIGHTS", help="Weight store folder.")],
+    out: Annotated[Path, typer.Option(envvar="GOLONGRL_OUT", help="Folder for metrics, checkpoints and the result.")],
+) -> None:
+    """Train: take batches from the queue, update the policy, publish its weights.
+
+    Joins the Ray cluster of RAY_ADDRESS, or starts a local Ray. SIGTERM and Ctrl-C end it after the step in hand with a
+    checkpoint; the next start with the same folder resumes.
+
+    Example: `golongrl learner --recipe quickstart --run q1 --redis-url redis://localhost:6379/0 --data runs/q1/data
+    --weights runs/q1/weights --out runs/q1`
+    """
+    import asyncio
+
+    from golongrl.learner.loop import LearnerConfig, train
+    from golongrl.recipe import load
+    from golongrl.telemetry.logging import configure
+
+    checked = load(recipe)
+    configure("learner", run)
+    asyncio.run(train(checked, LearnerConfig(run=run, redis_url=redis_url, data=data, weights=weights, out=out)))

@@ -1,0 +1,453 @@
+"""The learner's loop: take a batch, update, publish the weights, finish, checkpoint, commit; resumable at every point.
+
+Invariants (the run protocol, seen from here):
+- weights are durable and announced before `finish` raises the policy version;
+- a checkpoint is durable before `commit` lets the queue forget the batches it stands for;
+- a resumed learner replays the batches after its checkpoint: same groups, same order, same seeds. On CPU the weights come
+  out bit-identical; where they do not, the version is published under a new lineage;
+- the next batch is taken and prepared while the ranks are still busy with this one.
+
+SIGTERM or SIGINT: the step in hand is finished, a checkpoint is written and committed, exit 0. Nothing is lost without
+that either: a kill at any instant only costs the replay of the steps since the last checkpoint.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import secrets
+import signal
+import socket
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import structlog
+
+from golongrl.data import Prepared, lease_order, resolve
+from golongrl.errors import GolongrlError
+from golongrl.learner.batch import Shard, collect, estimate, penalise_overlong, shard, shuffled
+from golongrl.learner.checkpoint import Checkpoint, Checkpoints, LearnerState, check_same_data
+from golongrl.learner.measure import batch_metrics
+from golongrl.learner.records import Records
+from golongrl.learner.safetensors_out import SHARD_BYTES
+from golongrl.learner.weights import Manifest, WeightStore
+from golongrl.queue import Batch, QueueError, QueueSettings, SampleQueue, Stopped, Wait
+from golongrl.recipe import Recipe
+
+if TYPE_CHECKING:
+    from golongrl.learner.cluster import Ranks
+
+log = structlog.get_logger()
+
+# A batch becomes ready when its last group is submitted: asking this often costs one small script a time.
+_POLL_S = 0.2
+# Presence: said often enough that `golongrl status` shows what is being waited for, forgotten soon after a death.
+_BEAT_S = 2.0
+_BEAT_TTL_S = 10.0
+
+
+class RunFailed(GolongrlError):
+    """The run cannot go on, and starting it again would not help."""
+
+
+@dataclass(frozen=True)
+class LearnerConfig:
+    """Where a learner's things are; what it does is the recipe's."""
+
+    run: str
+    redis_url: str
+    data: Path
+    weights: Path
+    out: Path
+
+
+@dataclass
+class _Prepared:
+    """The next step's batch, ready for the ranks."""
+
+    step: int
+    minis: list[list[Shard]]
+    metrics: dict[str, float]
+
+
+@dataclass
+class _Status:
+    """What the learner is doing now, for the heartbeat."""
+
+    doing: str = "starting"
+    step: int = 0
+    since: float = field(default_factory=time.monotonic)
+
+    def set(self, doing: str, step: int | None = None) -> None:
+        if doing != self.doing:
+            self.doing, self.since = doing, time.monotonic()
+        if step is not None:
+            self.step = step
+
+
+async def train(recipe: Recipe, config: LearnerConfig) -> None:
+    """Run the learner to its end, or to a signal.
+
+    Raises:
+        GolongrlError: the run cannot go on; one line says why.
+    """
+    model = resolve(recipe.model.path)
+    data = Prepared.open(config.data)
+    order = [
+        lease_order(data.tasks, recipe.queue.groups_per_step, recipe.seed, epoch) for epoch in range(recipe.data.epochs)
+    ]
+    checkpoints = Checkpoints(config.out / "checkpoints")
+    checkpoint = checkpoints.find(recipe.learner.resume)
+    digest = hashlib.sha256(b"".join(np.ascontiguousarray(rows).tobytes() for rows in order)).hexdigest()
+    identity = _Identity(recipe, rows=len(data), order=digest)
+    if checkpoint is not None:
+        identity.check(checkpoint)
+    async with SampleQueue.from_url(config.redis_url, config.run) as queue:
+        status = _Status()
+        async with _heartbeat(queue, status):
+            await queue.setup(QueueSettings.from_recipe(recipe), order, data.tasks)
+            learner = Learner(recipe, config, queue, status, identity, model)
+            await learner.run(checkpoint, checkpoints)
+
+
+@dataclass(frozen=True)
+class _Identity:
+    """What must stay the same for a run to be resumed."""
+
+    recipe: Recipe
+    rows: int
+    order: str
+
+    def check(self, checkpoint: Checkpoint) -> None:
+        check_same_data(
+            checkpoint,
+            seed=self.recipe.seed,
+            groups_per_step=self.recipe.queue.groups_per_step,
+            rows=self.rows,
+            order=self.order,
+        )
+
+    def state(self, step: int, lineage: str, checksum: str) -> LearnerState:
+        return LearnerState(
+            step=step,
+            lineage=lineage,
+            checksum=checksum,
+            ranks=self.recipe.learner.ranks,
+            seed=self.recipe.seed,
+            groups_per_step=self.recipe.queue.groups_per_step,
+            rows=self.rows,
+            order=self.order,
+        )
+
+
+class Learner:
+    """One attachment to the run: from a checkpoint (or none) to the end."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        config: LearnerConfig,
+        queue: SampleQueue,
+        status: _Status,
+        identity: _Identity,
+        model: Path,
+    ) -> None:
+        self._recipe = recipe
+        self._out = config.out
+        self._queue = queue
+        self._status = status
+        self._identity = identity
+        self._model = model
+        self._store = WeightStore(config.weights)
+        self._fence = ""
+        self._version = 0  # of the queue; while replaying, ahead of the steps done
+        self._done = 0  # optimizer steps in the ranks' weights
+        self._saved = 0  # step of the last checkpoint
+        self._lineage = ""
+        self._checksum = ""
+        self._missing = False  # the store has no weights of the queue's version
+        self._stopping = asyncio.Event()
+        self._checkpoint_now = asyncio.Event()
+
+    async def run(self, checkpoint: Checkpoint | None, checkpoints: Checkpoints) -> None:
+        """Attach, publish, start the ranks, train."""
+        self._done = self._saved = checkpoint.state.step if checkpoint else 0
+        attachment = await self._queue.attach(self._done)
+        self._fence, self._version = attachment.token, attachment.version
+        await self._publish_start(checkpoint)
+        if checkpoint or self._version:
+            log.info("resuming", checkpoint=self._done, version=self._version, replay=self._version - self._done)
+        self._status.set("starting the ranks (Ray, model)", self._done)
+        from golongrl.learner.cluster import Ranks, shutdown
+
+        try:
+            ranks = await Ranks.start(self._recipe, self._model)
+            # After Ray, which installs its own handler.
+            for number in (signal.SIGTERM, signal.SIGINT):
+                asyncio.get_running_loop().add_signal_handler(number, self._stopping.set)
+            log.info("ranks are up", ranks=len(ranks.info), parameters=ranks.info[0].parameters)
+            if checkpoint is not None:
+                await ranks.load(checkpoint.actor)
+            if self._missing and self._done == self._version:
+                await self._publish(ranks, compare=True)
+            with Records(self._out, self._done) as records:
+                await self._train(ranks, records, checkpoints)
+        finally:
+            shutdown()
+
+    async def _train(self, ranks: "Ranks", records: Records, checkpoints: Checkpoints) -> None:
+        last = self._recipe.learner.steps
+        upcoming = self._prefetch(last)
+        try:
+            while upcoming is not None:
+                started = time.perf_counter()
+                clock: dict[str, float] = {}
+                with _timed(clock, "timing_s/take"):
+                    batch = await self._await_batch(upcoming, ranks, checkpoints)
+                if batch is None or isinstance(batch, Stopped):
+                    break
+                upcoming = self._prefetch(last, after=batch.step)
+                await self._step(batch, ranks, clock)
+                if self._due():
+                    with _timed(clock, "timing_s/save_checkpoint"):
+                        await self._save(ranks, checkpoints)
+                clock["timing_s/step"] = time.perf_counter() - started
+                records.write(batch.step, await self._record(batch, clock))
+                if self._stopping.is_set():
+                    break
+        finally:
+            if upcoming is not None:
+                upcoming.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await upcoming
+        if self._done > self._saved:
+            await self._save(ranks, checkpoints)
+        if self._stopping.is_set():
+            log.info("stopped by a signal", step=self._done)
+            return
+        await self._end(batch if isinstance(batch, Stopped) else None)
+
+    async def _step(self, batch: _Prepared, ranks: "Ranks", clock: dict[str, float]) -> None:
+        """Update, then make the new version known: published, announced, finished."""
+        self._status.set("updating", batch.step)
+        called = time.perf_counter()
+        result = await ranks.update(batch.minis) if batch.minis else {}
+        spent = time.perf_counter() - called
+        batch.metrics.update(result)
+        inside = sum(value for name, value in result.items() if name.startswith("timing_s/"))
+        clock["timing_s/ship"] = max(0.0, spent - inside)
+        self._done = batch.step
+        replayed = self._done <= self._version
+        if self._done >= self._version:
+            with _timed(clock, "timing_s/update_weights"):
+                await self._publish(ranks, compare=replayed)
+        if not replayed:
+            with _timed(clock, "timing_s/finish"):
+                await self._queue.finish(self._fence, self._done)
+            self._version = self._done
+
+    def _due(self) -> bool:
+        return self._done % self._recipe.learner.checkpoint_every == 0 or self._checkpoint_now.is_set()
+
+    async def _record(self, batch: _Prepared, clock: dict[str, float]) -> dict[str, float]:
+        stats = await self._queue.stats()
+        tokens = batch.metrics.get("perf/total_num_tokens", 0.0)
+        record = {
+            **batch.metrics,
+            **clock,
+            "perf/time_per_step": clock["timing_s/step"],
+            "perf/throughput": tokens / clock["timing_s/step"] / self._recipe.learner.ranks,
+            "queue/ready": float(stats.ready),
+            "queue/leased": float(stats.leased),
+            "queue/in_batches": float(stats.in_batches),
+            "queue/rejected": float(stats.rejected),
+            "queue/bytes": float(stats.bytes),
+            "policy/version": float(self._version),
+        }
+        log.info(
+            "step",
+            step=batch.step,
+            reward=round(record.get("critic/score/mean", float("nan")), 4),
+            staleness=record.get("staleness/max"),
+            seconds=round(clock["timing_s/step"], 2),
+        )
+        return record
+
+    # -- batches --------------------------------------------------------------------------------------------------
+
+    def _prefetch(self, last: int | None, after: int | None = None) -> "asyncio.Task[_Prepared | Stopped] | None":
+        step = (self._done if after is None else after) + 1
+        if last is not None and step > last:
+            return None
+        return asyncio.create_task(self._prepare(step))
+
+    async def _await_batch(
+        self, upcoming: "asyncio.Task[_Prepared | Stopped]", ranks: "Ranks", checkpoints: Checkpoints
+    ) -> "_Prepared | Stopped | None":
+        """The next batch; None when a signal came first. Writes the checkpoint that a full queue asks for meanwhile."""
+        stopping = asyncio.create_task(self._stopping.wait())
+        try:
+            while True:
+                wanted = asyncio.create_task(self._checkpoint_now.wait())
+                await asyncio.wait({upcoming, stopping, wanted}, return_when=asyncio.FIRST_COMPLETED)
+                wanted.cancel()
+                if upcoming.done():
+                    return upcoming.result()
+                if self._stopping.is_set():
+                    return None
+                if self._done > self._saved:
+                    log.info("checkpoint: the queue's budget is full of uncommitted steps", step=self._done)
+                    await self._save(ranks, checkpoints)
+                self._checkpoint_now.clear()
+        finally:
+            stopping.cancel()
+
+    async def _prepare(self, step: int) -> "_Prepared | Stopped":
+        """Take the batch of `step` and make it ready for the ranks."""
+        batch = await self._take(step)
+        if isinstance(batch, Stopped):
+            return batch
+        return await asyncio.to_thread(self._assemble, batch)
+
+    async def _take(self, step: int) -> Batch | Stopped:
+        while True:
+            answer = await self._queue.take(self._fence, step)
+            if isinstance(answer, Batch | Stopped):
+                return answer
+            self._waits(answer, step)
+            await asyncio.sleep(_POLL_S)
+
+    def _waits(self, wait: Wait, step: int) -> None:
+        if self._done == step - 1:
+            self._status.set(f"waiting for step {step}: {wait.detail}")
+        if wait.checkpoint_now:
+            self._checkpoint_now.set()
+
+    def _assemble(self, batch: Batch) -> _Prepared:
+        started = time.perf_counter()
+        recipe, algorithm, learner = self._recipe, self._recipe.algorithm, self._recipe.learner
+        samples = collect(batch.groups)
+        rewards = penalise_overlong(
+            samples.rewards,
+            samples.lengths,
+            recipe.rollout.max_response_tokens,
+            algorithm.overlong_buffer,
+            algorithm.overlong_penalty,
+        )
+        advantages = estimate(samples, rewards, algorithm)
+        values = advantages.values
+        if algorithm.shuffle_advantages:
+            values = shuffled(values, ~np.isnan(rewards), recipe.seed, batch.step)
+        minis = shard(
+            samples,
+            values.numpy(),
+            ranks=learner.ranks // learner.ulysses,
+            mini_batch_groups=learner.mini_batch_groups,
+            longest=learner.max_tokens_per_rank * learner.ulysses,
+        )
+        metrics = batch_metrics(batch, samples, rewards, values, recipe.rollout.max_response_tokens)
+        metrics |= advantages.metrics
+        # Overlaps the previous step, so it is no phase of this one (timing_s/take is what was waited).
+        metrics["perf/prepare_s"] = time.perf_counter() - started
+        return _Prepared(batch.step, minis, metrics)
+
+    # -- weights --------------------------------------------------------------------------------------------------
+
+    async def _publish_start(self, checkpoint: Checkpoint | None) -> None:
+        """Make the queue's version known before the ranks are up, so that engines need not wait for them."""
+        self._status.set("publishing the initial weights")
+        manifest = self._store.manifest(self._version)
+        self._lineage = manifest.lineage if manifest else (checkpoint.state.lineage if checkpoint else _new_lineage())
+        if self._version == 0:
+            manifest = await asyncio.to_thread(
+                self._store.publish_initial, self._model, self._lineage, self._recipe.model, SHARD_BYTES
+            )
+        self._missing = manifest is None
+        if manifest is not None:
+            await self._announce(manifest)
+
+    async def _publish(self, ranks: "Ranks", *, compare: bool) -> None:
+        """Write and announce the ranks' weights as version `_done`.
+
+        With `compare` (a replay) the version may be in the store already: equal weights keep its lineage, others start a
+        new one.
+        """
+        staging = await asyncio.to_thread(self._store.begin, self._done)
+        files = await ranks.export(staging)
+        published = self._store.manifest(self._done)
+        if published is not None and published.checksum != self._store.checksum_of(files):
+            if compare:
+                log.warning("replay is not bit-identical: new lineage", version=self._done)
+            self._lineage = _new_lineage()
+        manifest = await asyncio.to_thread(
+            self._store.seal, self._done, self._lineage, files, self._model, self._recipe.model.dtype
+        )
+        await self._announce(manifest)
+        self._store.prune(self._done, self._recipe.learner.keep_weights)
+
+    async def _announce(self, manifest: Manifest) -> None:
+        self._lineage, self._checksum = manifest.lineage, manifest.checksum
+        await self._queue.announce(self._fence, self._store.reference(manifest))
+
+    # -- checkpoints and the end ----------------------------------------------------------------------------------
+
+    async def _save(self, ranks: "Ranks", checkpoints: Checkpoints) -> None:
+        self._status.set(f"saving checkpoint {self._done}")
+        staging = await asyncio.to_thread(checkpoints.begin, self._done)
+        await ranks.save(staging / "actor")
+        state = self._identity.state(self._done, self._lineage, self._checksum)
+        await asyncio.to_thread(checkpoints.seal, state, self._recipe.learner.keep_checkpoints)
+        self._saved = self._done
+        self._checkpoint_now.clear()
+        await self._queue.commit(self._fence, self._done)
+
+    async def _end(self, stopped: Stopped | None) -> None:
+        """Export the last version and tell everybody."""
+        if stopped is not None and stopped.reason in ("all_equal", "failed"):
+            raise RunFailed(stopped.detail)
+        self._status.set("exporting")
+        await asyncio.to_thread(self._store.copy_out, self._version, self._out / "hf")
+        await self._queue.stop(self._fence, "complete", f"{self._done} steps")
+        log.info("complete", steps=self._done, hf=str(self._out / "hf"))
+
+
+@asynccontextmanager
+async def _heartbeat(queue: SampleQueue, status: _Status) -> AsyncIterator[None]:
+    """Say every few seconds what the learner does; a queue that cannot be told is the loop's trouble, not ours."""
+
+    async def beat() -> None:
+        name = socket.gethostname()
+        while True:
+            fields = {
+                "doing": status.doing,
+                "step": str(status.step),
+                "for_s": f"{time.monotonic() - status.since:.0f}",
+            }
+            try:
+                await queue.beat("learner", name, fields, _BEAT_TTL_S)
+            except QueueError as error:
+                log.warning("heartbeat", error=str(error))
+            await asyncio.sleep(_BEAT_S)
+
+    task = asyncio.create_task(beat())
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+@contextmanager
+def _timed(clock: dict[str, float], name: str) -> Iterator[None]:
+    started = time.perf_counter()
+    yield
+    clock[name] = clock.get(name, 0.0) + time.perf_counter() - started
+
+
+def _new_lineage() -> str:
+    return secrets.token_hex(4)

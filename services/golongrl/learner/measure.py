@@ -1,0 +1,55 @@
+"""A batch in numbers, under verl's names: rewards, lengths, staleness, and the group timings of the rollout side. Pure."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from golongrl.learner.batch import Float32, Samples
+from golongrl.queue import Batch
+
+
+def batch_metrics(
+    batch: Batch, samples: Samples, rewards: Float32, advantages: torch.Tensor, max_response_tokens: int
+) -> dict[str, float]:
+    """Metrics of a batch before it is trained on.
+
+    `critic/score` is what the reward service gave, `critic/rewards` what is trained on (overlong penalty included); both
+    over scored responses only. Staleness of a group: the version trained from minus the lowest of any of its tokens.
+    """
+    scored = ~np.isnan(samples.rewards)
+    lengths = samples.lengths
+    prompts = np.array([len(ids) for ids in samples.prompts])
+    staleness = np.array([batch.step - 1 - group.lowest_version for group in batch.groups])
+    metrics: dict[str, float] = {
+        **_spread("critic/score", samples.rewards[scored]),
+        **_spread("critic/rewards", rewards[scored]),
+        **_spread("critic/advantages", advantages.numpy()[scored]),
+        **_spread("response_length", lengths),
+        **_spread("prompt_length", prompts),
+        "response_length/clip_ratio": float(np.mean(~samples.finished)),
+        "response_length/limit": float(max_response_tokens),
+        "staleness/mean": float(staleness.mean()),
+        "staleness/max": float(staleness.max()),
+        "batch/groups": float(len(batch.groups)),
+        "batch/responses": float(len(samples)),
+        "batch/tasks": float(len(set(samples.tasks))),
+        "batch/replayed": float(batch.replayed),
+        # What the update computes: prompt and response of every response.
+        "perf/total_num_tokens": float(samples.sequence_lengths.sum()),
+    }
+    timings: dict[str, list[float]] = {}
+    for group in batch.groups:
+        for name, seconds in group.timings.items():
+            timings.setdefault(name, []).append(seconds)
+    metrics |= {f"rollout_s/{name}": float(np.mean(values)) for name, values in timings.items()}
+    return metrics
+
+
+def _spread(name: str, values: NDArray[np.generic]) -> dict[str, float]:
+    if not len(values):
+        return {}
+    return {
+        f"{name}/mean": float(np.mean(values)),
+        f"{name}/max": float(np.max(values)),
+        f"{name}/min": float(np.min(values)),
+    }

@@ -1,0 +1,187 @@
+"""The weight store as the learner writes it: `vN/` folders that are complete or absent, never half there.
+
+Invariants:
+- a folder `vN` is written as `vN.tmp`, every file durable, and renamed; its manifest names all files with sha256;
+- a version is replaced only when its content changed, and then under another lineage;
+- the newest version, and as many as the recipe keeps, stay; older ones go after the newer one is in place.
+"""
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from golongrl.errors import GolongrlError
+from golongrl.learner.safetensors_out import INDEX, ExportedFile, file_sha256, index_json, sync, write_shards
+from golongrl.queue import WeightsRef
+from golongrl.recipe import Model
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+MANIFEST = "manifest.json"
+
+# What a model folder has beside weights: configuration, tokenizer, chat template, model code.
+_SUPPORT = ("*.json", "*.txt", "*.jinja", "*.model", "*.py")
+
+
+class WeightsError(GolongrlError):
+    """The weight store cannot be written or read; the message names the folder."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What `vN/manifest.json` says. `files`: name -> {bytes, sha256} of every other file of the folder."""
+
+    version: int
+    lineage: str
+    created: str
+    files: dict[str, dict[str, int | str]]
+
+    @property
+    def checksum(self) -> str:
+        """One sha256 over the weight files' own: equal exactly when the weights are."""
+        digest = sha256()
+        for name in sorted(self.files):
+            if name.endswith(".safetensors"):
+                digest.update(f"{name} {self.files[name]['sha256']}\n".encode())
+        return digest.hexdigest()
+
+
+class WeightStore:
+    """A folder of published versions, shared with the engines."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def folder(self, version: int) -> Path:
+        return self.root / f"v{version}"
+
+    def manifest(self, version: int) -> Manifest | None:
+        """The manifest of a complete version; None if it is not there or was not written by this version."""
+        try:
+            manifest = Manifest(**json.loads((self.folder(version) / MANIFEST).read_text("utf-8")))
+        except (OSError, ValueError, TypeError):
+            return None
+        complete = all((self.folder(version) / name).is_file() for name in manifest.files)
+        return manifest if complete and manifest.version == version else None
+
+    def reference(self, manifest: Manifest) -> WeightsRef:
+        """What is announced to the engines."""
+        path = str(self.folder(manifest.version).resolve())
+        return WeightsRef(manifest.version, path, manifest.lineage, manifest.checksum)
+
+    def begin(self, version: int) -> Path:
+        """An empty `vN.tmp` for all ranks to write into.
+
+        Raises:
+            WeightsError: the store cannot be written.
+        """
+        staging = self.root / f"v{version}.tmp"
+        try:
+            shutil.rmtree(staging, ignore_errors=True)
+            staging.mkdir(parents=True)
+        except OSError as error:
+            raise WeightsError(f"weight store {self.root}: {error}") from error
+        return staging
+
+    def seal(self, version: int, lineage: str, files: list[ExportedFile], support: Path, dtype: str) -> Manifest:
+        """Finish `vN.tmp` (config and tokenizer from `support`, index, manifest) and rename it to `vN`.
+
+        A `vN` with the same weights is kept as it is, lineage included: nothing changed. One with other weights is
+        replaced.
+        """
+        staging = self.root / f"v{version}.tmp"
+        entries: dict[str, dict[str, int | str]] = {f.name: {"bytes": f.bytes, "sha256": f.sha256} for f in files}
+        _write_support(staging, files, support, dtype)
+        for path in sorted(staging.iterdir()):
+            if path.name not in entries:
+                entries[path.name] = {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
+        manifest = Manifest(version, lineage, datetime.now(UTC).isoformat(timespec="seconds"), entries)
+        published = self.manifest(version)
+        if published is not None and published.checksum == manifest.checksum:
+            shutil.rmtree(staging)
+            return published
+        (staging / MANIFEST).write_text(json.dumps(asdict(manifest), indent=1), "utf-8")
+        for path in staging.iterdir():
+            sync(path)
+        sync(staging)
+        final = self.folder(version)
+        if final.exists():
+            outdated = self.root / f"v{version}.old"
+            shutil.rmtree(outdated, ignore_errors=True)
+            final.rename(outdated)
+            staging.rename(final)
+            shutil.rmtree(outdated)
+        else:
+            staging.rename(final)
+        sync(self.root)
+        return manifest
+
+    def checksum_of(self, files: list[ExportedFile]) -> str:
+        """The checksum a manifest of these weight files would have."""
+        entries: dict[str, dict[str, int | str]] = {f.name: {"bytes": f.bytes, "sha256": f.sha256} for f in files}
+        return Manifest(0, "", "", entries).checksum
+
+    def prune(self, newest: int, keep: int) -> None:
+        """Delete versions that are neither among the `keep` newest up to `newest` nor above it, and stale staging."""
+        for path in self.root.glob("v*"):
+            stem = path.name.removeprefix("v")
+            if stem.isdecimal() and int(stem) <= newest - keep:
+                shutil.rmtree(path, ignore_errors=True)
+
+    def copy_out(self, version: int, target: Path) -> None:
+        """A version as a plain Hugging Face folder that outlives the store, complete or absent."""
+        staging = target.with_name(f"{target.name}.tmp")
+        shutil.rmtree(staging, ignore_errors=True)
+        shutil.copytree(self.folder(version), staging, ignore=shutil.ignore_patterns(MANIFEST))
+        shutil.rmtree(target, ignore_errors=True)
+        staging.rename(target)
+
+    def publish_initial(self, model: Path, lineage: str, recipe: Model, shard_bytes: int) -> Manifest:
+        """Version 0 straight from the model folder, cast to the recipe's dtype; needs no rank to be up.
+
+        Raises:
+            WeightsError: the folder has no safetensors.
+        """
+        import torch
+
+        sources = sorted(model.glob("*.safetensors"))
+        if not sources:
+            raise WeightsError(
+                f"model {model}: no *.safetensors; convert the weights first (save_pretrained writes them)"
+            )
+        staging = self.begin(0)
+        tied = bool(json.loads((model / "config.json").read_text("utf-8")).get("tie_word_embeddings", False))
+        files = write_shards(
+            _stored_tensors(sources, tied), staging, dtype=getattr(torch, recipe.dtype), shard_bytes=shard_bytes
+        )
+        return self.seal(0, lineage, files, model, recipe.dtype)
+
+
+def _stored_tensors(sources: list[Path], tied: bool) -> "Iterator[tuple[str, Tensor]]":
+    from safetensors import safe_open
+
+    for source in sources:
+        with safe_open(source, framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118 - a safetensors handle is not a dict
+                if not (tied and name == "lm_head.weight"):
+                    yield name, file.get_tensor(name)
+
+
+def _write_support(staging: Path, files: list[ExportedFile], support: Path, dtype: str) -> None:
+    for pattern in _SUPPORT:
+        for path in support.glob(pattern):
+            if path.name not in (INDEX, MANIFEST):
+                shutil.copyfile(path, staging / path.name)
+    config = json.loads((support / "config.json").read_text("utf-8"))
+    config.pop("torch_dtype", None)
+    config["dtype"] = dtype
+    (staging / "config.json").write_text(json.dumps(config, indent=2), "utf-8")
+    index = index_json(files)
+    if index is not None:
+        (staging / INDEX).write_text(index, "utf-8")

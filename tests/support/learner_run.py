@@ -1,0 +1,208 @@
+"""A learner as its own process against a real queue, fed with made-up groups: what tests of the learner's loop run on."""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from golongrl.data.prepared import Prepared, PreparedRow, write_prepared
+from golongrl.queue import Group, Lease, Response, SampleQueue, Stopped, VersionSpan
+from golongrl.queue.embedded import EmbeddedServer
+from golongrl.recipe import Recipe, dump, load
+
+TASKS = ("EM", "F1_Score", "NDCG")
+
+
+def small_recipe(model: Path, *overrides: str) -> Recipe:
+    """Nine prompts of three tasks an epoch, three groups of four responses a step, four steps."""
+    return load(
+        "quickstart",
+        [
+            f"model.path={model}",
+            "data.epochs=8",
+            "rollout.n=4",
+            "rollout.max_response_tokens=12",
+            "queue.groups_per_step=3",
+            "learner.steps=4",
+            "learner.lr=0.003",
+            "learner.lr_warmup_steps=0",
+            "learner.checkpoint_every=2",
+            *overrides,
+        ],
+    )
+
+
+def write_data(folder: Path, rows: int = 9) -> Path:
+    """A prepared dataset of `rows` made-up prompts."""
+    rng = np.random.default_rng(0)
+    write_prepared(
+        (
+            PreparedRow(
+                index=i,
+                prompt_ids=rng.integers(3, 500, size=int(rng.integers(4, 20))).astype(np.int32),
+                task=f"T{i % len(TASKS) + 1}",
+                metric=TASKS[i % len(TASKS)],
+                task_key=TASKS[i % len(TASKS)],
+                data_source="made-up",
+                reward_mode=TASKS[i % len(TASKS)],
+                ground_truth={},
+                extra_info={},
+                ability="none",
+            )
+            for i in range(rows)
+        ),
+        folder,
+    )
+    return folder
+
+
+def made_up_group(data: Prepared, lease: Lease, n: int, longest: int) -> Group:
+    """Responses drawn from the lease's uid alone: the same row of the same epoch always answers alike."""
+    row = data.row(lease.row)
+    rng = np.random.default_rng([lease.epoch, lease.row])
+    responses = []
+    for index in range(n):
+        ids = rng.integers(3, 500, size=int(rng.integers(1, longest + 1))).astype(np.int32)
+        unscored = index == n - 1 and lease.row % 4 == 0
+        responses.append(
+            Response(
+                ids=ids,
+                logprobs=rng.normal(-6.2, 0.3, size=len(ids)).astype(np.float32),
+                version_spans=(VersionSpan(lease.engine_version, 0, len(ids)),),
+                finish_reason="stop",
+                reward=None if unscored else float(rng.integers(0, 5)) / 4,
+                status="unscored" if unscored else "scored",
+            )
+        )
+    return Group(
+        uid=lease.uid,
+        row=lease.row,
+        epoch=lease.epoch,
+        task=row.task,
+        metric=row.metric,
+        task_key=row.task_key,
+        reward_mode=row.reward_mode,
+        prompt_ids=row.prompt_ids,
+        responses=tuple(responses),
+        worker="made-up",
+        engine_version=lease.engine_version,
+        timings={"generate": 0.1},
+    )
+
+
+@dataclass
+class LearnerRun:
+    """One run's folders, server and learner process."""
+
+    root: Path
+    recipe: Recipe
+    server: EmbeddedServer
+    name: str = "test"
+    process: subprocess.Popen[bytes] | None = None
+    seen: list[int] = field(default_factory=list)
+
+    @property
+    def log(self) -> str:
+        return (self.root / "learner.log").read_text(errors="replace")
+
+    @property
+    def records(self) -> list[dict[str, Any]]:
+        path = self.root / "metrics.jsonl"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    def queue(self) -> SampleQueue:
+        return SampleQueue.from_url(self.server.url, self.name)
+
+    def checksum(self, version: int) -> str:
+        """sha256 of the weights of a published version."""
+        manifest = json.loads((self.root / "weights" / f"v{version}" / "manifest.json").read_text())
+        return str([entry["sha256"] for name, entry in manifest["files"].items() if name.endswith(".safetensors")])
+
+    def start(self) -> None:
+        """Start `golongrl learner` in a session of its own."""
+        (self.root / "recipe.yaml").write_text(dump(self.recipe))
+        if not (self.root / "data").exists():
+            write_data(self.root / "data")
+        command = [
+            sys.executable, "-m", "golongrl.learner", "--recipe", str(self.root / "recipe.yaml"), "--run", self.name,
+            "--redis-url", self.server.url, "--data", str(self.root / "data"),
+            "--weights", str(self.root / "weights"), "--out", str(self.root),
+        ]  # fmt: skip
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive", "HF_HUB_OFFLINE": "1"}
+        with (self.root / "learner.log").open("ab") as output:
+            self.process = subprocess.Popen(
+                command, stdout=output, stderr=output, env=environment, start_new_session=True
+            )
+
+    async def ended(self, timeout_s: float = 120) -> int:
+        """Wait for the learner's exit code."""
+        assert self.process is not None
+        return await asyncio.to_thread(self.process.wait, timeout_s)
+
+    def kill(self, number: int = signal.SIGKILL) -> None:
+        """Send the driver a signal; its ranks and Ray must follow by themselves."""
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    async def until(self, condition: Any, timeout_s: float = 120) -> None:
+        """Wait until `condition()`; the learner's death ends the wait."""
+        async with asyncio.timeout(timeout_s):
+            while not condition():
+                assert self.process is not None
+                assert self.process.poll() is None, self.log[-4000:]
+                await asyncio.sleep(0.05)
+
+    async def feed(self) -> None:
+        """Be a rollout worker and its engine: lease, make up, submit, take every announced version at once."""
+        data = Prepared.open(self.root / "data")
+        async with self.queue() as queue:
+            while True:
+                with contextlib.suppress(Exception):
+                    weights = await queue.weights()
+                    if weights is not None:
+                        self.seen.append(weights.version)
+                        lease = await queue.lease("made-up", weights.version, lineage=weights.lineage)
+                        if isinstance(lease, Stopped):
+                            return
+                        if isinstance(lease, Lease):
+                            recipe = self.recipe
+                            group = made_up_group(data, lease, recipe.rollout.n, recipe.rollout.max_response_tokens)
+                            await queue.submit(lease, group)
+                            continue
+                await asyncio.sleep(0.02)
+
+
+@asynccontextmanager
+async def learner_run(root: Path, recipe: Recipe) -> AsyncIterator[LearnerRun]:
+    """A server, a feeder, and a learner that is started; all are ended with the context."""
+    root.mkdir(parents=True, exist_ok=True)
+    write_data(root / "data")
+    async with EmbeddedServer(_free_port(), root / "redis") as server:
+        run = LearnerRun(root, recipe, server)
+        feeder = asyncio.create_task(run.feed())
+        run.start()
+        try:
+            yield run
+        finally:
+            feeder.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await feeder
+            if run.process is not None and run.process.poll() is None:
+                os.killpg(run.process.pid, signal.SIGKILL)
+                run.process.wait()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
