@@ -42,6 +42,23 @@ def build(
         print(f"{path}: {write_rows((row for _, row in rows), path)} rows")
 
 
+@app.command(epilog="Example: `golongrl data prepare quickstart --out runs/q1/data`")
+def prepare(
+    recipe: Annotated[str, typer.Argument(help="Packaged recipe or YAML file.")],
+    out: Annotated[Path, typer.Option(help="Folder that learner and workers open; one already made of the same is kept.")],
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", help="Override, as `section.key=value`; repeatable.")
+    ] = None,
+) -> None:
+    """Tokenise a recipe's prompts into the folder that a run reads: the step before a learner starts."""
+    from golongrl.data.models import resolve
+    from golongrl.data.pipeline import prepare
+    from golongrl.recipe import load
+
+    checked = load(recipe, overrides or ())
+    print(prepare(checked, out, resolve(checked.model.path)))
+
+
 @app.command(epilog="Example: `golongrl data check prompts.jsonl`")
 def check(
     file: Annotated[Path, typer.Argument(help="A .parquet or .jsonl file, or a folder of them.")],

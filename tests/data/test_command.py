@@ -1,0 +1,59 @@
+"""`golongrl data`, as a person calls it."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from golongrl.data.command import app, bars
+from golongrl.data.errors import DataError
+from golongrl.data.prepared import Prepared
+
+RUN = CliRunner()
+
+
+def call(*words):
+    return RUN.invoke(app, list(map(str, words)))
+
+
+@pytest.mark.parametrize("command", ["build", "prepare", "check", "stats"])
+def test_help_has_an_example(command):
+    assert f"golongrl data {command}" in " ".join(call(command, "--help").output.split())
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+def test_built_data_is_good_and_counted(tmp_path, suffix):
+    out = tmp_path / f"prompts.{suffix}"
+    made = call("build", "quickstart", "--out", out, "--set", "data.prompts=18", "--set", "data.validation_prompts=9")
+    assert made.exit_code == 0, made.output
+    assert (tmp_path / f"prompts-validation.{suffix}").is_file()
+    checked = call("check", out)
+    assert checked.exit_code == 0
+    assert "18 rows, all good" in checked.output
+    counted = call("stats", out, "--model", "builtin:quickstart").output
+    for task, metric in (("T1", "EM"), ("T5", "IoU"), ("T9", "ROUGE-L")):
+        assert any(line.split()[:3] == [task, metric, "2"] for line in counted.splitlines()), counted
+    assert any(line.split()[:2] == ["all", "18"] for line in counted.splitlines())
+
+
+def test_check_lists_bad_rows_and_fails(tmp_path):
+    path = tmp_path / "data.jsonl"
+    path.write_text(json.dumps({"data_source": "EM"}) + "\n", "utf-8")
+    result = call("check", path)
+    assert f"{path} row 1: missing key prompt" in result.output
+    assert isinstance(result.exception, DataError)
+    assert "1 of 1 rows cannot be used" in str(result.exception)
+
+
+def test_bars():
+    assert bars([0, 0, 0, 0, 9], 9, bins=2) == "█▃"
+    assert bars([], 10, bins=3) == "   "
+
+
+def test_prepared_data_opens_and_is_made_once(tmp_path):
+    words = ("prepare", "quickstart", "--out", tmp_path, "--set", "data.prompts=18", "--set", "data.validation_prompts=0")
+    assert call(*words).exit_code == 0
+    made = (tmp_path / "train").stat().st_mtime_ns
+    assert len(Prepared.open(tmp_path / "train")) == 18
+    assert call(*words).exit_code == 0
+    assert (tmp_path / "train").stat().st_mtime_ns == made
