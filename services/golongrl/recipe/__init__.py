@@ -1,6 +1,6 @@
 """Recipes: what a run is. `load("quickstart", ["queue.max_staleness=0"])` gives a checked, immutable `Recipe`."""
 
-from golongrl.recipe.load import RecipeError, dump, load, packaged, parse, read_yaml, source
+from golongrl.recipe.load import RecipeError, dump, load, override, packaged, parse, read_yaml, source
 from golongrl.recipe.models import (
     Algorithm,
     Data,
@@ -26,6 +26,7 @@ __all__ = [
     "TaskType",
     "dump",
     "load",
+    "override",
     "packaged",
     "parse",
     "read_yaml",

@@ -79,7 +79,7 @@ def load(name_or_path: str, overrides: Iterable[str] = ()) -> Recipe:
     if not isinstance(tree, dict):
         raise RecipeError(f"recipe {name_or_path}: expected a mapping of sections, got {type(tree).__name__}")
     for item in overrides:
-        _override(tree, item)
+        override(tree, item)
     return parse(tree, origin=name_or_path)
 
 
@@ -110,7 +110,12 @@ def _json(tree: Mapping[str, Any], origin: str) -> str:
         raise RecipeError(f"recipe {origin}: {error}") from error
 
 
-def _override(tree: dict[str, Any], item: str) -> None:
+def override(tree: dict[str, Any], item: str) -> None:
+    """Set one `a.b=c` in a recipe's mapping, in place.
+
+    Raises:
+        RecipeError: the item has no such form, or a part of its path is not a section.
+    """
     key, equals, text = item.partition("=")
     path = key.strip().split(".")
     if not equals or not all(path):

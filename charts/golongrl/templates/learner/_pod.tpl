@@ -102,7 +102,7 @@ imagePullPolicy: {{ $learner.image.pullPolicy }}
 {{ end -}}
 - name: prepare-data
   {{- include "golongrl.learner.container" (list $root) | nindent 2 }}
-  command: [golongrl, data, build, /etc/golongrl/recipe.yaml, --out, {{ include "golongrl.store" . }}/data]
+  command: [golongrl, data, prepare, /etc/golongrl/recipe.yaml, --out, {{ include "golongrl.store" . }}/data]
   env:
     {{- include "golongrl.learner.env" . | nindent 4 }}
   resources:

@@ -6,7 +6,7 @@ entrypoint: {{ include "golongrl.learner.command" . | quote }}
 {{- else -}}
 {{- $store := include "golongrl.store" . -}}
 # The pods of an existing cluster have no prepare step of ours.
-entrypoint: {{ printf "sh -c 'golongrl data build /etc/golongrl/recipe.yaml --out %s/data && exec %s'" $store (include "golongrl.learner.command" . | replace "'" "") | quote }}
+entrypoint: {{ printf "sh -c 'golongrl data prepare /etc/golongrl/recipe.yaml --out %s/data && exec %s'" $store (include "golongrl.learner.command" . | replace "'" "") | quote }}
 clusterSelector:
   ray.io/cluster: {{ $learner.clusterSelector }}
 {{- end }}

@@ -1,0 +1,318 @@
+"""The learner's RayJob, built from recipe and values by pure functions.
+
+The chart's template says the same in Helm's language; tests/charts renders both over a matrix of values and holds them
+equal, so that `golongrl render rayjob` and `helm install` never disagree.
+"""
+
+from typing import Any, Final
+
+from golongrl.errors import InputError
+from golongrl.manifests import naming
+from golongrl.manifests.naming import Release
+from golongrl.manifests.values import Resources, Values
+from golongrl.recipe import Recipe
+
+Manifest = dict[str, Any]
+
+# The Ray of the learner image (pyproject's `ray`); KubeRay must be told.
+RAY_VERSION: Final = "2.60.0"
+RECIPE_FILE: Final = "/etc/golongrl/recipe.yaml"
+# Seconds that a learner has after SIGTERM to finish the step it is in.
+_GRACE_S: Final = 120
+
+_POD_SECURITY: Final[Manifest] = {
+    "runAsNonRoot": True,
+    "runAsUser": 1000,
+    "runAsGroup": 1000,
+    "fsGroup": 1000,
+    "fsGroupChangePolicy": "OnRootMismatch",
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
+_CONTAINER_SECURITY: Final[Manifest] = {
+    "allowPrivilegeEscalation": False,
+    "readOnlyRootFilesystem": True,
+    "capabilities": {"drop": ["ALL"]},
+}
+# Pinning memory for RDMA: a process that is not root never gets an added capability.
+_RDMA_SECURITY: Final[Manifest] = {
+    "runAsNonRoot": False,
+    "runAsUser": 0,
+    "allowPrivilegeEscalation": False,
+    "readOnlyRootFilesystem": True,
+    "capabilities": {"drop": ["ALL"], "add": ["IPC_LOCK"]},
+}
+
+
+class ValuesError(InputError, ValueError):
+    """Recipe and values do not fit each other; the message is one line that names the key."""
+
+
+def rayjob(recipe: Recipe, values: Values, release: Release, suffix: str) -> Manifest:
+    """The RayJob that trains `recipe` with the services of a release.
+
+    Args:
+        suffix: ends the name; jobs are immutable, so a changed one needs another (the chart hashes its content).
+
+    Raises:
+        ValuesError: the GPUs are not the recipe's ranks.
+    """
+    learner = values.learner
+    own_cluster = not learner.cluster_selector
+    _check_ranks(recipe, values)
+    spec: Manifest = {"entrypoint": command(values), "submissionMode": learner.submission_mode}
+    if own_cluster:
+        spec |= {
+            "backoffLimit": learner.backoff_limit,
+            "shutdownAfterJobFinishes": True,
+            "ttlSecondsAfterFinished": learner.ttl_seconds_after_finished,
+        }
+    else:
+        # The pods of an existing cluster have no prepare step of ours.
+        build = f"golongrl data prepare {RECIPE_FILE} --out {naming.store(values)}/data"
+        spec["entrypoint"] = f"sh -c '{build} && exec {command(values).replace(chr(39), '')}'"
+        spec["clusterSelector"] = {"ray.io/cluster": learner.cluster_selector}
+    if learner.active_deadline_seconds:
+        spec["activeDeadlineSeconds"] = learner.active_deadline_seconds
+    if learner.pre_running_deadline_seconds:
+        spec["preRunningDeadlineSeconds"] = learner.pre_running_deadline_seconds
+    if learner.gang.scheduler == "kueue":
+        spec["suspend"] = True
+    if learner.submission_mode == "K8sJobMode":
+        spec["submitterConfig"] = {"backoffLimit": 2}
+        spec["submitterPodTemplate"] = _submitter(values, release)
+    if own_cluster:
+        spec["rayClusterSpec"] = _cluster(values, release)
+    return {
+        "apiVersion": "ray.io/v1",
+        "kind": "RayJob",
+        "metadata": {
+            "name": f"{naming.fullname(release, values)}-learner-{suffix}",
+            **({"namespace": release.namespace} if release.namespace else {}),
+            "labels": {**naming.component_labels(release, values, "learner", {}), **_gang_labels(values, release)},
+        },
+        "spec": spec,
+    }
+
+
+def command(values: Values) -> str:
+    """The learner's command line."""
+    store = naming.store(values)
+    line = f"golongrl learner --recipe {RECIPE_FILE} --data {store}/data --weights {store}/weights --out {store}/run"
+    return " ".join([line, *(f"'{argument}'" for argument in values.learner.args)])
+
+
+def _check_ranks(recipe: Recipe, values: Values) -> None:
+    workers = values.learner.workers
+    gpus = workers.replicas * workers.gpus
+    if not values.learner.cluster_selector and gpus and gpus != recipe.learner.ranks:
+        raise ValuesError(
+            f"learner.workers: {workers.replicas} replicas x {workers.gpus} gpus are not the recipe's learner.ranks "
+            f"{recipe.learner.ranks}"
+        )
+
+
+def _gang_labels(values: Values, release: Release) -> dict[str, str]:
+    gang = values.learner.gang
+    match gang.scheduler:
+        case "kueue":
+            return {"kueue.x-k8s.io/queue-name": gang.queue}
+        case "volcano":
+            return {"ray.io/scheduler-name": "volcano", "volcano.sh/queue-name": gang.queue}
+        case "yunikorn":
+            return {
+                "ray.io/scheduler-name": "yunikorn",
+                "ray.io/gang-scheduling-enabled": "true",
+                "yunikorn.apache.org/app-id": f"{naming.fullname(release, values)}-learner",
+                "yunikorn.apache.org/queue": gang.queue,
+            }
+        case "none":
+            return {}
+
+
+def _cluster(values: Values, release: Release) -> Manifest:
+    learner = values.learner
+    ports = {"gcs-server": 6379, "dashboard": 8265, "client": 10001, "metrics": 8080}
+    head = {
+        **_container(values, release, "ray-head", _resources(learner.head.resources), _CONTAINER_SECURITY),
+        "ports": [{"name": name, "containerPort": port} for name, port in ports.items()],
+    }
+    cluster: Manifest = {
+        "rayVersion": RAY_VERSION,
+        "headGroupSpec": {
+            "rayStartParams": {"dashboard-host": "0.0.0.0", **learner.head.ray_start_params},
+            "template": _template(values, release, head, _volumes(values, release), _prepare(values, release)),
+        },
+    }
+    if learner.workers.replicas:
+        workers, rdma = learner.workers, values.network.rdma
+        counts = {workers.gpu_resource: workers.gpus} if workers.gpus else {}
+        if rdma.enabled:
+            counts[rdma.resource] = rdma.count
+        security = _RDMA_SECURITY if rdma.enabled else _CONTAINER_SECURITY
+        worker = {
+            **_container(values, release, "ray-worker", _resources(workers.resources, counts), security),
+            "ports": [{"name": "metrics", "containerPort": 8080}],
+        }
+        cluster["workerGroupSpecs"] = [
+            {
+                "groupName": "ranks",
+                "replicas": workers.replicas,
+                "minReplicas": workers.replicas,
+                "maxReplicas": workers.replicas,
+                "rayStartParams": dict(workers.ray_start_params),
+                "template": _template(values, release, worker, _volumes(values, release)),
+            }
+        ]
+    return cluster
+
+
+def _submitter(values: Values, release: Release) -> Manifest:
+    container: Manifest = {
+        "name": "submitter",
+        **_image(values),
+        "env": _env_home(),
+        "securityContext": _CONTAINER_SECURITY,
+        "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],
+        "resources": _resources(values.learner.submitter),
+    }
+    template = _template(values, release, container, [{"name": "tmp", "emptyDir": {}}])
+    del template["spec"]["terminationGracePeriodSeconds"]
+    template["spec"]["restartPolicy"] = "Never"
+    return template
+
+
+def _template(
+    values: Values, release: Release, container: Manifest, volumes: list[Manifest], prepare: list[Manifest] | None = None
+) -> Manifest:
+    learner = values.learner
+    metadata: Manifest = {"labels": naming.component_labels(release, values, "learner", dict(learner.pod_labels))}
+    if learner.pod_annotations:
+        metadata["annotations"] = dict(learner.pod_annotations)
+    spec: Manifest = {
+        "serviceAccountName": naming.service_account(release, values, "learner"),
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "securityContext": _POD_SECURITY,
+        "terminationGracePeriodSeconds": _GRACE_S,
+        "containers": [container],
+        "volumes": volumes,
+    }
+    optional: Manifest = {
+        "imagePullSecrets": [{"name": name} for name in values.global_.image_pull_secrets],
+        "nodeSelector": learner.node_selector,
+        "tolerations": learner.tolerations,
+        "affinity": learner.affinity,
+        "topologySpreadConstraints": learner.topology_spread_constraints,
+        "priorityClassName": learner.priority_class_name,
+        "runtimeClassName": learner.runtime_class_name,
+        "initContainers": prepare,
+    }
+    spec |= {key: value for key, value in optional.items() if value}
+    return {"metadata": metadata, "spec": spec}
+
+
+def _container(values: Values, release: Release, name: str, resources: Manifest, security: Manifest) -> Manifest:
+    return {
+        "name": name,
+        **_image(values),
+        "env": _env(values, release),
+        "resources": resources,
+        "securityContext": security,
+        "volumeMounts": _mounts(values),
+    }
+
+
+def _prepare(values: Values, release: Release) -> list[Manifest]:
+    """Steps before the learner; both keep what is there already."""
+    store, download = naming.store(values), values.model.download
+    steps: dict[str, list[str]] = {}
+    if download.repo:
+        folder = f"{store}/models/{download.repo.rsplit('/', 1)[-1]}"
+        steps["download-model"] = ["hf", "download", download.repo, "--revision", download.revision, "--local-dir", folder]
+    steps["prepare-data"] = ["golongrl", "data", "prepare", RECIPE_FILE, "--out", f"{store}/data"]
+    resources = _resources(values.learner.head.resources)
+    return [
+        {**_container(values, release, name, resources, _CONTAINER_SECURITY), "command": line}
+        for name, line in steps.items()
+    ]
+
+
+def _image(values: Values) -> Manifest:
+    image = values.learner.image
+    return {"image": naming.image(values, image), "imagePullPolicy": image.pull_policy}
+
+
+def _resources(resources: Resources, devices: dict[str, int] | None = None) -> Manifest:
+    parts = {"requests": {**resources.requests, **(devices or {})}, "limits": {**resources.limits, **(devices or {})}}
+    return {name: part for name, part in parts.items() if part}
+
+
+def _env_home() -> list[Manifest]:
+    return [_plain("HOME", "/tmp"), _plain("USER", "golongrl"), _plain("LOGNAME", "golongrl")]
+
+
+def _env(values: Values, release: Release) -> list[Manifest]:
+    store, secret = naming.store(values), naming.auth_secret(release, values)
+    env = [
+        *_env_home(),
+        _plain("GOLONGRL_RUN", naming.run(release, values)),
+        _plain("GOLONGRL_RECIPE", RECIPE_FILE),
+        _plain("GOLONGRL_DATA", f"{store}/data"),
+        _plain("GOLONGRL_WEIGHTS", f"{store}/weights"),
+        _plain("GOLONGRL_REDIS_URL", naming.redis_url(release, values)),
+        _secret("GOLONGRL_REDIS_PASSWORD", secret, "redis-password"),
+        _secret("GOLONGRL_ENGINE_API_KEY", secret, "engine-api-key"),
+        _secret("GOLONGRL_ENGINE_ADMIN_API_KEY", secret, "engine-admin-api-key"),
+        _plain("HF_HOME", f"{store}/hf"),
+        _plain("RAY_USAGE_STATS_ENABLED", "0"),
+    ]
+    if not values.learner.workers.gpus:
+        env += [_plain("OMP_NUM_THREADS", "1"), _plain("OMP_WAIT_POLICY", "passive")]
+    for name, source in {"HF_TOKEN": values.huggingface, "WANDB_API_KEY": values.wandb}.items():
+        if source.existing_secret:
+            env.append(_secret(name, source.existing_secret, source.key))
+    if values.network.socket_interface:
+        env += [_plain(f"{kind}_SOCKET_IFNAME", values.network.socket_interface) for kind in ("NCCL", "GLOO")]
+    env += [_plain(name, value) for name, value in sorted(values.network.nccl_env.items())]
+    return [*env, *values.learner.env]
+
+
+def _plain(name: str, value: str) -> Manifest:
+    return {"name": name, "value": value}
+
+
+def _secret(name: str, secret: str, key: str) -> Manifest:
+    return {"name": name, "valueFrom": {"secretKeyRef": {"name": secret, "key": key}}}
+
+
+def _has_models(values: Values) -> bool:
+    return bool(values.model.existing_claim or values.model.image_volume.reference)
+
+
+def _mounts(values: Values) -> list[Manifest]:
+    mounts: list[Manifest] = [
+        {"name": "recipe", "mountPath": "/etc/golongrl", "readOnly": True},
+        {"name": "store", "mountPath": "/store"},
+        {"name": "tmp", "mountPath": "/tmp"},
+        {"name": "shm", "mountPath": "/dev/shm"},
+    ]
+    if _has_models(values):
+        mounts.append({"name": "models", "mountPath": "/models", "readOnly": True})
+    return mounts
+
+
+def _volumes(values: Values, release: Release) -> list[Manifest]:
+    model = values.model
+    volumes: list[Manifest] = [
+        {"name": "recipe", "configMap": {"name": f"{naming.fullname(release, values)}-recipe"}},
+        {"name": "store", "persistentVolumeClaim": {"claimName": naming.claim(release, values)}},
+        {"name": "tmp", "emptyDir": {}},
+        {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": values.learner.shared_memory}},
+    ]
+    if model.existing_claim:
+        claim = {"claimName": model.existing_claim, "readOnly": True}
+        volumes.append({"name": "models", "persistentVolumeClaim": claim})
+    elif model.image_volume.reference:
+        image = {"reference": model.image_volume.reference, "pullPolicy": model.image_volume.pull_policy}
+        volumes.append({"name": "models", "image": image})
+    return volumes

@@ -1,0 +1,114 @@
+"""`kubectl apply`-able text: the RayJob of a recipe together with the ConfigMap that holds the recipe.
+
+Pure: recipe and values in, YAML out. The name of both objects ends in a hash of their content.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from golongrl import recipe as recipes
+from golongrl.manifests import naming
+from golongrl.manifests.learner import Manifest, rayjob
+from golongrl.manifests.load import load_values, merge
+from golongrl.manifests.naming import Release
+from golongrl.manifests.values import Values
+from golongrl.recipe import Recipe
+
+_HEADER = """\
+# {recipe} as a RayJob, for `kubectl apply -f` beside the release {release!r}:
+#   helm install {release} charts/golongrl{values} --set learner.enabled=false
+# The release brings Redis, the reward service, the rollout pool and the shared volume; this trains with them.
+# The cluster needs KubeRay 1.7 (its CRDs exceed what client-side apply can store: kubectl apply --server-side).
+"""
+
+
+def chart() -> Path:
+    """The chart's folder: inside the installed package, or in the working tree."""
+    packaged = Path(str(resources.files("golongrl.manifests") / "chart"))
+    return packaged if packaged.is_dir() else Path(__file__).parents[3] / "charts" / "golongrl"
+
+
+def preset(recipe: str) -> Path | None:
+    """The chart's values file for a packaged recipe, if it has one."""
+    path = chart() / f"values-{recipe}.yaml"
+    return path if path.is_file() else None
+
+
+def resolve(
+    name: str, files: Iterable[Path] = (), overrides: Iterable[str] = (), settings: Mapping[str, Any] | None = None
+) -> tuple[Recipe, Values]:
+    """The recipe `name` with what values files and `--set` change, and those values.
+
+    Without files the chart's preset for that recipe is used.
+
+    Raises:
+        ValuesError, RecipeError: a file, a key or a value is wrong.
+    """
+    files = list(files) or [path for path in [preset(name)] if path]
+    values = load_values(files, settings)
+    tree = merge(recipes.read_yaml(recipes.source(name)), values.recipe)
+    for item in overrides:
+        recipes.override(tree, item)
+    return recipes.parse(tree, origin=name), values
+
+
+def documents(recipe: Recipe, values: Values, release: Release) -> list[Manifest]:
+    """The ConfigMap with the recipe and the RayJob that reads it."""
+    text = recipes.dump(recipe)
+    draft = rayjob(recipe, values, release, suffix="0")
+    content = text + json.dumps(draft["spec"], sort_keys=True)
+    suffix = hashlib.sha256(content.encode()).hexdigest()[:8]
+    job = rayjob(recipe, values, release, suffix)
+    name = job["metadata"]["name"]
+    for template in _templates(job):
+        for volume in template["spec"]["volumes"]:
+            if volume["name"] == "recipe":
+                volume["configMap"]["name"] = name
+    config = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {
+            "name": name,
+            **({"namespace": release.namespace} if release.namespace else {}),
+            "labels": naming.component_labels(release, values, "learner", {}),
+        },
+        "data": {"recipe.yaml": text},
+    }
+    return [config, job]
+
+
+def rayjob_yaml(recipe: Recipe, values: Values, release: Release, preset_name: str | None = None) -> str:
+    """Both documents as YAML, under a header that says what else must run."""
+    header = _HEADER.format(
+        recipe=recipe.name,
+        release=release.name,
+        values=f" -f charts/golongrl/values-{preset_name}.yaml" if preset_name else "",
+    )
+    return header + "---\n" + yaml.dump_all(documents(recipe, values, release), Dumper=_Dumper, sort_keys=False)
+
+
+class _Dumper(yaml.SafeDumper):
+    """No anchors: the same security context in five places is five texts; multi-line text as a block."""
+
+    def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002 - the signature is PyYAML's
+        return True
+
+
+def _text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style="|" if "\n" in value else None)
+
+
+_Dumper.add_representer(str, _text)
+
+
+def _templates(job: Manifest) -> list[Manifest]:
+    cluster = job["spec"].get("rayClusterSpec")
+    if cluster is None:
+        return []
+    return [cluster["headGroupSpec"]["template"], *(group["template"] for group in cluster.get("workerGroupSpecs", []))]

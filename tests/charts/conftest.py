@@ -1,0 +1,22 @@
+"""Both helms as fixtures."""
+
+from pathlib import Path
+
+import pytest
+from support.helm import Helm, tool
+
+
+@pytest.fixture(params=["helm3", "helm4"])
+def helm(request: pytest.FixtureRequest) -> Helm:
+    return Helm(tool(request.param))
+
+
+@pytest.fixture
+def helm4() -> Helm:
+    """The newer helm, where both are known to render the same."""
+    return Helm(tool("helm4"))
+
+
+@pytest.fixture
+def promtool() -> Path:
+    return tool("promtool")

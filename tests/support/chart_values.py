@@ -1,0 +1,74 @@
+"""Sets of values to render: every switch that adds, removes or reshapes objects, alone and together."""
+
+from support.helm import CHART, Manifest
+
+SGLANG = {"rollout": {"engine": {"kind": "sglang", "tensorParallel": 8, "image": {"repository": "lmsysorg/sglang"}}}}
+GPU_LEARNER = {"recipe": {"learner": {"ranks": 16}}, "learner": {"workers": {"replicas": 2, "gpus": 8}}}
+MATRIX: dict[str, Manifest] = {
+    "defaults": {},
+    "no-policies": {"networkPolicy": {"enabled": False}, "tests": {"enabled": False}},
+    "everything-observed": {
+        "metrics": {"monitors": {"enabled": True}, "rules": {"enabled": True}, "dashboards": {"enabled": True}},
+        "rbac": {
+            "viewer": {
+                "create": True,
+                "subjects": [{"kind": "User", "name": "ann", "apiGroup": "rbac.authorization.k8s.io"}],
+            }
+        },
+    },
+    "autoscaled": {
+        "reward": {"autoscaling": {"enabled": True}},
+        "rollout": {"autoscaling": {"enabled": True, "prometheus": {"authenticationRef": "prom"}}},
+        "redis": {"pdb": {"enabled": True}},
+    },
+    "external-redis": {
+        "redis": {"external": {"host": "redis.example", "port": 6380, "tls": True, "cidrs": ["10.1.0.0/16"]}},
+        "auth": {"existingSecret": "mine"},
+        "storage": {"existingClaim": "shared", "folder": "run-7"},
+        "serviceAccount": {"create": False},
+    },
+    "one-node-gpus": {**SGLANG, **GPU_LEARNER},
+    "engines-over-nodes": {
+        **GPU_LEARNER,
+        "rollout": {**SGLANG["rollout"], "nodes": 2, "autoscaling": {"enabled": True}},
+        "network": {"socketInterface": "eth0", "ncclEnv": {"NCCL_IB_HCA": "mlx5"}, "rdma": {"enabled": True}},
+    },
+    "broadcast-weights": {"recipe": {"learner": {"weights": "broadcast"}}},
+    "learner-off": {"learner": {"enabled": False}},
+    "learner-job": {"learner": {"mode": "job", "activeDeadlineSeconds": 3600}},
+    "kueue": {**GPU_LEARNER, "learner": {**GPU_LEARNER["learner"], "gang": {"scheduler": "kueue", "queue": "q"}}},
+    "volcano": {"learner": {"gang": {"scheduler": "volcano", "queue": "q"}, "submissionMode": "SidecarMode"}},
+    "yunikorn": {"learner": {"gang": {"scheduler": "yunikorn", "queue": "q"}, "submissionMode": "HTTPMode"}},
+    "existing-cluster": {"learner": {"clusterSelector": "team-ray", "args": ["--verbose"]}},
+    "placed": {
+        name: {
+            "nodeSelector": {"pool": "a"},
+            "tolerations": [{"key": "gpu", "operator": "Exists"}],
+            "topologySpreadConstraints": [
+                {"maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "ScheduleAnyway"}
+            ],
+            "priorityClassName": "high",
+            "runtimeClassName": "nvidia",
+            "podLabels": {"team": "rl"},
+            "podAnnotations": {"note": "x"},
+            "env": [{"name": "EXTRA", "value": "1"}],
+        }
+        for name in ("redis", "reward", "rollout", "learner")
+    }
+    | {"global": {"imageRegistry": "mirror.example", "imagePullSecrets": ["pull"]}, "commonLabels": {"cost": "rl"}},
+    "hub-model": {
+        "recipe": {"model": {"path": "/store/models/Qwen3-4B"}},
+        "model": {"download": {"repo": "Qwen/Qwen3-4B"}, "existingClaim": "models"},
+        "huggingface": {"existingSecret": "hf"},
+        "wandb": {"existingSecret": "wandb", "key": "k"},
+        "learner": {"preRunningDeadlineSeconds": 600},
+    },
+    "model-in-image": {"model": {"imageVolume": {"reference": "registry.example/qwen3:1"}}},
+    "extras": {
+        "extraObjects": [
+            {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "{{ .Release.Name }}-x"}, "data": {"a": "b"}}
+        ]
+    },
+}
+# The paper's runs on 16 x 8 GPUs.
+PRESETS = tuple(sorted(path.name for path in CHART.glob("values-qwen3-*.yaml")))
