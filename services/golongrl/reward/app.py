@@ -187,14 +187,16 @@ async def _compute(request: Request, pool: WorkerPool, batch: Batch) -> Sequence
         raise RefusedError(429, problem, {"Retry-After": str(error.retry_after_s)}) from error
     except PoolNotReadyError as error:
         raise RefusedError(503, Problem(detail=f"not ready: {error}"), {"Retry-After": "1"}) from error
-    answers = asyncio.gather(*futures)
+    answered = asyncio.create_task(asyncio.wait(futures))
     gone = asyncio.create_task(_client_gone(request))
     try:
-        await asyncio.wait({answers, gone}, return_when=asyncio.FIRST_COMPLETED)
-        return answers.result() if answers.done() else None
+        either: set[asyncio.Task[Any]] = {answered, gone}
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        return [future.result() for future in futures] if answered.done() else None
     finally:
-        answers.cancel()
-        gone.cancel()
+        unneeded: list[asyncio.Future[Any]] = [answered, gone, *futures]
+        for future in unneeded:
+            future.cancel()
 
 
 async def _client_gone(request: Request) -> None:

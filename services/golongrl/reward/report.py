@@ -51,10 +51,14 @@ def _item(line: str, where: str, number: int) -> Item:
     if "response" not in row:
         raise BadFileError(f"{where}: no field `response`: add the text to score to each row")
     try:
-        return Item.model_validate(_as_item(row, number))
+        item = Item.model_validate(_as_item(row, number))
+        tasks.task_of(item.data_source, item.extra_info.get("reward_mode"))
     except ValidationError as error:
         first = error.errors()[0]
         raise BadFileError(f"{where}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+    except tasks.UnknownTask as error:
+        raise BadFileError(f"{where}: {error}") from error
+    return item
 
 
 def _as_item(row: Mapping[str, Any], number: int) -> dict[str, Any]:
@@ -66,7 +70,7 @@ def _as_item(row: Mapping[str, Any], number: int) -> dict[str, Any]:
 
 
 async def score_items(items: Sequence[Item], mode: Mode, config: RewardConfig) -> list[ScoreResult]:
-    """Score in worker processes here, without a service. Raises BadFileError: unknown task, item too large."""
+    """Score in worker processes here, without a service. Raises BadFileError where an item is too large."""
     try:
         batch = read_request(ScoreRequest(mode=mode, items=list(items)), config)
     except RefusedError as error:

@@ -10,6 +10,7 @@ frame from the worker says that it is warm.
 
 import ctypes
 import importlib
+import os
 import pickle
 import resource
 import signal
@@ -23,6 +24,7 @@ from typing import Any
 
 HEADER = struct.Struct(">I")
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_MOST_FDS = 1 << 20
 
 
 def frame(body: bytes) -> bytes:
@@ -33,6 +35,7 @@ def frame(body: bytes) -> bytes:
 def main(channel: socket.socket, score: Callable[..., Any], preload: Sequence[str], memory_bytes: int) -> None:
     """Answer items until the other end closes. `preload` names modules whose import makes the metrics warm."""
     _become_expendable(memory_bytes)
+    _close_all_but(channel.fileno())
     for module in preload:
         importlib.import_module(module)
     channel.sendall(frame(b""))
@@ -40,6 +43,13 @@ def main(channel: socket.socket, score: Callable[..., Any], preload: Sequence[st
         while len(header := stream.read(HEADER.size)) == HEADER.size:
             arguments = pickle.loads(stream.read(HEADER.unpack(header)[0]))
             channel.sendall(frame(pickle.dumps(score(*arguments))))
+
+
+def _close_all_but(channel: int) -> None:
+    """A worker inherits the pipe that keeps the fork server alive, and would so outlive a service that was killed."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    os.closerange(3, channel)
+    os.closerange(channel + 1, min(most, _MOST_FDS) if most != resource.RLIM_INFINITY else _MOST_FDS)
 
 
 def _become_expendable(memory_bytes: int) -> None:
@@ -50,7 +60,8 @@ def _become_expendable(memory_bytes: int) -> None:
     if memory_bytes:
         resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     if sys.platform == "linux":
-        # A worker that hangs would not notice that the service is gone; the kernel tells it.
+        # A worker that hangs would not notice that the service is gone: the fork server then ends, and this is how the
+        # kernel passes it on.
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         # Where memory runs out all the same, the kernel should take a worker and not the service.
         with suppress(OSError):

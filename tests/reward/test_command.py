@@ -1,0 +1,152 @@
+"""`golongrl reward`: the task table, scoring a file, errors in one line, and a server that stops cleanly."""
+
+import asyncio
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+from scoring_items import ServerFactory, item
+from typer.testing import CliRunner
+
+from golongrl.reward.command import app
+from golongrl.reward.report import histogram
+from golongrl.tasks import TASKS
+
+runner = CliRunner(env={"COLUMNS": "300"})
+
+
+def write(path: Path, *rows: object) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def test_the_table_names_every_type_and_sub_task() -> None:
+    shown = runner.invoke(app, ["tasks"])
+    assert shown.exit_code == 0
+    for task in TASKS:
+        assert task.type in shown.stdout
+        assert task.metric in shown.stdout
+        assert all(subtask in shown.stdout for subtask in task.subtasks)
+
+
+def test_a_file_of_items_and_of_dataset_rows(tmp_path: Path) -> None:
+    label = {"doc_ids": ["b", "a"], "golden_label": "", "summary": "English"}
+    row = {
+        "data_source": "longbench_pro",
+        "prompt": [{"role": "user", "content": "?"}],
+        "ability": "x",
+        "reward_model": {"ground_truth": label},
+        "extra_info": {"reward_mode": "T5.1 Full-Sentence Citation Alignment"},
+        "response": "<think>hm</think>[Answer]\na\nb",
+    }
+    unscorable = item("<think>hm</think>42", ground_truth={"golden_label": 5})
+    file = write(tmp_path / "in.jsonl", item("<think>hm</think>42"), item("<think>hm</think>41"), unscorable, row)
+    out = tmp_path / "out.jsonl"
+    done = runner.invoke(app, ["score", str(file), "--mode", "strict", "--workers", "1", "--out", str(out)])
+    assert done.exit_code == 0, done.output
+    lines = {tuple(cell.strip() for cell in line.split("│")[1:8]) for line in done.stdout.splitlines() if "│ T" in line}
+    assert ("T1", "EM", "3", "2", "0.5000", "0.5000", "█········█") in lines
+    assert ("T3", "F1", "1", "1", "1.0000", "0.0000", "·········█") in lines
+    assert "golden_label must be a string" in done.stdout
+    results = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
+    assert [r["score"] for r in results] == [1.0, 0.0, None, 1.0]
+
+
+BAD_FILES = [
+    (b"", "no items"),
+    (b"[]\n", ":1: expected an object"),
+    (b'{"data_source": "EM"}\n', ":1: no field `response`"),
+    (b'\n{"response": "r"}\n', ":2: data_source"),
+    (b"{\n", ":1: not valid JSON"),
+    (b'{"data_source": "no_such", "response": "r", "ground_truth": {}}\n', ":1: unknown data_source 'no_such'"),
+]
+
+
+@pytest.mark.parametrize(("content", "message"), BAD_FILES)
+def test_a_bad_file_is_one_line_and_exit_1(tmp_path: Path, content: bytes, message: str) -> None:
+    file = tmp_path / "bad.jsonl"
+    file.write_bytes(content)
+    failed = runner.invoke(app, ["score", str(file)])
+    assert failed.exit_code == 1
+    assert failed.stderr.startswith("error: ")
+    assert failed.stderr.count("\n") == 1
+    assert str(file) in failed.stderr
+    assert message in failed.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["score", "no/such/file"], 1),
+        (["score"], 2),
+        (["nonsense"], 2),
+        (["serve", "--port", "0"], 2),
+        (["serve", "--deadline", "0"], 2),
+        (["serve", "--max-queued", "1"], 2),
+    ],
+)
+def test_exit_codes(arguments: list[str], code: int) -> None:
+    failed = runner.invoke(app, arguments)
+    assert failed.exit_code == code
+    assert "rror" in failed.stderr
+
+
+@pytest.mark.parametrize("arguments", [[], ["serve"], ["tasks"], ["score"]])
+def test_every_help_has_an_example(arguments: list[str]) -> None:
+    assert "Example: golongrl reward" in runner.invoke(app, [*arguments, "--help"]).stdout
+
+
+def test_histogram() -> None:
+    assert histogram([]) == "··········"
+    assert histogram([0.0, 1.0, 1.0]) == "▄········█"
+
+
+async def test_sigterm_finishes_what_was_accepted_then_exits_0(serve: ServerFactory) -> None:
+    """The signal goes to the whole group, as a shell or an init without manners sends it."""
+    script = Path(__file__).parent / "serve_misbehaving.py"
+    served = serve(str(script), "{port}", "2", "5")
+    tree = psutil.Process(served.process.pid).children(recursive=True)
+    async with httpx.AsyncClient(timeout=30) as http:
+        slow = asyncio.create_task(
+            http.post(f"{served.url}/v1/score", json={"items": [item("SLEEP:0.5")] * 6 + [item("HANG")]})
+        )
+        async with asyncio.timeout(20):
+            while "golongrl_reward_in_flight 2.0" not in (await http.get(f"{served.url}/metrics")).text:
+                await asyncio.sleep(0.02)
+        for process in (psutil.Process(served.process.pid), *tree):
+            process.send_signal(signal.SIGTERM)
+        results = (await slow).json()["results"]
+        assert [r["status"] for r in results] == ["scored"] * 6 + ["unscored"]
+    assert await asyncio.to_thread(served.process.wait, 30) == 0
+    gone, alive = psutil.wait_procs(tree, timeout=10)
+    assert not alive
+    assert gone
+
+
+def test_workers_do_not_outlive_a_killed_service(serve: ServerFactory) -> None:
+    script = Path(__file__).parent / "serve_misbehaving.py"
+    served = serve(str(script), "{port}", "2", "100")
+    tree = psutil.Process(served.process.pid).children(recursive=True)
+    assert len(tree) >= 3  # the fork server and two workers
+    with pytest.raises(httpx.TransportError), httpx.Client(timeout=0.5) as http:
+        http.post(f"{served.url}/v1/score", json={"items": [item("HANG_IN_C")] * 2})
+    served.process.kill()
+    _, alive = psutil.wait_procs(tree, timeout=10)
+    assert not alive
+
+
+def test_neither_service_nor_client_loads_torch_or_the_other() -> None:
+    program = """
+import sys
+import golongrl.reward.client
+assert not {"fastapi", "uvicorn", "math_verify", "sympy"} & set(sys.modules), "the client needs httpx alone"
+import golongrl.reward.app, golongrl.reward.preload
+assert "sympy" in sys.modules  # the metrics really ran
+assert not {"torch", "transformers"} & set(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
