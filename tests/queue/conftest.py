@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from support.groups import group_for
 
 from golongrl.queue import Batch, Group, Lease, QueueSettings, SampleQueue, Wait, WeightsRef
+from support.groups import group_for
 
 SETTINGS = QueueSettings(groups_per_step=2, max_staleness=1, lease_s=60, stall_s=300, manual_clock=True)
 

@@ -1,9 +1,9 @@
 """The rules of the run protocol (golongrl/queue/README.md), one by one, on a real server."""
 
 import pytest
-from support.groups import group_for
 
 from golongrl.queue import Fenced, NotSetUp, OutOfOrder, SampleQueue, SettingsMismatch, Stopped, SubmitOutcome
+from support.groups import group_for
 
 from .conftest import Play
 

@@ -21,7 +21,7 @@ def free_port() -> int:
 @pytest.fixture(scope="session")
 def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """URL of a Valkey server with an append-only file. Shared: use keys of your own run only."""
-    server = EmbeddedServer(free_port(), tmp_path_factory.mktemp("redis"))
+    server = EmbeddedServer(free_port(), tmp_path_factory.mktemp("redis"), appendfsync="always")
     asyncio.run(server.start())
     yield server.url
     asyncio.run(server.stop())

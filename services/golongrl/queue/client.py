@@ -152,12 +152,17 @@ class SampleQueue:
     async def take(self, fence: str, step: int) -> Batch | Wait | Stopped:
         """The batch of `step`, the same however often asked. Steps are taken in sequence (prefetching is fine).
         Raises Fenced, OutOfOrder."""
-        answer = await self._run("take", {"fence": fence, "step": step}, durable=True)
+        args = {"fence": fence, "step": step}
+        answer = await self._run("take", args)
+        if answer["s"] == "batch":
+            # Waiting costs no disk flush; a batch counts once its repeat is on disk (a restart may have lost the first).
+            again = await self._run("take", args, durable=True)
+            answer = {**again, "replayed": answer["replayed"]} if again["s"] == "batch" else again
         self._check(answer, f"take({step})")
         if answer["s"] != "batch":
             return answers.not_taken(answer, step)
         groups = await self._bodies(answer["uids"], step)
-        return Batch(step, groups, bool(answer["replayed"]), bool(answer["without_tasks"]))
+        return Batch(step, groups, answer["replayed"], bool(answer["without_tasks"]))
 
     async def finish(self, fence: str, step: int) -> None:
         """The optimizer step is done and its weights are durable: v = step. A repeat does nothing.

@@ -1,6 +1,7 @@
--- Weights never go back. At eta = 0 a group of another lineage is off-policy, so it is redone.
-local function redo_other_lineages(lineage)
-  for step = S.v + 1, S.taken do
+-- Weights never go back. At eta = 0 a group of another lineage is off-policy, so it is redone. Batches up to the new
+-- version stay: they are what it was trained on.
+local function redo_other_lineages(version, lineage)
+  for step = version + 1, S.taken do
     for _, uid in ipairs(call('LRANGE', 'batch:' .. step, 0, -1)) do
       local group = get(uid)
       group.state, group.step = 'ready', nil
@@ -10,7 +11,7 @@ local function redo_other_lineages(lineage)
     call('DEL', 'batch:' .. step)
     call('HDEL', 'without_tasks', step)
   end
-  set('taken', S.v)
+  set('taken', math.min(S.taken, version))
   for _, place in ipairs({ 'leased', 'ready' }) do
     for _, uid in ipairs(call('ZRANGE', place, 0, -1)) do
       local group = get(uid)
@@ -34,7 +35,7 @@ if current and new.version < current.version then
   return answer({ s = 'ok', weights = current })
 end
 if current and S.eta == 0 and current.lineage ~= new.lineage then
-  redo_other_lineages(new.lineage)
+  redo_other_lineages(new.version, new.lineage)
 end
 call('SET', 'weights', cmsgpack.pack(new))
 return answer({ s = 'ok', weights = new })

@@ -272,7 +272,7 @@ local function try_to_seal()
     return wait('groups', blocking)
   end
   local without_tasks = false
-  if not last and S.min_per_task > 1 then
+  if not last and S.min_per_task > 1 and S.min_per_task <= S.B then
     chosen, without_tasks = prefer_tasks(chosen, ready, leased, size, acceptable)
     if not chosen then
       return wait('tasks', leased[1])
@@ -289,12 +289,12 @@ local function try_to_seal()
   return batch(args.step, false)
 end
 
-touch()
 if fenced() then
   return answer({ s = 'fenced' })
 end
 sweep(now())
 if args.step <= S.taken and args.step > S.committed then
+  touch()
   return batch(args.step, true)
 end
 if args.step ~= S.taken + 1 then

@@ -1,0 +1,177 @@
+"""One chaotic run: a real server, workers and a learner as processes, and a seeded hand that hurts them.
+
+What is seeded is the schedule of blows; what they hit is the operating system's business, so a seed that finds something
+is run again many times.
+"""
+
+import asyncio
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import redis
+
+from golongrl.queue.embedded import EmbeddedServer
+from support import queue_picture
+from support.redis_server import free_port
+
+from .proxy import Proxy
+
+ACTORS = Path(__file__).with_name("actors.py")
+# Long enough for the slowest machine to finish once the blows have stopped.
+CALM_S = 120.0
+
+
+@dataclass
+class Actor:
+    """A process that is started again whenever it is gone, as Kubernetes would."""
+
+    command: list[str]
+    log: Path
+    process: "subprocess.Popen[bytes] | None" = None
+    ended: bool = False
+
+    def start(self) -> None:
+        with self.log.open("ab") as output:
+            self.process = subprocess.Popen(self.command, stdout=output, stderr=output)
+
+    def tend(self) -> None:
+        """Restart after a failure; a process that ended by itself is done."""
+        if self.process is not None and self.process.poll() is not None and not self.ended:
+            if self.process.returncode == 0:
+                self.ended = True
+            else:
+                self.start()
+
+    def signal(self, number: signal.Signals) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.process.send_signal(number)
+
+    def end(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+
+
+@dataclass
+class Storm:
+    """`blows_s` seconds of blows, then calm until the run is over."""
+
+    seed: int
+    folder: Path
+    blows_s: float
+    rows: int
+    eta: int = 1
+    order: str = "lease"
+    epochs: int = 1
+    workers: int = 3
+    blows: Counter[str] = field(default_factory=Counter)
+
+    async def rage(self) -> None:
+        """Run it all; raises AssertionError when it does not come to its end. Then call `verify`."""
+        plan = {"rows": self.rows, "epochs": self.epochs, "eta": self.eta, "order": self.order}
+        (self.folder / "plan.json").write_text(json.dumps(plan))
+        chance = random.Random(self.seed)
+        self.server = EmbeddedServer(free_port(), self.folder / "redis")
+        proxies = [Proxy(free_port(), self.server.port) for _ in range(self.workers + 1)]
+        async with self.server, proxies[0], _entered(proxies[1:]):
+            learner = self._actor("learner", "l", proxies[0])
+            workers = [self._actor("worker", f"w{i}", proxy) for i, proxy in enumerate(proxies[1:])]
+            actors = [learner, *workers]
+            try:
+                for actor in actors:
+                    actor.start()
+                until = time.monotonic() + self.blows_s
+                while time.monotonic() < until and not (self.folder / "done").exists():
+                    await asyncio.sleep(chance.uniform(0.05, 0.4))
+                    await self._blow(chance, actors, proxies)
+                    for actor in actors:
+                        actor.tend()
+                await self._calm(actors)
+            finally:
+                for actor in actors:
+                    actor.end()
+            self.verify()
+
+    def _actor(self, role: str, name: str, proxy: Proxy) -> Actor:
+        command = [sys.executable, str(ACTORS), role, proxy.url, "chaos", str(self.folder), name]
+        return Actor(command, self.folder / f"{name}.log")
+
+    async def _blow(self, chance: random.Random, actors: list[Actor], proxies: list[Proxy]) -> None:
+        index = chance.randrange(len(actors))
+        kind = chance.choices(["kill", "stop", "cut", "second learner", "server"], [4, 4, 6, 1, 2])[0]
+        self.blows[kind] += 1
+        match kind:
+            case "kill":
+                actors[index].signal(signal.SIGKILL)
+                if actors[index].process is not None:
+                    await asyncio.to_thread(actors[index].process.wait)  # type: ignore[union-attr]
+            case "stop":
+                actors[index].signal(signal.SIGSTOP)
+                await asyncio.sleep(chance.choice([0.2, 1.0]))
+                actors[index].signal(signal.SIGCONT)
+            case "cut":
+                proxies[index].cut()
+            case "second learner":
+                # As a replacement started too early: the old one is fenced, ends, and this one goes on.
+                actors[0].signal(signal.SIGSTOP)
+                old = actors[0].process
+                actors[0].start()
+                await asyncio.sleep(chance.uniform(0.5, 1.5))
+                if old is not None:
+                    old.send_signal(signal.SIGCONT)
+                    self._old_learners.append(old)
+            case _:
+                await self.server.kill()
+                await asyncio.sleep(chance.uniform(0, 0.3))
+                await self.server.start()
+
+    _old_learners: list["subprocess.Popen[bytes]"] = field(default_factory=list)
+
+    async def _calm(self, actors: list[Actor]) -> None:
+        until = time.monotonic() + CALM_S
+        while not (self.folder / "done").exists():
+            for actor in actors:
+                actor.tend()
+            assert time.monotonic() < until, f"seed {self.seed}: the run did not end; logs in {self.folder}"
+            await asyncio.sleep(0.1)
+        for old in self._old_learners:
+            old.wait(CALM_S)
+
+    def verify(self) -> None:
+        """Every row trained or rejected once, in batches that never changed, none too stale; nothing left over."""
+        with redis.Redis.from_url(self.server.url) as client:
+            picture = queue_picture.read(client, "chaos")
+        queue_picture.check(picture)
+        assert not picture.groups, "a lease or group is left over"
+        assert set(picture.outcome.values()) <= {"T", "R"}
+        batches: dict[int, list[str]] = {}
+        for line in (self.folder / "journal.jsonl").read_text().splitlines():
+            record = json.loads(line)
+            uids = batches.setdefault(record["step"], record["uids"])
+            assert uids == record["uids"], f"batch {record['step']} changed"
+            assert record["step"] - 1 - min(record["lowest"]) <= self.eta, f"batch {record['step']} is too stale"
+        trained = Counter(uid for uids in batches.values() for uid in uids)
+        assert set(trained.values()) == {1}, "a row was trained twice"
+        assert set(trained) == {uid for uid, mark in picture.outcome.items() if mark == "T"}
+
+
+class _entered:  # noqa: N801 - reads as a word in `async with`
+    """Several proxies as one context."""
+
+    def __init__(self, proxies: list[Proxy]) -> None:
+        self.proxies = proxies
+
+    async def __aenter__(self) -> None:
+        for proxy in self.proxies:
+            await proxy.__aenter__()
+
+    async def __aexit__(self, *_: object) -> None:
+        for proxy in self.proxies:
+            await proxy.__aexit__()

@@ -1,0 +1,39 @@
+"""Whatever is killed, stopped or cut off, and however often: every row ends once, and no batch is too stale."""
+
+import os
+import random
+import time
+from pathlib import Path
+
+import pytest
+
+from .storm import Storm
+
+
+async def test_short_storm(tmp_path: Path) -> None:
+    storm = Storm(seed=7, folder=tmp_path, blows_s=10, rows=300)
+    await storm.rage()
+    assert sum(storm.blows.values()) >= 5
+
+
+@pytest.mark.full
+@pytest.mark.timeout(0)
+async def test_soak(tmp_path: Path) -> None:
+    """GOLONGRL_SOAK_S seconds (default ten minutes) of storms with seeds from GOLONGRL_SOAK_SEED on."""
+    until = time.monotonic() + float(os.environ.get("GOLONGRL_SOAK_S", "600"))
+    seed = int(os.environ.get("GOLONGRL_SOAK_SEED", str(random.randrange(1 << 30))))
+    while time.monotonic() < until:
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        storm = Storm(
+            seed=seed,
+            folder=folder,
+            blows_s=40,
+            rows=2000,
+            eta=(0, 1, 2, 4)[seed % 4],
+            order=("lease", "ready")[seed // 4 % 2],
+        )
+        began = time.monotonic()
+        await storm.rage()
+        print(f"seed {seed} eta {storm.eta} order {storm.order}: {dict(storm.blows)} {time.monotonic() - began:.0f} s")
+        seed += 1

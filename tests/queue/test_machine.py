@@ -1,0 +1,491 @@
+"""A stateful model drives the real scripts on a real server: crashes, lost replies, expiries, engine restarts, several
+learners and a server that lost what it never confirmed, in any order. The invariants hold after every move, and
+whatever has happened, the run can still be brought to its end with every row trained or rejected once."""
+
+import asyncio
+import secrets
+from collections import Counter
+from collections.abc import Coroutine, Iterator
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import numpy as np
+import pytest
+import redis
+import redis.asyncio as aioredis
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
+
+from golongrl.queue import (
+    Batch,
+    Fenced,
+    Lease,
+    QueueSettings,
+    RejectReason,
+    SampleQueue,
+    Stopped,
+    SubmitOutcome,
+    Wait,
+    WeightsRef,
+)
+from golongrl.queue.connection import Connection, Patience
+from golongrl.queue.embedded import EmbeddedServer
+from support import queue_picture
+from support.groups import group_for
+from support.redis_server import free_port
+
+T = TypeVar("T")
+LEASE_S, STALL_S = 10.0, 25.0
+pick = st.integers(0, 11)
+
+
+@dataclass
+class Server:
+    """One event loop and one client for all examples: connecting a thousand times would be most of the test."""
+
+    url: str
+    runner: asyncio.Runner = field(default_factory=asyncio.Runner)
+    raw: "redis.Redis[bytes]" = field(init=False)
+    client: "aioredis.Redis" = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.raw = redis.Redis.from_url(self.url)
+        self.client = aioredis.Redis.from_url(self.url)
+
+    def queue(self, run: str, incarnation: str | None = None) -> SampleQueue:
+        return SampleQueue(Connection(self.client, run, Patience(total_s=5)), run, incarnation)
+
+    def keys(self, run: str) -> list[bytes]:
+        return list(self.raw.keys(f"golongrl:{{{run}}}:*"))
+
+    def snapshot(self, run: str) -> dict[bytes, bytes]:
+        keys = self.keys(run)
+        pipe = self.raw.pipeline(transaction=True)
+        for key in keys:
+            pipe.dump(key)
+        return dict(zip(keys, pipe.execute(), strict=True))
+
+    def restore(self, run: str, snapshot: dict[bytes, bytes]) -> None:
+        pipe = self.raw.pipeline(transaction=True)
+        pipe.delete(*self.keys(run))
+        for key, value in snapshot.items():
+            pipe.restore(key, 0, value)
+        pipe.execute()
+
+
+@dataclass
+class Worker:
+    """A rollout worker and its engine."""
+
+    name: str
+    queue: SampleQueue
+    version: int = 0
+    lineage: str = "l0"
+    held: list[Lease] = field(default_factory=list)
+    unanswered: str | None = None
+
+
+@dataclass
+class Learner:
+    """A learner process: what it knows, which may be out of date."""
+
+    fence: str
+    lineage: str
+    done: int
+    taken: int
+
+
+# Every move, as often as it stands here: work most of all, or disturbances would meet an empty queue.
+MOVES = [
+    *["worker_works"] * 7,
+    *["learner_works"] * 7,
+    *["lease", "submit"] * 3,
+    *["engine_adopts", "time_passes", "renew", "learner_checkpoints", "learner_takes", "learner_trains"] * 2,
+    *["remember", "server_loses_its_last_second", "reject_or_release", "worker_crashes", "engine_restarts"],
+    *["ghost_acts", "learner_attaches"],
+]
+
+
+class QueueMachine(RuleBasedStateMachine):
+    server: Server
+    seen: Counter[str]
+
+    def saw(self, what: str) -> None:
+        self.seen[what] += 1
+
+    def run_(self, call: Coroutine[Any, Any, T]) -> T:
+        return self.server.runner.run(call)
+
+    @initialize(
+        size=st.sampled_from([2, 1, 3]),
+        eta=st.sampled_from([1, 0, 2, 4]),
+        order=st.sampled_from(["lease", "ready"]),
+        minimum=st.sampled_from([1, 1, 2]),
+        rows=st.sampled_from([24, 12, 5, 1]),
+        epochs=st.integers(1, 2),
+        max_bytes=st.sampled_from([1 << 30, 1 << 30, 1500]),
+    )
+    def begin(self, size: int, eta: int, order: Any, minimum: int, rows: int, epochs: int, max_bytes: int) -> None:
+        self.name = f"machine-{secrets.token_hex(4)}"
+        self.eta = eta
+        self.learner_queue = self.server.queue(self.name)
+        self.promises = QueueSettings(
+            size, eta, order, minimum, max_bytes, LEASE_S, STALL_S, max_gen_batches=1000, manual_clock=True
+        )
+        self.rows = [np.arange(rows, dtype=np.int32)] * epochs
+        self.tasks = [("a", "b", "a", "c")[row % 4] for row in range(rows)]
+        self.run_(self.learner_queue.setup(self.promises, self.rows, self.tasks))
+        self.workers = [Worker(f"w{index}", self.server.queue(self.name, f"w{index}-0")) for index in range(3)]
+        self.born = 0
+        self.ghosts: list[tuple[str, Lease]] = []
+        self.learners: list[Learner] = []
+        self.checkpoint = 0
+        self.batches: dict[int, list[str]] = {}
+        self.version = 0
+        self.snapshots: list[dict[bytes, bytes]] = []
+        self.confirmed()
+        self.learner_attaches(9)
+
+    @rule(kind=st.sampled_from(MOVES), a=pick, b=pick, c=pick)
+    def move(self, kind: str, a: int, b: int, c: int) -> None:
+        """One rule for all moves: their weights decide how deep a run gets, and no kind is ever left out of one."""
+        self.saw(kind)
+        getattr(self, kind)(a, b, c)
+
+    # -- what survives a crash of the server ----------------------------------------------------------------------
+
+    def confirmed(self) -> None:
+        """The caller was told that all up to here is on disk: no rollback goes behind it."""
+        self.snapshots = [self.server.snapshot(self.name)]
+
+    def remember(self, *_: int) -> None:
+        self.snapshots.append(self.server.snapshot(self.name))
+
+    def server_loses_its_last_second(self, which: int, *_: int) -> None:
+        chosen = which % len(self.snapshots)
+        self.server.restore(self.name, self.snapshots[chosen])
+        self.snapshots = self.snapshots[: chosen + 1]
+
+    def time_passes(self, how: int, *_: int) -> None:
+        self.run_(self.learner_queue.advance((1.0, LEASE_S / 2, LEASE_S, STALL_S)[how % 4]))
+
+    # -- workers ---------------------------------------------------------------------------------------------------
+
+    def lease(self, which: int, luck: int, *_: int) -> None:
+        reply_lost = luck < 3
+        worker = self.workers[which % 3]
+        request = worker.unanswered or secrets.token_hex(8)
+        answer = self.run_(worker.queue.lease(worker.name, worker.version, request_id=request, lineage=worker.lineage))
+        worker.unanswered = request if reply_lost else None
+        if isinstance(answer, Lease) and not reply_lost:
+            held = [lease.token for lease in worker.held]
+            assert answer.token not in held
+            worker.held.append(answer)
+
+    def worker_works(self, which: int, groups: int, luck: int) -> None:
+        """Healthy work, so that runs get deep: most moves below only disturb."""
+        worker = self.workers[which % 3]
+        if luck > 3:
+            self.adopt(worker)
+        for _ in range(groups):
+            answer = self.run_(worker.queue.lease(worker.name, worker.version, lineage=worker.lineage))
+            if not isinstance(answer, Lease):
+                self.saw(f"refused: {answer.reason}")
+                return
+            self.saw(f"submitted: {self.run_(worker.queue.submit(answer, group_for(answer)))}")
+
+    def learner_works(self, steps: int, *_: int) -> None:
+        if not self.learners:
+            return
+        learner = self.learners[-1]
+        for _ in range(1 + steps % 3):
+            self.learner_takes(len(self.learners) - 1, 9, 0)
+            if learner in self.learners:
+                self.learner_trains(len(self.learners) - 1, 9)
+
+    def renew(self, which: int, progress: int, *_: int) -> None:
+        worker = self.workers[which % 3]
+        kept = self.run_(worker.queue.renew(worker.name, {lease.token: progress for lease in worker.held}))
+        worker.held = [lease for lease in worker.held if kept[lease.token]]
+
+    def submit(self, which: int, lease: int, luck: int) -> None:
+        restarted, reply_lost = luck % 4 == 0, luck > 8
+        worker = self.workers[which % 3]
+        if worker.held:
+            chosen = worker.held[lease % len(worker.held)]
+            version = max(0, chosen.engine_version - 1) if restarted else None
+            outcome = self.run_(worker.queue.submit(chosen, group_for(chosen, version)))
+            self.saw(f"submitted: {outcome}")
+            if restarted and chosen.engine_version > 0:
+                assert outcome is not SubmitOutcome.ACCEPTED
+            if reply_lost:
+                self.ghosts.append((worker.name, chosen))
+            worker.held.remove(chosen)
+
+    def reject_or_release(self, which: int, lease: int, luck: int) -> None:
+        reject = luck < 6
+        worker = self.workers[which % 3]
+        if worker.held:
+            chosen = worker.held.pop(lease % len(worker.held))
+            if reject:
+                self.run_(worker.queue.reject(chosen, RejectReason.ALL_EQUAL))
+            else:
+                self.run_(worker.queue.release(chosen, "shutdown"))
+            self.ghosts.append((worker.name, chosen))
+
+    def worker_crashes(self, which: int, *_: int) -> None:
+        worker = self.workers[which % 3]
+        self.born += 1
+        self.ghosts += [(worker.name, lease) for lease in worker.held]
+        fresh = self.server.queue(self.name, f"{worker.name}-{self.born}")
+        self.workers[which % 3] = Worker(worker.name, fresh)
+
+    def engine_restarts(self, which: int, *_: int) -> None:
+        worker = self.workers[which % 3]
+        worker.version, worker.lineage = 0, "l0"
+
+    def engine_adopts(self, which: int, *_: int) -> None:
+        self.adopt(self.workers[which % 3])
+
+    def adopt(self, worker: Worker) -> None:
+        weights = self.run_(worker.queue.weights())
+        if weights and weights.version >= worker.version:
+            worker.version, worker.lineage = weights.version, weights.lineage
+
+    def ghost_acts(self, which: int, how: int, *_: int) -> None:
+        """A delayed or repeated message of a lease that its owner thinks is over."""
+        if not self.ghosts:
+            return
+        act = ("submit", "reject", "release", "renew")[how % 4]
+        name, lease = self.ghosts[which % len(self.ghosts)]
+        queue = self.workers[0].queue
+        match act:
+            case "submit":
+                self.run_(queue.submit(lease, group_for(lease)))
+            case "reject":
+                self.run_(queue.reject(lease, RejectReason.OVERLONG))
+            case "release":
+                self.run_(queue.release(lease, "late"))
+            case _:
+                self.run_(queue.renew(name, {lease.token: 9}))
+
+    # -- learners --------------------------------------------------------------------------------------------------
+
+    def learner_attaches(self, luck: int, *_: int) -> None:
+        new_lineage = luck < 4
+        weights = self.run_(self.learner_queue.weights())
+        attached = self.run_(self.learner_queue.attach(self.checkpoint))
+        assert attached.version >= self.version
+        self.version = attached.version
+        lineage = f"l{secrets.token_hex(3)}" if new_lineage else weights.lineage if weights else "l0"
+        self.learners = [
+            *self.learners[-1:],
+            Learner(attached.token, lineage, self.checkpoint, self.checkpoint),
+        ]
+        self.confirmed()
+
+    def learner_takes(self, which: int, luck: int, prefetch: int) -> None:
+        if not self.learners:
+            return
+        reply_lost = luck < 4
+        learner = self.learners[which % len(self.learners)]
+        if learner.taken - learner.done > int(prefetch > 6):
+            return
+        step = learner.taken + 1
+        if reply_lost:
+            # The script ran, nobody waited for the disk, nobody was told.
+            self.raw_call("take", learner, step)
+            return
+        try:
+            answer = self.run_(self.learner_queue.take(learner.fence, step))
+        except Fenced:
+            self.learners.remove(learner)
+            return
+        self.saw(f"take: {answer.reason if isinstance(answer, Wait | Stopped) else 'batch'}")
+        if isinstance(answer, Batch):
+            uids = [group.uid for group in answer.groups]
+            assert self.batches.setdefault(step, uids) == uids, f"batch {step} changed"
+            learner.taken = step
+            self.confirmed()
+
+    def raw_call(self, name: str, learner: Learner, step: int) -> None:
+        queue = self.server.queue(self.name)
+        self.run_(queue._connection.run(name, {"fence": learner.fence, "step": step}))
+
+    def learner_trains(self, which: int, luck: int, *_: int) -> None:
+        if not self.learners:
+            return
+        reply_lost = luck < 4
+        learner = self.learners[which % len(self.learners)]
+        if learner.taken == learner.done:
+            return
+        step = learner.done + 1
+        try:
+            if step > self.version or self.version == step:
+                self.announce(learner, step)
+            if reply_lost:
+                self.raw_call("finish", learner, step)
+                return
+            self.run_(self.learner_queue.finish(learner.fence, step))
+        except Fenced:
+            self.learners.remove(learner)
+            return
+        self.version = max(self.version, step)
+        learner.done = step
+        self.confirmed()
+
+    def announce(self, learner: Learner, version: int) -> None:
+        before = self.run_(self.learner_queue.weights())
+        wanted = WeightsRef(version, "path", learner.lineage, "sum")
+        now = self.run_(self.learner_queue.announce(learner.fence, wanted))
+        assert before is None or now.version >= before.version
+        if self.eta == 0 and before and now == wanted and before.lineage != now.lineage:
+            # Batches from here on are dissolved; a prefetched one is taken again.
+            self.batches = {step: uids for step, uids in self.batches.items() if step <= version}
+            for other in self.learners:
+                other.taken = max(other.done, min(other.taken, version))
+        self.confirmed()
+
+    def learner_checkpoints(self, which: int, luck: int, *_: int) -> None:
+        if not self.learners:
+            return
+        commit = luck > 3
+        learner = self.learners[which % len(self.learners)]
+        self.checkpoint = max(self.checkpoint, learner.done)
+        if commit:
+            try:
+                self.run_(self.learner_queue.commit(learner.fence, self.checkpoint))
+            except Fenced:
+                self.learners.remove(learner)
+                return
+            self.confirmed()
+
+    # -- what must hold --------------------------------------------------------------------------------------------
+
+    @invariant()
+    def holds(self) -> None:
+        if hasattr(self, "name"):
+            self.check()
+
+    def check(self) -> None:
+        picture = queue_picture.read(self.server.raw, self.name)
+        queue_picture.check(picture)
+        if any(group["given_up"] >= 2 for group in picture.groups.values()):
+            self.saw("a row given up twice")
+        assert picture.state["v"] >= self.version, "v decreased"
+        for step, uids in self.batches.items():
+            if step > picture.state["committed"]:
+                assert picture.batches[step] == uids
+            else:
+                assert all(picture.outcome[uid] == "T" for uid in uids)
+        trained = [uid for uids in self.batches.values() for uid in uids]
+        assert len(set(trained)) == len(trained), "a row was trained twice"
+
+    def teardown(self) -> None:
+        if hasattr(self, "name"):
+            try:
+                self.bring_to_its_end()
+            finally:
+                self.server.raw.delete(*self.server.keys(self.name))
+
+    def bring_to_its_end(self) -> None:
+        """A healthy learner and a healthy worker finish any run, however it was left."""
+        self.learner_attaches(9)
+        learner = self.learners[-1]
+        worker = Worker("healthy", self.server.queue(self.name))
+        for _ in range(200):
+            self.adopt(worker)
+            for _ in range(50):
+                answer = self.run_(worker.queue.lease("healthy", worker.version, lineage=worker.lineage))
+                if not isinstance(answer, Lease):
+                    break
+                self.run_(worker.queue.submit(answer, group_for(answer)))
+            batch = self.run_(self.learner_queue.take(learner.fence, learner.taken + 1))
+            match batch:
+                case Batch():
+                    uids = [group.uid for group in batch.groups]
+                    assert self.batches.setdefault(batch.step, uids) == uids
+                    learner.taken = batch.step
+                    if batch.step >= self.version:
+                        self.announce(learner, batch.step)
+                    self.run_(self.learner_queue.finish(learner.fence, batch.step))
+                    learner.done = batch.step
+                    self.version = max(self.version, batch.step)
+                case Wait(checkpoint_now=True):
+                    self.checkpoint = learner.done
+                    self.run_(self.learner_queue.commit(learner.fence, learner.done))
+                case Wait():
+                    # Somebody else's lease: it expires.
+                    self.run_(self.learner_queue.advance(LEASE_S))
+                case Stopped():
+                    break
+            self.check()
+        else:
+            pytest.fail(f"the run does not end: {batch}")
+        assert batch.reason == "exhausted"
+        self.run_(self.learner_queue.commit(learner.fence, learner.done))
+        picture = queue_picture.read(self.server.raw, self.name)
+        assert {uid for uid, mark in picture.outcome.items() if mark == "T"} == {
+            uid for uids in self.batches.values() for uid in uids
+        }
+        assert set(picture.outcome.values()) <= {"T", "R"}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Without an append-only file: the machine itself plays what a disk keeps and loses."""
+    process = EmbeddedServer(free_port(), tmp_path_factory.mktemp("machine"), appendfsync=None)
+    asyncio.run(process.start())
+    one = Server(process.url)
+    yield one
+    one.runner.run(one.client.aclose())
+    one.runner.close()
+    asyncio.run(process.stop())
+
+
+def explore(server: Server, examples: int, steps: int, *, same_every_time: bool) -> Counter[str]:
+    """Run the machine; answers what happened, and how often."""
+    seen = Counter[str]()
+    machine = type("Machine", (QueueMachine,), {"server": server, "seen": seen})
+    run_state_machine_as_test(
+        machine,
+        settings=settings(
+            max_examples=examples,
+            stateful_step_count=steps,
+            derandomize=same_every_time,
+            database=None,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
+    return seen
+
+
+# Without these the machine would prove little.
+INTERESTING = {
+    *(f"refused: {reason}" for reason in ("full", "behind", "ahead", "no_rows", "bytes", "lineage", "superseded")),
+    *(f"submitted: {outcome}" for outcome in SubmitOutcome),
+    *MOVES,
+    *(f"take: {reason}" for reason in ("batch", "groups", "tasks", "budget", "exhausted")),
+    "a row given up twice",
+}
+
+
+def test_invariants_hold_whatever_happens(server: Server) -> None:
+    seen = explore(server, examples=50, steps=40, same_every_time=True)
+    print(seen)
+    assert set(seen) >= INTERESTING
+
+
+@pytest.mark.full
+@pytest.mark.timeout(3600)
+def test_invariants_hold_whatever_happens_for_long(server: Server) -> None:
+    seen = explore(server, examples=3000, steps=80, same_every_time=False)
+    assert set(seen) >= INTERESTING
