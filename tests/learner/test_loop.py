@@ -1,15 +1,113 @@
 """The learner as a process against a real queue: it trains to the end, and a kill costs nothing but time."""
 
-import asyncio
+import os
 import signal
 from pathlib import Path
 
+import psutil
 import pytest
-from support.learner_run import learner_run, small_recipe
+import torch
+
+from support.learner_run import LearnerRun, learner_run, small_recipe
+
+STEPS = [1, 2, 3, 4]
 
 
-async def test_trains_to_the_end(tiny_model: Path, tmp_path: Path) -> None:
-    async with learner_run(tmp_path / "run", small_recipe(tiny_model)) as run:
-        code = await run.ended()
-        assert code == 0, run.log[-4000:]
-        assert [record["training/global_step"] for record in run.records] == [1, 2, 3, 4]
+def _steps(run: LearnerRun) -> list[int]:
+    return [record["training/global_step"] for record in run.records]
+
+
+async def test_killed_and_resumed_gives_the_same_weights_to_the_bit(tiny_model: Path, tmp_path: Path) -> None:
+    """Straight: four steps. Killed: SIGKILL after step 3 with a checkpoint at 2; step 3 is replayed from the queue."""
+    recipe = small_recipe(tiny_model, "learner.keep_weights=5", "queue.max_staleness=0")
+    async with learner_run(tmp_path / "straight", recipe) as straight:
+        assert await straight.ended() == 0, straight.log[-4000:]
+        stats = await straight.queue().stats()
+    assert _steps(straight) == STEPS
+    assert (stats.version, stats.committed, stats.trained) == (4, 4, 12)
+    assert stats.stopped is not None
+    assert stats.stopped.reason == "complete"
+    _has_a_loadable_result(straight)
+    _logged_what_is_promised(straight)
+
+    async with learner_run(tmp_path / "killed", recipe) as killed:
+        await killed.until(lambda: len(killed.records) == 3)
+        killed.kill(signal.SIGKILL)
+        await killed.ended()
+        before = killed.checksum(3)
+        killed.start()
+        assert await killed.ended() == 0, killed.log[-4000:]
+        stats = await killed.queue().stats()
+    assert _steps(killed) == STEPS
+    assert killed.records[2]["batch/replayed"] == 1
+    assert stats.trained == 12
+    assert before == killed.checksum(3)
+    assert [killed.checksum(v) for v in range(5)] == [straight.checksum(v) for v in range(5)]
+    assert max(record["staleness/max"] for record in killed.records) == 0
+
+
+def _has_a_loadable_result(run: LearnerRun) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(run.root / "hf")
+    tokenizer = AutoTokenizer.from_pretrained(run.root / "hf")
+    initial = AutoModelForCausalLM.from_pretrained(run.recipe.model.path)
+    assert tokenizer.eos_token == "<|im_end|>"
+    changed = [not torch.equal(a, b) for a, b in zip(model.parameters(), initial.parameters(), strict=True)]
+    assert all(changed)
+
+
+def _logged_what_is_promised(run: LearnerRun) -> None:
+    record = run.records[-1]
+    for name in (
+        "actor/pg_loss", "actor/pg_clipfrac", "actor/ppo_kl", "actor/entropy_loss", "actor/grad_norm", "actor/lr",
+        "critic/score/mean", "critic/rewards/max", "critic/advantages/min", "rollout_corr/rollout_is_mean",
+        "perf/throughput", "timing_s/step", "timing_s/take", "timing_s/update_actor", "timing_s/update_weights",
+        "staleness/mean", "queue/ready", "difficulty/mean_pass_rate", "task_metrics/EM/mean_reward",
+        "task_metrics/NDCG/std_reward", "task_metrics/F1_Score/rate_adv",
+    ):  # fmt: skip
+        assert name in record, name
+    phases = sum(v for k, v in record.items() if k.startswith("timing_s/") and k != "timing_s/step")
+    assert phases <= record["timing_s/step"] * 1.01
+    assert list((run.root / "tensorboard").glob("events*"))
+    assert (run.root / "checkpoints" / "latest_checkpointed_iteration.txt").read_text() == "4"
+    assert sorted(p.name for p in (run.root / "checkpoints").glob("global_step_*")) == [
+        "global_step_2",
+        "global_step_4",
+    ]
+
+
+async def test_a_dead_rank_fails_the_job_with_one_line(tiny_model: Path, tmp_path: Path) -> None:
+    """And a later start goes on; SIGTERM then ends it in order, with a checkpoint of the step in hand."""
+    recipe = small_recipe(tiny_model, "learner.steps=1000", "learner.checkpoint_every=1000", "data.epochs=400")
+    async with learner_run(tmp_path / "run", recipe) as run:
+        await run.until(lambda: len(run.records) >= 2)
+        assert run.process is not None
+        for child in psutil.Process(run.process.pid).children(recursive=True):
+            if "LearnerRank" in " ".join(child.cmdline()):
+                os.kill(child.pid, signal.SIGKILL)
+        assert await run.ended(60) == 1
+        assert "error: learner rank died in" in run.log
+        run.start()
+        await run.until(lambda: len(run.records) >= 4)
+        run.kill(signal.SIGTERM)
+        assert await run.ended(60) == 0, run.log[-4000:]
+        stats = await run.queue().stats()
+        assert _steps(run) == list(range(1, stats.version + 1))
+        assert stats.committed == stats.version
+        tracker = run.root / "checkpoints" / "latest_checkpointed_iteration.txt"
+        assert tracker.read_text() == str(stats.version)
+
+
+@pytest.mark.full
+async def test_two_ranks_resume_to_the_bit(tiny_model: Path, tmp_path: Path) -> None:
+    recipe = small_recipe(tiny_model, "learner.ranks=2", "learner.keep_weights=5", "queue.max_staleness=0")
+    async with learner_run(tmp_path / "straight", recipe) as straight:
+        assert await straight.ended(240) == 0, straight.log[-4000:]
+    async with learner_run(tmp_path / "killed", recipe) as killed:
+        await killed.until(lambda: len(killed.records) == 3, 240)
+        killed.kill(signal.SIGKILL)
+        await killed.ended()
+        killed.start()
+        assert await killed.ended(240) == 0, killed.log[-4000:]
+    assert [killed.checksum(v) for v in range(5)] == [straight.checksum(v) for v in range(5)]

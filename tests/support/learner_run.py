@@ -1,4 +1,4 @@
-"""A learner as its own process against a real queue, fed with made-up groups: what tests of the learner's loop run on."""
+"""A learner as its own process against a real queue, fed with made-up groups: what tests of its loop run on."""
 
 import asyncio
 import contextlib
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from golongrl.data.prepared import Prepared, PreparedRow, write_prepared
 from golongrl.queue import Group, Lease, Response, SampleQueue, Stopped, VersionSpan
 from golongrl.queue.embedded import EmbeddedServer

@@ -2,6 +2,7 @@
 
 Invariants:
 - every nested tensor has one row a response; token columns (`old_log_probs`, `advantages`, masks) follow the response;
+- a shard's arrays are read-only (they lie in Ray's object store): what torch keeps is a copy;
 - what is masked (fillers, vetoed responses) has `loss_mask` 0 and stays in the batch, so all ranks keep equal counts.
 """
 
@@ -69,7 +70,7 @@ def response_tokens(full: Tensor, shard: Shard) -> Tensor:
 
 def with_columns(batch: TensorDict, shard: Shard, **columns: Tensor) -> TensorDict:
     """The batch with flat response columns added (or replaced) as jagged tensors."""
-    offsets = torch.from_numpy(shard.offsets)
+    offsets = torch.tensor(shard.offsets)
     for name, values in columns.items():
         batch[name] = torch.nested.nested_tensor_from_jagged(values, offsets)
     return batch
@@ -84,7 +85,7 @@ def correct(old: Tensor, shard: Shard, algorithm: Algorithm) -> Correction:
     Args:
         old: proximal log-probabilities, flat over the shard's response tokens.
     """
-    behaviour = torch.from_numpy(shard.logprobs).to(old)
+    behaviour = torch.tensor(shard.logprobs).to(old)
     lengths = np.diff(shard.offsets)
     mask = torch.from_numpy(np.repeat(shard.weights, lengths))
     if algorithm.rollout_is is None and algorithm.rollout_token_veto is None:
@@ -129,4 +130,4 @@ def _offsets(lengths: np.ndarray) -> np.ndarray:
 
 
 def _jagged(values: np.ndarray, offsets: np.ndarray) -> Tensor:
-    return torch.nested.nested_tensor_from_jagged(torch.from_numpy(values), torch.from_numpy(offsets))
+    return torch.nested.nested_tensor_from_jagged(torch.from_numpy(values), torch.tensor(offsets))

@@ -4,8 +4,8 @@
     OUT/checkpoints/global_step_N/learner.json     position in the queue, lineage, data order
     OUT/checkpoints/latest_checkpointed_iteration.txt
 
-Invariants: a folder `global_step_N` is written under another name, made durable and renamed; the tracker file follows by
-rename, last; only then is the queue told (commit), so a crash anywhere leaves the older checkpoint in force.
+Invariants: a folder `global_step_N` is written under another name, made durable and renamed; the tracker file follows
+by rename, last; only then is the queue told (commit), so a crash anywhere leaves the older checkpoint in force.
 """
 
 import json

@@ -1,8 +1,7 @@
 """The ranks as one object: started on Ray, driven from asyncio, watched for death.
 
-`ray.init()` finds the cluster of a RayJob (RAY_ADDRESS); without one a local Ray is started with nothing but what the
-ranks need. A rank that dies or raises ends the call at once with its traceback and node: the others, which wait for it in
-a collective, are not waited for.
+The ranks run on the Ray that `golongrl.learner.ray_session` joined or started. A rank that dies or raises ends the call
+at once with its traceback and node: the others, which wait for it in a collective, are not waited for.
 """
 
 import asyncio
@@ -19,13 +18,11 @@ from verl.single_controller.ray import RayClassWithInitArgs, RayResourcePool, Ra
 from golongrl.errors import GolongrlError
 from golongrl.learner.batch import Shard
 from golongrl.learner.rank import LearnerRank, RankInfo
+from golongrl.learner.ray_session import QUIET, joined
 from golongrl.learner.safetensors_out import SHARD_BYTES, ExportedFile
 from golongrl.recipe import Recipe
 
 log = structlog.get_logger()
-
-# Shards of a step are what travels through it; a batch of the paper's size is 0.5 GB.
-_LOCAL_OBJECT_STORE_BYTES = 256 << 20
 
 # Spinning OpenMP threads starve every other process of a shared machine.
 _RANK_ENVIRONMENT = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "HF_HUB_OFFLINE", "HF_HOME", "TOKENIZERS_PARALLELISM")
@@ -45,7 +42,7 @@ class Ranks:
 
     @classmethod
     async def start(cls, recipe: Recipe, model: Path) -> Self:
-        """Start Ray and the ranks, load the model, check what was promised.
+        """Start the ranks on the connected Ray, load the model, check what was promised.
 
         Raises:
             RankFailed: a rank did not come up, or is not what the recipe asked for.
@@ -90,12 +87,6 @@ class Ranks:
             raise RankFailed(f"learner rank died in {method}: {' '.join(str(error).split())}") from error
 
 
-def shutdown() -> None:
-    """Stop the local Ray, or leave the cluster's."""
-    if ray.is_initialized():
-        ray.shutdown()
-
-
 def pack(ranks: int, gpus_by_node: list[int]) -> list[int]:
     """How many ranks go on each node: as few nodes as possible, the same number on each (verl's worker groups want it).
 
@@ -112,8 +103,7 @@ def pack(ranks: int, gpus_by_node: list[int]) -> list[int]:
 
 def _launch(recipe: Recipe, model: Path) -> RayWorkerGroup:
     ranks = recipe.learner.ranks
-    on_gpu = _connect(ranks)
-    local = "RAY_ADDRESS" not in os.environ
+    on_gpu, local = ray.cluster_resources().get("GPU", 0) > 0, not joined()
     if on_gpu:
         nodes = (
             [ranks] if local else pack(ranks, [int(n["Resources"].get("GPU", 0)) for n in ray.nodes() if n["Alive"]])
@@ -130,29 +120,9 @@ def _launch(recipe: Recipe, model: Path) -> RayWorkerGroup:
         RayClassWithInitArgs(actor, recipe, str(model)),
         device_name="cuda" if on_gpu else "cpu",
         use_gpu=on_gpu,
-        worker_env={"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive", **environment},
+        worker_env={"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive", "PYTHONWARNINGS": QUIET, **environment},
         **rendezvous,
     )
-
-
-def _connect(ranks: int) -> bool:
-    """Join or start Ray; True where the ranks get GPUs."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    if "RAY_ADDRESS" in os.environ:
-        ray.init(log_to_driver=True)
-        return ray.cluster_resources().get("GPU", 0) > 0
-    import torch
-
-    gpus = torch.cuda.device_count()
-    ray.init(
-        address="local",
-        num_cpus=ranks,
-        num_gpus=gpus,
-        include_dashboard=False,
-        object_store_memory=_LOCAL_OBJECT_STORE_BYTES,
-        log_to_driver=True,
-    )
-    return gpus > 0
 
 
 def _check(recipe: Recipe, info: RankInfo) -> None:

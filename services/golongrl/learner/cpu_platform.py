@@ -31,25 +31,25 @@ class _CpuModule(ModuleType):
     def __getattr__(self, name: str) -> Any:
         return getattr(torch.cpu, name)
 
-    def max_memory_allocated(self, device: Any = None) -> int:
+    def max_memory_allocated(self, *_: Any) -> int:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
     memory_allocated = memory_reserved = max_memory_reserved = max_memory_allocated
 
-    def mem_get_info(self, device: Any = None) -> tuple[int, int]:
+    def mem_get_info(self, *_: Any) -> tuple[int, int]:
         page = os.sysconf("SC_PAGE_SIZE")
         return page * os.sysconf("SC_AVPHYS_PAGES"), page * os.sysconf("SC_PHYS_PAGES")
 
-    def get_rng_state(self, device: Any = None) -> torch.Tensor:
+    def get_rng_state(self, *_: Any) -> torch.Tensor:
         return torch.get_rng_state()
 
-    def set_rng_state(self, state: torch.Tensor, device: Any = None) -> None:
+    def set_rng_state(self, state: torch.Tensor, *_: Any) -> None:
         torch.set_rng_state(state)
 
     def empty_cache(self) -> None:
         pass
 
-    def reset_peak_memory_stats(self, device: Any = None) -> None:
+    def reset_peak_memory_stats(self, *_: Any) -> None:
         pass
 
 
@@ -97,6 +97,7 @@ class PlatformCPU(PlatformBase):  # type: ignore[misc]  # verl carries no types 
         pass
 
     def get_device_capability(self, device_index: int = 0) -> tuple[int | None, int | None]:
+        del device_index
         return None, None
 
     def communication_backend_name(self) -> str:
@@ -107,6 +108,7 @@ class PlatformCPU(PlatformBase):  # type: ignore[misc]  # verl carries no types 
 
     @contextmanager
     def nvtx_range(self, msg: str) -> Iterator[None]:
+        del msg
         yield
 
     def profiler_start(self) -> None:

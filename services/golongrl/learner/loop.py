@@ -3,12 +3,12 @@
 Invariants (the run protocol, seen from here):
 - weights are durable and announced before `finish` raises the policy version;
 - a checkpoint is durable before `commit` lets the queue forget the batches it stands for;
-- a resumed learner replays the batches after its checkpoint: same groups, same order, same seeds. On CPU the weights come
-  out bit-identical; where they do not, the version is published under a new lineage;
-- the next batch is taken and prepared while the ranks are still busy with this one.
+- a resumed learner replays the batches after its checkpoint: same groups, same order, same seeds. On CPU the weights
+  come out bit-identical; where they do not, the version is published under a new lineage;
+- the next batch is taken and prepared while the ranks are busy with this one.
 
 SIGTERM or SIGINT: the step in hand is finished, a checkpoint is written and committed, exit 0. Nothing is lost without
-that either: a kill at any instant only costs the replay of the steps since the last checkpoint.
+it either: a kill at any instant costs the replay of the steps since the last checkpoint, no more.
 """
 
 import asyncio
@@ -18,6 +18,7 @@ import secrets
 import signal
 import socket
 import time
+import warnings
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -182,10 +183,14 @@ class Learner:
         if checkpoint or self._version:
             log.info("resuming", checkpoint=self._done, version=self._version, replay=self._version - self._done)
         self._status.set("starting the ranks (Ray, model)", self._done)
-        from golongrl.learner.cluster import Ranks, shutdown
+        from golongrl.learner.ray_session import connect, shutdown
 
         try:
-            ranks = await Ranks.start(self._recipe, self._model)
+            # Ray starts while verl is imported: both take seconds.
+            connecting = asyncio.create_task(asyncio.to_thread(connect, self._recipe.learner.ranks))
+            ranks_type = await asyncio.to_thread(_import_ranks)
+            await connecting
+            ranks = await ranks_type.start(self._recipe, self._model)
             # After Ray, which installs its own handler.
             for number in (signal.SIGTERM, signal.SIGINT):
                 asyncio.get_running_loop().add_signal_handler(number, self._stopping.set)
@@ -373,8 +378,8 @@ class Learner:
     async def _publish(self, ranks: "Ranks", *, compare: bool) -> None:
         """Write and announce the ranks' weights as version `_done`.
 
-        With `compare` (a replay) the version may be in the store already: equal weights keep its lineage, others start a
-        new one.
+        With `compare` (a replay) the version may be in the store already: equal weights keep its lineage, others start
+        a new one.
         """
         staging = await asyncio.to_thread(self._store.begin, self._done)
         files = await ranks.export(staging)
@@ -447,6 +452,13 @@ def _timed(clock: dict[str, float], name: str) -> Iterator[None]:
     started = time.perf_counter()
     yield
     clock[name] = clock.get(name, 0.0) + time.perf_counter() - started
+
+
+def _import_ranks() -> "type[Ranks]":
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=UserWarning, module="verl")
+        from golongrl.learner.cluster import Ranks
+    return Ranks
 
 
 def _new_lineage() -> str:

@@ -1,4 +1,4 @@
-"""A batch in numbers, under verl's names: rewards, lengths, staleness, and the group timings of the rollout side. Pure."""
+"""A batch in numbers, under verl's names: rewards, lengths, staleness, timings of the rollout side. Pure."""
 
 import numpy as np
 import torch
@@ -13,8 +13,8 @@ def batch_metrics(
 ) -> dict[str, float]:
     """Metrics of a batch before it is trained on.
 
-    `critic/score` is what the reward service gave, `critic/rewards` what is trained on (overlong penalty included); both
-    over scored responses only. Staleness of a group: the version trained from minus the lowest of any of its tokens.
+    `critic/score` is what the reward service gave, `critic/rewards` what is trained on (overlong penalty included),
+    both over scored responses only. Staleness of a group: the version trained from minus the lowest of its tokens.
     """
     scored = ~np.isnan(samples.rewards)
     lengths = samples.lengths

@@ -1,7 +1,7 @@
 """What a run writes down of itself, step by step: metrics.jsonl and TensorBoard events.
 
-Invariants: one JSON object a step, in order, each step once, flushed before the next begins; after a resume at step k the
-steps above k are written anew by the replay (their first record is cut off).
+Invariants: one JSON object a step, in order, each step once, flushed before the next begins; after a resume at step k
+the steps above k are written anew by the replay (their first record is cut off).
 """
 
 import json

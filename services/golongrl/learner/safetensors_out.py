@@ -1,7 +1,7 @@
 """Hugging Face safetensors in bounded shards, written by all ranks together. No verl, no process group.
 
-Every rank sees every (gathered) tensor in the same order and so cuts the same shards; rank r keeps and writes the shards
-r, r + W, r + 2W ... At most one shard is in a rank's memory at a time.
+Every rank sees every (gathered) tensor in the same order and so cuts the same shards; rank r keeps and writes the
+shards r, r + W, r + 2W ... At most one shard is in a rank's memory at a time.
 """
 
 import hashlib
