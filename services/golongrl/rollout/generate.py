@@ -10,13 +10,14 @@ computing them twice costs less than waiting.
 import asyncio
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from golongrl.rollout.answers import Generation
-from golongrl.rollout.errors import EngineBusy
+from golongrl.rollout.errors import EngineBusy, EngineError
 from golongrl.rollout.live import LiveGroup, Pace
 from golongrl.rollout.sampling import Sampling, response_seed
 from golongrl.rollout.sglang import Engine
@@ -28,6 +29,7 @@ STREAM_FROM_TOKENS = 512
 # A response that the engine aborts (weights adopted in mode abort) is sampled again, but not for ever.
 ATTEMPTS = 3
 _BUSY_PAUSE_S = 1.0
+_ABANDON_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,8 @@ async def _one(
     engine: Engine, prompt: Prompt, sampling: Sampling, index: int, live: LiveGroup, pace: Pace, leading: asyncio.Event
 ) -> Generation:
     seeded = sampling.seeded(response_seed(prompt.run_seed, prompt.uid, index))
+    # Of fixed width: SGLang's abort takes an id as a prefix, and aborting 1 would abort 10 to 15 too.
+    rid = f"{prompt.uid}.{index:04d}"
     stream = prompt.ids.size >= LEAD_FROM_TOKENS or sampling.max_new_tokens >= STREAM_FROM_TOKENS
     for attempt in range(1, ATTEMPTS + 1):
         begun = time.monotonic()
@@ -89,7 +93,7 @@ async def _one(
             answer = await engine.generate(
                 prompt.ids,
                 seeded,
-                rid=f"{prompt.uid}.{index}",
+                rid=rid,
                 vocab_size=prompt.vocab_size,
                 stream=stream,
                 on_progress=progress,
@@ -99,6 +103,9 @@ async def _one(
                 raise
             await asyncio.sleep(_BUSY_PAUSE_S)
             continue
+        except asyncio.CancelledError:
+            await _abandon(engine, rid)
+            raise
         if answer.finish != "abort":
             break
     live.ended[index] = answer.finish != "abort"
@@ -109,3 +116,10 @@ async def _one(
         if stream and index == 0 and first_token and answer.cached_tokens is not None:
             pace.saw_prefill(prompt.ids.size - answer.cached_tokens, first_token[0] - begun)
     return answer
+
+
+async def _abandon(engine: Engine, rid: str) -> None:
+    """Free the engine of a request nobody waits for; it would notice the dropped connection only later."""
+    with suppress(EngineError, TimeoutError):
+        async with asyncio.timeout(_ABANDON_S):
+            await engine.abort(rid)
