@@ -85,7 +85,7 @@ class SampleQueue:
                 "use another --run, or the settings it began with"
             )
 
-    # -- rollout workers ------------------------------------------------------------------------------------------
+    # -- rollout workers --
 
     async def lease(
         self, worker: str, engine_version: int, *, request_id: str | None = None, lineage: str = ""
@@ -138,7 +138,7 @@ class SampleQueue:
         args = {"uid": lease.uid, "token": lease.token, "reason": str(reason), "epoch": lease.epoch, "row": lease.row}
         return bool((await self._run("reject", args))["held"])
 
-    # -- the learner ----------------------------------------------------------------------------------------------
+    # -- the learner --
 
     async def attach(self, checkpoint: int) -> Attachment:
         """Become the run's only learner, resuming from checkpoint step `checkpoint` (0: none); runs commit(checkpoint).
@@ -194,7 +194,7 @@ class SampleQueue:
         answer = await self._run("stop", {"fence": fence, "reason": reason, "detail": detail})
         self._check(answer, "stop")
 
-    # -- everybody ------------------------------------------------------------------------------------------------
+    # -- everybody --
 
     async def weights(self) -> WeightsRef | None:
         """The weights in force."""
@@ -230,7 +230,7 @@ class SampleQueue:
         """Tests only, with `manual_clock`: let time pass."""
         await self._run("advance", {"ms": round(seconds * 1000)})
 
-    # -- shared ---------------------------------------------------------------------------------------------------
+    # -- shared --
 
     async def _run(
         self,

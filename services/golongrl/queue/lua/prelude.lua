@@ -51,7 +51,7 @@ local function put(uid, group)
   call('HSET', 'groups', uid, cmsgpack.pack(group))
 end
 
--- Rows -------------------------------------------------------------------------------------------------------------
+-- Rows -----
 
 -- Position in the whole run's sequence -> epoch, row.
 local function row_at(pos)
@@ -115,7 +115,7 @@ local function held(uid, token)
   end
 end
 
--- Counts, always from cardinalities ----------------------------------------------------------------------------------
+-- Counts, always from cardinalities -----
 
 local function sealed_unfinished()
   local total = 0

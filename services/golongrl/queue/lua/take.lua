@@ -80,7 +80,7 @@ local function fits(rest)
   return true
 end
 
--- Which groups: by lease order, or the oldest ready ones ----------------------------------------------------------------
+-- Which groups: by lease order, or the oldest ready ones -----
 
 -- Strict: the lowest lease numbers, however long they take. Admission alone then bounds staleness.
 local function choose_by_lease(ready, leased, size)
@@ -209,7 +209,7 @@ local function prefer_tasks(chosen, ready, leased, size, acceptable)
   return chosen, true
 end
 
--- Sealing -----------------------------------------------------------------------------------------------------------------
+-- Sealing -----
 
 local function seal(chosen, without_tasks)
   table.sort(chosen, by_seq)
