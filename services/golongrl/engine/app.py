@@ -163,7 +163,8 @@ def _normal_routes(serving: Serving) -> APIRouter:
             while not (await asyncio.wait({task}, timeout=_DISCONNECT_POLL_S))[0]:
                 if await request.is_disconnected():
                     return Response(status_code=499)
-            return await task
+            # Straight to JSON: FastAPI's own encoder walks every log-prob of a long response.
+            return JSONResponse(await task)
         finally:
             task.cancel()
 

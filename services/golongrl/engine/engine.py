@@ -212,8 +212,9 @@ class Engine:
         finally:
             self.in_flight -= 1
             if left and self.alive:
-                unfinished = {job.request.rid for job in jobs if job.request.finish is None}
-                self._commands.put((lambda: self._abort_many(unfinished), Future()))
+                # By identity: a refused duplicate must not end the request it duplicates.
+                mine = {id(request) for request in requests}
+                self._commands.put((lambda: self._abort(lambda request: id(request) in mine), Future()))
             async with self._changed:
                 self._changed.notify_all()
 
@@ -229,7 +230,7 @@ class Engine:
 
     async def abort(self, rid: str | None = None) -> None:
         """End the requests that `rid` names, or all."""
-        await self.call(lambda: self._abort(rid))
+        await self.call(lambda: self._abort(lambda request: rid is None or request.named(rid)))
 
     async def flush(self) -> bool:
         """Whether the cache is empty now; it is not emptied under live requests."""
@@ -281,20 +282,19 @@ class Engine:
 
     # --- the model thread ---------------------------------------------------------------------------------------
 
+    @torch.inference_mode()
     def _run(self) -> None:
-        clean = False
         try:
             while not self._stopping:
                 self._obey()
                 if self.scheduler.paused is None:
                     self._step()
-            clean = True
-        finally:
-            if not clean:
-                self.failed = True
-                log.exception("the model thread failed")
-                self._bury()
-                self._on_death()
+        except Exception:
+            # The boundary of the thread: whatever it was, nothing can be generated any more, and everyone must know.
+            log.exception("the model thread failed")
+            self.failed = True
+            self._bury()
+            self._on_death()
 
     def _obey(self) -> None:
         """Run all commands that wait; when there is nothing to generate, wait for one."""
@@ -331,14 +331,10 @@ class Engine:
         if mode != "in_place":
             self._drop_rows(range(len(self._rows)))
 
-    def _abort(self, rid: str | None) -> None:
-        for request in self.scheduler.abort(rid):
+    def _abort(self, which: Callable[[Request], bool]) -> None:
+        for request in self.scheduler.abort(which):
             self._close(self._jobs[request.rid])
         self._drop_rows([row for row, job in enumerate(self._rows) if job.request.finish is not None])
-
-    def _abort_many(self, rids: set[str]) -> None:
-        for rid in rids:
-            self._abort(rid)
 
     def _set_version(self, version: str) -> None:
         self.scheduler.version = version

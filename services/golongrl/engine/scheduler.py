@@ -192,9 +192,9 @@ class Scheduler:
         self._finish(request, finish)
         return True
 
-    def abort(self, rid: str | None = None) -> list[Request]:
-        """End the live requests that `rid` names (None: all) where they are; returns them. Unknown ids are no error."""
-        hit = [request for request in self.live if rid is None or request.named(rid)]
+    def abort(self, which: Callable[[Request], bool]) -> list[Request]:
+        """End the live requests for which `which` holds, where they are; returns them."""
+        hit = [request for request in self.live if which(request)]
         for request in hit:
             never_ran = request.phase is Phase.WAITING and not request.output
             (self.running if request.phase is Phase.RUNNING else self.waiting).remove(request)
@@ -206,7 +206,7 @@ class Scheduler:
         (their cache is void), `in_place` leaves them. Returns the requests that `abort` ended."""
         self.paused = mode
         if mode == "abort":
-            return self.abort()
+            return self.abort(lambda _: True)
         if mode == "retract":
             for request in self.running:
                 request.phase = Phase.WAITING
