@@ -1,6 +1,6 @@
-"""Write charts/golongrl/{values.yaml,values.schema.json,files/recipes} from the package; `--check` only compares.
+"""Write charts/golongrl/{values.yaml,values.schema.json,files/recipes,rayjobs} from the package; `--check` only compares.
 
-Run it after changing golongrl.manifests.values, golongrl.recipe.models or a packaged recipe.
+Run it after changing golongrl.manifests, golongrl.recipe.models, a packaged recipe or a preset of the chart.
 """
 
 import argparse
@@ -9,8 +9,11 @@ import sys
 from pathlib import Path
 
 from golongrl import recipe
-from golongrl.manifests import schema
+from golongrl.manifests import render, schema
+from golongrl.manifests.naming import Release
 
+# Recipes with a ready-made RayJob, and the preset that lays out the release it joins.
+RAYJOBS = ("quickstart", "qwen3-4b-grpo", "qwen3-4b-tmn-reweight", "qwen3-30b-a3b-grpo")
 CHART = Path(__file__).resolve().parent.parent / "charts" / "golongrl"
 
 
@@ -23,6 +26,10 @@ def generated() -> dict[Path, str]:
     for name in recipe.packaged():
         # The chart cannot read the Python package, so it carries the recipes that presets name.
         files[CHART / "files" / "recipes" / f"{name}.yaml"] = recipe.source(name)
+    for name in RAYJOBS:
+        resolved, values = render.resolve(name)
+        text = render.rayjob_yaml(resolved, values, Release(namespace=""), name if render.preset(name) else None)
+        files[CHART / "rayjobs" / f"{name}.yaml"] = text
     return files
 
 

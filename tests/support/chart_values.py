@@ -59,6 +59,7 @@ MATRIX: dict[str, Manifest] = {
     "hub-model": {
         "recipe": {"model": {"path": "/store/models/Qwen3-4B"}},
         "model": {"download": {"repo": "Qwen/Qwen3-4B"}, "existingClaim": "models"},
+        "dataset": {"download": {"repo": "Kwai-Klear/GoLongRL", "revision": "v1"}},
         "huggingface": {"existingSecret": "hf"},
         "wandb": {"existingSecret": "wandb", "key": "k"},
         "learner": {"preRunningDeadlineSeconds": 600},

@@ -224,11 +224,13 @@ def _container(values: Values, release: Release, name: str, resources: Manifest,
 
 def _prepare(values: Values, release: Release) -> list[Manifest]:
     """Steps before the learner; both keep what is there already."""
-    store, download = naming.store(values), values.model.download
-    steps: dict[str, list[str]] = {}
-    if download.repo:
-        folder = f"{store}/models/{download.repo.rsplit('/', 1)[-1]}"
-        steps["download-model"] = ["hf", "download", download.repo, "--revision", download.revision, "--local-dir", folder]
+    store, steps = naming.store(values), dict[str, list[str]]()
+    for kind, download in {"model": values.model.download, "dataset": values.dataset.download}.items():
+        if download.repo:
+            folder = f"{store}/{kind}s/{download.repo.rsplit('/', 1)[-1]}"
+            steps[f"download-{kind}"] = [
+                "hf", "download", download.repo, "--repo-type", kind, "--revision", download.revision, "--local-dir", folder,
+            ]  # fmt: skip
     steps["prepare-data"] = ["golongrl", "data", "prepare", RECIPE_FILE, "--out", f"{store}/data"]
     resources = _resources(values.learner.head.resources)
     return [

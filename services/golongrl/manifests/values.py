@@ -141,12 +141,10 @@ class ImageVolume(Section):
     )
 
 
-class ModelDownload(Section):
+class Download(Section):
     """An init step of the learner that fetches a hub repository onto the shared volume, once."""
 
-    repo: str = Field(
-        "", description="Hub repository; empty is none. The recipe's model.path is then the folder under /store/models."
-    )
+    repo: str = Field("", description="Hub repository; empty is none.")
     revision: str = Field("main", description="Branch, tag or commit.")
 
 
@@ -155,7 +153,13 @@ class Model(Section):
 
     existing_claim: str = Field("", description="Claim with model folders, mounted read-only at /models.")
     image_volume: ImageVolume = ImageVolume()
-    download: ModelDownload = ModelDownload()
+    download: Download = Field(Download(), description="Fetch weights to /store/models/NAME, the recipe's model.path then.")
+
+
+class Dataset(Section):
+    """Where the learner finds the prompts."""
+
+    download: Download = Field(Download(), description="Fetch rows to /store/datasets/NAME, the recipe's data.train then.")
 
 
 class ExternalRedis(Section):
@@ -433,6 +437,7 @@ class Values(Section):
     wandb: SecretKey = SecretKey(key="api-key")
     storage: Storage = Storage()
     model: Model = Model()
+    dataset: Dataset = Dataset()
     redis: Redis = Redis()
     reward: Reward = Reward()
     rollout: Rollout = Rollout()

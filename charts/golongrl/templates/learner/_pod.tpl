@@ -85,11 +85,12 @@ imagePullPolicy: {{ $learner.image.pullPolicy }}
 {{/* Steps before the learner: fetch the model, prepare the data. Both keep what is there already. */}}
 {{- define "golongrl.learner.prepare" -}}
 {{- $root := . -}}
-{{- with .Values.model.download }}
+{{- range $kind := list "model" "dataset" }}
+{{- with (index $root.Values $kind).download }}
 {{- if .repo }}
-- name: download-model
+- name: download-{{ $kind }}
   {{- include "golongrl.learner.container" (list $root) | nindent 2 }}
-  command: [hf, download, {{ .repo | quote }}, --revision, {{ .revision | quote }}, --local-dir, {{ include "golongrl.store" $root }}/models/{{ base .repo }}]
+  command: [hf, download, {{ .repo | quote }}, --repo-type, {{ $kind }}, --revision, {{ .revision | quote }}, --local-dir, {{ include "golongrl.store" $root }}/{{ $kind }}s/{{ base .repo }}]
   env:
     {{- include "golongrl.learner.env" $root | nindent 4 }}
   resources:
@@ -99,7 +100,8 @@ imagePullPolicy: {{ $learner.image.pullPolicy }}
   volumeMounts:
     {{- include "golongrl.learner.mounts" $root | nindent 4 }}
 {{- end }}
-{{ end -}}
+{{- end }}
+{{- end }}
 - name: prepare-data
   {{- include "golongrl.learner.container" (list $root) | nindent 2 }}
   command: [golongrl, data, prepare, /etc/golongrl/recipe.yaml, --out, {{ include "golongrl.store" . }}/data]
