@@ -1,4 +1,4 @@
-"""The scoring service: its own time per item, and how it bears bad items. Run by hand on a machine that does nothing else.
+"""The scoring service: its own time per item, and how it bears bad items. Run by hand on an otherwise idle machine.
 
     python benchmarks/reward_service.py            # overhead, then a soak of 200 clients
     python benchmarks/reward_service.py --soak 10  # ten batches a client

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -13,6 +14,7 @@ from scoring_items import AppFactory, item
 
 from golongrl.reward.app import create_app
 from golongrl.reward.config import RewardConfig
+from golongrl.tasks import UnknownTask, score, task_of
 
 
 async def post(http: httpx.AsyncClient, *items: dict[str, Any], **more: Any) -> httpx.Response:
@@ -27,6 +29,30 @@ async def test_scores_by_the_real_metrics(running: AppFactory) -> None:
             "id": "right", "status": "scored", "score": 1.0, "metric": "EM", "task": "T1", "reason": None
         }  # fmt: skip
         assert (results[1]["id"], results[1]["status"], results[1]["score"]) == ("wrong", "scored", 0.0)
+
+
+async def test_the_service_scores_as_the_function_does(running: AppFactory) -> None:
+    """Every seventh reference case through JSON, pipes and processes."""
+    lines = (Path(__file__).parents[1] / "tasks" / "golden" / "rewards.jsonl").read_text(encoding="utf-8").splitlines()
+    cases = [case for case in map(json.loads, lines[::7]) if case["expected_error"] is None]
+    fields = ("id", "data_source", "ground_truth", "extra_info")
+    items = [{name: case[name] for name in fields} | {"response": case["solution_str"]} for case in cases]
+    items = [one for one in items if known(one) and isinstance(one["extra_info"], dict)]
+    assert len(items) > 80
+    async with running(score=None, deadline_s=30.0) as (_, http):
+        answer = await http.post("/v1/score", content=json.dumps({"mode": "strict", "items": items}))
+        assert answer.status_code == 200, answer.text
+        for sent, got in zip(items, answer.json()["results"], strict=True):
+            own = score(sent["data_source"], sent["response"], sent["ground_truth"], sent["extra_info"], "strict")
+            assert (got["id"], got["score"], got["status"]) == (sent["id"], own.score, own.status)
+
+
+def known(one: dict[str, Any]) -> bool:
+    """Whether the item has a task at all."""
+    try:
+        return bool(task_of(one["data_source"], one["extra_info"].get("reward_mode")))
+    except UnknownTask:
+        return False
 
 
 async def test_bad_items_are_unscored_and_the_others_are_scored_in_order(running: AppFactory) -> None:

@@ -17,9 +17,12 @@ from golongrl.reward.client import (
     RewardError,
     RewardRejectedError,
     RewardUnavailableError,
+    encode,
     pause_s,
 )
-from golongrl.reward.models import Item
+from golongrl.reward.config import RewardConfig
+from golongrl.reward.models import Item, ScoreRequest
+from golongrl.reward.reading import read_batch
 
 URL = "http://reward"
 
@@ -143,6 +146,17 @@ async def test_an_answer_that_is_no_result_is_an_error(body: bytes) -> None:
 async def test_an_unreachable_service_is_not_ready() -> None:
     async with RewardClient("http://127.0.0.1:9") as made:  # discard port: nothing listens
         assert not await made.ready()
+
+
+ANY_TEXT = st.text(st.characters(exclude_categories=()))  # lone surrogates included
+JSON = st.recursive(st.none() | st.booleans() | st.integers() | ANY_TEXT, lambda inner: st.lists(inner), max_leaves=5)
+
+
+@given(ANY_TEXT, JSON)
+def test_whatever_text_is_sent_arrives(response: str, truth: object) -> None:
+    sent = ScoreRequest(items=[Item(**item(response, ground_truth=truth))])
+    (got,) = read_batch(encode(sent), RewardConfig()).request.items
+    assert (got.response, got.ground_truth) == (response, truth)
 
 
 @given(st.integers(1, 50), st.none() | st.floats(0, 3600), st.floats(0, 1))

@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Self
 
 import httpx
+import pydantic_core
 import structlog
 import tenacity
 from pydantic import ValidationError
@@ -98,8 +99,7 @@ class RewardClient:
         if not items:
             return []
         request = ScoreRequest(mode=mode, items=list(items), deadline_s=deadline_s)
-        # ASCII escapes carry whatever text a policy writes, lone surrogates included, where UTF-8 could not.
-        body = json.dumps(request.model_dump(mode="python")).encode("ascii")
+        body = encode(request)
         name = uuid.uuid4().hex
         try:
             async with asyncio.timeout(self._timeout_s):
@@ -171,6 +171,15 @@ class RewardClient:
                 f"{self.url} answered for other items than were sent: is it a reward service of this version?"
             )
         return results
+
+
+def encode(request: ScoreRequest) -> bytes:
+    """The request as JSON in UTF-8; text that UTF-8 cannot carry (lone surrogates) goes as ASCII escapes, slower."""
+    raw = request.model_dump()
+    try:
+        return pydantic_core.to_json(raw, inf_nan_mode="constants")  # NaN: refused by the service, not made null here
+    except pydantic_core.PydanticSerializationError:
+        return json.dumps(raw).encode("ascii")
 
 
 def pause_s(attempt: int, asked_s: float | None, jitter: Callable[[float, float], float]) -> float:

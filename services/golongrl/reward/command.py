@@ -35,7 +35,7 @@ def main(context: typer.Context) -> None:
     Example: golongrl reward serve --port 8100 --workers 8
     """
     if context.invoked_subcommand is None:
-        serve()
+        typer.main.get_command(app).main(["serve"], prog_name="golongrl reward")  # reads the environment as serve does
 
 
 @app.command()

@@ -18,7 +18,6 @@ from golongrl.reward.config import RewardConfig
 from golongrl.reward.models import Item, Mode, ScoreRequest, ScoreResult
 from golongrl.reward.pool import Answer, WorkerPool
 from golongrl.reward.reading import Batch, RefusedError, read_request, result_of
-from golongrl.tasks.registry import LONGBENCH_PRO
 
 _BARS = "▁▂▃▄▅▆▇█"
 _BINS = 10  # scores lie in [0, 1]
@@ -102,19 +101,13 @@ def _results(batch: Batch, answers: Sequence[Answer]) -> list[ScoreResult]:
 
 def task_table() -> Table:
     """The nine task types: what they ask for, how they are scored, how an answer must look."""
-    table = Table(title="Task types", show_lines=True)
-    for name in ("type", "ability", "metric", "data_source", "sub-tasks (longbench_pro)", "answer format"):
-        table.add_column(name, overflow="fold")
+    table = Table("type", "ability [dim]and answer format[/dim]", "data_source [dim]or longbench_pro sub-task[/dim]")
+    table.title, table.show_lines = "Task types", True
     for task in tasks.TASKS:
-        sources = [task.data_source, LONGBENCH_PRO if task.subtasks else None]
-        cells = (
-            task.ability,
-            task.metric,
-            "\n".join(filter(None, sources)),
-            "\n".join(task.subtasks),
-            escape(task.answer_format),
-        )
-        table.add_row(task.type, *cells)
+        asks = f"{escape(task.ability)}\n[dim]{escape(task.answer_format)}[/dim]"
+        rows = [escape(task.data_source)] if task.data_source else []
+        rows += [f"[dim]{escape(name)}[/dim]" for name in task.subtasks]
+        table.add_row(f"{task.type}\n{task.metric}", asks, "\n".join(rows))
     return table
 
 
