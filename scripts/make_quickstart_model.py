@@ -244,6 +244,12 @@ def save(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, out: Path)
     config |= {"tokenizer_class": "PreTrainedTokenizerFast", "chat_template": CHAT_TEMPLATE}
     (out / "tokenizer_config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", "utf-8")
     (out / "chat_template.jinja").unlink(missing_ok=True)
+    # Version 5 of transformers nests the rope base; engines with version 4 read it at the top.
+    config = json.loads((out / "config.json").read_text("utf-8"))
+    config["rope_theta"] = config["rope_parameters"]["rope_theta"]
+    (out / "config.json").write_text(json.dumps(config, indent=2) + "\n", "utf-8")
+    for file in out.iterdir():
+        file.chmod(0o644)
 
 
 def main() -> None:
@@ -257,8 +263,8 @@ def main() -> None:
     parser.add_argument("--context-tokens", type=int, default=90, help="prompt length as in data.context_tokens")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--lr", type=float, default=2.5e-3)
-    parser.add_argument("--copy-steps", type=int, default=200)
-    parser.add_argument("--clean-steps", type=int, default=2_000)
+    parser.add_argument("--copy-steps", type=int, default=150)
+    parser.add_argument("--clean-steps", type=int, default=1_800)
     parser.add_argument("--spoilt-steps", type=int, default=60)
     parser.add_argument("--bad", type=float, default=0.5, help="share of spoilt demonstrations at the end")
     parser.add_argument("--snapshots", action="store_true", help="also save before spoiling and every 500 steps")

@@ -25,7 +25,7 @@ def _score(row, response, mode):
 
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize(("style", "tokens"), [("terse", 90), ("terse", 2_000), ("full", 400), ("full", 4_000)])
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(seed=st.integers(0, 2**32))
 def test_the_gold_answer_earns_everything(task, style, tokens, seed):
     draft = compose(task, CORPUS, random.Random(seed), tokens, style)
@@ -40,7 +40,7 @@ def test_the_gold_answer_earns_everything(task, style, tokens, seed):
 
 
 @pytest.mark.parametrize("task", TASKS)
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(seed=st.integers(0, 2**32))
 def test_another_prompts_answer_does_not(task, seed):
     rng = random.Random(seed)
@@ -91,8 +91,7 @@ def test_the_gold_is_in_the_text_where_it_should_be():
 def test_a_corpus_too_small_is_one_line(task, style):
     tiny = Corpus("tiny", (Section("s", ("One two.",)),))
     with pytest.raises(DataError) as caught:
-        for seed in range(50):
-            build(task, tiny, random.Random(seed), 5_000, style)
+        build(task, tiny, random.Random(0), 5_000, style)
     assert str(caught.value).startswith("corpus tiny: ")
     assert "\n" not in str(caught.value)
 

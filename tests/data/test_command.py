@@ -51,7 +51,16 @@ def test_bars():
 
 
 def test_prepared_data_opens_and_is_made_once(tmp_path):
-    words = ("prepare", "quickstart", "--out", tmp_path, "--set", "data.prompts=18", "--set", "data.validation_prompts=0")
+    words = (
+        "prepare",
+        "quickstart",
+        "--out",
+        tmp_path,
+        "--set",
+        "data.prompts=18",
+        "--set",
+        "data.validation_prompts=0",
+    )
     assert call(*words).exit_code == 0
     made = (tmp_path / "train").stat().st_mtime_ns
     assert len(Prepared.open(tmp_path / "train")) == 18

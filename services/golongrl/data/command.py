@@ -45,7 +45,9 @@ def build(
 @app.command(epilog="Example: `golongrl data prepare quickstart --out runs/q1/data`")
 def prepare(
     recipe: Annotated[str, typer.Argument(help="Packaged recipe or YAML file.")],
-    out: Annotated[Path, typer.Option(help="Folder that learner and workers open; one already made of the same is kept.")],
+    out: Annotated[
+        Path, typer.Option(help="Folder that learner and workers open; one already made of the same is kept.")
+    ],
     overrides: Annotated[
         list[str] | None, typer.Option("--set", help="Override, as `section.key=value`; repeatable.")
     ] = None,

@@ -13,7 +13,8 @@ from golongrl.data.errors import DataError
 
 Style = Literal["terse", "full"]
 
-# Attempts at drawing material that meets a builder's condition (distinct words, a unique line) before it gives up.
+# Distinct words up to this many are drawn from one place, in so many attempts; more are gathered over sections.
+SHORT_RUN = 100
 ATTEMPTS = 200
 # A running word of the corpus with its share of the line end, in tokens of a small vocabulary.
 TERSE_WORD_TOKENS = 1.6
@@ -81,16 +82,26 @@ class Material:
         return drawn
 
     def distinct_words(self, count: int) -> list[str]:
-        """`count` running words, no two the same; a repeated word is passed over."""
-        for _ in range(ATTEMPTS):
-            drawn = list(dict.fromkeys(self.words(count * 2)))
-            if len(drawn) >= count:
-                return drawn[:count]
-        drawn = list(dict.fromkeys(word for section in self.corpus.sections for word in section.words))
-        if len(drawn) < count:
-            raise self.poor(f"has fewer than {count} different words")
-        start = self.rng.randrange(len(drawn) - count + 1)
-        return drawn[start : start + count]
+        """`count` running words from a random place on, no two the same; a repeated word is passed over.
+
+        Raises:
+            DataError: the corpus has fewer different words.
+        """
+        if count <= SHORT_RUN:
+            for _ in range(ATTEMPTS):
+                drawn = list(dict.fromkeys(self.words(count * 2)))
+                if len(drawn) >= count:
+                    return drawn[:count]
+        sections = self.corpus.sections
+        first = self.rng.randrange(len(sections))
+        words = sections[first].words
+        start = self.rng.randrange(max(1, len(words) - 2 * count))
+        seen = dict.fromkeys(words[start:])
+        for offset in range(1, len(sections) + 1):
+            if len(seen) >= count:
+                return list(seen)[:count]
+            seen.update(dict.fromkeys(sections[(first + offset) % len(sections)].words))
+        raise self.poor(f"has fewer than {count} different words")
 
     def word_budget(self, taken: int = 0) -> int:
         """Running words that fit in a terse context beside `taken` tokens."""

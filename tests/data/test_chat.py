@@ -1,0 +1,107 @@
+"""Our rendering and tokenising is that of transformers."""
+
+import json
+import shutil
+
+import pytest
+
+from golongrl.data.chat import Chat
+from golongrl.data.errors import DataError
+from golongrl.data.models import QUICKSTART, resolve
+
+CHATS = [
+    [{"role": "user", "content": "Hello <think>x</think> ü 12\n"}],
+    [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "{\"data\": [[1]]}"},
+     {"role": "assistant", "content": "<think>\nwell\n</think>\n\nYes"}, {"role": "user", "content": "  again "}],
+]  # fmt: skip
+
+# In the manner of Qwen3's template: namespaces, loops backwards, filters, a thinking switch, string methods.
+QWEN_STYLE = """
+{%- if messages[0].role == 'system' %}
+    {{- '<|im_start|>system\\n' + messages[0].content + '<|im_end|>\\n' }}
+{%- endif %}
+{%- set ns = namespace(last=messages|length - 1) %}
+{%- for message in messages[::-1] %}
+    {%- if message.role == "user" %}{%- set ns.last = messages|length - 1 - loop.index0 %}{%- break %}{%- endif %}
+{%- endfor %}
+{%- for message in messages %}
+    {%- if message.role == "user" %}
+        {{- '<|im_start|>user\\n' + message.content + '<|im_end|>\\n' }}
+    {%- elif message.role == "assistant" %}
+        {%- set content = message.content.split('</think>')[-1].lstrip('\\n') %}
+        {{- '<|im_start|>assistant\\n' + content + '<|im_end|>\\n' }}
+    {%- elif message.role == "tool" %}
+        {{- raise_exception('no tools: ' + (message|tojson)) }}
+    {%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}
+    {{- '<|im_start|>assistant\\n' }}
+    {%- if enable_thinking is defined and enable_thinking is false %}
+        {{- '<think>\\n\\n</think>\\n\\n' }}
+    {%- endif %}
+{%- endif %}
+{%- if bos_token %}{{- bos_token }}{%- endif %}{{- eos_token }}
+"""
+
+
+@pytest.fixture(params=["tiny", "qwen-style", "quickstart"])
+def folder(request, tiny_model, tmp_path):
+    if request.param == "quickstart":
+        return resolve(QUICKSTART)
+    if request.param == "tiny":
+        return tiny_model
+    copy = tmp_path / "model"
+    shutil.copytree(tiny_model, copy)
+    (copy / "chat_template.jinja").write_text(QWEN_STYLE, "utf-8")
+    return copy
+
+
+@pytest.mark.parametrize("messages", CHATS)
+@pytest.mark.parametrize("thinking", [None, True, False])
+def test_ids_are_those_of_transformers(folder, messages, thinking):
+    from transformers import AutoTokenizer
+
+    theirs = AutoTokenizer.from_pretrained(folder)
+    switch = {} if thinking is None else {"enable_thinking": thinking}
+    chat = Chat.open(folder)
+    text = chat.render(messages, thinking)
+    assert text == theirs.apply_chat_template(messages, add_generation_prompt=True, tokenize=False, **switch)
+    (ids,) = chat.encode([text])
+    expected = theirs.apply_chat_template(messages, add_generation_prompt=True, return_dict=False, **switch)
+    assert ids.tolist() == expected
+    assert chat.decode(ids) == theirs.decode(expected, skip_special_tokens=True)
+
+
+def test_thoughts_stay_visible_in_the_packaged_models_text():
+    chat = Chat.open(resolve(QUICKSTART))
+    response = "<think> a b</think>[Answer]\n c\n<answer>{}</answer>"
+    (ids,) = chat.encode([response + "<|im_end|>"])
+    assert chat.decode(ids, skip_special_tokens=True) == response
+
+
+def test_a_template_that_refuses_is_one_line(tiny_model, tmp_path):
+    copy = tmp_path / "model"
+    shutil.copytree(tiny_model, copy)
+    (copy / "chat_template.jinja").write_text("{{ raise_exception('not like this') }}", "utf-8")
+    with pytest.raises(DataError, match="chat template: not like this"):
+        Chat.open(copy).render(CHATS[0])
+    (copy / "chat_template.jinja").write_text("{% if %}", "utf-8")
+    with pytest.raises(DataError, match="chat template line 1"):
+        Chat.open(copy)
+
+
+def test_what_a_folder_lacks_is_named(tiny_model, tmp_path):
+    copy = tmp_path / "model"
+    shutil.copytree(tiny_model, copy)
+    (copy / "chat_template.jinja").unlink(missing_ok=True)
+    config = json.loads((copy / "tokenizer_config.json").read_text("utf-8"))
+    config.pop("chat_template", None)
+    (copy / "tokenizer_config.json").write_text(json.dumps(config), "utf-8")
+    with pytest.raises(DataError, match="no chat template"):
+        Chat.open(copy)
+    (copy / "tokenizer.json").write_text("{}", "utf-8")
+    with pytest.raises(DataError, match="not a tokenizer"):
+        Chat.open(copy)
+    (copy / "tokenizer.json").unlink()
+    with pytest.raises(DataError, match=r"no tokenizer\.json"):
+        Chat.open(copy)

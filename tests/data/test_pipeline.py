@@ -1,0 +1,133 @@
+"""From recipe to prepared folders: what is kept, dropped, cut and held out."""
+
+import random
+
+import numpy as np
+import pytest
+
+from golongrl.data import DataError, Prepared, prepare
+from golongrl.data.builders import build
+from golongrl.data.chat import Chat
+from golongrl.data.corpus import PYTHON_REFERENCE, load_corpus
+from golongrl.data.prepared import BATCH_ROWS, PreparedRow, write_prepared
+from golongrl.data.rows import write_rows
+from golongrl.recipe import load
+from golongrl.tasks import score
+
+TASKS = ("T1", "T2", "T3", "T4", "T5", "T6", "T7", "T8", "T9")
+
+
+@pytest.fixture(scope="module")
+def rows():
+    corpus = load_corpus(PYTHON_REFERENCE)
+    return [build(task, corpus, random.Random(task), 90, "terse") for task in TASKS]
+
+
+def _from_file(path, *overrides):
+    return load("quickstart", ["data.corpus=null", f"data.train={path}", *overrides])
+
+
+def test_the_quickstart_is_prepared_with_all_tasks_and_held_out_prompts(tmp_path, tiny_model):
+    seen = []
+    recipe = load("quickstart", ["data.prompts=90", "data.validation_prompts=18", "data.max_prompt_tokens=4000",
+                                 "model.context_length=8000"])  # fmt: skip
+    report = prepare(recipe, tmp_path, tiny_model, progress=lambda split, done: seen.append((split, done)))
+    train, held = Prepared.open(tmp_path / "train"), Prepared.open(tmp_path / "validation")
+    assert len(train) == report.train.rows == 90
+    assert report.train.tasks == dict.fromkeys(TASKS, 10)
+    assert len(held) == 18
+    assert seen[-1] == ("validation", 18)
+    assert int(train.lengths.max()) == report.train.longest
+    chat = Chat.open(tiny_model)
+    first = train.row(0)
+    assert first.prompt_ids.dtype == np.int32
+    assert chat.decode(first.prompt_ids, skip_special_tokens=False).endswith("<|im_start|>assistant\n")
+    for index in range(len(train)):
+        row = train.row(index)
+        assert row.index == index
+        assert train.tasks[index] == row.task_key
+        outcome = score(row.data_source, "no thoughts", row.ground_truth, row.extra_info, mode="strict")
+        assert (outcome.status, outcome.score, outcome.metric) == ("scored", 0.0, row.metric)
+
+
+def test_the_same_again_is_kept_and_anything_else_made_anew(tmp_path, tiny_model):
+    recipe = load("quickstart", ["data.prompts=9", "data.validation_prompts=0"])
+    prepare(recipe, tmp_path, tiny_model)
+    file = tmp_path / "train" / "rows.arrow"
+    before = file.stat().st_mtime_ns
+    again = prepare(recipe, tmp_path, tiny_model)
+    assert file.stat().st_mtime_ns == before
+    assert again.train.rows == 9
+    other = prepare(recipe.model_copy(update={"seed": 99}), tmp_path, tiny_model)
+    assert other.fingerprint != again.fingerprint
+    assert file.stat().st_mtime_ns > before
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+def test_a_dataset_file_keeps_the_tasks_asked_for(tmp_path, tiny_model, rows, suffix):
+    path = tmp_path / f"data{suffix}"
+    write_rows(rows, path)
+    report = prepare(_from_file(path, "data.tasks=[T1, T5]"), tmp_path / "out", tiny_model)
+    assert report.train.tasks == {"T1": 1, "T5": 1}
+    assert report.train.other_tasks == 7
+    assert report.validation is None
+
+
+def test_overlong_prompts_are_dropped_cut_on_the_left_or_an_error(tmp_path, tiny_model, rows):
+    path = tmp_path / "data.jsonl"
+    write_rows(rows, path)
+    chat = Chat.open(tiny_model)
+    full = chat.encode([chat.render([m.model_dump() for m in row.prompt]) for row in rows])
+    limit = sorted(map(len, full))[4]
+    size = f"data.max_prompt_tokens={limit}"
+    dropped = prepare(_from_file(path, size), tmp_path / "a", tiny_model).train
+    assert (dropped.rows, dropped.overlong) == (
+        sum(len(ids) <= limit for ids in full),
+        sum(len(i) > limit for i in full),
+    )
+    cut = prepare(_from_file(path, size, "data.overlong=truncate_left"), tmp_path / "b", tiny_model).train
+    assert (cut.rows, cut.truncated, cut.longest) == (9, dropped.overlong, limit)
+    kept = Prepared.open(tmp_path / "b" / "train")
+    for index, ids in enumerate(full):
+        assert kept.row(index).prompt_ids.tolist() == ids[-limit:].tolist()
+    with pytest.raises(DataError, match=rf"data\.jsonl row \d+: \d+ tokens, data\.max_prompt_tokens is {limit}"):
+        prepare(_from_file(path, size, "data.overlong=error"), tmp_path / "c", tiny_model)
+    with pytest.raises(DataError, match="no train row is left"):
+        prepare(_from_file(path, "data.max_prompt_tokens=1"), tmp_path / "d", tiny_model)
+    assert not (tmp_path / "c" / "train").exists()
+    assert list((tmp_path / "d").iterdir()) == []
+
+
+def test_an_unknown_task_names_file_and_row(tmp_path, tiny_model, rows):
+    path = tmp_path / "data.jsonl"
+    write_rows([rows[0], rows[1].model_copy(update={"data_source": "nowhere"})], path)
+    with pytest.raises(DataError, match=r"data\.jsonl row 2: .*nowhere"):
+        prepare(_from_file(path), tmp_path / "out", tiny_model)
+
+
+def _row(index, length):
+    ids = np.arange(length, dtype=np.int32) + index
+    return PreparedRow(index, ids, "T1", "EM", "EM", "EM", "EM", {"doc_ids": ["ü"]}, {"reward_mode": "EM"}, "ability")
+
+
+def test_any_row_of_a_prepared_folder_reads_back(tmp_path):
+    rows = [_row(i, i % 7) for i in range(2 * BATCH_ROWS + 5)]
+    assert write_prepared(rows, tmp_path / "x") == len(rows)
+    back = Prepared.open(tmp_path / "x")
+    for index in (0, BATCH_ROWS - 1, BATCH_ROWS, 2 * BATCH_ROWS, len(rows) - 1):
+        row = back.row(index)
+        assert row.prompt_ids.tolist() == rows[index].prompt_ids.tolist()
+        assert (row.ground_truth, row.extra_info, row.index) == ({"doc_ids": ["ü"]}, {"reward_mode": "EM"}, index)
+        assert not row.prompt_ids.flags.writeable
+    assert back.lengths.tolist() == [i % 7 for i in range(len(rows))]
+    for index in (-1, len(rows)):
+        with pytest.raises(IndexError):
+            back.row(index)
+
+
+def test_a_folder_that_is_not_prepared_says_so(tmp_path):
+    with pytest.raises(DataError, match=r"rows\.arrow"):
+        Prepared.open(tmp_path)
+    (tmp_path / "rows.arrow").write_bytes(b"nonsense")
+    with pytest.raises(DataError, match=r"rows\.arrow"):
+        Prepared.open(tmp_path)
