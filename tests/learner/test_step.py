@@ -1,0 +1,133 @@
+"""A step of the ranks against a plain torch implementation of the same step, written apart from the program's code."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+from golongrl.learner.batch import Samples, shard
+from golongrl.recipe import Recipe, load
+from support.rank_process import run_ranks
+
+GROUPS, RESPONSES = 5, 4
+
+
+def _recipe(model: Path, *overrides: str) -> Recipe:
+    return load(
+        "quickstart",
+        [
+            f"model.path={model}",
+            "learner.lr=0.001",
+            "learner.lr_warmup_steps=0",
+            "learner.max_tokens_per_rank=64",
+            "rollout.n=4",
+            "rollout.temperature=0.9",
+            *overrides,
+        ],
+    )
+
+
+@dataclass(frozen=True)
+class Made:
+    samples: Samples
+    advantages: np.ndarray
+
+
+@pytest.fixture(scope="module")
+def made(tiny_model: Path) -> Made:
+    """A batch whose behaviour policy is a noisy copy of the model, so that weights, clips and the veto all occur."""
+    rng = np.random.default_rng(7)
+    prompts = [rng.integers(3, 500, size=int(rng.integers(3, 14))).astype(np.int32) for _ in range(GROUPS)]
+    responses = [
+        rng.integers(3, 500, size=int(rng.integers(1, 15))).astype(np.int32) for _ in range(GROUPS * RESPONSES)
+    ]
+    owner = np.repeat(np.arange(GROUPS), RESPONSES)
+    model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
+    logprobs = []
+    for i, ids in enumerate(responses):
+        with torch.no_grad():
+            exact = _log_probs(model, prompts[owner[i]], ids, 0.9).numpy()
+        logprobs.append((exact + rng.normal(0, 1.2, size=len(ids))).astype(np.float32))
+    logprobs[3][0] += 20.0  # importance weight e^-20: this response is vetoed
+    rewards = rng.random(len(responses)).astype(np.float32)
+    rewards[5] = np.nan
+    samples = Samples(
+        prompts=prompts,
+        uids=[f"0-{i}" for i in range(GROUPS)],
+        group=owner,
+        tasks=["EM"] * len(responses),
+        responses=responses,
+        logprobs=logprobs,
+        rewards=rewards,
+        finished=np.ones(len(responses), dtype=bool),
+    )
+    return Made(samples, rng.normal(size=len(responses)).astype(np.float32))
+
+
+def _log_probs(model: torch.nn.Module, prompt: np.ndarray, response: np.ndarray, temperature: float) -> torch.Tensor:
+    """Log-probabilities of the response's tokens, one sequence at a time: nothing to pad, nothing to pack."""
+    ids = torch.from_numpy(np.concatenate([prompt, response]).astype(np.int64))[None]
+    logits = model(input_ids=ids).logits[0, len(prompt) - 1 : -1] / temperature
+    return torch.log_softmax(logits, dim=-1).gather(1, ids[0, len(prompt) :, None])[:, 0]
+
+
+def _plain_step(model_path: Path, made: Made, lr: float) -> tuple[float, float, dict[str, torch.Tensor]]:
+    """Loss, gradient norm, and the parameters after one AdamW step."""
+    model = AutoModelForCausalLM.from_pretrained(model_path, dtype=torch.float32)
+    s = made.samples
+    terms, tokens = [], 0
+    for i, response in enumerate(s.responses):
+        if np.isnan(s.rewards[i]):
+            continue
+        logp = _log_probs(model, s.prompts[s.group[i]], response, 0.9)
+        old, behaviour = logp.detach(), torch.from_numpy(s.logprobs[i])
+        importance = torch.exp(old - behaviour)
+        if importance.min() < 1e-4:
+            continue
+        ratio = torch.exp(logp - old)
+        advantage = float(made.advantages[i])
+        surrogate = torch.min(ratio * advantage, torch.clamp(ratio, 0.8, 1.28) * advantage)
+        if advantage < 0:
+            surrogate = torch.max(surrogate, torch.tensor(3.0 * advantage))
+        terms.append(-(surrogate * importance.clamp(0.5, 5.0)).sum())
+        tokens += len(response)
+    loss = torch.stack(terms).sum() / tokens
+    loss.backward()
+    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.1).step()
+    return float(loss.detach()), float(norm), {name: p.detach() for name, p in model.named_parameters()}
+
+
+def _compare(ranks: int, recipes: list[Recipe], tiny_model: Path, made: Made, out: Path) -> None:
+    parts = ranks // recipes[0].learner.ulysses
+    minis = shard(made.samples, made.advantages, ranks=parts, mini_batch_groups=None, longest=64)
+    loss, norm, parameters = _plain_step(tiny_model, made, lr=0.001)
+    for rank, results in enumerate(run_ranks(ranks, recipes, [minis] * len(recipes), out)):
+        for index, metrics in enumerate(results):
+            where = f"rank {rank}, recipe {index}"
+            assert metrics["actor/pg_loss"] == pytest.approx(loss, rel=1e-5, abs=1e-5), where
+            assert metrics["actor/grad_norm"] == pytest.approx(norm, rel=1e-5), where
+            assert metrics["rollout_corr/veto_ratio"] > 0
+    for index in range(len(recipes)):
+        for name, tensor in load_file(out / str(index) / "model.safetensors").items():
+            # Adam divides by the gradient's own size, so rounding of the smallest gradients becomes 1 % of lr.
+            torch.testing.assert_close(tensor, parameters[name], atol=1e-5, rtol=1e-4, msg=f"{index} {name}")
+
+
+def test_one_rank_equals_plain_torch(tiny_model: Path, made: Made, tmp_path: Path) -> None:
+    """Padded and packed."""
+    recipes = [_recipe(tiny_model), _recipe(tiny_model, "learner.remove_padding=true")]
+    _compare(1, recipes, tiny_model, made, tmp_path)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_more_ranks_equal_plain_torch(ranks: int, tiny_model: Path, made: Made, tmp_path: Path) -> None:
+    """19 trainable responses do not divide: fillers must weigh nothing."""
+    override = f"learner.ranks={ranks}"
+    recipes = [_recipe(tiny_model, override), _recipe(tiny_model, override, "learner.remove_padding=true")]
+    _compare(ranks, recipes, tiny_model, made, tmp_path)

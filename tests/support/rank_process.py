@@ -1,0 +1,93 @@
+"""Learner ranks as plain processes, without Ray and driver: `python -m support.rank_process JOB` is one of them."""
+
+import os
+import pickle
+import socket
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from golongrl.learner.batch import Shard
+from golongrl.recipe import Recipe, dump
+
+
+@dataclass
+class Job:
+    """For each recipe in turn: load `checkpoint` if there is one, update with `minis[mini][rank]`, export, save."""
+
+    recipes: list[str]  # YAML
+    model: str
+    minis: list[list[list[Shard]]]  # one list of mini-batches a recipe
+    out: str
+    load: str | None = None
+    save: str | None = None
+    updates: int = 1
+
+
+def run_ranks(
+    ranks: int,
+    recipes: list[Recipe],
+    minis: list[list[list[Shard]]],
+    out: Path,
+    **more: Any,
+) -> list[list[dict[str, float]]]:
+    """Metrics `[rank][recipe]`; the weights after the update are in `out/<recipe index>/`."""
+    out.mkdir(parents=True, exist_ok=True)
+    job = Job([dump(recipe) for recipe in recipes], recipes[0].model.path, minis, str(out), **more)
+    (out / "job.pkl").write_bytes(pickle.dumps(job))
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    processes = []
+    for rank in range(ranks):
+        environment = {
+            **os.environ, "RANK": str(rank), "WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive",
+            "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]),
+        }  # fmt: skip
+        command = [sys.executable, "-m", "support.rank_process", str(out / "job.pkl")]
+        with (out / f"rank-{rank}.log").open("wb") as log:
+            processes.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log))
+    try:
+        codes = [process.wait(240) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    logs = "\n".join((out / f"rank-{rank}.log").read_text(errors="replace")[-3000:] for rank in range(ranks))
+    assert codes == [0] * ranks, logs
+    return [pickle.loads((out / f"metrics-{rank}.pkl").read_bytes()) for rank in range(ranks)]
+
+
+def _main(path: str) -> None:
+    import torch
+    import yaml
+
+    from golongrl.learner.rank import LearnerRank
+    from golongrl.recipe import parse
+
+    torch.set_num_threads(1)
+    job: Job = pickle.loads(Path(path).read_bytes())
+    rank = int(os.environ["RANK"])
+    results = []
+    for index, text in enumerate(job.recipes):
+        recipe = parse(yaml.safe_load(text))
+        worker = LearnerRank(recipe, job.model)
+        worker.start()
+        if job.load is not None:
+            worker.load(job.load)
+        shards = [mini[rank // recipe.learner.ulysses] for mini in job.minis[index]]
+        for _ in range(job.updates):
+            metrics = worker.update(shards)
+        folder = Path(job.out) / str(index)
+        folder.mkdir(exist_ok=True)
+        worker.export(str(folder), 1 << 30)
+        if job.save is not None:
+            worker.save(job.save)
+        results.append(metrics)
+    (Path(job.out) / f"metrics-{rank}.pkl").write_bytes(pickle.dumps(results))
+
+
+if __name__ == "__main__":
+    _main(sys.argv[1])
