@@ -106,6 +106,12 @@ async def test_streaming_gives_every_token_cumulatively(rig) -> None:
     assert [chunk.finish is None for chunk in mine.chunks] == [True] * 4 + [False]
 
 
+async def test_a_stream_interval_thins_the_stream(rig) -> None:
+    mine = rig()
+    await mine.run(request("a", PROMPTS[0], max_new_tokens=8, stream_interval=3), stream=True)
+    assert [len(chunk.output) for chunk in mine.chunks] == [1, 4, 7, 8]
+
+
 async def test_abort_gives_what_there_is_and_frees_the_slot(rig) -> None:
     mine = rig(max_batch=1)
     running = asyncio.create_task(mine.run(request("a", PROMPTS[0], max_new_tokens=900)))
@@ -285,4 +291,5 @@ async def test_a_failing_model_thread_is_told_to_everyone(rig) -> None:
     with pytest.raises(EngineDeadError):
         await mine.engine.flush()
     assert not mine.engine.alive
+    await mine.engine.stop()
     assert died == [True]

@@ -176,7 +176,8 @@ class Engine:
         return await asyncio.wrap_future(future)
 
     async def generate(self, requests: Sequence[Request], *, stream: bool) -> AsyncGenerator[tuple[int, Snapshot]]:
-        """Run `requests` together; yields (index, snapshot) as they finish, and with `stream` at every token too.
+        """Run `requests` together; yields (index, snapshot) as they finish, and with `stream` before that at their first
+        token and every `stream_interval` tokens after it.
 
         Leaving the iterator early aborts what has not finished.
 
@@ -383,7 +384,7 @@ class Engine:
             if self.scheduler.extend(job.request, token, logprob):
                 ended.append(row)
                 self._close(job)
-            elif job.stream:
+            elif job.stream and (len(job.request.output) - 1) % job.request.sampling.stream_interval == 0:
                 job.notify(self._snapshot(job))
         self._drop_rows(ended)
         self.metrics.sampled(len(rows))

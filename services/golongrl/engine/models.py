@@ -21,10 +21,10 @@ RESERVED_POSITIONS = 6
 # The sampling fields SGLang knows, in its order, with the value that switches the unimplemented ones off.
 _IMPLEMENTED = {
     "max_new_tokens", "stop", "stop_token_ids", "temperature", "top_p", "top_k", "min_new_tokens", "n", "ignore_eos",
-    "skip_special_tokens", "no_stop_trim", "sampling_seed",
+    "skip_special_tokens", "no_stop_trim", "sampling_seed", "stream_interval",
 }  # fmt: skip
 _NEUTRAL: dict[str, Any] = {"min_p": 0, "frequency_penalty": 0, "presence_penalty": 0, "repetition_penalty": 1}
-_IRRELEVANT = {"spaces_between_special_tokens", "stream_interval"}
+_IRRELEVANT = {"spaces_between_special_tokens"}
 _SAMPLING_FIELDS = (
     "max_new_tokens", "stop", "stop_token_ids", "stop_regex", "temperature", "top_p", "top_k", "min_p",
     "frequency_penalty", "presence_penalty", "repetition_penalty", "min_new_tokens", "n", "json_schema", "regex",
@@ -166,6 +166,7 @@ def parse_sampling(params: dict[str, Any], eos_ids: frozenset[int]) -> tuple[Sam
         stop=number.strings("stop"),
         trim_stop=not params.get("no_stop_trim"),
         skip_special_tokens=params.get("skip_special_tokens") is not False,
+        stream_interval=number.whole("stream_interval", 1, 1),
     )
     seed = params.get("sampling_seed")
     return sampling, number.whole("n", 1, 1), None if seed is None else number.whole("sampling_seed", 0, 0)

@@ -55,6 +55,7 @@ class Sampling:
     stop: tuple[str, ...] = ()
     trim_stop: bool = True
     skip_special_tokens: bool = True
+    stream_interval: int = 1
 
 
 @dataclass(slots=True)
