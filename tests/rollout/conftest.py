@@ -6,6 +6,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from fastapi import FastAPI
 
 from golongrl.reward.app import create_app
 from golongrl.reward.config import RewardConfig
@@ -20,13 +21,19 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-async def reward() -> AsyncIterator[httpx.ASGITransport]:
+async def reward_app() -> AsyncIterator[FastAPI]:
     """The reward service with its worker processes, scoring gibberish by its length."""
     assert any(Path(entry, "rollout", "scoring.py").exists() for entry in sys.path), "workers import rollout.scoring"
     app = create_app(RewardConfig(workers=1), score=scoring.by_length, preload=())
     async with app.router.lifespan_context(app):
         await app.state.pool.wait_warm()
-        yield httpx.ASGITransport(app)
+        yield app
+
+
+@pytest.fixture
+def reward(reward_app: FastAPI) -> httpx.ASGITransport:
+    """The reward service without a socket."""
+    return httpx.ASGITransport(reward_app)
 
 
 @pytest.fixture

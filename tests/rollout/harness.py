@@ -4,7 +4,7 @@ import asyncio
 import shutil
 import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import numpy as np
 import uvicorn
+from fastapi import FastAPI
 
 from golongrl.data.prepared import Prepared, PreparedRow, write_prepared
 from golongrl.engine.app import create_app as create_engine
@@ -108,10 +109,9 @@ async def set_up(queue: SampleQueue, made: Recipe, rows: int = ROWS) -> Learner:
 
 
 @asynccontextmanager
-async def embedded_engine(model: Path, port: int = 0) -> AsyncIterator[str]:
-    """The embedded engine on a socket of this process; its URL."""
-    app = create_engine(EngineConfig(model_path=model, context_length=1024))
-    listener = socket.create_server(("127.0.0.1", port))
+async def served(app: FastAPI) -> AsyncIterator[str]:
+    """An app on a socket of this process; its URL."""
+    listener = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=1))
     serving = asyncio.create_task(server._serve([listener]))
     while not server.started:
@@ -119,6 +119,11 @@ async def embedded_engine(model: Path, port: int = 0) -> AsyncIterator[str]:
     yield f"http://127.0.0.1:{listener.getsockname()[1]}"
     server.should_exit = True
     await serving
+
+
+def embedded_engine(model: Path) -> AbstractAsyncContextManager[str]:
+    """The embedded engine on a socket of this process; its URL."""
+    return served(create_engine(EngineConfig(model_path=model, context_length=1024)))
 
 
 @dataclass
@@ -141,7 +146,7 @@ class Rig:
         self.tasks.append(asyncio.create_task(self.worker.run()))
         return self.tasks[-1]
 
-    async def until(self, condition: Callable[[], object], seconds: float = 20.0) -> None:
+    async def until(self, condition: Callable[[], object], seconds: float = 90.0) -> None:
         """Wait for a condition while the worker runs; a worker that ended fails the test with its error."""
         async with asyncio.timeout(seconds):
             while not condition():

@@ -64,6 +64,11 @@ class Worker:
         self._request_id: str | None = None
         bench.suspect = self._suspect
 
+    @property
+    def groups(self) -> list[LiveGroup]:
+        """The groups in progress."""
+        return [live for live, _ in self._live.values()]
+
     def stop(self) -> None:
         """Lease nothing more; `run` then ends within the grace period."""
         self._stop_by = time.monotonic() + self.config.grace_s
@@ -94,8 +99,8 @@ class Worker:
     async def _until_stopped(self, tasks: asyncio.TaskGroup) -> None:
         """Turns until `stop`; the last one (an update, a queue that is down) has the grace period to end."""
         turns = tasks.create_task(self._turns(tasks))
-        await asyncio.wait({turns, stopped := asyncio.ensure_future(self._stop.wait())}, return_when="FIRST_COMPLETED")
-        stopped.cancel()
+        stopped = tasks.create_task(self._stop.wait())
+        await asyncio.wait({turns, stopped}, return_when=asyncio.FIRST_COMPLETED)
         await asyncio.wait({turns}, timeout=self._grace_left())
         turns.cancel()
 
@@ -203,7 +208,7 @@ class Worker:
         """The engine's weights are unknown: nothing it is sampling can be used, and adoption starts afresh."""
         self._hold(None)
         self._failed_adoptions, self._adopt_not_before = 0, 0.0
-        self._drop(tuple(live.uid for live, _ in self._live.values()), reason)
+        self._drop(tuple(live.uid for live in self.groups), reason)
 
     def _hold(self, held: Confirmed | None) -> None:
         self._held = held
@@ -233,7 +238,7 @@ class Worker:
             policy=self.bench.recipe.rollout.adoption,
             in_flight=[
                 live.in_flight(pace.response_tokens)
-                for live, _ in self._live.values()
+                for live in self.groups
                 if live.phase == "generating" and not live.lost
             ],
             speed=pace.speed,
@@ -243,7 +248,7 @@ class Worker:
     async def _take_weights(self, decision: Decision) -> bool:
         ref = self._announced
         assert ref is not None  # the decision follows from it
-        generating = any(live.phase == "generating" and not live.lost for live, _ in self._live.values())
+        generating = any(live.phase == "generating" and not live.lost for live in self.groups)
         if decision.mode is Mode.DRAIN and generating:
             return self._wait("waiting", "drain", f"groups in flight, before version {ref.version} is taken")
         if self._failed_adoptions >= self.config.adoption_attempts:
