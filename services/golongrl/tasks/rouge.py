@@ -1,0 +1,56 @@
+"""ROUGE-L of a summary against references, summary level, as the common `rouge` package computes it.
+
+The numbers are that package's: sentences end at "." only, words are split at single spaces, precision and recall count
+DISTINCT words, and the matched words are the union over all sentence pairs (see lcs.py). Chinese is cut into words first.
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+from golongrl.tasks import lcs
+from golongrl.tasks.text import collapse
+
+EPSILON = 1e-8  # the package's guard against 0/0, part of the number
+
+
+def _cut(text: str) -> str:
+    """Chinese words joined by spaces. A lone surrogate, which no word can hold, is cut as "?"."""
+    import rjieba  # heavy: a dictionary is read on first use
+
+    words: list[str] = rjieba.cut(text.encode("utf-8", "replace").decode("utf-8"), True)
+    return " ".join(words)
+
+
+def _sentences(text: str, *, chinese: bool) -> list[list[str]]:
+    text = collapse(text.lower())
+    if chinese:
+        text = _cut(text)
+    return [collapse(piece).split(" ") for piece in text.split(".") if piece]
+
+
+@lru_cache(maxsize=256)  # a group's responses share their references
+def _reference(text: str, *, chinese: bool) -> tuple[tuple[tuple[str, ...], ...], frozenset[str]]:
+    sentences = tuple(map(tuple, _sentences(text, chinese=chinese)))
+    return sentences, frozenset(word for sentence in sentences for word in sentence)
+
+
+def rouge_l(references: Sequence[str], text: str, *, chinese: bool) -> float:
+    """The best F over the references; 0 if the text or any of the references has no sentence.
+
+    With c the number of distinct words in any common subsequence: R = c / |distinct reference words|,
+    P = c / |distinct text words|, F = 2PR / (P + R + 1e-8).
+    """
+    sentences = _sentences(text, chinese=chinese)
+    indexed = [_reference(reference, chinese=chinese) for reference in references]
+    if not sentences or not all(pieces for pieces, _ in indexed):
+        return 0.0
+    distinct = len({word for sentence in sentences for word in sentence})
+    best = 0.0
+    for pieces, vocabulary in indexed:
+        laid = lcs.index(sentences, vocabulary)
+        found: set[str] = set()
+        for piece in pieces:
+            lcs.add_common_words(piece, laid, found)
+        recall, precision = len(found) / len(vocabulary), len(found) / distinct
+        best = max(best, 2 * precision * recall / (precision + recall + EPSILON))
+    return best

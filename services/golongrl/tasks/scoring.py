@@ -1,0 +1,196 @@
+"""`score`: one response of one row in, one Outcome out. No I/O, no clock, no state.
+
+Order of judgement. compat: gate, data source, ground truth, metric, so that a response without </think> is worth 0 even
+for a row nobody can score. strict: data source, ground truth, gate, metric: a broken row is reported whatever was answered.
+Deadlines are not kept here: a caller who needs one runs `score` in a process that it can kill.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+from golongrl.tasks import exact, listing, math_answer, rouge, table, text
+from golongrl.tasks.outcome import Mode, Outcome, UnscorableError
+from golongrl.tasks.registry import LONGBENCH_PRO, Task, UnknownTask, task_of
+
+# What a metric or a library below it can raise on hostile input. A crash outside these, or of the interpreter itself,
+# ends the worker process, and its owner reports the item.
+CRASHES = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    RuntimeError,  # RecursionError and NotImplementedError are RuntimeErrors
+    SyntaxError,
+    TypeError,
+    ValueError,
+)
+
+LANGUAGES = ("Chinese", "English")
+
+Listing = Callable[[Sequence[str], Sequence[str]], float]
+_LISTING: Mapping[str, tuple[Listing, Listing]] = MappingProxyType(
+    {
+        "Accuracy": (listing.accuracy, listing.accuracy),
+        "F1": (listing.f1, listing.f1),
+        "SubEM": (listing.sub_em, listing.sub_em_strict),
+        "NDCG": (listing.ndcg, listing.ndcg_strict),
+        "Pairwise": (listing.pairwise, listing.pairwise_strict),
+    }
+)
+
+
+def score(
+    data_source: str,
+    response: str,
+    ground_truth: Any,
+    extra_info: Mapping[str, Any] | None,
+    mode: Mode = "compat",
+) -> Outcome:
+    """Score `response`, the whole generated text, against a row's `ground_truth`.
+
+    `ground_truth` is the row's mapping {doc_ids, golden_label, summary}; of a list of them the last counts. `extra_info`
+    gives LongBench-Pro rows their `reward_mode`. Raises UnknownTask for a data_source or reward_mode of no task type, and
+    ValueError for an unknown mode. Whatever else prevents a score is an outcome with status "unscored" and the reason.
+    """
+    if mode not in ("compat", "strict"):
+        raise ValueError(f'mode must be "compat" or "strict", got {mode!r}')
+    strict = mode == "strict"
+    reward_mode = extra_info.get("reward_mode") if isinstance(extra_info, Mapping) else None
+    if not isinstance(response, str):
+        task = task_of(data_source, reward_mode)
+        return _unscored(task, f"response must be a string, got {type(response).__name__}")
+    stopped = text.gate(response, strict=strict)
+    if stopped and not strict:
+        return _stopped(data_source, reward_mode, stopped)
+    task = task_of(data_source, reward_mode)
+    try:
+        judge = _strict if strict else _compat
+        value = judge(task, data_source == LONGBENCH_PRO, response, ground_truth)
+    except UnscorableError as error:
+        return _unscored(task, str(error))
+    except CRASHES as error:
+        return _unscored(task, f"metric crashed: {type(error).__name__}: {str(error)[:200]}")
+    return Outcome(value, "scored", task.metric, task.type, stopped)
+
+
+def _unscored(task: Task, reason: str) -> Outcome:
+    return Outcome(None, "unscored", task.metric, task.type, reason)
+
+
+def _stopped(data_source: object, reward_mode: object, reason: str) -> Outcome:
+    """The gate's 0 in compat, which does not ask for the data source."""
+    try:
+        task = task_of(data_source, reward_mode)
+    except UnknownTask:
+        return Outcome(0.0, "scored", "", "", reason)
+    return Outcome(0.0, "scored", task.metric, task.type, reason)
+
+
+def _mapping(ground_truth: object) -> Mapping[str, Any]:
+    """The ground truth to use: of a list, the last. Raises UnscorableError if that is no mapping."""
+    truth = ground_truth
+    if isinstance(truth, list | tuple):
+        if not truth:
+            raise UnscorableError("invalid ground truth: an empty list")
+        truth = truth[-1]
+    if not isinstance(truth, Mapping):
+        raise UnscorableError(f"invalid ground truth: expected a mapping, got {type(truth).__name__}")
+    return truth
+
+
+def _field(truth: Mapping[str, Any], name: str) -> Any:
+    if name not in truth:
+        raise UnscorableError(f"invalid ground truth: no {name}")
+    return truth[name]
+
+
+def _label(truth: Mapping[str, Any]) -> str:
+    label = _field(truth, "golden_label")
+    if not isinstance(label, str):
+        raise UnscorableError(f"invalid ground truth: golden_label must be a string, got {type(label).__name__}")
+    return label
+
+
+def _labels(truth: Mapping[str, Any]) -> list[str]:
+    """The golden labels of a math row: one or, as a list, any of several."""
+    labels = _field(truth, "golden_label")
+    found = list(labels) if isinstance(labels, list | tuple) else [labels]
+    if not found or not all(isinstance(label, str) for label in found):
+        kinds = ", ".join(sorted({type(label).__name__ for label in found})) or "an empty list"
+        raise UnscorableError(f"invalid ground truth: golden_label must be a string or strings, got {kinds}")
+    return found
+
+
+def _compat(task: Task, longbench_pro: bool, response: str, ground_truth: object) -> float:
+    """The score of a response that passed the gate, by the original's rules."""
+    if task.metric == "IoU":
+        return table.iou(ground_truth, response)
+    truth = _mapping(ground_truth)
+    if longbench_pro:
+        return _compat_longbench_pro(task.metric, response, truth)
+    if task.metric == "math_verify":
+        return math_answer.equal(_labels(truth), response)
+    judge = exact.exact_match if task.metric == "EM" else exact.selection
+    return judge(_label(truth), text.after_think(response))
+
+
+def _compat_longbench_pro(metric: str, response: str, truth: Mapping[str, Any]) -> float:
+    """The original swallows whatever goes wrong here as 0, so doc_ids that are no strings are worth 0, not an error."""
+    documents, language = _field(truth, "doc_ids"), _field(truth, "summary")
+    if not isinstance(documents, Iterable):
+        return 0.0
+    golds = list(documents)  # of a plain string, its characters
+    if not golds or not all(isinstance(gold, str) for gold in golds):
+        return 0.0
+    if metric == "ROUGE-L":
+        return rouge.rouge_l(golds, response, chinese=language == "Chinese")
+    measure, _ = _LISTING[metric]
+    return measure([text.collapse(gold.lower()) for gold in golds], text.lines_of(text.answer_area(response)))
+
+
+def _strict(task: Task, longbench_pro: bool, response: str, ground_truth: object) -> float:
+    """The score with the openings closed: only what follows </think> counts, and an invalid row is unscored."""
+    truth = _mapping(ground_truth)
+    passed = not text.gate(response, strict=True)
+    answer = text.after_think(response) if passed else ""
+    if longbench_pro:
+        value = _strict_longbench_pro(task.metric, answer, truth)
+    elif task.metric == "IoU":
+        value = table.iou_strict(truth, answer)
+    elif task.metric == "math_verify":
+        labels = _labels(truth)
+        if any(not label.strip() for label in labels):
+            raise UnscorableError("invalid ground truth: golden_label is blank")
+        value = math_answer.equal(labels, answer)
+    else:
+        label = _label(truth)
+        if not label.strip():
+            raise UnscorableError("invalid ground truth: golden_label is blank")
+        value = (exact.exact_match if task.metric == "EM" else exact.selection_strict)(label, answer)
+    return value if passed else 0.0
+
+
+def _strict_longbench_pro(metric: str, answer: str, truth: Mapping[str, Any]) -> float:
+    golds = _strict_golds(_field(truth, "doc_ids"))
+    area = text.answer_area(answer)
+    if metric == "ROUGE-L":
+        language = _field(truth, "summary")
+        if language not in LANGUAGES:
+            raise UnscorableError(f"invalid ground truth: summary must be one of {LANGUAGES}, got {language!r}")
+        return rouge.rouge_l(golds, area, chinese=language == "Chinese")
+    golds = [text.collapse(gold.lower()) for gold in golds]
+    if metric == "Pairwise" and len(set(golds)) < 2:
+        raise UnscorableError("invalid ground truth: an order needs at least two different doc_ids")
+    _, measure = _LISTING[metric]
+    return measure(golds, text.items_of(area, set(golds)))
+
+
+def _strict_golds(documents: object) -> list[str]:
+    if not isinstance(documents, list | tuple) or not documents:
+        raise UnscorableError("invalid ground truth: doc_ids must be a list of at least one string")
+    for i, gold in enumerate(documents):
+        if not isinstance(gold, str) or not gold.strip():
+            raise UnscorableError(f"invalid ground truth: doc_ids[{i}] must be a string that is not blank, got {gold!r}")
+    return list(documents)

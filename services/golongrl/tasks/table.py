@@ -1,0 +1,91 @@
+"""IoU of two tables given as JSON: `{"data": [[cell, ...], ...]}`, compared as multisets of rows.
+
+A row that is a list compares as the tuple of its cells' str(), any other row as its str(); so 1 equals "1" but not 1.0.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Hashable, Iterable
+
+from golongrl.tasks.outcome import UnscorableError
+
+OPEN, CLOSE = "<answer>", "</answer>"
+# Python refuses to convert longer digit strings to int (sys.set_int_max_str_digits); such a cell stays text.
+MAX_INT_DIGITS = 4300
+
+
+def _integer(digits: str) -> int | str:
+    return int(digits) if len(digits) <= MAX_INT_DIGITS else digits
+
+
+def _load(text: str) -> object:
+    """The JSON value. Raises json.JSONDecodeError, or RecursionError for brackets nested about a thousand deep."""
+    return json.loads(text, parse_int=_integer)
+
+
+def _rows(data: Iterable[object]) -> Counter[Hashable]:
+    return Counter(tuple(str(cell) for cell in row) if isinstance(row, list) else str(row) for row in data)
+
+
+def iou_of(gold: Counter[Hashable], guess: Counter[Hashable]) -> float:
+    """Multiset intersection over union; 0 if both are empty."""
+    union = (gold | guess).total()
+    return (gold & guess).total() / union if union else 0.0
+
+
+def _tagged(text: str) -> str:
+    """Between the first <answer> and the next </answer> or the end; the whole text if there is no <answer>."""
+    _, found, rest = text.partition(OPEN)
+    return rest.partition(CLOSE)[0].strip() if found else text.strip()
+
+
+def _lenient(value: object) -> Counter[Hashable]:
+    """The rows of a value as the original takes them: whatever has no iterable "data" has none."""
+    data = value.get("data", []) if isinstance(value, dict) else []
+    return _rows(data) if isinstance(data, list | dict | str) else Counter()
+
+
+def _lenient_json(text: str) -> Counter[Hashable]:
+    try:
+        return _lenient(_load(text))
+    except json.JSONDecodeError:
+        return Counter()
+    except RecursionError:
+        raise UnscorableError("metric crashed: RecursionError: JSON nested too deeply") from None
+
+
+def iou(truth: object, response: str) -> float:
+    """IoU by the original's rules: the first <answer> of the whole response, and 0 where either side is no table.
+
+    `truth` is the row's ground truth: a mapping whose "golden_label" is JSON, or that is itself the table.
+    """
+    if not isinstance(truth, dict):
+        return 0.0
+    label = truth.get("golden_label")
+    gold = _lenient_json(label) if isinstance(label, str) else _lenient(label if isinstance(label, dict) else truth)
+    return iou_of(gold, _lenient_json(_tagged(response)))
+
+
+def _gold_rows(label: object) -> Counter[Hashable]:
+    try:
+        value = _load(label) if isinstance(label, str) else label
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise UnscorableError(f"invalid ground truth: golden_label is no JSON table: {error}") from None
+    data = value.get("data") if isinstance(value, dict) else None
+    if not isinstance(data, list) or not data:
+        raise UnscorableError('invalid ground truth: golden_label needs "data", a list with at least one row')
+    return _rows(data)
+
+
+def iou_strict(truth: dict[str, object], answer: str) -> float:
+    """IoU of the answer behind </think>; "data" must be a list. Raises UnscorableError if the gold is no table.
+
+    JSON nested too deeply to read is no table, so it earns 0: leaving it unscored would let a policy opt out of a score.
+    """
+    gold = _gold_rows(truth if "golden_label" not in truth and "data" in truth else truth.get("golden_label"))
+    try:
+        value = _load(_tagged(answer))
+    except (json.JSONDecodeError, RecursionError):
+        return 0.0
+    data = value.get("data") if isinstance(value, dict) else None
+    return iou_of(gold, _rows(data)) if isinstance(data, list) else 0.0

@@ -1,0 +1,146 @@
+"""No input brings a metric down: hostile responses and labels end in a score in [0, 1] or a reason, never in an exception."""
+
+import math
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from golongrl.tasks import TASKS, Outcome, UnknownTask, score, task_of
+from golongrl.tasks.registry import LONGBENCH_PRO
+
+# One way into each of the nine types, and into both sources of T2.
+ROUTES = [(t.data_source, t.data_source) for t in TASKS if t.data_source] + [
+    (LONGBENCH_PRO, t.subtasks[0]) for t in TASKS if t.subtasks
+]
+IDS = [f"{source}-{mode[:4]}" for source, mode in ROUTES]
+TRUTH = {"doc_ids": ["a", "b c", "d"], "golden_label": '{"data": [["A", 1]]}', "summary": "English"}
+MODES = ("compat", "strict")
+
+HOSTILE = {
+    "empty": "",
+    "nul": "\0" * 50,
+    "surrogates": "bad\ud800\udfff",
+    "one character": "x" * 1_000_000,
+    "one line break": "\n" * 1_000_000,
+    "sentences": "a. " * 20_000,
+    "10,000 items": "[Answer]\n" + "\n".join(f"item {i}" for i in range(10_000)),
+    "deep parentheses": "\\boxed{" + "(" * 200 + "1" + ")" * 200 + "}",
+    "deep braces": "{" * 200 + "}" * 200,
+    "deep fractions": "\\boxed{" + r"\frac{1}{" * 30 + "2" + "}" * 30 + "}",
+    "power tower": r"\boxed{9^{9^{9}}}",
+    "tower in an expression": r"\boxed{x + \frac{1}{10^{10^{10}}}}",
+    "factorials": r"\boxed{9!!!}",
+    "power of a sum": r"\boxed{(x+1)^{99999}}",
+    "binomial": r"\boxed{\binom{1000000000}{50000000}}",
+    "5,000 digits": "\\boxed{" + "7" * 5_000 + "}",
+    "5,000 digits in JSON": '<answer>{"data": [[' + "7" * 5_000 + "]]}</answer>",
+    "invalid JSON": '<answer>{"data": [["a", 1]',
+    "deep JSON": "<answer>" + "[" * 100_000,
+    "division by zero": r"\boxed{\frac{1}{0}}",
+    "regex bait": "final answer is $" * 40,
+}
+
+
+def check(outcome: Outcome) -> None:
+    if outcome.status == "scored":
+        assert outcome.score is not None
+        assert math.isfinite(outcome.score)
+        assert 0.0 <= outcome.score <= 1.0
+    else:
+        assert outcome.score is None
+        assert outcome.reason
+
+
+def judge(route: tuple[str, str], response: Any, truth: Any, mode: Any) -> Outcome:
+    outcome = score(route[0], response, truth, {"reward_mode": route[1]}, mode)
+    check(outcome)
+    return outcome
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("response", HOSTILE.values(), ids=HOSTILE.keys())
+@pytest.mark.parametrize("route", ROUTES, ids=IDS)
+def test_hostile_responses(route: tuple[str, str], response: str, mode: str) -> None:
+    judge(route, "<think>r</think>" + response, TRUTH, mode)
+    judge(route, response, TRUTH, mode)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("label", [None, 3, 2.5, True, [], [None], {}, "", "\0", "\ud800", "[" * 5000])
+@pytest.mark.parametrize("route", ROUTES, ids=IDS)
+def test_hostile_labels(route: tuple[str, str], label: object, mode: str) -> None:
+    response = "<think>r</think>[Answer]\n5"
+    judge(route, response, {"doc_ids": label, "golden_label": label, "summary": label}, mode)
+    judge(route, response, {**TRUTH, "doc_ids": [label, "a"], "golden_label": label}, mode)
+    judge(route, response, label, mode)
+    judge(route, response, [TRUTH, label], mode)
+
+
+@pytest.mark.parametrize("response", [None, 3, b"</think>", ["</think>"]])
+def test_a_response_that_is_no_text_is_unscored(response: object) -> None:
+    for route in ROUTES:
+        assert judge(route, response, TRUTH, "compat").status == "unscored"
+
+
+FRAGMENTS = st.sampled_from(
+    ["<think>", "</think>", "[Answer]", "[答案]", "\n", "a", "b c", "d.", "- ", "<answer>", "</answer>", '{"data": [["A", 1]]}', "[", "}",
+     "The correct answer is ", "(A)", "*", "\\boxed{", "\\frac{1}{2}", "42", "x", "=", ",", "^{", "$", "\\sqrt", "%", "。", "中国", "\0", "\ud800"]
+)  # fmt: skip
+TEXTS = st.lists(FRAGMENTS | st.text(max_size=8), max_size=25).map("".join)
+
+
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+@given(body=TEXTS, prefix=st.sampled_from(["", "</think>", "<think>r</think>"]), golds=st.lists(TEXTS, max_size=4))
+@pytest.mark.parametrize("route", ROUTES, ids=IDS)
+def test_fuzzed(route: tuple[str, str], body: str, prefix: str, golds: list[str]) -> None:
+    truth = {"doc_ids": golds, "golden_label": golds[0] if golds else "42", "summary": "Chinese"}
+    for mode in MODES:
+        judge(route, prefix + body, truth, mode)
+
+
+JSON = st.recursive(st.none() | st.booleans() | st.integers() | st.text(max_size=5), lambda v: st.lists(v) | st.dictionaries(st.text(max_size=5), v))
+
+
+@settings(deadline=None, max_examples=60)
+@given(truth=JSON | st.dictionaries(st.sampled_from(["doc_ids", "golden_label", "summary", "data"]), JSON))
+@pytest.mark.parametrize("route", ROUTES, ids=IDS)
+def test_fuzzed_ground_truths(route: tuple[str, str], truth: object) -> None:
+    for mode in MODES:
+        judge(route, "</think>[Answer]\na", truth, mode)
+
+
+@pytest.mark.parametrize("name", ["power tower", "tower in an expression", "factorials", "power of a sum", "binomial", "deep braces"])
+def test_what_would_hang_the_algebra_is_refused_with_a_reason(name: str) -> None:
+    outcome = judge(("math_longcot_math_verify", ""), "</think>" + HOSTILE[name], {"golden_label": "42"}, "strict")
+    assert outcome.status == "unscored"
+    assert "answer is" in outcome.reason
+
+
+def test_unknown_tasks_are_named() -> None:
+    with pytest.raises(UnknownTask, match="'nope'"):
+        score("nope", "</think>a", TRUTH, {})
+    with pytest.raises(UnknownTask, match=r"'T99\.9 Nothing'"):
+        score(LONGBENCH_PRO, "</think>a", TRUTH, {"reward_mode": "T99.9 Nothing"})
+    with pytest.raises(UnknownTask, match="None"):
+        task_of(None, None)
+    with pytest.raises(ValueError, match="mode"):
+        score("EM", "</think>a", TRUTH, {}, "lenient")  # type: ignore[arg-type]
+
+
+def test_the_table_of_tasks() -> None:
+    assert [t.type for t in TASKS] == [f"T{i}" for i in range(1, 10)]
+    assert sum(len(t.subtasks) for t in TASKS) == 25
+    task = task_of(LONGBENCH_PRO, "T6.2 Targeted Subset Cluster Identification")
+    assert (task.type, task.metric, task.key) == ("T3", "F1", "F1")
+    task = task_of("selection", "selection_long")
+    assert (task.type, task.metric, task.key) == ("T2", "Accuracy", "selection_long")
+
+
+def test_importing_tasks_loads_no_library() -> None:
+    heavy = "import sys, golongrl.tasks; sys.exit(str(sys.modules.keys() & {'sympy', 'math_verify', 'rjieba', 'numpy', 'torch'}))"
+    found = subprocess.run([sys.executable, "-c", heavy], capture_output=True, text=True, timeout=60, check=False)
+    assert found.stderr.strip() == "set()"

@@ -1,0 +1,135 @@
+"""Every opening of compat: the exploit earns there, and not in strict; an honest answer earns in both."""
+
+import pytest
+
+from golongrl.tasks import Outcome, score
+
+LONGBENCH = {
+    "Accuracy": "T3.2 Single-Hop Fact QA",
+    "F1": "T5.1 Full-Sentence Citation Alignment",
+    "SubEM": "T8.1 Structured Multi-Source Consistency Verification",
+    "NDCG": "T1.1 Global Cohesive Retrieval",
+    "Pairwise": "T2.1 Global Timeline Reconstruction",
+    "ROUGE-L": "T4.1 Global-Coverage Constrained Summary",
+}
+TEN = [f"event {i}" for i in range(10)]
+SUMMARY = "the council approved the budget after a long debate. the bridge was delayed twice by flooding"
+TABLE = '{"data": [["a", 1], ["b", 2]]}'
+OPTION = "The correct answer is "
+
+
+def longbench(metric: str, response: str, golds: object, mode: str, language: str = "English") -> Outcome:
+    truth = {"doc_ids": golds, "golden_label": "", "summary": language}
+    return score("longbench_pro", response, truth, {"reward_mode": LONGBENCH[metric]}, mode)  # type: ignore[arg-type]
+
+
+def labelled(source: str, response: str, label: object, mode: str) -> Outcome:
+    return score(source, response, {"golden_label": label}, {}, mode)  # type: ignore[arg-type]
+
+
+def listing(*lines: str) -> str:
+    return "<think>r</think>[Answer]\n" + "\n".join(lines)
+
+
+# name, metric, exploit, golds, at least in compat, at most in strict
+EXPLOITS = [
+    ("the summary in think, an empty answer", "ROUGE-L", f"<think>{SUMMARY}</think>", [SUMMARY], 0.9, 0.0),
+    ("2 of 10 in order", "Pairwise", listing(*TEN[:2]), TEN, 1.0, 1 / 45),
+    ("100 candidates", "SubEM", listing(*(f"event {i}" for i in range(100))), TEN[:2], 1.0, 0.02),
+    ("the tag in think, F1", "F1", "<think>[Answer]\na\nb\n</think>sorry", ["a", "b"], 0.8, 0.0),
+    ("the tag in think, SubEM", "SubEM", "<think>[Answer]\na\nb\n</think>sorry", ["a", "b"], 1.0, 0.0),
+    ("the tag in think, NDCG", "NDCG", "<think>[Answer]\na\nb\n</think>sorry", ["a", "b"], 1.0, 0.0),
+    ("the tag in think, Pairwise", "Pairwise", "<think>[Answer]\na\nb\n</think>sorry", ["a", "b"], 0.3, 0.0),
+    ("the tag in think, Accuracy", "Accuracy", "<think>[Answer]\nfoo\n</think>sorry", ["foo"], 1.0, 0.0),
+    ("junk behind a NUL", "NDCG", listing("a\0junk", "b\0junk"), ["a", "b"], 1.0, 0.0),
+    ("<think> behind </think>", "F1", "</think><think>[Answer]\na", ["a"], 1.0, 0.0),
+]
+
+
+@pytest.mark.parametrize(("name", "metric", "response", "golds", "floor", "ceiling"), EXPLOITS, ids=[e[0] for e in EXPLOITS])
+def test_exploit(name: str, metric: str, response: str, golds: list[str], floor: float, ceiling: float) -> None:
+    compat, strict = (longbench(metric, response, golds, mode) for mode in ("compat", "strict"))
+    assert compat.score is not None
+    assert compat.score >= floor
+    assert strict.score is not None
+    assert strict.score <= ceiling + 1e-12
+
+
+OPTIONS = [
+    ("a word that begins with the letter", OPTION + "Apple", "A"),
+    ("the first of several", f"{OPTION}(A). {OPTION}(B).", "A"),
+    ("a letter and a hyphen", OPTION + "A-level exams", "A"),
+]
+
+
+@pytest.mark.parametrize(("name", "answer", "label"), OPTIONS, ids=[o[0] for o in OPTIONS])
+def test_selection_exploit(name: str, answer: str, label: str) -> None:
+    assert labelled("selection", f"</think>{answer}", label, "compat").score == 1.0
+    assert labelled("selection", f"</think>{answer}", label, "strict").score == 0.0
+
+
+def test_a_box_in_think_is_no_answer() -> None:
+    response = r"<think>maybe \boxed{41}</think>I give up"
+    assert labelled("math_longcot_math_verify", response, "41", "compat").score == 1.0
+    assert labelled("math_longcot_math_verify", response, "41", "strict").score == 0.0
+
+
+def test_a_table_in_think_is_no_answer() -> None:
+    response = f"<think><answer>{TABLE}</answer></think>"
+    assert labelled("multitableqa_pretraining", response, TABLE, "compat").score == 1.0
+    assert labelled("multitableqa_pretraining", response, TABLE, "strict").score == 0.0
+
+
+@pytest.mark.parametrize(
+    ("name", "compat", "strict"),
+    [
+        ("think words drop a perfect summary", ("ROUGE-L", f"<think>{'hmm so then '.join(map(str, range(70)))}</think>{SUMMARY}", [SUMMARY]), 1.0),
+        ("blank lines count as items", ("F1", listing("a", "", "b"), ["a", "b"]), 1.0),
+        ("bullets count as other items", ("F1", listing("- a", "2. b", "• c"), ["a", "b", "c"]), 1.0),
+        ("an item that is itself a number stays", ("F1", listing("-17", "1. a"), ["-17", "1. a"]), 1.0),
+    ],
+)
+def test_strict_pays_the_answer_in_full(name: str, compat: tuple[str, str, list[str]], strict: float) -> None:
+    before, after = (longbench(*compat, mode).score for mode in ("compat", "strict"))
+    assert before is not None
+    assert after == pytest.approx(strict)
+    assert before <= after + 1e-6
+
+
+def test_strict_reads_options_beyond_d_and_the_last_answer() -> None:
+    assert labelled("selection", f"</think>{OPTION}(E)", "E", "strict").score == 1.0
+    assert labelled("selection", f"</think>{OPTION}(A). No: {OPTION}**(B)**.", f"{OPTION}(B)", "strict").score == 1.0
+
+
+def test_a_mention_of_the_tag_in_think_does_not_ruin_the_table() -> None:
+    response = f"<think>as <answer></think><answer>{TABLE}</answer>"
+    assert labelled("multitableqa_pretraining", response, TABLE, "compat").score == 0.0
+    assert labelled("multitableqa_pretraining", response, TABLE, "strict").score == 1.0
+
+
+def test_repeats_and_strangers_earn_nothing_in_an_order() -> None:
+    honest = longbench("Pairwise", listing(*TEN[:5]), TEN, "strict").score
+    padded = longbench("Pairwise", listing("stranger", *TEN[:5], *TEN[:5], *reversed(TEN[:5])), TEN, "strict").score
+    assert honest == padded == pytest.approx(10 / 45)
+
+
+@pytest.mark.parametrize("metric", sorted(LONGBENCH))
+@pytest.mark.parametrize("golds", [[], None, 3, "abc", [None, "a"], [3, 4], ["", "a"]])
+@pytest.mark.parametrize("response", ["</think>[Answer]\na", "no gate"])
+def test_an_invalid_ground_truth_is_unscored_whatever_was_answered(metric: str, golds: object, response: str) -> None:
+    outcome = longbench(metric, response, golds, "strict")
+    assert (outcome.status, outcome.score) == ("unscored", None)
+    assert "doc_ids" in outcome.reason
+
+
+@pytest.mark.parametrize(
+    ("source", "label"),
+    [
+        ("EM", ""), ("EM", None), ("selection", "none of these"), ("math_longcot_math_verify", " "),
+        ("multitableqa_pretraining", "not json"), ("multitableqa_pretraining", '{"data": []}'), ("multitableqa_pretraining", None),
+    ],
+)  # fmt: skip
+def test_an_invalid_label_is_unscored(source: str, label: object) -> None:
+    outcome = labelled(source, "</think>x", label, "strict")
+    assert outcome.status == "unscored"
+    assert outcome.reason.startswith("invalid ground truth")
