@@ -1,6 +1,8 @@
 """Every object that the chart can render is valid: core kinds by Kubernetes' own schema, RayJobs by KubeRay's CRD."""
 
 import copy
+import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ import kubernetes_validate
 import pytest
 import yaml
 from support.chart_values import MATRIX, PRESETS
-from support.helm import CRDS, Helm, Manifest, Rendered
+from support.helm import CRDS, YAML, Helm, Manifest, Rendered
 
 KUBERNETES = "1.36"
 # Fields that the charts' custom resources may have: their CRDs belong to other projects and are not carried here.
@@ -44,19 +46,30 @@ def close(schema: Any) -> Any:
 
 
 @pytest.fixture(scope="session")
-def rayjob_schema() -> Manifest:
+def rayjob_schema() -> jsonschema.Draft7Validator:
     path = CRDS / "ray.io_rayjobs.yaml"
     if not path.is_file():
         pytest.skip(f"KubeRay's CRDs are not at {CRDS}")
-    crd = yaml.safe_load(path.read_text())
+    crd = yaml.load(path.read_text(), Loader=YAML)
     (version,) = [item for item in crd["spec"]["versions"] if item["name"] == "v1"]
     schema: Manifest = close(version["schema"]["openAPIV3Schema"])
     schema["properties"]["metadata"] = {"type": "object"}
-    return schema
+    return jsonschema.Draft7Validator(schema)
 
 
-def check_rayjob(job: Manifest, schema: Manifest) -> None:
-    jsonschema.Draft7Validator(schema).validate(job)
+@cache
+def check_core(text: str) -> None:
+    """A core object, as JSON: both helms and most switches render the same objects, and reading a schema is slow."""
+    kubernetes_validate.validate(json.loads(text), KUBERNETES, strict=True)
+
+
+def check_pod(template: Manifest) -> None:
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {**template["metadata"], "name": "x"}, "spec": template["spec"]}
+    check_core(json.dumps(pod))
+
+
+def check_rayjob(job: Manifest, schema: jsonschema.Draft7Validator) -> None:
+    schema.validate(job)
     # What KubeRay's webhook and controller refuse beyond the schema.
     spec = job["spec"]
     assert len(job["metadata"]["name"]) <= 47
@@ -71,26 +84,23 @@ def check_rayjob(job: Manifest, schema: Manifest) -> None:
         assert "submitterConfig" not in spec
 
 
-def check(objects: Rendered, rayjob_schema: Manifest) -> None:
+def check(objects: Rendered, rayjob_schema: jsonschema.Draft7Validator) -> None:
     for item in objects:
         kind = item["kind"]
         if kind == "RayJob":
             check_rayjob(item, rayjob_schema)
             for template in _pod_templates(item):
                 # The CRD knows a subset of what a pod may say; the pods themselves are checked as pods.
-                pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {**template["metadata"], "name": "x"}, "spec": template["spec"]}
-                kubernetes_validate.validate(pod, KUBERNETES, strict=True)
+                check_pod(template)
         elif kind in CUSTOM:
             version, known = CUSTOM[kind]
             assert item["apiVersion"] == version
             assert set(item["spec"]) <= known
             if kind == "LeaderWorkerSet":
                 for role in ("leaderTemplate", "workerTemplate"):
-                    template = item["spec"]["leaderWorkerTemplate"][role]
-                    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {**template["metadata"], "name": "x"}, "spec": template["spec"]}
-                    kubernetes_validate.validate(pod, KUBERNETES, strict=True)
+                    check_pod(item["spec"]["leaderWorkerTemplate"][role])
         else:
-            kubernetes_validate.validate(item, KUBERNETES, strict=True)
+            check_core(json.dumps(item))
 
 
 def _pod_templates(job: Manifest) -> list[Manifest]:
@@ -102,19 +112,19 @@ def _pod_templates(job: Manifest) -> list[Manifest]:
 
 
 @pytest.mark.parametrize("name", MATRIX)
-def test_every_object_of_every_switch_is_valid(helm: Helm, name: str, rayjob_schema: Manifest) -> None:
+def test_every_object_of_every_switch_is_valid(helm: Helm, name: str, rayjob_schema: jsonschema.Draft7Validator) -> None:
     check(helm.template(MATRIX[name]), rayjob_schema)
 
 
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("overlay", [(), ("values-rdma.yaml",)], ids=["ethernet", "rdma"])
 def test_every_object_of_every_preset_is_valid(
-    helm: Helm, preset: str, overlay: tuple[str, ...], rayjob_schema: Manifest
+    helm: Helm, preset: str, overlay: tuple[str, ...], rayjob_schema: jsonschema.Draft7Validator
 ) -> None:
     check(helm.template(files=(preset, *overlay)), rayjob_schema)
 
 
-def test_an_unknown_key_of_a_rayjob_is_refused(helm4: Helm, rayjob_schema: Manifest) -> None:
+def test_an_unknown_key_of_a_rayjob_is_refused(helm4: Helm, rayjob_schema: jsonschema.Draft7Validator) -> None:
     job = helm4.template().one("RayJob")
     for path in (("backoffLimits",), ("rayClusterSpec", "headGroup"), ("rayClusterSpec", "headGroupSpec", "templat")):
         broken = copy.deepcopy(job)
@@ -127,5 +137,5 @@ def test_an_unknown_key_of_a_rayjob_is_refused(helm4: Helm, rayjob_schema: Manif
 
 
 @pytest.mark.parametrize("path", sorted((Path(__file__).parents[2] / "charts/golongrl/rayjobs").glob("*.yaml")), ids=lambda p: p.stem)
-def test_ready_made_rayjobs_are_valid(path: Path, rayjob_schema: Manifest) -> None:
-    check(Rendered(list(yaml.safe_load_all(path.read_text()))), rayjob_schema)
+def test_ready_made_rayjobs_are_valid(path: Path, rayjob_schema: jsonschema.Draft7Validator) -> None:
+    check(Rendered(list(yaml.load_all(path.read_text(), Loader=YAML))), rayjob_schema)

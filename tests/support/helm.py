@@ -17,6 +17,9 @@ CRDS = ROOT.parent / "shared" / "kuberay-crds"
 KUBERAY = "ray.io/v1/RayJob"
 TIMEOUT_S = 60
 
+# The pure-Python parser takes a second for one release.
+YAML = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
 Manifest = dict[str, Any]
 
 
@@ -111,7 +114,7 @@ class Helm:
 def _template(binary: Path, values: str, files: tuple[str, ...], release: str, namespace: str, kuberay: bool) -> str:
     done = Helm(binary)._run_template(values, files, release, namespace, kuberay)
     assert done.returncode == 0, done.stderr
-    return json.dumps([item for item in yaml.safe_load_all(done.stdout) if item])
+    return json.dumps([item for item in yaml.load_all(done.stdout, Loader=YAML) if item])
 
 
 def pod_specs(objects: Rendered | list[Manifest]) -> Iterator[tuple[str, Manifest, Manifest]]:
