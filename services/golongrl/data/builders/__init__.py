@@ -24,18 +24,21 @@ class _Kind:
     answer: str
 
 
-_ITEMS = "Write [Answer] on a line of its own after your thoughts, then one item a line."
+# The form of a response that every metric reads: thoughts, then the task's own form of answer.
+FULL_FORM = "Answer in exactly this form:\n<think>your thoughts</think>\n"
+
+_ITEMS = "[Answer]\nthe first item\nthe second item\nand so on, one a line"
 _KINDS: dict[TaskType, _Kind] = {
     "T1": _Kind(passages.next_line, "EM", "EM", "precise long-range information retrieval",
-                "After your thoughts write the answer and nothing else."),
+                "the line and nothing else"),
     "T2": _Kind(passages.choice, "selection", "selection", "evidence-grounded comprehension and reasoning",
-                "End with the sentence: The correct answer is (X)"),
+                "The correct answer is (X)"),
     "T3": _Kind(records.filter_items, "longbench_pro", "T6.2 Targeted Subset Cluster Identification",
                 "high-recall exhaustive retrieval and verification", _ITEMS),
     "T4": _Kind(records.count, "math_longcot_math_verify", "math_longcot_math_verify",
-                "numerical extraction and quantitative reasoning", "Put the final number in \\boxed{}."),
+                "numerical extraction and quantitative reasoning", "\\boxed{the number}"),
     "T5": _Kind(records.table_rows, "multitableqa_pretraining", "multitableqa", "multi-table structured extraction",
-                'Answer with JSON of this form: <answer>{"data": [["group", "name", 1]]}</answer>'),
+                '<answer>{"data": [["group", "name", 1], ["group", "name", 2]]}</answer>'),
     "T6": _Kind(records.final_state, "longbench_pro", "T8.3 Long-Context Procedural State Tracking",
                 "fragment-level structured matching and induction", _ITEMS),
     "T7": _Kind(records.ranking, "longbench_pro", "T1.1 Global Cohesive Retrieval",
@@ -43,7 +46,7 @@ _KINDS: dict[TaskType, _Kind] = {
     "T8": _Kind(passages.order, "longbench_pro", "T2.1 Global Timeline Reconstruction",
                 "sequence reconstruction and ordering", _ITEMS),
     "T9": _Kind(passages.summary, "longbench_pro", "T4.2 Query-Focused Summary", "long document summarization",
-                "Write [Answer] on a line of its own after your thoughts, then the summary."),
+                "[Answer]\nthe summary"),
 }  # fmt: skip
 
 
@@ -67,7 +70,7 @@ def to_row(task: TaskType, draft: Draft, style: Style) -> Row:
     if style == "terse":
         content = f"{draft.context}\n{draft.question}"
     else:
-        content = f"{draft.context}\n\n----\n{draft.question}\n{kind.answer} Think inside <think> and </think> first."
+        content = f"{draft.context}\n\n----\n{draft.question}\n\n{FULL_FORM}{kind.answer}"
     gold = GroundTruth(doc_ids=list(draft.doc_ids), golden_label=draft.golden_label, summary="English")
     return Row(
         data_source=kind.data_source,
