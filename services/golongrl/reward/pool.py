@@ -4,7 +4,7 @@ Invariants:
 - one item is in flight per worker, so a hang or a crash is always that item's;
 - an item accepted by `submit` gets exactly one answer: the function's value, or `Lost` with the reason;
 - a worker over its deadline is killed; a worker that is gone is replaced, also while nothing is waiting;
-- the event loop never blocks on a worker: sockets are non-blocking, process starts and reaping happen in threads.
+- the event loop never blocks on a worker: sockets are non-blocking, processes start in a thread.
 
 Why not a library: the candidates share one pipe and its lock among all workers, so a worker killed from outside (the
 kernel's OOM killer) while it holds the lock stalls or breaks the whole pool. Here every worker has a socket of its own.
@@ -143,8 +143,7 @@ class _Worker(asyncio.Protocol):
         self._disarm()
         if self._transport is not None:
             self._transport.abort()
-        if self.process.is_alive():
-            self.process.kill()
+        self.process.kill()
         job, self.job = self.job, None
         self.pool.on_end(self, why, job)
 
@@ -196,6 +195,8 @@ class WorkerPool:
         self._tasks: set[asyncio.Task[None]] = set()
         self._failed_starts = 0
         self._stopping = asyncio.Event()
+        # Every start polls all our children in its thread: an exit code read there and here at once is lost.
+        self._processes = asyncio.Lock()
         self._ever_warm = asyncio.Event()
         self._seconds_per_item = 0.01  # moving average, for Retry-After alone
 
@@ -317,7 +318,8 @@ class WorkerPool:
             target=worker_process.main, args=(theirs, self._score, self._preload, self._memory_bytes), daemon=True
         )
         try:
-            await asyncio.to_thread(process.start)
+            async with self._processes:
+                await asyncio.to_thread(process.start)
         except (OSError, EOFError, struct.error) as error:  # the fork server itself is gone or out of resources
             ours.close()
             self._failed_starts += 1
@@ -337,25 +339,34 @@ class WorkerPool:
         if self._stopping.is_set():
             worker.end("stopped")
 
+    async def _reap(self, process: BaseProcess) -> int | None:
+        """The exit code, once the process is gone; None where it takes too long."""
+        gone = asyncio.Event()
+        self.loop.add_reader(process.sentinel, gone.set)
+        try:
+            async with asyncio.timeout(_REAP_S):
+                await gone.wait()
+        except TimeoutError:
+            return None
+        finally:
+            self.loop.remove_reader(process.sentinel)
+        async with self._processes:
+            code = process.exitcode
+            if code is not None:
+                process.close()
+        return code
+
     async def _bury(self, worker: _Worker, why: Ending, job: _Job | None) -> None:
         """Reap the process, then answer its item: only then is the exit code known."""
         ended_at = self.loop.time()
         if job is not None and why == "deadline":  # nobody needs the exit code: answer before the reaping
             job.answer(Lost("deadline", f"not scored within {job.deadline_s:g} s; its worker was killed"), ended_at)
-        code = await asyncio.to_thread(_reap, worker.process)
+        code = await self._reap(worker.process)
         if job is not None:
             job.answer(Lost("died", f"its worker died while scoring it ({_describe_exit(code)})"), ended_at)
         if why in ("deadline", "died", "start_failed"):
             how = _describe_exit(code)
             log.warning("worker ended", why=why, exit=how, items_before=worker.answered, waiting=self.queued)
-
-
-def _reap(process: BaseProcess) -> int | None:
-    process.join(_REAP_S)
-    code = process.exitcode
-    if code is not None:
-        process.close()
-    return code
 
 
 def _describe_exit(code: int | None) -> str:
