@@ -11,7 +11,7 @@ from .storm import Storm
 
 
 async def test_short_storm(tmp_path: Path) -> None:
-    storm = Storm(seed=7, folder=tmp_path, blows_s=10, rows=300)
+    storm = Storm(seed=7, folder=tmp_path, blows_s=10, rows=200)
     await storm.rage()
     assert sum(storm.blows.values()) >= 5
 
@@ -28,12 +28,13 @@ async def test_soak(tmp_path: Path) -> None:
         storm = Storm(
             seed=seed,
             folder=folder,
-            blows_s=40,
-            rows=2000,
+            blows_s=120,
+            rows=1000,
             eta=(0, 1, 2, 4)[seed % 4],
             order=("lease", "ready")[seed // 4 % 2],
         )
         began = time.monotonic()
         await storm.rage()
-        print(f"seed {seed} eta {storm.eta} order {storm.order}: {dict(storm.blows)} {time.monotonic() - began:.0f} s")
+        took = time.monotonic() - began
+        print(f"seed {seed} eta {storm.eta} order {storm.order}: {dict(storm.blows)} {took:.0f} s", flush=True)
         seed += 1

@@ -107,7 +107,7 @@ class Learner:
 MOVES = [
     *["worker_works"] * 7,
     *["learner_works"] * 7,
-    *["lease", "submit"] * 3,
+    *["lease", "submit"] * 4,
     *["engine_adopts", "time_passes", "renew", "learner_checkpoints", "learner_takes", "learner_trains"] * 2,
     *["remember", "server_loses_its_last_second", "reject_or_release", "worker_crashes", "engine_restarts"],
     *["ghost_acts", "learner_attaches"],
@@ -195,7 +195,7 @@ class QueueMachine(RuleBasedStateMachine):
         worker = self.workers[which % 3]
         if luck > 3:
             self.adopt(worker)
-        for _ in range(groups):
+        for _ in range(1 + groups % 3):
             answer = self.run_(worker.queue.lease(worker.name, worker.version, lineage=worker.lineage))
             if not isinstance(answer, Lease):
                 self.saw(f"refused: {answer.reason}")
@@ -227,6 +227,10 @@ class QueueMachine(RuleBasedStateMachine):
             if restarted and chosen.engine_version > 0:
                 assert outcome is not SubmitOutcome.ACCEPTED
             if reply_lost:
+                again = self.run_(worker.queue.submit(chosen, group_for(chosen, version)))
+                self.saw(f"submitted: {again}")
+                known = outcome in (SubmitOutcome.ACCEPTED, SubmitOutcome.DUPLICATE)
+                assert again is (SubmitOutcome.DUPLICATE if known else SubmitOutcome.STALE)
                 self.ghosts.append((worker.name, chosen))
             worker.held.remove(chosen)
 
@@ -362,7 +366,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.checkpoint = max(self.checkpoint, learner.done)
         if commit:
             try:
-                self.run_(self.learner_queue.commit(learner.fence, self.checkpoint))
+                self.run_(self.learner_queue.commit(learner.fence, learner.done))
             except Fenced:
                 self.learners.remove(learner)
                 return
@@ -501,7 +505,7 @@ def test_invariants_hold_whatever_happens(server: Server) -> None:
 def test_invariants_hold_on_long_walks(server: Server) -> None:
     seen = Counter[str]()
     for seed in range(40):
-        walk(server, seed, 60, seen)
+        walk(server, seed, 80, seen)
     assert set(seen) >= INTERESTING
 
 

@@ -155,7 +155,7 @@ class SampleQueue:
         args = {"fence": fence, "step": step}
         answer = await self._run("take", args)
         if answer["s"] == "batch":
-            # Waiting costs no disk flush; a batch counts once its repeat is on disk (a restart may have lost the first).
+            # Waiting costs no disk flush; a batch counts once its repeat is on disk: a restart may have lost the first.
             again = await self._run("take", args, durable=True)
             answer = {**again, "replayed": answer["replayed"]} if again["s"] == "batch" else again
         self._check(answer, f"take({step})")

@@ -5,6 +5,7 @@ is made again as it was. Durable calls are followed, on the same connection, by 
 its own connection made, which is why every durable script writes something even when it repeats itself.
 """
 
+import os
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -96,9 +97,10 @@ class Connection:
 
     @classmethod
     def from_url(cls, url: str, run: str, patience: Patience) -> "Connection":
-        """Connects at the first call."""
+        """Connects at the first call. GOLONGRL_REDIS_PASSWORD is used where the URL has no password."""
         client = aioredis.Redis.from_url(
             url,
+            password=os.environ.get("GOLONGRL_REDIS_PASSWORD"),
             socket_timeout=SOCKET_TIMEOUT_S,
             socket_connect_timeout=CONNECT_TIMEOUT_S,
             retry=Retry(NoBackoff(), 0),

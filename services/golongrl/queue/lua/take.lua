@@ -123,7 +123,7 @@ local function choose_by_age(ready, leased, size, protected)
   return nil, protected_of(leased)[1]
 end
 
--- Task-complete batches, a preference -----------------------------------------------------------------------------------
+-- Task-complete batches, a preference -----
 
 local function per_task(groups)
   local counts = {}

@@ -1,0 +1,5 @@
+"""`python -m golongrl.queue`."""
+
+from golongrl.queue.command import main
+
+main()

@@ -1,0 +1,81 @@
+"""The queue as text: what `golongrl queue` prints. Pure."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+
+from golongrl.queue.types import LeaseStats, Peek, QueueStats
+
+# Leases listed by name before only their number goes on.
+MOST_LEASES = 40
+# Tokens shown of a response.
+FIRST_TOKENS = 12
+
+
+def stats_lines(stats: QueueStats) -> Iterator[str]:
+    """A screenful: where rows are, bytes, staleness, what was rejected or redone, leases, what holds things up."""
+    yield (
+        f"version {stats.version} (checkpoint {stats.committed}, last batch {stats.taken}), "
+        f"B = {stats.groups_per_step}, eta = {stats.max_staleness}, order {stats.order}"
+    )
+    if stats.stopped:
+        yield f"STOPPED ({stats.stopped.reason}): {stats.stopped.detail}"
+    yield (
+        f"rows {stats.rows}: unread {stats.unread}, returned {stats.returned}, leased {stats.leased}, "
+        f"ready {stats.ready}, in batches {stats.in_batches}, trained {stats.trained}, rejected {stats.rejected}"
+    )
+    yield f"bytes {_size(stats.bytes)} + {_size(stats.reserved_bytes)} reserved of {_size(stats.max_bytes)}"
+    yield f"behind now: {_counts(stats.staleness)}; trained with staleness: {_counts(stats.trained_staleness)}"
+    yield f"rejected: {_counts(stats.rejected_by)}; redone: {_counts(stats.redone_by)}"
+    yield f"task minimum given up: {stats.tasks_given_up} batches; oldest ready group waits {stats.oldest_wait_s:.1f} s"
+    if stats.weights:
+        yield f"weights: version {stats.weights.version}, lineage {stats.weights.lineage}, {stats.weights.path}"
+    yield from _lease_lines(stats.leases)
+    if stats.blocking:
+        yield f"next batch waits for {_lease(stats.blocking)}"
+
+
+def _lease_lines(leases: tuple[LeaseStats, ...]) -> Iterator[str]:
+    by_worker: defaultdict[str, list[LeaseStats]] = defaultdict(list)
+    for lease in leases:
+        by_worker[lease.worker].append(lease)
+    shown = 0
+    for worker, held in sorted(by_worker.items()):
+        yield f"{worker}: {len(held)} leases, oldest {max(lease.age_s for lease in held):.1f} s"
+        for lease in sorted(held, key=lambda lease: -lease.age_s)[: MOST_LEASES - shown]:
+            shown += 1
+            yield f"  {_lease(lease)}"
+
+
+def _lease(lease: LeaseStats) -> str:
+    return (
+        f"{lease.uid} on {lease.worker}: {lease.phase}, {lease.progress} tokens, version {lease.engine_version}, "
+        f"age {lease.age_s:.1f} s, moved {lease.progress_age_s:.1f} s ago, expires in {lease.expires_in_s:.1f} s"
+    )
+
+
+def peek_lines(peek: Peek) -> Iterator[str]:
+    """A row's place, and its group in short."""
+    yield f"{peek.uid}: {peek.state}"
+    if peek.meta:
+        yield "  " + ", ".join(f"{name} {value}" for name, value in sorted(peek.meta.items()) if value != "")
+    group = peek.group
+    if group is None:
+        return
+    yield f"  {group.task} {group.metric} ({group.task_key}), prompt {len(group.prompt_ids)} tokens, {group.timings}"
+    for index, response in enumerate(group.responses):
+        reward = "unscored: " + response.reason if response.reward is None else f"reward {response.reward:g}"
+        spans = " ".join(f"v{span.version}[{span.start}:{span.end}]" for span in response.version_spans)
+        first = " ".join(map(str, response.ids[:FIRST_TOKENS]))
+        yield f"  {index}: {len(response.ids)} tokens, {response.finish_reason}, {reward}, {spans}; ids {first} ..."
+
+
+def _counts(counts: Mapping[int, int] | Mapping[str, int]) -> str:
+    return ", ".join(f"{key}: {value}" for key, value in counts.items()) or "none"
+
+
+def _size(size: float) -> str:
+    for unit in ("B", "KB", "MB"):
+        if size < 1000:
+            return f"{size:.4g} {unit}"
+        size /= 1000
+    return f"{size:.4g} GB"

@@ -1,0 +1,125 @@
+"""What people and Prometheus see of a queue."""
+
+import json
+
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+from typer.testing import CliRunner
+
+from golongrl.queue import QueueError, RejectReason
+from golongrl.queue.command import app
+from golongrl.queue.metrics import QueueCollector
+
+from .conftest import Play
+
+
+async def busy(play: Play) -> Play:
+    """One batch trained, one lease generating, one rejected, one released."""
+    await play.start(rows=10, max_staleness=2)
+    for lease in await play.leases(2):
+        await play.submit(lease)
+    await play.batch(1)
+    await play.announce(1)
+    await play.finish(1)
+    await play.commit(1)
+    slow, rejected, released, ready = await play.leases(4)
+    await play.queue.reject(rejected, RejectReason.OVERLONG)
+    await play.queue.release(released, "abort")
+    await play.queue.advance(20)
+    await play.queue.renew("w", {slow.token: 77}, {slow.token: "generating"})
+    await play.submit(ready)
+    await play.queue.advance(30)
+    return play
+
+
+async def test_stats_name_the_group_that_holds_things_up(play: Play) -> None:
+    stats = await (await busy(play)).queue.stats()
+    assert stats.blocking is not None
+    assert (stats.blocking.uid, stats.blocking.worker, stats.blocking.phase) == ("0-2", "w", "generating")
+    assert (stats.blocking.progress, stats.blocking.age_s, stats.blocking.progress_age_s) == (77, 50.0, 30.0)
+    assert stats.oldest_wait_s == 30
+    assert stats.staleness == {1: 2}
+    assert stats.trained_staleness == {0: 2}
+    assert stats.redone_by == {"released:abort": 1}
+    assert stats.rejected_by == {"overlong": 1}
+    wait = await play.waits(2)
+    assert (wait.uid, wait.worker, wait.phase) == ("0-2", "w", "generating")
+    assert "waits for 0-2 on worker w, generating, 77 tokens, 30 s since it moved" in wait.detail
+
+
+async def test_metrics_can_be_scraped(play: Play) -> None:
+    collector = QueueCollector()
+    registry = CollectorRegistry()
+    registry.register(collector)
+    assert generate_latest(registry) == b""
+    collector.stats = await (await busy(play)).queue.stats()
+    samples = {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(generate_latest(registry).decode())
+        for sample in family.samples
+    }
+    assert samples["golongrl_queue_groups", "ready"] == 1
+    assert samples["golongrl_queue_groups", "unread"] == 4
+    assert samples["golongrl_queue_groups", "returned"] == 1
+    assert samples["golongrl_queue_rejected_total", "overlong"] == 1
+    assert samples["golongrl_queue_redone_total", "released:abort"] == 1
+    assert samples["golongrl_queue_trained_total", "0"] == 2
+    assert samples["golongrl_queue_leases", "w"] == 1
+    assert samples["golongrl_queue_oldest_lease_seconds", "w"] == 50
+    assert samples["golongrl_queue_stalled_seconds",] == 30
+
+
+async def test_peek(play: Play) -> None:
+    await busy(play)
+    places = {uid: (await play.queue.peek(uid)).state for uid in ("0-0", "0-2", "0-3", "0-4", "0-5", "0-9")}
+    assert places == {
+        "0-0": "trained",
+        "0-2": "leased",
+        "0-3": "rejected",
+        "0-4": "returned",
+        "0-5": "ready",
+        "0-9": "unread",
+    }
+    group = (await play.queue.peek("0-5")).group
+    assert group is not None
+    assert len(group.responses) == 2
+    for wrong in ("0-10", "7-0", "x", "1"):
+        with pytest.raises(QueueError):
+            await play.queue.peek(wrong)
+
+
+async def test_presence_ends(play: Play) -> None:
+    await play.queue.beat("rollout", "w1", {"version": "3"}, ttl_s=60)
+    await play.queue.beat("learner", "l", {}, ttl_s=60)
+    await play.queue.beat("rollout", "gone", {}, ttl_s=-1)
+    found = await play.queue.services()
+    assert [(one.service, one.id, one.fields) for one in found] == [
+        ("learner", "l", {}),
+        ("rollout", "w1", {"version": "3"}),
+    ]
+
+
+def test_command(redis_url: str, run_name: str, play: Play) -> None:
+    import asyncio
+
+    from golongrl.queue import SampleQueue
+
+    async def prepare() -> None:
+        async with SampleQueue.from_url(redis_url, run_name) as queue:
+            await busy(Play(queue))
+
+    asyncio.run(prepare())
+    runner = CliRunner(env={"GOLONGRL_REDIS_URL": redis_url, "GOLONGRL_RUN": run_name})
+    text = runner.invoke(app, ["stats"])
+    assert text.exit_code == 0
+    assert "next batch waits for 0-2 on w: generating, 77 tokens" in text.stdout
+    assert json.loads(runner.invoke(app, ["stats", "--json"]).stdout)["rejected_by"] == {"overlong": 1}
+    peeked = runner.invoke(app, ["peek", "0-5"])
+    assert peeked.stdout.startswith("0-5: ready")
+    assert "1: 4 tokens, stop, reward 1, v0[0:4]" in peeked.stdout
+    missing = runner.invoke(app, ["peek", "0-99"])
+    assert (missing.exit_code, missing.stderr) == (1, f"error: run {run_name} has no row 0-99\n")
+    unknown = runner.invoke(app, ["stats", "--run", "nobody"])
+    assert unknown.exit_code == 1
+    assert unknown.stderr.startswith("error: run nobody does not exist yet")
