@@ -78,6 +78,9 @@ def _engine(recipe: Recipe, *, on_cpu: bool, forward_only: bool) -> FSDPEngineCo
         model_dtype="fp32",
         dtype=recipe.model.dtype,
         mixed_precision={"param_dtype": precision, "reduce_dtype": "fp32", "buffer_dtype": "fp32"},
+        # Deferring the reduction to the last micro-batch would hold the whole model's gradients in float32 on every
+        # rank meanwhile: 120 GB for 30B parameters.
+        use_no_sync_for_gradient_accumulation=False,
         use_torch_compile=not on_cpu,
         # The full logits of a long micro-batch do not fit twice.
         entropy_from_logits_with_chunking=not on_cpu,

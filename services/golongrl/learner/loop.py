@@ -14,6 +14,7 @@ it either: a kill at any instant costs the replay of the steps since the last ch
 import asyncio
 import contextlib
 import hashlib
+import json
 import secrets
 import signal
 import socket
@@ -30,6 +31,7 @@ import structlog
 
 from golongrl.data import Prepared, lease_order, resolve
 from golongrl.errors import GolongrlError
+from golongrl.learner import memory
 from golongrl.learner.batch import Shard, collect, estimate, penalise_overlong, shard, shuffled
 from golongrl.learner.checkpoint import Checkpoint, Checkpoints, LearnerState, check_same_data
 from golongrl.learner.measure import batch_metrics
@@ -41,6 +43,7 @@ from golongrl.recipe import Recipe
 
 if TYPE_CHECKING:
     from golongrl.learner.cluster import Ranks
+    from golongrl.learner.rank import RankInfo
 
 log = structlog.get_logger()
 
@@ -97,6 +100,8 @@ async def train(recipe: Recipe, config: LearnerConfig) -> None:
         GolongrlError: the run cannot go on; one line says why.
     """
     model = resolve(recipe.model.path)
+    model_config = json.loads((model / "config.json").read_text("utf-8"))
+    memory.check_layout(recipe, model_config)
     data = Prepared.open(config.data)
     order = [
         lease_order(data.tasks, recipe.queue.groups_per_step, recipe.seed, epoch) for epoch in range(recipe.data.epochs)
@@ -112,7 +117,11 @@ async def train(recipe: Recipe, config: LearnerConfig) -> None:
         async with _heartbeat(queue, status):
             await queue.setup(QueueSettings.from_recipe(recipe), order, data.tasks)
             learner = Learner(recipe, config, queue, status, identity, model)
-            await learner.run(checkpoint, checkpoints)
+            running = asyncio.create_task(learner.run(checkpoint, checkpoints))
+            for number in (signal.SIGTERM, signal.SIGINT):
+                asyncio.get_running_loop().add_signal_handler(number, learner.stop, running)
+            with contextlib.suppress(asyncio.CancelledError):
+                await running
 
 
 @dataclass(frozen=True)
@@ -170,6 +179,7 @@ class Learner:
         self._saved = 0  # step of the last checkpoint
         self._lineage = ""
         self._checksum = ""
+        self._training = False
         self._missing = False  # the store has no weights of the queue's version
         self._stopping = asyncio.Event()
         self._checkpoint_now = asyncio.Event()
@@ -191,18 +201,29 @@ class Learner:
             ranks_type = await asyncio.to_thread(_import_ranks)
             await connecting
             ranks = await ranks_type.start(self._recipe, self._model)
-            # After Ray, which installs its own handler.
-            for number in (signal.SIGTERM, signal.SIGINT):
-                asyncio.get_running_loop().add_signal_handler(number, self._stopping.set)
+            self._check_device(ranks.info[0])
             log.info("ranks are up", ranks=len(ranks.info), parameters=ranks.info[0].parameters)
             if checkpoint is not None:
                 await ranks.load(checkpoint.actor)
             if self._missing and self._done == self._version:
                 await self._publish(ranks, compare=True)
             with Records(self._out, self._done) as records:
+                self._training = True
                 await self._train(ranks, records, checkpoints)
         finally:
             shutdown()
+
+    def stop(self, running: "asyncio.Task[None]") -> None:
+        """A signal came: end after the step in hand, or at once where there is none yet. Repeats change nothing."""
+        log.info("stopping", step=self._done)
+        self._stopping.set()
+        if not self._training:
+            running.cancel()
+
+    def _check_device(self, info: "RankInfo") -> None:
+        """Attention that the device has, and memory that it must have."""
+        config = json.loads((self._model / "config.json").read_text("utf-8"))
+        memory.check_device(self._recipe, config, device=info.device, device_bytes=info.device_bytes)
 
     async def _train(self, ranks: "Ranks", records: Records, checkpoints: Checkpoints) -> None:
         last = self._recipe.learner.steps

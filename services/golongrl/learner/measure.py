@@ -1,4 +1,4 @@
-"""A batch in numbers, under verl's names: rewards, lengths, staleness, timings of the rollout side. Pure."""
+"""A batch in numbers, under verl's names: rewards, lengths, staleness, the rollout side. Pure."""
 
 import numpy as np
 import torch
@@ -37,6 +37,9 @@ def batch_metrics(
         # What the update computes: prompt and response of every response.
         "perf/total_num_tokens": float(samples.sequence_lengths.sum()),
     }
+    for group in batch.groups:
+        key = f"groups_from/{group.worker}"
+        metrics[key] = metrics.get(key, 0.0) + 1
     timings: dict[str, list[float]] = {}
     for group in batch.groups:
         for name, seconds in group.timings.items():

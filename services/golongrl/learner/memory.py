@@ -1,0 +1,223 @@
+"""How much memory a rank needs: arithmetic over the recipe and the model's config.json, no torch, no GPU.
+
+The estimate is of the peak of an update: sharded state, the largest unsharded layers, kept activations, logits. It is
+meant to be high rather than low (allocator fragmentation is counted), and to say which term to lower.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from golongrl.errors import InputError
+from golongrl.recipe import Recipe
+
+GIB = 1 << 30
+
+# CUDA context, NCCL buffers, cuBLAS workspaces: measured in the low gigabytes on every recent GPU.
+_RUNTIME_BYTES = 2 * GIB
+# What PyTorch's caching allocator loses to fragments under varying sequence lengths.
+_FRAGMENTATION = 1.1
+# Values a decoder layer keeps for its backward pass, per token and unit of hidden size, when nothing is recomputed:
+# norms, q, k, v, attention output, residuals; the MLP's are counted by its own width.
+_KEPT_PER_HIDDEN = 12
+_KEPT_PER_INTERMEDIATE = 3
+# verl's portable fused cross-entropy works on this many tokens at a time.
+_FUSED_CHUNK = 512
+# FSDP2 has the layer in use and the next one, prefetched, unsharded.
+_UNSHARDED_LAYERS = 2
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A decoder-only model in numbers, from its config.json."""
+
+    hidden: int
+    layers: int
+    vocabulary: int
+    attention: int  # parameters of a layer's attention
+    mlp: int  # parameters of a layer's MLP; all experts of a mixture
+    intermediate: int  # MLP width a token passes through; of all its experts
+    heads: int
+    kv_heads: int
+    tied: bool
+
+    @property
+    def layer(self) -> int:
+        """Parameters of a layer."""
+        return self.attention + self.mlp + 4 * self.hidden
+
+    @property
+    def embedding(self) -> int:
+        """Parameters of the embedding (and as many of the head, unless tied)."""
+        return self.vocabulary * self.hidden
+
+    @property
+    def parameters(self) -> int:
+        return self.layers * self.layer + self.embedding * (1 if self.tied else 2) + self.hidden
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Bytes on one rank by what holds them; `host` is what offloading puts into CPU memory instead."""
+
+    parameters: int
+    ranks: int
+    terms: dict[str, int]
+    host: int
+
+    @property
+    def total(self) -> int:
+        """Peak bytes on the device, runtime and fragmentation included."""
+        return int(sum(self.terms.values()) * _FRAGMENTATION) + _RUNTIME_BYTES
+
+    def lines(self) -> list[str]:
+        """For people: one line a term, largest first, then the sum."""
+        rows = sorted(self.terms.items(), key=lambda item: -item[1])
+        return [
+            f"{self.parameters / 1e9:.2f} B parameters over {self.ranks} ranks; on each:",
+            *(f"  {size / GIB:8.2f} GiB  {name}" for name, size in rows),
+            f"  {self.total / GIB:8.2f} GiB  in all, with the runtime and fragmentation",
+            *([f"  {self.host / GIB:8.2f} GiB  of CPU memory, offloaded"] if self.host else []),
+        ]
+
+
+class TooLarge(InputError):
+    """The recipe does not fit the device; the message has the numbers."""
+
+
+def shape(config: Mapping[str, Any]) -> Shape:
+    """Sizes from a config.json of a Llama-like model, dense or a mixture of experts.
+
+    Raises:
+        InputError: a needed key is missing.
+    """
+    try:
+        hidden, layers, heads = (
+            int(config["hidden_size"]),
+            int(config["num_hidden_layers"]),
+            int(config["num_attention_heads"]),
+        )
+        vocabulary = int(config["vocab_size"])
+        kv_heads = int(config.get("num_key_value_heads") or heads)
+        head = int(config.get("head_dim") or hidden // heads)
+        experts = int(config.get("num_experts") or config.get("num_local_experts") or 0)
+        width = int(
+            config["moe_intermediate_size"]
+            if experts and "moe_intermediate_size" in config
+            else config["intermediate_size"]
+        )
+    except KeyError as error:
+        raise InputError(
+            f"model config.json: no {error.args[0]}; the memory of this model cannot be estimated"
+        ) from error
+    active = int(config.get("num_experts_per_tok") or 1) if experts else 1
+    return Shape(
+        hidden=hidden,
+        layers=layers,
+        vocabulary=vocabulary,
+        attention=2 * hidden * head * (heads + kv_heads),
+        mlp=3 * hidden * width * max(experts, 1) + (hidden * experts),
+        intermediate=width * active,
+        heads=heads,
+        kv_heads=kv_heads,
+        tied=bool(config.get("tie_word_embeddings", False)),
+    )
+
+
+def estimate(recipe: Recipe, model_config: Mapping[str, Any], gpus: int | None = None) -> Estimate:
+    """Peak memory of one rank.
+
+    Args:
+        model_config: the model's config.json.
+        gpus: ranks; the recipe's own number if not given.
+    """
+    learner, model = recipe.learner, shape(model_config)
+    ranks = gpus or learner.ranks
+    compute = 4 if recipe.model.dtype == "float32" else 2
+    master, gradient, moments = 4, 4, 8
+    sharded = -(-model.parameters // ranks)
+    tokens = learner.max_tokens_per_rank
+    inner = _KEPT_PER_HIDDEN * model.hidden + _KEPT_PER_INTERMEDIATE * model.intermediate
+    if learner.gradient_checkpointing:
+        kept = compute * tokens * (model.layers * model.hidden + inner)
+    else:
+        kept = compute * tokens * model.layers * inner
+    terms = {
+        "gradients (float32)": gradient * sharded,
+        "layers unsharded for compute": compute * (_UNSHARDED_LAYERS * model.layer + model.embedding),
+        "activations kept for the backward pass": kept,
+        # Logits, their log-softmax and their gradient, in float32.
+        "logits": 3
+        * 4
+        * model.vocabulary
+        * (min(tokens, _FUSED_CHUNK) if learner.fused_linear_cross_entropy else tokens),
+    }
+    host = 0
+    for name, size, offloaded in (
+        ("parameters (float32)", master * sharded, learner.offload_params),
+        ("optimizer state (AdamW, float32)", moments * sharded, learner.offload_optimizer),
+    ):
+        if offloaded:
+            host += size
+        # verl loads what it offloaded for the update itself, and then both are there.
+        terms[name] = size
+    if recipe.algorithm.kl_loss_coef:
+        terms["reference policy"] = compute * sharded
+    return Estimate(model.parameters, ranks, {k: v for k, v in terms.items() if v}, host)
+
+
+def check_layout(recipe: Recipe, model_config: Mapping[str, Any]) -> None:
+    """What can be refused before anything is started.
+
+    Raises:
+        InputError: naming the key and what to do.
+    """
+    learner = recipe.learner
+    longest = recipe.data.max_prompt_tokens + recipe.rollout.max_response_tokens
+    room = learner.max_tokens_per_rank * learner.ulysses
+    if longest > room:
+        raise InputError(
+            f"learner.max_tokens_per_rank {learner.max_tokens_per_rank} x learner.ulysses {learner.ulysses} = {room} "
+            f"is below the longest sequence, {longest}"
+        )
+    if learner.ulysses > 1:
+        model = shape(model_config)
+        if model.heads % learner.ulysses:
+            raise InputError(
+                f"learner.ulysses {learner.ulysses} does not divide the model's {model.heads} attention heads"
+            )
+        if model.kv_heads % learner.ulysses and learner.ulysses % model.kv_heads:
+            raise InputError(
+                f"learner.ulysses {learner.ulysses} does not go with the model's {model.kv_heads} key heads"
+            )
+        if not learner.remove_padding:
+            raise InputError(f"learner.ulysses {learner.ulysses} needs learner.remove_padding: true")
+        if not recipe.model.attn_implementation.startswith("flash"):
+            raise InputError(
+                f"learner.ulysses {learner.ulysses}: sequences are split inside flash attention alone; with "
+                f"model.attn_implementation {recipe.model.attn_implementation} the degree would do nothing"
+            )
+
+
+def check_device(recipe: Recipe, model_config: Mapping[str, Any], *, device: str, device_bytes: int | None) -> None:
+    """Refuse with numbers rather than running out of memory an hour later.
+
+    Args:
+        device: "cpu", or the accelerator's name.
+        device_bytes: its memory; None where there is no limit of its own (CPU).
+
+    Raises:
+        InputError: the device lacks the attention kernel.
+        TooLarge: the estimate exceeds the device's memory.
+    """
+    attention = recipe.model.attn_implementation
+    if device == "cpu" and attention.startswith("flash"):
+        raise InputError(f"model.attn_implementation {attention} needs a GPU; on CPU use sdpa")
+    need = estimate(recipe, model_config)
+    if device_bytes is not None and need.total > device_bytes:
+        worst = max(need.terms.items(), key=lambda item: item[1])
+        raise TooLarge(
+            f"a rank needs about {need.total / GIB:.1f} GiB, the device has {device_bytes / GIB:.1f}; the largest part "
+            f"is {worst[0]}, {worst[1] / GIB:.1f} GiB (more learner.ranks or learner.ulysses, or fewer "
+            f"learner.max_tokens_per_rank, lower it)"
+        )

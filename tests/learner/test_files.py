@@ -1,0 +1,185 @@
+"""What the learner leaves on disk: published weights, checkpoints and records are complete or absent."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from golongrl.learner.checkpoint import CheckpointError, Checkpoints, LearnerState, check_same_data
+from golongrl.learner.records import STEP, Records
+from golongrl.learner.safetensors_out import file_sha256, write_shards
+from golongrl.learner.weights import WeightStore
+from golongrl.recipe import load
+
+STATE = LearnerState(step=2, lineage="a", checksum="c", ranks=2, seed=0, groups_per_step=3, rows=9, order="o")
+
+
+def _tensors(seed: int = 0) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return {f"layer.{i}": torch.randn(10, 8, generator=generator) for i in range(7)} | {"ids": torch.arange(5)}
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+@pytest.mark.parametrize("shard_bytes", [100, 700, 1 << 20])
+def test_ranks_write_every_tensor_once_in_bounded_shards(tmp_path: Path, ranks: int, shard_bytes: int) -> None:
+    tensors = _tensors()
+    files = []
+    for rank in range(ranks):
+        items = iter(tensors.items())
+        files += write_shards(items, tmp_path, dtype=torch.bfloat16, shard_bytes=shard_bytes, rank=rank, ranks=ranks)
+    from safetensors.torch import load_file
+
+    read = {name: tensor for file in files for name, tensor in load_file(tmp_path / file.name).items()}
+    assert {name for file in files for name in file.tensors} == set(tensors) == set(read)
+    assert sum(len(file.tensors) for file in files) == len(tensors)
+    assert all(file.tensor_bytes <= max(shard_bytes, 160) for file in files)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(file.name for file in files)
+    for file in files:
+        assert file.sha256 == file_sha256(tmp_path / file.name)
+    for name, tensor in tensors.items():
+        assert torch.equal(read[name], tensor.to(torch.bfloat16) if tensor.is_floating_point() else tensor)
+
+
+def _publish(store: WeightStore, version: int, seed: int, lineage: str, support: Path) -> Any:
+    staging = store.begin(version)
+    files = write_shards(_tensors(seed).items(), staging, dtype=torch.float32, shard_bytes=700)
+    return store.seal(version, lineage, files, support, "float32")
+
+
+def test_published_folder_names_all_its_files(tmp_path: Path, tiny_model: Path) -> None:
+    store = WeightStore(tmp_path)
+    manifest = _publish(store, 1, 0, "a", tiny_model)
+    assert store.manifest(1) == manifest
+    folder = store.folder(1)
+    assert set(manifest.files) == {path.name for path in folder.iterdir()} - {"manifest.json"}
+    assert {"config.json", "tokenizer.json", "model.safetensors.index.json"} <= set(manifest.files)
+    for name, entry in manifest.files.items():
+        assert entry == {"bytes": (folder / name).stat().st_size, "sha256": file_sha256(folder / name)}
+    assert json.loads((folder / "config.json").read_text())["dtype"] == "float32"
+    assert not list(tmp_path.glob("*.tmp"))
+
+
+def test_equal_weights_keep_their_lineage_and_others_replace_them(tmp_path: Path, tiny_model: Path) -> None:
+    store = WeightStore(tmp_path)
+    first = _publish(store, 1, 0, "a", tiny_model)
+    assert _publish(store, 1, 0, "b", tiny_model) == first
+    other = _publish(store, 1, 1, "b", tiny_model)
+    assert other.lineage == "b"
+    assert other.checksum != first.checksum
+    assert store.manifest(1) == other
+
+
+def test_half_a_folder_is_no_version(tmp_path: Path, tiny_model: Path) -> None:
+    store = WeightStore(tmp_path)
+    _publish(store, 1, 0, "a", tiny_model)
+    (store.folder(1) / "config.json").unlink()
+    assert store.manifest(1) is None
+    store.begin(2)
+    assert store.manifest(2) is None
+
+
+def test_old_versions_go(tmp_path: Path, tiny_model: Path) -> None:
+    store = WeightStore(tmp_path)
+    for version in range(5):
+        _publish(store, version, version, "a", tiny_model)
+        store.prune(version, keep=2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["v3", "v4"]
+
+
+def test_version_zero_is_the_model(tmp_path: Path, tiny_model: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    store = WeightStore(tmp_path)
+    store.publish_initial(tiny_model, "a", load("quickstart").model, shard_bytes=40_000)
+    assert len(list(store.folder(0).glob("*.safetensors"))) > 1
+    ours = AutoModelForCausalLM.from_pretrained(store.folder(0))
+    theirs = AutoModelForCausalLM.from_pretrained(tiny_model)
+    assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), theirs.parameters(), strict=True))
+
+
+def _save(checkpoints: Checkpoints, step: int, keep: int = 2) -> None:
+    staging = checkpoints.begin(step)
+    for rank in range(2):
+        (staging / "actor" / f"model_world_size_2_rank_{rank}.pt").write_bytes(b"weights")
+    checkpoints.seal(replace(STATE, step=step), keep)
+
+
+def test_checkpoints_are_found_and_old_ones_go(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    assert checkpoints.find("auto") is None
+    for step in (2, 4, 6):
+        _save(checkpoints, step)
+    found = checkpoints.find("auto")
+    assert found is not None
+    assert found.state.step == 6
+    assert sorted(p.name for p in checkpoints.root.iterdir()) == [
+        "global_step_4",
+        "global_step_6",
+        "latest_checkpointed_iteration.txt",
+    ]
+    assert checkpoints.find("never") is None
+    named = checkpoints.find(str(checkpoints.root / "global_step_4"))
+    assert named is not None
+    assert named.state.step == 4
+
+
+def test_a_crash_while_saving_leaves_the_older_checkpoint(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    _save(checkpoints, 2)
+    checkpoints.begin(4)
+    found = checkpoints.find("auto")
+    assert found is not None
+    assert found.state.step == 2
+    _save(checkpoints, 6)
+    assert not list(tmp_path.glob("*.tmp"))
+
+
+def test_verl_finds_the_checkpoint(tmp_path: Path) -> None:
+    from verl.utils.checkpoint.checkpoint_manager import find_latest_ckpt_path
+
+    _save(Checkpoints(tmp_path), 2)
+    assert find_latest_ckpt_path(str(tmp_path)) == str(tmp_path / "global_step_2")
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda folder: (folder / "learner.json").unlink(), "learner.json"),
+        (lambda folder: (folder / "learner.json").write_text("{"), "Expecting property name"),
+        (lambda folder: (folder / "actor" / "model_world_size_2_rank_1.pt").unlink(), "files of rank 1 are missing"),
+    ],
+)
+def test_a_damaged_checkpoint_is_refused_in_one_line(tmp_path: Path, damage: Any, message: str) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    _save(checkpoints, 2)
+    damage(tmp_path / "global_step_2")
+    with pytest.raises(CheckpointError, match=message) as caught:
+        checkpoints.find("auto")
+    assert "\n" not in str(caught.value)
+
+
+def test_another_data_order_is_refused(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    _save(checkpoints, 2)
+    found = checkpoints.find("auto")
+    assert found is not None
+    check_same_data(found, seed=0, groups_per_step=3, rows=9, order="o")
+    with pytest.raises(CheckpointError, match="rows of data was 9, is 10"):
+        check_same_data(found, seed=0, groups_per_step=3, rows=10, order="p")
+
+
+def test_records_after_a_resume_have_every_step_once(tmp_path: Path) -> None:
+    with Records(tmp_path, 0) as records:
+        for step in (1, 2, 3):
+            records.write(step, {"a": float(step), "nan": float("nan")})
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"training/global_step": 4, "a"')  # the process died while writing
+    with Records(tmp_path, 2) as records:
+        records.write(3, {"a": 33.0})
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line[STEP] for line in lines] == [1, 2, 3]
+    assert lines[-1]["a"] == 33.0
+    assert "nan" not in lines[0]

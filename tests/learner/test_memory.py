@@ -1,0 +1,92 @@
+"""The memory estimate and what is refused before anything is loaded."""
+
+from typing import Any
+
+import pytest
+
+from golongrl.errors import InputError
+from golongrl.learner.memory import GIB, TooLarge, check_device, check_layout, estimate, shape
+from golongrl.recipe import Recipe, load
+
+QWEN3_4B: dict[str, Any] = {
+    "hidden_size": 2560, "num_hidden_layers": 36, "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 128,
+    "intermediate_size": 9728, "vocab_size": 151936, "tie_word_embeddings": True,
+}  # fmt: skip
+QWEN3_30B: dict[str, Any] = {
+    "hidden_size": 2048, "num_hidden_layers": 48, "num_attention_heads": 32, "num_key_value_heads": 4, "head_dim": 128,
+    "intermediate_size": 6144, "moe_intermediate_size": 768, "num_experts": 128, "num_experts_per_tok": 8,
+    "vocab_size": 151936, "tie_word_embeddings": False,
+}  # fmt: skip
+
+
+def _paper(*overrides: str) -> Recipe:
+    return load("qwen3-4b-tmn-reweight", overrides)
+
+
+@pytest.mark.parametrize(("config", "billions"), [(QWEN3_4B, 4.02), (QWEN3_30B, 30.53)])
+def test_parameters_are_the_published_counts(config: dict[str, Any], billions: float) -> None:
+    assert shape(config).parameters / 1e9 == pytest.approx(billions, abs=0.01)
+
+
+def test_parameters_equal_a_real_model(tiny_model: Any) -> None:
+    import json
+
+    from transformers import AutoModelForCausalLM
+
+    real = sum(p.numel() for p in AutoModelForCausalLM.from_pretrained(tiny_model).parameters())
+    assert shape(json.loads((tiny_model / "config.json").read_text())).parameters == pytest.approx(real, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("name", "config"),
+    [("qwen3-4b-grpo", QWEN3_4B), ("qwen3-4b-tmn-reweight", QWEN3_4B), ("qwen3-30b-a3b-grpo", QWEN3_30B)],
+)
+def test_the_papers_recipes_fit_80_gb(name: str, config: dict[str, Any]) -> None:
+    recipe = load(name)
+    check_layout(recipe, config)
+    check_device(recipe, config, device="cuda", device_bytes=80 * GIB)
+
+
+@pytest.mark.parametrize(
+    ("override", "term"),
+    [
+        ("learner.fused_linear_cross_entropy=false", "logits"),
+        ("learner.gradient_checkpointing=false", "activations kept for the backward pass"),
+    ],
+)
+def test_what_makes_long_context_fit_is_needed(override: str, term: str) -> None:
+    base, without = estimate(_paper(), QWEN3_4B), estimate(_paper(override), QWEN3_4B)
+    assert without.terms[term] > 5 * base.terms[term]
+    assert without.total > base.total
+
+
+def test_more_ranks_need_less_each() -> None:
+    totals = [estimate(_paper(), QWEN3_4B, gpus=gpus).total for gpus in (8, 16, 64, 128)]
+    assert totals == sorted(totals, reverse=True)
+
+
+def test_too_large_is_refused_with_numbers() -> None:
+    with pytest.raises(TooLarge, match=r"a rank needs about [\d.]+ GiB, the device has 8.0; the largest part is"):
+        check_device(_paper(), QWEN3_4B, device="cuda", device_bytes=8 * GIB)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["learner.max_tokens_per_rank=1024"], "below the longest sequence, 180224"),
+        (
+            ["learner.ulysses=1", "learner.max_tokens_per_rank=180224", "learner.ranks=30", "learner.ulysses=30"],
+            "30 does not",
+        ),
+        (["learner.remove_padding=false"], "needs learner.remove_padding: true"),
+        (["model.attn_implementation=sdpa"], "the degree would do nothing"),
+    ],
+)
+def test_a_layout_that_cannot_work_is_refused(overrides: list[str], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        check_layout(_paper(*overrides), QWEN3_4B)
+
+
+def test_flash_attention_on_a_cpu_is_refused() -> None:
+    with pytest.raises(InputError, match="needs a GPU; on CPU use sdpa"):
+        check_device(_paper(), QWEN3_4B, device="cpu", device_bytes=None)
