@@ -36,6 +36,7 @@ def recipe(*overrides: str) -> Recipe:
         "quickstart",
         [
             "model.context_length=1024",
+            "data.max_prompt_tokens=64",
             "rollout.n=4",
             "rollout.max_response_tokens=24",
             "rollout.concurrent_groups=2",

@@ -49,4 +49,4 @@ class Server(uvicorn.Server):
 
 def server(app: Starlette) -> Server:
     """A server for `app`, to be run with `serve(sockets=...)` and ended by `should_exit`."""
-    return Server(uvicorn.Config(app, log_config=None, access_log=False, lifespan="off"))
+    return Server(uvicorn.Config(app, log_config=None, log_level="warning", access_log=False, lifespan="off"))

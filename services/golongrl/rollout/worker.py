@@ -61,6 +61,7 @@ class Worker:
         self._failed_adoptions = 0
         self._adopt_not_before = 0.0
         self._idle_turns = 0
+        self._waited_for: str | None = None
         self._request_id: str | None = None
         bench.suspect = self._suspect
 
@@ -141,7 +142,8 @@ class Worker:
                 await self._wake.wait()
 
     def _wait(self, phase: str, label: str, reason: str) -> bool:
-        if self.state.waiting_for != reason:
+        # Counts inside a reason change all the time, and full slots are no news.
+        if label not in (self._waited_for, "slots"):
             log.info("waiting", phase=phase, waiting_for=reason)
         self._phase(phase, reason, label)
         return False
@@ -149,6 +151,7 @@ class Worker:
     def _phase(self, phase: str, reason: str | None, label: str | None = None) -> None:
         self.state.phase = phase
         self.state.waiting_for = reason
+        self._waited_for = label
         self.bench.metrics.wait_for(label)
 
     # -- the engine -------------------------------------------------------------------------------------------------
@@ -195,6 +198,7 @@ class Worker:
         self._settled = False
         self.state.engine_up = False
         self._silent = 0
+        self._quarantine(None)
         self._forget("engine_lost")
         return self._wait("waiting", "engine", f"the engine: {error}")
 
