@@ -1,0 +1,102 @@
+"""Every pod of every switch obeys Pod Security `restricted`, and RDMA is the only, explicit, way out."""
+
+from typing import Any
+
+import pytest
+from support.chart_values import MATRIX, PRESETS
+from support.helm import Helm, Manifest, Rendered, containers, pod_specs
+
+# Volume types that `restricted` admits, and `image`, which newer servers admit too.
+VOLUMES = {
+    "configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret", "image",
+}  # fmt: skip
+RDMA = [name for name, values in MATRIX.items() if values.get("network", {}).get("rdma", {}).get("enabled")]
+
+
+def violations(objects: Rendered) -> list[str]:
+    """What Pod Security `restricted` would refuse, each named by pod and container."""
+    found: list[str] = []
+    for name, _, spec in pod_specs(objects):
+        pod = spec["securityContext"]
+        for flag in ("hostNetwork", "hostPID", "hostIPC"):
+            if spec.get(flag):
+                found.append(f"{name}: {flag}")
+        for volume in spec.get("volumes", []):
+            if not (set(volume) - {"name"}) <= VOLUMES:
+                found.append(f"{name}: volume {volume}")
+        for container in containers(spec):
+            where, context = f"{name}/{container['name']}", container["securityContext"]
+            capabilities = context.get("capabilities", {})
+            checks: dict[str, Any] = {
+                "runAsNonRoot": context.get("runAsNonRoot", pod.get("runAsNonRoot")) is True,
+                "runAsUser": context.get("runAsUser", pod.get("runAsUser")) != 0,
+                "seccomp": context.get("seccompProfile", pod.get("seccompProfile", {})).get("type") == "RuntimeDefault",
+                "escalation": context.get("allowPrivilegeEscalation") is False,
+                "privileged": not context.get("privileged"),
+                "drop ALL": capabilities.get("drop") == ["ALL"],
+                "added capabilities": not capabilities.get("add"),
+                "hostPort": not any("hostPort" in port for port in container.get("ports", [])),
+            }
+            found += [f"{where}: {rule}" for rule, kept in checks.items() if not kept]
+    return found
+
+
+@pytest.mark.parametrize("name", [name for name in MATRIX if name not in RDMA])
+def test_every_pod_is_restricted(helm4: Helm, name: str) -> None:
+    assert violations(helm4.template(MATRIX[name])) == []
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_pod_of_a_preset_is_restricted_without_rdma(helm4: Helm, preset: str) -> None:
+    assert violations(helm4.template(files=(preset,))) == []
+
+
+def test_the_check_sees_what_it_should(helm4: Helm) -> None:
+    """RDMA is refused by `restricted`, for engines and ranks alone and for nothing but root and IPC_LOCK."""
+    found = violations(helm4.template(files=(PRESETS[0], "values-rdma.yaml")))
+    assert {line.partition(": ")[2] for line in found} == {"runAsNonRoot", "runAsUser", "added capabilities"}
+    assert {line.partition(": ")[0].rpartition("/")[2] for line in found} == {"engine", "ray-worker"}
+    objects = helm4.template(files=(PRESETS[0], "values-rdma.yaml"))
+    added = [c["securityContext"]["capabilities"].get("add") for _, _, spec in pod_specs(objects) for c in containers(spec)]
+    assert {tuple(capabilities) for capabilities in added if capabilities} == {("IPC_LOCK",)}
+
+
+@pytest.mark.parametrize("name", MATRIX)
+def test_every_pod_keeps_the_house_rules(helm4: Helm, name: str) -> None:
+    for pod, metadata, spec in pod_specs(helm4.template(MATRIX[name])):
+        assert spec["automountServiceAccountToken"] is False, pod
+        assert spec["enableServiceLinks"] is False, pod
+        assert metadata["labels"]["app.kubernetes.io/instance"] == "demo", pod
+        for container in containers(spec):
+            where = f"{pod}/{container['name']}"
+            assert container["securityContext"]["readOnlyRootFilesystem"] is True, where
+            assert container["resources"]["requests"] or container["resources"]["limits"], where
+            mounts = {mount["mountPath"] for mount in container["volumeMounts"]}
+            assert mounts & {"/tmp", "/store"}, where
+            names = [entry["name"] for entry in container.get("env", [])]
+            assert len(names) == len(set(names)), where
+
+
+def test_no_object_lets_a_workload_call_the_kubernetes_api(helm4: Helm) -> None:
+    objects = helm4.template(MATRIX["everything-observed"])
+    accounts = {account["metadata"]["name"] for account in objects.of("ServiceAccount")}
+    assert all(account["automountServiceAccountToken"] is False for account in objects.of("ServiceAccount"))
+    bound = {subject["name"] for binding in objects.of("RoleBinding") for subject in binding["subjects"]}
+    assert not bound & accounts
+    assert not objects.of("ClusterRole")
+    for rule in objects.one("Role")["rules"]:
+        assert "*" not in rule["verbs"] + rule["resources"] + rule["apiGroups"]
+        assert "secrets" not in rule["resources"]
+
+
+def test_no_secret_is_in_plain_text(helm4: Helm) -> None:
+    def plain(container: Manifest) -> list[str]:
+        return [
+            entry["name"]
+            for entry in container.get("env", [])
+            if any(word in entry["name"] for word in ("PASSWORD", "TOKEN", "KEY", "AUTH")) and "valueFrom" not in entry
+        ]
+
+    for _, _, spec in pod_specs(helm4.template(MATRIX["hub-model"])):
+        for container in containers(spec):
+            assert plain(container) == []
