@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch.distributed.distributed_c10d import Backend, GroupName, PrefixStore, _new_process_group_helper
+from torch.distributed.distributed_c10d import Backend, GroupName, PrefixStore, _new_process_group_helper, _world
 from torch.distributed.rendezvous import rendezvous
 from transformers import PreTrainedModel
 
@@ -39,6 +39,8 @@ def join_group(address: str, port: int, rank: int, world_size: int, name: str) -
         group_name=GroupName(name),
         timeout=GROUP_TIMEOUT,
     )
+    # What torch's own new_group records, and destroying a group expects.
+    _world.pg_group_ranks[group] = {member: member for member in range(world_size)}
     return group
 
 

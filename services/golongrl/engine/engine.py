@@ -176,8 +176,8 @@ class Engine:
         return await asyncio.wrap_future(future)
 
     async def generate(self, requests: Sequence[Request], *, stream: bool) -> AsyncGenerator[tuple[int, Snapshot]]:
-        """Run `requests` together; yields (index, snapshot) as they finish, and with `stream` before that at their first
-        token and every `stream_interval` tokens after it.
+        """Run `requests` together; yields (index, snapshot) as they finish, and with `stream` before that at their
+        first token and every `stream_interval` tokens after it.
 
         Leaving the iterator early aborts what has not finished.
 

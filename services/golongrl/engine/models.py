@@ -155,7 +155,8 @@ def parse_sampling(params: dict[str, Any], eos_ids: frozenset[int]) -> tuple[Sam
         raise BadRequestError.because(f"min_new_tokens must be in [0, max_new_tokens({longest})], got {least}.")
     ignore_eos = bool(params.get("ignore_eos") or False)
     # As in SGLang, ignore_eos also switches the request's own stop tokens off.
-    stops = frozenset() if ignore_eos else eos_ids | frozenset(number.ids("stop_token_ids"))
+    asked = frozenset(number.ids("stop_token_ids"))
+    stops = frozenset() if ignore_eos else eos_ids | asked
     sampling = Sampling(
         max_new_tokens=longest,
         temperature=temperature,

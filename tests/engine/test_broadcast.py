@@ -1,0 +1,74 @@
+"""Weights by broadcast: a real gloo group, its rank 0 in another process as a learner would be."""
+
+import asyncio
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from golongrl.engine.broadcast import WeightReceiver
+from golongrl.engine.weights import WeightsError, load_model
+
+SENDER = """
+import sys, torch
+from pathlib import Path
+from golongrl.engine.broadcast import broadcast, join_group, leave_group
+from golongrl.engine.weights import read_tensors
+folder, port = Path(sys.argv[1]), int(sys.argv[2])
+group = join_group("127.0.0.1", port, 0, 2, "weights")
+for name, tensor in sorted(read_tensors(folder).items()):
+    broadcast(group, tensor)
+leave_group(group)
+"""
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.mark.timeout(120)
+async def test_a_broadcast_becomes_the_models_weights(rig, tiny_model_next: Path) -> None:
+    mine, receiver, port = rig(), WeightReceiver(), free_port()
+    expected, _ = load_model(tiny_model_next)
+    state = {name: tensor for name, tensor in expected.state_dict().items() if name != "lm_head.weight"}
+    names = sorted(state)
+    shapes = [list(state[name].shape) for name in names]
+    sender = await asyncio.create_subprocess_exec(sys.executable, "-c", SENDER, str(tiny_model_next), str(port))
+    await asyncio.to_thread(receiver.join, "127.0.0.1", port, 1, 2, "weights", "gloo")
+    with pytest.raises(WeightsError, match="exists already"):
+        receiver.join("127.0.0.1", port, 1, 2, "weights", "gloo")
+    receiver.begin()
+    await mine.engine.update_from_group(
+        lambda: receiver.receive(mine.model, "weights", names, ["float32"] * len(names), shapes),
+        "d1",
+        flush=True,
+        abort_all=False,
+    )
+    receiver.end()
+    receiver.leave("weights")
+    assert await sender.wait() == 0
+    assert mine.engine.scheduler.version == "d1"
+    assert all(torch.equal(tensor, state[name]) for name, tensor in mine.model.state_dict().items() if name in state)
+
+
+def test_what_cannot_be_received_says_why(loaded) -> None:
+    model, receiver = loaded[0], WeightReceiver()
+    one = (["model.norm.weight"], ["float32"], [[32]])
+    with pytest.raises(WeightsError, match="must run between"):
+        receiver.receive(model, "g", *one)
+    receiver.begin()
+    with pytest.raises(WeightsError, match="no weight update group g"):
+        receiver.receive(model, "g", *one)
+    with pytest.raises(WeightsError, match="already open"):
+        receiver.begin()
+    receiver.end()
+    with pytest.raises(WeightsError, match="no weight-update session"):
+        receiver.end()
+    with pytest.raises(WeightsError, match="backend nccl"):
+        receiver.join("127.0.0.1", 1, 1, 2, "g", "nccl")
+    with pytest.raises(WeightsError, match="no weight update group g"):
+        receiver.leave("g")
