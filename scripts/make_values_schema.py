@@ -24,8 +24,10 @@ def generated() -> dict[Path, str]:
         CHART / "values.schema.json": json.dumps(schema.values_schema(), indent=2) + "\n",
     }
     for name in recipe.packaged():
-        # The chart cannot read the Python package, so it carries the recipes that presets name.
-        files[CHART / "files" / "recipes" / f"{name}.yaml"] = recipe.source(name)
+        # The chart cannot read the Python package, so it carries the recipes that presets name. As JSON, with its quoted
+        # keys: to Helm's YAML reader the key `n` is the boolean false.
+        text = json.dumps(recipe.read_yaml(recipe.source(name)), indent=2, ensure_ascii=False)
+        files[CHART / "files" / "recipes" / f"{name}.json"] = text + "\n"
     for name in RAYJOBS:
         resolved, values = render.resolve(name)
         text = render.rayjob_yaml(resolved, values, Release(namespace=""), name if render.preset(name) else None)

@@ -31,6 +31,9 @@ def values_schema() -> dict[str, Any]:
     definitions = {name: _plain(node) for name, node in values.pop("$defs").items()}
     for name, node in {**recipe.pop("$defs"), "": recipe}.items():
         definitions[_RECIPE + name] = _plain(node, required=False)
+    # Helm's YAML reader takes an unquoted `n:` for the boolean false; the chart's merge puts it right.
+    rollout = definitions[f"{_RECIPE}Rollout"]["properties"]
+    rollout["false"] = rollout["n"] | {"description": "`n`, as Helm reads it where it is not quoted."}
     schema = _plain(values)
     schema["properties"]["recipe"] = {"$ref": f"#/definitions/{_RECIPE}"}
     return {

@@ -5,11 +5,11 @@ value where the new one is false, 0 or empty; a null removes the key.
 {{- define "golongrl.recipe" -}}
 {{- $base := dict -}}
 {{- with .Values.recipePreset -}}
-{{- $text := $.Files.Get (printf "files/recipes/%s.yaml" .) -}}
+{{- $text := $.Files.Get (printf "files/recipes/%s.json" .) -}}
 {{- if not $text -}}
 {{- fail (printf "recipePreset: the chart has no recipe %q" .) -}}
 {{- end -}}
-{{- $base = fromYaml $text -}}
+{{- $base = fromJson $text -}}
 {{- end -}}
 {{- $recipe := include "golongrl.merge" (list $base .Values.recipe) | fromJson -}}
 {{- range list "name" "model" "data" -}}
@@ -23,6 +23,8 @@ value where the new one is false, 0 or empty; a null removes the key.
 {{- define "golongrl.merge" -}}
 {{- $result := deepCopy (index . 0) -}}
 {{- range $key, $value := index . 1 -}}
+{{- /* Helm's YAML reader takes an unquoted `n:` (recipe.rollout.n) for the boolean false. */ -}}
+{{- if eq $key "false" -}}{{- $key = "n" -}}{{- end -}}
 {{- if kindIs "invalid" $value -}}
 {{- $_ := unset $result $key -}}
 {{- else if and (kindIs "map" $value) (kindIs "map" (get $result $key)) -}}

@@ -1,0 +1,122 @@
+"""Rules fire when they should, dashboards parse, and both ask for metrics that the services really export."""
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import promql_parser
+import pytest
+import yaml
+from prometheus_client import CollectorRegistry
+from support.chart_values import MATRIX
+from support.helm import CHART, Helm, Manifest
+
+DASHBOARDS = sorted((CHART / "files" / "dashboards").glob("*.json"))
+OBSERVED = MATRIX["everything-observed"]
+
+
+@pytest.fixture
+def rules(helm4: Helm, tmp_path: Path) -> Path:
+    path = tmp_path / "rules.yaml"
+    path.write_text(yaml.safe_dump(helm4.template(OBSERVED).one("PrometheusRule")["spec"]))
+    return path
+
+
+def test_rules_are_good_and_fire_when_they_should(rules: Path, promtool: Path) -> None:
+    shutil.copy(Path(__file__).parent / "rules_test.yaml", rules.parent)
+    for command in (["check", "rules", str(rules)], ["test", "rules", str(rules.parent / "rules_test.yaml")]):
+        done = subprocess.run([str(promtool), *command], capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_alert_is_tested_and_says_what_to_do(rules: Path) -> None:
+    tested = (Path(__file__).parent / "rules_test.yaml").read_text()
+    for rule in yaml.safe_load(rules.read_text())["groups"][0]["rules"]:
+        assert rule["alert"] in tested
+        assert rule["annotations"]["summary"]
+        assert rule["annotations"]["description"]
+        assert rule["labels"]["severity"] in ("warning", "critical")
+
+
+def test_the_staleness_alert_follows_the_recipe(helm4: Helm) -> None:
+    values = {**OBSERVED, "recipe": {"queue": {"max_staleness": 4}}}
+    (rule,) = [
+        rule
+        for rule in helm4.template(values).one("PrometheusRule")["spec"]["groups"][0]["rules"]
+        if rule["alert"] == "GolongrlEngineBehind"
+    ]
+    assert rule["expr"].endswith("> 4")
+
+
+def panels(path: Path) -> list[Manifest]:
+    return [panel for panel in json.loads(path.read_text())["panels"] if panel["type"] != "row"]
+
+
+@pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.stem)
+def test_every_panel_parses_and_is_described(path: Path) -> None:
+    for panel in panels(path):
+        assert panel["description"], panel["title"]
+        for target in panel["targets"]:
+            promql_parser.parse(target["expr"])
+    ids = [panel["id"] for panel in json.loads(path.read_text())["panels"]]
+    assert len(ids) == len(set(ids))
+
+
+def exported() -> set[str]:
+    """Names of the series that the rollout worker, the reward service and the embedded engine export."""
+    from golongrl.engine.metrics import Metrics as EngineMetrics
+    from golongrl.rollout.metrics import Metrics as RolloutMetrics
+
+    reward = (Path(__file__).parents[2] / "services/golongrl/reward/metrics.py").read_text()
+    names = set(re.findall(r'"(golongrl_reward_\w+)"', reward))
+    registries: list[CollectorRegistry] = [RolloutMetrics().registry, EngineMetrics("m").registry]
+    for registry in registries:
+        for family in registry.collect():
+            names.add(family.name)
+    # Gauges that the engine app reads when it is scraped.
+    engine = (Path(__file__).parents[2] / "services/golongrl/engine").rglob("*.py")
+    names |= {f"sglang:{name}" for path in engine for name in re.findall(r'gauge\(\s*"(\w+)"', path.read_text())}
+    return names
+
+
+def test_rules_panels_and_triggers_ask_for_metrics_that_exist(helm4: Helm, rules: Path) -> None:
+    queries = [rule["expr"] for rule in yaml.safe_load(rules.read_text())["groups"][0]["rules"]]
+    queries += [target["expr"] for path in DASHBOARDS for panel in panels(path) for target in panel["targets"]]
+    scaled = helm4.template(MATRIX["autoscaled"]).one("ScaledObject")
+    queries += [trigger["metadata"]["query"] for trigger in scaled["spec"]["triggers"]]
+    known = exported()
+    for query in queries:
+        promql_parser.parse(query)
+        for name in re.findall(r"(?:golongrl_|sglang:)\w+", re.sub(r'"[^"]*"', '""', query)):
+            base = re.sub(r"_(total|bucket|sum|count)$", "", name)
+            assert {name, base} & known, f"{name} in {query}"
+
+
+def test_dashboards_reach_grafana(helm4: Helm) -> None:
+    objects = helm4.template({"metrics": {"dashboards": {"labels": {"grafana_dashboard": "2"}, "annotations": {"f": "x"}}}})
+    config = objects.one("ConfigMap", "-dashboard-loop")
+    assert config["metadata"]["labels"]["grafana_dashboard"] == "2"
+    assert json.loads(config["data"]["loop.json"])["uid"] == "golongrl-loop"
+    assert not [
+        item
+        for item in helm4.template({"metrics": {"dashboards": {"enabled": False}}}).of("ConfigMap")
+        if "dashboard" in item["metadata"]["name"]
+    ]
+
+
+def test_monitors_select_pods_and_ports_that_exist(helm4: Helm) -> None:
+    from support.helm import containers, pod_specs
+
+    objects = helm4.template(OBSERVED)
+    ports = {
+        (metadata["labels"]["app.kubernetes.io/component"], port["name"])
+        for _, metadata, spec in pod_specs(objects)
+        for container in containers(spec)
+        for port in container.get("ports", [])
+    }
+    for monitor in [*objects.of("PodMonitor"), *objects.of("ServiceMonitor")]:
+        component = monitor["spec"]["selector"]["matchLabels"]["app.kubernetes.io/component"]
+        for endpoint in monitor["spec"].get("podMetricsEndpoints") or monitor["spec"]["endpoints"]:
+            assert (component, endpoint["port"]) in ports

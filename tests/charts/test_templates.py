@@ -1,0 +1,316 @@
+"""What each template is for: probes, drains, names, secrets, scaling, upgrades."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+from support.chart_values import GPU_LEARNER, MATRIX, PRESETS, SGLANG
+from support.helm import CHART, Helm, Manifest, Rendered, containers, pod_specs, tool
+
+LONG = "r" * 53  # the longest release name that helm accepts
+
+
+def container(spec: Manifest, name: str) -> Manifest:
+    (found,) = [item for item in containers(spec) if item["name"] == name]
+    return found
+
+
+def rollout_spec(objects: Rendered) -> Manifest:
+    spec: Manifest = objects.one("Deployment", "-rollout")["spec"]["template"]["spec"]
+    return spec
+
+
+def test_both_helms_render_the_same(helm4: Helm) -> None:
+    def without_secrets(objects: Rendered) -> list[Manifest]:
+        return [item for item in objects if item["kind"] != "Secret"]
+
+    helm3 = Helm(tool("helm3"))
+    for values in ({}, MATRIX["engines-over-nodes"]):
+        assert without_secrets(helm3.template(values)) == without_secrets(helm4.template(values))
+
+
+@pytest.mark.parametrize("release", ["demo", LONG, "4b", "a.b-c"])
+@pytest.mark.parametrize("switch", ["everything-observed", "autoscaled", "engines-over-nodes"])
+def test_names_keep_every_limit(helm4: Helm, release: str, switch: str) -> None:
+    for item in helm4.template(MATRIX[switch], release=release):
+        name = item["metadata"]["name"]
+        limit = {"RayJob": 47, "LeaderWorkerSet": 52, "StatefulSet": 52}.get(item["kind"], 63)
+        assert len(name) <= limit, name
+        assert name[0].isalpha(), name
+        assert all(len(value) <= 63 for value in item["metadata"]["labels"].values())
+
+
+@pytest.mark.parametrize("pair", [("one", "two"), ("r" * 52 + "a", "r" * 52 + "b")])
+def test_two_releases_coexist_in_a_namespace(helm4: Helm, pair: tuple[str, str]) -> None:
+    first, second = (helm4.template(MATRIX["everything-observed"], release=name) for name in pair)
+    ids = [{(item["kind"], item["metadata"]["name"]) for item in objects} for objects in (first, second)]
+    assert not ids[0] & ids[1]
+    selectors = [
+        {json.dumps(item["spec"]["selector"]) for item in objects if item["kind"] in ("Deployment", "StatefulSet", "Service")}
+        for objects in (first, second)
+    ]
+    assert not selectors[0] & selectors[1]
+
+
+def test_selectors_match_their_own_pods_and_survive_an_upgrade(helm4: Helm) -> None:
+    objects = helm4.template()
+    pods = {name: metadata["labels"] for name, metadata, _ in pod_specs(objects)}
+    for item in [*objects.of("Deployment"), *objects.of("StatefulSet")]:
+        selector = item["spec"]["selector"]["matchLabels"]
+        assert set(selector) == {"app.kubernetes.io/instance", "app.kubernetes.io/component"}  # nothing that changes
+        matched = [name for name, labels in pods.items() if selector.items() <= labels.items()]
+        assert matched == [f"{item['kind']}/{item['metadata']['name']}"]
+
+
+def test_the_worker_is_the_main_container_and_its_engine_a_native_sidecar(helm4: Helm) -> None:
+    """The kubelet then starts the engine first and ends the worker first: it drains on an engine that still answers."""
+    spec = rollout_spec(helm4.template({"rollout": {"drainSeconds": 600}}))
+    assert [item["name"] for item in spec["containers"]] == ["worker"]
+    assert [item["name"] for item in spec["initContainers"]] == ["wait-for-weights", "engine"]
+    assert container(spec, "engine")["restartPolicy"] == "Always"
+    assert spec["terminationGracePeriodSeconds"] == 600
+    command = container(spec, "worker")["command"]
+    assert int(command[command.index("--grace") + 1]) < 600
+
+
+def test_readiness_is_the_workers_word_and_loads_may_take_45_minutes(helm4: Helm) -> None:
+    spec = rollout_spec(helm4.template())
+    worker, engine = container(spec, "worker"), container(spec, "engine")
+    assert worker["readinessProbe"]["httpGet"] == {"path": "/readyz", "port": "http"}
+    startup = engine["startupProbe"]
+    assert startup["httpGet"]["path"] == engine["livenessProbe"]["httpGet"]["path"] == "/health"
+    assert startup["periodSeconds"] * startup["failureThreshold"] >= 2700
+    deployment = helm4.template().one("Deployment", "-rollout")["spec"]
+    assert deployment["progressDeadlineSeconds"] > 2700
+
+
+def test_sglang_is_told_what_a_paused_engine_needs(helm4: Helm) -> None:
+    engine = container(rollout_spec(helm4.template(MATRIX["one-node-gpus"])), "engine")
+    assert {"name": "SGLANG_ENABLE_HEALTH_ENDPOINT_GENERATION", "value": "0"} in engine["env"]
+    script = engine["args"][0]
+    for flag in ("--tp-size 8", "--enable-metrics", "--admin-api-key", "--weight-version"):
+        assert flag in script
+    assert engine["resources"]["limits"]["nvidia.com/gpu"] == engine["resources"]["requests"]["nvidia.com/gpu"] == 8
+
+
+@pytest.mark.parametrize("kind", ["embedded", "sglang"])
+def test_the_engine_starts_from_the_newest_published_weights(helm4: Helm, tmp_path: Path, kind: str) -> None:
+    """The real script in a real shell: v10 is newer than v9, and a folder still being written is none."""
+    values = {} if kind == "embedded" else SGLANG
+    args = container(rollout_spec(helm4.template(values)), "engine")["args"]
+    for name in ("v9", "v10", "v11.tmp"):
+        (tmp_path / "weights" / name).mkdir(parents=True)
+        (tmp_path / "weights" / name / "manifest.json").touch()
+    (tmp_path / "weights" / "v12").mkdir()
+    fake = tmp_path / "bin"
+    fake.mkdir()
+    for name in ("golongrl", "python3"):
+        (fake / name).write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+        (fake / name).chmod(0o755)
+    script = args[0].replace("/store", str(tmp_path))
+    done = subprocess.run(
+        ["sh", "-c", script, "engine", "--extra", "a b"],
+        env={"PATH": f"{fake}:/usr/bin:/bin", "GOLONGRL_ENGINE_API_KEY": "k", "GOLONGRL_ENGINE_ADMIN_API_KEY": "a"},
+        capture_output=True, text=True, timeout=20, check=True,
+    )  # fmt: skip
+    words = done.stdout.splitlines()
+    assert words[words.index("--model-path") + 1] == str(tmp_path / "weights" / "v10")
+    assert words[words.index("--weight-version") + 1] == "10"
+    assert words[-2:] == ["--extra", "a b"]
+
+
+def test_workers_wait_for_the_first_weights(helm4: Helm, tmp_path: Path) -> None:
+    script = container(rollout_spec(helm4.template()), "wait-for-weights")["args"][0].replace("/store", str(tmp_path))
+    quick = script.replace("sleep 5", ":").replace("seq 720", "seq 7")
+    (tmp_path / "weights" / "v0.tmp").mkdir(parents=True)
+    (tmp_path / "weights" / "v0.tmp" / "manifest.json").touch()
+    waited = subprocess.run(["sh", "-c", quick], capture_output=True, text=True, timeout=20, check=False)
+    assert waited.returncode == 1
+    assert waited.stdout.count("waiting for the learner") == 2
+    assert "look at the learner's pods" in waited.stderr
+    (tmp_path / "weights" / "v0.tmp").rename(tmp_path / "weights" / "v0")
+    assert subprocess.run(["sh", "-c", quick], timeout=20, check=False).returncode == 0
+
+
+def test_an_engine_over_nodes_is_a_leaderworkerset(helm4: Helm) -> None:
+    objects = helm4.template(MATRIX["engines-over-nodes"])
+    assert not [item for item in objects.of("Deployment") if item["metadata"]["name"].endswith("-rollout")]
+    template = objects.one("LeaderWorkerSet")["spec"]["leaderWorkerTemplate"]
+    assert template["size"] == 2
+    assert template["restartPolicy"] == "RecreateGroupOnPodRestart"
+    leader, follower = template["leaderTemplate"]["spec"], template["workerTemplate"]["spec"]
+    assert [item["name"] for item in leader["containers"]] == ["worker"]
+    assert [item["name"] for item in follower["containers"]] == ["engine"]
+    for spec in (leader, follower):
+        engine = container(spec, "engine")
+        assert engine["resources"]["limits"]["nvidia.com/gpu"] == 4
+        assert engine["resources"]["limits"]["rdma/hca"] == 1
+        assert '--node-rank "$LWS_WORKER_INDEX"' in engine["args"][0]
+        assert {"name": "NCCL_SOCKET_IFNAME", "value": "eth0"} in engine["env"]
+
+
+def test_the_learner_is_a_rayjob_where_there_is_kuberay_and_else_a_job(helm: Helm) -> None:
+    assert not helm.template(kuberay=True).of("Job")
+    assert not helm.template(kuberay=False).of("RayJob")
+    for kuberay, kind in ((True, "RayJob"), (False, "Job")):
+        objects = helm.template(kuberay=kuberay)
+        prepared = [c["name"] for name, _, spec in pod_specs(objects.of(kind)) if "submitter" not in name for c in spec["initContainers"]]
+        assert prepared == ["prepare-data"]
+    assert helm.template({"learner": {"mode": "job"}}, kuberay=True).of("Job")
+    assert not [item for item in helm.template(MATRIX["learner-off"]) if item["kind"] in ("RayJob", "Job")]
+
+
+def test_a_changed_learner_is_a_new_job_and_an_unchanged_one_is_left_alone(helm4: Helm) -> None:
+    for kuberay, kind in ((True, "RayJob"), (False, "Job")):
+        names = [
+            helm4.template(values, kuberay=kuberay).one(kind)["metadata"]["name"]
+            for values in (
+                {},
+                {"reward": {"replicas": 3}, "rollout": {"replicas": 2}},
+                {"recipe": {"learner": {"steps": 5}}},
+                {"learner": {"image": {"tag": "2"}}},
+            )
+        ]
+        assert names[0] == names[1]
+        assert len(set(names)) == 3
+
+
+def test_retries_resume_and_the_cluster_is_cleaned_up(helm4: Helm) -> None:
+    spec = helm4.template(files=(PRESETS[0],)).one("RayJob")["spec"]
+    assert spec["backoffLimit"] == 20
+    assert spec["shutdownAfterJobFinishes"] is True
+    job = helm4.template(kuberay=False).one("Job")["spec"]
+    assert job["podFailurePolicy"]["rules"][0]["action"] == "Ignore"
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "label"),
+    [("kueue", "kueue.x-k8s.io/queue-name"), ("volcano", "volcano.sh/queue-name"), ("yunikorn", "yunikorn.apache.org/queue")],
+)
+def test_gang_scheduling(helm4: Helm, scheduler: str, label: str) -> None:
+    job = helm4.template(MATRIX[scheduler]).one("RayJob")
+    assert job["metadata"]["labels"][label] == "q"
+    assert job["spec"].get("suspend", False) is (scheduler == "kueue")
+
+
+def test_where_scaling_is_on_replicas_are_left_to_it(helm4: Helm) -> None:
+    plain, scaled = helm4.template(), helm4.template(MATRIX["autoscaled"])
+    for name in ("-reward", "-rollout"):
+        assert "replicas" in plain.one("Deployment", name)["spec"]
+        assert "replicas" not in scaled.one("Deployment", name)["spec"]
+    assert scaled.one("ScaledObject")["spec"]["scaleTargetRef"]["name"] == scaled.one("Deployment", "-rollout")["metadata"]["name"]
+    assert scaled.one("HorizontalPodAutoscaler")["spec"]["scaleTargetRef"]["name"] == "demo-golongrl-reward"
+    over_nodes = helm4.template(MATRIX["engines-over-nodes"])
+    assert over_nodes.one("ScaledObject")["spec"]["scaleTargetRef"]["kind"] == "LeaderWorkerSet"
+    assert "replicas" not in over_nodes.one("LeaderWorkerSet")["spec"]
+
+
+def test_images_by_tag_digest_and_mirror(helm4: Helm) -> None:
+    digest = "sha256:" + "0" * 64
+    objects = helm4.template(
+        {"global": {"imageRegistry": "mirror.example"}, "reward": {"image": {"digest": digest, "tag": "x"}}, "redis": {"image": {"registry": ""}}}
+    )
+    images = {c["name"]: c["image"] for _, _, spec in pod_specs(objects) for c in containers(spec)}
+    assert images["reward"] == f"mirror.example/golongrl/golongrl-reward@{digest}"
+    assert images["redis"] == "mirror.example/valkey/valkey:8.1.4-alpine"
+    assert images["worker"].startswith("mirror.example/golongrl/golongrl-rollout:")
+    plain = {c["image"] for _, _, spec in pod_specs(helm4.template()) for c in containers(spec)}
+    assert not [image for image in plain if image.endswith((":", ":latest"))]
+    pulled = helm4.template(MATRIX["placed"])
+    assert all(spec["imagePullSecrets"] == [{"name": "pull"}] for _, _, spec in pod_specs(pulled))
+
+
+def test_existing_secrets_and_claims_replace_the_charts_own(helm4: Helm) -> None:
+    objects = helm4.template(MATRIX["external-redis"])
+    assert not objects.of("Secret")
+    assert not objects.of("PersistentVolumeClaim")
+    assert not objects.of("StatefulSet")
+    for _, _, spec in pod_specs(objects):
+        for item in containers(spec):
+            secrets = {entry["valueFrom"]["secretKeyRef"]["name"] for entry in item.get("env", []) if "secretKeyRef" in entry.get("valueFrom", {})}
+            assert secrets <= {"mine"}
+        claims = {volume["persistentVolumeClaim"]["claimName"] for volume in spec["volumes"] if "persistentVolumeClaim" in volume}
+        assert claims <= {"shared"}
+    worker = container(rollout_spec(objects), "worker")
+    environment = {entry["name"]: entry.get("value") for entry in worker["env"]}
+    assert environment["GOLONGRL_REDIS_URL"] == "rediss://redis.example:6380/0"
+    assert environment["GOLONGRL_DATA"] == "/store/run-7/data"
+    hub = helm4.template(MATRIX["hub-model"]).one("RayJob")["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]
+    env = {entry["name"]: entry["valueFrom"]["secretKeyRef"] for entry in container(hub, "ray-head")["env"] if "valueFrom" in entry}
+    assert env["HF_TOKEN"] == {"name": "hf", "key": "token"}
+    assert env["WANDB_API_KEY"] == {"name": "wandb", "key": "k"}
+
+
+def test_what_holds_data_outlives_release_and_upgrade(helm4: Helm) -> None:
+    objects = helm4.template()
+    for kind in ("Secret", "PersistentVolumeClaim"):
+        for item in objects.of(kind):
+            assert item["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep", item["metadata"]["name"]
+    redis = objects.one("StatefulSet")["spec"]
+    assert redis["persistentVolumeClaimRetentionPolicy"] == {"whenDeleted": "Retain", "whenScaled": "Retain"}
+    # A claim template that changes with the chart's version could not be upgraded.
+    assert "helm.sh/chart" not in json.dumps(redis["volumeClaimTemplates"])
+    assert "helm.sh/chart" not in json.dumps(redis["template"])
+
+
+def test_the_secret_is_looked_up_before_it_is_made() -> None:
+    """Without a server `helm template` cannot show it, so the template's own text is what can be held here."""
+    text = (CHART / "templates/common/secret.yaml").read_text()
+    assert 'lookup "v1" "Secret" .Release.Namespace $name' in text
+    assert "get $old . | default (randAlphaNum 40 | b64enc)" in text
+
+
+def test_disruption_budgets(helm4: Helm) -> None:
+    names = {item["metadata"]["name"] for item in helm4.template(MATRIX["autoscaled"]).of("PodDisruptionBudget")}
+    assert names == {"demo-golongrl-redis", "demo-golongrl-reward", "demo-golongrl-rollout"}
+    preset = helm4.template(files=(PRESETS[0],)).one("PodDisruptionBudget", "-rollout")
+    assert preset["spec"]["maxUnavailable"] == "10%"
+
+
+def test_placement_reaches_every_pod(helm4: Helm) -> None:
+    for name, metadata, spec in pod_specs(helm4.template(MATRIX["placed"])):
+        assert spec["nodeSelector"] == {"pool": "a"}, name
+        assert spec["priorityClassName"] == "high", name
+        assert spec["runtimeClassName"] == "nvidia", name
+        assert spec["tolerations"], name
+        assert metadata["labels"]["cost"] == "rl" or "helm.sh/hook" in metadata["annotations"], name
+
+
+def test_a_recipe_rolls_the_rollout_pods_only(helm4: Helm) -> None:
+    before, after = helm4.template(), helm4.template({"recipe": {"rollout": {"n": 4}}})
+    for suffix, rolls in (("-rollout", True), ("-reward", False)):
+        pods = [objects.one("Deployment", suffix)["spec"]["template"] for objects in (before, after)]
+        assert (pods[0] != pods[1]) is rolls
+
+
+def test_gpu_ranks_are_kept_off_the_head(helm4: Helm) -> None:
+    cluster = helm4.template(files=(PRESETS[0],)).one("RayJob")["spec"]["rayClusterSpec"]
+    assert cluster["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
+    (group,) = cluster["workerGroupSpecs"]
+    assert group["replicas"] == group["minReplicas"] == group["maxReplicas"]
+    (worker,) = group["template"]["spec"]["containers"]
+    assert worker["resources"]["limits"]["nvidia.com/gpu"] == 8
+    assert GPU_LEARNER["learner"]["workers"]["gpus"] == 8
+
+
+def test_extra_objects_are_templates(helm4: Helm) -> None:
+    assert helm4.template(MATRIX["extras"]).one("ConfigMap", "demo-x")["data"] == {"a": "b"}
+
+
+@pytest.mark.parametrize(("kuberay", "word"), [(True, "the KubeRay RayJob"), (False, "This cluster has no KubeRay")])
+def test_notes_say_which_learner_and_what_to_do_next(helm4: Helm, kuberay: bool, word: str) -> None:
+    extra = ["--api-versions", "ray.io/v1/RayJob"] if kuberay else []
+    done = helm4.run("template", "demo", str(CHART), "--notes", *extra)
+    if done.returncode:  # Helm 4.3 knows no --notes for template
+        done = helm4.run("install", "demo", str(CHART), "--dry-run=client", *extra)
+        if kuberay:
+            pytest.skip("this helm shows NOTES only without --api-versions")
+    assert word in done.stdout, done.stderr
+    assert "golongrl status --release demo" in done.stdout
+    assert "helm test demo" in done.stdout
+
+
+def test_lint(helm: Helm) -> None:
+    done = helm.run("lint", "--strict", str(CHART))
+    assert done.returncode == 0, done.stdout + done.stderr
