@@ -36,14 +36,21 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
 @recipes.command("list", epilog="Example: `golongrl recipe list`")
 def list_recipes() -> None:
     """List the packaged recipes."""
-    table = Table("recipe", "model", "estimator", "B x n", "prompt + response", "eta", box=None)
+    table = Table(box=None)
+    for title in ("recipe", "estimator", "B x n", "tokens", "eta"):
+        table.add_column(title, no_wrap=True)
+    table.add_column("model", overflow="fold")
     for name in packaged():
         recipe = load(name)
-        size = f"{recipe.data.max_prompt_tokens} + {recipe.rollout.max_response_tokens}"
+        size = f"{_short(recipe.data.max_prompt_tokens)}+{_short(recipe.rollout.max_response_tokens)}"
         batch = f"{recipe.queue.groups_per_step} x {recipe.rollout.n}"
         eta = str(recipe.queue.max_staleness)
-        table.add_row(name, recipe.model.path, recipe.algorithm.estimator, batch, size, eta)
+        table.add_row(name, recipe.algorithm.estimator, batch, size, eta, recipe.model.path)
     Console().print(table)
+
+
+def _short(tokens: int) -> str:
+    return f"{tokens // 1024}K" if tokens >= 1024 else str(tokens)
 
 
 @recipes.command(epilog="Example: `golongrl recipe show quickstart --resolved`")

@@ -154,13 +154,14 @@ def engine(options: Options, recipe: Recipe, index: int) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-def engine_environment(kind: EngineKind) -> Mapping[str, str]:
+def engine_environment(kind: EngineKind, index: int) -> Mapping[str, str]:
     """What the engine needs beyond `environment`."""
     if kind == "embedded":
         return {}
     return {
         "SGLANG_USE_CPU_ENGINE": "1",
-        "SGLANG_CPU_OMP_THREADS_BIND": "all",
+        # One core for each server, or all of them would sit on the first.
+        "SGLANG_CPU_OMP_THREADS_BIND": str(index % cores()),
         # Else /health generates, and hangs while the engine is paused.
         "SGLANG_ENABLE_HEALTH_ENDPOINT_GENERATION": "0",
         "HF_HUB_OFFLINE": "1",
@@ -171,7 +172,7 @@ def rollout(options: Options, index: int) -> tuple[str, ...]:
     folder = options.folder
     return golongrl(
         "rollout", "--recipe", folder.recipe, "--run", options.run, "--redis-url", options.queue_url,
-        "--engine-url", options.engine_url(index), "--reward-url", options.reward_url, "--data", folder.data,
+        "--engine-url", options.engine_url(index), "--reward-url", options.reward_url, "--data", folder.data / "train",
         "--worker", f"rollout-{index}", "--host", HOST, "--port", options.ports.workers[index],
     )  # fmt: skip
 
@@ -180,7 +181,7 @@ def learner(options: Options) -> tuple[str, ...]:
     folder = options.folder
     return golongrl(
         "learner", "--recipe", folder.recipe, "--run", options.run, "--redis-url", options.queue_url,
-        "--data", folder.data, "--weights", folder.weights, "--out", folder.path,
+        "--data", folder.data / "train", "--weights", folder.weights, "--out", folder.path,
     )  # fmt: skip
 
 

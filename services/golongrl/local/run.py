@@ -148,7 +148,6 @@ def stages(recipe: Recipe, options: Options, http: httpx.AsyncClient, queue: Sam
     """The run's services in starting order."""
     count = len(options.ports.engines)
     common = plan.environment(plan.threads(recipe, count, plan.cores()))
-    engine_env = {**common, **plan.engine_environment(options.engine)}
     engine_deadline = START_DEADLINE_S if options.engine == "embedded" else SGLANG_START_DEADLINE_S
 
     def answers(url: str) -> Callable[[], Awaitable[bool]]:
@@ -182,7 +181,7 @@ def stages(recipe: Recipe, options: Options, http: httpx.AsyncClient, queue: Sam
             plan.engine(options, recipe, i),
             answers(f"{options.engine_url(i)}/health"),
             engine_deadline,
-            env=engine_env,
+            env={**common, **plan.engine_environment(options.engine, i)},
         )
         for i in range(count)
     )

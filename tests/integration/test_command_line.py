@@ -1,0 +1,116 @@
+"""What a user sees when the input is wrong: one line that names the thing, exit 2, and nothing started or left."""
+
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+
+from golongrl import cli
+from golongrl.recipe import dump, load
+
+
+@pytest.fixture
+def golongrl(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    """Run the command line in this process: arguments -> (exit code, stdout, stderr)."""
+
+    def run(*arguments: str | Path) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["golongrl", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        out, err = capsys.readouterr()
+        return int(end.value.code or 0), out, err
+
+    return run
+
+
+def small_corpus(folder: Path) -> Path:
+    folder.mkdir()
+    (folder / "note.txt").write_text("A single short line.\n")
+    return folder
+
+
+def hollow_model(folder: Path) -> Path:
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("arguments", "names"),
+    [
+        (["nosuch"], "recipe nosuch: no such file or packaged recipe"),
+        (["quickstart", "--set", "queue.max_stalness=0"], "queue.max_stalness; did you mean queue.max_staleness?"),
+        (["quickstart", "--name", "No Good"], "--name No Good"),
+        (["quickstart", "--resume", "--name", "never"], "--resume: there is no run never"),
+        (["quickstart", "--set", "data.corpus=/no/such/folder"], "/no/such/folder"),
+        (["quickstart", "--set", "data.corpus=null", "--set", "data.train=/no/file.jsonl"], "/no/file.jsonl"),
+        (["quickstart", "--set", "model.path=/no/model"], "model /no/model: no such folder"),
+        (["quickstart", "--engine", "sglang", "--sglang-venv", "/no/venv"], "run `make sglang`"),
+        (["quickstart", "--redis-url", "redis://127.0.0.1:1/0"], "--redis-url redis://127.0.0.1:1/0"),
+    ],
+)
+def test_wrong_input_is_one_line(golongrl, tmp_path: Path, arguments: list[str], names: str) -> None:
+    name = [] if "--name" in arguments else ["--name", "demo"]
+    code, _, err = golongrl("train", *arguments, *name, "--out", tmp_path)
+    lines = [line for line in err.splitlines() if line.startswith("error:")]
+    assert code == 2
+    assert len(lines) == 1
+    assert names in lines[0]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_corpus_that_is_too_small_is_named(golongrl, tmp_path: Path) -> None:
+    corpus = small_corpus(tmp_path / "texts")
+    code, _, err = golongrl("train", "quickstart", "--set", f"data.corpus={corpus}", "--out", tmp_path / "runs")
+    assert code == 2
+    assert f"error: corpus {corpus}" in err
+    assert not list((tmp_path / "runs").glob("*"))
+
+
+def test_a_model_without_weights_is_named(golongrl, tmp_path: Path) -> None:
+    model = hollow_model(tmp_path / "hollow")
+    code, _, err = golongrl("train", "quickstart", "--set", f"model.path={model}", "--out", tmp_path / "runs")
+    assert code == 2
+    assert f"model {model}: no weights" in err
+
+
+def test_a_port_in_use_is_named(golongrl, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        code, _, err = golongrl("train", "quickstart", "--base-port", str(port), "--out", tmp_path / "runs")
+    assert code == 2
+    assert f"port {port} for redis" in err
+
+
+def test_a_second_run_of_the_same_name_says_so(golongrl, tmp_path: Path) -> None:
+    (tmp_path / "demo").mkdir()
+    (tmp_path / "demo" / "recipe.yaml").write_text(dump(load("quickstart")))
+    code, _, err = golongrl("train", "quickstart", "--name", "demo", "--out", tmp_path)
+    assert code == 2
+    assert "run demo:" in err
+    assert "--resume" in err
+    assert (tmp_path / "demo" / "recipe.yaml").exists()
+
+
+COMMANDS = {
+    "": ("train", "engine", "rollout", "learner", "report"),
+    "reward": ("", "serve", "tasks", "score"),
+    "queue": ("stats", "peek"),
+    "data": ("build", "check", "stats"),
+    "recipe": ("list", "show", "check"),
+}
+
+
+@pytest.mark.parametrize("command", [f"{room} {name}".strip() for room, names in COMMANDS.items() for name in names])
+def test_every_command_has_help_with_an_example(golongrl, command: str) -> None:
+    code, out, _ = golongrl(*command.split(), "--help")
+    assert code == 0
+    assert "Example" in out
+    assert f"golongrl {command.split()[0]}" in out
+
+
+def test_a_recipe_is_listed_shown_and_checked(golongrl) -> None:
+    assert "qwen3-4b-tmn-reweight" in golongrl("recipe", "list")[1]
+    assert "groups_per_step: 128" in golongrl("recipe", "show", "qwen3-4b-grpo", "--resolved")[1]
+    assert "good" in golongrl("recipe", "check", "quickstart", "--set", "queue.max_staleness=0")[1]

@@ -1,0 +1,160 @@
+"""`golongrl train` as a user runs it: an interrupt, a resume, a killed engine, and what a run leaves."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from golongrl.queue import SampleQueue
+from golongrl.queue.embedded import EmbeddedServer
+from golongrl.telemetry import history
+from support.redis_server import free_port
+
+GROUPS, STEPS, ETA = 9, 6, 1
+SMALL = [
+    f"queue.groups_per_step={GROUPS}",
+    f"queue.max_staleness={ETA}",
+    "rollout.n=4",
+    "rollout.max_response_tokens=24",
+    # One epoch has more rows than the run needs, however many groups the filter rejects.
+    "data.prompts=270",
+    "learner.checkpoint_every=2",
+]
+# Starting verl, Ray and torch on a machine that is busy with other tests.
+PATIENCE_S = 240.0
+
+
+class Run:
+    """A `golongrl train` process in a session of its own."""
+
+    def __init__(self, out: Path, *arguments: str) -> None:
+        self.folder = out / "demo"
+        self.log = out / "train.log"
+        command = [
+            sys.executable,
+            "-m",
+            "golongrl",
+            "train",
+            "quickstart",
+            "--out",
+            str(out),
+            "--name",
+            "demo",
+            "--plain",
+        ]
+        with self.log.open("a") as log:
+            self._process = subprocess.Popen([*command, *arguments], stdout=log, stderr=log, start_new_session=True)
+
+    def until(self, what: Callable[[], bool]) -> None:
+        """Wait for a condition; fails with the run's output when the run ends first or it takes too long."""
+        deadline = time.monotonic() + PATIENCE_S
+        while not what():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                pytest.fail(f"exit {self._process.poll()}\n{self.log.read_text()}")
+            time.sleep(0.1)
+
+    def steps(self) -> list[int]:
+        return history.read(self.folder / "metrics.jsonl").steps
+
+    def children(self) -> list[psutil.Process]:
+        return psutil.Process(self._process.pid).children(recursive=True)
+
+    def child(self, words: str) -> psutil.Process:
+        return next(process for process in self.children() if words in " ".join(process.cmdline()))
+
+    def signal(self, number: signal.Signals) -> None:
+        os.kill(self._process.pid, number)
+
+    def wait(self) -> int:
+        return self._process.wait(PATIENCE_S)
+
+    def end(self) -> None:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            for process in [*self.children(), psutil.Process(self._process.pid)]:
+                process.kill()
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+    """A run that was interrupted after its first step, resumed, and had an engine killed under it."""
+    out = tmp_path_factory.mktemp("runs")
+    sets = [argument for item in SMALL for argument in ("--set", item)]
+    first = Run(out, *sets, "--set", f"learner.steps={STEPS}")
+    second = None
+    try:
+        first.until(lambda: first.steps() != [])
+        processes = first.children()
+        first.signal(signal.SIGINT)
+        assert first.wait() == 130, first.log.read_text()
+        _, left = psutil.wait_procs(processes, timeout=5)
+        assert left == []
+        # The step in hand was finished before the end.
+        done = len(first.steps())
+        second = Run(out, "--resume")
+        second.until(lambda: len(second.steps()) > done)
+        second.child("golongrl engine").kill()
+        assert second.wait() == 0, second.log.read_text()
+        yield second
+    finally:
+        for run in (first, second):
+            if run is not None:
+                run.end()
+
+
+pytestmark = pytest.mark.timeout(600)
+
+
+def test_every_step_is_there_once_and_never_staler_than_promised(finished: Run) -> None:
+    records = history.read(finished.folder / "metrics.jsonl")
+    assert records.steps == list(range(1, STEPS + 1))
+    assert max(records.series("staleness/max")) <= ETA
+    assert records.series("batch/groups") == [GROUPS] * STEPS
+
+
+async def test_no_group_was_lost_or_trained_twice(finished: Run) -> None:
+    async with (
+        EmbeddedServer(free_port(), finished.folder / "redis") as server,
+        SampleQueue.from_url(server.url, "demo") as queue,
+    ):
+        stats = await queue.stats()
+    assert stats.trained == STEPS * GROUPS
+    assert sum(stats.trained_staleness.values()) == STEPS * GROUPS
+    assert max(stats.trained_staleness) <= ETA
+
+
+def test_both_engines_served_groups_and_the_killed_one_was_started_again(finished: Run) -> None:
+    said = finished.log.read_text()
+    assert "died (signal SIGKILL)" in said
+    assert "starting it again in 1 s" in said
+    records = history.read(finished.folder / "metrics.jsonl")
+    for worker in ("rollout-0", "rollout-1"):
+        assert sum(value for value in records.series(f"groups_from/{worker}") if value == value) > 0
+
+
+def test_it_leaves_what_the_readme_says(finished: Run) -> None:
+    folder = finished.folder
+    for name in ("recipe.yaml", "metrics.jsonl", "report.html", "checkpoints/latest_checkpointed_iteration.txt"):
+        assert (folder / name).stat().st_size > 0
+    assert (folder / "checkpoints" / f"global_step_{STEPS}" / "actor").is_dir()
+    assert list((folder / "tensorboard").rglob("events.out.tfevents.*"))
+    logs = {path.stem for path in (folder / "logs").glob("*.log")}
+    assert logs == {"redis", "reward", "engine-0", "engine-1", "rollout-0", "rollout-1", "learner"}
+    first = json.loads((folder / "metrics.jsonl").read_text().splitlines()[0])
+    assert {"actor/pg_loss", "critic/score/mean", "timing_s/step", "perf/throughput"} <= set(first)
+
+
+def test_the_last_weights_load_in_transformers(finished: Run) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(finished.folder / "hf")
+    tokenizer = AutoTokenizer.from_pretrained(finished.folder / "hf")
+    ids = tokenizer("The lambda expression", return_tensors="pt").input_ids
+    assert model(ids).logits.shape[-1] >= tokenizer.vocab_size
