@@ -103,7 +103,12 @@ def _prepare_data(recipe: Recipe, options: Options, console: Console) -> None:
         return
     with console.status("building the prompts"):
         report = prepare(recipe, options.folder.data, options.model)
-    console.print(str(report), highlight=False)
+    train = report.train
+    console.print(
+        f"{train.rows} prompts of {len(train.tasks)} task types, {train.tokens} tokens, the longest {train.longest} "
+        f"({train.overlong} overlong dropped)",
+        highlight=False,
+    )
 
 
 def _report(recipe: Recipe, folder: RunFolder) -> Path:
