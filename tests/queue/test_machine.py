@@ -131,7 +131,7 @@ class QueueMachine(RuleBasedStateMachine):
         minimum=st.sampled_from([1, 1, 2]),
         rows=st.sampled_from([24, 12, 5, 1]),
         epochs=st.integers(1, 2),
-        max_bytes=st.sampled_from([1 << 30, 1 << 30, 1500]),
+        max_bytes=st.sampled_from([1 << 30, 1500, 300]),
     )
     def begin(self, size: int, eta: int, order: Any, minimum: int, rows: int, epochs: int, max_bytes: int) -> None:
         self.name = f"machine-{secrets.token_hex(4)}"
@@ -184,6 +184,9 @@ class QueueMachine(RuleBasedStateMachine):
         worker = self.workers[which % 3]
         request = worker.unanswered or secrets.token_hex(8)
         answer = self.run_(worker.queue.lease(worker.name, worker.version, request_id=request, lineage=worker.lineage))
+        if reply_lost and isinstance(answer, Lease):
+            again = worker.queue.lease(worker.name, worker.version, request_id=request, lineage=worker.lineage)
+            assert self.run_(again) == answer
         worker.unanswered = request if reply_lost else None
         if isinstance(answer, Lease) and not reply_lost:
             held = [lease.token for lease in worker.held]
@@ -319,6 +322,8 @@ class QueueMachine(RuleBasedStateMachine):
             assert self.batches.setdefault(step, uids) == uids, f"batch {step} changed"
             learner.taken = step
             self.confirmed()
+        elif isinstance(answer, Wait) and answer.checkpoint_now:
+            self.learner_checkpoints(which, 9)
 
     def raw_call(self, name: str, learner: Learner, step: int) -> None:
         queue = self.server.queue(self.name)
@@ -476,11 +481,11 @@ def walk(server: Server, seed: int, steps: int, seen: Counter[str]) -> None:
     machine.begin(
         size=chance.choice([1, 2, 3]),
         eta=chance.choice([0, 1, 2, 4]),
-        order=chance.choice(["lease", "ready"]),
+        order=chance.choice(["lease", "ready", "ready"]),
         minimum=chance.choice([1, 2]),
         rows=chance.randint(10, 40),
         epochs=chance.choice([1, 2]),
-        max_bytes=chance.choice([1500, 1 << 30]),
+        max_bytes=chance.choice([300, 1500, 1 << 30, 1 << 30]),
     )
     for _ in range(steps):
         machine.move(chance.choice(MOVES), chance.randrange(12), chance.randrange(12), chance.randrange(12))
@@ -505,7 +510,7 @@ def test_invariants_hold_whatever_happens(server: Server) -> None:
 def test_invariants_hold_on_long_walks(server: Server) -> None:
     seen = Counter[str]()
     for seed in range(40):
-        walk(server, seed, 80, seen)
+        walk(server, seed, 100, seen)
     assert set(seen) >= INTERESTING
 
 

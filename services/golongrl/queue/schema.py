@@ -82,6 +82,11 @@ class Group:
     schema: int = SCHEMA
 
     @property
+    def tokens(self) -> int:
+        """Tokens of the prompt (once) and of every response."""
+        return len(self.prompt_ids) + sum(len(response.ids) for response in self.responses)
+
+    @property
     def lowest_version(self) -> int:
         """The oldest policy that sampled any token; the lease's version for a group without tokens."""
         return min(
