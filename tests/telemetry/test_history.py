@@ -22,11 +22,10 @@ def test_a_missing_value_is_nan_and_a_text_is_no_series() -> None:
     assert read.keys("note") == []
 
 
-def test_tasks_come_from_their_metric_names() -> None:
-    read = history.parse(
-        [json.dumps({history.STEP: 1, "task_metrics/F1/mean_reward": 0.5, "task_metrics/EM/std_reward": 0.1})]
-    )
-    assert read.tasks() == ["F1"]
+def test_task_types_come_from_their_metric_names() -> None:
+    read = history.parse([json.dumps({history.STEP: 1, "reward_by_type/T3": 0.5, "task_metrics/EM/std_reward": 0.1})])
+    assert read.tasks() == ["T3"]
+    assert read.task("T3") == [0.5]
 
 
 def test_change_compares_the_first_with_the_last_steps() -> None:

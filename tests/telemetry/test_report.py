@@ -13,8 +13,8 @@ def records(steps: int) -> list[dict[str, float]]:
         {
             "training/global_step": step,
             "critic/score/mean": step / steps,
-            "task_metrics/EM/mean_reward": 0.5,
-            "task_metrics/F1/mean_reward": 0.25,
+            "reward_by_type/T1": 0.5,
+            "reward_by_type/T3": 0.25,
             "staleness/mean": 0.4,
             "staleness/max": 1.0,
             "timing_s/take": 1.0,
@@ -33,7 +33,7 @@ def test_the_page_is_self_contained_and_names_every_task(tmp_path: Path) -> None
     (tmp_path / "metrics.jsonl").write_text("\n".join(json.dumps(record) for record in records(10)))
     page = report.write(tmp_path, recipe, dump(recipe)).read_text("utf-8")
     assert not re.search(r'<(script|link|img)[^>]*(src|href)="?https?://', page)
-    for text in ("EM", "F1", "0.30 → 0.80", "1 ≤ 1", "90 + 90", "groups_per_step: 18"):
+    for text in ("T1 · EM", "T3 · F1", "0.30 → 0.80", "1 ≤ 1", "90 + 90", "groups_per_step: 18"):
         assert text in page
 
 

@@ -37,6 +37,10 @@ def batch_metrics(
         # What the update computes: prompt and response of every response.
         "perf/total_num_tokens": float(samples.sequence_lengths.sum()),
     }
+    by_type: dict[str, list[float]] = {}
+    for group in batch.groups:
+        by_type.setdefault(group.task, []).extend(r.reward for r in group.responses if r.reward is not None)
+    metrics |= {f"reward_by_type/{task}": float(np.mean(values)) for task, values in sorted(by_type.items()) if values}
     for group in batch.groups:
         key = f"groups_from/{group.worker}"
         metrics[key] = metrics.get(key, 0.0) + 1

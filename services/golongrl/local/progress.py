@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from golongrl.queue import Presence, QueueStats
+from golongrl.tasks import TASKS
 from golongrl.telemetry import history as runs
 from golongrl.telemetry.history import History
 
@@ -97,7 +98,8 @@ def _task_table(history: History) -> Table:
     table = Table(box=None, pad_edge=False)
     for name in ("task", "reward", "first 5 → last 5", ""):
         table.add_column(name)
-    keys = [(task, f"{runs.TASK_PREFIX}{task}{runs.TASK_SUFFIX}") for task in history.tasks()]
+    metrics = {task.type: task.metric for task in TASKS}
+    keys = [(f"{task} {metrics.get(task, '')}", runs.TYPE_PREFIX + task) for task in history.tasks()]
     for name, key in [*keys, ("all", runs.REWARD)]:
         values = history.series(key)
         first, last = history.change(key)

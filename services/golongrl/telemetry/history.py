@@ -12,7 +12,8 @@ from pathlib import Path
 
 STEP = "training/global_step"
 REWARD = "critic/score/mean"
-TASK_PREFIX, TASK_SUFFIX = "task_metrics/", "/mean_reward"
+# Mean reward of a task type, T1 to T9. (`task_metrics/` has TMN's finer statistics keys, of which a type may have two.)
+TYPE_PREFIX = "reward_by_type/"
 
 
 @dataclass(frozen=True)
@@ -34,12 +35,12 @@ class History:
         return sorted({key for record in self.records for key in record if key.startswith(prefix)})
 
     def tasks(self) -> list[str]:
-        """The task types (TMN's statistics keys) that were trained on."""
-        return [
-            key.removeprefix(TASK_PREFIX).removesuffix(TASK_SUFFIX)
-            for key in self.keys(TASK_PREFIX)
-            if key.endswith(TASK_SUFFIX)
-        ]
+        """The task types that were trained on, T1 first."""
+        return [key.removeprefix(TYPE_PREFIX) for key in self.keys(TYPE_PREFIX)]
+
+    def task(self, task: str) -> list[float]:
+        """The mean reward of a task type, one a step."""
+        return self.series(TYPE_PREFIX + task)
 
     def change(self, key: str = REWARD, window: int = 5) -> tuple[float, float]:
         """Mean of `key` over the first and over the last `window` steps (NaN without any)."""

@@ -13,6 +13,7 @@ from plotly.offline import get_plotlyjs
 from plotly.subplots import make_subplots
 
 from golongrl.recipe import Recipe
+from golongrl.tasks import TASKS
 from golongrl.telemetry import history as runs
 from golongrl.telemetry.history import History
 
@@ -78,11 +79,13 @@ def task_figure(history: History) -> go.Figure:
     tasks = history.tasks()
     columns = 3
     rows = max(1, math.ceil(len(tasks) / columns))
+    metrics = {task.type: task.metric for task in TASKS}
+    titles = [f"{task} · {metrics.get(task, task)}" for task in tasks]
     figure = make_subplots(
-        rows, columns, subplot_titles=tasks, shared_xaxes=True, shared_yaxes=True, vertical_spacing=0.09
+        rows, columns, subplot_titles=titles, shared_xaxes=True, shared_yaxes=True, vertical_spacing=0.09
     )
     for index, task in enumerate(tasks):
-        values = history.series(f"{runs.TASK_PREFIX}{task}{runs.TASK_SUFFIX}")
+        values = history.task(task)
         colour = PALETTE[index % len(PALETTE)]
         _trend(figure, history.steps, values, colour, task, row=index // columns + 1, col=index % columns + 1)
     figure.update_yaxes(range=[-0.03, 1.03])

@@ -1,0 +1,50 @@
+"""Command lines of a run, from the recipe and the options."""
+
+from pathlib import Path
+
+from golongrl.local import plan
+from golongrl.local.plan import Options, Ports, RunFolder
+from golongrl.recipe import load
+
+RECIPE = load("quickstart")
+
+
+def options(**changes: object) -> Options:
+    return Options("demo", RunFolder(Path("runs/demo")), Ports.from_base(7000, 2), Path("/models/m"), **changes)  # type: ignore[arg-type]
+
+
+def value(argv: tuple[str, ...], flag: str) -> str:
+    return argv[argv.index(flag) + 1]
+
+
+def test_ports_follow_the_base_without_overlap() -> None:
+    ports = Ports.from_base(7000, 2).named()
+    assert list(ports.values()) == list(range(7000, 7006))
+
+
+def test_every_service_is_told_where_the_others_are() -> None:
+    worker = plan.rollout(options(), 1)
+    assert value(worker, "--engine-url") == "http://127.0.0.1:7003"
+    assert value(worker, "--reward-url") == "http://127.0.0.1:7001"
+    assert value(worker, "--redis-url") == value(plan.learner(options()), "--redis-url") == "redis://127.0.0.1:7000/0"
+    assert value(plan.engine(options(), RECIPE, 1), "--port") == "7003"
+
+
+def test_an_outside_redis_replaces_the_runs_own() -> None:
+    assert value(plan.learner(options(redis_url="redis://elsewhere:1/2")), "--redis-url") == "redis://elsewhere:1/2"
+
+
+def test_engines_sample_with_different_seeds() -> None:
+    seeds = {value(plan.engine(options(), RECIPE, index), "--seed") for index in range(2)}
+    assert len(seeds) == 2
+
+
+def test_the_real_sglang_runs_in_its_own_environment() -> None:
+    argv = plan.engine(options(engine="sglang", sglang_venv=Path("venv")), RECIPE, 0)
+    assert argv[0] == "venv/bin/python"
+    assert value(argv, "--context-length") == str(RECIPE.model.context_length)
+
+
+def test_threads_never_outnumber_the_cores() -> None:
+    assert plan.threads(RECIPE, engines=2, cores=2) == 1
+    assert plan.threads(RECIPE, engines=2, cores=16) == 5
