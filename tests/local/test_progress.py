@@ -38,9 +38,9 @@ def test_a_sparkline_shows_the_newest_values() -> None:
 
 
 def test_what_is_waited_for_names_services_that_are_down_first() -> None:
-    learner = Presence("learner", "learner", {"waiting": "batch 3: 12 of 18 groups"}, 0.1, 10.0)
+    learner = Presence("learner", "host", {"doing": "waiting for step 3: 12 of 18 groups", "for_s": "4"}, 0.1, 10.0)
     found = waits(snapshot(0, processes=[learner], states={"engine-0": "restarting (death 1)", "reward": "up"}))
-    assert found == ["engine-0: restarting (death 1)", "learner: batch 3: 12 of 18 groups"]
+    assert found == ["engine-0: restarting (death 1)", "learner host: waiting for step 3: 12 of 18 groups (4 s)"]
 
 
 def test_the_live_view_holds_progress_and_tasks() -> None:

@@ -47,8 +47,16 @@ def spark(values: Sequence[float], width: int = SPARK_WIDTH) -> str:
 def waits(snapshot: Snapshot) -> list[str]:
     """What is being waited for, by whom; services that are not up come first."""
     down = [f"{name}: {state}" for name, state in snapshot.states.items() if state not in ("up", "done")]
-    said = [f"{p.id}: {p.fields['waiting']}" for p in snapshot.processes if p.fields.get("waiting")]
+    said = [f"{p.service} {p.id}: {doing(p)}" for p in snapshot.processes if doing(p)]
     return down + said
+
+
+def doing(process: Presence) -> str:
+    """What a process says it does (the learner) or waits for (a worker); empty when it says nothing."""
+    if process.service == "learner":
+        since = process.fields.get("for_s", "")
+        return process.fields.get("doing", "") + (f" ({since} s)" if since else "")
+    return process.fields.get("waiting_for", "")
 
 
 def step_line(record: Mapping[str, float], total: int | None) -> str:
@@ -139,8 +147,8 @@ class Display:
             self.say(step_line(record, snapshot.total_steps))
         new_steps = len(snapshot.history.records) > self._steps_said
         self._steps_said = max(self._steps_said, len(snapshot.history.records))
-        waiting = [line for line in waits(snapshot) if not line.startswith("rollout")]
+        waiting = [name for name, state in snapshot.states.items() if state not in ("up", "done")]
         if not new_steps and not snapshot.history.records and waiting != self._waits_said:
             self._waits_said = waiting
-            for line in waiting:
-                self.say(f"waiting: {line}")
+            if waiting:
+                self.say(f"starting: {', '.join(waiting)}")
