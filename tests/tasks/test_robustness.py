@@ -1,4 +1,5 @@
-"""No input brings a metric down: hostile responses and labels end in a score in [0, 1] or a reason, never in an exception."""
+"""No input brings a metric down: hostile responses and labels end in a score in [0, 1] or a reason, never in an
+exception."""
 
 import math
 import subprocess
@@ -87,13 +88,44 @@ def test_a_response_that_is_no_text_is_unscored(response: object) -> None:
 
 
 FRAGMENTS = st.sampled_from(
-    ["<think>", "</think>", "[Answer]", "[答案]", "\n", "a", "b c", "d.", "- ", "<answer>", "</answer>", '{"data": [["A", 1]]}', "[", "}",
-     "The correct answer is ", "(A)", "*", "\\boxed{", "\\frac{1}{2}", "42", "x", "=", ",", "^{", "$", "\\sqrt", "%", "。", "中国", "\0", "\ud800"]
-)  # fmt: skip
+    [
+        "<think>",
+        "</think>",
+        "[Answer]",
+        "[答案]",
+        "\n",
+        "a",
+        "b c",
+        "d.",
+        "- ",
+        "<answer>",
+        "</answer>",
+        '{"data": [["A", 1]]}',
+        "[",
+        "}",
+        "The correct answer is ",
+        "(A)",
+        "*",
+        "\\boxed{",
+        "\\frac{1}{2}",
+        "42",
+        "x",
+        "=",
+        ",",
+        "^{",
+        "$",
+        "\\sqrt",
+        "%",
+        "。",
+        "中国",
+        "\0",
+        "\ud800",
+    ]
+)
 TEXTS = st.lists(FRAGMENTS | st.text(max_size=8), max_size=25).map("".join)
 
 
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+@settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.too_slow])
 @given(body=TEXTS, prefix=st.sampled_from(["", "</think>", "<think>r</think>"]), golds=st.lists(TEXTS, max_size=4))
 @pytest.mark.parametrize("route", ROUTES, ids=IDS)
 def test_fuzzed(route: tuple[str, str], body: str, prefix: str, golds: list[str]) -> None:
@@ -102,10 +134,13 @@ def test_fuzzed(route: tuple[str, str], body: str, prefix: str, golds: list[str]
         judge(route, prefix + body, truth, mode)
 
 
-JSON = st.recursive(st.none() | st.booleans() | st.integers() | st.text(max_size=5), lambda v: st.lists(v) | st.dictionaries(st.text(max_size=5), v))
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda v: st.lists(v) | st.dictionaries(st.text(max_size=5), v),
+)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 @given(truth=JSON | st.dictionaries(st.sampled_from(["doc_ids", "golden_label", "summary", "data"]), JSON))
 @pytest.mark.parametrize("route", ROUTES, ids=IDS)
 def test_fuzzed_ground_truths(route: tuple[str, str], truth: object) -> None:
@@ -113,7 +148,9 @@ def test_fuzzed_ground_truths(route: tuple[str, str], truth: object) -> None:
         judge(route, "</think>[Answer]\na", truth, mode)
 
 
-@pytest.mark.parametrize("name", ["power tower", "tower in an expression", "factorials", "power of a sum", "binomial", "deep braces"])
+@pytest.mark.parametrize(
+    "name", ["power tower", "tower in an expression", "factorials", "power of a sum", "binomial", "deep braces"]
+)
 def test_what_would_hang_the_algebra_is_refused_with_a_reason(name: str) -> None:
     outcome = judge(("math_longcot_math_verify", ""), "</think>" + HOSTILE[name], {"golden_label": "42"}, "strict")
     assert outcome.status == "unscored"
@@ -141,6 +178,7 @@ def test_the_table_of_tasks() -> None:
 
 
 def test_importing_tasks_loads_no_library() -> None:
-    heavy = "import sys, golongrl.tasks; sys.exit(str(sys.modules.keys() & {'sympy', 'math_verify', 'rjieba', 'numpy', 'torch'}))"
+    heavy = "{'sympy', 'math_verify', 'rjieba', 'numpy', 'torch'}"
+    heavy = f"import sys, golongrl.tasks; sys.exit(str(sys.modules.keys() & {heavy}))"
     found = subprocess.run([sys.executable, "-c", heavy], capture_output=True, text=True, timeout=60, check=False)
     assert found.stderr.strip() == "set()"

@@ -33,7 +33,7 @@ def listing(*lines: str) -> str:
 
 # name, metric, exploit, golds, at least in compat, at most in strict
 EXPLOITS = [
-    ("the summary in think, an empty answer", "ROUGE-L", f"<think>{SUMMARY}</think>", [SUMMARY], 0.9, 0.0),
+    ("the summary in think, an empty answer", "ROUGE-L", f"<think>{SUMMARY}</think>", [SUMMARY], 0.89, 0.0),
     ("2 of 10 in order", "Pairwise", listing(*TEN[:2]), TEN, 1.0, 1 / 45),
     ("100 candidates", "SubEM", listing(*(f"event {i}" for i in range(100))), TEN[:2], 1.0, 0.02),
     ("the tag in think, F1", "F1", "<think>[Answer]\na\nb\n</think>sorry", ["a", "b"], 0.8, 0.0),
@@ -46,7 +46,9 @@ EXPLOITS = [
 ]
 
 
-@pytest.mark.parametrize(("name", "metric", "response", "golds", "floor", "ceiling"), EXPLOITS, ids=[e[0] for e in EXPLOITS])
+@pytest.mark.parametrize(
+    ("name", "metric", "response", "golds", "floor", "ceiling"), EXPLOITS, ids=[e[0] for e in EXPLOITS]
+)
 def test_exploit(name: str, metric: str, response: str, golds: list[str], floor: float, ceiling: float) -> None:
     compat, strict = (longbench(metric, response, golds, mode) for mode in ("compat", "strict"))
     assert compat.score is not None
@@ -83,7 +85,11 @@ def test_a_table_in_think_is_no_answer() -> None:
 @pytest.mark.parametrize(
     ("name", "compat", "strict"),
     [
-        ("think words drop a perfect summary", ("ROUGE-L", f"<think>{'hmm so then '.join(map(str, range(70)))}</think>{SUMMARY}", [SUMMARY]), 1.0),
+        (
+            "think words drop a perfect summary",
+            ("ROUGE-L", f"<think>{'hmm so then '.join(map(str, range(70)))}</think>{SUMMARY}", [SUMMARY]),
+            1.0,
+        ),
         ("blank lines count as items", ("F1", listing("a", "", "b"), ["a", "b"]), 1.0),
         ("bullets count as other items", ("F1", listing("- a", "2. b", "• c"), ["a", "b", "c"]), 1.0),
         ("an item that is itself a number stays", ("F1", listing("-17", "1. a"), ["-17", "1. a"]), 1.0),
@@ -125,10 +131,15 @@ def test_an_invalid_ground_truth_is_unscored_whatever_was_answered(metric: str, 
 @pytest.mark.parametrize(
     ("source", "label"),
     [
-        ("EM", ""), ("EM", None), ("selection", "none of these"), ("math_longcot_math_verify", " "),
-        ("multitableqa_pretraining", "not json"), ("multitableqa_pretraining", '{"data": []}'), ("multitableqa_pretraining", None),
+        ("EM", ""),
+        ("EM", None),
+        ("selection", "none of these"),
+        ("math_longcot_math_verify", " "),
+        ("multitableqa_pretraining", "not json"),
+        ("multitableqa_pretraining", '{"data": []}'),
+        ("multitableqa_pretraining", None),
     ],
-)  # fmt: skip
+)
 def test_an_invalid_label_is_unscored(source: str, label: object) -> None:
     outcome = labelled(source, "</think>x", label, "strict")
     assert outcome.status == "unscored"

@@ -1,13 +1,13 @@
 """Words of the longest common subsequences of one reference sentence with many text sentences, in one bit vector.
 
-The table T[i][j] = LCS length of x[:i] and y[:j] grows by 0 or 1 along j, so a row is a vector of bits D_i with
-D_i[j] = T[i][j] - T[i][j-1], and the next row follows in four operations on Python integers (Crochemore et al. 2001, Hyyrö
+The table T[i][j] = LCS length of x[:i] and y[:j] grows by 0 or 1 along j, so a row is a vector of bits D_i with D_i[j]
+= T[i][j] - T[i][j-1], and the next row follows in four operations on Python integers (Crochemore et al. 2001, Hyyrö
 2004). All sentences of the text lie in one integer, each behind it a separator bit that swallows the addition's carry.
 
-The back-trace is the usual one, which fixes WHICH longest subsequence is taken: from the end, equal words go diagonally;
-else if T[i-1][j] > T[i][j-1] up in the reference, else left in the text. Where the words differ, T[i][j] is the larger of
-the two neighbours, so "up" is exactly D_i[j] = 1: row i's next stop is the highest bit at or below j that is set in D_i
-or matches x_i, and that takes no step per column. It runs for all sentences at once, too.
+The back-trace is the usual one, which fixes WHICH longest subsequence is taken: from the end, equal words go
+diagonally; else if T[i-1][j] > T[i][j-1] up in the reference, else left in the text. Where the words differ, T[i][j]
+is the larger of the two neighbours, so "up" is exactly D_i[j] = 1: row i's next stop is the highest bit at or below j
+that is set in D_i or matches x_i, and that takes no step per column. It runs for all sentences at once, too.
 """
 
 from collections.abc import Collection, Iterable, Sequence
@@ -84,8 +84,7 @@ def _rows_backwards(words: Sequence[str], text: Text, max_row_bytes: int) -> Ite
     row = text.full
     for start in range(0, len(words), block):
         marks.append((start, row))
-        for row in _forward(row, words[start : start + block], text):  # noqa: B007 - only the last is wanted
-            pass
+        *_, row = _forward(row, words[start : start + block], text)
     for start, mark in reversed(marks):
         part = words[start : start + block]
         yield from zip(reversed(part), reversed(list(_forward(mark, part, text))), strict=True)

@@ -57,7 +57,9 @@ def ndcg(golds: Sequence[str], lines: Sequence[str]) -> float:
 
 
 def ndcg_strict(golds: Sequence[str], lines: Sequence[str]) -> float:
-    """As `ndcg`, but an item is the whole line, and repeats keep their first gain and rank, as a reader would take them."""
+    """As `ndcg`, but an item is the whole line, and repeats keep their first gain and rank, as a reader would take
+    them.
+    """
     k = len(golds)
     gain_of = {gold: k - i for i, gold in reversed(list(enumerate(golds)))}
     ideal = _dcg(sorted(gain_of.values(), reverse=True))
@@ -96,7 +98,8 @@ def pairwise(golds: Sequence[str], lines: Sequence[str]) -> float:
 def pairwise_strict(golds: Sequence[str], lines: Sequence[str]) -> float:
     """Gold pairs found in order over C(len(golds), 2), both counted over distinct golds (at least two).
 
-    The position of a gold is its first line: repeats and strangers earn nothing, and leaving items out costs their pairs.
+    The position of a gold is its first line: repeats and strangers earn nothing, and leaving items out costs their
+    pairs.
     """
     order = list(dict.fromkeys(golds))
     first = {line: i for i, line in reversed(list(enumerate(lines)))}

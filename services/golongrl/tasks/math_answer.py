@@ -1,8 +1,9 @@
 """Mathematical equality by math-verify, with the inputs that would hang it refused.
 
 math-verify parses and compares without its own time-out, which needs SIGALRM and so silently fails outside the main
-thread. What is known to explode (power towers, factorials, deep nesting) is refused before it is evaluated; everything else
-is left to the caller's deadline. Parsed answers are lazy: `9^{9^{9}}` is a small tree until something evaluates it.
+thread. What is known to explode (power towers, factorials, deep nesting) is refused before it is evaluated; everything
+else is left to the caller's deadline. Parsed answers are lazy: `9^{9^{9}}` is a small tree until something evaluates
+it.
 """
 
 import math
@@ -30,8 +31,8 @@ MAX_BARE_BRACES = 14
 MAX_BRACKETS = 40
 _HUGE_BINOMIAL = re.compile(r"binom\s*\{?\s*\d{7}")  # evaluated while it is parsed
 
-# Two different fractions of at most six digits differ by 1e-12 or more, far above math-verify's numeric tolerance, so that
-# for them its verdict is that of exact arithmetic.
+# Two different fractions of at most six digits differ by 1e-12 or more, far above math-verify's numeric tolerance, so
+# that for them its verdict is that of exact arithmetic.
 _NUMBER = re.compile(r"(-?)(?:\\[dt]?frac\{(\d{1,6})\}\{(\d{1,6})\}|(\d{1,6})(?:/(\d{1,6}))?)")
 _BOXED_NUMBER = re.compile(rf"\\boxed\{{({_NUMBER.pattern})\}}")
 # What, standing before or after the only box, could make math-verify read something else.
@@ -73,7 +74,8 @@ def _fraction(found: re.Match[str] | None) -> Fraction | None:
 def _plain_answer(tail: str) -> Fraction | None:
     """The number, if the tail has exactly one box and that holds an integer or a fraction of integers; else None.
 
-    This spares plain answers the LaTeX parser, which is a hundred times slower, and decides nothing the two could differ on.
+    This spares plain answers the LaTeX parser, which is a hundred times slower, and decides nothing the two could
+    differ on.
     """
     boxed = _BOXED_NUMBER.search(tail)
     if boxed is None:
@@ -105,7 +107,8 @@ def _library() -> ModuleType:
         PSParser.AtomContext.FUNC_GAMMA = lambda atom: atom.getToken(PSParser.FUNC_GAMMA, 0)
     for name in ("math_verify.parser", "math_verify.grader"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    return math_verify
+    library: ModuleType = math_verify
+    return library
 
 
 def _parse(text: str) -> list[Any]:
@@ -115,9 +118,13 @@ def _parse(text: str) -> list[Any]:
 
 @lru_cache(maxsize=1024)  # a group's responses share their gold
 def _gold(gold: str) -> tuple[Any, ...]:
-    parsed = _parse(f"\\boxed{{{gold}}}")
-    if parsed:
-        _refuse_huge(parsed[0])
+    try:
+        _refuse_nesting(gold)
+        parsed = _parse(f"\\boxed{{{gold}}}")
+        if parsed:
+            _refuse_huge(parsed[0])
+    except UnscorableError as error:
+        raise UnscorableError(f"invalid ground truth: the golden {error}") from None
     return tuple(parsed)
 
 
@@ -159,7 +166,9 @@ def _nested_powers(expression: "Basic") -> int:
 
 
 def _log10(expression: "Basic") -> float:
-    """An upper estimate, at least 0, of log10 of the largest number met in evaluating the expression; symbols count as 1."""
+    """An upper estimate, at least 0, of log10 of the largest number met in evaluating the expression; symbols count as
+    1.
+    """
     from sympy import Number, Pow, exp, factorial
 
     if isinstance(expression, Number):

@@ -17,9 +17,9 @@ Status = Literal["scored", "unscored"]
 class Outcome:
     """The result of scoring one response.
 
-    `score` is in [0, 1], and None exactly if `status` is "unscored". `metric` ("F1") and `task` ("T3") are empty where the
-    original gives 0 before it looks at the data source. `reason` says why a response is unscored or why the gate stopped
-    it, and is empty otherwise.
+    `score` is in [0, 1], and None exactly if `status` is "unscored". `metric` ("F1") and `task` ("T3") are empty where
+    the original gives 0 before it looks at the data source. `reason` says why a response is unscored or why the gate
+    stopped it, and is empty otherwise.
     """
 
     score: float | None

@@ -13,7 +13,7 @@ MATH_MARKER = "math_longcot_math_verify"  # any data_source that contains it is 
 _LINES = "after the last [Answer] (or [答案]), one item a line"
 
 
-class UnknownTask(ValueError):  # noqa: N818 - a public name
+class UnknownTask(ValueError):
     """No task type has this data_source, or LongBench-Pro has no such reward_mode; the message names it."""
 
 
@@ -131,7 +131,8 @@ _BY_SUBTASK = MappingProxyType({name: t for t in TASKS for name in t.subtasks})
 def task_of(data_source: object, reward_mode: object) -> Task:
     """The task of a row. Raises UnknownTask naming the data_source or the reward_mode that no type has.
 
-    `key` is the metric for LongBench-Pro rows; elsewhere it is the row's own reward_mode, or its data_source if it has none.
+    `key` is the metric for LongBench-Pro rows; elsewhere it is the row's own reward_mode, or its data_source if it has
+    none.
     """
     if not isinstance(data_source, str):
         raise UnknownTask(f"data_source must be a string, got {data_source!r}")

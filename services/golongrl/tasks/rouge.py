@@ -1,24 +1,40 @@
 """ROUGE-L of a summary against references, summary level, as the common `rouge` package computes it.
 
 The numbers are that package's: sentences end at "." only, words are split at single spaces, precision and recall count
-DISTINCT words, and the matched words are the union over all sentence pairs (see lcs.py). Chinese is cut into words first.
+DISTINCT words, and the matched words are the union over all sentence pairs (see lcs.py). Chinese is cut into words
+first.
 """
 
+import re
 from collections.abc import Sequence
 from functools import lru_cache
 
 from golongrl.tasks import lcs
 from golongrl.tasks.text import collapse
 
+# A run without Chinese, and the pieces that jieba cuts it into.
+_JOINED = re.compile(r"(?=.*[-_+#&%.])[a-zA-Z0-9+#&._%-]{2,}")
+_LATIN = re.compile(r"([a-zA-Z0-9]+(?:\.\d+)?%?)")
+
 EPSILON = 1e-8  # the package's guard against 0/0, part of the number
 
 
 def _cut(text: str) -> str:
-    """Chinese words joined by spaces. A lone surrogate, which no word can hold, is cut as "?"."""
+    """Jieba's words joined by spaces. A lone surrogate, which no word can hold, is cut as "?".
+
+    rjieba keeps runs such as "2019-07-14" and "model_v2.3" whole where jieba cuts at "-", "_", "+", "#" and "&",
+    unless the dictionary has them.
+    """
     import rjieba  # heavy: a dictionary is read on first use
 
     words: list[str] = rjieba.cut(text.encode("utf-8", "replace").decode("utf-8"), True)
-    return " ".join(words)
+    pieces: list[str] = []
+    for word in words:
+        if _JOINED.fullmatch(word) and not rjieba.has_word(word):
+            pieces += filter(None, _LATIN.split(word))
+        else:
+            pieces.append(word)
+    return " ".join(pieces)
 
 
 def _sentences(text: str, *, chinese: bool) -> list[list[str]]:

@@ -1,8 +1,8 @@
 """`score`: one response of one row in, one Outcome out. No I/O, no clock, no state.
 
-Order of judgement. compat: gate, data source, ground truth, metric, so that a response without </think> is worth 0 even
-for a row nobody can score. strict: data source, ground truth, gate, metric: a broken row is reported whatever was answered.
-Deadlines are not kept here: a caller who needs one runs `score` in a process that it can kill.
+Order of judgement. compat: gate, data source, ground truth, metric, so that a response without </think> is worth 0
+even for a row nobody can score. strict: data source, ground truth, gate, metric: a broken row is reported whatever was
+answered. Deadlines are not kept here: a caller who needs one runs `score` in a process that it can kill.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -42,17 +42,18 @@ _LISTING: Mapping[str, tuple[Listing, Listing]] = MappingProxyType(
 
 
 def score(
-    data_source: str,
-    response: str,
-    ground_truth: Any,
+    data_source: object,
+    response: object,
+    ground_truth: object,
     extra_info: Mapping[str, Any] | None,
     mode: Mode = "compat",
 ) -> Outcome:
     """Score `response`, the whole generated text, against a row's `ground_truth`.
 
-    `ground_truth` is the row's mapping {doc_ids, golden_label, summary}; of a list of them the last counts. `extra_info`
-    gives LongBench-Pro rows their `reward_mode`. Raises UnknownTask for a data_source or reward_mode of no task type, and
-    ValueError for an unknown mode. Whatever else prevents a score is an outcome with status "unscored" and the reason.
+    `ground_truth` is the row's mapping {doc_ids, golden_label, summary}; of a list of them the last counts.
+    `extra_info` gives LongBench-Pro rows their `reward_mode`. Raises UnknownTask for a data_source or reward_mode of
+    no task type, and ValueError for an unknown mode. Whatever else prevents a score is an outcome with status
+    "unscored" and the reason.
     """
     if mode not in ("compat", "strict"):
         raise ValueError(f'mode must be "compat" or "strict", got {mode!r}')
@@ -192,5 +193,7 @@ def _strict_golds(documents: object) -> list[str]:
         raise UnscorableError("invalid ground truth: doc_ids must be a list of at least one string")
     for i, gold in enumerate(documents):
         if not isinstance(gold, str) or not gold.strip():
-            raise UnscorableError(f"invalid ground truth: doc_ids[{i}] must be a string that is not blank, got {gold!r}")
+            raise UnscorableError(
+                f"invalid ground truth: doc_ids[{i}] must be a string that is not blank, got {gold!r}"
+            )
     return list(documents)

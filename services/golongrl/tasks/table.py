@@ -5,7 +5,8 @@ A row that is a list compares as the tuple of its cells' str(), any other row as
 
 import json
 from collections import Counter
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Mapping
+from functools import lru_cache
 
 from golongrl.tasks.outcome import UnscorableError
 
@@ -20,7 +21,12 @@ def _integer(digits: str) -> int | str:
 
 def _load(text: str) -> object:
     """The JSON value. Raises json.JSONDecodeError, or RecursionError for brackets nested about a thousand deep."""
-    return json.loads(text, parse_int=_integer)
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        raise
+    except ValueError:  # an integer too long for int(); the hook is slow, so only then
+        return json.loads(text, parse_int=_integer)
 
 
 def _rows(data: Iterable[object]) -> Counter[Hashable]:
@@ -29,8 +35,9 @@ def _rows(data: Iterable[object]) -> Counter[Hashable]:
 
 def iou_of(gold: Counter[Hashable], guess: Counter[Hashable]) -> float:
     """Multiset intersection over union; 0 if both are empty."""
-    union = (gold | guess).total()
-    return (gold & guess).total() / union if union else 0.0
+    shared = (gold & guess).total()
+    union = gold.total() + guess.total() - shared
+    return shared / union if union else 0.0
 
 
 def _tagged(text: str) -> str:
@@ -54,6 +61,11 @@ def _lenient_json(text: str) -> Counter[Hashable]:
         raise UnscorableError("metric crashed: RecursionError: JSON nested too deeply") from None
 
 
+@lru_cache(maxsize=256)  # a group's responses share their gold; nobody changes it
+def _lenient_label(label: str) -> Counter[Hashable]:
+    return _lenient_json(label)
+
+
 def iou(truth: object, response: str) -> float:
     """IoU by the original's rules: the first <answer> of the whole response, and 0 where either side is no table.
 
@@ -62,7 +74,7 @@ def iou(truth: object, response: str) -> float:
     if not isinstance(truth, dict):
         return 0.0
     label = truth.get("golden_label")
-    gold = _lenient_json(label) if isinstance(label, str) else _lenient(label if isinstance(label, dict) else truth)
+    gold = _lenient_label(label) if isinstance(label, str) else _lenient(label if isinstance(label, dict) else truth)
     return iou_of(gold, _lenient_json(_tagged(response)))
 
 
@@ -71,16 +83,17 @@ def _gold_rows(label: object) -> Counter[Hashable]:
         value = _load(label) if isinstance(label, str) else label
     except (json.JSONDecodeError, RecursionError) as error:
         raise UnscorableError(f"invalid ground truth: golden_label is no JSON table: {error}") from None
-    data = value.get("data") if isinstance(value, dict) else None
+    data = value.get("data") if isinstance(value, Mapping) else None
     if not isinstance(data, list) or not data:
         raise UnscorableError('invalid ground truth: golden_label needs "data", a list with at least one row')
     return _rows(data)
 
 
-def iou_strict(truth: dict[str, object], answer: str) -> float:
+def iou_strict(truth: Mapping[str, object], answer: str) -> float:
     """IoU of the answer behind </think>; "data" must be a list. Raises UnscorableError if the gold is no table.
 
-    JSON nested too deeply to read is no table, so it earns 0: leaving it unscored would let a policy opt out of a score.
+    JSON nested too deeply to read is no table, so it earns 0: leaving it unscored would let a policy opt out of a
+    score.
     """
     gold = _gold_rows(truth if "golden_label" not in truth and "data" in truth else truth.get("golden_label"))
     try:

@@ -1,8 +1,8 @@
 """Finding the answer in a response: the think gate, the answer area, its lines.
 
-A response is `<think>reasoning</think>answer`, where the chat template may already have written the opening tag. Nothing
-here normalises Unicode or strips punctuation: two strings are the same answer only if they are equal after lower-casing
-and collapsing white space. `strict` lines also lose list bullets, and only where that is needed to match.
+A response is `<think>reasoning</think>answer`, where the chat template may already have written the opening tag.
+Nothing here normalises Unicode or strips punctuation: two strings are the same answer only if they are equal after
+lower-casing and collapsing white space. `strict` lines also lose list bullets, and only where that is needed to match.
 """
 
 import re
@@ -11,7 +11,8 @@ from collections.abc import Collection
 OPEN, CLOSE = "<think>", "</think>"
 TAGS = ("[Answer]", "[答案]")  # in order of precedence
 
-# "- item", "* item", "• item", "1. item", "2) item", "(3) item", "4、item". A dash needs a space behind it: "-17" is a number.
+# "- item", "* item", "• item", "1. item", "2) item", "(3) item", "4、item". A dash needs a space behind it:
+# "-17" is a number.
 _BULLET = re.compile(r"(?:[-*•·‣–—]\s+|\(?\d{1,3}[.)]\s+|\d{1,3}、\s*|（\d{1,3}）\s*)(?=\S)")
 
 

@@ -1,0 +1,35 @@
+"""Chinese words are cut as jieba 0.42.1 cuts them, Latin runs between them included."""
+
+import pytest
+
+from golongrl.tasks import score
+from golongrl.tasks.rouge import rouge_l
+
+# The right side was made with jieba itself, white space aside.
+CUTS = [
+    ("我来到北京清华大学", "我 来到 北京 清华大学"),
+    ("于2019-07-14发布model_v2.3", "于 2019 - 07 - 14 发布 model _ v2.3"),
+    ("错误err-1042占12.5%", "错误 err - 1042 占 12.5%"),
+    ("他写c++和c#", "他 写 c++ 和 c#"),
+]
+
+
+@pytest.mark.parametrize(("text", "words"), CUTS)
+def test_chinese_words(text: str, words: str) -> None:
+    from golongrl.tasks.rouge import _cut
+
+    assert _cut(text).split() == words.split()
+
+
+def test_a_summary_equal_to_its_reference_is_worth_one_up_to_epsilon() -> None:
+    for text, _ in CUTS:
+        assert rouge_l([text], text, chinese=True) == pytest.approx(1.0, abs=1e-7)
+
+
+def test_a_long_summary_is_scored_where_recursion_would_end() -> None:
+    text = " ".join(f"w{i}" for i in range(5000))
+    truth = {"doc_ids": [text], "golden_label": "", "summary": "English"}
+    mode = {"reward_mode": "T4.2 Query-Focused Summary"}
+    assert score("longbench_pro", f"</think>[Answer]{text}", truth, mode, "strict").score == pytest.approx(
+        1.0, abs=1e-7
+    )
