@@ -69,7 +69,11 @@ def check(
     overrides: Overrides = None,
 ) -> None:
     """Check a recipe against the schema."""
+    from golongrl.queue.types import budget_warning
+
     checked = load(recipe, overrides or ())
+    if warning := budget_warning(checked):
+        print(f"warning: {warning}", file=sys.stderr)
     print(f"{recipe}: good ({checked.name}: {checked.algorithm.estimator} on {checked.model.path})")
 
 

@@ -110,7 +110,8 @@ MOVES = [
     *["lease", "submit"] * 4,
     *["engine_adopts", "time_passes", "renew", "learner_checkpoints", "learner_takes", "learner_trains"] * 2,
     *["remember", "server_loses_its_last_second", "reject_or_release", "worker_crashes", "engine_restarts"],
-    *["ghost_acts", "learner_attaches"],
+    *["ghost_acts"] * 3,
+    "learner_attaches",
 ]
 
 
@@ -271,18 +272,31 @@ class QueueMachine(RuleBasedStateMachine):
         """A delayed or repeated message of a lease that its owner thinks is over."""
         if not self.ghosts:
             return
-        act = ("submit", "reject", "release", "renew")[how % 4]
         name, lease = self.ghosts[which % len(self.ghosts)]
-        queue = self.workers[0].queue
-        match act:
-            case "submit":
-                self.saw(f"submitted: {self.run_(queue.submit(lease, group_for(lease)))}")
-            case "reject":
-                self.run_(queue.reject(lease, RejectReason.OVERLONG))
-            case "release":
-                self.run_(queue.release(lease, "late"))
+        queue, state = self.workers[0].queue, self.held_state(lease)
+        match how % 4:
+            case 0:
+                outcome = self.run_(queue.submit(lease, group_for(lease)))
+                self.saw(f"submitted: {outcome}")
+                expected = {"leased": SubmitOutcome.ACCEPTED, None: SubmitOutcome.STALE}
+                assert outcome is expected.get(state, SubmitOutcome.DUPLICATE)
+            case 1:
+                before = self.outcome(lease)
+                rejected = self.run_(queue.reject(lease, RejectReason.OVERLONG))
+                assert rejected == (state == "leased" or before == "R")
+            case 2:
+                assert self.run_(queue.release(lease, "late")) == (state == "leased")
             case _:
-                self.run_(queue.renew(name, {lease.token: 9}))
+                kept = self.run_(queue.renew(name, {lease.token: 9}))[lease.token]
+                assert kept <= (state == "leased")
+
+    def held_state(self, lease: Lease) -> str | None:
+        """Where the lease's group is, if the lease's token still is its own; read from the keys themselves."""
+        group = queue_picture.read(self.server.raw, self.name).groups.get(lease.uid)
+        return group["state"] if group and group["token"] == lease.token else None
+
+    def outcome(self, lease: Lease) -> str:
+        return queue_picture.read(self.server.raw, self.name).outcome[lease.uid]
 
     # -- learners --
 

@@ -3,9 +3,18 @@
 import pytest
 
 from golongrl.queue import Fenced, NotSetUp, OutOfOrder, SampleQueue, SettingsMismatch, Stopped, SubmitOutcome
+from golongrl.queue.types import budget_warning
+from golongrl.recipe import load
 from support.groups import group_for
 
 from .conftest import Play
+
+
+def test_a_budget_that_cannot_hold_what_lies_between_checkpoints_is_said() -> None:
+    assert budget_warning(load("quickstart", ())) is None
+    warning = budget_warning(load("quickstart", ["queue.max_bytes=1000"]))
+    assert warning is not None
+    assert warning.startswith("queue.max_bytes 1000 is below (learner.checkpoint_every + queue.max_staleness + 1)")
 
 
 async def test_worker_before_learner_is_told_to_wait(queue: SampleQueue) -> None:

@@ -404,6 +404,18 @@ async def test_task_minimum_swaps_where_that_harms_nobody(play: Play) -> None:
     assert (await play.queue.stats()).tasks_given_up == 0
 
 
+async def test_task_minimum_looks_at_every_later_place(play: Play) -> None:
+    """At eta=2 a second swap would leave four groups of version 0 for the last batch that may train two of them."""
+    tasks = ["a", "b", "b", "c", "d", "f", "e", "e", *"abcdef"]
+    await play.start(rows=14, tasks=tasks, max_staleness=2, min_prompts_per_task=2)
+    assert await work(play) == 6
+    assert await train(play, 1) == ["0-1", "0-2"]
+    assert await work(play, version=1) == 2
+    assert await train(play, 2) == ["0-0", "0-3"]
+    assert await train(play, 3) == ["0-4", "0-5"]
+    assert await train(play, 4) == ["0-6", "0-7"]
+
+
 async def test_task_minimum_waits_for_a_group_that_may_help(play: Play) -> None:
     await play.start(rows=20, tasks=["a", "b", "b", "a"] * 5, min_prompts_per_task=2)
     one, two, three, four = await play.leases(4)

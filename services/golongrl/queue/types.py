@@ -75,6 +75,21 @@ class QueueSettings:
         )
 
 
+def budget_warning(recipe: Recipe) -> str | None:
+    """One line when `queue.max_bytes` may not hold what lies between two checkpoints: (K + eta + 1) * B groups of the
+    largest size. The run still ends well, with a checkpoint whenever the budget is full; None when there is room."""
+    settings = QueueSettings.from_recipe(recipe)
+    batches = recipe.learner.checkpoint_every + settings.max_staleness + 1
+    needed = batches * settings.groups_per_step * settings.group_bytes
+    if settings.max_bytes >= needed:
+        return None
+    return (
+        f"queue.max_bytes {settings.max_bytes} is below (learner.checkpoint_every + queue.max_staleness + 1) * "
+        f"queue.groups_per_step groups of up to {settings.group_bytes} bytes = {needed}: "
+        "checkpoints may come earlier than every learner.checkpoint_every steps"
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Lease:
     """The right to work on one row. `token` proves it; every later call shows it.
