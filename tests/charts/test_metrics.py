@@ -10,6 +10,7 @@ import promql_parser
 import pytest
 import yaml
 from prometheus_client import CollectorRegistry
+
 from support.chart_values import MATRIX
 from support.helm import CHART, Helm, Manifest
 
@@ -95,7 +96,9 @@ def test_rules_panels_and_triggers_ask_for_metrics_that_exist(helm4: Helm, rules
 
 
 def test_dashboards_reach_grafana(helm4: Helm) -> None:
-    objects = helm4.template({"metrics": {"dashboards": {"labels": {"grafana_dashboard": "2"}, "annotations": {"f": "x"}}}})
+    objects = helm4.template(
+        {"metrics": {"dashboards": {"labels": {"grafana_dashboard": "2"}, "annotations": {"f": "x"}}}}
+    )
     config = objects.one("ConfigMap", "-dashboard-loop")
     assert config["metadata"]["labels"]["grafana_dashboard"] == "2"
     assert json.loads(config["data"]["loop.json"])["uid"] == "golongrl-loop"

@@ -4,6 +4,7 @@ from itertools import product
 from typing import Any
 
 import pytest
+
 from support.chart_values import MATRIX
 from support.helm import Helm, Manifest, Rendered, pod_specs
 
@@ -130,7 +131,9 @@ def test_every_pod_is_isolated_both_ways(helm4: Helm) -> None:
 def test_only_what_resolves_names_reaches_dns(helm4: Helm) -> None:
     for policy in helm4.template().of("NetworkPolicy"):
         component = policy["spec"]["podSelector"]["matchLabels"]["app.kubernetes.io/component"]
-        reaches = any(peer_allows(rule.get("to"), DNS, False) and port_allows(rule, 53) for rule in policy["spec"]["egress"])
+        reaches = any(
+            peer_allows(rule.get("to"), DNS, False) and port_allows(rule, 53) for rule in policy["spec"]["egress"]
+        )
         assert reaches == (component in ("rollout", "learner", "test")), component
 
 
@@ -141,7 +144,9 @@ def test_the_reward_service_and_redis_open_nothing(helm4: Helm) -> None:
 
 def test_an_external_redis_is_reached_at_its_addresses_and_port_only(helm4: Helm) -> None:
     objects = helm4.template(MATRIX["external-redis"])
-    assert {policy["metadata"]["name"].rpartition("-")[2] for policy in objects.of("NetworkPolicy")} == set(INSIDE) - {"redis"}
+    assert {policy["metadata"]["name"].rpartition("-")[2] for policy in objects.of("NetworkPolicy")} == set(INSIDE) - {
+        "redis"
+    }
     rule = {"ports": [{"port": 6380, "protocol": "TCP"}], "to": [{"ipBlock": {"cidr": "10.1.0.0/16"}}]}
     for name in ("rollout", "learner"):
         assert rule in objects.one("NetworkPolicy", f"-{name}")["spec"]["egress"]
@@ -149,6 +154,8 @@ def test_an_external_redis_is_reached_at_its_addresses_and_port_only(helm4: Helm
 
 def test_extra_egress_is_the_users(helm4: Helm) -> None:
     rule = {"to": [{"ipBlock": {"cidr": "1.2.3.4/32"}}], "ports": [{"port": 443, "protocol": "TCP"}]}
-    objects = helm4.template({"networkPolicy": {"extraEgress": dict.fromkeys(("redis", "reward", "rollout", "learner"), [rule])}})
+    objects = helm4.template(
+        {"networkPolicy": {"extraEgress": {name: [rule] for name in ("redis", "reward", "rollout", "learner")}}}
+    )
     for name in ("redis", "reward", "rollout", "learner"):
         assert rule in objects.one("NetworkPolicy", f"-{name}")["spec"]["egress"]

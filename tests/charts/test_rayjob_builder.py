@@ -3,8 +3,6 @@
 from typing import Any
 
 import pytest
-from support.chart_values import MATRIX, PRESETS
-from support.helm import Helm, Manifest
 
 from golongrl.manifests import naming
 from golongrl.manifests.learner import ValuesError, rayjob
@@ -12,6 +10,8 @@ from golongrl.manifests.load import load_values, recipe_of
 from golongrl.manifests.naming import Release
 from golongrl.manifests.render import chart
 from golongrl.manifests.values import Values
+from support.chart_values import MATRIX, PRESETS
+from support.helm import Helm, Manifest
 
 RAYJOBS = [name for name in MATRIX if name not in ("learner-off", "learner-job")]
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+
 from support.chart_values import MATRIX, PRESETS
 from support.helm import Helm, Manifest, Rendered, containers, pod_specs
 
@@ -57,7 +58,9 @@ def test_the_check_sees_what_it_should(helm4: Helm) -> None:
     assert {line.partition(": ")[2] for line in found} == {"runAsNonRoot", "runAsUser", "added capabilities"}
     assert {line.partition(": ")[0].rpartition("/")[2] for line in found} == {"engine", "ray-worker"}
     objects = helm4.template(files=(PRESETS[0], "values-rdma.yaml"))
-    added = [c["securityContext"]["capabilities"].get("add") for _, _, spec in pod_specs(objects) for c in containers(spec)]
+    added = [
+        c["securityContext"]["capabilities"].get("add") for _, _, spec in pod_specs(objects) for c in containers(spec)
+    ]
     assert {tuple(capabilities) for capabilities in added if capabilities} == {("IPC_LOCK",)}
 
 

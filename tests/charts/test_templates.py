@@ -5,6 +5,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+
 from support.chart_values import GPU_LEARNER, MATRIX, PRESETS, SGLANG
 from support.helm import CHART, Helm, Manifest, Rendered, containers, pod_specs, tool
 
@@ -47,7 +48,11 @@ def test_two_releases_coexist_in_a_namespace(helm4: Helm, pair: tuple[str, str])
     ids = [{(item["kind"], item["metadata"]["name"]) for item in objects} for objects in (first, second)]
     assert not ids[0] & ids[1]
     selectors = [
-        {json.dumps(item["spec"]["selector"]) for item in objects if item["kind"] in ("Deployment", "StatefulSet", "Service")}
+        {
+            json.dumps(item["spec"]["selector"])
+            for item in objects
+            if item["kind"] in ("Deployment", "StatefulSet", "Service")
+        }
         for objects in (first, second)
     ]
     assert not selectors[0] & selectors[1]
@@ -155,7 +160,12 @@ def test_the_learner_is_a_rayjob_where_there_is_kuberay_and_else_a_job(helm: Hel
     assert not helm.template(kuberay=False).of("RayJob")
     for kuberay, kind in ((True, "RayJob"), (False, "Job")):
         objects = helm.template(kuberay=kuberay)
-        prepared = [c["name"] for name, _, spec in pod_specs(objects.of(kind)) if "submitter" not in name for c in spec["initContainers"]]
+        prepared = [
+            c["name"]
+            for name, _, spec in pod_specs(objects.of(kind))
+            if "submitter" not in name
+            for c in spec["initContainers"]
+        ]
         assert prepared == ["prepare-data"]
     assert helm.template({"learner": {"mode": "job"}}, kuberay=True).of("Job")
     assert not [item for item in helm.template(MATRIX["learner-off"]) if item["kind"] in ("RayJob", "Job")]
@@ -186,7 +196,11 @@ def test_retries_resume_and_the_cluster_is_cleaned_up(helm4: Helm) -> None:
 
 @pytest.mark.parametrize(
     ("scheduler", "label"),
-    [("kueue", "kueue.x-k8s.io/queue-name"), ("volcano", "volcano.sh/queue-name"), ("yunikorn", "yunikorn.apache.org/queue")],
+    [
+        ("kueue", "kueue.x-k8s.io/queue-name"),
+        ("volcano", "volcano.sh/queue-name"),
+        ("yunikorn", "yunikorn.apache.org/queue"),
+    ],
 )
 def test_gang_scheduling(helm4: Helm, scheduler: str, label: str) -> None:
     job = helm4.template(MATRIX[scheduler]).one("RayJob")
@@ -199,7 +213,10 @@ def test_where_scaling_is_on_replicas_are_left_to_it(helm4: Helm) -> None:
     for name in ("-reward", "-rollout"):
         assert "replicas" in plain.one("Deployment", name)["spec"]
         assert "replicas" not in scaled.one("Deployment", name)["spec"]
-    assert scaled.one("ScaledObject")["spec"]["scaleTargetRef"]["name"] == scaled.one("Deployment", "-rollout")["metadata"]["name"]
+    assert (
+        scaled.one("ScaledObject")["spec"]["scaleTargetRef"]["name"]
+        == scaled.one("Deployment", "-rollout")["metadata"]["name"]
+    )
     assert scaled.one("HorizontalPodAutoscaler")["spec"]["scaleTargetRef"]["name"] == "demo-golongrl-reward"
     over_nodes = helm4.template(MATRIX["engines-over-nodes"])
     assert over_nodes.one("ScaledObject")["spec"]["scaleTargetRef"]["kind"] == "LeaderWorkerSet"
@@ -209,7 +226,11 @@ def test_where_scaling_is_on_replicas_are_left_to_it(helm4: Helm) -> None:
 def test_images_by_tag_digest_and_mirror(helm4: Helm) -> None:
     digest = "sha256:" + "0" * 64
     objects = helm4.template(
-        {"global": {"imageRegistry": "mirror.example"}, "reward": {"image": {"digest": digest, "tag": "x"}}, "redis": {"image": {"registry": ""}}}
+        {
+            "global": {"imageRegistry": "mirror.example"},
+            "reward": {"image": {"digest": digest, "tag": "x"}},
+            "redis": {"image": {"registry": ""}},
+        }
     )
     images = {c["name"]: c["image"] for _, _, spec in pod_specs(objects) for c in containers(spec)}
     assert images["reward"] == f"mirror.example/golongrl/golongrl-reward@{digest}"
@@ -228,16 +249,30 @@ def test_existing_secrets_and_claims_replace_the_charts_own(helm4: Helm) -> None
     assert not objects.of("StatefulSet")
     for _, _, spec in pod_specs(objects):
         for item in containers(spec):
-            secrets = {entry["valueFrom"]["secretKeyRef"]["name"] for entry in item.get("env", []) if "secretKeyRef" in entry.get("valueFrom", {})}
+            secrets = {
+                entry["valueFrom"]["secretKeyRef"]["name"]
+                for entry in item.get("env", [])
+                if "secretKeyRef" in entry.get("valueFrom", {})
+            }
             assert secrets <= {"mine"}
-        claims = {volume["persistentVolumeClaim"]["claimName"] for volume in spec["volumes"] if "persistentVolumeClaim" in volume}
+        claims = {
+            volume["persistentVolumeClaim"]["claimName"]
+            for volume in spec["volumes"]
+            if "persistentVolumeClaim" in volume
+        }
         assert claims <= {"shared"}
     worker = container(rollout_spec(objects), "worker")
     environment = {entry["name"]: entry.get("value") for entry in worker["env"]}
     assert environment["GOLONGRL_REDIS_URL"] == "rediss://redis.example:6380/0"
     assert environment["GOLONGRL_DATA"] == "/store/run-7/data"
-    hub = helm4.template(MATRIX["hub-model"]).one("RayJob")["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]
-    env = {entry["name"]: entry["valueFrom"]["secretKeyRef"] for entry in container(hub, "ray-head")["env"] if "valueFrom" in entry}
+    hub = helm4.template(MATRIX["hub-model"]).one("RayJob")["spec"]["rayClusterSpec"]["headGroupSpec"]["template"][
+        "spec"
+    ]
+    env = {
+        entry["name"]: entry["valueFrom"]["secretKeyRef"]
+        for entry in container(hub, "ray-head")["env"]
+        if "valueFrom" in entry
+    }
     assert env["HF_TOKEN"] == {"name": "hf", "key": "token"}
     assert env["WANDB_API_KEY"] == {"name": "wandb", "key": "k"}
 

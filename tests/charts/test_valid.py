@@ -10,6 +10,7 @@ import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
+
 from support.chart_values import MATRIX, PRESETS
 from support.helm import CRDS, YAML, Helm, Manifest, Rendered
 
@@ -64,7 +65,12 @@ def check_core(text: str) -> None:
 
 
 def check_pod(template: Manifest) -> None:
-    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {**template["metadata"], "name": "x"}, "spec": template["spec"]}
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {**template["metadata"], "name": "x"},
+        "spec": template["spec"],
+    }
     check_core(json.dumps(pod))
 
 
@@ -112,7 +118,9 @@ def _pod_templates(job: Manifest) -> list[Manifest]:
 
 
 @pytest.mark.parametrize("name", MATRIX)
-def test_every_object_of_every_switch_is_valid(helm: Helm, name: str, rayjob_schema: jsonschema.Draft7Validator) -> None:
+def test_every_object_of_every_switch_is_valid(
+    helm: Helm, name: str, rayjob_schema: jsonschema.Draft7Validator
+) -> None:
     check(helm.template(MATRIX[name]), rayjob_schema)
 
 
@@ -136,6 +144,8 @@ def test_an_unknown_key_of_a_rayjob_is_refused(helm4: Helm, rayjob_schema: jsons
             check_rayjob(broken, rayjob_schema)
 
 
-@pytest.mark.parametrize("path", sorted((Path(__file__).parents[2] / "charts/golongrl/rayjobs").glob("*.yaml")), ids=lambda p: p.stem)
+@pytest.mark.parametrize(
+    "path", sorted((Path(__file__).parents[2] / "charts/golongrl/rayjobs").glob("*.yaml")), ids=lambda p: p.stem
+)
 def test_ready_made_rayjobs_are_valid(path: Path, rayjob_schema: jsonschema.Draft7Validator) -> None:
     check(Rendered(list(yaml.load_all(path.read_text(), Loader=YAML))), rayjob_schema)

@@ -6,19 +6,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.chart_values import MATRIX, PRESETS
-from support.helm import CHART, ROOT, Helm, load_script
 
 from golongrl import recipe as recipes
 from golongrl.manifests.learner import ValuesError
 from golongrl.manifests.load import load_values, recipe_of
 from golongrl.manifests.values import Values
 from golongrl.recipe import RecipeError
+from support.chart_values import MATRIX, PRESETS
+from support.helm import CHART, ROOT, Helm, load_script
 
 
 def test_generated_files_are_up_to_date() -> None:
     stale = load_script("make_values_schema").stale()
-    assert stale == [], f"run scripts/make_values_schema.py: {[str(path.relative_to(ROOT)) for path in stale]} are out of date"
+    assert stale == [], (
+        f"run scripts/make_values_schema.py: {[str(path.relative_to(ROOT)) for path in stale]} are out of date"
+    )
 
 
 def test_the_defaults_are_those_of_the_models() -> None:
@@ -56,9 +58,10 @@ def test_a_wrong_value_fails_with_its_path(helm: Helm, values: dict[str, Any], p
 
 
 def _leaf(values: Any) -> str:
+    key = ""
     while isinstance(values, dict):
         ((key, values),) = values.items()
-    return str(key) if not isinstance(values, str) else str(key)
+    return key
 
 
 @pytest.mark.parametrize(
@@ -71,7 +74,9 @@ def _leaf(values: Any) -> str:
         ({"learner": {"gang": {"scheduler": "kueue"}}}, "learner.gang.queue names no queue"),
     ],
 )
-def test_values_that_do_not_fit_each_other_are_refused_in_words(helm: Helm, values: dict[str, Any], message: str) -> None:
+def test_values_that_do_not_fit_each_other_are_refused_in_words(
+    helm: Helm, values: dict[str, Any], message: str
+) -> None:
     assert message in helm.refusal(values)
 
 
@@ -125,7 +130,9 @@ def test_a_recipe_is_changed_key_by_key_whatever_the_value(helm: Helm) -> None:
 def test_n_may_be_written_without_quotes(helm: Helm, tmp_path: Path) -> None:
     """To Helm's YAML reader the bare key `n` is false."""
     (tmp_path / "values.yaml").write_text("recipe:\n  rollout:\n    n: 4\n")
-    done = helm.run("template", "demo", str(CHART), "-f", str(tmp_path / "values.yaml"), "-s", "templates/common/recipe.yaml")
+    done = helm.run(
+        "template", "demo", str(CHART), "-f", str(tmp_path / "values.yaml"), "-s", "templates/common/recipe.yaml"
+    )
     assert '"n": 4' in done.stdout, done.stderr
     assert "false" not in json.loads(done.stdout.partition("recipe.yaml: |")[2])["rollout"]
 

@@ -1,7 +1,7 @@
 """What `helm test` runs inside the cluster: can the parts of this release do what the loop needs of them?
 
-Checks, each with a deadline and a line of its own: Redis answers with AUTH, keeps an append-only file and confirms writes
-to disk (WAITAOF), evicts nothing; the reward service is ready and scores an answer right and another wrong.
+Checks, each with a deadline and a line of its own: Redis answers with AUTH, keeps an append-only file and confirms
+writes to disk (WAITAOF), evicts nothing; the reward service is ready and scores an answer right and another wrong.
 """
 
 import json
@@ -38,7 +38,8 @@ def check_reward() -> str:
     with urllib.request.urlopen(f"{base}/readyz", timeout=TIMEOUT_S) as answer:
         if answer.status != 200:
             raise RuntimeError(f"/readyz answered {answer.status}")
-    item = {"data_source": "smoke", "ground_truth": {"golden_label": "42"}, "extra_info": {"reward_mode": "math_verify"}}
+    truth = {"doc_ids": [], "golden_label": "42", "summary": "English"}
+    item = {"data_source": "EM", "ground_truth": truth, "extra_info": {"reward_mode": "EM"}}
     body = {"mode": "strict", "items": [{"id": name, "response": text, **item} for name, text in ANSWERS.items()]}
     request = urllib.request.Request(
         f"{base}/v1/score",
@@ -54,7 +55,7 @@ def check_reward() -> str:
     return "a right answer scores above a wrong one"
 
 
-ANSWERS = {"right": "</think>\n\\boxed{42}", "wrong": "</think>\n\\boxed{41}"}
+ANSWERS = {"right": "</think>42", "wrong": "</think>41"}
 
 
 def main() -> int:

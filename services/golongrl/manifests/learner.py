@@ -182,7 +182,11 @@ def _submitter(values: Values, release: Release) -> Manifest:
 
 
 def _template(
-    values: Values, release: Release, container: Manifest, volumes: list[Manifest], prepare: list[Manifest] | None = None
+    values: Values,
+    release: Release,
+    container: Manifest,
+    volumes: list[Manifest],
+    prepare: list[Manifest] | None = None,
 ) -> Manifest:
     learner = values.learner
     metadata: Manifest = {"labels": naming.component_labels(release, values, "learner", dict(learner.pod_labels))}
@@ -229,7 +233,8 @@ def _prepare(values: Values, release: Release) -> list[Manifest]:
         if download.repo:
             folder = f"{store}/{kind}s/{download.repo.rsplit('/', 1)[-1]}"
             steps[f"download-{kind}"] = [
-                "hf", "download", download.repo, "--repo-type", kind, "--revision", download.revision, "--local-dir", folder,
+                "hf", "download", download.repo, "--repo-type", kind, "--revision", download.revision,
+                "--local-dir", folder,
             ]  # fmt: skip
     steps["prepare-data"] = ["golongrl", "data", "prepare", RECIPE_FILE, "--out", f"{store}/data"]
     resources = _resources(values.learner.head.resources)

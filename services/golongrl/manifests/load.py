@@ -40,8 +40,8 @@ def load_values(files: Iterable[Path] = (), overrides: Mapping[str, Any] | None 
         return Values.model_validate(_merge_values(tree, overrides or {}))
     except ValidationError as error:
         first = error.errors()[0]
-        path = ".".join(str(part) for part in first["loc"])
-        raise ValuesError(f"values: {path}: {first['msg'].removeprefix('Value error, ')}") from error
+        key = ".".join(str(part) for part in first["loc"])
+        raise ValuesError(f"values: {key}: {first['msg'].removeprefix('Value error, ')}") from error
 
 
 def read_tree(path: Path) -> dict[str, Any]:
@@ -72,13 +72,14 @@ def recipe_of(values: Values) -> Recipe:
 def _merge_values(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     """Like `merge`, but `recipe` keeps its nulls: they remove keys of the preset, later."""
     merged = merge(base, {key: value for key, value in over.items() if key != "recipe"})
-    merged["recipe"] = _overlay(base.get("recipe") or {}, over.get("recipe") or {})
+    merged["recipe"] = overlay(base.get("recipe") or {}, over.get("recipe") or {})
     return merged
 
 
-def _overlay(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+def overlay(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`over` on top of `base`, mapping by mapping; a null stays, for whoever merges next."""
     both = {**base, **over}
     for key in base.keys() & over.keys():
         if isinstance(base[key], Mapping) and isinstance(over[key], Mapping):
-            both[key] = _overlay(base[key], over[key])
+            both[key] = overlay(base[key], over[key])
     return both

@@ -19,6 +19,7 @@ Positive = Annotated[int, Field(ge=1)]
 Passthrough = dict[str, Any]
 PassthroughList = list[dict[str, Any]]
 Labels = dict[str, str]
+AccessMode = Literal["ReadWriteOnce", "ReadWriteMany", "ReadWriteOncePod"]
 
 
 class Section(BaseModel):
@@ -90,7 +91,8 @@ class Auth(Section):
 
     existing_secret: str = Field(
         "",
-        description="Secret to use instead of a generated one; it needs the keys redis-password, reward-token, engine-api-key and engine-admin-api-key.",
+        description="Secret to use instead of a generated one; it needs the keys redis-password, reward-token, "
+        "engine-api-key and engine-admin-api-key.",
     )
 
 
@@ -125,9 +127,9 @@ class Storage(Section):
     )
     size: str = Field("10Gi", description="Size of the created claim.")
     storage_class: str = Field("", description="StorageClass; empty is the cluster's default.")
-    access_modes: list[Literal["ReadWriteOnce", "ReadWriteMany", "ReadWriteOncePod"]] = Field(
-        default_factory=lambda: ["ReadWriteOnce"],
-        description="ReadWriteMany for more than one node; ReadWriteOnce fits kind and k3d, whose volumes cannot be shared.",
+    access_modes: list[AccessMode] = Field(
+        default_factory=lambda: list[AccessMode](["ReadWriteOnce"]),
+        description="ReadWriteMany for more than one node; ReadWriteOnce fits kind and k3d.",
     )
     annotations: Labels = Field(default_factory=dict, description="Annotations of the created claim.")
 
@@ -153,13 +155,17 @@ class Model(Section):
 
     existing_claim: str = Field("", description="Claim with model folders, mounted read-only at /models.")
     image_volume: ImageVolume = ImageVolume()
-    download: Download = Field(Download(), description="Fetch weights to /store/models/NAME, the recipe's model.path then.")
+    download: Download = Field(
+        Download(), description="Fetch weights to /store/models/NAME, the recipe's model.path then."
+    )
 
 
 class Dataset(Section):
     """Where the learner finds the prompts."""
 
-    download: Download = Field(Download(), description="Fetch rows to /store/datasets/NAME, the recipe's data.train then.")
+    download: Download = Field(
+        Download(), description="Fetch rows to /store/datasets/NAME, the recipe's data.train then."
+    )
 
 
 class ExternalRedis(Section):
@@ -239,7 +245,8 @@ class Trigger(Section):
         "http://prometheus-operated.monitoring.svc:9090", description="Prometheus that scrapes the release."
     )
     target_busy_share: Annotated[float, Field(gt=0, lt=1)] = Field(
-        0.85, description="Share of the time an engine should hold leased groups: it idles only when the queue refuses leases."
+        0.85,
+        description="Share of the time an engine should hold groups: it idles when the queue refuses leases.",
     )
     authentication_ref: str = Field("", description="TriggerAuthentication for Prometheus; empty is none.")
 
@@ -329,7 +336,7 @@ class LearnerValues(Placement):
 
 
 class Rdma(Section):
-    """RDMA for engines and ranks. An explicit opt-out of Pod Security `restricted`: pinning memory needs IPC_LOCK as root."""
+    """RDMA for engines and ranks: an explicit opt-out of Pod Security `restricted` (IPC_LOCK, as root)."""
 
     enabled: bool = Field(
         False, description="Request the resource and run engines and ranks as root with IPC_LOCK only."

@@ -1,0 +1,98 @@
+"""kubectl and the queue, asked with deadlines: the thin shell under `golongrl status`."""
+
+import asyncio
+import json
+import shutil
+import subprocess
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from golongrl.errors import GolongrlError
+from golongrl.manifests.status import Pod, read_pods
+
+# A person waits for the answer.
+KUBECTL_S = 30
+QUEUE_S = 5.0
+# Containers that speak to the queue, in the order they are asked.
+_ASKED = (("rollout", "worker"), ("learner", "ray-head"), ("learner", "learner"))
+
+
+class ClusterError(GolongrlError):
+    """kubectl is missing, refused or did not answer; the message is its last line."""
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Where a release lives, and the kubectl that reaches it."""
+
+    namespace: str | None = None
+    context: str | None = None
+    binary: str = "kubectl"
+
+    def run(self, *arguments: str) -> str:
+        """kubectl's output.
+
+        Raises:
+            ClusterError: it is missing, failed or took longer than KUBECTL_S.
+        """
+        if shutil.which(self.binary) is None:
+            raise ClusterError(f"{self.binary} is not on PATH: install it to look into a cluster")
+        where = [
+            *(("-n", self.namespace) if self.namespace else ()),
+            *(("--context", self.context) if self.context else ()),
+        ]
+        try:
+            done = subprocess.run(
+                [self.binary, *where, *arguments], capture_output=True, text=True, timeout=KUBECTL_S, check=False
+            )
+        except subprocess.TimeoutExpired as error:
+            raise ClusterError(f"kubectl {arguments[0]}: no answer in {KUBECTL_S} s") from error
+        if done.returncode:
+            last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+            raise ClusterError(f"kubectl {arguments[0]}: {last}")
+        return done.stdout
+
+    def pods(self, release: str) -> list[Pod]:
+        """The release's pods.
+
+        Raises:
+            ClusterError: kubectl failed, or there is no pod of that release.
+        """
+        listing = json.loads(self.run("get", "pods", "-l", f"app.kubernetes.io/instance={release}", "-o", "json"))
+        found = read_pods(listing)
+        if not found:
+            place = f"namespace {self.namespace}" if self.namespace else "this namespace"
+            raise ClusterError(f"release {release}: no pods in {place}; see `helm list -A`")
+        return found
+
+    def ask(self, pods: Sequence[Pod]) -> dict[str, Any] | None:
+        """Queue and processes, as a worker or the learner sees them; None if none of them answers."""
+        for component, container in _ASKED:
+            for pod in pods:
+                if pod.component != component or pod.phase != "Running":
+                    continue
+                try:
+                    answer = self.run("exec", pod.name, "-c", container, "--", "golongrl", "status", "--json")
+                except ClusterError:
+                    continue
+                picture: dict[str, Any] = json.loads(answer)
+                return picture
+        return None
+
+
+def ask_queue(redis_url: str, run: str) -> dict[str, Any]:
+    """`{"queue": ..., "services": [...]}` of a run.
+
+    Raises:
+        QueueError: Redis does not answer in QUEUE_S, or the run is not there.
+    """
+    from golongrl.queue import SampleQueue
+    from golongrl.queue.connection import Patience
+
+    async def look() -> dict[str, Any]:
+        async with SampleQueue.from_url(redis_url, run, patience=Patience(total_s=QUEUE_S)) as queue:
+            stats, services = await queue.stats(), await queue.services()
+        return {"queue": asdict(stats), "services": [asdict(service) for service in services]}
+
+    return asyncio.run(look())

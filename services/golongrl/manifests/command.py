@@ -1,0 +1,159 @@
+"""`golongrl render`, `golongrl deploy` and `golongrl status`. Imports stay inside the functions: `--help` is fast."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from golongrl.errors import InputError
+
+if TYPE_CHECKING:
+    from golongrl.manifests.deploy import Deployment
+
+render = typer.Typer(help="Kubernetes objects as YAML, for `kubectl apply`.", no_args_is_help=True)
+deploy = typer.Typer(help="The whole loop on a Kubernetes cluster, by helm.", no_args_is_help=True)
+
+Files = Annotated[
+    list[Path] | None, typer.Option("--values", "-f", help="Values file of the chart; repeatable, later ones win.")
+]
+Settings = Annotated[list[str] | None, typer.Option("--set", help="Value, as `rollout.replicas=4`; repeatable.")]
+Release = Annotated[str, typer.Option("--release", help="Name of the helm release.")]
+Namespace = Annotated[str, typer.Option("--namespace", "-n", help="Namespace of the release.")]
+Context = Annotated[str | None, typer.Option(help="Context of the kubeconfig.")]
+
+
+@render.callback()
+def _render() -> None:
+    """Kubernetes objects as YAML, for `kubectl apply`."""
+
+
+@render.command(epilog="Example: `golongrl render rayjob qwen3-4b-grpo > rayjob.yaml`")
+def rayjob(
+    recipe: Annotated[str, typer.Argument(help="Packaged recipe or YAML file.")],
+    values: Files = None,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", help="Override of the recipe, as `learner.steps=10`; repeatable.")
+    ] = None,
+    release: Release = "golongrl",
+    namespace: Annotated[str, typer.Option("--namespace", "-n", help="Namespace; empty leaves it to kubectl.")] = "",
+) -> None:
+    """Print the RayJob that trains a recipe beside a release of the chart; without -f, by the recipe's own preset."""
+    from golongrl.manifests import render as manifests
+    from golongrl.manifests.naming import Release as Owner
+
+    resolved, checked = manifests.resolve(recipe, values or (), overrides or ())
+    preset = recipe if not values and manifests.preset(recipe) else None
+    print(manifests.rayjob_yaml(resolved, checked, Owner(release, namespace), preset), end="")
+
+
+def _deployment(release: str, namespace: str, context: str | None, timeout: str = "10m") -> "Deployment":
+    try:
+        from golongrl.manifests.deploy import Deployment
+    except ModuleNotFoundError as error:
+        raise InputError(f"deploy needs {error.name}: pip install 'golongrl[deploy]'") from error
+    return Deployment(release, namespace, context, timeout)
+
+
+def _preset(recipe: str | None, values: list[Path] | None) -> tuple[list[Path], list[str]]:
+    from golongrl.manifests.render import preset
+
+    if recipe is None:
+        return list(values or ()), []
+    path = preset(recipe)
+    return [*([path] if path else []), *(values or ())], [f"recipePreset={recipe}"]
+
+
+Recipe = Annotated[str | None, typer.Argument(help="Packaged recipe; its preset of the chart comes before -f.")]
+
+
+@deploy.command(epilog="Example: `golongrl deploy install quickstart -n rl --dry-run`")
+def install(
+    recipe: Recipe = None,
+    values: Files = None,
+    settings: Settings = None,
+    release: Release = "golongrl",
+    namespace: Namespace = "default",
+    context: Context = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would change.")] = False,
+    wait: Annotated[bool, typer.Option(help="Until every pod is ready.")] = False,
+    timeout: Annotated[str, typer.Option(help="Longest that helm may take.")] = "10m",
+) -> None:
+    """Install the loop, or upgrade it."""
+    files, preset = _preset(recipe, values)
+    deployment = _deployment(release, namespace, context, timeout)
+    from golongrl.manifests.deploy import user_values
+
+    chosen = user_values(files, [*preset, *(settings or ())])
+    if dry_run:
+        print("\n".join(deployment.preview(chosen)))
+    else:
+        print(deployment.apply(chosen, wait=wait))
+
+
+@deploy.command(epilog="Example: `golongrl deploy upgrade -f mine.yaml -n rl --dry-run`")
+def upgrade(
+    recipe: Recipe = None,
+    values: Files = None,
+    settings: Settings = None,
+    release: Release = "golongrl",
+    namespace: Namespace = "default",
+    context: Context = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would change.")] = False,
+    wait: Annotated[bool, typer.Option(help="Until every pod is ready.")] = False,
+    timeout: Annotated[str, typer.Option(help="Longest that helm may take.")] = "10m",
+) -> None:
+    """Upgrade a release that exists; claims, samples and the Secret stay."""
+    _deployment(release, namespace, context).status()
+    install(recipe, values, settings, release, namespace, context, dry_run, wait, timeout)
+
+
+@deploy.command("status", epilog="Example: `golongrl deploy status -n rl`")
+def deploy_status(release: Release = "golongrl", namespace: Namespace = "default", context: Context = None) -> None:
+    """Helm's record of the release; `golongrl status --release` says what its pods do."""
+    record = _deployment(release, namespace, context).status()
+    info = record["info"]
+    print(f"{release} in {namespace}: {info['status']}, revision {record.get('version', '?')}, {info['last_deployed']}")
+
+
+@deploy.command(epilog="Example: `golongrl deploy uninstall -n rl`")
+def uninstall(release: Release = "golongrl", namespace: Namespace = "default", context: Context = None) -> None:
+    """Remove a release. Checkpoints, samples and the Secret stay, for the next release of that name."""
+    _deployment(release, namespace, context).uninstall()
+    print(f"{release}: removed; its claims and its Secret are kept (kubectl -n {namespace} get pvc,secret)")
+
+
+def status(
+    release: Annotated[str | None, typer.Option("--release", help="Helm release to look at, through kubectl.")] = None,
+    namespace: Annotated[str | None, typer.Option("--namespace", "-n", help="Namespace of the release.")] = None,
+    context: Context = None,
+    redis_url: Annotated[
+        str | None, typer.Option(envvar="GOLONGRL_REDIS_URL", help="Queue to ask directly, without a cluster.")
+    ] = None,
+    run: Annotated[str | None, typer.Option(envvar="GOLONGRL_RUN", help="The run's name, with --redis-url.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of text.")] = False,
+) -> None:
+    """Every process, its version, the queue, staleness, and what is stuck: of a release, or of a run by its Redis.
+
+    Example: golongrl status --release golongrl -n rl
+    """
+    from dataclasses import asdict
+
+    from golongrl.manifests import cluster
+    from golongrl.manifests.status import lines
+
+    pods, picture = None, None
+    if release is not None:
+        place = cluster.Cluster(namespace, context)
+        pods = place.pods(release)
+        picture = place.ask(pods)
+    elif redis_url is not None and run is not None:
+        picture = cluster.ask_queue(redis_url, run)
+    else:
+        raise InputError("status: give --release NAME, or --redis-url and --run")
+    queue, services = (picture or {}).get("queue"), (picture or {}).get("services")
+    if as_json:
+        listed = None if pods is None else [asdict(pod) for pod in pods]
+        print(json.dumps({"pods": listed, "queue": queue, "services": services}))
+    else:
+        print("\n".join(lines(pods, queue, services)))

@@ -1,0 +1,120 @@
+"""What a release is doing, in lines: pods, processes, queue, and what is stuck. Pure: JSON in, text out.
+
+Invariant: everything that holds the loop up is named with its pod or group; where nobody answered, that is said.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+Json = Mapping[str, Any]
+
+# Seconds without progress after which a lease, or a process that should have reported, is worth a line.
+SLOW_S = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """One pod as `kubectl get pods -o json` tells it."""
+
+    name: str
+    component: str
+    phase: str
+    ready: bool
+    restarts: int
+    trouble: str
+    """Why it is not running well, empty if it is."""
+
+
+def read_pods(listing: Json) -> list[Pod]:
+    """The pods of a `kubectl get pods -o json`, sorted by component and name."""
+    return sorted((_pod(item) for item in listing.get("items", [])), key=lambda pod: (pod.component, pod.name))
+
+
+def _pod(item: Json) -> Pod:
+    status = item.get("status", {})
+    conditions = {entry["type"]: entry for entry in status.get("conditions", [])}
+    containers = [*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])]
+    ready = conditions.get("Ready", {}).get("status") == "True"
+    phase = status.get("phase", "Unknown")
+    return Pod(
+        name=item["metadata"]["name"],
+        component=item["metadata"].get("labels", {}).get("app.kubernetes.io/component", "?"),
+        phase=phase,
+        ready=ready,
+        restarts=sum(entry.get("restartCount", 0) for entry in containers),
+        trouble="" if ready or phase == "Succeeded" else _trouble(phase, conditions, containers),
+    )
+
+
+def _trouble(phase: str, conditions: Mapping[str, Json], containers: Sequence[Json]) -> str:
+    scheduled = conditions.get("PodScheduled", {})
+    if scheduled.get("status") == "False":
+        return f"not scheduled: {scheduled.get('message', scheduled.get('reason', ''))}"
+    for entry in containers:
+        waiting = entry.get("state", {}).get("waiting", {})
+        if waiting and waiting.get("reason") not in (None, "PodInitializing", "ContainerCreating"):
+            return f"{entry['name']}: {waiting['reason']}: {waiting.get('message', '')}".rstrip(": ")
+        ended = entry.get("state", {}).get("terminated", {}) or entry.get("lastState", {}).get("terminated", {})
+        if ended and ended.get("exitCode"):
+            return f"{entry['name']} ended with {ended['exitCode']} ({ended.get('reason', 'no reason')})"
+    for entry in containers:
+        if (
+            "running" in entry.get("state", {})
+            and not entry.get("ready")
+            and entry["name"].startswith(("wait", "prepare", "download"))
+        ):
+            return f"{entry['name']} is running"
+    unready = [entry["name"] for entry in containers if "running" in entry.get("state", {}) and not entry.get("ready")]
+    return f"{', '.join(unready)} not ready" if unready else phase.lower()
+
+
+def stuck(pods: Sequence[Pod], queue: Json | None, services: Sequence[Json] | None) -> list[str]:
+    """What holds the loop up, most telling first; empty when nothing does."""
+    found: list[str] = []
+    if queue is not None and queue.get("stopped"):
+        found.append(f"the run is over ({queue['stopped']['reason']}): {queue['stopped']['detail']}")
+    found += [f"pod {pod.name}: {pod.trouble}" for pod in pods if pod.trouble]
+    for service in services or []:
+        where = f"{service['service']} {service['id']}"
+        if waits := service["fields"].get("waiting_for"):
+            found.append(f"{where} waits for {waits}")
+        if service["fields"].get("phase") == "quarantined":
+            found.append(f"{where}: its engine is quarantined")
+    if queue is None:
+        return [*found, "the queue: nobody could be asked (no running worker or learner answered)"]
+    blocking = queue.get("blocking")
+    if blocking and blocking["progress_age_s"] > SLOW_S:
+        found.append(
+            f"the next batch waits for group {blocking['uid']} on {blocking['worker']}, "
+            f"without progress for {blocking['progress_age_s']:.0f} s"
+        )
+    if queue["bytes"] + queue["reserved_bytes"] >= queue["max_bytes"]:
+        found.append("the queue is full: no lease until the learner's next checkpoint frees its batches")
+    return found
+
+
+def lines(pods: Sequence[Pod] | None, queue: Json | None, services: Sequence[Json] | None) -> Iterator[str]:
+    """The whole picture; `pods` is None outside a cluster."""
+    if pods is not None:
+        yield f"{'POD':<52} {'PART':<9} {'READY':<6} {'RESTARTS':<9} STATE"
+        for pod in pods:
+            state = pod.trouble or pod.phase.lower()
+            yield f"{pod.name:<52} {pod.component:<9} {'yes' if pod.ready else 'no':<6} {pod.restarts:<9} {state}"
+        yield ""
+    for service in services or []:
+        fields = ", ".join(f"{name} {value}" for name, value in sorted(service["fields"].items()) if value != "")
+        yield f"{service['service']} {service['id']}: {fields} (said so {service['age_s']:.0f} s ago)"
+    if queue is not None:
+        yield (
+            f"queue: version {queue['version']} (checkpoint {queue['committed']}), leased {queue['leased']}, "
+            f"ready {queue['ready']} of B = {queue['groups_per_step']}, "
+            f"trained {queue['trained']} of {queue['rows']} rows, rejected {queue['rejected']}, {queue['bytes'] / 2**20:.1f} MiB of {queue['max_bytes'] / 2**20:.0f}"
+        )
+        behind = ", ".join(f"{count} by {late}" for late, count in sorted(queue["staleness"].items())) or "none"
+        yield f"staleness: groups behind now: {behind}; bound eta = {queue['max_staleness']}"
+    problems = stuck(pods or (), queue, services)
+    yield ""
+    yield from (f"stuck: {problem}" for problem in problems)
+    if not problems:
+        yield "nothing is stuck"

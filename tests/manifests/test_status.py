@@ -1,0 +1,154 @@
+"""What `golongrl status` says of pods, processes and queue."""
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from golongrl.manifests import command
+from golongrl.manifests.cluster import Cluster, ClusterError, ask_queue
+from golongrl.manifests.status import lines, read_pods, stuck
+from golongrl.queue import QueueSettings, SampleQueue
+
+app = typer.Typer()
+app.command()(command.status)
+
+
+def pod(name: str, component: str = "rollout", **status: Any) -> dict[str, Any]:
+    return {"metadata": {"name": name, "labels": {"app.kubernetes.io/component": component}}, "status": status}
+
+
+READY = {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}
+
+
+@pytest.mark.parametrize(
+    ("status", "trouble"),
+    [
+        (READY, ""),
+        ({"phase": "Succeeded"}, ""),
+        (
+            {
+                "phase": "Pending",
+                "conditions": [
+                    {"type": "PodScheduled", "status": "False", "message": "0/3 nodes: Insufficient nvidia.com/gpu"}
+                ],
+            },
+            "not scheduled: 0/3 nodes: Insufficient nvidia.com/gpu",
+        ),
+        (
+            {
+                "phase": "Pending",
+                "containerStatuses": [
+                    {"name": "worker", "state": {"waiting": {"reason": "ImagePullBackOff", "message": "no such tag"}}}
+                ],
+            },
+            "worker: ImagePullBackOff: no such tag",
+        ),
+        (
+            {
+                "phase": "Pending",
+                "initContainerStatuses": [{"name": "wait-for-weights", "ready": False, "state": {"running": {}}}],
+            },
+            "wait-for-weights is running",
+        ),
+        (
+            {"phase": "Running", "containerStatuses": [{"name": "worker", "ready": False, "state": {"running": {}}}]},
+            "worker not ready",
+        ),
+        (
+            {
+                "phase": "Failed",
+                "containerStatuses": [
+                    {"name": "learner", "state": {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}}
+                ],
+            },
+            "learner ended with 137 (OOMKilled)",
+        ),
+    ],
+)
+def test_a_pods_trouble_is_named(status: dict[str, Any], trouble: str) -> None:
+    (found,) = read_pods({"items": [pod("a", **status)]})
+    assert found.trouble == trouble
+
+
+def test_pods_are_counted_and_sorted() -> None:
+    restarts = {
+        "initContainerStatuses": [{"name": "engine", "restartCount": 2}],
+        "containerStatuses": [{"name": "worker", "restartCount": 1}],
+    }
+    found = read_pods({"items": [pod("b", **READY), pod("a", **READY, **restarts), pod("z", "learner", **READY)]})
+    assert [(item.name, item.restarts) for item in found] == [("z", 0), ("a", 3), ("b", 0)]
+
+
+def test_nobody_to_ask_is_not_fine() -> None:
+    assert stuck((), None, None) == ["the queue: nobody could be asked (no running worker or learner answered)"]
+
+
+@pytest.fixture
+def run_with_queue(redis_url: str, run_name: str) -> str:
+    async def fill() -> None:
+        async with SampleQueue.from_url(redis_url, run_name) as queue:
+            settings = QueueSettings(groups_per_step=2, max_staleness=1, max_bytes=1 << 20, lease_s=60, stall_s=60)
+            await queue.setup(settings, [[0, 1, 2, 3]], ["T1"] * 4)
+            await queue.beat("rollout", "pod-a", {"phase": "waiting", "waiting_for": "the engine", "version": "0"}, 60)
+            await queue.lease("pod-a", 0)
+
+    asyncio.run(fill())
+    return run_name
+
+
+def test_a_real_queue_is_shown(redis_url: str, run_with_queue: str) -> None:
+    picture = json.loads(json.dumps(ask_queue(redis_url, run_with_queue)))
+    text = "\n".join(lines(None, picture["queue"], picture["services"]))
+    assert "leased 1, ready 0 of B = 2" in text
+    assert "bound eta = 1" in text
+    assert "stuck: rollout pod-a waits for the engine" in text
+    picture["queue"]["blocking"] = {"uid": "0-3", "worker": "pod-a", "progress_age_s": 500.0}
+    assert "stuck: the next batch waits for group 0-3 on pod-a, without progress for 500 s" in "\n".join(
+        lines(None, picture["queue"], [])
+    )
+
+
+def test_the_command_asks_a_queue_directly(redis_url: str, run_with_queue: str) -> None:
+    words = ["--redis-url", redis_url, "--run", run_with_queue]
+    assert "queue: version 0" in CliRunner().invoke(app, words).output
+    asked = CliRunner().invoke(app, [*words, "--json"])
+    assert json.loads(asked.output)["queue"]["leased"] == 1
+
+
+def test_a_cluster_is_asked_through_kubectl(tmp_path: Any, redis_url: str, run_with_queue: str) -> None:
+    """A kubectl that answers like the real one: pods as JSON, and exec runs the real command inside."""
+    listing = tmp_path / "pods.json"
+    listing.write_text(json.dumps({"items": [pod("w-0", **READY), pod("r-0", "reward", **READY)]}))
+    answer = tmp_path / "answer.json"
+    answer.write_text(json.dumps({"pods": None, **ask_queue(redis_url, run_with_queue)}))
+    kubectl = tmp_path / "kubectl"
+    kubectl.write_text(
+        '#!/bin/sh\ncase "$*" in\n'
+        f'*"exec w-0 -c worker -- golongrl status --json") cat {answer};;\n'
+        f'*"get pods"*) cat {listing};;\n*) exit 1;;\nesac\n'
+    )
+    kubectl.chmod(0o755)
+    cluster = Cluster("rl", binary=str(kubectl))
+    pods = cluster.pods("demo")
+    picture = cluster.ask(pods)
+    assert picture is not None
+    assert picture["queue"]["leased"] == 1
+    listing.write_text(json.dumps({"items": [pod("w-1", **READY)]}))
+    assert cluster.ask(cluster.pods("demo")) is None
+    listing.write_text("{}")
+    with pytest.raises(ClusterError, match="release demo: no pods in namespace rl"):
+        cluster.pods("demo")
+
+
+def test_a_missing_kubectl_and_a_refusal_are_one_line(tmp_path: Any) -> None:
+    with pytest.raises(ClusterError, match="not on PATH"):
+        Cluster(binary=str(tmp_path / "none")).pods("demo")
+    kubectl = tmp_path / "kubectl"
+    kubectl.write_text("#!/bin/sh\necho one >&2\necho 'pods is forbidden' >&2\nexit 1\n")
+    kubectl.chmod(0o755)
+    with pytest.raises(ClusterError, match=r"^kubectl get: pods is forbidden$"):
+        Cluster(binary=str(kubectl)).pods("demo")
