@@ -147,6 +147,15 @@ class Rig:
         self.tasks.append(asyncio.create_task(self.worker.run()))
         return self.tasks[-1]
 
+    async def take(self, seconds: float = 90.0) -> Batch:
+        """The next batch; a worker that ends meanwhile fails the test with its error."""
+        taking = asyncio.create_task(self.learner.take())
+        try:
+            await self.until(taking.done, seconds)
+            return taking.result()
+        finally:
+            taking.cancel()
+
     async def until(self, condition: Callable[[], object], seconds: float = 90.0) -> None:
         """Wait for a condition while the worker runs; a worker that ended fails the test with its error."""
         async with asyncio.timeout(seconds):
@@ -160,9 +169,17 @@ class Rig:
 
 @asynccontextmanager
 async def rig(
-    made: Recipe, redis_url: str, run: str, data: Path, engine_url: str, reward: httpx.AsyncBaseTransport, **config: Any
+    made: Recipe,
+    redis_url: str,
+    run: str,
+    data: Path,
+    engine_url: str,
+    reward: httpx.AsyncBaseTransport,
+    *,
+    created: bool = True,
+    **config: Any,
 ) -> AsyncIterator[Rig]:
-    """A worker and its clients; stopped at the end."""
+    """A worker and its clients, on a run that is set up (`created`); stopped at the end."""
     settings = WorkerConfig(
         **{
             "run": run,
@@ -184,7 +201,8 @@ async def rig(
         client = await stack.enter_async_context(RewardClient("http://reward", transport=reward, attempts=2))
         other = await stack.enter_async_context(httpx.AsyncClient(base_url=engine_url, trust_env=False))
         bench = Bench(made, "w0", queue, engine, client, Prepared.open(data), Metrics(), State())
-        built = Rig(Worker(settings, bench), bench, await set_up(learner_queue, made), other)
+        learner = await set_up(learner_queue, made) if created else Learner(learner_queue, fence="")
+        built = Rig(Worker(settings, bench), bench, learner, other)
         try:
             yield built
         finally:

@@ -85,7 +85,7 @@ async def test_a_signal_ends_the_worker_in_order(
         assert worker.returncode == 0, errors.decode()
     stats = await learner.queue.stats()
     assert stats.leased == 0
-    assert set(stats.redone_by) <= {"stopped"}
+    assert set(stats.redone_by) <= {"released:stopped"}
 
 
 async def test_an_engine_killed_in_mid_generation_costs_nothing_but_time(
@@ -110,9 +110,9 @@ async def test_an_engine_killed_in_mid_generation_costs_nothing_but_time(
             await bench.until(lambda: bench.state.groups == 0 and not bench.state.engine_up)
         stats = await learner.queue.stats()
         assert stats.leased == 0
-        assert set(stats.redone_by) <= {"engine_failed", "engine_lost"}
+        assert set(stats.redone_by) <= {"released:engine_failed", "released:engine_lost"}
         async with engine_process(tiny_model, port):
-            batch = await bench.learner.take()
+            batch = await bench.take()
             assert [group.row for group in batch.groups] == [0, 1]
             assert all(group.lowest_version == 0 for group in batch.groups)
             bench.worker.stop()

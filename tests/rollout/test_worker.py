@@ -8,7 +8,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from golongrl.queue import Group, WeightsRef
+from golongrl.errors import InputError
+from golongrl.queue import Group, Lease, Refusal, SampleQueue, WeightsRef
 from golongrl.recipe import Recipe
 from rollout.harness import Rig, publish, recipe, rig
 
@@ -41,7 +42,7 @@ async def test_groups_come_out_complete_and_from_the_announced_weights(
         assert bench.state.groups == 0
 
         await bench.learner.queue.announce(bench.learner.fence, publish(tmp_path, 0, tiny_model))
-        first = await bench.learner.take()
+        first = await bench.take()
         assert [group.row for group in first.groups] == [0, 1]
         for group in first.groups:
             assert versions(group) == {0}
@@ -57,13 +58,14 @@ async def test_groups_come_out_complete_and_from_the_announced_weights(
 
         # One batch may be in work ahead of version 0, not two.
         await bench.until(lambda: (bench.state.waiting_for or "").startswith("full"))
-        assert (await bench.learner.queue.stats()).ready == 2
+        stats = await bench.learner.queue.stats()
+        assert stats.leased + stats.ready == 2
 
         await bench.learner.finish(publish(tmp_path, 1, tiny_model_next))
         await bench.until(lambda: bench.state.engine_version == 1)
-        assert versions((await bench.learner.take()).groups[0]) == {0}
+        assert versions((await bench.take()).groups[0]) == {0}
         await bench.learner.finish(publish(tmp_path, 2, tiny_model))
-        assert all(min(versions(group)) >= 1 for group in (await bench.learner.take()).groups)
+        assert all(min(versions(group)) >= 1 for group in (await bench.take()).groups)
 
         [presence] = await bench.learner.queue.services()
         assert (presence.service, presence.id) == ("rollout", "w0")
@@ -79,7 +81,7 @@ async def test_a_row_done_again_gives_the_same_responses(start: Start, tmp_path:
         async with start(made, run=run, worker=f"worker-{run}") as bench:
             await bench.learner.queue.announce(bench.learner.fence, weights)
             bench.start()
-            batch = await bench.learner.take()
+            batch = await bench.take()
             sampled.append([response.ids.tolist() for group in batch.groups for response in group.responses])
     assert sampled[0] == sampled[1]
 
@@ -93,7 +95,7 @@ async def test_an_engine_that_claims_the_version_is_loaded_all_the_same(
         before = (await bench.engine.post("/weights_checker", json={"action": "checksum"})).json()["ranks"][0]
         await bench.learner.queue.announce(bench.learner.fence, publish(tmp_path, 0, tiny_model_next))
         bench.start()
-        await bench.learner.take()
+        await bench.take()
         after = (await bench.engine.post("/weights_checker", json={"action": "checksum"})).json()["ranks"][0]
         assert before["checksums"] != after["checksums"]
 
@@ -122,7 +124,7 @@ async def test_new_weights_reach_groups_in_flight_as_the_recipe_says(
             await bench.until(lambda: "groups in flight, before version 1" in (bench.state.waiting_for or ""))
             await bench.engine.post("/continue_generation", json={})
         await bench.until(lambda: bench.state.engine_version == 1)
-        batch = await bench.learner.take()
+        batch = await bench.take()
         seen = [versions(group) for group in batch.groups]
         if mode == "drain":
             assert seen == [{0}, {0}]
@@ -146,7 +148,7 @@ async def test_unreadable_weights_quarantine_the_engine_until_they_are_confirmed
         assert bench.state.phase == "quarantined"
         assert (await bench.learner.queue.stats()).leased == 0
         publish(tmp_path, 0, tiny_model)
-        await bench.learner.take()
+        await bench.take()
         assert bench.state.quarantine is None
 
 
@@ -175,12 +177,12 @@ async def test_an_engine_whose_weights_change_behind_the_worker_is_loaded_again(
     async with start(recipe()) as bench:
         await bench.learner.queue.announce(bench.learner.fence, publish(tmp_path, 0, tiny_model))
         bench.start()
-        await bench.learner.take()
+        await bench.take()
         await bench.engine.post("/update_weight_version", json={"new_version": "stranger"})
         await bench.until(lambda: bench.state.engine_version is None)
         await bench.until(lambda: bench.state.engine_version == 0)
         await bench.learner.finish(publish(tmp_path, 1, tiny_model))
-        for group in (await bench.learner.take()).groups:
+        for group in (await bench.take()).groups:
             assert versions(group) <= {0, 1}
 
 
@@ -203,7 +205,7 @@ async def test_a_group_waits_for_the_reward_service_and_keeps_its_tokens(
         bench.start()
         await bench.until(lambda: "reward service" in (bench.state.waiting_for or ""))
         down.set()
-        batch = await bench.learner.take()
+        batch = await bench.take()
         assert all(response.status == "scored" for group in batch.groups for response in group.responses)
         stats = await bench.learner.queue.stats()
         assert sum(stats.redone_by.values()) == 0
@@ -219,7 +221,7 @@ async def test_a_stop_gives_back_what_cannot_be_finished(start: Start, tmp_path:
         bench.tasks.clear()
         stats = await bench.learner.queue.stats()
         assert (stats.leased, stats.returned) == (0, 2)
-        assert stats.redone_by == {"stopped": 2}
+        assert stats.redone_by == {"released:stopped": 2}
 
 
 async def test_a_stop_finishes_what_can_be_finished(start: Start, tmp_path: Path, tiny_model: Path) -> None:
@@ -244,3 +246,25 @@ async def test_when_the_run_is_over_the_worker_says_so_and_idles(
         bench.start()
         await bench.until(lambda: bench.state.phase == "idle")
         assert "all steps are done" in str(bench.state.waiting_for)
+
+
+async def test_a_second_worker_of_the_same_name_ends_the_first(
+    start: Start, tmp_path: Path, tiny_model: Path, redis_url: str, run_name: str
+) -> None:
+    """Two engines under one id would take each other's leases away for ever."""
+    async with start(recipe()) as bench, SampleQueue.from_url(redis_url, run_name) as twin:
+        await bench.learner.queue.announce(bench.learner.fence, publish(tmp_path, 0, tiny_model))
+        task = bench.start()
+        await bench.until(lambda: bench.state.engine_version == 0)
+        assert isinstance(await twin.lease("w0", 0, lineage="first"), Lease | Refusal)
+        with pytest.raises(InputError, match="give every worker an id of its own"):
+            await asyncio.wait_for(task, 60)
+        bench.tasks.clear()
+
+
+async def test_a_worker_waits_for_its_run_to_be_set_up(
+    redis_url: str, run_name: str, rows: Path, engine_url: str, reward: httpx.ASGITransport
+) -> None:
+    async with rig(recipe(), redis_url, run_name, rows, engine_url, reward, created=False) as bench:
+        bench.start()
+        await bench.until(lambda: bench.state.waiting_for == "the learner to set up the run")
