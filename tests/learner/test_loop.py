@@ -12,6 +12,9 @@ from support.learner_run import LearnerRun, learner_run, small_recipe
 
 STEPS = [1, 2, 3, 4]
 
+# A learner starts in 15 s alone on two cores, in minutes beside other tests.
+pytestmark = pytest.mark.timeout(900)
+
 
 def _steps(run: LearnerRun) -> list[int]:
     return [record["training/global_step"] for record in run.records]
@@ -103,11 +106,11 @@ async def test_a_dead_rank_fails_the_job_with_one_line(tiny_model: Path, tmp_pat
 async def test_two_ranks_resume_to_the_bit(tiny_model: Path, tmp_path: Path) -> None:
     recipe = small_recipe(tiny_model, "learner.ranks=2", "learner.keep_weights=5", "queue.max_staleness=0")
     async with learner_run(tmp_path / "straight", recipe) as straight:
-        assert await straight.ended(240) == 0, straight.log[-4000:]
+        assert await straight.ended() == 0, straight.log[-4000:]
     async with learner_run(tmp_path / "killed", recipe) as killed:
-        await killed.until(lambda: len(killed.records) == 3, 240)
+        await killed.until(lambda: len(killed.records) == 3)
         killed.kill(signal.SIGKILL)
         await killed.ended()
         killed.start()
-        assert await killed.ended(240) == 0, killed.log[-4000:]
+        assert await killed.ended() == 0, killed.log[-4000:]
     assert [killed.checksum(v) for v in range(5)] == [straight.checksum(v) for v in range(5)]

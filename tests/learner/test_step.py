@@ -119,8 +119,9 @@ def _compare(ranks: int, recipes: list[Recipe], tiny_model: Path, made: Made, ou
 
 
 def test_one_rank_equals_plain_torch(tiny_model: Path, made: Made, tmp_path: Path) -> None:
-    """Padded and packed."""
-    recipes = [_recipe(tiny_model), _recipe(tiny_model, "learner.remove_padding=true")]
+    """Padded and packed, with and without the fused cross-entropy."""
+    packed, fused = "learner.remove_padding=true", "learner.fused_linear_cross_entropy=true"
+    recipes = [_recipe(tiny_model, *overrides) for overrides in ([], [packed], [fused], [packed, fused])]
     _compare(1, recipes, tiny_model, made, tmp_path)
 
 

@@ -145,7 +145,7 @@ class LearnerRun:
                 command, stdout=output, stderr=output, env=environment, start_new_session=True
             )
 
-    async def ended(self, timeout_s: float = 120) -> int:
+    async def ended(self, timeout_s: float = 300) -> int:
         """Wait for the learner's exit code."""
         assert self.process is not None
         return await asyncio.to_thread(self.process.wait, timeout_s)
@@ -155,7 +155,7 @@ class LearnerRun:
         assert self.process is not None
         self.process.send_signal(number)
 
-    async def until(self, condition: Any, timeout_s: float = 120) -> None:
+    async def until(self, condition: Any, timeout_s: float = 300) -> None:
         """Wait until `condition()`; the learner's death ends the wait."""
         async with asyncio.timeout(timeout_s):
             while not condition():
