@@ -78,6 +78,7 @@ def _main(path: str) -> None:
         if job.load is not None:
             worker.load(job.load)
         shards = [mini[rank // recipe.learner.ulysses] for mini in job.minis[index]]
+        metrics: dict[str, float] = {}
         for _ in range(job.updates):
             metrics = worker.update(shards)
         folder = Path(job.out) / str(index)

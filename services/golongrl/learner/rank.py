@@ -34,6 +34,7 @@ from verl.workers.utils.losses import ppo_loss
 from golongrl.learner.assembly import Correction, assemble, correct, response_tokens, with_columns
 from golongrl.learner.batch import Shard
 from golongrl.learner.engine_config import STRATEGY, loss_config, worker_config
+from golongrl.learner.reshard import load_resharded, saved_ranks
 from golongrl.learner.safetensors_out import ExportedFile, write_shards
 from golongrl.recipe import Recipe
 
@@ -151,8 +152,17 @@ class LearnerRank(TrainingWorker):  # type: ignore[misc]  # verl carries no type
 
     @register(dispatch_mode=Dispatch.ONE_TO_ALL, blocking=False)
     def load(self, folder: str) -> None:
-        """Read this rank's part of a checkpoint that the same number of ranks wrote."""
-        self.engine.load_checkpoint(local_path=folder, del_local_after_load=False)
+        """Read this rank's part of a checkpoint, whatever number of ranks wrote it."""
+        ranks = saved_ranks(Path(folder))
+        if ranks == dist.get_world_size():
+            self.engine.load_checkpoint(local_path=folder, del_local_after_load=False)
+            return
+        # verl's offload switches are made for its own loader: everything on the device while we write into it.
+        self.engine.to(get_device_name())
+        with torch.no_grad():
+            load_resharded(Path(folder), ranks, self.engine.module, self.engine.optimizer, self.engine.lr_scheduler)
+        learner = self._recipe.learner
+        self.engine.to("cpu", model=learner.offload_params, optimizer=learner.offload_optimizer, grad=False)
 
     @register(dispatch_mode=Dispatch.ONE_TO_ALL, blocking=False)
     def export(self, folder: str, shard_bytes: int) -> list[ExportedFile]:
