@@ -1,10 +1,15 @@
 """What each template is for: probes, drains, names, secrets, scaling, upgrades."""
 
 import json
+import re
+import shlex
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 
 from support.chart_values import GPU_LEARNER, MATRIX, PRESETS, SGLANG
 from support.helm import CHART, Helm, Manifest, Rendered, containers, pod_specs, tool
@@ -327,6 +332,58 @@ def test_gpu_ranks_are_kept_off_the_head(helm4: Helm) -> None:
     (worker,) = group["template"]["spec"]["containers"]
     assert worker["resources"]["limits"]["nvidia.com/gpu"] == 8
     assert GPU_LEARNER["learner"]["workers"]["gpus"] == 8
+
+
+def test_the_reward_service_finishes_before_it_is_killed_and_follows_the_recipe(helm4: Helm) -> None:
+    """The command in the pod is the real one: it parses every flag, and stops sooner than the kubelet kills."""
+    objects = helm4.template({"recipe": {"reward": {"deadline_s": 2.5}}, "reward": {"workers": 3}})
+    spec = objects.one("Deployment", "-reward")["spec"]["template"]["spec"]
+    command = container(spec, "reward")["command"]
+    flags = dict(word.removeprefix("--").split("=") for word in command[3:])
+    assert flags == {"host": "0.0.0.0", "port": "8080", "workers": "3", "deadline": "2.5", "shutdown-s": "45"}
+    pre_stop = container(spec, "reward")["lifecycle"]["preStop"]["sleep"]["seconds"]
+    assert int(flags["shutdown-s"]) + pre_stop < spec["terminationGracePeriodSeconds"]
+
+
+def test_every_command_in_a_pod_is_one_that_exists(helm4: Helm) -> None:
+    """Each flag that a template passes is known to the command line that gets it."""
+    from golongrl import cli
+
+    cli._hang_up_commands()
+    root = typer.main.get_command(cli.app)
+    seen = set()
+    for switch in ("defaults", "learner-job", "existing-cluster"):
+        for text in commands(helm4.template(MATRIX[switch])):
+            words = [word for word in shlex.split(text) if word != "--verbose"]  # the test's own extra argument
+            node: Any = root
+            path: list[str] = []
+            while hasattr(node, "commands"):
+                path.append(words.pop(0))
+                node = node.commands[path[-1]]
+            known = {name for parameter in node.params for name in parameter.opts}
+            used = {word.partition("=")[0] for word in words if word.startswith("--")}
+            assert used <= known, f"{path}: {used - known}"
+            seen.add(" ".join(path))
+    assert seen == {"reward serve", "rollout", "engine", "learner", "data prepare"}
+
+
+def commands(objects: Rendered) -> Iterator[str]:
+    """Every `golongrl ...` line that the pods run, without the program's name."""
+    texts = [
+        shlex.join(item["command"])
+        if item["command"][0] == "golongrl"
+        else "\n".join([*item["command"], *item.get("args", [])])
+        for _, _, spec in pod_specs(objects)
+        for item in containers(spec)
+        if "command" in item
+    ]
+    texts += [job["spec"]["entrypoint"] for job in objects.of("RayJob")]
+    for text in texts:
+        for line in text.replace("\\\n", " ").splitlines():
+            for part in re.split(r"&&|sh -c '|'$", line):
+                match = re.match(r"\s*(?:exec )?golongrl (.+)", part)
+                if match:
+                    yield match.group(1).replace('"$@"', "").replace('"$folder"', "F").replace('"${folder##*/v}"', "1")
 
 
 def test_extra_objects_are_templates(helm4: Helm) -> None:

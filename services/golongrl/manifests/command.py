@@ -76,7 +76,7 @@ def install(
     namespace: Namespace = "default",
     context: Context = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would change.")] = False,
-    wait: Annotated[bool, typer.Option(help="Until every pod is ready.")] = False,
+    wait: Annotated[bool, typer.Option(help="Until every pod is ready (and a plain Job learner has ended).")] = False,
     timeout: Annotated[str, typer.Option(help="Longest that helm may take.")] = "10m",
 ) -> None:
     """Install the loop, or upgrade it."""
@@ -100,7 +100,7 @@ def upgrade(
     namespace: Namespace = "default",
     context: Context = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would change.")] = False,
-    wait: Annotated[bool, typer.Option(help="Until every pod is ready.")] = False,
+    wait: Annotated[bool, typer.Option(help="Until every pod is ready (and a plain Job learner has ended).")] = False,
     timeout: Annotated[str, typer.Option(help="Longest that helm may take.")] = "10m",
 ) -> None:
     """Upgrade a release that exists; claims, samples and the Secret stay."""

@@ -208,6 +208,9 @@ class Reward(Placement):
 
     replicas: Count = Field(1, description="Pods, unless autoscaling is on.")
     image: Image = Image(repository="golongrl/golongrl-reward")
+    workers: Positive = Field(
+        1, description="Worker processes of a pod: about its CPUs, which a process in a pod cannot see by itself."
+    )
     args: list[str] = Field(default_factory=list, description="Further arguments of `golongrl reward serve`.")
     resources: Resources = Resources(requests={"cpu": "250m", "memory": "512Mi"}, limits={"memory": "1Gi"})
     autoscaling: RewardAutoscaling = RewardAutoscaling()
