@@ -63,7 +63,7 @@ def assemble(shard: Shard, *, temperature: float, pad_token_id: int) -> TensorDi
 def response_tokens(full: Tensor, shard: Shard) -> Tensor:
     """Per-token values the engine gave for whole sequences (position i predicts i + 1), cut to the responses: flat."""
     values = full.values()
-    ends = full.offsets()[1:].tolist()
+    ends = full.offsets()[1:].tolist()  # type: ignore[attr-defined]  # of jagged tensors alone
     lengths = np.diff(shard.offsets).tolist()
     return torch.cat([values[end - length - 1 : end - 1] for end, length in zip(ends, lengths, strict=True)])
 

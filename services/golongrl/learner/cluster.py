@@ -6,6 +6,7 @@ at once with its traceback and node: the others, which wait for it in a collecti
 
 import asyncio
 import os
+import re
 import socket
 from pathlib import Path
 from typing import Any, Self
@@ -84,7 +85,7 @@ class Ranks:
             raise RankFailed(f"learner rank failed in {method}: {_last_line(str(error))}") from error
         except RayActorError as error:
             log.error("a rank died", method=method, traceback=str(error))
-            raise RankFailed(f"learner rank died in {method}: {' '.join(str(error).split())}") from error
+            raise RankFailed(f"learner rank died in {method}: {_death(str(error))}") from error
 
 
 def pack(ranks: int, gpus_by_node: list[int]) -> list[int]:
@@ -141,6 +142,12 @@ def _free_port() -> str:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return str(probe.getsockname()[1])
+
+
+def _death(text: str) -> str:
+    """Where and how, out of Ray's paragraph of possible causes."""
+    found = [re.search(pattern, text) for pattern in (r"\bip: \S+", r"\bpid: \d+", r"Worker exit detail: [^.]*")]
+    return ", ".join(match.group() for match in found if match) or " ".join(text.split())
 
 
 def _last_line(text: str) -> str:

@@ -1,5 +1,7 @@
 """A batch in numbers, under verl's names: rewards, lengths, staleness, the rollout side. Pure."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -52,7 +54,7 @@ def batch_metrics(
     return metrics
 
 
-def _spread(name: str, values: NDArray[np.generic]) -> dict[str, float]:
+def _spread(name: str, values: NDArray[np.floating[Any]] | NDArray[np.integer[Any]]) -> dict[str, float]:
     if not len(values):
         return {}
     return {

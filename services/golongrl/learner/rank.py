@@ -81,7 +81,7 @@ class LearnerRank(TrainingWorker):  # type: ignore[misc]  # verl carries no type
             )
         self.set_loss_fn(partial(_policy_loss, loss_config(recipe)))
 
-    @register(dispatch_mode=Dispatch.ONE_TO_ALL, blocking=False)
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL, blocking=False)  # type: ignore[untyped-decorator]
     def start(self) -> RankInfo:
         """Load the model and build the optimizer."""
         torch.manual_seed(self._recipe.seed)
@@ -101,7 +101,7 @@ class LearnerRank(TrainingWorker):  # type: ignore[misc]  # verl carries no type
             tied=bool(self.model_config.hf_config.tie_word_embeddings),
         )
 
-    @register(dispatch_mode=Dispatch.DP_COMPUTE, blocking=False)
+    @register(dispatch_mode=Dispatch.DP_COMPUTE, blocking=False)  # type: ignore[untyped-decorator]
     def update(self, shards: list[Shard]) -> dict[str, float]:
         """One optimizer step per mini-batch; the learning rate moves once, after the last.
 
@@ -145,12 +145,12 @@ class LearnerRank(TrainingWorker):  # type: ignore[misc]  # verl carries no type
         measured = _reduce_over_ranks(metrics, self.engine.get_data_parallel_group())
         return {**_mean_of(outputs), **measured, **clock}
 
-    @register(dispatch_mode=Dispatch.ONE_TO_ALL, blocking=False)
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL, blocking=False)  # type: ignore[untyped-decorator]
     def save(self, folder: str) -> None:
         """Write this rank's part of a checkpoint in verl's layout."""
         self.engine.save_checkpoint(local_path=folder)
 
-    @register(dispatch_mode=Dispatch.ONE_TO_ALL, blocking=False)
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL, blocking=False)  # type: ignore[untyped-decorator]
     def load(self, folder: str) -> None:
         """Read this rank's part of a checkpoint, whatever number of ranks wrote it."""
         ranks = saved_ranks(Path(folder))
@@ -164,7 +164,7 @@ class LearnerRank(TrainingWorker):  # type: ignore[misc]  # verl carries no type
         learner = self._recipe.learner
         self.engine.to("cpu", model=learner.offload_params, optimizer=learner.offload_optimizer, grad=False)
 
-    @register(dispatch_mode=Dispatch.ONE_TO_ALL, blocking=False)
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL, blocking=False)  # type: ignore[untyped-decorator]
     def export(self, folder: str, shard_bytes: int) -> list[ExportedFile]:
         """Write the weights as safetensors shards into `folder`; every rank gathers, and writes its share of the files.
 
