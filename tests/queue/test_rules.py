@@ -34,6 +34,7 @@ async def test_lease_to_commit(play: Play) -> None:
     await play.commit(1)
     stats = await play.queue.stats()
     assert (stats.version, stats.committed, stats.trained, stats.bytes, stats.unread) == (1, 1, 2, 0, 2)
+    assert stats.returned == 0
 
 
 @pytest.mark.parametrize(("eta", "admitted"), [(0, 2), (1, 4), (2, 6), (4, 10)])

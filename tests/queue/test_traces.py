@@ -336,6 +336,7 @@ async def test_retrained_step_keeps_its_batch_under_a_new_lineage(play: Play) ->
     play.fence = (await play.queue.attach(0)).token
     await play.batch(1)
     await play.announce(1, "two")
+    assert await play.batch(1) == ["0-0"]
     await play.finish(1)
     assert await play.submit(early) == SubmitOutcome.STALE
 
