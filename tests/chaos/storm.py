@@ -143,7 +143,8 @@ class Storm:
             assert time.monotonic() < until, f"seed {self.seed}: stuck after step {steps}; logs in {self.folder}"
             await asyncio.sleep(0.2)
         for old in self._old_learners:
-            old.wait(CALM_S)
+            # Not in this thread: it may be talking through a proxy that lives in it.
+            await asyncio.to_thread(old.wait, CALM_S)
 
     def _journal(self) -> list[str]:
         path = self.folder / "journal.jsonl"
