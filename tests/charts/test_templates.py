@@ -390,17 +390,16 @@ def test_extra_objects_are_templates(helm4: Helm) -> None:
     assert helm4.template(MATRIX["extras"]).one("ConfigMap", "demo-x")["data"] == {"a": "b"}
 
 
-@pytest.mark.parametrize(("kuberay", "word"), [(True, "the KubeRay RayJob"), (False, "This cluster has no KubeRay")])
-def test_notes_say_which_learner_and_what_to_do_next(helm4: Helm, kuberay: bool, word: str) -> None:
-    extra = ["--api-versions", "ray.io/v1/RayJob"] if kuberay else []
-    done = helm4.run("template", "demo", str(CHART), "--notes", *extra)
-    if done.returncode:  # Helm 4.3 knows no --notes for template
-        done = helm4.run("install", "demo", str(CHART), "--dry-run=client", *extra)
-        if kuberay:
-            pytest.skip("this helm shows NOTES only without --api-versions")
-    assert word in done.stdout, done.stderr
-    assert "golongrl status --release demo" in done.stdout
-    assert "helm test demo" in done.stdout
+@pytest.mark.parametrize(
+    ("mode", "word"),
+    [("rayjob", "the KubeRay RayJob"), ("auto", "This cluster has no KubeRay"), ("job", "the plain Job")],
+)
+def test_notes_say_which_learner_and_what_to_do_next(helm: Helm, mode: str, word: str) -> None:
+    done = helm.run("install", "demo", str(CHART), "--dry-run=client", "--set", f"learner.mode={mode}")
+    notes = done.stdout.partition("NOTES:")[2]
+    assert word in notes, done.stderr
+    assert "golongrl status --release demo" in notes
+    assert "helm test demo" in notes
 
 
 def test_lint(helm: Helm) -> None:

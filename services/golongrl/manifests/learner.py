@@ -9,7 +9,8 @@ from typing import Any, Final
 from golongrl.errors import InputError
 from golongrl.manifests import naming
 from golongrl.manifests.naming import Release
-from golongrl.manifests.values import Resources, Values
+from golongrl.manifests.values import Values
+from golongrl.manifests.values_common import Resources
 from golongrl.recipe import Recipe
 
 Manifest = dict[str, Any]

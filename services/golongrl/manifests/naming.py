@@ -8,7 +8,8 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from golongrl.manifests.values import Image, Values
+from golongrl.manifests.values import Values
+from golongrl.manifests.values_common import Image
 
 CHART: Final = "golongrl"
 # Chart.yaml's appVersion, the tag of images that name none.

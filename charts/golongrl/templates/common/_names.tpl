@@ -28,7 +28,7 @@ ends in a hash, so that two releases never share it.
 {{- printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" -}}
 {{- end -}}
 
-{{/* Selector labels of a component: (list $ "reward"). KubeRay overwrites app.kubernetes.io/name, so it is not among them. */}}
+{{/* Selector labels of a component: (list $ "reward"). app.kubernetes.io/name is not among them: operators set their own. */}}
 {{- define "golongrl.selector" -}}
 {{- $root := index . 0 -}}
 app.kubernetes.io/instance: {{ $root.Release.Name }}
