@@ -167,7 +167,8 @@ class Generator:
             cache.values = [value.new_empty(self.slots, value.shape[1], 0, value.shape[3]) for _, value in states]
         for tensors in (cache.keys, cache.values):
             for layer, old in enumerate(tensors):
-                new = old.new_empty(self.slots, old.shape[1], capacity, old.shape[3])
+                # Not empty: memory may hold NaN, and a masked weight of 0 times NaN is NaN.
+                new = old.new_zeros(self.slots, old.shape[1], capacity, old.shape[3])
                 new[: self.size, :, : self.capacity] = old[: self.size]
                 tensors[layer] = new
         self.capacity = capacity
