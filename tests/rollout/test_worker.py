@@ -11,6 +11,7 @@ import pytest
 from golongrl.errors import InputError
 from golongrl.queue import Group, Lease, Refusal, SampleQueue, WeightsRef
 from golongrl.recipe import Recipe
+from golongrl.rollout.errors import EngineUnavailable
 from rollout.harness import Rig, publish, recipe, rig
 
 Start = Callable[..., AbstractAsyncContextManager[Rig]]
@@ -262,9 +263,30 @@ async def test_a_second_worker_of_the_same_name_ends_the_first(
         bench.tasks.clear()
 
 
-async def test_a_worker_waits_for_its_run_to_be_set_up(
+async def test_a_worker_may_start_before_its_run_is_set_up(
     redis_url: str, run_name: str, rows: Path, engine_url: str, reward: httpx.ASGITransport
 ) -> None:
     async with rig(recipe(), redis_url, run_name, rows, engine_url, reward, created=False) as bench:
         bench.start()
-        await bench.until(lambda: bench.state.waiting_for == "the learner to set up the run")
+        await bench.until(lambda: bench.state.waiting_for == "no weights have been announced")
+
+
+async def test_an_engine_that_fails_every_group_is_asked_ever_less_often(
+    start: Start, tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It answers, it names the right weights, and it cannot generate: rows must not spin through the queue."""
+    async with start(recipe()) as bench:
+        real, tries = bench.bench.engine.generate, []
+
+        async def broken(prompt, sampling, *, rid, **options):
+            tries.append(rid)
+            if len(tries) > 16:
+                return await real(prompt, sampling, rid=rid, **options)
+            raise EngineUnavailable("POST /generate: 500: the model thread has failed")
+
+        monkeypatch.setattr(bench.bench.engine, "generate", broken)
+        await bench.learner.queue.announce(bench.learner.fence, publish(tmp_path, 0, tiny_model))
+        bench.start()
+        await bench.until(lambda: "failed" in (bench.state.waiting_for or ""))
+        assert bench.state.groups == 0
+        assert len((await bench.take()).groups) == 2

@@ -26,7 +26,7 @@ from golongrl.queue.errors import NotDurable, NotSetUp, QueueError, Unavailable
 from golongrl.rollout.adopter import AdoptionFailed, Confirmed, adopt, settle
 from golongrl.rollout.adoption import Decision, Mode, Situation, Weights, decide
 from golongrl.rollout.config import WorkerConfig
-from golongrl.rollout.errors import EngineError, EngineSilent
+from golongrl.rollout.errors import EngineError, EngineSilent, EngineUnavailable
 from golongrl.rollout.live import LiveGroup
 from golongrl.rollout.produce import Bench, ForeignWeights, produce
 
@@ -37,6 +37,8 @@ log = structlog.get_logger(__name__)
 _PAUSE_S = (0.05, 0.25)
 # An engine that answers nothing this often in a row is treated as gone.
 _SILENT_CHECKS = 3
+# An engine that answers but fails every group is asked again ever later, up to this.
+_LONGEST_BACKOFF_S = 10.0
 # A lease is renewed this often within its length, so that two lost renewals do not lose it.
 _RENEWALS = 3
 
@@ -58,6 +60,10 @@ class Worker:
         self._settled = False
         self._check_due = 0.0
         self._silent = 0
+        self._suspected = False
+        self._failures = 0
+        self._ended_before = 0
+        self._lease_not_before = 0.0
         self._failed_adoptions = 0
         self._adopt_not_before = 0.0
         self._idle_turns = 0
@@ -159,6 +165,11 @@ class Worker:
     def _suspect(self, error: EngineError) -> None:
         """A group saw something wrong: look at the engine at once."""
         self._check_due = 0.0
+        self._suspected = True
+        ended = self.state.submitted + sum(self.state.rejected.values())
+        self._failures = 1 if ended > self._ended_before else self._failures + 1
+        self._ended_before = ended
+        self._lease_not_before = time.monotonic() + min(_LONGEST_BACKOFF_S, 0.1 * 2.0 ** min(self._failures, 10))
         if isinstance(error, ForeignWeights):
             self._distrust(str(error))
         self._wake.set()
@@ -173,8 +184,12 @@ class Worker:
                 if not await engine.healthy():
                     return self._wait("waiting", "engine", f"the engine at {engine.url}")
                 await settle(engine)
+                self._suspected = False
                 self._settled = True
                 log.info("engine found", url=engine.url)
+            if self._suspected and not await engine.healthy():
+                return self._gone(EngineUnavailable(f"{engine.url}/health says it is not well"))
+            self._suspected = False
             info = await engine.model_info()
         except EngineSilent as error:
             self._silent += 1
@@ -298,6 +313,8 @@ class Worker:
         assert held is not None  # nothing is leased otherwise
         if len(self._live) >= self.bench.recipe.rollout.concurrent_groups:
             return self._wait("generating", "slots", "a group to end")
+        if time.monotonic() < self._lease_not_before:
+            return self._wait("waiting", "engine", f"an engine that failed {self._failures} groups in a row")
         # The id stays until an answer came: a lease whose reply was lost is then asked for again, not a second one.
         self._request_id = self._request_id or uuid.uuid4().hex
         answer = await self.bench.queue.lease(
