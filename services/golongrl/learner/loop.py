@@ -117,11 +117,9 @@ async def train(recipe: Recipe, config: LearnerConfig) -> None:
         async with _heartbeat(queue, status):
             await queue.setup(QueueSettings.from_recipe(recipe), order, data.tasks)
             learner = Learner(recipe, config, queue, status, identity, model)
-            running = asyncio.create_task(learner.run(checkpoint, checkpoints))
-            for number in (signal.SIGTERM, signal.SIGINT):
-                asyncio.get_running_loop().add_signal_handler(number, learner.stop, running)
+            # Cancelled by a signal that comes before the first step.
             with contextlib.suppress(asyncio.CancelledError):
-                await running
+                await learner.run(checkpoint, checkpoints)
 
 
 @dataclass(frozen=True)
@@ -180,12 +178,15 @@ class Learner:
         self._lineage = ""
         self._checksum = ""
         self._training = False
+        self._running: asyncio.Task[None] | None = None
         self._missing = False  # the store has no weights of the queue's version
         self._stopping = asyncio.Event()
         self._checkpoint_now = asyncio.Event()
 
     async def run(self, checkpoint: Checkpoint | None, checkpoints: Checkpoints) -> None:
         """Attach, publish, start the ranks, train."""
+        self._running = asyncio.current_task()
+        self._listen()
         self._done = self._saved = checkpoint.state.step if checkpoint else 0
         attachment = await self._queue.attach(self._done)
         self._fence, self._version = attachment.token, attachment.version
@@ -200,6 +201,8 @@ class Learner:
             connecting = asyncio.create_task(asyncio.to_thread(connect, self._recipe.learner.ranks))
             ranks_type = await asyncio.to_thread(_import_ranks)
             await connecting
+            # Again: Ray's own handler of SIGTERM aborts the process three seconds later.
+            self._listen()
             ranks = await ranks_type.start(self._recipe, self._model)
             self._check_device(ranks.info[0])
             log.info("ranks are up", ranks=len(ranks.info), parameters=ranks.info[0].parameters)
@@ -213,12 +216,16 @@ class Learner:
         finally:
             shutdown()
 
-    def stop(self, running: "asyncio.Task[None]") -> None:
+    def _listen(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, self._stop)
+
+    def _stop(self) -> None:
         """A signal came: end after the step in hand, or at once where there is none yet. Repeats change nothing."""
         log.info("stopping", step=self._done)
         self._stopping.set()
-        if not self._training:
-            running.cancel()
+        if not self._training and self._running is not None:
+            self._running.cancel()
 
     def _check_device(self, info: "RankInfo") -> None:
         """Attention that the device has, and memory that it must have."""
