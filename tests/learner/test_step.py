@@ -132,3 +132,19 @@ def test_more_ranks_equal_plain_torch(ranks: int, tiny_model: Path, made: Made, 
     override = f"learner.ranks={ranks}"
     recipes = [_recipe(tiny_model, override), _recipe(tiny_model, override, "learner.remove_padding=true")]
     _compare(ranks, recipes, tiny_model, made, tmp_path)
+
+
+def test_kl_entropy_and_mini_batches(tiny_model: Path, made: Made, tmp_path: Path) -> None:
+    """The reference policy is the initial one: no KL in the first update, some in the second of the same step."""
+    recipe = _recipe(
+        tiny_model, "algorithm.kl_loss_coef=0.1", "algorithm.entropy_coeff=0.01", "learner.lr=0.01",
+        "queue.groups_per_step=5", "learner.mini_batch_groups=1",
+    )  # fmt: skip
+    whole = shard(made.samples, made.advantages, ranks=1, mini_batch_groups=None, longest=64)
+    minis = shard(made.samples, made.advantages, ranks=1, mini_batch_groups=1, longest=64)
+    assert len(minis) == GROUPS
+    ((first, later),) = run_ranks(1, [recipe, recipe], [whole, minis], tmp_path)
+    assert first["actor/kl_loss"] == pytest.approx(0, abs=1e-6)
+    assert first["actor/entropy_loss"] > 0
+    assert later["actor/kl_loss"] > 1e-4
+    assert later["actor/ppo_kl"] != 0

@@ -68,7 +68,8 @@ def _engine(recipe: Recipe, *, on_cpu: bool, forward_only: bool) -> FSDPEngineCo
     precision = _PRECISION[recipe.model.dtype]
     return FSDPEngineConfig(
         strategy=STRATEGY,
-        forward_only=forward_only,
+        # verl's forward-only engine keeps parameters in pinned memory, which a machine without an accelerator has not.
+        forward_only=forward_only and not on_cpu,
         param_offload=learner.offload_params,
         optimizer_offload=learner.offload_optimizer,
         ulysses_sequence_parallel_size=learner.ulysses,
