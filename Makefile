@@ -9,7 +9,7 @@ TESTABLE := $(VENV)/.testable
 .PHONY: help train test test-full lint format sglang smollm2 e2e clean
 
 help:  ## What can be made
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 train: $(INSTALLED)  ## Run the recipe quickstart to its end, with every service on this machine
 	$(BIN)/golongrl train quickstart
