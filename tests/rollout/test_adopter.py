@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from golongrl.queue import WeightsRef
-from golongrl.rollout.adopter import AdoptionFailed, adopt, vocabulary
+from golongrl.rollout.adopter import AdoptionFailed, Confirmed, adopt, vocabulary
 from golongrl.rollout.adoption import Mode
 from golongrl.rollout.answers import ModelInfo
 from golongrl.rollout.sglang import Engine
@@ -44,7 +44,14 @@ def ref(tmp_path: Path) -> WeightsRef:
 
 async def take(server: Server, ref: WeightsRef, mode: Mode):
     async with Engine("http://engine", transport=httpx.MockTransport(server)) as engine:
-        return await adopt(engine, ref, mode, HELD)
+        confirmed: list[Confirmed] = []
+
+        def confirm(held: Confirmed) -> None:
+            server.calls.append("confirmed")
+            confirmed.append(held)
+
+        await adopt(engine, ref, mode, HELD, confirm)
+        return confirmed[0]
 
 
 @pytest.mark.parametrize(
@@ -61,7 +68,7 @@ async def test_each_mode_reads_the_version_back_before_it_goes_on(
 ) -> None:
     server = Server()
     held = await take(server, ref, mode)
-    assert server.calls == [*calls, "model_info", "continue_generation"]
+    assert server.calls == [*calls, "model_info", "confirmed", "continue_generation"]
     assert (held.ref, held.info, held.vocab_size) == (ref, ModelInfo(ref.path, "5"), 512)
 
 

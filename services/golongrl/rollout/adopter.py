@@ -9,6 +9,7 @@ Invariants:
 
 import asyncio
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,8 +72,13 @@ async def settle(engine: Engine) -> None:
     await engine.resume()
 
 
-async def adopt(engine: Engine, ref: WeightsRef, mode: Mode, held: ModelInfo | None) -> Confirmed:
-    """Bring the engine to `ref`, and confirm it. `held` is what it was last confirmed to hold.
+async def adopt(
+    engine: Engine, ref: WeightsRef, mode: Mode, held: ModelInfo | None, confirm: Callable[[Confirmed], None]
+) -> None:
+    """Bring the engine to `ref`. `held` is what it was last confirmed to hold.
+
+    `confirm` is told once the engine has read the version back, and before it goes on: a response may end with tokens
+    of the new version the moment it does.
 
     Raises:
         AdoptionFailed: with `unchanged` where the engine refused and still names the weights it held.
@@ -86,6 +92,7 @@ async def adopt(engine: Engine, ref: WeightsRef, mode: Mode, held: ModelInfo | N
         if info.weight_version != str(ref.version):
             message = f"the engine took version {ref.version} but reads back {info.weight_version!r}"
             raise AdoptionFailed(message, unchanged=False)
+        confirm(Confirmed(ref, info, size))
         await engine.resume()
     except AdoptionFailed as error:
         if not error.unchanged:
@@ -102,7 +109,6 @@ async def adopt(engine: Engine, ref: WeightsRef, mode: Mode, held: ModelInfo | N
     except asyncio.CancelledError:  # stopping in mid-update
         await _end_everything(engine)
         raise
-    return Confirmed(ref, info, size)
 
 
 async def _still_holds(engine: Engine, held: ModelInfo) -> bool:

@@ -277,13 +277,14 @@ class Worker:
         self._phase("adopting", f"the engine to take version {ref.version}", "adoption")
         begun = time.monotonic()
         try:
-            held = await adopt(self.bench.engine, ref, decision.mode, self._held.info if self._held else None)
+            await adopt(
+                self.bench.engine, ref, decision.mode, self._held.info if self._held else None, confirm=self._hold
+            )
         except AdoptionFailed as failure:
             return self._adoption_failed(ref, failure)
         seconds = time.monotonic() - begun
         self.bench.metrics.adoption.labels(str(decision.mode)).observe(seconds)
         log.info("weights taken", version=ref.version, mode=str(decision.mode), why=decision.reason, seconds=seconds)
-        self._hold(held)
         self._quarantine(None)
         self._failed_adoptions = 0
         self._check_due = time.monotonic() + self.config.engine_check_s
