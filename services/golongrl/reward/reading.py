@@ -5,9 +5,11 @@ Pure: no request object, no clock, no queue. Refusals carry the HTTP status: 413
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
+import pydantic_core
 from pydantic import ValidationError
 
 from golongrl.reward.config import RewardConfig
@@ -80,6 +82,11 @@ def result_of(name: str, task: Task, answer: Answer) -> ScoreResult:
 
 
 def _parse(body: bytes) -> Any:
+    """The body's JSON. Pydantic's parser is a third faster; the standard one reads what that refuses (a lone surrogate,
+    deep nesting) or says what is wrong with it.
+    """
+    with suppress(ValueError):
+        return pydantic_core.from_json(body, allow_inf_nan=False)
     try:
         return json.loads(body, parse_constant=_no_constant)
     except RecursionError:
