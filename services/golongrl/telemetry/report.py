@@ -118,13 +118,13 @@ def time_figure(history: History) -> go.Figure:
 
 
 def throughput_figure(history: History) -> go.Figure:
-    """Trained tokens a second, and the groups waiting in the queue."""
+    """Trained tokens a second, and the groups that engines hold."""
     figure = make_subplots(specs=[[{"secondary_y": True}]])
     steps = history.steps
-    tokens, depth = history.series("perf/throughput"), history.series("queue/ready")
+    tokens, depth = history.series("perf/throughput"), history.series("queue/leased")
     figure.add_trace(go.Scatter(x=steps, y=tokens, name="tokens/s trained", line={"color": PALETTE[2], "width": 3}))
     dots = {"color": PALETTE[3], "width": 2, "dash": "dot"}
-    figure.add_trace(go.Scatter(x=steps, y=depth, name="groups ready", line=dots), secondary_y=True)
+    figure.add_trace(go.Scatter(x=steps, y=depth, name="groups being generated", line=dots), secondary_y=True)
     figure.update_xaxes(title="step").update_yaxes(rangemode="tozero")
     return _style(figure, 300)
 
@@ -183,7 +183,7 @@ def render(history: History, recipe: Recipe, run: str, recipe_yaml: str) -> str:
             staleness_figure(history, recipe.queue.max_staleness),
         ),
         ("Time per phase", "What the learner did in each step.", time_figure(history)),
-        ("Throughput", "What was trained, and what lay ready.", throughput_figure(history)),
+        ("Throughput", "What was trained, and what was being generated meanwhile.", throughput_figure(history)),
         ("Optimizer", "Signs of a healthy update.", optimiser_figure(history)),
     )
     body = "".join(_section(name, note, figure) for name, note, figure in plots)
