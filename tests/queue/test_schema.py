@@ -3,7 +3,6 @@
 import msgpack
 import numpy as np
 import pytest
-import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
@@ -71,7 +70,9 @@ def test_what_goes_in_comes_out(group: Group) -> None:
     [
         b"",
         b"nonsense",
-        msgpack.packb({"schema": 1, "responses": [], "prompt_ids": [b"ab", zstandard.compress(bytes(4))]}),
+        msgpack.packb({"schema": 2, "responses": [], "prompt_ids": [b"ab", bytes(2)]}),
+        msgpack.packb({"schema": 2, "responses": [], "prompt_ids": []}),
+        msgpack.packb({"schema": 2, "responses": [], "prompt_ids": [b"ab", *[b"a"] * 17]}),
         msgpack.packb({"uid": "0-0"}),
         msgpack.packb([1]),
         encode(Group("0-0", 0, 0, "T1", "F1", "k", "m", np.zeros(3, np.int32), (), "w", 0))[:-3],
@@ -83,8 +84,8 @@ def test_anything_else_is_refused(data: bytes) -> None:
 
 
 def test_other_schema_is_named() -> None:
-    data = msgpack.packb({"schema": 2, "uid": "0-7"})
-    with pytest.raises(UnreadableGroup, match="group 0-7 has schema 2, this version reads 1"):
+    data = msgpack.packb({"schema": 1, "uid": "0-7"})
+    with pytest.raises(UnreadableGroup, match="group 0-7 has schema 1, this version reads 2"):
         decode(data)
 
 
