@@ -15,14 +15,10 @@ import asyncio
 import contextlib
 import hashlib
 import json
-import secrets
 import signal
-import socket
 import time
 import warnings
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,13 +28,14 @@ import structlog
 from golongrl.data import Prepared, lease_order, resolve
 from golongrl.errors import GolongrlError
 from golongrl.learner import memory
-from golongrl.learner.batch import Shard, collect, estimate, penalise_overlong, shard, shuffled
 from golongrl.learner.checkpoint import Checkpoint, Checkpoints, LearnerState, check_same_data
-from golongrl.learner.measure import batch_metrics
+from golongrl.learner.prepare import PreparedBatch, prepare
+from golongrl.learner.publishing import Publisher
 from golongrl.learner.records import Records
-from golongrl.learner.safetensors_out import SHARD_BYTES
-from golongrl.learner.weights import Manifest, WeightStore
-from golongrl.queue import Batch, QueueError, QueueSettings, SampleQueue, Stopped, Wait
+from golongrl.learner.status import Status, heartbeat
+from golongrl.learner.timing import timed
+from golongrl.learner.weights import WeightStore
+from golongrl.queue import Batch, QueueSettings, SampleQueue, Stopped, Wait
 from golongrl.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -49,9 +46,6 @@ log = structlog.get_logger()
 
 # A batch becomes ready when its last group is submitted: asking this often costs one small script a time.
 _POLL_S = 0.2
-# Presence: said often enough that `golongrl status` shows what is being waited for, forgotten soon after a death.
-_BEAT_S = 2.0
-_BEAT_TTL_S = 10.0
 
 
 class RunFailed(GolongrlError):
@@ -67,30 +61,6 @@ class LearnerConfig:
     data: Path
     weights: Path
     out: Path
-
-
-@dataclass
-class _Prepared:
-    """The next step's batch, ready for the ranks."""
-
-    step: int
-    minis: list[list[Shard]]
-    metrics: dict[str, float]
-
-
-@dataclass
-class _Status:
-    """What the learner is doing now, for the heartbeat."""
-
-    doing: str = "starting"
-    step: int = 0
-    since: float = field(default_factory=time.monotonic)
-
-    def set(self, doing: str, step: int | None = None) -> None:
-        if doing != self.doing:
-            self.doing, self.since = doing, time.monotonic()
-        if step is not None:
-            self.step = step
 
 
 async def train(recipe: Recipe, config: LearnerConfig) -> None:
@@ -113,8 +83,8 @@ async def train(recipe: Recipe, config: LearnerConfig) -> None:
     if checkpoint is not None:
         identity.check(checkpoint)
     async with SampleQueue.from_url(config.redis_url, config.run) as queue:
-        status = _Status()
-        async with _heartbeat(queue, status):
+        status = Status()
+        async with heartbeat(queue, status):
             await queue.setup(QueueSettings.from_recipe(recipe), order, data.tasks)
             learner = Learner(recipe, config, queue, status, identity, model)
             # Cancelled by a signal that comes before the first step.
@@ -160,7 +130,7 @@ class Learner:
         recipe: Recipe,
         config: LearnerConfig,
         queue: SampleQueue,
-        status: _Status,
+        status: Status,
         identity: _Identity,
         model: Path,
     ) -> None:
@@ -170,16 +140,13 @@ class Learner:
         self._status = status
         self._identity = identity
         self._model = model
-        self._store = WeightStore(config.weights)
+        self._weights = config.weights
         self._fence = ""
         self._version = 0  # of the queue; while replaying, ahead of the steps done
         self._done = 0  # optimizer steps in the ranks' weights
         self._saved = 0  # step of the last checkpoint
-        self._lineage = ""
-        self._checksum = ""
         self._training = False
         self._running: asyncio.Task[None] | None = None
-        self._missing = False  # the store has no weights of the queue's version
         self._stopping = asyncio.Event()
         self._checkpoint_now = asyncio.Event()
 
@@ -190,7 +157,9 @@ class Learner:
         self._done = self._saved = checkpoint.state.step if checkpoint else 0
         attachment = await self._queue.attach(self._done)
         self._fence, self._version = attachment.token, attachment.version
-        await self._publish_start(checkpoint)
+        self._publisher = Publisher(self._recipe, self._queue, self._fence, WeightStore(self._weights), self._model)
+        self._status.set("publishing the initial weights")
+        known = await self._publisher.start(self._version, checkpoint.state.lineage if checkpoint else None)
         if checkpoint or self._version:
             log.info("resuming", checkpoint=self._done, version=self._version, replay=self._version - self._done)
         self._status.set("starting the ranks (Ray, model)", self._done)
@@ -208,8 +177,8 @@ class Learner:
             log.info("ranks are up", ranks=len(ranks.info), parameters=ranks.info[0].parameters)
             if checkpoint is not None:
                 await ranks.load(checkpoint.actor)
-            if self._missing and self._done == self._version:
-                await self._publish(ranks, compare=True)
+            if not known and self._done == self._version:
+                await self._publisher.publish(ranks, self._done, compare=True)
             with Records(self._out, self._done) as records:
                 self._training = True
                 await self._train(ranks, records, checkpoints)
@@ -239,14 +208,14 @@ class Learner:
             while upcoming is not None:
                 started = time.perf_counter()
                 clock: dict[str, float] = {}
-                with _timed(clock, "timing_s/take"):
+                with timed(clock, "timing_s/take"):
                     batch = await self._await_batch(upcoming, ranks, checkpoints)
                 if batch is None or isinstance(batch, Stopped):
                     break
                 upcoming = self._prefetch(last, after=batch.step)
                 await self._step(batch, ranks, clock)
                 if self._due():
-                    with _timed(clock, "timing_s/save_checkpoint"):
+                    with timed(clock, "timing_s/save_checkpoint"):
                         await self._save(ranks, checkpoints)
                 clock["timing_s/step"] = time.perf_counter() - started
                 records.write(batch.step, await self._record(batch, clock))
@@ -264,7 +233,7 @@ class Learner:
             return
         await self._end(batch if isinstance(batch, Stopped) else None)
 
-    async def _step(self, batch: _Prepared, ranks: "Ranks", clock: dict[str, float]) -> None:
+    async def _step(self, batch: PreparedBatch, ranks: "Ranks", clock: dict[str, float]) -> None:
         """Update, then make the new version known: published, announced, finished."""
         self._status.set("updating", batch.step)
         called = time.perf_counter()
@@ -276,17 +245,17 @@ class Learner:
         self._done = batch.step
         replayed = self._done <= self._version
         if self._done >= self._version:
-            with _timed(clock, "timing_s/update_weights"):
-                await self._publish(ranks, compare=replayed)
+            with timed(clock, "timing_s/update_weights"):
+                await self._publisher.publish(ranks, self._done, compare=replayed)
         if not replayed:
-            with _timed(clock, "timing_s/finish"):
+            with timed(clock, "timing_s/finish"):
                 await self._queue.finish(self._fence, self._done)
             self._version = self._done
 
     def _due(self) -> bool:
         return self._done % self._recipe.learner.checkpoint_every == 0 or self._checkpoint_now.is_set()
 
-    async def _record(self, batch: _Prepared, clock: dict[str, float]) -> dict[str, float]:
+    async def _record(self, batch: PreparedBatch, clock: dict[str, float]) -> dict[str, float]:
         stats = await self._queue.stats()
         tokens = batch.metrics.get("perf/total_num_tokens", 0.0)
         record = {
@@ -312,15 +281,15 @@ class Learner:
 
     # -- batches --------------------------------------------------------------------------------------------------
 
-    def _prefetch(self, last: int | None, after: int | None = None) -> "asyncio.Task[_Prepared | Stopped] | None":
+    def _prefetch(self, last: int | None, after: int | None = None) -> "asyncio.Task[PreparedBatch | Stopped] | None":
         step = (self._done if after is None else after) + 1
         if last is not None and step > last:
             return None
         return asyncio.create_task(self._prepare(step))
 
     async def _await_batch(
-        self, upcoming: "asyncio.Task[_Prepared | Stopped]", ranks: "Ranks", checkpoints: Checkpoints
-    ) -> "_Prepared | Stopped | None":
+        self, upcoming: "asyncio.Task[PreparedBatch | Stopped]", ranks: "Ranks", checkpoints: Checkpoints
+    ) -> "PreparedBatch | Stopped | None":
         """The next batch; None when a signal came first. Writes the checkpoint that a full queue asks for meanwhile."""
         stopping = asyncio.create_task(self._stopping.wait())
         try:
@@ -339,12 +308,12 @@ class Learner:
         finally:
             stopping.cancel()
 
-    async def _prepare(self, step: int) -> "_Prepared | Stopped":
+    async def _prepare(self, step: int) -> "PreparedBatch | Stopped":
         """Take the batch of `step` and make it ready for the ranks."""
         batch = await self._take(step)
         if isinstance(batch, Stopped):
             return batch
-        return await asyncio.to_thread(self._assemble, batch)
+        return await asyncio.to_thread(prepare, batch, self._recipe)
 
     async def _take(self, step: int) -> Batch | Stopped:
         while True:
@@ -360,79 +329,13 @@ class Learner:
         if wait.checkpoint_now:
             self._checkpoint_now.set()
 
-    def _assemble(self, batch: Batch) -> _Prepared:
-        started = time.perf_counter()
-        recipe, algorithm, learner = self._recipe, self._recipe.algorithm, self._recipe.learner
-        samples = collect(batch.groups)
-        rewards = penalise_overlong(
-            samples.rewards,
-            samples.lengths,
-            recipe.rollout.max_response_tokens,
-            algorithm.overlong_buffer,
-            algorithm.overlong_penalty,
-        )
-        advantages = estimate(samples, rewards, algorithm)
-        values = advantages.values
-        if algorithm.shuffle_advantages:
-            values = shuffled(values, ~np.isnan(rewards), recipe.seed, batch.step)
-        minis = shard(
-            samples,
-            values.numpy(),
-            ranks=learner.ranks // learner.ulysses,
-            mini_batch_groups=learner.mini_batch_groups,
-            longest=learner.max_tokens_per_rank * learner.ulysses,
-        )
-        metrics = batch_metrics(batch, samples, rewards, values, recipe.rollout.max_response_tokens)
-        metrics |= advantages.metrics
-        # Overlaps the previous step, so it is no phase of this one (timing_s/take is what was waited).
-        metrics["perf/prepare_s"] = time.perf_counter() - started
-        return _Prepared(batch.step, minis, metrics)
-
-    # -- weights --------------------------------------------------------------------------------------------------
-
-    async def _publish_start(self, checkpoint: Checkpoint | None) -> None:
-        """Make the queue's version known before the ranks are up, so that engines need not wait for them."""
-        self._status.set("publishing the initial weights")
-        manifest = self._store.manifest(self._version)
-        self._lineage = manifest.lineage if manifest else (checkpoint.state.lineage if checkpoint else _new_lineage())
-        if self._version == 0:
-            manifest = await asyncio.to_thread(
-                self._store.publish_initial, self._model, self._lineage, self._recipe.model, SHARD_BYTES
-            )
-        self._missing = manifest is None
-        if manifest is not None:
-            await self._announce(manifest)
-
-    async def _publish(self, ranks: "Ranks", *, compare: bool) -> None:
-        """Write and announce the ranks' weights as version `_done`.
-
-        With `compare` (a replay) the version may be in the store already: equal weights keep its lineage, others start
-        a new one.
-        """
-        staging = await asyncio.to_thread(self._store.begin, self._done)
-        files = await ranks.export(staging)
-        published = self._store.manifest(self._done)
-        if published is not None and published.checksum != self._store.checksum_of(files):
-            if compare:
-                log.warning("replay is not bit-identical: new lineage", version=self._done)
-            self._lineage = _new_lineage()
-        manifest = await asyncio.to_thread(
-            self._store.seal, self._done, self._lineage, files, self._model, self._recipe.model.dtype
-        )
-        await self._announce(manifest)
-        self._store.prune(self._done, self._recipe.learner.keep_weights)
-
-    async def _announce(self, manifest: Manifest) -> None:
-        self._lineage, self._checksum = manifest.lineage, manifest.checksum
-        await self._queue.announce(self._fence, self._store.reference(manifest))
-
     # -- checkpoints and the end ----------------------------------------------------------------------------------
 
     async def _save(self, ranks: "Ranks", checkpoints: Checkpoints) -> None:
         self._status.set(f"saving checkpoint {self._done}")
         staging = await asyncio.to_thread(checkpoints.begin, self._done)
         await ranks.save(staging / "actor")
-        state = self._identity.state(self._done, self._lineage, self._checksum)
+        state = self._identity.state(self._done, self._publisher.lineage, self._publisher.checksum)
         await asyncio.to_thread(checkpoints.seal, state, self._recipe.learner.keep_checkpoints)
         self._saved = self._done
         self._checkpoint_now.clear()
@@ -443,43 +346,9 @@ class Learner:
         if stopped is not None and stopped.reason in ("all_equal", "failed"):
             raise RunFailed(stopped.detail)
         self._status.set("exporting")
-        await asyncio.to_thread(self._store.copy_out, self._version, self._out / "hf")
+        await self._publisher.copy_out(self._version, self._out / "hf")
         await self._queue.stop(self._fence, "complete", f"{self._done} steps")
         log.info("complete", steps=self._done, hf=str(self._out / "hf"))
-
-
-@asynccontextmanager
-async def _heartbeat(queue: SampleQueue, status: _Status) -> AsyncIterator[None]:
-    """Say every few seconds what the learner does; a queue that cannot be told is the loop's trouble, not ours."""
-
-    async def beat() -> None:
-        name = socket.gethostname()
-        while True:
-            fields = {
-                "doing": status.doing,
-                "step": str(status.step),
-                "for_s": f"{time.monotonic() - status.since:.0f}",
-            }
-            try:
-                await queue.beat("learner", name, fields, _BEAT_TTL_S)
-            except QueueError as error:
-                log.warning("heartbeat", error=str(error))
-            await asyncio.sleep(_BEAT_S)
-
-    task = asyncio.create_task(beat())
-    try:
-        yield
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
-
-
-@contextmanager
-def _timed(clock: dict[str, float], name: str) -> Iterator[None]:
-    started = time.perf_counter()
-    yield
-    clock[name] = clock.get(name, 0.0) + time.perf_counter() - started
 
 
 def _import_ranks() -> "type[Ranks]":
@@ -487,7 +356,3 @@ def _import_ranks() -> "type[Ranks]":
         warnings.filterwarnings("ignore", category=UserWarning, module="verl")
         from golongrl.learner.cluster import Ranks
     return Ranks
-
-
-def _new_lineage() -> str:
-    return secrets.token_hex(4)

@@ -7,9 +7,6 @@ Invariants:
 """
 
 import os
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -36,6 +33,7 @@ from golongrl.learner.batch import Shard
 from golongrl.learner.engine_config import STRATEGY, loss_config, worker_config
 from golongrl.learner.reshard import load_resharded, saved_ranks
 from golongrl.learner.safetensors_out import ExportedFile, write_shards
+from golongrl.learner.timing import timed
 from golongrl.recipe import Recipe
 
 # A collective waits for the slowest rank, which may still be loading a 60 GB model; a dead rank is noticed by its
@@ -113,11 +111,11 @@ class LearnerRank(TrainingWorker):  # type: ignore[misc]  # verl carries no type
         """
         clock: dict[str, float] = {}
         algorithm = self._recipe.algorithm
-        with _timed(clock, "timing_s/assemble"):
+        with timed(clock, "timing_s/assemble"):
             batches = [self._assemble(shard) for shard in shards]
         metrics: dict[str, list[tuple[float, float]]] = {}
         proximal: list[Tensor] = []
-        with _timed(clock, "timing_s/old_log_prob"):
+        with timed(clock, "timing_s/old_log_prob"):
             # All mini-batches before the first update: the proximal policy is the one the step begins with.
             for shard, batch in zip(shards, batches, strict=True):
                 if algorithm.proximal == "behaviour":
@@ -130,11 +128,11 @@ class LearnerRank(TrainingWorker):  # type: ignore[misc]  # verl carries no type
                         tokens = float(weight.sum())
                         _note(metrics, "actor/entropy_loss", float((entropy * weight).sum()) / max(tokens, 1.0), tokens)
         if self._reference is not None:
-            with _timed(clock, "timing_s/ref"):
+            with timed(clock, "timing_s/ref"):
                 for shard, batch in zip(shards, batches, strict=True):
                     with_columns(batch, shard, ref_log_prob=self._reference_log_probs(shard, batch))
         outputs = []
-        with _timed(clock, "timing_s/update_actor"):
+        with timed(clock, "timing_s/update_actor"):
             for index, (shard, batch, old) in enumerate(zip(shards, batches, proximal, strict=True)):
                 correction = self._correction(old, shard)
                 tokens = float(correction.mask.sum())
@@ -261,13 +259,6 @@ def _policy_loss(
     """verl's PPO loss, by a name that pickles."""
     loss: tuple[Tensor, dict[str, Any]] = ppo_loss(config, model_output, data, dp_group)
     return loss
-
-
-@contextmanager
-def _timed(clock: dict[str, float], name: str) -> Iterator[None]:
-    started = time.perf_counter()
-    yield
-    clock[name] = clock.get(name, 0.0) + time.perf_counter() - started
 
 
 def _note(metrics: dict[str, list[tuple[float, float]]], name: str, value: float, weight: float) -> None:
