@@ -130,7 +130,8 @@ async def test_new_weights_reach_groups_in_flight_as_the_recipe_says(
         if mode == "drain":
             assert seen == [{0}, {0}]
         elif mode == "abort":
-            assert all(1 in group for group in seen)
+            assert any(1 in group for group in seen)
+            assert all(len(response.version_spans) == 1 for group in batch.groups for response in group.responses)
         else:
             assert {0, 1} in seen
         for group in batch.groups:
@@ -256,7 +257,7 @@ async def test_a_second_worker_of_the_same_name_ends_the_first(
     async with start(recipe()) as bench, SampleQueue.from_url(redis_url, run_name) as twin:
         await bench.learner.queue.announce(bench.learner.fence, publish(tmp_path, 0, tiny_model))
         task = bench.start()
-        await bench.until(lambda: bench.state.engine_version == 0)
+        await bench.until(lambda: bench.state.submitted)  # it has leased before the twin comes
         assert isinstance(await twin.lease("w0", 0, lineage="first"), Lease | Refusal)
         with pytest.raises(InputError, match="give every worker an id of its own"):
             await asyncio.wait_for(task, 60)

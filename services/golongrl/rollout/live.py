@@ -66,6 +66,8 @@ class LiveGroup:
     phase: Phase = "generating"
     lost: bool = False
     """The queue gave the row to somebody else: nothing may be said about it any more."""
+    ending: bool = False
+    """The queue is being told how it ends: cancelling that would leave the lease hanging."""
     give_back: str = field(default="stopped")
     """The reason under which the row is released if the work on it is cancelled."""
     sampled: int = 0

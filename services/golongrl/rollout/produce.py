@@ -188,6 +188,7 @@ async def _release(bench: Bench, lease: Lease, live: LiveGroup, reason: str) -> 
     if live.lost:
         bench.metrics.released.labels("lease_lost").inc()
         return
+    live.ending = True
     bench.metrics.released.labels(reason).inc()
     try:
         async with asyncio.timeout(_RELEASE_S):

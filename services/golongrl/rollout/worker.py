@@ -365,9 +365,10 @@ class Worker:
     def _drop(self, uids: tuple[str, ...], reason: str) -> None:
         """Give up these groups; a group that is already being scored keeps what it has sampled."""
         for live, task in self._live.values():
-            if live.uid in uids and live.phase == "generating":
+            if live.uid in uids and live.phase == "generating" and not live.ending:
                 live.give_back = reason
-                task.cancel()
+                # Soon, not now: a task cancelled before its first step would never give its row back.
+                asyncio.get_running_loop().call_soon(task.cancel)
 
     # -- beside the loop --------------------------------------------------------------------------------------------
 
@@ -391,6 +392,8 @@ class Worker:
 
     def _lose(self, token: str) -> None:
         live, task = self._live[token]
+        if live.ending:
+            return
         log.warning("lease lost", uid=live.uid, phase=live.phase, progress=live.progress)
         live.lost = True
         task.cancel()
@@ -419,12 +422,14 @@ class Worker:
 
     async def _finish(self) -> None:
         """Let groups end within the grace period, then release the rest."""
-        tasks = [task for _, task in self._live.values()]
+        pairs = list(self._live.values())
+        tasks = [task for _, task in pairs]
         if not tasks:
             return
         log.info("stopping", groups=len(tasks), grace_s=self._grace_left())
         _, late = await asyncio.wait(tasks, timeout=self._grace_left())
-        for task in late:
-            task.cancel()
+        for live, task in pairs:
+            if task in late and not live.ending:
+                task.cancel()
         if late:
             await asyncio.wait(late)
