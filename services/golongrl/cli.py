@@ -10,7 +10,7 @@ from rich.table import Table
 
 from golongrl import __version__
 from golongrl.errors import GolongrlError
-from golongrl.recipe import dump, load, packaged, source
+from golongrl.recipe import Recipe, dump, load, packaged, source
 
 app = typer.Typer(
     name="golongrl",
@@ -63,18 +63,37 @@ def show(
     print(dump(load(recipe, overrides or ())) if resolved or overrides else source(recipe), end="")
 
 
-@recipes.command(epilog="Example: `golongrl recipe check my.yaml --set queue.max_staleness=0`")
+@recipes.command(epilog="Example: `golongrl recipe check qwen3-4b-tmn-reweight --gpus 64 --gpu-memory 80`")
 def check(
     recipe: Annotated[str, typer.Argument(help="Packaged name or YAML file.")],
     overrides: Overrides = None,
+    gpus: Annotated[
+        int | None, typer.Option(min=1, help="Estimate memory for this many GPUs instead of learner.ranks.")
+    ] = None,
+    gpu_memory: Annotated[
+        float | None, typer.Option(min=0, help="Memory of one GPU in GiB; refuse what does not fit.")
+    ] = None,
 ) -> None:
-    """Check a recipe against the schema."""
+    """Check a recipe against the schema, and with --gpus or --gpu-memory what it needs of each GPU (none is used)."""
     from golongrl.queue.types import budget_warning
 
-    checked = load(recipe, overrides or ())
+    checked = load(recipe, [*(overrides or ()), *([] if gpus is None else [f"learner.ranks={gpus}"])])
     if warning := budget_warning(checked):
         print(f"warning: {warning}", file=sys.stderr)
+    if gpus is not None or gpu_memory is not None:
+        _check_memory(checked, gpu_memory)
     print(f"{recipe}: good ({checked.name}: {checked.algorithm.estimator} on {checked.model.path})")
+
+
+def _check_memory(recipe: Recipe, gpu_memory: float | None) -> None:
+    from golongrl.learner import memory
+    from golongrl.learner.known_models import model_config
+
+    config = model_config(recipe.model.path)
+    memory.check_layout(recipe, config)
+    print("\n".join(memory.estimate(recipe, config).lines()))
+    if gpu_memory is not None:
+        memory.check_device(recipe, config, device="cuda", device_bytes=int(gpu_memory * memory.GIB))
 
 
 @app.command(epilog="Example: `golongrl report runs/quickstart`")

@@ -114,3 +114,21 @@ def test_a_recipe_is_listed_shown_and_checked(golongrl) -> None:
     assert "qwen3-4b-tmn-reweight" in golongrl("recipe", "list")[1]
     assert "groups_per_step: 128" in golongrl("recipe", "show", "qwen3-4b-grpo", "--resolved")[1]
     assert "good" in golongrl("recipe", "check", "quickstart", "--set", "queue.max_staleness=0")[1]
+
+
+def test_a_recipe_is_held_against_gpus_without_any(golongrl) -> None:
+    paper = ("recipe", "check", "qwen3-4b-tmn-reweight")
+    code, out, _ = golongrl(*paper, "--gpus", "64", "--gpu-memory", "80")
+    assert code == 0
+    assert "4.02 B parameters over 64 ranks" in out
+    assert "GiB  in all" in out
+    code, _, err = golongrl(*paper, "--gpu-memory", "8")
+    assert code == 2
+    assert err.startswith("error: a rank needs about")
+    assert "the device has 8.0" in err
+    code, _, err = golongrl(*paper, "--gpus", "6")
+    assert code == 2
+    assert "does not divide learner.ranks 6" in err
+    code, _, err = golongrl(*paper, "--gpus", "64", "--set", "model.path=nobody/nothing")
+    assert (code, len(err.splitlines())) == (2, 1)
+    assert "nobody/nothing" in err

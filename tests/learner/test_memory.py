@@ -1,31 +1,28 @@
 """The memory estimate and what is refused before anything is loaded."""
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from golongrl.errors import InputError
+from golongrl.learner.known_models import SHAPES, model_config
 from golongrl.learner.memory import GIB, TooLarge, check_device, check_layout, estimate, shape
-from golongrl.recipe import Recipe, load
+from golongrl.recipe import Recipe, load, packaged
 
-QWEN3_4B: dict[str, Any] = {
-    "hidden_size": 2560, "num_hidden_layers": 36, "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 128,
-    "intermediate_size": 9728, "vocab_size": 151936, "tie_word_embeddings": True,
-}  # fmt: skip
-QWEN3_30B: dict[str, Any] = {
-    "hidden_size": 2048, "num_hidden_layers": 48, "num_attention_heads": 32, "num_key_value_heads": 4, "head_dim": 128,
-    "intermediate_size": 6144, "moe_intermediate_size": 768, "num_experts": 128, "num_experts_per_tok": 8,
-    "vocab_size": 151936, "tie_word_embeddings": False,
-}  # fmt: skip
+QWEN3_4B = SHAPES["Qwen/Qwen3-4B-Thinking-2507"]
+QWEN3_30B = SHAPES["Qwen/Qwen3-30B-A3B-Thinking-2507"]
+SMOLLM2 = SHAPES["builtin:smollm2-135m"]
 
 
 def _paper(*overrides: str) -> Recipe:
     return load("qwen3-4b-tmn-reweight", overrides)
 
 
-@pytest.mark.parametrize(("config", "billions"), [(QWEN3_4B, 4.02), (QWEN3_30B, 30.53)])
-def test_parameters_are_the_published_counts(config: dict[str, Any], billions: float) -> None:
-    assert shape(config).parameters / 1e9 == pytest.approx(billions, abs=0.01)
+@pytest.mark.parametrize(("config", "billions"), [(QWEN3_4B, 4.02), (QWEN3_30B, 30.53), (SMOLLM2, 0.1345)])
+def test_parameters_are_the_published_counts(config: Mapping[str, Any], billions: float) -> None:
+    assert shape(config).parameters / 1e9 == pytest.approx(billions, rel=0.003)
 
 
 def test_parameters_equal_a_real_model(tiny_model: Any) -> None:
@@ -41,7 +38,7 @@ def test_parameters_equal_a_real_model(tiny_model: Any) -> None:
     ("name", "config"),
     [("qwen3-4b-grpo", QWEN3_4B), ("qwen3-4b-tmn-reweight", QWEN3_4B), ("qwen3-30b-a3b-grpo", QWEN3_30B)],
 )
-def test_the_papers_recipes_fit_80_gb(name: str, config: dict[str, Any]) -> None:
+def test_the_papers_recipes_fit_80_gb(name: str, config: Mapping[str, Any]) -> None:
     recipe = load(name)
     check_layout(recipe, config)
     check_device(recipe, config, device="cuda", device_bytes=80 * GIB)
@@ -90,3 +87,18 @@ def test_a_layout_that_cannot_work_is_refused(overrides: list[str], message: str
 def test_flash_attention_on_a_cpu_is_refused() -> None:
     with pytest.raises(InputError, match="needs a GPU; on CPU use sdpa"):
         check_device(_paper(), QWEN3_4B, device="cpu", device_bytes=None)
+
+
+@pytest.mark.parametrize("name", packaged())
+def test_every_packaged_recipe_can_be_estimated_without_a_hub(name: str) -> None:
+    recipe = load(name)
+    check_layout(recipe, model_config(recipe.model.path))
+    assert estimate(recipe, model_config(recipe.model.path)).total > 0
+
+
+def test_a_folder_is_read_and_anything_else_is_named(tiny_model: Path, tmp_path: Path) -> None:
+    assert shape(model_config(str(tiny_model))).layers == 2
+    with pytest.raises(InputError, match=r"model nobody/nothing: its config\.json is not on this machine"):
+        model_config("nobody/nothing")
+    with pytest.raises(InputError, match=f"model {tmp_path}"):
+        model_config(str(tmp_path))
