@@ -152,9 +152,17 @@ def test_fuzzed_ground_truths(route: tuple[str, str], truth: object) -> None:
     "name", ["power tower", "tower in an expression", "factorials", "power of a sum", "binomial", "deep braces"]
 )
 def test_what_would_hang_the_algebra_is_refused_with_a_reason(name: str) -> None:
-    outcome = judge(("math_longcot_math_verify", ""), "</think>" + HOSTILE[name], {"golden_label": "42"}, "strict")
-    assert outcome.status == "unscored"
-    assert "answer is" in outcome.reason
+    """Strict gives 0, so that it buys no way out of a zero; where the gold is the tower, the row is at fault."""
+    math = ("math_longcot_math_verify", "")
+    response, label = "</think>" + HOSTILE[name], HOSTILE[name].removeprefix("\\boxed{").removesuffix("}")
+    compat, strict = (judge(math, response, {"golden_label": "42"}, mode) for mode in MODES)
+    assert compat.status == "unscored"
+    assert (strict.status, strict.score) == ("scored", 0.0)
+    assert "answer is" in compat.reason
+    assert strict.reason == compat.reason
+    invalid = judge(math, "</think>It is 42 or $43$.", {"golden_label": label}, "strict")
+    assert invalid.status == "unscored"
+    assert "invalid ground truth: the golden answer is" in invalid.reason
 
 
 def test_unknown_tasks_are_named() -> None:

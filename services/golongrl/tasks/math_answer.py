@@ -1,35 +1,26 @@
-"""Mathematical equality by math-verify, with the inputs that would hang it refused.
+"""Mathematical equality by math-verify, with the inputs that would hang it refused (math_limits.py).
 
 math-verify parses and compares without its own time-out, which needs SIGALRM and so silently fails outside the main
-thread. What is known to explode (power towers, factorials, deep nesting) is refused before it is evaluated; everything
-else is left to the caller's deadline. Parsed answers are lazy: `9^{9^{9}}` is a small tree until something evaluates
-it.
+thread. Its LaTeX parser takes milliseconds; two shorter ways spare plain answers that, and decide nothing on which the
+library could find otherwise: a box with one number is read by a regular expression, and the text that math-verify would
+parse first is compared as a string and as a plain formula (algebra.py).
+
+Invariant: a comparison that crashed inside the library is never a 0 (the library itself makes it one).
 """
 
-import math
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from fractions import Fraction
 from functools import lru_cache
-from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from itertools import groupby, product
+from typing import Any
 
-from golongrl.tasks.outcome import UnscorableError
-
-if TYPE_CHECKING:
-    from sympy import Basic
+from golongrl.tasks import algebra, math_library
+from golongrl.tasks.math_limits import refuse_huge, refuse_nesting
+from golongrl.tasks.outcome import TooLargeError, UnscorableError
 
 TAIL = 500  # characters of the text that are searched for an answer
-# Numbers of more digits are not evaluated: 2^{1000000} (301,030 digits) takes 0.1 s, ten times that already seconds.
-MAX_DIGITS = 1_000_000
-# (x + 1)^{1000} still expands in time when it is compared; powers of sums beyond that do not.
-MAX_LOG10_OF_SUM_POWER = 3.0
-# Fractions within fractions are powers of -1, and each level doubles the time to evaluate them.
-MAX_NESTED_POWERS = 10
-# The LaTeX grammar needs time exponential in directly nested braces (15: 4 s) and cubic in other brackets (40: 5 s).
-MAX_BARE_BRACES = 14
-MAX_BRACKETS = 40
-_HUGE_BINOMIAL = re.compile(r"binom\s*\{?\s*\d{7}")  # evaluated while it is parsed
 
 # Two different fractions of at most six digits differ by 1e-12 or more, far above math-verify's numeric tolerance, so
 # that for them its verdict is that of exact arithmetic.
@@ -38,12 +29,14 @@ _BOXED_NUMBER = re.compile(rf"\\boxed\{{({_NUMBER.pattern})\}}")
 # What, standing before or after the only box, could make math-verify read something else.
 _BEFORE = re.compile(r"\\boxed|(?i:final answer)")
 _AFTER = re.compile(r"[\]{}$\\]|(?i:final answer)")
+_PERCENT = re.compile(r"\s*(?:%|[Pp]ercent|[Pp]ct)")  # behind a formula in dollar signs it counts
 
 
 def equal(golds: Sequence[str], text: str) -> float:
     """1 if the answer in the last 500 characters of `text` equals any of `golds`, as a string or mathematically.
 
-    Raises UnscorableError if the answer is too large to evaluate or nested too deeply to parse.
+    Raises TooLargeError if the answer is too large to evaluate or nested too deeply to parse, UnscorableError if a
+    gold is, or if a comparison crashed and none found the two equal.
     """
     tail = text[-TAIL:]
     answer = _plain_answer(tail)
@@ -53,14 +46,17 @@ def equal(golds: Sequence[str], text: str) -> float:
             return 1.0
         if None not in numbers:
             return 0.0
-    _refuse_nesting(tail)
+    refuse_nesting(tail)
+    verdict = _without_parsing(golds, tail)
+    if verdict is not None:
+        return float(verdict)
     parsed = _parse(tail)
     if len(parsed) < 2:
         return 0.0
     if parsed[1] in golds:
         return 1.0
-    _refuse_huge(parsed[0])
-    return float(any(_verify(gold, parsed) for gold in golds))
+    refuse_huge(parsed[0])
+    return float(_verify_any(golds, parsed))
 
 
 def _fraction(found: re.Match[str] | None) -> Fraction | None:
@@ -83,7 +79,7 @@ def _plain_answer(tail: str) -> Fraction | None:
     before, after = tail[: boxed.start()], tail[boxed.end() :]
     if before.endswith("$") and after.startswith("$") and not before.endswith("\\$"):
         before, after = before[:-1], after[1:]
-        if re.search(r"[$\\\[]", before):
+        if re.search(r"[$\\\[]", before) or _PERCENT.match(after):
             return None
     if _BEFORE.search(before) or _AFTER.search(after):
         return None
@@ -91,107 +87,113 @@ def _plain_answer(tail: str) -> Fraction | None:
 
 
 @lru_cache(maxsize=1)
-def _library() -> ModuleType:
-    """math_verify, made ready on first use: it loads SymPy and warns once per process that it keeps no deadline.
+def _patterns() -> tuple[tuple[tuple[re.Pattern[str], Any], ...], ...]:
+    """math-verify's patterns with the kind of answer each finds, grouped by priority, as its `parse` tries them."""
+    from math_verify import ExprExtractionConfig, LatexExtractionConfig
+    from math_verify.parser import get_extraction_regexes
 
-    The LaTeX parser generated for ANTLR 4.9.3, the runtime that OmegaConf pins, lacks one accessor which its converter
-    calls for every percentage and matrix; without it those answers silently fail to parse. It is the only difference to
-    the parsers for newer runtimes.
+    kinds = get_extraction_regexes([LatexExtractionConfig(), ExprExtractionConfig()])
+    all_patterns = [(priority, pattern, kind) for patterns, kind in kinds for pattern, priority in patterns]
+    ordered = sorted(all_patterns, key=lambda one: one[0])
+    return tuple(tuple(one[1:] for one in group) for _, group in groupby(ordered, key=lambda one: one[0]))
+
+
+def _first_latex(tail: str) -> str | None:
+    """The normalised LaTeX that math-verify would parse first, or None if that is not exactly one formula.
+
+    Rightmost end first, then leftmost start; several formulas, a percent sign behind one and a number outside LaTeX
+    are not for the short way.
     """
-    import logging
-
-    import math_verify
-    from latex2sympy2_extended.antlr_parser import PSParser
-
-    if not hasattr(PSParser.AtomContext, "FUNC_GAMMA"):
-        PSParser.AtomContext.FUNC_GAMMA = lambda atom: atom.getToken(PSParser.FUNC_GAMMA, 0)
-    for name in ("math_verify.parser", "math_verify.grader"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    library: ModuleType = math_verify
-    return library
+    for patterns in _patterns():
+        found = [(match, kind) for pattern, kind in patterns for match in pattern.finditer(tail)]
+        if found:
+            found.sort(key=lambda one: (one[0].end(), -one[0].start()), reverse=True)
+            return _one_formula(*found[0])
+    return None
 
 
-def _parse(text: str) -> list[Any]:
-    found: list[Any] = _library().parse(text, parsing_timeout=None)
+def _one_formula(match: re.Match[str], kind: Any) -> str | None:
+    from latex2sympy2_extended.math_normalization import normalize_latex
+
+    parts = {name: text for name, text in match.groupdict().items() if text}
+    if len(parts) != 1:
+        return None
+    ((name, text),) = parts.items()
+    if not name.startswith("first_latex"):
+        return None
+    config = kind.normalization_config
+    if name == "first_latexBoxed":
+        config = replace(config, boxed="last")
+    return normalize_latex(text, config) or None
+
+
+def _without_parsing(golds: Sequence[str], tail: str) -> bool | None:
+    """The verdict where strings and plain formulas decide it, else None."""
+    text = _first_latex(tail)
+    if text is None:
+        return None
+    answer = algebra.read(text)
+    if answer is not None and text in golds:
+        return True
+    verdicts = [_same(gold, text, answer) for gold in golds]
+    return True if True in verdicts else None if None in verdicts else False
+
+
+def _same(gold: str, text: str, answer: algebra.Formula | None) -> bool | None:
+    latex = _gold_latex(gold)
+    if latex is None:
+        return None
+    if latex == text:
+        return True
+    formula = algebra.read(latex) if answer is not None else None
+    return algebra.same(formula, answer) if formula is not None and answer is not None else None
+
+
+@lru_cache(maxsize=1024)
+def _gold_latex(gold: str) -> str | None:
+    """The gold's normalised LaTeX, if that is what math-verify reads first in it and can parse."""
+    boxed = _boxed(gold)
+    _gold(gold)  # refuses what would hang here
+    parsed = _parse(boxed, extraction_mode="first_match")
+    return parsed[1] if len(parsed) == 2 and parsed[1] == _first_latex(boxed) else None
+
+
+def _boxed(gold: str) -> str:
+    return f"\\boxed{{{gold}}}"
+
+
+def _parse(text: str, **options: Any) -> list[Any]:
+    found: list[Any]
+    found, crash = math_library.call("parse", text, parsing_timeout=None, **options)
+    if crash is not None:
+        raise UnscorableError(math_library.describe(crash))
     return found
 
 
 @lru_cache(maxsize=1024)  # a group's responses share their gold
 def _gold(gold: str) -> tuple[Any, ...]:
     try:
-        _refuse_nesting(gold)
-        parsed = _parse(f"\\boxed{{{gold}}}")
+        refuse_nesting(gold)
+        parsed = _parse(_boxed(gold))
         if parsed:
-            _refuse_huge(parsed[0])
-    except UnscorableError as error:
+            refuse_huge(parsed[0])
+    except TooLargeError as error:
         raise UnscorableError(f"invalid ground truth: the golden {error}") from None
     return tuple(parsed)
 
 
-def _verify(gold: str, parsed: list[Any]) -> bool:
-    return bool(_library().verify(list(_gold(gold)), parsed, timeout_seconds=None))
-
-
-def _refuse_nesting(tail: str) -> None:
-    depth = bare = 0
-    stack: list[bool] = []
-    for i, character in enumerate(tail):
-        if character in "([{":
-            # A brace that opens a command's argument or an exponent is cheap.
-            is_bare = character == "{" and not (i and (tail[i - 1].isalpha() or tail[i - 1] in "^_}]"))
-            stack.append(is_bare)
-            depth, bare = depth + 1, bare + is_bare
-            if depth > MAX_BRACKETS or bare > MAX_BARE_BRACES:
-                raise UnscorableError("answer is nested too deeply to parse")
-        elif character in ")]}" and stack:
-            depth, bare = depth - 1, bare - stack.pop()
-    if _HUGE_BINOMIAL.search(tail):
-        raise UnscorableError("answer is too large to evaluate: a binomial coefficient")
-
-
-def _refuse_huge(expression: object) -> None:
-    from sympy import Basic
-
-    if not isinstance(expression, Basic):
-        return
-    if _nested_powers(expression) > MAX_NESTED_POWERS:
-        raise UnscorableError("answer is nested too deeply to evaluate")
-    if _log10(expression) > MAX_DIGITS:
-        raise UnscorableError(f"answer is too large to evaluate: more than {MAX_DIGITS} digits")
-
-
-def _nested_powers(expression: "Basic") -> int:
-    below = max((_nested_powers(argument) for argument in expression.args if hasattr(argument, "args")), default=0)
-    return below + bool(getattr(expression, "is_Pow", False))
-
-
-def _log10(expression: "Basic") -> float:
-    """An upper estimate, at least 0, of log10 of the largest number met in evaluating the expression; symbols count as
-    1.
+def _verify_any(golds: Sequence[str], parsed: list[Any]) -> bool:
+    """Whether any reading of any gold equals any reading of the answer. Raises UnscorableError if a comparison crashed
+    and no other found them equal.
     """
-    from sympy import Number, Pow, exp, factorial
-
-    if isinstance(expression, Number):
-        return _log10_of_number(expression)
-    inner = [_log10(argument) for argument in expression.args if hasattr(argument, "args")]
-    if isinstance(expression, Pow):
-        base, exponent = inner
-        if expression.base.is_Add and expression.base.free_symbols and exponent > MAX_LOG10_OF_SUM_POWER:
-            return math.inf
-        return max(base, exponent, base * _ten_to(exponent))
-    if isinstance(expression, exp):
-        return max(inner[0], _ten_to(inner[0]))
-    if isinstance(expression, factorial):
-        return max(inner[0], inner[0] * _ten_to(inner[0]))
-    return sum(inner)
-
-
-def _log10_of_number(number: Any) -> float:
-    if number.is_finite is False:
-        return 0.0
-    largest = max(abs(number.p), number.q) if number.is_Rational else math.ceil(abs(number))
-    return math.log10(max(1, largest))
-
-
-def _ten_to(power: float) -> float:
-    return 10.0**power if power < 300 else math.inf
+    crashed = ""
+    pairs = [pair for gold in golds for pair in product(_gold(gold), parsed)]
+    pairs.sort(key=lambda pair: not isinstance(pair[0], str))  # comparing strings is free
+    for gold, answer in pairs:
+        equal, crash = math_library.call("verify", gold, answer, timeout_seconds=None)
+        if equal:
+            return True
+        crashed = math_library.describe(crash) if crash is not None else crashed
+    if crashed:
+        raise UnscorableError(crashed)
+    return False

@@ -18,8 +18,8 @@ class Outcome:
     """The result of scoring one response.
 
     `score` is in [0, 1], and None exactly if `status` is "unscored". `metric` ("F1") and `task` ("T3") are empty where
-    the original gives 0 before it looks at the data source. `reason` says why a response is unscored or why the gate
-    stopped it, and is empty otherwise.
+    the original gives 0 before it looks at the data source. `reason` says why a response is unscored, why the gate
+    stopped it or which limit its answer exceeds, and is empty otherwise.
     """
 
     score: float | None
@@ -31,3 +31,9 @@ class Outcome:
 
 class UnscorableError(Exception):
     """A response that cannot be given a score; the message is the outcome's reason."""
+
+
+class TooLargeError(UnscorableError):
+    """An answer that would take too long to evaluate. Strict gives it 0: else a power tower would buy a policy out of
+    its zeros, and no gold is one.
+    """

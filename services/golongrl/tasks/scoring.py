@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 from golongrl.tasks import exact, listing, math_answer, rouge, table, text
-from golongrl.tasks.outcome import Mode, Outcome, UnscorableError
+from golongrl.tasks.outcome import Mode, Outcome, TooLargeError, UnscorableError
 from golongrl.tasks.registry import LONGBENCH_PRO, Task, UnknownTask, task_of
 
 # What a metric or a library below it can raise on hostile input. A crash outside these, or of the interpreter itself,
@@ -69,6 +69,8 @@ def score(
     try:
         judge = _strict if strict else _compat
         value = judge(task, data_source == LONGBENCH_PRO, response, ground_truth)
+    except TooLargeError as error:
+        return Outcome(0.0, "scored", task.metric, task.type, str(error)) if strict else _unscored(task, str(error))
     except UnscorableError as error:
         return _unscored(task, str(error))
     except CRASHES as error:
