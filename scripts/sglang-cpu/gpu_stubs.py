@@ -1,7 +1,7 @@
 """Stand-ins for the GPU-only packages that SGLang imports on every machine.
 
-Loaded through a .pth file in the virtual environment of SGLang. Any attribute of a stand-in exists: a name that starts with a
-capital is a class that accepts everything, any other name is a callable. Nothing here is ever reached by the CPU path;
+Loaded through a .pth file in the virtual environment of SGLang. Any attribute of a stand-in exists: a name that starts
+with a capital is a class that accepts everything, any other name is a callable. Nothing here is ever reached by the CPU path;
 whoever asks whether a package is installed (importlib.util.find_spec, transformers) is told that it is not.
 """
 
@@ -11,8 +11,8 @@ import sys
 import types
 
 ABSENT = frozenset(
-    "torchvision torchaudio timm decord flashinfer torch_memory_saver tilelang quack cutlass deep_gemm modelscope "
-    "soundfile av mistral_common outlines py_spy easydict sgl_kernel".split()
+    ("torchvision", "torchaudio", "timm", "decord", "flashinfer", "torch_memory_saver", "tilelang", "quack", "cutlass")
+    + ("deep_gemm", "modelscope", "soundfile", "av", "mistral_common", "outlines", "py_spy", "easydict", "sgl_kernel")
 )
 
 
@@ -74,7 +74,7 @@ def _only_asks():
 
 
 class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    def find_spec(self, name, path=None, target=None):
+    def find_spec(self, name, path=None, target=None):  # noqa: ARG002 - the import machinery names them
         if name.split(".")[0] not in ABSENT or _only_asks():
             return None
         return importlib.machinery.ModuleSpec(name, self, is_package=True)

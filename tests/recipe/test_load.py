@@ -65,7 +65,7 @@ def test_a_missing_file_names_the_nearest_packaged_recipe() -> None:
 def test_a_broken_file_is_named(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "mine.yaml"
     path.write_bytes(text.encode("latin-1"))
-    with pytest.raises(RecipeError, match="mine.yaml") as caught:
+    with pytest.raises(RecipeError, match=r"mine\.yaml") as caught:
         load(str(path))
     assert message in str(caught.value)
 
