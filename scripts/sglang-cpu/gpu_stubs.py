@@ -1,8 +1,8 @@
 """Stand-ins for the GPU-only packages that SGLang imports on every machine.
 
 Loaded through a .pth file in the virtual environment of SGLang. Any attribute of a stand-in exists: a name that starts
-with a capital is a class that accepts everything, any other name is a callable. Nothing here is ever reached by the CPU path;
-whoever asks whether a package is installed (importlib.util.find_spec, transformers) is told that it is not.
+with a capital is a class that accepts everything, any other name is a callable. Nothing here is ever reached by the CPU
+path; whoever asks whether a package is installed (importlib.util.find_spec, transformers) is told that it is not.
 """
 
 import importlib.abc
@@ -10,10 +10,26 @@ import importlib.machinery
 import sys
 import types
 
-ABSENT = frozenset(
-    ("torchvision", "torchaudio", "timm", "decord", "flashinfer", "torch_memory_saver", "tilelang", "quack", "cutlass")
-    + ("deep_gemm", "modelscope", "soundfile", "av", "mistral_common", "outlines", "py_spy", "easydict", "sgl_kernel")
-)
+ABSENT = {
+    "av",
+    "cutlass",
+    "decord",
+    "deep_gemm",
+    "easydict",
+    "flashinfer",
+    "mistral_common",
+    "modelscope",
+    "outlines",
+    "py_spy",
+    "quack",
+    "sgl_kernel",
+    "soundfile",
+    "tilelang",
+    "timm",
+    "torch_memory_saver",
+    "torchaudio",
+    "torchvision",
+}
 
 
 class _Open(type):
