@@ -25,7 +25,7 @@ from .proxy import Proxy
 
 ACTORS = Path(__file__).with_name("actors.py")
 # Once the blows have stopped, no step takes this long even where many other processes want the machine.
-CALM_S = 60.0
+CALM_S = 180.0
 
 
 @dataclass

@@ -48,12 +48,12 @@ def read(client: "redis.Redis[bytes]", run: str) -> Picture:
     """The run's picture. Nobody else may be writing."""
     prefix = f"golongrl:{{{run}}}:"
     pipe = client.pipeline(transaction=True)
-    pipe.hgetall(prefix + "settings").hgetall(prefix + "state").get(prefix + "rows").zrange(prefix + "returned", 0, -1)
+    pipe.get(prefix + "settings").hgetall(prefix + "state").get(prefix + "rows").zrange(prefix + "returned", 0, -1)
     pipe.zrange(prefix + "leased", 0, -1).zrange(prefix + "ready", 0, -1).hgetall(prefix + "groups")
     pipe.get(prefix + "outcome").zrange(prefix + "deadlines", 0, -1).hgetall(prefix + "requests").keys(prefix + "b*:*")
     raw_settings, raw_state, rows, returned, leased, ready, groups, outcome, deadlines, requests, keys = pipe.execute()
-    settings, state = _fields(raw_settings), _fields(raw_state)
-    sequence = _sequence(rows, msgpack.unpackb(raw_settings[b"epoch_ends"]))
+    settings, state = msgpack.unpackb(raw_settings), _fields(raw_state)
+    sequence = _sequence(rows, settings["epoch_ends"])
     steps = {int(name.rpartition(b":")[2]): name for name in keys if b":batch:" in name}
     bodies = [name for name in keys if b":body:" in name]
     pipe = client.pipeline(transaction=False)

@@ -41,8 +41,9 @@ from golongrl.queue.types import (
 STAGED_S = 120
 # Bodies fetched in one reply: 8 of the largest kind (3.8 MB) are 30 MB, which does not hold up other clients.
 FETCH = 8
-# Smaller groups are packed in less time (a millisecond) than a thread takes to start on it.
+# Less than this, in tokens packed or bytes unpacked, takes less time (a millisecond) than a thread takes to start on it.
 INLINE_TOKENS = 50_000
+INLINE_BYTES = 500_000
 
 
 class SampleQueue:
@@ -259,14 +260,24 @@ class SampleQueue:
             raise OutOfOrder(f"{what}: run {self.run} is at version {answer['v']}, its last batch is {answer['taken']}")
 
     async def _bodies(self, uids: list[str], step: int) -> tuple[Group, ...]:
+        """The groups; while one part is unpacked the next one travels."""
         groups: list[Group] = []
+        unpacking: asyncio.Task[list[Group]] | None = None
         for start in range(0, len(uids), FETCH):
-            part = uids[start : start + FETCH]
-            bodies = await self._connection.get_many([f"body:{uid}" for uid in part])
+            bodies = await self._connection.get_many([f"body:{uid}" for uid in uids[start : start + FETCH]])
             if None in bodies:
                 raise Fenced(f"take({step}): the batch was committed meanwhile by another learner of run {self.run}")
-            groups += await asyncio.to_thread(lambda found: [decode(body) for body in found if body], bodies)
-        return tuple(groups)
+            if unpacking:
+                groups += await unpacking
+            unpacking = asyncio.create_task(_unpacked(bodies))
+        return (*groups, *(await unpacking if unpacking else ()))
+
+
+async def _unpacked(bodies: list[bytes | None]) -> list[Group]:
+    found = [body for body in bodies if body is not None]
+    if sum(map(len, found)) < INLINE_BYTES:
+        return list(map(decode, found))
+    return await asyncio.to_thread(lambda: list(map(decode, found)))
 
 
 def _uid_of(token: str) -> str:

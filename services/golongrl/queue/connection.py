@@ -5,6 +5,7 @@ is made again as it was. Durable calls are followed, on the same connection, by 
 its own connection made, which is why every durable script writes something even when it repeats itself.
 """
 
+import asyncio
 import contextlib
 import os
 from collections.abc import Awaitable, Callable, Mapping
@@ -17,6 +18,7 @@ import redis.asyncio as aioredis
 import structlog
 import tenacity
 from redis import exceptions as rx
+from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
@@ -27,10 +29,11 @@ log = structlog.get_logger()
 
 T = TypeVar("T")
 
-# Longer than any script or a 100 MB body takes; a server that answers nothing for this long is treated as gone.
-SOCKET_TIMEOUT_S = 30.0
+# One try, connecting and waiting for the disk included: longer than any script or a reply of 100 MB takes; a server
+# that has not answered by then is treated as gone.
+TRY_S = 30.0
 CONNECT_TIMEOUT_S = 5.0
-# One disk flush; below the socket's timeout, so that the server answers first.
+# One disk flush; below TRY_S, so that the server answers first.
 WAITAOF_MS = 10_000
 
 # Answers of a server that will serve again: (start of the message, what is waited for).
@@ -102,7 +105,8 @@ class Connection:
         client = aioredis.Redis.from_url(
             url,
             password=os.environ.get("GOLONGRL_REDIS_PASSWORD"),
-            socket_timeout=SOCKET_TIMEOUT_S,
+            # One deadline around a whole try (TRY_S) instead of redis-py's around each read and write.
+            socket_timeout=None,
             socket_connect_timeout=CONNECT_TIMEOUT_S,
             retry=Retry(NoBackoff(), 0),
             protocol=2,
@@ -139,7 +143,9 @@ class Connection:
         """The values of plain keys."""
 
         async def attempt() -> list[bytes | None]:
-            values: Any = await self.client.mget([self.key(name) for name in names])
+            (values,) = await self._round_trip([("MGET", *map(self.key, names))])
+            if isinstance(values, Exception):
+                raise values
             return list(values)
 
         return await self._patiently("read", attempt)
@@ -156,10 +162,10 @@ class Connection:
         commands = [*before, ("EVALSHA", wanted.sha, 1, self.key("state"), packed, *blobs)]
         if durability is Durability.WAITAOF:
             commands.append(("WAITAOF", 1, 0, WAITAOF_MS))
-        replies = await self._pipelined(commands)
+        replies = await self._round_trip(commands)
         if isinstance(replies[len(before)], rx.NoScriptError):
             await self.client.script_load(wanted.source)
-            replies = await self._pipelined(commands)
+            replies = await self._round_trip(commands)
         for reply in replies[: len(before) + 1]:
             if isinstance(reply, Exception):
                 raise reply
@@ -168,18 +174,23 @@ class Connection:
         result: dict[str, Any] = msgpack.unpackb(replies[len(before)], strict_map_key=False)
         return result
 
-    async def _pipelined(self, commands: list[tuple[Any, ...]]) -> list[Any]:
-        """All commands in one round trip on one connection, each with its answer or its error."""
-        if len(commands) == 1:
-            try:
-                execute: Any = self.client.execute_command
-                return [await execute(*commands[0])]
-            except rx.ResponseError as error:
-                return [error]
-        pipe = self.client.pipeline(transaction=False)
-        for command in commands:
-            pipe.execute_command(*command)
-        return await pipe.execute(raise_on_error=False)
+    async def _round_trip(self, commands: list[tuple[Any, ...]]) -> list[Any]:
+        """All commands in one go on one connection, each with its answer or its error.
+
+        On the connection itself: redis-py's pipeline, with its deadline around each of these reads and writes, takes
+        as long again as the exchange.
+        """
+        pool = self.client.connection_pool
+        connection = await pool.get_connection()
+        try:
+            await connection.send_packed_command(connection.pack_commands(commands))
+            return [await _answer(connection) for _ in commands]
+        except BaseException:
+            # Answers may still be on their way: nobody else must get them.
+            await connection.disconnect(nowait=True)
+            raise
+        finally:
+            await pool.release(connection)
 
     def _check_flushed(self, reply: Any) -> None:
         if isinstance(reply, rx.ResponseError):
@@ -202,26 +213,27 @@ class Connection:
 
         async def translated() -> T:
             try:
-                return await attempt()
+                async with asyncio.timeout(TRY_S):
+                    return await attempt()
             except (rx.RedisError, OSError) as error:
                 reason = _passing_reason(error)
                 if reason is None:
                     raise QueueError(f"{name} on Redis at {self._address}: {error}") from error
                 raise _Passing(f"{reason}: {error}") from error
 
-        retrying = tenacity.AsyncRetrying(
-            retry=tenacity.retry_if_exception_type(_Passing),
-            stop=tenacity.stop_after_delay(self.patience.total_s),
-            wait=tenacity.wait_random_exponential(
-                multiplier=self.patience.first_pause_s, max=self.patience.longest_pause_s
-            ),
-            before_sleep=spoken,
-            reraise=True,
-        )
         try:
-            # Most calls succeed at once, and the first try without the machinery costs a third less.
+            # Most calls succeed at once, and the machinery for trying again costs as much as a whole call.
             with contextlib.suppress(_Passing):
                 return await translated()
+            retrying = tenacity.AsyncRetrying(
+                retry=tenacity.retry_if_exception_type(_Passing),
+                stop=tenacity.stop_after_delay(self.patience.total_s),
+                wait=tenacity.wait_random_exponential(
+                    multiplier=self.patience.first_pause_s, max=self.patience.longest_pause_s
+                ),
+                before_sleep=spoken,
+                reraise=True,
+            )
             return await retrying(translated)
         except _Passing as error:
             raise Unavailable(
@@ -255,6 +267,13 @@ class Connection:
         except rx.ResponseError:
             return Durability.NONE
         return Durability.WAITAOF
+
+
+async def _answer(connection: "AbstractConnection") -> Any:
+    try:
+        return await connection.read_response(disable_decoding=True)
+    except rx.ResponseError as error:
+        return error
 
 
 def _address(client: "aioredis.Redis") -> str:

@@ -155,14 +155,14 @@ def _pack_ids(ids: NDArray[np.int32]) -> list[bytes]:
     whole = np.ascontiguousarray(ids, dtype="<i4").view("<u4")
     high = (whole >> 16).astype("<u2")
     planes = int(high.max(initial=0)).bit_length()
-    return [whole.astype("<u2").tobytes(), *(np.packbits(high & (1 << plane)).tobytes() for plane in range(planes))]
+    return [whole.astype("<u2").tobytes(), *(np.packbits(high & (1 << place) != 0).tobytes() for place in range(planes))]
 
 
 def _unpack_ids(packed: Sequence[bytes]) -> NDArray[np.int32]:
     low, *planes = (np.frombuffer(part, "<u2" if place == 0 else np.uint8) for place, part in enumerate(packed))
     if len(planes) > 16 or any(len(plane) != (len(low) + 7) // 8 for plane in planes):
         raise ValueError(f"{len(low)} low halves of ids do not belong to bit planes of {list(map(len, planes))} bytes")
-    high = np.zeros(len(low), "<u4")
+    high = np.zeros(len(low), "<u2")
     for place, plane in enumerate(planes):
-        high |= np.unpackbits(plane, count=len(low)).astype("<u4") << place
-    return ((high << 16) | low).view("<i4")
+        high |= np.unpackbits(plane, count=len(low)).astype("<u2") << place
+    return (high.astype("<u4") << 16 | low).view("<i4")

@@ -1,9 +1,8 @@
 local offset = args.epoch * S.table_rows + args.row
 local group = get(args.uid)
 if group then
-  local epoch_task = cmsgpack.unpack(S.task_names)[group.task + 1]
   group.token, group.request = nil, nil
-  group.task = epoch_task
+  group.task = S.task_names[group.task + 1]
   return answer({ s = 'ok', state = group.state, meta = group })
 end
 local mark = call('GETRANGE', 'outcome', offset, offset)

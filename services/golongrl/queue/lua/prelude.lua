@@ -5,6 +5,7 @@
 -- Times are milliseconds. KEYS[1] is the state hash; every other key is beside it, in the same cluster slot.
 local PREFIX = string.sub(KEYS[1], 1, -6)
 local args = cmsgpack.unpack(ARGV[1])
+-- The run's settings and state, once `load_state` has read them.
 local S = {}
 
 local function key(name)
@@ -19,14 +20,18 @@ local function answer(value)
   return cmsgpack.pack(value)
 end
 
+-- Settings are one packed value: a hash of them takes four times as long to read.
 local function load_state()
-  for _, name in ipairs({ 'settings', 'state' }) do
-    local flat = call('HGETALL', name)
-    for i = 1, #flat, 2 do
-      S[flat[i]] = tonumber(flat[i + 1]) or flat[i + 1]
-    end
+  local settings = call('GET', 'settings')
+  if not settings then
+    return false
   end
-  return S.B ~= nil
+  S = cmsgpack.unpack(settings)
+  local flat = call('HGETALL', 'state')
+  for i = 1, #flat, 2 do
+    S[flat[i]] = tonumber(flat[i + 1]) or flat[i + 1]
+  end
+  return true
 end
 
 local function set(field, value)
@@ -56,7 +61,7 @@ end
 -- Position in the whole run's sequence -> epoch, row.
 local function row_at(pos)
   local row = struct.unpack('<i4', call('GETRANGE', 'rows', pos * 4, pos * 4 + 3))
-  for epoch, last in ipairs(cmsgpack.unpack(S.epoch_ends)) do
+  for epoch, last in ipairs(S.epoch_ends) do
     if pos < last then
       return epoch - 1, row
     end

@@ -7,9 +7,7 @@ if load_state() then
     end
   end
 end
-for name, value in pairs(args.settings) do
-  call('HSET', 'settings', name, type(value) == 'table' and cmsgpack.pack(value) or value)
-end
+call('SET', 'settings', cmsgpack.pack(args.settings))
 if S.v == nil then
   redis.call('SET', key('rows'), ARGV[2])
   redis.call('SET', key('row_tasks'), ARGV[3])
