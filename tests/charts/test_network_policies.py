@@ -18,7 +18,7 @@ ARROWS: dict[tuple[str, str], set[int | None]] = {
     ("learner", "learner"): {None},
     ("prometheus", "reward"): {8080},
     ("prometheus", "rollout"): {8090, 30000},
-    ("prometheus", "learner"): {8080},
+    ("prometheus", "learner"): {8080, 8090},
     ("kuberay", "learner"): {8265},
 }
 BROADCAST: dict[tuple[str, str], set[int | None]] = {("learner", "rollout"): {None}, ("rollout", "learner"): {None}}

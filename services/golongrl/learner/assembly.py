@@ -21,7 +21,7 @@ from golongrl.recipe import Algorithm
 
 @dataclass(frozen=True)
 class Correction:
-    """Rollout importance sampling of a shard: token weights and mask, both flat over response tokens."""
+    """Rollout correction of a shard, flat over response tokens: importance weights, and the mask of what counts."""
 
     weights: Tensor | None
     mask: Tensor
@@ -77,10 +77,11 @@ def with_columns(batch: TensorDict, shard: Shard, **columns: Tensor) -> TensorDi
 
 
 def correct(old: Tensor, shard: Shard, algorithm: Algorithm) -> Correction:
-    """Importance weights of the proximal over the behaviour policy, clipped, and the veto.
+    """Importance weights of the proximal over the behaviour policy, within bounds, and what is rejected.
 
-    verl's helper truncates above and measures; the paper's clip also lifts what is below its lower bound (verl's own
-    two-sided mode zeroes it instead). A response with a token below `rollout_token_veto` is masked out as a whole.
+    verl's helper computes, rejects and measures; the paper's clip also lifts what is below its lower bound (verl's own
+    two-sided mode, `mask` here, zeroes it instead). A response with a token below `rollout_token_veto` is masked out as
+    a whole.
 
     Args:
         old: proximal log-probabilities, flat over the shard's response tokens.
@@ -88,18 +89,27 @@ def correct(old: Tensor, shard: Shard, algorithm: Algorithm) -> Correction:
     behaviour = torch.tensor(shard.logprobs).to(old)
     lengths = np.diff(shard.offsets)
     mask = torch.from_numpy(np.repeat(shard.weights, lengths))
-    if algorithm.rollout_is is None and algorithm.rollout_token_veto is None:
+    if algorithm.rollout_is is None and algorithm.rollout_token_veto is None and not algorithm.rollout_rs:
         return Correction(None, mask, {})
     grid = _Grid(lengths)
     padded_mask = grid.pad(mask)
     low, high = algorithm.rollout_is_clip
     weights, metrics = None, {}
     if bool(padded_mask.any()):
-        proto, _, metrics = compute_rollout_correction_and_rejection_mask(
-            grid.pad(old), grid.pad(behaviour), padded_mask, rollout_is=algorithm.rollout_is, rollout_is_threshold=high
+        proto, kept, metrics = compute_rollout_correction_and_rejection_mask(
+            grid.pad(old),
+            grid.pad(behaviour),
+            padded_mask,
+            rollout_is=algorithm.rollout_is,
+            rollout_is_threshold=f"{low}_{high}" if algorithm.rollout_is_mode == "mask" else high,
+            rollout_rs=",".join(algorithm.rollout_rs) or None,
+            rollout_rs_threshold=",".join(map(_threshold, algorithm.rollout_rs.values())) or None,
         )
+        mask = grid.flatten(kept)
         if proto is not None:
-            weights = grid.flatten(proto.batch["rollout_is_weights"]).clamp(min=low, max=high)
+            weights = grid.flatten(proto.batch["rollout_is_weights"])
+            if algorithm.rollout_is_mode == "clip":
+                weights = weights.clamp(min=low, max=high)
     if algorithm.rollout_token_veto is not None:
         lowest = grid.pad(old - behaviour).amin(dim=1).exp()
         vetoed = (lowest < algorithm.rollout_token_veto) & padded_mask.any(dim=1)
@@ -107,6 +117,11 @@ def correct(old: Tensor, shard: Shard, algorithm: Algorithm) -> Correction:
         real = int(shard.weights.sum())
         metrics["rollout_corr/veto_ratio"] = int(vetoed.sum()) / real if real else 0.0
     return Correction(weights, mask, metrics)
+
+
+def _threshold(bound: float | tuple[float, float]) -> str:
+    """verl's spelling of a rejection bound."""
+    return "_".join(map(repr, bound)) if isinstance(bound, tuple) else repr(bound)
 
 
 class _Grid:

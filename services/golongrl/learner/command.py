@@ -13,6 +13,8 @@ def learner(
     data: Annotated[Path, typer.Option(envvar="GOLONGRL_DATA", help="Prepared dataset folder.")],
     weights: Annotated[Path, typer.Option(envvar="GOLONGRL_WEIGHTS", help="Weight store folder.")],
     out: Annotated[Path, typer.Option(envvar="GOLONGRL_OUT", help="Folder for metrics, checkpoints and the result.")],
+    host: Annotated[str, typer.Option(help="Address of /healthz and /metrics.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port of these; 0 is off.")] = 0,
 ) -> None:
     """Train: take batches from the queue, update the policy, publish its weights.
 
@@ -30,4 +32,5 @@ def learner(
 
     checked = load(recipe)
     configure("learner", run)
-    asyncio.run(train(checked, LearnerConfig(run=run, redis_url=redis_url, data=data, weights=weights, out=out)))
+    config = LearnerConfig(run=run, redis_url=redis_url, data=data, weights=weights, out=out, host=host, port=port)
+    asyncio.run(train(checked, config))

@@ -29,6 +29,7 @@ from golongrl.data import Prepared, lease_order, resolve
 from golongrl.errors import GolongrlError
 from golongrl.learner import memory
 from golongrl.learner.checkpoint import Checkpoint, Checkpoints, LearnerState, check_same_data
+from golongrl.learner.health import Metrics, create_app, served
 from golongrl.learner.prepare import PreparedBatch, prepare
 from golongrl.learner.publishing import Publisher
 from golongrl.learner.records import Records
@@ -61,6 +62,8 @@ class LearnerConfig:
     data: Path
     weights: Path
     out: Path
+    host: str = "127.0.0.1"
+    port: int = 0  # of /healthz and /metrics; 0 is none
 
 
 async def train(recipe: Recipe, config: LearnerConfig) -> None:
@@ -83,10 +86,11 @@ async def train(recipe: Recipe, config: LearnerConfig) -> None:
     if checkpoint is not None:
         identity.check(checkpoint)
     async with SampleQueue.from_url(config.redis_url, config.run) as queue:
-        status = Status()
-        async with heartbeat(queue, status):
+        status, metrics = Status(), Metrics()
+        app = create_app(status, queue, metrics)
+        async with heartbeat(queue, status), served(app, config.host, config.port):
             await queue.setup(QueueSettings.from_recipe(recipe), order, data.tasks)
-            learner = Learner(recipe, config, queue, status, identity, model)
+            learner = Learner(recipe, config, queue, status, metrics, identity, model)
             # Cancelled by a signal that comes before the first step.
             with contextlib.suppress(asyncio.CancelledError):
                 await learner.run(checkpoint, checkpoints)
@@ -131,6 +135,7 @@ class Learner:
         config: LearnerConfig,
         queue: SampleQueue,
         status: Status,
+        metrics: Metrics,
         identity: _Identity,
         model: Path,
     ) -> None:
@@ -138,6 +143,7 @@ class Learner:
         self._out = config.out
         self._queue = queue
         self._status = status
+        self._metrics = metrics
         self._identity = identity
         self._model = model
         self._weights = config.weights
@@ -218,7 +224,9 @@ class Learner:
                     with timed(clock, "timing_s/save_checkpoint"):
                         await self._save(ranks, checkpoints)
                 clock["timing_s/step"] = time.perf_counter() - started
-                records.write(batch.step, await self._record(batch, clock))
+                record = await self._record(batch, clock)
+                records.write(batch.step, record)
+                self._metrics.observe(batch.step, record)
                 if self._stopping.is_set():
                     break
         finally:

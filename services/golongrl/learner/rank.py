@@ -204,8 +204,8 @@ class LearnerRank(TrainingWorker):  # type: ignore[misc]  # verl carries no type
     def _correction(self, old: Tensor, shard: Shard) -> Correction:
         algorithm = self._recipe.algorithm
         if algorithm.proximal == "behaviour":
-            # Proximal and behaviour policy are the same by choice: every weight would be 1.
-            algorithm = algorithm.model_copy(update={"rollout_is": None, "rollout_token_veto": None})
+            # Proximal and behaviour policy are the same by choice: every weight would be 1, and nothing rejected.
+            algorithm = algorithm.model_copy(update={"rollout_is": None, "rollout_token_veto": None, "rollout_rs": {}})
         return correct(old, shard, algorithm)
 
     def _optimize(

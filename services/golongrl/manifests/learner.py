@@ -20,6 +20,8 @@ RAY_VERSION: Final = "2.60.0"
 RECIPE_FILE: Final = "/etc/golongrl/recipe.yaml"
 # Seconds that a learner has after SIGTERM to finish the step it is in.
 _GRACE_S: Final = 120
+# Of the learner's /healthz and /metrics; Ray's own metrics are at 8080.
+PORT: Final = 8090
 
 _POD_SECURITY: Final[Manifest] = {
     "runAsNonRoot": True,
@@ -99,7 +101,9 @@ def command(values: Values) -> str:
     """The learner's command line."""
     store = naming.store(values)
     line = f"golongrl learner --recipe {RECIPE_FILE} --data {store}/data --weights {store}/weights --out {store}/run"
-    return " ".join([line, *(f"'{argument}'" for argument in values.learner.args)])
+    # On a cluster of somebody else's the port may be taken, and its pods do not name it.
+    serve = [] if values.learner.cluster_selector else [f"--host 0.0.0.0 --port {PORT}"]
+    return " ".join([line, *serve, *(f"'{argument}'" for argument in values.learner.args)])
 
 
 def _check_ranks(recipe: Recipe, values: Values) -> None:
@@ -132,7 +136,7 @@ def _gang_labels(values: Values, release: Release) -> dict[str, str]:
 
 def _cluster(values: Values, release: Release) -> Manifest:
     learner = values.learner
-    ports = {"gcs-server": 6379, "dashboard": 8265, "client": 10001, "metrics": 8080}
+    ports = {"gcs-server": 6379, "dashboard": 8265, "client": 10001, "metrics": 8080, "http": PORT}
     head = {
         **_container(values, release, "ray-head", _resources(learner.head.resources), _CONTAINER_SECURITY),
         "ports": [{"name": name, "containerPort": port} for name, port in ports.items()],

@@ -21,6 +21,12 @@ Probability = Annotated[float, Field(ge=0, le=1)]
 # Task types of the paper, in its order (golongrl.tasks names their metrics).
 TaskType = Literal["T1", "T2", "T3", "T4", "T5", "T6", "T7", "T8", "T9"]
 
+# verl's rollout rejection: a divergence estimator of token log-probs (k1, k2, k3), per token or over the response.
+RejectionMode = Literal[
+    "token_k1", "token_k2", "token_k3", "seq_sum_k1", "seq_sum_k2", "seq_sum_k3",
+    "seq_mean_k1", "seq_mean_k2", "seq_mean_k3", "seq_max_k2", "seq_max_k3",
+]  # fmt: skip
+
 
 class Section(BaseModel):
     """A part of the recipe: strict, immutable, described field by field."""
@@ -112,6 +118,17 @@ class Algorithm(Section):
     )
     rollout_is_clip: tuple[PositiveFloat, PositiveFloat] = Field(
         (0.5, 5.0), description="Bounds of the importance weight."
+    )
+    rollout_is_mode: Literal["clip", "truncate", "mask"] = Field(
+        "clip",
+        description="A weight outside the bounds: `clip` moves it to the nearer one (the paper), `truncate` does so "
+        "from above alone (verl's TIS), `mask` makes it 0 (verl's IcePop).",
+    )
+    rollout_rs: dict[RejectionMode, PositiveFloat | tuple[PositiveFloat, PositiveFloat]] = Field(
+        {},
+        description="Rejection of tokens or responses far from the engine's policy, verl's modes by name: an upper "
+        "bound of the divergence; for k1 [low, high] of engine over learner probability (one number: the upper, its "
+        "inverse the lower). All must pass; empty is off.",
     )
     rollout_token_veto: PositiveFloat | None = Field(
         1e-4, description="A response with a token whose importance weight is below this is masked out; null is off."
@@ -232,6 +249,11 @@ class Recipe(Section):
             )
         if self.algorithm.rollout_is_clip[0] >= self.algorithm.rollout_is_clip[1]:
             raise ValueError("algorithm.rollout_is_clip must be [low, high] with low < high")
+        for mode, bound in self.algorithm.rollout_rs.items():
+            if isinstance(bound, tuple) and not mode.endswith("k1"):
+                raise ValueError(f"algorithm.rollout_rs.{mode} takes one upper bound, not {list(bound)}")
+            if isinstance(bound, tuple) and bound[0] >= bound[1]:
+                raise ValueError(f"algorithm.rollout_rs.{mode} must be [low, high] with low < high")
         if self.rollout.min_scored > self.rollout.n:
             raise ValueError("rollout.min_scored exceeds rollout.n")
         mini = self.learner.mini_batch_groups

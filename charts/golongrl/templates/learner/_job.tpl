@@ -27,6 +27,8 @@ template:
         command: [sh, -c, {{ printf "exec %s" (include "golongrl.learner.command" .) | quote }}]
         env:
           {{- include "golongrl.learner.env" . | nindent 10 }}
+        ports:
+          - {name: http, containerPort: 8090}
         resources:
           {{- include "golongrl.resources" (list $learner.head.resources) | nindent 10 }}
         securityContext:

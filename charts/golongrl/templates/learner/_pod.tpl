@@ -118,6 +118,8 @@ imagePullPolicy: {{ $learner.image.pullPolicy }}
 {{- define "golongrl.learner.command" -}}
 {{- $store := include "golongrl.store" . -}}
 golongrl learner --recipe /etc/golongrl/recipe.yaml --data {{ $store }}/data --weights {{ $store }}/weights --out {{ $store }}/run
+{{- /* On a cluster of somebody else's the port may be taken, and its pods do not name it. */}}
+{{- if not .Values.learner.clusterSelector }} --host 0.0.0.0 --port 8090{{ end }}
 {{- range .Values.learner.args }} {{ . | squote }}{{ end }}
 {{- end -}}
 

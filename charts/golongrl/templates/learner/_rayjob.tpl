@@ -76,6 +76,7 @@ rayClusterSpec:
               - {name: dashboard, containerPort: 8265}
               - {name: client, containerPort: 10001}
               - {name: metrics, containerPort: 8080}
+              - {name: http, containerPort: 8090}
             resources:
               {{- include "golongrl.resources" (list $learner.head.resources) | nindent 14 }}
             securityContext:

@@ -1,0 +1,65 @@
+"""What a scrape of the learner shows: its steps and the real queue's state at that moment."""
+
+import socket
+from pathlib import Path
+
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from golongrl.errors import InputError
+from golongrl.learner.health import Metrics, create_app, served
+from golongrl.learner.status import Status
+from golongrl.queue import QueueSettings, SampleQueue
+from golongrl.queue.embedded import EmbeddedServer
+from support.learner_run import small_recipe
+
+RECORD = {
+    "policy/version": 5.0,
+    "perf/total_num_tokens": 100.0,
+    "timing_s/take": 1.5,
+    "timing_s/update_actor": 4.0,
+    "timing_s/step": 6.0,
+    "reward_by_type/T1": 0.25,
+}
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
+async def test_steps_and_the_queue_are_scraped(tiny_model: Path, tmp_path: Path) -> None:
+    settings = QueueSettings.from_recipe(small_recipe(tiny_model))
+    async with EmbeddedServer(_free_port(), tmp_path) as server, SampleQueue.from_url(server.url, "test") as queue:
+        metrics, status, port = Metrics(), Status(), _free_port()
+        await queue.setup(settings, [list(range(9))], ["EM"] * 9)
+        status.set("updating", 3)
+        async with served(create_app(status, queue, metrics), "127.0.0.1", port), httpx.AsyncClient() as client:
+            metrics.observe(3, RECORD)
+            metrics.observe(4, RECORD)
+            health = (await client.get(f"http://127.0.0.1:{port}/healthz")).json()
+            answer = await client.get(f"http://127.0.0.1:{port}/metrics")
+            assert (health["status"], health["doing"], health["step"]) == ("ok", "updating", 3)
+            values = _values(answer.text)
+            assert values["golongrl_learner_step", ""] == 4
+            assert values["golongrl_learner_policy_version", ""] == 5
+            assert values["golongrl_learner_steps_total", ""] == 2
+            assert values["golongrl_learner_tokens_total", ""] == 200
+            assert values["golongrl_learner_phase_seconds_total", "take"] == 3
+            assert ("golongrl_learner_phase_seconds_total", "step") not in values
+            assert values["golongrl_learner_reward", "T1"] == 0.25
+            assert values["golongrl_queue_groups", "unread"] == 9
+            with pytest.raises(InputError, match=f"--host 127.0.0.1 --port {port}: Address already in use"):
+                async with served(create_app(status, queue, metrics), "127.0.0.1", port):
+                    pass
+        with socket.create_server(("127.0.0.1", port)):
+            pass  # free again
+
+
+def _values(text: str) -> dict[tuple[str, str], float]:
+    return {
+        (sample.name, next(iter(sample.labels.values()), "")): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
