@@ -1,6 +1,6 @@
 """Queues on a real server, small and with a clock that tests move."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -8,6 +8,7 @@ import pytest
 
 from golongrl.queue import Batch, Group, Lease, QueueSettings, SampleQueue, Wait, WeightsRef
 from support.groups import group_for
+from support.redis_server import redis_binary, running
 
 SETTINGS = QueueSettings(groups_per_step=2, max_staleness=1, lease_s=60, stall_s=300, manual_clock=True)
 
@@ -63,6 +64,16 @@ class Play:
 
     async def announce(self, version: int, lineage: str = "one") -> WeightsRef:
         return await self.queue.announce(self.fence, WeightsRef(version, f"/w/v{version}", lineage, "sum"))
+
+
+@pytest.fixture(scope="session", params=["valkey", "redis"])
+def redis_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The rules hold on both servers."""
+    binary = redis_binary() if request.param == "redis" else None
+    if request.param == "redis" and binary is None:
+        pytest.skip("no redis-server 7 or newer on PATH (Debian: redis-server)")
+    with running(tmp_path_factory.mktemp(request.param), binary) as url:
+        yield url
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """A server that is down, full, loading or not durable: bounded patience that says what it waits for."""
 
 import asyncio
-import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -14,11 +13,9 @@ from structlog.testing import capture_logs
 from golongrl.queue import Batch, Lease, Patience, QueueError, QueueSettings, SampleQueue, SubmitOutcome, Unavailable
 from golongrl.queue.embedded import EmbeddedServer, ServerFailed, find_server
 from support.groups import group_for
-from support.redis_server import free_port
+from support.redis_server import free_port, redis_binary
 
 SHORT = Patience(total_s=0.6, longest_pause_s=0.1)
-# As the system packages call them; a Redis older than 7 cannot run the scripts.
-REDIS = shutil.which("redis-server")
 
 
 async def set_up(queue: SampleQueue, rows: int = 20) -> str:
@@ -141,11 +138,11 @@ def test_a_server_is_found() -> None:
     assert Path(find_server()).exists()
 
 
-@pytest.mark.skipif(REDIS is None, reason="no redis-server on PATH (Debian: redis-server)")
+@pytest.mark.skipif(redis_binary() is None, reason="no redis-server 7 or newer on PATH (Debian: redis-server)")
 @pytest.mark.parametrize("appendfsync", ["always", "everysec"])
 async def test_real_redis_7(tmp_path: Path, appendfsync: Any) -> None:
     """7.0 has no WAITAOF: durable with appendfsync always, a clear warning otherwise."""
-    server = EmbeddedServer(free_port(), tmp_path, server=REDIS, appendfsync=appendfsync)
+    server = EmbeddedServer(free_port(), tmp_path, server=redis_binary(), appendfsync=appendfsync)
     async with server, SampleQueue.from_url(server.url, "r") as queue, aioredis.Redis.from_url(server.url) as admin:
         version = (await admin.info("server"))["redis_version"]
         with capture_logs() as logs:

@@ -40,7 +40,7 @@ from golongrl.queue.connection import Connection, Patience
 from golongrl.queue.embedded import EmbeddedServer
 from support import queue_picture
 from support.groups import group_for
-from support.redis_server import free_port
+from support.redis_server import free_port, redis_binary
 
 T = TypeVar("T")
 LEASE_S, STALL_S = 10.0, 25.0
@@ -462,10 +462,13 @@ class QueueMachine(RuleBasedStateMachine):
         assert set(picture.outcome.values()) <= {"T", "R"}
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+@pytest.fixture(scope="module", params=["valkey", pytest.param("redis", marks=pytest.mark.full)])
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Without an append-only file: the machine itself plays what a disk keeps and loses."""
-    process = EmbeddedServer(free_port(), tmp_path_factory.mktemp("machine"), appendfsync=None)
+    binary = redis_binary() if request.param == "redis" else None
+    if request.param == "redis" and binary is None:
+        pytest.skip("no redis-server 7 or newer on PATH (Debian: redis-server)")
+    process = EmbeddedServer(free_port(), tmp_path_factory.mktemp("machine"), server=binary, appendfsync=None)
     asyncio.run(process.start())
     one = Server(process.url)
     yield one

