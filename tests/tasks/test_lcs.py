@@ -30,7 +30,7 @@ SENTENCES = st.lists(st.lists(st.sampled_from("abcdefg"), min_size=1, max_size=1
 
 
 @pytest.mark.parametrize("budget", [lcs.MAX_ROW_BYTES, 1])
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=150)
 @given(references=SENTENCES, sentences=SENTENCES)
 def test_union_of_common_words(budget: int, references: list[list[str]], sentences: list[list[str]]) -> None:
     text = lcs.index(sentences, {word for reference in references for word in reference})
@@ -38,6 +38,28 @@ def test_union_of_common_words(budget: int, references: list[list[str]], sentenc
     for reference in references:
         lcs.add_common_words(reference, text, found, max_row_bytes=budget)
     assert found == set().union(*(textbook(r, s) for r in references for s in sentences))
+
+
+def test_sentences_of_one_word_each_lose_their_order() -> None:
+    text = lcs.index([[word] for word in "dbca"], set("abcd"))
+    found: set[str] = set()
+    lcs.add_common_words("abcd", text, found)
+    assert found == set("abcd")
+
+
+@settings(deadline=None, max_examples=100)
+@given(reference=SENTENCES.map(lambda s: s[0]), sentence=SENTENCES.map(lambda s: s[0]))
+def test_common_words_are_a_longest_common_subsequence(reference: list[str], sentence: list[str]) -> None:
+    found = list(lcs.common_words(reference, lcs.index([sentence], set(reference))))[::-1]
+    for whole in (reference, sentence):
+        rest = iter(whole)
+        assert all(word in rest for word in found)
+    lengths = [0] * (len(sentence) + 1)
+    for word in reference:
+        diagonal = 0
+        for j, other in enumerate(sentence, 1):
+            diagonal, lengths[j] = lengths[j], diagonal + 1 if word == other else max(lengths[j], lengths[j - 1])
+    assert len(found) == lengths[-1]
 
 
 def test_a_bounded_memory_changes_nothing() -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from golongrl.tasks import score
-from golongrl.tasks.rouge import rouge_l
+from golongrl.tasks.rouge import rouge_l, rouge_l_strict
 
 # The right side was made with jieba itself, white space aside.
 CUTS = [
@@ -33,3 +33,15 @@ def test_a_long_summary_is_scored_where_recursion_would_end() -> None:
     assert score("longbench_pro", f"</think>[Answer]{text}", truth, mode, "strict").score == pytest.approx(
         1.0, abs=1e-7
     )
+
+
+def test_a_reference_without_a_word_is_an_invalid_row() -> None:
+    truth = {"doc_ids": ["a b", "..."], "golden_label": "", "summary": "English"}
+    mode = {"reward_mode": "T4.2 Query-Focused Summary"}
+    assert score("longbench_pro", "</think>a b", truth, mode, "compat").score == 0.0
+    assert "a reference has no word" in score("longbench_pro", "</think>a b", truth, mode, "strict").reason
+
+
+def test_strict_counts_words() -> None:
+    """Three of the reference's five words stand in order in the text's six; "a" counts twice, as often as it stands."""
+    assert rouge_l_strict(["a b a. c d"], "a x a. y z d", chinese=False) == pytest.approx(2 * 3 / (5 + 6))

@@ -14,6 +14,12 @@ LONGBENCH = {
 }
 TEN = [f"event {i}" for i in range(10)]
 SUMMARY = "the council approved the budget after a long debate. the bridge was delayed twice by flooding"
+LONG = (
+    "the council approved its budget after a long debate on cost and price. a bridge over this river was delayed twice "
+    "by flooding in spring. residents from northern districts collected signatures and asked for an independent audit. "
+    "mayor smith promised to close every gap without new tax"
+)
+BAG = sorted(set(LONG.replace(".", "").split()), key=lambda word: word[::-1])  # in no order
 TABLE = '{"data": [["a", 1], ["b", 2]]}'
 OPTION = "The correct answer is "
 
@@ -42,6 +48,9 @@ EXPLOITS = [
     ("the tag in think, Pairwise", "Pairwise", "<think>[Answer]\na\nb\n</think>sorry", ["a", "b"], 0.3, 0.0),
     ("the tag in think, Accuracy", "Accuracy", "<think>[Answer]\nfoo\n</think>sorry", ["foo"], 1.0, 0.0),
     ("junk behind a NUL", "NDCG", listing("a\0junk", "b\0junk"), ["a", "b"], 1.0, 0.0),
+    ("the words shuffled, each a sentence", "ROUGE-L", f"</think>[Answer]{'. '.join(BAG)}", [LONG], 0.97, 0.5),
+    ("the words shuffled, 20 times", "ROUGE-L", f"</think>[Answer]{' '.join(BAG * 20)}", [LONG], 0.95, 0.15),
+    ("the summary ten times", "ROUGE-L", f"</think>[Answer]{'. '.join([LONG] * 10)}", [LONG], 0.97, 0.2),
     ("<think> behind </think>", "F1", "</think><think>[Answer]\na", ["a"], 1.0, 0.0),
 ]
 
@@ -61,6 +70,10 @@ OPTIONS = [
     ("a word that begins with the letter", OPTION + "Apple", "A"),
     ("the first of several", f"{OPTION}(A). {OPTION}(B).", "A"),
     ("a letter and a hyphen", OPTION + "A-level exams", "A"),
+    ("two options", OPTION + "(A) or (B)", "A"),
+    ("two options side by side", OPTION + "(A)(B)", "A"),
+    ("all options", OPTION + "A, B, C or D.", "A"),
+    ("all options with slashes", OPTION + "**A**/**B**/**C**/**D**", "A"),
 ]
 
 
@@ -105,6 +118,51 @@ def test_strict_pays_the_answer_in_full(name: str, compat: tuple[str, str, list[
 def test_strict_reads_options_beyond_d_and_the_last_answer() -> None:
     assert labelled("selection", f"</think>{OPTION}(E)", "E", "strict").score == 1.0
     assert labelled("selection", f"</think>{OPTION}(A). No: {OPTION}**(B)**.", f"{OPTION}(B)", "strict").score == 1.0
+
+
+def test_one_option_and_something_else_is_one_option() -> None:
+    for answer in (
+        "A, I think.",
+        "(A) A dog and a cat",
+        "A. B is wrong",
+        "(A), as (B) is too early",
+        "A and nothing else",
+    ):
+        assert labelled("selection", f"</think>{OPTION}{answer}", "A", "strict").score == 1.0, answer
+
+
+@pytest.mark.parametrize("data", ['"ab"', '{"a": 1, "b": 2}'])
+def test_a_string_or_an_object_is_no_list_of_rows(data: str) -> None:
+    """Their characters or keys pass for rows."""
+    response, table = f'</think><answer>{{"data": {data}}}</answer>', '{"data": ["a", "b"]}'
+    assert labelled("multitableqa_pretraining", response, table, "compat").score == 1.0
+    assert labelled("multitableqa_pretraining", response, table, "strict").score == 0.0
+
+
+def test_every_candidate_in_some_order_pays_less_than_a_choice() -> None:
+    """Compat gives almost nothing either way; strict without the price of strangers would give the list a 1."""
+    candidates = [f"event {i}" for i in range(100)]
+    assert longbench("Pairwise", listing(*candidates), TEN, "strict").score == pytest.approx(0.2)
+    assert longbench("Pairwise", listing(*candidates[:20]), TEN, "strict").score == 1.0  # a stranger to each gold
+
+
+@pytest.mark.parametrize("metric", ["F1", "SubEM", "NDCG", "Pairwise"])
+@pytest.mark.parametrize("mode", ["compat", "strict"])
+def test_stuffing_never_pays(metric: str, mode: str) -> None:
+    """Repeats of a hit, and a thousand strangers behind the list, are worth no more than the list alone."""
+    honest = longbench(metric, listing(*TEN[:4]), TEN, mode).score
+    strangers = [f"stranger {i}" for i in range(1000)]
+    assert honest is not None
+    for stuffed in (listing(*TEN[:4], *TEN[:4], TEN[0]), listing(*TEN[:4], *strangers), listing(*TEN[:4] * 50)):
+        score_ = longbench(metric, stuffed, TEN, mode).score
+        assert score_ is not None
+        assert score_ <= honest + 1e-12
+
+
+def test_a_tower_buys_no_way_out_of_a_zero() -> None:
+    tower = r"</think>\boxed{9^{9^{9}}}"
+    assert labelled("math_longcot_math_verify", tower, "42", "compat").status == "unscored"
+    assert labelled("math_longcot_math_verify", tower, "42", "strict").score == 0.0
 
 
 def test_a_mention_of_the_tag_in_think_does_not_ruin_the_table() -> None:

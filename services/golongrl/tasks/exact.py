@@ -8,6 +8,10 @@ _PARENTHESISED = re.compile(r"The correct answer is \(([A-D])\)")
 _BARE = re.compile(r"The correct answer is ([A-D])")
 # A bare letter must stand alone: neither "Apple" nor "A-level" nor "A's" names option A.
 _STRICT = re.compile(r"The correct answer is\s+(?:\(([A-Z])\)|([A-Z])(?![\w'’-]))")
+# Another option named in the same breath: "A or B", "(A)/(B)", "(A) (B)". "A, I think" names one.
+_HEDGE = re.compile(
+    r"\s*(?:(?:[,/&;|+、或和]|\bor\b|\band\b)[\s,/]*(?:(?:or|and)\s+)?(?:\([A-Z]\)|[A-HJ-Z](?![\w'’-]))|\([A-Z]\))"
+)
 _LABEL = re.compile(r"\s*\(?([A-Za-z])\)?\.?\s*")
 
 
@@ -32,12 +36,17 @@ def selection(label: str, answer: str) -> float:
 
 
 def _strict_letter(text: str) -> str | None:
-    named = [a or b for a, b in _STRICT.findall(text.replace("*", ""))]
-    return named[-1] if named else None
+    """The last option named; None if there is none, or if that sentence names another one, too."""
+    text = text.replace("*", "")
+    named = list(_STRICT.finditer(text))
+    if not named or _HEDGE.match(text, named[-1].end()):
+        return None
+    return str(named[-1][1] or named[-1][2])
 
 
 def selection_strict(label: str, answer: str) -> float:
-    """1 if the last "The correct answer is (X)" or "... is X", X in A-Z and standing alone, names the label.
+    """1 if the last "The correct answer is (X)" or "... is X", X in A-Z and standing alone, names the label and no
+    other option with it ("A or B").
 
     The label is a letter ("B", "(B)") or the sentence itself. Raises UnscorableError for any other label.
     """

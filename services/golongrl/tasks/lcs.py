@@ -10,7 +10,7 @@ is the larger of the two neighbours, so "up" is exactly D_i[j] = 1: row i's next
 that is set in D_i or matches x_i, and that takes no step per column. It runs for all sentences at once, too.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from math import isqrt
 from typing import NamedTuple
 
@@ -19,12 +19,14 @@ MAX_ROW_BYTES = 1 << 26
 
 
 class Text(NamedTuple):
-    """The text's sentences as bit vectors. `size`: bits; `full`: all but separators; `smears`: see `_highest`."""
+    """The text's sentences as bit vectors. `size`: bits; `full`: all but separators; `smears`: see `_smears`, None for
+    a single sentence, whose highest bit is its bit_length.
+    """
 
     matches: dict[str, int]
     size: int
     full: int
-    smears: tuple[tuple[int, int], ...]
+    smears: tuple[tuple[int, int], ...] | None
 
 
 def _mask(positions: Iterable[int], size: int) -> int:
@@ -48,8 +50,7 @@ def index(sentences: Sequence[Sequence[str]], vocabulary: Collection[str]) -> Te
     full = ((1 << offset) - 1) ^ _mask(separators, offset)
     matches = {word: _mask(positions, offset) for word, positions in places.items()}
     longest = max(map(len, sentences), default=0)
-    # A single sentence needs none: its highest bit is its bit_length.
-    return Text(matches, offset, full, _smears(full, longest) if len(sentences) > 1 else ())
+    return Text(matches, offset, full, _smears(full, longest) if len(sentences) > 1 else None)
 
 
 def _smears(full: int, longest: int) -> tuple[tuple[int, int], ...]:
@@ -94,10 +95,19 @@ def add_common_words(
     reference: Sequence[str], text: Text, found: set[str], *, max_row_bytes: int = MAX_ROW_BYTES
 ) -> None:
     """Add to `found` the words of the reference's back-traced LCS with each of the text's sentences."""
-    matches = text.matches
-    missing = {word for word in reference if word in matches and word not in found}
+    missing = {word for word in reference if word in text.matches and word not in found}
     if not missing:
         return
+    for word in common_words(reference, text, max_row_bytes=max_row_bytes):
+        found.add(word)
+        missing.discard(word)
+        if not missing:
+            return
+
+
+def common_words(reference: Sequence[str], text: Text, *, max_row_bytes: int = MAX_ROW_BYTES) -> Iterator[str]:
+    """The reference's words, last to first, that are in its back-traced LCS with any of the text's sentences."""
+    matches = text.matches
     allowed = text.full  # in each sentence the columns at or below j
     # A word the text lacks keeps its row: the back-trace moves left in it, past columns that match the word before.
     for word, row in _rows_backwards(reference, text, max_row_bytes):
@@ -105,7 +115,7 @@ def add_common_words(
         stops = allowed & (match | (row ^ text.full))
         if not stops:
             return
-        if text.smears:
+        if text.smears is not None:
             for shift, mask in text.smears:
                 stops |= (stops >> shift) & mask
             allowed = stops
@@ -116,7 +126,4 @@ def add_common_words(
             hit = match & (1 << (top - 1))
         if hit:
             allowed ^= hit
-            found.add(word)
-            missing.discard(word)
-            if not missing:
-                return
+            yield word

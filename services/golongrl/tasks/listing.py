@@ -96,11 +96,14 @@ def pairwise(golds: Sequence[str], lines: Sequence[str]) -> float:
 
 
 def pairwise_strict(golds: Sequence[str], lines: Sequence[str]) -> float:
-    """Gold pairs found in order over C(len(golds), 2), both counted over distinct golds (at least two).
+    """Gold pairs found in order over C(G, 2) for G distinct golds (at least two), times min(1, 2G / D) for D distinct
+    lines.
 
     The position of a gold is its first line: repeats and strangers earn nothing, and leaving items out costs their
-    pairs.
+    pairs. As many strangers as golds are free; beyond that they dilute, so that listing every candidate pays less than
+    choosing.
     """
     order = list(dict.fromkeys(golds))
     first = {line: i for i, line in reversed(list(enumerate(lines)))}
-    return _pairs_in_order([first[gold] for gold in order if gold in first]) / comb(len(order), 2)
+    in_order = _pairs_in_order([first[gold] for gold in order if gold in first]) / comb(len(order), 2)
+    return in_order * min(1.0, 2 * len(order) / max(1, len(first)))

@@ -6,10 +6,12 @@ first.
 """
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
 
 from golongrl.tasks import lcs
+from golongrl.tasks.outcome import UnscorableError
 from golongrl.tasks.text import collapse
 
 # A run without Chinese, and the pieces that jieba cuts it into.
@@ -68,5 +70,29 @@ def rouge_l(references: Sequence[str], text: str, *, chinese: bool) -> float:
         for piece in pieces:
             lcs.add_common_words(piece, laid, found)
         recall, precision = len(found) / len(vocabulary), len(found) / distinct
+        best = max(best, 2 * precision * recall / (precision + recall + EPSILON))
+    return best
+
+
+def rouge_l_strict(references: Sequence[str], text: str, *, chinese: bool) -> float:
+    """ROUGE-L of Lin (2004), section 3.2, with words counted and the text taken as one sentence.
+
+    Per reference sentence the words of its LCS with the whole text are hits, a word at most as often as it stands in
+    the text; R = hits / reference words, P = hits / text words. `rouge_l` is open to two tricks of a text that
+    consists of the right words in no order: a full stop behind each makes every word a sentence, so that order no
+    longer counts, and repeating them all does the same for free, as repeats cost no precision. A reference equal to
+    the text is worth 1 in both. Raises UnscorableError for a reference without a word.
+    """
+    words = [word for sentence in _sentences(text, chinese=chinese) for word in sentence if word]
+    standing = Counter(words)
+    best = 0.0
+    for reference in references:
+        pieces, vocabulary = _reference(reference, chinese=chinese)
+        counted = sum(len(piece) for piece in pieces)
+        if not vocabulary - {""}:
+            raise UnscorableError(f"invalid ground truth: a reference has no word: {reference[:80]!r}")
+        laid = lcs.index([words], vocabulary)
+        hits = Counter(word for piece in pieces for word in lcs.common_words(piece, laid)) & standing
+        recall, precision = hits.total() / counted, hits.total() / max(1, len(words))
         best = max(best, 2 * precision * recall / (precision + recall + EPSILON))
     return best

@@ -182,7 +182,7 @@ def _strict_longbench_pro(metric: str, answer: str, truth: Mapping[str, Any]) ->
         language = _field(truth, "summary")
         if language not in LANGUAGES:
             raise UnscorableError(f"invalid ground truth: summary must be one of {LANGUAGES}, got {language!r}")
-        return rouge.rouge_l(golds, area, chinese=language == "Chinese")
+        return rouge.rouge_l_strict(golds, area, chinese=language == "Chinese")
     golds = [text.collapse(gold.lower()) for gold in golds]
     if metric == "Pairwise" and len(set(golds)) < 2:
         raise UnscorableError("invalid ground truth: an order needs at least two different doc_ids")
