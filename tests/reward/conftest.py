@@ -24,7 +24,7 @@ import misbehave
 from scoring_items import AppFactory, Served, ServerFactory
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def running() -> AppFactory:
     """`async with running(score=..., **config) as (app, http)`: the app with warm workers; no network."""
 

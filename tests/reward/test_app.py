@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
+import pytest_asyncio
 from prometheus_client.parser import text_string_to_metric_families
 from pydantic import SecretStr
 from scoring_items import AppFactory, item
@@ -106,13 +107,14 @@ REFUSALS: list[tuple[dict[str, Any], int, int | None, str]] = [
 ]
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def small(running: AppFactory) -> AsyncIterator[httpx.AsyncClient]:
     async with running(workers=1, max_batch=4, max_item_bytes=4096, max_body_bytes=16384) as (_, http):
         yield http
 
 
 @pytest.mark.parametrize(("body", "status", "index", "field"), REFUSALS)
+@pytest.mark.asyncio(loop_scope="module")
 async def test_a_refusal_names_item_and_field(
     small: httpx.AsyncClient, body: dict[str, Any], status: int, index: int | None, field: str
 ) -> None:
@@ -125,6 +127,7 @@ async def test_a_refusal_names_item_and_field(
         assert f"items[{index}]" in answer.json()["detail"]
 
 
+@pytest.mark.asyncio(loop_scope="module")
 async def test_size_limits(small: httpx.AsyncClient) -> None:
     batch = await small.post("/v1/score", json={"items": [item("r")] * 5})
     assert batch.status_code == 413
@@ -154,12 +157,14 @@ async def test_size_limits(small: httpx.AsyncClient) -> None:
         b"null",
     ],
 )
+@pytest.mark.asyncio(loop_scope="module")
 async def test_a_body_that_is_not_a_request_is_422(small: httpx.AsyncClient, body: bytes) -> None:
     answer = await small.post("/v1/score", content=body)
     assert answer.status_code == 422
     assert answer.json()["detail"]
 
 
+@pytest.mark.asyncio(loop_scope="module")
 async def test_any_text_can_be_scored(small: httpx.AsyncClient) -> None:
     odd = ["", "\x00", "\ud800 lone", "é" * 700, "🙂"]
     body = json.dumps({"items": [item(text) for text in odd[:4]]})  # ASCII escapes carry the surrogate
