@@ -75,26 +75,21 @@ async def worker(url: str, run: str, name: str) -> None:
                 await asyncio.sleep(0.05)
 
 
-def settings(eta: int, order: str) -> QueueSettings:
-    """Leases short enough to expire while their worker is stopped."""
-    return QueueSettings(
-        4,
-        eta,
-        order,
-        min_prompts_per_task=2,
-        lease_s=0.7,
-        stall_s=1.5,  # type: ignore[arg-type]
+async def set_up(queue: SampleQueue, folder: Path) -> None:
+    """As plan.json has it: first with leases short enough to expire while their worker is stopped."""
+    plan = json.loads((folder / "plan.json").read_text())
+    order = [np.random.default_rng(epoch).permutation(plan["rows"]).astype(np.int32) for epoch in range(plan["epochs"])]
+    settings = QueueSettings(
+        4, plan["eta"], plan["order"], min_prompts_per_task=2, lease_s=plan["lease_s"], stall_s=2 * plan["lease_s"]
     )
+    await queue.setup(settings, order, [("a", "b", "c")[row % 3] for row in range(plan["rows"])])
 
 
 async def learner(url: str, run: str, folder: Path) -> None:
     """Attach at the last checkpoint, then take, journal, announce, finish; a checkpoint every third step."""
-    plan = json.loads((folder / "plan.json").read_text())
-    order = [np.random.default_rng(epoch).permutation(plan["rows"]).astype(np.int32) for epoch in range(plan["epochs"])]
-    tasks = [("a", "b", "c")[row % 3] for row in range(plan["rows"])]
     marker = folder / "checkpoint"
     async with SampleQueue.from_url(url, run, patience=PATIENCE) as queue:
-        await queue.setup(settings(plan["eta"], plan["order"]), order, tasks)
+        await set_up(queue, folder)
         checkpoint = int(marker.read_text()) if marker.exists() else 0
         attached = await queue.attach(checkpoint)
         step = checkpoint + 1

@@ -10,10 +10,11 @@ import pytest
 from .storm import Storm
 
 
+@pytest.mark.timeout(900)
 async def test_short_storm(tmp_path: Path) -> None:
     storm = Storm(seed=7, folder=tmp_path, blows_s=10, rows=200)
     await storm.rage()
-    assert sum(storm.blows.values()) >= 5
+    assert storm.blows.total() >= storm.least_blows
 
 
 @pytest.mark.full
