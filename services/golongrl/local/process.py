@@ -14,6 +14,7 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -36,6 +37,7 @@ class ServiceSpec:
         start_deadline_s: longest time from start to the first ready.
         stop_grace_s: time between SIGTERM and SIGKILL.
         env: added to the supervisor's environment.
+        nice: how much the process yields to the others when cores are short.
     """
 
     name: str
@@ -44,6 +46,7 @@ class ServiceSpec:
     start_deadline_s: float
     stop_grace_s: float = 15.0
     env: Mapping[str, str] = field(default_factory=dict)
+    nice: int = 0
 
 
 def describe_exit(code: int) -> str:
@@ -88,7 +91,8 @@ def kill_descendants(grace_s: float = 3.0) -> list[str]:
     return names
 
 
-def _die_with_parent() -> None:
+def _before_exec(nice: int) -> None:
+    os.nice(nice)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
 
@@ -112,8 +116,9 @@ class Service:
                 stdout=output,
                 stderr=output,
                 env={**os.environ, **spec.env},
-                start_new_session=True,
-                preexec_fn=_die_with_parent,
+                # Not a session: Linux shares cores between sessions first, whatever `nice` says.
+                process_group=0,
+                preexec_fn=partial(_before_exec, spec.nice),
             )
         return cls(spec, log, process)
 

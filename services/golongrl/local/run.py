@@ -35,6 +35,8 @@ REFRESH_S = 1.0
 # Importing torch, verl and Ray at the same time on a small, busy machine takes a minute; SGLang compiles at its start.
 START_DEADLINE_S = 300.0
 SGLANG_START_DEADLINE_S = 900.0
+# Asynchronous training is as fast as its slowest part: on few cores the learner, while engines have time to spare.
+ENGINE_NICE = 5
 # A worker finishes the groups it holds before it goes; a learner finishes its step.
 WORKER_GRACE_S = 20.0
 LEARNER_GRACE_S = 45.0
@@ -186,6 +188,7 @@ def stages(recipe: Recipe, options: Options, http: httpx.AsyncClient, queue: Sam
             plan.engine(options, recipe, i),
             answers(f"{options.engine_url(i)}/health"),
             engine_deadline,
+            nice=ENGINE_NICE,
             env={**common, **plan.engine_environment(options.engine, i)},
         )
         for i in range(count)
