@@ -7,9 +7,10 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from typer.testing import CliRunner
 
-from golongrl.queue import QueueError, RejectReason
+from golongrl.queue import Patience, QueueError, RejectReason, SampleQueue
 from golongrl.queue.command import app
 from golongrl.queue.metrics import QueueCollector
+from support.redis_server import free_port
 
 from .conftest import Play
 
@@ -53,7 +54,7 @@ async def test_metrics_can_be_scraped(play: Play) -> None:
     registry = CollectorRegistry()
     registry.register(collector)
     assert generate_latest(registry) == b""
-    collector.stats = await (await busy(play)).queue.stats()
+    assert await collector.refresh((await busy(play)).queue) is None
     samples = {
         (sample.name, *sample.labels.values()): sample.value
         for family in text_string_to_metric_families(generate_latest(registry).decode())
@@ -68,6 +69,15 @@ async def test_metrics_can_be_scraped(play: Play) -> None:
     assert samples["golongrl_queue_leases", "w"] == 1
     assert samples["golongrl_queue_oldest_lease_seconds", "w"] == 50
     assert samples["golongrl_queue_stalled_seconds",] == 30
+
+
+async def test_metrics_of_a_queue_that_is_not_there_are_left_out(play: Play) -> None:
+    collector = QueueCollector(await (await busy(play)).queue.stats())
+    async with SampleQueue.from_url(f"redis://127.0.0.1:{free_port()}/0", "r") as nowhere:
+        assert await collector.refresh(nowhere, within_s=0.1) == "the queue did not answer within 0.1 s"
+    assert collector.stats is None
+    async with SampleQueue.from_url(f"redis://127.0.0.1:{free_port()}/0", "r", patience=Patience(0)) as hasty:
+        assert "waited for a connection" in (await collector.refresh(hasty) or "")
 
 
 async def test_peek(play: Play) -> None:

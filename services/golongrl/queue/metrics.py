@@ -1,15 +1,21 @@
 """Prometheus metrics of a queue: a collector over its latest `QueueStats`, for the service that mounts it.
 
-The handler of `/metrics` sets `collector.stats = await queue.stats()` before it renders, so a scrape sees one moment.
+The handler of `/metrics` awaits `collector.refresh(queue)` before it renders, so a scrape sees one moment.
 """
 
+import asyncio
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from golongrl.queue.client import SampleQueue
+from golongrl.queue.errors import QueueError
 from golongrl.queue.types import QueueStats
+
+# Prometheus gives a scrape ten seconds by default; the client's own patience with a server that is down is longer.
+SCRAPE_S = 3.0
 
 
 class QueueCollector(Collector):
@@ -17,6 +23,19 @@ class QueueCollector(Collector):
 
     def __init__(self, stats: QueueStats | None = None) -> None:
         self.stats = stats
+
+    async def refresh(self, queue: SampleQueue, within_s: float = SCRAPE_S) -> str | None:
+        """Ask the queue anew. Answers why that failed, if it did: then no series of the queue are shown, rather than
+        those of an earlier moment."""
+        self.stats = None
+        try:
+            async with asyncio.timeout(within_s):
+                self.stats = await queue.stats()
+        except TimeoutError:
+            return f"the queue did not answer within {within_s:g} s"
+        except QueueError as error:
+            return str(error)
+        return None
 
     def collect(self) -> Iterator[Metric]:
         """The families of `golongrl_queue_*`."""

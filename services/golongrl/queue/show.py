@@ -9,6 +9,19 @@ from golongrl.queue.types import LeaseStats, Peek, QueueStats
 MOST_LEASES = 40
 # Tokens shown of a response.
 FIRST_TOKENS = 12
+# What a person wants of a group's record, in this order; the rest is bookkeeping.
+_META = {
+    "task": "task",
+    "worker": "worker",
+    "e": "engine version",
+    "lowest": "oldest token of version",
+    "seq": "lease number",
+    "step": "batch",
+    "phase": "phase",
+    "progress": "tokens so far",
+    "bytes": "bytes",
+    "given_up": "times given up",
+}
 
 
 def stats_lines(stats: QueueStats) -> Iterator[str]:
@@ -26,7 +39,7 @@ def stats_lines(stats: QueueStats) -> Iterator[str]:
     yield f"bytes {_size(stats.bytes)} + {_size(stats.reserved_bytes)} reserved of {_size(stats.max_bytes)}"
     yield f"behind now: {_counts(stats.staleness)}; trained with staleness: {_counts(stats.trained_staleness)}"
     yield f"rejected: {_counts(stats.rejected_by)}; redone: {_counts(stats.redone_by)}"
-    yield f"task minimum given up: {stats.tasks_given_up} batches; oldest ready group waits {stats.oldest_wait_s:.1f} s"
+    yield f"batches below the task minimum: {stats.tasks_given_up}; oldest ready group waits {stats.oldest_wait_s:.1f} s"
     if stats.weights:
         yield f"weights: version {stats.weights.version}, lineage {stats.weights.lineage}, {stats.weights.path}"
     yield from _lease_lines(stats.leases)
@@ -34,13 +47,14 @@ def stats_lines(stats: QueueStats) -> Iterator[str]:
         yield f"next batch waits for {_lease(stats.blocking)}"
 
 
-def _lease_lines(leases: tuple[LeaseStats, ...]) -> Iterator[str]:
+def _lease_lines(all_leases: tuple[LeaseStats, ...]) -> Iterator[str]:
     by_worker: defaultdict[str, list[LeaseStats]] = defaultdict(list)
-    for lease in leases:
+    for lease in all_leases:
         by_worker[lease.worker].append(lease)
     shown = 0
     for worker, held in sorted(by_worker.items()):
-        yield f"{worker}: {len(held)} leases, oldest {max(lease.age_s for lease in held):.1f} s"
+        leases = "lease" if len(held) == 1 else "leases"
+        yield f"{worker}: {len(held)} {leases}, oldest {max(lease.age_s for lease in held):.1f} s"
         for lease in sorted(held, key=lambda lease: -lease.age_s)[: MOST_LEASES - shown]:
             shown += 1
             yield f"  {_lease(lease)}"
@@ -57,7 +71,7 @@ def peek_lines(peek: Peek) -> Iterator[str]:
     """A row's place, and its group in short."""
     yield f"{peek.uid}: {peek.state}"
     if peek.meta:
-        yield "  " + ", ".join(f"{name} {value}" for name, value in sorted(peek.meta.items()) if value != "")
+        yield "  " + ", ".join(f"{text} {peek.meta[name]}" for name, text in _META.items() if name in peek.meta)
     group = peek.group
     if group is None:
         return
