@@ -39,7 +39,7 @@ def stats_lines(stats: QueueStats) -> Iterator[str]:
     yield f"bytes {_size(stats.bytes)} + {_size(stats.reserved_bytes)} reserved of {_size(stats.max_bytes)}"
     yield f"behind now: {_counts(stats.staleness)}; trained with staleness: {_counts(stats.trained_staleness)}"
     yield f"rejected: {_counts(stats.rejected_by)}; redone: {_counts(stats.redone_by)}"
-    yield f"batches below the task minimum: {stats.tasks_given_up}; oldest ready group waits {stats.oldest_wait_s:.1f} s"
+    yield f"batches below task minimum: {stats.tasks_given_up}; oldest ready group waits {stats.oldest_wait_s:.1f} s"
     if stats.weights:
         yield f"weights: version {stats.weights.version}, lineage {stats.weights.lineage}, {stats.weights.path}"
     yield from _lease_lines(stats.leases)
