@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from golongrl.local.process import ServiceSpec
+from golongrl.local.process import ServiceSpec, last_words
 from golongrl.local.supervisor import Interrupted, RunFailed, Stage, Supervisor
 
 
@@ -67,6 +67,23 @@ first.touch(); print('about to fall', flush=True); time.sleep(0.5); os.kill(os.g
     stages = [Stage((python("helper", helper, exists(tmp_path / "first-life")), python("main", main)))]
     await Supervisor(stages, "main", tmp_path, said.append).run()
     assert said == ["helper died (signal SIGKILL): about to fall - starting it again in 1 s"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        (["first", "last", " "], "last"),
+        ([], "nothing in its log"),
+        (
+            ['{"event": "weights not confirmed", "error": "no manifest", "level": "error"}'],
+            "weights not confirmed: no manifest",
+        ),
+        (['{"cut": '], '{"cut":'),
+        (["x" * 300], "x" * 200 + "..."),
+    ],
+)
+def test_last_words_are_short_and_readable(lines: list[str], words: str) -> None:
+    assert last_words(lines) == words
 
 
 async def test_a_service_that_dies_at_start_ends_the_run_with_its_last_words(tmp_path: Path) -> None:

@@ -9,10 +9,11 @@ Invariants:
 import asyncio
 import contextlib
 import ctypes
+import json
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -67,6 +68,16 @@ def last_lines(log: Path, count: int = 15) -> list[str]:
             return file.read().decode("utf-8", "replace").splitlines()[-count:]
     except FileNotFoundError:
         return []
+
+
+def last_words(lines: Sequence[str], most: int = 200) -> str:
+    """The last line that says something, shortened; of a structured line the event and its error."""
+    line = next((line.strip() for line in reversed(lines) if line.strip()), "nothing in its log")
+    with contextlib.suppress(json.JSONDecodeError):
+        fields = json.loads(line)
+        if isinstance(fields, dict) and "event" in fields:
+            line = ": ".join(str(fields[key]) for key in ("event", "error") if key in fields)
+    return line if len(line) <= most else f"{line[:most]}..."
 
 
 def adopt_orphans() -> None:

@@ -21,6 +21,7 @@ from golongrl.local.process import (
     describe_exit,
     kill_descendants,
     last_lines,
+    last_words,
 )
 from golongrl.local.restart import GiveUp, RestartPolicy
 
@@ -140,14 +141,14 @@ class Supervisor:
                 self._finished.set()
                 return
             how = f"was not ready within {spec.start_deadline_s:g} s" if late else f"died ({describe_exit(code)})"
-            words = next((line for line in reversed(last_lines(service.log)) if line.strip()), "nothing in its log")
+            words = last_words(last_lines(service.log))
             decision = policy.died(clock(), code)
             if isinstance(decision, GiveUp):
                 self.states[spec.name] = "failed"
                 tail = "\n".join(f"  {line}" for line in last_lines(service.log))
                 raise RunFailed(f"{spec.name} {how} and {decision.reason}; the end of {service.log}:\n{tail}")
             self.states[spec.name] = f"restarting (death {decision.deaths})"
-            self._say(f"{spec.name} {how}: {words.strip()[:300]} - starting it again in {decision.delay_s:g} s")
+            self._say(f"{spec.name} {how}: {words} - starting it again in {decision.delay_s:g} s")
             await asyncio.sleep(decision.delay_s)
             if self._stopping.is_set():
                 return
