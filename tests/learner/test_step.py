@@ -1,17 +1,19 @@
 """A step of the ranks against a plain torch implementation of the same step, written apart from the program's code."""
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from golongrl.learner.batch import Samples, shard
 from golongrl.recipe import Recipe, load
 from support.rank_process import run_ranks
+from support.tiny_model import VOCABULARY, build_tiny_tokenizer
 
 GROUPS, RESPONSES = 5, 4
 
@@ -102,20 +104,32 @@ def _plain_step(model_path: Path, made: Made, lr: float) -> tuple[float, float, 
     return float(loss.detach()), float(norm), {name: p.detach() for name, p in model.named_parameters()}
 
 
-def _compare(ranks: int, recipes: list[Recipe], tiny_model: Path, made: Made, out: Path) -> None:
-    parts = ranks // recipes[0].learner.ulysses
+def _compare(ranks: int, recipes: list[Recipe], tiny_model: Path, made: Made, out: Path, **more: Any) -> None:
+    ulysses = recipes[0].learner.ulysses
+    parts = ranks // ulysses
     minis = shard(made.samples, made.advantages, ranks=parts, mini_batch_groups=None, longest=64)
     loss, norm, parameters = _plain_step(tiny_model, made, lr=0.001)
-    for rank, results in enumerate(run_ranks(ranks, recipes, [minis] * len(recipes), out)):
+    # The other ranks of a Ulysses group have no loss of their own to report.
+    every = run_ranks(ranks, recipes, [minis] * len(recipes), out, **more)[::ulysses]
+    for rank, results in enumerate(every):
         for index, metrics in enumerate(results):
             where = f"rank {rank}, recipe {index}"
             assert metrics["actor/pg_loss"] == pytest.approx(loss, rel=1e-5, abs=1e-5), where
             assert metrics["actor/grad_norm"] == pytest.approx(norm, rel=1e-5), where
             assert metrics["rollout_corr/veto_ratio"] > 0
     for index in range(len(recipes)):
-        for name, tensor in load_file(out / str(index) / "model.safetensors").items():
+        for name, tensor in _exported(out / str(index), tiny_model).items():
             # Adam divides by the gradient's own size, so rounding of the smallest gradients becomes 1 % of lr.
-            torch.testing.assert_close(tensor, parameters[name], atol=1e-5, rtol=1e-4, msg=f"{index} {name}")
+            torch.testing.assert_close(tensor.detach(), parameters[name], atol=1e-5, rtol=1e-4, msg=f"{index} {name}")
+
+
+def _exported(weights: Path, model: Path) -> dict[str, torch.Tensor]:
+    """Parameters as transformers reads them from an export, which must name all of them."""
+    shutil.copy(model / "config.json", weights)
+    loaded, report = AutoModelForCausalLM.from_pretrained(weights, dtype=torch.float32, output_loading_info=True)
+    assert not report["missing_keys"]
+    assert not report["unexpected_keys"]
+    return dict(loaded.named_parameters())
 
 
 def test_one_rank_equals_plain_torch(tiny_model: Path, made: Made, tmp_path: Path) -> None:
@@ -134,6 +148,7 @@ def test_more_ranks_equal_plain_torch(ranks: int, tiny_model: Path, made: Made, 
     _compare(ranks, recipes, tiny_model, made, tmp_path)
 
 
+@pytest.mark.full
 def test_kl_entropy_and_mini_batches(tiny_model: Path, made: Made, tmp_path: Path) -> None:
     """The reference policy is the initial one: no KL in the first update, some in the second of the same step."""
     recipe = _recipe(
@@ -148,3 +163,53 @@ def test_kl_entropy_and_mini_batches(tiny_model: Path, made: Made, tmp_path: Pat
     assert first["actor/entropy_loss"] > 0
     assert later["actor/kl_loss"] > 1e-4
     assert later["actor/ppo_kl"] != 0
+
+
+ULYSSES = ("learner.ranks=2", "learner.ulysses=2", "learner.remove_padding=true")
+
+
+@pytest.mark.full
+def test_ulysses_equals_plain_torch(tiny_model: Path, made: Made, tmp_path: Path) -> None:
+    """Two ranks hold half of every sequence each; verl's splitting around a stand-in for the kernel."""
+    flash = "model.attn_implementation=flash_attention_2"
+    recipes = [
+        _recipe(tiny_model, *ULYSSES, flash),
+        _recipe(tiny_model, *ULYSSES, flash, "learner.fused_linear_cross_entropy=true"),
+    ]
+    _compare(2, recipes, tiny_model, made, tmp_path, flash=True)
+
+
+@pytest.mark.full
+def test_ulysses_that_loses_the_other_slices_is_refused(tiny_model: Path, made: Made, tmp_path: Path) -> None:
+    """sdpa is not what verl splits: each rank would attend within its own slice, and nothing would say so."""
+    with pytest.raises(AssertionError, match=r"learner\.ulysses 2: the last part of a sequence does not see the first"):
+        _compare(2, [_recipe(tiny_model, *ULYSSES)], tiny_model, made, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def tiny_mixture(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random mixture of experts, Qwen3-30B-A3B's architecture: four experts, two for each token."""
+    from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
+
+    folder = tmp_path_factory.mktemp("models") / "mixture"
+    tokenizer = build_tiny_tokenizer()
+    config = Qwen3MoeConfig(
+        vocab_size=VOCABULARY, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=8, moe_intermediate_size=16, num_experts=4, num_experts_per_tok=2,
+        norm_topk_prob=True, max_position_embeddings=1024, tie_word_embeddings=False, bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, initializer_range=0.2,
+    )  # fmt: skip
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(5)
+        Qwen3MoeForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_mixture_of_experts_equals_plain_torch(ranks: int, tiny_mixture: Path, made: Made, tmp_path: Path) -> None:
+    """Loss, gradient norm and every weight after the step, routers and experts included."""
+    override = f"learner.ranks={ranks}"
+    recipes = [_recipe(tiny_mixture, override), _recipe(tiny_mixture, override, "learner.remove_padding=true")]
+    _compare(ranks, recipes, tiny_mixture, made, tmp_path)

@@ -24,6 +24,7 @@ class Job:
     load: str | None = None
     save: str | None = None
     updates: int = 1
+    flash: bool = False  # stand in for the flash attention kernel, which a CPU has not
 
 
 def run_ranks(
@@ -69,6 +70,10 @@ def _main(path: str) -> None:
 
     torch.set_num_threads(1)
     job: Job = pickle.loads(Path(path).read_bytes())
+    if job.flash:
+        from support import cpu_flash
+
+        cpu_flash.install()
     rank = int(os.environ["RANK"])
     results = []
     for index, text in enumerate(job.recipes):

@@ -142,9 +142,11 @@ def estimate(recipe: Recipe, model_config: Mapping[str, Any], gpus: int | None =
         kept = compute * tokens * (model.layers * model.hidden + inner)
     else:
         kept = compute * tokens * model.layers * inner
+    # What the root holds whole during a pass: an untied head too where the loss reads it (golongrl.learner.engine).
+    ends = 2 if learner.fused_linear_cross_entropy and not model.tied else 1
     terms = {
         "gradients (float32)": gradient * sharded,
-        "layers unsharded for compute": compute * (_UNSHARDED_LAYERS * model.layer + model.embedding),
+        "layers unsharded for compute": compute * (_UNSHARDED_LAYERS * model.layer + ends * model.embedding),
         "activations kept for the backward pass": kept,
         # Logits, their log-softmax and their gradient, in float32.
         "logits": 3

@@ -24,15 +24,16 @@ from verl.utils.device import get_device_name
 from verl.utils.metric import Metric
 from verl.workers.config import FSDPActorConfig
 from verl.workers.engine import BaseEngine, EngineRegistry
-from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
 from verl.workers.engine_workers import TrainingWorker
 from verl.workers.utils.losses import ppo_loss
 
 from golongrl.learner.assembly import Correction, assemble, correct, response_tokens, with_columns
 from golongrl.learner.batch import Shard
+from golongrl.learner.engine import register as register_engine
 from golongrl.learner.engine_config import STRATEGY, loss_config, worker_config
 from golongrl.learner.reshard import load_resharded, saved_ranks
 from golongrl.learner.safetensors_out import ExportedFile, write_shards
+from golongrl.learner.split_check import check_split
 from golongrl.learner.timing import timed
 from golongrl.recipe import Recipe
 
@@ -62,6 +63,7 @@ class LearnerRank(TrainingWorker):  # type: ignore[misc]  # verl carries no type
         on_cpu = get_device_name() == "cpu"
         if on_cpu:
             _prepare_cpu()
+        register_engine()
         config = worker_config(recipe, Path(model), on_cpu=on_cpu)
         super().__init__(config)
         self._recipe = recipe
@@ -87,6 +89,8 @@ class LearnerRank(TrainingWorker):  # type: ignore[misc]  # verl carries no type
         if self._reference is not None:
             self._reference.initialize()
         module = self.engine.module
+        if self._recipe.learner.ulysses > 1:
+            check_split(module, lambda s: self._log_probs(s, self._assemble(s))[0], self._recipe.learner.ulysses)
         device_bytes = None if self._on_cpu else torch.cuda.get_device_properties(0).total_memory
         return RankInfo(
             rank=dist.get_rank(),
@@ -189,17 +193,22 @@ class LearnerRank(TrainingWorker):  # type: ignore[misc]  # verl carries no type
     def _log_probs(self, shard: Shard, batch: TensorDict) -> tuple[Tensor, Tensor | None]:
         """The current policy's log-probs and entropies of the response tokens, flat; entropy unless the loss has it."""
         entropy = self._recipe.algorithm.entropy_coeff == 0
-        output = self.infer_batch(self._call(batch, calculate_entropy=entropy, compute_loss=False))
-        log_probs = response_tokens(output["log_probs"], shard).float()
-        return log_probs, response_tokens(output["entropy"], shard).float() if entropy else None
+        output = self._infer(self.engine, batch, calculate_entropy=entropy)
+        log_probs = response_tokens(output["log_probs"], shard).float().cpu()
+        return log_probs, response_tokens(output["entropy"], shard).float().cpu() if entropy else None
 
     def _reference_log_probs(self, shard: Shard, batch: TensorDict) -> Tensor:
         assert self._reference is not None
-        data = self._call(batch, calculate_entropy=False)
-        tu.assign_non_tensor(data, **self._engine_keys())
-        with self._reference.eval_mode():
-            output = self._reference.infer_batch(data)
-        return response_tokens(output["model_output"]["log_probs"], shard).float().cpu()
+        output = self._infer(self._reference, batch, calculate_entropy=False)
+        return response_tokens(output["log_probs"], shard).float().cpu()
+
+    def _infer(self, engine: BaseEngine, batch: TensorDict, **keys: Any) -> dict[str, Tensor]:
+        """An engine's output for whole sequences, on every rank. verl's worker keeps it from all but the first rank of
+        a Ulysses group, and each of them corrects and trains for itself."""
+        data = self._call(batch, **keys, **self._engine_keys())
+        with engine.eval_mode():
+            output: dict[str, Tensor] = engine.infer_batch(data)["model_output"]
+        return output
 
     def _correction(self, old: Tensor, shard: Shard) -> Correction:
         algorithm = self._recipe.algorithm
@@ -240,10 +249,7 @@ class LearnerRank(TrainingWorker):  # type: ignore[misc]  # verl carries no type
 
 
 def _prepare_cpu() -> None:
-    """What verl does not do for a CPU: an engine under the device's name, and a process group by gloo alone."""
-    for backend in ("fsdp", "fsdp2"):
-        if "cpu" not in EngineRegistry._engines["language_model"][backend]:
-            EngineRegistry.register("language_model", backend, device="cpu")(FSDPEngineWithLMHead)
+    """What verl does not do for a CPU: a process group by gloo alone."""
     if not dist.is_initialized():
         dist.init_process_group(
             "gloo",
