@@ -32,6 +32,7 @@ from golongrl.queue.types import (
     Wait,
     WeightsRef,
 )
+from golongrl.queue.validation import ValidationItem, ValidationProgress, ValidationResult
 
 __all__ = [
     "Attachment",
@@ -58,6 +59,9 @@ __all__ = [
     "SubmitOutcome",
     "Unavailable",
     "UnreadableGroup",
+    "ValidationItem",
+    "ValidationProgress",
+    "ValidationResult",
     "VersionSpan",
     "Wait",
     "WeightsRef",

@@ -36,6 +36,7 @@ from golongrl.queue.types import (
     Wait,
     WeightsRef,
 )
+from golongrl.queue.validation import ValidationWork
 
 # Between the upload of a body and the script that puts it in place, which follow each other on one connection.
 STAGED_S = 120
@@ -57,6 +58,7 @@ class SampleQueue:
         self.run = run
         self.incarnation = incarnation or secrets.token_hex(8)
         self._connection = connection
+        self.validation = ValidationWork(connection, self._run, self._check)
 
     @classmethod
     def from_url(cls, url: str, run: str, *, patience: Patience | None = None, incarnation: str | None = None) -> Self:

@@ -19,7 +19,8 @@ _PARTS: dict[str, tuple[str, ...]] = {
     "attach": (*_GUARD, "commit_steps"),
     "commit": (*_GUARD, "commit_steps"),
 }
-_DENIED_WHEN_FULL = {"setup", "lease", "submit", "beat"}
+_VALIDATION = "validation_"
+_DENIED_WHEN_FULL = {"setup", "lease", "submit", "beat", "validation_open", "validation_submit"}
 _READS = {"stats", "peek"}
 
 
@@ -36,7 +37,8 @@ class Script:
 def script(name: str) -> Script:
     """The operation `name`, read from the package once."""
     folder = files("golongrl.queue") / "lua"
-    parts = [(folder / f"{part}.lua").read_text() for part in (*_PARTS.get(name, _GUARD), name)]
+    shared = (*_GUARD, "validation") if name.startswith(_VALIDATION) else _PARTS.get(name, _GUARD)
+    parts = [(folder / f"{part}.lua").read_text() for part in (*shared, name)]
     flags = "no-writes" if name in _READS else "" if name in _DENIED_WHEN_FULL else "allow-oom"
     header = f"#!lua flags={flags}\n" if flags else "#!lua\n"
     source = header + "\n".join(parts)
