@@ -177,6 +177,7 @@ async def rig(
     reward: httpx.AsyncBaseTransport,
     *,
     created: bool = True,
+    validation: Path | None = None,
     **config: Any,
 ) -> AsyncIterator[Rig]:
     """A worker and its clients, on a run that is set up (`created`); stopped at the end."""
@@ -200,7 +201,8 @@ async def rig(
         engine = await stack.enter_async_context(Engine(engine_url, deadlines=Deadlines(silence_s=30.0)))
         client = await stack.enter_async_context(RewardClient("http://reward", transport=reward, attempts=2))
         other = await stack.enter_async_context(httpx.AsyncClient(base_url=engine_url, trust_env=False))
-        bench = Bench(made, "w0", queue, engine, client, Prepared.open(data), Metrics(), State())
+        held_out = None if validation is None else Prepared.open(validation)
+        bench = Bench(made, "w0", queue, engine, client, Prepared.open(data), Metrics(), State(), held_out)
         learner = await set_up(learner_queue, made) if created else Learner(learner_queue, fence="")
         built = Rig(Worker(settings, bench), bench, learner, other)
         try:

@@ -135,7 +135,7 @@ def test_a_wrong_option_is_one_line(changes: dict[str, str], message: str, rows:
         "--redis-url": redis_url,
         "--engine-url": "http://127.0.0.1:1",
         "--reward-url": "http://127.0.0.1:1",
-        "--data": str(rows),
+        "--data": str(rows.parent),
         "--port": "0",
         **{name: port if value == "BUSY" else value for name, value in changes.items()},
     }

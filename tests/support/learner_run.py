@@ -133,7 +133,7 @@ class LearnerRun:
         """Start `golongrl learner` in a session of its own."""
         (self.root / "recipe.yaml").write_text(dump(self.recipe))
         if not (self.root / "data").exists():
-            write_data(self.root / "data")
+            write_data(self.root / "data" / "train")
         command = [
             sys.executable, "-m", "golongrl.learner", "--recipe", str(self.root / "recipe.yaml"), "--run", self.name,
             "--redis-url", self.server.url, "--data", str(self.root / "data"),
@@ -165,7 +165,7 @@ class LearnerRun:
 
     async def feed(self) -> None:
         """Be a rollout worker and its engine: lease, make up, submit, take every announced version at once."""
-        data = Prepared.open(self.root / "data")
+        data = Prepared.open(self.root / "data" / "train")
         async with self.queue() as queue:
             while True:
                 with contextlib.suppress(Exception):
@@ -187,7 +187,7 @@ class LearnerRun:
 async def learner_run(root: Path, recipe: Recipe) -> AsyncIterator[LearnerRun]:
     """A server, a feeder, and a learner that is started; all are ended with the context."""
     root.mkdir(parents=True, exist_ok=True)
-    write_data(root / "data")
+    write_data(root / "data" / "train")
     async with EmbeddedServer(_free_port(), root / "redis") as server:
         run = LearnerRun(root, recipe, server)
         feeder = asyncio.create_task(run.feed())

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from golongrl.data.errors import DataError
 
 FILE = "rows.arrow"
+# Folders of the splits under a prepared root.
+TRAIN, VALIDATION = "train", "validation"
 # Rows in a record batch: fixed, so that a row's batch is a division. 64 prompts of 160K tokens are 40 MB.
 BATCH_ROWS = 64
 
@@ -48,6 +50,16 @@ class PreparedRow:
     ground_truth: dict[str, Any]
     extra_info: dict[str, Any]
     ability: str
+
+
+def open_splits(root: Path) -> "tuple[Prepared, Prepared | None]":
+    """The prompts to train on and, where there are any, to validate on: `root/train` and `root/validation`.
+
+    Raises:
+        DataError: one of them is not a prepared dataset, or there is none to train on.
+    """
+    held_out = Path(root) / VALIDATION
+    return Prepared.open(Path(root) / TRAIN), Prepared.open(held_out) if held_out.is_dir() else None
 
 
 class Prepared:

@@ -10,7 +10,7 @@ def learner(
     recipe: Annotated[str, typer.Option(envvar="GOLONGRL_RECIPE", help="Resolved recipe file, or a packaged name.")],
     run: Annotated[str, typer.Option(envvar="GOLONGRL_RUN", help="Name of the run.")],
     redis_url: Annotated[str, typer.Option(envvar="GOLONGRL_REDIS_URL", help="Redis or Valkey of the run.")],
-    data: Annotated[Path, typer.Option(envvar="GOLONGRL_DATA", help="Prepared dataset folder.")],
+    data: Annotated[Path, typer.Option(envvar="GOLONGRL_DATA", help="Prepared data (train/, validation/).")],
     weights: Annotated[Path, typer.Option(envvar="GOLONGRL_WEIGHTS", help="Weight store folder.")],
     out: Annotated[Path, typer.Option(envvar="GOLONGRL_OUT", help="Folder for metrics, checkpoints and the result.")],
     host: Annotated[str, typer.Option(help="Address of /healthz and /metrics.")] = "127.0.0.1",

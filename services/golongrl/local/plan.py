@@ -172,7 +172,7 @@ def rollout(options: Options, index: int) -> tuple[str, ...]:
     folder = options.folder
     return golongrl(
         "rollout", "--recipe", folder.recipe, "--run", options.run, "--redis-url", options.queue_url,
-        "--engine-url", options.engine_url(index), "--reward-url", options.reward_url, "--data", folder.data / "train",
+        "--engine-url", options.engine_url(index), "--reward-url", options.reward_url, "--data", folder.data,
         "--worker", f"rollout-{index}", "--host", HOST, "--port", options.ports.workers[index],
     )  # fmt: skip
 
@@ -181,7 +181,7 @@ def learner(options: Options) -> tuple[str, ...]:
     folder = options.folder
     return golongrl(
         "learner", "--recipe", folder.recipe, "--run", options.run, "--redis-url", options.queue_url,
-        "--data", folder.data / "train", "--weights", folder.weights, "--out", folder.path,
+        "--data", folder.data, "--weights", folder.weights, "--out", folder.path,
     )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 
 import structlog
 
-from golongrl.data.prepared import Prepared
+from golongrl.data.prepared import open_splits
 from golongrl.errors import InputError
 from golongrl.queue import Patience, SampleQueue
 from golongrl.recipe import Recipe, load
@@ -50,7 +50,7 @@ def _listen(host: str, port: int) -> socket.socket:
 async def run(config: WorkerConfig, recipe: Recipe) -> None:
     """The worker with everything it talks to."""
     listening = _listen(config.host, config.port)
-    data = Prepared.open(config.data / "train" if (config.data / "train").is_dir() else config.data)
+    data, validation = open_splits(config.data)
     state, metrics = State(), Metrics()
     async with AsyncExitStack() as stack:
         queue = await stack.enter_async_context(SampleQueue.from_url(config.redis_url, config.run, patience=_PATIENCE))
@@ -66,7 +66,7 @@ async def run(config: WorkerConfig, recipe: Recipe) -> None:
         reward = await stack.enter_async_context(
             RewardClient(config.reward_url, os.environ.get("GOLONGRL_REWARD_TOKEN"))
         )
-        worker = Worker(config, Bench(recipe, config.worker, queue, engine, reward, data, metrics, state))
+        worker = Worker(config, Bench(recipe, config.worker, queue, engine, reward, data, metrics, state, validation))
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, worker.stop)

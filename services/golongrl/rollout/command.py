@@ -13,7 +13,7 @@ def rollout(
     redis_url: Annotated[str, typer.Option(envvar="GOLONGRL_REDIS_URL", help="Redis or Valkey of the run.")],
     engine_url: Annotated[str, typer.Option(envvar="GOLONGRL_ENGINE_URL", help="The engine beside this worker.")],
     reward_url: Annotated[str, typer.Option(envvar="GOLONGRL_REWARD_URL", help="The reward service.")],
-    data: Annotated[Path, typer.Option(envvar="GOLONGRL_DATA", help="Prepared dataset folder.")],
+    data: Annotated[Path, typer.Option(envvar="GOLONGRL_DATA", help="Prepared data (train/, validation/).")],
     worker: Annotated[str, typer.Option(envvar="GOLONGRL_WORKER", help="Id of this worker.")] = socket.gethostname(),
     host: Annotated[str, typer.Option(help="Address of /healthz, /readyz and /metrics.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port of these; 0 is a free one.")] = 8081,

@@ -32,6 +32,9 @@ class Metrics:
         self.scoring = Histogram(
             "golongrl_rollout_scoring_seconds", "Scoring one group.", buckets=_SECONDS, registry=own
         )
+        self.validated = Counter(
+            "golongrl_rollout_validation_rows", "Validation rows answered.", ["outcome"], registry=own
+        )
         self.staleness = Histogram(
             "golongrl_rollout_staleness_at_submit",
             "Announced version minus the oldest version in the group.",

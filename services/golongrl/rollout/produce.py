@@ -39,7 +39,7 @@ T = TypeVar("T")
 # The reward and queue clients have their own retries; this is the pause between two of their whole attempts.
 _PAUSE_S = 2.0
 # When the queue cannot be told that a row comes back, the lease runs out by itself: not worth delaying a stop for.
-_RELEASE_S = 3.0
+RELEASE_S = 3.0
 
 
 class ForeignWeights(EngineError):
@@ -58,7 +58,11 @@ class Bench:
     data: Prepared
     metrics: Metrics
     state: State
+    validation: Prepared | None = None
+    """The validation set, where the data has one."""
     pace: Pace = field(default_factory=Pace)
+    validation_pace: Pace = field(default_factory=Pace)
+    """Apart, because validation is sampled otherwise and its responses have another usual length."""
     suspect: Callable[[EngineError], None] | None = None
     """Told when the engine did not do what a healthy engine holding confirmed weights does."""
 
@@ -113,12 +117,13 @@ async def _make(
         bench.engine, prompt, Sampling.training(recipe.rollout), recipe.rollout.n, live, bench.pace
     )
     generated = time.monotonic()
-    _count(bench.metrics, answers, generated - begun)
+    bench.metrics.generation.observe(generated - begun)
+    count(bench.metrics, answers)
     if any(answer.finish == "abort" for answer in answers):
         return Release("aborted"), None
     spans = [version_spans(answer, lease.engine_version, bench.state.engine_version) for answer in answers]
     live.phase = "scoring"
-    results = await _score(bench, row, lease.uid, answers)
+    results = await score(bench, row, lease.uid, answers)
     scored = time.monotonic()
     bench.metrics.scoring.observe(scored - generated)
     bench.metrics.unscored.inc(sum(result.score is None for result in results))
@@ -129,7 +134,12 @@ async def _make(
     return verdict, _group(bench.worker, lease, row, responses, timings)
 
 
-async def _score(bench: Bench, row: PreparedRow, uid: str, answers: Sequence[Generation]) -> list[ScoreResult]:
+async def score(bench: Bench, row: PreparedRow, uid: str, answers: Sequence[Generation]) -> list[ScoreResult]:
+    """Scores of a row's answers, in order; waits for a reward service that is down.
+
+    Raises:
+        RewardRejectedError: it refused the request.
+    """
     items = [
         Item(
             id=f"{uid}.{index}",
@@ -157,12 +167,12 @@ async def _conclude(bench: Bench, lease: Lease, live: LiveGroup, verdict: Verdic
         await _release(bench, lease, live, verdict.reason)
     elif isinstance(verdict, Reject) or group is None:
         reason = verdict.reason if isinstance(verdict, Reject) else RejectReason.OVERLONG
-        if await _patiently(bench, lambda: bench.queue.reject(lease, reason), lease.uid):
+        if await patiently(bench, lambda: bench.queue.reject(lease, reason), lease.uid):
             metrics.rejected.labels(reason).inc()
             state.rejected[reason] = state.rejected.get(reason, 0) + 1
             log.info("group rejected", uid=lease.uid, reason=str(reason))
     else:
-        outcome = await _patiently(bench, lambda: bench.queue.submit(lease, group), lease.uid)
+        outcome = await patiently(bench, lambda: bench.queue.submit(lease, group), lease.uid)
         if outcome in (SubmitOutcome.ACCEPTED, SubmitOutcome.DUPLICATE):
             metrics.submitted.inc()
             state.submitted += 1
@@ -173,8 +183,8 @@ async def _conclude(bench: Bench, lease: Lease, live: LiveGroup, verdict: Verdic
             log.warning("the finished group came too late", uid=lease.uid, outcome=str(outcome))
 
 
-async def _patiently(bench: Bench, call: Callable[[], Awaitable[T]], uid: str) -> T:
-    """Tell the queue what became of a group, as long as it takes; bounded by the lease, as in `_score`."""
+async def patiently(bench: Bench, call: Callable[[], Awaitable[T]], uid: str) -> T:
+    """Tell the queue what became of a group, as long as it takes; bounded by the lease, as in `score`."""
     while True:
         try:
             return await call()
@@ -191,7 +201,7 @@ async def _release(bench: Bench, lease: Lease, live: LiveGroup, reason: str) -> 
     live.ending = True
     bench.metrics.released.labels(reason).inc()
     try:
-        async with asyncio.timeout(_RELEASE_S):
+        async with asyncio.timeout(RELEASE_S):
             await bench.queue.release(lease, reason)
     except (QueueError, TimeoutError) as error:
         log.warning("the row could not be given back and will expire", uid=lease.uid, error=str(error))
@@ -243,8 +253,8 @@ def _group(
     )
 
 
-def _count(metrics: Metrics, answers: Sequence[Generation], seconds: float) -> None:
-    metrics.generation.observe(seconds)
+def count(metrics: Metrics, answers: Sequence[Generation]) -> None:
+    """Count the tokens of finished responses."""
     metrics.tokens.inc(sum(len(answer.ids) for answer in answers))
     cached = sum(answer.cached_tokens or 0 for answer in answers)
     metrics.prompt_tokens.labels("true").inc(cached)

@@ -29,6 +29,7 @@ from golongrl.rollout.config import WorkerConfig
 from golongrl.rollout.errors import EngineError, EngineSilent, EngineUnavailable
 from golongrl.rollout.live import LiveGroup
 from golongrl.rollout.produce import Bench, ForeignWeights, produce
+from golongrl.rollout.validate import Validation
 
 log = structlog.get_logger(__name__)
 
@@ -55,6 +56,7 @@ class Worker:
         self._announced_at: float | None = None
         self._live: dict[str, tuple[LiveGroup, asyncio.Task[None]]] = {}
         self._wake = asyncio.Event()
+        self._validation = Validation(bench, self._wake.set)
         self._stop = asyncio.Event()
         self._stop_by = 0.0
         self._settled = False
@@ -228,6 +230,7 @@ class Worker:
         self._hold(None)
         self._failed_adoptions, self._adopt_not_before = 0, 0.0
         self._drop(tuple(live.uid for live in self.groups), reason)
+        self._validation.drop(reason)
 
     def _hold(self, held: Confirmed | None) -> None:
         self._held = held
@@ -267,6 +270,8 @@ class Worker:
     async def _take_weights(self, decision: Decision) -> bool:
         ref = self._announced
         assert ref is not None  # the decision follows from it
+        if self._validation.drop("other_weights"):
+            return self._wait("waiting", "drain", "validation rows of older weights to be given back")
         generating = any(live.phase == "generating" and not live.lost for live in self.groups)
         if decision.mode is Mode.DRAIN and generating:
             return self._wait("waiting", "drain", f"groups in flight, before version {ref.version} is taken")
@@ -312,10 +317,17 @@ class Worker:
     async def _lease(self, tasks: asyncio.TaskGroup) -> bool:
         held = self._held
         assert held is not None  # nothing is leased otherwise
-        if len(self._live) >= self.bench.recipe.rollout.concurrent_groups:
-            return self._wait("generating", "slots", "a group to end")
+        rollout = self.bench.recipe.rollout
+        room = (rollout.concurrent_groups - len(self._live)) * rollout.n - len(self._validation)
+        if room <= 0:
+            return self._wait("generating", "slots", "a response to end")
         if time.monotonic() < self._lease_not_before:
             return self._wait("waiting", "engine", f"an engine that failed {self._failures} groups in a row")
+        if await self._validation.lease(tasks, held, room):
+            self._phase("generating", None)
+            return True
+        if room < rollout.n:
+            return self._wait("generating", "slots", "a group to end")
         # The id stays until an answer came: a lease whose reply was lost is then asked for again, not a second one.
         self._request_id = self._request_id or uuid.uuid4().hex
         answer = await self.bench.queue.lease(
@@ -376,13 +388,11 @@ class Worker:
         period = self.bench.recipe.queue.lease_s / _RENEWALS
         while True:
             await asyncio.sleep(period)
-            live = {token: group for token, (group, _) in self._live.items()}
-            if not live:
-                continue
-            progress = {token: group.progress for token, group in live.items()}
-            phases: dict[str, str] = {token: group.phase for token, group in live.items()}
+            progress = {token: group.progress for token, (group, _) in self._live.items()}
+            phases: dict[str, str] = {token: group.phase for token, (group, _) in self._live.items()}
             try:
-                kept = await self.bench.queue.renew(self.config.worker, progress, phases)
+                await self._validation.renew()
+                kept = await self.bench.queue.renew(self.config.worker, progress, phases) if progress else {}
             except QueueError as error:
                 log.warning("leases could not be renewed", error=str(error))
                 continue
@@ -407,6 +417,7 @@ class Worker:
                 "engine": self.config.engine_url,
                 "engine_version": "" if state.engine_version is None else str(state.engine_version),
                 "groups": str(state.groups),
+                "validation_rows": str(len(self._validation)),
                 "submitted": str(state.submitted),
                 "rejected": " ".join(f"{reason}={count}" for reason, count in sorted(state.rejected.items())),
                 "quarantine": state.quarantine or "",
@@ -421,7 +432,8 @@ class Worker:
         return max(0.0, self._stop_by - time.monotonic())
 
     async def _finish(self) -> None:
-        """Let groups end within the grace period, then release the rest."""
+        """Let groups end within the grace period, then release the rest; validation rows go back at once."""
+        await self._validation.finish()
         pairs = list(self._live.values())
         tasks = [task for _, task in pairs]
         if not tasks:
