@@ -82,9 +82,7 @@ async def test_validation_sampling_is_the_recipes(start: Start, tmp_path: Path, 
         assert len({result.response for result in await answered(bench, 3)}) == 1
 
 
-async def test_what_cannot_be_scored_is_unscored_with_a_reason(
-    start: Start, tmp_path: Path, tiny_model: Path
-) -> None:
+async def test_what_cannot_be_scored_is_unscored_with_a_reason(start: Start, tmp_path: Path, tiny_model: Path) -> None:
     extra = {"reward_mode": "EM", "unscored": True}
     too_long = np.full(65, 20, np.int32)
     for name, changes, reason in (

@@ -24,7 +24,8 @@ __all__ = [
 
 _HOMES = {
     "Chat": "chat", "Prepared": "prepared", "PreparedRow": "prepared", "Report": "pipeline", "Row": "rows",
-    "build": "builders", "lease_order": "order", "open_splits": "prepared", "prepare": "pipeline", "read_rows": "rows", "resolve": "models",
+    "build": "builders", "lease_order": "order", "open_splits": "prepared",
+    "prepare": "pipeline", "read_rows": "rows", "resolve": "models",
 }  # fmt: skip
 
 

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import structlog
 
-from golongrl.data import Prepared, lease_order, resolve
+from golongrl.data import Prepared, lease_order, open_splits, resolve
 from golongrl.errors import GolongrlError
 from golongrl.learner import memory
 from golongrl.learner.checkpoint import Checkpoint, Checkpoints, LearnerState, check_same_data
@@ -35,6 +35,7 @@ from golongrl.learner.publishing import Publisher
 from golongrl.learner.records import Records
 from golongrl.learner.status import Status, heartbeat
 from golongrl.learner.timing import timed
+from golongrl.learner.validation import Validation, due
 from golongrl.learner.weights import WeightStore
 from golongrl.queue import Batch, QueueSettings, SampleQueue, Stopped, Wait
 from golongrl.recipe import Recipe
@@ -75,7 +76,7 @@ async def train(recipe: Recipe, config: LearnerConfig) -> None:
     model = resolve(recipe.model.path)
     model_config = json.loads((model / "config.json").read_text("utf-8"))
     memory.check_layout(recipe, model_config)
-    data = Prepared.open(config.data)
+    data, held_out = open_splits(config.data)
     order = [
         lease_order(data.tasks, recipe.queue.groups_per_step, recipe.seed, epoch) for epoch in range(recipe.data.epochs)
     ]
@@ -90,7 +91,7 @@ async def train(recipe: Recipe, config: LearnerConfig) -> None:
         app = create_app(status, queue, metrics)
         async with heartbeat(queue, status), served(app, config.host, config.port):
             await queue.setup(QueueSettings.from_recipe(recipe), order, data.tasks)
-            learner = Learner(recipe, config, queue, status, metrics, identity, model)
+            learner = Learner(recipe, config, queue, status, metrics, identity, model, held_out)
             # Cancelled by a signal that comes before the first step.
             with contextlib.suppress(asyncio.CancelledError):
                 await learner.run(checkpoint, checkpoints)
@@ -138,6 +139,7 @@ class Learner:
         metrics: Metrics,
         identity: _Identity,
         model: Path,
+        held_out: Prepared | None,
     ) -> None:
         self._recipe = recipe
         self._out = config.out
@@ -147,6 +149,7 @@ class Learner:
         self._identity = identity
         self._model = model
         self._weights = config.weights
+        self._validation = Validation(recipe, queue, held_out, config.out, status)
         self._fence = ""
         self._version = 0  # of the queue; while replaying, ahead of the steps done
         self._done = 0  # optimizer steps in the ranks' weights
@@ -185,8 +188,11 @@ class Learner:
                 await ranks.load(checkpoint.actor)
             if not known and self._done == self._version:
                 await self._publisher.publish(ranks, self._done, compare=True)
+            self._validation.forget_after(self._version)
             with Records(self._out, self._done) as records:
                 self._training = True
+                if self._done == 0 and due(0, self._recipe.learner) and (metrics := await self._validate(0)):
+                    records.write(0, metrics)
                 await self._train(ranks, records, checkpoints)
         finally:
             shutdown()
@@ -220,6 +226,9 @@ class Learner:
                     break
                 upcoming = self._prefetch(last, after=batch.step)
                 await self._step(batch, ranks, clock)
+                if due(batch.step, self._recipe.learner):
+                    with timed(clock, "timing_s/testing"):
+                        batch.metrics.update(await self._validate(batch.step))
                 if self._due():
                     with timed(clock, "timing_s/save_checkpoint"):
                         await self._save(ranks, checkpoints)
@@ -259,6 +268,11 @@ class Learner:
             with timed(clock, "timing_s/finish"):
                 await self._queue.finish(self._fence, self._done)
             self._version = self._done
+
+    async def _validate(self, step: int) -> dict[str, float]:
+        return await self._validation.run(
+            step, self._fence, self._publisher.lineage, current=step == self._version, stopping=self._stopping
+        )
 
     def _due(self) -> bool:
         return self._done % self._recipe.learner.checkpoint_every == 0 or self._checkpoint_now.is_set()
@@ -332,7 +346,7 @@ class Learner:
             await asyncio.sleep(_POLL_S)
 
     def _waits(self, wait: Wait, step: int) -> None:
-        if self._done == step - 1:
+        if self._done == step - 1 and not self._validation.running:
             self._status.set(f"waiting for step {step}: {wait.detail}")
         if wait.checkpoint_now:
             self._checkpoint_now.set()

@@ -21,13 +21,14 @@ class Records:
     def __init__(self, out: Path, resume_at: int) -> None:
         out.mkdir(parents=True, exist_ok=True)
         self._path = out / FILE
-        _cut(self._path, resume_at)
+        # From the beginning means without a record of step 0, too, which the validation before training has.
+        _cut(self._path, resume_at or -1)
         self._file = self._path.open("a", encoding="utf-8")
         # Imported here: it takes a second, and only a learner needs it.
         from torch.utils.tensorboard import SummaryWriter
 
         # purge_step: TensorBoard hides what an earlier process wrote at or after it.
-        self._events: Any = SummaryWriter(str(out / "tensorboard"), purge_step=resume_at + 1)
+        self._events: Any = SummaryWriter(str(out / "tensorboard"), purge_step=resume_at + 1 if resume_at else 0)
 
     def __enter__(self) -> Self:
         return self

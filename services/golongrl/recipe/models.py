@@ -220,8 +220,13 @@ class Learner(Section):
     checkpoint_every: PositiveInt = Field(5, description="Steps between checkpoints.")
     keep_checkpoints: PositiveInt = Field(2, description="Checkpoints kept.")
     resume: str = Field("auto", description="`auto`, `never`, or the path of a checkpoint folder `global_step_N`.")
-    test_freq: NonNegativeInt = Field(0, description="Steps between validations; 0 is never.")
+    test_freq: NonNegativeInt = Field(
+        0, description="Steps between validations (and one after the last step); 0 is never."
+    )
     val_before_train: bool = Field(False, description="Validate the initial policy.")
+    validation_deadline_s: PositiveFloat = Field(
+        3600.0, description="Longest a validation may hold up training; one that is not over by then has no means."
+    )
 
 
 class Recipe(Section):
@@ -256,6 +261,13 @@ class Recipe(Section):
                 raise ValueError(f"algorithm.rollout_rs.{mode} must be [low, high] with low < high")
         if self.rollout.min_scored > self.rollout.n:
             raise ValueError("rollout.min_scored exceeds rollout.n")
+        data = self.data
+        held_out = data.validation is not None or (data.corpus is not None and data.validation_prompts > 0)
+        if (self.learner.test_freq or self.learner.val_before_train) and not held_out:
+            raise ValueError(
+                "learner.test_freq or learner.val_before_train is set without data to validate on: "
+                "set data.validation, or data.validation_prompts with a corpus"
+            )
         mini = self.learner.mini_batch_groups
         if mini is not None and self.queue.groups_per_step % mini:
             raise ValueError(

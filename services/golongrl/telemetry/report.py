@@ -70,6 +70,12 @@ def reward_figure(history: History) -> go.Figure:
     """Mean reward of every step."""
     figure = go.Figure()
     _trend(figure, history.steps, history.series(runs.REWARD), PALETTE[0], f"mean reward ({SMOOTHING}-step average)")
+    held_out = zip(history.steps, history.series(runs.VALIDATION), strict=True)
+    validated = [(step, value) for step, value in held_out if not math.isnan(value)]
+    if validated:
+        steps, values = zip(*validated, strict=True)
+        line = {"color": PALETTE[1], "width": 3}
+        figure.add_trace(go.Scatter(x=steps, y=values, mode="lines+markers", line=line, name="held-out prompts"))
     figure.update_xaxes(title="step").update_yaxes(title="mean reward", rangemode="tozero")
     return _style(figure, 340)
 
@@ -145,7 +151,7 @@ def cards(history: History, recipe: Recipe) -> list[tuple[str, str]]:
     worst = max((value for value in history.series("staleness/max") if not math.isnan(value)), default=math.nan)
     found = [
         (f"{first:.2f} → {last:.2f}", "mean reward, first to last five steps"),
-        (str(len(history.records)), "optimizer steps"),
+        (str(sum(step > 0 for step in history.steps)), "optimizer steps"),
         (str(len(history.tasks())), "task types trained"),
         (f"{worst:.0f} ≤ {recipe.queue.max_staleness}", "worst staleness and its bound"),
         (f"{sum(seconds) / 60:.1f} min", "in steps"),

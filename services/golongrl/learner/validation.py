@@ -1,0 +1,199 @@
+"""Validation during training: the rollout pool answers the held-out prompts with one version, scored per task.
+
+The learner opens a round in the queue for the version it has just announced, waits until every row is answered, writes
+the answers to `validation/step_N.jsonl` and the means into the step's metrics.
+
+Invariants:
+- the answers of step N are from exactly version N: only engines that hold it get rows, and nothing newer is announced
+  before the round is over;
+- the wait is bounded and says what it waits for; a round that is not complete by then has no means, only counts, since
+  the rows that came in time are not a fair sample;
+- an unscored answer is counted as such and enters no mean;
+- `step_N.jsonl` is there complete or not at all; a replayed step takes its numbers from it.
+"""
+
+import asyncio
+import json
+import os
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import structlog
+
+from golongrl.data.prepared import Prepared
+from golongrl.errors import InputError
+from golongrl.learner.status import Status
+from golongrl.queue import SampleQueue, ValidationResult
+from golongrl.recipe import Learner, Recipe
+
+log = structlog.get_logger()
+
+FOLDER = "validation"
+# Looking costs one small script.
+_POLL_S = 0.2
+
+Answer = dict[str, Any]
+
+
+def due(step: int, learner: Learner) -> bool:
+    """Whether the weights after `step` optimizer steps are to be validated: every `test_freq`, and at the end."""
+    if step == 0:
+        return learner.val_before_train
+    return learner.test_freq > 0 and (step % learner.test_freq == 0 or step == learner.steps)
+
+
+def metrics_of(answers: Sequence[Answer], rows: int) -> dict[str, float]:
+    """The round in numbers, under verl's names where it has one.
+
+    `val-core/SOURCE/reward/mean@1`, `val_by_type/T1` and `val/mean` are means over scored answers, and only there when
+    all `rows` were answered; `val-aux/` has counts, the mean response length in tokens, and the share cut by it.
+    """
+    scored = [answer for answer in answers if answer["score"] is not None]
+    numbers = {
+        "val-aux/rows": float(rows),
+        "val-aux/missing": float(rows - len(answers)),
+        "val-aux/unscored": float(len(answers) - len(scored)),
+    }
+    sampled = [answer for answer in answers if answer["finish_reason"]]
+    if sampled:
+        numbers["val-aux/response_length/mean"] = fmean(answer["tokens"] for answer in sampled)
+        numbers["val-aux/response_length/clip_ratio"] = fmean(answer["finish_reason"] == "length" for answer in sampled)
+    if len(answers) == rows and scored:
+        for pattern, key in (("val-core/{}/reward/mean@1", "data_source"), ("val_by_type/{}", "task")):
+            parts = defaultdict(list)
+            for answer in scored:
+                parts[answer[key]].append(answer["score"])
+            numbers |= {pattern.format(name): fmean(scores) for name, scores in parts.items()}
+        numbers["val/mean"] = fmean(answer["score"] for answer in scored)
+    return numbers
+
+
+class Validation:
+    """The validation rounds of one attachment to the run."""
+
+    def __init__(self, recipe: Recipe, queue: SampleQueue, data: Prepared | None, out: Path, status: Status) -> None:
+        """
+        Raises:
+            InputError: the recipe asks for validation and the prepared data has none.
+        """
+        self._learner = recipe.learner
+        if data is None and (self._learner.test_freq or self._learner.val_before_train):
+            raise InputError(
+                "learner.test_freq or val_before_train: the prepared data has no validation/; "
+                "set data.validation or data.validation_prompts and prepare it again"
+            )
+        self._queue = queue
+        self._data = data
+        self._folder = out / FOLDER
+        self._status = status
+        self.running = False
+
+    def forget_after(self, version: int) -> None:
+        """Remove answers of versions above the queue's: they belong to an earlier attempt at the run."""
+        for path in self._folder.glob("step_*.jsonl"):
+            step = path.stem.removeprefix("step_")
+            if step.isdecimal() and int(step) > version:
+                path.unlink()
+
+    async def run(
+        self, step: int, fence: str, lineage: str, *, current: bool, stopping: asyncio.Event
+    ) -> dict[str, float]:
+        """Validate the version of `step`; its metrics.
+
+        Args:
+            current: whether it is the announced version, so that engines can answer; a step before it, replayed, only
+                has what was written down the first time.
+
+        Returns:
+            Nothing where the validation was ended by `stopping`, or cannot be had any more.
+        """
+        data = self._data
+        assert data is not None  # or the recipe would not ask for it
+        answers = self._written(step, lineage)
+        if answers is None and not current:
+            log.warning("no validation of a replayed step: it was not over when the learner ended", step=step)
+            return {}
+        if answers is None:
+            self.running = True
+            try:
+                results = await self._round(step, fence, lineage, len(data), stopping)
+            finally:
+                self.running = False
+            if results is None:
+                return {}
+            answers = [_answer(step, lineage, data, result) for result in results]
+            await asyncio.to_thread(self._write, step, answers)
+            await self._queue.validation.close(fence)
+        numbers = metrics_of(answers, len(data))
+        log.info(
+            "validation", step=step, mean=numbers.get("val/mean"), rows=len(data), missing=len(data) - len(answers)
+        )
+        return numbers
+
+    async def _round(
+        self, step: int, fence: str, lineage: str, rows: int, stopping: asyncio.Event
+    ) -> list[ValidationResult] | None:
+        """What the pool answered by the deadline; None when `stopping` came first."""
+        work = self._queue.validation
+        await work.open(fence, step, lineage, rows)
+        deadline = time.monotonic() + self._learner.validation_deadline_s
+        while (progress := await work.progress()).done < rows:
+            self._status.set(f"validating version {step}: {progress}", step)
+            if time.monotonic() > deadline:
+                log.error(
+                    "validation is not complete: no means",
+                    step=step,
+                    progress=str(progress),
+                    deadline_s=self._learner.validation_deadline_s,
+                )
+                break
+            if stopping.is_set():
+                log.warning("validation given up: a signal came", step=step, progress=str(progress))
+                await work.close(fence)
+                return None
+            await asyncio.sleep(_POLL_S)
+        return await work.results(rows)
+
+    def _file(self, step: int) -> Path:
+        return self._folder / f"step_{step}.jsonl"
+
+    def _written(self, step: int, lineage: str) -> list[Answer] | None:
+        """The answers of an earlier round of the same weights."""
+        try:
+            answers: list[Answer] = [json.loads(line) for line in self._file(step).read_text("utf-8").splitlines()]
+        except FileNotFoundError:
+            return None
+        return answers if all(answer["lineage"] == lineage for answer in answers) else None
+
+    def _write(self, step: int, answers: Sequence[Answer]) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        staging = self._file(step).with_suffix(".tmp")
+        with staging.open("w", encoding="utf-8") as file:
+            file.writelines(json.dumps(answer, ensure_ascii=False) + "\n" for answer in answers)
+            file.flush()
+            os.fsync(file.fileno())
+        staging.replace(self._file(step))
+
+
+def _answer(step: int, lineage: str, data: Prepared, result: ValidationResult) -> Answer:
+    """One line of the file: verl's `output`, `gts`, `score`, `step`, and what tells the row and its answer apart."""
+    row = data.row(result.row)
+    return {
+        "step": step,
+        "row": result.row,
+        "task": row.task,
+        "data_source": row.data_source,
+        "reward_mode": row.reward_mode,
+        "score": result.reward,
+        "reason": result.reason,
+        "tokens": result.tokens,
+        "finish_reason": result.finish_reason,
+        "worker": result.worker,
+        "lineage": lineage,
+        "gts": row.ground_truth,
+        "output": result.response,
+    }

@@ -1,0 +1,177 @@
+"""Validation during training: what is counted, when, and that a killed learner goes on with the round it left."""
+
+import asyncio
+import json
+import signal
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from golongrl.data import Prepared
+from golongrl.errors import InputError
+from golongrl.learner.status import Status
+from golongrl.learner.validation import Validation, due, metrics_of
+from golongrl.queue import QueueSettings, SampleQueue, ValidationResult, WeightsRef
+from golongrl.recipe import Recipe, RecipeError, load
+from support.learner_run import FIRST_ROWS, HELD_OUT, LearnerRun, learner_run, small_recipe, write_data
+
+
+def answer(score: float | None, task: str = "T1", source: str = "EM", **changes: Any) -> dict[str, Any]:
+    return {"score": score, "task": task, "data_source": source, "tokens": 4, "finish_reason": "stop", **changes}
+
+
+def recipe(**learner: object) -> Recipe:
+    return load("quickstart", [f"learner.{key}={value}" for key, value in learner.items()])
+
+
+def test_when_it_is_due() -> None:
+    def steps(**settings: object) -> list[int]:
+        made = recipe(**settings).learner
+        return [step for step in range(12) if due(step, made)]
+
+    assert steps(test_freq=0, val_before_train="false") == []
+    assert steps(test_freq=4, val_before_train="false", steps=10) == [4, 8, 10]
+    assert steps(test_freq=5, val_before_train="true", steps=10) == [0, 5, 10]
+    assert steps(test_freq=0, val_before_train="true", steps=10) == [0]
+
+
+def test_means_are_over_what_was_scored() -> None:
+    answers = [
+        answer(1.0),
+        answer(0.5),
+        answer(0.0, "T2", "F1"),
+        answer(None, "T2", "F1", finish_reason="length", tokens=8),
+        answer(None, finish_reason="", tokens=0),
+    ]
+    assert metrics_of(answers, 5) == {
+        "val-aux/rows": 5,
+        "val-aux/missing": 0,
+        "val-aux/unscored": 2,
+        "val-aux/response_length/mean": 5,
+        "val-aux/response_length/clip_ratio": 0.25,
+        "val-core/EM/reward/mean@1": 0.75,
+        "val-core/F1/reward/mean@1": 0.0,
+        "val_by_type/T1": 0.75,
+        "val_by_type/T2": 0.0,
+        "val/mean": 0.5,
+    }
+
+
+def test_an_incomplete_round_has_counts_but_no_means() -> None:
+    assert metrics_of([answer(1.0)], 3) == {
+        "val-aux/rows": 3,
+        "val-aux/missing": 2,
+        "val-aux/unscored": 0,
+        "val-aux/response_length/mean": 4,
+        "val-aux/response_length/clip_ratio": 0,
+    }
+    assert "val/mean" not in metrics_of([answer(None)], 1)
+
+
+def test_a_recipe_that_validates_on_nothing_is_refused() -> None:
+    with pytest.raises(RecipeError, match="without data to validate on"):
+        load("quickstart", ["learner.test_freq=5", "data.validation_prompts=0"])
+
+
+class Rounds:
+    """A `Validation` on a queue of its own; the test answers."""
+
+    def __init__(self, queue: SampleQueue, out: Path, fence: str, **learner: object) -> None:
+        self.queue, self.out, self.fence = queue, out, fence
+        self.status = Status()
+        self.stopping = asyncio.Event()
+        data = Prepared.open(write_data(out / "held", 3))
+        self.validation = Validation(recipe(test_freq=1, **learner), queue, data, out, self.status)
+
+    async def run(self, step: int = 0, *, current: bool = True) -> dict[str, float]:
+        return await self.validation.run(step, self.fence, "one", current=current, stopping=self.stopping)
+
+    async def answer(self, rows: int, version: int = 0) -> None:
+        done = 0
+        while done < rows:
+            for item in await self.queue.validation.lease(version, "one", rows - done):
+                await self.queue.validation.submit(item, ValidationResult(item.row, 0.5, "", "yes", 1, "stop", "w"))
+                done += 1
+            await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+async def rounds(redis_url: str, run_name: str, tmp_path: Path):
+    async with SampleQueue.from_url(redis_url, run_name) as queue:
+        await queue.setup(QueueSettings(groups_per_step=1), [np.arange(3, dtype=np.int32)], ["a"] * 3)
+        fence = (await queue.attach(0)).token
+        await queue.announce(fence, WeightsRef(0, "/w/v0", "one", "sum"))
+        yield lambda **learner: Rounds(queue, tmp_path, fence, **learner)
+
+
+async def test_a_round_is_written_down_and_a_repeat_reads_it(rounds) -> None:
+    made = rounds()
+    numbers, _ = await asyncio.gather(made.run(), made.answer(3))
+    assert numbers["val/mean"] == 0.5
+    lines = [json.loads(line) for line in (made.out / "validation" / "step_0.jsonl").read_text().splitlines()]
+    assert [(line["row"], line["task"], line["output"], line["score"]) for line in lines] == [
+        (0, "T1", "yes", 0.5), (1, "T2", "yes", 0.5), (2, "T3", "yes", 0.5),
+    ]  # fmt: skip
+    assert (await made.queue.validation.progress()).done == 0, "the round is closed"
+    assert await made.run() == numbers
+
+
+async def test_the_wait_is_bounded_and_says_what_for(rounds) -> None:
+    made = rounds(validation_deadline_s=0.6)
+    numbers, _ = await asyncio.gather(made.run(), made.answer(2))
+    assert made.status.doing == "validating version 0: 2 rows done, 0 being answered, 1 not leased yet"
+    assert numbers["val-aux/missing"] == 1
+    assert "val/mean" not in numbers
+
+
+async def test_a_signal_ends_the_wait(rounds) -> None:
+    made = rounds()
+    made.stopping.set()
+    assert await made.run() == {}
+    assert not (made.out / "validation").exists()
+
+
+async def test_a_replayed_step_has_only_what_was_written(rounds) -> None:
+    made = rounds()
+    assert await made.run(current=False) == {}
+    (made.out / "validation").mkdir()
+    for step in (1, 2, 3):
+        (made.out / "validation" / f"step_{step}.jsonl").write_text("")
+    made.validation.forget_after(2)
+    assert sorted(path.name for path in (made.out / "validation").iterdir()) == ["step_1.jsonl", "step_2.jsonl"]
+
+
+def test_data_without_a_validation_split_is_refused(tmp_path: Path) -> None:
+    queue = SampleQueue.from_url("redis://127.0.0.1:1/0", "r")
+    with pytest.raises(InputError, match="the prepared data has no validation/"):
+        Validation(recipe(test_freq=1), queue, None, tmp_path, Status())
+
+
+def _validated(run: LearnerRun) -> dict[int, float]:
+    return {r["training/global_step"]: r["val/mean"] for r in run.records if "val/mean" in r}
+
+
+@pytest.mark.full
+@pytest.mark.timeout(900)
+async def test_a_learner_killed_in_mid_validation_goes_on_with_it(tiny_model: Path, tmp_path: Path) -> None:
+    made = small_recipe(
+        tiny_model, "learner.val_before_train=true", "learner.test_freq=2", "learner.checkpoint_every=4"
+    )
+    async with learner_run(tmp_path, made) as run:
+        await run.until(lambda: sum(version == 2 for version, _ in run.validated) == FIRST_ROWS)
+        run.kill(signal.SIGKILL)
+        await run.ended()
+        run.validates.set()
+        run.start()
+        assert await run.ended() == 0, run.log[-4000:]
+    assert [record["training/global_step"] for record in run.records] == [0, 1, 2, 3, 4]
+    # Nobody was asked twice, before or after the kill.
+    assert Counter(run.validated) == Counter((version, row) for version in (0, 2, 4) for row in range(HELD_OUT))
+    expected = {version: np.mean([(row + version) / 20 for row in range(1, HELD_OUT)]) for version in (0, 2, 4)}
+    assert _validated(run) == pytest.approx(expected)
+    assert all(record["val-aux/unscored"] == 1 for record in run.records if "val/mean" in record)
+    files = sorted(path.name for path in (run.root / "validation").iterdir())
+    assert files == ["step_0.jsonl", "step_2.jsonl", "step_4.jsonl"]
