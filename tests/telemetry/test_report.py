@@ -37,6 +37,17 @@ def test_the_page_is_self_contained_and_names_every_task(tmp_path: Path) -> None
         assert text in page
 
 
+def test_held_out_rewards_stand_beside_the_trained_ones_and_step_0_is_no_step(tmp_path: Path) -> None:
+    recipe = load("quickstart")
+    lines = [{"training/global_step": 0, "val/mean": 0.125}, *records(10)]
+    lines[5]["val/mean"] = 0.375
+    (tmp_path / "metrics.jsonl").write_text("\n".join(json.dumps(record) for record in lines))
+    page = report.write(tmp_path, recipe, dump(recipe)).read_text("utf-8")
+    assert '"held-out prompts","x":[0,5],"y":[0.125,0.375]' in page
+    assert "<b>10</b><span>optimizer steps" in page
+    assert "0.30 → 0.80" in page
+
+
 def test_a_run_without_steps_says_so(tmp_path: Path) -> None:
     recipe = load("quickstart")
     assert "No step has finished yet" in report.write(tmp_path, recipe, dump(recipe)).read_text("utf-8")

@@ -39,7 +39,6 @@ class _Row:
     item: ValidationItem
     live: LiveGroup
     task: asyncio.Task[None]
-    ending: bool = False
 
 
 class Validation:
@@ -98,7 +97,7 @@ class Validation:
             return
         kept = await self._bench.queue.validation.renew([row.item for row in rows])
         for row, holds in zip(rows, kept, strict=True):
-            if not holds:
+            if not holds and not row.live.ending:
                 row.live.lost = True
                 _end(row, "lost")
 
@@ -114,8 +113,8 @@ class Validation:
 def _end(row: _Row, reason: str) -> None:
     # Once: a second cancellation would interrupt the giving back. And soon, not now: a task cancelled before its first
     # step would never give its row back.
-    if not row.ending:
-        row.ending = True
+    if not row.live.ending:
+        row.live.ending = True
         row.live.give_back = reason
         asyncio.get_running_loop().call_soon(row.task.cancel)
 
@@ -191,6 +190,7 @@ async def _make(
 async def _release(bench: Bench, item: ValidationItem, live: LiveGroup, reason: str, *, lost: bool) -> None:
     if live.lost:
         return
+    live.ending = True
     try:
         async with asyncio.timeout(RELEASE_S):
             await bench.queue.validation.release(item, reason, lost=lost)
