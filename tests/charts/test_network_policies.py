@@ -21,7 +21,6 @@ ARROWS: dict[tuple[str, str], set[int | None]] = {
     ("prometheus", "learner"): {8080, 8090},
     ("kuberay", "learner"): {8265},
 }
-BROADCAST: dict[tuple[str, str], set[int | None]] = {("learner", "rollout"): {None}, ("rollout", "learner"): {None}}
 MULTI_NODE: dict[tuple[str, str], set[int | None]] = {("rollout", "rollout"): {None}}
 INSIDE = ("redis", "reward", "rollout", "learner", "test")
 OUTSIDE = {
@@ -107,7 +106,6 @@ def expected(*tables: dict[tuple[str, str], set[int | None]]) -> set[tuple[str, 
     ("switch", "tables"),
     [
         ("defaults", (ARROWS,)),
-        ("broadcast-weights", (ARROWS, BROADCAST)),
         ("engines-over-nodes", (ARROWS, MULTI_NODE)),
         ("autoscaled", (ARROWS,)),
     ],

@@ -28,6 +28,8 @@ def snapshot(steps: int, **changes: object) -> Snapshot:
 
 
 def test_a_step_is_one_line_with_what_matters() -> None:
+    assert step_line({"training/global_step": 0, "val/mean": 0.25}, 40) == "step 0/40 · held-out reward 0.250"
+    assert "step 3/40 · held-out reward 0.500 · reward" in step_line({**record(3), "val/mean": 0.5}, 40)
     line = step_line(record(3), 40)
     assert line == "step 3/40 · reward 0.250 · staleness 0.50 (max 1) · 1234 tokens/s · 6.0 s"
 

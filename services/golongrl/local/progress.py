@@ -64,6 +64,12 @@ def step_line(record: Mapping[str, float], total: int | None) -> str:
     step = int(record[runs.STEP])
     parts = [
         f"step {step}" + (f"/{total}" if total else ""),
+    ]
+    if runs.VALIDATION in record:
+        parts.append(f"held-out reward {record[runs.VALIDATION]:.3f}")
+    if step == 0:  # the validation before training, and nothing else
+        return " · ".join(parts)
+    parts += [
         f"reward {record.get(runs.REWARD, math.nan):.3f}",
         f"staleness {record.get('staleness/mean', math.nan):.2f} (max {record.get('staleness/max', math.nan):.0f})",
         f"{record.get('perf/throughput', math.nan):.0f} tokens/s",
