@@ -44,7 +44,7 @@ class Chat:
             raise DataError(f"model {folder}: no tokenizer.json in this folder")
         try:
             tokenizer = Tokenizer.from_file(str(path))
-        except Exception as error:
+        except Exception as error:  # tokenizers raises nothing narrower
             raise DataError(f"model file {path}: not a tokenizer: {error}") from error
         tokenizer.no_truncation()
         tokenizer.no_padding()
