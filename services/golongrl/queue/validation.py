@@ -7,7 +7,7 @@ results and closes the round; results wait in Redis until then, so a learner tha
 
 A round is bounded (each row is answered once), so what it takes from training rollouts is, too. It has keys of its own
 (`validation*`) and touches neither rows, leases nor versions of the sample queue; its results are not in the queue's
-byte budget: rows x longest response, compressed.
+byte budget: rows x longest response, as text.
 """
 
 import secrets
@@ -16,14 +16,12 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import msgpack
-import zstandard
 
 from golongrl.queue.connection import Connection
 from golongrl.queue.errors import UnreadableGroup
 
-# Results read in one reply: 32 of the largest kind (16K tokens, compressed) are about a megabyte.
+# Results read in one reply: 32 of the largest kind (16K tokens of text) are about two megabytes.
 FETCH = 32
-_ZSTD_LEVEL = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,13 +127,12 @@ def _named(item: ValidationItem) -> dict[str, str]:
 
 
 def pack(result: ValidationResult) -> bytes:
-    """The result as msgpack, the response compressed."""
-    text = result.response.encode("utf-8", "replace")
+    """The result as msgpack; what UTF-8 has no bytes for becomes a question mark."""
     packed: bytes = msgpack.packb(
         {
             "reward": result.reward,
             "reason": result.reason,
-            "response": zstandard.ZstdCompressor(level=_ZSTD_LEVEL).compress(text),
+            "response": result.response.encode("utf-8", "replace").decode("utf-8"),
             "tokens": result.tokens,
             "finish_reason": result.finish_reason,
             "worker": result.worker,
@@ -148,8 +145,6 @@ def unpack(row: int, body: bytes) -> ValidationResult:
     """The result of `row`. Raises UnreadableGroup on anything else."""
     try:
         fields = msgpack.unpackb(body)
-        if "response" in fields:
-            fields["response"] = zstandard.ZstdDecompressor().decompress(fields["response"]).decode("utf-8")
         return ValidationResult(row=row, **fields)
-    except (zstandard.ZstdError, msgpack.UnpackException, ValueError, TypeError) as error:
+    except (msgpack.UnpackException, ValueError, TypeError) as error:
         raise UnreadableGroup(f"validation row {row}: {len(body)} bytes are not a result: {error}") from error
