@@ -6,10 +6,9 @@ import signal
 import sys
 from pathlib import Path
 
-import psutil
 import pytest
 
-from golongrl.local.process import ServiceSpec, last_words
+from golongrl.local.process import ServiceSpec, descendants, last_words
 from golongrl.local.supervisor import Interrupted, RunFailed, Stage, Supervisor
 
 
@@ -37,19 +36,22 @@ def exists(path: Path):
 SLEEP = "import time; time.sleep(60)"
 
 
-def descendants() -> list[psutil.Process]:
-    return psutil.Process().children(recursive=True)
-
-
 async def test_it_ends_when_main_is_done_and_leaves_no_process(tmp_path: Path) -> None:
     # The helper starts a grandchild of its own, in a session of its own: that one must go too.
     grandchild = (
         f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {SLEEP!r}], start_new_session=True); {SLEEP}"
     )
     stages = [Stage((python("helper", grandchild),), gate=True), Stage((python("main", "print('done')"),))]
-    before = set(descendants())
-    await Supervisor(stages, "main", tmp_path, print).run()
-    assert set(descendants()) <= before
+    foreign = await asyncio.create_subprocess_exec(sys.executable, "-c", SLEEP)
+    before = descendants()
+    try:
+        await Supervisor(stages, "main", tmp_path, print).run()
+        # Nothing of the run is left, and nothing else was ended.
+        assert descendants() == before
+        assert foreign.returncode is None
+    finally:
+        foreign.kill()
+        await foreign.wait()
     assert "done" in (tmp_path / "main.log").read_text()
 
 

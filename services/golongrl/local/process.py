@@ -13,7 +13,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -86,9 +86,14 @@ def adopt_orphans() -> None:
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
-def kill_descendants(grace_s: float = 3.0) -> list[str]:
-    """End whatever still runs below this process; returns the names of what had to be ended."""
-    left = psutil.Process().children(recursive=True)
+def descendants() -> set[psutil.Process]:
+    """Every process below this one."""
+    return set(psutil.Process().children(recursive=True))
+
+
+def kill_descendants(spare: Set[psutil.Process], grace_s: float = 3.0) -> list[str]:
+    """End whatever runs below this process but not in `spare`; returns the names of what had to be ended."""
+    left = list(descendants() - spare)
     names = []
     for process in left:
         with contextlib.suppress(psutil.NoSuchProcess):

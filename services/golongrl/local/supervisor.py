@@ -13,11 +13,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 from golongrl.errors import GolongrlError
 from golongrl.local.process import (
     Service,
     ServiceSpec,
     adopt_orphans,
+    descendants,
     describe_exit,
     kill_descendants,
     last_lines,
@@ -67,6 +70,7 @@ class Supervisor:
         self._logs = logs
         self._say = say
         self._live: dict[str, Service] = {}
+        self._foreign: set[psutil.Process] = set()
         self._finished = asyncio.Event()
         self._interrupted = asyncio.Event()
         self._stopping = asyncio.Event()
@@ -80,6 +84,8 @@ class Supervisor:
             Interrupted: SIGINT or SIGTERM came.
         """
         adopt_orphans()
+        # What a program that embeds us started before is not ours to end.
+        self._foreign = descendants()
         with self._signals():
             keepers: list[asyncio.Task[None]] = []
             try:
@@ -160,7 +166,7 @@ class Supervisor:
         for keeper in keepers:
             keeper.cancel()
         await asyncio.gather(*keepers, return_exceptions=True)
-        kill_descendants()
+        kill_descendants(self._foreign)
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
@@ -169,7 +175,7 @@ class Supervisor:
 
         def on_signal() -> None:
             if self._interrupted.is_set():
-                kill_descendants(grace_s=0.5)
+                kill_descendants(self._foreign, grace_s=0.5)
             elif not self._stopping.is_set():
                 self._say("stopping everything in order (once more to kill)")
             self._interrupted.set()
