@@ -49,6 +49,7 @@ def test_the_live_view_holds_progress_and_tasks() -> None:
     out = io.StringIO()
     Console(file=out, width=100).print(render(snapshot(3)))
     assert "step 3 of 40" in out.getvalue()
+    assert "staleness 0.50 (max 1) · 1234 tokens/s" in out.getvalue()
     assert "T3 F1" in out.getvalue()
 
 

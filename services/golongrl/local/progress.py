@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.padding import Padding
 from rich.panel import Panel
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -96,7 +97,8 @@ def render(snapshot: Snapshot) -> RenderableType:
     )
     parts: list[RenderableType] = [head]
     if snapshot.total_steps:
-        parts.append(ProgressBar(total=snapshot.total_steps, completed=step))
+        # A bar ends no line of its own; padding does.
+        parts.append(Padding(ProgressBar(total=snapshot.total_steps, completed=step), 0))
     if history.records:
         parts.append(Text(step_line(history.records[-1], snapshot.total_steps)))
         parts.append(_task_table(history))

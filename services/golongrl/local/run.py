@@ -25,7 +25,7 @@ from golongrl.queue import QueueError, SampleQueue
 from golongrl.queue.connection import Patience
 from golongrl.queue.embedded import server_command
 from golongrl.recipe import Recipe, dump, load
-from golongrl.telemetry import history
+from golongrl.telemetry import history, logging
 
 MAIN = "learner"
 # A probe or a look at the queue that takes longer counts as "not yet"; the next one comes soon.
@@ -64,6 +64,8 @@ def execute(request: Request) -> None:
     Raises:
         GolongrlError: the input is wrong, a service cannot be kept alive, or a signal came.
     """
+    # The display says what matters; below it only what went wrong has a place.
+    logging.configure("train", request.folder.path.name, level="ERROR")
     console = Console(soft_wrap=True)
     recipe = None if request.resume else load(request.recipe, request.overrides)
     ports = (
