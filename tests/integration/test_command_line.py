@@ -14,6 +14,9 @@ from golongrl.recipe import dump, load
 def golongrl(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     """Run the command line in this process: arguments -> (exit code, stdout, stderr)."""
 
+    # Logging belongs to the process, and this one is pytest's.
+    monkeypatch.setattr("golongrl.telemetry.logging.configure", lambda *_, **__: None)
+
     def run(*arguments: str | Path) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["golongrl", *map(str, arguments)])
         with pytest.raises(SystemExit) as end:
