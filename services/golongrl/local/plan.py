@@ -48,10 +48,6 @@ class RunFolder:
         return self.path / "metrics.jsonl"
 
     @property
-    def report(self) -> Path:
-        return self.path / "report.html"
-
-    @property
     def lock(self) -> Path:
         return self.path / ".lock"
 

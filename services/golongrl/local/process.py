@@ -91,20 +91,17 @@ def descendants() -> set[psutil.Process]:
     return set(psutil.Process().children(recursive=True))
 
 
-def kill_descendants(spare: Set[psutil.Process], grace_s: float = 3.0) -> list[str]:
-    """End whatever runs below this process but not in `spare`; returns the names of what had to be ended."""
+def kill_descendants(spare: Set[psutil.Process], grace_s: float = 3.0) -> None:
+    """End whatever runs below this process but not in `spare`."""
     left = list(descendants() - spare)
-    names = []
     for process in left:
         with contextlib.suppress(psutil.NoSuchProcess):
-            names.append(process.name())
             process.terminate()
     _, alive = psutil.wait_procs(left, timeout=grace_s)
     for process in alive:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
     psutil.wait_procs(alive, timeout=grace_s)
-    return names
 
 
 def _before_exec(nice: int) -> None:
@@ -137,10 +134,6 @@ class Service:
                 preexec_fn=partial(_before_exec, spec.nice),
             )
         return cls(spec, log, process)
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
 
     @property
     def alive(self) -> bool:
