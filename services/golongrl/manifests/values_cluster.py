@@ -68,7 +68,8 @@ class NetworkPolicy(Section):
 
     enabled: bool = Field(True, description="Create the policies.")
     prometheus: Peer = Peer(pod_selector={"matchLabels": {"app.kubernetes.io/name": "prometheus"}})
-    kuberay_operator: Peer = Peer(pod_selector={"matchLabels": {"app.kubernetes.io/name": "kuberay-operator"}})
+    # Its chart and its kustomization name it differently, but say the same component.
+    kuberay_operator: Peer = Peer(pod_selector={"matchLabels": {"app.kubernetes.io/component": "kuberay-operator"}})
     extra_egress: ExtraEgress = ExtraEgress()
 
 

@@ -35,7 +35,8 @@ class Storage(Section):
     storage_class: str = Field("", description="StorageClass; empty is the cluster's default.")
     access_modes: list[AccessMode] = Field(
         default_factory=lambda: list[AccessMode](["ReadWriteOnce"]),
-        description="ReadWriteMany for more than one node; ReadWriteOnce fits kind and k3d.",
+        description="ReadWriteMany for more than one node; ReadWriteOnce keeps learner and engines on one, as on kind "
+        "and k3d.",
     )
     annotations: Labels = Field(default_factory=dict, description="Annotations of the created claim.")
 

@@ -169,7 +169,9 @@ class LearnerValues(Placement):
     image: Image = Image(repository="golongrl/golongrl-learner")
     args: list[str] = Field(default_factory=list, description="Further arguments of `golongrl learner`.")
     submission_mode: Literal["K8sJobMode", "HTTPMode", "SidecarMode"] = Field(
-        "K8sJobMode", description="How KubeRay submits; KAI needs another than K8sJobMode."
+        "K8sJobMode",
+        description="How KubeRay submits; KAI needs another than K8sJobMode. Pod Security `restricted` refuses "
+        "SidecarMode: KubeRay gives its container no security context.",
     )
     cluster_selector: str = Field("", description="Name of a RayCluster to submit to instead of a cluster of its own.")
     backoff_limit: Count = Field(3, description="Fresh starts after a failure, each resuming from the last checkpoint.")
@@ -184,5 +186,10 @@ class LearnerValues(Placement):
     )
     workers: RayWorkers = RayWorkers(resources=Resources())
     submitter: Resources = Resources(requests={"cpu": "100m", "memory": "256Mi"}, limits={"memory": "512Mi"})
-    shared_memory: str = Field("1Gi", description="Size limit of the memory-backed /dev/shm (Ray's object store).")
+    # Ray's object store takes 30% of the memory limit; what /dev/shm cannot hold goes to disk.
+    shared_memory: str = Field(
+        "2Gi",
+        description="Size limit of the memory-backed /dev/shm. Ray's object store is put on disk where this is below "
+        "30% of a Ray pod's memory limit; 10Gi is always enough.",
+    )
     gang: Gang = Gang()
