@@ -30,7 +30,7 @@ cleanup() {
 explain() {
     echo "--- what the cluster says" >&2
     kubectl -n $NAMESPACE get pods,jobs,pvc -o wide >&2 || true
-    kubectl -n $NAMESPACE get events --sort-by=.lastTimestamp >&2 | tail -n 40 || true
+    kubectl -n $NAMESPACE get events --sort-by=.lastTimestamp | tail -n 40 >&2 || true
     kubectl -n $NAMESPACE logs -l app.kubernetes.io/instance=golongrl --all-containers --prefix --tail=40 >&2 || true
 }
 trap 'code=$?; [ $code = 0 ] || explain; cleanup; exit $code' EXIT

@@ -71,6 +71,38 @@ def test_kuberay_writes_every_quantity_of_a_rayjob_back_unchanged(helm4: Helm, f
         assert value == canonical(value), name
 
 
+# Fields that Go keeps when they are false or zero, because they are pointers.
+POINTERS = {
+    "allowPrivilegeEscalation",
+    "runAsNonRoot",
+    "runAsUser",
+    "automountServiceAccountToken",
+    "enableServiceLinks",
+}
+
+
+def dropped_by_go(item: Any, path: str = "") -> Iterator[str]:
+    """Values that typed Go code reads and does not write again; a container's missing `resources` it adds."""
+    if isinstance(item, dict):
+        if isinstance(item.get("image"), str) and "resources" not in item:
+            yield f"{path}: no resources"
+        for key, value in item.items():
+            if value in ("", None, [], False, 0) and key not in POINTERS:
+                yield f"{path}.{key}"
+            yield from dropped_by_go(value, f"{path}.{key}")
+    elif isinstance(item, list):
+        for index, value in enumerate(item):
+            yield from dropped_by_go(value, f"{path}[{index}]")
+
+
+@pytest.mark.parametrize("name", [name for name in MATRIX if name not in ("learner-off", "learner-job")])
+def test_kuberay_writes_every_pod_of_a_rayjob_back_unchanged(helm4: Helm, name: str) -> None:
+    """The lists of a custom resource are one field each: a container that loses or gains a key is the whole list's
+    change, and then the operator's."""
+    for pod, _, spec in pod_specs(helm4.template(MATRIX[name]).of("RayJob")):
+        assert list(dropped_by_go(spec)) == [], pod
+
+
 def test_numbers_in_values_become_text(helm: Helm) -> None:
     resources = {"requests": {"cpu": 2, "memory": 4294967296}, "limits": {"memory": "8Gi"}}
     head = helm.template({"learner": {"head": {"resources": resources}}}).one("RayJob")
