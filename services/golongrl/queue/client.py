@@ -194,6 +194,7 @@ class SampleQueue:
             "path": weights.path,
             "lineage": weights.lineage,
             "checksum": weights.checksum,
+            "source": weights.source,
         }
         answer = await self._run("announce", {"fence": fence, "weights": fields}, durable=True)
         self._check(answer, f"announce({weights.version})")
