@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from golongrl import __version__
-from golongrl.errors import GolongrlError
+from golongrl.errors import one_line
 from golongrl.recipe import Recipe, dump, load, packaged, source
 
 app = typer.Typer(
@@ -132,8 +132,5 @@ def _hang_up_commands() -> None:
 def main() -> None:
     """Run the command line; an error a person can act on is one line and an exit code, never a traceback."""
     _hang_up_commands()
-    try:
+    with one_line():
         app()
-    except GolongrlError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)

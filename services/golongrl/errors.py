@@ -1,4 +1,11 @@
-"""The base of every error that a person can act on: its message is one line that names the thing and what to do."""
+"""The base of every error that a person can act on: its message is one line that names the thing and what to do.
+
+It is raised wherever the problem shows, and printed in one place: `one_line`, around each process's command.
+"""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class GolongrlError(Exception):
@@ -12,3 +19,13 @@ class InputError(GolongrlError):
     """Something the user gave is wrong: a recipe key, a file, a port, an option."""
 
     exit_code = 2
+
+
+@contextmanager
+def one_line() -> Iterator[None]:
+    """End the process with an error's line and exit code; any other exception is a defect and keeps its traceback."""
+    try:
+        yield
+    except GolongrlError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)

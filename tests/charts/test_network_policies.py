@@ -25,7 +25,7 @@ MULTI_NODE: dict[tuple[str, str], set[int | None]] = {("rollout", "rollout"): {N
 INSIDE = ("redis", "reward", "rollout", "learner", "test")
 OUTSIDE = {
     "prometheus": {"app.kubernetes.io/name": "prometheus"},
-    "kuberay": {"app.kubernetes.io/name": "kuberay-operator"},
+    "kuberay": {"app.kubernetes.io/component": "kuberay-operator"},
     "stranger": {"app.kubernetes.io/name": "stranger"},
     # A pod of another release in the same namespace.
     "neighbour": {"app.kubernetes.io/instance": "other", "app.kubernetes.io/component": "rollout"},

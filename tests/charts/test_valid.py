@@ -81,7 +81,6 @@ def check_rayjob(job: Manifest, schema: jsonschema.Draft7Validator) -> None:
     assert len(job["metadata"]["name"]) <= 47
     if "clusterSelector" in spec:
         assert not spec.get("backoffLimit")
-        assert not spec.get("suspend")
         assert spec["submissionMode"] != "SidecarMode"
     else:
         assert spec["shutdownAfterJobFinishes"] is True

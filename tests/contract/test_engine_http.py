@@ -20,13 +20,11 @@ import uvicorn
 
 from golongrl.engine.app import create_app
 from golongrl.engine.config import EngineConfig
+from support.recordings import by_number
 
 from .shapes import differences
 
-RECORDINGS = {
-    int(path.name.split("_")[0]): json.loads(path.read_text())
-    for path in (Path(__file__).parent / "recordings").glob("*.json")
-}
+RECORDINGS = by_number()
 
 # One request, one answer, whatever came before.
 SINGLE = [

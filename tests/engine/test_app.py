@@ -69,7 +69,20 @@ async def test_seeded_calls_are_reproducible_and_samples_differ(serve) -> None:
     assert len({tuple(output) for output in outputs}) == 3
     assert [answer["meta_info"]["id"] for answer in first] == ["group_0", "group_1", "group_2"]
     other = (await client.post("/generate", json=ask(rid="other", params=body["sampling_params"]))).json()
-    assert [answer["output_ids"] for answer in other] != outputs
+    assert [answer["output_ids"] for answer in other] == outputs, "the id is no part of the draw"
+    alone = (await client.post("/generate", json=ask(params={"sampling_seed": 5, "max_new_tokens": 12}))).json()
+    assert alone["output_ids"] == outputs[0]
+    reseeded = ask(rid="group", params={"n": 3, "sampling_seed": 6, "max_new_tokens": 12})
+    assert [answer["output_ids"] for answer in (await client.post("/generate", json=reseeded)).json()] != outputs
+
+
+async def test_without_a_seed_the_engines_and_the_id_decide(serve) -> None:
+    client = await serve()
+    params = {"max_new_tokens": 12}
+    first, again, other = [
+        (await client.post("/generate", json=ask(rid=rid, params=params))).json()["output_ids"] for rid in "aab"
+    ]
+    assert first == again != other
 
 
 async def test_a_stop_string_is_cut_from_the_text(serve) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from verl.trainer.ppo.rollout_corr_helper import compute_rollout_correction_weights
 
 from golongrl.learner.assembly import Correction, correct
 from golongrl.learner.batch import Shard
@@ -53,6 +54,55 @@ def test_a_sequence_has_one_weight() -> None:
     weights = _correct("algorithm.rollout_is=sequence").weights
     assert weights is not None
     np.testing.assert_allclose(weights[REAL], [1.8] * 3 + [0.99] * 2, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("level", "mode", "bounded"),
+    [
+        ("token", "clip", [1.0, 5.0, 0.5, 1.1, 0.9]),
+        ("token", "truncate", [1.0, 5.0, 0.3, 1.1, 0.9]),
+        ("token", "mask", [1.0, 0.0, 0.0, 1.1, 0.9]),
+        ("sequence", "clip", [1.8, 1.8, 1.8, 0.99, 0.99]),
+    ],
+)
+def test_normalised_weights_have_mean_one(level: str, mode: str, bounded: list[float]) -> None:
+    """Of tokens, or of responses whatever their lengths: 1.8 and 0.99 are two; the filler's 5 is in neither."""
+    overrides = [f"algorithm.rollout_is={level}", f"algorithm.rollout_is_mode={mode}"]
+    # Rejected afterwards, and in the mean all the same.
+    rejected = "algorithm.rollout_rs.token_k1=[0.2, 100]"
+    correction = _correct(*overrides, "algorithm.rollout_is_batch_normalize=true", rejected)
+    mean = np.mean(bounded if level == "token" else [1.8, 0.99])
+    assert correction.weights is not None
+    np.testing.assert_allclose(correction.weights[REAL], bounded / mean, rtol=1e-5)
+    assert correction.metrics["rollout_corr/rollout_is_batch_norm_factor"] == pytest.approx(mean, rel=1e-5)
+    assert 0 < correction.mask.sum() < REAL.sum()
+
+
+@pytest.mark.parametrize("level", ["token", "sequence"])
+def test_normalised_weights_are_verls(level: str) -> None:
+    """Where verl has the bound too: from above alone."""
+    mask = torch.tensor([[1.0, 1.0, 1.0], [1.0, 1.0, 0.0]])
+    ratios = torch.tensor([[1.0, 6.0, 0.3], [1.1, 0.9, 1.0]])
+    theirs, metrics = compute_rollout_correction_weights(
+        ratios.log(), mask, rollout_is=level, rollout_is_threshold=5.0, rollout_is_batch_normalize=True
+    )
+    overrides = [f"algorithm.rollout_is={level}", "algorithm.rollout_is_mode=truncate"]
+    ours = _correct(*overrides, "algorithm.rollout_is_batch_normalize=true")
+    assert ours.weights is not None
+    np.testing.assert_allclose(ours.weights[REAL], theirs[mask.bool()], rtol=1e-5)
+    factor = ours.metrics["rollout_corr/rollout_is_batch_norm_factor"]
+    assert factor == pytest.approx(metrics["rollout_is_batch_norm_factor"], rel=1e-5)
+
+
+@pytest.mark.parametrize("level", ["token", "sequence"])
+def test_weights_that_are_all_masked_stay_zero(level: str) -> None:
+    """A rank may hold few responses, and a long one's weight is seldom within bounds."""
+    overrides = [f"algorithm.rollout_is={level}", "algorithm.rollout_is_clip=[20.0, 30.0]"]
+    normalise = "algorithm.rollout_is_batch_normalize=true"
+    correction = _correct("algorithm.rollout_is_mode=mask", *overrides, normalise)
+    assert correction.weights is not None
+    assert not correction.weights[REAL].any()
+    assert correction.metrics["rollout_corr/rollout_is_batch_norm_factor"] == 1
 
 
 LOG = np.log(FLAT)

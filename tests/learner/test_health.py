@@ -1,5 +1,6 @@
 """What a scrape of the learner shows: its steps and the real queue's state at that moment."""
 
+import signal
 import socket
 from pathlib import Path
 
@@ -10,9 +11,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from golongrl.errors import InputError
 from golongrl.learner.health import Metrics, create_app, served
 from golongrl.learner.status import Status
-from golongrl.queue import QueueSettings, SampleQueue
+from golongrl.queue import Lease, QueueSettings, SampleQueue
 from golongrl.queue.embedded import EmbeddedServer
 from support.learner_run import small_recipe
+from support.redis_server import free_port
 
 RECORD = {
     "policy/version": 5.0,
@@ -24,15 +26,10 @@ RECORD = {
 }
 
 
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
-
-
 async def test_steps_and_the_queue_are_scraped(tiny_model: Path, tmp_path: Path) -> None:
     settings = QueueSettings.from_recipe(small_recipe(tiny_model))
-    async with EmbeddedServer(_free_port(), tmp_path) as server, SampleQueue.from_url(server.url, "test") as queue:
-        metrics, status, port = Metrics(), Status(), _free_port()
+    async with EmbeddedServer(free_port(), tmp_path) as server, SampleQueue.from_url(server.url, "test") as queue:
+        metrics, status, port = Metrics(), Status(), free_port()
         await queue.setup(settings, [list(range(9))], ["EM"] * 9)
         status.set("updating", 3)
         async with served(create_app(status, queue, metrics), "127.0.0.1", port), httpx.AsyncClient() as client:
@@ -55,6 +52,36 @@ async def test_steps_and_the_queue_are_scraped(tiny_model: Path, tmp_path: Path)
                     pass
         with socket.create_server(("127.0.0.1", port)):
             pass  # free again
+
+
+async def test_a_scrape_shows_the_queue_as_it_is_or_not_at_all(tiny_model: Path, tmp_path: Path) -> None:
+    settings = QueueSettings.from_recipe(small_recipe(tiny_model))
+    async with EmbeddedServer(free_port(), tmp_path) as server, SampleQueue.from_url(server.url, "test") as queue:
+        await queue.setup(settings, [list(range(9))], ["EM"] * 9)
+        metrics = Metrics()
+        metrics.observe(3, RECORD)
+        transport = httpx.ASGITransport(create_app(Status(), queue, metrics))
+        async with httpx.AsyncClient(transport=transport, base_url="http://learner") as client:
+
+            async def scrape() -> dict[tuple[str, str], float]:
+                return _values((await client.get("/metrics")).raise_for_status().text)
+
+            assert (await scrape())["golongrl_queue_groups", "leased"] == 0
+            for leased in (1, 2):
+                assert isinstance(await queue.lease("w", 0), Lease)
+                values = await scrape()
+                assert values["golongrl_queue_groups", "leased"] == values["golongrl_queue_leases", "w"] == leased
+            assert server.process is not None
+            server.process.send_signal(signal.SIGSTOP)  # accepts connections, and answers nothing
+            try:
+                values = await scrape()
+            finally:
+                server.process.send_signal(signal.SIGCONT)
+            assert values["golongrl_learner_step", ""] == 3
+            assert not [name for name, _ in values if name.startswith("golongrl_queue")]
+            assert (await scrape())["golongrl_queue_groups", "leased"] == 2
+            await server.kill()
+            assert not [name for name, _ in await scrape() if name.startswith("golongrl_queue")]
 
 
 def _values(text: str) -> dict[tuple[str, str], float]:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from golongrl.learner.batch import Samples, shard
@@ -77,17 +78,27 @@ def _log_probs(model: torch.nn.Module, prompt: np.ndarray, response: np.ndarray,
     return torch.log_softmax(logits, dim=-1).gather(1, ids[0, len(prompt) :, None])[:, 0]
 
 
-def _plain_step(model_path: Path, made: Made, lr: float) -> tuple[float, float, dict[str, torch.Tensor]]:
-    """Loss, gradient norm, and the parameters after one AdamW step."""
+@dataclass(frozen=True)
+class PlainStep:
+    """What one step of AdamW in plain torch says and leaves: gradients as clipped, parameters as changed, by name."""
+
+    loss: float
+    norm: float
+    gradients: dict[str, torch.Tensor]
+    parameters: dict[str, torch.Tensor]
+
+
+def _plain_step(model_path: Path, made: Made, lr: float, *, normalise: bool) -> PlainStep:
     model = AutoModelForCausalLM.from_pretrained(model_path, dtype=torch.float32)
     s = made.samples
-    terms, tokens = [], 0
+    weights, trained = [], []
     for i, response in enumerate(s.responses):
         if np.isnan(s.rewards[i]):
             continue
         logp = _log_probs(model, s.prompts[s.group[i]], response, 0.9)
         old, behaviour = logp.detach(), torch.from_numpy(s.logprobs[i])
         importance = torch.exp(old - behaviour)
+        weights.append(importance.clamp(0.5, 5.0))
         if importance.min() < 1e-4:
             continue
         ratio = torch.exp(logp - old)
@@ -95,36 +106,60 @@ def _plain_step(model_path: Path, made: Made, lr: float) -> tuple[float, float, 
         surrogate = torch.min(ratio * advantage, torch.clamp(ratio, 0.8, 1.28) * advantage)
         if advantage < 0:
             surrogate = torch.max(surrogate, torch.tensor(3.0 * advantage))
-        terms.append(-(surrogate * importance.clamp(0.5, 5.0)).sum())
-        tokens += len(response)
-    loss = torch.stack(terms).sum() / tokens
+        trained.append((surrogate, weights[-1]))
+    scale = torch.cat(weights).mean() if normalise else 1.0
+    tokens = sum(len(weight) for _, weight in trained)
+    loss = torch.stack([-(surrogate * weight / scale).sum() for surrogate, weight in trained]).sum() / tokens
     loss.backward()
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.1).step()
-    return float(loss.detach()), float(norm), {name: p.detach() for name, p in model.named_parameters()}
+    named = dict(model.named_parameters())
+    gradients = {name: parameter.grad for name, parameter in named.items() if parameter.grad is not None}
+    return PlainStep(float(loss.detach()), float(norm), gradients, {name: p.detach() for name, p in named.items()})
 
 
 def _compare(ranks: int, recipes: list[Recipe], tiny_model: Path, made: Made, out: Path, **more: Any) -> None:
     ulysses = recipes[0].learner.ulysses
     parts = ranks // ulysses
     minis = shard(made.samples, made.advantages, ranks=parts, mini_batch_groups=None, longest=64)
-    loss, norm, parameters = _plain_step(tiny_model, made, lr=0.001)
+    normalised = [recipe.algorithm.rollout_is_batch_normalize for recipe in recipes]
+    plain = {normalise: _plain_step(tiny_model, made, lr=0.001, normalise=normalise) for normalise in set(normalised)}
     # The other ranks of a Ulysses group have no loss of their own to report.
     every = run_ranks(ranks, recipes, [minis] * len(recipes), out, **more)[::ulysses]
     for rank, results in enumerate(every):
         for index, metrics in enumerate(results):
-            where = f"rank {rank}, recipe {index}"
-            assert metrics["actor/pg_loss"] == pytest.approx(loss, rel=1e-5, abs=1e-5), where
-            assert metrics["actor/grad_norm"] == pytest.approx(norm, rel=1e-5), where
+            expected, where = plain[normalised[index]], f"rank {rank}, recipe {index}"
+            assert metrics["actor/pg_loss"] == pytest.approx(expected.loss, rel=1e-5, abs=1e-5), where
+            assert metrics["actor/grad_norm"] == pytest.approx(expected.norm, rel=1e-5), where
             assert metrics["rollout_corr/veto_ratio"] > 0
-    for index in range(len(recipes)):
+    for index, normalise in enumerate(normalised):
+        expected = plain[normalise]
+        _same_gradients(out / f"moments-{index}.pt", recipes[index].learner.betas[0], expected.gradients)
         for name, tensor in _exported(out / str(index), tiny_model).items():
             # Adam divides by the gradient's own size, so rounding of the smallest gradients becomes 1 % of lr.
-            torch.testing.assert_close(tensor.detach(), parameters[name], atol=1e-5, rtol=1e-4, msg=f"{index} {name}")
+            want = expected.parameters[name]
+            torch.testing.assert_close(tensor.detach(), want, atol=1e-5, rtol=1e-4, msg=f"{index} {name}")
+
+
+def _same_gradients(moments: Path, beta: float, expected: dict[str, torch.Tensor]) -> None:
+    """After one step AdamW's average is the share 1 - beta of the gradient: every tensor's, routers' too."""
+    averages = torch.load(moments)
+    assert averages.keys() == expected.keys()
+    for name, gradient in expected.items():
+        largest = float(gradient.abs().max())
+        assert largest > 1e-6, f"{name}: nothing to compare"
+        torch.testing.assert_close(
+            averages[name] / (1 - beta),
+            gradient,
+            atol=1e-5 * largest,
+            rtol=1e-5,
+            msg=lambda m, name=name: f"{name}: {m}",
+        )
 
 
 def _exported(weights: Path, model: Path) -> dict[str, torch.Tensor]:
     """Parameters as transformers reads them from an export, which must name all of them."""
+    assert _names(weights) == _names(model)
     shutil.copy(model / "config.json", weights)
     loaded, report = AutoModelForCausalLM.from_pretrained(weights, dtype=torch.float32, output_loading_info=True)
     assert not report["missing_keys"]
@@ -132,19 +167,26 @@ def _exported(weights: Path, model: Path) -> dict[str, torch.Tensor]:
     return dict(loaded.named_parameters())
 
 
+def _names(folder: Path) -> list[str]:
+    """Tensors of a folder's safetensors: an engine reads an export by the names of the original."""
+    return sorted(name for path in folder.glob("*.safetensors") for name in load_file(path))
+
+
+PACKED, FUSED = "learner.remove_padding=true", "learner.fused_linear_cross_entropy=true"
+NORMALISED = "algorithm.rollout_is_batch_normalize=true"
+
+
 def test_one_rank_equals_plain_torch(tiny_model: Path, made: Made, tmp_path: Path) -> None:
-    """Padded and packed, with and without the fused cross-entropy."""
-    packed, fused = "learner.remove_padding=true", "learner.fused_linear_cross_entropy=true"
-    recipes = [_recipe(tiny_model, *overrides) for overrides in ([], [packed], [fused], [packed, fused])]
-    _compare(1, recipes, tiny_model, made, tmp_path)
+    """Padded and packed, with and without the fused cross-entropy, with importance weights of mean one."""
+    choices = ([], [PACKED], [FUSED], [PACKED, FUSED], [PACKED, NORMALISED])
+    _compare(1, [_recipe(tiny_model, *overrides) for overrides in choices], tiny_model, made, tmp_path)
 
 
-@pytest.mark.full
-@pytest.mark.parametrize("ranks", [2, 4])
+@pytest.mark.parametrize("ranks", [2, pytest.param(4, marks=pytest.mark.full)])
 def test_more_ranks_equal_plain_torch(ranks: int, tiny_model: Path, made: Made, tmp_path: Path) -> None:
-    """19 trainable responses do not divide: fillers must weigh nothing."""
-    override = f"learner.ranks={ranks}"
-    recipes = [_recipe(tiny_model, override), _recipe(tiny_model, override, "learner.remove_padding=true")]
+    """19 trainable responses do not divide: fillers must weigh nothing. The weights' mean is of all ranks."""
+    choices = ([], [PACKED], [PACKED, NORMALISED])
+    recipes = [_recipe(tiny_model, f"learner.ranks={ranks}", *overrides) for overrides in choices]
     _compare(ranks, recipes, tiny_model, made, tmp_path)
 
 
@@ -209,7 +251,8 @@ def tiny_mixture(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.full
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_a_mixture_of_experts_equals_plain_torch(ranks: int, tiny_mixture: Path, made: Made, tmp_path: Path) -> None:
-    """Loss, gradient norm and every weight after the step, routers and experts included."""
+    """Loss, gradient norm, every gradient and every weight after the step, routers and experts included."""
     override = f"learner.ranks={ranks}"
-    recipes = [_recipe(tiny_mixture, override), _recipe(tiny_mixture, override, "learner.remove_padding=true")]
+    recipes = [_recipe(tiny_mixture, override), _recipe(tiny_mixture, override, PACKED)]
     _compare(ranks, recipes, tiny_mixture, made, tmp_path)
+    assert "model.layers.0.mlp.gate.weight" in torch.load(tmp_path / "moments-0.pt")

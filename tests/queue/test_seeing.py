@@ -7,7 +7,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from typer.testing import CliRunner
 
-from golongrl.queue import Patience, QueueError, RejectReason, SampleQueue
+from golongrl.errors import InputError
+from golongrl.queue import NotSetUp, Patience, QueueError, RejectReason, SampleQueue
 from golongrl.queue.command import app
 from golongrl.queue.metrics import QueueCollector
 from support.redis_server import free_port
@@ -128,8 +129,16 @@ def test_command(redis_url: str, run_name: str, play: Play) -> None:
     peeked = runner.invoke(app, ["peek", "0-5"])
     assert peeked.stdout.startswith("0-5: ready")
     assert "1: 4 tokens, stop, reward 1, v0[0:4]" in peeked.stdout
-    missing = runner.invoke(app, ["peek", "0-99"])
-    assert (missing.exit_code, missing.stderr) == (1, f"error: run {run_name} has no row 0-99\n")
-    unknown = runner.invoke(app, ["stats", "--run", "nobody"])
-    assert unknown.exit_code == 1
-    assert unknown.stderr.startswith("error: run nobody does not exist yet")
+    missing = runner.invoke(app, ["peek", "0-99"]).exception
+    assert isinstance(missing, QueueError)
+    assert str(missing) == f"run {run_name} has no row 0-99"
+    unknown = runner.invoke(app, ["stats", "--run", "nobody"]).exception
+    assert isinstance(unknown, NotSetUp)
+    assert str(unknown).startswith("run nobody does not exist yet")
+
+
+def test_an_address_that_is_no_redis_is_named_without_its_password() -> None:
+    refused = CliRunner().invoke(app, ["stats", "--run", "r", "--redis-url", "http://:secret@host"]).exception
+    assert isinstance(refused, InputError)
+    assert str(refused).startswith("--redis-url: ")
+    assert "secret" not in str(refused)

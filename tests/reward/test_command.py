@@ -14,7 +14,7 @@ from scoring_items import ServerFactory, item
 from typer.testing import CliRunner
 
 from golongrl.reward.command import app
-from golongrl.reward.report import histogram
+from golongrl.reward.report import BadFileError, histogram
 from golongrl.tasks import TASKS
 
 runner = CliRunner(env={"COLUMNS": "300"})
@@ -63,37 +63,41 @@ BAD_FILES = [
     (b'{"data_source": "EM"}\n', ":1: no field `response`"),
     (b'\n{"response": "r"}\n', ":2: data_source"),
     (b"{\n", ":1: not valid JSON"),
+    (b"\xff\n", "not UTF-8 text"),
     (b'{"data_source": "no_such", "response": "r", "ground_truth": {}}\n', ":1: unknown data_source 'no_such'"),
 ]
 
 
 @pytest.mark.parametrize(("content", "message"), BAD_FILES)
-def test_a_bad_file_is_one_line_and_exit_1(tmp_path: Path, content: bytes, message: str) -> None:
+def test_a_bad_file_is_named(tmp_path: Path, content: bytes, message: str) -> None:
     file = tmp_path / "bad.jsonl"
     file.write_bytes(content)
     failed = runner.invoke(app, ["score", str(file)])
-    assert failed.exit_code == 1
-    assert failed.stderr.startswith("error: ")
-    assert failed.stderr.count("\n") == 1
-    assert str(file) in failed.stderr
-    assert message in failed.stderr
+    assert isinstance(failed.exception, BadFileError)
+    assert "\n" not in str(failed.exception)
+    assert str(file) in str(failed.exception)
+    assert message in str(failed.exception)
+
+
+@pytest.mark.parametrize("arguments", [["score"], ["nonsense"], ["serve", "--port", "0"]])
+def test_bad_usage(arguments: list[str]) -> None:
+    failed = runner.invoke(app, arguments)
+    assert failed.exit_code == 2
+    assert "Error" in failed.stderr
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code"),
+    ("arguments", "message"),
     [
-        (["score", "no/such/file"], 1),
-        (["score"], 2),
-        (["nonsense"], 2),
-        (["serve", "--port", "0"], 2),
-        (["serve", "--deadline", "0"], 2),
-        (["serve", "--max-queued", "1"], 2),
+        (["score", "no/such/file"], "no/such/file: No such file or directory"),
+        (["serve", "--deadline", "0"], "deadline_s must be above 0, got 0.0"),
+        (["serve", "--max-queued", "1"], "max_queued 1 is below max_batch 256"),
     ],
 )
-def test_exit_codes(arguments: list[str], code: int) -> None:
-    failed = runner.invoke(app, arguments)
-    assert failed.exit_code == code
-    assert "rror" in failed.stderr
+def test_wrong_input_is_one_line_and_exit_2(arguments: list[str], message: str) -> None:
+    command = [sys.executable, "-m", "golongrl.reward", *arguments]
+    failed = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (failed.returncode, failed.stderr) == (2, f"error: {message}\n")
 
 
 @pytest.mark.parametrize("arguments", [[], ["serve"], ["tasks"], ["score"]])

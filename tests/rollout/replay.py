@@ -2,29 +2,28 @@
 
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import httpx
 
-FOLDER = Path(__file__).parent / "recordings"
+from support.recordings import recorded
 
 Handler = Callable[[httpx.Request], httpx.Response]
 
 
 def recording(name: str) -> dict[str, Any]:
     """The response part of a recording: status, content_type, body."""
-    response: dict[str, Any] = json.loads((FOLDER / f"{name}.json").read_text("utf-8"))["response"]
+    response: dict[str, Any] = recorded(name)["response"]
     return response
 
 
 def answer(name: str) -> httpx.Response:
     """A recorded response as an HTTP response."""
-    recorded = recording(name)
-    body = recorded["body"]
+    response = recording(name)
+    body = response["body"]
     content = body if isinstance(body, str) else json.dumps(body)
-    headers = {"content-type": recorded.get("content_type") or "application/json"}
-    return httpx.Response(recorded["status"], content=content.encode(), headers=headers)
+    headers = {"content-type": response.get("content_type") or "application/json"}
+    return httpx.Response(response["status"], content=content.encode(), headers=headers)
 
 
 class Replay:

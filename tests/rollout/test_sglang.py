@@ -12,7 +12,8 @@ from golongrl.rollout.answers import ModelInfo, Span
 from golongrl.rollout.errors import EngineBusy, EngineProtocolError, EngineRefused, EngineSilent, EngineUnavailable
 from golongrl.rollout.sampling import Sampling
 from golongrl.rollout.sglang import Broadcast, Deadlines, Engine
-from rollout.replay import FOLDER, Replay, recording
+from rollout.replay import Replay, recording
+from support.recordings import recorded
 
 SAMPLING = Sampling(temperature=1.0, top_p=1.0, max_new_tokens=4)
 PROMPT = np.array([10, 11, 12, 13, 14], np.int32)
@@ -73,7 +74,7 @@ async def test_an_aborted_response_keeps_its_tokens_and_says_so() -> None:
 
 
 async def test_a_request_aborted_in_the_queue_has_no_token_and_no_prompt_count() -> None:
-    aborted = json.loads((FOLDER / "200_abort_all_with_queue.json").read_text("utf-8"))["35"][1]
+    aborted = recorded("200_abort_all_with_queue")["35"][1]
     async with engine(lambda _: httpx.Response(200, json=aborted)) as client:
         done = await generate(client)
     assert done.finish == "abort"

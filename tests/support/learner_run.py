@@ -96,20 +96,7 @@ def made_up_group(data: Prepared, lease: Lease, n: int, longest: int) -> Group:
                 status="unscored" if unscored else "scored",
             )
         )
-    return Group(
-        uid=lease.uid,
-        row=lease.row,
-        epoch=lease.epoch,
-        task=row.task,
-        metric=row.metric,
-        task_key=row.task_key,
-        reward_mode=row.reward_mode,
-        prompt_ids=row.prompt_ids,
-        responses=tuple(responses),
-        worker="made-up",
-        engine_version=lease.engine_version,
-        timings={"generate": 0.1},
-    )
+    return Group.of(lease, row, responses, {"generate": 0.1})
 
 
 @dataclass

@@ -7,10 +7,13 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from golongrl.learner.batch import Shard
 from golongrl.recipe import Recipe, dump
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass
@@ -34,7 +37,8 @@ def run_ranks(
     out: Path,
     **more: Any,
 ) -> list[list[dict[str, float]]]:
-    """Metrics `[rank][recipe]`; the weights after the update are in `out/<recipe index>/`."""
+    """Metrics `[rank][recipe]`; the weights after the update are in `out/<recipe index>/`, AdamW's averages of the
+    gradients (whole tensors by name) in `out/moments-<recipe index>.pt`."""
     out.mkdir(parents=True, exist_ok=True)
     job = Job([dump(recipe) for recipe in recipes], recipes[0].model.path, minis, str(out), **more)
     (out / "job.pkl").write_bytes(pickle.dumps(job))
@@ -89,10 +93,22 @@ def _main(path: str) -> None:
         folder = Path(job.out) / str(index)
         folder.mkdir(exist_ok=True)
         worker.export(str(folder), 1 << 30)
+        moments = {
+            name: _whole(worker.engine.optimizer.state[parameter]["exp_avg"])
+            for name, parameter in worker.engine.module.named_parameters()
+        }
+        if rank == 0:
+            torch.save(moments, Path(job.out) / f"moments-{index}.pt")
         if job.save is not None:
             worker.save(job.save)
         results.append(metrics)
     (Path(job.out) / f"metrics-{rank}.pkl").write_bytes(pickle.dumps(results))
+
+
+def _whole(tensor: "Tensor") -> "Tensor":
+    """A sharded tensor gathered; a collective of all ranks."""
+    gather = getattr(tensor, "full_tensor", None)
+    return tensor.cpu() if gather is None else gather().cpu()
 
 
 if __name__ == "__main__":

@@ -250,11 +250,12 @@ def make_requests(
 ) -> list[Request]:
     """The `n` requests of one prompt.
 
-    With `sampling_seed` the random numbers follow from (sampling_seed, rid if the caller gave one, index), so a call
-    repeated is a call reproduced; without, from the engine's seed and the request's id.
+    With `sampling_seed` the random numbers follow from (sampling_seed, index) alone: the same prompt gives the same
+    tokens whatever its id, as SGLang's deterministic inference has it (which, unlike this, gives the samples of one
+    call the same numbers, so n times the same text). Without, they follow from the engine's seed and the request's id.
     """
     name = rid or uuid.uuid4().hex
-    basis = (engine_seed, name) if sampling_seed is None else (sampling_seed, rid or "")
+    basis: tuple[object, ...] = (engine_seed, name) if sampling_seed is None else (sampling_seed,)
     return [
         Request(
             rid=name if n == 1 else f"{name}_{index}",

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from tensordict import TensorDict
 from torch import Tensor
 from verl.trainer.ppo.rollout_corr_helper import compute_rollout_correction_and_rejection_mask
@@ -17,6 +18,9 @@ from verl.utils import tensordict_utils as tu
 
 from golongrl.learner.batch import Shard
 from golongrl.recipe import Algorithm
+
+# A mean weight below this is that of a batch whose weights were all made 0: verl leaves it as it is, too.
+_NO_WEIGHT = 1e-8
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,8 @@ def correct(old: Tensor, shard: Shard, algorithm: Algorithm) -> Correction:
     two-sided mode, `mask` here, zeroes it instead). A response with a token below `rollout_token_veto` is masked out as
     a whole.
 
+    With `rollout_is_batch_normalize` this is a collective of all ranks: each brings its shard of the same mini-batch.
+
     Args:
         old: proximal log-probabilities, flat over the shard's response tokens.
     """
@@ -96,20 +102,31 @@ def correct(old: Tensor, shard: Shard, algorithm: Algorithm) -> Correction:
     low, high = algorithm.rollout_is_clip
     weights, metrics = None, {}
     if bool(padded_mask.any()):
+        none_left = algorithm.rollout_is_mode == "mask" and _all_outside(
+            grid.pad(old - behaviour), padded_mask, algorithm
+        )
         proto, kept, metrics = compute_rollout_correction_and_rejection_mask(
             grid.pad(old),
             grid.pad(behaviour),
             padded_mask,
-            rollout_is=algorithm.rollout_is,
+            # Its effective sample size divides by the weights.
+            rollout_is=None if none_left else algorithm.rollout_is,
             rollout_is_threshold=f"{low}_{high}" if algorithm.rollout_is_mode == "mask" else high,
             rollout_rs=",".join(algorithm.rollout_rs) or None,
             rollout_rs_threshold=",".join(map(_threshold, algorithm.rollout_rs.values())) or None,
         )
         mask = grid.flatten(kept)
-        if proto is not None:
+        if none_left:
+            weights = torch.zeros_like(old)
+        elif proto is not None:
             weights = grid.flatten(proto.batch["rollout_is_weights"])
             if algorithm.rollout_is_mode == "clip":
                 weights = weights.clamp(min=low, max=high)
+    if algorithm.rollout_is is not None and algorithm.rollout_is_batch_normalize:
+        per_response = algorithm.rollout_is == "sequence"
+        factor = _mean_over_ranks(*_total(weights, shard, per_response=per_response))
+        weights = None if weights is None else weights / factor
+        metrics["rollout_corr/rollout_is_batch_norm_factor"] = factor
     if algorithm.rollout_token_veto is not None:
         lowest = grid.pad(old - behaviour).amin(dim=1).exp()
         vetoed = (lowest < algorithm.rollout_token_veto) & padded_mask.any(dim=1)
@@ -117,6 +134,42 @@ def correct(old: Tensor, shard: Shard, algorithm: Algorithm) -> Correction:
         real = int(shard.weights.sum())
         metrics["rollout_corr/veto_ratio"] = int(vetoed.sum()) / real if real else 0.0
     return Correction(weights, mask, metrics)
+
+
+def _all_outside(log_ratio: Tensor, mask: Tensor, algorithm: Algorithm) -> bool:
+    """Whether no importance weight of a padded shard lies within the bounds."""
+    if algorithm.rollout_is is None:
+        return False
+    low, high = algorithm.rollout_is_clip
+    logs = log_ratio if algorithm.rollout_is == "token" else (log_ratio * mask).sum(dim=1, keepdim=True)
+    weights = logs.exp()
+    return not bool(((weights >= low) & (weights <= high) & mask.bool()).any())
+
+
+def _total(weights: Tensor | None, shard: Shard, *, per_response: bool) -> tuple[float, int]:
+    """Sum and count of a shard's importance weights: one a token, or one a response; fillers are left out.
+
+    As in verl, what is rejected afterwards counts: the mean is of all that was sampled.
+    """
+    if weights is None:
+        return 0.0, 0
+    real, lengths = shard.weights > 0, np.diff(shard.offsets)
+    values = weights.double().numpy()
+    chosen = values[shard.offsets[:-1][real]] if per_response else values[np.repeat(real, lengths)]
+    return float(chosen.sum()), len(chosen)
+
+
+def _mean_over_ranks(total: float, count: int) -> float:
+    """The mean of all ranks' values, the same on each; 1 where it could not be divided by.
+
+    Ranks of one Ulysses group bring the same values: that weighs all groups alike and leaves the mean as it is.
+    """
+    parts = [(total, count)]
+    if dist.is_initialized():
+        parts *= dist.get_world_size()
+        dist.all_gather_object(parts, (total, count))
+    mean = sum(part for part, _ in parts) / max(sum(number for _, number in parts), 1)
+    return mean if mean > _NO_WEIGHT else 1.0
 
 
 def _threshold(bound: float | tuple[float, float]) -> str:

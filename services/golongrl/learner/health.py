@@ -17,7 +17,7 @@ from starlette.routing import Route
 
 from golongrl.errors import InputError
 from golongrl.learner.status import Status
-from golongrl.queue import QueueError, SampleQueue
+from golongrl.queue import SampleQueue
 from golongrl.queue.metrics import QueueCollector
 
 log = structlog.get_logger()
@@ -67,12 +67,8 @@ def create_app(status: Status, queue: SampleQueue, metrics: Metrics) -> Starlett
         return JSONResponse({**body, "for_s": round(time.monotonic() - status.since, 1)})
 
     async def scrape(_: Request) -> Response:
-        try:
-            metrics.queue.stats = await queue.stats()
-        except QueueError as error:
-            # No queue series is better than those of an earlier moment.
-            metrics.queue.stats = None
-            log.warning("metrics without the queue's", error=str(error))
+        if (why := await metrics.queue.refresh(queue)) is not None:
+            log.warning("metrics without the queue's", error=why)
         return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
     return Starlette(routes=[Route("/healthz", healthz), Route("/metrics", scrape)])

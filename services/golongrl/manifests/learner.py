@@ -78,8 +78,6 @@ def rayjob(recipe: Recipe, values: Values, release: Release, suffix: str) -> Man
         spec["activeDeadlineSeconds"] = learner.active_deadline_seconds
     if learner.pre_running_deadline_seconds:
         spec["preRunningDeadlineSeconds"] = learner.pre_running_deadline_seconds
-    if learner.gang.scheduler == "kueue":
-        spec["suspend"] = True
     if learner.submission_mode == "K8sJobMode":
         spec["submitterConfig"] = {"backoffLimit": 2}
         spec["submitterPodTemplate"] = _submitter(values, release)
@@ -120,6 +118,7 @@ def _gang_labels(values: Values, release: Release) -> dict[str, str]:
     gang = values.learner.gang
     match gang.scheduler:
         case "kueue":
+            # No `suspend`: Kueue's webhook sets it, and an upgrade must not take it back.
             return {"kueue.x-k8s.io/queue-name": gang.queue}
         case "volcano":
             return {"ray.io/scheduler-name": "volcano", "volcano.sh/queue-name": gang.queue}
@@ -210,7 +209,7 @@ def _template(
         "imagePullSecrets": [{"name": name} for name in values.global_.image_pull_secrets],
         "nodeSelector": learner.node_selector,
         "tolerations": learner.tolerations,
-        "affinity": learner.affinity,
+        "affinity": learner.affinity or _beside_the_volume(values, release),
         "topologySpreadConstraints": learner.topology_spread_constraints,
         "priorityClassName": learner.priority_class_name,
         "runtimeClassName": learner.runtime_class_name,
@@ -218,6 +217,16 @@ def _template(
     }
     spec |= {key: value for key, value in optional.items() if value}
     return {"metadata": metadata, "spec": spec}
+
+
+def _beside_the_volume(values: Values, release: Release) -> Manifest:
+    """A volume that one node can attach keeps its pods there; the first may go anywhere, as it matches itself."""
+    if values.storage.existing_claim or "ReadWriteMany" in values.storage.access_modes:
+        return {}
+    parts = {"key": "app.kubernetes.io/component", "operator": "In", "values": ["learner", "rollout"]}
+    selector = {"matchLabels": {"app.kubernetes.io/instance": release.name}, "matchExpressions": [parts]}
+    term = {"topologyKey": "kubernetes.io/hostname", "labelSelector": selector}
+    return {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}
 
 
 def _container(values: Values, release: Release, name: str, resources: Manifest, security: Manifest) -> Manifest:
@@ -255,8 +264,12 @@ def _image(values: Values) -> Manifest:
 
 
 def _resources(resources: Resources, devices: dict[str, int] | None = None) -> Manifest:
-    parts = {"requests": {**resources.requests, **(devices or {})}, "limits": {**resources.limits, **(devices or {})}}
-    return {name: part for name, part in parts.items() if part}
+    # Amounts as text, as KubeRay's operator writes them back: else they become its fields, which Helm may not change.
+    parts = {
+        name: {**part, **(devices or {})}
+        for name, part in (("requests", resources.requests), ("limits", resources.limits))
+    }
+    return {name: {key: str(amount) for key, amount in part.items()} for name, part in parts.items() if part}
 
 
 def _env_home() -> list[Manifest]:

@@ -15,7 +15,8 @@ Positive = Annotated[int, Field(ge=1)]
 Passthrough = dict[str, Any]
 PassthroughList = list[dict[str, Any]]
 Labels = dict[str, str]
-AccessMode = Literal["ReadWriteOnce", "ReadWriteMany", "ReadWriteOncePod"]
+# Learner and engines share the volume: a claim for one pod would leave all others hanging.
+AccessMode = Literal["ReadWriteOnce", "ReadWriteMany"]
 
 
 class Section(BaseModel):

@@ -1,5 +1,7 @@
-"""`python -m golongrl.queue`."""
+"""`python -m golongrl.queue` is `golongrl queue`."""
 
-from golongrl.queue.command import main
+from golongrl.errors import one_line
+from golongrl.queue.command import app
 
-main()
+with one_line():
+    app(prog_name="golongrl queue")

@@ -1,4 +1,7 @@
-"""From the scripts' answers to typed values, with sentences a person can act on. Pure."""
+"""From the scripts' answers to typed values, with sentences a person can act on. Pure.
+
+In an answer times are milliseconds; an empty Lua table arrives as an empty list, whatever it was to hold.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -102,16 +105,14 @@ def not_taken(answer: Answer, step: int) -> Wait | Stopped:
         checkpoint_now=bool(answer["checkpoint_now"]),
         ready=answer["ready"],
         leased=answer["leased"],
-        uid=blocking["uid"] if blocking else None,
-        worker=blocking["worker"] if blocking else None,
-        phase=blocking["phase"] if blocking else None,
+        **{name: blocking[name] for name in ("uid", "worker", "phase") if blocking},
     )
 
 
 def presences(answer: Answer) -> list[Presence]:
     """The processes of `services`."""
     found = [
-        Presence(service, id, dict(item["fields"] or {}), item["age"] / 1000, item["ttl"] / 1000)
+        Presence(service, id, _table(item["fields"]), item["age"] / 1000, item["ttl"] / 1000)
         for item in answer["found"]
         for service, _, id in [item["name"].partition("/")]
     ]
@@ -121,9 +122,9 @@ def presences(answer: Answer) -> list[Presence]:
 def stats(answer: Answer) -> QueueStats:
     """The picture of `stats`."""
     state = answer["state"]
-    counts = dict(answer["counts"] or {})
-    rejected = dict(answer["rejected"] or {})
-    leases = [_lease_stats(lease) for lease in answer["leases"]]
+    counts = _table(answer["counts"])
+    rejected = _table(answer["rejected"])
+    leases = tuple(map(_lease_stats, answer["leases"]))
     weights = answer.get("weights")
     return QueueStats(
         version=state["v"],
@@ -145,11 +146,11 @@ def stats(answer: Answer) -> QueueStats:
         order=state["order"],
         all_equal_streak=state["streak"],
         stopped=stopped(answer["stop"]) if answer.get("stop") else None,
-        leases=tuple(leases),
+        leases=leases,
         staleness=_histogram(answer["staleness"]),
         trained_staleness=_histogram(answer["trained_staleness"]),
         rejected_by=rejected,
-        redone_by=dict(answer["redone"] or {}),
+        redone_by=_table(answer["redone"]),
         tasks_given_up=counts.get("tasks_given_up", 0),
         oldest_wait_s=answer["oldest_wait"] / 1000,
         blocking=_blocking(answer),
@@ -157,8 +158,12 @@ def stats(answer: Answer) -> QueueStats:
     )
 
 
+def _table(found: Any) -> dict[str, Any]:
+    return dict(found or {})
+
+
 def _histogram(found: Any) -> dict[int, int]:
-    return {int(key): value for key, value in sorted(dict(found or {}).items())}
+    return dict(sorted((int(key), value) for key, value in _table(found).items()))
 
 
 def _lease_stats(lease: Answer) -> LeaseStats:

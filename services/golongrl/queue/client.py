@@ -9,6 +9,7 @@ import asyncio
 import hashlib
 import secrets
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from types import TracebackType
 from typing import Any, Self
 
@@ -189,14 +190,7 @@ class SampleQueue:
     async def announce(self, fence: str, weights: WeightsRef) -> WeightsRef:
         """Publish where weights are; the version is v or v + 1. Answers the reference in force: a lower version than
         the announced one changes nothing. A changed lineage at eta = 0 redoes the groups of the other one."""
-        fields = {
-            "version": weights.version,
-            "path": weights.path,
-            "lineage": weights.lineage,
-            "checksum": weights.checksum,
-            "source": weights.source,
-        }
-        answer = await self._run("announce", {"fence": fence, "weights": fields}, durable=True)
+        answer = await self._run("announce", {"fence": fence, "weights": asdict(weights)}, durable=True)
         self._check(answer, f"announce({weights.version})")
         return WeightsRef(**answer["weights"])
 

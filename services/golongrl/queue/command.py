@@ -1,7 +1,6 @@
 """`golongrl queue`: look into a run's queue. Changes nothing."""
 
 import asyncio
-import sys
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
@@ -50,7 +49,6 @@ def peek(
 
 
 def _look(url: str, run: str, ask: "Callable[[SampleQueue], Awaitable[T]]") -> T:
-    from golongrl.errors import GolongrlError
     from golongrl.queue.client import SampleQueue
     from golongrl.queue.connection import Patience
 
@@ -58,16 +56,4 @@ def _look(url: str, run: str, ask: "Callable[[SampleQueue], Awaitable[T]]") -> T
         async with SampleQueue.from_url(url, run, patience=Patience(total_s=LOOK_S)) as queue:
             return await ask(queue)
 
-    try:
-        return asyncio.run(look())
-    except GolongrlError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise typer.Exit(error.exit_code) from None
-    except ValueError as error:
-        print(f"error: --redis-url: {error}", file=sys.stderr)
-        raise typer.Exit(2) from None
-
-
-def main() -> None:
-    """Entry of `python -m golongrl.queue`."""
-    app(prog_name="golongrl queue")
+    return asyncio.run(look())

@@ -22,6 +22,7 @@ from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
+from golongrl.errors import InputError
 from golongrl.queue.errors import NotDurable, QueueError, Unavailable
 from golongrl.queue.scripts import Script, script
 
@@ -101,16 +102,23 @@ class Connection:
 
     @classmethod
     def from_url(cls, url: str, run: str, patience: Patience) -> "Connection":
-        """Connects at the first call. GOLONGRL_REDIS_PASSWORD is used where the URL has no password."""
-        client = aioredis.Redis.from_url(
-            url,
-            password=os.environ.get("GOLONGRL_REDIS_PASSWORD"),
-            # One deadline around a whole try (TRY_S) instead of redis-py's around each read and write.
-            socket_timeout=None,
-            socket_connect_timeout=CONNECT_TIMEOUT_S,
-            retry=Retry(NoBackoff(), 0),
-            protocol=2,
-        )
+        """Connects at the first call. GOLONGRL_REDIS_PASSWORD is used where the URL has no password.
+
+        Raises:
+            InputError: the URL is none of a Redis; the message does not repeat it, as it may hold a password.
+        """
+        try:
+            client = aioredis.Redis.from_url(
+                url,
+                password=os.environ.get("GOLONGRL_REDIS_PASSWORD"),
+                # One deadline around a whole try (TRY_S) instead of redis-py's around each read and write.
+                socket_timeout=None,
+                socket_connect_timeout=CONNECT_TIMEOUT_S,
+                retry=Retry(NoBackoff(), 0),
+                protocol=2,
+            )
+        except ValueError as error:
+            raise InputError(f"--redis-url: {error}") from error
         return cls(client, run, patience)
 
     def key(self, name: str) -> str:

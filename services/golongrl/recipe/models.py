@@ -124,6 +124,11 @@ class Algorithm(Section):
         description="A weight outside the bounds: `clip` moves it to the nearer one (the paper), `truncate` does so "
         "from above alone (verl's TIS), `mask` makes it 0 (verl's IcePop).",
     )
+    rollout_is_batch_normalize: bool = Field(
+        False,
+        description="Divide importance weights, once bounded, by their mean over the update's batch of all ranks: the "
+        "tokens' mean, or with `rollout_is: sequence` the responses'.",
+    )
     rollout_rs: dict[RejectionMode, PositiveFloat | tuple[PositiveFloat, PositiveFloat]] = Field(
         {},
         description="Rejection of tokens or responses far from the engine's policy, verl's modes by name: an upper "

@@ -1,6 +1,8 @@
-"""`python -m golongrl.reward`: the same as `golongrl reward`."""
+"""`python -m golongrl.reward` is `golongrl reward`."""
 
+from golongrl.errors import one_line
 from golongrl.reward.command import app
 
 if __name__ == "__main__":
-    app(prog_name="golongrl reward")
+    with one_line():
+        app(prog_name="golongrl reward")

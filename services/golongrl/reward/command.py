@@ -4,11 +4,12 @@ Heavy imports stay inside the functions, so that `golongrl --help` is fast.
 """
 
 import os
-import sys
 from pathlib import Path
-from typing import Annotated, Literal, NoReturn
+from typing import Annotated, Literal
 
 import typer
+
+from golongrl.errors import InputError
 
 app = typer.Typer(
     help="Score responses: a service, a table of the task types, a file.\n\nExample: golongrl reward serve --port 8100",
@@ -20,12 +21,6 @@ Workers = Annotated[
     int, typer.Option(min=0, help="Worker processes; 0 is one per CPU.", envvar="GOLONGRL_REWARD_WORKERS")
 ]
 Deadline = Annotated[float, typer.Option(help="Seconds one item may compute where the request says nothing.")]
-
-
-def fail(message: str, code: int = 1) -> NoReturn:
-    """One line on stderr, then exit (1: failed, 2: bad usage)."""
-    print(f"error: {message}", file=sys.stderr)
-    raise typer.Exit(code)
 
 
 @app.callback(invoke_without_command=True)
@@ -67,18 +62,15 @@ def serve(
     from golongrl.telemetry.logging import configure
 
     token = os.environ.get("GOLONGRL_REWARD_TOKEN")
-    try:
-        config = RewardConfig(
-            workers=workers,
-            deadline_s=deadline,
-            max_queued=max_queued,
-            max_batch=max_batch,
-            max_item_bytes=max_item_bytes,
-            max_body_bytes=max_body_bytes,
-            token=SecretStr(token) if token else None,
-        )
-    except ValueError as error:
-        fail(str(error), 2)
+    config = RewardConfig(
+        workers=workers,
+        deadline_s=deadline,
+        max_queued=max_queued,
+        max_batch=max_batch,
+        max_item_bytes=max_item_bytes,
+        max_body_bytes=max_body_bytes,
+        token=SecretStr(token) if token else None,
+    )
     configure("reward", run=os.environ.get("GOLONGRL_RUN"), level=log_level)
     run(create_app(config), host=host, port=port, shutdown_s=shutdown_s)
 
@@ -115,18 +107,13 @@ def score_file(
     from rich.console import Console
 
     from golongrl.reward.config import RewardConfig
-    from golongrl.reward.report import BadFileError, print_summary, read_items, score_items
+    from golongrl.reward.report import print_summary, read_items, score_items
 
-    try:
-        items = read_items(file)
-        config = RewardConfig(workers=workers, deadline_s=deadline, max_deadline_s=max(deadline, 120.0))
-        results = asyncio.run(score_items(items, mode, config))
-        if out is not None:
-            out.write_text("".join(result.model_dump_json() + "\n" for result in results), encoding="utf-8")
-    except BadFileError as error:
-        fail(str(error))
-    except OSError as error:
-        fail(f"{error.filename}: {error.strerror}")
-    except ValueError as error:
-        fail(str(error), 2)
+    config = RewardConfig(workers=workers, deadline_s=deadline, max_deadline_s=max(deadline, 120.0))
+    results = asyncio.run(score_items(read_items(file), mode, config))
     print_summary(Console(), results)
+    if out is not None:
+        try:
+            out.write_text("".join(result.model_dump_json() + "\n" for result in results), encoding="utf-8")
+        except OSError as error:
+            raise InputError(f"--out {out}: {error.strerror}") from error

@@ -8,7 +8,13 @@ from dataclasses import dataclass
 
 from pydantic import SecretStr
 
+from golongrl.errors import InputError
+
 MIB = 1 << 20
+
+
+class ConfigError(InputError, ValueError):
+    """A setting that the service could not work with; the message names it."""
 
 
 def default_workers() -> int:
@@ -39,18 +45,18 @@ class RewardConfig:
     def __post_init__(self) -> None:
         for name in ("deadline_s", "max_deadline_s", "body_timeout_s", "start_timeout_s"):
             if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
+                raise ConfigError(f"{name} must be above 0, got {getattr(self, name)}")
         for name in ("max_batch", "max_item_bytes", "max_body_bytes", "max_queued", "recycle_after"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.workers < 0 or self.worker_memory_bytes < 0:
-            raise ValueError("workers and worker_memory_bytes must not be negative (0: one per CPU, 0: no limit)")
+            raise ConfigError("workers and worker_memory_bytes must not be negative (0: one per CPU, 0: no limit)")
         if self.deadline_s > self.max_deadline_s:
-            raise ValueError(f"deadline_s {self.deadline_s} exceeds max_deadline_s {self.max_deadline_s}")
+            raise ConfigError(f"deadline_s {self.deadline_s} exceeds max_deadline_s {self.max_deadline_s}")
         if self.max_queued < self.max_batch:
-            raise ValueError(f"max_queued {self.max_queued} is below max_batch {self.max_batch}")
+            raise ConfigError(f"max_queued {self.max_queued} is below max_batch {self.max_batch}")
         if self.token is not None and not self.token.get_secret_value():
-            raise ValueError("token is empty: leave it unset for an open service")
+            raise ConfigError("token is empty: leave it unset for an open service")
 
     @property
     def worker_count(self) -> int:

@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from golongrl import tasks
+from golongrl.errors import GolongrlError, InputError
 from golongrl.reward.config import RewardConfig
 from golongrl.reward.models import Item, Mode, ScoreRequest, ScoreResult
 from golongrl.reward.pool import Answer, WorkerPool
@@ -24,17 +25,22 @@ _BINS = 10  # scores lie in [0, 1]
 _PRELOAD = ("golongrl.reward.preload",)
 
 
-class BadFileError(ValueError):
-    """A line of the file cannot be scored; the message names file, line and field."""
+class BadFileError(InputError):
+    """The file or a line of it cannot be scored; the message names file, line and field."""
 
 
 def read_items(path: Path) -> list[Item]:
-    """Items of a jsonl: the API's items, or dataset rows with a `response`. Raises BadFileError, OSError."""
+    """Items of a jsonl: the API's items, or dataset rows with a `response`. Raises BadFileError."""
     items: list[Item] = []
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            if line.strip():
-                items.append(_item(line, f"{path}:{number}", number))
+    try:
+        with path.open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines, 1):
+                if line.strip():
+                    items.append(_item(line, f"{path}:{number}", number))
+    except OSError as error:
+        raise BadFileError(f"{path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise BadFileError(f"{path}: not UTF-8 text: {error.reason}") from error
     if not items:
         raise BadFileError(f"{path}: no items in it")
     return items
@@ -69,7 +75,12 @@ def _as_item(row: Mapping[str, Any], number: int) -> dict[str, Any]:
 
 
 async def score_items(items: Sequence[Item], mode: Mode, config: RewardConfig) -> list[ScoreResult]:
-    """Score in worker processes here, without a service. Raises BadFileError where an item is too large."""
+    """Score in worker processes here, without a service.
+
+    Raises:
+        BadFileError: an item is too large.
+        GolongrlError: no worker process started.
+    """
     try:
         batch = read_request(ScoreRequest(mode=mode, items=list(items)), config)
     except RefusedError as error:
@@ -89,7 +100,7 @@ async def score_items(items: Sequence[Item], mode: Mode, config: RewardConfig) -
             await pool.wait_warm()
         return _results(batch, await asyncio.gather(*pool.submit(batch.payloads, batch.deadline_s)))
     except TimeoutError as error:
-        raise BadFileError(f"no worker was ready within {config.start_timeout_s:g} s; see the log above") from error
+        raise GolongrlError(f"no worker was ready within {config.start_timeout_s:g} s; see the log above") from error
     finally:
         await pool.stop()
 

@@ -131,7 +131,7 @@ async def _make(
     outcomes = [Outcome(a.finish, r.reward) for a, r in zip(answers, responses, strict=True)]
     verdict = judge(outcomes, group_filter=recipe.rollout.group_filter, min_scored=recipe.rollout.min_scored)
     timings = {"generate_s": generated - begun, "score_s": scored - generated}
-    return verdict, _group(bench.worker, lease, row, responses, timings)
+    return verdict, Group.of(lease, row, responses, timings)
 
 
 async def score(bench: Bench, row: PreparedRow, uid: str, answers: Sequence[Generation]) -> list[ScoreResult]:
@@ -231,25 +231,6 @@ def _response(answer: Generation, spans: tuple[VersionSpan, ...], result: ScoreR
         reward=result.score,
         status=result.status,
         reason=result.reason or "",
-    )
-
-
-def _group(
-    worker: str, lease: Lease, row: PreparedRow, responses: Sequence[Response], timings: dict[str, float]
-) -> Group:
-    return Group(
-        uid=lease.uid,
-        row=lease.row,
-        epoch=lease.epoch,
-        task=row.task,
-        metric=row.metric,
-        task_key=row.task_key,
-        reward_mode=row.reward_mode,
-        prompt_ids=row.prompt_ids,
-        responses=tuple(responses),
-        worker=worker,
-        engine_version=lease.engine_version,
-        timings=timings,
     )
 
 

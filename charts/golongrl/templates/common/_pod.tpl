@@ -36,6 +36,27 @@ capabilities:
 {{- end -}}
 {{- end -}}
 
+{{/*
+A volume that one node can attach keeps its pods on that node, where they would else hang in a Multi-Attach error:
+(list $ "rollout" $placement). The first pod may go anywhere, because it matches itself.
+*/}}
+{{- define "golongrl.besideTheVolume" -}}
+{{- $root := index . 0 -}}
+{{- $storage := $root.Values.storage -}}
+{{- if and (has (index . 1) (list "rollout" "learner")) (not $storage.existingClaim) (not (has "ReadWriteMany" $storage.accessModes)) -}}
+podAffinity:
+  requiredDuringSchedulingIgnoredDuringExecution:
+    - topologyKey: kubernetes.io/hostname
+      labelSelector:
+        matchLabels:
+          app.kubernetes.io/instance: {{ $root.Release.Name }}
+        matchExpressions:
+          - key: app.kubernetes.io/component
+            operator: In
+            values: [learner, rollout]
+{{- end -}}
+{{- end -}}
+
 {{/* What every pod spec starts with: (list $ "reward" $placement). */}}
 {{- define "golongrl.podCommon" -}}
 {{- $root := index . 0 -}}
@@ -60,7 +81,7 @@ nodeSelector:
 tolerations:
   {{- toYaml . | nindent 2 }}
 {{- end }}
-{{- with $placement.affinity }}
+{{- with $placement.affinity | default (include "golongrl.besideTheVolume" . | fromYaml) }}
 affinity:
   {{- toYaml . | nindent 2 }}
 {{- end }}
@@ -76,7 +97,11 @@ runtimeClassName: {{ . }}
 {{- end }}
 {{- end -}}
 
-{{/* Resources of a container: (list $resources $gpuResource $gpus $rdma). GPUs and RDMA devices need equal requests and limits. */}}
+{{/*
+Resources of a container: (list $resources $gpuResource $gpus $rdma). GPUs and RDMA devices need equal requests and limits.
+Every amount is text: KubeRay's operator writes a RayJob back with quantities as text, and a number of ours would then be
+its field, which Helm's server-side apply refuses to change at the next upgrade.
+*/}}
 {{- define "golongrl.resources" -}}
 {{- $requests := deepCopy (index . 0).requests -}}
 {{- $limits := deepCopy (index . 0).limits -}}
@@ -93,8 +118,12 @@ runtimeClassName: {{ . }}
 {{- end -}}
 {{- end -}}
 {{- $resources := dict -}}
-{{- with $requests }}{{- $_ := set $resources "requests" . -}}{{- end -}}
-{{- with $limits }}{{- $_ := set $resources "limits" . -}}{{- end -}}
+{{- range $part, $amounts := dict "requests" $requests "limits" $limits -}}
+{{- range $name, $amount := $amounts -}}
+{{- $_ := set $amounts $name (kindIs "string" $amount | ternary $amount (int64 $amount | toString)) -}}
+{{- end -}}
+{{- with $amounts }}{{- $_ := set $resources $part . -}}{{- end -}}
+{{- end -}}
 {{- toYaml $resources -}}
 {{- end -}}
 

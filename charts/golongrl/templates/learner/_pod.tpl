@@ -132,11 +132,11 @@ annotations:
 {{- end }}
 {{- end -}}
 
-{{/* "rayjob" or "job". */}}
+{{/* "rayjob" or "job". A server names kinds and groups; `helm template --api-versions` only what it is given. */}}
 {{- define "golongrl.learner.kind" -}}
 {{- $mode := .Values.learner.mode -}}
 {{- if eq $mode "auto" -}}
-{{- ternary "rayjob" "job" (.Capabilities.APIVersions.Has "ray.io/v1/RayJob") -}}
+{{- ternary "rayjob" "job" (or (.Capabilities.APIVersions.Has "ray.io/v1/RayJob") (.Capabilities.APIVersions.Has "ray.io/v1")) -}}
 {{- else -}}
 {{- $mode -}}
 {{- end -}}
@@ -160,9 +160,12 @@ from the old one's checkpoint (the queue fences the old one off). An unchanged o
 {{- fail (printf "learner.workers: %d replicas x %d gpus are not the recipe's learner.ranks %d" (int $workers.replicas) (int $workers.gpus) $ranks) -}}
 {{- end -}}
 {{- if and (gt (int $workers.replicas) 0) (eq (include "golongrl.learner.kind" .) "job") -}}
-{{- fail "learner.workers.replicas: a plain Job has one pod; install KubeRay, or render with --api-versions ray.io/v1/RayJob" -}}
+{{- fail "learner.workers.replicas: a plain Job has one pod; install KubeRay, or render with --api-versions ray.io/v1" -}}
 {{- end -}}
 {{- if and (ne .Values.learner.gang.scheduler "none") (not .Values.learner.gang.queue) -}}
 {{- fail "learner.gang.queue names no queue" -}}
+{{- end -}}
+{{- if and (ne .Values.learner.gang.scheduler "none") .Values.learner.clusterSelector -}}
+{{- fail "learner.gang: only a cluster of the job's own can be scheduled as one; unset learner.clusterSelector" -}}
 {{- end -}}
 {{- end -}}

@@ -23,10 +23,6 @@ activeDeadlineSeconds: {{ . }}
 {{- with int $learner.preRunningDeadlineSeconds }}
 preRunningDeadlineSeconds: {{ . }}
 {{- end }}
-{{- if eq $learner.gang.scheduler "kueue" }}
-# Kueue starts it when the whole cluster fits.
-suspend: true
-{{- end }}
 {{- if eq $learner.submissionMode "K8sJobMode" }}
 submitterConfig:
   backoffLimit: 2

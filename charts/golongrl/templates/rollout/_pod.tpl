@@ -29,7 +29,8 @@ initContainers:
         exit 1
     resources:
       requests: {cpu: 10m, memory: 16Mi}
-      limits: {memory: 64Mi}
+      # A CPU limit too: a namespace's ResourceQuota may demand one, and no value reaches here.
+      limits: {cpu: 100m, memory: 64Mi}
     securityContext:
       {{- include "golongrl.containerSecurity" $root | nindent 6 }}
     volumeMounts:
@@ -105,7 +106,7 @@ volumes:
       sizeLimit: {{ $rollout.engine.sharedMemory }}
 {{- end -}}
 
-{{/* The engine container, without a restart policy. It starts from the newest published weights, so that a pod that joins late need not catch up. */}}
+{{/* The engine container, without a restart policy. It starts from the newest published weights, so that a pod that joins late need not catch up; a follower from its leader's. */}}
 {{- define "golongrl.rollout.engine" -}}
 {{- $root := index . 0 -}}
 {{- $role := index . 1 -}}
@@ -123,8 +124,26 @@ command: [sh, -c]
 args:
   - |
     set -e
+    {{- if eq $role "leader" }}
     newest=$(ls -d {{ include "golongrl.store" $root }}/weights/v*[0-9]/manifest.json | sort -V | tail -n 1)
     folder=${newest%/manifest.json}
+    {{- if gt (int $rollout.nodes) 1 }}
+    # The other nodes ask which it is: the learner may publish a newer one before they look, and ranks of two versions
+    # would make a model that is neither.
+    mkdir -p /tmp/choice
+    printf %s "$folder" >/tmp/choice/folder
+    python3 -m http.server 20001 --directory /tmp/choice &
+    {{- end }}
+    {{- else }}
+    folder=
+    for attempt in $(seq 720); do
+      if folder=$(python3 -c "import sys, urllib.request; print(urllib.request.urlopen(sys.argv[1], timeout=5).read().decode())" \
+        "http://$LWS_LEADER_ADDRESS:20001/folder" 2>/dev/null); then break; fi
+      if [ $((attempt % 6)) -eq 1 ]; then echo "waiting for the leader's choice of weights"; fi
+      sleep 5
+    done
+    if [ -z "$folder" ]; then echo "error: the leader chose no weights in an hour: look at its pod" >&2; exit 1; fi
+    {{- end }}
     echo "starting from $folder"
     {{- if eq $engine.kind "embedded" }}
     exec golongrl engine --model-path "$folder" --weight-version "${folder##*/v}" \

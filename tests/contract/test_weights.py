@@ -1,0 +1,148 @@
+"""What a learner publishes is what an engine holds: checked by the engine's own checksums, to the bit.
+
+The expected checksums are made here from the published files alone, so they are right or wrong by themselves: SHA-256
+of each tensor's bytes, first 16 hexadecimal digits, in the layout that the engine keeps (SGLang joins projections).
+"""
+
+import asyncio
+import hashlib
+import itertools
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from golongrl.learner.weights import WeightStore
+from golongrl.local.plan import EngineKind
+from golongrl.queue import WeightsRef
+from golongrl.recipe import Recipe
+from golongrl.rollout.adopter import Confirmed, adopt
+from golongrl.rollout.adoption import Mode
+from golongrl.rollout.answers import ModelInfo
+from golongrl.rollout.sampling import Sampling
+from golongrl.rollout.sglang import Engine
+from support.engine_process import engine_process
+from support.learner_run import learner_run, small_recipe
+from support.tiny_model import VOCABULARY
+
+STEPS = 2
+GREEDY = 24
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+pytestmark = pytest.mark.timeout(900)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A run that ended: its versions as they were announced, and its final export."""
+
+    recipe: Recipe
+    versions: list[WeightsRef]
+    export: Path
+
+
+@pytest.fixture(scope="module")
+def trained(request: pytest.FixtureRequest, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """The whole learner for two steps: version 0 from the model folder, 1 and 2 from a rank."""
+    return asyncio.run(_train(tmp_path_factory.mktemp("trained"), tiny_model, request.param))
+
+
+async def _train(root: Path, model: Path, dtype: str) -> Trained:
+    overrides = [f"learner.steps={STEPS}", "learner.keep_weights=3", "model.context_length=1024"]
+    recipe = small_recipe(model, f"model.dtype={dtype}", *overrides)
+    async with learner_run(root, recipe) as run:
+        assert await run.ended() == 0, run.log[-4000:]
+        store = WeightStore(root / "weights")
+        manifests = [store.manifest(version) for version in range(STEPS + 1)]
+        versions = [store.reference(manifest) for manifest in manifests if manifest is not None]
+        async with run.queue() as queue:
+            assert await queue.weights() == versions[STEPS]
+    return Trained(recipe, versions, root / "hf")
+
+
+def expected(folder: Path, kind: EngineKind) -> dict[str, str]:
+    """Checksums of an engine that holds the weights in `folder`."""
+    tensors: dict[str, torch.Tensor] = {}
+    for path in folder.glob("*.safetensors"):
+        tensors |= load_file(path)
+    if kind == "embedded":
+        # In float32 whatever the files hold; the head is tied to the embedding and named beside it.
+        tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"]
+        return {name: _hash(tensor.float()) for name, tensor in tensors.items()}
+    joined: dict[str, list[torch.Tensor]] = {}
+    for name, tensor in sorted(tensors.items(), key=lambda item: _place(item[0])):
+        whole = re.sub(r"\b[qkv]_proj\b", "qkv_proj", re.sub(r"\b(gate|up)_proj\b", "gate_up_proj", name))
+        joined.setdefault(whole, []).append(tensor)
+    return {name: _hash(torch.cat(parts)) for name, parts in joined.items()}
+
+
+def _place(name: str) -> int:
+    """Where a projection stands in the one it is part of."""
+    parts = ("q_proj", "k_proj", "v_proj", "gate_proj", "up_proj")
+    return next((place for place, part in enumerate(parts) if part in name), 0)
+
+
+def _hash(tensor: torch.Tensor) -> str:
+    return hashlib.sha256(tensor.contiguous().view(torch.uint8).numpy().tobytes()).hexdigest()[:16]
+
+
+SGLANG_RUNS = [
+    pytest.param("sglang", dtype, marks=pytest.mark.full, id=f"sglang-{dtype}") for dtype in ("float32", "bfloat16")
+]
+EMBEDDED_RUN = pytest.param("embedded", "float32", id="embedded-float32")
+
+
+@pytest.mark.parametrize(("kind", "trained"), [EMBEDDED_RUN, *SGLANG_RUNS], indirect=["trained"])
+async def test_adopted_weights_are_the_published_ones(kind: EngineKind, trained: Trained, tmp_path: Path) -> None:
+    """From version 0 on, one after the other; then an engine that starts from the final export holds the same."""
+    initial, *later = trained.versions
+    with engine_process(kind, Path(initial.path), trained.recipe, tmp_path / "engine.log") as url:
+        async with Engine(url) as engine:
+            held = await engine.model_info()
+            seen = [await engine.checksums()]
+            assert seen[0] == expected(Path(initial.path), kind)
+            for ref, mode in zip(later, (Mode.DRAIN, Mode.IN_PLACE), strict=True):
+                held = await _adopted(engine, ref, mode, held)
+                assert held == ModelInfo(ref.path, str(ref.version))
+                assert await engine.model_info() == held
+                seen.append(await engine.checksums())
+                assert seen[-1] == expected(Path(ref.path), kind)
+    for before, after in itertools.pairwise(seen):
+        assert before.keys() == after.keys()
+        assert all(before[name] != after[name] for name in before), "a tensor that no step changed"
+
+    with engine_process(kind, trained.export, trained.recipe, tmp_path / "fresh.log") as url:
+        async with Engine(url) as engine:
+            assert await engine.checksums() == seen[-1]
+            await _same_answers(engine, trained.export, DTYPES[trained.recipe.model.dtype])
+
+
+async def _adopted(engine: Engine, ref: WeightsRef, mode: Mode, held: ModelInfo) -> ModelInfo:
+    confirmed: list[Confirmed] = []
+    await adopt(engine, ref, mode, held, confirmed.append, worker="w0")
+    assert [one.ref for one in confirmed] == [ref]
+    return confirmed[0].info
+
+
+async def _same_answers(engine: Engine, folder: Path, dtype: torch.dtype) -> None:
+    """transformers, on the same folder, gives the engine's log-probabilities and finds no better token anywhere."""
+    tolerance = 1e-4 if dtype == torch.float32 else 0.1  # eight bits of mantissa at every layer
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
+    prompt = np.array(AutoTokenizer.from_pretrained(folder).encode("def inspect(object):"), dtype=np.int32)
+    answer = await engine.generate(prompt, Sampling(0.0, 1.0, GREEDY), rid="greedy", vocab_size=VOCABULARY)
+    assert len(answer.ids) == GREEDY
+    ids = torch.from_numpy(np.concatenate([prompt, answer.ids]).astype(np.int64))
+    with torch.no_grad():
+        logits = model(input_ids=ids[None]).logits[0, len(prompt) - 1 : -1]
+    log_probs = torch.log_softmax(logits.float(), dim=-1)
+    chosen = log_probs.gather(1, ids[len(prompt) :, None])[:, 0]
+    assert float((chosen - torch.from_numpy(answer.logprobs)).abs().max()) < tolerance
+    assert float((log_probs.amax(dim=1) - chosen).max()) < tolerance
+    if dtype == torch.float32:
+        greedy = model.generate(ids[None, : len(prompt)], max_new_tokens=GREEDY, do_sample=False)
+        assert greedy[0].tolist() == ids.tolist()
