@@ -16,6 +16,7 @@ import threading
 from pathlib import Path
 
 import httpx
+import psutil
 import structlog
 
 from golongrl.broadcast.protocol import Held, Hold
@@ -32,6 +33,9 @@ _RESTARTS = 5
 _ENVIRONMENT = {"TORCH_NCCL_BLOCKING_WAIT": "1", "TORCH_NCCL_ASYNC_ERROR_HANDLING": "0", "OMP_NUM_THREADS": "1"}
 
 
+_PREFIX = "golongrl-weights-"
+
+
 class SenderFailed(RuntimeError):
     """There is no sender; one line says why."""
 
@@ -42,7 +46,8 @@ class SenderProcess:
     def __init__(self, address: str) -> None:
         self._address = address
         self._token = secrets.token_urlsafe(12)
-        self._root = Path(tempfile.mkdtemp(prefix="golongrl-weights-"))
+        _sweep()
+        self._root = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
         self._port = 0
         self._hold: Hold | None = None
         self._restarts = 0
@@ -81,6 +86,7 @@ class SenderProcess:
             self._closed = True
             self._process.kill()
             self._process.wait()
+        shutil.rmtree(self._root, ignore_errors=True)
 
     def _start(self) -> "subprocess.Popen[str]":
         command = [sys.executable, "-m", "golongrl.broadcast", self._address, str(self._port), str(self._root)]
@@ -134,3 +140,11 @@ class SenderProcess:
                     self._tell()
             except SenderFailed as error:
                 log.error("the weight sender is gone; engines without these weights wait", error=str(error))
+
+
+def _sweep() -> None:
+    """Delete what ranks of this host left that were killed together with their senders."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*-*"):
+        owner = folder.name.removeprefix(_PREFIX).split("-")[0]
+        if owner.isdecimal() and not psutil.pid_exists(int(owner)):
+            shutil.rmtree(folder, ignore_errors=True)

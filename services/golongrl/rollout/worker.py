@@ -150,8 +150,8 @@ class Worker:
                 await self._wake.wait()
 
     def _wait(self, phase: str, label: str, reason: str) -> bool:
-        # Counts inside a reason change all the time, and full slots are no news.
-        if label not in (self._waited_for, "slots"):
+        # Counts inside a reason change all the time, and full slots are no news; what ails an engine is.
+        if label not in (self._waited_for, "slots") or (label == "engine" and reason != self.state.waiting_for):
             log.info("waiting", phase=phase, waiting_for=reason)
         self._phase(phase, reason, label)
         return False
