@@ -1,5 +1,6 @@
 """`golongrl`: one command for people and pods. Every room brings its own commands; this module only hangs them up."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -133,4 +134,10 @@ def main() -> None:
     """Run the command line; an error a person can act on is one line and an exit code, never a traceback."""
     _hang_up_commands()
     with one_line():
-        app()
+        app([_at_home(word) for word in sys.argv[1:]])
+
+
+def _at_home(word: str) -> str:
+    """`--out=~/runs` as `--out ~/runs`: most shells replace `~` only where a word begins with it."""
+    option, equals, value = word.partition("=")
+    return f"{option}={os.path.expanduser(value)}" if equals and option.startswith("--") else word

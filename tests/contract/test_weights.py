@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from _pytest.mark import ParameterSet
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -47,9 +48,10 @@ class Trained:
 
 
 @pytest.fixture(scope="module")
-def trained(request: pytest.FixtureRequest, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     """The whole learner for two steps: version 0 from the model folder, 1 and 2 from a rank."""
-    return asyncio.run(_train(tmp_path_factory.mktemp("trained"), tiny_model, request.param))
+    model, dtype = request.param
+    return asyncio.run(_train(tmp_path_factory.mktemp("trained"), request.getfixturevalue(model), dtype))
 
 
 async def _train(root: Path, model: Path, dtype: str) -> Trained:
@@ -71,33 +73,53 @@ def expected(folder: Path, kind: EngineKind) -> dict[str, str]:
     for path in folder.glob("*.safetensors"):
         tensors |= load_file(path)
     if kind == "embedded":
-        # In float32 whatever the files hold; the head is tied to the embedding and named beside it.
-        tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"]
+        # In float32 whatever the files hold; a tied head is named beside the embedding.
+        tensors.setdefault("lm_head.weight", tensors["model.embed_tokens.weight"])
         return {name: _hash(tensor.float()) for name, tensor in tensors.items()}
     joined: dict[str, list[torch.Tensor]] = {}
     for name, tensor in sorted(tensors.items(), key=lambda item: _place(item[0])):
-        whole = re.sub(r"\b[qkv]_proj\b", "qkv_proj", re.sub(r"\b(gate|up)_proj\b", "gate_up_proj", name))
-        joined.setdefault(whole, []).append(tensor)
+        joined.setdefault(_whole(name), []).append(tensor)
     return {name: _hash(torch.cat(parts)) for name, parts in joined.items()}
 
 
-def _place(name: str) -> int:
-    """Where a projection stands in the one it is part of."""
+def _whole(name: str) -> str:
+    """The tensor of SGLang's that a published one is part of."""
+    for part, whole in (
+        (r"experts\.\d+\.(gate|up)_proj\.weight", "experts.w13_weight"),
+        (r"experts\.\d+\.down_proj\.weight", "experts.w2_weight"),
+        (r"\b[qkv]_proj\b", "qkv_proj"),
+        (r"\b(gate|up)_proj\b", "gate_up_proj"),
+    ):
+        name = re.sub(part, whole, name)
+    return name
+
+
+def _place(name: str) -> tuple[int, int]:
+    """Where it stands there: by expert, then by projection."""
+    expert = re.search(r"experts\.(\d+)", name)
     parts = ("q_proj", "k_proj", "v_proj", "gate_proj", "up_proj")
-    return next((place for place, part in enumerate(parts) if part in name), 0)
+    return int(expert[1]) if expert else 0, next((place for place, part in enumerate(parts) if part in name), 0)
 
 
 def _hash(tensor: torch.Tensor) -> str:
     return hashlib.sha256(tensor.contiguous().view(torch.uint8).numpy().tobytes()).hexdigest()[:16]
 
 
-SGLANG_RUNS = [
-    pytest.param("sglang", dtype, marks=pytest.mark.full, id=f"sglang-{dtype}") for dtype in ("float32", "bfloat16")
-]
-EMBEDDED_RUN = pytest.param("embedded", "float32", id="embedded-float32")
+def _run(kind: EngineKind, model: str, dtype: str) -> ParameterSet:
+    marks = [pytest.mark.full] if kind == "sglang" else []
+    return pytest.param(kind, (model, dtype), marks=marks, id=f"{kind}-{model}-{dtype}")
 
 
-@pytest.mark.parametrize(("kind", "trained"), [EMBEDDED_RUN, *SGLANG_RUNS], indirect=["trained"])
+@pytest.mark.parametrize(
+    ("kind", "trained"),
+    [
+        _run("embedded", "tiny_model", "float32"),
+        _run("sglang", "tiny_model", "float32"),
+        _run("sglang", "tiny_model", "bfloat16"),
+        _run("sglang", "tiny_mixture", "float32"),
+    ],
+    indirect=["trained"],
+)
 async def test_adopted_weights_are_the_published_ones(kind: EngineKind, trained: Trained, tmp_path: Path) -> None:
     """From version 0 on, one after the other; then an engine that starts from the final export holds the same."""
     initial, *later = trained.versions

@@ -11,9 +11,10 @@ import pytest
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from golongrl.engine.engine import Engine, Snapshot
+from golongrl.engine.engine import Engine
 from golongrl.engine.metrics import Metrics
 from golongrl.engine.scheduler import Request, Sampling
+from golongrl.engine.snapshot import Snapshot
 from golongrl.engine.weights import load_model
 
 

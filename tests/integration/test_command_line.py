@@ -96,6 +96,16 @@ def test_a_second_run_of_the_same_name_says_so(golongrl, tmp_path: Path) -> None
     assert (tmp_path / "demo" / "recipe.yaml").exists()
 
 
+def test_an_options_path_may_begin_at_home(golongrl, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    code, _, err = golongrl("data", "build", "quickstart", "--out=~/p.jsonl", "--set=data.corpus=~/none")
+    assert (code, err) == (2, f"error: corpus {tmp_path}/none: no such folder\n")
+    small = ("--set=data.prompts=9", "--set=data.validation_prompts=0", "--set=learner.test_freq=0")
+    code, out, err = golongrl("data", "build", "quickstart", "--out=~/p.jsonl", *small)
+    assert (code, err) == (0, "")
+    assert out == f"{tmp_path}/p.jsonl: 9 rows\n"
+
+
 COMMANDS = {
     "": ("train", "engine", "rollout", "learner", "report"),
     "reward": ("", "serve", "tasks", "score"),

@@ -14,7 +14,6 @@ from transformers import AutoModelForCausalLM
 from golongrl.learner.batch import Samples, shard
 from golongrl.recipe import Recipe, load
 from support.rank_process import run_ranks
-from support.tiny_model import VOCABULARY, build_tiny_tokenizer
 
 GROUPS, RESPONSES = 5, 4
 
@@ -226,26 +225,6 @@ def test_ulysses_that_loses_the_other_slices_is_refused(tiny_model: Path, made: 
     """sdpa is not what verl splits: each rank would attend within its own slice, and nothing would say so."""
     with pytest.raises(AssertionError, match=r"learner\.ulysses 2: the last part of a sequence does not see the first"):
         _compare(2, [_recipe(tiny_model, *ULYSSES)], tiny_model, made, tmp_path)
-
-
-@pytest.fixture(scope="module")
-def tiny_mixture(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random mixture of experts, Qwen3-30B-A3B's architecture: four experts, two for each token."""
-    from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
-
-    folder = tmp_path_factory.mktemp("models") / "mixture"
-    tokenizer = build_tiny_tokenizer()
-    config = Qwen3MoeConfig(
-        vocab_size=VOCABULARY, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, head_dim=8, moe_intermediate_size=16, num_experts=4, num_experts_per_tok=2,
-        norm_topk_prob=True, max_position_embeddings=1024, tie_word_embeddings=False, bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, initializer_range=0.2,
-    )  # fmt: skip
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(5)
-        Qwen3MoeForCausalLM(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
 
 
 @pytest.mark.full

@@ -101,6 +101,46 @@ async def test_other_weights_begin_another_round_and_only_announced_ones_do(play
     assert not await work.submit(item, result(item.row))
 
 
+async def test_results_count_in_the_byte_budget_until_the_round_is_closed(play: Play) -> None:
+    work = (await opened(play, rows=3)).queue.validation
+    [taken] = await play.leases(1)
+    await play.submit(taken)
+    samples = (await play.queue.stats()).bytes
+    first, second, third = await work.lease(0, "one", 3)
+    stored = 0
+    for item in (first, second):
+        assert await work.submit(item, result(item.row))
+        assert not await work.submit(item, result(item.row))
+        stored += len(pack(result(item.row)))
+        assert (await play.queue.stats()).bytes == samples + stored
+    for _ in range(3):
+        await work.release(third, "the engine died", lost=True)
+        leased = await work.lease(0, "one", 1)
+        third = leased[0] if leased else third
+    assert await work.progress() == ValidationProgress(0, 0, 3)
+    assert (await play.queue.stats()).bytes > samples + stored, "a row given up has a result, too"
+    await work.close(play.fence)
+    assert (await play.queue.stats()).bytes == samples
+    await work.close(play.fence)
+    assert (await play.queue.stats()).bytes == samples
+
+
+async def test_results_that_fill_the_budget_hold_up_leases_and_nothing_else(play: Play) -> None:
+    await play.start(max_bytes=1000, max_staleness=3)
+    await play.announce(0)
+    work = play.queue.validation
+    await work.open(play.fence, 0, "one", 1)
+    [item] = await work.lease(0, "one", 1)
+    assert await work.submit(item, ValidationResult(0, 1.0, "", "x" * 2000, 500, "stop", "w"))
+    held = await play.leases(SETTINGS.groups_per_step)
+    assert await play.refused() == "bytes"
+    for lease in held:
+        await play.submit(lease)
+    await play.batch(1)
+    await work.close(play.fence)
+    assert (await play.queue.stats()).bytes < 1000
+
+
 async def test_it_takes_nothing_from_the_sample_queue(play: Play) -> None:
     await opened(play, rows=50)
     await play.queue.validation.lease(0, "one", 50)

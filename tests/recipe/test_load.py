@@ -133,3 +133,15 @@ def test_source_is_the_file_with_its_comments() -> None:
 def test_a_learning_rate_may_be_written_without_a_point() -> None:
     assert load("quickstart", ["learner.lr=1e-6"]).learner.lr == 1e-6
     assert read_yaml("{a: 2E+3, b: '1e-6', c: 1e}") == {"a": 2000.0, "b": "1e-6", "c": "1e"}
+
+
+def test_every_path_may_begin_at_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    recipe = load(
+        "quickstart",
+        ["model.path=~/model", "data.corpus=~/texts", "data.validation=~/held.jsonl", "learner.resume=~/global_step_5"],
+    )
+    found = (recipe.model.path, recipe.data.corpus, recipe.data.validation, recipe.learner.resume)
+    assert found == tuple(f"{tmp_path}/{name}" for name in ("model", "texts", "held.jsonl", "global_step_5"))
+    assert load("quickstart", ["data.corpus=null", "data.train=~/t"]).data.train == f"{tmp_path}/t"
+    assert load("quickstart", ["model.path=org/~name"]).model.path == "org/~name"

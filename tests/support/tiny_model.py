@@ -52,6 +52,28 @@ def build_tiny_model(folder: Path, seed: int = 0, layers: int = 2, hidden: int =
     return folder
 
 
+def build_tiny_mixture(folder: Path, seed: int = 5) -> Path:
+    """Like `build_tiny_model`, a mixture of experts as Qwen3-30B-A3B is: four experts, two for each token.
+
+    Experts are 32 wide because SGLang on a CPU pads what is no multiple of it.
+    """
+    import torch
+    from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
+
+    tokenizer = build_tiny_tokenizer()
+    config = Qwen3MoeConfig(
+        vocab_size=VOCABULARY, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=8, moe_intermediate_size=32, num_experts=4, num_experts_per_tok=2,
+        norm_topk_prob=True, max_position_embeddings=CONTEXT, tie_word_embeddings=False, bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, initializer_range=0.2,
+    )  # fmt: skip
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        Qwen3MoeForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
 def build_tiny_tokenizer():  # type: ignore[no-untyped-def]
     """A byte-level BPE of 512 tokens trained on the standard library's docstrings (text that is on every machine)."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers

@@ -36,7 +36,7 @@ def resolve(path: str) -> Path:
         return _smollm2()
     if path.startswith("builtin:"):
         raise DataError(f"model {path}: unknown; builtin models are {QUICKSTART} and {SMOLLM2}")
-    folder = Path(path).expanduser()
+    folder = Path(path)
     if folder.is_dir():
         return checked(folder)
     if _HUB_ID.match(path) and not folder.parent.is_dir():

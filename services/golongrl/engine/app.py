@@ -23,11 +23,12 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from golongrl.engine import calls, models, responses
 from golongrl.engine.broadcast import WeightReceiver
 from golongrl.engine.config import EngineConfig
-from golongrl.engine.engine import CacheNotFlushedError, EngineDeadError
+from golongrl.engine.engine import CacheNotFlushedError
 from golongrl.engine.models import BadRequestError
 from golongrl.engine.scheduler import DuplicateRequestError, QueueFullError, Sampling
 from golongrl.engine.serving import API_VERSION, Serving, load
 from golongrl.engine.serving import loads as serving_loads
+from golongrl.engine.thread import EngineDeadError
 from golongrl.engine.weights import WeightsError
 
 log = structlog.get_logger()

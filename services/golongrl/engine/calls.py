@@ -9,10 +9,11 @@ from functools import partial
 from typing import Any, TypeVar
 
 from golongrl.engine import models, responses
-from golongrl.engine.engine import EngineDeadError, Snapshot
 from golongrl.engine.models import BadRequestError
 from golongrl.engine.scheduler import Request
 from golongrl.engine.serving import Serving
+from golongrl.engine.snapshot import Snapshot
+from golongrl.engine.thread import EngineDeadError
 
 T = TypeVar("T")
 

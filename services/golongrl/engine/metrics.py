@@ -2,14 +2,11 @@
 
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from golongrl.engine.scheduler import Prefill
-
-if TYPE_CHECKING:
-    from golongrl.engine.engine import Snapshot
+from golongrl.engine.snapshot import Snapshot
 
 # Generated tokens are averaged over windows of this many steps, as SGLang's decode_log_interval does.
 _WINDOW_STEPS = 40
@@ -90,7 +87,7 @@ class Metrics:
         """A step gave `tokens` tokens."""
         self.throughput.step(tokens)
 
-    def finished(self, last: "Snapshot", *, stream: bool) -> None:
+    def finished(self, last: Snapshot, *, stream: bool) -> None:
         """A request ended."""
         labels = {**self._labels, "is_streaming": _flag(stream)}
         self._requests.labels(**labels).inc()

@@ -4,8 +4,8 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from golongrl.engine.engine import Snapshot
 from golongrl.engine.scheduler import Decode, Finish, Sampling, first_stop
+from golongrl.engine.snapshot import Snapshot
 
 # The character that stands for bytes which are no whole UTF-8 character (yet).
 _INCOMPLETE = "\N{REPLACEMENT CHARACTER}"

@@ -1,6 +1,7 @@
 """`golongrl deploy`: the chart, put on a cluster by the helm on PATH through pyhelm3."""
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -64,12 +65,11 @@ class Deployment:
         Raises:
             DeployError: helm failed.
         """
-        planned = self._call(
-            lambda: self._helm.install_or_upgrade(
-                self.release, chart(), dict(values), namespace=self.namespace, dry_run=True, create_namespace=False
-            )
-        )
-        new = [item for item in yaml.safe_load_all(dict(planned)["manifest"]) if item]
+        # Not pyhelm3's dry_run: to Helm 4 that is the client alone, which knows neither KubeRay nor what `lookup` sees.
+        command = ["upgrade", self.release, chart(), "--install", "--dry-run=server", "--namespace", self.namespace]
+        text = json.dumps(dict(values)).encode()
+        planned = self._call(lambda: self._helm.run([*command, "--output", "json", "--values", "-"], text))
+        new = [item for item in yaml.safe_load_all(json.loads(planned)["manifest"]) if item]
         return list(diff.changes(self._installed(), new))
 
     def status(self) -> Mapping[str, Any]:

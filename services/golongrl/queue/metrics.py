@@ -51,7 +51,7 @@ def _gauges(stats: QueueStats) -> Iterator[Metric]:
         depth.add_metric([state], getattr(stats, state))
     yield depth
     for name, text, value in (
-        ("bytes", "Bytes of stored groups", stats.bytes),
+        ("bytes", "Bytes of stored groups and validation results", stats.bytes),
         ("reserved_bytes", "Bytes reserved for leased groups", stats.reserved_bytes),
         ("max_bytes", "queue.max_bytes", stats.max_bytes),
         ("version", "Policy version: finished steps", stats.version),

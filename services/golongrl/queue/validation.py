@@ -6,8 +6,9 @@ lease runs out, and is ended unscored when that happened three times. The learne
 results and closes the round; results wait in Redis until then, so a learner that crashed goes on with the round.
 
 A round is bounded (each row is answered once), so what it takes from training rollouts is, too. It has keys of its own
-(`validation*`) and touches neither rows, leases nor versions of the sample queue; its results are not in the queue's
-byte budget: rows x longest response, as text.
+(`validation*`) and touches neither rows, leases nor versions of the sample queue. A result is text without token ids,
+64 KB for 16K tokens; it is taken whatever the budget says, and counts in the queue's bytes until the round is closed:
+where results fill `queue.max_bytes`, training leases wait as they do for samples.
 """
 
 import secrets

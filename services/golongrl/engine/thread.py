@@ -1,0 +1,290 @@
+"""The thread that owns scheduler, model and cache: everything that changes them runs here, so nothing needs a lock.
+
+It alternates: obey the commands that came in, then do one unit of work (a prefill, or one decode step for all running
+requests). Between two steps at most one unit of work passes, so a pause or an abort takes effect within one step.
+
+A failure of the thread is final: every open request is told None instead of a snapshot, `alive` turns False, `on_death`
+is called.
+"""
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import structlog
+import torch
+from transformers import PreTrainedModel
+
+from golongrl.engine.generator import Generator
+from golongrl.engine.metrics import Metrics
+from golongrl.engine.sampling import Uniforms, sample
+from golongrl.engine.scheduler import (
+    Decode,
+    DuplicateRequestError,
+    PauseMode,
+    Prefill,
+    QueueFullError,
+    Request,
+    Scheduler,
+    Span,
+)
+from golongrl.engine.snapshot import Snapshot, Timeline
+from golongrl.engine.weights import WeightsError, copy_tensors
+
+log = structlog.get_logger()
+T = TypeVar("T")
+
+# What a command may raise without meaning that the thread is broken.
+_EXPECTED = (DuplicateRequestError, QueueFullError, WeightsError)
+
+
+class EngineDeadError(Exception):
+    """The model thread has failed; the log has its traceback."""
+
+
+@dataclass(eq=False, slots=True)
+class Job:
+    """A live request with what the thread needs to serve it."""
+
+    request: Request
+    timeline: Timeline
+    uniforms: Uniforms
+    stream: bool
+    notify: Callable[[Snapshot | None], None]
+
+
+@dataclass(slots=True)
+class _Batch:
+    """Sampling parameters of the rows, as tensors; rebuilt when rows come or go."""
+
+    temperature: torch.Tensor
+    top_k: torch.Tensor
+    top_p: torch.Tensor
+    floors: list[tuple[int, Request]] = field(default_factory=list)
+
+
+class ModelThread:
+    """Runs requests, and commands between two steps. Other threads look, and change things by `post` alone."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        decode: Decode,
+        metrics: Metrics,
+        *,
+        version: str,
+        max_batch: int,
+        max_queue: int,
+        max_prefill_tokens: int,
+        on_death: Callable[[], None],
+    ) -> None:
+        self.model = model
+        self.scheduler = Scheduler(max_batch, max_queue, version, decode)
+        self.generator = Generator(model, max_batch)
+        self.failed = False
+        self._metrics = metrics
+        self._max_prefill_tokens = max_prefill_tokens
+        self._on_death = on_death
+        self._jobs: dict[str, Job] = {}
+        self._rows: list[Job] = []
+        self._batch: _Batch | None = None
+        self._commands: queue.SimpleQueue[tuple[Callable[[], object], Future[object]]] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="model", daemon=True)
+        self._stopping = False
+
+    # --- for other threads --------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin to work."""
+        self._thread.start()
+
+    def join(self) -> None:
+        """Wait for the end, which `stop` brings."""
+        self._thread.join()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread works."""
+        return self._thread.is_alive() and not self.failed
+
+    def post(self, command: Callable[[], T]) -> Future[T]:
+        """Run `command` between two steps.
+
+        Raises:
+            EngineDeadError: the thread has failed; the future raises it where that happens before the command ran.
+        """
+        if not self.alive:
+            raise EngineDeadError
+        future: Future[T] = Future()
+        self._commands.put((command, future))  # type: ignore[arg-type]
+        if self.failed:  # it died in between and may not have seen the command
+            self._bury()
+        return future
+
+    # --- commands, to be posted ---------------------------------------------------------------------------------
+
+    def submit(self, jobs: Sequence[Job]) -> None:
+        """Take on requests, all or none. Raises DuplicateRequestError, QueueFullError."""
+        self.scheduler.submit([job.request for job in jobs])
+        for job in jobs:
+            self._jobs[job.request.rid] = job
+
+    def pause(self, mode: PauseMode) -> None:
+        """Stop generating; see `Scheduler.pause`."""
+        for request in self.scheduler.pause(mode):
+            self._close(self._jobs[request.rid])
+        if mode != "in_place":
+            self._drop_rows(range(len(self._rows)))
+
+    def abort(self, which: Callable[[Request], bool]) -> None:
+        """End the requests for which `which` holds."""
+        for request in self.scheduler.abort(which):
+            self._close(self._jobs[request.rid])
+        self._drop_rows([row for row, job in enumerate(self._rows) if job.request.finish is not None])
+
+    def set_version(self, version: str) -> None:
+        """Name the current weights."""
+        self.scheduler.version = version
+
+    def update(self, tensors: dict[str, torch.Tensor], version: str | None, flush: bool) -> bool:
+        """Copy checked tensors into the model and name the version; False where live requests kept the cache and with
+        it the old version."""
+        copy_tensors(self.model, tensors)
+        if flush and self.scheduler.busy:
+            return False
+        if version is not None:
+            self.set_version(version)
+        return True
+
+    def stop(self) -> None:
+        """End the thread."""
+        self._stopping = True
+
+    # --- the thread's own ---------------------------------------------------------------------------------------
+
+    @torch.inference_mode()
+    def _run(self) -> None:
+        try:
+            while not self._stopping:
+                self._obey()
+                if self.scheduler.paused is None:
+                    self._step()
+        except Exception:
+            # The boundary of the thread: whatever it was, nothing can be generated any more, and everyone must know.
+            log.exception("the model thread failed")
+            self.failed = True
+            self._bury()
+            self._on_death()
+
+    def _obey(self) -> None:
+        """Run all commands that wait; when there is nothing to generate, wait for one."""
+        idle = self.scheduler.paused is not None or not (self._rows or self.scheduler.waiting)
+        if idle:
+            self._metrics.throughput.idle()
+        while idle or not self._commands.empty():
+            command, future = self._commands.get()
+            idle = False
+            try:
+                result = command()
+            except _EXPECTED as error:
+                future.set_exception(error)
+            else:
+                future.set_result(result)
+
+    def _bury(self) -> None:
+        for job in list(self._jobs.values()):
+            job.notify(None)
+        while not self._commands.empty():
+            self._commands.get()[1].set_exception(EngineDeadError())
+
+    def _step(self) -> None:
+        prefills = self.scheduler.admit(self._max_prefill_tokens)
+        if prefills:
+            self._prefill(prefills)
+        elif self._rows:
+            logits = self.generator.decode([job.request.output[-1] for job in self._rows])
+            self._sample(0, logits)
+
+    def _prefill(self, prefills: Sequence[Prefill]) -> None:
+        admitted = time.time()
+        logits = self.generator.prefill([(prefill.tokens, len(prefill.requests)) for prefill in prefills])
+        first = len(self._rows)
+        self._rows.extend(self._jobs[request.rid] for prefill in prefills for request in prefill.requests)
+        self._batch = None
+        prefilled = time.time()
+        for job in self._rows[first:]:
+            if job.timeline.admitted is None:
+                job.timeline.admitted, job.timeline.prefilled = admitted, prefilled
+                self._metrics.admitted(job.timeline.received, admitted, prefilled, stream=job.stream)
+        self._metrics.prefilled(prefills)
+        self._sample(first, logits)
+
+    def _sample(self, first: int, logits: torch.Tensor) -> None:
+        """Draw the next token of the rows from `first` on; close those that end."""
+        rows = self._rows[first:]
+        batch = self._parameters()
+        for row, request in batch.floors:
+            if row >= first and len(request.output) < request.sampling.min_new_tokens:
+                logits[row - first, list(request.sampling.stop_token_ids)] = float("-inf")
+        uniform = torch.tensor([job.uniforms[len(job.request.output)] for job in rows], dtype=torch.float64)
+        tokens, logprobs = sample(logits, batch.temperature[first:], batch.top_k[first:], batch.top_p[first:], uniform)
+        ended = []
+        for row, (job, token, logprob) in enumerate(zip(rows, tokens.tolist(), logprobs.tolist(), strict=True), first):
+            if self.scheduler.extend(job.request, token, logprob):
+                ended.append(row)
+                self._close(job)
+            elif job.stream and (len(job.request.output) - 1) % job.request.sampling.stream_interval == 0:
+                job.notify(self._snapshot(job))
+        self._drop_rows(ended)
+        self._metrics.sampled(len(rows))
+
+    def _parameters(self) -> _Batch:
+        if self._batch is None:
+            samplings = [job.request.sampling for job in self._rows]
+            self._batch = _Batch(
+                temperature=torch.tensor([s.temperature for s in samplings], dtype=torch.float32),
+                top_k=torch.tensor([s.top_k for s in samplings], dtype=torch.long),
+                top_p=torch.tensor([s.top_p for s in samplings], dtype=torch.float64),
+                floors=[
+                    (row, job.request)
+                    for row, job in enumerate(self._rows)
+                    if job.request.sampling.min_new_tokens and job.request.sampling.stop_token_ids
+                ],
+            )
+        return self._batch
+
+    def _drop_rows(self, rows: Sequence[int]) -> None:
+        """Free the slots of `rows` (ascending), keeping `_rows` parallel to the generator's slots."""
+        for row in reversed(rows):
+            self.generator.release(row)
+            self._rows[row] = self._rows[-1]
+            self._rows.pop()
+        if rows:
+            self._batch = None
+
+    def _close(self, job: Job) -> None:
+        """Tell the caller that its request has finished."""
+        job.timeline.finished = time.time()
+        del self._jobs[job.request.rid]
+        snapshot = self._snapshot(job)
+        self._metrics.finished(snapshot, stream=job.stream)
+        job.notify(snapshot)
+
+    def _snapshot(self, job: Job) -> Snapshot:
+        request = job.request
+        return Snapshot(
+            rid=request.rid,
+            prompt_tokens=len(request.prompt),
+            output=tuple(request.output),
+            logprobs=tuple(request.logprobs),
+            spans=tuple(Span(span.version, span.start, span.end) for span in request.spans),
+            version=self.scheduler.version,
+            finish=request.finish,
+            retractions=request.retractions,
+            cached_tokens=request.cached_tokens,
+            timeline=job.timeline,
+        )

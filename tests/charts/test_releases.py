@@ -1,0 +1,212 @@
+"""The real helm, both majors, installs, upgrades, rolls back and uninstalls against an API server in memory."""
+
+import copy
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from support.api_server import ApiServer, Object, serving
+from support.helm import CHART, Helm, tool
+
+NAMESPACE = "rl"
+
+
+class Cluster:
+    """One helm and one server."""
+
+    def __init__(self, helm: Helm, server: ApiServer, folder: Path) -> None:
+        self.helm, self.server = helm, server
+        self._where = ["--kubeconfig", str(server.kubeconfig(folder / "kubeconfig")), "-n", NAMESPACE]
+
+    def run(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        return self.helm.run(*arguments, *self._where)
+
+    def done(self, *arguments: str) -> str:
+        """What helm says of a command that succeeds."""
+        done = self.run(*arguments)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+
+@pytest.fixture
+def cluster(helm: Helm, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    """Parametrized indirectly by whether the cluster has KubeRay; it has, where nothing is said."""
+    with serving(ApiServer(kuberay=getattr(request, "param", True))) as server:
+        server.create_namespace(NAMESPACE)
+        yield Cluster(helm, server, tmp_path)
+
+
+@pytest.fixture
+def previous(tmp_path: Path) -> str:
+    """The chart as an older version: the same templates, another version and appVersion."""
+    folder = tmp_path / "previous"
+    shutil.copytree(CHART, folder)
+    chart = yaml.safe_load((folder / "Chart.yaml").read_text())
+    (folder / "Chart.yaml").write_text(yaml.safe_dump(chart | {"version": "0.0.9", "appVersion": "0.0.9"}))
+    return str(folder)
+
+
+def kept(server: ApiServer) -> list[Object]:
+    """What holds data: its content and identity, without the labels of the chart's version."""
+    items = [server.one("Secret"), server.one("PersistentVolumeClaim")]
+    return [
+        {
+            "uid": item["metadata"]["uid"],
+            "name": item["metadata"]["name"],
+            "data": item.get("data"),
+            "spec": item.get("spec"),
+        }
+        for item in copy.deepcopy(items)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("cluster", "kind", "words"),
+    [(True, "RayJob", "the KubeRay RayJob"), (False, "Job", "This cluster has no KubeRay")],
+    indirect=["cluster"],
+)
+def test_an_install_asks_the_cluster_and_its_notes_say_what_is_next(cluster: Cluster, kind: str, words: str) -> None:
+    notes = cluster.done("install", "demo", str(CHART)).partition("NOTES:")[2]
+    learner = cluster.server.one(kind)["metadata"]["name"]
+    assert f"{words}" in notes
+    assert learner in notes
+    for line in (f"golongrl status --release demo -n {NAMESPACE}", f"helm test demo -n {NAMESPACE}"):
+        assert line in notes
+    assert not [item for item in cluster.server.of("Pod") if "test" in item["metadata"]["name"]]
+
+
+def test_an_upgrade_from_the_previous_version_keeps_claims_and_passwords(cluster: Cluster, previous: str) -> None:
+    cluster.done("install", "demo", previous)
+    before, redis = kept(cluster.server), cluster.server.one("StatefulSet")
+    (old,) = cluster.server.of("RayJob")
+    cluster.server.log.clear()
+    cluster.done("upgrade", "demo", str(CHART), "--set", "reward.replicas=3")
+    assert kept(cluster.server) == before
+    assert cluster.server.one("StatefulSet")["metadata"]["uid"] == redis["metadata"]["uid"]
+    assert cluster.server.one("StatefulSet")["spec"]["template"] == redis["spec"]["template"]  # no restart of Redis
+    # The images' tag is the version: another learner, so another job.
+    assert cluster.server.one("RayJob")["metadata"]["name"] != old["metadata"]["name"]
+    deleted = [line for line in cluster.server.log if line.startswith("DELETE") and "sh.helm" not in line]
+    assert deleted == [f"DELETE rayjobs/{old['metadata']['name']}"]
+
+
+def test_an_upgrade_of_something_else_leaves_the_learner_alone(cluster: Cluster) -> None:
+    cluster.done("install", "demo", str(CHART))
+    before = copy.deepcopy(cluster.server.one("RayJob"))
+    cluster.done("upgrade", "demo", str(CHART), "--set", "reward.replicas=3,rollout.drainSeconds=60")
+    after = cluster.server.one("RayJob")
+    assert (after["metadata"]["uid"], after["spec"]) == (before["metadata"]["uid"], before["spec"])
+
+
+def test_a_rollback_keeps_claims_and_passwords(cluster: Cluster) -> None:
+    cluster.done("install", "demo", str(CHART))
+    before = kept(cluster.server)
+    cluster.done("upgrade", "demo", str(CHART), "--set", "reward.replicas=3")
+    cluster.done("rollback", "demo", "1")
+    assert kept(cluster.server) == before
+    (reward,) = [item for item in cluster.server.of("Deployment") if item["metadata"]["name"].endswith("-reward")]
+    assert reward["spec"]["replicas"] == 1
+
+
+def test_a_release_of_the_same_name_resumes_from_what_the_last_one_left(cluster: Cluster) -> None:
+    cluster.done("install", "demo", str(CHART))
+    before = kept(cluster.server)
+    cluster.done("uninstall", "demo")
+    left = {item["kind"] for item in cluster.server.objects.values()}
+    assert left == {"Namespace", "Secret", "PersistentVolumeClaim"}
+    cluster.done("install", "demo", str(CHART))
+    assert kept(cluster.server) == before
+
+
+def test_an_upgrade_survives_what_kuberay_and_kueue_wrote(cluster: Cluster) -> None:
+    """KubeRay's operator writes the whole RayJob back with Go's quantities, Kueue lets it go; neither may be undone,
+    and with server-side apply neither may be contradicted."""
+    values = [
+        "-f", str(CHART / "values-qwen3-4b-tmn-reweight.yaml"), "-f", str(CHART / "values-rdma.yaml"),
+        "--set", "learner.gang.scheduler=kueue,learner.gang.queue=q,metrics.monitors.enabled=false",
+        "--set", "metrics.rules.enabled=false",
+    ]  # fmt: skip
+    cluster.done("install", "demo", str(CHART), *values)
+    job = cluster.server.one("RayJob")
+    key = ("ray.io/v1", "rayjobs", NAMESPACE, job["metadata"]["name"])
+    written = as_go_writes(job) | {"status": {"jobDeploymentStatus": "Running"}}
+    written["metadata"]["finalizers"] = ["ray.io/rayjob-finalizer"]
+    written["spec"]["suspend"] = False
+    cluster.server.objects[key] = written
+    cluster.done("upgrade", "demo", str(CHART), *values, "--set", "reward.workers=5")
+    after = cluster.server.one("RayJob")
+    assert after["spec"] == written["spec"]
+    assert after["metadata"]["finalizers"] == ["ray.io/rayjob-finalizer"]
+
+
+def as_go_writes(item: Any, key: str = "") -> Any:
+    """An object as typed Go code writes it: amounts are text, empty values of plain fields are gone."""
+    if isinstance(item, dict):
+        if key in ("requests", "limits"):
+            return {name: str(value) for name, value in item.items()}
+        return {name: as_go_writes(value, name) for name, value in item.items() if value not in ("", None, [])}
+    return [as_go_writes(value) for value in item] if isinstance(item, list) else item
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("redis.size=8Gi", "redis.size: the volume of StatefulSet demo-golongrl-redis was made with 4Gi"),
+        ("redis.storageClass=fast", "redis.storageClass: the volume of StatefulSet demo-golongrl-redis was made with"),
+        ("storage.accessModes={ReadWriteMany}", "storage.accessModes: the claim demo-golongrl-store has ReadWriteOnce"),
+        ("storage.storageClass=fast", 'storage.storageClass: the claim demo-golongrl-store has "standard"'),
+    ],
+)
+def test_what_cannot_change_is_refused_in_words_before_anything_changes(
+    cluster: Cluster, change: str, message: str
+) -> None:
+    cluster.done("install", "demo", str(CHART))
+    before = copy.deepcopy(cluster.server.one("StatefulSet"))
+    refused = cluster.run("upgrade", "demo", str(CHART), "--set", change)
+    assert refused.returncode != 0
+    assert message in refused.stderr
+    assert cluster.server.one("StatefulSet") == before
+    cluster.done("upgrade", "demo", str(CHART), "--set", "storage.size=20Gi")  # a claim may grow
+
+
+def test_the_server_refuses_what_kubernetes_refuses(cluster: Cluster) -> None:
+    """The server of these tests is no yes-man: without the chart's own check the change still fails."""
+    cluster.done("install", "demo", str(CHART))
+    server = cluster.server
+    claim = copy.deepcopy(server.one("StatefulSet"))
+    claim["spec"]["volumeClaimTemplates"][0]["spec"]["resources"]["requests"]["storage"] = "8Gi"
+    path = f"/apis/apps/v1/namespaces/{NAMESPACE}/statefulsets/demo-golongrl-redis"
+    code, said = server.answer("PUT", path, "application/json", yaml.safe_dump(claim).encode())
+    assert (code, said["reason"]) == (422, "Invalid")
+    assert "volumeClaimTemplates" in said["message"]
+
+
+@pytest.mark.parametrize("name", ["helm3", "helm4"])
+def test_golongrl_deploy_previews_what_the_cluster_would_get(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A preview by the client alone knows no KubeRay and promises a plain Job."""
+    from golongrl.manifests.deploy import Deployment
+
+    (tmp_path / "helm").symlink_to(tool(name))
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    with serving(ApiServer()) as server:
+        server.create_namespace(NAMESPACE)
+        monkeypatch.setenv("KUBECONFIG", str(server.kubeconfig(tmp_path / "kubeconfig")))
+        deployment = Deployment("demo", NAMESPACE, timeout="30s")
+        planned = deployment.preview({})
+        assert [line for line in planned if line.startswith("+ RayJob/demo-golongrl-learner-")]
+        assert not [line for line in planned if line.startswith("+ Job/")]
+        assert [item["kind"] for item in server.objects.values()] == ["Namespace"]
+        assert "the KubeRay RayJob" in deployment.apply({})
+        assert deployment.status()["info"]["status"] == "deployed"
+        changed = deployment.preview({"reward": {"replicas": 3}})
+        assert changed[0] == "~ Deployment/demo-golongrl-reward"
+        assert changed[-1].startswith("0 added, 1 changed, 0 removed")
+        deployment.uninstall()
+        assert {item["kind"] for item in server.objects.values()} == {"Namespace", "Secret", "PersistentVolumeClaim"}
