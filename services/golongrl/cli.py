@@ -10,19 +10,22 @@ from rich.console import Console
 from rich.table import Table
 
 from golongrl import __version__
-from golongrl.errors import one_line
+from golongrl.errors import InputError, one_line
 from golongrl.recipe import Recipe, dump, load, packaged, source
 
 app = typer.Typer(
     name="golongrl",
     help="Training services for long-context reinforcement learning, on a laptop and on Kubernetes.",
+    epilog="To begin: `golongrl train quickstart`",
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
 recipes = typer.Typer(help="Recipes: WHAT a run is.", no_args_is_help=True)
-app.add_typer(recipes, name="recipe")
+
+# What the commands are for: the panels of `golongrl --help`.
+TRAIN, DATA, LOOK, CLUSTER, PROCESSES = "Train here", "Recipes and data", "Look", "Kubernetes", "The processes of a run"
 
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="Override, as `section.key=value`; repeatable.")]
 
@@ -58,7 +61,9 @@ def _short(tokens: int) -> str:
 def show(
     recipe: Annotated[str, typer.Argument(help="Packaged name or YAML file.")],
     overrides: Overrides = None,
-    resolved: Annotated[bool, typer.Option(help="With every default filled in.")] = False,
+    resolved: Annotated[
+        bool, typer.Option("--resolved", help="With every default filled in, as it is with --set.")
+    ] = False,
 ) -> None:
     """Print a recipe, as written or resolved."""
     print(dump(load(recipe, overrides or ())) if resolved or overrides else source(recipe), end="")
@@ -97,13 +102,14 @@ def _check_memory(recipe: Recipe, gpu_memory: float | None) -> None:
         memory.check_device(recipe, config, device="cuda", device_bytes=int(gpu_memory * memory.GIB))
 
 
-@app.command(epilog="Example: `golongrl report runs/quickstart`")
 def report(
-    folder: Annotated[Path, typer.Argument(help="A run's folder, runs/NAME.")],
+    folder: Annotated[Path, typer.Argument(help="The run's folder, runs/NAME.")],
 ) -> None:
-    """Write report.html of a run that goes on or has ended."""
+    """Write report.html into the folder of a run that goes on or has ended."""
     from golongrl.telemetry.report import write
 
+    if not (folder / "recipe.yaml").is_file():
+        raise InputError(f"report {folder}: no run in this folder (it has no recipe.yaml)")
     recipe = load(str(folder / "recipe.yaml"))
     print(write(folder, recipe, dump(recipe)))
 
@@ -118,16 +124,20 @@ def _hang_up_commands() -> None:
     from golongrl.reward.command import app as reward
     from golongrl.rollout.command import rollout
 
-    app.command(epilog="Example: `golongrl train quickstart --set learner.steps=10`")(train)
-    app.command()(engine)
-    app.command()(rollout)
-    app.command()(learner)
-    app.add_typer(reward, name="reward")
-    app.add_typer(queue, name="queue")
-    app.add_typer(data, name="data")
-    app.command()(status)
-    app.add_typer(render, name="render")
-    app.add_typer(deploy, name="deploy")
+    app.command(
+        epilog="Example: `golongrl train quickstart --name mine --set learner.steps=10`", rich_help_panel=TRAIN
+    )(train)
+    app.command(epilog="Example: `golongrl report runs/mine`", rich_help_panel=TRAIN)(report)
+    app.add_typer(recipes, name="recipe", rich_help_panel=DATA)
+    app.add_typer(data, name="data", rich_help_panel=DATA)
+    app.command(rich_help_panel=LOOK)(status)
+    app.add_typer(queue, name="queue", rich_help_panel=LOOK)
+    app.add_typer(render, name="render", rich_help_panel=CLUSTER)
+    app.add_typer(deploy, name="deploy", rich_help_panel=CLUSTER)
+    app.command(rich_help_panel=PROCESSES)(learner)
+    app.command(rich_help_panel=PROCESSES)(rollout)
+    app.command(rich_help_panel=PROCESSES)(engine)
+    app.add_typer(reward, name="reward", rich_help_panel=PROCESSES)
 
 
 def main() -> None:

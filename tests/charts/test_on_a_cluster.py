@@ -121,6 +121,11 @@ def test_an_upgrade_never_stops_a_job_that_kueue_let_go(helm4: Helm) -> None:
             "learner.gang needs a cluster of its own",
         ),
         (
+            {"learner": {"clusterSelector": "c", "submissionMode": "SidecarMode"}},
+            "learner.submissionMode: SidecarMode needs a head of the job's own",
+            "learner.submissionMode SidecarMode needs a head of its own",
+        ),
+        (
             {"rollout": {"maxUnavailable": 0}},
             "rollout.maxUnavailable: at least 1",
             "rollout.maxUnavailable is at least 1",

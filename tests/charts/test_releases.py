@@ -9,7 +9,10 @@ from typing import Any
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
+from golongrl.manifests import command
+from golongrl.manifests.deploy import DeployError, Deployment
 from support.api_server import ApiServer, Object, serving
 from support.helm import CHART, Helm, tool
 
@@ -191,8 +194,6 @@ def test_golongrl_deploy_previews_what_the_cluster_would_get(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A preview by the client alone knows no KubeRay and promises a plain Job."""
-    from golongrl.manifests.deploy import Deployment
-
     (tmp_path / "helm").symlink_to(tool(name))
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     with serving(ApiServer()) as server:
@@ -210,3 +211,19 @@ def test_golongrl_deploy_previews_what_the_cluster_would_get(
         assert changed[-1].startswith("0 added, 1 changed, 0 removed")
         deployment.uninstall()
         assert {item["kind"] for item in server.objects.values()} == {"Namespace", "Secret", "PersistentVolumeClaim"}
+
+
+def test_deploy_upgrade_wants_a_release_and_install_makes_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "helm").symlink_to(tool("helm4"))
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    with serving(ApiServer()) as server:
+        server.create_namespace(NAMESPACE)
+        monkeypatch.setenv("KUBECONFIG", str(server.kubeconfig(tmp_path / "kubeconfig")))
+        words = ["--release", "demo", "-n", NAMESPACE, "--set", "reward.replicas=2"]
+        refused = CliRunner().invoke(command.deploy, ["upgrade", *words])
+        assert isinstance(refused.exception, DeployError)
+        assert "not found" in str(refused.exception)
+        for word in ("install", "upgrade"):
+            done = CliRunner().invoke(command.deploy, [word, "quickstart", *words])
+            assert done.exit_code == 0, done.output
+            assert "golongrl status --release demo" in done.output

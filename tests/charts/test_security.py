@@ -1,5 +1,6 @@
 """Every pod of every switch obeys Pod Security `restricted`, and RDMA is the only, explicit, way out."""
 
+import copy
 from typing import Any
 
 import pytest
@@ -103,3 +104,32 @@ def test_no_secret_is_in_plain_text(helm4: Helm) -> None:
     for _, _, spec in pod_specs(helm4.template(MATRIX["hub-model"])):
         for container in containers(spec):
             assert plain(container) == []
+
+
+def as_kuberay_makes_them(job: Manifest) -> Rendered:
+    """The RayJob with the containers that KubeRay 1.7's operator adds: a wait for the head in every worker, made from
+    the worker's own container, and in SidecarMode a submitter beside the head, which takes the head's image alone."""
+    job = copy.deepcopy(job)
+    cluster = job["spec"].get("rayClusterSpec", {})
+    for group in cluster.get("workerGroupSpecs", []):
+        spec = group["template"]["spec"]
+        taken = ("image", "imagePullPolicy", "securityContext", "env", "volumeMounts")
+        own = {key: spec["containers"][0][key] for key in taken}
+        resources = {part: {"cpu": "200m", "memory": "256Mi"} for part in ("requests", "limits")}
+        spec.setdefault("initContainers", []).append({"name": "wait-gcs-ready", "resources": resources, **own})
+    if job["spec"]["submissionMode"] == "SidecarMode":
+        containers_of_head = cluster["headGroupSpec"]["template"]["spec"]["containers"]
+        containers_of_head.append(
+            {"name": "ray-job-submitter", "image": containers_of_head[0]["image"], "securityContext": {}}
+        )
+    return Rendered([job])
+
+
+@pytest.mark.parametrize("name", [name for name in MATRIX if name not in (*RDMA, "learner-off", "learner-job")])
+def test_the_pods_that_kuberay_makes_are_restricted_but_for_its_own_sidecar(helm4: Helm, name: str) -> None:
+    job = helm4.template(MATRIX[name]).one("RayJob")
+    found = violations(as_kuberay_makes_them(job))
+    sidecar = job["spec"]["submissionMode"] == "SidecarMode"
+    assert {line.partition(": ")[0].rpartition("/")[2] for line in found} == (
+        {"ray-job-submitter"} if sidecar else set()
+    )

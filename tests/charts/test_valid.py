@@ -1,4 +1,4 @@
-"""Every object that the chart can render is valid: core kinds by Kubernetes' own schema, RayJobs by KubeRay's CRD."""
+"""Every object that the chart can render is valid: core kinds by Kubernetes' own schema, the others by their CRDs'."""
 
 import copy
 import json
@@ -12,50 +12,32 @@ import pytest
 import yaml
 
 from support.chart_values import MATRIX, PRESETS
-from support.helm import CRDS, YAML, Helm, Manifest, Rendered
+from support.crd import Crd
+from support.helm import CHART, CRDS, YAML, Helm, Manifest, Rendered, tool
+from support.kuberay import refusals
 
 KUBERNETES = "1.36"
-# Fields that the charts' custom resources may have: their CRDs belong to other projects and are not carried here.
-CUSTOM: dict[str, tuple[str, set[str]]] = {
-    "ServiceMonitor": ("monitoring.coreos.com/v1", {"selector", "endpoints"}),
-    "PodMonitor": ("monitoring.coreos.com/v1", {"selector", "podMetricsEndpoints"}),
-    "PrometheusRule": ("monitoring.coreos.com/v1", {"groups"}),
-    "ScaledObject": (
-        "keda.sh/v1alpha1",
-        {"scaleTargetRef", "minReplicaCount", "maxReplicaCount", "cooldownPeriod", "advanced", "triggers"},
-    ),
-    "LeaderWorkerSet": (
-        "leaderworkerset.x-k8s.io/v1",
-        {"replicas", "startupPolicy", "rolloutStrategy", "leaderWorkerTemplate"},
-    ),
+RAYJOBS = sorted((CHART / "rayjobs").glob("*.yaml"))
+# LeaderWorkerSet's CRD is in no package of a registry: its pods are checked as pods, its other keys against these.
+LEADER_WORKER_SET = {
+    "spec": {"replicas", "startupPolicy", "rolloutStrategy", "leaderWorkerTemplate"},
+    "rolloutStrategy": {"type", "rollingUpdateConfiguration"},
+    "rollingUpdateConfiguration": {"maxSurge", "maxUnavailable", "partition"},
+    "leaderWorkerTemplate": {"size", "restartPolicy", "leaderTemplate", "workerTemplate"},
 }
 
 
-def close(schema: Any) -> Any:
-    """A copy of a CRD's schema that refuses unknown keys, as `kubectl --validate=strict` does."""
-    if isinstance(schema, list):
-        return [close(item) for item in schema]
-    if not isinstance(schema, dict):
-        return schema
-    closed = {key: close(value) for key, value in schema.items()}
-    if isinstance(schema.get("properties"), dict) and not schema.get("x-kubernetes-preserve-unknown-fields"):
-        closed.setdefault("additionalProperties", False)
-    if closed.pop("x-kubernetes-int-or-string", False):
-        closed.pop("type", None)
-        closed["anyOf"] = [{"type": "integer"}, {"type": "string"}]
-    return closed
-
-
 @pytest.fixture(scope="session")
-def rayjob_schema() -> jsonschema.Draft7Validator:
-    path = CRDS / "ray.io_rayjobs.yaml"
-    if not path.is_file():
+def rayjobs() -> Crd:
+    if not CRDS.is_dir():
         pytest.skip(f"KubeRay's CRDs are not at {CRDS}")
-    crd = yaml.load(path.read_text(), Loader=YAML)
-    (version,) = [item for item in crd["spec"]["versions"] if item["name"] == "v1"]
-    schema: Manifest = close(version["schema"]["openAPIV3Schema"])
-    schema["properties"]["metadata"] = {"type": "object"}
-    return jsonschema.Draft7Validator(schema)
+    return Crd("ray.io_rayjobs.yaml", "v1")
+
+
+@cache
+def custom(kind: str) -> jsonschema.Draft7Validator:
+    """The strict schema of a kind of KEDA or the Prometheus operator."""
+    return jsonschema.Draft7Validator(json.loads(tool(f"{kind}.schema.json").read_text()))
 
 
 @cache
@@ -74,38 +56,42 @@ def check_pod(template: Manifest) -> None:
     check_core(json.dumps(pod))
 
 
-def check_rayjob(job: Manifest, schema: jsonschema.Draft7Validator) -> None:
-    schema.validate(job)
-    # What KubeRay's webhook and controller refuse beyond the schema.
-    spec = job["spec"]
-    assert len(job["metadata"]["name"]) <= 47
-    if "clusterSelector" in spec:
-        assert not spec.get("backoffLimit")
-        assert spec["submissionMode"] != "SidecarMode"
-    else:
-        assert spec["shutdownAfterJobFinishes"] is True
-    if spec["submissionMode"] == "SidecarMode":
-        assert "submitterPodTemplate" not in spec
-        assert "submitterConfig" not in spec
+def check_rayjob(job: Manifest, rayjobs: Crd) -> None:
+    rayjobs.check(job)
+    # A job of the same name that an upgrade writes again.
+    rayjobs.check(job, old=job)
+    assert refusals(job) == []
+    for template in _pod_templates(job):
+        # The CRD knows a subset of what a pod may say; the pods themselves are checked as pods.
+        check_pod(template)
 
 
-def check(objects: Rendered, rayjob_schema: jsonschema.Draft7Validator) -> None:
+def check_leader_worker_set(item: Manifest) -> None:
+    assert item["apiVersion"] == "leaderworkerset.x-k8s.io/v1"
+    spec = item["spec"]
+    strategy, template = spec["rolloutStrategy"], spec["leaderWorkerTemplate"]
+    parts = {
+        "spec": spec, "rolloutStrategy": strategy, "leaderWorkerTemplate": template,
+        "rollingUpdateConfiguration": strategy["rollingUpdateConfiguration"],
+    }  # fmt: skip
+    for name, part in parts.items():
+        assert set(part) <= LEADER_WORKER_SET[name], name
+    assert (spec["startupPolicy"], strategy["type"]) == ("LeaderCreated", "RollingUpdate")
+    for role in ("leaderTemplate", "workerTemplate"):
+        check_pod(template[role])
+
+
+def check(objects: Rendered, rayjobs: Crd) -> None:
     for item in objects:
-        kind = item["kind"]
-        if kind == "RayJob":
-            check_rayjob(item, rayjob_schema)
-            for template in _pod_templates(item):
-                # The CRD knows a subset of what a pod may say; the pods themselves are checked as pods.
-                check_pod(template)
-        elif kind in CUSTOM:
-            version, known = CUSTOM[kind]
-            assert item["apiVersion"] == version
-            assert set(item["spec"]) <= known
-            if kind == "LeaderWorkerSet":
-                for role in ("leaderTemplate", "workerTemplate"):
-                    check_pod(item["spec"]["leaderWorkerTemplate"][role])
-        else:
-            check_core(json.dumps(item))
+        match item["kind"]:
+            case "RayJob":
+                check_rayjob(item, rayjobs)
+            case "LeaderWorkerSet":
+                check_leader_worker_set(item)
+            case "ServiceMonitor" | "PodMonitor" | "PrometheusRule" | "ScaledObject" | "TriggerAuthentication" as kind:
+                custom(kind).validate(item)
+            case _:
+                check_core(json.dumps(item))
 
 
 def _pod_templates(job: Manifest) -> list[Manifest]:
@@ -117,34 +103,127 @@ def _pod_templates(job: Manifest) -> list[Manifest]:
 
 
 @pytest.mark.parametrize("name", MATRIX)
-def test_every_object_of_every_switch_is_valid(
-    helm: Helm, name: str, rayjob_schema: jsonschema.Draft7Validator
-) -> None:
-    check(helm.template(MATRIX[name]), rayjob_schema)
+def test_every_object_of_every_switch_is_valid(helm: Helm, name: str, rayjobs: Crd) -> None:
+    check(helm.template(MATRIX[name]), rayjobs)
 
 
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("overlay", [(), ("values-rdma.yaml",)], ids=["ethernet", "rdma"])
-def test_every_object_of_every_preset_is_valid(
-    helm: Helm, preset: str, overlay: tuple[str, ...], rayjob_schema: jsonschema.Draft7Validator
-) -> None:
-    check(helm.template(files=(preset, *overlay)), rayjob_schema)
+def test_every_object_of_every_preset_is_valid(helm: Helm, preset: str, overlay: tuple[str, ...], rayjobs: Crd) -> None:
+    check(helm.template(files=(preset, *overlay)), rayjobs)
 
 
-def test_an_unknown_key_of_a_rayjob_is_refused(helm4: Helm, rayjob_schema: jsonschema.Draft7Validator) -> None:
-    job = helm4.template().one("RayJob")
-    for path in (("backoffLimits",), ("rayClusterSpec", "headGroup"), ("rayClusterSpec", "headGroupSpec", "templat")):
-        broken = copy.deepcopy(job)
-        node = broken["spec"]
-        for key in path[:-1]:
-            node = node[key]
-        node[path[-1]] = 1
-        with pytest.raises(jsonschema.ValidationError):
-            check_rayjob(broken, rayjob_schema)
+def changed(item: Manifest, path: str, value: Any) -> Manifest:
+    """A copy with one value set; None removes the key."""
+    copied = copy.deepcopy(item)
+    node = copied
+    *parents, last = path.split("/")
+    for key in parents:
+        node = node[int(key)] if isinstance(node, list) else node.setdefault(key, {})
+    if value is None:
+        del node[last]
+    else:
+        node[last] = value
+    return copied
 
 
 @pytest.mark.parametrize(
-    "path", sorted((Path(__file__).parents[2] / "charts/golongrl/rayjobs").glob("*.yaml")), ids=lambda p: p.stem
+    "path", ["spec/backoffLimits", "spec/rayClusterSpec/headGroup", "spec/rayClusterSpec/headGroupSpec/templat"]
 )
-def test_ready_made_rayjobs_are_valid(path: Path, rayjob_schema: jsonschema.Draft7Validator) -> None:
-    check(Rendered(list(yaml.load_all(path.read_text(), Loader=YAML))), rayjob_schema)
+def test_an_unknown_key_of_a_rayjob_is_refused(helm4: Helm, rayjobs: Crd, path: str) -> None:
+    with pytest.raises(jsonschema.ValidationError):
+        rayjobs.check(changed(helm4.template().one("RayJob"), path, 1))
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("spec/managedBy", "somebody", "managedBy field value must be"),
+        ("spec/rayClusterSpec/managedBy", "somebody", "managedBy field value must be"),
+        ("spec/deletionStrategy", {"onSuccess": {"policy": "DeleteSelf"}}, "requires either BOTH"),
+        (
+            "spec/deletionStrategy",
+            {
+                "onSuccess": {"policy": "DeleteSelf"},
+                "onFailure": {"policy": "DeleteSelf"},
+                "deletionRules": [{"policy": "DeleteSelf", "condition": {"jobStatus": "FAILED"}}],
+            },
+            "cannot be used together",
+        ),
+        (
+            "spec/deletionStrategy",
+            {"deletionRules": [{"policy": "DeleteSelf", "condition": {"ttlSeconds": 1}}]},
+            "requires either the JobStatus",
+        ),
+    ],
+)
+def test_the_crds_rules_are_evaluated(helm4: Helm, rayjobs: Crd, path: str, value: Any, message: str) -> None:
+    """By a real CEL implementation, so that what the chart's jobs pass is a rule and not a silence."""
+    with pytest.raises(AssertionError, match=message):
+        rayjobs.check(changed(helm4.template().one("RayJob"), path, value))
+
+
+def test_what_an_update_may_not_change_is_compared_with_what_was(helm4: Helm, rayjobs: Crd) -> None:
+    kueue, kuberay = "kueue.x-k8s.io/multikueue", "ray.io/kuberay-operator"
+    old, new = (changed(helm4.template().one("RayJob"), "spec/managedBy", value) for value in (kueue, kuberay))
+    rayjobs.check(new)
+    with pytest.raises(AssertionError, match="immutable"):
+        rayjobs.check(new, old=old)
+
+
+@pytest.mark.parametrize(
+    ("switch", "path", "value", "message"),
+    [
+        ("defaults", "metadata/name", "r" * 48, "DNS-1035"),
+        ("defaults", "metadata/name", "4b", "DNS-1035"),
+        ("defaults", "spec/shutdownAfterJobFinishes", False, "ttlSecondsAfterFinished needs"),
+        ("defaults", "spec/deletionStrategy/deletionRules", [{}], "deletionRules exclude"),
+        ("defaults", "spec/rayClusterSpec", None, "neither rayClusterSpec nor"),
+        ("defaults", "spec/activeDeadlineSeconds", 0, "must be positive"),
+        ("defaults", "spec/backoffLimit", -1, "must not be negative"),
+        ("defaults", "spec/submissionMode", "SidecarMode", "SidecarMode excludes submitterPodTemplate"),
+        ("defaults", "spec/submissionMode", "InteractiveMode", "InteractiveMode excludes"),
+        ("existing-cluster", "spec/suspend", True, "suspend needs"),
+        ("existing-cluster", "spec/backoffLimit", 1, "clusterSelector excludes backoffLimit"),
+        ("existing-cluster", "spec/submissionMode", "SidecarMode", "clusterSelector excludes SidecarMode"),
+        ("volcano", "spec/rayClusterSpec/headGroupSpec/template/spec/restartPolicy", "Always", "never restarted"),
+        ("one-node-gpus", "spec/rayClusterSpec/workerGroupSpecs/0/minReplicas", None, "needs minReplicas"),
+        ("one-node-gpus", "spec/rayClusterSpec/workerGroupSpecs/0/minReplicas", 9, "above maxReplicas"),
+        ("defaults", "spec/rayClusterSpec/headGroupSpec/resources", {"CPU": "1"}, "resources twice"),
+        ("defaults", "spec/rayClusterSpec/upgradeStrategy", {"type": "None"}, "not for a RayJob"),
+        (
+            "defaults",
+            "spec/rayClusterSpec/headGroupSpec/template/spec/containers/0/env",
+            [{"name": "RAY_REDIS_ADDRESS", "value": "redis:6379"}],
+            "without gcsFaultToleranceOptions",
+        ),
+    ],
+)
+def test_what_kuberays_operator_would_never_start_is_seen(
+    helm4: Helm, switch: str, path: str, value: Any, message: str
+) -> None:
+    job = helm4.template(MATRIX[switch]).one("RayJob")
+    assert refusals(job) == []
+    assert message in "; ".join(refusals(changed(job, path, value)))
+
+
+@pytest.mark.parametrize(
+    ("kind", "path"),
+    [
+        ("ServiceMonitor", "spec/endpoints/0/intervall"),
+        ("PodMonitor", "spec/podMetricsEndpoint"),
+        ("PrometheusRule", "spec/groups/0/rules/0/severity"),
+        ("ScaledObject", "spec/minReplicas"),
+    ],
+)
+def test_an_unknown_key_of_a_custom_resource_is_refused(helm4: Helm, kind: str, path: str) -> None:
+    objects = helm4.template({**MATRIX["everything-observed"], **MATRIX["autoscaled"]})
+    item = objects.of(kind)[0]
+    custom(kind).validate(item)
+    with pytest.raises(jsonschema.ValidationError, match="Additional properties"):
+        custom(kind).validate(changed(item, path, 1))
+
+
+@pytest.mark.parametrize("path", RAYJOBS, ids=lambda path: path.stem)
+def test_ready_made_rayjobs_are_valid(path: Path, rayjobs: Crd) -> None:
+    check(Rendered(list(yaml.load_all(path.read_text(), Loader=YAML))), rayjobs)

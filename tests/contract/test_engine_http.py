@@ -1,12 +1,10 @@
 """The embedded engine answers as SGLang 0.5.23 did: recorded requests replayed, compared by status and shape.
 
-GOLONGRL_SGLANG_URL points the same tests at a real server (`pytest -m full`), started with the recordings' model
-folders /models/tiny and /models/tiny-next, `--context-length 4096` and SGLANG_ENABLE_HEALTH_ENDPOINT_GENERATION=0.
+The same tests run against a real server where `make sglang` has installed one (`pytest -m full`).
 """
 
 import asyncio
 import json
-import os
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -20,11 +18,16 @@ import uvicorn
 
 from golongrl.engine.app import create_app
 from golongrl.engine.config import EngineConfig
+from golongrl.recipe import load
+from support.engine_process import engine_process
 from support.recordings import by_number
 
 from .shapes import differences
 
 RECORDINGS = by_number()
+
+# Of the recorded server.
+CONTEXT = 4096
 
 # One request, one answer, whatever came before.
 SINGLE = [
@@ -107,7 +110,7 @@ class Server:
 @pytest.fixture(scope="module")
 def embedded(tiny_model: Path) -> Iterator[str]:
     """The embedded engine behind a real socket."""
-    app = create_app(EngineConfig(model_path=tiny_model, context_length=4096))
+    app = create_app(EngineConfig(model_path=tiny_model, context_length=CONTEXT))
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, timeout_graceful_shutdown=1))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
@@ -121,23 +124,27 @@ def embedded(tiny_model: Path) -> Iterator[str]:
     thread.join(30)
 
 
-@pytest.fixture(params=["embedded", pytest.param("sglang", marks=pytest.mark.full)])
+@pytest.fixture(scope="module")
+def sglang(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real server as a process of its own."""
+    recipe = load("quickstart", [f"model.path={tiny_model}", f"model.context_length={CONTEXT}"])
+    with pytest.MonkeyPatch.context() as patch:
+        # The tiny model's own context is shorter.
+        patch.setenv("SGLANG_ALLOW_OVERWRITE_LONGER_CONTEXT_LEN", "1")
+        with engine_process("sglang", tiny_model, recipe, tmp_path_factory.mktemp("sglang") / "log") as url:
+            yield url
+
+
+@pytest.fixture(params=["embedded", pytest.param("sglang", marks=[pytest.mark.full, pytest.mark.timeout(600)])])
 async def server(request: pytest.FixtureRequest, tiny_model: Path, tiny_model_next: Path) -> AsyncIterator[Server]:
     """A server with the model `tiny`, running, version `default`."""
-    if request.param == "embedded":
-        url = request.getfixturevalue("embedded")
-        folders = {"/models/tiny": str(tiny_model), "/models/tiny-next": str(tiny_model_next)}
-    else:
-        url = os.environ.get("GOLONGRL_SGLANG_URL", "")
-        if not url:
-            pytest.skip("GOLONGRL_SGLANG_URL names no server")
-        folders = {}
+    url = request.getfixturevalue(request.param)
+    folders = {"/models/tiny": str(tiny_model), "/models/tiny-next": str(tiny_model_next)}
     async with httpx.AsyncClient(base_url=url, timeout=60) as client:
         yield Server(client, folders)
         await client.post("/abort_request", json={"abort_all": True})
         await client.post("/continue_generation", json={})
-        original = folders.get("/models/tiny", "/models/tiny")
-        body = {"model_path": original, "weight_version": "default", "abort_all_requests": True}
+        body = {"model_path": str(tiny_model), "weight_version": "default", "abort_all_requests": True}
         (await client.post("/update_weights_from_disk", json=body)).raise_for_status()
 
 

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
 
 from golongrl import cli
 from golongrl.recipe import dump, load
@@ -86,6 +87,11 @@ def test_a_port_in_use_is_named(golongrl, tmp_path: Path) -> None:
     assert f"port {port} for redis" in err
 
 
+def test_a_report_of_no_run_is_named(golongrl, tmp_path: Path) -> None:
+    code, _, err = golongrl("report", tmp_path)
+    assert (code, err) == (2, f"error: report {tmp_path}: no run in this folder (it has no recipe.yaml)\n")
+
+
 def test_a_second_run_of_the_same_name_says_so(golongrl, tmp_path: Path) -> None:
     (tmp_path / "demo").mkdir()
     (tmp_path / "demo" / "recipe.yaml").write_text(dump(load("quickstart")))
@@ -106,21 +112,21 @@ def test_an_options_path_may_begin_at_home(golongrl, monkeypatch: pytest.MonkeyP
     assert out == f"{tmp_path}/p.jsonl: 9 rows\n"
 
 
-COMMANDS = {
-    "": ("train", "engine", "rollout", "learner", "report"),
-    "reward": ("", "serve", "tasks", "score"),
-    "queue": ("stats", "peek"),
-    "data": ("build", "check", "stats"),
-    "recipe": ("list", "show", "check"),
-}
-
-
-@pytest.mark.parametrize("command", [f"{room} {name}".strip() for room, names in COMMANDS.items() for name in names])
-def test_every_command_has_help_with_an_example(golongrl, command: str) -> None:
-    code, out, _ = golongrl(*command.split(), "--help")
-    assert code == 0
-    assert "Example" in out
-    assert f"golongrl {command.split()[0]}" in out
+def test_every_command_has_help_with_an_example_and_says_what_its_options_are(golongrl) -> None:
+    golongrl("--version")
+    left, seen = [([], typer.main.get_command(cli.app))], 0
+    while left:
+        words, command = left.pop()
+        seen += 1
+        children = getattr(command, "commands", {})
+        left += [([*words, name], child) for name, child in children.items()]
+        code, out, _ = golongrl(*words, "--help")
+        assert code == 0
+        if not children:
+            assert f"Example: golongrl {' '.join(words)}" in " ".join(out.split()), words
+        for option in command.params:
+            assert getattr(option, "help", None), (words, option.name)
+    assert seen > 20
 
 
 def test_a_recipe_is_listed_shown_and_checked(golongrl) -> None:

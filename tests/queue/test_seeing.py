@@ -111,6 +111,13 @@ async def test_presence_ends(play: Play) -> None:
     ]
 
 
+@pytest.fixture
+def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Logging belongs to the process, and this one is pytest's."""
+    monkeypatch.setattr("golongrl.telemetry.logging.configure", lambda *_, **__: None)
+
+
+@pytest.mark.usefixtures("quiet")
 def test_command(redis_url: str, run_name: str, play: Play) -> None:
     import asyncio
 
@@ -137,6 +144,7 @@ def test_command(redis_url: str, run_name: str, play: Play) -> None:
     assert str(unknown).startswith("run nobody does not exist yet")
 
 
+@pytest.mark.usefixtures("quiet")
 def test_an_address_that_is_no_redis_is_named_without_its_password() -> None:
     refused = CliRunner().invoke(app, ["stats", "--run", "r", "--redis-url", "http://:secret@host"]).exception
     assert isinstance(refused, InputError)

@@ -24,9 +24,7 @@ def build(
     recipe: Annotated[str, typer.Argument(help="Packaged recipe or YAML file; its `data` section says what is built.")],
     out: Annotated[
         Path,
-        typer.Option(
-            help="File to write, .parquet or .jsonl; `-validation` is put before the suffix for held-out rows."
-        ),
+        typer.Option(help="File to write, .parquet or .jsonl; held-out rows go to NAME-validation beside it."),
     ],
     overrides: Annotated[
         list[str] | None, typer.Option("--set", help="Override, as `section.key=value`; repeatable.")
@@ -46,7 +44,8 @@ def build(
 def prepare(
     recipe: Annotated[str, typer.Argument(help="Packaged recipe or YAML file.")],
     out: Annotated[
-        Path, typer.Option(help="Folder that learner and workers open; one already made of the same is kept.")
+        Path,
+        typer.Option(help="Folder to write, for --data of learner and workers; kept if it holds the same already."),
     ],
     overrides: Annotated[
         list[str] | None, typer.Option("--set", help="Override, as `section.key=value`; repeatable.")

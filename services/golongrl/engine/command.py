@@ -11,9 +11,9 @@ def engine(
     model_path: Annotated[Path, typer.Option(help="Hugging Face model folder with weights and tokenizer.")],
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)] = 30000,
-    weight_version: Annotated[str, typer.Option(help="Name of the weights in the folder.")] = "default",
-    seed: Annotated[int, typer.Option(help="Seed of requests that bring none.", min=0)] = 0,
-    max_batch: Annotated[int, typer.Option(help="Requests that run at a time.", min=1)] = 64,
+    weight_version: Annotated[str, typer.Option(help="Version to report for these weights.")] = "default",
+    seed: Annotated[int, typer.Option(help="Seed of requests without a sampling_seed.", min=0)] = 0,
+    max_batch: Annotated[int, typer.Option(help="Requests that run at a time, as one batch.", min=1)] = 64,
     max_queue: Annotated[int, typer.Option(help="Requests that may wait; more are answered 503.", min=1)] = 4096,
     context_length: Annotated[
         int | None, typer.Option(help="Longest prompt plus response in tokens; default: the model's own.", min=8)
@@ -22,10 +22,17 @@ def engine(
         int, typer.Option(help="Threads of the model; more than one is slower on shared cores.", min=1)
     ] = 1,
     api_key: Annotated[
-        str | None, typer.Option(envvar="GOLONGRL_ENGINE_API_KEY", help="Key of every endpoint.")
+        str | None,
+        typer.Option(
+            envvar="GOLONGRL_ENGINE_API_KEY",
+            help="Key that requests must bring; the control endpoints too, without an admin key.",
+        ),
     ] = None,
     admin_api_key: Annotated[
-        str | None, typer.Option(envvar="GOLONGRL_ENGINE_ADMIN_API_KEY", help="Key of the control endpoints alone.")
+        str | None,
+        typer.Option(
+            envvar="GOLONGRL_ENGINE_ADMIN_API_KEY", help="Key of the control endpoints (weights, pause, abort) alone."
+        ),
     ] = None,
 ) -> None:
     """Serve a model on the CPU with SGLang's HTTP API.

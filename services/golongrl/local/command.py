@@ -4,15 +4,12 @@ import re
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from golongrl.errors import InputError
 from golongrl.local.plan import EngineKind
-
-if TYPE_CHECKING:
-    pass
 
 RUN_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
 
@@ -24,10 +21,12 @@ def train(
     overrides: Annotated[
         list[str] | None, typer.Option("--set", help="Override, as `section.key=value`; repeatable.")
     ] = None,
-    name: Annotated[str | None, typer.Option(help="Name of the run; default: the recipe's and the time.")] = None,
-    out: Annotated[Path, typer.Option(help="Folder of runs.")] = Path("runs"),
-    engines: Annotated[int, typer.Option(min=1, help="Engines, each with its rollout worker.")] = 2,
-    engine: Annotated[EngineKind, typer.Option(help="The embedded CPU engine, or real SGLang servers.")] = "embedded",
+    name: Annotated[str | None, typer.Option(help="Name of the run; default: the recipe's with the time.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder of runs; this one goes to OUT/NAME.")] = Path("runs"),
+    engines: Annotated[int, typer.Option(min=1, help="How many engines, each with its rollout worker.")] = 2,
+    engine: Annotated[
+        EngineKind, typer.Option(help="What engines are: the embedded CPU engine, or real SGLang servers.")
+    ] = "embedded",
     sglang_venv: Annotated[Path, typer.Option(help="Where `make sglang` installed SGLang.")] = Path(".venv-sglang"),
     redis_url: Annotated[
         str | None,
@@ -36,7 +35,9 @@ def train(
         ),
     ] = None,
     base_port: Annotated[int, typer.Option(help="First of consecutive ports; 0 takes free ones.")] = 0,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run (default: the recipe's newest).")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run of --name, or else the recipe's newest.")
+    ] = False,
     plain: Annotated[bool, typer.Option("--plain", help="Plain lines even on a terminal.")] = False,
 ) -> None:
     """Run every service of a training run on this machine until it is done.

@@ -67,8 +67,18 @@ def _preset(recipe: str | None, values: list[Path] | None) -> tuple[list[Path], 
 Recipe = Annotated[str | None, typer.Argument(help="Packaged recipe; its preset of the chart comes before -f.")]
 
 
-@deploy.command(epilog="Example: `golongrl deploy install quickstart -n rl --dry-run`")
-def install(
+@deploy.command(
+    "upgrade",
+    help="Upgrade a release that exists; claims, samples and the Secret stay.",
+    epilog="Example: `golongrl deploy upgrade -f mine.yaml -n rl --dry-run`",
+)
+@deploy.command(
+    "install",
+    help="Install the loop, or upgrade it.",
+    epilog="Example: `golongrl deploy install quickstart -n rl --dry-run`",
+)
+def put(
+    call: typer.Context,
     recipe: Recipe = None,
     values: Files = None,
     settings: Settings = None,
@@ -79,33 +89,18 @@ def install(
     wait: Annotated[bool, typer.Option(help="Until every pod is ready (and a plain Job learner has ended).")] = False,
     timeout: Annotated[str, typer.Option(help="Longest that helm may take.")] = "10m",
 ) -> None:
-    """Install the loop, or upgrade it."""
-    files, preset = _preset(recipe, values)
+    """Both do the same; `upgrade` first asks that the release exists."""
     deployment = _deployment(release, namespace, context, timeout)
     from golongrl.manifests.deploy import user_values
 
+    files, preset = _preset(recipe, values)
     chosen = user_values(files, [*preset, *(settings or ())])
+    if call.command.name == "upgrade":
+        deployment.status()
     if dry_run:
         print("\n".join(deployment.preview(chosen)))
     else:
         print(deployment.apply(chosen, wait=wait))
-
-
-@deploy.command(epilog="Example: `golongrl deploy upgrade -f mine.yaml -n rl --dry-run`")
-def upgrade(
-    recipe: Recipe = None,
-    values: Files = None,
-    settings: Settings = None,
-    release: Release = "golongrl",
-    namespace: Namespace = "default",
-    context: Context = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would change.")] = False,
-    wait: Annotated[bool, typer.Option(help="Until every pod is ready (and a plain Job learner has ended).")] = False,
-    timeout: Annotated[str, typer.Option(help="Longest that helm may take.")] = "10m",
-) -> None:
-    """Upgrade a release that exists; claims, samples and the Secret stay."""
-    _deployment(release, namespace, context).status()
-    install(recipe, values, settings, release, namespace, context, dry_run, wait, timeout)
 
 
 @deploy.command("status", epilog="Example: `golongrl deploy status -n rl`")

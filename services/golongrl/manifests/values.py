@@ -70,6 +70,8 @@ class Values(Section):
             raise ValueError("learner.gang.queue names no queue")
         if self.learner.gang.scheduler != "none" and self.learner.cluster_selector:
             raise ValueError("learner.gang needs a cluster of its own, not learner.clusterSelector")
+        if self.learner.cluster_selector and self.learner.submission_mode == "SidecarMode":
+            raise ValueError("learner.submissionMode SidecarMode needs a head of its own, not learner.clusterSelector")
         if str(self.rollout.max_unavailable) in ("0", "0%"):
             raise ValueError("rollout.maxUnavailable is at least 1")
         return self

@@ -13,9 +13,12 @@ app = typer.Typer(help="The sample queue: what it holds and who holds it up.", n
 
 T = TypeVar("T")
 RedisUrl = Annotated[
-    str, typer.Option(envvar="GOLONGRL_REDIS_URL", help="redis:// URL; a password may come by GOLONGRL_REDIS_PASSWORD.")
+    str,
+    typer.Option(
+        envvar="GOLONGRL_REDIS_URL", help="Redis or Valkey of the run; a password may come by GOLONGRL_REDIS_PASSWORD."
+    ),
 ]
-Run = Annotated[str, typer.Option(envvar="GOLONGRL_RUN", help="The run's name.")]
+Run = Annotated[str, typer.Option(envvar="GOLONGRL_RUN", help="Name of the run.")]
 # A person looks: give up soon.
 LOOK_S = 5.0
 
@@ -36,13 +39,13 @@ def stats(
     print(json.dumps(asdict(found)) if as_json else "\n".join(stats_lines(found)))
 
 
-@app.command(epilog="Example: `golongrl queue peek 0-17 --run quickstart`")
+@app.command(epilog="Example: `golongrl queue peek 0-17 --redis-url redis://localhost:6379/0 --run quickstart`")
 def peek(
-    uid: Annotated[str, typer.Argument(help="The group, as EPOCH-ROW.")],
+    uid: Annotated[str, typer.Argument(help="The row, as EPOCH-ROW.")],
     redis_url: RedisUrl,
     run: Run,
 ) -> None:
-    """Where one row stands, and its group while the queue holds one."""
+    """Where one row stands, and its group of responses while the queue holds one."""
     from golongrl.queue.show import peek_lines
 
     print("\n".join(peek_lines(_look(redis_url, run, lambda queue: queue.peek(uid)))))
@@ -51,6 +54,10 @@ def peek(
 def _look(url: str, run: str, ask: "Callable[[SampleQueue], Awaitable[T]]") -> T:
     from golongrl.queue.client import SampleQueue
     from golongrl.queue.connection import Patience
+    from golongrl.telemetry.logging import configure
+
+    # What was waited for is in the error; a line a try would only hide it.
+    configure("queue", run, level="ERROR")
 
     async def look() -> T:
         async with SampleQueue.from_url(url, run, patience=Patience(total_s=LOOK_S)) as queue:

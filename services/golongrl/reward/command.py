@@ -20,7 +20,9 @@ app = typer.Typer(
 Workers = Annotated[
     int, typer.Option(min=0, help="Worker processes; 0 is one per CPU.", envvar="GOLONGRL_REWARD_WORKERS")
 ]
-Deadline = Annotated[float, typer.Option(help="Seconds one item may compute where the request says nothing.")]
+Deadline = Annotated[
+    float, typer.Option(help="Seconds an item may compute before it is unscored; a request may say otherwise.")
+]
 
 
 @app.callback(invoke_without_command=True)
@@ -35,14 +37,14 @@ def main(context: typer.Context) -> None:
 
 @app.command()
 def serve(
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "0.0.0.0",
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 is all of them.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8100,
     workers: Workers = 0,
     deadline: Deadline = 10.0,
-    max_queued: Annotated[int, typer.Option(min=1, help="Items that may wait; beyond it batches get 429.")] = 4096,
-    max_batch: Annotated[int, typer.Option(min=1, help="Items in a batch.")] = 256,
-    max_item_bytes: Annotated[int, typer.Option(min=1, help="Size of one item.")] = 2 << 20,
-    max_body_bytes: Annotated[int, typer.Option(min=1, help="Size of a request.")] = 8 << 20,
+    max_queued: Annotated[int, typer.Option(min=1, help="Items that may wait; more are answered 429.")] = 4096,
+    max_batch: Annotated[int, typer.Option(min=1, help="Most items in a request.")] = 256,
+    max_item_bytes: Annotated[int, typer.Option(min=1, help="Largest item, in bytes.")] = 2 << 20,
+    max_body_bytes: Annotated[int, typer.Option(min=1, help="Largest request, in bytes.")] = 8 << 20,
     shutdown_s: Annotated[
         int, typer.Option(min=1, help="After SIGTERM, seconds to finish accepted requests in.")
     ] = 300,
@@ -50,7 +52,7 @@ def serve(
 ) -> None:
     """Serve POST /v1/score, /healthz, /readyz and /metrics until SIGTERM; then finish what was accepted and exit 0.
 
-    A token in GOLONGRL_REWARD_TOKEN makes it obligatory for /v1/score.
+    With a token in GOLONGRL_REWARD_TOKEN, /v1/score asks for it (Authorization: Bearer TOKEN).
 
     Example: golongrl reward serve --host 127.0.0.1 --port 8100 --workers 4
     """
@@ -92,11 +94,11 @@ def tasks_table() -> None:
 def score_file(
     file: Annotated[Path, typer.Argument(help="A jsonl of items, or of dataset rows with a `response` field.")],
     mode: Annotated[
-        Literal["compat", "strict"], typer.Option(help="The original's rules, or its openings closed.")
+        Literal["compat", "strict"], typer.Option(help="compat: the original's rules. strict: without their loopholes.")
     ] = "compat",
     workers: Workers = 0,
     deadline: Deadline = 10.0,
-    out: Annotated[Path | None, typer.Option(help="Write one result a line to this jsonl.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the results to this jsonl, one a line.")] = None,
 ) -> None:
     """Score a file: mean, distribution and unscored reasons per task type.
 

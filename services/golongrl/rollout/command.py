@@ -8,15 +8,25 @@ import typer
 
 
 def rollout(
-    recipe: Annotated[str, typer.Option(envvar="GOLONGRL_RECIPE", help="Resolved recipe file, or a packaged name.")],
+    recipe: Annotated[
+        str, typer.Option(envvar="GOLONGRL_RECIPE", help="The run's recipe: its file, or a packaged name.")
+    ],
     run: Annotated[str, typer.Option(envvar="GOLONGRL_RUN", help="Name of the run.")],
     redis_url: Annotated[str, typer.Option(envvar="GOLONGRL_REDIS_URL", help="Redis or Valkey of the run.")],
     engine_url: Annotated[str, typer.Option(envvar="GOLONGRL_ENGINE_URL", help="The engine beside this worker.")],
     reward_url: Annotated[str, typer.Option(envvar="GOLONGRL_REWARD_URL", help="The reward service.")],
-    data: Annotated[Path, typer.Option(envvar="GOLONGRL_DATA", help="Prepared data (train/, validation/).")],
-    worker: Annotated[str, typer.Option(envvar="GOLONGRL_WORKER", help="Id of this worker.")] = socket.gethostname(),
+    data: Annotated[
+        Path,
+        typer.Option(envvar="GOLONGRL_DATA", help="Folder that `golongrl data prepare` wrote (train/, validation/)."),
+    ],
+    worker: Annotated[
+        str,
+        typer.Option(
+            envvar="GOLONGRL_WORKER", help="Id of this worker, its own in the run.", show_default="the host's name"
+        ),
+    ] = socket.gethostname(),
     host: Annotated[str, typer.Option(help="Address of /healthz, /readyz and /metrics.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port of these; 0 is a free one.")] = 8081,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port of these; 0 is a free one.")] = 8081,
     grace: Annotated[
         float, typer.Option(help="Seconds that groups may still take to end after SIGTERM or Ctrl-C.")
     ] = 20.0,
@@ -26,7 +36,7 @@ def rollout(
     Keys come from the environment alone: GOLONGRL_ENGINE_API_KEY, GOLONGRL_ENGINE_ADMIN_API_KEY, GOLONGRL_REWARD_TOKEN.
 
     Example: `golongrl rollout --recipe quickstart --run q1 --redis-url redis://localhost:6379/0
-    --engine-url http://localhost:30000 --reward-url http://localhost:8000 --data runs/q1/data`
+    --engine-url http://localhost:30000 --reward-url http://localhost:8100 --data runs/q1/data`
     """
     from golongrl.rollout.app import serve
     from golongrl.rollout.config import WorkerConfig

@@ -37,13 +37,18 @@ capabilities:
 {{- end -}}
 
 {{/*
-A volume that one node can attach keeps its pods on that node, where they would else hang in a Multi-Attach error:
-(list $ "rollout" $placement). The first pod may go anywhere, because it matches itself.
+What placement needs where nobody says more: (list $ "rollout" $placement).
+- A volume that one node can attach keeps its pods on that node, where they would else hang in a Multi-Attach error. The
+  first pod may go anywhere, because it matches itself.
+- Engines take GPUs after the learner's ranks have theirs, which need whole nodes: engines spread over all of them would
+  leave none, and wait for weights that nobody can publish. One domain is the whole cluster here (every node's OS).
 */}}
-{{- define "golongrl.besideTheVolume" -}}
+{{- define "golongrl.affinity" -}}
 {{- $root := index . 0 -}}
+{{- $component := index . 1 -}}
 {{- $storage := $root.Values.storage -}}
-{{- if and (has (index . 1) (list "rollout" "learner")) (not $storage.existingClaim) (not (has "ReadWriteMany" $storage.accessModes)) -}}
+{{- $learner := $root.Values.learner -}}
+{{- if and (has $component (list "rollout" "learner")) (not $storage.existingClaim) (not (has "ReadWriteMany" $storage.accessModes)) -}}
 podAffinity:
   requiredDuringSchedulingIgnoredDuringExecution:
     - topologyKey: kubernetes.io/hostname
@@ -54,6 +59,14 @@ podAffinity:
           - key: app.kubernetes.io/component
             operator: In
             values: [learner, rollout]
+{{- else if and (eq $component "rollout") (not $learner.clusterSelector) (gt (mul (int $learner.workers.replicas) (int $learner.workers.gpus)) 0) -}}
+podAffinity:
+  requiredDuringSchedulingIgnoredDuringExecution:
+    - topologyKey: kubernetes.io/os
+      labelSelector:
+        matchLabels:
+          {{- include "golongrl.selector" (list $root "learner") | nindent 10 }}
+          ray.io/group: ranks
 {{- end -}}
 {{- end -}}
 
@@ -81,7 +94,7 @@ nodeSelector:
 tolerations:
   {{- toYaml . | nindent 2 }}
 {{- end }}
-{{- with $placement.affinity | default (include "golongrl.besideTheVolume" . | fromYaml) }}
+{{- with $placement.affinity | default (include "golongrl.affinity" . | fromYaml) }}
 affinity:
   {{- toYaml . | nindent 2 }}
 {{- end }}

@@ -165,6 +165,9 @@ from the old one's checkpoint (the queue fences the old one off). An unchanged o
 {{- if and (ne .Values.learner.gang.scheduler "none") (not .Values.learner.gang.queue) -}}
 {{- fail "learner.gang.queue names no queue" -}}
 {{- end -}}
+{{- if and .Values.learner.clusterSelector (eq .Values.learner.submissionMode "SidecarMode") -}}
+{{- fail "learner.submissionMode: SidecarMode needs a head of the job's own; unset learner.clusterSelector" -}}
+{{- end -}}
 {{- if and (ne .Values.learner.gang.scheduler "none") .Values.learner.clusterSelector -}}
 {{- fail "learner.gang: only a cluster of the job's own can be scheduled as one; unset learner.clusterSelector" -}}
 {{- end -}}
