@@ -11,7 +11,7 @@ import pytest
 import yaml
 from prometheus_client import CollectorRegistry
 
-from support.chart_values import MATRIX
+from support.chart_values import MATRIX, PRESETS
 from support.helm import CHART, Helm, Manifest
 
 DASHBOARDS = sorted((CHART / "files" / "dashboards").glob("*.json"))
@@ -123,3 +123,12 @@ def test_monitors_select_pods_and_ports_that_exist(helm4: Helm) -> None:
         component = monitor["spec"]["selector"]["matchLabels"]["app.kubernetes.io/component"]
         for endpoint in monitor["spec"].get("podMetricsEndpoints") or monitor["spec"]["endpoints"]:
             assert (component, endpoint["port"]) in ports
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_presets_are_observed_where_the_cluster_has_prometheus_operator(helm: Helm, preset: str) -> None:
+    kinds = {item["kind"] for item in helm.template(files=(preset,))}
+    assert {"ServiceMonitor", "PodMonitor", "PrometheusRule"} <= kinds
+    done = helm.run("template", "demo", str(CHART), "-f", str(CHART / preset), "--api-versions", "ray.io/v1")
+    assert done.returncode == 0, done.stderr
+    assert "monitoring.coreos.com" not in done.stdout

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from golongrl.manifests import command
 from golongrl.manifests.deploy import DeployError, Deployment
 from support.api_server import ApiServer, Object, serving
+from support.chart_values import PRESETS
 from support.helm import CHART, Helm, tool
 
 NAMESPACE = "rl"
@@ -83,6 +84,17 @@ def test_an_install_asks_the_cluster_and_its_notes_say_what_is_next(cluster: Clu
     assert not [item for item in cluster.server.of("Pod") if "test" in item["metadata"]["name"]]
 
 
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_preset_installs_on_a_cluster_with_kuberay_alone(cluster: Cluster, preset: str) -> None:
+    """One object without its CRD fails a whole installation: Prometheus' come where the cluster has its operator."""
+    cluster.done("install", "demo", str(CHART), "-f", str(CHART / preset))
+    assert cluster.server.one("RayJob")
+    refused = cluster.run(
+        "upgrade", "demo", str(CHART), "-f", str(CHART / preset), "--set", "metrics.rules.enabled=true"
+    )
+    assert 'no matches for kind "PrometheusRule"' in refused.stderr
+
+
 def test_an_upgrade_from_the_previous_version_keeps_claims_and_passwords(cluster: Cluster, previous: str) -> None:
     cluster.done("install", "demo", previous)
     before, redis = kept(cluster.server), cluster.server.one("StatefulSet")
@@ -131,8 +143,7 @@ def test_an_upgrade_survives_what_kuberay_and_kueue_wrote(cluster: Cluster) -> N
     and with server-side apply neither may be contradicted."""
     values = [
         "-f", str(CHART / "values-qwen3-4b-tmn-reweight.yaml"), "-f", str(CHART / "values-rdma.yaml"),
-        "--set", "learner.gang.scheduler=kueue,learner.gang.queue=q,metrics.monitors.enabled=false",
-        "--set", "metrics.rules.enabled=false",
+        "--set", "learner.gang.scheduler=kueue,learner.gang.queue=q",
     ]  # fmt: skip
     cluster.done("install", "demo", str(CHART), *values)
     job = cluster.server.one("RayJob")

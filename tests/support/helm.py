@@ -101,7 +101,7 @@ class Helm:
     def _run_template(
         self, values: str, files: tuple[str, ...], release: str, namespace: str, kuberay: bool
     ) -> "subprocess.CompletedProcess[str]":
-        extra = ["--api-versions", KUBERAY] if kuberay else []
+        extra = ["--api-versions", "monitoring.coreos.com/v1", *(("--api-versions", KUBERAY) if kuberay else ())]
         for name in files:
             extra += ["-f", str(CHART / name)]
         return subprocess.run(

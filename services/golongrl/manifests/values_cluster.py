@@ -1,8 +1,13 @@
 """What lies around the parts: accounts and roles, networks and their policies, metrics, tests."""
 
+from typing import Literal
+
 from pydantic import Field
 
 from golongrl.manifests.values_common import Labels, Passthrough, PassthroughList, Positive, Section
+
+# A switch that may follow the cluster: an object whose CRD is missing fails a whole installation.
+OnWhere = bool | Literal["auto"]
 
 
 class ServiceAccount(Section):
@@ -76,7 +81,7 @@ class NetworkPolicy(Section):
 class Monitors(Section):
     """ServiceMonitor and PodMonitors of the Prometheus operator."""
 
-    enabled: bool = Field(False, description="Create them; the cluster needs the operator's CRDs.")
+    enabled: OnWhere = Field(False, description="Create them; `auto`: where the cluster has the operator's CRDs.")
     interval: str = Field("15s", description="Scrape interval.")
     labels: Labels = Field(default_factory=dict, description="Labels that your Prometheus selects by.")
 
@@ -84,7 +89,7 @@ class Monitors(Section):
 class Rules(Section):
     """PrometheusRule with the loop's alerts."""
 
-    enabled: bool = Field(False, description="Create it; the cluster needs the operator's CRDs.")
+    enabled: OnWhere = Field(False, description="Create it; `auto`: where the cluster has the operator's CRDs.")
     labels: Labels = Field(default_factory=dict, description="Labels that your Prometheus selects by.")
 
 

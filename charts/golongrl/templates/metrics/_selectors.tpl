@@ -3,3 +3,13 @@
 {{- $root := index . 0 -}}
 namespace="{{ $root.Release.Namespace }}",pod=~"{{ include "golongrl.fullname" $root }}-{{ index . 1 }}-.*"
 {{- end -}}
+
+{{/* Whether to create objects of the Prometheus operator, "" for no: (list $ .Values.metrics.rules.enabled). */}}
+{{- define "golongrl.observed" -}}
+{{- $enabled := index . 1 -}}
+{{- if kindIs "bool" $enabled -}}
+{{- ternary "yes" "" $enabled -}}
+{{- else -}}
+{{- ternary "yes" "" ((index . 0).Capabilities.APIVersions.Has "monitoring.coreos.com/v1") -}}
+{{- end -}}
+{{- end -}}
