@@ -21,6 +21,7 @@ ARROWS: dict[tuple[str, str], set[int | None]] = {
     ("prometheus", "learner"): {8080, 8090},
     ("kuberay", "learner"): {8265},
 }
+BROADCAST: dict[tuple[str, str], set[int | None]] = {("learner", "rollout"): {None}, ("rollout", "learner"): {None}}
 MULTI_NODE: dict[tuple[str, str], set[int | None]] = {("rollout", "rollout"): {None}}
 INSIDE = ("redis", "reward", "rollout", "learner", "test")
 OUTSIDE = {
@@ -106,6 +107,7 @@ def expected(*tables: dict[tuple[str, str], set[int | None]]) -> set[tuple[str, 
     ("switch", "tables"),
     [
         ("defaults", (ARROWS,)),
+        ("broadcast-weights", (ARROWS, BROADCAST)),
         ("engines-over-nodes", (ARROWS, MULTI_NODE)),
         ("autoscaled", (ARROWS,)),
     ],

@@ -146,7 +146,7 @@ async def test_adopted_weights_are_the_published_ones(kind: EngineKind, trained:
 
 async def _adopted(engine: Engine, ref: WeightsRef, mode: Mode, held: ModelInfo) -> ModelInfo:
     confirmed: list[Confirmed] = []
-    await adopt(engine, ref, mode, held, confirmed.append)
+    await adopt(engine, ref, mode, held, confirmed.append, worker="w0")
     assert [one.ref for one in confirmed] == [ref]
     return confirmed[0].info
 

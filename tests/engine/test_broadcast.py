@@ -14,7 +14,7 @@ from golongrl.engine.weights import WeightsError, load_model
 SENDER = """
 import sys, torch
 from pathlib import Path
-from golongrl.engine.broadcast import broadcast, join_group, leave_group
+from golongrl.broadcast.groups import broadcast, join_group, leave_group
 from golongrl.engine.weights import read_tensors
 folder, port = Path(sys.argv[1]), int(sys.argv[2])
 group = join_group("127.0.0.1", port, 0, 2, "weights")

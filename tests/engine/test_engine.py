@@ -1,6 +1,7 @@
 """The engine as callers see it: what it samples, what it reports of it, and what pauses and updates do to it."""
 
 import asyncio
+import threading
 from pathlib import Path
 
 import pytest
@@ -295,3 +296,21 @@ async def test_a_failing_model_thread_is_told_to_everyone(rig) -> None:
     assert not mine.engine.alive
     await mine.engine.stop()
     assert died == [True]
+
+
+async def test_a_command_whose_caller_is_gone_harms_nobody(rig) -> None:
+    """Cancelled before the thread came to it: it is not run, and the thread lives."""
+    mine = rig()
+    release = threading.Event()
+    busy = asyncio.create_task(mine.engine.call(release.wait))
+    ran: list[int] = []
+    gone = asyncio.create_task(mine.engine.call(lambda: ran.append(1)))
+    await asyncio.sleep(0)
+    gone.cancel()
+    release.set()
+    with pytest.raises(asyncio.CancelledError):
+        await gone
+    assert await busy
+    assert mine.engine.alive
+    assert await mine.engine.call(lambda: "well") == "well"
+    assert not ran

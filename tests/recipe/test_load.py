@@ -41,7 +41,6 @@ def test_overrides_are_yaml_and_may_open_a_section() -> None:
         ("name.x=1", "--set name.x=1: name is not a section"),
         ("model=", "model: Input should be an object"),
         ("seed={a", "--set seed={a: the value is not YAML"),
-        ("learner.weights=broadcast", "learner.weights: the learner cannot broadcast weights; use disk"),
         ("learner.lr=.nan", "Out of range float values are not JSON compliant"),
     ],
 )

@@ -8,12 +8,13 @@ import httpx
 import pytest
 
 from golongrl.queue import WeightsRef
-from golongrl.rollout.adopter import AdoptionFailed, Confirmed, adopt, vocabulary
+from golongrl.rollout.adopter import Confirmed, adopt, vocabulary
 from golongrl.rollout.adoption import Mode
 from golongrl.rollout.answers import ModelInfo
+from golongrl.rollout.errors import AdoptionFailed
 from golongrl.rollout.sglang import Engine
 
-HELD = ModelInfo("/old", "4")
+HELD = Confirmed(WeightsRef(4, "/old", "first", ""), ModelInfo("/old", "4"), 512)
 
 
 class Server:
@@ -50,7 +51,7 @@ async def take(server: Server, ref: WeightsRef, mode: Mode):
             server.calls.append("confirmed")
             confirmed.append(held)
 
-        await adopt(engine, ref, mode, HELD, confirm)
+        await adopt(engine, ref, mode, HELD, confirm, worker="w0")
         return confirmed[0]
 
 

@@ -33,6 +33,7 @@ MATRIX: dict[str, Manifest] = {
         "rollout": {**SGLANG["rollout"], "nodes": 2, "autoscaling": {"enabled": True}},
         "network": {"socketInterface": "eth0", "ncclEnv": {"NCCL_IB_HCA": "mlx5"}, "rdma": {"enabled": True}},
     },
+    "broadcast-weights": {"recipe": {"learner": {"weights": "broadcast"}}},
     "learner-off": {"learner": {"enabled": False}},
     "learner-job": {"learner": {"mode": "job", "activeDeadlineSeconds": 3600}},
     "kueue": {**GPU_LEARNER, "learner": {**GPU_LEARNER["learner"], "gang": {"scheduler": "kueue", "queue": "q"}}},

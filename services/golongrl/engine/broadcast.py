@@ -1,63 +1,21 @@
-"""Weights over the wire: process groups in which rank 0 (the learner) broadcasts tensors and engines receive them.
-
-A group is made exactly as SGLang makes its own, beside any default group, so that a learner needs one way for both:
-a TCP store at rank 0, prefixed by the group's name, and torch's own group on top.
+"""Weights over the wire, received: the groups this engine is a member of, and the update session.
 
 Invariant: tensors arrive only between `begin` and `end`, as SGLang 0.5.23 demands.
 """
 
-from datetime import timedelta
 from typing import Any
 
 import torch
-import torch.distributed as dist
-from torch.distributed.distributed_c10d import Backend, GroupName, PrefixStore, _new_process_group_helper, _world
-from torch.distributed.rendezvous import rendezvous
 from transformers import PreTrainedModel
 
+from golongrl.broadcast.groups import broadcast, join_group, leave_group
 from golongrl.engine.weights import WeightsError, check_tensors
 
-# Longest wait for the other ranks: to join a group, and for each tensor.
-GROUP_TIMEOUT = timedelta(seconds=120)
 _SERVED_BACKEND = "gloo"
 
 
-def join_group(address: str, port: int, rank: int, world_size: int, name: str) -> Any:
-    """Join the gloo group `name` whose store rank 0 holds at address:port; blocks until all ranks are there.
-
-    Raises:
-        RuntimeError: not all joined in time, or the address is wrong.
-    """
-    store, _, _ = next(rendezvous(f"tcp://{address}:{port}", rank, world_size, timeout=GROUP_TIMEOUT))
-    store.set_timeout(GROUP_TIMEOUT)
-    group, _ = _new_process_group_helper(
-        world_size,
-        rank,
-        [],
-        Backend(_SERVED_BACKEND),
-        PrefixStore(name, store),
-        group_name=GroupName(name),
-        timeout=GROUP_TIMEOUT,
-    )
-    # What torch's own new_group records, and destroying a group expects.
-    _world.pg_group_ranks[group] = {member: member for member in range(world_size)}
-    return group
-
-
-def broadcast(group: Any, tensor: torch.Tensor) -> None:
-    """Send `tensor` (rank 0), or receive into it."""
-    options = dist.BroadcastOptions()
-    options.rootRank = 0
-    group.broadcast([tensor], options).wait()
-
-
-def leave_group(group: Any) -> None:
-    """Free a group's connections."""
-    dist.destroy_process_group(group)
-
-
 class WeightReceiver:
-    """The groups this engine is a member of, and the update session. The methods block: run them in a thread."""
+    """Groups and session of one engine. The methods block: run them in a thread."""
 
     def __init__(self) -> None:
         self._groups: dict[str, Any] = {}

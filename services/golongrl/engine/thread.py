@@ -188,6 +188,8 @@ class ModelThread:
         while idle or not self._commands.empty():
             command, future = self._commands.get()
             idle = False
+            if not future.set_running_or_notify_cancel():  # who asked is gone
+                continue
             try:
                 result = command()
             except _EXPECTED as error:
@@ -199,7 +201,9 @@ class ModelThread:
         for job in list(self._jobs.values()):
             job.notify(None)
         while not self._commands.empty():
-            self._commands.get()[1].set_exception(EngineDeadError())
+            future = self._commands.get()[1]
+            if future.set_running_or_notify_cancel():
+                future.set_exception(EngineDeadError())
 
     def _step(self) -> None:
         prefills = self.scheduler.admit(self._max_prefill_tokens)

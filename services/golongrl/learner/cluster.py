@@ -18,7 +18,7 @@ from verl.single_controller.ray import RayClassWithInitArgs, RayResourcePool, Ra
 
 from golongrl.errors import GolongrlError
 from golongrl.learner.batch import Shard
-from golongrl.learner.rank import LearnerRank, RankInfo
+from golongrl.learner.rank import LearnerRank, RankInfo, Snapshot
 from golongrl.learner.ray_session import QUIET, joined
 from golongrl.learner.safetensors_out import SHARD_BYTES, ExportedFile
 from golongrl.recipe import Recipe
@@ -74,6 +74,18 @@ class Ranks:
         """All ranks write the weights; the files of all of them, by name."""
         files = await self._all("export", str(folder), SHARD_BYTES)
         return sorted((file for part in files for file in part), key=lambda file: file.name)
+
+    async def snapshot(self, version: int) -> Snapshot:
+        """The weights as files on the host of the first rank, for its sender."""
+        parts: list[Snapshot | None] = await self._all("snapshot", version, SHARD_BYTES)
+        (snapshot,) = (part for part in parts if part is not None)
+        return snapshot
+
+    async def hold(self, folder: str, version: int, lineage: str) -> str:
+        """The first rank's sender sends a snapshot from now on; where engines ask for it."""
+        sources: list[str | None] = await self._all("hold", folder, version, lineage)
+        (source,) = (source for source in sources if source is not None)
+        return source
 
     async def _all(self, method: str, *arguments: Any) -> Any:
         references = getattr(self._group, method)(*arguments)

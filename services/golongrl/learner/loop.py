@@ -1,7 +1,7 @@
 """The learner's loop: take a batch, update, publish the weights, finish, checkpoint, commit; resumable at every point.
 
 Invariants (the run protocol, seen from here):
-- weights are durable and announced before `finish` raises the policy version;
+- weights are published (durable, or made again by a replay: `publishing`) before `finish` raises the policy version;
 - a checkpoint is durable before `commit` lets the queue forget the batches it stands for;
 - a resumed learner replays the batches after its checkpoint: same groups, same order, same seeds. On CPU the weights
   come out bit-identical; where they do not, the version is published under a new lineage;
@@ -31,7 +31,7 @@ from golongrl.learner import memory
 from golongrl.learner.checkpoint import Checkpoint, Checkpoints, LearnerState, check_same_data
 from golongrl.learner.health import Metrics, create_app, served
 from golongrl.learner.prepare import PreparedBatch, prepare
-from golongrl.learner.publishing import Publisher
+from golongrl.learner.publishing import Broadcaster, Publisher
 from golongrl.learner.records import Records
 from golongrl.learner.status import Status, heartbeat
 from golongrl.learner.timing import timed
@@ -166,7 +166,8 @@ class Learner:
         self._done = self._saved = checkpoint.state.step if checkpoint else 0
         attachment = await self._queue.attach(self._done)
         self._fence, self._version = attachment.token, attachment.version
-        self._publisher = Publisher(self._recipe, self._queue, self._fence, WeightStore(self._weights), self._model)
+        way = Broadcaster if self._recipe.learner.weights == "broadcast" else Publisher
+        self._publisher = way(self._recipe, self._queue, self._fence, WeightStore(self._weights), self._model)
         self._status.set("publishing the initial weights")
         known = await self._publisher.start(self._version, checkpoint.state.lineage if checkpoint else None)
         if checkpoint or self._version:
@@ -248,7 +249,7 @@ class Learner:
         if self._stopping.is_set():
             log.info("stopped by a signal", step=self._done)
             return
-        await self._end(batch if isinstance(batch, Stopped) else None)
+        await self._end(ranks, batch if isinstance(batch, Stopped) else None)
 
     async def _step(self, batch: PreparedBatch, ranks: "Ranks", clock: dict[str, float]) -> None:
         """Update, then make the new version known: published, announced, finished."""
@@ -263,7 +264,8 @@ class Learner:
         replayed = self._done <= self._version
         if self._done >= self._version:
             with timed(clock, "timing_s/update_weights"):
-                await self._publisher.publish(ranks, self._done, compare=replayed)
+                written = await self._publisher.publish(ranks, self._done, compare=replayed)
+            batch.metrics["weights/bytes"] = float(written)
         if not replayed:
             with timed(clock, "timing_s/finish"):
                 await self._queue.finish(self._fence, self._done)
@@ -363,12 +365,12 @@ class Learner:
         self._checkpoint_now.clear()
         await self._queue.commit(self._fence, self._done)
 
-    async def _end(self, stopped: Stopped | None) -> None:
+    async def _end(self, ranks: "Ranks", stopped: Stopped | None) -> None:
         """Export the last version and tell everybody."""
         if stopped is not None and stopped.reason in ("all_equal", "failed"):
             raise RunFailed(stopped.detail)
         self._status.set("exporting")
-        await self._publisher.copy_out(self._version, self._out / "hf")
+        await self._publisher.copy_out(ranks, self._version, self._out / "hf")
         await self._queue.stop(self._fence, "complete", f"{self._done} steps")
         log.info("complete", steps=self._done, hf=str(self._out / "hf"))
 

@@ -27,6 +27,7 @@ from verl.workers.engine import BaseEngine, EngineRegistry
 from verl.workers.engine_workers import TrainingWorker
 from verl.workers.utils.losses import ppo_loss
 
+from golongrl.broadcast.process import SenderProcess
 from golongrl.learner.assembly import Correction, assemble, correct, response_tokens, with_columns
 from golongrl.learner.batch import Shard
 from golongrl.learner.engine import register as register_engine
@@ -56,6 +57,14 @@ class RankInfo:
     tied: bool
 
 
+@dataclass(frozen=True)
+class Snapshot:
+    """The weights of one version as files on a rank's host."""
+
+    folder: str
+    files: list[ExportedFile]
+
+
 class LearnerRank(TrainingWorker):  # type: ignore[misc]  # verl carries no types for it
     """A rank as verl's worker group drives it. Methods are collective; they return the same thing on every rank."""
 
@@ -69,6 +78,7 @@ class LearnerRank(TrainingWorker):  # type: ignore[misc]  # verl carries no type
         self._recipe = recipe
         self._on_cpu = on_cpu
         self._reference: BaseEngine | None = None
+        self._sender: SenderProcess | None = None  # of the first rank, where weights are broadcast
         if recipe.algorithm.kl_loss_coef > 0:
             frozen = worker_config(recipe, Path(model), on_cpu=on_cpu, forward_only=True)
             self._reference = EngineRegistry.new(
@@ -173,17 +183,43 @@ class LearnerRank(TrainingWorker):  # type: ignore[misc]  # verl carries no type
         Returns:
             The files this rank wrote, with sizes and sha256; their names are final.
         """
-        dtype = getattr(torch, self._recipe.model.dtype)
+        return self._write(Path(folder), shard_bytes, writers=dist.get_world_size())
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL, blocking=False)  # type: ignore[untyped-decorator]
+    def snapshot(self, version: int, shard_bytes: int) -> Snapshot | None:
+        """Write the weights where this host's sender reads them; every rank gathers, the first one writes and answers.
+
+        Not durable, and need not be: the files live as long as the sender.
+        """
+        folder = Path()
+        if dist.get_rank() == 0:
+            if self._sender is None:
+                # Where the ranks meet is where engines reach the first of them, too.
+                self._sender = SenderProcess(os.environ["MASTER_ADDR"])
+            folder = self._sender.folder(version)
+        files = self._write(folder, shard_bytes, writers=1)
+        return Snapshot(str(folder), files) if dist.get_rank() == 0 else None
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL, blocking=False)  # type: ignore[untyped-decorator]
+    def hold(self, folder: str, version: int, lineage: str) -> str | None:
+        """Send a snapshot from now on; the first rank answers where engines ask for it."""
+        if self._sender is None:
+            return None
+        self._sender.hold(Path(folder), version, lineage)
+        return self._sender.source
+
+    def _write(self, folder: Path, shard_bytes: int, *, writers: int) -> list[ExportedFile]:
+        """The weights as shards in `folder`, by the first `writers` ranks; all of them gather."""
         tied = bool(self.model_config.hf_config.tie_word_embeddings)
         parameters, _ = self.engine.get_per_tensor_param()
         return write_shards(
             # state_dict names the output head even when it is the embedding; transformers stores it once.
             ((name, tensor) for name, tensor in parameters if not (tied and name == "lm_head.weight")),
-            Path(folder),
-            dtype=dtype,
+            folder,
+            dtype=getattr(torch, self._recipe.model.dtype),
             shard_bytes=shard_bytes,
             rank=dist.get_rank(),
-            ranks=dist.get_world_size(),
+            ranks=writers,
         )
 
     def _assemble(self, shard: Shard) -> TensorDict:

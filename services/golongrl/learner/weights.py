@@ -43,6 +43,11 @@ class Manifest:
     files: dict[str, dict[str, int | str]]
 
     @property
+    def weight_bytes(self) -> int:
+        """Bytes of the weight files."""
+        return sum(int(entry["bytes"]) for name, entry in self.files.items() if name.endswith(".safetensors"))
+
+    @property
     def checksum(self) -> str:
         """One sha256 over the weight files' own: equal exactly when the weights are."""
         digest = sha256()

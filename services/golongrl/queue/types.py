@@ -175,12 +175,16 @@ class Wait:
 
 @dataclass(frozen=True, slots=True)
 class WeightsRef:
-    """Published weights: `path` is a folder of the weight store; `lineage` changes when a replay differed in a bit."""
+    """Published weights: `path` is a folder of the weight store; `lineage` changes when a replay differed in a bit.
+
+    `source`: URL of the sender they are broadcast from; then `path` has their configuration and tokenizer only.
+    """
 
     version: int
     path: str
     lineage: str
     checksum: str
+    source: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ Sizes are in tokens unless a name says otherwise, durations in seconds (`_s`), s
 import os
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 PositiveInt = Annotated[int, Field(ge=1)]
 NonNegativeInt = Annotated[int, Field(ge=0)]
@@ -225,8 +225,10 @@ class Learner(Section):
     offload_params: bool = Field(False, description="Keep sharded parameters in CPU memory between uses.")
     offload_optimizer: bool = Field(False, description="Keep optimizer state in CPU memory between uses.")
     fused_linear_cross_entropy: bool = Field(True, description="Never hold the full logits of a micro-batch.")
-    weights: Literal["disk"] = Field(
-        "disk", description="How new weights reach the engines: through the weight store, which both mount."
+    weights: Literal["disk", "broadcast"] = Field(
+        "disk",
+        description="How new weights reach the engines: through the weight store, which both mount, or sent by the "
+        "first rank over the network (NCCL, or gloo on CPU).",
     )
     keep_weights: PositiveInt = Field(2, description="Published versions kept in the weight store.")
     checkpoint_every: PositiveInt = Field(5, description="Steps between checkpoints.")
@@ -239,15 +241,6 @@ class Learner(Section):
     validation_deadline_s: PositiveFloat = Field(
         3600.0, description="Longest a validation may hold up training; one that is not over by then has no means."
     )
-
-    @field_validator("weights", mode="before")
-    @classmethod
-    def _no_broadcast(cls, value: object) -> object:
-        if value == "broadcast":
-            raise ValueError(
-                "the learner cannot broadcast weights; use disk, which every engine that joins or restarts can read"
-            )
-        return value
 
 
 class Recipe(Section):

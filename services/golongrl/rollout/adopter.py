@@ -15,10 +15,12 @@ from pathlib import Path
 
 import structlog
 
+from golongrl.broadcast.verify import Reading
 from golongrl.queue.types import WeightsRef
 from golongrl.rollout.adoption import Mode
 from golongrl.rollout.answers import ModelInfo
-from golongrl.rollout.errors import EngineError, EngineRefused
+from golongrl.rollout.errors import AdoptionFailed, EngineError, EngineRefused
+from golongrl.rollout.receive import receive
 from golongrl.rollout.sglang import Engine, PauseMode
 
 log = structlog.get_logger(__name__)
@@ -28,22 +30,15 @@ _PAUSE: dict[Mode, PauseMode] = {Mode.IN_PLACE: "in_place", Mode.RETRACT: "retra
 
 @dataclass(frozen=True)
 class Confirmed:
-    """Weights the engine has confirmed, how it names them itself, and how many token ids they know."""
+    """Weights the engine has confirmed, how it names them itself, and how many token ids they know.
+
+    `reading`: the checksums it read back, where the weights came by broadcast.
+    """
 
     ref: WeightsRef
     info: ModelInfo
     vocab_size: int
-
-
-class AdoptionFailed(Exception):
-    """The engine did not confirm the announced weights; one line says why.
-
-    `unchanged`: it still holds, and says so, the weights it had, so what is in flight may go on.
-    """
-
-    def __init__(self, message: str, *, unchanged: bool) -> None:
-        super().__init__(message)
-        self.unchanged = unchanged
+    reading: Reading | None = None
 
 
 def vocabulary(folder: str) -> int:
@@ -73,7 +68,13 @@ async def settle(engine: Engine) -> None:
 
 
 async def adopt(
-    engine: Engine, ref: WeightsRef, mode: Mode, held: ModelInfo | None, confirm: Callable[[Confirmed], None]
+    engine: Engine,
+    ref: WeightsRef,
+    mode: Mode,
+    held: Confirmed | None,
+    confirm: Callable[[Confirmed], None],
+    *,
+    worker: str,
 ) -> None:
     """Bring the engine to `ref`. `held` is what it was last confirmed to hold.
 
@@ -85,21 +86,25 @@ async def adopt(
     """
     try:
         size = vocabulary(ref.path)
-        if mode in _PAUSE:
-            await engine.pause(_PAUSE[mode])
-        await engine.update_from_disk(ref.path, str(ref.version), flush_cache=mode is not Mode.IN_PLACE)
+        reading = None
+        if ref.source:
+            reading = await receive(engine, ref, _PAUSE.get(mode, "retract"), held.reading if held else None, worker)
+        else:
+            if mode in _PAUSE:
+                await engine.pause(_PAUSE[mode])
+            await engine.update_from_disk(ref.path, str(ref.version), flush_cache=mode is not Mode.IN_PLACE)
         info = await engine.model_info()
         if info.weight_version != str(ref.version):
             message = f"the engine took version {ref.version} but reads back {info.weight_version!r}"
             raise AdoptionFailed(message, unchanged=False)
-        confirm(Confirmed(ref, info, size))
+        confirm(Confirmed(ref, info, size, reading))
         await engine.resume()
     except AdoptionFailed as error:
         if not error.unchanged:
             await _end_everything(engine)
         raise
     except EngineRefused as error:
-        unchanged = held is not None and await _still_holds(engine, held)
+        unchanged = held is not None and await _still_holds(engine, held.info)
         if not unchanged:
             await _end_everything(engine)
         raise AdoptionFailed(str(error), unchanged=unchanged) from error

@@ -27,3 +27,14 @@ class EngineRefused(EngineError):
 
 class EngineProtocolError(EngineError):
     """A 200 whose content contradicts itself or the API; its tokens must not be used."""
+
+
+class AdoptionFailed(Exception):
+    """The engine did not confirm the announced weights; one line says why.
+
+    `unchanged`: it still holds, and says so, the weights it had, so what is in flight may go on.
+    """
+
+    def __init__(self, message: str, *, unchanged: bool) -> None:
+        super().__init__(message)
+        self.unchanged = unchanged

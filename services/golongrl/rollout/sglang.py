@@ -12,7 +12,7 @@ lease on a group can be renewed by true progress, and the first chunk says that 
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -21,6 +21,7 @@ import httpx
 import numpy as np
 from numpy.typing import NDArray
 
+from golongrl.broadcast.protocol import Bucket
 from golongrl.rollout.answers import (
     Generation,
     ModelInfo,
@@ -67,13 +68,11 @@ class Deadlines:
 
 
 @dataclass(frozen=True)
-class Broadcast:
-    """Tensors about to arrive over a weight-update group: their names, dtypes and shapes, in the sender's order."""
+class Placement:
+    """How an engine is laid out: processes a weight-update group must have room for, and what they run on."""
 
-    names: Sequence[str]
-    dtypes: Sequence[str]
-    shapes: Sequence[Sequence[int]]
-    group_name: str
+    ranks: int
+    device: str
 
 
 class Engine:
@@ -178,6 +177,23 @@ class Engine:
         """Which weights the engine says it holds."""
         return parse_model_info(await self._json("GET", "/model_info", headers=self._headers))
 
+    async def placement(self) -> Placement:
+        """How the engine is laid out.
+
+        Raises:
+            EngineProtocolError: it does not say, or spreads the model over pipeline stages, which no group reaches.
+        """
+        body = await self._json("GET", "/server_info", headers=self._headers)
+        try:
+            ranks, stages, device = int(body["tp_size"]), int(body.get("pp_size", 1)), str(body["device"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise EngineProtocolError(f"server_info at {self.url}: tp_size or device is missing: {error}") from error
+        if stages > 1:
+            raise EngineProtocolError(
+                f"{self.url}: {stages} pipeline stages cannot receive broadcast weights; use disk"
+            )
+        return Placement(ranks, device)
+
     async def healthy(self) -> bool:
         """Whether the server answers /health with 200."""
         return await self._is_ok("/health")
@@ -269,13 +285,19 @@ class Engine:
         """Close that session."""
         await self._confirmed("/end_weight_update", {}, deadline_s=self._deadlines.update_s)
 
-    async def update_from_distributed(self, tensors: Broadcast, version: str) -> None:
-        """Receive `tensors` from the group while the trainer broadcasts them, inside a begin/end session."""
+    async def update_from_distributed(
+        self, tensors: Bucket, group_name: str, version: str | None, *, flush_cache: bool
+    ) -> None:
+        """Receive `tensors` from the group while the sender broadcasts them, inside a begin/end session.
+
+        Args:
+            version: what the weights are called from now on; None while there is more to come.
+        """
         body = {
-            "names": list(tensors.names),
-            "dtypes": list(tensors.dtypes),
-            "shapes": [list(shape) for shape in tensors.shapes],
-            "group_name": tensors.group_name,
+            **tensors.model_dump(),
+            "group_name": group_name,
+            "flush_cache": flush_cache,
+            "abort_all_requests": False,
             "weight_version": version,
         }
         await self._confirmed("/update_weights_from_distributed", body, deadline_s=self._deadlines.update_s)

@@ -23,10 +23,10 @@ import structlog
 from golongrl.errors import InputError
 from golongrl.queue import Lease, Refusal, Stopped, WeightsRef
 from golongrl.queue.errors import NotDurable, NotSetUp, QueueError, Unavailable
-from golongrl.rollout.adopter import AdoptionFailed, Confirmed, adopt, settle
+from golongrl.rollout.adopter import Confirmed, adopt, settle
 from golongrl.rollout.adoption import Decision, Mode, Situation, Weights, decide
 from golongrl.rollout.config import WorkerConfig
-from golongrl.rollout.errors import EngineError, EngineSilent, EngineUnavailable
+from golongrl.rollout.errors import AdoptionFailed, EngineError, EngineSilent, EngineUnavailable
 from golongrl.rollout.live import LiveGroup
 from golongrl.rollout.produce import Bench, ForeignWeights, produce
 from golongrl.rollout.validate import Validation
@@ -150,8 +150,8 @@ class Worker:
                 await self._wake.wait()
 
     def _wait(self, phase: str, label: str, reason: str) -> bool:
-        # Counts inside a reason change all the time, and full slots are no news.
-        if label not in (self._waited_for, "slots"):
+        # Counts inside a reason change all the time, and full slots are no news; what ails an engine is.
+        if label not in (self._waited_for, "slots") or (label == "engine" and reason != self.state.waiting_for):
             log.info("waiting", phase=phase, waiting_for=reason)
         self._phase(phase, reason, label)
         return False
@@ -282,9 +282,7 @@ class Worker:
         self._phase("adopting", f"the engine to take version {ref.version}", "adoption")
         begun = time.monotonic()
         try:
-            await adopt(
-                self.bench.engine, ref, decision.mode, self._held.info if self._held else None, confirm=self._hold
-            )
+            await adopt(self.bench.engine, ref, decision.mode, self._held, self._hold, worker=self.config.worker)
         except AdoptionFailed as failure:
             return self._adoption_failed(ref, failure)
         seconds = time.monotonic() - begun

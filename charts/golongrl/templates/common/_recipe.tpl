@@ -36,6 +36,12 @@ value where the new one is false, 0 or empty; a null removes the key.
 {{- $result | toJson -}}
 {{- end -}}
 
+{{/* Whether weights are broadcast between learner and engines: "true" or "". */}}
+{{- define "golongrl.broadcast" -}}
+{{- $recipe := include "golongrl.recipe" . | fromJson -}}
+{{- if eq (dig "learner" "weights" "disk" $recipe) "broadcast" -}}true{{- end -}}
+{{- end -}}
+
 {{- define "golongrl.ranks" -}}
 {{- $recipe := include "golongrl.recipe" . | fromJson -}}
 {{- dig "learner" "ranks" 1 $recipe | int -}}

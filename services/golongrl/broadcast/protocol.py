@@ -1,0 +1,60 @@
+"""What a worker and the sender say to each other, as JSON over HTTP."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+# Longest a worker waits for its turn before it is told to ask again.
+TURN_S = 300.0
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Hold(_Message):
+    """The learner tells its sender which weights to send from now on: a folder of safetensors shards."""
+
+    folder: str
+    version: int = Field(ge=0)
+    lineage: str
+
+
+class Held(_Message):
+    """The sender has read them: how many bytes a transfer is."""
+
+    bytes: int
+
+
+class Ask(_Message):
+    """A worker asks for a transfer to its engine."""
+
+    worker: str
+    version: int = Field(ge=0)
+    lineage: str
+    ranks: int = Field(ge=1, description="Processes of the engine that join the group (its tensor parallelism).")
+    device: str = Field(description="What the engine runs on, as it says itself: cpu or cuda.")
+
+
+class Bucket(_Message):
+    """Tensors sent one after another, and put into the engine by one call."""
+
+    names: list[str]
+    dtypes: list[str]
+    shapes: list[list[int]]
+
+
+class Transfer(_Message):
+    """How to receive: the group to join (the engine's first rank is 1), then the buckets in order.
+
+    The sender waits in the group already. `digests`: sha256 (first 16 hex digits) of the bytes of every tensor by each
+    name under which an engine may hold it.
+    """
+
+    group: str
+    address: str
+    port: int
+    world_size: int
+    backend: Literal["gloo", "nccl"]
+    buckets: list[Bucket]
+    digests: dict[str, str]

@@ -1,0 +1,101 @@
+"""Broadcast weights in a real engine: what it reads back is what was sent, in the middle of a generation too."""
+
+import asyncio
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from contract.test_weights import expected
+from golongrl.broadcast.process import SenderProcess
+from golongrl.local.plan import EngineKind
+from golongrl.queue import WeightsRef
+from golongrl.recipe import load
+from golongrl.rollout.adopter import Confirmed, adopt
+from golongrl.rollout.adoption import Mode
+from golongrl.rollout.errors import AdoptionFailed
+from golongrl.rollout.sampling import Sampling
+from golongrl.rollout.sglang import Engine
+from support.engine_process import engine_process
+from support.tiny_model import VOCABULARY
+
+pytestmark = pytest.mark.timeout(900)
+
+LONG = 600
+
+
+@pytest.fixture
+def sender() -> Iterator[SenderProcess]:
+    process = SenderProcess("127.0.0.1")
+    yield process
+    process.close()
+
+
+@pytest.mark.parametrize(
+    ("kind", "models"),
+    [
+        ("embedded", ("tiny_model", "tiny_model_next")),
+        pytest.param("sglang", ("tiny_model", "tiny_model_next"), marks=pytest.mark.full),
+        pytest.param("sglang", ("tiny_mixture", "tiny_mixture"), marks=pytest.mark.full),
+    ],
+)
+async def test_broadcast_weights_are_the_ones_sent(
+    kind: EngineKind, models: tuple[str, str], sender: SenderProcess, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    initial, following = (request.getfixturevalue(name) for name in models)
+    recipe = load("quickstart", [f"model.path={initial}", "model.context_length=1024"])
+    with engine_process(kind, initial, recipe, tmp_path / "engine.log") as url:
+        async with Engine(url) as engine:
+            held: Confirmed | None = None
+            for version, model, mode in (
+                (1, following, Mode.DRAIN),
+                (2, initial, Mode.RETRACT),
+                (3, following, Mode.IN_PLACE),
+                (4, initial, Mode.ABORT),
+            ):
+                held = await _taken(engine, _hold(sender, model, version), mode, held)
+                assert (await engine.model_info()).weight_version == str(version)
+                assert await engine.checksums() == expected(model, kind)
+            spans = await _in_the_middle(engine, _hold(sender, following, 5), held)
+            assert [span.version for span in spans] == ["4", "5"]
+            assert await engine.checksums() == expected(following, kind)
+            with pytest.raises(AdoptionFailed, match="409") as failure:
+                await _taken(engine, WeightsRef(6, str(initial), "first", "", sender.source), Mode.DRAIN, held)
+            assert failure.value.unchanged
+            assert await engine.ready()
+
+
+def _hold(sender: SenderProcess, model: Path, version: int) -> WeightsRef:
+    folder = sender.folder(version)
+    for path in model.glob("*.safetensors"):
+        shutil.copyfile(path, folder / path.name)
+    sender.hold(folder, version, "first")
+    return WeightsRef(version, str(model), "first", "", sender.source)
+
+
+async def _taken(engine: Engine, ref: WeightsRef, mode: Mode, held: Confirmed | None) -> Confirmed:
+    confirmed: list[Confirmed] = []
+    await adopt(engine, ref, mode, held, confirmed.append, worker="w0")
+    assert confirmed[0].ref == ref
+    return confirmed[0]
+
+
+async def _in_the_middle(engine: Engine, ref: WeightsRef, held: Confirmed | None):  # type: ignore[no-untyped-def]
+    """Take `ref` while a response is being sampled; its version spans."""
+    begun = asyncio.Event()
+    prompt = np.arange(3, 40, dtype=np.int32)
+    # Greedy: where an answer ends is not left to chance.
+    generating = engine.generate(
+        prompt,
+        Sampling(0.0, 1.0, LONG),
+        rid="middle",
+        vocab_size=VOCABULARY,
+        stream=True,
+        on_progress=lambda _: begun.set(),
+    )
+    answering = asyncio.create_task(generating)
+    await begun.wait()
+    await _taken(engine, ref, Mode.IN_PLACE, held)
+    return (await answering).spans

@@ -1,0 +1,164 @@
+"""Weights by broadcast: the real sender process, real gloo, the embedded engine; and every way it can break off."""
+
+import asyncio
+import os
+import shutil
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from golongrl.broadcast.process import SenderFailed, SenderProcess
+from golongrl.queue import WeightsRef
+from golongrl.rollout.adopter import Confirmed, adopt
+from golongrl.rollout.adoption import Mode
+from golongrl.rollout.errors import AdoptionFailed
+from golongrl.rollout.sglang import Engine
+from rollout.harness import embedded_engine
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.fixture
+def sender() -> Iterator[SenderProcess]:
+    process = SenderProcess("127.0.0.1")
+    yield process
+    process.close()
+
+
+def hold(sender: SenderProcess, model: Path, version: int, lineage: str = "first") -> WeightsRef:
+    """Hand the weights of a model folder to the sender, as a rank does."""
+    folder = sender.folder(version)
+    for path in model.glob("*.safetensors"):
+        shutil.copyfile(path, folder / path.name)
+    sender.hold(folder, version, lineage)
+    return WeightsRef(version, str(model), lineage, "", sender.source)
+
+
+async def take(
+    engine: Engine, ref: WeightsRef, mode: Mode = Mode.DRAIN, held: Confirmed | None = None, worker: str = "w0"
+) -> Confirmed:
+    confirmed: list[Confirmed] = []
+    await adopt(engine, ref, mode, held, confirmed.append, worker=worker)
+    return confirmed[0]
+
+
+async def from_disk(model: Path, version: int) -> dict[str, str]:
+    """The checksums of a fresh engine that took `model` from disk."""
+    async with embedded_engine(model) as url, Engine(url) as engine:
+        await engine.update_from_disk(str(model), str(version), flush_cache=True)
+        return await engine.checksums()
+
+
+@pytest.mark.parametrize("mode", [Mode.DRAIN, Mode.IN_PLACE, Mode.RETRACT, Mode.ABORT])
+async def test_the_engine_holds_exactly_what_was_sent(
+    sender: SenderProcess, tiny_model: Path, tiny_model_next: Path, engine_url: str, mode: Mode
+) -> None:
+    async with Engine(engine_url) as engine:
+        first = await take(engine, hold(sender, tiny_model_next, 1), mode)
+        assert (await engine.model_info()).weight_version == "1"
+        assert await engine.ready()
+        assert await engine.checksums() == await from_disk(tiny_model_next, 1)
+        # The next version finds no trace of the one before.
+        second = await take(engine, hold(sender, tiny_model, 2), mode, first)
+        assert second.ref.version == 2
+        assert await engine.checksums() == await from_disk(tiny_model, 2)
+
+
+async def test_no_transfer_leaves_the_engine_as_it_was(
+    sender: SenderProcess, tiny_model: Path, engine_url: str
+) -> None:
+    ref = hold(sender, tiny_model, 3)
+    async with Engine(engine_url) as engine:
+        before = await engine.model_info()
+        for wrong, reason in (
+            (WeightsRef(4, ref.path, "first", "", ref.source), "held is version 3, lineage first"),
+            (WeightsRef(3, ref.path, "other", "", ref.source), "409: asked for version 3, lineage other"),
+            (WeightsRef(3, ref.path, "first", "", "http://127.0.0.1:1/secret"), "weight sender 127.0.0.1:1: Connect"),
+            (WeightsRef(3, ref.path, "first", "", ref.source[:-3]), "404: Not Found"),
+        ):
+            with pytest.raises(AdoptionFailed, match=reason) as failure:
+                await take(engine, wrong)
+            assert failure.value.unchanged
+        assert await engine.model_info() == before
+        assert await engine.ready()
+
+
+class Breaking(Engine):
+    """An engine's client that does something at a given call."""
+
+    at, do = "", staticmethod(lambda: None)
+
+    async def _confirmed(self, path, body, deadline_s=None):  # type: ignore[no-untyped-def]
+        if path == self.at:
+            self.at = ""
+            self.do()
+        return await super()._confirmed(path, body, deadline_s)
+
+
+def sender_pid(sender: SenderProcess) -> int:
+    return int(sender._process.pid)
+
+
+async def test_a_sender_that_dies_in_the_middle_leaves_unknown_weights_and_comes_back(
+    sender: SenderProcess, tiny_model_next: Path, engine_url: str
+) -> None:
+    ref = hold(sender, tiny_model_next, 1)
+    pid = sender_pid(sender)
+    async with Breaking(engine_url) as engine:
+        engine.at, engine.do = "/update_weights_from_distributed", lambda: os.kill(pid, signal.SIGKILL)
+        # Joined, paused, session open; now nobody sends.
+        with pytest.raises(AdoptionFailed) as failure:
+            await take(engine, ref)
+        assert not failure.value.unchanged
+        assert await engine.ready()
+        # The same source again: the process was started anew, with the same weights, by itself.
+        async with asyncio.timeout(60):
+            while sender_pid(sender) == pid:
+                await asyncio.sleep(0.05)
+        await asyncio.to_thread(sender._lock.acquire)
+        sender._lock.release()
+        await take(engine, ref)
+        assert await engine.checksums() == await from_disk(tiny_model_next, 1)
+
+
+async def test_a_dead_engine_holds_up_nobody(sender: SenderProcess, tiny_model_next: Path, engine_url: str) -> None:
+    """A worker that asked and never came has its slot; another engine is served beside it."""
+    ref = hold(sender, tiny_model_next, 1)
+
+    class Gone(Engine):
+        async def init_group(self, **_):  # type: ignore[no-untyped-def]
+            raise asyncio.CancelledError
+
+    async with Gone(engine_url) as gone, Engine(engine_url) as engine:
+        with pytest.raises(asyncio.CancelledError):
+            await take(gone, ref, worker="gone")
+        await take(engine, ref)
+        assert await engine.checksums() == await from_disk(tiny_model_next, 1)
+
+
+async def test_the_sender_leaves_with_its_parent_and_takes_its_files(tiny_model: Path) -> None:
+    process = SenderProcess("127.0.0.1")
+    try:
+        folder = Path(hold(process, tiny_model, 1).path and process._root)
+        child = psutil.Process(sender_pid(process))
+        assert process._process.stdin is not None
+        process._closed = True  # what is watched for is not this end
+        process._process.stdin.close()
+        child.wait(30)
+        assert not folder.exists()
+    finally:
+        process.close()
+
+
+async def test_a_folder_without_weights_is_an_error_of_the_rank(sender: SenderProcess) -> None:
+    with pytest.raises(SenderFailed, match="cannot hold version 7"):
+        sender.hold(sender.folder(7), 7, "first")
+
+
+async def test_older_snapshots_are_deleted(sender: SenderProcess, tiny_model: Path, tiny_model_next: Path) -> None:
+    hold(sender, tiny_model, 1)
+    hold(sender, tiny_model_next, 2)
+    assert [path.name.split("-")[0] for path in sender._root.iterdir()] == ["v2"]
