@@ -22,8 +22,8 @@ def _steps(run: LearnerRun) -> list[int]:
 
 
 async def test_killed_and_resumed_gives_the_same_weights_to_the_bit(tiny_model: Path, tmp_path: Path) -> None:
-    """Straight: four steps. Killed: SIGKILL while checkpoint 2 is being written, and again after step 3; what came after
-    the last complete checkpoint is replayed from the queue."""
+    """Straight: four steps. Killed: SIGKILL while checkpoint 2 is being written, and again after step 3; the steps
+    after the last complete checkpoint are replayed from the queue."""
     recipe = small_recipe(tiny_model, "learner.keep_weights=5", "queue.max_staleness=0")
     async with learner_run(tmp_path / "straight", recipe) as straight:
         assert await straight.ended() == 0, straight.log[-4000:]
