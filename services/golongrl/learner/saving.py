@@ -26,6 +26,7 @@ log = structlog.get_logger()
 # Between two questions to ranks that are idle; each costs a millisecond of theirs.
 _POLL_S = 0.2
 
+# Overlaps training, so it is no phase of a step (timing_s/save_checkpoint is what training was held up).
 WRITE_SECONDS = "perf/checkpoint_write_s"
 
 
