@@ -141,7 +141,7 @@ async def test_a_run_that_fails_gives_it_up(queue: SampleQueue, fence: str, tmp_
     assert await committed(queue) == 0
 
 
-async def test_a_fenced_learner_commits_nothing(queue: SampleQueue, fence: str, tmp_path: Path) -> None:
+async def test_a_replaced_learner_leaves_the_checkpoints_alone(queue: SampleQueue, fence: str, tmp_path: Path) -> None:
     ranks, checkpoints = SlowRanks(), Checkpoints(tmp_path)
     async with Saving(checkpoints, queue, fence, keep=2, latest=0) as saving:
         await saving.begin(ranks, state(2))
@@ -149,4 +149,5 @@ async def test_a_fenced_learner_commits_nothing(queue: SampleQueue, fence: str, 
         ranks.storage.set()
         with pytest.raises(Fenced):
             await saving.settled()
+    assert checkpoints.find("auto") is None
     assert await committed(queue) == 0

@@ -50,6 +50,7 @@ class Saving:
         self._fence = fence
         self._keep = keep
         self.latest = latest  # step of the last checkpoint begun, or resumed from
+        self._committed = latest  # by attaching
         self._making: asyncio.Task[float] | None = None
         self._news: dict[str, float] = {}
 
@@ -109,7 +110,10 @@ class Saving:
         while seconds is None:
             await asyncio.sleep(_POLL_S)
             seconds = await ranks.written()
+        # Only asks whether this learner was replaced: the tracker must not turn back from its successor's checkpoint.
+        await self._queue.commit(self._fence, self._committed)
         await asyncio.to_thread(self._checkpoints.seal, staging, state, self._keep)
         await self._queue.commit(self._fence, state.step)
+        self._committed = state.step
         log.info("checkpoint", step=state.step, write_s=round(seconds, 2))
         return seconds
