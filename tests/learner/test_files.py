@@ -104,7 +104,7 @@ def _save(checkpoints: Checkpoints, step: int, keep: int = 2) -> None:
     staging = checkpoints.begin(step)
     for rank in range(2):
         (staging / "actor" / f"model_world_size_2_rank_{rank}.pt").write_bytes(b"weights")
-    checkpoints.seal(replace(STATE, step=step), keep)
+    checkpoints.seal(staging, replace(STATE, step=step), keep)
 
 
 def test_checkpoints_are_found_and_old_ones_go(tmp_path: Path) -> None:

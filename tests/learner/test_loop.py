@@ -8,6 +8,7 @@ import psutil
 import pytest
 import torch
 
+from golongrl.learner.checkpoint import TRACKER, Checkpoints
 from support.learner_run import LearnerRun, learner_run, small_recipe
 
 STEPS = [1, 2, 3, 4]
@@ -21,7 +22,8 @@ def _steps(run: LearnerRun) -> list[int]:
 
 
 async def test_killed_and_resumed_gives_the_same_weights_to_the_bit(tiny_model: Path, tmp_path: Path) -> None:
-    """Straight: four steps. Killed: SIGKILL after step 3 with a checkpoint at 2; step 3 is replayed from the queue."""
+    """Straight: four steps. Killed: SIGKILL while checkpoint 2 is being written, and again after step 3; the steps
+    after the last complete checkpoint are replayed from the queue."""
     recipe = small_recipe(tiny_model, "learner.keep_weights=5", "queue.max_staleness=0")
     async with learner_run(tmp_path / "straight", recipe) as straight:
         assert await straight.ended() == 0, straight.log[-4000:]
@@ -34,9 +36,16 @@ async def test_killed_and_resumed_gives_the_same_weights_to_the_bit(tiny_model: 
     _logged_what_is_promised(straight)
 
     async with learner_run(tmp_path / "killed", recipe) as killed:
+        checkpoints = killed.root / "checkpoints"
+        await killed.until(lambda: list(checkpoints.glob("global_step_2.*.tmp/actor/*.pt")))
+        killed.kill(signal.SIGKILL)
+        await killed.ended()
+        _has_all_or_nothing_of(checkpoints, (await killed.queue().stats()).committed)
+        killed.start()
         await killed.until(lambda: len(killed.records) == 3)
         killed.kill(signal.SIGKILL)
         await killed.ended()
+        _has_all_or_nothing_of(checkpoints, (await killed.queue().stats()).committed)
         before = killed.checksum(3)
         killed.start()
         assert await killed.ended() == 0, killed.log[-4000:]
@@ -47,6 +56,15 @@ async def test_killed_and_resumed_gives_the_same_weights_to_the_bit(tiny_model: 
     assert before == killed.checksum(3)
     assert [killed.checksum(v) for v in range(5)] == [straight.checksum(v) for v in range(5)]
     assert max(record["staleness/max"] for record in killed.records) == 0
+
+
+def _has_all_or_nothing_of(checkpoints: Path, committed: int) -> None:
+    """The checkpoint that the queue relies on is there; what the tracker names is complete."""
+    found = Checkpoints(checkpoints).find("auto")
+    assert (found.state.step if found else 0) >= committed
+    if found:
+        for kind in ("model", "optim", "extra_state"):
+            torch.load(found.actor / f"{kind}_world_size_1_rank_0.pt", weights_only=False)
 
 
 def _has_a_loadable_result(run: LearnerRun) -> None:
@@ -72,6 +90,8 @@ def _logged_what_is_promised(run: LearnerRun) -> None:
         assert name in record, name
     phases = sum(v for k, v in record.items() if k.startswith("timing_s/") and k != "timing_s/step")
     assert phases <= record["timing_s/step"] * 1.01
+    assert [r["training/global_step"] for r in run.records if "timing_s/save_checkpoint" in r] == [2, 4]
+    assert any("perf/checkpoint_write_s" in r for r in run.records[1:])
     assert list((run.root / "tensorboard").glob("events*"))
     assert (run.root / "checkpoints" / "latest_checkpointed_iteration.txt").read_text() == "4"
     assert sorted(p.name for p in (run.root / "checkpoints").glob("global_step_*")) == [
@@ -100,6 +120,38 @@ async def test_a_dead_rank_fails_the_job_with_one_line(tiny_model: Path, tmp_pat
         assert stats.committed == stats.version
         tracker = run.root / "checkpoints" / "latest_checkpointed_iteration.txt"
         assert tracker.read_text() == str(stats.version)
+
+
+@pytest.mark.full
+async def test_a_checkpoint_that_cannot_be_written_fails_the_run(tiny_model: Path, tmp_path: Path) -> None:
+    """A full disk, as far as a rank can tell: its files may not grow to the size of the optimizer's state."""
+    recipe = small_recipe(tiny_model, "learner.steps=1000", "learner.checkpoint_every=3", "data.epochs=400")
+    async with learner_run(tmp_path / "run", recipe) as run:
+        await run.until(lambda: len(run.records) >= 1)
+        assert run.process is not None
+        weights = (run.root / "weights" / "v1" / "model.safetensors").stat().st_size
+        for child in psutil.Process(run.process.pid).children(recursive=True):
+            if "LearnerRank" in " ".join(child.cmdline()):
+                child.rlimit(psutil.RLIMIT_FSIZE, (weights + weights // 2, weights + weights // 2))
+        assert await run.ended(120) == 1
+        assert run.log.rstrip().splitlines()[-1].startswith("error: learner rank failed in written: ")
+        assert "optim_world_size_1_rank_0.pt could not be written" in run.log
+        assert Checkpoints(run.root / "checkpoints").find("auto") is None
+        assert (await run.queue().stats()).committed == 0
+        run.start()
+        await run.until(lambda: (run.root / "checkpoints" / TRACKER).exists())
+
+
+@pytest.mark.full
+async def test_a_full_queue_gets_the_checkpoint_it_needs(tiny_model: Path, tmp_path: Path) -> None:
+    """Three steps fill the budget, no checkpoint is due: without an early one nothing would ever be leased again."""
+    recipe = small_recipe(tiny_model, "learner.steps=12", "learner.checkpoint_every=1000", "queue.max_bytes=9000")
+    async with learner_run(tmp_path / "run", recipe) as run:
+        assert await run.ended() == 0, run.log[-4000:]
+        stats = await run.queue().stats()
+    assert _steps(run) == list(range(1, 13))
+    assert stats.committed == 12
+    assert "the queue's budget is full" in run.log
 
 
 @pytest.mark.full

@@ -57,6 +57,14 @@ def test_what_makes_long_context_fit_is_needed(override: str, term: str) -> None
     assert without.total > base.total
 
 
+def test_a_checkpoint_costs_host_memory_of_what_is_saved() -> None:
+    """Parameters and both moments in float32; counted whether they are offloaded or not."""
+    for offload in ("true", "false"):
+        need = estimate(_paper(f"learner.offload_optimizer={offload}", "learner.ranks=8"), QWEN3_4B)
+        assert need.snapshot == pytest.approx(12 * need.parameters / 8)
+        assert need.lines()[-1].endswith("of CPU memory while a checkpoint is being written")
+
+
 def test_more_ranks_need_less_each() -> None:
     totals = [estimate(_paper(), QWEN3_4B, gpus=gpus).total for gpus in (8, 16, 64, 128)]
     assert totals == sorted(totals, reverse=True)

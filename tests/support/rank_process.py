@@ -5,6 +5,8 @@ import pickle
 import socket
 import subprocess
 import sys
+import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +28,7 @@ class Job:
     out: str
     load: str | None = None
     save: str | None = None
+    verl_saves: str | None = None  # the same state by verl's own manager, and train on before ours is written
     updates: int = 1
     flash: bool = False  # stand in for the flash attention kernel, which a CPU has not
 
@@ -100,7 +103,18 @@ def _main(path: str) -> None:
         if rank == 0:
             torch.save(moments, Path(job.out) / f"moments-{index}.pt")
         if job.save is not None:
+            Path(job.save).mkdir(parents=True, exist_ok=True)
+            held = threading.Event()
+            if job.verl_saves is not None:
+                worker.engine.save_checkpoint(job.verl_saves)
+                worker._snapshots._pool.submit(held.wait)
             worker.save(job.save)
+            if job.verl_saves is not None:
+                for _ in range(2):
+                    worker.update(shards)
+                held.set()
+            while worker.written() is None:
+                time.sleep(0.01)
         results.append(metrics)
     (Path(job.out) / f"metrics-{rank}.pkl").write_bytes(pickle.dumps(results))
 

@@ -10,6 +10,7 @@ by rename, last; only then is the queue told (commit), so a crash anywhere leave
 
 import json
 import os
+import secrets
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -61,15 +62,14 @@ class Checkpoints:
         self.root = root
 
     def begin(self, step: int) -> Path:
-        """An empty staging folder; the ranks write into its `actor`."""
-        staging = self.root / f"global_step_{step}.tmp"
-        shutil.rmtree(staging, ignore_errors=True)
+        """An empty staging folder; the ranks write into its `actor`. No other learner's ranks know its name: those of
+        one that was killed may be writing still."""
+        staging = self.root / f"global_step_{step}.{secrets.token_hex(4)}.tmp"
         (staging / "actor").mkdir(parents=True)
         return staging
 
-    def seal(self, state: LearnerState, keep: int) -> Checkpoint:
-        """Make the staged checkpoint of `state.step` the latest; delete all but the `keep` latest."""
-        staging = self.root / f"global_step_{state.step}.tmp"
+    def seal(self, staging: Path, state: LearnerState, keep: int) -> Checkpoint:
+        """Make the staged checkpoint the latest; delete all but the `keep` latest."""
         (staging / STATE).write_text(json.dumps(asdict(state), indent=1), "utf-8")
         for folder, _, names in os.walk(staging):
             for name in names:

@@ -34,7 +34,7 @@ class RankFailed(GolongrlError):
 
 
 class Ranks:
-    """All ranks of the learner. Calls are collective and must not overlap."""
+    """All ranks of the learner. Calls are collective and must not overlap, but for `written`."""
 
     def __init__(self, group: RayWorkerGroup, recipe: Recipe) -> None:
         self._group = group
@@ -63,8 +63,18 @@ class Ranks:
         return metrics
 
     async def save(self, folder: Path) -> None:
-        """All ranks write their part of a checkpoint."""
+        """All ranks copy their part of a checkpoint; they write it into `folder` in the background."""
         await self._all("save", str(folder))
+
+    async def written(self) -> float | None:
+        """Seconds until every rank's part was durable; None while one is being written. No collective: it may overlap
+        another call, and is answered after it.
+
+        Raises:
+            RankFailed: a rank could not write its part.
+        """
+        seconds: list[float | None] = await self._all("written")
+        return None if None in seconds else max(part for part in seconds if part is not None)
 
     async def load(self, folder: Path) -> None:
         """All ranks read their part of a checkpoint."""

@@ -2,7 +2,7 @@
 
 Invariants (the run protocol, seen from here):
 - weights are published (durable, or made again by a replay: `publishing`) before `finish` raises the policy version;
-- a checkpoint is durable before `commit` lets the queue forget the batches it stands for;
+- a checkpoint is durable before `commit` lets the queue forget the batches it stands for; training goes on meanwhile;
 - a resumed learner replays the batches after its checkpoint: same groups, same order, same seeds. On CPU the weights
   come out bit-identical; where they do not, the version is published under a new lineage;
 - the next batch is taken and prepared while the ranks are busy with this one.
@@ -33,6 +33,7 @@ from golongrl.learner.health import Metrics, create_app, served
 from golongrl.learner.prepare import PreparedBatch, prepare
 from golongrl.learner.publishing import Broadcaster, Publisher
 from golongrl.learner.records import Records
+from golongrl.learner.saving import Saving
 from golongrl.learner.status import Status, heartbeat
 from golongrl.learner.timing import timed
 from golongrl.learner.validation import Validation, due
@@ -153,7 +154,6 @@ class Learner:
         self._fence = ""
         self._version = 0  # of the queue; while replaying, ahead of the steps done
         self._done = 0  # optimizer steps in the ranks' weights
-        self._saved = 0  # step of the last checkpoint
         self._training = False
         self._running: asyncio.Task[None] | None = None
         self._stopping = asyncio.Event()
@@ -163,7 +163,7 @@ class Learner:
         """Attach, publish, start the ranks, train."""
         self._running = asyncio.current_task()
         self._listen()
-        self._done = self._saved = checkpoint.state.step if checkpoint else 0
+        self._done = checkpoint.state.step if checkpoint else 0
         attachment = await self._queue.attach(self._done)
         self._fence, self._version = attachment.token, attachment.version
         way = Broadcaster if self._recipe.learner.weights == "broadcast" else Publisher
@@ -190,11 +190,14 @@ class Learner:
             if not known and self._done == self._version:
                 await self._publisher.publish(ranks, self._done, compare=True)
             self._validation.forget_after(self._version)
-            with Records(self._out, self._done) as records:
-                self._training = True
-                if self._done == 0 and due(0, self._recipe.learner) and (metrics := await self._validate(0)):
-                    records.write(0, metrics)
-                await self._train(ranks, records, checkpoints)
+            keep = self._recipe.learner.keep_checkpoints
+            saving = Saving(checkpoints, self._queue, self._fence, keep=keep, latest=self._done)
+            async with saving:
+                with Records(self._out, self._done) as records:
+                    self._training = True
+                    if self._done == 0 and due(0, self._recipe.learner) and (metrics := await self._validate(0)):
+                        records.write(0, metrics)
+                    await self._train(ranks, records, saving)
         finally:
             shutdown()
 
@@ -214,7 +217,7 @@ class Learner:
         config = json.loads((self._model / "config.json").read_text("utf-8"))
         memory.check_device(self._recipe, config, device=info.device, device_bytes=info.device_bytes)
 
-    async def _train(self, ranks: "Ranks", records: Records, checkpoints: Checkpoints) -> None:
+    async def _train(self, ranks: "Ranks", records: Records, saving: Saving) -> None:
         last = self._recipe.learner.steps
         upcoming = self._prefetch(last)
         try:
@@ -222,7 +225,7 @@ class Learner:
                 started = time.perf_counter()
                 clock: dict[str, float] = {}
                 with timed(clock, "timing_s/take"):
-                    batch = await self._await_batch(upcoming, ranks, checkpoints)
+                    batch = await self._await_batch(upcoming, ranks, saving)
                 if batch is None or isinstance(batch, Stopped):
                     break
                 upcoming = self._prefetch(last, after=batch.step)
@@ -232,7 +235,8 @@ class Learner:
                         batch.metrics.update(await self._validate(batch.step))
                 if self._due():
                     with timed(clock, "timing_s/save_checkpoint"):
-                        await self._save(ranks, checkpoints)
+                        await self._save(ranks, saving, wait=self._checkpoint_now.is_set())
+                batch.metrics.update(saving.news())
                 clock["timing_s/step"] = time.perf_counter() - started
                 record = await self._record(batch, clock)
                 records.write(batch.step, record)
@@ -244,8 +248,7 @@ class Learner:
                 upcoming.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
                     await upcoming
-        if self._done > self._saved:
-            await self._save(ranks, checkpoints)
+        await self._save(ranks, saving, wait=True)
         if self._stopping.is_set():
             log.info("stopped by a signal", step=self._done)
             return
@@ -312,7 +315,7 @@ class Learner:
         return asyncio.create_task(self._prepare(step))
 
     async def _await_batch(
-        self, upcoming: "asyncio.Task[PreparedBatch | Stopped]", ranks: "Ranks", checkpoints: Checkpoints
+        self, upcoming: "asyncio.Task[PreparedBatch | Stopped]", ranks: "Ranks", saving: Saving
     ) -> "PreparedBatch | Stopped | None":
         """The next batch; None when a signal came first. Writes the checkpoint that a full queue asks for meanwhile."""
         stopping = asyncio.create_task(self._stopping.wait())
@@ -325,10 +328,9 @@ class Learner:
                     return upcoming.result()
                 if self._stopping.is_set():
                     return None
-                if self._done > self._saved:
+                if self._done > saving.latest:
                     log.info("checkpoint: the queue's budget is full of uncommitted steps", step=self._done)
-                    await self._save(ranks, checkpoints)
-                self._checkpoint_now.clear()
+                await self._save(ranks, saving, wait=True)
         finally:
             stopping.cancel()
 
@@ -355,15 +357,16 @@ class Learner:
 
     # -- checkpoints and the end ----------------------------------------------------------------------------------
 
-    async def _save(self, ranks: "Ranks", checkpoints: Checkpoints) -> None:
-        self._status.set(f"saving checkpoint {self._done}")
-        staging = await asyncio.to_thread(checkpoints.begin, self._done)
-        await ranks.save(staging / "actor")
-        state = self._identity.state(self._done, self._publisher.lineage, self._publisher.checksum)
-        await asyncio.to_thread(checkpoints.seal, state, self._recipe.learner.keep_checkpoints)
-        self._saved = self._done
-        self._checkpoint_now.clear()
-        await self._queue.commit(self._fence, self._done)
+    async def _save(self, ranks: "Ranks", saving: Saving, *, wait: bool) -> None:
+        """Begin a checkpoint of the steps done, unless there is one; `wait` until it is durable and committed, too."""
+        if self._done > saving.latest:
+            self._status.set(f"saving checkpoint {self._done}")
+            state = self._identity.state(self._done, self._publisher.lineage, self._publisher.checksum)
+            await saving.begin(ranks, state)
+        if wait:
+            self._status.set(f"waiting for checkpoint {self._done} to be durable")
+            await saving.settled()
+            self._checkpoint_now.clear()
 
     async def _end(self, ranks: "Ranks", stopped: Stopped | None) -> None:
         """Export the last version and tell everybody."""

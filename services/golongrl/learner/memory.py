@@ -58,12 +58,14 @@ class Shape:
 
 @dataclass(frozen=True)
 class Estimate:
-    """Bytes on one rank by what holds them; `host` is what offloading puts into CPU memory instead."""
+    """Bytes on one rank by what holds them; `host` is what offloading puts into CPU memory instead, `snapshot` the copy
+    there from which a checkpoint is written while training goes on."""
 
     parameters: int
     ranks: int
     terms: dict[str, int]
     host: int
+    snapshot: int
 
     @property
     def total(self) -> int:
@@ -78,6 +80,7 @@ class Estimate:
             *(f"  {size / GIB:8.2f} GiB  {name}" for name, size in rows),
             f"  {self.total / GIB:8.2f} GiB  in all, with the runtime and fragmentation",
             *([f"  {self.host / GIB:8.2f} GiB  of CPU memory, offloaded"] if self.host else []),
+            f"  {self.snapshot / GIB:8.2f} GiB  of CPU memory while a checkpoint is being written",
         ]
 
 
@@ -165,7 +168,8 @@ def estimate(recipe: Recipe, model_config: Mapping[str, Any], gpus: int | None =
         terms[name] = size
     if recipe.algorithm.kl_loss_coef:
         terms["reference policy"] = compute * sharded
-    return Estimate(model.parameters, ranks, {k: v for k, v in terms.items() if v}, host)
+    terms = {name: size for name, size in terms.items() if size}
+    return Estimate(model.parameters, ranks, terms, host, snapshot=(master + moments) * sharded)
 
 
 def check_layout(recipe: Recipe, model_config: Mapping[str, Any]) -> None:

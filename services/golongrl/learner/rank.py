@@ -34,6 +34,7 @@ from golongrl.learner.engine import register as register_engine
 from golongrl.learner.engine_config import STRATEGY, loss_config, worker_config
 from golongrl.learner.reshard import load_resharded, saved_ranks
 from golongrl.learner.safetensors_out import ExportedFile, write_shards
+from golongrl.learner.snapshot import SnapshotWriter
 from golongrl.learner.split_check import check_split
 from golongrl.learner.timing import timed
 from golongrl.recipe import Recipe
@@ -98,6 +99,7 @@ class LearnerRank(TrainingWorker):  # type: ignore[misc]  # verl carries no type
         self.reset()
         if self._reference is not None:
             self._reference.initialize()
+        self._snapshots = SnapshotWriter(self.engine.checkpoint_manager)
         module = self.engine.module
         if self._recipe.learner.ulysses > 1:
             check_split(module, lambda s: self._log_probs(s, self._assemble(s))[0], self._recipe.learner.ulysses)
@@ -159,8 +161,13 @@ class LearnerRank(TrainingWorker):  # type: ignore[misc]  # verl carries no type
 
     @register(dispatch_mode=Dispatch.ONE_TO_ALL, blocking=False)  # type: ignore[untyped-decorator]
     def save(self, folder: str) -> None:
-        """Write this rank's part of a checkpoint in verl's layout."""
-        self.engine.save_checkpoint(local_path=folder)
+        """Copy this rank's part of a checkpoint; it is written to `folder` in verl's layout, in the background."""
+        self._snapshots.start(Path(folder))
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL, blocking=False)  # type: ignore[untyped-decorator]
+    def written(self) -> float | None:
+        """Seconds from `save` until this rank's part was durable; None while it is being written."""
+        return self._snapshots.seconds()
 
     @register(dispatch_mode=Dispatch.ONE_TO_ALL, blocking=False)  # type: ignore[untyped-decorator]
     def load(self, folder: str) -> None:
