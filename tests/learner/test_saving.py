@@ -17,7 +17,7 @@ STEPS = 4
 
 
 class SlowRanks:
-    """Writes a file at `save`, and says that it is durable when `storage` is set."""
+    """Writes a file at `save`, which is durable when `storage` is set."""
 
     def __init__(self) -> None:
         self.storage = asyncio.Event()
@@ -29,11 +29,12 @@ class SlowRanks:
         (folder / "model_world_size_1_rank_0.pt").write_bytes(b"weights")
         self.saves.append(folder.parent.name.split(".")[0])
 
-    async def written(self) -> float | None:
+    async def written(self) -> float:
         self.asked.set()
         if self.trouble is not None:
             raise self.trouble
-        return 1.5 if self.storage.is_set() else None
+        await self.storage.wait()
+        return 1.5
 
 
 def state(step: int) -> LearnerState:

@@ -30,7 +30,7 @@ def sender() -> Iterator[SenderProcess]:
 
 def hold(sender: SenderProcess, model: Path, version: int, lineage: str = "first") -> WeightsRef:
     """Hand the weights of a model folder to the sender, as a rank does."""
-    folder = sender.folder(version)
+    folder = sender.folder()
     for path in model.glob("*.safetensors"):
         shutil.copyfile(path, folder / path.name)
     sender.hold(folder, version, lineage)
@@ -155,10 +155,10 @@ async def test_the_sender_leaves_with_its_parent_and_takes_its_files(tiny_model:
 
 async def test_a_folder_without_weights_is_an_error_of_the_rank(sender: SenderProcess) -> None:
     with pytest.raises(SenderFailed, match="cannot hold version 7"):
-        sender.hold(sender.folder(7), 7, "first")
+        sender.hold(sender.folder(), 7, "first")
 
 
 async def test_older_snapshots_are_deleted(sender: SenderProcess, tiny_model: Path, tiny_model_next: Path) -> None:
     hold(sender, tiny_model, 1)
     hold(sender, tiny_model_next, 2)
-    assert [path.name.split("-")[0] for path in sender._root.iterdir()] == ["v2"]
+    assert len(list(sender._root.iterdir())) == 1

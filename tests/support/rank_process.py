@@ -6,7 +6,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -95,7 +94,8 @@ def _main(path: str) -> None:
             metrics = worker.update(shards)
         folder = Path(job.out) / str(index)
         folder.mkdir(exist_ok=True)
-        worker.export(str(folder), 1 << 30)
+        worker.stage(str(folder))
+        worker.staged()
         moments = {
             name: _whole(worker.engine.optimizer.state[parameter]["exp_avg"])
             for name, parameter in worker.engine.module.named_parameters()
@@ -113,8 +113,7 @@ def _main(path: str) -> None:
                 for _ in range(2):
                     worker.update(shards)
                 held.set()
-            while worker.written() is None:
-                time.sleep(0.01)
+            worker.written()
         results.append(metrics)
     (Path(job.out) / f"metrics-{rank}.pkl").write_bytes(pickle.dumps(results))
 

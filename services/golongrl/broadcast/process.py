@@ -60,11 +60,9 @@ class SenderProcess:
         """Where workers ask."""
         return f"http://{self._address}:{self._port}/{self._token}"
 
-    def folder(self, version: int) -> Path:
+    def folder(self) -> Path:
         """An empty folder for the files of a version; it goes when another is held, or with the process."""
-        folder = self._root / f"v{version}-{secrets.token_hex(2)}"
-        folder.mkdir()
-        return folder
+        return Path(tempfile.mkdtemp(dir=self._root))
 
     def hold(self, folder: Path, version: int, lineage: str) -> Held:
         """Send these weights from now on.

@@ -18,9 +18,8 @@ from verl.single_controller.ray import RayClassWithInitArgs, RayResourcePool, Ra
 
 from golongrl.errors import GolongrlError
 from golongrl.learner.batch import Shard
-from golongrl.learner.rank import LearnerRank, RankInfo, Snapshot
+from golongrl.learner.rank import FILES, LearnerRank, RankInfo, Staged
 from golongrl.learner.ray_session import QUIET, joined
-from golongrl.learner.safetensors_out import SHARD_BYTES, ExportedFile
 from golongrl.recipe import Recipe
 
 log = structlog.get_logger()
@@ -34,7 +33,7 @@ class RankFailed(GolongrlError):
 
 
 class Ranks:
-    """All ranks of the learner. Calls are collective and must not overlap, but for `written`."""
+    """All ranks of the learner. Calls are collective and must not overlap, but for `written`, `staged` and `hold`."""
 
     def __init__(self, group: RayWorkerGroup, recipe: Recipe) -> None:
         self._group = group
@@ -66,33 +65,35 @@ class Ranks:
         """All ranks copy their part of a checkpoint; they write it into `folder` in the background."""
         await self._all("save", str(folder))
 
-    async def written(self) -> float | None:
-        """Seconds until every rank's part was durable; None while one is being written. No collective: it may overlap
-        another call, and is answered after it.
+    async def written(self) -> float:
+        """Wait until every rank's part is durable; the seconds that took.
 
         Raises:
             RankFailed: a rank could not write its part.
         """
-        seconds: list[float | None] = await self._all("written")
-        return None if None in seconds else max(part for part in seconds if part is not None)
+        return float(max(await self._all("written")))
 
     async def load(self, folder: Path) -> None:
         """All ranks read their part of a checkpoint."""
         await self._all("load", str(folder))
 
-    async def export(self, folder: Path) -> list[ExportedFile]:
-        """All ranks write the weights; the files of all of them, by name."""
-        files = await self._all("export", str(folder), SHARD_BYTES)
-        return sorted((file for part in files for file in part), key=lambda file: file.name)
+    async def stage(self, folder: Path | None) -> None:
+        """All ranks copy the weights; they write them into `folder` in the background, or, without one, the first rank
+        to where its sender reads them."""
+        await self._all("stage", None if folder is None else str(folder))
 
-    async def snapshot(self, version: int) -> Snapshot:
-        """The weights as files on the host of the first rank, for its sender."""
-        parts: list[Snapshot | None] = await self._all("snapshot", version, SHARD_BYTES)
-        (snapshot,) = (part for part in parts if part is not None)
-        return snapshot
+    async def staged(self) -> Staged:
+        """Wait until the weights are written: where, and the files of all ranks by name.
+
+        Raises:
+            RankFailed: a rank could not write its part.
+        """
+        parts: list[Staged] = await self._all("staged")
+        files = sorted((file for part in parts for file in part.files), key=lambda file: file.name)
+        return Staged(parts[0].folder, files)
 
     async def hold(self, folder: str, version: int, lineage: str) -> str:
-        """The first rank's sender sends a snapshot from now on; where engines ask for it."""
+        """The first rank's sender sends what was staged there from now on; where engines ask for it."""
         sources: list[str | None] = await self._all("hold", folder, version, lineage)
         (source,) = (source for source in sources if source is not None)
         return source
@@ -134,7 +135,8 @@ def _launch(recipe: Recipe, model: Path) -> RayWorkerGroup:
     else:
         nodes = [ranks]
     pool = RayResourcePool(process_on_nodes=nodes, use_gpu=on_gpu, max_colocate_count=1)
-    actor = ray.remote(LearnerRank)
+    # A checkpoint and a version may be on their way at a time, each with one call that waits.
+    actor = ray.remote(concurrency_groups={FILES: 2})(LearnerRank)
     environment = {name: os.environ[name] for name in _RANK_ENVIRONMENT if name in os.environ}
     # On one machine the driver knows a free port; asking a worker for one would start another interpreter.
     rendezvous = {"master_addr": "127.0.0.1", "master_port": _free_port()} if local else {}

@@ -152,7 +152,6 @@ class Learner:
         self._weights = config.weights
         self._validation = Validation(recipe, queue, held_out, config.out, status)
         self._fence = ""
-        self._version = 0  # of the queue; while replaying, ahead of the steps done
         self._done = 0  # optimizer steps in the ranks' weights
         self._training = False
         self._running: asyncio.Task[None] | None = None
@@ -165,13 +164,13 @@ class Learner:
         self._listen()
         self._done = checkpoint.state.step if checkpoint else 0
         attachment = await self._queue.attach(self._done)
-        self._fence, self._version = attachment.token, attachment.version
+        self._fence, version = attachment.token, attachment.version
         way = Broadcaster if self._recipe.learner.weights == "broadcast" else Publisher
-        self._publisher = way(self._recipe, self._queue, self._fence, WeightStore(self._weights), self._model)
+        self._publisher = way(self._recipe, self._queue, attachment, WeightStore(self._weights), self._model)
         self._status.set("publishing the initial weights")
-        known = await self._publisher.start(self._version, checkpoint.state.lineage if checkpoint else None)
-        if checkpoint or self._version:
-            log.info("resuming", checkpoint=self._done, version=self._version, replay=self._version - self._done)
+        known = await self._publisher.restore(checkpoint.state.lineage if checkpoint else None)
+        if checkpoint or version:
+            log.info("resuming", checkpoint=self._done, version=version, replay=version - self._done)
         self._status.set("starting the ranks (Ray, model)", self._done)
         from golongrl.learner.ray_session import connect, shutdown
 
@@ -187,12 +186,12 @@ class Learner:
             log.info("ranks are up", ranks=len(ranks.info), parameters=ranks.info[0].parameters)
             if checkpoint is not None:
                 await ranks.load(checkpoint.actor)
-            if not known and self._done == self._version:
-                await self._publisher.publish(ranks, self._done, compare=True)
-            self._validation.forget_after(self._version)
+            self._validation.forget_after(version)
             keep = self._recipe.learner.keep_checkpoints
             saving = Saving(checkpoints, self._queue, self._fence, keep=keep, latest=self._done)
-            async with saving:
+            async with saving, self._publisher:
+                if not known and self._done == version:
+                    await self._publisher.begin(ranks, self._done)
                 with Records(self._out, self._done) as records:
                     self._training = True
                     if self._done == 0 and due(0, self._recipe.learner) and (metrics := await self._validate(0)):
@@ -231,12 +230,14 @@ class Learner:
                 upcoming = self._prefetch(last, after=batch.step)
                 await self._step(batch, ranks, clock)
                 if due(batch.step, self._recipe.learner):
+                    await self._published(clock)
                     with timed(clock, "timing_s/testing"):
                         batch.metrics.update(await self._validate(batch.step))
                 if self._due():
+                    await self._published(clock)
                     with timed(clock, "timing_s/save_checkpoint"):
                         await self._save(ranks, saving, wait=self._checkpoint_now.is_set())
-                batch.metrics.update(saving.news())
+                batch.metrics.update(saving.news() | self._publisher.news())
                 clock["timing_s/step"] = time.perf_counter() - started
                 record = await self._record(batch, clock)
                 records.write(batch.step, record)
@@ -255,7 +256,7 @@ class Learner:
         await self._end(ranks, batch if isinstance(batch, Stopped) else None)
 
     async def _step(self, batch: PreparedBatch, ranks: "Ranks", clock: dict[str, float]) -> None:
-        """Update, then make the new version known: published, announced, finished."""
+        """Update, then have the new version published, announced and finished while the next step begins."""
         self._status.set("updating", batch.step)
         called = time.perf_counter()
         result = await ranks.update(batch.minis) if batch.minis else {}
@@ -264,19 +265,19 @@ class Learner:
         inside = sum(value for name, value in result.items() if name.startswith("timing_s/"))
         clock["timing_s/ship"] = max(0.0, spent - inside)
         self._done = batch.step
-        replayed = self._done <= self._version
-        if self._done >= self._version:
+        if self._done >= self._publisher.version:
             with timed(clock, "timing_s/update_weights"):
-                written = await self._publisher.publish(ranks, self._done, compare=replayed)
-            batch.metrics["weights/bytes"] = float(written)
-        if not replayed:
-            with timed(clock, "timing_s/finish"):
-                await self._queue.finish(self._fence, self._done)
-            self._version = self._done
+                await self._publisher.begin(ranks, self._done)
+
+    async def _published(self, clock: dict[str, float]) -> None:
+        """Wait until the version of the steps done is with the engines."""
+        with timed(clock, "timing_s/update_weights"):
+            self._status.set(f"publishing version {self._done}")
+            await self._publisher.settled()
 
     async def _validate(self, step: int) -> dict[str, float]:
         return await self._validation.run(
-            step, self._fence, self._publisher.lineage, current=step == self._version, stopping=self._stopping
+            step, self._fence, self._publisher.lineage, current=step == self._publisher.version, stopping=self._stopping
         )
 
     def _due(self) -> bool:
@@ -295,7 +296,7 @@ class Learner:
             "queue/in_batches": float(stats.in_batches),
             "queue/rejected": float(stats.rejected),
             "queue/bytes": float(stats.bytes),
-            "policy/version": float(self._version),
+            "policy/version": float(self._publisher.version),
         }
         log.info(
             "step",
@@ -317,20 +318,27 @@ class Learner:
     async def _await_batch(
         self, upcoming: "asyncio.Task[PreparedBatch | Stopped]", ranks: "Ranks", saving: Saving
     ) -> "PreparedBatch | Stopped | None":
-        """The next batch; None when a signal came first. Writes the checkpoint that a full queue asks for meanwhile."""
+        """The next batch; None when a signal came first. Writes the checkpoint that a full queue asks for meanwhile.
+
+        Raises:
+            GolongrlError: weights or checkpoint cannot be written; the batch might never come.
+        """
         stopping = asyncio.create_task(self._stopping.wait())
         try:
             while True:
                 wanted = asyncio.create_task(self._checkpoint_now.wait())
-                await asyncio.wait({upcoming, stopping, wanted}, return_when=asyncio.FIRST_COMPLETED)
+                beside = saving.tasks | self._publisher.tasks
+                await asyncio.wait({upcoming, stopping, wanted} | beside, return_when=asyncio.FIRST_COMPLETED)
                 wanted.cancel()
+                saving.look()
+                self._publisher.look()
                 if upcoming.done():
                     return upcoming.result()
                 if self._stopping.is_set():
                     return None
-                if self._done > saving.latest:
+                if self._checkpoint_now.is_set():
                     log.info("checkpoint: the queue's budget is full of uncommitted steps", step=self._done)
-                await self._save(ranks, saving, wait=True)
+                    await self._save(ranks, saving, wait=True)
         finally:
             stopping.cancel()
 
@@ -361,6 +369,7 @@ class Learner:
         """Begin a checkpoint of the steps done, unless there is one; `wait` until it is durable and committed, too."""
         if self._done > saving.latest:
             self._status.set(f"saving checkpoint {self._done}")
+            await self._publisher.settled()
             state = self._identity.state(self._done, self._publisher.lineage, self._publisher.checksum)
             await saving.begin(ranks, state)
         if wait:
@@ -373,7 +382,7 @@ class Learner:
         if stopped is not None and stopped.reason in ("all_equal", "failed"):
             raise RunFailed(stopped.detail)
         self._status.set("exporting")
-        await self._publisher.copy_out(ranks, self._version, self._out / "hf")
+        await self._publisher.copy_out(ranks, self._out / "hf")
         await self._queue.stop(self._fence, "complete", f"{self._done} steps")
         log.info("complete", steps=self._done, hf=str(self._out / "hf"))
 

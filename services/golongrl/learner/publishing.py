@@ -7,40 +7,55 @@ restarted learner makes them again. Until it has, engines that hold the version 
 
 Invariants:
 - a version is announced only when it can be taken: its folder is complete and durable, or the sender holds it;
+- `finish` raises the queue's version after that;
 - lineage names one history of weights: it changes exactly when a version comes out other than it was published before.
 """
 
 import asyncio
 import secrets
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
 
+from golongrl.learner.background import Background
 from golongrl.learner.safetensors_out import SHARD_BYTES
 from golongrl.learner.weights import Manifest, WeightStore
-from golongrl.queue import SampleQueue, WeightsRef
+from golongrl.queue import Attachment, SampleQueue, WeightsRef
 from golongrl.recipe import Recipe
 
 if TYPE_CHECKING:
     from golongrl.learner.cluster import Ranks
+    from golongrl.learner.rank import Staged
 
 log = structlog.get_logger()
 
+# From the copy of the weights until engines can take them. Overlaps training, so it is no phase of a step
+# (timing_s/update_weights is what training was held up).
+PUBLISH_SECONDS = "perf/publish_s"
 
-class Publisher:
-    """The way of new weights to the engines, for one attachment to the run. This one is by disk."""
 
-    def __init__(self, recipe: Recipe, queue: SampleQueue, fence: str, store: WeightStore, model: Path) -> None:
+class Publisher(Background):
+    """The way of new weights to the engines, for one attachment to the run. This one is by disk.
+
+    Training goes on as soon as the ranks have copied their weights; at most one version is on its way.
+    """
+
+    def __init__(
+        self, recipe: Recipe, queue: SampleQueue, attachment: Attachment, store: WeightStore, model: Path
+    ) -> None:
+        super().__init__()
         self._recipe = recipe
         self._queue = queue
-        self._fence = fence
+        self._fence = attachment.token
         self._store = store
         self._model = model
+        self.version = attachment.version  # of the queue
         self.lineage = ""
         self.checksum = ""  # of the weights last announced
 
-    async def start(self, version: int, lineage: str | None) -> bool:
+    async def restore(self, lineage: str | None) -> bool:
         """Make the queue's version known before the ranks are up, so that engines need not wait for them.
 
         Args:
@@ -49,55 +64,72 @@ class Publisher:
         Returns:
             Whether engines can take that version; where not, it must be published once the ranks have its weights.
         """
-        manifest = self._store.manifest(version)
+        manifest = self._store.manifest(self.version)
         self.lineage = manifest.lineage if manifest else (lineage or _new_lineage())
-        if version == 0:
+        if self.version == 0:
             manifest = await self._publish_initial()
         if manifest is not None:
             await self._announce(self._store.reference(manifest))
         return manifest is not None
 
-    async def publish(self, ranks: "Ranks", version: int, *, compare: bool) -> int:
-        """Write and announce the ranks' weights as `version`.
+    async def begin(self, ranks: "Ranks", version: int) -> None:
+        """Have the ranks copy their weights; then write and announce them as `version`, and finish the step.
 
-        With `compare` (a replay) the version may have been published before: equal weights keep its lineage, others
-        start a new one.
+        A version may have been published before (a replay): equal weights keep its lineage, others start a new one.
 
-        Returns:
-            Bytes written.
+        Raises:
+            GolongrlError: this or the version before could not be published.
         """
-        manifest = await self._write(ranks, version, compare=compare)
-        await self._announce(self._store.reference(manifest))
-        self._store.prune(version, self._recipe.learner.keep_weights)
-        return manifest.weight_bytes
+        await self.settled()
+        begun = time.perf_counter()
+        await ranks.stage(await self._place(version))
+        self.start(self._complete(ranks, version, begun))
 
-    async def copy_out(self, ranks: "Ranks", version: int, folder: Path) -> None:
-        """The final export: the ranks' weights, published as `version`, as a plain Hugging Face folder."""
-        if self._store.manifest(version) is None:
-            await self._write(ranks, version, compare=False)
-        await asyncio.to_thread(self._store.copy_out, version, folder)
+    async def copy_out(self, ranks: "Ranks", folder: Path) -> None:
+        """The final export: the ranks' weights, published as the queue's version, as a plain Hugging Face folder."""
+        await self.settled()
+        if self._store.manifest(self.version) is None:
+            await ranks.stage(await Publisher._place(self, self.version))
+            await self._seal(self.version, await ranks.staged())
+        await asyncio.to_thread(self._store.copy_out, self.version, folder)
+
+    async def _complete(self, ranks: "Ranks", version: int, begun: float) -> dict[str, float]:
+        staged = await ranks.staged()
+        await self._announce(await self._publish(ranks, version, staged))
+        if version > self.version:
+            await self._queue.finish(self._fence, version)
+            self.version = version
+        seconds = time.perf_counter() - begun
+        return {PUBLISH_SECONDS: seconds, "weights/bytes": float(sum(file.bytes for file in staged.files))}
+
+    async def _place(self, version: int) -> Path | None:
+        """Where the ranks write; None is where the sender reads."""
+        return await asyncio.to_thread(self._store.begin, version)
+
+    async def _publish(self, ranks: "Ranks", version: int, staged: "Staged") -> WeightsRef:  # noqa: ARG002 - a hook
+        """Make staged weights available; what to announce."""
+        published = self._store.manifest(version)
+        self._compare(version, published.checksum if published else None, staged)
+        manifest = await self._seal(version, staged)
+        self._store.prune(version, self._recipe.learner.keep_weights)
+        return self._store.reference(manifest)
+
+    async def _seal(self, version: int, staged: "Staged") -> Manifest:
+        return await asyncio.to_thread(
+            self._store.seal, version, self.lineage, staged.files, self._model, self._recipe.model.dtype
+        )
+
+    def _compare(self, version: int, before: str | None, staged: "Staged") -> None:
+        """Start a new lineage where a version was published before with other weights."""
+        if before in (None, self._store.checksum_of(staged.files)):
+            return
+        log.warning("a version comes out other than before (a replay that is not bit-identical)", version=version)
+        self.lineage = _new_lineage()
 
     async def _publish_initial(self) -> Manifest:
         return await asyncio.to_thread(
             self._store.publish_initial, self._model, self.lineage, self._recipe.model, SHARD_BYTES
         )
-
-    async def _write(self, ranks: "Ranks", version: int, *, compare: bool) -> Manifest:
-        staging = await asyncio.to_thread(self._store.begin, version)
-        files = await ranks.export(staging)
-        published = self._store.manifest(version)
-        if published is not None:
-            self._compare(version, published.checksum, self._store.checksum_of(files), replay=compare)
-        return await asyncio.to_thread(
-            self._store.seal, version, self.lineage, files, self._model, self._recipe.model.dtype
-        )
-
-    def _compare(self, version: int, before: str, now: str, *, replay: bool) -> None:
-        if before == now:
-            return
-        if replay:
-            log.warning("replay is not bit-identical: new lineage", version=version)
-        self.lineage = _new_lineage()
 
     async def _announce(self, reference: WeightsRef) -> None:
         self.lineage, self.checksum = reference.lineage, reference.checksum
@@ -105,29 +137,27 @@ class Publisher:
 
 
 class Broadcaster(Publisher):
-    """The way over the wire."""
+    """The way over the wire; the sender sends while training goes on."""
 
-    async def start(self, version: int, lineage: str | None) -> bool:
+    async def restore(self, lineage: str | None) -> bool:
         """As the base; a version above 0 was in a sender that is gone."""
-        if version == 0:
-            return await super().start(version, lineage)
+        if self.version == 0:
+            return await super().restore(lineage)
         known = await self._queue.weights()
-        self.lineage = known.lineage if known and known.version == version else (lineage or _new_lineage())
+        self.lineage = known.lineage if known and known.version == self.version else (lineage or _new_lineage())
         if self._store.manifest(0) is None:  # configuration and tokenizer, which engines read from there
             await self._publish_initial()
         return False
 
-    async def publish(self, ranks: "Ranks", version: int, *, compare: bool) -> int:
-        """As the base; returns when the sender holds the weights, and sends them while training goes on."""
-        snapshot = await ranks.snapshot(version)
-        checksum = self._store.checksum_of(snapshot.files)
+    async def _place(self, version: int) -> Path | None:  # noqa: ARG002 - a hook
+        return None
+
+    async def _publish(self, ranks: "Ranks", version: int, staged: "Staged") -> WeightsRef:
         known = await self._queue.weights()
-        if known is not None and known.version == version:
-            self._compare(version, known.checksum, checksum, replay=compare)
-        source = await ranks.hold(snapshot.folder, version, self.lineage)
+        self._compare(version, known.checksum if known and known.version == version else None, staged)
+        source = await ranks.hold(staged.folder, version, self.lineage)
         support = str(self._store.folder(0).resolve())
-        await self._announce(WeightsRef(version, support, self.lineage, checksum, source))
-        return sum(file.bytes for file in snapshot.files)
+        return WeightsRef(version, support, self.lineage, self._store.checksum_of(staged.files), source)
 
 
 def _new_lineage() -> str:

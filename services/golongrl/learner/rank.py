@@ -2,11 +2,13 @@
 
 Invariants:
 - what the driver sends is a shard of a batch whose advantages are already those of the whole batch;
-- all ranks call the same methods in the same order with the same number of mini-batches (every method is collective);
+- all ranks call the same methods in the same order with the same number of mini-batches (every method is collective,
+  but for those that wait for files);
 - on CPU with one thread, the same shards from the same checkpoint give bit-identical weights.
 """
 
 import os
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -14,13 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import ray
 import torch
 import torch.distributed as dist
 from tensordict import TensorDict
 from torch import Tensor
 from verl.single_controller.base.decorator import Dispatch, register
 from verl.utils import tensordict_utils as tu
-from verl.utils.device import get_device_name
+from verl.utils.device import get_device_name, get_torch_device
 from verl.utils.metric import Metric
 from verl.workers.config import FSDPActorConfig
 from verl.workers.engine import BaseEngine, EngineRegistry
@@ -33,7 +36,7 @@ from golongrl.learner.batch import Shard
 from golongrl.learner.engine import register as register_engine
 from golongrl.learner.engine_config import STRATEGY, loss_config, worker_config
 from golongrl.learner.reshard import load_resharded, saved_ranks
-from golongrl.learner.safetensors_out import ExportedFile, write_shards
+from golongrl.learner.safetensors_out import ExportedFile, take_shards, write_taken
 from golongrl.learner.snapshot import SnapshotWriter
 from golongrl.learner.split_check import check_split
 from golongrl.learner.timing import timed
@@ -42,6 +45,9 @@ from golongrl.recipe import Recipe
 # A collective waits for the slowest rank, which may still be loading a 60 GB model; a dead rank is noticed by its
 # closed connections long before.
 _COLLECTIVE_TIMEOUT = timedelta(minutes=30)
+
+# Ray's concurrency group of the methods that wait for files: they are answered while the rank trains.
+FILES = "files"
 
 
 @dataclass(frozen=True)
@@ -59,11 +65,19 @@ class RankInfo:
 
 
 @dataclass(frozen=True)
-class Snapshot:
-    """The weights of one version as files on a rank's host."""
+class Staged:
+    """Weights as files: of one rank, or of all."""
 
     folder: str
     files: list[ExportedFile]
+
+
+@dataclass(frozen=True)
+class Staging:
+    """A rank's share while it is being written."""
+
+    folder: str
+    files: Future[list[ExportedFile]]
 
 
 class LearnerRank(TrainingWorker):  # type: ignore[misc]  # verl carries no types for it
@@ -80,6 +94,9 @@ class LearnerRank(TrainingWorker):  # type: ignore[misc]  # verl carries no type
         self._on_cpu = on_cpu
         self._reference: BaseEngine | None = None
         self._sender: SenderProcess | None = None  # of the first rank, where weights are broadcast
+        self._staging: Staging | None = None
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="weights")
+        self._device = get_torch_device().current_device()
         if recipe.algorithm.kl_loss_coef > 0:
             frozen = worker_config(recipe, Path(model), on_cpu=on_cpu, forward_only=True)
             self._reference = EngineRegistry.new(
@@ -95,6 +112,9 @@ class LearnerRank(TrainingWorker):  # type: ignore[misc]  # verl carries no type
     @register(dispatch_mode=Dispatch.ONE_TO_ALL, blocking=False)  # type: ignore[untyped-decorator]
     def start(self) -> RankInfo:
         """Load the model and build the optimizer."""
+        if not self._on_cpu:
+            # Ray runs methods in another thread than __init__ where an actor has concurrency groups.
+            torch.cuda.set_device(self._device)
         torch.manual_seed(self._recipe.seed)
         self.reset()
         if self._reference is not None:
@@ -164,9 +184,10 @@ class LearnerRank(TrainingWorker):  # type: ignore[misc]  # verl carries no type
         """Copy this rank's part of a checkpoint; it is written to `folder` in verl's layout, in the background."""
         self._snapshots.start(Path(folder))
 
+    @ray.method(concurrency_group=FILES)  # type: ignore[untyped-decorator]
     @register(dispatch_mode=Dispatch.ONE_TO_ALL, blocking=False)  # type: ignore[untyped-decorator]
-    def written(self) -> float | None:
-        """Seconds from `save` until this rank's part was durable; None while it is being written."""
+    def written(self) -> float:
+        """Wait until this rank's part is durable; the seconds from `save` on."""
         return self._snapshots.seconds()
 
     @register(dispatch_mode=Dispatch.ONE_TO_ALL, blocking=False)  # type: ignore[untyped-decorator]
@@ -184,50 +205,46 @@ class LearnerRank(TrainingWorker):  # type: ignore[misc]  # verl carries no type
         self.engine.to("cpu", model=learner.offload_params, optimizer=learner.offload_optimizer, grad=False)
 
     @register(dispatch_mode=Dispatch.ONE_TO_ALL, blocking=False)  # type: ignore[untyped-decorator]
-    def export(self, folder: str, shard_bytes: int) -> list[ExportedFile]:
-        """Write the weights as safetensors shards into `folder`; every rank gathers, and writes its share of the files.
+    def stage(self, folder: str | None) -> None:
+        """Copy this rank's share of the weights, and write it as safetensors shards into `folder` in the background.
 
-        Returns:
-            The files this rank wrote, with sizes and sha256; their names are final.
+        Without a folder the first rank writes all of them to where its sender reads them. Every rank gathers.
         """
-        return self._write(Path(folder), shard_bytes, writers=dist.get_world_size())
+        ranks = dist.get_world_size() if folder is not None else 1
+        if folder is None:
+            folder = str(self._sending_folder()) if dist.get_rank() == 0 else ""
+        tied = bool(self.model_config.hf_config.tie_word_embeddings)
+        parameters, _ = self.engine.get_per_tensor_param()
+        taken = take_shards(
+            # state_dict names the output head even when it is the embedding; transformers stores it once.
+            ((name, tensor) for name, tensor in parameters if not (tied and name == "lm_head.weight")),
+            dtype=getattr(torch, self._recipe.model.dtype),
+            rank=dist.get_rank(),
+            ranks=ranks,
+        )
+        self._staging = Staging(folder, self._writer.submit(write_taken, taken, Path(folder)))
 
+    @ray.method(concurrency_group=FILES)  # type: ignore[untyped-decorator]
     @register(dispatch_mode=Dispatch.ONE_TO_ALL, blocking=False)  # type: ignore[untyped-decorator]
-    def snapshot(self, version: int, shard_bytes: int) -> Snapshot | None:
-        """Write the weights where this host's sender reads them; every rank gathers, the first one writes and answers.
+    def staged(self) -> Staged:
+        """Wait until this rank's share is durable; its files, with sizes and sha256."""
+        assert self._staging is not None
+        return Staged(self._staging.folder, self._staging.files.result())
 
-        Not durable, and need not be: the files live as long as the sender.
-        """
-        folder = Path()
-        if dist.get_rank() == 0:
-            if self._sender is None:
-                # Where the ranks meet is where engines reach the first of them, too.
-                self._sender = SenderProcess(os.environ["MASTER_ADDR"])
-            folder = self._sender.folder(version)
-        files = self._write(folder, shard_bytes, writers=1)
-        return Snapshot(str(folder), files) if dist.get_rank() == 0 else None
-
+    @ray.method(concurrency_group=FILES)  # type: ignore[untyped-decorator]
     @register(dispatch_mode=Dispatch.ONE_TO_ALL, blocking=False)  # type: ignore[untyped-decorator]
     def hold(self, folder: str, version: int, lineage: str) -> str | None:
-        """Send a snapshot from now on; the first rank answers where engines ask for it."""
+        """Send what was staged there from now on; the first rank answers where engines ask for it."""
         if self._sender is None:
             return None
         self._sender.hold(Path(folder), version, lineage)
         return self._sender.source
 
-    def _write(self, folder: Path, shard_bytes: int, *, writers: int) -> list[ExportedFile]:
-        """The weights as shards in `folder`, by the first `writers` ranks; all of them gather."""
-        tied = bool(self.model_config.hf_config.tie_word_embeddings)
-        parameters, _ = self.engine.get_per_tensor_param()
-        return write_shards(
-            # state_dict names the output head even when it is the embedding; transformers stores it once.
-            ((name, tensor) for name, tensor in parameters if not (tied and name == "lm_head.weight")),
-            folder,
-            dtype=getattr(torch, self._recipe.model.dtype),
-            shard_bytes=shard_bytes,
-            rank=dist.get_rank(),
-            ranks=writers,
-        )
+    def _sending_folder(self) -> Path:
+        if self._sender is None:
+            # Where the ranks meet is where engines reach the first of them, too.
+            self._sender = SenderProcess(os.environ["MASTER_ADDR"])
+        return self._sender.folder()
 
     def _assemble(self, shard: Shard) -> TensorDict:
         pad = self.model_config.hf_config.pad_token_id

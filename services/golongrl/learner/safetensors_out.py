@@ -1,13 +1,13 @@
 """Hugging Face safetensors in bounded shards, written by all ranks together. No verl, no process group.
 
 Every rank sees every (gathered) tensor in the same order and so cuts the same shards; rank r keeps and writes the
-shards r, r + W, r + 2W ... At most one shard is in a rank's memory at a time.
+shards r, r + W, r + 2W ...
 """
 
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,8 +15,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-# Hugging Face's own default; a reader needs this much memory at a time.
-SHARD_BYTES = 5 << 30
+# Small enough that all ranks of a large learner have a share, and the same whatever their number, so that equal weights
+# have equal files; large enough that a 30B model is a few hundred of them.
+SHARD_BYTES = 128 << 20
 
 INDEX = "model.safetensors.index.json"
 
@@ -41,36 +42,72 @@ def write_shards(
     rank: int = 0,
     ranks: int = 1,
 ) -> list[ExportedFile]:
-    """Write this rank's shards of `tensors` (the same on every rank, in the same order), floats cast to `dtype`.
+    """Cut and write at once: one shard is in memory at a time. As `take_shards` and `write_taken` otherwise."""
+    cutter = _Cutter(dtype, shard_bytes, rank, ranks)
+    parts = [_write_part(folder, index, held) for index, held in cutter.cut(tensors)]
+    return [_finish(folder, part, cutter.total) for part in parts]
+
+
+@dataclass
+class TakenShards:
+    """A rank's shards in host memory, to be written without its part in anything collective."""
+
+    shards: dict[int, dict[str, Tensor]]
+    total: int  # shards of all ranks
+
+
+def take_shards(
+    tensors: Iterable[tuple[str, Tensor]],
+    *,
+    dtype: torch.dtype,
+    shard_bytes: int = SHARD_BYTES,
+    rank: int = 0,
+    ranks: int = 1,
+) -> TakenShards:
+    """Copy this rank's shards of `tensors` (the same on every rank, in the same order), floats cast to `dtype`."""
+    cutter = _Cutter(dtype, shard_bytes, rank, ranks)
+    return TakenShards(dict(cutter.cut(tensors)), cutter.total)
+
+
+def write_taken(taken: TakenShards, folder: Path) -> list[ExportedFile]:
+    """Write shards, giving their memory back one by one.
 
     Returns:
         The files written by this rank, durable (fsync), under their final names
         `model.safetensors` or `model-00001-of-00003.safetensors`.
     """
-    held: dict[str, Tensor] = {}
-    written: list[tuple[int, Path, tuple[str, ...], int]] = []
-    shard, filled = 0, 0
+    files = []
+    while taken.shards:
+        index = next(iter(taken.shards))
+        files.append(_finish(folder, _write_part(folder, index, taken.shards.pop(index)), taken.total))
+    return files
 
-    def flush() -> None:
+
+class _Cutter:
+    """Cuts a stream of tensors into shards and copies those of one rank; `total` is known at the end."""
+
+    def __init__(self, dtype: torch.dtype, shard_bytes: int, rank: int, ranks: int) -> None:
+        self._dtype, self._shard_bytes, self._rank, self._ranks = dtype, shard_bytes, rank, ranks
+        self.total = 0
+
+    def cut(self, tensors: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[int, dict[str, Tensor]]]:
+        held: dict[str, Tensor] = {}
+        filled = 0
+        for name, tensor in tensors:
+            dtype = self._dtype if tensor.is_floating_point() else tensor.dtype
+            size = tensor.numel() * dtype.itemsize
+            if filled and filled + size > self._shard_bytes:
+                if held:
+                    yield self.total, held
+                held, filled = {}, 0
+                self.total += 1
+            filled += size
+            if self.total % self._ranks == self._rank:
+                # A copy in any case: what the engine yields may alias weights that the next step changes.
+                held[name] = tensor.detach().to("cpu", dtype, copy=True).contiguous()
         if held:
-            path = folder / f"shard-{shard:05d}.part"
-            save_file(held, path, metadata={"format": "pt"})
-            written.append((shard, path, tuple(held), sum(t.nbytes for t in held.values())))
-            held.clear()
-
-    for name, tensor in tensors:
-        size = tensor.numel() * (dtype.itemsize if tensor.is_floating_point() else tensor.element_size())
-        if filled and filled + size > shard_bytes:
-            flush()
-            shard, filled = shard + 1, 0
-        filled += size
-        if shard % ranks == rank:
-            # A copy in any case: what the engine yields may alias weights that the next step changes.
-            held[name] = (
-                tensor.detach().to("cpu", dtype if tensor.is_floating_point() else None, copy=True).contiguous()
-            )
-    flush()
-    return [_finish(folder, path, index, shard + 1, names, size) for index, path, names, size in written]
+            yield self.total, held
+        self.total += 1
 
 
 def index_json(files: Iterable[ExportedFile]) -> str | None:
@@ -98,10 +135,22 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
-def _finish(
-    folder: Path, part: Path, index: int, total: int, names: tuple[str, ...], tensor_bytes: int
-) -> ExportedFile:
-    name = "model.safetensors" if total == 1 else f"model-{index + 1:05d}-of-{total:05d}.safetensors"
-    path = part.rename(folder / name)
+@dataclass(frozen=True)
+class _Part:
+    index: int
+    path: Path
+    tensors: tuple[str, ...]
+    tensor_bytes: int
+
+
+def _write_part(folder: Path, index: int, held: dict[str, Tensor]) -> _Part:
+    path = folder / f"shard-{index:05d}.part"
+    save_file(held, path, metadata={"format": "pt"})
+    return _Part(index, path, tuple(held), sum(tensor.nbytes for tensor in held.values()))
+
+
+def _finish(folder: Path, part: _Part, total: int) -> ExportedFile:
+    name = "model.safetensors" if total == 1 else f"model-{part.index + 1:05d}-of-{total:05d}.safetensors"
+    path = part.path.rename(folder / name)
     sync(path)
-    return ExportedFile(name, path.stat().st_size, file_sha256(path), names, tensor_bytes)
+    return ExportedFile(name, path.stat().st_size, file_sha256(path), part.tensors, part.tensor_bytes)

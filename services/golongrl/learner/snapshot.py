@@ -8,7 +8,7 @@ Invariants:
 - what is written is the state at the time of `start`, whatever is trained meanwhile;
 - a rank has at most one copy. It costs host memory of the size of the rank's parameters and optimizer state, 12 bytes a
   parameter over the number of ranks, beside what is offloaded, and is given back file by file;
-- `seconds` is a number only when every file and its folder have reached the storage (fsync);
+- `seconds` answers only when every file and its folder have reached the storage (fsync);
 - the writing thread calls no collective: those of training go on meanwhile, and must keep their order.
 """
 
@@ -56,14 +56,13 @@ class SnapshotWriter:
             self._writing.result()
         self._writing = self._pool.submit(_write_timed, take(self._manager), self._constants, folder, started)
 
-    def seconds(self) -> float | None:
-        """How long the last save took from `start` until it was durable; None while it is being written.
+    def seconds(self) -> float:
+        """Wait until the last save is durable; how long that took from `start` on.
 
         Raises:
             NotWritten: it failed.
         """
-        if self._writing is None or not self._writing.done():
-            return None
+        assert self._writing is not None
         return self._writing.result()
 
 
