@@ -89,7 +89,6 @@ async def test_the_next_waits_for_the_one_in_the_making(queue: SampleQueue, fenc
     async with Saving(checkpoints, queue, fence, keep=1, latest=0) as saving:
         await saving.begin(ranks, state(2))
         second = asyncio.create_task(saving.begin(ranks, state(4)))
-        ranks.asked.clear()
         await ranks.asked.wait()
         assert ranks.saves == ["global_step_2"]
         assert not second.done()
@@ -108,8 +107,7 @@ async def test_what_went_wrong_is_raised(noticed: str, queue: SampleQueue, fence
     ranks.trouble = GolongrlError("no space left")
     async with Saving(checkpoints, queue, fence, keep=2, latest=0) as saving:
         await saving.begin(ranks, state(2))
-        assert saving._making is not None
-        await asyncio.wait([saving._making])
+        await asyncio.wait(saving.tasks)
 
         async def notice() -> None:
             if noticed == "news":

@@ -1,0 +1,144 @@
+"""A version on its way to the engines, with ranks whose storage is as slow as the test says, and a real queue."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from golongrl.errors import GolongrlError
+from golongrl.learner.publishing import PUBLISH_SECONDS, Publisher
+from golongrl.learner.rank import Staged
+from golongrl.learner.safetensors_out import write_shards
+from golongrl.learner.weights import WeightStore
+from golongrl.queue import Batch, Lease, QueueSettings, SampleQueue
+from golongrl.recipe import load
+from support.groups import group_for
+
+STEPS = 3
+
+
+class SlowRanks:
+    """Weights that are all `value`, copied at `stage` and durable when `storage` is set."""
+
+    def __init__(self) -> None:
+        self.value = 0.0
+        self.storage = asyncio.Event()
+        self.trouble: GolongrlError | None = None
+        self.stages = 0
+        self._staged: tuple[Path, float] | None = None
+
+    async def stage(self, folder: Path | None) -> None:
+        assert folder is not None
+        self.stages += 1
+        self._staged = folder, self.value
+
+    async def staged(self) -> Staged:
+        await self.storage.wait()
+        if self.trouble is not None:
+            raise self.trouble
+        assert self._staged is not None
+        folder, value = self._staged
+        files = write_shards({"weight": torch.full((4,), value)}.items(), folder, dtype=torch.float32)
+        return Staged(str(folder), files)
+
+
+@pytest.fixture
+async def queue(redis_url: str, run_name: str) -> AsyncIterator[SampleQueue]:
+    async with SampleQueue.from_url(redis_url, run_name) as client:
+        await client.setup(QueueSettings(groups_per_step=1), [np.arange(STEPS, dtype=np.int32)], ["a"] * STEPS)
+        yield client
+
+
+async def attach(queue: SampleQueue, tiny_model: Path, store: Path) -> Publisher:
+    attachment = await queue.attach(0)
+    publisher = Publisher(load("quickstart"), queue, attachment, WeightStore(store), tiny_model)
+    assert await publisher.restore(None)
+    return publisher
+
+
+async def train(queue: SampleQueue, publisher: Publisher, step: int) -> None:
+    """What precedes the version of `step` at the queue."""
+    if step > publisher.version:
+        lease = await queue.lease("w", step - 1)
+        assert isinstance(lease, Lease)
+        await queue.submit(lease, group_for(lease))
+    assert isinstance(await queue.take(publisher._fence, step), Batch)
+
+
+async def test_it_is_announced_and_finished_when_it_is_durable_and_not_before(
+    queue: SampleQueue, tiny_model: Path, tmp_path: Path
+) -> None:
+    ranks = SlowRanks()
+    async with await attach(queue, tiny_model, tmp_path) as publisher:
+        initial = await queue.weights()
+        assert initial is not None
+        assert initial.version == 0
+        await train(queue, publisher, 1)
+        await publisher.begin(ranks, 1)
+        # The copy is taken: what is trained from here on is another version.
+        ranks.value = 2.0
+        second = asyncio.create_task(publisher.begin(ranks, 2))
+        await asyncio.sleep(0)
+        assert await queue.weights() == initial
+        assert (await queue.stats()).version == 0
+        assert ranks.stages == 1
+        await train(queue, publisher, 2)
+        ranks.storage.set()
+        await second
+        await publisher.settled()
+        after = await queue.weights()
+        assert after is not None
+        assert (after.version, after.lineage) == (2, initial.lineage)
+        assert (await queue.stats()).version == publisher.version == 2
+        news = publisher.news()
+        assert news["weights/bytes"] > 0
+        assert news[PUBLISH_SECONDS] > 0
+        await publisher.copy_out(ranks, tmp_path / "hf")
+    assert (tmp_path / "hf" / "model.safetensors").read_bytes() == (tmp_path / "v2" / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("same", [True, False])
+async def test_a_replayed_version_keeps_its_lineage_where_it_is_the_same(
+    same: bool, queue: SampleQueue, tiny_model: Path, tmp_path: Path
+) -> None:
+    ranks = SlowRanks()
+    ranks.storage.set()
+    async with await attach(queue, tiny_model, tmp_path) as first:
+        await train(queue, first, 1)
+        await first.begin(ranks, 1)
+        await first.settled()
+    async with await attach(queue, tiny_model, tmp_path) as again:
+        before = await queue.weights()
+        assert again.version == 1
+        await train(queue, again, 1)
+        ranks.value = 0.0 if same else 1.0
+        await again.begin(ranks, 1)
+        await again.settled()
+        after = await queue.weights()
+    assert before is not None
+    assert after is not None
+    assert (after == before) == same
+    assert (after.lineage == before.lineage) == same
+    assert (await queue.stats()).version == 1
+
+
+async def test_what_went_wrong_is_raised_and_nothing_is_announced(
+    queue: SampleQueue, tiny_model: Path, tmp_path: Path
+) -> None:
+    ranks = SlowRanks()
+    ranks.trouble = GolongrlError("no space left")
+    async with await attach(queue, tiny_model, tmp_path) as publisher:
+        await train(queue, publisher, 1)
+        await publisher.begin(ranks, 1)
+        assert publisher.news() == {}
+        ranks.storage.set()
+        await asyncio.wait(publisher.tasks)
+        with pytest.raises(GolongrlError, match="no space left"):
+            publisher.look()
+        weights = await queue.weights()
+        assert weights is not None
+        assert weights.version == 0
+        assert (await queue.stats()).version == 0
