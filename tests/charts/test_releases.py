@@ -79,7 +79,9 @@ def test_an_install_asks_the_cluster_and_its_notes_say_what_is_next(cluster: Clu
     learner = cluster.server.one(kind)["metadata"]["name"]
     assert f"{words}" in notes
     assert learner in notes
-    for line in (f"golongrl status --release demo -n {NAMESPACE}", f"helm test demo -n {NAMESPACE}"):
+    # The learner's own words: of the plain Job, or of KubeRay's submitter, a Job of the RayJob's name.
+    watch = f"kubectl -n {NAMESPACE} logs -f job/{learner}"
+    for line in (watch, f"golongrl status --release demo -n {NAMESPACE}", f"helm test demo -n {NAMESPACE}"):
         assert line in notes
     assert not [item for item in cluster.server.of("Pod") if "test" in item["metadata"]["name"]]
 
