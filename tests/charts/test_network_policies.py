@@ -159,3 +159,16 @@ def test_extra_egress_is_the_users(helm4: Helm) -> None:
     )
     for name in ("redis", "reward", "rollout", "learner"):
         assert rule in objects.one("NetworkPolicy", f"-{name}")["spec"]["egress"]
+
+
+def test_dns_is_where_the_cluster_says(helm4: Helm) -> None:
+    """A node-local cache behind iptables answers at the Service's address, OpenShift's DNS at another port."""
+    plain = helm4.template().one("NetworkPolicy", "-rollout")["spec"]["egress"][0]
+    kube_dns = {"namespaceSelector": {}, "podSelector": {"matchLabels": {"k8s-app": "kube-dns"}}}
+    assert plain["to"] == [kube_dns, {"ipBlock": {"cidr": "169.254.20.10/32"}}]
+    assert {(entry["port"], entry["protocol"]) for entry in plain["ports"]} == {(53, "UDP"), (53, "TCP")}
+    own = {"cidrs": ["10.96.0.10/32"], "port": 5353, "podSelector": {"matchLabels": {"k8s-app": None, "dns": "own"}}}
+    changed = helm4.template({"networkPolicy": {"dns": own}}).one("NetworkPolicy", "-rollout")["spec"]["egress"][0]
+    assert changed["to"][0]["podSelector"] == {"matchLabels": {"dns": "own"}}
+    assert changed["to"][1:] == [{"ipBlock": {"cidr": "10.96.0.10/32"}}]
+    assert {entry["port"] for entry in changed["ports"]} == {53, 5353}

@@ -18,7 +18,7 @@ import pytest
 
 from golongrl.manifests.learner import ValuesError
 from golongrl.manifests.load import load_values
-from support.chart_values import MATRIX, PRESETS, SGLANG
+from support.chart_values import GPU_LEARNER, MATRIX, PRESETS, SGLANG
 from support.helm import Helm, Manifest, Rendered, containers, pod_specs
 from support.redis_server import free_port
 
@@ -362,3 +362,14 @@ def test_sidecar_mode_says_what_pod_security_makes_of_it(helm4: Helm) -> None:
     }  # fmt: skip
     assert "refuses the head's pod" in notes["SidecarMode"]
     assert "refuses the head's pod" not in notes["K8sJobMode"]
+
+
+def test_gpus_have_the_name_that_their_device_plugin_gives_them(helm4: Helm) -> None:
+    engine = {**SGLANG["rollout"]["engine"], "gpuResource": "amd.com/gpu"}
+    workers = {"replicas": 2, "gpus": 8, "gpuResource": "amd.com/gpu"}
+    values = {"rollout": {"engine": engine}, "recipe": GPU_LEARNER["recipe"], "learner": {"workers": workers}}
+    limits = [
+        item["resources"].get("limits", {}) for _, _, s in pod_specs(helm4.template(values)) for item in containers(s)
+    ]
+    assert [part["amd.com/gpu"] for part in limits if "amd.com/gpu" in part] == ["8", "8"]
+    assert not [part for part in limits if "nvidia.com/gpu" in part]

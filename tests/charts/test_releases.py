@@ -12,7 +12,10 @@ import yaml
 from typer.testing import CliRunner
 
 from golongrl.manifests import command
+from golongrl.manifests.cluster import Cluster as KubernetesCluster
+from golongrl.manifests.cluster import ClusterError
 from golongrl.manifests.deploy import DeployError, Deployment
+from golongrl.manifests.status import lines
 from support.api_server import ApiServer, Object, serving
 from support.chart_values import PRESETS
 from support.helm import CHART, Helm, tool
@@ -79,7 +82,9 @@ def test_an_install_asks_the_cluster_and_its_notes_say_what_is_next(cluster: Clu
     learner = cluster.server.one(kind)["metadata"]["name"]
     assert f"{words}" in notes
     assert learner in notes
-    for line in (f"golongrl status --release demo -n {NAMESPACE}", f"helm test demo -n {NAMESPACE}"):
+    # The learner's own words: of the plain Job, or of KubeRay's submitter, a Job of the RayJob's name.
+    watch = f"kubectl -n {NAMESPACE} logs -f job/{learner}"
+    for line in (watch, f"golongrl status --release demo -n {NAMESPACE}", f"helm test demo -n {NAMESPACE}"):
         assert line in notes
     assert not [item for item in cluster.server.of("Pod") if "test" in item["metadata"]["name"]]
 
@@ -235,3 +240,55 @@ def test_deploy_upgrade_wants_a_release_and_install_makes_one(tmp_path: Path, mo
             done = CliRunner().invoke(command.deploy, [word, "quickstart", *words])
             assert done.exit_code == 0, done.output
             assert "golongrl status --release demo" in done.output
+
+
+SECURITY = 'pods "x" is forbidden: violates PodSecurity "restricted:latest"'
+
+
+def warning(kind: str, name: str, reason: str, message: str, minute: int) -> Object:
+    return {
+        "apiVersion": "v1", "kind": "Event", "type": "Warning", "reason": reason, "message": message,
+        "metadata": {"name": f"{name}.{minute}", "namespace": NAMESPACE},
+        "lastTimestamp": f"2026-01-01T00:{minute:02}:00Z", "involvedObject": {"kind": kind, "name": name},
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("cluster", [True, False], indirect=True)
+def test_status_names_what_admission_or_kuberay_refused(cluster: Cluster, tmp_path: Path, monkeypatch: Any) -> None:
+    """The real kubectl: where no pod could be made there is none to look at, and silence would look fine."""
+    cluster.done("install", "demo", str(CHART))
+    server = cluster.server
+    (reward, rollout) = (f"demo-golongrl-{name}-5d8" for name in ("reward", "rollout"))
+    labels = server.one("StatefulSet")["metadata"]["labels"]
+    for name, made in ((reward, 0), (rollout, 1)):
+        metadata = {"name": name, "namespace": NAMESPACE, "labels": labels}
+        status = {"replicas": made}
+        server.put(
+            {
+                "apiVersion": "apps/v1",
+                "kind": "ReplicaSet",
+                "metadata": metadata,
+                "spec": {"replicas": 1},
+                "status": status,
+            }
+        )
+    server.put(warning("ReplicaSet", reward, "FailedCreate", "an older word", 1))
+    server.put(warning("ReplicaSet", reward, "FailedCreate", SECURITY, 2))
+    server.put(warning("ReplicaSet", rollout, "FailedCreate", "has passed", 3))
+    server.put(warning("StatefulSet", "demo-golongrl-redis", "FailedCreate", 'RuntimeClass "gone" not found', 4))
+    kinds = [kind for kind in ("RayJob", "Job") if server.of(kind)]
+    (learner,) = (server.one(kind)["metadata"]["name"] for kind in kinds)
+    server.put(warning(kinds[0], learner, "Invalid", "the spec is invalid", 5))
+    monkeypatch.setenv("KUBECONFIG", str(server.kubeconfig(tmp_path / "kubeconfig")))
+    pods, refused = KubernetesCluster(NAMESPACE, binary=str(tool("kubectl"))).look("demo")
+    assert pods == []
+    assert sorted(refused) == sorted(
+        [
+            f"replicaset {reward}: FailedCreate: {SECURITY}",
+            'statefulset demo-golongrl-redis: FailedCreate: RuntimeClass "gone" not found',
+            f"{kinds[0].lower()} {learner}: Invalid: the spec is invalid",
+        ]
+    )
+    assert f"stuck: {refused[0]}" in "\n".join(lines(pods, None, None, refused))
+    with pytest.raises(ClusterError, match="release other: no pods in namespace rl"):
+        KubernetesCluster(NAMESPACE, binary=str(tool("kubectl"))).look("other")

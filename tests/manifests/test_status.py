@@ -129,26 +129,28 @@ def test_a_cluster_is_asked_through_kubectl(tmp_path: Any, redis_url: str, run_w
     kubectl.write_text(
         '#!/bin/sh\ncase "$*" in\n'
         f'*"exec w-0 -c worker -- golongrl status --json") cat {answer};;\n'
-        f'*"get pods"*) cat {listing};;\n*) exit 1;;\nesac\n'
+        f'*"get pods"*) cat {listing};;\n'
+        """*"get rayjobs"*|*" exec "*) exit 1;;\n*) echo '{"items": []}';;\nesac\n"""
     )
     kubectl.chmod(0o755)
     cluster = Cluster("rl", binary=str(kubectl))
-    pods = cluster.pods("demo")
+    pods, refused = cluster.look("demo")
+    assert refused == []
     picture = cluster.ask(pods)
     assert picture is not None
     assert picture["queue"]["leased"] == 1
     listing.write_text(json.dumps({"items": [pod("w-1", **READY)]}))
-    assert cluster.ask(cluster.pods("demo")) is None
+    assert cluster.ask(cluster.look("demo")[0]) is None
     listing.write_text("{}")
     with pytest.raises(ClusterError, match="release demo: no pods in namespace rl"):
-        cluster.pods("demo")
+        cluster.look("demo")
 
 
 def test_a_missing_kubectl_and_a_refusal_are_one_line(tmp_path: Any) -> None:
     with pytest.raises(ClusterError, match="not on PATH"):
-        Cluster(binary=str(tmp_path / "none")).pods("demo")
+        Cluster(binary=str(tmp_path / "none")).look("demo")
     kubectl = tmp_path / "kubectl"
     kubectl.write_text("#!/bin/sh\necho one >&2\necho 'pods is forbidden' >&2\nexit 1\n")
     kubectl.chmod(0o755)
     with pytest.raises(ClusterError, match=r"^kubectl get: pods is forbidden$"):
-        Cluster(binary=str(kubectl)).pods("demo")
+        Cluster(binary=str(kubectl)).look("demo")

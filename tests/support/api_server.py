@@ -5,7 +5,6 @@ install`, `upgrade` and `uninstall` depend on: `lookup`, `.Capabilities`, owners
 fields (422) and fields that somebody else has changed since helm applied them (409).
 """
 
-import base64
 import copy
 import json
 import re
@@ -19,14 +18,17 @@ from urllib.parse import parse_qs, urlsplit
 
 import yaml
 
+from support.kube_protobuf import secret_of
+
 Object = dict[str, Any]
 VERSION = {"major": "1", "minor": "36", "gitVersion": "v1.36.0", "platform": "linux/amd64"}
 RESOURCES: dict[str, dict[str, str]] = {
     "v1": {
         "Namespace": "namespaces", "Secret": "secrets", "ConfigMap": "configmaps", "Service": "services",
         "ServiceAccount": "serviceaccounts", "PersistentVolumeClaim": "persistentvolumeclaims", "Pod": "pods",
+        "Event": "events",
     },
-    "apps/v1": {"Deployment": "deployments", "StatefulSet": "statefulsets"},
+    "apps/v1": {"Deployment": "deployments", "ReplicaSet": "replicasets", "StatefulSet": "statefulsets"},
     "batch/v1": {"Job": "jobs"},
     "policy/v1": {"PodDisruptionBudget": "poddisruptionbudgets"},
     "networking.k8s.io/v1": {"NetworkPolicy": "networkpolicies"},
@@ -63,54 +65,6 @@ def immutable(old: Object, new: Object) -> list[str]:
         case "RoleBinding":
             return ["roleRef"] if old["roleRef"] != new["roleRef"] else []
     return []
-
-
-def secret_of(body: bytes) -> Object:
-    """A Secret from Kubernetes' protobuf, the only thing helm sends so: its record of the release."""
-    (raw,) = _fields(body.removeprefix(b"k8s\0"))[2]
-    secret = _fields(raw)
-    metadata = _fields(secret[1][0])
-    return {
-        "apiVersion": "v1",
-        "kind": "Secret",
-        "type": secret[3][0].decode(),
-        "metadata": {
-            "name": metadata[1][0].decode(),
-            "labels": {key.decode(): value.decode() for key, value in _entries(metadata[11])},
-        },
-        "data": {key.decode(): base64.b64encode(value).decode() for key, value in _entries(secret[2])},
-    }
-
-
-def _entries(items: list[bytes]) -> Iterator[tuple[bytes, bytes]]:
-    for item in items:
-        fields = _fields(item)
-        yield fields[1][0], fields[2][0]
-
-
-def _fields(data: bytes) -> dict[int, list[bytes]]:
-    """A protobuf message: the bytes of each length-delimited field; numbers are passed over."""
-    found: dict[int, list[bytes]] = {}
-    at = 0
-
-    def number() -> int:
-        nonlocal at
-        value = shift = 0
-        while True:
-            byte = data[at]
-            at += 1
-            value |= (byte & 127) << shift
-            shift += 7
-            if byte < 128:
-                return value
-
-    while at < len(data):
-        tag = number()
-        length = number()
-        if tag & 7 == 2:
-            found.setdefault(tag >> 3, []).append(data[at : at + length])
-            at += length
-    return found
 
 
 def merge(current: Any, patch: Any) -> Any:
@@ -190,6 +144,11 @@ class ApiServer:
         """The only object of a kind."""
         (found,) = self.of(kind)
         return found
+
+    def put(self, item: Object) -> None:
+        """An object as a controller writes it."""
+        version, metadata = item["apiVersion"], item["metadata"]
+        self.objects[version, self.resources[version][item["kind"]], metadata["namespace"], metadata["name"]] = item
 
     def create_namespace(self, name: str) -> None:
         """A namespace, before there is a client."""
@@ -352,7 +311,8 @@ def _group(version: str) -> Object:
 def _selected(item: Object, query: Mapping[str, str]) -> bool:
     labels = item["metadata"].get("labels", {})
     wanted = dict(pair.split("=", 1) for pair in query.get("labelSelector", "").split(",") if pair)
-    return wanted.items() <= labels.items()
+    fields = dict(pair.split("=", 1) for pair in query.get("fieldSelector", "").split(",") if pair)
+    return wanted.items() <= labels.items() and all(item.get(key) == value for key, value in fields.items())
 
 
 def _status(code: int, reason: str, message: str) -> tuple[int, Object]:

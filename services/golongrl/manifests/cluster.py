@@ -1,6 +1,7 @@
 """kubectl and the queue, asked with deadlines: the thin shell under `golongrl status`."""
 
 import asyncio
+import contextlib
 import json
 import shutil
 import subprocess
@@ -9,7 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from golongrl.errors import GolongrlError
-from golongrl.manifests.status import Pod, read_pods
+from golongrl.manifests.status import Pod, read_pods, read_refusals
 
 # A person waits for the answer.
 KUBECTL_S = 30
@@ -53,18 +54,23 @@ class Cluster:
             raise ClusterError(f"kubectl {arguments[0]}: {last}")
         return done.stdout
 
-    def pods(self, release: str) -> list[Pod]:
-        """The release's pods.
+    def look(self, release: str) -> tuple[list[Pod], list[str]]:
+        """The release's pods, and what could not be made at all (`status.read_refusals`).
 
         Raises:
-            ClusterError: kubectl failed, or there is no pod of that release.
+            ClusterError: kubectl failed, or there is nothing of that release.
         """
-        listing = json.loads(self.run("get", "pods", "-l", f"app.kubernetes.io/instance={release}", "-o", "json"))
-        found = read_pods(listing)
-        if not found:
+        chosen = ["-l", f"app.kubernetes.io/instance={release}", "-o", "json"]
+        pods = read_pods(json.loads(self.run("get", "pods", *chosen)))
+        owners = json.loads(self.run("get", "replicasets,statefulsets,jobs", *chosen))
+        # A cluster without KubeRay does not know its kinds.
+        with contextlib.suppress(ClusterError):
+            owners["items"] += json.loads(self.run("get", "rayjobs,rayclusters", *chosen))["items"]
+        if not pods and not owners["items"]:
             place = f"namespace {self.namespace}" if self.namespace else "this namespace"
             raise ClusterError(f"release {release}: no pods in {place}; see `helm list -A`")
-        return found
+        events = json.loads(self.run("get", "events", "--field-selector", "type=Warning", "-o", "json"))
+        return pods, read_refusals(owners, events)
 
     def ask(self, pods: Sequence[Pod]) -> dict[str, Any] | None:
         """Queue and processes, as a worker or the learner sees them; None if none of them answers."""

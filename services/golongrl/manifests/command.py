@@ -137,10 +137,10 @@ def status(
     from golongrl.manifests import cluster
     from golongrl.manifests.status import lines
 
-    pods, picture = None, None
+    pods, refused, picture = None, list[str](), None
     if release is not None:
         place = cluster.Cluster(namespace, context)
-        pods = place.pods(release)
+        pods, refused = place.look(release)
         picture = place.ask(pods)
     elif redis_url is not None and run is not None:
         picture = cluster.ask_queue(redis_url, run)
@@ -149,6 +149,6 @@ def status(
     queue, services = (picture or {}).get("queue"), (picture or {}).get("services")
     if as_json:
         listed = None if pods is None else [asdict(pod) for pod in pods]
-        print(json.dumps({"pods": listed, "queue": queue, "services": services}))
+        print(json.dumps({"pods": listed, "refused": refused, "queue": queue, "services": services}))
     else:
-        print("\n".join(lines(pods, queue, services)))
+        print("\n".join(lines(pods, queue, services, refused)))

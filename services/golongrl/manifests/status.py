@@ -69,11 +69,55 @@ def _trouble(phase: str, conditions: Mapping[str, Json], containers: Sequence[Js
     return f"{', '.join(unready)} not ready" if unready else phase.lower()
 
 
-def stuck(pods: Sequence[Pod], queue: Json | None, services: Sequence[Json] | None) -> list[str]:
+def read_refusals(owners: Json, events: Json) -> list[str]:
+    """Why a pod, or a Ray cluster, is not even there: the newest warning of each object that still lacks what it makes.
+
+    Admission (Pod Security, quotas, a missing RuntimeClass) and KubeRay's validation refuse without a pod to look at.
+
+    Args:
+        owners: the release's ReplicaSets, StatefulSets, Jobs, RayJobs and RayClusters, as `kubectl get -o json` lists
+            them.
+        events: the namespace's warnings, listed alike.
+    """
+    lacking = {(item["kind"], item["metadata"]["name"]) for item in owners.get("items", []) if _lacks(item)}
+    newest: dict[tuple[str, str], Json] = {}
+    for event in sorted(events.get("items", []), key=_last_seen):
+        about = event["involvedObject"]
+        if (key := (about.get("kind", ""), about.get("name", ""))) in lacking:
+            newest[key] = event
+    return [
+        f"{kind.lower()} {name}: {event.get('reason', '')}: {event.get('message', '')}"
+        for (kind, name), event in sorted(newest.items())
+    ]
+
+
+def _lacks(item: Json) -> bool:
+    status = item.get("status") or {}
+    match item["kind"]:
+        case "ReplicaSet" | "StatefulSet":
+            return int(status.get("replicas", 0)) < int(item["spec"].get("replicas", 1))
+        case "Job":
+            return not any(status.get(count) for count in ("active", "succeeded"))
+        case "RayJob":
+            return status.get("jobDeploymentStatus") not in ("Running", "Complete")
+        case "RayCluster":
+            return status.get("state") != "ready"
+    return False
+
+
+def _last_seen(event: Json) -> str:
+    # RFC 3339 in UTC sorts as text.
+    return str(event.get("lastTimestamp") or event.get("eventTime") or "")
+
+
+def stuck(
+    pods: Sequence[Pod], queue: Json | None, services: Sequence[Json] | None, refused: Sequence[str] = ()
+) -> list[str]:
     """What holds the loop up, most telling first; empty when nothing does."""
     found: list[str] = []
     if queue is not None and queue.get("stopped"):
         found.append(f"the run is over ({queue['stopped']['reason']}): {queue['stopped']['detail']}")
+    found += refused
     found += [f"pod {pod.name}: {pod.trouble}" for pod in pods if pod.trouble]
     for service in services or []:
         where = f"{service['service']} {service['id']}"
@@ -94,7 +138,9 @@ def stuck(pods: Sequence[Pod], queue: Json | None, services: Sequence[Json] | No
     return found
 
 
-def lines(pods: Sequence[Pod] | None, queue: Json | None, services: Sequence[Json] | None) -> Iterator[str]:
+def lines(
+    pods: Sequence[Pod] | None, queue: Json | None, services: Sequence[Json] | None, refused: Sequence[str] = ()
+) -> Iterator[str]:
     """The whole picture; `pods` is None outside a cluster."""
     if pods is not None:
         yield f"{'POD':<52} {'PART':<9} {'READY':<6} {'RESTARTS':<9} STATE"
@@ -114,7 +160,7 @@ def lines(pods: Sequence[Pod] | None, queue: Json | None, services: Sequence[Jso
         )
         behind = ", ".join(f"{count} by {late}" for late, count in sorted(queue["staleness"].items())) or "none"
         yield f"staleness: groups behind now: {behind}; bound eta = {queue['max_staleness']}"
-    problems = stuck(pods or (), queue, services)
+    problems = stuck(pods or (), queue, services, refused)
     yield ""
     yield from (f"stuck: {problem}" for problem in problems)
     if not problems:

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from golongrl.manifests.values_common import Labels, Passthrough, PassthroughList, Positive, Section
+from golongrl.manifests.values_common import Labels, Passthrough, PassthroughList, Port, Positive, Section
 
 # A switch that may follow the cluster: an object whose CRD is missing fails a whole installation.
 OnWhere = bool | Literal["auto"]
@@ -68,10 +68,22 @@ class ExtraEgress(Section):
     learner: PassthroughList = Field(default_factory=list, description="Of the learner.")
 
 
+class Dns(Peer):
+    """Who resolves names, for the parts that may ask."""
+
+    cidrs: list[str] = Field(
+        default_factory=lambda: ["169.254.20.10/32"],
+        description="Addresses too: a node-local cache answers from the node; where kube-proxy uses iptables, at the "
+        "address of the DNS Service, which then belongs here.",
+    )
+    port: Port = Field(53, description="Port of the pods, behind the Service (5353 on OpenShift).")
+
+
 class NetworkPolicy(Section):
     """Exactly the design's arrows; everything else is refused."""
 
     enabled: bool = Field(True, description="Create the policies.")
+    dns: Dns = Dns(pod_selector={"matchLabels": {"k8s-app": "kube-dns"}})
     prometheus: Peer = Peer(pod_selector={"matchLabels": {"app.kubernetes.io/name": "prometheus"}})
     # Its chart and its kustomization name it differently, but say the same component.
     kuberay_operator: Peer = Peer(pod_selector={"matchLabels": {"app.kubernetes.io/component": "kuberay-operator"}})

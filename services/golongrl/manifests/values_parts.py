@@ -84,6 +84,7 @@ class Engine(Section):
     image: Image = Image(repository="golongrl/golongrl-learner")
     port: Port = Field(30000, description="HTTP port.")
     tensor_parallel: Positive = Field(1, description="Tensor-parallel degree over all nodes of an engine (sglang).")
+    gpu_resource: str = Field("nvidia.com/gpu", description="Resource name of a GPU.")
     args: list[str] = Field(default_factory=list, description="Further arguments of the engine.")
     env: PassthroughList = Field(default_factory=list, description="Further environment variables.")
     resources: Resources = Resources(requests={"cpu": "700m", "memory": "1Gi"}, limits={"memory": "3Gi"})

@@ -23,17 +23,18 @@ metadata:
 {{- end -}}
 
 {{- define "golongrl.dnsEgress" -}}
+{{- $dns := .Values.networkPolicy.dns -}}
 - to:
-    - namespaceSelector: {}
-      podSelector:
-        matchLabels:
-          k8s-app: kube-dns
-    # The node-local cache answers from the node's own network.
+    {{- include "golongrl.outsidePeer" $dns | nindent 4 }}
+    {{- range $dns.cidrs }}
     - ipBlock:
-        cidr: 169.254.20.10/32
+        cidr: {{ . }}
+    {{- end }}
   ports:
-    - {port: 53, protocol: UDP}
-    - {port: 53, protocol: TCP}
+    {{- range uniq (list 53 (int $dns.port)) }}
+    - {port: {{ . }}, protocol: UDP}
+    - {port: {{ . }}, protocol: TCP}
+    {{- end }}
 {{- end -}}
 
 {{- define "golongrl.redisEgress" -}}

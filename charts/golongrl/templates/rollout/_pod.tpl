@@ -195,7 +195,7 @@ livenessProbe:
   failureThreshold: 6
 {{- end }}
 resources:
-  {{- include "golongrl.resources" (list $engine.resources "nvidia.com/gpu" $gpus $root.Values.network.rdma) | nindent 2 }}
+  {{- include "golongrl.resources" (list $engine.resources $engine.gpuResource $gpus $root.Values.network.rdma) | nindent 2 }}
 securityContext:
   {{- include "golongrl.gpuContainerSecurity" $root | nindent 2 }}
 volumeMounts:
