@@ -107,7 +107,7 @@ def test_every_object_of_every_switch_is_valid(helm: Helm, name: str, rayjobs: C
     check(helm.template(MATRIX[name]), rayjobs)
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", [*PRESETS, "values-gpu.yaml"])
 @pytest.mark.parametrize("overlay", [(), ("values-rdma.yaml",)], ids=["ethernet", "rdma"])
 def test_every_object_of_every_preset_is_valid(helm: Helm, preset: str, overlay: tuple[str, ...], rayjobs: Crd) -> None:
     check(helm.template(files=(preset, *overlay)), rayjobs)
