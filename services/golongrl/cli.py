@@ -113,6 +113,7 @@ def _hang_up_commands() -> None:
     from golongrl.learner.command import learner
     from golongrl.local.command import train
     from golongrl.manifests.command import deploy, render, status
+    from golongrl.operator.command import operator
     from golongrl.queue.command import app as queue
     from golongrl.reward.command import app as reward
     from golongrl.rollout.command import rollout
@@ -127,6 +128,7 @@ def _hang_up_commands() -> None:
     app.command()(status)
     app.add_typer(render, name="render")
     app.add_typer(deploy, name="deploy")
+    app.command()(operator)
 
 
 def main() -> None:

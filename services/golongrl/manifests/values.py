@@ -52,7 +52,7 @@ class Auth(Section):
 
 
 class ServiceAccount(Section):
-    """One account for each component, none with a token mounted."""
+    """One account for each component; only the operator's pod has a token."""
 
     create: bool = Field(
         True, description="Create an account for each component; else the namespace's default is used."
@@ -68,7 +68,7 @@ class Viewer(Section):
 
 
 class Rbac(Section):
-    """No workload calls the Kubernetes API; the only Role is for people."""
+    """No workload but the operator calls the Kubernetes API; this Role is for people."""
 
     viewer: Viewer = Viewer()
 
@@ -293,6 +293,25 @@ class LearnerValues(Placement):
     gang: Gang = Gang()
 
 
+class OperatorValues(Placement):
+    """The operator: keeps TrainingRuns of this release training. Needs KubeRay and the TrainingRun CRD."""
+
+    enabled: bool = Field(
+        False, description="Deploy it; the learner is then a TrainingRun, which makes, restarts and replaces its RayJob."
+    )
+    image: Image = Image(repository="golongrl/golongrl-operator")
+    max_restarts: Count = Field(2, description="Of the release's own TrainingRun: spec.maxRestarts.")
+    stall_seconds: Count = Field(0, description="Of the release's own TrainingRun: spec.stallSeconds; 0 is never.")
+    api_server_cidrs: list[str] = Field(
+        default_factory=list,
+        description="Addresses of the API server that the NetworkPolicy opens; empty opens its ports to any address.",
+    )
+    api_server_ports: list[Port] = Field(
+        default_factory=lambda: list[Port]([443, 6443]), description="Ports of the API server, behind its Service too."
+    )
+    resources: Resources = Resources(requests={"cpu": "50m", "memory": "128Mi"}, limits={"memory": "512Mi"})
+
+
 class Rdma(Section):
     """RDMA for engines and ranks: an explicit opt-out of Pod Security `restricted` (IPC_LOCK, as root)."""
 
@@ -407,10 +426,12 @@ class Values(Section):
     reward: Reward = Reward()
     rollout: Rollout = Rollout()
     learner: LearnerValues = LearnerValues()
+    operator: OperatorValues = OperatorValues()
     network: Network = Network()
     network_policy: NetworkPolicy = NetworkPolicy()
     metrics: Metrics = Metrics()
     tests: Tests = Tests()
+    crds: Passthrough = Field(default_factory=dict, description="Helm's own key for the subchart with the CRD: empty.")
     extra_objects: PassthroughList = Field(default_factory=list, description="Further objects, rendered with `tpl`.")
 
     @model_validator(mode="after")
