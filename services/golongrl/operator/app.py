@@ -6,6 +6,7 @@ afresh instead, so that a missed event costs PASS_S and a restarted operator nee
 """
 
 import asyncio
+import threading
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -41,6 +42,8 @@ class Loop:
     kube: Kube
     queue_url: str
     run: str
+    pass_s: float = PASS_S
+    settle_s: float = _SETTLE_S
 
     def __post_init__(self) -> None:
         self.changed = asyncio.Event()
@@ -55,9 +58,9 @@ class Loop:
                 log.warning("pass", error=str(error))
             self.last = asyncio.get_running_loop().time()
             with suppress(TimeoutError):
-                async with asyncio.timeout(PASS_S):
+                async with asyncio.timeout(self.pass_s):
                     await self.changed.wait()
-                    await asyncio.sleep(_SETTLE_S)
+                    await asyncio.sleep(self.settle_s)
             self.changed.clear()
 
     async def once(self) -> None:
@@ -125,21 +128,19 @@ def settings() -> kopf.OperatorSettings:
     return chosen
 
 
-async def operate(site: Site, probes: str, kube: Kube, stop: asyncio.Event | None = None) -> None:
+async def operate(loop: Loop, probes: str, stop: threading.Event | None = None) -> None:
     """Run until a signal comes, or `stop` is set.
 
     Args:
         probes: address of the liveness probe, as `http://0.0.0.0:8090/healthz`.
     """
-    values = load_values(overrides=dict(site.values))
-    loop = Loop(site, kube, redis_url(site.release, values), run(site.release, values))
     passes = asyncio.create_task(loop.forever())
     watches = asyncio.create_task(
         kopf.operator(
             registry=registry(loop),
             settings=settings(),
             standalone=True,
-            namespaces=[kube.namespace],
+            namespaces=[loop.kube.namespace],
             liveness_endpoint=probes,
             stop_flag=stop,
         )
@@ -151,7 +152,13 @@ async def operate(site: Site, probes: str, kube: Kube, stop: asyncio.Event | Non
         for task in (passes, watches):
             task.cancel()
         done = await asyncio.gather(passes, watches, return_exceptions=True)
-        await kube.aclose()
+        await loop.kube.aclose()
     for result in done:
         if isinstance(result, Exception):
             raise result
+
+
+def loop_of(site: Site, kube: Kube) -> Loop:
+    """The passes over a site; needs a running event loop."""
+    values = load_values(overrides=dict(site.values))
+    return Loop(site, kube, redis_url(site.release, values), run(site.release, values))

@@ -33,7 +33,7 @@ def operator(
     from golongrl.telemetry.logging import configure
 
     try:
-        from golongrl.operator.app import operate
+        from golongrl.operator.app import loop_of, operate
         from golongrl.operator.build import Site
         from golongrl.operator.kube import Kube
     except ModuleNotFoundError as error:
@@ -45,6 +45,7 @@ def operator(
 
     async def serve() -> None:
         kube = Kube(namespace)
-        await operate(Site(Release(release, kube.namespace), tree), f"http://{host}:{port}/healthz", kube)
+        site = Site(Release(release, kube.namespace), tree)
+        await operate(loop_of(site, kube), f"http://{host}:{port}/healthz")
 
     asyncio.run(serve())

@@ -115,9 +115,11 @@ class Kube:
     async def _call(self, what: str, call: Coroutine[Any, Any, T]) -> T:
         try:
             return await call
-        except ApiError as error:
-            refused = _Gone if error.response.status_code == HTTPStatus.NOT_FOUND else KubeError
-            raise refused(f"{what}: {' '.join(str(error).split())}") from error
+        except httpx2.HTTPStatusError as error:
+            code = error.response.status_code
+            said = str(error) if isinstance(error, ApiError) else f"{code} {error.response.text[:200]}"
+            refused = _Gone if code == HTTPStatus.NOT_FOUND else KubeError
+            raise refused(f"{what}: {' '.join(said.split())}") from error
         except httpx2.HTTPError as error:
             raise KubeError(f"{what}: no answer ({type(error).__name__} {error})") from error
 
