@@ -239,7 +239,7 @@ async def test_a_loop_that_hangs_is_reported_dead(api: ApiServer, redis_url: str
     kube = Kube()
     loop = Loop(Site(Release("demo", "rl"), {}), kube, redis_url, run_name)
     loop.last -= LATEST_S + 1
-    (age,) = [handler for handler in registry(loop)._activities.get_all_handlers() if handler.id == "seconds_since_pass"]
+    (age,) = [item for item in registry(loop)._activities.get_all_handlers() if item.id == "seconds_since_pass"]
     with pytest.raises(kopf.PermanentError, match="no pass for 18"):
         await age.fn()
     await kube.aclose()

@@ -1,7 +1,7 @@
 """An API server for the operator: kmock's, with what it lacks and the operator uses.
 
-That is server-side apply, label selectors, uids and generations, foreground deletion that takes as long as the test says,
-and a record of every call in RBAC's words. Admission, validation and field ownership are a real server's alone.
+That is server-side apply, label selectors, uids and generations, foreground deletion that takes as long as the test
+says, and a record of every call in RBAC's words. Admission, validation and field ownership are a real server's alone.
 """
 
 import datetime
@@ -9,17 +9,17 @@ import itertools
 from collections.abc import Iterator
 from typing import Any
 
+import aiohttp.web
 import attrs
-from kmock import KubernetesEmulator, Request, action
-from kmock import resource as Resource
+from kmock import KubernetesEmulator, Request, action, resource
 
 Manifest = dict[str, Any]
 # Until the test lets go: KubeRay's own, and the garbage collector's.
 FINALIZER = "foregroundDeletion"
-RUNS = Resource("golongrl.io/v1alpha1/trainingruns")
-JOBS = Resource("ray.io/v1/rayjobs")
-PODS = Resource("v1/pods")
-CONFIGS = Resource("v1/configmaps")
+RUNS = resource("golongrl.io/v1alpha1/trainingruns")
+JOBS = resource("ray.io/v1/rayjobs")
+PODS = resource("v1/pods")
+CONFIGS = resource("v1/configmaps")
 _KINDS = {
     "golongrl.io/v1alpha1/trainingruns": "TrainingRun",
     "ray.io/v1/rayjobs": "RayJob",
@@ -52,7 +52,7 @@ class ApiServer(KubernetesEmulator):
     def __attrs_post_init__(self) -> None:
         super().__attrs_post_init__()
         for known, kind in _KINDS.items():
-            self.resources[Resource(known)] = {
+            self.resources[resource(known)] = {
                 "kind": kind,
                 "namespaced": kind not in ("Namespace", "CustomResourceDefinition"),
                 "singular": kind.lower(),
@@ -69,9 +69,7 @@ class ApiServer(KubernetesEmulator):
         what = f"{plural}/{request.subresource}" if request.subresource else plural
         self.calls.add((request.resource.group or "", what, verb))
         if status := self.refuse.get((plural, verb)):
-            import aiohttp.web
-
-            told = {"apiVersion": "v1", "kind": "Status", "metadata": {}, "status": "Failure", "code": status, "message": f"{plural} is forbidden"}
+            told = {"kind": "Status", "status": "Failure", "code": status, "message": f"{plural} is forbidden"}
             return aiohttp.web.json_response(told, status=status)
         if "apply-patch" in request.headers.get("Content-Type", ""):
             await self._apply(request)
