@@ -13,7 +13,7 @@ from golongrl.manifests.values import Values
 from support.chart_values import MATRIX, PRESETS
 from support.helm import Helm, Manifest
 
-RAYJOBS = [name for name in MATRIX if name not in ("learner-off", "learner-job")]
+RAYJOBS = [name for name in MATRIX if name not in ("learner-off", "learner-job") and "operator" not in MATRIX[name]]
 
 
 def built(values: Values, release: Release, suffix: str) -> Manifest:

@@ -11,6 +11,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from golongrl.operator.crd import crd
 from support.chart_values import MATRIX, PRESETS
 from support.helm import CRDS, YAML, Helm, Manifest, Rendered
 
@@ -90,6 +91,13 @@ def check_rayjob(job: Manifest, schema: jsonschema.Draft7Validator) -> None:
         assert "submitterConfig" not in spec
 
 
+def check_training_run(run: Manifest) -> None:
+    (version,) = crd()["spec"]["versions"]
+    schema: Manifest = close(version["schema"]["openAPIV3Schema"])
+    schema["properties"]["metadata"] = {"type": "object"}
+    jsonschema.Draft4Validator(schema).validate(run)
+
+
 def check(objects: Rendered, rayjob_schema: jsonschema.Draft7Validator) -> None:
     for item in objects:
         kind = item["kind"]
@@ -98,6 +106,8 @@ def check(objects: Rendered, rayjob_schema: jsonschema.Draft7Validator) -> None:
             for template in _pod_templates(item):
                 # The CRD knows a subset of what a pod may say; the pods themselves are checked as pods.
                 check_pod(template)
+        elif kind == "TrainingRun":
+            check_training_run(item)
         elif kind in CUSTOM:
             version, known = CUSTOM[kind]
             assert item["apiVersion"] == version
