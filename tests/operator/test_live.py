@@ -1,6 +1,7 @@
 """The whole operator in this process: real kopf, real clients, a real queue, and an API server over HTTP."""
 
 import asyncio
+import sys
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -233,6 +234,29 @@ async def test_another_releases_runs_are_left_alone(api: ApiServer, redis_url: s
         await api.kuberay(job, jobDeploymentStatus="Complete", jobStatus="SUCCEEDED")
         await mine.new_job(job)
         await Watched(api, "second").phase("Pending")
+
+
+async def test_the_process_works_and_ends_at_sigterm(api: ApiServer, tmp_path: Path) -> None:
+    """`golongrl operator` itself, with the values that the chart mounts, here of a learner that names an image."""
+    values = tmp_path / "values.yaml"
+    values.write_text("learner: {image: {tag: mine}}\nredis: {external: {host: 127.0.0.1, port: 1}}\n")
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "golongrl.operator", "--release=demo", f"--values={values}", f"--port={free_port()}",
+        stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        await api.submit("r", {"release": "demo"})
+        job = await Watched(api).new_job()
+        head = api.live(JOBS)[job]["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]
+        assert head["containers"][0]["image"].endswith("golongrl-learner:mine")
+        process.terminate()
+        async with asyncio.timeout(20):
+            _, told = await process.communicate()
+        assert process.returncode == 0, told
+        assert b"Traceback" not in told
+    finally:
+        if process.returncode is None:
+            process.kill()
 
 
 async def test_a_loop_that_hangs_is_reported_dead(api: ApiServer, redis_url: str, run_name: str) -> None:

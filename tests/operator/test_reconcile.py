@@ -179,11 +179,26 @@ def test_what_an_earlier_run_of_the_name_left_behind_goes_first() -> None:
     assert "waits until RayJob" in outcome.status["message"]
 
 
+@pytest.mark.parametrize(
+    ("recipe", "differs"),
+    [
+        ({"learner": {"lr": 1e-5}, "algorithm": {"gamma": 2.0}}, ""),
+        ({"rollout": {"n": 4}, "queue": {"max_staleness": 2}}, "rollout, queue"),
+        ({"model": {"context_length": 1024}}, "model.context_length"),
+    ],
+)
+def test_what_the_rollout_pool_does_not_follow_is_said(recipe: dict[str, Any], differs: str) -> None:
+    """Workers have the release's recipe; a run that says otherwise trains on what they make."""
+    (accepted, *_) = one(a_run(recipe=recipe)).status["conditions"]
+    assert (accepted["status"], accepted["reason"]) == ("True", "PoolDiffers" if differs else "Valid")
+    assert (f"keeps the release's {differs}:" in accepted["message"]) is bool(differs)
+
+
 def test_a_condition_keeps_its_time_while_it_holds() -> None:
     run = a_run()
     run["status"] = one(run, a_job(run), picture=PICTURE).status
     later = one(run, a_job(run), picture=PICTURE, now=NOW + timedelta(hours=1))
-    assert not later.changed, "nothing new, nothing written"
+    assert later.status == run["status"], "nothing new, nothing written"
     done = one(run, a_job(run, jobDeploymentStatus="Complete", jobStatus="SUCCEEDED"), now=NOW + timedelta(hours=1))
     times = {entry["type"]: entry["lastTransitionTime"][11:13] for entry in done.status["conditions"]}
     assert times == {"Accepted": "03", "Progressing": "04", "Stuck": "03", "Complete": "04", "Failed": "03"}

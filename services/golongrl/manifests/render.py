@@ -66,7 +66,7 @@ def content(recipe: Recipe, values: Values, release: Release) -> str:
 
 
 def documents(recipe: Recipe, values: Values, release: Release, suffix: str | None = None) -> list[Manifest]:
-    """The ConfigMap with the recipe and the RayJob that reads it; their name ends in `suffix`, by default the content's."""
+    """The ConfigMap with the recipe and the RayJob that reads it; without `suffix` their name ends in the content's."""
     text = recipes.dump(recipe)
     job = rayjob(recipe, values, release, suffix or content(recipe, values, release)[:8])
     name = job["metadata"]["name"]

@@ -297,7 +297,7 @@ class OperatorValues(Placement):
     """The operator: keeps TrainingRuns of this release training. Needs KubeRay and the TrainingRun CRD."""
 
     enabled: bool = Field(
-        False, description="Deploy it; the learner is then a TrainingRun, which makes, restarts and replaces its RayJob."
+        False, description="Deploy it; the learner is then a TrainingRun, whose RayJob it makes, restarts and replaces."
     )
     image: Image = Image(repository="golongrl/golongrl-operator")
     max_restarts: Count = Field(2, description="Of the release's own TrainingRun: spec.maxRestarts.")

@@ -72,12 +72,13 @@ class Loop:
             await self._do(outcome, now)
 
     async def _do(self, outcome: Outcome, now: datetime) -> None:
-        status, name = outcome.status, outcome.run["metadata"]["name"]
-        if status.get("phase") != (outcome.run.get("status") or {}).get("phase"):
+        status, name, written = outcome.status, outcome.run["metadata"]["name"], outcome.run.get("status")
+        if status["phase"] != (written or {}).get("phase"):
             log.info("run", name=name, phase=status["phase"], message=status["message"])
         # What is taken away is counted first: a restart that was not counted would be free.
         if outcome.delete:
             await self.kube.tell(outcome.run, status)
+            written = status
         try:
             for job in outcome.delete:
                 await self.kube.delete(job)
@@ -86,7 +87,7 @@ class Loop:
         except KubeError as error:
             log.warning("run", name=name, error=str(error))
             status = refused(outcome, str(error), now)
-        if status != (outcome.status if outcome.delete else outcome.run.get("status")):
+        if status != written:
             await self.kube.tell(outcome.run, status)
 
 

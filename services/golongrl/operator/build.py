@@ -2,8 +2,9 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any, Final
 
 from pydantic import ValidationError
@@ -17,6 +18,10 @@ from golongrl.manifests.values import Values
 from golongrl.operator.model import ATTEMPT, CONTENT, GROUP, KIND, RUN_LABEL, VERSION, Spec
 from golongrl.recipe import Recipe
 
+# What workers read of the recipe: they have the release's, whatever a run says.
+_POOL_READS: Final = (
+    ("rollout",), ("reward",), ("queue",), ("seed",), ("model", "context_length"), ("data", "max_prompt_tokens"),
+)  # fmt: skip
 # A hash in an annotation that people compare by eye.
 _CONTENT_LENGTH: Final = 16
 
@@ -42,6 +47,8 @@ class Meaning:
     values: Values
     content: str
     """Hash of all that the RayJob runs: recipe, pods, scheduling."""
+    differs: tuple[str, ...]
+    """Keys of the recipe that the rollout pool reads too, and has otherwise."""
 
 
 def resolve(site: Site, run: Manifest) -> Meaning:
@@ -62,7 +69,9 @@ def resolve(site: Site, run: Manifest) -> Meaning:
     recipe = recipe_of(values)
     draft = render.documents(recipe, values, site.release)[1]["metadata"]["labels"]
     text = render.content(recipe, values, site.release) + json.dumps(draft, sort_keys=True)
-    return Meaning(spec, recipe, values, _hash(text)[:_CONTENT_LENGTH])
+    pool = recipe_of(load_values(overrides=dict(site.values)))
+    differs = tuple(".".join(path) for path in _POOL_READS if _at(pool, path) != _at(recipe, path))
+    return Meaning(spec, recipe, values, _hash(text)[:_CONTENT_LENGTH], differs)
 
 
 def objects(site: Site, run: Manifest, meaning: Meaning, attempt: int) -> list[Manifest]:
@@ -92,6 +101,10 @@ def _with_n(recipe: Mapping[str, Any]) -> Mapping[str, Any]:
         return recipe
     rest = {key: value for key, value in rollout.items() if key != "false"}
     return {**recipe, "rollout": {**rest, "n": rollout["false"]}}
+
+
+def _at(recipe: Recipe, path: Sequence[str]) -> object:
+    return reduce(getattr, path, recipe)
 
 
 def _hash(text: str) -> str:

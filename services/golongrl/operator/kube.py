@@ -73,7 +73,10 @@ class Kube:
     async def look(self, release: str) -> Cluster:
         """Runs, the RayJobs made for runs, and the release's pods. Raises KubeError."""
         runs = await self._list(TrainingRun)
-        jobs = await self._list(RayJob, {RUN_LABEL: None})
+        # A cluster without KubeRay has no such kind; the first RayJob to be made says so in its run's status.
+        jobs: list[Manifest] = []
+        with suppress(_Gone):
+            jobs = await self._list(RayJob, {RUN_LABEL: None})
         pods = await self._list(Pod, {"app.kubernetes.io/instance": release})
         return Cluster(runs, jobs, read_pods({"items": pods}))
 
@@ -106,11 +109,7 @@ class Kube:
         async def listed() -> list[Manifest]:
             return [item.to_dict() async for item in self._client.list(kind, labels=dict(labels) if labels else None)]
 
-        try:
-            return await self._call(f"list of {kind.__name__}s", listed())
-        except _Gone:
-            # No such kind: a cluster without KubeRay has no RayJobs. Making one says so.
-            return []
+        return await self._call(f"list of {kind.__name__}s", listed())
 
     async def _call(self, what: str, call: Coroutine[Any, Any, T]) -> T:
         try:

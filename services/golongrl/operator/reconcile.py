@@ -45,11 +45,6 @@ class Outcome:
     delete: tuple[str, ...] = ()
     apply: tuple[Manifest, ...] = ()
 
-    @property
-    def changed(self) -> bool:
-        """The status says something new."""
-        return self.status != self.run.get("status")
-
 
 @dataclass(frozen=True)
 class _Case:
@@ -173,6 +168,7 @@ def _status(
     lines = _stuck(decision.phase, seen)
     # Of a queue that does not answer the last known figures stand; the phase and `stuck` say that it is silent.
     kept = {key: old.get(key) for key in ("step", "version", "checkpoint", "staleness") if key in old}
+    since, differs = old.get("conditions") or [], case.meaning.differs if case.meaning else ()
     names = [*(job.name for job in case.jobs), *(item["metadata"]["name"] for item in made)]
     status = Status(
         observed_generation=generation,
@@ -183,7 +179,7 @@ def _status(
         restarts=decision.restarts,
         stuck=lines,
         progress=progress,
-        conditions=conditions(decision, generation, lines, seen.silence, old.get("conditions") or [], seen.now),
+        conditions=conditions(decision, generation, lines, seen.silence, since, seen.now, differs),
     )
     told = status.model_dump(mode="json", by_alias=True, exclude_none=True)
     return {**told, **kept, **_figures(case, seen)}

@@ -27,6 +27,7 @@ def conditions(
     silence: str,
     old: Sequence[Mapping[str, Any]],
     now: datetime,
+    differs: Sequence[str] = (),
 ) -> list[Condition]:
     """Accepted, Progressing, Stuck, Complete, Failed; a condition keeps its time while its status stays.
 
@@ -34,6 +35,7 @@ def conditions(
         stuck: what holds the loop up.
         silence: why the queue did not answer; empty if it did.
         old: the conditions of the last pass.
+        differs: what the rollout pool has otherwise than the run's recipe.
     """
     since = {entry["type"]: (entry["status"], entry["lastTransitionTime"]) for entry in old}
 
@@ -51,7 +53,7 @@ def conditions(
 
     phase, message = decision.phase, decision.message
     return [
-        condition("Accepted", _accepted(decision)),
+        condition("Accepted", _accepted(decision, differs)),
         condition("Progressing", (_word(phase in _PROGRESSING), phase.value, message)),
         condition("Stuck", _stuck(phase, stuck, silence)),
         condition("Complete", (_word(phase == Phase.SUCCEEDED), phase.value, message)),
@@ -59,9 +61,12 @@ def conditions(
     ]
 
 
-def _accepted(decision: Decision) -> _Aspect:
+def _accepted(decision: Decision, differs: Sequence[str]) -> _Aspect:
     if decision.phase == Phase.INVALID:
         return "False", "InvalidSpec", decision.message
+    if differs:
+        keys = ", ".join(differs)
+        return "True", "PoolDiffers", f"the rollout pool keeps the release's {keys}: change them by a helm upgrade"
     return "True", "Valid", ""
 
 
