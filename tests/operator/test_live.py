@@ -19,8 +19,8 @@ from golongrl.operator.app import LATEST_S, Loop, operate, registry
 from golongrl.operator.build import Site
 from golongrl.operator.kube import Kube
 from golongrl.queue import QueueSettings, SampleQueue
-from support.api_server import CONFIGS, JOBS, RUNS, ApiServer
 from support.helm import Helm, tool
+from support.operator_server import CONFIGS, JOBS, RUNS, ApiServer
 from support.redis_server import free_port
 
 SETTINGS = QueueSettings(groups_per_step=2, max_staleness=1, max_bytes=1 << 20, lease_s=60, stall_s=60)

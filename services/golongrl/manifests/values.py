@@ -25,6 +25,7 @@ from golongrl.manifests.values_common import (
     Resources,
     Section,
 )
+from golongrl.manifests.values_operator import OperatorValues
 
 
 class Global(Section):
@@ -52,7 +53,7 @@ class Auth(Section):
 
 
 class ServiceAccount(Section):
-    """One account for each component; only the operator's pod has a token."""
+    """One account for each component, none with a token mounted."""
 
     create: bool = Field(
         True, description="Create an account for each component; else the namespace's default is used."
@@ -68,7 +69,7 @@ class Viewer(Section):
 
 
 class Rbac(Section):
-    """No workload but the operator calls the Kubernetes API; this Role is for people."""
+    """No workload calls the Kubernetes API; the only Role is for people."""
 
     viewer: Viewer = Viewer()
 
@@ -291,25 +292,6 @@ class LearnerValues(Placement):
     submitter: Resources = Resources(requests={"cpu": "100m", "memory": "256Mi"}, limits={"memory": "512Mi"})
     shared_memory: str = Field("1Gi", description="Size limit of the memory-backed /dev/shm (Ray's object store).")
     gang: Gang = Gang()
-
-
-class OperatorValues(Placement):
-    """The operator: keeps TrainingRuns of this release training. Needs KubeRay and the TrainingRun CRD."""
-
-    enabled: bool = Field(
-        False, description="Deploy it; the learner is then a TrainingRun, whose RayJob it makes, restarts and replaces."
-    )
-    image: Image = Image(repository="golongrl/golongrl-operator")
-    max_restarts: Count = Field(2, description="Of the release's own TrainingRun: spec.maxRestarts.")
-    stall_seconds: Count = Field(0, description="Of the release's own TrainingRun: spec.stallSeconds; 0 is never.")
-    api_server_cidrs: list[str] = Field(
-        default_factory=list,
-        description="Addresses of the API server that the NetworkPolicy opens; empty opens its ports to any address.",
-    )
-    api_server_ports: list[Port] = Field(
-        default_factory=lambda: list[Port]([443, 6443]), description="Ports of the API server, behind its Service too."
-    )
-    resources: Resources = Resources(requests={"cpu": "50m", "memory": "128Mi"}, limits={"memory": "512Mi"})
 
 
 class Rdma(Section):
