@@ -1,7 +1,6 @@
 """Write the generated files of charts/golongrl (values, their schema, CRD, recipes, rayjobs); `--check` only compares.
 
-Run it after changing golongrl.manifests, golongrl.operator, golongrl.recipe.models, a packaged recipe or a preset of the
-chart.
+Run it after changing golongrl.manifests, golongrl.operator, golongrl.recipe.models, a packaged recipe or a preset.
 """
 
 import argparse

@@ -254,6 +254,8 @@ async def test_the_process_works_and_ends_at_sigterm(api: ApiServer, tmp_path: P
             _, told = await process.communicate()
         assert process.returncode == 0, told
         assert b"Traceback" not in told
+        assert b"HTTP Request" not in told
+        assert b"GET /" not in told
     finally:
         if process.returncode is None:
             process.kill()

@@ -154,6 +154,16 @@ def test_one_run_at_a_time_oldest_first() -> None:
     assert [item.status["step"] for item in trains] == ["", "12/40"], "the figures are the trainer's"
 
 
+def test_a_run_that_failed_for_good_holds_nobody_up() -> None:
+    runs = [a_run("first", 0), a_run("second", 1)]
+    late = {"jobDeploymentStatus": "Failed", "jobStatus": "FAILED", "reason": "DeadlineExceeded"}
+    told = reconcile(SITE, Seen(NOW, runs, [a_job(runs[0], **late)]))
+    assert [item.status["phase"] for item in told] == ["Failed", "Pending"]
+    # One that is to be restarted keeps its turn.
+    told = reconcile(SITE, Seen(NOW, runs, [a_job(runs[0], **late | {"reason": "AppFailed"})]))
+    assert [item.status["phase"] for item in told] == ["Restarting", "Waiting"]
+
+
 def test_a_run_that_is_being_deleted_is_left_to_the_garbage_collector() -> None:
     run = a_run()
     run["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"

@@ -30,7 +30,7 @@ PASS_S: Final = 15.0
 _SETTLE_S: Final = 1.0
 # The server ends a watch after this and kopf starts another: a connection that died silently costs no more.
 _WATCH_S: Final = 300
-# Longest pass: ten calls and the queue, each at its deadline. A loop that is later than this is dead.
+# A pass of three lists, the queue and a few writes, each at its deadline, is over by then: a later loop is dead.
 LATEST_S: Final = 180.0
 
 
@@ -69,12 +69,16 @@ class Loop:
         told, silence = await picture(self.queue_url, self.run)
         now = datetime.now(UTC)
         for outcome in reconcile(self.site, Seen(now, cluster.runs, cluster.jobs, cluster.pods, told, silence)):
-            await self._do(outcome, now)
+            try:
+                await self._do(outcome, now)
+            except KubeError as error:
+                # Deleted since, or not writable: the other runs do not wait for it.
+                log.warning("run", name=outcome.run["metadata"]["name"], error=str(error))
 
     async def _do(self, outcome: Outcome, now: datetime) -> None:
-        status, name, written = outcome.status, outcome.run["metadata"]["name"], outcome.run.get("status")
+        status, written = outcome.status, outcome.run.get("status")
         if status["phase"] != (written or {}).get("phase"):
-            log.info("run", name=name, phase=status["phase"], message=status["message"])
+            log.info("run", name=outcome.run["metadata"]["name"], phase=status["phase"], message=status["message"])
         # What is taken away is counted first: a restart that was not counted would be free.
         if outcome.delete:
             await self.kube.tell(outcome.run, status)
@@ -85,7 +89,6 @@ class Loop:
             for item in outcome.apply:
                 await self.kube.apply(item)
         except KubeError as error:
-            log.warning("run", name=name, error=str(error))
             status = refused(outcome, str(error), now)
         if status != written:
             await self.kube.tell(outcome.run, status)

@@ -27,6 +27,7 @@ def operator(
     Example: golongrl operator --release golongrl --namespace rl --values values.yaml
     """
     import asyncio
+    import logging
 
     from golongrl.manifests.load import load_values, read_tree
     from golongrl.manifests.naming import Release
@@ -42,6 +43,9 @@ def operator(
     tree = read_tree(values) if values else {}
     load_values(overrides=tree)
     configure("operator")
+    # A line for each call of each pass, and for each probe.
+    for chatty in ("httpx2", "aiohttp.access"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
 
     async def serve() -> None:
         kube = Kube(namespace)

@@ -29,7 +29,6 @@ class Phase(StrEnum):
     FAILED = "Failed"
 
 
-ENDED: Final = frozenset({Phase.SUCCEEDED, Phase.FAILED})
 # While the old RayJob goes, the run still says why.
 _LEAVING: Final = frozenset({Phase.REPLACING, Phase.RESTARTING, Phase.SUSPENDING})
 # KubeRay's reasons that another try would meet again: a deadline that a person set, a spec it refuses.

@@ -65,16 +65,21 @@ class _Case:
         return any(job.active for job in self.jobs)
 
     @property
-    def wants(self) -> bool:
+    def wanted(self) -> Wanted | None:
         if self.meaning is None:
+            return None
+        spec = self.meaning.spec
+        return Wanted(self.meaning.content, spec.suspend, spec.max_restarts, spec.stall_seconds)
+
+    @property
+    def wants(self) -> bool:
+        """It would train if the release were its own."""
+        if self.wanted is None:
             return False
-        spec, before = self.meaning.spec, self.before
-        ended = before.content == self.meaning.content and (
-            before.phase == Phase.SUCCEEDED or (before.phase == Phase.FAILED and before.restarts >= spec.max_restarts)
-        )
-        return not spec.suspend and not ended
+        return decide(self.wanted, self.jobs, self.before).phase not in _WANTS_NOTHING
 
 
+_WANTS_NOTHING: Final = frozenset({Phase.SUCCEEDED, Phase.FAILED, Phase.SUSPENDED})
 # In the other phases nothing of the loop is expected to move.
 _LOOKS_AT_PODS: Final = frozenset({Phase.PENDING, Phase.RUNNING})
 
@@ -134,17 +139,15 @@ def _owned(job: Manifest, run: str) -> bool:
 
 def _outcome(site: Site, case: _Case, first: str | None, seen: Seen) -> Outcome:
     old = case.run.get("status") or {}
-    if case.meaning is None:
+    if case.meaning is None or case.wanted is None:
         decision = Decision(Phase.INVALID, case.error, case.before.restarts)
         return Outcome(case.run, _status(case, decision, seen, None, [], old))
     concerned = case.name == first or case.before.phase == Phase.RUNNING
     seen = seen if concerned else replace(seen, picture=None, silence="", pods=())
-    spec = case.meaning.spec
-    wanted = Wanted(case.meaning.content, spec.suspend, spec.max_restarts, spec.stall_seconds)
     progress = _progress(case, seen, old)
     stalled = None if progress is None else (seen.now - datetime.fromisoformat(progress.since)).total_seconds()
     busy = first if first != case.name else None
-    decision = decide(wanted, case.jobs, case.before, busy, stalled)
+    decision = decide(case.wanted, case.jobs, case.before, busy, stalled)
     made = [] if decision.create is None else objects(site, case.run, case.meaning, decision.create)
     return Outcome(case.run, _status(case, decision, seen, progress, made, old), decision.delete, tuple(made))
 
