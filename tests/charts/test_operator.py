@@ -1,5 +1,6 @@
 """The chart with its operator: a TrainingRun for the RayJob, the same training, and no more rights than calls."""
 
+import re
 from typing import Any
 
 import pytest
@@ -149,6 +150,17 @@ def test_it_needs_kuberay_and_ranks_that_fit(helm: Helm) -> None:
     assert "the operator makes RayJobs" in helm.refusal(ON | {"learner": {"mode": "job"}})
     wrong = ON | {"learner": {"workers": {"replicas": 2, "gpus": 8}}}
     assert "are not the recipe's learner.ranks 1" in helm.refusal(wrong)
+
+
+def test_a_release_that_gets_it_later_is_told_how_to_get_the_crd(helm: Helm) -> None:
+    """Helm installs CRDs with a release, never with its upgrade."""
+    words = ["template", "demo", str(chart()), "--is-upgrade", "--set", "operator.enabled=true"]
+    refused = helm.run(*words, "--api-versions", "ray.io/v1/RayJob")
+    assert refused.returncode != 0
+    (path,) = re.findall(r"--server-side -f charts/golongrl/(\S+)", refused.stderr)
+    assert (chart() / path).is_file()
+    both = ["--api-versions", "ray.io/v1/RayJob,golongrl.io/v1alpha1/TrainingRun"]
+    assert helm.run(*words, *both).returncode == 0
 
 
 def test_notes_say_how_to_watch_it(helm4: Helm) -> None:

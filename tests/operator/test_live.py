@@ -128,7 +128,9 @@ async def test_a_run_from_submission_to_its_end(api: ApiServer, redis_url: str, 
         made = api.live(JOBS)[first]
         (owner,) = made["metadata"]["ownerReferences"]
         assert (owner["kind"], owner["uid"]) == ("TrainingRun", api.live(RUNS)["r"]["metadata"]["uid"])
-        assert list(api.live(CONFIGS)) == [first]
+        ((name, config),) = api.live(CONFIGS).items()
+        assert (name, config["metadata"]["ownerReferences"]) == (first, made["metadata"]["ownerReferences"])
+        assert made["metadata"]["labels"]["golongrl.io/training-run"] == "r"
         assert (await run.phase("Pending"))["job"] == first
 
         await queue.setup(SETTINGS, [[0, 1, 2, 3]], ["T1"] * 4)
