@@ -146,6 +146,9 @@ async def test_a_run_from_submission_to_its_end(api: ApiServer, redis_url: str, 
         assert "AppFailed" in told["message"]
         assert "boom; restart 1 of 1" in told["message"]
         await run.taken_away(first)
+        # Counted before it is done: an operator that dies in between gives no restart away.
+        (deleted,) = [request for request in api["delete"] if request.resource == JOBS]
+        assert [request for request in api["patch"] if request == {"status": {"restarts": 1}}][0].id < deleted.id
         second = await run.new_job(first)
         assert (await run.phase("Pending"))["restarts"] == 1
 

@@ -52,6 +52,15 @@ def test_the_last_figures_stand_while_the_queue_is_silent_and_the_run_is_over() 
     assert one(run).status["step"] == "12/40", "without its RayJob too"
 
 
+def test_the_last_step_is_told_too() -> None:
+    """When the RayJob is done the run holds the release no more, but the queue's figures are still its own."""
+    run = a_run()
+    run["status"] = one(run, a_job(run), picture=PICTURE).status
+    end = {"queue": QUEUE | {"version": 40}, "services": []}
+    done = one(run, a_job(run, jobDeploymentStatus="Complete", jobStatus="SUCCEEDED"), picture=end)
+    assert (done.status["phase"], done.status["step"]) == ("Succeeded", "40/40")
+
+
 def test_what_is_stuck_is_named() -> None:
     run = a_run()
     pods = [Pod("w-0", "rollout", "Pending", False, 0, "not scheduled: 0/3 nodes: Insufficient nvidia.com/gpu")]
