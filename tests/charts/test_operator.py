@@ -11,12 +11,11 @@ from golongrl.manifests.load import load_values, recipe_of
 from golongrl.manifests.naming import Release
 from golongrl.manifests.render import chart
 from golongrl.operator.build import Site, resolve
-from support.chart_values import MATRIX, PLACED, PRESETS
+from support.chart_values import MATRIX, PLACED, PRESETS, RAYJOBS
 from support.helm import Helm, Manifest, Rendered, containers, pod_specs
 
 RELEASE = Release("demo", "rl")
 ON = {"operator": {"enabled": True}}
-RAYJOBS = [name for name in MATRIX if name not in ("learner-off", "learner-job") and "operator" not in MATRIX[name]]
 
 
 def site_of(objects: Rendered) -> Site:

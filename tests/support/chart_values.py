@@ -75,5 +75,7 @@ MATRIX: dict[str, Manifest] = {
         ]
     },
 }
+# Sets that render a RayJob.
+RAYJOBS = [name for name in MATRIX if name not in ("learner-off", "learner-job") and "operator" not in MATRIX[name]]
 # The paper's runs on 16 x 8 GPUs.
 PRESETS = tuple(sorted(path.name for path in CHART.glob("values-qwen3-*.yaml")))
