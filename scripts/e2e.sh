@@ -4,6 +4,7 @@
 #
 #   scripts/e2e.sh                    # a plain Job with a local Ray
 #   KUBERAY=1 scripts/e2e.sh          # a RayJob: installs KubeRay first
+#   KUBERAY=1 OPERATOR=1 scripts/e2e.sh # a TrainingRun, whose RayJob the operator makes
 #   CLUSTER=k3d KEEP=1 scripts/e2e.sh # in k3d; keep the cluster afterwards
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -35,18 +36,18 @@ explain() {
 }
 trap 'code=$?; [ $code = 0 ] || explain; cleanup; exit $code' EXIT
 
-for image in reward rollout learner; do
+for image in reward rollout learner operator; do
     docker build -f "images/$image/Dockerfile" -t "golongrl-$image:e2e" .
 done
 
 case $CLUSTER in
     kind)
         kind create cluster --name "$NAME" --wait 120s
-        kind load docker-image --name "$NAME" golongrl-{reward,rollout,learner}:e2e
+        kind load docker-image --name "$NAME" golongrl-{reward,rollout,learner,operator}:e2e
         ;;
     k3d)
         k3d cluster create "$NAME" --wait
-        k3d image import --cluster "$NAME" golongrl-{reward,rollout,learner}:e2e
+        k3d image import --cluster "$NAME" golongrl-{reward,rollout,learner,operator}:e2e
         ;;
 esac
 
@@ -60,17 +61,20 @@ if [ "${KUBERAY:-0}" = 1 ]; then
 fi
 
 images=()
-for key in reward.image:reward rollout.worker.image:rollout rollout.engine.image:learner learner.image:learner; do
+for key in reward.image:reward rollout.worker.image:rollout rollout.engine.image:learner learner.image:learner operator.image:operator; do
     images+=(--set "${key%%:*}.registry=" --set "${key%%:*}.repository=golongrl-${key##*:}" --set "${key%%:*}.tag=e2e")
 done
-helm install golongrl charts/golongrl -n $NAMESPACE "${images[@]}" --set "recipe.learner.steps=$STEPS"
+helm install golongrl charts/golongrl -n $NAMESPACE "${images[@]}" --set "recipe.learner.steps=$STEPS" \
+    --set "operator.enabled=$([ "${OPERATOR:-0}" = 1 ] && echo true || echo false)"
 
 kubectl -n $NAMESPACE rollout status statefulset/golongrl-redis --timeout=300s
 kubectl -n $NAMESPACE rollout status deployment/golongrl-reward --timeout=300s
 helm test golongrl -n $NAMESPACE
 kubectl -n $NAMESPACE rollout status deployment/golongrl-rollout --timeout=900s
 
-if [ "${KUBERAY:-0}" = 1 ]; then
+if [ "${OPERATOR:-0}" = 1 ]; then
+    kubectl -n $NAMESPACE wait trainingrun/golongrl --for=condition=Complete --timeout="${WAIT}s"
+elif [ "${KUBERAY:-0}" = 1 ]; then
     kubectl -n $NAMESPACE wait rayjob -l app.kubernetes.io/instance=golongrl \
         --for=jsonpath='{.status.jobStatus}'=SUCCEEDED --timeout="${WAIT}s"
 else

@@ -1,6 +1,6 @@
-"""Write the generated files of charts/golongrl (values, their schema, recipes, rayjobs); `--check` only compares.
+"""Write the generated files of charts/golongrl (values, their schema, CRD, recipes, rayjobs); `--check` only compares.
 
-Run it after changing golongrl.manifests, golongrl.recipe.models, a packaged recipe or a preset of the chart.
+Run it after changing golongrl.manifests, golongrl.operator, golongrl.recipe.models, a packaged recipe or a preset.
 """
 
 import argparse
@@ -11,9 +11,12 @@ from pathlib import Path
 from golongrl import recipe
 from golongrl.manifests import render, schema
 from golongrl.manifests.naming import Release
+from golongrl.operator import crd
 
 # Recipes with a ready-made RayJob, and the preset that lays out the release it joins.
 RAYJOBS = ("quickstart", "qwen3-4b-grpo", "qwen3-4b-tmn-reweight", "qwen3-30b-a3b-grpo")
+# In a subchart, because Helm installs a chart's CRDs whatever its values; a subchart's only where it is on.
+CRD = Path("charts", "crds", "crds", "trainingruns.golongrl.io.yaml")
 CHART = Path(__file__).resolve().parent.parent / "charts" / "golongrl"
 
 
@@ -22,6 +25,7 @@ def generated() -> dict[Path, str]:
     files = {
         CHART / "values.yaml": schema.values_yaml(),
         CHART / "values.schema.json": json.dumps(schema.values_schema(), indent=2) + "\n",
+        CHART / CRD: crd.crd_yaml(),
     }
     for name in recipe.packaged():
         # The chart cannot read the Python package, so it carries the recipes that presets name. As JSON, with quoted

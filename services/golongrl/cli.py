@@ -120,6 +120,7 @@ def _hang_up_commands() -> None:
     from golongrl.learner.command import learner
     from golongrl.local.command import train
     from golongrl.manifests.command import deploy, render, status
+    from golongrl.operator.command import operator
     from golongrl.queue.command import app as queue
     from golongrl.reward.command import app as reward
     from golongrl.rollout.command import rollout
@@ -138,6 +139,7 @@ def _hang_up_commands() -> None:
     app.command(rich_help_panel=PROCESSES)(rollout)
     app.command(rich_help_panel=PROCESSES)(engine)
     app.add_typer(reward, name="reward", rich_help_panel=PROCESSES)
+    app.command(rich_help_panel=PROCESSES)(operator)
 
 
 def main() -> None:

@@ -23,6 +23,7 @@ ARROWS: dict[tuple[str, str], set[int | None]] = {
 }
 BROADCAST: dict[tuple[str, str], set[int | None]] = {("learner", "rollout"): {None}, ("rollout", "learner"): {None}}
 MULTI_NODE: dict[tuple[str, str], set[int | None]] = {("rollout", "rollout"): {None}}
+OPERATOR: dict[tuple[str, str], set[int | None]] = {("operator", "redis"): {6379}}
 INSIDE = ("redis", "reward", "rollout", "learner", "test")
 OUTSIDE = {
     "prometheus": {"app.kubernetes.io/name": "prometheus"},
@@ -73,22 +74,24 @@ def direction_allows(policies: list[Manifest], pod: str, other: str, port: int, 
     if not mine:
         return True  # not isolated
     return any(
-        peer_allows(rule.get(peers), labels(other), other in INSIDE or other == "neighbour") and port_allows(rule, port)
+        peer_allows(rule.get(peers), labels(other), other not in ("prometheus", "kuberay", "stranger"))
+        and port_allows(rule, port)
         for spec in mine
         for rule in spec.get(key, [])
     )
 
 
 def connects(policies: list[Manifest], source: str, target: str, port: int) -> bool:
-    out = source not in INSIDE or direction_allows(policies, source, target, port, "Egress")
+    out = source in OUTSIDE or direction_allows(policies, source, target, port, "Egress")
     return out and direction_allows(policies, target, source, port, "Ingress")
 
 
 def arrows_of(objects: Rendered) -> set[tuple[str, str, int]]:
     policies = objects.of("NetworkPolicy")
+    inside = (*INSIDE, "operator") if objects.of("TrainingRun") else INSIDE
     return {
         (source, target, port)
-        for source, target, port in product((*INSIDE, *OUTSIDE), INSIDE, PORTS)
+        for source, target, port in product((*inside, *OUTSIDE), inside, PORTS)
         if connects(policies, source, target, port)
     }
 
@@ -110,14 +113,16 @@ def expected(*tables: dict[tuple[str, str], set[int | None]]) -> set[tuple[str, 
         ("broadcast-weights", (ARROWS, BROADCAST)),
         ("engines-over-nodes", (ARROWS, MULTI_NODE)),
         ("autoscaled", (ARROWS,)),
+        ("operator", (ARROWS, OPERATOR)),
     ],
 )
 def test_exactly_the_arrows(helm4: Helm, switch: str, tables: tuple[Any, ...]) -> None:
     assert arrows_of(helm4.template(MATRIX[switch])) == expected(*tables)
 
 
-def test_every_pod_is_isolated_both_ways(helm4: Helm) -> None:
-    objects = helm4.template(MATRIX["defaults"])
+@pytest.mark.parametrize("switch", ["defaults", "operator"])
+def test_every_pod_is_isolated_both_ways(helm4: Helm, switch: str) -> None:
+    objects = helm4.template(MATRIX[switch])
     for name, metadata, _ in pod_specs(objects):
         types = {
             direction

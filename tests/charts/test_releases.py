@@ -292,3 +292,24 @@ def test_status_names_what_admission_or_kuberay_refused(cluster: Cluster, tmp_pa
     assert f"stuck: {refused[0]}" in "\n".join(lines(pods, None, None, refused))
     with pytest.raises(ClusterError, match="release other: no pods in namespace rl"):
         KubernetesCluster(NAMESPACE, binary=str(tool("kubectl"))).look("other")
+
+
+def test_the_operator_brings_its_kind_and_its_run_follows_the_recipe(cluster: Cluster) -> None:
+    """The CRD before what is of it, and only where the operator is on; it outlives the release, as Helm has it."""
+    on = ["--set", "operator.enabled=true"]
+    cluster.done("install", "demo", str(CHART))
+    assert not cluster.server.of("CustomResourceDefinition")
+    assert "the cluster has no TrainingRun" in cluster.run("upgrade", "demo", str(CHART), *on).stderr
+    cluster.done("uninstall", "demo")
+    cluster.done("install", "demo", str(CHART), *on)
+    assert cluster.server.one("CustomResourceDefinition")["metadata"]["name"] == "trainingruns.golongrl.io"
+    before = copy.deepcopy(cluster.server.one("TrainingRun"))
+    cluster.done("upgrade", "demo", str(CHART), *on, "--set", "recipe.learner.steps=7")
+    after = cluster.server.one("TrainingRun")
+    assert after["metadata"]["uid"] == before["metadata"]["uid"]
+    assert after["spec"]["recipe"]["learner"]["steps"] == 7
+    cluster.done("upgrade", "demo", str(CHART), "--set", "operator.enabled=false")
+    assert not cluster.server.of("TrainingRun")
+    assert cluster.server.one("RayJob")
+    cluster.done("uninstall", "demo")
+    assert cluster.server.one("CustomResourceDefinition")

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from support.chart_values import MATRIX, PRESETS
+from support.chart_values import MATRIX, PRESETS, RAYJOBS
 from support.helm import Helm, Manifest, Rendered, containers, pod_specs
 
 # Volume types that `restricted` admits, and `image`, which newer servers admit too.
@@ -125,7 +125,7 @@ def as_kuberay_makes_them(job: Manifest) -> Rendered:
     return Rendered([job])
 
 
-@pytest.mark.parametrize("name", [name for name in MATRIX if name not in (*RDMA, "learner-off", "learner-job")])
+@pytest.mark.parametrize("name", [name for name in RAYJOBS if name not in RDMA])
 def test_the_pods_that_kuberay_makes_are_restricted_but_for_its_own_sidecar(helm4: Helm, name: str) -> None:
     job = helm4.template(MATRIX[name]).one("RayJob")
     found = violations(as_kuberay_makes_them(job))

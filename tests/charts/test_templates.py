@@ -37,7 +37,7 @@ def test_both_helms_render_the_same(helm4: Helm) -> None:
 
 
 @pytest.mark.parametrize("release", ["demo", LONG, "4b", "a.b-c"])
-@pytest.mark.parametrize("switch", ["everything-observed", "autoscaled", "engines-over-nodes"])
+@pytest.mark.parametrize("switch", ["everything-observed", "autoscaled", "engines-over-nodes", "operator"])
 def test_names_keep_every_limit(helm4: Helm, release: str, switch: str) -> None:
     for item in helm4.template(MATRIX[switch], release=release):
         name = item["metadata"]["name"]
@@ -340,7 +340,7 @@ def test_every_command_in_a_pod_is_one_that_exists(helm4: Helm) -> None:
     cli._hang_up_commands()
     root = typer.main.get_command(cli.app)
     seen = set()
-    for switch in ("defaults", "learner-job", "existing-cluster"):
+    for switch in ("defaults", "learner-job", "existing-cluster", "operator"):
         for text in commands(helm4.template(MATRIX[switch])):
             words = [word for word in shlex.split(text) if word != "--verbose"]  # the test's own extra argument
             node: Any = root
@@ -352,7 +352,7 @@ def test_every_command_in_a_pod_is_one_that_exists(helm4: Helm) -> None:
             used = {word.partition("=")[0] for word in words if word.startswith("--")}
             assert used <= known, f"{path}: {used - known}"
             seen.add(" ".join(path))
-    assert seen == {"reward serve", "rollout", "engine", "learner", "data prepare"}
+    assert seen == {"reward serve", "rollout", "engine", "learner", "data prepare", "operator"}
 
 
 def commands(objects: Rendered) -> Iterator[str]:

@@ -11,8 +11,9 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from golongrl.operator.crd import crd
 from support.chart_values import MATRIX, PRESETS
-from support.crd import Crd
+from support.crd import Crd, broken_rules, close
 from support.helm import CHART, CRDS, YAML, Helm, Manifest, Rendered, tool
 from support.kuberay import refusals
 
@@ -66,6 +67,15 @@ def check_rayjob(job: Manifest, rayjobs: Crd) -> None:
         check_pod(template)
 
 
+def check_training_run(run: Manifest) -> None:
+    (version,) = crd()["spec"]["versions"]
+    schema = version["schema"]["openAPIV3Schema"]
+    closed: Manifest = close(schema)
+    closed["properties"]["metadata"] = {"type": "object"}
+    jsonschema.Draft4Validator(closed).validate(run)
+    assert list(broken_rules(schema, run, run)) == []
+
+
 def check_leader_worker_set(item: Manifest) -> None:
     assert item["apiVersion"] == "leaderworkerset.x-k8s.io/v1"
     spec = item["spec"]
@@ -86,6 +96,8 @@ def check(objects: Rendered, rayjobs: Crd) -> None:
         match item["kind"]:
             case "RayJob":
                 check_rayjob(item, rayjobs)
+            case "TrainingRun":
+                check_training_run(item)
             case "LeaderWorkerSet":
                 check_leader_worker_set(item)
             case "ServiceMonitor" | "PodMonitor" | "PrometheusRule" | "ScaledObject" | "TriggerAuthentication" as kind:

@@ -13,7 +13,7 @@ import yaml
 
 from support.helm import CHART, ROOT, Helm, tool
 
-IMAGES = ("reward", "rollout", "learner")
+IMAGES = ("reward", "rollout", "learner", "operator")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
@@ -62,6 +62,7 @@ def test_the_learners_torch_and_the_charts_versions_are_the_projects() -> None:
 ENTRY = {
     "reward": (["golongrl", "reward", "serve", "--help"], ("torch", "transformers", "ray", "pyarrow")),
     "rollout": (["golongrl", "rollout", "--help"], ("torch", "transformers", "ray", "fastapi")),
+    "operator": (["golongrl", "operator", "--help"], ("torch", "transformers", "ray", "fastapi", "pyarrow")),
 }
 
 

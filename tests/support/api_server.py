@@ -33,8 +33,10 @@ RESOURCES: dict[str, dict[str, str]] = {
     "policy/v1": {"PodDisruptionBudget": "poddisruptionbudgets"},
     "networking.k8s.io/v1": {"NetworkPolicy": "networkpolicies"},
     "rbac.authorization.k8s.io/v1": {"Role": "roles", "RoleBinding": "rolebindings"},
+    "apiextensions.k8s.io/v1": {"CustomResourceDefinition": "customresourcedefinitions"},
     "autoscaling/v2": {"HorizontalPodAutoscaler": "horizontalpodautoscalers"},
 }  # fmt: skip
+_CLUSTER_WIDE = ("Namespace", "CustomResourceDefinition")
 KUBERAY = {"ray.io/v1": {"RayJob": "rayjobs", "RayCluster": "rayclusters"}}
 # Parts of a StatefulSet's spec that may change; every other is refused.
 _STATEFUL_SET = {
@@ -227,8 +229,12 @@ class ApiServer:
             **new["metadata"], "resourceVersion": str(self._version), "namespace": key[2],
             "uid": (old or {}).get("metadata", {}).get("uid", f"uid-{self._version}"),
         }  # fmt: skip
-        if new["kind"] == "Namespace":
+        if new["kind"] in _CLUSTER_WIDE:
             del new["metadata"]["namespace"]
+        if new["kind"] == "CustomResourceDefinition" and not dry_run:
+            names, group = new["spec"]["names"], new["spec"]["group"]
+            for version in new["spec"]["versions"]:
+                self.resources = self.resources | {f"{group}/{version['name']}": {names["kind"]: names["plural"]}}
         if not dry_run:
             self.objects[key] = new
             if "apply" in content_type:
@@ -239,6 +245,9 @@ class ApiServer:
         item = copy.deepcopy(item)
         if item["kind"] == "PersistentVolumeClaim":
             item["spec"].setdefault("storageClassName", "standard")
+        if item["kind"] == "CustomResourceDefinition":
+            kinds = ("NamesAccepted", "Established")
+            item["status"] = {"conditions": [{"type": kind, "status": "True"} for kind in kinds]}
         return item
 
     def _discovery(self, path: str) -> Object | None:
@@ -263,7 +272,7 @@ class ApiServer:
                 {
                     "name": plural,
                     "singularName": kind.lower(),
-                    "namespaced": kind != "Namespace",
+                    "namespaced": kind not in _CLUSTER_WIDE,
                     "kind": kind,
                     "verbs": verbs,
                 }

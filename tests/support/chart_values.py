@@ -4,6 +4,18 @@ from support.helm import CHART, Manifest
 
 SGLANG = {"rollout": {"engine": {"kind": "sglang", "tensorParallel": 8, "image": {"repository": "lmsysorg/sglang"}}}}
 GPU_LEARNER = {"recipe": {"learner": {"ranks": 16}}, "learner": {"workers": {"replicas": 2, "gpus": 8}}}
+PLACED: Manifest = {
+    "nodeSelector": {"pool": "a"},
+    "tolerations": [{"key": "gpu", "operator": "Exists"}],
+    "topologySpreadConstraints": [
+        {"maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "ScheduleAnyway"}
+    ],
+    "priorityClassName": "high",
+    "runtimeClassName": "nvidia",
+    "podLabels": {"team": "rl"},
+    "podAnnotations": {"note": "x"},
+    "env": [{"name": "EXTRA", "value": "1"}],
+}
 MATRIX: dict[str, Manifest] = {
     "defaults": {},
     "no-policies": {"networkPolicy": {"enabled": False}, "tests": {"enabled": False}},
@@ -40,22 +52,15 @@ MATRIX: dict[str, Manifest] = {
     "volcano": {"learner": {"gang": {"scheduler": "volcano", "queue": "q"}, "submissionMode": "SidecarMode"}},
     "yunikorn": {"learner": {"gang": {"scheduler": "yunikorn", "queue": "q"}, "submissionMode": "HTTPMode"}},
     "existing-cluster": {"learner": {"clusterSelector": "team-ray", "args": ["--verbose"]}},
-    "placed": {
-        name: {
-            "nodeSelector": {"pool": "a"},
-            "tolerations": [{"key": "gpu", "operator": "Exists"}],
-            "topologySpreadConstraints": [
-                {"maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "ScheduleAnyway"}
-            ],
-            "priorityClassName": "high",
-            "runtimeClassName": "nvidia",
-            "podLabels": {"team": "rl"},
-            "podAnnotations": {"note": "x"},
-            "env": [{"name": "EXTRA", "value": "1"}],
-        }
-        for name in ("redis", "reward", "rollout", "learner")
-    }
+    "placed": dict.fromkeys(("redis", "reward", "rollout", "learner"), PLACED)
     | {"global": {"imageRegistry": "mirror.example", "imagePullSecrets": ["pull"]}, "commonLabels": {"cost": "rl"}},
+    "operator": {"operator": {"enabled": True, "maxRestarts": 4, "stallSeconds": 3600, **PLACED}},
+    "operator-outside": {
+        "operator": {"enabled": True, "apiServerCidrs": ["10.0.0.1/32"], "apiServerPorts": [6443]},
+        "redis": {"external": {"host": "redis.example", "port": 6380, "cidrs": ["10.1.0.0/16"]}},
+        "serviceAccount": {"create": False},
+        "learner": {"enabled": False},
+    },
     "hub-model": {
         "recipe": {"model": {"path": "/store/models/Qwen3-4B"}},
         "model": {"download": {"repo": "Qwen/Qwen3-4B"}, "existingClaim": "models"},
@@ -71,5 +76,7 @@ MATRIX: dict[str, Manifest] = {
         ]
     },
 }
+# Sets that render a RayJob.
+RAYJOBS = [name for name in MATRIX if name not in ("learner-off", "learner-job") and "operator" not in MATRIX[name]]
 # The paper's runs on 16 x 8 GPUs.
 PRESETS = tuple(sorted(path.name for path in CHART.glob("values-qwen3-*.yaml")))

@@ -93,12 +93,14 @@ def ask_queue(redis_url: str, run: str) -> dict[str, Any]:
     Raises:
         QueueError: Redis does not answer in QUEUE_S, or the run is not there.
     """
+    return asyncio.run(look_at_queue(redis_url, run))
+
+
+async def look_at_queue(redis_url: str, run: str) -> dict[str, Any]:
+    """`ask_queue`, for who has a loop already."""
     from golongrl.queue import SampleQueue
     from golongrl.queue.connection import Patience
 
-    async def look() -> dict[str, Any]:
-        async with SampleQueue.from_url(redis_url, run, patience=Patience(total_s=QUEUE_S)) as queue:
-            stats, services = await queue.stats(), await queue.services()
-        return {"queue": asdict(stats), "services": [asdict(service) for service in services]}
-
-    return asyncio.run(look())
+    async with SampleQueue.from_url(redis_url, run, patience=Patience(total_s=QUEUE_S)) as queue:
+        stats, services = await queue.stats(), await queue.services()
+    return {"queue": asdict(stats), "services": [asdict(service) for service in services]}

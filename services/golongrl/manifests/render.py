@@ -58,13 +58,17 @@ def resolve(
     return recipes.parse(tree, origin=name), values
 
 
-def documents(recipe: Recipe, values: Values, release: Release) -> list[Manifest]:
-    """The ConfigMap with the recipe and the RayJob that reads it."""
-    text = recipes.dump(recipe)
+def content(recipe: Recipe, values: Values, release: Release) -> str:
+    """Hash of all that the RayJob runs."""
     draft = rayjob(recipe, values, release, suffix="0")
-    content = text + json.dumps(draft["spec"], sort_keys=True)
-    suffix = hashlib.sha256(content.encode()).hexdigest()[:8]
-    job = rayjob(recipe, values, release, suffix)
+    text = recipes.dump(recipe) + json.dumps(draft["spec"], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def documents(recipe: Recipe, values: Values, release: Release, suffix: str | None = None) -> list[Manifest]:
+    """The ConfigMap with the recipe and the RayJob that reads it; without `suffix` their name ends in the content's."""
+    text = recipes.dump(recipe)
+    job = rayjob(recipe, values, release, suffix or content(recipe, values, release)[:8])
     name = job["metadata"]["name"]
     for template in _templates(job):
         for volume in template["spec"]["volumes"]:

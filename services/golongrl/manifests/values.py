@@ -12,8 +12,9 @@ from typing import Any, Self
 from pydantic import Field, model_validator
 
 from golongrl.manifests.values_cluster import Metrics, Network, NetworkPolicy, Rbac, ServiceAccount, Tests
-from golongrl.manifests.values_common import Labels, PassthroughList, Section
+from golongrl.manifests.values_common import Labels, Passthrough, PassthroughList, Section
 from golongrl.manifests.values_inputs import Auth, Dataset, Model, SecretKey, Storage
+from golongrl.manifests.values_operator import OperatorValues
 from golongrl.manifests.values_parts import LearnerValues, Redis, Reward, Rollout
 
 
@@ -54,10 +55,12 @@ class Values(Section):
     reward: Reward = Reward()
     rollout: Rollout = Rollout()
     learner: LearnerValues = LearnerValues()
+    operator: OperatorValues = OperatorValues()
     network: Network = Network()
     network_policy: NetworkPolicy = NetworkPolicy()
     metrics: Metrics = Metrics()
     tests: Tests = Tests()
+    crds: Passthrough = Field(default_factory=dict, description="Helm's own key for the subchart with the CRD: empty.")
     extra_objects: PassthroughList = Field(default_factory=list, description="Further objects, rendered with `tpl`.")
 
     @model_validator(mode="after")

@@ -11,7 +11,7 @@ OnWhere = bool | Literal["auto"]
 
 
 class ServiceAccount(Section):
-    """One account for each component, none with a token mounted."""
+    """One account for each component; only the operator's pod has a token."""
 
     create: bool = Field(
         True, description="Create an account for each component; else the namespace's default is used."
@@ -27,7 +27,7 @@ class Viewer(Section):
 
 
 class Rbac(Section):
-    """No workload calls the Kubernetes API; the only Role is for people."""
+    """No workload but the operator calls the Kubernetes API; this Role is for people."""
 
     viewer: Viewer = Viewer()
 

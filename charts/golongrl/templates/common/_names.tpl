@@ -65,7 +65,8 @@ app.kubernetes.io/part-of: golongrl
 
 {{- define "golongrl.serviceAccountName" -}}
 {{- $root := index . 0 -}}
-{{- if $root.Values.serviceAccount.create -}}
+{{- /* The operator's Role is bound to its account: the namespace's default must not get it. */ -}}
+{{- if or $root.Values.serviceAccount.create (eq (index . 1) "operator") -}}
 {{ include "golongrl.fullname" $root }}-{{ index . 1 }}
 {{- else -}}
 default

@@ -1,0 +1,172 @@
+"""The chart with its operator: a TrainingRun for the RayJob, the same training, and no more rights than calls."""
+
+import re
+from typing import Any
+
+import pytest
+
+from golongrl import recipe as recipes
+from golongrl.manifests.learner import rayjob
+from golongrl.manifests.load import load_values, recipe_of
+from golongrl.manifests.naming import Release
+from golongrl.manifests.render import chart
+from golongrl.operator.build import Site, resolve
+from support.chart_values import MATRIX, PLACED, PRESETS, RAYJOBS
+from support.helm import Helm, Manifest, Rendered, containers, pod_specs
+
+RELEASE = Release("demo", "rl")
+ON = {"operator": {"enabled": True}}
+
+
+def site_of(objects: Rendered) -> Site:
+    """What the operator's pod reads at its start."""
+    text = objects.one("ConfigMap", "-operator")["data"]["values.yaml"]
+    return Site(RELEASE, recipes.read_yaml(text))
+
+
+def pod(objects: Rendered) -> Manifest:
+    spec: Manifest = objects.one("Deployment", "-operator")["spec"]["template"]["spec"]
+    return spec
+
+
+def test_without_the_switch_nothing_of_it_is_there(helm4: Helm) -> None:
+    objects = helm4.template()
+    assert not objects.of("TrainingRun")
+    assert not objects.of("Role")
+    assert not [item for item in objects if item["metadata"]["name"].endswith("-operator")]
+
+
+def test_a_training_run_replaces_the_job(helm: Helm) -> None:
+    objects = helm.template(MATRIX["operator"])
+    assert not objects.of("RayJob")
+    assert not objects.of("Job")
+    spec = objects.one("TrainingRun")["spec"]
+    assert (spec["release"], spec["maxRestarts"], spec["stallSeconds"]) == ("demo", 4, 3600)
+    assert not helm.template(MATRIX["operator-outside"]).of("TrainingRun")
+    assert helm.template(MATRIX["operator-outside"]).of("Deployment")
+
+
+def test_its_name_stays_when_what_it_trains_changes(helm4: Helm) -> None:
+    """The operator replaces the RayJob then; a name with a hash would leave helm to delete the run."""
+    runs = [helm4.template(ON | {"recipe": {"learner": {"steps": steps}}}).one("TrainingRun") for steps in (5, 6)]
+    assert runs[0]["metadata"] == runs[1]["metadata"]
+    assert runs[0]["spec"]["recipe"] != runs[1]["spec"]["recipe"]
+
+
+@pytest.mark.parametrize("name", RAYJOBS)
+def test_the_operator_trains_what_the_chart_would(helm4: Helm, name: str) -> None:
+    values = MATRIX[name] | ON
+    objects = helm4.template(values)
+    meaning = resolve(site_of(objects), objects.one("TrainingRun"))
+    plain = load_values(overrides=MATRIX[name])
+    assert meaning.recipe == recipe_of(plain)
+    assert rayjob(meaning.recipe, meaning.values, RELEASE, "x") == rayjob(recipe_of(plain), plain, RELEASE, "x")
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_the_operator_trains_every_preset(helm4: Helm, preset: str) -> None:
+    objects = helm4.template(ON, files=(preset,))
+    meaning = resolve(site_of(objects), objects.one("TrainingRun"))
+    plain = load_values([chart() / preset])
+    assert meaning.recipe == recipe_of(plain)
+    assert rayjob(meaning.recipe, meaning.values, RELEASE, "x") == rayjob(recipe_of(plain), plain, RELEASE, "x")
+
+
+def test_what_the_release_changes_rolls_the_operator_and_what_it_does_not_read_leaves_it_alone(helm4: Helm) -> None:
+    def template(values: Manifest) -> Any:
+        return helm4.template(ON | values).one("Deployment", "-operator")["spec"]["template"]
+
+    assert template({}) == template({"reward": {"replicas": 3}, "rollout": {"replicas": 2}})
+    assert template({}) != template({"learner": {"image": {"tag": "2"}}})
+    assert template({}) != template({"storage": {"existingClaim": "mine"}})
+
+
+def test_one_operator_at_a_time(helm4: Helm) -> None:
+    spec = helm4.template(ON).one("Deployment", "-operator")["spec"]
+    assert (spec["replicas"], spec["strategy"]) == (1, {"type": "Recreate"})
+
+
+def test_only_the_operators_pod_has_a_token_and_only_its_account_the_role(helm4: Helm) -> None:
+    for switch in ("operator", "operator-outside"):
+        objects = helm4.template(MATRIX[switch])
+        tokens = {
+            name
+            for name, _, spec in pod_specs(objects)
+            for volume in spec["volumes"]
+            for source in volume.get("projected", {}).get("sources", [])
+            if "serviceAccountToken" in source
+        }
+        assert tokens == {"Deployment/demo-golongrl-operator"}
+        binding = objects.one("RoleBinding", "-operator")
+        account = objects.one("ServiceAccount", "-operator")["metadata"]
+        assert binding["subjects"] == [
+            {"kind": "ServiceAccount", "name": account["name"], "namespace": account["namespace"]}
+        ]
+        assert pod(objects)["serviceAccountName"] == account["name"]
+        users = [name for name, _, spec in pod_specs(objects) if spec["serviceAccountName"] == account["name"]]
+        assert users == ["Deployment/demo-golongrl-operator"]
+
+
+def test_the_role_names_what_it_allows(helm4: Helm) -> None:
+    """tests/operator holds the rules against the calls that are made."""
+    for rule in helm4.template(ON).one("Role", "-operator")["rules"]:
+        assert "*" not in rule["verbs"] + rule["resources"] + rule["apiGroups"]
+        assert "secrets" not in rule["resources"]
+
+
+def test_the_probe_is_where_the_command_serves_it(helm4: Helm) -> None:
+    (container,) = containers(pod(helm4.template(ON)))
+    flags = dict(word.removeprefix("--").split("=") for word in container["command"][2:])
+    (port,) = container["ports"]
+    assert (flags["host"], int(flags["port"]), flags["release"]) == ("0.0.0.0", port["containerPort"], "demo")
+    for kind in ("startupProbe", "livenessProbe"):
+        assert container[kind]["httpGet"] == {"path": "/healthz", "port": port["name"]}
+    mounts = {mount["mountPath"] for mount in container["volumeMounts"]}
+    assert flags["values"].rpartition("/")[0] in mounts
+    assert "/var/run/secrets/kubernetes.io/serviceaccount" in mounts
+
+
+def test_its_way_to_the_api_server_can_be_narrowed(helm4: Helm) -> None:
+    egress = helm4.template(MATRIX["operator-outside"]).one("NetworkPolicy", "-operator")["spec"]["egress"]
+    assert {"to": [{"ipBlock": {"cidr": "10.0.0.1/32"}}], "ports": [{"port": 6443, "protocol": "TCP"}]} in egress
+    assert {"to": [{"ipBlock": {"cidr": "10.1.0.0/16"}}], "ports": [{"port": 6380, "protocol": "TCP"}]} in egress
+    anywhere = helm4.template(ON).one("NetworkPolicy", "-operator")["spec"]["egress"]
+    assert {"ports": [{"port": port, "protocol": "TCP"} for port in (443, 6443)]} in anywhere
+
+
+def test_placement_reaches_the_operator(helm4: Helm) -> None:
+    objects = helm4.template(MATRIX["operator"])
+    spec = pod(objects)
+    for key in ("nodeSelector", "tolerations", "topologySpreadConstraints", "priorityClassName", "runtimeClassName"):
+        assert spec[key] == PLACED[key]
+    metadata = objects.one("Deployment", "-operator")["spec"]["template"]["metadata"]
+    assert metadata["labels"]["team"] == "rl"
+    assert metadata["annotations"]["note"] == "x"
+
+
+def test_it_needs_kuberay_and_ranks_that_fit(helm: Helm) -> None:
+    assert "the operator makes RayJobs; install KubeRay" in helm.refusal(ON, kuberay=False)
+    assert "the operator makes RayJobs" in helm.refusal(ON | {"learner": {"mode": "job"}})
+    wrong = ON | {"learner": {"workers": {"replicas": 2, "gpus": 8}}}
+    assert "are not the recipe's learner.ranks 1" in helm.refusal(wrong)
+
+
+def test_a_release_that_gets_it_later_is_told_how_to_get_the_crd(helm: Helm) -> None:
+    """Helm installs CRDs with a release, never with its upgrade."""
+    words = ["template", "demo", str(chart()), "--is-upgrade", "--set", "operator.enabled=true"]
+    refused = helm.run(*words, "--api-versions", "ray.io/v1/RayJob")
+    assert refused.returncode != 0
+    (path,) = re.findall(r"--server-side -f charts/golongrl/(\S+)", refused.stderr)
+    assert (chart() / path).is_file()
+    both = ["--api-versions", "ray.io/v1/RayJob,golongrl.io/v1alpha1/TrainingRun"]
+    assert helm.run(*words, *both).returncode == 0
+
+
+def test_notes_say_how_to_watch_it(helm4: Helm) -> None:
+    done = helm4.run(
+        "install", "demo", str(chart()), "--dry-run=client",
+        "--set", "operator.enabled=true", "--set", "learner.mode=rayjob",
+    )  # fmt: skip
+    notes = done.stdout.partition("NOTES:")[2]
+    assert "get trainingruns" in notes, done.stderr
+    assert "--for=condition=Complete" in notes

@@ -1,0 +1,44 @@
+"""TrainingRuns of a release `demo`, the RayJobs made for them, and what its queue says."""
+
+import copy
+from datetime import UTC, datetime
+from typing import Any
+
+from golongrl.manifests.naming import Release
+from golongrl.operator.build import Site, objects, resolve
+
+SITE = Site(Release("demo", "rl"), {})
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+QUEUE = {
+    "version": 12,
+    "committed": 10,
+    "trained": 24,
+    "in_batches": 0,
+    "ready": 3,
+    "rejected": 1,
+    "leased": 2,
+    "staleness": {0: 3, 1: 2, 2: 0},
+    "max_staleness": 1,
+    "weights": {"version": 11},
+    "stopped": None,
+    "blocking": None,
+    "bytes": 1,
+    "reserved_bytes": 1,
+    "max_bytes": 100,
+}
+PICTURE = {"queue": QUEUE, "services": []}
+
+
+def a_run(name: str = "r", age: int = 0, status: dict[str, Any] | None = None, **spec: Any) -> dict[str, Any]:
+    metadata = {"name": name, "uid": f"uid-{name}", "generation": 3, "creationTimestamp": f"2026-01-01T00:00:{age:02}Z"}
+    body = {"release": "demo", "recipePreset": "quickstart", **spec}
+    return {"metadata": metadata, "spec": body, **({"status": status} if status else {})}
+
+
+def a_job(run: dict[str, Any], attempt: int = 0, deleting: bool = False, **status: str) -> dict[str, Any]:
+    """The RayJob that the operator makes, as KubeRay then tells of it."""
+    job = copy.deepcopy(objects(SITE, run, resolve(SITE, run), attempt)[1])
+    job["status"] = status or {"jobDeploymentStatus": "Running", "jobStatus": "RUNNING"}
+    if deleting:
+        job["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    return job
