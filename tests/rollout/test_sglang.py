@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from typing import Any
 
 import httpx
 import numpy as np
@@ -249,8 +250,8 @@ async def test_session_errors_name_the_missing_step() -> None:
     async with engine(replay) as client:
         with pytest.raises(EngineRefused, match="session is already open"):
             await client.begin_weight_update()
+        bucket = Bucket(names=["x"], dtypes=["float32"], shapes=[[1]])
         with pytest.raises(EngineRefused, match="between begin_weight_update"):
-            bucket = Bucket(names=["x"], dtypes=["float32"], shapes=[[1]])
             await client.update_from_distributed(bucket, "wg", "1", flush_cache=True)
     (sent,) = [body for path, body in replay.asked if path == "update_weights_from_distributed"]
     assert sent == {
