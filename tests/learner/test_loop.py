@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from golongrl.learner.checkpoint import TRACKER, Checkpoints
+from golongrl.learner.weights import MANIFEST
 from support.learner_run import FIRST_ROWS, LearnerRun, learner_run, small_recipe
 
 STEPS = [1, 2, 3, 4]
@@ -41,7 +42,8 @@ async def test_killed_and_resumed_gives_the_same_weights_to_the_bit(tiny_model: 
         await killed.ended()
         _has_all_or_nothing_of(checkpoints, (await killed.queue().stats()).committed)
         killed.start()
-        await killed.until(lambda: len(killed.records) == 3)
+        # Published beside the step after it.
+        await killed.until((killed.root / "weights" / "v3" / MANIFEST).exists)
         killed.kill(signal.SIGKILL)
         await killed.ended()
         _has_all_or_nothing_of(checkpoints, (await killed.queue().stats()).committed)
