@@ -37,8 +37,9 @@ def sender() -> Iterator[SenderProcess]:
     ("kind", "models"),
     [
         ("embedded", ("tiny_model", "tiny_model_next")),
+        ("embedded", ("tiny_mixture", "tiny_mixture_next")),
         pytest.param("sglang", ("tiny_model", "tiny_model_next"), marks=pytest.mark.full),
-        pytest.param("sglang", ("tiny_mixture", "tiny_mixture"), marks=pytest.mark.full),
+        pytest.param("sglang", ("tiny_mixture", "tiny_mixture_next"), marks=pytest.mark.full),
     ],
 )
 async def test_broadcast_weights_are_the_ones_sent(
