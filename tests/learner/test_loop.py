@@ -1,6 +1,7 @@
 """The learner as a process against a real queue: it trains to the end, and a kill costs nothing but time."""
 
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -98,6 +99,26 @@ def _logged_what_is_promised(run: LearnerRun) -> None:
         "global_step_2",
         "global_step_4",
     ]
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("weights", ["disk", "broadcast"])
+async def test_killed_after_the_last_step_it_ends_all_the_same(weights: str, tiny_model: Path, tmp_path: Path) -> None:
+    """Between the last checkpoint and the export nothing is left to train."""
+    recipe = small_recipe(tiny_model, "learner.steps=1", "learner.checkpoint_every=1", f"learner.weights={weights}")
+    async with learner_run(tmp_path / "run", recipe) as run:
+        run.validates.set()
+        await run.until(lambda: (run.root / "checkpoints" / TRACKER).exists())
+        run.kill(signal.SIGKILL)
+        await run.ended()
+        shutil.rmtree(run.root / "hf", ignore_errors=True)
+        run.start()
+        assert await run.ended() == 0, run.log[-4000:]
+        stats = await run.queue().stats()
+    assert _steps(run) == [1]
+    assert stats.stopped is not None
+    assert stats.stopped.reason == "complete"
+    _has_a_loadable_result(run)
 
 
 async def test_a_dead_rank_fails_the_job_with_one_line(tiny_model: Path, tmp_path: Path) -> None:
