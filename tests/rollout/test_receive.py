@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +15,7 @@ from golongrl.rollout.adopter import Confirmed, adopt
 from golongrl.rollout.adoption import Mode
 from golongrl.rollout.errors import AdoptionFailed
 from golongrl.rollout.sglang import Engine
-from rollout.harness import embedded_engine
+from rollout.harness import embedded_engine, hold
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -26,15 +25,6 @@ def sender() -> Iterator[SenderProcess]:
     process = SenderProcess("127.0.0.1")
     yield process
     process.close()
-
-
-def hold(sender: SenderProcess, model: Path, version: int, lineage: str = "first") -> WeightsRef:
-    """Hand the weights of a model folder to the sender, as a rank does."""
-    folder = sender.folder()
-    for path in model.glob("*.safetensors"):
-        shutil.copyfile(path, folder / path.name)
-    sender.hold(folder, version, lineage)
-    return WeightsRef(version, str(model), lineage, "", sender.source)
 
 
 async def take(

@@ -12,7 +12,7 @@ from golongrl.broadcast.client import SourceError, ask
 from golongrl.broadcast.protocol import Ask, Transfer
 from golongrl.broadcast.verify import Reading, problem
 from golongrl.queue.types import WeightsRef
-from golongrl.rollout.errors import AdoptionFailed, EngineError, EngineRefused
+from golongrl.rollout.errors import AdoptionFailed, EngineError, EngineRefused, WeightsMissing
 from golongrl.rollout.sglang import Engine, PauseMode
 
 log = structlog.get_logger(__name__)
@@ -30,7 +30,8 @@ async def receive(engine: Engine, ref: WeightsRef, pause: PauseMode, before: Rea
         The checksums the engine reads back, beside what they were compared with.
 
     Raises:
-        AdoptionFailed: with `unchanged` where there was no transfer.
+        WeightsMissing: there was no transfer.
+        AdoptionFailed: the engine does not hold what was sent.
         EngineError: the engine refused or did not answer before the first tensor.
     """
     placement = await engine.placement()
@@ -40,7 +41,7 @@ async def receive(engine: Engine, ref: WeightsRef, pause: PauseMode, before: Rea
     try:
         transfer = await ask(ref.source, question)
     except SourceError as error:
-        raise AdoptionFailed(str(error), unchanged=True) from error
+        raise WeightsMissing(str(error)) from error
     try:
         await engine.init_group(
             master_address=transfer.address,
