@@ -92,7 +92,7 @@ def copy_tensors(model: PreTrainedModel, tensors: Mapping[str, torch.Tensor]) ->
 def checksums(model: PreTrainedModel) -> dict[str, str]:
     """SHA-256 (first 16 hex digits) of every tensor's bytes, by name."""
     return {
-        name: hashlib.sha256(tensor.contiguous().view(torch.uint8).numpy()).hexdigest()[:16]
+        name: hashlib.sha256(tensor.contiguous().view(torch.uint8).numpy().data).hexdigest()[:16]
         for name, tensor in _tensors(model).items()
     }
 

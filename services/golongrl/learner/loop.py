@@ -218,6 +218,7 @@ class Learner:
 
     async def _train(self, ranks: "Ranks", records: Records, saving: Saving) -> None:
         last = self._recipe.learner.steps
+        batch: PreparedBatch | Stopped | None = None
         upcoming = self._prefetch(last)
         try:
             while upcoming is not None:
