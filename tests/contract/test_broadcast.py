@@ -17,7 +17,7 @@ from golongrl.rollout.adoption import Mode
 from golongrl.rollout.errors import AdoptionFailed
 from golongrl.rollout.sampling import Sampling
 from golongrl.rollout.sglang import Engine
-from rollout.harness import hold
+from rollout.harness import gone, hold
 from support.engine_process import engine_process
 from support.tiny_model import VOCABULARY
 
@@ -28,7 +28,7 @@ LONG = 600
 
 @pytest.fixture
 def sender() -> Iterator[SenderProcess]:
-    process = SenderProcess("127.0.0.1")
+    process = SenderProcess("127.0.0.1", gone)
     yield process
     process.close()
 

@@ -14,7 +14,7 @@ from golongrl.errors import InputError
 from golongrl.queue import Group, Lease, Refusal, SampleQueue, WeightsRef
 from golongrl.recipe import Recipe
 from golongrl.rollout.errors import EngineUnavailable
-from rollout.harness import Rig, hold, publish, recipe, rig
+from rollout.harness import Rig, gone, hold, publish, recipe, rig
 
 Start = Callable[..., AbstractAsyncContextManager[Rig]]
 
@@ -159,7 +159,7 @@ async def test_a_sender_that_cannot_send_is_waited_for(
 ) -> None:
     """However long it takes: at eta 0 there is no other version before this engine has this one."""
     support = publish(tmp_path, 0, tiny_model)
-    sender = SenderProcess("127.0.0.1")
+    sender = SenderProcess("127.0.0.1", gone)
     try:
         async with start(recipe(), adoption_attempts=1) as bench:
             hold(sender, tiny_model_next, 7)

@@ -30,7 +30,7 @@ from verl.workers.engine import BaseEngine, EngineRegistry
 from verl.workers.engine_workers import TrainingWorker
 from verl.workers.utils.losses import ppo_loss
 
-from golongrl.broadcast.process import SenderProcess
+from golongrl.broadcast.process import SenderFailed, SenderProcess
 from golongrl.learner.assembly import Correction, assemble, correct, response_tokens, with_columns
 from golongrl.learner.batch import Shard
 from golongrl.learner.engine import register as register_engine
@@ -243,7 +243,7 @@ class LearnerRank(TrainingWorker):  # type: ignore[misc]  # verl carries no type
     def _sending_folder(self) -> Path:
         if self._sender is None:
             # Where the ranks meet is where engines reach the first of them, too.
-            self._sender = SenderProcess(os.environ["MASTER_ADDR"])
+            self._sender = SenderProcess(os.environ["MASTER_ADDR"], _leave)
         return self._sender.folder()
 
     def _assemble(self, shard: Shard) -> TensorDict:
@@ -306,6 +306,12 @@ class LearnerRank(TrainingWorker):  # type: ignore[misc]  # verl carries no type
             "use_dynamic_bsz": True,
             "max_token_len_per_gpu": learner.max_tokens_per_rank,
         }
+
+
+def _leave(_: SenderFailed) -> None:
+    """End this rank, and so the job, which then starts anew: without a sender the engines that wait for these weights
+    would wait for ever, and the learner for them."""
+    os._exit(1)
 
 
 def _prepare_cpu() -> None:
