@@ -180,8 +180,7 @@ async def test_a_sender_that_keeps_dying_is_given_up(tiny_model: Path, monkeypat
                     os.kill(sender_pid(process), signal.SIGKILL)
                 await asyncio.sleep(0.05)
         assert "the weight sender died 2 times (exit code -9)" in str(given_up[0])
-        with pytest.raises(SenderFailed):
-            hold(process, tiny_model, 2)
+        assert len(given_up) == 1
     finally:
         process.close()
 

@@ -141,6 +141,7 @@ class SenderProcess:
             try:
                 self._revived(self._hold)
             except SenderFailed as error:
+                self._closed = True
                 log.error("the weight sender is gone", error=str(error))
                 self._on_gone(error)
 
@@ -164,9 +165,7 @@ class SenderProcess:
             code = self._process.wait()
             self._restarts += 1
             if self._restarts > _RESTARTS:
-                raise SenderFailed(
-                    f"the weight sender died {self._restarts} times (exit code {code}); its log says why"
-                )
+                raise SenderFailed(f"the weight sender died {self._restarts} times (exit code {code}); see its log")
             log.warning("the weight sender died and is started again", exit_code=code, restart=self._restarts)
             self._process = self._start()
             if hold is None:
