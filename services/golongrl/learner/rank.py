@@ -31,7 +31,7 @@ from verl.workers.engine_workers import TrainingWorker
 from verl.workers.utils.losses import ppo_loss
 
 from golongrl.broadcast.process import SenderFailed, SenderProcess
-from golongrl.learner.assembly import Correction, assemble, correct, response_tokens, with_columns
+from golongrl.learner.assembly import Correction, assemble, correct, normalised, response_tokens, with_columns
 from golongrl.learner.batch import Shard
 from golongrl.learner.engine import register as register_engine
 from golongrl.learner.engine_config import STRATEGY, loss_config, worker_config
@@ -169,8 +169,10 @@ class LearnerRank(TrainingWorker):  # type: ignore[misc]  # verl carries no type
                     with_columns(batch, shard, ref_log_prob=self._reference_log_probs(shard, batch))
         outputs = []
         with timed(clock, "timing_s/update_actor"):
-            for index, (shard, batch, old) in enumerate(zip(shards, batches, proximal, strict=True)):
-                correction = self._correction(old, shard)
+            corrections = self._corrections(proximal, shards)
+            for index, (shard, batch, old, correction) in enumerate(
+                zip(shards, batches, proximal, corrections, strict=True)
+            ):
                 tokens = float(correction.mask.sum())
                 for name, value in correction.metrics.items():
                     _note(metrics, name, value, tokens)
@@ -270,12 +272,16 @@ class LearnerRank(TrainingWorker):  # type: ignore[misc]  # verl carries no type
             output: dict[str, Tensor] = engine.infer_batch(data)["model_output"]
         return output
 
-    def _correction(self, old: Tensor, shard: Shard) -> Correction:
+    def _corrections(self, proximal: list[Tensor], shards: list[Shard]) -> list[Correction]:
+        """Of all mini-batches, before the first changes the policy: their weights have one mean."""
         algorithm = self._recipe.algorithm
         if algorithm.proximal == "behaviour":
             # Proximal and behaviour policy are the same by choice: every weight would be 1, and nothing rejected.
             algorithm = algorithm.model_copy(update={"rollout_is": None, "rollout_token_veto": None, "rollout_rs": {}})
-        return correct(old, shard, algorithm)
+        corrections = [correct(old, shard, algorithm) for old, shard in zip(proximal, shards, strict=True)]
+        if algorithm.rollout_is is not None and algorithm.rollout_is_batch_normalize:
+            return normalised(corrections, shards, algorithm.rollout_is)
+        return corrections
 
     def _optimize(
         self, shard: Shard, batch: TensorDict, old: Tensor, correction: Correction, *, last: bool

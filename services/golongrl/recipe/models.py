@@ -131,8 +131,8 @@ class Algorithm(Section):
     )
     rollout_is_batch_normalize: bool = Field(
         False,
-        description="Divide importance weights, once bounded, by their mean over the update's batch of all ranks: the "
-        "tokens' mean, or with `rollout_is: sequence` the responses'.",
+        description="Divide importance weights, once bounded, by their mean over the step's batch, all mini-batches of "
+        "all ranks: the tokens' mean, or with `rollout_is: sequence` the responses'.",
     )
     rollout_rs: dict[RejectionMode, PositiveFloat | tuple[PositiveFloat, PositiveFloat]] = Field(
         {},
