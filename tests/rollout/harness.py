@@ -22,9 +22,10 @@ from golongrl.queue import Batch, QueueSettings, SampleQueue, WeightsRef
 from golongrl.recipe import Recipe, load
 from golongrl.reward.client import RewardClient
 from golongrl.rollout.config import WorkerConfig
+from golongrl.rollout.engine_http import Deadlines
 from golongrl.rollout.metrics import Metrics
 from golongrl.rollout.produce import Bench
-from golongrl.rollout.sglang import Deadlines, Engine
+from golongrl.rollout.sglang import Engine
 from golongrl.rollout.state import State
 from golongrl.rollout.worker import Worker
 

@@ -11,9 +11,10 @@ import pytest
 
 from golongrl.broadcast.protocol import Bucket
 from golongrl.rollout.answers import ModelInfo, Span
+from golongrl.rollout.engine_http import Deadlines
 from golongrl.rollout.errors import EngineBusy, EngineProtocolError, EngineRefused, EngineSilent, EngineUnavailable
 from golongrl.rollout.sampling import Sampling
-from golongrl.rollout.sglang import Deadlines, Engine, Placement
+from golongrl.rollout.sglang import Engine, Placement
 from rollout.replay import Replay, recording
 from support.recordings import recorded
 
