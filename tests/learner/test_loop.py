@@ -1,6 +1,5 @@
 """The learner as a process against a real queue: it trains to the end, and a kill costs nothing but time."""
 
-import os
 import shutil
 import signal
 from pathlib import Path
@@ -10,7 +9,7 @@ import pytest
 import torch
 
 from golongrl.learner.checkpoint import TRACKER, Checkpoints
-from support.learner_run import LearnerRun, learner_run, small_recipe
+from support.learner_run import FIRST_ROWS, LearnerRun, learner_run, small_recipe
 
 STEPS = [1, 2, 3, 4]
 
@@ -126,10 +125,7 @@ async def test_a_dead_rank_fails_the_job_with_one_line(tiny_model: Path, tmp_pat
     recipe = small_recipe(tiny_model, "learner.steps=1000", "learner.checkpoint_every=1000", "data.epochs=400")
     async with learner_run(tmp_path / "run", recipe) as run:
         await run.until(lambda: len(run.records) >= 2)
-        assert run.process is not None
-        for child in psutil.Process(run.process.pid).children(recursive=True):
-            if "LearnerRank" in " ".join(child.cmdline()):
-                os.kill(child.pid, signal.SIGKILL)
+        run.kill_ranks()
         assert await run.ended(60) == 1
         assert "error: learner rank died in" in run.log
         run.start()
@@ -173,6 +169,16 @@ async def test_a_full_queue_gets_the_checkpoint_it_needs(tiny_model: Path, tmp_p
     assert _steps(run) == list(range(1, 13))
     assert stats.committed == 12
     assert "the queue's budget is full" in run.log
+
+
+async def test_a_rank_that_dies_while_nothing_is_asked_of_it_is_noticed(tiny_model: Path, tmp_path: Path) -> None:
+    """The learner waits for a validation that nobody answers."""
+    recipe = small_recipe(tiny_model, "learner.test_freq=1", "learner.validation_deadline_s=600")
+    async with learner_run(tmp_path / "run", recipe) as run:
+        await run.until(lambda: len([version for version, _ in run.validated if version == 1]) == FIRST_ROWS)
+        run.kill_ranks()
+        assert await run.ended(60) == 1
+        assert "error: learner rank died in watch" in run.log
 
 
 @pytest.mark.full

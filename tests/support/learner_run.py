@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 
 from golongrl.data.prepared import Prepared, PreparedRow, write_prepared
 from golongrl.queue import (
@@ -154,6 +155,13 @@ class LearnerRun:
         """Send the driver a signal; its ranks and Ray must follow by themselves."""
         assert self.process is not None
         self.process.send_signal(number)
+
+    def kill_ranks(self) -> None:
+        """SIGKILL to every rank."""
+        assert self.process is not None
+        for child in psutil.Process(self.process.pid).children(recursive=True):
+            if "LearnerRank" in " ".join(child.cmdline()):
+                child.kill()
 
     async def until(self, condition: Any, timeout_s: float = 300) -> None:
         """Wait until `condition()`; the learner's death ends the wait."""

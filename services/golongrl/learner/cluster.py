@@ -18,7 +18,7 @@ from verl.single_controller.ray import RayClassWithInitArgs, RayResourcePool, Ra
 
 from golongrl.errors import GolongrlError
 from golongrl.learner.batch import Shard
-from golongrl.learner.rank import FILES, LearnerRank, RankInfo, Staged
+from golongrl.learner.rank import FILES, WATCH, LearnerRank, RankInfo, Staged
 from golongrl.learner.ray_session import QUIET, joined
 from golongrl.recipe import Recipe
 
@@ -33,7 +33,8 @@ class RankFailed(GolongrlError):
 
 
 class Ranks:
-    """All ranks of the learner. Calls are collective and must not overlap, but for `written`, `staged` and `hold`."""
+    """All ranks of the learner. Calls are collective and must not overlap, but for those that wait: `watch`, `written`,
+    `staged` and `hold`."""
 
     def __init__(self, group: RayWorkerGroup, recipe: Recipe) -> None:
         self._group = group
@@ -51,6 +52,14 @@ class Ranks:
         ranks.info = await ranks._all("start")
         _check(recipe, ranks.info[0])
         return ranks
+
+    async def watch(self) -> None:
+        """Wait for ever, whatever else is asked of the ranks.
+
+        Raises:
+            RankFailed: a rank died.
+        """
+        await self._wait("watch")
 
     async def update(self, minis: list[list[Shard]]) -> dict[str, float]:
         """One step: `minis[mini][data-parallel rank]`; the metrics of rank 0, reduced over all."""
@@ -71,7 +80,7 @@ class Ranks:
         Raises:
             RankFailed: a rank could not write its part.
         """
-        return float(max(await self._all("written")))
+        return float(max(await self._wait("written")))
 
     async def load(self, folder: Path) -> None:
         """All ranks read their part of a checkpoint."""
@@ -88,18 +97,24 @@ class Ranks:
         Raises:
             RankFailed: a rank could not write its part.
         """
-        parts: list[Staged] = await self._all("staged")
+        parts: list[Staged] = await self._wait("staged")
         files = sorted((file for part in parts for file in part.files), key=lambda file: file.name)
         return Staged(parts[0].folder, files)
 
     async def hold(self, folder: str, version: int, lineage: str) -> str:
         """The first rank's sender sends what was staged there from now on; where engines ask for it."""
-        sources: list[str | None] = await self._all("hold", folder, version, lineage)
+        sources: list[str | None] = await self._wait("hold", folder, version, lineage)
         (source,) = (source for source in sources if source is not None)
         return source
 
+    async def _wait(self, method: str, *arguments: Any) -> Any:
+        """A method that answers beside the collective ones."""
+        return await self._gather(method, [getattr(rank, method).remote(*arguments) for rank in self._group.workers])
+
     async def _all(self, method: str, *arguments: Any) -> Any:
-        references = getattr(self._group, method)(*arguments)
+        return await self._gather(method, getattr(self._group, method)(*arguments))
+
+    async def _gather(self, method: str, references: list[Any]) -> Any:
         try:
             # gather raises with the first failure.
             return await asyncio.gather(*references)
@@ -136,7 +151,7 @@ def _launch(recipe: Recipe, model: Path) -> RayWorkerGroup:
         nodes = [ranks]
     pool = RayResourcePool(process_on_nodes=nodes, use_gpu=on_gpu, max_colocate_count=1)
     # A checkpoint and a version may be on their way at a time, each with one call that waits.
-    actor = ray.remote(concurrency_groups={FILES: 2})(LearnerRank)
+    actor = ray.remote(concurrency_groups={FILES: 2, WATCH: 1})(LearnerRank)
     environment = {name: os.environ[name] for name in _RANK_ENVIRONMENT if name in os.environ}
     # On one machine the driver knows a free port; asking a worker for one would start another interpreter.
     rendezvous = {"master_addr": "127.0.0.1", "master_port": _free_port()} if local else {}

@@ -18,6 +18,7 @@ import json
 import signal
 import time
 import warnings
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -189,7 +190,7 @@ class Learner:
             self._validation.forget_after(version)
             keep = self._recipe.learner.keep_checkpoints
             saving = Saving(checkpoints, self._queue, self._fence, keep=keep, latest=self._done)
-            async with saving, self._publisher:
+            async with _watched(ranks), saving, self._publisher:
                 if not known and self._done == version:
                     await self._publisher.begin(ranks, self._done)
                 with Records(self._out, self._done) as records:
@@ -386,6 +387,18 @@ class Learner:
         await self._publisher.copy_out(ranks, self._out / "hf")
         await self._queue.stop(self._fence, "complete", f"{self._done} steps")
         log.info("complete", steps=self._done, hf=str(self._out / "hf"))
+
+
+@contextlib.asynccontextmanager
+async def _watched(ranks: "Ranks") -> AsyncIterator[None]:
+    """Ends the block with the line of a rank that dies, whatever the block waits for meanwhile."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            watch = group.create_task(ranks.watch())
+            yield
+            watch.cancel()
+    except ExceptionGroup as failures:
+        raise failures.exceptions[0] from failures
 
 
 def _import_ranks() -> "type[Ranks]":

@@ -8,6 +8,7 @@ Invariants:
 """
 
 import os
+import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
@@ -46,8 +47,9 @@ from golongrl.recipe import Recipe
 # closed connections long before.
 _COLLECTIVE_TIMEOUT = timedelta(minutes=30)
 
-# Ray's concurrency group of the methods that wait for files: they are answered while the rank trains.
-FILES = "files"
+# Ray's concurrency groups of the methods that wait: for files, which are answered while the rank trains, and for ever.
+# They carry no `register` of verl's: with it Ray puts them back into the one thread that trains.
+FILES, WATCH = "files", "watch"
 
 
 @dataclass(frozen=True)
@@ -135,6 +137,11 @@ class LearnerRank(TrainingWorker):  # type: ignore[misc]  # verl carries no type
             tied=bool(self.model_config.hf_config.tie_word_embeddings),
         )
 
+    @ray.method(concurrency_group=WATCH)  # type: ignore[untyped-decorator]
+    def watch(self) -> None:
+        """Never returns: what ends this call is the rank's death, which its caller so learns of at once."""
+        threading.Event().wait()
+
     @register(dispatch_mode=Dispatch.DP_COMPUTE, blocking=False)  # type: ignore[untyped-decorator]
     def update(self, shards: list[Shard]) -> dict[str, float]:
         """One optimizer step per mini-batch; the learning rate moves once, after the last.
@@ -187,7 +194,6 @@ class LearnerRank(TrainingWorker):  # type: ignore[misc]  # verl carries no type
         self._snapshots.start(Path(folder))
 
     @ray.method(concurrency_group=FILES)  # type: ignore[untyped-decorator]
-    @register(dispatch_mode=Dispatch.ONE_TO_ALL, blocking=False)  # type: ignore[untyped-decorator]
     def written(self) -> float:
         """Wait until this rank's part is durable; the seconds from `save` on."""
         return self._snapshots.seconds()
@@ -227,14 +233,12 @@ class LearnerRank(TrainingWorker):  # type: ignore[misc]  # verl carries no type
         self._staging = Staging(folder, self._writer.submit(write_taken, taken, Path(folder)))
 
     @ray.method(concurrency_group=FILES)  # type: ignore[untyped-decorator]
-    @register(dispatch_mode=Dispatch.ONE_TO_ALL, blocking=False)  # type: ignore[untyped-decorator]
     def staged(self) -> Staged:
         """Wait until this rank's share is durable; its files, with sizes and sha256."""
         assert self._staging is not None
         return Staged(self._staging.folder, self._staging.files.result())
 
     @ray.method(concurrency_group=FILES)  # type: ignore[untyped-decorator]
-    @register(dispatch_mode=Dispatch.ONE_TO_ALL, blocking=False)  # type: ignore[untyped-decorator]
     def hold(self, folder: str, version: int, lineage: str) -> str | None:
         """Send what was staged there from now on; the first rank answers where engines ask for it."""
         if self._sender is None:
