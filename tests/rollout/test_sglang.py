@@ -272,8 +272,9 @@ async def test_session_errors_name_the_missing_step() -> None:
         ({"tp_size": 8, "pp_size": 1, "device": "cuda"}, None),
         (
             {"tp_size": 8, "pp_size": 2, "device": "cuda"},
-            "2 pipeline stages cannot receive broadcast weights; use disk",
+            "2 pipeline stages cannot receive broadcast weights; set learner.weights=disk",
         ),
+        ({"tp_size": 4, "dp_size": 2, "device": "cuda"}, "2 data-parallel copies cannot receive broadcast weights"),
         ({"pp_size": 1, "device": "cuda"}, "tp_size or device is missing"),
     ],
 )

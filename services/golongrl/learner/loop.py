@@ -198,6 +198,7 @@ class Learner:
                     if self._done == 0 and due(0, self._recipe.learner) and (metrics := await self._validate(0)):
                         records.write(0, metrics)
                     await self._train(ranks, records, saving)
+            await ranks.close()
         finally:
             shutdown()
 

@@ -246,6 +246,12 @@ class LearnerRank(TrainingWorker):  # type: ignore[misc]  # verl carries no type
         self._sender.hold(Path(folder), version, lineage)
         return self._sender.source
 
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL, blocking=False)  # type: ignore[untyped-decorator]
+    def close(self) -> None:
+        """End the sender, and delete what it sends: it would be killed before it could."""
+        if self._sender is not None:
+            self._sender.close()
+
     def _sending_folder(self) -> Path:
         if self._sender is None:
             # Where the ranks meet is where engines reach the first of them, too.

@@ -230,7 +230,7 @@ class Learner(Section):
         description="How new weights reach the engines: through the weight store, which both mount, or sent by the "
         "first rank over the network (NCCL, or gloo on CPU).",
     )
-    keep_weights: PositiveInt = Field(2, description="Published versions kept in the weight store.")
+    keep_weights: PositiveInt = Field(2, description="Published versions kept in the weight store (`disk`).")
     checkpoint_every: PositiveInt = Field(5, description="Steps between checkpoints.")
     keep_checkpoints: PositiveInt = Field(2, description="Checkpoints kept.")
     resume: Place = Field("auto", description="`auto`, `never`, or the path of a checkpoint folder `global_step_N`.")

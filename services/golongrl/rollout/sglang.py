@@ -124,17 +124,18 @@ class Engine(EngineHttp):
         """How the engine is laid out.
 
         Raises:
-            EngineProtocolError: it does not say, or spreads the model over pipeline stages, which no group reaches.
+            EngineProtocolError: it does not say, or has pipeline stages or several copies of the model, which no group
+                reaches.
         """
         body = await self._json("GET", "/server_info", headers=self._headers)
         try:
-            ranks, stages, device = int(body["tp_size"]), int(body.get("pp_size", 1)), str(body["device"])
+            ranks, device = int(body["tp_size"]), str(body["device"])
+            stages, copies = int(body.get("pp_size", 1)), int(body.get("dp_size", 1))
         except (KeyError, TypeError, ValueError) as error:
             raise EngineProtocolError(f"server_info at {self.url}: tp_size or device is missing: {error}") from error
-        if stages > 1:
-            raise EngineProtocolError(
-                f"{self.url}: {stages} pipeline stages cannot receive broadcast weights; use disk"
-            )
+        if stages > 1 or copies > 1:
+            what = f"{stages} pipeline stages" if stages > 1 else f"{copies} data-parallel copies"
+            raise EngineProtocolError(f"{self.url}: {what} cannot receive broadcast weights; set learner.weights=disk")
         return Placement(ranks, device)
 
     async def healthy(self) -> bool:
