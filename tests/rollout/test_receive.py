@@ -6,6 +6,7 @@ import signal
 import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -15,7 +16,7 @@ from golongrl.broadcast.process import SenderFailed, SenderProcess
 from golongrl.queue import WeightsRef
 from golongrl.rollout.adopter import Confirmed, adopt
 from golongrl.rollout.adoption import Mode
-from golongrl.rollout.errors import AdoptionFailed
+from golongrl.rollout.errors import AdoptionFailed, EngineRefused
 from golongrl.rollout.sglang import Engine
 from rollout.harness import embedded_engine, gone, hold
 
@@ -88,6 +89,25 @@ class Breaking(Engine):
             self.at = ""
             self.do()
         return await super()._confirmed(path, body, deadline_s)
+
+
+async def test_weights_that_cannot_be_read_back_are_not_the_old_ones(
+    sender: SenderProcess, tiny_model: Path, tiny_model_next: Path, engine_url: str
+) -> None:
+    """A replay came out differently: by name and number the engine holds what it held."""
+
+    def refuse() -> None:
+        raise EngineRefused("POST /weights_checker: 400", 400)
+
+    async with Breaking(engine_url) as engine:
+        ref = hold(sender, tiny_model, 3)
+        held = await take(engine, ref)
+        again = replace(hold(sender, tiny_model_next, 3, "second"), path=ref.path)
+        engine.at, engine.do = "/weights_checker", refuse
+        with pytest.raises(AdoptionFailed, match="weights_checker") as failure:
+            await take(engine, again, held=held)
+        assert not failure.value.unchanged
+        assert await engine.ready()
 
 
 def sender_pid(sender: SenderProcess) -> int:
