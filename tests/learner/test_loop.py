@@ -146,7 +146,7 @@ async def test_a_checkpoint_that_cannot_be_written_fails_the_run(tiny_model: Pat
     async with learner_run(tmp_path / "run", recipe) as run:
         await run.until(lambda: len(run.records) >= 1)
         assert run.process is not None
-        weights = (run.root / "weights" / "v1" / "model.safetensors").stat().st_size
+        weights = (run.root / "weights" / "v0" / "model.safetensors").stat().st_size
         for child in psutil.Process(run.process.pid).children(recursive=True):
             if "LearnerRank" in " ".join(child.cmdline()):
                 child.rlimit(psutil.RLIMIT_FSIZE, (weights + weights // 2, weights + weights // 2))
