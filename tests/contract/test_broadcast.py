@@ -1,7 +1,6 @@
 """Broadcast weights in a real engine: what it reads back is what was sent, in the middle of a generation too."""
 
 import asyncio
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from golongrl.rollout.adoption import Mode
 from golongrl.rollout.errors import AdoptionFailed
 from golongrl.rollout.sampling import Sampling
 from golongrl.rollout.sglang import Engine
+from rollout.harness import gone, hold
 from support.engine_process import engine_process
 from support.tiny_model import VOCABULARY
 
@@ -28,7 +28,7 @@ LONG = 600
 
 @pytest.fixture
 def sender() -> Iterator[SenderProcess]:
-    process = SenderProcess("127.0.0.1")
+    process = SenderProcess("127.0.0.1", gone)
     yield process
     process.close()
 
@@ -37,8 +37,9 @@ def sender() -> Iterator[SenderProcess]:
     ("kind", "models"),
     [
         ("embedded", ("tiny_model", "tiny_model_next")),
+        ("embedded", ("tiny_mixture", "tiny_mixture_next")),
         pytest.param("sglang", ("tiny_model", "tiny_model_next"), marks=pytest.mark.full),
-        pytest.param("sglang", ("tiny_mixture", "tiny_mixture"), marks=pytest.mark.full),
+        pytest.param("sglang", ("tiny_mixture", "tiny_mixture_next"), marks=pytest.mark.full),
     ],
 )
 async def test_broadcast_weights_are_the_ones_sent(
@@ -55,24 +56,16 @@ async def test_broadcast_weights_are_the_ones_sent(
                 (3, following, Mode.IN_PLACE),
                 (4, initial, Mode.ABORT),
             ):
-                held = await _taken(engine, _hold(sender, model, version), mode, held)
+                held = await _taken(engine, hold(sender, model, version), mode, held)
                 assert (await engine.model_info()).weight_version == str(version)
                 assert await engine.checksums() == expected(model, kind)
-            spans = await _in_the_middle(engine, _hold(sender, following, 5), held)
+            spans = await _in_the_middle(engine, hold(sender, following, 5), held)
             assert [span.version for span in spans] == ["4", "5"]
             assert await engine.checksums() == expected(following, kind)
             with pytest.raises(AdoptionFailed, match="409") as failure:
                 await _taken(engine, WeightsRef(6, str(initial), "first", "", sender.source), Mode.DRAIN, held)
             assert failure.value.unchanged
             assert await engine.ready()
-
-
-def _hold(sender: SenderProcess, model: Path, version: int) -> WeightsRef:
-    folder = sender.folder()
-    for path in model.glob("*.safetensors"):
-        shutil.copyfile(path, folder / path.name)
-    sender.hold(folder, version, "first")
-    return WeightsRef(version, str(model), "first", "", sender.source)
 
 
 async def _taken(engine: Engine, ref: WeightsRef, mode: Mode, held: Confirmed | None) -> Confirmed:

@@ -106,7 +106,8 @@ def _hash(tensor: torch.Tensor) -> str:
 
 
 def _run(kind: EngineKind, model: str, dtype: str) -> ParameterSet:
-    marks = [pytest.mark.full] if kind == "sglang" else []
+    # The embedded engine's mixture has its short tests elsewhere (its own, and broadcast).
+    marks = [pytest.mark.full] if kind == "sglang" or model == "tiny_mixture" else []
     return pytest.param(kind, (model, dtype), marks=marks, id=f"{kind}-{model}-{dtype}")
 
 
@@ -114,6 +115,7 @@ def _run(kind: EngineKind, model: str, dtype: str) -> ParameterSet:
     ("kind", "trained"),
     [
         _run("embedded", "tiny_model", "float32"),
+        _run("embedded", "tiny_mixture", "float32"),
         _run("sglang", "tiny_model", "float32"),
         _run("sglang", "tiny_model", "bfloat16"),
         _run("sglang", "tiny_mixture", "float32"),

@@ -40,14 +40,29 @@ def shapes(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Size]:
     return {name: tensor.shape for name, tensor in tensors.items()}
 
 
-def test_new_weights_become_the_models(tiny_model: Path, tiny_model_next: Path) -> None:
-    model, _ = load_model(tiny_model)
-    expected, _ = load_model(tiny_model_next)
+@pytest.mark.parametrize("kind", ["tiny_model", "tiny_mixture"])
+def test_new_weights_become_the_models(kind: str, request: pytest.FixtureRequest) -> None:
+    """Transformers joins the experts of a layer in memory; names and checksums are the folder's all the same."""
+    following = request.getfixturevalue(f"{kind}_next")
+    model, _ = load_model(request.getfixturevalue(kind))
+    expected, _ = load_model(following)
     before = checksums(model)
-    tensors = read_tensors(tiny_model_next)
+    tensors = read_tensors(following)
     check_tensors(model, shapes(tensors), complete=True)
     copy_tensors(model, tensors)
     assert checksums(model) == checksums(expected) != before
+    assert checksums(model).keys() >= tensors.keys()
+    for name, tensor in expected.state_dict().items():
+        assert torch.equal(model.state_dict()[name], tensor), name
+
+
+def test_an_expert_that_is_missing_is_named(tiny_mixture: Path) -> None:
+    model, _ = load_model(tiny_mixture)
+    tensors = read_tensors(tiny_mixture)
+    missing = "model.layers.1.mlp.experts.3.up_proj.weight"
+    del tensors[missing]
+    with pytest.raises(WeightsError, match=f"1 tensors are missing, among them {missing}"):
+        check_tensors(model, shapes(tensors), complete=True)
 
 
 def test_half_precision_files_are_converted(tiny_model: Path, tmp_path: Path) -> None:

@@ -1,7 +1,9 @@
 """The learner broadcasts its weights: an engine beside it holds every version, a kill changes none of them."""
 
 import asyncio
+import shutil
 import signal
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -47,8 +49,13 @@ class Follower:
         self.held = held
 
 
-async def test_every_version_reaches_the_engine_and_a_kill_changes_none(tiny_model: Path, tmp_path: Path) -> None:
+async def test_every_version_reaches_the_engine_and_a_kill_changes_none(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """SIGKILL at version 3 with a checkpoint at 2: what came after it is made again, and sent by another process."""
+    # Of the learner, which inherits it; short, as Ray has its sockets there.
+    temporary = Path(tempfile.mkdtemp())
+    monkeypatch.setenv("TMPDIR", str(temporary))
     recipe = small_recipe(tiny_model, "learner.weights=broadcast", "queue.max_staleness=0", "learner.test_freq=4")
     async with (
         learner_run(tmp_path / "run", recipe) as run,
@@ -82,5 +89,7 @@ async def test_every_version_reaches_the_engine_and_a_kill_changes_none(tiny_mod
         taken = await engine.checksums()
         await engine.update_from_disk(str(run.root / "hf"), "hf", flush_cache=True)
         assert await engine.checksums() == taken
+    assert not list(temporary.glob("golongrl-weights-*")), "weights left in the host's temporary folder"
+    shutil.rmtree(temporary, ignore_errors=True)
     assert any(record.get("weights/bytes", 0) > 0 for record in run.records)
     assert run.log.count("Traceback") == 0

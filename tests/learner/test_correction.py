@@ -1,14 +1,14 @@
 """Rollout correction by name: weights within bounds, and rejection of what is far from the engine's policy."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 import torch
 from verl.trainer.ppo.rollout_corr_helper import compute_rollout_correction_weights
 
-from golongrl.learner.assembly import Correction, correct
+from golongrl.learner.assembly import Correction, correct, normalised
 from golongrl.learner.batch import Shard
 from golongrl.recipe import RecipeError, load
 
@@ -32,7 +32,10 @@ def _correct(*overrides: str) -> Correction:
         weights=np.array([1, 1, 0], np.float32),
         sequences=2,
     )
-    return correct(torch.from_numpy((behaviour + np.log(FLAT)).astype(np.float32)), shard, algorithm)
+    correction = correct(torch.from_numpy((behaviour + np.log(FLAT)).astype(np.float32)), shard, algorithm)
+    if algorithm.rollout_is is not None and algorithm.rollout_is_batch_normalize:
+        [correction] = normalised([correction], [shard], algorithm.rollout_is)
+    return correction
 
 
 @pytest.mark.parametrize(
@@ -103,6 +106,35 @@ def test_weights_that_are_all_masked_stay_zero(level: str) -> None:
     assert correction.weights is not None
     assert not correction.weights[REAL].any()
     assert correction.metrics["rollout_corr/rollout_is_batch_norm_factor"] == 1
+
+
+@pytest.mark.parametrize("level", ["token", "sequence"])
+def test_the_mean_is_of_all_mini_batches_of_a_step(level: Literal["token", "sequence"]) -> None:
+    """Cut into mini-batches or not, a step has the same weights."""
+
+    def shard(offsets: list[int]) -> Shard:
+        n = len(offsets) - 1
+        return Shard(
+            prompts=[np.array([5], np.int32)],
+            prompt=np.zeros(n, np.int64),
+            responses=np.full(offsets[-1], 7, np.int32),
+            offsets=np.array(offsets),
+            logprobs=np.zeros(offsets[-1], np.float32),
+            advantages=np.ones(n, np.float32),
+            weights=np.ones(n, np.float32),
+            sequences=n,
+        )
+
+    weights = torch.tensor([1.0, 1.0, 5.0, 2.0, 2.0, 2.0])
+    parts = [(weights[:2], shard([0, 2])), (weights[2:], shard([0, 1, 4]))]
+    corrections = [Correction(part, torch.ones(len(part)), {}) for part, _ in parts]
+    cut = normalised(corrections, [each for _, each in parts], level)
+    [whole] = normalised([Correction(weights, torch.ones(6), {})], [shard([0, 2, 3, 6])], level)
+    assert whole.weights is not None
+    mean = 13 / 6 if level == "token" else 8 / 3
+    torch.testing.assert_close(whole.weights, weights / mean)
+    torch.testing.assert_close(torch.cat([each.weights for each in cut if each.weights is not None]), whole.weights)
+    assert [each.metrics["rollout_corr/rollout_is_batch_norm_factor"] for each in cut] == [pytest.approx(mean)] * 2
 
 
 LOG = np.log(FLAT)

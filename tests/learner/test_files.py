@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from golongrl.learner.checkpoint import CheckpointError, Checkpoints, LearnerState, check_same_data
+from golongrl.learner.durable import NotWritten
 from golongrl.learner.records import STEP, Records
 from golongrl.learner.safetensors_out import file_sha256, write_shards
 from golongrl.learner.weights import WeightStore
@@ -46,7 +47,7 @@ def test_ranks_write_every_tensor_once_in_bounded_shards(tmp_path: Path, ranks: 
 def _publish(store: WeightStore, version: int, seed: int, lineage: str, support: Path) -> Any:
     staging = store.begin(version)
     files = write_shards(_tensors(seed).items(), staging, dtype=torch.float32, shard_bytes=700)
-    return store.seal(version, lineage, files, support, "float32")
+    return store.seal(staging, version, lineage, files, support, "float32")
 
 
 def test_published_folder_names_all_its_files(tmp_path: Path, tiny_model: Path) -> None:
@@ -79,6 +80,24 @@ def test_half_a_folder_is_no_version(tmp_path: Path, tiny_model: Path) -> None:
     assert store.manifest(1) is None
     store.begin(2)
     assert store.manifest(2) is None
+
+
+def test_a_file_that_cannot_be_written_is_named(tmp_path: Path, tiny_model: Path) -> None:
+    (tmp_path / "shard-00000.part").mkdir()
+    with pytest.raises(NotWritten, match=rf"weights file {tmp_path}/shard-00000.part could not be written: ") as caught:
+        write_shards(_tensors().items(), tmp_path, dtype=torch.float32)
+    assert "\n" not in str(caught.value)
+    (tmp_path / "file").touch()
+    with pytest.raises(NotWritten, match=rf"weights {tmp_path}/file/v3\..* could not be written: "):
+        WeightStore(tmp_path / "file").begin(3)
+    with pytest.raises(NotWritten, match=rf"weights {tmp_path}/v3 could not be written: "):
+        WeightStore(tmp_path).seal(tmp_path / "gone", 3, "a", [], tiny_model, "float32")
+    with pytest.raises(NotWritten, match=rf"result {tmp_path}/hf could not be written: "):
+        WeightStore(tmp_path).copy_out(3, tmp_path / "hf")
+    with pytest.raises(NotWritten, match=rf"checkpoint {tmp_path}/file/global_step_2\..* could not be written: "):
+        Checkpoints(tmp_path / "file").begin(2)
+    with pytest.raises(NotWritten, match=rf"checkpoint {tmp_path}/global_step_2 could not be written: "):
+        Checkpoints(tmp_path).seal(tmp_path / "gone", STATE, 2)
 
 
 def test_old_versions_go(tmp_path: Path, tiny_model: Path) -> None:

@@ -1,5 +1,6 @@
 """The learner as a process against a real queue: it trains to the end, and a kill costs nothing but time."""
 
+import shutil
 import signal
 from pathlib import Path
 
@@ -104,6 +105,26 @@ def _logged_what_is_promised(run: LearnerRun) -> None:
     ]
 
 
+@pytest.mark.full
+@pytest.mark.parametrize("weights", ["disk", "broadcast"])
+async def test_killed_after_the_last_step_it_ends_all_the_same(weights: str, tiny_model: Path, tmp_path: Path) -> None:
+    """Between the last checkpoint and the export nothing is left to train."""
+    recipe = small_recipe(tiny_model, "learner.steps=1", "learner.checkpoint_every=1", f"learner.weights={weights}")
+    async with learner_run(tmp_path / "run", recipe) as run:
+        run.validates.set()
+        await run.until(lambda: (run.root / "checkpoints" / TRACKER).exists())
+        run.kill(signal.SIGKILL)
+        await run.ended()
+        shutil.rmtree(run.root / "hf", ignore_errors=True)
+        run.start()
+        assert await run.ended() == 0, run.log[-4000:]
+        stats = await run.queue().stats()
+    assert _steps(run) == [1]
+    assert stats.stopped is not None
+    assert stats.stopped.reason == "complete"
+    _has_a_loadable_result(run)
+
+
 async def test_a_dead_rank_fails_the_job_with_one_line(tiny_model: Path, tmp_path: Path) -> None:
     """And a later start goes on; SIGTERM then ends it in order, with a checkpoint of the step in hand."""
     recipe = small_recipe(tiny_model, "learner.steps=1000", "learner.checkpoint_every=1000", "data.epochs=400")
@@ -130,7 +151,7 @@ async def test_a_checkpoint_that_cannot_be_written_fails_the_run(tiny_model: Pat
     async with learner_run(tmp_path / "run", recipe) as run:
         await run.until(lambda: len(run.records) >= 1)
         assert run.process is not None
-        weights = (run.root / "weights" / "v1" / "model.safetensors").stat().st_size
+        weights = (run.root / "weights" / "v0" / "model.safetensors").stat().st_size
         for child in psutil.Process(run.process.pid).children(recursive=True):
             if "LearnerRank" in " ".join(child.cmdline()):
                 child.rlimit(psutil.RLIMIT_FSIZE, (weights + weights // 2, weights + weights // 2))

@@ -7,13 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from golongrl.errors import GolongrlError
-from golongrl.learner.publishing import PUBLISH_SECONDS, Publisher
+from golongrl.learner.publishing import PUBLISH_SECONDS, Broadcaster, Publisher
 from golongrl.learner.rank import Staged
 from golongrl.learner.safetensors_out import write_shards
 from golongrl.learner.weights import WeightStore
-from golongrl.queue import Batch, Lease, QueueSettings, SampleQueue
+from golongrl.queue import Batch, Fenced, Lease, QueueSettings, SampleQueue
 from golongrl.recipe import load
 from support.groups import group_for
 
@@ -23,7 +24,8 @@ STEPS = 3
 class SlowRanks:
     """Weights that are all `value`, copied at `stage` and durable when `storage` is set."""
 
-    def __init__(self) -> None:
+    def __init__(self, sending: Path | None = None) -> None:
+        self._sending = sending  # where the sender reads
         self.value = 0.0
         self.storage = asyncio.Event()
         self.trouble: GolongrlError | None = None
@@ -31,6 +33,7 @@ class SlowRanks:
         self._staged: tuple[Path, float] | None = None
 
     async def stage(self, folder: Path | None) -> None:
+        folder = folder or self._sending
         assert folder is not None
         self.stages += 1
         self._staged = folder, self.value
@@ -44,6 +47,10 @@ class SlowRanks:
         files = write_shards({"weight": torch.full((4,), value)}.items(), folder, dtype=torch.float32)
         return Staged(str(folder), files)
 
+    async def hold(self, folder: str, version: int, lineage: str) -> str:
+        assert (folder, version) == (str(self._sending), version)
+        return f"http://sender/{lineage}"
+
 
 @pytest.fixture
 async def queue(redis_url: str, run_name: str) -> AsyncIterator[SampleQueue]:
@@ -52,10 +59,12 @@ async def queue(redis_url: str, run_name: str) -> AsyncIterator[SampleQueue]:
         yield client
 
 
-async def attach(queue: SampleQueue, tiny_model: Path, store: Path) -> Publisher:
+async def attach(
+    queue: SampleQueue, tiny_model: Path, store: Path, way: type[Publisher] = Publisher, *overrides: str
+) -> Publisher:
     attachment = await queue.attach(0)
-    publisher = Publisher(load("quickstart"), queue, attachment, WeightStore(store), tiny_model)
-    assert await publisher.restore(None)
+    publisher = way(load("quickstart", list(overrides)), queue, attachment, WeightStore(store), tiny_model)
+    assert await publisher.restore(None) == (way is Publisher or attachment.version == 0)
     return publisher
 
 
@@ -142,3 +151,89 @@ async def test_what_went_wrong_is_raised_and_nothing_is_announced(
         assert weights is not None
         assert weights.version == 0
         assert (await queue.stats()).version == 0
+
+
+async def test_a_replaced_learner_leaves_the_store_alone(queue: SampleQueue, tiny_model: Path, tmp_path: Path) -> None:
+    """Its successor may have published the version under another lineage meanwhile."""
+    ranks = SlowRanks()
+    async with await attach(queue, tiny_model, tmp_path) as replaced:
+        await train(queue, replaced, 1)
+        await replaced.begin(ranks, 1)
+        await queue.attach(0)
+        ranks.storage.set()
+        with pytest.raises(Fenced):
+            await replaced.settled()
+    assert WeightStore(tmp_path).manifest(1) is None
+
+
+async def test_what_a_killed_learner_left_unfinished_goes(queue: SampleQueue, tiny_model: Path, tmp_path: Path) -> None:
+    """Two learners never write into one folder: the ranks of the first may live a little longer than it."""
+    ranks = SlowRanks()
+    async with await attach(queue, tiny_model, tmp_path) as killed:
+        await killed.begin(ranks, 1)
+    assert len(list(tmp_path.glob("v1.*"))) == 1
+    async with await attach(queue, tiny_model, tmp_path):
+        assert [path.name for path in tmp_path.iterdir()] == ["v0"]
+
+
+async def test_the_version_before_stays_until_the_next_is_announced(
+    queue: SampleQueue, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ranks, seen = SlowRanks(), []
+    ranks.storage.set()
+    async with await attach(queue, tiny_model, tmp_path, Publisher, "learner.keep_weights=1") as publisher:
+        announce = publisher._announce
+
+        async def looking(reference):  # type: ignore[no-untyped-def]
+            seen.append(sorted(path.name for path in tmp_path.iterdir()))
+            await announce(reference)
+
+        monkeypatch.setattr(publisher, "_announce", looking)
+        await train(queue, publisher, 1)
+        await publisher.begin(ranks, 1)
+        await publisher.settled()
+    assert seen == [["v0", "v1"]]
+    assert [path.name for path in tmp_path.iterdir()] == ["v1"]
+
+
+async def test_a_broadcast_version_that_was_announced_but_not_finished_keeps_its_lineage(
+    queue: SampleQueue, tiny_model: Path, tmp_path: Path
+) -> None:
+    """Killed between the two, with no checkpoint yet: made again, it is the same history."""
+    ranks = SlowRanks(tmp_path / "sending")
+    ranks.storage.set()
+    (tmp_path / "sending").mkdir()
+    async with await attach(queue, tiny_model, tmp_path / "store", Broadcaster) as first:
+        for version in (1, 2):
+            await train(queue, first, version)
+            ranks.value = float(version)
+            if version == 2:
+                first.version = 2  # as though it were finished
+            await first.begin(ranks, version)
+            await first.settled()
+    announced = await queue.weights()
+    assert announced is not None
+    assert (announced.version, (await queue.stats()).version) == (2, 1)
+    async with await attach(queue, tiny_model, tmp_path / "store", Broadcaster) as again:
+        await train(queue, again, 1)
+        await train(queue, again, 2)
+        for version in (1, 2):
+            ranks.value = float(version)
+            await again.begin(ranks, version)
+            await again.settled()
+        assert await queue.weights() == announced
+        assert (await queue.stats()).version == 2
+
+
+async def test_the_result_is_not_an_older_history(queue: SampleQueue, tiny_model: Path, tmp_path: Path) -> None:
+    """Killed at the export; the replay differs, as it may on a GPU."""
+    ranks = SlowRanks(tmp_path / "sending")
+    ranks.storage.set()
+    (tmp_path / "sending").mkdir()
+    for value in (1.0, 2.0):
+        ranks.value = value
+        async with await attach(queue, tiny_model, tmp_path / "store", Broadcaster) as publisher:
+            await train(queue, publisher, 1)
+            await publisher.begin(ranks, 1)
+            await publisher.copy_out(ranks, tmp_path / "hf")
+            assert load_file(tmp_path / "hf" / "model.safetensors")["weight"].tolist() == [value] * 4

@@ -113,7 +113,8 @@ def test_shards_are_what_verl_writes_and_merges(offload: str, tiny_model: Path, 
 
 
 def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
-    from golongrl.learner.snapshot import NotWritten, write
+    from golongrl.learner.durable import NotWritten
+    from golongrl.learner.snapshot import write
 
     (tmp_path / "b.pt").mkdir()
     with pytest.raises(NotWritten, match=rf"checkpoint file {tmp_path}/b.pt could not be written: ") as caught:

@@ -14,6 +14,7 @@ import numpy as np
 import uvicorn
 from fastapi import FastAPI
 
+from golongrl.broadcast.process import SenderFailed, SenderProcess
 from golongrl.data.prepared import Prepared, PreparedRow, write_prepared
 from golongrl.engine.app import create_app as create_engine
 from golongrl.engine.config import EngineConfig
@@ -21,9 +22,10 @@ from golongrl.queue import Batch, QueueSettings, SampleQueue, WeightsRef
 from golongrl.recipe import Recipe, load
 from golongrl.reward.client import RewardClient
 from golongrl.rollout.config import WorkerConfig
+from golongrl.rollout.engine_http import Deadlines
 from golongrl.rollout.metrics import Metrics
 from golongrl.rollout.produce import Bench
-from golongrl.rollout.sglang import Deadlines, Engine
+from golongrl.rollout.sglang import Engine
 from golongrl.rollout.state import State
 from golongrl.rollout.worker import Worker
 
@@ -80,6 +82,20 @@ def publish(store: Path, version: int, model: Path) -> WeightsRef:
     folder = store / f"v{version}"
     shutil.copytree(model, folder)
     return WeightsRef(version, str(folder), lineage="first", checksum="")
+
+
+def gone(failure: SenderFailed) -> None:
+    """No test of a sender that is given up."""
+    raise AssertionError(failure)
+
+
+def hold(sender: SenderProcess, model: Path, version: int, lineage: str = "first") -> WeightsRef:
+    """Hand the weights of a model folder to the sender, as a rank does."""
+    folder = sender.folder()
+    for path in model.glob("*.safetensors"):
+        shutil.copyfile(path, folder / path.name)
+    sender.hold(folder, version, lineage)
+    return WeightsRef(version, str(model), lineage, "", sender.source)
 
 
 @dataclass

@@ -2,9 +2,11 @@
 
 import asyncio
 import os
-import shutil
 import signal
+import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -14,27 +16,18 @@ from golongrl.broadcast.process import SenderFailed, SenderProcess
 from golongrl.queue import WeightsRef
 from golongrl.rollout.adopter import Confirmed, adopt
 from golongrl.rollout.adoption import Mode
-from golongrl.rollout.errors import AdoptionFailed
+from golongrl.rollout.errors import AdoptionFailed, EngineRefused
 from golongrl.rollout.sglang import Engine
-from rollout.harness import embedded_engine
+from rollout.harness import embedded_engine, gone, hold
 
 pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture
 def sender() -> Iterator[SenderProcess]:
-    process = SenderProcess("127.0.0.1")
+    process = SenderProcess("127.0.0.1", gone)
     yield process
     process.close()
-
-
-def hold(sender: SenderProcess, model: Path, version: int, lineage: str = "first") -> WeightsRef:
-    """Hand the weights of a model folder to the sender, as a rank does."""
-    folder = sender.folder()
-    for path in model.glob("*.safetensors"):
-        shutil.copyfile(path, folder / path.name)
-    sender.hold(folder, version, lineage)
-    return WeightsRef(version, str(model), lineage, "", sender.source)
 
 
 async def take(
@@ -98,6 +91,25 @@ class Breaking(Engine):
         return await super()._confirmed(path, body, deadline_s)
 
 
+async def test_weights_that_cannot_be_read_back_are_not_the_old_ones(
+    sender: SenderProcess, tiny_model: Path, tiny_model_next: Path, engine_url: str
+) -> None:
+    """A replay came out differently: by name and number the engine holds what it held."""
+
+    def refuse() -> None:
+        raise EngineRefused("POST /weights_checker: 400", 400)
+
+    async with Breaking(engine_url) as engine:
+        ref = hold(sender, tiny_model, 3)
+        held = await take(engine, ref)
+        again = replace(hold(sender, tiny_model_next, 3, "second"), path=ref.path)
+        engine.at, engine.do = "/weights_checker", refuse
+        with pytest.raises(AdoptionFailed, match="weights_checker") as failure:
+            await take(engine, again, held=held)
+        assert not failure.value.unchanged
+        assert await engine.ready()
+
+
 def sender_pid(sender: SenderProcess) -> int:
     return int(sender._process.pid)
 
@@ -140,7 +152,7 @@ async def test_a_dead_engine_holds_up_nobody(sender: SenderProcess, tiny_model_n
 
 
 async def test_the_sender_leaves_with_its_parent_and_takes_its_files(tiny_model: Path) -> None:
-    process = SenderProcess("127.0.0.1")
+    process = SenderProcess("127.0.0.1", gone)
     try:
         folder = Path(hold(process, tiny_model, 1).path and process._root)
         child = psutil.Process(sender_pid(process))
@@ -154,8 +166,59 @@ async def test_the_sender_leaves_with_its_parent_and_takes_its_files(tiny_model:
 
 
 async def test_a_folder_without_weights_is_an_error_of_the_rank(sender: SenderProcess) -> None:
-    with pytest.raises(SenderFailed, match="cannot hold version 7"):
-        sender.hold(sender.folder(), 7, "first")
+    folder = sender.folder()
+    with pytest.raises(SenderFailed, match=rf"cannot hold version 7: weights {folder}: .*no \*.safetensors"):
+        sender.hold(folder, 7, "first")
+    (folder / "model.safetensors").write_bytes(b"damaged")
+    with pytest.raises(SenderFailed, match=rf"cannot hold version 7: weights {folder}: .*header") as failure:
+        sender.hold(folder, 7, "first")
+    assert sender._token not in str(failure.value), "the secret is in no log"
+
+
+async def test_a_sender_that_dies_when_it_is_told_to_hold_is_started_again(
+    sender: SenderProcess, tiny_model: Path, tiny_model_next: Path, engine_url: str
+) -> None:
+    hold(sender, tiny_model, 1)
+    pid = sender_pid(sender)
+    os.kill(pid, signal.SIGKILL)
+    ref = hold(sender, tiny_model_next, 2)
+    assert sender_pid(sender) != pid
+    async with Engine(engine_url) as engine:
+        await take(engine, ref)
+        assert await engine.checksums() == await from_disk(tiny_model_next, 2)
+
+
+async def test_a_sender_that_keeps_dying_is_given_up(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("golongrl.broadcast.process._RESTARTS", 1)
+    given_up: list[SenderFailed] = []
+    process = SenderProcess("127.0.0.1", given_up.append)
+    try:
+        hold(process, tiny_model, 1)
+        async with asyncio.timeout(60):
+            while not given_up:
+                with suppress(ProcessLookupError):
+                    os.kill(sender_pid(process), signal.SIGKILL)
+                await asyncio.sleep(0.05)
+        assert "the weight sender died 2 times (exit code -9)" in str(given_up[0])
+        assert len(given_up) == 1
+    finally:
+        process.close()
+
+
+def test_folders_that_nobody_holds_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their owner's process id may be in use again: in a container they begin anew, its volumes do not."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    left = tmp_path / "golongrl-weights-killed"
+    (left / "version").mkdir(parents=True)
+    one = SenderProcess("127.0.0.1", gone)
+    try:
+        assert not left.exists()
+        other = SenderProcess("127.0.0.1", gone)
+        assert len(list(tmp_path.glob("golongrl-weights-*"))) == 2
+        other.close()
+    finally:
+        one.close()
+    assert not list(tmp_path.glob("golongrl-weights-*"))
 
 
 async def test_older_snapshots_are_deleted(sender: SenderProcess, tiny_model: Path, tiny_model_next: Path) -> None:

@@ -11,9 +11,10 @@ import pytest
 
 from golongrl.broadcast.protocol import Bucket
 from golongrl.rollout.answers import ModelInfo, Span
+from golongrl.rollout.engine_http import Deadlines
 from golongrl.rollout.errors import EngineBusy, EngineProtocolError, EngineRefused, EngineSilent, EngineUnavailable
 from golongrl.rollout.sampling import Sampling
-from golongrl.rollout.sglang import Deadlines, Engine, Placement
+from golongrl.rollout.sglang import Engine, Placement
 from rollout.replay import Replay, recording
 from support.recordings import recorded
 
@@ -271,8 +272,9 @@ async def test_session_errors_name_the_missing_step() -> None:
         ({"tp_size": 8, "pp_size": 1, "device": "cuda"}, None),
         (
             {"tp_size": 8, "pp_size": 2, "device": "cuda"},
-            "2 pipeline stages cannot receive broadcast weights; use disk",
+            "2 pipeline stages cannot receive broadcast weights; set learner.weights=disk",
         ),
+        ({"tp_size": 4, "dp_size": 2, "device": "cuda"}, "2 data-parallel copies cannot receive broadcast weights"),
         ({"pp_size": 1, "device": "cuda"}, "tp_size or device is missing"),
     ],
 )

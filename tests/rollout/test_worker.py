@@ -3,16 +3,18 @@
 import asyncio
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
 import pytest
 
+from golongrl.broadcast.process import SenderProcess
 from golongrl.errors import InputError
 from golongrl.queue import Group, Lease, Refusal, SampleQueue, WeightsRef
 from golongrl.recipe import Recipe
 from golongrl.rollout.errors import EngineUnavailable
-from rollout.harness import Rig, publish, recipe, rig
+from rollout.harness import Rig, gone, hold, publish, recipe, rig
 
 Start = Callable[..., AbstractAsyncContextManager[Rig]]
 
@@ -138,20 +140,47 @@ async def test_new_weights_reach_groups_in_flight_as_the_recipe_says(
             assert all(response.finish_reason in ("stop", "length") for response in group.responses)
 
 
-async def test_unreadable_weights_quarantine_the_engine_until_they_are_confirmed(
-    start: Start, tmp_path: Path, tiny_model: Path
-) -> None:
-    async with start(recipe()) as bench:
+async def test_an_unreadable_store_is_waited_for(start: Start, tmp_path: Path, tiny_model: Path) -> None:
+    async with start(recipe(), adoption_attempts=1) as bench:
         missing = WeightsRef(0, str(tmp_path / "v0"), lineage="first", checksum="")
         await bench.learner.queue.announce(bench.learner.fence, missing)
         bench.start()
-        await bench.until(lambda: bench.state.quarantine)
-        assert "is the weight store mounted here?" in str(bench.state.quarantine)
-        assert bench.state.phase == "quarantined"
+        await bench.until(lambda: bench.worker._tries.missed >= 2)
+        assert "is the weight store mounted here?" in str(bench.state.waiting_for)
+        assert bench.state.phase == "waiting"
+        assert bench.state.quarantine is None
         assert (await bench.learner.queue.stats()).leased == 0
         publish(tmp_path, 0, tiny_model)
         await bench.take()
-        assert bench.state.quarantine is None
+
+
+async def test_a_sender_that_cannot_send_is_waited_for(
+    start: Start, tmp_path: Path, tiny_model: Path, tiny_model_next: Path
+) -> None:
+    """However long it takes: at eta 0 there is no other version before this engine has this one."""
+    support = publish(tmp_path, 0, tiny_model)
+    sender = SenderProcess("127.0.0.1", gone)
+    try:
+        async with start(recipe(), adoption_attempts=1) as bench:
+            hold(sender, tiny_model_next, 7)
+            ref = replace(support, source=sender.source)
+            await bench.learner.queue.announce(bench.learner.fence, ref)
+            bench.start()
+            await bench.until(lambda: bench.worker._tries.missed >= 3)
+            assert "held is version 7" in str(bench.state.waiting_for)
+            assert (bench.state.phase, bench.state.quarantine) == ("waiting", None)
+            # Announced once: nothing but the sender changes.
+            hold(sender, tiny_model, 0)
+            await bench.take()
+            assert bench.state.engine_version == 0
+            # The run ends, and the sender with it, before this engine had the last version.
+            await bench.learner.finish(replace(ref, version=1))
+            await bench.until(lambda: bench.state.phase == "waiting" and "version 1" in str(bench.state.waiting_for))
+            sender.close()
+            await bench.learner.queue.stop(bench.learner.fence, "complete", "1 steps")
+            await bench.until(lambda: bench.state.phase == "idle")
+    finally:
+        sender.close()
 
 
 async def test_weights_that_read_back_wrong_are_never_sampled_from(

@@ -23,3 +23,9 @@ def tiny_model_next(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_mixture(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a tiny random mixture of experts with tokenizer. Read-only."""
     return build_tiny_mixture(tmp_path_factory.mktemp("models") / "mixture")
+
+
+@pytest.fixture(scope="session")
+def tiny_mixture_next(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`tiny_mixture` with other weights."""
+    return build_tiny_mixture(tmp_path_factory.mktemp("models") / "mixture-next", seed=6)

@@ -19,7 +19,7 @@ from typing import Any, Literal
 import structlog
 import torch
 from fastapi import APIRouter, FastAPI, HTTPException
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from golongrl.broadcast.groups import broadcast, form_group, leave_group, open_store
 from golongrl.broadcast.plan import TensorInfo, cut, engine_names
@@ -92,7 +92,7 @@ def create_app(address: str, token: str, *, at_once: int = AT_ONCE, turn_s: floa
     async def hold(body: Hold) -> Held:
         try:
             sender.held = await asyncio.to_thread(read_weights, Path(body.folder), body.version, body.lineage)
-        except OSError as error:
+        except (OSError, SafetensorError) as error:
             raise HTTPException(404, f"weights {body.folder}: {error}") from error
         log.info("weights held", version=body.version, lineage=body.lineage, bytes=sender.held.bytes)
         return Held(bytes=sender.held.bytes)

@@ -29,14 +29,15 @@ async def ask(source: str, question: Ask) -> Transfer:
     except httpx.TransportError as error:
         raise SourceError(f"weight sender {host}: {type(error).__name__} {error}".rstrip()) from error
     if response.status_code != 200:
-        raise SourceError(f"weight sender {host}: {response.status_code}: {_detail(response)}")
+        raise SourceError(f"weight sender {host}: {response.status_code}: {detail(response)}")
     try:
         return Transfer.model_validate_json(response.content)
     except pydantic.ValidationError as error:
         raise SourceError(f"weight sender {host}: unreadable answer: {error.errors()[0]['msg']}") from error
 
 
-def _detail(response: httpx.Response) -> str:
+def detail(response: httpx.Response) -> str:
+    """What a sender that refused says."""
     try:
         return str(response.json()["detail"])
     except (ValueError, KeyError, TypeError):

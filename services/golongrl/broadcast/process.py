@@ -5,6 +5,7 @@ while the rank trains. The weights cross between them as files in a folder of th
 many bytes as the weights (twice that while a transfer of the version before is still running).
 """
 
+import fcntl
 import json
 import os
 import secrets
@@ -13,12 +14,13 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
-import psutil
 import structlog
 
+from golongrl.broadcast.client import detail
 from golongrl.broadcast.protocol import Held, Hold
 
 log = structlog.get_logger()
@@ -29,9 +31,10 @@ _START_S = 120.0
 _HOLD_S = 600.0
 # A sender that keeps dying has a reason that starting it again does not mend.
 _RESTARTS = 5
+# Between the end of its connections and the end of the process.
+_DYING_S = 5.0
 # NCCL: a broken broadcast raises in its thread instead of ending the process.
 _ENVIRONMENT = {"TORCH_NCCL_BLOCKING_WAIT": "1", "TORCH_NCCL_ASYNC_ERROR_HANDLING": "0", "OMP_NUM_THREADS": "1"}
-
 
 _PREFIX = "golongrl-weights-"
 
@@ -41,13 +44,22 @@ class SenderFailed(RuntimeError):
 
 
 class SenderProcess:
-    """Starts the sender, tells it what to hold, and starts it again (same address, same weights) where it dies."""
+    """Starts the sender, tells it what to hold, and starts it again (same address, same weights) where it dies.
 
-    def __init__(self, address: str) -> None:
+    `on_gone` is told, in a thread, when that was in vain: nobody can have these weights any more.
+    """
+
+    def __init__(self, address: str, on_gone: Callable[[SenderFailed], None]) -> None:
+        """
+        Raises:
+            SenderFailed: it does not start.
+        """
         self._address = address
+        self._on_gone = on_gone
         self._token = secrets.token_urlsafe(12)
         _sweep()
-        self._root = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
+        self._root = Path(tempfile.mkdtemp(prefix=_PREFIX))
+        self._claim = _claim(self._root)
         self._port = 0
         self._hold: Hold | None = None
         self._restarts = 0
@@ -72,7 +84,8 @@ class SenderProcess:
         """
         with self._lock:
             self._hold, self._restarts = Hold(folder=str(folder), version=version, lineage=lineage), 0
-            held = self._tell()
+            held = self._told(self._hold) or self._revived(self._hold)
+            assert held is not None
         for other in self._root.iterdir():
             if other != folder:
                 shutil.rmtree(other)
@@ -85,6 +98,7 @@ class SenderProcess:
             self._process.kill()
             self._process.wait()
         shutil.rmtree(self._root, ignore_errors=True)
+        os.close(self._claim)
 
     def _start(self) -> "subprocess.Popen[str]":
         command = [sys.executable, "-m", "golongrl.broadcast", self._address, str(self._port), str(self._root)]
@@ -108,41 +122,82 @@ class SenderProcess:
         threading.Thread(target=self._watch, args=(process,), name="weight-sender", daemon=True).start()
         return process
 
-    def _tell(self) -> Held:
-        assert self._hold is not None
+    def _tell(self, hold: Hold) -> Held:
+        url = f"http://127.0.0.1:{self._port}/{self._token}/weights"
         try:
-            response = httpx.put(
-                f"http://127.0.0.1:{self._port}/{self._token}/weights",
-                json=self._hold.model_dump(),
-                timeout=_HOLD_S,
-                trust_env=False,
-            )
-            response.raise_for_status()
+            response = httpx.put(url, json=hold.model_dump(), timeout=_HOLD_S, trust_env=False)
         except httpx.HTTPError as error:
-            raise SenderFailed(f"the weight sender cannot hold version {self._hold.version}: {error}") from error
+            reason = f"{type(error).__name__} {error}".rstrip()
+            raise SenderFailed(f"the weight sender cannot hold version {hold.version}: {reason}") from error
+        if response.status_code != 200:  # httpx's own error would show the address, and its secret
+            raise SenderFailed(f"the weight sender cannot hold version {hold.version}: {detail(response)}")
         return Held.model_validate_json(response.content)
 
     def _watch(self, process: "subprocess.Popen[str]") -> None:
-        code = process.wait()
+        process.wait()
         with self._lock:
             if self._closed or process is not self._process:
                 return
+            try:
+                self._revived(self._hold)
+            except SenderFailed as error:
+                self._closed = True
+                log.error("the weight sender is gone", error=str(error))
+                self._on_gone(error)
+
+    def _told(self, hold: Hold) -> Held | None:
+        """As `_tell`; None where the process died instead of answering."""
+        try:
+            return self._tell(hold)
+        except SenderFailed:
+            if self._dead():
+                return None
+            raise
+
+    def _revived(self, hold: Hold | None) -> Held | None:
+        """Start it again and have it hold what it is to hold, if anything.
+
+        Raises:
+            SenderFailed: it does not start, cannot hold it, or died too often.
+        """
+        held = None
+        while held is None:
+            code = self._process.wait()
             self._restarts += 1
             if self._restarts > _RESTARTS:
-                log.error("the weight sender keeps dying; engines without these weights wait", exit_code=code)
-                return
+                raise SenderFailed(f"the weight sender died {self._restarts} times (exit code {code}); see its log")
             log.warning("the weight sender died and is started again", exit_code=code, restart=self._restarts)
-            try:
-                self._process = self._start()
-                if self._hold is not None:
-                    self._tell()
-            except SenderFailed as error:
-                log.error("the weight sender is gone; engines without these weights wait", error=str(error))
+            self._process = self._start()
+            if hold is None:
+                break
+            held = self._told(hold)
+        return held
+
+    def _dead(self) -> bool:
+        """Whether the process has ended, or is about to."""
+        try:
+            self._process.wait(_DYING_S)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
+
+def _claim(folder: Path) -> int:
+    """Mark a folder as in use, until this process ends; the descriptor that does."""
+    handle = os.open(folder, os.O_RDONLY)
+    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    return handle
 
 
 def _sweep() -> None:
-    """Delete what ranks of this host left that were killed together with their senders."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*-*"):
-        owner = folder.name.removeprefix(_PREFIX).split("-")[0]
-        if owner.isdecimal() and not psutil.pid_exists(int(owner)):
-            shutil.rmtree(folder, ignore_errors=True)
+    """Delete what ranks of this host left that were killed together with their senders.
+
+    Told by a lock, not by a process id: those begin anew with every container, their folder may not.
+    """
+    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        try:
+            claim = _claim(folder)
+        except OSError:  # in use, or not ours
+            continue
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(claim)

@@ -2,6 +2,9 @@
 
 Invariant: a replacement is checked as a whole (names, shapes, finite files) before the first tensor changes, so a bad
 folder leaves the old weights untouched. Tensors are copied in place: the model object never changes.
+
+Names and shapes are those of the model's folder, wherever transformers keeps several of its tensors as one (the experts
+of a layer).
 """
 
 import hashlib
@@ -12,6 +15,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.core_model_loading import revert_weight_conversion
 
 from golongrl.engine.config import ModelFolderError, check_model_folder
 
@@ -62,7 +66,7 @@ def check_tensors(model: PreTrainedModel, tensors: Mapping[str, torch.Size], *, 
     Raises:
         WeightsError: an unknown name, a wrong shape, or (complete) a missing tensor.
     """
-    state = model.state_dict()
+    state = _tensors(model)
     for name, shape in tensors.items():
         if name not in state:
             raise WeightsError(f"the model has no tensor {name}")
@@ -79,7 +83,7 @@ def check_tensors(model: PreTrainedModel, tensors: Mapping[str, torch.Size], *, 
 @torch.inference_mode()
 def copy_tensors(model: PreTrainedModel, tensors: Mapping[str, torch.Tensor]) -> None:
     """Copy `tensors` (already checked) into the model, converting to its type."""
-    state = model.state_dict()
+    state = _tensors(model)
     for name, tensor in tensors.items():
         state[name].copy_(tensor)
 
@@ -88,9 +92,25 @@ def copy_tensors(model: PreTrainedModel, tensors: Mapping[str, torch.Tensor]) ->
 def checksums(model: PreTrainedModel) -> dict[str, str]:
     """SHA-256 (first 16 hex digits) of every tensor's bytes, by name."""
     return {
-        name: hashlib.sha256(tensor.contiguous().view(torch.uint8).numpy()).hexdigest()[:16]
-        for name, tensor in model.state_dict().items()
+        name: hashlib.sha256(tensor.contiguous().view(torch.uint8).numpy().data).hexdigest()[:16]
+        for name, tensor in _tensors(model).items()
     }
+
+
+def _tensors(model: PreTrainedModel) -> dict[str, torch.Tensor]:
+    """The model's memory under the names of its folder: writing into these tensors changes the model.
+
+    Raises:
+        WeightsError: transformers keeps a tensor in another layout than the folder's, which no view can show.
+    """
+    state = model.state_dict()
+    memory = {tensor.untyped_storage().data_ptr() for tensor in state.values()}
+    # What save_pretrained does to the names; splitting a joined tensor gives views of it.
+    tensors: dict[str, torch.Tensor] = revert_weight_conversion(model, state)
+    for name, tensor in tensors.items():
+        if tensor.untyped_storage().data_ptr() not in memory:
+            raise WeightsError(f"tensor {name}: transformers keeps it converted; it cannot be replaced in place")
+    return tensors
 
 
 def _line(error: Exception) -> str:

@@ -6,7 +6,9 @@ Invariants:
 - what is masked (fillers, vetoed responses) has `loss_mask` 0 and stays in the batch, so all ranks keep equal counts.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import torch
@@ -87,8 +89,6 @@ def correct(old: Tensor, shard: Shard, algorithm: Algorithm) -> Correction:
     two-sided mode, `mask` here, zeroes it instead). A response with a token below `rollout_token_veto` is masked out as
     a whole.
 
-    With `rollout_is_batch_normalize` this is a collective of all ranks: each brings its shard of the same mini-batch.
-
     Args:
         old: proximal log-probabilities, flat over the shard's response tokens.
     """
@@ -122,11 +122,6 @@ def correct(old: Tensor, shard: Shard, algorithm: Algorithm) -> Correction:
             weights = grid.flatten(proto.batch["rollout_is_weights"])
             if algorithm.rollout_is_mode == "clip":
                 weights = weights.clamp(min=low, max=high)
-    if algorithm.rollout_is is not None and algorithm.rollout_is_batch_normalize:
-        per_response = algorithm.rollout_is == "sequence"
-        factor = _mean_over_ranks(*_total(weights, shard, per_response=per_response))
-        weights = None if weights is None else weights / factor
-        metrics["rollout_corr/rollout_is_batch_norm_factor"] = factor
     if algorithm.rollout_token_veto is not None:
         lowest = grid.pad(old - behaviour).amin(dim=1).exp()
         vetoed = (lowest < algorithm.rollout_token_veto) & padded_mask.any(dim=1)
@@ -134,6 +129,30 @@ def correct(old: Tensor, shard: Shard, algorithm: Algorithm) -> Correction:
         real = int(shard.weights.sum())
         metrics["rollout_corr/veto_ratio"] = int(vetoed.sum()) / real if real else 0.0
     return Correction(weights, mask, metrics)
+
+
+def normalised(
+    corrections: Sequence[Correction], shards: Sequence[Shard], level: Literal["token", "sequence"]
+) -> list[Correction]:
+    """Importance weights over their mean in the step's batch: all mini-batches of all ranks. Collective.
+
+    Args:
+        corrections: this rank's, one a mini-batch.
+        level: whether the mean is of tokens or of responses.
+    """
+    totals = [
+        _total(correction.weights, shard, per_response=level == "sequence")
+        for correction, shard in zip(corrections, shards, strict=True)
+    ]
+    factor = _mean_over_ranks(sum(total for total, _ in totals), sum(count for _, count in totals))
+    return [
+        replace(
+            correction,
+            weights=None if correction.weights is None else correction.weights / factor,
+            metrics={**correction.metrics, "rollout_corr/rollout_is_batch_norm_factor": factor},
+        )
+        for correction in corrections
+    ]
 
 
 def _all_outside(log_ratio: Tensor, mask: Tensor, algorithm: Algorithm) -> bool:

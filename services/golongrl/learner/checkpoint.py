@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from golongrl.errors import InputError
-from golongrl.learner.safetensors_out import sync
+from golongrl.learner.durable import sync, writing
 
 TRACKER = "latest_checkpointed_iteration.txt"
 STATE = "learner.json"
@@ -63,19 +63,34 @@ class Checkpoints:
 
     def begin(self, step: int) -> Path:
         """An empty staging folder; the ranks write into its `actor`. No other learner's ranks know its name: those of
-        one that was killed may be writing still."""
+        one that was killed may be writing still.
+
+        Raises:
+            NotWritten: the folder cannot be made.
+        """
         staging = self.root / f"global_step_{step}.{secrets.token_hex(4)}.tmp"
-        (staging / "actor").mkdir(parents=True)
+        with writing("checkpoint", staging):
+            (staging / "actor").mkdir(parents=True)
         return staging
 
     def seal(self, staging: Path, state: LearnerState, keep: int) -> Checkpoint:
-        """Make the staged checkpoint the latest; delete all but the `keep` latest."""
+        """Make the staged checkpoint the latest; delete all but the `keep` latest.
+
+        Raises:
+            NotWritten: it could not be; the one before stays the latest.
+        """
+        final = self.root / f"global_step_{state.step}"
+        with writing("checkpoint", final):
+            self._seal(staging, final, state)
+        self._prune(state.step, keep)
+        return Checkpoint(final, state)
+
+    def _seal(self, staging: Path, final: Path, state: LearnerState) -> None:
         (staging / STATE).write_text(json.dumps(asdict(state), indent=1), "utf-8")
         for folder, _, names in os.walk(staging):
             for name in names:
                 sync(Path(folder) / name)
             sync(Path(folder))
-        final = self.root / f"global_step_{state.step}"
         shutil.rmtree(final, ignore_errors=True)
         staging.rename(final)
         tracker = self.root / f"{TRACKER}.tmp"
@@ -83,8 +98,6 @@ class Checkpoints:
         sync(tracker)
         tracker.rename(self.root / TRACKER)
         sync(self.root)
-        self._prune(state.step, keep)
-        return Checkpoint(final, state)
 
     def find(self, resume: str) -> Checkpoint | None:
         """The checkpoint to start from: the latest (`auto`), none (`never`), or the folder named.

@@ -111,6 +111,10 @@ class Ranks:
         """A method that answers beside the collective ones."""
         return await self._gather(method, [getattr(rank, method).remote(*arguments) for rank in self._group.workers])
 
+    async def close(self) -> None:
+        """Leave nothing behind; the last call."""
+        await self._all("close")
+
     async def _all(self, method: str, *arguments: Any) -> Any:
         return await self._gather(method, getattr(self._group, method)(*arguments))
 

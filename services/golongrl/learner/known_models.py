@@ -70,7 +70,7 @@ def model_config(path: str) -> Mapping[str, Any]:
 def _config_file(path: str) -> Path:
     from golongrl.data.models import resolve
 
-    folder = Path(path).expanduser()
+    folder = Path(path)
     if path.startswith("builtin:"):
         return resolve(path) / "config.json"
     if folder.is_dir():

@@ -198,6 +198,7 @@ class Learner:
                     if self._done == 0 and due(0, self._recipe.learner) and (metrics := await self._validate(0)):
                         records.write(0, metrics)
                     await self._train(ranks, records, saving)
+            await ranks.close()
         finally:
             shutdown()
 
@@ -219,6 +220,7 @@ class Learner:
 
     async def _train(self, ranks: "Ranks", records: Records, saving: Saving) -> None:
         last = self._recipe.learner.steps
+        batch: PreparedBatch | Stopped | None = None
         upcoming = self._prefetch(last)
         try:
             while upcoming is not None:

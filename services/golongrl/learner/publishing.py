@@ -64,6 +64,7 @@ class Publisher(Background):
         Returns:
             Whether engines can take that version; where not, it must be published once the ranks have its weights.
         """
+        await asyncio.to_thread(self._store.sweep)
         manifest = self._store.manifest(self.version)
         self.lineage = manifest.lineage if manifest else (lineage or _new_lineage())
         if self.version == 0:
@@ -88,7 +89,8 @@ class Publisher(Background):
     async def copy_out(self, ranks: "Ranks", folder: Path) -> None:
         """The final export: the ranks' weights, published as the queue's version, as a plain Hugging Face folder."""
         await self.settled()
-        if self._store.manifest(self.version) is None:
+        manifest = self._store.manifest(self.version)
+        if manifest is None or manifest.checksum != self.checksum:
             await ranks.stage(await Publisher._place(self, self.version))
             await self._seal(self.version, await ranks.staged())
         await asyncio.to_thread(self._store.copy_out, self.version, folder)
@@ -99,6 +101,7 @@ class Publisher(Background):
         if version > self.version:
             await self._queue.finish(self._fence, version)
             self.version = version
+        await self._tidy(version)
         seconds = time.perf_counter() - begun
         return {PUBLISH_SECONDS: seconds, "weights/bytes": float(sum(file.bytes for file in staged.files))}
 
@@ -110,13 +113,23 @@ class Publisher(Background):
         """Make staged weights available; what to announce."""
         published = self._store.manifest(version)
         self._compare(version, published.checksum if published else None, staged)
-        manifest = await self._seal(version, staged)
-        self._store.prune(version, self._recipe.learner.keep_weights)
-        return self._store.reference(manifest)
+        return self._store.reference(await self._seal(version, staged))
+
+    async def _tidy(self, version: int) -> None:
+        """Delete what nobody needs any more, now that `version` is announced."""
+        await asyncio.to_thread(self._store.prune, version, self._recipe.learner.keep_weights)
 
     async def _seal(self, version: int, staged: "Staged") -> Manifest:
+        # Only asks whether this learner was replaced: what its successor published must not be overwritten.
+        await self._queue.finish(self._fence, self.version)
         return await asyncio.to_thread(
-            self._store.seal, version, self.lineage, staged.files, self._model, self._recipe.model.dtype
+            self._store.seal,
+            Path(staged.folder),
+            version,
+            self.lineage,
+            staged.files,
+            self._model,
+            self._recipe.model.dtype,
         )
 
     def _compare(self, version: int, before: str | None, staged: "Staged") -> None:
@@ -143,14 +156,19 @@ class Broadcaster(Publisher):
         """As the base; a version above 0 was in a sender that is gone."""
         if self.version == 0:
             return await super().restore(lineage)
+        await asyncio.to_thread(self._store.sweep)
         known = await self._queue.weights()
-        self.lineage = known.lineage if known and known.version == self.version else (lineage or _new_lineage())
+        # Announced last, at most one version ahead: still the history that the queue's version is of.
+        self.lineage = known.lineage if known else (lineage or _new_lineage())
         if self._store.manifest(0) is None:  # configuration and tokenizer, which engines read from there
             await self._publish_initial()
         return False
 
     async def _place(self, version: int) -> Path | None:  # noqa: ARG002 - a hook
         return None
+
+    async def _tidy(self, version: int) -> None:
+        """Nothing: the store has what engines start from, and the sender keeps one version."""
 
     async def _publish(self, ranks: "Ranks", version: int, staged: "Staged") -> WeightsRef:
         known = await self._queue.weights()

@@ -31,8 +31,8 @@ from verl.workers.engine import BaseEngine, EngineRegistry
 from verl.workers.engine_workers import TrainingWorker
 from verl.workers.utils.losses import ppo_loss
 
-from golongrl.broadcast.process import SenderProcess
-from golongrl.learner.assembly import Correction, assemble, correct, response_tokens, with_columns
+from golongrl.broadcast.process import SenderFailed, SenderProcess
+from golongrl.learner.assembly import Correction, assemble, correct, normalised, response_tokens, with_columns
 from golongrl.learner.batch import Shard
 from golongrl.learner.engine import register as register_engine
 from golongrl.learner.engine_config import STRATEGY, loss_config, worker_config
@@ -176,8 +176,10 @@ class LearnerRank(TrainingWorker):  # type: ignore[misc]  # verl carries no type
                     with_columns(batch, shard, ref_log_prob=self._reference_log_probs(shard, batch))
         outputs = []
         with timed(clock, "timing_s/update_actor"):
-            for index, (shard, batch, old) in enumerate(zip(shards, batches, proximal, strict=True)):
-                correction = self._correction(old, shard)
+            corrections = self._corrections(proximal, shards)
+            for index, (shard, batch, old, correction) in enumerate(
+                zip(shards, batches, proximal, corrections, strict=True)
+            ):
                 tokens = float(correction.mask.sum())
                 for name, value in correction.metrics.items():
                     _note(metrics, name, value, tokens)
@@ -244,10 +246,16 @@ class LearnerRank(TrainingWorker):  # type: ignore[misc]  # verl carries no type
         self._sender.hold(Path(folder), version, lineage)
         return self._sender.source
 
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL, blocking=False)  # type: ignore[untyped-decorator]
+    def close(self) -> None:
+        """End the sender, and delete what it sends: it would be killed before it could."""
+        if self._sender is not None:
+            self._sender.close()
+
     def _sending_folder(self) -> Path:
         if self._sender is None:
             # Where the ranks meet is where engines reach the first of them, too.
-            self._sender = SenderProcess(os.environ["MASTER_ADDR"])
+            self._sender = SenderProcess(os.environ["MASTER_ADDR"], _leave)
         return self._sender.folder()
 
     def _assemble(self, shard: Shard) -> TensorDict:
@@ -274,12 +282,16 @@ class LearnerRank(TrainingWorker):  # type: ignore[misc]  # verl carries no type
             output: dict[str, Tensor] = engine.infer_batch(data)["model_output"]
         return output
 
-    def _correction(self, old: Tensor, shard: Shard) -> Correction:
+    def _corrections(self, proximal: list[Tensor], shards: list[Shard]) -> list[Correction]:
+        """Of all mini-batches, before the first changes the policy: their weights have one mean."""
         algorithm = self._recipe.algorithm
         if algorithm.proximal == "behaviour":
             # Proximal and behaviour policy are the same by choice: every weight would be 1, and nothing rejected.
             algorithm = algorithm.model_copy(update={"rollout_is": None, "rollout_token_veto": None, "rollout_rs": {}})
-        return correct(old, shard, algorithm)
+        corrections = [correct(old, shard, algorithm) for old, shard in zip(proximal, shards, strict=True)]
+        if algorithm.rollout_is is not None and algorithm.rollout_is_batch_normalize:
+            return normalised(corrections, shards, algorithm.rollout_is)
+        return corrections
 
     def _optimize(
         self, shard: Shard, batch: TensorDict, old: Tensor, correction: Correction, *, last: bool
@@ -310,6 +322,12 @@ class LearnerRank(TrainingWorker):  # type: ignore[misc]  # verl carries no type
             "use_dynamic_bsz": True,
             "max_token_len_per_gpu": learner.max_tokens_per_rank,
         }
+
+
+def _leave(_: SenderFailed) -> None:
+    """End this rank, and so the job, which then starts anew: without a sender the engines that wait for these weights
+    would wait for ever, and the learner for them."""
+    os._exit(1)
 
 
 def _prepare_cpu() -> None:

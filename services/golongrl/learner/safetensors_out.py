@@ -6,7 +6,6 @@ shards r, r + W, r + 2W ...
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
+
+from golongrl.learner.durable import sync, writing
 
 # Small enough that all ranks of a large learner have a share, and the same whatever their number, so that equal weights
 # have equal files; large enough that a 30B model is a few hundred of them.
@@ -126,15 +127,6 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def sync(path: Path) -> None:
-    """Make a file or folder durable."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 @dataclass(frozen=True)
 class _Part:
     index: int
@@ -145,12 +137,15 @@ class _Part:
 
 def _write_part(folder: Path, index: int, held: dict[str, Tensor]) -> _Part:
     path = folder / f"shard-{index:05d}.part"
-    save_file(held, path, metadata={"format": "pt"})
+    with writing("weights file", path):
+        save_file(held, path, metadata={"format": "pt"})
     return _Part(index, path, tuple(held), sum(tensor.nbytes for tensor in held.values()))
 
 
 def _finish(folder: Path, part: _Part, total: int) -> ExportedFile:
     name = "model.safetensors" if total == 1 else f"model-{part.index + 1:05d}-of-{total:05d}.safetensors"
-    path = part.path.rename(folder / name)
-    sync(path)
+    path = folder / name
+    with writing("weights file", path):
+        part.path.rename(path)
+        sync(path)
     return ExportedFile(name, path.stat().st_size, file_sha256(path), part.tensors, part.tensor_bytes)

@@ -27,12 +27,7 @@ from torch.distributed.tensor import DTensor
 from verl.utils.checkpoint.fsdp_checkpoint_manager import FSDPCheckpointManager
 from verl.utils.device import get_torch_device
 
-from golongrl.errors import GolongrlError
-from golongrl.learner.safetensors_out import sync
-
-
-class NotWritten(GolongrlError):
-    """A file of a checkpoint could not be written; the message names it."""
+from golongrl.learner.durable import sync, writing
 
 
 class SnapshotWriter:
@@ -117,12 +112,9 @@ def _write_timed(state: dict[str, Any], constants: dict[str, bytes], folder: Pat
 
 
 def _durable(path: Path, save: Callable[[], object]) -> None:
-    try:
+    with writing("checkpoint file", path):
         save()
         sync(path)
-    except (OSError, RuntimeError) as error:  # torch's own writer raises RuntimeError
-        reason = str(error).splitlines()[0]
-        raise NotWritten(f"checkpoint file {path} could not be written: {reason}") from error
 
 
 def _parameters(module: torch.nn.Module) -> dict[str, Any]:

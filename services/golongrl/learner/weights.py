@@ -1,12 +1,14 @@
 """The weight store as the learner writes it: `vN/` folders that are complete or absent, never half there.
 
 Invariants:
-- a folder `vN` is written as `vN.tmp`, every file durable, and renamed; its manifest names all files with sha256;
+- a folder `vN` is written under another name, every file durable, and renamed; its manifest names all files with
+  sha256;
 - a version is replaced only when its content changed, and then under another lineage;
 - the newest version, and as many as the recipe keeps, stay; older ones go after the newer one is in place.
 """
 
 import json
+import secrets
 import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -16,7 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from golongrl.errors import GolongrlError
-from golongrl.learner.safetensors_out import INDEX, ExportedFile, file_sha256, index_json, sync, write_shards
+from golongrl.learner.durable import sync, writing
+from golongrl.learner.safetensors_out import INDEX, ExportedFile, file_sha256, index_json, write_shards
 from golongrl.queue import WeightsRef
 from golongrl.recipe import Model
 
@@ -30,7 +33,7 @@ _SUPPORT = ("*.json", "*.txt", "*.jinja", "*.model", "*.py")
 
 
 class WeightsError(GolongrlError):
-    """The weight store cannot be written or read; the message names the folder."""
+    """The model's weights cannot be read; the message names the folder."""
 
 
 @dataclass(frozen=True)
@@ -81,26 +84,34 @@ class WeightStore:
         return WeightsRef(manifest.version, path, manifest.lineage, manifest.checksum)
 
     def begin(self, version: int) -> Path:
-        """An empty `vN.tmp` for all ranks to write into.
+        """An empty folder for all ranks to write into. No other learner's ranks know its name: those of one that was
+        killed may be writing still.
 
         Raises:
-            WeightsError: the store cannot be written.
+            NotWritten: the store cannot be written.
         """
-        staging = self.root / f"v{version}.tmp"
-        try:
-            shutil.rmtree(staging, ignore_errors=True)
+        staging = self.root / f"v{version}.{secrets.token_hex(4)}.tmp"
+        with writing("weights", staging):
             staging.mkdir(parents=True)
-        except OSError as error:
-            raise WeightsError(f"weight store {self.root}: {error}") from error
         return staging
 
-    def seal(self, version: int, lineage: str, files: list[ExportedFile], support: Path, dtype: str) -> Manifest:
-        """Finish `vN.tmp` (config and tokenizer from `support`, index, manifest) and rename it to `vN`.
+    def seal(
+        self, staging: Path, version: int, lineage: str, files: list[ExportedFile], support: Path, dtype: str
+    ) -> Manifest:
+        """Finish what was written into `staging` (config and tokenizer from `support`, index, manifest) as `vN`.
 
         A `vN` with the same weights is kept as it is, lineage included: nothing changed. One with other weights is
         replaced.
+
+        Raises:
+            NotWritten: the storage refused.
         """
-        staging = self.root / f"v{version}.tmp"
+        with writing("weights", self.folder(version)):
+            return self._seal(staging, version, lineage, files, support, dtype)
+
+    def _seal(
+        self, staging: Path, version: int, lineage: str, files: list[ExportedFile], support: Path, dtype: str
+    ) -> Manifest:
         entries: dict[str, dict[str, int | str]] = {f.name: {"bytes": f.bytes, "sha256": f.sha256} for f in files}
         _write_support(staging, files, support, dtype)
         for path in sorted(staging.iterdir()):
@@ -133,19 +144,30 @@ class WeightStore:
         return Manifest(0, "", "", entries).checksum
 
     def prune(self, newest: int, keep: int) -> None:
-        """Delete versions that are neither among the `keep` newest up to `newest` nor above it, and stale staging."""
+        """Delete versions that are neither among the `keep` newest up to `newest` nor above it."""
         for path in self.root.glob("v*"):
             stem = path.name.removeprefix("v")
             if stem.isdecimal() and int(stem) <= newest - keep:
                 shutil.rmtree(path, ignore_errors=True)
 
+    def sweep(self) -> None:
+        """Delete what learners that were killed left unfinished; for one that has not staged anything yet."""
+        for path in self.root.glob("v*"):
+            if path.suffix in (".tmp", ".old"):
+                shutil.rmtree(path, ignore_errors=True)
+
     def copy_out(self, version: int, target: Path) -> None:
-        """A version as a plain Hugging Face folder that outlives the store, complete or absent."""
+        """A version as a plain Hugging Face folder that outlives the store, complete or absent.
+
+        Raises:
+            NotWritten: the storage refused.
+        """
         staging = target.with_name(f"{target.name}.tmp")
-        shutil.rmtree(staging, ignore_errors=True)
-        shutil.copytree(self.folder(version), staging, ignore=shutil.ignore_patterns(MANIFEST))
-        shutil.rmtree(target, ignore_errors=True)
-        staging.rename(target)
+        with writing("result", target):
+            shutil.rmtree(staging, ignore_errors=True)
+            shutil.copytree(self.folder(version), staging, ignore=shutil.ignore_patterns(MANIFEST))
+            shutil.rmtree(target, ignore_errors=True)
+            staging.rename(target)
 
     def publish_initial(self, model: Path, lineage: str, recipe: Model, shard_bytes: int) -> Manifest:
         """Version 0 straight from the model folder, cast to the recipe's dtype; needs no rank to be up.
@@ -165,7 +187,7 @@ class WeightStore:
         files = write_shards(
             _stored_tensors(sources, tied), staging, dtype=getattr(torch, recipe.dtype), shard_bytes=shard_bytes
         )
-        return self.seal(0, lineage, files, model, recipe.dtype)
+        return self.seal(staging, 0, lineage, files, model, recipe.dtype)
 
 
 def _stored_tensors(sources: list[Path], tied: bool) -> "Iterator[tuple[str, Tensor]]":

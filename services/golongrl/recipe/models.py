@@ -131,8 +131,8 @@ class Algorithm(Section):
     )
     rollout_is_batch_normalize: bool = Field(
         False,
-        description="Divide importance weights, once bounded, by their mean over the update's batch of all ranks: the "
-        "tokens' mean, or with `rollout_is: sequence` the responses'.",
+        description="Divide importance weights, once bounded, by their mean over the step's batch, all mini-batches of "
+        "all ranks: the tokens' mean, or with `rollout_is: sequence` the responses'.",
     )
     rollout_rs: dict[RejectionMode, PositiveFloat | tuple[PositiveFloat, PositiveFloat]] = Field(
         {},
@@ -230,7 +230,7 @@ class Learner(Section):
         description="How new weights reach the engines: through the weight store, which both mount, or sent by the "
         "first rank over the network (NCCL, or gloo on CPU).",
     )
-    keep_weights: PositiveInt = Field(2, description="Published versions kept in the weight store.")
+    keep_weights: PositiveInt = Field(2, description="Published versions kept in the weight store (`disk`).")
     checkpoint_every: PositiveInt = Field(5, description="Steps between checkpoints.")
     keep_checkpoints: PositiveInt = Field(2, description="Checkpoints kept.")
     resume: Place = Field("auto", description="`auto`, `never`, or the path of a checkpoint folder `global_step_N`.")

@@ -19,7 +19,7 @@ from golongrl.broadcast.verify import Reading
 from golongrl.queue.types import WeightsRef
 from golongrl.rollout.adoption import Mode
 from golongrl.rollout.answers import ModelInfo
-from golongrl.rollout.errors import AdoptionFailed, EngineError, EngineRefused
+from golongrl.rollout.errors import AdoptionFailed, EngineError, EngineRefused, WeightsMissing
 from golongrl.rollout.receive import receive
 from golongrl.rollout.sglang import Engine, PauseMode
 
@@ -45,15 +45,16 @@ def vocabulary(folder: str) -> int:
     """How many token ids the model in a Hugging Face folder knows.
 
     Raises:
-        AdoptionFailed: the folder cannot be read here, or its config.json has no vocab_size.
+        WeightsMissing: the folder cannot be read here.
+        AdoptionFailed: its config.json has no vocab_size.
     """
     path = Path(folder) / "config.json"
     try:
         config = json.loads(path.read_text("utf-8"))
         return int(config.get("vocab_size") or config["text_config"]["vocab_size"])
-    except (OSError, ValueError) as error:
-        raise AdoptionFailed(f"weights {path}: {error} (is the weight store mounted here?)", unchanged=True) from error
-    except (KeyError, TypeError) as error:
+    except OSError as error:
+        raise WeightsMissing(f"weights {path}: {error} (is the weight store mounted here?)") from error
+    except (KeyError, TypeError, ValueError) as error:
         raise AdoptionFailed(f"weights {path}: no vocab_size", unchanged=True) from error
 
 
@@ -82,6 +83,7 @@ async def adopt(
     of the new version the moment it does.
 
     Raises:
+        WeightsMissing: they cannot be had now, and the engine was not touched.
         AdoptionFailed: with `unchanged` where the engine refused and still names the weights it held.
     """
     try:

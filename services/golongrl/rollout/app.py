@@ -14,10 +14,11 @@ from golongrl.queue import Patience, SampleQueue
 from golongrl.recipe import Recipe, load
 from golongrl.reward.client import RewardClient
 from golongrl.rollout.config import WorkerConfig
+from golongrl.rollout.engine_http import Deadlines
 from golongrl.rollout.health import create_app, server
 from golongrl.rollout.metrics import Metrics
 from golongrl.rollout.produce import Bench
-from golongrl.rollout.sglang import Deadlines, Engine
+from golongrl.rollout.sglang import Engine
 from golongrl.rollout.state import State
 from golongrl.rollout.worker import Worker
 from golongrl.telemetry.logging import configure

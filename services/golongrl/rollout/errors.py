@@ -38,3 +38,10 @@ class AdoptionFailed(Exception):
     def __init__(self, message: str, *, unchanged: bool) -> None:
         super().__init__(message)
         self.unchanged = unchanged
+
+
+class WeightsMissing(AdoptionFailed):
+    """The announced weights cannot be had now; the engine was not touched. One line says what is waited for."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, unchanged=True)

@@ -12,7 +12,7 @@ from golongrl.broadcast.client import SourceError, ask
 from golongrl.broadcast.protocol import Ask, Transfer
 from golongrl.broadcast.verify import Reading, problem
 from golongrl.queue.types import WeightsRef
-from golongrl.rollout.errors import AdoptionFailed, EngineError, EngineRefused
+from golongrl.rollout.errors import AdoptionFailed, EngineError, EngineRefused, WeightsMissing
 from golongrl.rollout.sglang import Engine, PauseMode
 
 log = structlog.get_logger(__name__)
@@ -30,7 +30,8 @@ async def receive(engine: Engine, ref: WeightsRef, pause: PauseMode, before: Rea
         The checksums the engine reads back, beside what they were compared with.
 
     Raises:
-        AdoptionFailed: with `unchanged` where there was no transfer.
+        WeightsMissing: there was no transfer.
+        AdoptionFailed: the engine does not hold what was sent.
         EngineError: the engine refused or did not answer before the first tensor.
     """
     placement = await engine.placement()
@@ -40,7 +41,7 @@ async def receive(engine: Engine, ref: WeightsRef, pause: PauseMode, before: Rea
     try:
         transfer = await ask(ref.source, question)
     except SourceError as error:
-        raise AdoptionFailed(str(error), unchanged=True) from error
+        raise WeightsMissing(str(error)) from error
     try:
         await engine.init_group(
             master_address=transfer.address,
@@ -52,10 +53,10 @@ async def receive(engine: Engine, ref: WeightsRef, pause: PauseMode, before: Rea
         )
         await engine.pause(pause)
         await _begin(engine)
-        await _load(engine, transfer, str(ref.version), flush=pause != "in_place")
+        checksums = await _load(engine, transfer, str(ref.version), flush=pause != "in_place")
     finally:
         await _leave(engine, transfer.group)
-    reading = Reading(transfer.digests, await engine.checksums())
+    reading = Reading(transfer.digests, checksums)
     if wrong := problem(reading, before, ranks=placement.ranks):
         raise AdoptionFailed(f"the engine took version {ref.version}, but {wrong}", unchanged=False)
     return reading
@@ -69,7 +70,8 @@ async def _begin(engine: Engine) -> None:
         await engine.begin_weight_update()
 
 
-async def _load(engine: Engine, transfer: Transfer, version: str, *, flush: bool) -> None:
+async def _load(engine: Engine, transfer: Transfer, version: str, *, flush: bool) -> dict[str, str]:
+    """Take all tensors; the checksums that the engine reads back."""
     last = len(transfer.buckets) - 1
     try:
         for index, bucket in enumerate(transfer.buckets):
@@ -77,7 +79,8 @@ async def _load(engine: Engine, transfer: Transfer, version: str, *, flush: bool
                 bucket, transfer.group, version if index == last else None, flush_cache=flush and index == last
             )
         await engine.end_weight_update()
-    except EngineRefused as error:
+        return await engine.checksums()
+    except EngineRefused as error:  # of a call, not of the weights: tensors may be in already
         raise AdoptionFailed(str(error), unchanged=False) from error
 
 

@@ -14,8 +14,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Literal
 
 import httpx
 import numpy as np
@@ -25,19 +24,12 @@ from golongrl.broadcast.protocol import Bucket
 from golongrl.rollout.answers import (
     Generation,
     ModelInfo,
-    error_message,
     parse_generation,
     parse_model_info,
     tokens_done,
 )
-from golongrl.rollout.errors import (
-    EngineBusy,
-    EngineError,
-    EngineProtocolError,
-    EngineRefused,
-    EngineSilent,
-    EngineUnavailable,
-)
+from golongrl.rollout.engine_http import EngineHttp, failure, unreachable
+from golongrl.rollout.errors import EngineProtocolError, EngineRefused
 from golongrl.rollout.sampling import Sampling
 
 PauseMode = Literal["abort", "retract", "in_place"]
@@ -49,22 +41,6 @@ CHUNKS = 16
 # version it reports is not.
 _NOT_FLUSHED = "cache was not flushed"
 _FLUSH_RETRY_S = 0.2
-# A request whose connection was dropped lives on for a moment in the engine.
-_DUPLICATE = "Duplicate request ID"
-
-
-@dataclass(frozen=True)
-class Deadlines:
-    """Seconds before a call counts as unanswered."""
-
-    connect_s: float = 5.0
-    control_s: float = 10.0
-    # Pausing with abort waits until every request has been answered.
-    pause_s: float = 60.0
-    # Reading 60 GB of weights from a network disk takes minutes.
-    update_s: float = 600.0
-    # Longest silence of a stream; a 160K-token prefill in a busy engine comes before the first chunk.
-    silence_s: float = 900.0
 
 
 @dataclass(frozen=True)
@@ -75,41 +51,8 @@ class Placement:
     device: str
 
 
-class Engine:
-    """One engine. Use as an async context manager.
-
-    Both keys are needed when the server has both: `api_key` guards the ordinary endpoints, and with an admin key the
-    control endpoints take only that one.
-    """
-
-    def __init__(
-        self,
-        url: str,
-        *,
-        api_key: str | None = None,
-        admin_api_key: str | None = None,
-        deadlines: Deadlines | None = None,
-        transport: httpx.AsyncBaseTransport | None = None,
-    ) -> None:
-        self.url = url
-        self._deadlines = deadlines or Deadlines()
-        self._headers = _bearer(api_key)
-        self._admin_headers = _bearer(admin_api_key or api_key)
-        self._http = httpx.AsyncClient(
-            base_url=url,
-            transport=transport,
-            trust_env=False,  # an engine beside us is never behind a proxy
-            # One connection a running response; the engine's own queue is the limit.
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=32),
-        )
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._http.aclose()
+class Engine(EngineHttp):
+    """One engine. Use as an async context manager."""
 
     # Generating
 
@@ -156,7 +99,7 @@ class Engine:
                 "POST", "/generate", json=body, headers=self._headers, timeout=timeout
             ) as response:
                 if response.status_code != 200:
-                    raise _failure(
+                    raise failure(
                         "POST /generate", response.status_code, (await response.aread()).decode(errors="replace")
                     )
                 async for event in _events(response) if stream else _whole(response):
@@ -164,7 +107,7 @@ class Engine:
                     if on_progress is not None and (tokens := tokens_done(event)) is not None:
                         on_progress(tokens)
         except httpx.TransportError as error:
-            raise _unreachable(f"POST /generate {rid} at {self.url}", error) from error
+            raise unreachable(f"POST /generate {rid} at {self.url}", error) from error
         return _last_event(last, rid)
 
     async def abort(self, rid: str | None = None) -> None:
@@ -181,17 +124,18 @@ class Engine:
         """How the engine is laid out.
 
         Raises:
-            EngineProtocolError: it does not say, or spreads the model over pipeline stages, which no group reaches.
+            EngineProtocolError: it does not say, or has pipeline stages or several copies of the model, which no group
+                reaches.
         """
         body = await self._json("GET", "/server_info", headers=self._headers)
         try:
-            ranks, stages, device = int(body["tp_size"]), int(body.get("pp_size", 1)), str(body["device"])
+            ranks, device = int(body["tp_size"]), str(body["device"])
+            stages, copies = int(body.get("pp_size", 1)), int(body.get("dp_size", 1))
         except (KeyError, TypeError, ValueError) as error:
             raise EngineProtocolError(f"server_info at {self.url}: tp_size or device is missing: {error}") from error
-        if stages > 1:
-            raise EngineProtocolError(
-                f"{self.url}: {stages} pipeline stages cannot receive broadcast weights; use disk"
-            )
+        if stages > 1 or copies > 1:
+            what = f"{stages} pipeline stages" if stages > 1 else f"{copies} data-parallel copies"
+            raise EngineProtocolError(f"{self.url}: {what} cannot receive broadcast weights; set learner.weights=disk")
         return Placement(ranks, device)
 
     async def healthy(self) -> bool:
@@ -310,77 +254,12 @@ class Engine:
         except (KeyError, IndexError, TypeError) as error:
             raise EngineProtocolError(f"weights_checker: unreadable answer: {error}") from error
 
-    # Talking
-
     async def _flush_or_fail(self) -> None:
         for _ in range(max(1, int(self._deadlines.control_s / _FLUSH_RETRY_S))):
             if await self.flush_cache():
                 return
             await asyncio.sleep(_FLUSH_RETRY_S)
         raise EngineProtocolError(f"{self.url}: new weights are loaded but the cache of the old ones cannot be flushed")
-
-    async def _is_ok(self, path: str) -> bool:
-        try:
-            await self._call("GET", path, headers=self._headers)
-        except (EngineBusy, EngineUnavailable):
-            return False
-        return True
-
-    async def _control(self, path: str, body: Mapping[str, Any], deadline_s: float | None = None) -> None:
-        await self._call("POST", path, headers=self._admin_headers, body=body, deadline_s=deadline_s)
-
-    async def _confirmed(
-        self, path: str, body: Mapping[str, Any], deadline_s: float | None = None
-    ) -> Mapping[str, Any]:
-        """A control call whose answer must say `success`."""
-        answer = await self._json("POST", path, headers=self._admin_headers, body=body, deadline_s=deadline_s)
-        if answer.get("success") is not True:
-            raise EngineProtocolError(f"POST {path} at {self.url}: not confirmed: {answer.get('message', answer)}")
-        return answer
-
-    async def _json(
-        self,
-        method: str,
-        path: str,
-        *,
-        headers: Mapping[str, str],
-        body: Mapping[str, Any] | None = None,
-        deadline_s: float | None = None,
-    ) -> Mapping[str, Any]:
-        response = await self._call(method, path, headers=headers, body=body, deadline_s=deadline_s)
-        try:
-            answer = response.json()
-        except ValueError as error:
-            raise EngineProtocolError(f"{method} {path} at {self.url}: not JSON") from error
-        if not isinstance(answer, Mapping):
-            raise EngineProtocolError(f"{method} {path} at {self.url}: expected an object, got {type(answer).__name__}")
-        return answer
-
-    async def _call(
-        self,
-        method: str,
-        path: str,
-        *,
-        headers: Mapping[str, str],
-        body: Mapping[str, Any] | None = None,
-        deadline_s: float | None = None,
-    ) -> httpx.Response:
-        limit = deadline_s or self._deadlines.control_s
-        try:
-            # httpx bounds each read; the whole call is bounded here.
-            async with asyncio.timeout(limit + self._deadlines.connect_s):
-                response = await self._http.request(
-                    method,
-                    path,
-                    json=body,
-                    headers=headers,
-                    timeout=httpx.Timeout(limit, connect=self._deadlines.connect_s),
-                )
-        except (httpx.TransportError, TimeoutError) as error:
-            raise _unreachable(f"{method} {path} at {self.url}", error) from error
-        if response.status_code != 200:
-            raise _failure(f"{method} {path}", response.status_code, response.text)
-        return response
 
 
 def check_ids(prompt: NDArray[np.int32], vocab_size: int) -> None:
@@ -394,26 +273,6 @@ def check_ids(prompt: NDArray[np.int32], vocab_size: int) -> None:
     low, high = int(prompt.min()), int(prompt.max())
     if low < 0 or high >= vocab_size:
         raise ValueError(f"token id {low if low < 0 else high} is outside the model's vocabulary [0, {vocab_size})")
-
-
-def _bearer(key: str | None) -> dict[str, str]:
-    return {"Authorization": f"Bearer {key}"} if key else {}
-
-
-def _unreachable(call: str, error: Exception) -> EngineUnavailable:
-    message = f"{call}: {type(error).__name__}" + (f": {error}" if str(error) else "")
-    # A connection that is not even accepted is a dead engine, not a slow one.
-    slow = isinstance(error, TimeoutError | httpx.TimeoutException) and not isinstance(error, httpx.ConnectTimeout)
-    return EngineSilent(message) if slow else EngineUnavailable(message)
-
-
-def _failure(call: str, status: int, text: str) -> EngineError:
-    message = f"{call}: {status}: {error_message(text)}"
-    if status == 503 or (status == 400 and _DUPLICATE in text):
-        return EngineBusy(message)
-    if status in (401, 403):
-        return EngineRefused(f"{message} (set GOLONGRL_ENGINE_API_KEY and GOLONGRL_ENGINE_ADMIN_API_KEY)", status)
-    return EngineRefused(message, status) if status < 500 else EngineUnavailable(message)
 
 
 async def _events(response: httpx.Response) -> AsyncIterator[bytes]:
@@ -442,5 +301,5 @@ def _last_event(event: bytes, rid: str) -> Generation:
         raise EngineProtocolError(f"generate {rid}: the stream's last event is not JSON") from error
     if "error" in body:  # a streamed request was found wrong after the 200 was sent
         code = body["error"].get("code") if isinstance(body["error"], Mapping) else None
-        raise _failure("POST /generate", code if isinstance(code, int) and code >= 400 else 400, event.decode())
+        raise failure("POST /generate", code if isinstance(code, int) and code >= 400 else 400, event.decode())
     return parse_generation(body, rid)

@@ -22,13 +22,15 @@ import structlog
 
 from golongrl.errors import InputError
 from golongrl.queue import Lease, Refusal, Stopped, WeightsRef
-from golongrl.queue.errors import NotDurable, NotSetUp, QueueError, Unavailable
+from golongrl.queue.errors import NotDurable, NotSetUp, Unavailable
 from golongrl.rollout.adopter import Confirmed, adopt, settle
 from golongrl.rollout.adoption import Decision, Mode, Situation, Weights, decide
+from golongrl.rollout.beside import beat, renew
 from golongrl.rollout.config import WorkerConfig
-from golongrl.rollout.errors import AdoptionFailed, EngineError, EngineSilent, EngineUnavailable
+from golongrl.rollout.errors import AdoptionFailed, EngineError, EngineSilent, EngineUnavailable, WeightsMissing
 from golongrl.rollout.live import LiveGroup
 from golongrl.rollout.produce import Bench, ForeignWeights, produce
+from golongrl.rollout.tries import Pause, Tries
 from golongrl.rollout.validate import Validation
 
 log = structlog.get_logger(__name__)
@@ -40,8 +42,6 @@ _PAUSE_S = (0.05, 0.25)
 _SILENT_CHECKS = 3
 # An engine that answers but fails every group is asked again ever later, up to this.
 _LONGEST_BACKOFF_S = 10.0
-# A lease is renewed this often within its length, so that two lost renewals do not lose it.
-_RENEWALS = 3
 
 
 class Worker:
@@ -66,8 +66,7 @@ class Worker:
         self._failures = 0
         self._ended_before = 0
         self._lease_not_before = 0.0
-        self._failed_adoptions = 0
-        self._adopt_not_before = 0.0
+        self._tries = Tries(config.adoption_attempts)
         self._idle_turns = 0
         self._waited_for: str | None = None
         self._request_id: str | None = None
@@ -92,7 +91,10 @@ class Worker:
         """
         try:
             async with asyncio.TaskGroup() as tasks:
-                side = [tasks.create_task(self._renewals()), tasks.create_task(self._beats())]
+                side = [
+                    tasks.create_task(renew(self.bench, self._validation, self._by_token, self._lose)),
+                    tasks.create_task(beat(self.bench, self.config, self._validation)),
+                ]
                 try:
                     await self._until_stopped(tasks)
                 finally:
@@ -216,6 +218,7 @@ class Worker:
         self.state.engine_up = False
         self._silent = 0
         self._quarantine(None)
+        self._tries.reset()
         self._forget("engine_lost")
         return self._wait("waiting", "engine", f"the engine: {error}")
 
@@ -223,12 +226,12 @@ class Worker:
         if self._held is not None:
             log.warning("the engine's weights are not the ones it was given", reason=reason)
             self.bench.metrics.engine_restarts.inc()
+        self._tries.reset()
         self._forget("foreign_weights")
 
     def _forget(self, reason: str) -> None:
-        """The engine's weights are unknown: nothing it is sampling can be used, and adoption starts afresh."""
+        """The engine's weights are unknown: nothing it is sampling can be used."""
         self._hold(None)
-        self._failed_adoptions, self._adopt_not_before = 0, 0.0
         self._drop(tuple(live.uid for live in self.groups), reason)
         self._validation.drop(reason)
 
@@ -245,11 +248,13 @@ class Worker:
         if ref is None or ref == self._announced:
             return
         now = time.monotonic()
-        if self._announced_at is not None:
-            self.bench.pace.saw_version(now - self._announced_at)
-        self._announced, self._announced_at = ref, now
+        if self._announced is None or ref.version > self._announced.version:  # not one that is announced again
+            if self._announced_at is not None:
+                self.bench.pace.saw_version(now - self._announced_at)
+            self._announced_at = now
+        self._announced = ref
         self.state.announced_version = ref.version
-        self._failed_adoptions, self._adopt_not_before = 0, 0.0
+        self._tries.reset()
 
     def _situation(self) -> Situation:
         pace, announced, held = self.bench.pace, self._announced, self._held
@@ -275,33 +280,42 @@ class Worker:
         generating = any(live.phase == "generating" and not live.lost for live in self.groups)
         if decision.mode is Mode.DRAIN and generating:
             return self._wait("waiting", "drain", f"groups in flight, before version {ref.version} is taken")
-        if self._failed_adoptions >= self.config.adoption_attempts:
-            return self._wait("quarantined", "quarantine", f"newer weights than version {ref.version}, or a new engine")
-        if time.monotonic() < self._adopt_not_before:
-            return self._wait("quarantined", "quarantine", f"the next try to take version {ref.version}")
+        if (pause := self._tries.pause(time.monotonic(), ref.version)) is not None:
+            return self._wait(*pause)
         self._phase("adopting", f"the engine to take version {ref.version}", "adoption")
         begun = time.monotonic()
         try:
             await adopt(self.bench.engine, ref, decision.mode, self._held, self._hold, worker=self.config.worker)
+        except WeightsMissing as missing:
+            return await self._weights_missing(ref, missing)
         except AdoptionFailed as failure:
             return self._adoption_failed(ref, failure)
         seconds = time.monotonic() - begun
         self.bench.metrics.adoption.labels(str(decision.mode)).observe(seconds)
         log.info("weights taken", version=ref.version, mode=str(decision.mode), why=decision.reason, seconds=seconds)
         self._quarantine(None)
-        self._failed_adoptions = 0
+        self._tries.reset()
         self._check_due = time.monotonic() + self.config.engine_check_s
         return True
 
+    async def _weights_missing(self, ref: WeightsRef, missing: WeightsMissing) -> bool:
+        """Wait for weights that cannot be had: the next version may need this engine's groups first."""
+        # A learner that has ended has taken its sender with it.
+        stopped = (await self.bench.queue.stats()).stopped
+        pause = (
+            Pause("idle", "stopped", f"the run is over: {stopped.detail}")
+            if stopped is not None
+            else Pause("waiting", "source", f"version {ref.version}: {missing}")
+        )
+        self._tries.miss(time.monotonic(), pause)
+        return self._wait(*pause)
+
     def _adoption_failed(self, ref: WeightsRef, failure: AdoptionFailed) -> bool:
-        self._failed_adoptions += 1
-        self._adopt_not_before = time.monotonic() + min(30.0, 2.0 ** (self._failed_adoptions - 1))
+        self._tries.fail(time.monotonic())
         self.bench.metrics.adoption_failures.inc()
-        log.error("weights not confirmed", version=ref.version, tries=self._failed_adoptions, error=str(failure))
+        log.error("weights not confirmed", version=ref.version, tries=self._tries.failed, error=str(failure))
         if not failure.unchanged:
-            tries, again = self._failed_adoptions, self._adopt_not_before
             self._forget("unconfirmed_weights")
-            self._failed_adoptions, self._adopt_not_before = tries, again
         self._check_due = 0.0
         self._quarantine(f"version {ref.version}: {failure}")
         return self._wait("quarantined", "quarantine", f"the next try to take version {ref.version}")
@@ -382,49 +396,16 @@ class Worker:
 
     # -- beside the loop --------------------------------------------------------------------------------------------
 
-    async def _renewals(self) -> None:
-        period = self.bench.recipe.queue.lease_s / _RENEWALS
-        while True:
-            await asyncio.sleep(period)
-            progress = {token: group.progress for token, (group, _) in self._live.items()}
-            phases: dict[str, str] = {token: group.phase for token, (group, _) in self._live.items()}
-            try:
-                await self._validation.renew()
-                kept = await self.bench.queue.renew(self.config.worker, progress, phases) if progress else {}
-            except QueueError as error:
-                log.warning("leases could not be renewed", error=str(error))
-                continue
-            for token, held in kept.items():
-                if not held and token in self._live:
-                    self._lose(token)
+    def _by_token(self) -> dict[str, LiveGroup]:
+        return {token: live for token, (live, _) in self._live.items()}
 
     def _lose(self, token: str) -> None:
-        live, task = self._live[token]
-        if live.ending:
+        live, task = self._live.get(token, (None, None))
+        if live is None or task is None or live.ending:
             return
         log.warning("lease lost", uid=live.uid, phase=live.phase, progress=live.progress)
         live.lost = True
         task.cancel()
-
-    async def _beats(self) -> None:
-        while True:
-            state = self.state
-            fields = {
-                "phase": state.phase,
-                "waiting_for": state.waiting_for or "",
-                "engine": self.config.engine_url,
-                "engine_version": "" if state.engine_version is None else str(state.engine_version),
-                "groups": str(state.groups),
-                "validation_rows": str(len(self._validation)),
-                "submitted": str(state.submitted),
-                "rejected": " ".join(f"{reason}={count}" for reason, count in sorted(state.rejected.items())),
-                "quarantine": state.quarantine or "",
-            }
-            try:
-                await self.bench.queue.beat("rollout", self.config.worker, fields, ttl_s=4 * self.config.beat_s)
-            except QueueError as error:
-                log.warning("no heartbeat", error=str(error))
-            await asyncio.sleep(self.config.beat_s)
 
     def _grace_left(self) -> float:
         return max(0.0, self._stop_by - time.monotonic())
