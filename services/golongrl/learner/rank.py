@@ -37,6 +37,7 @@ from golongrl.learner.engine import register as register_engine
 from golongrl.learner.engine_config import STRATEGY, loss_config, worker_config
 from golongrl.learner.reshard import load_resharded, saved_ranks
 from golongrl.learner.safetensors_out import ExportedFile, take_shards, write_taken
+from golongrl.learner.sharing import follow
 from golongrl.learner.snapshot import SnapshotWriter
 from golongrl.learner.split_check import check_split
 from golongrl.learner.timing import timed
@@ -84,6 +85,7 @@ class LearnerRank(TrainingWorker):  # type: ignore[misc]  # verl carries no type
     """A rank as verl's worker group drives it. Methods are collective; they return the same thing on every rank."""
 
     def __init__(self, recipe: Recipe, model: str) -> None:
+        follow()
         on_cpu = get_device_name() == "cpu"
         if on_cpu:
             _prepare_cpu()
