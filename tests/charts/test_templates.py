@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import typer
 
+from golongrl.broadcast.process import POD_IP
 from support.chart_values import GPU_LEARNER, MATRIX, PRESETS, SGLANG
 from support.helm import CHART, Helm, Manifest, Rendered, containers, pod_specs, tool
 
@@ -176,6 +177,15 @@ def test_the_learner_is_a_rayjob_where_there_is_kuberay_and_else_a_job(helm: Hel
         assert prepared == ["prepare-data"]
     assert helm.template({"learner": {"mode": "job"}}, kuberay=True).of("Job")
     assert not [item for item in helm.template(MATRIX["learner-off"]) if item["kind"] in ("RayJob", "Job")]
+
+
+def test_a_plain_jobs_sender_is_told_its_pods_address(helm4: Helm) -> None:
+    """Its local Ray calls itself 127.0.0.1, where no engine of another pod would find the weights."""
+    for values, told in ((MATRIX["broadcast-weights"], True), ({}, False)):
+        spec = helm4.template(values, kuberay=False).one("Job")["spec"]["template"]["spec"]
+        entries = {entry["name"]: entry for entry in container(spec, "learner")["env"]}
+        address = {"fieldRef": {"fieldPath": "status.podIP"}}
+        assert (entries.get(POD_IP, {}).get("valueFrom") == address) is told
 
 
 def test_a_changed_learner_is_a_new_job_and_an_unchanged_one_is_left_alone(helm4: Helm) -> None:

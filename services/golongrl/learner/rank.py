@@ -30,7 +30,7 @@ from verl.workers.engine import BaseEngine, EngineRegistry
 from verl.workers.engine_workers import TrainingWorker
 from verl.workers.utils.losses import ppo_loss
 
-from golongrl.broadcast.process import SenderProcess
+from golongrl.broadcast.process import SenderProcess, reachable
 from golongrl.learner.assembly import Correction, assemble, correct, response_tokens, with_columns
 from golongrl.learner.batch import Shard
 from golongrl.learner.engine import register as register_engine
@@ -244,8 +244,7 @@ class LearnerRank(TrainingWorker):  # type: ignore[misc]  # verl carries no type
 
     def _sending_folder(self) -> Path:
         if self._sender is None:
-            # Where the ranks meet is where engines reach the first of them, too.
-            self._sender = SenderProcess(os.environ["MASTER_ADDR"])
+            self._sender = SenderProcess(reachable(os.environ))
         return self._sender.folder()
 
     def _assemble(self, shard: Shard) -> TensorDict:
