@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 
 from golongrl import recipe as recipes
@@ -125,6 +126,37 @@ def test_a_recipe_is_changed_key_by_key_whatever_the_value(helm: Helm) -> None:
     assert (got.data.corpus, got.data.train, got.algorithm.reweight) == (None, "/x.parquet", False)
     assert (got.queue.max_staleness, got.queue.max_bytes, got.learner.lr) == (0, 68719476736, 1e-7)
     assert got.learner.remove_padding is False
+
+
+def test_a_null_removes_any_key_of_the_recipe(helm: Helm) -> None:
+    """Number, word, switch, list and whole section, as the description of `recipe` promises; the default is left."""
+    removed = {
+        "rollout": {"group_filter": None, "n": None},
+        "learner": {"weights": None, "lr": None, "betas": None},
+        "reward": None,
+        "seed": None,
+    }
+    got = recipe_in(helm.template({"recipe": removed}))
+    assert got == recipe_of(load_values(overrides={"recipe": removed}))
+    assert (got.rollout, got.reward.mode, got.learner.lr) == (
+        recipes.load("quickstart").rollout.model_copy(update={"group_filter": True, "n": 16}),
+        "compat",
+        2e-6,
+    )
+    assert "recipe" in helm.refusal({"recipe": {"learner": {"betas": [None, 0.9]}}})
+
+
+def test_every_key_of_the_recipe_may_be_null() -> None:
+    """Validated one by one by a JSON schema validator of its own."""
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    validator = jsonschema.Draft7Validator(schema)
+    for name, definition in schema["definitions"].items():
+        if not name.startswith("Recipe"):
+            continue
+        section = name.removeprefix("Recipe").lower()
+        for key in definition["properties"]:
+            recipe = {section: {key: None}} if section else {key: None}
+            assert not list(validator.iter_errors({"recipe": recipe})), recipe
 
 
 def test_n_may_be_written_without_quotes(helm: Helm, tmp_path: Path) -> None:
