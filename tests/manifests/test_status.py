@@ -2,19 +2,21 @@
 
 import asyncio
 import json
+import subprocess
+import sys
 from typing import Any
 
 import pytest
-import typer
-from typer.testing import CliRunner
 
-from golongrl.manifests import command
 from golongrl.manifests.cluster import Cluster, ClusterError, ask_queue
 from golongrl.manifests.status import lines, read_pods, stuck
 from golongrl.queue import QueueSettings, SampleQueue
 
-app = typer.Typer()
-app.command()(command.status)
+
+def status(*words: str) -> "subprocess.CompletedProcess[str]":
+    """The command in a process of its own: it sets up logging."""
+    line = [sys.executable, "-m", "golongrl", "status", *words]
+    return subprocess.run(line, capture_output=True, text=True, timeout=60, check=False)
 
 
 def pod(name: str, component: str = "rollout", **status: Any) -> dict[str, Any]:
@@ -114,9 +116,16 @@ def test_a_real_queue_is_shown(redis_url: str, run_with_queue: str) -> None:
 
 def test_the_command_asks_a_queue_directly(redis_url: str, run_with_queue: str) -> None:
     words = ["--redis-url", redis_url, "--run", run_with_queue]
-    assert "queue: version 0" in CliRunner().invoke(app, words).output
-    asked = CliRunner().invoke(app, [*words, "--json"])
-    assert json.loads(asked.output)["queue"]["leased"] == 1
+    assert "queue: version 0" in status(*words).stdout
+    assert json.loads(status(*words, "--json").stdout)["queue"]["leased"] == 1
+
+
+def test_a_silent_queue_is_one_line() -> None:
+    """Of many tries; what a pod prints for `golongrl status --release` stays JSON alone."""
+    done = status("--redis-url", "redis://127.0.0.1:1/0", "--run", "x", "--json")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert len(done.stderr.splitlines()) == 1
+    assert "Redis at 127.0.0.1:1" in done.stderr
 
 
 def test_a_cluster_is_asked_through_kubectl(tmp_path: Any, redis_url: str, run_with_queue: str) -> None:

@@ -136,7 +136,10 @@ def status(
 
     from golongrl.manifests import cluster
     from golongrl.manifests.status import lines
+    from golongrl.telemetry.logging import configure
 
+    # What was waited for is in the error; a line a try would hide it, and spoil --json.
+    configure("status", run, level="ERROR")
     pods, refused, picture = None, list[str](), None
     if release is not None:
         place = cluster.Cluster(namespace, context)
