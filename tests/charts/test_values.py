@@ -9,6 +9,8 @@ import jsonschema
 import pytest
 
 from golongrl import recipe as recipes
+from golongrl.learner.known_models import SHAPES
+from golongrl.learner.memory import estimate
 from golongrl.manifests.learner import ValuesError
 from golongrl.manifests.load import load_values, recipe_of
 from golongrl.manifests.values import Values
@@ -193,6 +195,20 @@ def test_presets_use_all_128_gpus_and_fit_their_recipe(helm4: Helm, preset: str)
     assert recipe == recipe_in(helm4.template(files=(preset,)))
 
 
+@pytest.mark.parametrize("weights", ["disk", "broadcast"])
+@pytest.mark.parametrize("preset", [*PRESETS, "values-gpu.yaml"])
+def test_rank_pods_have_the_memory_that_their_recipe_needs(preset: str, weights: str) -> None:
+    """Requested: what loading, copies and processes take. As a limit: /dev/shm, filled, on top of it."""
+    values = load_values([CHART / preset])
+    recipe = recipe_of(values)
+    learner = recipe.learner.model_copy(update={"weights": weights})
+    (shape,) = (sizes for name, sizes in SHAPES.items() if name.endswith(recipe.model.path.rpartition("/")[2]))
+    workers = values.learner.workers
+    need = estimate(recipe.model_copy(update={"learner": learner}), shape).host_total(workers.gpus) / (1 << 20)
+    assert need <= _mib(str(workers.resources.requests["memory"]))
+    assert need + _mib(values.learner.shared_memory) <= _mib(str(workers.resources.limits["memory"]))
+
+
 def test_the_defaults_fit_a_cluster_of_four_cpus(helm4: Helm) -> None:
     """kind's own pods request 0.95 CPU; learner included, KubeRay's submitter included."""
     from support.helm import pod_specs
@@ -215,4 +231,4 @@ def _cpu(text: str) -> float:
 
 
 def _mib(text: str) -> float:
-    return float(text[:-2]) * {"Mi": 1, "Gi": 1024}[text[-2:]]
+    return float(text[:-2]) * {"Mi": 1, "Gi": 1024, "Ti": 1024**2}[text[-2:]]
