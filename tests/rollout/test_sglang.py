@@ -3,15 +3,17 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from typing import Any
 
 import httpx
 import numpy as np
 import pytest
 
+from golongrl.broadcast.protocol import Bucket
 from golongrl.rollout.answers import ModelInfo, Span
 from golongrl.rollout.errors import EngineBusy, EngineProtocolError, EngineRefused, EngineSilent, EngineUnavailable
 from golongrl.rollout.sampling import Sampling
-from golongrl.rollout.sglang import Broadcast, Deadlines, Engine
+from golongrl.rollout.sglang import Deadlines, Engine, Placement
 from rollout.replay import Replay, recording
 from support.recordings import recorded
 
@@ -248,8 +250,45 @@ async def test_session_errors_name_the_missing_step() -> None:
     async with engine(replay) as client:
         with pytest.raises(EngineRefused, match="session is already open"):
             await client.begin_weight_update()
+        bucket = Bucket(names=["x"], dtypes=["float32"], shapes=[[1]])
         with pytest.raises(EngineRefused, match="between begin_weight_update"):
-            await client.update_from_distributed(Broadcast(["x"], ["float32"], [[1]], "wg"), "1")
+            await client.update_from_distributed(bucket, "wg", "1", flush_cache=True)
+    (sent,) = [body for path, body in replay.asked if path == "update_weights_from_distributed"]
+    assert sent == {
+        "names": ["x"],
+        "dtypes": ["float32"],
+        "shapes": [[1]],
+        "group_name": "wg",
+        "flush_cache": True,
+        "abort_all_requests": False,
+        "weight_version": "1",
+    }
+
+
+@pytest.mark.parametrize(
+    ("info", "wrong"),
+    [
+        ({"tp_size": 8, "pp_size": 1, "device": "cuda"}, None),
+        (
+            {"tp_size": 8, "pp_size": 2, "device": "cuda"},
+            "2 pipeline stages cannot receive broadcast weights; use disk",
+        ),
+        ({"pp_size": 1, "device": "cuda"}, "tp_size or device is missing"),
+    ],
+)
+async def test_where_weights_would_be_received(info: dict[str, Any], wrong: str | None) -> None:
+    transport = httpx.MockTransport(lambda _: httpx.Response(200, json=info))
+    async with Engine("http://engine", transport=transport) as client:
+        if wrong is None:
+            assert await client.placement() == Placement(8, "cuda")
+            return
+        with pytest.raises(EngineProtocolError, match=wrong):
+            await client.placement()
+
+
+async def test_a_recorded_engine_says_how_it_is_laid_out() -> None:
+    async with engine(Replay(server_info=["05_server_info"])) as client:
+        assert await client.placement() == Placement(1, "cpu")
 
 
 async def test_the_small_calls() -> None:
