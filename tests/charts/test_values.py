@@ -1,6 +1,7 @@
 """The chart's interface: one source, complete, and strict at `helm install`."""
 
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from golongrl.manifests.values import Values
 from golongrl.recipe import RecipeError
 from support.chart_values import MATRIX, PRESETS
 from support.helm import CHART, ROOT, Helm, load_script
+
+MIB = 1 << 20
 
 
 def test_generated_files_are_up_to_date() -> None:
@@ -204,9 +207,14 @@ def test_rank_pods_have_the_memory_that_their_recipe_needs(preset: str, weights:
     learner = recipe.learner.model_copy(update={"weights": weights})
     (shape,) = (sizes for name, sizes in SHAPES.items() if name.endswith(recipe.model.path.rpartition("/")[2]))
     workers = values.learner.workers
-    need = estimate(recipe.model_copy(update={"learner": learner}), shape).host_total(workers.gpus) / (1 << 20)
+    estimated = estimate(recipe.model_copy(update={"learner": learner}), shape)
+    need = estimated.host_total(workers.gpus) / MIB
     assert need <= _mib(str(workers.resources.requests["memory"]))
     assert need + _mib(values.learner.shared_memory) <= _mib(str(workers.resources.limits["memory"]))
+    comments = " ".join((CHART / preset).read_text().replace("# ", "").split())
+    if preset in PRESETS:
+        assert f"Loading the model takes {need / 1024:.0f} GiB" in comments
+        assert not estimated.files or f"`ephemeral-storage: {math.ceil(estimated.files / MIB / 1024)}Gi`" in comments
 
 
 def test_the_defaults_fit_a_cluster_of_four_cpus(helm4: Helm) -> None:
