@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from golongrl.manifests.cluster import Cluster, ClusterError, ask_queue
-from golongrl.manifests.status import lines, read_pods, stuck
+from golongrl.manifests.status import lines, read_pods, read_runs, stuck
 from golongrl.queue import QueueSettings, SampleQueue
 
 
@@ -83,6 +83,26 @@ def test_pods_are_counted_and_sorted() -> None:
     }
     found = read_pods({"items": [pod("b", **READY), pod("a", **READY, **restarts), pod("z", "learner", **READY)]})
     assert [(item.name, item.restarts) for item in found] == [("z", 0), ("a", 3), ("b", 0)]
+
+
+def test_a_run_that_does_not_train_says_why() -> None:
+    def run(name: str, release: str = "demo", **status: Any) -> dict[str, Any]:
+        return {"metadata": {"name": name}, "spec": {"release": release}, "status": status}
+
+    refused = [{"type": "Progressing", "status": "False", "reason": "Refused"}]
+    items = [
+        run("a", phase="Invalid", message="recipe: unknown key learner.stepz"),
+        run("b", phase="Failed", message="2 restarts used up"),
+        run("c", phase="Pending", message="RayJob x: forbidden", conditions=refused),
+        run("d", phase="Running", message="RayJob y trains"),
+        run("e", release="other", phase="Failed", message="not ours"),
+        run("f"),
+    ]
+    assert read_runs({"items": items}, "demo") == [
+        "trainingrun a: Invalid: recipe: unknown key learner.stepz",
+        "trainingrun b: Failed: 2 restarts used up",
+        "trainingrun c: Pending: RayJob x: forbidden",
+    ]
 
 
 def test_nobody_to_ask_is_not_fine() -> None:

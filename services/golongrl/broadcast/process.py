@@ -42,7 +42,7 @@ class SenderFailed(RuntimeError):
 
 
 def reachable(environment: Mapping[str, str]) -> str:
-    """Where engines reach this host: where the ranks meet. The ranks of a local Ray meet at 127.0.0.1, so a pod with one
+    """Where engines reach this host: where the ranks meet. Those of a local Ray meet at 127.0.0.1, so a pod with one
     has its address from elsewhere."""
     return environment.get(POD_IP) or environment["MASTER_ADDR"]
 

@@ -108,7 +108,7 @@ class Estimate:
             *([f"  {self.host / GIB:8.2f} GiB  of CPU memory, offloaded"] if self.host else []),
             f"  {self.snapshot / GIB:8.2f} GiB  of CPU memory while a checkpoint is being written",
             f"a host of {here} {'ranks' if here > 1 else 'rank'} needs:",
-            f"  {self.host_total(here) / GIB:8.2f} GiB  of CPU memory, when it loads the model or writes weights and a checkpoint",
+            f"  {self.host_total(here) / GIB:8.2f} GiB  of CPU memory: loading, or writing weights and a checkpoint",
             *([f"  {self.files / GIB:8.2f} GiB  of disk under TMPDIR, for weights to broadcast"] if self.files else []),
         ]
 

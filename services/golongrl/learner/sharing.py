@@ -1,8 +1,8 @@
 """Folders of the shared volume that driver and ranks both write in, though they need not be one user.
 
-With RDMA the chart runs ranks as root without root's power to pass over permissions, beside a driver that is user 1000 of
-the same group. So on a cluster both leave what they make open to their group: ranks write into the driver's folders, and
-the driver renames and deletes what ranks have written.
+With RDMA the chart runs ranks as root without root's power to pass over permissions, beside a driver that is user 1000
+of the same group. So on a cluster both leave what they make open to their group: ranks write into the driver's folders,
+and the driver renames and deletes what ranks have written.
 """
 
 import os
