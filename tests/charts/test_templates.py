@@ -13,7 +13,7 @@ import typer
 
 from golongrl.broadcast.process import POD_IP
 from support.chart_values import GPU_LEARNER, MATRIX, PRESETS, SGLANG
-from support.helm import CHART, Helm, Manifest, Rendered, containers, pod_specs, tool
+from support.helm import CHART, ROOT, Helm, Manifest, Rendered, containers, pod_specs, tool
 
 LONG = "r" * 53  # the longest release name that helm accepts
 
@@ -317,9 +317,13 @@ def test_placement_reaches_every_pod(helm4: Helm) -> None:
 
 def test_a_recipe_rolls_the_rollout_pods_only(helm4: Helm) -> None:
     before, after = helm4.template(), helm4.template({"recipe": {"rollout": {"n": 4}}})
+    learners = helm4.template({"recipe": {"learner": {"lr": 1e-5}, "algorithm": {"gamma": 2.0}}})
     for suffix, rolls in (("-rollout", True), ("-reward", False)):
-        pods = [objects.one("Deployment", suffix)["spec"]["template"] for objects in (before, after)]
+        pods = [objects.one("Deployment", suffix)["spec"]["template"] for objects in (before, after, learners)]
         assert (pods[0] != pods[1]) is rolls
+        assert pods[0] == pods[2], "workers read nothing of it"
+    worker = "".join(path.read_text() for path in (ROOT / "services" / "golongrl" / "rollout").glob("*.py"))
+    assert not re.search(r"recipe\.(learner|algorithm)\b", worker)
 
 
 def test_gpu_ranks_are_kept_off_the_head(helm4: Helm) -> None:
