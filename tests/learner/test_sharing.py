@@ -14,6 +14,8 @@ DRIVER = ["setpriv", "--reuid=1000", "--regid=1000", "--clear-groups", "--inh-ca
 # Root with IPC_LOCK alone; the pod's group.
 RANK = ["setpriv", "--reuid=0", "--regid=1000", "--clear-groups", "--inh-caps=-all", "--bounding-set=-all,+ipc_lock"]
 
+PYTHON = sys.executable
+
 BEGIN = """
 from pathlib import Path
 from golongrl.learner.sharing import UMASK, open_to_group
@@ -42,6 +44,8 @@ def volume() -> Iterator[Path]:
     """A folder of the driver's, where everybody may look."""
     if os.geteuid() != 0 or shutil.which("setpriv") is None:
         pytest.skip("needs root and setpriv, to be other users")
+    if subprocess.run([*DRIVER, PYTHON, "-c", ""], check=False, timeout=20, capture_output=True).returncode:
+        pytest.skip("this Python is root's alone")
     folder = Path(tempfile.mkdtemp(prefix="volume-"))
     os.chown(folder, 1000, 1000)
     folder.chmod(0o755)
@@ -52,7 +56,7 @@ def volume() -> Iterator[Path]:
 def run(who: list[str], script: str, volume: Path, umask: str = "022") -> subprocess.CompletedProcess[str]:
     services = Path(__file__).resolve().parents[2] / "services"
     return subprocess.run(
-        [*who, sys.executable, "-c", script],
+        [*who, PYTHON, "-c", script],
         cwd=volume,
         env={"PYTHONPATH": str(services), "GOLONGRL_UMASK": umask, "PYTHONDONTWRITEBYTECODE": "1"},
         capture_output=True,
