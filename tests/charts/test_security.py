@@ -67,8 +67,8 @@ def test_the_check_sees_what_it_should(helm4: Helm) -> None:
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_both_ends_of_a_broadcast_are_on_the_same_network(helm4: Helm, preset: str) -> None:
-    """The sender, in the first rank's container, and the engines are one NCCL group: one interface, one GID, RDMA on both,
-    and memory that both may pin."""
+    """The sender, in the first rank's container, and the engines are one NCCL group: one interface, one GID, RDMA on
+    both, and memory that both may pin."""
     objects = helm4.template({"recipe": {"learner": {"weights": "broadcast"}}}, files=(preset, "values-rdma.yaml"))
     ends = {c["name"]: c for _, _, spec in pod_specs(objects) for c in containers(spec)}
     rank, engine = ends["ray-worker"], ends["engine"]
