@@ -405,6 +405,16 @@ def test_notes_say_which_learner_and_what_to_do_next(helm4: Helm, mode: str, wor
     assert "helm test demo" in notes
 
 
+@pytest.mark.parametrize(("operator", "words"), [("true", "get trainingruns"), ("false", "-f values.yaml")])
+def test_notes_say_how_a_learner_is_submitted_where_it_is_off(helm4: Helm, operator: str, words: str) -> None:
+    """To the operator as a TrainingRun; as a RayJob with the release's own values, whose images and claims it joins."""
+    settings = ["--set", "learner.enabled=false", "--set", f"operator.enabled={operator}"]
+    done = helm4.run("install", "demo", str(CHART), "--dry-run=client", *settings)
+    notes = done.stdout.partition("NOTES:")[2]
+    assert words in notes, done.stderr
+    assert ("golongrl render rayjob quickstart" in notes) is (operator == "false")
+
+
 def test_lint(helm: Helm) -> None:
     done = helm.run("lint", "--strict", str(CHART))
     assert done.returncode == 0, done.stdout + done.stderr
