@@ -34,7 +34,7 @@ def generated() -> dict[Path, str]:
         files[CHART / "files" / "recipes" / f"{name}.json"] = text + "\n"
     for name in RAYJOBS:
         resolved, values = render.resolve(name)
-        text = render.rayjob_yaml(resolved, values, Release(namespace=""), name if render.preset(name) else None)
+        text = render.rayjob_yaml(name, resolved, values, Release(namespace=""))
         files[CHART / "rayjobs" / f"{name}.yaml"] = text
     return files
 

@@ -51,6 +51,20 @@ def test_the_staleness_alert_follows_the_recipe(helm4: Helm) -> None:
     assert rule["expr"].endswith("> 4")
 
 
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_long_step_is_no_alarm(helm4: Helm, preset: str) -> None:
+    """The preset's own estimate of a step is hours."""
+    (rule,) = [
+        rule
+        for rule in helm4.template(files=(preset,)).one("PrometheusRule")["spec"]["groups"][0]["rules"]
+        if rule["alert"] == "GolongrlNoOptimizerStep"
+    ]
+    estimates = [float(hours) for hours in re.findall(r": ([\d.]+) hours", (CHART / preset).read_text())]
+    (alerted,) = re.findall(r"offset (\d+)h", rule["expr"])
+    assert estimates
+    assert float(alerted) >= max(estimates) + 1
+
+
 def panels(path: Path) -> list[Manifest]:
     return [panel for panel in json.loads(path.read_text())["panels"] if panel["type"] != "row"]
 

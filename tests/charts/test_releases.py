@@ -204,7 +204,7 @@ def test_the_server_refuses_what_kubernetes_refuses(cluster: Cluster) -> None:
 
 @pytest.mark.parametrize("name", ["helm3", "helm4"])
 def test_golongrl_deploy_previews_what_the_cluster_would_get(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A preview by the client alone knows no KubeRay and promises a plain Job."""
     (tmp_path / "helm").symlink_to(tool(name))
@@ -214,6 +214,7 @@ def test_golongrl_deploy_previews_what_the_cluster_would_get(
         monkeypatch.setenv("KUBECONFIG", str(server.kubeconfig(tmp_path / "kubeconfig")))
         deployment = Deployment("demo", NAMESPACE, timeout="30s")
         planned = deployment.preview({})
+        assert caplog.text == "", "that there is no release yet is no failure"
         assert [line for line in planned if line.startswith("+ RayJob/demo-golongrl-learner-")]
         assert not [line for line in planned if line.startswith("+ Job/")]
         assert [item["kind"] for item in server.objects.values()] == ["Namespace"]
@@ -294,7 +295,9 @@ def test_status_names_what_admission_or_kuberay_refused(cluster: Cluster, tmp_pa
         KubernetesCluster(NAMESPACE, binary=str(tool("kubectl"))).look("other")
 
 
-def test_the_operator_brings_its_kind_and_its_run_follows_the_recipe(cluster: Cluster) -> None:
+def test_the_operator_brings_its_kind_and_its_run_follows_the_recipe(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The CRD before what is of it, and only where the operator is on; it outlives the release, as Helm has it."""
     on = ["--set", "operator.enabled=true"]
     cluster.done("install", "demo", str(CHART))
@@ -308,6 +311,10 @@ def test_the_operator_brings_its_kind_and_its_run_follows_the_recipe(cluster: Cl
     after = cluster.server.one("TrainingRun")
     assert after["metadata"]["uid"] == before["metadata"]["uid"]
     assert after["spec"]["recipe"]["learner"]["steps"] == 7
+    cluster.server.put({**after, "status": {"phase": "Failed", "message": "2 restarts used up"}})
+    monkeypatch.setenv("KUBECONFIG", str(cluster.server.kubeconfig(tmp_path / "kubeconfig")))
+    _, refused = KubernetesCluster(NAMESPACE, binary=str(tool("kubectl"))).look("demo")
+    assert refused == [f"trainingrun {after['metadata']['name']}: Failed: 2 restarts used up"]
     cluster.done("upgrade", "demo", str(CHART), "--set", "operator.enabled=false")
     assert not cluster.server.of("TrainingRun")
     assert cluster.server.one("RayJob")

@@ -65,6 +65,24 @@ def test_the_check_sees_what_it_should(helm4: Helm) -> None:
     assert {tuple(capabilities) for capabilities in added if capabilities} == {("IPC_LOCK",)}
 
 
+@pytest.mark.parametrize("preset", PRESETS)
+def test_both_ends_of_a_broadcast_are_on_the_same_network(helm4: Helm, preset: str) -> None:
+    """The sender, in the first rank's container, and the engines are one NCCL group: one interface, one GID, RDMA on
+    both, and memory that both may pin."""
+    objects = helm4.template({"recipe": {"learner": {"weights": "broadcast"}}}, files=(preset, "values-rdma.yaml"))
+    ends = {c["name"]: c for _, _, spec in pod_specs(objects) for c in containers(spec)}
+    rank, engine = ends["ray-worker"], ends["engine"]
+    for end in (rank, engine):
+        assert end["resources"]["limits"]["rdma/hca"] == "1"
+        assert end["securityContext"]["capabilities"]["add"] == ["IPC_LOCK"]
+    network = [
+        {entry["name"]: entry["value"] for entry in end["env"] if entry["name"].startswith(("NCCL", "GLOO"))}
+        for end in (rank, engine)
+    ]
+    assert network[0] == network[1]
+    assert network[0].keys() == {"NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME", "NCCL_IB_GID_INDEX"}
+
+
 @pytest.mark.parametrize("name", MATRIX)
 def test_every_pod_keeps_the_house_rules(helm4: Helm, name: str) -> None:
     for pod, metadata, spec in pod_specs(helm4.template(MATRIX[name])):

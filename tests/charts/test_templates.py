@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 import typer
 
+from golongrl.broadcast.process import POD_IP
 from support.chart_values import GPU_LEARNER, MATRIX, PRESETS, SGLANG
-from support.helm import CHART, Helm, Manifest, Rendered, containers, pod_specs, tool
+from support.helm import CHART, ROOT, Helm, Manifest, Rendered, containers, pod_specs, tool
 
 LONG = "r" * 53  # the longest release name that helm accepts
 
@@ -178,6 +179,15 @@ def test_the_learner_is_a_rayjob_where_there_is_kuberay_and_else_a_job(helm: Hel
     assert not [item for item in helm.template(MATRIX["learner-off"]) if item["kind"] in ("RayJob", "Job")]
 
 
+def test_a_plain_jobs_sender_is_told_its_pods_address(helm4: Helm) -> None:
+    """Its local Ray calls itself 127.0.0.1, where no engine of another pod would find the weights."""
+    for values, told in ((MATRIX["broadcast-weights"], True), ({}, False)):
+        spec = helm4.template(values, kuberay=False).one("Job")["spec"]["template"]["spec"]
+        entries = {entry["name"]: entry for entry in container(spec, "learner")["env"]}
+        address = {"fieldRef": {"fieldPath": "status.podIP"}}
+        assert (entries.get(POD_IP, {}).get("valueFrom") == address) is told
+
+
 def test_a_changed_learner_is_a_new_job_and_an_unchanged_one_is_left_alone(helm4: Helm) -> None:
     for kuberay, kind in ((True, "RayJob"), (False, "Job")):
         names = [
@@ -307,9 +317,13 @@ def test_placement_reaches_every_pod(helm4: Helm) -> None:
 
 def test_a_recipe_rolls_the_rollout_pods_only(helm4: Helm) -> None:
     before, after = helm4.template(), helm4.template({"recipe": {"rollout": {"n": 4}}})
+    learners = helm4.template({"recipe": {"learner": {"lr": 1e-5}, "algorithm": {"gamma": 2.0}}})
     for suffix, rolls in (("-rollout", True), ("-reward", False)):
-        pods = [objects.one("Deployment", suffix)["spec"]["template"] for objects in (before, after)]
+        pods = [objects.one("Deployment", suffix)["spec"]["template"] for objects in (before, after, learners)]
         assert (pods[0] != pods[1]) is rolls
+        assert pods[0] == pods[2], "workers read nothing of it"
+    worker = "".join(path.read_text() for path in (ROOT / "services" / "golongrl" / "rollout").glob("*.py"))
+    assert not re.search(r"recipe\.(learner|algorithm)\b", worker)
 
 
 def test_gpu_ranks_are_kept_off_the_head(helm4: Helm) -> None:
@@ -389,6 +403,16 @@ def test_notes_say_which_learner_and_what_to_do_next(helm4: Helm, mode: str, wor
     assert word in notes, done.stderr
     assert "golongrl status --release demo" in notes
     assert "helm test demo" in notes
+
+
+@pytest.mark.parametrize(("operator", "words"), [("true", "get trainingruns"), ("false", "-f values.yaml")])
+def test_notes_say_how_a_learner_is_submitted_where_it_is_off(helm4: Helm, operator: str, words: str) -> None:
+    """To the operator as a TrainingRun; as a RayJob with the release's own values, whose images and claims it joins."""
+    settings = ["--set", "learner.enabled=false", "--set", f"operator.enabled={operator}"]
+    done = helm4.run("install", "demo", str(CHART), "--dry-run=client", *settings)
+    notes = done.stdout.partition("NOTES:")[2]
+    assert words in notes, done.stderr
+    assert ("golongrl render rayjob quickstart" in notes) is (operator == "false")
 
 
 def test_lint(helm: Helm) -> None:

@@ -1,19 +1,25 @@
 """The chart's interface: one source, complete, and strict at `helm install`."""
 
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 
 from golongrl import recipe as recipes
+from golongrl.learner.known_models import SHAPES
+from golongrl.learner.memory import estimate
 from golongrl.manifests.learner import ValuesError
 from golongrl.manifests.load import load_values, recipe_of
 from golongrl.manifests.values import Values
 from golongrl.recipe import RecipeError
 from support.chart_values import MATRIX, PRESETS
 from support.helm import CHART, ROOT, Helm, load_script
+
+MIB = 1 << 20
 
 
 def test_generated_files_are_up_to_date() -> None:
@@ -127,6 +133,37 @@ def test_a_recipe_is_changed_key_by_key_whatever_the_value(helm: Helm) -> None:
     assert got.learner.remove_padding is False
 
 
+def test_a_null_removes_any_key_of_the_recipe(helm: Helm) -> None:
+    """Number, word, switch, list and whole section, as the description of `recipe` promises; the default is left."""
+    removed = {
+        "rollout": {"group_filter": None, "n": None},
+        "learner": {"weights": None, "lr": None, "betas": None},
+        "reward": None,
+        "seed": None,
+    }
+    got = recipe_in(helm.template({"recipe": removed}))
+    assert got == recipe_of(load_values(overrides={"recipe": removed}))
+    assert (got.rollout, got.reward.mode, got.learner.lr) == (
+        recipes.load("quickstart").rollout.model_copy(update={"group_filter": True, "n": 16}),
+        "compat",
+        2e-6,
+    )
+    assert "recipe" in helm.refusal({"recipe": {"learner": {"betas": [None, 0.9]}}})
+
+
+def test_every_key_of_the_recipe_may_be_null() -> None:
+    """Validated one by one by a JSON schema validator of its own."""
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    validator = jsonschema.Draft7Validator(schema)
+    for name, definition in schema["definitions"].items():
+        if not name.startswith("Recipe"):
+            continue
+        section = name.removeprefix("Recipe").lower()
+        for key in definition["properties"]:
+            recipe = {section: {key: None}} if section else {key: None}
+            assert not list(validator.iter_errors({"recipe": recipe})), recipe
+
+
 def test_n_may_be_written_without_quotes(helm: Helm, tmp_path: Path) -> None:
     """To Helm's YAML reader the bare key `n` is false."""
     (tmp_path / "values.yaml").write_text("recipe:\n  rollout:\n    n: 4\n")
@@ -161,6 +198,25 @@ def test_presets_use_all_128_gpus_and_fit_their_recipe(helm4: Helm, preset: str)
     assert recipe == recipe_in(helm4.template(files=(preset,)))
 
 
+@pytest.mark.parametrize("weights", ["disk", "broadcast"])
+@pytest.mark.parametrize("preset", [*PRESETS, "values-gpu.yaml"])
+def test_rank_pods_have_the_memory_that_their_recipe_needs(preset: str, weights: str) -> None:
+    """Requested: what loading, copies and processes take. As a limit: /dev/shm, filled, on top of it."""
+    values = load_values([CHART / preset])
+    recipe = recipe_of(values)
+    learner = recipe.learner.model_copy(update={"weights": weights})
+    (shape,) = (sizes for name, sizes in SHAPES.items() if name.endswith(recipe.model.path.rpartition("/")[2]))
+    workers = values.learner.workers
+    estimated = estimate(recipe.model_copy(update={"learner": learner}), shape)
+    need = estimated.host_total(workers.gpus) / MIB
+    assert need <= _mib(str(workers.resources.requests["memory"]))
+    assert need + _mib(values.learner.shared_memory) <= _mib(str(workers.resources.limits["memory"]))
+    comments = " ".join((CHART / preset).read_text().replace("# ", "").split())
+    if preset in PRESETS:
+        assert f"Loading the model takes {need / 1024:.0f} GiB" in comments
+        assert not estimated.files or f"`ephemeral-storage: {math.ceil(estimated.files / MIB / 1024)}Gi`" in comments
+
+
 def test_the_defaults_fit_a_cluster_of_four_cpus(helm4: Helm) -> None:
     """kind's own pods request 0.95 CPU; learner included, KubeRay's submitter included."""
     from support.helm import pod_specs
@@ -183,4 +239,4 @@ def _cpu(text: str) -> float:
 
 
 def _mib(text: str) -> float:
-    return float(text[:-2]) * {"Mi": 1, "Gi": 1024}[text[-2:]]
+    return float(text[:-2]) * {"Mi": 1, "Gi": 1024, "Ti": 1024**2}[text[-2:]]

@@ -62,7 +62,22 @@ def test_a_checkpoint_costs_host_memory_of_what_is_saved() -> None:
     for offload in ("true", "false"):
         need = estimate(_paper(f"learner.offload_optimizer={offload}", "learner.ranks=8"), QWEN3_4B)
         assert need.snapshot == pytest.approx(12 * need.parameters / 8)
-        assert need.lines()[-1].endswith("of CPU memory while a checkpoint is being written")
+        assert any(line.endswith("of CPU memory while a checkpoint is being written") for line in need.lines())
+
+
+def test_a_host_loads_copies_and_sends() -> None:
+    """4B is tied, so every rank of a host loads all of it; 30B is loaded once, and its copies are larger than that."""
+    size = estimate(_paper(), QWEN3_4B).parameters
+    assert estimate(_paper(), QWEN3_4B).host_total(8) == 8 * (5 * GIB + 4 * size)
+    moe = load("qwen3-30b-a3b-grpo", ["learner.ranks=8"])
+    need = estimate(moe, QWEN3_30B)
+    assert need.host_total(8) == pytest.approx(8 * 5 * GIB + (12 + 2) * need.parameters, rel=1e-6)
+    assert need.files == 0
+    # Of 16 ranks: half a checkpoint on each host, and all of the weights on the first's.
+    sent = estimate(load("qwen3-30b-a3b-grpo", ["learner.ranks=16", "learner.weights=broadcast"]), QWEN3_30B)
+    assert sent.host_total(8) == pytest.approx(8 * 5 * GIB + (6 + 2) * need.parameters, rel=1e-6)
+    assert sent.files == 2 * 2 * need.parameters
+    assert any(line.endswith("of disk under TMPDIR, for weights to broadcast") for line in sent.lines())
 
 
 def test_more_ranks_need_less_each() -> None:

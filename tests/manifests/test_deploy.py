@@ -14,7 +14,7 @@ from golongrl.manifests.deploy import DeployError, Deployment, user_values
 from golongrl.manifests.diff import changes
 from golongrl.manifests.learner import ValuesError
 from golongrl.recipe import RecipeError, load, parse, read_yaml
-from support.helm import Helm, tool
+from support.helm import CHART, Helm, tool
 
 
 def config(name: str, value: str, kind: str = "ConfigMap") -> dict[str, Any]:
@@ -98,6 +98,33 @@ def test_render_prints_a_rayjob_with_its_recipe(name: str) -> None:
     assert config_map["metadata"] | {"labels": 0} == {"name": job["metadata"]["name"], "namespace": "rl", "labels": 0}
     mounted = job["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]["volumes"][0]
     assert mounted == {"name": "recipe", "configMap": {"name": config_map["metadata"]["name"]}}
+
+
+@pytest.mark.parametrize(
+    ("words", "install"),
+    [
+        (["quickstart"], "charts/golongrl --set"),
+        (["quickstart", "-n", "rl"], "charts/golongrl -n rl --set"),
+        (["smollm2-135m"], "charts/golongrl --set recipePreset=smollm2-135m --set"),
+        (
+            ["qwen3-4b-grpo", "-f", str(CHART / "values-rdma.yaml")],
+            f"charts/golongrl -f charts/golongrl/values-qwen3-4b-grpo.yaml -f {CHART}/values-rdma.yaml --set",
+        ),
+    ],
+)
+def test_render_says_how_its_release_is_installed(words: list[str], install: str) -> None:
+    """With the same values: the release brings the pool, which the recipe's preset lays out."""
+    done = CliRunner().invoke(command.render, ["rayjob", *words])
+    assert f"helm install golongrl {install} learner.enabled=false\n" in done.output
+
+
+def test_an_overlay_is_over_the_recipes_preset() -> None:
+    """As for `deploy`: an overlay alone would leave the ranks without GPUs."""
+    done = CliRunner().invoke(command.render, ["rayjob", "qwen3-4b-grpo", "-f", str(CHART / "values-rdma.yaml")])
+    (_, job) = yaml.safe_load_all(done.output)
+    (ranks,) = job["spec"]["rayClusterSpec"]["workerGroupSpecs"]
+    (container,) = ranks["template"]["spec"]["containers"]
+    assert (ranks["replicas"], container["resources"]["limits"]["rdma/hca"]) == (4, "1")
 
 
 def test_render_refuses_what_does_not_fit(tmp_path: Path) -> None:

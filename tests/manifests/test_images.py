@@ -58,6 +58,15 @@ def test_the_learners_torch_and_the_charts_versions_are_the_projects() -> None:
     assert RAY_VERSION.rpartition(".")[0] == ray.partition(">=")[2]
 
 
+@pytest.mark.parametrize("preset", sorted(path.name for path in CHART.glob("values-*.yaml")))
+def test_ranks_on_gpus_have_an_image_with_cuda(preset: str) -> None:
+    """The image is built for CPUs unless a build says otherwise; its torch would see no GPU."""
+    assert re.search(r"^ARG TORCH_INDEX=\S+/cpu$", dockerfile("learner"), re.M)
+    learner = yaml.safe_load((CHART / preset).read_text()).get("learner")
+    if learner is not None:  # an overlay of the network has none
+        assert learner["image"]["tag"] == f"{PROJECT['version']}-cuda"
+
+
 # Extra -> the command that its image runs, and what must not be inside.
 ENTRY = {
     "reward": (["golongrl", "reward", "serve", "--help"], ("torch", "transformers", "ray", "pyarrow")),

@@ -2,19 +2,21 @@
 
 import asyncio
 import json
+import subprocess
+import sys
 from typing import Any
 
 import pytest
-import typer
-from typer.testing import CliRunner
 
-from golongrl.manifests import command
 from golongrl.manifests.cluster import Cluster, ClusterError, ask_queue
-from golongrl.manifests.status import lines, read_pods, stuck
+from golongrl.manifests.status import lines, read_pods, read_runs, stuck
 from golongrl.queue import QueueSettings, SampleQueue
 
-app = typer.Typer()
-app.command()(command.status)
+
+def status(*words: str) -> "subprocess.CompletedProcess[str]":
+    """The command in a process of its own: it sets up logging."""
+    line = [sys.executable, "-m", "golongrl", "status", *words]
+    return subprocess.run(line, capture_output=True, text=True, timeout=60, check=False)
 
 
 def pod(name: str, component: str = "rollout", **status: Any) -> dict[str, Any]:
@@ -83,6 +85,26 @@ def test_pods_are_counted_and_sorted() -> None:
     assert [(item.name, item.restarts) for item in found] == [("z", 0), ("a", 3), ("b", 0)]
 
 
+def test_a_run_that_does_not_train_says_why() -> None:
+    def run(name: str, release: str = "demo", **status: Any) -> dict[str, Any]:
+        return {"metadata": {"name": name}, "spec": {"release": release}, "status": status}
+
+    refused = [{"type": "Progressing", "status": "False", "reason": "Refused"}]
+    items = [
+        run("a", phase="Invalid", message="recipe: unknown key learner.stepz"),
+        run("b", phase="Failed", message="2 restarts used up"),
+        run("c", phase="Pending", message="RayJob x: forbidden", conditions=refused),
+        run("d", phase="Running", message="RayJob y trains"),
+        run("e", release="other", phase="Failed", message="not ours"),
+        run("f"),
+    ]
+    assert read_runs({"items": items}, "demo") == [
+        "trainingrun a: Invalid: recipe: unknown key learner.stepz",
+        "trainingrun b: Failed: 2 restarts used up",
+        "trainingrun c: Pending: RayJob x: forbidden",
+    ]
+
+
 def test_nobody_to_ask_is_not_fine() -> None:
     assert stuck((), None, None) == ["the queue: nobody could be asked (no running worker or learner answered)"]
 
@@ -114,9 +136,16 @@ def test_a_real_queue_is_shown(redis_url: str, run_with_queue: str) -> None:
 
 def test_the_command_asks_a_queue_directly(redis_url: str, run_with_queue: str) -> None:
     words = ["--redis-url", redis_url, "--run", run_with_queue]
-    assert "queue: version 0" in CliRunner().invoke(app, words).output
-    asked = CliRunner().invoke(app, [*words, "--json"])
-    assert json.loads(asked.output)["queue"]["leased"] == 1
+    assert "queue: version 0" in status(*words).stdout
+    assert json.loads(status(*words, "--json").stdout)["queue"]["leased"] == 1
+
+
+def test_a_silent_queue_is_one_line() -> None:
+    """Of many tries; what a pod prints for `golongrl status --release` stays JSON alone."""
+    done = status("--redis-url", "redis://127.0.0.1:1/0", "--run", "x", "--json")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert len(done.stderr.splitlines()) == 1
+    assert "Redis at 127.0.0.1:1" in done.stderr
 
 
 def test_a_cluster_is_asked_through_kubectl(tmp_path: Any, redis_url: str, run_with_queue: str) -> None:

@@ -204,6 +204,8 @@ def test_what_an_earlier_run_of_the_name_left_behind_goes_first() -> None:
         ({"learner": {"lr": 1e-5}, "algorithm": {"gamma": 2.0}}, ""),
         ({"rollout": {"n": 4}, "queue": {"max_staleness": 2}}, "rollout, queue"),
         ({"model": {"context_length": 1024}}, "model.context_length"),
+        # The release's NetworkPolicies would let no engine ask the learner.
+        ({"learner": {"weights": "broadcast"}}, "learner.weights"),
     ],
 )
 def test_what_the_rollout_pool_does_not_follow_is_said(recipe: dict[str, Any], differs: str) -> None:

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import httpx
@@ -37,10 +37,18 @@ _DYING_S = 5.0
 _ENVIRONMENT = {"TORCH_NCCL_BLOCKING_WAIT": "1", "TORCH_NCCL_ASYNC_ERROR_HANDLING": "0", "OMP_NUM_THREADS": "1"}
 
 _PREFIX = "golongrl-weights-"
+# What a pod is told by the downward API, where its ranks meet on an address of their own.
+POD_IP = "GOLONGRL_POD_IP"
 
 
 class SenderFailed(RuntimeError):
     """There is no sender; one line says why."""
+
+
+def reachable(environment: Mapping[str, str]) -> str:
+    """Where engines reach this host: where the ranks meet. Those of a local Ray meet at 127.0.0.1, so a pod with one
+    has its address from elsewhere."""
+    return environment.get(POD_IP) or environment["MASTER_ADDR"]
 
 
 class SenderProcess:

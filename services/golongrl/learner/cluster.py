@@ -20,6 +20,7 @@ from golongrl.errors import GolongrlError
 from golongrl.learner.batch import Shard
 from golongrl.learner.rank import FILES, WATCH, LearnerRank, RankInfo, Staged
 from golongrl.learner.ray_session import QUIET, joined
+from golongrl.learner.sharing import open_to_group
 from golongrl.recipe import Recipe
 
 log = structlog.get_logger()
@@ -157,6 +158,8 @@ def _launch(recipe: Recipe, model: Path) -> RayWorkerGroup:
     # A checkpoint and a version may be on their way at a time, each with one call that waits.
     actor = ray.remote(concurrency_groups={FILES: 2, WATCH: 1})(LearnerRank)
     environment = {name: os.environ[name] for name in _RANK_ENVIRONMENT if name in os.environ}
+    if not local:
+        environment |= open_to_group()
     # On one machine the driver knows a free port; asking a worker for one would start another interpreter.
     rendezvous = {"master_addr": "127.0.0.1", "master_port": _free_port()} if local else {}
     return RayWorkerGroup(

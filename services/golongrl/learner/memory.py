@@ -23,6 +23,10 @@ _KEPT_PER_HIDDEN = 12
 _KEPT_PER_INTERMEDIATE = 3
 # verl's portable fused cross-entropy works on this many tokens at a time.
 _FUSED_CHUNK = 512
+# What a rank's process has on the host beside the terms below: libraries, CUDA's and NCCL's own, its part of a batch.
+_PROCESS_BYTES = 5 * GIB
+# What a GPU node has.
+_RANKS_OF_A_HOST = 8
 # FSDP2 has the layer in use and the next one, prefetched, unsharded.
 _UNSHARDED_LAYERS = 2
 
@@ -58,29 +62,54 @@ class Shape:
 
 @dataclass(frozen=True)
 class Estimate:
-    """Bytes on one rank by what holds them; `host` is what offloading puts into CPU memory instead, `snapshot` the copy
-    there from which a checkpoint is written while training goes on."""
+    """Bytes on one rank by what holds them, and what its host holds beside."""
 
     parameters: int
     ranks: int
     terms: dict[str, int]
     host: int
+    """CPU memory that offloading takes instead."""
     snapshot: int
+    """CPU memory of the copy from which a checkpoint is written while training goes on."""
+    weights: int
+    """CPU memory of a rank's share of the weights that are being published."""
+    whole: int
+    """CPU memory of all of them, which the first rank copies to broadcast them; 0 by disk."""
+    loading: int
+    """CPU memory of the model as it is loaded, in float32."""
+    loaded_by_all: bool
+    """Every rank loads it (verl, of a model with tied embeddings), not the first alone."""
 
     @property
     def total(self) -> int:
         """Peak bytes on the device, runtime and fragmentation included."""
         return int(sum(self.terms.values()) * _FRAGMENTATION) + _RUNTIME_BYTES
 
+    @property
+    def files(self) -> int:
+        """Bytes of disk where the first rank hands weights to its sender: one version, and another on its way."""
+        return 2 * self.whole
+
+    def host_total(self, ranks: int) -> int:
+        """Peak bytes of CPU memory on the first rank's host, with `ranks` there, on GPUs: while the model is loaded, or
+        while a checkpoint and a version of the weights are written. The page cache of files is not counted."""
+        start = self.loading * (ranks if self.loaded_by_all else 1)
+        writing = ranks * (self.host + self.snapshot) + max(ranks * self.weights, self.whole)
+        return ranks * _PROCESS_BYTES + max(start, writing)
+
     def lines(self) -> list[str]:
         """For people: one line a term, largest first, then the sum."""
         rows = sorted(self.terms.items(), key=lambda item: -item[1])
+        here = min(self.ranks, _RANKS_OF_A_HOST)
         return [
             f"{self.parameters / 1e9:.2f} B parameters over {self.ranks} ranks; on each:",
             *(f"  {size / GIB:8.2f} GiB  {name}" for name, size in rows),
             f"  {self.total / GIB:8.2f} GiB  in all, with the runtime and fragmentation",
             *([f"  {self.host / GIB:8.2f} GiB  of CPU memory, offloaded"] if self.host else []),
             f"  {self.snapshot / GIB:8.2f} GiB  of CPU memory while a checkpoint is being written",
+            f"a host of {here} {'ranks' if here > 1 else 'rank'} needs:",
+            f"  {self.host_total(here) / GIB:8.2f} GiB  of CPU memory: loading, or writing weights and a checkpoint",
+            *([f"  {self.files / GIB:8.2f} GiB  of disk under TMPDIR, for weights to broadcast"] if self.files else []),
         ]
 
 
@@ -169,7 +198,18 @@ def estimate(recipe: Recipe, model_config: Mapping[str, Any], gpus: int | None =
     if recipe.algorithm.kl_loss_coef:
         terms["reference policy"] = compute * sharded
     terms = {name: size for name, size in terms.items() if size}
-    return Estimate(model.parameters, ranks, terms, host, snapshot=(master + moments) * sharded)
+    broadcast = learner.weights == "broadcast"
+    return Estimate(
+        model.parameters,
+        ranks,
+        terms,
+        host,
+        snapshot=(master + moments) * sharded,
+        weights=0 if broadcast else compute * sharded,
+        whole=compute * model.parameters if broadcast else 0,
+        loading=master * model.parameters,
+        loaded_by_all=model.tied,
+    )
 
 
 def check_layout(recipe: Recipe, model_config: Mapping[str, Any]) -> None:

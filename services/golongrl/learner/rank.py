@@ -31,13 +31,14 @@ from verl.workers.engine import BaseEngine, EngineRegistry
 from verl.workers.engine_workers import TrainingWorker
 from verl.workers.utils.losses import ppo_loss
 
-from golongrl.broadcast.process import SenderFailed, SenderProcess
+from golongrl.broadcast.process import SenderFailed, SenderProcess, reachable
 from golongrl.learner.assembly import Correction, assemble, correct, normalised, response_tokens, with_columns
 from golongrl.learner.batch import Shard
 from golongrl.learner.engine import register as register_engine
 from golongrl.learner.engine_config import STRATEGY, loss_config, worker_config
 from golongrl.learner.reshard import load_resharded, saved_ranks
 from golongrl.learner.safetensors_out import ExportedFile, take_shards, write_taken
+from golongrl.learner.sharing import follow
 from golongrl.learner.snapshot import SnapshotWriter
 from golongrl.learner.split_check import check_split
 from golongrl.learner.timing import timed
@@ -86,6 +87,7 @@ class LearnerRank(TrainingWorker):  # type: ignore[misc]  # verl carries no type
     """A rank as verl's worker group drives it. Methods are collective; they return the same thing on every rank."""
 
     def __init__(self, recipe: Recipe, model: str) -> None:
+        follow()
         on_cpu = get_device_name() == "cpu"
         if on_cpu:
             _prepare_cpu()
@@ -254,8 +256,7 @@ class LearnerRank(TrainingWorker):  # type: ignore[misc]  # verl carries no type
 
     def _sending_folder(self) -> Path:
         if self._sender is None:
-            # Where the ranks meet is where engines reach the first of them, too.
-            self._sender = SenderProcess(os.environ["MASTER_ADDR"], _leave)
+            self._sender = SenderProcess(reachable(os.environ), _leave)
         return self._sender.folder()
 
     def _assemble(self, shard: Shard) -> TensorDict:

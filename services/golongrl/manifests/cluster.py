@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from golongrl.errors import GolongrlError
-from golongrl.manifests.status import Pod, read_pods, read_refusals
+from golongrl.manifests.status import Pod, read_pods, read_refusals, read_runs
 
 # A person waits for the answer.
 KUBECTL_S = 30
@@ -70,7 +70,13 @@ class Cluster:
             place = f"namespace {self.namespace}" if self.namespace else "this namespace"
             raise ClusterError(f"release {release}: no pods in {place}; see `helm list -A`")
         events = json.loads(self.run("get", "events", "--field-selector", "type=Warning", "-o", "json"))
-        return pods, read_refusals(owners, events)
+        return pods, read_refusals(owners, events) + self._runs(release)
+
+    def _runs(self, release: str) -> list[str]:
+        # Nor does one without the operator know TrainingRuns.
+        with contextlib.suppress(ClusterError):
+            return read_runs(json.loads(self.run("get", "trainingruns", "-o", "json")), release)
+        return []
 
     def ask(self, pods: Sequence[Pod]) -> dict[str, Any] | None:
         """Queue and processes, as a worker or the learner sees them; None if none of them answers."""

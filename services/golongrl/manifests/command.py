@@ -30,7 +30,9 @@ def _render() -> None:
 
 @render.command(epilog="Example: `golongrl render rayjob qwen3-4b-grpo > rayjob.yaml`")
 def rayjob(
-    recipe: Annotated[str, typer.Argument(help="Packaged recipe or YAML file.")],
+    recipe: Annotated[
+        str, typer.Argument(help="Packaged recipe, whose preset of the chart comes before -f, or a YAML file.")
+    ],
     values: Files = None,
     overrides: Annotated[
         list[str] | None, typer.Option("--set", help="Override of the recipe, as `learner.steps=10`; repeatable.")
@@ -38,13 +40,12 @@ def rayjob(
     release: Release = "golongrl",
     namespace: Annotated[str, typer.Option("--namespace", "-n", help="Namespace; empty leaves it to kubectl.")] = "",
 ) -> None:
-    """Print the RayJob that trains a recipe beside a release of the chart; without -f, by the recipe's own preset."""
+    """Print the RayJob that trains a recipe beside a release of the chart, whose learner is off."""
     from golongrl.manifests import render as manifests
     from golongrl.manifests.naming import Release as Owner
 
     resolved, checked = manifests.resolve(recipe, values or (), overrides or ())
-    preset = recipe if not values and manifests.preset(recipe) else None
-    print(manifests.rayjob_yaml(resolved, checked, Owner(release, namespace), preset), end="")
+    print(manifests.rayjob_yaml(recipe, resolved, checked, Owner(release, namespace), values or ()), end="")
 
 
 def _deployment(release: str, namespace: str, context: str | None, timeout: str = "10m") -> "Deployment":
@@ -70,12 +71,12 @@ Recipe = Annotated[str | None, typer.Argument(help="Packaged recipe; its preset 
 @deploy.command(
     "upgrade",
     help="Upgrade a release that exists; claims, samples and the Secret stay.",
-    epilog="Example: `golongrl deploy upgrade -f mine.yaml -n rl --dry-run`",
+    epilog="Example: `golongrl deploy upgrade -f mine.yaml -n golongrl --dry-run`",
 )
 @deploy.command(
     "install",
     help="Install the loop, or upgrade it.",
-    epilog="Example: `golongrl deploy install quickstart -n rl --dry-run`",
+    epilog="Example: `golongrl deploy install quickstart -n golongrl --dry-run`",
 )
 def put(
     call: typer.Context,
@@ -103,7 +104,7 @@ def put(
         print(deployment.apply(chosen, wait=wait))
 
 
-@deploy.command("status", epilog="Example: `golongrl deploy status -n rl`")
+@deploy.command("status", epilog="Example: `golongrl deploy status -n golongrl`")
 def deploy_status(release: Release = "golongrl", namespace: Namespace = "default", context: Context = None) -> None:
     """Helm's record of the release; `golongrl status --release` says what its pods do."""
     record = _deployment(release, namespace, context).status()
@@ -111,7 +112,7 @@ def deploy_status(release: Release = "golongrl", namespace: Namespace = "default
     print(f"{release} in {namespace}: {info['status']}, revision {record.get('version', '?')}, {info['last_deployed']}")
 
 
-@deploy.command(epilog="Example: `golongrl deploy uninstall -n rl`")
+@deploy.command(epilog="Example: `golongrl deploy uninstall -n golongrl`")
 def uninstall(release: Release = "golongrl", namespace: Namespace = "default", context: Context = None) -> None:
     """Remove a release. Checkpoints, samples and the Secret stay, for the next release of that name."""
     _deployment(release, namespace, context).uninstall()
@@ -130,13 +131,16 @@ def status(
 ) -> None:
     """Every process, its version, the queue, staleness, and what is stuck: of a release, or of a run by its Redis.
 
-    Example: golongrl status --release golongrl -n rl
+    Example: golongrl status --release golongrl -n golongrl
     """
     from dataclasses import asdict
 
     from golongrl.manifests import cluster
     from golongrl.manifests.status import lines
+    from golongrl.telemetry.logging import configure
 
+    # What was waited for is in the error; a line a try would hide it, and spoil --json.
+    configure("status", run, level="ERROR")
     pods, refused, picture = None, list[str](), None
     if release is not None:
         place = cluster.Cluster(namespace, context)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -45,6 +46,8 @@ class Deployment:
         self.release = release
         self.namespace = namespace
         self._helm = Command(default_timeout=timeout, kubecontext=context)
+        # It warns of every answer but "yes", also where the question is whether there is a release.
+        logging.getLogger("pyhelm3").setLevel(logging.ERROR)
 
     def apply(self, values: Mapping[str, Any], wait: bool = False) -> str:
         """Install or upgrade; returns what the chart's NOTES say.

@@ -22,8 +22,9 @@ from golongrl.recipe import Recipe
 
 _HEADER = """\
 # {recipe} as a RayJob, for `kubectl apply -f` beside the release {release!r}:
-#   helm install {release} charts/golongrl{values} --set learner.enabled=false
-# The release brings Redis, the reward service, the rollout pool and the shared volume; this trains with them.
+#   helm install {release} charts/golongrl{arguments} --set learner.enabled=false
+# The release brings Redis, the reward service, the rollout pool and the shared volume; this trains with them. The pool
+# follows the release's own recipe: give both the same `rollout`, `reward` and `queue`.
 # The cluster needs KubeRay 1.7 (its CRDs exceed what client-side apply can store: kubectl apply --server-side).
 """
 
@@ -45,13 +46,12 @@ def resolve(
 ) -> tuple[Recipe, Values]:
     """The recipe `name` with what values files and `--set` change, and those values.
 
-    Without files the chart's preset for that recipe is used.
+    The chart's preset for that recipe comes before the files, as it does for `golongrl deploy`.
 
     Raises:
         ValuesError, RecipeError: a file, a key or a value is wrong.
     """
-    files = list(files) or [path for path in [preset(name)] if path]
-    values = load_values(files, settings)
+    values = load_values([path for path in [preset(name), *files] if path], settings)
     tree = merge(recipes.read_yaml(recipes.source(name)), values.recipe)
     for item in overrides:
         recipes.override(tree, item)
@@ -87,13 +87,19 @@ def documents(recipe: Recipe, values: Values, release: Release, suffix: str | No
     return [config, job]
 
 
-def rayjob_yaml(recipe: Recipe, values: Values, release: Release, preset_name: str | None = None) -> str:
-    """Both documents as YAML, under a header that says what else must run."""
-    header = _HEADER.format(
-        recipe=recipe.name,
-        release=release.name,
-        values=f" -f charts/golongrl/values-{preset_name}.yaml" if preset_name else "",
-    )
+def rayjob_yaml(name: str, recipe: Recipe, values: Values, release: Release, files: Iterable[Path] = ()) -> str:
+    """Both documents as YAML, under a header that says how to install the release that they need.
+
+    Args:
+        name: as `resolve` was given it, with `files`.
+    """
+    own = preset(name)
+    arguments = [f" -f {path}" for path in [*([f"charts/golongrl/{own.name}"] if own else []), *files]]
+    if name in recipes.packaged() and values.recipe_preset != name:
+        arguments.append(f" --set recipePreset={name}")
+    if release.namespace:
+        arguments.append(f" -n {release.namespace}")
+    header = _HEADER.format(recipe=recipe.name, release=release.name, arguments="".join(arguments))
     return header + "---\n" + yaml.dump_all(documents(recipe, values, release), Dumper=_Dumper, sort_keys=False)
 
 

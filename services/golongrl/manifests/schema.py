@@ -2,7 +2,8 @@
 
 Invariants:
 - every object of ours refuses unknown keys; what Kubernetes defines stays open;
-- the recipe part is the Recipe's own schema with nothing required, because it is merged over `recipePreset`;
+- the recipe part is the Recipe's own schema with nothing required, because it is merged over `recipePreset`, and every
+  key may be null, which removes it;
 - draft-07, the newest that every supported Helm's validator knows: `definitions`, and arrays as `items`.
 """
 
@@ -30,7 +31,7 @@ def values_schema() -> dict[str, Any]:
     recipe = Recipe.model_json_schema(ref_template=f"#/definitions/{_RECIPE}{{model}}")
     definitions = {name: _plain(node) for name, node in values.pop("$defs").items()}
     for name, node in {**recipe.pop("$defs"), "": recipe}.items():
-        definitions[_RECIPE + name] = _plain(node, required=False)
+        definitions[_RECIPE + name] = _removable(_plain(node, required=False), root=not name)
     # Helm's YAML reader takes an unquoted `n:` for the boolean false; the chart's merge puts it right.
     rollout = definitions[f"{_RECIPE}Rollout"]["properties"]
     rollout["false"] = rollout["n"] | {"description": "`n`, as Helm reads it where it is not quoted."}
@@ -68,6 +69,27 @@ def _plain(node: Any, required: bool = True) -> Any:
         else:
             plain[key] = _plain(value, required)
     return plain
+
+
+def _removable(definition: dict[str, Any], root: bool) -> dict[str, Any]:
+    """A section of the recipe in which any key may be null, and, but for the root, the whole section.
+
+    By wider types, not by `anyOf`: a wrong value is still refused at its own path.
+    """
+    properties = {name: _or_null(node) for name, node in definition["properties"].items()}
+    return (definition if root else _or_null(definition)) | {"properties": properties}
+
+
+def _or_null(node: dict[str, Any]) -> dict[str, Any]:
+    if "anyOf" in node:
+        options = node["anyOf"]
+        return node | {"anyOf": options if {"type": "null"} in options else [*options, {"type": "null"}]}
+    wider: dict[str, Any] = {}
+    if "type" in node:
+        wider["type"] = [node["type"], "null"]
+    if "enum" in node:
+        wider["enum"] = [*node["enum"], None]
+    return node | wider
 
 
 def _section(section: BaseModel, depth: int) -> list[str]:

@@ -91,6 +91,19 @@ def read_refusals(owners: Json, events: Json) -> list[str]:
     ]
 
 
+def read_runs(runs: Json, release: str) -> list[str]:
+    """TrainingRuns of a release that do not train and why, of a `kubectl get trainingruns -o json`."""
+    found = []
+    for item in runs.get("items", []):
+        status = item.get("status") or {}
+        reasons = {entry.get("reason") for entry in status.get("conditions") or []}
+        if item["spec"].get("release") != release:
+            continue
+        if status.get("phase") in ("Invalid", "Failed") or "Refused" in reasons:
+            found.append(f"trainingrun {item['metadata']['name']}: {status['phase']}: {status.get('message', '')}")
+    return found
+
+
 def _lacks(item: Json) -> bool:
     status = item.get("status") or {}
     match item["kind"]:

@@ -103,6 +103,11 @@ class Rules(Section):
 
     enabled: OnWhere = Field(False, description="Create it; `auto`: where the cluster has the operator's CRDs.")
     labels: Labels = Field(default_factory=dict, description="Labels that your Prometheus selects by.")
+    no_step_for: str = Field(
+        "1h",
+        pattern=r"^[1-9][0-9]*[mh]$",
+        description="Time without a new policy version that is alerted: longer than your longest step.",
+    )
 
 
 class Dashboards(Section):

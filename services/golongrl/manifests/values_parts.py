@@ -174,7 +174,11 @@ class LearnerValues(Placement):
         description="How KubeRay submits; KAI needs another than K8sJobMode. Pod Security `restricted` refuses "
         "SidecarMode: KubeRay gives its container no security context.",
     )
-    cluster_selector: str = Field("", description="Name of a RayCluster to submit to instead of a cluster of its own.")
+    cluster_selector: str = Field(
+        "",
+        description="Name of a RayCluster to submit to instead of a cluster of its own. Its pods need the image, "
+        "environment, volumes and labels of those in `golongrl render rayjob`.",
+    )
     backoff_limit: Count = Field(3, description="Fresh starts after a failure, each resuming from the last checkpoint.")
     active_deadline_seconds: Count = Field(0, description="Longest the job may take; 0 is no limit.")
     pre_running_deadline_seconds: Count = Field(

@@ -18,9 +18,10 @@ from golongrl.manifests.values import Values
 from golongrl.operator.model import ATTEMPT, CONTENT, GROUP, KIND, RUN_LABEL, VERSION, Spec
 from golongrl.recipe import Recipe
 
-# What workers read of the recipe: they have the release's, whatever a run says.
+# What workers read of the recipe, and (learner.weights) NetworkPolicies follow: the release's, whatever a run says.
 _POOL_READS: Final = (
     ("rollout",), ("reward",), ("queue",), ("seed",), ("model", "context_length"), ("data", "max_prompt_tokens"),
+    ("learner", "weights"),
 )  # fmt: skip
 # A hash in an annotation that people compare by eye.
 _CONTENT_LENGTH: Final = 16

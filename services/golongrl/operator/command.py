@@ -24,7 +24,7 @@ def operator(
 
     Speaks to the API server of its service account, or of the kubeconfig. GOLONGRL_REDIS_PASSWORD opens the queue.
 
-    Example: golongrl operator --release golongrl --namespace rl --values values.yaml
+    Example: golongrl operator --release golongrl --namespace golongrl --values values.yaml
     """
     import asyncio
     import logging

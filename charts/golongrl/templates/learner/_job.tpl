@@ -27,6 +27,11 @@ template:
         command: [sh, -c, {{ printf "exec %s" (include "golongrl.learner.command" .) | quote }}]
         env:
           {{- include "golongrl.learner.env" . | nindent 10 }}
+          {{- if include "golongrl.broadcast" . }}
+          # Where engines ask for weights: the ranks of a local Ray know themselves as 127.0.0.1.
+          - name: GOLONGRL_POD_IP
+            valueFrom: {fieldRef: {fieldPath: status.podIP}}
+          {{- end }}
         ports:
           - {name: http, containerPort: 8090}
         resources:

@@ -204,14 +204,14 @@ volumeMounts:
   - {name: shm, mountPath: /dev/shm}
 {{- end -}}
 
-{{/* Pod metadata: (list $ "leader"). A changed recipe rolls the pods. */}}
+{{/* Pod metadata: (list $ "leader"). A changed recipe rolls the pods, but for what only the learner reads: on a large pool that is hours of drains. */}}
 {{- define "golongrl.rollout.metadata" -}}
 {{- $root := index . 0 -}}
 labels:
   {{- include "golongrl.podLabels" (list $root "rollout" $root.Values.rollout) | nindent 2 }}
   golongrl.io/role: {{ index . 1 }}
 annotations:
-  checksum/recipe: {{ include "golongrl.recipe" $root | sha256sum }}
+  checksum/recipe: {{ omit (include "golongrl.recipe" $root | fromJson) "learner" "algorithm" | toJson | sha256sum }}
   kubectl.kubernetes.io/default-container: {{ ternary "worker" "engine" (eq (index . 1) "leader") }}
   {{- with $root.Values.rollout.podAnnotations }}
   {{- toYaml . | nindent 2 }}
