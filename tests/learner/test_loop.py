@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from golongrl.learner.checkpoint import TRACKER, Checkpoints
+from golongrl.learner.weights import MANIFEST
 from support.learner_run import FIRST_ROWS, LearnerRun, learner_run, small_recipe
 
 STEPS = [1, 2, 3, 4]
@@ -22,7 +23,7 @@ def _steps(run: LearnerRun) -> list[int]:
 
 
 async def test_killed_and_resumed_gives_the_same_weights_to_the_bit(tiny_model: Path, tmp_path: Path) -> None:
-    """Straight: four steps. Killed: SIGKILL while checkpoint 2 is being written, and again after step 3; the steps
+    """Straight: four steps. Killed: SIGKILL as checkpoint 2 is being written, and again at version 3; the steps
     after the last complete checkpoint are replayed from the queue."""
     recipe = small_recipe(tiny_model, "learner.keep_weights=5", "queue.max_staleness=0")
     async with learner_run(tmp_path / "straight", recipe) as straight:
@@ -37,12 +38,16 @@ async def test_killed_and_resumed_gives_the_same_weights_to_the_bit(tiny_model: 
 
     async with learner_run(tmp_path / "killed", recipe) as killed:
         checkpoints = killed.root / "checkpoints"
-        await killed.until(lambda: list(checkpoints.glob("global_step_2.*.tmp/actor/*.pt")))
+        # While it is being written, or, where that was over between two looks, just after.
+        await killed.until(
+            lambda: list(checkpoints.glob("global_step_2.*.tmp/actor/*.pt")) or (checkpoints / TRACKER).exists()
+        )
         killed.kill(signal.SIGKILL)
         await killed.ended()
         _has_all_or_nothing_of(checkpoints, (await killed.queue().stats()).committed)
         killed.start()
-        await killed.until(lambda: len(killed.records) == 3)
+        # Published beside the step after it.
+        await killed.until((killed.root / "weights" / "v3" / MANIFEST).exists)
         killed.kill(signal.SIGKILL)
         await killed.ended()
         _has_all_or_nothing_of(checkpoints, (await killed.queue().stats()).committed)
