@@ -67,7 +67,7 @@ class SenderProcess:
         self._token = secrets.token_urlsafe(12)
         _sweep()
         self._root = Path(tempfile.mkdtemp(prefix=_PREFIX))
-        self._claim = _claim(self._root)
+        self._claim: int | None = _claim(self._root)
         self._port = 0
         self._hold: Hold | None = None
         self._restarts = 0
@@ -100,13 +100,15 @@ class SenderProcess:
         return held
 
     def close(self) -> None:
-        """End it."""
+        """End it; harmless when repeated."""
         with self._lock:
             self._closed = True
             self._process.kill()
             self._process.wait()
         shutil.rmtree(self._root, ignore_errors=True)
-        os.close(self._claim)
+        if self._claim is not None:
+            os.close(self._claim)
+            self._claim = None
 
     def _start(self) -> "subprocess.Popen[str]":
         command = [sys.executable, "-m", "golongrl.broadcast", self._address, str(self._port), str(self._root)]
