@@ -180,7 +180,7 @@ def _publish(store: WeightStore, version: int, tensors: dict[str, torch.Tensor])
     copy = spent(lambda: taken.append(take_shards(iter(tensors.items()), dtype=torch.bfloat16)))
     write = spent(lambda: files.extend(write_taken(taken[0], staging)))
     digest = spent(lambda: [file_sha256(staging / file.name) for file in files])
-    seal = spent(store.seal, version, "bench", files, resolve("builtin:quickstart"), "bfloat16")
+    seal = spent(store.seal, staging, version, "bench", files, resolve("builtin:quickstart"), "bfloat16")
     store.prune(version, 1)
     return copy, write, digest, seal
 

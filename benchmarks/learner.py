@@ -20,7 +20,7 @@ what activation checkpointing computes again does not count.
 
 overhead: what a step does outside the engine, in seconds and as a share of a 60 s step. Every rank's part is measured,
 one rank after another, and the slowest counts. Publishing is measured on real files and scaled to what the busiest rank
-writes of a 4B model's 8 GB. Goal: under 2 % in all.
+writes of a 4B model's 8 GB. Goal: under 2 % held up by it; what goes on beside other steps is given too.
 
 Groups are made up: random ids, log-probs and rewards. CPU seconds are this process's and hold on a busy machine too.
 """
