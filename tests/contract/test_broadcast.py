@@ -12,12 +12,12 @@ from golongrl.broadcast.process import SenderProcess
 from golongrl.local.plan import EngineKind
 from golongrl.queue import WeightsRef
 from golongrl.recipe import load
-from golongrl.rollout.adopter import Confirmed, adopt
+from golongrl.rollout.adopter import Confirmed
 from golongrl.rollout.adoption import Mode
 from golongrl.rollout.errors import AdoptionFailed
 from golongrl.rollout.sampling import Sampling
 from golongrl.rollout.sglang import Engine
-from rollout.harness import gone, hold
+from rollout.harness import adopted, gone, hold
 from support.engine_process import engine_process
 from support.tiny_model import VOCABULARY
 
@@ -56,23 +56,16 @@ async def test_broadcast_weights_are_the_ones_sent(
                 (3, following, Mode.IN_PLACE),
                 (4, initial, Mode.ABORT),
             ):
-                held = await _taken(engine, hold(sender, model, version), mode, held)
+                held = await adopted(engine, hold(sender, model, version), mode, held)
                 assert (await engine.model_info()).weight_version == str(version)
                 assert await engine.checksums() == expected(model, kind)
             spans = await _in_the_middle(engine, hold(sender, following, 5), held)
             assert [span.version for span in spans] == ["4", "5"]
             assert await engine.checksums() == expected(following, kind)
             with pytest.raises(AdoptionFailed, match="409") as failure:
-                await _taken(engine, WeightsRef(6, str(initial), "first", "", sender.source), Mode.DRAIN, held)
+                await adopted(engine, WeightsRef(6, str(initial), "first", "", sender.source), Mode.DRAIN, held)
             assert failure.value.unchanged
             assert await engine.ready()
-
-
-async def _taken(engine: Engine, ref: WeightsRef, mode: Mode, held: Confirmed | None) -> Confirmed:
-    confirmed: list[Confirmed] = []
-    await adopt(engine, ref, mode, held, confirmed.append, worker="w0")
-    assert confirmed[0].ref == ref
-    return confirmed[0]
 
 
 async def _in_the_middle(engine: Engine, ref: WeightsRef, held: Confirmed | None):  # type: ignore[no-untyped-def]
@@ -90,5 +83,5 @@ async def _in_the_middle(engine: Engine, ref: WeightsRef, held: Confirmed | None
     )
     answering = asyncio.create_task(generating)
     await begun.wait()
-    await _taken(engine, ref, Mode.IN_PLACE, held)
+    await adopted(engine, ref, Mode.IN_PLACE, held)
     return (await answering).spans

@@ -22,11 +22,12 @@ from golongrl.learner.weights import WeightStore
 from golongrl.local.plan import EngineKind
 from golongrl.queue import WeightsRef
 from golongrl.recipe import Recipe
-from golongrl.rollout.adopter import Confirmed, adopt
+from golongrl.rollout.adopter import Confirmed
 from golongrl.rollout.adoption import Mode
 from golongrl.rollout.answers import ModelInfo
 from golongrl.rollout.sampling import Sampling
 from golongrl.rollout.sglang import Engine
+from rollout.harness import adopted
 from support.engine_process import engine_process
 from support.learner_run import learner_run, small_recipe
 from support.tiny_model import VOCABULARY
@@ -127,13 +128,13 @@ async def test_adopted_weights_are_the_published_ones(kind: EngineKind, trained:
     initial, *later = trained.versions
     with engine_process(kind, Path(initial.path), trained.recipe, tmp_path / "engine.log") as url:
         async with Engine(url) as engine:
-            held = await engine.model_info()
+            held: Confirmed | None = None
             seen = [await engine.checksums()]
             assert seen[0] == expected(Path(initial.path), kind)
             for ref, mode in zip(later, (Mode.DRAIN, Mode.IN_PLACE), strict=True):
-                held = await _adopted(engine, ref, mode, held)
-                assert held == ModelInfo(ref.path, str(ref.version))
-                assert await engine.model_info() == held
+                held = await adopted(engine, ref, mode, held)
+                assert held.info == ModelInfo(ref.path, str(ref.version))
+                assert await engine.model_info() == held.info
                 seen.append(await engine.checksums())
                 assert seen[-1] == expected(Path(ref.path), kind)
     for before, after in itertools.pairwise(seen):
@@ -144,13 +145,6 @@ async def test_adopted_weights_are_the_published_ones(kind: EngineKind, trained:
         async with Engine(url) as engine:
             assert await engine.checksums() == seen[-1]
             await _same_answers(engine, trained.export, DTYPES[trained.recipe.model.dtype])
-
-
-async def _adopted(engine: Engine, ref: WeightsRef, mode: Mode, held: ModelInfo) -> ModelInfo:
-    confirmed: list[Confirmed] = []
-    await adopt(engine, ref, mode, held, confirmed.append, worker="w0")
-    assert [one.ref for one in confirmed] == [ref]
-    return confirmed[0].info
 
 
 async def _same_answers(engine: Engine, folder: Path, dtype: torch.dtype) -> None:

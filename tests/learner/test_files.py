@@ -11,7 +11,7 @@ import torch
 from golongrl.learner.checkpoint import CheckpointError, Checkpoints, LearnerState, check_same_data
 from golongrl.learner.durable import NotWritten
 from golongrl.learner.records import STEP, Records
-from golongrl.learner.safetensors_out import file_sha256, write_shards
+from golongrl.learner.safetensors_out import file_sha256, take_shards, write_shards, write_taken
 from golongrl.learner.weights import WeightStore
 from golongrl.recipe import load
 
@@ -30,7 +30,8 @@ def test_ranks_write_every_tensor_once_in_bounded_shards(tmp_path: Path, ranks: 
     files = []
     for rank in range(ranks):
         items = iter(tensors.items())
-        files += write_shards(items, tmp_path, dtype=torch.bfloat16, shard_bytes=shard_bytes, rank=rank, ranks=ranks)
+        taken = take_shards(items, dtype=torch.bfloat16, shard_bytes=shard_bytes, rank=rank, ranks=ranks)
+        files += write_taken(taken, tmp_path)
     from safetensors.torch import load_file
 
     read = {name: tensor for file in files for name, tensor in load_file(tmp_path / file.name).items()}

@@ -21,6 +21,8 @@ from golongrl.engine.config import EngineConfig
 from golongrl.queue import Batch, QueueSettings, SampleQueue, WeightsRef
 from golongrl.recipe import Recipe, load
 from golongrl.reward.client import RewardClient
+from golongrl.rollout.adopter import Confirmed, adopt
+from golongrl.rollout.adoption import Mode
 from golongrl.rollout.config import WorkerConfig
 from golongrl.rollout.engine_http import Deadlines
 from golongrl.rollout.metrics import Metrics
@@ -96,6 +98,16 @@ def hold(sender: SenderProcess, model: Path, version: int, lineage: str = "first
         shutil.copyfile(path, folder / path.name)
     sender.hold(folder, version, lineage)
     return WeightsRef(version, str(model), lineage, "", sender.source)
+
+
+async def adopted(
+    engine: Engine, ref: WeightsRef, mode: Mode = Mode.DRAIN, held: Confirmed | None = None, worker: str = "w0"
+) -> Confirmed:
+    """Bring the engine to `ref`, as a worker does; what was confirmed, once."""
+    confirmed: list[Confirmed] = []
+    await adopt(engine, ref, mode, held, confirmed.append, worker=worker)
+    assert [one.ref for one in confirmed] == [ref]
+    return confirmed[0]
 
 
 @dataclass

@@ -14,11 +14,10 @@ import pytest
 
 from golongrl.broadcast.process import SenderFailed, SenderProcess
 from golongrl.queue import WeightsRef
-from golongrl.rollout.adopter import Confirmed, adopt
 from golongrl.rollout.adoption import Mode
 from golongrl.rollout.errors import AdoptionFailed, EngineRefused
 from golongrl.rollout.sglang import Engine
-from rollout.harness import embedded_engine, gone, hold
+from rollout.harness import adopted, embedded_engine, gone, hold
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -28,14 +27,6 @@ def sender() -> Iterator[SenderProcess]:
     process = SenderProcess("127.0.0.1", gone)
     yield process
     process.close()
-
-
-async def take(
-    engine: Engine, ref: WeightsRef, mode: Mode = Mode.DRAIN, held: Confirmed | None = None, worker: str = "w0"
-) -> Confirmed:
-    confirmed: list[Confirmed] = []
-    await adopt(engine, ref, mode, held, confirmed.append, worker=worker)
-    return confirmed[0]
 
 
 async def from_disk(model: Path, version: int) -> dict[str, str]:
@@ -50,12 +41,12 @@ async def test_the_engine_holds_exactly_what_was_sent(
     sender: SenderProcess, tiny_model: Path, tiny_model_next: Path, engine_url: str, mode: Mode
 ) -> None:
     async with Engine(engine_url) as engine:
-        first = await take(engine, hold(sender, tiny_model_next, 1), mode)
+        first = await adopted(engine, hold(sender, tiny_model_next, 1), mode)
         assert (await engine.model_info()).weight_version == "1"
         assert await engine.ready()
         assert await engine.checksums() == await from_disk(tiny_model_next, 1)
         # The next version finds no trace of the one before.
-        second = await take(engine, hold(sender, tiny_model, 2), mode, first)
+        second = await adopted(engine, hold(sender, tiny_model, 2), mode, first)
         assert second.ref.version == 2
         assert await engine.checksums() == await from_disk(tiny_model, 2)
 
@@ -73,7 +64,7 @@ async def test_no_transfer_leaves_the_engine_as_it_was(
             (WeightsRef(3, ref.path, "first", "", ref.source[:-3]), "404: Not Found"),
         ):
             with pytest.raises(AdoptionFailed, match=reason) as failure:
-                await take(engine, wrong)
+                await adopted(engine, wrong)
             assert failure.value.unchanged
         assert await engine.model_info() == before
         assert await engine.ready()
@@ -101,11 +92,11 @@ async def test_weights_that_cannot_be_read_back_are_not_the_old_ones(
 
     async with Breaking(engine_url) as engine:
         ref = hold(sender, tiny_model, 3)
-        held = await take(engine, ref)
+        held = await adopted(engine, ref)
         again = replace(hold(sender, tiny_model_next, 3, "second"), path=ref.path)
         engine.at, engine.do = "/weights_checker", refuse
         with pytest.raises(AdoptionFailed, match="weights_checker") as failure:
-            await take(engine, again, held=held)
+            await adopted(engine, again, held=held)
         assert not failure.value.unchanged
         assert await engine.ready()
 
@@ -123,7 +114,7 @@ async def test_a_sender_that_dies_in_the_middle_leaves_unknown_weights_and_comes
         engine.at, engine.do = "/update_weights_from_distributed", lambda: os.kill(pid, signal.SIGKILL)
         # Joined, paused, session open; now nobody sends.
         with pytest.raises(AdoptionFailed) as failure:
-            await take(engine, ref)
+            await adopted(engine, ref)
         assert not failure.value.unchanged
         assert await engine.ready()
         # The same source again: the process was started anew, with the same weights, by itself.
@@ -132,7 +123,7 @@ async def test_a_sender_that_dies_in_the_middle_leaves_unknown_weights_and_comes
                 await asyncio.sleep(0.05)
         await asyncio.to_thread(sender._lock.acquire)
         sender._lock.release()
-        await take(engine, ref)
+        await adopted(engine, ref)
         assert await engine.checksums() == await from_disk(tiny_model_next, 1)
 
 
@@ -146,8 +137,8 @@ async def test_a_dead_engine_holds_up_nobody(sender: SenderProcess, tiny_model_n
 
     async with Gone(engine_url) as gone, Engine(engine_url) as engine:
         with pytest.raises(asyncio.CancelledError):
-            await take(gone, ref, worker="gone")
-        await take(engine, ref)
+            await adopted(gone, ref, worker="gone")
+        await adopted(engine, ref)
         assert await engine.checksums() == await from_disk(tiny_model_next, 1)
 
 
@@ -184,7 +175,7 @@ async def test_a_sender_that_dies_when_it_is_told_to_hold_is_started_again(
     ref = hold(sender, tiny_model_next, 2)
     assert sender_pid(sender) != pid
     async with Engine(engine_url) as engine:
-        await take(engine, ref)
+        await adopted(engine, ref)
         assert await engine.checksums() == await from_disk(tiny_model_next, 2)
 
 

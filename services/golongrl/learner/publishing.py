@@ -91,7 +91,7 @@ class Publisher(Background):
         await self.settled()
         manifest = self._store.manifest(self.version)
         if manifest is None or manifest.checksum != self.checksum:
-            await ranks.stage(await Publisher._place(self, self.version))
+            await ranks.stage(await asyncio.to_thread(self._store.begin, self.version))
             await self._seal(self.version, await ranks.staged())
         await asyncio.to_thread(self._store.copy_out, self.version, folder)
 

@@ -35,16 +35,11 @@ class ExportedFile:
 
 
 def write_shards(
-    tensors: Iterable[tuple[str, Tensor]],
-    folder: Path,
-    *,
-    dtype: torch.dtype,
-    shard_bytes: int = SHARD_BYTES,
-    rank: int = 0,
-    ranks: int = 1,
+    tensors: Iterable[tuple[str, Tensor]], folder: Path, *, dtype: torch.dtype, shard_bytes: int = SHARD_BYTES
 ) -> list[ExportedFile]:
-    """Cut and write at once: one shard is in memory at a time. As `take_shards` and `write_taken` otherwise."""
-    cutter = _Cutter(dtype, shard_bytes, rank, ranks)
+    """All shards by one process, cut and written at once: one is in memory at a time. As `take_shards` and
+    `write_taken` otherwise."""
+    cutter = _Cutter(dtype, shard_bytes, rank=0, ranks=1)
     parts = [_write_part(folder, index, held) for index, held in cutter.cut(tensors)]
     return [_finish(folder, part, cutter.total) for part in parts]
 
