@@ -18,7 +18,7 @@ test: $(TESTABLE) lint  ## Lint, type-check and test (within 20 minutes on two c
 	$(BIN)/pytest -m "not full"
 
 test-full: $(TESTABLE) lint  ## All tests, including real SGLang and the chaos soak
-	$(BIN)/pytest
+	$(BIN)/pytest --hypothesis-profile=search
 
 lint: $(TESTABLE)  ## ruff, mypy --strict and import-linter
 	$(BIN)/ruff check .

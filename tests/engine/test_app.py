@@ -13,8 +13,6 @@ from prometheus_client.parser import text_string_to_metric_families
 from golongrl.engine.app import create_app
 from golongrl.engine.config import EngineConfig
 
-pytestmark = pytest.mark.timeout(60)
-
 Client = httpx.AsyncClient
 
 

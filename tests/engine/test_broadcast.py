@@ -1,7 +1,6 @@
 """Weights by broadcast: a real gloo group, its rank 0 in another process as a learner would be."""
 
 import asyncio
-import socket
 import sys
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import torch
 
 from golongrl.engine.broadcast import WeightReceiver
 from golongrl.engine.weights import WeightsError, load_model
+from support.redis_server import free_port
 
 SENDER = """
 import sys, torch
@@ -24,13 +24,6 @@ leave_group(group)
 """
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@pytest.mark.timeout(120)
 async def test_a_broadcast_becomes_the_models_weights(rig, tiny_model_next: Path) -> None:
     mine, receiver, port = rig(), WeightReceiver(), free_port()
     expected, _ = load_model(tiny_model_next)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 def run(*arguments: str) -> tuple[int, str]:
     done = subprocess.run(
-        [sys.executable, "-m", "golongrl.engine", *arguments], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-m", "golongrl.engine", *arguments], capture_output=True, text=True, timeout=240, check=False
     )
     return done.returncode, done.stderr
 

@@ -14,19 +14,23 @@ from golongrl.engine.weights import WeightsError, load_model
 
 from .conftest import Rig, forward_logprobs, request
 
-pytestmark = pytest.mark.timeout(60)
-
 PROMPTS = [[10, 11, 12, 13, 14], [20, 21], list(range(30, 77)), [5], [90, 91, 92]]
+# Of a response that the test ends: it goes on for however long the test takes to come to that.
+ENDLESS = 10**6
 
 
-async def until_running(rig: Rig, tokens: int = 5) -> None:
-    """Wait until every live request has some output."""
+async def until_running(rig: Rig, tokens: int = 5, *, hold: bool = False) -> None:
+    """Wait until every live request has some output; with `hold` the engine is then paused in place, before the next
+    step."""
 
     def enough() -> bool:
         live = rig.engine.scheduler.live
-        return bool(live) and all(len(each.output) >= tokens for each in live)
+        reached = bool(live) and all(len(each.output) >= tokens for each in live)
+        if reached and hold:
+            rig.engine.scheduler.pause("in_place")
+        return reached
 
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not await rig.engine.call(enough):
             await asyncio.sleep(0)
 
@@ -117,7 +121,7 @@ async def test_a_stream_interval_thins_the_stream(rig) -> None:
 
 async def test_abort_gives_what_there_is_and_frees_the_slot(rig) -> None:
     mine = rig(max_batch=1)
-    running = asyncio.create_task(mine.run(request("a", PROMPTS[0], max_new_tokens=900)))
+    running = asyncio.create_task(mine.run(request("a", PROMPTS[0], max_new_tokens=ENDLESS)))
     await until_running(mine)
     queued = asyncio.create_task(mine.run(request("b", PROMPTS[1])))
     await mine.engine.call(lambda: None)
@@ -144,7 +148,7 @@ async def test_aborting_a_waiting_request_gives_an_empty_answer(rig) -> None:
 
 async def test_leaving_early_aborts(rig) -> None:
     mine = rig()
-    task = asyncio.create_task(mine.run(request("a", PROMPTS[0], max_new_tokens=900)))
+    task = asyncio.create_task(mine.run(request("a", PROMPTS[0], max_new_tokens=ENDLESS)))
     await until_running(mine)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -171,15 +175,12 @@ async def paused_update(mine: Rig, mode: str, folder: Path, **options: bool) -> 
 
 async def test_retract_recomputes_the_cache_with_the_new_weights(rig, loaded, tiny_model_next: Path) -> None:
     mine = rig()
-    tasks = [
-        asyncio.create_task(mine.run(request(f"r{i}", prompt, max_new_tokens=60, seed=i)))
-        for i, prompt in enumerate(PROMPTS[:3])
-    ]
-    await until_running(mine)
+    requests = [request(f"r{i}", prompt, max_new_tokens=60, seed=i) for i, prompt in enumerate(PROMPTS[:3])]
+    task = asyncio.create_task(mine.run(*requests))
+    await until_running(mine, hold=True)
     await paused_update(mine, "retract", tiny_model_next)
     new, _ = load_model(tiny_model_next)
-    for prompt, task in zip(PROMPTS, tasks, strict=False):
-        (got,) = await task
+    for prompt, got in zip(PROMPTS, await task, strict=False):
         assert [span.version for span in got.spans] == ["0", "1"]
         assert (got.spans[0].start, got.spans[0].end, got.spans[1].end) == (0, got.spans[1].start, 60)
         assert (got.version, got.retractions) == ("1", 1)
@@ -189,7 +190,7 @@ async def test_retract_recomputes_the_cache_with_the_new_weights(rig, loaded, ti
 async def test_in_place_keeps_the_old_cache_under_the_new_weights(rig, loaded, tiny_model_next: Path) -> None:
     mine = rig()
     task = asyncio.create_task(mine.run(request("a", PROMPTS[2], max_new_tokens=60, seed=1)))
-    await until_running(mine)
+    await until_running(mine, hold=True)
     await paused_update(mine, "in_place", tiny_model_next, flush=False)
     (got,) = await task
     new, _ = load_model(tiny_model_next)
@@ -205,7 +206,7 @@ async def test_in_place_keeps_the_old_cache_under_the_new_weights(rig, loaded, t
 async def test_in_place_with_flush_is_refused_after_the_weights_have_changed(rig, tiny_model_next: Path) -> None:
     mine = rig()
     task = asyncio.create_task(mine.run(request("a", PROMPTS[0], max_new_tokens=40)))
-    await until_running(mine)
+    await until_running(mine, hold=True)
     before = await mine.engine.checksums()
     await mine.engine.pause("in_place")
     with pytest.raises(CacheNotFlushedError):
@@ -235,7 +236,7 @@ async def test_an_unpaused_update_waits_for_open_requests_and_holds_new_ones(rig
 
 async def test_an_update_that_aborts_does_not_wait(rig, tiny_model_next: Path) -> None:
     mine = rig()
-    task = asyncio.create_task(mine.run(request("a", PROMPTS[0], max_new_tokens=900)))
+    task = asyncio.create_task(mine.run(request("a", PROMPTS[0], max_new_tokens=ENDLESS)))
     await until_running(mine)
     await mine.engine.update_from_disk(tiny_model_next, "1", flush=True, abort_all=True)
     (got,) = await task
@@ -254,7 +255,7 @@ async def test_a_bad_folder_changes_nothing(rig, tmp_path: Path) -> None:
 
 async def test_pause_abort_ends_everything_and_later_requests_wait(rig) -> None:
     mine = rig()
-    tasks = [asyncio.create_task(mine.run(request(f"r{i}", PROMPTS[i], max_new_tokens=900))) for i in range(3)]
+    tasks = [asyncio.create_task(mine.run(request(f"r{i}", PROMPTS[i], max_new_tokens=ENDLESS))) for i in range(3)]
     await until_running(mine)
     await mine.engine.pause("abort")
     assert [(await task)[0].finish.type for task in tasks] == ["abort"] * 3
@@ -285,7 +286,7 @@ async def test_a_live_id_is_refused_and_a_full_queue_too(rig) -> None:
 async def test_a_failing_model_thread_is_told_to_everyone(rig) -> None:
     died: list[bool] = []
     mine = rig(on_death=lambda: died.append(True))
-    task = asyncio.create_task(mine.run(request("a", PROMPTS[0], max_new_tokens=900)))
+    task = asyncio.create_task(mine.run(request("a", PROMPTS[0], max_new_tokens=ENDLESS)))
     await until_running(mine)
     # A token id outside the vocabulary cannot pass the API; here it stands for any failure of the forward pass.
     await mine.engine.call(lambda: mine.engine.scheduler.running[0].output.append(10**6))

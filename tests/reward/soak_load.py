@@ -20,7 +20,7 @@ CLIENTS = 200
 BATCH = 16
 BAD_SHARE = 0.05
 BAD = ("SLEEP:1000", "SLEEP:1000", "SEGFAULT", "KILLED", "EXIT", "RAISE")  # hangs that leave the CPU to the others
-DEADLINE_S = 2.0  # of an item; far above what a good one needs, also on a crowded machine
+DEADLINE_S = 4.0  # of an item; far above what a good one needs, also on a crowded machine
 _TLS = ssl.create_default_context()  # 200 clients share one: making it costs each of them 20 ms
 
 
@@ -48,7 +48,7 @@ async def client_loop(url: str, seed: int, rounds: int) -> int:
     chance = random.Random(seed)
     bad = 0
     async with RewardClient(
-        url, timeout_s=240, attempts=100, transport=httpx.AsyncHTTPTransport(verify=_TLS)
+        url, timeout_s=540, attempts=100, transport=httpx.AsyncHTTPTransport(verify=_TLS)
     ) as client:
         for _ in range(rounds):
             items = batch(chance)
@@ -76,10 +76,6 @@ class Soaked:
     bad: int
     seconds: float
     probes: list[float]
-
-    @property
-    def slowest_probe_s(self) -> float:
-        return max(self.probes)
 
 
 async def soak(url: str, rounds: int) -> Soaked:

@@ -43,7 +43,7 @@ def scored(request: httpx.Request) -> httpx.Response:
 
 
 async def test_against_the_real_service(running: AppFactory) -> None:
-    async with running(token=SecretStr("secret"), deadline_s=0.5) as (app, _):
+    async with running(token=SecretStr("secret"), deadline_s=3.0) as (app, _):
         async with RewardClient(URL, "secret", transport=httpx.ASGITransport(app)) as made:
             assert await made.ready()
             results = await made.score(items("abc", "HANG", "\ud800", ""), "strict")
@@ -119,7 +119,7 @@ async def test_the_whole_call_has_a_deadline() -> None:
         raise AssertionError
 
     made = RewardClient(URL, transport=httpx.MockTransport(answer), timeout_s=0.2)
-    async with made, asyncio.timeout(10):
+    async with made, asyncio.timeout(60):
         with pytest.raises(RewardUnavailableError, match=r"http://reward: 1 items .* within 0.2 s; add workers"):
             await made.score(items("a"), "compat")
 
@@ -128,7 +128,7 @@ async def test_a_retry_after_beyond_the_deadline_does_not_outlast_it() -> None:
     def answer(_request: httpx.Request) -> httpx.Response:
         return httpx.Response(429, headers={"Retry-After": "3600"})
 
-    async with client(answer, timeout_s=0.2) as made, asyncio.timeout(10):
+    async with client(answer, timeout_s=0.2) as made, asyncio.timeout(60):
         with pytest.raises(RewardUnavailableError):
             await made.score(items("a"), "compat")
 

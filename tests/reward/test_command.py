@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
-from scoring_items import ServerFactory, item
+from scoring_items import Served, ServerFactory, item
 from typer.testing import CliRunner
 
 from golongrl.reward.command import app
@@ -96,7 +96,7 @@ def test_bad_usage(arguments: list[str]) -> None:
 )
 def test_wrong_input_is_one_line_and_exit_2(arguments: list[str], message: str) -> None:
     command = [sys.executable, "-m", "golongrl.reward", *arguments]
-    failed = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    failed = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
     assert (failed.returncode, failed.stderr) == (2, f"error: {message}\n")
 
 
@@ -110,37 +110,45 @@ def test_histogram() -> None:
     assert histogram([0.0, 1.0, 1.0]) == "▄········█"
 
 
-async def test_sigterm_finishes_what_was_accepted_then_exits_0(serve: ServerFactory) -> None:
+async def until_both_workers_compute(http: httpx.AsyncClient, served: Served) -> None:
+    async with asyncio.timeout(60):
+        while "golongrl_reward_in_flight 2.0" not in (await http.get(f"{served.url}/metrics")).text:
+            await asyncio.sleep(0.02)
+
+
+async def test_sigterm_finishes_what_was_accepted_then_exits_0(serve: ServerFactory, tmp_path: Path) -> None:
     """The signal goes to the whole group, as a shell or an init without manners sends it."""
     script = Path(__file__).parent / "serve_misbehaving.py"
-    served = serve(str(script), "{port}", "2", "5")
-    tree = psutil.Process(served.process.pid).children(recursive=True)
-    async with httpx.AsyncClient(timeout=30) as http:
-        slow = asyncio.create_task(
-            http.post(f"{served.url}/v1/score", json={"items": [item("SLEEP:0.5")] * 6 + [item("HANG")]})
-        )
-        async with asyncio.timeout(20):
-            while "golongrl_reward_in_flight 2.0" not in (await http.get(f"{served.url}/metrics")).text:
-                await asyncio.sleep(0.02)
+    served = serve(str(script), "{port}", "2", "8")
+    async with httpx.AsyncClient(timeout=60) as http:
+        items = [item(f"UNTIL:{tmp_path / 'go'}")] * 6 + [item("HANG")]
+        slow = asyncio.create_task(http.post(f"{served.url}/v1/score", json={"items": items}))
+        await until_both_workers_compute(http, served)
+        tree = psutil.Process(served.process.pid).children(recursive=True)
         for process in (psutil.Process(served.process.pid), *tree):
             process.send_signal(signal.SIGTERM)
+        (tmp_path / "go").touch()
         results = (await slow).json()["results"]
         assert [r["status"] for r in results] == ["scored"] * 6 + ["unscored"]
-    assert await asyncio.to_thread(served.process.wait, 30) == 0
-    gone, alive = psutil.wait_procs(tree, timeout=10)
+    assert await asyncio.to_thread(served.process.wait, 60) == 0
+    gone, alive = psutil.wait_procs(tree, timeout=60)
     assert not alive
     assert gone
 
 
-def test_workers_do_not_outlive_a_killed_service(serve: ServerFactory) -> None:
+async def test_workers_do_not_outlive_a_killed_service(serve: ServerFactory) -> None:
     script = Path(__file__).parent / "serve_misbehaving.py"
     served = serve(str(script), "{port}", "2", "100")
-    tree = psutil.Process(served.process.pid).children(recursive=True)
-    assert len(tree) >= 3  # the fork server and two workers
-    with pytest.raises(httpx.TransportError), httpx.Client(timeout=0.5) as http:
-        http.post(f"{served.url}/v1/score", json={"items": [item("HANG_IN_C")] * 2})
-    served.process.kill()
-    _, alive = psutil.wait_procs(tree, timeout=10)
+    async with httpx.AsyncClient(timeout=60) as http:
+        items = [item("HANG_IN_C")] * 2
+        hung = asyncio.create_task(http.post(f"{served.url}/v1/score", json={"items": items}))
+        await until_both_workers_compute(http, served)
+        tree = psutil.Process(served.process.pid).children(recursive=True)
+        assert len(tree) >= 3  # the fork server and two workers
+        served.process.kill()
+        with pytest.raises(httpx.TransportError):
+            await hung
+    _, alive = psutil.wait_procs(tree, timeout=60)
     assert not alive
 
 
@@ -153,4 +161,4 @@ import golongrl.reward.app, golongrl.reward.preload
 assert "sympy" in sys.modules  # the metrics really ran
 assert not {"torch", "transformers"} & set(sys.modules)
 """
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=240)

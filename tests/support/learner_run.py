@@ -5,7 +5,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -30,6 +29,7 @@ from golongrl.queue import (
 )
 from golongrl.queue.embedded import EmbeddedServer
 from golongrl.recipe import Recipe, dump, load
+from support.redis_server import free_port
 
 TASKS = ("EM", "F1_Score", "NDCG")
 HELD_OUT = 6
@@ -209,7 +209,7 @@ async def learner_run(root: Path, recipe: Recipe) -> AsyncIterator[LearnerRun]:
     root.mkdir(parents=True, exist_ok=True)
     write_data(root / "data" / "train")
     write_data(root / "data" / "validation", HELD_OUT)
-    async with EmbeddedServer(_free_port(), root / "redis") as server:
+    async with EmbeddedServer(free_port(), root / "redis") as server:
         run = LearnerRun(root, recipe, server)
         feeder = asyncio.create_task(run.feed())
         run.start()
@@ -222,9 +222,3 @@ async def learner_run(root: Path, recipe: Recipe) -> AsyncIterator[LearnerRun]:
             if run.process is not None and run.process.poll() is None:
                 os.killpg(run.process.pid, signal.SIGKILL)
                 run.process.wait()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -2,7 +2,6 @@
 
 import os
 import pickle
-import socket
 import subprocess
 import sys
 import threading
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from golongrl.learner.batch import Shard
 from golongrl.recipe import Recipe, dump
+from support.redis_server import free_port
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,9 +44,7 @@ def run_ranks(
     out.mkdir(parents=True, exist_ok=True)
     job = Job([dump(recipe) for recipe in recipes], recipes[0].model.path, minis, str(out), **more)
     (out / "job.pkl").write_bytes(pickle.dumps(job))
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     processes = []
     for rank in range(ranks):
         environment = {
