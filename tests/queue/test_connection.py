@@ -15,7 +15,7 @@ from golongrl.queue.embedded import EmbeddedServer, ServerFailed, find_server
 from support.groups import group_for
 from support.redis_server import free_port, redis_binary
 
-SHORT = Patience(total_s=0.6, longest_pause_s=0.1)
+SHORT = Patience(total_s=2.0, longest_pause_s=0.1)
 
 
 async def set_up(queue: SampleQueue, rows: int = 20) -> str:

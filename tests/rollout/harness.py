@@ -5,7 +5,7 @@ import shutil
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +45,6 @@ def recipe(*overrides: str) -> Recipe:
             "rollout.max_response_tokens=24",
             "rollout.concurrent_groups=2",
             "queue.groups_per_step=2",
-            "queue.lease_s=3.0",
-            "queue.stall_s=30.0",
             *overrides,
         ],
     )
@@ -131,9 +129,10 @@ class Learner:
         self.step += 1
 
 
-async def set_up(queue: SampleQueue, made: Recipe, rows: int = ROWS) -> Learner:
-    """Create the run and attach to it."""
-    await queue.setup(QueueSettings.from_recipe(made), [np.arange(rows, dtype=np.int32)], ["EM"] * rows)
+async def set_up(queue: SampleQueue, made: Recipe, rows: int = ROWS, *, manual_clock: bool = False) -> Learner:
+    """Create the run and attach to it; with `manual_clock` its leases run out by `queue.advance` alone."""
+    settings = replace(QueueSettings.from_recipe(made), manual_clock=manual_clock)
+    await queue.setup(settings, [np.arange(rows, dtype=np.int32)], ["EM"] * rows)
     return Learner(queue, (await queue.attach(0)).token)
 
 
@@ -175,7 +174,7 @@ class Rig:
         self.tasks.append(asyncio.create_task(self.worker.run()))
         return self.tasks[-1]
 
-    async def take(self, seconds: float = 90.0) -> Batch:
+    async def take(self, seconds: float = 240.0) -> Batch:
         """The next batch; a worker that ends meanwhile fails the test with its error."""
         taking = asyncio.create_task(self.learner.take())
         try:
@@ -184,7 +183,7 @@ class Rig:
         finally:
             taking.cancel()
 
-    async def until(self, condition: Callable[[], object], seconds: float = 90.0) -> None:
+    async def until(self, condition: Callable[[], object], seconds: float = 240.0) -> None:
         """Wait for a condition while the worker runs; a worker that ended fails the test with its error."""
         async with asyncio.timeout(seconds):
             while not condition():
@@ -205,6 +204,7 @@ async def rig(
     reward: httpx.AsyncBaseTransport,
     *,
     created: bool = True,
+    manual_clock: bool = False,
     validation: Path | None = None,
     **config: Any,
 ) -> AsyncIterator[Rig]:
@@ -226,12 +226,14 @@ async def rig(
     async with AsyncExitStack() as stack:
         learner_queue = await stack.enter_async_context(SampleQueue.from_url(redis_url, run))
         queue = await stack.enter_async_context(SampleQueue.from_url(redis_url, run))
-        engine = await stack.enter_async_context(Engine(engine_url, deadlines=Deadlines(silence_s=30.0)))
+        engine = await stack.enter_async_context(Engine(engine_url, deadlines=Deadlines(silence_s=120.0)))
         client = await stack.enter_async_context(RewardClient("http://reward", transport=reward, attempts=2))
-        other = await stack.enter_async_context(httpx.AsyncClient(base_url=engine_url, trust_env=False))
+        other = await stack.enter_async_context(httpx.AsyncClient(base_url=engine_url, trust_env=False, timeout=60))
         held_out = None if validation is None else Prepared.open(validation)
         bench = Bench(made, "w0", queue, engine, client, Prepared.open(data), Metrics(), State(), held_out)
-        learner = await set_up(learner_queue, made) if created else Learner(learner_queue, fence="")
+        learner = Learner(learner_queue, fence="")
+        if created:
+            learner = await set_up(learner_queue, made, manual_clock=manual_clock)
         built = Rig(Worker(settings, bench), bench, learner, other)
         try:
             yield built

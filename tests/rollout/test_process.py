@@ -36,7 +36,7 @@ def engine_process(model: Path, port: int):
     return process("golongrl.engine", "--model-path", model, "--port", str(port), "--context-length", "1024")
 
 
-async def reached(url: str, wanted: int = 200, seconds: float = 90.0) -> dict[str, object]:
+async def reached(url: str, wanted: int = 200, seconds: float = 240.0) -> dict[str, object]:
     """The JSON at `url` once it answers `wanted`."""
     async with asyncio.timeout(seconds), httpx.AsyncClient(trust_env=False) as client:
         while True:
@@ -81,7 +81,7 @@ async def test_a_signal_ends_the_worker_in_order(
         while (await learner.queue.stats()).leased < 2:
             await asyncio.sleep(0.02)
         worker.send_signal(number)
-        _, errors = await asyncio.wait_for(worker.communicate(), 60)
+        _, errors = await asyncio.wait_for(worker.communicate(), 120)
         assert worker.returncode == 0, errors.decode()
     stats = await learner.queue.stats()
     assert stats.leased == 0
@@ -141,7 +141,7 @@ def test_a_wrong_option_is_one_line(changes: dict[str, str], message: str, rows:
     }
     flat = [word for pair in options.items() for word in pair]
     done = subprocess.run(
-        [sys.executable, "-m", "golongrl.rollout", *flat], capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-m", "golongrl.rollout", *flat], capture_output=True, text=True, timeout=240, check=False
     )
     assert done.returncode == 2
     [line] = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
@@ -151,6 +151,6 @@ def test_a_wrong_option_is_one_line(changes: dict[str, str], message: str, rows:
 
 def test_help_has_an_example() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "golongrl.rollout", "--help"], capture_output=True, text=True, timeout=120, check=True
+        [sys.executable, "-m", "golongrl.rollout", "--help"], capture_output=True, text=True, timeout=240, check=True
     )
     assert "Example" in done.stdout

@@ -118,7 +118,7 @@ async def test_a_sender_that_dies_in_the_middle_leaves_unknown_weights_and_comes
         assert not failure.value.unchanged
         assert await engine.ready()
         # The same source again: the process was started anew, with the same weights, by itself.
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(240):
             while sender_pid(sender) == pid:
                 await asyncio.sleep(0.05)
         await asyncio.to_thread(sender._lock.acquire)
@@ -150,7 +150,7 @@ async def test_the_sender_leaves_with_its_parent_and_takes_its_files(tiny_model:
         assert process._process.stdin is not None
         process._closed = True  # what is watched for is not this end
         process._process.stdin.close()
-        child.wait(30)
+        child.wait(120)
         assert not folder.exists()
     finally:
         process.close()
@@ -185,7 +185,7 @@ async def test_a_sender_that_keeps_dying_is_given_up(tiny_model: Path, monkeypat
     process = SenderProcess("127.0.0.1", given_up.append)
     try:
         hold(process, tiny_model, 1)
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(240):
             while not given_up:
                 with suppress(ProcessLookupError):
                     os.kill(sender_pid(process), signal.SIGKILL)

@@ -1,7 +1,8 @@
 """Validation rounds answered by a worker: real queue, real engine, real reward service."""
 
 import asyncio
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import httpx
 import numpy as np
 import pytest
 
-from golongrl.queue import ValidationProgress, ValidationResult
+from golongrl.queue import ValidationItem, ValidationProgress, ValidationResult
 from golongrl.rollout.validate import Validation
 from rollout.harness import Learner, Rig, publish, recipe, rig, write_rows
 from support.tiny_model import build_tiny_model
@@ -107,7 +108,7 @@ async def test_rows_of_older_weights_are_given_back_before_new_ones_are_taken(
     start: Start, tmp_path: Path, tiny_model: Path, tiny_model_next: Path
 ) -> None:
     """And the new round is answered by the new weights alone."""
-    async with start("rollout.max_response_tokens=200", "queue.max_staleness=0") as bench:
+    async with start("rollout.max_response_tokens=900", "queue.max_staleness=0") as bench:
         learner = bench.learner
         await learner.queue.announce(learner.fence, publish(tmp_path, 0, tiny_model))
         await begun(learner)
@@ -126,7 +127,7 @@ async def test_rows_of_older_weights_are_given_back_before_new_ones_are_taken(
 
 
 async def test_a_stopped_worker_gives_its_rows_back_at_once(start: Start, tmp_path: Path, tiny_model: Path) -> None:
-    async with start("rollout.max_response_tokens=900", "queue.lease_s=60.0") as bench:
+    async with start("rollout.max_response_tokens=900") as bench:
         learner = bench.learner
         await learner.queue.announce(learner.fence, publish(tmp_path, 0, tiny_model))
         await begun(learner)
@@ -142,18 +143,32 @@ async def test_a_stopped_worker_gives_its_rows_back_at_once(start: Start, tmp_pa
 
 
 async def test_leases_are_renewed_and_a_closed_round_ends_the_work(
-    start: Start, tmp_path: Path, tiny_model: Path
+    start: Start, tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with start("rollout.max_response_tokens=900", "queue.lease_s=0.5") as bench:
-        learner = bench.learner
+    lease_s = 0.6
+    wide = ("rollout.max_response_tokens=900", "rollout.concurrent_groups=6", f"queue.lease_s={lease_s}")
+    async with start(*wide, manual_clock=True) as bench:
+        learner, work = bench.learner, bench.bench.queue.validation
+        real, renewals = work.renew, Counter[str]()
+
+        async def renew(items: Sequence[ValidationItem]) -> list[bool]:
+            kept = await real(items)
+            renewals["done"] += 1
+            return kept
+
+        monkeypatch.setattr(work, "renew", renew)
         await learner.queue.announce(learner.fence, publish(tmp_path, 0, tiny_model))
-        await begun(learner)
         bench.start()
-        await bench.until(lambda: len(bench.worker._validation) == HELD_OUT)
+        await bench.until(lambda: bench.state.engine_version == 0)
         await bench.engine.post("/pause_generation", json={"mode": "in_place"})
+        await begun(learner)
+        await bench.until(lambda: len(bench.worker._validation) == HELD_OUT)
         kept = {row.item.token for row in bench.worker._validation._rows.values()}
-        seen = asyncio.get_running_loop().time()
-        await bench.until(lambda: asyncio.get_running_loop().time() > seen + 1.2)
+        for _ in range(3):
+            await learner.queue.advance(0.8 * lease_s)
+            # One that was under way when the clock went on says nothing.
+            enough = renewals["done"] + 2
+            await bench.until(lambda enough=enough: renewals["done"] >= enough)
         assert {row.item.token for row in bench.worker._validation._rows.values()} == kept
         await learner.queue.validation.close(learner.fence)
         await bench.until(lambda: len(bench.worker._validation) == 0)

@@ -17,9 +17,8 @@ import pytest
 
 from golongrl.queue.embedded import EmbeddedServer
 
-
-# Below the ports that a kernel gives away itself (from 32768 on, or higher): one of those may go to any connection of any
-# process before the server that it was meant for listens there. Each process of tests begins at a place of its own.
+# Below the ports that a kernel gives away itself (from 32768 on, or higher): one of those may go to any connection of
+# any process before the server that it was meant for listens there. Each process begins at a place of its own.
 _PORTS = range(20_000, 30_000)
 _next_ports = itertools.islice(itertools.cycle(_PORTS), os.getpid() * 97 % len(_PORTS), None)
 
