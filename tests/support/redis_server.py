@@ -4,7 +4,6 @@ import asyncio
 import re
 import secrets
 import shutil
-import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,15 +12,13 @@ from pathlib import Path
 
 import pytest
 
+from golongrl.ports import unused
 from golongrl.queue.embedded import EmbeddedServer
 
 
 def free_port() -> int:
-    """A port nobody listens on right now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port nobody listens on, nor is given by the system until the test uses it."""
+    return unused(1)[0]
 
 
 @cache
