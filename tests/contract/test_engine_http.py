@@ -64,9 +64,6 @@ SINGLE = [
 # Information: the embedded engine says less, but nothing else and nothing of another type.
 INFORMATION = [4, 5, 6, 80]
 
-# What is changed in the middle of a response must find it unfinished: seconds of sampling.
-LONG = 1600
-
 
 @dataclass
 class Server:
@@ -191,7 +188,7 @@ async def test_checksums_name_every_tensor_and_tell_models_apart(server: Server)
 
 
 async def test_a_live_id_is_refused(server: Server) -> None:
-    first = asyncio.create_task(server.replay(32, sampling_params={"max_new_tokens": 3000, "ignore_eos": True}))
+    first = asyncio.create_task(server.replay(32, sampling_params={"max_new_tokens": 2000, "ignore_eos": True}))
     await server.running()
     assert await server.replay(31) == RECORDINGS[31]["response"]["body"]
     await server.client.post("/abort_request", json={"rid": "dup"})
@@ -229,7 +226,7 @@ async def test_pause_abort_update_continue(server: Server) -> None:
 
 
 async def test_in_place_with_flush_changes_the_weights_but_not_the_version(server: Server) -> None:
-    params = {"temperature": 1.0, "max_new_tokens": LONG, "ignore_eos": True}
+    params = {"temperature": 1.0, "max_new_tokens": 800, "ignore_eos": True}
     task = asyncio.create_task(server.replay(58, sampling_params=params))
     await server.running()
     await server.replay(53)
@@ -239,11 +236,11 @@ async def test_in_place_with_flush_changes_the_weights_but_not_the_version(serve
     await server.replay(57)
     first, second = (await task)["meta_info"]["weight_versions"]
     assert (first["version"], second["version"]) == ("default", "3")
-    assert (first["start"], first["end"], second["end"]) == (0, second["start"], LONG)
+    assert (first["start"], first["end"], second["end"]) == (0, second["start"], 800)
 
 
 async def test_retract_keeps_the_call_open(server: Server) -> None:
-    params = {"temperature": 1.0, "max_new_tokens": LONG, "ignore_eos": True}
+    params = {"temperature": 1.0, "max_new_tokens": 800, "ignore_eos": True}
     task = asyncio.create_task(server.replay(62, sampling_params=params))
     await server.running()
     await server.replay(59)
@@ -253,7 +250,7 @@ async def test_retract_keeps_the_call_open(server: Server) -> None:
     assert meta["num_retractions"] == 1
     first, second = meta["weight_versions"]
     assert (first["version"], second["version"]) == ("default", "4")
-    assert (first["start"], first["end"], second["end"]) == (0, second["start"], LONG)
+    assert (first["start"], first["end"], second["end"]) == (0, second["start"], 800)
 
 
 async def test_an_update_may_abort(server: Server) -> None:

@@ -66,6 +66,27 @@ async def test_it_ends_when_main_is_done_and_leaves_no_process(tmp_path: Path) -
     assert "done" in (tmp_path / "main.log").read_text()
 
 
+async def test_what_a_process_starts_as_it_ends_goes_too(tmp_path: Path) -> None:
+    """Nobody stops the grandchild but the last sweep, and that is when it starts another."""
+    ready, ended = tmp_path / "ready", tmp_path / "ended"
+    grandchild = f"""
+import pathlib, signal, subprocess, sys, time
+def end(*_):
+    subprocess.Popen([sys.executable, '-c', {SLEEP!r}], start_new_session=True)
+    pathlib.Path({str(ended)!r}).touch()
+    sys.exit(0)
+signal.signal(signal.SIGTERM, end)
+pathlib.Path({str(ready)!r}).touch()
+time.sleep(600)
+"""
+    helper = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {grandchild!r}]); {SLEEP}"
+    stages = [Stage((python("helper", helper, exists(ready)),), gate=True), Stage((python("main", "pass"),))]
+    before = descendants()
+    await Supervisor(stages, "main", tmp_path, print).run()
+    assert ended.exists()
+    assert descendants() - before == set()
+
+
 async def test_a_killed_service_is_started_again_and_the_line_says_which_and_why(tmp_path: Path) -> None:
     said: list[str] = []
     marker, seen = tmp_path / "second-life", tmp_path / "seen"

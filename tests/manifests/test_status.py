@@ -115,7 +115,9 @@ def run_with_queue(redis_url: str, run_name: str) -> str:
         async with SampleQueue.from_url(redis_url, run_name) as queue:
             settings = QueueSettings(groups_per_step=2, max_staleness=1, max_bytes=1 << 20, lease_s=3600, stall_s=3600)
             await queue.setup(settings, [[0, 1, 2, 3]], ["T1"] * 4)
-            await queue.beat("rollout", "pod-a", {"phase": "waiting", "waiting_for": "the engine", "version": "0"}, 3600)
+            await queue.beat(
+                "rollout", "pod-a", {"phase": "waiting", "waiting_for": "the engine", "version": "0"}, 3600
+            )
             await queue.lease("pod-a", 0)
 
     asyncio.run(fill())
