@@ -6,20 +6,22 @@ from typing import Self
 
 
 class Proxy:
-    """Listens on 127.0.0.1:`port`, forwards to `target`; `cut` aborts every connection, replies in flight included."""
+    """Listens on a port of its own of 127.0.0.1 and forwards to the port `target`; `cut` aborts every connection,
+    replies in flight included."""
 
-    def __init__(self, port: int, target: int) -> None:
-        self.port, self.target = port, target
+    def __init__(self, target: int) -> None:
+        self.target = target
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
 
     @property
     def url(self) -> str:
         """The server as seen through this proxy."""
-        return f"redis://127.0.0.1:{self.port}/0"
+        assert self._server is not None
+        return f"redis://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/0"
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -84,7 +84,7 @@ class Storm:
         self._plan(STORM_LEASE_S)
         chance = random.Random(self.seed)
         self.server = EmbeddedServer(free_port(), self.folder / "redis")
-        proxies = [Proxy(free_port(), self.server.port) for _ in range(self.workers + 1)]
+        proxies = [Proxy(self.server.port) for _ in range(self.workers + 1)]
         async with self.server, proxies[0], _entered(proxies[1:]):
             learner = self._actor("learner", "l", proxies[0])
             workers = [self._actor("worker", f"w{i}", proxy) for i, proxy in enumerate(proxies[1:])]

@@ -7,6 +7,13 @@ import pytest
 from support.helm import Helm, tool
 
 
+@pytest.fixture(autouse=True)
+def kube_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """helm and kubectl remember for hours, by host and port, which kinds an API server has: ports of tests come again,
+    with other kinds behind them."""
+    monkeypatch.setenv("KUBECACHEDIR", str(tmp_path_factory.mktemp("kube-cache")))
+
+
 @pytest.fixture(params=["helm3", "helm4"])
 def helm(request: pytest.FixtureRequest) -> Helm:
     return Helm(tool(request.param))

@@ -24,13 +24,13 @@ PASSWORD = "a pass'word$with\"signs"
 def running(command: list[str], env: dict[str, str], url_ready: str | None = None, port: int = 0) -> Iterator[None]:
     process = subprocess.Popen(command, env={**os.environ, **env}, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 240
         while True:
             assert process.poll() is None, process.stderr.read().decode() if process.stderr else ""
             assert time.monotonic() < deadline, f"{command[0]} did not come up"
             if url_ready:
                 try:
-                    if httpx.get(url_ready, timeout=1).status_code == 200:
+                    if httpx.get(url_ready, timeout=10).status_code == 200:
                         break
                 except httpx.HTTPError:
                     pass
@@ -42,7 +42,7 @@ def running(command: list[str], env: dict[str, str], url_ready: str | None = Non
         yield
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(120)
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ def test_redis_starts_with_auth_aof_and_without_eviction(redis_port: int) -> Non
     settings = client.config_get("*")
     assert (settings["appendonly"], settings["maxmemory-policy"], settings["save"]) == ("yes", "noeviction", "")
     client.set("a", "b")
-    assert client.execute_command("WAITAOF", 1, 0, 5000)[0] == 1
+    assert client.execute_command("WAITAOF", 1, 0, 60_000)[0] == 1
 
 
 @pytest.fixture
@@ -102,7 +102,7 @@ def smoke(
         "GOLONGRL_REWARD_TOKEN": token,
     }
     script = str(CHART / "files" / "smoke.py")
-    return subprocess.run([sys.executable, script], env=env, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run([sys.executable, script], env=env, capture_output=True, text=True, timeout=240, check=False)
 
 
 def test_helm_test_passes_on_a_healthy_release_and_names_what_is_wrong(redis_port: int, reward_url: str) -> None:

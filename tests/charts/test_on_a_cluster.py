@@ -325,18 +325,18 @@ def test_all_nodes_of_an_engine_start_from_the_leaders_weights(helm4: Helm, tmp_
         (weights / "v2" / "manifest.json").touch()
         follower = subprocess.run(
             ["sh", "-c", scripts["worker"], "engine"], env=env | {"LWS_WORKER_INDEX": "1"},
-            capture_output=True, text=True, timeout=60, check=False,
+            capture_output=True, text=True, timeout=240, check=False,
         )  # fmt: skip
     finally:
         os.killpg(leader.pid, 15)
-        leader.wait(20)
+        leader.wait(120)
     assert follower.returncode == 0, follower.stderr
     assert f"starting from {weights / 'v1'}" in follower.stdout
     assert f"'--model-path', '{weights / 'v1'}', '--weight-version', '1'" in follower.stdout
 
 
 def _until_serving(port: int) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     while True:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
         try:

@@ -6,6 +6,7 @@ import signal
 import tempfile
 from pathlib import Path
 
+import psutil
 import pytest
 
 from golongrl.queue import WeightsRef
@@ -16,7 +17,8 @@ from golongrl.rollout.sglang import Engine
 from rollout.harness import embedded_engine
 from support.learner_run import LearnerRun, learner_run, small_recipe
 
-pytestmark = pytest.mark.timeout(900)
+# Two learners start.
+pytestmark = pytest.mark.timeout(1800)
 
 
 class Follower:
@@ -49,6 +51,14 @@ class Follower:
         self.held = held
 
 
+def over(process: psutil.Process) -> bool:
+    """Whether it has ended, waited for or not."""
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
 async def test_every_version_reaches_the_engine_and_a_kill_changes_none(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -63,10 +73,18 @@ async def test_every_version_reaches_the_engine_and_a_kill_changes_none(
         Engine(url) as engine,
     ):
         follower = Follower(run, engine)
+        # However late the kill comes: before there is another version.
+        run.feeds_below = 3
         tasks = [asyncio.create_task(follower.watch()), asyncio.create_task(follower.follow())]
         await run.until(lambda: any(ref.version == 3 for ref in follower.announced))
+        family = run.family()
         run.kill(signal.SIGKILL)
+        # All of them: a sender that still lives keeps its folder, and the next learner leaves that alone.
+        async with asyncio.timeout(300):
+            while not all(map(over, family)):
+                await asyncio.sleep(0.05)
         await run.ended()
+        run.feeds_below = None
         run.start()
         # The validation of the last version keeps the learner, and its sender, until the engine has taken it.
         await run.until(lambda: follower.held is not None and follower.held.ref.version == 4)

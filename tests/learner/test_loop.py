@@ -1,5 +1,6 @@
 """The learner as a process against a real queue: it trains to the end, and a kill costs nothing but time."""
 
+import glob
 import shutil
 import signal
 from pathlib import Path
@@ -14,8 +15,8 @@ from support.learner_run import FIRST_ROWS, LearnerRun, learner_run, small_recip
 
 STEPS = [1, 2, 3, 4]
 
-# A learner starts in 15 s alone on two cores, in minutes beside other tests.
-pytestmark = pytest.mark.timeout(900)
+# A learner starts in 15 s alone on two cores, in minutes beside other tests; some of these start four.
+pytestmark = pytest.mark.timeout(1800)
 
 
 def _steps(run: LearnerRun) -> list[int]:
@@ -38,10 +39,12 @@ async def test_killed_and_resumed_gives_the_same_weights_to_the_bit(tiny_model: 
 
     async with learner_run(tmp_path / "killed", recipe) as killed:
         checkpoints = killed.root / "checkpoints"
-        # While it is being written, or, where that was over between two looks, just after.
-        await killed.until(
-            lambda: list(checkpoints.glob("global_step_2.*.tmp/actor/*.pt")) or (checkpoints / TRACKER).exists()
-        )
+        # However late the kills come: before version 3 is published and before there is another.
+        killed.feeds_below = 3
+        # While it is being written, or, where that was over between two looks, just after. (Path.glob raises where the
+        # folder is renamed meanwhile.)
+        writing = str(checkpoints / "global_step_2.*.tmp" / "actor" / "*.pt")
+        await killed.until(lambda: glob.glob(writing) or (checkpoints / TRACKER).exists())
         killed.kill(signal.SIGKILL)
         await killed.ended()
         _has_all_or_nothing_of(checkpoints, (await killed.queue().stats()).committed)
@@ -52,6 +55,7 @@ async def test_killed_and_resumed_gives_the_same_weights_to_the_bit(tiny_model: 
         await killed.ended()
         _has_all_or_nothing_of(checkpoints, (await killed.queue().stats()).committed)
         before = killed.checksum(3)
+        killed.feeds_below = None
         killed.start()
         assert await killed.ended() == 0, killed.log[-4000:]
         stats = await killed.queue().stats()
@@ -131,12 +135,12 @@ async def test_a_dead_rank_fails_the_job_with_one_line(tiny_model: Path, tmp_pat
     async with learner_run(tmp_path / "run", recipe) as run:
         await run.until(lambda: len(run.records) >= 2)
         run.kill_ranks()
-        assert await run.ended(60) == 1
+        assert await run.ended() == 1
         assert "error: learner rank died in" in run.log
         run.start()
         await run.until(lambda: len(run.records) >= 4)
         run.kill(signal.SIGTERM)
-        assert await run.ended(60) == 0, run.log[-4000:]
+        assert await run.ended() == 0, run.log[-4000:]
         stats = await run.queue().stats()
         assert _steps(run) == list(range(1, stats.version + 1))
         assert stats.committed == stats.version
@@ -150,12 +154,10 @@ async def test_a_checkpoint_that_cannot_be_written_fails_the_run(tiny_model: Pat
     recipe = small_recipe(tiny_model, "learner.steps=1000", "learner.checkpoint_every=3", "data.epochs=400")
     async with learner_run(tmp_path / "run", recipe) as run:
         await run.until(lambda: len(run.records) >= 1)
-        assert run.process is not None
         weights = (run.root / "weights" / "v0" / "model.safetensors").stat().st_size
-        for child in psutil.Process(run.process.pid).children(recursive=True):
-            if "LearnerRank" in " ".join(child.cmdline()):
-                child.rlimit(psutil.RLIMIT_FSIZE, (weights + weights // 2, weights + weights // 2))
-        assert await run.ended(120) == 1
+        for rank in run.ranks():
+            rank.rlimit(psutil.RLIMIT_FSIZE, (weights + weights // 2, weights + weights // 2))
+        assert await run.ended() == 1
         assert run.log.rstrip().splitlines()[-1].startswith("error: learner rank failed in written: ")
         assert "optim_world_size_1_rank_0.pt could not be written" in run.log
         assert Checkpoints(run.root / "checkpoints").find("auto") is None
@@ -182,7 +184,7 @@ async def test_a_rank_that_dies_while_nothing_is_asked_of_it_is_noticed(tiny_mod
     async with learner_run(tmp_path / "run", recipe) as run:
         await run.until(lambda: len([version for version, _ in run.validated if version == 1]) == FIRST_ROWS)
         run.kill_ranks()
-        assert await run.ended(60) == 1
+        assert await run.ended() == 1
         assert "error: learner rank died in watch" in run.log
 
 

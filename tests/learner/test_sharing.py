@@ -44,7 +44,7 @@ def volume() -> Iterator[Path]:
     """A folder of the driver's, where everybody may look."""
     if os.geteuid() != 0 or shutil.which("setpriv") is None:
         pytest.skip("needs root and setpriv, to be other users")
-    if subprocess.run([*DRIVER, PYTHON, "-c", ""], check=False, timeout=20, capture_output=True).returncode:
+    if subprocess.run([*DRIVER, PYTHON, "-c", ""], check=False, timeout=120, capture_output=True).returncode:
         pytest.skip("this Python is root's alone")
     folder = Path(tempfile.mkdtemp(prefix="volume-"))
     os.chown(folder, 1000, 1000)
@@ -61,7 +61,7 @@ def run(who: list[str], script: str, volume: Path, umask: str = "022") -> subpro
         env={"PYTHONPATH": str(services), "GOLONGRL_UMASK": umask, "PYTHONDONTWRITEBYTECODE": "1"},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         umask=0o022,
         check=False,
     )

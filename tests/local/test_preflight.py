@@ -30,9 +30,11 @@ def test_a_port_that_is_no_port_is_named() -> None:
 
 
 def test_an_outside_redis_that_is_not_there_is_named() -> None:
-    url = f"redis://127.0.0.1:{preflight.free_ports(0).redis}/0"
-    with pytest.raises(InputError, match=f"--redis-url {url}: .*refused"):
-        preflight.check_redis(url)
+    with socket.socket() as held:  # bound, so that nobody else listens there
+        held.bind(("127.0.0.1", 0))
+        url = f"redis://127.0.0.1:{held.getsockname()[1]}/0"
+        with pytest.raises(InputError, match=f"--redis-url {url}: .*refused"):
+            preflight.check_redis(url)
 
 
 def test_a_missing_sglang_names_the_command_that_installs_it(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from golongrl.queue import QueueSettings, SampleQueue
 def status(*words: str) -> "subprocess.CompletedProcess[str]":
     """The command in a process of its own: it sets up logging."""
     line = [sys.executable, "-m", "golongrl", "status", *words]
-    return subprocess.run(line, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(line, capture_output=True, text=True, timeout=240, check=False)
 
 
 def pod(name: str, component: str = "rollout", **status: Any) -> dict[str, Any]:
@@ -113,9 +113,11 @@ def test_nobody_to_ask_is_not_fine() -> None:
 def run_with_queue(redis_url: str, run_name: str) -> str:
     async def fill() -> None:
         async with SampleQueue.from_url(redis_url, run_name) as queue:
-            settings = QueueSettings(groups_per_step=2, max_staleness=1, max_bytes=1 << 20, lease_s=60, stall_s=60)
+            settings = QueueSettings(groups_per_step=2, max_staleness=1, max_bytes=1 << 20, lease_s=3600, stall_s=3600)
             await queue.setup(settings, [[0, 1, 2, 3]], ["T1"] * 4)
-            await queue.beat("rollout", "pod-a", {"phase": "waiting", "waiting_for": "the engine", "version": "0"}, 60)
+            await queue.beat(
+                "rollout", "pod-a", {"phase": "waiting", "waiting_for": "the engine", "version": "0"}, 3600
+            )
             await queue.lease("pod-a", 0)
 
     asyncio.run(fill())

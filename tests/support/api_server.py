@@ -368,4 +368,4 @@ def serving(server: ApiServer) -> Iterator[ApiServer]:
             yield server
         finally:
             http.shutdown()
-            thread.join(10)
+            thread.join(120)

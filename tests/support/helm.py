@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "charts" / "golongrl"
 CRDS = ROOT.parent / "shared" / "kuberay-crds"
 KUBERAY = "ray.io/v1/RayJob"
-TIMEOUT_S = 60
+TIMEOUT_S = 240
 
 # The pure-Python parser takes a second for one release.
 YAML = getattr(yaml, "CSafeLoader", yaml.SafeLoader)

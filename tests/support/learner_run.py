@@ -114,6 +114,8 @@ class LearnerRun:
     """(version, row) of every validation row the feeder answered."""
     validates: asyncio.Event = field(default_factory=asyncio.Event)
     """While cleared, the feeder answers only `FIRST_ROWS` rows of a round after version 0."""
+    feeds_below: int | None = None
+    """The feeder leases nothing at this version or above: where nothing may be stale, no step is trained from it."""
 
     @property
     def log(self) -> str:
@@ -122,7 +124,9 @@ class LearnerRun:
     @property
     def records(self) -> list[dict[str, Any]]:
         path = self.root / "metrics.jsonl"
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        text = path.read_text() if path.exists() else ""
+        # A last line without its end is being written.
+        return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
 
     def queue(self) -> SampleQueue:
         return SampleQueue.from_url(self.server.url, self.name)
@@ -146,7 +150,7 @@ class LearnerRun:
                 command, stdout=output, stderr=output, env=environment, start_new_session=True
             )
 
-    async def ended(self, timeout_s: float = 300) -> int:
+    async def ended(self, timeout_s: float = 600) -> int:
         """Wait for the learner's exit code."""
         assert self.process is not None
         return await asyncio.to_thread(self.process.wait, timeout_s)
@@ -156,14 +160,29 @@ class LearnerRun:
         assert self.process is not None
         self.process.send_signal(number)
 
+    def family(self) -> list[psutil.Process]:
+        """The learner and every process below it, Ray's included."""
+        assert self.process is not None
+        learner = psutil.Process(self.process.pid)
+        return [learner, *learner.children(recursive=True)]
+
+    def ranks(self) -> list[psutil.Process]:
+        """The processes of the ranks."""
+        found = []
+        for process in self.family():
+            # Ray's idle workers come and go.
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if "LearnerRank" in " ".join(process.cmdline()):
+                    found.append(process)
+        assert len(found) >= self.recipe.learner.ranks
+        return found
+
     def kill_ranks(self) -> None:
         """SIGKILL to every rank."""
-        assert self.process is not None
-        for child in psutil.Process(self.process.pid).children(recursive=True):
-            if "LearnerRank" in " ".join(child.cmdline()):
-                child.kill()
+        for rank in self.ranks():
+            rank.kill()
 
-    async def until(self, condition: Any, timeout_s: float = 300) -> None:
+    async def until(self, condition: Any, timeout_s: float = 600) -> None:
         """Wait until `condition()`; the learner's death ends the wait."""
         async with asyncio.timeout(timeout_s):
             while not condition():
@@ -181,6 +200,9 @@ class LearnerRun:
                     if weights is not None:
                         self.seen.append(weights.version)
                         await self._validate(queue, weights)
+                        if self.feeds_below is not None and weights.version >= self.feeds_below:
+                            await asyncio.sleep(0.02)
+                            continue
                         lease = await queue.lease("made-up", weights.version, lineage=weights.lineage)
                         if isinstance(lease, Stopped):
                             return

@@ -10,11 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from golongrl.learner.batch import Shard
+from golongrl.ports import unused
 from golongrl.recipe import Recipe, dump
-from support.redis_server import free_port
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+# A rank imports torch and verl in ten seconds alone, in minutes on a machine that is busy with other things.
+_PATIENCE_S = 600
 
 
 @dataclass
@@ -44,7 +48,7 @@ def run_ranks(
     out.mkdir(parents=True, exist_ok=True)
     job = Job([dump(recipe) for recipe in recipes], recipes[0].model.path, minis, str(out), **more)
     (out / "job.pkl").write_bytes(pickle.dumps(job))
-    port = free_port()
+    (port,) = unused(1)
     processes = []
     for rank in range(ranks):
         environment = {
@@ -56,10 +60,11 @@ def run_ranks(
         with (out / f"rank-{rank}.log").open("wb") as log:
             processes.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log))
     try:
-        codes = [process.wait(240) for process in processes]
+        codes = [process.wait(_PATIENCE_S) for process in processes]
     finally:
         for process in processes:
             process.kill()
+            process.wait()
     logs = "\n".join((out / f"rank-{rank}.log").read_text(errors="replace")[-3000:] for rank in range(ranks))
     assert codes == [0] * ranks, logs
     return [pickle.loads((out / f"metrics-{rank}.pkl").read_bytes()) for rank in range(ranks)]

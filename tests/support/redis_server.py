@@ -1,35 +1,24 @@
 """A real server for tests: one for the session, a run of its own for each test."""
 
 import asyncio
-import itertools
-import os
 import re
 import secrets
 import shutil
-import socket
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
 import pytest
 
+from golongrl.ports import unused
 from golongrl.queue.embedded import EmbeddedServer
-
-# Below the ports that a kernel gives away itself (from 32768 on, or higher): one of those may go to any connection of
-# any process before the server that it was meant for listens there. Each process begins at a place of its own.
-_PORTS = range(20_000, 30_000)
-_next_ports = itertools.islice(itertools.cycle(_PORTS), os.getpid() * 97 % len(_PORTS), None)
 
 
 def free_port() -> int:
-    """A port that nobody uses, nor is given before the caller's server listens there."""
-    for port in itertools.islice(_next_ports, len(_PORTS)):
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("", port))
-            return port
-    raise OSError(f"no port of {_PORTS} is free")
+    """A port nobody listens on, nor is given by the system until the test uses it."""
+    return unused(1)[0]
 
 
 @cache

@@ -7,7 +7,6 @@ at once with its traceback and node: the others, which wait for it in a collecti
 import asyncio
 import os
 import re
-import socket
 from pathlib import Path
 from typing import Any, Self
 
@@ -21,6 +20,7 @@ from golongrl.learner.batch import Shard
 from golongrl.learner.rank import FILES, WATCH, LearnerRank, RankInfo, Staged
 from golongrl.learner.ray_session import QUIET, joined
 from golongrl.learner.sharing import open_to_group
+from golongrl.ports import unused
 from golongrl.recipe import Recipe
 
 log = structlog.get_logger()
@@ -161,7 +161,7 @@ def _launch(recipe: Recipe, model: Path) -> RayWorkerGroup:
     if not local:
         environment |= open_to_group()
     # On one machine the driver knows a free port; asking a worker for one would start another interpreter.
-    rendezvous = {"master_addr": "127.0.0.1", "master_port": _free_port()} if local else {}
+    rendezvous = {"master_addr": "127.0.0.1", "master_port": str(unused(1)[0])} if local else {}
     return RayWorkerGroup(
         pool,
         RayClassWithInitArgs(actor, recipe, str(model)),
@@ -182,12 +182,6 @@ def _check(recipe: Recipe, info: RankInfo) -> None:
             f"learner.ulysses {learner.ulysses}: the engine has {info.data_parallel} data-parallel groups of "
             f"{learner.ranks} ranks, so sequences are not split"
         )
-
-
-def _free_port() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return str(probe.getsockname()[1])
 
 
 def _death(text: str) -> str:

@@ -14,6 +14,10 @@ QUIET = "ignore::UserWarning:verl.workers.engine"
 # The shards of a step travel through it; a batch of the paper's size is 0.5 GB and belongs on a cluster.
 _LOCAL_OBJECT_STORE_BYTES = 256 << 20
 
+# Ray itself gives its own processes half a minute, in which a small, busy machine may not even have read them from its
+# disk, as verl is being imported beside them.
+_START_S = "300"
+
 
 def joined() -> bool:
     """Whether an existing cluster is used."""
@@ -28,6 +32,7 @@ def connect(ranks: int) -> None:
         return
     # Ray would run its workers at the lowest priority but four, and engines on the same cores would starve the ranks.
     os.environ.setdefault("RAY_worker_niceness", "0")
+    os.environ.setdefault("RAY_raylet_start_wait_time_s", _START_S)
     ray.init(
         address="local",
         num_cpus=ranks,

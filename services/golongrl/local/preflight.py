@@ -12,6 +12,7 @@ import redis
 
 from golongrl.errors import InputError
 from golongrl.local.plan import HOST, Options, Ports, RunFolder
+from golongrl.ports import unused
 from golongrl.recipe import Recipe, RecipeError, dump, load
 
 # Sections an interrupted run may change when it goes on; any other would make the groups it holds mean something else.
@@ -20,10 +21,7 @@ RESUMABLE_SECTION = "learner"
 
 def free_ports(engines: int) -> Ports:
     """Ports that are free now, all different."""
-    sockets = [socket.create_server((HOST, 0)) for _ in range(2 + 2 * engines)]
-    numbers = [listener.getsockname()[1] for listener in sockets]
-    for listener in sockets:
-        listener.close()
+    numbers = unused(2 + 2 * engines)
     return Ports(numbers[0], numbers[1], tuple(numbers[2 : 2 + engines]), tuple(numbers[2 + engines :]))
 
 

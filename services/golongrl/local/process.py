@@ -23,6 +23,8 @@ import psutil
 # From <linux/prctl.h>.
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
+# A process may start another before it sees its own end; what was killed starts none.
+_KILLS = 3
 
 Probe = Callable[[], Awaitable[bool]]
 
@@ -92,16 +94,13 @@ def descendants() -> set[psutil.Process]:
 
 
 def kill_descendants(spare: Set[psutil.Process], grace_s: float = 3.0) -> None:
-    """End whatever runs below this process but not in `spare`."""
-    left = list(descendants() - spare)
-    for process in left:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.terminate()
-    _, alive = psutil.wait_procs(left, timeout=grace_s)
-    for process in alive:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.kill()
-    psutil.wait_procs(alive, timeout=grace_s)
+    """End whatever runs below this process but not in `spare`, and what that starts while it is being ended."""
+    for number in (signal.SIGTERM, *[signal.SIGKILL] * _KILLS):
+        left = list(descendants() - spare)
+        for process in left:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.send_signal(number)
+        psutil.wait_procs(left, timeout=grace_s)
 
 
 def _before_exec(nice: int) -> None:
