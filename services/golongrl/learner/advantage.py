@@ -51,7 +51,7 @@ def tmn_grpo(
 
     Args:
         scores: float [N]; NaN marks an unscored response.
-        groups: prompt of each response, [N].
+        groups: prompt of each response, [N]; like `tasks`, a sequence, an array or a tensor.
         tasks: task type of each response, [N]; all responses of a prompt have the same.
         normalize: divide by S_t; otherwise advantages are centred rewards.
         reweight: apply the difficulty weight.
@@ -60,7 +60,7 @@ def tmn_grpo(
         epsilon: added to S_t.
 
     Raises:
-        ValueError: lengths differ, a score is infinite, or a prompt has two task types.
+        ValueError: scores are no floats, lengths differ, a score is infinite, or a prompt has two task types.
     """
     batch = _Batch.of(scores, groups, tasks)
     spread = torch.ones_like(batch.rewards)
@@ -134,6 +134,10 @@ class _Batch:
 
     @classmethod
     def of(cls, scores: Tensor, groups: Sequence[Hashable], tasks: Sequence[Hashable]) -> "_Batch":
+        # Elements of a tensor are tensors, each equal to itself alone.
+        groups, tasks = (ids.tolist() if isinstance(ids, Tensor) else ids for ids in (groups, tasks))
+        if not scores.is_floating_point():
+            raise ValueError(f"scores must be floats, got {scores.dtype}: advantages have their dtype")
         if scores.dim() != 1 or not len(groups) == len(tasks) == scores.numel():
             raise ValueError(
                 f"scores must be [N] with N groups and N tasks, got {tuple(scores.shape)}, {len(groups)}, {len(tasks)}"
