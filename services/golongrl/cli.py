@@ -16,13 +16,15 @@ from golongrl.recipe import Recipe, dump, load, packaged, source
 app = typer.Typer(
     name="golongrl",
     help="Training services for long-context reinforcement learning, on a laptop and on Kubernetes.",
-    epilog="To begin: `golongrl train quickstart`",
+    epilog="Example, to begin: `golongrl train quickstart`",
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-recipes = typer.Typer(help="Recipes: WHAT a run is.", no_args_is_help=True)
+recipes = typer.Typer(
+    help="Recipes: WHAT a run is.", epilog="Example: `golongrl recipe show quickstart`", no_args_is_help=True
+)
 
 # What the commands are for: the panels of `golongrl --help`.
 TRAIN, DATA, LOOK, CLUSTER, PROCESSES = "Train here", "Recipes and data", "Look", "Kubernetes", "The processes of a run"
@@ -77,7 +79,7 @@ def check(
         int | None, typer.Option(min=1, help="Estimate memory for this many GPUs instead of learner.ranks.")
     ] = None,
     gpu_memory: Annotated[
-        float | None, typer.Option(min=0, help="Memory of one GPU in GiB; refuse what does not fit.")
+        float | None, typer.Option(min=0, max=1e6, help="Memory of one GPU in GiB; refuse what does not fit.")
     ] = None,
 ) -> None:
     """Check a recipe against the schema, and with --gpus or --gpu-memory what it needs of each GPU (none is used)."""

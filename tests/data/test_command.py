@@ -45,6 +45,22 @@ def test_check_lists_bad_rows_and_fails(tmp_path):
     assert "1 of 1 rows cannot be used" in str(result.exception)
 
 
+def test_no_rows_are_said(tmp_path):
+    (tmp_path / "empty.jsonl").touch()
+    for command in ("check", "stats"):
+        assert str(call(command, tmp_path / "empty.jsonl").exception) == f"data {tmp_path}/empty.jsonl: no rows"
+
+
+@pytest.mark.parametrize("command", ["build", "prepare"])
+def test_a_place_that_cannot_be_written_is_named(tmp_path, command):
+    (tmp_path / "file").touch()
+    out = tmp_path / "file" / "prompts.jsonl"
+    small = ("--set", "data.prompts=9", "--set", "data.validation_prompts=0", "--set", "learner.test_freq=0")
+    error = call(command, "quickstart", "--out", out, *small).exception
+    assert isinstance(error, DataError)
+    assert str(error).startswith(f"--out {out}: cannot be written: ")
+
+
 def test_bars():
     assert bars([0, 0, 0, 0, 9], 9, bins=2) == "█▃"
     assert bars([], 10, bins=3) == "   "

@@ -87,6 +87,20 @@ def test_a_port_in_use_is_named(golongrl, tmp_path: Path) -> None:
     assert f"port {port} for redis" in err
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("train", "--engines", "100000"),
+        ("reward", "serve", "--workers", "100000000"),
+        ("recipe", "check", "qwen3-4b-grpo", "--gpu-memory", "inf"),
+    ],
+)
+def test_a_number_beyond_any_machine_is_bad_usage(golongrl, words: tuple[str, ...]) -> None:
+    code, _, err = golongrl(*words)
+    assert code == 2
+    assert f"Invalid value for '{words[-2]}'" in err
+
+
 def test_a_report_of_no_run_is_named(golongrl, tmp_path: Path) -> None:
     code, _, err = golongrl("report", tmp_path)
     assert (code, err) == (2, f"error: report {tmp_path}: no run in this folder (it has no recipe.yaml)\n")
@@ -122,8 +136,8 @@ def test_every_command_has_help_with_an_example_and_says_what_its_options_are(go
         left += [([*words, name], child) for name, child in children.items()]
         code, out, _ = golongrl(*words, "--help")
         assert code == 0
-        if not children:
-            assert f"Example: golongrl {' '.join(words)}" in " ".join(out.split()), words
+        begun = "Example, to begin: golongrl train" if not words else f"Example: golongrl {' '.join(words)}"
+        assert begun in " ".join(out.split()), words
         for option in command.params:
             assert getattr(option, "help", None), (words, option.name)
     assert seen > 20

@@ -5,6 +5,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -137,5 +138,15 @@ def test_bad_input_says_what() -> None:
         tmn_grpo(torch.tensor([0.0, 1.0]), ["u", "u"], ["T1", "T2"])
     with pytest.raises(ValueError, match="N groups and N tasks"):
         tmn_grpo(torch.tensor([0.0, 1.0]), ["u"], ["T1", "T2"])
+    with pytest.raises(ValueError, match=r"scores must be floats, got torch\.int64"):
+        grpo(torch.tensor([0, 1]), ["u", "u"])
     with pytest.raises(ValueError, match="response 1 is infinite"):
         grpo(torch.tensor([0.0, math.inf]), ["u", "u"])
+
+
+def test_groups_and_tasks_may_be_tensors_or_arrays() -> None:
+    scores, groups, tasks = torch.tensor([0.0, 1.0, 0.5, 0.25]), [0, 0, 1, 1], [3, 3, 4, 4]
+    expected = tmn_grpo(scores, groups, tasks, reweight=True)
+    for kind in (torch.tensor, np.array):
+        found = tmn_grpo(scores, kind(groups), kind(tasks), reweight=True)
+        assert (found.values.tolist(), found.metrics) == (expected.values.tolist(), expected.metrics)

@@ -27,6 +27,18 @@ RECORD = {
 }
 
 
+def test_the_clock_of_what_is_done_starts_over_with_each_step() -> None:
+    status = Status(since=0.0)
+    status.set("updating", 1)
+    assert status.since > 0
+    status.since = 0.0
+    status.set("updating", 1)
+    status.set("updating")
+    assert (status.since, status.step) == (0.0, 1)
+    status.set("updating", 2)
+    assert status.since > 0
+
+
 async def test_steps_and_the_queue_are_scraped(tiny_model: Path, tmp_path: Path) -> None:
     settings = QueueSettings.from_recipe(small_recipe(tiny_model))
     async with EmbeddedServer(free_port(), tmp_path) as server, SampleQueue.from_url(server.url, "test") as queue:

@@ -61,10 +61,14 @@ def test_values_are_checked_before_helm_is_called(tmp_path: Path) -> None:
         "rollout": {"replicas": 3},
         "recipe": {"data": {"corpus": None, "train": "/x"}, "learner": {"lr": 1e-5}},
     }
-    with pytest.raises(ValuesError, match=r"rollout\.replicaz"):
+    with pytest.raises(ValuesError, match=r"unknown key rollout\.replicaz; did you mean rollout\.replicas\?"):
         user_values([], ["rollout.replicaz=3"])
     with pytest.raises(RecipeError, match=r"unknown key learner\.steps_"):
         user_values([], ["recipe.learner.steps_=3"])
+    with pytest.raises(ValuesError, match=r"unknown key reward\.autoscalin; did you mean reward\.autoscaling\?"):
+        user_values([], ["reward.autoscalin.enabled=true"])
+    with pytest.raises(ValuesError, match=r"values: unknown key rollout\.engine\.tensorparalel; did you mean "):
+        user_values([], ["rollout.engine.tensorparalel=2"])
     with pytest.raises(ValuesError, match="no-such"):
         user_values([tmp_path / "no-such"], [])
 
@@ -85,6 +89,12 @@ def test_an_unreachable_cluster_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp
             call(Deployment("demo", "rl", timeout="5s"))
         assert str(error.value).startswith("helm, release demo in namespace rl: ")
         assert "\n" not in str(error.value)
+
+
+def test_a_missing_helm_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(DeployError, match="helm is not on PATH: install Helm"):
+        Deployment("demo", "rl").preview({})
 
 
 @pytest.mark.parametrize("name", ["quickstart", "qwen3-4b-grpo"])
@@ -133,6 +143,25 @@ def test_render_refuses_what_does_not_fit(tmp_path: Path) -> None:
     done = CliRunner().invoke(command.render, ["rayjob", "quickstart", "-f", str(path)])
     assert isinstance(done.exception, GolongrlError)
     assert "are not the recipe's learner.ranks 1" in str(done.exception)
+
+
+@pytest.mark.parametrize("text", ["", "- a", "a: ["])
+def test_render_names_a_broken_recipe(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    done = CliRunner().invoke(command.render, ["rayjob", str(path)])
+    assert isinstance(done.exception, RecipeError)
+    assert str(path) in str(done.exception)
+
+
+@pytest.mark.parametrize(
+    ("option", "word"),
+    [("--release", "A B"), ("--release", "a" * 54), ("--release", ""), ("--namespace", "x_"), ("--namespace", "a.b")],
+)
+def test_render_refuses_a_name_that_the_cluster_would(option: str, word: str) -> None:
+    done = CliRunner().invoke(command.render, ["rayjob", "quickstart", option, word])
+    assert isinstance(done.exception, ValuesError)
+    assert str(done.exception).startswith(f"{option} {word}: use lower-case letters")
 
 
 @pytest.mark.parametrize("words", [["rayjob"]])

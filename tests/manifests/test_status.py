@@ -136,6 +136,22 @@ def test_a_real_queue_is_shown(redis_url: str, run_with_queue: str) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("doing", "found"),
+    [
+        ("updating", []),
+        ("waiting for step 3: 1 of 2 groups", ["rollout pod-a waits for full: enough groups wait"]),
+        (None, ["rollout pod-a waits for full: enough groups wait"]),
+    ],
+)
+def test_groups_that_wait_for_a_busy_learner_are_not_stuck(doing: str | None, found: list[str]) -> None:
+    queue = {"bytes": 0, "reserved_bytes": 0, "max_bytes": 1}
+    services = [{"service": "rollout", "id": "pod-a", "fields": {"waiting_for": "full: enough groups wait"}}]
+    if doing is not None:
+        services.append({"service": "learner", "id": "host", "fields": {"doing": doing}})
+    assert stuck((), queue, services) == found
+
+
 def test_the_command_asks_a_queue_directly(redis_url: str, run_with_queue: str) -> None:
     words = ["--redis-url", redis_url, "--run", run_with_queue]
     assert "queue: version 0" in status(*words).stdout

@@ -41,7 +41,11 @@ def test_overrides_are_yaml_and_may_open_a_section() -> None:
         ("name.x=1", "--set name.x=1: name is not a section"),
         ("model=", "model: Input should be an object"),
         ("seed={a", "--set seed={a: the value is not YAML"),
-        ("learner.lr=.nan", "Out of range float values are not JSON compliant"),
+        ("learner.lr=.nan", "learner.lr: nan is no text, finite number, list or section"),
+        ("learner.steps=1e400", "learner.steps: inf is no text, finite number, list or section"),
+        ("data.tasks=[T1, .inf]", "data.tasks.1: inf is no text"),
+        ("model.path=2026-01-01", "model.path: 2026-01-01 is no text"),
+        ("model={1: {2: 3}}", "unknown key model.1"),
     ],
 )
 def test_a_wrong_override_is_one_line_that_names_the_key(override: str, message: str) -> None:
@@ -60,7 +64,15 @@ def test_a_missing_file_names_the_nearest_packaged_recipe() -> None:
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("a: [", "not YAML"), ("- a", "expected a mapping"), ("name: x", "missing key model"), ("\xff", "")],
+    [
+        ("a: [", "not YAML"),
+        ("- a", "expected a mapping"),
+        ("", "expected a mapping of sections, got nothing"),
+        ("name: x", "missing key model"),
+        ("model: {pathh: x}", "unknown key model.pathh; did you mean model.path? (and 4 more)"),
+        ("2026-01-01: x", "keys must be"),
+        ("\xff", ""),
+    ],
 )
 def test_a_broken_file_is_named(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "mine.yaml"

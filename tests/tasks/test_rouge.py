@@ -1,5 +1,7 @@
 """Chinese words are cut as jieba 0.42.1 cuts them, Latin runs between them included."""
 
+from collections.abc import Callable
+
 import pytest
 
 from golongrl.tasks import score
@@ -24,6 +26,12 @@ def test_chinese_words(text: str, words: str) -> None:
 def test_a_summary_equal_to_its_reference_is_worth_one_up_to_epsilon() -> None:
     for text, _ in CUTS:
         assert rouge_l([text], text, chinese=True) == pytest.approx(1.0, abs=1e-7)
+
+
+@pytest.mark.parametrize("rouge", [rouge_l, rouge_l_strict])
+def test_a_repeated_reference_is_judged_once(rouge: Callable[..., float]) -> None:
+    text = " ".join(f"item {i}" for i in range(10_000))
+    assert rouge(["item 7", "b"] * 5_000, text, chinese=False) == rouge(["item 7", "b"], text, chinese=False) > 0
 
 
 def test_a_long_summary_is_scored_where_recursion_would_end() -> None:

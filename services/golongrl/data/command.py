@@ -1,7 +1,8 @@
 """`golongrl data`: build prompts from text, check a dataset file, say what is in it."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,7 +13,9 @@ from rich.table import Table
 if TYPE_CHECKING:
     from golongrl.data.rows import Row
 
-app = typer.Typer(help="Datasets: build, check, look.", no_args_is_help=True)
+app = typer.Typer(
+    help="Datasets: build, check, look.", epilog="Example: `golongrl data check prompts.jsonl`", no_args_is_help=True
+)
 
 # Problems printed by `data check` before only the count goes on.
 MOST_PROBLEMS = 20
@@ -37,7 +40,8 @@ def build(
 
     for split, rows in sources(load(recipe, overrides or ())).items():
         path = out if split == "train" else out.with_name(f"{out.stem}-{split}{out.suffix}")
-        print(f"{path}: {write_rows((row for _, row in rows), path)} rows")
+        with _writing(out):
+            print(f"{path}: {write_rows((row for _, row in rows), path)} rows")
 
 
 @app.command(epilog="Example: `golongrl data prepare quickstart --out runs/q1/data`")
@@ -57,7 +61,19 @@ def prepare(
     from golongrl.recipe import load
 
     checked = load(recipe, overrides or ())
-    print(prepare(checked, out, resolve(checked.model.path)))
+    model = resolve(checked.model.path)
+    with _writing(out):
+        print(prepare(checked, out, model))
+
+
+@contextmanager
+def _writing(out: Path) -> Iterator[None]:
+    from golongrl.data.errors import DataError
+
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"--out {out}: cannot be written: {error.strerror or error}") from error
 
 
 @app.command(epilog="Example: `golongrl data check prompts.jsonl`")
@@ -90,11 +106,14 @@ def stats(
     ] = None,
 ) -> None:
     """Rows and prompt lengths per task type."""
+    from golongrl.data.errors import DataError
     from golongrl.data.rows import read_rows
 
     lengths: dict[tuple[str, str], list[int]] = {}
     for key, length in _measured(read_rows(file), model):
         lengths.setdefault(key, []).append(length)
+    if not lengths:
+        raise DataError(f"data {file}: no rows")
     everything = [length for group in lengths.values() for length in group]
     unit = "tokens" if model else "tokens (estimated)"
     table = Table("task", "metric", "rows", "shortest", "median", "longest", f"{unit}, short to long", box=None)

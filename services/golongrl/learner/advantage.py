@@ -20,6 +20,9 @@ from torch import Tensor
 # group may differ from the constant in the last bits, and such a difference must not decide who is above average.
 _SAME = 1e-12
 
+# The prompt, or the task type, of each response.
+Ids = Sequence[Hashable] | Tensor
+
 
 @dataclass(frozen=True)
 class Advantages:
@@ -31,8 +34,8 @@ class Advantages:
 
 def tmn_grpo(
     scores: Tensor,
-    groups: Sequence[Hashable],
-    tasks: Sequence[Hashable],
+    groups: Ids,
+    tasks: Ids,
     *,
     normalize: bool = True,
     reweight: bool = False,
@@ -51,7 +54,7 @@ def tmn_grpo(
 
     Args:
         scores: float [N]; NaN marks an unscored response.
-        groups: prompt of each response, [N].
+        groups: prompt of each response, [N]; like `tasks`, a sequence, an array or a tensor.
         tasks: task type of each response, [N]; all responses of a prompt have the same.
         normalize: divide by S_t; otherwise advantages are centred rewards.
         reweight: apply the difficulty weight.
@@ -60,7 +63,7 @@ def tmn_grpo(
         epsilon: added to S_t.
 
     Raises:
-        ValueError: lengths differ, a score is infinite, or a prompt has two task types.
+        ValueError: scores are no floats, lengths differ, a score is infinite, or a prompt has two task types.
     """
     batch = _Batch.of(scores, groups, tasks)
     spread = torch.ones_like(batch.rewards)
@@ -76,7 +79,7 @@ def tmn_grpo(
     return Advantages(batch.spread_out(advantages, scores), metrics)
 
 
-def grpo(scores: Tensor, groups: Sequence[Hashable], *, normalize: bool = True, epsilon: float = 1e-6) -> Advantages:
+def grpo(scores: Tensor, groups: Ids, *, normalize: bool = True, epsilon: float = 1e-6) -> Advantages:
     """Group-relative advantages: A_i = (r_i - mean_u) / (std_u + epsilon), or r_i - mean_u without normalisation.
 
     Args and errors are those of `tmn_grpo`; a prompt with one response has mean 0 and deviation 1.
@@ -88,7 +91,7 @@ def grpo(scores: Tensor, groups: Sequence[Hashable], *, normalize: bool = True, 
     return Advantages(batch.spread_out(advantages, scores), batch.metrics(per_task=False))
 
 
-def qwenlong_grpo(scores: Tensor, tasks: Sequence[Hashable], *, epsilon: float = 1e-6) -> Advantages:
+def qwenlong_grpo(scores: Tensor, tasks: Ids, *, epsilon: float = 1e-6) -> Advantages:
     """QwenLong's task-level baseline: A_i = (r_i - mean of type t) / (unbiased deviation of type t + epsilon).
 
     A task type with a single response gets advantage 0. Args and errors are those of `tmn_grpo`.
@@ -100,7 +103,7 @@ def qwenlong_grpo(scores: Tensor, tasks: Sequence[Hashable], *, epsilon: float =
     return Advantages(batch.spread_out(advantages, scores), batch.metrics())
 
 
-def task_metrics(scores: Tensor, groups: Sequence[Hashable], tasks: Sequence[Hashable]) -> dict[str, float]:
+def task_metrics(scores: Tensor, groups: Ids, tasks: Ids) -> dict[str, float]:
     """Reward statistics per task type, under the original's names (`task_metrics/<type>/mean_reward` ...).
 
     `std_reward` is the population deviation over the type's responses; `rate_adv` the type's share of the summed
@@ -133,7 +136,11 @@ class _Batch:
         return len(self.names)
 
     @classmethod
-    def of(cls, scores: Tensor, groups: Sequence[Hashable], tasks: Sequence[Hashable]) -> "_Batch":
+    def of(cls, scores: Tensor, groups: Ids, tasks: Ids) -> "_Batch":
+        # Elements of a tensor are tensors, each equal to itself alone.
+        groups, tasks = (ids.tolist() if isinstance(ids, Tensor) else ids for ids in (groups, tasks))
+        if not scores.is_floating_point():
+            raise ValueError(f"scores must be floats, got {scores.dtype}: advantages have their dtype")
         if scores.dim() != 1 or not len(groups) == len(tasks) == scores.numel():
             raise ValueError(
                 f"scores must be [N] with N groups and N tasks, got {tuple(scores.shape)}, {len(groups)}, {len(tasks)}"

@@ -28,11 +28,10 @@ class Status:
     since: float = field(default_factory=time.monotonic)
 
     def set(self, doing: str, step: int | None = None) -> None:
-        """Say what is being done; the same words again do not restart the clock."""
-        if doing != self.doing:
-            self.doing, self.since = doing, time.monotonic()
-        if step is not None:
-            self.step = step
+        """Say what is being done; the same words for the same step again do not restart the clock."""
+        step = self.step if step is None else step
+        if (doing, step) != (self.doing, self.step):
+            self.doing, self.step, self.since = doing, step, time.monotonic()
 
 
 @asynccontextmanager

@@ -23,7 +23,7 @@ def train(
     ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the run; default: the recipe's with the time.")] = None,
     out: Annotated[Path, typer.Option(help="Folder of runs; this one goes to OUT/NAME.")] = Path("runs"),
-    engines: Annotated[int, typer.Option(min=1, help="How many engines, each with its rollout worker.")] = 2,
+    engines: Annotated[int, typer.Option(min=1, max=64, help="How many engines, each with its rollout worker.")] = 2,
     engine: Annotated[
         EngineKind, typer.Option(help="What engines are: the embedded CPU engine, or real SGLang servers.")
     ] = "embedded",

@@ -83,8 +83,8 @@ def queue_line(stats: QueueStats) -> str:
     """The queue in one line."""
     rejected = sum(stats.rejected_by.values())
     return (
-        f"version {stats.version} · ready {stats.ready} · leased {stats.leased} · trained {stats.trained} · "
-        f"rejected {rejected} · {stats.bytes / 2**20:.1f} MiB"
+        f"version {stats.version} · leased {stats.leased} · ready {stats.ready} · in batches {stats.in_batches} · "
+        f"checkpointed {stats.trained} · rejected {rejected} · {stats.bytes / 2**20:.1f} MiB"
     )
 
 

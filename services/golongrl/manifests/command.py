@@ -11,8 +11,16 @@ from golongrl.errors import InputError
 if TYPE_CHECKING:
     from golongrl.manifests.deploy import Deployment
 
-render = typer.Typer(help="Kubernetes objects as YAML, for `kubectl apply`.", no_args_is_help=True)
-deploy = typer.Typer(help="The whole loop on a Kubernetes cluster, by helm.", no_args_is_help=True)
+render = typer.Typer(
+    help="Kubernetes objects as YAML, for `kubectl apply`.",
+    epilog="Example: `golongrl render rayjob qwen3-4b-grpo > rayjob.yaml`",
+    no_args_is_help=True,
+)
+deploy = typer.Typer(
+    help="The whole loop on a Kubernetes cluster, by helm.",
+    epilog="Example: `golongrl deploy install quickstart -n golongrl --dry-run`",
+    no_args_is_help=True,
+)
 
 Files = Annotated[
     list[Path] | None, typer.Option("--values", "-f", help="Values file of the chart; repeatable, later ones win.")

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import shutil
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -100,6 +101,9 @@ class Deployment:
             raise
 
     def _call(self, call: Callable[[], Awaitable[T]]) -> T:
+        if shutil.which("helm") is None:
+            raise DeployError("helm is not on PATH: install Helm 3.17 or newer (https://helm.sh/docs/intro/install)")
+
         async def run() -> T:
             return await call()
 

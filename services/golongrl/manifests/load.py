@@ -39,9 +39,7 @@ def load_values(files: Iterable[Path] = (), overrides: Mapping[str, Any] | None 
     try:
         return Values.model_validate(_merge_values(tree, overrides or {}))
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        raise ValuesError(f"values: {key}: {first['msg'].removeprefix('Value error, ')}") from error
+        raise ValuesError(f"values: {recipes.explain(error, Values)}") from error
 
 
 def read_tree(path: Path) -> dict[str, Any]:
@@ -65,7 +63,7 @@ def recipe_of(values: Values) -> Recipe:
     Raises:
         RecipeError: the preset does not exist or the result is no valid recipe.
     """
-    base = recipes.read_yaml(recipes.source(values.recipe_preset)) if values.recipe_preset else {}
+    base = recipes.read_tree(values.recipe_preset) if values.recipe_preset else {}
     return recipes.parse(merge(base, values.recipe), origin=values.recipe_preset or "recipe")
 
 

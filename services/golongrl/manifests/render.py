@@ -5,6 +5,7 @@ Pure: recipe and values in, YAML out. The name of both objects ends in a hash of
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
@@ -14,11 +15,15 @@ import yaml
 
 from golongrl import recipe as recipes
 from golongrl.manifests import naming
-from golongrl.manifests.learner import Manifest, rayjob
+from golongrl.manifests.learner import Manifest, ValuesError, rayjob
 from golongrl.manifests.load import load_values, merge
 from golongrl.manifests.naming import Release
 from golongrl.manifests.values import Values
 from golongrl.recipe import Recipe
+
+# Kubernetes' names of a namespace, and Helm's of a release.
+_LABEL = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
+_DOTTED = rf"{_LABEL}(\.{_LABEL})*"
 
 _HEADER = """\
 # {recipe} as a RayJob, for `kubectl apply -f` beside the release {release!r}:
@@ -52,7 +57,7 @@ def resolve(
         ValuesError, RecipeError: a file, a key or a value is wrong.
     """
     values = load_values([path for path in [preset(name), *files] if path], settings)
-    tree = merge(recipes.read_yaml(recipes.source(name)), values.recipe)
+    tree = merge(recipes.read_tree(name), values.recipe)
     for item in overrides:
         recipes.override(tree, item)
     return recipes.parse(tree, origin=name), values
@@ -92,7 +97,16 @@ def rayjob_yaml(name: str, recipe: Recipe, values: Values, release: Release, fil
 
     Args:
         name: as `resolve` was given it, with `files`.
+
+    Raises:
+        ValuesError: Helm would refuse the release's name, or Kubernetes its namespace.
     """
+    for option, word, form, longest in (
+        ("--release", release.name, _DOTTED, 53),
+        ("--namespace", release.namespace or "default", _LABEL, 63),
+    ):
+        if len(word) > longest or not re.fullmatch(form, word):
+            raise ValuesError(f"{option} {word}: use lower-case letters, digits and '-', {longest} at most")
     own = preset(name)
     arguments = [f" -f {path}" for path in [*([f"charts/golongrl/{own.name}"] if own else []), *files]]
     if name in recipes.packaged() and values.recipe_preset != name:

@@ -132,9 +132,13 @@ def stuck(
         found.append(f"the run is over ({queue['stopped']['reason']}): {queue['stopped']['detail']}")
     found += refused
     found += [f"pod {pod.name}: {pod.trouble}" for pod in pods if pod.trouble]
+    # As many groups as eta allows lie ready: workers wait, and nothing is stuck while the learner works on them.
+    doing = [service["fields"].get("doing", "") for service in services or [] if service["service"] == "learner"]
+    learning = any(not words.startswith("waiting") for words in doing)
     for service in services or []:
         where = f"{service['service']} {service['id']}"
-        if waits := service["fields"].get("waiting_for"):
+        waits = service["fields"].get("waiting_for")
+        if waits and not (learning and waits.startswith("full:")):
             found.append(f"{where} waits for {waits}")
         if service["fields"].get("phase") == "quarantined":
             found.append(f"{where}: its engine is quarantined")
@@ -168,7 +172,8 @@ def lines(
         yield (
             f"queue: version {queue['version']} (checkpoint {queue['committed']}), leased {queue['leased']}, "
             f"ready {queue['ready']} of B = {queue['groups_per_step']}, "
-            f"trained {queue['trained']} of {queue['rows']} rows, rejected {queue['rejected']}, "
+            f"in batches {queue['in_batches']}, checkpointed {queue['trained']} of {queue['rows']} rows, "
+            f"rejected {queue['rejected']}, "
             f"{queue['bytes'] / 2**20:.1f} MiB of {queue['max_bytes'] / 2**20:.0f}"
         )
         behind = ", ".join(f"{count} by {late}" for late, count in sorted(queue["staleness"].items())) or "none"

@@ -9,7 +9,11 @@ import typer
 if TYPE_CHECKING:
     from golongrl.queue.client import SampleQueue
 
-app = typer.Typer(help="The sample queue: what it holds and who holds it up.", no_args_is_help=True)
+app = typer.Typer(
+    help="The sample queue: what it holds and who holds it up.",
+    epilog="Example: `golongrl queue stats --redis-url redis://localhost:6379/0 --run quickstart`",
+    no_args_is_help=True,
+)
 
 T = TypeVar("T")
 RedisUrl = Annotated[

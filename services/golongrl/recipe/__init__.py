@@ -1,6 +1,17 @@
 """Recipes: what a run is. `load("quickstart", ["queue.max_staleness=0"])` gives a checked, immutable `Recipe`."""
 
-from golongrl.recipe.load import RecipeError, dump, load, override, packaged, parse, read_yaml, source
+from golongrl.recipe.load import (
+    RecipeError,
+    dump,
+    explain,
+    load,
+    override,
+    packaged,
+    parse,
+    read_tree,
+    read_yaml,
+    source,
+)
 from golongrl.recipe.models import (
     Algorithm,
     Data,
@@ -25,10 +36,12 @@ __all__ = [
     "Rollout",
     "TaskType",
     "dump",
+    "explain",
     "load",
     "override",
     "packaged",
     "parse",
+    "read_tree",
     "read_yaml",
     "source",
 ]

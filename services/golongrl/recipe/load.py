@@ -6,8 +6,9 @@ Every problem is one line that names the key's path and, for an unknown key, the
 import difflib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from importlib import resources
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -72,15 +73,26 @@ def load(name_or_path: str, overrides: Iterable[str] = ()) -> Recipe:
     Raises:
         RecipeError: the file, an override or a value is wrong.
     """
+    tree = read_tree(name_or_path)
+    for item in overrides:
+        override(tree, item)
+    return parse(tree, origin=name_or_path)
+
+
+def read_tree(name_or_path: str) -> dict[str, Any]:
+    """A recipe as it is written, not checked yet.
+
+    Raises:
+        RecipeError: there is no such recipe, or it is no YAML mapping.
+    """
     try:
         tree = read_yaml(source(name_or_path))
     except yaml.YAMLError as error:
         raise RecipeError(f"recipe {name_or_path}: not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(tree, dict):
-        raise RecipeError(f"recipe {name_or_path}: expected a mapping of sections, got {type(tree).__name__}")
-    for item in overrides:
-        override(tree, item)
-    return parse(tree, origin=name_or_path)
+        found = "nothing" if tree is None else type(tree).__name__
+        raise RecipeError(f"recipe {name_or_path}: expected a mapping of sections, got {found}")
+    return tree
 
 
 def parse(tree: Mapping[str, Any], origin: str = "recipe") -> Recipe:
@@ -93,9 +105,7 @@ def parse(tree: Mapping[str, Any], origin: str = "recipe") -> Recipe:
         # JSON mode: strict types, but a YAML list may fill a tuple.
         return Recipe.model_validate_json(_json(tree, origin))
     except ValidationError as error:
-        first, *others = error.errors()
-        more = f" (and {len(others)} more)" if others else ""
-        raise RecipeError(f"recipe {origin}: {_explain(first)}{more}") from error
+        raise RecipeError(f"recipe {origin}: {explain(error, Recipe)}") from error
 
 
 def dump(recipe: Recipe) -> str:
@@ -107,7 +117,21 @@ def _json(tree: Mapping[str, Any], origin: str) -> str:
     try:
         return json.dumps(tree, allow_nan=False)
     except (TypeError, ValueError) as error:
+        for path, value in _leaves(tree):
+            if not isinstance(value, str | int | float | None) or (isinstance(value, float) and not isfinite(value)):
+                raise RecipeError(
+                    f"recipe {origin}: {path}: {value} is no text, finite number, list or section (quote what is text)"
+                ) from error
         raise RecipeError(f"recipe {origin}: {error}") from error
+
+
+def _leaves(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value that is no mapping or list, with its path."""
+    if not isinstance(tree, Mapping | list):
+        yield path, tree
+        return
+    for key, value in tree.items() if isinstance(tree, Mapping) else enumerate(tree):
+        yield from _leaves(value, f"{path}.{key}" if path else str(key))
 
 
 def override(tree: dict[str, Any], item: str) -> None:
@@ -133,11 +157,18 @@ def override(tree: dict[str, Any], item: str) -> None:
     node[path[-1]] = value
 
 
-def _explain(error: ErrorDetails) -> str:
+def explain(error: ValidationError, model: type[BaseModel]) -> str:
+    """The first problem that `model` found and a count of the others; a misspelt key comes before what it left out."""
+    first, *others = sorted(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
+    more = f" (and {len(others)} more)" if others else ""
+    return _explain(first, model) + more
+
+
+def _explain(error: ErrorDetails, model: type[BaseModel]) -> str:
     path = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
         *parents, key = error["loc"]
-        near = difflib.get_close_matches(str(key), _known_keys(parents), n=1, cutoff=0.5)
+        near = difflib.get_close_matches(str(key), _known_keys(parents, model), n=1, cutoff=0.5)
         return f"unknown key {path}" + (f"; did you mean {'.'.join([*map(str, parents), near[0]])}?" if near else "")
     if error["type"] == "missing":
         return f"missing key {path}"
@@ -145,9 +176,12 @@ def _explain(error: ErrorDetails) -> str:
     return f"{path}: {message}" if path else message
 
 
-def _known_keys(parents: Iterable[int | str]) -> list[str]:
-    section: Any = Recipe
+def _known_keys(parents: Iterable[int | str], model: type[BaseModel]) -> list[str]:
+    """As they are written (by alias) in the section at `parents`; none where that is no section of its own."""
     for part in parents:
-        section = section.model_fields[str(part)].annotation
-    assert issubclass(section, BaseModel)
-    return list(section.model_fields)
+        fields = {field.alias or name: field for name, field in model.model_fields.items()}
+        section = fields[str(part)].annotation if str(part) in fields else None
+        if not (isinstance(section, type) and issubclass(section, BaseModel)):
+            return []
+        model = section
+    return [field.alias or name for name, field in model.model_fields.items()]

@@ -18,7 +18,7 @@ app = typer.Typer(
 )
 
 Workers = Annotated[
-    int, typer.Option(min=0, help="Worker processes; 0 is one per CPU.", envvar="GOLONGRL_REWARD_WORKERS")
+    int, typer.Option(min=0, max=4096, help="Worker processes; 0 is one per CPU.", envvar="GOLONGRL_REWARD_WORKERS")
 ]
 Deadline = Annotated[
     float, typer.Option(help="Seconds an item may compute before it is unscored; a request may say otherwise.")

@@ -59,7 +59,7 @@ def rouge_l(references: Sequence[str], text: str, *, chinese: bool) -> float:
     P = c / |distinct text words|, F = 2PR / (P + R + 1e-8).
     """
     sentences = _sentences(text, chinese=chinese)
-    indexed = [_reference(reference, chinese=chinese) for reference in references]
+    indexed = [_reference(reference, chinese=chinese) for reference in dict.fromkeys(references)]
     if not sentences or not all(pieces for pieces, _ in indexed):
         return 0.0
     distinct = len({word for sentence in sentences for word in sentence})
@@ -86,7 +86,7 @@ def rouge_l_strict(references: Sequence[str], text: str, *, chinese: bool) -> fl
     words = [word for sentence in _sentences(text, chinese=chinese) for word in sentence if word]
     standing = Counter(words)
     best = 0.0
-    for reference in references:
+    for reference in dict.fromkeys(references):
         pieces, vocabulary = _reference(reference, chinese=chinese)
         counted = sum(len(piece) for piece in pieces)
         if not vocabulary - {""}:
