@@ -113,7 +113,10 @@ def report(
     if not (folder / "recipe.yaml").is_file():
         raise InputError(f"report {folder}: no run in this folder (it has no recipe.yaml)")
     recipe = load(str(folder / "recipe.yaml"))
-    print(write(folder, recipe, dump(recipe)))
+    try:
+        print(write(folder, recipe, dump(recipe)))
+    except OSError as error:
+        raise InputError(f"report {folder}: cannot be written: {error.strerror or error}") from error
 
 
 def _hang_up_commands() -> None:

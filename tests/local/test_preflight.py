@@ -50,6 +50,12 @@ def test_a_second_run_of_the_same_name_says_so(tmp_path: Path) -> None:
         preflight.new_run(folder, recipe)
 
 
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=f"--out {tmp_path}/file: cannot be written: Not a directory"):
+        preflight.new_run(RunFolder(tmp_path / "file" / "demo"), load("quickstart"))
+
+
 def test_a_run_that_goes_on_elsewhere_is_locked_and_names_its_process(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     with preflight.lock(folder), pytest.raises(InputError, match=rf"is running already \(pid {os.getpid()}\)"):

@@ -53,6 +53,15 @@ def test_the_live_view_holds_progress_and_tasks() -> None:
     assert "T3 F1" in out.getvalue()
 
 
+def test_a_long_wait_is_wrapped_beside_its_label() -> None:
+    worker = Presence("rollout", "rollout-0", {"waiting_for": "full: enough groups wait for [B] = 18"}, 0.1, 10.0)
+    console = Console(width=50, record=True, file=io.StringIO())
+    console.print(render(snapshot(0, processes=[worker])))
+    lines = [line.strip("│ ").rstrip() for line in console.export_text().splitlines()]
+    assert "waiting  rollout rollout-0: full: enough" in lines
+    assert "groups wait for [B] = 18" in lines
+
+
 def test_without_a_terminal_every_step_is_said_once() -> None:
     out = io.StringIO()
     with Display(Console(file=out, width=200), live=False) as display:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from golongrl.recipe import dump, load
 from golongrl.telemetry import report
+from golongrl.telemetry.history import History
 
 
 def records(steps: int) -> list[dict[str, float]]:
@@ -35,6 +36,12 @@ def test_the_page_is_self_contained_and_names_every_task(tmp_path: Path) -> None
     assert not re.search(r'<(script|link|img)[^>]*(src|href)="?https?://', page)
     for text in ("T1 · EM", "T3 · F1", "0.30 → 0.80", "1 ≤ 1", "90 + 90", "groups_per_step: 18"):
         assert text in page
+
+
+def test_the_axis_of_groups_counts_whole_ones_also_where_none_is_generated() -> None:
+    for leased, top in ((0.0, 4), (30.0, 30)):
+        figure = report.throughput_figure(History([record | {"queue/leased": leased} for record in records(3)]))
+        assert figure.layout.yaxis2.range == (0, 1.05 * top)
 
 
 def test_held_out_rewards_stand_beside_the_trained_ones_and_step_0_is_no_step(tmp_path: Path) -> None:

@@ -53,8 +53,11 @@ def new_run(folder: RunFolder, recipe: Recipe) -> Recipe:
     """Create the folder of a new run and keep its resolved recipe there."""
     if folder.recipe.exists():
         raise InputError(f"run {folder.path.name}: {folder.path} exists; go on with --resume or choose another --name")
-    folder.path.mkdir(parents=True, exist_ok=True)
-    folder.recipe.write_text(dump(recipe), "utf-8")
+    try:
+        folder.path.mkdir(parents=True, exist_ok=True)
+        folder.recipe.write_text(dump(recipe), "utf-8")
+    except OSError as error:
+        raise InputError(f"--out {folder.path.parent}: cannot be written: {error.strerror or error}") from error
     return recipe
 
 

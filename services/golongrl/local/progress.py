@@ -104,9 +104,11 @@ def render(snapshot: Snapshot) -> RenderableType:
         parts.append(_task_table(history))
     if snapshot.queue:
         parts.append(Text(queue_line(snapshot.queue)))
-    waiting = waits(snapshot)
-    if waiting:
-        parts.append(Text("waiting  " + "\n         ".join(waiting[:6]), "yellow"))
+    waiting = Table.grid(padding=(0, 2))
+    for row, line in enumerate(waits(snapshot)[:6]):
+        waiting.add_row("waiting" if row == 0 else "", Text(line), style="yellow")
+    if waiting.rows:
+        parts.append(waiting)
     return Panel(Group(*parts), title="GoLongRL", border_style="blue")
 
 

@@ -66,7 +66,7 @@ def execute(request: Request) -> None:
     """
     # The display says what matters; below it only what went wrong has a place.
     logging.configure("train", request.folder.path.name, level="ERROR")
-    console = Console(soft_wrap=True)
+    console = Console()
     recipe = None if request.resume else load(request.recipe, request.overrides)
     ports = (
         Ports.from_base(request.base_port, request.engines)
@@ -99,7 +99,9 @@ def execute(request: Request) -> None:
         finally:
             report = _report(recipe, folder)
     first, last = history.read(folder.metrics).change()
-    console.print(f"done: mean reward {first:.3f} (first five steps) -> {last:.3f} (last five); look at {report}")
+    console.print(
+        f"done: mean reward {first:.3f} (first five steps) -> {last:.3f} (last five); look at {report}", soft_wrap=True
+    )
 
 
 def _prepare_data(recipe: Recipe, options: Options, console: Console) -> None:
@@ -112,6 +114,7 @@ def _prepare_data(recipe: Recipe, options: Options, console: Console) -> None:
         f"{train.rows} prompts of {len(train.tasks)} task types, {train.tokens} tokens, the longest {train.longest} "
         f"({train.overlong} overlong dropped)",
         highlight=False,
+        soft_wrap=True,
     )
 
 

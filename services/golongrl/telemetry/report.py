@@ -28,7 +28,7 @@ main{max-width:1100px;margin:0 auto;padding:28px 20px 60px}
 h1{margin:0;font-size:28px} h2{margin:36px 0 8px;font-size:20px} p.sub{margin:2px 0 20px;color:#5a6875}
 .cards{display:grid;grid-template-columns:repeat(auto-fit,minmax(165px,1fr));gap:12px}
 .card{background:#fff;border-radius:10px;padding:14px 16px;box-shadow:0 1px 3px #0001}
-.card b{display:block;font-size:24px} .card span{color:#5a6875;font-size:13px}
+.card b{display:block;font-size:20px;white-space:nowrap} .card span{color:#5a6875;font-size:13px}
 .plot{background:#fff;border-radius:10px;padding:8px;box-shadow:0 1px 3px #0001}
 pre{background:#fff;border-radius:10px;padding:16px;overflow:auto;font-size:13px}
 .note{color:#5a6875;font-size:14px;margin:4px 0 10px}
@@ -131,8 +131,12 @@ def throughput_figure(history: History) -> go.Figure:
     figure.add_trace(go.Scatter(x=steps, y=tokens, name="tokens/s trained", line={"color": PALETTE[2], "width": 3}))
     dots = {"color": PALETTE[3], "width": 2, "dash": "dot"}
     figure.add_trace(go.Scatter(x=steps, y=depth, name="groups being generated", line=dots), secondary_y=True)
-    figure.update_xaxes(title="step").update_yaxes(rangemode="tozero")
-    return _style(figure, 300)
+    figure.update_xaxes(title="step").update_yaxes(title="tokens/s", rangemode="tozero", secondary_y=False)
+    most = max((groups for groups in depth if not math.isnan(groups)), default=0)
+    # Whole groups: an axis of its own would show thousandths where engines hold none.
+    whole = {"tickmode": "auto", "tickformat": "d", "showgrid": False}
+    figure.update_yaxes(title="groups", range=[0, 1.05 * max(4, most)], secondary_y=True, **whole)
+    return _style(figure, 300).update_layout(margin_r=55)
 
 
 def optimiser_figure(history: History) -> go.Figure:
@@ -141,6 +145,7 @@ def optimiser_figure(history: History) -> go.Figure:
     figure = make_subplots(1, len(keys), subplot_titles=[key.removeprefix("actor/") for key in keys])
     for column, key in enumerate(keys, start=1):
         _trend(figure, history.steps, history.series(key), PALETTE[column], key, row=1, col=column)
+    figure.update_yaxes(rangemode="tozero")
     return _style(figure, 260).update_layout(hovermode="closest")
 
 
@@ -190,7 +195,12 @@ def render(history: History, recipe: Recipe, run: str, recipe_yaml: str) -> str:
         ),
         ("Time per phase", "What the learner did in each step.", time_figure(history)),
         ("Throughput", "What was trained, and what was being generated meanwhile.", throughput_figure(history)),
-        ("Optimizer", "Signs of a healthy update.", optimiser_figure(history)),
+        (
+            "Optimizer",
+            "Signs of a healthy update. With one update a batch, from log-probs computed anew, "
+            "pg_clipfrac and ppo_kl are 0.",
+            optimiser_figure(history),
+        ),
     )
     body = "".join(_section(name, note, figure) for name, note, figure in plots)
     script = f"<script>{get_plotlyjs()}</script>"
