@@ -23,7 +23,6 @@ from golongrl.queue import (
     Lease,
     Response,
     SampleQueue,
-    Stopped,
     ValidationResult,
     VersionSpan,
     WeightsRef,
@@ -182,8 +181,6 @@ class LearnerRun:
                         self.seen.append(weights.version)
                         await self._validate(queue, weights)
                         lease = await queue.lease("made-up", weights.version, lineage=weights.lineage)
-                        if isinstance(lease, Stopped):
-                            return
                         if isinstance(lease, Lease):
                             recipe = self.recipe
                             group = made_up_group(data, lease, recipe.rollout.n, recipe.rollout.max_response_tokens)
