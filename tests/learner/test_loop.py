@@ -137,12 +137,27 @@ async def test_a_dead_rank_fails_the_job_with_one_line(tiny_model: Path, tmp_pat
         run.start()
         await run.until(lambda: len(run.records) >= 4)
         run.kill(signal.SIGTERM)
-        assert await run.ended(60) == 0, run.log[-4000:]
+        assert await run.ended(60) == 143, run.log[-4000:]
         stats = await run.queue().stats()
         assert _steps(run) == list(range(1, stats.version + 1))
         assert stats.committed == stats.version
         tracker = run.root / "checkpoints" / "latest_checkpointed_iteration.txt"
         assert tracker.read_text() == str(stats.version)
+    assert run.log.rstrip().splitlines()[-1] == (
+        f"error: stopped by a signal after step {stats.version}; the next start goes on"
+    )
+
+
+@pytest.mark.full
+async def test_a_signal_before_the_first_step_is_no_end_of_the_run(tiny_model: Path, tmp_path: Path) -> None:
+    async with learner_run(tmp_path / "run", small_recipe(tiny_model)) as run:
+        await run.until((run.root / "weights" / "v0" / MANIFEST).exists)
+        run.kill(signal.SIGTERM)
+        assert await run.ended(60) == 143, run.log[-4000:]
+        assert run.log.rstrip().splitlines()[-1] == (
+            "error: stopped by a signal before training began; the next start goes on"
+        )
+        assert (await run.queue().stats()).stopped is None
 
 
 @pytest.mark.full

@@ -155,6 +155,23 @@ async def test_a_named_checkpoint_is_left_behind(redis_url: str, run_name: str, 
             await resume.find(str(tmp_path / "missing" / "global_step_3"), checkpoints, queue)
 
 
+async def test_a_named_checkpoint_may_be_pruned_by_the_one_after_it(
+    redis_url: str, run_name: str, tmp_path: Path
+) -> None:
+    """By a learner that died between making a checkpoint the latest, with `keep_checkpoints: 1`, and its commit."""
+    checkpoints = Checkpoints(tmp_path)
+    async with SampleQueue.from_url(redis_url, run_name) as queue:
+        await queue.setup(QueueSettings(groups_per_step=1), [np.arange(4, dtype=np.int32)], ["a"] * 4)
+        await _train(queue, (await queue.attach(0)).token, 2)
+        named = _checkpoint(checkpoints, 1)
+        await queue.attach(1)
+        _checkpoint(checkpoints, 2)
+        assert not named.exists()
+        found = await resume.find(str(named), checkpoints, queue)
+        assert found is not None
+        assert found.state.step == 2
+
+
 async def _train(queue: SampleQueue, fence: str, steps: int) -> None:
     for step in range(1, steps + 1):
         lease = await queue.lease("w", step - 1)

@@ -8,8 +8,9 @@ Invariants (the run protocol, seen from here):
   come out bit-identical; where they do not, the version is published under a new lineage;
 - the next batch is taken and prepared while the ranks are busy with this one.
 
-SIGTERM or SIGINT: the step in hand is finished, a checkpoint is written and committed, exit 0. Nothing is lost without
-it either: a kill at any instant costs the replay of the steps since the last checkpoint, no more.
+SIGTERM or SIGINT: the step in hand is finished, a checkpoint is written and committed, exit 143; 0 is a complete run (a
+Job whose pod was drained would count as done). Nothing is lost without it either: a kill at any instant costs the
+replay of the steps since the last checkpoint, no more.
 """
 
 import asyncio
@@ -58,6 +59,13 @@ class RunFailed(GolongrlError):
     """The run cannot go on, and starting it again would not help."""
 
 
+class Interrupted(GolongrlError):
+    """A signal came before the run was complete; a later start goes on."""
+
+    # What a shell reports for a program that SIGTERM ended.
+    exit_code = 128 + signal.SIGTERM
+
+
 @dataclass(frozen=True)
 class LearnerConfig:
     """Where a learner's things are; what it does is the recipe's."""
@@ -72,9 +80,10 @@ class LearnerConfig:
 
 
 async def train(recipe: Recipe, config: LearnerConfig) -> None:
-    """Run the learner to its end, or to a signal.
+    """Run the learner to its end.
 
     Raises:
+        Interrupted: a signal came first.
         GolongrlError: the run cannot go on; one line says why.
     """
     model = resolve(recipe.model.path)
@@ -96,9 +105,10 @@ async def train(recipe: Recipe, config: LearnerConfig) -> None:
                 identity.check(checkpoint)
             await queue.setup(QueueSettings.from_recipe(recipe), order, data.tasks)
             learner = Learner(recipe, config, queue, status, metrics, identity, model, held_out)
-            # Cancelled by a signal that comes before the first step.
-            with contextlib.suppress(asyncio.CancelledError):
+            try:
                 await learner.run(checkpoint, checkpoints)
+            except asyncio.CancelledError:
+                raise Interrupted("stopped by a signal before training began; the next start goes on") from None
 
 
 class Learner:
@@ -167,8 +177,10 @@ class Learner:
                     await self._publisher.begin(ranks, self._done)
                 with Records(self._out, self._done) as records:
                     self._training = True
-                    await self._train(ranks, records, saving)
+                    complete = await self._train(ranks, records, saving)
             await ranks.close()
+            if not complete:
+                raise Interrupted(f"stopped by a signal after step {self._done}; the next start goes on")
         finally:
             shutdown()
 
@@ -188,7 +200,8 @@ class Learner:
         config = json.loads((self._model / "config.json").read_text("utf-8"))
         memory.check_device(self._recipe, config, device=info.device, device_bytes=info.device_bytes)
 
-    async def _train(self, ranks: "Ranks", records: Records, saving: Saving) -> None:
+    async def _train(self, ranks: "Ranks", records: Records, saving: Saving) -> bool:
+        """Step by step to the end, or to a signal: whether the run is complete."""
         last = self._recipe.learner.steps
         batch: PreparedBatch | Stopped | None = None
         # Before training, or cut short when the learner ended after this step.
@@ -232,9 +245,9 @@ class Learner:
                 raise RunFailed(batch.detail)
             await self._validate_unless_recorded(records, ended=True)
         if self._stopping.is_set():
-            log.info("stopped by a signal", step=self._done)
-            return
+            return False
         await self._end(ranks)
+        return True
 
     async def _step(self, batch: PreparedBatch, ranks: "Ranks", clock: dict[str, float]) -> None:
         """Update, then have the new version published, announced and finished while the next step begins."""

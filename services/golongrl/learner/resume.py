@@ -101,12 +101,19 @@ async def find(resume: str, checkpoints: Checkpoints, queue: SampleQueue) -> Che
     """
     # Before the folder: a learner that is being replaced makes a checkpoint the latest before it commits it.
     committed = await _committed(queue)
+    if resume not in (AUTO, NEVER) and _pruned(Path(resume), checkpoints):
+        resume = AUTO
     named = 0 if resume in (AUTO, NEVER) else step_of(Path(resume))
     if not takes_latest(resume, committed=committed, named=named, latest=checkpoints.latest()):
         return checkpoints.find(resume)
     if resume != AUTO:
         log.warning("learner.resume is how the run began; it has committed since", resume=resume, committed=committed)
     return checkpoints.find(AUTO)
+
+
+def _pruned(folder: Path, checkpoints: Checkpoints) -> bool:
+    """Whether the run's own later checkpoints have taken its place, which happens shortly before they are committed."""
+    return not folder.exists() and folder.parent.resolve() == checkpoints.root.resolve()
 
 
 async def _committed(queue: SampleQueue) -> int:
