@@ -96,6 +96,7 @@ class Checkpoints:
             sync(Path(folder))
         shutil.rmtree(final, ignore_errors=True)
         staging.rename(final)
+        sync(self.root)
         tracker = self.root / f"{TRACKER}.tmp"
         tracker.write_text(str(state.step), "utf-8")
         sync(tracker)

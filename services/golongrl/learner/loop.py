@@ -33,6 +33,7 @@ from golongrl.errors import GolongrlError
 from golongrl.learner import memory, resume
 from golongrl.learner.checkpoint import Checkpoint, Checkpoints
 from golongrl.learner.health import Metrics, create_app, served
+from golongrl.learner.measure import step_metrics
 from golongrl.learner.prepare import PreparedBatch, prepare
 from golongrl.learner.publishing import Broadcaster, Publisher
 from golongrl.learner.records import Records
@@ -201,12 +202,24 @@ class Learner:
         memory.check_device(self._recipe, config, device=info.device, device_bytes=info.device_bytes)
 
     async def _train(self, ranks: "Ranks", records: Records, saving: Saving) -> bool:
-        """Step by step to the end, or to a signal: whether the run is complete."""
-        last = self._recipe.learner.steps
-        batch: PreparedBatch | Stopped | None = None
+        """To the end, or to a signal: whether the run is complete."""
         # Before training, or cut short when the learner ended after this step.
         await self._validate_unless_recorded(records)
-        upcoming = None if self._stopping.is_set() else self._prefetch(last)
+        stopped = None if self._stopping.is_set() else await self._steps(ranks, records, saving)
+        await self._saved(ranks, saving)
+        if not self._stopping.is_set():
+            if stopped is not None and stopped.reason in ("all_equal", "failed"):
+                raise RunFailed(stopped.detail)
+            await self._validate_unless_recorded(records, ended=True)
+        if self._stopping.is_set():
+            return False
+        await self._end(ranks)
+        return True
+
+    async def _steps(self, ranks: "Ranks", records: Records, saving: Saving) -> Stopped | None:
+        """Step by step; why the queue has no more batches, where that is the end."""
+        last = self._recipe.learner.steps
+        upcoming = self._prefetch(last)
         try:
             while upcoming is not None:
                 started = time.perf_counter()
@@ -214,7 +227,7 @@ class Learner:
                 with timed(clock, "timing_s/take"):
                     batch = await self._await_batch(upcoming, ranks, saving)
                 if batch is None or isinstance(batch, Stopped):
-                    break
+                    return batch
                 upcoming = self._prefetch(last, after=batch.step)
                 await self._step(batch, ranks, clock)
                 if due(batch.step, self._recipe.learner):
@@ -228,26 +241,26 @@ class Learner:
                         await self._save(ranks, saving, recorded)
                 batch.metrics.update(saving.news() | self._publisher.news())
                 clock["timing_s/step"] = time.perf_counter() - started
-                record = await self._record(batch, clock)
+                stats = await self._queue.stats()
+                record = step_metrics(batch.metrics, clock, stats, self._recipe.learner.ranks, self._publisher.version)
                 records.write(batch.step, record)
                 recorded.set()
                 self._metrics.observe(batch.step, record)
+                log.info(
+                    "step",
+                    step=batch.step,
+                    reward=round(record.get("critic/score/mean", float("nan")), 4),
+                    staleness=record.get("staleness/max"),
+                    seconds=round(clock["timing_s/step"], 2),
+                )
                 if self._stopping.is_set():
-                    break
+                    return None
+            return None
         finally:
             if upcoming is not None:
                 upcoming.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
                     await upcoming
-        await self._saved(ranks, saving)
-        if not self._stopping.is_set():
-            if isinstance(batch, Stopped) and batch.reason in ("all_equal", "failed"):
-                raise RunFailed(batch.detail)
-            await self._validate_unless_recorded(records, ended=True)
-        if self._stopping.is_set():
-            return False
-        await self._end(ranks)
-        return True
 
     async def _step(self, batch: PreparedBatch, ranks: "Ranks", clock: dict[str, float]) -> None:
         """Update, then have the new version published, announced and finished while the next step begins."""
@@ -281,30 +294,6 @@ class Learner:
 
     def _due(self) -> bool:
         return self._done % self._recipe.learner.checkpoint_every == 0 or self._checkpoint_now.is_set()
-
-    async def _record(self, batch: PreparedBatch, clock: dict[str, float]) -> dict[str, float]:
-        stats = await self._queue.stats()
-        tokens = batch.metrics.get("perf/total_num_tokens", 0.0)
-        record = {
-            **batch.metrics,
-            **clock,
-            "perf/time_per_step": clock["timing_s/step"],
-            "perf/throughput": tokens / clock["timing_s/step"] / self._recipe.learner.ranks,
-            "queue/ready": float(stats.ready),
-            "queue/leased": float(stats.leased),
-            "queue/in_batches": float(stats.in_batches),
-            "queue/rejected": float(stats.rejected),
-            "queue/bytes": float(stats.bytes),
-            "policy/version": float(self._publisher.version),
-        }
-        log.info(
-            "step",
-            step=batch.step,
-            reward=round(record.get("critic/score/mean", float("nan")), 4),
-            staleness=record.get("staleness/max"),
-            seconds=round(clock["timing_s/step"], 2),
-        )
-        return record
 
     # -- batches --------------------------------------------------------------------------------------------------
 
