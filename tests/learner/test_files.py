@@ -203,3 +203,28 @@ def test_records_after_a_resume_have_every_step_once(tmp_path: Path) -> None:
     assert [line[STEP] for line in lines] == [1, 2, 3]
     assert lines[-1]["a"] == 33.0
     assert "nan" not in lines[0]
+
+
+def test_the_last_record_can_be_added_to(tmp_path: Path) -> None:
+    def written() -> list[dict[str, float]]:
+        return [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+
+    with Records(tmp_path, 0) as records:
+        assert not records.has(0, "val")
+        records.amend(0, {"val": 0.5})
+        records.write(1, {"a": 1.0})
+        assert not records.has(0, "val")
+        assert not records.has(1, "val")
+    with Records(tmp_path, 1) as records:
+        assert records.has(1, "a")
+        records.amend(1, {"val": 1.5, "nan": float("nan")})
+        assert records.has(1, "val")
+        records.write(2, {"a": 2.0})
+    assert written() == [{STEP: 0, "val": 0.5}, {STEP: 1, "a": 1.0, "val": 1.5}, {STEP: 2, "a": 2.0}]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["metrics.jsonl", "tensorboard"]
+
+
+def test_records_that_cannot_be_written_are_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(NotWritten, match=rf"metrics {tmp_path}/file/metrics.jsonl could not be written: "):
+        Records(tmp_path / "file", 0)

@@ -25,7 +25,7 @@ def _steps(run: LearnerRun) -> list[int]:
 
 async def test_killed_and_resumed_gives_the_same_weights_to_the_bit(tiny_model: Path, tmp_path: Path) -> None:
     """Straight: four steps. Killed: SIGKILL as checkpoint 2 is being written, and again at version 3; the steps
-    after the last complete checkpoint are replayed from the queue."""
+    after the last complete checkpoint are replayed from the queue. That it may resume nothing says how it begins."""
     recipe = small_recipe(tiny_model, "learner.keep_weights=5", "queue.max_staleness=0")
     async with learner_run(tmp_path / "straight", recipe) as straight:
         assert await straight.ended() == 0, straight.log[-4000:]
@@ -37,7 +37,8 @@ async def test_killed_and_resumed_gives_the_same_weights_to_the_bit(tiny_model: 
     _has_a_loadable_result(straight)
     _logged_what_is_promised(straight)
 
-    async with learner_run(tmp_path / "killed", recipe) as killed:
+    fresh = recipe.model_copy(update={"learner": recipe.learner.model_copy(update={"resume": "never"})})
+    async with learner_run(tmp_path / "killed", fresh) as killed:
         checkpoints = killed.root / "checkpoints"
         # However late the kills come: before version 3 is published and before there is another.
         killed.feeds_below = 3
@@ -140,12 +141,27 @@ async def test_a_dead_rank_fails_the_job_with_one_line(tiny_model: Path, tmp_pat
         run.start()
         await run.until(lambda: len(run.records) >= 4)
         run.kill(signal.SIGTERM)
-        assert await run.ended() == 0, run.log[-4000:]
+        assert await run.ended() == 143, run.log[-4000:]
         stats = await run.queue().stats()
         assert _steps(run) == list(range(1, stats.version + 1))
         assert stats.committed == stats.version
         tracker = run.root / "checkpoints" / "latest_checkpointed_iteration.txt"
         assert tracker.read_text() == str(stats.version)
+    assert run.log.rstrip().splitlines()[-1] == (
+        f"error: stopped by a signal after step {stats.version}; the next start goes on"
+    )
+
+
+@pytest.mark.full
+async def test_a_signal_before_the_first_step_is_no_end_of_the_run(tiny_model: Path, tmp_path: Path) -> None:
+    async with learner_run(tmp_path / "run", small_recipe(tiny_model)) as run:
+        await run.until((run.root / "weights" / "v0" / MANIFEST).exists)
+        run.kill(signal.SIGTERM)
+        assert await run.ended(60) == 143, run.log[-4000:]
+        assert run.log.rstrip().splitlines()[-1] == (
+            "error: stopped by a signal before training began; the next start goes on"
+        )
+        assert (await run.queue().stats()).stopped is None
 
 
 @pytest.mark.full

@@ -63,8 +63,10 @@ async def attach(
     queue: SampleQueue, tiny_model: Path, store: Path, way: type[Publisher] = Publisher, *overrides: str
 ) -> Publisher:
     attachment = await queue.attach(0)
+    stored = WeightStore(store).manifest(attachment.version) is not None
+    there = attachment.version == 0 or (way is Publisher and stored)
     publisher = way(load("quickstart", list(overrides)), queue, attachment, WeightStore(store), tiny_model)
-    assert await publisher.restore(None) == (way is Publisher or attachment.version == 0)
+    assert await publisher.restore(None) == there
     return publisher
 
 
@@ -132,6 +134,30 @@ async def test_a_replayed_version_keeps_its_lineage_where_it_is_the_same(
     assert (after == before) == same
     assert (after.lineage == before.lineage) == same
     assert (await queue.stats()).version == 1
+
+
+@pytest.mark.parametrize("same", [True, False])
+async def test_a_version_lost_from_the_store_keeps_its_lineage_where_it_is_the_same(
+    same: bool, queue: SampleQueue, tiny_model: Path, tmp_path: Path
+) -> None:
+    """The engines hold it still: other weights under its lineage would never be taken."""
+    ranks = SlowRanks()
+    ranks.storage.set()
+    async with await attach(queue, tiny_model, tmp_path / "lost") as first:
+        await train(queue, first, 1)
+        await first.begin(ranks, 1)
+        await first.settled()
+    before = await queue.weights()
+    async with await attach(queue, tiny_model, tmp_path / "new") as again:
+        await train(queue, again, 1)
+        ranks.value = 0.0 if same else 1.0
+        await again.begin(ranks, 1)
+        await again.settled()
+    after = await queue.weights()
+    assert before is not None
+    assert after is not None
+    assert (after.checksum == before.checksum) == same
+    assert (after.lineage == before.lineage) == same
 
 
 async def test_what_went_wrong_is_raised_and_nothing_is_announced(

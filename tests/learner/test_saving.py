@@ -84,6 +84,19 @@ async def test_it_counts_when_it_is_durable_and_not_before(queue: SampleQueue, f
         assert saving.news() == {}
 
 
+async def test_it_counts_when_the_step_is_recorded(queue: SampleQueue, fence: str, tmp_path: Path) -> None:
+    """Else the record of its step would be missing for whoever resumes from it."""
+    ranks, checkpoints, recorded = SlowRanks(), Checkpoints(tmp_path), asyncio.Event()
+    ranks.storage.set()
+    async with Saving(checkpoints, queue, fence, keep=2, latest=0) as saving:
+        await saving.begin(ranks, state(2), recorded)
+        assert not (await asyncio.wait(saving.tasks, timeout=0.1))[0]
+        assert checkpoints.find("auto") is None
+        recorded.set()
+        await saving.settled()
+    assert await committed(queue) == 2
+
+
 async def test_the_next_waits_for_the_one_in_the_making(queue: SampleQueue, fence: str, tmp_path: Path) -> None:
     ranks, checkpoints = SlowRanks(), Checkpoints(tmp_path)
     async with Saving(checkpoints, queue, fence, keep=1, latest=0) as saving:

@@ -36,6 +36,15 @@ def test_when_it_is_due() -> None:
     assert steps(test_freq=4, val_before_train="false", steps=10) == [4, 8, 10]
     assert steps(test_freq=5, val_before_train="true", steps=10) == [0, 5, 10]
     assert steps(test_freq=0, val_before_train="true", steps=10) == [0]
+    assert steps(test_freq=4, val_before_train="false", steps="null") == [4, 8]
+
+
+@pytest.mark.parametrize(
+    ("step", "test_freq", "steps", "is_due"),
+    [(9, 4, "null", True), (8, 4, "null", True), (9, 4, 20, True), (9, 0, "null", False), (0, 4, "null", False)],
+)
+def test_the_last_step_is_due_wherever_the_data_ends(step: int, test_freq: int, steps: object, is_due: bool) -> None:
+    assert due(step, recipe(test_freq=test_freq, steps=steps, val_before_train="false").learner, ended=True) is is_due
 
 
 def test_means_are_over_what_was_scored() -> None:
@@ -86,13 +95,13 @@ class Rounds:
         data = Prepared.open(write_data(out / "held", 3))
         self.validation = Validation(recipe(test_freq=1, **learner), queue, data, out, self.status)
 
-    async def run(self, step: int = 0, *, current: bool = True) -> dict[str, float]:
-        return await self.validation.run(step, self.fence, "one", current=current, stopping=self.stopping)
+    async def run(self, step: int = 0, lineage: str = "one") -> dict[str, float]:
+        return await self.validation.run(step, self.fence, lineage, self.stopping)
 
-    async def answer(self, rows: int, version: int = 0) -> None:
+    async def answer(self, rows: int, lineage: str = "one") -> None:
         done = 0
         while done < rows:
-            for item in await self.queue.validation.lease(version, "one", rows - done):
+            for item in await self.queue.validation.lease(0, lineage, rows - done):
                 await self.queue.validation.submit(item, ValidationResult(item.row, 0.5, "", "yes", 1, "stop", "w"))
                 done += 1
             await asyncio.sleep(0.01)
@@ -130,21 +139,47 @@ async def test_the_wait_is_bounded_and_says_what_for(rounds) -> None:
     assert "val/mean" not in numbers
 
 
-async def test_a_signal_ends_the_wait(rounds) -> None:
+async def test_a_signal_ends_the_wait_and_the_next_learner_goes_on(rounds) -> None:
     made = rounds()
     made.stopping.set()
+    await asyncio.gather(made.run(), made.answer(2))
     assert await made.run() == {}
-    assert not (made.out / "validation").exists()
+    assert not list((made.out / "validation").glob("step_*.jsonl"))
+    made.stopping.clear()
+    numbers, _ = await asyncio.gather(made.run(), made.answer(1))
+    assert numbers["val/mean"] == 0.5
 
 
 async def test_a_replayed_step_has_only_what_was_written(rounds) -> None:
     made = rounds()
-    assert await made.run(current=False) == {}
+    assert await made.run(1) == {}
     (made.out / "validation").mkdir()
     for step in (1, 2, 3):
         (made.out / "validation" / f"step_{step}.jsonl").write_text("")
     made.validation.forget_after(2)
     assert sorted(path.name for path in (made.out / "validation").iterdir()) == ["step_1.jsonl", "step_2.jsonl"]
+
+
+async def test_what_was_written_counts_whatever_a_replay_makes_of_the_lineage(rounds) -> None:
+    """Unless the weights in force are other ones: these are validated themselves."""
+    made = rounds()
+    numbers, _ = await asyncio.gather(made.run(), made.answer(3))
+    await made.queue.announce(made.fence, WeightsRef(0, "/w/v0", "two", "other"))
+    again, _ = await asyncio.gather(made.run(lineage="two"), made.answer(3, "two"))
+    assert again == numbers
+    await made.queue.announce(made.fence, WeightsRef(1, "/w/v1", "three", "sum"))
+    assert await made.run(lineage="three") == numbers, "version 1 is in force; nobody could answer for version 0"
+
+
+async def test_a_round_whose_answers_are_written_is_closed(rounds) -> None:
+    """The learner that wrote them may have died before it could: the results would fill the queue."""
+    made = rounds()
+    numbers, _ = await asyncio.gather(made.run(), made.answer(3))
+    await made.queue.validation.open(made.fence, 0, "one", 3)
+    await made.answer(3)
+    assert (await made.queue.stats()).bytes > 0
+    assert await made.run() == numbers
+    assert (await made.queue.stats()).bytes == 0
 
 
 def test_data_without_a_validation_split_is_refused(tmp_path: Path) -> None:
@@ -178,3 +213,32 @@ async def test_a_learner_killed_in_mid_validation_goes_on_with_it(tiny_model: Pa
     assert all(record["val-aux/unscored"] == 1 for record in run.records if "val/mean" in record)
     files = sorted(path.name for path in (run.root / "validation").iterdir())
     assert files == ["step_0.jsonl", "step_2.jsonl", "step_4.jsonl"]
+
+
+@pytest.mark.full
+@pytest.mark.timeout(900)
+async def test_a_validation_that_a_signal_cut_short_is_made_up_for(tiny_model: Path, tmp_path: Path) -> None:
+    """Also that of the last step, which is known only when the data has ended: nine prompts, three a step."""
+    made = small_recipe(
+        tiny_model, "learner.steps=null", "data.epochs=1", "learner.test_freq=2", "learner.checkpoint_every=2"
+    )
+    async with learner_run(tmp_path, made) as run:
+
+        def answered(version: int) -> int:
+            return sum(of == version for of, _ in run.validated)
+
+        for step in (2, 3):
+            run.validates.clear()
+            await run.until(lambda step=step: answered(step) >= FIRST_ROWS)
+            run.kill(signal.SIGTERM)
+            assert await run.ended(120) == 143, run.log[-4000:]
+            assert step not in _validated(run)
+            assert (await run.queue().stats()).committed == step
+            run.start()
+            run.validates.set()
+            await run.until(lambda step=step: answered(step) == HELD_OUT)
+        assert await run.ended() == 0, run.log[-4000:]
+    assert [record["training/global_step"] for record in run.records] == [1, 2, 3]
+    assert Counter(run.validated) == Counter((version, row) for version in (2, 3) for row in range(HELD_OUT))
+    assert list(_validated(run)) == [2, 3]
+    assert all("actor/grad_norm" in record for record in run.records), "training's numbers are kept"

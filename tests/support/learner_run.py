@@ -22,7 +22,6 @@ from golongrl.queue import (
     Lease,
     Response,
     SampleQueue,
-    Stopped,
     ValidationResult,
     VersionSpan,
     WeightsRef,
@@ -204,8 +203,6 @@ class LearnerRun:
                             await asyncio.sleep(0.02)
                             continue
                         lease = await queue.lease("made-up", weights.version, lineage=weights.lineage)
-                        if isinstance(lease, Stopped):
-                            return
                         if isinstance(lease, Lease):
                             recipe = self.recipe
                             group = made_up_group(data, lease, recipe.rollout.n, recipe.rollout.max_response_tokens)

@@ -21,6 +21,9 @@ from golongrl.learner.durable import sync, writing
 TRACKER = "latest_checkpointed_iteration.txt"
 STATE = "learner.json"
 SCHEMA = 1
+# What `learner.resume` says beside paths.
+AUTO, NEVER = "auto", "never"
+_FOLDER = "global_step_"
 
 
 class CheckpointError(InputError):
@@ -68,7 +71,7 @@ class Checkpoints:
         Raises:
             NotWritten: the folder cannot be made.
         """
-        staging = self.root / f"global_step_{step}.{secrets.token_hex(4)}.tmp"
+        staging = self.root / f"{_FOLDER}{step}.{secrets.token_hex(4)}.tmp"
         with writing("checkpoint", staging):
             (staging / "actor").mkdir(parents=True)
         return staging
@@ -79,7 +82,7 @@ class Checkpoints:
         Raises:
             NotWritten: it could not be; the one before stays the latest.
         """
-        final = self.root / f"global_step_{state.step}"
+        final = self.root / f"{_FOLDER}{state.step}"
         with writing("checkpoint", final):
             self._seal(staging, final, state)
         self._prune(state.step, keep)
@@ -93,6 +96,7 @@ class Checkpoints:
             sync(Path(folder))
         shutil.rmtree(final, ignore_errors=True)
         staging.rename(final)
+        sync(self.root)
         tracker = self.root / f"{TRACKER}.tmp"
         tracker.write_text(str(state.step), "utf-8")
         sync(tracker)
@@ -100,27 +104,53 @@ class Checkpoints:
         sync(self.root)
 
     def find(self, resume: str) -> Checkpoint | None:
-        """The checkpoint to start from: the latest (`auto`), none (`never`), or the folder named.
+        """A checkpoint: the latest (`auto`), none (`never`), or the folder named.
 
         Raises:
             CheckpointError: it is not complete or not a checkpoint of this program.
         """
-        if resume == "never":
+        if resume == NEVER:
             return None
-        if resume != "auto":
+        if resume != AUTO:
             return _read(Path(resume))
+        step = self.latest()
+        return None if step is None else _read(self.root / f"{_FOLDER}{step}")
+
+    def latest(self) -> int | None:
+        """The step of the latest checkpoint, if there is any; its files are not looked at.
+
+        Raises:
+            CheckpointError: the tracker file cannot be read.
+        """
+        tracker = self.root / TRACKER
         try:
-            step = (self.root / TRACKER).read_text("utf-8").strip()
+            return int(tracker.read_text("utf-8"))
         except FileNotFoundError:
             return None
-        return _read(self.root / f"global_step_{step}")
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"{tracker}: {error}; write the step of the latest checkpoint into it") from error
 
     def _prune(self, latest: int, keep: int) -> None:
-        steps = sorted(int(s) for p in self.root.glob("global_step_*") if (s := p.name[12:]).isdecimal())
+        steps = sorted(int(s) for p in self.root.glob(f"{_FOLDER}*") if (s := p.name.removeprefix(_FOLDER)).isdecimal())
         for step in [s for s in steps if s <= latest][:-keep]:
-            shutil.rmtree(self.root / f"global_step_{step}", ignore_errors=True)
-        for path in self.root.glob("global_step_*.tmp"):
+            shutil.rmtree(self.root / f"{_FOLDER}{step}", ignore_errors=True)
+        for path in self.root.glob(f"{_FOLDER}*.tmp"):
             shutil.rmtree(path, ignore_errors=True)
+
+
+def step_of(folder: Path) -> int:
+    """The step of the checkpoint `folder`; by its name, `global_step_N`, where it is not there any more.
+
+    Raises:
+        CheckpointError: neither says.
+    """
+    try:
+        return _read(folder).state.step
+    except CheckpointError:
+        step = folder.name.removeprefix(_FOLDER)
+        if folder.name.startswith(_FOLDER) and step.isdecimal():
+            return int(step)
+        raise
 
 
 def check_same_data(checkpoint: Checkpoint, *, seed: int, groups_per_step: int, rows: int, order: str) -> None:

@@ -19,7 +19,7 @@ def learner(
     """Train: take batches from the queue, update the policy, publish its weights.
 
     Joins the Ray cluster of RAY_ADDRESS, or starts a local Ray. SIGTERM and Ctrl-C end it after the step in hand with a
-    checkpoint; the next start with the same folder resumes.
+    checkpoint (exit 143); the next start with the same folder resumes.
 
     Example: `golongrl learner --recipe quickstart --run q1 --redis-url redis://localhost:6379/0 --data runs/q1/data
     --weights runs/q1/weights --out runs/q1`

@@ -35,3 +35,12 @@ def sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def replace(path: Path, text: str) -> None:
+    """Make `text` the durable content of `path`, in one step: whoever reads it sees the old or the new."""
+    staging = path.with_suffix(".tmp")
+    staging.write_text(text, "utf-8")
+    sync(staging)
+    staging.rename(path)
+    sync(path.parent)

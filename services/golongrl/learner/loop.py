@@ -2,13 +2,15 @@
 
 Invariants (the run protocol, seen from here):
 - weights are published (durable, or made again by a replay: `publishing`) before `finish` raises the policy version;
-- a checkpoint is durable before `commit` lets the queue forget the batches it stands for; training goes on meanwhile;
+- a checkpoint is durable, and its step's record written, before `commit` lets the queue forget the batches it stands
+  for; training goes on meanwhile;
 - a resumed learner replays the batches after its checkpoint: same groups, same order, same seeds. On CPU the weights
   come out bit-identical; where they do not, the version is published under a new lineage;
 - the next batch is taken and prepared while the ranks are busy with this one.
 
-SIGTERM or SIGINT: the step in hand is finished, a checkpoint is written and committed, exit 0. Nothing is lost without
-it either: a kill at any instant costs the replay of the steps since the last checkpoint, no more.
+SIGTERM or SIGINT: the step in hand is finished, a checkpoint is written and committed, exit 143; 0 is a complete run (a
+Job whose pod was drained would count as done). Nothing is lost without it either: a kill at any instant costs the
+replay of the steps since the last checkpoint, no more.
 """
 
 import asyncio
@@ -28,16 +30,18 @@ import structlog
 
 from golongrl.data import Prepared, lease_order, open_splits, resolve
 from golongrl.errors import GolongrlError
-from golongrl.learner import memory
-from golongrl.learner.checkpoint import Checkpoint, Checkpoints, LearnerState, check_same_data
+from golongrl.learner import memory, resume
+from golongrl.learner.checkpoint import Checkpoint, Checkpoints
 from golongrl.learner.health import Metrics, create_app, served
+from golongrl.learner.measure import step_metrics
 from golongrl.learner.prepare import PreparedBatch, prepare
 from golongrl.learner.publishing import Broadcaster, Publisher
 from golongrl.learner.records import Records
+from golongrl.learner.resume import Identity
 from golongrl.learner.saving import Saving
 from golongrl.learner.status import Status, heartbeat
 from golongrl.learner.timing import timed
-from golongrl.learner.validation import Validation, due
+from golongrl.learner.validation import ROWS, Validation, due
 from golongrl.learner.weights import WeightStore
 from golongrl.queue import Batch, QueueSettings, SampleQueue, Stopped, Wait
 from golongrl.recipe import Recipe
@@ -56,6 +60,13 @@ class RunFailed(GolongrlError):
     """The run cannot go on, and starting it again would not help."""
 
 
+class Interrupted(GolongrlError):
+    """A signal came before the run was complete; a later start goes on."""
+
+    # What a shell reports for a program that SIGTERM ended.
+    exit_code = 128 + signal.SIGTERM
+
+
 @dataclass(frozen=True)
 class LearnerConfig:
     """Where a learner's things are; what it does is the recipe's."""
@@ -70,9 +81,10 @@ class LearnerConfig:
 
 
 async def train(recipe: Recipe, config: LearnerConfig) -> None:
-    """Run the learner to its end, or to a signal.
+    """Run the learner to its end.
 
     Raises:
+        Interrupted: a signal came first.
         GolongrlError: the run cannot go on; one line says why.
     """
     model = resolve(recipe.model.path)
@@ -83,50 +95,21 @@ async def train(recipe: Recipe, config: LearnerConfig) -> None:
         lease_order(data.tasks, recipe.queue.groups_per_step, recipe.seed, epoch) for epoch in range(recipe.data.epochs)
     ]
     checkpoints = Checkpoints(config.out / "checkpoints")
-    checkpoint = checkpoints.find(recipe.learner.resume)
     digest = hashlib.sha256(b"".join(np.ascontiguousarray(rows).tobytes() for rows in order)).hexdigest()
-    identity = _Identity(recipe, rows=len(data), order=digest)
-    if checkpoint is not None:
-        identity.check(checkpoint)
+    identity = Identity(recipe, rows=len(data), order=digest)
     async with SampleQueue.from_url(config.redis_url, config.run) as queue:
         status, metrics = Status(), Metrics()
         app = create_app(status, queue, metrics)
         async with heartbeat(queue, status), served(app, config.host, config.port):
+            checkpoint = await resume.find(recipe.learner.resume, checkpoints, queue)
+            if checkpoint is not None:
+                identity.check(checkpoint)
             await queue.setup(QueueSettings.from_recipe(recipe), order, data.tasks)
             learner = Learner(recipe, config, queue, status, metrics, identity, model, held_out)
-            # Cancelled by a signal that comes before the first step.
-            with contextlib.suppress(asyncio.CancelledError):
+            try:
                 await learner.run(checkpoint, checkpoints)
-
-
-@dataclass(frozen=True)
-class _Identity:
-    """What must stay the same for a run to be resumed."""
-
-    recipe: Recipe
-    rows: int
-    order: str
-
-    def check(self, checkpoint: Checkpoint) -> None:
-        check_same_data(
-            checkpoint,
-            seed=self.recipe.seed,
-            groups_per_step=self.recipe.queue.groups_per_step,
-            rows=self.rows,
-            order=self.order,
-        )
-
-    def state(self, step: int, lineage: str, checksum: str) -> LearnerState:
-        return LearnerState(
-            step=step,
-            lineage=lineage,
-            checksum=checksum,
-            ranks=self.recipe.learner.ranks,
-            seed=self.recipe.seed,
-            groups_per_step=self.recipe.queue.groups_per_step,
-            rows=self.rows,
-            order=self.order,
-        )
+            except asyncio.CancelledError:
+                raise Interrupted("stopped by a signal before training began; the next start goes on") from None
 
 
 class Learner:
@@ -139,7 +122,7 @@ class Learner:
         queue: SampleQueue,
         status: Status,
         metrics: Metrics,
-        identity: _Identity,
+        identity: Identity,
         model: Path,
         held_out: Prepared | None,
     ) -> None:
@@ -195,10 +178,10 @@ class Learner:
                     await self._publisher.begin(ranks, self._done)
                 with Records(self._out, self._done) as records:
                     self._training = True
-                    if self._done == 0 and due(0, self._recipe.learner) and (metrics := await self._validate(0)):
-                        records.write(0, metrics)
-                    await self._train(ranks, records, saving)
+                    complete = await self._train(ranks, records, saving)
             await ranks.close()
+            if not complete:
+                raise Interrupted(f"stopped by a signal after step {self._done}; the next start goes on")
         finally:
             shutdown()
 
@@ -218,9 +201,24 @@ class Learner:
         config = json.loads((self._model / "config.json").read_text("utf-8"))
         memory.check_device(self._recipe, config, device=info.device, device_bytes=info.device_bytes)
 
-    async def _train(self, ranks: "Ranks", records: Records, saving: Saving) -> None:
+    async def _train(self, ranks: "Ranks", records: Records, saving: Saving) -> bool:
+        """To the end, or to a signal: whether the run is complete."""
+        # Before training, or cut short when the learner ended after this step.
+        await self._validate_unless_recorded(records)
+        stopped = None if self._stopping.is_set() else await self._steps(ranks, records, saving)
+        await self._saved(ranks, saving)
+        if not self._stopping.is_set():
+            if stopped is not None and stopped.reason in ("all_equal", "failed"):
+                raise RunFailed(stopped.detail)
+            await self._validate_unless_recorded(records, ended=True)
+        if self._stopping.is_set():
+            return False
+        await self._end(ranks)
+        return True
+
+    async def _steps(self, ranks: "Ranks", records: Records, saving: Saving) -> Stopped | None:
+        """Step by step; why the queue has no more batches, where that is the end."""
         last = self._recipe.learner.steps
-        batch: PreparedBatch | Stopped | None = None
         upcoming = self._prefetch(last)
         try:
             while upcoming is not None:
@@ -229,34 +227,40 @@ class Learner:
                 with timed(clock, "timing_s/take"):
                     batch = await self._await_batch(upcoming, ranks, saving)
                 if batch is None or isinstance(batch, Stopped):
-                    break
+                    return batch
                 upcoming = self._prefetch(last, after=batch.step)
                 await self._step(batch, ranks, clock)
                 if due(batch.step, self._recipe.learner):
                     await self._published(clock)
                     with timed(clock, "timing_s/testing"):
                         batch.metrics.update(await self._validate(batch.step))
+                recorded = asyncio.Event()
                 if self._due():
                     await self._published(clock)
                     with timed(clock, "timing_s/save_checkpoint"):
-                        await self._save(ranks, saving, wait=self._checkpoint_now.is_set())
+                        await self._save(ranks, saving, recorded)
                 batch.metrics.update(saving.news() | self._publisher.news())
                 clock["timing_s/step"] = time.perf_counter() - started
-                record = await self._record(batch, clock)
+                stats = await self._queue.stats()
+                record = step_metrics(batch.metrics, clock, stats, self._recipe.learner.ranks, self._publisher.version)
                 records.write(batch.step, record)
+                recorded.set()
                 self._metrics.observe(batch.step, record)
+                log.info(
+                    "step",
+                    step=batch.step,
+                    reward=round(record.get("critic/score/mean", float("nan")), 4),
+                    staleness=record.get("staleness/max"),
+                    seconds=round(clock["timing_s/step"], 2),
+                )
                 if self._stopping.is_set():
-                    break
+                    return None
+            return None
         finally:
             if upcoming is not None:
                 upcoming.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
                     await upcoming
-        await self._save(ranks, saving, wait=True)
-        if self._stopping.is_set():
-            log.info("stopped by a signal", step=self._done)
-            return
-        await self._end(ranks, batch if isinstance(batch, Stopped) else None)
 
     async def _step(self, batch: PreparedBatch, ranks: "Ranks", clock: dict[str, float]) -> None:
         """Update, then have the new version published, announced and finished while the next step begins."""
@@ -279,36 +283,17 @@ class Learner:
             await self._publisher.settled()
 
     async def _validate(self, step: int) -> dict[str, float]:
-        return await self._validation.run(
-            step, self._fence, self._publisher.lineage, current=step == self._publisher.version, stopping=self._stopping
-        )
+        return await self._validation.run(step, self._fence, self._publisher.lineage, self._stopping)
+
+    async def _validate_unless_recorded(self, records: Records, *, ended: bool = False) -> None:
+        """Make up for the validation of the steps done, if it is due and their record is without it."""
+        if due(self._done, self._recipe.learner, ended=ended) and not records.has(self._done, ROWS):
+            await self._publisher.settled()
+            if metrics := await self._validate(self._done):
+                records.amend(self._done, metrics)
 
     def _due(self) -> bool:
         return self._done % self._recipe.learner.checkpoint_every == 0 or self._checkpoint_now.is_set()
-
-    async def _record(self, batch: PreparedBatch, clock: dict[str, float]) -> dict[str, float]:
-        stats = await self._queue.stats()
-        tokens = batch.metrics.get("perf/total_num_tokens", 0.0)
-        record = {
-            **batch.metrics,
-            **clock,
-            "perf/time_per_step": clock["timing_s/step"],
-            "perf/throughput": tokens / clock["timing_s/step"] / self._recipe.learner.ranks,
-            "queue/ready": float(stats.ready),
-            "queue/leased": float(stats.leased),
-            "queue/in_batches": float(stats.in_batches),
-            "queue/rejected": float(stats.rejected),
-            "queue/bytes": float(stats.bytes),
-            "policy/version": float(self._publisher.version),
-        }
-        log.info(
-            "step",
-            step=batch.step,
-            reward=round(record.get("critic/score/mean", float("nan")), 4),
-            staleness=record.get("staleness/max"),
-            seconds=round(clock["timing_s/step"], 2),
-        )
-        return record
 
     # -- batches --------------------------------------------------------------------------------------------------
 
@@ -336,12 +321,14 @@ class Learner:
                 saving.look()
                 self._publisher.look()
                 if upcoming.done():
+                    # What held it up is over.
+                    self._checkpoint_now.clear()
                     return upcoming.result()
                 if self._stopping.is_set():
                     return None
                 if self._checkpoint_now.is_set():
                     log.info("checkpoint: the queue's budget is full of uncommitted steps", step=self._done)
-                    await self._save(ranks, saving, wait=True)
+                    await self._saved(ranks, saving)
         finally:
             stopping.cancel()
 
@@ -368,22 +355,23 @@ class Learner:
 
     # -- checkpoints and the end ----------------------------------------------------------------------------------
 
-    async def _save(self, ranks: "Ranks", saving: Saving, *, wait: bool) -> None:
-        """Begin a checkpoint of the steps done, unless there is one; `wait` until it is durable and committed, too."""
+    async def _save(self, ranks: "Ranks", saving: Saving, recorded: asyncio.Event | None = None) -> None:
+        """Begin a checkpoint of the steps done, unless there is one; it counts once `recorded`."""
         if self._done > saving.latest:
             self._status.set(f"saving checkpoint {self._done}")
             await self._publisher.settled()
             state = self._identity.state(self._done, self._publisher.lineage, self._publisher.checksum)
-            await saving.begin(ranks, state)
-        if wait:
-            self._status.set(f"waiting for checkpoint {self._done} to be durable")
-            await saving.settled()
-            self._checkpoint_now.clear()
+            await saving.begin(ranks, state, recorded)
 
-    async def _end(self, ranks: "Ranks", stopped: Stopped | None) -> None:
+    async def _saved(self, ranks: "Ranks", saving: Saving) -> None:
+        """The steps done are recorded: wait until a checkpoint of them is durable and committed."""
+        await self._save(ranks, saving)
+        self._status.set(f"waiting for checkpoint {self._done} to be durable")
+        await saving.settled()
+        self._checkpoint_now.clear()
+
+    async def _end(self, ranks: "Ranks") -> None:
         """Export the last version and tell everybody."""
-        if stopped is not None and stopped.reason in ("all_equal", "failed"):
-            raise RunFailed(stopped.detail)
         self._status.set("exporting")
         await self._publisher.copy_out(ranks, self._out / "hf")
         await self._queue.stop(self._fence, "complete", f"{self._done} steps")

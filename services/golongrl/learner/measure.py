@@ -1,5 +1,6 @@
-"""A batch in numbers, under verl's names: rewards, lengths, staleness, the rollout side. Pure."""
+"""A batch and its step in numbers, under verl's names: rewards, lengths, staleness, the rollout side, speed. Pure."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -7,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from golongrl.learner.batch import Float32, Samples
-from golongrl.queue import Batch
+from golongrl.queue import Batch, QueueStats
 
 
 def batch_metrics(
@@ -52,6 +53,31 @@ def batch_metrics(
             timings.setdefault(name, []).append(seconds)
     metrics |= {f"rollout_s/{name}": float(np.mean(values)) for name, values in timings.items()}
     return metrics
+
+
+def step_metrics(
+    metrics: Mapping[str, float], clock: Mapping[str, float], stats: QueueStats, ranks: int, version: int
+) -> dict[str, float]:
+    """The record of a step: its batch's and update's metrics, its phases, and the queue and policy version after it.
+
+    Args:
+        clock: seconds by phase, `timing_s/step` the whole.
+
+    `perf/throughput` is tokens a second and rank.
+    """
+    seconds = clock["timing_s/step"]
+    return {
+        **metrics,
+        **clock,
+        "perf/time_per_step": seconds,
+        "perf/throughput": metrics.get("perf/total_num_tokens", 0.0) / seconds / ranks,
+        "queue/ready": float(stats.ready),
+        "queue/leased": float(stats.leased),
+        "queue/in_batches": float(stats.in_batches),
+        "queue/rejected": float(stats.rejected),
+        "queue/bytes": float(stats.bytes),
+        "policy/version": float(version),
+    }
 
 
 def _spread(name: str, values: NDArray[np.floating[Any]] | NDArray[np.integer[Any]]) -> dict[str, float]:

@@ -66,7 +66,7 @@ class Publisher(Background):
         """
         await asyncio.to_thread(self._store.sweep)
         manifest = self._store.manifest(self.version)
-        self.lineage = manifest.lineage if manifest else (lineage or _new_lineage())
+        self.lineage = manifest.lineage if manifest else await self._known_lineage(lineage)
         if self.version == 0:
             manifest = await self._publish_initial()
         if manifest is not None:
@@ -112,7 +112,8 @@ class Publisher(Background):
     async def _publish(self, ranks: "Ranks", version: int, staged: "Staged") -> WeightsRef:  # noqa: ARG002 - a hook
         """Make staged weights available; what to announce."""
         published = self._store.manifest(version)
-        self._compare(version, published.checksum if published else None, staged)
+        # Lost from the store, it may be in the engines all the same.
+        self._compare(version, published.checksum if published else await self._announced(version), staged)
         return self._store.reference(await self._seal(version, staged))
 
     async def _tidy(self, version: int) -> None:
@@ -139,6 +140,17 @@ class Publisher(Background):
         log.warning("a version comes out other than before (a replay that is not bit-identical)", version=version)
         self.lineage = _new_lineage()
 
+    async def _announced(self, version: int) -> str | None:
+        """The checksum that `version` is announced with, if it is."""
+        known = await self._queue.weights()
+        return known.checksum if known and known.version == version else None
+
+    async def _known_lineage(self, lineage: str | None) -> str:
+        # Version 0 is made from the model's folder, whatever was announced.
+        known = await self._queue.weights() if self.version else None
+        # Announced last, at most one version ahead: still the history that the queue's version is of.
+        return known.lineage if known else (lineage or _new_lineage())
+
     async def _publish_initial(self) -> Manifest:
         return await asyncio.to_thread(
             self._store.publish_initial, self._model, self.lineage, self._recipe.model, SHARD_BYTES
@@ -157,9 +169,7 @@ class Broadcaster(Publisher):
         if self.version == 0:
             return await super().restore(lineage)
         await asyncio.to_thread(self._store.sweep)
-        known = await self._queue.weights()
-        # Announced last, at most one version ahead: still the history that the queue's version is of.
-        self.lineage = known.lineage if known else (lineage or _new_lineage())
+        self.lineage = await self._known_lineage(lineage)
         if self._store.manifest(0) is None:  # configuration and tokenizer, which engines read from there
             await self._publish_initial()
         return False
@@ -171,8 +181,7 @@ class Broadcaster(Publisher):
         """Nothing: the store has what engines start from, and the sender keeps one version."""
 
     async def _publish(self, ranks: "Ranks", version: int, staged: "Staged") -> WeightsRef:
-        known = await self._queue.weights()
-        self._compare(version, known.checksum if known and known.version == version else None, staged)
+        self._compare(version, await self._announced(version), staged)
         source = await ranks.hold(staged.folder, version, self.lineage)
         support = str(self._store.folder(0).resolve())
         return WeightsRef(version, support, self.lineage, self._store.checksum_of(staged.files), source)

@@ -1,7 +1,8 @@
 """The checkpoint in the making: the ranks copy their state and train on, their files become durable meanwhile.
 
 Invariants:
-- the order is: every rank's files durable, folder and tracker renamed, the queue told (commit);
+- the order is: every rank's files durable, the step's record written, folder and tracker renamed, the queue told
+  (commit); so whoever resumes from a checkpoint finds the record of its step;
 - at most one checkpoint is in the making: the next waits for it, and so do a signal, the end, and a full queue;
 - what went wrong in the background is raised by the next call, and the run fails.
 """
@@ -44,8 +45,11 @@ class Saving(Background):
         self._committed = latest
         self.latest = latest  # step of the last checkpoint begun, or resumed from
 
-    async def begin(self, ranks: Writers, state: LearnerState) -> None:
+    async def begin(self, ranks: Writers, state: LearnerState, recorded: asyncio.Event | None = None) -> None:
         """Have the ranks copy the state of `state.step`, which they hold; back as soon as training may go on.
+
+        Args:
+            recorded: set when the step's record is written, where that is still to come.
 
         Raises:
             GolongrlError: this or the checkpoint before could not be written.
@@ -54,7 +58,14 @@ class Saving(Background):
         staging = await asyncio.to_thread(self._checkpoints.begin, state.step)
         await ranks.save(staging / "actor")
         self.latest = state.step
-        self.start(self._complete(ranks, staging, state))
+        self.start(self._when_recorded(recorded, ranks, staging, state))
+
+    async def _when_recorded(
+        self, recorded: asyncio.Event | None, ranks: Writers, staging: Path, state: LearnerState
+    ) -> dict[str, float]:
+        if recorded is not None:
+            await recorded.wait()
+        return await self._complete(ranks, staging, state)
 
     async def _complete(self, ranks: Writers, staging: Path, state: LearnerState) -> dict[str, float]:
         seconds = await ranks.written()

@@ -9,12 +9,13 @@ Invariants:
 - the wait is bounded and says what it waits for; a round that is not complete by then has no means, only counts, since
   the rows that came in time are not a fair sample;
 - an unscored answer is counted as such and enters no mean;
-- `step_N.jsonl` is there complete or not at all; a replayed step takes its numbers from it.
+- `step_N.jsonl` is there complete or not at all; a replayed step takes its numbers from it;
+- a step is validated once: what says so is `ROWS` in its record in metrics.jsonl, which is written before a checkpoint
+  of the step counts. A round that a signal or a death cut short stays open; who resumes at its step goes on with it.
 """
 
 import asyncio
 import json
-import os
 import time
 from collections import defaultdict
 from collections.abc import Sequence
@@ -26,6 +27,7 @@ import structlog
 
 from golongrl.data.prepared import Prepared
 from golongrl.errors import InputError
+from golongrl.learner.durable import replace, writing
 from golongrl.learner.status import Status
 from golongrl.queue import SampleQueue, ValidationResult
 from golongrl.recipe import Learner, Recipe
@@ -33,17 +35,23 @@ from golongrl.recipe import Learner, Recipe
 log = structlog.get_logger()
 
 FOLDER = "validation"
+# In the metrics of every round that was over, and of no other.
+ROWS = "val-aux/rows"
 # Looking costs one small script.
 _POLL_S = 0.2
 
 Answer = dict[str, Any]
 
 
-def due(step: int, learner: Learner) -> bool:
-    """Whether the weights after `step` optimizer steps are to be validated: every `test_freq`, and at the end."""
+def due(step: int, learner: Learner, *, ended: bool = False) -> bool:
+    """Whether the weights after `step` optimizer steps are to be validated: every `test_freq`, and at the end.
+
+    Args:
+        ended: the data ended with this step, which is known only when no batch comes after it.
+    """
     if step == 0:
         return learner.val_before_train
-    return learner.test_freq > 0 and (step % learner.test_freq == 0 or step == learner.steps)
+    return learner.test_freq > 0 and (step % learner.test_freq == 0 or step == learner.steps or ended)
 
 
 def metrics_of(answers: Sequence[Answer], rows: int) -> dict[str, float]:
@@ -54,7 +62,7 @@ def metrics_of(answers: Sequence[Answer], rows: int) -> dict[str, float]:
     """
     scored = [answer for answer in answers if answer["score"] is not None]
     numbers = {
-        "val-aux/rows": float(rows),
+        ROWS: float(rows),
         "val-aux/missing": float(rows - len(answers)),
         "val-aux/unscored": float(len(answers) - len(scored)),
     }
@@ -99,23 +107,22 @@ class Validation:
             if step.isdecimal() and int(step) > version:
                 path.unlink()
 
-    async def run(
-        self, step: int, fence: str, lineage: str, *, current: bool, stopping: asyncio.Event
-    ) -> dict[str, float]:
-        """Validate the version of `step`; its metrics.
+    async def run(self, step: int, fence: str, lineage: str, stopping: asyncio.Event) -> dict[str, float]:
+        """Validate the version of `step`, of this lineage; its metrics.
 
-        Args:
-            current: whether it is the announced version, so that engines can answer; a step before it, replayed, only
-                has what was written down the first time.
+        Engines can answer only for the announced weights. A step before them, replayed, has what was written down the
+        first time, whatever a replay since has made of the lineage.
 
         Returns:
             Nothing where the validation was ended by `stopping`, or cannot be had any more.
         """
         data = self._data
         assert data is not None  # or the recipe would not ask for it
-        answers = self._written(step, lineage)
+        announced = await self._queue.weights()
+        current = announced is not None and (announced.version, announced.lineage) == (step, lineage)
+        answers = self._written(step, lineage if current else None)
         if answers is None and not current:
-            log.warning("no validation of a replayed step: it was not over when the learner ended", step=step)
+            log.warning("no validation: its weights are no longer announced, and no answers written", step=step)
             return {}
         if answers is None:
             self.running = True
@@ -127,6 +134,8 @@ class Validation:
                 return {}
             answers = [_answer(step, lineage, data, result) for result in results]
             await asyncio.to_thread(self._write, step, answers)
+        if current:
+            # Also where the learner that wrote the answers died before it could.
             await self._queue.validation.close(fence)
         numbers = metrics_of(answers, len(data))
         log.info(
@@ -152,8 +161,7 @@ class Validation:
                 )
                 break
             if stopping.is_set():
-                log.warning("validation given up: a signal came", step=step, progress=str(progress))
-                await work.close(fence)
+                log.warning("validation interrupted by a signal", step=step, progress=str(progress))
                 return None
             await asyncio.sleep(_POLL_S)
         return await work.results(rows)
@@ -161,22 +169,18 @@ class Validation:
     def _file(self, step: int) -> Path:
         return self._folder / f"step_{step}.jsonl"
 
-    def _written(self, step: int, lineage: str) -> list[Answer] | None:
-        """The answers of an earlier round of the same weights."""
+    def _written(self, step: int, lineage: str | None) -> list[Answer] | None:
+        """The answers of an earlier round; with a lineage, only of those weights."""
         try:
             answers: list[Answer] = [json.loads(line) for line in self._file(step).read_text("utf-8").splitlines()]
         except FileNotFoundError:
             return None
-        return answers if all(answer["lineage"] == lineage for answer in answers) else None
+        return answers if lineage is None or all(answer["lineage"] == lineage for answer in answers) else None
 
     def _write(self, step: int, answers: Sequence[Answer]) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        staging = self._file(step).with_suffix(".tmp")
-        with staging.open("w", encoding="utf-8") as file:
-            file.writelines(json.dumps(answer, ensure_ascii=False) + "\n" for answer in answers)
-            file.flush()
-            os.fsync(file.fileno())
-        staging.replace(self._file(step))
+        with writing("validation answers", self._file(step)):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            replace(self._file(step), "".join(json.dumps(answer, ensure_ascii=False) + "\n" for answer in answers))
 
 
 def _answer(step: int, lineage: str, data: Prepared, result: ValidationResult) -> Answer:

@@ -166,8 +166,12 @@ class WeightStore:
         with writing("result", target):
             shutil.rmtree(staging, ignore_errors=True)
             shutil.copytree(self.folder(version), staging, ignore=shutil.ignore_patterns(MANIFEST))
+            for path in staging.iterdir():
+                sync(path)
+            sync(staging)
             shutil.rmtree(target, ignore_errors=True)
             staging.rename(target)
+            sync(target.parent)
 
     def publish_initial(self, model: Path, lineage: str, recipe: Model, shard_bytes: int) -> Manifest:
         """Version 0 straight from the model folder, cast to the recipe's dtype; needs no rank to be up.

@@ -233,9 +233,14 @@ class Learner(Section):
     keep_weights: PositiveInt = Field(2, description="Published versions kept in the weight store (`disk`).")
     checkpoint_every: PositiveInt = Field(5, description="Steps between checkpoints.")
     keep_checkpoints: PositiveInt = Field(2, description="Checkpoints kept.")
-    resume: Place = Field("auto", description="`auto`, `never`, or the path of a checkpoint folder `global_step_N`.")
+    resume: Place = Field(
+        "auto",
+        description="How the run begins: `auto`, from the latest checkpoint of its folder; `never`, from the initial "
+        "model; or the path of a checkpoint folder `global_step_N`. Once the run has committed a later checkpoint, "
+        "every start goes on from its own latest one; to begin again, take another run name.",
+    )
     test_freq: NonNegativeInt = Field(
-        0, description="Steps between validations, with one after step `steps`; 0 is never."
+        0, description="Steps between validations, with one after the last step; 0 is never."
     )
     val_before_train: bool = Field(False, description="Validate the initial policy.")
     validation_deadline_s: PositiveFloat = Field(
