@@ -1,3 +1,3 @@
 """What every test may use."""
 
-pytest_plugins = ["support.fixtures", "support.redis_server"]
+pytest_plugins = ["support.fixtures", "support.redis_server", "support.sender"]

@@ -1,7 +1,6 @@
 """Broadcast weights in a real engine: what it reads back is what was sent, in the middle of a generation too."""
 
 import asyncio
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,20 +16,14 @@ from golongrl.rollout.adoption import Mode
 from golongrl.rollout.errors import AdoptionFailed
 from golongrl.rollout.sampling import Sampling
 from golongrl.rollout.sglang import Engine
-from rollout.harness import adopted, gone, hold
+from rollout.harness import adopted
 from support.engine_process import engine_process
+from support.sender import hold
 from support.tiny_model import VOCABULARY
 
 pytestmark = pytest.mark.timeout(900)
 
 LONG = 600
-
-
-@pytest.fixture
-def sender() -> Iterator[SenderProcess]:
-    process = SenderProcess("127.0.0.1", gone)
-    yield process
-    process.close()
 
 
 @pytest.mark.parametrize(
