@@ -61,6 +61,17 @@ async def test_broadcast_weights_are_the_ones_sent(
             assert await engine.ready()
 
 
+@pytest.mark.full
+async def test_sglang_takes_an_ipv6_address(
+    sender_ipv6: SenderProcess, tiny_model: Path, tiny_model_next: Path, tmp_path: Path
+) -> None:
+    recipe = load("quickstart", [f"model.path={tiny_model}", "model.context_length=1024"])
+    with engine_process("sglang", tiny_model, recipe, tmp_path / "engine.log") as url:
+        async with Engine(url) as engine:
+            await adopted(engine, hold(sender_ipv6, tiny_model_next, 1))
+            assert await engine.checksums() == expected(tiny_model_next, "sglang")
+
+
 async def _in_the_middle(engine: Engine, ref: WeightsRef, held: Confirmed | None):  # type: ignore[no-untyped-def]
     """Take `ref` while a response is being sampled; its version spans."""
     begun = asyncio.Event()

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-import socket
 import sys
 import tempfile
 from contextlib import suppress
@@ -200,24 +199,13 @@ async def test_an_engine_whose_worker_is_gone_gets_nothing_and_does_not_wait_for
                 await engine.update_from_distributed(transfer.buckets[0], transfer.group, "1", flush_cache=True)
 
 
-def has_ipv6() -> bool:
-    with suppress(OSError), socket.create_server(("::1", 0), family=socket.AF_INET6):
-        return True
-    return False
-
-
-@pytest.mark.skipif(not has_ipv6(), reason="this host has no IPv6 loopback")
-async def test_over_ipv6(tiny_model_next: Path, engine_url: str) -> None:
-    sender = SenderProcess("::1", gone)
-    try:
-        async with Engine(engine_url) as engine:
-            ref = hold(sender, tiny_model_next, 1)
-            assert ref.source.startswith("http://[::1]:")
-            held = await adopted(engine, ref)
-            assert held.reading is not None
-            assert held.reading.checksums == await from_disk(tiny_model_next, 1)
-    finally:
-        sender.close()
+async def test_over_ipv6(sender_ipv6: SenderProcess, tiny_model_next: Path, engine_url: str) -> None:
+    ref = hold(sender_ipv6, tiny_model_next, 1)
+    assert ref.source.startswith("http://[::1]:")
+    async with Engine(engine_url) as engine:
+        held = await adopted(engine, ref)
+    assert held.reading is not None
+    assert held.reading.checksums == await from_disk(tiny_model_next, 1)
 
 
 async def test_the_sender_leaves_with_its_parent_and_takes_its_files(tiny_model: Path) -> None:

@@ -1,6 +1,7 @@
 """The weight sender as the learner's first rank has it."""
 
 import shutil
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,18 @@ from golongrl.queue import WeightsRef
 def sender() -> Iterator[SenderProcess]:
     """Holds nothing yet."""
     process = SenderProcess("127.0.0.1", gone)
+    yield process
+    process.close()
+
+
+@pytest.fixture
+def sender_ipv6() -> Iterator[SenderProcess]:
+    """The same at an IPv6 address."""
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError as error:
+        pytest.skip(f"this host has no IPv6 loopback: {error}")
+    process = SenderProcess("::1", gone)
     yield process
     process.close()
 
