@@ -7,4 +7,4 @@ from hypothesis import settings
 settings.load_profile("ci")
 settings.register_profile("search", settings.get_profile("ci"), derandomize=False)
 
-pytest_plugins = ["support.fixtures", "support.redis_server"]
+pytest_plugins = ["support.fixtures", "support.redis_server", "support.sender"]

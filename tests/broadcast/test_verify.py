@@ -28,6 +28,8 @@ OTHER_BEFORE = {"a": "x1", "b": "x0", "c": "x0"}
         # Tensor parallel: what every rank holds whole is equal, the shards are not.
         ({"a": "1", "b": "s2", "c": "s3"}, Reading(SENT_BEFORE, SHARDS_BEFORE), 8, None),
         ({"a": "1", "b": "s0", "c": "s3"}, Reading(SENT_BEFORE, SHARDS_BEFORE), 8, "b did not change as sent"),
+        # A change in one rank's shard is one.
+        ({"a": "1", "b": "s0,s2", "c": "s3"}, Reading(SENT_BEFORE, {**SHARDS_BEFORE, "b": "s0,s1"}), 2, None),
     ],
 )  # fmt: skip
 def test_verdicts(checksums: dict[str, str], before: Reading | None, ranks: int, wrong: str | None) -> None:

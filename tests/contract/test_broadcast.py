@@ -1,7 +1,6 @@
 """Broadcast weights in a real engine: what it reads back is what was sent, in the middle of a generation too."""
 
 import asyncio
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,20 +16,14 @@ from golongrl.rollout.adoption import Mode
 from golongrl.rollout.errors import AdoptionFailed
 from golongrl.rollout.sampling import Sampling
 from golongrl.rollout.sglang import Engine
-from rollout.harness import adopted, gone, hold
+from rollout.harness import adopted
 from support.engine_process import engine_process
+from support.sender import hold
 from support.tiny_model import VOCABULARY
 
 pytestmark = pytest.mark.timeout(900)
 
 LONG = 600
-
-
-@pytest.fixture
-def sender() -> Iterator[SenderProcess]:
-    process = SenderProcess("127.0.0.1", gone)
-    yield process
-    process.close()
 
 
 @pytest.mark.parametrize(
@@ -66,6 +59,17 @@ async def test_broadcast_weights_are_the_ones_sent(
                 await adopted(engine, WeightsRef(6, str(initial), "first", "", sender.source), Mode.DRAIN, held)
             assert failure.value.unchanged
             assert await engine.ready()
+
+
+@pytest.mark.full
+async def test_sglang_takes_an_ipv6_address(
+    sender_ipv6: SenderProcess, tiny_model: Path, tiny_model_next: Path, tmp_path: Path
+) -> None:
+    recipe = load("quickstart", [f"model.path={tiny_model}", "model.context_length=1024"])
+    with engine_process("sglang", tiny_model, recipe, tmp_path / "engine.log") as url:
+        async with Engine(url) as engine:
+            await adopted(engine, hold(sender_ipv6, tiny_model_next, 1))
+            assert await engine.checksums() == expected(tiny_model_next, "sglang")
 
 
 async def _in_the_middle(engine: Engine, ref: WeightsRef, held: Confirmed | None):  # type: ignore[no-untyped-def]

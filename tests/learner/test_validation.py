@@ -231,7 +231,7 @@ async def test_a_validation_that_a_signal_cut_short_is_made_up_for(tiny_model: P
             run.validates.clear()
             await run.until(lambda step=step: answered(step) >= FIRST_ROWS)
             run.kill(signal.SIGTERM)
-            assert await run.ended(120) == 143, run.log[-4000:]
+            assert await run.ended() == 143, run.log[-4000:]
             assert step not in _validated(run)
             assert (await run.queue().stats()).committed == step
             run.start()

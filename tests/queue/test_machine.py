@@ -111,7 +111,7 @@ MOVES = [
     *["engine_adopts", "time_passes", "renew", "learner_checkpoints", "learner_takes", "learner_trains"] * 2,
     *["remember", "server_loses_its_last_second", "reject_or_release", "worker_crashes", "engine_restarts"],
     *["ghost_acts"] * 3,
-    "learner_attaches",
+    *["learner_attaches", "learner_asks"],
 ]
 
 
@@ -312,6 +312,20 @@ class QueueMachine(RuleBasedStateMachine):
             Learner(attached.token, lineage, self.checkpoint, self.checkpoint),
         ]
         self.confirmed()
+
+    def learner_asks(self, which: int, *_: int) -> None:
+        """Whether it was replaced."""
+        learner = self.learners[which % len(self.learners)]
+        before = self.server.snapshot(self.name)
+        try:
+            self.run_(self.learner_queue.ensure_attached(learner.fence))
+        except Fenced:
+            assert learner is not self.learners[-1]
+            self.learners.remove(learner)
+            self.saw("replaced")
+        else:
+            assert learner is self.learners[-1]
+        assert self.server.snapshot(self.name) == before, "a question changed something"
 
     def learner_takes(self, which: int, luck: int, prefetch: int) -> None:
         if not self.learners:
@@ -517,6 +531,7 @@ INTERESTING = {
     *(f"submitted: {outcome}" for outcome in SubmitOutcome),
     *(f"take: {reason}" for reason in ("batch", "groups", "tasks", "budget", "exhausted")),
     "a row given up twice",
+    "replaced",
 }
 
 

@@ -71,9 +71,16 @@ async def test_fenced_learner_can_do_nothing(play: Play) -> None:
     await play.start()
     old = play.fence
     new = (await play.queue.attach(0)).token
-    for call in (play.queue.take(old, 1), play.queue.finish(old, 1), play.queue.commit(old, 0), play.announce(0)):
+    for call in (
+        play.queue.ensure_attached(old),
+        play.queue.take(old, 1),
+        play.queue.finish(old, 1),
+        play.queue.commit(old, 0),
+        play.announce(0),
+    ):
         with pytest.raises(Fenced):
             await call
+    await play.queue.ensure_attached(new)
     assert await play.queue.take(new, 1)
 
 

@@ -14,7 +14,6 @@ import numpy as np
 import uvicorn
 from fastapi import FastAPI
 
-from golongrl.broadcast.process import SenderFailed, SenderProcess
 from golongrl.data.prepared import Prepared, PreparedRow, write_prepared
 from golongrl.engine.app import create_app as create_engine
 from golongrl.engine.config import EngineConfig
@@ -82,20 +81,6 @@ def publish(store: Path, version: int, model: Path) -> WeightsRef:
     folder = store / f"v{version}"
     shutil.copytree(model, folder)
     return WeightsRef(version, str(folder), lineage="first", checksum="")
-
-
-def gone(failure: SenderFailed) -> None:
-    """No test of a sender that is given up."""
-    raise AssertionError(failure)
-
-
-def hold(sender: SenderProcess, model: Path, version: int, lineage: str = "first") -> WeightsRef:
-    """Hand the weights of a model folder to the sender, as a rank does."""
-    folder = sender.folder()
-    for path in model.glob("*.safetensors"):
-        shutil.copyfile(path, folder / path.name)
-    sender.hold(folder, version, lineage)
-    return WeightsRef(version, str(model), lineage, "", sender.source)
 
 
 async def adopted(

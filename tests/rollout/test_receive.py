@@ -3,30 +3,29 @@
 import asyncio
 import os
 import signal
+import sys
 import tempfile
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 
+from golongrl.broadcast.app import AT_ONCE
+from golongrl.broadcast.client import asked
+from golongrl.broadcast.groups import GROUP_TIMEOUT
 from golongrl.broadcast.process import SenderFailed, SenderProcess
+from golongrl.broadcast.protocol import Ask
 from golongrl.queue import WeightsRef
 from golongrl.rollout.adoption import Mode
 from golongrl.rollout.errors import AdoptionFailed, EngineRefused
 from golongrl.rollout.sglang import Engine
-from rollout.harness import adopted, embedded_engine, gone, hold
+from rollout.harness import adopted, embedded_engine
+from support.sender import gone, hold
 
 pytestmark = pytest.mark.timeout(300)
-
-
-@pytest.fixture
-def sender() -> Iterator[SenderProcess]:
-    process = SenderProcess("127.0.0.1", gone)
-    yield process
-    process.close()
 
 
 async def from_disk(model: Path, version: int) -> dict[str, str]:
@@ -140,6 +139,73 @@ async def test_a_dead_engine_holds_up_nobody(sender: SenderProcess, tiny_model_n
             await adopted(gone, ref, worker="gone")
         await adopted(engine, ref)
         assert await engine.checksums() == await from_disk(tiny_model_next, 1)
+
+
+# A worker's process, many times over: it asks, says so, and never comes.
+ASKERS = """
+import asyncio, sys
+from golongrl.broadcast.client import asked
+from golongrl.broadcast.protocol import Ask
+async def one(number):
+    async with asked(sys.argv[1], Ask(worker=f"w{number}", version=1, lineage="first", ranks=1, device="cpu")):
+        await asyncio.Event().wait()
+async def all():
+    await asyncio.gather(*map(one, range(int(sys.argv[2]))))
+asyncio.run(all())
+"""
+
+
+async def until(sender: SenderProcess, sending: int, waiting: int) -> None:
+    """Until the sender says it has so many transfers; well within the deadline that would end them anyhow."""
+    url = httpx.URL(sender.source).copy_with(path="/healthz")
+    async with httpx.AsyncClient(trust_env=False) as http, asyncio.timeout(GROUP_TIMEOUT.total_seconds() / 2):
+        while True:
+            health = (await http.get(url)).json()
+            if (len(health["sending"]), health["waiting"]) == (sending, waiting):
+                return
+            await asyncio.sleep(0.05)
+
+
+async def test_a_killed_worker_frees_its_slot_and_its_turn(sender: SenderProcess, tiny_model: Path) -> None:
+    ref = hold(sender, tiny_model, 1)
+    killed = await asyncio.create_subprocess_exec(sys.executable, "-c", ASKERS, ref.source, str(AT_ONCE + 2))
+    await until(sender, AT_ONCE, waiting=2)
+    killed.kill()
+    await killed.wait()
+    await until(sender, 0, waiting=0)
+    async with asked(ref.source, Ask(worker="next", version=1, lineage="first", ranks=1, device="cpu")):
+        await until(sender, 1, waiting=0)
+
+
+async def test_an_engine_whose_worker_is_gone_gets_nothing_and_does_not_wait_for_it(
+    sender: SenderProcess, tiny_model: Path, engine_url: str
+) -> None:
+    ref = hold(sender, tiny_model, 1)
+    async with Engine(engine_url) as engine:
+        async with asked(ref.source, Ask(worker="gone", version=1, lineage="first", ranks=1, device="cpu")) as transfer:
+            await until(sender, 1, waiting=0)
+        await until(sender, 0, waiting=0)
+        await engine.init_group(
+            master_address=transfer.address,
+            master_port=transfer.port,
+            rank_offset=1,
+            world_size=transfer.world_size,
+            group_name=transfer.group,
+            backend=transfer.backend,
+        )
+        await engine.begin_weight_update()
+        async with asyncio.timeout(GROUP_TIMEOUT.total_seconds() / 2):
+            with pytest.raises(EngineRefused, match=r"the broadcast in group .* failed"):
+                await engine.update_from_distributed(transfer.buckets[0], transfer.group, "1", flush_cache=True)
+
+
+async def test_over_ipv6(sender_ipv6: SenderProcess, tiny_model_next: Path, engine_url: str) -> None:
+    ref = hold(sender_ipv6, tiny_model_next, 1)
+    assert ref.source.startswith("http://[::1]:")
+    async with Engine(engine_url) as engine:
+        held = await adopted(engine, ref)
+    assert held.reading is not None
+    assert held.reading.checksums == await from_disk(tiny_model_next, 1)
 
 
 async def test_the_sender_leaves_with_its_parent_and_takes_its_files(tiny_model: Path) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from golongrl.broadcast.protocol import Bucket
-from golongrl.rollout.answers import ModelInfo, Span
+from golongrl.rollout.answers import ModelInfo, Span, parse_checksums
 from golongrl.rollout.engine_http import Deadlines
 from golongrl.rollout.errors import EngineBusy, EngineProtocolError, EngineRefused, EngineSilent, EngineUnavailable
 from golongrl.rollout.sampling import Sampling
@@ -309,3 +309,23 @@ async def test_the_small_calls() -> None:
         assert (await client.checksums())["model.norm.weight"] == "02722f124d0f1736"
         assert (await client.metrics())["sglang:num_running_reqs"] == 0.0
     assert [body for path, body in replay.asked if path == "abort_request"] == [{"rid": "ab-1"}, {"abort_all": True}]
+
+
+@pytest.mark.parametrize(
+    ("ranks", "checksums"),
+    [
+        ([{"norm": "1", "up": "2"}], {"norm": "1", "up": "2"}),
+        ([{"norm": "1", "up": "2"}, {"norm": "1", "up": "3"}], {"norm": "1", "up": "2,3"}),
+        # Which rank it is in shows.
+        ([{"up": "2"}, {"up": "2"}, {"up": "3"}], {"up": "2,2,3"}),
+        ([{"up": "2"}, {"up": "3"}, {"up": "3"}], {"up": "2,3,3"}),
+    ],
+)
+def test_checksums_are_of_all_ranks(ranks: list[dict[str, str]], checksums: dict[str, str]) -> None:
+    assert parse_checksums({"ranks": [{"checksums": rank} for rank in ranks]}) == checksums
+
+
+@pytest.mark.parametrize("body", [{}, {"ranks": []}, {"ranks": [{}]}, {"ranks": [{"checksums": None}]}])
+def test_without_checksums_nothing_is_confirmed(body: dict[str, object]) -> None:
+    with pytest.raises(EngineProtocolError, match="weights_checker"):
+        parse_checksums(body)

@@ -14,7 +14,8 @@ from golongrl.errors import InputError
 from golongrl.queue import Group, Lease, Refusal, SampleQueue, WeightsRef
 from golongrl.recipe import Recipe
 from golongrl.rollout.errors import EngineUnavailable
-from rollout.harness import Rig, gone, hold, publish, recipe, rig
+from rollout.harness import Rig, publish, recipe, rig
+from support.sender import hold
 
 Start = Callable[..., AbstractAsyncContextManager[Rig]]
 
@@ -157,32 +158,28 @@ async def test_an_unreadable_store_is_waited_for(start: Start, tmp_path: Path, t
 
 
 async def test_a_sender_that_cannot_send_is_waited_for(
-    start: Start, tmp_path: Path, tiny_model: Path, tiny_model_next: Path
+    start: Start, sender: SenderProcess, tmp_path: Path, tiny_model: Path, tiny_model_next: Path
 ) -> None:
     """However long it takes: at eta 0 there is no other version before this engine has this one."""
     support = publish(tmp_path, 0, tiny_model)
-    sender = SenderProcess("127.0.0.1", gone)
-    try:
-        async with start(recipe(), adoption_attempts=1) as bench:
-            hold(sender, tiny_model_next, 7)
-            ref = replace(support, source=sender.source)
-            await bench.learner.queue.announce(bench.learner.fence, ref)
-            bench.start()
-            await bench.until(lambda: bench.worker._tries.missed >= 3)
-            assert "held is version 7" in str(bench.state.waiting_for)
-            assert (bench.state.phase, bench.state.quarantine) == ("waiting", None)
-            # Announced once: nothing but the sender changes.
-            hold(sender, tiny_model, 0)
-            await bench.take()
-            assert bench.state.engine_version == 0
-            # The run ends, and the sender with it, before this engine had the last version.
-            await bench.learner.finish(replace(ref, version=1))
-            await bench.until(lambda: bench.state.phase == "waiting" and "version 1" in str(bench.state.waiting_for))
-            sender.close()
-            await bench.learner.queue.stop(bench.learner.fence, "complete", "1 steps")
-            await bench.until(lambda: bench.state.phase == "idle")
-    finally:
+    async with start(recipe(), adoption_attempts=1) as bench:
+        hold(sender, tiny_model_next, 7)
+        ref = replace(support, source=sender.source)
+        await bench.learner.queue.announce(bench.learner.fence, ref)
+        bench.start()
+        await bench.until(lambda: bench.worker._tries.missed >= 3)
+        assert "held is version 7" in str(bench.state.waiting_for)
+        assert (bench.state.phase, bench.state.quarantine) == ("waiting", None)
+        # Announced once: nothing but the sender changes.
+        hold(sender, tiny_model, 0)
+        await bench.take()
+        assert bench.state.engine_version == 0
+        # The run ends, and the sender with it, before this engine had the last version.
+        await bench.learner.finish(replace(ref, version=1))
+        await bench.until(lambda: bench.state.phase == "waiting" and "version 1" in str(bench.state.waiting_for))
         sender.close()
+        await bench.learner.queue.stop(bench.learner.fence, "complete", "1 steps")
+        await bench.until(lambda: bench.state.phase == "idle")
 
 
 async def test_weights_that_read_back_wrong_are_never_sampled_from(

@@ -16,6 +16,9 @@ import uvicorn
 from golongrl.broadcast.app import create_app
 from golongrl.telemetry.logging import configure
 
+# A worker whose host is lost closes nothing: its connection counts as closed after 15 s without a sign.
+_KEEPALIVE = {socket.TCP_KEEPIDLE: 5, socket.TCP_KEEPINTVL: 5, socket.TCP_KEEPCNT: 2}
+
 
 def main(address: str, port: int, folder: str) -> None:
     configure("sender")
@@ -28,9 +31,21 @@ def main(address: str, port: int, folder: str) -> None:
         os._exit(0)
 
     threading.Thread(target=leave_with_parent, name="parent", daemon=True).start()
-    with socket.create_server(("0.0.0.0", port)) as listener:
+    with listen(port) as listener:
         print(json.dumps({"port": listener.getsockname()[1]}), flush=True)
         server.run(sockets=[listener])
+
+
+def listen(port: int) -> socket.socket:
+    """A socket for IPv4 and, where the host has it, IPv6, whose connections notice a lost peer."""
+    if socket.has_dualstack_ipv6():
+        listener = socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
+    else:
+        listener = socket.create_server(("", port))
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in _KEEPALIVE.items():  # inherited by what it accepts
+        listener.setsockopt(socket.IPPROTO_TCP, option, value)
+    return listener
 
 
 if __name__ == "__main__":

@@ -3,14 +3,17 @@
 Invariants:
 - a transfer is of one version from beginning to end: a newer one is held beside it until it is over;
 - at most `AT_ONCE` transfers run; who asks beyond that waits in turn, within a deadline;
+- a worker's connection is open for as long as it wants its transfer: when it closes, the turn or the slot is free at
+  once, and an engine that still takes the bucket it was told of gets it whole;
 - a transfer that stalls or breaks ends alone, within `groups.GROUP_TIMEOUT` of the last sign of life.
 """
 
 import asyncio
 import hashlib
 import secrets
+import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +21,8 @@ from typing import Any, Literal
 
 import structlog
 import torch
-from fastapi import APIRouter, FastAPI, HTTPException
+from fastapi import APIRouter, FastAPI, HTTPException, Request
+from fastapi.responses import StreamingResponse
 from safetensors import SafetensorError, safe_open
 
 from golongrl.broadcast.groups import broadcast, form_group, leave_group, open_store
@@ -31,6 +35,8 @@ log = structlog.get_logger()
 AT_ONCE = 4
 # sha256 leaves the interpreter's lock: this many tensors are hashed at a time.
 _HASHERS = 4
+# Threads of transfers. More than slots: one that was given up waits for its engine to close or for the deadline.
+_THREADS = 64
 
 
 @dataclass(frozen=True)
@@ -98,11 +104,30 @@ def create_app(address: str, token: str, *, at_once: int = AT_ONCE, turn_s: floa
         return Held(bytes=sender.held.bytes)
 
     @routes.post("/transfers")
-    async def transfer(ask: Ask) -> Transfer:
-        return await sender.begin(ask)
+    async def transfer(ask: Ask, request: Request) -> StreamingResponse:
+        left = asyncio.create_task(_left(request))
+        try:
+            sending = await sender.begin(ask, left)
+        except BaseException:
+            left.cancel()
+            raise
+        return StreamingResponse(sending.lines(), media_type="application/jsonl")
 
     app.include_router(routes)
     return app
+
+
+@dataclass(frozen=True)
+class Sending:
+    """A transfer that has begun; `over` ends with it."""
+
+    transfer: Transfer
+    over: "asyncio.Task[None]"
+
+    async def lines(self) -> AsyncIterator[str]:
+        """The transfer, as one line; then nothing, until it is over."""
+        yield f"{self.transfer.model_dump_json()}\n"
+        await asyncio.wait({self.over})
 
 
 class Sender:
@@ -115,24 +140,20 @@ class Sender:
         self._address = address
         self._turn_s = turn_s
         self._slots = asyncio.Semaphore(at_once)
+        self._threads = ThreadPoolExecutor(_THREADS, "transfer")
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def begin(self, ask: Ask) -> Transfer:
-        """Start a transfer, in its turn; the answer says how to receive it.
+    async def begin(self, ask: Ask, left: "asyncio.Future[None]") -> Sending:
+        """Start a transfer, in its turn.
+
+        Args:
+            left: done when the asker is gone.
 
         Raises:
             HTTPException: 409 another version is held (or none), 503 no turn came.
         """
         self._weights(ask)
-        self.waiting += 1
-        try:
-            async with asyncio.timeout(self._turn_s):
-                await self._slots.acquire()
-        except TimeoutError:
-            detail = f"no turn within {self._turn_s:g} s; sending to {', '.join(sorted(self.sending))}"
-            raise HTTPException(503, detail) from None
-        finally:
-            self.waiting -= 1
+        await self._turn(left)
         try:
             weights = self._weights(ask)  # it may have changed while we waited
             store = open_store(1 + ask.ranks)
@@ -140,10 +161,26 @@ class Sender:
             self._slots.release()
             raise
         transfer = _transfer(weights, ask, self._address, store.port)
-        task = asyncio.create_task(self._send(transfer, weights, store, ask.worker))
+        task = asyncio.create_task(self._send(transfer, weights, store, ask.worker, left))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        return transfer
+        return Sending(transfer, task)
+
+    async def _turn(self, left: "asyncio.Future[None]") -> None:
+        """Take a slot."""
+        turn = asyncio.create_task(self._slots.acquire())
+        self.waiting += 1
+        try:
+            await _either(turn, left, timeout=self._turn_s)
+        finally:
+            self.waiting -= 1
+            turn.cancel()
+        if turn.done() and not left.done():
+            return
+        if turn.done():
+            self._slots.release()
+        detail = f"no turn within {self._turn_s:g} s; sending to {', '.join(sorted(self.sending))}"
+        raise HTTPException(503, "the asker is gone" if left.done() else detail)
 
     def _weights(self, ask: Ask) -> Weights:
         held = self.held
@@ -152,19 +189,35 @@ class Sender:
             raise HTTPException(409, f"asked for version {ask.version}, lineage {ask.lineage}; held is {ours}")
         return held
 
-    async def _send(self, transfer: Transfer, weights: Weights, store: Any, worker: str) -> None:
+    async def _send(
+        self, transfer: Transfer, weights: Weights, store: Any, worker: str, left: "asyncio.Future[None]"
+    ) -> None:
         begun = time.monotonic()
+        gone = threading.Event()
+        sending = asyncio.get_running_loop().run_in_executor(self._threads, _send, transfer, weights, store, gone)
         self.sending.add(worker)
         try:
-            await asyncio.to_thread(_send, transfer, weights, store)
-        except RuntimeError as error:
-            log.warning("transfer broken off", worker=worker, version=weights.version, error=str(error).splitlines()[0])
-        else:
-            seconds = time.monotonic() - begun
-            log.info("weights sent", worker=worker, version=weights.version, bytes=weights.bytes, seconds=seconds)
+            await _either(sending, left)
         finally:
+            gone.set()
             self.sending.discard(worker)
             self._slots.release()
+        if trouble := await sending:
+            log.warning("transfer broken off", worker=worker, version=weights.version, error=trouble)
+            return
+        seconds = time.monotonic() - begun
+        log.info("weights sent", worker=worker, version=weights.version, bytes=weights.bytes, seconds=seconds)
+
+
+async def _either(*some: "asyncio.Future[Any]", timeout: float | None = None) -> None:
+    """Wait until one of them is done."""
+    await asyncio.wait(some, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+
+
+async def _left(request: Request) -> None:
+    """Wait until the asker's connection closes (or the answer to it is complete)."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 def _transfer(weights: Weights, ask: Ask, address: str, port: int) -> Transfer:
@@ -188,20 +241,27 @@ def _bucket(tensors: Sequence[TensorInfo]) -> Bucket:
     )
 
 
-def _send(transfer: Transfer, weights: Weights, store: Any) -> None:
+def _send(transfer: Transfer, weights: Weights, store: Any, gone: threading.Event) -> str | None:
     """Blocks until every tensor is with the engine.
 
-    Raises:
-        RuntimeError: the engine did not come, or fell silent.
+    Returns:
+        What went wrong, in one line: the engine did not come, or fell silent, or its worker is `gone`. Not raised: a
+        traceback would keep the group's connections open, and the engine waiting at its end of them.
     """
-    group = form_group(store, 0, transfer.world_size, transfer.group, transfer.backend)
     try:
-        for bucket in transfer.buckets:
-            for name in bucket.names:
-                tensor = weights.tensor(name)
-                broadcast(group, tensor.cuda() if transfer.backend == "nccl" else tensor)
-    finally:
-        leave_group(group)
+        group = form_group(store, 0, transfer.world_size, transfer.group, transfer.backend)
+        try:
+            for bucket in transfer.buckets:
+                if gone.is_set():  # only here: an engine that waits for the rest of a bucket gets it
+                    return "the worker that asked is gone"
+                for name in bucket.names:
+                    tensor = weights.tensor(name)
+                    broadcast(group, tensor.cuda() if transfer.backend == "nccl" else tensor)
+        finally:
+            leave_group(group)
+    except RuntimeError as error:
+        return str(error).splitlines()[0]
+    return None
 
 
 def _info(name: str, tensor: torch.Tensor) -> TensorInfo:

@@ -1,5 +1,9 @@
 """A worker's way to ask the sender for a transfer."""
 
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from typing import Any
+
 import httpx
 import pydantic
 
@@ -12,8 +16,11 @@ class SourceError(Exception):
     """The sender cannot send now: it is gone, holds another version, or is busy. The line says which, and where."""
 
 
-async def ask(source: str, question: Ask) -> Transfer:
+@asynccontextmanager
+async def asked(source: str, question: Ask) -> AsyncIterator[Transfer]:
     """The transfer, in its turn; it has begun then: the sender waits for the engine in the group.
+
+    The connection stays open inside the context; the sender gives the transfer up when it closes.
 
     Args:
         source: the sender's URL as announced, its secret included.
@@ -23,17 +30,31 @@ async def ask(source: str, question: Ask) -> Transfer:
     """
     host = httpx.URL(source).netloc.decode()
     timeout = httpx.Timeout(TURN_S + _CONNECT_S, connect=_CONNECT_S)
+    async with httpx.AsyncClient(timeout=timeout, trust_env=False) as http:
+        request = http.build_request("POST", f"{source}/transfers", json=question.model_dump())
+        try:
+            response = await http.send(request, stream=True)
+        except httpx.TransportError as error:
+            raise _unreachable(host, error) from error
+        lines: Any = response.aiter_lines()  # a generator, which its type does not say; dropped, it would close
+        async with aclosing(response), aclosing(lines):
+            yield await _transfer(host, response, lines)
+
+
+async def _transfer(host: str, response: httpx.Response, lines: AsyncIterator[str]) -> Transfer:
     try:
-        async with httpx.AsyncClient(timeout=timeout, trust_env=False) as http:
-            response = await http.post(f"{source}/transfers", json=question.model_dump())
+        if response.status_code != 200:
+            await response.aread()
+            raise SourceError(f"weight sender {host}: {response.status_code}: {detail(response)}")
+        return Transfer.model_validate_json(await anext(lines, ""))
     except httpx.TransportError as error:
-        raise SourceError(f"weight sender {host}: {type(error).__name__} {error}".rstrip()) from error
-    if response.status_code != 200:
-        raise SourceError(f"weight sender {host}: {response.status_code}: {detail(response)}")
-    try:
-        return Transfer.model_validate_json(response.content)
+        raise _unreachable(host, error) from error
     except pydantic.ValidationError as error:
         raise SourceError(f"weight sender {host}: unreadable answer: {error.errors()[0]['msg']}") from error
+
+
+def _unreachable(host: str, error: httpx.TransportError) -> SourceError:
+    return SourceError(f"weight sender {host}: {type(error).__name__} {error}".rstrip())
 
 
 def detail(response: httpx.Response) -> str:

@@ -20,12 +20,14 @@ from torch.distributed.distributed_c10d import (
 )
 from torch.distributed.rendezvous import rendezvous
 
+from golongrl.broadcast.protocol import in_url
+
 # Longest wait for the other side: to join, and for each tensor. An engine loads one bucket between two of them.
 GROUP_TIMEOUT = timedelta(seconds=120)
 
 
 def open_store(world_size: int) -> TCPStore:
-    """The store at which the other ranks will meet, listening on a free port (`.port`)."""
+    """The store at which the other ranks will meet, listening on a free port (`.port`) over IPv4 and IPv6."""
     return TCPStore("0.0.0.0", 0, world_size, is_master=True, timeout=GROUP_TIMEOUT, wait_for_workers=False)
 
 
@@ -55,7 +57,7 @@ def join_group(address: str, port: int, rank: int, world_size: int, name: str, b
     Raises:
         RuntimeError: not all joined in time, or the address is wrong.
     """
-    store, _, _ = next(rendezvous(f"tcp://{address}:{port}", rank, world_size, timeout=GROUP_TIMEOUT))
+    store, _, _ = next(rendezvous(f"tcp://{in_url(address)}:{port}", rank, world_size, timeout=GROUP_TIMEOUT))
     store.set_timeout(GROUP_TIMEOUT)
     return form_group(store, rank, world_size, name, backend)
 

@@ -21,7 +21,7 @@ import httpx
 import structlog
 
 from golongrl.broadcast.client import detail
-from golongrl.broadcast.protocol import Held, Hold
+from golongrl.broadcast.protocol import Held, Hold, in_url
 
 log = structlog.get_logger()
 
@@ -78,7 +78,7 @@ class SenderProcess:
     @property
     def source(self) -> str:
         """Where workers ask."""
-        return f"http://{self._address}:{self._port}/{self._token}"
+        return f"http://{in_url(self._address)}:{self._port}/{self._token}"
 
     def folder(self) -> Path:
         """An empty folder for the files of a version; it goes when another is held, or with the process."""

@@ -58,3 +58,8 @@ class Transfer(_Message):
     backend: Literal["gloo", "nccl"]
     buckets: list[Bucket]
     digests: dict[str, str]
+
+
+def in_url(host: str) -> str:
+    """A host as it stands in a URL: an IPv6 address in brackets. Everywhere else it goes bare."""
+    return f"[{host}]" if ":" in host else host

@@ -1,8 +1,9 @@
 """Whether an engine holds what was sent, from the checksums it reads back. Pure.
 
-Engines differ in how they hash (SGLang: sha256 on the CPU, another hash on a GPU) and in what they hold (shards, where
-tensor parallel; other types). Where an engine's checksums are the sender's digests, each of them must be; otherwise
-what changed between two versions must have changed in the engine, and nothing else.
+Engines differ in how they hash (SGLang: sha256 on the CPU, a hash of its own on a GPU) and in what they hold (shards,
+where tensor parallel; other types). Where an engine's checksums are the sender's digests, each of them must be.
+Otherwise what changed between two versions must have changed in the engine, in any rank, and nothing else; its first
+version has none before it, so a tensor that was not taken then is found at the next version that changes it.
 """
 
 from collections.abc import Mapping

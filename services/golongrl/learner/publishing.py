@@ -121,8 +121,7 @@ class Publisher(Background):
         await asyncio.to_thread(self._store.prune, version, self._recipe.learner.keep_weights)
 
     async def _seal(self, version: int, staged: "Staged") -> Manifest:
-        # Only asks whether this learner was replaced: what its successor published must not be overwritten.
-        await self._queue.finish(self._fence, self.version)
+        await self._queue.ensure_attached(self._fence)  # or a successor's published weights would be overwritten
         return await asyncio.to_thread(
             self._store.seal,
             Path(staged.folder),

@@ -220,7 +220,8 @@ class LearnerRank(TrainingWorker):  # type: ignore[misc]  # verl carries no type
 
         Without a folder the first rank writes all of them to where its sender reads them. Every rank gathers.
         """
-        ranks = dist.get_world_size() if folder is not None else 1
+        durable = folder is not None  # what the sender reads goes with the host in any case
+        ranks = dist.get_world_size() if durable else 1
         if folder is None:
             folder = str(self._sending_folder()) if dist.get_rank() == 0 else ""
         tied = bool(self.model_config.hf_config.tie_word_embeddings)
@@ -232,11 +233,11 @@ class LearnerRank(TrainingWorker):  # type: ignore[misc]  # verl carries no type
             rank=dist.get_rank(),
             ranks=ranks,
         )
-        self._staging = Staging(folder, self._writer.submit(write_taken, taken, Path(folder)))
+        self._staging = Staging(folder, self._writer.submit(write_taken, taken, Path(folder), durable=durable))
 
     @ray.method(concurrency_group=FILES)  # type: ignore[untyped-decorator]
     def staged(self) -> Staged:
-        """Wait until this rank's share is durable; its files, with sizes and sha256."""
+        """Wait until this rank's share is written; its files, with sizes and sha256."""
         assert self._staging is not None
         return Staged(self._staging.folder, self._staging.files.result())
 

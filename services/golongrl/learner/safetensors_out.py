@@ -41,7 +41,7 @@ def write_shards(
     `write_taken` otherwise."""
     cutter = _Cutter(dtype, shard_bytes, rank=0, ranks=1)
     parts = [_write_part(folder, index, held) for index, held in cutter.cut(tensors)]
-    return [_finish(folder, part, cutter.total) for part in parts]
+    return [_finish(folder, part, cutter.total, durable=True) for part in parts]
 
 
 @dataclass
@@ -65,17 +65,18 @@ def take_shards(
     return TakenShards(dict(cutter.cut(tensors)), cutter.total)
 
 
-def write_taken(taken: TakenShards, folder: Path) -> list[ExportedFile]:
-    """Write shards, giving their memory back one by one.
+def write_taken(taken: TakenShards, folder: Path, *, durable: bool = True) -> list[ExportedFile]:
+    """Write shards, giving their memory back one by one; `durable` is with fsync.
 
     Returns:
-        The files written by this rank, durable (fsync), under their final names
-        `model.safetensors` or `model-00001-of-00003.safetensors`.
+        The files written by this rank, under their final names `model.safetensors` or
+        `model-00001-of-00003.safetensors`.
     """
     files = []
     while taken.shards:
         index = next(iter(taken.shards))
-        files.append(_finish(folder, _write_part(folder, index, taken.shards.pop(index)), taken.total))
+        part = _write_part(folder, index, taken.shards.pop(index))
+        files.append(_finish(folder, part, taken.total, durable=durable))
     return files
 
 
@@ -137,10 +138,11 @@ def _write_part(folder: Path, index: int, held: dict[str, Tensor]) -> _Part:
     return _Part(index, path, tuple(held), sum(tensor.nbytes for tensor in held.values()))
 
 
-def _finish(folder: Path, part: _Part, total: int) -> ExportedFile:
+def _finish(folder: Path, part: _Part, total: int, *, durable: bool) -> ExportedFile:
     name = "model.safetensors" if total == 1 else f"model-{part.index + 1:05d}-of-{total:05d}.safetensors"
     path = folder / name
     with writing("weights file", path):
         part.path.rename(path)
-        sync(path)
+        if durable:
+            sync(path)
     return ExportedFile(name, path.stat().st_size, file_sha256(path), part.tensors, part.tensor_bytes)

@@ -42,7 +42,6 @@ class Saving(Background):
         self._queue = queue
         self._fence = fence
         self._keep = keep
-        self._committed = latest
         self.latest = latest  # step of the last checkpoint begun, or resumed from
 
     async def begin(self, ranks: Writers, state: LearnerState, recorded: asyncio.Event | None = None) -> None:
@@ -69,10 +68,8 @@ class Saving(Background):
 
     async def _complete(self, ranks: Writers, staging: Path, state: LearnerState) -> dict[str, float]:
         seconds = await ranks.written()
-        # Only asks whether this learner was replaced: the tracker must not turn back from its successor's checkpoint.
-        await self._queue.commit(self._fence, self._committed)
+        await self._queue.ensure_attached(self._fence)  # or the tracker would turn back from a successor's checkpoint
         await asyncio.to_thread(self._checkpoints.seal, staging, state, self._keep)
         await self._queue.commit(self._fence, state.step)
-        self._committed = state.step
         log.info("checkpoint", step=state.step, write_s=round(seconds, 2))
         return {WRITE_SECONDS: seconds}

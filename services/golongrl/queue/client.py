@@ -155,6 +155,11 @@ class SampleQueue:
             raise OutOfOrder(_attach_refused(self.run, checkpoint, answer["v"], answer["committed"]))
         return Attachment(fence, answer["v"], answer["committed"])
 
+    async def ensure_attached(self, fence: str) -> None:
+        """Ask whether this learner was replaced, before it overwrites what its successor may have written outside of
+        the queue; changes nothing. Raises Fenced."""
+        self._check(await self._run("attached", {"fence": fence}), "ensure_attached")
+
     async def take(self, fence: str, step: int) -> Batch | Wait | Stopped:
         """The batch of `step`, the same however often asked. Steps are taken in sequence (prefetching is fine).
         Raises Fenced, OutOfOrder."""

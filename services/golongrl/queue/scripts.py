@@ -21,7 +21,7 @@ _PARTS: dict[str, tuple[str, ...]] = {
 }
 _VALIDATION = "validation_"
 _DENIED_WHEN_FULL = {"setup", "lease", "submit", "beat", "validation_open", "validation_submit"}
-_READS = {"stats", "peek"}
+_READS = {"stats", "peek", "attached"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -133,7 +133,7 @@ class Stopped:
 
 @dataclass(frozen=True, slots=True)
 class Attachment:
-    """A learner's fence: `token` goes into take, finish, commit, announce; the newest attachment is the only one valid.
+    """A learner's fence: `token` goes into each of its calls; the newest attachment is the only one valid.
 
     The learner starts from its checkpoint `committed`, replays the batches committed+1..version, then goes on.
     """

@@ -128,6 +128,26 @@ def parse_model_info(body: Mapping[str, Any]) -> ModelInfo:
         raise EngineProtocolError(f"model_info: the answer lacks {error}") from error
 
 
+def parse_checksums(body: Mapping[str, Any]) -> dict[str, str]:
+    """Read /weights_checker: a checksum per tensor. Where ranks hold the same, it is theirs; of shards, it is all of
+    them in the ranks' order, so that it changes with any.
+
+    Raises:
+        EngineProtocolError: there are none.
+    """
+    try:
+        ranks = [dict(rank["checksums"]) for rank in body["ranks"]]
+    except (KeyError, TypeError, ValueError) as error:
+        raise EngineProtocolError(f"weights_checker: unreadable answer: {error!r}") from error
+    found: dict[str, list[str]] = {}
+    for rank in ranks:
+        for name, checksum in rank.items():
+            found.setdefault(name, []).append(str(checksum))
+    if not found:
+        raise EngineProtocolError("weights_checker: no checksums")
+    return {name: sums[0] if len(set(sums)) == 1 else ",".join(sums) for name, sums in found.items()}
+
+
 def error_message(text: str) -> str:
     """The one line that matters of an error body, in whichever of SGLang's three shapes it comes."""
     try:

@@ -8,7 +8,7 @@ Invariants:
 
 import structlog
 
-from golongrl.broadcast.client import SourceError, ask
+from golongrl.broadcast.client import SourceError, asked
 from golongrl.broadcast.protocol import Ask, Transfer
 from golongrl.broadcast.verify import Reading, problem
 from golongrl.queue.types import WeightsRef
@@ -39,9 +39,18 @@ async def receive(engine: Engine, ref: WeightsRef, pause: PauseMode, before: Rea
         worker=worker, version=ref.version, lineage=ref.lineage, ranks=placement.ranks, device=placement.device
     )
     try:
-        transfer = await ask(ref.source, question)
+        async with asked(ref.source, question) as transfer:
+            checksums = await _take(engine, transfer, str(ref.version), pause)
     except SourceError as error:
         raise WeightsMissing(str(error)) from error
+    reading = Reading(transfer.digests, checksums)
+    if wrong := problem(reading, before, ranks=placement.ranks):
+        raise AdoptionFailed(f"the engine took version {ref.version}, but {wrong}", unchanged=False)
+    return reading
+
+
+async def _take(engine: Engine, transfer: Transfer, version: str, pause: PauseMode) -> dict[str, str]:
+    """Join the group, take everything, and leave; the checksums that the engine reads back."""
     try:
         await engine.init_group(
             master_address=transfer.address,
@@ -53,13 +62,9 @@ async def receive(engine: Engine, ref: WeightsRef, pause: PauseMode, before: Rea
         )
         await engine.pause(pause)
         await _begin(engine)
-        checksums = await _load(engine, transfer, str(ref.version), flush=pause != "in_place")
+        return await _load(engine, transfer, version, flush=pause != "in_place")
     finally:
         await _leave(engine, transfer.group)
-    reading = Reading(transfer.digests, checksums)
-    if wrong := problem(reading, before, ranks=placement.ranks):
-        raise AdoptionFailed(f"the engine took version {ref.version}, but {wrong}", unchanged=False)
-    return reading
 
 
 async def _begin(engine: Engine) -> None:

@@ -24,6 +24,7 @@ from golongrl.broadcast.protocol import Bucket
 from golongrl.rollout.answers import (
     Generation,
     ModelInfo,
+    parse_checksums,
     parse_generation,
     parse_model_info,
     tokens_done,
@@ -247,12 +248,9 @@ class Engine(EngineHttp):
         await self._confirmed("/update_weights_from_distributed", body, deadline_s=self._deadlines.update_s)
 
     async def checksums(self) -> dict[str, str]:
-        """A checksum per tensor of the first rank: says whether two weights really differ."""
+        """A checksum per tensor, of all ranks: says whether two weights really differ."""
         body = await self._confirmed("/weights_checker", {"action": "checksum"}, deadline_s=self._deadlines.update_s)
-        try:
-            return dict(body["ranks"][0]["checksums"])
-        except (KeyError, IndexError, TypeError) as error:
-            raise EngineProtocolError(f"weights_checker: unreadable answer: {error}") from error
+        return parse_checksums(body)
 
     async def _flush_or_fail(self) -> None:
         for _ in range(max(1, int(self._deadlines.control_s / _FLUSH_RETRY_S))):
