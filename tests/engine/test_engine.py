@@ -307,7 +307,7 @@ async def test_a_command_whose_caller_is_gone_harms_nobody(rig) -> None:
     gone = asyncio.create_task(mine.engine.call(lambda: ran.append(1)))
     await asyncio.sleep(0)
     gone.cancel()
-    # Awaited before the thread is let go: the loop passes a cancellation on to the thread's future in a turn of its own.
+    # Awaited before the thread is let go: the loop passes a cancellation on to the thread's future in a later turn.
     with pytest.raises(asyncio.CancelledError):
         await gone
     release.set()
