@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
+from golongrl.engine.config import Limits
 from golongrl.engine.engine import Engine
 from golongrl.engine.metrics import Metrics
 from golongrl.engine.sampling import seed_of
@@ -58,9 +59,7 @@ async def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     model = load_model(options.folder)[0] if options.folder else quickstart_sized()
-    engine = Engine(
-        model, lambda _: "", Metrics("benchmark"), version="0", max_batch=64, max_queue=64, max_prefill_tokens=4096
-    )
+    engine = Engine(model, lambda _: "", Metrics("benchmark"), Limits(), version="0")
     engine.start()
     for batch in (1, 8, 32):
         await measure(engine, batch, 1)

@@ -11,6 +11,7 @@ import pytest
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from golongrl.engine.config import Limits
 from golongrl.engine.engine import Engine
 from golongrl.engine.metrics import Metrics
 from golongrl.engine.scheduler import Request, Sampling
@@ -66,10 +67,11 @@ async def rig(
     model, tokenizer = loaded
     async with AsyncExitStack() as stack:
 
-        def start(**options: Any) -> Rig:
+        def start(max_batch: int = 8, max_queue: int = 64, **options: Any) -> Rig:
             mine = copy.deepcopy(model)
-            settings = {"version": "0", "max_batch": 8, "max_queue": 64, "max_prefill_tokens": 4096, **options}
-            engine = Engine(mine, lambda ids: str(tokenizer.decode(list(ids))), Metrics("tiny"), **settings)
+            limits = Limits(max_batch=max_batch, max_queue=max_queue)
+            settings = {"version": "0", **options}
+            engine = Engine(mine, lambda ids: str(tokenizer.decode(list(ids))), Metrics("tiny"), limits, **settings)
             engine.start()
             stack.push_async_callback(engine.stop)
             return Rig(engine, mine)

@@ -2,16 +2,19 @@
 
 import sys
 from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 from fastapi import FastAPI
 
+from golongrl.recipe import Recipe
 from golongrl.reward.app import create_app
 from golongrl.reward.config import RewardConfig
 from rollout import scoring
-from rollout.harness import embedded_engine, write_rows
+from rollout.harness import Rig, Start, embedded_engine, rig, write_rows
 
 
 @pytest.fixture(scope="session")
@@ -41,3 +44,15 @@ async def engine_url(tiny_model: Path) -> AsyncIterator[str]:
     """A fresh embedded engine that holds `tiny_model` as "default"."""
     async with embedded_engine(tiny_model) as url:
         yield url
+
+
+@pytest.fixture
+def start(redis_url: str, run_name: str, rows: Path, engine_url: str, reward: httpx.ASGITransport) -> Start:
+    """`async with start(recipe, **config) as rig`: a rig on this test's own run and engine."""
+
+    def begin(
+        made: Recipe, *, run: str = "", transport: httpx.AsyncBaseTransport | None = None, **config: Any
+    ) -> AbstractAsyncContextManager[Rig]:
+        return rig(made, redis_url, run_name + run, rows, engine_url, transport or reward, **config)
+
+    return begin

@@ -17,7 +17,7 @@ from fastapi import FastAPI
 from golongrl.data.prepared import Prepared, PreparedRow, write_prepared
 from golongrl.engine.app import create_app as create_engine
 from golongrl.engine.config import EngineConfig
-from golongrl.queue import Batch, QueueSettings, SampleQueue, WeightsRef
+from golongrl.queue import Batch, Group, QueueSettings, SampleQueue, WeightsRef
 from golongrl.recipe import Recipe, load
 from golongrl.reward.client import RewardClient
 from golongrl.rollout.adopter import Confirmed, adopt
@@ -114,6 +114,11 @@ class Learner:
         self.step += 1
 
 
+def versions(group: Group) -> set[int]:
+    """The versions of a group's tokens."""
+    return {span.version for response in group.responses for span in response.version_spans}
+
+
 async def set_up(queue: SampleQueue, made: Recipe, rows: int = ROWS, *, manual_clock: bool = False) -> Learner:
     """Create the run and attach to it; with `manual_clock` its leases run out by `queue.advance` alone."""
     settings = replace(QueueSettings.from_recipe(made), manual_clock=manual_clock)
@@ -179,6 +184,9 @@ class Rig:
                 await asyncio.sleep(0.01)
 
 
+Start = Callable[..., AbstractAsyncContextManager[Rig]]
+
+
 @asynccontextmanager
 async def rig(
     made: Recipe,
@@ -215,7 +223,7 @@ async def rig(
         client = await stack.enter_async_context(RewardClient("http://reward", transport=reward, attempts=2))
         other = await stack.enter_async_context(httpx.AsyncClient(base_url=engine_url, trust_env=False, timeout=60))
         held_out = None if validation is None else Prepared.open(validation)
-        bench = Bench(made, "w0", queue, engine, client, Prepared.open(data), Metrics(), State(), held_out)
+        bench = Bench(made, settings.worker, queue, engine, client, Prepared.open(data), Metrics(), State(), held_out)
         learner = Learner(learner_queue, fence="")
         if created:
             learner = await set_up(learner_queue, made, manual_clock=manual_clock)

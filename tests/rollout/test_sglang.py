@@ -8,14 +8,16 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from golongrl.broadcast.protocol import Bucket
 from golongrl.rollout.answers import ModelInfo, Span, parse_checksums
-from golongrl.rollout.engine_http import Deadlines
+from golongrl.rollout.engine_http import Deadlines, Leeway
 from golongrl.rollout.errors import EngineBusy, EngineProtocolError, EngineRefused, EngineSilent, EngineUnavailable
 from golongrl.rollout.sampling import Sampling
 from golongrl.rollout.sglang import Engine, Placement
-from rollout.replay import Replay, recording
+from rollout.replay import Replay, answer, recording
 from support.recordings import recorded
 
 SAMPLING = Sampling(temperature=1.0, top_p=1.0, max_new_tokens=4)
@@ -162,10 +164,45 @@ async def test_a_dead_server_and_a_silent_one_are_told_apart() -> None:
     async with engine(dead) as client:
         with pytest.raises(EngineUnavailable, match="POST /generate r at http://engine: ConnectError: refused"):
             await generate(client)
-        assert not await client.healthy()
+        with pytest.raises(EngineUnavailable, match="GET /health at http://engine: ConnectError: refused"):
+            await client.health()
     async with engine(silent, deadlines=Deadlines(connect_s=0.05, control_s=0.05)) as client:
         with pytest.raises(EngineSilent, match="GET /model_info"):
             await client.model_info()
+
+
+async def test_a_call_that_missed_its_deadline_is_given_longer() -> None:
+    """Else an engine that always takes a little longer than the deadline would never be heard."""
+
+    async def slow(request: httpx.Request) -> httpx.Response:
+        await asyncio.sleep(delay)
+        return answer("04_model_info")
+
+    async with engine(slow, deadlines=Deadlines(connect_s=0.01, control_s=0.05)) as client:
+        delay = 0.15
+        for limit in ("0.05", "0.1"):
+            with pytest.raises(EngineSilent, match=f"GET /model_info at http://engine: no answer within {limit} s"):
+                await client.model_info()
+        assert await client.model_info()
+        assert await client.model_info(), "what helped is kept while it is needed"
+        delay = 60.0
+        for limit in ("0.2", "0.4", "0.4"):
+            with pytest.raises(EngineSilent, match=f"no answer within {limit} s"):
+                await client.model_info()
+
+
+@given(st.lists(st.none() | st.floats(0, 1)))
+def test_leeway_is_bounded_and_given_back(history: list[float | None]) -> None:
+    leeway = Leeway()
+    for share in history:
+        if share is None:
+            leeway.silent()
+        else:
+            leeway.answered(share)
+        assert leeway.factor in (1, 2, 4, 8)
+    for _ in range(3):
+        leeway.answered(0.1)
+    assert leeway.factor == 1
 
 
 async def test_both_keys_go_where_they_belong() -> None:

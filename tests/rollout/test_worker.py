@@ -1,39 +1,20 @@
 """The worker's loop against a real queue, a real engine and a real reward service, the learner played by the test."""
 
 import asyncio
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
-from golongrl.broadcast.process import SenderProcess
 from golongrl.errors import InputError
-from golongrl.queue import Group, Lease, Refusal, SampleQueue, WeightsRef
-from golongrl.recipe import Recipe
+from golongrl.queue import Lease, Refusal, SampleQueue, WeightsRef
+from golongrl.rollout.adopter import Confirmed
+from golongrl.rollout.answers import ModelInfo
 from golongrl.rollout.errors import EngineUnavailable
-from rollout.harness import Rig, publish, recipe, rig
-from support.sender import hold
-
-Start = Callable[..., AbstractAsyncContextManager[Rig]]
-
-
-@pytest.fixture
-def start(
-    redis_url: str, run_name: str, rows: Path, engine_url: str, reward: httpx.ASGITransport
-) -> Callable[..., AbstractAsyncContextManager[Rig]]:
-    """`async with start(recipe, **config) as rig`: a rig on this test's own run and engine."""
-
-    def begin(made: Recipe, *, run: str = "", transport: httpx.AsyncBaseTransport | None = None, **config):
-        return rig(made, redis_url, run_name + run, rows, engine_url, transport or reward, **config)
-
-    return begin
-
-
-def versions(group: Group) -> set[int]:
-    return {span.version for response in group.responses for span in response.version_spans}
+from golongrl.rollout.live import LiveGroup
+from golongrl.rollout.produce import Bench
+from rollout.harness import Start, publish, recipe, rig, versions, write_rows
 
 
 async def test_groups_come_out_complete_and_from_the_announced_weights(
@@ -92,131 +73,6 @@ async def test_a_row_done_again_gives_the_same_responses(start: Start, tmp_path:
     assert sampled[0] == sampled[1]
 
 
-async def test_an_engine_that_claims_the_version_is_loaded_all_the_same(
-    start: Start, tmp_path: Path, tiny_model_next: Path
-) -> None:
-    """A restarted engine may carry any name; only weights that this worker loaded count."""
-    async with start(recipe()) as bench:
-        await bench.engine.post("/update_weight_version", json={"new_version": "0"})
-        before = (await bench.engine.post("/weights_checker", json={"action": "checksum"})).json()["ranks"][0]
-        await bench.learner.queue.announce(bench.learner.fence, publish(tmp_path, 0, tiny_model_next))
-        bench.start()
-        await bench.take()
-        after = (await bench.engine.post("/weights_checker", json={"action": "checksum"})).json()["ranks"][0]
-        assert before["checksums"] != after["checksums"]
-
-
-LONG = ("rollout.max_response_tokens=900", "queue.max_staleness=2", "rollout.group_filter=false", "rollout.n=2")
-
-
-@pytest.mark.parametrize("mode", ["in_place", "retract", "abort", "drain"])
-async def test_new_weights_reach_groups_in_flight_as_the_recipe_says(
-    start: Start, tmp_path: Path, tiny_model: Path, tiny_model_next: Path, mode: str
-) -> None:
-    made = recipe(f"rollout.adoption={mode}", *LONG)
-    async with start(made) as bench:
-        queue, fence = bench.learner.queue, bench.learner.fence
-        await queue.announce(fence, publish(tmp_path, 0, tiny_model))
-        bench.start()
-
-        def in_mid_flight() -> bool:
-            return len(bench.worker.groups) == 2 and all(min(live.tokens) > 0 for live in bench.worker.groups)
-
-        await bench.until(in_mid_flight)
-        # Held while the announcement travels, so that it arrives in mid-flight on however fast a machine.
-        await bench.engine.post("/pause_generation", json={"mode": "in_place"})
-        await queue.announce(fence, publish(tmp_path, 1, tiny_model_next))
-        if mode == "drain":
-            await bench.until(lambda: "groups in flight, before version 1" in (bench.state.waiting_for or ""))
-            await bench.engine.post("/continue_generation", json={})
-        await bench.until(lambda: bench.state.engine_version == 1)
-        batch = await bench.take()
-        seen = [versions(group) for group in batch.groups]
-        if mode == "drain":
-            assert seen == [{0}, {0}]
-        elif mode == "abort":
-            assert any(1 in group for group in seen)
-            assert all(len(response.version_spans) == 1 for group in batch.groups for response in group.responses)
-        else:
-            assert {0, 1} in seen
-        for group in batch.groups:
-            assert all(response.finish_reason in ("stop", "length") for response in group.responses)
-
-
-async def test_an_unreadable_store_is_waited_for(start: Start, tmp_path: Path, tiny_model: Path) -> None:
-    async with start(recipe(), adoption_attempts=1) as bench:
-        missing = WeightsRef(0, str(tmp_path / "v0"), lineage="first", checksum="")
-        await bench.learner.queue.announce(bench.learner.fence, missing)
-        bench.start()
-        await bench.until(lambda: bench.worker._tries.missed >= 2)
-        assert "is the weight store mounted here?" in str(bench.state.waiting_for)
-        assert bench.state.phase == "waiting"
-        assert bench.state.quarantine is None
-        assert (await bench.learner.queue.stats()).leased == 0
-        publish(tmp_path, 0, tiny_model)
-        await bench.take()
-
-
-async def test_a_sender_that_cannot_send_is_waited_for(
-    start: Start, sender: SenderProcess, tmp_path: Path, tiny_model: Path, tiny_model_next: Path
-) -> None:
-    """However long it takes: at eta 0 there is no other version before this engine has this one."""
-    support = publish(tmp_path, 0, tiny_model)
-    async with start(recipe(), adoption_attempts=1) as bench:
-        hold(sender, tiny_model_next, 7)
-        ref = replace(support, source=sender.source)
-        await bench.learner.queue.announce(bench.learner.fence, ref)
-        bench.start()
-        await bench.until(lambda: bench.worker._tries.missed >= 3)
-        assert "held is version 7" in str(bench.state.waiting_for)
-        assert (bench.state.phase, bench.state.quarantine) == ("waiting", None)
-        # Announced once: nothing but the sender changes.
-        hold(sender, tiny_model, 0)
-        await bench.take()
-        assert bench.state.engine_version == 0
-        # The run ends, and the sender with it, before this engine had the last version.
-        await bench.learner.finish(replace(ref, version=1))
-        await bench.until(lambda: bench.state.phase == "waiting" and "version 1" in str(bench.state.waiting_for))
-        sender.close()
-        await bench.learner.queue.stop(bench.learner.fence, "complete", "1 steps")
-        await bench.until(lambda: bench.state.phase == "idle")
-
-
-async def test_weights_that_read_back_wrong_are_never_sampled_from(
-    start: Start, tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with start(recipe(), adoption_attempts=2) as bench:
-        engine = bench.bench.engine
-        update = engine.update_from_disk
-
-        async def under_another_name(path: str, version: str, *, flush_cache: bool) -> None:
-            await update(path, "elsewhere", flush_cache=flush_cache)
-
-        monkeypatch.setattr(engine, "update_from_disk", under_another_name)
-        await bench.learner.queue.announce(bench.learner.fence, publish(tmp_path, 0, tiny_model))
-        bench.start()
-        await bench.until(lambda: "newer weights than version 0" in (bench.state.waiting_for or ""))
-        assert "reads back 'elsewhere'" in str(bench.state.quarantine)
-        assert (await bench.learner.queue.stats()).leased == 0
-        assert (await bench.engine.get("/ready")).status_code == 200, "the engine must not be left paused"
-
-
-async def test_an_engine_whose_weights_change_behind_the_worker_is_loaded_again(
-    start: Start, tmp_path: Path, tiny_model: Path
-) -> None:
-    async with start(recipe()) as bench:
-        await bench.learner.queue.announce(bench.learner.fence, publish(tmp_path, 0, tiny_model))
-        bench.start()
-        await bench.take()
-        await bench.engine.post("/update_weight_version", json={"new_version": "stranger"})
-        samples = bench.bench.metrics.registry.get_sample_value
-        await bench.until(lambda: samples("golongrl_rollout_engine_restarts_total"))
-        await bench.until(lambda: bench.state.engine_version == 0)
-        await bench.learner.finish(publish(tmp_path, 1, tiny_model))
-        for group in (await bench.take()).groups:
-            assert versions(group) <= {0, 1}
-
-
 async def test_a_group_waits_for_the_reward_service_and_keeps_its_tokens(
     start: Start, tmp_path: Path, tiny_model: Path, reward: httpx.ASGITransport
 ) -> None:
@@ -235,6 +91,9 @@ async def test_a_group_waits_for_the_reward_service_and_keeps_its_tokens(
         await bench.learner.queue.announce(bench.learner.fence, publish(tmp_path, 0, tiny_model))
         bench.start()
         await bench.until(lambda: "reward service" in (bench.state.waiting_for or ""))
+        await asyncio.sleep(0.6)  # the loop looks again, and says the same
+        assert "reward service http://reward: gave up" in str(bench.state.waiting_for)
+        assert bench.bench.metrics.registry.get_sample_value("golongrl_rollout_waiting", {"reason": "reward"}) == 1
         down.set()
         batch = await bench.take()
         assert all(response.status == "scored" for group in batch.groups for response in group.responses)
@@ -266,6 +125,88 @@ async def test_a_stop_finishes_what_can_be_finished(start: Start, tmp_path: Path
         stats = await bench.learner.queue.stats()
         assert stats.leased == stats.returned == 0
         assert stats.ready == bench.state.submitted >= 2
+
+
+@pytest.mark.parametrize("call", ["lease", "submit"])
+async def test_a_stop_leaves_no_lease_behind_whatever_the_queue_is_being_told(
+    start: Start, tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    async with start(recipe("rollout.group_filter=false"), grace_s=0.0) as bench:
+        queue, asked = bench.bench.queue, asyncio.Event()
+        real = getattr(queue, call)
+
+        async def unanswered(*args: Any, **named: Any) -> Any:
+            if asked.is_set():
+                return await real(*args, **named)
+            if call == "lease":
+                await real(*args, **named)
+            asked.set()
+            return await asyncio.get_running_loop().create_future()
+
+        monkeypatch.setattr(queue, call, unanswered)
+        await bench.learner.queue.announce(bench.learner.fence, publish(tmp_path, 0, tiny_model))
+        task = bench.start()
+        await bench.until(asked.is_set)
+        bench.worker.stop()
+        await task
+        bench.tasks.clear()
+        stats = await bench.learner.queue.stats()
+        assert stats.leased == 0
+        assert stats.redone_by["released:stopped"] >= 1
+
+
+async def test_a_group_is_given_up_once_and_for_the_first_reason(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second cancellation would interrupt the giving back of the row."""
+    given_back: list[str] = []
+
+    async def produce(bench: Bench, lease: Lease, live: LiveGroup, held: Confirmed) -> None:
+        try:
+            await asyncio.get_running_loop().create_future()
+        except asyncio.CancelledError:
+            await asyncio.sleep(0.01)  # the engine is told
+            live.ending = True
+            await asyncio.sleep(0.01)  # the queue is told
+            given_back.append(live.give_back)
+            raise
+
+    monkeypatch.setattr("golongrl.rollout.training.produce", produce)
+    async with start(recipe()) as bench, asyncio.TaskGroup() as tasks:
+        training = bench.worker.training
+        lease = await bench.bench.queue.lease("w0", 0)
+        assert isinstance(lease, Lease)
+        held = Confirmed(WeightsRef(0, "/v0", "first", ""), ModelInfo("/v0", "0"), 512)
+        training.begin(tasks, lease, held)
+        for reason in ("engine_lost", "too_stale", "too_stale"):
+            training.drop([lease.uid], reason)
+            await asyncio.sleep(0.004)
+        await training.finish(grace_s=5.0)
+    assert given_back == ["engine_lost"]
+
+
+async def test_a_reward_service_of_another_version_ends_the_worker_with_one_line(
+    start: Start, tmp_path: Path, tiny_model: Path
+) -> None:
+    other = httpx.MockTransport(lambda _: httpx.Response(200, json={"scores": []}))
+    async with start(recipe(), transport=other) as bench:
+        await bench.learner.queue.announce(bench.learner.fence, publish(tmp_path, 0, tiny_model))
+        task = bench.start()
+        with pytest.raises(InputError, match="answered something that is not a scoring result"):
+            await asyncio.wait_for(task, 60)
+        bench.tasks.clear()
+        assert (await bench.learner.queue.stats()).leased == 0
+
+
+async def test_other_data_than_the_learners_ends_the_worker_with_one_line(
+    redis_url: str, run_name: str, engine_url: str, reward: httpx.ASGITransport, tmp_path: Path, tiny_model: Path
+) -> None:
+    short = write_rows(tmp_path / "train", rows=1)
+    async with rig(recipe(), redis_url, run_name, short, engine_url, reward) as bench:
+        await bench.learner.queue.announce(bench.learner.fence, publish(tmp_path, 0, tiny_model))
+        task = bench.start()
+        with pytest.raises(InputError, match="row 1 of 1: this worker's --data is not the learner's"):
+            await asyncio.wait_for(task, 60)
+        bench.tasks.clear()
+        assert (await bench.learner.queue.stats()).leased == 0
 
 
 async def test_when_the_run_is_over_the_worker_says_so_and_idles(

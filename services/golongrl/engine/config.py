@@ -10,9 +10,18 @@ class ModelFolderError(InputError):
     """A model folder cannot be served; the message is one line that names it and says what is missing."""
 
 
-@dataclass(frozen=True, slots=True)
-class EngineConfig:
-    """Settings of one engine; sizes in tokens or requests.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What an engine takes on at a time: requests that run, requests that wait, prompt tokens of one prefill."""
+
+    max_batch: int = 64
+    max_queue: int = 4096
+    max_prefill_tokens: int = 4096
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineConfig(Limits):
+    """Settings of one engine.
 
     `api_key` guards the normal endpoints. With `admin_api_key` set, the control endpoints need that key alone, and it
     is refused on the normal ones.
@@ -23,11 +32,8 @@ class EngineConfig:
     port: int = 30000
     weight_version: str = "default"
     seed: int = 0
-    max_batch: int = 64
-    max_queue: int = 4096
     context_length: int | None = None
     threads: int = 1
-    max_prefill_tokens: int = 4096
     drain_s: float = 10.0
     api_key: str | None = None
     admin_api_key: str | None = None

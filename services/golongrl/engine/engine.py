@@ -14,6 +14,7 @@ from typing import TypeVar
 import torch
 from transformers import PreTrainedModel
 
+from golongrl.engine.config import Limits
 from golongrl.engine.metrics import Metrics
 from golongrl.engine.sampling import Uniforms
 from golongrl.engine.scheduler import Decode, PauseMode, Request
@@ -36,23 +37,12 @@ class Engine:
         model: PreTrainedModel,
         decode: Decode,
         metrics: Metrics,
+        limits: Limits,
         *,
         version: str,
-        max_batch: int,
-        max_queue: int,
-        max_prefill_tokens: int,
         on_death: Callable[[], None] = lambda: None,
     ) -> None:
-        self._thread = ModelThread(
-            model,
-            decode,
-            metrics,
-            version=version,
-            max_batch=max_batch,
-            max_queue=max_queue,
-            max_prefill_tokens=max_prefill_tokens,
-            on_death=on_death,
-        )
+        self._thread = ModelThread(model, decode, metrics, limits, version=version, on_death=on_death)
         self.model = model
         self.metrics = metrics
         self.scheduler = self._thread.scheduler

@@ -60,10 +60,8 @@ def load(config: EngineConfig, on_death: Callable[[], None]) -> Serving:
         model,
         lambda ids: str(tokenizer.decode(list(ids))),
         metrics,
+        config,
         version=config.weight_version,
-        max_batch=config.max_batch,
-        max_queue=config.max_queue,
-        max_prefill_tokens=config.max_prefill_tokens,
         on_death=on_death,
     )
     serving = Serving(

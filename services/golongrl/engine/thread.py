@@ -19,6 +19,7 @@ import structlog
 import torch
 from transformers import PreTrainedModel
 
+from golongrl.engine.config import Limits
 from golongrl.engine.generator import Generator
 from golongrl.engine.metrics import Metrics
 from golongrl.engine.sampling import Uniforms, sample
@@ -75,19 +76,17 @@ class ModelThread:
         model: PreTrainedModel,
         decode: Decode,
         metrics: Metrics,
+        limits: Limits,
         *,
         version: str,
-        max_batch: int,
-        max_queue: int,
-        max_prefill_tokens: int,
         on_death: Callable[[], None],
     ) -> None:
         self.model = model
-        self.scheduler = Scheduler(max_batch, max_queue, version, decode)
-        self.generator = Generator(model, max_batch)
+        self.scheduler = Scheduler(limits.max_batch, limits.max_queue, version, decode)
+        self.generator = Generator(model, limits.max_batch)
         self.failed = False
         self._metrics = metrics
-        self._max_prefill_tokens = max_prefill_tokens
+        self._max_prefill_tokens = limits.max_prefill_tokens
         self._on_death = on_death
         self._jobs: dict[str, Job] = {}
         self._rows: list[Job] = []

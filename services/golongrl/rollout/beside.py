@@ -1,14 +1,13 @@
 """What a worker does beside its loop, at fixed intervals: it says that it is there, and what it does."""
 
 import asyncio
-from collections.abc import Callable
 
 import structlog
 
 from golongrl.queue.errors import QueueError
 from golongrl.rollout.config import WorkerConfig
-from golongrl.rollout.live import LiveGroup
 from golongrl.rollout.produce import Bench
+from golongrl.rollout.training import Training
 from golongrl.rollout.validate import Validation
 
 log = structlog.get_logger(__name__)
@@ -17,25 +16,16 @@ log = structlog.get_logger(__name__)
 _RENEWALS = 3
 
 
-async def renew(
-    bench: Bench, validation: Validation, groups: Callable[[], dict[str, LiveGroup]], lose: Callable[[str], None]
-) -> None:
-    """Prolong the leases of `groups` (by token) and of validation rows, for ever; `lose` is told of lost ones."""
+async def renew(bench: Bench, training: Training, validation: Validation) -> None:
+    """Prolong the leases of groups and of validation rows, for ever."""
     period = bench.recipe.queue.lease_s / _RENEWALS
     while True:
         await asyncio.sleep(period)
-        live = groups()
-        progress = {token: group.progress for token, group in live.items()}
-        phases: dict[str, str] = {token: group.phase for token, group in live.items()}
-        try:
-            await validation.renew()
-            kept = await bench.queue.renew(bench.worker, progress, phases) if progress else {}
-        except QueueError as error:
-            log.warning("leases could not be renewed", error=str(error))
-            continue
-        for token, held in kept.items():
-            if not held:
-                lose(token)
+        for leases in (training, validation):
+            try:
+                await leases.renew()
+            except QueueError as error:
+                log.warning("leases could not be renewed", error=str(error))
 
 
 async def beat(bench: Bench, config: WorkerConfig, validation: Validation) -> None:
@@ -54,7 +44,7 @@ async def beat(bench: Bench, config: WorkerConfig, validation: Validation) -> No
             "quarantine": state.quarantine or "",
         }
         try:
-            await bench.queue.beat("rollout", config.worker, fields, ttl_s=4 * config.beat_s)
+            await bench.queue.beat("rollout", bench.worker, fields, ttl_s=4 * config.beat_s)
         except QueueError as error:
             log.warning("no heartbeat", error=str(error))
         await asyncio.sleep(config.beat_s)

@@ -23,6 +23,3 @@ class WorkerConfig:
     beat_s: float = 3.0
     adoption_share: float = 0.05
     """Share of the time between two versions that taking one may cost before auto accepts a stale KV cache."""
-    adoption_attempts: int = 5
-    """Tries to take one version that the engine does not confirm; then it stays quarantined until another version is
-    announced, or it restarts."""

@@ -4,6 +4,8 @@ Invariants: every call has a deadline; an answer that is not what the API promis
 """
 
 import asyncio
+import time
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import TracebackType
@@ -23,6 +25,11 @@ from golongrl.rollout.errors import (
 
 # A request whose connection was dropped lives on for a moment in the engine.
 _DUPLICATE = "Duplicate request ID"
+# An engine starved of processor time answers, but not in time, and each new call begins from nothing: it would never be
+# heard. So a call may take up to this many times its deadline, after it was missed.
+_MOST_LEEWAY = 8
+# A call that was answered in this share of its time needs no leeway.
+_QUICK = 0.25
 
 
 @dataclass(frozen=True)
@@ -37,6 +44,22 @@ class Deadlines:
     update_s: float = 600.0
     # Longest silence of a stream; a 160K-token prefill in a busy engine comes before the first chunk.
     silence_s: float = 900.0
+
+
+@dataclass
+class Leeway:
+    """How many times its deadline one kind of call may take: doubled by each silence, halved by each quick answer."""
+
+    factor: int = 1
+
+    def silent(self) -> None:
+        """No answer in the time allowed."""
+        self.factor = min(_MOST_LEEWAY, 2 * self.factor)
+
+    def answered(self, share: float) -> None:
+        """An answer, after `share` of the time allowed."""
+        if share < _QUICK:
+            self.factor = max(1, self.factor // 2)
 
 
 class EngineHttp:
@@ -59,6 +82,7 @@ class EngineHttp:
         self._deadlines = deadlines or Deadlines()
         self._headers = _bearer(api_key)
         self._admin_headers = _bearer(admin_api_key or api_key)
+        self._leeway: defaultdict[str, Leeway] = defaultdict(Leeway)
         self._http = httpx.AsyncClient(
             base_url=url,
             transport=transport,
@@ -74,13 +98,6 @@ class EngineHttp:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._http.aclose()
-
-    async def _is_ok(self, path: str) -> bool:
-        try:
-            await self._call("GET", path, headers=self._headers)
-        except (EngineBusy, EngineUnavailable):
-            return False
-        return True
 
     async def _control(self, path: str, body: Mapping[str, Any], deadline_s: float | None = None) -> None:
         await self._call("POST", path, headers=self._admin_headers, body=body, deadline_s=deadline_s)
@@ -121,7 +138,10 @@ class EngineHttp:
         body: Mapping[str, Any] | None = None,
         deadline_s: float | None = None,
     ) -> httpx.Response:
-        limit = deadline_s or self._deadlines.control_s
+        leeway = self._leeway[path]
+        # Deadlines of minutes are long enough.
+        limit = deadline_s or self._deadlines.control_s * leeway.factor
+        begun = time.monotonic()
         try:
             # httpx bounds each read; the whole call is bounded here.
             async with asyncio.timeout(limit + self._deadlines.connect_s):
@@ -133,7 +153,11 @@ class EngineHttp:
                     timeout=httpx.Timeout(limit, connect=self._deadlines.connect_s),
                 )
         except (httpx.TransportError, TimeoutError) as error:
-            raise unreachable(f"{method} {path} at {self.url}", error) from error
+            unanswered = unreachable(f"{method} {path} at {self.url}", error, limit)
+            if isinstance(unanswered, EngineSilent):
+                leeway.silent()
+            raise unanswered from error
+        leeway.answered((time.monotonic() - begun) / limit)
         if response.status_code != 200:
             raise failure(f"{method} {path}", response.status_code, response.text)
         return response
@@ -143,12 +167,12 @@ def _bearer(key: str | None) -> dict[str, str]:
     return {"Authorization": f"Bearer {key}"} if key else {}
 
 
-def unreachable(call: str, error: Exception) -> EngineUnavailable:
-    """The error of a call that brought no answer."""
-    message = f"{call}: {type(error).__name__}" + (f": {error}" if str(error) else "")
+def unreachable(call: str, error: Exception, limit_s: float) -> EngineUnavailable:
+    """The error of a call that brought no answer within `limit_s`."""
     # A connection that is not even accepted is a dead engine, not a slow one.
-    slow = isinstance(error, TimeoutError | httpx.TimeoutException) and not isinstance(error, httpx.ConnectTimeout)
-    return EngineSilent(message) if slow else EngineUnavailable(message)
+    if isinstance(error, TimeoutError | httpx.TimeoutException) and not isinstance(error, httpx.ConnectTimeout):
+        return EngineSilent(f"{call}: no answer within {limit_s:g} s")
+    return EngineUnavailable(f"{call}: {type(error).__name__}" + (f": {error}" if str(error) else ""))
 
 
 def failure(call: str, status: int, text: str) -> EngineError:

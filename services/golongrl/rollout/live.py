@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from golongrl.rollout.adoption import InFlight, Speed
+from golongrl.rollout.tries import Pause
 
 # Weight of the newest observation in running means: about the last twenty responses count.
 _NEWEST = 0.1
@@ -68,8 +69,12 @@ class LiveGroup:
     """The queue gave the row to somebody else: nothing may be said about it any more."""
     ending: bool = False
     """The queue is being told how it ends: cancelling that would leave the lease hanging."""
+    given_up: bool = False
+    """The work on it is being cancelled: once is enough."""
     give_back: str = field(default="stopped")
     """The reason under which the row is released if the work on it is cancelled."""
+    held_up: Pause | None = None
+    """What must be there before the finished group can be handed in."""
     sampled: int = 0
     """Tokens ever sampled, those of aborted attempts included, so that progress never falls."""
 

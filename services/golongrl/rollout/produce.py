@@ -18,9 +18,9 @@ import structlog
 from golongrl.data.prepared import Prepared, PreparedRow
 from golongrl.errors import InputError
 from golongrl.queue import Group, Lease, RejectReason, Response, SampleQueue, SubmitOutcome, VersionSpan
-from golongrl.queue.errors import NotDurable, QueueError, Unavailable
+from golongrl.queue.errors import NotDurable, NotSetUp, QueueError, Unavailable
 from golongrl.recipe import Recipe
-from golongrl.reward.client import RewardClient, RewardRejectedError, RewardUnavailableError
+from golongrl.reward.client import RewardClient, RewardError, RewardUnavailableError
 from golongrl.reward.models import Item, ScoreResult
 from golongrl.rollout.adopter import Confirmed
 from golongrl.rollout.answers import Generation
@@ -32,6 +32,7 @@ from golongrl.rollout.metrics import Metrics
 from golongrl.rollout.sampling import Sampling
 from golongrl.rollout.sglang import Engine
 from golongrl.rollout.state import State
+from golongrl.rollout.tries import Pause
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
@@ -74,35 +75,43 @@ async def produce(bench: Bench, lease: Lease, live: LiveGroup, held: Confirmed) 
         InputError: recipe, data and model do not fit together, which every further row would meet again.
         asyncio.CancelledError: after the row was released under `live.give_back`.
     """
-    row = bench.data.row(lease.row)
     try:
-        verdict, group = await _make(bench, lease, row, live, held)
+        verdict, group = await _make(bench, lease, live, held)
+        await _conclude(bench, lease, live, verdict, group)
     except asyncio.CancelledError:
+        # Where the group had reached the queue all the same, this changes nothing there.
         await _release(bench, lease, live, live.give_back)
         raise
     except (EngineUnavailable, EngineProtocolError, ForeignWeights) as error:
         log.warning("the group is given back: the engine failed", uid=lease.uid, error=str(error))
-        await _release(bench, lease, live, "engine_failed")
-        if bench.suspect is not None:
-            bench.suspect(error)
-        return
+        await _fail(bench, lease, live, "engine_failed", error)
     except EngineBusy as error:
         log.warning("the group is given back: the engine takes no more", uid=lease.uid, error=str(error))
-        await _release(bench, lease, live, "engine_busy")
-        return
+        await _fail(bench, lease, live, "engine_busy", error)
     except (EngineRefused, ValueError) as error:
         await _release(bench, lease, live, "refused")
         raise InputError(f"row {lease.row} cannot be sampled: {error}") from error
-    except (RewardRejectedError, InputError) as error:
+    except IndexError as error:
+        await _release(bench, lease, live, "refused")
+        raise InputError(f"{error}: this worker's --data is not the learner's") from error
+    except (RewardError, InputError) as error:
         await _release(bench, lease, live, "refused")
         raise InputError(str(error)) from error
-    await _conclude(bench, lease, live, verdict, group)
+    except NotSetUp as error:
+        bench.metrics.released.labels("lease_lost").inc()
+        log.warning("the group is lost: the queue lost its run", uid=lease.uid, error=str(error))
 
 
-async def _make(
-    bench: Bench, lease: Lease, row: PreparedRow, live: LiveGroup, held: Confirmed
-) -> tuple[Verdict, Group | None]:
+async def _fail(bench: Bench, lease: Lease, live: LiveGroup, reason: str, error: EngineError) -> None:
+    await _release(bench, lease, live, reason)
+    if bench.suspect is not None:
+        bench.suspect(error)
+
+
+async def _make(bench: Bench, lease: Lease, live: LiveGroup, held: Confirmed) -> tuple[Verdict, Group | None]:
     recipe = bench.recipe
+    row = bench.data.row(lease.row)
+    live.prompt_tokens = row.prompt_ids.size
     fits = not overlong(
         row.prompt_ids.size,
         max_prompt_tokens=recipe.data.max_prompt_tokens,
@@ -123,7 +132,7 @@ async def _make(
         return Release("aborted"), None
     spans = [version_spans(answer, lease.engine_version, bench.state.engine_version) for answer in answers]
     live.phase = "scoring"
-    results = await score(bench, row, lease.uid, answers)
+    results = await score(bench, row, live, answers)
     scored = time.monotonic()
     bench.metrics.scoring.observe(scored - generated)
     bench.metrics.unscored.inc(sum(result.score is None for result in results))
@@ -134,15 +143,15 @@ async def _make(
     return verdict, Group.of(lease, row, responses, timings)
 
 
-async def score(bench: Bench, row: PreparedRow, uid: str, answers: Sequence[Generation]) -> list[ScoreResult]:
-    """Scores of a row's answers, in order; waits for a reward service that is down.
+async def score(bench: Bench, row: PreparedRow, live: LiveGroup, answers: Sequence[Generation]) -> list[ScoreResult]:
+    """Scores of a row's answers, in order; waits for a reward service that is down, and says so in `live`.
 
     Raises:
-        RewardRejectedError: it refused the request.
+        RewardError: it refused the request, or is no reward service of this version.
     """
     items = [
         Item(
-            id=f"{uid}.{index}",
+            id=f"{live.uid}.{index}",
             data_source=row.data_source,
             response=answer.text,
             ground_truth=row.ground_truth,
@@ -153,12 +162,15 @@ async def score(bench: Bench, row: PreparedRow, uid: str, answers: Sequence[Gene
     reward = bench.recipe.reward
     while True:
         try:
-            return await bench.reward.score(items, reward.mode, deadline_s=reward.deadline_s)
+            results = await bench.reward.score(items, reward.mode, deadline_s=reward.deadline_s)
         except RewardUnavailableError as error:
             # Bounded by the lease: without progress the queue ends it after stall_s, and this task with it.
-            log.warning("the finished group waits for the reward service", uid=uid, error=str(error))
-            bench.state.waiting_for = f"reward service: {error}"
+            log.warning("the finished group waits for the reward service", uid=live.uid, error=str(error))
+            live.held_up = Pause("waiting", "reward", str(error))
             await asyncio.sleep(_PAUSE_S)
+        else:
+            live.held_up = None
+            return results
 
 
 async def _conclude(bench: Bench, lease: Lease, live: LiveGroup, verdict: Verdict, group: Group | None) -> None:
@@ -167,12 +179,12 @@ async def _conclude(bench: Bench, lease: Lease, live: LiveGroup, verdict: Verdic
         await _release(bench, lease, live, verdict.reason)
     elif isinstance(verdict, Reject) or group is None:
         reason = verdict.reason if isinstance(verdict, Reject) else RejectReason.OVERLONG
-        if await patiently(bench, lambda: bench.queue.reject(lease, reason), lease.uid):
+        if await patiently(lambda: bench.queue.reject(lease, reason), live):
             metrics.rejected.labels(reason).inc()
             state.rejected[reason] = state.rejected.get(reason, 0) + 1
             log.info("group rejected", uid=lease.uid, reason=str(reason))
     else:
-        outcome = await patiently(bench, lambda: bench.queue.submit(lease, group), lease.uid)
+        outcome = await patiently(lambda: bench.queue.submit(lease, group), live)
         if outcome in (SubmitOutcome.ACCEPTED, SubmitOutcome.DUPLICATE):
             metrics.submitted.inc()
             state.submitted += 1
@@ -183,14 +195,14 @@ async def _conclude(bench: Bench, lease: Lease, live: LiveGroup, verdict: Verdic
             log.warning("the finished group came too late", uid=lease.uid, outcome=str(outcome))
 
 
-async def patiently(bench: Bench, call: Callable[[], Awaitable[T]], uid: str) -> T:
+async def patiently(call: Callable[[], Awaitable[T]], live: LiveGroup) -> T:
     """Tell the queue what became of a group, as long as it takes; bounded by the lease, as in `score`."""
     while True:
         try:
             return await call()
         except (Unavailable, NotDurable) as error:
-            log.warning("the finished group waits for the queue", uid=uid, error=str(error))
-            bench.state.waiting_for = f"the queue: {error}"
+            log.warning("the finished group waits for the queue", uid=live.uid, error=str(error))
+            live.held_up = Pause("waiting", "queue", f"the queue: {error}")
             await asyncio.sleep(_PAUSE_S)
 
 

@@ -30,7 +30,7 @@ from golongrl.rollout.answers import (
     tokens_done,
 )
 from golongrl.rollout.engine_http import EngineHttp, failure, unreachable
-from golongrl.rollout.errors import EngineProtocolError, EngineRefused
+from golongrl.rollout.errors import EngineBusy, EngineProtocolError, EngineRefused, EngineUnavailable
 from golongrl.rollout.sampling import Sampling
 
 PauseMode = Literal["abort", "retract", "in_place"]
@@ -108,7 +108,7 @@ class Engine(EngineHttp):
                     if on_progress is not None and (tokens := tokens_done(event)) is not None:
                         on_progress(tokens)
         except httpx.TransportError as error:
-            raise unreachable(f"POST /generate {rid} at {self.url}", error) from error
+            raise unreachable(f"POST /generate {rid} at {self.url}", error, deadlines.silence_s) from error
         return _last_event(last, rid)
 
     async def abort(self, rid: str | None = None) -> None:
@@ -139,13 +139,17 @@ class Engine(EngineHttp):
             raise EngineProtocolError(f"{self.url}: {what} cannot receive broadcast weights; set learner.weights=disk")
         return Placement(ranks, device)
 
-    async def healthy(self) -> bool:
-        """Whether the server answers /health with 200."""
-        return await self._is_ok("/health")
+    async def health(self) -> None:
+        """Returns if the server answers /health with 200; EngineError says why not."""
+        await self._call("GET", "/health", headers=self._headers)
 
     async def ready(self) -> bool:
         """Whether the server would generate now (SGLang: 503 while it is paused)."""
-        return await self._is_ok("/ready")
+        try:
+            await self._call("GET", "/ready", headers=self._headers)
+        except (EngineBusy, EngineUnavailable):
+            return False
+        return True
 
     async def metrics(self) -> dict[str, float]:
         """The engine's Prometheus samples by name, labels summed; histogram buckets left out."""

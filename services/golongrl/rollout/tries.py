@@ -1,16 +1,19 @@
-"""When to try again to bring an engine to the announced weights. Pure: no client, no clock.
+"""When to try again what an engine could not do: take the announced weights, make a group. Pure: no client, no clock.
 
-What an engine did not confirm is tried a few times; then the engine stays quarantined until it restarts or other
-weights are announced. Weights that cannot be had now (a store that is not mounted, a sender that is gone or busy) say
-nothing about the engine: they are asked for as long as they are announced, ever less often. Giving up on them would
-leave the engine idle for good, where the learner in turn waits for its groups before there is another version.
+Whatever kept the weights out of the engine (a store that the engine or the worker cannot read, a sender that is gone or
+busy, an engine that does not confirm them), they are tried again as long as they are announced, ever less often.
+Giving up would leave the engine idle for good: the learner waits for this engine's groups before there is another
+version. Ending the worker would not help: it is the engine that cannot, and a worker that is started again finds the
+same engine, until its supervisor gives up.
 """
 
 from dataclasses import dataclass
 from typing import NamedTuple
 
-# Longest pause between two tries.
-_LONGEST_S = 30.0
+# Longest pause between two tries to take weights: what was mended is found within this time.
+LONGEST_S = 30.0
+# Longest pause between two groups; they cost the queue more than the engine.
+LONGEST_GROUP_S = 10.0
 
 
 class Pause(NamedTuple):
@@ -23,36 +26,51 @@ class Pause(NamedTuple):
 
 @dataclass
 class Tries:
-    """The tries to take the weights that are announced now; times in seconds of any one clock."""
+    """The failed tries to take the weights that are announced now; times in seconds of any one clock."""
 
-    limit: int
-    failed: int = 0
-    missed: int = 0
+    count: int = 0
     _not_before: float = 0.0
-    _missing: Pause | None = None
+    _instead: Pause | None = None
 
     def reset(self) -> None:
         """The engine is another, or the weights are."""
-        self.failed, self.missed, self._not_before, self._missing = 0, 0, 0.0, None
+        self.count, self._not_before, self._instead = 0, 0.0, None
 
-    def fail(self, now: float) -> None:
-        """The engine did not confirm the weights."""
-        self.failed += 1
-        self._not_before, self._missing = now + _backoff(self.failed), None
+    def fail(self, now: float, instead: Pause) -> None:
+        """The engine could not be brought to the weights; `instead` says what is waited for."""
+        self.count += 1
+        self._not_before = now + min(LONGEST_S, 2.0 ** min(self.count - 1, 10))
+        self._instead = instead
 
-    def miss(self, now: float, pause: Pause) -> None:
-        """The weights could not be had; `pause` says what is waited for."""
-        self.missed += 1
-        self._not_before, self._missing = now + _backoff(self.missed), pause
+    def explain(self, instead: Pause) -> None:
+        """Something else than the last failure said is waited for."""
+        self._instead = instead
 
-    def pause(self, now: float, version: int) -> Pause | None:
-        """What to wait for before `version` is tried again; None when it is time."""
-        if self.failed >= self.limit:
-            return Pause("quarantined", "quarantine", f"newer weights than version {version}, or a new engine")
+    def pause(self, now: float) -> Pause | None:
+        """What to wait for before they are tried again; None when it is time."""
+        return self._instead if now < self._not_before else None
+
+
+@dataclass
+class Setbacks:
+    """Groups that failed in a row at an engine that answers: it is asked for more ever later."""
+
+    count: int = 0
+    _ended: int = 0
+    _not_before: float = 0.0
+    _why: str = ""
+
+    def fail(self, now: float, ended: int, why: str) -> None:
+        """One more failed; `ended` is how many groups have come to an end so far."""
+        self.count = 1 if ended > self._ended else self.count + 1
+        self._ended = ended
+        self._not_before = now + min(LONGEST_GROUP_S, 0.1 * 2.0 ** min(self.count, 10))
+        self._why = why
+
+    def pause(self, now: float) -> Pause | None:
+        """What to wait for before the next group is leased; None when it is time."""
         if now >= self._not_before:
             return None
-        return self._missing or Pause("quarantined", "quarantine", f"the next try to take version {version}")
-
-
-def _backoff(count: int) -> float:
-    return min(_LONGEST_S, 2.0 ** min(count - 1, 10))
+        return Pause(
+            "waiting", "engine", f"an engine that failed {self.count} groups in a row, the last one: {self._why}"
+        )

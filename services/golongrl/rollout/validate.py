@@ -20,7 +20,8 @@ import structlog
 from golongrl.data.prepared import Prepared
 from golongrl.errors import InputError
 from golongrl.queue import QueueError, ValidationItem, ValidationResult
-from golongrl.reward.client import RewardRejectedError
+from golongrl.queue.errors import NotSetUp
+from golongrl.reward.client import RewardError, RewardRejectedError
 from golongrl.rollout.adopter import Confirmed
 from golongrl.rollout.errors import EngineBusy, EngineProtocolError, EngineRefused, EngineUnavailable
 from golongrl.rollout.generate import Prompt, generate_group
@@ -128,6 +129,12 @@ async def _answer(bench: Bench, data: Prepared, item: ValidationItem, live: Live
     """
     try:
         result = await _make(bench, data, item, live, held)
+        if result is None:
+            await _release(bench, item, live, "aborted", lost=False)
+            return
+        held_still = await patiently(lambda: bench.queue.validation.submit(item, result), live)
+        outcome = "late" if not held_still else "unscored" if result.reward is None else "scored"
+        bench.metrics.validated.labels(outcome).inc()
     except asyncio.CancelledError:
         await _release(bench, item, live, live.give_back, lost=False)
         raise
@@ -136,19 +143,18 @@ async def _answer(bench: Bench, data: Prepared, item: ValidationItem, live: Live
         await _release(bench, item, live, str(error), lost=True)
         if bench.suspect is not None:
             bench.suspect(error)
-        return
     except EngineBusy as error:
         await _release(bench, item, live, str(error), lost=False)
-        return
+        if bench.suspect is not None:
+            bench.suspect(error)
     except IndexError as error:
         await _release(bench, item, live, str(error), lost=True)
         raise InputError(f"validation {error}: this worker's --data is not the learner's") from error
-    if result is None:
-        await _release(bench, item, live, "aborted", lost=False)
-        return
-    held_still = await patiently(bench, lambda: bench.queue.validation.submit(item, result), live.uid)
-    outcome = "late" if not held_still else "unscored" if result.reward is None else "scored"
-    bench.metrics.validated.labels(outcome).inc()
+    except RewardError as error:
+        await _release(bench, item, live, str(error), lost=False)
+        raise InputError(str(error)) from error
+    except NotSetUp as error:
+        log.warning("the validation row is lost: the queue lost its run", row=item.row, error=str(error))
 
 
 async def _make(
@@ -179,7 +185,7 @@ async def _make(
     live.phase = "scoring"
     count(bench.metrics, [answer])
     try:
-        [scored] = await score(bench, row, live.uid, [answer])
+        [scored] = await score(bench, row, live, [answer])
     except RewardRejectedError as error:
         return ValidationResult(item.row, None, str(error), answer.text, len(answer.ids), answer.finish, bench.worker)
     return ValidationResult(
