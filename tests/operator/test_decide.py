@@ -45,8 +45,12 @@ STALL = replace(WANTED, stall_s=60)
         (WANTED, [replace(NEW, deployment="ValidationFailed")], Before(), None, "Failed", (), None),
         (WANTED, [], Before("Restarting", "new", 1), None, "Pending", (), 1),
         (WANTED, [], Before("Failed", "new", 2), None, "Failed", (), None),
-        # maxRestarts was raised.
-        (WANTED, [], Before("Failed", "new", 1), None, "Pending", (), 2),
+        # KubeRay deleted what had failed: it may be one that another try meets again. But if maxRestarts was raised ...
+        (WANTED, [], Before("Failed", "new", 1), None, "Failed", (), None),
+        (replace(WANTED, edited=True), [], Before("Failed", "new", 1), None, "Pending", (), 2),
+        (replace(WANTED, edited=True), [], Before("Failed", "new", 2), None, "Failed", (), None),
+        # A RayJob that was deleted by hand is made again, and is no restart.
+        (WANTED, [], Before("Running", "new", 1), None, "Pending", (), 1),
         # A stall counts only where it is known, wanted and long enough.
         (STALL, [RUNNING], Before("Running", "new"), 59.0, "Running", (), None),
         (STALL, [RUNNING], Before("Running", "new"), 60.0, "Restarting", ("j",), None),
@@ -80,7 +84,8 @@ def test_decisions(
 
 
 def test_a_run_waits_for_the_release_but_never_stops_for_it() -> None:
-    assert decide(WANTED, [], Before(), busy="other").phase == Phase.WAITING
+    waiting = decide(WANTED, [], Before(), busy="TrainingRun other")
+    assert (waiting.phase, waiting.message) == (Phase.WAITING, "the release trains TrainingRun other: starts after it")
     assert decide(WANTED, [], Before(), busy="other").create is None
     assert decide(WANTED, [RUNNING], Before(), busy="other").phase == Phase.RUNNING
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any, Final
@@ -17,12 +17,17 @@ from golongrl.manifests.naming import Release
 from golongrl.manifests.values import Values
 from golongrl.operator.model import ATTEMPT, CONTENT, GROUP, KIND, RUN_LABEL, VERSION, Spec
 from golongrl.recipe import Recipe
+from golongrl.recipe.models import Section
 
 # What workers read of the recipe, and (learner.weights) NetworkPolicies follow: the release's, whatever a run says.
-_POOL_READS: Final = (
-    ("rollout",), ("reward",), ("queue",), ("seed",), ("model", "context_length"), ("data", "max_prompt_tokens"),
-    ("learner", "weights"),
-)  # fmt: skip
+_POOL_READS: Final = ("rollout", "reward", "queue", "seed", "model.context_length", "learner.weights")
+# What the learner reads too, and would train on something else than it says if they differed: why, by key.
+_MUST_AGREE: Final = {
+    "model.path": "the release's checkpoints are of that model, and would be gone on from",
+    "data": "its workers hold the rows of that data, and this run's would be made in their place",
+    "rollout.temperature": "its engines sample with that, and log-probs at another make every ratio wrong",
+    "rollout.max_response_tokens": "its engines answer up to that, and overlong responses are penalised by it",
+}
 # A hash in an annotation that people compare by eye.
 _CONTENT_LENGTH: Final = 16
 
@@ -56,7 +61,8 @@ def resolve(site: Site, run: Manifest) -> Meaning:
     """What the run's spec means beside its release.
 
     Raises:
-        SpecError, ValuesError, RecipeError: a key or value is wrong, or recipe and values do not fit each other.
+        SpecError, ValuesError, RecipeError: a key or value is wrong, recipe and values do not fit each other, or the
+            recipe and the release's rollout pool would train something that neither of them says.
     """
     try:
         spec = Spec.model_validate(run.get("spec", {}))
@@ -68,10 +74,11 @@ def resolve(site: Site, run: Manifest) -> Meaning:
         tree |= {"recipePreset": spec.recipe_preset, "recipe": {}}
     values = load_values(overrides=overlay(tree, {"recipe": _with_n(spec.recipe), "learner": spec.learner}))
     recipe = recipe_of(values)
+    pool = recipe_of(load_values(overrides=dict(site.values)))
+    _check_agreement(pool, recipe)
     draft = render.documents(recipe, values, site.release)[1]["metadata"]["labels"]
     text = render.content(recipe, values, site.release) + json.dumps(draft, sort_keys=True)
-    pool = recipe_of(load_values(overrides=dict(site.values)))
-    differs = tuple(".".join(path) for path in _POOL_READS if _at(pool, path) != _at(recipe, path))
+    differs = tuple(key for section in _POOL_READS for key in _differing(pool, recipe, section))
     return Meaning(spec, recipe, values, _hash(text)[:_CONTENT_LENGTH], differs)
 
 
@@ -104,8 +111,28 @@ def _with_n(recipe: Mapping[str, Any]) -> Mapping[str, Any]:
     return {**recipe, "rollout": {**rest, "n": rollout["false"]}}
 
 
-def _at(recipe: Recipe, path: Sequence[str]) -> object:
-    return reduce(getattr, path, recipe)
+def _check_agreement(pool: Recipe, recipe: Recipe) -> None:
+    rows = [("seed", "data")] if recipe.data.corpus else []
+    for place, reason in [*((key, key) for key in _MUST_AGREE), *rows]:
+        # How often the rows are gone through is not what they are.
+        for key in (key for key in _differing(pool, recipe, place) if key != "data.epochs"):
+            raise SpecError(
+                f"spec.recipe: {key} is {_at(recipe, key)}, the release's rollout pool has {_at(pool, key)} "
+                f"({_MUST_AGREE[reason]}): change it in the release, by a helm upgrade"
+            )
+
+
+def _differing(pool: Recipe, recipe: Recipe, place: str) -> list[str]:
+    """Keys at or under a place that the two have otherwise."""
+    one, other = _at(pool, place), _at(recipe, place)
+    if isinstance(one, Section):
+        keys = [f"{place}.{name}" for name in type(one).model_fields]
+        return [key for key in keys if _at(pool, key) != _at(recipe, key)]
+    return [] if one == other else [place]
+
+
+def _at(recipe: Recipe, key: str) -> object:
+    return reduce(getattr, key.split("."), recipe)
 
 
 def _hash(text: str) -> str:

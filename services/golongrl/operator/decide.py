@@ -5,7 +5,7 @@ Invariants:
 - restarts are bounded by `max_restarts`, and counted on the RayJob itself, so that a forgotten or repeated pass never
   counts twice;
 - what is not known never restarts anything: a stall is counted only while the queue answers;
-- a run that ended stays ended until its content changes.
+- a run that ended stays ended until its content changes, or, where it failed with restarts left, its spec does.
 """
 
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ class Phase(StrEnum):
 
 
 # While the old RayJob goes, the run still says why.
-_LEAVING: Final = frozenset({Phase.REPLACING, Phase.RESTARTING, Phase.SUSPENDING})
+LEAVING: Final = frozenset({Phase.REPLACING, Phase.RESTARTING, Phase.SUSPENDING})
 # KubeRay's reasons that another try would meet again: a deadline that a person set, a spec it refuses.
 _FINAL_REASONS: Final = frozenset({"DeadlineExceeded", "ValidationFailed"})
 
@@ -49,6 +49,8 @@ class Job:
     reason: str = ""
     message: str = ""
     deleting: bool = False
+    deleted: str = ""
+    """When its deletion was asked for."""
 
     @property
     def succeeded(self) -> bool:
@@ -80,6 +82,8 @@ class Wanted:
     suspend: bool = False
     max_restarts: int = 2
     stall_s: int = 0
+    edited: bool = False
+    """The spec is another one than at the last pass."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +112,7 @@ def decide(
     """The next step of a run.
 
     Args:
-        busy: the run that has the release's services now, if that is another one.
+        busy: what has the release's services now, if that is something else.
         stalled_s: seconds since anything moved in the queue; None where that is not known.
     """
     known = before.content == wanted.content
@@ -124,7 +128,7 @@ def decide(
         why = "what it runs has changed"
         return Decision(Phase.REPLACING, f"{why}: takes RayJob {', '.join(stale)} away", restarts, tuple(stale))
     if ending:
-        phase = Phase(before.phase) if before.phase in _LEAVING else Phase.REPLACING
+        phase = Phase(before.phase) if before.phase in LEAVING else Phase.REPLACING
         names = ", ".join(job.name for job in ending)
         return Decision(phase, f"waits until RayJob {names} and its nodes are gone", restarts)
     if current:
@@ -149,9 +153,13 @@ def _start(wanted: Wanted, before: Before, restarts: int, known: bool, busy: str
     if known and before.phase == Phase.FAILED:
         if restarts >= wanted.max_restarts:
             return Decision(Phase.FAILED, f"{restarts} restarts used up, and its RayJob is gone", restarts)
+        # KubeRay may delete what is over, and the failure may have been one that another try meets again.
+        if not wanted.edited:
+            why = f"its RayJob failed and is gone: change the spec for restart {restarts + 1} of {wanted.max_restarts}"
+            return Decision(Phase.FAILED, why, restarts)
         restarts += 1
     if busy is not None:
-        return Decision(Phase.WAITING, f"the release trains TrainingRun {busy}: starts after it", restarts)
+        return Decision(Phase.WAITING, f"the release trains {busy}: starts after it", restarts)
     return Decision(Phase.PENDING, "makes its RayJob", restarts, create=restarts)
 
 
@@ -170,7 +178,9 @@ def _judge(wanted: Wanted, job: Job, stalled_s: float | None) -> Decision:
             why = f"nothing moved in the queue for {stalled_s:.0f} s"
             if left:
                 return _again(wanted, job, why)
-            return Decision(Phase.RUNNING, f"{why}; {job.attempt} restarts used up", job.attempt)
+            # Without the seconds, which would be another status at every pass.
+            said = f"nothing moved in the queue for {wanted.stall_s} s and longer"
+            return Decision(Phase.RUNNING, f"{said}; {job.attempt} restarts used up", job.attempt)
         return Decision(Phase.RUNNING, f"RayJob {job.name} trains", job.attempt)
     state = job.deployment or "new: KubeRay has not seen it yet"
     detail = f": {job.message}" if job.message else ""
