@@ -1,6 +1,7 @@
 """What a pass makes of a look at the cluster and the queue."""
 
 import copy
+import itertools
 import json
 from datetime import timedelta
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import pytest
 
 from golongrl.manifests.status import Pod
-from golongrl.operator.build import Site, resolve
+from golongrl.operator.build import Site, objects, resolve
 from golongrl.operator.reconcile import Outcome, Seen, reconcile, refused
 from support.training_runs import NOW, PICTURE, QUEUE, SITE, a_job, a_run
 
@@ -124,6 +125,16 @@ def test_a_changed_spec_replaces_and_what_does_not_run_differently_leaves_alone(
         assert one(same, job).delete == ()
 
 
+def test_what_a_run_means_is_worked_out_once_and_anew_when_it_changes() -> None:
+    first = resolve(SITE, a_run())
+    assert resolve(SITE, a_run(name="other")) is first
+    assert resolve(SITE, a_run(recipe={"learner": {"steps": 7}})).content != first.content
+    assert resolve(Site(SITE.release, {"learner": {"image": {"tag": "x"}}}), a_run()).content != first.content
+    made = objects(SITE, a_run(), first, 0)
+    made[1]["spec"].clear()
+    assert objects(SITE, a_run(), first, 0)[1]["spec"], "what is made of it is not shared"
+
+
 def test_a_queue_label_is_part_of_what_runs() -> None:
     gangs = [{"gang": {"scheduler": "kueue", "queue": name}} for name in ("a", "b")]
     contents = {resolve(SITE, a_run(learner=gang)).content for gang in gangs}
@@ -135,6 +146,9 @@ def test_a_queue_label_is_part_of_what_runs() -> None:
     [
         ({"recipe": {"learner": {"lrr": 1}}}, "learner.lrr"),
         ({"recipePreset": "nope"}, "nope"),
+        # No file of the operator's pod is read, whatever is in it.
+        ({"recipePreset": "/etc/passwd"}, "spec.recipePreset: '/etc/passwd' is none of quickstart"),
+        ({"recipePreset": "a\n\0"}, "spec.recipePreset: 'a\\n\\x00' is none of"),
         ({"learner": {"backoffLimits": 1}}, "learner.backoffLimits"),
         ({"learner": {"workers": {"replicas": 2, "gpus": 8}}}, "are not the recipe's learner.ranks 1"),
         ({"maxRestart": 1}, "spec.maxRestart"),
@@ -342,6 +356,23 @@ def test_what_would_train_something_else_than_it_says_is_refused(recipe: dict[st
     assert accepted["message"].startswith(f"spec.recipe: {key} is ")
     assert "helm upgrade" in accepted["message"]
     assert "\n" not in accepted["message"]
+
+
+def test_an_upgrade_of_the_release_trains_nothing_again() -> None:
+    """Nor does one that a finished run could not be trained beside."""
+    run = a_run()
+    done = a_job(run, jobDeploymentStatus="Complete", jobStatus="SUCCEEDED")
+    run["status"] = one(run, done, picture=PICTURE).status
+    upgrades = ({"learner": {"image": {"tag": "new"}}}, {"recipe": {"rollout": {"temperature": 0.5}}})
+    for values, jobs in itertools.product(upgrades, ([done], [])):
+        (outcome,) = reconcile(Site(SITE.release, values), Seen(NOW, [run], jobs))
+        assert (outcome.apply, outcome.delete) == ((), ())
+        assert (outcome.status["phase"], conditions(outcome)["Complete"]) == ("Succeeded", "True")
+        assert (conditions(outcome)["Accepted"] == "False") is ("recipe" in values)
+    # What it asks for itself is trained.
+    changed = a_run(status=run["status"], recipe={"learner": {"steps": 99}})
+    changed["metadata"]["generation"] += 1
+    assert one(changed, done).delete == (done["metadata"]["name"],)
 
 
 @pytest.mark.parametrize(

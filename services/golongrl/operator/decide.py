@@ -5,7 +5,8 @@ Invariants:
 - restarts are bounded by `max_restarts`, and counted on the RayJob itself, so that a forgotten or repeated pass never
   counts twice;
 - what is not known never restarts anything: a stall is counted only while the queue answers;
-- a run that ended stays ended until its content changes, or, where it failed with restarts left, its spec does.
+- a run that succeeded stays so until its own spec asks for something else: no upgrade of the release trains it anew;
+- a run that failed stays so until its content changes, or, with restarts left, its spec.
 """
 
 from collections.abc import Sequence
@@ -31,6 +32,7 @@ class Phase(StrEnum):
 
 # While the old RayJob goes, the run still says why.
 LEAVING: Final = frozenset({Phase.REPLACING, Phase.RESTARTING, Phase.SUSPENDING})
+_DONE: Final = "trained to the end"
 # KubeRay's reasons that another try would meet again: a deadline that a person set, a spec it refuses.
 _FINAL_REASONS: Final = frozenset({"DeadlineExceeded", "ValidationFailed"})
 
@@ -116,13 +118,14 @@ def decide(
         stalled_s: seconds since anything moved in the queue; None where that is not known.
     """
     known = before.content == wanted.content
+    if before.phase == Phase.SUCCEEDED and (known or not wanted.edited):
+        return Decision(Phase.SUCCEEDED, _DONE, before.restarts)
     restarts = before.restarts if known else 0
     live = [job for job in jobs if not job.deleting]
     ending = [job for job in jobs if job.deleting]
     current = sorted((job for job in live if job.content == wanted.content), key=lambda job: job.attempt)
     stale = [job.name for job in live if job not in current[-1:]]
-    over = (known and before.phase == Phase.SUCCEEDED) or any(job.succeeded for job in current)
-    if wanted.suspend and not over:
+    if wanted.suspend and not any(job.succeeded for job in current):
         return _suspend(live, ending, restarts)
     if stale:
         why = "what it runs has changed"
@@ -148,8 +151,6 @@ def _suspend(live: Sequence[Job], ending: Sequence[Job], restarts: int) -> Decis
 
 
 def _start(wanted: Wanted, before: Before, restarts: int, known: bool, busy: str | None) -> Decision:
-    if known and before.phase == Phase.SUCCEEDED:
-        return Decision(Phase.SUCCEEDED, "trained to the end", restarts)
     if known and before.phase == Phase.FAILED:
         if restarts >= wanted.max_restarts:
             return Decision(Phase.FAILED, f"{restarts} restarts used up, and its RayJob is gone", restarts)
@@ -165,7 +166,7 @@ def _start(wanted: Wanted, before: Before, restarts: int, known: bool, busy: str
 
 def _judge(wanted: Wanted, job: Job, stalled_s: float | None) -> Decision:
     if job.succeeded:
-        return Decision(Phase.SUCCEEDED, "trained to the end", job.attempt)
+        return Decision(Phase.SUCCEEDED, _DONE, job.attempt)
     left = job.attempt < wanted.max_restarts
     if job.failed:
         why = f"RayJob {job.name} failed ({job.reason or job.result or job.deployment}): {job.message or 'no message'}"

@@ -70,8 +70,11 @@ class _Case:
         if self.meaning is None:
             return None
         spec = self.meaning.spec
-        edited = self.run["metadata"].get("generation") != (self.run.get("status") or {}).get("observedGeneration")
-        return Wanted(self.meaning.content, spec.suspend, spec.max_restarts, spec.stall_seconds, edited)
+        return Wanted(self.meaning.content, spec.suspend, spec.max_restarts, spec.stall_seconds, self.edited)
+
+    @property
+    def edited(self) -> bool:
+        return bool(self.run["metadata"].get("generation") != (self.run.get("status") or {}).get("observedGeneration"))
 
     @property
     def wants(self) -> bool:
@@ -163,7 +166,9 @@ def _left_behind(site: Site, runs: Collection[str], jobs: Sequence[Manifest]) ->
 
 
 def _without_meaning(case: _Case) -> Decision:
-    """Of a spec that cannot be trained; it can be suspended all the same."""
+    """Of a spec that cannot be trained; it can be suspended all the same, and has ended where its release changed."""
+    if case.before.phase in (Phase.SUCCEEDED, Phase.FAILED) and not case.edited:
+        return Decision(Phase(case.before.phase), case.run["status"].get("message", ""), case.before.restarts)
     if case.jobs and case.run.get("spec", {}).get("suspend") is True:
         return decide(Wanted(case.before.content, suspend=True), case.jobs, case.before)
     return Decision(Phase.INVALID, short(case.error), case.before.restarts)
