@@ -12,6 +12,7 @@ from typing import Any
 import aiohttp.web
 import attrs
 from kmock import KubernetesEmulator, Request, action, resource
+from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 Manifest = dict[str, Any]
@@ -172,3 +173,8 @@ def series(text: str) -> dict[str, float]:
         for sample in family.samples
         if not sample.name.endswith("_created")
     }
+
+
+def exported(registry: CollectorRegistry) -> dict[str, float]:
+    """What a registry would say there."""
+    return series(generate_latest(registry).decode())
