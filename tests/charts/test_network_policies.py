@@ -23,7 +23,7 @@ ARROWS: dict[tuple[str, str], set[int | None]] = {
 }
 BROADCAST: dict[tuple[str, str], set[int | None]] = {("learner", "rollout"): {None}, ("rollout", "learner"): {None}}
 MULTI_NODE: dict[tuple[str, str], set[int | None]] = {("rollout", "rollout"): {None}}
-OPERATOR: dict[tuple[str, str], set[int | None]] = {("operator", "redis"): {6379}}
+OPERATOR: dict[tuple[str, str], set[int | None]] = {("operator", "redis"): {6379}, ("prometheus", "operator"): {8090}}
 INSIDE = ("redis", "reward", "rollout", "learner", "test")
 OUTSIDE = {
     "prometheus": {"app.kubernetes.io/name": "prometheus"},

@@ -1,9 +1,13 @@
 """The chart with its operator: a TrainingRun for the RayJob, the same training, and no more rights than calls."""
 
 import re
+import shutil
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from golongrl import recipe as recipes
 from golongrl.manifests.learner import rayjob
@@ -11,6 +15,7 @@ from golongrl.manifests.load import load_values, recipe_of
 from golongrl.manifests.naming import Release
 from golongrl.manifests.render import chart
 from golongrl.operator.build import Site, resolve
+from golongrl.operator.metrics import Metrics
 from support.chart_values import MATRIX, PLACED, PRESETS, RAYJOBS
 from support.helm import Helm, Manifest, Rendered, containers, pod_specs
 
@@ -124,6 +129,44 @@ def test_the_probe_is_where_the_command_serves_it(helm4: Helm) -> None:
     mounts = {mount["mountPath"] for mount in container["volumeMounts"]}
     assert flags["values"].rpartition("/")[0] in mounts
     assert "/var/run/secrets/kubernetes.io/serviceaccount" in mounts
+
+
+OBSERVED = ON | MATRIX["everything-observed"]
+
+
+def test_its_rules_are_good_and_fire_when_they_should(helm4: Helm, tmp_path: Path, promtool: Path) -> None:
+    rules = tmp_path / "rules-operator.yaml"
+    rules.write_text(yaml.safe_dump(helm4.template(OBSERVED).one("PrometheusRule", "-operator")["spec"]))
+    tests = Path(__file__).parent / "rules_operator_test.yaml"
+    shutil.copy(tests, tmp_path)
+    for words in (["check", "rules", str(rules)], ["test", "rules", str(tmp_path / tests.name)]):
+        done = subprocess.run([str(promtool), *words], capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+    for rule in yaml.safe_load(rules.read_text())["groups"][0]["rules"]:
+        assert rule["alert"] in tests.read_text()
+        assert rule["annotations"]["summary"]
+        assert rule["labels"]["severity"] in ("warning", "critical")
+
+
+def test_its_rules_ask_for_what_it_exports(helm4: Helm) -> None:
+    known = {family.name for family in Metrics().registry.collect()}
+    groups = helm4.template(OBSERVED).one("PrometheusRule", "-operator")["spec"]["groups"]
+    asked = [
+        (name, rule["alert"])
+        for rule in groups[0]["rules"]
+        for name in re.findall(r"golongrl_\w+", re.sub(r'"[^"]*"', '""', rule["expr"]))
+    ]
+    assert {alert for _, alert in asked} == {rule["alert"] for rule in groups[0]["rules"]}
+    assert {name for name, _ in asked} <= known
+
+
+def test_it_is_scraped_where_it_serves_and_observed_only_where_it_is(helm4: Helm) -> None:
+    (endpoint,) = helm4.template(OBSERVED).one("PodMonitor", "-operator")["spec"]["podMetricsEndpoints"]
+    (container,) = containers(pod(helm4.template(OBSERVED)))
+    assert (endpoint["port"], endpoint["path"]) == (container["ports"][0]["name"], "/metrics")
+    off = helm4.template(MATRIX["everything-observed"])
+    assert not [item for kind in ("PodMonitor", "PrometheusRule") for item in off.of(kind) if "operator" in str(item)]
+    assert not helm4.template(ON).of("PodMonitor")
 
 
 def test_its_way_to_the_api_server_can_be_narrowed(helm4: Helm) -> None:

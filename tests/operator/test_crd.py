@@ -17,7 +17,7 @@ import yaml
 
 from golongrl import recipe as recipes
 from golongrl.manifests.values import Values
-from golongrl.operator.build import resolve
+from golongrl.operator.build import Site, resolve
 from golongrl.operator.crd import crd, schema
 from golongrl.operator.reconcile import Seen, reconcile
 from support.chart_values import MATRIX
@@ -138,7 +138,7 @@ def test_every_packaged_recipe_may_be_written_out(name: str) -> None:
     whole = recipes.load(name).model_dump(mode="json")
     body = run_of(recipePreset="", recipe=whole)
     assert accepts(body) == []
-    assert resolve(SITE, body).recipe == recipes.load(name)
+    assert resolve(Site(SITE.release, {"recipePreset": name}), body).recipe == recipes.load(name)
 
 
 def test_a_null_reaches_the_operator_and_removes_the_key() -> None:

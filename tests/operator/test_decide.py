@@ -19,6 +19,7 @@ STOPPED = replace(NEW, deployment="Complete", result="STOPPED")
 OLD = replace(RUNNING, name="old", content="old")
 GOING = replace(RUNNING, deleting=True)
 ENDED = Before(Phase.SUCCEEDED, "new")
+EDITED = replace(WANTED, edited=True)
 SUSPENDED = replace(WANTED, suspend=True)
 STALL = replace(WANTED, stall_s=60)
 
@@ -33,8 +34,13 @@ STALL = replace(WANTED, stall_s=60)
         (WANTED, [DONE], Before("Running", "new"), None, "Succeeded", (), None),
         # An end lasts, with or without its RayJob, until something else is to be run.
         (WANTED, [], ENDED, None, "Succeeded", (), None),
-        (WANTED, [], replace(ENDED, content="old"), None, "Pending", (), 0),
-        (WANTED, [replace(DONE, content="old")], Before("Succeeded", "old"), None, "Replacing", ("j",), None),
+        (EDITED, [], replace(ENDED, content="old"), None, "Pending", (), 0),
+        (EDITED, [replace(DONE, content="old")], Before("Succeeded", "old"), None, "Replacing", ("j",), None),
+        # The release was upgraded: that trains nothing again, nor does an edit that changes nothing of what runs.
+        (WANTED, [], replace(ENDED, content="old"), None, "Succeeded", (), None),
+        (WANTED, [replace(DONE, content="old")], Before("Succeeded", "old"), None, "Succeeded", (), None),
+        (EDITED, [replace(DONE, content="old")], ENDED, None, "Succeeded", (), None),
+        (WANTED, [], Before("Failed", "old", 2), None, "Pending", (), 0),
         (SUSPENDED, [DONE], Before("Running", "new"), None, "Succeeded", (), None),
         # A failure for good is a restart, bounded; what another try would meet again is none.
         (WANTED, [FAILED], Before("Running", "new"), None, "Restarting", ("j",), None),
@@ -45,8 +51,12 @@ STALL = replace(WANTED, stall_s=60)
         (WANTED, [replace(NEW, deployment="ValidationFailed")], Before(), None, "Failed", (), None),
         (WANTED, [], Before("Restarting", "new", 1), None, "Pending", (), 1),
         (WANTED, [], Before("Failed", "new", 2), None, "Failed", (), None),
-        # maxRestarts was raised.
-        (WANTED, [], Before("Failed", "new", 1), None, "Pending", (), 2),
+        # KubeRay deleted what had failed: it may be one that another try meets again. But if maxRestarts was raised ...
+        (WANTED, [], Before("Failed", "new", 1), None, "Failed", (), None),
+        (EDITED, [], Before("Failed", "new", 1), None, "Pending", (), 2),
+        (EDITED, [], Before("Failed", "new", 2), None, "Failed", (), None),
+        # A RayJob that was deleted by hand is made again, and is no restart.
+        (WANTED, [], Before("Running", "new", 1), None, "Pending", (), 1),
         # A stall counts only where it is known, wanted and long enough.
         (STALL, [RUNNING], Before("Running", "new"), 59.0, "Running", (), None),
         (STALL, [RUNNING], Before("Running", "new"), 60.0, "Restarting", ("j",), None),
@@ -80,7 +90,8 @@ def test_decisions(
 
 
 def test_a_run_waits_for_the_release_but_never_stops_for_it() -> None:
-    assert decide(WANTED, [], Before(), busy="other").phase == Phase.WAITING
+    waiting = decide(WANTED, [], Before(), busy="TrainingRun other")
+    assert (waiting.phase, waiting.message) == (Phase.WAITING, "the release trains TrainingRun other: starts after it")
     assert decide(WANTED, [], Before(), busy="other").create is None
     assert decide(WANTED, [RUNNING], Before(), busy="other").phase == Phase.RUNNING
 
@@ -114,11 +125,12 @@ class Anything(RuleBasedStateMachine):
     @initialize()
     def begin(self) -> None:
         self.content, self.suspend, self.most = 0, False, 2
+        self.generation = self.observed = 0
         self.jobs: dict[str, Job] = {}
         self.before = Before()
 
     def wanted(self) -> Wanted:
-        return Wanted(str(self.content), self.suspend, self.most)
+        return Wanted(str(self.content), self.suspend, self.most, edited=self.generation != self.observed)
 
     @rule(told=st.booleans(), done=st.booleans())
     def a_pass(self, told: bool, done: bool) -> None:
@@ -138,7 +150,7 @@ class Anything(RuleBasedStateMachine):
             if made.create is not None:
                 name = f"{wanted.content}-{made.create}"
                 self.jobs[name] = Job(name, wanted.content, made.create)
-        self.before = Before(made.phase, wanted.content, made.restarts)
+        self.before, self.observed = Before(made.phase, wanted.content, made.restarts), self.generation
 
     @precondition(lambda self: self.jobs)
     @rule(data=st.data())
@@ -155,10 +167,16 @@ class Anything(RuleBasedStateMachine):
     @rule()
     def somebody_changes_it(self) -> None:
         self.content += 1
+        self.generation += 1
+
+    @rule()
+    def somebody_upgrades_the_release(self) -> None:
+        self.content += 1
 
     @rule(suspend=st.booleans())
     def somebody_suspends_it(self, suspend: bool) -> None:
         self.suspend = suspend
+        self.generation += 1
 
     @invariant()
     def it_settles(self) -> None:
@@ -169,7 +187,7 @@ class Anything(RuleBasedStateMachine):
             jobs = {name: job for name, job in jobs.items() if not job.deleting and name not in made.delete}
             if made.create is not None:
                 jobs["x"] = Job("x", wanted.content, made.create)
-            before = Before(made.phase, wanted.content, made.restarts)
+            before, wanted = Before(made.phase, wanted.content, made.restarts), replace(wanted, edited=False)
         made = decide(wanted, list(jobs.values()), before)
         assert not made.delete
         assert made.create is None

@@ -9,18 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import kopf
 import pytest
 import yaml
 from kmock import Server
 
 from golongrl.manifests.naming import Release
-from golongrl.operator.app import LATEST_S, Loop, operate, registry
+from golongrl.operator.app import Loop, operate
 from golongrl.operator.build import Site
 from golongrl.operator.kube import Kube
 from golongrl.queue import QueueSettings, SampleQueue
 from support.helm import Helm, tool
-from support.operator_server import CONFIGS, JOBS, RUNS, ApiServer
+from support.operator_server import CONFIGS, EVENTS, JOBS, RUNS, ApiServer, series
 from support.redis_server import free_port
 
 SETTINGS = QueueSettings(groups_per_step=2, max_staleness=1, max_bytes=1 << 20, lease_s=3600, stall_s=3600)
@@ -51,20 +50,20 @@ async def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[
 
 @asynccontextmanager
 async def operator(redis_url: str, run: str) -> AsyncIterator[str]:
-    """The operator of release `demo`; gives the address of its probe.
+    """The operator of release `demo`; gives the address of its endpoints.
 
     In a thread, because at its end kopf waits for every task of its loop, and the API server's are in this one.
     """
-    stop, probe = threading.Event(), f"http://127.0.0.1:{free_port()}/healthz"
+    stop, port = threading.Event(), free_port()
 
     async def main() -> None:
         kube = Kube()
         site = Site(Release("demo", kube.namespace), {})
-        await operate(Loop(site, kube, redis_url, run, pass_s=0.2, settle_s=0.02), probe, stop)
+        await operate(Loop(site, kube, redis_url, run, pass_s=0.2, settle_s=0.02), "127.0.0.1", port, stop)
 
     task = asyncio.create_task(asyncio.to_thread(asyncio.run, main()))
     try:
-        yield probe
+        yield f"http://127.0.0.1:{port}"
     finally:
         stop.set()
         async with asyncio.timeout(PATIENCE_S):
@@ -98,6 +97,15 @@ class Watched:
     @property
     def jobs(self) -> list[str]:
         return list(self.api.live(JOBS))
+
+    @property
+    def events(self) -> list[str]:
+        """Reasons, as `kubectl describe trainingrun` lists them."""
+        return [
+            event["reason"]
+            for event in self.api.live(EVENTS).values()
+            if event["regarding"]["uid"] == self.api.live(RUNS)[self.name]["metadata"]["uid"]
+        ]
 
     async def phase(self, wanted: str) -> dict[str, Any]:
         await until(lambda: self.status.get("phase") == wanted, f"phase {wanted}, but {self.status}")
@@ -178,6 +186,12 @@ async def test_a_run_from_submission_to_its_end(api: ApiServer, redis_url: str, 
         await run.passes()
         assert run.jobs == [last]
     assert api.calls == granted(helm4)
+    assert run.events == [
+        "Pending", "Running", "Restarting", "Pending", "Replacing", "Pending", "Suspending", "Suspended", "Pending",
+        "Succeeded",
+    ]  # fmt: skip
+    warnings = [event["note"] for event in api.live(EVENTS).values() if event["type"] == "Warning"]
+    assert warnings == [told["message"]]
 
 
 def granted(helm: Helm) -> set[tuple[str, str, str]]:
@@ -205,16 +219,83 @@ async def test_what_the_api_server_refuses_is_in_the_status_and_tried_again(
         patches = len([request for request in api["patch"] if request.subresource == "status"])
         await run.passes()
         assert len([request for request in api["patch"] if request.subresource == "status"]) == patches
+        assert run.events == ["Refused"]
         del api.refuse["rayjobs", "patch"]
         await run.new_job()
         await until(lambda: run.condition("Progressing") == "True", "it goes on")
+        assert run.events == ["Refused", "Pending"]
+
+
+async def test_a_removal_that_is_refused_is_told_once(api: ApiServer, redis_url: str, run_name: str) -> None:
+    run, spec = Watched(api), {"release": "demo", "recipePreset": "quickstart"}
+    async with operator(redis_url, run_name):
+        await api.submit("r", spec)
+        job = await run.new_job()
+        api.refuse["rayjobs", "delete"] = 403
+        await api.submit("r", spec | {"suspend": True})
+        await until(lambda: "Refused" in run.events, "the refusal")
+        posts = len(api["create"])
+        await run.passes()
+        assert run.events == ["Pending", "Suspending", "Refused"]
+        assert len(api["create"]) == posts
+        del api.refuse["rayjobs", "delete"]
+        await run.taken_away(job)
+        await run.phase("Suspended")
+
+
+async def test_events_that_cannot_be_posted_hold_nothing_up(api: ApiServer, redis_url: str, run_name: str) -> None:
+    api.refuse["events", "create"] = 403
+    run = Watched(api)
+    async with operator(redis_url, run_name) as served:
+        await api.submit("r", {"release": "demo", "recipePreset": "quickstart"})
+        await run.new_job()
+        await run.phase("Pending")
+        assert run.events == []
+        told = await scrape(served)
+        assert told["golongrl_operator_api_errors_total 403"] >= 1
+
+
+async def test_metrics_tell_what_the_operator_does(api: ApiServer, redis_url: str, run_name: str) -> None:
+    run = Watched(api)
+    async with operator(redis_url, run_name) as served:
+        await api.submit("r", {"release": "demo", "recipePreset": "quickstart"})
+        await api.submit("second", {"release": "demo", "recipePreset": "quickstart"})
+        await Watched(api, "second").phase("Waiting")
+        told = await scrape(served)
+        assert (told["golongrl_operator_runs Pending"], told["golongrl_operator_runs Waiting"]) == (1, 1)
+        assert told["golongrl_operator_passes_total ok"] > 0
+        assert told["golongrl_operator_passes_total failed"] == 0
+        api.refuse["trainingruns", "list"] = 429
+        await until_series(served, "golongrl_operator_passes_total failed", 3)
+        told = await scrape(served)
+        assert told["golongrl_operator_api_errors_total 429"] >= 3
+        # Passes go on, but none succeeds: no reason for a restart, and one for an alert.
+        before = told["golongrl_operator_seconds_since_pass"]
+        assert before > 0.2
+        async with httpx.AsyncClient() as client:
+            assert (await client.get(f"{served}/healthz")).status_code == 200
+        del api.refuse["trainingruns", "list"]
+        ok = told["golongrl_operator_passes_total ok"]
+        await until_series(served, "golongrl_operator_passes_total ok", ok + 1)
+        assert run.status["phase"] == "Pending"
+
+
+async def scrape(served: str) -> dict[str, float]:
+    async with httpx.AsyncClient() as client:
+        return series((await client.get(f"{served}/metrics")).text)
+
+
+async def until_series(served: str, name: str, least: float) -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        while (await scrape(served)).get(name, 0) < least:
+            await asyncio.sleep(0.05)
 
 
 async def test_a_silent_queue_is_unknown_and_a_wrong_spec_is_named(
     api: ApiServer, redis_url: str, run_name: str
 ) -> None:
     run = Watched(api)
-    async with operator(redis_url, run_name) as probe:
+    async with operator(redis_url, run_name) as served:
         await api.submit("r", {"release": "demo", "recipePreset": "quickstart", "stallSeconds": 1})
         job = await run.new_job()
         await api.kuberay(job, jobDeploymentStatus="Running", jobStatus="RUNNING")
@@ -225,7 +306,7 @@ async def test_a_silent_queue_is_unknown_and_a_wrong_spec_is_named(
         assert "learner.lrr" in (await run.phase("Invalid"))["message"]
         assert run.jobs == [job], "a typing error ends no training"
         async with httpx.AsyncClient(timeout=PATIENCE_S) as client:
-            answer = await client.get(probe)
+            answer = await client.get(f"{served}/healthz")
         assert 0 <= answer.json()["seconds_since_pass"] < PATIENCE_S
 
 
@@ -267,13 +348,3 @@ async def test_the_process_works_and_ends_at_sigterm(api: ApiServer, tmp_path: P
     finally:
         if process.returncode is None:
             process.kill()
-
-
-async def test_a_loop_that_hangs_is_reported_dead(api: ApiServer, redis_url: str, run_name: str) -> None:
-    kube = Kube()
-    loop = Loop(Site(Release("demo", "rl"), {}), kube, redis_url, run_name)
-    loop.last -= 100 * LATEST_S
-    (age,) = [item for item in registry(loop)._activities.get_all_handlers() if item.id == "seconds_since_pass"]
-    with pytest.raises(kopf.PermanentError, match=r"no pass for 18\d\d\d s"):
-        await age.fn()
-    await kube.aclose()

@@ -1,13 +1,15 @@
 """What a pass makes of a look at the cluster and the queue."""
 
 import copy
+import itertools
+import json
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from golongrl.manifests.status import Pod
-from golongrl.operator.build import resolve
+from golongrl.operator.build import Site, objects, resolve
 from golongrl.operator.reconcile import Outcome, Seen, reconcile, refused
 from support.training_runs import NOW, PICTURE, QUEUE, SITE, a_job, a_run
 
@@ -123,6 +125,16 @@ def test_a_changed_spec_replaces_and_what_does_not_run_differently_leaves_alone(
         assert one(same, job).delete == ()
 
 
+def test_what_a_run_means_is_worked_out_once_and_anew_when_it_changes() -> None:
+    first = resolve(SITE, a_run())
+    assert resolve(SITE, a_run(name="other")) is first
+    assert resolve(SITE, a_run(recipe={"learner": {"steps": 7}})).content != first.content
+    assert resolve(Site(SITE.release, {"learner": {"image": {"tag": "x"}}}), a_run()).content != first.content
+    made = objects(SITE, a_run(), first, 0)
+    made[1]["spec"].clear()
+    assert objects(SITE, a_run(), first, 0)[1]["spec"], "what is made of it is not shared"
+
+
 def test_a_queue_label_is_part_of_what_runs() -> None:
     gangs = [{"gang": {"scheduler": "kueue", "queue": name}} for name in ("a", "b")]
     contents = {resolve(SITE, a_run(learner=gang)).content for gang in gangs}
@@ -134,6 +146,9 @@ def test_a_queue_label_is_part_of_what_runs() -> None:
     [
         ({"recipe": {"learner": {"lrr": 1}}}, "learner.lrr"),
         ({"recipePreset": "nope"}, "nope"),
+        # No file of the operator's pod is read, whatever is in it.
+        ({"recipePreset": "/etc/passwd"}, "spec.recipePreset: '/etc/passwd' is none of quickstart"),
+        ({"recipePreset": "a\n\0"}, "spec.recipePreset: 'a\\n\\x00' is none of"),
         ({"learner": {"backoffLimits": 1}}, "learner.backoffLimits"),
         ({"learner": {"workers": {"replicas": 2, "gpus": 8}}}, "are not the recipe's learner.ranks 1"),
         ({"maxRestart": 1}, "spec.maxRestart"),
@@ -183,11 +198,45 @@ def test_somebody_elses_rayjob_is_not_touched() -> None:
     run = a_run()
     foreign = a_job(run)
     foreign["metadata"]["ownerReferences"] = [{"kind": "TrainingRun", "name": "other"}]
+    foreign["metadata"]["labels"]["app.kubernetes.io/instance"] = "prod"
     alone = copy.deepcopy(foreign)
     del alone["metadata"]["ownerReferences"]
     outcome = one(run, foreign, alone)
     assert outcome.delete == ()
     assert outcome.apply
+
+
+@pytest.mark.parametrize("orphaned", [False, True])
+def test_a_deleted_runs_rayjob_keeps_the_release_until_it_is_gone(orphaned: bool) -> None:
+    """Else two learners would train on one queue while the garbage collector takes its time."""
+    gone, run = a_run("gone"), a_run("next", 1)
+    left = a_job(gone)
+    if orphaned:
+        del left["metadata"]["ownerReferences"]
+    outcome = one(run, left)
+    assert (outcome.apply, outcome.delete, outcome.status["phase"]) == ((), (), "Waiting")
+    assert f"RayJob {left['metadata']['name']} of the deleted TrainingRun gone" in outcome.status["message"]
+    # Being deleted, it is still there for the API server, but no longer ours to look at.
+    gone["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    (waits,) = reconcile(SITE, Seen(NOW, [gone, run], [left]))
+    assert waits.status["phase"] == "Waiting"
+    left["status"] = {"jobDeploymentStatus": "Complete", "jobStatus": "STOPPED"}
+    assert one(run, left).apply
+    # What trains already is not stopped by it.
+    assert one(run, a_job(gone), a_job(run), picture=PICTURE).status["phase"] == "Running"
+
+
+@pytest.mark.parametrize(
+    "ended", [{"jobDeploymentStatus": "Complete", "jobStatus": "SUCCEEDED"}, {"jobDeploymentStatus": "Failed"}, {}]
+)
+def test_how_an_earlier_run_of_the_name_ended_is_not_this_ones(ended: dict[str, str]) -> None:
+    """`kubectl delete` returns when the run is gone, its RayJob goes later; one made anew meanwhile is to train."""
+    earlier, run = a_run(), a_run()
+    run["metadata"]["uid"] = "another"
+    outcome = one(run, a_job(earlier, **ended))
+    assert (outcome.apply, outcome.delete, outcome.status["phase"]) == ((), (), "Replacing")
+    run["status"] = outcome.status
+    assert one(run).apply
 
 
 def test_what_an_earlier_run_of_the_name_left_behind_goes_first() -> None:
@@ -202,7 +251,7 @@ def test_what_an_earlier_run_of_the_name_left_behind_goes_first() -> None:
     ("recipe", "differs"),
     [
         ({"learner": {"lr": 1e-5}, "algorithm": {"gamma": 2.0}}, ""),
-        ({"rollout": {"n": 4}, "queue": {"max_staleness": 2}}, "rollout, queue"),
+        ({"rollout": {"n": 4}, "queue": {"max_staleness": 2}}, "rollout.n, queue.max_staleness"),
         ({"model": {"context_length": 1024}}, "model.context_length"),
         # The release's NetworkPolicies would let no engine ask the learner.
         ({"learner": {"weights": "broadcast"}}, "learner.weights"),
@@ -231,3 +280,111 @@ def test_a_refusal_is_said_once() -> None:
     assert first["message"] == "RayJob x: forbidden"
     run["status"] = first
     assert refused(one(run, now=NOW + timedelta(minutes=1)), "RayJob x: forbidden", NOW + timedelta(minutes=1)) == first
+
+
+def test_a_refusal_as_long_as_a_log_still_fits() -> None:
+    told = refused(one(a_run()), "x" * 100_000, NOW)
+    (progressing,) = [entry for entry in told["conditions"] if entry["type"] == "Progressing"]
+    assert len(told["message"]) == len(progressing["message"]) == 1024
+
+
+def test_a_thousand_broken_pods_are_told_in_a_bounded_status() -> None:
+    run = a_run()
+    pods = [
+        Pod(f"w-{number}", "rollout", "Pending", False, 0, "engine: ErrImagePull: " + "x" * 5000)
+        for number in range(1000)
+    ]
+    told = one(run, a_job(run), pods=pods, picture=PICTURE).status
+    assert len(told["stuck"]) == 21
+    assert told["stuck"][-1] == "and 980 more: see `golongrl status`"
+    assert len(json.dumps(told)) < 20_000
+
+
+def test_a_stall_without_restarts_left_is_stuck_and_says_since_when() -> None:
+    run = a_run(stallSeconds=600, maxRestarts=0)
+    run["status"] = one(run, a_job(run), picture=PICTURE).status
+    later = one(run, a_job(run), now=NOW + timedelta(seconds=700), picture=PICTURE)
+    assert (later.status["phase"], conditions(later)["Stuck"]) == ("Running", "True")
+    assert later.status["stuck"] == ["nothing moved in the queue since 2026-01-02T03:04:05Z"]
+    run["status"] = later.status
+    again = one(run, a_job(run), now=NOW + timedelta(seconds=715), picture=PICTURE)
+    assert again.status == later.status, "nothing new, nothing written"
+
+
+def test_a_rayjob_that_does_not_go_is_named() -> None:
+    run = a_run(suspend=True)
+    run["status"] = one(run, a_job(run)).status
+    going = a_job(run, deleting=True)
+    going["metadata"]["deletionTimestamp"] = "2026-01-02T03:00:05Z"
+    assert conditions(one(run, going))["Stuck"] == "False", "its pods have their grace"
+    late = one(run, going, now=NOW + timedelta(minutes=2))
+    assert late.status["phase"] == "Suspending"
+    assert late.status["stuck"][0].startswith(
+        f"RayJob {going['metadata']['name']} is being deleted since 2026-01-02T03:00:05Z"
+    )
+
+
+def test_a_spec_that_cannot_be_trained_can_be_suspended() -> None:
+    run = a_run()
+    run["status"] = one(run, a_job(run), picture=PICTURE).status
+    broken = a_run(status=run["status"], suspend=True, recipe={"learner": {"lrr": 1}})
+    outcome = one(broken, a_job(run))
+    assert outcome.delete == (a_job(run)["metadata"]["name"],)
+    assert (outcome.status["phase"], conditions(outcome)["Accepted"]) == ("Suspending", "False")
+    broken["status"] = outcome.status
+    assert one(broken, a_job(run, deleting=True)).status["phase"] == "Suspending"
+    assert one(broken).status["phase"] == "Invalid"
+
+
+@pytest.mark.parametrize(
+    ("recipe", "key"),
+    [
+        ({"model": {"path": "builtin:smollm2-135m"}}, "model.path"),
+        ({"data": {"prompts": 9}}, "data.prompts"),
+        ({"data": {"enable_thinking": True}}, "data.enable_thinking"),
+        # Rows are built from it.
+        ({"seed": 99}, "seed"),
+        ({"rollout": {"temperature": 0.7}}, "rollout.temperature"),
+        ({"rollout": {"max_response_tokens": 3}}, "rollout.max_response_tokens"),
+    ],
+)
+def test_what_would_train_something_else_than_it_says_is_refused(recipe: dict[str, Any], key: str) -> None:
+    outcome = one(a_run(recipe=recipe))
+    assert (outcome.apply, outcome.status["phase"]) == ((), "Invalid")
+    (accepted, *_) = outcome.status["conditions"]
+    assert (accepted["status"], accepted["reason"]) == ("False", "InvalidSpec")
+    assert accepted["message"].startswith(f"spec.recipe: {key} is ")
+    assert "helm upgrade" in accepted["message"]
+    assert "\n" not in accepted["message"]
+
+
+def test_an_upgrade_of_the_release_trains_nothing_again() -> None:
+    """Nor does one that a finished run could not be trained beside."""
+    run = a_run()
+    done = a_job(run, jobDeploymentStatus="Complete", jobStatus="SUCCEEDED")
+    run["status"] = one(run, done, picture=PICTURE).status
+    upgrades = ({"learner": {"image": {"tag": "new"}}}, {"recipe": {"rollout": {"temperature": 0.5}}})
+    for values, jobs in itertools.product(upgrades, ([done], [])):
+        (outcome,) = reconcile(Site(SITE.release, values), Seen(NOW, [run], jobs))
+        assert (outcome.apply, outcome.delete) == ((), ())
+        assert (outcome.status["phase"], conditions(outcome)["Complete"]) == ("Succeeded", "True")
+        assert (conditions(outcome)["Accepted"] == "False") is ("recipe" in values)
+    # What it asks for itself is trained.
+    changed = a_run(status=run["status"], recipe={"learner": {"steps": 99}})
+    changed["metadata"]["generation"] += 1
+    assert one(changed, done).delete == (done["metadata"]["name"],)
+
+
+@pytest.mark.parametrize(
+    "recipe", [{"data": {"epochs": 3}}, {"model": {"dtype": "bfloat16"}}, {"learner": {"steps": 9}}]
+)
+def test_what_only_the_learner_reads_is_the_runs(recipe: dict[str, Any]) -> None:
+    (accepted, *_) = one(a_run(recipe=recipe)).status["conditions"]
+    assert accepted["reason"] == "Valid"
+
+
+def test_a_seed_orders_a_datasets_rows_and_does_not_make_them() -> None:
+    """Where another order would go on from a checkpoint, the learner itself refuses it."""
+    whole = {"data": {"corpus": None, "train": "/store/rows.parquet", "validation_prompts": 0}}
+    site = Site(SITE.release, {"recipe": whole})
+    assert resolve(site, a_run(recipe={**whole, "seed": 99})).differs == ("seed",)

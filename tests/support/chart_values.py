@@ -60,6 +60,7 @@ MATRIX: dict[str, Manifest] = {
         "redis": {"external": {"host": "redis.example", "port": 6380, "cidrs": ["10.1.0.0/16"]}},
         "serviceAccount": {"create": False},
         "learner": {"enabled": False},
+        "metrics": {"monitors": {"enabled": True, "labels": {"a": "b"}}, "rules": {"enabled": True}},
     },
     "hub-model": {
         "recipe": {"model": {"path": "/store/models/Qwen3-4B"}},

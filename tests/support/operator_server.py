@@ -12,6 +12,8 @@ from typing import Any
 import aiohttp.web
 import attrs
 from kmock import KubernetesEmulator, Request, action, resource
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
 
 Manifest = dict[str, Any]
 # Until the test lets go: KubeRay's own, and the garbage collector's.
@@ -20,11 +22,13 @@ RUNS = resource("golongrl.io/v1alpha1/trainingruns")
 JOBS = resource("ray.io/v1/rayjobs")
 PODS = resource("v1/pods")
 CONFIGS = resource("v1/configmaps")
+EVENTS = resource("events.k8s.io/v1/events")
 _KINDS = {
     "golongrl.io/v1alpha1/trainingruns": "TrainingRun",
     "ray.io/v1/rayjobs": "RayJob",
     "v1/pods": "Pod",
     "v1/configmaps": "ConfigMap",
+    "events.k8s.io/v1/events": "Event",
     # kopf looks for these two in the discovery of any server.
     "v1/namespaces": "Namespace",
     "apiextensions.k8s.io/v1/customresourcedefinitions": "CustomResourceDefinition",
@@ -83,6 +87,7 @@ class ApiServer(KubernetesEmulator):
         assert request.params["fieldManager"] == "golongrl-operator"
         key = (request.resource, request.namespace, request.name or "")
         if key in self.objects and not self.objects[key].deleted:
+            self.objects[key].patch({"metadata": {"resourceVersion": str(next(self._numbers))}})
             if request.subresource == "status":
                 self.objects[key]["status"] = {}
             return
@@ -115,7 +120,8 @@ class ApiServer(KubernetesEmulator):
         key = (RUNS, "rl", name)
         if key in self.objects:
             generation = self.objects[key]["metadata"]["generation"] + 1
-            self.objects[key].patch({"metadata": {"generation": generation}})
+            version = str(next(self._numbers))
+            self.objects[key].patch({"metadata": {"generation": generation, "resourceVersion": version}})
             self.objects[key]["spec"] = spec
             await self.emit(RUNS, name)
             return
@@ -157,3 +163,18 @@ def selected(item: Manifest, selector: str) -> bool:
         if key not in labels or (equals and labels[key] != value.lstrip("=")):
             return False
     return True
+
+
+def series(text: str) -> dict[str, float]:
+    """What /metrics says: samples by name, with their labels' values."""
+    return {
+        " ".join([sample.name, *sample.labels.values()]): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if not sample.name.endswith("_created")
+    }
+
+
+def exported(registry: CollectorRegistry) -> dict[str, float]:
+    """What a registry would say there."""
+    return series(generate_latest(registry).decode())

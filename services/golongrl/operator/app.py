@@ -1,11 +1,12 @@
 """The loop: look, decide, do, every PASS_S and whenever a run or a RayJob changes.
 
-kopf watches, serves the liveness probe and handles signals. It keeps nothing on the objects: its own timers and change
-handlers need a finalizer and annotations, and a finalizer outlives an operator that was uninstalled. Each pass lists
-afresh instead, so that a missed event costs PASS_S and a restarted operator needs no memory.
+kopf watches and handles signals. It keeps nothing on the objects: its own timers and change handlers need a finalizer
+and annotations, and a finalizer outlives an operator that was uninstalled. Each pass lists afresh instead, so that a
+missed event costs PASS_S and a restarted operator needs no memory.
 """
 
 import asyncio
+import socket
 import threading
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,12 +16,15 @@ from typing import Any, Final
 import kopf
 import structlog
 
+from golongrl.manifests.learner import Manifest
 from golongrl.manifests.load import load_values
 from golongrl.manifests.naming import redis_url, run
 from golongrl.operator.build import Site
-from golongrl.operator.kube import Kube, KubeError, picture
+from golongrl.operator.events import manifest, transitions
+from golongrl.operator.kube import Kube, KubeError, KubeGone, KubeSilent, picture
 from golongrl.operator.model import GROUP, PLURAL, RUN_LABEL, VERSION
 from golongrl.operator.reconcile import Outcome, Seen, reconcile, refused
+from golongrl.operator.serve import create_app, served
 
 log = structlog.get_logger()
 
@@ -48,14 +52,22 @@ class Loop:
     def __post_init__(self) -> None:
         self.changed = asyncio.Event()
         self.last = asyncio.get_running_loop().time()
+        self._me = socket.gethostname()
+
+    @property
+    def age(self) -> float:
+        """Seconds since the last pass, whatever came of it."""
+        return asyncio.get_running_loop().time() - self.last
 
     async def forever(self) -> None:
         """Pass after pass; a server that does not answer is asked again at the next."""
         while True:
             try:
-                await self.once()
+                ok = await self.once()
             except KubeError as error:
+                ok = False
                 log.warning("pass", error=str(error))
+            self.kube.metrics.passed(ok)
             self.last = asyncio.get_running_loop().time()
             with suppress(TimeoutError):
                 async with asyncio.timeout(self.pass_s):
@@ -63,25 +75,33 @@ class Loop:
                     await asyncio.sleep(self.settle_s)
             self.changed.clear()
 
-    async def once(self) -> None:
-        """One pass. Raises KubeError if the cluster cannot be looked at."""
+    async def once(self) -> bool:
+        """One pass; whether all it found was done and told. Raises KubeError if the cluster cannot be looked at."""
         cluster = await self.kube.look(self.site.release.name)
         told, silence = await picture(self.queue_url, self.run)
         now = datetime.now(UTC)
-        for outcome in reconcile(self.site, Seen(now, cluster.runs, cluster.jobs, cluster.pods, told, silence)):
+        outcomes = reconcile(self.site, Seen(now, cluster.runs, cluster.jobs, cluster.pods, told, silence))
+        self.kube.metrics.runs(outcome.status["phase"] for outcome in outcomes)
+        ok = True
+        for outcome in outcomes:
             try:
                 await self._do(outcome, now)
+            except KubeSilent:
+                # Nor would it answer the other runs, each at its deadline.
+                raise
+            except KubeGone:
+                log.info("run deleted since", name=outcome.run["metadata"]["name"])
             except KubeError as error:
-                # Deleted since, or not writable: the other runs do not wait for it.
+                # Not writable: the other runs do not wait for it.
+                ok = False
                 log.warning("run", name=outcome.run["metadata"]["name"], error=str(error))
+        return ok
 
     async def _do(self, outcome: Outcome, now: datetime) -> None:
-        status, written = outcome.status, outcome.run.get("status")
-        if status["phase"] != (written or {}).get("phase"):
-            log.info("run", name=outcome.run["metadata"]["name"], phase=status["phase"], message=status["message"])
+        status, written = outcome.status, outcome.run.get("status") or {}
         # What is taken away is counted first: a restart that was not counted would be free.
-        if outcome.delete:
-            await self.kube.tell(outcome.run, status)
+        if outcome.delete and any(status[key] != written.get(key) for key in ("phase", "restarts")):
+            await self._tell(outcome.run, written, status, now)
             written = status
         try:
             for job in outcome.delete:
@@ -91,11 +111,22 @@ class Loop:
         except KubeError as error:
             status = refused(outcome, str(error), now)
         if status != written:
-            await self.kube.tell(outcome.run, status)
+            await self._tell(outcome.run, written, status, now)
+
+    async def _tell(self, run: Manifest, written: Manifest, status: Manifest, now: datetime) -> None:
+        """Events first: a pass that dies in between is repeated, and finds them told."""
+        for event in transitions(written, status):
+            log.info("run", name=run["metadata"]["name"], reason=event.reason, note=event.note)
+            try:
+                await self.kube.note(manifest(run, event, now, self._me))
+            except KubeError as error:
+                # The status says the same, and lasts.
+                log.warning("event", name=run["metadata"]["name"], error=str(error))
+        await self.kube.tell(run, status)
 
 
 def registry(loop: Loop) -> kopf.OperatorRegistry:
-    """What kopf calls: the login, two watches that wake the loop, and the probe."""
+    """What kopf calls: the login, and two watches that wake the loop."""
     handlers = kopf.OperatorRegistry()
 
     @kopf.on.login(registry=handlers)
@@ -112,13 +143,6 @@ def registry(loop: Loop) -> kopf.OperatorRegistry:
     async def job_changed(**_: Any) -> None:
         loop.changed.set()
 
-    @kopf.on.probe(registry=handlers, id="seconds_since_pass")
-    async def age(**_: Any) -> float:
-        seconds = asyncio.get_running_loop().time() - loop.last
-        if seconds > LATEST_S:
-            raise kopf.PermanentError(f"no pass for {seconds:.0f} s")
-        return seconds
-
     return handlers
 
 
@@ -132,12 +156,13 @@ def settings() -> kopf.OperatorSettings:
     return chosen
 
 
-async def operate(loop: Loop, probes: str, stop: threading.Event | None = None) -> None:
-    """Run until a signal comes, or `stop` is set.
+async def operate(loop: Loop, host: str, port: int, stop: threading.Event | None = None) -> None:
+    """Run until a signal comes, or `stop` is set; /healthz and /metrics are served meanwhile.
 
-    Args:
-        probes: address of the liveness probe, as `http://0.0.0.0:8090/healthz`.
+    Raises:
+        InputError: the address cannot be bound.
     """
+    app = create_app(lambda: loop.age, LATEST_S, loop.kube.metrics.registry)
     passes = asyncio.create_task(loop.forever())
     watches = asyncio.create_task(
         kopf.operator(
@@ -145,13 +170,13 @@ async def operate(loop: Loop, probes: str, stop: threading.Event | None = None) 
             settings=settings(),
             standalone=True,
             namespaces=[loop.kube.namespace],
-            liveness_endpoint=probes,
             stop_flag=stop,
         )
     )
     try:
-        # Either of them ending ends the process: Kubernetes starts it anew.
-        await asyncio.wait({passes, watches}, return_when=asyncio.FIRST_COMPLETED)
+        async with served(app, host, port):
+            # Either of them ending ends the process: Kubernetes starts it anew.
+            await asyncio.wait({passes, watches}, return_when=asyncio.FIRST_COMPLETED)
     finally:
         for task in (passes, watches):
             task.cancel()

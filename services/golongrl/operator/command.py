@@ -17,8 +17,8 @@ def operator(
     namespace: Annotated[
         str | None, typer.Option("--namespace", "-n", help="Namespace of the release; absent is the pod's own.")
     ] = None,
-    host: Annotated[str, typer.Option(help="Address of /healthz.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of /healthz.")] = 8090,
+    host: Annotated[str, typer.Option(help="Address of /healthz and /metrics.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of /healthz and /metrics.")] = 8090,
 ) -> None:
     """Train what the TrainingRuns of a release ask for: make, watch, restart and replace their RayJobs.
 
@@ -43,13 +43,12 @@ def operator(
     tree = read_tree(values) if values else {}
     load_values(overrides=tree)
     configure("operator")
-    # A line for each call of each pass, and for each probe.
-    for chatty in ("httpx2", "aiohttp.access"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
+    # A line for each call of each pass.
+    logging.getLogger("httpx2").setLevel(logging.WARNING)
 
     async def serve() -> None:
         kube = Kube(namespace)
         site = Site(Release(release, kube.namespace), tree)
-        await operate(loop_of(site, kube), f"http://{host}:{port}/healthz")
+        await operate(loop_of(site, kube), host, port)
 
     asyncio.run(serve())

@@ -5,7 +5,8 @@ Invariants:
 - restarts are bounded by `max_restarts`, and counted on the RayJob itself, so that a forgotten or repeated pass never
   counts twice;
 - what is not known never restarts anything: a stall is counted only while the queue answers;
-- a run that ended stays ended until its content changes.
+- a run that succeeded stays so until its own spec asks for something else: no upgrade of the release trains it anew;
+- a run that failed stays so until its content changes, or, with restarts left, its spec.
 """
 
 from collections.abc import Sequence
@@ -30,7 +31,8 @@ class Phase(StrEnum):
 
 
 # While the old RayJob goes, the run still says why.
-_LEAVING: Final = frozenset({Phase.REPLACING, Phase.RESTARTING, Phase.SUSPENDING})
+LEAVING: Final = frozenset({Phase.REPLACING, Phase.RESTARTING, Phase.SUSPENDING})
+_DONE: Final = "trained to the end"
 # KubeRay's reasons that another try would meet again: a deadline that a person set, a spec it refuses.
 _FINAL_REASONS: Final = frozenset({"DeadlineExceeded", "ValidationFailed"})
 
@@ -49,6 +51,8 @@ class Job:
     reason: str = ""
     message: str = ""
     deleting: bool = False
+    deleted: str = ""
+    """When its deletion was asked for."""
 
     @property
     def succeeded(self) -> bool:
@@ -80,6 +84,8 @@ class Wanted:
     suspend: bool = False
     max_restarts: int = 2
     stall_s: int = 0
+    edited: bool = False
+    """The spec is another one than at the last pass."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,23 +114,24 @@ def decide(
     """The next step of a run.
 
     Args:
-        busy: the run that has the release's services now, if that is another one.
+        busy: what has the release's services now, if that is something else.
         stalled_s: seconds since anything moved in the queue; None where that is not known.
     """
     known = before.content == wanted.content
+    if before.phase == Phase.SUCCEEDED and (known or not wanted.edited):
+        return Decision(Phase.SUCCEEDED, _DONE, before.restarts)
     restarts = before.restarts if known else 0
     live = [job for job in jobs if not job.deleting]
     ending = [job for job in jobs if job.deleting]
     current = sorted((job for job in live if job.content == wanted.content), key=lambda job: job.attempt)
     stale = [job.name for job in live if job not in current[-1:]]
-    over = (known and before.phase == Phase.SUCCEEDED) or any(job.succeeded for job in current)
-    if wanted.suspend and not over:
+    if wanted.suspend and not any(job.succeeded for job in current):
         return _suspend(live, ending, restarts)
     if stale:
         why = "what it runs has changed"
         return Decision(Phase.REPLACING, f"{why}: takes RayJob {', '.join(stale)} away", restarts, tuple(stale))
     if ending:
-        phase = Phase(before.phase) if before.phase in _LEAVING else Phase.REPLACING
+        phase = Phase(before.phase) if before.phase in LEAVING else Phase.REPLACING
         names = ", ".join(job.name for job in ending)
         return Decision(phase, f"waits until RayJob {names} and its nodes are gone", restarts)
     if current:
@@ -144,20 +151,22 @@ def _suspend(live: Sequence[Job], ending: Sequence[Job], restarts: int) -> Decis
 
 
 def _start(wanted: Wanted, before: Before, restarts: int, known: bool, busy: str | None) -> Decision:
-    if known and before.phase == Phase.SUCCEEDED:
-        return Decision(Phase.SUCCEEDED, "trained to the end", restarts)
     if known and before.phase == Phase.FAILED:
         if restarts >= wanted.max_restarts:
             return Decision(Phase.FAILED, f"{restarts} restarts used up, and its RayJob is gone", restarts)
+        # KubeRay may delete what is over, and the failure may have been one that another try meets again.
+        if not wanted.edited:
+            why = f"its RayJob failed and is gone: change the spec for restart {restarts + 1} of {wanted.max_restarts}"
+            return Decision(Phase.FAILED, why, restarts)
         restarts += 1
     if busy is not None:
-        return Decision(Phase.WAITING, f"the release trains TrainingRun {busy}: starts after it", restarts)
+        return Decision(Phase.WAITING, f"the release trains {busy}: starts after it", restarts)
     return Decision(Phase.PENDING, "makes its RayJob", restarts, create=restarts)
 
 
 def _judge(wanted: Wanted, job: Job, stalled_s: float | None) -> Decision:
     if job.succeeded:
-        return Decision(Phase.SUCCEEDED, "trained to the end", job.attempt)
+        return Decision(Phase.SUCCEEDED, _DONE, job.attempt)
     left = job.attempt < wanted.max_restarts
     if job.failed:
         why = f"RayJob {job.name} failed ({job.reason or job.result or job.deployment}): {job.message or 'no message'}"
@@ -170,7 +179,9 @@ def _judge(wanted: Wanted, job: Job, stalled_s: float | None) -> Decision:
             why = f"nothing moved in the queue for {stalled_s:.0f} s"
             if left:
                 return _again(wanted, job, why)
-            return Decision(Phase.RUNNING, f"{why}; {job.attempt} restarts used up", job.attempt)
+            # Without the seconds, which would be another status at every pass.
+            said = f"nothing moved in the queue for {wanted.stall_s} s and longer"
+            return Decision(Phase.RUNNING, f"{said}; {job.attempt} restarts used up", job.attempt)
         return Decision(Phase.RUNNING, f"RayJob {job.name} trains", job.attempt)
     state = job.deployment or "new: KubeRay has not seen it yet"
     detail = f": {job.message}" if job.message else ""

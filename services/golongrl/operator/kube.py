@@ -1,8 +1,11 @@
 """The API server and the queue, with deadlines: all that the operator reads and writes.
 
+A call that fails is counted by its code, and never repeated here: the next pass does.
+
 Every call is listed here, and the chart's Role has these verbs and no others (tests/operator records them).
 """
 
+import asyncio
 from collections.abc import Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,18 +24,20 @@ from golongrl.manifests.cluster import look_at_queue
 from golongrl.manifests.learner import Manifest
 from golongrl.manifests.status import Pod as Told
 from golongrl.manifests.status import read_pods
+from golongrl.operator.metrics import Metrics
 from golongrl.operator.model import GROUP, KIND, PLURAL, RUN_LABEL, VERSION
 from golongrl.queue.errors import QueueError
 
 # Field manager of server-side apply: what others write into the same objects stays theirs.
 MANAGER: Final = "golongrl-operator"
-# Of one call; a pass makes about ten.
+# Of one call, all pages of a list together; a pass makes about ten.
 CALL_S: Final = 10.0
 
 T = TypeVar("T")
 
 TrainingRun = create_namespaced_resource(GROUP, VERSION, KIND, PLURAL)
 RayJob = create_namespaced_resource("ray.io", "v1", "RayJob", "rayjobs")
+Event = create_namespaced_resource("events.k8s.io", "v1", "Event", "events")
 _KINDS: Final[dict[str, Any]] = {"ConfigMap": ConfigMap, "RayJob": RayJob}
 
 
@@ -40,8 +45,16 @@ class KubeError(GolongrlError):
     """The API server refused, does not know the kind, or did not answer in CALL_S; the message is one line."""
 
 
-class _Gone(KubeError):
+class KubeGone(KubeError):
     """No such object, or no such kind."""
+
+
+class KubeSilent(KubeError):
+    """No answer in CALL_S: other calls would not be answered either."""
+
+
+class _Conflict(KubeError):
+    """An object of that name is there, or was written meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +69,7 @@ class Cluster:
 class Kube:
     """One namespace of one cluster: the pod's own, or that of the kubeconfig."""
 
-    def __init__(self, namespace: str | None = None) -> None:
+    def __init__(self, namespace: str | None = None, metrics: Metrics | None = None) -> None:
         """Raises KubeError where there is neither a service account nor a kubeconfig."""
         try:
             self._client = AsyncClient(
@@ -69,13 +82,14 @@ class Kube:
         except ConfigError as error:
             raise KubeError(f"no service account and no kubeconfig: {error}") from error
         self.namespace: str = self._client.namespace
+        self.metrics = metrics or Metrics()
 
     async def look(self, release: str) -> Cluster:
         """Runs, the RayJobs made for runs, and the release's pods. Raises KubeError."""
         runs = await self._list(TrainingRun)
         # A cluster without KubeRay has no such kind; the first RayJob to be made says so in its run's status.
         jobs: list[Manifest] = []
-        with suppress(_Gone):
+        with suppress(KubeGone):
             jobs = await self._list(RayJob, {RUN_LABEL: None})
         pods = await self._list(Pod, {"app.kubernetes.io/instance": release})
         return Cluster(runs, jobs, read_pods({"items": pods}))
@@ -98,8 +112,13 @@ class Kube:
         The RayJob goes last, so that a pass which is cut short is repeated as a whole.
         """
         for kind in (ConfigMap, RayJob):
-            with suppress(_Gone):
+            with suppress(KubeGone):
                 await self._call(f"RayJob {name}", self._client.delete(kind, name, cascade=CascadeType.FOREGROUND))
+
+    async def note(self, event: Manifest) -> None:
+        """Post an event; one that is there already is not posted again. Raises KubeError."""
+        with suppress(_Conflict):
+            await self._call(f"event {event['reason']}", self._client.create(Event.from_dict(event)))
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -113,14 +132,22 @@ class Kube:
 
     async def _call(self, what: str, call: Coroutine[Any, Any, T]) -> T:
         try:
-            return await call
+            async with asyncio.timeout(CALL_S):
+                return await call
         except httpx2.HTTPStatusError as error:
             code = error.response.status_code
+            refused = _ANSWERS.get(code, KubeError)
+            if refused is KubeError:
+                self.metrics.error(str(code))
             said = str(error) if isinstance(error, ApiError) else f"{code} {error.response.text[:200]}"
-            refused = _Gone if code == HTTPStatus.NOT_FOUND else KubeError
             raise refused(f"{what}: {' '.join(said.split())}") from error
-        except httpx2.HTTPError as error:
-            raise KubeError(f"{what}: no answer ({type(error).__name__} {error})") from error
+        except (httpx2.HTTPError, TimeoutError) as error:
+            self.metrics.error("none")
+            raise KubeSilent(f"{what}: no answer ({type(error).__name__} {error})".replace(" )", ")")) from error
+
+
+# What a call may meet in any pass; the others are errors.
+_ANSWERS: Final[dict[int, type[KubeError]]] = {HTTPStatus.NOT_FOUND: KubeGone, HTTPStatus.CONFLICT: _Conflict}
 
 
 async def picture(redis_url: str, run: str) -> tuple[dict[str, Any] | None, str]:

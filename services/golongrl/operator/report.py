@@ -9,7 +9,14 @@ from golongrl.operator.model import Condition
 
 # Beyond this a message is a log.
 _LONGEST: Final = 1024
+# Nodes are brought up, images pulled and weights taken in less, as a rule: what lasts longer is worth telling.
+LASTING_S: Final = 300.0
+STAYS_BLOCKED: Final = "StaysBlocked"
+STAYS_SILENT: Final = "StaysSilent"
 _PROGRESSING: Final = frozenset({Phase.PENDING, Phase.RUNNING, Phase.REPLACING, Phase.RESTARTING})
+
+# Reasons that another one follows where they last.
+_LASTING: Final = {"Blocked": STAYS_BLOCKED, "QueueSilent": STAYS_SILENT}
 
 # Status, reason, message.
 _Aspect = tuple[Literal["True", "False", "Unknown"], str, str]
@@ -20,6 +27,16 @@ def stamp(now: datetime) -> str:
     return now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+def seconds_since(time: str, now: datetime) -> float:
+    """How long ago Kubernetes' time was."""
+    return (now - datetime.fromisoformat(time)).total_seconds()
+
+
+def short(message: str) -> str:
+    """At most as long as a condition's message."""
+    return message if len(message) <= _LONGEST else f"{message[: _LONGEST - 3]}..."
+
+
 def conditions(
     decision: Decision,
     generation: int,
@@ -28,6 +45,7 @@ def conditions(
     old: Sequence[Mapping[str, Any]],
     now: datetime,
     differs: Sequence[str] = (),
+    error: str = "",
 ) -> list[Condition]:
     """Accepted, Progressing, Stuck, Complete, Failed; a condition keeps its time while its status stays.
 
@@ -36,6 +54,7 @@ def conditions(
         silence: why the queue did not answer; empty if it did.
         old: the conditions of the last pass.
         differs: what the rollout pool has otherwise than the run's recipe.
+        error: why the spec cannot be trained; empty if it can.
     """
     since = {entry["type"]: (entry["status"], entry["lastTransitionTime"]) for entry in old}
 
@@ -46,24 +65,28 @@ def conditions(
             type=kind,
             status=status,
             reason=reason,
-            message=message[:_LONGEST],
+            message=short(message),
             last_transition_time=time if was == status else stamp(now),
             observed_generation=generation,
         )
 
     phase, message = decision.phase, decision.message
+    held, stuck_since = since.get("Stuck", ("", ""))
+    aspect = _stuck(phase, stuck, silence)
+    if held == aspect[0] and aspect[1] in _LASTING and seconds_since(stuck_since, now) >= LASTING_S:
+        aspect = (aspect[0], _LASTING[aspect[1]], aspect[2])
     return [
-        condition("Accepted", _accepted(decision, differs)),
+        condition("Accepted", _accepted(error, differs)),
         condition("Progressing", (_word(phase in _PROGRESSING), phase.value, message)),
-        condition("Stuck", _stuck(phase, stuck, silence)),
+        condition("Stuck", aspect),
         condition("Complete", (_word(phase == Phase.SUCCEEDED), phase.value, message)),
         condition("Failed", (_word(phase == Phase.FAILED), phase.value, message)),
     ]
 
 
-def _accepted(decision: Decision, differs: Sequence[str]) -> _Aspect:
-    if decision.phase == Phase.INVALID:
-        return "False", "InvalidSpec", decision.message
+def _accepted(error: str, differs: Sequence[str]) -> _Aspect:
+    if error:
+        return "False", "InvalidSpec", error
     if differs:
         keys = ", ".join(differs)
         return "True", "PoolDiffers", f"the rollout pool keeps the release's {keys}: change them by a helm upgrade"
