@@ -485,6 +485,40 @@ def test_notes_say_how_a_learner_is_submitted_where_it_is_off(helm4: Helm, opera
     assert ("golongrl render rayjob quickstart" in notes) is (operator == "false")
 
 
+@pytest.mark.parametrize(
+    ("settings", "left"),
+    [
+        ("", "secret/demo-golongrl-auth pvc/demo-golongrl-store pvc/data-demo-golongrl-redis-0"),
+        ("auth.existingSecret=mine,storage.existingClaim=shared", "pvc/data-demo-golongrl-redis-0"),
+        ("auth.existingSecret=mine,storage.existingClaim=shared,redis.external.host=r", None),
+    ],
+)
+def test_notes_delete_only_what_is_the_releases_own(helm4: Helm, settings: str, left: str | None) -> None:
+    """Somebody's own Secret and claims are not this release's to take away."""
+    done = helm4.run("install", "demo", str(CHART), "-n", "rl", "--dry-run=client", "--set", settings)
+    notes = done.stdout.partition("NOTES:")[2]
+    assert "outlives `helm uninstall`" in notes, done.stderr
+    assert re.findall(r"kubectl -n rl delete (.*)", notes) == ([left] if left else [])
+
+
+@pytest.mark.parametrize(
+    ("settings", "warned"),
+    [
+        ("", False),
+        ("model.download.repo=a/b", True),
+        ("dataset.download.repo=a/b", True),
+        ("model.download.repo=a/b,networkPolicy.extraEgress.learner[0].ports[0].port=443", False),
+        ("model.download.repo=a/b,networkPolicy.enabled=false", False),
+    ],
+)
+def test_notes_say_that_a_download_has_no_way_out(helm4: Helm, settings: str, warned: bool) -> None:
+    done = helm4.run("install", "demo", str(CHART), "--dry-run=client", "--set", settings)
+    notes = done.stdout.partition("NOTES:")[2]
+    assert "golongrl status" in notes, done.stderr
+    assert ("networkPolicy.extraEgress.learner" in notes) is warned
+    assert ("Ray's dashboard" in notes) is ("enabled=false" in settings)
+
+
 def test_lint(helm: Helm) -> None:
     done = helm.run("lint", "--strict", str(CHART))
     assert done.returncode == 0, done.stdout + done.stderr
