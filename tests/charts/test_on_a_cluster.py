@@ -301,12 +301,13 @@ def test_all_nodes_of_an_engine_start_from_the_leaders_weights(helm4: Helm, tmp_
     (weights / "v1" / "manifest.json").touch()
     env = {
         "PATH": f"{fake}:{os.environ['PATH']}", "LWS_LEADER_ADDRESS": "127.0.0.1", "LWS_GROUP_SIZE": "2",
-        "GOLONGRL_ENGINE_API_KEY": "k", "GOLONGRL_ENGINE_ADMIN_API_KEY": "a",
     }  # fmt: skip
+    keys = {"GOLONGRL_ENGINE_API_KEY": "k", "GOLONGRL_ENGINE_ADMIN_API_KEY": "a"}
     scripts = {
         role: engine_script(objects, role)
         .replace("/store", str(tmp_path / "store"))
         .replace("/tmp/choice", str(tmp_path / "choice"))
+        .replace("/dev/shm", str(tmp_path))
         .replace("20001", str(port))
         .replace("sleep 5", "sleep 0.1")
         for role in ("leader", "worker")
@@ -314,7 +315,7 @@ def test_all_nodes_of_an_engine_start_from_the_leaders_weights(helm4: Helm, tmp_
     # The shell goes on as a process of its own, so that its server lives as long as the engine would.
     held = scripts["leader"].replace("exec python3", "python3") + "\nread line\n"
     leader = subprocess.Popen(
-        ["sh", "-c", held, "engine"], env=env | {"LWS_WORKER_INDEX": "0"}, start_new_session=True,
+        ["sh", "-c", held, "engine"], env=env | keys | {"LWS_WORKER_INDEX": "0"}, start_new_session=True,
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
     )  # fmt: skip
     try:
@@ -331,6 +332,7 @@ def test_all_nodes_of_an_engine_start_from_the_leaders_weights(helm4: Helm, tmp_
         os.killpg(leader.pid, 15)
         leader.wait(120)
     assert follower.returncode == 0, follower.stderr
+    assert "--config" not in follower.stdout  # it serves nobody, and has no keys
     assert f"starting from {weights / 'v1'}" in follower.stdout
     assert f"'--model-path', '{weights / 'v1'}', '--weight-version', '1'" in follower.stdout
 
@@ -348,6 +350,22 @@ def _until_serving(port: int) -> None:
             time.sleep(0.05)
         finally:
             connection.close()
+
+
+def test_stateless_pods_spread_over_nodes_softly_unless_told_otherwise(helm4: Helm) -> None:
+    """Over nodes that have room, by labels that match the pods themselves; never so that a pod cannot be placed."""
+    for values, files in (({}, ()), ({}, (PRESETS[0],)), (MATRIX["engines-over-nodes"], ())):
+        for name, metadata, spec in pod_specs(helm4.template(values, files=files)):
+            component = metadata["labels"]["app.kubernetes.io/component"]
+            constraints = spec.get("topologySpreadConstraints", [])
+            assert len(constraints) == (component in ("reward", "rollout")), name
+            for constraint in constraints:
+                assert constraint["topologyKey"] == "kubernetes.io/hostname"
+                assert constraint["whenUnsatisfiable"] == "ScheduleAnyway"
+                assert constraint["labelSelector"]["matchLabels"].items() <= metadata["labels"].items()
+    mine = [{"maxSkew": 2, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule"}]
+    objects = helm4.template({"reward": {"topologySpreadConstraints": mine}})
+    assert objects.one("Deployment", "-reward")["spec"]["template"]["spec"]["topologySpreadConstraints"] == mine
 
 
 def test_sidecar_mode_says_what_pod_security_makes_of_it(helm4: Helm) -> None:

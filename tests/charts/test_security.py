@@ -1,11 +1,12 @@
 """Every pod of every switch obeys Pod Security `restricted`, and RDMA is the only, explicit, way out."""
 
 import copy
+import re
 from typing import Any
 
 import pytest
 
-from support.chart_values import MATRIX, PRESETS, RAYJOBS
+from support.chart_values import GPU_LEARNER, MATRIX, PRESETS, RAYJOBS, SGLANG
 from support.helm import Helm, Manifest, Rendered, containers, pod_specs
 
 # Volume types that `restricted` admits, and `image`, which newer servers admit too.
@@ -122,6 +123,78 @@ def test_no_secret_is_in_plain_text(helm4: Helm) -> None:
     for _, _, spec in pod_specs(helm4.template(MATRIX["hub-model"])):
         for container in containers(spec):
             assert plain(container) == []
+
+
+HUB, METRICS = ("hf", "token"), ("wandb", "k")
+REDIS, REWARD, ENGINE, ADMIN = (
+    ("demo-golongrl-auth", key) for key in ("redis-password", "reward-token", "engine-api-key", "engine-admin-api-key")
+)
+# Container -> the secrets of its work, and no other: what a download or a rank runs is not all ours.
+SECRETS: dict[str, set[tuple[str, str]]] = {
+    "redis": {REDIS},
+    "reward": {REWARD},
+    "wait-for-weights": set(),
+    "engine": {ENGINE, ADMIN},
+    "worker": {REDIS, REWARD, ENGINE, ADMIN},
+    "download-model": {HUB},
+    "download-dataset": {HUB},
+    "prepare-data": {HUB},
+    "learner": {REDIS, HUB, METRICS},
+    "ray-head": {REDIS, HUB, METRICS},
+    "ray-worker": set(),
+    "submitter": set(),
+    "operator": {REDIS},
+    "smoke": {REDIS, REWARD},
+}
+
+
+def secrets(container: Manifest) -> set[tuple[str, str]]:
+    sources = [entry["valueFrom"] for entry in container.get("env", []) if "valueFrom" in entry]
+    refs = [source["secretKeyRef"] for source in sources if "secretKeyRef" in source]
+    return {(ref["name"], ref["key"]) for ref in refs}
+
+
+def test_every_container_has_the_secrets_of_its_work_alone(helm4: Helm) -> None:
+    hub = MATRIX["hub-model"]
+    gpus = {**hub, "recipe": {**hub["recipe"], "learner": {"ranks": 16}}, "learner": GPU_LEARNER["learner"]}
+    switches = ({**hub, "learner": {"mode": "job"}}, hub, gpus, {**gpus, **SGLANG}, {**hub, **MATRIX["operator"]})
+    seen = set()
+    for values in switches:
+        for name, _, spec in pod_specs(helm4.template(values)):
+            assert not [volume for volume in spec["volumes"] if "secret" in volume], name
+            for container in containers(spec):
+                where = f"{name}/{container['name']}"
+                assert "envFrom" not in container, where
+                assert secrets(container) == SECRETS[container["name"]], where
+                seen.add(container["name"])
+    assert seen == SECRETS.keys()
+
+
+def test_an_engines_further_ranks_have_no_key(helm4: Helm) -> None:
+    """They serve nobody: their node answers a health check alone."""
+    group = helm4.template(MATRIX["engines-over-nodes"]).one("LeaderWorkerSet")["spec"]["leaderWorkerTemplate"]
+    for role, keys in (("leaderTemplate", {ENGINE, ADMIN}), ("workerTemplate", set())):
+        (engine,) = [item for item in containers(group[role]["spec"]) if item["name"] == "engine"]
+        assert secrets(engine) == keys
+
+
+BOUNDED = [({}, (preset, *rdma)) for preset in (*PRESETS, "values-gpu.yaml") for rdma in ((), ("values-rdma.yaml",))]
+BOUNDED += [(values, ()) for name, values in MATRIX.items() if "operator" not in values]
+
+
+@pytest.mark.parametrize(("values", "files"), BOUNDED)
+def test_no_pod_can_fill_its_node(helm4: Helm, values: Manifest, files: tuple[str, ...]) -> None:
+    """Every emptyDir has a size; what is mounted at /dev/shm, and nothing else, is memory."""
+    for kuberay in (True, False) if not files and "workers" not in values.get("learner", {}) else (True,):
+        for name, _, spec in pod_specs(helm4.template(values, files=files, kuberay=kuberay)):
+            mounts = {m["name"]: m["mountPath"] for c in containers(spec) for m in c["volumeMounts"]}
+            for volume in spec["volumes"]:
+                if "emptyDir" in volume:
+                    where = f"{name}: {volume['name']}"
+                    assert re.fullmatch(r"[1-9][0-9]*[MG]i", volume["emptyDir"]["sizeLimit"]), where
+                    memory = volume["emptyDir"].get("medium") == "Memory"
+                    if volume["name"] in mounts:
+                        assert memory is (mounts[volume["name"]] == "/dev/shm"), where
 
 
 def as_kuberay_makes_them(job: Manifest) -> Rendered:

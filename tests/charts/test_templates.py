@@ -4,18 +4,25 @@ import json
 import re
 import shlex
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
+import yaml
 
 from golongrl.broadcast.process import POD_IP
 from support.chart_values import GPU_LEARNER, MATRIX, PRESETS, SGLANG
+from support.engine_process import SGLANG as SGLANG_VENV
 from support.helm import CHART, ROOT, Helm, Manifest, Rendered, containers, pod_specs, tool
 
 LONG = "r" * 53  # the longest release name that helm accepts
+RAY_NODE = "ray.io/is-ray-node"
+# As a Secret of somebody's own may hold them: one reads as a number, the other needs quotes.
+KEY, ADMIN_KEY = "12345", "a b:'c\"d"
+KEYS = {"GOLONGRL_ENGINE_API_KEY": KEY, "GOLONGRL_ENGINE_ADMIN_API_KEY": ADMIN_KEY}
 
 
 def container(spec: Manifest, name: str) -> Manifest:
@@ -102,7 +109,7 @@ def test_sglang_is_told_what_a_paused_engine_needs(helm4: Helm) -> None:
     engine = container(rollout_spec(helm4.template(MATRIX["one-node-gpus"])), "engine")
     assert {"name": "SGLANG_ENABLE_HEALTH_ENDPOINT_GENERATION", "value": "0"} in engine["env"]
     script = engine["args"][0]
-    for flag in ("--tp-size 8", "--enable-metrics", "--admin-api-key", "--weight-version"):
+    for flag in ("--tp-size 8", "--enable-metrics", "--config", "--weight-version"):
         assert flag in script
     assert engine["resources"]["limits"]["nvidia.com/gpu"] == engine["resources"]["requests"]["nvidia.com/gpu"] == "8"
 
@@ -119,18 +126,47 @@ def test_the_engine_starts_from_the_newest_published_weights(helm4: Helm, tmp_pa
     fake = tmp_path / "bin"
     fake.mkdir()
     for name in ("golongrl", "python3"):
-        (fake / name).write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+        own = f'if [ "$1" = -c ]; then exec {sys.executable} "$@"; fi\n' if name == "python3" else ""
+        (fake / name).write_text(f'#!/bin/sh\n{own}printf "%s\\n" "$@"\n')
         (fake / name).chmod(0o755)
-    script = args[0].replace("/store", str(tmp_path))
+    script = args[0].replace("/store", str(tmp_path)).replace("/dev/shm", str(tmp_path))
     done = subprocess.run(
         ["sh", "-c", script, "engine", "--extra", "a b"],
-        env={"PATH": f"{fake}:/usr/bin:/bin", "GOLONGRL_ENGINE_API_KEY": "k", "GOLONGRL_ENGINE_ADMIN_API_KEY": "a"},
+        env={"PATH": f"{fake}:/usr/bin:/bin", **KEYS},
         capture_output=True, text=True, timeout=20, check=True,
     )  # fmt: skip
     words = done.stdout.splitlines()
     assert words[words.index("--model-path") + 1] == str(tmp_path / "weights" / "v10")
     assert words[words.index("--weight-version") + 1] == "10"
     assert words[-2:] == ["--extra", "a b"]
+    # No key on a command line, which the process list shows: SGLang reads them from a file that is its user's alone.
+    assert not {KEY, ADMIN_KEY} & set(words)
+    if kind == "sglang":
+        keys = Path(words[words.index("--config") + 1])
+        assert yaml.safe_load(keys.read_text()) == {"api-key": KEY, "admin-api-key": ADMIN_KEY}
+        assert keys.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.full
+def test_the_real_sglang_takes_its_keys_from_the_file(tmp_path: Path) -> None:
+    if not (SGLANG_VENV / "bin" / "python").is_file():
+        pytest.skip("needs .venv-sglang: make sglang")
+    keys = tmp_path / "keys.yaml"
+    keys.write_text(json.dumps({"api-key": KEY, "admin-api-key": ADMIN_KEY}))
+    code = (
+        "import argparse, json, sys\n"
+        "from sglang.srt.server_args import ServerArgs\n"
+        "from sglang.srt.utils.server_args_config_parser import ConfigArgumentMerger\n"
+        "parser = argparse.ArgumentParser(); ServerArgs.add_cli_args(parser)\n"
+        "got = parser.parse_args(ConfigArgumentMerger(parser).merge_config_with_args(sys.argv[1:]))\n"
+        "print(json.dumps([got.api_key, got.admin_api_key, got.port, got.chunked_prefill_size]))\n"
+    )
+    words = ["--model-path", "m", "--port", "30000", "--config", str(keys), "--chunked-prefill-size", "16384"]
+    done = subprocess.run(
+        [SGLANG_VENV / "bin" / "python", "-c", code, *words], capture_output=True, text=True, timeout=180, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert json.loads(done.stdout.splitlines()[-1]) == [KEY, ADMIN_KEY, 30000, 16384]
 
 
 def test_workers_wait_for_the_first_weights(helm4: Helm, tmp_path: Path) -> None:
@@ -301,9 +337,43 @@ def test_the_secret_is_looked_up_before_it_is_made() -> None:
 
 def test_disruption_budgets(helm4: Helm) -> None:
     names = {item["metadata"]["name"] for item in helm4.template(MATRIX["autoscaled"]).of("PodDisruptionBudget")}
-    assert names == {"demo-golongrl-redis", "demo-golongrl-reward", "demo-golongrl-rollout"}
+    assert names == {f"demo-golongrl-{part}" for part in ("redis", "reward", "rollout", "learner")}
     preset = helm4.template(files=(PRESETS[0],)).one("PodDisruptionBudget", "-rollout")
     assert preset["spec"]["maxUnavailable"] == "10%"
+
+
+@pytest.mark.parametrize(
+    ("values", "kuberay", "least"),
+    [
+        ({}, True, 1),
+        ({}, False, 1),
+        (GPU_LEARNER, True, 3),
+        ({**GPU_LEARNER, "operator": {"enabled": True}}, True, 3),
+        ({**GPU_LEARNER, "learner": {**GPU_LEARNER["learner"], "enabled": False}}, True, 3),
+    ],
+)
+def test_a_budget_of_the_learner_keeps_all_its_nodes_and_not_the_submitter(
+    helm4: Helm, values: Manifest, kuberay: bool, least: int
+) -> None:
+    learner = {**values.get("learner", {}), "pdb": {"enabled": True}}
+    objects = helm4.template({**values, "learner": learner}, kuberay=kuberay)
+    spec = objects.one("PodDisruptionBudget", "-learner")["spec"]
+    assert spec["minAvailable"] == least
+    assert "maxUnavailable" not in spec  # which Kubernetes counts by a scale that a RayCluster has not
+    # What KubeRay adds to the pods of its cluster, and to them alone.
+    pods = []
+    for name, metadata, pod in pod_specs([*objects.of("RayJob"), *objects.of("Job")]):
+        ray = {} if name.startswith("Job") or pod["containers"][0]["name"] == "submitter" else {RAY_NODE: "yes"}
+        copies = 2 if name.endswith(":ranks") else 1
+        pods += [{**metadata["labels"], **ray}] * copies
+    kept = [labels for labels in pods if spec["selector"]["matchLabels"].items() <= labels.items()]
+    assert len(kept) == (least if pods else 0)
+
+
+def test_the_learner_has_no_budget_unless_asked_and_never_on_somebody_elses_cluster(helm4: Helm) -> None:
+    for values in ({}, {"learner": {"clusterSelector": "team-ray", "pdb": {"enabled": True}}}):
+        names = [item["metadata"]["name"] for item in helm4.template(values).of("PodDisruptionBudget")]
+        assert "demo-golongrl-learner" not in names
 
 
 def test_placement_reaches_every_pod(helm4: Helm) -> None:
@@ -413,6 +483,40 @@ def test_notes_say_how_a_learner_is_submitted_where_it_is_off(helm4: Helm, opera
     notes = done.stdout.partition("NOTES:")[2]
     assert words in notes, done.stderr
     assert ("golongrl render rayjob quickstart" in notes) is (operator == "false")
+
+
+@pytest.mark.parametrize(
+    ("settings", "left"),
+    [
+        ("", "secret/demo-golongrl-auth pvc/demo-golongrl-store pvc/data-demo-golongrl-redis-0"),
+        ("auth.existingSecret=mine,storage.existingClaim=shared", "pvc/data-demo-golongrl-redis-0"),
+        ("auth.existingSecret=mine,storage.existingClaim=shared,redis.external.host=r", None),
+    ],
+)
+def test_notes_delete_only_what_is_the_releases_own(helm4: Helm, settings: str, left: str | None) -> None:
+    """Somebody's own Secret and claims are not this release's to take away."""
+    done = helm4.run("install", "demo", str(CHART), "-n", "rl", "--dry-run=client", "--set", settings)
+    notes = done.stdout.partition("NOTES:")[2]
+    assert "outlives `helm uninstall`" in notes, done.stderr
+    assert re.findall(r"kubectl -n rl delete (.*)", notes) == ([left] if left else [])
+
+
+@pytest.mark.parametrize(
+    ("settings", "warned"),
+    [
+        ("", False),
+        ("model.download.repo=a/b", True),
+        ("dataset.download.repo=a/b", True),
+        ("model.download.repo=a/b,networkPolicy.extraEgress.learner[0].ports[0].port=443", False),
+        ("model.download.repo=a/b,networkPolicy.enabled=false", False),
+    ],
+)
+def test_notes_say_that_a_download_has_no_way_out(helm4: Helm, settings: str, warned: bool) -> None:
+    done = helm4.run("install", "demo", str(CHART), "--dry-run=client", "--set", settings)
+    notes = done.stdout.partition("NOTES:")[2]
+    assert "golongrl status" in notes, done.stderr
+    assert ("networkPolicy.extraEgress.learner" in notes) is warned
+    assert ("Ray's dashboard" in notes) is ("enabled=false" in settings)
 
 
 def test_lint(helm: Helm) -> None:

@@ -1,6 +1,7 @@
 """The memory estimate and what is refused before anything is loaded."""
 
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,8 @@ import pytest
 
 from golongrl.errors import InputError
 from golongrl.learner.known_models import SHAPES, model_config
-from golongrl.learner.memory import GIB, TooLarge, check_device, check_layout, estimate, shape
+from golongrl.learner.loop import LearnerConfig, train
+from golongrl.learner.memory import GIB, TooLarge, check_device, check_kernel, check_layout, estimate, shape
 from golongrl.recipe import Recipe, load, packaged
 
 QWEN3_4B = SHAPES["Qwen/Qwen3-4B-Thinking-2507"]
@@ -110,6 +112,36 @@ def test_a_layout_that_cannot_work_is_refused(overrides: list[str], message: str
 def test_flash_attention_on_a_cpu_is_refused() -> None:
     with pytest.raises(InputError, match="needs a GPU; on CPU use sdpa"):
         check_device(_paper(), QWEN3_4B, device="cpu", device_bytes=None)
+
+
+@pytest.mark.parametrize(
+    ("attention", "installed", "missing"),
+    [
+        ("flash_attention_2", (), "flash_attn"),
+        ("flash_attention_2", ("flash_attn_interface",), "flash_attn"),
+        ("flash_attention_2", ("flash_attn",), None),
+        ("flash_attention_3", ("flash_attn",), "flash_attn_interface"),
+        ("flash_attention_3", ("kernels",), None),
+        ("sdpa", (), None),
+    ],
+)
+def test_a_missing_attention_kernel_is_refused_before_ranks_start(
+    attention: str, installed: tuple[str, ...], missing: str | None
+) -> None:
+    recipe = _paper(f"model.attn_implementation={attention}")
+    if missing is None:
+        check_kernel(recipe, installed.__contains__)
+    else:
+        with pytest.raises(InputError, match=f"{attention}: there is no {missing} here; install .* FLASH_ATTN_WHEEL"):
+            check_kernel(recipe, installed.__contains__)
+
+
+async def test_the_learner_looks_for_the_kernel_before_it_speaks_to_anybody(tmp_path: Path) -> None:
+    assert find_spec("flash_attn") is None
+    assert find_spec("kernels") is None
+    nobody = LearnerConfig("r", "redis://127.0.0.1:1/0", data=tmp_path, weights=tmp_path, out=tmp_path)
+    with pytest.raises(InputError, match="there is no flash_attn here"):
+        await train(load("quickstart", ["model.attn_implementation=flash_attention_2"]), nobody)
 
 
 @pytest.mark.parametrize("name", packaged())

@@ -1,5 +1,6 @@
 """Images, skaffold and the end-to-end script: what they name exists, and each image installs only what it needs."""
 
+import difflib
 import json
 import re
 import subprocess
@@ -11,6 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
+from golongrl.learner.memory import check_kernel
+from golongrl.manifests.load import load_values, recipe_of
 from support.helm import CHART, ROOT, Helm, tool
 
 IMAGES = ("reward", "rollout", "learner", "operator")
@@ -178,6 +181,39 @@ def test_what_skaffold_would_install_renders_with_its_images(skaffold: dict[str,
         }
         | engine
     )
+
+
+def test_what_skaffold_builds_for_gpus_has_the_attention_of_its_recipe(skaffold: dict[str, Any]) -> None:
+    """Its learner image gets torch with CUDA and no flash-attn, which the learner would miss at its start."""
+    config = patched(skaffold, "gpu")
+    (image,) = [item["docker"] for item in config["build"]["artifacts"] if item["image"] == "golongrl-learner"]
+    assert image["buildArgs"] == {"TORCH_INDEX": ""}
+    (release,) = config["deploy"]["helm"]["releases"]
+    recipe = recipe_of(load_values([ROOT / name for name in release["valuesFiles"]]))
+    check_kernel(recipe, lambda _: False)
+    assert recipe.learner.ulysses == 1
+
+
+# What tells the images apart: its name and words, what it installs and runs. The learner's adds torch and tools.
+OWN = re.compile(
+    r"docker build -f|image\.(title|description)|pip install '\.\[|^EXPOSE |^CMD |"
+    r"^# (The operator|The reward|The rollout|The learner)"
+)
+
+
+def common(name: str) -> list[str]:
+    return [line for line in dockerfile(name).splitlines() if not OWN.search(line)]
+
+
+def test_the_images_are_built_the_same_way() -> None:
+    """Four files, because a Dockerfile includes no other: a base, user or setting changed in one is changed in all."""
+    assert common("rollout") == common("reward") == common("operator")
+    assert len(common("reward")) > 25
+    changes = [line for line in difflib.ndiff(common("reward"), common("learner")) if line[0] in "-+"]
+    assert not [line for line in changes if line[0] == "-"]
+    added = "\n".join(line[2:] for line in changes)
+    assert not re.search(r"^(FROM|COPY|ENV|USER|WORKDIR|ENTRYPOINT|LABEL|SHELL)\b", added, re.M)
+    assert re.findall(r"^ARG (\w+)", added, re.M) == ["TORCH_INDEX", "FLASH_ATTN_WHEEL"]
 
 
 def test_the_end_to_end_script_is_a_script_and_uses_what_exists() -> None:

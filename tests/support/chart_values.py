@@ -32,6 +32,7 @@ MATRIX: dict[str, Manifest] = {
         "reward": {"autoscaling": {"enabled": True}},
         "rollout": {"autoscaling": {"enabled": True, "prometheus": {"authenticationRef": "prom"}}},
         "redis": {"pdb": {"enabled": True}},
+        "learner": {"pdb": {"enabled": True}},
     },
     "external-redis": {
         "redis": {"external": {"host": "redis.example", "port": 6380, "tls": True, "cidrs": ["10.1.0.0/16"]}},

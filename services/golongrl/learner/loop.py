@@ -22,6 +22,7 @@ import time
 import warnings
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -90,6 +91,7 @@ async def train(recipe: Recipe, config: LearnerConfig) -> None:
     model = resolve(recipe.model.path)
     model_config = json.loads((model / "config.json").read_text("utf-8"))
     memory.check_layout(recipe, model_config)
+    memory.check_kernel(recipe, lambda name: find_spec(name) is not None)
     data, held_out = open_splits(config.data)
     order = [
         lease_order(data.tasks, recipe.queue.groups_per_step, recipe.seed, epoch) for epoch in range(recipe.data.epochs)

@@ -4,7 +4,7 @@ The estimate is of the peak of an update: sharded state, the largest unsharded l
 meant to be high rather than low (allocator fragmentation is counted), and to say which term to lower.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +27,9 @@ _FUSED_CHUNK = 512
 _PROCESS_BYTES = 5 * GIB
 # What a GPU node has.
 _RANKS_OF_A_HOST = 8
+# Modules that transformers takes flash attention from, and the one that fetches either from the hub in their place.
+_KERNELS = {"flash_attention_2": "flash_attn", "flash_attention_3": "flash_attn_interface"}
+_HUB_KERNELS = "kernels"
 # FSDP2 has the layer in use and the next one, prefetched, unsharded.
 _UNSHARDED_LAYERS = 2
 
@@ -243,6 +246,24 @@ def check_layout(recipe: Recipe, model_config: Mapping[str, Any]) -> None:
                 f"learner.ulysses {learner.ulysses}: sequences are split inside flash attention alone; with "
                 f"model.attn_implementation {recipe.model.attn_implementation} the degree would do nothing"
             )
+
+
+def check_kernel(recipe: Recipe, installed: Callable[[str], bool]) -> None:
+    """Refuse at once what would fail in every rank, after minutes of starting them.
+
+    Args:
+        installed: whether a module of that name is.
+
+    Raises:
+        InputError: the recipe's attention kernel is not installed.
+    """
+    attention = recipe.model.attn_implementation
+    module = _KERNELS.get(attention)
+    if module is not None and not installed(module) and not installed(_HUB_KERNELS):
+        raise InputError(
+            f"model.attn_implementation {attention}: there is no {module} here; install a wheel of it that fits torch "
+            f"(images/learner/Dockerfile: FLASH_ATTN_WHEEL), or without a GPU use sdpa and learner.ulysses 1"
+        )
 
 
 def check_device(recipe: Recipe, model_config: Mapping[str, Any], *, device: str, device_bytes: int | None) -> None:

@@ -11,6 +11,7 @@ from golongrl.manifests import naming
 from golongrl.manifests.naming import Release
 from golongrl.manifests.values import Values
 from golongrl.manifests.values_common import Resources
+from golongrl.manifests.values_inputs import SecretKey
 from golongrl.recipe import Recipe
 
 Manifest = dict[str, Any]
@@ -18,6 +19,8 @@ Manifest = dict[str, Any]
 # The Ray of the learner image (pyproject's `ray`); KubeRay must be told.
 RAY_VERSION: Final = "2.60.0"
 RECIPE_FILE: Final = "/etc/golongrl/recipe.yaml"
+# KubeRay's submitter writes next to nothing.
+_SUBMITTER_SCRATCH: Final = "1Gi"
 # Seconds that a learner has after SIGTERM to finish the step it is in.
 _GRACE_S: Final = 120
 # Of the learner's /healthz and /metrics; Ray's own metrics are at 8080.
@@ -137,14 +140,16 @@ def _cluster(values: Values, release: Release) -> Manifest:
     learner = values.learner
     ports = {"gcs-server": 6379, "dashboard": 8265, "client": 10001, "metrics": 8080, "http": PORT}
     head = {
-        **_container(values, release, "ray-head", _resources(learner.head.resources), _CONTAINER_SECURITY),
+        **_container(
+            values, "ray-head", _env_driver(values, release), _resources(learner.head.resources), _CONTAINER_SECURITY
+        ),
         "ports": [{"name": name, "containerPort": port} for name, port in ports.items()],
     }
     cluster: Manifest = {
         "rayVersion": RAY_VERSION,
         "headGroupSpec": {
             "rayStartParams": {"dashboard-host": "0.0.0.0", **learner.head.ray_start_params},
-            "template": _template(values, release, head, _volumes(values, release), _prepare(values, release)),
+            "template": _template(values, release, head, _volumes(values, release), _prepare(values)),
         },
     }
     if learner.workers.replicas:
@@ -154,7 +159,7 @@ def _cluster(values: Values, release: Release) -> Manifest:
             counts[rdma.resource] = rdma.count
         security = _RDMA_SECURITY if rdma.enabled else _CONTAINER_SECURITY
         worker = {
-            **_container(values, release, "ray-worker", _resources(workers.resources, counts), security),
+            **_container(values, "ray-worker", _env_ranks(values), _resources(workers.resources, counts), security),
             "ports": [{"name": "metrics", "containerPort": 8080}],
         }
         cluster["workerGroupSpecs"] = [
@@ -179,7 +184,7 @@ def _submitter(values: Values, release: Release) -> Manifest:
         "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],
         "resources": _resources(values.learner.submitter),
     }
-    template = _template(values, release, container, [{"name": "tmp", "emptyDir": {}}])
+    template = _template(values, release, container, [_scratch(_SUBMITTER_SCRATCH)])
     del template["spec"]["terminationGracePeriodSeconds"]
     template["spec"]["restartPolicy"] = "Never"
     return template
@@ -229,18 +234,18 @@ def _beside_the_volume(values: Values, release: Release) -> Manifest:
     return {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}
 
 
-def _container(values: Values, release: Release, name: str, resources: Manifest, security: Manifest) -> Manifest:
+def _container(values: Values, name: str, env: list[Manifest], resources: Manifest, security: Manifest) -> Manifest:
     return {
         "name": name,
         **_image(values),
-        "env": _env(values, release),
+        "env": env,
         "resources": resources,
         "securityContext": security,
         "volumeMounts": _mounts(values),
     }
 
 
-def _prepare(values: Values, release: Release) -> list[Manifest]:
+def _prepare(values: Values) -> list[Manifest]:
     """Steps before the learner; both keep what is there already."""
     store, steps = naming.store(values), dict[str, list[str]]()
     for kind, download in {"model": values.model.download, "dataset": values.dataset.download}.items():
@@ -253,7 +258,7 @@ def _prepare(values: Values, release: Release) -> list[Manifest]:
     steps["prepare-data"] = ["golongrl", "data", "prepare", RECIPE_FILE, "--out", f"{store}/data"]
     resources = _resources(values.learner.head.resources)
     return [
-        {**_container(values, release, name, resources, _CONTAINER_SECURITY), "command": line}
+        {**_container(values, name, _env_prepare(values), resources, _CONTAINER_SECURITY), "command": line}
         for name, line in steps.items()
     ]
 
@@ -276,30 +281,55 @@ def _env_home() -> list[Manifest]:
     return [_plain("HOME", "/tmp"), _plain("USER", "golongrl"), _plain("LOGNAME", "golongrl")]
 
 
-def _env(values: Values, release: Release) -> list[Manifest]:
-    store, secret = naming.store(values), naming.auth_secret(release, values)
-    env = [
+def _env_driver(values: Values, release: Release) -> list[Manifest]:
+    """Of the process that speaks to the queue, writes metrics and may fetch a model."""
+    store = naming.store(values)
+    return [
         *_env_home(),
         _plain("GOLONGRL_RUN", naming.run(release, values)),
         _plain("GOLONGRL_RECIPE", RECIPE_FILE),
         _plain("GOLONGRL_DATA", f"{store}/data"),
         _plain("GOLONGRL_WEIGHTS", f"{store}/weights"),
         _plain("GOLONGRL_REDIS_URL", naming.redis_url(release, values)),
-        _secret("GOLONGRL_REDIS_PASSWORD", secret, "redis-password"),
-        _secret("GOLONGRL_ENGINE_API_KEY", secret, "engine-api-key"),
-        _secret("GOLONGRL_ENGINE_ADMIN_API_KEY", secret, "engine-admin-api-key"),
-        _plain("HF_HOME", f"{store}/hf"),
-        _plain("RAY_USAGE_STATS_ENABLED", "0"),
+        _secret("GOLONGRL_REDIS_PASSWORD", naming.auth_secret(release, values), "redis-password"),
+        *_env_libraries(values),
+        *_env_token("HF_TOKEN", values.huggingface),
+        *_env_token("WANDB_API_KEY", values.wandb),
+        *_env_network(values),
+        *values.learner.env,
     ]
+
+
+def _env_ranks(values: Values) -> list[Manifest]:
+    """The driver hands ranks what they work on; they ask nobody and hold no secret."""
+    return [*_env_home(), *_env_libraries(values), *_env_network(values), *values.learner.env]
+
+
+def _env_prepare(values: Values) -> list[Manifest]:
+    """Of the steps before the learner, which speak to the hub alone."""
+    return [
+        *_env_home(),
+        *_env_libraries(values),
+        *_env_token("HF_TOKEN", values.huggingface),
+        *values.learner.env,
+    ]
+
+
+def _env_libraries(values: Values) -> list[Manifest]:
+    env = [_plain("HF_HOME", f"{naming.store(values)}/hf"), _plain("RAY_USAGE_STATS_ENABLED", "0")]
     if not values.learner.workers.gpus:
         env += [_plain("OMP_NUM_THREADS", "1"), _plain("OMP_WAIT_POLICY", "passive")]
-    for name, source in {"HF_TOKEN": values.huggingface, "WANDB_API_KEY": values.wandb}.items():
-        if source.existing_secret:
-            env.append(_secret(name, source.existing_secret, source.key))
-    if values.network.socket_interface:
-        env += [_plain(f"{kind}_SOCKET_IFNAME", values.network.socket_interface) for kind in ("NCCL", "GLOO")]
-    env += [_plain(name, value) for name, value in sorted(values.network.nccl_env.items())]
-    return [*env, *values.learner.env]
+    return env
+
+
+def _env_network(values: Values) -> list[Manifest]:
+    interface, nccl = values.network.socket_interface, values.network.nccl_env
+    sockets = [_plain(f"{kind}_SOCKET_IFNAME", interface) for kind in ("NCCL", "GLOO") if interface]
+    return sockets + [_plain(name, value) for name, value in sorted(nccl.items())]
+
+
+def _env_token(name: str, source: SecretKey) -> list[Manifest]:
+    return [_secret(name, source.existing_secret, source.key)] if source.existing_secret else []
 
 
 def _plain(name: str, value: str) -> Manifest:
@@ -308,6 +338,10 @@ def _plain(name: str, value: str) -> Manifest:
 
 def _secret(name: str, secret: str, key: str) -> Manifest:
     return {"name": name, "valueFrom": {"secretKeyRef": {"name": secret, "key": key}}}
+
+
+def _scratch(size: str) -> Manifest:
+    return {"name": "tmp", "emptyDir": {"sizeLimit": size}}
 
 
 def _has_models(values: Values) -> bool:
@@ -331,7 +365,7 @@ def _volumes(values: Values, release: Release) -> list[Manifest]:
     volumes: list[Manifest] = [
         {"name": "recipe", "configMap": {"name": f"{naming.fullname(release, values)}-recipe"}},
         {"name": "store", "persistentVolumeClaim": {"claimName": naming.claim(release, values)}},
-        {"name": "tmp", "emptyDir": {}},
+        _scratch(values.learner.scratch),
         {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": values.learner.shared_memory}},
     ]
     if model.existing_claim:

@@ -20,7 +20,7 @@ class ServiceAccount(Section):
 
 
 class Viewer(Section):
-    """Read-only Role for people and tools that run `golongrl status`."""
+    """Role for people and tools that run `golongrl status`: reads objects, and runs it inside a pod (pods/exec)."""
 
     create: bool = Field(False, description="Create the Role and, with subjects, its RoleBinding.")
     subjects: PassthroughList = Field(default_factory=list, description="RBAC subjects bound to the Role.")

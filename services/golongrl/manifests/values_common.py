@@ -51,7 +51,8 @@ class Placement(Section):
     tolerations: PassthroughList = Field(default_factory=list, description="Taints the pods tolerate.")
     affinity: Passthrough = Field(default_factory=dict, description="Node and pod affinity.")
     topology_spread_constraints: PassthroughList = Field(
-        default_factory=list, description="How pods spread over nodes and zones."
+        default_factory=list,
+        description="How pods spread over nodes and zones; reward service and engines, where empty, softly over nodes.",
     )
     priority_class_name: str = Field("", description="PriorityClass, which must exist.")
     runtime_class_name: str = Field("", description="RuntimeClass, which must exist (a missing one hangs the pods).")

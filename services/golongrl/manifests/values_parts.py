@@ -18,6 +18,14 @@ from golongrl.manifests.values_common import (
 )
 
 
+def _bound(size: str, more: str = "") -> str:
+    """The field `scratch`: how much of a node's disk a pod of the component may fill."""
+    field: str = Field(
+        size, description=f"Size limit of /tmp, on the node's disk; a pod that writes more is evicted.{more}"
+    )
+    return field
+
+
 class ExternalRedis(Section):
     """A Redis or Valkey that exists already (7.2 or later, AOF on, noeviction)."""
 
@@ -63,6 +71,7 @@ class Reward(Placement):
     )
     args: list[str] = Field(default_factory=list, description="Further arguments of `golongrl reward serve`.")
     resources: Resources = Resources(requests={"cpu": "250m", "memory": "512Mi"}, limits={"memory": "1Gi"})
+    scratch: str = _bound("1Gi")
     autoscaling: RewardAutoscaling = RewardAutoscaling()
     pdb: Pdb = Pdb(enabled=True)
 
@@ -85,7 +94,10 @@ class Engine(Section):
     port: Port = Field(30000, description="HTTP port.")
     tensor_parallel: Positive = Field(1, description="Tensor-parallel degree over all nodes of an engine (sglang).")
     gpu_resource: str = Field("nvidia.com/gpu", description="Resource name of a GPU.")
-    args: list[str] = Field(default_factory=list, description="Further arguments of the engine.")
+    args: list[str] = Field(
+        default_factory=list,
+        description="Further arguments of the engine; of sglang not --config, by which it is given its keys.",
+    )
     env: PassthroughList = Field(default_factory=list, description="Further environment variables.")
     resources: Resources = Resources(requests={"cpu": "700m", "memory": "1Gi"}, limits={"memory": "3Gi"})
     shared_memory: str = Field("256Mi", description="Size limit of the memory-backed /dev/shm.")
@@ -127,6 +139,8 @@ class Rollout(Placement):
     max_unavailable: int | str = Field(
         1, description="Pods that a rolling update replaces at a time (number or percentage)."
     )
+    # SGLang's compiled kernels and caches.
+    scratch: str = _bound("20Gi")
     drain_seconds: Positive = Field(
         180, description="Grace period: time to finish or return groups when a pod is deleted."
     )
@@ -156,6 +170,16 @@ class RayWorkers(RayNode):
         0, description="GPUs of each worker pod: replicas x gpus must equal the recipe's learner.ranks."
     )
     gpu_resource: str = Field("nvidia.com/gpu", description="Resource name of a GPU.")
+
+
+class LearnerPdb(Section):
+    """PodDisruptionBudget of the learner's own Ray cluster or Job."""
+
+    enabled: bool = Field(
+        False,
+        description="Create it: a drain then waits for the run's end, however long; without it, costs one retry from "
+        "the last checkpoint.",
+    )
 
 
 class LearnerValues(Placement):
@@ -197,4 +221,7 @@ class LearnerValues(Placement):
         description="Size limit of the memory-backed /dev/shm. Ray's object store is put on disk where this is below "
         "30% of a Ray pod's memory limit; 10Gi is always enough.",
     )
+    # Ray's logs and spilled objects; with weights to broadcast, two versions of them.
+    scratch: str = _bound("20Gi", " Weights to broadcast lie there: `golongrl recipe check` says how much.")
     gang: Gang = Gang()
+    pdb: LearnerPdb = LearnerPdb()

@@ -70,6 +70,22 @@ podAffinity:
 {{- end -}}
 {{- end -}}
 
+{{/*
+How pods spread where nobody says more: (list $ "reward" $placement). A lost node should not take all of a stateless part;
+softly, because a full or small cluster runs it all the same. By node alone: with zones named too, a cluster that labels
+none would not spread by node either.
+*/}}
+{{- define "golongrl.spread" -}}
+{{- if and (has (index . 1) (list "reward" "rollout")) (hasKey (index . 2) "topologySpreadConstraints") -}}
+- maxSkew: 1
+  topologyKey: kubernetes.io/hostname
+  whenUnsatisfiable: ScheduleAnyway
+  labelSelector:
+    matchLabels:
+      {{- include "golongrl.selector" (list (index . 0) (index . 1)) | nindent 6 }}
+{{- end -}}
+{{- end -}}
+
 {{/* What every pod spec starts with: (list $ "reward" $placement). */}}
 {{- define "golongrl.podCommon" -}}
 {{- $root := index . 0 -}}
@@ -98,7 +114,7 @@ tolerations:
 affinity:
   {{- toYaml . | nindent 2 }}
 {{- end }}
-{{- with $placement.topologySpreadConstraints }}
+{{- with $placement.topologySpreadConstraints | default (include "golongrl.spread" . | fromYamlArray) }}
 topologySpreadConstraints:
   {{- toYaml . | nindent 2 }}
 {{- end }}
@@ -156,6 +172,13 @@ its field, which Helm's server-side apply refuses to change at the next upgrade.
 - {name: GOLONGRL_WEIGHTS, value: {{ include "golongrl.store" . }}/weights}
 - {name: GOLONGRL_REDIS_URL, value: {{ include "golongrl.redisUrl" . | quote }}}
 {{ include "golongrl.envSecret" (list . "GOLONGRL_REDIS_PASSWORD" "redis-password") }}
+{{- end -}}
+
+{{/* /tmp, the only place to write of a read-only root. A pod that writes more than its size is evicted, before it fills the node: "20Gi". */}}
+{{- define "golongrl.scratch" -}}
+- name: tmp
+  emptyDir:
+    sizeLimit: {{ . }}
 {{- end -}}
 
 {{/* One key of the release's Secret: (list $ "NAME" "key"). */}}

@@ -26,7 +26,7 @@ template:
         {{- include "golongrl.learner.container" (list .) | nindent 8 }}
         command: [sh, -c, {{ printf "exec %s" (include "golongrl.learner.command" .) | quote }}]
         env:
-          {{- include "golongrl.learner.env" . | nindent 10 }}
+          {{- include "golongrl.learner.env.driver" . | nindent 10 }}
           {{- if include "golongrl.broadcast" . }}
           # Where engines ask for weights: the ranks of a local Ray know themselves as 127.0.0.1.
           - name: GOLONGRL_POD_IP

@@ -6,42 +6,65 @@ image: {{ include "golongrl.image" (list $root $learner.image) }}
 imagePullPolicy: {{ $learner.image.pullPolicy }}
 {{- end -}}
 
-{{- define "golongrl.learner.env" -}}
-{{- $root := . -}}
-{{- $learner := .Values.learner -}}
+{{/*
+Environments, each with the secrets of its work alone. The driver speaks to the queue, writes metrics and may fetch a model;
+it hands the ranks what they work on, so that they hold no secret; the steps before it speak to the hub alone.
+*/}}
+{{- define "golongrl.learner.env.driver" -}}
 {{- include "golongrl.envHome" . }}
 {{ include "golongrl.envQueue" . }}
-{{ include "golongrl.envEngineKeys" . }}
+{{ include "golongrl.learner.env.libraries" . }}
+{{- include "golongrl.learner.env.token" (list "HF_TOKEN" .Values.huggingface) }}
+{{- include "golongrl.learner.env.token" (list "WANDB_API_KEY" .Values.wandb) }}
+{{- include "golongrl.learner.env.network" . }}
+{{- end -}}
+
+{{- define "golongrl.learner.env.ranks" -}}
+{{- include "golongrl.envHome" . }}
+{{ include "golongrl.learner.env.libraries" . }}
+{{- include "golongrl.learner.env.network" . }}
+{{- end -}}
+
+{{- define "golongrl.learner.env.prepare" -}}
+{{- include "golongrl.envHome" . }}
+{{ include "golongrl.learner.env.libraries" . }}
+{{- include "golongrl.learner.env.token" (list "HF_TOKEN" .Values.huggingface) }}
+{{- include "golongrl.learner.env.own" . }}
+{{- end -}}
+
+{{- define "golongrl.learner.env.libraries" -}}
 # Hub downloads are kept on the shared volume, once for all ranks and restarts.
 - {name: HF_HOME, value: {{ include "golongrl.store" . }}/hf}
 - {name: RAY_USAGE_STATS_ENABLED, value: "0"}
-{{- if eq (int $learner.workers.gpus) 0 }}
+{{- if eq (int .Values.learner.workers.gpus) 0 }}
 # Spinning threads starve the other processes of a small machine.
 - {name: OMP_NUM_THREADS, value: "1"}
 - {name: OMP_WAIT_POLICY, value: passive}
 {{- end }}
-{{- with .Values.huggingface }}
+{{- end -}}
+
+{{/* One key of a Secret made outside the chart, if there is one: (list "NAME" $source). */}}
+{{- define "golongrl.learner.env.token" -}}
+{{- with index . 1 }}
 {{- if .existingSecret }}
-- name: HF_TOKEN
+- name: {{ index $ 0 }}
   valueFrom:
     secretKeyRef:
       name: {{ .existingSecret }}
       key: {{ .key }}
 {{- end }}
 {{- end }}
-{{- with .Values.wandb }}
-{{- if .existingSecret }}
-- name: WANDB_API_KEY
-  valueFrom:
-    secretKeyRef:
-      name: {{ .existingSecret }}
-      key: {{ .key }}
-{{- end }}
-{{- end }}
-{{- with include "golongrl.envNetwork" $root | trim }}
+{{- end -}}
+
+{{- define "golongrl.learner.env.network" -}}
+{{- with include "golongrl.envNetwork" . | trim }}
 {{ . }}
 {{- end }}
-{{- with $learner.env }}
+{{- include "golongrl.learner.env.own" . }}
+{{- end -}}
+
+{{- define "golongrl.learner.env.own" -}}
+{{- with .Values.learner.env }}
 {{ toYaml . }}
 {{- end }}
 {{- end -}}
@@ -63,8 +86,7 @@ imagePullPolicy: {{ $learner.image.pullPolicy }}
 - name: store
   persistentVolumeClaim:
     claimName: {{ include "golongrl.claim" . }}
-- name: tmp
-  emptyDir: {}
+{{ include "golongrl.scratch" .Values.learner.scratch }}
 - name: shm
   emptyDir:
     medium: Memory
@@ -92,7 +114,7 @@ imagePullPolicy: {{ $learner.image.pullPolicy }}
   {{- include "golongrl.learner.container" (list $root) | nindent 2 }}
   command: [hf, download, {{ .repo | quote }}, --repo-type, {{ $kind }}, --revision, {{ .revision | quote }}, --local-dir, {{ include "golongrl.store" $root }}/{{ $kind }}s/{{ base .repo }}]
   env:
-    {{- include "golongrl.learner.env" $root | nindent 4 }}
+    {{- include "golongrl.learner.env.prepare" $root | nindent 4 }}
   resources:
     {{- include "golongrl.resources" (list $root.Values.learner.head.resources) | nindent 4 }}
   securityContext:
@@ -106,7 +128,7 @@ imagePullPolicy: {{ $learner.image.pullPolicy }}
   {{- include "golongrl.learner.container" (list $root) | nindent 2 }}
   command: [golongrl, data, prepare, /etc/golongrl/recipe.yaml, --out, {{ include "golongrl.store" . }}/data]
   env:
-    {{- include "golongrl.learner.env" . | nindent 4 }}
+    {{- include "golongrl.learner.env.prepare" . | nindent 4 }}
   resources:
     {{- include "golongrl.resources" (list .Values.learner.head.resources) | nindent 4 }}
   securityContext:

@@ -44,8 +44,7 @@ submitterPodTemplate:
         volumeMounts:
           - {name: tmp, mountPath: /tmp}
     volumes:
-      - name: tmp
-        emptyDir: {}
+      {{- include "golongrl.scratch" "1Gi" | nindent 6 }}
 {{- end }}
 {{- if $own }}
 rayClusterSpec:
@@ -66,7 +65,7 @@ rayClusterSpec:
           - name: ray-head
             {{- include "golongrl.learner.container" (list .) | nindent 12 }}
             env:
-              {{- include "golongrl.learner.env" . | nindent 14 }}
+              {{- include "golongrl.learner.env.driver" . | nindent 14 }}
             ports:
               - {name: gcs-server, containerPort: 6379}
               - {name: dashboard, containerPort: 8265}
@@ -104,7 +103,7 @@ rayClusterSpec:
             - name: ray-worker
               {{- include "golongrl.learner.container" (list $) | nindent 14 }}
               env:
-                {{- include "golongrl.learner.env" $ | nindent 16 }}
+                {{- include "golongrl.learner.env.ranks" $ | nindent 16 }}
               ports:
                 - {name: metrics, containerPort: 8080}
               resources:

@@ -98,8 +98,7 @@ volumes:
   - name: store
     persistentVolumeClaim:
       claimName: {{ include "golongrl.claim" $root }}
-  - name: tmp
-    emptyDir: {}
+  {{- include "golongrl.scratch" $rollout.scratch | nindent 2 }}
   - name: shm
     emptyDir:
       medium: Memory
@@ -149,10 +148,19 @@ args:
     exec golongrl engine --model-path "$folder" --weight-version "${folder##*/v}" \
       --host 0.0.0.0 --port {{ int $engine.port }} --context-length {{ int $recipe.model.context_length }} "$@"
     {{- else }}
+    {{- if eq $role "leader" }}
+    # From a file, in memory and for this user alone: the process list shows command lines. JSON is YAML.
+    keys=/dev/shm/keys.yaml
+    (umask 077 && python3 -c 'import json, os, sys; json.dump({
+      "api-key": os.environ["GOLONGRL_ENGINE_API_KEY"], "admin-api-key": os.environ["GOLONGRL_ENGINE_ADMIN_API_KEY"],
+    }, sys.stdout)' >"$keys")
+    {{- end }}
     exec python3 -m sglang.launch_server --model-path "$folder" --weight-version "${folder##*/v}" \
       --host 0.0.0.0 --port {{ int $engine.port }} --context-length {{ int $recipe.model.context_length }} \
       --tp-size {{ int $engine.tensorParallel }} --enable-metrics \
-      --api-key "$GOLONGRL_ENGINE_API_KEY" --admin-api-key "$GOLONGRL_ENGINE_ADMIN_API_KEY" \
+      {{- if eq $role "leader" }}
+      --config "$keys" \
+      {{- end }}
       {{- if gt (int $rollout.nodes) 1 }}
       --dist-init-addr "$LWS_LEADER_ADDRESS:20000" --nnodes "$LWS_GROUP_SIZE" --node-rank "$LWS_WORKER_INDEX" \
       {{- end }}
@@ -164,7 +172,9 @@ args:
   {{- end }}
 env:
   {{- include "golongrl.envHome" $root | nindent 2 }}
+  {{- if eq $role "leader" }}
   {{- include "golongrl.envEngineKeys" $root | nindent 2 }}
+  {{- end }}
   {{- if eq $engine.kind "sglang" }}
   # Else /health runs a generation, hangs while the engine is paused for new weights, and the kubelet restarts it.
   - {name: SGLANG_ENABLE_HEALTH_ENDPOINT_GENERATION, value: "0"}
