@@ -272,7 +272,7 @@ async def test_metrics_tell_what_the_operator_does(api: ApiServer, redis_url: st
         # Passes go on, but none succeeds: no reason for a restart, and one for an alert.
         before = told["golongrl_operator_seconds_since_pass"]
         assert before > 0.2
-        async with httpx.AsyncClient() as client:
+        async with httpx.AsyncClient(timeout=PATIENCE_S) as client:
             assert (await client.get(f"{served}/healthz")).status_code == 200
         del api.refuse["trainingruns", "list"]
         ok = told["golongrl_operator_passes_total ok"]
@@ -281,7 +281,7 @@ async def test_metrics_tell_what_the_operator_does(api: ApiServer, redis_url: st
 
 
 async def scrape(served: str) -> dict[str, float]:
-    async with httpx.AsyncClient() as client:
+    async with httpx.AsyncClient(timeout=PATIENCE_S) as client:
         return series((await client.get(f"{served}/metrics")).text)
 
 

@@ -16,7 +16,7 @@ async def ask(age: float, metrics: Metrics, path: str) -> httpx.Response:
     port = free_port()
     async with (
         served(create_app(lambda: age, 180.0, metrics.registry), "127.0.0.1", port),
-        httpx.AsyncClient() as client,
+        httpx.AsyncClient(timeout=60) as client,
     ):
         return await client.get(f"http://127.0.0.1:{port}{path}")
 
