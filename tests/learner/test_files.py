@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -16,6 +17,7 @@ from golongrl.learner.weights import WeightStore
 from golongrl.recipe import load
 
 STATE = LearnerState(step=2, lineage="a", checksum="c", ranks=2, seed=0, groups_per_step=3, rows=9, order="o")
+TRAINED = np.array([(0, 1), (1, 0)], np.int32)
 
 
 def _tensors(seed: int = 0) -> dict[str, torch.Tensor]:
@@ -98,7 +100,7 @@ def test_a_file_that_cannot_be_written_is_named(tmp_path: Path, tiny_model: Path
     with pytest.raises(NotWritten, match=rf"checkpoint {tmp_path}/file/global_step_2\..* could not be written: "):
         Checkpoints(tmp_path / "file").begin(2)
     with pytest.raises(NotWritten, match=rf"checkpoint {tmp_path}/global_step_2 could not be written: "):
-        Checkpoints(tmp_path).seal(tmp_path / "gone", STATE, 2)
+        Checkpoints(tmp_path).seal(tmp_path / "gone", STATE, TRAINED, 2)
 
 
 def test_old_versions_go(tmp_path: Path, tiny_model: Path) -> None:
@@ -124,7 +126,7 @@ def _save(checkpoints: Checkpoints, step: int, keep: int = 2) -> None:
     staging = checkpoints.begin(step)
     for rank in range(2):
         (staging / "actor" / f"model_world_size_2_rank_{rank}.pt").write_bytes(b"weights")
-    checkpoints.seal(staging, replace(STATE, step=step), keep)
+    checkpoints.seal(staging, replace(STATE, step=step), TRAINED, keep)
 
 
 def test_checkpoints_are_found_and_old_ones_go(tmp_path: Path) -> None:
@@ -169,6 +171,8 @@ def test_verl_finds_the_checkpoint(tmp_path: Path) -> None:
     [
         (lambda folder: (folder / "learner.json").unlink(), "learner.json"),
         (lambda folder: (folder / "learner.json").write_text("{"), "Expecting property name"),
+        (lambda folder: (folder / "trained_rows.npy").unlink(), "trained_rows.npy"),
+        (lambda folder: (folder / "trained_rows.npy").write_bytes(b""), "No data left in file"),
         (lambda folder: (folder / "actor" / "model_world_size_2_rank_1.pt").unlink(), "files of rank 1 are missing"),
     ],
 )

@@ -110,6 +110,33 @@ def _logged_what_is_promised(run: LearnerRun) -> None:
     ]
 
 
+async def test_a_queue_that_lost_everything_begins_again_at_the_checkpoint(tiny_model: Path, tmp_path: Path) -> None:
+    """Redis' volume is gone: what was committed is not trained again, what was not is, and every row once."""
+    recipe = small_recipe(tiny_model, "data.epochs=2", "learner.steps=null")
+    async with learner_run(tmp_path / "run", recipe) as run:
+        run.feeds_below = 3
+        await run.until(lambda: (run.root / "checkpoints" / TRACKER).exists() and len(run.records) == 3)
+        async with run.queue() as queue:
+            before = await queue.weights()
+            run.kill(signal.SIGKILL)
+            await run.ended()
+            await queue._connection.client.flushall()
+        run.feeds_below = None
+        run.start()
+        assert await run.ended() == 0, run.log[-4000:]
+        async with run.queue() as queue:
+            stats, after = await queue.stats(), await queue.weights()
+    assert _steps(run) == [1, 2, 3, 4, 5, 6]
+    assert (stats.version, stats.committed, stats.trained) == (6, 6, 4 * recipe.queue.groups_per_step)
+    last = Checkpoints(run.root / "checkpoints").find("auto")
+    assert last is not None
+    assert sorted(map(tuple, last.rows.tolist())) == [(epoch, row) for epoch in range(2) for row in range(9)]
+    assert before is not None
+    assert after is not None
+    assert after.lineage != before.lineage, "an engine may hold version 3 of the lost history"
+    assert max(record["staleness/max"] for record in run.records) <= recipe.queue.max_staleness
+
+
 @pytest.mark.full
 @pytest.mark.parametrize("weights", ["disk", "broadcast"])
 async def test_killed_after_the_last_step_it_ends_all_the_same(weights: str, tiny_model: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from golongrl.learner.publishing import PUBLISH_SECONDS, Broadcaster, Publisher
 from golongrl.learner.rank import Staged
 from golongrl.learner.safetensors_out import write_shards
 from golongrl.learner.weights import WeightStore
-from golongrl.queue import Batch, Fenced, Lease, QueueSettings, SampleQueue
+from golongrl.queue import Batch, Behind, Fenced, Lease, QueueSettings, SampleQueue
 from golongrl.recipe import load
 from support.groups import group_for
 
@@ -68,6 +68,37 @@ async def attach(
     publisher = way(load("quickstart", list(overrides)), queue, attachment, WeightStore(store), tiny_model)
     assert await publisher.restore(None) == there
     return publisher
+
+
+@pytest.mark.parametrize("way", [Publisher, Broadcaster])
+async def test_a_queue_that_begins_at_a_checkpoint_has_a_history_of_its_own(
+    redis_url: str, run_name: str, tiny_model: Path, tmp_path: Path, way: type[Publisher]
+) -> None:
+    """Engines and the store may have versions 2 and 3 of the history that was lost, others than the ones to come."""
+    store = WeightStore(tmp_path / "store")
+    for version in range(4):
+        staging = store.begin(version)
+        files = write_shards({"weight": torch.full((4,), float(version))}.items(), staging, dtype=torch.float32)
+        store.seal(staging, version, "lost", files, tiny_model, "float32")
+    async with SampleQueue.from_url(redis_url, run_name) as queue:
+        rows = np.arange(STEPS, dtype=np.int32)
+        behind = Behind(2, np.array([(0, 0), (0, 1)], np.int32))
+        await queue.setup(QueueSettings(groups_per_step=1), [rows], ["a"] * STEPS, behind)
+        publisher = way(load("quickstart"), queue, await queue.attach(2), store, tiny_model)
+        assert await publisher.restore("lost") is False
+        assert publisher.lineage != "lost"
+        sending = tmp_path / "sending"
+        sending.mkdir()
+        ranks = SlowRanks(sending)
+        ranks.storage.set()
+        ranks.value = 2.0
+        async with publisher:
+            await publisher.begin(ranks, 2)
+            await publisher.settled()
+        announced = await queue.weights()
+    assert announced is not None
+    assert (announced.version, announced.lineage) == (2, publisher.lineage)
+    assert announced.lineage != "lost"
 
 
 async def train(queue: SampleQueue, publisher: Publisher, step: int) -> None:

@@ -68,9 +68,9 @@ def test_however_a_run_dies_it_starts_again_from_what_is_its_own(
 ) -> None:
     """A run over a folder with an older run's checkpoint. It only ever commits what it made the latest before."""
     setting, named = begins
-    version = committed = done = named
-    # `auto` over an older run's folder is refused by the queue of a new run: that run never begins.
-    latest, sealed = (None if setting == "auto" else left_over), None
+    # A new queue begins where the run does.
+    version = committed = done = (left_over or 0) if setting == "auto" else named
+    latest, sealed = left_over, (left_over if setting == "auto" else None)
 
     for event in [*life, "die"]:
         if event == "step":
@@ -108,7 +108,7 @@ def _checkpoint(checkpoints: Checkpoints, step: int) -> Path:
     state = LearnerState(step, lineage="a", checksum="", ranks=1, seed=0, groups_per_step=1, rows=4, order="o")
     staging = checkpoints.begin(step)
     (staging / "actor" / "model_world_size_1_rank_0.pt").write_bytes(b"weights")
-    return checkpoints.seal(staging, state, keep=1).folder
+    return checkpoints.seal(staging, state, np.array([(0, row) for row in range(step)], np.int32), keep=1).folder
 
 
 async def test_a_run_that_must_never_resume_survives_its_own_death(
@@ -170,6 +170,20 @@ async def test_a_named_checkpoint_may_be_pruned_by_the_one_after_it(
         found = await resume.find(str(named), checkpoints, queue)
         assert found is not None
         assert found.state.step == 2
+
+
+async def test_a_new_run_begins_at_another_ones_checkpoint(redis_url: str, run_name: str, tmp_path: Path) -> None:
+    named = str(_checkpoint(Checkpoints(tmp_path / "other"), 2))
+    async with SampleQueue.from_url(redis_url, run_name) as queue:
+        for _ in range(2):  # started again before it has committed anything
+            found = await resume.find(named, Checkpoints(tmp_path / "run"), queue)
+            assert found is not None
+            rows = np.arange(4, dtype=np.int32)
+            await queue.setup(QueueSettings(groups_per_step=1), [rows], ["a"] * 4, found.behind)
+            assert (await queue.attach(found.state.step)).version == 2
+        lease = await queue.lease("w", 2)
+        assert isinstance(lease, Lease)
+        assert lease.uid == "0-2"
 
 
 async def _train(queue: SampleQueue, fence: str, steps: int) -> None:

@@ -37,6 +37,9 @@ class SlowRanks:
         return 1.5
 
 
+TRAINED = np.array([(0, 1), (0, 0)], np.int32)
+
+
 def state(step: int) -> LearnerState:
     return LearnerState(step, lineage="a", checksum="", ranks=1, seed=0, groups_per_step=1, rows=STEPS, order="o")
 
@@ -68,7 +71,7 @@ async def committed(queue: SampleQueue) -> int:
 async def test_it_counts_when_it_is_durable_and_not_before(queue: SampleQueue, fence: str, tmp_path: Path) -> None:
     ranks, checkpoints = SlowRanks(), Checkpoints(tmp_path)
     async with Saving(checkpoints, queue, fence, keep=2, latest=0) as saving:
-        await saving.begin(ranks, state(2))
+        await saving.begin(ranks, state(2), TRAINED)
         assert saving.latest == 2
         await ranks.asked.wait()
         assert checkpoints.find("auto") is None
@@ -79,6 +82,7 @@ async def test_it_counts_when_it_is_durable_and_not_before(queue: SampleQueue, f
         found = checkpoints.find("auto")
         assert found is not None
         assert found.state == state(2)
+        assert found.rows.tolist() == TRAINED.tolist()
         assert await committed(queue) == 2
         assert saving.news() == {WRITE_SECONDS: 1.5}
         assert saving.news() == {}
@@ -89,7 +93,7 @@ async def test_it_counts_when_the_step_is_recorded(queue: SampleQueue, fence: st
     ranks, checkpoints, recorded = SlowRanks(), Checkpoints(tmp_path), asyncio.Event()
     ranks.storage.set()
     async with Saving(checkpoints, queue, fence, keep=2, latest=0) as saving:
-        await saving.begin(ranks, state(2), recorded)
+        await saving.begin(ranks, state(2), TRAINED, recorded)
         assert not (await asyncio.wait(saving.tasks, timeout=0.1))[0]
         assert checkpoints.find("auto") is None
         recorded.set()
@@ -100,8 +104,8 @@ async def test_it_counts_when_the_step_is_recorded(queue: SampleQueue, fence: st
 async def test_the_next_waits_for_the_one_in_the_making(queue: SampleQueue, fence: str, tmp_path: Path) -> None:
     ranks, checkpoints = SlowRanks(), Checkpoints(tmp_path)
     async with Saving(checkpoints, queue, fence, keep=1, latest=0) as saving:
-        await saving.begin(ranks, state(2))
-        second = asyncio.create_task(saving.begin(ranks, state(4)))
+        await saving.begin(ranks, state(2), TRAINED)
+        second = asyncio.create_task(saving.begin(ranks, state(4), TRAINED))
         await ranks.asked.wait()
         assert ranks.saves == ["global_step_2"]
         assert not second.done()
@@ -119,7 +123,7 @@ async def test_what_went_wrong_is_raised(noticed: str, queue: SampleQueue, fence
     ranks, checkpoints = SlowRanks(), Checkpoints(tmp_path)
     ranks.trouble = GolongrlError("no space left")
     async with Saving(checkpoints, queue, fence, keep=2, latest=0) as saving:
-        await saving.begin(ranks, state(2))
+        await saving.begin(ranks, state(2), TRAINED)
         await asyncio.wait(saving.tasks)
 
         async def notice() -> None:
@@ -128,7 +132,7 @@ async def test_what_went_wrong_is_raised(noticed: str, queue: SampleQueue, fence
             elif noticed == "settled":
                 await saving.settled()
             else:
-                await saving.begin(ranks, state(4))
+                await saving.begin(ranks, state(4), TRAINED)
 
         with pytest.raises(GolongrlError, match="no space left"):
             await notice()
@@ -142,7 +146,7 @@ async def test_a_run_that_fails_gives_it_up(queue: SampleQueue, fence: str, tmp_
 
     async def fail() -> None:
         async with Saving(checkpoints, queue, fence, keep=2, latest=0) as saving:
-            await saving.begin(ranks, state(2))
+            await saving.begin(ranks, state(2), TRAINED)
             await ranks.asked.wait()
             ranks.trouble = GolongrlError("the second")
             raise GolongrlError("the first trouble")
@@ -156,7 +160,7 @@ async def test_a_run_that_fails_gives_it_up(queue: SampleQueue, fence: str, tmp_
 async def test_a_replaced_learner_leaves_the_checkpoints_alone(queue: SampleQueue, fence: str, tmp_path: Path) -> None:
     ranks, checkpoints = SlowRanks(), Checkpoints(tmp_path)
     async with Saving(checkpoints, queue, fence, keep=2, latest=0) as saving:
-        await saving.begin(ranks, state(2))
+        await saving.begin(ranks, state(2), TRAINED)
         await queue.attach(0)
         ranks.storage.set()
         with pytest.raises(Fenced):

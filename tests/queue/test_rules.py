@@ -1,8 +1,21 @@
 """The rules of the run protocol (golongrl/queue/README.md), one by one, on a real server."""
 
+import numpy as np
 import pytest
 
-from golongrl.queue import Fenced, NotSetUp, OutOfOrder, SampleQueue, SettingsMismatch, Stopped, SubmitOutcome
+from golongrl.queue import (
+    Batch,
+    Behind,
+    Fenced,
+    Lease,
+    NotSetUp,
+    OutOfOrder,
+    QueueSettings,
+    SampleQueue,
+    SettingsMismatch,
+    Stopped,
+    SubmitOutcome,
+)
 from golongrl.queue.types import budget_warning
 from golongrl.recipe import load
 from support.groups import group_for
@@ -65,6 +78,38 @@ async def test_setup_again_is_nothing_but_other_promises_are_refused(play: Play)
     for change in ({"groups_per_step": 3}, {"max_staleness": 2}, {"order": "ready"}, {"rows": 9}):
         with pytest.raises(SettingsMismatch, match=r"exists with"):
             await play.start(**change)
+
+
+async def test_a_run_with_steps_behind_it_begins_after_them(queue: SampleQueue) -> None:
+    """From a checkpoint, with a queue that is new or lost its data: nothing trained before is dealt again."""
+    settings = QueueSettings(groups_per_step=2, max_staleness=0)
+    order = [np.array(rows, np.int32) for rows in ([3, 1, 0, 2], [0, 1, 2, 3])]
+    behind = Behind(2, np.array([(0, 3), (0, 0), (0, 1), (1, 2)], np.int32))
+    await queue.setup(settings, order, ["a"] * 4, behind)
+    # A restart knows of a later checkpoint, or of none; what is left to deal stays what it was.
+    await queue.setup(settings, order, ["a"] * 4, Behind(3, behind.rows[:1]))
+    await queue.setup(settings, order, ["a"] * 4)
+    with pytest.raises(SettingsMismatch, match="digest"):
+        await queue.setup(settings, order[:1], ["a"] * 4, behind)
+    for step in (0, 1, 3):
+        with pytest.raises(OutOfOrder):
+            await queue.attach(step)
+    attached = await queue.attach(2)
+    assert (attached.version, attached.committed) == (2, 2)
+    dealt = []
+    for step in (3, 4):
+        for _ in range(2):
+            lease = await queue.lease("w", step - 1)
+            assert isinstance(lease, Lease)
+            dealt.append(lease.uid)
+            await queue.submit(lease, group_for(lease))
+        assert isinstance(await queue.take(attached.token, step), Batch)
+        await queue.finish(attached.token, step)
+    assert dealt == ["0-2", "1-0", "1-1", "1-3"]
+    await queue.commit(attached.token, 4)
+    stopped = await queue.lease("w", 4)
+    assert isinstance(stopped, Stopped)
+    assert stopped.reason == "exhausted"
 
 
 async def test_fenced_learner_can_do_nothing(play: Play) -> None:

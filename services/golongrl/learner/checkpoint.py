@@ -15,11 +15,16 @@ import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from golongrl.errors import InputError
 from golongrl.learner.durable import sync, writing
+from golongrl.queue import Behind
 
 TRACKER = "latest_checkpointed_iteration.txt"
 STATE = "learner.json"
+ROWS = "trained_rows.npy"
 SCHEMA = 1
 # What `learner.resume` says beside paths.
 AUTO, NEVER = "auto", "never"
@@ -51,11 +56,17 @@ class Checkpoint:
 
     folder: Path
     state: LearnerState
+    rows: NDArray[np.int32]  # (epoch, row) of all groups trained so far: [N, 2]
 
     @property
     def actor(self) -> Path:
         """The ranks' files."""
         return self.folder / "actor"
+
+    @property
+    def behind(self) -> Behind:
+        """The steps done and the rows trained in them."""
+        return Behind(self.state.step, self.rows)
 
 
 class Checkpoints:
@@ -76,17 +87,21 @@ class Checkpoints:
             (staging / "actor").mkdir(parents=True)
         return staging
 
-    def seal(self, staging: Path, state: LearnerState, keep: int) -> Checkpoint:
+    def seal(self, staging: Path, state: LearnerState, rows: NDArray[np.int32], keep: int) -> Checkpoint:
         """Make the staged checkpoint the latest; delete all but the `keep` latest.
+
+        Args:
+            rows: the (epoch, row) of all groups trained so far.
 
         Raises:
             NotWritten: it could not be; the one before stays the latest.
         """
         final = self.root / f"{_FOLDER}{state.step}"
         with writing("checkpoint", final):
+            np.save(staging / ROWS, rows)
             self._seal(staging, final, state)
         self._prune(state.step, keep)
-        return Checkpoint(final, state)
+        return Checkpoint(final, state, rows)
 
     def _seal(self, staging: Path, final: Path, state: LearnerState) -> None:
         (staging / STATE).write_text(json.dumps(asdict(state), indent=1), "utf-8")
@@ -180,12 +195,13 @@ def _read(folder: Path) -> Checkpoint:
         if fields.get("schema") != SCHEMA:
             raise CheckpointError(f"checkpoint {folder}: schema {fields.get('schema')}, this version reads {SCHEMA}")
         state = LearnerState(**fields)
-    except (OSError, ValueError, TypeError) as error:
+        rows = np.load(folder / ROWS)
+    except (OSError, EOFError, ValueError, TypeError) as error:
         raise CheckpointError(f"checkpoint {folder}: {error}; name another with learner.resume") from error
     missing = [rank for rank in range(state.ranks) if not (folder / "actor" / _model_file(state.ranks, rank)).is_file()]
     if missing:
         raise CheckpointError(f"checkpoint {folder}: files of rank {missing[0]} are missing")
-    return Checkpoint(folder, state)
+    return Checkpoint(folder, state, rows)
 
 
 def _model_file(ranks: int, rank: int) -> str:

@@ -106,7 +106,8 @@ async def train(recipe: Recipe, config: LearnerConfig) -> None:
             checkpoint = await resume.find(recipe.learner.resume, checkpoints, queue)
             if checkpoint is not None:
                 identity.check(checkpoint)
-            await queue.setup(QueueSettings.from_recipe(recipe), order, data.tasks)
+            behind = checkpoint.behind if checkpoint else None
+            await queue.setup(QueueSettings.from_recipe(recipe), order, data.tasks, behind)
             learner = Learner(recipe, config, queue, status, metrics, identity, model, held_out)
             try:
                 await learner.run(checkpoint, checkpoints)
@@ -139,6 +140,7 @@ class Learner:
         self._validation = Validation(recipe, queue, held_out, config.out, status)
         self._fence = ""
         self._done = 0  # optimizer steps in the ranks' weights
+        self._rows = [np.empty((0, 2), np.int32)]  # (epoch, row) of every group trained in them
         self._training = False
         self._running: asyncio.Task[None] | None = None
         self._stopping = asyncio.Event()
@@ -148,7 +150,8 @@ class Learner:
         """Attach, publish, start the ranks, train."""
         self._running = asyncio.current_task()
         self._listen()
-        self._done = checkpoint.state.step if checkpoint else 0
+        if checkpoint is not None:
+            self._done, self._rows = checkpoint.state.step, [checkpoint.rows]
         attachment = await self._queue.attach(self._done)
         self._fence, version = attachment.token, attachment.version
         way = Broadcaster if self._recipe.learner.weights == "broadcast" else Publisher
@@ -274,6 +277,7 @@ class Learner:
         inside = sum(value for name, value in result.items() if name.startswith("timing_s/"))
         clock["timing_s/ship"] = max(0.0, spent - inside)
         self._done = batch.step
+        self._rows.append(batch.rows)
         if self._done >= self._publisher.version:
             with timed(clock, "timing_s/update_weights"):
                 await self._publisher.begin(ranks, self._done)
@@ -363,7 +367,7 @@ class Learner:
             self._status.set(f"saving checkpoint {self._done}")
             await self._publisher.settled()
             state = self._identity.state(self._done, self._publisher.lineage, self._publisher.checksum)
-            await saving.begin(ranks, state, recorded)
+            await saving.begin(ranks, state, np.concatenate(self._rows), recorded)
 
     async def _saved(self, ranks: "Ranks", saving: Saving) -> None:
         """The steps done are recorded: wait until a checkpoint of them is durable and committed."""

@@ -4,6 +4,7 @@ import time
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from golongrl.learner.batch import Shard, collect, estimate, penalise_overlong, shard, shuffled
 from golongrl.learner.measure import batch_metrics
@@ -16,6 +17,7 @@ class PreparedBatch:
     """A step's batch, ready for the ranks: `minis[mini][data-parallel rank]`, and its metrics so far."""
 
     step: int
+    rows: NDArray[np.int32]  # (epoch, row) of its groups: [groups, 2]
     minis: list[list[Shard]]
     metrics: dict[str, float]
 
@@ -51,4 +53,5 @@ def prepare(batch: Batch, recipe: Recipe) -> PreparedBatch:
     metrics |= advantages.metrics
     # Overlaps the previous step, so it is no phase of this one (timing_s/take is what was waited).
     metrics["perf/prepare_s"] = time.perf_counter() - started
-    return PreparedBatch(batch.step, minis, metrics)
+    rows = np.array([(group.epoch, group.row) for group in batch.groups], np.int32).reshape(-1, 2)
+    return PreparedBatch(batch.step, rows, minis, metrics)

@@ -8,7 +8,8 @@ restarted learner makes them again. Until it has, engines that hold the version 
 Invariants:
 - a version is announced only when it can be taken: its folder is complete and durable, or the sender holds it;
 - `finish` raises the queue's version after that;
-- lineage names one history of weights: it changes exactly when a version comes out other than it was published before.
+- lineage names one history of weights: it changes exactly when a version comes out other than it was published before,
+  and when a new queue begins at a checkpoint.
 """
 
 import asyncio
@@ -65,6 +66,9 @@ class Publisher(Background):
             Whether engines can take that version; where not, it must be published once the ranks have its weights.
         """
         await asyncio.to_thread(self._store.sweep)
+        if await self._begins_anew():
+            await asyncio.to_thread(self._store.forget)
+            lineage = None
         manifest = self._store.manifest(self.version)
         self.lineage = manifest.lineage if manifest else await self._known_lineage(lineage)
         if self.version == 0:
@@ -144,6 +148,11 @@ class Publisher(Background):
         known = await self._queue.weights()
         return known.checksum if known and known.version == version else None
 
+    async def _begins_anew(self) -> bool:
+        """Whether the queue was made with steps behind it. Engines may hold later versions than its own, of a history
+        that nothing here knows: what is published from now on is another."""
+        return self.version > 0 and await self._queue.weights() is None
+
     async def _known_lineage(self, lineage: str | None) -> str:
         # Version 0 is made from the model's folder, whatever was announced.
         known = await self._queue.weights() if self.version else None
@@ -168,7 +177,7 @@ class Broadcaster(Publisher):
         if self.version == 0:
             return await super().restore(lineage)
         await asyncio.to_thread(self._store.sweep)
-        self.lineage = await self._known_lineage(lineage)
+        self.lineage = await self._known_lineage(None if await self._begins_anew() else lineage)
         if self._store.manifest(0) is None:  # configuration and tokenizer, which engines read from there
             await self._publish_initial()
         return False

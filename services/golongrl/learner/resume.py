@@ -9,6 +9,8 @@ Invariants:
 - a step is committed only when its checkpoint is the latest of the run's folder. A folder without one, or with an older
   one, is not the folder that the run wrote to, and is refused;
 - before the first such commit nothing is read from the run's folder but by `auto`: it may be that of an older run;
+- a run without a queue (a new one, or Redis lost its data) begins at the checkpoint's step, without the rows that were
+  trained before it: what the lost queue had in work is dealt again;
 - whether the queue still has the batches after the checkpoint, the queue itself judges when the learner attaches.
 """
 

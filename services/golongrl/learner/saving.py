@@ -11,7 +11,9 @@ import asyncio
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
 import structlog
+from numpy.typing import NDArray
 
 from golongrl.learner.background import Background
 from golongrl.learner.checkpoint import Checkpoints, LearnerState
@@ -44,10 +46,13 @@ class Saving(Background):
         self._keep = keep
         self.latest = latest  # step of the last checkpoint begun, or resumed from
 
-    async def begin(self, ranks: Writers, state: LearnerState, recorded: asyncio.Event | None = None) -> None:
+    async def begin(
+        self, ranks: Writers, state: LearnerState, rows: NDArray[np.int32], recorded: asyncio.Event | None = None
+    ) -> None:
         """Have the ranks copy the state of `state.step`, which they hold; back as soon as training may go on.
 
         Args:
+            rows: (epoch, row) of all groups trained so far: [N, 2].
             recorded: set when the step's record is written, where that is still to come.
 
         Raises:
@@ -57,19 +62,21 @@ class Saving(Background):
         staging = await asyncio.to_thread(self._checkpoints.begin, state.step)
         await ranks.save(staging / "actor")
         self.latest = state.step
-        self.start(self._when_recorded(recorded, ranks, staging, state))
+        self.start(self._complete(ranks, staging, state, rows, recorded))
 
-    async def _when_recorded(
-        self, recorded: asyncio.Event | None, ranks: Writers, staging: Path, state: LearnerState
+    async def _complete(
+        self,
+        ranks: Writers,
+        staging: Path,
+        state: LearnerState,
+        rows: NDArray[np.int32],
+        recorded: asyncio.Event | None,
     ) -> dict[str, float]:
         if recorded is not None:
             await recorded.wait()
-        return await self._complete(ranks, staging, state)
-
-    async def _complete(self, ranks: Writers, staging: Path, state: LearnerState) -> dict[str, float]:
         seconds = await ranks.written()
         await self._queue.ensure_attached(self._fence)  # or the tracker would turn back from a successor's checkpoint
-        await asyncio.to_thread(self._checkpoints.seal, staging, state, self._keep)
+        await asyncio.to_thread(self._checkpoints.seal, staging, state, rows, self._keep)
         await self._queue.commit(self._fence, state.step)
         log.info("checkpoint", step=state.step, write_s=round(seconds, 2))
         return {WRITE_SECONDS: seconds}

@@ -145,10 +145,19 @@ class WeightStore:
 
     def prune(self, newest: int, keep: int) -> None:
         """Delete versions that are neither among the `keep` newest up to `newest` nor above it."""
-        for path in self.root.glob("v*"):
-            stem = path.name.removeprefix("v")
-            if stem.isdecimal() and int(stem) <= newest - keep:
-                shutil.rmtree(path, ignore_errors=True)
+        for version in self._versions():
+            if version <= newest - keep:
+                shutil.rmtree(self.folder(version), ignore_errors=True)
+
+    def forget(self) -> None:
+        """Delete every version but 0, which engines start from."""
+        for version in self._versions():
+            if version > 0:
+                shutil.rmtree(self.folder(version), ignore_errors=True)
+
+    def _versions(self) -> list[int]:
+        names = [path.name.removeprefix("v") for path in self.root.glob("v*")]
+        return [int(name) for name in names if name.isdecimal()]
 
     def sweep(self) -> None:
         """Delete what learners that were killed left unfinished; for one that has not staged anything yet."""

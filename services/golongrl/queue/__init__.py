@@ -19,6 +19,7 @@ from golongrl.queue.schema import Group, Response, VersionSpan, decode, encode
 from golongrl.queue.types import (
     Attachment,
     Batch,
+    Behind,
     Lease,
     LeaseStats,
     Peek,
@@ -37,6 +38,7 @@ from golongrl.queue.validation import ValidationItem, ValidationProgress, Valida
 __all__ = [
     "Attachment",
     "Batch",
+    "Behind",
     "Fenced",
     "Group",
     "Lease",

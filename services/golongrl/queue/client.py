@@ -24,6 +24,7 @@ from golongrl.queue.schema import Group, decode, encode
 from golongrl.queue.types import (
     Attachment,
     Batch,
+    Behind,
     Lease,
     Peek,
     Presence,
@@ -79,11 +80,18 @@ class SampleQueue:
     ) -> None:
         await self.aclose()
 
-    async def setup(self, settings: QueueSettings, order: Sequence[NDArray[np.int32]], tasks: Sequence[str]) -> None:
+    async def setup(
+        self,
+        settings: QueueSettings,
+        order: Sequence[NDArray[np.int32]],
+        tasks: Sequence[str],
+        behind: Behind | None = None,
+    ) -> None:
         """Create the run: `order[epoch]` are that epoch's row indices in the order to deal them (each at most once),
-        `tasks[row]` is the row's task key. Idempotent. Raises SettingsMismatch if the run exists with another B, eta,
-        order or rows, ValueError on rows that are not there; the other settings are updated."""
-        rows, table, fields = _setup_fields(settings, order, tasks)
+        `tasks[row]` is the row's task key. Created with steps `behind` it, it begins at their version and deals none of
+        their rows; a run that exists has its own. Idempotent. Raises SettingsMismatch if the run exists with another B,
+        eta, order or rows, ValueError on rows that are not there; the other settings are updated."""
+        rows, table, fields = _setup_fields(settings, order, tasks, behind)
         answer = await self._run("setup", {"settings": fields}, rows, table, durable=True)
         if answer["s"] == "mismatch":
             raise SettingsMismatch(
@@ -299,7 +307,7 @@ def _attach_refused(run: str, checkpoint: int, version: int, committed: int) -> 
 
 
 def _setup_fields(
-    settings: QueueSettings, order: Sequence[NDArray[np.int32]], tasks: Sequence[str]
+    settings: QueueSettings, order: Sequence[NDArray[np.int32]], tasks: Sequence[str], behind: Behind | None
 ) -> tuple[bytes, bytes, dict[str, Any]]:
     """Row bytes, task-table bytes and the settings hash."""
     for epoch, indices in enumerate(order):
@@ -309,11 +317,15 @@ def _setup_fields(
     names = sorted(set(tasks))
     if len(names) > 256:
         raise ValueError(f"{len(names)} task keys; the queue tells 256 apart")
-    rows = b"".join(np.ascontiguousarray(indices, "<i4").tobytes() for indices in order)
     number = {name: index for index, name in enumerate(names)}
     table = bytes(number[task] for task in tasks)
-    epoch_ends = np.cumsum([len(indices) for indices in order]).tolist()
+    rows, epoch_ends = _sequence(order)
+    # Of all rows, whatever is behind: the run stays the same.
     digest = hashlib.sha256(msgpack.packb([rows, table, names, epoch_ends])).hexdigest()
+    if behind is not None:
+        done = [behind.rows[behind.rows[:, 0] == epoch, 1] for epoch in range(len(order))]
+        left = [indices[~np.isin(indices, trained)] for indices, trained in zip(order, done, strict=True)]
+        rows, epoch_ends = _sequence(left)
     return (
         rows,
         table,
@@ -333,5 +345,12 @@ def _setup_fields(
             "digest": f"sha256-{digest}",
             "epoch_ends": epoch_ends,
             "task_names": names,
+            "begin": 0 if behind is None else behind.step,
         },
     )
+
+
+def _sequence(order: Sequence[NDArray[np.int32]]) -> tuple[bytes, list[int]]:
+    """All epochs' rows one after the other, and where each epoch ends."""
+    rows = b"".join(np.ascontiguousarray(indices, "<i4").tobytes() for indices in order)
+    return rows, np.cumsum([len(indices) for indices in order]).tolist()

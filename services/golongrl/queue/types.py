@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal, Self
 
+import numpy as np
+from numpy.typing import NDArray
+
 from golongrl.queue.schema import Group
 from golongrl.recipe import Recipe
 
@@ -73,6 +76,16 @@ class QueueSettings:
             group_bytes=ids * recipe.data.max_prompt_tokens
             + ids_and_logprobs * rollout.n * rollout.max_response_tokens,
         )
+
+
+@dataclass(frozen=True)
+class Behind:
+    """What a run has done before its queue is made: begun from a checkpoint, or the queue's data were lost."""
+
+    step: int
+    """Steps done, which is the policy version."""
+    rows: NDArray[np.int32]
+    """(epoch, row) of every group trained in them: [N, 2]."""
 
 
 def budget_warning(recipe: Recipe) -> str | None:

@@ -236,7 +236,8 @@ class Learner(Section):
     resume: Place = Field(
         "auto",
         description="How the run begins: `auto`, from the latest checkpoint of its folder; `never`, from the initial "
-        "model; or the path of a checkpoint folder `global_step_N`. Once the run has committed a later checkpoint, "
+        "model; or the path of a checkpoint folder `global_step_N`, another run's too (of the same data, seed and "
+        "groups_per_step), whose rows are not trained again. Once the run has committed a later checkpoint, "
         "every start goes on from its own latest one; to begin again, take another run name.",
     )
     test_freq: NonNegativeInt = Field(
