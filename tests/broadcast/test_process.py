@@ -1,10 +1,14 @@
 """The sender beside the first rank."""
 
 import errno
+import os
 import socket
+import tempfile
+from pathlib import Path
 
 import pytest
 
+from golongrl.broadcast import process
 from golongrl.broadcast.__main__ import listen
 from golongrl.broadcast.process import POD_IP, reachable
 
@@ -26,3 +30,26 @@ def test_it_listens_to_both_and_notices_a_lost_peer(host: str) -> None:
         with client, listener.accept()[0] as accepted:
             assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
             assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 5
+
+
+def test_a_folder_that_another_sweep_took_before_it_was_claimed_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    taken: list[Path] = []
+
+    def swept_once(folder: Path) -> int:
+        if not taken:
+            taken.append(folder)
+            process._sweep()
+        return claim(folder)
+
+    claim = process._claim
+    # The sweep itself claims, too: by the real one.
+    monkeypatch.setattr(process, "_claim", lambda folder: swept_once(folder) if folder not in taken else claim(folder))
+    folder, handle = process._own_folder()
+    process._sweep()
+    assert folder.is_dir()
+    assert folder not in taken
+    assert not taken[0].exists()
+    os.close(handle)

@@ -179,13 +179,14 @@ def test_an_engines_further_ranks_have_no_key(helm4: Helm) -> None:
 
 
 BOUNDED = [({}, (preset, *rdma)) for preset in (*PRESETS, "values-gpu.yaml") for rdma in ((), ("values-rdma.yaml",))]
-BOUNDED += [(values, ()) for name, values in MATRIX.items() if "operator" not in values]
+BOUNDED += [(values, ()) for values in MATRIX.values()]
 
 
 @pytest.mark.parametrize(("values", "files"), BOUNDED)
 def test_no_pod_can_fill_its_node(helm4: Helm, values: Manifest, files: tuple[str, ...]) -> None:
     """Every emptyDir has a size; what is mounted at /dev/shm, and nothing else, is memory."""
-    for kuberay in (True, False) if not files and "workers" not in values.get("learner", {}) else (True,):
+    needs_kuberay = files or "operator" in values or "workers" in values.get("learner", {})
+    for kuberay in (True,) if needs_kuberay else (True, False):
         for name, _, spec in pod_specs(helm4.template(values, files=files, kuberay=kuberay)):
             mounts = {m["name"]: m["mountPath"] for c in containers(spec) for m in c["volumeMounts"]}
             for volume in spec["volumes"]:

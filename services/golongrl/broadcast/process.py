@@ -5,6 +5,7 @@ while the rank trains. The weights cross between them as files in a folder of th
 many bytes as the weights (twice that while a transfer of the version before is still running).
 """
 
+import contextlib
 import fcntl
 import json
 import os
@@ -66,8 +67,8 @@ class SenderProcess:
         self._on_gone = on_gone
         self._token = secrets.token_urlsafe(12)
         _sweep()
-        self._root = Path(tempfile.mkdtemp(prefix=_PREFIX))
-        self._claim: int | None = _claim(self._root)
+        self._root, claim = _own_folder()
+        self._claim: int | None = claim
         self._port = 0
         self._hold: Hold | None = None
         self._restarts = 0
@@ -197,6 +198,19 @@ def _claim(folder: Path) -> int:
     handle = os.open(folder, os.O_RDONLY)
     fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     return handle
+
+
+def _own_folder() -> tuple[Path, int]:
+    """A new folder and the claim to it."""
+    # Another rank's sweep may come between the two; that it does so every time is out of the question.
+    for _ in range(5):
+        folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
+        with contextlib.suppress(OSError):
+            claim = _claim(folder)
+            if folder.exists():
+                return folder, claim
+            os.close(claim)
+    raise SenderFailed(f"{tempfile.gettempdir()}: the sender's folders vanish as soon as they are made")
 
 
 def _sweep() -> None:
