@@ -42,6 +42,7 @@ from golongrl.learner.resume import Identity
 from golongrl.learner.saving import Saving
 from golongrl.learner.status import Status, heartbeat
 from golongrl.learner.timing import timed
+from golongrl.learner.tracking import Tracking
 from golongrl.learner.validation import ROWS, Validation, due
 from golongrl.learner.weights import WeightStore
 from golongrl.queue import Batch, QueueSettings, SampleQueue, Stopped, Wait
@@ -130,6 +131,7 @@ class Learner:
         held_out: Prepared | None,
     ) -> None:
         self._recipe = recipe
+        self._run_name = config.run
         self._out = config.out
         self._queue = queue
         self._status = status
@@ -181,7 +183,8 @@ class Learner:
             async with _watched(ranks), saving, self._publisher:
                 if not known and self._done == version:
                     await self._publisher.begin(ranks, self._done)
-                with Records(self._out, self._done) as records:
+                tracking = Tracking.of(self._recipe, self._run_name)
+                with await asyncio.to_thread(Records, self._out, self._done, tracking) as records:
                     self._training = True
                     complete = await self._train(ranks, records, saving)
             await ranks.close()

@@ -1,4 +1,4 @@
-"""What a run writes down of itself, step by step: metrics.jsonl and TensorBoard events.
+"""What a run writes down of itself, step by step: metrics.jsonl, and what shows it (`tracking`).
 
 Invariants: one JSON object a step, in order, each step once, durable before the next begins; after a resume at step k
 the steps above k are written anew by the replay (their first record is cut off).
@@ -10,9 +10,10 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from golongrl.learner.durable import replace, writing
+from golongrl.learner.tracking import TensorBoard, Tracking, WeightsAndBiases
 
 FILE = "metrics.jsonl"
 STEP = "training/global_step"
@@ -25,7 +26,7 @@ class Records:
         NotWritten: opening, `write` and `amend`: the storage refused.
     """
 
-    def __init__(self, out: Path, resume_at: int) -> None:
+    def __init__(self, out: Path, resume_at: int, tracking: Tracking | None = None) -> None:
         self._path = out / FILE
         with writing("metrics", self._path):
             out.mkdir(parents=True, exist_ok=True)
@@ -34,11 +35,9 @@ class Records:
             replace(self._path, _lines(kept))
             self._file = self._path.open("a", encoding="utf-8")
         self._last: dict[str, float] = kept[-1] if kept else {}
-        # Imported here: it takes a second, and only a learner needs it.
-        from torch.utils.tensorboard import SummaryWriter
-
-        # purge_step: TensorBoard hides what an earlier process wrote at or after it.
-        self._events: Any = SummaryWriter(str(out / "tensorboard"), purge_step=resume_at + 1 if resume_at else 0)
+        self._trackers: list[TensorBoard | WeightsAndBiases] = [TensorBoard(out, resume_at)]
+        if tracking is not None:
+            self._trackers.append(WeightsAndBiases(out, tracking))
 
     def __enter__(self) -> Self:
         return self
@@ -46,8 +45,9 @@ class Records:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._events.close()
         self._file.close()
+        for tracker in self._trackers:
+            tracker.close()
 
     def has(self, step: int, name: str) -> bool:
         """Whether the last record is of `step` and has the metric."""
@@ -77,9 +77,8 @@ class Records:
         self._show(step, finite)
 
     def _show(self, step: int, finite: Mapping[str, float]) -> None:
-        for name, value in finite.items():
-            self._events.add_scalar(name, value, step)
-        self._events.flush()
+        for tracker in self._trackers:
+            tracker.show(step, finite)
 
 
 def _finite(metrics: Mapping[str, float]) -> dict[str, float]:
