@@ -159,20 +159,20 @@ class LearnerRun:
         assert self.process is not None
         self.process.send_signal(number)
 
-    def family(self) -> list[psutil.Process]:
-        """The learner and every process below it, Ray's included."""
+    def family(self, *names: str) -> list[psutil.Process]:
+        """The processes below the learner, Ray's included, that have one of the names in their command line."""
         assert self.process is not None
-        learner = psutil.Process(self.process.pid)
-        return [learner, *learner.children(recursive=True)]
+        found = []
+        for process in psutil.Process(self.process.pid).children(recursive=True):
+            # Ray's idle workers come and go.
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if any(name in " ".join(process.cmdline()) for name in names):
+                    found.append(process)
+        return found
 
     def ranks(self) -> list[psutil.Process]:
         """The processes of the ranks."""
-        found = []
-        for process in self.family():
-            # Ray's idle workers come and go.
-            with contextlib.suppress(psutil.NoSuchProcess):
-                if "LearnerRank" in " ".join(process.cmdline()):
-                    found.append(process)
+        found = self.family("LearnerRank")
         assert len(found) >= self.recipe.learner.ranks
         return found
 
