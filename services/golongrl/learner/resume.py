@@ -110,7 +110,7 @@ async def find(resume: str, checkpoints: Checkpoints, queue: SampleQueue) -> Che
     latest = checkpoints.latest()
     if not takes_latest(resume, committed=committed, named=named, latest=latest):
         if resume != AUTO and latest is not None and latest > named:
-            log.warning("a later checkpoint of the folder is left: learner.resume says so", resume=resume, latest=latest)
+            log.warning("a later checkpoint is left: learner.resume says so", resume=resume, latest=latest)
         return checkpoints.find(resume)
     if resume != AUTO:
         log.warning("learner.resume is how the run began; it has committed since", resume=resume, committed=committed)
