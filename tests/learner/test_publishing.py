@@ -70,35 +70,46 @@ async def attach(
     return publisher
 
 
+@pytest.mark.parametrize("version", [0, 2])
 @pytest.mark.parametrize("way", [Publisher, Broadcaster])
-async def test_a_queue_that_begins_at_a_checkpoint_has_a_history_of_its_own(
-    redis_url: str, run_name: str, tiny_model: Path, tmp_path: Path, way: type[Publisher]
+async def test_a_new_queue_has_a_history_of_its_own(
+    redis_url: str, run_name: str, tiny_model: Path, tmp_path: Path, way: type[Publisher], version: int
 ) -> None:
-    """Engines and the store may have versions 2 and 3 of the history that was lost, others than the ones to come."""
+    """Engines and the store may have versions 0 to 3 of the history that was lost, others than the ones to come."""
     store = WeightStore(tmp_path / "store")
-    for version in range(4):
-        staging = store.begin(version)
-        files = write_shards({"weight": torch.full((4,), float(version))}.items(), staging, dtype=torch.float32)
-        store.seal(staging, version, "lost", files, tiny_model, "float32")
+    store.publish_initial(tiny_model, "lost", load("quickstart").model, 1 << 20)
+    for lost in range(1, 4):
+        staging = store.begin(lost)
+        files = write_shards({"weight": torch.full((4,), float(lost))}.items(), staging, dtype=torch.float32)
+        store.seal(staging, lost, "lost", files, tiny_model, "float32")
     async with SampleQueue.from_url(redis_url, run_name) as queue:
-        rows = np.arange(STEPS, dtype=np.int32)
-        behind = Behind(2, np.array([(0, 0), (0, 1)], np.int32))
-        await queue.setup(QueueSettings(groups_per_step=1), [rows], ["a"] * STEPS, behind)
-        publisher = way(load("quickstart"), queue, await queue.attach(2), store, tiny_model)
-        assert await publisher.restore("lost") is False
-        assert publisher.lineage != "lost"
+        rows = np.arange(4, dtype=np.int32)
+        behind = Behind(version, np.array([(0, row) for row in range(version)], np.int32).reshape(-1, 2))
+        await queue.setup(QueueSettings(groups_per_step=1), [rows], ["a"] * 4, behind)
+        publisher = way(load("quickstart"), queue, await queue.attach(version), store, tiny_model)
+        assert await publisher.restore("lost" if version else None) is (version == 0)
+        lineage = publisher.lineage
+        assert lineage != "lost"
+        initial = store.manifest(0)
+        assert initial is not None
+        assert initial.lineage == lineage
+        assert store.manifest(3) is None
         sending = tmp_path / "sending"
         sending.mkdir()
         ranks = SlowRanks(sending)
         ranks.storage.set()
-        ranks.value = 2.0
         async with publisher:
-            await publisher.begin(ranks, 2)
-            await publisher.settled()
-        announced = await queue.weights()
-    assert announced is not None
-    assert (announced.version, announced.lineage) == (2, publisher.lineage)
-    assert announced.lineage != "lost"
+            if version:
+                await publisher.begin(ranks, version)
+                await publisher.settled()
+            for step in (version + 1, version + 2):
+                await train(queue, publisher, step)
+                ranks.value += 0.5
+                await publisher.begin(ranks, step)
+                await publisher.settled()
+                announced = await queue.weights()
+                assert announced is not None
+                assert (announced.version, announced.lineage) == (step, lineage)
 
 
 async def train(queue: SampleQueue, publisher: Publisher, step: int) -> None:

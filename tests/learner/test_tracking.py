@@ -5,12 +5,13 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from structlog.testing import capture_logs
 
 from golongrl.learner.records import Records
 from golongrl.learner.tracking import Tracking
-from golongrl.recipe import load
+from golongrl.recipe import RecipeError, load
 
 TRACKING = Tracking("long-context", "q1", {"seed": 7})
 
@@ -88,8 +89,29 @@ def test_without_a_key_or_a_way_there_the_files_are_kept_and_it_is_said(
     assert line["reason"] if key else "No API key" in line["reason"]
 
 
+def test_its_process_may_die_and_the_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C in a terminal reaches it together with the learner, whose last steps are still to be recorded."""
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    with capture_logs() as told:
+        with Records(tmp_path, 0, TRACKING) as records:
+            records.write(1, {"a": 1.0})
+            [process] = [child for child in psutil.Process().children() if child.name() == "wandb-core"]
+            process.kill()
+            # Not reaped yet, it is gone all the same.
+            psutil.wait_procs([process], timeout=30)
+            for step in range(2, 5):
+                records.write(step, {"a": float(step)})
+        with Records(tmp_path, 4) as records:
+            assert records.has(4, "a")
+    (line,) = told
+    assert (line["log_level"], line["folder"]) == ("warning", str(tmp_path / "wandb"))
+    assert line["event"].startswith("Weights & Biases is lost until the next start")
+
+
 def test_the_recipe_names_the_project() -> None:
     assert Tracking.of(load("quickstart"), "q1") is None
     tracking = Tracking.of(load("quickstart", ["learner.wandb_project=long-context"]), "q1")
     assert tracking is not None
     assert (tracking.project, tracking.run, tracking.config["name"]) == ("long-context", "q1", "quickstart")
+    with pytest.raises(RecipeError, match=r"learner\.wandb_project"):
+        load("quickstart", ["learner.wandb_project=team/long-context"])

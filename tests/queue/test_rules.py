@@ -96,6 +96,7 @@ async def test_a_run_with_steps_behind_it_begins_after_them(queue: SampleQueue) 
             await queue.attach(step)
     attached = await queue.attach(2)
     assert (attached.version, attached.committed) == (2, 2)
+    assert [(await queue.peek(uid)).state for uid in ("0-3", "1-2", "0-2")] == ["trained", "trained", "unread"]
     dealt = []
     for step in (3, 4):
         for _ in range(2):

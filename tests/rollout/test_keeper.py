@@ -205,6 +205,29 @@ async def test_a_run_that_begins_anew_under_its_name_gets_the_engine(
         assert all(versions(group) == {0} for group in batch.groups)
 
 
+async def test_a_queue_that_lost_its_run_gets_no_group_before_it_has_announced_weights(
+    start: Start, tmp_path: Path, tiny_model: Path, tiny_model_next: Path
+) -> None:
+    """The engine is one version ahead of the new queue, as it may be: of the history that was lost."""
+    made = recipe("queue.max_staleness=0")
+    async with start(made) as bench:
+        learner = bench.learner
+        await learner.queue.announce(learner.fence, publish(tmp_path, 0, tiny_model))
+        bench.start()
+        await bench.take()
+        await learner.finish(publish(tmp_path, 1, tiny_model_next))
+        await bench.until(lambda: bench.state.engine_version == 1)
+        client = learner.queue._connection.client
+        await client.delete(*await client.keys(learner.queue._connection.key("*").replace("{", "?").replace("}", "?")))
+        bench.learner = await set_up(learner.queue, made)
+        await bench.until(lambda: bench.state.waiting_for == "no weights have been announced")
+        assert bench.state.engine_version is bench.state.announced_version is None
+        await bench.until(lambda: not bench.state.groups)
+        assert (await learner.queue.stats()).leased == 0
+        await bench.learner.queue.announce(bench.learner.fence, publish(tmp_path / "anew", 0, tiny_model_next))
+        assert all(versions(group) == {0} for group in (await bench.take()).groups)
+
+
 async def test_an_engine_whose_weights_change_behind_the_worker_is_loaded_again(
     start: Start, tmp_path: Path, tiny_model: Path
 ) -> None:

@@ -9,7 +9,7 @@ Invariants:
 - a version is announced only when it can be taken: its folder is complete and durable, or the sender holds it;
 - `finish` raises the queue's version after that;
 - lineage names one history of weights: it changes exactly when a version comes out other than it was published before,
-  and when a new queue begins at a checkpoint.
+  and when the queue is new.
 """
 
 import asyncio
@@ -65,10 +65,7 @@ class Publisher(Background):
         Returns:
             Whether engines can take that version; where not, it must be published once the ranks have its weights.
         """
-        await asyncio.to_thread(self._store.sweep)
-        if await self._begins_anew():
-            await asyncio.to_thread(self._store.forget)
-            lineage = None
+        lineage = await self._history(lineage)
         manifest = self._store.manifest(self.version)
         self.lineage = manifest.lineage if manifest else await self._known_lineage(lineage)
         if self.version == 0:
@@ -148,10 +145,15 @@ class Publisher(Background):
         known = await self._queue.weights()
         return known.checksum if known and known.version == version else None
 
-    async def _begins_anew(self) -> bool:
-        """Whether the queue was made with steps behind it. Engines may hold later versions than its own, of a history
-        that nothing here knows: what is published from now on is another."""
-        return self.version > 0 and await self._queue.weights() is None
+    async def _history(self, lineage: str | None) -> str | None:
+        """Tidy the store up; the lineage to go on with, if one is known. Where the queue has no weights announced it is
+        another: the store and engines may have versions to come already, of a run that nothing here knows."""
+        await asyncio.to_thread(self._store.sweep)
+        if await self._queue.weights() is not None:
+            return lineage
+        lineage = _new_lineage()
+        await asyncio.to_thread(self._store.begin_anew, lineage)
+        return lineage
 
     async def _known_lineage(self, lineage: str | None) -> str:
         # Version 0 is made from the model's folder, whatever was announced.
@@ -176,8 +178,7 @@ class Broadcaster(Publisher):
         """As the base; a version above 0 was in a sender that is gone."""
         if self.version == 0:
             return await super().restore(lineage)
-        await asyncio.to_thread(self._store.sweep)
-        self.lineage = await self._known_lineage(None if await self._begins_anew() else lineage)
+        self.lineage = await self._known_lineage(await self._history(lineage))
         if self._store.manifest(0) is None:  # configuration and tokenizer, which engines read from there
             await self._publish_initial()
         return False

@@ -10,7 +10,8 @@ Invariants:
   one, is not the folder that the run wrote to, and is refused;
 - before the first such commit nothing is read from the run's folder but by `auto`: it may be that of an older run;
 - a run without a queue (a new one, or Redis lost its data) begins at the checkpoint's step, without the rows that were
-  trained before it: what the lost queue had in work is dealt again;
+  trained before it: what the lost queue had in work is dealt again. Which checkpoint, `learner.resume` says: that a
+  later one in the folder is this run's and no older one's, only the lost queue knew;
 - whether the queue still has the batches after the checkpoint, the queue itself judges when the learner attaches.
 """
 
@@ -106,7 +107,10 @@ async def find(resume: str, checkpoints: Checkpoints, queue: SampleQueue) -> Che
     if resume not in (AUTO, NEVER) and _pruned(Path(resume), checkpoints):
         resume = AUTO
     named = 0 if resume in (AUTO, NEVER) else step_of(Path(resume))
-    if not takes_latest(resume, committed=committed, named=named, latest=checkpoints.latest()):
+    latest = checkpoints.latest()
+    if not takes_latest(resume, committed=committed, named=named, latest=latest):
+        if resume != AUTO and latest is not None and latest > named:
+            log.warning("a later checkpoint is left: learner.resume says so", resume=resume, latest=latest)
         return checkpoints.find(resume)
     if resume != AUTO:
         log.warning("learner.resume is how the run began; it has committed since", resume=resume, committed=committed)

@@ -2,11 +2,13 @@
 
 Invariants:
 - what is shown is a copy: nothing is read back, and nobody outside can lose, hold up or end a run. Where Weights &
-  Biases cannot be reached or the key is missing, its files are kept in the run's folder and one line says so;
+  Biases cannot be reached or the key is missing, its files are kept in the run's folder and one line says so; so does
+  one where its process dies, and nothing more is shown there before the next start;
 - a resumed run goes on in the same place; steps shown before are not shown twice.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ log = structlog.get_logger()
 _INIT_S = 30.0
 # For what has not been sent at the end; the rest stays in the folder.
 _FINISH_S = 15.0
+_LOST = "Weights & Biases is lost until the next start; metrics.jsonl and TensorBoard go on"
 
 
 @dataclass(frozen=True)
@@ -63,27 +66,44 @@ class WeightsAndBiases:
     """A run of a Weights & Biases project; its own process sends what `show` only hands over."""
 
     def __init__(self, out: Path, tracking: Tracking) -> None:
-        import wandb
-
-        try:
-            self._run = self._begin(out, tracking, None)
-        except wandb.Error as error:
-            log.warning(
-                "Weights & Biases cannot be had; `wandb sync` sends the folder later",
-                folder=str(out / "wandb"),
-                reason=" ".join(str(error).split()),
-            )
-            # Its process counts the run as begun.
-            wandb.teardown()
-            self._run = self._begin(out, tracking, "offline")
+        self._folder = str(out / "wandb")
+        self._run: Any = None
+        for mode, trouble in (
+            (None, "Weights & Biases cannot be had; `wandb sync` sends the folder later"),
+            ("offline", "Weights & Biases is not kept in the folder either"),
+        ):
+            if self._run is None:
+                with self._unless_lost(trouble):
+                    self._run = self._begin(out, tracking, mode)
 
     def show(self, step: int, metrics: Mapping[str, float]) -> None:
         """Add a step's numbers; a step before the last one it has is dropped there."""
-        self._run.log(dict(metrics), step=step)
+        if self._run is not None:
+            with self._unless_lost(_LOST):
+                self._run.log(dict(metrics), step=step)
 
     def close(self) -> None:
         """Send what is left, for a bounded time."""
-        self._run.finish()
+        if self._run is not None:
+            with self._unless_lost(_LOST):
+                self._run.finish()
+
+    @contextmanager
+    def _unless_lost(self, event: str) -> Iterator[None]:
+        """Around each call of the client: where it fails, a line says so, and there is no run to show anything in."""
+        import wandb
+        from wandb.sdk.mailbox import HandleAbandonedError, MailboxClosedError
+
+        failures = (wandb.Error, HandleAbandonedError, MailboxClosedError, OSError)
+        try:
+            yield
+        except failures as error:
+            self._run = None
+            reason = " ".join(str(error).split()) or type(error).__name__
+            log.warning(event, folder=self._folder, reason=reason)
+            # Its process, if it lives, counts the run as begun.
+            with suppress(*failures):
+                wandb.teardown()
 
     @staticmethod
     def _begin(out: Path, tracking: Tracking, mode: Any) -> Any:

@@ -11,13 +11,14 @@ import json
 import secrets
 import shutil
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from golongrl.errors import GolongrlError
+from golongrl.learner import durable
 from golongrl.learner.durable import sync, writing
 from golongrl.learner.safetensors_out import INDEX, ExportedFile, file_sha256, index_json, write_shards
 from golongrl.queue import WeightsRef
@@ -122,7 +123,7 @@ class WeightStore:
         if published is not None and published.checksum == manifest.checksum:
             shutil.rmtree(staging)
             return published
-        (staging / MANIFEST).write_text(json.dumps(asdict(manifest), indent=1), "utf-8")
+        (staging / MANIFEST).write_text(_text(manifest), "utf-8")
         for path in staging.iterdir():
             sync(path)
         sync(staging)
@@ -149,11 +150,19 @@ class WeightStore:
             if version <= newest - keep:
                 shutil.rmtree(self.folder(version), ignore_errors=True)
 
-    def forget(self) -> None:
-        """Delete every version but 0, which engines start from."""
+    def begin_anew(self, lineage: str) -> None:
+        """Delete every version but 0, which engines start from; that one is the first of another history.
+
+        Raises:
+            NotWritten: the storage refused.
+        """
         for version in self._versions():
             if version > 0:
                 shutil.rmtree(self.folder(version), ignore_errors=True)
+        if (initial := self.manifest(0)) is not None:
+            path = self.folder(0) / MANIFEST
+            with writing("weights", path):
+                durable.replace(path, _text(replace(initial, lineage=lineage)))
 
     def _versions(self) -> list[int]:
         names = [path.name.removeprefix("v") for path in self.root.glob("v*")]
@@ -201,6 +210,10 @@ class WeightStore:
             _stored_tensors(sources, tied), staging, dtype=getattr(torch, recipe.dtype), shard_bytes=shard_bytes
         )
         return self.seal(staging, 0, lineage, files, model, recipe.dtype)
+
+
+def _text(manifest: Manifest) -> str:
+    return json.dumps(asdict(manifest), indent=1)
 
 
 def _stored_tensors(sources: list[Path], tied: bool) -> "Iterator[tuple[str, Tensor]]":

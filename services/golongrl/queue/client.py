@@ -91,8 +91,8 @@ class SampleQueue:
         `tasks[row]` is the row's task key. Created with steps `behind` it, it begins at their version and deals none of
         their rows; a run that exists has its own. Idempotent. Raises SettingsMismatch if the run exists with another B,
         eta, order or rows, ValueError on rows that are not there; the other settings are updated."""
-        rows, table, fields = _setup_fields(settings, order, tasks, behind)
-        answer = await self._run("setup", {"settings": fields}, rows, table, durable=True)
+        rows, table, outcome, fields = _setup_fields(settings, order, tasks, behind)
+        answer = await self._run("setup", {"settings": fields}, rows, table, outcome, durable=True)
         if answer["s"] == "mismatch":
             raise SettingsMismatch(
                 f"run {self.run} exists with {answer['name']} {answer['was']}, not {answer['is']}: "
@@ -308,8 +308,8 @@ def _attach_refused(run: str, checkpoint: int, version: int, committed: int) -> 
 
 def _setup_fields(
     settings: QueueSettings, order: Sequence[NDArray[np.int32]], tasks: Sequence[str], behind: Behind | None
-) -> tuple[bytes, bytes, dict[str, Any]]:
-    """Row bytes, task-table bytes and the settings hash."""
+) -> tuple[bytes, bytes, bytes, dict[str, Any]]:
+    """Row bytes, task-table bytes, what became of the rows behind, and the settings hash."""
     for epoch, indices in enumerate(order):
         unique = np.unique(indices)
         if len(unique) != len(indices) or (len(unique) and not 0 <= unique[0] <= unique[-1] < len(tasks)):
@@ -322,13 +322,16 @@ def _setup_fields(
     rows, epoch_ends = _sequence(order)
     # Of all rows, whatever is behind: the run stays the same.
     digest = hashlib.sha256(msgpack.packb([rows, table, names, epoch_ends])).hexdigest()
+    outcome = np.zeros((len(order), len(tasks)), "S1")
     if behind is not None:
-        done = [behind.rows[behind.rows[:, 0] == epoch, 1] for epoch in range(len(order))]
-        left = [indices[~np.isin(indices, trained)] for indices, trained in zip(order, done, strict=True)]
+        for epoch, ended in enumerate(outcome):
+            ended[behind.rows[behind.rows[:, 0] == epoch, 1]] = b"T"
+        left = [indices[outcome[epoch, indices] != b"T"] for epoch, indices in enumerate(order)]
         rows, epoch_ends = _sequence(left)
     return (
         rows,
         table,
+        outcome.tobytes(),
         {
             "B": settings.groups_per_step,
             "eta": settings.max_staleness,

@@ -240,7 +240,8 @@ class Learner(Section):
         "groups_per_step), whose rows are not trained again. Once the run has committed a later checkpoint, "
         "every start goes on from its own latest one; to begin again, take another run name.",
     )
-    wandb_project: Annotated[str, Field(min_length=1, max_length=128)] | None = Field(
+    # What its client takes for a name.
+    wandb_project: Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[^/\\#?%:]+$")] | None = Field(
         None,
         description="Weights & Biases project that shows the metrics, too, under the run's name. The key is read from "
         "WANDB_API_KEY; without it, or without a way there, the files are kept for `wandb sync`.",

@@ -144,22 +144,22 @@ class Keeper:
 
     async def _hear(self) -> None:
         """Look up the announced weights."""
-        ref = await self._bench.queue.weights()
-        if ref is None or ref == self._announced:
+        ref, before = await self._bench.queue.weights(), self._announced
+        if ref == before:
             return
-        now = time.monotonic()
-        if self._announced is None or ref.version > self._announced.version:  # not one that is announced again
+        if before is not None and (ref is None or ref.version < before.version):
+            # Announcements never fall, and none is taken back: this is another run under the old name. It may need this
+            # engine's groups before it gets to the version that the engine is at, and knows nothing of its weights.
+            log.warning("the queue lost its run", version=ref.version if ref else None, was=before.version)
+            self._announced_at = None
+            self._forget("queue_lost")
+        elif ref is not None and (before is None or ref.version > before.version):  # not one that is announced again
+            now = time.monotonic()
             if self._announced_at is not None:
                 self._bench.pace.saw_version(now - self._announced_at)
             self._announced_at = now
-        elif ref.version < self._announced.version:
-            # Announcements never fall: this is another run under the old name, which may need this engine's groups
-            # before it gets to the version that the engine is at.
-            log.warning("the queue lost its run", version=ref.version, was=self._announced.version)
-            self._announced_at = None
-            self._forget("queue_lost")
         self._announced = ref
-        self._state.announced_version = ref.version
+        self._state.announced_version = ref.version if ref else None
         self._tries.reset()
 
     def _situation(self) -> Situation:

@@ -1,4 +1,5 @@
--- Create the run, or update what may change of it. ARGV[2]: rows (int32), ARGV[3]: task number by row (uint8).
+-- Create the run, or update what may change of it. ARGV[2]: rows (int32), ARGV[3]: task number by row (uint8),
+-- ARGV[4]: `outcome` of the rows trained before there was this queue.
 local fixed = { 'B', 'eta', 'order', 'digest' }
 -- Of the rows as they were dealt out when the run was created.
 local kept = { 'row_count', 'epoch_ends', 'begin' }
@@ -16,6 +17,7 @@ call('SET', 'settings', cmsgpack.pack(args.settings))
 if S.v == nil then
   redis.call('SET', key('rows'), ARGV[2])
   redis.call('SET', key('row_tasks'), ARGV[3])
+  redis.call('SET', key('outcome'), ARGV[4])
   for _, field in ipairs({ 'cursor', 'seq', 'streak', 'bytes', 'largest', 'clock' }) do
     call('HSET', 'state', field, 0)
   end
