@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from golongrl import __version__
-from golongrl.errors import InputError, one_line
+from golongrl.errors import InputError, one_line, writing_to
 from golongrl.recipe import Recipe, dump, load, packaged, source
 
 app = typer.Typer(
@@ -113,10 +113,8 @@ def report(
     if not (folder / "recipe.yaml").is_file():
         raise InputError(f"report {folder}: no run in this folder (it has no recipe.yaml)")
     recipe = load(str(folder / "recipe.yaml"))
-    try:
+    with writing_to(f"report {folder}"):
         print(write(folder, recipe, dump(recipe)))
-    except OSError as error:
-        raise InputError(f"report {folder}: cannot be written: {error.strerror or error}") from error
 
 
 def _hang_up_commands() -> None:

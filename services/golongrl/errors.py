@@ -22,6 +22,19 @@ class InputError(GolongrlError):
 
 
 @contextmanager
+def writing_to(what: str, kind: type[InputError] = InputError) -> Iterator[None]:
+    """Around writing to a place that the user named.
+
+    Raises:
+        InputError, of that kind: the storage refused.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise kind(f"{what}: cannot be written: {error.strerror or error}") from error
+
+
+@contextmanager
 def one_line() -> Iterator[None]:
     """End the process with an error's line and exit code; any other exception is a defect and keeps its traceback."""
     try:

@@ -14,9 +14,9 @@ from golongrl.learner.publishing import PUBLISH_SECONDS, Broadcaster, Publisher
 from golongrl.learner.rank import Staged
 from golongrl.learner.safetensors_out import write_shards
 from golongrl.learner.weights import WeightStore
-from golongrl.queue import Batch, Behind, Fenced, Lease, QueueSettings, SampleQueue
+from golongrl.queue import Behind, Fenced, QueueSettings, SampleQueue
 from golongrl.recipe import load
-from support.groups import group_for
+from support.groups import one_group_batch
 
 STEPS = 3
 
@@ -114,11 +114,7 @@ async def test_a_new_queue_has_a_history_of_its_own(
 
 async def train(queue: SampleQueue, publisher: Publisher, step: int) -> None:
     """What precedes the version of `step` at the queue."""
-    if step > publisher.version:
-        lease = await queue.lease("w", step - 1)
-        assert isinstance(lease, Lease)
-        await queue.submit(lease, group_for(lease))
-    assert isinstance(await queue.take(publisher._fence, step), Batch)
+    await one_group_batch(queue, publisher._fence, step, again=step <= publisher.version)
 
 
 async def test_it_is_announced_and_finished_when_it_is_durable_and_not_before(

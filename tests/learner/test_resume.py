@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from golongrl.learner import resume
 from golongrl.learner.checkpoint import TRACKER, CheckpointError, Checkpoints, LearnerState, step_of
-from golongrl.queue import Batch, Lease, QueueSettings, SampleQueue
-from support.groups import group_for
+from golongrl.queue import Lease, QueueSettings, SampleQueue
+from support.groups import finish_steps
 
 PATH = "/kept/global_step_20"
 
@@ -121,7 +121,7 @@ async def test_a_run_that_must_never_resume_survives_its_own_death(
         _checkpoint(checkpoints, 1)
         await queue.setup(QueueSettings(groups_per_step=1), [np.arange(4, dtype=np.int32)], ["a"] * 4)
         fence = (await queue.attach(0)).token
-        await _train(queue, fence, 2)
+        await finish_steps(queue, fence, 2)
         assert await resume.find("never", checkpoints, queue) is None
         _checkpoint(checkpoints, 2)
         assert await resume.find("never", checkpoints, queue) is None, "not committed: nothing of it is lost yet"
@@ -139,7 +139,7 @@ async def test_a_named_checkpoint_is_left_behind(redis_url: str, run_name: str, 
     named = str(_checkpoint(Checkpoints(tmp_path / "kept"), 1))
     async with SampleQueue.from_url(redis_url, run_name) as queue:
         await queue.setup(QueueSettings(groups_per_step=1), [np.arange(4, dtype=np.int32)], ["a"] * 4)
-        await _train(queue, (await queue.attach(0)).token, 3)
+        await finish_steps(queue, (await queue.attach(0)).token, 3)
         found = await resume.find(named, checkpoints, queue)
         assert found is not None
         fence = (await queue.attach(found.state.step)).token
@@ -162,7 +162,7 @@ async def test_a_named_checkpoint_may_be_pruned_by_the_one_after_it(
     checkpoints = Checkpoints(tmp_path)
     async with SampleQueue.from_url(redis_url, run_name) as queue:
         await queue.setup(QueueSettings(groups_per_step=1), [np.arange(4, dtype=np.int32)], ["a"] * 4)
-        await _train(queue, (await queue.attach(0)).token, 2)
+        await finish_steps(queue, (await queue.attach(0)).token, 2)
         named = _checkpoint(checkpoints, 1)
         await queue.attach(1)
         _checkpoint(checkpoints, 2)
@@ -184,12 +184,3 @@ async def test_a_new_run_begins_at_another_ones_checkpoint(redis_url: str, run_n
         lease = await queue.lease("w", 2)
         assert isinstance(lease, Lease)
         assert lease.uid == "0-2"
-
-
-async def _train(queue: SampleQueue, fence: str, steps: int) -> None:
-    for step in range(1, steps + 1):
-        lease = await queue.lease("w", step - 1)
-        assert isinstance(lease, Lease)
-        await queue.submit(lease, group_for(lease))
-        assert isinstance(await queue.take(fence, step), Batch)
-        await queue.finish(fence, step)

@@ -10,8 +10,8 @@ import pytest
 from golongrl.errors import GolongrlError
 from golongrl.learner.checkpoint import TRACKER, Checkpoints, LearnerState
 from golongrl.learner.saving import WRITE_SECONDS, Saving
-from golongrl.queue import Batch, Fenced, Lease, QueueSettings, SampleQueue
-from support.groups import group_for
+from golongrl.queue import Fenced, QueueSettings, SampleQueue
+from support.groups import finish_steps
 
 STEPS = 4
 
@@ -55,12 +55,7 @@ async def fence(queue: SampleQueue) -> str:
     """Of a run whose steps are all done."""
     await queue.setup(QueueSettings(groups_per_step=1), [np.arange(STEPS, dtype=np.int32)], ["a"] * STEPS)
     token = (await queue.attach(0)).token
-    for step in range(1, STEPS + 1):
-        lease = await queue.lease("w", step - 1)
-        assert isinstance(lease, Lease)
-        await queue.submit(lease, group_for(lease))
-        assert isinstance(await queue.take(token, step), Batch)
-        await queue.finish(token, step)
+    await finish_steps(queue, token, STEPS)
     return token
 
 

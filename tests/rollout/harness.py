@@ -126,6 +126,13 @@ async def set_up(queue: SampleQueue, made: Recipe, rows: int = ROWS, *, manual_c
     return Learner(queue, (await queue.attach(0)).token)
 
 
+async def lose(queue: SampleQueue) -> None:
+    """Delete all that the server has of the queue's run."""
+    connection = queue._connection
+    everything = connection.key("*").replace("{", "?").replace("}", "?")
+    await connection.client.delete(*await connection.client.keys(everything))
+
+
 @asynccontextmanager
 async def served(app: FastAPI) -> AsyncIterator[str]:
     """An app on a socket of this process; its URL."""

@@ -12,7 +12,7 @@ from golongrl.broadcast.process import SenderProcess
 from golongrl.queue import WeightsRef
 from golongrl.rollout.engine_http import Deadlines
 from golongrl.rollout.state import not_ready
-from rollout.harness import Rig, Start, publish, recipe, set_up, versions
+from rollout.harness import Rig, Start, lose, publish, recipe, set_up, versions
 from support.sender import hold
 
 LONG = ("rollout.max_response_tokens=900", "queue.max_staleness=2", "rollout.group_filter=false", "rollout.n=2")
@@ -196,8 +196,7 @@ async def test_a_run_that_begins_anew_under_its_name_gets_the_engine(
             await bench.take()
             await learner.finish(publish(tmp_path, version, model))
         await bench.until(lambda: bench.state.engine_version == 2)
-        client = learner.queue._connection.client
-        await client.delete(*await client.keys(learner.queue._connection.key("*").replace("{", "?").replace("}", "?")))
+        await lose(learner.queue)
         await bench.until(lambda: bench.state.waiting_for == "the learner to set up the run" or not bench.state.groups)
         bench.learner = await set_up(learner.queue, made)
         await bench.learner.queue.announce(bench.learner.fence, publish(tmp_path / "anew", 0, tiny_model_next))
@@ -217,8 +216,7 @@ async def test_a_queue_that_lost_its_run_gets_no_group_before_it_has_announced_w
         await bench.take()
         await learner.finish(publish(tmp_path, 1, tiny_model_next))
         await bench.until(lambda: bench.state.engine_version == 1)
-        client = learner.queue._connection.client
-        await client.delete(*await client.keys(learner.queue._connection.key("*").replace("{", "?").replace("}", "?")))
+        await lose(learner.queue)
         bench.learner = await set_up(learner.queue, made)
         await bench.until(lambda: bench.state.waiting_for == "no weights have been announced")
         assert bench.state.engine_version is bench.state.announced_version is None

@@ -14,7 +14,7 @@ from golongrl.rollout.answers import ModelInfo
 from golongrl.rollout.errors import EngineUnavailable
 from golongrl.rollout.live import LiveGroup
 from golongrl.rollout.produce import Bench
-from rollout.harness import Start, publish, recipe, rig, versions, write_rows
+from rollout.harness import Rig, Start, publish, recipe, rig, versions, write_rows
 
 
 async def test_groups_come_out_complete_and_from_the_announced_weights(
@@ -183,17 +183,22 @@ async def test_a_group_is_given_up_once_and_for_the_first_reason(start: Start, m
     assert given_back == ["engine_lost"]
 
 
+async def ends_with_one_line(bench: Rig, line: str) -> None:
+    """The worker ends with an error, and holds no lease."""
+    task = bench.start()
+    with pytest.raises(InputError, match=line):
+        await asyncio.wait_for(task, 60)
+    bench.tasks.clear()
+    assert (await bench.learner.queue.stats()).leased == 0
+
+
 async def test_a_reward_service_of_another_version_ends_the_worker_with_one_line(
     start: Start, tmp_path: Path, tiny_model: Path
 ) -> None:
     other = httpx.MockTransport(lambda _: httpx.Response(200, json={"scores": []}))
     async with start(recipe(), transport=other) as bench:
         await bench.learner.queue.announce(bench.learner.fence, publish(tmp_path, 0, tiny_model))
-        task = bench.start()
-        with pytest.raises(InputError, match="answered something that is not a scoring result"):
-            await asyncio.wait_for(task, 60)
-        bench.tasks.clear()
-        assert (await bench.learner.queue.stats()).leased == 0
+        await ends_with_one_line(bench, "answered something that is not a scoring result")
 
 
 async def test_other_data_than_the_learners_ends_the_worker_with_one_line(
@@ -202,11 +207,7 @@ async def test_other_data_than_the_learners_ends_the_worker_with_one_line(
     short = write_rows(tmp_path / "train", rows=1)
     async with rig(recipe(), redis_url, run_name, short, engine_url, reward) as bench:
         await bench.learner.queue.announce(bench.learner.fence, publish(tmp_path, 0, tiny_model))
-        task = bench.start()
-        with pytest.raises(InputError, match="row 1 of 1: this worker's --data is not the learner's"):
-            await asyncio.wait_for(task, 60)
-        bench.tasks.clear()
-        assert (await bench.learner.queue.stats()).leased == 0
+        await ends_with_one_line(bench, "row 1 of 1: this worker's --data is not the learner's")
 
 
 async def test_when_the_run_is_over_the_worker_says_so_and_idles(

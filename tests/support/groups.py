@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from golongrl.queue import Group, Lease, Response, VersionSpan
+from golongrl.queue import Batch, Group, Lease, Response, SampleQueue, VersionSpan
 
 
 def response(tokens: int, version: int, reward: float | None = 1.0) -> Response:
@@ -39,3 +39,21 @@ def group_for(
         engine_version=lease.engine_version,
         timings={"generate": 0.5},
     )
+
+
+async def one_group_batch(queue: SampleQueue, fence: str, step: int, *, again: bool = False) -> Batch:
+    """The batch of a step where B is 1, from one group, made by version `step` - 1 unless it is there `again`."""
+    if not again:
+        lease = await queue.lease("w", step - 1)
+        assert isinstance(lease, Lease)
+        await queue.submit(lease, group_for(lease))
+    batch = await queue.take(fence, step)
+    assert isinstance(batch, Batch)
+    return batch
+
+
+async def finish_steps(queue: SampleQueue, fence: str, steps: int) -> None:
+    """The first `steps` steps where B is 1, none committed."""
+    for step in range(1, steps + 1):
+        await one_group_batch(queue, fence, step)
+        await queue.finish(fence, step)

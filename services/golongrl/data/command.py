@@ -1,14 +1,16 @@
 """`golongrl data`: build prompts from text, check a dataset file, say what is in it."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
+
+from golongrl.errors import writing_to
 
 if TYPE_CHECKING:
     from golongrl.data.rows import Row
@@ -66,14 +68,10 @@ def prepare(
         print(prepare(checked, out, model))
 
 
-@contextmanager
-def _writing(out: Path) -> Iterator[None]:
+def _writing(out: Path) -> AbstractContextManager[None]:
     from golongrl.data.errors import DataError
 
-    try:
-        yield
-    except OSError as error:
-        raise DataError(f"--out {out}: cannot be written: {error.strerror or error}") from error
+    return writing_to(f"--out {out}", DataError)
 
 
 @app.command(epilog="Example: `golongrl data check prompts.jsonl`")

@@ -10,7 +10,7 @@ from typing import TextIO
 
 import redis
 
-from golongrl.errors import InputError
+from golongrl.errors import InputError, writing_to
 from golongrl.local.plan import HOST, Options, Ports, RunFolder
 from golongrl.ports import unused
 from golongrl.recipe import Recipe, RecipeError, dump, load
@@ -53,11 +53,9 @@ def new_run(folder: RunFolder, recipe: Recipe) -> Recipe:
     """Create the folder of a new run and keep its resolved recipe there."""
     if folder.recipe.exists():
         raise InputError(f"run {folder.path.name}: {folder.path} exists; go on with --resume or choose another --name")
-    try:
+    with writing_to(f"--out {folder.path.parent}"):
         folder.path.mkdir(parents=True, exist_ok=True)
         folder.recipe.write_text(dump(recipe), "utf-8")
-    except OSError as error:
-        raise InputError(f"--out {folder.path.parent}: cannot be written: {error.strerror or error}") from error
     return recipe
 
 
