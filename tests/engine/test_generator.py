@@ -41,7 +41,7 @@ def same(model, logits: torch.Tensor, sequences: list[list[int]]) -> None:
 
 @pytest.mark.parametrize("name", MODELS)
 @given(data=st.data())
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_any_history_equals_plain_passes(name: str, data: st.DataObject) -> None:
     model = MODELS[name]
     generator, sequences = Generator(model, slots=6), []

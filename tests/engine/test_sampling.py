@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from golongrl.engine.sampling import Uniforms, sample, seed_of, truncate
@@ -50,7 +50,6 @@ def reference_truncation(probs: np.ndarray, top_k: int, top_p: float) -> set[int
     top_k=st.integers(-1, 13).filter(lambda k: k != 0),
     top_p=st.sampled_from([0.05, 0.3, 0.5, 0.9, 1.0]),
 )
-@settings(deadline=None)
 def test_truncation_is_the_definition(weights: list[int], top_k: int, top_p: float) -> None:
     probs = torch.tensor([weights], dtype=torch.float64)
     probs /= probs.sum()

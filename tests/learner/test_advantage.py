@@ -67,7 +67,7 @@ def _columns(batch: list[tuple[int, float]]) -> tuple[torch.Tensor, list[int], l
 
 @pytest.mark.parametrize("name", ESTIMATORS)
 @given(batch=rows, seed=st.integers(0, 1000))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_order_and_sharding_change_nothing(name: str, batch: list[tuple[int, float]], seed: int) -> None:
     """Gather the shards in any order, estimate once, put the results back: the numbers are equal."""
     estimate = ESTIMATORS[name]
@@ -80,7 +80,7 @@ def test_order_and_sharding_change_nothing(name: str, batch: list[tuple[int, flo
 
 @pytest.mark.parametrize("name", ESTIMATORS)
 @given(batch=rows)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_unscored_counts_nowhere(name: str, batch: list[tuple[int, float]]) -> None:
     estimate = ESTIMATORS[name]
     scores, groups, tasks = _columns(batch)

@@ -44,7 +44,7 @@ def _rows(part: Shard) -> list[tuple[int, int, float, float]]:
     mini=st.sampled_from([None, 1, 2]),
     seed=st.integers(0, 99),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_every_response_once_at_its_place(lengths: list[list[int]], ranks: int, mini: int | None, seed: int) -> None:
     total = sum(map(len, lengths))
     unscored = set(np.random.default_rng(seed).choice(total, size=total // 4, replace=False).tolist())

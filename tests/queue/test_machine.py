@@ -499,9 +499,7 @@ def explore(server: Server, examples: int, steps: int) -> None:
     """Hypothesis searches, and shrinks what it finds."""
     run_state_machine_as_test(
         machine_on(server, Counter()),
-        settings=settings(
-            max_examples=examples, stateful_step_count=steps, deadline=None, suppress_health_check=list(HealthCheck)
-        ),
+        settings=settings(max_examples=examples, stateful_step_count=steps, suppress_health_check=list(HealthCheck)),
     )
 
 

@@ -33,7 +33,7 @@ schema = schemathesis.openapi.from_dict(
 
 
 @schema.parametrize()
-@settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, derandomize=True, suppress_health_check=list(HealthCheck))
 def test_the_service_keeps_to_its_document(case: schemathesis.Case, url: str) -> None:
     # A valid string is not always a known data_source: 422 is then the documented answer.
     case.call_and_validate(base_url=url, excluded_checks=[positive_data_acceptance])

@@ -30,7 +30,7 @@ SENTENCES = st.lists(st.lists(st.sampled_from("abcdefg"), min_size=1, max_size=1
 
 
 @pytest.mark.parametrize("budget", [lcs.MAX_ROW_BYTES, 1])
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(references=SENTENCES, sentences=SENTENCES)
 def test_union_of_common_words(budget: int, references: list[list[str]], sentences: list[list[str]]) -> None:
     text = lcs.index(sentences, {word for reference in references for word in reference})
@@ -47,7 +47,7 @@ def test_sentences_of_one_word_each_lose_their_order() -> None:
     assert found == set("abcd")
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(reference=SENTENCES.map(lambda s: s[0]), sentence=SENTENCES.map(lambda s: s[0]))
 def test_common_words_are_a_longest_common_subsequence(reference: list[str], sentence: list[str]) -> None:
     found = list(lcs.common_words(reference, lcs.index([sentence], set(reference))))[::-1]

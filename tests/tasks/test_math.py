@@ -4,7 +4,7 @@ import itertools
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from golongrl.tasks import Outcome, algebra, math_library, score
@@ -67,7 +67,7 @@ def agree(gold: str, text: str) -> None:
         assert expected == 0.0
 
 
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60)
 @given(pair=PAIRS, frame=st.sampled_from(FRAMES))
 def test_any_formula_scores_as_by_math_verify(pair: tuple[str, str], frame: str) -> None:
     gold, answer = pair
@@ -103,7 +103,7 @@ SOUP = st.lists(
 ).map("".join)
 
 
-@settings(deadline=None, max_examples=80, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=80)
 @given(gold=FORMULAS | SOUP, answer=SOUP)
 def test_any_soup_of_signs_scores_as_by_math_verify(gold: str, answer: str) -> None:
     agree(gold, f"\\boxed{{{answer}}}")

@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from golongrl.tasks import TASKS, Outcome, UnknownTask, score, task_of
@@ -125,7 +125,7 @@ FRAGMENTS = st.sampled_from(
 TEXTS = st.lists(FRAGMENTS | st.text(max_size=8), max_size=25).map("".join)
 
 
-@settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=30)
 @given(body=TEXTS, prefix=st.sampled_from(["", "</think>", "<think>r</think>"]), golds=st.lists(TEXTS, max_size=4))
 @pytest.mark.parametrize("route", ROUTES, ids=IDS)
 def test_fuzzed(route: tuple[str, str], body: str, prefix: str, golds: list[str]) -> None:
@@ -140,7 +140,7 @@ JSON = st.recursive(
 )
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(truth=JSON | st.dictionaries(st.sampled_from(["doc_ids", "golden_label", "summary", "data"]), JSON))
 @pytest.mark.parametrize("route", ROUTES, ids=IDS)
 def test_fuzzed_ground_truths(route: tuple[str, str], truth: object) -> None:
