@@ -16,11 +16,11 @@ from rich.table import Table
 from _learner_common import P, Spent, console, made_up, median, slowest, spent
 from golongrl.data import resolve
 from golongrl.learner.advantage import grpo, qwenlong_grpo, tmn_grpo
-from golongrl.learner.assembly import assemble, correct, response_tokens, with_columns
-from golongrl.learner.batch import Shard, collect, estimate, shard
-from golongrl.learner.measure import batch_metrics
-from golongrl.learner.prepare import prepare
-from golongrl.learner.safetensors_out import (
+from golongrl.learner.batch.batch_metrics import batch_metrics
+from golongrl.learner.batch.prepare import prepare
+from golongrl.learner.batch.samples import Shard, collect, estimate, shard
+from golongrl.learner.ranks.tensors import assemble, correct, response_tokens, with_columns
+from golongrl.learner.weights.export import (
     SHARD_BYTES,
     ExportedFile,
     TakenShards,
@@ -28,7 +28,7 @@ from golongrl.learner.safetensors_out import (
     take_shards,
     write_taken,
 )
-from golongrl.learner.weights import WeightStore
+from golongrl.learner.weights.store import WeightStore
 from golongrl.queue import Batch, decode, encode
 from golongrl.recipe import Recipe, load
 

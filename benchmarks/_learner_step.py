@@ -31,11 +31,11 @@ from verl.workers.utils.losses import ppo_loss
 from _learner_common import Span, Spent, console, made_up, median, spent
 from golongrl.data import resolve
 from golongrl.learner import memory
-from golongrl.learner.assembly import assemble, correct, response_tokens, with_columns
-from golongrl.learner.batch import Shard
-from golongrl.learner.engine_config import loss_config
-from golongrl.learner.prepare import prepare
-from golongrl.learner.rank import LearnerRank
+from golongrl.learner.batch.prepare import prepare
+from golongrl.learner.batch.samples import Shard
+from golongrl.learner.ranks.rank import LearnerRank
+from golongrl.learner.ranks.tensors import assemble, correct, response_tokens, with_columns
+from golongrl.learner.ranks.verl_config import loss_config
 from golongrl.recipe import Recipe, load
 
 GOAL = 0.95

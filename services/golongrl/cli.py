@@ -120,13 +120,13 @@ def report(
 def _hang_up_commands() -> None:
     from golongrl.data.command import app as data
     from golongrl.engine.command import engine
+    from golongrl.kubernetes.command import deploy, render, status
     from golongrl.learner.command import learner
     from golongrl.local.command import train
-    from golongrl.manifests.command import deploy, render, status
-    from golongrl.operator.command import operator
     from golongrl.queue.command import app as queue
     from golongrl.reward.command import app as reward
     from golongrl.rollout.command import rollout
+    from golongrl_operator.command import operator
 
     app.command(
         epilog="Example: `golongrl train quickstart --name mine --set learner.steps=10`", rich_help_panel=TRAIN

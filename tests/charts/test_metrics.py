@@ -82,7 +82,7 @@ def test_every_panel_parses_and_is_described(path: Path) -> None:
 def exported() -> set[str]:
     """Names of the series that the rollout worker, the reward service and the embedded engine export."""
     from golongrl.engine.metrics import Metrics as EngineMetrics
-    from golongrl.rollout.metrics import Metrics as RolloutMetrics
+    from golongrl.rollout.observe.metrics import Metrics as RolloutMetrics
 
     reward = (Path(__file__).parents[2] / "services/golongrl/reward/metrics.py").read_text()
     names = set(re.findall(r'"(golongrl_reward_\w+)"', reward))

@@ -10,12 +10,12 @@ import pytest
 import yaml
 
 from golongrl import recipe as recipes
-from golongrl.manifests.learner import rayjob
-from golongrl.manifests.load import load_values, recipe_of
-from golongrl.manifests.naming import Release
-from golongrl.manifests.render import chart
-from golongrl.operator.build import Site, resolve
-from golongrl.operator.metrics import Metrics
+from golongrl.kubernetes.rayjob.builder import rayjob
+from golongrl.kubernetes.rayjob.load import load_values, recipe_of
+from golongrl.kubernetes.rayjob.naming import Release
+from golongrl.kubernetes.rayjob.render import chart
+from golongrl_operator.build import Site, resolve
+from golongrl_operator.metrics import Metrics
 from support.chart_values import MATRIX, PLACED, PRESETS, RAYJOBS
 from support.helm import Helm, Manifest, Rendered, containers, pod_specs
 

@@ -4,12 +4,12 @@ from typing import Any
 
 import pytest
 
-from golongrl.manifests import naming
-from golongrl.manifests.learner import ValuesError, rayjob
-from golongrl.manifests.load import load_values, recipe_of
-from golongrl.manifests.naming import Release
-from golongrl.manifests.render import chart
-from golongrl.manifests.values import Values
+from golongrl.kubernetes.rayjob import naming
+from golongrl.kubernetes.rayjob.builder import ValuesError, rayjob
+from golongrl.kubernetes.rayjob.load import load_values, recipe_of
+from golongrl.kubernetes.rayjob.naming import Release
+from golongrl.kubernetes.rayjob.render import chart
+from golongrl.kubernetes.values import Values
 from support.chart_values import MATRIX, PRESETS, RAYJOBS
 from support.helm import Helm, Manifest
 

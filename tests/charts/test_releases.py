@@ -11,11 +11,11 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from golongrl.manifests import command
-from golongrl.manifests.cluster import Cluster as KubernetesCluster
-from golongrl.manifests.cluster import ClusterError
-from golongrl.manifests.deploy import DeployError, Deployment
-from golongrl.manifests.status import lines
+from golongrl.kubernetes import command
+from golongrl.kubernetes.deploy.helm import DeployError, Deployment
+from golongrl.kubernetes.look.kubectl import Cluster as KubernetesCluster
+from golongrl.kubernetes.look.kubectl import ClusterError
+from golongrl.kubernetes.look.status import lines
 from support.api_server import ApiServer, Object, serving
 from support.chart_values import PRESETS
 from support.helm import CHART, Helm, tool

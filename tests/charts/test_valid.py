@@ -11,7 +11,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from golongrl.operator.crd import crd
+from golongrl_operator.crd import crd
 from support.chart_values import MATRIX, PRESETS
 from support.crd import Crd, broken_rules, close
 from support.helm import CHART, CRDS, YAML, Helm, Manifest, Rendered, tool

@@ -10,11 +10,11 @@ import jsonschema
 import pytest
 
 from golongrl import recipe as recipes
+from golongrl.kubernetes.rayjob.builder import ValuesError
+from golongrl.kubernetes.rayjob.load import load_values, recipe_of
+from golongrl.kubernetes.values import Values
 from golongrl.learner.known_models import SHAPES
 from golongrl.learner.memory import estimate
-from golongrl.manifests.learner import ValuesError
-from golongrl.manifests.load import load_values, recipe_of
-from golongrl.manifests.values import Values
 from golongrl.recipe import RecipeError
 from support.chart_values import MATRIX, PRESETS
 from support.helm import CHART, ROOT, Helm, load_script
@@ -23,10 +23,8 @@ MIB = 1 << 20
 
 
 def test_generated_files_are_up_to_date() -> None:
-    stale = load_script("make_values_schema").stale()
-    assert stale == [], (
-        f"run scripts/make_values_schema.py: {[str(path.relative_to(ROOT)) for path in stale]} are out of date"
-    )
+    stale = load_script("generate").stale()
+    assert stale == [], f"run scripts/generate.py: {[str(path.relative_to(ROOT)) for path in stale]} are out of date"
 
 
 def test_the_defaults_are_those_of_the_models() -> None:

@@ -11,11 +11,11 @@ from golongrl.broadcast.process import SenderProcess
 from golongrl.local.plan import EngineKind
 from golongrl.queue import WeightsRef
 from golongrl.recipe import load
-from golongrl.rollout.adopter import Confirmed
-from golongrl.rollout.adoption import Mode
-from golongrl.rollout.errors import AdoptionFailed
-from golongrl.rollout.sampling import Sampling
-from golongrl.rollout.sglang import Engine
+from golongrl.rollout.sglang.client import Engine
+from golongrl.rollout.sglang.errors import AdoptionFailed
+from golongrl.rollout.sglang.sampling import Sampling
+from golongrl.rollout.weights.adopt import Confirmed
+from golongrl.rollout.weights.policy import Mode
 from rollout.harness import adopted
 from support.engine_process import engine_process
 from support.sender import hold

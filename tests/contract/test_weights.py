@@ -18,15 +18,15 @@ from _pytest.mark import ParameterSet
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from golongrl.learner.weights import WeightStore
+from golongrl.learner.weights.store import WeightStore
 from golongrl.local.plan import EngineKind
 from golongrl.queue import WeightsRef
 from golongrl.recipe import Recipe
-from golongrl.rollout.adopter import Confirmed
-from golongrl.rollout.adoption import Mode
-from golongrl.rollout.answers import ModelInfo
-from golongrl.rollout.sampling import Sampling
-from golongrl.rollout.sglang import Engine
+from golongrl.rollout.sglang.answers import ModelInfo
+from golongrl.rollout.sglang.client import Engine
+from golongrl.rollout.sglang.sampling import Sampling
+from golongrl.rollout.weights.adopt import Confirmed
+from golongrl.rollout.weights.policy import Mode
 from rollout.harness import adopted
 from support.engine_process import engine_process
 from support.learner_run import learner_run, small_recipe

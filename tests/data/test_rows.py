@@ -6,9 +6,9 @@ import random
 import pytest
 
 from golongrl.data.builders import build
+from golongrl.data.check import problems
 from golongrl.data.corpus import PYTHON_REFERENCE, load_corpus
 from golongrl.data.errors import DataError
-from golongrl.data.problems import problems
 from golongrl.data.rows import Row, parse_row, read_rows, write_rows
 
 TASKS = ("T1", "T2", "T3", "T4", "T5", "T6", "T7", "T8", "T9")

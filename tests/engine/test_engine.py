@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from golongrl.engine.engine import CacheNotFlushedError
+from golongrl.engine.model_thread import EngineDeadError
 from golongrl.engine.scheduler import DuplicateRequestError, QueueFullError
 from golongrl.engine.snapshot import Snapshot
-from golongrl.engine.thread import EngineDeadError
 from golongrl.engine.weights import WeightsError, load_model
 
 from .conftest import Rig, forward_logprobs, request

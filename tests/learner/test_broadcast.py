@@ -10,10 +10,10 @@ import psutil
 import pytest
 
 from golongrl.queue import WeightsRef
-from golongrl.rollout.adopter import Confirmed, adopt
-from golongrl.rollout.adoption import Mode
-from golongrl.rollout.errors import AdoptionFailed
-from golongrl.rollout.sglang import Engine
+from golongrl.rollout.sglang.client import Engine
+from golongrl.rollout.sglang.errors import AdoptionFailed
+from golongrl.rollout.weights.adopt import Confirmed, adopt
+from golongrl.rollout.weights.policy import Mode
 from rollout.harness import embedded_engine
 from support.learner_run import LearnerRun, learner_run, small_recipe
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from verl.trainer.ppo.rollout_corr_helper import compute_rollout_correction_weights
 
-from golongrl.learner.assembly import Correction, correct, normalised
-from golongrl.learner.batch import Shard
+from golongrl.learner.batch.samples import Shard
+from golongrl.learner.ranks.tensors import Correction, correct, normalised
 from golongrl.recipe import RecipeError, load
 
 # Learner over engine probability of the tokens of three responses; the last is a filler.

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from golongrl.learner.checkpoint import CheckpointError, Checkpoints, LearnerState, check_same_data
-from golongrl.learner.durable import NotWritten
-from golongrl.learner.records import STEP, Records
-from golongrl.learner.safetensors_out import file_sha256, take_shards, write_shards, write_taken
-from golongrl.learner.weights import WeightStore
+from golongrl.learner.checkpoints.store import CheckpointError, Checkpoints, LearnerState, check_same_data
+from golongrl.learner.fsync import NotWritten
+from golongrl.learner.observe.metrics_log import STEP, Records
+from golongrl.learner.weights.export import file_sha256, take_shards, write_shards, write_taken
+from golongrl.learner.weights.store import WeightStore
 from golongrl.recipe import load
 
 STATE = LearnerState(step=2, lineage="a", checksum="c", ranks=2, seed=0, groups_per_step=3, rows=9, order="o")

@@ -10,8 +10,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from golongrl.errors import InputError
-from golongrl.learner.health import Metrics, create_app, served
-from golongrl.learner.status import Status
+from golongrl.learner.observe.health import Metrics, create_app, served
+from golongrl.learner.observe.status import Status
 from golongrl.queue import Lease, QueueSettings, SampleQueue
 from golongrl.queue.embedded import EmbeddedServer
 from support.learner_run import small_recipe

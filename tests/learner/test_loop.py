@@ -9,8 +9,8 @@ import psutil
 import pytest
 import torch
 
-from golongrl.learner.checkpoint import TRACKER, Checkpoints
-from golongrl.learner.weights import MANIFEST
+from golongrl.learner.checkpoints.store import TRACKER, Checkpoints
+from golongrl.learner.weights.store import MANIFEST
 from support.learner_run import FIRST_ROWS, LearnerRun, learner_run, small_recipe
 
 STEPS = [1, 2, 3, 4]

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from golongrl.learner.batch import Samples, shard
+from golongrl.learner.batch.samples import Samples, shard
 from golongrl.recipe import load
 from support.rank_process import run_ranks
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from golongrl.learner import resume
-from golongrl.learner.checkpoint import TRACKER, CheckpointError, Checkpoints, LearnerState, step_of
+from golongrl.learner.checkpoints import resume
+from golongrl.learner.checkpoints.store import TRACKER, CheckpointError, Checkpoints, LearnerState, step_of
 from golongrl.queue import Lease, QueueSettings, SampleQueue
 from support.groups import finish_steps
 

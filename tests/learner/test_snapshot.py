@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from torch.distributed.tensor import DTensor
 
-from golongrl.learner.batch import Samples, Shard, shard
+from golongrl.learner.batch.samples import Samples, Shard, shard
 from golongrl.recipe import Recipe, load
 from support.rank_process import run_ranks
 
@@ -113,8 +113,8 @@ def test_shards_are_what_verl_writes_and_merges(offload: str, tiny_model: Path, 
 
 
 def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
-    from golongrl.learner.durable import NotWritten
-    from golongrl.learner.snapshot import write
+    from golongrl.learner.checkpoints.snapshot import write
+    from golongrl.learner.fsync import NotWritten
 
     (tmp_path / "b.pt").mkdir()
     with pytest.raises(NotWritten, match=rf"checkpoint file {tmp_path}/b.pt could not be written: ") as caught:
@@ -125,7 +125,7 @@ def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 
 
 def test_memory_is_given_back_file_by_file(tmp_path: Path) -> None:
-    from golongrl.learner.snapshot import write
+    from golongrl.learner.checkpoints.snapshot import write
 
     state = {"a.pt": torch.ones(3), "b.pt": {"x": torch.zeros(2)}}
     write(state, {"huggingface/config.json": b"{}"}, tmp_path)

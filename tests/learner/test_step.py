@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from golongrl.learner.batch import Samples, shard
+from golongrl.learner.batch.samples import Samples, shard
 from golongrl.recipe import Recipe, load
 from support.rank_process import run_ranks
 

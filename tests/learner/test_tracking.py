@@ -9,8 +9,8 @@ import psutil
 import pytest
 from structlog.testing import capture_logs
 
-from golongrl.learner.records import Records
-from golongrl.learner.tracking import Tracking
+from golongrl.learner.observe.metrics_log import Records
+from golongrl.learner.observe.tracking import Tracking
 from golongrl.recipe import RecipeError, load
 
 TRACKING = Tracking("long-context", "q1", {"seed": 7})
@@ -79,7 +79,7 @@ def test_without_a_key_or_a_way_there_the_files_are_kept_and_it_is_said(
     monkeypatch.setenv("HOME", str(tmp_path))  # nor a key of whoever runs the tests
     monkeypatch.setenv("WANDB_API_KEY", key)
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
-    monkeypatch.setattr("golongrl.learner.tracking._INIT_S", 1.0)
+    monkeypatch.setattr("golongrl.learner.observe.tracking._INIT_S", 1.0)
     with capture_logs() as told, Records(tmp_path, 0, TRACKING) as records:
         records.write(1, {"a": 1.0})
     assert shown(tmp_path) == {1: {"a": 1.0}}

@@ -12,7 +12,7 @@ import pytest
 
 from golongrl.data import Prepared
 from golongrl.errors import InputError
-from golongrl.learner.status import Status
+from golongrl.learner.observe.status import Status
 from golongrl.learner.validation import Validation, due, metrics_of
 from golongrl.queue import QueueSettings, SampleQueue, ValidationResult, WeightsRef
 from golongrl.recipe import Recipe, RecipeError, load

@@ -20,14 +20,14 @@ from golongrl.engine.config import EngineConfig
 from golongrl.queue import Batch, Group, QueueSettings, SampleQueue, WeightsRef
 from golongrl.recipe import Recipe, load
 from golongrl.reward.client import RewardClient
-from golongrl.rollout.adopter import Confirmed, adopt
-from golongrl.rollout.adoption import Mode
 from golongrl.rollout.config import WorkerConfig
-from golongrl.rollout.engine_http import Deadlines
-from golongrl.rollout.metrics import Metrics
-from golongrl.rollout.produce import Bench
-from golongrl.rollout.sglang import Engine
-from golongrl.rollout.state import State
+from golongrl.rollout.groups.group_work import Bench
+from golongrl.rollout.observe.metrics import Metrics
+from golongrl.rollout.observe.state import State
+from golongrl.rollout.sglang.client import Engine
+from golongrl.rollout.sglang.http import Deadlines
+from golongrl.rollout.weights.adopt import Confirmed, adopt
+from golongrl.rollout.weights.policy import Mode
 from golongrl.rollout.worker import Worker
 
 ROWS = 64

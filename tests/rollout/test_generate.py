@@ -8,12 +8,12 @@ import httpx
 import numpy as np
 import pytest
 
-from golongrl.rollout import generate
-from golongrl.rollout.errors import EngineBusy, EngineUnavailable
-from golongrl.rollout.generate import LEAD_FROM_TOKENS, Prompt, generate_group
-from golongrl.rollout.live import LiveGroup, Pace
-from golongrl.rollout.sampling import Sampling
-from golongrl.rollout.sglang import Engine
+from golongrl.rollout.groups.generate import LEAD_FROM_TOKENS, Prompt, generate_group
+from golongrl.rollout.groups.progress import LiveGroup, Pace
+from golongrl.rollout.groups.verdict import generate
+from golongrl.rollout.sglang.client import Engine
+from golongrl.rollout.sglang.errors import EngineBusy, EngineUnavailable
+from golongrl.rollout.sglang.sampling import Sampling
 
 SAMPLING = Sampling(1.0, 1.0, 8)
 

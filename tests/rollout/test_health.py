@@ -3,9 +3,9 @@
 import httpx
 import pytest
 
-from golongrl.rollout.health import create_app
-from golongrl.rollout.metrics import Metrics
-from golongrl.rollout.state import State, not_ready
+from golongrl.rollout.observe.health import create_app
+from golongrl.rollout.observe.metrics import Metrics
+from golongrl.rollout.observe.state import State, not_ready
 
 
 def good(**changes) -> State:

@@ -19,9 +19,9 @@ from golongrl.broadcast.groups import GROUP_TIMEOUT
 from golongrl.broadcast.process import SenderFailed, SenderProcess
 from golongrl.broadcast.protocol import Ask
 from golongrl.queue import WeightsRef
-from golongrl.rollout.adoption import Mode
-from golongrl.rollout.errors import AdoptionFailed, EngineRefused
-from golongrl.rollout.sglang import Engine
+from golongrl.rollout.sglang.client import Engine
+from golongrl.rollout.sglang.errors import AdoptionFailed, EngineRefused
+from golongrl.rollout.weights.policy import Mode
 from rollout.harness import adopted, embedded_engine
 from support.sender import gone, hold
 

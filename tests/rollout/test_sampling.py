@@ -1,7 +1,7 @@
 """Seeds and sampling parameters."""
 
 from golongrl.recipe import load
-from golongrl.rollout.sampling import Sampling, response_seed
+from golongrl.rollout.sglang.sampling import Sampling, response_seed
 
 
 def test_a_seed_depends_on_run_group_and_index_alone() -> None:

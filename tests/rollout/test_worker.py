@@ -9,11 +9,11 @@ import pytest
 
 from golongrl.errors import InputError
 from golongrl.queue import Lease, Refusal, SampleQueue, WeightsRef
-from golongrl.rollout.adopter import Confirmed
-from golongrl.rollout.answers import ModelInfo
-from golongrl.rollout.errors import EngineUnavailable
-from golongrl.rollout.live import LiveGroup
-from golongrl.rollout.produce import Bench
+from golongrl.rollout.groups.group_work import Bench
+from golongrl.rollout.groups.progress import LiveGroup
+from golongrl.rollout.sglang.answers import ModelInfo
+from golongrl.rollout.sglang.errors import EngineUnavailable
+from golongrl.rollout.weights.adopt import Confirmed
 from rollout.harness import Rig, Start, publish, recipe, rig, versions, write_rows
 
 
@@ -169,7 +169,7 @@ async def test_a_group_is_given_up_once_and_for_the_first_reason(start: Start, m
             given_back.append(live.give_back)
             raise
 
-    monkeypatch.setattr("golongrl.rollout.training.produce", produce)
+    monkeypatch.setattr("golongrl.rollout.groups.leases.produce", produce)
     async with start(recipe()) as bench, asyncio.TaskGroup() as tasks:
         training = bench.worker.training
         lease = await bench.bench.queue.lease("w0", 0)

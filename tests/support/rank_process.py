@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from golongrl.learner.batch import Shard
+from golongrl.learner.batch.samples import Shard
 from golongrl.ports import unused
 from golongrl.recipe import Recipe, dump
 
@@ -74,7 +74,7 @@ def _main(path: str) -> None:
     import torch
     import yaml
 
-    from golongrl.learner.rank import LearnerRank
+    from golongrl.learner.ranks.rank import LearnerRank
     from golongrl.recipe import parse
 
     torch.set_num_threads(1)

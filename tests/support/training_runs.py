@@ -4,8 +4,8 @@ import copy
 from datetime import UTC, datetime
 from typing import Any
 
-from golongrl.manifests.naming import Release
-from golongrl.operator.build import Site, objects, resolve
+from golongrl.kubernetes.rayjob.naming import Release
+from golongrl_operator.build import Site, objects, resolve
 
 SITE = Site(Release("demo", "rl"), {})
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)

@@ -79,8 +79,8 @@ def check(
     file: Annotated[Path, typer.Argument(help="A .parquet or .jsonl file, or a folder of them.")],
 ) -> None:
     """Check every row: its format, its task, and that it has a gold answer of the kind its metric needs."""
+    from golongrl.data.check import problems
     from golongrl.data.errors import DataError
-    from golongrl.data.problems import problems
 
     bad = seen = 0
     for problem in problems(file):

@@ -31,7 +31,7 @@ def resolve(path: str) -> Path:
         DataError: unknown name, missing package, or a folder that lacks something.
     """
     if path == QUICKSTART:
-        return checked(Path(str(resources.files("golongrl") / "models" / "quickstart")))
+        return checked(Path(str(resources.files("golongrl") / "assets" / "quickstart")))
     if path == SMOLLM2:
         return _smollm2()
     if path.startswith("builtin:"):

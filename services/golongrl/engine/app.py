@@ -20,15 +20,15 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from golongrl.engine import calls, models, responses
+from golongrl.engine import models, requests, responses
 from golongrl.engine.broadcast import WeightReceiver
 from golongrl.engine.config import EngineConfig
 from golongrl.engine.engine import CacheNotFlushedError
+from golongrl.engine.model_server import API_VERSION, Serving, load
+from golongrl.engine.model_server import loads as serving_loads
+from golongrl.engine.model_thread import EngineDeadError
 from golongrl.engine.models import BadRequestError
 from golongrl.engine.scheduler import DuplicateRequestError, QueueFullError, Sampling
-from golongrl.engine.serving import API_VERSION, Serving, load
-from golongrl.engine.serving import loads as serving_loads
-from golongrl.engine.thread import EngineDeadError
 from golongrl.engine.weights import WeightsError
 
 log = structlog.get_logger()
@@ -154,12 +154,12 @@ def _normal_routes(serving: Serving) -> APIRouter:
 
     @router.post("/generate")
     async def generate(body: models.GenerateBody, request: Request) -> Any:
-        call = calls.check(serving, body)
+        call = requests.check(serving, body)
         if body.stream:
             updates = engine.generate(call.requests, stream=True)
             first = await anext(updates)  # so that a refusal is still a status code
-            return StreamingResponse(calls.events(serving, call, first, updates), media_type="text/event-stream")
-        task = asyncio.create_task(calls.collect(serving, call))
+            return StreamingResponse(requests.events(serving, call, first, updates), media_type="text/event-stream")
+        task = asyncio.create_task(requests.collect(serving, call))
         try:
             while not (await asyncio.wait({task}, timeout=_DISCONNECT_POLL_S))[0]:
                 if await request.is_disconnected():

@@ -16,10 +16,10 @@ from transformers import PreTrainedModel
 
 from golongrl.engine.config import Limits
 from golongrl.engine.metrics import Metrics
+from golongrl.engine.model_thread import EngineDeadError, Job, ModelThread
 from golongrl.engine.sampling import Uniforms
 from golongrl.engine.scheduler import Decode, PauseMode, Request
 from golongrl.engine.snapshot import Snapshot, Timeline
-from golongrl.engine.thread import EngineDeadError, Job, ModelThread
 from golongrl.engine.weights import check_tensors, checksums, read_tensors
 
 T = TypeVar("T")

@@ -31,26 +31,27 @@ import structlog
 
 from golongrl.data import Prepared, lease_order, open_splits, resolve
 from golongrl.errors import GolongrlError
-from golongrl.learner import memory, resume
-from golongrl.learner.checkpoint import Checkpoint, Checkpoints
-from golongrl.learner.health import Metrics, create_app, served
-from golongrl.learner.measure import step_metrics
-from golongrl.learner.prepare import PreparedBatch, prepare
-from golongrl.learner.publishing import Broadcaster, Publisher
-from golongrl.learner.records import Records
-from golongrl.learner.resume import Identity
-from golongrl.learner.saving import Saving
-from golongrl.learner.status import Status, heartbeat
+from golongrl.learner import memory
+from golongrl.learner.batch.batch_metrics import step_metrics
+from golongrl.learner.batch.prepare import PreparedBatch, prepare
+from golongrl.learner.checkpoints import resume
+from golongrl.learner.checkpoints.resume import Identity
+from golongrl.learner.checkpoints.saver import Saving
+from golongrl.learner.checkpoints.store import Checkpoint, Checkpoints
+from golongrl.learner.observe.health import Metrics, create_app, served
+from golongrl.learner.observe.metrics_log import Records
+from golongrl.learner.observe.status import Status, heartbeat
+from golongrl.learner.observe.tracking import Tracking
 from golongrl.learner.timing import timed
-from golongrl.learner.tracking import Tracking
 from golongrl.learner.validation import ROWS, Validation, due
-from golongrl.learner.weights import WeightStore
+from golongrl.learner.weights.publisher import Broadcaster, Publisher
+from golongrl.learner.weights.store import WeightStore
 from golongrl.queue import Batch, QueueSettings, SampleQueue, Stopped, Wait
 from golongrl.recipe import Recipe
 
 if TYPE_CHECKING:
-    from golongrl.learner.cluster import Ranks
-    from golongrl.learner.rank import RankInfo
+    from golongrl.learner.ranks.group import Ranks
+    from golongrl.learner.ranks.rank import RankInfo
 
 log = structlog.get_logger()
 
@@ -163,7 +164,7 @@ class Learner:
         if checkpoint or version:
             log.info("resuming", checkpoint=self._done, version=version, replay=version - self._done)
         self._status.set("starting the ranks (Ray, model)", self._done)
-        from golongrl.learner.ray_session import connect, shutdown
+        from golongrl.learner.ranks.ray_session import connect, shutdown
 
         try:
             # Ray starts while verl is imported: both take seconds.
@@ -402,5 +403,5 @@ async def _watched(ranks: "Ranks") -> AsyncIterator[None]:
 def _import_ranks() -> "type[Ranks]":
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=UserWarning, module="verl")
-        from golongrl.learner.cluster import Ranks
+        from golongrl.learner.ranks.group import Ranks
     return Ranks

@@ -177,7 +177,7 @@ def estimate(recipe: Recipe, model_config: Mapping[str, Any], gpus: int | None =
         kept = compute * tokens * (model.layers * model.hidden + inner)
     else:
         kept = compute * tokens * model.layers * inner
-    # What the root holds whole during a pass: an untied head too where the loss reads it (golongrl.learner.engine).
+    # What the root holds whole during a pass: an untied head too where the loss reads it (ranks.verl_engine).
     ends = 2 if learner.fused_linear_cross_entropy and not model.tied else 1
     terms = {
         "gradients (float32)": gradient * sharded,

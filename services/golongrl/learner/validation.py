@@ -27,8 +27,8 @@ import structlog
 
 from golongrl.data.prepared import Prepared
 from golongrl.errors import InputError
-from golongrl.learner.durable import replace, writing
-from golongrl.learner.status import Status
+from golongrl.learner.fsync import replace, writing
+from golongrl.learner.observe.status import Status
 from golongrl.queue import SampleQueue, ValidationResult
 from golongrl.recipe import Learner, Recipe
 

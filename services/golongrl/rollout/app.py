@@ -14,12 +14,12 @@ from golongrl.queue import Patience, SampleQueue
 from golongrl.recipe import Recipe, load
 from golongrl.reward.client import RewardClient
 from golongrl.rollout.config import WorkerConfig
-from golongrl.rollout.engine_http import Deadlines
-from golongrl.rollout.health import create_app, server
-from golongrl.rollout.metrics import Metrics
-from golongrl.rollout.produce import Bench
-from golongrl.rollout.sglang import Engine
-from golongrl.rollout.state import State
+from golongrl.rollout.groups.group_work import Bench
+from golongrl.rollout.observe.health import create_app, server
+from golongrl.rollout.observe.metrics import Metrics
+from golongrl.rollout.observe.state import State
+from golongrl.rollout.sglang.client import Engine
+from golongrl.rollout.sglang.http import Deadlines
 from golongrl.rollout.worker import Worker
 from golongrl.telemetry.logging import configure
 

@@ -23,17 +23,17 @@ import structlog
 from golongrl.errors import InputError
 from golongrl.queue import Lease, Stopped
 from golongrl.queue.errors import NotDurable, NotSetUp, QueueError, Unavailable
-from golongrl.rollout.adopter import Confirmed
-from golongrl.rollout.beside import beat, renew
+from golongrl.rollout.backoff import Pause, Setbacks
 from golongrl.rollout.config import WorkerConfig
-from golongrl.rollout.errors import EngineError, EngineSilent
-from golongrl.rollout.keeper import Keeper
-from golongrl.rollout.live import LiveGroup
-from golongrl.rollout.produce import RELEASE_S, Bench
-from golongrl.rollout.report import Report
-from golongrl.rollout.training import Training
-from golongrl.rollout.tries import Pause, Setbacks
-from golongrl.rollout.validate import Validation
+from golongrl.rollout.engine_keeper import Keeper
+from golongrl.rollout.groups.group_work import RELEASE_S, Bench
+from golongrl.rollout.groups.leases import Training
+from golongrl.rollout.groups.progress import LiveGroup
+from golongrl.rollout.groups.validation import Validation
+from golongrl.rollout.heartbeat import beat, renew
+from golongrl.rollout.observe.waits import Report
+from golongrl.rollout.sglang.errors import EngineError, EngineSilent
+from golongrl.rollout.weights.adopt import Confirmed
 
 log = structlog.get_logger(__name__)
 

@@ -1,4 +1,4 @@
-{{/* What a Ray node or the plain Job's pod runs as: (list $ "head"). golongrl.manifests.learner builds the same in Python. */}}
+{{/* What a Ray node or the plain Job's pod runs as: (list $ "head"). golongrl.kubernetes.rayjob.builder builds the same in Python. */}}
 {{- define "golongrl.learner.container" -}}
 {{- $root := index . 0 -}}
 {{- $learner := $root.Values.learner -}}

@@ -1,0 +1,93 @@
+"""The TrainingRun: what a person asks for (`spec`) and what the operator answers (`status`).
+
+Invariants:
+- this module is the only source of the CRD, which is generated from it (`crd.py`; a test holds the file);
+- a run says only what differs from its release: storage, Redis, Secrets and images are the release's values.
+"""
+
+from typing import Any, Final, Literal
+
+from pydantic import Field
+
+from golongrl.kubernetes.values.common import Count, Section
+
+GROUP: Final = "golongrl.io"
+VERSION: Final = "v1alpha1"
+KIND: Final = "TrainingRun"
+PLURAL: Final = "trainingruns"
+# On every object that the operator makes: whose it is, what it runs, and which try it is.
+RUN_LABEL: Final = f"{GROUP}/training-run"
+CONTENT: Final = f"{GROUP}/content"
+ATTEMPT: Final = f"{GROUP}/attempt"
+
+
+class Spec(Section):
+    """What to train beside which release."""
+
+    release: str = Field(
+        min_length=1, max_length=53, description="Helm release whose Redis, rollout pool and storage train it."
+    )
+    suspend: bool = Field(
+        False, description="Take the RayJob away and free its nodes; switched off, it resumes from the last checkpoint."
+    )
+    max_restarts: Count = Field(
+        2,
+        description="Times a RayJob that failed for good (its own backoffLimit used up) or stalled is made anew, "
+        "resuming from the last checkpoint.",
+    )
+    stall_seconds: Count = Field(
+        0,
+        description="Seconds without any progress in the queue after which a running learner is restarted; 0 is never.",
+    )
+    recipe_preset: str | None = Field(
+        None,
+        description="Packaged recipe that `recipe` changes; absent is the release's recipe, empty a whole `recipe`.",
+    )
+    recipe: dict[str, Any] = Field(
+        default_factory=dict, description="The recipe, or what differs from the preset; a null removes a key."
+    )
+    learner: dict[str, Any] = Field(
+        default_factory=dict, description="What differs from the release's `learner` values: images, resources, gang."
+    )
+
+
+class Condition(Section):
+    """One aspect of the run, as Kubernetes words it."""
+
+    type: str = Field(max_length=316, description="Aspect.")
+    status: Literal["True", "False", "Unknown"] = Field(description="Whether it holds.")
+    reason: str = Field(max_length=1024, description="Why, in one word.")
+    message: str = Field("", max_length=32768, description="Why, for people.")
+    last_transition_time: str = Field(
+        description="When `status` last changed.", json_schema_extra={"format": "date-time"}
+    )
+    observed_generation: Count = Field(description="Generation of the spec that this was said of.")
+
+
+class Progress(Section):
+    """The queue's counters when they last moved, and when that was: what a stall is measured by."""
+
+    mark: str = Field(description="The counters.")
+    since: str = Field(description="When they last moved.", json_schema_extra={"format": "date-time"})
+
+
+class Status(Section):
+    """How the run stands, as of the operator's last look."""
+
+    observed_generation: Count = Field(0, description="Generation of the spec that this status is of.")
+    phase: str = Field("Pending", description="In one word.")
+    message: str = Field("", description="What happens, is waited for, or went wrong.")
+    job: str = Field("", description="Name of the RayJob.")
+    content: str = Field("", description="Hash of all that the RayJob runs; another one replaces it.")
+    restarts: Count = Field(0, description="Times that the operator made the RayJob anew, of this content.")
+    step: str = Field("", description="Optimizer steps done, of how many.")
+    version: Count | None = Field(None, description="Newest policy version announced to the engines.")
+    checkpoint: Count | None = Field(None, description="Step of the last checkpoint.")
+    staleness: str = Field("", description="Versions that the latest group at hand is behind, of eta allowed.")
+    stuck: list[str] = Field(default_factory=list, description="What holds the loop up, most telling first.")
+    progress: Progress | None = Field(None, description="Since when nothing moved.")
+    conditions: list[Condition] = Field(
+        default_factory=list[Condition],
+        description="Accepted, Progressing, Stuck, Complete, Failed.",
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
+    )

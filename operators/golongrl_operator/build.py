@@ -1,0 +1,151 @@
+"""What a run means, and the objects that train it. Pure: the run and its release's values in, manifests out."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache, reduce
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from golongrl.errors import InputError
+from golongrl.kubernetes.rayjob import render
+from golongrl.kubernetes.rayjob.builder import Manifest
+from golongrl.kubernetes.rayjob.load import load_values, overlay, recipe_of
+from golongrl.kubernetes.rayjob.naming import Release
+from golongrl.kubernetes.values import Values
+from golongrl.recipe import Recipe, packaged
+from golongrl.recipe.models import Section
+from golongrl_operator.api import ATTEMPT, CONTENT, GROUP, KIND, RUN_LABEL, VERSION, Spec
+
+# What workers read of the recipe, and (learner.weights) NetworkPolicies follow: the release's, whatever a run says.
+_POOL_READS: Final = ("rollout", "reward", "queue", "seed", "model.context_length", "learner.weights")
+# What the learner reads too, and would train on something else than it says if they differed: why, by key.
+_MUST_AGREE: Final = {
+    "model.path": "the release's checkpoints are of that model, and would be gone on from",
+    "data": "its workers hold the rows of that data, and this run's would be made in their place",
+    "rollout.temperature": "its engines sample with that, and log-probs at another make every ratio wrong",
+    "rollout.max_response_tokens": "its engines answer up to that, and overlong responses are penalised by it",
+}
+# A hash in an annotation that people compare by eye.
+_CONTENT_LENGTH: Final = 16
+
+
+class SpecError(InputError, ValueError):
+    """The spec cannot be trained; the message is one line that names the key."""
+
+
+# Every run is looked at in every pass, and most have ended: what they mean is worked out once (16 ms of CPU each).
+_REMEMBERED: Final = 256
+
+
+@dataclass(frozen=True, eq=False)
+class Site:
+    """The release that the operator works for, and its values (the file that the chart mounts); never changed."""
+
+    release: Release
+    values: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """A spec, resolved."""
+
+    spec: Spec
+    recipe: Recipe
+    values: Values
+    content: str
+    """Hash of all that the RayJob runs: recipe, pods, scheduling."""
+    differs: tuple[str, ...]
+    """Keys of the recipe that the rollout pool reads too, and has otherwise."""
+
+
+def resolve(site: Site, run: Manifest) -> Meaning:
+    """What the run's spec means beside its release.
+
+    Raises:
+        SpecError, ValuesError, RecipeError: a key or value is wrong, recipe and values do not fit each other, or the
+            recipe and the release's rollout pool would train something that neither of them says.
+    """
+    return _resolve(site, json.dumps(run.get("spec", {})))
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _resolve(site: Site, text: str) -> Meaning:
+    try:
+        spec = Spec.model_validate(json.loads(text))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise SpecError(f"spec.{'.'.join(str(part) for part in first['loc'])}: {first['msg']}") from error
+    # A path, which a recipe may be elsewhere, would be one in the operator's own pod.
+    if spec.recipe_preset and spec.recipe_preset not in packaged():
+        raise SpecError(f"spec.recipePreset: {spec.recipe_preset!r} is none of {', '.join(packaged())}")
+    tree = dict(site.values)
+    if spec.recipe_preset is not None:
+        tree |= {"recipePreset": spec.recipe_preset, "recipe": {}}
+    values = load_values(overrides=overlay(tree, {"recipe": _with_n(spec.recipe), "learner": spec.learner}))
+    recipe = recipe_of(values)
+    pool = recipe_of(load_values(overrides=dict(site.values)))
+    _check_agreement(pool, recipe)
+    draft = render.documents(recipe, values, site.release)[1]["metadata"]["labels"]
+    all_of_it = render.content(recipe, values, site.release) + json.dumps(draft, sort_keys=True)
+    differs = tuple(key for section in _POOL_READS for key in _differing(pool, recipe, section))
+    return Meaning(spec, recipe, values, _hash(all_of_it)[:_CONTENT_LENGTH], differs)
+
+
+def objects(site: Site, run: Manifest, meaning: Meaning, attempt: int) -> list[Manifest]:
+    """The ConfigMap with the recipe and the RayJob that reads it, owned by the run; named for this attempt alone."""
+    metadata = run["metadata"]
+    suffix = _hash(f"{metadata['uid']}/{meaning.content}/{attempt}")[:8]
+    made = render.documents(meaning.recipe, meaning.values, site.release, suffix)
+    for item in made:
+        item["metadata"]["labels"][RUN_LABEL] = metadata["name"]
+        item["metadata"]["annotations"] = {CONTENT: meaning.content, ATTEMPT: str(attempt)}
+        item["metadata"]["ownerReferences"] = [
+            {
+                "apiVersion": f"{GROUP}/{VERSION}",
+                "kind": KIND,
+                "name": metadata["name"],
+                "uid": metadata["uid"],
+                "controller": True,
+            }
+        ]
+    return made
+
+
+def _with_n(recipe: Mapping[str, Any]) -> Mapping[str, Any]:
+    """kubectl's YAML reader takes an unquoted `n:` (recipe.rollout.n) for the boolean false."""
+    rollout = recipe.get("rollout")
+    if not isinstance(rollout, Mapping) or "false" not in rollout:
+        return recipe
+    rest = {key: value for key, value in rollout.items() if key != "false"}
+    return {**recipe, "rollout": {**rest, "n": rollout["false"]}}
+
+
+def _check_agreement(pool: Recipe, recipe: Recipe) -> None:
+    rows = [("seed", "data")] if recipe.data.corpus else []
+    for place, reason in [*((key, key) for key in _MUST_AGREE), *rows]:
+        # How often the rows are gone through is not what they are.
+        for key in (key for key in _differing(pool, recipe, place) if key != "data.epochs"):
+            raise SpecError(
+                f"spec.recipe: {key} is {_at(recipe, key)}, the release's rollout pool has {_at(pool, key)} "
+                f"({_MUST_AGREE[reason]}): change it in the release, by a helm upgrade"
+            )
+
+
+def _differing(pool: Recipe, recipe: Recipe, place: str) -> list[str]:
+    """Keys at or under a place that the two have otherwise."""
+    one, other = _at(pool, place), _at(recipe, place)
+    if isinstance(one, Section):
+        keys = [f"{place}.{name}" for name in type(one).model_fields]
+        return [key for key in keys if _at(pool, key) != _at(recipe, key)]
+    return [] if one == other else [place]
+
+
+def _at(recipe: Recipe, key: str) -> object:
+    return reduce(getattr, key.split("."), recipe)
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

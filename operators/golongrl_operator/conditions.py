@@ -1,0 +1,104 @@
+"""The run's conditions, as `kubectl wait --for=condition=Complete` reads them. Pure."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final, Literal
+
+from golongrl_operator.api import Condition
+from golongrl_operator.decide import Decision, Phase
+
+# Beyond this a message is a log.
+_LONGEST: Final = 1024
+# Nodes are brought up, images pulled and weights taken in less, as a rule: what lasts longer is worth telling.
+LASTING_S: Final = 300.0
+STAYS_BLOCKED: Final = "StaysBlocked"
+STAYS_SILENT: Final = "StaysSilent"
+_PROGRESSING: Final = frozenset({Phase.PENDING, Phase.RUNNING, Phase.REPLACING, Phase.RESTARTING})
+
+# Reasons that another one follows where they last.
+_LASTING: Final = {"Blocked": STAYS_BLOCKED, "QueueSilent": STAYS_SILENT}
+
+# Status, reason, message.
+_Aspect = tuple[Literal["True", "False", "Unknown"], str, str]
+
+
+def stamp(now: datetime) -> str:
+    """A time as Kubernetes writes it: UTC, whole seconds."""
+    return now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def seconds_since(time: str, now: datetime) -> float:
+    """How long ago Kubernetes' time was."""
+    return (now - datetime.fromisoformat(time)).total_seconds()
+
+
+def short(message: str) -> str:
+    """At most as long as a condition's message."""
+    return message if len(message) <= _LONGEST else f"{message[: _LONGEST - 3]}..."
+
+
+def conditions(
+    decision: Decision,
+    generation: int,
+    stuck: Sequence[str],
+    silence: str,
+    old: Sequence[Mapping[str, Any]],
+    now: datetime,
+    differs: Sequence[str] = (),
+    error: str = "",
+) -> list[Condition]:
+    """Accepted, Progressing, Stuck, Complete, Failed; a condition keeps its time while its status stays.
+
+    Args:
+        stuck: what holds the loop up.
+        silence: why the queue did not answer; empty if it did.
+        old: the conditions of the last pass.
+        differs: what the rollout pool has otherwise than the run's recipe.
+        error: why the spec cannot be trained; empty if it can.
+    """
+    since = {entry["type"]: (entry["status"], entry["lastTransitionTime"]) for entry in old}
+
+    def condition(kind: str, aspect: _Aspect) -> Condition:
+        status, reason, message = aspect
+        was, time = since.get(kind, ("", ""))
+        return Condition(
+            type=kind,
+            status=status,
+            reason=reason,
+            message=short(message),
+            last_transition_time=time if was == status else stamp(now),
+            observed_generation=generation,
+        )
+
+    phase, message = decision.phase, decision.message
+    held, stuck_since = since.get("Stuck", ("", ""))
+    aspect = _stuck(phase, stuck, silence)
+    if held == aspect[0] and aspect[1] in _LASTING and seconds_since(stuck_since, now) >= LASTING_S:
+        aspect = (aspect[0], _LASTING[aspect[1]], aspect[2])
+    return [
+        condition("Accepted", _accepted(error, differs)),
+        condition("Progressing", (_word(phase in _PROGRESSING), phase.value, message)),
+        condition("Stuck", aspect),
+        condition("Complete", (_word(phase == Phase.SUCCEEDED), phase.value, message)),
+        condition("Failed", (_word(phase == Phase.FAILED), phase.value, message)),
+    ]
+
+
+def _accepted(error: str, differs: Sequence[str]) -> _Aspect:
+    if error:
+        return "False", "InvalidSpec", error
+    if differs:
+        keys = ", ".join(differs)
+        return "True", "PoolDiffers", f"the rollout pool keeps the release's {keys}: change them by a helm upgrade"
+    return "True", "Valid", ""
+
+
+def _stuck(phase: Phase, stuck: Sequence[str], silence: str) -> _Aspect:
+    told = "; ".join(stuck)
+    if phase == Phase.RUNNING and silence:
+        return "Unknown", "QueueSilent", told
+    return ("True", "Blocked", told) if stuck else ("False", "Moving", "")
+
+
+def _word(holds: bool) -> Literal["True", "False"]:
+    return "True" if holds else "False"

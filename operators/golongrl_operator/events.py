@@ -1,0 +1,113 @@
+"""Kubernetes Events of a run: what `kubectl describe trainingrun` shows below it. Pure: two statuses in, events out.
+
+Invariants:
+- an event is a transition between two statuses, so a pass that changes nothing tells nothing;
+- its name follows from the object that the pass began with, so that a pass which died before it wrote the status, and
+  is repeated, makes no second event: the API server has that name already;
+- what only flickers is none: a run is told to be stuck once that lasted (`report.LASTING_S`).
+"""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final, Literal
+
+from golongrl.kubernetes.rayjob.builder import Manifest
+from golongrl_operator.api import GROUP, KIND, VERSION
+from golongrl_operator.conditions import STAYS_BLOCKED, STAYS_SILENT
+from golongrl_operator.decide import Phase
+
+Json = Mapping[str, Any]
+
+# Who reports: a qualified name, as the API server demands.
+CONTROLLER: Final = f"{GROUP}/operator"
+# The API server refuses a longer note; in bytes.
+_LONGEST: Final = 1024
+_WARNINGS: Final = frozenset({Phase.INVALID, Phase.RESTARTING, Phase.FAILED, "Refused"})
+_NAME_LENGTH: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One transition, told."""
+
+    reason: str
+    """A phase, or Refused, PoolDiffers, Stuck, QueueSilent, Moving."""
+    note: str
+    type: Literal["Normal", "Warning"] = "Normal"
+
+
+def transitions(old: Json, new: Json) -> list[Event]:
+    """What happened to a run between two of its statuses."""
+    return [*_phase(old, new), *_pool(_aspect(old, "Accepted"), _aspect(new, "Accepted")), *_stuck(old, new)]
+
+
+def manifest(run: Manifest, event: Event, now: datetime, reporter: str) -> Manifest:
+    """The object to create for a run as it was listed.
+
+    Args:
+        reporter: the operator's pod.
+    """
+    metadata = run["metadata"]
+    base = f"{metadata['uid']}/{metadata.get('resourceVersion', '')}/{event.reason}"
+    namespace = {"namespace": metadata["namespace"]} if "namespace" in metadata else {}
+    about = {key: metadata[key] for key in ("name", "uid", "resourceVersion") if key in metadata}
+    return {
+        "apiVersion": "events.k8s.io/v1",
+        "kind": "Event",
+        "metadata": {
+            "name": f"{metadata['name']}.{hashlib.sha256(base.encode()).hexdigest()[:_NAME_LENGTH]}",
+            **namespace,
+        },
+        # Exactly six digits: the API server reads no other.
+        "eventTime": now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+        "reportingController": CONTROLLER,
+        "reportingInstance": reporter,
+        "action": "Reconcile",
+        "reason": event.reason,
+        "type": event.type,
+        "note": event.note.encode()[:_LONGEST].decode(errors="ignore"),
+        "regarding": {"apiVersion": f"{GROUP}/{VERSION}", "kind": KIND, **namespace, **about},
+    }
+
+
+def _phase(old: Json, new: Json) -> Iterator[Event]:
+    was, now = _word(old), _word(new)
+    # One typing error after the other is news each time; why the API server refuses may change with every try.
+    if was == now and (now != Phase.INVALID or old.get("message") == new["message"]):
+        return
+    yield Event(now, new["message"], "Warning" if now in _WARNINGS else "Normal")
+
+
+def _pool(old: Json, new: Json) -> Iterator[Event]:
+    if new.get("reason") == "PoolDiffers" and old.get("message") != new["message"]:
+        yield Event("PoolDiffers", new["message"], "Warning")
+
+
+def _stuck(old: Json, new: Json) -> Iterator[Event]:
+    was, now = _aspect(old, "Stuck"), _aspect(new, "Stuck")
+    if was.get("reason") == now.get("reason"):
+        return
+    since = f"since {now.get('lastTransitionTime')}: {now.get('message')}"
+    if now.get("reason") == STAYS_BLOCKED:
+        yield Event("Stuck", since, "Warning")
+    elif now.get("reason") == STAYS_SILENT:
+        yield Event("QueueSilent", since, "Warning")
+    # Otherwise the new phase says what came of it.
+    elif was.get("reason") in (STAYS_BLOCKED, STAYS_SILENT) and now.get("status") == "False" and _same(old, new):
+        yield Event("Moving", "nothing holds it up any more")
+
+
+def _word(status: Json) -> str:
+    """The phase, unless the API server refuses what it asks for."""
+    refused = _aspect(status, "Progressing").get("reason") == "Refused"
+    return "Refused" if refused else str(status.get("phase", ""))
+
+
+def _same(old: Json, new: Json) -> bool:
+    return _word(old) == _word(new)
+
+
+def _aspect(status: Json, kind: str) -> Json:
+    return next((entry for entry in status.get("conditions") or [] if entry["type"] == kind), {})

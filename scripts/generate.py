@@ -1,0 +1,63 @@
+"""Write the generated files of charts/golongrl (values, their schema, CRD, recipes, rayjobs); `--check` only compares.
+
+Run it after changing golongrl.kubernetes, golongrl_operator, golongrl.recipe.models, a packaged recipe or a preset.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from golongrl import recipe
+from golongrl.kubernetes.rayjob import render
+from golongrl.kubernetes.rayjob.naming import Release
+from golongrl.kubernetes.values import schema
+from golongrl_operator import crd
+
+# Recipes with a ready-made RayJob, and the preset that lays out the release it joins.
+RAYJOBS = ("quickstart", "qwen3-4b-grpo", "qwen3-4b-tmn-reweight", "qwen3-30b-a3b-grpo")
+# In a subchart, because Helm installs a chart's CRDs whatever its values; a subchart's only where it is on.
+CRD = Path("charts", "crds", "crds", "trainingruns.golongrl.io.yaml")
+CHART = Path(__file__).resolve().parent.parent / "charts" / "golongrl"
+
+
+def generated() -> dict[Path, str]:
+    """Every generated file of the chart and its text."""
+    files = {
+        CHART / "values.yaml": schema.values_yaml(),
+        CHART / "values.schema.json": json.dumps(schema.values_schema(), indent=2) + "\n",
+        CHART / CRD: crd.crd_yaml(),
+    }
+    for name in recipe.packaged():
+        # The chart cannot read the Python package, so it carries the recipes that presets name. As JSON, with quoted
+        # keys: to Helm's YAML reader the key `n` is the boolean false.
+        text = json.dumps(recipe.read_yaml(recipe.source(name)), indent=2, ensure_ascii=False)
+        files[CHART / "files" / "recipes" / f"{name}.json"] = text + "\n"
+    for name in RAYJOBS:
+        resolved, values = render.resolve(name)
+        text = render.rayjob_yaml(name, resolved, values, Release(namespace=""))
+        files[CHART / "rayjobs" / f"{name}.yaml"] = text
+    return files
+
+
+def stale() -> list[Path]:
+    """Generated files that are missing or out of date."""
+    return [path for path, text in generated().items() if not path.is_file() or path.read_text("utf-8") != text]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if a file is out of date")
+    check = parser.parse_args().check
+    files = generated()
+    old = stale()
+    for path in old:
+        print(f"{'out of date' if check else 'wrote'}: {path.relative_to(CHART.parent.parent)}")
+        if not check:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(files[path], "utf-8")
+    return int(check and bool(old))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,136 @@
+"""From a `/generate` body to requests of the engine, and from their progress to answers, whole or streamed."""
+
+import dataclasses
+import json
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
+
+from golongrl.engine import models, responses
+from golongrl.engine.model_server import Serving
+from golongrl.engine.model_thread import EngineDeadError
+from golongrl.engine.models import BadRequestError
+from golongrl.engine.scheduler import Request
+from golongrl.engine.snapshot import Snapshot
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A checked `/generate`: its requests in order, and how to answer each."""
+
+    requests: list[Request]
+    logprobs: list[bool]
+    single: bool
+    body: models.GenerateBody
+
+
+def check(serving: Serving, body: models.GenerateBody) -> Call:
+    """Turn a body into requests, or refuse it."""
+    prompts, single = _prompts(serving, body)
+    count = len(prompts)
+    for name in ("top_logprobs_num", "token_ids_logprob"):
+        if getattr(body, name):
+            raise BadRequestError.because(f"{name} is not implemented by the embedded engine")
+    start = body.logprob_start_len
+    if any(at >= 0 for at in (start if isinstance(start, list) else [-1 if start is None else start])):
+        raise BadRequestError.because("log-probs of the prompt (logprob_start_len) are not implemented")
+    params = _each(body.sampling_params or {}, count, "sampling_params")
+    rids = _rids(body.rid, count)
+    flags = _each(body.return_logprob, count, "return_logprob")
+    requests: list[Request] = []
+    logprobs: list[bool] = []
+    for prompt, param, rid, flag in zip(prompts, params, rids, flags, strict=True):
+        sampling, n, seed = models.parse_sampling(param, serving.eos_ids)
+        given = param.get("max_new_tokens")
+        models.check_prompt(prompt, given, serving.context_length, serving.vocabulary)
+        if given is None:
+            longest = min(sampling.max_new_tokens, serving.context_length - len(prompt))
+            sampling = dataclasses.replace(sampling, max_new_tokens=longest)
+        requests += models.make_requests(prompt, rid, sampling, n, seed, serving.config.seed)
+        logprobs += [flag] * n
+        single = single and n == 1
+    return Call(requests, logprobs, single, body)
+
+
+def _prompts(serving: Serving, body: models.GenerateBody) -> tuple[list[list[int]], bool]:
+    """The prompts as token ids, and whether there was one that was not in a list."""
+    if body.input_ids is not None:
+        if body.text is not None:
+            raise BadRequestError.because("Either text, input_ids or input_embeds should be provided, not several.")
+        if body.input_ids and isinstance(body.input_ids[0], list):
+            return body.input_ids, False
+        return [body.input_ids], True  # type: ignore[list-item]
+    if body.text is None:
+        raise BadRequestError.because("Either text, input_ids or input_embeds should be provided.")
+    texts = [body.text] if isinstance(body.text, str) else body.text
+    return [list(serving.tokenizer.encode(text)) for text in texts], isinstance(body.text, str)
+
+
+def _each(value: T | list[T], count: int, name: str) -> list[T]:
+    """One value a prompt: `value` for all, or a list with one for each."""
+    if not isinstance(value, list):
+        return [value] * count
+    if len(value) != count:
+        raise BadRequestError.because(f"{name} has {len(value)} values for {count} prompts.")
+    return value
+
+
+def _rids(rid: str | list[str] | None, count: int) -> list[str | None]:
+    """An id for each prompt: none, as given, or the one of a batch with a number."""
+    if rid is None:
+        return [None] * count
+    if isinstance(rid, str) and count > 1:
+        return [f"{rid}_{index}" for index in range(count)]
+    return [*_each(rid, count, "rid")]
+
+
+def render(serving: Serving, call: Call, index: int, snapshot: Snapshot) -> dict[str, Any]:
+    """The answer for response `index` of a call."""
+    sampling = call.requests[index].sampling
+    answer = responses.generation(
+        snapshot,
+        sampling,
+        partial(serving.decode, skip_special_tokens=sampling.skip_special_tokens),
+        logprobs=call.logprobs[index],
+        logprob_text=call.body.return_text_in_logprobs,
+    )
+    if call.body.return_prompt_token_ids:
+        answer["prompt_token_ids"] = call.requests[index].prompt
+    return answer
+
+
+async def collect(serving: Serving, call: Call) -> Any:
+    """Run a call to its end: one answer, or a list in the order of prompts and samples."""
+    answers: dict[int, dict[str, Any]] = {}
+    async with aclosing(serving.engine.generate(call.requests, stream=False)) as updates:
+        async for index, snapshot in updates:
+            answers[index] = render(serving, call, index, snapshot)
+    return answers[0] if call.single else [answers[index] for index in range(len(call.requests))]
+
+
+async def events(
+    serving: Serving,
+    call: Call,
+    first: tuple[int, Snapshot],
+    updates: AsyncGenerator[tuple[int, Snapshot]],
+) -> AsyncIterator[str]:
+    """Server-sent events: cumulative chunks as tokens come, then `[DONE]`."""
+    async with aclosing(updates):
+        yield _event(serving, call, *first)
+        try:
+            async for index, snapshot in updates:
+                yield _event(serving, call, index, snapshot)
+        except EngineDeadError:
+            yield f"data: {json.dumps({'error': {'message': 'The model thread has failed; see the log.'}})}\n\n"
+        yield "data: [DONE]\n\n"
+
+
+def _event(serving: Serving, call: Call, index: int, snapshot: Snapshot) -> str:
+    chunk = render(serving, call, index, snapshot)
+    if not call.single:
+        chunk["index"] = index
+    return f"data: {json.dumps(chunk, ensure_ascii=False)}\n\n"

@@ -1,0 +1,166 @@
+"""`golongrl render`, `golongrl deploy` and `golongrl status`. Imports stay inside the functions: `--help` is fast."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from golongrl.errors import InputError
+
+if TYPE_CHECKING:
+    from golongrl.kubernetes.deploy.helm import Deployment
+
+render = typer.Typer(
+    help="Kubernetes objects as YAML, for `kubectl apply`.",
+    epilog="Example: `golongrl render rayjob qwen3-4b-grpo > rayjob.yaml`",
+    no_args_is_help=True,
+)
+deploy = typer.Typer(
+    help="The whole loop on a Kubernetes cluster, by helm.",
+    epilog="Example: `golongrl deploy install quickstart -n golongrl --dry-run`",
+    no_args_is_help=True,
+)
+
+Files = Annotated[
+    list[Path] | None, typer.Option("--values", "-f", help="Values file of the chart; repeatable, later ones win.")
+]
+Settings = Annotated[list[str] | None, typer.Option("--set", help="Value, as `rollout.replicas=4`; repeatable.")]
+Release = Annotated[str, typer.Option("--release", help="Name of the helm release.")]
+Namespace = Annotated[str, typer.Option("--namespace", "-n", help="Namespace of the release.")]
+Context = Annotated[str | None, typer.Option(help="Context of the kubeconfig.")]
+
+
+@render.callback()
+def _render() -> None:
+    """Kubernetes objects as YAML, for `kubectl apply`."""
+
+
+@render.command(epilog="Example: `golongrl render rayjob qwen3-4b-grpo > rayjob.yaml`")
+def rayjob(
+    recipe: Annotated[
+        str, typer.Argument(help="Packaged recipe, whose preset of the chart comes before -f, or a YAML file.")
+    ],
+    values: Files = None,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", help="Override of the recipe, as `learner.steps=10`; repeatable.")
+    ] = None,
+    release: Release = "golongrl",
+    namespace: Annotated[str, typer.Option("--namespace", "-n", help="Namespace; empty leaves it to kubectl.")] = "",
+) -> None:
+    """Print the RayJob that trains a recipe beside a release of the chart, whose learner is off."""
+    from golongrl.kubernetes.rayjob import render as manifests
+    from golongrl.kubernetes.rayjob.naming import Release as Owner
+
+    resolved, checked = manifests.resolve(recipe, values or (), overrides or ())
+    print(manifests.rayjob_yaml(recipe, resolved, checked, Owner(release, namespace), values or ()), end="")
+
+
+def _deployment(release: str, namespace: str, context: str | None, timeout: str = "10m") -> "Deployment":
+    try:
+        from golongrl.kubernetes.deploy.helm import Deployment
+    except ModuleNotFoundError as error:
+        raise InputError(f"deploy needs {error.name}: pip install 'golongrl[deploy]'") from error
+    return Deployment(release, namespace, context, timeout)
+
+
+def _preset(recipe: str | None, values: list[Path] | None) -> tuple[list[Path], list[str]]:
+    from golongrl.kubernetes.rayjob.render import preset
+
+    if recipe is None:
+        return list(values or ()), []
+    path = preset(recipe)
+    return [*([path] if path else []), *(values or ())], [f"recipePreset={recipe}"]
+
+
+Recipe = Annotated[str | None, typer.Argument(help="Packaged recipe; its preset of the chart comes before -f.")]
+
+
+@deploy.command(
+    "upgrade",
+    help="Upgrade a release that exists; claims, samples and the Secret stay.",
+    epilog="Example: `golongrl deploy upgrade -f mine.yaml -n golongrl --dry-run`",
+)
+@deploy.command(
+    "install",
+    help="Install the loop, or upgrade it.",
+    epilog="Example: `golongrl deploy install quickstart -n golongrl --dry-run`",
+)
+def put(
+    call: typer.Context,
+    recipe: Recipe = None,
+    values: Files = None,
+    settings: Settings = None,
+    release: Release = "golongrl",
+    namespace: Namespace = "default",
+    context: Context = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would change.")] = False,
+    wait: Annotated[bool, typer.Option(help="Until every pod is ready (and a plain Job learner has ended).")] = False,
+    timeout: Annotated[str, typer.Option(help="Longest that helm may take.")] = "10m",
+) -> None:
+    """Both do the same; `upgrade` first asks that the release exists."""
+    deployment = _deployment(release, namespace, context, timeout)
+    from golongrl.kubernetes.deploy.helm import user_values
+
+    files, preset = _preset(recipe, values)
+    chosen = user_values(files, [*preset, *(settings or ())])
+    if call.command.name == "upgrade":
+        deployment.status()
+    if dry_run:
+        print("\n".join(deployment.preview(chosen)))
+    else:
+        print(deployment.apply(chosen, wait=wait))
+
+
+@deploy.command("status", epilog="Example: `golongrl deploy status -n golongrl`")
+def deploy_status(release: Release = "golongrl", namespace: Namespace = "default", context: Context = None) -> None:
+    """Helm's record of the release; `golongrl status --release` says what its pods do."""
+    record = _deployment(release, namespace, context).status()
+    info = record["info"]
+    print(f"{release} in {namespace}: {info['status']}, revision {record.get('version', '?')}, {info['last_deployed']}")
+
+
+@deploy.command(epilog="Example: `golongrl deploy uninstall -n golongrl`")
+def uninstall(release: Release = "golongrl", namespace: Namespace = "default", context: Context = None) -> None:
+    """Remove a release. Checkpoints, samples and the Secret stay, for the next release of that name."""
+    _deployment(release, namespace, context).uninstall()
+    print(f"{release}: removed; its claims and its Secret are kept (kubectl -n {namespace} get pvc,secret)")
+
+
+def status(
+    release: Annotated[str | None, typer.Option("--release", help="Helm release to look at, through kubectl.")] = None,
+    namespace: Annotated[str | None, typer.Option("--namespace", "-n", help="Namespace of the release.")] = None,
+    context: Context = None,
+    redis_url: Annotated[
+        str | None, typer.Option(envvar="GOLONGRL_REDIS_URL", help="Queue to ask directly, without a kubectl.")
+    ] = None,
+    run: Annotated[str | None, typer.Option(envvar="GOLONGRL_RUN", help="The run's name, with --redis-url.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of text.")] = False,
+) -> None:
+    """Every process, its version, the queue, staleness, and what is stuck: of a release, or of a run by its Redis.
+
+    Example: golongrl status --release golongrl -n golongrl
+    """
+    from dataclasses import asdict
+
+    from golongrl.kubernetes.look import kubectl
+    from golongrl.kubernetes.look.status import lines
+    from golongrl.telemetry.logging import configure
+
+    # What was waited for is in the error; a line a try would hide it, and spoil --json.
+    configure("status", run, level="ERROR")
+    pods, refused, picture = None, list[str](), None
+    if release is not None:
+        place = kubectl.Cluster(namespace, context)
+        pods, refused = place.look(release)
+        picture = place.ask(pods)
+    elif redis_url is not None and run is not None:
+        picture = kubectl.ask_queue(redis_url, run)
+    else:
+        raise InputError("status: give --release NAME, or --redis-url and --run")
+    queue, services = (picture or {}).get("queue"), (picture or {}).get("services")
+    if as_json:
+        listed = None if pods is None else [asdict(pod) for pod in pods]
+        print(json.dumps({"pods": listed, "refused": refused, "queue": queue, "services": services}))
+    else:
+        print("\n".join(lines(pods, queue, services, refused)))

@@ -1,0 +1,1 @@
+"""Installing and upgrading a release with Helm, with a diff first."""

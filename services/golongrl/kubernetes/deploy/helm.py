@@ -1,0 +1,115 @@
+"""`golongrl deploy`: the chart, put on a cluster by the helm on PATH through pyhelm3."""
+
+import asyncio
+import json
+import logging
+import shutil
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pyhelm3 import Command
+from pyhelm3 import errors as helm_errors
+
+from golongrl import recipe as recipes
+from golongrl.errors import GolongrlError
+from golongrl.kubernetes.deploy import diff
+from golongrl.kubernetes.rayjob.load import load_values, overlay, read_tree, recipe_of
+from golongrl.kubernetes.rayjob.render import chart
+
+T = TypeVar("T")
+
+
+class DeployError(GolongrlError):
+    """helm failed, is missing or cannot reach the cluster; the message is helm's own last line."""
+
+
+def user_values(files: Iterable[Path], settings: Iterable[str]) -> dict[str, Any]:
+    """What files and `--set a.b=c` say, one over the other, checked with the recipe they mean.
+
+    Raises:
+        ValuesError, RecipeError: a file, key or value is wrong; found here and not after the pods have started.
+    """
+    tree: dict[str, Any] = {}
+    for path in files:
+        tree = overlay(tree, read_tree(path))
+    for item in settings:
+        recipes.override(tree, item)
+    recipe_of(load_values(overrides=tree))
+    return tree
+
+
+class Deployment:
+    """One release on one cluster."""
+
+    def __init__(self, release: str, namespace: str, context: str | None = None, timeout: str = "10m") -> None:
+        self.release = release
+        self.namespace = namespace
+        self._helm = Command(default_timeout=timeout, kubecontext=context)
+        # It warns of every answer but "yes", also where the question is whether there is a release.
+        logging.getLogger("pyhelm3").setLevel(logging.ERROR)
+
+    def apply(self, values: Mapping[str, Any], wait: bool = False) -> str:
+        """Install or upgrade; returns what the chart's NOTES say.
+
+        Raises:
+            DeployError: helm failed.
+        """
+        done = self._call(
+            lambda: self._helm.install_or_upgrade(
+                self.release, chart(), dict(values), namespace=self.namespace, wait=wait, create_namespace=True
+            )
+        )
+        return str(dict(done)["info"].get("notes", "")).strip()
+
+    def preview(self, values: Mapping[str, Any]) -> list[str]:
+        """What `apply` would change, asked of the cluster, in lines.
+
+        Raises:
+            DeployError: helm failed.
+        """
+        # Not pyhelm3's dry_run: to Helm 4 that is the client alone, which knows neither KubeRay nor what `lookup` sees.
+        command = ["upgrade", self.release, chart(), "--install", "--dry-run=server", "--namespace", self.namespace]
+        text = json.dumps(dict(values)).encode()
+        planned = self._call(lambda: self._helm.run([*command, "--output", "json", "--values", "-"], text))
+        new = [item for item in yaml.safe_load_all(json.loads(planned)["manifest"]) if item]
+        return list(diff.changes(self._installed(), new))
+
+    def status(self) -> Mapping[str, Any]:
+        """Helm's own record of the release.
+
+        Raises:
+            DeployError: helm failed, or there is no such release.
+        """
+        return dict(self._call(lambda: self._helm.status(self.release, namespace=self.namespace)))
+
+    def uninstall(self) -> None:
+        """Remove the release; claims and the Secret stay.
+
+        Raises:
+            DeployError: helm failed, or there is no such release.
+        """
+        self._call(lambda: self._helm.uninstall(self.release, namespace=self.namespace))
+
+    def _installed(self) -> list[Mapping[str, Any]]:
+        try:
+            return list(self._call(lambda: self._helm.get_resources(self.release, namespace=self.namespace)))
+        except DeployError as error:
+            if isinstance(error.__cause__, helm_errors.ReleaseNotFoundError):
+                return []
+            raise
+
+    def _call(self, call: Callable[[], Awaitable[T]]) -> T:
+        if shutil.which("helm") is None:
+            raise DeployError("helm is not on PATH: install Helm 3.17 or newer (https://helm.sh/docs/intro/install)")
+
+        async def run() -> T:
+            return await call()
+
+        try:
+            return asyncio.run(run())
+        except helm_errors.Error as error:
+            text = error.stderr.decode(errors="replace").strip()
+            last = (text.splitlines() or [type(error).__name__])[-1].removeprefix("Error: ")
+            raise DeployError(f"helm, release {self.release} in namespace {self.namespace}: {last}") from error

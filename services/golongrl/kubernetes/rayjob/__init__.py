@@ -1,0 +1,1 @@
+"""The learner's RayJob: names, parts, rendering."""

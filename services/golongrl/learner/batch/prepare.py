@@ -1,0 +1,57 @@
+"""A batch made ready for the ranks: rewards, advantages over the whole batch, balanced shards, metrics. No I/O."""
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from golongrl.learner.batch.batch_metrics import batch_metrics
+from golongrl.learner.batch.samples import Shard, collect, estimate, penalise_overlong, shard, shuffled
+from golongrl.queue import Batch
+from golongrl.recipe import Recipe
+
+
+@dataclass
+class PreparedBatch:
+    """A step's batch, ready for the ranks: `minis[mini][data-parallel rank]`, and its metrics so far."""
+
+    step: int
+    rows: NDArray[np.int32]  # (epoch, row) of its groups: [groups, 2]
+    minis: list[list[Shard]]
+    metrics: dict[str, float]
+
+
+def prepare(batch: Batch, recipe: Recipe) -> PreparedBatch:
+    """Depends on the batch and the recipe alone, so a replayed batch is prepared alike.
+
+    Raises:
+        BatchError: a group cannot be trained on, or is longer than a micro-batch.
+    """
+    started = time.perf_counter()
+    algorithm, learner = recipe.algorithm, recipe.learner
+    samples = collect(batch.groups)
+    rewards = penalise_overlong(
+        samples.rewards,
+        samples.lengths,
+        recipe.rollout.max_response_tokens,
+        algorithm.overlong_buffer,
+        algorithm.overlong_penalty,
+    )
+    advantages = estimate(samples, rewards, algorithm)
+    values = advantages.values
+    if algorithm.shuffle_advantages:
+        values = shuffled(values, ~np.isnan(rewards), recipe.seed, batch.step)
+    minis = shard(
+        samples,
+        values.numpy(),
+        ranks=learner.ranks // learner.ulysses,
+        mini_batch_groups=learner.mini_batch_groups,
+        longest=learner.max_tokens_per_rank * learner.ulysses,
+    )
+    metrics = batch_metrics(batch, samples, rewards, values, recipe.rollout.max_response_tokens)
+    metrics |= advantages.metrics
+    # Overlaps the previous step, so it is no phase of this one (timing_s/take is what was waited).
+    metrics["perf/prepare_s"] = time.perf_counter() - started
+    rows = np.array([(group.epoch, group.row) for group in batch.groups], np.int32).reshape(-1, 2)
+    return PreparedBatch(batch.step, rows, minis, metrics)

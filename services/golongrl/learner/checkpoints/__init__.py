@@ -1,0 +1,1 @@
+"""Checkpoints on disk: store, background saves, resume, resharding."""

@@ -1,0 +1,82 @@
+"""The checkpoint in the making: the ranks copy their state and train on, their files become durable meanwhile.
+
+Invariants:
+- the order is: every rank's files durable, the step's record written, folder and tracker renamed, the queue told
+  (commit); so whoever resumes from a checkpoint finds the record of its step;
+- at most one checkpoint is in the making: the next waits for it, and so do a signal, the end, and a full queue;
+- what went wrong in the background is raised by the next call, and the run fails.
+"""
+
+import asyncio
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import structlog
+from numpy.typing import NDArray
+
+from golongrl.learner.background_task import Background
+from golongrl.learner.checkpoints.store import Checkpoints, LearnerState
+from golongrl.queue import SampleQueue
+
+log = structlog.get_logger()
+
+# Overlaps training, so it is no phase of a step (timing_s/save_checkpoint is what training was held up).
+WRITE_SECONDS = "perf/checkpoint_write_s"
+
+
+class Writers(Protocol):
+    """What is asked of the ranks."""
+
+    async def save(self, folder: Path) -> None:
+        """Copy the state, then write it into `folder` in the background."""
+
+    async def written(self) -> float:
+        """Wait until all of it is durable; the seconds that took. Raises what stopped it."""
+
+
+class Saving(Background):
+    """The checkpoints that one attachment to the run writes. Given up, the older checkpoint stays in force."""
+
+    def __init__(self, checkpoints: Checkpoints, queue: SampleQueue, fence: str, *, keep: int, latest: int) -> None:
+        super().__init__()
+        self._checkpoints = checkpoints
+        self._queue = queue
+        self._fence = fence
+        self._keep = keep
+        self.latest = latest  # step of the last checkpoint begun, or resumed from
+
+    async def begin(
+        self, ranks: Writers, state: LearnerState, rows: NDArray[np.int32], recorded: asyncio.Event | None = None
+    ) -> None:
+        """Have the ranks copy the state of `state.step`, which they hold; back as soon as training may go on.
+
+        Args:
+            rows: (epoch, row) of all groups trained so far: [N, 2].
+            recorded: set when the step's record is written, where that is still to come.
+
+        Raises:
+            GolongrlError: this or the checkpoint before could not be written.
+        """
+        await self.settled()
+        staging = await asyncio.to_thread(self._checkpoints.begin, state.step)
+        await ranks.save(staging / "actor")
+        self.latest = state.step
+        self.start(self._complete(ranks, staging, state, rows, recorded))
+
+    async def _complete(
+        self,
+        ranks: Writers,
+        staging: Path,
+        state: LearnerState,
+        rows: NDArray[np.int32],
+        recorded: asyncio.Event | None,
+    ) -> dict[str, float]:
+        if recorded is not None:
+            await recorded.wait()
+        seconds = await ranks.written()
+        await self._queue.ensure_attached(self._fence)  # or the tracker would turn back from a successor's checkpoint
+        await asyncio.to_thread(self._checkpoints.seal, staging, state, rows, self._keep)
+        await self._queue.commit(self._fence, state.step)
+        log.info("checkpoint", step=state.step, write_s=round(seconds, 2))
+        return {WRITE_SECONDS: seconds}

@@ -1,0 +1,1 @@
+"""What the learner reports: status, health endpoints, metrics log, experiment trackers."""

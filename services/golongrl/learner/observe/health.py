@@ -1,0 +1,105 @@
+"""The learner's HTTP endpoints: /healthz (what it does, and since when) and /metrics (steps, rewards, the queue)."""
+
+import asyncio
+import socket
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+import structlog
+import uvicorn
+from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from golongrl.errors import InputError
+from golongrl.learner.observe.status import Status
+from golongrl.queue import SampleQueue
+from golongrl.queue.metrics import QueueCollector
+
+log = structlog.get_logger()
+
+_PHASE = "timing_s/"
+_REWARD = "reward_by_type/"
+
+
+class Metrics:
+    """What a step's record says, as Prometheus series of this process, beside the queue's."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.queue = QueueCollector()
+        self.registry.register(self.queue)
+        self._step = Gauge("golongrl_learner_step", "Last optimizer step done", registry=self.registry)
+        self._version = Gauge(
+            "golongrl_learner_policy_version", "Policy version; above the step while replaying", registry=self.registry
+        )
+        self._steps = Counter("golongrl_learner_steps", "Optimizer steps done", registry=self.registry)
+        self._tokens = Counter("golongrl_learner_tokens", "Tokens trained on", registry=self.registry)
+        self._phases = Counter(
+            "golongrl_learner_phase_seconds", "Seconds by phase of a step", ["phase"], registry=self.registry
+        )
+        self._rewards = Gauge(
+            "golongrl_learner_reward", "Mean reward of the last batch by task type", ["task"], registry=self.registry
+        )
+
+    def observe(self, step: int, record: dict[str, float]) -> None:
+        """Take over a step's record (the names of metrics.jsonl)."""
+        self._step.set(step)
+        self._version.set(record["policy/version"])
+        self._steps.inc()
+        self._tokens.inc(record.get("perf/total_num_tokens", 0.0))
+        for name, value in record.items():
+            if name.startswith(_PHASE) and name != f"{_PHASE}step":
+                self._phases.labels(name.removeprefix(_PHASE)).inc(value)
+            elif name.startswith(_REWARD):
+                self._rewards.labels(name.removeprefix(_REWARD)).set(value)
+
+
+def create_app(status: Status, queue: SampleQueue, metrics: Metrics) -> Starlette:
+    """The app over the learner's state; it reads, and never changes anything."""
+
+    async def healthz(_: Request) -> JSONResponse:
+        body = {"status": "ok", "doing": status.doing, "step": status.step}
+        return JSONResponse({**body, "for_s": round(time.monotonic() - status.since, 1)})
+
+    async def scrape(_: Request) -> Response:
+        if (why := await metrics.queue.refresh(queue)) is not None:
+            log.warning("metrics without the queue's", error=why)
+        return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+    return Starlette(routes=[Route("/healthz", healthz), Route("/metrics", scrape)])
+
+
+class _Server(uvicorn.Server):
+    """uvicorn that leaves the process's signals to the learner."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+@asynccontextmanager
+async def served(app: Starlette, host: str, port: int) -> AsyncIterator[None]:
+    """Serve `app` meanwhile; port 0 serves nothing.
+
+    Raises:
+        InputError: the address cannot be bound.
+    """
+    if not port:
+        yield
+        return
+    try:
+        listening = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except OSError as error:
+        raise InputError(f"--host {host} --port {port}: {error.strerror}") from error
+    server = _Server(uvicorn.Config(app, log_config=None, log_level="warning", access_log=False, lifespan="off"))
+    task = asyncio.create_task(server.serve(sockets=[listening]))
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        await task

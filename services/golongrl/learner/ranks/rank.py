@@ -1,0 +1,395 @@
+"""One rank of the learner: verl's `TrainingWorker` around its FSDP2 engine, as a Ray actor.
+
+Invariants:
+- what the driver sends is a shard of a batch whose advantages are already those of the whole batch;
+- all ranks call the same methods in the same order with the same number of mini-batches (every method is collective,
+  but for those that wait for files);
+- on CPU with one thread, the same shards from the same checkpoint give bit-identical weights.
+"""
+
+import os
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+import torch
+import torch.distributed as dist
+from tensordict import TensorDict
+from torch import Tensor
+from verl.single_controller.base.decorator import Dispatch, register
+from verl.utils import tensordict_utils as tu
+from verl.utils.device import get_device_name, get_torch_device
+from verl.utils.metric import Metric
+from verl.workers.config import FSDPActorConfig
+from verl.workers.engine import BaseEngine, EngineRegistry
+from verl.workers.engine_workers import TrainingWorker
+from verl.workers.utils.losses import ppo_loss
+
+from golongrl.broadcast.process import SenderFailed, SenderProcess, reachable
+from golongrl.learner.batch.samples import Shard
+from golongrl.learner.checkpoints.reshard import load_resharded, saved_ranks
+from golongrl.learner.checkpoints.snapshot import SnapshotWriter
+from golongrl.learner.ranks.tensors import Correction, assemble, correct, normalised, response_tokens, with_columns
+from golongrl.learner.ranks.ulysses_check import check_split
+from golongrl.learner.ranks.verl_config import STRATEGY, loss_config, worker_config
+from golongrl.learner.ranks.verl_engine import register as register_engine
+from golongrl.learner.timing import timed
+from golongrl.learner.umask import follow
+from golongrl.learner.weights.export import ExportedFile, take_shards, write_taken
+from golongrl.recipe import Recipe
+
+# A collective waits for the slowest rank, which may still be loading a 60 GB model; a dead rank is noticed by its
+# closed connections long before.
+_COLLECTIVE_TIMEOUT = timedelta(minutes=30)
+
+# Ray's concurrency groups of the methods that wait: for files, which are answered while the rank trains, and for ever.
+# They carry no `register` of verl's: with it Ray puts them back into the one thread that trains.
+FILES, WATCH = "files", "watch"
+
+
+@dataclass(frozen=True)
+class RankInfo:
+    """What a rank is, for the start-up checks and the log."""
+
+    rank: int
+    node: str
+    device: str
+    world_size: int
+    data_parallel: int
+    parameters: int  # of the whole model
+    device_bytes: int | None  # memory of the device; None on CPU
+    tied: bool
+
+
+@dataclass(frozen=True)
+class Staged:
+    """Weights as files: of one rank, or of all."""
+
+    folder: str
+    files: list[ExportedFile]
+
+
+@dataclass(frozen=True)
+class Staging:
+    """A rank's share while it is being written."""
+
+    folder: str
+    files: Future[list[ExportedFile]]
+
+
+class LearnerRank(TrainingWorker):  # type: ignore[misc]  # verl carries no types for it
+    """A rank as verl's worker group drives it. Methods are collective; they return the same thing on every rank."""
+
+    def __init__(self, recipe: Recipe, model: str) -> None:
+        follow()
+        on_cpu = get_device_name() == "cpu"
+        if on_cpu:
+            _prepare_cpu()
+        register_engine()
+        config = worker_config(recipe, Path(model), on_cpu=on_cpu)
+        super().__init__(config)
+        self._recipe = recipe
+        self._on_cpu = on_cpu
+        self._reference: BaseEngine | None = None
+        self._sender: SenderProcess | None = None  # of the first rank, where weights are broadcast
+        self._staging: Staging | None = None
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="weights")
+        self._device = get_torch_device().current_device()
+        if recipe.algorithm.kl_loss_coef > 0:
+            frozen = worker_config(recipe, Path(model), on_cpu=on_cpu, forward_only=True)
+            self._reference = EngineRegistry.new(
+                model_type=frozen.model_type,
+                backend=STRATEGY,
+                model_config=self.model_config,
+                engine_config=frozen.engine_config,
+                optimizer_config=frozen.optimizer_config,
+                checkpoint_config=frozen.checkpoint_config,
+            )
+        self.set_loss_fn(partial(_policy_loss, loss_config(recipe)))
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL, blocking=False)  # type: ignore[untyped-decorator]
+    def start(self) -> RankInfo:
+        """Load the model and build the optimizer."""
+        if not self._on_cpu:
+            # Ray runs methods in another thread than __init__ where an actor has concurrency groups.
+            torch.cuda.set_device(self._device)
+        torch.manual_seed(self._recipe.seed)
+        self.reset()
+        if self._reference is not None:
+            self._reference.initialize()
+        self._snapshots = SnapshotWriter(self.engine.checkpoint_manager)
+        module = self.engine.module
+        if self._recipe.learner.ulysses > 1:
+            check_split(module, lambda s: self._log_probs(s, self._assemble(s))[0], self._recipe.learner.ulysses)
+        device_bytes = None if self._on_cpu else torch.cuda.get_device_properties(0).total_memory
+        return RankInfo(
+            rank=dist.get_rank(),
+            node=os.uname().nodename,
+            device=get_device_name(),
+            world_size=dist.get_world_size(),
+            data_parallel=self.engine.get_data_parallel_size(),
+            parameters=sum(parameter.numel() for parameter in module.parameters()),
+            device_bytes=device_bytes,
+            tied=bool(self.model_config.hf_config.tie_word_embeddings),
+        )
+
+    @ray.method(concurrency_group=WATCH)  # type: ignore[untyped-decorator]
+    def watch(self) -> None:
+        """Never returns: what ends this call is the rank's death, which its caller so learns of at once."""
+        threading.Event().wait()
+
+    @register(dispatch_mode=Dispatch.DP_COMPUTE, blocking=False)  # type: ignore[untyped-decorator]
+    def update(self, shards: list[Shard]) -> dict[str, float]:
+        """One optimizer step per mini-batch; the learning rate moves once, after the last.
+
+        Args:
+            shards: this rank's part of each mini-batch, in order.
+
+        Returns:
+            Metrics under verl's names, reduced over ranks, and `timing_s/*` of this rank.
+        """
+        clock: dict[str, float] = {}
+        algorithm = self._recipe.algorithm
+        with timed(clock, "timing_s/assemble"):
+            batches = [self._assemble(shard) for shard in shards]
+        metrics: dict[str, list[tuple[float, float]]] = {}
+        proximal: list[Tensor] = []
+        with timed(clock, "timing_s/old_log_prob"):
+            # All mini-batches before the first update: the proximal policy is the one the step begins with.
+            for shard, batch in zip(shards, batches, strict=True):
+                if algorithm.proximal == "behaviour":
+                    proximal.append(torch.from_numpy(shard.logprobs.copy()))
+                else:
+                    old, entropy = self._log_probs(shard, batch)
+                    proximal.append(old)
+                    weight = torch.from_numpy(np.repeat(shard.weights, np.diff(shard.offsets)))
+                    if entropy is not None:
+                        tokens = float(weight.sum())
+                        _note(metrics, "actor/entropy_loss", float((entropy * weight).sum()) / max(tokens, 1.0), tokens)
+        if self._reference is not None:
+            with timed(clock, "timing_s/ref"):
+                for shard, batch in zip(shards, batches, strict=True):
+                    with_columns(batch, shard, ref_log_prob=self._reference_log_probs(shard, batch))
+        outputs = []
+        with timed(clock, "timing_s/update_actor"):
+            corrections = self._corrections(proximal, shards)
+            for index, (shard, batch, old, correction) in enumerate(
+                zip(shards, batches, proximal, corrections, strict=True)
+            ):
+                tokens = float(correction.mask.sum())
+                for name, value in correction.metrics.items():
+                    _note(metrics, name, value, tokens)
+                last = index == len(batches) - 1
+                outputs.append(self._optimize(shard, batch, old, correction, last=last))
+        measured = _reduce_over_ranks(metrics, self.engine.get_data_parallel_group())
+        return {**_mean_of(outputs), **measured, **clock}
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL, blocking=False)  # type: ignore[untyped-decorator]
+    def save(self, folder: str) -> None:
+        """Copy this rank's part of a checkpoint; it is written to `folder` in verl's layout, in the background."""
+        self._snapshots.start(Path(folder))
+
+    @ray.method(concurrency_group=FILES)  # type: ignore[untyped-decorator]
+    def written(self) -> float:
+        """Wait until this rank's part is durable; the seconds from `save` on."""
+        return self._snapshots.seconds()
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL, blocking=False)  # type: ignore[untyped-decorator]
+    def load(self, folder: str) -> None:
+        """Read this rank's part of a checkpoint, whatever number of ranks wrote it."""
+        ranks = saved_ranks(Path(folder))
+        if ranks == dist.get_world_size():
+            self.engine.load_checkpoint(local_path=folder, del_local_after_load=False)
+            return
+        # verl's offload switches are made for its own loader: everything on the device while we write into it.
+        self.engine.to(get_device_name())
+        with torch.no_grad():
+            load_resharded(Path(folder), ranks, self.engine.module, self.engine.optimizer, self.engine.lr_scheduler)
+        learner = self._recipe.learner
+        self.engine.to("cpu", model=learner.offload_params, optimizer=learner.offload_optimizer, grad=False)
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL, blocking=False)  # type: ignore[untyped-decorator]
+    def stage(self, folder: str | None) -> None:
+        """Copy this rank's share of the weights, and write it as safetensors shards into `folder` in the background.
+
+        Without a folder the first rank writes all of them to where its sender reads them. Every rank gathers.
+        """
+        durable = folder is not None  # what the sender reads goes with the host in any case
+        ranks = dist.get_world_size() if durable else 1
+        if folder is None:
+            folder = str(self._sending_folder()) if dist.get_rank() == 0 else ""
+        tied = bool(self.model_config.hf_config.tie_word_embeddings)
+        parameters, _ = self.engine.get_per_tensor_param()
+        taken = take_shards(
+            # state_dict names the output head even when it is the embedding; transformers stores it once.
+            ((name, tensor) for name, tensor in parameters if not (tied and name == "lm_head.weight")),
+            dtype=getattr(torch, self._recipe.model.dtype),
+            rank=dist.get_rank(),
+            ranks=ranks,
+        )
+        self._staging = Staging(folder, self._writer.submit(write_taken, taken, Path(folder), durable=durable))
+
+    @ray.method(concurrency_group=FILES)  # type: ignore[untyped-decorator]
+    def staged(self) -> Staged:
+        """Wait until this rank's share is written; its files, with sizes and sha256."""
+        assert self._staging is not None
+        return Staged(self._staging.folder, self._staging.files.result())
+
+    @ray.method(concurrency_group=FILES)  # type: ignore[untyped-decorator]
+    def hold(self, folder: str, version: int, lineage: str) -> str | None:
+        """Send what was staged there from now on; the first rank answers where engines ask for it."""
+        if self._sender is None:
+            return None
+        self._sender.hold(Path(folder), version, lineage)
+        return self._sender.source
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL, blocking=False)  # type: ignore[untyped-decorator]
+    def close(self) -> None:
+        """End the sender, and delete what it sends: it would be killed before it could."""
+        if self._sender is not None:
+            self._sender.close()
+
+    def _sending_folder(self) -> Path:
+        if self._sender is None:
+            self._sender = SenderProcess(reachable(os.environ), _leave)
+        return self._sender.folder()
+
+    def _assemble(self, shard: Shard) -> TensorDict:
+        pad = self.model_config.hf_config.pad_token_id
+        return assemble(shard, temperature=self._recipe.rollout.temperature, pad_token_id=pad or 0)
+
+    def _log_probs(self, shard: Shard, batch: TensorDict) -> tuple[Tensor, Tensor | None]:
+        """The current policy's log-probs and entropies of the response tokens, flat; entropy unless the loss has it."""
+        entropy = self._recipe.algorithm.entropy_coeff == 0
+        output = self._infer(self.engine, batch, calculate_entropy=entropy)
+        log_probs = response_tokens(output["log_probs"], shard).float().cpu()
+        return log_probs, response_tokens(output["entropy"], shard).float().cpu() if entropy else None
+
+    def _reference_log_probs(self, shard: Shard, batch: TensorDict) -> Tensor:
+        assert self._reference is not None
+        output = self._infer(self._reference, batch, calculate_entropy=False)
+        return response_tokens(output["log_probs"], shard).float().cpu()
+
+    def _infer(self, engine: BaseEngine, batch: TensorDict, **keys: Any) -> dict[str, Tensor]:
+        """An engine's output for whole sequences, on every rank. verl's worker keeps it from all but the first rank of
+        a Ulysses group, and each of them corrects and trains for itself."""
+        data = self._call(batch, **keys, **self._engine_keys())
+        with engine.eval_mode():
+            output: dict[str, Tensor] = engine.infer_batch(data)["model_output"]
+        return output
+
+    def _corrections(self, proximal: list[Tensor], shards: list[Shard]) -> list[Correction]:
+        """Of all mini-batches, before the first changes the policy: their weights have one mean."""
+        algorithm = self._recipe.algorithm
+        if algorithm.proximal == "behaviour":
+            # Proximal and behaviour policy are the same by choice: every weight would be 1, and nothing rejected.
+            algorithm = algorithm.model_copy(update={"rollout_is": None, "rollout_token_veto": None, "rollout_rs": {}})
+        corrections = [correct(old, shard, algorithm) for old, shard in zip(proximal, shards, strict=True)]
+        if algorithm.rollout_is is not None and algorithm.rollout_is_batch_normalize:
+            return normalised(corrections, shards, algorithm.rollout_is)
+        return corrections
+
+    def _optimize(
+        self, shard: Shard, batch: TensorDict, old: Tensor, correction: Correction, *, last: bool
+    ) -> dict[str, float]:
+        mask = correction.mask.long()
+        columns = {"old_log_probs": old, "response_mask": mask, "loss_mask": mask}
+        if correction.weights is not None:
+            columns["rollout_is_weights"] = correction.weights
+        with_columns(batch, shard, **columns)
+        entropy = self._recipe.algorithm.entropy_coeff > 0
+        output = self.train_batch(
+            self._call(batch, calculate_entropy=entropy, update_lr_scheduler=last, global_token_num=None)
+        )
+        return _reduced(tu.get(output, "metrics")) if output is not None else {}
+
+    def _call(self, batch: TensorDict, **keys: Any) -> TensorDict:
+        """A shallow copy with the call's own keys: verl writes its bookkeeping into what it is given."""
+        data = batch.copy()
+        tu.assign_non_tensor(data, **keys)
+        return data
+
+    def _engine_keys(self) -> dict[str, Any]:
+        """What verl's worker adds before it calls an engine."""
+        learner = self._recipe.learner
+        return {
+            "use_remove_padding": learner.remove_padding,
+            "use_fused_kernels": learner.fused_linear_cross_entropy,
+            "use_dynamic_bsz": True,
+            "max_token_len_per_gpu": learner.max_tokens_per_rank,
+        }
+
+
+def _leave(_: SenderFailed) -> None:
+    """End this rank, and so the job, which then starts anew: without a sender the engines that wait for these weights
+    would wait for ever, and the learner for them."""
+    os._exit(1)
+
+
+def _prepare_cpu() -> None:
+    """What verl does not do for a CPU: a process group by gloo alone."""
+    if not dist.is_initialized():
+        dist.init_process_group(
+            "gloo",
+            rank=int(os.environ.get("RANK", "0")),
+            world_size=int(os.environ.get("WORLD_SIZE", "1")),
+            timeout=_COLLECTIVE_TIMEOUT,
+        )
+
+
+def _policy_loss(
+    config: FSDPActorConfig, model_output: dict[str, Tensor], data: TensorDict, dp_group: Any = None
+) -> tuple[Tensor, dict[str, Any]]:
+    """verl's PPO loss, by a name that pickles."""
+    loss: tuple[Tensor, dict[str, Any]] = ppo_loss(config, model_output, data, dp_group)
+    return loss
+
+
+def _note(metrics: dict[str, list[tuple[float, float]]], name: str, value: float, weight: float) -> None:
+    metrics.setdefault(name, []).append((value, weight))
+
+
+def _reduce_over_ranks(metrics: dict[str, list[tuple[float, float]]], group: Any) -> dict[str, float]:
+    """Token-weighted means over mini-batches and data-parallel ranks; extremes by name."""
+    gathered: list[Any] = [None] * dist.get_world_size(group)
+    dist.all_gather_object(gathered, metrics, group=group)
+    result = {}
+    for name in {name for part in gathered for name in part}:
+        pairs = [pair for part in gathered for pair in part.get(name, [])]
+        values = [value for value, _ in pairs]
+        weight = sum(weight for _, weight in pairs)
+        if name.endswith("_max"):
+            result[name] = max(values)
+        elif name.endswith("_min"):
+            result[name] = min(values)
+        else:
+            result[name] = sum(v * w for v, w in pairs) / weight if weight else float(np.mean(values))
+    return result
+
+
+def _reduced(metrics: dict[str, Any]) -> dict[str, float]:
+    """One number a metric from what verl gathers: a `Metric` or a list for each data-parallel rank."""
+    result = {}
+    for name, value in metrics.items():
+        if isinstance(value, list) and value and isinstance(value[0], Metric):
+            value = Metric.aggregate_dp(value)
+        elif isinstance(value, Metric):
+            value = value.aggregate()
+        elif isinstance(value, list):
+            flat = [x for part in value for x in (part if isinstance(part, list) else [part])]
+            value = float(np.mean(flat))
+        key = {"grad_norm": "actor/grad_norm", "lr": "actor/lr", "loss": "actor/loss", "kl_loss": "actor/kl_loss"}
+        result[key.get(name, name)] = float(value)
+    return result
+
+
+def _mean_of(outputs: list[dict[str, float]]) -> dict[str, float]:
+    """Mean over mini-batches; the learning rate is the one the last left behind."""
+    names = {name for output in outputs for name in output}
+    return {name: float(np.mean([output[name] for output in outputs if name in output])) for name in sorted(names)}

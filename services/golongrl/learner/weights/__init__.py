@@ -1,0 +1,1 @@
+"""Weight versions: export, store, publishing."""

@@ -1,0 +1,148 @@
+"""Hugging Face safetensors in bounded shards, written by all ranks together. No verl, no process group.
+
+Every rank sees every (gathered) tensor in the same order and so cuts the same shards; rank r keeps and writes the
+shards r, r + W, r + 2W ...
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from golongrl.learner.fsync import sync, writing
+
+# Small enough that all ranks of a large learner have a share, and the same whatever their number, so that equal weights
+# have equal files; large enough that a 30B model is a few hundred of them.
+SHARD_BYTES = 128 << 20
+
+INDEX = "model.safetensors.index.json"
+
+
+@dataclass(frozen=True)
+class ExportedFile:
+    """A file of published weights and the tensors in it."""
+
+    name: str
+    bytes: int
+    sha256: str
+    tensors: tuple[str, ...]
+    tensor_bytes: int
+
+
+def write_shards(
+    tensors: Iterable[tuple[str, Tensor]], folder: Path, *, dtype: torch.dtype, shard_bytes: int = SHARD_BYTES
+) -> list[ExportedFile]:
+    """All shards by one process, cut and written at once: one is in memory at a time. As `take_shards` and
+    `write_taken` otherwise."""
+    cutter = _Cutter(dtype, shard_bytes, rank=0, ranks=1)
+    parts = [_write_part(folder, index, held) for index, held in cutter.cut(tensors)]
+    return [_finish(folder, part, cutter.total, durable=True) for part in parts]
+
+
+@dataclass
+class TakenShards:
+    """A rank's shards in host memory, to be written without its part in anything collective."""
+
+    shards: dict[int, dict[str, Tensor]]
+    total: int  # shards of all ranks
+
+
+def take_shards(
+    tensors: Iterable[tuple[str, Tensor]],
+    *,
+    dtype: torch.dtype,
+    shard_bytes: int = SHARD_BYTES,
+    rank: int = 0,
+    ranks: int = 1,
+) -> TakenShards:
+    """Copy this rank's shards of `tensors` (the same on every rank, in the same order), floats cast to `dtype`."""
+    cutter = _Cutter(dtype, shard_bytes, rank, ranks)
+    return TakenShards(dict(cutter.cut(tensors)), cutter.total)
+
+
+def write_taken(taken: TakenShards, folder: Path, *, durable: bool = True) -> list[ExportedFile]:
+    """Write shards, giving their memory back one by one; `durable` is with fsync.
+
+    Returns:
+        The files written by this rank, under their final names `model.safetensors` or
+        `model-00001-of-00003.safetensors`.
+    """
+    files = []
+    while taken.shards:
+        index = next(iter(taken.shards))
+        part = _write_part(folder, index, taken.shards.pop(index))
+        files.append(_finish(folder, part, taken.total, durable=durable))
+    return files
+
+
+class _Cutter:
+    """Cuts a stream of tensors into shards and copies those of one rank; `total` is known at the end."""
+
+    def __init__(self, dtype: torch.dtype, shard_bytes: int, rank: int, ranks: int) -> None:
+        self._dtype, self._shard_bytes, self._rank, self._ranks = dtype, shard_bytes, rank, ranks
+        self.total = 0
+
+    def cut(self, tensors: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[int, dict[str, Tensor]]]:
+        held: dict[str, Tensor] = {}
+        filled = 0
+        for name, tensor in tensors:
+            dtype = self._dtype if tensor.is_floating_point() else tensor.dtype
+            size = tensor.numel() * dtype.itemsize
+            if filled and filled + size > self._shard_bytes:
+                if held:
+                    yield self.total, held
+                held, filled = {}, 0
+                self.total += 1
+            filled += size
+            if self.total % self._ranks == self._rank:
+                # A copy in any case: what the engine yields may alias weights that the next step changes.
+                held[name] = tensor.detach().to("cpu", dtype, copy=True).contiguous()
+        if held:
+            yield self.total, held
+        self.total += 1
+
+
+def index_json(files: Iterable[ExportedFile]) -> str | None:
+    """The index of a sharded folder, as transformers and SGLang read it; None where one file holds everything."""
+    files = sorted(files, key=lambda file: file.name)
+    if len(files) == 1:
+        return None
+    weight_map = {tensor: file.name for file in files for tensor in file.tensors}
+    total = sum(file.tensor_bytes for file in files)
+    return json.dumps({"metadata": {"total_size": total}, "weight_map": weight_map}, indent=2)
+
+
+def file_sha256(path: Path) -> str:
+    """The file's sha256, hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@dataclass(frozen=True)
+class _Part:
+    index: int
+    path: Path
+    tensors: tuple[str, ...]
+    tensor_bytes: int
+
+
+def _write_part(folder: Path, index: int, held: dict[str, Tensor]) -> _Part:
+    path = folder / f"shard-{index:05d}.part"
+    with writing("weights file", path):
+        save_file(held, path, metadata={"format": "pt"})
+    return _Part(index, path, tuple(held), sum(tensor.nbytes for tensor in held.values()))
+
+
+def _finish(folder: Path, part: _Part, total: int, *, durable: bool) -> ExportedFile:
+    name = "model.safetensors" if total == 1 else f"model-{part.index + 1:05d}-of-{total:05d}.safetensors"
+    path = folder / name
+    with writing("weights file", path):
+        part.path.rename(path)
+        if durable:
+            sync(path)
+    return ExportedFile(name, path.stat().st_size, file_sha256(path), part.tensors, part.tensor_bytes)

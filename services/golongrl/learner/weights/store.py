@@ -1,0 +1,240 @@
+"""The weight store as the learner writes it: `vN/` folders that are complete or absent, never half there.
+
+Invariants:
+- a folder `vN` is written under another name, every file durable, and renamed; its manifest names all files with
+  sha256;
+- a version is replaced only when its content changed, and then under another lineage;
+- the newest version, and as many as the recipe keeps, stay; older ones go after the newer one is in place.
+"""
+
+import json
+import secrets
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from golongrl.errors import GolongrlError
+from golongrl.learner import fsync
+from golongrl.learner.fsync import sync, writing
+from golongrl.learner.weights.export import INDEX, ExportedFile, file_sha256, index_json, write_shards
+from golongrl.queue import WeightsRef
+from golongrl.recipe import Model
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+MANIFEST = "manifest.json"
+
+# What a model folder has beside weights: configuration, tokenizer, chat template, model code.
+_SUPPORT = ("*.json", "*.txt", "*.jinja", "*.model", "*.py")
+
+
+class WeightsError(GolongrlError):
+    """The model's weights cannot be read; the message names the folder."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What `vN/manifest.json` says. `files`: name -> {bytes, sha256} of every other file of the folder."""
+
+    version: int
+    lineage: str
+    created: str
+    files: dict[str, dict[str, int | str]]
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of the weight files."""
+        return sum(int(entry["bytes"]) for name, entry in self.files.items() if name.endswith(".safetensors"))
+
+    @property
+    def checksum(self) -> str:
+        """One sha256 over the weight files' own: equal exactly when the weights are."""
+        digest = sha256()
+        for name in sorted(self.files):
+            if name.endswith(".safetensors"):
+                digest.update(f"{name} {self.files[name]['sha256']}\n".encode())
+        return digest.hexdigest()
+
+
+class WeightStore:
+    """A folder of published versions, shared with the engines."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def folder(self, version: int) -> Path:
+        return self.root / f"v{version}"
+
+    def manifest(self, version: int) -> Manifest | None:
+        """The manifest of a complete version; None if it is not there or was not written by this version."""
+        try:
+            manifest = Manifest(**json.loads((self.folder(version) / MANIFEST).read_text("utf-8")))
+        except (OSError, ValueError, TypeError):
+            return None
+        complete = all((self.folder(version) / name).is_file() for name in manifest.files)
+        return manifest if complete and manifest.version == version else None
+
+    def reference(self, manifest: Manifest) -> WeightsRef:
+        """What is announced to the engines."""
+        path = str(self.folder(manifest.version).resolve())
+        return WeightsRef(manifest.version, path, manifest.lineage, manifest.checksum)
+
+    def begin(self, version: int) -> Path:
+        """An empty folder for all ranks to write into. No other learner's ranks know its name: those of one that was
+        killed may be writing still.
+
+        Raises:
+            NotWritten: the store cannot be written.
+        """
+        staging = self.root / f"v{version}.{secrets.token_hex(4)}.tmp"
+        with writing("weights", staging):
+            staging.mkdir(parents=True)
+        return staging
+
+    def seal(
+        self, staging: Path, version: int, lineage: str, files: list[ExportedFile], support: Path, dtype: str
+    ) -> Manifest:
+        """Finish what was written into `staging` (config and tokenizer from `support`, index, manifest) as `vN`.
+
+        A `vN` with the same weights is kept as it is, lineage included: nothing changed. One with other weights is
+        replaced.
+
+        Raises:
+            NotWritten: the storage refused.
+        """
+        with writing("weights", self.folder(version)):
+            return self._seal(staging, version, lineage, files, support, dtype)
+
+    def _seal(
+        self, staging: Path, version: int, lineage: str, files: list[ExportedFile], support: Path, dtype: str
+    ) -> Manifest:
+        entries: dict[str, dict[str, int | str]] = {f.name: {"bytes": f.bytes, "sha256": f.sha256} for f in files}
+        _write_support(staging, files, support, dtype)
+        for path in sorted(staging.iterdir()):
+            if path.name not in entries:
+                entries[path.name] = {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
+        manifest = Manifest(version, lineage, datetime.now(UTC).isoformat(timespec="seconds"), entries)
+        published = self.manifest(version)
+        if published is not None and published.checksum == manifest.checksum:
+            shutil.rmtree(staging)
+            return published
+        (staging / MANIFEST).write_text(_text(manifest), "utf-8")
+        for path in staging.iterdir():
+            sync(path)
+        sync(staging)
+        final = self.folder(version)
+        if final.exists():
+            outdated = self.root / f"v{version}.old"
+            shutil.rmtree(outdated, ignore_errors=True)
+            final.rename(outdated)
+            staging.rename(final)
+            shutil.rmtree(outdated)
+        else:
+            staging.rename(final)
+        sync(self.root)
+        return manifest
+
+    def checksum_of(self, files: list[ExportedFile]) -> str:
+        """The checksum a manifest of these weight files would have."""
+        entries: dict[str, dict[str, int | str]] = {f.name: {"bytes": f.bytes, "sha256": f.sha256} for f in files}
+        return Manifest(0, "", "", entries).checksum
+
+    def prune(self, newest: int, keep: int) -> None:
+        """Delete versions that are neither among the `keep` newest up to `newest` nor above it."""
+        for version in self._versions():
+            if version <= newest - keep:
+                shutil.rmtree(self.folder(version), ignore_errors=True)
+
+    def begin_anew(self, lineage: str) -> None:
+        """Delete every version but 0, which engines start from; that one is the first of another history.
+
+        Raises:
+            NotWritten: the storage refused.
+        """
+        for version in self._versions():
+            if version > 0:
+                shutil.rmtree(self.folder(version), ignore_errors=True)
+        if (initial := self.manifest(0)) is not None:
+            path = self.folder(0) / MANIFEST
+            with writing("weights", path):
+                fsync.replace(path, _text(replace(initial, lineage=lineage)))
+
+    def _versions(self) -> list[int]:
+        names = [path.name.removeprefix("v") for path in self.root.glob("v*")]
+        return [int(name) for name in names if name.isdecimal()]
+
+    def sweep(self) -> None:
+        """Delete what learners that were killed left unfinished; for one that has not staged anything yet."""
+        for path in self.root.glob("v*"):
+            if path.suffix in (".tmp", ".old"):
+                shutil.rmtree(path, ignore_errors=True)
+
+    def copy_out(self, version: int, target: Path) -> None:
+        """A version as a plain Hugging Face folder that outlives the store, complete or absent.
+
+        Raises:
+            NotWritten: the storage refused.
+        """
+        staging = target.with_name(f"{target.name}.tmp")
+        with writing("result", target):
+            shutil.rmtree(staging, ignore_errors=True)
+            shutil.copytree(self.folder(version), staging, ignore=shutil.ignore_patterns(MANIFEST))
+            for path in staging.iterdir():
+                sync(path)
+            sync(staging)
+            shutil.rmtree(target, ignore_errors=True)
+            staging.rename(target)
+            sync(target.parent)
+
+    def publish_initial(self, model: Path, lineage: str, recipe: Model, shard_bytes: int) -> Manifest:
+        """Version 0 straight from the model folder, cast to the recipe's dtype; needs no rank to be up.
+
+        Raises:
+            WeightsError: the folder has no safetensors.
+        """
+        import torch
+
+        sources = sorted(model.glob("*.safetensors"))
+        if not sources:
+            raise WeightsError(
+                f"model {model}: no *.safetensors; convert the weights first (save_pretrained writes them)"
+            )
+        staging = self.begin(0)
+        tied = bool(json.loads((model / "config.json").read_text("utf-8")).get("tie_word_embeddings", False))
+        files = write_shards(
+            _stored_tensors(sources, tied), staging, dtype=getattr(torch, recipe.dtype), shard_bytes=shard_bytes
+        )
+        return self.seal(staging, 0, lineage, files, model, recipe.dtype)
+
+
+def _text(manifest: Manifest) -> str:
+    return json.dumps(asdict(manifest), indent=1)
+
+
+def _stored_tensors(sources: list[Path], tied: bool) -> "Iterator[tuple[str, Tensor]]":
+    from safetensors import safe_open
+
+    for source in sources:
+        with safe_open(source, framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118 - a safetensors handle is not a dict
+                if not (tied and name == "lm_head.weight"):
+                    yield name, file.get_tensor(name)
+
+
+def _write_support(staging: Path, files: list[ExportedFile], support: Path, dtype: str) -> None:
+    for pattern in _SUPPORT:
+        for path in support.glob(pattern):
+            if path.name not in (INDEX, MANIFEST):
+                shutil.copyfile(path, staging / path.name)
+    config = json.loads((support / "config.json").read_text("utf-8"))
+    config.pop("torch_dtype", None)
+    config["dtype"] = dtype
+    (staging / "config.json").write_text(json.dumps(config, indent=2), "utf-8")
+    index = index_json(files)
+    if index is not None:
+        (staging / INDEX).write_text(index, "utf-8")

@@ -1,0 +1,225 @@
+"""Keeps one engine on the announced weights: finds it, watches it, brings it to what is announced.
+
+Invariants:
+- the engine is held for ready only on weights that were loaded by this worker and read back, whatever it says itself;
+- what the engine samples is given up as soon as its weights are unknown;
+- whatever fails is tried again as long as it is wanted, and `report` says what is waited for and why.
+"""
+
+import time
+
+import structlog
+
+from golongrl.queue import WeightsRef
+from golongrl.rollout.backoff import Pause, Tries
+from golongrl.rollout.config import WorkerConfig
+from golongrl.rollout.groups.group_work import Bench, ForeignWeights
+from golongrl.rollout.groups.leases import Training
+from golongrl.rollout.groups.validation import Validation
+from golongrl.rollout.observe.waits import Report
+from golongrl.rollout.sglang.errors import AdoptionFailed, EngineBusy, EngineError, EngineSilent, WeightsMissing
+from golongrl.rollout.weights.adopt import Confirmed, adopt, settle
+from golongrl.rollout.weights.policy import Decision, Mode, Situation, Weights, decide
+
+log = structlog.get_logger(__name__)
+
+# An engine that answers nothing this often in a row, and samples nothing meanwhile, is treated as gone.
+_SILENT_CHECKS = 3
+
+
+class Keeper:
+    """The engine's side of a worker. `held` are the weights that it was last confirmed to hold; None when unknown."""
+
+    def __init__(
+        self, config: WorkerConfig, bench: Bench, report: Report, training: Training, validation: Validation
+    ) -> None:
+        self.held: Confirmed | None = None
+        self._config = config
+        self._bench = bench
+        self._state = bench.state
+        self._report = report
+        self._training = training
+        self._validation = validation
+        self._announced: WeightsRef | None = None
+        self._announced_at: float | None = None
+        self._settled = False
+        self._suspected = False
+        self._silent = 0
+        self._progress = 0
+        self._check_due = 0.0
+        self._tries = Tries()
+
+    async def ready(self) -> Confirmed | None:
+        """What the engine holds if groups may be sampled from it now; else one step towards that was taken.
+
+        Raises:
+            QueueError: the queue cannot be asked now.
+        """
+        if not await self._found():
+            return None
+        await self._hear()
+        decision = decide(self._situation())
+        self._training.drop(decision.doomed, "too_stale")
+        if decision.mode is not Mode.WAIT:
+            fit = await self._take(decision)
+        else:
+            fit = decision.lease or self._report.waits(Pause("waiting", "weights", decision.reason))
+        return self.held if fit else None
+
+    # -- is it there, and ours --------------------------------------------------------------------------------------
+
+    def suspect(self, error: EngineError) -> None:
+        """A group saw something wrong: look at the engine at once."""
+        self._check_due = 0.0
+        # A busy engine is well.
+        self._suspected |= not isinstance(error, EngineBusy)
+        if isinstance(error, ForeignWeights):
+            self._distrust(str(error))
+
+    async def _found(self) -> bool:
+        """Whether the engine answers and still names the weights we put there; settles a new or restarted one."""
+        if time.monotonic() < self._check_due and self._settled:
+            return True
+        engine = self._bench.engine
+        try:
+            if not self._settled:
+                await engine.health()
+                await settle(engine)
+                self._settled = True
+                log.info("engine found", url=engine.url)
+            elif self._suspected:
+                await engine.health()
+                # Groups that do not get on may wait for an engine that somebody else has paused.
+                await engine.resume()
+            self._suspected = False
+            info = await engine.model_info()
+        except EngineSilent as error:
+            # An engine whose groups get on is there.
+            seen, self._progress = self._progress, self._training.progress
+            self._silent = 1 if self._progress > seen else self._silent + 1
+            if self._silent < _SILENT_CHECKS:
+                return self._report.waits(Pause("waiting", "engine", f"the engine is slow: {error}"))
+            return self._gone(error)
+        except EngineError as error:
+            return self._gone(error)
+        self._silent = 0
+        self._state.engine_up = True
+        self._check_due = time.monotonic() + self._config.engine_check_s
+        if self.held is not None and info != self.held.info:
+            self._distrust(f"the engine holds {info}, not {self.held.info}")
+        return True
+
+    def _gone(self, error: EngineError) -> bool:
+        """The engine does not answer: whatever comes back at its address is a stranger."""
+        if self._settled:
+            log.warning("engine lost", error=str(error))
+            self._bench.metrics.engine_restarts.inc()
+        self._settled = False
+        self._state.engine_up = False
+        self._silent = 0
+        self._quarantine(None)
+        self._tries.reset()
+        self._forget("engine_lost")
+        return self._report.waits(Pause("waiting", "engine", f"the engine: {error}"))
+
+    def _distrust(self, reason: str) -> None:
+        if self.held is not None:
+            log.warning("the engine's weights are not the ones it was given", reason=reason)
+            self._bench.metrics.engine_restarts.inc()
+        self._tries.reset()
+        self._forget("foreign_weights")
+
+    def _forget(self, reason: str) -> None:
+        """The engine's weights are unknown: nothing it is sampling can be used."""
+        self._hold(None)
+        self._training.drop([live.uid for live in self._training.groups], reason)
+        self._validation.drop(reason)
+
+    def _hold(self, held: Confirmed | None) -> None:
+        self.held = held
+        self._state.engine_version = None if held is None else held.ref.version
+        self._bench.metrics.version.set(-1 if held is None else held.ref.version)
+
+    # -- the announced weights --------------------------------------------------------------------------------------
+
+    async def _hear(self) -> None:
+        """Look up the announced weights."""
+        ref, before = await self._bench.queue.weights(), self._announced
+        if ref == before:
+            return
+        if before is not None and (ref is None or ref.version < before.version):
+            # Announcements never fall, and none is taken back: this is another run under the old name. It may need this
+            # engine's groups before it gets to the version that the engine is at, and knows nothing of its weights.
+            log.warning("the queue lost its run", version=ref.version if ref else None, was=before.version)
+            self._announced_at = None
+            self._forget("queue_lost")
+        elif ref is not None and (before is None or ref.version > before.version):  # not one that is announced again
+            now = time.monotonic()
+            if self._announced_at is not None:
+                self._bench.pace.saw_version(now - self._announced_at)
+            self._announced_at = now
+        self._announced = ref
+        self._state.announced_version = ref.version if ref else None
+        self._tries.reset()
+
+    def _situation(self) -> Situation:
+        pace, announced, held = self._bench.pace, self._announced, self.held
+        return Situation(
+            engine=None if held is None else Weights(held.ref.version, held.ref.lineage),
+            announced=None if announced is None else Weights(announced.version, announced.lineage),
+            eta=self._bench.recipe.queue.max_staleness,
+            policy=self._bench.recipe.rollout.adoption,
+            in_flight=[live.in_flight(pace.response_tokens) for live in self._training.sampling],
+            speed=pace.speed,
+            deadline_s=self._config.adoption_share * (pace.version_s or 0.0),
+        )
+
+    async def _take(self, decision: Decision) -> bool:
+        """Whether the engine holds the announced weights now."""
+        ref = self._announced
+        assert ref is not None  # the decision follows from it
+        if self._validation.drop("other_weights"):
+            return self._report.waits(Pause("waiting", "drain", "validation rows of older weights to be given back"))
+        if decision.mode is Mode.DRAIN and self._training.sampling:
+            reason = f"groups in flight, before version {ref.version} is taken"
+            return self._report.waits(Pause("waiting", "drain", reason))
+        if (pause := self._tries.pause(time.monotonic())) is not None:
+            return self._report.waits(pause)
+        self._report.does("adopting", f"the engine to take version {ref.version}", "adoption")
+        begun = time.monotonic()
+        try:
+            await adopt(self._bench.engine, ref, decision.mode, self.held, self._hold, worker=self._bench.worker)
+        except AdoptionFailed as failure:
+            return await self._not_taken(ref, failure)
+        seconds = time.monotonic() - begun
+        self._bench.metrics.adoption.labels(str(decision.mode)).observe(seconds)
+        log.info("weights taken", version=ref.version, mode=str(decision.mode), why=decision.reason, seconds=seconds)
+        self._quarantine(None)
+        self._tries.reset()
+        self._check_due = time.monotonic() + self._config.engine_check_s
+        return True
+
+    async def _not_taken(self, ref: WeightsRef, failure: AdoptionFailed) -> bool:
+        """Try again later: the next version may need this engine's groups first."""
+        missing = isinstance(failure, WeightsMissing)
+        tries = self._tries.count + 1
+        log.error("weights not taken", version=ref.version, tries=tries, missing=missing, error=str(failure))
+        if not missing:
+            self._bench.metrics.adoption_failures.inc()
+            self._quarantine(f"version {ref.version}: {failure}")
+            self._check_due = 0.0
+        if not failure.unchanged:
+            self._forget("unconfirmed_weights")
+        phase, label = ("waiting", "source") if missing else ("quarantined", "quarantine")
+        pause = Pause(phase, label, f"version {ref.version}, not taken in {tries} tries: {failure}")
+        self._tries.fail(time.monotonic(), pause)
+        # A learner that has ended may have taken the weights with it; nobody waits for them then.
+        stopped = (await self._bench.queue.stats()).stopped
+        if stopped is not None:
+            pause = Pause("idle", "stopped", f"the run is over: {stopped.detail}")
+            self._tries.explain(pause)
+        return self._report.waits(pause)
+
+    def _quarantine(self, reason: str | None) -> None:
+        self._state.quarantine = reason
+        self._bench.metrics.quarantined.set(reason is not None)

@@ -1,0 +1,1 @@
+"""A leased row's way to a group: generate, score, hand in, with its progress."""

@@ -1,0 +1,125 @@
+"""All responses of one prompt at one engine.
+
+n requests with ids of their own, not one request with n: each response then has its own seed, progress, abort and
+version spans (SGLang gives the parts of an n-request ids and seeds that nobody can name). The prompt is still computed
+once: for a long prompt the first request goes ahead, and the others follow when its first token shows that the prefix
+is in the engine's cache. Short prompts go together, where an engine computes equal prompts of a batch once, or where
+computing them twice costs less than waiting.
+"""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from golongrl.rollout.groups.progress import LiveGroup, Pace
+from golongrl.rollout.sglang.answers import Generation
+from golongrl.rollout.sglang.client import Engine
+from golongrl.rollout.sglang.errors import EngineBusy, EngineError
+from golongrl.rollout.sglang.sampling import Sampling, response_seed
+
+# From here on a prefill costs more than the round trip of waiting for the first request.
+LEAD_FROM_TOKENS = 1024
+# A shorter response is over before its progress matters, and a stream costs both sides more than a plain answer.
+STREAM_FROM_TOKENS = 512
+# A response that the engine aborts (weights adopted in mode abort) is sampled again, but not for ever.
+ATTEMPTS = 3
+_BUSY_PAUSE_S = 1.0
+_ABANDON_S = 1.0
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What to sample from: ids int32 [tokens], and the seed of the run that response seeds derive from."""
+
+    uid: str
+    ids: NDArray[np.int32]
+    vocab_size: int
+    run_seed: int
+
+
+async def generate_group(
+    engine: Engine, prompt: Prompt, sampling: Sampling, n: int, live: LiveGroup, pace: Pace
+) -> Sequence[Generation]:
+    """Sample `n` responses; `live` follows their progress, `pace` learns from them.
+
+    A response that was aborted `ATTEMPTS` times is returned as it is, with finish "abort".
+
+    Raises:
+        ValueError, EngineError: as `Engine.generate`; the other responses are cancelled then.
+    """
+    leading = asyncio.Event()
+
+    async def one(index: int) -> Generation:
+        try:
+            return await _one(engine, prompt, sampling, index, live, pace, leading)
+        finally:
+            leading.set()
+
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            first = tasks.create_task(one(0))
+            if prompt.ids.size >= LEAD_FROM_TOKENS:
+                await leading.wait()
+            rest = [tasks.create_task(one(index)) for index in range(1, n)]
+    except ExceptionGroup as failures:
+        raise failures.exceptions[0] from failures
+    return [first.result(), *(task.result() for task in rest)]
+
+
+async def _one(
+    engine: Engine, prompt: Prompt, sampling: Sampling, index: int, live: LiveGroup, pace: Pace, leading: asyncio.Event
+) -> Generation:
+    seeded = sampling.seeded(response_seed(prompt.run_seed, prompt.uid, index))
+    # Of fixed width: SGLang's abort takes an id as a prefix, and aborting 1 would abort 10 to 15 too.
+    rid = f"{prompt.uid}.{index:04d}"
+    stream = prompt.ids.size >= LEAD_FROM_TOKENS or sampling.max_new_tokens >= STREAM_FROM_TOKENS
+    for attempt in range(1, ATTEMPTS + 1):
+        begun = time.monotonic()
+        first_token: list[float] = []
+
+        def progress(tokens: int, first_token: list[float] = first_token) -> None:
+            if not first_token:
+                first_token.append(time.monotonic())
+                leading.set()
+            live.advance(index, tokens)
+
+        live.advance(index, 0)
+        try:
+            answer = await engine.generate(
+                prompt.ids,
+                seeded,
+                rid=rid,
+                vocab_size=prompt.vocab_size,
+                stream=stream,
+                on_progress=progress,
+            )
+        except EngineBusy:
+            if attempt == ATTEMPTS:
+                raise
+            await asyncio.sleep(_BUSY_PAUSE_S)
+            continue
+        except asyncio.CancelledError:
+            await _abandon(engine, rid)
+            raise
+        if answer.finish != "abort":
+            break
+    live.ended[index] = answer.finish != "abort"
+    if live.ended[index]:
+        # Unstreamed, the only progress was the end: then the prefill counts as decoding, on the careful side.
+        decoding_since = first_token[0] if stream and first_token else begun
+        pace.saw_response(len(answer.ids), time.monotonic() - decoding_since)
+        if stream and index == 0 and first_token and answer.cached_tokens is not None:
+            pace.saw_prefill(prompt.ids.size - answer.cached_tokens, first_token[0] - begun)
+    return answer
+
+
+async def _abandon(engine: Engine, rid: str) -> None:
+    """Free the engine of a request nobody waits for; it would notice the dropped connection only later."""
+    with suppress(EngineError, TimeoutError):
+        async with asyncio.timeout(_ABANDON_S):
+            await engine.abort(rid)

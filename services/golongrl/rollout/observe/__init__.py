@@ -1,0 +1,1 @@
+"""What a worker reports: state, waits, health endpoints, metrics."""

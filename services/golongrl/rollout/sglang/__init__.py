@@ -1,0 +1,1 @@
+"""The engine's HTTP interface: client, answers, errors, sampling parameters."""

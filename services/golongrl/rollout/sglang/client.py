@@ -1,0 +1,307 @@
+"""A typed client of an engine's HTTP API: SGLang 0.5.23's, which the embedded engine speaks too.
+
+Invariants:
+- every call has a deadline; for a generation it is the longest silence between two chunks of its stream;
+- an answer is either complete and consistent (one log-prob a token, version spans that cover all tokens) or an error;
+- no token id outside the vocabulary is ever sent: one such id kills an SGLang server, and every request on it;
+- an update that the engine did not confirm is an error, never a success.
+
+Long generations are streamed, not for their text but for their progress: a chunk says how many tokens are done, so the
+lease on a group can be renewed by true progress, and the first chunk says that the prompt's prefill is over.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import httpx
+import numpy as np
+from numpy.typing import NDArray
+
+from golongrl.broadcast.protocol import Bucket
+from golongrl.rollout.sglang.answers import (
+    Generation,
+    ModelInfo,
+    parse_checksums,
+    parse_generation,
+    parse_model_info,
+    tokens_done,
+)
+from golongrl.rollout.sglang.errors import EngineBusy, EngineProtocolError, EngineRefused, EngineUnavailable
+from golongrl.rollout.sglang.http import EngineHttp, failure, unreachable
+from golongrl.rollout.sglang.sampling import Sampling
+
+PauseMode = Literal["abort", "retract", "in_place"]
+
+# A stream's chunks repeat everything so far, so its bytes grow with the number of chunks; at 16 the whole stream is
+# about 8 times the final answer, and progress is still seen every sixteenth of the longest response.
+CHUNKS = 16
+# SGLang answers this when it has loaded new weights but could not drop the KV cache: the weights ARE the new ones, the
+# version it reports is not.
+_NOT_FLUSHED = "cache was not flushed"
+_FLUSH_RETRY_S = 0.2
+
+
+@dataclass(frozen=True)
+class Placement:
+    """How an engine is laid out: processes a weight-update group must have room for, and what they run on."""
+
+    ranks: int
+    device: str
+
+
+class Engine(EngineHttp):
+    """One engine. Use as an async context manager."""
+
+    # Generating
+
+    async def generate(
+        self,
+        prompt: NDArray[np.int32],
+        sampling: Sampling,
+        *,
+        rid: str,
+        vocab_size: int,
+        stream: bool = False,
+        on_progress: Callable[[int], None] | None = None,
+    ) -> Generation:
+        """Sample one response to `prompt` (int32 [tokens]).
+
+        `on_progress` is told the tokens done so far: with `stream` from the first on, else at the end.
+
+        An aborted response is returned with finish "abort" and the tokens it has, possibly none. Cancelling the call
+        drops the connection, which ends the request in the engine.
+
+        Raises:
+            ValueError: the prompt is empty or holds an id outside [0, vocab_size).
+            EngineRefused: too long for the context, or a bad sampling value.
+            EngineBusy: the engine's queue is full, or an earlier request `rid` is still ending.
+            EngineUnavailable: no answer, or silence beyond the deadline.
+            EngineProtocolError: the answer cannot be used.
+        """
+        check_ids(prompt, vocab_size)
+        params = sampling.as_params()
+        if stream:
+            params["stream_interval"] = max(1, sampling.max_new_tokens // CHUNKS)
+        body = {
+            "rid": rid,
+            "input_ids": prompt.tolist(),
+            "sampling_params": params,
+            "return_logprob": True,
+            "stream": stream,
+        }
+        deadlines = self._deadlines
+        timeout = httpx.Timeout(deadlines.silence_s, connect=deadlines.connect_s, write=deadlines.control_s)
+        last = b""
+        try:
+            async with self._http.stream(
+                "POST", "/generate", json=body, headers=self._headers, timeout=timeout
+            ) as response:
+                if response.status_code != 200:
+                    raise failure(
+                        "POST /generate", response.status_code, (await response.aread()).decode(errors="replace")
+                    )
+                async for event in _events(response) if stream else _whole(response):
+                    last = event
+                    if on_progress is not None and (tokens := tokens_done(event)) is not None:
+                        on_progress(tokens)
+        except httpx.TransportError as error:
+            raise unreachable(f"POST /generate {rid} at {self.url}", error, deadlines.silence_s) from error
+        return _last_event(last, rid)
+
+    async def abort(self, rid: str | None = None) -> None:
+        """End one request, or with None all of them; a request that is not there is no error."""
+        await self._control("/abort_request", {"abort_all": True} if rid is None else {"rid": rid})
+
+    # Health
+
+    async def model_info(self) -> ModelInfo:
+        """Which weights the engine says it holds."""
+        return parse_model_info(await self._json("GET", "/model_info", headers=self._headers))
+
+    async def placement(self) -> Placement:
+        """How the engine is laid out.
+
+        Raises:
+            EngineProtocolError: it does not say, or has pipeline stages or several copies of the model, which no group
+                reaches.
+        """
+        body = await self._json("GET", "/server_info", headers=self._headers)
+        try:
+            ranks, device = int(body["tp_size"]), str(body["device"])
+            stages, copies = int(body.get("pp_size", 1)), int(body.get("dp_size", 1))
+        except (KeyError, TypeError, ValueError) as error:
+            raise EngineProtocolError(f"server_info at {self.url}: tp_size or device is missing: {error}") from error
+        if stages > 1 or copies > 1:
+            what = f"{stages} pipeline stages" if stages > 1 else f"{copies} data-parallel copies"
+            raise EngineProtocolError(f"{self.url}: {what} cannot receive broadcast weights; set learner.weights=disk")
+        return Placement(ranks, device)
+
+    async def health(self) -> None:
+        """Returns if the server answers /health with 200; EngineError says why not."""
+        await self._call("GET", "/health", headers=self._headers)
+
+    async def ready(self) -> bool:
+        """Whether the server would generate now (SGLang: 503 while it is paused)."""
+        try:
+            await self._call("GET", "/ready", headers=self._headers)
+        except (EngineBusy, EngineUnavailable):
+            return False
+        return True
+
+    async def metrics(self) -> dict[str, float]:
+        """The engine's Prometheus samples by name, labels summed; histogram buckets left out."""
+        from prometheus_client.parser import text_string_to_metric_families
+
+        text = (await self._call("GET", "/metrics", headers=self._headers)).text
+        totals: dict[str, float] = {}
+        for family in text_string_to_metric_families(text):
+            for sample in family.samples:
+                if not sample.name.endswith("_bucket"):
+                    totals[sample.name] = totals.get(sample.name, 0.0) + sample.value
+        return totals
+
+    # Pausing and weights
+
+    async def pause(self, mode: PauseMode) -> None:
+        """Stop generating: answer everything now (abort), free the KV cache (retract) or keep it (in_place)."""
+        await self._control("/pause_generation", {"mode": mode}, deadline_s=self._deadlines.pause_s)
+
+    async def resume(self) -> None:
+        """Go on generating; harmless when nothing is paused."""
+        await self._control("/continue_generation", {})
+
+    async def flush_cache(self) -> bool:
+        """Drop the KV cache; False if requests are still using it."""
+        try:
+            await self._control("/flush_cache", {})
+        except EngineRefused as error:
+            if error.status == 400:
+                return False
+            raise
+        return True
+
+    async def set_weight_version(self, version: str) -> None:
+        """Name the weights the engine already holds."""
+        await self._control("/update_weight_version", {"new_version": version, "abort_all_requests": False})
+
+    async def update_from_disk(self, path: str, version: str, *, flush_cache: bool) -> None:
+        """Load the Hugging Face folder `path` as `version`.
+
+        `flush_cache` must be False when the engine is paused in_place, whose requests keep their KV cache, and True
+        otherwise. If the engine loads the weights but finds its cache in use (a request slipped in), the requests are
+        retracted, the cache is flushed and the version set, so that afterwards version and cache agree.
+
+        Raises:
+            EngineRefused: the weights cannot be loaded; the engine still holds the old ones.
+            EngineUnavailable, EngineProtocolError: nobody knows what it holds.
+        """
+        body = {"model_path": path, "weight_version": version, "flush_cache": flush_cache, "abort_all_requests": False}
+        try:
+            await self._confirmed("/update_weights_from_disk", body, deadline_s=self._deadlines.update_s)
+        except EngineRefused as error:
+            if _NOT_FLUSHED not in str(error):
+                raise
+            await self.pause("retract")
+            await self._flush_or_fail()
+            await self.set_weight_version(version)
+
+    async def init_group(
+        self, *, master_address: str, master_port: int, rank_offset: int, world_size: int, group_name: str, backend: str
+    ) -> None:
+        """Join the process group over which a trainer broadcasts weights."""
+        body = {
+            "master_address": master_address,
+            "master_port": master_port,
+            "rank_offset": rank_offset,
+            "world_size": world_size,
+            "group_name": group_name,
+            "backend": backend,
+        }
+        await self._confirmed("/init_weights_update_group", body, deadline_s=self._deadlines.update_s)
+
+    async def destroy_group(self, group_name: str) -> None:
+        """Leave that process group."""
+        await self._confirmed("/destroy_weights_update_group", {"group_name": group_name})
+
+    async def begin_weight_update(self) -> None:
+        """Open a session for updates that do not come from disk."""
+        await self._confirmed("/begin_weight_update", {})
+
+    async def end_weight_update(self) -> None:
+        """Close that session."""
+        await self._confirmed("/end_weight_update", {}, deadline_s=self._deadlines.update_s)
+
+    async def update_from_distributed(
+        self, tensors: Bucket, group_name: str, version: str | None, *, flush_cache: bool
+    ) -> None:
+        """Receive `tensors` from the group while the sender broadcasts them, inside a begin/end session.
+
+        Args:
+            version: what the weights are called from now on; None while there is more to come.
+        """
+        body = {
+            **tensors.model_dump(),
+            "group_name": group_name,
+            "flush_cache": flush_cache,
+            "abort_all_requests": False,
+            "weight_version": version,
+        }
+        await self._confirmed("/update_weights_from_distributed", body, deadline_s=self._deadlines.update_s)
+
+    async def checksums(self) -> dict[str, str]:
+        """A checksum per tensor, of all ranks: says whether two weights really differ."""
+        body = await self._confirmed("/weights_checker", {"action": "checksum"}, deadline_s=self._deadlines.update_s)
+        return parse_checksums(body)
+
+    async def _flush_or_fail(self) -> None:
+        for _ in range(max(1, int(self._deadlines.control_s / _FLUSH_RETRY_S))):
+            if await self.flush_cache():
+                return
+            await asyncio.sleep(_FLUSH_RETRY_S)
+        raise EngineProtocolError(f"{self.url}: new weights are loaded but the cache of the old ones cannot be flushed")
+
+
+def check_ids(prompt: NDArray[np.int32], vocab_size: int) -> None:
+    """Refuse a prompt that would kill the engine.
+
+    Raises:
+        ValueError: it is empty, or holds an id outside [0, vocab_size).
+    """
+    if prompt.size == 0:
+        raise ValueError("the prompt has no tokens")
+    low, high = int(prompt.min()), int(prompt.max())
+    if low < 0 or high >= vocab_size:
+        raise ValueError(f"token id {low if low < 0 else high} is outside the model's vocabulary [0, {vocab_size})")
+
+
+async def _events(response: httpx.Response) -> AsyncIterator[bytes]:
+    """The payloads of a server-sent event stream.
+
+    Not httpx's line iterator: it also splits at U+2028 and U+0085, which JSON may hold unescaped.
+    """
+    tail = b""
+    async for chunk in response.aiter_bytes():
+        *lines, tail = (tail + chunk).split(b"\n")
+        for line in lines:
+            if line.startswith(b"data:") and line != b"data: [DONE]":
+                yield line[5:]
+
+
+async def _whole(response: httpx.Response) -> AsyncIterator[bytes]:
+    yield await response.aread()
+
+
+def _last_event(event: bytes, rid: str) -> Generation:
+    if not event:
+        raise EngineProtocolError(f"generate {rid}: the stream ended without an answer")
+    try:
+        body = json.loads(event)
+    except ValueError as error:
+        raise EngineProtocolError(f"generate {rid}: the stream's last event is not JSON") from error
+    if "error" in body:  # a streamed request was found wrong after the 200 was sent
+        code = body["error"].get("code") if isinstance(body["error"], Mapping) else None
+        raise failure("POST /generate", code if isinstance(code, int) and code >= 400 else 400, event.decode())
+    return parse_generation(body, rid)

@@ -1,0 +1,97 @@
+"""Taking broadcast weights into an engine: its side of a transfer, driven over the engine's HTTP API.
+
+Invariants:
+- the engine is paused before the first tensor and stays so: nothing is ever sampled from half of a version;
+- from the first tensor on a failure leaves weights that nobody knows, whatever version the engine names;
+- the group is left in any case, so that the sender, too, is done with it.
+"""
+
+import structlog
+
+from golongrl.broadcast.client import SourceError, asked
+from golongrl.broadcast.protocol import Ask, Transfer
+from golongrl.broadcast.verify import Reading, problem
+from golongrl.queue.types import WeightsRef
+from golongrl.rollout.sglang.client import Engine, PauseMode
+from golongrl.rollout.sglang.errors import AdoptionFailed, EngineError, EngineRefused, WeightsMissing
+
+log = structlog.get_logger(__name__)
+
+
+async def receive(engine: Engine, ref: WeightsRef, pause: PauseMode, before: Reading | None, worker: str) -> Reading:
+    """Bring the engine to `ref` by a transfer from its source; the engine is left paused.
+
+    Args:
+        pause: how requests in flight are held meanwhile; with `in_place` they keep their cache.
+        before: what the engine read back at the version it holds.
+        worker: who asks, for the sender's log.
+
+    Returns:
+        The checksums the engine reads back, beside what they were compared with.
+
+    Raises:
+        WeightsMissing: there was no transfer.
+        AdoptionFailed: the engine does not hold what was sent.
+        EngineError: the engine refused or did not answer before the first tensor.
+    """
+    placement = await engine.placement()
+    question = Ask(
+        worker=worker, version=ref.version, lineage=ref.lineage, ranks=placement.ranks, device=placement.device
+    )
+    try:
+        async with asked(ref.source, question) as transfer:
+            checksums = await _take(engine, transfer, str(ref.version), pause)
+    except SourceError as error:
+        raise WeightsMissing(str(error)) from error
+    reading = Reading(transfer.digests, checksums)
+    if wrong := problem(reading, before, ranks=placement.ranks):
+        raise AdoptionFailed(f"the engine took version {ref.version}, but {wrong}", unchanged=False)
+    return reading
+
+
+async def _take(engine: Engine, transfer: Transfer, version: str, pause: PauseMode) -> dict[str, str]:
+    """Join the group, take everything, and leave; the checksums that the engine reads back."""
+    try:
+        await engine.init_group(
+            master_address=transfer.address,
+            master_port=transfer.port,
+            rank_offset=1,
+            world_size=transfer.world_size,
+            group_name=transfer.group,
+            backend=transfer.backend,
+        )
+        await engine.pause(pause)
+        await _begin(engine)
+        return await _load(engine, transfer, version, flush=pause != "in_place")
+    finally:
+        await _leave(engine, transfer.group)
+
+
+async def _begin(engine: Engine) -> None:
+    try:
+        await engine.begin_weight_update()
+    except EngineRefused:  # a worker before us left its session open
+        await engine.end_weight_update()
+        await engine.begin_weight_update()
+
+
+async def _load(engine: Engine, transfer: Transfer, version: str, *, flush: bool) -> dict[str, str]:
+    """Take all tensors; the checksums that the engine reads back."""
+    last = len(transfer.buckets) - 1
+    try:
+        for index, bucket in enumerate(transfer.buckets):
+            await engine.update_from_distributed(
+                bucket, transfer.group, version if index == last else None, flush_cache=flush and index == last
+            )
+        await engine.end_weight_update()
+        return await engine.checksums()
+    except EngineRefused as error:  # of a call, not of the weights: tensors may be in already
+        raise AdoptionFailed(str(error), unchanged=False) from error
+
+
+async def _leave(engine: Engine, group: str) -> None:
+    """Best effort: a group that the engine still holds harms nobody, and one it never joined is not there."""
+    try:
+        await engine.destroy_group(group)
+    except EngineError as error:
+        log.info("the engine did not leave the group", group=group, error=str(error))

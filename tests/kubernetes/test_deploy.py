@@ -1,0 +1,174 @@
+"""`golongrl deploy` and `golongrl render`: values checked first, readable diffs, the real helm."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from golongrl.errors import GolongrlError
+from golongrl.kubernetes import command
+from golongrl.kubernetes.deploy.diff import changes
+from golongrl.kubernetes.deploy.helm import DeployError, Deployment, user_values
+from golongrl.kubernetes.rayjob.builder import ValuesError
+from golongrl.recipe import RecipeError, load, parse, read_yaml
+from support.helm import CHART, Helm, tool
+
+
+def config(name: str, value: str, kind: str = "ConfigMap") -> dict[str, Any]:
+    return {"kind": kind, "metadata": {"name": name}, "data": {"a": "same", "key": value}}
+
+
+def test_a_diff_says_what_is_added_changed_removed() -> None:
+    old = [config("kept", "1"), config("changed", "1"), config("gone", "1")]
+    new = [config("kept", "1"), config("changed", "2"), config("fresh", "1")]
+    assert list(changes(old, new)) == [
+        "~ ConfigMap/changed",
+        "     data:",
+        "       a: same",
+        "    -  key: '1'",
+        "    +  key: '2'",
+        "     kind: ConfigMap",
+        "     metadata:",
+        "+ ConfigMap/fresh",
+        "- ConfigMap/gone",
+        "1 added, 1 changed, 1 removed, 3 objects in all",
+    ]
+
+
+def test_a_diff_never_shows_a_secret() -> None:
+    found = list(changes([config("s", "hunter1", "Secret")], [config("s", "hunter2", "Secret")]))
+    assert found == ["0 added, 0 changed, 0 removed, 1 objects in all"]
+    assert "hunter" not in "".join(changes([], [config("s", "hunter2", "Secret")]))
+
+
+def test_the_diff_of_two_real_renderings() -> None:
+    helm = Helm(tool("helm4"))
+    found = list(changes(helm.template(), helm.template({"reward": {"replicas": 3}})))
+    assert [line for line in found if not line.startswith(" ")] == [
+        "~ Deployment/demo-golongrl-reward",
+        f"0 added, 1 changed, 0 removed, {len(helm.template().objects)} objects in all",
+    ]
+    assert "    +  replicas: 3" in found
+
+
+def test_values_are_checked_before_helm_is_called(tmp_path: Path) -> None:
+    path = tmp_path / "values.yaml"
+    path.write_text("rollout: {replicas: 2}\nrecipe: {data: {corpus: null, train: /x}}\n")
+    assert user_values([path], ["rollout.replicas=3", "recipe.learner.lr=1e-5"]) == {
+        "rollout": {"replicas": 3},
+        "recipe": {"data": {"corpus": None, "train": "/x"}, "learner": {"lr": 1e-5}},
+    }
+    with pytest.raises(ValuesError, match=r"unknown key rollout\.replicaz; did you mean rollout\.replicas\?"):
+        user_values([], ["rollout.replicaz=3"])
+    with pytest.raises(RecipeError, match=r"unknown key learner\.steps_"):
+        user_values([], ["recipe.learner.steps_=3"])
+    with pytest.raises(ValuesError, match=r"unknown key reward\.autoscalin; did you mean reward\.autoscaling\?"):
+        user_values([], ["reward.autoscalin.enabled=true"])
+    with pytest.raises(ValuesError, match=r"values: unknown key rollout\.engine\.tensorparalel; did you mean "):
+        user_values([], ["rollout.engine.tensorparalel=2"])
+    with pytest.raises(ValuesError, match="no-such"):
+        user_values([tmp_path / "no-such"], [])
+
+
+def test_an_unreachable_cluster_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The real helm through pyhelm3, against a port where nobody listens."""
+    (tmp_path / "helm").symlink_to(tool("helm4"))
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    kubeconfig = {
+        "apiVersion": "v1", "kind": "Config", "current-context": "x", "users": [],
+        "clusters": [{"name": "x", "cluster": {"server": "http://127.0.0.1:9"}}],
+        "contexts": [{"name": "x", "context": {"cluster": "x", "user": ""}}],
+    }  # fmt: skip
+    (tmp_path / "config").write_text(json.dumps(kubeconfig))
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "config"))
+    for call in (lambda d: d.preview({}), lambda d: d.apply({}), lambda d: d.status(), lambda d: d.uninstall()):
+        with pytest.raises(DeployError) as error:
+            call(Deployment("demo", "rl", timeout="5s"))
+        assert str(error.value).startswith("helm, release demo in namespace rl: ")
+        assert "\n" not in str(error.value)
+
+
+def test_a_missing_helm_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(DeployError, match="helm is not on PATH: install Helm"):
+        Deployment("demo", "rl").preview({})
+
+
+@pytest.mark.parametrize("name", ["quickstart", "qwen3-4b-grpo"])
+def test_render_prints_a_rayjob_with_its_recipe(name: str) -> None:
+    done = CliRunner().invoke(command.render, ["rayjob", name, "--set", "learner.steps=7", "-n", "rl"])
+    assert done.exit_code == 0, done.output
+    config_map, job = yaml.safe_load_all(done.output)
+    recipe = parse(read_yaml(config_map["data"]["recipe.yaml"]))
+    assert (recipe.name, recipe.learner.steps) == (name, 7)
+    assert recipe.learner.lr == load(name).learner.lr
+    assert config_map["metadata"] | {"labels": 0} == {"name": job["metadata"]["name"], "namespace": "rl", "labels": 0}
+    mounted = job["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]["volumes"][0]
+    assert mounted == {"name": "recipe", "configMap": {"name": config_map["metadata"]["name"]}}
+
+
+@pytest.mark.parametrize(
+    ("words", "install"),
+    [
+        (["quickstart"], "charts/golongrl --set"),
+        (["quickstart", "-n", "rl"], "charts/golongrl -n rl --set"),
+        (["smollm2-135m"], "charts/golongrl --set recipePreset=smollm2-135m --set"),
+        (
+            ["qwen3-4b-grpo", "-f", str(CHART / "values-rdma.yaml")],
+            f"charts/golongrl -f charts/golongrl/values-qwen3-4b-grpo.yaml -f {CHART}/values-rdma.yaml --set",
+        ),
+    ],
+)
+def test_render_says_how_its_release_is_installed(words: list[str], install: str) -> None:
+    """With the same values: the release brings the pool, which the recipe's preset lays out."""
+    done = CliRunner().invoke(command.render, ["rayjob", *words])
+    assert f"helm install golongrl {install} learner.enabled=false\n" in done.output
+
+
+def test_an_overlay_is_over_the_recipes_preset() -> None:
+    """As for `deploy`: an overlay alone would leave the ranks without GPUs."""
+    done = CliRunner().invoke(command.render, ["rayjob", "qwen3-4b-grpo", "-f", str(CHART / "values-rdma.yaml")])
+    (_, job) = yaml.safe_load_all(done.output)
+    (ranks,) = job["spec"]["rayClusterSpec"]["workerGroupSpecs"]
+    (container,) = ranks["template"]["spec"]["containers"]
+    assert (ranks["replicas"], container["resources"]["limits"]["rdma/hca"]) == (4, "1")
+
+
+def test_render_refuses_what_does_not_fit(tmp_path: Path) -> None:
+    path = tmp_path / "values.yaml"
+    path.write_text("learner: {workers: {replicas: 2, gpus: 8}}\n")
+    done = CliRunner().invoke(command.render, ["rayjob", "quickstart", "-f", str(path)])
+    assert isinstance(done.exception, GolongrlError)
+    assert "are not the recipe's learner.ranks 1" in str(done.exception)
+
+
+@pytest.mark.parametrize("text", ["", "- a", "a: ["])
+def test_render_names_a_broken_recipe(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    done = CliRunner().invoke(command.render, ["rayjob", str(path)])
+    assert isinstance(done.exception, RecipeError)
+    assert str(path) in str(done.exception)
+
+
+@pytest.mark.parametrize(
+    ("option", "word"),
+    [("--release", "A B"), ("--release", "a" * 54), ("--release", ""), ("--namespace", "x_"), ("--namespace", "a.b")],
+)
+def test_render_refuses_a_name_that_the_cluster_would(option: str, word: str) -> None:
+    done = CliRunner().invoke(command.render, ["rayjob", "quickstart", option, word])
+    assert isinstance(done.exception, ValuesError)
+    assert str(done.exception).startswith(f"{option} {word}: use lower-case letters")
+
+
+@pytest.mark.parametrize("words", [["rayjob"]])
+def test_render_help_has_an_example(words: list[str]) -> None:
+    assert "golongrl render" in " ".join(CliRunner().invoke(command.render, [*words, "--help"]).output.split())
+
+
+@pytest.mark.parametrize("word", ["install", "upgrade", "status", "uninstall"])
+def test_deploy_help_has_an_example(word: str) -> None:
+    assert f"golongrl deploy {word}" in " ".join(CliRunner().invoke(command.deploy, [word, "--help"]).output.split())

@@ -1,0 +1,84 @@
+"""Driver and ranks on one volume: two users, as the chart runs them with RDMA."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+DRIVER = ["setpriv", "--reuid=1000", "--regid=1000", "--clear-groups", "--inh-caps=-all", "--bounding-set=-all"]
+# Root with IPC_LOCK alone; the pod's group.
+RANK = ["setpriv", "--reuid=0", "--regid=1000", "--clear-groups", "--inh-caps=-all", "--bounding-set=-all,+ipc_lock"]
+
+PYTHON = sys.executable
+
+BEGIN = """
+from pathlib import Path
+from golongrl.learner.umask import UMASK, open_to_group
+mask = open_to_group()[UMASK] if {cluster} else "022"
+Path("step.tmp/actor").mkdir(parents=True)
+print(mask)
+"""
+WRITE = """
+from pathlib import Path
+from golongrl.learner.umask import follow
+follow()
+Path("step.tmp/actor/huggingface").mkdir()
+Path("step.tmp/actor/huggingface/config.json").write_text("{}")
+Path("step.tmp/actor/model.pt").write_text("x")
+"""
+PRUNE = """
+import shutil
+from pathlib import Path
+Path("step.tmp").rename("step")
+shutil.rmtree("step")
+"""
+
+
+@pytest.fixture
+def volume() -> Iterator[Path]:
+    """A folder of the driver's, where everybody may look."""
+    if os.geteuid() != 0 or shutil.which("setpriv") is None:
+        pytest.skip("needs root and setpriv, to be other users")
+    if subprocess.run([*DRIVER, PYTHON, "-c", ""], check=False, timeout=120, capture_output=True).returncode:
+        pytest.skip("this Python is root's alone")
+    folder = Path(tempfile.mkdtemp(prefix="volume-"))
+    os.chown(folder, 1000, 1000)
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
+
+
+def run(who: list[str], script: str, volume: Path, umask: str = "022") -> subprocess.CompletedProcess[str]:
+    services = Path(__file__).resolve().parents[2] / "services"
+    return subprocess.run(
+        [*who, PYTHON, "-c", script],
+        cwd=volume,
+        env={"PYTHONPATH": str(services), "GOLONGRL_UMASK": umask, "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        umask=0o022,
+        check=False,
+    )
+
+
+def test_ranks_write_where_the_driver_says_and_the_driver_deletes_what_they_wrote(volume: Path) -> None:
+    begun = run(DRIVER, BEGIN.format(cluster=True), volume)
+    assert begun.stdout.strip() == "002", begun.stderr
+    written = run(RANK, WRITE, volume, begun.stdout.strip())
+    assert written.returncode == 0, written.stderr
+    pruned = run(DRIVER, PRUNE, volume)
+    assert pruned.returncode == 0, pruned.stderr
+    assert list(volume.iterdir()) == []
+
+
+def test_without_it_a_rank_cannot_write(volume: Path) -> None:
+    """What the chart's RDMA ranks are: root by number, and nobody by power."""
+    begun = run(DRIVER, BEGIN.format(cluster=False), volume)
+    assert begun.returncode == 0, begun.stderr
+    assert "PermissionError" in run(RANK, WRITE, volume).stderr

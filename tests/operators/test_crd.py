@@ -1,0 +1,243 @@
+"""The CustomResourceDefinition: structural as the API server demands, strict, and true to what the operator reads.
+
+The rules of structural schemas are those of the API server's documentation; the server's own check of them, and what
+its CEL makes of the rules, is left to a live cluster.
+"""
+
+import copy
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import cel
+import jsonschema
+import kubernetes_validate
+import pytest
+import yaml
+
+from golongrl import recipe as recipes
+from golongrl.kubernetes.values import Values
+from golongrl_operator.build import Site, resolve
+from golongrl_operator.crd import crd, schema
+from golongrl_operator.reconcile import Seen, reconcile
+from support.chart_values import MATRIX
+from support.helm import CHART, YAML, Helm, load_script, tool
+from support.training_runs import NOW, PICTURE, SITE, a_job, a_run
+
+# What a structural schema may say (apiextensions.k8s.io/v1); `$ref`, `const`, `prefixItems` and the like it may not.
+ALLOWED = {
+    "type", "format", "description", "properties", "required", "items", "additionalProperties", "nullable", "enum",
+    "pattern", "minLength", "maxLength", "minItems", "maxItems", "minimum", "maximum", "exclusiveMinimum",
+    "exclusiveMaximum", "x-kubernetes-validations", "x-kubernetes-int-or-string", "x-kubernetes-list-type",
+    "x-kubernetes-list-map-keys", "x-kubernetes-preserve-unknown-fields",
+}  # fmt: skip
+
+Node = tuple[str, dict[str, Any]]
+
+
+def nodes(node: dict[str, Any], path: str = "") -> Iterator[Node]:
+    yield path, node
+    for name, item in node.get("properties", {}).items():
+        yield from nodes(item, f"{path}.{name}")
+    for key in ("items", "additionalProperties"):
+        if isinstance(node.get(key), dict):
+            yield from nodes(node[key], f"{path}[]")
+
+
+ALL = dict(nodes(schema()))
+
+
+def plain(node: Any) -> Any:
+    """The schema in the words of a JSON schema, closed as kubectl's strict validation closes it."""
+    if isinstance(node, list):
+        return [plain(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    made = {key: plain(value) for key, value in node.items() if not key.startswith(("x-kubernetes", "nullable"))}
+    for bound in ("Minimum", "Maximum"):
+        if made.pop(f"exclusive{bound}", False) is True:
+            made[f"exclusive{bound}"] = made.pop(bound.lower())
+    if "properties" in node and isinstance(node["properties"], dict) and "metadata" not in node["properties"]:
+        made["additionalProperties"] = False
+    if node.get("x-kubernetes-int-or-string") is True:
+        made["type"] = ["integer", "string"]
+    if node.get("nullable") is True and "type" in made:
+        made["type"] = [made["type"], "null"]
+    return made
+
+
+def accepts(body: dict[str, Any]) -> list[str]:
+    """What is wrong with a TrainingRun."""
+    validator = jsonschema.Draft202012Validator(plain(schema()))
+    return [f"{error.json_path}: {error.message}" for error in validator.iter_errors(body)]
+
+
+def test_it_is_a_valid_definition() -> None:
+    kubernetes_validate.validate(crd(), "1.36", strict=True)
+    definition = crd()["spec"]
+    assert crd()["metadata"]["name"] == f"{definition['names']['plural']}.{definition['group']}"
+
+
+def test_the_file_is_up_to_date_and_small_enough_for_a_client_side_apply() -> None:
+    script = load_script("generate")
+    text = (CHART / script.CRD).read_text()
+    assert yaml.load(text, Loader=YAML) == crd()
+    # kubectl apply keeps a copy in an annotation, which may have 256 KiB.
+    assert len(json.dumps(crd())) < 200_000
+
+
+@pytest.mark.parametrize("path", ALL)
+def test_every_node_is_structural(path: str) -> None:
+    node = ALL[path]
+    assert set(node) <= ALLOWED
+    free = node.get("x-kubernetes-preserve-unknown-fields") or node.get("x-kubernetes-int-or-string")
+    assert "type" in node or free
+    assert not ("properties" in node and "additionalProperties" in node)
+    assert node.get("additionalProperties") is not False
+    assert ("items" in node) == (node.get("type") == "array")
+    assert not (node.get("nullable") and "enum" in node), "the API server refuses null for an enum"
+    if node.get("x-kubernetes-list-type") == "map":
+        assert set(node["x-kubernetes-list-map-keys"]) <= set(node["items"]["required"])
+    for key in node.get("required", []):
+        assert key in node["properties"]
+
+
+def test_it_is_open_only_where_kubernetes_types_pass_through_and_in_one_key_of_the_recipe() -> None:
+    free = {
+        path.removeprefix(".spec.") for path, node in ALL.items() if node.get("x-kubernetes-preserve-unknown-fields")
+    }
+    assert free == {
+        "learner.affinity",
+        "learner.env[]",
+        "learner.tolerations[]",
+        "learner.topologySpreadConstraints[]",
+        "recipe.algorithm.rollout_rs[]",
+    }
+
+
+def test_every_key_of_the_spec_is_described() -> None:
+    for path, node in ALL.items():
+        if path.startswith((".spec", ".status")) and not path.endswith("[]"):
+            assert node.get("description"), path
+
+
+def test_columns_show_what_the_status_has() -> None:
+    (version,) = crd()["spec"]["versions"]
+    for column in version["additionalPrinterColumns"]:
+        path = column["jsonPath"]
+        assert path == ".metadata.creationTimestamp" or ALL[path]["type"] == column["type"], path
+    assert version["subresources"] == {"status": {}}
+
+
+def run_of(status: dict[str, Any] | None = None, **spec: Any) -> dict[str, Any]:
+    return {"apiVersion": "golongrl.io/v1alpha1", "kind": "TrainingRun", **a_run(status=status, **spec)}
+
+
+@pytest.mark.parametrize("name", recipes.packaged())
+def test_every_packaged_recipe_may_be_written_out(name: str) -> None:
+    whole = recipes.load(name).model_dump(mode="json")
+    body = run_of(recipePreset="", recipe=whole)
+    assert accepts(body) == []
+    assert resolve(Site(SITE.release, {"recipePreset": name}), body).recipe == recipes.load(name)
+
+
+def test_a_null_reaches_the_operator_and_removes_the_key() -> None:
+    """The API server drops a null where a key is not nullable: that of a recipe has a meaning."""
+    change = {"learner": {"steps": None}, "algorithm": {"rollout_is": None, "estimator": None}}
+    body = run_of(recipe=change)
+    assert accepts(body) == []
+    for path in (".spec.recipe.learner.steps", ".spec.recipe.algorithm.rollout_is", ".spec.recipe.algorithm.estimator"):
+        assert ALL[path]["nullable"] is True
+    got = resolve(SITE, body).recipe
+    assert (got.learner.steps, got.algorithm.estimator) == (None, "tmn_grpo")
+
+
+def test_n_may_be_written_without_quotes() -> None:
+    """To kubectl's YAML reader the bare key `n` is false."""
+    body = run_of(recipe={"rollout": {"false": 4}})
+    assert accepts(body) == []
+    assert resolve(SITE, body).recipe.rollout.n == 4
+
+
+@pytest.mark.parametrize("name", MATRIX)
+def test_learner_values_of_the_chart_are_those_of_a_run(name: str) -> None:
+    learner = {key: value for key, value in MATRIX[name].get("learner", {}).items() if key not in ("enabled", "mode")}
+    assert accepts(run_of(learner=learner)) == []
+    whole = Values().learner.model_dump(mode="json", by_alias=True, exclude={"enabled", "mode"})
+    assert accepts(run_of(learner=whole)) == []
+
+
+@pytest.mark.parametrize(
+    ("spec", "path"),
+    [
+        ({"recipe": {"learner": {"lrr": 1}}}, "$.spec.recipe.learner"),
+        ({"recipe": {"queue": {"max_staleness": -1}}}, "$.spec.recipe.queue.max_staleness"),
+        ({"recipe": {"learner": {"lr": 0}}}, "$.spec.recipe.learner.lr"),
+        ({"recipe": {"algorithm": {"estimator": "ppo"}}}, "$.spec.recipe.algorithm.estimator"),
+        ({"recipe": {"algorithm": {"rollout_is_clip": [1]}}}, "$.spec.recipe.algorithm.rollout_is_clip"),
+        ({"learner": {"mode": "job"}}, "$.spec.learner"),
+        ({"learner": {"gang": {"scheduler": "slurm"}}}, "$.spec.learner.gang.scheduler"),
+        ({"maxRestarts": -1}, "$.spec.maxRestarts"),
+        ({"maxRestart": 1}, "$.spec"),
+        ({"release": ""}, "$.spec.release"),
+    ],
+)
+def test_what_is_wrong_is_refused_with_its_path(spec: dict[str, Any], path: str) -> None:
+    (message,) = accepts(run_of(**spec))
+    assert message.startswith(f"{path}: ")
+
+
+def test_every_status_that_the_operator_writes_is_in_the_schema() -> None:
+    run = a_run()
+    worlds: list[dict[str, Any]] = [
+        {},
+        {"jobs": [a_job(run)], "picture": PICTURE},
+        {"jobs": [a_job(run)], "silence": "the queue: no answer"},
+        {"jobs": [a_job(run, jobDeploymentStatus="Failed", jobStatus="FAILED")]},
+        {"jobs": [a_job(run, jobDeploymentStatus="Complete", jobStatus="SUCCEEDED")], "picture": PICTURE},
+    ]
+    for world in worlds:
+        for spec in ({}, {"suspend": True}, {"recipePreset": "nope"}):
+            (outcome,) = reconcile(SITE, Seen(NOW, [a_run(**spec)], **world))
+            assert accepts(run_of(status=copy.deepcopy(outcome.status))) == []
+
+
+def rules() -> dict[str, dict[str, str]]:
+    return {path: rule for path, node in ALL.items() for rule in node.get("x-kubernetes-validations", [])}
+
+
+@pytest.mark.parametrize(
+    ("path", "self", "old", "holds"),
+    [
+        (".spec.release", "a", "a", True),
+        (".spec.release", "b", "a", False),
+        ("", {"metadata": {"name": "n" * 63}}, None, True),
+        ("", {"metadata": {"name": "n" * 64}}, None, False),
+        (".spec.learner", {}, None, True),
+        (".spec.learner", {"submissionMode": "SidecarMode"}, None, True),
+        (".spec.learner", {"submissionMode": "SidecarMode", "clusterSelector": ""}, None, True),
+        (".spec.learner", {"clusterSelector": "team"}, None, True),
+        (".spec.learner", {"submissionMode": "HTTPMode", "clusterSelector": "team"}, None, True),
+        (".spec.learner", {"submissionMode": "SidecarMode", "clusterSelector": "team"}, None, False),
+    ],
+)
+def test_cel_rules(path: str, self: Any, old: Any, holds: bool) -> None:
+    assert cel.evaluate(rules()[path]["rule"], {"self": self, "oldSelf": old}) is holds
+
+
+def test_every_cel_rule_is_tested_and_says_which_key() -> None:
+    assert set(rules()) == {".spec.release", "", ".spec.learner"}
+    for rule in rules().values():
+        assert rule["message"].split()[0].strip(":") in ("release", "metadata.name", "learner.clusterSelector")
+
+
+def test_helm_installs_it_where_the_operator_is_on_and_only_there() -> None:
+    for name in ("helm3", "helm4"):
+        helm = Helm(tool(name))
+        for switch, there in (("false", False), ("true", True)):
+            done = helm.run(
+                "template", "demo", str(CHART), "--include-crds", "--api-versions", "ray.io/v1/RayJob",
+                "--set", f"operator.enabled={switch}",
+            )  # fmt: skip
+            assert done.returncode == 0, done.stderr
+            assert ("kind: CustomResourceDefinition" in done.stdout) is there

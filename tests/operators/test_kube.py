@@ -1,0 +1,58 @@
+"""Calls to an API server that accepts and does not answer, or answers byte by byte: they end at their deadline."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import yaml
+
+from golongrl_operator import kube
+from golongrl_operator.kube import Kube, KubeSilent
+from support.operator_server import exported
+
+
+@asynccontextmanager
+async def server(answer: bytes, every_s: float) -> AsyncIterator[int]:
+    """Sends the bytes of `answer` one by one, and never more."""
+    asked: list[asyncio.StreamWriter] = []
+
+    async def serve(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(writer)
+        for byte in answer:
+            if writer.is_closing():
+                return
+            writer.write(bytes([byte]))
+            await asyncio.sleep(every_s)
+
+    listening = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        yield listening.sockets[0].getsockname()[1]
+    finally:
+        for writer in asked:
+            writer.close()
+        listening.close()
+
+
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n" + b" " * 9999])
+async def test_a_server_that_does_not_end_its_answer(
+    answer: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second is never silent for long enough to meet a deadline between bytes."""
+    monkeypatch.setattr(kube, "CALL_S", 0.3)
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
+    async with server(answer, 0.01) as port:
+        config = {
+            "current-context": "x",
+            "contexts": [{"name": "x", "context": {"cluster": "x", "user": "x", "namespace": "rl"}}],
+            "clusters": [{"name": "x", "cluster": {"server": f"http://127.0.0.1:{port}"}}],
+            "users": [{"name": "x", "user": {}}],
+        }
+        (tmp_path / "kubeconfig").write_text(yaml.safe_dump(config))
+        cluster = Kube()
+        with pytest.raises(KubeSilent, match="list of TrainingRuns: no answer"):
+            async with asyncio.timeout(20):
+                await cluster.look("demo")
+        assert exported(cluster.metrics.registry)["golongrl_operator_api_errors_total none"] == 1
+        await cluster.aclose()

@@ -1,0 +1,350 @@
+"""The whole operator in this process: real kopf, real clients, a real queue, and an API server over HTTP."""
+
+import asyncio
+import sys
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+from kmock import Server
+
+from golongrl.kubernetes.rayjob.naming import Release
+from golongrl.queue import QueueSettings, SampleQueue
+from golongrl_operator.app import Loop, operate
+from golongrl_operator.build import Site
+from golongrl_operator.kube import Kube
+from support.helm import Helm, tool
+from support.operator_server import CONFIGS, EVENTS, JOBS, RUNS, ApiServer, series
+from support.redis_server import free_port
+
+SETTINGS = QueueSettings(groups_per_step=2, max_staleness=1, max_bytes=1 << 20, lease_s=3600, stall_s=3600)
+# Ends a test that hangs; everything waited for takes a second or two on an idle machine.
+PATIENCE_S = 120
+
+
+@pytest.fixture
+def helm4() -> Helm:
+    return Helm(tool("helm4"))
+
+
+@pytest.fixture
+async def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[ApiServer]:
+    async with ApiServer() as server, Server(server) as listening:
+        config = {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "current-context": "x",
+            "contexts": [{"name": "x", "context": {"cluster": "x", "user": "x", "namespace": "rl"}}],
+            "clusters": [{"name": "x", "cluster": {"server": str(listening.url).rstrip("/")}}],
+            "users": [{"name": "x", "user": {"token": "secret"}}],
+        }
+        (tmp_path / "kubeconfig").write_text(yaml.safe_dump(config))
+        monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
+        yield server
+
+
+@asynccontextmanager
+async def operator(redis_url: str, run: str) -> AsyncIterator[str]:
+    """The operator of release `demo`; gives the address of its endpoints.
+
+    In a thread, because at its end kopf waits for every task of its loop, and the API server's are in this one.
+    """
+    stop, port = threading.Event(), free_port()
+
+    async def main() -> None:
+        kube = Kube()
+        site = Site(Release("demo", kube.namespace), {})
+        await operate(Loop(site, kube, redis_url, run, pass_s=0.2, settle_s=0.02), "127.0.0.1", port, stop)
+
+    task = asyncio.create_task(asyncio.to_thread(asyncio.run, main()))
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        stop.set()
+        async with asyncio.timeout(PATIENCE_S):
+            await task
+
+
+async def until(told: Callable[[], Any], what: str) -> Any:
+    """What `told` gives once it is true."""
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            while not (value := told()):
+                await asyncio.sleep(0.05)
+            return value
+    except TimeoutError:
+        raise AssertionError(f"never happened: {what}") from None
+
+
+class Watched:
+    """One run and its RayJobs, as a person sees them."""
+
+    def __init__(self, api: ApiServer, name: str = "r") -> None:
+        self.api, self.name = api, name
+
+    @property
+    def status(self) -> dict[str, Any]:
+        return dict(self.api.live(RUNS)[self.name].get("status", {}))
+
+    def condition(self, kind: str) -> str:
+        return str({entry["type"]: entry["status"] for entry in self.status["conditions"]}[kind])
+
+    @property
+    def jobs(self) -> list[str]:
+        return list(self.api.live(JOBS))
+
+    @property
+    def events(self) -> list[str]:
+        """Reasons, as `kubectl describe trainingrun` lists them."""
+        return [
+            event["reason"]
+            for event in self.api.live(EVENTS).values()
+            if event["regarding"]["uid"] == self.api.live(RUNS)[self.name]["metadata"]["uid"]
+        ]
+
+    async def phase(self, wanted: str) -> dict[str, Any]:
+        await until(lambda: self.status.get("phase") == wanted, f"phase {wanted}, but {self.status}")
+        return self.status
+
+    async def new_job(self, *old: str) -> str:
+        (name,) = await until(lambda: [job for job in self.jobs if job not in old], "a RayJob")
+        return str(name)
+
+    async def taken_away(self, job: str) -> None:
+        """The operator deletes it, and nothing else is made until its pods are gone."""
+        await until(lambda: "deletionTimestamp" in self.api.live(JOBS)[job]["metadata"], f"{job} is deleted")
+        await self.passes()
+        assert self.jobs == [job]
+        await self.api.let_go(job)
+
+    async def passes(self) -> None:
+        """Two passes of the loop."""
+        lists = len(self.api["list"])
+        await until(lambda: len(self.api["list"]) > lists + 6, "two passes")
+
+
+async def test_a_run_from_submission_to_its_end(api: ApiServer, redis_url: str, run_name: str, helm4: Helm) -> None:
+    """Made, restarted, replaced, suspended, resumed, done; at last every call is held against the chart's Role."""
+    spec: dict[str, Any] = {"release": "demo", "recipePreset": "quickstart", "maxRestarts": 1}
+    run = Watched(api)
+    async with operator(redis_url, run_name), SampleQueue.from_url(redis_url, run_name) as queue:
+        await api.submit("r", spec)
+        first = await run.new_job()
+        made = api.live(JOBS)[first]
+        (owner,) = made["metadata"]["ownerReferences"]
+        assert (owner["kind"], owner["uid"]) == ("TrainingRun", api.live(RUNS)["r"]["metadata"]["uid"])
+        ((name, config),) = api.live(CONFIGS).items()
+        assert (name, config["metadata"]["ownerReferences"]) == (first, made["metadata"]["ownerReferences"])
+        assert made["metadata"]["labels"]["golongrl.io/training-run"] == "r"
+        assert (await run.phase("Pending"))["job"] == first
+
+        await queue.setup(SETTINGS, [[0, 1, 2, 3]], ["T1"] * 4)
+        await queue.lease("pod-a", 0)
+        await api.kuberay(first, jobDeploymentStatus="Running", jobStatus="RUNNING")
+        running = await run.phase("Running")
+        assert (running["step"], running["staleness"], running["observedGeneration"]) == ("0/40", "0 of 1", 1)
+        assert run.condition("Stuck") == "False"
+
+        failed = {"jobDeploymentStatus": "Failed", "jobStatus": "FAILED", "reason": "AppFailed", "message": "boom"}
+        await api.kuberay(first, **failed)
+        told = await run.phase("Restarting")
+        assert "AppFailed" in told["message"]
+        assert "boom; restart 1 of 1" in told["message"]
+        await run.taken_away(first)
+        # Counted before it is done: an operator that dies in between gives no restart away.
+        (deleted,) = [request for request in api["delete"] if request.resource == JOBS]
+        counted = [item.id for item in api["patch"] if item.data.get("status", {}).get("restarts") == 1]
+        assert min(counted) < deleted.id
+        second = await run.new_job(first)
+        assert (await run.phase("Pending"))["restarts"] == 1
+
+        await api.submit("r", spec | {"recipe": {"learner": {"steps": 7}}})
+        await run.phase("Replacing")
+        await run.taken_away(second)
+        third = await run.new_job(first, second)
+        assert "steps: 7" in api.live(CONFIGS)[third]["data"]["recipe.yaml"]
+        assert (await run.phase("Pending"))["restarts"] == 0
+        assert list(api.live(CONFIGS)) == [third]
+
+        await api.submit("r", spec | {"recipe": {"learner": {"steps": 7}}, "suspend": True})
+        await run.phase("Suspending")
+        await run.taken_away(third)
+        await run.phase("Suspended")
+        await run.passes()
+        assert run.jobs == []
+
+        await api.submit("r", spec | {"recipe": {"learner": {"steps": 7}}})
+        last = await run.new_job()
+        await api.kuberay(last, jobDeploymentStatus="Complete", jobStatus="SUCCEEDED")
+        await run.phase("Succeeded")
+        assert run.condition("Complete") == "True"
+        await run.passes()
+        assert run.jobs == [last]
+    assert api.calls == granted(helm4)
+    assert run.events == [
+        "Pending", "Running", "Restarting", "Pending", "Replacing", "Pending", "Suspending", "Suspended", "Pending",
+        "Succeeded",
+    ]  # fmt: skip
+    warnings = [event["note"] for event in api.live(EVENTS).values() if event["type"] == "Warning"]
+    assert warnings == [told["message"]]
+
+
+def granted(helm: Helm) -> set[tuple[str, str, str]]:
+    """What the chart's Role lets the operator do."""
+    role = helm.template({"operator": {"enabled": True}}).one("Role", "-operator")
+    return {
+        (group, resource, verb)
+        for rule in role["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+
+
+async def test_what_the_api_server_refuses_is_in_the_status_and_tried_again(
+    api: ApiServer, redis_url: str, run_name: str
+) -> None:
+    api.refuse["rayjobs", "patch"] = 403
+    run = Watched(api)
+    async with operator(redis_url, run_name):
+        await api.submit("r", {"release": "demo", "recipePreset": "quickstart"})
+        await until(lambda: "rayjobs is forbidden" in run.status.get("message", ""), "the refusal")
+        assert run.condition("Progressing") == "False"
+        assert run.jobs == []
+        patches = len([request for request in api["patch"] if request.subresource == "status"])
+        await run.passes()
+        assert len([request for request in api["patch"] if request.subresource == "status"]) == patches
+        assert run.events == ["Refused"]
+        del api.refuse["rayjobs", "patch"]
+        await run.new_job()
+        await until(lambda: run.condition("Progressing") == "True", "it goes on")
+        assert run.events == ["Refused", "Pending"]
+
+
+async def test_a_removal_that_is_refused_is_told_once(api: ApiServer, redis_url: str, run_name: str) -> None:
+    run, spec = Watched(api), {"release": "demo", "recipePreset": "quickstart"}
+    async with operator(redis_url, run_name):
+        await api.submit("r", spec)
+        job = await run.new_job()
+        api.refuse["rayjobs", "delete"] = 403
+        await api.submit("r", spec | {"suspend": True})
+        await until(lambda: "Refused" in run.events, "the refusal")
+        posts = len(api["create"])
+        await run.passes()
+        assert run.events == ["Pending", "Suspending", "Refused"]
+        assert len(api["create"]) == posts
+        del api.refuse["rayjobs", "delete"]
+        await run.taken_away(job)
+        await run.phase("Suspended")
+
+
+async def test_events_that_cannot_be_posted_hold_nothing_up(api: ApiServer, redis_url: str, run_name: str) -> None:
+    api.refuse["events", "create"] = 403
+    run = Watched(api)
+    async with operator(redis_url, run_name) as served:
+        await api.submit("r", {"release": "demo", "recipePreset": "quickstart"})
+        await run.new_job()
+        await run.phase("Pending")
+        assert run.events == []
+        told = await scrape(served)
+        assert told["golongrl_operator_api_errors_total 403"] >= 1
+
+
+async def test_metrics_tell_what_the_operator_does(api: ApiServer, redis_url: str, run_name: str) -> None:
+    run = Watched(api)
+    async with operator(redis_url, run_name) as served:
+        await api.submit("r", {"release": "demo", "recipePreset": "quickstart"})
+        await api.submit("second", {"release": "demo", "recipePreset": "quickstart"})
+        await Watched(api, "second").phase("Waiting")
+        told = await scrape(served)
+        assert (told["golongrl_operator_runs Pending"], told["golongrl_operator_runs Waiting"]) == (1, 1)
+        assert told["golongrl_operator_passes_total ok"] > 0
+        assert told["golongrl_operator_passes_total failed"] == 0
+        api.refuse["trainingruns", "list"] = 429
+        await until_series(served, "golongrl_operator_passes_total failed", 3)
+        told = await scrape(served)
+        assert told["golongrl_operator_api_errors_total 429"] >= 3
+        # Passes go on, but none succeeds: no reason for a restart, and one for an alert.
+        before = told["golongrl_operator_seconds_since_pass"]
+        assert before > 0.2
+        async with httpx.AsyncClient(timeout=PATIENCE_S) as client:
+            assert (await client.get(f"{served}/healthz")).status_code == 200
+        del api.refuse["trainingruns", "list"]
+        ok = told["golongrl_operator_passes_total ok"]
+        await until_series(served, "golongrl_operator_passes_total ok", ok + 1)
+        assert run.status["phase"] == "Pending"
+
+
+async def scrape(served: str) -> dict[str, float]:
+    async with httpx.AsyncClient(timeout=PATIENCE_S) as client:
+        return series((await client.get(f"{served}/metrics")).text)
+
+
+async def until_series(served: str, name: str, least: float) -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        while (await scrape(served)).get(name, 0) < least:
+            await asyncio.sleep(0.05)
+
+
+async def test_a_silent_queue_is_unknown_and_a_wrong_spec_is_named(
+    api: ApiServer, redis_url: str, run_name: str
+) -> None:
+    run = Watched(api)
+    async with operator(redis_url, run_name) as served:
+        await api.submit("r", {"release": "demo", "recipePreset": "quickstart", "stallSeconds": 1})
+        job = await run.new_job()
+        await api.kuberay(job, jobDeploymentStatus="Running", jobStatus="RUNNING")
+        await run.phase("Running")
+        assert run.condition("Stuck") == "Unknown"
+        assert "the queue:" in run.status["stuck"][0]
+        await api.submit("r", {"release": "demo", "recipe": {"learner": {"lrr": 1}}})
+        assert "learner.lrr" in (await run.phase("Invalid"))["message"]
+        assert run.jobs == [job], "a typing error ends no training"
+        async with httpx.AsyncClient(timeout=PATIENCE_S) as client:
+            answer = await client.get(f"{served}/healthz")
+        assert 0 <= answer.json()["seconds_since_pass"] < PATIENCE_S
+
+
+async def test_another_releases_runs_are_left_alone(api: ApiServer, redis_url: str, run_name: str) -> None:
+    mine, other = Watched(api), Watched(api, "other")
+    async with operator(redis_url, run_name):
+        await api.submit("other", {"release": "prod", "recipePreset": "quickstart"})
+        await api.submit("r", {"release": "demo", "recipePreset": "quickstart"})
+        await api.submit("second", {"release": "demo", "recipePreset": "quickstart"})
+        job = await mine.new_job()
+        waiting = await Watched(api, "second").phase("Waiting")
+        assert "trains TrainingRun r" in waiting["message"]
+        assert other.status == {}
+        await api.kuberay(job, jobDeploymentStatus="Complete", jobStatus="SUCCEEDED")
+        await mine.new_job(job)
+        await Watched(api, "second").phase("Pending")
+
+
+async def test_the_process_works_and_ends_at_sigterm(api: ApiServer, tmp_path: Path) -> None:
+    """`golongrl operator` itself, with the values that the chart mounts, here of a learner that names an image."""
+    values = tmp_path / "values.yaml"
+    values.write_text("learner: {image: {tag: mine}}\nredis: {external: {host: 127.0.0.1, port: 1}}\n")
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "golongrl_operator", "--release=demo", f"--values={values}", f"--port={free_port()}",
+        stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        await api.submit("r", {"release": "demo"})
+        job = await Watched(api).new_job()
+        head = api.live(JOBS)[job]["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]
+        assert head["containers"][0]["image"].endswith("golongrl-learner:mine")
+        process.terminate()
+        async with asyncio.timeout(PATIENCE_S):
+            _, told = await process.communicate()
+        assert process.returncode == 0, told
+        assert b"Traceback" not in told
+        assert b"HTTP Request" not in told
+        assert b"GET /" not in told
+    finally:
+        if process.returncode is None:
+            process.kill()

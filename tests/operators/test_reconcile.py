@@ -1,0 +1,390 @@
+"""What a pass makes of a look at the cluster and the queue."""
+
+import copy
+import itertools
+import json
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from golongrl.kubernetes.look.status import Pod
+from golongrl_operator.build import Site, objects, resolve
+from golongrl_operator.reconcile import Outcome, Seen, reconcile, refused
+from support.training_runs import NOW, PICTURE, QUEUE, SITE, a_job, a_run
+
+
+def one(run: dict[str, Any], *jobs: dict[str, Any], **seen: Any) -> Outcome:
+    (outcome,) = reconcile(SITE, Seen(seen.pop("now", NOW), [run], jobs, **seen))
+    return outcome
+
+
+def conditions(outcome: Outcome) -> dict[str, str]:
+    return {entry["type"]: entry["status"] for entry in outcome.status["conditions"]}
+
+
+def test_a_new_run_gets_its_configmap_and_then_its_rayjob() -> None:
+    outcome = one(a_run())
+    assert [item["kind"] for item in outcome.apply] == ["ConfigMap", "RayJob"]
+    assert len({item["metadata"]["name"] for item in outcome.apply} | {outcome.status["job"]}) == 1
+    assert outcome.status["phase"] == "Pending"
+    assert conditions(outcome) == {
+        "Accepted": "True", "Progressing": "True", "Stuck": "False", "Complete": "False", "Failed": "False",
+    }  # fmt: skip
+
+
+def test_the_queues_figures_are_the_status() -> None:
+    run = a_run()
+    told = one(run, a_job(run), picture=PICTURE).status
+    assert (told["step"], told["version"], told["checkpoint"], told["staleness"]) == ("12/40", 11, 10, "1 of 1")
+    assert told["observedGeneration"] == 3
+
+
+def test_the_last_figures_stand_while_the_queue_is_silent_and_the_run_is_over() -> None:
+    run = a_run()
+    run["status"] = one(run, a_job(run), picture=PICTURE).status
+    silent = one(run, a_job(run), silence="the queue: no answer")
+    assert silent.status["step"] == "12/40"
+    assert conditions(silent)["Stuck"] == "Unknown"
+    assert silent.status["stuck"] == ["the queue: no answer"]
+    done = one(run, a_job(run, jobDeploymentStatus="Complete", jobStatus="SUCCEEDED"), picture=PICTURE)
+    assert (done.status["step"], done.status["stuck"]) == ("12/40", [])
+    assert conditions(done)["Complete"] == "True"
+    run["status"] = done.status
+    assert one(run).status["step"] == "12/40", "without its RayJob too"
+
+
+def test_the_last_step_is_told_too() -> None:
+    """When the RayJob is done the run holds the release no more, but the queue's figures are still its own."""
+    run = a_run()
+    run["status"] = one(run, a_job(run), picture=PICTURE).status
+    end = {"queue": QUEUE | {"version": 40}, "services": []}
+    done = one(run, a_job(run, jobDeploymentStatus="Complete", jobStatus="SUCCEEDED"), picture=end)
+    assert (done.status["phase"], done.status["step"]) == ("Succeeded", "40/40")
+
+
+def test_what_is_stuck_is_named() -> None:
+    run = a_run()
+    pods = [Pod("w-0", "rollout", "Pending", False, 0, "not scheduled: 0/3 nodes: Insufficient nvidia.com/gpu")]
+    blocked = {"uid": "0-3", "worker": "w-1", "progress_age_s": 500.0}
+    told = one(run, a_job(run), pods=pods, picture={"queue": QUEUE | {"blocking": blocked}, "services": []})
+    assert conditions(told)["Stuck"] == "True"
+    assert told.status["stuck"][0].startswith("pod w-0: not scheduled")
+    assert "group 0-3 on w-1" in told.status["stuck"][1]
+    # Before the learner runs, the queue is that of an earlier try; pods are what is waited for.
+    early = one(run, a_job(run, jobDeploymentStatus="Initializing"), pods=pods, silence="the queue: no such run")
+    assert early.status["stuck"] == ["pod w-0: not scheduled: 0/3 nodes: Insufficient nvidia.com/gpu"]
+
+
+def test_a_stall_is_what_the_queue_says_for_long_enough() -> None:
+    run = a_run(stallSeconds=600)
+    job = a_job(run)
+
+    def after(seconds: int, picture: Any = PICTURE, silence: str = "") -> Outcome:
+        outcome = one(run, job, now=NOW + timedelta(seconds=seconds), picture=picture, silence=silence)
+        run["status"] = outcome.status
+        return outcome
+
+    assert after(0).status["progress"]["since"] == "2026-01-02T03:04:05Z"
+    assert after(599).status["phase"] == "Running"
+    # Anything that moves begins it anew; so does not knowing.
+    assert after(700, {"queue": QUEUE | {"ready": 4}, "services": []}).status["phase"] == "Running"
+    assert after(1200, {"queue": QUEUE | {"ready": 4}, "services": []}).status["phase"] == "Running"
+    assert "progress" not in after(1250, None, "the queue: no answer").status
+    assert after(1400, {"queue": QUEUE | {"ready": 4}, "services": []}).status["phase"] == "Running"
+    stalled = after(2000, {"queue": QUEUE | {"ready": 4}, "services": []})
+    assert stalled.status["phase"] == "Restarting"
+    assert stalled.status["message"] == "nothing moved in the queue for 600 s; restart 1 of 2"
+    assert stalled.delete == (job["metadata"]["name"],)
+
+
+def test_a_restart_is_another_object_of_the_same_content() -> None:
+    run = a_run()
+    run["status"] = one(run, a_job(run, jobDeploymentStatus="Failed", jobStatus="FAILED")).status
+    assert run["status"]["restarts"] == 1
+    waiting = one(run, a_job(run, deleting=True))
+    assert (waiting.apply, waiting.delete, waiting.status["phase"]) == ((), (), "Restarting")
+    again = one(run).apply[1]
+    first = a_job(run)
+    assert again["metadata"]["annotations"]["golongrl.io/attempt"] == "1"
+    assert (
+        again["metadata"]["annotations"]["golongrl.io/content"]
+        == first["metadata"]["annotations"]["golongrl.io/content"]
+    )
+    assert again["metadata"]["name"] != first["metadata"]["name"]
+    assert again["spec"]["entrypoint"] == first["spec"]["entrypoint"]
+
+
+def test_a_changed_spec_replaces_and_what_does_not_run_differently_leaves_alone() -> None:
+    run = a_run()
+    job = a_job(run)
+    changed = a_run(recipe={"learner": {"steps": 7}})
+    assert one(changed, job).delete == (job["metadata"]["name"],)
+    assert one(changed, job).status["phase"] == "Replacing"
+    for same in (a_run(maxRestarts=9), a_run(stallSeconds=5), a_run(recipe={"learner": {"steps": 40}})):
+        assert one(same, job).delete == ()
+
+
+def test_what_a_run_means_is_worked_out_once_and_anew_when_it_changes() -> None:
+    first = resolve(SITE, a_run())
+    assert resolve(SITE, a_run(name="other")) is first
+    assert resolve(SITE, a_run(recipe={"learner": {"steps": 7}})).content != first.content
+    assert resolve(Site(SITE.release, {"learner": {"image": {"tag": "x"}}}), a_run()).content != first.content
+    made = objects(SITE, a_run(), first, 0)
+    made[1]["spec"].clear()
+    assert objects(SITE, a_run(), first, 0)[1]["spec"], "what is made of it is not shared"
+
+
+def test_a_queue_label_is_part_of_what_runs() -> None:
+    gangs = [{"gang": {"scheduler": "kueue", "queue": name}} for name in ("a", "b")]
+    contents = {resolve(SITE, a_run(learner=gang)).content for gang in gangs}
+    assert len(contents) == 2
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ({"recipe": {"learner": {"lrr": 1}}}, "learner.lrr"),
+        ({"recipePreset": "nope"}, "nope"),
+        # No file of the operator's pod is read, whatever is in it.
+        ({"recipePreset": "/etc/passwd"}, "spec.recipePreset: '/etc/passwd' is none of quickstart"),
+        ({"recipePreset": "a\n\0"}, "spec.recipePreset: 'a\\n\\x00' is none of"),
+        ({"learner": {"backoffLimits": 1}}, "learner.backoffLimits"),
+        ({"learner": {"workers": {"replicas": 2, "gpus": 8}}}, "are not the recipe's learner.ranks 1"),
+        ({"maxRestart": 1}, "spec.maxRestart"),
+        ({"suspend": "no"}, "spec.suspend"),
+    ],
+)
+def test_a_spec_that_cannot_be_trained_is_named_and_touches_nothing(spec: dict[str, Any], message: str) -> None:
+    good = a_run()
+    good["status"] = one(good, a_job(good), picture=PICTURE).status
+    outcome = one(a_run(status=good["status"], **spec), a_job(good), picture=PICTURE)
+    assert (outcome.delete, outcome.apply, outcome.status["phase"]) == ((), (), "Invalid")
+    assert message in outcome.status["message"]
+    assert conditions(outcome)["Accepted"] == "False"
+    assert outcome.status["content"] == good["status"]["content"], "and is remembered for when it is put right"
+
+
+def test_one_run_at_a_time_oldest_first() -> None:
+    runs = [a_run("young", 2), a_run("old", 1), a_run("foreign", 0, release="prod")]
+    told = {item.run["metadata"]["name"]: item for item in reconcile(SITE, Seen(NOW, runs))}
+    assert set(told) == {"old", "young"}
+    assert told["old"].apply
+    assert told["young"].status["phase"] == "Waiting"
+    assert told["young"].apply == ()
+    # One that trains keeps the release, even from an older one that was resumed.
+    trains = reconcile(SITE, Seen(NOW, runs, [a_job(runs[0])], picture=PICTURE))
+    assert [item.status["phase"] for item in trains] == ["Waiting", "Running"]
+    assert [item.status["step"] for item in trains] == ["", "12/40"], "the figures are the trainer's"
+
+
+def test_a_run_that_failed_for_good_holds_nobody_up() -> None:
+    runs = [a_run("first", 0), a_run("second", 1)]
+    late = {"jobDeploymentStatus": "Failed", "jobStatus": "FAILED", "reason": "DeadlineExceeded"}
+    told = reconcile(SITE, Seen(NOW, runs, [a_job(runs[0], **late)]))
+    assert [item.status["phase"] for item in told] == ["Failed", "Pending"]
+    # One that is to be restarted keeps its turn.
+    told = reconcile(SITE, Seen(NOW, runs, [a_job(runs[0], **late | {"reason": "AppFailed"})]))
+    assert [item.status["phase"] for item in told] == ["Restarting", "Waiting"]
+
+
+def test_a_run_that_is_being_deleted_is_left_to_the_garbage_collector() -> None:
+    run = a_run()
+    run["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    assert reconcile(SITE, Seen(NOW, [run])) == []
+
+
+def test_somebody_elses_rayjob_is_not_touched() -> None:
+    run = a_run()
+    foreign = a_job(run)
+    foreign["metadata"]["ownerReferences"] = [{"kind": "TrainingRun", "name": "other"}]
+    foreign["metadata"]["labels"]["app.kubernetes.io/instance"] = "prod"
+    alone = copy.deepcopy(foreign)
+    del alone["metadata"]["ownerReferences"]
+    outcome = one(run, foreign, alone)
+    assert outcome.delete == ()
+    assert outcome.apply
+
+
+@pytest.mark.parametrize("orphaned", [False, True])
+def test_a_deleted_runs_rayjob_keeps_the_release_until_it_is_gone(orphaned: bool) -> None:
+    """Else two learners would train on one queue while the garbage collector takes its time."""
+    gone, run = a_run("gone"), a_run("next", 1)
+    left = a_job(gone)
+    if orphaned:
+        del left["metadata"]["ownerReferences"]
+    outcome = one(run, left)
+    assert (outcome.apply, outcome.delete, outcome.status["phase"]) == ((), (), "Waiting")
+    assert f"RayJob {left['metadata']['name']} of the deleted TrainingRun gone" in outcome.status["message"]
+    # Being deleted, it is still there for the API server, but no longer ours to look at.
+    gone["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    (waits,) = reconcile(SITE, Seen(NOW, [gone, run], [left]))
+    assert waits.status["phase"] == "Waiting"
+    left["status"] = {"jobDeploymentStatus": "Complete", "jobStatus": "STOPPED"}
+    assert one(run, left).apply
+    # What trains already is not stopped by it.
+    assert one(run, a_job(gone), a_job(run), picture=PICTURE).status["phase"] == "Running"
+
+
+@pytest.mark.parametrize(
+    "ended", [{"jobDeploymentStatus": "Complete", "jobStatus": "SUCCEEDED"}, {"jobDeploymentStatus": "Failed"}, {}]
+)
+def test_how_an_earlier_run_of_the_name_ended_is_not_this_ones(ended: dict[str, str]) -> None:
+    """`kubectl delete` returns when the run is gone, its RayJob goes later; one made anew meanwhile is to train."""
+    earlier, run = a_run(), a_run()
+    run["metadata"]["uid"] = "another"
+    outcome = one(run, a_job(earlier, **ended))
+    assert (outcome.apply, outcome.delete, outcome.status["phase"]) == ((), (), "Replacing")
+    run["status"] = outcome.status
+    assert one(run).apply
+
+
+def test_what_an_earlier_run_of_the_name_left_behind_goes_first() -> None:
+    earlier, run = a_run(), a_run()
+    run["metadata"]["uid"] = "another"
+    outcome = one(run, a_job(earlier, deleting=True))
+    assert outcome.apply == ()
+    assert "waits until RayJob" in outcome.status["message"]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "differs"),
+    [
+        ({"learner": {"lr": 1e-5}, "algorithm": {"gamma": 2.0}}, ""),
+        ({"rollout": {"n": 4}, "queue": {"max_staleness": 2}}, "rollout.n, queue.max_staleness"),
+        ({"model": {"context_length": 1024}}, "model.context_length"),
+        # The release's NetworkPolicies would let no engine ask the learner.
+        ({"learner": {"weights": "broadcast"}}, "learner.weights"),
+    ],
+)
+def test_what_the_rollout_pool_does_not_follow_is_said(recipe: dict[str, Any], differs: str) -> None:
+    """Workers have the release's recipe; a run that says otherwise trains on what they make."""
+    (accepted, *_) = one(a_run(recipe=recipe)).status["conditions"]
+    assert (accepted["status"], accepted["reason"]) == ("True", "PoolDiffers" if differs else "Valid")
+    assert (f"keeps the release's {differs}:" in accepted["message"]) is bool(differs)
+
+
+def test_a_condition_keeps_its_time_while_it_holds() -> None:
+    run = a_run()
+    run["status"] = one(run, a_job(run), picture=PICTURE).status
+    later = one(run, a_job(run), picture=PICTURE, now=NOW + timedelta(hours=1))
+    assert later.status == run["status"], "nothing new, nothing written"
+    done = one(run, a_job(run, jobDeploymentStatus="Complete", jobStatus="SUCCEEDED"), now=NOW + timedelta(hours=1))
+    times = {entry["type"]: entry["lastTransitionTime"][11:13] for entry in done.status["conditions"]}
+    assert times == {"Accepted": "03", "Progressing": "04", "Stuck": "03", "Complete": "04", "Failed": "03"}
+
+
+def test_a_refusal_is_said_once() -> None:
+    run = a_run()
+    first = refused(one(run), "RayJob x: forbidden", NOW)
+    assert first["message"] == "RayJob x: forbidden"
+    run["status"] = first
+    assert refused(one(run, now=NOW + timedelta(minutes=1)), "RayJob x: forbidden", NOW + timedelta(minutes=1)) == first
+
+
+def test_a_refusal_as_long_as_a_log_still_fits() -> None:
+    told = refused(one(a_run()), "x" * 100_000, NOW)
+    (progressing,) = [entry for entry in told["conditions"] if entry["type"] == "Progressing"]
+    assert len(told["message"]) == len(progressing["message"]) == 1024
+
+
+def test_a_thousand_broken_pods_are_told_in_a_bounded_status() -> None:
+    run = a_run()
+    pods = [
+        Pod(f"w-{number}", "rollout", "Pending", False, 0, "engine: ErrImagePull: " + "x" * 5000)
+        for number in range(1000)
+    ]
+    told = one(run, a_job(run), pods=pods, picture=PICTURE).status
+    assert len(told["stuck"]) == 21
+    assert told["stuck"][-1] == "and 980 more: see `golongrl status`"
+    assert len(json.dumps(told)) < 20_000
+
+
+def test_a_stall_without_restarts_left_is_stuck_and_says_since_when() -> None:
+    run = a_run(stallSeconds=600, maxRestarts=0)
+    run["status"] = one(run, a_job(run), picture=PICTURE).status
+    later = one(run, a_job(run), now=NOW + timedelta(seconds=700), picture=PICTURE)
+    assert (later.status["phase"], conditions(later)["Stuck"]) == ("Running", "True")
+    assert later.status["stuck"] == ["nothing moved in the queue since 2026-01-02T03:04:05Z"]
+    run["status"] = later.status
+    again = one(run, a_job(run), now=NOW + timedelta(seconds=715), picture=PICTURE)
+    assert again.status == later.status, "nothing new, nothing written"
+
+
+def test_a_rayjob_that_does_not_go_is_named() -> None:
+    run = a_run(suspend=True)
+    run["status"] = one(run, a_job(run)).status
+    going = a_job(run, deleting=True)
+    going["metadata"]["deletionTimestamp"] = "2026-01-02T03:00:05Z"
+    assert conditions(one(run, going))["Stuck"] == "False", "its pods have their grace"
+    late = one(run, going, now=NOW + timedelta(minutes=2))
+    assert late.status["phase"] == "Suspending"
+    assert late.status["stuck"][0].startswith(
+        f"RayJob {going['metadata']['name']} is being deleted since 2026-01-02T03:00:05Z"
+    )
+
+
+def test_a_spec_that_cannot_be_trained_can_be_suspended() -> None:
+    run = a_run()
+    run["status"] = one(run, a_job(run), picture=PICTURE).status
+    broken = a_run(status=run["status"], suspend=True, recipe={"learner": {"lrr": 1}})
+    outcome = one(broken, a_job(run))
+    assert outcome.delete == (a_job(run)["metadata"]["name"],)
+    assert (outcome.status["phase"], conditions(outcome)["Accepted"]) == ("Suspending", "False")
+    broken["status"] = outcome.status
+    assert one(broken, a_job(run, deleting=True)).status["phase"] == "Suspending"
+    assert one(broken).status["phase"] == "Invalid"
+
+
+@pytest.mark.parametrize(
+    ("recipe", "key"),
+    [
+        ({"model": {"path": "builtin:smollm2-135m"}}, "model.path"),
+        ({"data": {"prompts": 9}}, "data.prompts"),
+        ({"data": {"enable_thinking": True}}, "data.enable_thinking"),
+        # Rows are built from it.
+        ({"seed": 99}, "seed"),
+        ({"rollout": {"temperature": 0.7}}, "rollout.temperature"),
+        ({"rollout": {"max_response_tokens": 3}}, "rollout.max_response_tokens"),
+    ],
+)
+def test_what_would_train_something_else_than_it_says_is_refused(recipe: dict[str, Any], key: str) -> None:
+    outcome = one(a_run(recipe=recipe))
+    assert (outcome.apply, outcome.status["phase"]) == ((), "Invalid")
+    (accepted, *_) = outcome.status["conditions"]
+    assert (accepted["status"], accepted["reason"]) == ("False", "InvalidSpec")
+    assert accepted["message"].startswith(f"spec.recipe: {key} is ")
+    assert "helm upgrade" in accepted["message"]
+    assert "\n" not in accepted["message"]
+
+
+def test_an_upgrade_of_the_release_trains_nothing_again() -> None:
+    """Nor does one that a finished run could not be trained beside."""
+    run = a_run()
+    done = a_job(run, jobDeploymentStatus="Complete", jobStatus="SUCCEEDED")
+    run["status"] = one(run, done, picture=PICTURE).status
+    upgrades = ({"learner": {"image": {"tag": "new"}}}, {"recipe": {"rollout": {"temperature": 0.5}}})
+    for values, jobs in itertools.product(upgrades, ([done], [])):
+        (outcome,) = reconcile(Site(SITE.release, values), Seen(NOW, [run], jobs))
+        assert (outcome.apply, outcome.delete) == ((), ())
+        assert (outcome.status["phase"], conditions(outcome)["Complete"]) == ("Succeeded", "True")
+        assert (conditions(outcome)["Accepted"] == "False") is ("recipe" in values)
+    # What it asks for itself is trained.
+    changed = a_run(status=run["status"], recipe={"learner": {"steps": 99}})
+    changed["metadata"]["generation"] += 1
+    assert one(changed, done).delete == (done["metadata"]["name"],)
+
+
+@pytest.mark.parametrize(
+    "recipe", [{"data": {"epochs": 3}}, {"model": {"dtype": "bfloat16"}}, {"learner": {"steps": 9}}]
+)
+def test_what_only_the_learner_reads_is_the_runs(recipe: dict[str, Any]) -> None:
+    (accepted, *_) = one(a_run(recipe=recipe)).status["conditions"]
+    assert accepted["reason"] == "Valid"
+
+
+def test_a_seed_orders_a_datasets_rows_and_does_not_make_them() -> None:
+    """Where another order would go on from a checkpoint, the learner itself refuses it."""
+    whole = {"data": {"corpus": None, "train": "/store/rows.parquet", "validation_prompts": 0}}
+    site = Site(SITE.release, {"recipe": whole})
+    assert resolve(site, a_run(recipe={**whole, "seed": 99})).differs == ("seed",)

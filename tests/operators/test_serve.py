@@ -1,0 +1,60 @@
+"""The endpoints: a loop that hangs is reported dead, one whose passes fail is not, and its metrics say so."""
+
+import socket
+
+import httpx
+import pytest
+
+from golongrl.errors import InputError
+from golongrl_operator.metrics import Metrics
+from golongrl_operator.serve import create_app, served
+from support.operator_server import series
+from support.redis_server import free_port
+
+
+async def ask(age: float, metrics: Metrics, path: str) -> httpx.Response:
+    port = free_port()
+    async with (
+        served(create_app(lambda: age, 180.0, metrics.registry), "127.0.0.1", port),
+        httpx.AsyncClient(timeout=60) as client,
+    ):
+        return await client.get(f"http://127.0.0.1:{port}{path}")
+
+
+async def test_a_loop_that_hangs_is_reported_dead() -> None:
+    alive = await ask(179.0, Metrics(), "/healthz")
+    assert (alive.status_code, alive.json()) == (200, {"seconds_since_pass": 179.0})
+    assert (await ask(181.0, Metrics(), "/healthz")).status_code == 503
+
+
+async def test_metrics_tell_passes_runs_and_errors(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = 1000.0
+    monkeypatch.setattr("golongrl_operator.metrics.time.monotonic", lambda: clock)
+    metrics = Metrics()
+    before = series((await ask(0.0, metrics, "/metrics")).text)
+    assert (before["golongrl_operator_passes_total ok"], before["golongrl_operator_passes_total failed"]) == (0, 0)
+    metrics.passed(True)
+    metrics.runs(["Running", "Waiting", "Waiting"])
+    clock = 1030.0
+    metrics.passed(False)
+    metrics.error("403")
+    metrics.error("none")
+    clock = 1042.0
+    answer = await ask(0.0, metrics, "/metrics")
+    assert answer.headers["content-type"].startswith("text/plain")
+    told = series(answer.text)
+    assert told["golongrl_operator_seconds_since_pass"] == 42.0
+    assert (told["golongrl_operator_passes_total ok"], told["golongrl_operator_passes_total failed"]) == (1, 1)
+    assert (told["golongrl_operator_api_errors_total 403"], told["golongrl_operator_api_errors_total none"]) == (1, 1)
+    runs = {phase: told[f"golongrl_operator_runs {phase}"] for phase in ("Running", "Waiting", "Failed")}
+    assert runs == {"Running": 1, "Waiting": 2, "Failed": 0}
+    metrics.runs([])
+    assert series((await ask(0.0, metrics, "/metrics")).text)["golongrl_operator_runs Waiting"] == 0
+
+
+async def test_a_port_that_is_taken_is_named() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(InputError, match=f"--port {port}: "):
+            async with served(create_app(lambda: 0.0, 1.0, Metrics().registry), "127.0.0.1", port):
+                pass
