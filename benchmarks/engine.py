@@ -13,10 +13,10 @@ import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from golongrl.engine.config import Limits
-from golongrl.engine.engine import Engine
-from golongrl.engine.metrics import Metrics
+from golongrl.engine.engine import EmbeddedEngine
+from golongrl.engine.metrics import EngineMetrics
 from golongrl.engine.sampling import seed_of
-from golongrl.engine.scheduler import Request, Sampling
+from golongrl.engine.scheduler import GenerationRequest, RequestSampling
 from golongrl.engine.weights import load_model
 
 PROMPT_TOKENS = 90
@@ -38,12 +38,17 @@ def quickstart_sized() -> Qwen3ForCausalLM:
     return Qwen3ForCausalLM(config).float()
 
 
-async def measure(engine: Engine, batch: int, rounds: int) -> float:
+async def measure(engine: EmbeddedEngine, batch: int, rounds: int) -> float:
     """Tokens per second of `rounds` rounds of `batch` responses to one prompt."""
     start = time.perf_counter()
     for turn in range(rounds):
         requests = [
-            Request(f"{turn}-{i}", tuple(range(1, PROMPT_TOKENS + 1)), Sampling(RESPONSE_TOKENS), seed=seed_of(turn, i))
+            GenerationRequest(
+                f"{turn}-{i}",
+                tuple(range(1, PROMPT_TOKENS + 1)),
+                RequestSampling(RESPONSE_TOKENS),
+                seed=seed_of(turn, i),
+            )
             for i in range(batch)
         ]
         async for _ in engine.generate(requests, stream=False):
@@ -59,7 +64,7 @@ async def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     model = load_model(options.folder)[0] if options.folder else quickstart_sized()
-    engine = Engine(model, lambda _: "", Metrics("benchmark"), Limits(), version="0")
+    engine = EmbeddedEngine(model, lambda _: "", EngineMetrics("benchmark"), Limits(), version="0")
     engine.start()
     for batch in (1, 8, 32):
         await measure(engine, batch, 1)

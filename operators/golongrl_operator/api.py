@@ -9,7 +9,7 @@ from typing import Any, Final, Literal
 
 from pydantic import Field
 
-from golongrl.kubernetes.values.common import Count, Section
+from golongrl.kubernetes.values.common import Count, ValuesSection
 
 GROUP: Final = "golongrl.io"
 VERSION: Final = "v1alpha1"
@@ -21,7 +21,7 @@ CONTENT: Final = f"{GROUP}/content"
 ATTEMPT: Final = f"{GROUP}/attempt"
 
 
-class Spec(Section):
+class Spec(ValuesSection):
     """What to train beside which release."""
 
     release: str = Field(
@@ -51,7 +51,7 @@ class Spec(Section):
     )
 
 
-class Condition(Section):
+class Condition(ValuesSection):
     """One aspect of the run, as Kubernetes words it."""
 
     type: str = Field(max_length=316, description="Aspect.")
@@ -64,14 +64,14 @@ class Condition(Section):
     observed_generation: Count = Field(description="Generation of the spec that this was said of.")
 
 
-class Progress(Section):
+class Progress(ValuesSection):
     """The queue's counters when they last moved, and when that was: what a stall is measured by."""
 
     mark: str = Field(description="The counters.")
     since: str = Field(description="When they last moved.", json_schema_extra={"format": "date-time"})
 
 
-class Status(Section):
+class RunStatus(ValuesSection):
     """How the run stands, as of the operator's last look."""
 
     observed_generation: Count = Field(0, description="Generation of the spec that this status is of.")

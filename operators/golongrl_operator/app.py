@@ -22,8 +22,8 @@ from golongrl.kubernetes.rayjob.naming import redis_url, run
 from golongrl_operator.api import GROUP, PLURAL, RUN_LABEL, VERSION
 from golongrl_operator.build import Site
 from golongrl_operator.events import manifest, transitions
-from golongrl_operator.kube import Kube, KubeError, KubeGone, KubeSilent, picture
-from golongrl_operator.reconcile import Outcome, Seen, reconcile, refused
+from golongrl_operator.kube import Kube, KubeError, KubeGoneError, KubeSilentError, picture
+from golongrl_operator.reconcile import ReconcileResult, Seen, reconcile, refused
 from golongrl_operator.serve import create_app, served
 
 log = structlog.get_logger()
@@ -86,10 +86,10 @@ class Loop:
         for outcome in outcomes:
             try:
                 await self._do(outcome, now)
-            except KubeSilent:
+            except KubeSilentError:
                 # Nor would it answer the other runs, each at its deadline.
                 raise
-            except KubeGone:
+            except KubeGoneError:
                 log.info("run deleted since", name=outcome.run["metadata"]["name"])
             except KubeError as error:
                 # Not writable: the other runs do not wait for it.
@@ -97,7 +97,7 @@ class Loop:
                 log.warning("run", name=outcome.run["metadata"]["name"], error=str(error))
         return ok
 
-    async def _do(self, outcome: Outcome, now: datetime) -> None:
+    async def _do(self, outcome: ReconcileResult, now: datetime) -> None:
         status, written = outcome.status, outcome.run.get("status") or {}
         # What is taken away is counted first: a restart that was not counted would be free.
         if outcome.delete and any(status[key] != written.get(key) for key in ("phase", "restarts")):

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
 from golongrl_operator.api import Condition
-from golongrl_operator.decide import Decision, Phase
+from golongrl_operator.decide import RunDecision, RunPhase
 
 # Beyond this a message is a log.
 _LONGEST: Final = 1024
@@ -13,7 +13,7 @@ _LONGEST: Final = 1024
 LASTING_S: Final = 300.0
 STAYS_BLOCKED: Final = "StaysBlocked"
 STAYS_SILENT: Final = "StaysSilent"
-_PROGRESSING: Final = frozenset({Phase.PENDING, Phase.RUNNING, Phase.REPLACING, Phase.RESTARTING})
+_PROGRESSING: Final = frozenset({RunPhase.PENDING, RunPhase.RUNNING, RunPhase.REPLACING, RunPhase.RESTARTING})
 
 # Reasons that another one follows where they last.
 _LASTING: Final = {"Blocked": STAYS_BLOCKED, "QueueSilent": STAYS_SILENT}
@@ -38,7 +38,7 @@ def short(message: str) -> str:
 
 
 def conditions(
-    decision: Decision,
+    decision: RunDecision,
     generation: int,
     stuck: Sequence[str],
     silence: str,
@@ -79,8 +79,8 @@ def conditions(
         condition("Accepted", _accepted(error, differs)),
         condition("Progressing", (_word(phase in _PROGRESSING), phase.value, message)),
         condition("Stuck", aspect),
-        condition("Complete", (_word(phase == Phase.SUCCEEDED), phase.value, message)),
-        condition("Failed", (_word(phase == Phase.FAILED), phase.value, message)),
+        condition("Complete", (_word(phase == RunPhase.SUCCEEDED), phase.value, message)),
+        condition("Failed", (_word(phase == RunPhase.FAILED), phase.value, message)),
     ]
 
 
@@ -93,9 +93,9 @@ def _accepted(error: str, differs: Sequence[str]) -> _Aspect:
     return "True", "Valid", ""
 
 
-def _stuck(phase: Phase, stuck: Sequence[str], silence: str) -> _Aspect:
+def _stuck(phase: RunPhase, stuck: Sequence[str], silence: str) -> _Aspect:
     told = "; ".join(stuck)
-    if phase == Phase.RUNNING and silence:
+    if phase == RunPhase.RUNNING and silence:
         return "Unknown", "QueueSilent", told
     return ("True", "Blocked", told) if stuck else ("False", "Moving", "")
 

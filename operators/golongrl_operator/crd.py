@@ -15,7 +15,7 @@ import yaml
 
 from golongrl.kubernetes.values.parts import LearnerValues
 from golongrl.recipe import Recipe
-from golongrl_operator.api import GROUP, KIND, PLURAL, VERSION, Spec, Status
+from golongrl_operator.api import GROUP, KIND, PLURAL, VERSION, RunStatus, Spec
 
 Schema = dict[str, Any]
 
@@ -115,7 +115,7 @@ def schema() -> Schema:
             "kind": {"type": "string"},
             "metadata": {"type": "object"},
             "spec": spec,
-            "status": _structural(Status.model_json_schema(by_alias=True)),
+            "status": _structural(RunStatus.model_json_schema(by_alias=True)),
         },
         "x-kubernetes-validations": [
             # It is a label of what the operator makes.

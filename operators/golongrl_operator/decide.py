@@ -15,7 +15,7 @@ from enum import StrEnum
 from typing import Final
 
 
-class Phase(StrEnum):
+class RunPhase(StrEnum):
     """The run in one word."""
 
     INVALID = "Invalid"
@@ -31,14 +31,14 @@ class Phase(StrEnum):
 
 
 # While the old RayJob goes, the run still says why.
-LEAVING: Final = frozenset({Phase.REPLACING, Phase.RESTARTING, Phase.SUSPENDING})
+LEAVING: Final = frozenset({RunPhase.REPLACING, RunPhase.RESTARTING, RunPhase.SUSPENDING})
 _DONE: Final = "trained to the end"
 # KubeRay's reasons that another try would meet again: a deadline that a person set, a spec it refuses.
 _FINAL_REASONS: Final = frozenset({"DeadlineExceeded", "ValidationFailed"})
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class JobState:
     """A RayJob of the run, as the API server tells it."""
 
     name: str
@@ -98,10 +98,10 @@ class Before:
 
 
 @dataclass(frozen=True, slots=True)
-class Decision:
+class RunDecision:
     """What the run is now, and what to do: RayJobs to delete, or the attempt to make one for. Never both."""
 
-    phase: Phase
+    phase: RunPhase
     message: str
     restarts: int = 0
     delete: tuple[str, ...] = ()
@@ -109,8 +109,8 @@ class Decision:
 
 
 def decide(
-    wanted: Wanted, jobs: Sequence[Job], before: Before, busy: str | None = None, stalled_s: float | None = None
-) -> Decision:
+    wanted: Wanted, jobs: Sequence[JobState], before: Before, busy: str | None = None, stalled_s: float | None = None
+) -> RunDecision:
     """The next step of a run.
 
     Args:
@@ -118,8 +118,8 @@ def decide(
         stalled_s: seconds since anything moved in the queue; None where that is not known.
     """
     known = before.content == wanted.content
-    if before.phase == Phase.SUCCEEDED and (known or not wanted.edited):
-        return Decision(Phase.SUCCEEDED, _DONE, before.restarts)
+    if before.phase == RunPhase.SUCCEEDED and (known or not wanted.edited):
+        return RunDecision(RunPhase.SUCCEEDED, _DONE, before.restarts)
     restarts = before.restarts if known else 0
     live = [job for job in jobs if not job.deleting]
     ending = [job for job in jobs if job.deleting]
@@ -129,51 +129,53 @@ def decide(
         return _suspend(live, ending, restarts)
     if stale:
         why = "what it runs has changed"
-        return Decision(Phase.REPLACING, f"{why}: takes RayJob {', '.join(stale)} away", restarts, tuple(stale))
+        return RunDecision(RunPhase.REPLACING, f"{why}: takes RayJob {', '.join(stale)} away", restarts, tuple(stale))
     if ending:
-        phase = Phase(before.phase) if before.phase in LEAVING else Phase.REPLACING
+        phase = RunPhase(before.phase) if before.phase in LEAVING else RunPhase.REPLACING
         names = ", ".join(job.name for job in ending)
-        return Decision(phase, f"waits until RayJob {names} and its nodes are gone", restarts)
+        return RunDecision(phase, f"waits until RayJob {names} and its nodes are gone", restarts)
     if current:
         return _judge(wanted, current[-1], stalled_s)
     return _start(wanted, before, restarts, known, busy)
 
 
-def _suspend(live: Sequence[Job], ending: Sequence[Job], restarts: int) -> Decision:
+def _suspend(live: Sequence[JobState], ending: Sequence[JobState], restarts: int) -> RunDecision:
     if live:
         names = tuple(job.name for job in live)
-        return Decision(Phase.SUSPENDING, f"takes RayJob {', '.join(names)} away", restarts, names)
+        return RunDecision(RunPhase.SUSPENDING, f"takes RayJob {', '.join(names)} away", restarts, names)
     if ending:
         names = tuple(job.name for job in ending)
-        return Decision(Phase.SUSPENDING, f"waits until RayJob {', '.join(names)} and its nodes are gone", restarts)
+        return RunDecision(
+            RunPhase.SUSPENDING, f"waits until RayJob {', '.join(names)} and its nodes are gone", restarts
+        )
     # A person has looked at it: the restarts count from nothing.
-    return Decision(Phase.SUSPENDED, "spec.suspend is set; it resumes from the last checkpoint")
+    return RunDecision(RunPhase.SUSPENDED, "spec.suspend is set; it resumes from the last checkpoint")
 
 
-def _start(wanted: Wanted, before: Before, restarts: int, known: bool, busy: str | None) -> Decision:
-    if known and before.phase == Phase.FAILED:
+def _start(wanted: Wanted, before: Before, restarts: int, known: bool, busy: str | None) -> RunDecision:
+    if known and before.phase == RunPhase.FAILED:
         if restarts >= wanted.max_restarts:
-            return Decision(Phase.FAILED, f"{restarts} restarts used up, and its RayJob is gone", restarts)
+            return RunDecision(RunPhase.FAILED, f"{restarts} restarts used up, and its RayJob is gone", restarts)
         # KubeRay may delete what is over, and the failure may have been one that another try meets again.
         if not wanted.edited:
             why = f"its RayJob failed and is gone: change the spec for restart {restarts + 1} of {wanted.max_restarts}"
-            return Decision(Phase.FAILED, why, restarts)
+            return RunDecision(RunPhase.FAILED, why, restarts)
         restarts += 1
     if busy is not None:
-        return Decision(Phase.WAITING, f"the release trains {busy}: starts after it", restarts)
-    return Decision(Phase.PENDING, "makes its RayJob", restarts, create=restarts)
+        return RunDecision(RunPhase.WAITING, f"the release trains {busy}: starts after it", restarts)
+    return RunDecision(RunPhase.PENDING, "makes its RayJob", restarts, create=restarts)
 
 
-def _judge(wanted: Wanted, job: Job, stalled_s: float | None) -> Decision:
+def _judge(wanted: Wanted, job: JobState, stalled_s: float | None) -> RunDecision:
     if job.succeeded:
-        return Decision(Phase.SUCCEEDED, _DONE, job.attempt)
+        return RunDecision(RunPhase.SUCCEEDED, _DONE, job.attempt)
     left = job.attempt < wanted.max_restarts
     if job.failed:
         why = f"RayJob {job.name} failed ({job.reason or job.result or job.deployment}): {job.message or 'no message'}"
         if left and not job.final:
             return _again(wanted, job, why)
         end = "another try would meet it again" if job.final else f"{job.attempt} restarts used up"
-        return Decision(Phase.FAILED, f"{why}; {end}", job.attempt)
+        return RunDecision(RunPhase.FAILED, f"{why}; {end}", job.attempt)
     if job.deployment == "Running":
         if wanted.stall_s and stalled_s is not None and stalled_s >= wanted.stall_s:
             why = f"nothing moved in the queue for {stalled_s:.0f} s"
@@ -181,17 +183,17 @@ def _judge(wanted: Wanted, job: Job, stalled_s: float | None) -> Decision:
                 return _again(wanted, job, why)
             # Without the seconds, which would be another status at every pass.
             said = f"nothing moved in the queue for {wanted.stall_s} s and longer"
-            return Decision(Phase.RUNNING, f"{said}; {job.attempt} restarts used up", job.attempt)
-        return Decision(Phase.RUNNING, f"RayJob {job.name} trains", job.attempt)
+            return RunDecision(RunPhase.RUNNING, f"{said}; {job.attempt} restarts used up", job.attempt)
+        return RunDecision(RunPhase.RUNNING, f"RayJob {job.name} trains", job.attempt)
     state = job.deployment or "new: KubeRay has not seen it yet"
     detail = f": {job.message}" if job.message else ""
-    return Decision(Phase.PENDING, f"RayJob {job.name} is {state}{detail}", job.attempt)
+    return RunDecision(RunPhase.PENDING, f"RayJob {job.name} is {state}{detail}", job.attempt)
 
 
-def _again(wanted: Wanted, job: Job, why: str) -> Decision:
+def _again(wanted: Wanted, job: JobState, why: str) -> RunDecision:
     attempt = job.attempt + 1
     message = f"{why}; restart {attempt} of {wanted.max_restarts}"
-    return Decision(Phase.RESTARTING, message, attempt, delete=(job.name,))
+    return RunDecision(RunPhase.RESTARTING, message, attempt, delete=(job.name,))
 
 
 def holder(runs: Sequence[tuple[str, bool, bool]]) -> str | None:

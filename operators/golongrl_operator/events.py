@@ -16,7 +16,7 @@ from typing import Any, Final, Literal
 from golongrl.kubernetes.rayjob.builder import Manifest
 from golongrl_operator.api import GROUP, KIND, VERSION
 from golongrl_operator.conditions import STAYS_BLOCKED, STAYS_SILENT
-from golongrl_operator.decide import Phase
+from golongrl_operator.decide import RunPhase
 
 Json = Mapping[str, Any]
 
@@ -24,7 +24,7 @@ Json = Mapping[str, Any]
 CONTROLLER: Final = f"{GROUP}/operator"
 # The API server refuses a longer note; in bytes.
 _LONGEST: Final = 1024
-_WARNINGS: Final = frozenset({Phase.INVALID, Phase.RESTARTING, Phase.FAILED, "Refused"})
+_WARNINGS: Final = frozenset({RunPhase.INVALID, RunPhase.RESTARTING, RunPhase.FAILED, "Refused"})
 _NAME_LENGTH: Final = 16
 
 
@@ -75,7 +75,7 @@ def manifest(run: Manifest, event: Event, now: datetime, reporter: str) -> Manif
 def _phase(old: Json, new: Json) -> Iterator[Event]:
     was, now = _word(old), _word(new)
     # One typing error after the other is news each time; why the API server refuses may change with every try.
-    if was == now and (now != Phase.INVALID or old.get("message") == new["message"]):
+    if was == now and (now != RunPhase.INVALID or old.get("message") == new["message"]):
         return
     yield Event(now, new["message"], "Warning" if now in _WARNINGS else "Normal")
 

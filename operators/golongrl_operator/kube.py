@@ -26,7 +26,7 @@ from golongrl.kubernetes.look.status import read_pods
 from golongrl.kubernetes.rayjob.builder import Manifest
 from golongrl.queue.errors import QueueError
 from golongrl_operator.api import GROUP, KIND, PLURAL, RUN_LABEL, VERSION
-from golongrl_operator.metrics import Metrics
+from golongrl_operator.metrics import OperatorMetrics
 
 # Field manager of server-side apply: what others write into the same objects stays theirs.
 MANAGER: Final = "golongrl-operator"
@@ -45,15 +45,15 @@ class KubeError(GolongrlError):
     """The API server refused, does not know the kind, or did not answer in CALL_S; the message is one line."""
 
 
-class KubeGone(KubeError):
+class KubeGoneError(KubeError):
     """No such object, or no such kind."""
 
 
-class KubeSilent(KubeError):
+class KubeSilentError(KubeError):
     """No answer in CALL_S: other calls would not be answered either."""
 
 
-class _Conflict(KubeError):
+class _ConflictError(KubeError):
     """An object of that name is there, or was written meanwhile."""
 
 
@@ -69,7 +69,7 @@ class Cluster:
 class Kube:
     """One namespace of one cluster: the pod's own, or that of the kubeconfig."""
 
-    def __init__(self, namespace: str | None = None, metrics: Metrics | None = None) -> None:
+    def __init__(self, namespace: str | None = None, metrics: OperatorMetrics | None = None) -> None:
         """Raises KubeError where there is neither a service account nor a kubeconfig."""
         try:
             self._client = AsyncClient(
@@ -82,14 +82,14 @@ class Kube:
         except ConfigError as error:
             raise KubeError(f"no service account and no kubeconfig: {error}") from error
         self.namespace: str = self._client.namespace
-        self.metrics = metrics or Metrics()
+        self.metrics = metrics or OperatorMetrics()
 
     async def look(self, release: str) -> Cluster:
         """Runs, the RayJobs made for runs, and the release's pods. Raises KubeError."""
         runs = await self._list(TrainingRun)
         # A cluster without KubeRay has no such kind; the first RayJob to be made says so in its run's status.
         jobs: list[Manifest] = []
-        with suppress(KubeGone):
+        with suppress(KubeGoneError):
             jobs = await self._list(RayJob, {RUN_LABEL: None})
         pods = await self._list(Pod, {"app.kubernetes.io/instance": release})
         return Cluster(runs, jobs, read_pods({"items": pods}))
@@ -112,12 +112,12 @@ class Kube:
         The RayJob goes last, so that a pass which is cut short is repeated as a whole.
         """
         for kind in (ConfigMap, RayJob):
-            with suppress(KubeGone):
+            with suppress(KubeGoneError):
                 await self._call(f"RayJob {name}", self._client.delete(kind, name, cascade=CascadeType.FOREGROUND))
 
     async def note(self, event: Manifest) -> None:
         """Post an event; one that is there already is not posted again. Raises KubeError."""
-        with suppress(_Conflict):
+        with suppress(_ConflictError):
             await self._call(f"event {event['reason']}", self._client.create(Event.from_dict(event)))
 
     async def aclose(self) -> None:
@@ -143,11 +143,11 @@ class Kube:
             raise refused(f"{what}: {' '.join(said.split())}") from error
         except (httpx2.HTTPError, TimeoutError) as error:
             self.metrics.error("none")
-            raise KubeSilent(f"{what}: no answer ({type(error).__name__} {error})".replace(" )", ")")) from error
+            raise KubeSilentError(f"{what}: no answer ({type(error).__name__} {error})".replace(" )", ")")) from error
 
 
 # What a call may meet in any pass; the others are errors.
-_ANSWERS: Final[dict[int, type[KubeError]]] = {HTTPStatus.NOT_FOUND: KubeGone, HTTPStatus.CONFLICT: _Conflict}
+_ANSWERS: Final[dict[int, type[KubeError]]] = {HTTPStatus.NOT_FOUND: KubeGoneError, HTTPStatus.CONFLICT: _ConflictError}
 
 
 async def picture(redis_url: str, run: str) -> tuple[dict[str, Any] | None, str]:

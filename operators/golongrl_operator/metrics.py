@@ -6,10 +6,10 @@ from collections.abc import Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
-from golongrl_operator.decide import Phase
+from golongrl_operator.decide import RunPhase
 
 
-class Metrics:
+class OperatorMetrics:
     """Names are stable: the chart's alert rules use them."""
 
     def __init__(self) -> None:
@@ -47,7 +47,7 @@ class Metrics:
     def runs(self, phases: Iterable[str]) -> None:
         """The phases of all runs of the release."""
         found = Count(phases)
-        for phase in Phase:
+        for phase in RunPhase:
             self._runs.labels(phase.value).set(found[phase.value])
 
     def error(self, code: str) -> None:

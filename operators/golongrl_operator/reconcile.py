@@ -15,10 +15,10 @@ from typing import Any, Final
 from golongrl.errors import InputError
 from golongrl.kubernetes.look.status import Pod, stuck
 from golongrl.kubernetes.rayjob.builder import Manifest
-from golongrl_operator.api import ATTEMPT, CONTENT, KIND, RUN_LABEL, Progress, Status
+from golongrl_operator.api import ATTEMPT, CONTENT, KIND, RUN_LABEL, Progress, RunStatus
 from golongrl_operator.build import Meaning, Site, objects, resolve
 from golongrl_operator.conditions import LASTING_S, conditions, seconds_since, short, stamp
-from golongrl_operator.decide import LEAVING, Before, Decision, Job, Phase, Wanted, decide, holder
+from golongrl_operator.decide import LEAVING, Before, JobState, RunDecision, RunPhase, Wanted, decide, holder
 
 Json = Mapping[str, Any]
 
@@ -38,7 +38,7 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ReconcileResult:
     """What to write and do for one run: the status first, then take away, then make."""
 
     run: Manifest
@@ -53,7 +53,7 @@ class _Case:
 
     run: Manifest
     before: Before
-    jobs: list[Job]
+    jobs: list[JobState]
     meaning: Meaning | None
     error: str = ""
 
@@ -84,15 +84,15 @@ class _Case:
         return decide(self.wanted, self.jobs, self.before).phase not in _WANTS_NOTHING
 
 
-_WANTS_NOTHING: Final = frozenset({Phase.SUCCEEDED, Phase.FAILED, Phase.SUSPENDED})
+_WANTS_NOTHING: Final = frozenset({RunPhase.SUCCEEDED, RunPhase.FAILED, RunPhase.SUSPENDED})
 # In the other phases nothing of the loop is expected to move.
-_LOOKS_AT_PODS: Final = frozenset({Phase.PENDING, Phase.RUNNING})
+_LOOKS_AT_PODS: Final = frozenset({RunPhase.PENDING, RunPhase.RUNNING})
 # Lines of `stuck` in the status, and characters of one: a pool of a thousand engines may lack its image.
 _MOST_LINES: Final = 20
 _LONGEST_LINE: Final = 300
 
 
-def reconcile(site: Site, seen: Seen) -> list[Outcome]:
+def reconcile(site: Site, seen: Seen) -> list[ReconcileResult]:
     """What to do for each run of the site's release, oldest first."""
     mine = [run for run in seen.runs if run.get("spec", {}).get("release") == site.release.name]
     mine = [run for run in mine if not run["metadata"].get("deletionTimestamp")]
@@ -103,7 +103,7 @@ def reconcile(site: Site, seen: Seen) -> list[Outcome]:
     return [_outcome(site, case, first, left, seen) for case in cases]
 
 
-def refused(outcome: Outcome, why: str, now: datetime) -> Manifest:
+def refused(outcome: ReconcileResult, why: str, now: datetime) -> Manifest:
     """The status of a run whose outcome the API server did not take."""
     old = {entry["type"]: entry for entry in (outcome.run.get("status") or {}).get("conditions") or []}
     last = old.get("Progressing", {})
@@ -114,12 +114,12 @@ def refused(outcome: Outcome, why: str, now: datetime) -> Manifest:
     return {**outcome.status, "message": why, "conditions": told}
 
 
-def read_job(item: Manifest) -> Job:
+def read_job(item: Manifest) -> JobState:
     """A RayJob of ours."""
     metadata, status = item["metadata"], item.get("status") or {}
     annotations = metadata.get("annotations") or {}
     attempt = annotations.get(ATTEMPT, "0")
-    return Job(
+    return JobState(
         name=metadata["name"],
         content=annotations.get(CONTENT, ""),
         attempt=int(attempt) if attempt.isdecimal() else 0,
@@ -148,7 +148,7 @@ def _owned(job: Manifest, runs: Collection[str]) -> bool:
     return any(owner["kind"] == KIND and owner["name"] in runs for owner in owners)
 
 
-def _of_run(item: Manifest, run: Json) -> Job:
+def _of_run(item: Manifest, run: Json) -> JobState:
     """A RayJob of the run; that of an earlier run is on its way out, and how it ended is not this one's."""
     job = read_job(item)
     own = any(owner.get("uid") == run["uid"] for owner in item["metadata"]["ownerReferences"])
@@ -165,21 +165,21 @@ def _left_behind(site: Site, runs: Collection[str], jobs: Sequence[Manifest]) ->
     return None
 
 
-def _without_meaning(case: _Case) -> Decision:
+def _without_meaning(case: _Case) -> RunDecision:
     """Of a spec that cannot be trained; it can be suspended all the same, and has ended where its release changed."""
-    if case.before.phase in (Phase.SUCCEEDED, Phase.FAILED) and not case.edited:
-        return Decision(Phase(case.before.phase), case.run["status"].get("message", ""), case.before.restarts)
+    if case.before.phase in (RunPhase.SUCCEEDED, RunPhase.FAILED) and not case.edited:
+        return RunDecision(RunPhase(case.before.phase), case.run["status"].get("message", ""), case.before.restarts)
     if case.jobs and case.run.get("spec", {}).get("suspend") is True:
         return decide(Wanted(case.before.content, suspend=True), case.jobs, case.before)
-    return Decision(Phase.INVALID, short(case.error), case.before.restarts)
+    return RunDecision(RunPhase.INVALID, short(case.error), case.before.restarts)
 
 
-def _outcome(site: Site, case: _Case, first: str | None, left: str | None, seen: Seen) -> Outcome:
+def _outcome(site: Site, case: _Case, first: str | None, left: str | None, seen: Seen) -> ReconcileResult:
     old = case.run.get("status") or {}
     if case.meaning is None or case.wanted is None:
         decision = _without_meaning(case)
-        return Outcome(case.run, _status(case, decision, seen, None, [], old), decision.delete)
-    concerned = case.name == first or case.before.phase == Phase.RUNNING
+        return ReconcileResult(case.run, _status(case, decision, seen, None, [], old), decision.delete)
+    concerned = case.name == first or case.before.phase == RunPhase.RUNNING
     seen = seen if concerned else replace(seen, picture=None, silence="", pods=())
     progress = _progress(case, seen, old)
     stalled = None if progress is None else seconds_since(progress.since, seen.now)
@@ -189,7 +189,7 @@ def _outcome(site: Site, case: _Case, first: str | None, left: str | None, seen:
     if decision.create is not None:
         made = objects(site, case.run, case.meaning, decision.create)
         decision = replace(decision, message=_making(made[-1]["metadata"]["name"], case.meaning, old))
-    return Outcome(case.run, _status(case, decision, seen, progress, made, old), decision.delete, tuple(made))
+    return ReconcileResult(case.run, _status(case, decision, seen, progress, made, old), decision.delete, tuple(made))
 
 
 def _making(job: str, meaning: Meaning, old: Json) -> str:
@@ -210,7 +210,7 @@ def _progress(case: _Case, seen: Seen, old: Json) -> Progress | None:
 
 
 def _status(
-    case: _Case, decision: Decision, seen: Seen, progress: Progress | None, made: Sequence[Manifest], old: Json
+    case: _Case, decision: RunDecision, seen: Seen, progress: Progress | None, made: Sequence[Manifest], old: Json
 ) -> Manifest:
     generation = case.run["metadata"].get("generation", 0)
     lines = _stuck(case, decision.phase, seen, progress)
@@ -218,7 +218,7 @@ def _status(
     kept = {key: old.get(key) for key in ("step", "version", "checkpoint", "staleness") if key in old}
     since, differs = old.get("conditions") or [], case.meaning.differs if case.meaning else ()
     names = [*(job.name for job in case.jobs), *(item["metadata"]["name"] for item in made)]
-    status = Status(
+    status = RunStatus(
         observed_generation=generation,
         phase=decision.phase,
         message=decision.message,
@@ -247,13 +247,13 @@ def _figures(case: _Case, seen: Seen) -> Manifest:
     }
 
 
-def _stuck(case: _Case, phase: Phase, seen: Seen, progress: Progress | None) -> list[str]:
+def _stuck(case: _Case, phase: RunPhase, seen: Seen, progress: Progress | None) -> list[str]:
     lines = [line[:_LONGEST_LINE] for line in _held_up(case, phase, seen, progress)]
     more = len(lines) - _MOST_LINES
     return lines if more <= 0 else [*lines[:_MOST_LINES], f"and {more} more: see `golongrl status`"]
 
 
-def _held_up(case: _Case, phase: Phase, seen: Seen, progress: Progress | None) -> list[str]:
+def _held_up(case: _Case, phase: RunPhase, seen: Seen, progress: Progress | None) -> list[str]:
     if phase in LEAVING:
         return [
             f"RayJob {job.name} is being deleted since {job.deleted}: look at its pods, and whether KubeRay runs"
@@ -262,10 +262,10 @@ def _held_up(case: _Case, phase: Phase, seen: Seen, progress: Progress | None) -
         ]
     if phase not in _LOOKS_AT_PODS:
         return []
-    if phase == Phase.RUNNING and seen.picture is not None:
+    if phase == RunPhase.RUNNING and seen.picture is not None:
         return [*_stalled(case, seen, progress), *stuck(seen.pods, seen.picture["queue"], seen.picture["services"])]
     # Before the learner runs its queue says nothing of it.
-    silent = [seen.silence] if phase == Phase.RUNNING and seen.silence else []
+    silent = [seen.silence] if phase == RunPhase.RUNNING and seen.silence else []
     return [*(f"pod {pod.name}: {pod.trouble}" for pod in seen.pods if pod.trouble), *silent]
 
 

@@ -12,7 +12,7 @@ from golongrl.errors import GolongrlError
 _CHOICE: Final = range(20_000, 30_000)
 
 
-class NoPorts(GolongrlError):
+class NoFreePortError(GolongrlError):
     """There are not as many as were wanted."""
 
 
@@ -20,7 +20,7 @@ def unused(count: int) -> list[int]:
     """Ports of 127.0.0.1 that nobody listens at now, all different.
 
     Raises:
-        NoPorts: too few of them are free.
+        NoFreePortError: too few of them are free.
     """
     found: list[int] = []
     for port in random.sample(_CHOICE, len(_CHOICE)):
@@ -29,4 +29,4 @@ def unused(count: int) -> list[int]:
             found.append(port)
         if len(found) >= count:
             return found
-    raise NoPorts(f"no {count} free ports from {_CHOICE.start} to {_CHOICE.stop - 1}")
+    raise NoFreePortError(f"no {count} free ports from {_CHOICE.start} to {_CHOICE.stop - 1}")

@@ -15,10 +15,10 @@ import numpy as np
 
 from golongrl.queue import (
     Batch,
-    Fenced,
+    FencedError,
     Group,
     Lease,
-    NotSetUp,
+    NotSetUpError,
     Patience,
     QueueError,
     QueueSettings,
@@ -71,7 +71,7 @@ async def worker(url: str, run: str, name: str) -> None:
                     await queue.release(lease, "whim")
                 else:
                     await queue.submit(lease, group(lease, weights.version if weights else 0))
-            except NotSetUp:
+            except NotSetUpError:
                 await asyncio.sleep(0.05)
 
 
@@ -134,7 +134,7 @@ def main() -> None:
     role, url, run, folder, name = sys.argv[1:]
     try:
         asyncio.run(worker(url, run, name) if role == "worker" else learner(url, run, Path(folder)))
-    except Fenced:
+    except FencedError:
         raise SystemExit(0) from None
     except QueueError as error:
         raise SystemExit(f"error: {error}") from None

@@ -15,7 +15,7 @@ from golongrl.kubernetes.rayjob.load import load_values, recipe_of
 from golongrl.kubernetes.rayjob.naming import Release
 from golongrl.kubernetes.rayjob.render import chart
 from golongrl_operator.build import Site, resolve
-from golongrl_operator.metrics import Metrics
+from golongrl_operator.metrics import OperatorMetrics
 from support.chart_values import MATRIX, PLACED, PRESETS, RAYJOBS
 from support.helm import Helm, Manifest, Rendered, containers, pod_specs
 
@@ -149,7 +149,7 @@ def test_its_rules_are_good_and_fire_when_they_should(helm4: Helm, tmp_path: Pat
 
 
 def test_its_rules_ask_for_what_it_exports(helm4: Helm) -> None:
-    known = {family.name for family in Metrics().registry.collect()}
+    known = {family.name for family in OperatorMetrics().registry.collect()}
     groups = helm4.template(OBSERVED).one("PrometheusRule", "-operator")["spec"]["groups"]
     asked = [
         (name, rule["alert"])

@@ -11,9 +11,9 @@ from golongrl.broadcast.process import SenderProcess
 from golongrl.local.plan import EngineKind
 from golongrl.queue import WeightsRef
 from golongrl.recipe import load
-from golongrl.rollout.sglang.client import Engine
-from golongrl.rollout.sglang.errors import AdoptionFailed
-from golongrl.rollout.sglang.sampling import Sampling
+from golongrl.rollout.sglang.client import EngineClient
+from golongrl.rollout.sglang.errors import AdoptionError
+from golongrl.rollout.sglang.sampling import SamplingParams
 from golongrl.rollout.weights.adopt import Confirmed
 from golongrl.rollout.weights.policy import Mode
 from rollout.harness import adopted
@@ -41,7 +41,7 @@ async def test_broadcast_weights_are_the_ones_sent(
     initial, following = (request.getfixturevalue(name) for name in models)
     recipe = load("quickstart", [f"model.path={initial}", "model.context_length=1024"])
     with engine_process(kind, initial, recipe, tmp_path / "engine.log") as url:
-        async with Engine(url) as engine:
+        async with EngineClient(url) as engine:
             held: Confirmed | None = None
             for version, model, mode in (
                 (1, following, Mode.DRAIN),
@@ -55,7 +55,7 @@ async def test_broadcast_weights_are_the_ones_sent(
             spans = await _in_the_middle(engine, hold(sender, following, 5), held)
             assert [span.version for span in spans] == ["4", "5"]
             assert await engine.checksums() == expected(following, kind)
-            with pytest.raises(AdoptionFailed, match="409") as failure:
+            with pytest.raises(AdoptionError, match="409") as failure:
                 await adopted(engine, WeightsRef(6, str(initial), "first", "", sender.source), Mode.DRAIN, held)
             assert failure.value.unchanged
             assert await engine.ready()
@@ -67,19 +67,19 @@ async def test_sglang_takes_an_ipv6_address(
 ) -> None:
     recipe = load("quickstart", [f"model.path={tiny_model}", "model.context_length=1024"])
     with engine_process("sglang", tiny_model, recipe, tmp_path / "engine.log") as url:
-        async with Engine(url) as engine:
+        async with EngineClient(url) as engine:
             await adopted(engine, hold(sender_ipv6, tiny_model_next, 1))
             assert await engine.checksums() == expected(tiny_model_next, "sglang")
 
 
-async def _in_the_middle(engine: Engine, ref: WeightsRef, held: Confirmed | None):  # type: ignore[no-untyped-def]
+async def _in_the_middle(engine: EngineClient, ref: WeightsRef, held: Confirmed | None):  # type: ignore[no-untyped-def]
     """Take `ref` while a response is being sampled; its version spans."""
     begun = asyncio.Event()
     prompt = np.arange(3, 40, dtype=np.int32)
     # Greedy: where an answer ends is not left to chance.
     generating = engine.generate(
         prompt,
-        Sampling(0.0, 1.0, LONG),
+        SamplingParams(0.0, 1.0, LONG),
         rid="middle",
         vocab_size=VOCABULARY,
         stream=True,

@@ -23,8 +23,8 @@ from golongrl.local.plan import EngineKind
 from golongrl.queue import WeightsRef
 from golongrl.recipe import Recipe
 from golongrl.rollout.sglang.answers import ModelInfo
-from golongrl.rollout.sglang.client import Engine
-from golongrl.rollout.sglang.sampling import Sampling
+from golongrl.rollout.sglang.client import EngineClient
+from golongrl.rollout.sglang.sampling import SamplingParams
 from golongrl.rollout.weights.adopt import Confirmed
 from golongrl.rollout.weights.policy import Mode
 from rollout.harness import adopted
@@ -127,7 +127,7 @@ async def test_adopted_weights_are_the_published_ones(kind: EngineKind, trained:
     """From version 0 on, one after the other; then an engine that starts from the final export holds the same."""
     initial, *later = trained.versions
     with engine_process(kind, Path(initial.path), trained.recipe, tmp_path / "engine.log") as url:
-        async with Engine(url) as engine:
+        async with EngineClient(url) as engine:
             held: Confirmed | None = None
             seen = [await engine.checksums()]
             assert seen[0] == expected(Path(initial.path), kind)
@@ -142,17 +142,17 @@ async def test_adopted_weights_are_the_published_ones(kind: EngineKind, trained:
         assert all(before[name] != after[name] for name in before), "a tensor that no step changed"
 
     with engine_process(kind, trained.export, trained.recipe, tmp_path / "fresh.log") as url:
-        async with Engine(url) as engine:
+        async with EngineClient(url) as engine:
             assert await engine.checksums() == seen[-1]
             await _same_answers(engine, trained.export, DTYPES[trained.recipe.model.dtype])
 
 
-async def _same_answers(engine: Engine, folder: Path, dtype: torch.dtype) -> None:
+async def _same_answers(engine: EngineClient, folder: Path, dtype: torch.dtype) -> None:
     """transformers, on the same folder, gives the engine's log-probabilities and finds no better token anywhere."""
     tolerance = 1e-4 if dtype == torch.float32 else 0.1  # eight bits of mantissa at every layer
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
     prompt = np.array(AutoTokenizer.from_pretrained(folder).encode("def inspect(object):"), dtype=np.int32)
-    answer = await engine.generate(prompt, Sampling(0.0, 1.0, GREEDY), rid="greedy", vocab_size=VOCABULARY)
+    answer = await engine.generate(prompt, SamplingParams(0.0, 1.0, GREEDY), rid="greedy", vocab_size=VOCABULARY)
     assert len(answer.ids) == GREEDY
     ids = torch.from_numpy(np.concatenate([prompt, answer.ids]).astype(np.int64))
     with torch.no_grad():

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from golongrl.data.builders import build, compose, demonstration
 from golongrl.data.builders.common import scatter
-from golongrl.data.corpus import PYTHON_REFERENCE, Corpus, Section, estimate_tokens, load_corpus
+from golongrl.data.corpus import PYTHON_REFERENCE, Corpus, CorpusSection, estimate_tokens, load_corpus
 from golongrl.data.errors import DataError
 from golongrl.recipe import TaskType
 from golongrl.tasks import score, task_of
@@ -89,7 +89,7 @@ def test_the_gold_is_in_the_text_where_it_should_be():
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("style", ["terse", "full"])
 def test_a_corpus_too_small_is_one_line(task, style):
-    tiny = Corpus("tiny", (Section("s", ("One two.",)),))
+    tiny = Corpus("tiny", (CorpusSection("s", ("One two.",)),))
     with pytest.raises(DataError) as caught:
         build(task, tiny, random.Random(0), 5_000, style)
     assert str(caught.value).startswith("corpus tiny: ")

@@ -12,10 +12,10 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from golongrl.engine.config import Limits
-from golongrl.engine.engine import Engine
-from golongrl.engine.metrics import Metrics
-from golongrl.engine.scheduler import Request, Sampling
-from golongrl.engine.snapshot import Snapshot
+from golongrl.engine.engine import EmbeddedEngine
+from golongrl.engine.metrics import EngineMetrics
+from golongrl.engine.scheduler import GenerationRequest, RequestSampling
+from golongrl.engine.snapshot import WeightsSnapshot
 from golongrl.engine.weights import load_model
 
 
@@ -23,23 +23,25 @@ from golongrl.engine.weights import load_model
 class Rig:
     """An engine under test, and how to ask it for something."""
 
-    engine: Engine
+    engine: EmbeddedEngine
     model: PreTrainedModel
-    chunks: list[Snapshot] = field(default_factory=list)
+    chunks: list[WeightsSnapshot] = field(default_factory=list)
 
-    async def run(self, *requests: Request, stream: bool = False) -> list[Snapshot]:
+    async def run(self, *requests: GenerationRequest, stream: bool = False) -> list[WeightsSnapshot]:
         """Run requests to their end; the last snapshot of each."""
-        last: dict[int, Snapshot] = {}
+        last: dict[int, WeightsSnapshot] = {}
         async for index, snapshot in self.engine.generate(requests, stream=stream):
             self.chunks.append(snapshot)
             last[index] = snapshot
         return [last[index] for index in range(len(requests))]
 
 
-def request(rid: str, prompt: list[int], **options: Any) -> Request:
+def request(rid: str, prompt: list[int], **options: Any) -> GenerationRequest:
     """A request; `seed` and every field of Sampling by name."""
     seed = options.pop("seed", 0)
-    return Request(rid=rid, prompt=tuple(prompt), sampling=Sampling(**{"max_new_tokens": 8, **options}), seed=seed)
+    return GenerationRequest(
+        rid=rid, prompt=tuple(prompt), sampling=RequestSampling(**{"max_new_tokens": 8, **options}), seed=seed
+    )
 
 
 @torch.no_grad()
@@ -71,7 +73,9 @@ async def rig(
             mine = copy.deepcopy(model)
             limits = Limits(max_batch=max_batch, max_queue=max_queue)
             settings = {"version": "0", **options}
-            engine = Engine(mine, lambda ids: str(tokenizer.decode(list(ids))), Metrics("tiny"), limits, **settings)
+            engine = EmbeddedEngine(
+                mine, lambda ids: str(tokenizer.decode(list(ids))), EngineMetrics("tiny"), limits, **settings
+            )
             engine.start()
             stack.push_async_callback(engine.stop)
             return Rig(engine, mine)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from golongrl.engine.broadcast import WeightReceiver
-from golongrl.engine.weights import WeightsError, load_model
+from golongrl.engine.weights import EngineWeightsError, load_model
 from support.redis_server import free_port
 
 SENDER = """
@@ -32,7 +32,7 @@ async def test_a_broadcast_becomes_the_models_weights(rig, tiny_model_next: Path
     shapes = [list(state[name].shape) for name in names]
     sender = await asyncio.create_subprocess_exec(sys.executable, "-c", SENDER, str(tiny_model_next), str(port))
     await asyncio.to_thread(receiver.join, "127.0.0.1", port, 1, 2, "weights", "gloo")
-    with pytest.raises(WeightsError, match="exists already"):
+    with pytest.raises(EngineWeightsError, match="exists already"):
         receiver.join("127.0.0.1", port, 1, 2, "weights", "gloo")
     receiver.begin()
     await mine.engine.update_from_group(
@@ -51,17 +51,17 @@ async def test_a_broadcast_becomes_the_models_weights(rig, tiny_model_next: Path
 def test_what_cannot_be_received_says_why(loaded) -> None:
     model, receiver = loaded[0], WeightReceiver()
     one = (["model.norm.weight"], ["float32"], [[32]])
-    with pytest.raises(WeightsError, match="must run between"):
+    with pytest.raises(EngineWeightsError, match="must run between"):
         receiver.receive(model, "g", *one)
     receiver.begin()
-    with pytest.raises(WeightsError, match="no weight update group g"):
+    with pytest.raises(EngineWeightsError, match="no weight update group g"):
         receiver.receive(model, "g", *one)
-    with pytest.raises(WeightsError, match="already open"):
+    with pytest.raises(EngineWeightsError, match="already open"):
         receiver.begin()
     receiver.end()
-    with pytest.raises(WeightsError, match="no weight-update session"):
+    with pytest.raises(EngineWeightsError, match="no weight-update session"):
         receiver.end()
-    with pytest.raises(WeightsError, match="backend nccl"):
+    with pytest.raises(EngineWeightsError, match="backend nccl"):
         receiver.join("127.0.0.1", 1, 1, 2, "g", "nccl")
-    with pytest.raises(WeightsError, match="no weight update group g"):
+    with pytest.raises(EngineWeightsError, match="no weight update group g"):
         receiver.leave("g")

@@ -9,8 +9,8 @@ import pytest
 from golongrl.engine.engine import CacheNotFlushedError
 from golongrl.engine.model_thread import EngineDeadError
 from golongrl.engine.scheduler import DuplicateRequestError, QueueFullError
-from golongrl.engine.snapshot import Snapshot
-from golongrl.engine.weights import WeightsError, load_model
+from golongrl.engine.snapshot import WeightsSnapshot
+from golongrl.engine.weights import EngineWeightsError, load_model
 
 from .conftest import Rig, forward_logprobs, request
 
@@ -157,7 +157,7 @@ async def test_leaving_early_aborts(rig) -> None:
     assert await mine.engine.call(lambda: mine.engine.generator.size) == 0
 
 
-def spliced_logprobs(old, new, prompt: list[int], got: Snapshot) -> list[float]:
+def spliced_logprobs(old, new, prompt: list[int], got: WeightsSnapshot) -> list[float]:
     """What a retracted response must report: each span as the weights of its version see the whole prefix."""
     models = {"0": old, "1": new}
     return [
@@ -247,7 +247,7 @@ async def test_an_update_that_aborts_does_not_wait(rig, tiny_model_next: Path) -
 async def test_a_bad_folder_changes_nothing(rig, tmp_path: Path) -> None:
     mine = rig()
     before = await mine.engine.checksums()
-    with pytest.raises(WeightsError, match=r"no \*.safetensors"):
+    with pytest.raises(EngineWeightsError, match=r"no \*.safetensors"):
         await mine.engine.update_from_disk(tmp_path, "1", flush=True, abort_all=False)
     assert await mine.engine.checksums() == before
     assert mine.engine.scheduler.version == "0"

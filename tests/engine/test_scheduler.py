@@ -11,12 +11,12 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from golongrl.engine.scheduler import (
     DuplicateRequestError,
     Finish,
-    Phase,
+    GenerationRequest,
     QueueFullError,
-    Request,
-    Sampling,
+    RequestSampling,
     Scheduler,
-    Span,
+    SequencePhase,
+    TokenSpan,
     first_stop,
 )
 
@@ -30,11 +30,11 @@ def scheduler(max_batch: int = 2, max_queue: int = 10) -> Scheduler:
     return Scheduler(max_batch, max_queue, "0", letters)
 
 
-def request(rid: str, prompt: tuple[int, ...] = (1,), parent: str | None = None, **sampling) -> Request:
-    return Request(rid, prompt, Sampling(**{"max_new_tokens": 5, **sampling}), parent=parent)
+def request(rid: str, prompt: tuple[int, ...] = (1,), parent: str | None = None, **sampling) -> GenerationRequest:
+    return GenerationRequest(rid, prompt, RequestSampling(**{"max_new_tokens": 5, **sampling}), parent=parent)
 
 
-def feed(machine: Scheduler, each: Request, *tokens: int) -> None:
+def feed(machine: Scheduler, each: GenerationRequest, *tokens: int) -> None:
     for token in tokens:
         machine.extend(each, token, -1.0)
 
@@ -65,7 +65,7 @@ def test_a_retracted_request_returns_to_the_head_with_its_output_and_is_prefille
     (prefill,) = machine.admit(100)
     assert (prefill.tokens, prefill.requests) == ((1, 2, 7, 8), (old,))
     feed(machine, old, 9)
-    assert old.spans == [Span("0", 0, 2), Span("1", 2, 3)]
+    assert old.spans == [TokenSpan("0", 0, 2), TokenSpan("1", 2, 3)]
     assert old.retractions == 1
 
 
@@ -86,7 +86,7 @@ def test_what_ends_a_response(sampling, tokens, finish) -> None:
     machine.admit(100)
     feed(machine, each, *tokens)
     assert each.finish == finish
-    assert (each.phase, machine.live) == (Phase.FINISHED, [])
+    assert (each.phase, machine.live) == (SequencePhase.FINISHED, [])
 
 
 def test_abort_by_the_callers_id_ends_all_its_responses_and_an_unknown_id_none() -> None:
@@ -148,7 +148,7 @@ class Histories(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.machine = scheduler(max_batch=3, max_queue=4)
-        self.everything: list[Request] = []
+        self.everything: list[GenerationRequest] = []
         self.ended: dict[str, tuple[int, Finish | None]] = {}
         self.made = 0
 
@@ -222,9 +222,9 @@ class Histories(RuleBasedStateMachine):
         live = self.machine.live
         assert len(self.machine.running) <= 3
         assert len({id(each) for each in live}) == len(live)
-        assert {each.rid for each in live} == {e.rid for e in self.everything if e.phase is not Phase.FINISHED}
-        assert all(each.phase is Phase.RUNNING for each in self.machine.running)
-        assert all(each.phase is Phase.WAITING for each in self.machine.waiting)
+        assert {each.rid for each in live} == {e.rid for e in self.everything if e.phase is not SequencePhase.FINISHED}
+        assert all(each.phase is SequencePhase.RUNNING for each in self.machine.running)
+        assert all(each.phase is SequencePhase.WAITING for each in self.machine.waiting)
 
     @invariant()
     def spans_cover_the_output(self) -> None:
@@ -238,7 +238,7 @@ class Histories(RuleBasedStateMachine):
     @invariant()
     def finished_is_final(self) -> None:
         for each in self.everything:
-            assert (each.finish is not None) == (each.phase is Phase.FINISHED)
+            assert (each.finish is not None) == (each.phase is SequencePhase.FINISHED)
             if each.finish is not None:
                 seen = (len(each.output), each.finish)
                 assert self.ended.setdefault(each.rid, seen) == seen

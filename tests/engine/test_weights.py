@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from golongrl.engine.config import ModelFolderError, check_model_folder
-from golongrl.engine.weights import WeightsError, check_tensors, checksums, copy_tensors, load_model, read_tensors
+from golongrl.engine.weights import EngineWeightsError, check_tensors, checksums, copy_tensors, load_model, read_tensors
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ def test_a_damaged_file_is_one_line(tiny_model: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelFolderError, match="cannot be loaded") as caught:
         load_model(folder)
     assert "\n" not in str(caught.value)
-    with pytest.raises(WeightsError, match=r"model\.safetensors cannot be read"):
+    with pytest.raises(EngineWeightsError, match=r"model\.safetensors cannot be read"):
         read_tensors(folder)
 
 
@@ -61,7 +61,7 @@ def test_an_expert_that_is_missing_is_named(tiny_mixture: Path) -> None:
     tensors = read_tensors(tiny_mixture)
     missing = "model.layers.1.mlp.experts.3.up_proj.weight"
     del tensors[missing]
-    with pytest.raises(WeightsError, match=f"1 tensors are missing, among them {missing}"):
+    with pytest.raises(EngineWeightsError, match=f"1 tensors are missing, among them {missing}"):
         check_tensors(model, shapes(tensors), complete=True)
 
 
@@ -83,7 +83,7 @@ def test_half_precision_files_are_converted(tiny_model: Path, tmp_path: Path) ->
 )
 def test_tensors_that_do_not_fit_are_refused(tiny_model: Path, change, message: str) -> None:
     model, _ = load_model(tiny_model)
-    with pytest.raises(WeightsError, match=message):
+    with pytest.raises(EngineWeightsError, match=message):
         check_tensors(model, shapes(change(read_tensors(tiny_model))), complete=True)
 
 

@@ -10,8 +10,8 @@ import psutil
 import pytest
 
 from golongrl.queue import WeightsRef
-from golongrl.rollout.sglang.client import Engine
-from golongrl.rollout.sglang.errors import AdoptionFailed
+from golongrl.rollout.sglang.client import EngineClient
+from golongrl.rollout.sglang.errors import AdoptionError
 from golongrl.rollout.weights.adopt import Confirmed, adopt
 from golongrl.rollout.weights.policy import Mode
 from rollout.harness import embedded_engine
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.timeout(1800)
 class Follower:
     """A worker's one duty here: bring the engine to whatever is announced."""
 
-    def __init__(self, run: LearnerRun, engine: Engine) -> None:
+    def __init__(self, run: LearnerRun, engine: EngineClient) -> None:
         self.run, self.engine = run, engine
         self.announced: list[WeightsRef] = []
         self.held: Confirmed | None = None
@@ -43,7 +43,7 @@ class Follower:
             if ref is not None and (self.held is None or self.held.ref != ref):
                 try:
                     await adopt(self.engine, ref, Mode.DRAIN, self.held, self._hold, worker="follower")
-                except AdoptionFailed as failure:  # a newer version came, or the learner is dead
+                except AdoptionError as failure:  # a newer version came, or the learner is dead
                     self.held = self.held if failure.unchanged else None
             await asyncio.sleep(0.02)
 
@@ -70,7 +70,7 @@ async def test_every_version_reaches_the_engine_and_a_kill_changes_none(
     async with (
         learner_run(tmp_path / "run", recipe) as run,
         embedded_engine(tiny_model) as url,
-        Engine(url) as engine,
+        EngineClient(url) as engine,
     ):
         follower = Follower(run, engine)
         # However late the kill comes: before there is another version.

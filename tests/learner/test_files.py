@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from golongrl.learner.checkpoints.store import CheckpointError, Checkpoints, LearnerState, check_same_data
-from golongrl.learner.fsync import NotWritten
+from golongrl.learner.fsync import NotWrittenError
 from golongrl.learner.observe.metrics_log import STEP, Records
 from golongrl.learner.weights.export import file_sha256, take_shards, write_shards, write_taken
 from golongrl.learner.weights.store import WeightStore
@@ -87,19 +87,21 @@ def test_half_a_folder_is_no_version(tmp_path: Path, tiny_model: Path) -> None:
 
 def test_a_file_that_cannot_be_written_is_named(tmp_path: Path, tiny_model: Path) -> None:
     (tmp_path / "shard-00000.part").mkdir()
-    with pytest.raises(NotWritten, match=rf"weights file {tmp_path}/shard-00000.part could not be written: ") as caught:
+    with pytest.raises(
+        NotWrittenError, match=rf"weights file {tmp_path}/shard-00000.part could not be written: "
+    ) as caught:
         write_shards(_tensors().items(), tmp_path, dtype=torch.float32)
     assert "\n" not in str(caught.value)
     (tmp_path / "file").touch()
-    with pytest.raises(NotWritten, match=rf"weights {tmp_path}/file/v3\..* could not be written: "):
+    with pytest.raises(NotWrittenError, match=rf"weights {tmp_path}/file/v3\..* could not be written: "):
         WeightStore(tmp_path / "file").begin(3)
-    with pytest.raises(NotWritten, match=rf"weights {tmp_path}/v3 could not be written: "):
+    with pytest.raises(NotWrittenError, match=rf"weights {tmp_path}/v3 could not be written: "):
         WeightStore(tmp_path).seal(tmp_path / "gone", 3, "a", [], tiny_model, "float32")
-    with pytest.raises(NotWritten, match=rf"result {tmp_path}/hf could not be written: "):
+    with pytest.raises(NotWrittenError, match=rf"result {tmp_path}/hf could not be written: "):
         WeightStore(tmp_path).copy_out(3, tmp_path / "hf")
-    with pytest.raises(NotWritten, match=rf"checkpoint {tmp_path}/file/global_step_2\..* could not be written: "):
+    with pytest.raises(NotWrittenError, match=rf"checkpoint {tmp_path}/file/global_step_2\..* could not be written: "):
         Checkpoints(tmp_path / "file").begin(2)
-    with pytest.raises(NotWritten, match=rf"checkpoint {tmp_path}/global_step_2 could not be written: "):
+    with pytest.raises(NotWrittenError, match=rf"checkpoint {tmp_path}/global_step_2 could not be written: "):
         Checkpoints(tmp_path).seal(tmp_path / "gone", STATE, TRAINED, 2)
 
 
@@ -230,5 +232,5 @@ def test_the_last_record_can_be_added_to(tmp_path: Path) -> None:
 
 def test_records_that_cannot_be_written_are_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(NotWritten, match=rf"metrics {tmp_path}/file/metrics.jsonl could not be written: "):
+    with pytest.raises(NotWrittenError, match=rf"metrics {tmp_path}/file/metrics.jsonl could not be written: "):
         Records(tmp_path / "file", 0)

@@ -10,8 +10,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from golongrl.errors import InputError
-from golongrl.learner.observe.health import Metrics, create_app, served
-from golongrl.learner.observe.status import Status
+from golongrl.learner.observe.health import LearnerMetrics, create_app, served
+from golongrl.learner.observe.status import LearnerStatus
 from golongrl.queue import Lease, QueueSettings, SampleQueue
 from golongrl.queue.embedded import EmbeddedServer
 from support.learner_run import small_recipe
@@ -28,7 +28,7 @@ RECORD = {
 
 
 def test_the_clock_of_what_is_done_starts_over_with_each_step() -> None:
-    status = Status(since=0.0)
+    status = LearnerStatus(since=0.0)
     status.set("updating", 1)
     assert status.since > 0
     status.since = 0.0
@@ -42,7 +42,7 @@ def test_the_clock_of_what_is_done_starts_over_with_each_step() -> None:
 async def test_steps_and_the_queue_are_scraped(tiny_model: Path, tmp_path: Path) -> None:
     settings = QueueSettings.from_recipe(small_recipe(tiny_model))
     async with EmbeddedServer(free_port(), tmp_path) as server, SampleQueue.from_url(server.url, "test") as queue:
-        metrics, status, port = Metrics(), Status(), free_port()
+        metrics, status, port = LearnerMetrics(), LearnerStatus(), free_port()
         await queue.setup(settings, [list(range(9))], ["EM"] * 9)
         status.set("updating", 3)
         async with (
@@ -77,9 +77,9 @@ async def test_a_scrape_shows_the_queue_as_it_is_or_not_at_all(tiny_model: Path,
     settings = QueueSettings.from_recipe(small_recipe(tiny_model, "queue.lease_s=3600"))
     async with EmbeddedServer(free_port(), tmp_path) as server, SampleQueue.from_url(server.url, "test") as queue:
         await queue.setup(settings, [list(range(9))], ["EM"] * 9)
-        metrics = Metrics()
+        metrics = LearnerMetrics()
         metrics.observe(3, RECORD)
-        transport = httpx.ASGITransport(create_app(Status(), queue, metrics))
+        transport = httpx.ASGITransport(create_app(LearnerStatus(), queue, metrics))
         async with httpx.AsyncClient(transport=transport, base_url="http://learner") as client:
 
             async def scrape() -> dict[tuple[str, str], float]:

@@ -10,7 +10,7 @@ import pytest
 from golongrl.errors import InputError
 from golongrl.learner.known_models import SHAPES, model_config
 from golongrl.learner.loop import LearnerConfig, train
-from golongrl.learner.memory import GIB, TooLarge, check_device, check_kernel, check_layout, estimate, shape
+from golongrl.learner.memory import GIB, MemoryPlanError, check_device, check_kernel, check_layout, estimate, shape
 from golongrl.recipe import Recipe, load, packaged
 
 QWEN3_4B = SHAPES["Qwen/Qwen3-4B-Thinking-2507"]
@@ -88,7 +88,9 @@ def test_more_ranks_need_less_each() -> None:
 
 
 def test_too_large_is_refused_with_numbers() -> None:
-    with pytest.raises(TooLarge, match=r"a rank needs about [\d.]+ GiB, the device has 8.0; the largest part is"):
+    with pytest.raises(
+        MemoryPlanError, match=r"a rank needs about [\d.]+ GiB, the device has 8.0; the largest part is"
+    ):
         check_device(_paper(), QWEN3_4B, device="cuda", device_bytes=8 * GIB)
 
 

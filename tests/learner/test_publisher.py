@@ -14,7 +14,7 @@ from golongrl.learner.ranks.rank import Staged
 from golongrl.learner.weights.export import write_shards
 from golongrl.learner.weights.publisher import PUBLISH_SECONDS, Broadcaster, Publisher
 from golongrl.learner.weights.store import WeightStore
-from golongrl.queue import Behind, Fenced, QueueSettings, SampleQueue
+from golongrl.queue import Behind, FencedError, QueueSettings, SampleQueue
 from golongrl.recipe import load
 from support.groups import one_group_batch
 
@@ -225,7 +225,7 @@ async def test_a_replaced_learner_leaves_the_store_alone(queue: SampleQueue, tin
         await replaced.begin(ranks, 1)
         await queue.attach(0)
         ranks.storage.set()
-        with pytest.raises(Fenced):
+        with pytest.raises(FencedError):
             await replaced.settled()
     assert WeightStore(tmp_path).manifest(1) is None
 

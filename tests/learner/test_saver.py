@@ -10,7 +10,7 @@ import pytest
 from golongrl.errors import GolongrlError
 from golongrl.learner.checkpoints.saver import WRITE_SECONDS, Saving
 from golongrl.learner.checkpoints.store import TRACKER, Checkpoints, LearnerState
-from golongrl.queue import Fenced, QueueSettings, SampleQueue
+from golongrl.queue import FencedError, QueueSettings, SampleQueue
 from support.groups import finish_steps
 
 STEPS = 4
@@ -158,7 +158,7 @@ async def test_a_replaced_learner_leaves_the_checkpoints_alone(queue: SampleQueu
         await saving.begin(ranks, state(2), TRAINED)
         await queue.attach(0)
         ranks.storage.set()
-        with pytest.raises(Fenced):
+        with pytest.raises(FencedError):
             await saving.settled()
     assert checkpoints.find("auto") is None
     assert await committed(queue) == 0

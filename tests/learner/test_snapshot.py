@@ -114,13 +114,13 @@ def test_shards_are_what_verl_writes_and_merges(offload: str, tiny_model: Path, 
 
 def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     from golongrl.learner.checkpoints.snapshot import write
-    from golongrl.learner.fsync import NotWritten
+    from golongrl.learner.fsync import NotWrittenError
 
     (tmp_path / "b.pt").mkdir()
-    with pytest.raises(NotWritten, match=rf"checkpoint file {tmp_path}/b.pt could not be written: ") as caught:
+    with pytest.raises(NotWrittenError, match=rf"checkpoint file {tmp_path}/b.pt could not be written: ") as caught:
         write({"a.pt": torch.ones(3), "b.pt": torch.ones(3)}, {}, tmp_path)
     assert "\n" not in str(caught.value)
-    with pytest.raises(NotWritten, match=r"nowhere/c.pt could not be written"):
+    with pytest.raises(NotWrittenError, match=r"nowhere/c.pt could not be written"):
         write({"c.pt": torch.ones(3)}, {}, tmp_path / "nowhere")
 
 

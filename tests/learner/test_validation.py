@@ -12,8 +12,8 @@ import pytest
 
 from golongrl.data import Prepared
 from golongrl.errors import InputError
-from golongrl.learner.observe.status import Status
-from golongrl.learner.validation import Validation, due, metrics_of
+from golongrl.learner.observe.status import LearnerStatus
+from golongrl.learner.validation import ValidationRounds, due, metrics_of
 from golongrl.queue import QueueSettings, SampleQueue, ValidationResult, WeightsRef
 from golongrl.recipe import Recipe, RecipeError, load
 from support.learner_run import FIRST_ROWS, HELD_OUT, LearnerRun, learner_run, small_recipe, write_data
@@ -90,10 +90,10 @@ class Rounds:
 
     def __init__(self, queue: SampleQueue, out: Path, fence: str, **learner: object) -> None:
         self.queue, self.out, self.fence = queue, out, fence
-        self.status = Status()
+        self.status = LearnerStatus()
         self.stopping = asyncio.Event()
         data = Prepared.open(write_data(out / "held", 3))
-        self.validation = Validation(recipe(test_freq=1, **learner), queue, data, out, self.status)
+        self.validation = ValidationRounds(recipe(test_freq=1, **learner), queue, data, out, self.status)
 
     async def run(self, step: int = 0, lineage: str = "one") -> dict[str, float]:
         return await self.validation.run(step, self.fence, lineage, self.stopping)
@@ -185,7 +185,7 @@ async def test_a_round_whose_answers_are_written_is_closed(rounds) -> None:
 def test_data_without_a_validation_split_is_refused(tmp_path: Path) -> None:
     queue = SampleQueue.from_url("redis://127.0.0.1:1/0", "r")
     with pytest.raises(InputError, match="the prepared data has no validation/"):
-        Validation(recipe(test_freq=1), queue, None, tmp_path, Status())
+        ValidationRounds(recipe(test_freq=1), queue, None, tmp_path, LearnerStatus())
 
 
 def _validated(run: LearnerRun) -> dict[int, float]:

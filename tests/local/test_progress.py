@@ -5,7 +5,7 @@ import json
 
 from rich.console import Console
 
-from golongrl.local.progress import Display, Snapshot, render, spark, step_line, waits
+from golongrl.local.progress import Display, RunSnapshot, render, spark, step_line, waits
 from golongrl.queue import Presence
 from golongrl.telemetry import history
 
@@ -22,9 +22,9 @@ def record(step: int) -> dict[str, float]:
     }
 
 
-def snapshot(steps: int, **changes: object) -> Snapshot:
+def snapshot(steps: int, **changes: object) -> RunSnapshot:
     lines = [json.dumps(record(step)) for step in range(1, steps + 1)]
-    return Snapshot("demo", 40, history.parse(lines), **changes)  # type: ignore[arg-type]
+    return RunSnapshot("demo", 40, history.parse(lines), **changes)  # type: ignore[arg-type]
 
 
 def test_a_step_is_one_line_with_what_matters() -> None:

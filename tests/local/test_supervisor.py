@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from golongrl.local.process import ServiceSpec, descendants, last_words
-from golongrl.local.supervisor import Interrupted, RunFailed, Stage, Supervisor
+from golongrl.local.supervisor import RunFailedError, RunInterruptedError, Stage, Supervisor
 
 
 async def always() -> bool:
@@ -129,14 +129,14 @@ def test_last_words_are_short_and_readable(lines: list[str], words: str) -> None
 async def test_a_service_that_dies_at_start_ends_the_run_with_its_last_words(tmp_path: Path) -> None:
     stages = [Stage((python("helper", "raise SystemExit('no weights in /models/x')", never), python("main", SLEEP)))]
     with pytest.raises(
-        RunFailed, match=r"helper died \(exit code 1\) and was never ready(.|\n)*no weights in /models/x"
+        RunFailedError, match=r"helper died \(exit code 1\) and was never ready(.|\n)*no weights in /models/x"
     ):
         await Supervisor(stages, "main", tmp_path, print).run()
 
 
 async def test_a_service_that_is_never_ready_in_time_ends_the_run(tmp_path: Path) -> None:
     stages = [Stage((python("helper", SLEEP, never, deadline=0.6), python("main", SLEEP)))]
-    with pytest.raises(RunFailed, match=r"helper was not ready within 0.6 s"):
+    with pytest.raises(RunFailedError, match=r"helper was not ready within 0.6 s"):
         await Supervisor(stages, "main", tmp_path, print).run()
 
 
@@ -161,6 +161,6 @@ time.sleep(600)
     while supervisor.states["main"] != "up":
         await asyncio.sleep(0.05)
     os.kill(os.getpid(), signal.SIGINT)
-    with pytest.raises(Interrupted, match="--resume"):
+    with pytest.raises(RunInterruptedError, match="--resume"):
         await running
     assert order.read_text().split() == ["main", "redis"]

@@ -7,10 +7,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from golongrl_operator.decide import Before, Job, Phase, Wanted, decide, holder
+from golongrl_operator.decide import Before, JobState, RunPhase, Wanted, decide, holder
 
 WANTED = Wanted("new", max_restarts=2)
-NEW = Job("j", "new", 0)
+NEW = JobState("j", "new", 0)
 RUNNING = replace(NEW, deployment="Running", result="RUNNING")
 DONE = replace(NEW, deployment="Complete", result="SUCCEEDED")
 FAILED = replace(NEW, deployment="Failed", result="FAILED", reason="AppFailed", message="boom")
@@ -18,7 +18,7 @@ LATE = replace(FAILED, reason="DeadlineExceeded")
 STOPPED = replace(NEW, deployment="Complete", result="STOPPED")
 OLD = replace(RUNNING, name="old", content="old")
 GOING = replace(RUNNING, deleting=True)
-ENDED = Before(Phase.SUCCEEDED, "new")
+ENDED = Before(RunPhase.SUCCEEDED, "new")
 EDITED = replace(WANTED, edited=True)
 SUSPENDED = replace(WANTED, suspend=True)
 STALL = replace(WANTED, stall_s=60)
@@ -77,7 +77,7 @@ STALL = replace(WANTED, stall_s=60)
 )
 def test_decisions(
     wanted: Wanted,
-    jobs: list[Job],
+    jobs: list[JobState],
     before: Before,
     stalled: float | None,
     phase: str,
@@ -91,9 +91,12 @@ def test_decisions(
 
 def test_a_run_waits_for_the_release_but_never_stops_for_it() -> None:
     waiting = decide(WANTED, [], Before(), busy="TrainingRun other")
-    assert (waiting.phase, waiting.message) == (Phase.WAITING, "the release trains TrainingRun other: starts after it")
+    assert (waiting.phase, waiting.message) == (
+        RunPhase.WAITING,
+        "the release trains TrainingRun other: starts after it",
+    )
     assert decide(WANTED, [], Before(), busy="other").create is None
-    assert decide(WANTED, [RUNNING], Before(), busy="other").phase == Phase.RUNNING
+    assert decide(WANTED, [RUNNING], Before(), busy="other").phase == RunPhase.RUNNING
 
 
 def test_messages_name_what_and_why() -> None:
@@ -126,7 +129,7 @@ class Anything(RuleBasedStateMachine):
     def begin(self) -> None:
         self.content, self.suspend, self.most = 0, False, 2
         self.generation = self.observed = 0
-        self.jobs: dict[str, Job] = {}
+        self.jobs: dict[str, JobState] = {}
         self.before = Before()
 
     def wanted(self) -> Wanted:
@@ -149,7 +152,7 @@ class Anything(RuleBasedStateMachine):
                 self.jobs[name] = replace(self.jobs[name], deleting=True)
             if made.create is not None:
                 name = f"{wanted.content}-{made.create}"
-                self.jobs[name] = Job(name, wanted.content, made.create)
+                self.jobs[name] = JobState(name, wanted.content, made.create)
         self.before, self.observed = Before(made.phase, wanted.content, made.restarts), self.generation
 
     @precondition(lambda self: self.jobs)
@@ -186,13 +189,19 @@ class Anything(RuleBasedStateMachine):
             made = decide(wanted, list(jobs.values()), before)
             jobs = {name: job for name, job in jobs.items() if not job.deleting and name not in made.delete}
             if made.create is not None:
-                jobs["x"] = Job("x", wanted.content, made.create)
+                jobs["x"] = JobState("x", wanted.content, made.create)
             before, wanted = Before(made.phase, wanted.content, made.restarts), replace(wanted, edited=False)
         made = decide(wanted, list(jobs.values()), before)
         assert not made.delete
         assert made.create is None
         assert len(jobs) <= 1
-        assert made.phase in {Phase.PENDING, Phase.RUNNING, Phase.SUSPENDED, Phase.SUCCEEDED, Phase.FAILED}
+        assert made.phase in {
+            RunPhase.PENDING,
+            RunPhase.RUNNING,
+            RunPhase.SUSPENDED,
+            RunPhase.SUCCEEDED,
+            RunPhase.FAILED,
+        }
 
 
 TestAnything = Anything.TestCase

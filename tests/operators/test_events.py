@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from golongrl.kubernetes.look.status import Pod
-from golongrl_operator.decide import Phase
+from golongrl_operator.decide import RunPhase
 from golongrl_operator.events import Event, manifest, transitions
 from golongrl_operator.reconcile import Seen, reconcile, refused
 from support.training_runs import NOW, PICTURE, SITE, a_job, a_run
@@ -80,8 +80,10 @@ def test_transitions(old: dict[str, Any], new: dict[str, Any], told: list[Event]
     assert transitions(old, new) == told
 
 
-@given(st.sampled_from(list(Phase)), st.text(), st.sampled_from(["Moving", "Blocked", "StaysBlocked", "StaysSilent"]))
-def test_a_status_that_stays_tells_nothing(phase: Phase, message: str, stuck: str) -> None:
+@given(
+    st.sampled_from(list(RunPhase)), st.text(), st.sampled_from(["Moving", "Blocked", "StaysBlocked", "StaysSilent"])
+)
+def test_a_status_that_stays_tells_nothing(phase: RunPhase, message: str, stuck: str) -> None:
     same = status(phase, message, Stuck=stuck, Accepted="PoolDiffers")
     assert transitions(same, same) == []
 

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from golongrl_operator import kube
-from golongrl_operator.kube import Kube, KubeSilent
+from golongrl_operator.kube import Kube, KubeSilentError
 from support.operator_server import exported
 
 
@@ -51,7 +51,7 @@ async def test_a_server_that_does_not_end_its_answer(
         }
         (tmp_path / "kubeconfig").write_text(yaml.safe_dump(config))
         cluster = Kube()
-        with pytest.raises(KubeSilent, match="list of TrainingRuns: no answer"):
+        with pytest.raises(KubeSilentError, match="list of TrainingRuns: no answer"):
             async with asyncio.timeout(20):
                 await cluster.look("demo")
         assert exported(cluster.metrics.registry)["golongrl_operator_api_errors_total none"] == 1

@@ -10,16 +10,16 @@ import pytest
 
 from golongrl.kubernetes.look.status import Pod
 from golongrl_operator.build import Site, objects, resolve
-from golongrl_operator.reconcile import Outcome, Seen, reconcile, refused
+from golongrl_operator.reconcile import ReconcileResult, Seen, reconcile, refused
 from support.training_runs import NOW, PICTURE, QUEUE, SITE, a_job, a_run
 
 
-def one(run: dict[str, Any], *jobs: dict[str, Any], **seen: Any) -> Outcome:
+def one(run: dict[str, Any], *jobs: dict[str, Any], **seen: Any) -> ReconcileResult:
     (outcome,) = reconcile(SITE, Seen(seen.pop("now", NOW), [run], jobs, **seen))
     return outcome
 
 
-def conditions(outcome: Outcome) -> dict[str, str]:
+def conditions(outcome: ReconcileResult) -> dict[str, str]:
     return {entry["type"]: entry["status"] for entry in outcome.status["conditions"]}
 
 
@@ -80,7 +80,7 @@ def test_a_stall_is_what_the_queue_says_for_long_enough() -> None:
     run = a_run(stallSeconds=600)
     job = a_job(run)
 
-    def after(seconds: int, picture: Any = PICTURE, silence: str = "") -> Outcome:
+    def after(seconds: int, picture: Any = PICTURE, silence: str = "") -> ReconcileResult:
         outcome = one(run, job, now=NOW + timedelta(seconds=seconds), picture=picture, silence=silence)
         run["status"] = outcome.status
         return outcome

@@ -6,13 +6,13 @@ import httpx
 import pytest
 
 from golongrl.errors import InputError
-from golongrl_operator.metrics import Metrics
+from golongrl_operator.metrics import OperatorMetrics
 from golongrl_operator.serve import create_app, served
 from support.operator_server import series
 from support.redis_server import free_port
 
 
-async def ask(age: float, metrics: Metrics, path: str) -> httpx.Response:
+async def ask(age: float, metrics: OperatorMetrics, path: str) -> httpx.Response:
     port = free_port()
     async with (
         served(create_app(lambda: age, 180.0, metrics.registry), "127.0.0.1", port),
@@ -22,15 +22,15 @@ async def ask(age: float, metrics: Metrics, path: str) -> httpx.Response:
 
 
 async def test_a_loop_that_hangs_is_reported_dead() -> None:
-    alive = await ask(179.0, Metrics(), "/healthz")
+    alive = await ask(179.0, OperatorMetrics(), "/healthz")
     assert (alive.status_code, alive.json()) == (200, {"seconds_since_pass": 179.0})
-    assert (await ask(181.0, Metrics(), "/healthz")).status_code == 503
+    assert (await ask(181.0, OperatorMetrics(), "/healthz")).status_code == 503
 
 
 async def test_metrics_tell_passes_runs_and_errors(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = 1000.0
     monkeypatch.setattr("golongrl_operator.metrics.time.monotonic", lambda: clock)
-    metrics = Metrics()
+    metrics = OperatorMetrics()
     before = series((await ask(0.0, metrics, "/metrics")).text)
     assert (before["golongrl_operator_passes_total ok"], before["golongrl_operator_passes_total failed"]) == (0, 0)
     metrics.passed(True)
@@ -56,5 +56,5 @@ async def test_a_port_that_is_taken_is_named() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(InputError, match=f"--port {port}: "):
-            async with served(create_app(lambda: 0.0, 1.0, Metrics().registry), "127.0.0.1", port):
+            async with served(create_app(lambda: 0.0, 1.0, OperatorMetrics().registry), "127.0.0.1", port):
                 pass

@@ -10,8 +10,17 @@ import pytest
 import redis.asyncio as aioredis
 from structlog.testing import capture_logs
 
-from golongrl.queue import Batch, Lease, Patience, QueueError, QueueSettings, SampleQueue, SubmitOutcome, Unavailable
-from golongrl.queue.embedded import EmbeddedServer, ServerFailed, find_server
+from golongrl.queue import (
+    Batch,
+    Lease,
+    Patience,
+    QueueError,
+    QueueSettings,
+    QueueUnavailableError,
+    SampleQueue,
+    SubmitOutcome,
+)
+from golongrl.queue.embedded import EmbeddedServer, ServerFailedError, find_server
 from support.groups import group_for
 from support.redis_server import free_port, redis_binary
 
@@ -43,7 +52,10 @@ async def server(tmp_path: Path) -> AsyncIterator[EmbeddedServer]:
 async def test_server_that_never_comes_is_named() -> None:
     port = free_port()
     async with SampleQueue.from_url(f"redis://127.0.0.1:{port}/0", "r", patience=SHORT) as queue:
-        with capture_logs() as logs, pytest.raises(Unavailable, match=rf"127.0.0.1:{port}.*waited for a connection"):
+        with (
+            capture_logs() as logs,
+            pytest.raises(QueueUnavailableError, match=rf"127.0.0.1:{port}.*waited for a connection"),
+        ):
             await queue.lease("w", 0)
     assert {entry["operation"] for entry in logs} == {"lease"}
     assert all("connection" in entry["waits_for"] for entry in logs)
@@ -87,7 +99,7 @@ async def test_full_server_is_waited_for_and_nothing_is_half_done(server: Embedd
         await admin.config_set("maxmemory", 1)
         waiting = asyncio.create_task(queue.submit(lease, group_for(lease)))
         async with SampleQueue.from_url(server.url, "r", patience=SHORT) as hasty:
-            with pytest.raises(Unavailable, match="memory on the server"):
+            with pytest.raises(QueueUnavailableError, match="memory on the server"):
                 await hasty.lease("x", 0)
         # What empties the queue works all the same.
         assert isinstance(await queue.take(fence, 1), Batch)
@@ -130,7 +142,7 @@ async def test_confirmed_writes_are_flushed_even_when_a_repeat_changes_nothing(s
 
 
 async def test_embedded_server_says_why_it_failed(server: EmbeddedServer, tmp_path: Path) -> None:
-    with pytest.raises(ServerFailed, match=r"ended at once|did not answer"):
+    with pytest.raises(ServerFailedError, match=r"ended at once|did not answer"):
         await EmbeddedServer(free_port(), tmp_path / "other", settings={"no-such-option": "1"}).start()
 
 

@@ -26,7 +26,7 @@ from hypothesis.stateful import (
 
 from golongrl.queue import (
     Batch,
-    Fenced,
+    FencedError,
     Lease,
     QueueSettings,
     RejectReason,
@@ -319,7 +319,7 @@ class QueueMachine(RuleBasedStateMachine):
         before = self.server.snapshot(self.name)
         try:
             self.run_(self.learner_queue.ensure_attached(learner.fence))
-        except Fenced:
+        except FencedError:
             assert learner is not self.learners[-1]
             self.learners.remove(learner)
             self.saw("replaced")
@@ -341,7 +341,7 @@ class QueueMachine(RuleBasedStateMachine):
             return
         try:
             answer = self.run_(self.learner_queue.take(learner.fence, step))
-        except Fenced:
+        except FencedError:
             self.learners.remove(learner)
             return
         self.saw(f"take: {answer.reason if isinstance(answer, Wait | Stopped) else 'batch'}")
@@ -372,7 +372,7 @@ class QueueMachine(RuleBasedStateMachine):
                 self.raw_call("finish", learner, step)
                 return
             self.run_(self.learner_queue.finish(learner.fence, step))
-        except Fenced:
+        except FencedError:
             self.learners.remove(learner)
             return
         self.version = max(self.version, step)
@@ -400,7 +400,7 @@ class QueueMachine(RuleBasedStateMachine):
         if commit:
             try:
                 self.run_(self.learner_queue.commit(learner.fence, learner.done))
-            except Fenced:
+            except FencedError:
                 self.learners.remove(learner)
                 return
             self.confirmed()

@@ -6,13 +6,13 @@ import pytest
 from golongrl.queue import (
     Batch,
     Behind,
-    Fenced,
+    FencedError,
     Lease,
-    NotSetUp,
-    OutOfOrder,
+    NotSetUpError,
+    OutOfOrderError,
     QueueSettings,
     SampleQueue,
-    SettingsMismatch,
+    SettingsMismatchError,
     Stopped,
     SubmitOutcome,
 )
@@ -31,7 +31,7 @@ def test_a_budget_that_cannot_hold_what_lies_between_checkpoints_is_said() -> No
 
 
 async def test_worker_before_learner_is_told_to_wait(queue: SampleQueue) -> None:
-    with pytest.raises(NotSetUp, match="its learner sets it up"):
+    with pytest.raises(NotSetUpError, match="its learner sets it up"):
         await queue.lease("w", 0)
 
 
@@ -76,7 +76,7 @@ async def test_setup_again_is_nothing_but_other_promises_are_refused(play: Play)
     await play.start(lease_s=30.0)
     assert (await play.queue.stats()).leased == 1
     for change in ({"groups_per_step": 3}, {"max_staleness": 2}, {"order": "ready"}, {"rows": 9}):
-        with pytest.raises(SettingsMismatch, match=r"exists with"):
+        with pytest.raises(SettingsMismatchError, match=r"exists with"):
             await play.start(**change)
 
 
@@ -89,10 +89,10 @@ async def test_a_run_with_steps_behind_it_begins_after_them(queue: SampleQueue) 
     # A restart knows of a later checkpoint, or of none; what is left to deal stays what it was.
     await queue.setup(settings, order, ["a"] * 4, Behind(3, behind.rows[:1]))
     await queue.setup(settings, order, ["a"] * 4)
-    with pytest.raises(SettingsMismatch, match="digest"):
+    with pytest.raises(SettingsMismatchError, match="digest"):
         await queue.setup(settings, order[:1], ["a"] * 4, behind)
     for step in (0, 1, 3):
-        with pytest.raises(OutOfOrder):
+        with pytest.raises(OutOfOrderError):
             await queue.attach(step)
     attached = await queue.attach(2)
     assert (attached.version, attached.committed) == (2, 2)
@@ -124,7 +124,7 @@ async def test_fenced_learner_can_do_nothing(play: Play) -> None:
         play.queue.commit(old, 0),
         play.announce(0),
     ):
-        with pytest.raises(Fenced):
+        with pytest.raises(FencedError):
             await call
     await play.queue.ensure_attached(new)
     assert await play.queue.take(new, 1)
@@ -139,13 +139,13 @@ async def test_group_must_be_the_leases_row(play: Play) -> None:
 
 async def test_steps_follow_one_another(play: Play) -> None:
     await play.start()
-    with pytest.raises(OutOfOrder):
+    with pytest.raises(OutOfOrderError):
         await play.queue.take(play.fence, 2)
-    with pytest.raises(OutOfOrder):
+    with pytest.raises(OutOfOrderError):
         await play.finish(1)
-    with pytest.raises(OutOfOrder):
+    with pytest.raises(OutOfOrderError):
         await play.commit(1)
-    with pytest.raises(OutOfOrder):
+    with pytest.raises(OutOfOrderError):
         await play.announce(2)
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from golongrl.queue import Group, Response, UnreadableGroup, VersionSpan, decode, encode
+from golongrl.queue import Group, Response, UnreadableGroupError, VersionSpan, decode, encode
 
 
 @st.composite
@@ -79,13 +79,13 @@ def test_what_goes_in_comes_out(group: Group) -> None:
     ],
 )
 def test_anything_else_is_refused(data: bytes) -> None:
-    with pytest.raises(UnreadableGroup):
+    with pytest.raises(UnreadableGroupError):
         decode(data)
 
 
 def test_other_schema_is_named() -> None:
     data = msgpack.packb({"schema": 1, "uid": "0-7"})
-    with pytest.raises(UnreadableGroup, match="group 0-7 has schema 1, this version reads 2"):
+    with pytest.raises(UnreadableGroupError, match="group 0-7 has schema 1, this version reads 2"):
         decode(data)
 
 

@@ -8,7 +8,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from typer.testing import CliRunner
 
 from golongrl.errors import InputError
-from golongrl.queue import NotSetUp, Patience, QueueError, RejectReason, SampleQueue
+from golongrl.queue import NotSetUpError, Patience, QueueError, RejectReason, SampleQueue
 from golongrl.queue.command import app
 from golongrl.queue.metrics import QueueCollector
 from support.redis_server import free_port
@@ -140,7 +140,7 @@ def test_command(redis_url: str, run_name: str, play: Play) -> None:
     assert isinstance(missing, QueueError)
     assert str(missing) == f"run {run_name} has no row 0-99"
     unknown = runner.invoke(app, ["stats", "--run", "nobody"]).exception
-    assert isinstance(unknown, NotSetUp)
+    assert isinstance(unknown, NotSetUpError)
     assert str(unknown).startswith("run nobody does not exist yet")
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from golongrl.queue import Lease, OutOfOrder, RejectReason, SampleQueue, Stopped, SubmitOutcome
+from golongrl.queue import Lease, OutOfOrderError, RejectReason, SampleQueue, Stopped, SubmitOutcome
 
 from .conftest import Play
 
@@ -269,7 +269,7 @@ async def test_finish_again_does_nothing(play: Play) -> None:
     for _ in range(3):
         await play.finish(1)
     assert (await play.queue.stats()).version == 1
-    with pytest.raises(OutOfOrder):
+    with pytest.raises(OutOfOrderError):
         await play.finish(3)
 
 
@@ -295,9 +295,9 @@ async def test_attach_refuses_what_is_committed_or_lost(play: Play) -> None:
     await work(play)
     await train(play, 1)
     await play.commit(1)
-    with pytest.raises(OutOfOrder, match="resume from checkpoint 1"):
+    with pytest.raises(OutOfOrderError, match="resume from checkpoint 1"):
         await play.queue.attach(0)
-    with pytest.raises(OutOfOrder, match="behind the checkpoint"):
+    with pytest.raises(OutOfOrderError, match="behind the checkpoint"):
         await play.queue.attach(5)
 
 

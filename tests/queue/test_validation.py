@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from golongrl.queue import Fenced, OutOfOrder, UnreadableGroup, ValidationProgress, ValidationResult
+from golongrl.queue import FencedError, OutOfOrderError, UnreadableGroupError, ValidationProgress, ValidationResult
 from golongrl.queue.validation import pack, unpack
 
 from .conftest import SETTINGS, Play
@@ -83,16 +83,16 @@ async def test_a_restarted_learner_goes_on_with_the_round_and_the_old_one_can_do
     play.fence = (await play.queue.attach(0)).token
     await work.open(play.fence, 0, "one", 5)
     assert await work.progress() == ValidationProgress(todo=3, leased=1, done=1)
-    with pytest.raises(Fenced):
+    with pytest.raises(FencedError):
         await work.open(old, 0, "one", 5)
-    with pytest.raises(Fenced):
+    with pytest.raises(FencedError):
         await work.close(old)
 
 
 async def test_other_weights_begin_another_round_and_only_announced_ones_do(play: Play) -> None:
     work = (await opened(play)).queue.validation
     [item] = await work.lease(0, "one", 1)
-    with pytest.raises(OutOfOrder):
+    with pytest.raises(OutOfOrderError):
         await work.open(play.fence, 1, "one", 5)
     await play.announce(1)
     await work.open(play.fence, 1, "one", 3)
@@ -154,5 +154,5 @@ def test_a_result_survives_the_wire(made: ValidationResult) -> None:
 
 
 def test_anything_else_is_refused() -> None:
-    with pytest.raises(UnreadableGroup, match="validation row 7"):
+    with pytest.raises(UnreadableGroupError, match="validation row 7"):
         unpack(7, b"\x81\xa1x\x01")

@@ -15,7 +15,7 @@ from scoring_items import AppFactory, item
 
 from golongrl.reward.app import create_app
 from golongrl.reward.config import RewardConfig
-from golongrl.tasks import UnknownTask, score, task_of
+from golongrl.tasks import UnknownTaskError, score, task_of
 
 
 async def post(http: httpx.AsyncClient, *items: dict[str, Any], **more: Any) -> httpx.Response:
@@ -52,7 +52,7 @@ def known(one: dict[str, Any]) -> bool:
     """Whether the item has a task at all."""
     try:
         return bool(task_of(one["data_source"], one["extra_info"].get("reward_mode")))
-    except UnknownTask:
+    except UnknownTaskError:
         return False
 
 

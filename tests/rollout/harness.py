@@ -22,13 +22,13 @@ from golongrl.recipe import Recipe, load
 from golongrl.reward.client import RewardClient
 from golongrl.rollout.config import WorkerConfig
 from golongrl.rollout.groups.group_work import Bench
-from golongrl.rollout.observe.metrics import Metrics
+from golongrl.rollout.observe.metrics import RolloutMetrics
 from golongrl.rollout.observe.state import State
-from golongrl.rollout.sglang.client import Engine
+from golongrl.rollout.sglang.client import EngineClient
 from golongrl.rollout.sglang.http import Deadlines
 from golongrl.rollout.weights.adopt import Confirmed, adopt
 from golongrl.rollout.weights.policy import Mode
-from golongrl.rollout.worker import Worker
+from golongrl.rollout.worker import RolloutWorker
 
 ROWS = 64
 
@@ -84,7 +84,7 @@ def publish(store: Path, version: int, model: Path) -> WeightsRef:
 
 
 async def adopted(
-    engine: Engine, ref: WeightsRef, mode: Mode = Mode.DRAIN, held: Confirmed | None = None, worker: str = "w0"
+    engine: EngineClient, ref: WeightsRef, mode: Mode = Mode.DRAIN, held: Confirmed | None = None, worker: str = "w0"
 ) -> Confirmed:
     """Bring the engine to `ref`, as a worker does; what was confirmed, once."""
     confirmed: list[Confirmed] = []
@@ -155,7 +155,7 @@ def embedded_engine(model: Path) -> AbstractAsyncContextManager[str]:
 class Rig:
     """A worker on its bench, not started yet."""
 
-    worker: Worker
+    worker: RolloutWorker
     bench: Bench
     learner: Learner
     engine: httpx.AsyncClient
@@ -226,15 +226,17 @@ async def rig(
     async with AsyncExitStack() as stack:
         learner_queue = await stack.enter_async_context(SampleQueue.from_url(redis_url, run))
         queue = await stack.enter_async_context(SampleQueue.from_url(redis_url, run))
-        engine = await stack.enter_async_context(Engine(engine_url, deadlines=Deadlines(silence_s=120.0)))
+        engine = await stack.enter_async_context(EngineClient(engine_url, deadlines=Deadlines(silence_s=120.0)))
         client = await stack.enter_async_context(RewardClient("http://reward", transport=reward, attempts=2))
         other = await stack.enter_async_context(httpx.AsyncClient(base_url=engine_url, trust_env=False, timeout=60))
         held_out = None if validation is None else Prepared.open(validation)
-        bench = Bench(made, settings.worker, queue, engine, client, Prepared.open(data), Metrics(), State(), held_out)
+        bench = Bench(
+            made, settings.worker, queue, engine, client, Prepared.open(data), RolloutMetrics(), State(), held_out
+        )
         learner = Learner(learner_queue, fence="")
         if created:
             learner = await set_up(learner_queue, made, manual_clock=manual_clock)
-        built = Rig(Worker(settings, bench), bench, learner, other)
+        built = Rig(RolloutWorker(settings, bench), bench, learner, other)
         try:
             yield built
         finally:

@@ -9,8 +9,8 @@ import pytest
 
 from golongrl.queue import WeightsRef
 from golongrl.rollout.sglang.answers import ModelInfo
-from golongrl.rollout.sglang.client import Engine
-from golongrl.rollout.sglang.errors import AdoptionFailed
+from golongrl.rollout.sglang.client import EngineClient
+from golongrl.rollout.sglang.errors import AdoptionError
 from golongrl.rollout.weights.adopt import Confirmed, adopt, vocabulary
 from golongrl.rollout.weights.policy import Mode
 
@@ -44,7 +44,7 @@ def ref(tmp_path: Path) -> WeightsRef:
 
 
 async def take(server: Server, ref: WeightsRef, mode: Mode):
-    async with Engine("http://engine", transport=httpx.MockTransport(server)) as engine:
+    async with EngineClient("http://engine", transport=httpx.MockTransport(server)) as engine:
         confirmed: list[Confirmed] = []
 
         def confirm(held: Confirmed) -> None:
@@ -76,7 +76,7 @@ async def test_each_mode_reads_the_version_back_before_it_goes_on(
 async def test_refused_weights_leave_the_old_ones_in_use(ref: WeightsRef) -> None:
     refusal = {"success": False, "message": "no such tensor"}
     server = Server("update_weights_from_disk", lambda _: httpx.Response(400, json=refusal))
-    with pytest.raises(AdoptionFailed, match="no such tensor") as caught:
+    with pytest.raises(AdoptionError, match="no such tensor") as caught:
         await take(server, ref, Mode.IN_PLACE)
     assert caught.value.unchanged
     assert server.calls[-2:] == ["model_info", "continue_generation"]
@@ -101,7 +101,7 @@ async def test_from_unknown_weights_nothing_goes_on(
     fail: str, how: Callable[[httpx.Request], httpx.Response], ref: WeightsRef
 ) -> None:
     server = Server(fail, how)
-    with pytest.raises(AdoptionFailed) as caught:
+    with pytest.raises(AdoptionError) as caught:
         await take(server, ref, Mode.IN_PLACE)
     assert not caught.value.unchanged
     assert server.calls[-2:] == ["abort_request", "continue_generation"], "ended first, then unpaused"
@@ -109,7 +109,7 @@ async def test_from_unknown_weights_nothing_goes_on(
 
 async def test_weights_that_are_not_here_do_not_even_pause_the_engine(tmp_path: Path) -> None:
     server = Server()
-    with pytest.raises(AdoptionFailed, match="is the weight store mounted here") as caught:
+    with pytest.raises(AdoptionError, match="is the weight store mounted here") as caught:
         await take(server, WeightsRef(5, str(tmp_path / "v5"), "first", ""), Mode.IN_PLACE)
     assert caught.value.unchanged
     assert server.calls == []
@@ -121,7 +121,7 @@ async def test_weights_that_are_not_here_do_not_even_pause_the_engine(tmp_path: 
 def test_the_vocabulary_comes_from_the_weights_own_config(config: dict, size: int | None, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(config))
     if size is None:
-        with pytest.raises(AdoptionFailed, match="no vocab_size"):
+        with pytest.raises(AdoptionError, match="no vocab_size"):
             vocabulary(str(tmp_path))
     else:
         assert vocabulary(str(tmp_path)) == size

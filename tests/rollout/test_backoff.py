@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from golongrl.rollout.backoff import LONGEST_GROUP_S, LONGEST_S, Pause, Setbacks, Tries
-from golongrl.rollout.weights.policy import Mode, Situation, Speed, Weights, decide
+from golongrl.rollout.weights.policy import AnnouncedWeights, Mode, Situation, Speed, decide
 
 WAITING = Pause("waiting", "source", "the sender")
 FAILED = Pause("quarantined", "quarantine", "400: no weights there")
@@ -50,8 +50,8 @@ class Engine:
     """What a worker believes of an engine, in ticks of a second: `decide` and `Tries`, and nothing else."""
 
     eta: int
-    announced: Weights | None
-    held: Weights | None
+    announced: AnnouncedWeights | None
+    held: AnnouncedWeights | None
     tries: Tries = field(default_factory=Tries)
     tried_at: list[int] = field(default_factory=list)
 
@@ -72,18 +72,21 @@ class Engine:
     def hear(self, version: int) -> None:
         """Newer weights."""
         if self.announced is None or version > self.announced.version:
-            self.announced = Weights(version, "a")
+            self.announced = AnnouncedWeights(version, "a")
             self.tries.reset()
 
 
 failures = st.sampled_from(["missing", "refused", "unconfirmed"])
 events = st.tuples(failures, st.none() | st.integers(0, 9), st.sampled_from(["", "restart"]))
-weights = st.none() | st.builds(Weights, st.integers(0, 9), st.sampled_from("ab"))
+weights = st.none() | st.builds(AnnouncedWeights, st.integers(0, 9), st.sampled_from("ab"))
 
 
 @given(st.integers(0, 2), weights, weights, st.lists(events, max_size=300))
 def test_from_any_state_an_engine_is_adopted_soon_after_the_weights_can_be_had(
-    eta: int, announced: Weights | None, held: Weights | None, outage: list[tuple[str, int | None, str]]
+    eta: int,
+    announced: AnnouncedWeights | None,
+    held: AnnouncedWeights | None,
+    outage: list[tuple[str, int | None, str]],
 ) -> None:
     if held is not None and (announced is None or held.version > announced.version):
         held = None  # what was announced never falls below what was taken
@@ -104,7 +107,7 @@ def test_from_any_state_an_engine_is_adopted_soon_after_the_weights_can_be_had(
 
 @given(st.lists(failures, min_size=100, max_size=400))
 def test_the_rate_of_tries_is_bounded_both_ways(outcomes: list[str]) -> None:
-    engine = Engine(0, Weights(1, "a"), Weights(0, "a"))
+    engine = Engine(0, AnnouncedWeights(1, "a"), AnnouncedWeights(0, "a"))
     for now, outcome in enumerate(outcomes):
         engine.tick(now, outcome)
     gaps = [later - earlier for earlier, later in pairwise(engine.tried_at)]

@@ -11,11 +11,11 @@ import pytest
 from golongrl.rollout.groups.generate import LEAD_FROM_TOKENS, Prompt, generate_group
 from golongrl.rollout.groups.progress import LiveGroup, Pace
 from golongrl.rollout.groups.verdict import generate
-from golongrl.rollout.sglang.client import Engine
-from golongrl.rollout.sglang.errors import EngineBusy, EngineUnavailable
-from golongrl.rollout.sglang.sampling import Sampling
+from golongrl.rollout.sglang.client import EngineClient
+from golongrl.rollout.sglang.errors import EngineBusyError, EngineUnavailableError
+from golongrl.rollout.sglang.sampling import SamplingParams
 
-SAMPLING = Sampling(1.0, 1.0, 8)
+SAMPLING = SamplingParams(1.0, 1.0, 8)
 
 
 def body(rid: str, tokens: int = 3, finish: dict[str, object] | None = None) -> dict[str, object]:
@@ -37,7 +37,7 @@ def body(rid: str, tokens: int = 3, finish: dict[str, object] | None = None) -> 
 async def sample(handler, prompt_tokens: int = 5, n: int = 4, pace: Pace | None = None):
     prompt = Prompt("0-1", np.full(prompt_tokens, 7, np.int32), vocab_size=512, run_seed=3)
     live = LiveGroup.begin(uid="0-1", token="t", version=0, prompt_tokens=prompt_tokens, n=n, max_response_tokens=8)
-    async with Engine("http://engine", transport=httpx.MockTransport(handler)) as engine:
+    async with EngineClient("http://engine", transport=httpx.MockTransport(handler)) as engine:
         return await generate_group(engine, prompt, SAMPLING, n, live, pace or Pace()), live
 
 
@@ -104,7 +104,7 @@ async def test_the_others_are_sent_even_when_the_first_is_cut_short() -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(generate, "_BUSY_PAUSE_S", 0.0)
-        with pytest.raises(EngineBusy):
+        with pytest.raises(EngineBusyError):
             await sample(handler, prompt_tokens=LEAD_FROM_TOKENS)
 
 
@@ -129,7 +129,7 @@ async def test_a_dead_engine_ends_the_group_with_one_error() -> None:
     def handler(request: httpx.Request) -> httpx.Response:
         raise httpx.ConnectError("refused", request=request)
 
-    with pytest.raises(EngineUnavailable, match="refused"):
+    with pytest.raises(EngineUnavailableError, match="refused"):
         await sample(handler)
 
 

@@ -4,7 +4,7 @@ import httpx
 import pytest
 
 from golongrl.rollout.observe.health import create_app
-from golongrl.rollout.observe.metrics import Metrics
+from golongrl.rollout.observe.metrics import RolloutMetrics
 from golongrl.rollout.observe.state import State, not_ready
 
 
@@ -26,7 +26,7 @@ def good(**changes) -> State:
 )
 async def test_ready_only_with_a_live_engine_on_trusted_recent_weights(state: State, reason: str | None) -> None:
     assert not_ready(state, eta=1) == ([reason] if reason else [])
-    transport = httpx.ASGITransport(create_app(state, 1, Metrics().registry))
+    transport = httpx.ASGITransport(create_app(state, 1, RolloutMetrics().registry))
     async with httpx.AsyncClient(transport=transport, base_url="http://worker") as client:
         answer = await client.get("/readyz")
         assert answer.status_code == (503 if reason else 200)
@@ -35,7 +35,7 @@ async def test_ready_only_with_a_live_engine_on_trusted_recent_weights(state: St
 
 
 async def test_metrics_say_what_is_waited_for_and_nothing_else() -> None:
-    metrics = Metrics()
+    metrics = RolloutMetrics()
     metrics.wait_for("engine")
     metrics.wait_for("full")
     transport = httpx.ASGITransport(create_app(State(), 1, metrics.registry))

@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from golongrl.rollout.weights.policy import (
+    AnnouncedWeights,
     InFlight,
     Mode,
     Policy,
     Situation,
     Speed,
-    Weights,
     decide,
     re_prefill_s,
     remaining_decode_s,
@@ -24,8 +24,8 @@ SHORT = InFlight("short", oldest_version=3, prompt_tokens=90, generated_tokens=2
 FAST = Speed(decode_per_response=50.0, prefill=20_000.0)
 
 NOW = Situation(
-    engine=Weights(3, "a"),
-    announced=Weights(4, "a"),
+    engine=AnnouncedWeights(3, "a"),
+    announced=AnnouncedWeights(4, "a"),
     eta=1,
     policy="auto",
     in_flight=(),
@@ -38,9 +38,13 @@ NOW = Situation(
     ("now", "mode", "lease", "doomed"),
     [
         pytest.param(replace(NOW, announced=None), Mode.WAIT, False, (), id="nothing announced"),
-        pytest.param(replace(NOW, announced=Weights(3, "a")), Mode.WAIT, True, (), id="already there"),
-        pytest.param(replace(NOW, announced=Weights(2, "a")), Mode.WAIT, False, (), id="never to a lower version"),
-        pytest.param(replace(NOW, announced=Weights(2, "b")), Mode.WAIT, False, (), id="not even of another lineage"),
+        pytest.param(replace(NOW, announced=AnnouncedWeights(3, "a")), Mode.WAIT, True, (), id="already there"),
+        pytest.param(
+            replace(NOW, announced=AnnouncedWeights(2, "a")), Mode.WAIT, False, (), id="never to a lower version"
+        ),
+        pytest.param(
+            replace(NOW, announced=AnnouncedWeights(2, "b")), Mode.WAIT, False, (), id="not even of another lineage"
+        ),
         pytest.param(NOW, Mode.DRAIN, False, (), id="nothing in flight: at once"),
         pytest.param(replace(NOW, policy="in_place"), Mode.DRAIN, False, (), id="nothing in flight: any policy"),
         pytest.param(
@@ -61,21 +65,21 @@ NOW = Situation(
         pytest.param(replace(NOW, in_flight=(SHORT,), policy="in_place"), Mode.IN_PLACE, False, (), id="in_place"),
         pytest.param(replace(NOW, in_flight=(SHORT,), policy="abort"), Mode.ABORT, False, (), id="policy abort"),
         pytest.param(
-            replace(NOW, announced=Weights(5, "a"), in_flight=(LONG, replace(SHORT, oldest_version=4))),
+            replace(NOW, announced=AnnouncedWeights(5, "a"), in_flight=(LONG, replace(SHORT, oldest_version=4))),
             Mode.DRAIN,
             False,
             ("long",),
             id="too stale to be trained: given up, the rest decides",
         ),
         pytest.param(
-            replace(NOW, eta=0, announced=Weights(3, "b"), in_flight=(LONG, SHORT)),
+            replace(NOW, eta=0, announced=AnnouncedWeights(3, "b"), in_flight=(LONG, SHORT)),
             Mode.DRAIN,
             False,
             ("long", "short"),
             id="synchronous: another lineage's tokens are redone",
         ),
         pytest.param(
-            replace(NOW, announced=Weights(3, "b"), in_flight=(LONG,), policy="in_place"),
+            replace(NOW, announced=AnnouncedWeights(3, "b"), in_flight=(LONG,), policy="in_place"),
             Mode.IN_PLACE,
             False,
             (),
@@ -106,7 +110,7 @@ groups = st.builds(
     generated_tokens=lengths,
     remaining_tokens=lengths,
 )
-weights = st.none() | st.builds(Weights, versions, st.sampled_from("ab"))
+weights = st.none() | st.builds(AnnouncedWeights, versions, st.sampled_from("ab"))
 rates = st.none() | st.floats(0.1, 1e6)
 situations = st.builds(
     Situation,

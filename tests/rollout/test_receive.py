@@ -16,11 +16,11 @@ import pytest
 from golongrl.broadcast.app import AT_ONCE
 from golongrl.broadcast.client import asked
 from golongrl.broadcast.groups import GROUP_TIMEOUT
-from golongrl.broadcast.process import SenderFailed, SenderProcess
+from golongrl.broadcast.process import SenderFailedError, SenderProcess
 from golongrl.broadcast.protocol import Ask
 from golongrl.queue import WeightsRef
-from golongrl.rollout.sglang.client import Engine
-from golongrl.rollout.sglang.errors import AdoptionFailed, EngineRefused
+from golongrl.rollout.sglang.client import EngineClient
+from golongrl.rollout.sglang.errors import AdoptionError, EngineRefusedError
 from golongrl.rollout.weights.policy import Mode
 from rollout.harness import adopted, embedded_engine
 from support.sender import gone, hold
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.timeout(300)
 
 async def from_disk(model: Path, version: int) -> dict[str, str]:
     """The checksums of a fresh engine that took `model` from disk."""
-    async with embedded_engine(model) as url, Engine(url) as engine:
+    async with embedded_engine(model) as url, EngineClient(url) as engine:
         await engine.update_from_disk(str(model), str(version), flush_cache=True)
         return await engine.checksums()
 
@@ -39,7 +39,7 @@ async def from_disk(model: Path, version: int) -> dict[str, str]:
 async def test_the_engine_holds_exactly_what_was_sent(
     sender: SenderProcess, tiny_model: Path, tiny_model_next: Path, engine_url: str, mode: Mode
 ) -> None:
-    async with Engine(engine_url) as engine:
+    async with EngineClient(engine_url) as engine:
         first = await adopted(engine, hold(sender, tiny_model_next, 1), mode)
         assert (await engine.model_info()).weight_version == "1"
         assert await engine.ready()
@@ -54,7 +54,7 @@ async def test_no_transfer_leaves_the_engine_as_it_was(
     sender: SenderProcess, tiny_model: Path, engine_url: str
 ) -> None:
     ref = hold(sender, tiny_model, 3)
-    async with Engine(engine_url) as engine:
+    async with EngineClient(engine_url) as engine:
         before = await engine.model_info()
         for wrong, reason in (
             (WeightsRef(4, ref.path, "first", "", ref.source), "held is version 3, lineage first"),
@@ -62,14 +62,14 @@ async def test_no_transfer_leaves_the_engine_as_it_was(
             (WeightsRef(3, ref.path, "first", "", "http://127.0.0.1:1/secret"), "weight sender 127.0.0.1:1: Connect"),
             (WeightsRef(3, ref.path, "first", "", ref.source[:-3]), "404: Not Found"),
         ):
-            with pytest.raises(AdoptionFailed, match=reason) as failure:
+            with pytest.raises(AdoptionError, match=reason) as failure:
                 await adopted(engine, wrong)
             assert failure.value.unchanged
         assert await engine.model_info() == before
         assert await engine.ready()
 
 
-class Breaking(Engine):
+class Breaking(EngineClient):
     """An engine's client that does something at a given call."""
 
     at, do = "", staticmethod(lambda: None)
@@ -87,14 +87,14 @@ async def test_weights_that_cannot_be_read_back_are_not_the_old_ones(
     """A replay came out differently: by name and number the engine holds what it held."""
 
     def refuse() -> None:
-        raise EngineRefused("POST /weights_checker: 400", 400)
+        raise EngineRefusedError("POST /weights_checker: 400", 400)
 
     async with Breaking(engine_url) as engine:
         ref = hold(sender, tiny_model, 3)
         held = await adopted(engine, ref)
         again = replace(hold(sender, tiny_model_next, 3, "second"), path=ref.path)
         engine.at, engine.do = "/weights_checker", refuse
-        with pytest.raises(AdoptionFailed, match="weights_checker") as failure:
+        with pytest.raises(AdoptionError, match="weights_checker") as failure:
             await adopted(engine, again, held=held)
         assert not failure.value.unchanged
         assert await engine.ready()
@@ -112,7 +112,7 @@ async def test_a_sender_that_dies_in_the_middle_leaves_unknown_weights_and_comes
     async with Breaking(engine_url) as engine:
         engine.at, engine.do = "/update_weights_from_distributed", lambda: os.kill(pid, signal.SIGKILL)
         # Joined, paused, session open; now nobody sends.
-        with pytest.raises(AdoptionFailed) as failure:
+        with pytest.raises(AdoptionError) as failure:
             await adopted(engine, ref)
         assert not failure.value.unchanged
         assert await engine.ready()
@@ -130,11 +130,11 @@ async def test_a_dead_engine_holds_up_nobody(sender: SenderProcess, tiny_model_n
     """A worker that asked and never came has its slot; another engine is served beside it."""
     ref = hold(sender, tiny_model_next, 1)
 
-    class Gone(Engine):
+    class Gone(EngineClient):
         async def init_group(self, **_):  # type: ignore[no-untyped-def]
             raise asyncio.CancelledError
 
-    async with Gone(engine_url) as gone, Engine(engine_url) as engine:
+    async with Gone(engine_url) as gone, EngineClient(engine_url) as engine:
         with pytest.raises(asyncio.CancelledError):
             await adopted(gone, ref, worker="gone")
         await adopted(engine, ref)
@@ -181,7 +181,7 @@ async def test_an_engine_whose_worker_is_gone_gets_nothing_and_does_not_wait_for
     sender: SenderProcess, tiny_model: Path, engine_url: str
 ) -> None:
     ref = hold(sender, tiny_model, 1)
-    async with Engine(engine_url) as engine:
+    async with EngineClient(engine_url) as engine:
         async with asked(ref.source, Ask(worker="gone", version=1, lineage="first", ranks=1, device="cpu")) as transfer:
             await until(sender, 1, waiting=0)
         await until(sender, 0, waiting=0)
@@ -195,14 +195,14 @@ async def test_an_engine_whose_worker_is_gone_gets_nothing_and_does_not_wait_for
         )
         await engine.begin_weight_update()
         async with asyncio.timeout(GROUP_TIMEOUT.total_seconds() / 2):
-            with pytest.raises(EngineRefused, match=r"the broadcast in group .* failed"):
+            with pytest.raises(EngineRefusedError, match=r"the broadcast in group .* failed"):
                 await engine.update_from_distributed(transfer.buckets[0], transfer.group, "1", flush_cache=True)
 
 
 async def test_over_ipv6(sender_ipv6: SenderProcess, tiny_model_next: Path, engine_url: str) -> None:
     ref = hold(sender_ipv6, tiny_model_next, 1)
     assert ref.source.startswith("http://[::1]:")
-    async with Engine(engine_url) as engine:
+    async with EngineClient(engine_url) as engine:
         held = await adopted(engine, ref)
     assert held.reading is not None
     assert held.reading.checksums == await from_disk(tiny_model_next, 1)
@@ -224,10 +224,10 @@ async def test_the_sender_leaves_with_its_parent_and_takes_its_files(tiny_model:
 
 async def test_a_folder_without_weights_is_an_error_of_the_rank(sender: SenderProcess) -> None:
     folder = sender.folder()
-    with pytest.raises(SenderFailed, match=rf"cannot hold version 7: weights {folder}: .*no \*.safetensors"):
+    with pytest.raises(SenderFailedError, match=rf"cannot hold version 7: weights {folder}: .*no \*.safetensors"):
         sender.hold(folder, 7, "first")
     (folder / "model.safetensors").write_bytes(b"damaged")
-    with pytest.raises(SenderFailed, match=rf"cannot hold version 7: weights {folder}: .*header") as failure:
+    with pytest.raises(SenderFailedError, match=rf"cannot hold version 7: weights {folder}: .*header") as failure:
         sender.hold(folder, 7, "first")
     assert sender._token not in str(failure.value), "the secret is in no log"
 
@@ -240,14 +240,14 @@ async def test_a_sender_that_dies_when_it_is_told_to_hold_is_started_again(
     os.kill(pid, signal.SIGKILL)
     ref = hold(sender, tiny_model_next, 2)
     assert sender_pid(sender) != pid
-    async with Engine(engine_url) as engine:
+    async with EngineClient(engine_url) as engine:
         await adopted(engine, ref)
         assert await engine.checksums() == await from_disk(tiny_model_next, 2)
 
 
 async def test_a_sender_that_keeps_dying_is_given_up(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("golongrl.broadcast.process._RESTARTS", 1)
-    given_up: list[SenderFailed] = []
+    given_up: list[SenderFailedError] = []
     process = SenderProcess("127.0.0.1", given_up.append)
     try:
         hold(process, tiny_model, 1)

@@ -1,7 +1,7 @@
 """Seeds and sampling parameters."""
 
 from golongrl.recipe import load
-from golongrl.rollout.sglang.sampling import Sampling, response_seed
+from golongrl.rollout.sglang.sampling import SamplingParams, response_seed
 
 
 def test_a_seed_depends_on_run_group_and_index_alone() -> None:
@@ -13,7 +13,7 @@ def test_a_seed_depends_on_run_group_and_index_alone() -> None:
 
 def test_training_samples_from_the_policy_itself_and_validation_does_not() -> None:
     rollout = load("quickstart").rollout
-    training = Sampling.training(rollout).seeded(5).as_params()
+    training = SamplingParams.training(rollout).seeded(5).as_params()
     assert training == {
         "temperature": 1.0,
         "top_p": 1.0,
@@ -21,6 +21,6 @@ def test_training_samples_from_the_policy_itself_and_validation_does_not() -> No
         "max_new_tokens": rollout.max_response_tokens,
         "sampling_seed": 5,
     }
-    validation = Sampling.validation(rollout).as_params()
+    validation = SamplingParams.validation(rollout).as_params()
     assert (validation["temperature"], validation["top_p"]) == (0.6, 0.95)
     assert "sampling_seed" not in validation

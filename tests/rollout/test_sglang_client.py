@@ -12,29 +12,29 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from golongrl.broadcast.protocol import Bucket
-from golongrl.rollout.sglang.answers import ModelInfo, Span, parse_checksums
-from golongrl.rollout.sglang.client import Engine, Placement
+from golongrl.rollout.sglang.answers import AnswerSpan, ModelInfo, parse_checksums
+from golongrl.rollout.sglang.client import EngineClient, WeightPlacement
 from golongrl.rollout.sglang.errors import (
-    EngineBusy,
+    EngineBusyError,
     EngineProtocolError,
-    EngineRefused,
-    EngineSilent,
-    EngineUnavailable,
+    EngineRefusedError,
+    EngineSilentError,
+    EngineUnavailableError,
 )
 from golongrl.rollout.sglang.http import Deadlines, Leeway
-from golongrl.rollout.sglang.sampling import Sampling
+from golongrl.rollout.sglang.sampling import SamplingParams
 from rollout.replay import Replay, answer, recording
 from support.recordings import recorded
 
-SAMPLING = Sampling(temperature=1.0, top_p=1.0, max_new_tokens=4)
+SAMPLING = SamplingParams(temperature=1.0, top_p=1.0, max_new_tokens=4)
 PROMPT = np.array([10, 11, 12, 13, 14], np.int32)
 
 
-def engine(handler, **options) -> Engine:
-    return Engine("http://engine", transport=httpx.MockTransport(handler), **options)
+def engine(handler, **options) -> EngineClient:
+    return EngineClient("http://engine", transport=httpx.MockTransport(handler), **options)
 
 
-def generate(client: Engine, **options):
+def generate(client: EngineClient, **options):
     return client.generate(PROMPT, SAMPLING, **{"rid": "r", "vocab_size": 512, **options})
 
 
@@ -47,7 +47,7 @@ async def test_a_generation_comes_back_with_ids_logprobs_and_versions() -> None:
     assert done.logprobs.dtype == np.float32
     assert len(done.ids) == len(done.logprobs) == 100
     assert (done.logprobs < 0).all()
-    assert done.spans == (Span("1", 0, 43), Span("3", 43, 100))
+    assert done.spans == (AnswerSpan("1", 0, 43), AnswerSpan("3", 43, 100))
     assert (done.prompt_tokens, done.cached_tokens) == (5, 4)
 
 
@@ -57,7 +57,7 @@ async def test_a_stream_tells_its_progress_and_ends_in_the_same_answer() -> None
         done = await generate(client, stream=True, on_progress=seen.append)
     assert seen == [1, 2, 3, 4]
     assert done.ids.tolist() == [184, 254, 214, 224]
-    assert done.spans == (Span("default", 0, 4),)
+    assert done.spans == (AnswerSpan("default", 0, 4),)
 
 
 async def test_a_stream_may_be_cut_anywhere_and_hold_any_separator() -> None:
@@ -106,11 +106,11 @@ async def test_ids_that_would_kill_the_server_are_never_sent(ids: list[int]) -> 
 @pytest.mark.parametrize(
     ("name", "error", "message"),
     [
-        ("21_err_too_long", EngineRefused, "longer than the model's context length"),
-        ("22_err_ctx_plus_new", EngineRefused, "exceeds the model's maximum context length of 4096"),
-        ("25_err_bad_temp", EngineRefused, "temperature must be a non-negative finite number"),
-        ("26_err_unknown_sp", EngineRefused, "unknown field `foo`"),
-        ("31_err_duplicate_rid", EngineBusy, "Duplicate request ID detected: dup"),
+        ("21_err_too_long", EngineRefusedError, "longer than the model's context length"),
+        ("22_err_ctx_plus_new", EngineRefusedError, "exceeds the model's maximum context length of 4096"),
+        ("25_err_bad_temp", EngineRefusedError, "temperature must be a non-negative finite number"),
+        ("26_err_unknown_sp", EngineRefusedError, "unknown field `foo`"),
+        ("31_err_duplicate_rid", EngineBusyError, "Duplicate request ID detected: dup"),
     ],
 )
 async def test_refusals_carry_the_servers_words(name: str, error: type[Exception], message: str) -> None:
@@ -122,7 +122,7 @@ async def test_refusals_carry_the_servers_words(name: str, error: type[Exception
 async def test_an_error_inside_a_stream_is_an_error() -> None:
     event = b'data: {"error": {"message": "Input too long", "code": 400}}\n\ndata: [DONE]\n\n'
     async with engine(lambda _: httpx.Response(200, content=event)) as client:
-        with pytest.raises(EngineRefused, match="Input too long"):
+        with pytest.raises(EngineRefusedError, match="Input too long"):
             await generate(client, stream=True)
 
 
@@ -168,12 +168,12 @@ async def test_a_dead_server_and_a_silent_one_are_told_apart() -> None:
         raise AssertionError
 
     async with engine(dead) as client:
-        with pytest.raises(EngineUnavailable, match="POST /generate r at http://engine: ConnectError: refused"):
+        with pytest.raises(EngineUnavailableError, match="POST /generate r at http://engine: ConnectError: refused"):
             await generate(client)
-        with pytest.raises(EngineUnavailable, match="GET /health at http://engine: ConnectError: refused"):
+        with pytest.raises(EngineUnavailableError, match="GET /health at http://engine: ConnectError: refused"):
             await client.health()
     async with engine(silent, deadlines=Deadlines(connect_s=0.05, control_s=0.05)) as client:
-        with pytest.raises(EngineSilent, match="GET /model_info"):
+        with pytest.raises(EngineSilentError, match="GET /model_info"):
             await client.model_info()
 
 
@@ -187,13 +187,15 @@ async def test_a_call_that_missed_its_deadline_is_given_longer() -> None:
     async with engine(slow, deadlines=Deadlines(connect_s=0.01, control_s=0.05)) as client:
         delay = 0.15
         for limit in ("0.05", "0.1"):
-            with pytest.raises(EngineSilent, match=f"GET /model_info at http://engine: no answer within {limit} s"):
+            with pytest.raises(
+                EngineSilentError, match=f"GET /model_info at http://engine: no answer within {limit} s"
+            ):
                 await client.model_info()
         assert await client.model_info()
         assert await client.model_info(), "what helped is kept while it is needed"
         delay = 60.0
         for limit in ("0.2", "0.4", "0.4"):
-            with pytest.raises(EngineSilent, match=f"no answer within {limit} s"):
+            with pytest.raises(EngineSilentError, match=f"no answer within {limit} s"):
                 await client.model_info()
 
 
@@ -281,7 +283,7 @@ async def test_a_cache_that_never_empties_leaves_the_update_unconfirmed() -> Non
 @pytest.mark.parametrize("name", ["68_err_update_disk_badpath", "71_err_update_disk_wv_int"])
 async def test_refused_weights_are_a_refusal(name: str) -> None:
     async with engine(Replay(update_weights_from_disk=[name])) as client:
-        with pytest.raises(EngineRefused, match=r"weights iterator|2 validation errors") as caught:
+        with pytest.raises(EngineRefusedError, match=r"weights iterator|2 validation errors") as caught:
             await client.update_from_disk("/nope", "7", flush_cache=True)
     assert caught.value.status == 400
 
@@ -292,10 +294,10 @@ async def test_session_errors_name_the_missing_step() -> None:
         update_weights_from_distributed=["102_upd_dist_no_session"],
     )
     async with engine(replay) as client:
-        with pytest.raises(EngineRefused, match="session is already open"):
+        with pytest.raises(EngineRefusedError, match="session is already open"):
             await client.begin_weight_update()
         bucket = Bucket(names=["x"], dtypes=["float32"], shapes=[[1]])
-        with pytest.raises(EngineRefused, match="between begin_weight_update"):
+        with pytest.raises(EngineRefusedError, match="between begin_weight_update"):
             await client.update_from_distributed(bucket, "wg", "1", flush_cache=True)
     (sent,) = [body for path, body in replay.asked if path == "update_weights_from_distributed"]
     assert sent == {
@@ -323,9 +325,9 @@ async def test_session_errors_name_the_missing_step() -> None:
 )
 async def test_where_weights_would_be_received(info: dict[str, Any], wrong: str | None) -> None:
     transport = httpx.MockTransport(lambda _: httpx.Response(200, json=info))
-    async with Engine("http://engine", transport=transport) as client:
+    async with EngineClient("http://engine", transport=transport) as client:
         if wrong is None:
-            assert await client.placement() == Placement(8, "cuda")
+            assert await client.placement() == WeightPlacement(8, "cuda")
             return
         with pytest.raises(EngineProtocolError, match=wrong):
             await client.placement()
@@ -333,7 +335,7 @@ async def test_where_weights_would_be_received(info: dict[str, Any], wrong: str 
 
 async def test_a_recorded_engine_says_how_it_is_laid_out() -> None:
     async with engine(Replay(server_info=["05_server_info"])) as client:
-        assert await client.placement() == Placement(1, "cpu")
+        assert await client.placement() == WeightPlacement(1, "cpu")
 
 
 async def test_the_small_calls() -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from golongrl.queue import ValidationItem, ValidationProgress, ValidationResult
-from golongrl.rollout.groups.validation import Validation
+from golongrl.rollout.groups.validation import ValidationRows
 from rollout.harness import Learner, Rig, publish, recipe, rig, write_rows
 from support.tiny_model import build_tiny_model
 
@@ -113,7 +113,7 @@ async def test_rows_of_older_weights_are_given_back_before_new_ones_are_taken(
         await learner.queue.announce(learner.fence, publish(tmp_path, 0, tiny_model))
         await begun(learner)
         bench.start()
-        validation: Validation = bench.worker._validation
+        validation: ValidationRows = bench.worker._validation
         await bench.until(lambda: len(validation) > 0 and any(row.live.sampled for row in validation._rows.values()))
         await bench.engine.post("/pause_generation", json={"mode": "in_place"})
         await learner.queue.announce(learner.fence, publish(tmp_path, 1, tiny_model_next))

@@ -5,11 +5,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from golongrl.queue.types import RejectReason
-from golongrl.rollout.groups.verdict import Outcome, Reject, Release, Submit, judge, overlong
+from golongrl.rollout.groups.verdict import GroupVerdict, Reject, RowRelease, Submit, judge, overlong
 
 
-def group(*rewards: float | None, finish="stop") -> list[Outcome]:
-    return [Outcome(finish, reward) for reward in rewards]
+def group(*rewards: float | None, finish="stop") -> list[GroupVerdict]:
+    return [GroupVerdict(finish, reward) for reward in rewards]
 
 
 @pytest.mark.parametrize(
@@ -22,11 +22,11 @@ def group(*rewards: float | None, finish="stop") -> list[Outcome]:
         pytest.param(group(None, None), Reject(RejectReason.FEW_SCORED), id="no score is not all zero"),
         pytest.param(group(0.0, 1.0, None), Submit(), id="enough scores: the unscored stays in"),
         pytest.param(group(0.0, 1.0, finish="length"), Submit(), id="cut by its own length"),
-        pytest.param([*group(0.0, 1.0), Outcome("abort", 0.5)], Release("aborted"), id="cut by the engine"),
-        pytest.param([Outcome("abort", None)] * 2, Release("aborted"), id="cut before scores"),
+        pytest.param([*group(0.0, 1.0), GroupVerdict("abort", 0.5)], RowRelease("aborted"), id="cut by the engine"),
+        pytest.param([GroupVerdict("abort", None)] * 2, RowRelease("aborted"), id="cut before scores"),
     ],
 )
-def test_table(responses: list[Outcome], verdict: object) -> None:
+def test_table(responses: list[GroupVerdict], verdict: object) -> None:
     assert judge(responses, group_filter=True, min_scored=2) == verdict
 
 

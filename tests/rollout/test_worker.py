@@ -12,7 +12,7 @@ from golongrl.queue import Lease, Refusal, SampleQueue, WeightsRef
 from golongrl.rollout.groups.group_work import Bench
 from golongrl.rollout.groups.progress import LiveGroup
 from golongrl.rollout.sglang.answers import ModelInfo
-from golongrl.rollout.sglang.errors import EngineUnavailable
+from golongrl.rollout.sglang.errors import EngineUnavailableError
 from golongrl.rollout.weights.adopt import Confirmed
 from rollout.harness import Rig, Start, publish, recipe, rig, versions, write_rows
 
@@ -254,7 +254,7 @@ async def test_an_engine_that_fails_every_group_is_asked_ever_less_often(
             tries.append(rid)
             if len(tries) > 16:
                 return await real(prompt, sampling, rid=rid, **options)
-            raise EngineUnavailable("POST /generate: 500: the model thread has failed")
+            raise EngineUnavailableError("POST /generate: 500: the model thread has failed")
 
         monkeypatch.setattr(bench.bench.engine, "generate", broken)
         await bench.learner.queue.announce(bench.learner.fence, publish(tmp_path, 0, tiny_model))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from golongrl.broadcast.process import SenderFailed, SenderProcess
+from golongrl.broadcast.process import SenderFailedError, SenderProcess
 from golongrl.queue import WeightsRef
 
 
@@ -31,7 +31,7 @@ def sender_ipv6() -> Iterator[SenderProcess]:
     process.close()
 
 
-def gone(failure: SenderFailed) -> None:
+def gone(failure: SenderFailedError) -> None:
     """No test of a sender that is given up."""
     raise AssertionError(failure)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from golongrl.tasks import UnknownTask, score
+from golongrl.tasks import UnknownTaskError, score
 
 CASES: dict[str, dict[str, Any]] = {
     case["id"]: case
@@ -63,7 +63,7 @@ def test_compat_equals_the_original(key: str) -> None:
 
 @pytest.mark.parametrize(("key", "source"), OTHER_SOURCES.items())
 def test_other_sources_are_unknown(key: str, source: str) -> None:
-    with pytest.raises(UnknownTask, match=source):
+    with pytest.raises(UnknownTaskError, match=source):
         run(CASES[key])
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from golongrl.tasks import TASKS, Outcome, UnknownTask, score, task_of
+from golongrl.tasks import TASKS, Outcome, UnknownTaskError, score, task_of
 from golongrl.tasks.registry import LONGBENCH_PRO
 
 # One way into each of the nine types, and into both sources of T2.
@@ -166,11 +166,11 @@ def test_what_would_hang_the_algebra_is_refused_with_a_reason(name: str) -> None
 
 
 def test_unknown_tasks_are_named() -> None:
-    with pytest.raises(UnknownTask, match="'nope'"):
+    with pytest.raises(UnknownTaskError, match="'nope'"):
         score("nope", "</think>a", TRUTH, {})
-    with pytest.raises(UnknownTask, match=r"'T99\.9 Nothing'"):
+    with pytest.raises(UnknownTaskError, match=r"'T99\.9 Nothing'"):
         score(LONGBENCH_PRO, "</think>a", TRUTH, {"reward_mode": "T99.9 Nothing"})
-    with pytest.raises(UnknownTask, match="None"):
+    with pytest.raises(UnknownTaskError, match="None"):
         task_of(None, None)
     with pytest.raises(ValueError, match="mode"):
         score("EM", "</think>a", TRUTH, {}, "lenient")  # type: ignore[arg-type]

@@ -40,7 +40,7 @@ _THREADS = 64
 
 
 @dataclass(frozen=True)
-class Weights:
+class HeldWeights:
     """One version, read from a folder that may be deleted meanwhile: its pages stay until the last transfer ends."""
 
     version: int
@@ -58,7 +58,7 @@ class Weights:
         return found
 
 
-def read_weights(folder: Path, version: int, lineage: str) -> Weights:
+def read_weights(folder: Path, version: int, lineage: str) -> HeldWeights:
     """Open a folder of safetensors shards and hash what is in it.
 
     Raises:
@@ -75,7 +75,7 @@ def read_weights(folder: Path, version: int, lineage: str) -> Weights:
     shown = engine_names(list(files))
     with ThreadPoolExecutor(_HASHERS) as pool:
         digests = pool.map(lambda parts: _digest(files, parts), shown.values())
-        return Weights(version, lineage, cut(infos), dict(zip(shown, digests, strict=True)), files)
+        return HeldWeights(version, lineage, cut(infos), dict(zip(shown, digests, strict=True)), files)
 
 
 def create_app(address: str, token: str, *, at_once: int = AT_ONCE, turn_s: float = TURN_S) -> FastAPI:
@@ -134,7 +134,7 @@ class Sender:
     """What is held, and the transfers of it."""
 
     def __init__(self, address: str, at_once: int, turn_s: float) -> None:
-        self.held: Weights | None = None
+        self.held: HeldWeights | None = None
         self.sending: set[str] = set()  # workers
         self.waiting = 0
         self._address = address
@@ -182,7 +182,7 @@ class Sender:
         detail = f"no turn within {self._turn_s:g} s; sending to {', '.join(sorted(self.sending))}"
         raise HTTPException(503, "the asker is gone" if left.done() else detail)
 
-    def _weights(self, ask: Ask) -> Weights:
+    def _weights(self, ask: Ask) -> HeldWeights:
         held = self.held
         if held is None or (held.version, held.lineage) != (ask.version, ask.lineage):
             ours = f"version {held.version}, lineage {held.lineage}" if held else "nothing yet"
@@ -190,7 +190,7 @@ class Sender:
         return held
 
     async def _send(
-        self, transfer: Transfer, weights: Weights, store: Any, worker: str, left: "asyncio.Future[None]"
+        self, transfer: Transfer, weights: HeldWeights, store: Any, worker: str, left: "asyncio.Future[None]"
     ) -> None:
         begun = time.monotonic()
         gone = threading.Event()
@@ -220,7 +220,7 @@ async def _left(request: Request) -> None:
         pass
 
 
-def _transfer(weights: Weights, ask: Ask, address: str, port: int) -> Transfer:
+def _transfer(weights: HeldWeights, ask: Ask, address: str, port: int) -> Transfer:
     backend: Literal["gloo", "nccl"] = "nccl" if ask.device == "cuda" and torch.cuda.is_available() else "gloo"
     return Transfer(
         group=f"golongrl-v{weights.version}-{secrets.token_hex(4)}",
@@ -241,7 +241,7 @@ def _bucket(tensors: Sequence[TensorInfo]) -> Bucket:
     )
 
 
-def _send(transfer: Transfer, weights: Weights, store: Any, gone: threading.Event) -> str | None:
+def _send(transfer: Transfer, weights: HeldWeights, store: Any, gone: threading.Event) -> str | None:
     """Blocks until every tensor is with the engine.
 
     Returns:

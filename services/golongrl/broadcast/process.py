@@ -42,7 +42,7 @@ _PREFIX = "golongrl-weights-"
 POD_IP = "GOLONGRL_POD_IP"
 
 
-class SenderFailed(RuntimeError):
+class SenderFailedError(RuntimeError):
     """There is no sender; one line says why."""
 
 
@@ -58,10 +58,10 @@ class SenderProcess:
     `on_gone` is told, in a thread, when that was in vain: nobody can have these weights any more.
     """
 
-    def __init__(self, address: str, on_gone: Callable[[SenderFailed], None]) -> None:
+    def __init__(self, address: str, on_gone: Callable[[SenderFailedError], None]) -> None:
         """
         Raises:
-            SenderFailed: it does not start.
+            SenderFailedError: it does not start.
         """
         self._address = address
         self._on_gone = on_gone
@@ -89,7 +89,7 @@ class SenderProcess:
         """Send these weights from now on.
 
         Raises:
-            SenderFailed: it cannot read them, or does not answer.
+            SenderFailedError: it cannot read them, or does not answer.
         """
         with self._lock:
             self._hold, self._restarts = Hold(folder=str(folder), version=version, lineage=lineage), 0
@@ -128,7 +128,7 @@ class SenderProcess:
         finally:
             watchdog.cancel()
         if not line:
-            raise SenderFailed(f"the weight sender did not start (exit code {process.wait()}); its log says why")
+            raise SenderFailedError(f"the weight sender did not start (exit code {process.wait()}); its log says why")
         self._port = int(json.loads(line)["port"])
         threading.Thread(target=self._watch, args=(process,), name="weight-sender", daemon=True).start()
         return process
@@ -139,9 +139,9 @@ class SenderProcess:
             response = httpx.put(url, json=hold.model_dump(), timeout=_HOLD_S, trust_env=False)
         except httpx.HTTPError as error:
             reason = f"{type(error).__name__} {error}".rstrip()
-            raise SenderFailed(f"the weight sender cannot hold version {hold.version}: {reason}") from error
+            raise SenderFailedError(f"the weight sender cannot hold version {hold.version}: {reason}") from error
         if response.status_code != 200:  # httpx's own error would show the address, and its secret
-            raise SenderFailed(f"the weight sender cannot hold version {hold.version}: {detail(response)}")
+            raise SenderFailedError(f"the weight sender cannot hold version {hold.version}: {detail(response)}")
         return Held.model_validate_json(response.content)
 
     def _watch(self, process: "subprocess.Popen[str]") -> None:
@@ -151,7 +151,7 @@ class SenderProcess:
                 return
             try:
                 self._revived(self._hold)
-            except SenderFailed as error:
+            except SenderFailedError as error:
                 self._closed = True
                 log.error("the weight sender is gone", error=str(error))
                 self._on_gone(error)
@@ -160,7 +160,7 @@ class SenderProcess:
         """As `_tell`; None where the process died instead of answering."""
         try:
             return self._tell(hold)
-        except SenderFailed:
+        except SenderFailedError:
             if self._dead():
                 return None
             raise
@@ -169,14 +169,16 @@ class SenderProcess:
         """Start it again and have it hold what it is to hold, if anything.
 
         Raises:
-            SenderFailed: it does not start, cannot hold it, or died too often.
+            SenderFailedError: it does not start, cannot hold it, or died too often.
         """
         held = None
         while held is None:
             code = self._process.wait()
             self._restarts += 1
             if self._restarts > _RESTARTS:
-                raise SenderFailed(f"the weight sender died {self._restarts} times (exit code {code}); see its log")
+                raise SenderFailedError(
+                    f"the weight sender died {self._restarts} times (exit code {code}); see its log"
+                )
             log.warning("the weight sender died and is started again", exit_code=code, restart=self._restarts)
             self._process = self._start()
             if hold is None:
@@ -210,7 +212,7 @@ def _own_folder() -> tuple[Path, int]:
             if folder.exists():
                 return folder, claim
             os.close(claim)
-    raise SenderFailed(f"{tempfile.gettempdir()}: the sender's folders vanish as soon as they are made")
+    raise SenderFailedError(f"{tempfile.gettempdir()}: the sender's folders vanish as soon as they are made")
 
 
 def _sweep() -> None:

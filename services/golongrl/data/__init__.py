@@ -13,17 +13,27 @@ if TYPE_CHECKING:
     from golongrl.data.chat import Chat
     from golongrl.data.models import resolve
     from golongrl.data.order import lease_order
-    from golongrl.data.pipeline import Report, prepare
+    from golongrl.data.pipeline import DataReport, prepare
     from golongrl.data.prepared import Prepared, PreparedRow, open_splits
     from golongrl.data.rows import Row, read_rows
 
 __all__ = [
-    "Chat", "DataError", "Prepared", "PreparedRow", "Report", "Row",
-    "build", "lease_order", "open_splits", "prepare", "read_rows", "resolve",
+    "Chat",
+    "DataError",
+    "DataReport",
+    "Prepared",
+    "PreparedRow",
+    "Row",
+    "build",
+    "lease_order",
+    "open_splits",
+    "prepare",
+    "read_rows",
+    "resolve",
 ]  # fmt: skip
 
 _HOMES = {
-    "Chat": "chat", "Prepared": "prepared", "PreparedRow": "prepared", "Report": "pipeline", "Row": "rows",
+    "Chat": "chat", "Prepared": "prepared", "PreparedRow": "prepared", "DataReport": "pipeline", "Row": "rows",
     "build": "builders", "lease_order": "order", "open_splits": "prepared",
     "prepare": "pipeline", "read_rows": "rows", "resolve": "models",
 }  # fmt: skip

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from golongrl.data.errors import DataError
 from golongrl.data.rows import Row, parse_row, read_records
-from golongrl.tasks import UnknownTask, task_of
+from golongrl.tasks import UnknownTaskError, task_of
 
 
 def problems(path: Path) -> Iterator[str | None]:
@@ -28,7 +28,7 @@ def problem_of(row: Row) -> str | None:
     """Why a well-formed row cannot be scored, or None: its task is unknown or its gold answer is missing."""
     try:
         task = task_of(row.data_source, row.extra_info.reward_mode)
-    except UnknownTask as error:
+    except UnknownTaskError as error:
         return str(error)
     gold = row.reward_model.ground_truth
     key = "reward_model.ground_truth"

@@ -35,7 +35,7 @@ def estimate_tokens(text: str) -> int:
 
 
 @dataclass(frozen=True)
-class Section:
+class CorpusSection:
     """A stretch of one document under one heading."""
 
     title: str
@@ -62,7 +62,7 @@ class Corpus:
     """Sections of text and what is derived from them."""
 
     name: str
-    sections: tuple[Section, ...]
+    sections: tuple[CorpusSection, ...]
 
     @cached_property
     def tokens(self) -> int:
@@ -78,8 +78,8 @@ class Corpus:
 
     def split(self, share: float) -> tuple["Corpus", "Corpus"]:
         """(train, held out), about `share` of the tokens in the second; evenly spread over the text."""
-        kept: list[Section] = []
-        held: list[Section] = []
+        kept: list[CorpusSection] = []
+        held: list[CorpusSection] = []
         held_tokens = seen = 0
         for section in self.sections:
             seen += section.tokens
@@ -128,7 +128,7 @@ def _folder(spec: str) -> Iterator[tuple[str, str]]:
             raise DataError(f"corpus file {path}: {error}") from error
 
 
-def _sections(document: str, text: str, seen: set[str]) -> Iterator[Section]:
+def _sections(document: str, text: str, seen: set[str]) -> Iterator[CorpusSection]:
     """Cut a document at its headings; paragraphs already `seen` in the corpus are left out."""
     title = document
     paragraphs: list[str] = []
@@ -139,14 +139,14 @@ def _sections(document: str, text: str, seen: set[str]) -> Iterator[Section]:
         heading = _heading(paragraph)
         if heading or len(paragraphs) == LONGEST_SECTION:
             if paragraphs:
-                yield Section(title, tuple(paragraphs))
+                yield CorpusSection(title, tuple(paragraphs))
             paragraphs = []
             title = heading or title
         if not heading and paragraph not in seen:
             seen.add(paragraph)
             paragraphs.append(paragraph)
     if paragraphs:
-        yield Section(title, tuple(paragraphs))
+        yield CorpusSection(title, tuple(paragraphs))
 
 
 def _heading(paragraph: str) -> str | None:

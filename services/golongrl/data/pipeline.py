@@ -23,7 +23,7 @@ from golongrl.data.errors import DataError
 from golongrl.data.prepared import PreparedRow, write_prepared
 from golongrl.data.rows import Row, files_of, read_rows
 from golongrl.recipe import Data, Recipe
-from golongrl.tasks import UnknownTask, task_of
+from golongrl.tasks import UnknownTaskError, task_of
 
 # Share of a corpus set aside for validation, always, so that a later run with validation trains on the same text.
 HELD_OUT_SHARE = 0.1
@@ -52,7 +52,7 @@ class SplitReport:
 
 
 @dataclass(slots=True)
-class Report:
+class DataReport:
     """What `prepare` wrote, kept beside it as JSON; `fingerprint` covers all that the rows depend on."""
 
     fingerprint: str
@@ -60,7 +60,7 @@ class Report:
     validation: SplitReport | None = None
 
 
-def prepare(recipe: Recipe, out: Path, tokenizer_dir: Path, progress: Progress | None = None) -> Report:
+def prepare(recipe: Recipe, out: Path, tokenizer_dir: Path, progress: Progress | None = None) -> DataReport:
     """Write `out/train` and, where the recipe has one, `out/validation`; a folder already made of the same is kept.
 
     Args:
@@ -90,7 +90,7 @@ def prepare(recipe: Recipe, out: Path, tokenizer_dir: Path, progress: Progress |
             (staging / split).rename(out / split)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-    result = Report(fingerprint, splits["train"], splits.get("validation"))
+    result = DataReport(fingerprint, splits["train"], splits.get("validation"))
     (out / _REPORT).write_text(json.dumps(asdict(result), indent=2) + "\n", "utf-8")
     for split, report in splits.items():
         structlog.get_logger().info("data prepared", split=split, **asdict(report))
@@ -174,7 +174,7 @@ def _routed(where: str, row: Row) -> PreparedRow:
     mode = row.extra_info.reward_mode
     try:
         task = task_of(row.data_source, mode)
-    except UnknownTask as error:
+    except UnknownTaskError as error:
         raise DataError(f"{where}: {error}") from error
     return PreparedRow(
         index=-1,
@@ -211,14 +211,16 @@ def _fingerprint(recipe: Recipe, tokenizer_dir: Path) -> str:
     return digest.hexdigest()
 
 
-def _kept(out: Path, fingerprint: str) -> Report | None:
+def _kept(out: Path, fingerprint: str) -> DataReport | None:
     """The report of an earlier run if it made the very same data."""
     try:
         record = json.loads((out / _REPORT).read_text("utf-8"))
         if record["fingerprint"] != fingerprint:
             return None
         validation = record["validation"]
-        return Report(fingerprint, SplitReport(**record["train"]), SplitReport(**validation) if validation else None)
+        return DataReport(
+            fingerprint, SplitReport(**record["train"]), SplitReport(**validation) if validation else None
+        )
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

@@ -17,19 +17,19 @@ from golongrl.data.errors import DataError
 _PARQUET_BATCH = 64
 
 
-class _Part(BaseModel):
+class _ParquetPart(BaseModel):
     # Datasets carry fields of their own: they are kept, not refused.
     model_config = ConfigDict(extra="allow", frozen=True)
 
 
-class Message(_Part):
+class Message(_ParquetPart):
     """A chat message."""
 
     role: Literal["system", "user", "assistant", "tool"]
     content: str
 
 
-class GroundTruth(_Part):
+class GroundTruth(_ParquetPart):
     """What the response is scored against (which field depends on the task; see `golongrl.tasks`)."""
 
     doc_ids: list[str] = Field(default_factory=list, description="Gold items of LongBench-Pro rows.")
@@ -37,20 +37,20 @@ class GroundTruth(_Part):
     summary: str = Field("English", description="The LANGUAGE of the row, in spite of its name.")
 
 
-class RewardModel(_Part):
+class RewardModel(_ParquetPart):
     """The dataset nests the gold answer in this."""
 
     ground_truth: GroundTruth
 
 
-class ExtraInfo(_Part):
+class ExtraInfo(_ParquetPart):
     """Which rule scores the row, and the bare question."""
 
     reward_mode: str
     question: str = ""
 
 
-class Row(_Part):
+class Row(_ParquetPart):
     """A prompt with its gold answer."""
 
     data_source: str

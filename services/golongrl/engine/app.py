@@ -28,8 +28,8 @@ from golongrl.engine.model_server import API_VERSION, Serving, load
 from golongrl.engine.model_server import loads as serving_loads
 from golongrl.engine.model_thread import EngineDeadError
 from golongrl.engine.models import BadRequestError
-from golongrl.engine.scheduler import DuplicateRequestError, QueueFullError, Sampling
-from golongrl.engine.weights import WeightsError
+from golongrl.engine.scheduler import DuplicateRequestError, QueueFullError, RequestSampling
+from golongrl.engine.weights import EngineWeightsError
 
 log = structlog.get_logger()
 
@@ -132,7 +132,7 @@ def _open_routes(serving: Serving) -> APIRouter:
 
     @router.get("/health_generate")
     async def health_generate() -> Response:
-        requests = models.make_requests([0], None, Sampling(max_new_tokens=1), 1, 0, 0)
+        requests = models.make_requests([0], None, RequestSampling(max_new_tokens=1), 1, 0, 0)
         try:
             async with asyncio.timeout(_HEALTH_GENERATE_S):
                 async for _ in engine.generate(requests, stream=False):
@@ -343,7 +343,7 @@ async def _done(work: Coroutine[Any, Any, None], message: str, **more: int) -> J
     """Await a change of weights or groups and say how it went, in SGLang's words."""
     try:
         await work
-    except WeightsError as error:
+    except EngineWeightsError as error:
         return JSONResponse({"success": False, "message": str(error), **more}, 400)
     except CacheNotFlushedError:
         return JSONResponse({"success": False, "message": _NOT_FLUSHED, **more}, 400)

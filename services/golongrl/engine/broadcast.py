@@ -9,7 +9,7 @@ import torch
 from transformers import PreTrainedModel
 
 from golongrl.broadcast.groups import broadcast, join_group, leave_group
-from golongrl.engine.weights import WeightsError, check_tensors
+from golongrl.engine.weights import EngineWeightsError, check_tensors
 
 _SERVED_BACKEND = "gloo"
 
@@ -25,45 +25,45 @@ class WeightReceiver:
         """Join a group.
 
         Raises:
-            WeightsError: the name is taken, the backend is not gloo, or the group did not come about in time.
+            EngineWeightsError: the name is taken, the backend is not gloo, or the group did not come about in time.
         """
         if name in self._groups:
-            raise WeightsError(f"weight update group {name} exists already")
+            raise EngineWeightsError(f"weight update group {name} exists already")
         if backend != _SERVED_BACKEND:
-            raise WeightsError(f"backend {backend} is not available on the CPU: use {_SERVED_BACKEND}")
+            raise EngineWeightsError(f"backend {backend} is not available on the CPU: use {_SERVED_BACKEND}")
         try:
             self._groups[name] = join_group(address, port, rank, world_size, name)
         except (RuntimeError, ValueError) as error:
-            raise WeightsError(f"group {name} at {address}:{port} did not come about: {error}") from error
+            raise EngineWeightsError(f"group {name} at {address}:{port} did not come about: {error}") from error
 
     def leave(self, name: str) -> None:
         """Leave a group.
 
         Raises:
-            WeightsError: there is no such group.
+            EngineWeightsError: there is no such group.
         """
         if name not in self._groups:
-            raise WeightsError(f"there is no weight update group {name}")
+            raise EngineWeightsError(f"there is no weight update group {name}")
         leave_group(self._groups.pop(name))
 
     def begin(self) -> None:
         """Open the update session.
 
         Raises:
-            WeightsError: it is open.
+            EngineWeightsError: it is open.
         """
         if self._session:
-            raise WeightsError("a weight-update session is already open; call end_weight_update() first")
+            raise EngineWeightsError("a weight-update session is already open; call end_weight_update() first")
         self._session = True
 
     def end(self) -> None:
         """Close the update session.
 
         Raises:
-            WeightsError: it is not open.
+            EngineWeightsError: it is not open.
         """
         if not self._session:
-            raise WeightsError("no weight-update session is open; call begin_weight_update() first")
+            raise EngineWeightsError("no weight-update session is open; call begin_weight_update() first")
         self._session = False
 
     def receive(
@@ -72,16 +72,18 @@ class WeightReceiver:
         """The tensors rank 0 broadcasts in this order, not yet in the model.
 
         Raises:
-            WeightsError: no session, no such group, tensors that do not fit the model, or a broken broadcast.
+            EngineWeightsError: no session, no such group, tensors that do not fit the model, or a broken broadcast.
         """
         if not self._session:
-            raise WeightsError(
+            raise EngineWeightsError(
                 "update_weights_from_distributed must run between begin_weight_update() and end_weight_update()"
             )
         if name not in self._groups:
-            raise WeightsError(f"there is no weight update group {name}")
+            raise EngineWeightsError(f"there is no weight update group {name}")
         if not len(names) == len(dtypes) == len(shapes):
-            raise WeightsError(f"{len(names)} names, {len(dtypes)} dtypes and {len(shapes)} shapes: give one of each")
+            raise EngineWeightsError(
+                f"{len(names)} names, {len(dtypes)} dtypes and {len(shapes)} shapes: give one of each"
+            )
         check_tensors(model, {key: torch.Size(shape) for key, shape in zip(names, shapes, strict=True)}, complete=False)
         tensors = {
             key: torch.empty(shape, dtype=_dtype(kind)) for key, kind, shape in zip(names, dtypes, shapes, strict=True)
@@ -90,7 +92,7 @@ class WeightReceiver:
             for tensor in tensors.values():
                 broadcast(self._groups[name], tensor)
         except RuntimeError as error:
-            raise WeightsError(f"the broadcast in group {name} failed: {error}") from error
+            raise EngineWeightsError(f"the broadcast in group {name} failed: {error}") from error
         return tensors
 
 
@@ -98,5 +100,5 @@ def _dtype(name: str) -> torch.dtype:
     """`float32` or `torch.float32` as a type."""
     dtype = getattr(torch, name.removeprefix("torch."), None)
     if not isinstance(dtype, torch.dtype):
-        raise WeightsError(f"unknown dtype {name}")
+        raise EngineWeightsError(f"unknown dtype {name}")
     return dtype

@@ -15,11 +15,11 @@ import torch
 from transformers import PreTrainedModel
 
 from golongrl.engine.config import Limits
-from golongrl.engine.metrics import Metrics
-from golongrl.engine.model_thread import EngineDeadError, Job, ModelThread
+from golongrl.engine.metrics import EngineMetrics
+from golongrl.engine.model_thread import EngineDeadError, ModelJob, ModelThread
 from golongrl.engine.sampling import Uniforms
-from golongrl.engine.scheduler import Decode, PauseMode, Request
-from golongrl.engine.snapshot import Snapshot, Timeline
+from golongrl.engine.scheduler import Decode, GenerationRequest, PauseMode
+from golongrl.engine.snapshot import Timeline, WeightsSnapshot
 from golongrl.engine.weights import check_tensors, checksums, read_tensors
 
 T = TypeVar("T")
@@ -29,14 +29,14 @@ class CacheNotFlushedError(Exception):
     """The cache is in use. After a weight update: the weights ARE the new ones, the version is still the old one."""
 
 
-class Engine:
+class EmbeddedEngine:
     """Generates for many callers at once, and changes weights between two steps. Use from one event loop."""
 
     def __init__(
         self,
         model: PreTrainedModel,
         decode: Decode,
-        metrics: Metrics,
+        metrics: EngineMetrics,
         limits: Limits,
         *,
         version: str,
@@ -91,7 +91,9 @@ class Engine:
         """
         return await asyncio.wrap_future(self._thread.post(command))
 
-    async def generate(self, requests: Sequence[Request], *, stream: bool) -> AsyncGenerator[tuple[int, Snapshot]]:
+    async def generate(
+        self, requests: Sequence[GenerationRequest], *, stream: bool
+    ) -> AsyncGenerator[tuple[int, WeightsSnapshot]]:
         """Run `requests` together; yields (index, snapshot) as they finish, and with `stream` before that at their
         first token and every `stream_interval` tokens after it.
 
@@ -103,16 +105,16 @@ class Engine:
         """
         loop = asyncio.get_running_loop()
         received = time.time()
-        updates: asyncio.Queue[tuple[int, Snapshot | None]] = asyncio.Queue()
+        updates: asyncio.Queue[tuple[int, WeightsSnapshot | None]] = asyncio.Queue()
 
-        def listener(index: int) -> Callable[[Snapshot | None], None]:
-            def notify(snapshot: Snapshot | None) -> None:
+        def listener(index: int) -> Callable[[WeightsSnapshot | None], None]:
+            def notify(snapshot: WeightsSnapshot | None) -> None:
                 loop.call_soon_threadsafe(updates.put_nowait, (index, snapshot))
 
             return notify
 
         jobs = [
-            Job(request, Timeline(received), Uniforms(request.seed), stream, listener(index))
+            ModelJob(request, Timeline(received), Uniforms(request.seed), stream, listener(index))
             for index, request in enumerate(requests)
         ]
         await self._open.wait()

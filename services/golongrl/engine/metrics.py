@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from golongrl.engine.scheduler import Prefill
-from golongrl.engine.snapshot import Snapshot
+from golongrl.engine.snapshot import WeightsSnapshot
 
 # Generated tokens are averaged over windows of this many steps, as SGLang's decode_log_interval does.
 _WINDOW_STEPS = 40
@@ -40,7 +40,7 @@ class Throughput:
         self.value, self._since = 0.0, None
 
 
-class Metrics:
+class EngineMetrics:
     """Counters and histograms fed by the engine, gauges read from it when scraped."""
 
     def __init__(self, model_name: str) -> None:
@@ -87,7 +87,7 @@ class Metrics:
         """A step gave `tokens` tokens."""
         self.throughput.step(tokens)
 
-    def finished(self, last: Snapshot, *, stream: bool) -> None:
+    def finished(self, last: WeightsSnapshot, *, stream: bool) -> None:
         """A request ended."""
         labels = {**self._labels, "is_streaming": _flag(stream)}
         self._requests.labels(**labels).inc()

@@ -10,8 +10,8 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from golongrl.engine.config import EngineConfig
-from golongrl.engine.engine import Engine
-from golongrl.engine.metrics import Metrics
+from golongrl.engine.engine import EmbeddedEngine
+from golongrl.engine.metrics import EngineMetrics
 from golongrl.engine.weights import load_model
 
 # The server version whose API this is.
@@ -23,9 +23,9 @@ class Serving:
     """What the routes share: the engine and what is known of its model."""
 
     config: EngineConfig
-    engine: Engine
+    engine: EmbeddedEngine
     tokenizer: PreTrainedTokenizerBase
-    metrics: Metrics
+    metrics: EngineMetrics
     model_path: str
     context_length: int
     vocabulary: int
@@ -52,11 +52,11 @@ def load(config: EngineConfig, on_death: Callable[[], None]) -> Serving:
     model, tokenizer = load_model(config.model_path)
     text_config = model.config.get_text_config()
     context = config.context_length or int(text_config.max_position_embeddings)
-    metrics = Metrics(str(config.model_path))
+    metrics = EngineMetrics(str(config.model_path))
     eos = {tokenizer.eos_token_id}
     configured = model.generation_config.eos_token_id
     eos |= set(configured) if isinstance(configured, list) else {configured}
-    engine = Engine(
+    engine = EmbeddedEngine(
         model,
         lambda ids: str(tokenizer.decode(list(ids))),
         metrics,

@@ -21,26 +21,26 @@ from transformers import PreTrainedModel
 
 from golongrl.engine.config import Limits
 from golongrl.engine.generator import Generator
-from golongrl.engine.metrics import Metrics
+from golongrl.engine.metrics import EngineMetrics
 from golongrl.engine.sampling import Uniforms, sample
 from golongrl.engine.scheduler import (
     Decode,
     DuplicateRequestError,
+    GenerationRequest,
     PauseMode,
     Prefill,
     QueueFullError,
-    Request,
     Scheduler,
-    Span,
+    TokenSpan,
 )
-from golongrl.engine.snapshot import Snapshot, Timeline
-from golongrl.engine.weights import WeightsError, copy_tensors
+from golongrl.engine.snapshot import Timeline, WeightsSnapshot
+from golongrl.engine.weights import EngineWeightsError, copy_tensors
 
 log = structlog.get_logger()
 T = TypeVar("T")
 
 # What a command may raise without meaning that the thread is broken.
-_EXPECTED = (DuplicateRequestError, QueueFullError, WeightsError)
+_EXPECTED = (DuplicateRequestError, QueueFullError, EngineWeightsError)
 
 
 class EngineDeadError(Exception):
@@ -48,24 +48,24 @@ class EngineDeadError(Exception):
 
 
 @dataclass(eq=False, slots=True)
-class Job:
+class ModelJob:
     """A live request with what the thread needs to serve it."""
 
-    request: Request
+    request: GenerationRequest
     timeline: Timeline
     uniforms: Uniforms
     stream: bool
-    notify: Callable[[Snapshot | None], None]
+    notify: Callable[[WeightsSnapshot | None], None]
 
 
 @dataclass(slots=True)
-class _Batch:
+class _DecodeBatch:
     """Sampling parameters of the rows, as tensors; rebuilt when rows come or go."""
 
     temperature: torch.Tensor
     top_k: torch.Tensor
     top_p: torch.Tensor
-    floors: list[tuple[int, Request]] = field(default_factory=list)
+    floors: list[tuple[int, GenerationRequest]] = field(default_factory=list)
 
 
 class ModelThread:
@@ -75,7 +75,7 @@ class ModelThread:
         self,
         model: PreTrainedModel,
         decode: Decode,
-        metrics: Metrics,
+        metrics: EngineMetrics,
         limits: Limits,
         *,
         version: str,
@@ -88,9 +88,9 @@ class ModelThread:
         self._metrics = metrics
         self._max_prefill_tokens = limits.max_prefill_tokens
         self._on_death = on_death
-        self._jobs: dict[str, Job] = {}
-        self._rows: list[Job] = []
-        self._batch: _Batch | None = None
+        self._jobs: dict[str, ModelJob] = {}
+        self._rows: list[ModelJob] = []
+        self._batch: _DecodeBatch | None = None
         self._commands: queue.SimpleQueue[tuple[Callable[[], object], Future[object]]] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="model", daemon=True)
         self._stopping = False
@@ -126,7 +126,7 @@ class ModelThread:
 
     # --- commands, to be posted ---------------------------------------------------------------------------------
 
-    def submit(self, jobs: Sequence[Job]) -> None:
+    def submit(self, jobs: Sequence[ModelJob]) -> None:
         """Take on requests, all or none. Raises DuplicateRequestError, QueueFullError."""
         self.scheduler.submit([job.request for job in jobs])
         for job in jobs:
@@ -139,7 +139,7 @@ class ModelThread:
         if mode != "in_place":
             self._drop_rows(range(len(self._rows)))
 
-    def abort(self, which: Callable[[Request], bool]) -> None:
+    def abort(self, which: Callable[[GenerationRequest], bool]) -> None:
         """End the requests for which `which` holds."""
         for request in self.scheduler.abort(which):
             self._close(self._jobs[request.rid])
@@ -245,10 +245,10 @@ class ModelThread:
         self._drop_rows(ended)
         self._metrics.sampled(len(rows))
 
-    def _parameters(self) -> _Batch:
+    def _parameters(self) -> _DecodeBatch:
         if self._batch is None:
             samplings = [job.request.sampling for job in self._rows]
-            self._batch = _Batch(
+            self._batch = _DecodeBatch(
                 temperature=torch.tensor([s.temperature for s in samplings], dtype=torch.float32),
                 top_k=torch.tensor([s.top_k for s in samplings], dtype=torch.long),
                 top_p=torch.tensor([s.top_p for s in samplings], dtype=torch.float64),
@@ -269,7 +269,7 @@ class ModelThread:
         if rows:
             self._batch = None
 
-    def _close(self, job: Job) -> None:
+    def _close(self, job: ModelJob) -> None:
         """Tell the caller that its request has finished."""
         job.timeline.finished = time.time()
         del self._jobs[job.request.rid]
@@ -277,14 +277,14 @@ class ModelThread:
         self._metrics.finished(snapshot, stream=job.stream)
         job.notify(snapshot)
 
-    def _snapshot(self, job: Job) -> Snapshot:
+    def _snapshot(self, job: ModelJob) -> WeightsSnapshot:
         request = job.request
-        return Snapshot(
+        return WeightsSnapshot(
             rid=request.rid,
             prompt_tokens=len(request.prompt),
             output=tuple(request.output),
             logprobs=tuple(request.logprobs),
-            spans=tuple(Span(span.version, span.start, span.end) for span in request.spans),
+            spans=tuple(TokenSpan(span.version, span.start, span.end) for span in request.spans),
             version=self.scheduler.version,
             finish=request.finish,
             retractions=request.retractions,

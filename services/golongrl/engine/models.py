@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictStr
 
 from golongrl.engine.sampling import seed_of
-from golongrl.engine.scheduler import PauseMode, Request, Sampling
+from golongrl.engine.scheduler import GenerationRequest, PauseMode, RequestSampling
 
 # SGLang's default when a request does not say.
 DEFAULT_MAX_NEW_TOKENS = 128
@@ -128,7 +128,7 @@ class UpdateDistributedBody(Body):
     weight_version: StrictStr | None = None
 
 
-def parse_sampling(params: dict[str, Any], eos_ids: frozenset[int]) -> tuple[Sampling, int, int | None]:
+def parse_sampling(params: dict[str, Any], eos_ids: frozenset[int]) -> tuple[RequestSampling, int, int | None]:
     """SGLang's `sampling_params` as (Sampling, n, sampling_seed).
 
     Raises:
@@ -141,7 +141,7 @@ def parse_sampling(params: dict[str, Any], eos_ids: frozenset[int]) -> tuple[Sam
         unset = params[name] is None or (name in _NEUTRAL and params[name] == _NEUTRAL[name])
         if name not in _IMPLEMENTED and name not in _IRRELEVANT and not unset and params[name] is not False:
             raise BadRequestError.because(f"sampling field {name} is not implemented by the embedded engine")
-    number = _Reader(params)
+    number = _BodyReader(params)
     temperature = number.real("temperature", 1.0, 0.0, float("inf"))
     if temperature == float("inf"):
         raise BadRequestError.because("temperature must be a non-negative finite number, got inf.")
@@ -157,7 +157,7 @@ def parse_sampling(params: dict[str, Any], eos_ids: frozenset[int]) -> tuple[Sam
     # As in SGLang, ignore_eos also switches the request's own stop tokens off.
     asked = frozenset(number.ids("stop_token_ids"))
     stops = frozenset() if ignore_eos else eos_ids | asked
-    sampling = Sampling(
+    sampling = RequestSampling(
         max_new_tokens=longest,
         temperature=temperature,
         top_p=top_p,
@@ -173,7 +173,7 @@ def parse_sampling(params: dict[str, Any], eos_ids: frozenset[int]) -> tuple[Sam
     return sampling, number.whole("n", 1, 1), None if seed is None else number.whole("sampling_seed", 0, 0)
 
 
-class _Reader:
+class _BodyReader:
     """Checked access to loosely typed parameters."""
 
     def __init__(self, params: dict[str, Any]) -> None:
@@ -246,8 +246,8 @@ def check_prompt(prompt: list[int], max_new_tokens: int | None, context: int, vo
 
 
 def make_requests(
-    prompt: list[int], rid: str | None, sampling: Sampling, n: int, sampling_seed: int | None, engine_seed: int
-) -> list[Request]:
+    prompt: list[int], rid: str | None, sampling: RequestSampling, n: int, sampling_seed: int | None, engine_seed: int
+) -> list[GenerationRequest]:
     """The `n` requests of one prompt.
 
     With `sampling_seed` the random numbers follow from (sampling_seed, index) alone: the same prompt gives the same
@@ -257,7 +257,7 @@ def make_requests(
     name = rid or uuid.uuid4().hex
     basis: tuple[object, ...] = (engine_seed, name) if sampling_seed is None else (sampling_seed,)
     return [
-        Request(
+        GenerationRequest(
             rid=name if n == 1 else f"{name}_{index}",
             prompt=tuple(prompt),
             sampling=sampling,

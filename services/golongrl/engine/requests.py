@@ -12,8 +12,8 @@ from golongrl.engine import models, responses
 from golongrl.engine.model_server import Serving
 from golongrl.engine.model_thread import EngineDeadError
 from golongrl.engine.models import BadRequestError
-from golongrl.engine.scheduler import Request
-from golongrl.engine.snapshot import Snapshot
+from golongrl.engine.scheduler import GenerationRequest
+from golongrl.engine.snapshot import WeightsSnapshot
 
 T = TypeVar("T")
 
@@ -22,7 +22,7 @@ T = TypeVar("T")
 class Call:
     """A checked `/generate`: its requests in order, and how to answer each."""
 
-    requests: list[Request]
+    requests: list[GenerationRequest]
     logprobs: list[bool]
     single: bool
     body: models.GenerateBody
@@ -41,7 +41,7 @@ def check(serving: Serving, body: models.GenerateBody) -> Call:
     params = _each(body.sampling_params or {}, count, "sampling_params")
     rids = _rids(body.rid, count)
     flags = _each(body.return_logprob, count, "return_logprob")
-    requests: list[Request] = []
+    requests: list[GenerationRequest] = []
     logprobs: list[bool] = []
     for prompt, param, rid, flag in zip(prompts, params, rids, flags, strict=True):
         sampling, n, seed = models.parse_sampling(param, serving.eos_ids)
@@ -88,7 +88,7 @@ def _rids(rid: str | list[str] | None, count: int) -> list[str | None]:
     return [*_each(rid, count, "rid")]
 
 
-def render(serving: Serving, call: Call, index: int, snapshot: Snapshot) -> dict[str, Any]:
+def render(serving: Serving, call: Call, index: int, snapshot: WeightsSnapshot) -> dict[str, Any]:
     """The answer for response `index` of a call."""
     sampling = call.requests[index].sampling
     answer = responses.generation(
@@ -115,8 +115,8 @@ async def collect(serving: Serving, call: Call) -> Any:
 async def events(
     serving: Serving,
     call: Call,
-    first: tuple[int, Snapshot],
-    updates: AsyncGenerator[tuple[int, Snapshot]],
+    first: tuple[int, WeightsSnapshot],
+    updates: AsyncGenerator[tuple[int, WeightsSnapshot]],
 ) -> AsyncIterator[str]:
     """Server-sent events: cumulative chunks as tokens come, then `[DONE]`."""
     async with aclosing(updates):
@@ -129,7 +129,7 @@ async def events(
         yield "data: [DONE]\n\n"
 
 
-def _event(serving: Serving, call: Call, index: int, snapshot: Snapshot) -> str:
+def _event(serving: Serving, call: Call, index: int, snapshot: WeightsSnapshot) -> str:
     chunk = render(serving, call, index, snapshot)
     if not call.single:
         chunk["index"] = index

@@ -34,7 +34,7 @@ class DuplicateRequestError(Exception):
     """A live request has this id; the id is `args[0]`."""
 
 
-class Phase(StrEnum):
+class SequencePhase(StrEnum):
     """Where a request is."""
 
     WAITING = "waiting"
@@ -43,7 +43,7 @@ class Phase(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Sampling:
+class RequestSampling:
     """How to sample one response. `temperature` 0 is greedy; `top_k` -1 and `top_p` 1 switch truncation off."""
 
     max_new_tokens: int
@@ -59,7 +59,7 @@ class Sampling:
 
 
 @dataclass(slots=True)
-class Span:
+class TokenSpan:
     """Output tokens [start, end) were sampled from the weights `version`."""
 
     version: str
@@ -77,18 +77,18 @@ class Finish:
 
 
 @dataclass(eq=False, slots=True)
-class Request:
+class GenerationRequest:
     """One response being generated. `seed` decides its random numbers, whatever else is in the batch."""
 
     rid: str
     prompt: tuple[int, ...]
-    sampling: Sampling
+    sampling: RequestSampling
     seed: int = 0
     parent: str | None = None
     output: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
-    spans: list[Span] = field(default_factory=list)
-    phase: Phase = Phase.WAITING
+    spans: list[TokenSpan] = field(default_factory=list)
+    phase: SequencePhase = SequencePhase.WAITING
     finish: Finish | None = None
     retractions: int = 0
     cached_tokens: int = 0
@@ -108,7 +108,7 @@ class Prefill:
     """Requests whose tokens so far are the same: prefilled once, then each samples on its own."""
 
     tokens: tuple[int, ...]
-    requests: tuple[Request, ...]
+    requests: tuple[GenerationRequest, ...]
 
 
 class Scheduler:
@@ -119,12 +119,12 @@ class Scheduler:
         self.max_queue = max_queue
         self.version = version
         self.paused: PauseMode | None = None
-        self.waiting: deque[Request] = deque()
-        self.running: list[Request] = []
+        self.waiting: deque[GenerationRequest] = deque()
+        self.running: list[GenerationRequest] = []
         self._decode = decode
 
     @property
-    def live(self) -> list[Request]:
+    def live(self) -> list[GenerationRequest]:
         """Every request that has not finished, running ones first."""
         return [*self.running, *self.waiting]
 
@@ -133,7 +133,7 @@ class Scheduler:
         """Whether there is key-value cache in use, or about to be: then the cache cannot be flushed."""
         return bool(self.running) or (bool(self.waiting) and self.paused is None)
 
-    def submit(self, requests: Sequence[Request]) -> None:
+    def submit(self, requests: Sequence[GenerationRequest]) -> None:
         """Queue `requests`, all or none.
 
         Raises:
@@ -158,7 +158,7 @@ class Scheduler:
         """
         if self.paused is not None:
             return []
-        groups: dict[tuple[int, ...], list[Request]] = {}
+        groups: dict[tuple[int, ...], list[GenerationRequest]] = {}
         tokens = 0
         while self.waiting and len(self.running) < self.max_batch:
             request = self.waiting[0]
@@ -171,13 +171,13 @@ class Scheduler:
                 request.cached_tokens = len(request.prompt)
             groups.setdefault(key, []).append(request)
             self.waiting.popleft()
-            request.phase = Phase.RUNNING
+            request.phase = SequencePhase.RUNNING
             self.running.append(request)
         return [Prefill(tokens=key, requests=tuple(group)) for key, group in groups.items()]
 
-    def extend(self, request: Request, token: int, logprob: float) -> bool:
+    def extend(self, request: GenerationRequest, token: int, logprob: float) -> bool:
         """Append a sampled token with its log-prob under the current version; True if that ended the request."""
-        if self.paused is not None or request.phase is not Phase.RUNNING:
+        if self.paused is not None or request.phase is not SequencePhase.RUNNING:
             raise ValueError(f"{request.rid} cannot be extended: it is {request.phase}, pause mode is {self.paused}")
         at = len(request.output)
         request.output.append(token)
@@ -185,7 +185,7 @@ class Scheduler:
         if request.spans and request.spans[-1].version == self.version:
             request.spans[-1].end = at + 1
         else:
-            request.spans.append(Span(self.version, at, at + 1))
+            request.spans.append(TokenSpan(self.version, at, at + 1))
         finish = stopping(request, token, self._decode)
         if finish is None:
             return False
@@ -193,16 +193,16 @@ class Scheduler:
         self._finish(request, finish)
         return True
 
-    def abort(self, which: Callable[[Request], bool]) -> list[Request]:
+    def abort(self, which: Callable[[GenerationRequest], bool]) -> list[GenerationRequest]:
         """End the live requests for which `which` holds, where they are; returns them."""
         hit = [request for request in self.live if which(request)]
         for request in hit:
-            never_ran = request.phase is Phase.WAITING and not request.output
-            (self.running if request.phase is Phase.RUNNING else self.waiting).remove(request)
+            never_ran = request.phase is SequencePhase.WAITING and not request.output
+            (self.running if request.phase is SequencePhase.RUNNING else self.waiting).remove(request)
             self._finish(request, Finish("abort", message="Abort in waiting queue" if never_ran else "Aborted"))
         return hit
 
-    def pause(self, mode: PauseMode) -> list[Request]:
+    def pause(self, mode: PauseMode) -> list[GenerationRequest]:
         """Stop generating. `abort` ends every request, `retract` sends the running ones back to the head of the queue
         (their cache is void), `in_place` leaves them. Returns the requests that `abort` ended."""
         self.paused = mode
@@ -210,7 +210,7 @@ class Scheduler:
             return self.abort(lambda _: True)
         if mode == "retract":
             for request in self.running:
-                request.phase = Phase.WAITING
+                request.phase = SequencePhase.WAITING
                 request.retractions += 1
             self.waiting.extendleft(reversed(self.running))
             self.running.clear()
@@ -221,12 +221,12 @@ class Scheduler:
         self.paused = None
 
     @staticmethod
-    def _finish(request: Request, finish: Finish) -> None:
-        request.phase = Phase.FINISHED
+    def _finish(request: GenerationRequest, finish: Finish) -> None:
+        request.phase = SequencePhase.FINISHED
         request.finish = finish
 
 
-def stopping(request: Request, token: int, decode: Decode) -> Finish | None:
+def stopping(request: GenerationRequest, token: int, decode: Decode) -> Finish | None:
     """Why the output, whose newest token is `token`, ends here, or None.
 
     As in SGLang the length counts before a stop: a response that fills its budget is a `length` even if its last token

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from golongrl.engine.scheduler import Finish, Span
+from golongrl.engine.scheduler import Finish, TokenSpan
 
 
 @dataclass(slots=True)
@@ -16,14 +16,14 @@ class Timeline:
 
 
 @dataclass(frozen=True, slots=True)
-class Snapshot:
+class WeightsSnapshot:
     """A request as it was at one moment; with `finish` set it is the last one."""
 
     rid: str
     prompt_tokens: int
     output: tuple[int, ...]
     logprobs: tuple[float, ...]
-    spans: tuple[Span, ...]
+    spans: tuple[TokenSpan, ...]
     version: str
     finish: Finish | None
     retractions: int

@@ -20,7 +20,7 @@ from transformers.core_model_loading import revert_weight_conversion
 from golongrl.engine.config import ModelFolderError, check_model_folder
 
 
-class WeightsError(Exception):
+class EngineWeightsError(Exception):
     """New weights were refused; nothing has changed. The message names the file or tensor."""
 
 
@@ -46,17 +46,17 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
     """All tensors of the safetensors files in `path`.
 
     Raises:
-        WeightsError: no such folder, no weights in it, or a damaged file.
+        EngineWeightsError: no such folder, no weights in it, or a damaged file.
     """
     files = sorted(path.glob("*.safetensors"))
     if not files:
-        raise WeightsError(f"no *.safetensors weights in {path}")
+        raise EngineWeightsError(f"no *.safetensors weights in {path}")
     tensors: dict[str, torch.Tensor] = {}
     for file in files:
         try:
             tensors.update(load_file(file))
         except (OSError, SafetensorError) as error:
-            raise WeightsError(f"{file} cannot be read: {_line(error)}") from error
+            raise EngineWeightsError(f"{file} cannot be read: {_line(error)}") from error
     return tensors
 
 
@@ -64,20 +64,20 @@ def check_tensors(model: PreTrainedModel, tensors: Mapping[str, torch.Size], *, 
     """Refuse tensors that do not fit the model; with `complete`, also a set that leaves some of it old.
 
     Raises:
-        WeightsError: an unknown name, a wrong shape, or (complete) a missing tensor.
+        EngineWeightsError: an unknown name, a wrong shape, or (complete) a missing tensor.
     """
     state = _tensors(model)
     for name, shape in tensors.items():
         if name not in state:
-            raise WeightsError(f"the model has no tensor {name}")
+            raise EngineWeightsError(f"the model has no tensor {name}")
         if state[name].shape != shape:
-            raise WeightsError(f"tensor {name} has shape {list(shape)}, the model's is {list(state[name].shape)}")
+            raise EngineWeightsError(f"tensor {name} has shape {list(shape)}, the model's is {list(state[name].shape)}")
     if complete:
         # Tied tensors share memory: one of them is enough.
         given = {state[name].data_ptr() for name in tensors}
         missing = [name for name, tensor in state.items() if tensor.data_ptr() not in given]
         if missing:
-            raise WeightsError(f"{len(missing)} tensors are missing, among them {missing[0]}")
+            raise EngineWeightsError(f"{len(missing)} tensors are missing, among them {missing[0]}")
 
 
 @torch.inference_mode()
@@ -101,7 +101,7 @@ def _tensors(model: PreTrainedModel) -> dict[str, torch.Tensor]:
     """The model's memory under the names of its folder: writing into these tensors changes the model.
 
     Raises:
-        WeightsError: transformers keeps a tensor in another layout than the folder's, which no view can show.
+        EngineWeightsError: transformers keeps a tensor in another layout than the folder's, which no view can show.
     """
     state = model.state_dict()
     memory = {tensor.untyped_storage().data_ptr() for tensor in state.values()}
@@ -109,7 +109,7 @@ def _tensors(model: PreTrainedModel) -> dict[str, torch.Tensor]:
     tensors: dict[str, torch.Tensor] = revert_weight_conversion(model, state)
     for name, tensor in tensors.items():
         if tensor.untyped_storage().data_ptr() not in memory:
-            raise WeightsError(f"tensor {name}: transformers keeps it converted; it cannot be replaced in place")
+            raise EngineWeightsError(f"tensor {name}: transformers keeps it converted; it cannot be replaced in place")
     return tensors
 
 

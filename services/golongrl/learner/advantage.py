@@ -65,7 +65,7 @@ def tmn_grpo(
     Raises:
         ValueError: scores are no floats, lengths differ, a score is infinite, or a prompt has two task types.
     """
-    batch = _Batch.of(scores, groups, tasks)
+    batch = _AdvantageBatch.of(scores, groups, tasks)
     spread = torch.ones_like(batch.rewards)
     if normalize:
         variance_of_type = _mean(batch.variance, batch.type_of_group, batch.types)
@@ -84,7 +84,7 @@ def grpo(scores: Tensor, groups: Ids, *, normalize: bool = True, epsilon: float 
 
     Args and errors are those of `tmn_grpo`; a prompt with one response has mean 0 and deviation 1.
     """
-    batch = _Batch.of(scores, groups, [0] * len(groups))
+    batch = _AdvantageBatch.of(scores, groups, [0] * len(groups))
     advantages = batch.rewards - batch.baseline[batch.group]
     if normalize:
         advantages = advantages / (batch.variance.sqrt()[batch.group] + epsilon)
@@ -97,7 +97,7 @@ def qwenlong_grpo(scores: Tensor, tasks: Ids, *, epsilon: float = 1e-6) -> Advan
     A task type with a single response gets advantage 0. Args and errors are those of `tmn_grpo`.
     """
     # One "group" per task type: its mean and variance are the type's.
-    batch = _Batch.of(scores, tasks, tasks)
+    batch = _AdvantageBatch.of(scores, tasks, tasks)
     centred = batch.rewards - batch.mean[batch.group]
     advantages = centred / (batch.variance.sqrt()[batch.group] + epsilon)
     return Advantages(batch.spread_out(advantages, scores), batch.metrics())
@@ -110,11 +110,11 @@ def task_metrics(scores: Tensor, groups: Ids, tasks: Ids) -> dict[str, float]:
     population deviations of all prompts (the norm of the centred rewards stands for the gradient's); `rate_num` its
     share of the prompts. Unscored responses count nowhere.
     """
-    return _Batch.of(scores, groups, tasks).metrics()
+    return _AdvantageBatch.of(scores, groups, tasks).metrics()
 
 
 @dataclass(frozen=True)
-class _Batch:
+class _AdvantageBatch:
     """The scored responses of a batch with the statistics of its prompts, all float64.
 
     M responses, G prompts, T task types: `rewards` and `group` are [M]; `mean`, `baseline`, `variance`, `count` and
@@ -136,7 +136,7 @@ class _Batch:
         return len(self.names)
 
     @classmethod
-    def of(cls, scores: Tensor, groups: Ids, tasks: Ids) -> "_Batch":
+    def of(cls, scores: Tensor, groups: Ids, tasks: Ids) -> "_AdvantageBatch":
         # Elements of a tensor are tensors, each equal to itself alone.
         groups, tasks = (ids.tolist() if isinstance(ids, Tensor) else ids for ids in (groups, tasks))
         if not scores.is_floating_point():
@@ -221,7 +221,7 @@ def metric_name(task: str) -> str:
     return task.replace(" ", "_").replace(".", "-")
 
 
-def _difficulty(batch: _Batch, alpha: float, gamma: float) -> tuple[Tensor, dict[str, float]]:
+def _difficulty(batch: _AdvantageBatch, alpha: float, gamma: float) -> tuple[Tensor, dict[str, float]]:
     """The difficulty weight of every scored response, [M], and its metrics."""
     type_mean = _mean(batch.baseline, batch.type_of_group, batch.types)[batch.type_of_group]
     own_share = torch.where(batch.count == 1, 0.0, alpha)

@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from golongrl.errors import GolongrlError
 
 
-class NotWritten(GolongrlError):
+class NotWrittenError(GolongrlError):
     """A file of a checkpoint or of weights could not be written; the message names it."""
 
 
@@ -19,13 +19,13 @@ def writing(what: str, path: Path) -> Iterator[None]:
     """Around the writing of `path`, which is of a `what`.
 
     Raises:
-        NotWritten: the storage refused (full, gone, not ours).
+        NotWrittenError: the storage refused (full, gone, not ours).
     """
     try:
         yield
     except (OSError, RuntimeError, SafetensorError) as error:  # torch's own writer raises RuntimeError
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise NotWritten(f"{what} {path} could not be written: {reason}") from error
+        raise NotWrittenError(f"{what} {path} could not be written: {reason}") from error
 
 
 def sync(path: Path) -> None:

@@ -38,12 +38,12 @@ from golongrl.learner.checkpoints import resume
 from golongrl.learner.checkpoints.resume import Identity
 from golongrl.learner.checkpoints.saver import Saving
 from golongrl.learner.checkpoints.store import Checkpoint, Checkpoints
-from golongrl.learner.observe.health import Metrics, create_app, served
+from golongrl.learner.observe.health import LearnerMetrics, create_app, served
 from golongrl.learner.observe.metrics_log import Records
-from golongrl.learner.observe.status import Status, heartbeat
+from golongrl.learner.observe.status import LearnerStatus, heartbeat
 from golongrl.learner.observe.tracking import Tracking
 from golongrl.learner.timing import timed
-from golongrl.learner.validation import ROWS, Validation, due
+from golongrl.learner.validation import ROWS, ValidationRounds, due
 from golongrl.learner.weights.publisher import Broadcaster, Publisher
 from golongrl.learner.weights.store import WeightStore
 from golongrl.queue import Batch, QueueSettings, SampleQueue, Stopped, Wait
@@ -59,11 +59,11 @@ log = structlog.get_logger()
 _POLL_S = 0.2
 
 
-class RunFailed(GolongrlError):
+class TrainingFailedError(GolongrlError):
     """The run cannot go on, and starting it again would not help."""
 
 
-class Interrupted(GolongrlError):
+class TrainingInterruptedError(GolongrlError):
     """A signal came before the run was complete; a later start goes on."""
 
     # What a shell reports for a program that SIGTERM ended.
@@ -87,7 +87,7 @@ async def train(recipe: Recipe, config: LearnerConfig) -> None:
     """Run the learner to its end.
 
     Raises:
-        Interrupted: a signal came first.
+        TrainingInterruptedError: a signal came first.
         GolongrlError: the run cannot go on; one line says why.
     """
     model = resolve(recipe.model.path)
@@ -102,7 +102,7 @@ async def train(recipe: Recipe, config: LearnerConfig) -> None:
     digest = hashlib.sha256(b"".join(np.ascontiguousarray(rows).tobytes() for rows in order)).hexdigest()
     identity = Identity(recipe, rows=len(data), order=digest)
     async with SampleQueue.from_url(config.redis_url, config.run) as queue:
-        status, metrics = Status(), Metrics()
+        status, metrics = LearnerStatus(), LearnerMetrics()
         app = create_app(status, queue, metrics)
         async with heartbeat(queue, status), served(app, config.host, config.port):
             checkpoint = await resume.find(recipe.learner.resume, checkpoints, queue)
@@ -110,14 +110,16 @@ async def train(recipe: Recipe, config: LearnerConfig) -> None:
                 identity.check(checkpoint)
             behind = checkpoint.behind if checkpoint else None
             await queue.setup(QueueSettings.from_recipe(recipe), order, data.tasks, behind)
-            learner = Learner(recipe, config, queue, status, metrics, identity, model, held_out)
+            learner = TrainingLoop(recipe, config, queue, status, metrics, identity, model, held_out)
             try:
                 await learner.run(checkpoint, checkpoints)
             except asyncio.CancelledError:
-                raise Interrupted("stopped by a signal before training began; the next start goes on") from None
+                raise TrainingInterruptedError(
+                    "stopped by a signal before training began; the next start goes on"
+                ) from None
 
 
-class Learner:
+class TrainingLoop:
     """One attachment to the run: from a checkpoint (or none) to the end."""
 
     def __init__(
@@ -125,8 +127,8 @@ class Learner:
         recipe: Recipe,
         config: LearnerConfig,
         queue: SampleQueue,
-        status: Status,
-        metrics: Metrics,
+        status: LearnerStatus,
+        metrics: LearnerMetrics,
         identity: Identity,
         model: Path,
         held_out: Prepared | None,
@@ -140,7 +142,7 @@ class Learner:
         self._identity = identity
         self._model = model
         self._weights = config.weights
-        self._validation = Validation(recipe, queue, held_out, config.out, status)
+        self._validation = ValidationRounds(recipe, queue, held_out, config.out, status)
         self._fence = ""
         self._done = 0  # optimizer steps in the ranks' weights
         self._rows = [np.empty((0, 2), np.int32)]  # (epoch, row) of every group trained in them
@@ -190,7 +192,7 @@ class Learner:
                     complete = await self._train(ranks, records, saving)
             await ranks.close()
             if not complete:
-                raise Interrupted(f"stopped by a signal after step {self._done}; the next start goes on")
+                raise TrainingInterruptedError(f"stopped by a signal after step {self._done}; the next start goes on")
         finally:
             shutdown()
 
@@ -218,7 +220,7 @@ class Learner:
         await self._saved(ranks, saving)
         if not self._stopping.is_set():
             if stopped is not None and stopped.reason in ("all_equal", "failed"):
-                raise RunFailed(stopped.detail)
+                raise TrainingFailedError(stopped.detail)
             await self._validate_unless_recorded(records, ended=True)
         if self._stopping.is_set():
             return False

@@ -116,7 +116,7 @@ class Estimate:
         ]
 
 
-class TooLarge(InputError):
+class MemoryPlanError(InputError):
     """The recipe does not fit the device; the message has the numbers."""
 
 
@@ -275,7 +275,7 @@ def check_device(recipe: Recipe, model_config: Mapping[str, Any], *, device: str
 
     Raises:
         InputError: the device lacks the attention kernel.
-        TooLarge: the estimate exceeds the device's memory.
+        MemoryPlanError: the estimate exceeds the device's memory.
     """
     attention = recipe.model.attn_implementation
     if device == "cpu" and attention.startswith("flash"):
@@ -283,7 +283,7 @@ def check_device(recipe: Recipe, model_config: Mapping[str, Any], *, device: str
     need = estimate(recipe, model_config)
     if device_bytes is not None and need.total > device_bytes:
         worst = max(need.terms.items(), key=lambda item: item[1])
-        raise TooLarge(
+        raise MemoryPlanError(
             f"a rank needs about {need.total / GIB:.1f} GiB, the device has {device_bytes / GIB:.1f}; the largest part "
             f"is {worst[0]}, {worst[1] / GIB:.1f} GiB (more learner.ranks or learner.ulysses, or fewer "
             f"learner.max_tokens_per_rank, lower it)"

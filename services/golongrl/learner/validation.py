@@ -28,7 +28,7 @@ import structlog
 from golongrl.data.prepared import Prepared
 from golongrl.errors import InputError
 from golongrl.learner.fsync import replace, writing
-from golongrl.learner.observe.status import Status
+from golongrl.learner.observe.status import LearnerStatus
 from golongrl.queue import SampleQueue, ValidationResult
 from golongrl.recipe import Learner, Recipe
 
@@ -80,10 +80,12 @@ def metrics_of(answers: Sequence[Answer], rows: int) -> dict[str, float]:
     return numbers
 
 
-class Validation:
+class ValidationRounds:
     """The validation rounds of one attachment to the run."""
 
-    def __init__(self, recipe: Recipe, queue: SampleQueue, data: Prepared | None, out: Path, status: Status) -> None:
+    def __init__(
+        self, recipe: Recipe, queue: SampleQueue, data: Prepared | None, out: Path, status: LearnerStatus
+    ) -> None:
         """
         Raises:
             InputError: the recipe asks for validation and the prepared data has none.

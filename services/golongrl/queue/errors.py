@@ -7,29 +7,29 @@ class QueueError(GolongrlError):
     """Any failure of the queue."""
 
 
-class Fenced(QueueError):
+class FencedError(QueueError):
     """Another learner attached since: this one must end and train nothing more."""
 
 
-class OutOfOrder(QueueError):
+class OutOfOrderError(QueueError):
     """A step, commit or announcement that does not follow from the queue's version."""
 
 
-class NotSetUp(QueueError):
+class NotSetUpError(QueueError):
     """The run does not exist on this server (yet): its learner sets it up."""
 
 
-class SettingsMismatch(QueueError):
+class SettingsMismatchError(QueueError):
     """The run exists with another batch size, staleness bound, order or rows."""
 
 
-class Unavailable(QueueError):
+class QueueUnavailableError(QueueError):
     """The server could not be reached, or could not take writes, within the patience given."""
 
 
-class NotDurable(QueueError):
+class NotDurableError(QueueError):
     """The server did not confirm in time that the append-only file is on disk."""
 
 
-class UnreadableGroup(QueueError):
+class UnreadableGroupError(QueueError):
     """Bytes that are not a group of a schema this version reads."""

@@ -15,7 +15,7 @@ import msgpack
 import numpy as np
 from numpy.typing import NDArray
 
-from golongrl.queue.errors import UnreadableGroup
+from golongrl.queue.errors import UnreadableGroupError
 
 if TYPE_CHECKING:
     from golongrl.data.prepared import PreparedRow
@@ -154,7 +154,7 @@ def decode(data: bytes) -> Group:
     try:
         fields = msgpack.unpackb(data)
         if fields["schema"] != SCHEMA:
-            raise UnreadableGroup(
+            raise UnreadableGroupError(
                 f"group {fields.get('uid')} has schema {fields['schema']}, this version reads {SCHEMA}"
             )
         responses = tuple(
@@ -172,7 +172,7 @@ def decode(data: bytes) -> Group:
         prompt_ids = _unpack_ids(fields["prompt_ids"])
         return Group(**{**fields, "responses": responses, "prompt_ids": prompt_ids})
     except (msgpack.UnpackException, ValueError, KeyError, TypeError) as error:
-        raise UnreadableGroup(f"{len(data)} bytes are not a group: {error}") from error
+        raise UnreadableGroupError(f"{len(data)} bytes are not a group: {error}") from error
 
 
 def _pack_ids(ids: NDArray[np.int32]) -> list[bytes]:

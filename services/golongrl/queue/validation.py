@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import msgpack
 
 from golongrl.queue.connection import Connection
-from golongrl.queue.errors import UnreadableGroup
+from golongrl.queue.errors import UnreadableGroupError
 
 # Results read in one reply: 32 of the largest kind (16K tokens of text) are about two megabytes.
 FETCH = 32
@@ -77,7 +77,7 @@ class ValidationWork:
 
     async def open(self, fence: str, version: int, lineage: str, rows: int) -> None:
         """Begin the round of the announced weights, or go on with it. Replaces any other round.
-        Raises Fenced, OutOfOrder (these weights are not the announced ones)."""
+        Raises FencedError, OutOfOrderError (these weights are not the announced ones)."""
         args = {"fence": fence, "version": version, "lineage": lineage, "rows": rows}
         self._check(await self._run("validation_open", args), f"validation of version {version}")
 
@@ -96,7 +96,7 @@ class ValidationWork:
         return found
 
     async def close(self, fence: str) -> None:
-        """Forget the round and its results. Raises Fenced."""
+        """Forget the round and its results. Raises FencedError."""
         self._check(await self._run("validation_close", {"fence": fence}), "end of a validation")
 
     # -- workers --
@@ -148,4 +148,4 @@ def unpack(row: int, body: bytes) -> ValidationResult:
         fields = msgpack.unpackb(body)
         return ValidationResult(row=row, **fields)
     except (msgpack.UnpackException, ValueError, TypeError) as error:
-        raise UnreadableGroup(f"validation row {row}: {len(body)} bytes are not a result: {error}") from error
+        raise UnreadableGroupError(f"validation row {row}: {len(body)} bytes are not a result: {error}") from error

@@ -29,7 +29,7 @@ from golongrl.reward.config import RewardConfig
 from golongrl.reward.metrics import RewardMetrics
 from golongrl.reward.models import Health, Problem, ScoreRequest, ScoreResponse, ScoreResult
 from golongrl.reward.pool import Answer, Lost, PoolFullError, PoolNotReadyError, WorkerPool
-from golongrl.reward.reading import Batch, RefusedError, read_batch, refuse, result_of
+from golongrl.reward.reading import RefusedError, ScoreBatch, read_batch, refuse, result_of
 from golongrl.tasks import Task
 
 log = structlog.get_logger()
@@ -178,7 +178,7 @@ async def _read_body(request: Request, config: RewardConfig) -> bytes:
     return bytes(body)
 
 
-async def _compute(request: Request, pool: WorkerPool, batch: Batch) -> Sequence[Answer] | None:
+async def _compute(request: Request, pool: WorkerPool, batch: ScoreBatch) -> Sequence[Answer] | None:
     """The pool's answers, or None once the client is gone: its waiting items are then dropped, not computed."""
     try:
         futures = pool.submit(batch.payloads, batch.deadline_s)

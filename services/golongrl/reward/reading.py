@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from golongrl.reward.config import RewardConfig
 from golongrl.reward.models import Fault, Problem, ScoreRequest, ScoreResult
 from golongrl.reward.pool import Answer, Lost, encode
-from golongrl.tasks import Outcome, Task, UnknownTask, task_of
+from golongrl.tasks import Outcome, Task, UnknownTaskError, task_of
 from golongrl.tasks.registry import LONGBENCH_PRO
 
 _MOST_FAULTS = 20  # listed in one answer: enough to see the pattern, bounded whatever comes in
@@ -31,7 +31,7 @@ class RefusedError(Exception):
 
 
 @dataclass(frozen=True)
-class Batch:
+class ScoreBatch:
     """A request that may be queued: each item's task, and its payload for the worker pool."""
 
     request: ScoreRequest
@@ -51,17 +51,17 @@ def refuse(status: int, detail: str, faults: list[Fault] | None = None) -> NoRet
     raise RefusedError(status, Problem(detail=clean(detail), errors=(faults or [])[:_MOST_FAULTS]))
 
 
-def read_batch(body: bytes, config: RewardConfig) -> Batch:
+def read_batch(body: bytes, config: RewardConfig) -> ScoreBatch:
     """Parse, validate and encode a request body. Raises RefusedError (413, 422)."""
     return read_request(_validate(_parse(body), config), config)
 
 
-def read_request(request: ScoreRequest, config: RewardConfig) -> Batch:
+def read_request(request: ScoreRequest, config: RewardConfig) -> ScoreBatch:
     """Check and encode a request that is already typed. Raises RefusedError (413, 422)."""
     deadline_s = config.deadline_s if request.deadline_s is None else request.deadline_s
     if deadline_s > config.max_deadline_s:
         _refuse_fields([Fault(item=None, id=None, field="deadline_s", message=f"above {config.max_deadline_s:g}")])
-    return Batch(request, _tasks(request), _payloads(request, config), deadline_s)
+    return ScoreBatch(request, _tasks(request), _payloads(request, config), deadline_s)
 
 
 def result_of(name: str, task: Task, answer: Answer) -> ScoreResult:
@@ -142,7 +142,7 @@ def _tasks(request: ScoreRequest) -> list[Task]:
     for index, item in enumerate(request.items):
         try:
             tasks.append(task_of(item.data_source, item.extra_info.get("reward_mode")))
-        except UnknownTask as error:
+        except UnknownTaskError as error:
             name = "extra_info.reward_mode" if item.data_source == LONGBENCH_PRO else "data_source"
             faults.append(Fault(item=index, id=item.id, field=name, message=clean(str(error))))
     if faults:

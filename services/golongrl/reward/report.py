@@ -18,7 +18,7 @@ from golongrl.errors import GolongrlError, InputError
 from golongrl.reward.config import RewardConfig
 from golongrl.reward.models import Item, Mode, ScoreRequest, ScoreResult
 from golongrl.reward.pool import Answer, WorkerPool
-from golongrl.reward.reading import Batch, RefusedError, read_request, result_of
+from golongrl.reward.reading import RefusedError, ScoreBatch, read_request, result_of
 
 _BARS = "▁▂▃▄▅▆▇█"
 _BINS = 10  # scores lie in [0, 1]
@@ -61,7 +61,7 @@ def _item(line: str, where: str, number: int) -> Item:
     except ValidationError as error:
         first = error.errors()[0]
         raise BadFileError(f"{where}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
-    except tasks.UnknownTask as error:
+    except tasks.UnknownTaskError as error:
         raise BadFileError(f"{where}: {error}") from error
     return item
 
@@ -105,7 +105,7 @@ async def score_items(items: Sequence[Item], mode: Mode, config: RewardConfig) -
         await pool.stop()
 
 
-def _results(batch: Batch, answers: Sequence[Answer]) -> list[ScoreResult]:
+def _results(batch: ScoreBatch, answers: Sequence[Answer]) -> list[ScoreResult]:
     rows = zip(batch.request.items, batch.tasks, answers, strict=True)
     return [result_of(item.id, task, answer) for item, task, answer in rows]
 

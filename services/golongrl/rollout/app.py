@@ -16,11 +16,11 @@ from golongrl.reward.client import RewardClient
 from golongrl.rollout.config import WorkerConfig
 from golongrl.rollout.groups.group_work import Bench
 from golongrl.rollout.observe.health import create_app, server
-from golongrl.rollout.observe.metrics import Metrics
+from golongrl.rollout.observe.metrics import RolloutMetrics
 from golongrl.rollout.observe.state import State
-from golongrl.rollout.sglang.client import Engine
+from golongrl.rollout.sglang.client import EngineClient
 from golongrl.rollout.sglang.http import Deadlines
-from golongrl.rollout.worker import Worker
+from golongrl.rollout.worker import RolloutWorker
 from golongrl.telemetry.logging import configure
 
 # Short, because the worker itself waits on and says so, and must notice a stop signal meanwhile.
@@ -52,11 +52,11 @@ async def run(config: WorkerConfig, recipe: Recipe) -> None:
     """The worker with everything it talks to."""
     listening = _listen(config.host, config.port)
     data, validation = open_splits(config.data)
-    state, metrics = State(), Metrics()
+    state, metrics = State(), RolloutMetrics()
     async with AsyncExitStack() as stack:
         queue = await stack.enter_async_context(SampleQueue.from_url(config.redis_url, config.run, patience=_PATIENCE))
         engine = await stack.enter_async_context(
-            Engine(
+            EngineClient(
                 config.engine_url,
                 api_key=os.environ.get("GOLONGRL_ENGINE_API_KEY"),
                 admin_api_key=os.environ.get("GOLONGRL_ENGINE_ADMIN_API_KEY"),
@@ -67,7 +67,9 @@ async def run(config: WorkerConfig, recipe: Recipe) -> None:
         reward = await stack.enter_async_context(
             RewardClient(config.reward_url, os.environ.get("GOLONGRL_REWARD_TOKEN"))
         )
-        worker = Worker(config, Bench(recipe, config.worker, queue, engine, reward, data, metrics, state, validation))
+        worker = RolloutWorker(
+            config, Bench(recipe, config.worker, queue, engine, reward, data, metrics, state, validation)
+        )
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, worker.stop)

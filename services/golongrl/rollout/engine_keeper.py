@@ -13,13 +13,19 @@ import structlog
 from golongrl.queue import WeightsRef
 from golongrl.rollout.backoff import Pause, Tries
 from golongrl.rollout.config import WorkerConfig
-from golongrl.rollout.groups.group_work import Bench, ForeignWeights
+from golongrl.rollout.groups.group_work import Bench, ForeignWeightsError
 from golongrl.rollout.groups.leases import Training
-from golongrl.rollout.groups.validation import Validation
-from golongrl.rollout.observe.waits import Report
-from golongrl.rollout.sglang.errors import AdoptionFailed, EngineBusy, EngineError, EngineSilent, WeightsMissing
+from golongrl.rollout.groups.validation import ValidationRows
+from golongrl.rollout.observe.waits import WaitReport
+from golongrl.rollout.sglang.errors import (
+    AdoptionError,
+    EngineBusyError,
+    EngineError,
+    EngineSilentError,
+    WeightsMissingError,
+)
 from golongrl.rollout.weights.adopt import Confirmed, adopt, settle
-from golongrl.rollout.weights.policy import Decision, Mode, Situation, Weights, decide
+from golongrl.rollout.weights.policy import AdoptionDecision, AnnouncedWeights, Mode, Situation, decide
 
 log = structlog.get_logger(__name__)
 
@@ -31,7 +37,7 @@ class Keeper:
     """The engine's side of a worker. `held` are the weights that it was last confirmed to hold; None when unknown."""
 
     def __init__(
-        self, config: WorkerConfig, bench: Bench, report: Report, training: Training, validation: Validation
+        self, config: WorkerConfig, bench: Bench, report: WaitReport, training: Training, validation: ValidationRows
     ) -> None:
         self.held: Confirmed | None = None
         self._config = config
@@ -72,8 +78,8 @@ class Keeper:
         """A group saw something wrong: look at the engine at once."""
         self._check_due = 0.0
         # A busy engine is well.
-        self._suspected |= not isinstance(error, EngineBusy)
-        if isinstance(error, ForeignWeights):
+        self._suspected |= not isinstance(error, EngineBusyError)
+        if isinstance(error, ForeignWeightsError):
             self._distrust(str(error))
 
     async def _found(self) -> bool:
@@ -93,7 +99,7 @@ class Keeper:
                 await engine.resume()
             self._suspected = False
             info = await engine.model_info()
-        except EngineSilent as error:
+        except EngineSilentError as error:
             # An engine whose groups get on is there.
             seen, self._progress = self._progress, self._training.progress
             self._silent = 1 if self._progress > seen else self._silent + 1
@@ -165,8 +171,8 @@ class Keeper:
     def _situation(self) -> Situation:
         pace, announced, held = self._bench.pace, self._announced, self.held
         return Situation(
-            engine=None if held is None else Weights(held.ref.version, held.ref.lineage),
-            announced=None if announced is None else Weights(announced.version, announced.lineage),
+            engine=None if held is None else AnnouncedWeights(held.ref.version, held.ref.lineage),
+            announced=None if announced is None else AnnouncedWeights(announced.version, announced.lineage),
             eta=self._bench.recipe.queue.max_staleness,
             policy=self._bench.recipe.rollout.adoption,
             in_flight=[live.in_flight(pace.response_tokens) for live in self._training.sampling],
@@ -174,7 +180,7 @@ class Keeper:
             deadline_s=self._config.adoption_share * (pace.version_s or 0.0),
         )
 
-    async def _take(self, decision: Decision) -> bool:
+    async def _take(self, decision: AdoptionDecision) -> bool:
         """Whether the engine holds the announced weights now."""
         ref = self._announced
         assert ref is not None  # the decision follows from it
@@ -189,7 +195,7 @@ class Keeper:
         begun = time.monotonic()
         try:
             await adopt(self._bench.engine, ref, decision.mode, self.held, self._hold, worker=self._bench.worker)
-        except AdoptionFailed as failure:
+        except AdoptionError as failure:
             return await self._not_taken(ref, failure)
         seconds = time.monotonic() - begun
         self._bench.metrics.adoption.labels(str(decision.mode)).observe(seconds)
@@ -199,9 +205,9 @@ class Keeper:
         self._check_due = time.monotonic() + self._config.engine_check_s
         return True
 
-    async def _not_taken(self, ref: WeightsRef, failure: AdoptionFailed) -> bool:
+    async def _not_taken(self, ref: WeightsRef, failure: AdoptionError) -> bool:
         """Try again later: the next version may need this engine's groups first."""
-        missing = isinstance(failure, WeightsMissing)
+        missing = isinstance(failure, WeightsMissingError)
         tries = self._tries.count + 1
         log.error("weights not taken", version=ref.version, tries=tries, missing=missing, error=str(failure))
         if not missing:

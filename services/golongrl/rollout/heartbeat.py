@@ -8,7 +8,7 @@ from golongrl.queue.errors import QueueError
 from golongrl.rollout.config import WorkerConfig
 from golongrl.rollout.groups.group_work import Bench
 from golongrl.rollout.groups.leases import Training
-from golongrl.rollout.groups.validation import Validation
+from golongrl.rollout.groups.validation import ValidationRows
 
 log = structlog.get_logger(__name__)
 
@@ -16,7 +16,7 @@ log = structlog.get_logger(__name__)
 _RENEWALS = 3
 
 
-async def renew(bench: Bench, training: Training, validation: Validation) -> None:
+async def renew(bench: Bench, training: Training, validation: ValidationRows) -> None:
     """Prolong the leases of groups and of validation rows, for ever."""
     period = bench.recipe.queue.lease_s / _RENEWALS
     while True:
@@ -28,7 +28,7 @@ async def renew(bench: Bench, training: Training, validation: Validation) -> Non
                 log.warning("leases could not be renewed", error=str(error))
 
 
-async def beat(bench: Bench, config: WorkerConfig, validation: Validation) -> None:
+async def beat(bench: Bench, config: WorkerConfig, validation: ValidationRows) -> None:
     """Say in the queue, for ever, that this worker is there and how it is."""
     while True:
         state = bench.state

@@ -22,17 +22,17 @@ import structlog
 
 from golongrl.errors import InputError
 from golongrl.queue import Lease, Stopped
-from golongrl.queue.errors import NotDurable, NotSetUp, QueueError, Unavailable
+from golongrl.queue.errors import NotDurableError, NotSetUpError, QueueError, QueueUnavailableError
 from golongrl.rollout.backoff import Pause, Setbacks
 from golongrl.rollout.config import WorkerConfig
 from golongrl.rollout.engine_keeper import Keeper
 from golongrl.rollout.groups.group_work import RELEASE_S, Bench
 from golongrl.rollout.groups.leases import Training
 from golongrl.rollout.groups.progress import LiveGroup
-from golongrl.rollout.groups.validation import Validation
+from golongrl.rollout.groups.validation import ValidationRows
 from golongrl.rollout.heartbeat import beat, renew
-from golongrl.rollout.observe.waits import Report
-from golongrl.rollout.sglang.errors import EngineError, EngineSilent
+from golongrl.rollout.observe.waits import WaitReport
+from golongrl.rollout.sglang.errors import EngineError, EngineSilentError
 from golongrl.rollout.weights.adopt import Confirmed
 
 log = structlog.get_logger(__name__)
@@ -42,16 +42,16 @@ log = structlog.get_logger(__name__)
 _PAUSE_S = (0.05, 0.25)
 
 
-class Worker:
+class RolloutWorker:
     """One engine's worker. `run` returns after `stop`; see the module for what it promises."""
 
     def __init__(self, config: WorkerConfig, bench: Bench) -> None:
         self.config = config
         self.bench = bench
         self._wake = asyncio.Event()
-        self._report = Report(bench.state, bench.metrics)
+        self._report = WaitReport(bench.state, bench.metrics)
         self.training = Training(bench, self._wake.set, self._stalled)
-        self._validation = Validation(bench, self._wake.set)
+        self._validation = ValidationRows(bench, self._wake.set)
         self._keeper = Keeper(config, bench, self._report, self.training, self._validation)
         self._setbacks = Setbacks()
         self._stop = asyncio.Event()
@@ -103,9 +103,9 @@ class Worker:
             self._wake.clear()
             try:
                 busy = await self._turn(tasks)
-            except NotSetUp:
+            except NotSetUpError:
                 busy = self._report.waits(Pause("waiting", "setup", "the learner to set up the run"))
-            except (Unavailable, NotDurable) as error:
+            except (QueueUnavailableError, NotDurableError) as error:
                 busy = self._report.waits(Pause("waiting", "queue", f"the queue: {error}"))
             self._idle_turns = 0 if busy else self._idle_turns + 1
             await self._pause()
@@ -170,7 +170,7 @@ class Worker:
         self._wake.set()
 
     def _stalled(self, live: LiveGroup) -> None:
-        self._suspect(EngineSilent(f"group {live.uid} lost its lease at {live.progress} tokens"))
+        self._suspect(EngineSilentError(f"group {live.uid} lost its lease at {live.progress} tokens"))
 
     # -- the end ----------------------------------------------------------------------------------------------------
 

@@ -8,7 +8,10 @@
 """
 
 from golongrl.tasks.outcome import Mode, Outcome, Status
-from golongrl.tasks.registry import TASKS, Task, TaskType, UnknownTask, task_of
+from golongrl.tasks.registry import TASKS, Task, TaskType, UnknownTaskError, task_of
 from golongrl.tasks.scoring import score
 
-__all__ = ["TASKS", "Mode", "Outcome", "Status", "Task", "TaskType", "UnknownTask", "score", "task_of"]
+__all__ = ["TASKS", "Mode", "Outcome", "Status", "Task", "TaskType", "UnknownTaskError", "score", "task_of"]
+
+# The name of version 0.1, which code outside the repository catches.
+UnknownTask = UnknownTaskError

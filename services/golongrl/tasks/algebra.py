@@ -57,7 +57,7 @@ class _NotPlainError(Exception):
     """The text is not, or perhaps not, a plain formula."""
 
 
-class _Reader:
+class _ExpressionReader:
     """Recursive descent with the precedence of LaTeX: what stands side by side binds tighter than a slash."""
 
     def __init__(self, text: str) -> None:
@@ -180,7 +180,7 @@ def _degree(tree: Tree) -> int:
 def read(text: str) -> Formula | None:
     """The formula that `text` (normalised LaTeX) is, or None if it is not a plain one."""
     try:
-        tree = _Reader(text.replace(",", "") if _GROUPED.fullmatch(text) else text).whole()
+        tree = _ExpressionReader(text.replace(",", "") if _GROUPED.fullmatch(text) else text).whole()
     except _NotPlainError:
         return None
     parts = _parts(tree)

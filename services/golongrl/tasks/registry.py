@@ -13,7 +13,7 @@ MATH_MARKER = "math_longcot_math_verify"  # any data_source that contains it is 
 _LINES = "after the last [Answer] (or [答案]), one item a line"
 
 
-class UnknownTask(ValueError):
+class UnknownTaskError(ValueError):
     """No task type has this data_source, or LongBench-Pro has no such reward_mode; the message names it."""
 
 
@@ -129,20 +129,20 @@ _BY_SUBTASK = MappingProxyType({name: t for t in TASKS for name in t.subtasks})
 
 
 def task_of(data_source: object, reward_mode: object) -> Task:
-    """The task of a row. Raises UnknownTask naming the data_source or the reward_mode that no type has.
+    """The task of a row. Raises UnknownTaskError naming the data_source or the reward_mode that no type has.
 
     `key` is the metric for LongBench-Pro rows; elsewhere it is the row's own reward_mode, or its data_source if it has
     none.
     """
     if not isinstance(data_source, str):
-        raise UnknownTask(f"data_source must be a string, got {data_source!r}")
+        raise UnknownTaskError(f"data_source must be a string, got {data_source!r}")
     if data_source == LONGBENCH_PRO:
         kind = _BY_SUBTASK.get(reward_mode) if isinstance(reward_mode, str) else None
         if kind is None:
-            raise UnknownTask(f"{LONGBENCH_PRO} has no reward_mode {reward_mode!r}")
+            raise UnknownTaskError(f"{LONGBENCH_PRO} has no reward_mode {reward_mode!r}")
         return Task(kind.type, kind.metric, kind.metric)
     kind = _BY_SOURCE.get(MATH_MARKER if MATH_MARKER in data_source else data_source)
     if kind is None:
         known = ", ".join(sorted([*_BY_SOURCE, LONGBENCH_PRO]))
-        raise UnknownTask(f"unknown data_source {data_source!r} (known: {known})")
+        raise UnknownTaskError(f"unknown data_source {data_source!r} (known: {known})")
     return Task(kind.type, kind.metric, reward_mode if isinstance(reward_mode, str) and reward_mode else data_source)

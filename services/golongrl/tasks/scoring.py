@@ -11,7 +11,7 @@ from typing import Any
 
 from golongrl.tasks import exact, listing, math_answer, rouge, table, text
 from golongrl.tasks.outcome import Mode, Outcome, TooLargeError, UnscorableError
-from golongrl.tasks.registry import LONGBENCH_PRO, Task, UnknownTask, task_of
+from golongrl.tasks.registry import LONGBENCH_PRO, Task, UnknownTaskError, task_of
 
 # What a metric or a library below it can raise on hostile input. A crash outside these, or of the interpreter itself,
 # ends the worker process, and its owner reports the item.
@@ -51,8 +51,8 @@ def score(
     """Score `response`, the whole generated text, against a row's `ground_truth`.
 
     `ground_truth` is the row's mapping {doc_ids, golden_label, summary}; of a list of them the last counts.
-    `extra_info` gives LongBench-Pro rows their `reward_mode`. Raises UnknownTask for a data_source or reward_mode of
-    no task type, and ValueError for an unknown mode. Whatever else prevents a score is an outcome with status
+    `extra_info` gives LongBench-Pro rows their `reward_mode`. Raises UnknownTaskError for a data_source or reward_mode
+    of no task type, and ValueError for an unknown mode. Whatever else prevents a score is an outcome with status
     "unscored" and the reason.
     """
     if mode not in ("compat", "strict"):
@@ -86,7 +86,7 @@ def _stopped(data_source: object, reward_mode: object, reason: str) -> Outcome:
     """The gate's 0 in compat, which does not ask for the data source."""
     try:
         task = task_of(data_source, reward_mode)
-    except UnknownTask:
+    except UnknownTaskError:
         return Outcome(0.0, "scored", "", "", reason)
     return Outcome(0.0, "scored", task.metric, task.type, reason)
 

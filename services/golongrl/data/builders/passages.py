@@ -5,7 +5,7 @@ from collections import Counter
 from itertools import pairwise
 
 from golongrl.data.builders.common import ATTEMPTS, Draft, Material, answer_lines, terse_lines
-from golongrl.data.corpus import Section, estimate_tokens
+from golongrl.data.corpus import CorpusSection, estimate_tokens
 
 # Words on a line of a terse context.
 TERSE_LINE_WORDS = 3
@@ -201,7 +201,7 @@ def _passages(material: Material) -> list[str]:
     return ["\n\n".join(paragraphs[a:b]) for a, b in pairwise(cuts)]
 
 
-def _lead(section: Section) -> str:
+def _lead(section: CorpusSection) -> str:
     """The opening paragraph where it is prose that can stand for the rest, else an empty string."""
     if len(section.paragraphs) < 2:
         return ""

@@ -11,21 +11,21 @@ from typing import Any, Self
 
 from pydantic import Field, model_validator
 
-from golongrl.kubernetes.values.cluster import Metrics, Network, NetworkPolicy, Rbac, ServiceAccount, Tests
-from golongrl.kubernetes.values.common import Labels, Passthrough, PassthroughList, Section
-from golongrl.kubernetes.values.inputs import Auth, Dataset, Model, SecretKey, Storage
+from golongrl.kubernetes.values.cluster import MetricsValues, Network, NetworkPolicy, Rbac, ServiceAccount, Tests
+from golongrl.kubernetes.values.common import Labels, Passthrough, PassthroughList, ValuesSection
+from golongrl.kubernetes.values.inputs import Auth, Dataset, ModelValues, SecretKey, Storage
 from golongrl.kubernetes.values.operator import OperatorValues
-from golongrl.kubernetes.values.parts import LearnerValues, Redis, Reward, Rollout
+from golongrl.kubernetes.values.parts import LearnerValues, Redis, RewardValues, RolloutValues
 
 
-class Global(Section):
+class Global(ValuesSection):
     """Values shared with a parent chart."""
 
     image_registry: str = Field("", description="Replaces every image's registry host (a mirror).")
     image_pull_secrets: list[str] = Field(default_factory=list, description="Names of Secrets for private registries.")
 
 
-class Values(Section):
+class Values(ValuesSection):
     """Everything `helm install -f` takes. Unset keys keep these defaults: a complete small loop on CPU."""
 
     global_: Global = Field(Global(), alias="global", description="Values shared with a parent chart.")
@@ -49,16 +49,16 @@ class Values(Section):
     huggingface: SecretKey = SecretKey(key="token")
     wandb: SecretKey = SecretKey(key="api-key")
     storage: Storage = Storage()
-    model: Model = Model()
+    model: ModelValues = ModelValues()
     dataset: Dataset = Dataset()
     redis: Redis = Redis()
-    reward: Reward = Reward()
-    rollout: Rollout = Rollout()
+    reward: RewardValues = RewardValues()
+    rollout: RolloutValues = RolloutValues()
     learner: LearnerValues = LearnerValues()
     operator: OperatorValues = OperatorValues()
     network: Network = Network()
     network_policy: NetworkPolicy = NetworkPolicy()
-    metrics: Metrics = Metrics()
+    metrics: MetricsValues = MetricsValues()
     tests: Tests = Tests()
     crds: Passthrough = Field(default_factory=dict, description="Helm's own key for the subchart with the CRD: empty.")
     extra_objects: PassthroughList = Field(default_factory=list, description="Further objects, rendered with `tpl`.")

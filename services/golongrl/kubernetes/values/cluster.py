@@ -4,13 +4,13 @@ from typing import Literal
 
 from pydantic import Field
 
-from golongrl.kubernetes.values.common import Labels, Passthrough, PassthroughList, Port, Positive, Section
+from golongrl.kubernetes.values.common import Labels, Passthrough, PassthroughList, Port, Positive, ValuesSection
 
 # A switch that may follow the cluster: an object whose CRD is missing fails a whole installation.
 OnWhere = bool | Literal["auto"]
 
 
-class ServiceAccount(Section):
+class ServiceAccount(ValuesSection):
     """One account for each component; only the operator's pod has a token."""
 
     create: bool = Field(
@@ -19,20 +19,20 @@ class ServiceAccount(Section):
     annotations: Labels = Field(default_factory=dict, description="Annotations (cloud identity).")
 
 
-class Viewer(Section):
+class Viewer(ValuesSection):
     """Role for people and tools that run `golongrl status`: reads objects, and runs it inside a pod (pods/exec)."""
 
     create: bool = Field(False, description="Create the Role and, with subjects, its RoleBinding.")
     subjects: PassthroughList = Field(default_factory=list, description="RBAC subjects bound to the Role.")
 
 
-class Rbac(Section):
+class Rbac(ValuesSection):
     """No workload but the operator calls the Kubernetes API; this Role is for people."""
 
     viewer: Viewer = Viewer()
 
 
-class Rdma(Section):
+class Rdma(ValuesSection):
     """RDMA for engines and ranks: an explicit opt-out of Pod Security `restricted` (IPC_LOCK, as root)."""
 
     enabled: bool = Field(
@@ -42,7 +42,7 @@ class Rdma(Section):
     count: Positive = Field(1, description="Devices of each pod.")
 
 
-class Network(Section):
+class Network(ValuesSection):
     """Interfaces of the collective libraries."""
 
     socket_interface: str = Field(
@@ -52,14 +52,14 @@ class Network(Section):
     rdma: Rdma = Rdma()
 
 
-class Peer(Section):
+class Peer(ValuesSection):
     """Pods of another namespace that reach in."""
 
     namespace_selector: Passthrough = Field(default_factory=dict, description="Namespaces; empty is any.")
     pod_selector: Passthrough = Field(default_factory=dict, description="Pods.")
 
 
-class ExtraEgress(Section):
+class ExtraEgress(ValuesSection):
     """Further ways out of a component (a hub, an object store, Weights & Biases): NetworkPolicy egress rules."""
 
     redis: PassthroughList = Field(default_factory=list, description="Of Redis.")
@@ -79,7 +79,7 @@ class Dns(Peer):
     port: Port = Field(53, description="Port of the pods, behind the Service (5353 on OpenShift).")
 
 
-class NetworkPolicy(Section):
+class NetworkPolicy(ValuesSection):
     """Exactly the design's arrows; everything else is refused."""
 
     enabled: bool = Field(True, description="Create the policies.")
@@ -90,7 +90,7 @@ class NetworkPolicy(Section):
     extra_egress: ExtraEgress = ExtraEgress()
 
 
-class Monitors(Section):
+class Monitors(ValuesSection):
     """ServiceMonitor and PodMonitors of the Prometheus operator."""
 
     enabled: OnWhere = Field(False, description="Create them; `auto`: where the cluster has the operator's CRDs.")
@@ -98,7 +98,7 @@ class Monitors(Section):
     labels: Labels = Field(default_factory=dict, description="Labels that your Prometheus selects by.")
 
 
-class Rules(Section):
+class Rules(ValuesSection):
     """PrometheusRule with the loop's alerts."""
 
     enabled: OnWhere = Field(False, description="Create it; `auto`: where the cluster has the operator's CRDs.")
@@ -110,7 +110,7 @@ class Rules(Section):
     )
 
 
-class Dashboards(Section):
+class Dashboards(ValuesSection):
     """Grafana dashboards as ConfigMaps."""
 
     enabled: bool = Field(True, description="Create them.")
@@ -120,7 +120,7 @@ class Dashboards(Section):
     annotations: Labels = Field(default_factory=dict, description="Annotations (the folder, for some sidecars).")
 
 
-class Metrics(Section):
+class MetricsValues(ValuesSection):
     """Observability."""
 
     monitors: Monitors = Monitors()
@@ -128,7 +128,7 @@ class Metrics(Section):
     dashboards: Dashboards = Dashboards()
 
 
-class Tests(Section):
+class Tests(ValuesSection):
     """What `helm test` runs."""
 
     enabled: bool = Field(True, description="Create the smoke test of Redis and the reward service.")

@@ -19,13 +19,13 @@ Labels = dict[str, str]
 AccessMode = Literal["ReadWriteOnce", "ReadWriteMany"]
 
 
-class Section(BaseModel):
+class ValuesSection(BaseModel):
     """A part of the values: strict, described field by field, camelCase keys as in Kubernetes."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, alias_generator=to_camel, populate_by_name=True)
 
 
-class Image(Section):
+class Image(ValuesSection):
     """A container image; `digest` wins over `tag`, an empty tag is the chart's appVersion."""
 
     registry: str = Field("ghcr.io", description="Registry host; `global.imageRegistry` replaces it.")
@@ -37,14 +37,14 @@ class Image(Section):
     )
 
 
-class Resources(Section):
+class Resources(ValuesSection):
     """Container resources, passed through to Kubernetes."""
 
     requests: dict[str, str | int] = Field(default_factory=dict, description="Reserved amounts by resource name.")
     limits: dict[str, str | int] = Field(default_factory=dict, description="Upper bounds by resource name.")
 
 
-class Placement(Section):
+class PodPlacement(ValuesSection):
     """Where a component's pods may run, and what else they carry."""
 
     node_selector: Labels = Field(default_factory=dict, description="Labels a node must have.")
@@ -63,7 +63,7 @@ class Placement(Section):
     )
 
 
-class Pdb(Section):
+class Pdb(ValuesSection):
     """PodDisruptionBudget."""
 
     enabled: bool = Field(description="Create the budget.")

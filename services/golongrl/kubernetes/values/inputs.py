@@ -4,17 +4,17 @@ from typing import Literal
 
 from pydantic import Field
 
-from golongrl.kubernetes.values.common import AccessMode, Labels, Section
+from golongrl.kubernetes.values.common import AccessMode, Labels, ValuesSection
 
 
-class SecretKey(Section):
+class SecretKey(ValuesSection):
     """One key of a Secret made outside the chart."""
 
     existing_secret: str = Field("", description="Name of the Secret; empty is none.")
     key: str = Field(description="Key inside the Secret.")
 
 
-class Auth(Section):
+class Auth(ValuesSection):
     """The release's own Secret: random tokens, kept over upgrades."""
 
     existing_secret: str = Field(
@@ -24,7 +24,7 @@ class Auth(Section):
     )
 
 
-class Storage(Section):
+class Storage(ValuesSection):
     """The shared volume: prepared data, published weights, checkpoints and metrics."""
 
     existing_claim: str = Field("", description="PersistentVolumeClaim to use; empty creates one, kept on uninstall.")
@@ -41,7 +41,7 @@ class Storage(Section):
     annotations: Labels = Field(default_factory=dict, description="Annotations of the created claim.")
 
 
-class ImageVolume(Section):
+class ImageVolume(ValuesSection):
     """Model weights inside an OCI image, mounted as a volume (Kubernetes 1.33 and later)."""
 
     reference: str = Field("", description="Image reference; empty is none.")
@@ -50,14 +50,14 @@ class ImageVolume(Section):
     )
 
 
-class Download(Section):
+class Download(ValuesSection):
     """An init step of the learner that fetches a hub repository onto the shared volume, once."""
 
     repo: str = Field("", description="Hub repository; empty is none.")
     revision: str = Field("main", description="Branch, tag or commit.")
 
 
-class Model(Section):
+class ModelValues(ValuesSection):
     """Where the learner finds the initial weights; engines read what the learner publishes as version 0."""
 
     existing_claim: str = Field("", description="Claim with model folders, mounted read-only at /models.")
@@ -67,7 +67,7 @@ class Model(Section):
     )
 
 
-class Dataset(Section):
+class Dataset(ValuesSection):
     """Where the learner finds the prompts."""
 
     download: Download = Field(

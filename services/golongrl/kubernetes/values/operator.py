@@ -2,10 +2,10 @@
 
 from pydantic import Field
 
-from golongrl.kubernetes.values.common import Count, Image, Placement, Port, Resources
+from golongrl.kubernetes.values.common import Count, Image, PodPlacement, Port, Resources
 
 
-class OperatorValues(Placement):
+class OperatorValues(PodPlacement):
     """The operator: keeps TrainingRuns of this release training. Needs KubeRay and the TrainingRun CRD."""
 
     enabled: bool = Field(

@@ -10,11 +10,11 @@ from golongrl.kubernetes.values.common import (
     Labels,
     PassthroughList,
     Pdb,
-    Placement,
+    PodPlacement,
     Port,
     Positive,
     Resources,
-    Section,
+    ValuesSection,
 )
 
 
@@ -26,7 +26,7 @@ def _bound(size: str, more: str = "") -> str:
     return field
 
 
-class ExternalRedis(Section):
+class ExternalRedis(ValuesSection):
     """A Redis or Valkey that exists already (7.2 or later, AOF on, noeviction)."""
 
     host: str = Field("", description="Host name; empty deploys the chart's own.")
@@ -38,7 +38,7 @@ class ExternalRedis(Section):
     )
 
 
-class Redis(Placement):
+class Redis(PodPlacement):
     """The sample queue's store: one pod, AOF, AUTH."""
 
     external: ExternalRedis = ExternalRedis()
@@ -52,7 +52,7 @@ class Redis(Placement):
     pdb: Pdb = Pdb(enabled=False)
 
 
-class RewardAutoscaling(Section):
+class RewardAutoscaling(ValuesSection):
     """HorizontalPodAutoscaler of the reward service."""
 
     enabled: bool = Field(False, description="Create it; replicas is then left to it.")
@@ -61,7 +61,7 @@ class RewardAutoscaling(Section):
     target_cpu: Positive = Field(70, description="Mean CPU utilisation in percent of the request.")
 
 
-class Reward(Placement):
+class RewardValues(PodPlacement):
     """The reward service."""
 
     replicas: Count = Field(1, description="Pods, unless autoscaling is on.")
@@ -76,7 +76,7 @@ class Reward(Placement):
     pdb: Pdb = Pdb(enabled=True)
 
 
-class Worker(Section):
+class WorkerValues(ValuesSection):
     """The rollout worker: the pod's main container, so that it drains before its engine is stopped."""
 
     image: Image = Image(repository="golongrl/golongrl-rollout")
@@ -84,7 +84,7 @@ class Worker(Section):
     resources: Resources = Resources(requests={"cpu": "150m", "memory": "384Mi"}, limits={"memory": "1Gi"})
 
 
-class Engine(Section):
+class EngineValues(ValuesSection):
     """The inference engine: a native sidecar of the worker."""
 
     kind: Literal["embedded", "sglang"] = Field(
@@ -104,7 +104,7 @@ class Engine(Section):
     startup_seconds: Positive = Field(2700, description="Longest load of the weights before the engine is restarted.")
 
 
-class Trigger(Section):
+class Trigger(ValuesSection):
     """KEDA's view of the queue, through Prometheus."""
 
     server_address: str = Field(
@@ -117,7 +117,7 @@ class Trigger(Section):
     authentication_ref: str = Field("", description="TriggerAuthentication for Prometheus; empty is none.")
 
 
-class RolloutAutoscaling(Section):
+class RolloutAutoscaling(ValuesSection):
     """KEDA ScaledObject of the rollout pool."""
 
     enabled: bool = Field(False, description="Create it; replicas is then left to it.")
@@ -129,13 +129,13 @@ class RolloutAutoscaling(Section):
     prometheus: Trigger = Trigger()
 
 
-class Rollout(Placement):
+class RolloutValues(PodPlacement):
     """The rollout pool: engine and worker in each pod."""
 
     replicas: Count = Field(1, description="Engines, unless autoscaling is on.")
     nodes: Positive = Field(1, description="Nodes of one engine: 1 is a Deployment, more a LeaderWorkerSet.")
-    worker: Worker = Worker()
-    engine: Engine = Engine()
+    worker: WorkerValues = WorkerValues()
+    engine: EngineValues = EngineValues()
     max_unavailable: int | str = Field(
         1, description="Pods that a rolling update replaces at a time (number or percentage)."
     )
@@ -148,14 +148,14 @@ class Rollout(Placement):
     pdb: Pdb = Pdb(enabled=True)
 
 
-class Gang(Section):
+class Gang(ValuesSection):
     """All learner pods at once, or none."""
 
     scheduler: Literal["none", "kueue", "volcano", "yunikorn"] = Field("none", description="Who admits the RayJob.")
     queue: str = Field("", description="Kueue LocalQueue, Volcano or YuniKorn queue.")
 
 
-class RayNode(Section):
+class RayNode(ValuesSection):
     """Resources of one kind of Ray pod."""
 
     resources: Resources
@@ -172,7 +172,7 @@ class RayWorkers(RayNode):
     gpu_resource: str = Field("nvidia.com/gpu", description="Resource name of a GPU.")
 
 
-class LearnerPdb(Section):
+class LearnerPdb(ValuesSection):
     """PodDisruptionBudget of the learner's own Ray cluster or Job."""
 
     enabled: bool = Field(
@@ -182,7 +182,7 @@ class LearnerPdb(Section):
     )
 
 
-class LearnerValues(Placement):
+class LearnerValues(PodPlacement):
     """The learner: a KubeRay RayJob, or a plain Job with a local Ray."""
 
     enabled: bool = Field(

@@ -31,7 +31,7 @@ from golongrl.learner.checkpoints.store import (
     step_of,
 )
 from golongrl.queue import SampleQueue
-from golongrl.queue.errors import NotSetUp
+from golongrl.queue.errors import NotSetUpError
 from golongrl.recipe import Recipe
 
 log = structlog.get_logger()
@@ -125,5 +125,5 @@ def _pruned(folder: Path, checkpoints: Checkpoints) -> bool:
 async def _committed(queue: SampleQueue) -> int:
     try:
         return (await queue.stats()).committed
-    except NotSetUp:
+    except NotSetUpError:
         return 0

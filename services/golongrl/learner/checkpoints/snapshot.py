@@ -44,7 +44,7 @@ class SnapshotWriter:
         """Copy the state and begin to write it into `folder`, which exists. Waits for an earlier copy to be written.
 
         Raises:
-            NotWritten: the earlier one failed.
+            NotWrittenError: the earlier one failed.
         """
         started = time.perf_counter()
         if self._writing is not None:
@@ -55,7 +55,7 @@ class SnapshotWriter:
         """Wait until the last save is durable; how long that took from `start` on.
 
         Raises:
-            NotWritten: it failed.
+            NotWrittenError: it failed.
         """
         assert self._writing is not None
         return self._writing.result()
@@ -91,7 +91,7 @@ def write(state: dict[str, Any], constants: dict[str, bytes], folder: Path) -> N
     """Make `state` and `constants` durable in `folder`; `state` is emptied, so that its memory is free file by file.
 
     Raises:
-        NotWritten: naming the file.
+        NotWrittenError: naming the file.
     """
     folders = {folder}
     for name, content in constants.items():

@@ -80,7 +80,7 @@ class Checkpoints:
         one that was killed may be writing still.
 
         Raises:
-            NotWritten: the folder cannot be made.
+            NotWrittenError: the folder cannot be made.
         """
         staging = self.root / f"{_FOLDER}{step}.{secrets.token_hex(4)}.tmp"
         with writing("checkpoint", staging):
@@ -94,7 +94,7 @@ class Checkpoints:
             rows: the (epoch, row) of all groups trained so far.
 
         Raises:
-            NotWritten: it could not be; the one before stays the latest.
+            NotWrittenError: it could not be; the one before stays the latest.
         """
         final = self.root / f"{_FOLDER}{state.step}"
         with writing("checkpoint", final):

@@ -16,7 +16,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from golongrl.errors import InputError
-from golongrl.learner.observe.status import Status
+from golongrl.learner.observe.status import LearnerStatus
 from golongrl.queue import SampleQueue
 from golongrl.queue.metrics import QueueCollector
 
@@ -26,7 +26,7 @@ _PHASE = "timing_s/"
 _REWARD = "reward_by_type/"
 
 
-class Metrics:
+class LearnerMetrics:
     """What a step's record says, as Prometheus series of this process, beside the queue's."""
 
     def __init__(self) -> None:
@@ -59,7 +59,7 @@ class Metrics:
                 self._rewards.labels(name.removeprefix(_REWARD)).set(value)
 
 
-def create_app(status: Status, queue: SampleQueue, metrics: Metrics) -> Starlette:
+def create_app(status: LearnerStatus, queue: SampleQueue, metrics: LearnerMetrics) -> Starlette:
     """The app over the learner's state; it reads, and never changes anything."""
 
     async def healthz(_: Request) -> JSONResponse:

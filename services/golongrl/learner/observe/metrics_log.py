@@ -23,7 +23,7 @@ class Records:
     """Opened at a step: everything later is cut off. Use as a context manager.
 
     Raises:
-        NotWritten: opening, `write` and `amend`: the storage refused.
+        NotWrittenError: opening, `write` and `amend`: the storage refused.
     """
 
     def __init__(self, out: Path, resume_at: int, tracking: Tracking | None = None) -> None:

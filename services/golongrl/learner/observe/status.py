@@ -20,7 +20,7 @@ _BEAT_TTL_S = 10.0
 
 
 @dataclass
-class Status:
+class LearnerStatus:
     """What the learner is doing now, at which step, and since when (monotonic clock)."""
 
     doing: str = "starting"
@@ -35,7 +35,7 @@ class Status:
 
 
 @asynccontextmanager
-async def heartbeat(queue: SampleQueue, status: Status) -> AsyncIterator[None]:
+async def heartbeat(queue: SampleQueue, status: LearnerStatus) -> AsyncIterator[None]:
     """Say every few seconds what the learner does; a queue that cannot be told is the loop's trouble, not ours."""
 
     async def beat() -> None:

@@ -29,7 +29,7 @@ log = structlog.get_logger()
 _RANK_ENVIRONMENT = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "HF_HUB_OFFLINE", "HF_HOME", "TOKENIZERS_PARALLELISM")
 
 
-class RankFailed(GolongrlError):
+class RankFailedError(GolongrlError):
     """A rank died or raised; the message says which node and why, the log has its traceback."""
 
 
@@ -47,7 +47,7 @@ class Ranks:
         """Start the ranks on the connected Ray, load the model, check what was promised.
 
         Raises:
-            RankFailed: a rank did not come up, or is not what the recipe asked for.
+            RankFailedError: a rank did not come up, or is not what the recipe asked for.
         """
         ranks = cls(await asyncio.to_thread(_launch, recipe, model), recipe)
         ranks.info = await ranks._all("start")
@@ -58,7 +58,7 @@ class Ranks:
         """Wait for ever, whatever else is asked of the ranks.
 
         Raises:
-            RankFailed: a rank died.
+            RankFailedError: a rank died.
         """
         await self._wait("watch")
 
@@ -79,7 +79,7 @@ class Ranks:
         """Wait until every rank's part is durable; the seconds that took.
 
         Raises:
-            RankFailed: a rank could not write its part.
+            RankFailedError: a rank could not write its part.
         """
         return float(max(await self._wait("written")))
 
@@ -96,7 +96,7 @@ class Ranks:
         """Wait until the weights are written: where, and the files of all ranks by name.
 
         Raises:
-            RankFailed: a rank could not write its part.
+            RankFailedError: a rank could not write its part.
         """
         parts: list[Staged] = await self._wait("staged")
         files = sorted((file for part in parts for file in part.files), key=lambda file: file.name)
@@ -125,22 +125,22 @@ class Ranks:
             return await asyncio.gather(*references)
         except RayTaskError as error:
             log.error("a rank raised", method=method, traceback=str(error))
-            raise RankFailed(f"learner rank failed in {method}: {_last_line(str(error))}") from error
+            raise RankFailedError(f"learner rank failed in {method}: {_last_line(str(error))}") from error
         except RayActorError as error:
             log.error("a rank died", method=method, traceback=str(error))
-            raise RankFailed(f"learner rank died in {method}: {_death(str(error))}") from error
+            raise RankFailedError(f"learner rank died in {method}: {_death(str(error))}") from error
 
 
 def pack(ranks: int, gpus_by_node: list[int]) -> list[int]:
     """How many ranks go on each node: as few nodes as possible, the same number on each (verl's worker groups want it).
 
     Raises:
-        RankFailed: the cluster cannot hold them.
+        RankFailedError: the cluster cannot hold them.
     """
     for size in range(min(ranks, max(gpus_by_node, default=0)), 0, -1):
         if ranks % size == 0 and sum(gpus // size for gpus in gpus_by_node) >= ranks // size:
             return [size] * (ranks // size)
-    raise RankFailed(
+    raise RankFailedError(
         f"learner.ranks {ranks}: the Ray cluster has {sum(gpus_by_node)} GPUs on {len(gpus_by_node)} nodes"
     )
 
@@ -176,9 +176,9 @@ def _check(recipe: Recipe, info: RankInfo) -> None:
     """What the recipe promises against what the ranks are."""
     learner = recipe.learner
     if info.world_size != learner.ranks:
-        raise RankFailed(f"learner.ranks {learner.ranks}: the process group has {info.world_size}")
+        raise RankFailedError(f"learner.ranks {learner.ranks}: the process group has {info.world_size}")
     if info.data_parallel * learner.ulysses != learner.ranks:
-        raise RankFailed(
+        raise RankFailedError(
             f"learner.ulysses {learner.ulysses}: the engine has {info.data_parallel} data-parallel groups of "
             f"{learner.ranks} ranks, so sequences are not split"
         )

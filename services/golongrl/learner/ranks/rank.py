@@ -31,7 +31,7 @@ from verl.workers.engine import BaseEngine, EngineRegistry
 from verl.workers.engine_workers import TrainingWorker
 from verl.workers.utils.losses import ppo_loss
 
-from golongrl.broadcast.process import SenderFailed, SenderProcess, reachable
+from golongrl.broadcast.process import SenderFailedError, SenderProcess, reachable
 from golongrl.learner.batch.samples import Shard
 from golongrl.learner.checkpoints.reshard import load_resharded, saved_ranks
 from golongrl.learner.checkpoints.snapshot import SnapshotWriter
@@ -326,7 +326,7 @@ class LearnerRank(TrainingWorker):  # type: ignore[misc]  # verl carries no type
         }
 
 
-def _leave(_: SenderFailed) -> None:
+def _leave(_: SenderFailedError) -> None:
     """End this rank, and so the job, which then starts anew: without a sender the engines that wait for these weights
     would wait for ever, and the learner for them."""
     os._exit(1)

@@ -17,7 +17,7 @@ from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
 from golongrl.learner.ranks.verl_config import STRATEGY
 
 
-class Engine(FSDPEngineWithLMHead):  # type: ignore[misc]  # verl carries no types for it
+class VerlEngine(FSDPEngineWithLMHead):  # type: ignore[misc]  # verl carries no types for it
     """FSDP2 with an output head that the fused cross-entropy can read."""
 
     def _build_fsdp_module(self, module: torch.nn.Module) -> Any:
@@ -31,7 +31,7 @@ def register() -> None:
     """Make verl build this engine, ahead of its own for the device; again changes nothing."""
     device, vendor = get_device_name(), get_vendor()
     if (device, vendor) not in EngineRegistry._engines["language_model"][STRATEGY]:
-        EngineRegistry.register("language_model", STRATEGY, device=device, vendor=vendor)(Engine)
+        EngineRegistry.register("language_model", STRATEGY, device=device, vendor=vendor)(VerlEngine)
 
 
 @contextmanager

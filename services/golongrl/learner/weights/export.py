@@ -124,21 +124,21 @@ def file_sha256(path: Path) -> str:
 
 
 @dataclass(frozen=True)
-class _Part:
+class _FilePart:
     index: int
     path: Path
     tensors: tuple[str, ...]
     tensor_bytes: int
 
 
-def _write_part(folder: Path, index: int, held: dict[str, Tensor]) -> _Part:
+def _write_part(folder: Path, index: int, held: dict[str, Tensor]) -> _FilePart:
     path = folder / f"shard-{index:05d}.part"
     with writing("weights file", path):
         save_file(held, path, metadata={"format": "pt"})
-    return _Part(index, path, tuple(held), sum(tensor.nbytes for tensor in held.values()))
+    return _FilePart(index, path, tuple(held), sum(tensor.nbytes for tensor in held.values()))
 
 
-def _finish(folder: Path, part: _Part, total: int, *, durable: bool) -> ExportedFile:
+def _finish(folder: Path, part: _FilePart, total: int, *, durable: bool) -> ExportedFile:
     name = "model.safetensors" if total == 1 else f"model-{part.index + 1:05d}-of-{total:05d}.safetensors"
     path = folder / name
     with writing("weights file", path):

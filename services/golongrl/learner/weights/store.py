@@ -33,7 +33,7 @@ MANIFEST = "manifest.json"
 _SUPPORT = ("*.json", "*.txt", "*.jinja", "*.model", "*.py")
 
 
-class WeightsError(GolongrlError):
+class WeightStoreError(GolongrlError):
     """The model's weights cannot be read; the message names the folder."""
 
 
@@ -89,7 +89,7 @@ class WeightStore:
         killed may be writing still.
 
         Raises:
-            NotWritten: the store cannot be written.
+            NotWrittenError: the store cannot be written.
         """
         staging = self.root / f"v{version}.{secrets.token_hex(4)}.tmp"
         with writing("weights", staging):
@@ -105,7 +105,7 @@ class WeightStore:
         replaced.
 
         Raises:
-            NotWritten: the storage refused.
+            NotWrittenError: the storage refused.
         """
         with writing("weights", self.folder(version)):
             return self._seal(staging, version, lineage, files, support, dtype)
@@ -154,7 +154,7 @@ class WeightStore:
         """Delete every version but 0, which engines start from; that one is the first of another history.
 
         Raises:
-            NotWritten: the storage refused.
+            NotWrittenError: the storage refused.
         """
         for version in self._versions():
             if version > 0:
@@ -178,7 +178,7 @@ class WeightStore:
         """A version as a plain Hugging Face folder that outlives the store, complete or absent.
 
         Raises:
-            NotWritten: the storage refused.
+            NotWrittenError: the storage refused.
         """
         staging = target.with_name(f"{target.name}.tmp")
         with writing("result", target):
@@ -195,13 +195,13 @@ class WeightStore:
         """Version 0 straight from the model folder, cast to the recipe's dtype; needs no rank to be up.
 
         Raises:
-            WeightsError: the folder has no safetensors.
+            WeightStoreError: the folder has no safetensors.
         """
         import torch
 
         sources = sorted(model.glob("*.safetensors"))
         if not sources:
-            raise WeightsError(
+            raise WeightStoreError(
                 f"model {model}: no *.safetensors; convert the weights first (save_pretrained writes them)"
             )
         staging = self.begin(0)

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from golongrl.rollout.groups.progress import LiveGroup, Pace
 from golongrl.rollout.sglang.answers import Generation
-from golongrl.rollout.sglang.client import Engine
-from golongrl.rollout.sglang.errors import EngineBusy, EngineError
-from golongrl.rollout.sglang.sampling import Sampling, response_seed
+from golongrl.rollout.sglang.client import EngineClient
+from golongrl.rollout.sglang.errors import EngineBusyError, EngineError
+from golongrl.rollout.sglang.sampling import SamplingParams, response_seed
 
 # From here on a prefill costs more than the round trip of waiting for the first request.
 LEAD_FROM_TOKENS = 1024
@@ -43,7 +43,7 @@ class Prompt:
 
 
 async def generate_group(
-    engine: Engine, prompt: Prompt, sampling: Sampling, n: int, live: LiveGroup, pace: Pace
+    engine: EngineClient, prompt: Prompt, sampling: SamplingParams, n: int, live: LiveGroup, pace: Pace
 ) -> Sequence[Generation]:
     """Sample `n` responses; `live` follows their progress, `pace` learns from them.
 
@@ -72,7 +72,13 @@ async def generate_group(
 
 
 async def _one(
-    engine: Engine, prompt: Prompt, sampling: Sampling, index: int, live: LiveGroup, pace: Pace, leading: asyncio.Event
+    engine: EngineClient,
+    prompt: Prompt,
+    sampling: SamplingParams,
+    index: int,
+    live: LiveGroup,
+    pace: Pace,
+    leading: asyncio.Event,
 ) -> Generation:
     seeded = sampling.seeded(response_seed(prompt.run_seed, prompt.uid, index))
     # Of fixed width: SGLang's abort takes an id as a prefix, and aborting 1 would abort 10 to 15 too.
@@ -98,7 +104,7 @@ async def _one(
                 stream=stream,
                 on_progress=progress,
             )
-        except EngineBusy:
+        except EngineBusyError:
             if attempt == ATTEMPTS:
                 raise
             await asyncio.sleep(_BUSY_PAUSE_S)
@@ -118,7 +124,7 @@ async def _one(
     return answer
 
 
-async def _abandon(engine: Engine, rid: str) -> None:
+async def _abandon(engine: EngineClient, rid: str) -> None:
     """Free the engine of a request nobody waits for; it would notice the dropped connection only later."""
     with suppress(EngineError, TimeoutError):
         async with asyncio.timeout(_ABANDON_S):

@@ -18,26 +18,26 @@ import structlog
 from golongrl.data.prepared import Prepared, PreparedRow
 from golongrl.errors import InputError
 from golongrl.queue import Group, Lease, RejectReason, Response, SampleQueue, SubmitOutcome, VersionSpan
-from golongrl.queue.errors import NotDurable, NotSetUp, QueueError, Unavailable
+from golongrl.queue.errors import NotDurableError, NotSetUpError, QueueError, QueueUnavailableError
 from golongrl.recipe import Recipe
 from golongrl.reward.client import RewardClient, RewardError, RewardUnavailableError
 from golongrl.reward.models import Item, ScoreResult
 from golongrl.rollout.backoff import Pause
 from golongrl.rollout.groups.generate import Prompt, generate_group
 from golongrl.rollout.groups.progress import LiveGroup, Pace
-from golongrl.rollout.groups.verdict import Outcome, Reject, Release, Verdict, judge, overlong
-from golongrl.rollout.observe.metrics import Metrics
+from golongrl.rollout.groups.verdict import GroupVerdict, Reject, RowRelease, Verdict, judge, overlong
+from golongrl.rollout.observe.metrics import RolloutMetrics
 from golongrl.rollout.observe.state import State
 from golongrl.rollout.sglang.answers import Generation
-from golongrl.rollout.sglang.client import Engine
+from golongrl.rollout.sglang.client import EngineClient
 from golongrl.rollout.sglang.errors import (
-    EngineBusy,
+    EngineBusyError,
     EngineError,
     EngineProtocolError,
-    EngineRefused,
-    EngineUnavailable,
+    EngineRefusedError,
+    EngineUnavailableError,
 )
-from golongrl.rollout.sglang.sampling import Sampling
+from golongrl.rollout.sglang.sampling import SamplingParams
 from golongrl.rollout.weights.adopt import Confirmed
 
 log = structlog.get_logger(__name__)
@@ -49,7 +49,7 @@ _PAUSE_S = 2.0
 RELEASE_S = 3.0
 
 
-class ForeignWeights(EngineError):
+class ForeignWeightsError(EngineError):
     """Tokens come from weights this worker did not put there: the engine was restarted, or has another master."""
 
 
@@ -60,10 +60,10 @@ class Bench:
     recipe: Recipe
     worker: str
     queue: SampleQueue
-    engine: Engine
+    engine: EngineClient
     reward: RewardClient
     data: Prepared
-    metrics: Metrics
+    metrics: RolloutMetrics
     state: State
     validation: Prepared | None = None
     """The validation set, where the data has one."""
@@ -88,13 +88,13 @@ async def produce(bench: Bench, lease: Lease, live: LiveGroup, held: Confirmed) 
         # Where the group had reached the queue all the same, this changes nothing there.
         await _release(bench, lease, live, live.give_back)
         raise
-    except (EngineUnavailable, EngineProtocolError, ForeignWeights) as error:
+    except (EngineUnavailableError, EngineProtocolError, ForeignWeightsError) as error:
         log.warning("the group is given back: the engine failed", uid=lease.uid, error=str(error))
         await _fail(bench, lease, live, "engine_failed", error)
-    except EngineBusy as error:
+    except EngineBusyError as error:
         log.warning("the group is given back: the engine takes no more", uid=lease.uid, error=str(error))
         await _fail(bench, lease, live, "engine_busy", error)
-    except (EngineRefused, ValueError) as error:
+    except (EngineRefusedError, ValueError) as error:
         await _release(bench, lease, live, "refused")
         raise InputError(f"row {lease.row} cannot be sampled: {error}") from error
     except IndexError as error:
@@ -103,7 +103,7 @@ async def produce(bench: Bench, lease: Lease, live: LiveGroup, held: Confirmed) 
     except (RewardError, InputError) as error:
         await _release(bench, lease, live, "refused")
         raise InputError(str(error)) from error
-    except NotSetUp as error:
+    except NotSetUpError as error:
         bench.metrics.released.labels("lease_lost").inc()
         log.warning("the group is lost: the queue lost its run", uid=lease.uid, error=str(error))
 
@@ -129,13 +129,13 @@ async def _make(bench: Bench, lease: Lease, live: LiveGroup, held: Confirmed) ->
     begun = time.monotonic()
     prompt = Prompt(lease.uid, row.prompt_ids, held.vocab_size, recipe.seed)
     answers = await generate_group(
-        bench.engine, prompt, Sampling.training(recipe.rollout), recipe.rollout.n, live, bench.pace
+        bench.engine, prompt, SamplingParams.training(recipe.rollout), recipe.rollout.n, live, bench.pace
     )
     generated = time.monotonic()
     bench.metrics.generation.observe(generated - begun)
     count(bench.metrics, answers)
     if any(answer.finish == "abort" for answer in answers):
-        return Release("aborted"), None
+        return RowRelease("aborted"), None
     spans = [version_spans(answer, lease.engine_version, bench.state.engine_version) for answer in answers]
     live.phase = "scoring"
     results = await score(bench, row, live, answers)
@@ -143,7 +143,7 @@ async def _make(bench: Bench, lease: Lease, live: LiveGroup, held: Confirmed) ->
     bench.metrics.scoring.observe(scored - generated)
     bench.metrics.unscored.inc(sum(result.score is None for result in results))
     responses = [_response(*parts) for parts in zip(answers, spans, results, strict=True)]
-    outcomes = [Outcome(a.finish, r.reward) for a, r in zip(answers, responses, strict=True)]
+    outcomes = [GroupVerdict(a.finish, r.reward) for a, r in zip(answers, responses, strict=True)]
     verdict = judge(outcomes, group_filter=recipe.rollout.group_filter, min_scored=recipe.rollout.min_scored)
     timings = {"generate_s": generated - begun, "score_s": scored - generated}
     return verdict, Group.of(lease, row, responses, timings)
@@ -181,7 +181,7 @@ async def score(bench: Bench, row: PreparedRow, live: LiveGroup, answers: Sequen
 
 async def _conclude(bench: Bench, lease: Lease, live: LiveGroup, verdict: Verdict, group: Group | None) -> None:
     metrics, state = bench.metrics, bench.state
-    if isinstance(verdict, Release):
+    if isinstance(verdict, RowRelease):
         await _release(bench, lease, live, verdict.reason)
     elif isinstance(verdict, Reject) or group is None:
         reason = verdict.reason if isinstance(verdict, Reject) else RejectReason.OVERLONG
@@ -206,7 +206,7 @@ async def patiently(call: Callable[[], Awaitable[T]], live: LiveGroup) -> T:
     while True:
         try:
             return await call()
-        except (Unavailable, NotDurable) as error:
+        except (QueueUnavailableError, NotDurableError) as error:
             log.warning("the finished group waits for the queue", uid=live.uid, error=str(error))
             live.held_up = Pause("waiting", "queue", f"the queue: {error}")
             await asyncio.sleep(_PAUSE_S)
@@ -229,13 +229,15 @@ def version_spans(answer: Generation, oldest: int, newest: int | None) -> tuple[
     """The versions of an answer's tokens as numbers, within what the worker confirmed while it was sampled.
 
     Raises:
-        ForeignWeights: a token's version is no policy version, or one that was not adopted in that time.
+        ForeignWeightsError: a token's version is no policy version, or one that was not adopted in that time.
     """
     spans = []
     for span in answer.spans:
         version = int(span.version) if span.version.isdecimal() else -1
         if newest is None or not oldest <= version <= newest:
-            raise ForeignWeights(f"{answer.rid}: tokens {span.start}..{span.end} are from weights {span.version!r}")
+            raise ForeignWeightsError(
+                f"{answer.rid}: tokens {span.start}..{span.end} are from weights {span.version!r}"
+            )
         spans.append(VersionSpan(version, span.start, span.end))
     return tuple(spans)
 
@@ -252,7 +254,7 @@ def _response(answer: Generation, spans: tuple[VersionSpan, ...], result: ScoreR
     )
 
 
-def count(metrics: Metrics, answers: Sequence[Generation]) -> None:
+def count(metrics: RolloutMetrics, answers: Sequence[Generation]) -> None:
     """Count the tokens of finished responses."""
     metrics.tokens.inc(sum(len(answer.ids) for answer in answers))
     cached = sum(answer.cached_tokens or 0 for answer in answers)

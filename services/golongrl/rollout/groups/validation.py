@@ -20,14 +20,27 @@ import structlog
 from golongrl.data.prepared import Prepared
 from golongrl.errors import InputError
 from golongrl.queue import QueueError, ValidationItem, ValidationResult
-from golongrl.queue.errors import NotSetUp
+from golongrl.queue.errors import NotSetUpError
 from golongrl.reward.client import RewardError, RewardRejectedError
 from golongrl.rollout.groups.generate import Prompt, generate_group
-from golongrl.rollout.groups.group_work import RELEASE_S, Bench, ForeignWeights, count, patiently, score, version_spans
+from golongrl.rollout.groups.group_work import (
+    RELEASE_S,
+    Bench,
+    ForeignWeightsError,
+    count,
+    patiently,
+    score,
+    version_spans,
+)
 from golongrl.rollout.groups.progress import LiveGroup
 from golongrl.rollout.groups.verdict import overlong
-from golongrl.rollout.sglang.errors import EngineBusy, EngineProtocolError, EngineRefused, EngineUnavailable
-from golongrl.rollout.sglang.sampling import Sampling
+from golongrl.rollout.sglang.errors import (
+    EngineBusyError,
+    EngineProtocolError,
+    EngineRefusedError,
+    EngineUnavailableError,
+)
+from golongrl.rollout.sglang.sampling import SamplingParams
 from golongrl.rollout.weights.adopt import Confirmed
 
 log = structlog.get_logger(__name__)
@@ -42,7 +55,7 @@ class _Row:
     task: asyncio.Task[None]
 
 
-class Validation:
+class ValidationRows:
     """The validation rows this worker holds. `ended` is told whenever one of them is over."""
 
     def __init__(self, bench: Bench, ended: Callable[[], None]) -> None:
@@ -138,12 +151,12 @@ async def _answer(bench: Bench, data: Prepared, item: ValidationItem, live: Live
     except asyncio.CancelledError:
         await _release(bench, item, live, live.give_back, lost=False)
         raise
-    except (EngineUnavailable, EngineProtocolError, ForeignWeights) as error:
+    except (EngineUnavailableError, EngineProtocolError, ForeignWeightsError) as error:
         log.warning("the validation row is given back: the engine failed", row=item.row, error=str(error))
         await _release(bench, item, live, str(error), lost=True)
         if bench.suspect is not None:
             bench.suspect(error)
-    except EngineBusy as error:
+    except EngineBusyError as error:
         await _release(bench, item, live, str(error), lost=False)
         if bench.suspect is not None:
             bench.suspect(error)
@@ -153,7 +166,7 @@ async def _answer(bench: Bench, data: Prepared, item: ValidationItem, live: Live
     except RewardError as error:
         await _release(bench, item, live, str(error), lost=False)
         raise InputError(str(error)) from error
-    except NotSetUp as error:
+    except NotSetUpError as error:
         log.warning("the validation row is lost: the queue lost its run", row=item.row, error=str(error))
 
 
@@ -175,9 +188,9 @@ async def _make(
     prompt = Prompt(live.uid, row.prompt_ids, held.vocab_size, recipe.seed)
     try:
         [answer] = await generate_group(
-            bench.engine, prompt, Sampling.validation(recipe.rollout), 1, live, bench.validation_pace
+            bench.engine, prompt, SamplingParams.validation(recipe.rollout), 1, live, bench.validation_pace
         )
-    except (EngineRefused, ValueError) as error:
+    except (EngineRefusedError, ValueError) as error:
         return ValidationResult(item.row, reason=f"the engine refused the prompt: {error}")
     if answer.finish == "abort":
         return None

@@ -13,7 +13,7 @@ from golongrl.rollout.sglang.answers import Finish
 
 
 @dataclass(frozen=True)
-class Outcome:
+class GroupVerdict:
     """One response as the rules see it; `reward` is None when it is unscored."""
 
     finish: Finish
@@ -33,13 +33,13 @@ class Reject:
 
 
 @dataclass(frozen=True)
-class Release:
+class RowRelease:
     """The row goes back and is done again."""
 
     reason: str
 
 
-Verdict = Submit | Reject | Release
+Verdict = Submit | Reject | RowRelease
 
 
 def overlong(prompt_tokens: int, *, max_prompt_tokens: int, max_response_tokens: int, context_length: int) -> bool:
@@ -47,14 +47,14 @@ def overlong(prompt_tokens: int, *, max_prompt_tokens: int, max_response_tokens:
     return prompt_tokens > max_prompt_tokens or prompt_tokens + max_response_tokens > context_length
 
 
-def judge(responses: Sequence[Outcome], *, group_filter: bool, min_scored: int) -> Verdict:
+def judge(responses: Sequence[GroupVerdict], *, group_filter: bool, min_scored: int) -> Verdict:
     """Decide over a group whose responses have all been sampled and sent to the reward service.
 
     In this order: a response cut short releases the row, too few scores and equal scores reject it. A group of one
     response is never all-equal: there is nothing it could differ from.
     """
     if any(response.finish == "abort" for response in responses):
-        return Release("aborted")
+        return RowRelease("aborted")
     scored = [response.reward for response in responses if response.reward is not None]
     if len(scored) < min_scored:
         return Reject(RejectReason.FEW_SCORED)

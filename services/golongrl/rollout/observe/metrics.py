@@ -6,7 +6,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 _SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1200, 2400)
 
 
-class Metrics:
+class RolloutMetrics:
     """Names are stable: dashboards and alert rules use them."""
 
     def __init__(self) -> None:

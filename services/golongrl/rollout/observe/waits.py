@@ -23,16 +23,16 @@ version, a second process under the same worker id, a queue that refuses the pas
 import structlog
 
 from golongrl.rollout.backoff import Pause
-from golongrl.rollout.observe.metrics import Metrics
+from golongrl.rollout.observe.metrics import RolloutMetrics
 from golongrl.rollout.observe.state import State
 
 log = structlog.get_logger(__name__)
 
 
-class Report:
+class WaitReport:
     """Keeps `state` and `metrics` on what the worker's loop does and waits for."""
 
-    def __init__(self, state: State, metrics: Metrics) -> None:
+    def __init__(self, state: State, metrics: RolloutMetrics) -> None:
         self._state = state
         self._metrics = metrics
         self._label: str | None = None

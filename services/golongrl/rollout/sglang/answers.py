@@ -19,7 +19,7 @@ _COMPLETION_TOKENS = re.compile(rb'"completion_tokens":\s*(\d+)')
 
 
 @dataclass(frozen=True)
-class Span:
+class AnswerSpan:
     """Output tokens [start, end) were sampled from weights `version` (the engine's string)."""
 
     version: str
@@ -43,7 +43,7 @@ class Generation:
     logprobs: NDArray[np.float32]
     finish: Finish
     detail: str
-    spans: tuple[Span, ...]
+    spans: tuple[AnswerSpan, ...]
     prompt_tokens: int | None
     cached_tokens: int | None
 
@@ -78,7 +78,7 @@ def parse_generation(body: Mapping[str, Any], rid: str) -> Generation:
         logprobs = np.asarray([triple[0] for triple in triples], dtype=np.float32).reshape(-1)
         scored_ids = np.asarray([triple[1] for triple in triples], dtype=np.int32).reshape(-1)
         spans = tuple(
-            Span(str(span["version"]), int(span["start"]), int(span["end"])) for span in meta["weight_versions"]
+            AnswerSpan(str(span["version"]), int(span["start"]), int(span["end"])) for span in meta["weight_versions"]
         )
     except KeyError as error:
         hint = "; per-token versions need SGLang 0.5.23 or later" if error.args[0] == "weight_versions" else ""
@@ -104,7 +104,7 @@ def parse_generation(body: Mapping[str, Any], rid: str) -> Generation:
     )
 
 
-def _covering(spans: tuple[Span, ...], tokens: int, rid: str) -> tuple[Span, ...]:
+def _covering(spans: tuple[AnswerSpan, ...], tokens: int, rid: str) -> tuple[AnswerSpan, ...]:
     filled = tuple(span for span in spans if span.end > span.start)
     at = 0
     for span in filled:

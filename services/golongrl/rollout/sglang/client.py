@@ -29,9 +29,14 @@ from golongrl.rollout.sglang.answers import (
     parse_model_info,
     tokens_done,
 )
-from golongrl.rollout.sglang.errors import EngineBusy, EngineProtocolError, EngineRefused, EngineUnavailable
+from golongrl.rollout.sglang.errors import (
+    EngineBusyError,
+    EngineProtocolError,
+    EngineRefusedError,
+    EngineUnavailableError,
+)
 from golongrl.rollout.sglang.http import EngineHttp, failure, unreachable
-from golongrl.rollout.sglang.sampling import Sampling
+from golongrl.rollout.sglang.sampling import SamplingParams
 
 PauseMode = Literal["abort", "retract", "in_place"]
 
@@ -45,14 +50,14 @@ _FLUSH_RETRY_S = 0.2
 
 
 @dataclass(frozen=True)
-class Placement:
+class WeightPlacement:
     """How an engine is laid out: processes a weight-update group must have room for, and what they run on."""
 
     ranks: int
     device: str
 
 
-class Engine(EngineHttp):
+class EngineClient(EngineHttp):
     """One engine. Use as an async context manager."""
 
     # Generating
@@ -60,7 +65,7 @@ class Engine(EngineHttp):
     async def generate(
         self,
         prompt: NDArray[np.int32],
-        sampling: Sampling,
+        sampling: SamplingParams,
         *,
         rid: str,
         vocab_size: int,
@@ -76,9 +81,9 @@ class Engine(EngineHttp):
 
         Raises:
             ValueError: the prompt is empty or holds an id outside [0, vocab_size).
-            EngineRefused: too long for the context, or a bad sampling value.
-            EngineBusy: the engine's queue is full, or an earlier request `rid` is still ending.
-            EngineUnavailable: no answer, or silence beyond the deadline.
+            EngineRefusedError: too long for the context, or a bad sampling value.
+            EngineBusyError: the engine's queue is full, or an earlier request `rid` is still ending.
+            EngineUnavailableError: no answer, or silence beyond the deadline.
             EngineProtocolError: the answer cannot be used.
         """
         check_ids(prompt, vocab_size)
@@ -121,7 +126,7 @@ class Engine(EngineHttp):
         """Which weights the engine says it holds."""
         return parse_model_info(await self._json("GET", "/model_info", headers=self._headers))
 
-    async def placement(self) -> Placement:
+    async def placement(self) -> WeightPlacement:
         """How the engine is laid out.
 
         Raises:
@@ -137,7 +142,7 @@ class Engine(EngineHttp):
         if stages > 1 or copies > 1:
             what = f"{stages} pipeline stages" if stages > 1 else f"{copies} data-parallel copies"
             raise EngineProtocolError(f"{self.url}: {what} cannot receive broadcast weights; set learner.weights=disk")
-        return Placement(ranks, device)
+        return WeightPlacement(ranks, device)
 
     async def health(self) -> None:
         """Returns if the server answers /health with 200; EngineError says why not."""
@@ -147,7 +152,7 @@ class Engine(EngineHttp):
         """Whether the server would generate now (SGLang: 503 while it is paused)."""
         try:
             await self._call("GET", "/ready", headers=self._headers)
-        except (EngineBusy, EngineUnavailable):
+        except (EngineBusyError, EngineUnavailableError):
             return False
         return True
 
@@ -177,7 +182,7 @@ class Engine(EngineHttp):
         """Drop the KV cache; False if requests are still using it."""
         try:
             await self._control("/flush_cache", {})
-        except EngineRefused as error:
+        except EngineRefusedError as error:
             if error.status == 400:
                 return False
             raise
@@ -195,13 +200,13 @@ class Engine(EngineHttp):
         retracted, the cache is flushed and the version set, so that afterwards version and cache agree.
 
         Raises:
-            EngineRefused: the weights cannot be loaded; the engine still holds the old ones.
-            EngineUnavailable, EngineProtocolError: nobody knows what it holds.
+            EngineRefusedError: the weights cannot be loaded; the engine still holds the old ones.
+            EngineUnavailableError, EngineProtocolError: nobody knows what it holds.
         """
         body = {"model_path": path, "weight_version": version, "flush_cache": flush_cache, "abort_all_requests": False}
         try:
             await self._confirmed("/update_weights_from_disk", body, deadline_s=self._deadlines.update_s)
-        except EngineRefused as error:
+        except EngineRefusedError as error:
             if _NOT_FLUSHED not in str(error):
                 raise
             await self.pause("retract")

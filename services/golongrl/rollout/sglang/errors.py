@@ -5,19 +5,19 @@ class EngineError(Exception):
     """Base of everything an engine's client raises; the message names the call."""
 
 
-class EngineUnavailable(EngineError):
+class EngineUnavailableError(EngineError):
     """No answer (connection refused or cut, deadline passed, 5xx): the engine may be dead, its weights are unknown."""
 
 
-class EngineSilent(EngineUnavailable):
+class EngineSilentError(EngineUnavailableError):
     """No answer within the deadline; the engine may merely be slow."""
 
 
-class EngineBusy(EngineError):
+class EngineBusyError(EngineError):
     """503: the engine is up but takes no request now (queue full, paused)."""
 
 
-class EngineRefused(EngineError):
+class EngineRefusedError(EngineError):
     """A 4xx answer: the request is wrong and sending it again will not help; nothing has changed in the engine."""
 
     def __init__(self, message: str, status: int) -> None:
@@ -29,7 +29,7 @@ class EngineProtocolError(EngineError):
     """A 200 whose content contradicts itself or the API; its tokens must not be used."""
 
 
-class AdoptionFailed(Exception):
+class AdoptionError(Exception):
     """The engine did not confirm the announced weights; one line says why.
 
     `unchanged`: it still holds, and says so, the weights it had, so what is in flight may go on.
@@ -40,7 +40,7 @@ class AdoptionFailed(Exception):
         self.unchanged = unchanged
 
 
-class WeightsMissing(AdoptionFailed):
+class WeightsMissingError(AdoptionError):
     """The announced weights cannot be had now; the engine was not touched. One line says what is waited for."""
 
     def __init__(self, message: str) -> None:

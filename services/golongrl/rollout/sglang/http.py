@@ -15,12 +15,12 @@ import httpx
 
 from golongrl.rollout.sglang.answers import error_message
 from golongrl.rollout.sglang.errors import (
-    EngineBusy,
+    EngineBusyError,
     EngineError,
     EngineProtocolError,
-    EngineRefused,
-    EngineSilent,
-    EngineUnavailable,
+    EngineRefusedError,
+    EngineSilentError,
+    EngineUnavailableError,
 )
 
 # A request whose connection was dropped lives on for a moment in the engine.
@@ -154,7 +154,7 @@ class EngineHttp:
                 )
         except (httpx.TransportError, TimeoutError) as error:
             unanswered = unreachable(f"{method} {path} at {self.url}", error, limit)
-            if isinstance(unanswered, EngineSilent):
+            if isinstance(unanswered, EngineSilentError):
                 leeway.silent()
             raise unanswered from error
         leeway.answered((time.monotonic() - begun) / limit)
@@ -167,19 +167,19 @@ def _bearer(key: str | None) -> dict[str, str]:
     return {"Authorization": f"Bearer {key}"} if key else {}
 
 
-def unreachable(call: str, error: Exception, limit_s: float) -> EngineUnavailable:
+def unreachable(call: str, error: Exception, limit_s: float) -> EngineUnavailableError:
     """The error of a call that brought no answer within `limit_s`."""
     # A connection that is not even accepted is a dead engine, not a slow one.
     if isinstance(error, TimeoutError | httpx.TimeoutException) and not isinstance(error, httpx.ConnectTimeout):
-        return EngineSilent(f"{call}: no answer within {limit_s:g} s")
-    return EngineUnavailable(f"{call}: {type(error).__name__}" + (f": {error}" if str(error) else ""))
+        return EngineSilentError(f"{call}: no answer within {limit_s:g} s")
+    return EngineUnavailableError(f"{call}: {type(error).__name__}" + (f": {error}" if str(error) else ""))
 
 
 def failure(call: str, status: int, text: str) -> EngineError:
     """The error of a call that was answered with `status`."""
     message = f"{call}: {status}: {error_message(text)}"
     if status == 503 or (status == 400 and _DUPLICATE in text):
-        return EngineBusy(message)
+        return EngineBusyError(message)
     if status in (401, 403):
-        return EngineRefused(f"{message} (set GOLONGRL_ENGINE_API_KEY and GOLONGRL_ENGINE_ADMIN_API_KEY)", status)
-    return EngineRefused(message, status) if status < 500 else EngineUnavailable(message)
+        return EngineRefusedError(f"{message} (set GOLONGRL_ENGINE_API_KEY and GOLONGRL_ENGINE_ADMIN_API_KEY)", status)
+    return EngineRefusedError(message, status) if status < 500 else EngineUnavailableError(message)

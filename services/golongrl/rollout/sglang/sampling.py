@@ -8,7 +8,7 @@ from golongrl.recipe.models import Rollout
 
 
 @dataclass(frozen=True)
-class Sampling:
+class SamplingParams:
     """Sampling of one response; training and validation differ only in this."""
 
     temperature: float

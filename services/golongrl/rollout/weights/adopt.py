@@ -18,8 +18,8 @@ import structlog
 from golongrl.broadcast.verify import Reading
 from golongrl.queue.types import WeightsRef
 from golongrl.rollout.sglang.answers import ModelInfo
-from golongrl.rollout.sglang.client import Engine, PauseMode
-from golongrl.rollout.sglang.errors import AdoptionFailed, EngineError, EngineRefused, WeightsMissing
+from golongrl.rollout.sglang.client import EngineClient, PauseMode
+from golongrl.rollout.sglang.errors import AdoptionError, EngineError, EngineRefusedError, WeightsMissingError
 from golongrl.rollout.weights.policy import Mode
 from golongrl.rollout.weights.receive import receive
 
@@ -45,20 +45,20 @@ def vocabulary(folder: str) -> int:
     """How many token ids the model in a Hugging Face folder knows.
 
     Raises:
-        WeightsMissing: the folder cannot be read here.
-        AdoptionFailed: its config.json has no vocab_size.
+        WeightsMissingError: the folder cannot be read here.
+        AdoptionError: its config.json has no vocab_size.
     """
     path = Path(folder) / "config.json"
     try:
         config = json.loads(path.read_text("utf-8"))
         return int(config.get("vocab_size") or config["text_config"]["vocab_size"])
     except OSError as error:
-        raise WeightsMissing(f"weights {path}: {error} (is the weight store mounted here?)") from error
+        raise WeightsMissingError(f"weights {path}: {error} (is the weight store mounted here?)") from error
     except (KeyError, TypeError, ValueError) as error:
-        raise AdoptionFailed(f"weights {path}: no vocab_size", unchanged=True) from error
+        raise AdoptionError(f"weights {path}: no vocab_size", unchanged=True) from error
 
 
-async def settle(engine: Engine) -> None:
+async def settle(engine: EngineClient) -> None:
     """Take over an engine whose past is unknown: end what a worker before us left in it, and unpause it.
 
     Raises:
@@ -69,7 +69,7 @@ async def settle(engine: Engine) -> None:
 
 
 async def adopt(
-    engine: Engine,
+    engine: EngineClient,
     ref: WeightsRef,
     mode: Mode,
     held: Confirmed | None,
@@ -83,8 +83,8 @@ async def adopt(
     of the new version the moment it does.
 
     Raises:
-        WeightsMissing: they cannot be had now, and the engine was not touched.
-        AdoptionFailed: with `unchanged` where the engine refused and still names the weights it held.
+        WeightsMissingError: they cannot be had now, and the engine was not touched.
+        AdoptionError: with `unchanged` where the engine refused and still names the weights it held.
     """
     try:
         size = vocabulary(ref.path)
@@ -98,27 +98,27 @@ async def adopt(
         info = await engine.model_info()
         if info.weight_version != str(ref.version):
             message = f"the engine took version {ref.version} but reads back {info.weight_version!r}"
-            raise AdoptionFailed(message, unchanged=False)
+            raise AdoptionError(message, unchanged=False)
         confirm(Confirmed(ref, info, size, reading))
         await engine.resume()
-    except AdoptionFailed as error:
+    except AdoptionError as error:
         if not error.unchanged:
             await _end_everything(engine)
         raise
-    except EngineRefused as error:
+    except EngineRefusedError as error:
         unchanged = held is not None and await _still_holds(engine, held.info)
         if not unchanged:
             await _end_everything(engine)
-        raise AdoptionFailed(str(error), unchanged=unchanged) from error
+        raise AdoptionError(str(error), unchanged=unchanged) from error
     except EngineError as error:
         await _end_everything(engine)
-        raise AdoptionFailed(str(error), unchanged=False) from error
+        raise AdoptionError(str(error), unchanged=False) from error
     except asyncio.CancelledError:  # stopping in mid-update
         await _end_everything(engine)
         raise
 
 
-async def _still_holds(engine: Engine, held: ModelInfo) -> bool:
+async def _still_holds(engine: EngineClient, held: ModelInfo) -> bool:
     """Whether a refused update left everything as it was; if so generation goes on."""
     try:
         if await engine.model_info() != held:
@@ -129,7 +129,7 @@ async def _still_holds(engine: Engine, held: ModelInfo) -> bool:
     return True
 
 
-async def _end_everything(engine: Engine) -> None:
+async def _end_everything(engine: EngineClient) -> None:
     """Best effort: the caller drops the groups in any case."""
     try:
         await settle(engine)

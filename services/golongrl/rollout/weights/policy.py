@@ -36,7 +36,7 @@ class Mode(StrEnum):
 
 
 @dataclass(frozen=True, order=True)
-class Weights:
+class AnnouncedWeights:
     """A version of the policy, and the lineage that tells a replayed version from the first one of its number."""
 
     version: int
@@ -69,9 +69,9 @@ class Speed:
 class Situation:
     """Everything the decision depends on."""
 
-    engine: Weights | None
+    engine: AnnouncedWeights | None
     """The weights the engine was last confirmed to hold; None when that is unknown (start, restart, failed update)."""
-    announced: Weights | None
+    announced: AnnouncedWeights | None
     eta: int
     policy: Policy
     in_flight: Sequence[InFlight]
@@ -81,7 +81,7 @@ class Situation:
 
 
 @dataclass(frozen=True)
-class Decision:
+class AdoptionDecision:
     """The mode, whether leasing may go on, the groups to give up first, and the reason in words."""
 
     mode: Mode
@@ -90,21 +90,23 @@ class Decision:
     doomed: tuple[str, ...] = ()
 
 
-def decide(now: Situation) -> Decision:
+def decide(now: Situation) -> AdoptionDecision:
     """What to do about the announced weights."""
     if now.announced is None:
-        return Decision(Mode.WAIT, lease=False, reason="no weights have been announced")
+        return AdoptionDecision(Mode.WAIT, lease=False, reason="no weights have been announced")
     if now.engine is None:
-        return Decision(Mode.ABORT, lease=False, reason="the engine's weights are unknown", doomed=_uids(now.in_flight))
+        return AdoptionDecision(
+            Mode.ABORT, lease=False, reason="the engine's weights are unknown", doomed=_uids(now.in_flight)
+        )
     if now.engine == now.announced:
-        return Decision(Mode.WAIT, lease=True, reason="the engine holds the announced weights")
+        return AdoptionDecision(Mode.WAIT, lease=True, reason="the engine holds the announced weights")
     if now.announced.version < now.engine.version:
         reason = f"announced version {now.announced.version} is below the engine's {now.engine.version}"
-        return Decision(Mode.WAIT, lease=False, reason=reason)
+        return AdoptionDecision(Mode.WAIT, lease=False, reason=reason)
     doomed = _doomed(now.in_flight, now.announced, now.engine, now.eta)
     kept = [group for group in now.in_flight if group.uid not in doomed]
     mode, reason = _mode(now, kept)
-    return Decision(mode, lease=False, reason=reason, doomed=doomed)
+    return AdoptionDecision(mode, lease=False, reason=reason, doomed=doomed)
 
 
 def _mode(now: Situation, kept: Sequence[InFlight]) -> tuple[Mode, str]:
@@ -135,7 +137,9 @@ def re_prefill_s(groups: Sequence[InFlight], speed: Speed) -> float | None:
     return sum(group.prompt_tokens + group.generated_tokens for group in groups) / speed.prefill
 
 
-def _doomed(groups: Sequence[InFlight], announced: Weights, engine: Weights, eta: int) -> tuple[str, ...]:
+def _doomed(
+    groups: Sequence[InFlight], announced: AnnouncedWeights, engine: AnnouncedWeights, eta: int
+) -> tuple[str, ...]:
     """Groups that cannot be trained any more.
 
     The batch of step `announced.version` is sealed, so whatever is in flight is trained from `announced.version` or a

@@ -12,13 +12,15 @@ from golongrl.broadcast.client import SourceError, asked
 from golongrl.broadcast.protocol import Ask, Transfer
 from golongrl.broadcast.verify import Reading, problem
 from golongrl.queue.types import WeightsRef
-from golongrl.rollout.sglang.client import Engine, PauseMode
-from golongrl.rollout.sglang.errors import AdoptionFailed, EngineError, EngineRefused, WeightsMissing
+from golongrl.rollout.sglang.client import EngineClient, PauseMode
+from golongrl.rollout.sglang.errors import AdoptionError, EngineError, EngineRefusedError, WeightsMissingError
 
 log = structlog.get_logger(__name__)
 
 
-async def receive(engine: Engine, ref: WeightsRef, pause: PauseMode, before: Reading | None, worker: str) -> Reading:
+async def receive(
+    engine: EngineClient, ref: WeightsRef, pause: PauseMode, before: Reading | None, worker: str
+) -> Reading:
     """Bring the engine to `ref` by a transfer from its source; the engine is left paused.
 
     Args:
@@ -30,8 +32,8 @@ async def receive(engine: Engine, ref: WeightsRef, pause: PauseMode, before: Rea
         The checksums the engine reads back, beside what they were compared with.
 
     Raises:
-        WeightsMissing: there was no transfer.
-        AdoptionFailed: the engine does not hold what was sent.
+        WeightsMissingError: there was no transfer.
+        AdoptionError: the engine does not hold what was sent.
         EngineError: the engine refused or did not answer before the first tensor.
     """
     placement = await engine.placement()
@@ -42,14 +44,14 @@ async def receive(engine: Engine, ref: WeightsRef, pause: PauseMode, before: Rea
         async with asked(ref.source, question) as transfer:
             checksums = await _take(engine, transfer, str(ref.version), pause)
     except SourceError as error:
-        raise WeightsMissing(str(error)) from error
+        raise WeightsMissingError(str(error)) from error
     reading = Reading(transfer.digests, checksums)
     if wrong := problem(reading, before, ranks=placement.ranks):
-        raise AdoptionFailed(f"the engine took version {ref.version}, but {wrong}", unchanged=False)
+        raise AdoptionError(f"the engine took version {ref.version}, but {wrong}", unchanged=False)
     return reading
 
 
-async def _take(engine: Engine, transfer: Transfer, version: str, pause: PauseMode) -> dict[str, str]:
+async def _take(engine: EngineClient, transfer: Transfer, version: str, pause: PauseMode) -> dict[str, str]:
     """Join the group, take everything, and leave; the checksums that the engine reads back."""
     try:
         await engine.init_group(
@@ -67,15 +69,15 @@ async def _take(engine: Engine, transfer: Transfer, version: str, pause: PauseMo
         await _leave(engine, transfer.group)
 
 
-async def _begin(engine: Engine) -> None:
+async def _begin(engine: EngineClient) -> None:
     try:
         await engine.begin_weight_update()
-    except EngineRefused:  # a worker before us left its session open
+    except EngineRefusedError:  # a worker before us left its session open
         await engine.end_weight_update()
         await engine.begin_weight_update()
 
 
-async def _load(engine: Engine, transfer: Transfer, version: str, *, flush: bool) -> dict[str, str]:
+async def _load(engine: EngineClient, transfer: Transfer, version: str, *, flush: bool) -> dict[str, str]:
     """Take all tensors; the checksums that the engine reads back."""
     last = len(transfer.buckets) - 1
     try:
@@ -85,11 +87,11 @@ async def _load(engine: Engine, transfer: Transfer, version: str, *, flush: bool
             )
         await engine.end_weight_update()
         return await engine.checksums()
-    except EngineRefused as error:  # of a call, not of the weights: tensors may be in already
-        raise AdoptionFailed(str(error), unchanged=False) from error
+    except EngineRefusedError as error:  # of a call, not of the weights: tensors may be in already
+        raise AdoptionError(str(error), unchanged=False) from error
 
 
-async def _leave(engine: Engine, group: str) -> None:
+async def _leave(engine: EngineClient, group: str) -> None:
     """Best effort: a group that the engine still holds harms nobody, and one it never joined is not there."""
     try:
         await engine.destroy_group(group)
