@@ -1,4 +1,4 @@
-"""Write the generated files of charts/golongrl (values, their schema, CRD, recipes, rayjobs); `--check` only compares.
+"""Write every generated file (chart values and schema, CRD, recipes, RayJobs, reference pages); `--check` only compares.
 
 Run it after changing golongrl.kubernetes, golongrl_operator, golongrl.recipe.models, a packaged recipe or a preset.
 """
@@ -11,14 +11,15 @@ from pathlib import Path
 from golongrl import recipe
 from golongrl.kubernetes.rayjob import render
 from golongrl.kubernetes.rayjob.naming import Release
-from golongrl.kubernetes.values import schema
+from golongrl.kubernetes.values import reference, schema
 from golongrl_operator import crd
 
 # Recipes with a ready-made RayJob, and the preset that lays out the release it joins.
 RAYJOBS = ("quickstart", "qwen3-4b-grpo", "qwen3-4b-tmn-reweight", "qwen3-30b-a3b-grpo")
 # In a subchart, because Helm installs a chart's CRDs whatever its values; a subchart's only where it is on.
 CRD = Path("charts", "crds", "crds", "trainingruns.golongrl.io.yaml")
-CHART = Path(__file__).resolve().parent.parent / "charts" / "golongrl"
+ROOT = Path(__file__).resolve().parent.parent
+CHART = ROOT / "charts" / "golongrl"
 
 
 def generated() -> dict[Path, str]:
@@ -27,6 +28,8 @@ def generated() -> dict[Path, str]:
         CHART / "values.yaml": schema.values_yaml(),
         CHART / "values.schema.json": json.dumps(schema.values_schema(), indent=2) + "\n",
         CHART / CRD: crd.crd_yaml(),
+        ROOT / "docs" / "recipe.md": reference.recipe_page(),
+        ROOT / "docs" / "values.md": reference.values_page(),
     }
     for name in recipe.packaged():
         # The chart cannot read the Python package, so it carries the recipes that presets name. As JSON, with quoted
@@ -52,7 +55,7 @@ def main() -> int:
     files = generated()
     old = stale()
     for path in old:
-        print(f"{'out of date' if check else 'wrote'}: {path.relative_to(CHART.parent.parent)}")
+        print(f"{'out of date' if check else 'wrote'}: {path.relative_to(ROOT)}")
         if not check:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(files[path], "utf-8")
