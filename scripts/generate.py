@@ -1,4 +1,4 @@
-"""Write every generated file (chart values and schema, CRD, recipes, RayJobs, reference pages); `--check` only compares.
+"""Write every generated file (chart values, their schema, CRD, recipes, RayJobs, reference pages); `--check` compares.
 
 Run it after changing golongrl.kubernetes, golongrl_operator, golongrl.recipe.models, a packaged recipe or a preset.
 """
