@@ -9,13 +9,9 @@ import sys
 from pathlib import Path
 
 from golongrl import recipe
-from golongrl.kubernetes.rayjob import render
-from golongrl.kubernetes.rayjob.naming import Release
 from golongrl.kubernetes.values import reference, schema
 from golongrl_operator import crd
 
-# Recipes with a ready-made RayJob, and the preset that lays out the release it joins.
-RAYJOBS = ("quickstart", "qwen3-4b-grpo", "qwen3-4b-tmn-reweight", "qwen3-30b-a3b-grpo")
 # In a subchart, because Helm installs a chart's CRDs whatever its values; a subchart's only where it is on.
 CRD = Path("charts", "crds", "crds", "trainingruns.golongrl.io.yaml")
 ROOT = Path(__file__).resolve().parent.parent
@@ -36,10 +32,6 @@ def generated() -> dict[Path, str]:
         # keys: to Helm's YAML reader the key `n` is the boolean false.
         text = json.dumps(recipe.read_yaml(recipe.source(name)), indent=2, ensure_ascii=False)
         files[CHART / "files" / "recipes" / f"{name}.json"] = text + "\n"
-    for name in RAYJOBS:
-        resolved, values = render.resolve(name)
-        text = render.rayjob_yaml(name, resolved, values, Release(namespace=""))
-        files[CHART / "rayjobs" / f"{name}.yaml"] = text
     return files
 
 

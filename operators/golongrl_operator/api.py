@@ -21,6 +21,22 @@ CONTENT: Final = f"{GROUP}/content"
 ATTEMPT: Final = f"{GROUP}/attempt"
 
 
+class PatchMetadata(ValuesSection):
+    """Labels and annotations of the RayJob: queues of Kueue, Volcano and YuniKorn."""
+
+    labels: dict[str, str | None] = Field(default_factory=dict, description="Labels; a null removes one.")
+    annotations: dict[str, str | None] = Field(default_factory=dict, description="Annotations; a null removes one.")
+
+
+class LearnerPatch(ValuesSection):
+    """A patch of a RayJob."""
+
+    metadata: PatchMetadata = Field(default=PatchMetadata(), description="Labels and annotations of the RayJob.")
+    spec: dict[str, Any] = Field(
+        default_factory=dict, description="Its spec: KubeRay's RayJobSpec, checked by the API server when it is made."
+    )
+
+
 class Spec(ValuesSection):
     """What to train beside which release."""
 
@@ -46,8 +62,10 @@ class Spec(ValuesSection):
     recipe: dict[str, Any] = Field(
         default_factory=dict, description="The recipe, or what differs from the preset; a null removes a key."
     )
-    learner: dict[str, Any] = Field(
-        default_factory=dict, description="What differs from the release's `learner` values: images, resources, gang."
+    learner: LearnerPatch = Field(
+        default=LearnerPatch(),
+        description="What differs from the RayJob that the release's chart renders. Merged as `kubectl patch` does: "
+        "containers, volumes and variables by name, worker groups by groupName; a null removes a key.",
     )
 
 

@@ -16,11 +16,8 @@ from typing import Any, Final
 import kopf
 import structlog
 
-from golongrl.kubernetes.rayjob.builder import Manifest
-from golongrl.kubernetes.rayjob.load import load_values
-from golongrl.kubernetes.rayjob.naming import redis_url, run
+from golongrl.kubernetes.rayjob.site import Manifest, Site
 from golongrl_operator.api import GROUP, PLURAL, RUN_LABEL, VERSION
-from golongrl_operator.build import Site
 from golongrl_operator.events import manifest, transitions
 from golongrl_operator.kube import Kube, KubeError, KubeGoneError, KubeSilentError, picture
 from golongrl_operator.reconcile import ReconcileResult, Seen, reconcile, refused
@@ -44,8 +41,6 @@ class Loop:
 
     site: Site
     kube: Kube
-    queue_url: str
-    run: str
     pass_s: float = PASS_S
     settle_s: float = _SETTLE_S
 
@@ -77,8 +72,8 @@ class Loop:
 
     async def once(self) -> bool:
         """One pass; whether all it found was done and told. Raises KubeError if the cluster cannot be looked at."""
-        cluster = await self.kube.look(self.site.release.name)
-        told, silence = await picture(self.queue_url, self.run)
+        cluster = await self.kube.look(self.site.release)
+        told, silence = await picture(self.site.redis_url, self.site.run)
         now = datetime.now(UTC)
         outcomes = reconcile(self.site, Seen(now, cluster.runs, cluster.jobs, cluster.pods, told, silence))
         self.kube.metrics.runs(outcome.status["phase"] for outcome in outcomes)
@@ -185,9 +180,3 @@ async def operate(loop: Loop, host: str, port: int, stop: threading.Event | None
     for result in done:
         if isinstance(result, Exception):
             raise result
-
-
-def loop_of(site: Site, kube: Kube) -> Loop:
-    """The passes over a site; needs a running event loop."""
-    values = load_values(overrides=dict(site.values))
-    return Loop(site, kube, redis_url(site.release, values), run(site.release, values))

@@ -1,6 +1,5 @@
-"""What a run means, and the objects that train it. Pure: the run and its release's values in, manifests out."""
+"""What a run means, and the objects that train it. Pure: the run and its release's site in, manifests out."""
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,13 +8,12 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
+from golongrl import recipe as recipes
 from golongrl.errors import InputError
-from golongrl.kubernetes.rayjob import render
-from golongrl.kubernetes.rayjob.builder import Manifest
-from golongrl.kubernetes.rayjob.load import load_values, overlay, recipe_of
-from golongrl.kubernetes.rayjob.naming import Release
-from golongrl.kubernetes.values import Values
-from golongrl.recipe import Recipe, packaged
+from golongrl.kubernetes.rayjob import site as rayjobs
+from golongrl.kubernetes.rayjob.load import merge
+from golongrl.kubernetes.rayjob.site import Manifest, Site
+from golongrl.recipe import Recipe
 from golongrl.recipe.models import Section
 from golongrl_operator.api import ATTEMPT, CONTENT, GROUP, KIND, RUN_LABEL, VERSION, Spec
 
@@ -40,21 +38,14 @@ class SpecError(InputError, ValueError):
 _REMEMBERED: Final = 256
 
 
-@dataclass(frozen=True, eq=False)
-class Site:
-    """The release that the operator works for, and its values (the file that the chart mounts); never changed."""
-
-    release: Release
-    values: Mapping[str, Any]
-
-
 @dataclass(frozen=True)
 class Meaning:
     """A spec, resolved."""
 
     spec: Spec
     recipe: Recipe
-    values: Values
+    rayjob: Manifest
+    """The release's, with the run's patch; its name lacks the hash."""
     content: str
     """Hash of all that the RayJob runs: recipe, pods, scheduling."""
     differs: tuple[str, ...]
@@ -76,32 +67,34 @@ def _resolve(site: Site, text: str) -> Meaning:
     try:
         spec = Spec.model_validate(json.loads(text))
     except ValidationError as error:
-        first = error.errors()[0]
-        raise SpecError(f"spec.{'.'.join(str(part) for part in first['loc'])}: {first['msg']}") from error
-    # A path, which a recipe may be elsewhere, would be one in the operator's own pod.
-    if spec.recipe_preset and spec.recipe_preset not in packaged():
-        raise SpecError(f"spec.recipePreset: {spec.recipe_preset!r} is none of {', '.join(packaged())}")
-    tree = dict(site.values)
-    if spec.recipe_preset is not None:
-        tree |= {"recipePreset": spec.recipe_preset, "recipe": {}}
-    values = load_values(overrides=overlay(tree, {"recipe": _with_n(spec.recipe), "learner": spec.learner}))
-    recipe = recipe_of(values)
-    pool = recipe_of(load_values(overrides=dict(site.values)))
+        raise SpecError(f"spec: {recipes.explain(error, Spec)}") from error
+    # Elsewhere a recipe's name may be a path; here it would be one in the operator's own pod.
+    if spec.recipe_preset and spec.recipe_preset not in recipes.packaged():
+        raise SpecError(f"spec.recipePreset: {spec.recipe_preset!r} is none of {', '.join(recipes.packaged())}")
+    base = site.recipe if spec.recipe_preset is None else {}
+    if spec.recipe_preset:
+        base = recipes.read_tree(spec.recipe_preset)
+    recipe = recipes.parse(merge(base, _with_n(spec.recipe)), origin=spec.recipe_preset or "recipe")
+    pool = recipes.parse(dict(site.recipe), origin=f"release {site.release}")
     _check_agreement(pool, recipe)
-    draft = render.documents(recipe, values, site.release)[1]["metadata"]["labels"]
-    all_of_it = render.content(recipe, values, site.release) + json.dumps(draft, sort_keys=True)
+    job = rayjobs.patch(site.rayjob, spec.learner.model_dump(exclude_unset=True))
+    try:
+        rayjobs.check(job, recipe, site.gpu_resource)
+    except rayjobs.RayJobError as error:
+        raise SpecError(f"spec.learner: {error}") from error
     differs = tuple(key for section in _POOL_READS for key in _differing(pool, recipe, section))
-    return Meaning(spec, recipe, values, _hash(all_of_it)[:_CONTENT_LENGTH], differs)
+    return Meaning(spec, recipe, job, rayjobs.content(job, recipe)[:_CONTENT_LENGTH], differs)
 
 
 def objects(site: Site, run: Manifest, meaning: Meaning, attempt: int) -> list[Manifest]:
     """The ConfigMap with the recipe and the RayJob that reads it, owned by the run; named for this attempt alone."""
     metadata = run["metadata"]
-    suffix = _hash(f"{metadata['uid']}/{meaning.content}/{attempt}")[:8]
-    made = render.documents(meaning.recipe, meaning.values, site.release, suffix)
+    identity = f"{metadata['uid']}/{meaning.content}/{attempt}"
+    made = rayjobs.documents(meaning.rayjob, meaning.recipe, site.namespace, identity)
     for item in made:
-        item["metadata"]["labels"][RUN_LABEL] = metadata["name"]
-        item["metadata"]["annotations"] = {CONTENT: meaning.content, ATTEMPT: str(attempt)}
+        # By these the operator finds its objects again, whatever a patch says.
+        item["metadata"]["labels"] |= {RUN_LABEL: metadata["name"], "app.kubernetes.io/instance": site.release}
+        item["metadata"].setdefault("annotations", {}).update({CONTENT: meaning.content, ATTEMPT: str(attempt)})
         item["metadata"]["ownerReferences"] = [
             {
                 "apiVersion": f"{GROUP}/{VERSION}",
@@ -145,7 +138,3 @@ def _differing(pool: Recipe, recipe: Recipe, place: str) -> list[str]:
 
 def _at(recipe: Recipe, key: str) -> object:
     return reduce(getattr, key.split("."), recipe)
-
-
-def _hash(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()

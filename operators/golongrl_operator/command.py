@@ -10,10 +10,10 @@ from golongrl.errors import InputError
 
 def operator(
     release: Annotated[str, typer.Option(envvar="GOLONGRL_RELEASE", help="Helm release whose TrainingRuns it runs.")],
-    values: Annotated[
-        Path | None,
-        typer.Option(help="The release's values, as the chart mounts them; absent are the chart's defaults."),
-    ] = None,
+    site: Annotated[
+        Path,
+        typer.Option(help="The release's queue, recipe and RayJob: release.json of its ConfigMap NAME-operator."),
+    ],
     namespace: Annotated[
         str | None, typer.Option("--namespace", "-n", help="Namespace of the release; absent is the pod's own.")
     ] = None,
@@ -24,31 +24,31 @@ def operator(
 
     Speaks to the API server of its service account, or of the kubeconfig. GOLONGRL_REDIS_PASSWORD opens the queue.
 
-    Example: golongrl operator --release golongrl --namespace golongrl --values values.yaml
+    Example: golongrl operator --release golongrl --namespace golongrl --site release.json
     """
     import asyncio
     import logging
 
-    from golongrl.kubernetes.rayjob.load import load_values, read_tree
-    from golongrl.kubernetes.rayjob.naming import Release
+    from golongrl.kubernetes.rayjob.site import read_site
     from golongrl.telemetry.logging import configure
 
     try:
-        from golongrl_operator.app import loop_of, operate
-        from golongrl_operator.build import Site
+        from golongrl_operator.app import Loop, operate
         from golongrl_operator.kube import Kube
     except ModuleNotFoundError as error:
         raise InputError(f"the operator needs {error.name}: pip install 'golongrl[operator]'") from error
 
-    tree = read_tree(values) if values else {}
-    load_values(overrides=tree)
+    try:
+        text = site.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"--site {site}: cannot be read: {error}") from error
+    read_site(text, f"--site {site}", release, "")
     configure("operator")
     # A line for each call of each pass.
     logging.getLogger("httpx2").setLevel(logging.WARNING)
 
     async def serve() -> None:
         kube = Kube(namespace)
-        site = Site(Release(release, kube.namespace), tree)
-        await operate(loop_of(site, kube), host, port)
+        await operate(Loop(read_site(text, f"--site {site}", release, kube.namespace), kube), host, port)
 
     asyncio.run(serve())

@@ -3,7 +3,8 @@
 Invariants:
 - structural, as the API server demands: every node typed, no `$ref`, no `additionalProperties: false` (kubectl and Helm
   refuse unknown keys by themselves, the server drops them);
-- open only where Kubernetes' own types pass through, and in the one key of the recipe whose values have two shapes;
+- open only in the patch of a RayJob's spec, which KubeRay defines, and in the one key of the recipe whose values have
+  two shapes;
 - no defaults: what a run does not say is its release's, which may change;
 - a null in the recipe reaches the operator, because there it removes a key.
 """
@@ -13,7 +14,6 @@ from typing import Any, Final
 
 import yaml
 
-from golongrl.kubernetes.values.parts import LearnerValues
 from golongrl.recipe import Recipe
 from golongrl_operator.api import GROUP, KIND, PLURAL, VERSION, RunStatus, Spec
 
@@ -24,8 +24,6 @@ _HEADER = """\
 # Helm installs it with the chart if `operator.enabled`, and never upgrades or removes it. By hand:
 #   kubectl apply --server-side -f {name}.yaml
 """
-# Says nothing to an operator, which makes RayJobs only.
-_NOT_OF_A_RUN: Final = ("enabled", "mode")
 _KEPT: Final = {
     "description", "type", "enum", "format", "pattern", "minLength", "maxLength", "minItems", "maxItems", "minimum",
     "maximum", "required", "x-kubernetes-list-type", "x-kubernetes-list-map-keys",
@@ -94,18 +92,7 @@ def schema() -> Schema:
             "message": "release is immutable: a run's samples and checkpoints are in its release",
         }
     ]
-    learner = _structural(LearnerValues.model_json_schema(by_alias=True), required=False)
-    for key in _NOT_OF_A_RUN:
-        del learner["properties"][key]
-    learner["x-kubernetes-validations"] = [
-        {
-            "rule": "!has(self.clusterSelector) || self.clusterSelector == '' || !has(self.submissionMode) "
-            "|| self.submissionMode != 'SidecarMode'",
-            "message": "learner.clusterSelector: KubeRay takes no SidecarMode with it",
-        }
-    ]
-    for name, part in {"recipe": _recipe(), "learner": learner}.items():
-        spec["properties"][name] = part | {"description": spec["properties"][name]["description"]}
+    spec["properties"]["recipe"] = _recipe() | {"description": spec["properties"]["recipe"]["description"]}
     return {
         "description": "One training run beside a release of the chart.",
         "type": "object",

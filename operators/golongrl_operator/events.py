@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
-from golongrl.kubernetes.rayjob.builder import Manifest
+from golongrl.kubernetes.rayjob.site import Manifest
 from golongrl_operator.api import GROUP, KIND, VERSION
 from golongrl_operator.conditions import STAYS_BLOCKED, STAYS_SILENT
 from golongrl_operator.decide import RunPhase

@@ -23,7 +23,7 @@ from golongrl.errors import GolongrlError
 from golongrl.kubernetes.look.kubectl import look_at_queue
 from golongrl.kubernetes.look.status import Pod as Told
 from golongrl.kubernetes.look.status import read_pods
-from golongrl.kubernetes.rayjob.builder import Manifest
+from golongrl.kubernetes.rayjob.site import Manifest
 from golongrl.queue.errors import QueueError
 from golongrl_operator.api import GROUP, KIND, PLURAL, RUN_LABEL, VERSION
 from golongrl_operator.metrics import OperatorMetrics

@@ -14,9 +14,9 @@ from typing import Any, Final
 
 from golongrl.errors import InputError
 from golongrl.kubernetes.look.status import Pod, stuck
-from golongrl.kubernetes.rayjob.builder import Manifest
+from golongrl.kubernetes.rayjob.site import Manifest, Site
 from golongrl_operator.api import ATTEMPT, CONTENT, KIND, RUN_LABEL, Progress, RunStatus
-from golongrl_operator.build import Meaning, Site, objects, resolve
+from golongrl_operator.build import Meaning, objects, resolve
 from golongrl_operator.conditions import LASTING_S, conditions, seconds_since, short, stamp
 from golongrl_operator.decide import LEAVING, Before, JobState, RunDecision, RunPhase, Wanted, decide, holder
 
@@ -94,7 +94,7 @@ _LONGEST_LINE: Final = 300
 
 def reconcile(site: Site, seen: Seen) -> list[ReconcileResult]:
     """What to do for each run of the site's release, oldest first."""
-    mine = [run for run in seen.runs if run.get("spec", {}).get("release") == site.release.name]
+    mine = [run for run in seen.runs if run.get("spec", {}).get("release") == site.release]
     mine = [run for run in mine if not run["metadata"].get("deletionTimestamp")]
     mine.sort(key=lambda run: (run["metadata"].get("creationTimestamp", ""), run["metadata"]["name"]))
     cases = [_case(site, run, seen.jobs) for run in mine]
@@ -159,7 +159,7 @@ def _left_behind(site: Site, runs: Collection[str], jobs: Sequence[Manifest]) ->
     """What still trains with the release's services, of a run that was deleted."""
     for item in jobs:
         labels = item["metadata"].get("labels") or {}
-        ours = RUN_LABEL in labels and labels.get("app.kubernetes.io/instance") == site.release.name
+        ours = RUN_LABEL in labels and labels.get("app.kubernetes.io/instance") == site.release
         if ours and not _owned(item, runs) and read_job(item).active:
             return f"RayJob {item['metadata']['name']} of the deleted TrainingRun {labels[RUN_LABEL]}"
     return None

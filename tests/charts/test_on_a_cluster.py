@@ -16,8 +16,7 @@ from typing import Any
 
 import pytest
 
-from golongrl.kubernetes.rayjob.builder import ValuesError
-from golongrl.kubernetes.rayjob.load import load_values
+from golongrl.kubernetes.rayjob.load import ValuesError, load_values
 from support.chart_values import GPU_LEARNER, MATRIX, PRESETS, SGLANG
 from support.helm import Helm, Manifest, Rendered, containers, pod_specs
 from support.redis_server import free_port

@@ -1,5 +1,6 @@
 """The chart with its operator: a TrainingRun for the RayJob, the same training, and no more rights than calls."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -9,24 +10,22 @@ from typing import Any
 import pytest
 import yaml
 
-from golongrl import recipe as recipes
-from golongrl.kubernetes.rayjob.builder import rayjob
 from golongrl.kubernetes.rayjob.load import load_values, recipe_of
-from golongrl.kubernetes.rayjob.naming import Release
 from golongrl.kubernetes.rayjob.render import chart
-from golongrl_operator.build import Site, resolve
+from golongrl.kubernetes.rayjob.site import Site, read_site
+from golongrl_operator.build import objects as made_of
+from golongrl_operator.build import resolve
 from golongrl_operator.metrics import OperatorMetrics
 from support.chart_values import MATRIX, PLACED, PRESETS, RAYJOBS
 from support.helm import Helm, Manifest, Rendered, containers, pod_specs
 
-RELEASE = Release("demo", "rl")
 ON = {"operator": {"enabled": True}}
 
 
 def site_of(objects: Rendered) -> Site:
     """What the operator's pod reads at its start."""
-    text = objects.one("ConfigMap", "-operator")["data"]["values.yaml"]
-    return Site(RELEASE, recipes.read_yaml(text))
+    text = objects.one("ConfigMap", "-operator")["data"]["release.json"]
+    return read_site(text, "release.json", "demo", "rl")
 
 
 def pod(objects: Rendered) -> Manifest:
@@ -58,23 +57,65 @@ def test_its_name_stays_when_what_it_trains_changes(helm4: Helm) -> None:
     assert runs[0]["spec"]["recipe"] != runs[1]["spec"]["recipe"]
 
 
+def assert_trains_what_helm_would(helm: Helm, values: Manifest, files: tuple[str, ...] = ()) -> None:
+    """But for the name of the recipe's ConfigMap, which is the run's own."""
+    installed = helm.template(values, files=files).one("RayJob")
+    objects = helm.template(values | ON, files=files)
+    run = objects.one("TrainingRun")
+    run["metadata"]["uid"] = "u"
+    meaning = resolve(site_of(objects), run)
+    assert meaning.recipe == recipe_of(load_values([chart() / name for name in files], values))
+    config, job = made_of(site_of(objects), run, meaning, 0)
+    name = job["metadata"]["name"]
+    assert name.rpartition("-")[0] == installed["metadata"]["name"].rpartition("-")[0]
+    assert config["metadata"]["name"] == name
+    expected = json.dumps(installed["spec"]).replace("demo-golongrl-recipe", name)
+    assert job["spec"] == json.loads(expected)
+    gang = {key for key in installed["metadata"]["labels"] if "queue" in key or "scheduler" in key}
+    assert {key: job["metadata"]["labels"].get(key) for key in gang} == {
+        key: installed["metadata"]["labels"][key] for key in gang
+    }
+    assert job["metadata"]["namespace"] == config["metadata"]["namespace"] == "rl"
+
+
 @pytest.mark.parametrize("name", RAYJOBS)
 def test_the_operator_trains_what_the_chart_would(helm4: Helm, name: str) -> None:
-    values = MATRIX[name] | ON
-    objects = helm4.template(values)
-    meaning = resolve(site_of(objects), objects.one("TrainingRun"))
-    plain = load_values(overrides=MATRIX[name])
-    assert meaning.recipe == recipe_of(plain)
-    assert rayjob(meaning.recipe, meaning.values, RELEASE, "x") == rayjob(recipe_of(plain), plain, RELEASE, "x")
+    assert_trains_what_helm_would(helm4, MATRIX[name])
 
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_the_operator_trains_every_preset(helm4: Helm, preset: str) -> None:
-    objects = helm4.template(ON, files=(preset,))
-    meaning = resolve(site_of(objects), objects.one("TrainingRun"))
-    plain = load_values([chart() / preset])
-    assert meaning.recipe == recipe_of(plain)
-    assert rayjob(meaning.recipe, meaning.values, RELEASE, "x") == rayjob(recipe_of(plain), plain, RELEASE, "x")
+    assert_trains_what_helm_would(helm4, {}, (preset,))
+
+
+@pytest.mark.parametrize(
+    ("release", "values"),
+    [
+        ("demo", {}),
+        ("my-golongrl", {}),
+        ("4b", {}),
+        ("a.b", {}),
+        ("r" * 53, {}),
+        ("r" * 52 + "s", {}),
+        ("demo", {"nameOverride": "rl"}),
+        ("demo", {"fullnameOverride": "a-name-that-is-longer-than-thirty-characters"}),
+    ],
+)
+def test_the_name_of_a_rayjob_is_one_that_kuberay_takes(helm4: Helm, release: str, values: Manifest) -> None:
+    for switches in (values, values | ON):
+        objects = helm4.template(switches, release=release)
+        if switches is values:
+            name = objects.one("RayJob")["metadata"]["name"]
+        else:
+            text = objects.one("ConfigMap", "-operator")["data"]["release.json"]
+            name = json.loads(text)["rayJob"]["metadata"]["name"] + "-12345678"
+        assert len(name) <= 47
+        assert re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", name)
+
+
+def test_an_upgrade_of_the_chart_alone_replaces_no_rayjob(helm4: Helm) -> None:
+    """The version of the chart stands in every label that Helm sets; the images name their own."""
+    assert "helm.sh/chart" not in json.dumps(site_of(helm4.template(ON)).rayjob)
 
 
 def test_what_the_release_changes_rolls_the_operator_and_what_it_does_not_read_leaves_it_alone(helm4: Helm) -> None:
@@ -127,7 +168,7 @@ def test_the_probe_is_where_the_command_serves_it(helm4: Helm) -> None:
     for kind in ("startupProbe", "livenessProbe"):
         assert container[kind]["httpGet"] == {"path": "/healthz", "port": port["name"]}
     mounts = {mount["mountPath"] for mount in container["volumeMounts"]}
-    assert flags["values"].rpartition("/")[0] in mounts
+    assert flags["site"].rpartition("/")[0] in mounts
     assert "/var/run/secrets/kubernetes.io/serviceaccount" in mounts
 
 

@@ -144,7 +144,7 @@ def test_an_upgrade_survives_what_kuberay_and_kueue_wrote(cluster: Cluster) -> N
     """KubeRay's operator writes the whole RayJob back with Go's quantities, Kueue lets it go; neither may be undone,
     and with server-side apply neither may be contradicted."""
     values = [
-        "-f", str(CHART / "values-qwen3-4b-tmn-reweight.yaml"), "-f", str(CHART / "values-rdma.yaml"),
+        "-f", str(CHART / "values-qwen3-4b.yaml"), "-f", str(CHART / "values-rdma.yaml"),
         "--set", "learner.gang.scheduler=kueue,learner.gang.queue=q",
     ]  # fmt: skip
     cluster.done("install", "demo", str(CHART), *values)

@@ -11,14 +11,15 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from golongrl import recipe as recipes
+from golongrl.kubernetes.rayjob.render import rayjob_yaml
 from golongrl_operator.crd import crd
 from support.chart_values import MATRIX, PRESETS
 from support.crd import Crd, broken_rules, close
-from support.helm import CHART, CRDS, YAML, Helm, Manifest, Rendered, tool
+from support.helm import CRDS, YAML, Helm, Manifest, Rendered, tool
 from support.kuberay import refusals
 
 KUBERNETES = "1.36"
-RAYJOBS = sorted((CHART / "rayjobs").glob("*.yaml"))
 # LeaderWorkerSet's CRD is in no package of a registry: its pods are checked as pods, its other keys against these.
 LEADER_WORKER_SET = {
     "spec": {"replicas", "startupPolicy", "rolloutStrategy", "leaderWorkerTemplate"},
@@ -236,6 +237,8 @@ def test_an_unknown_key_of_a_custom_resource_is_refused(helm4: Helm, kind: str, 
         custom(kind).validate(changed(item, path, 1))
 
 
-@pytest.mark.parametrize("path", RAYJOBS, ids=lambda path: path.stem)
-def test_ready_made_rayjobs_are_valid(path: Path, rayjobs: Crd) -> None:
-    check(Rendered(list(yaml.load_all(path.read_text(), Loader=YAML))), rayjobs)
+@pytest.mark.parametrize("name", recipes.packaged())
+def test_what_render_prints_is_valid(name: str, rayjobs: Crd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "helm").symlink_to(tool("helm4"))
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    check(Rendered(list(yaml.load_all(rayjob_yaml(name, "demo", "rl"), Loader=YAML))), rayjobs)

@@ -10,8 +10,7 @@ import jsonschema
 import pytest
 
 from golongrl import recipe as recipes
-from golongrl.kubernetes.rayjob.builder import ValuesError
-from golongrl.kubernetes.rayjob.load import load_values, recipe_of
+from golongrl.kubernetes.rayjob.load import ValuesError, load_values, recipe_of
 from golongrl.kubernetes.values import Values
 from golongrl.learner.known_models import SHAPES
 from golongrl.learner.memory import estimate

@@ -12,7 +12,8 @@ from golongrl.errors import GolongrlError
 from golongrl.kubernetes import command
 from golongrl.kubernetes.deploy.diff import changes
 from golongrl.kubernetes.deploy.helm import DeployError, Deployment, user_values
-from golongrl.kubernetes.rayjob.builder import ValuesError
+from golongrl.kubernetes.rayjob.load import ValuesError
+from golongrl.kubernetes.rayjob.render import HelmError
 from golongrl.recipe import RecipeError, load, parse, read_yaml
 from support.helm import CHART, Helm, tool
 
@@ -93,10 +94,21 @@ def test_an_unreachable_cluster_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp
 
 def test_a_missing_helm_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
-    with pytest.raises(DeployError, match="helm is not on PATH: install Helm"):
+    with pytest.raises(HelmError, match="helm is not on PATH: install Helm"):
         Deployment("demo", "rl").preview({})
+    error = CliRunner().invoke(command.render, ["rayjob", "quickstart"]).exception
+    assert isinstance(error, HelmError)
+    assert str(error).startswith("helm is not on PATH: install Helm 3.17 or newer")
 
 
+@pytest.fixture(params=["helm3", "helm4"])
+def helm_on_path(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "helm").symlink_to(tool(request.param))
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin:/usr/bin:/bin")
+
+
+@pytest.mark.usefixtures("helm_on_path")
 @pytest.mark.parametrize("name", ["quickstart", "qwen3-4b-grpo"])
 def test_render_prints_a_rayjob_with_its_recipe(name: str) -> None:
     done = CliRunner().invoke(command.render, ["rayjob", name, "--set", "learner.steps=7", "-n", "rl"])
@@ -110,6 +122,7 @@ def test_render_prints_a_rayjob_with_its_recipe(name: str) -> None:
     assert mounted == {"name": "recipe", "configMap": {"name": config_map["metadata"]["name"]}}
 
 
+@pytest.mark.usefixtures("helm_on_path")
 @pytest.mark.parametrize(
     ("words", "install"),
     [
@@ -118,7 +131,8 @@ def test_render_prints_a_rayjob_with_its_recipe(name: str) -> None:
         (["smollm2-135m"], "charts/golongrl --set recipePreset=smollm2-135m --set"),
         (
             ["qwen3-4b-grpo", "-f", str(CHART / "values-rdma.yaml")],
-            f"charts/golongrl -f charts/golongrl/values-qwen3-4b-grpo.yaml -f {CHART}/values-rdma.yaml --set",
+            f"charts/golongrl -f charts/golongrl/values-qwen3-4b.yaml -f {CHART}/values-rdma.yaml "
+            "--set recipePreset=qwen3-4b-grpo --set",
         ),
     ],
 )
@@ -128,6 +142,7 @@ def test_render_says_how_its_release_is_installed(words: list[str], install: str
     assert f"helm install golongrl {install} learner.enabled=false\n" in done.output
 
 
+@pytest.mark.usefixtures("helm_on_path")
 def test_an_overlay_is_over_the_recipes_preset() -> None:
     """As for `deploy`: an overlay alone would leave the ranks without GPUs."""
     done = CliRunner().invoke(command.render, ["rayjob", "qwen3-4b-grpo", "-f", str(CHART / "values-rdma.yaml")])
@@ -137,6 +152,7 @@ def test_an_overlay_is_over_the_recipes_preset() -> None:
     assert (ranks["replicas"], container["resources"]["limits"]["rdma/hca"]) == (4, "1")
 
 
+@pytest.mark.usefixtures("helm_on_path")
 def test_render_refuses_what_does_not_fit(tmp_path: Path) -> None:
     path = tmp_path / "values.yaml"
     path.write_text("learner: {workers: {replicas: 2, gpus: 8}}\n")

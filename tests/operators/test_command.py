@@ -1,5 +1,6 @@
 """What `golongrl operator` says of itself and of what is wrong, before it reaches a cluster."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import typer
 from typer.testing import CliRunner
 
 from golongrl.errors import GolongrlError
-from golongrl.kubernetes.rayjob.builder import ValuesError
+from golongrl.kubernetes.rayjob.site import RayJobError
 from golongrl_operator.command import operator
 from golongrl_operator.kube import KubeError
 
@@ -26,16 +27,38 @@ def refusal(*words: str) -> GolongrlError:
     return error
 
 
-def test_values_that_are_wrong_are_named(tmp_path: Path) -> None:
-    path = tmp_path / "values.yaml"
-    path.write_text("learner: {backoffLimits: 1}")
-    error = refusal("--values", str(path))
-    assert isinstance(error, ValuesError)
-    assert "learner.backoffLimits" in str(error)
+SITE = {
+    "release": "demo", "run": "demo", "redisUrl": "redis://r", "gpuResource": "nvidia.com/gpu", "recipe": {},
+    "rayJob": {},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("no json", "Invalid JSON"),
+        (json.dumps(SITE | {"run": 1}), "run: "),
+        (json.dumps({key: SITE[key] for key in SITE if key != "rayJob"}), "missing key rayJob"),
+        (json.dumps(SITE | {"release": "prod"}), "it is of the release 'prod', not of 'demo'"),
+    ],
+)
+def test_a_site_that_is_wrong_is_named(text: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "release.json"
+    path.write_text(text)
+    error = refusal("--site", str(path))
+    assert isinstance(error, RayJobError)
+    assert str(error).startswith(f"--site {path}: ")
+    assert message in str(error)
+
+
+def test_a_site_that_is_not_there_is_named(tmp_path: Path) -> None:
+    assert "cannot be read: " in str(refusal("--site", str(tmp_path / "none")))
 
 
 def test_without_a_cluster_it_says_what_it_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
-    error = refusal()
+    path = tmp_path / "release.json"
+    path.write_text(json.dumps(SITE))
+    error = refusal("--site", str(path))
     assert isinstance(error, KubeError)
     assert "kubeconfig" in str(error)

@@ -7,6 +7,7 @@ its CEL makes of the rules, is left to a live cluster.
 import copy
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import cel
@@ -16,11 +17,9 @@ import pytest
 import yaml
 
 from golongrl import recipe as recipes
-from golongrl.kubernetes.values import Values
-from golongrl_operator.build import Site, resolve
+from golongrl_operator.build import resolve
 from golongrl_operator.crd import crd, schema
 from golongrl_operator.reconcile import Seen, reconcile
-from support.chart_values import MATRIX
 from support.helm import CHART, YAML, Helm, load_script, tool
 from support.training_runs import NOW, PICTURE, SITE, a_job, a_run
 
@@ -57,7 +56,7 @@ def plain(node: Any) -> Any:
     for bound in ("Minimum", "Maximum"):
         if made.pop(f"exclusive{bound}", False) is True:
             made[f"exclusive{bound}"] = made.pop(bound.lower())
-    if "properties" in node and isinstance(node["properties"], dict) and "metadata" not in node["properties"]:
+    if "properties" in node and isinstance(node["properties"], dict) and "apiVersion" not in node["properties"]:
         made["additionalProperties"] = False
     if node.get("x-kubernetes-int-or-string") is True:
         made["type"] = ["integer", "string"]
@@ -102,15 +101,12 @@ def test_every_node_is_structural(path: str) -> None:
         assert key in node["properties"]
 
 
-def test_it_is_open_only_where_kubernetes_types_pass_through_and_in_one_key_of_the_recipe() -> None:
+def test_it_is_open_only_where_kuberay_s_types_pass_through_and_in_one_key_of_the_recipe() -> None:
     free = {
         path.removeprefix(".spec.") for path, node in ALL.items() if node.get("x-kubernetes-preserve-unknown-fields")
     }
     assert free == {
-        "learner.affinity",
-        "learner.env[]",
-        "learner.tolerations[]",
-        "learner.topologySpreadConstraints[]",
+        "learner.spec",
         "recipe.algorithm.rollout_rs[]",
     }
 
@@ -138,7 +134,7 @@ def test_every_packaged_recipe_may_be_written_out(name: str) -> None:
     whole = recipes.load(name).model_dump(mode="json")
     body = run_of(recipePreset="", recipe=whole)
     assert accepts(body) == []
-    assert resolve(Site(SITE.release, {"recipePreset": name}), body).recipe == recipes.load(name)
+    assert resolve(replace(SITE, recipe=whole), body).recipe == recipes.load(name)
 
 
 def test_a_null_reaches_the_operator_and_removes_the_key() -> None:
@@ -159,12 +155,12 @@ def test_n_may_be_written_without_quotes() -> None:
     assert resolve(SITE, body).recipe.rollout.n == 4
 
 
-@pytest.mark.parametrize("name", MATRIX)
-def test_learner_values_of_the_chart_are_those_of_a_run(name: str) -> None:
-    learner = {key: value for key, value in MATRIX[name].get("learner", {}).items() if key not in ("enabled", "mode")}
-    assert accepts(run_of(learner=learner)) == []
-    whole = Values().learner.model_dump(mode="json", by_alias=True, exclude={"enabled", "mode"})
-    assert accepts(run_of(learner=whole)) == []
+def test_a_patch_of_the_learner_is_kuberays_and_may_remove_keys() -> None:
+    patch = {
+        "metadata": {"labels": {"team": None, "queue": "a"}},
+        "spec": {"suspend": None, "rayClusterSpec": {"x": 1}},
+    }
+    assert accepts(run_of(learner=patch)) == []
 
 
 @pytest.mark.parametrize(
@@ -175,8 +171,9 @@ def test_learner_values_of_the_chart_are_those_of_a_run(name: str) -> None:
         ({"recipe": {"learner": {"lr": 0}}}, "$.spec.recipe.learner.lr"),
         ({"recipe": {"algorithm": {"estimator": "ppo"}}}, "$.spec.recipe.algorithm.estimator"),
         ({"recipe": {"algorithm": {"rollout_is_clip": [1]}}}, "$.spec.recipe.algorithm.rollout_is_clip"),
-        ({"learner": {"mode": "job"}}, "$.spec.learner"),
-        ({"learner": {"gang": {"scheduler": "slurm"}}}, "$.spec.learner.gang.scheduler"),
+        ({"learner": {"backoffLimit": 1}}, "$.spec.learner"),
+        ({"learner": {"metadata": {"labels": {"a": 1}}}}, "$.spec.learner.metadata.labels.a"),
+        ({"learner": {"metadata": {"name": "mine"}}}, "$.spec.learner.metadata"),
         ({"maxRestarts": -1}, "$.spec.maxRestarts"),
         ({"maxRestart": 1}, "$.spec"),
         ({"release": ""}, "$.spec.release"),
@@ -213,12 +210,6 @@ def rules() -> dict[str, dict[str, str]]:
         (".spec.release", "b", "a", False),
         ("", {"metadata": {"name": "n" * 63}}, None, True),
         ("", {"metadata": {"name": "n" * 64}}, None, False),
-        (".spec.learner", {}, None, True),
-        (".spec.learner", {"submissionMode": "SidecarMode"}, None, True),
-        (".spec.learner", {"submissionMode": "SidecarMode", "clusterSelector": ""}, None, True),
-        (".spec.learner", {"clusterSelector": "team"}, None, True),
-        (".spec.learner", {"submissionMode": "HTTPMode", "clusterSelector": "team"}, None, True),
-        (".spec.learner", {"submissionMode": "SidecarMode", "clusterSelector": "team"}, None, False),
     ],
 )
 def test_cel_rules(path: str, self: Any, old: Any, holds: bool) -> None:
@@ -226,9 +217,9 @@ def test_cel_rules(path: str, self: Any, old: Any, holds: bool) -> None:
 
 
 def test_every_cel_rule_is_tested_and_says_which_key() -> None:
-    assert set(rules()) == {".spec.release", "", ".spec.learner"}
+    assert set(rules()) == {".spec.release", ""}
     for rule in rules().values():
-        assert rule["message"].split()[0].strip(":") in ("release", "metadata.name", "learner.clusterSelector")
+        assert rule["message"].split()[0].strip(":") in ("release", "metadata.name")
 
 
 def test_helm_installs_it_where_the_operator_is_on_and_only_there() -> None:

@@ -5,6 +5,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,13 @@ import pytest
 import yaml
 from kmock import Server
 
-from golongrl.kubernetes.rayjob.naming import Release
 from golongrl.queue import QueueSettings, SampleQueue
 from golongrl_operator.app import Loop, operate
-from golongrl_operator.build import Site
 from golongrl_operator.kube import Kube
 from support.helm import Helm, tool
 from support.operator_server import CONFIGS, EVENTS, JOBS, RUNS, ApiServer, series
 from support.redis_server import free_port
+from support.training_runs import SITE
 
 SETTINGS = QueueSettings(groups_per_step=2, max_staleness=1, max_bytes=1 << 20, lease_s=3600, stall_s=3600)
 # Ends a test that hangs; everything waited for takes a second or two on an idle machine.
@@ -58,8 +58,8 @@ async def operator(redis_url: str, run: str) -> AsyncIterator[str]:
 
     async def main() -> None:
         kube = Kube()
-        site = Site(Release("demo", kube.namespace), {})
-        await operate(Loop(site, kube, redis_url, run, pass_s=0.2, settle_s=0.02), "127.0.0.1", port, stop)
+        site = replace(SITE, namespace=kube.namespace, redis_url=redis_url, run=run)
+        await operate(Loop(site, kube, pass_s=0.2, settle_s=0.02), "127.0.0.1", port, stop)
 
     task = asyncio.create_task(asyncio.to_thread(asyncio.run, main()))
     try:
@@ -325,12 +325,17 @@ async def test_another_releases_runs_are_left_alone(api: ApiServer, redis_url: s
         await Watched(api, "second").phase("Pending")
 
 
-async def test_the_process_works_and_ends_at_sigterm(api: ApiServer, tmp_path: Path) -> None:
-    """`golongrl operator` itself, with the values that the chart mounts, here of a learner that names an image."""
-    values = tmp_path / "values.yaml"
-    values.write_text("learner: {image: {tag: mine}}\nredis: {external: {host: 127.0.0.1, port: 1}}\n")
+async def test_the_process_works_and_ends_at_sigterm(api: ApiServer, helm4: Helm, tmp_path: Path) -> None:
+    """`golongrl operator` itself, with what the chart mounts, here of a learner that names an image."""
+    values = {
+        "operator": {"enabled": True},
+        "learner": {"image": {"tag": "mine"}},
+        "redis": {"external": {"host": "127.0.0.1", "port": 1}},
+    }
+    site = tmp_path / "release.json"
+    site.write_text(helm4.template(values).one("ConfigMap", "-operator")["data"][site.name])
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "golongrl_operator", "--release=demo", f"--values={values}", f"--port={free_port()}",
+        sys.executable, "-m", "golongrl_operator", "--release=demo", f"--site={site}", f"--port={free_port()}",
         stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     try:

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
+from golongrl import recipe as recipes
 from golongrl.kubernetes.look.status import Pod
-from golongrl_operator.build import Site, objects, resolve
+from golongrl_operator.build import objects, resolve
 from golongrl_operator.reconcile import ReconcileResult, Seen, reconcile, refused
-from support.training_runs import NOW, PICTURE, QUEUE, SITE, a_job, a_run
+from support.training_runs import NOW, PICTURE, QUEUE, SITE, a_job, a_run, a_site
 
 
 def one(run: dict[str, Any], *jobs: dict[str, Any], **seen: Any) -> ReconcileResult:
@@ -129,16 +130,46 @@ def test_what_a_run_means_is_worked_out_once_and_anew_when_it_changes() -> None:
     first = resolve(SITE, a_run())
     assert resolve(SITE, a_run(name="other")) is first
     assert resolve(SITE, a_run(recipe={"learner": {"steps": 7}})).content != first.content
-    assert resolve(Site(SITE.release, {"learner": {"image": {"tag": "x"}}}), a_run()).content != first.content
+    assert resolve(a_site(entrypoint="golongrl learner --verbose"), a_run()).content != first.content
     made = objects(SITE, a_run(), first, 0)
     made[1]["spec"].clear()
     assert objects(SITE, a_run(), first, 0)[1]["spec"], "what is made of it is not shared"
 
 
 def test_a_queue_label_is_part_of_what_runs() -> None:
-    gangs = [{"gang": {"scheduler": "kueue", "queue": name}} for name in ("a", "b")]
-    contents = {resolve(SITE, a_run(learner=gang)).content for gang in gangs}
+    patches = [{"metadata": {"labels": {"kueue.x-k8s.io/queue-name": name}}} for name in ("a", "b")]
+    contents = {resolve(SITE, a_run(learner=patch)).content for patch in patches}
     assert len(contents) == 2
+
+
+def workers(replicas: Any = 2, gpus: str | None = None) -> dict[str, Any]:
+    """A patch of the ranks' group alone."""
+    container = {"name": "ray-worker", "resources": {"limits": {"nvidia.com/gpu": gpus}}}
+    group = {"groupName": "ranks", "replicas": replicas, "template": {"spec": {"containers": [container]}}}
+    return {"learner": {"spec": {"rayClusterSpec": {"workerGroupSpecs": [group]}}}}
+
+
+def test_a_patch_changes_what_it_names_and_nothing_else() -> None:
+    run = a_run(**workers(gpus="4"), recipe={"learner": {"ranks": 8}})
+    config, job = one(run).apply
+    cluster = job["spec"]["rayClusterSpec"]
+    (group,) = cluster["workerGroupSpecs"]
+    (container,) = group["template"]["spec"]["containers"]
+    assert (group["replicas"], container["image"]) == (2, "learner:1")
+    assert container["resources"] == {"limits": {"nvidia.com/gpu": "4"}}
+    for template in (group["template"], cluster["headGroupSpec"]["template"]):
+        recipe, scratch = template["spec"]["volumes"]
+        assert recipe == {"name": "recipe", "configMap": {"name": config["metadata"]["name"]}}
+        assert scratch == {"name": "tmp", "emptyDir": {}}
+    assert recipes.parse(recipes.read_yaml(config["data"]["recipe.yaml"])).learner.ranks == 8
+
+
+def test_no_patch_takes_the_labels_by_which_the_operator_finds_its_rayjob() -> None:
+    taken = {"golongrl.io/training-run": "other", "app.kubernetes.io/instance": None, "team": "a"}
+    _, job = one(a_run(learner={"metadata": {"labels": taken, "annotations": {"note": "b"}}})).apply
+    labels = {"golongrl.io/training-run": "r", "app.kubernetes.io/instance": "demo", "team": "a"}
+    assert job["metadata"]["labels"] == labels
+    assert job["metadata"]["annotations"]["note"] == "b"
 
 
 @pytest.mark.parametrize(
@@ -149,10 +180,14 @@ def test_a_queue_label_is_part_of_what_runs() -> None:
         # No file of the operator's pod is read, whatever is in it.
         ({"recipePreset": "/etc/passwd"}, "spec.recipePreset: '/etc/passwd' is none of quickstart"),
         ({"recipePreset": "a\n\0"}, "spec.recipePreset: 'a\\n\\x00' is none of"),
-        ({"learner": {"backoffLimits": 1}}, "learner.backoffLimits"),
-        ({"learner": {"workers": {"replicas": 2, "gpus": 8}}}, "are not the recipe's learner.ranks 1"),
-        ({"maxRestart": 1}, "spec.maxRestart"),
-        ({"suspend": "no"}, "spec.suspend"),
+        ({"learner": {"specs": {}}}, "spec: unknown key learner.specs; did you mean learner.spec?"),
+        ({"learner": {"spec": {"entrypoint": None}}}, "spec.learner: RayJob: missing key spec.entrypoint"),
+        ({"learner": {"spec": {"rayClusterSpec": {"workerGroupSpecs": 2}}}}, "spec.rayClusterSpec.workerGroupSpecs"),
+        (workers(replicas="2"), "rayClusterSpec.workerGroupSpecs.0.replicas"),
+        (workers(gpus="half"), "nvidia.com/gpu: 'half' is not a whole number"),
+        (workers(gpus="8"), "its workers have 16 GPUs (nvidia.com/gpu), but the recipe's learner.ranks is 1"),
+        ({"maxRestart": 1}, "spec: unknown key maxRestart; did you mean maxRestarts?"),
+        ({"suspend": "no"}, "spec: suspend"),
     ],
 )
 def test_a_spec_that_cannot_be_trained_is_named_and_touches_nothing(spec: dict[str, Any], message: str) -> None:
@@ -363,9 +398,9 @@ def test_an_upgrade_of_the_release_trains_nothing_again() -> None:
     run = a_run()
     done = a_job(run, jobDeploymentStatus="Complete", jobStatus="SUCCEEDED")
     run["status"] = one(run, done, picture=PICTURE).status
-    upgrades = ({"learner": {"image": {"tag": "new"}}}, {"recipe": {"rollout": {"temperature": 0.5}}})
+    upgrades = ({"backoffLimit": 7}, {"recipe": {"rollout": {"temperature": 0.5}}})
     for values, jobs in itertools.product(upgrades, ([done], [])):
-        (outcome,) = reconcile(Site(SITE.release, values), Seen(NOW, [run], jobs))
+        (outcome,) = reconcile(a_site(**values), Seen(NOW, [run], jobs))
         assert (outcome.apply, outcome.delete) == ((), ())
         assert (outcome.status["phase"], conditions(outcome)["Complete"]) == ("Succeeded", "True")
         assert (conditions(outcome)["Accepted"] == "False") is ("recipe" in values)
@@ -386,5 +421,5 @@ def test_what_only_the_learner_reads_is_the_runs(recipe: dict[str, Any]) -> None
 def test_a_seed_orders_a_datasets_rows_and_does_not_make_them() -> None:
     """Where another order would go on from a checkpoint, the learner itself refuses it."""
     whole = {"data": {"corpus": None, "train": "/store/rows.parquet", "validation_prompts": 0}}
-    site = Site(SITE.release, {"recipe": whole})
+    site = a_site(whole)
     assert resolve(site, a_run(recipe={**whole, "seed": 99})).differs == ("seed",)

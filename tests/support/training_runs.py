@@ -1,13 +1,42 @@
 """TrainingRuns of a release `demo`, the RayJobs made for them, and what its queue says."""
 
 import copy
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from golongrl.kubernetes.rayjob.naming import Release
-from golongrl_operator.build import Site, objects, resolve
+from golongrl import recipe as recipes
+from golongrl.kubernetes.rayjob.site import Site, patch
+from golongrl_operator.build import objects, resolve
 
-SITE = Site(Release("demo", "rl"), {})
+
+def _template(container: str) -> dict[str, Any]:
+    volumes = [{"name": "recipe", "configMap": {"name": "demo-golongrl-recipe"}}, {"name": "tmp", "emptyDir": {}}]
+    return {"spec": {"containers": [{"name": container, "image": "learner:1"}], "volumes": volumes}}
+
+
+# As small as a RayJob can be; tests/charts gives the operator those that the chart renders.
+RAYJOB: dict[str, Any] = {
+    "apiVersion": "ray.io/v1",
+    "kind": "RayJob",
+    "metadata": {"name": "demo-golongrl-learner", "labels": {"app.kubernetes.io/instance": "demo"}},
+    "spec": {
+        "entrypoint": "golongrl learner",
+        "rayClusterSpec": {
+            "headGroupSpec": {"template": _template("ray-head")},
+            "workerGroupSpecs": [{"groupName": "ranks", "replicas": 1, "template": _template("ray-worker")}],
+        },
+    },
+}
+SITE = Site(
+    release="demo",
+    namespace="rl",
+    run="demo",
+    redis_url="redis://demo-golongrl-redis:6379/0",
+    gpu_resource="nvidia.com/gpu",
+    recipe=recipes.read_tree("quickstart"),
+    rayjob=RAYJOB,
+)
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 QUEUE = {
     "version": 12,
@@ -27,6 +56,12 @@ QUEUE = {
     "max_bytes": 100,
 }
 PICTURE = {"queue": QUEUE, "services": []}
+
+
+def a_site(recipe: dict[str, Any] | None = None, **learner: Any) -> Site:
+    """SITE after an upgrade that changed its recipe or its RayJob's spec."""
+    changed = patch(SITE.recipe, recipe or {})
+    return replace(SITE, recipe=changed, rayjob=patch(SITE.rayjob, {"spec": learner}))
 
 
 def a_run(name: str = "r", age: int = 0, status: dict[str, Any] | None = None, **spec: Any) -> dict[str, Any]:

@@ -49,11 +49,9 @@ def rayjob(
     namespace: Annotated[str, typer.Option("--namespace", "-n", help="Namespace; empty leaves it to kubectl.")] = "",
 ) -> None:
     """Print the RayJob that trains a recipe beside a release of the chart, whose learner is off."""
-    from golongrl.kubernetes.rayjob import render as manifests
-    from golongrl.kubernetes.rayjob.naming import Release as Owner
+    from golongrl.kubernetes.rayjob.render import rayjob_yaml
 
-    resolved, checked = manifests.resolve(recipe, values or (), overrides or ())
-    print(manifests.rayjob_yaml(recipe, resolved, checked, Owner(release, namespace), values or ()), end="")
+    print(rayjob_yaml(recipe, release, namespace, values or (), overrides or ()), end="")
 
 
 def _deployment(release: str, namespace: str, context: str | None, timeout: str = "10m") -> "Deployment":

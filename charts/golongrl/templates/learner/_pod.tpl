@@ -1,4 +1,4 @@
-{{/* What a Ray node or the plain Job's pod runs as: (list $ "head"). golongrl.kubernetes.rayjob.builder builds the same in Python. */}}
+{{/* What a Ray node or the plain Job's pod runs as: (list $ "head"). */}}
 {{- define "golongrl.learner.container" -}}
 {{- $root := index . 0 -}}
 {{- $learner := $root.Values.learner -}}
@@ -184,6 +184,10 @@ from the old one's checkpoint (the queue fences the old one off). An unchanged o
 {{- if and (gt (int $workers.replicas) 0) (eq (include "golongrl.learner.kind" .) "job") -}}
 {{- fail "learner.workers.replicas: a plain Job has one pod; install KubeRay, or render with --api-versions ray.io/v1" -}}
 {{- end -}}
+{{- include "golongrl.learner.checkRayJob" . -}}
+{{- end -}}
+
+{{- define "golongrl.learner.checkRayJob" -}}
 {{- if and (ne .Values.learner.gang.scheduler "none") (not .Values.learner.gang.queue) -}}
 {{- fail "learner.gang.queue names no queue" -}}
 {{- end -}}

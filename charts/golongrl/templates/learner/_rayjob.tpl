@@ -1,3 +1,35 @@
+{{/*
+The RayJob: (list $ NAME LABELS). learner/rayjob.yaml installs it; operator/release.yaml hands it to the operator, and to
+`golongrl render rayjob`, which change its recipe and its name.
+*/}}
+{{- define "golongrl.learner.rayjob" -}}
+{{- $root := index . 0 -}}
+apiVersion: ray.io/v1
+kind: RayJob
+metadata:
+  name: {{ index . 1 }}
+  namespace: {{ $root.Release.Namespace }}
+  labels:
+    {{- index . 2 | nindent 4 }}
+    {{- with $root.Values.learner.gang }}
+    {{- if eq .scheduler "kueue" }}
+    # Kueue's webhook suspends a new job with this label and releases it when the whole cluster fits. `suspend` is not set
+    # here: an upgrade would stop a running job, or fail because the field belongs to Kueue.
+    kueue.x-k8s.io/queue-name: {{ .queue }}
+    {{- else if eq .scheduler "volcano" }}
+    ray.io/scheduler-name: volcano
+    volcano.sh/queue-name: {{ .queue }}
+    {{- else if eq .scheduler "yunikorn" }}
+    ray.io/scheduler-name: yunikorn
+    ray.io/gang-scheduling-enabled: "true"
+    yunikorn.apache.org/app-id: {{ include "golongrl.fullname" $root }}-learner
+    yunikorn.apache.org/queue: {{ .queue }}
+    {{- end }}
+    {{- end }}
+spec:
+  {{- include "golongrl.learner.rayjob.spec" $root | nindent 2 }}
+{{- end -}}
+
 {{- define "golongrl.learner.rayjob.spec" -}}
 {{- $learner := .Values.learner -}}
 {{- $own := not $learner.clusterSelector -}}

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import logging
-import shutil
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,16 +12,15 @@ from pyhelm3 import Command
 from pyhelm3 import errors as helm_errors
 
 from golongrl import recipe as recipes
-from golongrl.errors import GolongrlError
 from golongrl.kubernetes.deploy import diff
 from golongrl.kubernetes.rayjob.load import load_values, overlay, read_tree, recipe_of
-from golongrl.kubernetes.rayjob.render import chart
+from golongrl.kubernetes.rayjob.render import HelmError, chart, helm_path, reason
 
 T = TypeVar("T")
 
 
-class DeployError(GolongrlError):
-    """helm failed, is missing or cannot reach the cluster; the message is helm's own last line."""
+class DeployError(HelmError):
+    """helm failed or cannot reach the cluster; the message is helm's own, in one line."""
 
 
 def user_values(files: Iterable[Path], settings: Iterable[str]) -> dict[str, Any]:
@@ -54,7 +52,7 @@ class Deployment:
         """Install or upgrade; returns what the chart's NOTES say.
 
         Raises:
-            DeployError: helm failed.
+            HelmError: helm is missing or failed.
         """
         done = self._call(
             lambda: self._helm.install_or_upgrade(
@@ -67,7 +65,7 @@ class Deployment:
         """What `apply` would change, asked of the cluster, in lines.
 
         Raises:
-            DeployError: helm failed.
+            HelmError: helm is missing or failed.
         """
         # Not pyhelm3's dry_run: to Helm 4 that is the client alone, which knows neither KubeRay nor what `lookup` sees.
         command = ["upgrade", self.release, chart(), "--install", "--dry-run=server", "--namespace", self.namespace]
@@ -80,7 +78,7 @@ class Deployment:
         """Helm's own record of the release.
 
         Raises:
-            DeployError: helm failed, or there is no such release.
+            HelmError: helm is missing or failed, or there is no such release.
         """
         return dict(self._call(lambda: self._helm.status(self.release, namespace=self.namespace)))
 
@@ -88,7 +86,7 @@ class Deployment:
         """Remove the release; claims and the Secret stay.
 
         Raises:
-            DeployError: helm failed, or there is no such release.
+            HelmError: helm is missing or failed, or there is no such release.
         """
         self._call(lambda: self._helm.uninstall(self.release, namespace=self.namespace))
 
@@ -101,8 +99,7 @@ class Deployment:
             raise
 
     def _call(self, call: Callable[[], Awaitable[T]]) -> T:
-        if shutil.which("helm") is None:
-            raise DeployError("helm is not on PATH: install Helm 3.17 or newer (https://helm.sh/docs/intro/install)")
+        helm_path()
 
         async def run() -> T:
             return await call()
@@ -110,6 +107,5 @@ class Deployment:
         try:
             return asyncio.run(run())
         except helm_errors.Error as error:
-            text = error.stderr.decode(errors="replace").strip()
-            last = (text.splitlines() or [type(error).__name__])[-1].removeprefix("Error: ")
-            raise DeployError(f"helm, release {self.release} in namespace {self.namespace}: {last}") from error
+            why = reason(error.stderr.decode(errors="replace") or type(error).__name__)
+            raise DeployError(f"helm, release {self.release} in namespace {self.namespace}: {why}") from error

@@ -1,1 +1,1 @@
-"""The learner's RayJob: names, parts, rendering."""
+"""Values files and the learner's RayJob, as the chart renders it."""

@@ -9,9 +9,13 @@ import yaml
 from pydantic import ValidationError
 
 from golongrl import recipe as recipes
-from golongrl.kubernetes.rayjob.builder import ValuesError
+from golongrl.errors import InputError
 from golongrl.kubernetes.values import Values
 from golongrl.recipe import Recipe
+
+
+class ValuesError(InputError, ValueError):
+    """A values file, a key of it or a value is wrong; the message is one line that names it."""
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

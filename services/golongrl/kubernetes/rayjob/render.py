@@ -1,37 +1,55 @@
-"""`kubectl apply`-able text: the RayJob of a recipe together with the ConfigMap that holds the recipe.
+"""`golongrl render rayjob`: the chart's RayJob for one recipe, and the ConfigMap with that recipe, for `kubectl apply`.
 
-Pure: recipe and values in, YAML out. The name of both objects ends in a hash of their content.
+helm renders the chart's template, so that this RayJob is the one that an installation has.
 """
 
-import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+import shutil
+import subprocess
+from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import yaml
 
 from golongrl import recipe as recipes
-from golongrl.kubernetes.rayjob import naming
-from golongrl.kubernetes.rayjob.builder import Manifest, ValuesError, rayjob
-from golongrl.kubernetes.rayjob.load import load_values, merge
-from golongrl.kubernetes.rayjob.naming import Release
+from golongrl.errors import GolongrlError
+from golongrl.kubernetes.rayjob.load import ValuesError, load_values, merge
+from golongrl.kubernetes.rayjob.site import Manifest, Site, content, documents, read_site
 from golongrl.kubernetes.values import Values
 from golongrl.recipe import Recipe
 
-# Kubernetes' names of a namespace, and Helm's of a release.
-_LABEL = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
-_DOTTED = rf"{_LABEL}(\.{_LABEL})*"
+# Kubernetes' rule for a namespace, and Helm's for a release.
+_LABEL: Final = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
+_DOTTED: Final = rf"{_LABEL}(\.{_LABEL})*"
+# Rendering takes a second; a chart on a file system that hangs ends here.
+_HELM_S: Final = 120
 
-_HEADER = """\
-# {recipe} as a RayJob, for `kubectl apply -f` beside the release {release!r}:
+_HEADER: Final = """\
+# The recipe {recipe} as a RayJob, for `kubectl apply --server-side -f`, next to the release {release!r}:
 #   helm install {release} charts/golongrl{arguments} --set learner.enabled=false
-# The release brings Redis, the reward service, the rollout pool and the shared volume; this trains with them. The pool
-# follows the release's own recipe: give both the same `rollout`, `reward` and `queue`.
-# The cluster needs KubeRay 1.7 (its CRDs exceed what client-side apply can store: kubectl apply --server-side).
+# That release provides Redis, the reward service, the rollout pool and the shared volume. Its rollout pool uses the
+# release's own recipe: `rollout`, `reward` and `queue` must be the same in both.
+# The cluster needs KubeRay 1.7.
 """
+
+
+class HelmError(GolongrlError):
+    """helm is missing or failed; the message is its own, in one line."""
+
+
+def helm_path() -> str:
+    """The helm on PATH.
+
+    Raises:
+        HelmError: there is none.
+    """
+    found = shutil.which("helm")
+    if found is None:
+        raise HelmError("helm is not on PATH: install Helm 3.17 or newer (https://helm.sh/docs/intro/install)")
+    return found
 
 
 def chart() -> Path:
@@ -41,14 +59,19 @@ def chart() -> Path:
 
 
 def preset(recipe: str) -> Path | None:
-    """The chart's values file for a packaged recipe, if it has one."""
-    path = chart() / f"values-{recipe}.yaml"
-    return path if path.is_file() else None
+    """The chart's values file for a packaged recipe: values-NAME.yaml, where the recipe's name is NAME or NAME-...
+
+    The longest NAME is chosen; None if there is no such file, or the recipe is not a packaged one.
+    """
+    if recipe not in recipes.packaged():
+        return None
+    parts = recipe.split("-")
+    names = ["-".join(parts[:end]) for end in range(len(parts), 0, -1)]
+    paths = (chart() / f"values-{name}.yaml" for name in names)
+    return next((path for path in paths if path.is_file()), None)
 
 
-def resolve(
-    name: str, files: Iterable[Path] = (), overrides: Iterable[str] = (), settings: Mapping[str, Any] | None = None
-) -> tuple[Recipe, Values]:
+def resolve(name: str, files: Iterable[Path] = (), overrides: Iterable[str] = ()) -> tuple[Recipe, Values]:
     """The recipe `name` with what values files and `--set` change, and those values.
 
     The chart's preset for that recipe comes before the files, as it does for `golongrl deploy`.
@@ -56,65 +79,85 @@ def resolve(
     Raises:
         ValuesError, RecipeError: a file, a key or a value is wrong.
     """
-    values = load_values([path for path in [preset(name), *files] if path], settings)
+    values = load_values([path for path in [preset(name), *files] if path])
     tree = merge(recipes.read_tree(name), values.recipe)
     for item in overrides:
         recipes.override(tree, item)
     return recipes.parse(tree, origin=name), values
 
 
-def content(recipe: Recipe, values: Values, release: Release) -> str:
-    """Hash of all that the RayJob runs."""
-    draft = rayjob(recipe, values, release, suffix="0")
-    text = recipes.dump(recipe) + json.dumps(draft["spec"], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def documents(recipe: Recipe, values: Values, release: Release, suffix: str | None = None) -> list[Manifest]:
-    """The ConfigMap with the recipe and the RayJob that reads it; without `suffix` their name ends in the content's."""
-    text = recipes.dump(recipe)
-    job = rayjob(recipe, values, release, suffix or content(recipe, values, release)[:8])
-    name = job["metadata"]["name"]
-    for template in _templates(job):
-        for volume in template["spec"]["volumes"]:
-            if volume["name"] == "recipe":
-                volume["configMap"]["name"] = name
-    config = {
-        "apiVersion": "v1",
-        "kind": "ConfigMap",
-        "metadata": {
-            "name": name,
-            **({"namespace": release.namespace} if release.namespace else {}),
-            "labels": naming.component_labels(release, values, "learner", {}),
-        },
-        "data": {"recipe.yaml": text},
-    }
-    return [config, job]
-
-
-def rayjob_yaml(name: str, recipe: Recipe, values: Values, release: Release, files: Iterable[Path] = ()) -> str:
-    """Both documents as YAML, under a header that says how to install the release that they need.
-
-    Args:
-        name: as `resolve` was given it, with `files`.
+def site_of(recipe: Recipe, files: Iterable[Path], release: str, namespace: str) -> Site:
+    """What helm makes of the chart with these values files and this recipe.
 
     Raises:
-        ValuesError: Helm would refuse the release's name, or Kubernetes its namespace.
+        HelmError: helm is missing, or the chart refuses the values.
+    """
+    # The document is the operator's; the RayJob in it is the same whether or not the release has one.
+    forced = {
+        "operator": {"enabled": True},
+        "learner": {"enabled": True, "mode": "rayjob"},
+        "recipePreset": "",
+        "recipe": recipe.model_dump(mode="json"),
+    }
+    command = [helm_path(), "template", release, str(chart()), "--namespace", namespace or "default"]
+    command += ["--show-only", "templates/operator/release.yaml"]
+    command += [word for path in files for word in ("--values", str(path))]
+    try:
+        done = subprocess.run(
+            [*command, "--values", "-"],
+            input=json.dumps(forced), capture_output=True, text=True, timeout=_HELM_S, check=False,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired as error:
+        raise HelmError(f"helm template did not end within {_HELM_S} s") from error
+    if done.returncode:
+        raise HelmError(f"helm template: {reason(done.stderr)}")
+    return read_site(yaml.safe_load(done.stdout)["data"]["release.json"], "helm template", release, namespace)
+
+
+def reason(stderr: str) -> str:
+    """Why helm failed, in one line, without its warnings before and its advice after that."""
+    lines = [" ".join(line.split()) for line in stderr.splitlines()]
+    start = next((number for number, line in enumerate(lines) if line.startswith("Error: ")), 0)
+    words = [line for line in lines[start:] if line and not line.startswith("Use --debug")]
+    return re.sub(r"Error: |execution error at \([^)]*\): ", "", " ".join(words)) or "it gave no reason"
+
+
+def rayjob_yaml(
+    name: str, release: str, namespace: str = "", files: Iterable[Path] = (), overrides: Iterable[str] = ()
+) -> str:
+    """ConfigMap and RayJob as YAML, under a header that says how to install the release that they need.
+
+    Args:
+        name: of a packaged recipe, or a recipe file.
+        namespace: empty leaves it to kubectl.
+
+    Raises:
+        ValuesError, RecipeError: a file, a key or a value is wrong, Helm would refuse the release's name, or
+            Kubernetes its namespace.
+        HelmError: helm is missing or refuses.
     """
     for option, word, form, longest in (
-        ("--release", release.name, _DOTTED, 53),
-        ("--namespace", release.namespace or "default", _LABEL, 63),
+        ("--release", release, _DOTTED, 53),
+        ("--namespace", namespace or "default", _LABEL, 63),
     ):
         if len(word) > longest or not re.fullmatch(form, word):
-            raise ValuesError(f"{option} {word}: use lower-case letters, digits and '-', {longest} at most")
+            raise ValuesError(f"{option} {word}: use lower-case letters, digits and '-', at most {longest} characters")
+    files = list(files)
+    recipe, values = resolve(name, files, overrides)
     own = preset(name)
+    job = site_of(recipe, [*([own] if own else []), *files], release, namespace).rayjob
     arguments = [f" -f {path}" for path in [*([f"charts/golongrl/{own.name}"] if own else []), *files]]
     if name in recipes.packaged() and values.recipe_preset != name:
         arguments.append(f" --set recipePreset={name}")
-    if release.namespace:
-        arguments.append(f" -n {release.namespace}")
-    header = _HEADER.format(recipe=recipe.name, release=release.name, arguments="".join(arguments))
-    return header + "---\n" + yaml.dump_all(documents(recipe, values, release), Dumper=_Dumper, sort_keys=False)
+    if namespace:
+        arguments.append(f" -n {namespace}")
+    header = _HEADER.format(recipe=recipe.name, release=release, arguments="".join(arguments))
+    return header + "---\n" + dump(documents(job, recipe, namespace, content(job, recipe)))
+
+
+def dump(items: Iterable[Manifest]) -> str:
+    """Objects as YAML documents."""
+    return yaml.dump_all(items, Dumper=_Dumper, sort_keys=False)
 
 
 class _Dumper(yaml.SafeDumper):
@@ -129,10 +172,3 @@ def _text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
 
 
 _Dumper.add_representer(str, _text)
-
-
-def _templates(job: Manifest) -> list[Manifest]:
-    cluster = job["spec"].get("rayClusterSpec")
-    if cluster is None:
-        return []
-    return [cluster["headGroupSpec"]["template"], *(group["template"] for group in cluster.get("workerGroupSpecs", []))]
