@@ -17,11 +17,12 @@ import kopf
 import structlog
 
 from golongrl.kubernetes.rayjob.site import Manifest, Site
+from golongrl.serving import bind, served
 from golongrl_operator.api import GROUP, PLURAL, RUN_LABEL, VERSION
 from golongrl_operator.events import manifest, transitions
 from golongrl_operator.kube import Kube, KubeError, KubeGoneError, KubeSilentError, picture
 from golongrl_operator.reconcile import ReconcileResult, Seen, reconcile, refused
-from golongrl_operator.serve import create_app, served
+from golongrl_operator.serve import create_app
 
 log = structlog.get_logger()
 
@@ -157,6 +158,7 @@ async def operate(loop: Loop, host: str, port: int, stop: threading.Event | None
     Raises:
         InputError: the address cannot be bound.
     """
+    listener = bind(host, port)
     app = create_app(lambda: loop.age, LATEST_S, loop.kube.metrics.registry)
     passes = asyncio.create_task(loop.forever())
     watches = asyncio.create_task(
@@ -169,7 +171,7 @@ async def operate(loop: Loop, host: str, port: int, stop: threading.Event | None
         )
     )
     try:
-        async with served(app, host, port):
+        async with served(app, listener):
             # Either of them ending ends the process: Kubernetes starts it anew.
             await asyncio.wait({passes, watches}, return_when=asyncio.FIRST_COMPLETED)
     finally:

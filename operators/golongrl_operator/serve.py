@@ -1,50 +1,29 @@
-"""The operator's HTTP endpoints: /healthz (passes go on) and /metrics. They read, and never change anything."""
+"""The operator's HTTP endpoints: /healthz (whether passes still run) and /metrics. They read and change nothing."""
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 
-from aiohttp import web
-from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client import CollectorRegistry
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
 
-from golongrl.errors import InputError
+from golongrl.serving import exposition
 
 
-def create_app(age: Callable[[], float], latest_s: float, registry: CollectorRegistry) -> web.Application:
+def create_app(age: Callable[[], float], latest_s: float, registry: CollectorRegistry) -> Starlette:
     """The app of one loop.
 
     Args:
-        age: seconds since its last pass, whatever came of it.
-        latest_s: from then on the loop is dead, and the answer 503.
+        age: seconds since its last pass, whether it succeeded or not.
+        latest_s: an older pass means that the loop hangs: /healthz answers 503.
     """
 
-    async def healthz(_: web.Request) -> web.Response:
+    async def healthz(_: Request) -> JSONResponse:
         seconds = age()
-        body = {"seconds_since_pass": round(seconds, 1)}
-        return web.json_response(body, status=503 if seconds > latest_s else 200)
+        return JSONResponse({"seconds_since_pass": round(seconds, 1)}, status_code=503 if seconds > latest_s else 200)
 
-    async def metrics(_: web.Request) -> web.Response:
-        return web.Response(body=generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+    async def metrics(_: Request) -> Response:
+        return exposition(registry)
 
-    app = web.Application()
-    app.add_routes([web.get("/healthz", healthz), web.get("/metrics", metrics)])
-    return app
-
-
-@asynccontextmanager
-async def served(app: web.Application, host: str, port: int) -> AsyncIterator[None]:
-    """Serve `app` meanwhile.
-
-    Raises:
-        InputError: the address cannot be bound.
-    """
-    runner = web.AppRunner(app, handle_signals=False, access_log=None, shutdown_timeout=1.0)
-    await runner.setup()
-    try:
-        try:
-            await web.TCPSite(runner, host, port).start()
-        except OSError as error:
-            raise InputError(f"--host {host} --port {port}: {error.strerror}") from error
-        yield
-    finally:
-        await runner.cleanup()
+    return Starlette(routes=[Route("/healthz", healthz), Route("/metrics", metrics)])

@@ -77,7 +77,8 @@ def reward_url() -> Iterator[str]:
     command = [
         sys.executable,
         "-m",
-        "golongrl.reward",
+        "golongrl",
+        "reward",
         "serve",
         "--host",
         "127.0.0.1",

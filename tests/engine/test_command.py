@@ -6,9 +6,8 @@ from pathlib import Path
 
 
 def run(*arguments: str) -> tuple[int, str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "golongrl.engine", *arguments], capture_output=True, text=True, timeout=240, check=False
-    )
+    command = [sys.executable, "-m", "golongrl", "engine", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
     return done.returncode, done.stderr
 
 

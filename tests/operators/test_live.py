@@ -335,7 +335,7 @@ async def test_the_process_works_and_ends_at_sigterm(api: ApiServer, helm4: Helm
     site = tmp_path / "release.json"
     site.write_text(helm4.template(values).one("ConfigMap", "-operator")["data"][site.name])
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "golongrl_operator", "--release=demo", f"--site={site}", f"--port={free_port()}",
+        sys.executable, "-m", "golongrl", "operator", "--release=demo", f"--site={site}", f"--port={free_port()}",
         stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     try:

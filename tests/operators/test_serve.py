@@ -1,24 +1,17 @@
 """The endpoints: a loop that hangs is reported dead, one whose passes fail is not, and its metrics say so."""
 
-import socket
-
 import httpx
 import pytest
 
-from golongrl.errors import InputError
 from golongrl_operator.metrics import OperatorMetrics
-from golongrl_operator.serve import create_app, served
+from golongrl_operator.serve import create_app
 from support.operator_server import series
-from support.redis_server import free_port
 
 
 async def ask(age: float, metrics: OperatorMetrics, path: str) -> httpx.Response:
-    port = free_port()
-    async with (
-        served(create_app(lambda: age, 180.0, metrics.registry), "127.0.0.1", port),
-        httpx.AsyncClient(timeout=60) as client,
-    ):
-        return await client.get(f"http://127.0.0.1:{port}{path}")
+    transport = httpx.ASGITransport(create_app(lambda: age, 180.0, metrics.registry))
+    async with httpx.AsyncClient(transport=transport, base_url="http://operator") as client:
+        return await client.get(path)
 
 
 async def test_a_loop_that_hangs_is_reported_dead() -> None:
@@ -50,11 +43,3 @@ async def test_metrics_tell_passes_runs_and_errors(monkeypatch: pytest.MonkeyPat
     assert runs == {"Running": 1, "Waiting": 2, "Failed": 0}
     metrics.runs([])
     assert series((await ask(0.0, metrics, "/metrics")).text)["golongrl_operator_runs Waiting"] == 0
-
-
-async def test_a_port_that_is_taken_is_named() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        with pytest.raises(InputError, match=f"--port {port}: "):
-            async with served(create_app(lambda: 0.0, 1.0, OperatorMetrics().registry), "127.0.0.1", port):
-                pass

@@ -47,7 +47,7 @@ def running() -> AppFactory:
 
 @pytest.fixture(scope="module")
 def serve() -> Iterator[ServerFactory]:
-    """`serve("-m", "golongrl.reward", "serve", "--port", "{port}")`: a real server process, ready."""
+    """`serve("-m", "golongrl", "reward", "serve", "--port", "{port}")`: a real server process, ready."""
     started: list[subprocess.Popen[bytes]] = []
 
     def start(*command: str, **environment: str) -> Served:

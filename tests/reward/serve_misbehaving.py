@@ -10,11 +10,11 @@ if __name__ == "__main__":
 
     from golongrl.reward.app import PRELOAD, create_app
     from golongrl.reward.config import RewardConfig
-    from golongrl.reward.serving import run
+    from golongrl.serving import bind, run
     from golongrl.telemetry.logging import configure
 
     configure("reward", level="ERROR")
     port, workers, deadline_s = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
     config = RewardConfig(workers=workers, deadline_s=deadline_s, worker_memory_bytes=2 << 30)
     app = create_app(config, score=misbehave.score, preload=(*PRELOAD, "misbehave"))
-    run(app, host="127.0.0.1", port=port, shutdown_s=60)
+    run(app, bind("127.0.0.1", port), grace_s=60)

@@ -95,7 +95,7 @@ def test_bad_usage(arguments: list[str]) -> None:
     ],
 )
 def test_wrong_input_is_one_line_and_exit_2(arguments: list[str], message: str) -> None:
-    command = [sys.executable, "-m", "golongrl.reward", *arguments]
+    command = [sys.executable, "-m", "golongrl", "reward", *arguments]
     failed = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
     assert (failed.returncode, failed.stderr) == (2, f"error: {message}\n")
 

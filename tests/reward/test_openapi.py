@@ -21,7 +21,7 @@ def document(config: RewardConfig) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def url(serve: ServerFactory) -> str:
     """A real server with the limits that the document below names."""
-    return serve("-m", "golongrl.reward", "serve", "--host", "127.0.0.1", "--port", "{port}", *OPTIONS).url
+    return serve("-m", "golongrl", "reward", "serve", "--host", "127.0.0.1", "--port", "{port}", *OPTIONS).url
 
 
 OPTIONS = ("--workers", "1", "--max-batch", "8", "--log-level", "ERROR")

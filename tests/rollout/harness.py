@@ -219,7 +219,6 @@ async def rig(
             "data": data,
             "grace_s": 10.0,
             "engine_check_s": 0.2,
-            "beat_s": 0.2,
             **config,
         }
     )

@@ -25,7 +25,7 @@ def good(**changes) -> State:
     ],
 )
 async def test_ready_only_with_a_live_engine_on_trusted_recent_weights(state: State, reason: str | None) -> None:
-    assert not_ready(state, eta=1) == ([reason] if reason else [])
+    assert not_ready(state, max_staleness=1) == ([reason] if reason else [])
     transport = httpx.ASGITransport(create_app(state, 1, RolloutMetrics().registry))
     async with httpx.AsyncClient(transport=transport, base_url="http://worker") as client:
         answer = await client.get("/readyz")

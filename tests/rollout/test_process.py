@@ -33,7 +33,7 @@ async def process(*arguments: str | Path) -> AsyncIterator[asyncio.subprocess.Pr
 
 
 def engine_process(model: Path, port: int):
-    return process("golongrl.engine", "--model-path", model, "--port", str(port), "--context-length", "1024")
+    return process("golongrl", "engine", "--model-path", model, "--port", str(port), "--context-length", "1024")
 
 
 async def reached(url: str, wanted: int = 200, seconds: float = 240.0) -> dict[str, object]:
@@ -72,7 +72,7 @@ async def test_a_signal_ends_the_worker_in_order(
     await learner.queue.announce(learner.fence, publish(tmp_path, 0, tiny_model))
     port = free_port()
     arguments = (
-        "golongrl.rollout", "--recipe", tmp_path / "recipe.yaml", "--run", run_name, "--redis-url", redis_url,
+        "golongrl", "rollout", "--recipe", tmp_path / "recipe.yaml", "--run", run_name, "--redis-url", redis_url,
         "--engine-url", engine_url, "--data", tmp_path / "data", "--worker", "w7", "--port", str(port), "--grace", "0",
     )  # fmt: skip
     async with served(reward_app) as reward_url, process(*arguments, "--reward-url", reward_url) as worker:
@@ -124,7 +124,7 @@ async def test_an_engine_killed_in_mid_generation_costs_nothing_but_time(
     [
         ({"--recipe": "quickstrat"}, "did you mean quickstart"),
         ({"--data": "/nowhere"}, "prepared data /nowhere"),
-        ({"--port": "BUSY"}, "give a free --port"),
+        ({"--port": "BUSY"}, "Address already in use; choose another --port"),
     ],
 )
 def test_a_wrong_option_is_one_line(changes: dict[str, str], message: str, rows: Path, redis_url: str) -> None:
@@ -141,7 +141,7 @@ def test_a_wrong_option_is_one_line(changes: dict[str, str], message: str, rows:
     }
     flat = [word for pair in options.items() for word in pair]
     done = subprocess.run(
-        [sys.executable, "-m", "golongrl.rollout", *flat], capture_output=True, text=True, timeout=240, check=False
+        [sys.executable, "-m", "golongrl", "rollout", *flat], capture_output=True, text=True, timeout=240, check=False
     )
     assert done.returncode == 2
     [line] = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
@@ -151,6 +151,6 @@ def test_a_wrong_option_is_one_line(changes: dict[str, str], message: str, rows:
 
 def test_help_has_an_example() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "golongrl.rollout", "--help"], capture_output=True, text=True, timeout=240, check=True
+        [sys.executable, "-m", "golongrl", "rollout", "--help"], capture_output=True, text=True, timeout=240, check=True
     )
     assert "Example" in done.stdout

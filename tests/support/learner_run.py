@@ -28,6 +28,7 @@ from golongrl.queue import (
 )
 from golongrl.queue.embedded import EmbeddedServer
 from golongrl.recipe import Recipe, dump, load
+from golongrl.rollout.groups.assemble import group_of
 from support.redis_server import free_port
 
 TASKS = ("EM", "F1_Score", "NDCG")
@@ -96,7 +97,7 @@ def made_up_group(data: Prepared, lease: Lease, n: int, longest: int) -> Group:
                 status="unscored" if unscored else "scored",
             )
         )
-    return Group.of(lease, row, responses, {"generate": 0.1})
+    return group_of(lease, row, responses, {"generate": 0.1})
 
 
 @dataclass
@@ -139,7 +140,7 @@ class LearnerRun:
         """Start `golongrl learner` in a session of its own."""
         (self.root / "recipe.yaml").write_text(dump(self.recipe))
         command = [
-            sys.executable, "-m", "golongrl.learner", "--recipe", str(self.root / "recipe.yaml"), "--run", self.name,
+            sys.executable, "-m", "golongrl", "learner", "--recipe", str(self.root / "recipe.yaml"), "--run", self.name,
             "--redis-url", self.server.url, "--data", str(self.root / "data"),
             "--weights", str(self.root / "weights"), "--out", str(self.root),
         ]  # fmt: skip

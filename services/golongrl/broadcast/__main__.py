@@ -11,8 +11,7 @@ import socket
 import sys
 import threading
 
-import uvicorn
-
+from golongrl import serving
 from golongrl.broadcast.app import create_app
 from golongrl.telemetry.logging import configure
 
@@ -23,7 +22,6 @@ _KEEPALIVE = {socket.TCP_KEEPIDLE: 5, socket.TCP_KEEPINTVL: 5, socket.TCP_KEEPCN
 def main(address: str, port: int, folder: str) -> None:
     configure("sender")
     app = create_app(address, os.environ["GOLONGRL_SENDER_TOKEN"])
-    server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=5))
 
     def leave_with_parent() -> None:
         sys.stdin.read()
@@ -33,7 +31,7 @@ def main(address: str, port: int, folder: str) -> None:
     threading.Thread(target=leave_with_parent, name="parent", daemon=True).start()
     with listen(port) as listener:
         print(json.dumps({"port": listener.getsockname()[1]}), flush=True)
-        server.run(sockets=[listener])
+        serving.run(app, listener, grace_s=5)
 
 
 def listen(port: int) -> socket.socket:

@@ -18,6 +18,7 @@ import contextlib
 import hashlib
 import json
 import signal
+import socket
 import time
 import warnings
 from collections.abc import AsyncIterator
@@ -31,6 +32,7 @@ import structlog
 
 from golongrl.data import Prepared, lease_order, open_splits, resolve
 from golongrl.errors import GolongrlError
+from golongrl.heartbeat import heartbeat
 from golongrl.learner import memory
 from golongrl.learner.batch.batch_metrics import step_metrics
 from golongrl.learner.batch.prepare import PreparedBatch, prepare
@@ -38,9 +40,9 @@ from golongrl.learner.checkpoints import resume
 from golongrl.learner.checkpoints.resume import Identity
 from golongrl.learner.checkpoints.saver import Saving
 from golongrl.learner.checkpoints.store import Checkpoint, Checkpoints
-from golongrl.learner.observe.health import LearnerMetrics, create_app, served
+from golongrl.learner.observe.health import LearnerMetrics, create_app
 from golongrl.learner.observe.metrics_log import Records
-from golongrl.learner.observe.status import LearnerStatus, heartbeat
+from golongrl.learner.observe.status import LearnerStatus
 from golongrl.learner.observe.tracking import Tracking
 from golongrl.learner.timing import timed
 from golongrl.learner.validation import ROWS, ValidationRounds, due
@@ -48,6 +50,7 @@ from golongrl.learner.weights.publisher import Broadcaster, Publisher
 from golongrl.learner.weights.store import WeightStore
 from golongrl.queue import Batch, QueueSettings, SampleQueue, Stopped, Wait
 from golongrl.recipe import Recipe
+from golongrl.serving import bind, served
 
 if TYPE_CHECKING:
     from golongrl.learner.ranks.group import Ranks
@@ -103,8 +106,11 @@ async def train(recipe: Recipe, config: LearnerConfig) -> None:
     identity = Identity(recipe, rows=len(data), order=digest)
     async with SampleQueue.from_url(config.redis_url, config.run) as queue:
         status, metrics = LearnerStatus(), LearnerMetrics()
-        app = create_app(status, queue, metrics)
-        async with heartbeat(queue, status), served(app, config.host, config.port):
+        listener = bind(config.host, config.port) if config.port else None
+        async with (
+            heartbeat(queue, "learner", socket.gethostname(), status.heartbeat),
+            served(create_app(status, queue, metrics), listener),
+        ):
             checkpoint = await resume.find(recipe.learner.resume, checkpoints, queue)
             if checkpoint is not None:
                 identity.check(checkpoint)

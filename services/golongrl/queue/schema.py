@@ -7,19 +7,15 @@ stored once. Invariants, checked where a group is made: a response has one log-p
 its tokens from 0 without a gap.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import msgpack
 import numpy as np
 from numpy.typing import NDArray
 
 from golongrl.queue.errors import UnreadableGroupError
-
-if TYPE_CHECKING:
-    from golongrl.data.prepared import PreparedRow
-    from golongrl.queue.types import Lease
 
 SCHEMA = 2
 
@@ -82,26 +78,6 @@ class Group:
     engine_version: int
     timings: dict[str, float] = field(default_factory=dict)
     schema: int = SCHEMA
-
-    @classmethod
-    def of(
-        cls, lease: "Lease", row: "PreparedRow", responses: Iterable[Response], timings: Mapping[str, float]
-    ) -> Self:
-        """The group that the worker holding `lease` made of the leased `row`."""
-        return cls(
-            uid=lease.uid,
-            row=lease.row,
-            epoch=lease.epoch,
-            task=row.task,
-            metric=row.metric,
-            task_key=row.task_key,
-            reward_mode=row.reward_mode,
-            prompt_ids=row.prompt_ids,
-            responses=tuple(responses),
-            worker=lease.worker,
-            engine_version=lease.engine_version,
-            timings=dict(timings),
-        )
 
     @property
     def tokens(self) -> int:

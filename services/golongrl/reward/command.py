@@ -60,7 +60,7 @@ def serve(
 
     from golongrl.reward.app import create_app
     from golongrl.reward.config import RewardConfig
-    from golongrl.reward.serving import run
+    from golongrl.serving import bind, run
     from golongrl.telemetry.logging import configure
 
     token = os.environ.get("GOLONGRL_REWARD_TOKEN")
@@ -74,7 +74,7 @@ def serve(
         token=SecretStr(token) if token else None,
     )
     configure("reward", run=os.environ.get("GOLONGRL_RUN"), level=log_level)
-    run(create_app(config), host=host, port=port, shutdown_s=shutdown_s)
+    run(create_app(config), bind(host, port), grace_s=shutdown_s)
 
 
 @app.command("tasks")

@@ -3,24 +3,23 @@
 import asyncio
 import os
 import signal
-import socket
 from contextlib import AsyncExitStack
 
 import structlog
 
 from golongrl.data.prepared import open_splits
-from golongrl.errors import InputError
 from golongrl.queue import Patience, SampleQueue
 from golongrl.recipe import Recipe, load
 from golongrl.reward.client import RewardClient
 from golongrl.rollout.config import WorkerConfig
 from golongrl.rollout.groups.group_work import Bench
-from golongrl.rollout.observe.health import create_app, server
+from golongrl.rollout.observe.health import create_app
 from golongrl.rollout.observe.metrics import RolloutMetrics
 from golongrl.rollout.observe.state import State
 from golongrl.rollout.sglang.client import EngineClient
 from golongrl.rollout.sglang.http import Deadlines
 from golongrl.rollout.worker import RolloutWorker
+from golongrl.serving import bind, served
 from golongrl.telemetry.logging import configure
 
 # Short, because the worker itself waits on and says so, and must notice a stop signal meanwhile.
@@ -41,16 +40,9 @@ def serve(config: WorkerConfig, recipe_name: str) -> None:
     asyncio.run(run(config, recipe))
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    try:
-        return socket.create_server((host, port))
-    except OSError as error:
-        raise InputError(f"--host {host} --port {port}: {error.strerror or error}; give a free --port") from error
-
-
 async def run(config: WorkerConfig, recipe: Recipe) -> None:
     """The worker with everything it talks to."""
-    listening = _listen(config.host, config.port)
+    listener = bind(config.host, config.port)
     data, validation = open_splits(config.data)
     state, metrics = State(), RolloutMetrics()
     async with AsyncExitStack() as stack:
@@ -73,11 +65,6 @@ async def run(config: WorkerConfig, recipe: Recipe) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, worker.stop)
-        http = server(create_app(state, recipe.queue.max_staleness, metrics.registry))
-        serving = asyncio.create_task(http.serve(sockets=[listening]))
-        try:
+        async with served(create_app(state, recipe.queue.max_staleness, metrics.registry), listener):
             await worker.run()
-        finally:
-            http.should_exit = True
-            await serving
     log.info("stopped")

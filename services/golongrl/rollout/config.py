@@ -20,6 +20,5 @@ class WorkerConfig:
     """How long groups may still finish after SIGTERM; Kubernetes kills after 30 s by default."""
     engine_check_s: float = 2.0
     """How often an engine is asked which weights it holds: a restarted one has others."""
-    beat_s: float = 3.0
     adoption_share: float = 0.05
     """Share of the time between two versions that taking one may cost before auto accepts a stale KV cache."""

@@ -13,7 +13,8 @@ import structlog
 from golongrl.queue import WeightsRef
 from golongrl.rollout.backoff import Pause, Tries
 from golongrl.rollout.config import WorkerConfig
-from golongrl.rollout.groups.group_work import Bench, ForeignWeightsError
+from golongrl.rollout.groups.assemble import ForeignWeightsError
+from golongrl.rollout.groups.group_work import Bench
 from golongrl.rollout.groups.leases import Training
 from golongrl.rollout.groups.validation import ValidationRows
 from golongrl.rollout.observe.waits import WaitReport

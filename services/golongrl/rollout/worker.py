@@ -17,10 +17,12 @@ import random
 import time
 import uuid
 from contextlib import suppress
+from functools import partial
 
 import structlog
 
 from golongrl.errors import InputError
+from golongrl.heartbeat import heartbeat
 from golongrl.queue import Lease, Stopped
 from golongrl.queue.errors import NotDurableError, NotSetUpError, QueueError, QueueUnavailableError
 from golongrl.rollout.backoff import Pause, Setbacks
@@ -30,7 +32,6 @@ from golongrl.rollout.groups.group_work import RELEASE_S, Bench
 from golongrl.rollout.groups.leases import Training
 from golongrl.rollout.groups.progress import LiveGroup
 from golongrl.rollout.groups.validation import ValidationRows
-from golongrl.rollout.heartbeat import beat, renew
 from golongrl.rollout.observe.waits import WaitReport
 from golongrl.rollout.sglang.errors import EngineError, EngineSilentError
 from golongrl.rollout.weights.adopt import Confirmed
@@ -40,6 +41,8 @@ log = structlog.get_logger(__name__)
 # First and longest pause between two looks at what is waited for. A look costs the queue a small read or two, so 256
 # workers that wait are some thousand a second; a worker that looks less often leaves its engine idle after every step.
 _PAUSE_S = (0.05, 0.25)
+# A lease is renewed this often within its length, so that two lost renewals do not lose it.
+_RENEWALS = 3
 
 
 class RolloutWorker:
@@ -72,21 +75,29 @@ class RolloutWorker:
         Raises:
             InputError: recipe, data and model do not fit together.
         """
+        bench = self.bench
+        fields = partial(bench.state.heartbeat, self.config.engine_url)
         try:
-            async with asyncio.TaskGroup() as tasks:
-                side = [
-                    tasks.create_task(renew(self.bench, self.training, self._validation)),
-                    tasks.create_task(beat(self.bench, self.config, self._validation)),
-                ]
+            async with heartbeat(bench.queue, "rollout", bench.worker, fields), asyncio.TaskGroup() as tasks:
+                renewing = tasks.create_task(self._renew())
                 try:
                     await self._until_stopped(tasks)
                 finally:
                     self._report.does("stopping")
                     await self._finish()
-                    for task in side:
-                        task.cancel()
+                    renewing.cancel()
         except ExceptionGroup as failures:
             raise failures.exceptions[0] from failures
+
+    async def _renew(self) -> None:
+        """Prolong the leases of groups and of validation rows until cancelled."""
+        while True:
+            await asyncio.sleep(self.bench.recipe.queue.lease_s / _RENEWALS)
+            for leases in (self.training, self._validation):
+                try:
+                    await leases.renew()
+                except QueueError as error:
+                    log.warning("leases could not be renewed", error=str(error))
 
     # -- the loop ---------------------------------------------------------------------------------------------------
 

@@ -1,24 +1,18 @@
 """The learner's HTTP endpoints: /healthz (what it does, and since when) and /metrics (steps, rewards, the queue)."""
 
-import asyncio
-import socket
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
 
 import structlog
-import uvicorn
-from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
-from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client import CollectorRegistry, Counter, Gauge
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from golongrl.errors import InputError
 from golongrl.learner.observe.status import LearnerStatus
 from golongrl.queue import SampleQueue
 from golongrl.queue.metrics import QueueCollector
+from golongrl.serving import exposition
 
 log = structlog.get_logger()
 
@@ -68,38 +62,7 @@ def create_app(status: LearnerStatus, queue: SampleQueue, metrics: LearnerMetric
 
     async def scrape(_: Request) -> Response:
         if (why := await metrics.queue.refresh(queue)) is not None:
-            log.warning("metrics without the queue's", error=why)
-        return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
+            log.warning("the queue's metrics are missing", error=why)
+        return exposition(metrics.registry)
 
     return Starlette(routes=[Route("/healthz", healthz), Route("/metrics", scrape)])
-
-
-class _Server(uvicorn.Server):
-    """uvicorn that leaves the process's signals to the learner."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
-@asynccontextmanager
-async def served(app: Starlette, host: str, port: int) -> AsyncIterator[None]:
-    """Serve `app` meanwhile; port 0 serves nothing.
-
-    Raises:
-        InputError: the address cannot be bound.
-    """
-    if not port:
-        yield
-        return
-    try:
-        listening = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-    except OSError as error:
-        raise InputError(f"--host {host} --port {port}: {error.strerror}") from error
-    server = _Server(uvicorn.Config(app, log_config=None, log_level="warning", access_log=False, lifespan="off"))
-    task = asyncio.create_task(server.serve(sockets=[listening]))
-    try:
-        yield
-    finally:
-        server.should_exit = True
-        await task

@@ -17,12 +17,13 @@ import structlog
 
 from golongrl.data.prepared import Prepared, PreparedRow
 from golongrl.errors import InputError
-from golongrl.queue import Group, Lease, RejectReason, Response, SampleQueue, SubmitOutcome, VersionSpan
+from golongrl.queue import Group, Lease, RejectReason, SampleQueue, SubmitOutcome
 from golongrl.queue.errors import NotDurableError, NotSetUpError, QueueError, QueueUnavailableError
 from golongrl.recipe import Recipe
 from golongrl.reward.client import RewardClient, RewardError, RewardUnavailableError
 from golongrl.reward.models import Item, ScoreResult
 from golongrl.rollout.backoff import Pause
+from golongrl.rollout.groups.assemble import ForeignWeightsError, group_of, response, version_spans
 from golongrl.rollout.groups.generate import Prompt, generate_group
 from golongrl.rollout.groups.progress import LiveGroup, Pace
 from golongrl.rollout.groups.verdict import GroupVerdict, Reject, RowRelease, Verdict, judge, overlong
@@ -47,10 +48,6 @@ T = TypeVar("T")
 _PAUSE_S = 2.0
 # When the queue cannot be told that a row comes back, the lease runs out by itself: not worth delaying a stop for.
 RELEASE_S = 3.0
-
-
-class ForeignWeightsError(EngineError):
-    """Tokens come from weights this worker did not put there: the engine was restarted, or has another master."""
 
 
 @dataclass
@@ -142,11 +139,11 @@ async def _make(bench: Bench, lease: Lease, live: LiveGroup, held: Confirmed) ->
     scored = time.monotonic()
     bench.metrics.scoring.observe(scored - generated)
     bench.metrics.unscored.inc(sum(result.score is None for result in results))
-    responses = [_response(*parts) for parts in zip(answers, spans, results, strict=True)]
+    responses = [response(*parts) for parts in zip(answers, spans, results, strict=True)]
     outcomes = [GroupVerdict(a.finish, r.reward) for a, r in zip(answers, responses, strict=True)]
     verdict = judge(outcomes, group_filter=recipe.rollout.group_filter, min_scored=recipe.rollout.min_scored)
     timings = {"generate_s": generated - begun, "score_s": scored - generated}
-    return verdict, Group.of(lease, row, responses, timings)
+    return verdict, group_of(lease, row, responses, timings)
 
 
 async def score(bench: Bench, row: PreparedRow, live: LiveGroup, answers: Sequence[Generation]) -> list[ScoreResult]:
@@ -223,35 +220,6 @@ async def _release(bench: Bench, lease: Lease, live: LiveGroup, reason: str) -> 
             await bench.queue.release(lease, reason)
     except (QueueError, TimeoutError) as error:
         log.warning("the row could not be given back and will expire", uid=lease.uid, error=str(error))
-
-
-def version_spans(answer: Generation, oldest: int, newest: int | None) -> tuple[VersionSpan, ...]:
-    """The versions of an answer's tokens as numbers, within what the worker confirmed while it was sampled.
-
-    Raises:
-        ForeignWeightsError: a token's version is no policy version, or one that was not adopted in that time.
-    """
-    spans = []
-    for span in answer.spans:
-        version = int(span.version) if span.version.isdecimal() else -1
-        if newest is None or not oldest <= version <= newest:
-            raise ForeignWeightsError(
-                f"{answer.rid}: tokens {span.start}..{span.end} are from weights {span.version!r}"
-            )
-        spans.append(VersionSpan(version, span.start, span.end))
-    return tuple(spans)
-
-
-def _response(answer: Generation, spans: tuple[VersionSpan, ...], result: ScoreResult) -> Response:
-    return Response(
-        ids=answer.ids,
-        logprobs=answer.logprobs,
-        version_spans=spans,
-        finish_reason=answer.finish,
-        reward=result.score,
-        status=result.status,
-        reason=result.reason or "",
-    )
 
 
 def count(metrics: RolloutMetrics, answers: Sequence[Generation]) -> None:

@@ -22,15 +22,14 @@ from golongrl.errors import InputError
 from golongrl.queue import QueueError, ValidationItem, ValidationResult
 from golongrl.queue.errors import NotSetUpError
 from golongrl.reward.client import RewardError, RewardRejectedError
+from golongrl.rollout.groups.assemble import ForeignWeightsError, version_spans
 from golongrl.rollout.groups.generate import Prompt, generate_group
 from golongrl.rollout.groups.group_work import (
     RELEASE_S,
     Bench,
-    ForeignWeightsError,
     count,
     patiently,
     score,
-    version_spans,
 )
 from golongrl.rollout.groups.progress import LiveGroup
 from golongrl.rollout.groups.verdict import overlong
@@ -84,11 +83,13 @@ class ValidationRows:
             task = tasks.create_task(_answer(bench, bench.validation, item, live, held), name=live.uid)
             self._rows[item.token] = _Row(item, live, task)
             task.add_done_callback(self._forget(item.token))
+        bench.state.validation_rows = len(self)
         return bool(items)
 
     def _forget(self, token: str) -> Callable[[asyncio.Task[None]], None]:
         def forget(_: asyncio.Task[None]) -> None:
             self._rows.pop(token, None)
+            self._bench.state.validation_rows = len(self)
             self._ended()
 
         return forget

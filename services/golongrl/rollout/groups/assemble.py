@@ -1,0 +1,64 @@
+"""From an engine's answers and their scores to the group that the learner gets. Pure.
+
+Invariant: a token whose weights the worker did not put into the engine never gets into a group.
+"""
+
+from collections.abc import Iterable, Mapping
+
+from golongrl.data.prepared import PreparedRow
+from golongrl.queue import Group, Lease, Response, VersionSpan
+from golongrl.reward.models import ScoreResult
+from golongrl.rollout.sglang.answers import Generation
+from golongrl.rollout.sglang.errors import EngineError
+
+
+class ForeignWeightsError(EngineError):
+    """Tokens come from weights this worker did not put there: the engine was restarted, or another worker uses it."""
+
+
+def group_of(lease: Lease, row: PreparedRow, responses: Iterable[Response], timings: Mapping[str, float]) -> Group:
+    """The group that the worker holding `lease` made of the leased `row`."""
+    return Group(
+        uid=lease.uid,
+        row=lease.row,
+        epoch=lease.epoch,
+        task=row.task,
+        metric=row.metric,
+        task_key=row.task_key,
+        reward_mode=row.reward_mode,
+        prompt_ids=row.prompt_ids,
+        responses=tuple(responses),
+        worker=lease.worker,
+        engine_version=lease.engine_version,
+        timings=dict(timings),
+    )
+
+
+def version_spans(answer: Generation, oldest: int, newest: int | None) -> tuple[VersionSpan, ...]:
+    """The versions of an answer's tokens as numbers, within what the worker confirmed while it was sampled.
+
+    Raises:
+        ForeignWeightsError: a token's version is no policy version, or one that was not adopted in that time.
+    """
+    spans = []
+    for span in answer.spans:
+        version = int(span.version) if span.version.isdecimal() else -1
+        if newest is None or not oldest <= version <= newest:
+            raise ForeignWeightsError(
+                f"{answer.rid}: tokens {span.start}..{span.end} are from weights {span.version!r}"
+            )
+        spans.append(VersionSpan(version, span.start, span.end))
+    return tuple(spans)
+
+
+def response(answer: Generation, spans: tuple[VersionSpan, ...], result: ScoreResult) -> Response:
+    """One response of a group."""
+    return Response(
+        ids=answer.ids,
+        logprobs=answer.logprobs,
+        version_spans=spans,
+        finish_reason=answer.finish,
+        reward=result.score,
+        status=result.status,
+        reason=result.reason or "",
+    )

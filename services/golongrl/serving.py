@@ -1,0 +1,116 @@
+"""How every process of GoLongRL serves HTTP: bind the address, run uvicorn, stop cleanly on a signal.
+
+Invariants:
+- an address that cannot be bound is found before anything slow starts, and is one line;
+- uvicorn never raises a signal again: whoever runs the server decides how the process ends;
+- after SIGTERM or SIGINT a server accepts no more, and running requests have a bounded time to finish.
+"""
+
+import asyncio
+import errno
+import signal
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
+import uvicorn
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from starlette.responses import Response
+
+from golongrl.errors import InputError
+
+# Connections waiting to be accepted while the event loop is busy: a burst from every rollout worker at once.
+_BACKLOG = 4096
+# A probe or a scrape still running when its process is done; nothing else is served beside a process's main work.
+_PROBE_GRACE_S = 5
+# What another port, unlike another address, can solve.
+_PORT_TROUBLE = frozenset({errno.EADDRINUSE, errno.EACCES})
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A socket at this address, not yet listening: connections are refused until the server runs. Port 0 is a free one.
+
+    Raises:
+        InputError: the address cannot be bound.
+    """
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with _one_line(host, port):
+            listener.bind((host, port))
+    except InputError:
+        listener.close()
+        raise
+    return listener
+
+
+@contextmanager
+def _one_line(host: str, port: int) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, UnicodeError) as error:
+        number = error.errno if isinstance(error, OSError) else None
+        advice = "choose another --port" if number in _PORT_TROUBLE else "check --host"
+        reason = (error.strerror if isinstance(error, OSError) else None) or error
+        raise InputError(f"--host {host} --port {port}: {reason}; {advice}") from error
+
+
+def _listen(listener: socket.socket) -> None:
+    """Accept connections from now on; fails where another process that had bound the same port was faster."""
+    with _one_line(*listener.getsockname()[:2]):
+        listener.listen(_BACKLOG)
+
+
+class Server(uvicorn.Server):
+    """uvicorn that leaves the process's signals to its owner."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def _server(app: Any, *, grace_s: int, lifespan: bool) -> Server:
+    config = uvicorn.Config(
+        app,
+        backlog=_BACKLOG,
+        log_config=None,
+        log_level="warning",
+        access_log=False,
+        lifespan="on" if lifespan else "off",
+        timeout_graceful_shutdown=grace_s,
+    )
+    return Server(config)
+
+
+@asynccontextmanager
+async def served(app: Any, listener: socket.socket | None) -> AsyncIterator[None]:
+    """Serve `app` inside the context, beside the process's main work; None serves nothing."""
+    if listener is None:
+        yield
+        return
+    server = _server(app, grace_s=_PROBE_GRACE_S, lifespan=False)
+    with listener:
+        _listen(listener)
+        task = asyncio.create_task(server.serve(sockets=[listener]))
+        try:
+            yield
+        finally:
+            server.should_exit = True
+            await task
+
+
+def run(app: Any, listener: socket.socket, *, grace_s: int) -> None:
+    """Serve `app` until SIGTERM or SIGINT, then finish running requests within `grace_s` and return."""
+    server = _server(app, grace_s=grace_s, lifespan=True)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, server.handle_exit)
+    with listener:
+        _listen(listener)
+        server.run(sockets=[listener])
+
+
+def exposition(registry: CollectorRegistry) -> Response:
+    """A registry's metrics as Prometheus reads them: the answer of /metrics."""
+    return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)

@@ -1,0 +1,115 @@
+"""The one way to serve HTTP: addresses, signals, the end."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+
+from golongrl.errors import InputError
+from golongrl.serving import bind, served
+from support.redis_server import free_port
+
+# Answers one request slowly enough that the signal comes in between, then is done.
+SLOW = """
+import asyncio, os, sys
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+from golongrl.serving import bind, run
+
+async def slow(_):
+    print("begun", flush=True)
+    sys.stdin.readline()
+    return PlainTextResponse("whole")
+
+run(Starlette(routes=[Route("/", slow)]), bind("127.0.0.1", int(sys.argv[1])), grace_s=60)
+print("returned", flush=True)
+"""
+
+
+async def hello(_: object) -> PlainTextResponse:
+    return PlainTextResponse("hello")
+
+
+APP = Starlette(routes=[Route("/", hello)])
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "message"),
+    [
+        ("127.0.0.1", None, "Address already in use; choose another --port"),
+        ("192.0.2.1", 0, "Cannot assign requested address; check --host"),
+        ("not a host", 0, "check --host"),
+        ("a" * 70, 0, "check --host"),
+    ],
+)
+def test_an_address_that_cannot_be_bound_is_one_line(host: str, port: int | None, message: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1] if port is None else port
+        with pytest.raises(InputError, match=re.escape(f"--host {host} --port {port}: ")) as refused:
+            bind(host, port)
+    assert message in str(refused.value)
+    assert refused.value.exit_code == 2
+
+
+async def test_it_is_served_inside_the_context_and_the_port_is_free_again() -> None:
+    port = free_port()
+    listener = bind("127.0.0.1", port)
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=60) as client:
+        with pytest.raises(httpx.ConnectError):  # bound is not yet listening
+            await client.get("/")
+        async with served(APP, listener):
+            assert (await client.get("/")).text == "hello"
+    with socket.create_server(("127.0.0.1", port)):
+        pass
+
+
+async def test_of_two_that_bound_one_port_the_second_to_listen_is_told() -> None:
+    first = bind("127.0.0.1", 0)
+    second = bind("127.0.0.1", first.getsockname()[1])
+    async with served(APP, first):
+        with pytest.raises(InputError, match="Address already in use; choose another --port"):
+            async with served(APP, second):
+                pass
+
+
+async def test_without_a_listener_nothing_is_served() -> None:
+    async with served(APP, None):
+        pass
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_lets_a_running_request_finish_and_run_returns(number: signal.Signals, tmp_path: Path) -> None:
+    port = free_port()
+    with subprocess.Popen(
+        [sys.executable, "-c", SLOW, str(port)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        asking = None
+        while asking is None:
+            try:
+                asking = socket.create_connection(("127.0.0.1", port), timeout=60)
+            except ConnectionRefusedError:
+                assert process.poll() is None
+        with asking:
+            asking.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            assert process.stdout.readline() == "begun\n"
+            os.kill(process.pid, number)
+            process.stdin.write("\n")
+            process.stdin.flush()
+            answer = b""
+            while part := asking.recv(4096):
+                answer += part
+        assert answer.endswith(b"whole")
+        assert process.stdout.readline() == "returned\n"
+        assert process.wait(60) == 0
