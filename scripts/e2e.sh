@@ -36,9 +36,7 @@ explain() {
 }
 trap 'code=$?; [ $code = 0 ] || explain; cleanup; exit $code' EXIT
 
-for image in reward rollout learner operator; do
-    docker build -f "images/$image/Dockerfile" -t "golongrl-$image:e2e" .
-done
+ENGINE=docker TAG=e2e scripts/images.sh
 
 case $CLUSTER in
     kind)

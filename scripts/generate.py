@@ -1,14 +1,16 @@
-"""Write every generated file (chart values, their schema, CRD, recipes, RayJobs, reference pages); `--check` compares.
+"""Write every generated file (chart values, their schema, CRD, recipes, reference pages); `--check` compares.
 
-Run it after changing golongrl.kubernetes, golongrl_operator, golongrl.recipe.models, a packaged recipe or a preset.
+Run it (`make generate`) after changing golongrl.kubernetes, golongrl_operator, golongrl.recipe.models, a packaged
+recipe, a preset or the version, which only services/golongrl/__init__.py says: the rest is written here.
 """
 
 import argparse
 import json
+import re
 import sys
 from pathlib import Path
 
-from golongrl import recipe
+from golongrl import __version__, recipe
 from golongrl.kubernetes.values import reference, schema
 from golongrl_operator import crd
 
@@ -16,11 +18,28 @@ from golongrl_operator import crd
 CRD = Path("charts", "crds", "crds", "trainingruns.golongrl.io.yaml")
 ROOT = Path(__file__).resolve().parent.parent
 CHART = ROOT / "charts" / "golongrl"
+# Files that repeat the version among other lines, and where in them it stands.
+VERSIONED = {
+    "charts/golongrl/Chart.yaml": r"(?<=ersion: )\d\S*",
+    "charts/golongrl/charts/crds/Chart.yaml": r"(?<=ersion: )\d\S*",
+    "charts/golongrl/values-*.yaml": r"\d[\w.]*(?=-cuda\b)",
+    "charts/golongrl/README.md": r"\d[\w.]*(?=-cuda\b)",
+    "images/Dockerfile": r"(?<=^ARG VERSION=)\S+",
+}
+
+
+def versioned() -> dict[Path, str]:
+    """Every file that repeats the version, with the current one in it."""
+    return {
+        path: re.sub(pattern, __version__, path.read_text("utf-8"), flags=re.MULTILINE)
+        for glob, pattern in VERSIONED.items()
+        for path in sorted(ROOT.glob(glob))
+    }
 
 
 def generated() -> dict[Path, str]:
-    """Every generated file of the chart and its text."""
-    files = {
+    """Every generated file and its text."""
+    files = versioned() | {
         CHART / "values.yaml": schema.values_yaml(),
         CHART / "values.schema.json": json.dumps(schema.values_schema(), indent=2) + "\n",
         CHART / CRD: crd.crd_yaml(),
@@ -35,9 +54,9 @@ def generated() -> dict[Path, str]:
     return files
 
 
-def stale() -> list[Path]:
-    """Generated files that are missing or out of date."""
-    return [path for path, text in generated().items() if not path.is_file() or path.read_text("utf-8") != text]
+def stale(files: dict[Path, str]) -> list[Path]:
+    """Those of `files` that are missing or out of date."""
+    return [path for path, text in files.items() if not path.is_file() or path.read_text("utf-8") != text]
 
 
 def main() -> int:
@@ -45,10 +64,12 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if a file is out of date")
     check = parser.parse_args().check
     files = generated()
-    old = stale()
+    old = stale(files)
     for path in old:
-        print(f"{'out of date' if check else 'wrote'}: {path.relative_to(ROOT)}")
-        if not check:
+        if check:
+            print(f"out of date: {path.relative_to(ROOT)} (run `make generate`)")
+        else:
+            print(f"wrote: {path.relative_to(ROOT)}")
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(files[path], "utf-8")
     return int(check and bool(old))

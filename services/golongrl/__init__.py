@@ -1,5 +1,3 @@
 """GoLongRL: Kubernetes-native orchestration of training services for long-context reinforcement learning."""
 
-from importlib.metadata import version
-
-__version__ = version("golongrl")
+__version__ = "0.1.0"

@@ -16,7 +16,7 @@ from golongrl.kubernetes.rayjob.render import rayjob_yaml
 from golongrl_operator.crd import crd
 from support.chart_values import MATRIX, PRESETS
 from support.crd import Crd, broken_rules, close
-from support.helm import CRDS, YAML, Helm, Manifest, Rendered, tool
+from support.helm import YAML, Helm, Manifest, Rendered, tool
 from support.kuberay import refusals
 
 KUBERNETES = "1.36"
@@ -31,9 +31,7 @@ LEADER_WORKER_SET = {
 
 @pytest.fixture(scope="session")
 def rayjobs() -> Crd:
-    if not CRDS.is_dir():
-        pytest.skip(f"KubeRay's CRDs are not at {CRDS}")
-    return Crd("ray.io_rayjobs.yaml", "v1")
+    return Crd("rayjobs", "v1")
 
 
 @cache

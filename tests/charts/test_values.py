@@ -22,8 +22,9 @@ MIB = 1 << 20
 
 
 def test_generated_files_are_up_to_date() -> None:
-    stale = load_script("generate").stale()
-    assert stale == [], f"run scripts/generate.py: {[str(path.relative_to(ROOT)) for path in stale]} are out of date"
+    script = load_script("generate")
+    stale = script.stale(script.generated())
+    assert stale == [], f"run `make generate`: {[str(path.relative_to(ROOT)) for path in stale]} are out of date"
 
 
 def test_the_defaults_are_those_of_the_models() -> None:

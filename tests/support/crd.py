@@ -1,13 +1,13 @@
 """What an API server makes of a custom resource: its schema, unknown keys refused, and the schema's CEL rules."""
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
 import cel
 import jsonschema
-import yaml
 
-from support.helm import CRDS, YAML, Manifest
+from support.helm import CRDS, Manifest
 
 _MISSING = object()
 
@@ -52,10 +52,10 @@ def broken_rules(schema: Manifest, new: Any, old: Any = _MISSING, path: str = ""
 
 
 class Crd:
-    """One version of a CRD from shared/kuberay-crds."""
+    """One version of a CRD of KubeRay."""
 
-    def __init__(self, file: str, version: str) -> None:
-        crd = yaml.load((CRDS / file).read_text(), Loader=YAML)
+    def __init__(self, plural: str, version: str) -> None:
+        crd = json.loads((CRDS / f"{plural}.json").read_text("utf-8"))
         (found,) = [item for item in crd["spec"]["versions"] if item["name"] == version]
         self.schema: Manifest = found["schema"]["openAPIV3Schema"]
         closed = close(self.schema)

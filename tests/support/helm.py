@@ -13,7 +13,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "charts" / "golongrl"
-CRDS = ROOT.parent / "shared" / "kuberay-crds"
+CRDS = ROOT / "tests" / "recordings" / "kuberay-1.7"
 KUBERAY = "ray.io/v1/RayJob"
 TIMEOUT_S = 240
 

@@ -262,7 +262,7 @@ def check_kernel(recipe: Recipe, installed: Callable[[str], bool]) -> None:
     if module is not None and not installed(module) and not installed(_HUB_KERNELS):
         raise InputError(
             f"model.attn_implementation {attention}: there is no {module} here; install a wheel of it that fits torch "
-            f"(images/learner/Dockerfile: FLASH_ATTN_WHEEL), or without a GPU use sdpa and learner.ulysses 1"
+            f"(images/Dockerfile: FLASH_ATTN_WHEEL), or without a GPU use sdpa and learner.ulysses 1"
         )
 
 
