@@ -16,11 +16,13 @@ from typing import Any, Final
 import kopf
 import structlog
 
+from golongrl.kubernetes.cluster import ClusterMissingError, ClusterSilentError
+from golongrl.kubernetes.kubeconfig import ClusterError
 from golongrl.kubernetes.rayjob.site import Manifest, Site
 from golongrl.serving import bind, served
 from golongrl_operator.api import GROUP, PLURAL, RUN_LABEL, VERSION
 from golongrl_operator.events import manifest, transitions
-from golongrl_operator.kube import Kube, KubeError, KubeGoneError, KubeSilentError, picture
+from golongrl_operator.kube import Kube, picture
 from golongrl_operator.reconcile import ReconcileResult, Seen, reconcile, refused
 from golongrl_operator.serve import create_app
 
@@ -60,7 +62,7 @@ class Loop:
         while True:
             try:
                 ok = await self.once()
-            except KubeError as error:
+            except ClusterError as error:
                 ok = False
                 log.warning("pass", error=str(error))
             self.kube.metrics.passed(ok)
@@ -72,7 +74,7 @@ class Loop:
             self.changed.clear()
 
     async def once(self) -> bool:
-        """One pass; whether all it found was done and told. Raises KubeError if the cluster cannot be looked at."""
+        """One pass; whether all it found was done and told. Raises ClusterError if the cluster cannot be looked at."""
         cluster = await self.kube.look(self.site.release)
         told, silence = await picture(self.site.redis_url, self.site.run)
         now = datetime.now(UTC)
@@ -82,12 +84,12 @@ class Loop:
         for outcome in outcomes:
             try:
                 await self._do(outcome, now)
-            except KubeSilentError:
+            except ClusterSilentError:
                 # Nor would it answer the other runs, each at its deadline.
                 raise
-            except KubeGoneError:
+            except ClusterMissingError:
                 log.info("run deleted since", name=outcome.run["metadata"]["name"])
-            except KubeError as error:
+            except ClusterError as error:
                 # Not writable: the other runs do not wait for it.
                 ok = False
                 log.warning("run", name=outcome.run["metadata"]["name"], error=str(error))
@@ -104,7 +106,7 @@ class Loop:
                 await self.kube.delete(job)
             for item in outcome.apply:
                 await self.kube.apply(item)
-        except KubeError as error:
+        except ClusterError as error:
             status = refused(outcome, str(error), now)
         if status != written:
             await self._tell(outcome.run, written, status, now)
@@ -114,11 +116,11 @@ class Loop:
         for event in transitions(written, status):
             log.info("run", name=run["metadata"]["name"], reason=event.reason, note=event.note)
             try:
-                await self.kube.note(manifest(run, event, now, self._me))
-            except KubeError as error:
+                await self.kube.post(manifest(run, event, now, self._me))
+            except ClusterError as error:
                 # The status says the same, and lasts.
                 log.warning("event", name=run["metadata"]["name"], error=str(error))
-        await self.kube.tell(run, status)
+        await self.kube.write_status(run, status)
 
 
 def registry(loop: Loop) -> kopf.OperatorRegistry:
@@ -127,7 +129,8 @@ def registry(loop: Loop) -> kopf.OperatorRegistry:
 
     @kopf.on.login(registry=handlers)
     def login(**given: Any) -> kopf.ConnectionInfo | None:
-        return kopf.login_with_service_account(**given) or kopf.login_with_kubeconfig(**given)
+        in_pod = loop.kube.calls.access.in_pod
+        return kopf.login_with_service_account(**given) if in_pod else kopf.login_with_kubeconfig(**given)
 
     @kopf.on.event(GROUP, VERSION, PLURAL, registry=handlers)
     async def run_changed(meta: kopf.Meta, status: kopf.Status, **_: Any) -> None:
@@ -178,7 +181,6 @@ async def operate(loop: Loop, host: str, port: int, stop: threading.Event | None
         for task in (passes, watches):
             task.cancel()
         done = await asyncio.gather(passes, watches, return_exceptions=True)
-        await loop.kube.aclose()
     for result in done:
         if isinstance(result, Exception):
             raise result

@@ -27,14 +27,14 @@ def operator(
     Example: golongrl operator --release golongrl --namespace golongrl --site release.json
     """
     import asyncio
-    import logging
 
     from golongrl.kubernetes.rayjob.site import read_site
     from golongrl.telemetry.logging import configure
 
     try:
+        from golongrl.kubernetes.cluster import connect
         from golongrl_operator.app import Loop, operate
-        from golongrl_operator.kube import Kube
+        from golongrl_operator.kube import MANAGER, Kube
     except ModuleNotFoundError as error:
         raise InputError(f"the operator needs {error.name}: pip install 'golongrl[operator]'") from error
 
@@ -44,11 +44,10 @@ def operator(
         raise InputError(f"--site {site}: cannot be read: {error}") from error
     read_site(text, f"--site {site}", release, "")
     configure("operator")
-    # A line for each call of each pass.
-    logging.getLogger("httpx2").setLevel(logging.WARNING)
 
     async def serve() -> None:
-        kube = Kube(namespace)
-        await operate(Loop(read_site(text, f"--site {site}", release, kube.namespace), kube), host, port)
+        async with connect(namespace, manager=MANAGER) as calls:
+            release_site = read_site(text, f"--site {site}", release, calls.namespace)
+            await operate(Loop(release_site, Kube(calls)), host, port)
 
     asyncio.run(serve())

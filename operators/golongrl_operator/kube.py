@@ -1,157 +1,104 @@
-"""The API server and the queue, with deadlines: all that the operator reads and writes.
+"""All that the operator reads and writes: the API server's objects and the queue.
 
-A call that fails is counted by its code, and never repeated here: the next pass does.
+A call that fails is counted by its code and not repeated here: the next pass does it.
 
-Every call is listed here, and the chart's Role has these verbs and no others (tests/operator records them).
+Every call to the API server is listed here, and the chart's Role has these verbs and no others (the tests record them).
 """
 
-import asyncio
-from collections.abc import Coroutine, Mapping
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from http import HTTPStatus
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
-import httpx2
-from lightkube import ApiError, AsyncClient, KubeConfig
-from lightkube.core.exceptions import ConfigError
-from lightkube.generic_resource import create_namespaced_resource
-from lightkube.resources.core_v1 import ConfigMap, Pod
-from lightkube.types import CascadeType
-
-from golongrl.errors import GolongrlError
-from golongrl.kubernetes.look.kubectl import look_at_queue
-from golongrl.kubernetes.look.status import Pod as Told
-from golongrl.kubernetes.look.status import read_pods
+from golongrl.kubernetes import cluster
+from golongrl.kubernetes.cluster import Cluster, ClusterConflictError, ClusterMissingError, ObjectKind
+from golongrl.kubernetes.kubeconfig import ClusterError
+from golongrl.kubernetes.look.pods import Pod, read_pods
+from golongrl.kubernetes.look.queue import look_at_queue
 from golongrl.kubernetes.rayjob.site import Manifest
 from golongrl.queue.errors import QueueError
-from golongrl_operator.api import GROUP, KIND, PLURAL, RUN_LABEL, VERSION
+from golongrl_operator.api import GROUP, KIND, RUN_LABEL, VERSION
 from golongrl_operator.metrics import OperatorMetrics
 
-# Field manager of server-side apply: what others write into the same objects stays theirs.
+# Field manager of server-side apply.
 MANAGER: Final = "golongrl-operator"
-# Of one call, all pages of a list together; a pass makes about ten.
-CALL_S: Final = 10.0
 
-T = TypeVar("T")
-
-TrainingRun = create_namespaced_resource(GROUP, VERSION, KIND, PLURAL)
-RayJob = create_namespaced_resource("ray.io", "v1", "RayJob", "rayjobs")
-Event = create_namespaced_resource("events.k8s.io", "v1", "Event", "events")
-_KINDS: Final[dict[str, Any]] = {"ConfigMap": ConfigMap, "RayJob": RayJob}
-
-
-class KubeError(GolongrlError):
-    """The API server refused, does not know the kind, or did not answer in CALL_S; the message is one line."""
-
-
-class KubeGoneError(KubeError):
-    """No such object, or no such kind."""
-
-
-class KubeSilentError(KubeError):
-    """No answer in CALL_S: other calls would not be answered either."""
-
-
-class _ConflictError(KubeError):
-    """An object of that name is there, or was written meanwhile."""
+_KINDS: Final[dict[str, ObjectKind]] = {"ConfigMap": cluster.CONFIG_MAP, "RayJob": cluster.RAY_JOB}
 
 
 @dataclass(frozen=True)
-class Cluster:
-    """The objects of one look."""
+class ClusterLook:
+    """The objects of one look at the cluster."""
 
     runs: list[Manifest]
     jobs: list[Manifest]
-    pods: list[Told]
+    pods: list[Pod]
 
 
 class Kube:
-    """One namespace of one cluster: the pod's own, or that of the kubeconfig."""
+    """What the operator does in its namespace, with every failed call counted."""
 
-    def __init__(self, namespace: str | None = None, metrics: OperatorMetrics | None = None) -> None:
-        """Raises KubeError where there is neither a service account nor a kubeconfig."""
-        try:
-            self._client = AsyncClient(
-                config=KubeConfig.from_env(),
-                namespace=namespace,
-                field_manager=MANAGER,
-                timeout=httpx2.Timeout(CALL_S),
-                trust_env=False,
-            )
-        except ConfigError as error:
-            raise KubeError(f"no service account and no kubeconfig: {error}") from error
-        self.namespace: str = self._client.namespace
+    def __init__(self, calls: Cluster, metrics: OperatorMetrics | None = None) -> None:
+        self.calls = calls
         self.metrics = metrics or OperatorMetrics()
 
-    async def look(self, release: str) -> Cluster:
-        """Runs, the RayJobs made for runs, and the release's pods. Raises KubeError."""
-        runs = await self._list(TrainingRun)
-        # A cluster without KubeRay has no such kind; the first RayJob to be made says so in its run's status.
-        jobs: list[Manifest] = []
-        with suppress(KubeGoneError):
-            jobs = await self._list(RayJob, {RUN_LABEL: None})
-        pods = await self._list(Pod, {"app.kubernetes.io/instance": release})
-        return Cluster(runs, jobs, read_pods({"items": pods}))
+    @property
+    def namespace(self) -> str:
+        """The namespace of the release and its runs."""
+        return self.calls.namespace
 
-    async def tell(self, run: Manifest, status: Manifest) -> None:
-        """Write a run's status. Raises KubeError."""
+    async def look(self, release: str) -> ClusterLook:
+        """Runs, the RayJobs made for runs, and the release's pods. Raises ClusterError."""
+        with self._counted():
+            runs = await self.calls.list_objects(cluster.TRAINING_RUN)
+            # A cluster without KubeRay does not have the kind; the status of the first run that needs a RayJob says so.
+            jobs: list[Manifest] = []
+            with suppress(ClusterMissingError):
+                jobs = await self.calls.list_objects(cluster.RAY_JOB, labels=RUN_LABEL)
+            pods = await self.calls.list_objects(cluster.POD, labels=f"app.kubernetes.io/instance={release}")
+        return ClusterLook(runs, jobs, read_pods(pods))
+
+    async def write_status(self, run: Manifest, status: Manifest) -> None:
+        """Replace a run's status. Raises ClusterError."""
         name = run["metadata"]["name"]
         body = {"apiVersion": f"{GROUP}/{VERSION}", "kind": KIND, "metadata": {"name": name}, "status": status}
-        told = TrainingRun.Status.from_dict(body)
-        await self._call(f"status of TrainingRun {name}", self._client.apply(told, name, force=True))
+        with self._counted():
+            await self.calls.apply_status(cluster.TRAINING_RUN, body)
 
     async def apply(self, item: Manifest) -> None:
-        """Make an object. Raises KubeError."""
-        what = f"{item['kind']} {item['metadata']['name']}"
-        await self._call(what, self._client.apply(_KINDS[item["kind"]].from_dict(item), force=True))
+        """Create an object, or update it. Raises ClusterError."""
+        with self._counted():
+            await self.calls.apply(_KINDS[item["kind"]], item)
 
     async def delete(self, name: str) -> None:
-        """Take a RayJob away with its ConfigMap; it is gone when its nodes are. Raises KubeError.
+        """Delete a RayJob and its ConfigMap; the RayJob is gone when its nodes are. Raises ClusterError.
 
         The RayJob goes last, so that a pass which is cut short is repeated as a whole.
         """
-        for kind in (ConfigMap, RayJob):
-            with suppress(KubeGoneError):
-                await self._call(f"RayJob {name}", self._client.delete(kind, name, cascade=CascadeType.FOREGROUND))
+        with self._counted():
+            for kind in (cluster.CONFIG_MAP, cluster.RAY_JOB):
+                with suppress(ClusterMissingError):
+                    await self.calls.delete(kind, name)
 
-    async def note(self, event: Manifest) -> None:
-        """Post an event; one that is there already is not posted again. Raises KubeError."""
-        with suppress(_ConflictError):
-            await self._call(f"event {event['reason']}", self._client.create(Event.from_dict(event)))
+    async def post(self, event: Manifest) -> None:
+        """Post an event, unless it was posted before. Raises ClusterError."""
+        with self._counted(), suppress(ClusterConflictError):
+            await self.calls.create(cluster.NEW_EVENT, event)
 
-    async def aclose(self) -> None:
-        """Close the connections."""
-        await self._client.aclose()
-
-    async def _list(self, kind: Any, labels: Mapping[str, str | None] | None = None) -> list[Manifest]:
-        async def listed() -> list[Manifest]:
-            return [item.to_dict() async for item in self._client.list(kind, labels=dict(labels) if labels else None)]
-
-        return await self._call(f"list of {kind.__name__}s", listed())
-
-    async def _call(self, what: str, call: Coroutine[Any, Any, T]) -> T:
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
         try:
-            async with asyncio.timeout(CALL_S):
-                return await call
-        except httpx2.HTTPStatusError as error:
-            code = error.response.status_code
-            refused = _ANSWERS.get(code, KubeError)
-            if refused is KubeError:
-                self.metrics.error(str(code))
-            said = str(error) if isinstance(error, ApiError) else f"{code} {error.response.text[:200]}"
-            raise refused(f"{what}: {' '.join(said.split())}") from error
-        except (httpx2.HTTPError, TimeoutError) as error:
-            self.metrics.error("none")
-            raise KubeSilentError(f"{what}: no answer ({type(error).__name__} {error})".replace(" )", ")")) from error
-
-
-# What a call may meet in any pass; the others are errors.
-_ANSWERS: Final[dict[int, type[KubeError]]] = {HTTPStatus.NOT_FOUND: KubeGoneError, HTTPStatus.CONFLICT: _ConflictError}
+            yield
+        except (ClusterMissingError, ClusterConflictError):
+            # Any pass may meet these: an object is deleted or written by others at any time.
+            raise
+        except ClusterError as error:
+            self.metrics.error(error.code)
+            raise
 
 
 async def picture(redis_url: str, run: str) -> tuple[dict[str, Any] | None, str]:
-    """What the run's queue says, or None and why not."""
+    """What the run's queue reports, or None and the reason why it did not answer."""
     try:
         return await look_at_queue(redis_url, run), ""
     except QueueError as error:

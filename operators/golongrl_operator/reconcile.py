@@ -13,7 +13,8 @@ from datetime import datetime
 from typing import Any, Final
 
 from golongrl.errors import InputError
-from golongrl.kubernetes.look.status import Pod, stuck
+from golongrl.kubernetes.look.pods import Pod
+from golongrl.kubernetes.look.status import stuck
 from golongrl.kubernetes.rayjob.site import Manifest, Site
 from golongrl_operator.api import ATTEMPT, CONTENT, KIND, RUN_LABEL, Progress, RunStatus
 from golongrl_operator.build import Meaning, objects, resolve

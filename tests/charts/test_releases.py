@@ -1,5 +1,6 @@
 """The real helm, both majors, installs, upgrades, rolls back and uninstalls against an API server in memory."""
 
+import asyncio
 import copy
 import shutil
 import subprocess
@@ -12,15 +13,28 @@ import yaml
 from typer.testing import CliRunner
 
 from golongrl.kubernetes import command
+from golongrl.kubernetes.cluster import connect
 from golongrl.kubernetes.deploy.helm import DeployError, Deployment
-from golongrl.kubernetes.look.kubectl import Cluster as KubernetesCluster
-from golongrl.kubernetes.look.kubectl import ClusterError
+from golongrl.kubernetes.kubeconfig import ClusterError
+from golongrl.kubernetes.look.gather import ReleaseLook, look
 from golongrl.kubernetes.look.status import lines
-from support.api_server import ApiServer, Object, serving
+from support.api_http import serving
+from support.api_patches import Object
+from support.api_server import ApiServer
 from support.chart_values import PRESETS
 from support.helm import CHART, Helm, tool
 
 NAMESPACE = "rl"
+
+
+def look_at(release: str) -> ReleaseLook:
+    """The release through the kubeconfig of the environment."""
+
+    async def ask() -> ReleaseLook:
+        async with connect(NAMESPACE) as calls:
+            return await look(calls, release)
+
+    return asyncio.run(ask())
 
 
 class Cluster:
@@ -257,7 +271,7 @@ def warning(kind: str, name: str, reason: str, message: str, minute: int) -> Obj
 
 @pytest.mark.parametrize("cluster", [True, False], indirect=True)
 def test_status_names_what_admission_or_kuberay_refused(cluster: Cluster, tmp_path: Path, monkeypatch: Any) -> None:
-    """The real kubectl: where no pod could be made there is none to look at, and silence would look fine."""
+    """Where no pod could be created there is none to look at, and silence would look fine."""
     cluster.done("install", "demo", str(CHART))
     server = cluster.server
     (reward, rollout) = (f"demo-golongrl-{name}-5d8" for name in ("reward", "rollout"))
@@ -282,7 +296,8 @@ def test_status_names_what_admission_or_kuberay_refused(cluster: Cluster, tmp_pa
     (learner,) = (server.one(kind)["metadata"]["name"] for kind in kinds)
     server.put(warning(kinds[0], learner, "Invalid", "the spec is invalid", 5))
     monkeypatch.setenv("KUBECONFIG", str(server.kubeconfig(tmp_path / "kubeconfig")))
-    pods, refused = KubernetesCluster(NAMESPACE, binary=str(tool("kubectl"))).look("demo")
+    seen = look_at("demo")
+    pods, refused = seen.pods, seen.refused
     assert pods == []
     assert sorted(refused) == sorted(
         [
@@ -292,8 +307,8 @@ def test_status_names_what_admission_or_kuberay_refused(cluster: Cluster, tmp_pa
         ]
     )
     assert f"stuck: {refused[0]}" in "\n".join(lines(pods, None, None, refused))
-    with pytest.raises(ClusterError, match="release other: no pods in namespace rl"):
-        KubernetesCluster(NAMESPACE, binary=str(tool("kubectl"))).look("other")
+    with pytest.raises(ClusterError, match="release other: nothing of it in namespace rl"):
+        look_at("other")
 
 
 def test_the_operator_brings_its_kind_and_its_run_follows_the_recipe(
@@ -314,8 +329,7 @@ def test_the_operator_brings_its_kind_and_its_run_follows_the_recipe(
     assert after["spec"]["recipe"]["learner"]["steps"] == 7
     cluster.server.put({**after, "status": {"phase": "Failed", "message": "2 restarts used up"}})
     monkeypatch.setenv("KUBECONFIG", str(cluster.server.kubeconfig(tmp_path / "kubeconfig")))
-    _, refused = KubernetesCluster(NAMESPACE, binary=str(tool("kubectl"))).look("demo")
-    assert refused == [f"trainingrun {after['metadata']['name']}: Failed: 2 restarts used up"]
+    assert look_at("demo").refused == [f"trainingrun {after['metadata']['name']}: Failed: 2 restarts used up"]
     cluster.done("upgrade", "demo", str(CHART), "--set", "operator.enabled=false")
     assert not cluster.server.of("TrainingRun")
     assert cluster.server.one("RayJob")

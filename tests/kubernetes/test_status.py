@@ -4,13 +4,22 @@ import asyncio
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from golongrl.kubernetes.look.kubectl import Cluster, ClusterError, ask_queue
-from golongrl.kubernetes.look.status import lines, read_pods, read_runs, stuck
+from golongrl.kubernetes.cluster import connect
+from golongrl.kubernetes.kubeconfig import ClusterAccessError, ClusterError
+from golongrl.kubernetes.look.gather import ReleaseLook, ask, look
+from golongrl.kubernetes.look.pods import read_pods
+from golongrl.kubernetes.look.queue import look_at_queue
+from golongrl.kubernetes.look.refusals import read_runs
+from golongrl.kubernetes.look.status import lines, stuck
 from golongrl.queue import QueueSettings, SampleQueue
+from support.api_http import serving
+from support.api_server import ApiServer
 
 
 def status(*words: str) -> "subprocess.CompletedProcess[str]":
@@ -72,7 +81,7 @@ READY = {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]
     ],
 )
 def test_a_pods_trouble_is_named(status: dict[str, Any], trouble: str) -> None:
-    (found,) = read_pods({"items": [pod("a", **status)]})
+    (found,) = read_pods([pod("a", **status)])
     assert found.trouble == trouble
 
 
@@ -81,7 +90,7 @@ def test_pods_are_counted_and_sorted() -> None:
         "initContainerStatuses": [{"name": "engine", "restartCount": 2}],
         "containerStatuses": [{"name": "worker", "restartCount": 1}],
     }
-    found = read_pods({"items": [pod("b", **READY), pod("a", **READY, **restarts), pod("z", "learner", **READY)]})
+    found = read_pods([pod("b", **READY), pod("a", **READY, **restarts), pod("z", "learner", **READY)])
     assert [(item.name, item.restarts) for item in found] == [("z", 0), ("a", 3), ("b", 0)]
 
 
@@ -98,7 +107,7 @@ def test_a_run_that_does_not_train_says_why() -> None:
         run("e", release="other", phase="Failed", message="not ours"),
         run("f"),
     ]
-    assert read_runs({"items": items}, "demo") == [
+    assert read_runs(items, "demo") == [
         "trainingrun a: Invalid: recipe: unknown key learner.stepz",
         "trainingrun b: Failed: 2 restarts used up",
         "trainingrun c: Pending: RayJob x: forbidden",
@@ -125,7 +134,7 @@ def run_with_queue(redis_url: str, run_name: str) -> str:
 
 
 def test_a_real_queue_is_shown(redis_url: str, run_with_queue: str) -> None:
-    picture = json.loads(json.dumps(ask_queue(redis_url, run_with_queue)))
+    picture = json.loads(json.dumps(asyncio.run(look_at_queue(redis_url, run_with_queue))))
     text = "\n".join(lines(None, picture["queue"], picture["services"]))
     assert "leased 1, ready 0 of B = 2" in text
     assert "bound eta = 1" in text
@@ -166,38 +175,123 @@ def test_a_silent_queue_is_one_line() -> None:
     assert "Redis at 127.0.0.1:1" in done.stderr
 
 
-def test_a_cluster_is_asked_through_kubectl(tmp_path: Any, redis_url: str, run_with_queue: str) -> None:
-    """A kubectl that answers like the real one: pods as JSON, and exec runs the real command inside."""
-    listing = tmp_path / "pods.json"
-    listing.write_text(json.dumps({"items": [pod("w-0", **READY), pod("r-0", "reward", **READY)]}))
-    answer = tmp_path / "answer.json"
-    answer.write_text(json.dumps({"pods": None, **ask_queue(redis_url, run_with_queue)}))
-    kubectl = tmp_path / "kubectl"
-    kubectl.write_text(
-        '#!/bin/sh\ncase "$*" in\n'
-        f'*"exec w-0 -c worker -- golongrl status --json") cat {answer};;\n'
-        f'*"get pods"*) cat {listing};;\n'
-        """*"get rayjobs"*|*" exec "*) exit 1;;\n*) echo '{"items": []}';;\nesac\n"""
-    )
-    kubectl.chmod(0o755)
-    cluster = Cluster("rl", binary=str(kubectl))
-    pods, refused = cluster.look("demo")
-    assert refused == []
-    picture = cluster.ask(pods)
+NAMESPACE = "rl"
+
+
+def stored(item: dict[str, Any], kind: str = "Pod", version: str = "v1") -> dict[str, Any]:
+    """An object of the release `demo` as the API server keeps it."""
+    metadata = item["metadata"]
+    labels = {"app.kubernetes.io/instance": "demo", **metadata.get("labels", {})}
+    return {"apiVersion": version, "kind": kind, **item, "metadata": {**metadata, "namespace": "rl", "labels": labels}}
+
+
+@pytest.fixture
+def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiServer]:
+    with serving(ApiServer()) as server:
+        monkeypatch.setenv("KUBECONFIG", str(server.kubeconfig(tmp_path / "kubeconfig", "rl")))
+        yield server
+
+
+def look_at(release: str = "demo", context: str | None = None) -> tuple[ReleaseLook, dict[str, Any] | None]:
+    async def see() -> tuple[ReleaseLook, dict[str, Any] | None]:
+        async with connect(context=context) as calls:
+            seen = await look(calls, release)
+            return seen, await ask(calls, seen.pods)
+
+    return asyncio.run(see())
+
+
+def test_a_release_is_asked_in_its_pods(api: ApiServer, redis_url: str, run_with_queue: str) -> None:
+    """The command runs in a worker; what that prints is the answer of a real queue."""
+    answer = json.dumps({"pods": None, **asyncio.run(look_at_queue(redis_url, run_with_queue))})
+    asked: list[tuple[str, str, list[str]]] = []
+
+    def command(pod: str, container: str, words: list[str]) -> tuple[int, str, str]:
+        asked.append((pod, container, words))
+        return (0, answer, "") if pod == "w-0" else (1, "", "error: no such run\n")
+
+    api.commands = command
+    for item in (pod("w-0", **READY), pod("r-0", "reward", **READY)):
+        api.put(stored(item))
+    seen, picture = look_at()
+    assert ([found.name for found in seen.pods], seen.refused) == (["r-0", "w-0"], [])
     assert picture is not None
     assert picture["queue"]["leased"] == 1
-    listing.write_text(json.dumps({"items": [pod("w-1", **READY)]}))
-    assert cluster.ask(cluster.look("demo")[0]) is None
-    listing.write_text("{}")
-    with pytest.raises(ClusterError, match="release demo: no pods in namespace rl"):
-        cluster.look("demo")
+    assert asked == [("w-0", "worker", ["golongrl", "status", "--json"])]
+    api.remove(("v1", "pods", "rl", "w-0"))
+    api.put(stored(pod("w-1", **READY)))
+    assert look_at()[1] is None
 
 
-def test_a_missing_kubectl_and_a_refusal_are_one_line(tmp_path: Any) -> None:
-    with pytest.raises(ClusterError, match="not on PATH"):
-        Cluster(binary=str(tmp_path / "none")).look("demo")
-    kubectl = tmp_path / "kubectl"
-    kubectl.write_text("#!/bin/sh\necho one >&2\necho 'pods is forbidden' >&2\nexit 1\n")
-    kubectl.chmod(0o755)
-    with pytest.raises(ClusterError, match=r"^kubectl get: pods is forbidden$"):
-        Cluster(binary=str(kubectl)).look("demo")
+def test_nothing_of_a_release_is_one_line(api: ApiServer) -> None:
+    api.put(stored(pod("w-0", **READY)))
+    with pytest.raises(ClusterError, match=r"^release other: nothing of it in namespace rl; `helm list -A`"):
+        look_at("other")
+
+
+@pytest.mark.parametrize(
+    ("code", "line"),
+    [
+        (403, r"API server http://127.0.0.1:\d+, namespace rl: list of pods: 403 pods is forbidden"),
+        (401, r"list of pods: 401 pods is forbidden; log in again"),
+        (500, r"list of pods: 500 "),
+    ],
+)
+def test_a_refusal_is_one_line(api: ApiServer, code: int, line: str) -> None:
+    api.refuse["pods", "list"] = code
+    with pytest.raises(ClusterError, match=line) as refused:
+        look_at()
+    assert "\n" not in str(refused.value)
+
+
+def test_a_command_that_fails_or_is_refused_is_one_line(api: ApiServer) -> None:
+    async def run() -> None:
+        async with connect() as calls:
+            await calls.execute("w-0", "worker", ["golongrl", "status"])
+
+    with pytest.raises(ClusterError, match="command in pod w-0, container worker: 500 "):
+        asyncio.run(run())
+    api.commands = lambda *_: (1, "", "one\nerror: no such run\n")
+    with pytest.raises(ClusterError, match="the command failed: error: no such run"):
+        asyncio.run(run())
+
+
+def test_a_server_that_is_not_there_is_one_line(api: ApiServer, tmp_path: Path) -> None:
+    api.url = "http://127.0.0.1:9"
+    api.kubeconfig(tmp_path / "kubeconfig", "rl")
+    with pytest.raises(ClusterError, match=r"API server http://127.0.0.1:9.*no answer \(ClientConnectorError") as error:
+        look_at()
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        (None, "no such file, and no service account of a pod: set KUBECONFIG"),
+        ("", "cannot be used"),
+        ("a: [", "not valid YAML"),
+        ("- a", "cannot be used"),
+        ("just words", "cannot be used"),
+        ("{clusters: 1, contexts: 2}", "cannot be used"),
+        ("current-context: gone\nclusters: []\ncontexts: []\nusers: []\n", "cannot be used"),
+    ],
+)
+def test_a_kubeconfig_that_cannot_be_used_is_one_line(
+    text: str | None, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "config"
+    if text is not None:
+        path.write_text(text)
+    monkeypatch.setenv("KUBECONFIG", str(path))
+    with pytest.raises(ClusterAccessError, match=line) as error:
+        look_at()
+    assert f"kubeconfig {path}" in str(error.value)
+    assert "\n" not in str(error.value)
+    assert error.value.exit_code == 2
+
+
+def test_a_context_that_is_not_there_is_named_with_those_that_are(api: ApiServer) -> None:
+    with pytest.raises(ClusterAccessError, match="no context prod; it has: fake"):
+        look_at(context="prod")
+    api.put(stored(pod("w-0", **READY)))
+    assert look_at(context="fake")[0].pods

@@ -8,9 +8,9 @@ import typer
 from typer.testing import CliRunner
 
 from golongrl.errors import GolongrlError
+from golongrl.kubernetes.kubeconfig import ClusterAccessError
 from golongrl.kubernetes.rayjob.site import RayJobError
 from golongrl_operator.command import operator
-from golongrl_operator.kube import KubeError
 
 app = typer.Typer()
 app.command()(operator)
@@ -60,5 +60,5 @@ def test_without_a_cluster_it_says_what_it_looked_for(tmp_path: Path, monkeypatc
     path = tmp_path / "release.json"
     path.write_text(json.dumps(SITE))
     error = refusal("--site", str(path))
-    assert isinstance(error, KubeError)
+    assert isinstance(error, ClusterAccessError)
     assert "kubeconfig" in str(error)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from golongrl.kubernetes.look.status import Pod
+from golongrl.kubernetes.look.pods import Pod
 from golongrl_operator.decide import RunPhase
 from golongrl_operator.events import Event, manifest, transitions
 from golongrl_operator.reconcile import Seen, reconcile, refused

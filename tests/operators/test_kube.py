@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from golongrl_operator import kube
-from golongrl_operator.kube import Kube, KubeSilentError
+from golongrl.kubernetes import cluster
+from golongrl.kubernetes.cluster import ClusterSilentError, connect
+from golongrl_operator.kube import Kube
 from support.operator_server import exported
 
 
@@ -40,7 +41,7 @@ async def test_a_server_that_does_not_end_its_answer(
     answer: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The second is never silent for long enough to meet a deadline between bytes."""
-    monkeypatch.setattr(kube, "CALL_S", 0.3)
+    monkeypatch.setattr(cluster, "CALL_S", 0.3)
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
     async with server(answer, 0.01) as port:
         config = {
@@ -50,9 +51,9 @@ async def test_a_server_that_does_not_end_its_answer(
             "users": [{"name": "x", "user": {}}],
         }
         (tmp_path / "kubeconfig").write_text(yaml.safe_dump(config))
-        cluster = Kube()
-        with pytest.raises(KubeSilentError, match="list of TrainingRuns: no answer"):
-            async with asyncio.timeout(20):
-                await cluster.look("demo")
-        assert exported(cluster.metrics.registry)["golongrl_operator_api_errors_total none"] == 1
-        await cluster.aclose()
+        async with connect() as calls:
+            kube = Kube(calls)
+            with pytest.raises(ClusterSilentError, match="namespace rl: list of trainingruns: no answer"):
+                async with asyncio.timeout(20):
+                    await kube.look("demo")
+            assert exported(kube.metrics.registry)["golongrl_operator_api_errors_total none"] == 1

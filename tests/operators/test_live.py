@@ -3,7 +3,7 @@
 import asyncio
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -11,14 +11,14 @@ from typing import Any
 
 import httpx
 import pytest
-import yaml
-from kmock import Server
 
+from golongrl.kubernetes.cluster import connect
 from golongrl.queue import QueueSettings, SampleQueue
 from golongrl_operator.app import Loop, operate
-from golongrl_operator.kube import Kube
+from golongrl_operator.kube import MANAGER, Kube
+from support.api_http import serving
 from support.helm import Helm, tool
-from support.operator_server import CONFIGS, EVENTS, JOBS, RUNS, ApiServer, series
+from support.operator_server import OperatorApi, series
 from support.redis_server import free_port
 from support.training_runs import SITE
 
@@ -33,18 +33,10 @@ def helm4() -> Helm:
 
 
 @pytest.fixture
-async def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[ApiServer]:
-    async with ApiServer() as server, Server(server) as listening:
-        config = {
-            "apiVersion": "v1",
-            "kind": "Config",
-            "current-context": "x",
-            "contexts": [{"name": "x", "context": {"cluster": "x", "user": "x", "namespace": "rl"}}],
-            "clusters": [{"name": "x", "cluster": {"server": str(listening.url).rstrip("/")}}],
-            "users": [{"name": "x", "user": {"token": "secret"}}],
-        }
-        (tmp_path / "kubeconfig").write_text(yaml.safe_dump(config))
-        monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
+def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[OperatorApi]:
+    server = OperatorApi()
+    with serving(server):
+        monkeypatch.setenv("KUBECONFIG", str(server.kubeconfig(tmp_path / "kubeconfig", "rl", token="secret")))
         yield server
 
 
@@ -52,14 +44,14 @@ async def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[
 async def operator(redis_url: str, run: str) -> AsyncIterator[str]:
     """The operator of release `demo`; gives the address of its endpoints.
 
-    In a thread, because at its end kopf waits for every task of its loop, and the API server's are in this one.
+    In a thread, because at its end kopf waits for every task of its loop, and the test's are in this one.
     """
     stop, port = threading.Event(), free_port()
 
     async def main() -> None:
-        kube = Kube()
-        site = replace(SITE, namespace=kube.namespace, redis_url=redis_url, run=run)
-        await operate(Loop(site, kube, pass_s=0.2, settle_s=0.02), "127.0.0.1", port, stop)
+        async with connect(manager=MANAGER) as calls:
+            site = replace(SITE, namespace=calls.namespace, redis_url=redis_url, run=run)
+            await operate(Loop(site, Kube(calls), pass_s=0.2, settle_s=0.02), "127.0.0.1", port, stop)
 
     task = asyncio.create_task(asyncio.to_thread(asyncio.run, main()))
     try:
@@ -84,27 +76,27 @@ async def until(told: Callable[[], Any], what: str) -> Any:
 class Watched:
     """One run and its RayJobs, as a person sees them."""
 
-    def __init__(self, api: ApiServer, name: str = "r") -> None:
+    def __init__(self, api: OperatorApi, name: str = "r") -> None:
         self.api, self.name = api, name
 
     @property
     def status(self) -> dict[str, Any]:
-        return dict(self.api.live(RUNS)[self.name].get("status", {}))
+        return dict(self.api.live("TrainingRun")[self.name].get("status", {}))
 
     def condition(self, kind: str) -> str:
         return str({entry["type"]: entry["status"] for entry in self.status["conditions"]}[kind])
 
     @property
     def jobs(self) -> list[str]:
-        return list(self.api.live(JOBS))
+        return list(self.api.live("RayJob"))
 
     @property
     def events(self) -> list[str]:
         """Reasons, as `kubectl describe trainingrun` lists them."""
         return [
             event["reason"]
-            for event in self.api.live(EVENTS).values()
-            if event["regarding"]["uid"] == self.api.live(RUNS)[self.name]["metadata"]["uid"]
+            for event in self.api.live("Event").values()
+            if event["regarding"]["uid"] == self.api.live("TrainingRun")[self.name]["metadata"]["uid"]
         ]
 
     async def phase(self, wanted: str) -> dict[str, Any]:
@@ -117,80 +109,80 @@ class Watched:
 
     async def taken_away(self, job: str) -> None:
         """The operator deletes it, and nothing else is made until its pods are gone."""
-        await until(lambda: "deletionTimestamp" in self.api.live(JOBS)[job]["metadata"], f"{job} is deleted")
+        await until(lambda: "deletionTimestamp" in self.api.live("RayJob")[job]["metadata"], f"{job} is deleted")
         await self.passes()
         assert self.jobs == [job]
-        await self.api.let_go(job)
+        self.api.let_go(job)
 
     async def passes(self) -> None:
         """Two passes of the loop."""
-        lists = len(self.api["list"])
-        await until(lambda: len(self.api["list"]) > lists + 6, "two passes")
+        lists = self.api.count("list")
+        await until(lambda: self.api.count("list") > lists + 6, "two passes")
 
 
-async def test_a_run_from_submission_to_its_end(api: ApiServer, redis_url: str, run_name: str, helm4: Helm) -> None:
+async def test_a_run_from_submission_to_its_end(api: OperatorApi, redis_url: str, run_name: str, helm4: Helm) -> None:
     """Made, restarted, replaced, suspended, resumed, done; at last every call is held against the chart's Role."""
     spec: dict[str, Any] = {"release": "demo", "recipePreset": "quickstart", "maxRestarts": 1}
     run = Watched(api)
     async with operator(redis_url, run_name), SampleQueue.from_url(redis_url, run_name) as queue:
-        await api.submit("r", spec)
+        api.submit("r", spec)
         first = await run.new_job()
-        made = api.live(JOBS)[first]
+        made = api.live("RayJob")[first]
         (owner,) = made["metadata"]["ownerReferences"]
-        assert (owner["kind"], owner["uid"]) == ("TrainingRun", api.live(RUNS)["r"]["metadata"]["uid"])
-        ((name, config),) = api.live(CONFIGS).items()
+        assert (owner["kind"], owner["uid"]) == ("TrainingRun", api.live("TrainingRun")["r"]["metadata"]["uid"])
+        ((name, config),) = api.live("ConfigMap").items()
         assert (name, config["metadata"]["ownerReferences"]) == (first, made["metadata"]["ownerReferences"])
         assert made["metadata"]["labels"]["golongrl.io/training-run"] == "r"
         assert (await run.phase("Pending"))["job"] == first
 
         await queue.setup(SETTINGS, [[0, 1, 2, 3]], ["T1"] * 4)
         await queue.lease("pod-a", 0)
-        await api.kuberay(first, jobDeploymentStatus="Running", jobStatus="RUNNING")
+        api.kuberay(first, jobDeploymentStatus="Running", jobStatus="RUNNING")
         running = await run.phase("Running")
         assert (running["step"], running["staleness"], running["observedGeneration"]) == ("0/40", "0 of 1", 1)
         assert run.condition("Stuck") == "False"
 
         failed = {"jobDeploymentStatus": "Failed", "jobStatus": "FAILED", "reason": "AppFailed", "message": "boom"}
-        await api.kuberay(first, **failed)
+        api.kuberay(first, **failed)
         told = await run.phase("Restarting")
         assert "AppFailed" in told["message"]
         assert "boom; restart 1 of 1" in told["message"]
         await run.taken_away(first)
         # Counted before it is done: an operator that dies in between gives no restart away.
-        (deleted,) = [request for request in api["delete"] if request.resource == JOBS]
-        counted = [item.id for item in api["patch"] if item.data.get("status", {}).get("restarts") == 1]
-        assert min(counted) < deleted.id
+        (deleted,) = [at for at, call in enumerate(api.calls) if (call.verb, call.plural) == ("delete", "rayjobs")]
+        counted = [at for at, call in enumerate(api.calls) if call.body.get("status", {}).get("restarts") == 1]
+        assert min(counted) < deleted
         second = await run.new_job(first)
         assert (await run.phase("Pending"))["restarts"] == 1
 
-        await api.submit("r", spec | {"recipe": {"learner": {"steps": 7}}})
+        api.submit("r", spec | {"recipe": {"learner": {"steps": 7}}})
         await run.phase("Replacing")
         await run.taken_away(second)
         third = await run.new_job(first, second)
-        assert "steps: 7" in api.live(CONFIGS)[third]["data"]["recipe.yaml"]
+        assert "steps: 7" in api.live("ConfigMap")[third]["data"]["recipe.yaml"]
         assert (await run.phase("Pending"))["restarts"] == 0
-        assert list(api.live(CONFIGS)) == [third]
+        assert list(api.live("ConfigMap")) == [third]
 
-        await api.submit("r", spec | {"recipe": {"learner": {"steps": 7}}, "suspend": True})
+        api.submit("r", spec | {"recipe": {"learner": {"steps": 7}}, "suspend": True})
         await run.phase("Suspending")
         await run.taken_away(third)
         await run.phase("Suspended")
         await run.passes()
         assert run.jobs == []
 
-        await api.submit("r", spec | {"recipe": {"learner": {"steps": 7}}})
+        api.submit("r", spec | {"recipe": {"learner": {"steps": 7}}})
         last = await run.new_job()
-        await api.kuberay(last, jobDeploymentStatus="Complete", jobStatus="SUCCEEDED")
+        api.kuberay(last, jobDeploymentStatus="Complete", jobStatus="SUCCEEDED")
         await run.phase("Succeeded")
         assert run.condition("Complete") == "True"
         await run.passes()
         assert run.jobs == [last]
-    assert api.calls == granted(helm4)
+    assert api.rules == granted(helm4)
     assert run.events == [
         "Pending", "Running", "Restarting", "Pending", "Replacing", "Pending", "Suspending", "Suspended", "Pending",
         "Succeeded",
     ]  # fmt: skip
-    warnings = [event["note"] for event in api.live(EVENTS).values() if event["type"] == "Warning"]
+    warnings = [event["note"] for event in api.live("Event").values() if event["type"] == "Warning"]
     assert warnings == [told["message"]]
 
 
@@ -207,18 +199,18 @@ def granted(helm: Helm) -> set[tuple[str, str, str]]:
 
 
 async def test_what_the_api_server_refuses_is_in_the_status_and_tried_again(
-    api: ApiServer, redis_url: str, run_name: str
+    api: OperatorApi, redis_url: str, run_name: str
 ) -> None:
     api.refuse["rayjobs", "patch"] = 403
     run = Watched(api)
     async with operator(redis_url, run_name):
-        await api.submit("r", {"release": "demo", "recipePreset": "quickstart"})
+        api.submit("r", {"release": "demo", "recipePreset": "quickstart"})
         await until(lambda: "rayjobs is forbidden" in run.status.get("message", ""), "the refusal")
         assert run.condition("Progressing") == "False"
         assert run.jobs == []
-        patches = len([request for request in api["patch"] if request.subresource == "status"])
+        patches = api.count("patch", "status")
         await run.passes()
-        assert len([request for request in api["patch"] if request.subresource == "status"]) == patches
+        assert api.count("patch", "status") == patches
         assert run.events == ["Refused"]
         del api.refuse["rayjobs", "patch"]
         await run.new_job()
@@ -226,28 +218,28 @@ async def test_what_the_api_server_refuses_is_in_the_status_and_tried_again(
         assert run.events == ["Refused", "Pending"]
 
 
-async def test_a_removal_that_is_refused_is_told_once(api: ApiServer, redis_url: str, run_name: str) -> None:
+async def test_a_removal_that_is_refused_is_told_once(api: OperatorApi, redis_url: str, run_name: str) -> None:
     run, spec = Watched(api), {"release": "demo", "recipePreset": "quickstart"}
     async with operator(redis_url, run_name):
-        await api.submit("r", spec)
+        api.submit("r", spec)
         job = await run.new_job()
         api.refuse["rayjobs", "delete"] = 403
-        await api.submit("r", spec | {"suspend": True})
+        api.submit("r", spec | {"suspend": True})
         await until(lambda: "Refused" in run.events, "the refusal")
-        posts = len(api["create"])
+        posts = api.count("create")
         await run.passes()
         assert run.events == ["Pending", "Suspending", "Refused"]
-        assert len(api["create"]) == posts
+        assert api.count("create") == posts
         del api.refuse["rayjobs", "delete"]
         await run.taken_away(job)
         await run.phase("Suspended")
 
 
-async def test_events_that_cannot_be_posted_hold_nothing_up(api: ApiServer, redis_url: str, run_name: str) -> None:
+async def test_events_that_cannot_be_posted_hold_nothing_up(api: OperatorApi, redis_url: str, run_name: str) -> None:
     api.refuse["events", "create"] = 403
     run = Watched(api)
     async with operator(redis_url, run_name) as served:
-        await api.submit("r", {"release": "demo", "recipePreset": "quickstart"})
+        api.submit("r", {"release": "demo", "recipePreset": "quickstart"})
         await run.new_job()
         await run.phase("Pending")
         assert run.events == []
@@ -255,11 +247,11 @@ async def test_events_that_cannot_be_posted_hold_nothing_up(api: ApiServer, redi
         assert told["golongrl_operator_api_errors_total 403"] >= 1
 
 
-async def test_metrics_tell_what_the_operator_does(api: ApiServer, redis_url: str, run_name: str) -> None:
+async def test_metrics_tell_what_the_operator_does(api: OperatorApi, redis_url: str, run_name: str) -> None:
     run = Watched(api)
     async with operator(redis_url, run_name) as served:
-        await api.submit("r", {"release": "demo", "recipePreset": "quickstart"})
-        await api.submit("second", {"release": "demo", "recipePreset": "quickstart"})
+        api.submit("r", {"release": "demo", "recipePreset": "quickstart"})
+        api.submit("second", {"release": "demo", "recipePreset": "quickstart"})
         await Watched(api, "second").phase("Waiting")
         told = await scrape(served)
         assert (told["golongrl_operator_runs Pending"], told["golongrl_operator_runs Waiting"]) == (1, 1)
@@ -292,17 +284,17 @@ async def until_series(served: str, name: str, least: float) -> None:
 
 
 async def test_a_silent_queue_is_unknown_and_a_wrong_spec_is_named(
-    api: ApiServer, redis_url: str, run_name: str
+    api: OperatorApi, redis_url: str, run_name: str
 ) -> None:
     run = Watched(api)
     async with operator(redis_url, run_name) as served:
-        await api.submit("r", {"release": "demo", "recipePreset": "quickstart", "stallSeconds": 1})
+        api.submit("r", {"release": "demo", "recipePreset": "quickstart", "stallSeconds": 1})
         job = await run.new_job()
-        await api.kuberay(job, jobDeploymentStatus="Running", jobStatus="RUNNING")
+        api.kuberay(job, jobDeploymentStatus="Running", jobStatus="RUNNING")
         await run.phase("Running")
         assert run.condition("Stuck") == "Unknown"
         assert "the queue:" in run.status["stuck"][0]
-        await api.submit("r", {"release": "demo", "recipe": {"learner": {"lrr": 1}}})
+        api.submit("r", {"release": "demo", "recipe": {"learner": {"lrr": 1}}})
         assert "learner.lrr" in (await run.phase("Invalid"))["message"]
         assert run.jobs == [job], "a typing error ends no training"
         async with httpx.AsyncClient(timeout=PATIENCE_S) as client:
@@ -310,22 +302,22 @@ async def test_a_silent_queue_is_unknown_and_a_wrong_spec_is_named(
         assert 0 <= answer.json()["seconds_since_pass"] < PATIENCE_S
 
 
-async def test_another_releases_runs_are_left_alone(api: ApiServer, redis_url: str, run_name: str) -> None:
+async def test_another_releases_runs_are_left_alone(api: OperatorApi, redis_url: str, run_name: str) -> None:
     mine, other = Watched(api), Watched(api, "other")
     async with operator(redis_url, run_name):
-        await api.submit("other", {"release": "prod", "recipePreset": "quickstart"})
-        await api.submit("r", {"release": "demo", "recipePreset": "quickstart"})
-        await api.submit("second", {"release": "demo", "recipePreset": "quickstart"})
+        api.submit("other", {"release": "prod", "recipePreset": "quickstart"})
+        api.submit("r", {"release": "demo", "recipePreset": "quickstart"})
+        api.submit("second", {"release": "demo", "recipePreset": "quickstart"})
         job = await mine.new_job()
         waiting = await Watched(api, "second").phase("Waiting")
         assert "trains TrainingRun r" in waiting["message"]
         assert other.status == {}
-        await api.kuberay(job, jobDeploymentStatus="Complete", jobStatus="SUCCEEDED")
+        api.kuberay(job, jobDeploymentStatus="Complete", jobStatus="SUCCEEDED")
         await mine.new_job(job)
         await Watched(api, "second").phase("Pending")
 
 
-async def test_the_process_works_and_ends_at_sigterm(api: ApiServer, helm4: Helm, tmp_path: Path) -> None:
+async def test_the_process_works_and_ends_at_sigterm(api: OperatorApi, helm4: Helm, tmp_path: Path) -> None:
     """`golongrl operator` itself, with what the chart mounts, here of a learner that names an image."""
     values = {
         "operator": {"enabled": True},
@@ -339,9 +331,9 @@ async def test_the_process_works_and_ends_at_sigterm(api: ApiServer, helm4: Helm
         stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     try:
-        await api.submit("r", {"release": "demo"})
+        api.submit("r", {"release": "demo"})
         job = await Watched(api).new_job()
-        head = api.live(JOBS)[job]["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]
+        head = api.live("RayJob")[job]["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]
         assert head["containers"][0]["image"].endswith("golongrl-learner:mine")
         process.terminate()
         async with asyncio.timeout(PATIENCE_S):

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from golongrl import recipe as recipes
-from golongrl.kubernetes.look.status import Pod
+from golongrl.kubernetes.look.pods import Pod
 from golongrl_operator.build import objects, resolve
 from golongrl_operator.reconcile import ReconcileResult, Seen, reconcile, refused
 from support.training_runs import NOW, PICTURE, QUEUE, SITE, a_job, a_run, a_site

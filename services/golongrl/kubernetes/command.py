@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -10,6 +10,7 @@ from golongrl.errors import InputError
 
 if TYPE_CHECKING:
     from golongrl.kubernetes.deploy.helm import Deployment
+    from golongrl.kubernetes.look.gather import ReleaseLook
 
 render = typer.Typer(
     help="Kubernetes objects as YAML, for `kubectl apply`.",
@@ -126,11 +127,15 @@ def uninstall(release: Release = "golongrl", namespace: Namespace = "default", c
 
 
 def status(
-    release: Annotated[str | None, typer.Option("--release", help="Helm release to look at, through kubectl.")] = None,
-    namespace: Annotated[str | None, typer.Option("--namespace", "-n", help="Namespace of the release.")] = None,
+    release: Annotated[
+        str | None, typer.Option("--release", help="Helm release to look at, through the cluster's API server.")
+    ] = None,
+    namespace: Annotated[
+        str | None, typer.Option("--namespace", "-n", help="Namespace of the release; the context's by default.")
+    ] = None,
     context: Context = None,
     redis_url: Annotated[
-        str | None, typer.Option(envvar="GOLONGRL_REDIS_URL", help="Queue to ask directly, without a kubectl.")
+        str | None, typer.Option(envvar="GOLONGRL_REDIS_URL", help="Queue to ask directly, without a cluster.")
     ] = None,
     run: Annotated[str | None, typer.Option(envvar="GOLONGRL_RUN", help="The run's name, with --redis-url.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of text.")] = False,
@@ -139,26 +144,38 @@ def status(
 
     Example: golongrl status --release golongrl -n golongrl
     """
+    import asyncio
     from dataclasses import asdict
 
-    from golongrl.kubernetes.look import kubectl
+    from golongrl.kubernetes.look.queue import look_at_queue
     from golongrl.kubernetes.look.status import lines
     from golongrl.telemetry.logging import configure
 
-    # What was waited for is in the error; a line a try would hide it, and spoil --json.
+    # The error names what was waited for; a log line for each try would hide it, and spoil --json.
     configure("status", run, level="ERROR")
-    pods, refused, picture = None, list[str](), None
     if release is not None:
-        place = kubectl.Cluster(namespace, context)
-        pods, refused = place.look(release)
-        picture = place.ask(pods)
+        seen, picture = asyncio.run(_look_at_release(release, namespace, context))
     elif redis_url is not None and run is not None:
-        picture = kubectl.ask_queue(redis_url, run)
+        seen, picture = None, asyncio.run(look_at_queue(redis_url, run))
     else:
         raise InputError("status: give --release NAME, or --redis-url and --run")
     queue, services = (picture or {}).get("queue"), (picture or {}).get("services")
+    pods, refused = (None, []) if seen is None else (seen.pods, seen.refused)
     if as_json:
         listed = None if pods is None else [asdict(pod) for pod in pods]
         print(json.dumps({"pods": listed, "refused": refused, "queue": queue, "services": services}))
     else:
         print("\n".join(lines(pods, queue, services, refused)))
+
+
+async def _look_at_release(
+    release: str, namespace: str | None, context: str | None
+) -> "tuple[ReleaseLook, dict[str, Any] | None]":
+    try:
+        from golongrl.kubernetes.cluster import connect
+        from golongrl.kubernetes.look.gather import ask, look
+    except ModuleNotFoundError as error:
+        raise InputError(f"status of a release needs {error.name}: pip install 'golongrl[deploy]'") from error
+    async with connect(namespace, context) as calls:
+        seen = await look(calls, release)
+        return seen, await ask(calls, seen.pods)

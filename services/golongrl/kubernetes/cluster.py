@@ -1,0 +1,300 @@
+"""Calls to one API server, in one namespace, through the official client: every call has a deadline and no repeats.
+
+The asyncio half of the official client is used (`kubernetes.aio`): cancelling a call ends it. The deadline of the
+threaded half bounds each read and not the whole answer, so an answer that arrives byte by byte would never end.
+Kinds are named here instead of discovered: discovery has no deadline, and keeps a cache file in the shared /tmp.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any, Final
+
+import aiohttp
+from kubernetes.aio.client import ApiClient
+from kubernetes.aio.client.exceptions import ApiException
+from kubernetes.aio.dynamic import DynamicClient, Resource
+from kubernetes.aio.stream import WsApiClient
+from kubernetes.aio.stream.ws_client import ERROR_CHANNEL, STDERR_CHANNEL, STDOUT_CHANNEL
+
+from golongrl.kubernetes.kubeconfig import Access, ClusterAccessError, ClusterError, find_access
+
+Json = dict[str, Any]
+
+# Of one call with its whole answer. A list of a thousand pods takes a second or two.
+CALL_S: Final = 10.0
+# An answer that is not the API server's own JSON is quoted up to here.
+_QUOTED: Final = 200
+# Asks for names and labels alone: whether a Secret exists can be seen without reading it.
+_METADATA_ONLY: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+
+
+class ClusterMissingError(ClusterError):
+    """No such object, or the cluster does not have the kind."""
+
+
+class ClusterSilentError(ClusterError):
+    """No answer in CALL_S: other calls would not be answered either."""
+
+
+class ClusterConflictError(ClusterError):
+    """An object of that name exists, was written meanwhile, or another field manager owns the field."""
+
+
+class ClusterForbiddenError(ClusterError):
+    """The credentials lack the permission."""
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectKind:
+    """One kind of the Kubernetes API."""
+
+    name: str
+    plural: str
+    version: str = "v1"
+    group: str = ""
+    namespaced: bool = True
+
+    def __str__(self) -> str:
+        return self.name
+
+
+POD: Final = ObjectKind("Pod", "pods")
+EVENT: Final = ObjectKind("Event", "events")
+CONFIG_MAP: Final = ObjectKind("ConfigMap", "configmaps")
+SECRET: Final = ObjectKind("Secret", "secrets")
+CLAIM: Final = ObjectKind("PersistentVolumeClaim", "persistentvolumeclaims")
+NEW_EVENT: Final = ObjectKind("Event", "events", group="events.k8s.io")
+DEPLOYMENT: Final = ObjectKind("Deployment", "deployments", group="apps")
+REPLICA_SET: Final = ObjectKind("ReplicaSet", "replicasets", group="apps")
+STATEFUL_SET: Final = ObjectKind("StatefulSet", "statefulsets", group="apps")
+JOB: Final = ObjectKind("Job", "jobs", group="batch")
+LEADER_WORKER_SET: Final = ObjectKind("LeaderWorkerSet", "leaderworkersets", group="leaderworkerset.x-k8s.io")
+RAY_JOB: Final = ObjectKind("RayJob", "rayjobs", group="ray.io")
+RAY_CLUSTER: Final = ObjectKind("RayCluster", "rayclusters", group="ray.io")
+TRAINING_RUN: Final = ObjectKind("TrainingRun", "trainingruns", "v1alpha1", "golongrl.io")
+STORAGE_CLASS: Final = ObjectKind("StorageClass", "storageclasses", group="storage.k8s.io", namespaced=False)
+PRIORITY_CLASS: Final = ObjectKind("PriorityClass", "priorityclasses", group="scheduling.k8s.io", namespaced=False)
+RUNTIME_CLASS: Final = ObjectKind("RuntimeClass", "runtimeclasses", group="node.k8s.io", namespaced=False)
+DEFINITION: Final = ObjectKind(
+    "CustomResourceDefinition", "customresourcedefinitions", group="apiextensions.k8s.io", namespaced=False
+)
+
+
+class Cluster:
+    """One namespace of one cluster. Made by `connect`."""
+
+    def __init__(self, access: Access, client: ApiClient, manager: str) -> None:
+        """`manager` is the field manager of server-side apply: what others write into the same objects stays."""
+        self.access = access
+        self.namespace = access.namespace
+        self.server = str(access.configuration.host)
+        self._dynamic = DynamicClient(client)
+        self._manager = manager
+
+    async def list_objects(self, kind: ObjectKind, labels: str | None = None, fields: str | None = None) -> list[Json]:
+        """Objects of a kind, chosen by selectors as kubectl takes them. Raises ClusterError."""
+        found = await self._call(
+            f"list of {kind.plural}",
+            lambda: self._dynamic.get(
+                self._resource(kind), namespace=self._place(kind), label_selector=labels, field_selector=fields, **_JSON
+            ),
+        )
+        # Items of a list come without their kind.
+        return [{"kind": kind.name, **item} for item in found["items"]]
+
+    async def get(self, kind: ObjectKind, name: str) -> Json:
+        """One object. Raises ClusterError."""
+        found: Json = await self._call(
+            f"{kind} {name}",
+            lambda: self._dynamic.get(self._resource(kind), name=name, namespace=self._place(kind), **_JSON),
+        )
+        return found
+
+    async def exists(self, kind: ObjectKind, name: str) -> bool:
+        """Whether there is such an object; its content is not read. Raises ClusterError, if the kind is missing too."""
+        try:
+            await self._call(
+                f"{kind} {name}",
+                lambda: self._dynamic.get(
+                    self._resource(kind),
+                    name=name,
+                    namespace=self._place(kind),
+                    header_params={"Accept": _METADATA_ONLY},
+                    **_JSON,
+                ),
+            )
+        except ClusterMissingError:
+            return False
+        return True
+
+    async def apply(self, kind: ObjectKind, item: Json, force: bool = True) -> None:
+        """Server-side apply. Raises ClusterError."""
+        await self._call(
+            f"{kind} {item['metadata']['name']}",
+            lambda: self._dynamic.server_side_apply(
+                self._resource(kind),
+                item,
+                namespace=self._place(kind),
+                field_manager=self._manager,
+                force_conflicts=force,
+                **_JSON,
+            ),
+        )
+
+    async def apply_status(self, kind: ObjectKind, item: Json) -> None:
+        """Server-side apply of the status alone. Raises ClusterError."""
+        name = item["metadata"]["name"]
+        path = f"{self._resource(kind).path(name=name, namespace=self._place(kind))}/status"
+        await self._call(
+            f"status of {kind} {name}",
+            lambda: self._dynamic.request(
+                "patch",
+                path,
+                body=item,
+                content_type="application/apply-patch+yaml",
+                field_manager=self._manager,
+                force_conflicts=True,
+                **_JSON,
+            ),
+        )
+
+    async def create(self, kind: ObjectKind, item: Json) -> None:
+        """A new object. Raises ClusterError."""
+        await self._call(
+            f"{kind} {item['metadata']['name']}",
+            lambda: self._dynamic.create(
+                self._resource(kind), item, namespace=self._place(kind), field_manager=self._manager, **_JSON
+            ),
+        )
+
+    async def delete(self, kind: ObjectKind, name: str) -> None:
+        """Ask for the deletion; the object is gone when everything that it owns is. Raises ClusterError."""
+        await self._call(
+            f"deletion of {kind} {name}",
+            lambda: self._dynamic.delete(
+                self._resource(kind),
+                name=name,
+                namespace=self._place(kind),
+                propagation_policy="Foreground",
+                **_JSON,
+            ),
+        )
+
+    async def execute(self, pod: str, container: str, command: Sequence[str]) -> str:
+        """What a command inside a container prints.
+
+        Raises:
+            ClusterError: it failed (with its last line), or the API server refused.
+        """
+
+        async def run() -> str:
+            async with WsApiClient(self.access.configuration) as client:
+                request = await client.param_serialize(
+                    "GET",
+                    f"{self._resource(POD).path(name=pod, namespace=self.namespace)}/exec",
+                    query_params=[("container", container), *(("command", word) for word in command), *_STREAMS],
+                    auth_settings=["BearerToken"],
+                )
+                opened = (await client.call_api(*request, _preload_content=False)).response
+                return await _output(opened)
+
+        printed: str = await self._call(f"command in pod {pod}, container {container}", run)
+        return printed
+
+    def _resource(self, kind: ObjectKind) -> Any:
+        return Resource(
+            prefix="apis" if kind.group else "api",
+            group=kind.group,
+            api_version=kind.version,
+            kind=kind.name,
+            name=kind.plural,
+            namespaced=kind.namespaced,
+            client=self._dynamic,
+        )
+
+    def _place(self, kind: ObjectKind) -> str | None:
+        return self.namespace if kind.namespaced else None
+
+    async def _call(self, what: str, call: Callable[[], Awaitable[Any]]) -> Any:
+        where = f"API server {self.server}, namespace {self.namespace}: {what}"
+        try:
+            async with asyncio.timeout(CALL_S):
+                return await call()
+        except ApiException as error:
+            raise _refusal(where, int(error.status or 0), _said(error)) from error
+        except aiohttp.WSServerHandshakeError as error:
+            raise _refusal(where, error.status, error.message) from error
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            why = " ".join(f"{type(error).__name__} {error}".split())
+            raise ClusterSilentError(f"{where}: no answer ({why}): check that it runs and can be reached") from error
+        except ValueError as error:
+            raise ClusterError(f"{where}: the answer is not JSON: is this a Kubernetes API server?") from error
+
+
+@asynccontextmanager
+async def connect(
+    namespace: str | None = None, context: str | None = None, manager: str = "golongrl"
+) -> AsyncIterator[Cluster]:
+    """The cluster of the pod's service account, or of a kubeconfig; nothing is called yet.
+
+    Raises:
+        ClusterAccessError: there is neither, or it cannot be used.
+    """
+    access = await find_access(namespace, context)
+    try:
+        client = ApiClient(access.configuration)
+    except (OSError, ValueError) as error:
+        raise ClusterAccessError(f"the certificates for {access.configuration.host} cannot be used: {error}") from error
+    async with client:
+        yield Cluster(access, client, manager)
+
+
+def _plain(_: object, answer: Json) -> Json:
+    return answer
+
+
+_JSON: Final[Mapping[str, Any]] = {"serializer": _plain}
+_STREAMS: Final = (("stdout", "true"), ("stderr", "true"))
+
+_REFUSALS: Final[dict[int, tuple[type[ClusterError], str]]] = {
+    HTTPStatus.UNAUTHORIZED: (ClusterForbiddenError, "log in again: the credentials were not accepted"),
+    HTTPStatus.FORBIDDEN: (ClusterForbiddenError, ""),
+    HTTPStatus.NOT_FOUND: (ClusterMissingError, ""),
+    HTTPStatus.CONFLICT: (ClusterConflictError, ""),
+}
+
+
+def _refusal(where: str, code: int, said: str) -> ClusterError:
+    kind, remedy = _REFUSALS.get(code, (ClusterError, ""))
+    error = kind("; ".join(filter(None, [f"{where}: {code} {said}".rstrip(), remedy])))
+    error.code = str(code)
+    return error
+
+
+def _said(error: ApiException) -> str:
+    """The message of the API server's Status object, or what else answered."""
+    body = error.body.decode(errors="replace") if isinstance(error.body, bytes) else str(error.body or "")
+    try:
+        told = json.loads(body).get("message", "")
+    except (ValueError, AttributeError):
+        told = body[:_QUOTED]
+    return " ".join(str(told or error.reason or "").split())
+
+
+async def _output(opened: Any) -> str:
+    """Standard output of a command, from the websocket's channels."""
+    told = {STDOUT_CHANNEL: b"", STDERR_CHANNEL: b"", ERROR_CHANNEL: b""}
+    async with opened as socket:
+        async for message in socket:
+            data = message.data if isinstance(message.data, bytes) else str(message.data).encode()
+            if data and data[0] in told:
+                told[data[0]] += data[1:]
+    ended = json.loads(told[ERROR_CHANNEL] or b"{}")
+    if ended.get("status") != "Success":
+        last = (told[STDERR_CHANNEL].decode(errors="replace").strip().splitlines() or [""])[-1]
+        raise ClusterError(f"the command failed: {last or ended.get('message', 'the connection ended early')}")
+    return told[STDOUT_CHANNEL].decode(errors="replace")

@@ -1,0 +1,89 @@
+"""Which API server to call, and as whom: a pod's service account, or a kubeconfig. Errors are one line."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import yaml
+from kubernetes.aio import config
+from kubernetes.aio.client import Configuration
+
+from golongrl.errors import GolongrlError, InputError
+
+_SERVICE_ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+_DEFAULT_NAMESPACE: Final = "default"
+
+
+class ClusterError(GolongrlError):
+    """The API server refused, does not have what was asked for, or did not answer; the message is one line."""
+
+    code = "none"
+    """The HTTP status as text; "none" without an answer."""
+
+
+class ClusterAccessError(ClusterError, InputError):
+    """There is no usable kubeconfig or service account, or the named context does not exist."""
+
+
+@dataclass(frozen=True)
+class Access:
+    """An API server with credentials, and the namespace to work in."""
+
+    configuration: Configuration
+    namespace: str
+    in_pod: bool
+    """The credentials are the pod's service account."""
+
+
+async def find_access(namespace: str | None = None, context: str | None = None) -> Access:
+    """A kubeconfig where --context or KUBECONFIG names one, else the pod's service account, else ~/.kube/config.
+
+    Args:
+        namespace: replaces the one of the pod or of the context.
+
+    Raises:
+        ClusterAccessError: none of them can be used.
+    """
+    configuration = Configuration()
+    # Only a GET would be repeated, and each caller decides about repeats itself.
+    configuration.retries = None
+    named = context is not None or "KUBECONFIG" in os.environ
+    if not named and (_SERVICE_ACCOUNT / "token").exists():
+        return _of_pod(configuration, namespace)
+    return await _of_kubeconfig(configuration, namespace, context)
+
+
+def _of_pod(configuration: Configuration, namespace: str | None) -> Access:
+    try:
+        config.load_incluster_config(client_configuration=configuration)
+        own = (_SERVICE_ACCOUNT / "namespace").read_text().strip()
+    except (config.ConfigException, OSError) as error:
+        raise ClusterAccessError(f"the service account in {_SERVICE_ACCOUNT} cannot be used: {error}") from error
+    return Access(configuration, namespace or own, in_pod=True)
+
+
+async def _of_kubeconfig(configuration: Configuration, namespace: str | None, context: str | None) -> Access:
+    paths = os.environ.get("KUBECONFIG") or config.KUBE_CONFIG_DEFAULT_LOCATION
+    where = f"kubeconfig {paths}"
+    if not _exists(paths):
+        raise ClusterAccessError(
+            f"{where}: no such file, and no service account of a pod: set KUBECONFIG to the cluster's file"
+        )
+    try:
+        contexts, current = config.list_kube_config_contexts(paths)
+        if context is not None and context not in (known := sorted(item["name"] for item in contexts)):
+            raise ClusterAccessError(f"{where}: no context {context}; it has: {', '.join(known) or 'none'}")
+        await config.load_kube_config(paths, context, configuration, persist_config=False)
+    except yaml.YAMLError as error:
+        raise ClusterAccessError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from error
+    # The loader meets a file of another shape with whatever Python raises there.
+    except (config.ConfigException, OSError, ValueError, TypeError, AttributeError, KeyError) as error:
+        raise ClusterAccessError(f"{where} cannot be used: {' '.join(str(error).split())}") from error
+    chosen = current if context is None else next(item for item in contexts if item["name"] == context)
+    own = (chosen["context"] or {}).get("namespace")
+    return Access(configuration, namespace or own or _DEFAULT_NAMESPACE, in_pod=False)
+
+
+def _exists(paths: str) -> bool:
+    return any(Path(path).expanduser().exists() for path in paths.split(os.pathsep) if path)
