@@ -26,6 +26,7 @@ from starlette.exceptions import HTTPException
 import golongrl
 from golongrl import tasks
 from golongrl.reward.config import RewardConfig
+from golongrl.reward.gold_check import answers_of
 from golongrl.reward.metrics import RewardMetrics
 from golongrl.reward.models import Health, Problem, ScoreRequest, ScoreResponse, ScoreResult
 from golongrl.reward.pool import Answer, Lost, PoolFullError, PoolNotReadyError, WorkerPool
@@ -187,12 +188,12 @@ async def _compute(request: Request, pool: WorkerPool, batch: ScoreBatch) -> Seq
         raise RefusedError(429, problem, {"Retry-After": str(error.retry_after_s)}) from error
     except PoolNotReadyError as error:
         raise RefusedError(503, Problem(detail=f"not ready: {error}"), {"Retry-After": "1"}) from error
-    answered = asyncio.create_task(asyncio.wait(futures))
+    answered = asyncio.create_task(answers_of(pool, batch, futures))
     gone = asyncio.create_task(_client_gone(request))
     try:
         either: set[asyncio.Task[Any]] = {answered, gone}
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-        return [future.result() for future in futures] if answered.done() else None
+        return answered.result() if answered.done() else None
     finally:
         unneeded: list[asyncio.Future[Any]] = [answered, gone, *futures]
         for future in unneeded:

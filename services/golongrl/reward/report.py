@@ -16,6 +16,7 @@ from rich.table import Table
 from golongrl import tasks
 from golongrl.errors import GolongrlError, InputError
 from golongrl.reward.config import RewardConfig
+from golongrl.reward.gold_check import answers_of
 from golongrl.reward.models import Item, Mode, ScoreRequest, ScoreResult
 from golongrl.reward.pool import Answer, WorkerPool
 from golongrl.reward.reading import RefusedError, ScoreBatch, read_request, result_of
@@ -98,7 +99,7 @@ async def score_items(items: Sequence[Item], mode: Mode, config: RewardConfig) -
     try:
         async with asyncio.timeout(config.start_timeout_s):
             await pool.wait_warm()
-        return _results(batch, await asyncio.gather(*pool.submit(batch.payloads, batch.deadline_s)))
+        return _results(batch, await answers_of(pool, batch, pool.submit(batch.payloads, batch.deadline_s)))
     except TimeoutError as error:
         raise GolongrlError(f"no worker was ready within {config.start_timeout_s:g} s; see the log above") from error
     finally:

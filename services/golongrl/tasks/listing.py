@@ -46,14 +46,15 @@ def ndcg(golds: Sequence[str], lines: Sequence[str]) -> float:
     """NDCG@k with k = len(golds) and linear gains k, k-1, ..., 1.
 
     A repeated gold keeps its last gain, a repeated line its last rank, so ranks cannot tie. An item ends at its first
-    NUL, as in the C library (trec_eval) behind the original.
+    NUL, as in the C library (trec_eval) behind the original; lines that differ behind it earn the gain each, so the
+    sum is cut at 1.
     """
     k = len(golds)
     gain_of = {gold.partition("\0")[0]: k - i for i, gold in enumerate(golds)}
     # Later lines overwrite earlier ones: reversed twice, first-seen order is the order of last occurrences.
     ranking = list(dict.fromkeys(reversed(lines)))[::-1]
     ideal = _dcg(sorted(gain_of.values(), reverse=True))
-    return _dcg([gain_of.get(line.partition("\0")[0], 0) for line in ranking[:k]]) / ideal
+    return min(1.0, _dcg([gain_of.get(line.partition("\0")[0], 0) for line in ranking[:k]]) / ideal)
 
 
 def ndcg_strict(golds: Sequence[str], lines: Sequence[str]) -> float:

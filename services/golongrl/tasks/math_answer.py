@@ -19,6 +19,7 @@ from typing import Any
 from golongrl.tasks import algebra, math_library
 from golongrl.tasks.math_limits import refuse_huge, refuse_nesting
 from golongrl.tasks.outcome import TooLargeError, UnscorableError
+from golongrl.tasks.precise import differ
 
 TAIL = 500  # characters of the text that are searched for an answer
 
@@ -32,8 +33,10 @@ _AFTER = re.compile(r"[\]{}$\\]|(?i:final answer)")
 _PERCENT = re.compile(r"\s*(?:%|[Pp]ercent|[Pp]ct)")  # behind a formula in dollar signs it counts
 
 
-def equal(golds: Sequence[str], text: str) -> float:
+def equal(golds: Sequence[str], text: str, *, precise: bool = False) -> float:
     """1 if the answer in the last 500 characters of `text` equals any of `golds`, as a string or mathematically.
+
+    `precise` also wants numbers to agree relative to their size, where math-verify rounds to six decimals.
 
     Raises TooLargeError if the answer is too large to evaluate or nested too deeply to parse, UnscorableError if a
     gold is, or if a comparison crashed and none found the two equal.
@@ -56,7 +59,7 @@ def equal(golds: Sequence[str], text: str) -> float:
     if parsed[1] in golds:
         return 1.0
     refuse_huge(parsed[0])
-    return float(_verify_any(golds, parsed))
+    return float(_verify_any(golds, parsed, precise))
 
 
 def _fraction(found: re.Match[str] | None) -> Fraction | None:
@@ -182,7 +185,7 @@ def _gold(gold: str) -> tuple[Any, ...]:
     return tuple(parsed)
 
 
-def _verify_any(golds: Sequence[str], parsed: list[Any]) -> bool:
+def _verify_any(golds: Sequence[str], parsed: list[Any], precise: bool) -> bool:
     """Whether any reading of any gold equals any reading of the answer. Raises UnscorableError if a comparison crashed
     and no other found them equal.
     """
@@ -191,9 +194,19 @@ def _verify_any(golds: Sequence[str], parsed: list[Any]) -> bool:
     pairs.sort(key=lambda pair: not isinstance(pair[0], str))  # comparing strings is free
     for gold, answer in pairs:
         equal, crash = math_library.call("verify", gold, answer, timeout_seconds=None)
-        if equal:
+        if equal and not (precise and differ(gold, answer)):
             return True
         crashed = math_library.describe(crash) if crash is not None else crashed
     if crashed:
         raise UnscorableError(crashed)
     return False
+
+
+def comparable(golds: Sequence[str]) -> bool:
+    """Whether every gold can be read and compared with itself; if so, a comparison crashed because of the answer."""
+    for gold in golds:
+        for reading in _gold(gold):
+            _, crash = math_library.call("verify", reading, reading, timeout_seconds=None)
+            if crash is not None:
+                return False
+    return True

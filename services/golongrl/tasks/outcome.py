@@ -17,9 +17,9 @@ Status = Literal["scored", "unscored"]
 class Outcome:
     """The result of scoring one response.
 
-    `score` is in [0, 1], and None exactly if `status` is "unscored". `metric` ("F1") and `task` ("T3") are empty where
-    the original gives 0 before it looks at the data source. `reason` says why a response is unscored, why the gate
-    stopped it or which limit its answer exceeds, and is empty otherwise.
+    `score` is in [0, 1], and None exactly if `status` is "unscored"; anything else raises ValueError. `metric` ("F1")
+    and `task` ("T3") are empty where the original gives 0 before it looks at the data source. `reason` says why a
+    response is unscored, why the gate stopped it or what is wrong with its answer, and is empty otherwise.
     """
 
     score: float | None
@@ -28,12 +28,22 @@ class Outcome:
     task: str
     reason: str = ""
 
+    def __post_init__(self) -> None:
+        if (self.status == "scored") != (self.score is not None):
+            raise ValueError(f"score must be a number exactly when status is scored: {self.score} is {self.status}")
+        if self.score is not None and not 0.0 <= self.score <= 1.0:  # refuses NaN, too
+            raise ValueError(f"score must be in [0, 1], got {self.score}")
+
 
 class UnscorableError(Exception):
     """A response that cannot be given a score; the message is the outcome's reason."""
 
 
-class TooLargeError(UnscorableError):
-    """An answer that would take too long to evaluate. Strict gives it 0: else a power tower would buy a policy out of
-    its zeros, and no gold is one.
+class BadAnswerError(UnscorableError):
+    """The answer itself prevents its scoring, the row is sound. Strict gives it 0: an unscored response leaves its
+    group's statistics, and a policy must not be able to choose that.
     """
+
+
+class TooLargeError(BadAnswerError):
+    """An answer that would take too long to evaluate."""

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from golongrl.tasks import exact, listing, math_answer, rouge, table, text
-from golongrl.tasks.outcome import Mode, Outcome, TooLargeError, UnscorableError
+from golongrl.tasks import exact, listing, math_answer, math_strict, rouge, table, text
+from golongrl.tasks.outcome import BadAnswerError, Mode, Outcome, UnscorableError
 from golongrl.tasks.registry import LONGBENCH_PRO, Task, UnknownTaskError, task_of
 
 # What a metric or a library below it can raise on hostile input. A crash outside these, or of the interpreter itself,
@@ -50,7 +50,8 @@ def score(
 ) -> Outcome:
     """Score `response`, the whole generated text, against a row's `ground_truth`.
 
-    `ground_truth` is the row's mapping {doc_ids, golden_label, summary}; of a list of them the last counts.
+    `ground_truth` is the row's mapping {doc_ids, golden_label, summary}; of a list of them the last counts. As in most
+    public sets it may be the gold answer itself, a string or a number (compat: in math rows alone, as the original).
     `extra_info` gives LongBench-Pro rows their `reward_mode`. Raises UnknownTaskError for a data_source or reward_mode
     of no task type, and ValueError for an unknown mode. Whatever else prevents a score is an outcome with status
     "unscored" and the reason.
@@ -69,7 +70,7 @@ def score(
     try:
         judge = _strict if strict else _compat
         value = judge(task, data_source == LONGBENCH_PRO, response, ground_truth)
-    except TooLargeError as error:
+    except BadAnswerError as error:
         return Outcome(0.0, "scored", task.metric, task.type, str(error)) if strict else _unscored(task, str(error))
     except UnscorableError as error:
         return _unscored(task, str(error))
@@ -91,13 +92,22 @@ def _stopped(data_source: object, reward_mode: object, reason: str) -> Outcome:
     return Outcome(0.0, "scored", task.metric, task.type, reason)
 
 
-def _mapping(ground_truth: object) -> Mapping[str, Any]:
-    """The ground truth to use: of a list, the last. Raises UnscorableError if that is no mapping."""
+def _mapping(ground_truth: object, *, plain: bool) -> Mapping[str, Any]:
+    """The ground truth to use: of a list, the last; with `plain`, of a string or number the mapping that it stands for.
+
+    Raises:
+        UnscorableError: it is none of these.
+    """
     truth = ground_truth
     if isinstance(truth, list | tuple):
         if not truth:
             raise UnscorableError("invalid ground truth: an empty list")
         truth = truth[-1]
+    if plain and isinstance(truth, str | int | float) and not isinstance(truth, bool):
+        label = truth if isinstance(truth, str) else repr(truth)
+        golds = [line for line in label.splitlines() if line.strip()]
+        language = "Chinese" if text.has_chinese(label) else "English"
+        return {"golden_label": label, "doc_ids": golds, "summary": language}
     if not isinstance(truth, Mapping):
         raise UnscorableError(f"invalid ground truth: expected a mapping, got {type(truth).__name__}")
     return truth
@@ -130,7 +140,7 @@ def _compat(task: Task, longbench_pro: bool, response: str, ground_truth: object
     """The score of a response that passed the gate, by the original's rules."""
     if task.metric == "IoU":
         return table.iou(ground_truth, response)
-    truth = _mapping(ground_truth)
+    truth = _mapping(ground_truth, plain=task.metric == "math_verify")
     if longbench_pro:
         return _compat_longbench_pro(task.metric, response, truth)
     if task.metric == "math_verify":
@@ -155,7 +165,7 @@ def _compat_longbench_pro(metric: str, response: str, truth: Mapping[str, Any]) 
 
 def _strict(task: Task, longbench_pro: bool, response: str, ground_truth: object) -> float:
     """The score with the openings closed: only what follows </think> counts, and an invalid row is unscored."""
-    truth = _mapping(ground_truth)
+    truth = _mapping(ground_truth, plain=True)
     passed = not text.gate(response, strict=True)
     answer = text.after_think(response) if passed else ""
     if longbench_pro:
@@ -166,7 +176,7 @@ def _strict(task: Task, longbench_pro: bool, response: str, ground_truth: object
         labels = _labels(truth)
         if any(not label.strip() for label in labels):
             raise UnscorableError("invalid ground truth: golden_label is blank")
-        value = math_answer.equal(labels, answer)
+        value = _strict_math(labels, answer)
     else:
         label = _label(truth)
         if not label.strip():
@@ -175,9 +185,21 @@ def _strict(task: Task, longbench_pro: bool, response: str, ground_truth: object
     return value if passed else 0.0
 
 
+def _strict_math(labels: list[str], answer: str) -> float:
+    """A library that crashes on a sound gold crashes because of the answer, which is then wrong."""
+    try:
+        return math_strict.equal(labels, answer)
+    except BadAnswerError:
+        raise
+    except (UnscorableError, *CRASHES) as error:
+        if not math_answer.comparable(labels):
+            raise
+        raise BadAnswerError(f"the answer cannot be compared: {type(error).__name__}: {str(error)[:200]}") from error
+
+
 def _strict_longbench_pro(metric: str, answer: str, truth: Mapping[str, Any]) -> float:
     golds = _strict_golds(_field(truth, "doc_ids"))
-    area = text.answer_area(answer)
+    area = text.answer_area_strict(answer)
     if metric == "ROUGE-L":
         language = _field(truth, "summary")
         if language not in LANGUAGES:

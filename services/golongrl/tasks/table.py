@@ -4,6 +4,7 @@ A row that is a list compares as the tuple of its cells' str(), any other row as
 """
 
 import json
+import re
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping
 from functools import lru_cache
@@ -89,16 +90,53 @@ def _gold_rows(label: object) -> Counter[Hashable]:
     return _rows(data)
 
 
-def iou_strict(truth: Mapping[str, object], answer: str) -> float:
-    """IoU of the answer behind </think>; "data" must be a list. Raises UnscorableError if the gold is no table.
+_TAGS = re.compile(r"<answer>(.*?)(?=</answer>|<answer>|\Z)", re.DOTALL | re.IGNORECASE)
+# Places where a table may begin that are tried in one answer; every one costs a parse.
+_MOST_TABLES = 50
 
-    JSON nested too deeply to read is no table, so it earns 0: leaving it unscored would let a policy opt out of a
-    score.
+
+def iou_strict(truth: Mapping[str, object], answer: str) -> float:
+    """IoU of the last table in the answer behind </think>; "data" must be a list. Raises UnscorableError if the gold is
+    no table.
+
+    The table is looked for between <answer> tags, in the last pair that holds one, without a tag in the whole answer;
+    a code fence or words around it do no harm. JSON nested too deeply to read is no table, so it earns 0: leaving it
+    unscored would let a policy opt out of a score.
     """
     gold = _gold_rows(truth if "golden_label" not in truth and "data" in truth else truth.get("golden_label"))
+    tagged = [found[1] for found in _TAGS.finditer(answer)]
+    for place in [*reversed(tagged[-_MOST_TABLES:]), *([] if tagged else [answer])]:
+        data = _last_table(place)
+        if data is not None:
+            return iou_of(gold, _rows(data))
+    return 0.0
+
+
+def _last_table(text: str) -> list[object] | None:
+    """The rows of the last JSON object with "data" in the text, or None."""
     try:
-        value = _load(_tagged(answer))
+        value = _load(text.strip())
     except (json.JSONDecodeError, RecursionError):
-        return 0.0
+        return _embedded_table(text)
     data = value.get("data") if isinstance(value, dict) else None
-    return iou_of(gold, _rows(data)) if isinstance(data, list) else 0.0
+    return data if isinstance(data, list) else None
+
+
+def _embedded_table(text: str) -> list[object] | None:
+    found: list[object] | None = None
+    start = text.find("{")
+    for _ in range(_MOST_TABLES):
+        if start < 0:
+            break
+        try:
+            value, end = _DECODER.raw_decode(text, start)
+        except (json.JSONDecodeError, RecursionError):
+            end = start + 1
+        else:
+            data = value.get("data") if isinstance(value, dict) else None
+            found = data if isinstance(data, list) else found
+        start = text.find("{", end)
+    return found
+
+
+_DECODER = json.JSONDecoder(parse_int=_integer)

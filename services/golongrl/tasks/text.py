@@ -45,6 +45,37 @@ def answer_area(text: str) -> str:
     return text.strip()
 
 
+# A tag that opens a line, in whatever marks: "**[Answer]**:", "### [答案]", "> `[Answer]`", "<b>[answer]</b>".
+_TAG_LINE = re.compile(
+    r"(?:^|\n)[ \t>#*_`~|-]*(?:<(?:b|strong|h\d)>)?[ \t]*\\?[\[【]\s*(?:(?P<answer>answer)|答案)\s*\\?[\]】]",
+    re.IGNORECASE,
+)
+_TAG = re.compile(r"\\?[\[【]\s*(?:(?P<answer>answer)|答案)\s*\\?[\]】]", re.IGNORECASE)
+_BEHIND_TAG = re.compile(r"(?:[ \t]*(?:[*_`~]+(?=\s|[:：]|$)|[:：]|</(?:b|strong|h\d)>))+|(?<=\])\*\*(?=\S)")
+_FENCE = re.compile(r"(?:```|~~~)\w*")
+_MARKS = "*_` "  # of emphasis and code
+
+
+def answer_area_strict(text: str) -> str:
+    """What follows the last tag that opens a line, else the last tag; without one, the whole text.
+
+    [Answer] wins over [答案], as in compat. Marks around the tag (bold, a heading, a colon) are no part of the answer.
+    """
+    for form in (_TAG_LINE, _TAG):
+        tags = list(form.finditer(text))
+        tags = [tag for tag in tags if tag["answer"]] or tags
+        if tags:
+            end = tags[-1].end()
+            behind = _BEHIND_TAG.match(text, end)
+            return text[behind.end() if behind else end :].strip()
+    return text.strip()
+
+
+def has_chinese(text: str) -> bool:
+    """Whether a Chinese character is in the text."""
+    return any("\u4e00" <= character <= "\u9fff" for character in text)
+
+
 def collapse(text: str) -> str:
     """Runs of white space become one space; none at the ends."""
     return " ".join(text.split())
@@ -56,5 +87,17 @@ def lines_of(area: str) -> list[str]:
 
 
 def items_of(area: str, golds: Collection[str]) -> list[str]:
-    """The lines of a strict area: no blank ones, and no list bullet on a line that is not itself a gold."""
-    return [line if line in golds else _BULLET.sub("", line, count=1) for line in lines_of(area) if line]
+    """The items of a strict area: its lines without blank ones and code fences, and, where a line is not itself a gold,
+    without its list bullet and the emphasis around it.
+    """
+    lines = (line for line in lines_of(area) if line and (line in golds or not _FENCE.fullmatch(line)))
+    return [line if line in golds else _bare_item(line, golds) for line in lines]
+
+
+def _bare_item(line: str, golds: Collection[str]) -> str:
+    bare = _BULLET.sub("", line, count=1)
+    unmarked = line.strip(_MARKS)
+    for candidate in (bare, bare.strip(_MARKS), unmarked, _BULLET.sub("", unmarked, count=1)):
+        if candidate in golds:
+            return candidate
+    return bare

@@ -1,0 +1,143 @@
+"""A math answer judged by what it says, before math-verify is asked what it evaluates to.
+
+math-verify drops units and scale words, rounds to six decimals, evaluates dates and ranges, multiplies the letters of
+words, and cannot read text outside ASCII. So the final answer is first read as people write answers: the same text
+(notation.py), a date, time, range or code (dates.py), a number with scale and unit (quantity.py). Only what none of
+these decides goes to math-verify, with exact numbers compared to full precision (`precise`).
+
+The final answer is the last \\boxed{...}, else what follows the last "answer is" on its line.
+"""
+
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+
+from golongrl.tasks import dates, math_answer, quantity, units
+from golongrl.tasks.notation import is_words, plain, same_text
+
+_BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
+_STATED = re.compile(r"(?:answer|result|答案|结果)(?:\s+is|\s*[为是:：])\s*[:：]?\s*(?P<answer>[^\n]+)", re.IGNORECASE)
+_BEHIND = re.compile(r"[\s$*]*(?P<word>%|\\%|‰|[^\W\d_]+)")
+_HEDGE = re.compile(r"[\s$,，、/]*(?:or|and|或|或者|和|及)?[\s$,，、/]*", re.IGNORECASE)
+LONGEST_GOLD = 500  # characters; a longer gold is for math-verify alone
+
+
+def equal(golds: Sequence[str], text: str) -> float:
+    """1 if the final answer of `text` says what any of `golds` says. Raises as `math_answer.equal`."""
+    tail = text[-math_answer.TAIL :]
+    answers = _answers(tail)
+    open_golds = []
+    for gold in golds:
+        verdict = _verdict(gold, answers) if len(gold) <= LONGEST_GOLD else None
+        if verdict:
+            return 1.0
+        if verdict is None:
+            open_golds.append(gold)
+    return math_answer.equal(open_golds, tail, precise=True) if open_golds else 0.0
+
+
+def _answers(tail: str) -> list[str]:
+    """The texts that may be the final answer, plain: none where several boxes stand side by side."""
+    boxes = list(_boxes(tail))
+    if not boxes:
+        stated = list(_STATED.finditer(tail))
+        return [plain(stated[-1]["answer"])] if stated else []
+    start, end, inner = boxes[-1]
+    answer = plain(inner)
+    if len(boxes) > 1 and plain(boxes[-2][2]) != answer and _HEDGE.fullmatch(tail[boxes[-2][1] : start]):
+        return []
+    behind = _BEHIND.match(tail, end)
+    if behind is not None and _is_scale_or_unit(behind["word"]):
+        return [f"{answer} {behind['word'].removeprefix(chr(92))}"]
+    return [answer]
+
+
+def _is_scale_or_unit(word: str) -> bool:
+    """Whether a word behind the box belongs to the answer. Short words ("in", "a", "s") are more often English."""
+    if word in ("%", "\\%", "‰"):
+        return True
+    if len(word) < 4 and word.isascii():
+        return False
+    scale, rest = units.split_scale(word, money=False)
+    unit = units.read_unit(word)
+    return (scale != 1 and not rest) or (unit is not None and unit.known)
+
+
+def _boxes(tail: str) -> Sequence[tuple[int, int, str]]:
+    """(start, end, content) of the boxes with balanced braces."""
+    found = []
+    for opening in _BOX.finditer(tail):
+        depth = 1
+        for i in range(opening.end(), len(tail)):
+            depth += (tail[i] == "{") - (tail[i] == "}")
+            if not depth:
+                found.append((opening.start(), i + 1, tail[opening.end() : i]))
+                break
+    return found
+
+
+@lru_cache(maxsize=1024)
+def _plain_gold(gold: str) -> str:
+    boxes = _boxes(gold)
+    return plain(boxes[-1][2] if boxes else gold)
+
+
+def _verdict(gold: str, answers: list[str]) -> bool | None:
+    """Whether the answer says what the gold says; None where only math-verify can tell."""
+    golden = _plain_gold(gold)
+    if not answers:
+        # Without a text to compare, what math-verify would evaluate must not be a date or a word.
+        judged = dates.read(golden) is not None or is_words(golden)
+        number = quantity.read(golden)
+        return False if judged and number is None else None
+    return _says(golden, answers[0])
+
+
+def _says(golden: str, answer: str) -> bool | None:
+    if same_text(golden, answer):
+        return True
+    marks = dates.read(golden), dates.read(answer)
+    if marks != (None, None):
+        return marks[0] == marks[1]
+    numbers = quantity.read(golden), quantity.read(answer)
+    if numbers[0] is not None and numbers[1] is not None:
+        return quantity.same(numbers[0], numbers[1])
+    if is_words(golden):
+        # A gold with a unit may meet a formula with one ("2^3 cm"): math-verify compares their numbers.
+        return None if numbers[0] is not None and not is_words(answer) else _formulas(golden, answer)
+    return _formulas(golden, answer)
+
+
+_TRAILING = re.compile(r"(?P<core>.*[\d})!])\s*(?P<word>[^\W\d_][^\\{}]*|%)", re.DOTALL)
+
+
+def _split(text: str) -> tuple[str, quantity.Quantity | None]:
+    """A formula and the scale and unit behind it, as a quantity of 1."""
+    found = _TRAILING.fullmatch(text)
+    mark = quantity.read(f"1 {found['word']}") if found is not None else None
+    if found is None or mark is None or (mark.unit is not None and not mark.unit.known):
+        return text, None
+    if mark.unit is not None and len(found["word"]) < 2 and found["word"] != "%":
+        return text, None  # one letter may be a variable
+    return found["core"], mark
+
+
+def _formulas(golden: str, answer: str) -> bool | None:
+    """Formulas with scale words or units behind them; None where math-verify's reading drops nothing that counts."""
+    (core, mark), (other_core, other_mark) = _split(golden), _split(answer)
+    if mark is None and other_mark is None:
+        return False if is_words(golden) else None
+    one = quantity.read("1")
+    assert one is not None
+    mark, other_mark = mark or one, other_mark or one
+    if mark.unit is not None and other_mark.unit is not None and mark.unit.ratio(other_mark.unit) is None:
+        return False
+    if mark.scale == other_mark.scale and (mark.unit == other_mark.unit or None in (mark.unit, other_mark.unit)):
+        return None
+    size, other_size = (
+        part.scale * (part.unit.factor if part.unit is not None and None not in (mark.unit, other_mark.unit) else 1)
+        for part in (mark, other_mark)
+    )
+    ratio = other_size / size
+    scaled = rf"\boxed{{({other_core})\cdot \frac{{{ratio.numerator}}}{{{ratio.denominator}}}}}"
+    return bool(math_answer.equal([core], scaled, precise=True))

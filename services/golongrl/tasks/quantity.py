@@ -1,0 +1,248 @@
+"""Numbers as people write them: grouped digits, powers of ten, words, fractions, with a scale ("million") and a unit.
+
+`read` takes a plain text (notation.py) and answers None where it is not one number; nothing is guessed. Values are
+exact fractions. Two quantities are `same` if their values agree, their scales counted and their units converted; a unit
+that only one of them names is not held against the other, because questions often name it.
+"""
+
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import lru_cache
+
+from golongrl.tasks.units import Unit, read_unit, split_scale
+
+MAX_EXPONENT = 400  # of ten: beyond, exact numbers get long; math-verify takes them
+# A rounded answer counts as its exact value from six significant digits on, and only where math-verify's own tolerance
+# of six decimals agrees.
+_SIGNIFICANT = 6
+_TOLERANCE = Fraction(1, 10**6)
+
+_POWER = r"(?:\\times|\\cdot|[x*])\s*10\s*\^\s*(?:\{\s*([+-]?\d{1,4})\s*\}|([+-]?\d{1,4}))"
+_DIGITS = (
+    r"(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?"  # 1,234,567.8
+    r"|\d{1,2}(?:,\d{2})+,\d{3}(?:\.\d+)?"  # 12,34,567
+    r"|\d{1,3}(?:[ '_]\d{3})+(?:[.,]\d+)?(?!\d)"  # 1 234 567,8
+    r"|\d{1,3}(?:\.\d{3}){2,}(?:,\d+)?(?!\d)|\d{1,3}(?:\.\d{3})+,\d+(?!\d)"  # 1.234.567,8
+    r"|\d+\.\d*|\.\d+|\d+)"
+)
+_FRACTION = r"(?:\\frac\s*\{\s*(\d{1,40})\s*\}\s*\{\s*(\d{1,40})\s*\}|\\frac\s*(\d)\s*(\d)|(\d{1,40})\s*/\s*(\d{1,40}))"
+_NUMBER = re.compile(
+    rf"(?P<digits>{_DIGITS})(?:[eE](?P<e>[+-]?\d{{1,4}})(?![\d.])|\s*(?P<power>{_POWER}))?(?![\d/]|\s*\^)"
+    rf"|(?P<ten>10\s*\^\s*(?:\{{\s*([+-]?\d{{1,4}})\s*\}}|([+-]?\d)))(?!\d)"
+)
+_MIXED = re.compile(rf"(?:(\d{{1,40}})\s*(?=\\frac|\s\d))?\s*{_FRACTION}(?![\d./^])")
+_SIGN = re.compile(r"(?:(?:about|approximately|approx\.?|roughly|around|约|大约|≈|\\approx)\s*)?([+-]|–(?=\d))?\s*")
+# "3,14" is a decimal in an answer to a decimal; elsewhere it may be a list.
+_DECIMAL_COMMA = re.compile(r"(\d+),(\d{1,2}|\d{4,})(?![\d,])")
+
+
+@dataclass(frozen=True, slots=True)
+class Quantity:
+    """`value` is the number as written, `scale` what its scale word multiplies it by; `places` counts decimals."""
+
+    value: Fraction
+    scale: Fraction
+    unit: Unit | None
+    places: int
+    comma: bool = False  # a decimal comma, unless it is a list
+
+    @property
+    def total(self) -> Fraction:
+        return self.value * self.scale
+
+
+@lru_cache(maxsize=4096)
+def read(text: str) -> Quantity | None:
+    """The quantity that the whole text is, or None."""
+    if len(text) > 200:
+        return None
+    prefix, rest = _currency_before(text)
+    sign = _SIGN.match(rest)
+    assert sign is not None
+    negative = sign[1] not in (None, "+")
+    rest = rest[sign.end() :]
+    if prefix is None:
+        prefix, rest = _currency_before(rest)
+    found = _digits(rest) or _in_words(rest)
+    if found is None:
+        return None
+    value, places, end, worded = found
+    scale, tail = split_scale(rest[end:], money=prefix is not None)
+    unit = read_unit(tail) if tail else None
+    if worded and unit is not None and not unit.known:
+        return None  # "one direction" is a name
+    if tail and unit is None:
+        return None
+    if prefix is not None:
+        if unit is not None and not unit.compatible(prefix):
+            return None
+        unit = prefix
+    return Quantity(-value if negative else value, scale, unit, places, _is_decimal_comma(rest[:end]))
+
+
+def _is_decimal_comma(text: str) -> bool:
+    return _DECIMAL_COMMA.fullmatch(text) is not None
+
+
+def _currency_before(text: str) -> tuple[Unit | None, str]:
+    found = re.match(r"(US\$|HK\$|A\$|C\$|[$€£¥₩₹₽]|(?:USD|EUR|GBP|CNY|RMB|JPY|HKD|CHF|AUD|CAD)(?![A-Za-z]))\s*", text)
+    return (read_unit(found[1]), text[found.end() :]) if found else (None, text)
+
+
+def _digits(text: str) -> tuple[Fraction, int, int, bool] | None:
+    mixed = _MIXED.match(text)
+    if mixed is not None:
+        over, under = (int(part) for part in mixed.groups()[1:] if part is not None)
+        return (int(mixed[1] or 0) + Fraction(over, under), 0, mixed.end(), False) if under else None
+    found = _NUMBER.match(text)
+    comma = _DECIMAL_COMMA.match(text)
+    if comma is not None and (found is None or comma.end() > found.end()):
+        return Fraction(f"{comma[1]}.{comma[2]}"), len(comma[2]), comma.end(), False
+    if found is None:
+        return None
+    exponent = next((int(part) for part in found.groups()[1:] if part and re.fullmatch(r"[+-]?\d+", part)), 0)
+    if abs(exponent) > MAX_EXPONENT:
+        return None
+    if found["digits"] is None:
+        return Fraction(10) ** exponent, 0, found.end(), False
+    digits = _ungrouped(found["digits"])
+    decimals = len(digits.partition(".")[2])
+    return Fraction(digits) * Fraction(10) ** exponent, max(0, decimals - exponent), found.end(), False
+
+
+def _ungrouped(digits: str) -> str:
+    if digits.count(".") > 1 or (("," in digits and "." in digits) and digits.rindex(",") > digits.rindex(".")):
+        digits = digits.replace(".", "").replace(",", ".")
+    elif re.fullmatch(r"\d{1,3}(?:[ '_]\d{3})+,\d+", digits):
+        digits = digits.replace(",", ".")
+    digits = re.sub(r"[ ,'_]", "", digits)
+    return f"0{digits}".rstrip(".")
+
+
+def same(gold: Quantity, answer: Quantity) -> bool | None:
+    """Whether the two agree; None where a unit that is only a word ("apples") stands on one side alone."""
+    if gold.comma or (answer.comma and not gold.places):
+        return None
+    a, b = gold.total, answer.total
+    if gold.unit is None or answer.unit is None:
+        only = gold.unit or answer.unit
+        if only is None:
+            return _close(gold, answer)
+        if not only.known:
+            return None
+        if only.share:
+            return _close(gold, answer) or _as_share(gold) == _as_share(answer)
+        return _close(gold, answer)
+    factors = gold.unit.ratio(answer.unit)
+    if factors is None:
+        return False
+    return _close(gold, answer) if factors == {Fraction(1)} else any(a * factor == b for factor in factors)
+
+
+def _as_share(one: Quantity) -> Fraction:
+    """ "5%" answers 5 as well as 0.05."""
+    return one.total * (one.unit.factor if one.unit is not None else 1)
+
+
+def _close(gold: Quantity, answer: Quantity) -> bool:
+    if gold.total == answer.total:
+        return True
+    if gold.scale != answer.scale:
+        return False
+    rounded, exact = sorted((gold, answer), key=lambda one: (one.places == 0, one.places))
+    if not rounded.places or (exact.places and exact.places <= rounded.places) or exact.value.denominator == 1:
+        return False
+    gap = abs(rounded.value - exact.value)
+    significant = len(str(abs(int(rounded.value * 10**rounded.places)))) >= _SIGNIFICANT
+    return significant and gap <= Fraction(1, 2 * 10**rounded.places) and gap <= _TOLERANCE
+
+
+_ONES = {
+    word: value
+    for value, word in enumerate(
+        [
+            "zero",
+            "one",
+            "two",
+            "three",
+            "four",
+            "five",
+            "six",
+            "seven",
+            "eight",
+            "nine",
+            "ten",
+            "eleven",
+            "twelve",
+            "thirteen",
+            "fourteen",
+            "fifteen",
+            "sixteen",
+            "seventeen",
+            "eighteen",
+            "nineteen",
+        ]
+    )
+}
+_TENS = {
+    word: 10 * i
+    for i, word in enumerate(["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"], 2)
+}
+_LARGE = {"thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
+_ENGLISH = re.compile(
+    rf"(?:(?:{'|'.join([*_ONES, *_TENS, *_LARGE, 'hundred', 'and'])})(?![a-z])[\s-]*)+", re.IGNORECASE
+)
+_HAN_DIGITS = {c: i for i, c in enumerate("零一二三四五六七八九")} | {"〇": 0, "两": 2, "兩": 2} | {
+    c: i for i, c in enumerate("壹贰叁肆伍陆柒捌玖", 1)
+}  # fmt: skip
+_HAN_UNITS = {"十": 10, "百": 100, "千": 1000, "拾": 10, "佰": 100, "仟": 1000}
+_HAN_LARGE = {"万": 10**4, "萬": 10**4, "亿": 10**8, "億": 10**8}
+_HAN = re.compile(rf"[{''.join([*_HAN_DIGITS, *_HAN_UNITS, *_HAN_LARGE])}]{{1,20}}")
+
+
+def _in_words(text: str) -> tuple[Fraction, int, int, bool] | None:
+    """A number in English or Chinese words: its value and where it ends."""
+    found = _ENGLISH.match(text)
+    if found is not None:
+        value = _english(re.split(r"[\s-]+", found[0].lower().strip(" -")))
+        return None if value is None else (Fraction(value), 0, found.end(), True)
+    found = _HAN.match(text)
+    value = _han(found[0]) if found is not None else None
+    if found is None or value is None:
+        return None
+    under = re.compile("分之").match(text, found.end())
+    if under is None:
+        return Fraction(value), 0, found.end(), True
+    above = _HAN.match(text, under.end())
+    over = _han(above[0]) if above is not None else None
+    return (Fraction(over, value), 0, above.end(), True) if above is not None and over is not None and value else None
+
+
+def _english(words: list[str]) -> int | None:
+    if words[0] == "and" or words[0] in _LARGE or words[0] == "hundred":
+        return None
+    total = part = 0
+    for word in words:
+        if word in _LARGE:
+            total, part = total + max(1, part) * _LARGE[word], 0
+        elif word == "hundred":
+            part = max(1, part) * 100
+        elif word != "and":
+            part += _ONES.get(word, 0) + _TENS.get(word, 0)
+    return total + part
+
+
+def _han(text: str) -> int | None:
+    if all(c in _HAN_DIGITS for c in text):
+        return int("".join(str(_HAN_DIGITS[c]) for c in text))
+    total = section = digit = 0
+    for c in text:
+        if c in _HAN_DIGITS:
+            digit = _HAN_DIGITS[c]
+        elif c in _HAN_UNITS:
+            section, digit = section + (digit or (1 if not section else 0)) * _HAN_UNITS[c], 0
+        else:
+            total, section, digit = (total + section + digit) * _HAN_LARGE[c], 0, 0
+    value = total + section + digit
+    return value or None

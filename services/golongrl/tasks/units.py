@@ -1,0 +1,249 @@
+"""Scale words ("million", "万") and units of measure, with the factors between those of one dimension."""
+
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+from types import MappingProxyType
+
+Dimensions = frozenset[tuple[str, int]]
+_SHARE = "share"
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """What a unit may mean: (dimensions, factor to the base unit) each; a word that no table knows has `word` alone."""
+
+    meanings: tuple[tuple[Dimensions, Fraction], ...] = ()
+    word: str = ""
+
+    @property
+    def known(self) -> bool:
+        return bool(self.meanings)
+
+    @property
+    def share(self) -> bool:
+        """A percent or the like."""
+        return any((_SHARE, 1) in dimensions for dimensions, _ in self.meanings)
+
+    @property
+    def factor(self) -> Fraction:
+        """To the base unit, by its first meaning."""
+        return self.meanings[0][1]
+
+    def compatible(self, other: "Unit") -> bool:
+        return self.ratio(other) is not None
+
+    def ratio(self, other: "Unit") -> set[Fraction] | None:
+        """The factors from this unit to the other one, or None if they measure different things."""
+        if not self.known and not other.known:
+            return {Fraction(1)} if self.word == other.word else None
+        found = {a / b for mine, a in self.meanings for theirs, b in other.meanings if mine == theirs}
+        return found or None
+
+
+_TABLE = """
+length 1 m metre metres meter meters 米 公尺 м метр метров 미터 メートル
+length 1/1000 mm millimetre millimetres millimeter millimeters 毫米 мм
+length 1/100 cm centimetre centimetres centimeter centimeters 厘米 公分 см センチ
+length 1/10 dm 分米
+length 1000 km kilometre kilometres kilometer kilometers 千米 公里 км キロ
+length 1/1000000 μm um micron microns micrometer micrometers 微米
+length 1/1000000000 nm nanometer nanometers nanometre 纳米
+length 0.0254 in inch inches 英寸
+length 0.3048 ft foot feet 英尺
+length 0.9144 yd yard yards 码
+length 1609.344 mi mile miles 英里
+mass 1 kg kilogram kilograms kilo kilos 千克 公斤 кг
+mass 1/1000 g gram grams 克 г
+mass 1/1000000 mg milligram milligrams 毫克 мг
+mass 1000 tonne tonnes 吨 噸 т
+mass 0.45359237 lb lbs pound pounds 磅
+mass 0.028349523125 oz ounce ounces 盎司
+shortton 1 ton tons
+time 1 s sec secs second seconds 秒 秒钟 сек с 초
+time 1/1000 ms millisecond milliseconds 毫秒
+time 60 min mins minute minutes 分钟 分 мин 분
+time 3600 h hr hrs hour hours 小时 小時 ч час часов 시간 時間
+time 86400 d day days 天 日 день дней Tage Tag jours jour días día
+time 604800 week weeks 周 星期 Wochen semaines semanas
+month 1 month months 月 个月 個月 Monate mois meses
+month 12 yr yrs year years 年 Jahre Jahr ans años лет год 년
+length^3 1/1000 L l litre litres liter liters 升 公升 л
+length^3 1/1000000 mL ml millilitre millilitres milliliter milliliters cc 毫升 мл
+length^2 10000 ha hectare hectares 公顷
+length^2 4046.8564224 acre acres 英亩
+gallon 1 gal gallon gallons 加仑
+energy 1 J joule joules 焦耳
+energy 1000 kJ
+energy 1000000 MJ
+energy 3600000 kWh 千瓦时 度电
+energy 4.184 cal calorie calories
+energy 4184 kcal
+power 1 W watt watts 瓦
+power 1000 kW 千瓦
+power 1000000 MW 兆瓦
+power 1000000000 GW
+voltage 1 V volt volts 伏
+voltage 1000 kV
+voltage 1/1000 mV
+current 1 A amp amps ampere amperes 安
+current 1/1000 mA
+frequency 1 Hz hertz 赫兹
+frequency 1000 kHz
+frequency 1000000 MHz
+frequency 1000000000 GHz
+pressure 1 Pa pascal pascals 帕
+pressure 1000 kPa
+pressure 1000000 MPa
+pressure 101325 atm
+pressure 100000 bar
+force 1 N newton newtons 牛 牛顿
+force 1000 kN
+celsius 1 °C ℃ celsius 摄氏度
+fahrenheit 1 °F ℉ fahrenheit 华氏度
+kelvin 1 K kelvin kelvins
+angle 1 ° deg degree degrees 度 градусов
+radian 1 rad radian radians 弧度
+byte 1 byte bytes 字节
+byte 1000 kB KB kilobyte kilobytes
+byte 1000000 MB megabyte megabytes
+byte 1000000000 GB gigabyte gigabytes
+byte 1000000000000 TB terabyte terabytes
+bit 1 bit bits 比特
+share 1/100 % percent pct per_cent Prozent процентов процента
+share 1/1000 ‰ permille
+share 1/10000 bp bps basis_points basis_point
+points 1 percentage_points percentage_point pp ppt ppts 个百分点
+usd 1 $ US$ USD usd dollar dollars 美元 美金 долларов ドル 달러 US_dollars U.S._dollars
+usd 1/100 cent cents ¢
+eur 1 € EUR euro euros 欧元 евро
+gbp 1 £ GBP pound pounds 英镑 sterling
+cny 1 ¥ CNY RMB yuan 元 人民币 块 renminbi 圆
+jpy 1 ¥ JPY yen 円 日元
+krw 1 ₩ KRW won 원 韩元
+inr 1 ₹ INR rupee rupees Rs 卢比
+rub 1 ₽ RUB ruble rubles руб рублей рубля 卢布
+hkd 1 HK$ HKD 港元 港币
+aud 1 A$ AUD
+cad 1 C$ CAD
+chf 1 CHF franc francs Franken 法郎
+person 1 person persons people 人 человек
+"""
+
+
+def _read_table() -> MappingProxyType[str, tuple[tuple[Dimensions, Fraction], ...]]:
+    table: dict[str, tuple[tuple[Dimensions, Fraction], ...]] = {}
+    for line in _TABLE.strip().splitlines():
+        name, _, rows = line.partition(" ")
+        dimension, _, power = name.partition("^")
+        dimensions: Dimensions = frozenset({(dimension, int(power or 1))})
+        factor, *words = rows.split()
+        for word in words:
+            spelled = word.replace("_", " ")
+            table[spelled] = (*table.get(spelled, ()), (dimensions, Fraction(factor)))
+    return MappingProxyType(table)
+
+
+_UNITS = _read_table()
+_SCALE_WORDS = """
+100 hundred hundreds 百
+1000 thousand thousands tsd тыс тысяч тысячи 千 천 천명 mil
+10000 万 萬 만
+100000 lakh lakhs 十万
+1000000 million millions mio mn mln млн миллион миллионов миллиона Millionen Million millones millón milhões
+1000000 milhão milioni milione 百万 백만
+10000000 crore crores 千万
+100000000 亿 億 억
+1000000000 billion billions bn bln млрд миллиард миллиардов миллиарда Milliarde Milliarden Mrd milliard
+1000000000 milliards 十亿 십억
+1000000000000 trillion trillions tn trn трлн триллион триллионов 万亿 兆 조
+12 dozen dozens
+"""
+_SCALES = MappingProxyType(
+    {word: Fraction(line.split()[0]) for line in _SCALE_WORDS.split("\n") if line for word in line.split()[1:]}
+)
+# One letter right behind the digits; with a space between, "K" is a kelvin.
+_LETTERS = MappingProxyType({"k": 10**3, "K": 10**3, "M": 10**6, "B": 10**9, "bn": 10**9})
+_MONEY_LETTERS = MappingProxyType({"m": 10**6, "b": 10**9, "t": 10**12, "T": 10**12, "mm": 10**6, "MM": 10**6})
+_HAN = re.compile(r"[万萬亿億百千十兆]{1,2}|[만억조천백십]{1,2}")
+_LATIN = re.compile(r"[^\W\d_]+")
+
+
+def split_scale(text: str, *, money: bool) -> tuple[Fraction, str]:
+    """The factor of the scale words that `text` begins with, and what follows them."""
+    letter = re.match(r"(mm|MM|bn|[kKMBmbtT])(?![^\W\d_])", text)
+    if letter is not None:
+        size = _LETTERS.get(letter[1]) or (_MONEY_LETTERS.get(letter[1]) if money else None)
+        if size is not None:
+            return Fraction(size), text[letter.end() :].strip()
+    factor, rest = Fraction(1), text.strip(" -") if not text.startswith("-") else text.strip()
+    while (found := _scale(rest)) is not None:
+        factor, rest = factor * found[0], found[1]
+    return factor, re.sub(r"^(?:of|de)\s+", "", rest) if factor != 1 else rest
+
+
+def _scale(text: str) -> tuple[Fraction, str] | None:
+    for pattern in (_HAN, _LATIN):
+        found = pattern.match(text)
+        while found is not None:
+            word = found[0]
+            factor = _SCALES.get(word) or _SCALES.get(word.lower())
+            if factor is not None:
+                return factor, text[found.end() :].lstrip(" .")
+            found = pattern.match(text, 0, found.end() - 1) if pattern is _HAN and len(word) > 1 else None
+    return None
+
+
+_PART = re.compile(r"(?P<name>[^\d\s/^*·{}()\\]+(?: points?| dollars)?)\s*(?:\^?\s*\{?\s*(?P<power>-?\d)\s*\}?)?")
+_AREA = (
+    (re.compile(r"^(?:square|sq\.?|平方)\s*"), 2),
+    (re.compile(r"^(?:cubic|cu\.?|立方)\s*"), 3),
+)
+
+
+def read_unit(text: str) -> Unit | None:
+    """The unit that the whole text is: known, or a word of its own; None if it holds digits or signs of a formula."""
+    text = re.sub(r"\\cdot|\\times", " ", text).replace("\\,", " ").strip(" .")
+    if not text:
+        return None
+    if (simple := _lookup(text)) is not None:
+        return simple
+    compound = _compound(text)
+    if compound is not None:
+        return compound
+    if re.search(r"[\d=+*^<>\\/{}\[\]|,;:?!&@#~–—-]", text) or len(text.split()) > 4:
+        return None
+    word = text.casefold()
+    return Unit(word=word[:-1] if word.endswith("s") and len(word) > 3 else word)
+
+
+def _lookup(name: str) -> Unit | None:
+    meanings = _UNITS.get(name) or _UNITS.get(name.lower() if len(name) > 2 else name)
+    return Unit(meanings) if meanings else None
+
+
+def _compound(text: str) -> Unit | None:
+    """km/h, m/s^2, cm^2, square metres, people per km^2."""
+    dimensions: dict[str, int] = {}
+    factor = Fraction(1)
+    for side, piece in zip((1, -1, -1), re.split(r"\s*/\s*|\s+per\s+|每", text), strict=False):
+        parsed = _power(piece.strip(" ()"))
+        if parsed is None:
+            return None
+        meaning, power = parsed
+        base, size = meaning[0]
+        factor *= size ** (side * power)
+        for name, exponent in base:
+            dimensions[name] = dimensions.get(name, 0) + side * power * exponent
+    return Unit(((frozenset((name, power) for name, power in dimensions.items() if power), factor),))
+
+
+def _power(piece: str) -> tuple[tuple[tuple[Dimensions, Fraction], ...], int] | None:
+    for pattern, power in _AREA:
+        rest, changed = pattern.subn("", piece, count=1)
+        if changed:
+            unit = _lookup(rest)
+            return (unit.meanings, power) if unit else None
+    found = _PART.fullmatch(piece)
+    unit = _lookup(found["name"].strip()) if found else None
+    return (unit.meanings, int(found["power"] or 1)) if found and unit else None
