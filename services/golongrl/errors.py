@@ -1,44 +1,102 @@
-"""The base of every error that a person can act on: its message is one line that names the thing and what to do.
+"""The root of every error that a person can act on: its message is one line that names the thing and what to do.
 
-It is raised wherever the problem shows, and printed in one place: `one_line`, around each process's command.
+The rules of the tree, which `tests/test_names.py` holds:
+- every exception class of this repository is a `GolongrlError`, except for the few that never leave their module;
+- a class ends in `Error` and its name is defined once in the whole repository;
+- bad input is an `InputError` (exit 2); everything else exits with 1. A service that a supervisor or Kubernetes would
+  restart exits with 74 where the disk is full (`NoSpaceError`), because a restart would not help.
+
+An error is raised wherever the problem shows, and printed in one place: `one_line`, around each process's command.
 """
 
+import errno
+import os
+import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+# Exit code of a service that finds the disk full (EX_IOERR of sysexits.h).
+NO_SPACE_EXIT: Final = 74
+
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+# The password of a URL: up to the last @ of the word, because a person may not have escaped an earlier one.
+_URL_PASSWORD: Final = re.compile(r"([a-z][a-z0-9+.-]*://[^\s:/@]*):\S+@", re.IGNORECASE)
+_QUERY_PASSWORD: Final = re.compile(r"([?&]password=)[^&\s]+", re.IGNORECASE)
+_SECRET_NAME: Final = re.compile(r"(PASSWORD|TOKEN|API_KEY|SECRET)$")
+# A shorter value would blot out ordinary words.
+_SHORTEST_SECRET: Final = 6
 
 
 class GolongrlError(Exception):
     """The command line prints it as `error: MESSAGE` and exits with `exit_code`."""
 
-    # 1: failed. 2: bad usage or input, which another try would meet again.
     exit_code = 1
 
 
 class InputError(GolongrlError):
-    """Something the user gave is wrong: a recipe key, a file, a port, an option."""
+    """Something the user gave is wrong: a recipe key, a file, a port, an option. Retrying would fail the same way."""
 
     exit_code = 2
 
 
+class NoSpaceError(GolongrlError):
+    """The disk is full, or the quota used up; the message names the folder."""
+
+
+def is_full(error: OSError) -> bool:
+    """Whether the storage refused because there is no space left."""
+    return error.errno in _FULL
+
+
+def no_space(folder: Path | str) -> str:
+    """The words for a full disk."""
+    return f"no space left on {folder}"
+
+
 @contextmanager
-def writing_to(what: str, kind: type[InputError] = InputError) -> Iterator[None]:
+def writing_to(what: str, kind: type[GolongrlError] = InputError, folder: Path | None = None) -> Iterator[None]:
     """Around writing to a place that the user named.
 
+    Args:
+        what: the option or file, for the message.
+        kind: what is raised where the storage refused.
+        folder: where the files go, for the message about a full disk; without it, the folder of the file at fault.
+
     Raises:
-        InputError, of that kind: the storage refused.
+        NoSpaceError: the disk is full.
+        GolongrlError: of that kind, where the storage refused for another reason.
     """
     try:
         yield
     except OSError as error:
+        if is_full(error):
+            place = folder or (Path(os.fsdecode(error.filename)).parent if error.filename else what)
+            raise NoSpaceError(no_space(place)) from error
         raise kind(f"{what}: cannot be written: {error.strerror or error}") from error
 
 
+def without_secrets(text: str, environment: Mapping[str, str] = os.environ) -> str:
+    """`text` without the passwords of URLs and the values of secret environment variables."""
+    text = _URL_PASSWORD.sub(r"\1:***@", text)
+    text = _QUERY_PASSWORD.sub(r"\1***", text)
+    for name, value in environment.items():
+        if _SECRET_NAME.search(name) and len(value) >= _SHORTEST_SECRET:
+            text = text.replace(value, "***")
+    return text
+
+
 @contextmanager
-def one_line() -> Iterator[None]:
-    """End the process with an error's line and exit code; any other exception is a defect and keeps its traceback."""
+def one_line(*, service: bool = False) -> Iterator[None]:
+    """End the process with an error's line and exit code; any other exception is a defect and keeps its traceback.
+
+    Args:
+        service: the process is one that somebody restarts when it ends.
+    """
     try:
         yield
     except GolongrlError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+        print(f"error: {without_secrets(str(error))}", file=sys.stderr)
+        sys.exit(NO_SPACE_EXIT if service and isinstance(error, NoSpaceError) else error.exit_code)

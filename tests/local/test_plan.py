@@ -19,7 +19,7 @@ def value(argv: tuple[str, ...], flag: str) -> str:
 
 def test_ports_follow_the_base_without_overlap() -> None:
     ports = Ports.from_base(7000, 2).named()
-    assert list(ports.values()) == list(range(7000, 7006))
+    assert list(ports.values()) == list(range(7000, 7007))
 
 
 def test_every_service_is_told_where_the_others_are() -> None:
@@ -32,6 +32,19 @@ def test_every_service_is_told_where_the_others_are() -> None:
 
 def test_an_outside_redis_replaces_the_runs_own() -> None:
     assert value(plan.learner(options(redis_url="redis://elsewhere:1/2")), "--redis-url") == "redis://elsewhere:1/2"
+
+
+def test_no_command_line_has_a_password() -> None:
+    chosen = options(redis_url="redis://user@elsewhere:1/2", password="secret-word")
+    commands = (
+        plan.learner(chosen),
+        plan.rollout(chosen, 0),
+        plan.reward(chosen, RECIPE),
+        plan.engine(chosen, RECIPE, 0),
+    )
+    assert "secret-word" not in " ".join(word for command in commands for word in command)
+    assert "secret-word" not in plan.environment(chosen, 1).values()
+    assert plan.queue_environment(chosen) == {"GOLONGRL_REDIS_PASSWORD": "secret-word"}
 
 
 def test_engines_sample_with_different_seeds() -> None:

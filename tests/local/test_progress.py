@@ -42,7 +42,7 @@ def test_a_sparkline_shows_the_newest_values() -> None:
 def test_what_is_waited_for_names_services_that_are_down_first() -> None:
     learner = Presence("learner", "host", {"doing": "waiting for step 3: 12 of 18 groups", "for_s": "4"}, 0.1, 10.0)
     found = waits(snapshot(0, processes=[learner], states={"engine-0": "restarting (death 1)", "reward": "up"}))
-    assert found == ["engine-0: restarting (death 1)", "learner host: waiting for step 3: 12 of 18 groups (4 s)"]
+    assert found == ["engine-0: restarting (death 1)", "learner: waiting for step 3: 12 of 18 groups (4 s)"]
 
 
 def test_the_live_view_holds_progress_and_tasks() -> None:
@@ -58,8 +58,8 @@ def test_a_long_wait_is_wrapped_beside_its_label() -> None:
     console = Console(width=50, record=True, file=io.StringIO())
     console.print(render(snapshot(0, processes=[worker])))
     lines = [line.strip("│ ").rstrip() for line in console.export_text().splitlines()]
-    assert "waiting  rollout rollout-0: full: enough" in lines
-    assert "groups wait for [B] = 18" in lines
+    assert "waiting  rollout-0: full: enough groups wait" in lines
+    assert "for [B] = 18" in lines
 
 
 def test_without_a_terminal_every_step_is_said_once() -> None:

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from golongrl.errors import NO_SPACE_EXIT
 from golongrl.local.restart import MAX_DEATHS, MAX_DELAY_S, GiveUp, Restart, RestartPolicy
 
 
@@ -34,11 +35,21 @@ def test_wrong_input_is_not_tried_again() -> None:
     assert isinstance(ready_policy().died(0.0, 2), GiveUp)
 
 
-def test_rare_deaths_start_over_at_the_first_delay_but_are_bounded_in_all() -> None:
+def test_a_full_disk_is_not_tried_again() -> None:
+    assert ready_policy().died(0.0, NO_SPACE_EXIT) == GiveUp("reports that the disk is full")
+
+
+def test_rare_deaths_start_over_at_the_first_delay_but_are_bounded_while_no_step_is_finished() -> None:
     policy = ready_policy()
     for death in range(1, MAX_DEATHS):
-        assert policy.died(death * 1000.0, -9) == Restart(1.0, death)
-    assert policy.died(MAX_DEATHS * 1000.0, -9) == GiveUp(f"died {MAX_DEATHS} times in all")
+        assert policy.died(death * 1000.0, -9, step=3) == Restart(1.0, death)
+    assert policy.died(MAX_DEATHS * 1000.0, -9, step=3) == GiveUp("died 6 times without a finished step in between")
+
+
+def test_deaths_that_the_run_trains_past_do_not_add_up() -> None:
+    policy = ready_policy()
+    for death in range(10 * MAX_DEATHS):
+        assert policy.died(death * 61.0, -9, step=death + 1) == Restart(1.0, 1)
 
 
 @given(st.lists(st.floats(0, 1e4), min_size=1, max_size=30))

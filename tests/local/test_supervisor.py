@@ -119,7 +119,8 @@ os.kill(os.getpid(), signal.SIGKILL)
             "weights not confirmed: no manifest",
         ),
         (['{"cut": '], '{"cut":'),
-        (["x" * 300], "x" * 200 + "..."),
+        (["a" * 200 + "b" * 200], "a" * 100 + " ... " + "b" * 100),
+        (["error: no space left on /x", "Exception ignored in: <_io.TextIOWrapper>"], "no space left on /x"),
     ],
 )
 def test_last_words_are_short_and_readable(lines: list[str], words: str) -> None:

@@ -11,7 +11,9 @@ import typer
 from golongrl.errors import InputError
 from golongrl.local.plan import EngineKind
 
+# Also a name of Kubernetes objects and of Redis keys, and a folder's.
 RUN_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
+LONGEST_NAME = 63
 
 
 def train(
@@ -36,21 +38,25 @@ def train(
     ] = None,
     base_port: Annotated[int, typer.Option(help="First of consecutive ports; 0 takes free ones.")] = 0,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the run of --name, or else the recipe's newest.")
+        bool, typer.Option("--resume", help="Resume the run named by --name (default: the newest run of this recipe).")
     ] = False,
     plain: Annotated[bool, typer.Option("--plain", help="Plain lines even on a terminal.")] = False,
 ) -> None:
     """Run every service of a training run on this machine until it is done.
 
-    The run leaves its recipe, metrics, checkpoints, weights, logs and report.html in OUT/NAME. Ctrl-C stops it in
-    order; --resume goes on from the last checkpoint.
+    The run keeps its recipe, metrics, checkpoints, weights, logs and report.html in OUT/NAME, which has to be new or
+    empty. Ctrl-C stops it in order; --resume continues from the last checkpoint.
     """
     from golongrl.local.plan import RunFolder
     from golongrl.local.run import TrainRequest, execute
 
-    if name is not None and not RUN_NAME.fullmatch(name):
-        raise InputError(f"--name {name}: use lower-case letters, digits, '-' and '.'")
-    folder = RunFolder((out / name) if name else _default_folder(out, Path(recipe).stem, resume))
+    if name is not None and (len(name) > LONGEST_NAME or not RUN_NAME.fullmatch(name)):
+        raise InputError(
+            f"--name {_printable(name[:80])}: use up to {LONGEST_NAME} lower-case letters, digits, '-' and '.'"
+        )
+    if (shown := _printable(str(out))) != str(out):
+        raise InputError(f"--out {shown}: a path must not contain line breaks or bytes that are not UTF-8")
+    folder = RunFolder((out / name) if name else _default_folder(out, run_stem(recipe), resume))
     request = TrainRequest(
         recipe=recipe,
         overrides=tuple(overrides or ()),
@@ -66,10 +72,21 @@ def train(
     execute(request)
 
 
+def run_stem(recipe: str) -> str:
+    """How runs of a recipe are named: its file's name, with what a name cannot have replaced."""
+    slug = re.sub(r"[^a-z0-9.]+", "-", Path(recipe).stem.lower())[: LONGEST_NAME - len("-20260101-000000")]
+    return slug.strip("-.") or "run"
+
+
+def _printable(text: str) -> str:
+    """`text` for a line: without what no terminal shows (line breaks, bytes that are not UTF-8)."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
 def _default_folder(out: Path, stem: str, resume: bool) -> Path:
     if not resume:
         return out / f"{stem}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
-    runs = sorted(out.glob(f"{stem}-*/recipe.yaml"), key=lambda path: path.stat().st_mtime)
+    runs = sorted(out.glob(f"{stem}-[0-9]*/recipe.yaml"), key=lambda path: path.stat().st_mtime)
     if not runs:
         raise InputError(f"--resume: no run of {stem} in {out}; give its --name")
     return runs[-1].parent

@@ -1,11 +1,12 @@
-"""Which processes a run on one machine needs: a pure function from the recipe and the options to command lines.
+"""Which processes a run on one machine needs: pure functions from the recipe and the options to command lines.
 
-Each process is the entry point that a pod runs too; they are told where the others are by address alone.
+Each process is the entry point that a pod runs too; they are told where the others are by address alone. A password
+never stands in a command line, which every user of the machine can read: it reaches a process by its environment.
 """
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -14,7 +15,14 @@ from golongrl.recipe import Recipe
 
 HOST = "127.0.0.1"
 
+LOCK = ".lock"
+
 EngineKind = Literal["embedded", "sglang"]
+
+
+# How every process of a run is recognised when its supervisor is gone: the run's folder.
+FOLDER_VARIABLE = "GOLONGRL_RUN_FOLDER"
+PASSWORD_VARIABLE = "GOLONGRL_REDIS_PASSWORD"
 
 
 @dataclass(frozen=True)
@@ -48,8 +56,12 @@ class RunFolder:
         return self.path / "metrics.jsonl"
 
     @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
     def lock(self) -> Path:
-        return self.path / ".lock"
+        return self.path / LOCK
 
 
 @dataclass(frozen=True)
@@ -60,25 +72,40 @@ class Ports:
     reward: int
     engines: tuple[int, ...]
     workers: tuple[int, ...]
+    learner: int
 
     def named(self) -> dict[str, int]:
         """Service name -> port, for messages and checks."""
         engines = {f"engine-{i}": port for i, port in enumerate(self.engines)}
         workers = {f"rollout-{i}": port for i, port in enumerate(self.workers)}
-        return {"redis": self.redis, "reward": self.reward, **engines, **workers}
+        return {"redis": self.redis, "reward": self.reward, **engines, **workers, "learner": self.learner}
 
     @classmethod
     def from_base(cls, base: int, engines: int) -> "Ports":
-        """Consecutive ports from `base`: Redis, reward service, engines, workers."""
-        first = base + 2
-        return cls(
-            base, base + 1, tuple(range(first, first + engines)), tuple(range(first + engines, first + 2 * engines))
-        )
+        """Consecutive ports from `base`: Redis, reward service, engines, workers, learner."""
+        return cls.of(range(base, base + cls.count(engines)), engines)
+
+    @classmethod
+    def of(cls, numbers: Sequence[int], engines: int) -> "Ports":
+        """`count(engines)` numbers, in the order of `from_base`."""
+        redis, reward, *others, learner = numbers
+        return cls(redis, reward, tuple(others[:engines]), tuple(others[engines:]), learner)
+
+    @staticmethod
+    def count(engines: int) -> int:
+        """How many ports a run with so many engines needs."""
+        return 3 + 2 * engines
 
 
 @dataclass(frozen=True)
 class Options:
-    """What `golongrl train` was asked for beyond the recipe."""
+    """What `golongrl train` was asked for beyond the recipe.
+
+    Attributes:
+        redis_url: an outside Redis, without its password.
+        password: of the Redis in use.
+        temporary: the folder for temporary files of all processes.
+    """
 
     run: str
     folder: RunFolder
@@ -87,10 +114,12 @@ class Options:
     engine: EngineKind = "embedded"
     sglang_venv: Path = Path(".venv-sglang")
     redis_url: str | None = None
+    password: str | None = None
+    temporary: Path | None = None
 
     @property
     def queue_url(self) -> str:
-        """The outside Redis, or the run's own."""
+        """The outside Redis, or the run's own; without a password."""
         return self.redis_url or f"redis://{HOST}:{self.ports.redis}/0"
 
     @property
@@ -106,9 +135,13 @@ def threads(recipe: Recipe, engines: int, cores: int) -> int:
     return max(1, cores // (engines + recipe.learner.ranks))
 
 
-def environment(thread_count: int) -> dict[str, str]:
-    """Environment of every service: spinning OpenMP threads would starve the other processes of the machine."""
+def environment(options: Options, thread_count: int) -> dict[str, str]:
+    """Environment of every service."""
     return {
+        FOLDER_VARIABLE: str(options.folder.path),
+        # Ray's sessions, locks and sockets: one folder, which the supervisor removes at the end.
+        **({"TMPDIR": str(options.temporary)} if options.temporary else {}),
+        # Spinning OpenMP threads would starve the other processes of the machine.
         "OMP_NUM_THREADS": str(thread_count),
         "OMP_WAIT_POLICY": "passive",
         "TOKENIZERS_PARALLELISM": "false",
@@ -116,6 +149,11 @@ def environment(thread_count: int) -> dict[str, str]:
         "RAY_DEDUP_LOGS": "0",
         "RAY_USAGE_STATS_ENABLED": "0",
     }
+
+
+def queue_environment(options: Options) -> dict[str, str]:
+    """What a process that talks to Redis needs beyond `environment`."""
+    return {PASSWORD_VARIABLE: options.password} if options.password else {}
 
 
 def golongrl(*arguments: str | Path | float) -> tuple[str, ...]:
@@ -178,6 +216,7 @@ def learner(options: Options) -> tuple[str, ...]:
     return golongrl(
         "learner", "--recipe", folder.recipe, "--run", options.run, "--redis-url", options.queue_url,
         "--data", folder.data, "--weights", folder.weights, "--out", folder.path,
+        "--host", HOST, "--port", options.ports.learner,
     )  # fmt: skip
 
 

@@ -2,8 +2,10 @@
 
 Invariants:
 - a child leads its own process group, so that Ctrl-C reaches only the supervisor, which stops things in order;
-- a child dies with the supervisor, even if that is killed (Linux: parent-death signal);
-- output goes to the service's log file, appended, so that a restart keeps what the last life said.
+- a child dies with the supervisor, even if that is killed (Linux: parent-death signal), and at once: a learner that
+  saves a checkpoint while its Redis is gone would wait for minutes, and nothing is lost by a kill;
+- output goes to the service's log file, appended, so that a restart keeps what the last life wrote;
+- a child gets no password of the supervisor's environment, except where its spec gives it one.
 """
 
 import asyncio
@@ -20,11 +22,17 @@ from pathlib import Path
 
 import psutil
 
+from golongrl.errors import GolongrlError, without_secrets
+from golongrl.local.health import Liveness, Pulse
+from golongrl.local.plan import PASSWORD_VARIABLE
+
 # From <linux/prctl.h>.
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 # A process may start another before it sees its own end; what was killed starts none.
 _KILLS = 3
+# Of the supervisor's environment, kept from its children: they get the address and the password that the run uses.
+_NOT_INHERITED = frozenset({PASSWORD_VARIABLE, "GOLONGRL_REDIS_URL"})
 
 Probe = Callable[[], Awaitable[bool]]
 
@@ -37,6 +45,10 @@ class ServiceSpec:
         name: unique in the run; also the log file's stem.
         argv: the command line.
         probe: answers whether the service is ready; must not raise and must not take long.
+        lives: answers whether the service responds at all; without it, a service that hangs is not noticed.
+        asked: what `lives` asks, for the line about a service that hangs.
+        liveness: when silence counts as hanging.
+        explain: what a death before the service was ready means to a person, from the last lines of its log.
         start_deadline_s: longest time from start to the first ready.
         stop_grace_s: time between SIGTERM and SIGKILL.
         env: added to the supervisor's environment.
@@ -50,6 +62,10 @@ class ServiceSpec:
     stop_grace_s: float = 15.0
     env: Mapping[str, str] = field(default_factory=dict)
     nice: int = 0
+    lives: Probe | None = None
+    asked: str = ""
+    liveness: Liveness = field(default_factory=Liveness)
+    explain: Callable[[Sequence[str]], GolongrlError | None] = lambda _: None
 
 
 def describe_exit(code: int) -> str:
@@ -62,24 +78,32 @@ def describe_exit(code: int) -> str:
         return f"signal {-code}"
 
 
-def last_lines(log: Path, count: int = 15) -> list[str]:
-    """The last lines of a log file, without reading a long one whole."""
+def last_lines(log: Path, count: int = 15, since: int = 0) -> list[str]:
+    """The last lines of a log file from the byte `since`, without reading a long one whole, and without secrets."""
     try:
         with log.open("rb") as file:
-            file.seek(max(0, log.stat().st_size - 64 * 1024))
-            return file.read().decode("utf-8", "replace").splitlines()[-count:]
+            file.seek(max(since, log.stat().st_size - 64 * 1024))
+            lines = file.read().decode("utf-8", "replace").splitlines()[-count:]
     except FileNotFoundError:
         return []
+    return [without_secrets(line) for line in lines]
 
 
 def last_words(lines: Sequence[str], most: int = 200) -> str:
-    """The last line that says something, shortened; of a structured line the event and its error."""
-    line = next((line.strip() for line in reversed(lines) if line.strip()), "nothing in its log")
+    """The line that says why a process ended, shortened in its middle.
+
+    That is the error which a command printed at its end, or else the last line that is not empty; of a structured line
+    the event and its error.
+    """
+    spoken = [line.strip() for line in reversed(lines) if line.strip()]
+    line = next((line for line in spoken if line.startswith("error: ")), spoken[0] if spoken else "nothing in its log")
     with contextlib.suppress(json.JSONDecodeError):
         fields = json.loads(line)
         if isinstance(fields, dict) and "event" in fields:
             line = ": ".join(str(fields[key]) for key in ("event", "error") if key in fields)
-    return line if len(line) <= most else f"{line[:most]}..."
+    line = line.removeprefix("error: ")
+    # What went wrong stands at the end of a line as often as at its beginning.
+    return line if len(line) <= most else f"{line[: most // 2]} ... {line[-most // 2 :]}"
 
 
 def adopt_orphans() -> None:
@@ -103,18 +127,25 @@ def kill_descendants(spare: Set[psutil.Process], grace_s: float = 3.0) -> None:
         psutil.wait_procs(left, timeout=grace_s)
 
 
-def _before_exec(nice: int) -> None:
+def _before_exec(nice: int, parent: int) -> None:
     os.nice(nice)
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != parent:  # it died before the line above
+            os._exit(1)
+
+
+def _inherited() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name not in _NOT_INHERITED}
 
 
 class Service:
     """A running (or ended) child process of a `ServiceSpec`."""
 
-    def __init__(self, spec: ServiceSpec, log: Path, process: asyncio.subprocess.Process) -> None:
+    def __init__(self, spec: ServiceSpec, log: Path, begin: int, process: asyncio.subprocess.Process) -> None:
         self.spec = spec
         self.log = log
+        self._begin = begin
         self._process = process
 
     @classmethod
@@ -122,21 +153,33 @@ class Service:
         """Start the process; its output is appended to `logs/NAME.log`."""
         log = logs / f"{spec.name}.log"
         with log.open("ab") as output:
+            begin = output.tell()
             process = await asyncio.create_subprocess_exec(
                 *spec.argv,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                env={**os.environ, **spec.env},
+                env={**_inherited(), **spec.env},
                 # Not a session: Linux shares cores between sessions first, whatever `nice` says.
                 process_group=0,
-                preexec_fn=partial(_before_exec, spec.nice),
+                preexec_fn=partial(_before_exec, spec.nice, os.getpid()),
             )
-        return cls(spec, log, process)
+        return cls(spec, log, begin, process)
 
     @property
     def alive(self) -> bool:
         return self._process.returncode is None
+
+    @property
+    def stopped(self) -> bool:
+        """Whether somebody stopped the process with a signal (SIGSTOP), so that it cannot answer."""
+        with contextlib.suppress(psutil.Error):
+            return bool(psutil.Process(self._process.pid).status() == psutil.STATUS_STOPPED)
+        return False
+
+    def last_lines(self) -> list[str]:
+        """The end of its log, of this life only."""
+        return last_lines(self.log, since=self._begin)
 
     async def wait(self) -> int:
         """Wait for its end; returns the exit code, negative for a signal."""
@@ -152,11 +195,27 @@ class Service:
             await asyncio.sleep(poll_s)
         return False
 
+    async def until_hung(self) -> None:
+        """Returns when the process lives and does not answer for too long; never, where nothing can be asked."""
+        times, pulse = self.spec.liveness, Pulse(self.spec.liveness)
+        answered = True
+        while not pulse.observe(answered):
+            await asyncio.sleep(times.period_s if answered else max(0.0, times.period_s - times.timeout_s))
+            if self.spec.lives is None:
+                continue
+            try:
+                async with asyncio.timeout(times.timeout_s):
+                    answered = await self.spec.lives()
+            except TimeoutError:
+                answered = False
+
     async def stop(self) -> int:
         """SIGTERM, and SIGKILL to the whole group after the grace period. Returns the exit code."""
         if self.alive:
             with contextlib.suppress(ProcessLookupError):
                 self._process.terminate()
+                # A stopped process would see the signal only when somebody continues it.
+                self._process.send_signal(signal.SIGCONT)
             try:
                 async with asyncio.timeout(self.spec.stop_grace_s):
                     return await self._process.wait()

@@ -1,10 +1,15 @@
-"""What a person sees while a run goes on: a live table on a terminal, plain lines elsewhere.
+"""What a person sees of a run: a live table on a terminal, plain lines elsewhere.
 
-`RunSnapshot` holds the facts; the functions that turn it into text are pure.
+`RunSnapshot` holds the facts; the functions that turn it into text, and `Silence`, which decides when a line has to say
+what is waited for, are pure.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 from rich.console import Console, Group, RenderableType
@@ -24,6 +29,15 @@ from golongrl.telemetry.history import History
 BARS = "▁▂▃▄▅▆▇█"
 # Characters of a sparkline.
 SPARK_WIDTH = 30
+# Silence after which a line says what is waited for; each later line comes after twice as long, up to the longest.
+FIRST_SILENCE_S = 15.0
+LONGEST_SILENCE_S = 600.0
+# Waits named in one line.
+MOST_WAITS = 3
+# Seconds without a token after which the group that the next batch needs is named.
+SLOW_GROUP_S = 15.0
+# A worker that waits for one of these is at work.
+AT_WORK = ("a response to end", "a group to end")
 
 
 @dataclass(frozen=True)
@@ -45,19 +59,79 @@ def spark(values: Sequence[float], width: int = SPARK_WIDTH) -> str:
     return "".join(BARS[min(top, max(0, round(value * top)))] for value in known[-width:])
 
 
+def down(snapshot: RunSnapshot) -> list[str]:
+    """Services that are not up."""
+    return [f"{name}: {state}" for name, state in snapshot.states.items() if state not in ("up", "done")]
+
+
 def waits(snapshot: RunSnapshot) -> list[str]:
-    """What is being waited for, by whom; services that are not up come first."""
-    down = [f"{name}: {state}" for name, state in snapshot.states.items() if state not in ("up", "done")]
-    said = [f"{p.service} {p.id}: {doing(p)}" for p in snapshot.processes if doing(p)]
-    return down + said
+    """What is being waited for, by whom: services that are not up, the group that holds up the batch, the learner, then
+    workers that are not at work."""
+    learner = [p for p in snapshot.processes if p.service == "learner"]
+    learning = any(not p.fields.get("doing", "").startswith("waiting") for p in learner)
+    blocking = snapshot.queue.blocking if snapshot.queue else None
+    group = []
+    if blocking is not None and not learning and blocking.progress_age_s > SLOW_GROUP_S:
+        group.append(
+            f"{blocking.worker}: group {blocking.uid} ({blocking.phase}, "
+            f"no progress for {blocking.progress_age_s:.0f} s)"
+        )
+    workers = [
+        p
+        for p in snapshot.processes
+        if p.service != "learner"
+        and (wait := p.fields.get("waiting_for", ""))
+        and wait not in AT_WORK
+        # As many groups as max_staleness allows lie ready: nothing is wrong while the learner works on them.
+        and not (learning and wait.startswith("full:"))
+    ]
+    said = [f"{_name(p)}: {doing(p)}" for p in (*learner, *workers) if doing(p)]
+    return [*down(snapshot), *group, *said]
+
+
+def _name(process: Presence) -> str:
+    """The service as the supervisor calls it, which starts one learner and gives its workers their ids."""
+    return process.service if process.service == "learner" else process.id
 
 
 def doing(process: Presence) -> str:
-    """What a process says it does (the learner) or waits for (a worker); empty when it says nothing."""
+    """What a process reports that it does (the learner) or waits for (a worker); empty when it reports nothing."""
     if process.service == "learner":
         since = process.fields.get("for_s", "")
         return process.fields.get("doing", "") + (f" ({since} s)" if since else "")
     return process.fields.get("waiting_for", "")
+
+
+def starting(snapshot: RunSnapshot) -> list[str]:
+    """What a run that has not finished a step is starting, in words that change only when something else is started."""
+    found = [name for name, state in snapshot.states.items() if state not in ("up", "done")]
+    for process in snapshot.processes:
+        # Counts behind the colon change all the time.
+        if process.service == "learner" and (words := process.fields.get("doing", "").partition(":")[0]):
+            if process.service in found:
+                found.remove(process.service)
+            found.append(f"{process.service} ({words})")
+    return found
+
+
+@dataclass
+class Silence:
+    """When a line has to say what is waited for, because nothing else was said for long. Times are seconds."""
+
+    since: float
+    pause: float = FIRST_SILENCE_S
+    spoke: float = 0.0
+
+    def progress(self, now: float) -> None:
+        """Something was said: the silence begins again."""
+        self.since, self.pause, self.spoke = now, FIRST_SILENCE_S, now
+
+    def due(self, now: float) -> bool:
+        """Whether a line is due now; it then counts as written, and the next one comes after twice as long."""
+        if now - max(self.since, self.spoke) < self.pause:
+            return False
+        self.spoke, self.pause = now, min(2 * self.pause, LONGEST_SILENCE_S)
+        return True
 
 
 def step_line(record: Mapping[str, float], total: int | None) -> str:
@@ -127,13 +201,20 @@ def _task_table(history: History) -> Table:
 
 
 class Display:
-    """Shows snapshots and events: live on a terminal, as lines otherwise (a line per new step, wait or event)."""
+    """Shows snapshots and events: live on a terminal, as lines otherwise (a line per new step, event or long wait).
 
-    def __init__(self, console: Console, live: bool) -> None:
+    Args:
+        seen: steps up to this one were shown before (by an earlier start of the run).
+    """
+
+    def __init__(self, console: Console, live: bool, seen: int = -1, now: Callable[[], float] = time.monotonic) -> None:
         self._console = console
         self._live = Live(console=console, refresh_per_second=4, transient=False) if live else None
-        self._steps_said = 0
-        self._waits_said: list[str] = []
+        self._seen = seen
+        self._steps = 0
+        self._starting: list[str] = []
+        self._now = now
+        self._silence = Silence(now())
 
     def __enter__(self) -> "Display":
         if self._live:
@@ -142,23 +223,49 @@ class Display:
 
     def __exit__(self, *exc: object) -> None:
         if self._live:
-            self._live.stop()
+            with _unheard():
+                self._live.stop()
 
     def say(self, line: str) -> None:
         """An event worth a line of its own."""
-        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+        self._silence.progress(self._now())
+        self._print(line)
+
+    def _print(self, line: str) -> None:
+        with _unheard():
+            self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def show(self, snapshot: RunSnapshot) -> None:
         """The newest snapshot."""
         if self._live:
-            self._live.update(render(snapshot))
+            with _unheard():
+                self._live.update(render(snapshot))
             return
-        for record in snapshot.history.records[self._steps_said :]:
-            self.say(step_line(record, snapshot.total_steps))
-        new_steps = len(snapshot.history.records) > self._steps_said
-        self._steps_said = max(self._steps_said, len(snapshot.history.records))
-        waiting = [name for name, state in snapshot.states.items() if state not in ("up", "done")]
-        if not new_steps and not snapshot.history.records and waiting != self._waits_said:
-            self._waits_said = waiting
-            if waiting:
-                self.say(f"starting: {', '.join(waiting)}")
+        for record in snapshot.history.records:
+            if record[runs.STEP] > self._seen:
+                self._seen = int(record[runs.STEP])
+                self._steps += 1
+                self.say(step_line(record, snapshot.total_steps))
+        current = starting(snapshot)
+        if not self._steps and current and current != self._starting:
+            self._starting = current
+            self.say(f"starting: {', '.join(current)}")
+        if snapshot.states and self._silence.due(self._now()):
+            self._print(wait_line(snapshot, self._now() - self._silence.since))
+
+
+def wait_line(snapshot: RunSnapshot, silence_s: float) -> str:
+    """What is waited for, after so many seconds without progress."""
+    found = waits(snapshot)
+    words = "; ".join(found[:MOST_WAITS]) or "no process reports what it waits for"
+    return f"waiting for {silence_s:.0f} s: {words}"
+
+
+@contextmanager
+def _unheard() -> Iterator[None]:
+    """A closed terminal, or a pipe that nobody reads any more, does not end a run: later output is dropped."""
+    try:
+        yield
+    except OSError:
+        with suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

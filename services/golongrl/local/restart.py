@@ -1,28 +1,35 @@
-"""When to start a dead service again: a pure state machine, one instance a service.
+"""When to restart a dead service: a pure state machine, one instance a service.
 
 It does what Kubernetes would (exponential back-off) and knows when that is pointless. Invariants:
-- a service that died before it was ready the first time is never started again: it cannot work here;
-- neither is one that died `MAX_DEATHS_A_MINUTE` times within a minute, nor one that died `MAX_DEATHS` times in all;
-- an exit code in `FINAL_CODES` is a decision of the service, not an accident: starting it again would repeat it.
+- a service that died before it was ready the first time is never restarted: it cannot work here;
+- neither is one that died `MAX_DEATHS_A_MINUTE` times within a minute;
+- nor one that died `MAX_DEATHS` times while the run finished no step: deaths that a run trains past do not add up;
+- an exit code in `FINAL_CODES` is a decision of the service, not an accident: a restart would repeat it.
 """
 
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
-# A crash loop this tight is not going to heal by itself.
-MAX_DEATHS_A_MINUTE = 3
+from golongrl.errors import NO_SPACE_EXIT, InputError
+
+# A crash loop this tight does not heal by itself.
+MAX_DEATHS_A_MINUTE: Final = 3
 # Kubernetes' default backoffLimit of a Job: a run that needs more than this is not making progress.
-MAX_DEATHS = 6
+MAX_DEATHS: Final = 6
 # The first restart is quick, because most deaths are accidents; Kubernetes doubles likewise.
-FIRST_DELAY_S = 1.0
-MAX_DELAY_S = 30.0
-# 2: the command line or its input is wrong.
-FINAL_CODES = frozenset({2})
+FIRST_DELAY_S: Final = 1.0
+MAX_DELAY_S: Final = 30.0
+FINAL_CODES: Final[Mapping[int, str]] = {
+    InputError.exit_code: "reports that its input is wrong",
+    NO_SPACE_EXIT: "reports that the disk is full",
+}
 
 
 @dataclass(frozen=True)
 class Restart:
-    """Start it again after `delay_s` seconds; this is death number `deaths`."""
+    """Restart it after `delay_s` seconds; this is death number `deaths` since the last finished step."""
 
     delay_s: float
     deaths: int
@@ -30,7 +37,7 @@ class Restart:
 
 @dataclass(frozen=True)
 class GiveUp:
-    """The run cannot go on; `reason` finishes the sentence "engine-0 exited with code 1 and ..."."""
+    """The run cannot continue; `reason` finishes the sentence "engine-0 exited with code 1 and ..."."""
 
     reason: str
 
@@ -41,24 +48,31 @@ class RestartPolicy:
 
     was_ready: bool = False
     deaths: int = 0
+    step: int = 0
     recent: deque[float] = field(default_factory=deque)
 
     def ready(self) -> None:
         """The service answered its readiness probe."""
         self.was_ready = True
 
-    def died(self, now: float, code: int) -> Restart | GiveUp:
-        """The service ended with `code` (negative: killed by that signal) although nobody asked it to."""
+    def died(self, now: float, code: int, step: int = 0) -> Restart | GiveUp:
+        """The service ended with `code` (negative: killed by that signal) although nobody asked it to.
+
+        Args:
+            step: the newest step that the run has finished.
+        """
+        if step > self.step:
+            self.step, self.deaths = step, 0
         self.deaths += 1
         self.recent.append(now)
         while now - self.recent[0] > 60:
             self.recent.popleft()
         if code in FINAL_CODES:
-            return GiveUp("says that its input is wrong")
+            return GiveUp(FINAL_CODES[code])
         if not self.was_ready:
             return GiveUp("was never ready")
         if len(self.recent) >= MAX_DEATHS_A_MINUTE:
             return GiveUp(f"died {len(self.recent)} times within a minute")
         if self.deaths >= MAX_DEATHS:
-            return GiveUp(f"died {self.deaths} times in all")
+            return GiveUp(f"died {self.deaths} times without a finished step in between")
         return Restart(min(FIRST_DELAY_S * 2 ** (len(self.recent) - 1), MAX_DELAY_S), self.deaths)

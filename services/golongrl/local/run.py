@@ -1,45 +1,58 @@
 """A run on one machine from beginning to end: check, prepare, supervise, report.
 
-Everything that can be wrong with the input is found before the first process starts; a new run's folder disappears
-again if that check fails.
+Invariants:
+- everything that can be wrong with the input is found before the first process starts, and a start that fails then
+  leaves nothing behind;
+- a refused command changes nothing: the lock comes first, a changed recipe is written last;
+- whatever ends a run, `run.json` says so, its processes are gone and its temporary files are removed.
 """
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+import os
+import shutil
+import signal
+import socket
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
+import psutil
+import redis.asyncio as aioredis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 from rich.console import Console
 
+from golongrl import __version__
 from golongrl.data import prepare
 from golongrl.data.models import resolve
-from golongrl.errors import GolongrlError
-from golongrl.local import plan, preflight
+from golongrl.errors import GolongrlError, InputError, NoSpaceError, is_full, no_space, writing_to
+from golongrl.local import plan, preflight, redis_server, survivors
+from golongrl.local.claim import Claim, resumed_recipe
 from golongrl.local.plan import EngineKind, Options, Ports, RunFolder
-from golongrl.local.process import ServiceSpec
 from golongrl.local.progress import Display, RunSnapshot
-from golongrl.local.supervisor import Stage, Supervisor
+from golongrl.local.services import stages
+from golongrl.local.supervisor import SIGNALS, RunFailedError, RunInterruptedError, Supervisor
 from golongrl.queue import QueueError, SampleQueue
 from golongrl.queue.connection import Patience
-from golongrl.queue.embedded import server_command
 from golongrl.recipe import Recipe, dump, load
 from golongrl.telemetry import history, logging
+from golongrl.telemetry.run_info import RunInfo, RunState
 
-MAIN = "learner"
-# A probe or a look at the queue that takes longer counts as "not yet"; the next one comes soon.
-PROBE_TIMEOUT_S = 2.0
+# A liveness probe, or a look at the queue, that takes longer counts as no answer.
+HTTP_TIMEOUT_S = 5.0
+LOOK_TIMEOUT_S = 2.0
 # How often the display looks.
 REFRESH_S = 1.0
-# Importing torch, verl and Ray at the same time on a small, busy machine takes a minute; SGLang compiles at its start.
-START_DEADLINE_S = 300.0
-SGLANG_START_DEADLINE_S = 900.0
-# Asynchronous training is as fast as its slowest part: on few cores the learner, while engines have time to spare.
-ENGINE_NICE = 5
-# A worker finishes the groups it holds before it goes; a learner finishes its step.
-WORKER_GRACE_S = 20.0
-LEARNER_GRACE_S = 45.0
+# With less room than this no service can write a log line or a step's record.
+LEAST_FREE_BYTES = 1 << 20
+# Ray's sockets lie about 70 characters below the temporary folder, and the system allows 107.
+LONGEST_TEMPORARY = 30
+TEMPORARY_PREFIX = "golongrl-"
+_TRACKER = "latest_checkpointed_iteration.txt"
 
 
 @dataclass(frozen=True)
@@ -62,53 +75,218 @@ def execute(request: TrainRequest) -> None:
     """Run it.
 
     Raises:
-        GolongrlError: the input is wrong, a service cannot be kept alive, or a signal came.
+        GolongrlError: the input is wrong, a service cannot be kept alive, the disk is full, or a signal came.
     """
     # The display says what matters; below it only what went wrong has a place.
     logging.configure("train", request.folder.path.name, level="ERROR")
     console = Console()
-    recipe = None if request.resume else load(request.recipe, request.overrides)
+    try:
+        with _interruptible():
+            recipe = None if request.resume else load(request.recipe, request.overrides)
+            with Claim.take(request.folder, resume=request.resume) as claim:
+                _run(request, recipe, claim, console)
+    except NoSpaceError as error:
+        raise RunFailedError(str(error)) from error
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """A signal ends the block where it is, in order: what has to be tidied up is.
+
+    Raises:
+        RunInterruptedError: one came.
+    """
+    came: list[int] = []
+
+    def on_signal(number: int, _frame: object) -> None:
+        if not came:  # a second one must not end the tidying up
+            came.append(number)
+            raise KeyboardInterrupt
+
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    heard = [number for number in SIGNALS if number == signal.SIGINT or before[number] is not signal.SIG_IGN]
+    for number in heard:
+        signal.signal(number, on_signal)
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise RunInterruptedError(came[0] if came else signal.SIGINT, "the run had not begun") from None
+    finally:
+        for number in heard:
+            signal.signal(number, before[number] or signal.SIG_DFL)
+
+
+def _run(request: TrainRequest, recipe: Recipe | None, claim: Claim, console: Console) -> None:
+    """The run, once its folder is ours."""
+    folder = RunFolder(request.folder.path.absolute())
+    old = RunInfo.read(folder.path) if request.resume else None
+    if request.resume:
+        recipe = resumed_recipe(folder, request.overrides)
+        _end_survivors(folder, old, console)
+    assert recipe is not None  # of a new run, the caller loaded it
+    info = _info(folder)
+    claim.made.file(folder.path / "run.json")
+    place = f"--out {request.folder.path.parent}"
+    if not request.resume:
+        with writing_to(place, folder=folder.path):
+            info.write(folder.path)
+        claim.write_recipe(recipe)
+    options = _options(request, recipe, folder)
+    preflight.check(options)
+    claim.made.tree(folder.data)
+    _prepare_data(recipe, options, console)
+    if request.resume:
+        claim.write_recipe(recipe)
+    with writing_to(place, folder=folder.path):
+        claim.made.tree(folder.logs)
+        claim.made.tree(folder.redis)
+        folder.logs.mkdir(exist_ok=True)
+        folder.redis.mkdir(exist_ok=True)
+        password = options.password if options.redis_url else redis_server.password_of(folder.redis)
+        options = replace(options, password=password, temporary=_temporary())
+        info = _info(folder, options)
+        info.write(folder.path)
+    claim.begun()
+    if request.resume:
+        console.print(_resuming(folder), highlight=False, soft_wrap=True)
+    _to_the_end(request, recipe, options, info, console)
+
+
+def _to_the_end(request: TrainRequest, recipe: Recipe, options: Options, info: RunInfo, console: Console) -> None:
+    """Supervise, then write down how it ended and what it did."""
+    folder = options.folder
+    state: RunState = "failed"
+    detail = ""
+    try:
+        asyncio.run(_supervise(recipe, options, console, request.plain))
+        state = "done"
+    except RunInterruptedError as error:
+        state, detail = "stopped", str(error)
+        raise RunInterruptedError(error.number, f"continue with: {_resume_command(request)}") from None
+    except GolongrlError as error:
+        detail = str(error).splitlines()[0]
+        raise
+    finally:
+        if options.temporary is not None:
+            shutil.rmtree(options.temporary, ignore_errors=True)
+        report = _finish(request, recipe, replace(info, state=state, detail=detail, temporary=None), console)
+    console.print(f"{summary(history.read(folder.metrics))}; report: {report}", highlight=False, soft_wrap=True)
+
+
+def summary(records: history.History) -> str:
+    """A finished run in one line."""
+    steps = sum(step > 0 for step in records.steps)
+    first, last = records.change()
+    return f"done: {steps} steps, mean reward {first:.3f} -> {last:.3f}"
+
+
+def _finish(request: TrainRequest, recipe: Recipe, info: RunInfo, console: Console) -> Path:
+    """Write the last record and the report; a storage that refuses them does not hide why the run ended."""
+    # Plotly takes half a second to import: not before it is needed.
+    from golongrl.telemetry.report import FILE, write
+
+    folder = request.folder
+    try:
+        info.write(folder.path)
+        return write(folder.path, recipe, dump(recipe))
+    except OSError as error:
+        console.print(f"no {FILE} in {folder.path}: {error.strerror}", highlight=False, soft_wrap=True)
+        return folder.path / FILE
+
+
+def _resume_command(request: TrainRequest) -> str:
+    out = request.folder.path.parent
+    place = "" if out == Path("runs") else f" --out {out}"
+    return f"golongrl train {request.recipe} --resume --name {request.folder.path.name}{place}"
+
+
+def _end_survivors(folder: RunFolder, old: RunInfo | None, console: Console) -> None:
+    """End what an earlier supervisor of this run left when it was killed, and remove its temporary files.
+
+    Raises:
+        RunFailedError: a process cannot be ended.
+    """
+    if found := survivors.of_run(folder.path):
+        names = survivors.names(found)
+        if left := survivors.end(found):
+            raise RunFailedError(f"processes of an earlier start still run: {survivors.names(left)}; end them first")
+        console.print(f"ended what an earlier start of this run had left: {names}", highlight=False, soft_wrap=True)
+    if old is not None and old.temporary and Path(old.temporary).name.startswith(TEMPORARY_PREFIX):
+        shutil.rmtree(old.temporary, ignore_errors=True)
+
+
+def _info(folder: RunFolder, options: Options | None = None) -> RunInfo:
+    me = psutil.Process()
+    own = options is not None and options.redis_url is None
+    return RunInfo(
+        run=folder.path.name,
+        version=__version__,
+        machine=socket.gethostname(),
+        started=datetime.now(UTC).isoformat(timespec="seconds"),
+        pid=me.pid,
+        pid_started=me.create_time(),
+        state="preparing" if options is None else "running",
+        redis_url=options.queue_url if options else "",
+        password_file=str(redis_server.password_file(folder.redis)) if own else None,
+        temporary=str(options.temporary) if options and options.temporary else None,
+    )
+
+
+def _options(request: TrainRequest, recipe: Recipe, folder: RunFolder) -> Options:
+    """The options, once an outside Redis answers and the model is found.
+
+    Raises:
+        InputError: one of them does not.
+    """
+    url, password = redis_server.split_password(request.redis_url) if request.redis_url else (None, None)
+    if url is not None and request.redis_url is not None:
+        password = password or os.environ.get(plan.PASSWORD_VARIABLE)
+        preflight.check_redis(request.redis_url, folder.path.name, url)
     ports = (
         Ports.from_base(request.base_port, request.engines)
         if request.base_port
         else preflight.free_ports(request.engines)
     )
-    folder = request.folder
-    recipe = preflight.resumed_run(folder, request.overrides) if recipe is None else preflight.new_run(folder, recipe)
-    with preflight.lock(folder):
-        try:
-            options = Options(
-                run=folder.path.name,
-                folder=folder,
-                ports=ports,
-                model=resolve(recipe.model.path),
-                engine=request.engine,
-                sglang_venv=request.sglang_venv,
-                redis_url=request.redis_url,
-            )
-            preflight.check(options)
-            _prepare_data(recipe, options, console)
-        except GolongrlError:
-            if not request.resume:
-                preflight.discard(folder)
-            raise
-        folder.logs.mkdir(exist_ok=True)
-        folder.redis.mkdir(exist_ok=True)
-        try:
-            asyncio.run(_supervise(recipe, options, console, request.plain))
-        finally:
-            report = _report(recipe, folder)
-    first, last = history.read(folder.metrics).change()
-    console.print(
-        f"done: mean reward {first:.3f} (first five steps) -> {last:.3f} (last five); look at {report}", soft_wrap=True
+    return Options(
+        run=folder.path.name,
+        folder=folder,
+        ports=ports,
+        model=resolve(recipe.model.path),
+        engine=request.engine,
+        sglang_venv=request.sglang_venv,
+        redis_url=url,
+        password=password,
     )
+
+
+def _temporary() -> Path:
+    """A new private folder for the temporary files of all processes, short enough for the names of Ray's sockets."""
+    base = tempfile.gettempdir()
+    return Path(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX, dir=base if len(base) <= LONGEST_TEMPORARY else "/tmp"))
+
+
+def _resuming(folder: RunFolder) -> str:
+    """Where a resumed run continues."""
+    try:
+        step = int((folder.checkpoints / _TRACKER).read_text("utf-8"))
+    except (OSError, ValueError):
+        return f"resuming {folder.path.name}: it has no checkpoint yet, and starts at step 1"
+    recorded = history.read(folder.metrics).steps
+    last = recorded[-1] if recorded else 0
+    again = f"; steps {step + 1} to {last} are computed again, from the same groups" if last > step else ""
+    return f"resuming {folder.path.name} at step {step + 1}, from the checkpoint of step {step}{again}"
 
 
 def _prepare_data(recipe: Recipe, options: Options, console: Console) -> None:
     if (options.folder.data / "train").exists():
         return
-    with console.status("building the prompts"):
-        report = prepare(recipe, options.folder.data, options.model)
+    try:
+        with console.status("building the prompts"):
+            report = prepare(recipe, options.folder.data, options.model)
+    except OSError as error:
+        if is_full(error):
+            raise NoSpaceError(no_space(options.folder.data)) from error
+        raise InputError(f"{error.filename or options.folder.data}: {error.strerror or error}") from error
     train = report.train
     console.print(
         f"{train.rows} prompts of {len(train.tasks)} task types, {train.tokens} tokens, the longest {train.longest} "
@@ -118,99 +296,83 @@ def _prepare_data(recipe: Recipe, options: Options, console: Console) -> None:
     )
 
 
-def _report(recipe: Recipe, folder: RunFolder) -> Path:
-    # Plotly takes half a second to import: not before it is needed.
-    from golongrl.telemetry.report import write
-
-    return write(folder.path, recipe, dump(recipe))
-
-
 async def _supervise(recipe: Recipe, options: Options, console: Console, plain: bool) -> None:
+    folder = options.folder
+    command: tuple[str, ...] = ()
+    if options.redis_url is None and options.password is not None:
+        command = redis_server.command(options.ports.redis, folder.redis, options.password)
+    records = history.read(folder.metrics)
+    seen = records.steps[-1] if records.steps else -1
+    url = redis_server.with_password(options.queue_url, options.password)
     async with (
-        httpx.AsyncClient(timeout=PROBE_TIMEOUT_S) as http,
-        SampleQueue.from_url(options.queue_url, options.run, patience=Patience(total_s=PROBE_TIMEOUT_S)) as queue,
+        httpx.AsyncClient(timeout=HTTP_TIMEOUT_S) as http,
+        _client(options) as server,
+        SampleQueue.from_url(url, options.run, patience=Patience(total_s=LOOK_TIMEOUT_S)) as queue,
     ):
-        with Display(console, live=not plain) as display:
-            supervisor = Supervisor(stages(recipe, options, http, queue), MAIN, options.folder.logs, display.say)
-            watcher = asyncio.create_task(_watch(recipe, options, queue, supervisor, display))
+        with Display(console, live=not plain, seen=seen) as display:
+            watched = _Watched(recipe, options, queue, display, records)
+            supervisor = Supervisor(
+                stages(recipe, options, command, http, server), "learner", folder.logs, display.say, watched.step
+            )
+            watcher = asyncio.create_task(watched.watch(supervisor))
             try:
                 await supervisor.run()
             finally:
                 watcher.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
                     await watcher
-                display.show(RunSnapshot(options.run, recipe.learner.steps, history.read(options.folder.metrics)))
+                display.show(RunSnapshot(options.run, recipe.learner.steps, history.read(folder.metrics)))
 
 
-async def _watch(
-    recipe: Recipe, options: Options, queue: SampleQueue, supervisor: Supervisor, display: Display
-) -> None:
-    """Show the run's state until cancelled; a queue that does not answer is shown as such by the services' states."""
-    while True:
-        stats, processes = None, []
-        with contextlib.suppress(QueueError):
-            processes = await queue.services()
-            stats = await queue.stats()
-        records = await asyncio.to_thread(history.read, options.folder.metrics)
-        display.show(RunSnapshot(options.run, recipe.learner.steps, records, stats, processes, dict(supervisor.states)))
-        await asyncio.sleep(REFRESH_S)
-
-
-def stages(recipe: Recipe, options: Options, http: httpx.AsyncClient, queue: SampleQueue) -> list[Stage]:
-    """The run's services in starting order."""
-    count = len(options.ports.engines)
-    common = plan.environment(plan.threads(recipe, count, plan.cores()))
-    engine_deadline = START_DEADLINE_S if options.engine == "embedded" else SGLANG_START_DEADLINE_S
-
-    def answers(url: str) -> Callable[[], Awaitable[bool]]:
-        async def probe() -> bool:
-            try:
-                return (await http.get(url)).is_success
-            except httpx.HTTPError:
-                return False
-
-        return probe
-
-    async def redis_answers() -> bool:
-        try:
-            await queue.services()
-        except QueueError:
-            return False
-        return True
-
-    async def learner_is_there() -> bool:
-        try:
-            return any(process.service == MAIN for process in await queue.services())
-        except QueueError:
-            return False
-
-    reward = ServiceSpec(
-        "reward", plan.reward(options, recipe), answers(f"{options.reward_url}/readyz"), START_DEADLINE_S, env=common
+def _client(options: Options) -> "aioredis.Redis":
+    """A client of the run's own server that asks it once, as a probe has to."""
+    return aioredis.Redis(
+        host=plan.HOST,
+        port=options.ports.redis,
+        password=options.password,
+        socket_timeout=HTTP_TIMEOUT_S,
+        socket_connect_timeout=HTTP_TIMEOUT_S,
+        retry=Retry(NoBackoff(), 0),
     )
-    engines = tuple(
-        ServiceSpec(
-            f"engine-{i}",
-            plan.engine(options, recipe, i),
-            answers(f"{options.engine_url(i)}/health"),
-            engine_deadline,
-            nice=ENGINE_NICE,
-            env={**common, **plan.engine_environment(options.engine, i)},
-        )
-        for i in range(count)
-    )
-    workers = tuple(
-        ServiceSpec(
-            f"rollout-{i}",
-            plan.rollout(options, i),
-            answers(f"http://{plan.HOST}:{options.ports.workers[i]}/healthz"),
-            START_DEADLINE_S,
-            WORKER_GRACE_S,
-            common,
-        )
-        for i in range(count)
-    )
-    learner = ServiceSpec(MAIN, plan.learner(options), learner_is_there, START_DEADLINE_S, LEARNER_GRACE_S, common)
-    redis_command = tuple(server_command(options.ports.redis, options.folder.redis))
-    redis = ServiceSpec("redis", redis_command, redis_answers, START_DEADLINE_S, env=common)
-    first = () if options.redis_url else (Stage((redis,), gate=True),)
-    return [*first, Stage((reward, *engines)), Stage((*workers, learner))]
+
+
+class _Watched:
+    """The run as the display and the supervisor's decisions see it, refreshed every second."""
+
+    def __init__(
+        self, recipe: Recipe, options: Options, queue: SampleQueue, display: Display, records: history.History
+    ) -> None:
+        self._recipe = recipe
+        self._options = options
+        self._queue = queue
+        self._display = display
+        self._records = records
+
+    def step(self) -> int:
+        """The newest finished step."""
+        return self._records.steps[-1] if self._records.steps else 0
+
+    async def watch(self, supervisor: Supervisor) -> None:
+        """Show the run's state until cancelled; end the run when its disk is full."""
+        folder, total = self._options.folder, self._recipe.learner.steps
+        while True:
+            if disk_full(folder.path):
+                supervisor.fail(RunFailedError(f"{no_space(folder.path)}: make room, then continue with --resume"))
+            stats, processes = None, []
+            # A queue that does not answer is shown as such by the services' states.
+            with contextlib.suppress(QueueError):
+                processes = await self._queue.services()
+                stats = await self._queue.stats()
+            self._records = await asyncio.to_thread(history.read, folder.metrics)
+            self._display.show(
+                RunSnapshot(self._options.run, total, self._records, stats, processes, dict(supervisor.states))
+            )
+            await asyncio.sleep(REFRESH_S)
+
+
+def disk_full(folder: Path, least: int = LEAST_FREE_BYTES) -> bool:
+    """Whether the disk of a folder has less room than `least` for this user."""
+    found = os.statvfs(folder)
+    blocks = found.f_bfree if os.geteuid() == 0 else found.f_bavail
+    # A file system without blocks (some network ones) does not know how full it is.
+    return found.f_blocks > 0 and blocks * found.f_frsize < least

@@ -1,13 +1,16 @@
 """Keeps a run's processes alive on one machine, as Kubernetes would, and ends them in order.
 
 Invariants:
-- the run ends with the learner's exit 0, a service that cannot be kept alive, or a signal; never silently;
-- whatever way it ends, no process of the run is left;
+- the run ends with the learner's exit 0, a service that cannot be kept alive, a full disk or a signal; never silently;
+- however it ends, no process of the run is left;
+- a service that lives and does not answer is killed and restarted, like one that died;
 - every death is one line: which service, how it ended, its last words, and what happens now.
 """
 
 import asyncio
 import contextlib
+import errno
+import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,7 +18,7 @@ from pathlib import Path
 
 import psutil
 
-from golongrl.errors import GolongrlError
+from golongrl.errors import NO_SPACE_EXIT, GolongrlError, no_space, without_secrets
 from golongrl.local.process import (
     Service,
     ServiceSpec,
@@ -23,13 +26,14 @@ from golongrl.local.process import (
     descendants,
     describe_exit,
     kill_descendants,
-    last_lines,
     last_words,
 )
-from golongrl.local.restart import GiveUp, RestartPolicy
+from golongrl.local.restart import GiveUp, Restart, RestartPolicy
 
-# What a shell reports for a program that Ctrl-C ended.
-INTERRUPTED_EXIT = 130
+# The signals that end a run in order: Ctrl-C, a service manager's, a closed terminal's.
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+# What the system writes in a log when the disk is full: the cause of a death, whatever its exit code.
+_FULL_DISK = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT), no_space(""))
 
 
 class RunFailedError(GolongrlError):
@@ -39,7 +43,16 @@ class RunFailedError(GolongrlError):
 class RunInterruptedError(GolongrlError):
     """The run was stopped by a signal; it can be resumed."""
 
-    exit_code = INTERRUPTED_EXIT
+    def __init__(self, number: int, advice: str = "continue with --resume") -> None:
+        super().__init__(f"stopped by {signal.Signals(number).name}; {advice}")
+        self.number = number
+        # What a shell reports for a program that the signal ended.
+        self.exit_code = 128 + number
+
+
+def full_disk(code: int, lines: Sequence[str]) -> bool:
+    """Whether a process that ended with `code` and these last lines did so because the disk is full. Pure."""
+    return code == NO_SPACE_EXIT or any(words in line for line in lines for words in _FULL_DISK)
 
 
 @dataclass(frozen=True)
@@ -62,17 +75,28 @@ class Supervisor:
         main: the service whose success ends the run.
         logs: folder of the log files.
         say: receives one line per event.
+        step: the newest step that the run has finished.
     """
 
-    def __init__(self, stages: Sequence[Stage], main: str, logs: Path, say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        stages: Sequence[Stage],
+        main: str,
+        logs: Path,
+        say: Callable[[str], None],
+        step: Callable[[], int] = lambda: 0,
+    ) -> None:
         self._stages = stages
         self._main = main
         self._logs = logs
-        self._say = say
+        self._out = say
+        self._step = step
         self._live: dict[str, Service] = {}
         self._foreign: set[psutil.Process] = set()
         self._finished = asyncio.Event()
         self._interrupted = asyncio.Event()
+        self._signal = signal.SIGINT
+        self._failed: asyncio.Future[None] | None = None
         self._stopping = asyncio.Event()
         self.states: dict[str, str] = {spec.name: "waiting" for stage in stages for spec in stage.services}
 
@@ -81,8 +105,10 @@ class Supervisor:
 
         Raises:
             RunFailedError: a service could not be kept alive; the message has its last log lines.
-            RunInterruptedError: SIGINT or SIGTERM came.
+            RunInterruptedError: SIGINT, SIGTERM or SIGHUP came.
+            GolongrlError: what `fail` was given, or what a service's death means to a person.
         """
+        self._failed = asyncio.get_running_loop().create_future()
         adopt_orphans()
         # What a program that embeds us started before is not ours to end.
         self._foreign = descendants()
@@ -102,6 +128,14 @@ class Supervisor:
                 self._stopping.set()
                 await self._stop_all(keepers)
 
+    def _say(self, line: str) -> None:
+        self._out(without_secrets(line))
+
+    def fail(self, error: GolongrlError) -> None:
+        """End the run with this error."""
+        if self._failed is not None and not self._failed.done():
+            self._failed.set_exception(error)
+
     async def _watch(self, keepers: Sequence[asyncio.Task[None]], goals: Sequence[asyncio.Event]) -> None:
         """Wait until all goals are set, or until a keeper fails, the run finishes or a signal comes."""
 
@@ -109,19 +143,26 @@ class Supervisor:
             for goal in goals:
                 await goal.wait()
 
-        ends = [asyncio.create_task(wait) for wait in (reached(), self._finished.wait(), self._interrupted.wait())]
+        async def is_set(event: asyncio.Event) -> None:
+            await event.wait()
+
+        assert self._failed is not None  # made by `run`
+        ends = [asyncio.create_task(wait) for wait in (reached(), is_set(self._finished), is_set(self._interrupted))]
         pending = {keeper for keeper in keepers if not keeper.done()}
         try:
             while not any(end.done() for end in ends):
-                done, _ = await asyncio.wait([*ends, *pending], return_when=asyncio.FIRST_COMPLETED)
-                for keeper in done & pending:
+                waited: set[asyncio.Future[None]] = {*ends, *pending, self._failed}
+                done, _ = await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+                if self._failed.done():
+                    self._failed.result()
+                for keeper in pending & done:
                     await keeper
                 pending -= done
         finally:
             for end in ends:
                 end.cancel()
         if self._interrupted.is_set():
-            raise RunInterruptedError("stopped by a signal; go on with --resume")
+            raise RunInterruptedError(self._signal)
 
     async def _keep(self, spec: ServiceSpec, ready: asyncio.Event) -> None:
         """Start a service, and start it again after each death its policy allows."""
@@ -131,11 +172,20 @@ class Supervisor:
             self.states[spec.name] = "starting"
             service = await Service.start(spec, self._logs)
             self._live[spec.name] = service
-            late = False
-            if await service.until_ready():
+            late = hung = False
+            if up := await service.until_ready():
                 policy.ready()
                 ready.set()
                 self.states[spec.name] = "up"
+                hung = await self._hangs(service)
+                if hung and not self._stopping.is_set():
+                    self.states[spec.name] = "does not answer"
+                    stopped = " (the process was stopped by a signal)" if service.stopped else ""
+                    self._say(
+                        f"{spec.name} has not answered {spec.asked or 'its probe'} for "
+                        f"{spec.liveness.longest_s:g} s{stopped} - killing it"
+                    )
+                    await service.stop()
             elif service.alive:
                 late = True
                 await service.stop()
@@ -146,18 +196,44 @@ class Supervisor:
                 self.states[spec.name] = "done"
                 self._finished.set()
                 return
-            how = f"was not ready within {spec.start_deadline_s:g} s" if late else f"died ({describe_exit(code)})"
-            words = last_words(last_lines(service.log))
-            decision = policy.died(clock(), code)
-            if isinstance(decision, GiveUp):
-                self.states[spec.name] = "failed"
-                tail = "\n".join(f"  {line}" for line in last_lines(service.log))
-                raise RunFailedError(f"{spec.name} {how} and {decision.reason}; the end of {service.log}:\n{tail}")
+            decision = policy.died(clock(), code, self._step())
+            self._raise_if_final(service, code, up, late, decision)
+            assert isinstance(decision, Restart)
             self.states[spec.name] = f"restarting (death {decision.deaths})"
-            self._say(f"{spec.name} {how}: {words} - starting it again in {decision.delay_s:g} s")
+            how = "was killed" if hung else f"died ({describe_exit(code)})"
+            words = "" if hung else f": {last_words(service.last_lines())}"
+            self._say(f"{spec.name} {how}{words} - starting it again in {decision.delay_s:g} s")
             await asyncio.sleep(decision.delay_s)
             if self._stopping.is_set():
                 return
+
+    async def _hangs(self, service: Service) -> bool:
+        """Wait for the end of the process or for it to hang; whether it hangs."""
+        ends = [asyncio.create_task(service.wait()), asyncio.create_task(service.until_hung())]
+        try:
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            return service.alive
+        finally:
+            for end in ends:
+                end.cancel()
+
+    def _raise_if_final(self, service: Service, code: int, up: bool, late: bool, decision: Restart | GiveUp) -> None:
+        """End the run where the death, or the policy, says that a restart is pointless."""
+        name, lines = service.spec.name, service.last_lines()
+        if full_disk(code, lines):
+            self.states[name] = "failed"
+            place = self._logs.parent
+            raise RunFailedError(f"{no_space(place)}: {name} ended; make room, then continue with --resume")
+        if not up and code > 0 and (known := service.spec.explain(lines)) is not None:
+            self.states[name] = "failed"
+            raise known
+        if isinstance(decision, GiveUp):
+            self.states[name] = "failed"
+            how = (
+                f"was not ready within {service.spec.start_deadline_s:g} s" if late else f"died ({describe_exit(code)})"
+            )
+            tail = "\n".join(f"  {line}" for line in lines)
+            raise RunFailedError(f"{name} {how} and {decision.reason}; the end of {service.log}:\n{tail}")
 
     async def _stop_all(self, keepers: Sequence[asyncio.Task[None]]) -> None:
         for stage in reversed(self._stages):
@@ -170,20 +246,25 @@ class Supervisor:
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
-        """SIGINT and SIGTERM end the run in order; a second one while stopping ends what is left at once."""
+        """A signal ends the run in order; a second one while stopping ends what is left at once."""
         loop = asyncio.get_running_loop()
 
-        def on_signal() -> None:
+        def on_signal(number: signal.Signals) -> None:
             if self._interrupted.is_set():
                 kill_descendants(self._foreign, grace_s=0.5)
             elif not self._stopping.is_set():
-                self._say("stopping everything in order (once more to kill)")
+                self._signal = number
+                self._say(f"{number.name}: stopping everything in order (send it again to kill)")
             self._interrupted.set()
 
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, on_signal)
+        # A signal that is ignored stays so: nohup starts a program with SIGHUP ignored.
+        before = {number: signal.getsignal(number) for number in SIGNALS}
+        heard = [number for number in SIGNALS if number == signal.SIGINT or before[number] is not signal.SIG_IGN]
+        for number in heard:
+            loop.add_signal_handler(number, on_signal, number)
         try:
             yield
         finally:
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in heard:
                 loop.remove_signal_handler(number)
+                signal.signal(number, before[number] or signal.SIG_DFL)

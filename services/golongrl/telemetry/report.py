@@ -12,11 +12,13 @@ import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 from plotly.subplots import make_subplots
 
+from golongrl import files
 from golongrl.recipe import Recipe
 from golongrl.tasks import TASKS
 from golongrl.telemetry import history as runs
 from golongrl.telemetry.history import History
 
+FILE = "report.html"
 # Okabe and Ito's palette: nine task types have to stay apart for every reader.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A5195", "#B8A200", "#555555")
 # Steps of the moving average drawn over the raw rewards of a task type.
@@ -208,7 +210,11 @@ def render(history: History, recipe: Recipe, run: str, recipe_yaml: str) -> str:
 
 
 def write(folder: Path, recipe: Recipe, recipe_yaml: str) -> Path:
-    """Write `report.html` of the run in `folder` from its `metrics.jsonl`; returns its path."""
-    out = folder / "report.html"
-    out.write_text(render(runs.read(folder / "metrics.jsonl"), recipe, folder.name, recipe_yaml), "utf-8")
+    """Write `report.html` of the run in `folder` from its `metrics.jsonl`; returns its path.
+
+    Raises:
+        OSError: the storage refused; an earlier report is as it was.
+    """
+    out = folder / FILE
+    files.write_text(out, render(runs.read(folder / "metrics.jsonl"), recipe, folder.name, recipe_yaml))
     return out

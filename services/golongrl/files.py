@@ -1,0 +1,196 @@
+"""What a command may create, overwrite and delete.
+
+The rules, and who keeps them:
+- a folder is taken only if it is new, empty or the program's own, which a marker file in it shows (`look`, `Place`);
+- what a failed command made is removed, and nothing else (`Made`);
+- a file that a user or another process reads is written to a temporary name and renamed, so that a reader, or a crash,
+  finds the old content or the new (`replacing`, `write_text`);
+- what a user names as output and is not a plain file (a pipe, a terminal) is written to directly.
+
+`Place` decides over names alone; the functions below it are the system calls.
+"""
+
+import os
+import secrets
+import shutil
+import stat
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Final
+
+# What a file system itself puts at its root.
+_NOBODYS: Final = frozenset({"lost+found"})
+# Entries listed in a refusal.
+_NAMED: Final = 3
+
+
+class State(StrEnum):
+    """What stands where a command wants its folder."""
+
+    MISSING = "missing"
+    EMPTY = "empty"
+    OWN = "own"
+    FOREIGN = "foreign"
+    NOT_A_FOLDER = "not a folder"
+
+
+@dataclass(frozen=True)
+class Place:
+    """A path that a command wants as its folder, and what is there."""
+
+    path: Path
+    state: State
+    entries: tuple[str, ...] = ()
+
+    @property
+    def free(self) -> bool:
+        """A command may begin here."""
+        return self.state in (State.MISSING, State.EMPTY)
+
+    def why_not(self, owner: str) -> str:
+        """Why a place that is neither free nor own cannot be taken; `owner` is whose files would be fine."""
+        if self.state is State.NOT_A_FOLDER:
+            return f"{self.path} is not a folder"
+        named = ", ".join(self.entries[:_NAMED]) + (", ..." if len(self.entries) > _NAMED else "")
+        return f"{self.path} holds files that are not {owner} ({named})"
+
+
+def judge(path: Path, entries: Iterable[str] | None, markers: frozenset[str], harmless: frozenset[str]) -> Place:
+    """The place of a folder with these entries (None: no such folder).
+
+    Args:
+        markers: files of which one at least shows that the folder is the program's own.
+        harmless: names that the program may have left there before it wrote a marker.
+    """
+    if entries is None:
+        return Place(path, State.MISSING)
+    names = set(entries)
+    if names & markers:
+        return Place(path, State.OWN)
+    others = tuple(sorted(names - harmless - _NOBODYS))
+    return Place(path, State.FOREIGN if others else State.EMPTY, others)
+
+
+def look(path: Path, markers: Iterable[str], harmless: Iterable[str] = ()) -> Place:
+    """See what is at `path`.
+
+    Raises:
+        OSError: the folder cannot be read, or its name is impossible.
+    """
+    try:
+        entries = os.listdir(path)
+    except FileNotFoundError:
+        # A link to nothing is not a free place: making the folder would fail.
+        return Place(path, State.NOT_A_FOLDER) if path.is_symlink() else judge(path, None, frozenset(), frozenset())
+    except NotADirectoryError:
+        if not os.path.lexists(path):
+            raise  # a file stands where one of its parents should be
+        return Place(path, State.NOT_A_FOLDER)
+    return judge(path, entries, frozenset(markers), frozenset(harmless))
+
+
+class Made:
+    """What a command has made so far; `undo` removes that and leaves everything else."""
+
+    def __init__(self) -> None:
+        self._folders: list[Path] = []
+        self._files: list[Path] = []
+        self._trees: list[Path] = []
+
+    def folder(self, path: Path, mode: int = 0o777) -> None:
+        """Make a folder and the parents it lacks; only the folder itself gets `mode` (within the umask)."""
+        missing = [parent for parent in path.parents if not parent.exists()]
+        for parent in reversed(missing):
+            self._make(parent, 0o777)
+        self._make(path, mode)
+
+    def _make(self, path: Path, mode: int) -> None:
+        with suppress(FileExistsError):
+            path.mkdir(mode)
+            self._folders.append(path)
+
+    def file(self, path: Path, *, new: bool = False) -> None:
+        """`path` is made by this command, if it is not there yet (`new`: it is there, and was not before)."""
+        if new or not os.path.lexists(path):
+            self._files.append(path)
+
+    def tree(self, path: Path) -> None:
+        """`path` and all below it is made by this command, if it is not there yet."""
+        if not os.path.lexists(path):
+            self._trees.append(path)
+
+    def undo(self) -> None:
+        """Remove what was made; a folder into which somebody else put a file stays."""
+        for path in self._trees:
+            shutil.rmtree(path, ignore_errors=True)
+        for path in self._files:
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
+        for path in reversed(self._folders):
+            with suppress(OSError):
+                path.rmdir()
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Write to the path that this gives: it becomes `path` when the block ends well, and vanishes when it does not.
+
+    A link is followed, and an existing file's mode is kept, as if it had been written in place.
+
+    Raises:
+        OSError: the storage refused; `path` is as it was.
+    """
+    target = Path(os.path.realpath(path))
+    if _is_direct(path, target):
+        yield path
+        return
+    if target.is_dir():
+        raise IsADirectoryError(21, "Is a directory", str(path))
+    # Short, so that it fits wherever the name itself fits.
+    staging = target.with_name(f".{secrets.token_hex(6)}.tmp{target.suffix}")
+    try:
+        yield staging
+        if target.exists():
+            shutil.copymode(target, staging)
+        staging.replace(target)
+    finally:
+        staging.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Make `text` the content of `path` in one step.
+
+    Raises:
+        OSError: the storage refused; `path` is as it was.
+    """
+    with replacing(path) as staging:
+        staging.write_text(text, "utf-8")
+
+
+def write_private(path: Path, text: str) -> None:
+    """Like `write_text`, for a secret: readable for this user alone, also while it is being written.
+
+    Raises:
+        OSError: the storage refused.
+    """
+    staging = path.with_name(f".{secrets.token_hex(6)}.tmp")
+    try:
+        with open(os.open(staging, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+            file.write(text)
+        staging.replace(path)
+    finally:
+        staging.unlink(missing_ok=True)
+
+
+def _is_direct(path: Path, target: Path) -> bool:
+    """A pipe, a terminal or a name of the system's (/dev/stdout): what stands there must not be replaced."""
+    if str(path.absolute()).startswith(("/dev/", "/proc/")):
+        return True
+    try:
+        mode = target.stat().st_mode
+    except FileNotFoundError:
+        return False
+    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)

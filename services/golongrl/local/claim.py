@@ -1,0 +1,165 @@
+"""The folder of a run: who may take it, in which order it is written, and what a failed start leaves (nothing).
+
+Invariants:
+- a new run takes only a folder that does not exist or is empty; `--resume` takes only a run's own folder;
+- the lock comes before any other file, so a command that is refused has changed nothing;
+- until `begun`, leaving the claim with an error removes what this command made, and only that.
+"""
+
+import fcntl
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Self, TextIO
+
+from golongrl import files
+from golongrl.errors import InputError, writing_to
+from golongrl.files import Made, Place, State
+from golongrl.local.plan import LOCK, RunFolder
+from golongrl.recipe import Recipe, RecipeError, dump, load
+from golongrl.telemetry import run_info
+
+# The sections that a resumed run may change; any other would give the groups it holds another meaning.
+RESUMABLE_SECTION = "learner"
+# A run's folder holds prompts, responses and a password.
+PRIVATE = 0o700
+
+
+def refusal(place: Place, name: str, *, resume: bool) -> str | None:
+    """Why a run called `name` cannot take this place; None when it can. Pure."""
+    if resume:
+        if place.state is State.OWN:
+            return None
+        why = "" if place.free else f" ({place.why_not('of a run')})"
+        return f"--resume: there is no run {name} in {place.path.parent}{why}"
+    if place.free:
+        return None
+    if place.state is State.OWN:
+        return f"run {name}: {place.path} exists; continue it with --resume or choose another --name"
+    return f"run {name}: {place.why_not('of a run')}; choose another --name or --out"
+
+
+class Claim:
+    """A run's folder, locked by this process; the lock ends with the process, however that ends."""
+
+    def __init__(self, folder: RunFolder, lock: TextIO, made: Made) -> None:
+        self.folder = folder
+        self.made = made
+        self._lock = lock
+        self._begun = False
+
+    @classmethod
+    @contextmanager
+    def take(cls, folder: RunFolder, *, resume: bool) -> Iterator[Self]:
+        """Take the folder for as long as the block lasts.
+
+        Raises:
+            InputError: it belongs to somebody else, another process runs it, or it cannot be written.
+            NoSpaceError: the disk is full.
+        """
+        made = Made()
+        try:
+            with writing_to(f"--out {folder.path.parent}", folder=folder.path):
+                _refuse(folder, resume=resume)
+                if not resume:
+                    made.folder(folder.path, PRIVATE)
+                was_there = os.path.lexists(folder.lock)
+                lock = _locked(folder)
+                if not was_there:
+                    made.file(folder.lock, new=True)
+        except BaseException:
+            made.undo()
+            raise
+        with lock:
+            claim = cls(folder, lock, made)
+            try:
+                with writing_to(f"--out {folder.path.parent}", folder=folder.path):
+                    # Again: another process may have had the folder until now.
+                    _refuse(folder, resume=resume)
+                yield claim
+            except BaseException:
+                if not claim._begun:
+                    # Still under the lock: nobody else can have taken the folder.
+                    made.undo()
+                raise
+
+    def begun(self) -> None:
+        """The run has begun: from now on its folder stays, whatever happens."""
+        self._begun = True
+
+    def write_recipe(self, recipe: Recipe) -> None:
+        """Keep the resolved recipe.
+
+        Raises:
+            InputError, NoSpaceError: the storage refused.
+        """
+        self.made.file(self.folder.recipe)
+        with writing_to(f"--out {self.folder.path.parent}", folder=self.folder.path):
+            files.write_text(self.folder.recipe, dump(recipe))
+
+
+def resumed_recipe(folder: RunFolder, overrides: Sequence[str]) -> Recipe:
+    """The recipe of an interrupted run, with changes to its learner section only; writes nothing.
+
+    Raises:
+        RecipeError: the recipe is not readable, or another section would change.
+    """
+    if not folder.recipe.exists():
+        raise InputError(f"--resume: {folder.path} has no recipe.yaml, so the run never began; start a new one")
+    before, recipe = load(str(folder.recipe)), load(str(folder.recipe), overrides)
+    for section in type(recipe).model_fields:
+        if section != RESUMABLE_SECTION and getattr(before, section) != getattr(recipe, section):
+            raise RecipeError(
+                f"--set {section}.*: a resumed run can only change {RESUMABLE_SECTION}.*; start a new run"
+            )
+    return recipe
+
+
+def look(folder: RunFolder) -> Place:
+    """What stands where the run wants its folder.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    return files.look(folder.path, run_info.MARKERS, harmless=(LOCK,))
+
+
+def _refuse(folder: RunFolder, *, resume: bool) -> None:
+    why = refusal(look(folder), folder.path.name, resume=resume)
+    if why is not None:
+        raise InputError(why)
+
+
+def _locked(folder: RunFolder) -> TextIO:
+    """The lock file, locked.
+
+    Raises:
+        InputError: another process runs it.
+        OSError: it cannot be opened or locked.
+    """
+    while True:
+        file = folder.lock.open("a+")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            owner = file.read(32).strip() or "unknown"
+            file.close()
+            raise InputError(
+                f"run {folder.path.name} is running already (pid {owner}); choose another --name"
+            ) from error
+        if _is_at(file, folder.lock):
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
+            return file
+        # A start that failed removed this file between our opening and locking it.
+        file.close()
+
+
+def _is_at(file: TextIO, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,141 @@
+"""The Redis of a run on this machine: its password, its command line, its probe, and what its last words mean.
+
+The password is random, made once a run, and stands only in files that this user alone can read: the server reads it
+from its configuration file, other processes get it by their environment.
+"""
+
+import secrets
+from collections.abc import Sequence
+from pathlib import Path
+from urllib.parse import quote, unquote
+
+import redis.asyncio as aioredis
+from redis.exceptions import RedisError, ResponseError
+
+from golongrl import files
+from golongrl.errors import InputError
+from golongrl.queue.embedded import server_command
+
+_PASSWORD = "password"
+_CONFIGURATION = "server.conf"
+# What the server says as it ends because a part of its append-only file cannot be read.
+_DAMAGED = (
+    "reading the append only file",
+    "Bad file format",
+    "AOF manifest",
+    "AOF file",
+    "AOF base",
+    "rdb file reading error",
+    "RDB reading",
+    "Unrecoverable error",
+    "Short read or OOM loading DB",
+    "Wrong signature trying to load DB",
+)
+# A server that ended for one of these reasons has files that are whole.
+_OTHER_REASONS = ("No space left on device", "Address already in use", "Out Of Memory")
+
+
+def password_file(folder: Path) -> Path:
+    """Where the run's password is kept; `folder` is the server's."""
+    return folder / _PASSWORD
+
+
+def password_of(folder: Path) -> str:
+    """The run's password: the one it has, or a new one.
+
+    Raises:
+        OSError: the storage refused.
+    """
+    try:
+        if kept := password_file(folder).read_text("utf-8").strip():
+            return kept
+    except FileNotFoundError:
+        pass
+    password = secrets.token_urlsafe(24)
+    files.write_private(password_file(folder), password + "\n")
+    return password
+
+
+def command(port: int, folder: Path, password: str) -> tuple[str, ...]:
+    """The command line of the run's server, whose configuration file is written for it.
+
+    Raises:
+        OSError: the storage refused.
+    """
+    configuration = folder / _CONFIGURATION
+    files.write_private(configuration, f"requirepass {password}\n")
+    server, *arguments = server_command(port, folder)
+    return (server, str(configuration), *arguments)
+
+
+def damage(lines: Sequence[str], folder: Path) -> InputError | None:
+    """What a person can do about the server's end, from the last lines of its log; None where it is nothing known."""
+    text = "\n".join(lines)
+    if any(reason in text for reason in _OTHER_REASONS) or not any(sign in text for sign in _DAMAGED):
+        return None
+    return InputError(
+        f"redis: the append-only file in {folder} is damaged; remove that folder and use --resume again: "
+        "training then continues from the last checkpoint"
+    )
+
+
+async def answers(client: "aioredis.Redis") -> bool:
+    """Whether the server answers with its data loaded."""
+    try:
+        return bool(await client.ping())
+    except (RedisError, OSError):
+        return False
+
+
+async def lives(client: "aioredis.Redis") -> bool:
+    """Whether the server answers at all, be it with an error (loading, disk full)."""
+    try:
+        await client.ping()
+    except ResponseError:
+        return True
+    except (RedisError, OSError):
+        return False
+    return True
+
+
+def split_password(url: str) -> tuple[str, str | None]:
+    """A URL without its password, and the password. Pure."""
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        return url, None
+    rest, password = _without_userinfo(rest)
+    base, mark, query = rest.partition("?")
+    kept = []
+    for word in query.split("&") if mark else []:
+        name, _, value = word.partition("=")
+        if name == "password":
+            password = password or _unquoted(value)
+        else:
+            kept.append(word)
+    return f"{scheme}://{base}" + (f"?{'&'.join(kept)}" if kept else ""), password
+
+
+def with_password(url: str, password: str | None) -> str:
+    """A URL that `split_password` made, with the password again: for a client in this process, never for a line."""
+    scheme, separator, rest = url.partition("://")
+    if password is None or not separator:
+        return url
+    place, slash, path = rest.partition("/")
+    user, _, address = place.rpartition("@")
+    return f"{scheme}://{user}:{quote(password, safe='')}@{address}{slash}{path}"
+
+
+def _without_userinfo(rest: str) -> tuple[str, str | None]:
+    """`user:password@host/path` -> (`user@host/path`, password); an @ in the password may be unescaped."""
+    userinfo, at, place = rest.partition("?")[0].rpartition("@")
+    query = rest[len(userinfo) + len(at) + len(place) :]
+    if not at:
+        return rest, None
+    user, colon, password = userinfo.partition(":")
+    if not colon:
+        return rest, None
+    return f"{user}@{place}{query}" if user else f"{place}{query}", _unquoted(password) or None
+
+
+def _unquoted(text: str) -> str:
+    return unquote(text)

@@ -1,0 +1,113 @@
+"""The services of a run on one machine: what is started, how it is known to be ready, and how it is known to hang."""
+
+from collections.abc import Awaitable, Callable
+
+import httpx
+import redis.asyncio as aioredis
+
+from golongrl.local import plan, redis_server
+from golongrl.local.health import Liveness
+from golongrl.local.plan import Options
+from golongrl.local.process import ServiceSpec
+from golongrl.local.supervisor import Stage
+from golongrl.recipe import Recipe
+
+MAIN = "learner"
+# A readiness probe that takes longer counts as "not yet"; the next one comes soon.
+PROBE_TIMEOUT_S = 2.0
+# Importing torch, verl and Ray at the same time on a small, busy machine takes a minute; SGLang compiles at its start.
+START_DEADLINE_S = 300.0
+SGLANG_START_DEADLINE_S = 900.0
+# Asynchronous training is as fast as its slowest part: on few cores the learner, while engines have time to spare.
+ENGINE_NICE = 5
+# A worker finishes the groups it holds before it ends; a learner finishes its step.
+WORKER_GRACE_S = 20.0
+LEARNER_GRACE_S = 45.0
+# The learner imports verl and starts Ray after its first answer, and may not answer for long on a busy machine.
+LEARNER_LIVENESS = Liveness(failures=18)
+
+
+def stages(
+    recipe: Recipe, options: Options, redis_command: tuple[str, ...], http: httpx.AsyncClient, server: "aioredis.Redis"
+) -> list[Stage]:
+    """The run's services in starting order.
+
+    Args:
+        redis_command: of the run's own Redis; not used with an outside one.
+        server: a client of the run's Redis, without retries of its own.
+    """
+    count = len(options.ports.engines)
+    common = plan.environment(options, plan.threads(recipe, count, plan.cores()))
+    with_queue = {**common, **plan.queue_environment(options)}
+
+    def get(url: str, *, ready: bool) -> Callable[[], Awaitable[bool]]:
+        async def probe() -> bool:
+            try:
+                answer = await http.get(url)
+            except httpx.HTTPError:
+                return False
+            # Whatever answers, be it that it is not ready, does not hang.
+            return answer.is_success if ready else True
+
+        return probe
+
+    def service(
+        name: str,
+        command: tuple[str, ...],
+        ready: str,
+        alive: str,
+        *,
+        start: float = START_DEADLINE_S,
+        grace: float = 15.0,
+        env: dict[str, str] = common,
+        nice: int = 0,
+        liveness: Liveness = Liveness(),  # noqa: B008 (frozen)
+    ) -> ServiceSpec:
+        path = "/" + alive.rpartition("/")[2]
+        return ServiceSpec(
+            name, command, get(ready, ready=True), start, grace, env, nice,
+            get(alive, ready=False), f"GET {path}", liveness,
+        )  # fmt: skip
+
+    reward = service(
+        "reward", plan.reward(options, recipe), f"{options.reward_url}/readyz", f"{options.reward_url}/healthz"
+    )
+    engines = tuple(
+        service(
+            f"engine-{i}",
+            plan.engine(options, recipe, i),
+            f"{options.engine_url(i)}/health",
+            f"{options.engine_url(i)}/health",
+            start=START_DEADLINE_S if options.engine == "embedded" else SGLANG_START_DEADLINE_S,
+            nice=ENGINE_NICE,
+            env={**common, **plan.engine_environment(options.engine, i)},
+        )
+        for i in range(count)
+    )
+    workers = tuple(
+        service(
+            f"rollout-{i}",
+            plan.rollout(options, i),
+            f"http://{plan.HOST}:{options.ports.workers[i]}/healthz",
+            f"http://{plan.HOST}:{options.ports.workers[i]}/healthz",
+            grace=WORKER_GRACE_S,
+            env=with_queue,
+        )
+        for i in range(count)
+    )
+    address = f"http://{plan.HOST}:{options.ports.learner}/healthz"
+    learner = service(
+        MAIN, plan.learner(options), address, address, grace=LEARNER_GRACE_S, env=with_queue, liveness=LEARNER_LIVENESS
+    )
+    redis = ServiceSpec(
+        "redis",
+        redis_command,
+        lambda: redis_server.answers(server),
+        START_DEADLINE_S,
+        env=common,
+        lives=lambda: redis_server.lives(server),
+        asked="PING",
+        explain=lambda lines: redis_server.damage(lines, options.folder.redis),
+    )
+    first = () if options.redis_url else (Stage((redis,), gate=True),)
+    return [*first, Stage((reward, *engines)), Stage((*workers, learner))]

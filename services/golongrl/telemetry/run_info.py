@@ -1,0 +1,66 @@
+"""`run.json`: what a run on this machine says about itself to whoever looks at its folder; also its marker.
+
+A folder with this file is a run's own. No secret stands in it: `password_file` names the file that has the password.
+"""
+
+import json
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Literal, Self
+
+from golongrl import files
+from golongrl.errors import InputError
+
+FILE = "run.json"
+# Runs of versions before this file existed are recognised by their recipe.
+MARKERS = (FILE, "recipe.yaml")
+
+RunState = Literal["preparing", "running", "done", "stopped", "failed"]
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """One run, as its supervisor last wrote it down.
+
+    Attributes:
+        pid, pid_started: the supervisor; a process id alone may belong to another process by now.
+        started: when it was started last, ISO 8601 in UTC.
+        temporary: the folder of its processes' temporary files.
+        detail: why it ended, where it did.
+    """
+
+    run: str
+    version: str
+    machine: str
+    started: str
+    pid: int
+    pid_started: float
+    state: RunState
+    redis_url: str = ""
+    password_file: str | None = None
+    temporary: str | None = None
+    detail: str = ""
+
+    @classmethod
+    def read(cls, folder: Path) -> Self | None:
+        """The run's record; None where there is none.
+
+        Raises:
+            InputError: the file is not one that this program wrote.
+        """
+        path = folder / FILE
+        try:
+            record = json.loads(path.read_text("utf-8"))
+            return cls(**{field.name: record[field.name] for field in fields(cls) if field.name in record})
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, TypeError) as error:
+            raise InputError(f"{path}: not a run's record ({error})") from error
+
+    def write(self, folder: Path) -> None:
+        """Write it into the run's folder.
+
+        Raises:
+            OSError: the storage refused.
+        """
+        files.write_text(folder / FILE, json.dumps(asdict(self), indent=2) + "\n")

@@ -1,0 +1,149 @@
+"""Who may take a run's folder, and what a refused or failed start leaves."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from golongrl.errors import InputError
+from golongrl.files import Place, State
+from golongrl.local.claim import Claim, refusal, resumed_recipe
+from golongrl.local.plan import RunFolder
+from golongrl.recipe import RecipeError, load
+
+RECIPE = load("quickstart")
+
+
+def content(folder: Path) -> dict[str, bytes | None]:
+    """Everything below a folder: name -> bytes (None: a folder)."""
+    return {
+        str(path.relative_to(folder)): None if path.is_dir() else path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+    }
+
+
+def make_run(folder: RunFolder) -> None:
+    with Claim.take(folder, resume=False) as claim:
+        claim.write_recipe(RECIPE)
+        claim.begun()
+
+
+def fail_to_start(folder: RunFolder, *, resume: bool = False, begun: bool = False) -> None:
+    with Claim.take(folder, resume=resume) as claim:
+        claim.write_recipe(RECIPE)
+        claim.made.tree(folder.data)
+        (folder.data / "train").mkdir(parents=True)
+        if begun:
+            claim.begun()
+        raise InputError("a check found something")
+
+
+@pytest.mark.parametrize("state", list(State))
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_new_run_takes_a_free_place_and_a_resumed_one_its_own(state: State, resume: bool) -> None:
+    place = Place(Path("out/mine"), state, ("notes.txt",) if state is State.FOREIGN else ())
+    why = refusal(place, "mine", resume=resume)
+    assert (why is None) is (state is State.OWN if resume else state in (State.MISSING, State.EMPTY))
+    assert why is None or ("run mine" in why and "out" in why)
+
+
+@pytest.mark.parametrize("there", [None, (), ("notes.txt",), ("sub/notes.txt",), (".hidden",)])
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_failed_start_leaves_everything_as_it_was(
+    tmp_path: Path, there: tuple[str, ...] | None, resume: bool
+) -> None:
+    mine = tmp_path / "deep" / "out" / "mine"
+    for name in there or ():
+        (mine / name).parent.mkdir(parents=True, exist_ok=True)
+        (mine / name).write_text("precious")
+    if there is not None:
+        mine.mkdir(parents=True, exist_ok=True)
+    before = content(tmp_path)
+    with pytest.raises(InputError):
+        fail_to_start(RunFolder(mine), resume=resume)
+    assert content(tmp_path) == before
+
+
+def test_a_run_that_began_stays_whatever_ends_it(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "mine")
+    with pytest.raises(InputError):
+        fail_to_start(folder, begun=True)
+    assert resumed_recipe(folder, []) == RECIPE
+
+
+def test_a_second_run_of_the_same_name_says_how_to_resume(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "mine")
+    make_run(folder)
+    with (
+        pytest.raises(InputError, match=r"run mine: .*exists; continue it with --resume or choose another --name"),
+        Claim.take(folder, resume=False),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_run_that_another_process_has_is_not_touched(tmp_path: Path, resume: bool) -> None:
+    folder = RunFolder(tmp_path / "mine")
+    make_run(folder)
+    with Claim.take(folder, resume=True):
+        before = content(tmp_path)
+        expected = rf"is running already \(pid {os.getpid()}\)" if resume else "exists"
+        with pytest.raises(InputError, match=expected), Claim.take(folder, resume=resume):
+            pass
+        assert content(tmp_path) == before
+    with Claim.take(folder, resume=True):
+        pass
+
+
+def test_a_new_run_that_is_still_preparing_cannot_be_taken(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "mine")
+    with (
+        Claim.take(folder, resume=False),
+        pytest.raises(InputError, match="running already"),
+        Claim.take(folder, resume=False),
+    ):
+        pass
+
+
+def test_a_runs_folder_is_private(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "runs" / "mine")
+    make_run(folder)
+    assert folder.path.stat().st_mode & 0o777 == 0o700
+    assert folder.recipe.stat().st_mode & 0o777 == 0o666 & ~_umask()
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+@pytest.mark.parametrize("name", ["file/demo", "file", "link", "n" * 300, "/proc/golongrl/demo"])
+def test_a_place_that_cannot_be_a_folder_is_one_line(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(InputError) as error, Claim.take(RunFolder(tmp_path / name), resume=False):
+        pass
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_a_link_to_an_empty_folder_is_taken_and_kept(tmp_path: Path) -> None:
+    (tmp_path / "big-disk").mkdir()
+    (tmp_path / "mine").symlink_to("big-disk")
+    with pytest.raises(InputError):
+        fail_to_start(RunFolder(tmp_path / "mine"))
+    assert (tmp_path / "mine").is_symlink()
+    assert content(tmp_path / "big-disk") == {}
+
+
+def test_a_resumed_run_keeps_its_recipe_but_for_the_learner(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "mine")
+    with Claim.take(folder, resume=False) as claim:
+        claim.write_recipe(load("quickstart", ["seed=7"]))
+        claim.begun()
+    before = content(tmp_path)
+    resumed = resumed_recipe(folder, ["learner.steps=50"])
+    assert (resumed.seed, resumed.learner.steps) == (7, 50)
+    with pytest.raises(RecipeError, match=r"--set queue.\*: a resumed run can only change learner"):
+        resumed_recipe(folder, ["queue.max_staleness=3"])
+    assert content(tmp_path) == before

@@ -1,0 +1,142 @@
+"""What a command may create, overwrite and delete."""
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from golongrl import files
+from golongrl.files import Made, State
+
+MARKERS, HARMLESS = frozenset({"run.json"}), frozenset({".lock"})
+
+
+@pytest.mark.parametrize(
+    ("entries", "state"),
+    [
+        (None, State.MISSING),
+        ([], State.EMPTY),
+        ([".lock"], State.EMPTY),
+        (["lost+found"], State.EMPTY),
+        (["run.json", "anything"], State.OWN),
+        (["notes.txt"], State.FOREIGN),
+        ([".lock", "notes.txt"], State.FOREIGN),
+        (["Run.json"], State.FOREIGN),
+        ([".git"], State.FOREIGN),
+    ],
+)
+def test_a_folder_is_taken_only_if_it_is_new_empty_or_own(entries: list[str] | None, state: State) -> None:
+    place = files.judge(Path("x"), entries, MARKERS, HARMLESS)
+    assert place.state is state
+    assert place.free is (state in (State.MISSING, State.EMPTY))
+
+
+@given(st.sets(st.text(min_size=1)))
+def test_no_folder_with_a_file_of_somebody_else_is_free(names: set[str]) -> None:
+    place = files.judge(Path("x"), names, MARKERS, HARMLESS)
+    assert place.free is not bool(names - HARMLESS - {"lost+found"})
+
+
+def test_a_refusal_names_what_is_there() -> None:
+    place = files.judge(Path("x"), ["d", "c", "b", "a"], MARKERS, HARMLESS)
+    assert place.why_not("a run's") == "x holds files that are not a run's (a, b, c, ...)"
+
+
+def test_a_file_and_a_link_to_nothing_are_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    for name in ("file", "link"):
+        assert files.look(tmp_path / name, MARKERS).state is State.NOT_A_FOLDER
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "to-folder").symlink_to("folder")
+    assert files.look(tmp_path / "to-folder", MARKERS).state is State.EMPTY
+    assert files.look(tmp_path / "missing", MARKERS).state is State.MISSING
+
+
+@pytest.mark.parametrize("name", ["n" * 300, "file/x"])
+def test_an_impossible_name_is_an_error_of_the_system(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match=r"File name too long|Not a directory"):
+        files.look(tmp_path / name, MARKERS)
+
+
+def test_undo_removes_what_was_made_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "old").write_text("old")
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "precious").write_text("mine")
+    made = Made()
+    made.folder(tmp_path / "there")
+    made.folder(tmp_path / "a" / "b", 0o700)
+    for path in (tmp_path / "there" / "old", tmp_path / "there" / "new", tmp_path / "a" / "b" / "never"):
+        made.file(path)
+    (tmp_path / "there" / "new").write_text("new")
+    made.tree(tmp_path / "kept")
+    made.tree(tmp_path / "a" / "b" / "tree")
+    (tmp_path / "a" / "b" / "tree" / "deep").mkdir(parents=True)
+    assert stat.S_IMODE((tmp_path / "a" / "b").stat().st_mode) == 0o700
+    made.undo()
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["kept", "old", "precious", "there"]
+
+
+def test_a_folder_that_got_a_file_of_somebody_else_stays(tmp_path: Path) -> None:
+    made = Made()
+    made.folder(tmp_path / "mine")
+    (tmp_path / "mine" / "visitor").touch()
+    made.undo()
+    assert (tmp_path / "mine" / "visitor").exists()
+
+
+def write_half(path: Path) -> None:
+    with files.replacing(path) as staging:
+        staging.write_text("half")
+        raise RuntimeError
+
+
+def test_a_file_is_replaced_in_one_step_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "report.html"
+    path.write_text("old")
+    path.chmod(0o640)
+    with pytest.raises(RuntimeError):
+        write_half(path)
+    assert path.read_text() == "old"
+    files.write_text(path, "new")
+    assert (path.read_text(), stat.S_IMODE(path.stat().st_mode)) == ("new", 0o640)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_new_file_follows_the_umask_and_a_secret_does_not(tmp_path: Path) -> None:
+    mask = os.umask(0o027)
+    try:
+        files.write_text(tmp_path / "file", "x")
+        files.write_private(tmp_path / "secret", "x")
+    finally:
+        os.umask(mask)
+    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o640
+    assert stat.S_IMODE((tmp_path / "secret").stat().st_mode) == 0o600
+
+
+def test_a_link_is_followed_and_a_long_name_fits(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real" / "file")
+    files.write_text(tmp_path / "link", "x")
+    assert (tmp_path / "real" / "file").read_text() == "x"
+    assert (tmp_path / "link").is_symlink()
+    files.write_text(tmp_path / ("n" * 255), "x")
+    with pytest.raises(IsADirectoryError):
+        files.write_text(tmp_path / "real", "x")
+
+
+def test_a_pipe_is_written_to_and_not_replaced(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        files.write_text(pipe, "through")
+        assert os.read(reader, 100) == b"through"
+    finally:
+        os.close(reader)
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
