@@ -107,11 +107,13 @@ def _check_memory(recipe: Recipe, gpu_memory: float | None) -> None:
 def report(
     folder: Annotated[Path, typer.Argument(help="The run's folder, runs/NAME.")],
 ) -> None:
-    """Write report.html into the folder of a run that goes on or has ended."""
-    from golongrl.telemetry.report import write
+    """Write report.html into the folder of a run, running or ended."""
+    from golongrl.telemetry.report import is_another, write
 
     if not (folder / "recipe.yaml").is_file():
         raise InputError(f"report {folder}: no run in this folder (it has no recipe.yaml)")
+    if is_another(folder):
+        raise InputError(f"report {folder}: its report.html was not written by this command; move it away first")
     recipe = load(str(folder / "recipe.yaml"))
     with writing_to(f"report {folder}"):
         print(write(folder, recipe, dump(recipe)))

@@ -1,5 +1,6 @@
 """What a user sees when the input is wrong: one line that names the thing, exit 2, and nothing started or left."""
 
+import fcntl
 import socket
 import sys
 from pathlib import Path
@@ -165,3 +166,127 @@ def test_a_recipe_is_held_against_gpus_without_any(golongrl) -> None:
     code, _, err = golongrl(*paper, "--gpus", "64", "--set", "model.path=nobody/nothing")
     assert (code, len(err.splitlines())) == (2, 1)
     assert "nobody/nothing" in err
+
+
+def content(folder: Path) -> dict[str, bytes | None]:
+    """Everything below a folder: name -> bytes (None: a folder)."""
+    return {str(p.relative_to(folder)): None if p.is_dir() else p.read_bytes() for p in sorted(folder.rglob("*"))}
+
+
+FAILING = [
+    ("--redis-url", "redis://127.0.0.1:1/0"),
+    ("--set", "data.corpus=null", "--set", "data.train=/no/file.jsonl"),
+    ("--set", "model.path=/no/model"),
+    ("--resume",),
+    (),
+]
+
+
+@pytest.mark.parametrize("wrong", FAILING)
+def test_a_folder_with_files_of_its_user_is_left_alone(golongrl, tmp_path: Path, wrong: tuple[str, ...]) -> None:
+    docs = tmp_path / "docs"
+    (docs / "data" / "train").mkdir(parents=True)
+    for name in ("thesis.txt", "data/train/rows.arrow", "data/prepared", ".hidden"):
+        (docs / name).write_text("precious")
+    before = content(tmp_path)
+    code, _, err = golongrl("train", "quickstart", "--name", "docs", "--out", tmp_path, *wrong)
+    assert code == 2
+    assert len([line for line in err.splitlines() if line.startswith("error:")]) == 1
+    assert str(docs) in err or "--resume" in err
+    assert content(tmp_path) == before
+
+
+@pytest.mark.parametrize("wrong", FAILING[:3])
+def test_an_empty_folder_stays_when_a_start_fails(golongrl, tmp_path: Path, wrong: tuple[str, ...]) -> None:
+    (tmp_path / "mine").mkdir(mode=0o750)
+    code, *_ = golongrl("train", "quickstart", "--name", "mine", "--out", tmp_path, *wrong)
+    assert code == 2
+    assert content(tmp_path) == {"mine": None}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "names"),
+    [
+        (("--set", "queue.max_staleness=9"), "can only change learner"),
+        (("--set", "learner.lr=-1"), "learner.lr"),
+        (("--redis-url", "redis://:secret-word@127.0.0.1:1/0"), "--redis-url redis://127.0.0.1:1/0"),
+        (("--base-port", "70000"), "port 70000"),
+    ],
+)
+def test_a_resume_that_is_refused_changes_nothing(golongrl, tmp_path: Path, wrong: tuple[str, ...], names: str) -> None:
+    (tmp_path / "demo").mkdir()
+    (tmp_path / "demo" / "recipe.yaml").write_text(dump(load("quickstart")))
+    (tmp_path / "demo" / ".lock").write_text("1")
+    before = content(tmp_path)
+    code, _, err = golongrl(
+        "train", "quickstart", "--name", "demo", "--out", tmp_path, "--resume", "--set", "learner.steps=9", *wrong
+    )
+    assert code == 2
+    assert names in err
+    assert "secret-word" not in err
+    after = content(tmp_path)
+    assert after.pop("demo/.lock") is not None
+    assert after == {name: value for name, value in before.items() if name != "demo/.lock"}
+
+
+def test_a_resume_of_a_running_run_changes_nothing(golongrl, tmp_path: Path) -> None:
+    demo = tmp_path / "demo"
+    demo.mkdir()
+    (demo / "recipe.yaml").write_text(dump(load("quickstart")))
+    with (demo / ".lock").open("w") as lock:
+        lock.write("4711")
+        lock.flush()
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        before = content(tmp_path)
+        for words in (("--resume", "--set", "learner.steps=9"), ("--resume",), ()):
+            code, _, err = golongrl("train", "quickstart", "--name", "demo", "--out", tmp_path, *words)
+            assert code == 2
+            assert "running already (pid 4711)" in err or "exists; continue it with --resume" in err
+            assert content(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    "name", ["../up", "a/b", "", " ", "A", "é", "a b", "a" * 64, "a" * 5000, "-x", ".", "..", "a\nb", "\udcff"]
+)
+def test_a_name_that_is_no_name_is_refused(golongrl, tmp_path: Path, name: str) -> None:
+    code, _, err = golongrl("train", "quickstart", f"--name={name}", "--out", tmp_path)
+    assert code == 2
+    assert "--name" in err
+    assert list(tmp_path.iterdir()) == []
+    assert max(map(len, err.splitlines())) < 300
+
+
+@pytest.mark.parametrize("out", ["file", "file/below", "n" * 300, "link", "line\nbreak", "/proc/nowhere", "\udcff"])
+def test_an_out_that_cannot_be_a_folder_is_one_line(golongrl, tmp_path: Path, out: str) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    before = sorted(tmp_path.iterdir())
+    code, _, err = golongrl("train", "quickstart", "--name", "demo", "--out", tmp_path / out)
+    assert code == 2
+    assert len([line for line in err.splitlines() if line.startswith("error: ")]) == 1
+    assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("entry", ["train/notes.txt", "preparing.txt", "rows.jsonl"])
+def test_prepared_data_goes_into_a_folder_of_its_own(golongrl, tmp_path: Path, entry: str) -> None:
+    (tmp_path / "mine" / entry).parent.mkdir(parents=True)
+    (tmp_path / "mine" / entry).write_text("precious")
+    small = ("--set=data.prompts=9", "--set=data.validation_prompts=0", "--set=learner.test_freq=0")
+    before = content(tmp_path)
+    code, _, err = golongrl("data", "prepare", "quickstart", "--out", tmp_path / "mine", *small)
+    assert (code, content(tmp_path)) == (2, before)
+    assert f"--out {tmp_path}/mine: {tmp_path}/mine holds files that are not of prepared data" in err
+    for _ in range(2):
+        assert golongrl("data", "prepare", "quickstart", "--out", tmp_path / "new", *small)[0] == 0
+    assert golongrl("data", "prepare", "quickstart", "--out", tmp_path / "new", "--set=seed=9", *small)[0] == 0
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["prepared.json", "train"]
+
+
+def test_a_report_does_not_replace_a_page_of_its_user(golongrl, tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text(dump(load("quickstart")))
+    (tmp_path / "report.html").write_text("<html>my own page</html>")
+    assert golongrl("report", tmp_path)[0] == 2
+    assert (tmp_path / "report.html").read_text() == "<html>my own page</html>"
+    (tmp_path / "report.html").unlink()
+    for _ in range(2):
+        assert golongrl("report", tmp_path)[0] == 0

@@ -16,6 +16,7 @@ from typing import Literal, TypeVar
 
 import structlog
 
+from golongrl import files
 from golongrl.data.builders import build
 from golongrl.data.chat import Chat
 from golongrl.data.corpus import Corpus, load_corpus
@@ -32,6 +33,9 @@ _CHUNK = 32
 # Names the layout of the prepared folder: raised when it changes, so that an older one is made again.
 _FORMAT = 1
 _REPORT = "prepared.json"
+# A report without a fingerprint: the folder is ours, and what is in it is not whole.
+_UNFINISHED = "{}\n"
+_STAGING = "preparing"
 
 Split = Literal["train", "validation"]
 Progress = Callable[[Split, int], None]
@@ -69,29 +73,43 @@ def prepare(recipe: Recipe, out: Path, tokenizer_dir: Path, progress: Progress |
         progress: called with the split and the rows done so far.
 
     Raises:
-        DataError: corpus, file, row, tokenizer or a limit is at fault; nothing half-written is left under `out`.
+        DataError: corpus, file, row, tokenizer or a limit is at fault, or `out` holds files of somebody else; nothing
+            half-written is left under `out`.
     """
     chat = Chat.open(tokenizer_dir)
     fingerprint = _fingerprint(recipe, tokenizer_dir)
     if (kept := _kept(out, fingerprint)) is not None:
         return kept
+    place = files.look(out, (_REPORT,), harmless=(_STAGING,))
+    if not (place.free or place.state is files.State.OWN):
+        raise DataError(f"--out {out}: {place.why_not('of prepared data')}; choose another folder")
     splits: dict[Split, SplitReport] = {}
-    staging = out / "preparing"
+    staging = out / _STAGING
     shutil.rmtree(staging, ignore_errors=True)
+    made = files.Made()
+    out.mkdir(parents=True, exist_ok=True)
+    made.file(out / _REPORT)
     try:
+        if place.free:
+            files.write_text(out / _REPORT, _UNFINISHED)
         for split, rows in sources(recipe).items():
             splits[split] = report = SplitReport()
             ready = _tokenised(rows, recipe.data, chat, report, split, progress)
             report.rows = write_prepared(ready, staging / split)
             if not report.rows:
                 raise DataError(_empty(split, recipe.data, report))
+        result = DataReport(fingerprint, splits["train"], splits.get("validation"))
+        # An earlier report must not describe rows that are replaced now.
+        files.write_text(out / _REPORT, _UNFINISHED)
         for split in splits:
             shutil.rmtree(out / split, ignore_errors=True)
             (staging / split).rename(out / split)
-    finally:
+        files.write_text(out / _REPORT, json.dumps(asdict(result), indent=2) + "\n")
+    except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
-    result = DataReport(fingerprint, splits["train"], splits.get("validation"))
-    (out / _REPORT).write_text(json.dumps(asdict(result), indent=2) + "\n", "utf-8")
+        made.undo()
+        raise
+    shutil.rmtree(staging, ignore_errors=True)
     for split, report in splits.items():
         structlog.get_logger().info("data prepared", split=split, **asdict(report))
     return result

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from golongrl import files
 from golongrl.data.errors import DataError
 
 # Rows decoded at once from parquet; a row of a long-context dataset may hold a megabyte.
@@ -138,9 +139,10 @@ def write_rows(rows: Iterable[Row], path: Path) -> int:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        pq.write_table(pa.Table.from_pylist(records), path)
+        with files.replacing(path) as staging:
+            pq.write_table(pa.Table.from_pylist(records), staging)
     else:
-        path.write_text("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records), "utf-8")
+        files.write_text(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
     return len(records)
 
 

@@ -9,7 +9,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from golongrl.errors import InputError
+from golongrl import files
+from golongrl.errors import writing_to
 
 app = typer.Typer(
     help="Score responses: a service, a table of the task types, a file.\n\nExample: golongrl reward serve --port 8100",
@@ -115,7 +116,5 @@ def score_file(
     results = asyncio.run(score_items(read_items(file), mode, config))
     print_summary(Console(), results)
     if out is not None:
-        try:
-            out.write_text("".join(result.model_dump_json() + "\n" for result in results), encoding="utf-8")
-        except OSError as error:
-            raise InputError(f"--out {out}: {error.strerror}") from error
+        with writing_to(f"--out {out}"):
+            files.write_text(out, "".join(result.model_dump_json() + "\n" for result in results))

@@ -19,6 +19,7 @@ from golongrl.telemetry import history as runs
 from golongrl.telemetry.history import History
 
 FILE = "report.html"
+_TITLE = "GoLongRL · "
 # Okabe and Ito's palette: nine task types have to stay apart for every reader.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A5195", "#B8A200", "#555555")
 # Steps of the moving average drawn over the raw rewards of a task type.
@@ -177,7 +178,7 @@ def _section(name: str, note: str, figure: go.Figure) -> str:
 
 def render(history: History, recipe: Recipe, run: str, recipe_yaml: str) -> str:
     """The whole page. A history without steps gives a page that says so."""
-    title = f"GoLongRL · {html.escape(run)}"
+    title = f"{_TITLE}{html.escape(run)}"
     head = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title><style>{STYLE}</style>'
     about = f"recipe {recipe.name} · {recipe.algorithm.estimator} · {html.escape(recipe.model.path)}"
     intro = f'<h1>{title}</h1><p class="sub">{about}</p>'
@@ -207,6 +208,15 @@ def render(history: History, recipe: Recipe, run: str, recipe_yaml: str) -> str:
     body = "".join(_section(name, note, figure) for name, note, figure in plots)
     script = f"<script>{get_plotlyjs()}</script>"
     return f'{head}{script}<main>{intro}<div class="cards">{glance}</div>{body}{source}</main></html>'
+
+
+def is_another(folder: Path) -> bool:
+    """Whether the folder has a file of the report's name that no run of this program wrote."""
+    try:
+        with (folder / FILE).open("rb") as file:
+            return _TITLE.encode() not in file.read(400)
+    except FileNotFoundError:
+        return False
 
 
 def write(folder: Path, recipe: Recipe, recipe_yaml: str) -> Path:
