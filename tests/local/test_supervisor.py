@@ -3,14 +3,18 @@
 import asyncio
 import os
 import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import psutil
 import pytest
 
+from golongrl.errors import NO_SPACE_EXIT
+from golongrl.local.health import Liveness
 from golongrl.local.process import ServiceSpec, descendants, last_words
-from golongrl.local.supervisor import RunFailedError, RunInterruptedError, Stage, Supervisor
+from golongrl.local.supervisor import RunFailedError, RunInterruptedError, Stage, Supervisor, full_disk
 
 
 async def always() -> bool:
@@ -139,6 +143,157 @@ async def test_a_service_that_is_never_ready_in_time_ends_the_run(tmp_path: Path
     stages = [Stage((python("helper", SLEEP, never, deadline=0.6), python("main", SLEEP)))]
     with pytest.raises(RunFailedError, match=r"helper was not ready within 0.6 s"):
         await Supervisor(stages, "main", tmp_path, print).run()
+
+
+async def test_a_service_that_is_stopped_by_a_signal_is_killed_and_restarted_with_one_line(tmp_path: Path) -> None:
+    said: list[str] = []
+    marker = tmp_path / "second-life"
+    pid = tmp_path / "pid"
+    helper = f"""
+import os, pathlib, signal, time
+pid = pathlib.Path({str(pid)!r})
+if pid.exists():
+    pid.write_text(str(os.getpid())); pathlib.Path({str(marker)!r}).touch(); time.sleep(600)
+pid.write_text(str(os.getpid()))
+os.kill(os.getpid(), signal.SIGSTOP)
+"""
+
+    async def runs() -> bool:
+        return psutil.Process(int(pid.read_text())).status() != psutil.STATUS_STOPPED
+
+    spec = python(
+        "helper",
+        helper,
+        exists(pid),
+        lives=runs,
+        asked="GET /healthz",
+        liveness=Liveness(period_s=0.1, timeout_s=0.1, failures=3),
+        stop_grace_s=5,
+    )
+    stages = [Stage((spec,), gate=True), Stage((python("main", once(marker)),))]
+    await Supervisor(stages, "main", tmp_path, said.append).run()
+    assert said == [
+        "helper has not answered GET /healthz for 0.3 s (the process was stopped by a signal) - killing it",
+        "helper was killed - starting it again in 1 s",
+    ]
+
+
+async def test_a_probe_that_takes_for_ever_is_no_answer(tmp_path: Path) -> None:
+    said: list[str] = []
+
+    async def hangs() -> bool:
+        await asyncio.sleep(600)
+        return True
+
+    spec = python("helper", SLEEP, lives=hangs, liveness=Liveness(period_s=0.1, timeout_s=0.05, failures=2))
+    with pytest.raises(RunFailedError, match="died 3 times within a minute"):
+        await Supervisor([Stage((spec, python("main", SLEEP)))], "main", tmp_path, said.append).run()
+    assert [line for line in said if "has not answered its probe" in line]
+
+
+@pytest.mark.parametrize(
+    ("code", "lines", "full"),
+    [
+        (NO_SPACE_EXIT, [], True),
+        (1, ["OSError: [Errno 28] No space left on device: 'x'"], True),
+        (1, ["MISCONF Errors writing to the AOF file: No space left on device"], True),
+        (1, ["error: no space left on runs/demo"], True),
+        (1, ["OSError: [Errno 122] Disk quota exceeded"], True),
+        (1, ["error: something else"], False),
+        (-9, [], False),
+    ],
+)
+def test_a_full_disk_is_told_from_other_ends(code: int, lines: list[str], full: bool) -> None:
+    assert full_disk(code, lines) is full
+
+
+async def test_a_full_disk_ends_the_run_at_once_and_names_the_folder(tmp_path: Path) -> None:
+    code = "print('OSError: [Errno 28] No space left on device', flush=True); raise SystemExit(1)"
+    logs = tmp_path / "logs"
+    logs.mkdir()
+    # What an earlier life wrote is not this one's end.
+    (logs / "other.log").write_text("No space left on device\n")
+    other = python("other", SLEEP)
+    with pytest.raises(RunFailedError, match=f"no space left on {tmp_path}: main ended; make room") as error:
+        await Supervisor([Stage((other, python("main", code)))], "main", logs, print).run()
+    assert error.value.exit_code == 1
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_children_and_grandchildren_with_a_parents_signal_end_when_the_supervisor_is_killed(tmp_path: Path) -> None:
+    """kill -9 of the supervisor: its children ignore SIGTERM and end all the same."""
+    ready = tmp_path / "ready"
+    child = f"import os, pathlib, signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); \
+pathlib.Path({str(ready)!r}).write_text(str(os.getpid())); time.sleep(600)"
+    program = f"""
+import asyncio, sys
+from pathlib import Path
+from golongrl.local.process import ServiceSpec
+from golongrl.local.supervisor import Stage, Supervisor
+async def ready(): return Path({str(ready)!r}).exists()
+spec = ServiceSpec("main", (sys.executable, "-c", {child!r}), ready, 60)
+asyncio.run(Supervisor([Stage((spec,))], "main", Path({str(tmp_path)!r}), print).run())
+"""
+    supervisor = subprocess.Popen([sys.executable, "-c", program])
+    try:
+        while not (ready.exists() and ready.read_text()):
+            assert supervisor.poll() is None
+            time.sleep(0.05)
+        process = psutil.Process(int(ready.read_text()))
+    finally:
+        supervisor.kill()
+        supervisor.wait()
+    psutil.wait_procs([process], timeout=30)
+    assert not process.is_running()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+async def test_a_signal_is_named_and_sets_the_exit_code(tmp_path: Path, number: signal.Signals, code: int) -> None:
+    supervisor = Supervisor([Stage((python("main", SLEEP),))], "main", tmp_path, print)
+    running = asyncio.create_task(supervisor.run())
+    while supervisor.states["main"] != "up":
+        await asyncio.sleep(0.05)
+    os.kill(os.getpid(), number)
+    with pytest.raises(RunInterruptedError, match=f"stopped by {number.name}; continue with --resume") as error:
+        await running
+    assert error.value.exit_code == code
+
+
+async def test_a_hangup_that_is_ignored_stays_ignored(tmp_path: Path) -> None:
+    """As under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    go = tmp_path / "go"
+    try:
+        supervisor = Supervisor([Stage((python("main", once(go)),))], "main", tmp_path, print)
+        running = asyncio.create_task(supervisor.run())
+        while supervisor.states["main"] != "up":
+            await asyncio.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGHUP)
+        go.touch()
+        await running
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+async def test_no_line_and_no_log_line_has_a_password(tmp_path: Path) -> None:
+    code = "print('error: redis://:secret-word@h:1/0 is gone', flush=True); raise SystemExit(3)"
+    with pytest.raises(RunFailedError) as error:
+        await Supervisor([Stage((python("main", code, never),))], "main", tmp_path, print).run()
+    assert "secret-word" not in str(error.value)
+    assert "redis://:***@h:1/0 is gone" in str(error.value)
+
+
+async def test_a_child_inherits_no_password(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GOLONGRL_REDIS_PASSWORD", "outer")
+    monkeypatch.setenv("GOLONGRL_REDIS_URL", "redis://:outer@h")
+    show = "import os; print([os.environ.get(n) for n in ('GOLONGRL_REDIS_PASSWORD', 'GOLONGRL_REDIS_URL')])"
+    stages = [
+        Stage((python("helper", f"{show}\n{SLEEP}"), python("main", show, env={"GOLONGRL_REDIS_PASSWORD": "own"})))
+    ]
+    await Supervisor(stages, "main", tmp_path, print).run()
+    assert (tmp_path / "main.log").read_text() == "['own', None]\n"
+    assert "outer" not in (tmp_path / "helper.log").read_text()
 
 
 async def test_a_signal_stops_the_stages_in_the_opposite_order(tmp_path: Path) -> None:

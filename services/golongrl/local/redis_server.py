@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.parse import quote, unquote
 
 import redis.asyncio as aioredis
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import AuthenticationError, BusyLoadingError, RedisError, ResponseError
 
 from golongrl import files
 from golongrl.errors import InputError
@@ -91,7 +91,7 @@ async def lives(client: "aioredis.Redis") -> bool:
     """Whether the server answers at all, be it with an error (loading, disk full)."""
     try:
         await client.ping()
-    except ResponseError:
+    except (ResponseError, AuthenticationError, BusyLoadingError):  # the last two are connection errors to redis-py
         return True
     except (RedisError, OSError):
         return False

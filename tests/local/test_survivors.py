@@ -1,0 +1,38 @@
+"""What a killed supervisor leaves is found by the run's folder, and ended."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+
+from golongrl.local import survivors
+
+SLEEP = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(600)"
+
+
+def start(folder: Path | None) -> subprocess.Popen[str]:
+    env = {**os.environ, **({"GOLONGRL_RUN_FOLDER": str(folder)} if folder else {})}
+    process = subprocess.Popen([sys.executable, "-c", SLEEP], env=env, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    process.stdout.readline()
+    return process
+
+
+def test_the_processes_of_a_run_are_found_and_ended_and_no_others(tmp_path: Path) -> None:
+    mine, stopped, other, foreign = start(tmp_path / "a"), start(tmp_path / "a"), start(tmp_path / "b"), start(None)
+    try:
+        os.kill(stopped.pid, signal.SIGSTOP)
+        found = survivors.of_run(tmp_path / "a")
+        assert {process.pid for process in found} == {mine.pid, stopped.pid}
+        assert f"(pid {mine.pid})" in survivors.names(found)
+        assert survivors.end(found) == []
+        assert survivors.of_run(tmp_path / "a") == []
+        assert psutil.pid_exists(other.pid)
+        assert psutil.pid_exists(foreign.pid)
+    finally:
+        for process in (mine, stopped, other, foreign):
+            process.kill()
+            process.wait()
