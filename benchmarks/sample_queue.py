@@ -18,6 +18,7 @@ import itertools
 import logging
 import os
 import statistics
+import sys
 import tempfile
 import time
 import zlib
@@ -38,7 +39,6 @@ from golongrl.queue import (
     Batch,
     Group,
     Lease,
-    QueueSettings,
     Response,
     SampleQueue,
     SubmitOutcome,
@@ -48,6 +48,9 @@ from golongrl.queue import (
 )
 from golongrl.queue.client import FETCH
 from golongrl.queue.embedded import EmbeddedServer, Fsync
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+from support.groups import queue_settings
 
 console = Console(width=150)
 Mode = Literal["none", "everysec", "always"]
@@ -187,7 +190,7 @@ async def plain(url: str, mode: Mode, body: bytes, groups: int) -> Times:
 async def queued(url: str, group: Group, groups: int, run: str) -> Times:
     """Submit `groups` groups twice (leased before: a lease carries no bytes), and take the second lot as one batch."""
     async with SampleQueue.from_url(url, run) as queue:
-        await queue.setup(QueueSettings(groups, 0), [np.arange(groups * 2, dtype=np.int32)], ["a"] * groups * 2)
+        await queue.setup(queue_settings(groups, 0), [np.arange(groups * 2, dtype=np.int32)], ["a"] * groups * 2)
         fence = (await queue.attach(0)).token
         times: list[float] = []
         for step, at_once in ((1, 1), (2, AT_ONCE)):
@@ -259,7 +262,7 @@ async def durability() -> None:
     for mode in modes:
         spent: dict[str, list[float]] = {"take": [], "finish": [], "commit": [], "submit": []}
         async with server(mode) as running, SampleQueue.from_url(running.url, "d") as queue:
-            await queue.setup(QueueSettings(8, 0), [np.arange(160, dtype=np.int32)], ["a"] * 160)
+            await queue.setup(queue_settings(8, 0), [np.arange(160, dtype=np.int32)], ["a"] * 160)
             fence = (await queue.attach(0)).token
             for step in range(1, 16):
                 for _ in range(8):
@@ -284,7 +287,7 @@ async def leases(workers: int = 256, per_second: float = 200.0, length_s: float 
     async with server("everysec") as running, aioredis.Redis.from_url(running.url) as admin:
         rows = 100_000
         async with SampleQueue.from_url(running.url, "l") as owner:
-            await owner.setup(QueueSettings(1024, 1), [np.arange(rows, dtype=np.int32)], ["a"] * rows)
+            await owner.setup(queue_settings(1024, 1), [np.arange(rows, dtype=np.int32)], ["a"] * rows)
         queues = [SampleQueue.from_url(running.url, "l") for _ in range(workers)]
 
         async def one(index: int) -> None:

@@ -43,15 +43,15 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
 def list_recipes() -> None:
     """List the packaged recipes."""
     table = Table(box=None)
-    for title in ("recipe", "estimator", "B x n", "tokens", "eta"):
+    for title in ("recipe", "estimator", "B x n", "tokens", "max_staleness"):
         table.add_column(title, no_wrap=True)
     table.add_column("model", overflow="fold")
     for name in packaged():
         recipe = load(name)
         size = f"{_short(recipe.data.max_prompt_tokens)}+{_short(recipe.rollout.max_response_tokens)}"
         batch = f"{recipe.queue.groups_per_step} x {recipe.rollout.n}"
-        eta = str(recipe.queue.max_staleness)
-        table.add_row(name, recipe.algorithm.estimator, batch, size, eta, recipe.model.path)
+        staleness = str(recipe.queue.max_staleness)
+        table.add_row(name, recipe.algorithm.estimator, batch, size, staleness, recipe.model.path)
     Console().print(table)
 
 
@@ -83,7 +83,7 @@ def check(
     ] = None,
 ) -> None:
     """Check a recipe against the schema, and with --gpus or --gpu-memory what it needs of each GPU (none is used)."""
-    from golongrl.queue.types import budget_warning
+    from golongrl.learner.queue_settings import budget_warning
 
     checked = load(recipe, [*(overrides or ()), *([] if gpus is None else [f"learner.ranks={gpus}"])])
     if warning := budget_warning(checked):

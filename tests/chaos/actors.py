@@ -35,6 +35,9 @@ from golongrl.queue import (
 PATIENCE = Patience(total_s=30, longest_pause_s=0.2)
 
 
+VOCABULARY = 8
+
+
 def group(lease: Lease, newest: int) -> Group:
     """Two responses; the second is finished by a newer policy, as in-place adoption would have it."""
     spans = (VersionSpan(lease.engine_version, 0, 8),)
@@ -80,7 +83,17 @@ async def set_up(queue: SampleQueue, folder: Path) -> None:
     plan = json.loads((folder / "plan.json").read_text())
     order = [np.random.default_rng(epoch).permutation(plan["rows"]).astype(np.int32) for epoch in range(plan["epochs"])]
     settings = QueueSettings(
-        4, plan["eta"], plan["order"], min_prompts_per_task=2, lease_s=plan["lease_s"], stall_s=2 * plan["lease_s"]
+        groups_per_step=4,
+        max_staleness=plan["max_staleness"],
+        order=plan["order"],
+        min_prompts_per_task=2,
+        max_bytes=1 << 30,
+        lease_s=plan["lease_s"],
+        stall_s=2 * plan["lease_s"],
+        max_tries=plan["max_tries"],
+        max_gen_batches=32,
+        group_bytes=0,
+        vocabulary=VOCABULARY,
     )
     await queue.setup(settings, order, [("a", "b", "c")[row % 3] for row in range(plan["rows"])])
 

@@ -71,7 +71,8 @@ class Storm:
     folder: Path
     blows_s: float
     rows: int
-    eta: int = 1
+    max_staleness: int = 1
+    max_tries: int = 1000
     order: str = "lease"
     epochs: int = 1
     workers: int = 3
@@ -105,7 +106,14 @@ class Storm:
             self.verify()
 
     def _plan(self, lease_s: float) -> None:
-        plan = {"rows": self.rows, "epochs": self.epochs, "eta": self.eta, "order": self.order, "lease_s": lease_s}
+        plan = {
+            "rows": self.rows,
+            "epochs": self.epochs,
+            "max_staleness": self.max_staleness,
+            "order": self.order,
+            "lease_s": lease_s,
+            "max_tries": self.max_tries,
+        }
         fresh = self.folder / "plan.new"
         fresh.write_text(json.dumps(plan))
         fresh.replace(self.folder / "plan.json")
@@ -180,7 +188,9 @@ class Storm:
             record = json.loads(line)
             uids = batches.setdefault(record["step"], record["uids"])
             assert uids == record["uids"], f"batch {record['step']} changed"
-            assert record["step"] - 1 - min(record["lowest"]) <= self.eta, f"batch {record['step']} is too stale"
+            assert record["step"] - 1 - min(record["lowest"]) <= self.max_staleness, (
+                f"batch {record['step']} is too stale"
+            )
         trained = Counter(uid for uids in batches.values() for uid in uids)
         assert set(trained.values()) == {1}, "a row was trained twice"
         assert set(trained) == {uid for uid, mark in picture.outcome.items() if mark == "T"}

@@ -31,11 +31,14 @@ async def test_soak(tmp_path: Path) -> None:
             folder=folder,
             blows_s=120,
             rows=1000,
-            eta=(0, 1, 2, 4)[seed % 4],
+            max_staleness=(0, 1, 2, 4)[seed % 4],
             order=("lease", "ready")[seed // 4 % 2],
         )
         began = time.monotonic()
         await storm.rage()
         took = time.monotonic() - began
-        print(f"seed {seed} eta {storm.eta} order {storm.order}: {dict(storm.blows)} {took:.0f} s", flush=True)
+        print(
+            f"seed {seed} max_staleness {storm.max_staleness} order {storm.order}: {dict(storm.blows)} {took:.0f} s",
+            flush=True,
+        )
         seed += 1

@@ -17,9 +17,10 @@ from golongrl.kubernetes.look.pods import read_pods
 from golongrl.kubernetes.look.queue import look_at_queue
 from golongrl.kubernetes.look.refusals import read_runs
 from golongrl.kubernetes.look.status import lines, stuck
-from golongrl.queue import QueueSettings, SampleQueue
+from golongrl.queue import SampleQueue
 from support.api_http import serving
 from support.api_server import ApiServer
+from support.groups import queue_settings
 
 
 def status(*words: str) -> "subprocess.CompletedProcess[str]":
@@ -122,7 +123,7 @@ def test_nobody_to_ask_is_not_fine() -> None:
 def run_with_queue(redis_url: str, run_name: str) -> str:
     async def fill() -> None:
         async with SampleQueue.from_url(redis_url, run_name) as queue:
-            settings = QueueSettings(groups_per_step=2, max_staleness=1, max_bytes=1 << 20, lease_s=3600, stall_s=3600)
+            settings = queue_settings(2, max_bytes=1 << 20, lease_s=3600, stall_s=3600)
             await queue.setup(settings, [[0, 1, 2, 3]], ["T1"] * 4)
             await queue.beat(
                 "rollout", "pod-a", {"phase": "waiting", "waiting_for": "the engine", "version": "0"}, 3600
@@ -137,7 +138,7 @@ def test_a_real_queue_is_shown(redis_url: str, run_with_queue: str) -> None:
     picture = json.loads(json.dumps(asyncio.run(look_at_queue(redis_url, run_with_queue))))
     text = "\n".join(lines(None, picture["queue"], picture["services"]))
     assert "leased 1, ready 0 of B = 2" in text
-    assert "bound eta = 1" in text
+    assert "queue.max_staleness 1" in text
     assert "stuck: rollout pod-a waits for the engine" in text
     picture["queue"]["blocking"] = {"uid": "0-3", "worker": "pod-a", "progress_age_s": 500.0}
     assert "stuck: the next batch waits for group 0-3 on pod-a, without progress for 500 s" in "\n".join(

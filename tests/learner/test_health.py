@@ -10,7 +10,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from golongrl.learner.observe.health import LearnerMetrics, create_app
 from golongrl.learner.observe.status import LearnerStatus
-from golongrl.queue import Lease, QueueSettings, SampleQueue
+from golongrl.learner.queue_settings import queue_settings
+from golongrl.queue import Lease, SampleQueue
 from golongrl.queue.embedded import EmbeddedServer
 from golongrl.serving import bind, served
 from support.learner_run import small_recipe
@@ -39,7 +40,7 @@ def test_the_clock_of_what_is_done_starts_over_with_each_step() -> None:
 
 
 async def test_steps_and_the_queue_are_scraped(tiny_model: Path, tmp_path: Path) -> None:
-    settings = QueueSettings.from_recipe(small_recipe(tiny_model))
+    settings = queue_settings(small_recipe(tiny_model))
     async with EmbeddedServer(free_port(), tmp_path) as server, SampleQueue.from_url(server.url, "test") as queue:
         metrics, status, port = LearnerMetrics(), LearnerStatus(), free_port()
         await queue.setup(settings, [list(range(9))], ["EM"] * 9)
@@ -70,7 +71,7 @@ async def test_steps_and_the_queue_are_scraped(tiny_model: Path, tmp_path: Path)
 
 
 async def test_a_scrape_shows_the_queue_as_it_is_or_not_at_all(tiny_model: Path, tmp_path: Path) -> None:
-    settings = QueueSettings.from_recipe(small_recipe(tiny_model, "queue.lease_s=3600"))
+    settings = queue_settings(small_recipe(tiny_model, "queue.lease_s=3600"))
     async with EmbeddedServer(free_port(), tmp_path) as server, SampleQueue.from_url(server.url, "test") as queue:
         await queue.setup(settings, [list(range(9))], ["EM"] * 9)
         metrics = LearnerMetrics()

@@ -14,9 +14,9 @@ from golongrl.learner.ranks.rank import Staged
 from golongrl.learner.weights.export import write_shards
 from golongrl.learner.weights.publisher import PUBLISH_SECONDS, Broadcaster, Publisher
 from golongrl.learner.weights.store import WeightStore
-from golongrl.queue import Behind, FencedError, QueueSettings, SampleQueue
+from golongrl.queue import Behind, FencedError, SampleQueue
 from golongrl.recipe import load
-from support.groups import one_group_batch
+from support.groups import one_group_batch, queue_settings
 
 STEPS = 3
 
@@ -55,7 +55,7 @@ class SlowRanks:
 @pytest.fixture
 async def queue(redis_url: str, run_name: str) -> AsyncIterator[SampleQueue]:
     async with SampleQueue.from_url(redis_url, run_name) as client:
-        await client.setup(QueueSettings(groups_per_step=1), [np.arange(STEPS, dtype=np.int32)], ["a"] * STEPS)
+        await client.setup(queue_settings(groups_per_step=1), [np.arange(STEPS, dtype=np.int32)], ["a"] * STEPS)
         yield client
 
 
@@ -85,7 +85,7 @@ async def test_a_new_queue_has_a_history_of_its_own(
     async with SampleQueue.from_url(redis_url, run_name) as queue:
         rows = np.arange(4, dtype=np.int32)
         behind = Behind(version, np.array([(0, row) for row in range(version)], np.int32).reshape(-1, 2))
-        await queue.setup(QueueSettings(groups_per_step=1), [rows], ["a"] * 4, behind)
+        await queue.setup(queue_settings(groups_per_step=1), [rows], ["a"] * 4, behind)
         publisher = way(load("quickstart"), queue, await queue.attach(version), store, tiny_model)
         assert await publisher.restore("lost" if version else None) is (version == 0)
         lineage = publisher.lineage

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from golongrl.learner.checkpoints import resume
 from golongrl.learner.checkpoints.store import TRACKER, CheckpointError, Checkpoints, LearnerState, step_of
-from golongrl.queue import Lease, QueueSettings, SampleQueue
-from support.groups import finish_steps
+from golongrl.queue import Lease, SampleQueue
+from support.groups import finish_steps, queue_settings
 
 PATH = "/kept/global_step_20"
 
@@ -119,7 +119,7 @@ async def test_a_run_that_must_never_resume_survives_its_own_death(
     async with SampleQueue.from_url(redis_url, run_name) as queue:
         assert await resume.find("never", checkpoints, queue) is None
         _checkpoint(checkpoints, 1)
-        await queue.setup(QueueSettings(groups_per_step=1), [np.arange(4, dtype=np.int32)], ["a"] * 4)
+        await queue.setup(queue_settings(groups_per_step=1), [np.arange(4, dtype=np.int32)], ["a"] * 4)
         fence = (await queue.attach(0)).token
         await finish_steps(queue, fence, 2)
         assert await resume.find("never", checkpoints, queue) is None
@@ -138,7 +138,7 @@ async def test_a_named_checkpoint_is_left_behind(redis_url: str, run_name: str, 
     checkpoints = Checkpoints(tmp_path / "run")
     named = str(_checkpoint(Checkpoints(tmp_path / "kept"), 1))
     async with SampleQueue.from_url(redis_url, run_name) as queue:
-        await queue.setup(QueueSettings(groups_per_step=1), [np.arange(4, dtype=np.int32)], ["a"] * 4)
+        await queue.setup(queue_settings(groups_per_step=1), [np.arange(4, dtype=np.int32)], ["a"] * 4)
         await finish_steps(queue, (await queue.attach(0)).token, 3)
         found = await resume.find(named, checkpoints, queue)
         assert found is not None
@@ -161,7 +161,7 @@ async def test_a_named_checkpoint_may_be_pruned_by_the_one_after_it(
     """By a learner that died between making a checkpoint the latest, with `keep_checkpoints: 1`, and its commit."""
     checkpoints = Checkpoints(tmp_path)
     async with SampleQueue.from_url(redis_url, run_name) as queue:
-        await queue.setup(QueueSettings(groups_per_step=1), [np.arange(4, dtype=np.int32)], ["a"] * 4)
+        await queue.setup(queue_settings(groups_per_step=1), [np.arange(4, dtype=np.int32)], ["a"] * 4)
         await finish_steps(queue, (await queue.attach(0)).token, 2)
         named = _checkpoint(checkpoints, 1)
         await queue.attach(1)
@@ -179,7 +179,7 @@ async def test_a_new_run_begins_at_another_ones_checkpoint(redis_url: str, run_n
             found = await resume.find(named, Checkpoints(tmp_path / "run"), queue)
             assert found is not None
             rows = np.arange(4, dtype=np.int32)
-            await queue.setup(QueueSettings(groups_per_step=1), [rows], ["a"] * 4, found.behind)
+            await queue.setup(queue_settings(groups_per_step=1), [rows], ["a"] * 4, found.behind)
             assert (await queue.attach(found.state.step)).version == 2
         lease = await queue.lease("w", 2)
         assert isinstance(lease, Lease)

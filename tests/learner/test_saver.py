@@ -10,8 +10,8 @@ import pytest
 from golongrl.errors import GolongrlError
 from golongrl.learner.checkpoints.saver import WRITE_SECONDS, Saving
 from golongrl.learner.checkpoints.store import TRACKER, Checkpoints, LearnerState
-from golongrl.queue import FencedError, QueueSettings, SampleQueue
-from support.groups import finish_steps
+from golongrl.queue import FencedError, SampleQueue
+from support.groups import finish_steps, queue_settings
 
 STEPS = 4
 
@@ -53,7 +53,7 @@ async def queue(redis_url: str, run_name: str) -> AsyncIterator[SampleQueue]:
 @pytest.fixture
 async def fence(queue: SampleQueue) -> str:
     """Of a run whose steps are all done."""
-    await queue.setup(QueueSettings(groups_per_step=1), [np.arange(STEPS, dtype=np.int32)], ["a"] * STEPS)
+    await queue.setup(queue_settings(groups_per_step=1), [np.arange(STEPS, dtype=np.int32)], ["a"] * STEPS)
     token = (await queue.attach(0)).token
     await finish_steps(queue, token, STEPS)
     return token

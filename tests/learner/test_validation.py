@@ -14,8 +14,9 @@ from golongrl.data import Prepared
 from golongrl.errors import InputError
 from golongrl.learner.observe.status import LearnerStatus
 from golongrl.learner.validation import ValidationRounds, due, metrics_of
-from golongrl.queue import QueueSettings, SampleQueue, ValidationResult, WeightsRef
+from golongrl.queue import SampleQueue, ValidationResult, WeightsRef
 from golongrl.recipe import Recipe, RecipeError, load
+from support.groups import queue_settings
 from support.learner_run import FIRST_ROWS, HELD_OUT, LearnerRun, learner_run, small_recipe, write_data
 
 
@@ -110,7 +111,7 @@ class Rounds:
 @pytest.fixture
 async def rounds(redis_url: str, run_name: str, tmp_path: Path):
     async with SampleQueue.from_url(redis_url, run_name) as queue:
-        await queue.setup(QueueSettings(groups_per_step=1), [np.arange(3, dtype=np.int32)], ["a"] * 3)
+        await queue.setup(queue_settings(groups_per_step=1), [np.arange(3, dtype=np.int32)], ["a"] * 3)
         fence = (await queue.attach(0)).token
         await queue.announce(fence, WeightsRef(0, "/w/v0", "one", "sum"))
         yield lambda **learner: Rounds(queue, tmp_path, fence, **learner)

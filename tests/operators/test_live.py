@@ -13,16 +13,17 @@ import httpx
 import pytest
 
 from golongrl.kubernetes.cluster import connect
-from golongrl.queue import QueueSettings, SampleQueue
+from golongrl.queue import SampleQueue
 from golongrl_operator.app import Loop, operate
 from golongrl_operator.kube import MANAGER, Kube
 from support.api_http import serving
+from support.groups import queue_settings
 from support.helm import Helm, tool
 from support.operator_server import OperatorApi, series
 from support.redis_server import free_port
 from support.training_runs import SITE
 
-SETTINGS = QueueSettings(groups_per_step=2, max_staleness=1, max_bytes=1 << 20, lease_s=3600, stall_s=3600)
+SETTINGS = queue_settings(groups_per_step=2, max_staleness=1, max_bytes=1 << 20, lease_s=3600, stall_s=3600)
 # Ends a test that hangs; everything waited for takes a second or two on an idle machine.
 PATIENCE_S = 120
 

@@ -6,11 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from golongrl.queue import Batch, Group, Lease, QueueSettings, SampleQueue, Wait, WeightsRef
-from support.groups import group_for
+from golongrl.queue import Batch, Group, Lease, SampleQueue, Wait, WeightsRef
+from support.groups import group_for, queue_settings
 from support.redis_server import redis_binary, running
 
-SETTINGS = QueueSettings(groups_per_step=2, max_staleness=1, lease_s=60, stall_s=300, manual_clock=True)
+SETTINGS = queue_settings(groups_per_step=2, max_staleness=1, lease_s=60, stall_s=300, manual_clock=True)
 
 
 class Play:

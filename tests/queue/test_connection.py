@@ -15,20 +15,19 @@ from golongrl.queue import (
     Lease,
     Patience,
     QueueError,
-    QueueSettings,
     QueueUnavailableError,
     SampleQueue,
     SubmitOutcome,
 )
 from golongrl.queue.embedded import EmbeddedServer, ServerFailedError, find_server
-from support.groups import group_for
+from support.groups import group_for, queue_settings
 from support.redis_server import free_port, redis_binary
 
 SHORT = Patience(total_s=2.0, longest_pause_s=0.1)
 
 
 async def set_up(queue: SampleQueue, rows: int = 20) -> str:
-    settings = QueueSettings(groups_per_step=2, max_staleness=1)
+    settings = queue_settings(groups_per_step=2, max_staleness=1)
     await queue.setup(settings, [np.arange(rows, dtype=np.int32)], ["a"] * rows)
     return (await queue.attach(0)).token
 

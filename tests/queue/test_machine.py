@@ -7,7 +7,7 @@ import random
 import secrets
 from collections import Counter
 from collections.abc import Coroutine, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -28,6 +28,7 @@ from golongrl.queue import (
     Batch,
     FencedError,
     Lease,
+    OutOfOrderError,
     QueueSettings,
     RejectReason,
     SampleQueue,
@@ -111,7 +112,14 @@ MOVES = [
     *["engine_adopts", "time_passes", "renew", "learner_checkpoints", "learner_takes", "learner_trains"] * 2,
     *["remember", "server_loses_its_last_second", "reject_or_release", "worker_crashes", "engine_restarts"],
     *["ghost_acts"] * 3,
-    *["learner_attaches", "learner_asks"],
+    *[
+        "learner_attaches",
+        "learner_asks",
+        "learner_sets_aside",
+        "learner_sets_aside",
+        "person_decides",
+        "person_decides",
+    ],
 ]
 
 
@@ -133,13 +141,26 @@ class QueueMachine(RuleBasedStateMachine):
         rows=st.sampled_from([24, 12, 5, 1]),
         epochs=st.integers(1, 2),
         max_bytes=st.sampled_from([1 << 30, 1500, 300]),
+        max_tries=st.sampled_from([100, 1, 2]),
     )
-    def begin(self, size: int, eta: int, order: Any, minimum: int, rows: int, epochs: int, max_bytes: int) -> None:
+    def begin(
+        self, size: int, eta: int, order: Any, minimum: int, rows: int, epochs: int, max_bytes: int, max_tries: int
+    ) -> None:
         self.name = f"machine-{secrets.token_hex(4)}"
         self.eta = eta
         self.learner_queue = self.server.queue(self.name)
         self.promises = QueueSettings(
-            size, eta, order, minimum, max_bytes, LEASE_S, STALL_S, max_gen_batches=1000, manual_clock=True
+            groups_per_step=size,
+            max_staleness=eta,
+            order=order,
+            min_prompts_per_task=minimum,
+            max_bytes=max_bytes,
+            lease_s=LEASE_S,
+            stall_s=STALL_S,
+            max_tries=max_tries,
+            max_gen_batches=1000,
+            group_bytes=0,
+            manual_clock=True,
         )
         self.rows = [np.arange(rows, dtype=np.int32)] * epochs
         self.tasks = [("a", "b", "a", "c")[row % 4] for row in range(rows)]
@@ -221,17 +242,22 @@ class QueueMachine(RuleBasedStateMachine):
         worker.held = [lease for lease in worker.held if kept[lease.token]]
 
     def submit(self, which: int, lease: int, luck: int) -> None:
-        restarted, reply_lost = luck % 4 == 0, luck > 8
+        restarted, reply_lost, invalid = luck % 4 == 0, luck > 8, luck == 5
         worker = self.workers[which % 3]
         if worker.held:
             chosen = worker.held[lease % len(worker.held)]
             version = max(0, chosen.engine_version - 1) if restarted else None
-            outcome = self.run_(worker.queue.submit(chosen, group_for(chosen, version)))
+            group = group_for(chosen, version)
+            if invalid:
+                group = replace(group, responses=(replace(group.responses[0], logprobs=np.ones(4, np.float32)),))
+            outcome = self.run_(worker.queue.submit(chosen, group))
             self.saw(f"submitted: {outcome}")
+            if invalid:
+                assert outcome in (SubmitOutcome.INVALID, SubmitOutcome.STALE, SubmitOutcome.DUPLICATE)
             if restarted and chosen.engine_version > 0:
                 assert outcome is not SubmitOutcome.ACCEPTED
             if reply_lost:
-                again = self.run_(worker.queue.submit(chosen, group_for(chosen, version)))
+                again = self.run_(worker.queue.submit(chosen, group))
                 self.saw(f"submitted: {again}")
                 known = outcome in (SubmitOutcome.ACCEPTED, SubmitOutcome.DUPLICATE)
                 assert again is (SubmitOutcome.DUPLICATE if known else SubmitOutcome.STALE)
@@ -379,6 +405,41 @@ class QueueMachine(RuleBasedStateMachine):
         learner.done = step
         self.confirmed()
 
+    def learner_sets_aside(self, which: int, place: int, *_: int) -> None:
+        """A group of the batch in hand cannot be trained."""
+        if not self.learners:
+            return
+        learner = self.learners[which % len(self.learners)]
+        if learner.taken == learner.done:
+            self.learner_takes(which, 9, 0)
+        uids = self.batches.get(learner.taken, [])
+        if learner.taken == learner.done or not uids:
+            return
+        uid = uids[place % len(uids)]
+        try:
+            for _ in range(1 + place % 2):
+                self.run_(self.learner_queue.set_aside(learner.fence, learner.taken, uid, "broken"))
+        except FencedError:
+            self.learners.remove(learner)
+            return
+        except OutOfOrderError:
+            assert learner.taken <= self.version
+            return
+        self.batches[learner.taken] = [other for other in uids if other != uid]
+        self.saw("set aside")
+        self.confirmed()
+
+    def person_decides(self, which: int, retry: int, *_: int) -> None:
+        found = self.run_(self.learner_queue.set_aside_groups())
+        if not found:
+            return
+        uid = found[which % len(found)].uid
+        decide = self.learner_queue.retry_set_aside if retry % 2 else self.learner_queue.drop_set_aside
+        assert self.run_(decide(uid))
+        assert not self.run_(decide(uid))
+        self.saw("retried" if retry % 2 else "dropped")
+        self.confirmed()
+
     def announce(self, learner: Learner, version: int) -> None:
         before = self.run_(self.learner_queue.weights())
         wanted = WeightsRef(version, "path", learner.lineage, "sum")
@@ -473,7 +534,7 @@ class QueueMachine(RuleBasedStateMachine):
         assert {uid for uid, mark in picture.outcome.items() if mark == "T"} == {
             uid for uids in self.batches.values() for uid in uids
         }
-        assert set(picture.outcome.values()) <= {"T", "R"}
+        assert set(picture.outcome.values()) <= {"T", "R", "A"}
 
 
 @pytest.fixture(scope="module", params=["valkey", pytest.param("redis", marks=pytest.mark.full)])
@@ -515,6 +576,7 @@ def walk(server: Server, seed: int, steps: int, seen: Counter[str]) -> None:
         rows=chance.randint(10, 40),
         epochs=chance.choice([1, 2]),
         max_bytes=chance.choice([300, 1500, 1 << 30, 1 << 30]),
+        max_tries=chance.choice([2, 100, 100]),
     )
     for _ in range(steps):
         machine.move(chance.choice(MOVES), chance.randrange(12), chance.randrange(12), chance.randrange(12))
@@ -530,6 +592,9 @@ INTERESTING = {
     *(f"take: {reason}" for reason in ("batch", "groups", "tasks", "budget", "exhausted")),
     "a row given up twice",
     "replaced",
+    "set aside",
+    "retried",
+    "dropped",
 }
 
 

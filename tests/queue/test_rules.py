@@ -10,24 +10,14 @@ from golongrl.queue import (
     Lease,
     NotSetUpError,
     OutOfOrderError,
-    QueueSettings,
     SampleQueue,
     SettingsMismatchError,
     Stopped,
     SubmitOutcome,
 )
-from golongrl.queue.types import budget_warning
-from golongrl.recipe import load
-from support.groups import group_for
+from support.groups import group_for, queue_settings
 
 from .conftest import Play
-
-
-def test_a_budget_that_cannot_hold_what_lies_between_checkpoints_is_said() -> None:
-    assert budget_warning(load("quickstart", ())) is None
-    warning = budget_warning(load("quickstart", ["queue.max_bytes=1000"]))
-    assert warning is not None
-    assert warning.startswith("queue.max_bytes 1000 is below (learner.checkpoint_every + queue.max_staleness + 1)")
 
 
 async def test_worker_before_learner_is_told_to_wait(queue: SampleQueue) -> None:
@@ -82,7 +72,7 @@ async def test_setup_again_is_nothing_but_other_promises_are_refused(play: Play)
 
 async def test_a_run_with_steps_behind_it_begins_after_them(queue: SampleQueue) -> None:
     """From a checkpoint, with a queue that is new or lost its data: nothing trained before is dealt again."""
-    settings = QueueSettings(groups_per_step=2, max_staleness=0)
+    settings = queue_settings(groups_per_step=2, max_staleness=0)
     order = [np.array(rows, np.int32) for rows in ([3, 1, 0, 2], [0, 1, 2, 3])]
     behind = Behind(2, np.array([(0, 3), (0, 0), (0, 1), (1, 2)], np.int32))
     await queue.setup(settings, order, ["a"] * 4, behind)

@@ -47,7 +47,7 @@ async def test_stats_name_the_group_that_holds_things_up(play: Play) -> None:
     assert stats.rejected_by == {"overlong": 1}
     wait = await play.waits(2)
     assert (wait.uid, wait.worker, wait.phase) == ("0-2", "w", "generating")
-    assert "waits for 0-2 on worker w, generating, 77 tokens, 30 s since it moved" in wait.detail
+    assert "waits for 0-2 on worker w, generating, 77 tokens, last progress 30 s ago" in wait.detail
 
 
 async def test_metrics_can_be_scraped(play: Play) -> None:

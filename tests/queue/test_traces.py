@@ -41,7 +41,7 @@ async def test_end_of_run_with_fewer_rows_than_a_batch(play: Play) -> None:
     await play.start(rows=3, groups_per_step=4)
     await work(play)
     assert await train(play, 1) == ["0-0", "0-1", "0-2"]
-    assert (await play.queue.take(play.fence, 2)) == Stopped("exhausted", "every row is trained or rejected")
+    assert (await play.queue.take(play.fence, 2)) == Stopped("exhausted", "every row is trained, rejected or set aside")
     assert await play.refused(version=1) == "exhausted"
 
 

@@ -17,7 +17,8 @@ from fastapi import FastAPI
 from golongrl.data.prepared import Prepared, PreparedRow, write_prepared
 from golongrl.engine.app import create_app as create_engine
 from golongrl.engine.config import EngineConfig
-from golongrl.queue import Batch, Group, QueueSettings, SampleQueue, WeightsRef
+from golongrl.learner.queue_settings import queue_settings
+from golongrl.queue import Batch, Group, SampleQueue, WeightsRef
 from golongrl.recipe import Recipe, load
 from golongrl.reward.client import RewardClient
 from golongrl.rollout.config import WorkerConfig
@@ -121,7 +122,7 @@ def versions(group: Group) -> set[int]:
 
 async def set_up(queue: SampleQueue, made: Recipe, rows: int = ROWS, *, manual_clock: bool = False) -> Learner:
     """Create the run and attach to it; with `manual_clock` its leases run out by `queue.advance` alone."""
-    settings = replace(QueueSettings.from_recipe(made), manual_clock=manual_clock)
+    settings = replace(queue_settings(made), manual_clock=manual_clock)
     await queue.setup(settings, [np.arange(rows, dtype=np.int32)], ["EM"] * rows)
     return Learner(queue, (await queue.attach(0)).token)
 

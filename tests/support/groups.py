@@ -1,10 +1,18 @@
 """Small groups as a rollout worker would hand them in."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from golongrl.queue import Batch, Group, Lease, Response, SampleQueue, VersionSpan
+from golongrl.queue import Batch, Group, Lease, QueueSettings, Response, SampleQueue, VersionSpan
+from golongrl.recipe.models import Queue
+
+
+def queue_settings(groups_per_step: int = 1, max_staleness: int = 1, **changes: Any) -> QueueSettings:
+    """A small queue's settings, with the recipe's defaults where a test does not care."""
+    defaults = {**Queue().model_dump(), "max_gen_batches": 32, "group_bytes": 0}
+    return QueueSettings(**{**defaults, "groups_per_step": groups_per_step, "max_staleness": max_staleness, **changes})
 
 
 def response(tokens: int, version: int, reward: float | None = 1.0) -> Response:

@@ -12,6 +12,8 @@ import msgpack
 import numpy as np
 import redis
 
+ASIDE = "!"
+
 
 @dataclass(frozen=True)
 class Picture:
@@ -30,6 +32,9 @@ class Picture:
     bodies: dict[str, int]
     deadlines: set[str]
     requests: dict[str, str]
+    set_aside: dict[str, dict[str, Any]]
+    places: dict[int, list[str]]
+    """As `batches`, with the marked places of groups that were set aside."""
 
     @property
     def unread(self) -> set[str]:
@@ -37,11 +42,11 @@ class Picture:
 
     @property
     def unfinished(self) -> int:
-        return sum(len(uids) for step, uids in self.batches.items() if step > self.state["v"])
+        return sum(len(uids) for step, uids in self.places.items() if step > self.state["v"])
 
     def version(self, uid: str) -> int:
         group = self.groups[uid]
-        return int(group.get("lowest", group["e"]))
+        return int(group.get("lowest_version", group["engine_version"]))
 
 
 def read(client: "redis.Redis[bytes]", run: str) -> Picture:
@@ -51,7 +56,9 @@ def read(client: "redis.Redis[bytes]", run: str) -> Picture:
     pipe.get(prefix + "settings").hgetall(prefix + "state").get(prefix + "rows").zrange(prefix + "returned", 0, -1)
     pipe.zrange(prefix + "leased", 0, -1).zrange(prefix + "ready", 0, -1).hgetall(prefix + "groups")
     pipe.get(prefix + "outcome").zrange(prefix + "deadlines", 0, -1).hgetall(prefix + "requests").keys(prefix + "b*:*")
-    raw_settings, raw_state, rows, returned, leased, ready, groups, outcome, deadlines, requests, keys = pipe.execute()
+    pipe.hgetall(prefix + "set_aside")
+    raw_settings, raw_state, rows, returned, leased, ready, groups, outcome, *others = pipe.execute()
+    deadlines, requests, keys, aside = others
     settings, state = msgpack.unpackb(raw_settings), _fields(raw_state)
     sequence = _sequence(rows, settings["epoch_ends"])
     steps = {int(name.rpartition(b":")[2]): name for name in keys if b":batch:" in name}
@@ -62,6 +69,7 @@ def read(client: "redis.Redis[bytes]", run: str) -> Picture:
     for name in bodies:
         pipe.strlen(name)
     values = pipe.execute()
+    places = {step: _texts(uids) for step, uids in zip(steps, values, strict=False)}
     return Picture(
         settings,
         state,
@@ -69,12 +77,14 @@ def read(client: "redis.Redis[bytes]", run: str) -> Picture:
         {sequence[int(position)] for position in returned},
         _texts(leased),
         _texts(ready),
-        {step: _texts(uids) for step, uids in zip(steps, values, strict=False)},
+        {step: [uid for uid in uids if not uid.startswith(ASIDE)] for step, uids in places.items()},
         {uid.decode(): msgpack.unpackb(packed) for uid, packed in groups.items()},
         _outcomes(outcome or b"", sequence, settings["table_rows"]),
         {name.rpartition(b":")[2].decode(): size for name, size in zip(bodies, values[len(steps) :], strict=True)},
         set(_texts(deadlines)),
         {request.decode(): uid.decode() for request, uid in requests.items()},
+        {uid.decode(): msgpack.unpackb(packed) for uid, packed in aside.items()},
+        places,
     )
 
 
@@ -83,12 +93,13 @@ def check(picture: Picture) -> None:
     _each_row_in_one_place(picture)
     _records_and_bodies_belong(picture)
     _batches_are_whole_and_fresh(picture)
-    state, eta, size = picture.state, picture.settings["eta"], picture.settings["B"]
+    state, settings = picture.state, picture.settings
+    eta, size = settings["max_staleness"], settings["groups_per_step"]
     assert state["committed"] <= state["v"] <= state["taken"]
     for uid in picture.leased:
-        assert picture.groups[uid]["e"] <= state["v"] + 1, f"{uid} leased by an engine of the future"
+        assert picture.groups[uid]["engine_version"] <= state["v"] + 1, f"{uid} leased by an engine of the future"
     flying = sorted([*picture.leased, *picture.ready], key=lambda uid: picture.groups[uid]["seq"])
-    if picture.settings["order"] == "lease":
+    if settings["order"] == "lease":
         # The invariant that admission and preference keep: everybody finds a place in time.
         for place, uid in enumerate(flying):
             assert state["taken"] + place // size - picture.version(uid) <= eta, (
@@ -104,7 +115,9 @@ def check(picture: Picture) -> None:
 
 def _each_row_in_one_place(picture: Picture) -> None:
     places = Counter[str]()
-    ended = [uid for uid, mark in picture.outcome.items() if mark in "TR"]
+    ended = [uid for uid, mark in picture.outcome.items() if mark in "TRA"]
+    assert {uid for uid, mark in picture.outcome.items() if mark == "A"} == set(picture.set_aside)
+    assert {uid for uid, mark in picture.outcome.items() if mark == "\0"} == picture.unread
     for uids in (picture.unread, picture.returned, picture.leased, picture.ready, ended, *picture.batches.values()):
         places.update(uids)
     assert places == Counter(picture.sequence), f"rows lost or twice: {places - Counter(picture.sequence)}"
@@ -113,8 +126,10 @@ def _each_row_in_one_place(picture: Picture) -> None:
 def _records_and_bodies_belong(picture: Picture) -> None:
     batched = [uid for uids in picture.batches.values() for uid in uids]
     assert set(picture.groups) == {*picture.leased, *picture.ready, *batched}
-    assert set(picture.bodies) == {*picture.ready, *batched}
-    assert picture.state["bytes"] == sum(picture.bodies.values())
+    aside = {uid: record["bytes"] for uid, record in picture.set_aside.items() if record["bytes"]}
+    assert set(picture.bodies) == {*picture.ready, *batched, *aside}
+    assert picture.state["bytes"] == sum(picture.bodies.values()) - sum(aside.values())
+    assert picture.state["aside_bytes"] == sum(aside.values()) <= picture.settings["max_bytes"] / 16
     assert picture.deadlines == set(picture.leased)
     assert picture.requests == {picture.groups[uid]["request"]: uid for uid in picture.leased}
     for place, uids in (("leased", picture.leased), ("ready", picture.ready), ("batch", batched)):
@@ -125,11 +140,13 @@ def _records_and_bodies_belong(picture: Picture) -> None:
 
 
 def _batches_are_whole_and_fresh(picture: Picture) -> None:
-    eta, size, taken = picture.settings["eta"], picture.settings["B"], picture.state["taken"]
+    eta, size = picture.settings["max_staleness"], picture.settings["groups_per_step"]
+    taken = picture.state["taken"]
     assert sorted(picture.batches) == list(range(picture.state["committed"] + 1, taken + 1))
     for step, uids in picture.batches.items():
-        assert len(uids) == size or (step == taken and 0 < len(uids) < size), f"batch {step} has {len(uids)}"
-        if len(uids) < size:
+        places = len(picture.places[step])
+        assert places == size or (step == taken and 0 < places < size), f"batch {step} has {places} places"
+        if places < size and len(uids) == places:
             left = {*picture.unread, *picture.returned, *picture.leased, *picture.ready}
             assert not left, f"sealed before {left}"
         for uid in uids:

@@ -44,11 +44,12 @@ from golongrl.learner.observe.health import LearnerMetrics, create_app
 from golongrl.learner.observe.metrics_log import Records
 from golongrl.learner.observe.status import LearnerStatus
 from golongrl.learner.observe.tracking import Tracking
+from golongrl.learner.queue_settings import queue_settings
 from golongrl.learner.timing import timed
 from golongrl.learner.validation import ROWS, ValidationRounds, due
 from golongrl.learner.weights.publisher import Broadcaster, Publisher
 from golongrl.learner.weights.store import WeightStore
-from golongrl.queue import Batch, QueueSettings, SampleQueue, Stopped, Wait
+from golongrl.queue import Batch, SampleQueue, Stopped, Wait
 from golongrl.recipe import Recipe
 from golongrl.serving import bind, served
 
@@ -115,7 +116,7 @@ async def train(recipe: Recipe, config: LearnerConfig) -> None:
             if checkpoint is not None:
                 identity.check(checkpoint)
             behind = checkpoint.behind if checkpoint else None
-            await queue.setup(QueueSettings.from_recipe(recipe), order, data.tasks, behind)
+            await queue.setup(queue_settings(recipe, model_config["vocab_size"]), order, data.tasks, behind)
             learner = TrainingLoop(recipe, config, queue, status, metrics, identity, model, held_out)
             try:
                 await learner.run(checkpoint, checkpoints)

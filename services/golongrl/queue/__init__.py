@@ -15,7 +15,7 @@ from golongrl.queue.errors import (
     SettingsMismatchError,
     UnreadableGroupError,
 )
-from golongrl.queue.schema import Group, Response, VersionSpan, decode, encode
+from golongrl.queue.schema import Group, Response, VersionSpan, decode, encode, fault
 from golongrl.queue.types import (
     Attachment,
     Batch,
@@ -28,6 +28,7 @@ from golongrl.queue.types import (
     QueueStats,
     Refusal,
     RejectReason,
+    SetAside,
     Stopped,
     SubmitOutcome,
     Wait,
@@ -57,6 +58,7 @@ __all__ = [
     "RejectReason",
     "Response",
     "SampleQueue",
+    "SetAside",
     "SettingsMismatchError",
     "Stopped",
     "SubmitOutcome",
@@ -69,6 +71,7 @@ __all__ = [
     "WeightsRef",
     "decode",
     "encode",
+    "fault",
 ]
 
 # The names of version 0.1, which code outside the repository catches.

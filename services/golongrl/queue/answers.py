@@ -1,6 +1,7 @@
 """From the scripts' answers to typed values, with sentences a person can act on. Pure.
 
-In an answer times are milliseconds; an empty Lua table arrives as an empty list, whatever it was to hold.
+The scripts answer under the names of the types' fields, so most of it is `Type(**answer)`. An empty Lua table arrives
+as an empty list, whatever it was to hold.
 """
 
 from collections.abc import Mapping
@@ -12,6 +13,7 @@ from golongrl.queue.types import (
     Presence,
     QueueStats,
     Refusal,
+    SetAside,
     Stopped,
     Wait,
     WeightsRef,
@@ -21,35 +23,29 @@ Answer = Mapping[str, Any]
 
 
 def leased(answer: Answer, engine_version: int) -> Lease | Refusal | Stopped:
-    """What `lease` was answered."""
+    """The answer to `lease`."""
     if answer["s"] == "stopped":
         return stopped(answer)
     if answer["s"] == "refused":
         return Refusal(answer["reason"], _refusal(answer, engine_version))
-    group = answer["group"]
-    return Lease(
-        uid=answer["uid"],
-        epoch=group["epoch"],
-        row=group["row"],
-        seq=group["seq"],
-        token=group["token"],
-        worker=group["worker"],
-        engine_version=group["e"],
-        lineage=group["lineage"],
-        deadline_s=answer["deadline"] / 1000,
-        lease_s=answer["lease_ms"] / 1000,
-    )
+    return Lease(**answer["lease"])
 
 
 def stopped(answer: Answer) -> Stopped:
     """Why the run is over."""
     match answer["reason"]:
         case "exhausted":
-            detail = "every row is trained or rejected"
+            detail = "every row is trained, rejected or set aside"
         case "all_equal":
             detail = (
                 f"{answer['detail']} groups in a row had equal rewards (rollout.max_gen_batches reached): "
                 "the policy or the rewards are broken, or every row is solved"
+            )
+        case "failing":
+            return Stopped(
+                "failed",
+                f"{answer['detail']} rows in a row failed at every try (rollout.max_gen_batches reached): the engines "
+                "or the data are broken; `golongrl queue peek UID` shows why a row failed",
             )
         case _:
             detail = str(answer["detail"])
@@ -58,28 +54,34 @@ def stopped(answer: Answer) -> Stopped:
 
 def _refusal(answer: Answer, engine_version: int) -> str:
     held = f"{answer['leased']} leased, {answer['ready']} ready, {answer['sealed']} in unfinished batches"
+    bound = f"queue.max_staleness = {answer['max_staleness']}"
     match answer["reason"]:
         case "full":
-            return f"enough groups wait for B = {answer['B']} at eta = {answer['eta']}: {held}"
+            return f"enough groups wait for batches of {answer['groups_per_step']} at {bound}: {held}"
         case "behind":
-            return f"engine at version {engine_version}, policy at {answer['v']}, eta = {answer['eta']}: {held}"
+            return f"the engine is at version {engine_version}, the policy at {answer['v']}, {bound}: {held}"
         case "ahead":
-            return f"engine at version {engine_version}, but the policy is only at {answer['v']}: quarantine the engine"
+            return (
+                f"the engine is at version {engine_version}, but the policy is only at {answer['v']}: "
+                "quarantine the engine"
+            )
         case "bytes":
             return (
                 f"queue.max_bytes {answer['max_bytes']} is full: {answer['bytes']} stored, "
                 f"{answer['reserve']} reserved for each of {answer['leased']} leases"
             )
         case "no_rows":
-            return f"every row is dealt; {held}"
+            return f"every row is leased or done; {held}"
         case "lineage":
-            return f"eta = 0 needs weights of lineage {answer['weights']['lineage']}: adopt them again"
+            return (
+                f"queue.max_staleness = 0 needs the weights of lineage {answer['weights']['lineage']}: adopt them first"
+            )
         case _:
-            return "a newer process works under this worker id"
+            return "another process with this worker id has taken over"
 
 
 def not_taken(answer: Answer, step: int) -> Wait | Stopped:
-    """What `take` was answered when it is no batch."""
+    """The answer to `take` when it is not a batch."""
     if answer["s"] == "stopped":
         return stopped(answer)
     blocking = answer.get("blocking")
@@ -92,13 +94,15 @@ def not_taken(answer: Answer, step: int) -> Wait | Stopped:
     elif reason == "tasks":
         detail = f"step {step} waits for queue.min_prompts_per_task: {answer['ready']} ready, {answer['leased']} leased"
     else:
-        detail = f"step {step} has {answer['ready']} ready of {answer['B']}, {answer['leased']} leased"
+        detail = f"step {step} has {answer['ready']} of {answer['groups_per_step']} ready, {answer['leased']} leased"
     if blocking:
         idle = (answer["time"] - blocking["progress_at"]) / 1000
         detail += (
             f"; waits for {blocking['uid']} on worker {blocking['worker']}, {blocking['phase']}, "
-            f"{blocking['progress']} tokens, {idle:.0f} s since it moved"
+            f"{blocking['progress']} tokens, last progress {idle:.0f} s ago"
         )
+        if blocking["tries"]:
+            detail += f", {blocking['tries']} earlier tries failed"
     return Wait(
         reason,
         detail,
@@ -111,84 +115,30 @@ def not_taken(answer: Answer, step: int) -> Wait | Stopped:
 
 def presences(answer: Answer) -> list[Presence]:
     """The processes of `services`."""
-    found = [
-        Presence(service, id, _table(item["fields"]), item["age"] / 1000, item["ttl"] / 1000)
-        for item in answer["found"]
-        for service, _, id in [item["name"].partition("/")]
-    ]
+    found = [Presence(**{**item, "fields": _table(item["fields"])}) for item in answer["found"]]
     return sorted(found, key=lambda presence: (presence.service, presence.id))
+
+
+def set_aside(answer: Answer) -> list[SetAside]:
+    """The groups of `set_aside_list`, oldest first."""
+    return [SetAside(**{name: item[name] for name in SetAside.__slots__}) for item in answer["found"]]
 
 
 def stats(answer: Answer) -> QueueStats:
     """The picture of `stats`."""
-    state = answer["state"]
-    counts = _table(answer["counts"])
-    rejected = _table(answer["rejected"])
-    leases = tuple(map(_lease_stats, answer["leases"]))
-    weights = answer.get("weights")
+    found = dict(answer["stats"])
+    blocking, weights = found.pop("blocking", None), found.pop("weights", None)
+    for name in ("staleness", "trained_staleness"):
+        found[name] = dict(sorted((int(key), value) for key, value in _table(found[name]).items()))
+    for name in ("rejected_by", "redone_by"):
+        found[name] = _table(found[name])
     return QueueStats(
-        version=state["v"],
-        committed=state["committed"],
-        taken=state["taken"],
-        rows=state["row_count"],
-        unread=state["row_count"] - state["cursor"],
-        returned=answer["returned"],
-        leased=len(leases),
-        ready=answer["ready"],
-        in_batches=answer["batched"],
-        trained=counts.get("trained", 0),
-        rejected=sum(rejected.values()),
-        bytes=state["bytes"],
-        reserved_bytes=answer["reserved"],
-        max_bytes=state["max_bytes"],
-        groups_per_step=state["B"],
-        max_staleness=state["eta"],
-        order=state["order"],
-        all_equal_streak=state["streak"],
+        **{**found, "leases": tuple(LeaseStats(**lease) for lease in found["leases"])},
         stopped=stopped(answer["stop"]) if answer.get("stop") else None,
-        leases=leases,
-        staleness=_histogram(answer["staleness"]),
-        trained_staleness=_histogram(answer["trained_staleness"]),
-        rejected_by=rejected,
-        redone_by=_table(answer["redone"]),
-        tasks_given_up=counts.get("tasks_given_up", 0),
-        oldest_wait_s=answer["oldest_wait"] / 1000,
-        blocking=_blocking(answer),
+        blocking=LeaseStats(**blocking) if blocking else None,
         weights=WeightsRef(**weights) if weights else None,
     )
 
 
 def _table(found: Any) -> dict[str, Any]:
     return dict(found or {})
-
-
-def _histogram(found: Any) -> dict[int, int]:
-    return dict(sorted((int(key), value) for key, value in _table(found).items()))
-
-
-def _lease_stats(lease: Answer) -> LeaseStats:
-    return LeaseStats(
-        uid=lease["uid"],
-        worker=lease["worker"],
-        engine_version=lease["e"],
-        phase=lease["phase"],
-        progress=lease["progress"],
-        age_s=lease["age"] / 1000,
-        progress_age_s=lease["progress_age"] / 1000,
-        expires_in_s=lease["expires_in"] / 1000,
-    )
-
-
-def _blocking(answer: Answer) -> LeaseStats | None:
-    """The lease the next batch waits for: in lease order the first one, if it is among the next B places; by readiness
-    the oldest one, while too few groups are ready."""
-    leases, state = answer["leases"], answer["state"]
-    if not leases:
-        return None
-    if state["order"] == "lease":
-        first = min(leases, key=lambda lease: lease["seq"])
-        before = sum(seq < first["seq"] for seq in answer["places"])
-        return _lease_stats(first) if before < state["B"] else None
-    if answer["ready"] >= state["B"]:
-        return None
-    return _lease_stats(min(leases, key=lambda lease: (lease["e"], lease["seq"])))

@@ -11,16 +11,24 @@ import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import msgpack
 import numpy as np
+import structlog
 from numpy.typing import NDArray
 
 from golongrl.queue import answers
 from golongrl.queue.connection import Connection, Patience
-from golongrl.queue.errors import FencedError, NotSetUpError, OutOfOrderError, QueueError, SettingsMismatchError
-from golongrl.queue.schema import Group, decode, encode
+from golongrl.queue.errors import (
+    FencedError,
+    NotSetUpError,
+    OutOfOrderError,
+    QueueError,
+    SettingsMismatchError,
+    UnreadableGroupError,
+)
+from golongrl.queue.schema import Group, decode, encode, fault
 from golongrl.queue.types import (
     Attachment,
     Batch,
@@ -32,6 +40,7 @@ from golongrl.queue.types import (
     QueueStats,
     Refusal,
     RejectReason,
+    SetAside,
     Stopped,
     StopReason,
     SubmitOutcome,
@@ -40,6 +49,12 @@ from golongrl.queue.types import (
 )
 from golongrl.queue.validation import ValidationWork
 
+log = structlog.get_logger(__name__)
+
+# As in lua/prelude.lua: marks the place of a group that was set aside.
+ASIDE = "!"
+# Of a sentence for a person; what it quotes may be long.
+MOST_REASON = 1000
 # Between the upload of a body and the script that puts it in place, which follow each other on one connection.
 STAGED_S = 120
 # Bodies fetched in one reply: 8 of the largest kind (3.8 MB) are 30 MB, which does not hold up other clients.
@@ -47,6 +62,13 @@ FETCH = 8
 # Fewer tokens to pack, or bytes to unpack, take less time (a millisecond) than a thread takes to start on them.
 INLINE_TOKENS = 50_000
 INLINE_BYTES = 500_000
+
+
+class Unfit(NamedTuple):
+    """A stored group that cannot be trained."""
+
+    uid: str
+    reason: str
 
 
 class SampleQueue:
@@ -89,8 +111,9 @@ class SampleQueue:
     ) -> None:
         """Create the run: `order[epoch]` are that epoch's row indices in the order to deal them (each at most once),
         `tasks[row]` is the row's task key. Created with steps `behind` it, it begins at their version and deals none of
-        their rows; a run that exists has its own. Idempotent. Raises SettingsMismatch if the run exists with another B,
-        eta, order or rows, ValueError on rows that are not there; the other settings are updated."""
+        their rows; a run that exists has its own. Idempotent. Raises SettingsMismatchError if the run exists with
+        another groups_per_step, max_staleness, order or rows, ValueError on rows that are not there; the other settings
+        are updated."""
         rows, table, outcome, fields = _setup_fields(settings, order, tasks, behind)
         answer = await self._run("setup", {"settings": fields}, rows, table, outcome, durable=True)
         if answer["s"] == "mismatch":
@@ -104,12 +127,13 @@ class SampleQueue:
     async def lease(
         self, worker: str, engine_version: int, *, request_id: str | None = None, lineage: str = ""
     ) -> Lease | Refusal | Stopped:
-        """The next row, admitted iff floor(A / B) + (v - e) <= eta. The same `request_id` gives the same lease."""
+        """The next row, admitted iff floor(A / B) + (v - e) <= max_staleness. The same `request_id` gives the same
+        lease."""
         answer = await self._run(
             "lease",
             {
                 "worker": worker,
-                "e": engine_version,
+                "engine_version": engine_version,
                 "request": request_id or secrets.token_hex(16),
                 "random": secrets.token_hex(16),
                 "incarnation": self.incarnation,
@@ -129,18 +153,30 @@ class SampleQueue:
         answer = await self._run("renew", {"worker": worker, "items": items})
         return {token: bool(kept) for token, kept in zip(progress, answer["kept"], strict=True)}
 
-    async def release(self, lease: Lease, reason: str) -> bool:
-        """Give the row back undone (shutdown, abort). False if the lease was no longer held."""
-        answer = await self._run("release", {"uid": lease.uid, "token": lease.token, "reason": reason})
-        return bool(answer["held"])
+    async def release(self, lease: Lease, reason: str, *, failed: bool = False, detail: str = "") -> bool:
+        """Give the row back (shutdown, abort). `failed`: this try on the row failed, so that the row is rejected after
+        `max_tries` of them, with `reason` (a short name, counted) and `detail` (a sentence, shown by `peek`).
+        False if the lease was no longer held."""
+        args = {"uid": lease.uid, "token": lease.token, "reason": reason, "failed": failed, "detail": detail}
+        return bool((await self._run("release", args))["held"])
 
     async def submit(self, lease: Lease, group: Group) -> SubmitOutcome:
-        """Hand in a finished group. Never refused for bytes. Raises ValueError if the group is not the lease's row."""
+        """Hand in a finished group. Never refused for bytes; a group that nobody could train on is `INVALID`, which
+        is a failed try. Raises ValueError if the group is not the lease's row."""
         if group.uid != lease.uid:
             raise ValueError(f"group {group.uid} does not belong to the lease of {lease.uid}")
+        if wrong := fault(group, lease.vocabulary):
+            log.warning("a group is refused", uid=lease.uid, worker=lease.worker, reason=wrong)
+            held = await self.release(lease, "invalid", failed=True, detail=wrong)
+            return SubmitOutcome.INVALID if held else SubmitOutcome.STALE
         body = encode(group) if group.tokens < INLINE_TOKENS else await asyncio.to_thread(encode, group)
         staged = self._connection.key(f"staged:{lease.token}")
-        args = {"uid": lease.uid, "token": lease.token, "lowest": group.lowest_version}
+        args = {
+            "uid": lease.uid,
+            "token": lease.token,
+            "lowest_version": group.lowest_version,
+            "highest_version": group.highest_version,
+        }
         answer = await self._run("submit", args, before=(("SET", staged, body, "EX", STAGED_S),))
         if answer["s"] == "no_body":
             raise QueueError(f"submit of {lease.uid}: its body vanished between upload and script")
@@ -169,8 +205,9 @@ class SampleQueue:
         self._check(await self._run("attached", {"fence": fence}), "ensure_attached")
 
     async def take(self, fence: str, step: int) -> Batch | Wait | Stopped:
-        """The batch of `step`, the same however often asked. Steps are taken in sequence (prefetching is fine).
-        Raises FencedError, OutOfOrderError."""
+        """The batch of `step`, the same however often asked. Steps are taken in sequence (prefetching is fine). Groups
+        that cannot be read or trained are set aside. Raises FencedError, OutOfOrderError, UnreadableGroupError (a group
+        of a step that was trained before)."""
         args = {"fence": fence, "step": step}
         found = await self._run("take", args)
         self._check(found, f"take({step})")
@@ -178,15 +215,37 @@ class SampleQueue:
             return answers.not_taken(found, step)
         # Waiting costs no disk flush; a batch counts once its repeat is on disk: a restart may have lost the first.
         # Its bodies never change, so they travel meanwhile.
-        confirmed, groups = await asyncio.gather(
-            self._run("take", args, durable=True), self._bodies(found["uids"], step)
+        confirmed, bodies = await asyncio.gather(
+            self._run("take", args, durable=True), self._bodies(found["uids"], step, found["vocabulary"])
         )
         self._check(confirmed, f"take({step})")
         if confirmed["s"] != "batch":
             return answers.not_taken(confirmed, step)
         if confirmed["uids"] != found["uids"]:
-            groups = await self._bodies(confirmed["uids"], step)
-        return Batch(step, groups, bool(found["replayed"]), bool(confirmed["without_tasks"]))
+            bodies = await self._bodies(confirmed["uids"], step, confirmed["vocabulary"])
+        aside = [uid.removeprefix(ASIDE) for uid in confirmed["uids"] if uid.startswith(ASIDE)]
+        groups = []
+        for body in bodies:
+            if isinstance(body, Group):
+                groups.append(body)
+                continue
+            uid, reason = body
+            if step <= confirmed["v"]:
+                raise UnreadableGroupError(f"group {uid} of step {step}, which was trained before: {reason}")
+            log.warning("a group is set aside", uid=uid, step=step, reason=reason)
+            await self.set_aside(fence, step, uid, reason)
+            aside.append(uid)
+        return Batch(step, tuple(groups), bool(found["replayed"]), bool(confirmed["without_tasks"]), tuple(aside))
+
+    async def set_aside(self, fence: str, step: int, uid: str, reason: str) -> None:
+        """A group of the taken, unfinished batch of `step` cannot be trained: it leaves the batch for good (a replay of
+        the step is without it, too) and is kept for a person with its worker and `reason`. A repeat does nothing.
+        Raises FencedError, OutOfOrderError (the step is finished, or not taken), ValueError (not in that batch)."""
+        args = {"fence": fence, "step": step, "uid": uid, "reason": reason[:MOST_REASON]}
+        answer = await self._run("set_aside", args, durable=True)
+        self._check(answer, f"set_aside({step}, {uid})")
+        if answer["s"] == "unknown":
+            raise ValueError(f"set_aside({step}, {uid}): the batch of step {step} has no group {uid}")
 
     async def finish(self, fence: str, step: int) -> None:
         """The optimizer step is done and its weights are durable: v = step. A repeat does nothing.
@@ -202,7 +261,7 @@ class SampleQueue:
 
     async def announce(self, fence: str, weights: WeightsRef) -> WeightsRef:
         """Publish where weights are; the version is v or v + 1. Answers the reference in force: a lower version than
-        the announced one changes nothing. A changed lineage at eta = 0 redoes the groups of the other one."""
+        the announced one changes nothing. A changed lineage at max_staleness = 0 redoes the groups of the other one."""
         answer = await self._run("announce", {"fence": fence, "weights": asdict(weights)}, durable=True)
         self._check(answer, f"announce({weights.version})")
         return WeightsRef(**answer["weights"])
@@ -232,6 +291,18 @@ class SampleQueue:
         """A consistent picture of the queue; changes nothing."""
         return answers.stats(await self._run("stats", {}))
 
+    async def set_aside_groups(self) -> list[SetAside]:
+        """The groups that were set aside and wait for a person, oldest first; `peek` shows one."""
+        return answers.set_aside(await self._run("set_aside_list", {}))
+
+    async def retry_set_aside(self, uid: str) -> bool:
+        """Deal the row of a group that was set aside once more. False if no such group was set aside."""
+        return bool((await self._run("set_aside_end", {"uid": uid, "retry": True}, durable=True))["held"])
+
+    async def drop_set_aside(self, uid: str) -> bool:
+        """Reject the row of a group that was set aside. False if no such group was set aside."""
+        return bool((await self._run("set_aside_end", {"uid": uid, "retry": False}, durable=True))["held"])
+
     async def peek(self, uid: str) -> Peek:
         """Where a row stands, and its group while the queue holds one. Raises QueueError on an unknown uid."""
         epoch, _, row = uid.partition("-")
@@ -242,7 +313,7 @@ class SampleQueue:
             raise QueueError(f"run {self.run} has no row {uid}")
         (body,) = await self._connection.get_many([f"body:{uid}"])
         group = decode(body) if body is not None else None
-        return Peek(uid, answer["state"], answer.get("meta", {}), group)
+        return Peek(uid, answer["state"], dict(answer.get("meta") or {}), group)
 
     async def advance(self, seconds: float) -> None:
         """Tests only, with `manual_clock`: let time pass."""
@@ -271,27 +342,41 @@ class SampleQueue:
                 f"{what}: run {self.run} is at version {answer['v']}, its last batch is {answer['taken']}"
             )
 
-    async def _bodies(self, uids: list[str], step: int) -> tuple[Group, ...]:
-        """The groups; while one part is unpacked the next one travels."""
-        groups: list[Group] = []
-        unpacking: asyncio.Task[list[Group]] | None = None
+    async def _bodies(self, places: list[str], step: int, vocabulary: int) -> list[Group | Unfit]:
+        """The groups that were not set aside; while one part is unpacked the next one travels."""
+        uids = [uid for uid in places if not uid.startswith(ASIDE)]
+        groups: list[Group | Unfit] = []
+        unpacking: asyncio.Task[list[Group | Unfit]] | None = None
         for start in range(0, len(uids), FETCH):
-            bodies = await self._connection.get_many([f"body:{uid}" for uid in uids[start : start + FETCH]])
-            if None in bodies:
+            part = uids[start : start + FETCH]
+            bodies = await self._connection.get_many([f"body:{uid}" for uid in part])
+            found = [(uid, body) for uid, body in zip(part, bodies, strict=True) if body is not None]
+            if len(found) < len(part):
                 raise FencedError(
                     f"take({step}): the batch was committed meanwhile by another learner of run {self.run}"
                 )
             if unpacking:
                 groups += await unpacking
-            unpacking = asyncio.create_task(_unpacked(bodies))
-        return (*groups, *(await unpacking if unpacking else ()))
+            unpacking = asyncio.create_task(_unpacked(found, vocabulary))
+        return [*groups, *(await unpacking if unpacking else ())]
 
 
-async def _unpacked(bodies: list[bytes | None]) -> list[Group]:
-    found = [body for body in bodies if body is not None]
-    if sum(map(len, found)) < INLINE_BYTES:
-        return list(map(decode, found))
-    return await asyncio.to_thread(lambda: list(map(decode, found)))
+async def _unpacked(found: list[tuple[str, bytes]], vocabulary: int) -> list[Group | Unfit]:
+    def unpack() -> list[Group | Unfit]:
+        return [_read(uid, body, vocabulary) for uid, body in found]
+
+    if sum(len(body) for _, body in found) < INLINE_BYTES:
+        return unpack()
+    return await asyncio.to_thread(unpack)
+
+
+def _read(uid: str, body: bytes, vocabulary: int) -> Group | Unfit:
+    try:
+        group = decode(body)
+    except UnreadableGroupError as error:
+        return Unfit(uid, str(error))
+    wrong = fault(group, vocabulary)
+    return Unfit(uid, wrong) if wrong else group
 
 
 def _uid_of(token: str) -> str:
@@ -326,7 +411,9 @@ def _setup_fields(
     rows, epoch_ends = _sequence(order)
     # Of all rows, whatever is behind: the run stays the same.
     digest = hashlib.sha256(msgpack.packb([rows, table, names, epoch_ends])).hexdigest()
-    outcome = np.zeros((len(order), len(tasks)), "S1")
+    outcome = np.full((len(order), len(tasks)), b"X", "S1")
+    for ended, indices in zip(outcome, order, strict=True):
+        ended[indices] = b""
     if behind is not None:
         for epoch, ended in enumerate(outcome):
             ended[behind.rows[behind.rows[:, 0] == epoch, 1]] = b"T"
@@ -337,16 +424,7 @@ def _setup_fields(
         table,
         outcome.tobytes(),
         {
-            "B": settings.groups_per_step,
-            "eta": settings.max_staleness,
-            "order": settings.order,
-            "min_per_task": settings.min_prompts_per_task,
-            "max_bytes": settings.max_bytes,
-            "lease_ms": round(settings.lease_s * 1000),
-            "stall_ms": round(settings.stall_s * 1000),
-            "max_gen_batches": settings.max_gen_batches,
-            "group_bytes": settings.group_bytes,
-            "manual_clock": int(settings.manual_clock),
+            **asdict(settings),
             "row_count": len(rows) // 4,
             "table_rows": len(tasks),
             "digest": f"sha256-{digest}",

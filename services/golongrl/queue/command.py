@@ -1,4 +1,4 @@
-"""`golongrl queue`: look into a run's queue. Changes nothing."""
+"""`golongrl queue`: look into a run's queue, and decide about the groups that were set aside."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from golongrl.queue.client import SampleQueue
 
 app = typer.Typer(
-    help="The sample queue: what it holds and who holds it up.",
+    help="The sample queue: what it holds, what the next batch waits for, what was set aside.",
     epilog="Example: `golongrl queue stats --redis-url redis://localhost:6379/0 --run quickstart`",
     no_args_is_help=True,
 )
@@ -53,6 +53,62 @@ def peek(
     from golongrl.queue.show import peek_lines
 
     print("\n".join(peek_lines(_look(redis_url, run, lambda queue: queue.peek(uid)))))
+
+
+set_aside = typer.Typer(
+    help="Groups that were taken for a batch and could not be trained; the run goes on without them.",
+    epilog="Example: `golongrl queue set-aside list --redis-url redis://localhost:6379/0 --run quickstart`",
+    no_args_is_help=True,
+)
+app.add_typer(set_aside, name="set-aside")
+Uids = Annotated[list[str] | None, typer.Argument(help="The groups' rows, as EPOCH-ROW.")]
+Everyone = Annotated[bool, typer.Option("--all", help="Every group that is set aside.")]
+
+
+@set_aside.command(
+    "list", epilog="Example: `golongrl queue set-aside list --redis-url redis://localhost:6379/0 --run quickstart`"
+)
+def list_set_aside(
+    redis_url: RedisUrl,
+    run: Run,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON array instead of text.")] = False,
+) -> None:
+    """Each group with its step, its worker and why it cannot be trained. `golongrl queue peek UID` shows its tokens."""
+    import json
+    from dataclasses import asdict
+
+    from golongrl.queue.show import set_aside_lines
+
+    groups = _look(redis_url, run, lambda queue: queue.set_aside_groups())
+    print(json.dumps([asdict(group) for group in groups]) if as_json else "\n".join(set_aside_lines(groups)))
+
+
+@set_aside.command(epilog="Example: `golongrl queue set-aside retry 0-17 --redis-url redis://localhost:6379/0 --run q`")
+def retry(redis_url: RedisUrl, run: Run, uids: Uids = None, everyone: Everyone = False) -> None:
+    """Deal the rows of these groups once more."""
+    _end_set_aside(redis_url, run, uids or [], everyone, retry=True)
+
+
+@set_aside.command(epilog="Example: `golongrl queue set-aside drop --all --redis-url redis://localhost:6379/0 --run q`")
+def drop(redis_url: RedisUrl, run: Run, uids: Uids = None, everyone: Everyone = False) -> None:
+    """Reject the rows of these groups and free their memory."""
+    _end_set_aside(redis_url, run, uids or [], everyone, retry=False)
+
+
+def _end_set_aside(redis_url: str, run: str, uids: list[str], everyone: bool, *, retry: bool) -> None:
+    from golongrl.errors import InputError
+    from golongrl.queue.errors import QueueError
+
+    if bool(uids) == everyone:
+        raise InputError("set-aside: give the rows (EPOCH-ROW), or --all")
+
+    async def end(queue: "SampleQueue") -> list[str]:
+        chosen = [group.uid for group in await queue.set_aside_groups()] if everyone else uids
+        call = queue.retry_set_aside if retry else queue.drop_set_aside
+        return [uid for uid in chosen if not await call(uid)]
+
+    if missing := _look(redis_url, run, end):
+        raise QueueError(f"run {run} has not set aside {', '.join(missing)}")
 
 
 def _look(url: str, run: str, ask: "Callable[[SampleQueue], Awaitable[T]]") -> T:

@@ -25,7 +25,7 @@ class QueueCollector(Collector):
         self.stats = stats
 
     async def refresh(self, queue: SampleQueue, within_s: float = SCRAPE_S) -> str | None:
-        """Ask the queue anew. Answers why that failed, if it did: then no series of the queue are shown, rather than
+        """Ask the queue again. Answers why that failed, if it did: then no series of the queue are shown, rather than
         those of an earlier moment."""
         self.stats = None
         try:
@@ -47,7 +47,7 @@ class QueueCollector(Collector):
 
 def _gauges(stats: QueueStats) -> Iterator[Metric]:
     depth = GaugeMetricFamily("golongrl_queue_groups", "Rows by where they are", labels=["state"])
-    for state in ("unread", "returned", "leased", "ready", "in_batches", "trained", "rejected"):
+    for state in ("unread", "returned", "leased", "ready", "in_batches", "trained", "rejected", "set_aside"):
         depth.add_metric([state], getattr(stats, state))
     yield depth
     for name, text, value in (
@@ -58,6 +58,12 @@ def _gauges(stats: QueueStats) -> Iterator[Metric]:
         ("committed_step", "Last step with a durable checkpoint", stats.committed),
         ("oldest_wait_seconds", "How long the longest-waiting group has been ready", stats.oldest_wait_s),
         ("all_equal_streak", "All-equal groups in a row", stats.all_equal_streak),
+        ("failed_streak", "Rows in a row that were rejected because their last try failed", stats.failed_streak),
+        (
+            "set_aside_groups",
+            "Groups that could not be trained and wait for a decision (golongrl queue set-aside)",
+            stats.set_aside,
+        ),
         (
             "stalled_seconds",
             "Since the group that the next batch waits for last moved",

@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from golongrl.queue.errors import UnreadableGroupError
 
 SCHEMA = 2
+# Ids travel as int32.
+_MOST_IDS = 1 << 31
 
 
 class VersionSpan(NamedTuple):
@@ -91,6 +93,56 @@ class Group:
             (span.version for response in self.responses for span in response.version_spans),
             default=self.engine_version,
         )
+
+    @property
+    def highest_version(self) -> int:
+        """The newest policy that sampled any token; the lease's version for a group without tokens."""
+        return max(
+            (span.version for response in self.responses for span in response.version_spans),
+            default=self.engine_version,
+        )
+
+
+def fault(group: Group, vocabulary: int = 0) -> str | None:
+    """Why `group` cannot be trained on, None if it can: ids outside of the vocabulary (0: its size is not known),
+    log-probs that are no log-probs, rewards that are no numbers, no responses."""
+    if not group.responses:
+        return "it has no responses"
+    if wrong := _ids_fault(group.prompt_ids, vocabulary):
+        return f"prompt: {wrong}"
+    for index, response in enumerate(group.responses):
+        wrong = _ids_fault(response.ids, vocabulary) or _logprobs_fault(response.logprobs)
+        if response.reward is not None and not _is_finite(response.reward):
+            wrong = wrong or f"reward {response.reward!r}"
+        if wrong:
+            return f"response {index}: {wrong}"
+    return None
+
+
+def _is_finite(value: object) -> bool:
+    return isinstance(value, int | float) and bool(np.isfinite(value))
+
+
+def _ids_fault(ids: NDArray[np.int32], vocabulary: int) -> str | None:
+    if ids.ndim != 1 or ids.dtype.kind not in "iu":
+        return f"token ids of type {ids.dtype} and shape {ids.shape}"
+    low, high = int(ids.min(initial=0)), int(ids.max(initial=0))
+    if low < 0:
+        return f"token id {low} is negative"
+    if high >= (vocabulary or _MOST_IDS):
+        return f"token id {high} is outside of the vocabulary" + (f" of {vocabulary}" if vocabulary else "")
+    return None
+
+
+def _logprobs_fault(logprobs: NDArray[np.float32]) -> str | None:
+    if logprobs.ndim != 1 or logprobs.dtype.kind != "f":
+        return f"log-probs of type {logprobs.dtype} and shape {logprobs.shape}"
+    # NaN fails every comparison, so it is found as well.
+    wrong = ~((logprobs <= 0) & (logprobs > -np.inf))
+    if not wrong.any():
+        return None
+    place = int(wrong.argmax())
+    return f"log-prob {logprobs[place]} of token {place} is not a finite number of at most 0"
 
 
 def encode(group: Group) -> bytes:

@@ -18,10 +18,12 @@ _PARTS: dict[str, tuple[str, ...]] = {
     "services": ("prelude",),
     "attach": (*_GUARD, "commit_steps"),
     "commit": (*_GUARD, "commit_steps"),
+    "set_aside": (*_GUARD, "aside"),
+    "set_aside_end": (*_GUARD, "aside"),
 }
 _VALIDATION = "validation_"
 _DENIED_WHEN_FULL = {"setup", "lease", "submit", "beat", "validation_open", "validation_submit"}
-_READS = {"stats", "peek", "attached"}
+_READS = {"stats", "peek", "attached", "set_aside_list"}
 
 
 @dataclass(frozen=True, slots=True)

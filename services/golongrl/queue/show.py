@@ -1,9 +1,10 @@
 """The queue as text: what `golongrl queue` prints. Pure."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 
-from golongrl.queue.types import LeaseStats, Peek, QueueStats
+from golongrl.queue.types import LeaseStats, Peek, QueueStats, SetAside
 
 # Leases listed by name before only their number goes on.
 MOST_LEASES = 40
@@ -13,10 +14,13 @@ FIRST_TOKENS = 12
 _META = {
     "task": "task",
     "worker": "worker",
-    "e": "engine version",
-    "lowest": "oldest token of version",
+    "engine_version": "engine version",
+    "lowest_version": "oldest token of version",
     "seq": "lease number",
     "step": "batch",
+    "tries": "failed tries",
+    "reason": "reason",
+    "detail": "detail",
     "phase": "phase",
     "progress": "tokens so far",
     "bytes": "bytes",
@@ -28,14 +32,17 @@ def stats_lines(stats: QueueStats) -> Iterator[str]:
     """A screenful: where rows are, bytes, staleness, what was rejected or redone, leases, what holds things up."""
     yield (
         f"version {stats.version} (checkpoint {stats.committed}, last batch {stats.taken}), "
-        f"B = {stats.groups_per_step}, eta = {stats.max_staleness}, order {stats.order}"
+        f"groups_per_step {stats.groups_per_step}, max_staleness {stats.max_staleness}, order {stats.order}"
     )
     if stats.stopped:
         yield f"STOPPED ({stats.stopped.reason}): {stats.stopped.detail}"
     yield (
         f"rows {stats.rows}: unread {stats.unread}, returned {stats.returned}, leased {stats.leased}, "
-        f"ready {stats.ready}, in batches {stats.in_batches}, trained {stats.trained}, rejected {stats.rejected}"
+        f"ready {stats.ready}, in batches {stats.in_batches}, trained {stats.trained}, rejected {stats.rejected}, "
+        f"set aside {stats.set_aside}"
     )
+    if stats.set_aside:
+        yield f"{stats.set_aside} groups cannot be trained and wait for a decision: `golongrl queue set-aside list`"
     yield f"bytes {_size(stats.bytes)} + {_size(stats.reserved_bytes)} reserved of {_size(stats.max_bytes)}"
     yield f"behind now: {_counts(stats.staleness)}; trained with staleness: {_counts(stats.trained_staleness)}"
     yield f"rejected: {_counts(stats.rejected_by)}; redone: {_counts(stats.redone_by)}"
@@ -60,10 +67,21 @@ def _lease_lines(all_leases: tuple[LeaseStats, ...]) -> Iterator[str]:
             yield f"  {_lease(lease)}"
 
 
+def set_aside_lines(groups: Sequence[SetAside]) -> Iterator[str]:
+    """One line a group: which, from whom, why."""
+    for group in groups:
+        when = datetime.fromtimestamp(group.at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+        body = _size(group.bytes) if group.bytes else "body dropped"
+        yield f"{group.uid}: step {group.step}, worker {group.worker}, {when}, {body}: {group.reason}"
+    if not groups:
+        yield "no group is set aside"
+
+
 def _lease(lease: LeaseStats) -> str:
+    tries = f", {lease.tries} earlier tries failed" if lease.tries else ""
     return (
         f"{lease.uid} on {lease.worker}: {lease.phase}, {lease.progress} tokens, version {lease.engine_version}, "
-        f"age {lease.age_s:.1f} s, moved {lease.progress_age_s:.1f} s ago, expires in {lease.expires_in_s:.1f} s"
+        f"age {lease.age_s:.1f} s, moved {lease.progress_age_s:.1f} s ago, expires in {lease.expires_in_s:.1f} s{tries}"
     )
 
 

@@ -6,13 +6,12 @@ what the caller did wrong, or what the queue could not reach in time, is an erro
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Literal, Self
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from golongrl.queue.schema import Group
-from golongrl.recipe import Recipe
 
 Order = Literal["lease", "ready"]
 Phase = Literal["leased", "generating", "scoring", "ready"]
@@ -22,7 +21,8 @@ StopReason = Literal["exhausted", "all_equal", "complete", "failed"]
 
 
 class RejectReason(StrEnum):
-    """Why a worker ends a row without training on it; counted under these names."""
+    """Why a worker ends a row without training on it; counted under these names. The queue itself ends a row as
+    `failed:REASON`, when its last try failed, and as `set_aside`, when a person dropped its group."""
 
     ALL_EQUAL = "all_equal"
     OVERLONG = "overlong"
@@ -37,45 +37,34 @@ class SubmitOutcome(StrEnum):
     """The same token was accepted before (a lost reply): nothing changed, all is well."""
     STALE = "stale"
     """The token holds nothing any more (expired, given up, rolled back): the row is somebody else's."""
+    INVALID = "invalid"
+    """The group cannot be trained (`schema.fault` says why): the row is dealt again, or rejected after its last try."""
     RETURNED = "returned"
     """A token of the group is older than its lease (the engine restarted in mid-group): the row will be redone."""
 
 
 @dataclass(frozen=True, slots=True)
 class QueueSettings:
-    """The promises of a run's queue. B, eta, the order and the rows cannot change while the run exists."""
+    """The promises of a run's queue; most are the recipe's `queue` keys, and have their defaults there.
+    groups_per_step, max_staleness, the order and the rows cannot change while the run exists."""
 
     groups_per_step: int
-    max_staleness: int = 1
-    order: Order = "lease"
-    min_prompts_per_task: int = 1
-    max_bytes: int = 64 << 30
-    lease_s: float = 120.0
-    stall_s: float = 900.0
-    max_gen_batches: int = 32
-    """All-equal groups in a row, in batches, after which the run stops."""
-    group_bytes: int = 0
+    max_staleness: int
+    order: Order
+    min_prompts_per_task: int
+    max_bytes: int
+    lease_s: float
+    stall_s: float
+    max_tries: int
+    """Failed tries after which a row is rejected: worker or engine died, stalled, or made what cannot be trained."""
+    max_gen_batches: int
+    """Groups in a row, in batches, that are all-equal (or fail at every try), after which the run stops."""
+    group_bytes: int
     """Bytes reserved for a leased group until the first groups show their real size."""
+    vocabulary: int = 0
+    """Token ids are below this; 0 is not known."""
     manual_clock: bool = False
     """Tests only: time stands still except for `SampleQueue.advance`."""
-
-    @classmethod
-    def from_recipe(cls, recipe: Recipe) -> Self:
-        """The queue's part of a recipe; `group_bytes` is the largest group there can be, uncompressed."""
-        queue, rollout = recipe.queue, recipe.rollout
-        ids, ids_and_logprobs = 4, 8
-        return cls(
-            groups_per_step=queue.groups_per_step,
-            max_staleness=queue.max_staleness,
-            order=queue.order,
-            min_prompts_per_task=queue.min_prompts_per_task,
-            max_bytes=queue.max_bytes,
-            lease_s=queue.lease_s,
-            stall_s=queue.stall_s,
-            max_gen_batches=rollout.max_gen_batches,
-            group_bytes=ids * recipe.data.max_prompt_tokens
-            + ids_and_logprobs * rollout.n * rollout.max_response_tokens,
-        )
 
 
 @dataclass(frozen=True)
@@ -86,21 +75,6 @@ class Behind:
     """Steps done, which is the policy version."""
     rows: NDArray[np.int32]
     """(epoch, row) of every group trained in them: [N, 2]."""
-
-
-def budget_warning(recipe: Recipe) -> str | None:
-    """One line when `queue.max_bytes` may not hold what lies between two checkpoints: (K + eta + 1) * B groups of the
-    largest size. The run still ends well, with a checkpoint whenever the budget is full; None when there is room."""
-    settings = QueueSettings.from_recipe(recipe)
-    batches = recipe.learner.checkpoint_every + settings.max_staleness + 1
-    needed = batches * settings.groups_per_step * settings.group_bytes
-    if settings.max_bytes >= needed:
-        return None
-    return (
-        f"queue.max_bytes {settings.max_bytes} is below (learner.checkpoint_every + queue.max_staleness + 1) * "
-        f"queue.groups_per_step groups of up to {settings.group_bytes} bytes = {needed}: "
-        "checkpoints may come earlier than every learner.checkpoint_every steps"
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,15 +94,20 @@ class Lease:
     lineage: str
     deadline_s: float
     lease_s: float
+    tries: int = 0
+    """Earlier tries of this row that failed; after `QueueSettings.max_tries` it is rejected."""
+    vocabulary: int = 0
+    """Token ids of the group must be below this; 0 is not known."""
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
     """No lease now. Ask again after a pause, or, for `behind` and `lineage`, after the engine adopted newer weights.
 
-    full: floor(A/B) exceeds eta even for the newest engine. behind: the engine's version is too old. ahead: it is newer
-    than any version that can exist. bytes: the budget is full. no_rows: all are dealt (leased ones may come back).
-    lineage: at eta = 0 the engine's weights are of another lineage. superseded: a newer process has this worker id.
+    full: floor(A/B) exceeds max_staleness even for the newest engine. behind: the engine's version is too old. ahead:
+    it is newer than any version that can exist. bytes: the budget is full. no_rows: all are dealt (leased ones may come
+    back). lineage: at max_staleness = 0 the engine's weights are of another lineage. superseded: a newer process has
+    this worker id.
     """
 
     reason: RefusalReason
@@ -137,8 +116,8 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Stopped:
-    """The run is over: `exhausted` (no row is left), `complete` or `failed` (the learner said so), `all_equal`
-    (too many groups in a row taught nothing). Workers end; the learner prints `detail`."""
+    """The run is over: `exhausted` (no row is left), `complete` or `failed` (the learner said so, or too many rows in a
+    row failed), `all_equal` (too many groups in a row taught nothing). Workers end; the learner prints `detail`."""
 
     reason: StopReason
     detail: str
@@ -158,7 +137,10 @@ class Attachment:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """The groups of one optimizer step, in their final order; the same however often they are taken."""
+    """The groups of one optimizer step to train, in their final order; the same however often they are taken.
+
+    A group that was set aside is not among `groups` any more, and never will be: a replay of the step trains the same.
+    """
 
     step: int
     groups: tuple[Group, ...]
@@ -166,6 +148,8 @@ class Batch:
     """Taken before (by this learner or one that died)."""
     tasks_given_up: bool = False
     """Sealed without `min_prompts_per_task` of every task in it."""
+    set_aside: tuple[str, ...] = ()
+    """uids of the batch's groups that cannot be trained; `groups` is without them and may be empty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +168,19 @@ class Wait:
     uid: str | None = None
     worker: str | None = None
     phase: Phase | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SetAside:
+    """A group that was taken and could not be trained. `bytes` is 0 where its body was dropped for lack of room; `at`
+    is in seconds since 1970."""
+
+    uid: str
+    step: int
+    worker: str
+    reason: str
+    bytes: int
+    at: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,6 +220,7 @@ class LeaseStats:
     age_s: float
     progress_age_s: float
     expires_in_s: float
+    tries: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,13 +238,18 @@ class QueueStats:
     in_batches: int
     trained: int
     rejected: int
+    set_aside: int
+    """Groups that were taken and could not be trained, and wait for a person."""
     bytes: int
     reserved_bytes: int
     max_bytes: int
     groups_per_step: int
     max_staleness: int
     order: Order
+    max_tries: int
     all_equal_streak: int
+    failed_streak: int
+    """Rows in a row that were rejected because their last try failed."""
     stopped: Stopped | None
     leases: tuple[LeaseStats, ...]
     staleness: dict[int, int]
@@ -268,6 +271,6 @@ class Peek:
     """Where a row stands, and its group while the queue holds one."""
 
     uid: str
-    state: Literal["unread", "returned", "leased", "ready", "batch", "trained", "rejected"]
+    state: Literal["unread", "returned", "leased", "ready", "batch", "trained", "rejected", "set_aside"]
     meta: dict[str, str | int | float] = field(default_factory=dict)
     group: Group | None = None

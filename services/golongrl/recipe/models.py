@@ -190,7 +190,7 @@ class Queue(Section):
 
     groups_per_step: PositiveInt = Field(128, description="B: groups in every batch.")
     max_staleness: NonNegativeInt = Field(
-        1, description="eta: no group is trained more versions late; 0 is synchronous training."
+        1, description="Most policy versions that a group may be behind when it is trained; 0 is synchronous training."
     )
     order: Literal["lease", "ready"] = Field(
         "lease", description="Which groups a batch takes: lease order, or ready ones with capped drop."
@@ -201,6 +201,11 @@ class Queue(Section):
     max_bytes: PositiveInt = Field(64 << 30, description="Budget of Redis memory for samples, checked at lease.")
     lease_s: PositiveFloat = Field(120.0, description="A lease not renewed for this long is returned.")
     stall_s: PositiveFloat = Field(900.0, description="A lease without progress for this long is returned.")
+    max_tries: PositiveInt = Field(
+        5,
+        description="Failed tries (the engine failed, the worker died, the lease stalled, the group was invalid) after "
+        "which a row is rejected.",
+    )
 
 
 class Learner(Section):

@@ -68,7 +68,7 @@ def lines(
             f"{queue['bytes'] / 2**20:.1f} MiB of {queue['max_bytes'] / 2**20:.0f}"
         )
         behind = ", ".join(f"{count} by {late}" for late, count in sorted(queue["staleness"].items())) or "none"
-        yield f"staleness: groups behind now: {behind}; bound eta = {queue['max_staleness']}"
+        yield f"staleness: groups behind now: {behind}; queue.max_staleness {queue['max_staleness']}"
     problems = stuck(pods or (), queue, services, refused)
     yield ""
     yield from (f"stuck: {problem}" for problem in problems)

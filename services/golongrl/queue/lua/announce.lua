@@ -3,10 +3,12 @@
 local function redo_other_lineages(version, lineage)
   for step = version + 1, S.taken do
     for _, uid in ipairs(call('LRANGE', 'batch:' .. step, 0, -1)) do
-      local group = get(uid)
-      group.state, group.step = 'ready', nil
-      put(uid, group)
-      call('ZADD', 'ready', group.seq, uid)
+      if not is_aside(uid) then
+        local group = get(uid)
+        group.state, group.step = 'ready', nil
+        put(uid, group)
+        call('ZADD', 'ready', group.seq, uid)
+      end
     end
     call('DEL', 'batch:' .. step)
     call('HDEL', 'without_tasks', step)
@@ -34,7 +36,7 @@ end
 if current and new.version < current.version then
   return answer({ s = 'ok', weights = current })
 end
-if current and S.eta == 0 and current.lineage ~= new.lineage then
+if current and S.max_staleness == 0 and current.lineage ~= new.lineage then
   redo_other_lineages(new.version, new.lineage)
 end
 call('SET', 'weights', cmsgpack.pack(new))

@@ -5,6 +5,7 @@ end
 commit_steps(args.step)
 set('fence', args.fence)
 set('streak', 0)
+set('failed_streak', 0)
 set('stop_reason', '')
 touch()
 return answer({ s = 'ok', v = S.v, committed = S.committed })

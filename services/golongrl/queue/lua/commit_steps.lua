@@ -2,10 +2,12 @@
 local function commit_steps(step)
   for s = S.committed + 1, step do
     for _, uid in ipairs(call('LRANGE', 'batch:' .. s, 0, -1)) do
-      local group = get(uid)
-      count('staleness', s - 1 - group.lowest)
-      count('counts', 'trained')
-      end_row(uid, group, 'T')
+      if not is_aside(uid) then
+        local group = get(uid)
+        count('staleness', s - 1 - group.lowest_version)
+        count('counts', 'trained')
+        end_row(uid, group, 'T')
+      end
     end
     call('DEL', 'batch:' .. s)
     call('HDEL', 'without_tasks', s)

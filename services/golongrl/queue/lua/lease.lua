@@ -1,12 +1,15 @@
 -- Admission: floor(A / B) + (v - e) <= eta, A taken before the new group joins. The same request gets the same lease.
 local function lease_of(uid, group)
-  return answer({ s = 'lease', uid = uid, group = group, deadline = tonumber(call('ZSCORE', 'deadlines', uid)),
-    lease_ms = S.lease_ms })
+  return answer({ s = 'lease', lease = { uid = uid, epoch = group.epoch, row = group.row, seq = group.seq,
+    token = group.token, worker = group.worker, engine_version = group.engine_version, lineage = group.lineage,
+    deadline_s = tonumber(call('ZSCORE', 'deadlines', uid)) / 1000, lease_s = S.lease_s, tries = group.tries,
+    vocabulary = S.vocabulary } })
 end
 
 local function refuse(reason)
   local leased, ready = in_flight()
-  return answer({ s = 'refused', reason = reason, v = S.v, eta = S.eta, B = S.B, leased = leased, ready = ready,
+  return answer({ s = 'refused', reason = reason, v = S.v, max_staleness = S.max_staleness,
+    groups_per_step = S.groups_per_step, leased = leased, ready = ready,
     sealed = sealed_unfinished(), bytes = S.bytes, reserve = reserve(), max_bytes = S.max_bytes,
     weights = weights() or nil })
 end
@@ -25,7 +28,7 @@ local function superseded()
     for _, uid in ipairs(call('ZRANGE', 'leased', 0, -1)) do
       local group = get(uid)
       if group.worker == args.worker then
-        give_back(uid, group, 'worker_restarted')
+        fail_try(uid, group, 'worker_restarted')
       end
     end
   end
@@ -61,21 +64,21 @@ if stop then
   stop.s = 'stopped'
   return answer(stop)
 end
-if args.e > S.v + 1 then
+if args.engine_version > S.v + 1 then
   return refuse('ahead')
 end
 local published = weights()
-if S.eta == 0 and published and args.lineage ~= '' and args.lineage ~= published.lineage then
+if S.max_staleness == 0 and published and args.lineage ~= '' and args.lineage ~= published.lineage then
   return refuse('lineage')
 end
 if to_deal == 0 then
   return refuse('no_rows')
 end
-local place = math.floor((leased + ready + sealed_unfinished()) / S.B)
-if place + S.v - args.e > S.eta then
-  return refuse(place > S.eta and 'full' or 'behind')
+local place = math.floor((leased + ready + sealed_unfinished()) / S.groups_per_step)
+if place + S.v - args.engine_version > S.max_staleness then
+  return refuse(place > S.max_staleness and 'full' or 'behind')
 end
-if leased + ready >= S.B and over_budget(leased + 1) then
+if leased + ready >= S.groups_per_step and over_budget(leased + 1) then
   return refuse('bytes')
 end
 
@@ -84,13 +87,15 @@ local epoch, row = row_at(pos)
 local uid = epoch .. '-' .. row
 set('seq', S.seq + 1)
 local group = {
-  state = 'leased', pos = pos, epoch = epoch, row = row, seq = S.seq, e = args.e, lineage = args.lineage,
+  state = 'leased', pos = pos, epoch = epoch, row = row, seq = S.seq, engine_version = args.engine_version, lineage = args.lineage,
   token = uid .. ':' .. args.random, request = args.request, worker = args.worker, leased_at = time,
   progress = 0, progress_at = time, phase = 'leased',
   task = string.byte(call('GETRANGE', 'row_tasks', row, row)),
   given_up = tonumber(call('HGET', 'given_up', pos) or 0),
+  tries = tonumber(call('HGET', 'tries', pos) or 0),
 }
 put(uid, group)
+call('SETRANGE', 'outcome', outcome_offset(group), 'D')
 call('ZADD', 'leased', S.seq, uid)
 call('ZADD', 'deadlines', time + math.min(S.lease_ms, S.stall_ms), uid)
 call('HSET', 'requests', args.request, uid)

@@ -1,12 +1,19 @@
 -- Common to every script: where the keys are, the clock, and the few moves a row can make.
 --
--- A row is in exactly one place: unread (at or after `cursor` in `rows`), `returned`, `leased`, `ready`, a `batch:N`, or
--- ended (`outcome`: T trained, R rejected). A leased, ready or batched row has one record in `groups`, by uid.
+-- A row is in exactly one place: unread (at or after `cursor` in `rows`), `returned`, `leased`, `ready`, a `batch:N`,
+-- `set_aside`, or ended. `outcome` has one byte a row: T trained, R rejected, A set aside, D dealt at least once and none
+-- of these, X not in its epoch's order, 0 unread. A leased, ready or batched row has one record in `groups`, by uid. In a
+-- batch, ASIDE before a uid marks the place of a group that was set aside.
 -- Times are milliseconds. KEYS[1] is the state hash; every other key is beside it, in the same cluster slot.
 local PREFIX = string.sub(KEYS[1], 1, -6)
 local args = cmsgpack.unpack(ARGV[1])
--- The run's settings and state, once `load_state` has read them.
+-- The run's settings (under the names of Python's `QueueSettings`) and state, once `load_state` has read them.
 local S = {}
+local ASIDE = '!'
+-- A server's clock that differs by less than this was corrected, not set.
+local CLOCK_STEP_MS = 1000
+-- Rows that are remembered with the reason of their last failure: more do not help a person, and take memory.
+local MOST_FAILURES = 1000
 
 local function key(name)
   return PREFIX .. name
@@ -14,6 +21,10 @@ end
 
 local function call(command, name, ...)
   return redis.call(command, PREFIX .. name, ...)
+end
+
+local function is_aside(place)
+  return string.sub(place, 1, 1) == ASIDE
 end
 
 local function answer(value)
@@ -27,6 +38,7 @@ local function load_state()
     return false
   end
   S = cmsgpack.unpack(settings)
+  S.lease_ms, S.stall_ms = S.lease_s * 1000, S.stall_s * 1000
   local flat = call('HGETALL', 'state')
   for i = 1, #flat, 2 do
     S[flat[i]] = tonumber(flat[i + 1]) or flat[i + 1]
@@ -40,7 +52,7 @@ local function set(field, value)
 end
 
 local function now()
-  if S.manual_clock == 1 then
+  if S.manual_clock then
     return S.clock
   end
   local time = redis.call('TIME')
@@ -54,6 +66,11 @@ end
 
 local function put(uid, group)
   call('HSET', 'groups', uid, cmsgpack.pack(group))
+end
+
+-- The oldest policy that a group's tokens are from, or will be.
+local function version_of(group)
+  return group.lowest_version or group.engine_version
 end
 
 -- Rows -----
@@ -102,13 +119,30 @@ local function end_row(uid, group, mark)
   forget(uid, group)
   call('SETRANGE', 'outcome', outcome_offset(group), mark)
   call('HDEL', 'given_up', group.pos)
+  call('HDEL', 'tries', group.pos)
+end
+
+-- An attempt on a leased row failed. The row is dealt again, or rejected when that was its last try.
+local function fail_try(uid, group, reason, detail)
+  local tries = group.tries + 1
+  if tries < S.max_tries then
+    call('HSET', 'tries', group.pos, tries)
+    return give_back(uid, group, reason)
+  end
+  end_row(uid, group, 'R')
+  count('rejected', 'failed:' .. reason)
+  set('failed_streak', S.failed_streak + 1)
+  if call('HLEN', 'failures') < MOST_FAILURES then
+    call('HSET', 'failures', uid, cmsgpack.pack({ reason = reason, detail = detail or '', worker = group.worker,
+      tries = tries }))
+  end
 end
 
 -- Leases whose deadline passed, or that made no progress, go back.
 local function sweep(time)
   for _, uid in ipairs(call('ZRANGEBYSCORE', 'deadlines', '-inf', time)) do
     local group = get(uid)
-    give_back(uid, group, time >= group.progress_at + S.stall_ms and 'stalled' or 'expired')
+    fail_try(uid, group, time >= group.progress_at + S.stall_ms and 'stalled' or 'expired')
   end
 end
 
@@ -151,8 +185,11 @@ local function stopped()
   if S.stop_reason and S.stop_reason ~= '' then
     return { reason = S.stop_reason, detail = S.stop_detail }
   end
-  if S.streak >= S.max_gen_batches * S.B then
+  if S.streak >= S.max_gen_batches * S.groups_per_step then
     return { reason = 'all_equal', detail = tostring(S.streak) }
+  end
+  if S.failed_streak >= S.max_gen_batches * S.groups_per_step then
+    return { reason = 'failing', detail = tostring(S.failed_streak) }
   end
 end
 

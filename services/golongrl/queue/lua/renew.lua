@@ -13,7 +13,7 @@ for i, item in ipairs(args.items) do
       group.progress_at = time
       group.phase = (order[phase] or 0) > order[group.phase] and phase or group.phase
     elseif time >= group.progress_at + S.stall_ms then
-      give_back(uid, group, 'stalled')
+      fail_try(uid, group, 'stalled')
       alive = false
     end
   end

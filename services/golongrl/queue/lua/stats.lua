@@ -1,38 +1,66 @@
--- Everything at one moment; changes nothing, expires nothing.
+-- Everything at one moment, under the names of Python's `QueueStats`; changes nothing, expires nothing.
 local time = now()
-local leases, staleness, oldest_ready = {}, {}, time
-local function behind(group)
-  local by = tostring(S.v - (group.lowest or group.e))
-  staleness[by] = (staleness[by] or 0) + 1
+local staleness = {}
+local function note_staleness(group)
+  local behind = tostring(S.v - version_of(group))
+  staleness[behind] = (staleness[behind] or 0) + 1
 end
-for _, uid in ipairs(call('ZRANGE', 'leased', 0, -1)) do
+
+-- In lease order.
+local leases, seqs = {}, {}
+for i, uid in ipairs(call('ZRANGE', 'leased', 0, -1)) do
   local group = get(uid)
-  behind(group)
-  leases[#leases + 1] = { uid = uid, worker = group.worker, e = group.e, phase = group.phase, seq = group.seq,
-    progress = group.progress, age = time - group.leased_at, progress_age = time - group.progress_at,
-    expires_in = tonumber(call('ZSCORE', 'deadlines', uid)) - time, given_up = group.given_up }
+  note_staleness(group)
+  leases[i] = { uid = uid, worker = group.worker, engine_version = group.engine_version, phase = group.phase,
+    progress = group.progress, age_s = (time - group.leased_at) / 1000,
+    progress_age_s = (time - group.progress_at) / 1000,
+    expires_in_s = (tonumber(call('ZSCORE', 'deadlines', uid)) - time) / 1000, tries = group.tries }
+  seqs[i] = group.seq
 end
-local places = {}
+local ready, before, oldest_ready = 0, 0, time
 for _, uid in ipairs(call('ZRANGE', 'ready', 0, -1)) do
   local group = get(uid)
-  behind(group)
-  places[#places + 1] = group.seq
+  note_staleness(group)
+  ready = ready + 1
+  before = before + ((seqs[1] and group.seq < seqs[1]) and 1 or 0)
   oldest_ready = math.min(oldest_ready, group.ready_at)
 end
-local batched = 0
-for step = S.committed + 1, S.taken do
-  batched = batched + call('LLEN', 'batch:' .. step)
+
+-- The lease that the next batch waits for: in lease order the first one, if it is among the next places; by readiness
+-- the oldest one, while too few groups are ready.
+local function blocking()
+  if S.order == 'lease' then
+    return before < S.groups_per_step and leases[1] or nil
+  end
+  local oldest
+  for _, lease in ipairs(ready < S.groups_per_step and leases or {}) do
+    if not oldest or lease.engine_version < oldest.engine_version then
+      oldest = lease
+    end
+  end
+  return oldest
 end
+
 local function hash(name)
-  local flat, table = call('HGETALL', name), {}
+  local flat, table, total = call('HGETALL', name), {}, 0
   for i = 1, #flat, 2 do
     table[flat[i]] = tonumber(flat[i + 1])
+    total = total + table[flat[i]]
   end
-  return table
+  return table, total
 end
-return answer({ s = 'ok', state = { v = S.v, committed = S.committed, taken = S.taken, row_count = S.row_count,
-  cursor = S.cursor, bytes = S.bytes, max_bytes = S.max_bytes, B = S.B, eta = S.eta, order = S.order,
-  streak = S.streak }, returned = call('ZCARD', 'returned'), leases = leases, ready = #places, places = places,
-  batched = batched, reserved = #leases * reserve(), staleness = staleness, trained_staleness = hash('staleness'),
-  rejected = hash('rejected'), redone = hash('redone'), counts = hash('counts'), stop = stopped() or nil,
-  oldest_wait = time - oldest_ready, weights = weights() or nil })
+
+local counts = hash('counts')
+local rejected_by, rejected = hash('rejected')
+return answer({ s = 'ok', stop = stopped() or nil, stats = {
+  version = S.v, committed = S.committed, taken = S.taken,
+  rows = S.row_count, unread = S.row_count - S.cursor, returned = call('ZCARD', 'returned'),
+  leased = #leases, ready = ready, in_batches = call('HLEN', 'groups') - #leases - ready,
+  trained = counts.trained or 0, rejected = rejected, set_aside = call('HLEN', 'set_aside'),
+  bytes = S.bytes, reserved_bytes = #leases * reserve(), max_bytes = S.max_bytes,
+  groups_per_step = S.groups_per_step, max_staleness = S.max_staleness, order = S.order, max_tries = S.max_tries,
+  all_equal_streak = S.streak, failed_streak = S.failed_streak,
+  leases = leases, blocking = blocking(), oldest_wait_s = (time - oldest_ready) / 1000,
+  staleness = staleness, trained_staleness = (hash('staleness')),
+  rejected_by = rejected_by, redone_by = (hash('redone')),
+  tasks_given_up = counts.tasks_given_up or 0, weights = weights() or nil } })

@@ -9,10 +9,15 @@ if group.state ~= 'leased' then
   call('UNLINK', staged)
   return answer({ s = 'duplicate' })
 end
-if args.lowest < group.e then
+if args.lowest_version < group.engine_version then
   call('UNLINK', staged)
   give_back(args.uid, group, 'engine_restarted')
   return answer({ s = 'returned' })
+end
+if args.highest_version > S.v + 1 then
+  call('UNLINK', staged)
+  fail_try(args.uid, group, 'invalid', 'tokens of version ' .. args.highest_version .. ', newer than any: ' .. S.v + 1)
+  return answer({ s = 'invalid' })
 end
 local bytes = call('STRLEN', staged)
 if bytes == 0 then
@@ -23,11 +28,12 @@ call('PERSIST', 'body:' .. args.uid)
 call('ZREM', 'leased', args.uid)
 call('ZREM', 'deadlines', args.uid)
 call('HDEL', 'requests', group.request)
-group.state, group.bytes, group.lowest, group.ready_at, group.phase = 'ready', bytes, args.lowest, now(), 'ready'
+group.state, group.bytes, group.lowest_version, group.ready_at, group.phase = 'ready', bytes, args.lowest_version, now(), 'ready'
 put(args.uid, group)
 call('ZADD', 'ready', group.seq, args.uid)
 set('bytes', S.bytes + bytes)
 set('largest', math.max(S.largest, bytes))
 set('streak', 0)
+set('failed_streak', 0)
 count('counts', 'accepted')
 return answer({ s = 'accepted' })

@@ -1,19 +1,15 @@
 -- Seal `batch:STEP`, or answer the one that is sealed. base = step - 1 is the version it will be trained from.
 local base = args.step - 1
 
-local function version_of(group)
-  return group.lowest or group.e
-end
-
 local function batch(step, replayed)
-  return answer({ s = 'batch', uids = call('LRANGE', 'batch:' .. step, 0, -1), replayed = replayed,
+  return answer({ s = 'batch', v = S.v, vocabulary = S.vocabulary, uids = call('LRANGE', 'batch:' .. step, 0, -1), replayed = replayed,
     without_tasks = call('HEXISTS', 'without_tasks', step) })
 end
 
 local function wait(reason, blocking, checkpoint_now)
   local leased, ready = in_flight()
   return answer({ s = 'wait', reason = reason, checkpoint_now = checkpoint_now and 1 or 0, ready = ready,
-    leased = leased, B = S.B, v = S.v, committed = S.committed, bytes = S.bytes, max_bytes = S.max_bytes,
+    leased = leased, groups_per_step = S.groups_per_step, v = S.v, committed = S.committed, bytes = S.bytes, max_bytes = S.max_bytes,
     blocking = blocking, time = now() })
 end
 
@@ -73,7 +69,7 @@ end
 -- Will every group of `rest`, in this order, still find its place in time after this batch?
 local function fits(rest)
   for i, group in ipairs(rest) do
-    if args.step + math.floor((i - 1) / S.B) > version_of(group) + S.eta then
+    if args.step + math.floor((i - 1) / S.groups_per_step) > version_of(group) + S.max_staleness then
       return false
     end
   end
@@ -135,7 +131,7 @@ end
 
 local function complete(groups)
   for _, n in pairs(per_task(groups)) do
-    if n < S.min_per_task then
+    if n < S.min_prompts_per_task then
       return false
     end
   end
@@ -145,7 +141,7 @@ end
 local function expiring(groups)
   local list = {}
   for _, group in ipairs(groups) do
-    if version_of(group) + S.eta <= base then
+    if version_of(group) + S.max_staleness <= base then
       list[#list + 1] = group
     end
   end
@@ -168,7 +164,7 @@ local function compose(ready, size)
     end
   end
   for task, n in pairs(per_task(chosen)) do
-    add(task, S.min_per_task - n)
+    add(task, S.min_prompts_per_task - n)
   end
   local available = per_task(rest)
   for _, group in ipairs(rest) do
@@ -176,8 +172,8 @@ local function compose(ready, size)
     if not group.picked and room > 0 then
       if have[group.task] then
         add(group.task, 1)
-      elseif room >= S.min_per_task and available[group.task] >= S.min_per_task then
-        add(group.task, S.min_per_task)
+      elseif room >= S.min_prompts_per_task and available[group.task] >= S.min_prompts_per_task then
+        add(group.task, S.min_prompts_per_task)
       end
     end
   end
@@ -201,8 +197,8 @@ local function prefer_tasks(chosen, ready, leased, size, acceptable)
   if #other == size and complete(other) and acceptable(other) then
     return other, false
   end
-  local place = math.floor((#leased + #ready + sealed_unfinished()) / S.B)
-  local more_can_come = #leased > 0 or (place <= S.eta and rows_to_deal() > 0)
+  local place = math.floor((#leased + #ready + sealed_unfinished()) / S.groups_per_step)
+  local more_can_come = #leased > 0 or (place <= S.max_staleness and rows_to_deal() > 0)
   if more_can_come and #expiring(joined(ready, leased)) == 0 and newest_wait(chosen) < S.lease_ms then
     return nil
   end
@@ -239,7 +235,7 @@ end
 local function return_too_stale(chosen)
   local found = false
   for _, group in ipairs(chosen) do
-    if group.lowest + S.eta < base then
+    if group.lowest_version + S.max_staleness < base then
       give_back(group.uid, group, 'too_stale')
       found = true
     end
@@ -250,7 +246,7 @@ end
 local function try_to_seal()
   local leased, ready = records('leased'), records('ready')
   local last = #leased == 0 and rows_to_deal() == 0
-  local size = last and math.min(S.B, #ready) or S.B
+  local size = last and math.min(S.groups_per_step, #ready) or S.groups_per_step
   local chosen, blocking, acceptable
   if S.order == 'lease' then
     chosen, blocking = choose_by_lease(ready, leased, size)
@@ -272,7 +268,7 @@ local function try_to_seal()
     return wait('groups', blocking)
   end
   local without_tasks = false
-  if not last and S.min_per_task > 1 and S.min_per_task <= S.B then
+  if not last and S.min_prompts_per_task > 1 and S.min_prompts_per_task <= S.groups_per_step then
     chosen, without_tasks = prefer_tasks(chosen, ready, leased, size, acceptable)
     if not chosen then
       return wait('tasks', leased[1])

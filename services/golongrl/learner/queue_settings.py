@@ -1,0 +1,36 @@
+"""From a recipe to the promises of its queue. Pure."""
+
+from golongrl.queue.types import QueueSettings
+from golongrl.recipe import Recipe
+
+_ID_BYTES = 4
+_ID_AND_LOGPROB_BYTES = 8
+
+
+def queue_settings(recipe: Recipe, vocabulary: int = 0) -> QueueSettings:
+    """The queue's part of a recipe; `group_bytes` is the largest group there can be, uncompressed. `vocabulary`: token
+    ids of the model are below it; 0 is not known."""
+    queue, rollout = recipe.queue, recipe.rollout
+    return QueueSettings(
+        **queue.model_dump(),
+        max_gen_batches=rollout.max_gen_batches,
+        group_bytes=_ID_BYTES * recipe.data.max_prompt_tokens
+        + _ID_AND_LOGPROB_BYTES * rollout.n * rollout.max_response_tokens,
+        vocabulary=vocabulary,
+    )
+
+
+def budget_warning(recipe: Recipe) -> str | None:
+    """One line when `queue.max_bytes` may not hold what lies between two checkpoints: (K + max_staleness + 1) * B
+    groups of the largest size. The run still ends well, with a checkpoint whenever the budget is full; None when there
+    is room."""
+    settings = queue_settings(recipe)
+    batches = recipe.learner.checkpoint_every + settings.max_staleness + 1
+    needed = batches * settings.groups_per_step * settings.group_bytes
+    if settings.max_bytes >= needed:
+        return None
+    return (
+        f"queue.max_bytes {settings.max_bytes} is below (learner.checkpoint_every + queue.max_staleness + 1) * "
+        f"queue.groups_per_step groups of up to {settings.group_bytes} bytes = {needed}: "
+        "checkpoints may come earlier than every learner.checkpoint_every steps"
+    )

@@ -1,0 +1,364 @@
+"""What cannot be trained: refused when handed in, dealt a bounded number of times, set aside when found later."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import msgpack
+import numpy as np
+import pytest
+import redis
+
+from golongrl.queue import (
+    Batch,
+    FencedError,
+    Group,
+    Lease,
+    OutOfOrderError,
+    Response,
+    Stopped,
+    SubmitOutcome,
+    UnreadableGroupError,
+    VersionSpan,
+    encode,
+    fault,
+)
+from support import queue_picture
+from support.groups import group_for, response
+
+from .conftest import Play
+
+VOCABULARY = 100
+
+
+def changed(group: Group, **changes: Any) -> Group:
+    """`group` with another first response."""
+    first = replace(group.responses[0], **changes)
+    return replace(group, responses=(first, *group.responses[1:]))
+
+
+def ids(*values: int, dtype: Any = np.int64) -> Callable[[Group], Group]:
+    return lambda group: changed(group, ids=np.array([*values, 1, 1, 1], dtype))
+
+
+def logprob(value: float, dtype: Any = np.float32) -> Callable[[Group], Group]:
+    return lambda group: changed(group, logprobs=np.array([-1, value, 0, -0.0], dtype))
+
+
+FAULTS: dict[str, Callable[[Group], Group]] = {
+    "response 0: token id -7 is negative": ids(-7),
+    "response 0: token id 100 is outside of the vocabulary of 100": ids(100),
+    "response 0: token id 999999 is outside of the vocabulary of 100": ids(999999, dtype=np.int32),
+    "response 0: token id 1099511627776 is outside of the vocabulary of 100": ids(2**40),
+    "response 0: token ids of type float64 and shape (4,)": ids(1, dtype=np.float64),
+    "response 0: log-prob nan of token 1 is not a finite number of at most 0": logprob(np.nan),
+    "response 0: log-prob inf of token 1 is not a finite number of at most 0": logprob(np.inf),
+    "response 0: log-prob -inf of token 1 is not a finite number of at most 0": logprob(-np.inf),
+    "response 0: log-prob 0.5 of token 1 is not a finite number of at most 0": logprob(0.5),
+    "response 0: log-probs of type int64 and shape (4,)": logprob(0, np.int64),
+    "response 0: reward nan": lambda group: changed(group, reward=np.nan),
+    "response 0: reward 'good'": lambda group: changed(group, reward="good"),
+    "prompt: token id 100 is outside of the vocabulary of 100": lambda group: replace(
+        group, prompt_ids=np.array([100], np.int32)
+    ),
+    "prompt: token ids of type int32 and shape (1, 2)": lambda group: replace(
+        group, prompt_ids=np.array([[1, 2]], np.int32)
+    ),
+    "it has no responses": lambda group: replace(group, responses=()),
+}
+
+
+@pytest.mark.parametrize("reason", FAULTS)
+async def test_a_group_that_cannot_be_trained_is_refused_and_its_row_dealt_again(play: Play, reason: str) -> None:
+    await play.start(vocabulary=VOCABULARY)
+    lease = await play.lease()
+    assert (lease.vocabulary, lease.tries) == (VOCABULARY, 0)
+    sound = group_for(lease)
+    assert fault(sound, VOCABULARY) is None
+    assert fault(FAULTS[reason](sound), VOCABULARY) == reason
+    assert await play.queue.submit(lease, FAULTS[reason](sound)) is SubmitOutcome.INVALID
+    again = await play.lease()
+    assert (again.uid, again.tries) == (lease.uid, 1)
+    assert await play.queue.submit(lease, FAULTS[reason](sound)) is SubmitOutcome.STALE
+    assert await play.submit(again) == SubmitOutcome.ACCEPTED
+    assert (await play.queue.stats()).redone_by == {"invalid": 1}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"logprobs": np.zeros(3, np.float32)},
+        {"version_spans": (VersionSpan(0, 0, 3),)},
+        {"version_spans": (VersionSpan(0, 0, 3), VersionSpan(1, 2, 4))},
+        {"version_spans": (VersionSpan(0, 1, 4),)},
+        {"reward": None},
+    ],
+)
+def test_lengths_that_differ_cannot_even_be_made(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"log-probs|version spans|contradicts"):
+        replace(response(4, 0), **wrong)
+
+
+async def test_tokens_of_a_version_that_cannot_exist_are_refused(play: Play) -> None:
+    await play.start()
+    one, two = await play.leases(2)
+    assert await play.submit(one, version=1) == SubmitOutcome.ACCEPTED
+    assert await play.submit(two, version=2) == SubmitOutcome.INVALID
+    assert (await play.queue.stats()).redone_by == {"invalid": 1}
+
+
+async def fail_by_release(play: Play, lease: Lease) -> None:
+    assert await play.queue.release(lease, "engine_failed", failed=True, detail="the engine answered 500")
+
+
+async def fail_by_expiry(play: Play, lease: Lease) -> None:
+    await play.queue.advance(61)
+
+
+async def fail_by_stalling(play: Play, lease: Lease) -> None:
+    for _ in range(6):
+        await play.queue.renew("w", {lease.token: 0})
+        await play.queue.advance(55)
+
+
+async def fail_by_a_worker_that_dies(play: Play, lease: Lease) -> None:
+    play.queue.incarnation += "+"
+
+
+async def fail_by_an_invalid_group(play: Play, lease: Lease) -> None:
+    assert await play.queue.submit(lease, replace(group_for(lease), responses=())) is SubmitOutcome.INVALID
+
+
+@pytest.mark.parametrize(
+    ("fail", "reason"),
+    [
+        (fail_by_release, "engine_failed"),
+        (fail_by_expiry, "expired"),
+        (fail_by_stalling, "stalled"),
+        (fail_by_a_worker_that_dies, "worker_restarted"),
+        (fail_by_an_invalid_group, "invalid"),
+    ],
+)
+async def test_a_row_that_always_fails_is_rejected_with_its_reason(play: Play, fail: Any, reason: str) -> None:
+    """And the run goes on to its end."""
+    await play.start(rows=3, max_tries=3)
+    for tries in range(3):
+        lease = await play.lease()
+        assert (lease.uid, lease.tries) == ("0-0", tries)
+        await fail(play, lease)
+    lease = await play.lease()
+    assert lease.uid == "0-1"
+    stats = await play.queue.stats()
+    assert stats.rejected_by == {f"failed:{reason}": 1}
+    assert stats.redone_by == {reason: 2}
+    peek = await play.queue.peek("0-0")
+    assert (peek.state, peek.meta["reason"], peek.meta["tries"], peek.meta["worker"]) == ("rejected", reason, 3, "w")
+    await play.submit(lease)
+    await play.submit(await play.lease())
+    assert await play.batch(1) == ["0-1", "0-2"]
+
+
+async def test_what_is_nobodys_fault_is_no_failed_try(play: Play) -> None:
+    await play.start(rows=3, max_tries=1)
+    for _ in range(5):
+        await play.queue.release(await play.lease(), "shutdown")
+    lease = await play.lease()
+    assert (lease.uid, lease.tries) == ("0-0", 0)
+
+
+async def test_success_forgets_the_tries_of_a_row(play: Play) -> None:
+    await play.start(rows=4, max_tries=3)
+    await play.queue.release(await play.lease(), "engine_failed", failed=True)
+    for lease in await play.leases(2):
+        await play.submit(lease)
+    await play.batch(1)
+    await play.finish(1)
+    await play.commit(1)
+    with redis.Redis.from_url(f"redis://{play.queue._connection._address}") as raw:
+        assert raw.hgetall(play.queue._connection.key("tries")) in ({}, {b"": b""})
+
+
+async def test_a_run_in_which_everything_fails_is_stopped(play: Play) -> None:
+    """Not hung, and not silently through with its data."""
+    await play.start(rows=20, max_tries=2, max_gen_batches=2)
+    for _ in range(8):
+        await play.queue.release(await play.lease(), "engine_failed", failed=True)
+    stopped = await play.queue.lease("w", 0)
+    assert isinstance(stopped, Stopped)
+    assert stopped.reason == "failed"
+    assert stopped.detail.startswith("4 rows in a row failed at every try (rollout.max_gen_batches reached)")
+    assert stopped == await play.queue.take(play.fence, 1)
+    # Somebody mends the engines and starts the learner again.
+    await play.queue.attach(0)
+    await play.lease()
+
+
+# -- taken, and found out then --
+
+
+async def taken(play: Play, **changes: Any) -> list[str]:
+    await play.start(rows=6, **changes)
+    for lease in await play.leases(2):
+        await play.submit(lease)
+    return await play.batch(1)
+
+
+async def test_a_group_is_set_aside_for_good(play: Play) -> None:
+    """A replay of the step, by this learner or the next, trains the same groups."""
+    assert await taken(play) == ["0-0", "0-1"]
+    for _ in range(2):
+        await play.queue.set_aside(play.fence, 1, "0-0", "its loss is not finite")
+    again = await play.queue.take(play.fence, 1)
+    assert isinstance(again, Batch)
+    assert ([group.uid for group in again.groups], again.set_aside) == (["0-1"], ("0-0",))
+    await play.announce(1)
+    await play.finish(1)
+    play.fence = (await play.queue.attach(0)).token
+    replay = await play.queue.take(play.fence, 1)
+    assert isinstance(replay, Batch)
+    assert ([group.uid for group in replay.groups], replay.set_aside) == (["0-1"], ("0-0",))
+    await play.commit(1)
+    (found,) = await play.queue.set_aside_groups()
+    assert (found.uid, found.step, found.worker, found.reason) == ("0-0", 1, "w", "its loss is not finite")
+    peek = await play.queue.peek("0-0")
+    assert peek.state == "set_aside"
+    assert peek.group is not None
+    stats = await play.queue.stats()
+    assert (stats.set_aside, stats.trained, stats.bytes) == (1, 1, 0)
+
+
+async def test_a_batch_may_lose_all_its_groups(play: Play) -> None:
+    for uid in await taken(play):
+        await play.queue.set_aside(play.fence, 1, uid, "broken")
+    batch = await play.queue.take(play.fence, 1)
+    assert isinstance(batch, Batch)
+    assert (batch.groups, batch.set_aside) == ((), ("0-0", "0-1"))
+    await play.finish(1)
+    await play.commit(1)
+
+
+async def test_set_aside_groups_keep_their_place_in_what_admission_counts(play: Play) -> None:
+    await taken(play, max_staleness=0)
+    await play.queue.set_aside(play.fence, 1, "0-0", "broken")
+    assert await play.refused() == "full"
+
+
+async def test_a_row_that_was_set_aside_can_be_dealt_again(play: Play) -> None:
+    await taken(play)
+    await play.queue.set_aside(play.fence, 1, "0-0", "broken")
+    assert await play.queue.retry_set_aside("0-0")
+    assert not await play.queue.retry_set_aside("0-0")
+    lease = await play.lease()
+    assert lease.uid == "0-0"
+    await play.submit(lease)
+    await play.submit(await play.lease())
+    assert await play.batch(2) == ["0-0", "0-2"]
+    # The batch that it left stays without it, while it is part of another one.
+    first = await play.queue.take(play.fence, 1)
+    assert isinstance(first, Batch)
+    assert ([group.uid for group in first.groups], first.set_aside) == (["0-1"], ("0-0",))
+    for step in (1, 2):
+        await play.finish(step)
+    await play.commit(2)
+    assert (await play.queue.stats()).trained == 3
+
+
+async def test_a_row_that_was_set_aside_can_be_rejected(play: Play) -> None:
+    await taken(play)
+    await play.queue.set_aside(play.fence, 1, "0-0", "broken")
+    assert await play.queue.drop_set_aside("0-0")
+    assert not await play.queue.drop_set_aside("0-0")
+    assert await play.queue.set_aside_groups() == []
+    stats = await play.queue.stats()
+    assert (stats.set_aside, stats.rejected_by) == (0, {"set_aside": 1})
+    assert (await play.queue.peek("0-0")).state == "rejected"
+
+
+async def test_only_a_group_of_the_batch_in_hand_is_set_aside(play: Play) -> None:
+    await taken(play)
+    for step, uid, error in (
+        (1, "0-2", ValueError),
+        (1, "9-9", ValueError),
+        (2, "0-0", OutOfOrderError),
+        (0, "0-0", OutOfOrderError),
+    ):
+        with pytest.raises(error):
+            await play.queue.set_aside(play.fence, step, uid, "broken")
+    await play.finish(1)
+    with pytest.raises(OutOfOrderError):
+        await play.queue.set_aside(play.fence, 1, "0-0", "it was trained with")
+    old = play.fence
+    await play.queue.attach(0)
+    with pytest.raises(FencedError):
+        await play.queue.set_aside(old, 1, "0-0", "broken")
+
+
+async def test_bodies_of_set_aside_groups_are_bounded(play: Play, redis_url: str) -> None:
+    """The oldest are dropped first; the records stay."""
+    await play.start(rows=40, max_bytes=16 * 1500, max_staleness=9)
+    for step in range(1, 4):
+        for lease in await play.leases(2):
+            await play.submit(lease, tokens=40)
+        for uid in await play.batch(step):
+            await play.queue.set_aside(play.fence, step, uid, "broken")
+        with redis.Redis.from_url(redis_url) as raw:
+            queue_picture.check(queue_picture.read(raw, play.queue.run))
+    found = await play.queue.set_aside_groups()
+    assert [group.uid for group in found] == [f"0-{row}" for row in range(6)]
+    assert [group.bytes > 0 for group in found] == sorted(group.bytes > 0 for group in found)
+    assert 0 < sum(group.bytes for group in found) <= 1500
+
+
+def damaged(body: bytes, how: str) -> bytes:
+    fields = msgpack.unpackb(body)
+    match how:
+        case "cut":
+            return body[:-7]
+        case "other schema":
+            fields["schema"] = 99
+        case "an id outside of the vocabulary":
+            fields["prompt_ids"] = [np.array([70], "<u2").tobytes()]
+        case "not a map":
+            return bytes(msgpack.packb([1, 2]))
+        case "a NaN":
+            fields["responses"][0]["logprobs"] = np.full(4, np.nan, "<f4").tobytes()
+        case _:
+            fields["responses"][0]["logprobs"] = b"\0\0\0"
+    return bytes(msgpack.packb(fields))
+
+
+@pytest.mark.parametrize(
+    "how", ["cut", "other schema", "an id outside of the vocabulary", "not a map", "a NaN", "odd bytes"]
+)
+async def test_a_stored_group_that_cannot_be_read_is_set_aside(play: Play, redis_url: str, how: str) -> None:
+    await play.start(rows=6, vocabulary=70)
+    for lease in await play.leases(2):
+        await play.submit(lease)
+    with redis.Redis.from_url(redis_url) as raw:
+        key = play.queue._connection.key("body:0-0")
+        raw.set(key, damaged(raw.get(key), how))
+    for _ in range(2):
+        batch = await play.queue.take(play.fence, 1)
+        assert isinstance(batch, Batch)
+        assert ([group.uid for group in batch.groups], batch.set_aside) == (["0-1"], ("0-0",))
+    assert [group.uid for group in await play.queue.set_aside_groups()] == ["0-0"]
+
+
+async def test_a_group_of_a_finished_step_that_cannot_be_read_is_an_error(play: Play, redis_url: str) -> None:
+    """It was trained with: a replay without it would give other weights."""
+    await taken(play)
+    await play.finish(1)
+    with redis.Redis.from_url(redis_url) as raw:
+        raw.set(play.queue._connection.key("body:0-0"), b"junk")
+    with pytest.raises(UnreadableGroupError, match="group 0-0 of step 1, which was trained before"):
+        await play.queue.take(play.fence, 1)
+
+
+def test_what_is_sound_is_not_called_a_fault() -> None:
+    empty = Response(np.zeros(0, np.int32), np.zeros(0, np.float32), (), "stop", 0.0)
+    lease = Lease("0-0", 0, 0, 1, "t", "w", 0, "", 0.0, 60.0)
+    sound = group_for(lease, rewards=(None, 0, 1.5, -2))
+    for group in (sound, replace(sound, responses=(empty,)), replace(sound, prompt_ids=np.zeros(0, np.int32))):
+        assert fault(group, 8) is None
+        assert fault(group) is None
+        assert encode(group)
