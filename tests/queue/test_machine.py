@@ -576,7 +576,7 @@ def walk(server: Server, seed: int, steps: int, seen: Counter[str]) -> None:
         rows=chance.randint(10, 40),
         epochs=chance.choice([1, 2]),
         max_bytes=chance.choice([300, 1500, 1 << 30, 1 << 30]),
-        max_tries=chance.choice([2, 100, 100]),
+        max_tries=chance.choice([2, 100, 100, 100]),
     )
     for _ in range(steps):
         machine.move(chance.choice(MOVES), chance.randrange(12), chance.randrange(12), chance.randrange(12))
@@ -604,7 +604,7 @@ def test_invariants_hold_whatever_happens(server: Server) -> None:
 
 def test_invariants_hold_on_long_walks(server: Server) -> None:
     seen = Counter[str]()
-    for seed in range(40):
+    for seed in range(60):
         walk(server, seed, 100, seen)
     assert set(seen) >= INTERESTING
 
