@@ -423,7 +423,7 @@ class QueueMachine(RuleBasedStateMachine):
             self.learners.remove(learner)
             return
         except OutOfOrderError:
-            assert learner.taken <= self.version
+            assert learner.taken <= queue_picture.read(self.server.raw, self.name).state["v"]
             return
         self.batches[learner.taken] = [other for other in uids if other != uid]
         self.saw("set aside")
