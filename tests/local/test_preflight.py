@@ -8,7 +8,7 @@ import pytest
 from golongrl.errors import InputError
 from golongrl.local import preflight
 from golongrl.local.plan import Ports
-from golongrl.local.redis_server import split_password
+from golongrl.redis_url import split_password
 
 
 def test_free_ports_are_all_different() -> None:

@@ -2,11 +2,14 @@
 
 import io
 import json
+import subprocess
+import sys
+from types import SimpleNamespace
 
 from rich.console import Console
 
-from golongrl.local.progress import Display, RunSnapshot, render, spark, step_line, waits
-from golongrl.queue import Presence
+from golongrl.local.progress import Display, RunSnapshot, Silence, render, spark, starting, step_line, waits
+from golongrl.queue import LeaseStats, Presence
 from golongrl.telemetry import history
 
 
@@ -69,3 +72,90 @@ def test_without_a_terminal_every_step_is_said_once() -> None:
         display.show(snapshot(3))
         display.show(snapshot(3))
     assert [line.split(" ·")[0] for line in out.getvalue().splitlines()] == ["step 1/40", "step 2/40", "step 3/40"]
+
+
+def presence(service: str, id: str, **fields: str) -> Presence:
+    return Presence(service, id, fields, 0.1, 10.0)
+
+
+def test_a_worker_that_is_at_work_is_not_waited_for() -> None:
+    busy = presence("learner", "host", doing="updating")
+    full = presence("rollout", "rollout-0", waiting_for="full: enough groups wait for B = 18")
+    slots = presence("rollout", "rollout-1", waiting_for="a response to end")
+    down = presence("rollout", "rollout-2", waiting_for="the engine: no answer")
+    assert waits(snapshot(1, processes=[busy, full, slots, down])) == [
+        "learner: updating",
+        "rollout-2: the engine: no answer",
+    ]
+    idle = presence("learner", "host", doing="waiting for step 2: 3 of 18")
+    assert "rollout-0: full: enough groups wait for B = 18" in waits(snapshot(1, processes=[idle, full]))
+
+
+def test_what_a_run_starts_names_the_learners_phase_without_its_counts() -> None:
+    learner = presence("learner", "host", doing="starting the ranks (Ray, model)", for_s="20")
+    states = {"engine-1": "starting", "learner": "starting", "reward": "up"}
+    assert starting(snapshot(0, processes=[learner], states=states)) == [
+        "engine-1",
+        "learner (starting the ranks (Ray, model))",
+    ]
+    waiting = presence("learner", "host", doing="waiting for step 1: 3 of 18 ready")
+    assert starting(snapshot(0, processes=[waiting], states={"learner": "up"})) == ["learner (waiting for step 1)"]
+
+
+def test_silence_is_broken_after_15_seconds_and_then_ever_less_often() -> None:
+    silence = Silence(since=100.0)
+    spoken = [now for now in range(100, 2000) if silence.due(float(now))]
+    assert spoken == [115, 145, 205, 325, 565, 1045, 1645]
+    silence.progress(2000.0)
+    assert [now for now in range(2000, 2050) if silence.due(float(now))] == [2015, 2045]
+
+
+def shown(*snapshots: RunSnapshot, seen: int = -1, step_s: float = 1.0) -> list[str]:
+    """The lines of a display that is shown these, `step_s` seconds apart."""
+    out, now = io.StringIO(), [0.0]
+    with Display(Console(file=out, width=200), live=False, seen=seen, now=lambda: now[0]) as display:
+        for each in snapshots:
+            display.show(each)
+            now[0] += step_s
+    return out.getvalue().splitlines()
+
+
+def test_a_long_wait_is_named_and_steps_are_not() -> None:
+    learner = presence("learner", "host", doing="waiting for step 2: 3 of 18", for_s="15")
+    waiting = snapshot(1, processes=[learner], states={"learner": "up"})
+    lines = shown(*[waiting] * 47)
+    assert lines[0].startswith("step 1/40")
+    assert lines[1:] == [f"waiting for {s} s: learner: waiting for step 2: 3 of 18 (15 s)" for s in (15, 45)]
+
+
+def test_a_resumed_run_does_not_print_its_old_steps_again() -> None:
+    # The learner cuts the record back to its checkpoint and computes steps 3 and 4 again.
+    lines = shown(snapshot(4), snapshot(2), snapshot(3), snapshot(4), snapshot(5), seen=4)
+    assert [line.split(" ·")[0] for line in lines] == ["step 5/40"]
+
+
+def test_a_run_survives_a_terminal_that_is_gone() -> None:
+    code = (
+        "import sys\nfrom golongrl.local.progress import Display, Screen\n"
+        "with Display(Screen(), live=False) as display:\n"
+        "    sys.stdin.readline()\n"
+        "    for _ in range(3): display.say('line')\n"
+        "print('end', file=sys.stderr)\n"
+    )
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    process = subprocess.Popen([sys.executable, "-c", code], text=True, **pipes)
+    assert process.stdout is not None
+    process.stdout.close()
+    process.stdout = None
+    _, err = process.communicate("go\n", timeout=60)
+    assert (process.returncode, err) == (0, "end\n")
+
+
+def test_a_group_that_waits_for_its_scores_names_the_reward_service() -> None:
+    lease = LeaseStats("0-7", "rollout-1", 3, "scoring", 55, 40.0, 36.0, 80.0)
+    stats = SimpleNamespace(blocking=lease)
+    learner = presence("learner", "host", doing="waiting for step 4: 0 of 18")
+    found = waits(snapshot(1, queue=stats, processes=[learner]))
+    assert found[0] == "rollout-1: group 0-7 waits for the reward service (no progress for 36 s)"
+    updating = presence("learner", "host", doing="updating")
+    assert waits(snapshot(1, queue=stats, processes=[updating])) == ["learner: updating"]

@@ -138,9 +138,11 @@ def status(
         str | None, typer.Option(envvar="GOLONGRL_REDIS_URL", help="Queue to ask directly, without a cluster.")
     ] = None,
     run: Annotated[str | None, typer.Option(envvar="GOLONGRL_RUN", help="The run's name, with --redis-url.")] = None,
+    name: Annotated[str | None, typer.Option(help="A run of `golongrl train` on this machine.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder of runs, with --name.")] = Path("runs"),
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of text.")] = False,
 ) -> None:
-    """Every process, its version, the queue, staleness, and what is stuck: of a release, or of a run by its Redis.
+    """Every process, its version, the queue, staleness, and what is stuck: of a release, a run here, or a run's Redis.
 
     Example: golongrl status --release golongrl -n golongrl
     """
@@ -153,12 +155,15 @@ def status(
 
     # The error names what was waited for; a log line for each try would hide it, and spoil --json.
     configure("status", run, level="ERROR")
+    if name is not None:
+        _show_local(out / name, as_json=as_json)
+        return
     if release is not None:
         seen, picture = asyncio.run(_look_at_release(release, namespace, context))
     elif redis_url is not None and run is not None:
         seen, picture = None, asyncio.run(look_at_queue(redis_url, run))
     else:
-        raise InputError("status: give --release NAME, or --redis-url and --run")
+        raise InputError("status: give --release NAME, --name RUN, or --redis-url and --run")
     queue, services = (picture or {}).get("queue"), (picture or {}).get("services")
     pods, refused = (None, []) if seen is None else (seen.pods, seen.refused)
     if as_json:
@@ -166,6 +171,34 @@ def status(
         print(json.dumps({"pods": listed, "refused": refused, "queue": queue, "services": services}))
     else:
         print("\n".join(lines(pods, queue, services, refused)))
+
+
+def _show_local(folder: Path, *, as_json: bool) -> None:
+    import asyncio
+    from dataclasses import asdict
+
+    from golongrl.kubernetes.look import local_run
+    from golongrl.kubernetes.look.queue import look_at_queue
+    from golongrl.kubernetes.look.status import lines
+    from golongrl.queue import QueueError
+    from golongrl.redis_url import with_password
+    from golongrl.telemetry import history
+
+    info = local_run.read(folder)
+    lives = local_run.alive(info)
+    picture: dict[str, Any] = {}
+    trouble = ""
+    if lives and info.state == "running":
+        try:
+            picture = asyncio.run(look_at_queue(with_password(info.redis_url, local_run.password(info)), info.run))
+        except QueueError as error:  # the run may be starting
+            trouble = f"queue: {error}"
+    queue, services = picture.get("queue"), picture.get("services")
+    if as_json:
+        print(json.dumps({"run": {**asdict(info), "lives": lives}, "queue": queue, "services": services}))
+        return
+    print(local_run.headline(info, history.read(folder / "metrics.jsonl"), lives=lives))
+    print("\n".join(lines(None, queue, services, ())) if picture else trouble, end="\n" if picture or trouble else "")
 
 
 async def _look_at_release(

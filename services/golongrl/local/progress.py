@@ -72,10 +72,9 @@ def waits(snapshot: RunSnapshot) -> list[str]:
     blocking = snapshot.queue.blocking if snapshot.queue else None
     group = []
     if blocking is not None and not learning and blocking.progress_age_s > SLOW_GROUP_S:
-        group.append(
-            f"{blocking.worker}: group {blocking.uid} ({blocking.phase}, "
-            f"no progress for {blocking.progress_age_s:.0f} s)"
-        )
+        what = "waits for the reward service" if blocking.phase == "scoring" else f"is {blocking.phase}"
+        since = f"no progress for {blocking.progress_age_s:.0f} s"
+        group.append(f"{blocking.worker}: group {blocking.uid} {what} ({since})")
     workers = [
         p
         for p in snapshot.processes
@@ -261,11 +260,22 @@ def wait_line(snapshot: RunSnapshot, silence_s: float) -> str:
     return f"waiting for {silence_s:.0f} s: {words}"
 
 
+class Screen(Console):
+    """A console whose reader may leave: a closed terminal or pipe does not end a run, later output is dropped."""
+
+    def on_broken_pipe(self) -> None:
+        """Drop the output; rich would end the process."""
+        _drop_output()
+
+
 @contextmanager
 def _unheard() -> Iterator[None]:
-    """A closed terminal, or a pipe that nobody reads any more, does not end a run: later output is dropped."""
     try:
         yield
     except OSError:
-        with suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
+
+
+def _drop_output() -> None:
+    with suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

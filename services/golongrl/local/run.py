@@ -33,12 +33,13 @@ from golongrl.errors import GolongrlError, InputError, NoSpaceError, is_full, no
 from golongrl.local import plan, preflight, redis_server, survivors
 from golongrl.local.claim import Claim, resumed_recipe
 from golongrl.local.plan import EngineKind, Options, Ports, RunFolder
-from golongrl.local.progress import Display, RunSnapshot
+from golongrl.local.progress import Display, RunSnapshot, Screen
 from golongrl.local.services import stages
 from golongrl.local.supervisor import SIGNALS, RunFailedError, RunInterruptedError, Supervisor
 from golongrl.queue import QueueError, SampleQueue
 from golongrl.queue.connection import Patience
 from golongrl.recipe import Recipe, dump, load
+from golongrl.redis_url import split_password, with_password
 from golongrl.telemetry import history, logging
 from golongrl.telemetry.run_info import RunInfo, RunState
 
@@ -79,7 +80,7 @@ def execute(request: TrainRequest) -> None:
     """
     # The display says what matters; below it only what went wrong has a place.
     logging.configure("train", request.folder.path.name, level="ERROR")
-    console = Console()
+    console = Screen()
     try:
         with _interruptible():
             recipe = None if request.resume else load(request.recipe, request.overrides)
@@ -170,14 +171,7 @@ def _to_the_end(request: TrainRequest, recipe: Recipe, options: Options, info: R
         if options.temporary is not None:
             shutil.rmtree(options.temporary, ignore_errors=True)
         report = _finish(request, recipe, replace(info, state=state, detail=detail, temporary=None), console)
-    console.print(f"{summary(history.read(folder.metrics))}; report: {report}", highlight=False, soft_wrap=True)
-
-
-def summary(records: history.History) -> str:
-    """A finished run in one line."""
-    steps = sum(step > 0 for step in records.steps)
-    first, last = records.change()
-    return f"done: {steps} steps, mean reward {first:.3f} -> {last:.3f}"
+    console.print(f"{history.summary(history.read(folder.metrics))}; report: {report}", highlight=False, soft_wrap=True)
 
 
 def _finish(request: TrainRequest, recipe: Recipe, info: RunInfo, console: Console) -> Path:
@@ -238,7 +232,7 @@ def _options(request: TrainRequest, recipe: Recipe, folder: RunFolder) -> Option
     Raises:
         InputError: one of them does not.
     """
-    url, password = redis_server.split_password(request.redis_url) if request.redis_url else (None, None)
+    url, password = split_password(request.redis_url) if request.redis_url else (None, None)
     if url is not None and request.redis_url is not None:
         password = password or os.environ.get(plan.PASSWORD_VARIABLE)
         preflight.check_redis(request.redis_url, folder.path.name, url)
@@ -303,7 +297,7 @@ async def _supervise(recipe: Recipe, options: Options, console: Console, plain: 
         command = redis_server.command(options.ports.redis, folder.redis, options.password)
     records = history.read(folder.metrics)
     seen = records.steps[-1] if records.steps else -1
-    url = redis_server.with_password(options.queue_url, options.password)
+    url = with_password(options.queue_url, options.password)
     async with (
         httpx.AsyncClient(timeout=HTTP_TIMEOUT_S) as http,
         _client(options) as server,

@@ -50,6 +50,12 @@ class History:
         return mean(values[:window]), mean(values[-window:])
 
 
+def summary(records: History) -> str:
+    """A finished run in one line."""
+    first, last = records.change()
+    return f"done: {sum(step > 0 for step in records.steps)} steps, mean reward {first:.3f} -> {last:.3f}"
+
+
 def mean(values: Sequence[float]) -> float:
     """Arithmetic mean; NaN of nothing."""
     return sum(values) / len(values) if values else math.nan

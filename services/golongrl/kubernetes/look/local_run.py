@@ -1,0 +1,60 @@
+"""A run of `golongrl train` on this machine: found by its folder, without an address. The headline is pure."""
+
+import os
+from pathlib import Path
+
+from golongrl.errors import InputError
+from golongrl.telemetry import history
+from golongrl.telemetry.history import History
+from golongrl.telemetry.run_info import FILE, RunInfo
+
+
+def read(folder: Path) -> RunInfo:
+    """What the run's supervisor wrote down.
+
+    Raises:
+        InputError: there is no run in the folder.
+    """
+    info = RunInfo.read(folder)
+    if info is None:
+        raise InputError(
+            f"status: no run in {folder} (it has no {FILE}); give --name and --out, or --redis-url and --run"
+        )
+    return info
+
+
+def alive(info: RunInfo) -> bool:
+    """Whether the run's supervisor lives on this machine; its process id alone may be another process's by now."""
+    import psutil
+
+    try:
+        return abs(psutil.Process(info.pid).create_time() - info.pid_started) < 1
+    except psutil.NoSuchProcess:
+        return False
+
+
+def password(info: RunInfo) -> str | None:
+    """The password of the run's own Redis; of an outside one it comes by the environment.
+
+    Raises:
+        InputError: the file that has it cannot be read.
+    """
+    if info.password_file is None:
+        return os.environ.get("GOLONGRL_REDIS_PASSWORD")
+    try:
+        return Path(info.password_file).read_text("utf-8").strip()
+    except OSError as error:
+        raise InputError(f"status: {info.password_file}: {error.strerror}") from error
+
+
+def headline(info: RunInfo, records: History, *, lives: bool) -> str:
+    """The run in one line."""
+    step = records.steps[-1] if records.steps else 0
+    if info.state == "done":
+        return history.summary(records)
+    if info.state in ("preparing", "running") and lives:
+        secret = f", its password in {info.password_file}" if info.password_file else ""
+        return f"{info.run}: {info.state} since {info.started} (pid {info.pid}), step {step}, {info.redis_url}{secret}"
+    why = info.detail or f"its supervisor (pid {info.pid}) was killed"
+    state = "failed" if info.state == "failed" else "stopped"
+    return f"{info.run}: {state} after step {step}: {why}; golongrl train --resume --name {info.run} continues it"

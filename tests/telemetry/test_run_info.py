@@ -1,0 +1,64 @@
+"""What a run's folder says about it, and the line that `golongrl status --name` makes of it."""
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+
+from golongrl.errors import InputError
+from golongrl.kubernetes.look.local_run import alive, headline
+from golongrl.telemetry.history import REWARD, STEP, History
+from golongrl.telemetry.run_info import RunInfo
+
+ME = psutil.Process()
+INFO = RunInfo("demo", "1", "host", "2026-01-01T00:00:00+00:00", ME.pid, ME.create_time(), "running", "redis://h:1/0")
+RECORDS = History(tuple({STEP: float(step), REWARD: step / 10} for step in range(11)))
+
+
+def test_a_record_is_read_as_it_was_written_and_a_newer_ones_fields_are_passed_over(tmp_path: Path) -> None:
+    assert RunInfo.read(tmp_path) is None
+    INFO.write(tmp_path)
+    assert RunInfo.read(tmp_path) == INFO
+    path = tmp_path / "run.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "later": 1}))
+    assert RunInfo.read(tmp_path) == INFO
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", "null", "5", '"x"', "\udcff"])
+def test_a_file_that_is_no_record_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "run.json").write_text(text, errors="surrogateescape")
+    with pytest.raises(InputError, match=r"run\.json: not a run's record"):
+        RunInfo.read(tmp_path)
+
+
+def test_a_process_that_has_the_id_by_now_is_another_one() -> None:
+    assert alive(INFO)
+    assert not alive(replace(INFO, pid_started=INFO.pid_started - 100))
+    assert not alive(replace(INFO, pid=2**22 + os.getpid()))
+
+
+@pytest.mark.parametrize(
+    ("changes", "lives", "line"),
+    [
+        ({"state": "done"}, False, "done: 10 steps, mean reward 0.200 -> 0.800"),
+        ({}, True, f"demo: running since 2026-01-01T00:00:00+00:00 (pid {ME.pid}), step 10, redis://h:1/0"),
+        (
+            {},
+            False,
+            f"demo: stopped after step 10: its supervisor (pid {ME.pid}) was killed; "
+            "golongrl train --resume --name demo continues it",
+        ),
+        (
+            {"state": "failed", "detail": "no space left on runs/demo"},
+            False,
+            "demo: failed after step 10: no space left on runs/demo; golongrl train --resume --name demo continues it",
+        ),
+    ],
+)
+def test_the_headline_says_what_the_run_does_or_how_to_continue_it(
+    changes: dict[str, str], lives: bool, line: str
+) -> None:
+    assert headline(replace(INFO, **changes), RECORDS, lives=lives) == line  # type: ignore[arg-type]
