@@ -19,16 +19,16 @@ from golongrl.learner.advantage import grpo, qwenlong_grpo, tmn_grpo
 from golongrl.learner.batch.batch_metrics import batch_metrics
 from golongrl.learner.batch.prepare import prepare
 from golongrl.learner.batch.samples import Shard, collect, estimate, shard
+from golongrl.learner.fsync import file_sha256
 from golongrl.learner.ranks.tensors import assemble, correct, response_tokens, with_columns
 from golongrl.learner.weights.export import (
     SHARD_BYTES,
     ExportedFile,
     TakenShards,
-    file_sha256,
     take_shards,
     write_taken,
 )
-from golongrl.learner.weights.store import WeightStore
+from golongrl.learner.weights.store import Support, WeightStore
 from golongrl.queue import Batch, decode, encode
 from golongrl.recipe import Recipe, load
 
@@ -180,7 +180,8 @@ def _publish(store: WeightStore, version: int, tensors: dict[str, torch.Tensor])
     copy = spent(lambda: taken.append(take_shards(iter(tensors.items()), dtype=torch.bfloat16)))
     write = spent(lambda: files.extend(write_taken(taken[0], staging)))
     digest = spent(lambda: [file_sha256(staging / file.name) for file in files])
-    seal = spent(store.seal, staging, version, "bench", files, resolve("builtin:quickstart"), "bfloat16")
+    support = Support(resolve("builtin:quickstart"), "bfloat16")
+    seal = spent(store.seal, staging, version, "bench", files, support)
     store.prune(version, 1)
     return copy, write, digest, seal
 

@@ -11,6 +11,7 @@ import torch
 
 from golongrl.learner.checkpoints.store import TRACKER, Checkpoints
 from golongrl.learner.weights.store import MANIFEST
+from support.checkpoints import latest
 from support.learner_run import FIRST_ROWS, LearnerRun, learner_run, small_recipe
 
 STEPS = [1, 2, 3, 4]
@@ -70,7 +71,7 @@ async def test_killed_and_resumed_gives_the_same_weights_to_the_bit(tiny_model: 
 
 def _has_all_or_nothing_of(checkpoints: Path, committed: int) -> None:
     """The checkpoint that the queue relies on is there; what the tracker names is complete."""
-    found = Checkpoints(checkpoints).find("auto")
+    found = latest(Checkpoints(checkpoints))
     assert (found.state.step if found else 0) >= committed
     if found:
         for kind in ("model", "optim", "extra_state"):
@@ -175,7 +176,7 @@ async def test_a_dead_rank_fails_the_job_with_one_line(tiny_model: Path, tmp_pat
         tracker = run.root / "checkpoints" / "latest_checkpointed_iteration.txt"
         assert tracker.read_text() == str(stats.version)
     assert run.log.rstrip().splitlines()[-1] == (
-        f"error: stopped by a signal after step {stats.version}; the next start goes on"
+        f"error: stopped by a signal after step {stats.version}; the next start resumes the run"
     )
 
 
@@ -186,7 +187,7 @@ async def test_a_signal_before_the_first_step_is_no_end_of_the_run(tiny_model: P
         run.kill(signal.SIGTERM)
         assert await run.ended() == 143, run.log[-4000:]
         assert run.log.rstrip().splitlines()[-1] == (
-            "error: stopped by a signal before training began; the next start goes on"
+            "error: stopped by a signal before training began; the next start resumes the run"
         )
         assert (await run.queue().stats()).stopped is None
 

@@ -9,8 +9,8 @@ import pytest
 
 from golongrl.errors import InputError
 from golongrl.learner.known_models import SHAPES, model_config
-from golongrl.learner.loop import LearnerConfig, train
 from golongrl.learner.memory import GIB, MemoryPlanError, check_device, check_kernel, check_layout, estimate, shape
+from golongrl.learner.startup import LearnerConfig, train
 from golongrl.recipe import Recipe, load, packaged
 
 QWEN3_4B = SHAPES["Qwen/Qwen3-4B-Thinking-2507"]

@@ -10,11 +10,10 @@ import torch
 from safetensors.torch import load_file
 
 from golongrl.errors import GolongrlError
-from golongrl.learner.ranks.rank import Staged
-from golongrl.learner.weights.export import write_shards
-from golongrl.learner.weights.publisher import PUBLISH_SECONDS, Broadcaster, Publisher
-from golongrl.learner.weights.store import WeightStore
-from golongrl.queue import Behind, FencedError, SampleQueue
+from golongrl.learner.weights.export import Staged, write_shards
+from golongrl.learner.weights.publisher import PUBLISH_SECONDS, Publisher
+from golongrl.learner.weights.store import Support, WeightStore
+from golongrl.queue import Attachment, Behind, FencedError, SampleQueue
 from golongrl.recipe import load
 from support.groups import one_group_batch, queue_settings
 
@@ -59,34 +58,40 @@ async def queue(redis_url: str, run_name: str) -> AsyncIterator[SampleQueue]:
         yield client
 
 
-async def attach(
-    queue: SampleQueue, tiny_model: Path, store: Path, way: type[Publisher] = Publisher, *overrides: str
-) -> Publisher:
+async def attach(queue: SampleQueue, tiny_model: Path, store: Path, way: str = "disk", *overrides: str) -> Publisher:
     attachment = await queue.attach(0)
     stored = WeightStore(store).manifest(attachment.version) is not None
-    there = attachment.version == 0 or (way is Publisher and stored)
-    publisher = way(load("quickstart", list(overrides)), queue, attachment, WeightStore(store), tiny_model)
+    there = attachment.version == 0 or (way == "disk" and stored)
+    publisher = _publisher(way, queue, attachment, WeightStore(store), tiny_model, *overrides)
     assert await publisher.restore(None) == there
     return publisher
 
 
+def _publisher(
+    way: str, queue: SampleQueue, attachment: Attachment, store: WeightStore, model: Path, *overrides: str
+) -> Publisher:
+    recipe = load("quickstart", [f"learner.weights={way}", *overrides])
+    return Publisher.of(recipe, queue, attachment, store, model)
+
+
 @pytest.mark.parametrize("version", [0, 2])
-@pytest.mark.parametrize("way", [Publisher, Broadcaster])
+@pytest.mark.parametrize("way", ["disk", "broadcast"])
 async def test_a_new_queue_has_a_history_of_its_own(
-    redis_url: str, run_name: str, tiny_model: Path, tmp_path: Path, way: type[Publisher], version: int
+    redis_url: str, run_name: str, tiny_model: Path, tmp_path: Path, way: str, version: int
 ) -> None:
     """Engines and the store may have versions 0 to 3 of the history that was lost, others than the ones to come."""
     store = WeightStore(tmp_path / "store")
-    store.publish_initial(tiny_model, "lost", load("quickstart").model, 1 << 20)
+    support = Support(tiny_model, "float32")
+    store.publish_initial(support, "lost", 1 << 20)
     for lost in range(1, 4):
         staging = store.begin(lost)
         files = write_shards({"weight": torch.full((4,), float(lost))}.items(), staging, dtype=torch.float32)
-        store.seal(staging, lost, "lost", files, tiny_model, "float32")
+        store.seal(staging, lost, "lost", files, support)
     async with SampleQueue.from_url(redis_url, run_name) as queue:
         rows = np.arange(4, dtype=np.int32)
         behind = Behind(version, np.array([(0, row) for row in range(version)], np.int32).reshape(-1, 2))
         await queue.setup(queue_settings(groups_per_step=1), [rows], ["a"] * 4, behind)
-        publisher = way(load("quickstart"), queue, await queue.attach(version), store, tiny_model)
+        publisher = _publisher(way, queue, await queue.attach(version), store, tiny_model)
         assert await publisher.restore("lost" if version else None) is (version == 0)
         lineage = publisher.lineage
         assert lineage != "lost"
@@ -232,9 +237,8 @@ async def test_a_replaced_learner_leaves_the_store_alone(queue: SampleQueue, tin
 
 async def test_what_a_killed_learner_left_unfinished_goes(queue: SampleQueue, tiny_model: Path, tmp_path: Path) -> None:
     """Two learners never write into one folder: the ranks of the first may live a little longer than it."""
-    ranks = SlowRanks()
-    async with await attach(queue, tiny_model, tmp_path) as killed:
-        await killed.begin(ranks, 1)
+    async with await attach(queue, tiny_model, tmp_path):
+        WeightStore(tmp_path).begin(1)
     assert len(list(tmp_path.glob("v1.*"))) == 1
     async with await attach(queue, tiny_model, tmp_path):
         assert [path.name for path in tmp_path.iterdir()] == ["v0"]
@@ -245,7 +249,7 @@ async def test_the_version_before_stays_until_the_next_is_announced(
 ) -> None:
     ranks, seen = SlowRanks(), []
     ranks.storage.set()
-    async with await attach(queue, tiny_model, tmp_path, Publisher, "learner.keep_weights=1") as publisher:
+    async with await attach(queue, tiny_model, tmp_path, "disk", "learner.keep_weights=1") as publisher:
         announce = publisher._announce
 
         async def looking(reference):  # type: ignore[no-untyped-def]
@@ -267,7 +271,7 @@ async def test_a_broadcast_version_that_was_announced_but_not_finished_keeps_its
     ranks = SlowRanks(tmp_path / "sending")
     ranks.storage.set()
     (tmp_path / "sending").mkdir()
-    async with await attach(queue, tiny_model, tmp_path / "store", Broadcaster) as first:
+    async with await attach(queue, tiny_model, tmp_path / "store", "broadcast") as first:
         for version in (1, 2):
             await train(queue, first, version)
             ranks.value = float(version)
@@ -278,7 +282,7 @@ async def test_a_broadcast_version_that_was_announced_but_not_finished_keeps_its
     announced = await queue.weights()
     assert announced is not None
     assert (announced.version, (await queue.stats()).version) == (2, 1)
-    async with await attach(queue, tiny_model, tmp_path / "store", Broadcaster) as again:
+    async with await attach(queue, tiny_model, tmp_path / "store", "broadcast") as again:
         await train(queue, again, 1)
         await train(queue, again, 2)
         for version in (1, 2):
@@ -296,7 +300,7 @@ async def test_the_result_is_not_an_older_history(queue: SampleQueue, tiny_model
     (tmp_path / "sending").mkdir()
     for value in (1.0, 2.0):
         ranks.value = value
-        async with await attach(queue, tiny_model, tmp_path / "store", Broadcaster) as publisher:
+        async with await attach(queue, tiny_model, tmp_path / "store", "broadcast") as publisher:
             await train(queue, publisher, 1)
             await publisher.begin(ranks, 1)
             await publisher.copy_out(ranks, tmp_path / "hf")

@@ -1,15 +1,20 @@
 """Where a start of the learner goes on: the rule by table, the life of a run by hypothesis, both with a real queue."""
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from golongrl.learner.checkpoints import resume
-from golongrl.learner.checkpoints.store import TRACKER, CheckpointError, Checkpoints, LearnerState, step_of
+from golongrl.learner.checkpoints.store import TRACKER, CheckpointError, Checkpoints, LearnerState, read, step_of
 from golongrl.queue import Lease, SampleQueue
+from support.checkpoints import KINDS, make
 from support.groups import finish_steps, queue_settings
 
 PATH = "/kept/global_step_20"
@@ -98,17 +103,128 @@ def test_the_step_of_a_checkpoint_that_is_gone_is_in_its_name(tmp_path: Path) ->
             step_of(tmp_path / name)
 
 
-def test_a_tracker_that_says_nothing_is_refused(tmp_path: Path) -> None:
-    (tmp_path / TRACKER).write_text("")
-    with pytest.raises(CheckpointError, match=f"{TRACKER}: .*; write the step of the latest checkpoint into it"):
-        Checkpoints(tmp_path).latest()
+@pytest.mark.parametrize("content", [b"", b"many", b"\xff\xfe"])
+@pytest.mark.parametrize("committed", [0, 4, 6])
+def test_a_damaged_tracker_costs_nothing(content: bytes, committed: int, tmp_path: Path) -> None:
+    """The queue knows the committed step; without one, the newest folder is meant."""
+    checkpoints = Checkpoints(tmp_path)
+    for step in (4, 6):
+        _checkpoint(checkpoints, step, keep=2)
+    (tmp_path / TRACKER).write_bytes(content)
+    with pytest.raises(CheckpointError, match=f"{TRACKER} is damaged: .*; write the step of the latest checkpoint"):
+        checkpoints.latest()
+    found = resume.choose("auto", checkpoints, committed)
+    assert found is not None
+    assert found.checkpoint.state.step == (committed or 6)
 
 
-def _checkpoint(checkpoints: Checkpoints, step: int) -> Path:
-    state = LearnerState(step, lineage="a", checksum="", ranks=1, seed=0, groups_per_step=1, rows=4, order="o")
-    staging = checkpoints.begin(step)
-    (staging / "actor" / "model_world_size_1_rank_0.pt").write_bytes(b"weights")
-    return checkpoints.seal(staging, state, np.array([(0, row) for row in range(step)], np.int32), keep=1).folder
+DAMAGES = {
+    "no state": lambda folder: (folder / "learner.json").unlink(),
+    "empty state": lambda folder: (folder / "learner.json").write_bytes(b""),
+    "state is no json": lambda folder: (folder / "learner.json").write_bytes(b"{"),
+    "state is a list": lambda folder: (folder / "learner.json").write_bytes(b"[1]"),
+    "state of nowhere": lambda folder: (folder / "learner.json").write_bytes(b'{"schema": 99}'),
+    "state lacks fields": lambda folder: (folder / "learner.json").write_bytes(b'{"schema": 2, "step": 6}'),
+    "state changed": lambda folder: _flip(folder / "learner.json", -3),
+    "no rows": lambda folder: (folder / "trained_rows.npy").unlink(),
+    "empty rows": lambda folder: (folder / "trained_rows.npy").write_bytes(b""),
+    "rows changed": lambda folder: _flip(folder / "trained_rows.npy", -1),
+    "no manifest": lambda folder: (folder / "manifest.json").unlink(),
+    "manifest is no json": lambda folder: (folder / "manifest.json").write_bytes(b"{}"),
+    "manifest is zero": lambda folder: (folder / "manifest.json").write_bytes(b"\0" * 100),
+    "no model": lambda folder: (folder / "actor" / "model_world_size_1_rank_0.pt").unlink(),
+    "empty optimizer": lambda folder: (folder / "actor" / "optim_world_size_1_rank_0.pt").write_bytes(b""),
+    "cut scheduler": lambda folder: _cut(folder / "actor" / "extra_state_world_size_1_rank_0.pt"),
+    "flipped model": lambda folder: _flip(folder / "actor" / "model_world_size_1_rank_0.pt", 7),
+    "zeroed optimizer": lambda folder: _zero(folder / "actor" / "optim_world_size_1_rank_0.pt"),
+    "gone": lambda folder: shutil.rmtree(folder),
+}
+
+
+def _flip(path: Path, place: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(content)
+
+
+def _cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def _zero(path: Path) -> None:
+    path.write_bytes(bytes(len(path.read_bytes())))
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_checkpoint_gives_way_to_the_newest_whole_one(damage: str, tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    for step in (2, 4, 6):
+        _checkpoint(checkpoints, step, keep=3)
+    DAMAGES[damage](tmp_path / "global_step_6")
+    with capture_logs() as logs:
+        found = resume.choose("auto", checkpoints, 6)
+    assert found is not None
+    assert (found.checkpoint.state.step, found.own, found.rewinds) == (4, True, True)
+    (line,) = [entry["event"] for entry in logs]
+    assert "global_step_6" in line
+    assert f"resuming {tmp_path}/global_step_4 (step 4)" in line
+    DAMAGES[damage](tmp_path / "global_step_4")
+    found = resume.choose("auto", checkpoints, 6)
+    assert found is not None
+    assert found.checkpoint.state.step == 2
+
+
+def test_an_older_runs_checkpoint_is_not_taken_for_this_runs(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    _checkpoint(checkpoints, 4, history="older run")
+    _checkpoint(checkpoints, 6, keep=2)
+    _cut(tmp_path / "global_step_6" / "actor" / "model_world_size_1_rank_0.pt")
+    with pytest.raises(CheckpointError, match=r"global_step_6.*name one with learner\.resume"):
+        resume.choose("auto", checkpoints, 6)
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_where_none_is_whole_the_advice_works(damage: str, tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path / "run")
+    kept = _checkpoint(Checkpoints(tmp_path / "kept"), 2)
+    folder = _checkpoint(checkpoints, 6)
+    DAMAGES[damage](folder)
+    with pytest.raises(CheckpointError, match=r"global_step_6.*name one with learner\.resume") as caught:
+        resume.choose("auto", checkpoints, 6)
+    assert "\n" not in str(caught.value)
+    found = resume.choose(str(kept), checkpoints, 6)
+    assert found is not None
+    assert (found.checkpoint.folder, found.own, found.rewinds) == (kept, False, True)
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_checkpoint_that_is_named_is_refused(damage: str, tmp_path: Path) -> None:
+    kept = _checkpoint(Checkpoints(tmp_path / "kept"), 2)
+    DAMAGES[damage](kept)
+    with pytest.raises(CheckpointError, match="global_step_2"):
+        resume.choose(str(kept), Checkpoints(tmp_path / "run"), 0)
+
+
+def test_a_checkpoint_of_the_first_schema_is_still_read(tmp_path: Path) -> None:
+    """It has no manifest: what can be seen is a file that is missing, or an archive without its end."""
+    folder = _checkpoint(Checkpoints(tmp_path), 2)
+    (folder / "manifest.json").unlink()
+    state = json.loads((folder / "learner.json").read_text())
+    old = {name: state[name] for name in state if name not in ("model", "recipe", "history")}
+    (folder / "learner.json").write_text(json.dumps({**old, "schema": 1}))
+    for kind in KINDS:
+        torch.save({"a": torch.ones(3)}, folder / "actor" / f"{kind}_world_size_1_rank_0.pt")
+    assert read(folder).state.step == 2
+    _cut(folder / "actor" / "optim_world_size_1_rank_0.pt")
+    with pytest.raises(CheckpointError, match=r"optim_world_size_1_rank_0\.pt is truncated"):
+        read(folder)
+
+
+def _checkpoint(checkpoints: Checkpoints, step: int, keep: int = 1, history: str = "h") -> Path:
+    state = LearnerState(
+        step, lineage="a", checksum="", ranks=1, seed=0, groups_per_step=1, rows=4, order="o", history=history
+    )
+    return make(checkpoints, state, np.array([(0, row) for row in range(step)], np.int32), keep)
 
 
 async def test_a_run_that_must_never_resume_survives_its_own_death(
@@ -128,8 +244,8 @@ async def test_a_run_that_must_never_resume_survives_its_own_death(
         await queue.commit(fence, 2)
         found = await resume.find("never", checkpoints, queue)
         assert found is not None
-        assert found.state.step == 2
-        assert (await queue.attach(found.state.step)).committed == 2
+        assert found.checkpoint.state.step == 2
+        assert (await queue.attach(found.checkpoint.state.step)).committed == 2
         with pytest.raises(CheckpointError, match="the run has committed step 2"):
             await resume.find("never", Checkpoints(tmp_path / "other"), queue)
 
@@ -142,15 +258,15 @@ async def test_a_named_checkpoint_is_left_behind(redis_url: str, run_name: str, 
         await finish_steps(queue, (await queue.attach(0)).token, 3)
         found = await resume.find(named, checkpoints, queue)
         assert found is not None
-        fence = (await queue.attach(found.state.step)).token
-        assert str((await resume.find(named, checkpoints, queue) or found).folder) == named
+        fence = (await queue.attach(found.checkpoint.state.step)).token
+        assert str((await resume.find(named, checkpoints, queue) or found).checkpoint.folder) == named
         _checkpoint(checkpoints, 3)
         await queue.commit(fence, 3)
         # The first one may be gone by now.
         for setting in (named, str(tmp_path / "pruned" / "global_step_1")):
             found = await resume.find(setting, checkpoints, queue)
             assert found is not None
-            assert found.folder == checkpoints.root / "global_step_3"
+            assert found.checkpoint.folder == checkpoints.root / "global_step_3"
         with pytest.raises(CheckpointError, match="global_step_3"):
             await resume.find(str(tmp_path / "missing" / "global_step_3"), checkpoints, queue)
 
@@ -169,7 +285,7 @@ async def test_a_named_checkpoint_may_be_pruned_by_the_one_after_it(
         assert not named.exists()
         found = await resume.find(str(named), checkpoints, queue)
         assert found is not None
-        assert found.state.step == 2
+        assert found.checkpoint.state.step == 2
 
 
 async def test_a_new_run_begins_at_another_ones_checkpoint(redis_url: str, run_name: str, tmp_path: Path) -> None:
@@ -179,8 +295,8 @@ async def test_a_new_run_begins_at_another_ones_checkpoint(redis_url: str, run_n
             found = await resume.find(named, Checkpoints(tmp_path / "run"), queue)
             assert found is not None
             rows = np.arange(4, dtype=np.int32)
-            await queue.setup(queue_settings(groups_per_step=1), [rows], ["a"] * 4, found.behind)
-            assert (await queue.attach(found.state.step)).version == 2
+            await queue.setup(queue_settings(groups_per_step=1), [rows], ["a"] * 4, found.checkpoint.behind)
+            assert (await queue.attach(found.checkpoint.state.step)).version == 2
         lease = await queue.lease("w", 2)
         assert isinstance(lease, Lease)
         assert lease.uid == "0-2"

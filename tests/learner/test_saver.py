@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from golongrl.errors import GolongrlError
-from golongrl.learner.checkpoints.saver import WRITE_SECONDS, Saving
+from golongrl.learner.checkpoints.saver import WRITE_SECONDS, CheckpointSaver
 from golongrl.learner.checkpoints.store import TRACKER, Checkpoints, LearnerState
+from golongrl.learner.fsync import Written
 from golongrl.queue import FencedError, SampleQueue
+from support.checkpoints import latest
 from support.groups import finish_steps, queue_settings
 
 STEPS = 4
@@ -29,12 +31,12 @@ class SlowRanks:
         (folder / "model_world_size_1_rank_0.pt").write_bytes(b"weights")
         self.saves.append(folder.parent.name.split(".")[0])
 
-    async def written(self) -> float:
+    async def written(self) -> Written:
         self.asked.set()
         if self.trouble is not None:
             raise self.trouble
         await self.storage.wait()
-        return 1.5
+        return Written(1.5, {})
 
 
 TRAINED = np.array([(0, 1), (0, 0)], np.int32)
@@ -65,16 +67,16 @@ async def committed(queue: SampleQueue) -> int:
 
 async def test_it_counts_when_it_is_durable_and_not_before(queue: SampleQueue, fence: str, tmp_path: Path) -> None:
     ranks, checkpoints = SlowRanks(), Checkpoints(tmp_path)
-    async with Saving(checkpoints, queue, fence, keep=2, latest=0) as saving:
-        await saving.begin(ranks, state(2), TRAINED)
+    async with CheckpointSaver(checkpoints, queue, fence, ranks, keep=2, latest=0) as saving:
+        await saving.begin(state(2), TRAINED)
         assert saving.latest == 2
         await ranks.asked.wait()
-        assert checkpoints.find("auto") is None
+        assert latest(checkpoints) is None
         assert await committed(queue) == 0
         assert saving.news() == {}
         ranks.storage.set()
         await saving.settled()
-        found = checkpoints.find("auto")
+        found = latest(checkpoints)
         assert found is not None
         assert found.state == state(2)
         assert found.rows.tolist() == TRAINED.tolist()
@@ -87,10 +89,10 @@ async def test_it_counts_when_the_step_is_recorded(queue: SampleQueue, fence: st
     """Else the record of its step would be missing for whoever resumes from it."""
     ranks, checkpoints, recorded = SlowRanks(), Checkpoints(tmp_path), asyncio.Event()
     ranks.storage.set()
-    async with Saving(checkpoints, queue, fence, keep=2, latest=0) as saving:
-        await saving.begin(ranks, state(2), TRAINED, recorded)
+    async with CheckpointSaver(checkpoints, queue, fence, ranks, keep=2, latest=0) as saving:
+        await saving.begin(state(2), TRAINED, recorded)
         assert not (await asyncio.wait(saving.tasks, timeout=0.1))[0]
-        assert checkpoints.find("auto") is None
+        assert latest(checkpoints) is None
         recorded.set()
         await saving.settled()
     assert await committed(queue) == 2
@@ -98,9 +100,9 @@ async def test_it_counts_when_the_step_is_recorded(queue: SampleQueue, fence: st
 
 async def test_the_next_waits_for_the_one_in_the_making(queue: SampleQueue, fence: str, tmp_path: Path) -> None:
     ranks, checkpoints = SlowRanks(), Checkpoints(tmp_path)
-    async with Saving(checkpoints, queue, fence, keep=1, latest=0) as saving:
-        await saving.begin(ranks, state(2), TRAINED)
-        second = asyncio.create_task(saving.begin(ranks, state(4), TRAINED))
+    async with CheckpointSaver(checkpoints, queue, fence, ranks, keep=1, latest=0) as saving:
+        await saving.begin(state(2), TRAINED)
+        second = asyncio.create_task(saving.begin(state(4), TRAINED))
         await ranks.asked.wait()
         assert ranks.saves == ["global_step_2"]
         assert not second.done()
@@ -117,8 +119,8 @@ async def test_the_next_waits_for_the_one_in_the_making(queue: SampleQueue, fenc
 async def test_what_went_wrong_is_raised(noticed: str, queue: SampleQueue, fence: str, tmp_path: Path) -> None:
     ranks, checkpoints = SlowRanks(), Checkpoints(tmp_path)
     ranks.trouble = GolongrlError("no space left")
-    async with Saving(checkpoints, queue, fence, keep=2, latest=0) as saving:
-        await saving.begin(ranks, state(2), TRAINED)
+    async with CheckpointSaver(checkpoints, queue, fence, ranks, keep=2, latest=0) as saving:
+        await saving.begin(state(2), TRAINED)
         await asyncio.wait(saving.tasks)
 
         async def notice() -> None:
@@ -127,11 +129,11 @@ async def test_what_went_wrong_is_raised(noticed: str, queue: SampleQueue, fence
             elif noticed == "settled":
                 await saving.settled()
             else:
-                await saving.begin(ranks, state(4), TRAINED)
+                await saving.begin(state(4), TRAINED)
 
         with pytest.raises(GolongrlError, match="no space left"):
             await notice()
-    assert checkpoints.find("auto") is None
+    assert latest(checkpoints) is None
     assert await committed(queue) == 0
 
 
@@ -140,25 +142,25 @@ async def test_a_run_that_fails_gives_it_up(queue: SampleQueue, fence: str, tmp_
     ranks, checkpoints = SlowRanks(), Checkpoints(tmp_path)
 
     async def fail() -> None:
-        async with Saving(checkpoints, queue, fence, keep=2, latest=0) as saving:
-            await saving.begin(ranks, state(2), TRAINED)
+        async with CheckpointSaver(checkpoints, queue, fence, ranks, keep=2, latest=0) as saving:
+            await saving.begin(state(2), TRAINED)
             await ranks.asked.wait()
             ranks.trouble = GolongrlError("the second")
             raise GolongrlError("the first trouble")
 
     with pytest.raises(GolongrlError, match="the first trouble"):
         await fail()
-    assert checkpoints.find("auto") is None
+    assert latest(checkpoints) is None
     assert await committed(queue) == 0
 
 
 async def test_a_replaced_learner_leaves_the_checkpoints_alone(queue: SampleQueue, fence: str, tmp_path: Path) -> None:
     ranks, checkpoints = SlowRanks(), Checkpoints(tmp_path)
-    async with Saving(checkpoints, queue, fence, keep=2, latest=0) as saving:
-        await saving.begin(ranks, state(2), TRAINED)
+    async with CheckpointSaver(checkpoints, queue, fence, ranks, keep=2, latest=0) as saving:
+        await saving.begin(state(2), TRAINED)
         await queue.attach(0)
         ranks.storage.set()
         with pytest.raises(FencedError):
             await saving.settled()
-    assert checkpoints.find("auto") is None
+    assert latest(checkpoints) is None
     assert await committed(queue) == 0

@@ -26,7 +26,7 @@ def learner(
     """
     import asyncio
 
-    from golongrl.learner.loop import LearnerConfig, train
+    from golongrl.learner.startup import LearnerConfig, train
     from golongrl.recipe import load
     from golongrl.telemetry.logging import configure
 

@@ -1,31 +1,83 @@
-"""Files that have reached the storage, and the one line that says which could not."""
+"""Files that have reached the storage, and the one line that says which did not.
 
+Invariants: a file is written under another name and renamed, so whoever reads it sees the old or the new content; what
+could not be written completely is removed, which also gives a full disk the room to log why the run ends.
+"""
+
+import errno
+import hashlib
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from safetensors import SafetensorError
 
-from golongrl.errors import GolongrlError
+from golongrl.errors import NO_SPACE_EXIT, GolongrlError
+
+# What only a person can change: a full or exhausted, read-only or failing storage.
+_STORAGE = {
+    errno.ENOSPC: "no space left",
+    errno.EDQUOT: "disk quota exceeded",
+    errno.EROFS: "read-only file system",
+    errno.EIO: "input/output error",
+}
+# Below this a write that failed without a reason failed for lack of space: torch's writer reports no errno.
+_FULL_BYTES = 1 << 20
 
 
 class NotWrittenError(GolongrlError):
-    """A file of a checkpoint or of weights could not be written; the message names it."""
+    """A file could not be written; the message names it."""
+
+
+class StorageError(NotWrittenError):
+    """The storage is full, read-only or failing; the message names the folder first. A retry would fail the same way.
+
+    Its exit code tells a supervisor so.
+    """
+
+    exit_code = NO_SPACE_EXIT
 
 
 @contextmanager
-def writing(what: str, path: Path) -> Iterator[None]:
-    """Around the writing of `path`, which is of a `what`.
+def writing(what: str, path: Path, *, scratch: Path | None = None) -> Iterator[None]:
+    """Around the writing of `path`, which is a `what`; `scratch` is removed if that fails.
 
     Raises:
-        NotWrittenError: the storage refused (full, gone, not ours).
+        StorageError: the storage is full, read-only or failing.
+        NotWrittenError: it refused for another reason (gone, not ours).
     """
     try:
         yield
     except (OSError, RuntimeError, SafetensorError) as error:  # torch's own writer raises RuntimeError
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise NotWrittenError(f"{what} {path} could not be written: {reason}") from error
+        reason = _storage_reason(error, path)
+        if scratch is not None:
+            remove(scratch)
+        if reason is not None:
+            raise StorageError(f"{reason} on {path.parent}: {what} {path.name} could not be written") from error
+        first = (str(error) or type(error).__name__).splitlines()[0]
+        raise NotWrittenError(f"{what} {path} could not be written: {first}") from error
+
+
+@contextmanager
+def discarded_on_error(scratch: Path) -> Iterator[None]:
+    """Remove `scratch` if the block fails, whatever the reason."""
+    try:
+        yield
+    except BaseException:
+        remove(scratch)
+        raise
+
+
+def remove(scratch: Path) -> None:
+    """Delete a file or a staging folder (`*.tmp`) as far as possible."""
+    if scratch.is_dir():
+        if scratch.suffix == ".tmp":
+            shutil.rmtree(scratch, ignore_errors=True)
+    else:
+        scratch.unlink(missing_ok=True)
 
 
 def sync(path: Path) -> None:
@@ -38,9 +90,47 @@ def sync(path: Path) -> None:
 
 
 def replace(path: Path, text: str) -> None:
-    """Make `text` the durable content of `path`, in one step: whoever reads it sees the old or the new."""
+    """Make `text` the durable content of `path` in one step."""
     staging = path.with_suffix(".tmp")
-    staging.write_text(text, "utf-8")
-    sync(staging)
-    staging.rename(path)
+    with discarded_on_error(staging):
+        staging.write_text(text, "utf-8")
+        sync(staging)
+        staging.rename(path)
     sync(path.parent)
+
+
+@dataclass(frozen=True)
+class FileSum:
+    """Size and sha256 (hexadecimal) of a file."""
+
+    bytes: int
+    sha256: str
+
+    @classmethod
+    def of(cls, path: Path) -> "FileSum":
+        """Of the file as it is now; reads all of it."""
+        with path.open("rb") as file:
+            return cls(path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest())
+
+
+@dataclass(frozen=True)
+class Written:
+    """Files that are durable, by path in their folder, and the seconds it took to make them so."""
+
+    seconds: float
+    files: dict[str, FileSum]
+
+
+def file_sha256(path: Path) -> str:
+    """The file's sha256, hexadecimal."""
+    return FileSum.of(path).sha256
+
+
+def _storage_reason(error: BaseException, path: Path) -> str | None:
+    """What is wrong with the storage, if that is what `error` comes from."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return _STORAGE.get(error.errno)
+    place = next((folder for folder in path.parents if folder.is_dir()), None)
+    if place is not None and shutil.disk_usage(place).free < _FULL_BYTES:
+        return _STORAGE[errno.ENOSPC]
+    return None

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from golongrl.errors import GolongrlError
 from golongrl.learner.advantage import Advantages, grpo, qwenlong_grpo, tmn_grpo
 from golongrl.recipe import Algorithm
 
@@ -27,7 +28,7 @@ Int64 = NDArray[np.int64]
 Float32 = NDArray[np.float32]
 
 
-class BatchError(ValueError):
+class BatchError(GolongrlError):
     """A batch cannot be trained on; the message names the group."""
 
 

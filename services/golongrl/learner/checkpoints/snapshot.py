@@ -1,21 +1,23 @@
-"""A rank's part of a checkpoint: copied to host memory while training stands still, written while it goes on.
+"""A rank's part of a checkpoint: copied to host memory while training waits, written while training continues.
 
 verl's FSDP checkpoint manager writes its files within the call. The files here are the same by name and content, built
 from the same state dicts, so that verl loads them and `python -m verl.model_merger` merges them; tensors of a GPU are
-stored as tensors of the CPU. What never changes, configuration and tokenizer, verl itself writes, once.
+stored as tensors of the CPU. Configuration and tokenizer never change; verl itself writes them, once.
 
 Invariants:
 - what is written is the state at the time of `start`, whatever is trained meanwhile;
 - a rank has at most one copy. It costs host memory of the size of the rank's parameters and optimizer state, 12 bytes a
-  parameter over the number of ranks, beside what is offloaded, and is given back file by file;
-- `seconds` answers only when every file and its folder have reached the storage (fsync);
-- the writing thread calls no collective: those of training go on meanwhile, and must keep their order.
+  parameter over the number of ranks, in addition to what is offloaded, and is freed file by file;
+- `written` returns only when every file and its folder have reached the storage (fsync), with size and sha256 of each;
+- the writing thread calls no collective: training's own must keep their order.
 """
 
 import copy
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -27,7 +29,7 @@ from torch.distributed.tensor import DTensor
 from verl.utils.checkpoint.fsdp_checkpoint_manager import FSDPCheckpointManager
 from verl.utils.device import get_torch_device
 
-from golongrl.learner.fsync import sync, writing
+from golongrl.learner.fsync import FileSum, Written, sync, writing
 
 
 class SnapshotWriter:
@@ -38,7 +40,7 @@ class SnapshotWriter:
         self._manager = manager
         self._constants = constants(manager)
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
-        self._writing: Future[float] | None = None
+        self._writing: Future[Written] | None = None
 
     def start(self, folder: Path) -> None:
         """Copy the state and begin to write it into `folder`, which exists. Waits for an earlier copy to be written.
@@ -51,8 +53,8 @@ class SnapshotWriter:
             self._writing.result()
         self._writing = self._pool.submit(_write_timed, take(self._manager), self._constants, folder, started)
 
-    def seconds(self) -> float:
-        """Wait until the last save is durable; how long that took from `start` on.
+    def written(self) -> Written:
+        """Wait until the last save is durable.
 
         Raises:
             NotWrittenError: it failed.
@@ -79,42 +81,70 @@ def constants(manager: FSDPCheckpointManager) -> dict[str, bytes]:
     """What verl writes beside the state, by path: the same in every checkpoint, and on rank 0 alone. Collective."""
     contents, manager.checkpoint_save_contents = manager.checkpoint_save_contents, []
     try:
-        with TemporaryDirectory() as name:
-            manager.save_checkpoint(name)
-            files = [path for path in Path(name).rglob("*") if path.is_file()]
-            return {str(path.relative_to(name)): path.read_bytes() for path in files}
+        with TemporaryDirectory() as name, _temporary_files_in(Path(name) / "locks"):
+            place = Path(name) / "files"
+            manager.save_checkpoint(str(place))
+            files = [path for path in place.rglob("*") if path.is_file()]
+            return {str(path.relative_to(place)): path.read_bytes() for path in files}
     finally:
         manager.checkpoint_save_contents = contents
 
 
-def write(state: dict[str, Any], constants: dict[str, bytes], folder: Path) -> None:
+@contextmanager
+def _temporary_files_in(folder: Path) -> Iterator[None]:
+    """verl leaves a lock file in the temporary folder for each folder that it makes: here that is `folder`."""
+    before = tempfile.tempdir
+    folder.mkdir()
+    tempfile.tempdir = str(folder)
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before
+
+
+def write(state: dict[str, Any], constants: dict[str, bytes], folder: Path) -> dict[str, FileSum]:
     """Make `state` and `constants` durable in `folder`; `state` is emptied, so that its memory is free file by file.
+
+    Returns:
+        Size and sha256 of every file, by path in `folder`.
 
     Raises:
         NotWrittenError: naming the file.
     """
+    sums = {}
     folders = {folder}
     for name, content in constants.items():
         path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        folders.add(path.parent)
-        _durable(path, partial(path.write_bytes, content))
+        with writing("checkpoint file", path, scratch=path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            folders.add(path.parent)
+            sums[name] = _durable(path, partial(path.write_bytes, content))
     while state:
         name = next(iter(state))
-        _durable(folder / name, partial(torch.save, state.pop(name), folder / name))
+        path = folder / name
+        # What a failed write leaves goes at once: the reason must still fit into the log of a full disk.
+        with writing("checkpoint file", path, scratch=path):
+            sums[name] = _durable(path, partial(_save, state.pop(name), path))
     for each in folders:
         sync(each)
+    return sums
 
 
-def _write_timed(state: dict[str, Any], constants: dict[str, bytes], folder: Path, started: float) -> float:
-    write(state, constants, folder)
-    return time.perf_counter() - started
+def _write_timed(state: dict[str, Any], constants: dict[str, bytes], folder: Path, started: float) -> Written:
+    sums = write(state, constants, folder)
+    return Written(time.perf_counter() - started, sums)
 
 
-def _durable(path: Path, save: Callable[[], object]) -> None:
-    with writing("checkpoint file", path):
-        save()
-        sync(path)
+def _save(state: Any, path: Path) -> None:
+    # Through a Python file, whose errors name their reason.
+    with path.open("wb") as file:
+        torch.save(state, file)
+
+
+def _durable(path: Path, save: Callable[[], object]) -> FileSum:
+    save()
+    sync(path)
+    return FileSum.of(path)
 
 
 def _parameters(module: torch.nn.Module) -> dict[str, Any]:

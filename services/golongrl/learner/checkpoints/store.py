@@ -1,7 +1,9 @@
-"""Checkpoints in verl's layout, complete or absent, with the run's own state beside the ranks'.
+"""Checkpoints in verl's layout, complete or absent, with the run's own state in addition to the ranks'.
 
     OUT/checkpoints/global_step_N/actor/{model,optim,extra_state}_world_size_W_rank_R.pt, actor/huggingface/
-    OUT/checkpoints/global_step_N/learner.json     position in the queue, lineage, data order
+    OUT/checkpoints/global_step_N/learner.json       position in the queue, lineage, data order, model, recipe
+    OUT/checkpoints/global_step_N/trained_rows.npy   (epoch, row) of every group trained so far
+    OUT/checkpoints/global_step_N/manifest.json      size and sha256 of every other file
     OUT/checkpoints/latest_checkpointed_iteration.txt
 
 Invariants: a folder `global_step_N` is written under another name, made durable and renamed; the tracker file follows
@@ -9,26 +11,35 @@ by rename, last; only then is the queue told (commit), so a crash anywhere leave
 """
 
 import json
-import os
 import secrets
 import shutil
-from dataclasses import asdict, dataclass
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from golongrl.errors import InputError
-from golongrl.learner.fsync import sync, writing
+from golongrl.learner.fsync import FileSum, replace, sync, writing
 from golongrl.queue import Behind
 
 TRACKER = "latest_checkpointed_iteration.txt"
 STATE = "learner.json"
 ROWS = "trained_rows.npy"
-SCHEMA = 1
-# What `learner.resume` says beside paths.
+MANIFEST = "manifest.json"
+SCHEMA = 2
+# Schema 1 has neither a manifest nor model, recipe and history.
+_READABLE = (1, SCHEMA)
+# What `learner.resume` may be instead of a path.
 AUTO, NEVER = "auto", "never"
 _FOLDER = "global_step_"
+# What a rank saves (verl's names).
+_KINDS = ("model", "optim", "extra_state")
+# Files read at a time to compare them: sha256 of one is slower than the storage.
+_READERS = 8
 
 
 class CheckpointError(InputError):
@@ -48,6 +59,9 @@ class LearnerState:
     rows: int
     order: str  # sha256 of the data order
     schema: int = SCHEMA
+    model: dict[str, str] = field(default_factory=dict)  # what identifies the model that the run began with
+    recipe: dict[str, Any] = field(default_factory=dict)  # that the step was trained with
+    history: str = ""  # names the run's own checkpoints: other ones in its folder are an older run's
 
 
 @dataclass(frozen=True)
@@ -76,8 +90,8 @@ class Checkpoints:
         self.root = root
 
     def begin(self, step: int) -> Path:
-        """An empty staging folder; the ranks write into its `actor`. No other learner's ranks know its name: those of
-        one that was killed may be writing still.
+        """An empty staging folder; the ranks write into its `actor`. Its name is new: the ranks of a learner that was
+        killed may still be writing into theirs.
 
         Raises:
             NotWrittenError: the folder cannot be made.
@@ -87,52 +101,44 @@ class Checkpoints:
             (staging / "actor").mkdir(parents=True)
         return staging
 
-    def seal(self, staging: Path, state: LearnerState, rows: NDArray[np.int32], keep: int) -> Checkpoint:
+    def seal(
+        self, staging: Path, state: LearnerState, rows: NDArray[np.int32], actor: dict[str, FileSum], keep: int
+    ) -> Checkpoint:
         """Make the staged checkpoint the latest; delete all but the `keep` latest.
 
         Args:
             rows: the (epoch, row) of all groups trained so far.
+            actor: the ranks' files, durable, by path in `actor`.
 
         Raises:
-            NotWrittenError: it could not be; the one before stays the latest.
+            NotWrittenError: it could not be; the one before stays the latest, and `staging` is removed.
         """
-        final = self.root / f"{_FOLDER}{state.step}"
-        with writing("checkpoint", final):
-            np.save(staging / ROWS, rows)
-            self._seal(staging, final, state)
+        final = self.folder(state.step)
+        with writing("checkpoint", final, scratch=staging):
+            self._seal(staging, final, state, rows, actor)
         self._prune(state.step, keep)
         return Checkpoint(final, state, rows)
 
-    def _seal(self, staging: Path, final: Path, state: LearnerState) -> None:
+    def _seal(
+        self, staging: Path, final: Path, state: LearnerState, rows: NDArray[np.int32], actor: dict[str, FileSum]
+    ) -> None:
+        np.save(staging / ROWS, rows)
         (staging / STATE).write_text(json.dumps(asdict(state), indent=1), "utf-8")
-        for folder, _, names in os.walk(staging):
-            for name in names:
-                sync(Path(folder) / name)
-            sync(Path(folder))
+        sums = {f"actor/{name}": sums for name, sums in actor.items()}
+        sums |= {name: FileSum.of(staging / name) for name in (ROWS, STATE)}
+        entries = {name: asdict(sums[name]) for name in sorted(sums)}
+        (staging / MANIFEST).write_text(json.dumps({"files": entries}, indent=1), "utf-8")
+        for name in (ROWS, STATE, MANIFEST):
+            sync(staging / name)
+        for folder in (staging / "actor", staging):
+            sync(folder)
         shutil.rmtree(final, ignore_errors=True)
         staging.rename(final)
         sync(self.root)
-        tracker = self.root / f"{TRACKER}.tmp"
-        tracker.write_text(str(state.step), "utf-8")
-        sync(tracker)
-        tracker.rename(self.root / TRACKER)
-        sync(self.root)
-
-    def find(self, resume: str) -> Checkpoint | None:
-        """A checkpoint: the latest (`auto`), none (`never`), or the folder named.
-
-        Raises:
-            CheckpointError: it is not complete or not a checkpoint of this program.
-        """
-        if resume == NEVER:
-            return None
-        if resume != AUTO:
-            return _read(Path(resume))
-        step = self.latest()
-        return None if step is None else _read(self.root / f"{_FOLDER}{step}")
+        replace(self.root / TRACKER, str(state.step))
 
     def latest(self) -> int | None:
-        """The step of the latest checkpoint, if there is any; its files are not looked at.
+        """The step of the checkpoint that was written last, by the tracker; its files are not looked at.
 
         Raises:
             CheckpointError: the tracker file cannot be read.
@@ -143,24 +149,33 @@ class Checkpoints:
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
-            raise CheckpointError(f"{tracker}: {error}; write the step of the latest checkpoint into it") from error
+            raise CheckpointError(
+                f"{tracker} is damaged: {error}; write the step of the latest checkpoint into it"
+            ) from error
+
+    def steps(self) -> list[int]:
+        """The steps with a folder, latest first; their files are not looked at."""
+        names = [path.name.removeprefix(_FOLDER) for path in self.root.glob(f"{_FOLDER}*")]
+        return sorted((int(name) for name in names if name.isdecimal()), reverse=True)
+
+    def folder(self, step: int) -> Path:
+        return self.root / f"{_FOLDER}{step}"
 
     def _prune(self, latest: int, keep: int) -> None:
-        steps = sorted(int(s) for p in self.root.glob(f"{_FOLDER}*") if (s := p.name.removeprefix(_FOLDER)).isdecimal())
-        for step in [s for s in steps if s <= latest][:-keep]:
-            shutil.rmtree(self.root / f"{_FOLDER}{step}", ignore_errors=True)
+        for step in [step for step in self.steps() if step <= latest][keep:]:
+            shutil.rmtree(self.folder(step), ignore_errors=True)
         for path in self.root.glob(f"{_FOLDER}*.tmp"):
             shutil.rmtree(path, ignore_errors=True)
 
 
 def step_of(folder: Path) -> int:
-    """The step of the checkpoint `folder`; by its name, `global_step_N`, where it is not there any more.
+    """The step of the checkpoint `folder`; by its name, `global_step_N`, if its state cannot be read.
 
     Raises:
         CheckpointError: neither says.
     """
     try:
-        return _read(folder).state.step
+        return _state(folder).step
     except CheckpointError:
         step = folder.name.removeprefix(_FOLDER)
         if folder.name.startswith(_FOLDER) and step.isdecimal():
@@ -168,41 +183,83 @@ def step_of(folder: Path) -> int:
         raise
 
 
-def check_same_data(checkpoint: Checkpoint, *, seed: int, groups_per_step: int, rows: int, order: str) -> None:
-    """Refuse to go on in another order of the data: step N would be other prompts.
+def history_of(folder: Path) -> str:
+    """The history that a damaged checkpoint belongs to, if its state can be read."""
+    try:
+        return _state(folder).history
+    except CheckpointError:
+        return ""
+
+
+def read(folder: Path) -> Checkpoint:
+    """The checkpoint in `folder`, every file of it compared with its manifest.
 
     Raises:
-        CheckpointError: naming what differs.
+        CheckpointError: it is not there, not of this program, or damaged; the message names the file.
     """
-    state = checkpoint.state
-    now = {"seed": seed, "queue.groups_per_step": groups_per_step, "rows of data": rows, "data order": order}
-    then = {
-        "seed": state.seed,
-        "queue.groups_per_step": state.groups_per_step,
-        "rows of data": state.rows,
-        "data order": state.order,
-    }
-    for name, value in now.items():
-        if then[name] != value:
-            raise CheckpointError(
-                f"checkpoint {checkpoint.folder}: {name} was {then[name]}, is {value}; restore it, or start a new run"
-            )
-
-
-def _read(folder: Path) -> Checkpoint:
+    if not folder.is_dir():
+        raise CheckpointError(f"checkpoint {folder}: no such folder; name another one with learner.resume")
+    state = _state(folder)
+    if state.schema == 1:
+        _check_ranks(folder, state)
+    else:
+        _check_sums(folder, _sums(folder))
     try:
-        fields = json.loads((folder / STATE).read_text("utf-8"))
-        if fields.get("schema") != SCHEMA:
-            raise CheckpointError(f"checkpoint {folder}: schema {fields.get('schema')}, this version reads {SCHEMA}")
-        state = LearnerState(**fields)
         rows = np.load(folder / ROWS)
-    except (OSError, EOFError, ValueError, TypeError) as error:
-        raise CheckpointError(f"checkpoint {folder}: {error}; name another with learner.resume") from error
-    missing = [rank for rank in range(state.ranks) if not (folder / "actor" / _model_file(state.ranks, rank)).is_file()]
-    if missing:
-        raise CheckpointError(f"checkpoint {folder}: files of rank {missing[0]} are missing")
+    except (OSError, EOFError, ValueError) as error:
+        raise CheckpointError(f"checkpoint {folder}: {ROWS} is damaged: {error}") from error
     return Checkpoint(folder, state, rows)
 
 
-def _model_file(ranks: int, rank: int) -> str:
-    return f"model_world_size_{ranks}_rank_{rank}.pt"
+def _state(folder: Path) -> LearnerState:
+    try:
+        fields = json.loads((folder / STATE).read_text("utf-8"))
+        if not isinstance(fields, dict) or fields.get("schema") not in _READABLE:
+            schema = fields.get("schema") if isinstance(fields, dict) else None
+            raise CheckpointError(f"checkpoint {folder}: {STATE} has schema {schema}, this version reads {SCHEMA}")
+        return LearnerState(**fields)
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise CheckpointError(f"checkpoint {folder}: {STATE} cannot be read: {reason}") from error
+
+
+def _sums(folder: Path) -> dict[str, FileSum]:
+    try:
+        files = json.loads((folder / MANIFEST).read_text("utf-8"))["files"]
+        return {name: FileSum(int(entry["bytes"]), str(entry["sha256"])) for name, entry in files.items()}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise CheckpointError(f"checkpoint {folder}: {MANIFEST} cannot be read: {reason}") from error
+
+
+def _check_sums(folder: Path, sums: dict[str, FileSum]) -> None:
+    """All sizes first, since those cost nothing; then all content, several files at a time."""
+    for name, expected in sums.items():
+        try:
+            size = (folder / name).stat().st_size
+        except OSError as error:
+            raise CheckpointError(f"checkpoint {folder}: {name} is missing") from error
+        if size != expected.bytes:
+            raise CheckpointError(f"checkpoint {folder}: {name} has {size} bytes of {expected.bytes}")
+    with ThreadPoolExecutor(_READERS) as pool:
+        for (name, expected), found in zip(sums.items(), pool.map(lambda name: _sum(folder, name), sums), strict=True):
+            if found != expected:
+                raise CheckpointError(f"checkpoint {folder}: {name} is damaged: its content changed after it was saved")
+
+
+def _sum(folder: Path, name: str) -> FileSum:
+    try:
+        return FileSum.of(folder / name)
+    except OSError as error:
+        raise CheckpointError(f"checkpoint {folder}: {name} cannot be read: {error.strerror or error}") from error
+
+
+def _check_ranks(folder: Path, state: LearnerState) -> None:
+    """Without a manifest: every rank's files are there, and are archives with their end, which a cut file lacks."""
+    for kind in _KINDS:
+        for rank in range(state.ranks):
+            name = f"{kind}_world_size_{state.ranks}_rank_{rank}.pt"
+            if not (folder / "actor" / name).is_file():
+                raise CheckpointError(f"checkpoint {folder}: actor/{name} is missing")
+            if not zipfile.is_zipfile(folder / "actor" / name):
+                raise CheckpointError(f"checkpoint {folder}: actor/{name} is truncated")

@@ -1,7 +1,7 @@
 """The ranks as one object: started on Ray, driven from asyncio, watched for death.
 
-The ranks run on the Ray that `ray_session` joined or started. A rank that dies or raises ends the call
-at once with its traceback and node: the others, which wait for it in a collective, are not waited for.
+The ranks run on the Ray that `ray_session` joined or started. A rank that dies or raises ends the call at once with its
+traceback and node; the others, which wait for it in a collective, are abandoned.
 """
 
 import asyncio
@@ -17,9 +17,11 @@ from verl.single_controller.ray import RayClassWithInitArgs, RayResourcePool, Ra
 
 from golongrl.errors import GolongrlError
 from golongrl.learner.batch.samples import Shard
-from golongrl.learner.ranks.rank import FILES, WATCH, LearnerRank, RankInfo, Staged
+from golongrl.learner.fsync import Written
+from golongrl.learner.ranks.rank import FILES, WATCH, LearnerRank, RankInfo
 from golongrl.learner.ranks.ray_session import QUIET, joined
 from golongrl.learner.umask import open_to_group
+from golongrl.learner.weights.export import Staged
 from golongrl.ports import unused
 from golongrl.recipe import Recipe
 
@@ -34,8 +36,8 @@ class RankFailedError(GolongrlError):
 
 
 class Ranks:
-    """All ranks of the learner. Calls are collective and must not overlap, but for those that wait: `watch`, `written`,
-    `staged` and `hold`."""
+    """All ranks of the learner. Calls are collective and must not overlap, except those that only wait: `watch`,
+    `written`, `staged` and `hold`."""
 
     def __init__(self, group: RayWorkerGroup, recipe: Recipe) -> None:
         self._group = group
@@ -55,7 +57,7 @@ class Ranks:
         return ranks
 
     async def watch(self) -> None:
-        """Wait for ever, whatever else is asked of the ranks.
+        """Block until a rank dies; other calls may run meanwhile.
 
         Raises:
             RankFailedError: a rank died.
@@ -75,13 +77,15 @@ class Ranks:
         """All ranks copy their part of a checkpoint; they write it into `folder` in the background."""
         await self._all("save", str(folder))
 
-    async def written(self) -> float:
-        """Wait until every rank's part is durable; the seconds that took.
+    async def written(self) -> Written:
+        """Wait until every rank's part is durable; all files, and the seconds of the slowest rank.
 
         Raises:
-            RankFailedError: a rank could not write its part.
+            GolongrlError: a rank could not write its part.
         """
-        return float(max(await self._wait("written")))
+        parts: list[Written] = await self._wait("written")
+        files = {name: sums for part in parts for name, sums in part.files.items()}
+        return Written(max(part.seconds for part in parts), files)
 
     async def load(self, folder: Path) -> None:
         """All ranks read their part of a checkpoint."""
@@ -109,11 +113,11 @@ class Ranks:
         return source
 
     async def _wait(self, method: str, *arguments: Any) -> Any:
-        """A method that answers beside the collective ones."""
+        """A method that runs concurrently with the collective ones."""
         return await self._gather(method, [getattr(rank, method).remote(*arguments) for rank in self._group.workers])
 
     async def close(self) -> None:
-        """Leave nothing behind; the last call."""
+        """Clean up; the last call."""
         await self._all("close")
 
     async def _all(self, method: str, *arguments: Any) -> Any:
@@ -124,6 +128,9 @@ class Ranks:
             # gather raises with the first failure.
             return await asyncio.gather(*references)
         except RayTaskError as error:
+            if isinstance(error.cause, GolongrlError):
+                # It has a line of its own, and an exit code: a full disk, a checkpoint that does not fit.
+                raise error.cause from None
             log.error("a rank raised", method=method, traceback=str(error))
             raise RankFailedError(f"learner rank failed in {method}: {_last_line(str(error))}") from error
         except RayActorError as error:
@@ -155,7 +162,7 @@ def _launch(recipe: Recipe, model: Path) -> RayWorkerGroup:
     else:
         nodes = [ranks]
     pool = RayResourcePool(process_on_nodes=nodes, use_gpu=on_gpu, max_colocate_count=1)
-    # A checkpoint and a version may be on their way at a time, each with one call that waits.
+    # A checkpoint and a version may be written at the same time, each with one call that waits.
     actor = ray.remote(concurrency_groups={FILES: 2, WATCH: 1})(LearnerRank)
     environment = {name: os.environ[name] for name in _RANK_ENVIRONMENT if name in os.environ}
     if not local:

@@ -35,21 +35,23 @@ from golongrl.broadcast.process import SenderFailedError, SenderProcess, reachab
 from golongrl.learner.batch.samples import Shard
 from golongrl.learner.checkpoints.reshard import load_resharded, saved_ranks
 from golongrl.learner.checkpoints.snapshot import SnapshotWriter
+from golongrl.learner.fsync import Written
+from golongrl.learner.ranks.optimizer import recipe_settings
 from golongrl.learner.ranks.tensors import Correction, assemble, correct, normalised, response_tokens, with_columns
 from golongrl.learner.ranks.ulysses_check import check_split
 from golongrl.learner.ranks.verl_config import STRATEGY, loss_config, worker_config
 from golongrl.learner.ranks.verl_engine import register as register_engine
 from golongrl.learner.timing import timed
 from golongrl.learner.umask import follow
-from golongrl.learner.weights.export import ExportedFile, take_shards, write_taken
+from golongrl.learner.weights.export import ExportedFile, Staged, take_shards, write_taken
 from golongrl.recipe import Recipe
 
 # A collective waits for the slowest rank, which may still be loading a 60 GB model; a dead rank is noticed by its
 # closed connections long before.
 _COLLECTIVE_TIMEOUT = timedelta(minutes=30)
 
-# Ray's concurrency groups of the methods that wait: for files, which are answered while the rank trains, and for ever.
-# They carry no `register` of verl's: with it Ray puts them back into the one thread that trains.
+# Ray's concurrency groups of the methods that wait, for files or for the rank's death, while the rank trains. They are
+# not registered with verl, because Ray would then run them in the one thread that trains.
 FILES, WATCH = "files", "watch"
 
 
@@ -65,14 +67,6 @@ class RankInfo:
     parameters: int  # of the whole model
     device_bytes: int | None  # memory of the device; None on CPU
     tied: bool
-
-
-@dataclass(frozen=True)
-class Staged:
-    """Weights as files: of one rank, or of all."""
-
-    folder: str
-    files: list[ExportedFile]
 
 
 @dataclass(frozen=True)
@@ -141,7 +135,7 @@ class LearnerRank(TrainingWorker):  # type: ignore[misc]  # verl carries no type
 
     @ray.method(concurrency_group=WATCH)  # type: ignore[untyped-decorator]
     def watch(self) -> None:
-        """Never returns: what ends this call is the rank's death, which its caller so learns of at once."""
+        """Blocks forever; the call fails as soon as the rank dies, so the caller notices immediately."""
         threading.Event().wait()
 
     @register(dispatch_mode=Dispatch.DP_COMPUTE, blocking=False)  # type: ignore[untyped-decorator]
@@ -196,13 +190,18 @@ class LearnerRank(TrainingWorker):  # type: ignore[misc]  # verl carries no type
         self._snapshots.start(Path(folder))
 
     @ray.method(concurrency_group=FILES)  # type: ignore[untyped-decorator]
-    def written(self) -> float:
-        """Wait until this rank's part is durable; the seconds from `save` on."""
-        return self._snapshots.seconds()
+    def written(self) -> Written:
+        """Wait until this rank's part is durable; its files, and the seconds from `save` on."""
+        return self._snapshots.written()
 
     @register(dispatch_mode=Dispatch.ONE_TO_ALL, blocking=False)  # type: ignore[untyped-decorator]
     def load(self, folder: str) -> None:
-        """Read this rank's part of a checkpoint, whatever number of ranks wrote it."""
+        """Read this rank's part of a checkpoint, whatever number of ranks wrote it. The optimizer's settings stay the
+        recipe's."""
+        with recipe_settings(self.engine.optimizer, self.engine.lr_scheduler):
+            self._load(folder)
+
+    def _load(self, folder: str) -> None:
         ranks = saved_ranks(Path(folder))
         if ranks == dist.get_world_size():
             self.engine.load_checkpoint(local_path=folder, del_local_after_load=False)

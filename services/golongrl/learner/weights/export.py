@@ -4,14 +4,14 @@ Every rank sees every (gathered) tensor in the same order and so cuts the same s
 shards r, r + W, r + 2W ...
 """
 
-import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from golongrl.learner.fsync import sync, writing
@@ -34,11 +34,19 @@ class ExportedFile:
     tensor_bytes: int
 
 
+@dataclass(frozen=True)
+class Staged:
+    """Weights as files of a folder: of one rank, or of all."""
+
+    folder: str
+    files: list[ExportedFile]
+
+
 def write_shards(
     tensors: Iterable[tuple[str, Tensor]], folder: Path, *, dtype: torch.dtype, shard_bytes: int = SHARD_BYTES
 ) -> list[ExportedFile]:
-    """All shards by one process, cut and written at once: one is in memory at a time. As `take_shards` and
-    `write_taken` otherwise."""
+    """All shards by one process, cut and written in turn, so that one is in memory at a time; for the rest like
+    `take_shards` and `write_taken`."""
     cutter = _Cutter(dtype, shard_bytes, rank=0, ranks=1)
     parts = [_write_part(folder, index, held) for index, held in cutter.cut(tensors)]
     return [_finish(folder, part, cutter.total, durable=True) for part in parts]
@@ -46,7 +54,7 @@ def write_shards(
 
 @dataclass
 class TakenShards:
-    """A rank's shards in host memory, to be written without its part in anything collective."""
+    """A rank's shards in host memory; writing them needs no collective call."""
 
     shards: dict[int, dict[str, Tensor]]
     total: int  # shards of all ranks
@@ -66,7 +74,7 @@ def take_shards(
 
 
 def write_taken(taken: TakenShards, folder: Path, *, durable: bool = True) -> list[ExportedFile]:
-    """Write shards, giving their memory back one by one; `durable` is with fsync.
+    """Write shards and free the memory of each in turn; `durable` is with fsync.
 
     Returns:
         The files written by this rank, under their final names `model.safetensors` or
@@ -117,25 +125,24 @@ def index_json(files: Iterable[ExportedFile]) -> str | None:
     return json.dumps({"metadata": {"total_size": total}, "weight_map": weight_map}, indent=2)
 
 
-def file_sha256(path: Path) -> str:
-    """The file's sha256, hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 @dataclass(frozen=True)
 class _FilePart:
     index: int
     path: Path
+    bytes: int
+    sha256: str
     tensors: tuple[str, ...]
     tensor_bytes: int
 
 
 def _write_part(folder: Path, index: int, held: dict[str, Tensor]) -> _FilePart:
     path = folder / f"shard-{index:05d}.part"
-    with writing("weights file", path):
-        save_file(held, path, metadata={"format": "pt"})
-    return _FilePart(index, path, tuple(held), sum(tensor.nbytes for tensor in held.values()))
+    # Not by `save_file`, which gives files mode 0600 whatever the umask: engines may run as another user.
+    content = save(held, metadata={"format": "pt"})
+    with writing("weights file", path, scratch=path):
+        path.write_bytes(content)
+    tensor_bytes = sum(tensor.nbytes for tensor in held.values())
+    return _FilePart(index, path, len(content), sha256(content).hexdigest(), tuple(held), tensor_bytes)
 
 
 def _finish(folder: Path, part: _FilePart, total: int, *, durable: bool) -> ExportedFile:
@@ -145,4 +152,4 @@ def _finish(folder: Path, part: _FilePart, total: int, *, durable: bool) -> Expo
         part.path.rename(path)
         if durable:
             sync(path)
-    return ExportedFile(name, path.stat().st_size, file_sha256(path), part.tensors, part.tensor_bytes)
+    return ExportedFile(name, part.bytes, part.sha256, part.tensors, part.tensor_bytes)

@@ -1,80 +1,169 @@
-"""How a version of the policy becomes known: written out by the ranks, then announced to the engines.
+"""How a version of the policy reaches the engines: the ranks write it out, then the queue announces it.
 
-`disk`: into the weight store, where every engine that joins or restarts finds it, whether the learner lives or not.
-`broadcast`: into the hands of the first rank's sender (`golongrl.broadcast`); nothing but version 0 reaches the store,
-so the weights of a version are as durable as the last checkpoint and the queue's batches after it, from which a
-restarted learner makes them again. Until it has, engines that hold the version go on, and those that lost it wait.
+The way is a transport. `DiskTransport` puts versions into the weight store, where every engine that joins or restarts
+finds them, whether the learner runs or not. `BroadcastTransport` leaves them with the first rank's sender
+(`golongrl.broadcast`); only version 0 is in the store. Then a version is as durable as the last checkpoint and the
+queue's batches after it, from which a restarted learner computes it again. Until it has, engines that hold the version
+keep serving it and those that lost it wait.
 
 Invariants:
-- a version is announced only when it can be taken: its folder is complete and durable, or the sender holds it;
+- a version is announced only when engines can take it: its folder is complete and durable, or the sender holds it;
 - `finish` raises the queue's version after that;
-- lineage names one history of weights: it changes exactly when a version comes out other than it was published before,
-  and when the queue is new.
+- a lineage names one history of weights: it changes exactly when a version differs from what was published under its
+  number before, and when the queue is new.
 """
 
 import asyncio
+import contextlib
 import secrets
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import structlog
 
-from golongrl.learner.background_task import Background
-from golongrl.learner.weights.export import SHARD_BYTES
-from golongrl.learner.weights.store import Manifest, WeightStore
+from golongrl.learner.background_task import Background, in_thread
+from golongrl.learner.fsync import discarded_on_error
+from golongrl.learner.weights.export import SHARD_BYTES, Staged
+from golongrl.learner.weights.store import Manifest, Support, WeightStore
 from golongrl.queue import Attachment, SampleQueue, WeightsRef
 from golongrl.recipe import Recipe
-
-if TYPE_CHECKING:
-    from golongrl.learner.ranks.group import Ranks
-    from golongrl.learner.ranks.rank import Staged
 
 log = structlog.get_logger()
 
 # From the copy of the weights until engines can take them. Overlaps training, so it is no phase of a step
-# (timing_s/update_weights is what training was held up).
+# (timing_s/update_weights is the time that training waited).
 PUBLISH_SECONDS = "perf/publish_s"
 
 
-class Publisher(Background):
-    """The way of new weights to the engines, for one attachment to the run. This one is by disk.
+class WeightRanks(Protocol):
+    """What the publisher asks of the ranks."""
 
-    Training goes on as soon as the ranks have copied their weights; at most one version is on its way.
+    async def stage(self, folder: Path | None) -> None:
+        """Copy the weights, then write them into `folder`, or to where the sender reads them, in the background."""
+
+    async def staged(self) -> Staged:
+        """Wait until the weights are written. Raises what stopped it."""
+
+    async def hold(self, folder: str, version: int, lineage: str) -> str:
+        """Have the sender send what was staged in `folder` from now on; the URL that engines ask."""
+
+
+class Transport(Protocol):
+    """A way from the ranks to the engines."""
+
+    def available(self, version: int) -> Manifest | None:
+        """The version as engines can take it without the ranks' help; None if they cannot."""
+
+    async def place(self, version: int) -> Path | None:
+        """Where the ranks write a version; None is where the sender reads."""
+
+    async def offer(self, ranks: WeightRanks, version: int, lineage: str, staged: Staged) -> WeightsRef:
+        """Make staged weights available; what to announce."""
+
+    async def tidy(self, version: int) -> None:
+        """Delete what nobody needs now that `version` is announced."""
+
+
+class DiskTransport:
+    """Every version is a folder of the weight store."""
+
+    def __init__(self, store: WeightStore, support: Support, keep: int) -> None:
+        self._store = store
+        self._support = support
+        self._keep = keep
+
+    def available(self, version: int) -> Manifest | None:
+        return self._store.manifest(version)
+
+    async def place(self, version: int) -> Path | None:
+        return await asyncio.to_thread(self._store.begin, version)
+
+    async def offer(self, ranks: WeightRanks, version: int, lineage: str, staged: Staged) -> WeightsRef:  # noqa: ARG002
+        manifest = await in_thread(self._store.seal, Path(staged.folder), version, lineage, staged.files, self._support)
+        return self._store.reference(manifest)
+
+    async def tidy(self, version: int) -> None:
+        await asyncio.to_thread(self._store.prune, version, self._keep)
+
+
+class BroadcastTransport:
+    """The first rank's sender sends a version while training continues; the store has what engines start from."""
+
+    def __init__(self, store: WeightStore) -> None:
+        self._store = store
+
+    def available(self, version: int) -> Manifest | None:
+        return self._store.manifest(version) if version == 0 else None
+
+    async def place(self, version: int) -> Path | None:  # noqa: ARG002
+        return None
+
+    async def offer(self, ranks: WeightRanks, version: int, lineage: str, staged: Staged) -> WeightsRef:
+        source = await ranks.hold(staged.folder, version, lineage)
+        # Engines read configuration and tokenizer there.
+        support = str(self._store.folder(0).resolve())
+        return WeightsRef(version, support, lineage, self._store.checksum_of(staged.files), source)
+
+    async def tidy(self, version: int) -> None:
+        """Nothing: the sender keeps one version."""
+
+
+class Publisher(Background):
+    """Publishes new weights for one attachment to the run.
+
+    Training continues as soon as the ranks have copied their weights; at most one version is being published.
     """
 
     def __init__(
-        self, recipe: Recipe, queue: SampleQueue, attachment: Attachment, store: WeightStore, model: Path
+        self, queue: SampleQueue, attachment: Attachment, store: WeightStore, support: Support, transport: Transport
     ) -> None:
         super().__init__()
-        self._recipe = recipe
         self._queue = queue
         self._fence = attachment.token
         self._store = store
-        self._model = model
+        self._support = support
+        self._transport = transport
         self.version = attachment.version  # of the queue
         self.lineage = ""
         self.checksum = ""  # of the weights last announced
 
+    @classmethod
+    def of(
+        cls, recipe: Recipe, queue: SampleQueue, attachment: Attachment, store: WeightStore, model: Path
+    ) -> "Publisher":
+        """With the transport that the recipe names; `model` is the folder that the run begins with."""
+        support = Support(model, recipe.model.dtype)
+        transport: Transport = (
+            BroadcastTransport(store)
+            if recipe.learner.weights == "broadcast"
+            else DiskTransport(store, support, recipe.learner.keep_weights)
+        )
+        return cls(queue, attachment, store, support, transport)
+
     async def restore(self, lineage: str | None) -> bool:
-        """Make the queue's version known before the ranks are up, so that engines need not wait for them.
+        """Announce the queue's version before the ranks are up, so that engines need not wait for them.
 
         Args:
-            lineage: the checkpoint's, for a version that is nowhere to be had.
+            lineage: the checkpoint's, used if neither store nor queue knows that of the version.
 
         Returns:
-            Whether engines can take that version; where not, it must be published once the ranks have its weights.
+            Whether engines can take that version; if not, it must be published once the ranks have its weights.
         """
         lineage = await self._history(lineage)
-        manifest = self._store.manifest(self.version)
+        manifest = self._transport.available(self.version)
         self.lineage = manifest.lineage if manifest else await self._known_lineage(lineage)
+        # Engines start from version 0, and read configuration and tokenizer there.
+        initial = self._store.manifest(0)
+        if self.version == 0 or (initial is None and manifest is None):
+            initial = await asyncio.to_thread(self._store.publish_initial, self._support, self.lineage, SHARD_BYTES)
         if self.version == 0:
-            manifest = await self._publish_initial()
+            manifest = initial
         if manifest is not None:
             await self._announce(self._store.reference(manifest))
         return manifest is not None
 
-    async def begin(self, ranks: "Ranks", version: int) -> None:
+    async def begin(self, ranks: WeightRanks, version: int) -> None:
         """Have the ranks copy their weights; then write and announce them as `version`, and finish the step.
 
         A version may have been published before (a replay): equal weights keep its lineage, others start a new one.
@@ -84,61 +173,46 @@ class Publisher(Background):
         """
         await self.settled()
         begun = time.perf_counter()
-        await ranks.stage(await self._place(version))
-        self.start(self._complete(ranks, version, begun))
+        place = await self._transport.place(version)
+        await ranks.stage(place)
+        self.start(self._complete(ranks, version, place, begun))
 
-    async def copy_out(self, ranks: "Ranks", folder: Path) -> None:
+    async def copy_out(self, ranks: WeightRanks, folder: Path) -> None:
         """The final export: the ranks' weights, published as the queue's version, as a plain Hugging Face folder."""
         await self.settled()
         manifest = self._store.manifest(self.version)
         if manifest is None or manifest.checksum != self.checksum:
-            await ranks.stage(await asyncio.to_thread(self._store.begin, self.version))
-            await self._seal(self.version, await ranks.staged())
+            place = await asyncio.to_thread(self._store.begin, self.version)
+            with discarded_on_error(place):
+                await ranks.stage(place)
+                staged = await ranks.staged()
+                await self._queue.ensure_attached(self._fence)
+                await in_thread(self._store.seal, place, self.version, self.lineage, staged.files, self._support)
         await asyncio.to_thread(self._store.copy_out, self.version, folder)
 
-    async def _complete(self, ranks: "Ranks", version: int, begun: float) -> dict[str, float]:
-        staged = await ranks.staged()
-        await self._announce(await self._publish(ranks, version, staged))
+    async def _complete(self, ranks: WeightRanks, version: int, place: Path | None, begun: float) -> dict[str, float]:
+        with contextlib.nullcontext() if place is None else discarded_on_error(place):
+            staged = await self._offered(ranks, version)
         if version > self.version:
             await self._queue.finish(self._fence, version)
             self.version = version
-        await self._tidy(version)
+        await self._transport.tidy(version)
         seconds = time.perf_counter() - begun
         return {PUBLISH_SECONDS: seconds, "weights/bytes": float(sum(file.bytes for file in staged.files))}
 
-    async def _place(self, version: int) -> Path | None:
-        """Where the ranks write; None is where the sender reads."""
-        return await asyncio.to_thread(self._store.begin, version)
-
-    async def _publish(self, ranks: "Ranks", version: int, staged: "Staged") -> WeightsRef:  # noqa: ARG002 - a hook
-        """Make staged weights available; what to announce."""
-        published = self._store.manifest(version)
-        # Lost from the store, it may be in the engines all the same.
-        self._compare(version, published.checksum if published else await self._announced(version), staged)
-        return self._store.reference(await self._seal(version, staged))
-
-    async def _tidy(self, version: int) -> None:
-        """Delete what nobody needs any more, now that `version` is announced."""
-        await asyncio.to_thread(self._store.prune, version, self._recipe.learner.keep_weights)
-
-    async def _seal(self, version: int, staged: "Staged") -> Manifest:
-        await self._queue.ensure_attached(self._fence)  # or a successor's published weights would be overwritten
-        return await asyncio.to_thread(
-            self._store.seal,
-            Path(staged.folder),
-            version,
-            self.lineage,
-            staged.files,
-            self._model,
-            self._recipe.model.dtype,
-        )
-
-    def _compare(self, version: int, before: str | None, staged: "Staged") -> None:
-        """Start a new lineage where a version was published before with other weights."""
-        if before in (None, self._store.checksum_of(staged.files)):
-            return
-        log.warning("a version comes out other than before (a replay that is not bit-identical)", version=version)
-        self.lineage = _new_lineage()
+    async def _offered(self, ranks: WeightRanks, version: int) -> Staged:
+        """Wait for the ranks' files, and make and announce a version of them."""
+        staged = await ranks.staged()
+        published = self._transport.available(version)
+        # A version that the store lost may still be in the engines.
+        before = published.checksum if published else await self._announced(version)
+        if before not in (None, self._store.checksum_of(staged.files)):
+            log.warning("the replayed weights differ from those published; starting a new lineage", version=version)
+            self.lineage = _new_lineage()
+        # A successor may have published the version already; its weights must stay.
+        await self._queue.ensure_attached(self._fence)
+        await self._announce(await self._transport.offer(ranks, version, self.lineage, staged))
+        return staged
 
     async def _announced(self, version: int) -> str | None:
         """The checksum that `version` is announced with, if it is."""
@@ -146,54 +220,24 @@ class Publisher(Background):
         return known.checksum if known and known.version == version else None
 
     async def _history(self, lineage: str | None) -> str | None:
-        """Tidy the store up; the lineage to go on with, if one is known. Where the queue has no weights announced it is
-        another: the store and engines may have versions to come already, of a run that nothing here knows."""
+        """Tidy the store up; the lineage to continue, if one is known. A queue without announced weights starts
+        another: the store and engines may hold later versions of a run that nothing here knows."""
         await asyncio.to_thread(self._store.sweep)
         if await self._queue.weights() is not None:
             return lineage
         lineage = _new_lineage()
-        await asyncio.to_thread(self._store.begin_anew, lineage)
+        await asyncio.to_thread(self._store.start_over, lineage)
         return lineage
 
     async def _known_lineage(self, lineage: str | None) -> str:
         # Version 0 is made from the model's folder, whatever was announced.
         known = await self._queue.weights() if self.version else None
-        # Announced last, at most one version ahead: still the history that the queue's version is of.
+        # What was announced last is at most one version ahead, and so of the same history as the queue's version.
         return known.lineage if known else (lineage or _new_lineage())
-
-    async def _publish_initial(self) -> Manifest:
-        return await asyncio.to_thread(
-            self._store.publish_initial, self._model, self.lineage, self._recipe.model, SHARD_BYTES
-        )
 
     async def _announce(self, reference: WeightsRef) -> None:
         self.lineage, self.checksum = reference.lineage, reference.checksum
         await self._queue.announce(self._fence, reference)
-
-
-class Broadcaster(Publisher):
-    """The way over the wire; the sender sends while training goes on."""
-
-    async def restore(self, lineage: str | None) -> bool:
-        """As the base; a version above 0 was in a sender that is gone."""
-        if self.version == 0:
-            return await super().restore(lineage)
-        self.lineage = await self._known_lineage(await self._history(lineage))
-        if self._store.manifest(0) is None:  # configuration and tokenizer, which engines read from there
-            await self._publish_initial()
-        return False
-
-    async def _place(self, version: int) -> Path | None:  # noqa: ARG002 - a hook
-        return None
-
-    async def _tidy(self, version: int) -> None:
-        """Nothing: the store has what engines start from, and the sender keeps one version."""
-
-    async def _publish(self, ranks: "Ranks", version: int, staged: "Staged") -> WeightsRef:
-        self._compare(version, await self._announced(version), staged)
-        source = await ranks.hold(staged.folder, version, self.lineage)
-        support = str(self._store.folder(0).resolve())
-        return WeightsRef(version, support, self.lineage, self._store.checksum_of(staged.files), source)
 
 
 def _new_lineage() -> str:

@@ -1,10 +1,11 @@
-"""The weight store as the learner writes it: `vN/` folders that are complete or absent, never half there.
+"""The weight store as the learner writes it: `vN/` folders that are complete or absent, never partial.
 
 Invariants:
 - a folder `vN` is written under another name, every file durable, and renamed; its manifest names all files with
   sha256;
 - a version is replaced only when its content changed, and then under another lineage;
-- the newest version, and as many as the recipe keeps, stay; older ones go after the newer one is in place.
+- the newest versions, as many as the recipe keeps, stay; older ones are deleted after the newer one is in place;
+- what could not be written completely is removed.
 """
 
 import json
@@ -19,10 +20,9 @@ from typing import TYPE_CHECKING
 
 from golongrl.errors import GolongrlError
 from golongrl.learner import fsync
-from golongrl.learner.fsync import sync, writing
-from golongrl.learner.weights.export import INDEX, ExportedFile, file_sha256, index_json, write_shards
+from golongrl.learner.fsync import discarded_on_error, file_sha256, sync, writing
+from golongrl.learner.weights.export import INDEX, ExportedFile, index_json, write_shards
 from golongrl.queue import WeightsRef
-from golongrl.recipe import Model
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,6 +35,14 @@ _SUPPORT = ("*.json", "*.txt", "*.jinja", "*.model", "*.py")
 
 class WeightStoreError(GolongrlError):
     """The model's weights cannot be read; the message names the folder."""
+
+
+@dataclass(frozen=True)
+class Support:
+    """What a version's folder has beside weights, and their precision."""
+
+    folder: Path  # configuration, tokenizer, chat template
+    dtype: str
 
 
 @dataclass(frozen=True)
@@ -85,8 +93,8 @@ class WeightStore:
         return WeightsRef(manifest.version, path, manifest.lineage, manifest.checksum)
 
     def begin(self, version: int) -> Path:
-        """An empty folder for all ranks to write into. No other learner's ranks know its name: those of one that was
-        killed may be writing still.
+        """An empty folder for all ranks to write into. Its name is new: the ranks of a learner that was killed may
+        still be writing into theirs.
 
         Raises:
             NotWrittenError: the store cannot be written.
@@ -96,25 +104,21 @@ class WeightStore:
             staging.mkdir(parents=True)
         return staging
 
-    def seal(
-        self, staging: Path, version: int, lineage: str, files: list[ExportedFile], support: Path, dtype: str
-    ) -> Manifest:
-        """Finish what was written into `staging` (config and tokenizer from `support`, index, manifest) as `vN`.
+    def seal(self, staging: Path, version: int, lineage: str, files: list[ExportedFile], support: Support) -> Manifest:
+        """Finish what was written into `staging` (config, tokenizer, index, manifest) as `vN`.
 
         A `vN` with the same weights is kept as it is, lineage included: nothing changed. One with other weights is
         replaced.
 
         Raises:
-            NotWrittenError: the storage refused.
+            NotWrittenError: the storage refused; `staging` is removed.
         """
-        with writing("weights", self.folder(version)):
-            return self._seal(staging, version, lineage, files, support, dtype)
+        with writing("weights", self.folder(version), scratch=staging):
+            return self._seal(staging, version, lineage, files, support)
 
-    def _seal(
-        self, staging: Path, version: int, lineage: str, files: list[ExportedFile], support: Path, dtype: str
-    ) -> Manifest:
-        entries: dict[str, dict[str, int | str]] = {f.name: {"bytes": f.bytes, "sha256": f.sha256} for f in files}
-        _write_support(staging, files, support, dtype)
+    def _seal(self, staging: Path, version: int, lineage: str, files: list[ExportedFile], support: Support) -> Manifest:
+        entries = _entries(files)
+        _write_support(staging, files, support)
         for path in sorted(staging.iterdir()):
             if path.name not in entries:
                 entries[path.name] = {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
@@ -141,8 +145,7 @@ class WeightStore:
 
     def checksum_of(self, files: list[ExportedFile]) -> str:
         """The checksum a manifest of these weight files would have."""
-        entries: dict[str, dict[str, int | str]] = {f.name: {"bytes": f.bytes, "sha256": f.sha256} for f in files}
-        return Manifest(0, "", "", entries).checksum
+        return Manifest(0, "", "", _entries(files)).checksum
 
     def prune(self, newest: int, keep: int) -> None:
         """Delete versions that are neither among the `keep` newest up to `newest` nor above it."""
@@ -150,8 +153,8 @@ class WeightStore:
             if version <= newest - keep:
                 shutil.rmtree(self.folder(version), ignore_errors=True)
 
-    def begin_anew(self, lineage: str) -> None:
-        """Delete every version but 0, which engines start from; that one is the first of another history.
+    def start_over(self, lineage: str) -> None:
+        """Delete every version but 0, which engines start from; that one becomes the first of another history.
 
         Raises:
             NotWrittenError: the storage refused.
@@ -169,7 +172,7 @@ class WeightStore:
         return [int(name) for name in names if name.isdecimal()]
 
     def sweep(self) -> None:
-        """Delete what learners that were killed left unfinished; for one that has not staged anything yet."""
+        """Delete what learners that were killed left unfinished. Only before this one stages anything."""
         for path in self.root.glob("v*"):
             if path.suffix in (".tmp", ".old"):
                 shutil.rmtree(path, ignore_errors=True)
@@ -181,7 +184,7 @@ class WeightStore:
             NotWrittenError: the storage refused.
         """
         staging = target.with_name(f"{target.name}.tmp")
-        with writing("result", target):
+        with writing("result", target, scratch=staging):
             shutil.rmtree(staging, ignore_errors=True)
             shutil.copytree(self.folder(version), staging, ignore=shutil.ignore_patterns(MANIFEST))
             for path in staging.iterdir():
@@ -191,14 +194,16 @@ class WeightStore:
             staging.rename(target)
             sync(target.parent)
 
-    def publish_initial(self, model: Path, lineage: str, recipe: Model, shard_bytes: int) -> Manifest:
-        """Version 0 straight from the model folder, cast to the recipe's dtype; needs no rank to be up.
+    def publish_initial(self, support: Support, lineage: str, shard_bytes: int) -> Manifest:
+        """Version 0 straight from the model's folder, cast to the recipe's dtype; needs no rank.
 
         Raises:
-            WeightStoreError: the folder has no safetensors.
+            WeightStoreError: the folder has no safetensors, or they cannot be read.
+            NotWrittenError: the storage refused.
         """
         import torch
 
+        model = support.folder
         sources = sorted(model.glob("*.safetensors"))
         if not sources:
             raise WeightStoreError(
@@ -206,34 +211,42 @@ class WeightStore:
             )
         staging = self.begin(0)
         tied = bool(json.loads((model / "config.json").read_text("utf-8")).get("tie_word_embeddings", False))
-        files = write_shards(
-            _stored_tensors(sources, tied), staging, dtype=getattr(torch, recipe.dtype), shard_bytes=shard_bytes
-        )
-        return self.seal(staging, 0, lineage, files, model, recipe.dtype)
+        with discarded_on_error(staging):
+            tensors = _stored_tensors(sources, tied)
+            files = write_shards(tensors, staging, dtype=getattr(torch, support.dtype), shard_bytes=shard_bytes)
+            return self.seal(staging, 0, lineage, files, support)
 
 
 def _text(manifest: Manifest) -> str:
     return json.dumps(asdict(manifest), indent=1)
 
 
+def _entries(files: list[ExportedFile]) -> dict[str, dict[str, int | str]]:
+    return {file.name: {"bytes": file.bytes, "sha256": file.sha256} for file in files}
+
+
 def _stored_tensors(sources: list[Path], tied: bool) -> "Iterator[tuple[str, Tensor]]":
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
 
     for source in sources:
-        with safe_open(source, framework="pt") as file:
+        try:
+            opened = safe_open(source, framework="pt")
+        except (SafetensorError, OSError) as error:
+            raise WeightStoreError(f"model file {source} cannot be read: {error}; copy or download it again") from error
+        with opened as file:
             for name in file.keys():  # noqa: SIM118 - a safetensors handle is not a dict
                 if not (tied and name == "lm_head.weight"):
                     yield name, file.get_tensor(name)
 
 
-def _write_support(staging: Path, files: list[ExportedFile], support: Path, dtype: str) -> None:
+def _write_support(staging: Path, files: list[ExportedFile], support: Support) -> None:
     for pattern in _SUPPORT:
-        for path in support.glob(pattern):
+        for path in support.folder.glob(pattern):
             if path.name not in (INDEX, MANIFEST):
                 shutil.copyfile(path, staging / path.name)
-    config = json.loads((support / "config.json").read_text("utf-8"))
+    config = json.loads((support.folder / "config.json").read_text("utf-8"))
     config.pop("torch_dtype", None)
-    config["dtype"] = dtype
+    config["dtype"] = support.dtype
     (staging / "config.json").write_text(json.dumps(config, indent=2), "utf-8")
     index = index_json(files)
     if index is not None:

@@ -1,0 +1,62 @@
+"""The batches of the steps to come: taken from the queue and prepared while the ranks are busy with the step before."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+
+from golongrl.learner.batch.prepare import PreparedBatch, prepare
+from golongrl.queue import Batch, SampleQueue, Stopped, Wait
+from golongrl.recipe import Recipe
+
+# A batch becomes ready when its last group is submitted: asking this often costs one small script each time.
+_POLL_S = 0.2
+
+
+class Batches:
+    """At most one batch ahead. Leaving the context stops the preparation.
+
+    Args:
+        waits: told of every wait for a step, with that step.
+    """
+
+    def __init__(self, recipe: Recipe, queue: SampleQueue, fence: str, waits: Callable[[int, Wait], None]) -> None:
+        self._recipe = recipe
+        self._queue = queue
+        self._fence = fence
+        self._waits = waits
+        self._upcoming: asyncio.Task[PreparedBatch | Stopped] | None = None
+
+    async def __aenter__(self) -> "Batches":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._upcoming is not None:
+            self._upcoming.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._upcoming
+
+    def prefetch(self, step: int) -> None:
+        """Begin to take and prepare the batch of `step`, unless it is beyond the run's last."""
+        last = self._recipe.learner.steps
+        self._upcoming = (
+            None if last is not None and step > last else asyncio.create_task(self._prepare(step), name=f"batch {step}")
+        )
+
+    @property
+    def upcoming(self) -> "asyncio.Task[PreparedBatch | Stopped] | None":
+        """The batch begun last; None at the end of the run."""
+        return self._upcoming
+
+    async def _prepare(self, step: int) -> PreparedBatch | Stopped:
+        batch = await self._take(step)
+        if isinstance(batch, Stopped):
+            return batch
+        return await asyncio.to_thread(prepare, batch, self._recipe)
+
+    async def _take(self, step: int) -> Batch | Stopped:
+        while True:
+            answer = await self._queue.take(self._fence, step)
+            if isinstance(answer, Batch | Stopped):
+                return answer
+            self._waits(step, answer)
+            await asyncio.sleep(_POLL_S)

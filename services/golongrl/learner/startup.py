@@ -1,0 +1,231 @@
+"""From a recipe to the training loop: everything is checked before anything slow starts.
+
+The order: recipe, model and data; the checkpoint to resume from; the run's queue; the initial weights, so that engines
+need not wait for the ranks; Ray and the ranks; the checkpoint's state; the loop.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import secrets
+import socket
+import warnings
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import structlog
+from numpy.typing import NDArray
+
+from golongrl.data import Prepared, lease_order, open_splits, resolve
+from golongrl.heartbeat import heartbeat
+from golongrl.learner import memory, model_identity
+from golongrl.learner.checkpoints import resume
+from golongrl.learner.checkpoints.resume import Identity, Resumed
+from golongrl.learner.checkpoints.saver import CheckpointSaver
+from golongrl.learner.checkpoints.store import Checkpoint, Checkpoints
+from golongrl.learner.loop import TrainingLoop
+from golongrl.learner.observe.health import LearnerMetrics, create_app
+from golongrl.learner.observe.metrics_log import Records
+from golongrl.learner.observe.status import LearnerStatus
+from golongrl.learner.observe.tracking import Tracking
+from golongrl.learner.queue_settings import queue_settings
+from golongrl.learner.stopping import StopSignal, TrainingInterruptedError
+from golongrl.learner.validation import ValidationRounds
+from golongrl.learner.weights.publisher import Publisher
+from golongrl.learner.weights.store import WeightStore
+from golongrl.queue import SampleQueue
+from golongrl.recipe import Recipe
+from golongrl.serving import bind, served
+
+if TYPE_CHECKING:
+    from golongrl.learner.ranks.group import Ranks
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class LearnerConfig:
+    """Where a learner's things are; what it does is in the recipe."""
+
+    run: str
+    redis_url: str
+    data: Path
+    weights: Path
+    out: Path
+    host: str = "127.0.0.1"
+    port: int = 0  # of /healthz and /metrics; 0 is none
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a run trains on, checked."""
+
+    recipe: Recipe
+    model: Path
+    model_config: dict[str, Any]
+    data: Prepared
+    held_out: Prepared | None
+    order: list[NDArray[np.int32]]  # of every epoch
+    identity: Identity
+
+    @classmethod
+    def read(cls, recipe: Recipe, data_folder: Path) -> "Inputs":
+        """
+        Raises:
+            GolongrlError: model, data and recipe cannot be trained with; one line says why.
+        """
+        model = resolve(recipe.model.path)
+        model_config = json.loads((model / "config.json").read_text("utf-8"))
+        memory.check_layout(recipe, model_config)
+        memory.check_kernel(recipe, lambda name: find_spec(name) is not None)
+        data, held_out = open_splits(data_folder)
+        order = [
+            lease_order(data.tasks, recipe.queue.groups_per_step, recipe.seed, epoch)
+            for epoch in range(recipe.data.epochs)
+        ]
+        digest = hashlib.sha256(b"".join(np.ascontiguousarray(rows).tobytes() for rows in order)).hexdigest()
+        identity = Identity(recipe, len(data), digest, model_identity.of(model, model_config))
+        return cls(recipe, model, model_config, data, held_out, order, identity)
+
+
+async def train(recipe: Recipe, config: LearnerConfig) -> None:
+    """Run the learner to its end.
+
+    Raises:
+        TrainingInterruptedError: a signal came first.
+        GolongrlError: the run cannot continue; one line says why.
+    """
+    inputs = Inputs.read(recipe, config.data)
+    checkpoints = Checkpoints(config.out / "checkpoints")
+    async with SampleQueue.from_url(config.redis_url, config.run) as queue:
+        status, metrics = LearnerStatus(), LearnerMetrics()
+        listener = bind(config.host, config.port) if config.port else None
+        async with (
+            heartbeat(queue, "learner", socket.gethostname(), status.heartbeat),
+            served(create_app(status, queue, metrics), listener),
+        ):
+            status.set("checking the checkpoint to resume from")
+            resumed = await resume.find(recipe.learner.resume, checkpoints, queue)
+            if resumed is not None:
+                _announce(resumed, inputs, status)
+            behind = resumed.checkpoint.behind if resumed else None
+            await queue.setup(
+                queue_settings(recipe, inputs.model_config["vocab_size"]), inputs.order, inputs.data.tasks, behind
+            )
+            stop = StopSignal()
+            stop.listen()
+            try:
+                await _attached(inputs, config, queue, checkpoints, resumed, status, metrics, stop)
+            except asyncio.CancelledError:
+                raise TrainingInterruptedError(
+                    "stopped by a signal before training began; the next start resumes the run"
+                ) from None
+
+
+def _announce(resumed: Resumed, inputs: Inputs, status: LearnerStatus) -> None:
+    """Check that the checkpoint is of this run's model and data, and say what is resumed and what has changed."""
+    checkpoint = resumed.checkpoint
+    inputs.identity.check(checkpoint)
+    step = checkpoint.state.step
+    status.set(f"resuming from {checkpoint.folder} (step {step})", step)
+    log.info("resuming", checkpoint=str(checkpoint.folder), step=step)
+    if changed := resume.changes(checkpoint.state.recipe, inputs.recipe):
+        log.info("settings changed since the checkpoint: the recipe's hold from now on", changed="; ".join(changed))
+
+
+async def _attached(
+    inputs: Inputs,
+    config: LearnerConfig,
+    queue: SampleQueue,
+    checkpoints: Checkpoints,
+    resumed: Resumed | None,
+    status: LearnerStatus,
+    metrics: LearnerMetrics,
+    stop: StopSignal,
+) -> None:
+    """Attach to the run, start the ranks, train."""
+    recipe, checkpoint = inputs.recipe, resumed.checkpoint if resumed else None
+    done, rows = (checkpoint.state.step, checkpoint.rows) if checkpoint else (0, np.empty((0, 2), np.int32))
+    validation = ValidationRounds(recipe, queue, inputs.held_out, config.out, status)
+    attachment = await queue.attach(done)
+    publisher = Publisher.of(recipe, queue, attachment, WeightStore(config.weights), inputs.model)
+    status.set("publishing the initial weights")
+    known = await publisher.restore(checkpoint.state.lineage if checkpoint else None)
+    if attachment.version > done:
+        log.info("replaying the steps after the checkpoint", first=done + 1, last=attachment.version)
+    status.set("starting the ranks (Ray, model)", done)
+    async with _ranks(inputs, checkpoint, stop) as ranks:
+        validation.forget_after(attachment.version)
+        saver = CheckpointSaver(
+            checkpoints, queue, attachment.token, ranks, keep=recipe.learner.keep_checkpoints, latest=done
+        )
+        async with saver, publisher:
+            if not known and done == attachment.version:
+                await publisher.begin(ranks, done)
+            tracking = Tracking.of(recipe, config.run)
+            with await asyncio.to_thread(Records, config.out, done, tracking) as records:
+                stop.finish_steps()
+                loop = TrainingLoop(
+                    recipe=recipe,
+                    out=config.out,
+                    queue=queue,
+                    fence=attachment.token,
+                    identity=inputs.identity,
+                    ranks=ranks,
+                    publisher=publisher,
+                    saver=saver,
+                    records=records,
+                    validation=validation,
+                    status=status,
+                    metrics=metrics,
+                    stop=stop,
+                    done=done,
+                    rows=[rows],
+                    history=resumed.checkpoint.state.history if resumed and resumed.own else secrets.token_hex(8),
+                )
+                complete = await loop.run()
+    if not complete:
+        raise TrainingInterruptedError(f"stopped by a signal after step {loop.done}; the next start resumes the run")
+
+
+@contextlib.asynccontextmanager
+async def _ranks(inputs: Inputs, checkpoint: Checkpoint | None, stop: StopSignal) -> AsyncIterator["Ranks"]:
+    """The ranks on their Ray, with the checkpoint's state. A rank that dies ends the block with its line, whatever the
+    block waits for."""
+    from golongrl.learner.ranks.ray_session import RaySession
+
+    async with RaySession(inputs.recipe.learner.ranks) as session:
+        # Ray starts while verl is imported: both take seconds.
+        ranks_type = await asyncio.to_thread(_import_ranks)
+        await session.connect()
+        # Again: Ray's own handler of SIGTERM aborts the process three seconds later.
+        stop.listen()
+        ranks = await ranks_type.start(inputs.recipe, inputs.model)
+        info = ranks.info[0]
+        memory.check_device(inputs.recipe, inputs.model_config, device=info.device, device_bytes=info.device_bytes)
+        log.info("ranks are up", ranks=len(ranks.info), parameters=info.parameters)
+        if checkpoint is not None:
+            await ranks.load(checkpoint.actor)
+        try:
+            async with asyncio.TaskGroup() as group:
+                watch = group.create_task(ranks.watch())
+                yield ranks
+                watch.cancel()
+        except ExceptionGroup as failures:
+            raise failures.exceptions[0] from failures
+        await ranks.close()
+
+
+def _import_ranks() -> "type[Ranks]":
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=UserWarning, module="verl")
+        from golongrl.learner.ranks import verl_estimators
+        from golongrl.learner.ranks.group import Ranks
+
+        verl_estimators.register()
+    return Ranks

@@ -1,0 +1,137 @@
+"""The Ray of a learner on one machine: gone without a trace, and noticed at once when it dies as it starts."""
+
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import psutil
+import pytest
+
+from golongrl.learner.ranks import ray_session
+
+# Ray starts in five seconds alone, in a minute on a machine that is busy with other things.
+pytestmark = pytest.mark.timeout(600)
+
+SESSION = """
+import asyncio, os, threading, time
+import psutil
+from golongrl.learner.ranks.ray_session import RaySession, RaySessionError
+
+def raylets():
+    return [p for p in psutil.Process().children(recursive=True) if p.name() == "raylet"]
+
+async def main():
+    async with RaySession(1) as session:
+        MEANWHILE
+        await session.connect()
+        import ray
+        print("up", int(ray.cluster_resources()["CPU"]), flush=True)
+        THEN
+
+try:
+    asyncio.run(main())
+except RaySessionError as error:
+    print(f"error: {error}")
+"""
+
+
+def _start(temp: Path, meanwhile: str = "pass", then: str = "pass") -> "subprocess.Popen[str]":
+    code = SESSION
+    for name, text in (("MEANWHILE", meanwhile), ("THEN", then)):
+        code = code.replace(name, textwrap.indent(textwrap.dedent(text), " " * 8).strip())
+    environment = {**os.environ, "RAY_TMPDIR": str(temp), "TMPDIR": str(temp)}
+    environment.pop("RAY_ADDRESS", None)
+    return subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    )
+
+
+@pytest.fixture
+def temp(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    # Ray's sockets need a short path; pytest's own folders are longer.
+    import tempfile
+
+    folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))
+    yield folder
+    subprocess.run(["rm", "-rf", str(folder)], check=True)
+
+
+def test_nothing_is_left_in_the_temporary_folder(temp: Path) -> None:
+    process = _start(temp)
+    out, err = process.communicate(timeout=500)
+    assert (process.returncode, out) == (0, "up 1\n"), err
+    assert list(temp.iterdir()) == []
+
+
+KILL = """
+def kill():
+    for _ in range(TIMES):
+        while not (found := [raylet for raylet in raylets() if raylet.status() != "zombie"]):
+            time.sleep(0.01)
+        found[0].kill()
+threading.Thread(target=kill, daemon=True).start()
+"""
+
+
+@pytest.mark.parametrize("times", [1, ray_session._TRIES])
+def test_a_raylet_that_dies_as_it_starts_is_noticed(times: int, temp: Path) -> None:
+    """`ray.init` would wait for it until its own deadline passes, which is minutes for every try."""
+    process = _start(temp, KILL.replace("TIMES", str(times)))
+    out, err = process.communicate(timeout=ray_session._START_S)
+    assert process.returncode == 0, err
+    *restarts, last = out.splitlines()
+    assert len([line for line in restarts if "starting Ray again" in line]) == min(times, ray_session._TRIES - 1)
+    assert last == "up 1" if times == 1 else last.startswith("error: Ray died while it started: ")
+    assert list(temp.iterdir()) == []
+
+
+# The raylet's own limit for its agents is 15 s: the first one dies of it.
+STOP = """
+def stop():
+    agents = []
+    while len(agents) < 2:
+        for raylet in raylets():
+            for child in raylet.children():
+                if "agent" in " ".join(child.cmdline()) and child not in agents:
+                    child.suspend()
+                    agents.append(child)
+        time.sleep(0.01)
+    time.sleep(25)
+    for agent in agents:
+        agent.resume()
+threading.Thread(target=stop, daemon=True).start()
+"""
+
+
+@pytest.mark.full
+def test_agents_that_are_slow_to_start_are_waited_for(temp: Path) -> None:
+    process = _start(temp, STOP)
+    out, err = process.communicate(timeout=500)
+    assert (process.returncode, out.splitlines()[-1]) == (0, "up 1"), err
+    assert "starting Ray again" in out
+    assert "Check failed" in out
+
+
+def test_what_a_killed_learner_leaves_ends_and_is_removed_by_the_next(temp: Path) -> None:
+    process = _start(temp, then="await asyncio.sleep(1000)")
+    assert process.stdout is not None
+    assert process.stdout.readline() == "up 1\n"
+    family = psutil.Process(process.pid).children(recursive=True)
+    assert any(child.name() == "raylet" for child in family)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    _, alive = psutil.wait_procs(family, timeout=60)
+    assert alive == []
+    assert len(list(temp.glob("golongrl-ray-*"))) == 1
+    # Another learner's session, which is in use, and another program's files stay.
+    used = temp / "golongrl-ray-used"
+    used.mkdir()
+    (temp / "session").touch()
+    with (used / "owner.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        ray_session._sweep(temp)
+        assert sorted(path.name for path in temp.iterdir()) == ["golongrl-ray-used", "session"]
