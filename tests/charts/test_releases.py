@@ -258,6 +258,8 @@ def test_deploy_upgrade_wants_a_release_and_install_makes_one(tmp_path: Path, mo
             assert "golongrl status --release demo" in done.output
 
 
+# The default class of the server's claims.
+STANDARD = {"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": {"name": "standard"}}
 SECURITY = 'pods "x" is forbidden: violates PodSecurity "restricted:latest"'
 
 
@@ -274,6 +276,7 @@ def test_status_names_what_admission_or_kuberay_refused(cluster: Cluster, tmp_pa
     """Where no pod could be created there is none to look at, and silence would look fine."""
     cluster.done("install", "demo", str(CHART))
     server = cluster.server
+    server.put(STANDARD)
     (reward, rollout) = (f"demo-golongrl-{name}-5d8" for name in ("reward", "rollout"))
     labels = server.one("StatefulSet")["metadata"]["labels"]
     for name, made in ((reward, 0), (rollout, 1)):
@@ -329,6 +332,7 @@ def test_the_operator_brings_its_kind_and_its_run_follows_the_recipe(
     assert after["spec"]["recipe"]["learner"]["steps"] == 7
     cluster.server.put({**after, "status": {"phase": "Failed", "message": "2 restarts used up"}})
     monkeypatch.setenv("KUBECONFIG", str(cluster.server.kubeconfig(tmp_path / "kubeconfig")))
+    cluster.server.put(STANDARD)
     assert look_at("demo").refused == [f"trainingrun {after['metadata']['name']}: Failed: 2 restarts used up"]
     cluster.done("upgrade", "demo", str(CHART), "--set", "operator.enabled=false")
     assert not cluster.server.of("TrainingRun")

@@ -1,26 +1,29 @@
-"""What `golongrl status` says of pods, processes and queue."""
+"""What `golongrl status` says of a run as a whole: what is stuck, what is done, and what nobody knows."""
 
 import asyncio
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from golongrl.kubernetes.cluster import connect
-from golongrl.kubernetes.kubeconfig import ClusterAccessError, ClusterError
-from golongrl.kubernetes.look.gather import ReleaseLook, ask, look
-from golongrl.kubernetes.look.pods import read_pods
+from golongrl.kubernetes.look.pods import Pod
 from golongrl.kubernetes.look.queue import look_at_queue
-from golongrl.kubernetes.look.refusals import read_runs
-from golongrl.kubernetes.look.status import lines, stuck
+from golongrl.kubernetes.look.status import end, lines, stuck
 from golongrl.queue import SampleQueue
-from support.api_http import serving
-from support.api_server import ApiServer
+from golongrl.rollout.backoff import Pause
+from golongrl.rollout.observe.metrics import RolloutMetrics
+from golongrl.rollout.observe.state import State
+from golongrl.rollout.observe.waits import WaitReport
 from support.groups import queue_settings
+
+QUEUE: dict[str, Any] = {
+    "version": 40, "committed": 40, "leased": 0, "ready": 0, "groups_per_step": 2, "in_batches": 0, "trained": 80,
+    "rows": 80, "rejected": 0, "bytes": 0, "reserved_bytes": 0, "max_bytes": 1 << 20, "staleness": {},
+    "max_staleness": 1, "stopped": None, "blocking": None,
+}  # fmt: skip
+BROKEN = Pod("w-0", "rollout", "Pending", ready=False, restarts=0, trouble="worker: ImagePullBackOff: no such tag")
 
 
 def status(*words: str) -> "subprocess.CompletedProcess[str]":
@@ -29,94 +32,159 @@ def status(*words: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(line, capture_output=True, text=True, timeout=240, check=False)
 
 
-def pod(name: str, component: str = "rollout", **status: Any) -> dict[str, Any]:
-    return {"metadata": {"name": name, "labels": {"app.kubernetes.io/component": component}}, "status": status}
+def worker(**fields: str) -> dict[str, Any]:
+    return {"service": "rollout", "id": "pod-a", "age_s": 1.0, "fields": {"phase": "waiting", **fields}}
 
 
-READY = {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}
+def learner(doing: str = "updating", for_s: str = "1") -> dict[str, Any]:
+    return {"service": "learner", "id": "host", "age_s": 1.0, "fields": {"doing": doing, "for_s": for_s}}
 
 
-@pytest.mark.parametrize(
-    ("status", "trouble"),
-    [
-        (READY, ""),
-        ({"phase": "Succeeded"}, ""),
-        (
-            {
-                "phase": "Pending",
-                "conditions": [
-                    {"type": "PodScheduled", "status": "False", "message": "0/3 nodes: Insufficient nvidia.com/gpu"}
-                ],
-            },
-            "not scheduled: 0/3 nodes: Insufficient nvidia.com/gpu",
-        ),
-        (
-            {
-                "phase": "Pending",
-                "containerStatuses": [
-                    {"name": "worker", "state": {"waiting": {"reason": "ImagePullBackOff", "message": "no such tag"}}}
-                ],
-            },
-            "worker: ImagePullBackOff: no such tag",
-        ),
-        (
-            {
-                "phase": "Pending",
-                "initContainerStatuses": [{"name": "wait-for-weights", "ready": False, "state": {"running": {}}}],
-            },
-            "wait-for-weights is running",
-        ),
-        (
-            {"phase": "Running", "containerStatuses": [{"name": "worker", "ready": False, "state": {"running": {}}}]},
-            "worker not ready",
-        ),
-        (
-            {
-                "phase": "Failed",
-                "containerStatuses": [
-                    {"name": "learner", "state": {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}}
-                ],
-            },
-            "learner ended with 137 (OOMKilled)",
-        ),
-    ],
-)
-def test_a_pods_trouble_is_named(status: dict[str, Any], trouble: str) -> None:
-    (found,) = read_pods([pod("a", **status)])
-    assert found.trouble == trouble
+def ended(reason: str, detail: str) -> dict[str, Any]:
+    return QUEUE | {"stopped": {"reason": reason, "detail": detail}}
 
 
-def test_pods_are_counted_and_sorted() -> None:
-    restarts = {
-        "initContainerStatuses": [{"name": "engine", "restartCount": 2}],
-        "containerStatuses": [{"name": "worker", "restartCount": 1}],
-    }
-    found = read_pods([pod("b", **READY), pod("a", **READY, **restarts), pod("z", "learner", **READY)])
-    assert [(item.name, item.restarts) for item in found] == [("z", 0), ("a", 3), ("b", 0)]
-
-
-def test_a_run_that_does_not_train_says_why() -> None:
-    def run(name: str, release: str = "demo", **status: Any) -> dict[str, Any]:
-        return {"metadata": {"name": name}, "spec": {"release": release}, "status": status}
-
-    refused = [{"type": "Progressing", "status": "False", "reason": "Refused"}]
-    items = [
-        run("a", phase="Invalid", message="recipe: unknown key learner.stepz"),
-        run("b", phase="Failed", message="2 restarts used up"),
-        run("c", phase="Pending", message="RayJob x: forbidden", conditions=refused),
-        run("d", phase="Running", message="RayJob y trains"),
-        run("e", release="other", phase="Failed", message="not ours"),
-        run("f"),
-    ]
-    assert read_runs(items, "demo") == [
-        "trainingrun a: Invalid: recipe: unknown key learner.stepz",
-        "trainingrun b: Failed: 2 restarts used up",
-        "trainingrun c: Pending: RayJob x: forbidden",
-    ]
+def text(*items: Any, **more: Any) -> str:
+    return "\n".join(lines(*items, **more))
 
 
 def test_nobody_to_ask_is_not_fine() -> None:
-    assert stuck((), None, None) == ["the queue: nobody could be asked (no running worker or learner answered)"]
+    assert stuck((), None, None) == ["queue state unknown: no running worker or learner answered"]
+    assert "nothing is stuck" not in text([], None, None)
+
+
+OVER = worker(phase="idle", wait="stopped", waiting_for="the run is over: 40 steps", for_s="9999")
+
+
+@pytest.mark.parametrize(
+    ("queue", "services", "told"),
+    [
+        (ended("complete", "40 steps"), [OVER], ["done: 40 steps"]),
+        (ended("complete", "40 steps"), [OVER, learner("waiting for step 41: none", "999")], ["done: 40 steps"]),
+        (ended("complete", "40 steps"), [], ["done: 40 steps"]),
+        (ended("failed", "the loss is not finite"), [OVER], ["failed: the loss is not finite"]),
+        (ended("all_equal", "9 groups had equal rewards"), [], ["failed: 9 groups had equal rewards"]),
+        (
+            ended("exhausted", "every row is trained or rejected"),
+            [OVER, learner("exporting")],
+            ["ending: every row is trained or rejected"],
+        ),
+        (QUEUE, [worker(phase="generating", waiting_for=""), learner()], ["nothing is stuck"]),
+    ],
+)  # fmt: skip
+def test_a_run_that_has_ended_is_not_stuck(queue: Any, services: Any, told: list[str]) -> None:
+    assert text([], queue, services).split("\n\n")[-1].splitlines() == told
+    assert (end(queue) != "") == (queue["stopped"] is not None)
+
+
+def test_a_failed_run_still_names_what_is_broken_and_a_complete_one_does_not() -> None:
+    assert stuck([BROKEN], ended("failed", "x"), [OVER], ["secret hf does not exist: job x needs it"]) == [
+        "secret hf does not exist: job x needs it",
+        "pod w-0: worker: ImagePullBackOff: no such tag",
+    ]
+    assert stuck([BROKEN], ended("complete", "40 steps"), [OVER], ["x"]) == []
+
+
+def test_a_suspended_run_is_said_to_be_and_its_broken_pods_are_named() -> None:
+    held = ["trainingrun r is suspended: spec.suspend is set"]
+    assert text([], None, None, held=held).splitlines()[-1] == held[0]
+    assert text([BROKEN], QUEUE, [worker()], held=held).splitlines()[-2:] == [
+        held[0],
+        "stuck: pod w-0: worker: ImagePullBackOff: no such tag",
+    ]
+
+
+def test_what_could_not_be_checked_is_never_fine() -> None:
+    told = text([], QUEUE, [worker(), learner()], unknown=["list of events: 403"]).splitlines()
+    assert told[-2:] == ["not checked: list of events: 403", "nothing is stuck, as far as it was checked"]
+
+
+def test_a_real_queue_is_shown(redis_url: str, run_with_queue: str) -> None:
+    picture = json.loads(json.dumps(asyncio.run(look_at_queue(redis_url, run_with_queue))))
+    told = text(None, picture["queue"], picture["services"])
+    assert "leased 1, ready 0 of 2 a step" in told
+    assert "max_staleness 1" in told
+    assert "rollout pod-a: phase waiting, waiting_for the engine (reported 0 s ago)" in told
+    assert "stuck: no learner reports to the queue" in told
+    picture["queue"]["blocking"] = {"uid": "0-3", "worker": "pod-a", "progress_age_s": 500.0}
+    assert "stuck: the next batch waits for group 0-3 on pod-a, which made no progress for 500 s" in text(
+        None, picture["queue"], []
+    )
+
+
+IDLE = "waiting for step 3: 1 of 2 groups"
+
+
+@pytest.mark.parametrize(
+    ("label", "for_s", "doing", "idle_s", "late"),
+    [
+        # A response to end, or groups in flight: their leases' progress tells, however long it takes.
+        ("slots", "7200", "updating", "1", False),
+        ("slots", "7200", IDLE, "7200", False),
+        ("drain", "7200", "updating", "1", False),
+        # What the learner ends: not while it works, however long a step takes, and not in the moment between two.
+        *((label, "7200", "updating", "7200", False) for label in ("full", "behind", "bytes", "no_rows", "weights")),
+        *((label, "7200", IDLE, "1", False) for label in ("full", "behind", "bytes", "no_rows", "weights")),
+        *((label, "7200", IDLE, "121", True) for label in ("full", "behind", "bytes", "no_rows", "weights")),
+        ("full", "1", IDLE, "121", False),
+        # The others have deadlines of their own.
+        *((label, "119", "updating", "1", False) for label in ("queue", "reward", "source", "ahead", "lineage")),
+        *((label, "121", "updating", "1", True) for label in ("queue", "reward", "source", "ahead", "lineage")),
+        ("setup", "2600", "updating", "1", False),
+        ("setup", "2800", "updating", "1", True),
+        ("stopped", "7200", "updating", "1", False),
+    ],
+)
+def test_a_wait_is_stuck_only_past_its_deadline(label: str, for_s: str, doing: str, idle_s: str, late: bool) -> None:
+    waits = worker(wait=label, waiting_for="that", for_s=for_s, engine_version="3")
+    found = stuck((), QUEUE, [waits, learner(doing, idle_s)])
+    assert found == ([f"rollout pod-a waits for that, for {for_s} s"] if late else [])
+
+
+@pytest.mark.parametrize(("version", "for_s", "late"), [("", "2600", False), ("", "2800", True), ("3", "121", True)])
+def test_an_engine_may_take_long_to_load_and_not_to_come_back(version: str, for_s: str, late: bool) -> None:
+    waits = worker(wait="engine", waiting_for="the engine", for_s=for_s, engine_version=version)
+    assert bool(stuck((), QUEUE, [waits, learner()])) == late
+
+
+def test_a_wait_of_unknown_length_is_not_fine() -> None:
+    assert stuck((), QUEUE, [worker(waiting_for="the engine"), learner()]) == ["rollout pod-a waits for the engine"]
+
+
+def test_processes_that_do_not_report_and_engines_in_quarantine_are_named() -> None:
+    assert stuck((), QUEUE, []) == [
+        "no learner reports to the queue: it has not started, or has ended",
+        "no rollout worker reports to the queue: nothing generates",
+    ]
+    quarantined = worker(phase="quarantined", quarantine="it has version 3, not 4", waiting_for="x", for_s="9")
+    assert stuck((), QUEUE, [quarantined, learner()]) == [
+        "rollout pod-a: its engine is quarantined: it has version 3, not 4"
+    ]
+
+
+def test_a_full_queue_is_stuck_only_while_the_learner_is_idle() -> None:
+    full = QUEUE | {"bytes": 1 << 20}
+    assert stuck((), full, [worker(), learner()]) == []
+    assert stuck((), full, [worker(), learner(IDLE, "300")]) == [
+        "the queue is full: no lease until the learner's next checkpoint frees its batches"
+    ]
+
+
+def test_a_workers_heartbeat_says_what_it_waits_for_and_how_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clock of a wait starts again with another label, and not with another count in its words."""
+    clock = 1000.0
+    monkeypatch.setattr("time.monotonic", lambda: clock)
+    state = State()
+    report = WaitReport(state, RolloutMetrics())
+    report.waits(Pause("waiting", "reward", "the reward service: 3 groups"))
+    clock = 1100.0
+    report.waits(Pause("waiting", "reward", "the reward service: 4 groups"))
+    clock = 1150.0
+    found = state.heartbeat("http://engine")
+    assert (found["wait"], found["waiting_for"], found["for_s"]) == ("reward", "the reward service: 4 groups", "150")
+    report.does("generating")
+    found = state.heartbeat("http://engine")
+    assert (found["wait"], found["waiting_for"], found["for_s"]) == ("", "", "0")
 
 
 @pytest.fixture
@@ -125,41 +193,11 @@ def run_with_queue(redis_url: str, run_name: str) -> str:
         async with SampleQueue.from_url(redis_url, run_name) as queue:
             settings = queue_settings(2, max_bytes=1 << 20, lease_s=3600, stall_s=3600)
             await queue.setup(settings, [[0, 1, 2, 3]], ["T1"] * 4)
-            await queue.beat(
-                "rollout", "pod-a", {"phase": "waiting", "waiting_for": "the engine", "version": "0"}, 3600
-            )
+            await queue.beat("rollout", "pod-a", {"phase": "waiting", "waiting_for": "the engine"}, 3600)
             await queue.lease("pod-a", 0)
 
     asyncio.run(fill())
     return run_name
-
-
-def test_a_real_queue_is_shown(redis_url: str, run_with_queue: str) -> None:
-    picture = json.loads(json.dumps(asyncio.run(look_at_queue(redis_url, run_with_queue))))
-    text = "\n".join(lines(None, picture["queue"], picture["services"]))
-    assert "leased 1, ready 0 of B = 2" in text
-    assert "queue.max_staleness 1" in text
-    assert "stuck: rollout pod-a waits for the engine" in text
-    picture["queue"]["blocking"] = {"uid": "0-3", "worker": "pod-a", "progress_age_s": 500.0}
-    assert "stuck: the next batch waits for group 0-3 on pod-a, without progress for 500 s" in "\n".join(
-        lines(None, picture["queue"], [])
-    )
-
-
-@pytest.mark.parametrize(
-    ("doing", "found"),
-    [
-        ("updating", []),
-        ("waiting for step 3: 1 of 2 groups", ["rollout pod-a waits for full: enough groups wait"]),
-        (None, ["rollout pod-a waits for full: enough groups wait"]),
-    ],
-)
-def test_groups_that_wait_for_a_busy_learner_are_not_stuck(doing: str | None, found: list[str]) -> None:
-    queue = {"bytes": 0, "reserved_bytes": 0, "max_bytes": 1}
-    services = [{"service": "rollout", "id": "pod-a", "fields": {"waiting_for": "full: enough groups wait"}}]
-    if doing is not None:
-        services.append({"service": "learner", "id": "host", "fields": {"doing": doing}})
-    assert stuck((), queue, services) == found
 
 
 def test_the_command_asks_a_queue_directly(redis_url: str, run_with_queue: str) -> None:
@@ -174,125 +212,3 @@ def test_a_silent_queue_is_one_line() -> None:
     assert (done.returncode, done.stdout) == (1, "")
     assert len(done.stderr.splitlines()) == 1
     assert "Redis at 127.0.0.1:1" in done.stderr
-
-
-NAMESPACE = "rl"
-
-
-def stored(item: dict[str, Any], kind: str = "Pod", version: str = "v1") -> dict[str, Any]:
-    """An object of the release `demo` as the API server keeps it."""
-    metadata = item["metadata"]
-    labels = {"app.kubernetes.io/instance": "demo", **metadata.get("labels", {})}
-    return {"apiVersion": version, "kind": kind, **item, "metadata": {**metadata, "namespace": "rl", "labels": labels}}
-
-
-@pytest.fixture
-def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiServer]:
-    with serving(ApiServer()) as server:
-        monkeypatch.setenv("KUBECONFIG", str(server.kubeconfig(tmp_path / "kubeconfig", "rl")))
-        yield server
-
-
-def look_at(release: str = "demo", context: str | None = None) -> tuple[ReleaseLook, dict[str, Any] | None]:
-    async def see() -> tuple[ReleaseLook, dict[str, Any] | None]:
-        async with connect(context=context) as calls:
-            seen = await look(calls, release)
-            return seen, await ask(calls, seen.pods)
-
-    return asyncio.run(see())
-
-
-def test_a_release_is_asked_in_its_pods(api: ApiServer, redis_url: str, run_with_queue: str) -> None:
-    """The command runs in a worker; what that prints is the answer of a real queue."""
-    answer = json.dumps({"pods": None, **asyncio.run(look_at_queue(redis_url, run_with_queue))})
-    asked: list[tuple[str, str, list[str]]] = []
-
-    def command(pod: str, container: str, words: list[str]) -> tuple[int, str, str]:
-        asked.append((pod, container, words))
-        return (0, answer, "") if pod == "w-0" else (1, "", "error: no such run\n")
-
-    api.commands = command
-    for item in (pod("w-0", **READY), pod("r-0", "reward", **READY)):
-        api.put(stored(item))
-    seen, picture = look_at()
-    assert ([found.name for found in seen.pods], seen.refused) == (["r-0", "w-0"], [])
-    assert picture is not None
-    assert picture["queue"]["leased"] == 1
-    assert asked == [("w-0", "worker", ["golongrl", "status", "--json"])]
-    api.remove(("v1", "pods", "rl", "w-0"))
-    api.put(stored(pod("w-1", **READY)))
-    assert look_at()[1] is None
-
-
-def test_nothing_of_a_release_is_one_line(api: ApiServer) -> None:
-    api.put(stored(pod("w-0", **READY)))
-    with pytest.raises(ClusterError, match=r"^release other: nothing of it in namespace rl; `helm list -A`"):
-        look_at("other")
-
-
-@pytest.mark.parametrize(
-    ("code", "line"),
-    [
-        (403, r"API server http://127.0.0.1:\d+, namespace rl: list of pods: 403 pods is forbidden"),
-        (401, r"list of pods: 401 pods is forbidden; log in again"),
-        (500, r"list of pods: 500 "),
-    ],
-)
-def test_a_refusal_is_one_line(api: ApiServer, code: int, line: str) -> None:
-    api.refuse["pods", "list"] = code
-    with pytest.raises(ClusterError, match=line) as refused:
-        look_at()
-    assert "\n" not in str(refused.value)
-
-
-def test_a_command_that_fails_or_is_refused_is_one_line(api: ApiServer) -> None:
-    async def run() -> None:
-        async with connect() as calls:
-            await calls.execute("w-0", "worker", ["golongrl", "status"])
-
-    with pytest.raises(ClusterError, match="command in pod w-0, container worker: 500 "):
-        asyncio.run(run())
-    api.commands = lambda *_: (1, "", "one\nerror: no such run\n")
-    with pytest.raises(ClusterError, match="the command failed: error: no such run"):
-        asyncio.run(run())
-
-
-def test_a_server_that_is_not_there_is_one_line(api: ApiServer, tmp_path: Path) -> None:
-    api.url = "http://127.0.0.1:9"
-    api.kubeconfig(tmp_path / "kubeconfig", "rl")
-    with pytest.raises(ClusterError, match=r"API server http://127.0.0.1:9.*no answer \(ClientConnectorError") as error:
-        look_at()
-    assert "\n" not in str(error.value)
-
-
-@pytest.mark.parametrize(
-    ("text", "line"),
-    [
-        (None, "no such file, and no service account of a pod: set KUBECONFIG"),
-        ("", "cannot be used"),
-        ("a: [", "not valid YAML"),
-        ("- a", "cannot be used"),
-        ("just words", "cannot be used"),
-        ("{clusters: 1, contexts: 2}", "cannot be used"),
-        ("current-context: gone\nclusters: []\ncontexts: []\nusers: []\n", "cannot be used"),
-    ],
-)
-def test_a_kubeconfig_that_cannot_be_used_is_one_line(
-    text: str | None, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "config"
-    if text is not None:
-        path.write_text(text)
-    monkeypatch.setenv("KUBECONFIG", str(path))
-    with pytest.raises(ClusterAccessError, match=line) as error:
-        look_at()
-    assert f"kubeconfig {path}" in str(error.value)
-    assert "\n" not in str(error.value)
-    assert error.value.exit_code == 2
-
-
-def test_a_context_that_is_not_there_is_named_with_those_that_are(api: ApiServer) -> None:
-    with pytest.raises(ClusterAccessError, match="no context prod; it has: fake"):
-        look_at(context="prod")
-    api.put(stored(pod("w-0", **READY)))
-    assert look_at(context="fake")[0].pods

@@ -138,6 +138,8 @@ async def test_a_run_from_submission_to_its_end(api: OperatorApi, redis_url: str
 
         await queue.setup(SETTINGS, [[0, 1, 2, 3]], ["T1"] * 4)
         await queue.lease("pod-a", 0)
+        await queue.beat("learner", "head", {"doing": "updating"}, 3600)
+        await queue.beat("rollout", "pod-a", {"phase": "generating"}, 3600)
         api.kuberay(first, jobDeploymentStatus="Running", jobStatus="RUNNING")
         running = await run.phase("Running")
         assert (running["step"], running["staleness"], running["observedGeneration"]) == ("0/40", "0 of 1", 1)

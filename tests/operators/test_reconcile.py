@@ -68,7 +68,7 @@ def test_what_is_stuck_is_named() -> None:
     run = a_run()
     pods = [Pod("w-0", "rollout", "Pending", False, 0, "not scheduled: 0/3 nodes: Insufficient nvidia.com/gpu")]
     blocked = {"uid": "0-3", "worker": "w-1", "progress_age_s": 500.0}
-    told = one(run, a_job(run), pods=pods, picture={"queue": QUEUE | {"blocking": blocked}, "services": []})
+    told = one(run, a_job(run), pods=pods, picture=PICTURE | {"queue": QUEUE | {"blocking": blocked}})
     assert conditions(told)["Stuck"] == "True"
     assert told.status["stuck"][0].startswith("pod w-0: not scheduled")
     assert "group 0-3 on w-1" in told.status["stuck"][1]

@@ -76,6 +76,8 @@ class ApiServer:
         """Plural and verb -> the status to answer."""
         self.commands: Callable[[str, str, list[str]], tuple[int, str, str]] | None = None
         """Pod, container and command -> exit code, stdout and stderr of `exec`."""
+        self.metadata_only: set[str] = set()
+        """Plurals of objects that were read without their content."""
         self.url = ""
         # Tests change objects while requests are answered.
         self._lock = threading.RLock()
@@ -176,7 +178,10 @@ class ApiServer:
             if key not in self.objects:
                 return _missing(plural, name)
             item = self.objects[key]
-            return 200, {"metadata": item["metadata"]} if "PartialObjectMetadata" in accept else item
+            if "PartialObjectMetadata" in accept:
+                self.metadata_only.add(plural)
+                return 200, {"metadata": item["metadata"]}
+            return 200, item
         self.log.append(f"{method} {plural}/{name or ''}".rstrip("/"))
         if verb == "delete":
             return self._delete(key, query)

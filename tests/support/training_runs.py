@@ -55,7 +55,11 @@ QUEUE = {
     "reserved_bytes": 1,
     "max_bytes": 100,
 }
-PICTURE = {"queue": QUEUE, "services": []}
+SERVICES = [
+    {"service": "learner", "id": "head", "age_s": 1.0, "fields": {"doing": "updating", "for_s": "1"}},
+    {"service": "rollout", "id": "pod-a", "age_s": 1.0, "fields": {"phase": "generating", "waiting_for": ""}},
+]
+PICTURE = {"queue": QUEUE, "services": SERVICES}
 
 
 def a_site(recipe: dict[str, Any] | None = None, **learner: Any) -> Site:

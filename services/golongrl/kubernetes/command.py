@@ -165,12 +165,14 @@ def status(
     else:
         raise InputError("status: give --release NAME, --name RUN, or --redis-url and --run")
     queue, services = (picture or {}).get("queue"), (picture or {}).get("services")
-    pods, refused = (None, []) if seen is None else (seen.pods, seen.refused)
+    found = {"pods": None} if seen is None else asdict(seen)
     if as_json:
-        listed = None if pods is None else [asdict(pod) for pod in pods]
-        print(json.dumps({"pods": listed, "refused": refused, "queue": queue, "services": services}))
+        print(json.dumps({"refused": [], **found, "queue": queue, "services": services}))
+    elif seen is None:
+        print("\n".join(lines(None, queue, services)))
     else:
-        print("\n".join(lines(pods, queue, services, refused)))
+        more = {"runs": seen.runs, "held": seen.held, "unknown": seen.unknown}
+        print("\n".join(lines(seen.pods, queue, services, seen.refused, **more)))
 
 
 def _show_local(folder: Path, *, as_json: bool) -> None:

@@ -1,4 +1,7 @@
-"""A release as the cluster shows it: the calls under `golongrl status`."""
+"""A release as the cluster shows it: the calls under `golongrl status`.
+
+Invariant: only the pods must be readable. What else may not be read is listed as not checked, and never taken as fine.
+"""
 
 import asyncio
 import json
@@ -8,25 +11,44 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from golongrl.kubernetes import cluster
-from golongrl.kubernetes.cluster import Cluster, ClusterMissingError, ObjectKind
+from golongrl.kubernetes.cluster import Cluster, ClusterForbiddenError, ClusterMissingError, ObjectKind
 from golongrl.kubernetes.kubeconfig import ClusterError
 from golongrl.kubernetes.look.pods import Pod, read_pods
-from golongrl.kubernetes.look.refusals import read_refusals, read_runs
+from golongrl.kubernetes.look.references import Reference, references
+from golongrl.kubernetes.look.refusals import read_claims, read_held, read_refusals
+from golongrl.kubernetes.look.runs import run_lines, run_problems, suspended_runs
+
+Json = dict[str, Any]
 
 # Containers that know the queue, in the order they are asked.
 _ASKED: Final = (("rollout", "worker"), ("learner", "ray-head"), ("learner", "learner"))
 _COMMAND: Final = ("golongrl", "status", "--json")
-# What makes pods of the release, or makes what makes them. Not every cluster has the last kinds.
-_OWNERS: Final[tuple[ObjectKind, ...]] = (cluster.REPLICA_SET, cluster.STATEFUL_SET, cluster.JOB)
-_OTHER_OWNERS: Final[tuple[ObjectKind, ...]] = (cluster.RAY_JOB, cluster.RAY_CLUSTER)
+# What makes pods of the release, or makes what makes them. Not every cluster has the last three kinds.
+_OWNERS: Final[tuple[ObjectKind, ...]] = (
+    cluster.REPLICA_SET,
+    cluster.STATEFUL_SET,
+    cluster.JOB,
+    cluster.RAY_JOB,
+    cluster.RAY_CLUSTER,
+    cluster.LEADER_WORKER_SET,
+)
+_INSTANCE: Final = "app.kubernetes.io/instance"
+_OPERATORS: Final = "app.kubernetes.io/part-of=golongrl,app.kubernetes.io/component=operator"
 
 
 @dataclass(frozen=True)
 class ReleaseLook:
-    """The release's pods, and what prevents others."""
+    """The release's pods and runs, and what prevents others."""
 
     pods: list[Pod]
     refused: list[str] = field(default_factory=list)
+    """What does not exist, or may not run, and why."""
+    runs: list[str] = field(default_factory=list)
+    """A line for each of its TrainingRuns."""
+    held: list[str] = field(default_factory=list)
+    """What is suspended on purpose."""
+    unknown: list[str] = field(default_factory=list)
+    """What could not be checked."""
 
 
 async def look(calls: Cluster, release: str) -> ReleaseLook:
@@ -35,20 +57,29 @@ async def look(calls: Cluster, release: str) -> ReleaseLook:
     Raises:
         ClusterError: the API server refused or did not answer, or there is nothing of that release.
     """
-    chosen = f"app.kubernetes.io/instance={release}"
-    lists = await asyncio.gather(
-        calls.list_objects(cluster.POD, chosen),
-        *(calls.list_objects(kind, chosen) for kind in _OWNERS),
-        *(_list_if_known(calls, kind, chosen) for kind in _OTHER_OWNERS),
+    ours, unknown = f"app.kubernetes.io/instance={release}", list[str]()
+    pods = await calls.list_objects(cluster.POD, ours)
+    claims, events, runs, operators, *made = await asyncio.gather(
+        _list(calls, unknown, cluster.CLAIM, ours),
+        _list(calls, unknown, cluster.EVENT, fields="type=Warning"),
+        _list(calls, unknown, cluster.TRAINING_RUN),
+        _list(calls, unknown, cluster.DEPLOYMENT, _OPERATORS),
+        *(_list(calls, unknown, kind, ours) for kind in _OWNERS),
     )
-    pods, owners = read_pods(lists[0]), [item for found in lists[1:] for item in found]
-    if not pods and not owners:
-        raise ClusterError(
-            f"release {release}: nothing of it in namespace {calls.namespace}; `helm list -A` shows all releases"
-        )
-    events = await calls.list_objects(cluster.EVENT, fields="type=Warning")
-    runs = await _list_if_known(calls, cluster.TRAINING_RUN)
-    return ReleaseLook(pods, read_refusals(owners, events) + read_runs(runs, release))
+    owners = [item for found in made for item in found or []]
+    of_release = [item for item in runs or [] if item["spec"].get("release") == release]
+    if not (pods or owners or of_release):
+        raise ClusterError(await _nothing(calls, release))
+    served = None if operators is None else {item["metadata"]["labels"][_INSTANCE] for item in operators}
+    missing = await _missing(calls, unknown, references(owners, claims or []))
+    refused = [
+        *missing,
+        *read_claims(claims or []),
+        *read_refusals([*owners, *(claims or [])], events or []),
+        *run_problems(runs or [], release, served),
+    ]
+    held = [*read_held(owners), *suspended_runs(of_release)]
+    return ReleaseLook(read_pods(pods), refused, list(run_lines(of_release)), held, unknown)
 
 
 async def ask(calls: Cluster, pods: Sequence[Pod]) -> dict[str, Any] | None:
@@ -57,13 +88,44 @@ async def ask(calls: Cluster, pods: Sequence[Pod]) -> dict[str, Any] | None:
         for pod in pods:
             if pod.component != component or pod.phase != "Running":
                 continue
-            with suppress(ClusterError):
+            with suppress(ClusterError, ValueError):
                 picture: dict[str, Any] = json.loads(await calls.execute(pod.name, container, _COMMAND))
                 return picture
     return None
 
 
-async def _list_if_known(calls: Cluster, kind: ObjectKind, labels: str | None = None) -> list[dict[str, Any]]:
-    with suppress(ClusterMissingError):
-        return await calls.list_objects(kind, labels)
-    return []
+async def _list(
+    calls: Cluster, unknown: list[str], kind: ObjectKind, labels: str | None = None, fields: str | None = None
+) -> list[Json] | None:
+    """Objects of a kind that a cluster may not have; None, and a line in `unknown`, if they may not be read."""
+    try:
+        return await calls.list_objects(kind, labels, fields)
+    except ClusterMissingError:
+        return []
+    except ClusterForbiddenError as error:
+        unknown.append(str(error))
+        return None
+
+
+async def _missing(calls: Cluster, unknown: list[str], wanted: Sequence[Reference]) -> list[str]:
+    """A line for each object that is referred to and does not exist."""
+
+    async def check(reference: Reference) -> str | None:
+        try:
+            if await calls.exists(reference.kind, reference.name):
+                return None
+        except ClusterForbiddenError as error:
+            unknown.append(str(error))
+            return None
+        return f"{reference} does not exist: {reference.user} needs it"
+
+    lines = await asyncio.gather(*(check(reference) for reference in wanted))
+    return [line for line in lines if line is not None]
+
+
+async def _nothing(calls: Cluster, release: str) -> str:
+    """That a release is not here, and which are."""
+    others = await _list(calls, [], cluster.POD, "app.kubernetes.io/part-of=golongrl")
+    names = sorted({item["metadata"]["labels"].get(_INSTANCE, "") for item in others or []} - {""})
+    here = f"releases here: {', '.join(names)}" if names else "`helm list -A` shows those of all namespaces"
+    return f"release {release}: nothing of it in namespace {calls.namespace}; {here}"

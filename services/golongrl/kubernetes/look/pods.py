@@ -1,13 +1,21 @@
-"""Pods, and why one does not run well. Pure: the API server's JSON in."""
+"""Pods, and why one does not run well. Pure: the API server's JSON and a clock's reading in.
+
+Invariants: a pod that starts is in trouble only past its deadline; a dead pod that was replaced is not in trouble.
+"""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from datetime import UTC, datetime
+from typing import Any, Final
 
 Json = Mapping[str, Any]
 
 # What a pod is among the pods of one controller.
-_ROLES = ("ray.io/node-type", "ray.io/group", "batch.kubernetes.io/job-completion-index")
+_ROLES: Final = ("ray.io/node-type", "ray.io/group", "batch.kubernetes.io/job-completion-index")
+# A pod may take so long from its start until it is ready: images are pulled and volumes attached; an engine also loads
+# its model, for which the chart's startup probe allows 45 minutes.
+_START_S: Final = 300.0
+_ENGINE_START_S: Final = 45 * 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,18 +28,20 @@ class Pod:
     ready: bool
     restarts: int
     trouble: str
-    """Why it is not running well; empty if it is, or if it was replaced."""
+    """Why it is not running well; empty if it is, if it still starts, or if it was replaced."""
+    starting: str = ""
+    """What it does before it is ready."""
     ended: str = ""
     """How it ended, if another pod has replaced it."""
     ray_head: str = ""
     """The pod's uid, if it is the head of a Ray cluster."""
 
 
-def read_pods(items: Iterable[Json]) -> list[Pod]:
-    """The pods of a list, sorted by component and name."""
-    items = list(items)
+def read_pods(items: Iterable[Json], now: datetime | None = None) -> list[Pod]:
+    """The pods of a list, sorted by component and name; `now` is for tests."""
+    items, now = list(items), now or datetime.now(UTC)
     replaced = {item["metadata"]["name"] for item in _replaced(items)}
-    pods = (_pod(item, item["metadata"]["name"] in replaced) for item in items)
+    pods = (_pod(item, item["metadata"]["name"] in replaced, now) for item in items)
     return sorted(pods, key=lambda pod: (pod.component, pod.name))
 
 
@@ -58,31 +68,45 @@ def _phase(item: Json) -> str:
     return str(item.get("status", {}).get("phase", "Unknown"))
 
 
-def _pod(item: Json, replaced: bool) -> Pod:
+def _pod(item: Json, replaced: bool, now: datetime) -> Pod:
     status, labels = item.get("status", {}), item["metadata"].get("labels") or {}
     conditions = {entry["type"]: entry for entry in status.get("conditions") or []}
     containers = [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]
     ready = conditions.get("Ready", {}).get("status") == "True"
-    phase = _phase(item)
-    trouble = "" if ready or phase == "Succeeded" else _trouble(status, conditions, containers)
-    if trouble and "deletionTimestamp" in item["metadata"]:
-        trouble = f"is being deleted since {item['metadata']['deletionTimestamp']}"
+    phase, component = _phase(item), labels.get("app.kubernetes.io/component", "?")
+    trouble = starting = ""
+    if not ready and phase != "Succeeded":
+        trouble = _trouble(status, conditions, containers)
+        starting = "" if trouble else _starting(phase, containers)
+    if deadline := item["metadata"].get("deletionTimestamp"):
+        late = (now - datetime.fromisoformat(deadline)).total_seconds() > _START_S
+        trouble = f"should be deleted since {deadline}: is its node lost?" if late else ""
+        starting = "" if late else "is being deleted"
+    elif starting and _age_s(item, now) > (_ENGINE_START_S if component == "rollout" else _START_S):
+        trouble, starting = starting, ""
     return Pod(
         name=item["metadata"]["name"],
-        component=labels.get("app.kubernetes.io/component", "?"),
+        component=component,
         phase=phase,
         ready=ready,
         restarts=sum(entry.get("restartCount", 0) for entry in containers),
         trouble="" if replaced else trouble,
+        starting=starting,
         ended=trouble if replaced else "",
         ray_head=str(item["metadata"].get("uid", "")) if labels.get("ray.io/node-type") == "head" else "",
     )
 
 
+def _age_s(item: Json, now: datetime) -> float:
+    """Since it was scheduled, or made. A pod that tells neither is taken for old."""
+    began = item.get("status", {}).get("startTime") or item["metadata"].get("creationTimestamp")
+    return (now - datetime.fromisoformat(began)).total_seconds() if began else float("inf")
+
+
 def _trouble(status: Json, conditions: Mapping[str, Json], containers: Sequence[Json]) -> str:
-    phase = str(status.get("phase", "Unknown"))
+    """What waiting alone does not end."""
     # Evicted, Preempting, NodeLost: of the pod as a whole.
-    if phase == "Failed" and status.get("reason"):
+    if status.get("phase") == "Failed" and status.get("reason"):
         return f"{status['reason']}: {status.get('message', '')}".rstrip(": ")
     scheduled = conditions.get("PodScheduled", {})
     if scheduled.get("status") == "False":
@@ -90,6 +114,10 @@ def _trouble(status: Json, conditions: Mapping[str, Json], containers: Sequence[
     for entry in containers:
         if why := _container_trouble(entry):
             return why
+    return "failed" if status.get("phase") == "Failed" else ""
+
+
+def _starting(phase: str, containers: Sequence[Json]) -> str:
     # An init container that runs is what the pod waits for; a native sidecar runs beside the others.
     for entry in containers:
         waits = entry["name"].startswith(("wait", "prepare", "download"))
@@ -100,11 +128,12 @@ def _trouble(status: Json, conditions: Mapping[str, Json], containers: Sequence[
 
 
 def _container_trouble(entry: Json) -> str:
-    waiting = entry.get("state", {}).get("waiting", {})
-    ended = entry.get("state", {}).get("terminated", {}) or entry.get("lastState", {}).get("terminated", {})
+    waiting = entry.get("state", {}).get("waiting") or {}
+    ended = entry.get("state", {}).get("terminated") or entry.get("lastState", {}).get("terminated") or {}
     how = f"{entry['name']} ended with {ended['exitCode']} ({ended.get('reason', 'no reason')})" if ended else ""
     if waiting.get("reason") == "CrashLoopBackOff" and how:
-        return f"{how} and restarts after a pause, restart {entry.get('restartCount', 0)}"
+        return f"{how}; it is restarted after a pause, {entry.get('restartCount', 0)} restarts so far"
     if waiting and waiting.get("reason") not in (None, "PodInitializing", "ContainerCreating"):
         return f"{entry['name']}: {waiting['reason']}: {waiting.get('message', '')}".rstrip(": ")
-    return how if ended.get("exitCode") else ""
+    # A container that runs again after a failure starts like any other.
+    return how if ended.get("exitCode") and "running" not in entry.get("state", {}) else ""

@@ -1,25 +1,26 @@
-"""Why a pod or a run does not even exist, or does not train. Pure: the API server's JSON in, lines out."""
+"""Why a pod, a Ray cluster or a volume does not exist or is held back. Pure: the API server's JSON in, lines out."""
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Final
 
 Json = Mapping[str, Any]
 
+_KUEUE_QUEUE: Final = "kueue.x-k8s.io/queue-name"
+
 
 def read_refusals(owners: Iterable[Json], events: Iterable[Json]) -> list[str]:
-    """Why a pod, or a Ray cluster, is not even there: the newest warning of each object that still lacks what it makes.
+    """The newest warning of each object that still lacks what it makes.
 
     Admission (Pod Security, quotas, a missing RuntimeClass) and KubeRay's validation refuse without a pod to look at.
 
     Args:
-        owners: the release's ReplicaSets, StatefulSets, Jobs, RayJobs and RayClusters, as `kubectl get -o json` lists
-            them.
-        events: the namespace's warnings, listed alike.
+        owners: the release's ReplicaSets, StatefulSets, Jobs, RayJobs, RayClusters and claims.
+        events: the namespace's warnings.
     """
     lacking = {(item["kind"], item["metadata"]["name"]) for item in owners if _lacks(item)}
     newest: dict[tuple[str, str], Json] = {}
     for event in sorted(events, key=_last_seen):
-        about = event["involvedObject"]
+        about = event.get("involvedObject") or {}
         if (key := (about.get("kind", ""), about.get("name", ""))) in lacking:
             newest[key] = event
     return [
@@ -28,17 +29,26 @@ def read_refusals(owners: Iterable[Json], events: Iterable[Json]) -> list[str]:
     ]
 
 
-def read_runs(runs: Iterable[Json], release: str) -> list[str]:
-    """TrainingRuns of a release that do not train and why, of a `kubectl get trainingruns -o json`."""
-    found = []
-    for item in runs:
-        status = item.get("status") or {}
-        reasons = {entry.get("reason") for entry in status.get("conditions") or []}
-        if item["spec"].get("release") != release:
+def read_claims(claims: Iterable[Json]) -> Iterator[str]:
+    """Claims that will not be bound, as far as they say so themselves."""
+    for item in claims:
+        phase, name = (item.get("status") or {}).get("phase"), item["metadata"]["name"]
+        if phase == "Lost":
+            yield f"persistentvolumeclaim {name}: Lost: its volume no longer exists"
+        if phase == "Pending" and item["spec"].get("storageClassName") is None:
+            yield f"persistentvolumeclaim {name}: Pending without a StorageClass: the cluster has no default one"
+
+
+def read_held(owners: Iterable[Json]) -> Iterator[str]:
+    """Jobs that are suspended: by a gang scheduler's queue, or by a person."""
+    for item in owners:
+        suspended = item["kind"] in ("RayJob", "Job") and (item.get("spec") or {}).get("suspend")
+        # An owner's Job or cluster is suspended with it.
+        if not suspended or item["metadata"].get("ownerReferences"):
             continue
-        if status.get("phase") in ("Invalid", "Failed") or "Refused" in reasons:
-            found.append(f"trainingrun {item['metadata']['name']}: {status['phase']}: {status.get('message', '')}")
-    return found
+        queue = (item["metadata"].get("labels") or {}).get(_KUEUE_QUEUE)
+        why = f"Kueue's queue {queue} has not admitted it" if queue else "spec.suspend is set"
+        yield f"{item['kind'].lower()} {item['metadata']['name']} is suspended: {why}"
 
 
 def _lacks(item: Json) -> bool:
@@ -52,6 +62,8 @@ def _lacks(item: Json) -> bool:
             return status.get("jobDeploymentStatus") not in ("Running", "Complete")
         case "RayCluster":
             return status.get("state") != "ready"
+        case "PersistentVolumeClaim":
+            return status.get("phase") != "Bound"
     return False
 
 

@@ -1,5 +1,6 @@
-"""What a worker is doing and waiting for, and whether its engine should be counted on. Pure."""
+"""What a worker is doing and waiting for, and whether its engine should be counted on."""
 
+import time
 from dataclasses import dataclass, field
 
 
@@ -10,6 +11,10 @@ class State:
     phase: str = "starting"
     """starting, generating, waiting, adopting, quarantined, idle (the run is over), stopping."""
     waiting_for: str | None = "the engine"
+    wait: str | None = "engine"
+    """The label of what is waited for."""
+    since: float = field(default_factory=time.monotonic)
+    """When the wait with this label, or the work, began (monotonic clock)."""
     engine_up: bool = False
     quarantine: str | None = None
     """Why the engine's weights are not trusted."""
@@ -25,6 +30,8 @@ class State:
         return {
             "phase": self.phase,
             "waiting_for": self.waiting_for or "",
+            "wait": self.wait or "",
+            "for_s": f"{time.monotonic() - self.since:.0f}",
             "engine": engine_url,
             "engine_version": "" if self.engine_version is None else str(self.engine_version),
             "groups": str(self.groups),

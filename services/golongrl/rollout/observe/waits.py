@@ -20,6 +20,8 @@ What no waiting mends ends the worker: data, recipe and model that do not fit to
 version, a second process under the same worker id, a queue that refuses the password.
 """
 
+import time
+
 import structlog
 
 from golongrl.rollout.backoff import Pause
@@ -41,6 +43,8 @@ class WaitReport:
         """The worker is at work, or (with a reason) waits for something that it has asked for."""
         self._state.phase = phase
         self._state.waiting_for = reason
+        if label != self._state.wait:
+            self._state.wait, self._state.since = label, time.monotonic()
         self._label = label
         self._metrics.wait_for(label)
 

@@ -1,0 +1,376 @@
+"""What `golongrl status --release` reads from the API server, and what it says where that refuses."""
+
+import asyncio
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from golongrl.kubernetes.cluster import connect
+from golongrl.kubernetes.kubeconfig import ClusterAccessError, ClusterError
+from golongrl.kubernetes.look.gather import ReleaseLook, ask, look
+from golongrl.kubernetes.look.queue import look_at_queue
+from golongrl.kubernetes.look.runs import run_problems
+from golongrl.queue import SampleQueue
+from support.api_http import serving
+from support.api_server import TRAINING_RUNS, ApiServer
+from support.groups import queue_settings
+
+READY = {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}
+
+
+def pod(name: str, component: str = "rollout", **status: Any) -> dict[str, Any]:
+    return {"metadata": {"name": name, "labels": {"app.kubernetes.io/component": component}}, "status": status}
+
+
+def stored(item: dict[str, Any], kind: str = "Pod", version: str = "v1") -> dict[str, Any]:
+    """An object of the release `demo` as the API server keeps it."""
+    metadata = item["metadata"]
+    labels = {
+        "app.kubernetes.io/instance": "demo",
+        "app.kubernetes.io/part-of": "golongrl",
+        **metadata.get("labels", {}),
+    }
+    return {"apiVersion": version, "kind": kind, **item, "metadata": {**metadata, "namespace": "rl", "labels": labels}}
+
+
+@pytest.fixture
+def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiServer]:
+    with serving(ApiServer()) as server:
+        monkeypatch.setenv("KUBECONFIG", str(server.kubeconfig(tmp_path / "kubeconfig", "rl")))
+        yield server
+
+
+def look_at(release: str = "demo", context: str | None = None) -> tuple[ReleaseLook, dict[str, Any] | None]:
+    async def see() -> tuple[ReleaseLook, dict[str, Any] | None]:
+        async with connect(context=context) as calls:
+            seen = await look(calls, release)
+            return seen, await ask(calls, seen.pods)
+
+    return asyncio.run(see())
+
+
+async def filled(redis_url: str, run: str) -> str:
+    """What `golongrl status --json` prints in a pod."""
+    async with SampleQueue.from_url(redis_url, run) as queue:
+        settings = queue_settings(2, max_bytes=1 << 20, lease_s=3600, stall_s=3600)
+        await queue.setup(settings, [[0, 1, 2, 3]], ["T1"] * 4)
+        await queue.lease("w-0", 0)
+    return json.dumps({"pods": None, **await look_at_queue(redis_url, run)})
+
+
+def test_a_release_is_asked_in_its_pods(api: ApiServer, redis_url: str, run_name: str) -> None:
+    """The command runs in a worker; what that prints is the answer of a real queue."""
+    answer = asyncio.run(filled(redis_url, run_name))
+    asked: list[tuple[str, str, list[str]]] = []
+
+    def command(pod: str, container: str, words: list[str]) -> tuple[int, str, str]:
+        asked.append((pod, container, words))
+        return (0, answer, "") if pod == "w-0" else (1, "", "error: no such run\n")
+
+    api.commands = command
+    for item in (pod("w-0", **READY), pod("r-0", "reward", **READY)):
+        api.put(stored(item))
+    seen, picture = look_at()
+    assert ([found.name for found in seen.pods], seen.refused) == (["r-0", "w-0"], [])
+    assert picture is not None
+    assert picture["queue"]["leased"] == 1
+    assert asked == [("w-0", "worker", ["golongrl", "status", "--json"])]
+    api.remove(("v1", "pods", "rl", "w-0"))
+    api.put(stored(pod("w-1", **READY)))
+    assert look_at()[1] is None
+
+
+def test_nothing_of_a_release_is_one_line(api: ApiServer) -> None:
+    api.put(stored(pod("w-0", **READY)))
+    with pytest.raises(ClusterError, match=r"^release other: nothing of it in namespace rl; releases here: demo$"):
+        look_at("other")
+
+
+@pytest.mark.parametrize(
+    ("code", "line"),
+    [
+        (403, r"API server http://127.0.0.1:\d+, namespace rl: list of pods: 403 pods is forbidden"),
+        (401, r"list of pods: 401 pods is forbidden; log in again"),
+        (500, r"list of pods: 500 "),
+    ],
+)
+def test_a_refusal_is_one_line(api: ApiServer, code: int, line: str) -> None:
+    api.refuse["pods", "list"] = code
+    with pytest.raises(ClusterError, match=line) as refused:
+        look_at()
+    assert "\n" not in str(refused.value)
+
+
+def test_a_command_that_fails_or_is_refused_is_one_line(api: ApiServer) -> None:
+    async def run() -> None:
+        async with connect() as calls:
+            await calls.execute("w-0", "worker", ["golongrl", "status"])
+
+    with pytest.raises(ClusterError, match="command in pod w-0, container worker: 500 "):
+        asyncio.run(run())
+    api.commands = lambda *_: (1, "", "one\nerror: no such run\n")
+    with pytest.raises(ClusterError, match="the command failed: error: no such run"):
+        asyncio.run(run())
+
+
+def test_a_server_that_is_not_there_is_one_line(api: ApiServer, tmp_path: Path) -> None:
+    api.url = "http://127.0.0.1:9"
+    api.kubeconfig(tmp_path / "kubeconfig", "rl")
+    with pytest.raises(ClusterError, match=r"API server http://127.0.0.1:9.*no answer \(ClientConnectorError") as error:
+        look_at()
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        (None, "no such file, and no service account of a pod: set KUBECONFIG"),
+        ("", "cannot be used"),
+        ("a: [", "not valid YAML"),
+        ("- a", "cannot be used"),
+        ("just words", "cannot be used"),
+        ("{clusters: 1, contexts: 2}", "cannot be used"),
+        ("current-context: gone\nclusters: []\ncontexts: []\nusers: []\n", "cannot be used"),
+    ],
+)
+def test_a_kubeconfig_that_cannot_be_used_is_one_line(
+    text: str | None, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "config"
+    if text is not None:
+        path.write_text(text)
+    monkeypatch.setenv("KUBECONFIG", str(path))
+    with pytest.raises(ClusterAccessError, match=line) as error:
+        look_at()
+    assert f"kubeconfig {path}" in str(error.value)
+    assert "\n" not in str(error.value)
+    assert error.value.exit_code == 2
+
+
+def test_a_context_that_is_not_there_is_named_with_those_that_are(api: ApiServer) -> None:
+    with pytest.raises(ClusterAccessError, match="no context prod; it has: fake"):
+        look_at(context="prod")
+    api.put(stored(pod("w-0", **READY)))
+    assert look_at(context="fake")[0].pods
+
+
+def test_a_namespace_without_any_release_says_where_to_look(api: ApiServer) -> None:
+    with pytest.raises(ClusterError, match="release demo: nothing of it in namespace rl; `helm list -A` shows"):
+        look_at()
+
+
+def run(name: str, release: str = "demo", **status: Any) -> dict[str, Any]:
+    return {"metadata": {"name": name}, "spec": {"release": release}, "status": status}
+
+
+def test_a_run_that_does_not_train_says_why() -> None:
+    refused = [{"type": "Progressing", "status": "False", "reason": "Refused"}]
+    items = [
+        run("a", phase="Invalid", message="recipe: unknown key learner.stepz"),
+        run("b", phase="Failed", message="2 restarts used up"),
+        run("c", phase="Pending", message="RayJob x: forbidden", conditions=refused),
+        run("d", phase="Running", message="RayJob y trains"),
+        run("e", release="other", phase="Failed", message="not ours"),
+        run("f"),
+    ]
+    assert list(run_problems(items, "demo", {"demo", "other"})) == [
+        "trainingrun a: Invalid: recipe: unknown key learner.stepz",
+        "trainingrun b: Failed: 2 restarts used up",
+        "trainingrun c: Pending: RayJob x: forbidden",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("served", "told"),
+    [
+        (
+            {"demo"},
+            ["trainingrun b: no operator serves its spec.release dmeo: operators here serve demo"],
+        ),
+        (
+            set(),
+            [
+                "trainingrun a: release demo has no operator: helm upgrade with operator.enabled=true",
+                "trainingrun b: no operator serves its spec.release dmeo: there is none in this namespace",
+            ],
+        ),
+        (None, []),
+    ],
+)
+def test_a_run_that_no_operator_serves_is_named(served: set[str] | None, told: list[str]) -> None:
+    """The API server accepts any release's name, and nobody writes such a run's status."""
+    assert list(run_problems([run("a"), run("b", "dmeo")], "demo", served)) == told
+
+
+def operator(release: str) -> dict[str, Any]:
+    labels = {"app.kubernetes.io/component": "operator", "app.kubernetes.io/instance": release}
+    return stored({"metadata": {"name": f"{release}-operator", "labels": labels}, "spec": {}}, "Deployment", "apps/v1")
+
+
+@pytest.mark.parametrize(("release", "problems"), [("demo", 0), ("dmeo", 1)])
+def test_operators_are_found_by_their_deployments(api: ApiServer, release: str, problems: int) -> None:
+    api.resources = api.resources | TRAINING_RUNS
+    for item in (stored(pod("w-0", **READY)), operator("demo"), operator("prod")):
+        api.put(item)
+    asked = run("longer", release, phase="Running", step="3/40", message="RayJob x trains")
+    api.put(stored(asked, "TrainingRun", "golongrl.io/v1alpha1"))
+    seen = look_at()[0]
+    assert len(seen.refused) == problems
+    if problems:
+        assert seen.refused == [
+            "trainingrun longer: no operator serves its spec.release dmeo: operators here serve demo, prod"
+        ]
+    else:
+        assert seen.runs == ["trainingrun longer: Running; step 3/40; RayJob x trains"]
+
+
+CONTAINER = {
+    "name": "learner",
+    "env": [
+        {"name": "A", "valueFrom": {"secretKeyRef": {"name": "hf", "key": "token"}}},
+        {"name": "B", "valueFrom": {"secretKeyRef": {"name": "maybe", "key": "token", "optional": True}}},
+        {"name": "C", "valueFrom": {"configMapKeyRef": {"name": "settings", "key": "x"}}},
+        {"name": "D", "value": "plain"},
+    ],
+    "envFrom": [{"secretRef": {"name": "all"}}],
+}
+SPEC = {
+    "containers": [CONTAINER],
+    "priorityClassName": "high",
+    "runtimeClassName": "gvisor",
+    "serviceAccountName": "trainer",
+    "imagePullSecrets": [{"name": "registry"}],
+    "volumes": [
+        {"name": "store", "persistentVolumeClaim": {"claimName": "mine"}},
+        {"name": "auth", "secret": {"secretName": "auth"}},
+        {"name": "tmp", "emptyDir": {}},
+        {"name": "both", "projected": {"sources": [{"secret": {"name": "part"}}, {"configMap": {"name": "cm"}}]}},
+    ],
+}
+NEEDED = {
+    "secret hf", "configmap settings", "secret all", "priorityclass high", "runtimeclass gvisor",
+    "serviceaccount trainer", "secret registry", "persistentvolumeclaim mine", "secret auth", "secret part",
+    "configmap cm",
+}  # fmt: skip
+
+
+def owner(kind: str, version: str, spec: dict[str, Any], **status: Any) -> dict[str, Any]:
+    return stored({"metadata": {"name": "x"}, "spec": spec, "status": status}, kind, version)
+
+
+RAY = {"headGroupSpec": {"template": {"spec": SPEC}}}
+
+
+@pytest.mark.parametrize(
+    ("item", "needs"),
+    [
+        (owner("Job", "batch/v1", {"template": {"spec": SPEC}}, active=1), NEEDED),
+        (owner("Job", "batch/v1", {"template": {"spec": SPEC}}, succeeded=1), set()),
+        (owner("ReplicaSet", "apps/v1", {"replicas": 1, "template": {"spec": SPEC}}, replicas=1), NEEDED),
+        (owner("ReplicaSet", "apps/v1", {"replicas": 0, "template": {"spec": SPEC}}), set()),
+        (owner("RayJob", "ray.io/v1", {"rayClusterSpec": RAY}), NEEDED),
+        (owner("RayJob", "ray.io/v1", {"rayClusterSpec": RAY}, jobDeploymentStatus="Complete"), set()),
+        (
+            owner("RayCluster", "ray.io/v1", {"workerGroupSpecs": [{"template": {"spec": SPEC}}]}, state="ready"),
+            NEEDED,
+        ),
+        (
+            owner(
+                "StatefulSet",
+                "apps/v1",
+                {"template": {"spec": {}}, "volumeClaimTemplates": [{"spec": {"storageClassName": "f"}}]},
+            ),
+            {"storageclass f"},
+        ),
+        (owner("PersistentVolumeClaim", "v1", {"storageClassName": "fast"}, phase="Pending"), {"storageclass fast"}),
+        (owner("PersistentVolumeClaim", "v1", {"storageClassName": "fast"}, phase="Bound"), set()),
+    ],
+)  # fmt: skip
+def test_what_a_release_needs_and_is_missing_is_named(api: ApiServer, item: dict[str, Any], needs: set[str]) -> None:
+    api.put(stored(pod("w-0", **READY)))
+    api.put(item)
+    user = f"{item['kind'].lower()} x"
+    assert set(look_at()[0].refused) == {f"{name} does not exist: {user} needs it" for name in needs}
+
+
+def test_what_exists_is_not_named_and_secrets_are_not_read(api: ApiServer) -> None:
+    api.put(stored(pod("w-0", **READY)))
+    api.put(owner("Job", "batch/v1", {"template": {"spec": {"imagePullSecrets": [{"name": "registry"}]}}}, active=1))
+    api.put(stored({"metadata": {"name": "registry"}, "data": {"key": "aGlkZGVu"}}, "Secret"))
+    assert look_at()[0].refused == []
+    assert api.metadata_only == {"secrets"}
+
+
+@pytest.mark.parametrize(
+    ("spec", "phase", "told"),
+    [
+        ({"storageClassName": None}, "Pending", "Pending without a StorageClass: the cluster has no default one"),
+        ({"storageClassName": ""}, "Pending", None),
+        ({"storageClassName": "standard"}, "Lost", "Lost: its volume no longer exists"),
+    ],
+)
+def test_a_claim_that_will_not_be_bound_is_named(
+    api: ApiServer, spec: dict[str, Any], phase: str, told: str | None
+) -> None:
+    api.put(stored(pod("w-0", **READY)))
+    api.put(stored({"metadata": {"name": "standard"}}, "StorageClass", "storage.k8s.io/v1"))
+    api.put(owner("PersistentVolumeClaim", "v1", spec, phase=phase))
+    assert look_at()[0].refused == ([f"persistentvolumeclaim x: {told}"] if told else [])
+
+
+@pytest.mark.parametrize(
+    ("plural", "verb"),
+    [
+        ("events", "list"), ("trainingruns", "list"), ("deployments", "list"), ("rayjobs", "list"),
+        ("persistentvolumeclaims", "list"), ("secrets", "get"),
+    ],
+)  # fmt: skip
+def test_what_may_not_be_read_is_listed_and_the_rest_is_shown(api: ApiServer, plural: str, verb: str) -> None:
+    api.resources = api.resources | TRAINING_RUNS
+    api.put(stored(pod("w-0", **READY)))
+    api.put(owner("Job", "batch/v1", {"template": {"spec": {"imagePullSecrets": [{"name": "registry"}]}}}, active=1))
+    api.refuse[plural, verb] = 403
+    seen = look_at()[0]
+    assert [found.name for found in seen.pods] == ["w-0"]
+    (line,) = seen.unknown
+    assert f"403 {plural} is forbidden" in line
+    assert ("registry" in "".join(seen.refused)) == (verb == "list")
+
+
+@pytest.mark.parametrize(
+    ("item", "held"),
+    [
+        (
+            owner("RayJob", "ray.io/v1", {"suspend": True}, jobDeploymentStatus="Suspended"),
+            "rayjob x is suspended: spec.suspend is set",
+        ),
+        (owner("Job", "batch/v1", {"suspend": True}), "job x is suspended: spec.suspend is set"),
+        (
+            stored(run("x", phase="Suspended"), "TrainingRun", "golongrl.io/v1alpha1"),
+            "trainingrun x is suspended: spec.suspend is set",
+        ),
+    ],
+)
+def test_what_is_suspended_is_said_to_be(api: ApiServer, item: dict[str, Any], held: str) -> None:
+    api.resources = api.resources | TRAINING_RUNS
+    api.put(operator("demo"))
+    api.put(item)
+    assert look_at()[0].held == [held]
+
+
+def test_a_suspended_run_beside_one_that_trains_holds_nothing(api: ApiServer) -> None:
+    api.resources = api.resources | TRAINING_RUNS
+    api.put(operator("demo"))
+    for item in (run("a", phase="Suspended"), run("b", phase="Running")):
+        api.put(stored(item, "TrainingRun", "golongrl.io/v1alpha1"))
+    assert look_at()[0].held == []
+
+
+def test_a_job_that_kueue_has_not_admitted_names_its_queue(api: ApiServer) -> None:
+    job = owner("RayJob", "ray.io/v1", {"suspend": True}, jobDeploymentStatus="Suspended")
+    job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] = "evening"
+    api.put(job)
+    assert look_at()[0].held == ["rayjob x is suspended: Kueue's queue evening has not admitted it"]
