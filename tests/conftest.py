@@ -1,5 +1,8 @@
-"""What every test may use."""
+"""What every test may use, and how the tests are dealt to the workers of `pytest -n`."""
 
+import os
+
+import pytest
 from hypothesis import settings
 
 # Without deadlines, which a busy machine misses, and with the same examples every time: whether the tests pass is then
@@ -8,3 +11,33 @@ settings.load_profile("ci")
 settings.register_profile("search", settings.get_profile("ci"), derandomize=False)
 
 pytest_plugins = ["support.fixtures", "support.redis_server", "support.sender"]
+
+# Folders with tests of minutes, the longest first: a worker that met them last would work alone at the end.
+LONG_FIRST = (
+    "integration",
+    "local",
+    "learner",
+    "contract",
+    "chaos",
+    "rollout",
+    "reward",
+    "queue",
+    "operators",
+    "charts",
+)
+
+# Parallel workers look for free ports in ranges of their own: a port that one has found is not yet bound when the other
+# looks, since the processes that bind it take seconds to start.
+if worker := os.environ.get("PYTEST_XDIST_WORKER"):
+    size = 10_000 // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    first = 20_000 + int(worker.removeprefix("gw")) * size
+    os.environ["GOLONGRL_PORTS"] = f"{first}-{first + size - 1}"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    def turn(item: pytest.Item) -> int:
+        folder = item.path.parent.name
+        return LONG_FIRST.index(folder) if folder in LONG_FIRST else len(LONG_FIRST)
+
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items.sort(key=turn)

