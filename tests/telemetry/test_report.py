@@ -1,12 +1,18 @@
 """The report page."""
 
+import base64
+import gzip
 import json
 import re
 from pathlib import Path
 
+import pytest
+from plotly.offline import get_plotlyjs
+
 from golongrl.recipe import dump, load
 from golongrl.telemetry import report
 from golongrl.telemetry.history import History
+from golongrl.telemetry.run_info import RunInfo
 
 
 def records(steps: int) -> list[dict[str, float]]:
@@ -70,3 +76,56 @@ def test_a_name_cannot_inject_markup(tmp_path: Path) -> None:
 
 def test_smoothing_is_a_trailing_mean_that_skips_gaps() -> None:
     assert report.smooth([1.0, float("nan"), 3.0], window=2) == [1.0, 1.0, 3.0]
+
+
+def page_of(tmp_path: Path, lines: list[dict[str, float]], **info: str) -> str:
+    recipe = load("quickstart")
+    (tmp_path / "metrics.jsonl").write_text("\n".join(json.dumps(line) for line in lines))
+    if info:
+        RunInfo("demo", "1", started="2026-01-02T03:04:05+00:00", pid=1, pid_started=0, state="done", **info).write(
+            tmp_path
+        )
+    return report.write(tmp_path, recipe, dump(recipe)).read_text("utf-8")
+
+
+def test_the_page_brings_the_whole_library_compressed(tmp_path: Path) -> None:
+    page = page_of(tmp_path, records(2))
+    found = re.search(r'id="plotly">([^<]+)<', page)
+    assert found is not None
+    assert gzip.decompress(base64.b64decode(found[1])).decode() == get_plotlyjs()
+    assert len(page) < len(get_plotlyjs()) / 2
+
+
+def test_every_figure_of_the_page_is_json_that_a_browser_reads(tmp_path: Path) -> None:
+    more = {"response_length/mean": 9.0, "response_length/max": 24.0, "response_length/limit": 24.0,
+            "response_length/clip_ratio": 0.1, "rewards/unscored_ratio": 0.02, "rollout_corr/kl": 1e-6,
+            "rollout_corr/log_ppl_abs_diff": 1e-7, "actor/grad_norm": 1.0}  # fmt: skip
+    page = page_of(tmp_path, [record | more for record in records(3)], machine="gpu-box")
+    figures = re.findall(r'<script type="application/json" class="figure">(.*?)</script>', page, re.S)
+    drawn = [json.loads(figure) for figure in figures]
+    names = [trace.get("name") for figure in drawn for trace in figure["data"]]
+    assert {"unscored", "cut off at the limit", "longest", "KL, engine to learner", "gradient norm"} <= set(names)
+    assert len(drawn) == 1 + 2 + 2 + 1 + 2 + 1 + 1 + 1
+    assert "run on gpu-box, started 2026-01-02 03:04:05 UTC" in page
+    assert '<meta name="viewport" content="width=device-width, initial-scale=1">' in page
+
+
+@pytest.mark.parametrize("name", ["<script>x</script>", '"><img src=x onerror=y>', "</script><b>"])
+def test_no_string_of_a_run_is_markup(tmp_path: Path, name: str) -> None:
+    lines = [{**record, f"groups_from/{name}": 1.0, f"timing_s/{name}": 1.0, f"reward_by_type/{name}": 0.5}
+             for record in records(2)]  # fmt: skip
+    page = page_of(tmp_path, lines, machine=name)
+    assert name not in page
+
+
+def test_a_report_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = page_of(tmp_path, records(2))
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(OSError, match="No space left"):
+        report.write(tmp_path, load("quickstart"), "")
+    assert (tmp_path / "report.html").read_text("utf-8") == before
+    assert not list(tmp_path.glob(".*.tmp*"))

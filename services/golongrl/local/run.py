@@ -267,7 +267,8 @@ def _resuming(folder: RunFolder) -> str:
         return f"resuming {folder.path.name}: it has no checkpoint yet, and starts at step 1"
     recorded = history.read(folder.metrics).steps
     last = recorded[-1] if recorded else 0
-    again = f"; steps {step + 1} to {last} are computed again, from the same groups" if last > step else ""
+    steps = f"step {last} is" if last == step + 1 else f"steps {step + 1} to {last} are"
+    again = f"; {steps} computed again, from the same groups" if last > step else ""
     return f"resuming {folder.path.name} at step {step + 1}, from the checkpoint of step {step}{again}"
 
 

@@ -14,6 +14,8 @@ STEP = "training/global_step"
 REWARD = "critic/score/mean"
 # Mean reward on the held-out prompts, at the steps that were validated (0 is the initial policy).
 VALIDATION = "val/mean"
+# Groups that engines held when the step's batch was taken.
+GENERATING = "queue/leased"
 # Mean reward of a task type, T1 to T9. (`task_metrics/` has TMN's finer statistics keys, of which a type may have two.)
 TYPE_PREFIX = "reward_by_type/"
 
