@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from golongrl import files
-from golongrl.files import Made, State
+from golongrl.files import Made, PlaceState
 
 MARKERS, HARMLESS = frozenset({"run.json"}), frozenset({".lock"})
 
@@ -17,21 +17,21 @@ MARKERS, HARMLESS = frozenset({"run.json"}), frozenset({".lock"})
 @pytest.mark.parametrize(
     ("entries", "state"),
     [
-        (None, State.MISSING),
-        ([], State.EMPTY),
-        ([".lock"], State.EMPTY),
-        (["lost+found"], State.EMPTY),
-        (["run.json", "anything"], State.OWN),
-        (["notes.txt"], State.FOREIGN),
-        ([".lock", "notes.txt"], State.FOREIGN),
-        (["Run.json"], State.FOREIGN),
-        ([".git"], State.FOREIGN),
+        (None, PlaceState.MISSING),
+        ([], PlaceState.EMPTY),
+        ([".lock"], PlaceState.EMPTY),
+        (["lost+found"], PlaceState.EMPTY),
+        (["run.json", "anything"], PlaceState.OWN),
+        (["notes.txt"], PlaceState.FOREIGN),
+        ([".lock", "notes.txt"], PlaceState.FOREIGN),
+        (["Run.json"], PlaceState.FOREIGN),
+        ([".git"], PlaceState.FOREIGN),
     ],
 )
-def test_a_folder_is_taken_only_if_it_is_new_empty_or_own(entries: list[str] | None, state: State) -> None:
+def test_a_folder_is_taken_only_if_it_is_new_empty_or_own(entries: list[str] | None, state: PlaceState) -> None:
     place = files.judge(Path("x"), entries, MARKERS, HARMLESS)
     assert place.state is state
-    assert place.free is (state in (State.MISSING, State.EMPTY))
+    assert place.free is (state in (PlaceState.MISSING, PlaceState.EMPTY))
 
 
 @given(st.sets(st.text(min_size=1)))
@@ -49,11 +49,11 @@ def test_a_file_and_a_link_to_nothing_are_no_folder(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
     for name in ("file", "link"):
-        assert files.look(tmp_path / name, MARKERS).state is State.NOT_A_FOLDER
+        assert files.look(tmp_path / name, MARKERS).state is PlaceState.NOT_A_FOLDER
     (tmp_path / "folder").mkdir()
     (tmp_path / "to-folder").symlink_to("folder")
-    assert files.look(tmp_path / "to-folder", MARKERS).state is State.EMPTY
-    assert files.look(tmp_path / "missing", MARKERS).state is State.MISSING
+    assert files.look(tmp_path / "to-folder", MARKERS).state is PlaceState.EMPTY
+    assert files.look(tmp_path / "missing", MARKERS).state is PlaceState.MISSING
 
 
 @pytest.mark.parametrize("name", ["n" * 300, "file/x"])

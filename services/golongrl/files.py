@@ -27,7 +27,7 @@ _NOBODYS: Final = frozenset({"lost+found"})
 _NAMED: Final = 3
 
 
-class State(StrEnum):
+class PlaceState(StrEnum):
     """What stands where a command wants its folder."""
 
     MISSING = "missing"
@@ -42,17 +42,17 @@ class Place:
     """A path that a command wants as its folder, and what is there."""
 
     path: Path
-    state: State
+    state: PlaceState
     entries: tuple[str, ...] = ()
 
     @property
     def free(self) -> bool:
         """A command may begin here."""
-        return self.state in (State.MISSING, State.EMPTY)
+        return self.state in (PlaceState.MISSING, PlaceState.EMPTY)
 
     def why_not(self, owner: str) -> str:
         """Why a place that is neither free nor own cannot be taken; `owner` is whose files would be fine."""
-        if self.state is State.NOT_A_FOLDER:
+        if self.state is PlaceState.NOT_A_FOLDER:
             return f"{self.path} is not a folder"
         named = ", ".join(self.entries[:_NAMED]) + (", ..." if len(self.entries) > _NAMED else "")
         return f"{self.path} holds files that are not {owner} ({named})"
@@ -66,12 +66,12 @@ def judge(path: Path, entries: Iterable[str] | None, markers: frozenset[str], ha
         harmless: names that the program may have left there before it wrote a marker.
     """
     if entries is None:
-        return Place(path, State.MISSING)
+        return Place(path, PlaceState.MISSING)
     names = set(entries)
     if names & markers:
-        return Place(path, State.OWN)
+        return Place(path, PlaceState.OWN)
     others = tuple(sorted(names - harmless - _NOBODYS))
-    return Place(path, State.FOREIGN if others else State.EMPTY, others)
+    return Place(path, PlaceState.FOREIGN if others else PlaceState.EMPTY, others)
 
 
 def look(path: Path, markers: Iterable[str], harmless: Iterable[str] = ()) -> Place:
@@ -84,11 +84,13 @@ def look(path: Path, markers: Iterable[str], harmless: Iterable[str] = ()) -> Pl
         entries = os.listdir(path)
     except FileNotFoundError:
         # A link to nothing is not a free place: making the folder would fail.
-        return Place(path, State.NOT_A_FOLDER) if path.is_symlink() else judge(path, None, frozenset(), frozenset())
+        return (
+            Place(path, PlaceState.NOT_A_FOLDER) if path.is_symlink() else judge(path, None, frozenset(), frozenset())
+        )
     except NotADirectoryError:
         if not os.path.lexists(path):
             raise  # a file stands where one of its parents should be
-        return Place(path, State.NOT_A_FOLDER)
+        return Place(path, PlaceState.NOT_A_FOLDER)
     return judge(path, entries, frozenset(markers), frozenset(harmless))
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from golongrl.errors import InputError
-from golongrl.files import Place, State
+from golongrl.files import Place, PlaceState
 from golongrl.local.claim import Claim, refusal, resumed_recipe
 from golongrl.local.plan import RunFolder
 from golongrl.recipe import RecipeError, load
@@ -38,12 +38,12 @@ def fail_to_start(folder: RunFolder, *, resume: bool = False, begun: bool = Fals
         raise InputError("a check found something")
 
 
-@pytest.mark.parametrize("state", list(State))
+@pytest.mark.parametrize("state", list(PlaceState))
 @pytest.mark.parametrize("resume", [False, True])
-def test_a_new_run_takes_a_free_place_and_a_resumed_one_its_own(state: State, resume: bool) -> None:
-    place = Place(Path("out/mine"), state, ("notes.txt",) if state is State.FOREIGN else ())
+def test_a_new_run_takes_a_free_place_and_a_resumed_one_its_own(state: PlaceState, resume: bool) -> None:
+    place = Place(Path("out/mine"), state, ("notes.txt",) if state is PlaceState.FOREIGN else ())
     why = refusal(place, "mine", resume=resume)
-    assert (why is None) is (state is State.OWN if resume else state in (State.MISSING, State.EMPTY))
+    assert (why is None) is (state is PlaceState.OWN if resume else state in (PlaceState.MISSING, PlaceState.EMPTY))
     assert why is None or ("run mine" in why and "out" in why)
 
 

@@ -8,11 +8,12 @@ import httpx
 import pydantic
 
 from golongrl.broadcast.protocol import TURN_S, Ask, Transfer
+from golongrl.errors import GolongrlError
 
 _CONNECT_S = 5.0
 
 
-class SourceError(Exception):
+class SourceError(GolongrlError):
     """The sender cannot send now: it is gone, holds another version, or is busy. The line says which, and where."""
 
 

@@ -23,6 +23,7 @@ import structlog
 
 from golongrl.broadcast.client import detail
 from golongrl.broadcast.protocol import Held, Hold, in_url
+from golongrl.errors import GolongrlError
 
 log = structlog.get_logger()
 
@@ -42,7 +43,7 @@ _PREFIX = "golongrl-weights-"
 POD_IP = "GOLONGRL_POD_IP"
 
 
-class SenderFailedError(RuntimeError):
+class SenderFailedError(GolongrlError):
     """There is no sender; one line says why."""
 
 

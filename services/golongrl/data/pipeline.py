@@ -81,7 +81,7 @@ def prepare(recipe: Recipe, out: Path, tokenizer_dir: Path, progress: Progress |
     if (kept := _kept(out, fingerprint)) is not None:
         return kept
     place = files.look(out, (_REPORT,), harmless=(_STAGING,))
-    if not (place.free or place.state is files.State.OWN):
+    if not (place.free or place.state is files.PlaceState.OWN):
         raise DataError(f"--out {out}: {place.why_not('of prepared data')}; choose another folder")
     splits: dict[Split, SplitReport] = {}
     staging = out / _STAGING

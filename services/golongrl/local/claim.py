@@ -15,7 +15,7 @@ from typing import Self, TextIO
 
 from golongrl import files
 from golongrl.errors import InputError, writing_to
-from golongrl.files import Made, Place, State
+from golongrl.files import Made, Place, PlaceState
 from golongrl.local.plan import LOCK, RunFolder
 from golongrl.recipe import Recipe, RecipeError, dump, load
 from golongrl.telemetry import run_info
@@ -29,13 +29,13 @@ PRIVATE = 0o700
 def refusal(place: Place, name: str, *, resume: bool) -> str | None:
     """Why a run called `name` cannot take this place; None when it can. Pure."""
     if resume:
-        if place.state is State.OWN:
+        if place.state is PlaceState.OWN:
             return None
         why = "" if place.free else f" ({place.why_not('of a run')})"
         return f"--resume: there is no run {name} in {place.path.parent}{why}"
     if place.free:
         return None
-    if place.state is State.OWN:
+    if place.state is PlaceState.OWN:
         return f"run {name}: {place.path} exists; continue it with --resume or choose another --name"
     return f"run {name}: {place.why_not('of a run')}; choose another --name or --out"
 

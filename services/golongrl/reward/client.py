@@ -19,6 +19,7 @@ import structlog
 import tenacity
 from pydantic import ValidationError
 
+from golongrl.errors import GolongrlError
 from golongrl.reward.models import Item, Mode, Problem, ScoreRequest, ScoreResponse, ScoreResult
 
 log = structlog.get_logger()
@@ -28,7 +29,7 @@ _BACKOFF_S = (0.1, 10.0)  # first and longest pause where the service names none
 _CONNECT_S = 5.0  # a service in the cluster answers in milliseconds or not at all
 
 
-class RewardError(RuntimeError):
+class RewardError(GolongrlError):
     """Scoring failed; the message names the URL and what to do."""
 
 

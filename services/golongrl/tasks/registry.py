@@ -7,13 +7,15 @@ rows of LongBench-Pro are routed further by their `reward_mode`, one of 25 exact
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from golongrl.errors import InputError
+
 LONGBENCH_PRO = "longbench_pro"
 MATH_MARKER = "math_longcot_math_verify"  # any data_source that contains it is a math row
 
 _LINES = "after the last [Answer] (or [答案]), one item a line"
 
 
-class UnknownTaskError(ValueError):
+class UnknownTaskError(InputError, ValueError):
     """No task type has this data_source, or LongBench-Pro has no such reward_mode; the message names it."""
 
 

@@ -1,7 +1,9 @@
 """What can go wrong with an engine, by what the caller should do about it."""
 
+from golongrl.errors import GolongrlError
 
-class EngineError(Exception):
+
+class EngineError(GolongrlError):
     """Base of everything an engine's client raises; the message names the call."""
 
 
@@ -29,7 +31,7 @@ class EngineProtocolError(EngineError):
     """A 200 whose content contradicts itself or the API; its tokens must not be used."""
 
 
-class AdoptionError(Exception):
+class AdoptionError(GolongrlError):
     """The engine did not confirm the announced weights; one line says why.
 
     `unchanged`: it still holds, and says so, the weights it had, so what is in flight may go on.
