@@ -98,6 +98,10 @@ class RunStatus(ValuesSection):
     job: str = Field("", description="Name of the RayJob.")
     content: str = Field("", description="Hash of all that the RayJob runs; another one replaces it.")
     restarts: Count = Field(0, description="Times that the operator made the RayJob anew, of this content.")
+    head: str = Field("", description="The Ray head: its pod's UID and restarts.")
+    head_replacements: Count = Field(
+        0, description="Times that KubeRay replaced a lost Ray head, of this content; they do not count as restarts."
+    )
     step: str = Field("", description="Optimizer steps done, of how many.")
     version: Count | None = Field(None, description="Newest policy version announced to the engines.")
     checkpoint: Count | None = Field(None, description="Step of the last checkpoint.")

@@ -35,6 +35,7 @@ _COLUMNS: Final = (
     ("Version", "integer", ".status.version", 0),
     ("Staleness", "string", ".status.staleness", 0),
     ("Restarts", "integer", ".status.restarts", 0),
+    ("Heads lost", "integer", ".status.headReplacements", 0),
     ("Age", "date", ".metadata.creationTimestamp", 0),
     ("RayJob", "string", ".status.job", 1),
     ("Message", "string", ".status.message", 1),

@@ -33,14 +33,15 @@ class Event:
     """One transition, told."""
 
     reason: str
-    """A phase, or Refused, PoolDiffers, Stuck, QueueSilent, Moving."""
+    """A phase, or Refused, HeadReplaced, PoolDiffers, Stuck, QueueSilent, Moving."""
     note: str
     type: Literal["Normal", "Warning"] = "Normal"
 
 
 def transitions(old: Json, new: Json) -> list[Event]:
     """What happened to a run between two of its statuses."""
-    return [*_phase(old, new), *_pool(_aspect(old, "Accepted"), _aspect(new, "Accepted")), *_stuck(old, new)]
+    pool = _pool(_aspect(old, "Accepted"), _aspect(new, "Accepted"))
+    return [*_phase(old, new), *_head(old, new), *pool, *_stuck(old, new)]
 
 
 def manifest(run: Manifest, event: Event, now: datetime, reporter: str) -> Manifest:
@@ -78,6 +79,14 @@ def _phase(old: Json, new: Json) -> Iterator[Event]:
     if was == now and (now != RunPhase.INVALID or old.get("message") == new["message"]):
         return
     yield Event(now, new["message"], "Warning" if now in _WARNINGS else "Normal")
+
+
+def _head(old: Json, new: Json) -> Iterator[Event]:
+    lost = new.get("headReplacements", 0)
+    if lost > old.get("headReplacements", 0):
+        step = f" of step {new['checkpoint']}" if new.get("checkpoint") else ""
+        note = f"the Ray head of RayJob {new.get('job')} was lost and replaced (replacement {lost})"
+        yield Event("HeadReplaced", f"{note}; the learner resumes from its last checkpoint{step}", "Warning")
 
 
 def _pool(old: Json, new: Json) -> Iterator[Event]:

@@ -219,19 +219,35 @@ def _status(
     kept = {key: old.get(key) for key in ("step", "version", "checkpoint", "staleness") if key in old}
     since, differs = old.get("conditions") or [], case.meaning.differs if case.meaning else ()
     names = [*(job.name for job in case.jobs), *(item["metadata"]["name"] for item in made)]
+    job = names[-1] if names else ""
+    head, replacements = _head(case, job, seen, old)
     status = RunStatus(
         observed_generation=generation,
         phase=decision.phase,
         message=decision.message,
-        job=names[-1] if names else "",
+        job=job,
         content=case.meaning.content if case.meaning else case.before.content,
         restarts=decision.restarts,
+        head=head,
+        head_replacements=replacements,
         stuck=lines,
         progress=progress,
         conditions=conditions(decision, generation, lines, seen.silence, since, seen.now, differs, case.error),
     )
     told = status.model_dump(mode="json", by_alias=True, exclude_none=True)
     return {**told, **kept, **_figures(case, seen)}
+
+
+def _head(case: _Case, job: str, seen: Seen, old: Json) -> tuple[str, int]:
+    """The Ray head, and how often KubeRay has replaced a lost one: under one RayJob, another pod is another head."""
+    same_content = case.meaning is None or case.meaning.content == case.before.content
+    count = int(old.get("headReplacements", 0)) if same_content else 0
+    head = str(old.get("head", "")) if job == old.get("job") else ""
+    heads = [pod.ray_head for pod in seen.pods if pod.ray_head and pod.phase == "Running"]
+    # While the old one goes there may be two, and none before the new one runs.
+    if len(heads) != 1:
+        return head, count
+    return heads[0], count + (head not in ("", heads[0]))
 
 
 def _figures(case: _Case, seen: Seen) -> Manifest:

@@ -175,3 +175,13 @@ def test_pods_are_counted_and_sorted() -> None:
     }
     found = read_pods([pod("b", **READY), pod("a", **READY, **restarts), pod("z", "learner", **READY)])
     assert [(item.name, item.restarts) for item in found] == [("z", 0), ("a", 3), ("b", 0)]
+
+
+def test_a_ray_head_is_another_one_after_a_restart_too() -> None:
+    def seen(uid: str, restarts: int, kind: str = "head") -> str:
+        item = pod("a", "learner", phase="Running", containerStatuses=[{"name": "ray-head", "restartCount": restarts}])
+        item["metadata"]["uid"], item["metadata"]["labels"]["ray.io/node-type"] = uid, kind
+        return read_pods([item], NOW)[0].ray_head
+
+    assert len({seen("1", 0), seen("1", 1), seen("2", 0)}) == 3
+    assert (seen("1", 0), seen("1", 0, "worker")) == (seen("1", 0), "")

@@ -152,6 +152,51 @@ def test_what_flickers_is_not_told_and_what_lasts_is_told_once() -> None:
     assert cluster.reasons == ["Running", "Stuck", "Moving"]
 
 
+def head(uid: str, phase: str = "Running", ready: bool = True) -> Pod:
+    return Pod(f"head-{uid}", "learner", phase, ready, 0, "", ray_head=f"{uid}/0")
+
+
+def test_a_lost_ray_head_is_counted_once_and_told() -> None:
+    """KubeRay replaces it by itself, and the RayJob's status stays Running."""
+    cluster = Cluster()
+    job = a_job(cluster.run)
+    looks: list[list[Pod]] = [
+        [head("a")],
+        [head("a")],
+        [],  # gone
+        [head("b", "Pending", ready=False)],
+        [head("a"), head("b")],  # the old one's deletion is late
+        [head("b")],
+        [head("b")],
+    ]
+    counted = []
+    for at, pods in enumerate(looks):
+        cluster.look(at * 15, job, picture=PICTURE, pods=pods)
+        counted.append(cluster.run["status"]["headReplacements"])
+    assert counted == [0, 0, 0, 0, 0, 1, 1]
+    assert cluster.reasons == ["Running", "HeadReplaced"]
+    (event,) = [event for event in cluster.events.values() if event["reason"] == "HeadReplaced"]
+    assert event["type"] == "Warning"
+    assert event["note"] == (
+        f"the Ray head of RayJob {job['metadata']['name']} was lost and replaced (replacement 1); "
+        "the learner resumes from its last checkpoint of step 10"
+    )
+    assert cluster.run["status"]["restarts"] == 0
+
+
+def test_the_head_of_a_new_rayjob_is_no_replacement() -> None:
+    cluster = Cluster(maxRestarts=1)
+    failed = {"jobDeploymentStatus": "Failed", "jobStatus": "FAILED", "reason": "AppFailed"}
+    cluster.look(0, a_job(cluster.run), picture=PICTURE, pods=[head("a")])
+    cluster.look(15, a_job(cluster.run, **failed), picture=PICTURE, pods=[head("a")])
+    cluster.look(30, pods=[])
+    cluster.look(45, a_job(cluster.run, attempt=1), picture=PICTURE, pods=[head("b")])
+    assert (cluster.run["status"]["restarts"], cluster.run["status"]["headReplacements"]) == (1, 0)
+    cluster.look(60, a_job(cluster.run, attempt=1), picture=PICTURE, pods=[head("c")])
+    assert cluster.run["status"]["headReplacements"] == 1
+    assert "HeadReplaced" in cluster.reasons
+
+
 def test_a_silent_queue_is_told_when_it_lasts() -> None:
     cluster = Cluster()
     job = a_job(cluster.run)

@@ -34,7 +34,7 @@ class Pod:
     ended: str = ""
     """How it ended, if another pod has replaced it."""
     ray_head: str = ""
-    """The pod's uid, if it is the head of a Ray cluster."""
+    """UID and restarts of the pod, if it is the head of a Ray cluster: another value is another head."""
 
 
 def read_pods(items: Iterable[Json], now: datetime | None = None) -> list[Pod]:
@@ -84,16 +84,18 @@ def _pod(item: Json, replaced: bool, now: datetime) -> Pod:
         starting = "" if late else "is being deleted"
     elif starting and _age_s(item, now) > (_ENGINE_START_S if component == "rollout" else _START_S):
         trouble, starting = starting, ""
+    restarts = sum(entry.get("restartCount", 0) for entry in containers)
+    is_head = labels.get("ray.io/node-type") == "head"
     return Pod(
         name=item["metadata"]["name"],
         component=component,
         phase=phase,
         ready=ready,
-        restarts=sum(entry.get("restartCount", 0) for entry in containers),
+        restarts=restarts,
         trouble="" if replaced else trouble,
         starting=starting,
         ended=trouble if replaced else "",
-        ray_head=str(item["metadata"].get("uid", "")) if labels.get("ray.io/node-type") == "head" else "",
+        ray_head=f"{item['metadata'].get('uid', '')}/{restarts}" if is_head else "",
     )
 
 
