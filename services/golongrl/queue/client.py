@@ -5,6 +5,8 @@ with the same arguments: the client does so itself, within its patience, and say
 `golongrl/queue/README.md`; the scripts in `golongrl/queue/lua/`.
 """
 
+from __future__ import annotations
+
 import asyncio
 import hashlib
 import secrets
@@ -14,10 +16,9 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 import msgpack
-import numpy as np
 import structlog
-from numpy.typing import NDArray
 
+from golongrl.arrays import NDArray, np
 from golongrl.queue import answers
 from golongrl.queue.connection import Connection, Patience
 from golongrl.queue.errors import (

@@ -7,14 +7,15 @@ stored once. Invariants, checked where a group is made: a response has one log-p
 its tokens from 0 without a gap.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import msgpack
-import numpy as np
-from numpy.typing import NDArray
 
+from golongrl.arrays import NDArray, np
 from golongrl.queue.errors import UnreadableGroupError
 
 SCHEMA = 2

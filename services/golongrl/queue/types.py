@@ -4,13 +4,13 @@ An operation that cannot do what was asked for a reason of the protocol answers 
 what the caller did wrong, or what the queue could not reach in time, is an error of `golongrl.queue.errors`.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
+from golongrl.arrays import NDArray, np
 from golongrl.queue.schema import Group
 
 Order = Literal["lease", "ready"]
