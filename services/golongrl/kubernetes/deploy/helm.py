@@ -13,6 +13,7 @@ from pyhelm3 import errors as helm_errors
 
 from golongrl import recipe as recipes
 from golongrl.kubernetes.deploy import diff
+from golongrl.kubernetes.deploy.crd import keep_definition
 from golongrl.kubernetes.rayjob.load import load_values, overlay, read_tree, recipe_of
 from golongrl.kubernetes.rayjob.render import HelmError, chart, helm_path, reason
 
@@ -44,6 +45,7 @@ class Deployment:
     def __init__(self, release: str, namespace: str, context: str | None = None, timeout: str = "10m") -> None:
         self.release = release
         self.namespace = namespace
+        self._context = context
         self._helm = Command(default_timeout=timeout, kubecontext=context)
         # It warns of every answer but "yes", also where the question is whether there is a release.
         logging.getLogger("pyhelm3").setLevel(logging.ERROR)
@@ -52,14 +54,19 @@ class Deployment:
         """Install or upgrade; returns what the chart's NOTES say.
 
         Raises:
-            HelmError: helm is missing or failed.
+            HelmError, ClusterError: helm is missing or failed, or the API server refused.
         """
+        told = ""
+        if (values.get("operator") or {}).get("enabled"):
+            helm_path()
+            told = keep_definition(Path(chart()), self.namespace, self._context)
         done = self._call(
             lambda: self._helm.install_or_upgrade(
                 self.release, chart(), dict(values), namespace=self.namespace, wait=wait, create_namespace=True
             )
         )
-        return str(dict(done)["info"].get("notes", "")).strip()
+        notes = str(dict(done)["info"].get("notes", "")).strip()
+        return "\n\n".join(filter(None, [told, notes]))
 
     def preview(self, values: Mapping[str, Any]) -> list[str]:
         """What `apply` would change, asked of the cluster, in lines.

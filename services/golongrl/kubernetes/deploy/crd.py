@@ -1,0 +1,60 @@
+"""The CustomResourceDefinition of TrainingRun, kept at the chart's version by `golongrl deploy`.
+
+Helm 3 never changes a CRD that exists. Helm 4 applies it at an install, and stops where kubectl has applied another
+version before. Neither brings it at an upgrade, as when the operator is switched on in an existing release.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from golongrl.kubernetes import cluster
+from golongrl.kubernetes.cluster import Cluster, ClusterForbiddenError, connect
+from golongrl.kubernetes.kubeconfig import ClusterError
+
+# Helm's own field manager: a later `helm install` without us meets no conflict.
+_MANAGER: Final = "helm"
+_FILE: Final = Path("charts", "crds", "crds", "trainingruns.golongrl.io.yaml")
+# The API server serves a new kind within a second or two: looked at five times a second, for half a minute.
+_LOOK_S: Final = 0.2
+_LOOKS: Final = 150
+
+
+def keep_definition(chart: Path, namespace: str, context: str | None) -> str:
+    """Apply the chart's definition, whoever applied another one; what a person should know of it, or nothing.
+
+    Raises:
+        ClusterError: the API server refused it, or did not answer.
+    """
+    definition: dict[str, Any] = yaml.safe_load((chart / _FILE).read_text("utf-8"))
+    return asyncio.run(_keep(definition, namespace, context))
+
+
+async def _keep(definition: dict[str, Any], namespace: str, context: str | None) -> str:
+    async with connect(namespace, context, _MANAGER) as calls:
+        try:
+            await calls.apply(cluster.DEFINITION, definition, force=True)
+        except ClusterForbiddenError as error:
+            # A namespace's administrator may not write it; an administrator of the cluster may have.
+            return f"the CustomResourceDefinition was not updated: {error}"
+        await _served(calls, definition["metadata"]["name"])
+    return ""
+
+
+async def _served(calls: Cluster, name: str) -> None:
+    for _ in range(_LOOKS):
+        if _is_established(await calls.get(cluster.DEFINITION, name)):
+            return
+        await asyncio.sleep(_LOOK_S)
+    raise ClusterError(
+        f"API server {calls.server}: CustomResourceDefinition {name} is not served after {_LOOKS * _LOOK_S:.0f} s: "
+        "see its conditions (kubectl describe crd)"
+    )
+
+
+def _is_established(definition: Mapping[str, Any]) -> bool:
+    conditions = (definition.get("status") or {}).get("conditions") or []
+    return any(entry["type"] == "Established" and entry["status"] == "True" for entry in conditions)
