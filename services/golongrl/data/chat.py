@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     from jinja2 import Template
     from tokenizers import Tokenizer
 
+# What a template can raise while it is rendered, besides jinja's own errors: it is a program that came with a model.
+_TEMPLATE_ERRORS = (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError, RecursionError)
+# What the metrics' gate looks for; `probe` texts stand for a prompt and its answer.
+_OPEN, _CLOSE = "<think>", "</think>"
+_PROBE = "What is the answer?"
 _NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
 
@@ -48,8 +53,8 @@ class Chat:
             raise DataError(f"model file {path}: not a tokenizer: {error}") from error
         tokenizer.no_truncation()
         tokenizer.no_padding()
-        config = _config(folder)
-        return cls(tokenizer, _compile(_template_text(folder, config), folder), _tokens(config))
+        config = _config(folder / "tokenizer_config.json")
+        return cls(tokenizer, _compile(_template_text(folder, config), folder), _tokens(folder, config))
 
     def render(self, messages: Sequence[Mapping[str, Any]], enable_thinking: bool | None = None) -> str:
         """The prompt as text, ready for the assistant's turn.
@@ -69,8 +74,9 @@ class Chat:
                 **self._tokens,
                 **switch,
             )
-        except TemplateError as error:
-            raise DataError(f"chat template: {error}") from error
+        except (TemplateError, *_TEMPLATE_ERRORS) as error:
+            kind = "" if isinstance(error, TemplateError) else f"{type(error).__name__}: "
+            raise DataError(f"chat template: {kind}{' '.join(str(error).split())[:300]}") from error
 
     def encode(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
         """Ids of rendered prompts; on several cores where there are several texts."""
@@ -83,11 +89,29 @@ class Chat:
         return text
 
 
-def _config(folder: Path) -> dict[str, Any]:
-    path = folder / "tokenizer_config.json"
+def think_problem(chat: Chat, enable_thinking: bool | None) -> str | None:
+    """Why no response could pass the metrics' gate, which wants one </think> in the response's text; or None.
+
+    A template may close the think block in the prompt, and decoding may drop the tag.
+    """
+    prompt = chat.render([{"role": "user", "content": _PROBE}], enable_thinking)
+    behind = prompt.rpartition(_PROBE)[2]
+    if behind.count(_CLOSE) and behind.rfind(_CLOSE) > behind.rfind(_OPEN):
+        switch = "set data.enable_thinking: true" if enable_thinking is False else "use a template that leaves it open"
+        return f"the chat template closes the think block in the prompt, so that every response would score 0; {switch}"
+    (ids,) = chat.encode([f"a{_CLOSE}b"])
+    if _CLOSE not in chat.decode([int(token) for token in ids]):
+        return (
+            f"decoding drops or changes {_CLOSE}, so that every response would score 0; in tokenizer.json and "
+            f'tokenizer_config.json mark {_OPEN} and {_CLOSE} "special": false'
+        )
+    return None
+
+
+def _config(path: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"model file {path}: {error}") from error
     if not isinstance(config, dict):
         raise DataError(f"model file {path}: expected an object")
@@ -97,10 +121,14 @@ def _config(folder: Path) -> dict[str, Any]:
 def _template_text(folder: Path, config: Mapping[str, Any]) -> str:
     file = folder / "chat_template.jinja"
     if file.is_file():
-        return file.read_text("utf-8")
+        try:
+            return file.read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError(f"model file {file}: {error}") from error
     template = config.get("chat_template")
     if isinstance(template, list):
-        template = next((entry["template"] for entry in template if entry.get("name") == "default"), None)
+        named = [entry for entry in template if isinstance(entry, dict)]
+        template = next((entry.get("template") for entry in named if entry.get("name") == "default"), None)
     if not isinstance(template, str):
         raise DataError(
             f"model {folder}: no chat template (chat_template.jinja, or chat_template in tokenizer_config.json)"
@@ -108,24 +136,51 @@ def _template_text(folder: Path, config: Mapping[str, Any]) -> str:
     return template
 
 
-def _tokens(config: Mapping[str, Any]) -> dict[str, str]:
-    found = {name: config[name] for name in _NAMED_TOKENS if config.get(name)}
-    return {name: token["content"] if isinstance(token, dict) else token for name, token in found.items()}
+def _tokens(folder: Path, config: Mapping[str, Any]) -> dict[str, str]:
+    """The named tokens of tokenizer_config.json, else of special_tokens_map.json, as templates use them."""
+    file = folder / "special_tokens_map.json"
+    found = {**(_config(file) if file.is_file() else {}), **{k: v for k, v in config.items() if v}}
+    contents = {name: _content(found.get(name)) for name in _NAMED_TOKENS}
+    return {name: content for name, content in contents.items() if content}
+
+
+def _content(token: object) -> str | None:
+    content = token.get("content") if isinstance(token, dict) else token
+    return content if isinstance(content, str) else None
 
 
 def _compile(text: str, folder: Path) -> "Template":
-    from jinja2 import TemplateError
+    from jinja2 import TemplateError, nodes
     from jinja2.exceptions import TemplateSyntaxError
+    from jinja2.ext import Extension
+    from jinja2.parser import Parser
     from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    class Generation(Extension):
+        """{% generation %} marks the assistant's text for training masks, which are not made here: its body stays."""
+
+        tags = {"generation"}  # noqa: RUF012 - jinja's own interface
+
+        def parse(self, parser: Parser) -> list[nodes.Node]:
+            next(parser.stream)
+            return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
     def raise_exception(message: str) -> None:
         raise TemplateError(message)
 
-    def tojson(value: object, ensure_ascii: bool = False, indent: int | None = None) -> str:
-        return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent)
+    def tojson(
+        value: object,
+        ensure_ascii: bool = False,
+        indent: int | None = None,
+        separators: tuple[str, str] | None = None,
+        sort_keys: bool = False,
+    ) -> str:
+        return json.dumps(
+            value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
+        )
 
     environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+        trim_blocks=True, lstrip_blocks=True, extensions=[Generation, "jinja2.ext.loopcontrols"]
     )
     environment.filters["tojson"] = tojson
     environment.globals["raise_exception"] = raise_exception
@@ -134,3 +189,5 @@ def _compile(text: str, folder: Path) -> "Template":
         return environment.from_string(text)
     except TemplateSyntaxError as error:
         raise DataError(f"model {folder}: chat template line {error.lineno}: {error.message}") from error
+    except (RecursionError, ValueError, OverflowError, TypeError) as error:  # too deep, or a constant no machine folds
+        raise DataError(f"model {folder}: chat template: {type(error).__name__}: {str(error)[:200]}") from error

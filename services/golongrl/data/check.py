@@ -1,49 +1,181 @@
-"""What is wrong with the rows of a dataset file, one by one."""
+"""The one check of dataset rows, for `data check`, `data prepare` and `train`: every row, every fault.
 
+A row is refused if it cannot be decoded or is not of the format, if its task is unknown, if a message is empty, if its
+gold answer does not earn full marks by its own metric (nobody could be scored right), or if it repeats another row.
+Faults are counted by kind and listed up to a bound; a bad row never hides the rows behind it.
+"""
+
+import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from golongrl.data.errors import DataError
-from golongrl.data.rows import Row, parse_row, read_records
-from golongrl.tasks import UnknownTaskError, task_of
+from golongrl.data.rows import Row, Unreadable, parse_row, read_records
+from golongrl.tasks import Mode, UnknownTaskError, task_of
+from golongrl.tasks.gold import earns_full_marks, own_score
+
+# Findings listed; beyond, they are counted only.
+MOST_LISTED = 20
+_LONGEST_LINE = 500  # characters of one finding
+_KEY = "reward_model.ground_truth"
 
 
-def problems(path: Path) -> Iterator[str | None]:
-    """For every row None, or one line that names file, row and key.
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One bad row: which (file and row), what kind of fault, and the line for a person."""
+
+    where: str
+    kind: str
+    message: str
+
+    def __str__(self) -> str:
+        line = f"{self.where}: {self.message}".encode("utf-8", "backslashreplace").decode("utf-8")
+        return line if len(line) <= _LONGEST_LINE else line[: _LONGEST_LINE - 1] + "…"
+
+
+@dataclass(slots=True)
+class Findings:
+    """What is wrong with the rows of one source; `skip` says whether bad rows are left out or end the work."""
+
+    source: str
+    skip: bool = False
+    rows: int = 0
+    kinds: Counter[str] = field(default_factory=Counter)
+    listed: list[str] = field(default_factory=list)
+
+    def add(self, finding: Finding) -> None:
+        """Count a bad row, and list it while there is room."""
+        self.kinds[finding.kind] += 1
+        if len(self.listed) < MOST_LISTED:
+            self.listed.append(str(finding))
+
+    @property
+    def bad(self) -> int:
+        return self.kinds.total()
+
+    @property
+    def refused(self) -> bool:
+        """Whether these rows will not be used whatever follows."""
+        return bool(self.bad) and not self.skip
+
+    def summary(self) -> str:
+        """One line: how many rows are bad, by kind."""
+        kinds = ", ".join(f"{count} {kind}" for kind, count in self.kinds.most_common())
+        return f"{self.bad} of {self.rows} rows cannot be used ({kinds})"
+
+    def lines(self) -> list[str]:
+        """The listed findings, and how many more there are."""
+        more = self.bad - len(self.listed)
+        return [*self.listed, *([f"... and {more} more"] if more > 0 else [])]
+
+    def refuse(self) -> None:
+        """Raise DataError with all of it if bad rows end the work."""
+        if self.refused:
+            way_out = "repair them, or leave them out with --skip-bad (data.bad_rows: skip)"
+            raise DataError("\n  ".join([f"data {self.source}: {self.summary()}; {way_out}", *self.lines()]))
+
+
+def examined(path: str | Path, mode: Mode | None) -> Iterator[tuple[str, Row | Finding]]:
+    """Every row with its file and number, good or not. Without a mode golds are not scored.
 
     Raises:
-        DataError: the file itself cannot be read.
+        DataError: there is no such file, or its suffix is not read.
     """
+    seen: dict[bytes, str] = {}
     for where, record in read_records(path):
-        try:
-            problem = problem_of(parse_row(record, where))
-        except DataError as error:
-            yield str(error)
+        found = _examine(where, record, mode)
+        if isinstance(found, Row):
+            first = seen.setdefault(_digest(found), where)
+            if first != where:
+                found = Finding(where, "duplicate", f"the same prompt and gold answer as {first}")
+        yield where, found
+
+
+def checked_rows(path: str | Path, mode: Mode | None, findings: Findings) -> Iterator[tuple[str, Row]]:
+    """The good rows of `examined`; the others go to `findings`."""
+    for where, found in examined(path, mode):
+        findings.rows += 1
+        if isinstance(found, Finding):
+            findings.add(found)
         else:
-            yield f"{where}: {problem}" if problem else None
+            yield where, found
 
 
-def problem_of(row: Row) -> str | None:
-    """Why a well-formed row cannot be scored, or None: its task is unknown or its gold answer is missing."""
+def problems(path: str | Path, mode: Mode = "compat") -> Iterator[str | None]:
+    """For every row None, or one line that names file, row and key."""
+    for _, found in examined(path, mode):
+        yield str(found) if isinstance(found, Finding) else None
+
+
+def _examine(where: str, record: object, mode: Mode | None) -> Row | Finding:
+    if isinstance(record, Unreadable):
+        return Finding(where, record.kind, record.reason)
+    try:
+        row = parse_row(record, where)
+    except DataError as error:
+        return Finding(where, "not of the format", str(error).removeprefix(f"{where}: "))
+    found = _unwritable(row) or _unscorable(row, mode)
+    return Finding(where, *found) if found else row
+
+
+def _unwritable(row: Row) -> tuple[str, str] | None:
+    for number, message in enumerate(row.prompt):
+        if message.role != "system" and not message.content.strip():
+            return "empty message", f"prompt.{number}.content: empty"
+    if not any(message.content.strip() for message in row.prompt):
+        return "empty message", "prompt: every message is empty"
+    try:
+        json.dumps(row.model_dump(mode="json"), ensure_ascii=False, allow_nan=False).encode("utf-8")
+    except (ValueError, TypeError, RecursionError) as error:
+        return "not writable", f"a value cannot be written as JSON: {' '.join(str(error).split())[:200]}"
+    return None
+
+
+def _unscorable(row: Row, mode: Mode | None) -> tuple[str, str] | None:
+    """Why no answer to a well-formed row can be scored right, as kind and message."""
     try:
         task = task_of(row.data_source, row.extra_info.reward_mode)
     except UnknownTaskError as error:
-        return str(error)
+        return "of an unknown task", str(error)
     gold = row.reward_model.ground_truth
-    key = "reward_model.ground_truth"
     if row.data_source == "longbench_pro":
-        return None if any(item.strip() for item in gold.doc_ids) else f"{key}.doc_ids: empty"
-    if not gold.golden_label:
-        return f"{key}.golden_label: empty"
-    return _table_problem(gold.golden_label, key) if task.type == "T5" else None
+        if not any(item.strip() for item in gold.doc_ids):
+            return "without a gold answer", f"{_KEY}.doc_ids: empty"
+    elif not gold.golden_label or not all(label.strip() for label in _labels(gold.golden_label)):
+        return "without a gold answer", f"{_KEY}.golden_label: empty"
+    elif task.type == "T5" and (problem := _table_problem(gold.golden_label)):
+        return "with a gold answer of another kind", problem
+    if mode is None:
+        return None
+    outcome = own_score(row.data_source, row.ground_truth, row.extra_info.model_dump(), mode)
+    if earns_full_marks(outcome, mode):
+        return None
+    earned = "cannot be scored" if outcome.score is None else f"earns {outcome.score:.3g} of 1"
+    reason = f" ({outcome.reason})" if outcome.reason else ""
+    key = "doc_ids" if row.data_source == "longbench_pro" else "golden_label"
+    return "whose own gold answer is not right", f"{_KEY}.{key}: {earned} by {task.metric} in {mode} mode{reason}"
 
 
-def _table_problem(label: str | list[str], key: str) -> str | None:
+def _labels(label: str | list[str]) -> list[str]:
+    return [label] if isinstance(label, str) else label
+
+
+def _table_problem(label: str | list[str]) -> str | None:
     try:
         table = json.loads(label) if isinstance(label, str) else None
     except json.JSONDecodeError as error:
-        return f"{key}.golden_label: not JSON: {error}"
+        return f"{_KEY}.golden_label: not JSON: {error}"
+    except (RecursionError, ValueError) as error:
+        return f"{_KEY}.golden_label: not JSON that can be read: {error}"
     if not isinstance(table, dict) or not isinstance(table.get("data"), list):
-        return f'{key}.golden_label: expected JSON of the form {{"data": [...]}}'
+        return f'{_KEY}.golden_label: expected JSON of the form {{"data": [...]}}'
     return None
+
+
+def _digest(row: Row) -> bytes:
+    content = [[(message.role, message.content) for message in row.prompt], row.data_source, row.ground_truth]
+    text = json.dumps([*content, row.extra_info.reward_mode], sort_keys=True, ensure_ascii=True, default=str)
+    return hashlib.blake2b(text.encode("ascii"), digest_size=16).digest()

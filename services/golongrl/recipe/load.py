@@ -1,6 +1,6 @@
 """Reading recipes: a packaged name or a YAML file, plus `a.b=c` overrides, checked strictly.
 
-Every problem is one line that names the key's path and, for an unknown key, the nearest known one.
+Every fault is named in one line with the key's path and, for an unknown key, the nearest known one.
 """
 
 import difflib
@@ -24,8 +24,40 @@ class RecipeError(InputError, ValueError):
     """The recipe cannot be used; the message is one line a person can act on."""
 
 
+# A recipe or a file of values has a few hundred lines, three levels deep; more is a mistake or an attack.
+MAX_BYTES = 1 << 20
+MAX_DEPTH = 40
+MOST_FAULTS = 12  # named in one line
+
+
 class _Loader(yaml.SafeLoader):
-    """YAML 1.2's floats: PyYAML's 1.1 reads `1e-6`, the usual way to write a learning rate, as text."""
+    """YAML with the floats of 1.2 (PyYAML's 1.1 reads `1e-6` as text), and without what hides a mistake or takes the
+    machine: a key twice, aliases, nesting without end.
+    """
+
+    _depth = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        if isinstance(event, yaml.AliasEvent):
+            raise yaml.MarkedYAMLError(
+                None, None, f"alias *{event.anchor}: write the value out, aliases are not read", event.start_mark
+            )
+        self._depth += 1
+        if self._depth > MAX_DEPTH:
+            raise yaml.MarkedYAMLError(None, None, f"nests more than {MAX_DEPTH} levels deep", event.start_mark)
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        seen: dict[str, int] = {}
+        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+            line = key.start_mark.line + 1
+            if isinstance(key, yaml.ScalarNode) and (first := seen.setdefault(key.value, line)) != line:
+                problem = f"the key {key.value} stands twice, first in line {first}"
+                raise yaml.MarkedYAMLError(None, None, problem, key.start_mark)
+        return super().construct_mapping(node, deep=deep)
 
 
 _Loader.add_implicit_resolver(
@@ -34,8 +66,26 @@ _Loader.add_implicit_resolver(
 
 
 def read_yaml(text: str) -> Any:
-    """The value of a YAML (or JSON) text; raises `yaml.YAMLError` where it is neither."""
-    return yaml.load(text, Loader=_Loader)  # a SafeLoader
+    """The value of a YAML (or JSON) text.
+
+    Raises:
+        yaml.YAMLError: it is neither, or has a key twice, an alias, or more size or depth than any file of ours.
+    """
+    if len(text) > MAX_BYTES:
+        raise yaml.YAMLError(f"longer than {MAX_BYTES} characters")
+    try:
+        return yaml.load(text, Loader=_Loader)  # a SafeLoader
+    # PyYAML's constructors let these through: a date of month 13, a number of 5,000 digits, an empty !!int.
+    except (ValueError, OverflowError, AttributeError, TypeError, LookupError, RecursionError) as error:
+        raise yaml.YAMLError(f"a value cannot be read: {type(error).__name__}: {str(error)[:200]}") from error
+
+
+def yaml_problem(error: yaml.YAMLError) -> str:
+    """The error in one line: what is wrong, and in which line."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem and error.problem_mark is not None:
+        mark = error.problem_mark
+        return f"line {mark.line + 1}, column {mark.column + 1}: {' '.join(error.problem.split())}"
+    return " ".join(str(error).split())
 
 
 def packaged() -> list[str]:
@@ -83,12 +133,12 @@ def read_tree(name_or_path: str) -> dict[str, Any]:
     """A recipe as it is written, not checked yet.
 
     Raises:
-        RecipeError: there is no such recipe, or it is no YAML mapping.
+        RecipeError: there is no such recipe, or it is not a YAML mapping.
     """
     try:
         tree = read_yaml(source(name_or_path))
     except yaml.YAMLError as error:
-        raise RecipeError(f"recipe {name_or_path}: not YAML: {' '.join(str(error).split())}") from error
+        raise RecipeError(f"recipe {name_or_path}: not YAML that can be read: {yaml_problem(error)}") from error
     if not isinstance(tree, dict):
         found = "nothing" if tree is None else type(tree).__name__
         raise RecipeError(f"recipe {name_or_path}: expected a mapping of sections, got {found}")
@@ -99,7 +149,7 @@ def parse(tree: Mapping[str, Any], origin: str = "recipe") -> Recipe:
     """Check a mapping (YAML or JSON) against the schema.
 
     Raises:
-        RecipeError: with one line for the first problem found and a count of the others.
+        RecipeError: naming every fault found.
     """
     try:
         # JSON mode: strict types, but a YAML list may fill a tuple.
@@ -116,17 +166,17 @@ def dump(recipe: Recipe) -> str:
 def _json(tree: Mapping[str, Any], origin: str) -> str:
     try:
         return json.dumps(tree, allow_nan=False)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         for path, value in _leaves(tree):
             if not isinstance(value, str | int | float | None) or (isinstance(value, float) and not isfinite(value)):
                 raise RecipeError(
-                    f"recipe {origin}: {path}: {value} is no text, finite number, list or section (quote what is text)"
+                    f"recipe {origin}: {path}: {value} must be a string, finite number, list or mapping (quote strings)"
                 ) from error
         raise RecipeError(f"recipe {origin}: {error}") from error
 
 
 def _leaves(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Every value that is no mapping or list, with its path."""
+    """Every value that is neither a mapping nor a list, with its path."""
     if not isinstance(tree, Mapping | list):
         yield path, tree
         return
@@ -147,7 +197,7 @@ def override(tree: dict[str, Any], item: str) -> None:
     try:
         value = read_yaml(text)
     except yaml.YAMLError as error:
-        raise RecipeError(f"--set {item}: the value is not YAML") from error
+        raise RecipeError(f"--set {item}: the value is not YAML that can be read: {yaml_problem(error)}") from error
     node = tree
     for depth, part in enumerate(path[:-1]):
         child = node.setdefault(part, {})
@@ -158,10 +208,11 @@ def override(tree: dict[str, Any], item: str) -> None:
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> str:
-    """The first problem that `model` found and a count of the others; a misspelt key comes before what it left out."""
-    first, *others = sorted(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
-    more = f" (and {len(others)} more)" if others else ""
-    return _explain(first, model) + more
+    """All faults that `model` found, in one line, a misspelt key before what it left out; many are counted."""
+    found = sorted(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
+    lines = list(dict.fromkeys(_explain(problem, model) for problem in found))
+    more = f" (and {len(lines) - MOST_FAULTS} more)" if len(lines) > MOST_FAULTS else ""
+    return "; ".join(lines[:MOST_FAULTS]) + more
 
 
 def _explain(error: ErrorDetails, model: type[BaseModel]) -> str:

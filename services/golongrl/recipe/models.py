@@ -13,11 +13,17 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from golongrl.recipe.fit import recipe_faults
+
+# Most seconds that one response may be scored for: a request may not hold a worker of the reward service for longer.
+MAX_DEADLINE_S = 120.0
+
 PositiveInt = Annotated[int, Field(ge=1)]
 NonNegativeInt = Annotated[int, Field(ge=0)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 NonNegativeFloat = Annotated[float, Field(ge=0)]
 Probability = Annotated[float, Field(ge=0, le=1)]
+Share = Annotated[float, Field(ge=0, lt=1)]
 # A path, or a name in its place. `~` is the home folder where the recipe is first read, for every process of the run.
 Place = Annotated[str, AfterValidator(os.path.expanduser)]
 
@@ -81,6 +87,9 @@ class Data(Section):
     overlong: Literal["filter", "truncate_left", "error"] = Field(
         "filter", description="What happens to a longer prompt: dropped (and counted), cut on the left, or an error."
     )
+    bad_rows: Literal["error", "skip"] = Field(
+        "error", description="What bad rows of a file do: refuse the data, or be left out, counted and listed."
+    )
     epochs: PositiveInt = Field(10, description="Times every row is trained on.")
     enable_thinking: bool | None = Field(
         None, description="Passed to the chat template where it knows the switch; null leaves its default."
@@ -102,7 +111,10 @@ class Algorithm(Section):
     )
     reweight: bool = Field(False, description="tmn_grpo: reweight by difficulty.")
     alpha: Probability = Field(0.5, description="tmn_grpo: share of the prompt's own mean in the pass threshold.")
-    gamma: NonNegativeFloat = Field(1.0, description="tmn_grpo: strength of the difficulty weight.")
+    # The weight is exp(gamma / 2) at most: beyond 100 it leaves float32, and every advantage with it.
+    gamma: Annotated[float, Field(ge=0, le=100)] = Field(
+        1.0, description="tmn_grpo: strength of the difficulty weight."
+    )
     epsilon: PositiveFloat = Field(1e-6, description="Added to the spread before dividing.")
     clip_ratio_low: PositiveFloat = Field(0.2, description="PPO clip below 1.")
     clip_ratio_high: PositiveFloat = Field(0.28, description="PPO clip above 1.")
@@ -182,7 +194,10 @@ class Reward(Section):
     mode: Literal["compat", "strict"] = Field(
         "compat", description="`compat`: the original's rules; `strict`: its openings closed."
     )
-    deadline_s: PositiveFloat = Field(10.0, description="Longest a single item may take before it is unscored.")
+    # The reward service refuses a request that asks for more.
+    deadline_s: Annotated[float, Field(gt=0, le=MAX_DEADLINE_S)] = Field(
+        10.0, description="Longest a single item may take before it is unscored."
+    )
 
 
 class Queue(Section):
@@ -219,7 +234,7 @@ class Learner(Section):
     lr: PositiveFloat = Field(2e-6, description="AdamW learning rate after warm-up.")
     lr_warmup_steps: NonNegativeInt = Field(5, description="Steps of linear warm-up.")
     weight_decay: NonNegativeFloat = Field(0.1, description="AdamW weight decay.")
-    betas: tuple[Probability, Probability] = Field((0.9, 0.999), description="AdamW betas.")
+    betas: tuple[Share, Share] = Field((0.9, 0.999), description="AdamW betas.")
     grad_clip: PositiveFloat = Field(1.0, description="Largest gradient norm.")
     max_tokens_per_rank: PositiveInt = Field(
         22_528, description="Tokens in a micro-batch on one rank (after Ulysses splits sequences)."
@@ -256,7 +271,7 @@ class Learner(Section):
     )
     val_before_train: bool = Field(False, description="Validate the initial policy.")
     validation_deadline_s: PositiveFloat = Field(
-        3600.0, description="Longest a validation may hold up training; one that is not over by then has no means."
+        3600.0, description="Longest a validation may hold up training; if it is not finished by then, no averages are reported."
     )
 
 
@@ -277,35 +292,6 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        longest = self.data.max_prompt_tokens + self.rollout.max_response_tokens
-        if self.model.context_length < longest:
-            raise ValueError(
-                f"model.context_length {self.model.context_length} is below data.max_prompt_tokens + "
-                f"rollout.max_response_tokens = {longest}"
-            )
-        if self.algorithm.rollout_is_clip[0] >= self.algorithm.rollout_is_clip[1]:
-            raise ValueError("algorithm.rollout_is_clip must be [low, high] with low < high")
-        for mode, bound in self.algorithm.rollout_rs.items():
-            if isinstance(bound, tuple) and not mode.endswith("k1"):
-                raise ValueError(f"algorithm.rollout_rs.{mode} takes one upper bound, not {list(bound)}")
-            if isinstance(bound, tuple) and bound[0] >= bound[1]:
-                raise ValueError(f"algorithm.rollout_rs.{mode} must be [low, high] with low < high")
-        if self.rollout.min_scored > self.rollout.n:
-            raise ValueError("rollout.min_scored exceeds rollout.n")
-        data = self.data
-        held_out = data.validation is not None or (data.corpus is not None and data.validation_prompts > 0)
-        if (self.learner.test_freq or self.learner.val_before_train) and not held_out:
-            raise ValueError(
-                "learner.test_freq or learner.val_before_train is set without data to validate on: "
-                "set data.validation, or data.validation_prompts with a corpus"
-            )
-        mini = self.learner.mini_batch_groups
-        if mini is not None and self.queue.groups_per_step % mini:
-            raise ValueError(
-                f"learner.mini_batch_groups {mini} does not divide queue.groups_per_step {self.queue.groups_per_step}"
-            )
-        if self.learner.ranks % self.learner.ulysses:
-            raise ValueError(
-                f"learner.ulysses {self.learner.ulysses} does not divide learner.ranks {self.learner.ranks}"
-            )
+        if faults := list(recipe_faults(self)):
+            raise ValueError("; ".join(faults))
         return self

@@ -104,13 +104,21 @@ def _mapping(ground_truth: object, *, plain: bool) -> Mapping[str, Any]:
             raise UnscorableError("invalid ground truth: an empty list")
         truth = truth[-1]
     if plain and isinstance(truth, str | int | float) and not isinstance(truth, bool):
-        label = truth if isinstance(truth, str) else repr(truth)
-        golds = [line for line in label.splitlines() if line.strip()]
-        language = "Chinese" if text.has_chinese(label) else "English"
-        return {"golden_label": label, "doc_ids": golds, "summary": language}
+        return plain_truth(truth)
     if not isinstance(truth, Mapping):
         raise UnscorableError(f"invalid ground truth: expected a mapping, got {type(truth).__name__}")
     return truth
+
+
+def plain_truth(label: str | float) -> dict[str, Any]:
+    """The mapping that a plain gold answer stands for: a label, and its lines as items."""
+    words = label if isinstance(label, str) else repr(label)
+    golds = [line for line in words.splitlines() if line.strip()]
+    return {
+        "doc_ids": golds,
+        "golden_label": words,
+        "summary": "Chinese" if text.has_chinese(words) else "English",
+    }
 
 
 def _field(truth: Mapping[str, Any], name: str) -> Any:

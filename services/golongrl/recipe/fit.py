@@ -1,0 +1,159 @@
+"""Where two numbers of a recipe, or one of it and one of the model's config.json, cannot go together. Pure.
+
+Each function returns one line a fault, which names the keys, their values and the nearest value that works.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from golongrl.recipe.models import Recipe
+
+
+def recipe_faults(recipe: "Recipe") -> Iterator[str]:
+    """What the recipe alone shows."""
+    yield from _lengths(recipe)
+    yield from _groups(recipe)
+    yield from _algorithm(recipe)
+    yield from _validation(recipe)
+
+
+def _lengths(recipe: "Recipe") -> Iterator[str]:
+    data, rollout, learner = recipe.data, recipe.rollout, recipe.learner
+    longest = data.max_prompt_tokens + rollout.max_response_tokens
+    if recipe.model.context_length < longest:
+        yield (
+            f"model.context_length {recipe.model.context_length} is below data.max_prompt_tokens + "
+            f"rollout.max_response_tokens = {longest}"
+        )
+    room = learner.max_tokens_per_rank * learner.ulysses
+    if longest > room:
+        yield (
+            f"learner.max_tokens_per_rank {learner.max_tokens_per_rank} x learner.ulysses {learner.ulysses} = {room} "
+            f"is below the longest sequence, {longest} (data.max_prompt_tokens + rollout.max_response_tokens); at least "
+            f"{-(-longest // learner.ulysses)} works"
+        )
+    if data.corpus is not None and data.context_tokens > data.max_prompt_tokens and data.overlong != "truncate_left":
+        yield (
+            f"data.context_tokens {data.context_tokens} exceeds data.max_prompt_tokens {data.max_prompt_tokens}: every "
+            f"built prompt would be too long; at most {data.max_prompt_tokens} works"
+        )
+    if recipe.algorithm.overlong_buffer > rollout.max_response_tokens:
+        yield (
+            f"algorithm.overlong_buffer {recipe.algorithm.overlong_buffer} exceeds rollout.max_response_tokens; at most "
+            f"{rollout.max_response_tokens} works"
+        )
+
+
+def _groups(recipe: "Recipe") -> Iterator[str]:
+    data, rollout, learner, queue = recipe.data, recipe.rollout, recipe.learner, recipe.queue
+    if rollout.min_scored > rollout.n:
+        yield f"rollout.min_scored {rollout.min_scored} exceeds rollout.n {rollout.n}; at most {rollout.n} works"
+    if rollout.group_filter and rollout.n == 1:
+        yield "rollout.n 1: rollout.group_filter rejects every group of one response; at least 2 works"
+    mini = learner.mini_batch_groups
+    if mini is not None and queue.groups_per_step % mini:
+        nearest = min(_divisors(queue.groups_per_step), key=lambda divisor: abs(divisor - mini))
+        yield (
+            f"learner.mini_batch_groups {mini} does not divide queue.groups_per_step {queue.groups_per_step}; {nearest} "
+            "works"
+        )
+    if learner.ranks % learner.ulysses:
+        nearest = min(_divisors(learner.ranks), key=lambda divisor: abs(divisor - learner.ulysses))
+        yield f"learner.ulysses {learner.ulysses} does not divide learner.ranks {learner.ranks}; {nearest} works"
+    responses, replicas = (mini or queue.groups_per_step) * rollout.n, learner.ranks // learner.ulysses
+    if responses < replicas:
+        yield (
+            f"a mini-batch has {responses} responses (learner.mini_batch_groups or queue.groups_per_step, x rollout.n), "
+            f"fewer than the {replicas} ranks that share it (learner.ranks / learner.ulysses)"
+        )
+    if data.corpus is not None and data.prompts * data.epochs < queue.groups_per_step:
+        yield (
+            f"data.prompts {data.prompts} x data.epochs {data.epochs} is below queue.groups_per_step "
+            f"{queue.groups_per_step}: no batch would ever be full; at least "
+            f"{-(-queue.groups_per_step // data.epochs)} prompts work"
+        )
+    if recipe.reward.deadline_s >= queue.stall_s:
+        yield (
+            f"reward.deadline_s {recipe.reward.deadline_s:g} is not below queue.stall_s {queue.stall_s:g}: a lease would "
+            "be taken back while its responses are scored"
+        )
+
+
+def _divisors(number: int) -> list[int]:
+    return [divisor for divisor in range(1, min(number, 1 << 16) + 1) if number % divisor == 0]
+
+
+def _algorithm(recipe: "Recipe") -> Iterator[str]:
+    algorithm = recipe.algorithm
+    if algorithm.rollout_is_clip[0] >= algorithm.rollout_is_clip[1]:
+        yield "algorithm.rollout_is_clip must be [low, high] with low < high"
+    for mode, bound in algorithm.rollout_rs.items():
+        if isinstance(bound, tuple) and not mode.endswith("k1"):
+            yield f"algorithm.rollout_rs.{mode} takes one upper bound, not {list(bound)}"
+        elif isinstance(bound, tuple) and bound[0] >= bound[1]:
+            yield f"algorithm.rollout_rs.{mode} must be [low, high] with low < high"
+
+
+def _validation(recipe: "Recipe") -> Iterator[str]:
+    data, learner = recipe.data, recipe.learner
+    held_out = data.validation is not None or (data.corpus is not None and data.validation_prompts > 0)
+    if (learner.test_freq or learner.val_before_train) and not held_out:
+        yield (
+            "learner.test_freq or learner.val_before_train is set without data to validate on: set data.validation, or "
+            "data.validation_prompts with a corpus"
+        )
+
+
+def model_faults(recipe: "Recipe", config: Mapping[str, Any], vocabulary: int | None = None) -> Iterator[str]:
+    """What the recipe and a model's config.json show; `vocabulary` is the number of ids its tokenizer may give."""
+    text = config.get("text_config") if isinstance(config.get("text_config"), Mapping) else None
+    sizes = {**config, **(text or {})}
+    yield from _positions(recipe, sizes)
+    rows = _whole(sizes, "vocab_size")
+    if rows is not None and vocabulary is not None and vocabulary > rows:
+        yield (
+            f"config.json: vocab_size {rows} is below the tokenizer's {vocabulary} ids (tokenizer.json): the model has no "
+            "embedding for some of them"
+        )
+    yield from _ulysses(recipe, sizes)
+
+
+def _positions(recipe: "Recipe", sizes: Mapping[str, Any]) -> Iterator[str]:
+    positions = _whole(sizes, "max_position_embeddings")
+    scaling = sizes.get("rope_scaling") or sizes.get("rope_parameters")
+    factor = scaling.get("factor") if isinstance(scaling, Mapping) else None
+    if positions is None:
+        return
+    if isinstance(factor, int | float) and factor >= 1 and isinstance(scaling, Mapping):
+        original = scaling.get("original_max_position_embeddings")
+        positions = max(positions, int(factor * (original if isinstance(original, int) else positions)))
+    if recipe.model.context_length > positions:
+        yield (
+            f"model.context_length {recipe.model.context_length} exceeds the model's {positions} positions (config.json: "
+            f"max_position_embeddings); at most {positions} works"
+        )
+
+
+def _ulysses(recipe: "Recipe", sizes: Mapping[str, Any]) -> Iterator[str]:
+    degree = recipe.learner.ulysses
+    if degree == 1:
+        return
+    heads = _whole(sizes, "num_attention_heads")
+    key_heads = _whole(sizes, "num_key_value_heads") or heads
+    if heads is not None and heads % degree:
+        yield f"learner.ulysses {degree} does not divide the model's {heads} attention heads"
+    if key_heads is not None and key_heads % degree and degree % key_heads:
+        yield f"learner.ulysses {degree} does not go with the model's {key_heads} key heads"
+    if not recipe.learner.remove_padding:
+        yield f"learner.ulysses {degree} needs learner.remove_padding: true"
+    if not recipe.model.attn_implementation.startswith("flash"):
+        yield (
+            f"learner.ulysses {degree}: sequences are split inside flash attention alone; with "
+            f"model.attn_implementation {recipe.model.attn_implementation} the degree would do nothing"
+        )
+
+
+def _whole(sizes: Mapping[str, Any], key: str) -> int | None:
+    value = sizes.get(key)
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
