@@ -82,15 +82,21 @@ def check(
         float | None, typer.Option(min=0, max=1e6, help="Memory of one GPU in GiB; refuse what does not fit.")
     ] = None,
 ) -> None:
-    """Check a recipe against the schema, and with --gpus or --gpu-memory what it needs of each GPU (none is used)."""
+    """Check a recipe: its keys and values, and its model's files if they are on this machine.
+
+    With --gpus or --gpu-memory also what it needs of each GPU; no GPU is used.
+    """
+    from golongrl.data.model_check import check_local_model
     from golongrl.learner.queue_settings import budget_warning
 
     checked = load(recipe, [*(overrides or ()), *([] if gpus is None else [f"learner.ranks={gpus}"])])
     if warning := budget_warning(checked):
         print(f"warning: {warning}", file=sys.stderr)
+    if not check_local_model(checked):
+        print(f"note: {checked.model.path} is not on this machine; its files were not checked", file=sys.stderr)
     if gpus is not None or gpu_memory is not None:
         _check_memory(checked, gpu_memory)
-    print(f"{recipe}: good ({checked.name}: {checked.algorithm.estimator} on {checked.model.path})")
+    print(f"{recipe}: OK ({checked.name}: {checked.algorithm.estimator} on {checked.model.path})")
 
 
 def _check_memory(recipe: Recipe, gpu_memory: float | None) -> None:

@@ -127,10 +127,12 @@ def _unwritable(row: Row) -> tuple[str, str] | None:
             return "empty message", f"prompt.{number}.content: empty"
     if not any(message.content.strip() for message in row.prompt):
         return "empty message", "prompt: every message is empty"
-    try:
-        json.dumps(row.model_dump(mode="json"), ensure_ascii=False, allow_nan=False).encode("utf-8")
-    except (ValueError, TypeError, RecursionError) as error:
-        return "not writable", f"a value cannot be written as JSON: {' '.join(str(error).split())[:200]}"
+    for key in row.model_fields_set | set(row.model_extra or {}):
+        try:
+            value = row.model_dump(mode="json", include={key})
+            json.dumps(value, ensure_ascii=False, allow_nan=False).encode("utf-8")
+        except (ValueError, TypeError, RecursionError) as error:
+            return "not writable", f"{key}: cannot be written as JSON: {' '.join(str(error).split())[:200]}"
     return None
 
 

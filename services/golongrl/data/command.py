@@ -62,14 +62,12 @@ def prepare(
     ] = False,
 ) -> None:
     """Tokenise a recipe's prompts into the folder that a run reads: the step before a learner starts."""
-    from golongrl.data.model_check import check_model
-    from golongrl.data.models import resolve
+    from golongrl.data.model_check import model_of
     from golongrl.data.pipeline import prepare
     from golongrl.recipe import load
 
     checked = load(recipe, [*(overrides or ()), *(["data.bad_rows=skip"] if skip_bad else [])])
-    model = resolve(checked.model.path, trust_remote_code=checked.model.trust_remote_code)
-    check_model(checked, model)
+    model = model_of(checked)
     with _writing(out):
         print(prepare(checked, out, model))
 

@@ -30,8 +30,8 @@ def resolve(path: str, *, trust_remote_code: bool = False) -> Path:
     """A Hugging Face folder with config, tokenizer and weights for `model.path`.
 
     `builtin:quickstart` is packaged; `builtin:smollm2-135m` is converted once into the cache (GOLONGRL_CACHE, default
-    ~/.cache/golongrl); a folder is checked; anything of the form org/name is fetched from the hub, its Python files only
-    with `trust_remote_code`.
+    ~/.cache/golongrl); a folder is checked; anything of the form org/name is fetched from the hub, its Python files
+    only with `trust_remote_code`.
 
     Raises:
         DataError: unknown name, missing package, or a folder that lacks something.

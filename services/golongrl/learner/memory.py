@@ -10,6 +10,7 @@ from typing import Any
 
 from golongrl.errors import InputError
 from golongrl.recipe import Recipe
+from golongrl.recipe.fit import model_faults
 
 GIB = 1 << 30
 
@@ -216,36 +217,13 @@ def estimate(recipe: Recipe, model_config: Mapping[str, Any], gpus: int | None =
 
 
 def check_layout(recipe: Recipe, model_config: Mapping[str, Any]) -> None:
-    """What can be refused before anything is started.
+    """What the recipe and the model's config.json show before anything is started.
 
     Raises:
-        InputError: naming the key and what to do.
+        InputError: naming the keys and what works.
     """
-    learner = recipe.learner
-    longest = recipe.data.max_prompt_tokens + recipe.rollout.max_response_tokens
-    room = learner.max_tokens_per_rank * learner.ulysses
-    if longest > room:
-        raise InputError(
-            f"learner.max_tokens_per_rank {learner.max_tokens_per_rank} x learner.ulysses {learner.ulysses} = {room} "
-            f"is below the longest sequence, {longest}"
-        )
-    if learner.ulysses > 1:
-        model = shape(model_config)
-        if model.heads % learner.ulysses:
-            raise InputError(
-                f"learner.ulysses {learner.ulysses} does not divide the model's {model.heads} attention heads"
-            )
-        if model.kv_heads % learner.ulysses and learner.ulysses % model.kv_heads:
-            raise InputError(
-                f"learner.ulysses {learner.ulysses} does not go with the model's {model.kv_heads} key heads"
-            )
-        if not learner.remove_padding:
-            raise InputError(f"learner.ulysses {learner.ulysses} needs learner.remove_padding: true")
-        if not recipe.model.attn_implementation.startswith("flash"):
-            raise InputError(
-                f"learner.ulysses {learner.ulysses}: sequences are split inside flash attention alone; with "
-                f"model.attn_implementation {recipe.model.attn_implementation} the degree would do nothing"
-            )
+    if faults := list(model_faults(recipe, model_config)):
+        raise InputError("; ".join(faults))
 
 
 def check_kernel(recipe: Recipe, installed: Callable[[str], bool]) -> None:

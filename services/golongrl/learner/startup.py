@@ -79,7 +79,7 @@ class Inputs:
         Raises:
             GolongrlError: model, data and recipe cannot be trained with; one line says why.
         """
-        model = resolve(recipe.model.path)
+        model = resolve(recipe.model.path, trust_remote_code=recipe.model.trust_remote_code)
         model_config = json.loads((model / "config.json").read_text("utf-8"))
         memory.check_layout(recipe, model_config)
         memory.check_kernel(recipe, lambda name: find_spec(name) is not None)

@@ -28,7 +28,7 @@ from rich.console import Console
 
 from golongrl import __version__
 from golongrl.data import prepare
-from golongrl.data.models import resolve
+from golongrl.data.model_check import model_of
 from golongrl.errors import GolongrlError, InputError, NoSpaceError, is_full, no_space, writing_to
 from golongrl.local import plan, preflight, redis_server, survivors
 from golongrl.local.claim import Claim, resumed_recipe
@@ -245,7 +245,7 @@ def _options(request: TrainRequest, recipe: Recipe, folder: RunFolder) -> Option
         run=folder.path.name,
         folder=folder,
         ports=ports,
-        model=resolve(recipe.model.path),
+        model=model_of(recipe, to_train=True),
         engine=request.engine,
         sglang_venv=request.sglang_venv,
         redis_url=url,

@@ -30,8 +30,8 @@ def _lengths(recipe: "Recipe") -> Iterator[str]:
     if longest > room:
         yield (
             f"learner.max_tokens_per_rank {learner.max_tokens_per_rank} x learner.ulysses {learner.ulysses} = {room} "
-            f"is below the longest sequence, {longest} (data.max_prompt_tokens + rollout.max_response_tokens); at least "
-            f"{-(-longest // learner.ulysses)} works"
+            f"is below the longest sequence, {longest} (data.max_prompt_tokens + rollout.max_response_tokens); at "
+            f"least {-(-longest // learner.ulysses)} works"
         )
     if data.corpus is not None and data.context_tokens > data.max_prompt_tokens and data.overlong != "truncate_left":
         yield (
@@ -40,13 +40,13 @@ def _lengths(recipe: "Recipe") -> Iterator[str]:
         )
     if recipe.algorithm.overlong_buffer > rollout.max_response_tokens:
         yield (
-            f"algorithm.overlong_buffer {recipe.algorithm.overlong_buffer} exceeds rollout.max_response_tokens; at most "
-            f"{rollout.max_response_tokens} works"
+            f"algorithm.overlong_buffer {recipe.algorithm.overlong_buffer} exceeds rollout.max_response_tokens; at "
+            f"most {rollout.max_response_tokens} works"
         )
 
 
 def _groups(recipe: "Recipe") -> Iterator[str]:
-    data, rollout, learner, queue = recipe.data, recipe.rollout, recipe.learner, recipe.queue
+    rollout, learner, queue = recipe.rollout, recipe.learner, recipe.queue
     if rollout.min_scored > rollout.n:
         yield f"rollout.min_scored {rollout.min_scored} exceeds rollout.n {rollout.n}; at most {rollout.n} works"
     if rollout.group_filter and rollout.n == 1:
@@ -55,8 +55,8 @@ def _groups(recipe: "Recipe") -> Iterator[str]:
     if mini is not None and queue.groups_per_step % mini:
         nearest = min(_divisors(queue.groups_per_step), key=lambda divisor: abs(divisor - mini))
         yield (
-            f"learner.mini_batch_groups {mini} does not divide queue.groups_per_step {queue.groups_per_step}; {nearest} "
-            "works"
+            f"learner.mini_batch_groups {mini} does not divide queue.groups_per_step {queue.groups_per_step}; "
+            f"{nearest} works"
         )
     if learner.ranks % learner.ulysses:
         nearest = min(_divisors(learner.ranks), key=lambda divisor: abs(divisor - learner.ulysses))
@@ -64,19 +64,23 @@ def _groups(recipe: "Recipe") -> Iterator[str]:
     responses, replicas = (mini or queue.groups_per_step) * rollout.n, learner.ranks // learner.ulysses
     if responses < replicas:
         yield (
-            f"a mini-batch has {responses} responses (learner.mini_batch_groups or queue.groups_per_step, x rollout.n), "
-            f"fewer than the {replicas} ranks that share it (learner.ranks / learner.ulysses)"
-        )
-    if data.corpus is not None and data.prompts * data.epochs < queue.groups_per_step:
-        yield (
-            f"data.prompts {data.prompts} x data.epochs {data.epochs} is below queue.groups_per_step "
-            f"{queue.groups_per_step}: no batch would ever be full; at least "
-            f"{-(-queue.groups_per_step // data.epochs)} prompts work"
+            f"a mini-batch has {responses} responses (learner.mini_batch_groups or queue.groups_per_step, x rollout.n),"
+            f" fewer than the {replicas} ranks that share it (learner.ranks / learner.ulysses)"
         )
     if recipe.reward.deadline_s >= queue.stall_s:
         yield (
-            f"reward.deadline_s {recipe.reward.deadline_s:g} is not below queue.stall_s {queue.stall_s:g}: a lease would "
-            "be taken back while its responses are scored"
+            f"reward.deadline_s {recipe.reward.deadline_s:g} is not below queue.stall_s {queue.stall_s:g}: a lease "
+            "would be taken back while its responses are scored"
+        )
+
+
+def run_faults(recipe: "Recipe") -> Iterator[str]:
+    """What no training run could work with, though the recipe's data can be built."""
+    data, groups = recipe.data, recipe.queue.groups_per_step
+    if data.corpus is not None and data.prompts * data.epochs < groups:
+        yield (
+            f"data.prompts {data.prompts} x data.epochs {data.epochs} is below queue.groups_per_step {groups}: no "
+            f"batch would ever be full; at least {-(-groups // data.epochs)} prompts work"
         )
 
 
@@ -113,8 +117,8 @@ def model_faults(recipe: "Recipe", config: Mapping[str, Any], vocabulary: int | 
     rows = _whole(sizes, "vocab_size")
     if rows is not None and vocabulary is not None and vocabulary > rows:
         yield (
-            f"config.json: vocab_size {rows} is below the tokenizer's {vocabulary} ids (tokenizer.json): the model has no "
-            "embedding for some of them"
+            f"config.json: vocab_size {rows} is below the tokenizer's {vocabulary} ids (tokenizer.json): the model has "
+            "no embedding for some of them"
         )
     yield from _ulysses(recipe, sizes)
 
@@ -130,8 +134,8 @@ def _positions(recipe: "Recipe", sizes: Mapping[str, Any]) -> Iterator[str]:
         positions = max(positions, int(factor * (original if isinstance(original, int) else positions)))
     if recipe.model.context_length > positions:
         yield (
-            f"model.context_length {recipe.model.context_length} exceeds the model's {positions} positions (config.json: "
-            f"max_position_embeddings); at most {positions} works"
+            f"model.context_length {recipe.model.context_length} exceeds the model's {positions} positions "
+            f"(config.json: max_position_embeddings); at most {positions} works"
         )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from importlib import resources
 from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -40,23 +40,25 @@ class _Loader(yaml.SafeLoader):
     def compose_node(self, parent: Any, index: Any) -> Any:
         event = self.peek_event()  # type: ignore[no-untyped-call]
         if isinstance(event, yaml.AliasEvent):
-            raise yaml.MarkedYAMLError(
-                None, None, f"alias *{event.anchor}: write the value out, aliases are not read", event.start_mark
-            )
+            self._refuse(f"alias *{event.anchor}: write the value out, aliases are not read", event.start_mark)
         self._depth += 1
         if self._depth > MAX_DEPTH:
-            raise yaml.MarkedYAMLError(None, None, f"nests more than {MAX_DEPTH} levels deep", event.start_mark)
+            self._refuse(f"nests more than {MAX_DEPTH} levels deep", event.start_mark)
         node = super().compose_node(parent, index)
         self._depth -= 1
         return node
 
+    def _refuse(self, problem: str, mark: Any) -> NoReturn:
+        raise yaml.MarkedYAMLError(None, None, problem, mark)
+
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         seen: dict[str, int] = {}
-        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
-            line = key.start_mark.line + 1
-            if isinstance(key, yaml.ScalarNode) and (first := seen.setdefault(key.value, line)) != line:
-                problem = f"the key {key.value} stands twice, first in line {first}"
-                raise yaml.MarkedYAMLError(None, None, problem, key.start_mark)
+        pairs = node.value if isinstance(node, yaml.MappingNode) else []
+        keys = [key for key, _ in pairs if isinstance(key, yaml.ScalarNode)]
+        for key in keys:
+            if (first := seen.get(key.value)) is not None:
+                self._refuse(f"the key {key.value} stands twice, first in line {first}", key.start_mark)
+            seen[key.value] = key.start_mark.line + 1
         return super().construct_mapping(node, deep=deep)
 
 

@@ -271,7 +271,9 @@ class Learner(Section):
     )
     val_before_train: bool = Field(False, description="Validate the initial policy.")
     validation_deadline_s: PositiveFloat = Field(
-        3600.0, description="Longest a validation may hold up training; if it is not finished by then, no averages are reported."
+        3600.0,
+        description="Longest a validation may hold up training; if it is not finished by then, no averages are "
+        "reported.",
     )
 
 

@@ -6,7 +6,8 @@ A row whose gold does not earn full marks can never be scored right, whatever a 
 from collections.abc import Mapping
 from typing import Any
 
-from golongrl.tasks.outcome import Mode, Outcome
+from golongrl.tasks import math_answer
+from golongrl.tasks.outcome import Mode, Outcome, UnscorableError
 from golongrl.tasks.registry import LONGBENCH_PRO, task_of
 from golongrl.tasks.scoring import score
 
@@ -41,8 +42,20 @@ def gold_response(data_source: object, ground_truth: object, extra_info: Mapping
 
 
 def own_score(data_source: object, ground_truth: object, extra_info: Mapping[str, Any] | None, mode: Mode) -> Outcome:
-    """What the row's gold answer earns."""
-    return score(data_source, gold_response(data_source, ground_truth, extra_info), ground_truth, extra_info, mode)
+    """What the row's gold answer earns; unscored where it equals itself as a text and nothing else can be compared."""
+    outcome = score(data_source, gold_response(data_source, ground_truth, extra_info), ground_truth, extra_info, mode)
+    if outcome.metric == "math_verify" and outcome.score:
+        try:
+            math_answer.check_golds(_labels(ground_truth))
+        except UnscorableError as error:
+            return Outcome(None, "unscored", outcome.metric, outcome.task, str(error))
+    return outcome
+
+
+def _labels(ground_truth: object) -> list[str]:
+    truth = ground_truth[-1] if isinstance(ground_truth, list | tuple) and ground_truth else ground_truth
+    label = truth.get("golden_label") if isinstance(truth, Mapping) else truth
+    return [str(one) for one in label] if isinstance(label, list | tuple) else [str(label)]
 
 
 def earns_full_marks(outcome: Outcome, mode: Mode) -> bool:

@@ -202,6 +202,12 @@ def _verify_any(golds: Sequence[str], parsed: list[Any], precise: bool) -> bool:
     return False
 
 
+def check_golds(golds: Sequence[str]) -> None:
+    """Raise UnscorableError if a gold is too large or nested too deeply to compare anything with."""
+    for gold in golds:
+        _gold(gold)
+
+
 def comparable(golds: Sequence[str]) -> bool:
     """Whether every gold can be read and compared with itself; if so, a comparison crashed because of the answer."""
     for gold in golds:

@@ -1,0 +1,148 @@
+"""What a recipe's text and its numbers show is refused in one line that names key and line, all faults at once."""
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from golongrl.recipe import RecipeError, load, parse, read_yaml, source
+from golongrl.recipe.fit import model_faults, run_faults
+from golongrl.recipe.load import MAX_BYTES, MAX_DEPTH, yaml_problem
+
+QUICKSTART = source("quickstart")
+
+
+def refused(tmp_path, text):
+    path = tmp_path / "mine.yaml"
+    path.write_text(text, "utf-8")
+    with pytest.raises(RecipeError) as caught:
+        load(str(path))
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def test_a_key_twice_is_refused_with_its_lines(tmp_path):
+    message = refused(tmp_path, QUICKSTART + "learner:\n  lr: 1.0\n")
+    assert "the key learner stands twice, first in line" in message
+    line = QUICKSTART.count("\n") + 1
+    assert f"line {line}, column 1" in message
+    assert "the key lr stands twice" in refused(tmp_path, "learner: {lr: 1.0, lr: 2.0}\n")
+
+
+BOMB = "a: &a [x, x]\n" + "".join(
+    f"{chr(98 + i)}: &{chr(98 + i)} [{', '.join([f'*{chr(97 + i)}'] * 9)}]\n" for i in range(20)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (BOMB, "alias *a"),
+        ("x: &a 1\ny: *a\n", "alias *a"),
+        ("base: &b {a: 1}\nmore: {<<: *b}\n", "alias *b"),
+        ("[" * (MAX_DEPTH + 1) + "]" * (MAX_DEPTH + 1), f"nests more than {MAX_DEPTH} levels"),
+        ("{a: " * 2_000 + "}" * 2_000, f"nests more than {MAX_DEPTH} levels"),
+        ("a: x\n" * (MAX_BYTES // 5 + 1), f"longer than {MAX_BYTES}"),
+        ("a: " + "1" * 5_000, "a value cannot be read"),
+        ("a: 2021-13-45", "a value cannot be read"),
+        ("a: !!int ''", "a value cannot be read"),
+        ("a: !!timestamp 'x'", "a value cannot be read"),
+        ("a: !!python/object:os.system {}", "could not determine a constructor"),
+        ("a: 'open", "line 1"),
+        ("\x00", "special characters"),
+    ],
+)
+def test_hostile_yaml_is_one_line(tmp_path, text, expected):
+    assert expected in refused(tmp_path, text)
+
+
+@given(
+    st.text(alphabet=st.sampled_from("ab:-&*!{}[],'\"#|>%@\n 0123456789.eExo_~?\t<"), max_size=60)
+    | st.text(max_size=40)
+)
+def test_any_text_is_a_value_or_a_yaml_error(text):
+    try:
+        value = read_yaml(text)
+    except yaml.YAMLError as error:
+        lines = yaml_problem(error).splitlines()
+    else:
+        lines = []
+    assert len(lines) < 2
+    if lines:
+        return
+    if isinstance(value, dict):
+        with pytest.raises(RecipeError):
+            parse(value)
+
+
+def test_all_faults_are_told():
+    with pytest.raises(RecipeError) as caught:
+        load("quickstart", ["learner.lrr=1", "queue.max_staleness=-1", "rollout.n=zero", "data.epochs=0"])
+    for part in (
+        "unknown key learner.lrr; did you mean learner.lr?",
+        "queue.max_staleness: ",
+        "rollout.n: ",
+        "data.epochs: ",
+    ):
+        assert part in str(caught.value)
+    with pytest.raises(RecipeError) as caught:
+        load("quickstart", ["model.context_length=300", "learner.max_tokens_per_rank=100", "learner.ulysses=2"])
+    for part in ("model.context_length 300", "learner.max_tokens_per_rank 100", "learner.ulysses 2 does not divide"):
+        assert part in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["learner.max_tokens_per_rank=303"], "at least 304 works"),
+        (["learner.max_tokens_per_rank=100", "learner.ulysses=2", "learner.ranks=2"], "at least 152 works"),
+        (["data.context_tokens=300"], "data.context_tokens 300 exceeds data.max_prompt_tokens 256"),
+        (["algorithm.overlong_buffer=49"], "at most 48 works"),
+        (["algorithm.gamma=2000"], "algorithm.gamma: "),
+        (["learner.betas=[0.9, 1.0]"], "learner.betas.1: "),
+        (["reward.deadline_s=121"], "reward.deadline_s: "),
+        (["reward.deadline_s=60"], "reward.deadline_s 60 is not below queue.stall_s 60"),
+        (["rollout.n=1", "rollout.min_scored=1", "rollout.group_filter=true"], "at least 2 works"),
+        (["rollout.min_scored=9"], "rollout.min_scored 9 exceeds rollout.n 8; at most 8 works"),
+        (["learner.mini_batch_groups=7"], "6 works"),
+        (["learner.ranks=6", "learner.ulysses=4"], "learner.ulysses 4 does not divide learner.ranks 6; 3 works"),
+        (["learner.ranks=200"], "a mini-batch has 144 responses"),
+    ],
+)
+def test_two_numbers_that_cannot_go_together(overrides, expected):
+    with pytest.raises(RecipeError) as caught:
+        load("quickstart", overrides)
+    assert expected in str(caught.value)
+
+
+def test_a_run_needs_prompts_for_one_batch():
+    assert not list(run_faults(load("quickstart")))
+    (fault,) = run_faults(load("quickstart", ["data.prompts=9"]))
+    assert "at least 18 prompts work" in fault
+
+
+@pytest.mark.parametrize(
+    ("config", "vocabulary", "expected"),
+    [
+        ({"max_position_embeddings": 511}, None, "at most 511 works"),
+        ({"text_config": {"max_position_embeddings": 100}}, None, "at most 100 works"),
+        ({"vocab_size": 10}, 11, "vocab_size 10 is below the tokenizer's 11 ids"),
+    ],
+)
+def test_a_model_that_does_not_fit(config, vocabulary, expected):
+    (fault,) = model_faults(load("quickstart"), config, vocabulary)
+    assert expected in fault
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {},
+        {"max_position_embeddings": 512, "vocab_size": 11},
+        {"max_position_embeddings": 256, "rope_scaling": {"rope_type": "yarn", "factor": 2.0}},
+        {"max_position_embeddings": "many", "vocab_size": None, "rope_scaling": 3},
+    ],
+)
+def test_a_model_that_fits_or_says_nothing(config):
+    assert not list(model_faults(load("quickstart"), config, 11))
