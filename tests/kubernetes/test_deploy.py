@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 import yaml
 from typer.testing import CliRunner
 
-from golongrl.errors import GolongrlError
+from golongrl.errors import GolongrlError, InputError
 from golongrl.kubernetes import command
 from golongrl.kubernetes.deploy.diff import changes
 from golongrl.kubernetes.deploy.helm import DeployError, Deployment, user_values
@@ -170,14 +171,57 @@ def test_render_names_a_broken_recipe(text: str, tmp_path: Path) -> None:
     assert str(path) in str(done.exception)
 
 
+STATUS = typer.Typer()
+STATUS.command()(command.status)
+TAKES_NAMES = [
+    (command.render, ["rayjob", "quickstart"]),
+    (command.deploy, ["install", "quickstart"]),
+    (command.deploy, ["upgrade"]),
+    (command.deploy, ["status"]),
+    (command.deploy, ["uninstall"]),
+    (STATUS, []),
+]
+
+
+@pytest.mark.parametrize(("app", "words"), TAKES_NAMES)
 @pytest.mark.parametrize(
     ("option", "word"),
-    [("--release", "A B"), ("--release", "a" * 54), ("--release", ""), ("--namespace", "x_"), ("--namespace", "a.b")],
+    [
+        ("--release", "A B"), ("--release", "a" * 54), ("--release", ""), ("--release", "-a"), ("--release", "ä"),
+        ("--namespace", "x_"), ("--namespace", "a.b"), ("--namespace", "a" * 64), ("--namespace", "-n"),
+    ],
+)  # fmt: skip
+def test_a_name_that_the_cluster_would_refuse_is_refused_first(
+    app: typer.Typer, words: list[str], option: str, word: str
+) -> None:
+    given = ["--release", "demo"] if option == "--namespace" else []
+    error = CliRunner().invoke(app, [*words, *given, f"{option}={word}"]).exception
+    assert isinstance(error, InputError)
+    assert str(error).startswith(f"{option} {word!r}: use lower-case letters")
+
+
+@pytest.mark.parametrize("timeout", ["abc", "", "10", "-1m", "1 m", "10m x"])
+def test_a_timeout_that_helm_would_refuse_is_refused_first(timeout: str) -> None:
+    error = CliRunner().invoke(command.deploy, ["install", f"--timeout={timeout}"]).exception
+    assert isinstance(error, InputError)
+    assert str(error) == f"--timeout {timeout!r}: give a number with a unit, as 90s or 1h30m"
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["install", "nope"], "recipe nope: no such file or packaged recipe"),
+        (["install", "quickstart", "--set", "a"], "--set a: expected key.path=value"),
+        (["install", "quickstart", "--set", "a=1"], "values: unknown key a"),
+        (["install", "-f", "/no/such"], "values file /no/such: No such file or directory"),
+        (["install", "-f", "/"], "values file /: Is a directory"),
+    ],
 )
-def test_render_refuses_a_name_that_the_cluster_would(option: str, word: str) -> None:
-    done = CliRunner().invoke(command.render, ["rayjob", "quickstart", option, word])
-    assert isinstance(done.exception, ValuesError)
-    assert str(done.exception).startswith(f"{option} {word}: use lower-case letters")
+def test_bad_input_of_deploy_is_one_line(words: list[str], line: str) -> None:
+    error = CliRunner().invoke(command.deploy, words).exception
+    assert isinstance(error, InputError)
+    assert str(error).startswith(line)
+    assert "\n" not in str(error)
 
 
 @pytest.mark.parametrize("words", [["rayjob"]])

@@ -1,6 +1,7 @@
 """`golongrl render`, `golongrl deploy` and `golongrl status`. Imports stay inside the functions: `--help` is fast."""
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,7 +19,7 @@ render = typer.Typer(
     no_args_is_help=True,
 )
 deploy = typer.Typer(
-    help="The whole loop on a Kubernetes cluster, by helm.",
+    help="Install, upgrade and remove the whole loop on a Kubernetes cluster, with helm.",
     epilog="Example: `golongrl deploy install quickstart -n golongrl --dry-run`",
     no_args_is_help=True,
 )
@@ -49,13 +50,16 @@ def rayjob(
     release: Release = "golongrl",
     namespace: Annotated[str, typer.Option("--namespace", "-n", help="Namespace; empty leaves it to kubectl.")] = "",
 ) -> None:
-    """Print the RayJob that trains a recipe beside a release of the chart, whose learner is off."""
+    """Print a RayJob that trains a recipe next to a release of the chart that has no learner of its own."""
     from golongrl.kubernetes.rayjob.render import rayjob_yaml
 
     print(rayjob_yaml(recipe, release, namespace, values or (), overrides or ()), end="")
 
 
 def _deployment(release: str, namespace: str, context: str | None, timeout: str = "10m") -> "Deployment":
+    from golongrl.kubernetes.names import check_names
+
+    check_names(release, namespace)
     try:
         from golongrl.kubernetes.deploy.helm import Deployment
     except ModuleNotFoundError as error:
@@ -77,12 +81,12 @@ Recipe = Annotated[str | None, typer.Argument(help="Packaged recipe; its preset 
 
 @deploy.command(
     "upgrade",
-    help="Upgrade a release that exists; claims, samples and the Secret stay.",
+    help="Upgrade an existing release. Volumes, samples and the Secret are kept.",
     epilog="Example: `golongrl deploy upgrade -f mine.yaml -n golongrl --dry-run`",
 )
 @deploy.command(
     "install",
-    help="Install the loop, or upgrade it.",
+    help="Install the loop, or upgrade it if the release exists.",
     epilog="Example: `golongrl deploy install quickstart -n golongrl --dry-run`",
 )
 def put(
@@ -94,10 +98,14 @@ def put(
     namespace: Namespace = "default",
     context: Context = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would change.")] = False,
-    wait: Annotated[bool, typer.Option(help="Until every pod is ready (and a plain Job learner has ended).")] = False,
-    timeout: Annotated[str, typer.Option(help="Longest that helm may take.")] = "10m",
+    wait: Annotated[
+        bool, typer.Option(help="Wait until every pod is ready, and a plain Job's learner has ended.")
+    ] = False,
+    timeout: Annotated[str, typer.Option(help="Longest that helm may take, as 90s or 1h30m.")] = "10m",
 ) -> None:
-    """Both do the same; `upgrade` first asks that the release exists."""
+    """Both do the same; `upgrade` first checks that the release exists."""
+    if not re.fullmatch(r"(\d+(\.\d+)?(h|m|s|ms))+", timeout):
+        raise InputError(f"--timeout {timeout!r}: give a number with a unit, as 90s or 1h30m")
     deployment = _deployment(release, namespace, context, timeout)
     from golongrl.kubernetes.deploy.helm import user_values
 
@@ -113,7 +121,7 @@ def put(
 
 @deploy.command("status", epilog="Example: `golongrl deploy status -n golongrl`")
 def deploy_status(release: Release = "golongrl", namespace: Namespace = "default", context: Context = None) -> None:
-    """Helm's record of the release; `golongrl status --release` says what its pods do."""
+    """Show Helm's record of the release. `golongrl status --release` shows its pods and the queue."""
     record = _deployment(release, namespace, context).status()
     info = record["info"]
     print(f"{release} in {namespace}: {info['status']}, revision {record.get('version', '?')}, {info['last_deployed']}")
@@ -121,9 +129,9 @@ def deploy_status(release: Release = "golongrl", namespace: Namespace = "default
 
 @deploy.command(epilog="Example: `golongrl deploy uninstall -n golongrl`")
 def uninstall(release: Release = "golongrl", namespace: Namespace = "default", context: Context = None) -> None:
-    """Remove a release. Checkpoints, samples and the Secret stay, for the next release of that name."""
+    """Remove a release. Checkpoints, samples and the Secret are kept for the next release of that name."""
     _deployment(release, namespace, context).uninstall()
-    print(f"{release}: removed; its claims and its Secret are kept (kubectl -n {namespace} get pvc,secret)")
+    print(f"{release}: removed. Its volumes and its Secret are kept: kubectl -n {namespace} get pvc,secret")
 
 
 def status(
@@ -142,7 +150,7 @@ def status(
     out: Annotated[Path, typer.Option(help="Folder of runs, with --name.")] = Path("runs"),
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of text.")] = False,
 ) -> None:
-    """Every process, its version, the queue, staleness, and what is stuck: of a release, a run here, or a run's Redis.
+    """Show every process, its version, the queue, staleness, and what is stuck: of a release, a local run, or a Redis.
 
     Example: golongrl status --release golongrl -n golongrl
     """
@@ -206,6 +214,9 @@ def _show_local(folder: Path, *, as_json: bool) -> None:
 async def _look_at_release(
     release: str, namespace: str | None, context: str | None
 ) -> "tuple[ReleaseLook, dict[str, Any] | None]":
+    from golongrl.kubernetes.names import check_names
+
+    check_names(release, namespace)
     try:
         from golongrl.kubernetes.cluster import connect
         from golongrl.kubernetes.look.gather import ask, look

@@ -50,11 +50,13 @@ def read_tree(path: Path) -> dict[str, Any]:
     """One values file as a mapping.
 
     Raises:
-        ValuesError: it cannot be read, or is no mapping.
+        ValuesError: it cannot be read, or is not a mapping.
     """
     try:
         tree = recipes.read_yaml(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except OSError as error:
+        raise ValuesError(f"values file {path}: {error.strerror}") from error
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
         raise ValuesError(f"values file {path}: {' '.join(str(error).split())}") from error
     if not isinstance(tree, dict | None):
         raise ValuesError(f"values file {path}: expected a mapping, got {type(tree).__name__}")
@@ -65,7 +67,7 @@ def recipe_of(values: Values) -> Recipe:
     """The recipe that the values mean: the preset, changed by `recipe`.
 
     Raises:
-        RecipeError: the preset does not exist or the result is no valid recipe.
+        RecipeError: the preset does not exist or the result is not a valid recipe.
     """
     base = recipes.read_tree(values.recipe_preset) if values.recipe_preset else {}
     return recipes.parse(merge(base, values.recipe), origin=values.recipe_preset or "recipe")

@@ -16,14 +16,12 @@ import yaml
 
 from golongrl import recipe as recipes
 from golongrl.errors import GolongrlError
-from golongrl.kubernetes.rayjob.load import ValuesError, load_values, merge
+from golongrl.kubernetes.names import check_names
+from golongrl.kubernetes.rayjob.load import load_values, merge
 from golongrl.kubernetes.rayjob.site import Manifest, Site, content, documents, read_site
 from golongrl.kubernetes.values import Values
 from golongrl.recipe import Recipe
 
-# Kubernetes' rule for a namespace, and Helm's for a release.
-_LABEL: Final = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
-_DOTTED: Final = rf"{_LABEL}(\.{_LABEL})*"
 # Rendering takes a second; a chart on a file system that hangs ends here.
 _HELM_S: Final = 120
 
@@ -132,16 +130,10 @@ def rayjob_yaml(
         namespace: empty leaves it to kubectl.
 
     Raises:
-        ValuesError, RecipeError: a file, a key or a value is wrong, Helm would refuse the release's name, or
-            Kubernetes its namespace.
+        InputError: a file, a key or a value is wrong, or Helm or Kubernetes would refuse a name.
         HelmError: helm is missing or refuses.
     """
-    for option, word, form, longest in (
-        ("--release", release, _DOTTED, 53),
-        ("--namespace", namespace or "default", _LABEL, 63),
-    ):
-        if len(word) > longest or not re.fullmatch(form, word):
-            raise ValuesError(f"{option} {word}: use lower-case letters, digits and '-', at most {longest} characters")
+    check_names(release, namespace)
     files = list(files)
     recipe, values = resolve(name, files, overrides)
     own = preset(name)
