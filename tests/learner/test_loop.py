@@ -139,6 +139,35 @@ async def test_a_queue_that_lost_everything_begins_again_at_the_checkpoint(tiny_
 
 
 @pytest.mark.full
+async def test_a_damaged_checkpoint_costs_its_steps_and_not_the_run(tiny_model: Path, tmp_path: Path) -> None:
+    """Checkpoint 4 is committed, then damaged: steps 3 and 4 are trained again, with other settings, on every row."""
+    recipe = small_recipe(tiny_model, "data.epochs=2", "learner.steps=null")
+    async with learner_run(tmp_path / "run", recipe) as run:
+        run.feeds_below = 4
+        checkpoints = Checkpoints(run.root / "checkpoints")
+        await run.until(lambda: (run.root / "checkpoints" / TRACKER).exists() and checkpoints.latest() == 4)
+        run.kill(signal.SIGKILL)
+        await run.ended()
+        optimizer = checkpoints.folder(4) / "actor" / "optim_world_size_1_rank_0.pt"
+        optimizer.write_bytes(optimizer.read_bytes()[:-100])
+        run.feeds_below = None
+        run.recipe = recipe.model_copy(update={"learner": recipe.learner.model_copy(update={"lr": 0.001})})
+        run.start()
+        assert await run.ended() == 0, run.log[-4000:]
+        async with run.queue() as queue:
+            stats = await queue.stats()
+    assert "optim_world_size_1_rank_0.pt has" in run.log
+    assert f"resuming {checkpoints.folder(2)} (step 2), the steps after it are trained again" in run.log
+    assert "learner.lr 0.003 -> 0.001" in run.log
+    assert _steps(run) == [1, 2, 3, 4, 5, 6]
+    assert [record["actor/lr"] for record in run.records] == [0.003] * 2 + [0.001] * 4
+    last = latest(checkpoints)
+    assert last is not None
+    assert sorted(map(tuple, last.rows.tolist())) == [(epoch, row) for epoch in range(2) for row in range(9)]
+    assert (stats.version, stats.committed) == (6, 6)
+
+
+@pytest.mark.full
 @pytest.mark.parametrize("weights", ["disk", "broadcast"])
 async def test_killed_after_the_last_step_it_ends_all_the_same(weights: str, tiny_model: Path, tmp_path: Path) -> None:
     """Between the last checkpoint and the export nothing is left to train."""

@@ -13,9 +13,11 @@ from structlog.testing import capture_logs
 
 from golongrl.learner.checkpoints import resume
 from golongrl.learner.checkpoints.store import TRACKER, CheckpointError, Checkpoints, LearnerState, read, step_of
-from golongrl.queue import Lease, SampleQueue
+from golongrl.queue import Lease, SampleQueue, SubmitOutcome
+from golongrl.queue.errors import NotSetUpError, OutOfOrderError
+from golongrl.recipe import load
 from support.checkpoints import KINDS, make
-from support.groups import finish_steps, queue_settings
+from support.groups import finish_steps, group_for, queue_settings
 
 PATH = "/kept/global_step_20"
 
@@ -300,3 +302,62 @@ async def test_a_new_run_begins_at_another_ones_checkpoint(redis_url: str, run_n
         lease = await queue.lease("w", 2)
         assert isinstance(lease, Lease)
         assert lease.uid == "0-2"
+
+
+async def test_behind_the_commit_the_run_begins_again(redis_url: str, run_name: str, tmp_path: Path) -> None:
+    """Checkpoint 3 is damaged and its step committed: rows after 2 are dealt again, no old lease counts."""
+    checkpoints, rows = Checkpoints(tmp_path), np.arange(6, dtype=np.int32)
+    async with SampleQueue.from_url(redis_url, run_name) as queue:
+        await queue.setup(queue_settings(groups_per_step=1), [rows], ["a"] * 6)
+        fence = (await queue.attach(0)).token
+        await finish_steps(queue, fence, 3)
+        for step in (2, 3):
+            _checkpoint(checkpoints, step, keep=2)
+        await queue.commit(fence, 3)
+        held = await queue.lease("w", 3)
+        assert isinstance(held, Lease)
+        _cut(tmp_path / "global_step_3" / "actor" / "model_world_size_1_rank_0.pt")
+        found = await resume.find("auto", checkpoints, queue)
+        assert found is not None
+        assert found.rewinds
+        with pytest.raises(OutOfOrderError, match="committed step 3"):
+            await queue.attach(2)
+        await queue.forget()
+        with pytest.raises(NotSetUpError):
+            await queue.submit(held, group_for(held))
+        await queue.setup(queue_settings(groups_per_step=1), [rows], ["a"] * 6, found.checkpoint.behind)
+        attachment = await queue.attach(2)
+        assert (attachment.version, attachment.committed) == (2, 2)
+        assert await queue.submit(held, group_for(held)) is SubmitOutcome.STALE
+        again = await queue.lease("w", 2)
+        assert isinstance(again, Lease)
+        assert again.uid == "0-2"
+        # A death right after this: the damaged one is passed over again, and the queue is where it is.
+        found = await resume.find("auto", checkpoints, queue)
+        assert found is not None
+        assert (found.checkpoint.state.step, found.rewinds) == (2, False)
+
+
+async def test_another_run_on_the_same_server_is_left_alone(redis_url: str, run_name: str) -> None:
+    rows = np.arange(2, dtype=np.int32)
+    async with (
+        SampleQueue.from_url(redis_url, run_name) as queue,
+        SampleQueue.from_url(redis_url, f"{run_name}-2") as other,
+    ):
+        for each in (queue, other):
+            await each.setup(queue_settings(groups_per_step=1), [rows], ["a"] * 2)
+        await queue.forget()
+        assert [key async for key in queue._connection.client.scan_iter(match=queue._connection.prefix + "*")] == []
+        assert (await other.stats()).rows == 2
+
+
+def test_what_changed_is_named() -> None:
+    before = load("quickstart")
+    now = load("quickstart", ["learner.lr=0.5", "learner.betas=[0.5, 0.9]", "learner.resume=never", "learner.steps=3"])
+    lr, betas = before.learner.lr, list(before.learner.betas)
+    assert resume.changes(before.model_dump(mode="json"), now) == [
+        f"learner.betas {betas} -> [0.5, 0.9]",
+        f"learner.lr {lr} -> 0.5",
+    ]
+    assert resume.changes(before.model_dump(mode="json"), before) == []
+    assert resume.changes({}, now) == [], "a checkpoint of the first schema records none"

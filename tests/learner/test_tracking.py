@@ -105,7 +105,7 @@ def test_its_process_may_die_and_the_run_goes_on(tmp_path: Path, monkeypatch: py
             assert records.has(4, "a")
     (line,) = told
     assert (line["log_level"], line["folder"]) == ("warning", str(tmp_path / "wandb"))
-    assert line["event"].startswith("Weights & Biases is lost until the next start")
+    assert line["event"].startswith("Weights & Biases failed and is off until the next start")
 
 
 def test_the_recipe_names_the_project() -> None:

@@ -1,12 +1,24 @@
-"""The batches of the steps to come: taken from the queue and prepared while the ranks are busy with the step before."""
+"""The batches of the steps to come: taken from the queue and prepared while the ranks are busy with the step before.
+
+A group that cannot be trained leaves its batch for good before the step is trained: the queue keeps it for a person,
+and the step is trained on the groups that are left. So a replay of the step trains the same groups.
+"""
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 
+import structlog
+
+from golongrl.learner.batch.check import untrainable
 from golongrl.learner.batch.prepare import PreparedBatch, prepare
+from golongrl.learner.batch.samples import BatchError
 from golongrl.queue import Batch, SampleQueue, Stopped, Wait
+from golongrl.queue.errors import OutOfOrderError
 from golongrl.recipe import Recipe
+
+log = structlog.get_logger()
 
 # A batch becomes ready when its last group is submitted: asking this often costs one small script each time.
 _POLL_S = 0.2
@@ -51,7 +63,29 @@ class Batches:
         batch = await self._take(step)
         if isinstance(batch, Stopped):
             return batch
+        faults = await asyncio.to_thread(untrainable, batch, self._recipe)
+        if faults:
+            batch = await self._without(batch, faults)
         return await asyncio.to_thread(prepare, batch, self._recipe)
+
+    async def _without(self, batch: Batch, faults: Mapping[str, str]) -> Batch:
+        """The batch without the groups that cannot be trained, which are set aside.
+
+        Raises:
+            BatchError: the step was trained before with such a group, under other settings.
+        """
+        workers = {group.uid: group.worker for group in batch.groups}
+        for uid, reason in faults.items():
+            try:
+                await self._queue.set_aside(self._fence, batch.step, uid, reason)
+            except OutOfOrderError as error:
+                raise BatchError(
+                    f"group {uid} of worker {workers[uid]} was trained in step {batch.step} and cannot be replayed: "
+                    f"{reason}"
+                ) from error
+            log.warning("a group is set aside", uid=uid, worker=workers[uid], step=batch.step, reason=reason)
+        kept = tuple(group for group in batch.groups if group.uid not in faults)
+        return replace(batch, groups=kept, set_aside=(*batch.set_aside, *faults))
 
     async def _take(self, step: int) -> Batch | Stopped:
         while True:

@@ -19,10 +19,10 @@ from golongrl.errors import NO_SPACE_EXIT, GolongrlError
 
 # What only a person can change: a full or exhausted, read-only or failing storage.
 _STORAGE = {
-    errno.ENOSPC: "no space left",
-    errno.EDQUOT: "disk quota exceeded",
-    errno.EROFS: "read-only file system",
-    errno.EIO: "input/output error",
+    errno.ENOSPC: "no space left on",
+    errno.EDQUOT: "no space left (disk quota exceeded) on",
+    errno.EROFS: "read-only file system under",
+    errno.EIO: "input/output error under",
 }
 # Below this a write that failed without a reason failed for lack of space: torch's writer reports no errno.
 _FULL_BYTES = 1 << 20
@@ -33,9 +33,9 @@ class NotWrittenError(GolongrlError):
 
 
 class StorageError(NotWrittenError):
-    """The storage is full, read-only or failing; the message names the folder first. A retry would fail the same way.
+    """The storage is full, read-only or failing; the message names the folder first.
 
-    Its exit code tells a supervisor so.
+    Its exit code tells a supervisor that a restart would not help.
     """
 
     exit_code = NO_SPACE_EXIT
@@ -56,7 +56,7 @@ def writing(what: str, path: Path, *, scratch: Path | None = None) -> Iterator[N
         if scratch is not None:
             remove(scratch)
         if reason is not None:
-            raise StorageError(f"{reason} on {path.parent}: {what} {path.name} could not be written") from error
+            raise StorageError(f"{reason} {path.parent}: {what} {path.name} could not be written") from error
         first = (str(error) or type(error).__name__).splitlines()[0]
         raise NotWrittenError(f"{what} {path} could not be written: {first}") from error
 

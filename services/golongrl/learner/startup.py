@@ -22,12 +22,14 @@ import structlog
 from numpy.typing import NDArray
 
 from golongrl.data import Prepared, lease_order, open_splits, resolve
+from golongrl.errors import is_full, no_space
 from golongrl.heartbeat import heartbeat
 from golongrl.learner import memory, model_identity
 from golongrl.learner.checkpoints import resume
 from golongrl.learner.checkpoints.resume import Identity, Resumed
 from golongrl.learner.checkpoints.saver import CheckpointSaver
 from golongrl.learner.checkpoints.store import Checkpoint, Checkpoints
+from golongrl.learner.fsync import StorageError
 from golongrl.learner.loop import TrainingLoop
 from golongrl.learner.observe.health import LearnerMetrics, create_app
 from golongrl.learner.observe.metrics_log import Records
@@ -100,6 +102,16 @@ async def train(recipe: Recipe, config: LearnerConfig) -> None:
         TrainingInterruptedError: a signal came first.
         GolongrlError: the run cannot continue; one line says why.
     """
+    try:
+        await _train(recipe, config)
+    except OSError as error:
+        # Files have their own line; the log, too, may be on the full disk.
+        if is_full(error):
+            raise StorageError(no_space(config.out)) from error
+        raise
+
+
+async def _train(recipe: Recipe, config: LearnerConfig) -> None:
     inputs = Inputs.read(recipe, config.data)
     checkpoints = Checkpoints(config.out / "checkpoints")
     async with SampleQueue.from_url(config.redis_url, config.run) as queue:
@@ -113,6 +125,9 @@ async def train(recipe: Recipe, config: LearnerConfig) -> None:
             resumed = await resume.find(recipe.learner.resume, checkpoints, queue)
             if resumed is not None:
                 _announce(resumed, inputs, status)
+                if resumed.rewinds:
+                    # Its batches up to the commit are gone; without them the run begins again at the checkpoint.
+                    await queue.forget()
             behind = resumed.checkpoint.behind if resumed else None
             await queue.setup(
                 queue_settings(recipe, inputs.model_config["vocab_size"]), inputs.order, inputs.data.tasks, behind

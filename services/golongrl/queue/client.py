@@ -123,6 +123,11 @@ class SampleQueue:
                 "use another --run, or the settings it began with"
             )
 
+    async def forget(self) -> None:
+        """Delete the run, for a learner whose checkpoint is behind the last commit: the next `setup` creates it again.
+        Until then whoever works on it gets NotSetUpError, so what it held is dealt again and no token of it counts."""
+        await self._connection.delete_all("settings")
+
     # -- rollout workers --
 
     async def lease(

@@ -8,6 +8,7 @@ its own connection made, which is why every durable script writes something even
 import asyncio
 import contextlib
 import os
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -34,6 +35,8 @@ T = TypeVar("T")
 # that has not answered by then is treated as gone.
 TRY_S = 30.0
 CONNECT_TIMEOUT_S = 5.0
+# Keys looked at in one go: a millisecond of the server's time.
+_SCANNED = 1000
 # One disk flush; below TRY_S, so that the server answers first.
 WAITAOF_MS = 10_000
 
@@ -157,6 +160,17 @@ class Connection:
             return list(values)
 
         return await self._patiently("read", attempt)
+
+    async def delete_all(self, first: str) -> None:
+        """Delete every key of the run, `first` before all others. Raises Unavailable, QueueError."""
+        pattern = re.sub(r"([*?\[\]\\])", r"\\\1", self.prefix) + "*"
+
+        async def attempt() -> None:
+            await self.client.unlink(self.key(first))
+            async for key in self.client.scan_iter(match=pattern, count=_SCANNED):
+                await self.client.unlink(key)
+
+        await self._patiently("delete the run", attempt)
 
     async def _once(
         self,

@@ -33,10 +33,9 @@ def batch_metrics(
         "response_length/limit": float(max_response_tokens),
         "staleness/mean": float(staleness.mean()),
         "staleness/max": float(staleness.max()),
-        "batch/groups": float(len(batch.groups)),
+        **count_metrics(batch),
         "batch/responses": float(len(samples)),
         "batch/tasks": float(len(set(samples.tasks))),
-        "batch/replayed": float(batch.replayed),
         # What the update computes: prompt and response of every response.
         "perf/total_num_tokens": float(samples.sequence_lengths.sum()),
     }
@@ -53,6 +52,15 @@ def batch_metrics(
             timings.setdefault(name, []).append(seconds)
     metrics |= {f"rollout_s/{name}": float(np.mean(values)) for name, values in timings.items()}
     return metrics
+
+
+def count_metrics(batch: Batch) -> dict[str, float]:
+    """How many groups are trained and how many were set aside instead; whether the step is a replay."""
+    return {
+        "batch/groups": float(len(batch.groups)),
+        "batch/set_aside": float(len(batch.set_aside)),
+        "batch/replayed": float(batch.replayed),
+    }
 
 
 def step_metrics(

@@ -5,6 +5,8 @@ What the queue checks as it reads a group (ids, log-probs, rewards, see `golongr
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from golongrl.learner.batch.samples import BatchError, collect
 from golongrl.recipe import Recipe
 
@@ -30,6 +32,8 @@ def _reason(group: "Group", longest: int) -> str | None:
         length = int(samples.sequence_lengths.max())
     except (BatchError, TypeError, ValueError, OverflowError) as error:
         return str(error)
+    if np.isinf(samples.rewards).any():
+        return f"reward {samples.rewards[np.isinf(samples.rewards)][0]} is not finite"
     if length > longest:
         return (
             f"a sequence of {length} tokens is longer than the {longest} that a micro-batch holds: raise "

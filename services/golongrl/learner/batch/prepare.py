@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from golongrl.learner.batch.batch_metrics import batch_metrics
+from golongrl.learner.batch.batch_metrics import batch_metrics, count_metrics
+from golongrl.learner.batch.check import longest_sequence
 from golongrl.learner.batch.samples import Shard, collect, estimate, penalise_overlong, shard, shuffled
 from golongrl.queue import Batch
 from golongrl.recipe import Recipe
@@ -23,12 +24,16 @@ class PreparedBatch:
 
 
 def prepare(batch: Batch, recipe: Recipe) -> PreparedBatch:
-    """Depends on the batch and the recipe alone, so a replayed batch is prepared alike.
+    """Depends on the batch and the recipe alone, so a replayed batch gives the same result. A batch whose groups were
+    all set aside gives no mini-batches.
 
     Raises:
-        BatchError: a group cannot be trained on, or is longer than a micro-batch.
+        BatchError: a group cannot be trained, which `check.untrainable` would have said.
     """
     started = time.perf_counter()
+    rows = np.array([(group.epoch, group.row) for group in batch.groups], np.int32).reshape(-1, 2)
+    if not batch.groups:
+        return PreparedBatch(batch.step, rows, [], count_metrics(batch))
     algorithm, learner = recipe.algorithm, recipe.learner
     samples = collect(batch.groups)
     rewards = penalise_overlong(
@@ -47,11 +52,10 @@ def prepare(batch: Batch, recipe: Recipe) -> PreparedBatch:
         values.numpy(),
         ranks=learner.ranks // learner.ulysses,
         mini_batch_groups=learner.mini_batch_groups,
-        longest=learner.max_tokens_per_rank * learner.ulysses,
+        longest=longest_sequence(recipe),
     )
     metrics = batch_metrics(batch, samples, rewards, values, recipe.rollout.max_response_tokens)
     metrics |= advantages.metrics
-    # Overlaps the previous step, so it is no phase of this one (timing_s/take is what was waited).
+    # Overlaps the previous step, so it is no phase of this one (timing_s/take is the time that the step waited).
     metrics["perf/prepare_s"] = time.perf_counter() - started
-    rows = np.array([(group.epoch, group.row) for group in batch.groups], np.int32).reshape(-1, 2)
     return PreparedBatch(batch.step, rows, minis, metrics)

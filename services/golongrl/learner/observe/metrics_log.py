@@ -1,9 +1,11 @@
-"""What a run writes down of itself, step by step: metrics.jsonl, and what shows it (`tracking`).
+"""The record of a run, step by step: metrics.jsonl, and the trackers that show it (`tracking`).
 
 Invariants: one JSON object a step, in order, each step once, durable before the next begins; after a resume at step k
-the steps above k are written anew by the replay (their first record is cut off).
+the replay writes the steps above k again (their first record is cut off). A record that could not be written completely
+is removed.
 """
 
+import contextlib
 import json
 import math
 import os
@@ -45,7 +47,8 @@ class Records:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.close()
+        with contextlib.suppress(OSError):
+            self._file.close()
         for tracker in self._trackers:
             tracker.close()
 
@@ -58,9 +61,7 @@ class Records:
         finite = _finite(metrics)
         self._last = {STEP: step, **finite}
         with writing("metrics", self._path):
-            self._file.write(_lines([self._last]))
-            self._file.flush()
-            os.fsync(self._file.fileno())
+            self._append(_lines([self._last]))
         self._show(step, finite)
 
     def amend(self, step: int, metrics: Mapping[str, float]) -> None:
@@ -75,6 +76,19 @@ class Records:
             replace(self._path, _lines([*_until(self._path, step - 1), self._last]))
             self._file = self._path.open("a", encoding="utf-8")
         self._show(step, finite)
+
+    def _append(self, line: str) -> None:
+        size = self._path.stat().st_size
+        try:
+            self._file.write(line)
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError:
+            # Closing would write what is left in its buffer.
+            with contextlib.suppress(OSError):
+                self._file.close()
+            os.truncate(self._path, size)
+            raise
 
     def _show(self, step: int, finite: Mapping[str, float]) -> None:
         for tracker in self._trackers:

@@ -1,10 +1,10 @@
-"""Where a step's numbers are shown beside metrics.jsonl: TensorBoard, and Weights & Biases where the recipe says so.
+"""Where a step's numbers are shown in addition to metrics.jsonl: TensorBoard, and Weights & Biases if the recipe asks.
 
 Invariants:
-- what is shown is a copy: nothing is read back, and nobody outside can lose, hold up or end a run. Where Weights &
-  Biases cannot be reached or the key is missing, its files are kept in the run's folder and one line says so; so does
-  one where its process dies, and nothing more is shown there before the next start;
-- a resumed run goes on in the same place; steps shown before are not shown twice.
+- what is shown is a copy: nothing is read back, and no tracker can lose, delay or end a run. If Weights & Biases cannot
+  be reached or the key is missing, its files stay in the run's folder and one line reports it; if its process dies, a
+  line reports that, and nothing more is shown there before the next start. The same holds for TensorBoard's files;
+- a resumed run continues in the same place; steps shown before are not shown twice.
 """
 
 from collections.abc import Iterator, Mapping
@@ -19,11 +19,11 @@ from golongrl.recipe import Recipe
 
 log = structlog.get_logger()
 
-# The learner does nothing else meanwhile; an answer takes a second.
+# The learner waits for it; an answer takes a second.
 _INIT_S = 30.0
 # For what has not been sent at the end; the rest stays in the folder.
 _FINISH_S = 15.0
-_LOST = "Weights & Biases is lost until the next start; metrics.jsonl and TensorBoard go on"
+_LOST = "Weights & Biases failed and is off until the next start; metrics.jsonl and TensorBoard continue"
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Tracking:
 
     @classmethod
     def of(cls, recipe: Recipe, run: str) -> "Tracking | None":
-        """As the recipe says; None is not at all."""
+        """As the recipe says; None if it names no project."""
         project = recipe.learner.wandb_project
         return None if project is None else cls(project, run, recipe.model_dump(mode="json"))
 
@@ -48,18 +48,33 @@ class TensorBoard:
         # Imported here: it takes a second, and only a learner needs it.
         from torch.utils.tensorboard import SummaryWriter
 
-        # purge_step: TensorBoard hides what an earlier process wrote at or after it.
-        self._events: Any = SummaryWriter(str(out / "tensorboard"), purge_step=resume_at + 1 if resume_at else 0)
+        self._folder = str(out / "tensorboard")
+        self._events: Any = None
+        with self._unless_lost():
+            # purge_step: TensorBoard hides what an earlier process wrote at or after it.
+            self._events = SummaryWriter(self._folder, purge_step=resume_at + 1 if resume_at else 0)
 
     def show(self, step: int, metrics: Mapping[str, float]) -> None:
         """Add a step's numbers."""
-        for name, value in metrics.items():
-            self._events.add_scalar(name, value, step)
-        self._events.flush()
+        if self._events is not None:
+            with self._unless_lost():
+                for name, value in metrics.items():
+                    self._events.add_scalar(name, value, step)
+                self._events.flush()
 
     def close(self) -> None:
         """End the file."""
-        self._events.close()
+        if self._events is not None:
+            with self._unless_lost():
+                self._events.close()
+
+    @contextmanager
+    def _unless_lost(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, ValueError) as error:  # ValueError: of a file that an earlier OSError closed
+            self._events = None
+            log.warning("TensorBoard's files cannot be written; off until the next start", reason=str(error))
 
 
 class WeightsAndBiases:
@@ -69,15 +84,15 @@ class WeightsAndBiases:
         self._folder = str(out / "wandb")
         self._run: Any = None
         for mode, trouble in (
-            (None, "Weights & Biases cannot be had; `wandb sync` sends the folder later"),
-            ("offline", "Weights & Biases is not kept in the folder either"),
+            (None, "cannot reach Weights & Biases, logging offline; `wandb sync` sends the folder later"),
+            ("offline", "logging Weights & Biases offline failed too"),
         ):
             if self._run is None:
                 with self._unless_lost(trouble):
                     self._run = self._begin(out, tracking, mode)
 
     def show(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Add a step's numbers; a step before the last one it has is dropped there."""
+        """Add a step's numbers; Weights & Biases drops a step before its last one."""
         if self._run is not None:
             with self._unless_lost(_LOST):
                 self._run.log(dict(metrics), step=step)
@@ -90,7 +105,7 @@ class WeightsAndBiases:
 
     @contextmanager
     def _unless_lost(self, event: str) -> Iterator[None]:
-        """Around each call of the client: where it fails, a line says so, and there is no run to show anything in."""
+        """Around each call of the client: if it fails, a line reports it, and nothing more is shown."""
         import wandb
         from wandb.sdk.mailbox import HandleAbandonedError, MailboxClosedError
 
@@ -101,7 +116,7 @@ class WeightsAndBiases:
             self._run = None
             reason = " ".join(str(error).split()) or type(error).__name__
             log.warning(event, folder=self._folder, reason=reason)
-            # Its process, if it lives, counts the run as begun.
+            # Its process, if it lives, still holds the run.
             with suppress(*failures):
                 wandb.teardown()
 
