@@ -23,8 +23,6 @@ def operator(
     """Train what the TrainingRuns of a release ask for: make, watch, restart and replace their RayJobs.
 
     Speaks to the API server of its service account, or of the kubeconfig. GOLONGRL_REDIS_PASSWORD opens the queue.
-
-    Example: golongrl operator --release golongrl --namespace golongrl --site release.json
     """
     import asyncio
 

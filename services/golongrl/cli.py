@@ -1,13 +1,16 @@
-"""`golongrl`: one command for people and pods. Every room brings its own commands; this module only hangs them up."""
+"""`golongrl`: one command for people and pods. Every room defines its own commands; this module registers them."""
 
 import os
 import sys
+from collections.abc import Callable
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
+from typer.exceptions import Abort, TyperException
 
 from golongrl import __version__
 from golongrl.errors import InputError, one_line, writing_to
@@ -16,7 +19,7 @@ from golongrl.recipe import Recipe, dump, load, packaged, source
 app = typer.Typer(
     name="golongrl",
     help="Training services for long-context reinforcement learning, on a laptop and on Kubernetes.",
-    epilog="Example, to begin: `golongrl train quickstart`",
+    epilog="Example: `golongrl train quickstart`",
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
@@ -28,6 +31,9 @@ recipes = typer.Typer(
 
 # What the commands are for: the panels of `golongrl --help`.
 TRAIN, DATA, LOOK, CLUSTER, PROCESSES = "Train here", "Recipes and data", "Look", "Kubernetes", "The processes of a run"
+
+# Processes that a supervisor or Kubernetes restarts.
+SERVICES = (["learner"], ["rollout"], ["engine"], ["reward"], ["operator"])
 
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="Override, as `section.key=value`; repeatable.")]
 
@@ -64,7 +70,7 @@ def show(
     recipe: Annotated[str, typer.Argument(help="Packaged name or YAML file.")],
     overrides: Overrides = None,
     resolved: Annotated[
-        bool, typer.Option("--resolved", help="With every default filled in, as it is with --set.")
+        bool, typer.Option("--resolved", help="With every default filled in; --set does that too.")
     ] = False,
 ) -> None:
     """Print a recipe, as written or resolved."""
@@ -79,7 +85,8 @@ def check(
         int | None, typer.Option(min=1, help="Estimate memory for this many GPUs instead of learner.ranks.")
     ] = None,
     gpu_memory: Annotated[
-        float | None, typer.Option(min=0, max=1e6, help="Memory of one GPU in GiB; refuse what does not fit.")
+        float | None,
+        typer.Option(min=0, max=1e6, help="Memory of one GPU in GiB; a recipe that does not fit is refused."),
     ] = None,
 ) -> None:
     """Check a recipe: its keys and values, and its model's files if they are on this machine.
@@ -125,7 +132,7 @@ def report(
         print(write(folder, recipe, dump(recipe)))
 
 
-def _hang_up_commands() -> None:
+def _register_commands() -> None:
     from golongrl.data.command import app as data
     from golongrl.engine.command import engine
     from golongrl.kubernetes.command import deploy, render, status
@@ -136,28 +143,59 @@ def _hang_up_commands() -> None:
     from golongrl.rollout.command import rollout
     from golongrl_operator.command import operator
 
-    app.command(
-        epilog="Example: `golongrl train quickstart --name mine --set learner.steps=10`", rich_help_panel=TRAIN
-    )(train)
-    app.command(epilog="Example: `golongrl report runs/mine`", rich_help_panel=TRAIN)(report)
+    def add(command: Callable[..., None], panel: str, example: str) -> None:
+        app.command(epilog=f"Example: `golongrl {example}`", rich_help_panel=panel)(command)
+
+    add(train, TRAIN, "train quickstart --name mine --set learner.steps=10")
+    add(report, TRAIN, "report runs/mine")
     app.add_typer(recipes, name="recipe", rich_help_panel=DATA)
     app.add_typer(data, name="data", rich_help_panel=DATA)
-    app.command(rich_help_panel=LOOK)(status)
+    add(status, LOOK, "status --name mine")
     app.add_typer(queue, name="queue", rich_help_panel=LOOK)
     app.add_typer(render, name="render", rich_help_panel=CLUSTER)
     app.add_typer(deploy, name="deploy", rich_help_panel=CLUSTER)
-    app.command(rich_help_panel=PROCESSES)(learner)
-    app.command(rich_help_panel=PROCESSES)(rollout)
-    app.command(rich_help_panel=PROCESSES)(engine)
+    run = "--recipe quickstart --run q1 --redis-url redis://localhost:6379/0"
+    add(learner, PROCESSES, f"learner {run} --data runs/q1/data --weights runs/q1/weights --out runs/q1")
+    add(
+        rollout,
+        PROCESSES,
+        f"rollout {run} --engine-url http://localhost:30000 --reward-url http://localhost:8100 --data runs/q1/data",
+    )
+    add(engine, PROCESSES, "engine --model-path runs/demo/weights/v0 --port 30000 --weight-version 0")
     app.add_typer(reward, name="reward", rich_help_panel=PROCESSES)
-    app.command(rich_help_panel=PROCESSES)(operator)
+    add(operator, PROCESSES, "operator --release golongrl --namespace golongrl --site release.json")
 
 
 def main() -> None:
     """Run the command line; an error a person can act on is one line and an exit code, never a traceback."""
-    _hang_up_commands()
-    with one_line():
-        app([_at_home(word) for word in sys.argv[1:]])
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that cannot show a sign is no reason to fail.
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    _register_commands()
+    words = [_at_home(word) for word in sys.argv[1:]]
+    with one_line(service=words[:1] in SERVICES):
+        sys.exit(_run(words))
+
+
+def _run(words: list[str]) -> int:
+    """The exit code of a command line.
+
+    Raises:
+        InputError: its usage is wrong.
+    """
+    try:
+        code = typer.main.get_command(app).main(words, prog_name="golongrl", standalone_mode=False)
+    except Abort:
+        raise InputError("the input ended before it was complete") from None
+    except TyperException as error:
+        if type(error).__name__ == "NoArgsIsHelpError":
+            print(error.format_message())
+            return 2
+        context = getattr(error, "ctx", None)
+        path = context.command_path if context is not None else "golongrl"
+        raise InputError(f"{' '.join(error.format_message().split()).rstrip('.')}; see `{path} --help`") from None
+    return code if isinstance(code, int) else 0
 
 
 def _at_home(word: str) -> str:

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-# Exit code of a service that finds the disk full (EX_IOERR of sysexits.h).
+# Exit code of a service whose storage is full, read-only or failing (EX_IOERR of sysexits.h): a restart would not help.
 NO_SPACE_EXIT: Final = 74
 
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})

@@ -102,6 +102,36 @@ def test_a_number_beyond_any_machine_is_bad_usage(golongrl, words: tuple[str, ..
     assert f"Invalid value for '{words[-2]}'" in err
 
 
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (("nosuch",), "No such command 'nosuch'; see `golongrl --help`"),
+        (("train", "--bad"), "No such option: --bad; see `golongrl train --help`"),
+        (("train", "--engines", "two"), "see `golongrl train --help`"),
+        (("train", "a", "b"), "Got unexpected extra argument"),
+        (("train", "--engine", "vllm"), "Invalid value for '--engine'"),
+        (("queue", "stats"), "Missing option '--redis-url'"),
+        (("recipe", "show"), "Missing argument"),
+        (("recipe", "nosuch"), "see `golongrl recipe --help`"),
+        (("data", "build", "quickstart"), "Missing option '--out'"),
+        (("train", "--name"), "--name"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_exit_2(golongrl, words: tuple[str, ...], line: str) -> None:
+    code, out, err = golongrl(*words)
+    assert (code, out) == (2, "")
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert line in err
+
+
+@pytest.mark.parametrize("words", [(), ("recipe",), ("queue",), ("data",), ("render",), ("deploy",)])
+def test_a_group_without_a_command_shows_its_help(golongrl, words: tuple[str, ...]) -> None:
+    code, out, err = golongrl(*words)
+    assert (code, err) == (2, "")
+    assert "Usage:" in out
+
+
 def test_a_report_of_no_run_is_named(golongrl, tmp_path: Path) -> None:
     code, _, err = golongrl("report", tmp_path)
     assert (code, err) == (2, f"error: report {tmp_path}: no run in this folder (it has no recipe.yaml)\n")
@@ -137,7 +167,7 @@ def test_every_command_has_help_with_an_example_and_says_what_its_options_are(go
         left += [([*words, name], child) for name, child in children.items()]
         code, out, _ = golongrl(*words, "--help")
         assert code == 0
-        begun = "Example, to begin: golongrl train" if not words else f"Example: golongrl {' '.join(words)}"
+        begun = f"Example: golongrl {' '.join(words)}"
         assert begun in " ".join(out.split()), words
         for option in command.params:
             assert getattr(option, "help", None), (words, option.name)
@@ -147,7 +177,7 @@ def test_every_command_has_help_with_an_example_and_says_what_its_options_are(go
 def test_a_recipe_is_listed_shown_and_checked(golongrl) -> None:
     assert "qwen3-4b-tmn-reweight" in golongrl("recipe", "list")[1]
     assert "groups_per_step: 128" in golongrl("recipe", "show", "qwen3-4b-grpo", "--resolved")[1]
-    assert "good" in golongrl("recipe", "check", "quickstart", "--set", "queue.max_staleness=0")[1]
+    assert "quickstart: OK" in golongrl("recipe", "check", "quickstart", "--set", "queue.max_staleness=0")[1]
 
 
 def test_a_recipe_is_held_against_gpus_without_any(golongrl) -> None:

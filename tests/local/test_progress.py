@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 from rich.console import Console
 
-from golongrl.local.progress import Display, RunSnapshot, Silence, render, spark, starting, step_line, waits
+from golongrl.local.progress import Display, RunSnapshot, Silence, render, spark, starting, step_line, wait_line, waits
 from golongrl.queue import LeaseStats, Presence
 from golongrl.telemetry import history
 
@@ -153,9 +153,15 @@ def test_a_run_survives_a_terminal_that_is_gone() -> None:
 
 def test_a_group_that_waits_for_its_scores_names_the_reward_service() -> None:
     lease = LeaseStats("0-7", "rollout-1", 3, "scoring", 55, 40.0, 36.0, 80.0)
-    stats = SimpleNamespace(blocking=lease)
+    stats = SimpleNamespace(blocking=lease, stopped=None)
     learner = presence("learner", "host", doing="waiting for step 4: 0 of 18")
     found = waits(snapshot(1, queue=stats, processes=[learner]))
     assert found[0] == "rollout-1: group 0-7 waits for the reward service (no progress for 36 s)"
     updating = presence("learner", "host", doing="updating")
     assert waits(snapshot(1, queue=stats, processes=[updating])) == ["learner: updating"]
+
+
+def test_a_run_that_is_over_waits_for_its_learner_to_end() -> None:
+    over = SimpleNamespace(blocking=None, stopped="complete")
+    idle = presence("rollout", "rollout-0", waiting_for="the run is over: 9 steps")
+    assert wait_line(snapshot(9, queue=over, processes=[idle]), 15.2) == "waiting for 15 s: learner: ending"

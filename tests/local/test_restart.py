@@ -35,8 +35,8 @@ def test_wrong_input_is_not_tried_again() -> None:
     assert isinstance(ready_policy().died(0.0, 2), GiveUp)
 
 
-def test_a_full_disk_is_not_tried_again() -> None:
-    assert ready_policy().died(0.0, NO_SPACE_EXIT) == GiveUp("reports that the disk is full")
+def test_a_storage_that_cannot_be_written_is_not_tried_again() -> None:
+    assert ready_policy().died(0.0, NO_SPACE_EXIT) == GiveUp("reports that its storage cannot be written")
 
 
 def test_rare_deaths_start_over_at_the_first_delay_but_are_bounded_while_no_step_is_finished() -> None:

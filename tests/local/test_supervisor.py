@@ -14,7 +14,7 @@ import pytest
 from golongrl.errors import NO_SPACE_EXIT
 from golongrl.local.health import Liveness
 from golongrl.local.process import ServiceSpec, descendants, last_words
-from golongrl.local.supervisor import RunFailedError, RunInterruptedError, Stage, Supervisor, full_disk
+from golongrl.local.supervisor import RunFailedError, RunInterruptedError, Stage, Supervisor, storage_trouble
 
 
 async def always() -> bool:
@@ -192,19 +192,25 @@ async def test_a_probe_that_takes_for_ever_is_no_answer(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "lines", "full"),
+    ("code", "lines", "trouble"),
     [
-        (NO_SPACE_EXIT, [], True),
-        (1, ["OSError: [Errno 28] No space left on device: 'x'"], True),
-        (1, ["MISCONF Errors writing to the AOF file: No space left on device"], True),
-        (1, ["error: no space left on runs/demo"], True),
-        (1, ["OSError: [Errno 122] Disk quota exceeded"], True),
-        (1, ["error: something else"], False),
-        (-9, [], False),
+        (
+            NO_SPACE_EXIT,
+            ["error: read-only file system on /x: weights v3 could not be written"],
+            "read-only file system",
+        ),
+        (1, ["OSError: [Errno 28] No space left on device: 'x'"], "no space left on runs/demo"),
+        (1, ["MISCONF Errors writing to the AOF file: No space left on device"], "no space left on runs/demo"),
+        (1, ["error: no space left on runs/demo"], "no space left on runs/demo"),
+        (1, ["OSError: [Errno 122] Disk quota exceeded"], "no space left on runs/demo"),
+        (1, ["error: something else"], None),
+        (-9, [], None),
     ],
 )
-def test_a_full_disk_is_told_from_other_ends(code: int, lines: list[str], full: bool) -> None:
-    assert full_disk(code, lines) is full
+def test_trouble_of_the_storage_is_told_from_other_ends(code: int, lines: list[str], trouble: str | None) -> None:
+    found = storage_trouble(code, lines, Path("runs/demo"))
+    assert (found is None) is (trouble is None)
+    assert (found or "").startswith(trouble or "")
 
 
 async def test_a_full_disk_ends_the_run_at_once_and_names_the_folder(tmp_path: Path) -> None:
@@ -214,7 +220,7 @@ async def test_a_full_disk_ends_the_run_at_once_and_names_the_folder(tmp_path: P
     # What an earlier life wrote is not this one's end.
     (logs / "other.log").write_text("No space left on device\n")
     other = python("other", SLEEP)
-    with pytest.raises(RunFailedError, match=f"no space left on {tmp_path}: main ended; make room") as error:
+    with pytest.raises(RunFailedError, match=f"no space left on {tmp_path}; main ended: make room") as error:
         await Supervisor([Stage((other, python("main", code)))], "main", logs, print).run()
     assert error.value.exit_code == 1
     assert len(str(error.value).splitlines()) == 1

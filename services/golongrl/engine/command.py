@@ -35,10 +35,7 @@ def engine(
         ),
     ] = None,
 ) -> None:
-    """Serve a model on the CPU with SGLang's HTTP API.
-
-    Example: golongrl engine --model-path runs/demo/weights/v0 --port 30000 --weight-version 0
-    """
+    """Serve a model on the CPU with SGLang's HTTP API."""
     from golongrl.engine.config import EngineConfig, check_model_folder
 
     check_model_folder(model_path)

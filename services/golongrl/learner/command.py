@@ -20,9 +20,6 @@ def learner(
 
     Joins the Ray cluster of RAY_ADDRESS, or starts a local Ray. SIGTERM and Ctrl-C end it after the step in hand with a
     checkpoint (exit 143); the next start with the same folder resumes.
-
-    Example: `golongrl learner --recipe quickstart --run q1 --redis-url redis://localhost:6379/0 --data runs/q1/data
-    --weights runs/q1/weights --out runs/q1`
     """
     import asyncio
 

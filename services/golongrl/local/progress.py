@@ -81,6 +81,7 @@ def waits(snapshot: RunSnapshot) -> list[str]:
         if p.service != "learner"
         and (wait := p.fields.get("waiting_for", ""))
         and wait not in AT_WORK
+        and not (snapshot.queue and snapshot.queue.stopped)
         # As many groups as max_staleness allows lie ready: nothing is wrong while the learner works on them.
         and not (learning and wait.startswith("full:"))
     ]
@@ -256,7 +257,8 @@ class Display:
 def wait_line(snapshot: RunSnapshot, silence_s: float) -> str:
     """What is waited for, after so many seconds without progress."""
     found = waits(snapshot)
-    words = "; ".join(found[:MOST_WAITS]) or "no process reports what it waits for"
+    ending = snapshot.queue is not None and snapshot.queue.stopped is not None
+    words = "; ".join(found[:MOST_WAITS]) or ("learner: ending" if ending else "no process reports what it waits for")
     return f"waiting for {silence_s:.0f} s: {words}"
 
 

@@ -23,7 +23,7 @@ FIRST_DELAY_S: Final = 1.0
 MAX_DELAY_S: Final = 30.0
 FINAL_CODES: Final[Mapping[int, str]] = {
     InputError.exit_code: "reports that its input is wrong",
-    NO_SPACE_EXIT: "reports that the disk is full",
+    NO_SPACE_EXIT: "reports that its storage cannot be written",
 }
 
 

@@ -50,9 +50,11 @@ class RunInterruptedError(GolongrlError):
         self.exit_code = 128 + number
 
 
-def full_disk(code: int, lines: Sequence[str]) -> bool:
-    """Whether a process that ended with `code` and these last lines did so because the disk is full. Pure."""
-    return code == NO_SPACE_EXIT or any(words in line for line in lines for words in _FULL_DISK)
+def storage_trouble(code: int, lines: Sequence[str], folder: Path) -> str | None:
+    """What is wrong with the storage, if a process that ended with `code` and these last lines ended for that. Pure."""
+    if code == NO_SPACE_EXIT:
+        return last_words(lines)
+    return no_space(folder) if any(words in line for line in lines for words in _FULL_DISK) else None
 
 
 @dataclass(frozen=True)
@@ -220,10 +222,9 @@ class Supervisor:
     def _raise_if_final(self, service: Service, code: int, up: bool, late: bool, decision: Restart | GiveUp) -> None:
         """End the run where the death, or the policy, says that a restart is pointless."""
         name, lines = service.spec.name, service.last_lines()
-        if full_disk(code, lines):
+        if (trouble := storage_trouble(code, lines, self._logs.parent)) is not None:
             self.states[name] = "failed"
-            place = self._logs.parent
-            raise RunFailedError(f"{no_space(place)}: {name} ended; make room, then continue with --resume")
+            raise RunFailedError(f"{trouble}; {name} ended: make room, then continue with --resume")
         if not up and code > 0 and (known := service.spec.explain(lines)) is not None:
             self.states[name] = "failed"
             raise known

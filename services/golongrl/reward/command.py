@@ -13,7 +13,8 @@ from golongrl import files
 from golongrl.errors import writing_to
 
 app = typer.Typer(
-    help="Score responses: a service, a table of the task types, a file.\n\nExample: golongrl reward serve --port 8100",
+    help="Score responses: a service, a table of the task types, a file.",
+    epilog="Example: `golongrl reward serve --port 8100`",
     no_args_is_help=False,
     pretty_exceptions_enable=False,
 )
@@ -28,15 +29,13 @@ Deadline = Annotated[
 
 @app.callback(invoke_without_command=True)
 def main(context: typer.Context) -> None:
-    """Score responses. Without a sub-command: serve with the defaults.
-
-    Example: golongrl reward serve --port 8100 --workers 8
-    """
+    """Score responses. Without a sub-command: serve with the defaults."""
     if context.invoked_subcommand is None:
-        typer.main.get_command(app).main(["serve"], prog_name="golongrl reward")  # reads the environment as serve does
+        # Through the command line, so that it reads the environment as `serve` does.
+        typer.main.get_command(app).main(["serve"], prog_name="golongrl reward", standalone_mode=False)
 
 
-@app.command()
+@app.command(epilog="Example: `golongrl reward serve --host 127.0.0.1 --port 8100 --workers 4`")
 def serve(
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 is all of them.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8100,
@@ -54,8 +53,6 @@ def serve(
     """Serve POST /v1/score, /healthz, /readyz and /metrics until SIGTERM; then finish what was accepted and exit 0.
 
     With a token in GOLONGRL_REWARD_TOKEN, /v1/score asks for it (Authorization: Bearer TOKEN).
-
-    Example: golongrl reward serve --host 127.0.0.1 --port 8100 --workers 4
     """
     from pydantic import SecretStr
 
@@ -78,12 +75,9 @@ def serve(
     run(create_app(config), bind(host, port), grace_s=shutdown_s)
 
 
-@app.command("tasks")
+@app.command("tasks", epilog="Example: `golongrl reward tasks`")
 def tasks_table() -> None:
-    """Print the nine task types: metric, sub-tasks, answer format.
-
-    Example: golongrl reward tasks
-    """
+    """Print the nine task types: metric, sub-tasks, answer format."""
     from rich.console import Console
 
     from golongrl.reward.report import task_table
@@ -91,7 +85,7 @@ def tasks_table() -> None:
     Console().print(task_table())
 
 
-@app.command("score")
+@app.command("score", epilog="Example: `golongrl reward score responses.jsonl --mode strict --out scores.jsonl`")
 def score_file(
     file: Annotated[Path, typer.Argument(help="A jsonl of items, or of dataset rows with a `response` field.")],
     mode: Annotated[
@@ -101,10 +95,7 @@ def score_file(
     deadline: Deadline = 10.0,
     out: Annotated[Path | None, typer.Option(help="Write the results to this jsonl, one a line.")] = None,
 ) -> None:
-    """Score a file: mean, distribution and unscored reasons per task type.
-
-    Example: golongrl reward score responses.jsonl --mode strict --out scores.jsonl
-    """
+    """Score a file: mean, distribution and unscored reasons per task type."""
     import asyncio
 
     from rich.console import Console

@@ -34,9 +34,6 @@ def rollout(
     """Generate with one engine: adopt weights, lease prompts, sample, score, submit.
 
     Keys come from the environment alone: GOLONGRL_ENGINE_API_KEY, GOLONGRL_ENGINE_ADMIN_API_KEY, GOLONGRL_REWARD_TOKEN.
-
-    Example: `golongrl rollout --recipe quickstart --run q1 --redis-url redis://localhost:6379/0
-    --engine-url http://localhost:30000 --reward-url http://localhost:8100 --data runs/q1/data`
     """
     from golongrl.rollout.app import serve
     from golongrl.rollout.config import WorkerConfig
