@@ -150,7 +150,7 @@ def status(
     out: Annotated[Path, typer.Option(help="Folder of runs, with --name.")] = Path("runs"),
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of text.")] = False,
 ) -> None:
-    """Show every process, its version, the queue, staleness, and what is stuck: of a release, a local run, or a Redis."""
+    """Show every process, the queue, staleness and what is stuck: of a release, a local run, or a Redis."""
     import asyncio
     from dataclasses import asdict
 
