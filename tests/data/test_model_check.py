@@ -203,7 +203,7 @@ def test_templates_render_as_with_transformers(model, template, expected):
         "{{ 1 / 0 }}", "{{ messages[9].content }}", "{{ messages.nothing.more }}", "{{ 'a' + 1 }}",
         "{{ raise_exception('no\\nway') }}", "{{ range(10**9)|list }}", "{{ messages|tojson(indent='x', nothing=1) }}",
         "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "{{ strftime_now(3) }}", "{{ ''.__class__.__mro__ }}",
-        "{{ messages[0]['content'].format(1, 2).nothing() }}", "{% for a, b in messages %}{% endfor %}{{ 'x' * (10**30) }}",
+        "{{ messages[0]['content'].format(1, 2).nothing() }}", "{{ 'x' * (10**30) }}",
     ],
 )  # fmt: skip
 def test_an_error_inside_a_template_is_one_line(model, template):

@@ -271,3 +271,26 @@ async def test_the_request_id_comes_back(running: AppFactory) -> None:
 def test_a_bad_setting_is_named(settings: dict[str, Any], name: str) -> None:
     with pytest.raises(ValueError, match=name):
         RewardConfig(**settings)
+
+
+async def test_a_client_that_disconnects_in_mid_body_is_one_line(
+    running: AppFactory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parts = iter([{"type": "http.request", "body": b'{"items"', "more_body": True}, {"type": "http.disconnect"}])
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return next(parts)
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async with running() as (app, _):
+        capsys.readouterr()
+        path = {"path": "/v1/score", "raw_path": b"/v1/score", "root_path": "", "query_string": b""}
+        scope = {"type": "http", "method": "POST", "http_version": "1.1", "scheme": "http", "headers": [], **path}
+        await app(scope, receive, send)
+        lines = capsys.readouterr().out.splitlines()
+    assert sent[0]["status"] == 499
+    (line,) = lines
+    assert "a client disconnected before its request was complete" in line

@@ -6,21 +6,29 @@ from typing import Annotated
 
 import typer
 
+from golongrl.engine.config import EngineConfig, check_model_folder
+
 
 def engine(
     model_path: Annotated[Path, typer.Option(help="Hugging Face model folder with weights and tokenizer.")],
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)] = 30000,
-    weight_version: Annotated[str, typer.Option(help="Version to report for these weights.")] = "default",
-    seed: Annotated[int, typer.Option(help="Seed of requests without a sampling_seed.", min=0)] = 0,
-    max_batch: Annotated[int, typer.Option(help="Requests that run at a time, as one batch.", min=1)] = 64,
-    max_queue: Annotated[int, typer.Option(help="Requests that may wait; more are answered 503.", min=1)] = 4096,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = EngineConfig.host,
+    port: Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)] = EngineConfig.port,
+    weight_version: Annotated[str, typer.Option(help="Version to report for these weights.")] = (
+        EngineConfig.weight_version
+    ),
+    seed: Annotated[int, typer.Option(help="Seed of requests without a sampling_seed.", min=0)] = EngineConfig.seed,
+    max_batch: Annotated[int, typer.Option(help="Requests that run at a time, as one batch.", min=1)] = (
+        EngineConfig.max_batch
+    ),
+    max_queue: Annotated[int, typer.Option(help="Requests that may wait; more are answered 503.", min=1)] = (
+        EngineConfig.max_queue
+    ),
     context_length: Annotated[
         int | None, typer.Option(help="Longest prompt plus response in tokens; default: the model's own.", min=8)
-    ] = None,
+    ] = EngineConfig.context_length,
     threads: Annotated[
         int, typer.Option(help="Threads of the model; more than one is slower on shared cores.", min=1)
-    ] = 1,
+    ] = EngineConfig.threads,
     api_key: Annotated[
         str | None,
         typer.Option(
@@ -36,8 +44,6 @@ def engine(
     ] = None,
 ) -> None:
     """Serve a model on the CPU with SGLang's HTTP API."""
-    from golongrl.engine.config import EngineConfig, check_model_folder
-
     check_model_folder(model_path)
     # Before torch is imported: its thread pools are sized then.
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))

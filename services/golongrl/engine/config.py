@@ -10,7 +10,7 @@ class ModelFolderError(InputError):
     """A model folder cannot be served; the message is one line that names it and says what is missing."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Limits:
     """What an engine takes on at a time: requests that run, requests that wait, prompt tokens of one prefill."""
 
@@ -19,7 +19,7 @@ class Limits:
     max_prefill_tokens: int = 4096
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class EngineConfig(Limits):
     """Settings of one engine.
 

@@ -22,6 +22,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 import golongrl
 from golongrl import tasks
@@ -82,6 +83,11 @@ def create_app(
     async def refused(_request: Request, error: RefusedError) -> JSONResponse:
         metrics.refused.labels(code=str(error.status)).inc()
         return JSONResponse(error.problem.model_dump(), status_code=error.status, headers=error.headers)
+
+    @app.exception_handler(ClientDisconnect)
+    async def disconnected(_request: Request, _error: ClientDisconnect) -> Response:
+        log.info("a client disconnected before its request was complete")
+        return Response(status_code=_CLIENT_GONE)
 
     @app.exception_handler(HTTPException)
     async def http_error(_request: Request, error: HTTPException) -> JSONResponse:

@@ -166,10 +166,16 @@ class RewardClient:
         try:
             results = ScoreResponse.model_validate_json(response.content).results
         except ValidationError as error:
-            raise RewardError(f"{self.url} answered something that is not a scoring result: {error}") from error
+            first = error.errors(include_url=False)[0]
+            where = ".".join(map(str, first["loc"])) or "the answer"
+            raise RewardError(
+                f"reward service {self.url}: its answer is not a scoring result ({where}: {first['msg']}); "
+                "check that it is a reward service of this version"
+            ) from error
         if [result.id for result in results] != [item.id for item in items]:
             raise RewardError(
-                f"{self.url} answered for other items than were sent: is it a reward service of this version?"
+                f"reward service {self.url}: its answer is for items that were not sent; check that it is a reward "
+                "service of this version"
             )
         return results
 

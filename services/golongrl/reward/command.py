@@ -11,10 +11,11 @@ import typer
 
 from golongrl import files
 from golongrl.errors import writing_to
+from golongrl.reward.config import RewardConfig
 
 app = typer.Typer(
     help="Score responses: a service, a table of the task types, a file.",
-    epilog="Example: `golongrl reward serve --port 8100`",
+    epilog="Example: `golongrl reward serve --port 8080`",
     no_args_is_help=False,
     pretty_exceptions_enable=False,
 )
@@ -22,9 +23,7 @@ app = typer.Typer(
 Workers = Annotated[
     int, typer.Option(min=0, max=4096, help="Worker processes; 0 is one per CPU.", envvar="GOLONGRL_REWARD_WORKERS")
 ]
-Deadline = Annotated[
-    float, typer.Option(help="Seconds an item may compute before it is unscored; a request may say otherwise.")
-]
+Deadline = Annotated[float, typer.Option(help="Seconds that one item may take; a request may set its own.")]
 
 
 @app.callback(invoke_without_command=True)
@@ -35,16 +34,20 @@ def main(context: typer.Context) -> None:
         typer.main.get_command(app).main(["serve"], prog_name="golongrl reward", standalone_mode=False)
 
 
-@app.command(epilog="Example: `golongrl reward serve --host 127.0.0.1 --port 8100 --workers 4`")
+@app.command(epilog="Example: `golongrl reward serve --host 127.0.0.1 --port 8080 --workers 4`")
 def serve(
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 is all of them.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8100,
-    workers: Workers = 0,
-    deadline: Deadline = 10.0,
-    max_queued: Annotated[int, typer.Option(min=1, help="Items that may wait; more are answered 429.")] = 4096,
-    max_batch: Annotated[int, typer.Option(min=1, help="Most items in a request.")] = 256,
-    max_item_bytes: Annotated[int, typer.Option(min=1, help="Largest item, in bytes.")] = 2 << 20,
-    max_body_bytes: Annotated[int, typer.Option(min=1, help="Largest request, in bytes.")] = 8 << 20,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8080,
+    workers: Workers = RewardConfig.workers,
+    deadline: Deadline = RewardConfig.deadline_s,
+    max_queued: Annotated[int, typer.Option(min=1, help="Items that may wait; more are answered 429.")] = (
+        RewardConfig.max_queued
+    ),
+    max_batch: Annotated[int, typer.Option(min=1, help="Most items in a request.")] = RewardConfig.max_batch,
+    max_item_bytes: Annotated[int, typer.Option(min=1, help="Largest item, in bytes.")] = RewardConfig.max_item_bytes,
+    max_body_bytes: Annotated[int, typer.Option(min=1, help="Largest request, in bytes.")] = (
+        RewardConfig.max_body_bytes
+    ),
     shutdown_s: Annotated[
         int, typer.Option(min=1, help="After SIGTERM, seconds to finish accepted requests in.")
     ] = 300,
@@ -57,7 +60,6 @@ def serve(
     from pydantic import SecretStr
 
     from golongrl.reward.app import create_app
-    from golongrl.reward.config import RewardConfig
     from golongrl.serving import bind, run
     from golongrl.telemetry.logging import configure
 
@@ -89,10 +91,11 @@ def tasks_table() -> None:
 def score_file(
     file: Annotated[Path, typer.Argument(help="A jsonl of items, or of dataset rows with a `response` field.")],
     mode: Annotated[
-        Literal["compat", "strict"], typer.Option(help="compat: the original's rules. strict: without their loopholes.")
+        Literal["compat", "strict"],
+        typer.Option(help="compat: the original's rules. strict: the same metrics without their loopholes."),
     ] = "compat",
-    workers: Workers = 0,
-    deadline: Deadline = 10.0,
+    workers: Workers = RewardConfig.workers,
+    deadline: Deadline = RewardConfig.deadline_s,
     out: Annotated[Path | None, typer.Option(help="Write the results to this jsonl, one a line.")] = None,
 ) -> None:
     """Score a file: mean, distribution and unscored reasons per task type."""
@@ -100,10 +103,11 @@ def score_file(
 
     from rich.console import Console
 
-    from golongrl.reward.config import RewardConfig
     from golongrl.reward.report import print_summary, read_items, score_items
 
-    config = RewardConfig(workers=workers, deadline_s=deadline, max_deadline_s=max(deadline, 120.0))
+    config = RewardConfig(
+        workers=workers, deadline_s=deadline, max_deadline_s=max(deadline, RewardConfig.max_deadline_s)
+    )
     results = asyncio.run(score_items(read_items(file), mode, config))
     print_summary(Console(), results)
     if out is not None:

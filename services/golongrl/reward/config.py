@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pydantic import SecretStr
 
 from golongrl.errors import InputError
+from golongrl.recipe.models import MAX_DEADLINE_S
 
 MIB = 1 << 20
 
@@ -28,7 +29,7 @@ class RewardConfig:
 
     workers: int = 0  # 0: one per CPU
     deadline_s: float = 10.0
-    max_deadline_s: float = 120.0  # a request may not hold a worker for longer than this
+    max_deadline_s: float = MAX_DEADLINE_S  # a request may not hold a worker for longer than this
     max_batch: int = 256
     max_item_bytes: int = 2 * MIB  # 16K tokens of Chinese are about 70 KB; tables and gold labels come on top
     # JSON is parsed on the event loop: 8 MiB take about 30 ms, which the health probe still bears.

@@ -63,11 +63,13 @@ class ScoreRequest(_Strict):
 
 
 class ScoreResult(_Strict):
-    """The outcome of one item. An unscored item has no score: it is not a zero."""
+    """The outcome of one item. An unscored item has no score, which is not a zero."""
 
     id: str
     status: Status
-    score: float | None = Field(description="Null exactly when the item is unscored.")
+    score: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = Field(
+        description="In [0, 1]; null exactly when the item is unscored."
+    )
     metric: str = Field(description="The metric's name, e.g. F1.")
     task: str = Field(description="The task type, T1 to T9.")
     reason: str | None = Field(description="Why the item is unscored, or was scored without a look at its answer.")
