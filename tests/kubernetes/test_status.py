@@ -49,8 +49,9 @@ def text(*items: Any, **more: Any) -> str:
 
 
 def test_nobody_to_ask_is_not_fine() -> None:
-    assert stuck((), None, None) == ["queue state unknown: no running worker or learner answered"]
-    assert "nothing is stuck" not in text([], None, None)
+    told = "queue state unknown: no running worker or learner answered"
+    assert text([], None, None) == told
+    assert text([BROKEN], None, None).splitlines()[-2:] == [f"stuck: pod {BROKEN.name}: {BROKEN.trouble}", told]
 
 
 OVER = worker(phase="idle", wait="stopped", waiting_for="the run is over: 40 steps", for_s="9999")
@@ -87,7 +88,7 @@ def test_a_failed_run_still_names_what_is_broken_and_a_complete_one_does_not() -
 
 def test_a_suspended_run_is_said_to_be_and_its_broken_pods_are_named() -> None:
     held = ["trainingrun r is suspended: spec.suspend is set"]
-    assert text([], None, None, held=held).splitlines()[-1] == held[0]
+    assert text([], None, None, held=held).splitlines()[-2] == held[0]
     assert text([BROKEN], QUEUE, [worker()], held=held).splitlines()[-2:] == [
         held[0],
         "stuck: pod w-0: worker: ImagePullBackOff: no such tag",

@@ -20,11 +20,9 @@ def stuck(
     reason = _ended(queue)
     if reason == "complete":
         return []
-    found = _broken(pods, refused)
-    if queue is None:
-        return [*found, "queue state unknown: no running worker or learner answered"]
     # Of a run that has failed nobody waits for anything more.
-    return found if reason == "failed" else [*found, *long_waits(queue, services or [])]
+    waits = [] if queue is None or reason == "failed" else long_waits(queue, services or [])
+    return [*_broken(pods, refused), *waits]
 
 
 def _broken(pods: Sequence[Pod], refused: Sequence[str]) -> list[str]:
@@ -66,25 +64,20 @@ def lines(
         held: what is suspended on purpose.
         unknown: what could not be checked.
     """
-    if pods is not None:
-        yield from _pod_lines(pods)
-        yield ""
-    yield from runs
-    for service in services or []:
-        fields = ", ".join(f"{name} {value}" for name, value in sorted(service["fields"].items()) if value != "")
-        yield f"{service['service']} {service['id']}: {fields} (reported {service['age_s']:.0f} s ago)"
-    if queue is not None:
-        yield from _queue_lines(queue)
-    yield ""
-    yield from held
+    picture = [*runs, *_process_lines(services or []), *(_queue_lines(queue) if queue else ())]
     # The others wait for what is suspended.
     problems = _broken(pods or (), refused) if held else stuck(pods or (), queue, services, refused)
-    if ended := end(queue):
-        yield ended
-    yield from (f"stuck: {problem}" for problem in problems)
-    yield from (f"not checked: {line}" for line in unknown)
-    if not (problems or ended or held):
-        yield "nothing is stuck, as far as it was checked" if unknown else "nothing is stuck"
+    ended = end(queue)
+    verdict = [*held, *filter(None, [ended]), *(f"stuck: {problem}" for problem in problems)]
+    verdict += [f"not checked: {line}" for line in unknown]
+    if queue is None:
+        verdict.append("queue state unknown: no running worker or learner answered")
+    elif not (problems or ended or held):
+        verdict.append("nothing is stuck, as far as it was checked" if unknown else "nothing is stuck")
+    for section in (_pod_lines(pods) if pods else (), picture):
+        if section := list(section):
+            yield from [*section, ""]
+    yield from verdict
 
 
 def _pod_lines(pods: Sequence[Pod]) -> Iterator[str]:
@@ -93,6 +86,12 @@ def _pod_lines(pods: Sequence[Pod]) -> Iterator[str]:
     for pod in pods:
         state = f"{pod.ended}; replaced" if pod.ended else pod.trouble or pod.starting or pod.phase.lower()
         yield f"{pod.name:<{width}} {pod.component:<9} {'yes' if pod.ready else 'no':<6} {pod.restarts:<9} {state}"
+
+
+def _process_lines(services: Sequence[Json]) -> Iterator[str]:
+    for service in services:
+        fields = ", ".join(f"{name} {value}" for name, value in sorted(service["fields"].items()) if value != "")
+        yield f"{service['service']} {service['id']}: {fields} (reported {service['age_s']:.0f} s ago)"
 
 
 def _queue_lines(queue: Json) -> Iterator[str]:
