@@ -1,4 +1,4 @@
-"""The operator: one TrainingRun object trains, is restarted where that helps, and says how it stands.
+"""The operator: creates the RayJobs of TrainingRuns, restarts and replaces them, and reports their status.
 
-Everything is decided by pure functions (`decide`, `reconcile`, `conditions`); `kube` and `app` only carry it out.
+Pure functions make every decision (`decide`, `reconcile`, `conditions`); `kube` and `app` only carry it out.
 """

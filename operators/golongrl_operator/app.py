@@ -1,8 +1,8 @@
-"""The loop: look, decide, do, every PASS_S and whenever a run or a RayJob changes.
+"""The loop: look, decide, act, every PASS_S and whenever a run or a RayJob changes.
 
-kopf watches and handles signals. It keeps nothing on the objects: its own timers and change handlers need a finalizer
-and annotations, and a finalizer outlives an operator that was uninstalled. Each pass lists afresh instead, so that a
-missed event costs PASS_S and a restarted operator needs no memory.
+kopf watches and handles signals. Its timers and change handlers are not used, because they need finalizers and
+annotations on the objects, and a finalizer would remain after the operator is uninstalled. Each pass lists all objects
+instead: a missed event delays a run by PASS_S, and a restarted operator needs no memory.
 """
 
 import asyncio
@@ -30,11 +30,11 @@ log = structlog.get_logger()
 
 # `kubectl get` is as fresh as this.
 PASS_S: Final = 15.0
-# Events come in bursts: one pass answers them all.
+# Events come in bursts: one pass handles them all.
 _SETTLE_S: Final = 1.0
-# The server ends a watch after this and kopf starts another: a connection that died silently costs no more.
+# The server ends a watch after this and kopf starts another, so a connection that died silently lasts no longer.
 _WATCH_S: Final = 300
-# A pass of three lists, the queue and a few writes, each at its deadline, is over by then: a later loop is dead.
+# A pass of three lists, the queue and a few writes has ended by then, even if each takes its whole deadline.
 LATEST_S: Final = 180.0
 
 
@@ -54,11 +54,11 @@ class Loop:
 
     @property
     def age(self) -> float:
-        """Seconds since the last pass, whatever came of it."""
+        """Seconds since the last pass, successful or not."""
         return asyncio.get_running_loop().time() - self.last
 
     async def forever(self) -> None:
-        """Pass after pass; a server that does not answer is asked again at the next."""
+        """Run passes until cancelled. If the API server does not answer, the next pass tries again."""
         while True:
             try:
                 ok = await self.once()
@@ -74,7 +74,7 @@ class Loop:
             self.changed.clear()
 
     async def once(self) -> bool:
-        """One pass; whether all it found was done and told. Raises ClusterError if the cluster cannot be looked at."""
+        """One pass; True if everything was done and reported. Raises ClusterError if the objects cannot be listed."""
         cluster = await self.kube.look(self.site.release)
         told, silence = await picture(self.site.redis_url, self.site.run)
         now = datetime.now(UTC)
@@ -85,19 +85,19 @@ class Loop:
             try:
                 await self._do(outcome, now)
             except ClusterSilentError:
-                # Nor would it answer the other runs, each at its deadline.
+                # The other runs would only wait for their deadlines too.
                 raise
             except ClusterMissingError:
-                log.info("run deleted since", name=outcome.run["metadata"]["name"])
+                log.info("run was deleted", name=outcome.run["metadata"]["name"])
             except ClusterError as error:
-                # Not writable: the other runs do not wait for it.
+                # Only this run could not be written: continue with the others.
                 ok = False
                 log.warning("run", name=outcome.run["metadata"]["name"], error=str(error))
         return ok
 
     async def _do(self, outcome: ReconcileResult, now: datetime) -> None:
         status, written = outcome.status, outcome.run.get("status") or {}
-        # What is taken away is counted first: a restart that was not counted would be free.
+        # The status is written before a deletion: a restart that is not counted would be free.
         if outcome.delete and any(status[key] != written.get(key) for key in ("phase", "restarts")):
             await self._tell(outcome.run, written, status, now)
             written = status
@@ -112,19 +112,19 @@ class Loop:
             await self._tell(outcome.run, written, status, now)
 
     async def _tell(self, run: Manifest, written: Manifest, status: Manifest, now: datetime) -> None:
-        """Events first: a pass that dies in between is repeated, and finds them told."""
+        """Events first: a pass that dies in between is repeated, and finds them already posted."""
         for event in transitions(written, status):
             log.info("run", name=run["metadata"]["name"], reason=event.reason, note=event.note)
             try:
                 await self.kube.post(manifest(run, event, now, self._me))
             except ClusterError as error:
-                # The status says the same, and lasts.
+                # The status says the same.
                 log.warning("event", name=run["metadata"]["name"], error=str(error))
         await self.kube.write_status(run, status)
 
 
 def registry(loop: Loop) -> kopf.OperatorRegistry:
-    """What kopf calls: the login, and two watches that wake the loop."""
+    """What kopf calls: the login, and two watches that start a pass."""
     handlers = kopf.OperatorRegistry()
 
     @kopf.on.login(registry=handlers)
@@ -134,7 +134,7 @@ def registry(loop: Loop) -> kopf.OperatorRegistry:
 
     @kopf.on.event(GROUP, VERSION, PLURAL, registry=handlers)
     async def run_changed(meta: kopf.Meta, status: kopf.Status, **_: Any) -> None:
-        # The loop's own writes change the status alone.
+        # The loop's own writes change only the status.
         if meta.get("generation") != status.get("observedGeneration"):
             loop.changed.set()
 
@@ -146,7 +146,7 @@ def registry(loop: Loop) -> kopf.OperatorRegistry:
 
 
 def settings() -> kopf.OperatorSettings:
-    """One namespace, no peers, nothing written by kopf itself."""
+    """One namespace, no peering, nothing written by kopf itself."""
     chosen = kopf.OperatorSettings()
     chosen.posting.enabled = False
     chosen.scanning.disabled = True
@@ -175,7 +175,7 @@ async def operate(loop: Loop, host: str, port: int, stop: threading.Event | None
     )
     try:
         async with served(app, listener):
-            # Either of them ending ends the process: Kubernetes starts it anew.
+            # If either ends, the process ends, and Kubernetes restarts it.
             await asyncio.wait({passes, watches}, return_when=asyncio.FIRST_COMPLETED)
     finally:
         for task in (passes, watches):

@@ -9,20 +9,21 @@ from golongrl.errors import InputError
 
 
 def operator(
-    release: Annotated[str, typer.Option(envvar="GOLONGRL_RELEASE", help="Helm release whose TrainingRuns it runs.")],
+    release: Annotated[str, typer.Option(envvar="GOLONGRL_RELEASE", help="Helm release whose TrainingRuns it trains.")],
     site: Annotated[
         Path,
         typer.Option(help="The release's queue, recipe and RayJob: release.json of its ConfigMap NAME-operator."),
     ],
     namespace: Annotated[
-        str | None, typer.Option("--namespace", "-n", help="Namespace of the release; absent is the pod's own.")
+        str | None,
+        typer.Option("--namespace", "-n", help="Namespace of the release; the pod's or the context's by default."),
     ] = None,
     host: Annotated[str, typer.Option(help="Address of /healthz and /metrics.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port of /healthz and /metrics.")] = 8090,
 ) -> None:
-    """Train what the TrainingRuns of a release ask for: make, watch, restart and replace their RayJobs.
+    """Train the TrainingRuns of a release: create, watch, restart and replace their RayJobs.
 
-    Speaks to the API server of its service account, or of the kubeconfig. GOLONGRL_REDIS_PASSWORD opens the queue.
+    Uses the API server of its service account, or of the kubeconfig. GOLONGRL_REDIS_PASSWORD is the queue's password.
     """
     import asyncio
 

@@ -7,15 +7,15 @@ from typing import Any, Final, Literal
 from golongrl_operator.api import Condition
 from golongrl_operator.decide import RunDecision, RunPhase
 
-# Beyond this a message is a log.
+# A longer message would be a log.
 _LONGEST: Final = 1024
-# Nodes are brought up, images pulled and weights taken in less, as a rule: what lasts longer is worth telling.
+# Usually enough to start nodes, pull images and load weights: what lasts longer is reported.
 LASTING_S: Final = 300.0
 STAYS_BLOCKED: Final = "StaysBlocked"
 STAYS_SILENT: Final = "StaysSilent"
 _PROGRESSING: Final = frozenset({RunPhase.PENDING, RunPhase.RUNNING, RunPhase.REPLACING, RunPhase.RESTARTING})
 
-# Reasons that another one follows where they last.
+# Reasons that change to another one if they last.
 _LASTING: Final = {"Blocked": STAYS_BLOCKED, "QueueSilent": STAYS_SILENT}
 
 # Status, reason, message.
@@ -33,7 +33,7 @@ def seconds_since(time: str, now: datetime) -> float:
 
 
 def short(message: str) -> str:
-    """At most as long as a condition's message."""
+    """Cut to the length of a condition's message."""
     return message if len(message) <= _LONGEST else f"{message[: _LONGEST - 3]}..."
 
 
@@ -50,10 +50,10 @@ def conditions(
     """Accepted, Progressing, Stuck, Complete, Failed; a condition keeps its time while its status stays.
 
     Args:
-        stuck: what holds the loop up.
-        silence: why the queue did not answer; empty if it did.
+        stuck: what stops the loop.
+        silence: why the queue did not answer; empty if it answered.
         old: the conditions of the last pass.
-        differs: what the rollout pool has otherwise than the run's recipe.
+        differs: the keys in which the rollout pool differs from the run's recipe.
         error: why the spec cannot be trained; empty if it can.
     """
     since = {entry["type"]: (entry["status"], entry["lastTransitionTime"]) for entry in old}
@@ -89,7 +89,11 @@ def _accepted(error: str, differs: Sequence[str]) -> _Aspect:
         return "False", "InvalidSpec", error
     if differs:
         keys = ", ".join(differs)
-        return "True", "PoolDiffers", f"the rollout pool keeps the release's {keys}: change them by a helm upgrade"
+        return (
+            "True",
+            "PoolDiffers",
+            f"the rollout pool keeps the release's {keys}; change them by a helm upgrade",
+        )
     return "True", "Valid", ""
 
 

@@ -1,12 +1,11 @@
-"""What to do about a run: one pure function from what is wanted and what is there to one decision.
+"""What to do about a run: one pure function from the spec and the existing RayJobs to one decision.
 
 Invariants:
-- at most one RayJob of a run trains: another is made only when the last one is gone, nodes and all;
-- restarts are bounded by `max_restarts`, and counted on the RayJob itself, so that a forgotten or repeated pass never
-  counts twice;
-- what is not known never restarts anything: a stall is counted only while the queue answers;
-- a run that succeeded stays so until its own spec asks for something else: no upgrade of the release trains it anew;
-- a run that failed stays so until its content changes, or, with restarts left, its spec.
+- at most one RayJob of a run trains: the next is created only when the last one and its nodes are gone;
+- restarts are bounded by `max_restarts`, and counted on the RayJob itself, so that a repeated pass never counts twice;
+- missing information never causes a restart: a stall is counted only while the queue answers;
+- a run that succeeded stays so until its own spec changes: an upgrade of the release does not train it again;
+- a run that failed stays so until its content changes or, if restarts are left, its spec changes.
 """
 
 from collections.abc import Sequence
@@ -30,16 +29,16 @@ class RunPhase(StrEnum):
     FAILED = "Failed"
 
 
-# While the old RayJob goes, the run still says why.
+# While the old RayJob is being deleted, the phase still says why.
 LEAVING: Final = frozenset({RunPhase.REPLACING, RunPhase.RESTARTING, RunPhase.SUSPENDING})
-_DONE: Final = "trained to the end"
-# KubeRay's reasons that another try would meet again: a deadline that a person set, a spec it refuses.
+_DONE: Final = "training is complete"
+# Reasons of KubeRay that a retry would meet again: a deadline that a person set, a spec that it refuses.
 _FINAL_REASONS: Final = frozenset({"DeadlineExceeded", "ValidationFailed"})
 
 
 @dataclass(frozen=True, slots=True)
 class JobState:
-    """A RayJob of the run, as the API server tells it."""
+    """A RayJob of the run, as the API server has it."""
 
     name: str
     content: str
@@ -52,7 +51,7 @@ class JobState:
     message: str = ""
     deleting: bool = False
     deleted: str = ""
-    """When its deletion was asked for."""
+    """When its deletion was requested."""
 
     @property
     def succeeded(self) -> bool:
@@ -60,19 +59,19 @@ class JobState:
 
     @property
     def failed(self) -> bool:
-        """For good: while KubeRay retries, it says Retrying."""
+        """Finally: while KubeRay retries, its status is Retrying."""
         return self.deployment in ("Failed", "ValidationFailed") or (
             self.deployment == "Complete" and self.result != "SUCCEEDED"
         )
 
     @property
     def final(self) -> bool:
-        """Another try would meet the same, or a person stopped it."""
+        """A retry would fail the same way, or a person stopped it."""
         return self.deployment != "Failed" or self.reason in _FINAL_REASONS
 
     @property
     def active(self) -> bool:
-        """It holds nodes of the cluster, or may."""
+        """It may hold nodes of the cluster."""
         return self.deleting or not (self.succeeded or self.failed)
 
 
@@ -85,7 +84,7 @@ class Wanted:
     max_restarts: int = 2
     stall_s: int = 0
     edited: bool = False
-    """The spec is another one than at the last pass."""
+    """The spec differs from that of the last pass."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +98,7 @@ class Before:
 
 @dataclass(frozen=True, slots=True)
 class RunDecision:
-    """What the run is now, and what to do: RayJobs to delete, or the attempt to make one for. Never both."""
+    """The run's phase, and what to do: RayJobs to delete, or the attempt to create one for. Never both."""
 
     phase: RunPhase
     message: str
@@ -114,8 +113,8 @@ def decide(
     """The next step of a run.
 
     Args:
-        busy: what has the release's services now, if that is something else.
-        stalled_s: seconds since anything moved in the queue; None where that is not known.
+        busy: what uses the release's services now, if it is not this run.
+        stalled_s: seconds without progress in the queue; None if that is not known.
     """
     known = before.content == wanted.content
     if before.phase == RunPhase.SUCCEEDED and (known or not wanted.edited):
@@ -128,12 +127,12 @@ def decide(
     if wanted.suspend and not any(job.succeeded for job in current):
         return _suspend(live, ending, restarts)
     if stale:
-        why = "what it runs has changed"
-        return RunDecision(RunPhase.REPLACING, f"{why}: takes RayJob {', '.join(stale)} away", restarts, tuple(stale))
+        why = f"the recipe or the RayJob's settings changed: deleting RayJob {', '.join(stale)}"
+        return RunDecision(RunPhase.REPLACING, why, restarts, tuple(stale))
     if ending:
         phase = RunPhase(before.phase) if before.phase in LEAVING else RunPhase.REPLACING
         names = ", ".join(job.name for job in ending)
-        return RunDecision(phase, f"waits until RayJob {names} and its nodes are gone", restarts)
+        return RunDecision(phase, f"waiting until RayJob {names} and its nodes are gone", restarts)
     if current:
         return _judge(wanted, current[-1], stalled_s)
     return _start(wanted, before, restarts, known, busy)
@@ -142,28 +141,30 @@ def decide(
 def _suspend(live: Sequence[JobState], ending: Sequence[JobState], restarts: int) -> RunDecision:
     if live:
         names = tuple(job.name for job in live)
-        return RunDecision(RunPhase.SUSPENDING, f"takes RayJob {', '.join(names)} away", restarts, names)
+        return RunDecision(RunPhase.SUSPENDING, f"deleting RayJob {', '.join(names)}", restarts, names)
     if ending:
         names = tuple(job.name for job in ending)
         return RunDecision(
-            RunPhase.SUSPENDING, f"waits until RayJob {', '.join(names)} and its nodes are gone", restarts
+            RunPhase.SUSPENDING, f"waiting until RayJob {', '.join(names)} and its nodes are gone", restarts
         )
-    # A person has looked at it: the restarts count from nothing.
-    return RunDecision(RunPhase.SUSPENDED, "spec.suspend is set; it resumes from the last checkpoint")
+    # A person has looked at it: restarts are counted from zero again.
+    return RunDecision(RunPhase.SUSPENDED, "spec.suspend is set; set it to false to resume from the last checkpoint")
 
 
 def _start(wanted: Wanted, before: Before, restarts: int, known: bool, busy: str | None) -> RunDecision:
     if known and before.phase == RunPhase.FAILED:
         if restarts >= wanted.max_restarts:
-            return RunDecision(RunPhase.FAILED, f"{restarts} restarts used up, and its RayJob is gone", restarts)
-        # KubeRay may delete what is over, and the failure may have been one that another try meets again.
+            return RunDecision(
+                RunPhase.FAILED, f"all {restarts} restarts are used, and its RayJob was deleted", restarts
+            )
+        # KubeRay may delete a RayJob that has ended, and a retry might fail the same way.
         if not wanted.edited:
-            why = f"its RayJob failed and is gone: change the spec for restart {restarts + 1} of {wanted.max_restarts}"
+            why = f"the failed RayJob was deleted; edit the spec to use restart {restarts + 1} of {wanted.max_restarts}"
             return RunDecision(RunPhase.FAILED, why, restarts)
         restarts += 1
     if busy is not None:
-        return RunDecision(RunPhase.WAITING, f"the release trains {busy}: starts after it", restarts)
-    return RunDecision(RunPhase.PENDING, "makes its RayJob", restarts, create=restarts)
+        return RunDecision(RunPhase.WAITING, f"waiting: the release trains {busy}", restarts)
+    return RunDecision(RunPhase.PENDING, "creating its RayJob", restarts, create=restarts)
 
 
 def _judge(wanted: Wanted, job: JobState, stalled_s: float | None) -> RunDecision:
@@ -174,18 +175,18 @@ def _judge(wanted: Wanted, job: JobState, stalled_s: float | None) -> RunDecisio
         why = f"RayJob {job.name} failed ({job.reason or job.result or job.deployment}): {job.message or 'no message'}"
         if left and not job.final:
             return _again(wanted, job, why)
-        end = "another try would meet it again" if job.final else f"{job.attempt} restarts used up"
+        end = "retrying would fail the same way" if job.final else f"all {job.attempt} restarts are used"
         return RunDecision(RunPhase.FAILED, f"{why}; {end}", job.attempt)
     if job.deployment == "Running":
         if wanted.stall_s and stalled_s is not None and stalled_s >= wanted.stall_s:
-            why = f"nothing moved in the queue for {stalled_s:.0f} s"
+            why = f"the queue made no progress for {stalled_s:.0f} s"
             if left:
                 return _again(wanted, job, why)
-            # Without the seconds, which would be another status at every pass.
-            said = f"nothing moved in the queue for {wanted.stall_s} s and longer"
-            return RunDecision(RunPhase.RUNNING, f"{said}; {job.attempt} restarts used up", job.attempt)
-        return RunDecision(RunPhase.RUNNING, f"RayJob {job.name} trains", job.attempt)
-    state = job.deployment or "new: KubeRay has not seen it yet"
+            # The exact number of seconds would make another status at every pass.
+            why = f"the queue made no progress for more than {wanted.stall_s} s; all {job.attempt} restarts are used"
+            return RunDecision(RunPhase.RUNNING, why, job.attempt)
+        return RunDecision(RunPhase.RUNNING, f"RayJob {job.name} is training", job.attempt)
+    state = job.deployment or "new; KubeRay has not seen it yet"
     detail = f": {job.message}" if job.message else ""
     return RunDecision(RunPhase.PENDING, f"RayJob {job.name} is {state}{detail}", job.attempt)
 
@@ -197,7 +198,7 @@ def _again(wanted: Wanted, job: JobState, why: str) -> RunDecision:
 
 
 def holder(runs: Sequence[tuple[str, bool, bool]]) -> str | None:
-    """The run that has the release's services, of runs (name, has an active RayJob, wants one), oldest first."""
+    """The run that may use the release's services, of runs (name, has an active RayJob, wants one), oldest first."""
     active = [name for name, has, _ in runs if has]
     wanting = [name for name, _, wants in runs if wants]
     return next(iter([*active, *wanting]), None)

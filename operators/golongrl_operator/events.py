@@ -1,10 +1,10 @@
 """Kubernetes Events of a run: what `kubectl describe trainingrun` shows below it. Pure: two statuses in, events out.
 
 Invariants:
-- an event is a transition between two statuses, so a pass that changes nothing tells nothing;
-- its name follows from the object that the pass began with, so that a pass which died before it wrote the status, and
-  is repeated, makes no second event: the API server has that name already;
-- what only flickers is none: a run is told to be stuck once that lasted (`report.LASTING_S`).
+- an event is a transition between two statuses, so a pass that changes nothing posts nothing;
+- its name is made from the object that the pass began with: if a pass dies before it writes the status and is repeated,
+  the API server already has the event's name, and there is no second event;
+- short interruptions post nothing: a run is reported stuck once that has lasted (`conditions.LASTING_S`).
 """
 
 import hashlib
@@ -30,7 +30,7 @@ _NAME_LENGTH: Final = 16
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One transition, told."""
+    """One transition."""
 
     reason: str
     """A phase, or Refused, HeadReplaced, PoolDiffers, Stuck, QueueSilent, Moving."""
@@ -39,7 +39,7 @@ class Event:
 
 
 def transitions(old: Json, new: Json) -> list[Event]:
-    """What happened to a run between two of its statuses."""
+    """The events between two statuses of a run."""
     pool = _pool(_aspect(old, "Accepted"), _aspect(new, "Accepted"))
     return [*_phase(old, new), *_head(old, new), *pool, *_stuck(old, new)]
 
@@ -75,7 +75,7 @@ def manifest(run: Manifest, event: Event, now: datetime, reporter: str) -> Manif
 
 def _phase(old: Json, new: Json) -> Iterator[Event]:
     was, now = _word(old), _word(new)
-    # One typing error after the other is news each time; why the API server refuses may change with every try.
+    # Each new spec error is reported. Why the API server refuses may change with every try, and is reported once.
     if was == now and (now != RunPhase.INVALID or old.get("message") == new["message"]):
         return
     yield Event(now, new["message"], "Warning" if now in _WARNINGS else "Normal")
@@ -103,13 +103,13 @@ def _stuck(old: Json, new: Json) -> Iterator[Event]:
         yield Event("Stuck", since, "Warning")
     elif now.get("reason") == STAYS_SILENT:
         yield Event("QueueSilent", since, "Warning")
-    # Otherwise the new phase says what came of it.
+    # Otherwise the event of the new phase is enough.
     elif was.get("reason") in (STAYS_BLOCKED, STAYS_SILENT) and now.get("status") == "False" and _same(old, new):
-        yield Event("Moving", "nothing holds it up any more")
+        yield Event("Moving", "the run makes progress again")
 
 
 def _word(status: Json) -> str:
-    """The phase, unless the API server refuses what it asks for."""
+    """The phase, or Refused if the API server refuses its objects."""
     refused = _aspect(status, "Progressing").get("reason") == "Refused"
     return "Refused" if refused else str(status.get("phase", ""))
 

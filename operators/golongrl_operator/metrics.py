@@ -17,39 +17,39 @@ class OperatorMetrics:
         self._runs = Gauge("golongrl_operator_runs", "TrainingRuns of the release.", ["phase"], registry=self.registry)
         self._passes = Counter(
             "golongrl_operator_passes",
-            "Looks at all runs, by whether everything was seen, done and told.",
+            "Passes over all runs, by outcome: ok if everything was read, done and reported.",
             ["outcome"],
             registry=self.registry,
         )
         self._errors = Counter(
             "golongrl_operator_api_errors",
-            "Calls that the API server refused, by its code, or did not answer.",
+            "Calls that the API server refused or did not answer, by HTTP code (none: no answer).",
             ["code"],
             registry=self.registry,
         )
         age = Gauge(
             "golongrl_operator_seconds_since_pass",
-            "Since the last pass that succeeded, or the process began.",
+            "Seconds since the last successful pass, or since the process started.",
             registry=self.registry,
         )
         self._succeeded = time.monotonic()
         age.set_function(lambda: time.monotonic() - self._succeeded)
-        # A series that begins with its first increment shows Prometheus no increase.
+        # A series that appears with its first increment shows no increase in Prometheus.
         for outcome in ("ok", "failed"):
             self._passes.labels(outcome)
 
     def passed(self, ok: bool) -> None:
-        """A pass is over."""
+        """Count a pass that ended."""
         self._passes.labels("ok" if ok else "failed").inc()
         if ok:
             self._succeeded = time.monotonic()
 
     def runs(self, phases: Iterable[str]) -> None:
-        """The phases of all runs of the release."""
+        """Set the number of runs in each phase."""
         found = Count(phases)
         for phase in RunPhase:
             self._runs.labels(phase.value).set(found[phase.value])
 
     def error(self, code: str) -> None:
-        """A call failed; `code` is the status, or `none` without an answer."""
+        """Count a failed call; `code` is the HTTP status, or `none` without an answer."""
         self._errors.labels(code).inc()

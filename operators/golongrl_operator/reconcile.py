@@ -1,10 +1,10 @@
-"""From what is there to what to do, for every run of a release at once. Pure: JSON and a clock's reading in, JSON out.
+"""What to do for every run of a release at once. Pure: JSON and a clock's reading in, JSON out.
 
 Invariants:
-- one run has the release's services at a time, a deleted one until its RayJob is gone; the others wait, oldest first;
-- a spec that cannot be trained touches nothing, unless it is suspended: what trains goes on;
-- a RayJob that this operator did not make is never looked at twice;
-- a status is bounded, however many pods are in trouble.
+- one run uses the release's services at a time, a deleted one until its RayJob is gone; the others wait, oldest first;
+- a spec that cannot be trained changes nothing, unless it is suspended: a RayJob that trains continues;
+- RayJobs that this operator did not create are ignored;
+- the size of a status is bounded, however many pods are in trouble.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -33,14 +33,14 @@ class Seen:
     jobs: Sequence[Manifest] = ()
     pods: Sequence[Pod] = ()
     picture: Json | None = None
-    """`{"queue": ..., "services": [...]}` of the release's run; None if nobody answered."""
+    """`{"queue": ..., "services": [...]}` of the release's run; None if the queue did not answer."""
     silence: str = ""
-    """Why nobody answered."""
+    """Why the queue did not answer."""
 
 
 @dataclass(frozen=True)
 class ReconcileResult:
-    """What to write and do for one run: the status first, then take away, then make."""
+    """What to do for one run: write the status first, then delete, then create."""
 
     run: Manifest
     status: Manifest
@@ -50,7 +50,7 @@ class ReconcileResult:
 
 @dataclass(frozen=True)
 class _Case:
-    """A run with all that bears on it."""
+    """A run with all that concerns it."""
 
     run: Manifest
     before: Before
@@ -79,14 +79,14 @@ class _Case:
 
     @property
     def wants(self) -> bool:
-        """It would train if the release were its own."""
+        """It would train if no other run used the release."""
         if self.wanted is None:
             return False
         return decide(self.wanted, self.jobs, self.before).phase not in _WANTS_NOTHING
 
 
 _WANTS_NOTHING: Final = frozenset({RunPhase.SUCCEEDED, RunPhase.FAILED, RunPhase.SUSPENDED})
-# In the other phases nothing of the loop is expected to move.
+# In the other phases no progress is expected.
 _LOOKS_AT_PODS: Final = frozenset({RunPhase.PENDING, RunPhase.RUNNING})
 # Lines of `stuck` in the status, and characters of one: a pool of a thousand engines may lack its image.
 _MOST_LINES: Final = 20
@@ -105,7 +105,7 @@ def reconcile(site: Site, seen: Seen) -> list[ReconcileResult]:
 
 
 def refused(outcome: ReconcileResult, why: str, now: datetime) -> Manifest:
-    """The status of a run whose outcome the API server did not take."""
+    """The status of a run whose objects the API server refused."""
     old = {entry["type"]: entry for entry in (outcome.run.get("status") or {}).get("conditions") or []}
     last = old.get("Progressing", {})
     since = last["lastTransitionTime"] if last.get("status") == "False" else stamp(now)
@@ -144,20 +144,20 @@ def _case(site: Site, run: Manifest, jobs: Sequence[Manifest]) -> _Case:
 
 
 def _owned(job: Manifest, runs: Collection[str]) -> bool:
-    """By name, not by uid: what a deleted run of that name leaves behind must go before its successor starts."""
+    """By name, not by uid: the RayJob of a deleted run with that name must be gone before its successor starts."""
     owners = job["metadata"].get("ownerReferences") or []
     return any(owner["kind"] == KIND and owner["name"] in runs for owner in owners)
 
 
 def _of_run(item: Manifest, run: Json) -> JobState:
-    """A RayJob of the run; that of an earlier run is on its way out, and how it ended is not this one's."""
+    """A RayJob of the run. That of an earlier run with this name is being deleted, and its result does not count."""
     job = read_job(item)
     own = any(owner.get("uid") == run["uid"] for owner in item["metadata"]["ownerReferences"])
     return job if own else replace(job, deleting=True)
 
 
 def _left_behind(site: Site, runs: Collection[str], jobs: Sequence[Manifest]) -> str | None:
-    """What still trains with the release's services, of a run that was deleted."""
+    """What a deleted run still trains with the release's services."""
     for item in jobs:
         labels = item["metadata"].get("labels") or {}
         ours = RUN_LABEL in labels and labels.get("app.kubernetes.io/instance") == site.release
@@ -167,7 +167,7 @@ def _left_behind(site: Site, runs: Collection[str], jobs: Sequence[Manifest]) ->
 
 
 def _without_meaning(case: _Case) -> RunDecision:
-    """Of a spec that cannot be trained; it can be suspended all the same, and has ended where its release changed."""
+    """For a spec that cannot be trained: it can still be suspended, and a run that has ended stays so."""
     if case.before.phase in (RunPhase.SUCCEEDED, RunPhase.FAILED) and not case.edited:
         return RunDecision(RunPhase(case.before.phase), case.run["status"].get("message", ""), case.before.restarts)
     if case.jobs and case.run.get("spec", {}).get("suspend") is True:
@@ -195,11 +195,11 @@ def _outcome(site: Site, case: _Case, first: str | None, left: str | None, seen:
 
 def _making(job: str, meaning: Meaning, old: Json) -> str:
     step = old.get("checkpoint") if meaning.recipe.learner.resume == "auto" else None
-    return f"makes RayJob {job}" + (f", which resumes from the checkpoint of step {step}" if step else "")
+    return f"creating RayJob {job}" + (f", which resumes from the checkpoint of step {step}" if step else "")
 
 
 def _progress(case: _Case, seen: Seen, old: Json) -> Progress | None:
-    """Since when the queue's counters stand still; None while that is not known."""
+    """Since when the queue's counters have not changed; None while that is not known."""
     running = [job for job in case.jobs if job.deployment == "Running" and not job.deleting]
     if not running or seen.picture is None:
         return None
@@ -215,7 +215,7 @@ def _status(
 ) -> Manifest:
     generation = case.run["metadata"].get("generation", 0)
     lines = _stuck(case, decision.phase, seen, progress)
-    # Of a queue that does not answer the last known figures stand; the phase and `stuck` say that it is silent.
+    # If the queue does not answer, the last known figures are kept; `stuck` says that it is silent.
     kept = {key: old.get(key) for key in ("step", "version", "checkpoint", "staleness") if key in old}
     since, differs = old.get("conditions") or [], case.meaning.differs if case.meaning else ()
     names = [*(job.name for job in case.jobs), *(item["metadata"]["name"] for item in made)]
@@ -273,7 +273,7 @@ def _stuck(case: _Case, phase: RunPhase, seen: Seen, progress: Progress | None) 
 def _held_up(case: _Case, phase: RunPhase, seen: Seen, progress: Progress | None) -> list[str]:
     if phase in LEAVING:
         return [
-            f"RayJob {job.name} is being deleted since {job.deleted}: look at its pods, and whether KubeRay runs"
+            f"RayJob {job.name} has been in deletion since {job.deleted}: check its pods, and that KubeRay runs"
             for job in case.jobs
             if job.deleted and seconds_since(job.deleted, seen.now) >= LASTING_S
         ]
@@ -281,7 +281,7 @@ def _held_up(case: _Case, phase: RunPhase, seen: Seen, progress: Progress | None
         return []
     if phase == RunPhase.RUNNING and seen.picture is not None:
         return [*_stalled(case, seen, progress), *stuck(seen.pods, seen.picture["queue"], seen.picture["services"])]
-    # Before the learner runs its queue says nothing of it.
+    # Before the learner runs, its queue says nothing about it.
     silent = [seen.silence] if phase == RunPhase.RUNNING and seen.silence else []
     return [*(f"pod {pod.name}: {pod.trouble}" for pod in seen.pods if pod.trouble), *silent]
 
@@ -290,4 +290,4 @@ def _stalled(case: _Case, seen: Seen, progress: Progress | None) -> list[str]:
     limit = case.wanted.stall_s if case.wanted else 0
     if progress is None or not limit or seconds_since(progress.since, seen.now) < limit:
         return []
-    return [f"nothing moved in the queue since {progress.since}"]
+    return [f"the queue has made no progress since {progress.since}"]

@@ -330,10 +330,10 @@ def test_the_operator_brings_its_kind_and_its_run_follows_the_recipe(
     after = cluster.server.one("TrainingRun")
     assert after["metadata"]["uid"] == before["metadata"]["uid"]
     assert after["spec"]["recipe"]["learner"]["steps"] == 7
-    cluster.server.put({**after, "status": {"phase": "Failed", "message": "2 restarts used up"}})
+    cluster.server.put({**after, "status": {"phase": "Failed", "message": "all 2 restarts are used"}})
     monkeypatch.setenv("KUBECONFIG", str(cluster.server.kubeconfig(tmp_path / "kubeconfig")))
     cluster.server.put(STANDARD)
-    assert look_at("demo").refused == [f"trainingrun {after['metadata']['name']}: Failed: 2 restarts used up"]
+    assert look_at("demo").refused == [f"trainingrun {after['metadata']['name']}: Failed: all 2 restarts are used"]
     cluster.done("upgrade", "demo", str(CHART), "--set", "operator.enabled=false")
     assert not cluster.server.of("TrainingRun")
     assert cluster.server.one("RayJob")

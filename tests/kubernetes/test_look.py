@@ -170,7 +170,7 @@ def test_a_run_that_does_not_train_says_why() -> None:
     refused = [{"type": "Progressing", "status": "False", "reason": "Refused"}]
     items = [
         run("a", phase="Invalid", message="recipe: unknown key learner.stepz"),
-        run("b", phase="Failed", message="2 restarts used up"),
+        run("b", phase="Failed", message="all 2 restarts are used"),
         run("c", phase="Pending", message="RayJob x: forbidden", conditions=refused),
         run("d", phase="Running", message="RayJob y trains"),
         run("e", release="other", phase="Failed", message="not ours"),
@@ -178,7 +178,7 @@ def test_a_run_that_does_not_train_says_why() -> None:
     ]
     assert list(run_problems(items, "demo", {"demo", "other"})) == [
         "trainingrun a: Invalid: recipe: unknown key learner.stepz",
-        "trainingrun b: Failed: 2 restarts used up",
+        "trainingrun b: Failed: all 2 restarts are used",
         "trainingrun c: Pending: RayJob x: forbidden",
     ]
 

@@ -42,7 +42,7 @@ STALL = replace(WANTED, stall_s=60)
         (EDITED, [replace(DONE, content="old")], ENDED, None, "Succeeded", (), None),
         (WANTED, [], Before("Failed", "old", 2), None, "Pending", (), 0),
         (SUSPENDED, [DONE], Before("Running", "new"), None, "Succeeded", (), None),
-        # A failure for good is a restart, bounded; what another try would meet again is none.
+        # A final failure is a restart, bounded, unless a retry would fail the same way.
         (WANTED, [FAILED], Before("Running", "new"), None, "Restarting", ("j",), None),
         (WANTED, [replace(FAILED, attempt=2)], Before("Running", "new", 2), None, "Failed", (), None),
         (WANTED, [replace(FAILED, attempt=2)], Before(), None, "Failed", (), None),
@@ -51,7 +51,7 @@ STALL = replace(WANTED, stall_s=60)
         (WANTED, [replace(NEW, deployment="ValidationFailed")], Before(), None, "Failed", (), None),
         (WANTED, [], Before("Restarting", "new", 1), None, "Pending", (), 1),
         (WANTED, [], Before("Failed", "new", 2), None, "Failed", (), None),
-        # KubeRay deleted what had failed: it may be one that another try meets again. But if maxRestarts was raised ...
+        # KubeRay deleted the failed RayJob, and a retry might fail the same way. But if maxRestarts was raised ...
         (WANTED, [], Before("Failed", "new", 1), None, "Failed", (), None),
         (EDITED, [], Before("Failed", "new", 1), None, "Pending", (), 2),
         (EDITED, [], Before("Failed", "new", 2), None, "Failed", (), None),
@@ -93,7 +93,7 @@ def test_a_run_waits_for_the_release_but_never_stops_for_it() -> None:
     waiting = decide(WANTED, [], Before(), busy="TrainingRun other")
     assert (waiting.phase, waiting.message) == (
         RunPhase.WAITING,
-        "the release trains TrainingRun other: starts after it",
+        "waiting: the release trains TrainingRun other",
     )
     assert decide(WANTED, [], Before(), busy="other").create is None
     assert decide(WANTED, [RUNNING], Before(), busy="other").phase == RunPhase.RUNNING
@@ -104,8 +104,8 @@ def test_messages_name_what_and_why() -> None:
     assert again.message == "RayJob j failed (AppFailed): boom; restart 1 of 2"
     assert again.restarts == 1
     over = decide(WANTED, [replace(FAILED, attempt=2)], Before("Running", "new", 2))
-    assert over.message.endswith("boom; 2 restarts used up")
-    assert "restarts used up" in decide(STALL, [replace(RUNNING, attempt=2)], Before(), stalled_s=70).message
+    assert over.message.endswith("boom; all 2 restarts are used")
+    assert "restarts are used" in decide(STALL, [replace(RUNNING, attempt=2)], Before(), stalled_s=70).message
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ class Anything(RuleBasedStateMachine):
 
     @invariant()
     def it_settles(self) -> None:
-        """Left alone, with pods that end, a few passes come to rest: nothing is made and taken away in turn."""
+        """Without changes from outside, passes soon change nothing: no RayJob is created and deleted in turn."""
         jobs, before, wanted = dict(self.jobs), self.before, self.wanted()
         for _ in range(6):
             made = decide(wanted, list(jobs.values()), before)

@@ -61,7 +61,7 @@ def status(phase: str = "Running", message: str = "m", **reasons: str) -> dict[s
             [Event("Stuck", "since 2026-01-02T03:04:05Z: Stuck StaysBlocked", "Warning")],
         ),
         (status(Stuck="StaysBlocked"), status(Stuck="StaysBlocked"), []),
-        (status(Stuck="StaysBlocked"), status(Stuck="Moving"), [Event("Moving", "nothing holds it up any more")]),
+        (status(Stuck="StaysBlocked"), status(Stuck="Moving"), [Event("Moving", "the run makes progress again")]),
         (status(Stuck="StaysBlocked"), status("Succeeded", "done", Stuck="Moving"), [Event("Succeeded", "done")]),
         (
             status(Stuck="QueueSilent"),

@@ -95,7 +95,7 @@ def test_a_stall_is_what_the_queue_says_for_long_enough() -> None:
     assert after(1400, {"queue": QUEUE | {"ready": 4}, "services": []}).status["phase"] == "Running"
     stalled = after(2000, {"queue": QUEUE | {"ready": 4}, "services": []})
     assert stalled.status["phase"] == "Restarting"
-    assert stalled.status["message"] == "nothing moved in the queue for 600 s; restart 1 of 2"
+    assert stalled.status["message"] == "the queue made no progress for 600 s; restart 1 of 2"
     assert stalled.delete == (job["metadata"]["name"],)
 
 
@@ -279,7 +279,7 @@ def test_what_an_earlier_run_of_the_name_left_behind_goes_first() -> None:
     run["metadata"]["uid"] = "another"
     outcome = one(run, a_job(earlier, deleting=True))
     assert outcome.apply == ()
-    assert "waits until RayJob" in outcome.status["message"]
+    assert "waiting until RayJob" in outcome.status["message"]
 
 
 @pytest.mark.parametrize(
@@ -296,7 +296,7 @@ def test_what_the_rollout_pool_does_not_follow_is_said(recipe: dict[str, Any], d
     """Workers have the release's recipe; a run that says otherwise trains on what they make."""
     (accepted, *_) = one(a_run(recipe=recipe)).status["conditions"]
     assert (accepted["status"], accepted["reason"]) == ("True", "PoolDiffers" if differs else "Valid")
-    assert (f"keeps the release's {differs}:" in accepted["message"]) is bool(differs)
+    assert (f"keeps the release's {differs};" in accepted["message"]) is bool(differs)
 
 
 def test_a_condition_keeps_its_time_while_it_holds() -> None:
@@ -340,7 +340,7 @@ def test_a_stall_without_restarts_left_is_stuck_and_says_since_when() -> None:
     run["status"] = one(run, a_job(run), picture=PICTURE).status
     later = one(run, a_job(run), now=NOW + timedelta(seconds=700), picture=PICTURE)
     assert (later.status["phase"], conditions(later)["Stuck"]) == ("Running", "True")
-    assert later.status["stuck"] == ["nothing moved in the queue since 2026-01-02T03:04:05Z"]
+    assert later.status["stuck"] == ["the queue has made no progress since 2026-01-02T03:04:05Z"]
     run["status"] = later.status
     again = one(run, a_job(run), now=NOW + timedelta(seconds=715), picture=PICTURE)
     assert again.status == later.status, "nothing new, nothing written"
@@ -355,7 +355,7 @@ def test_a_rayjob_that_does_not_go_is_named() -> None:
     late = one(run, going, now=NOW + timedelta(minutes=2))
     assert late.status["phase"] == "Suspending"
     assert late.status["stuck"][0].startswith(
-        f"RayJob {going['metadata']['name']} is being deleted since 2026-01-02T03:00:05Z"
+        f"RayJob {going['metadata']['name']} has been in deletion since 2026-01-02T03:00:05Z"
     )
 
 
