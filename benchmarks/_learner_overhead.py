@@ -18,9 +18,13 @@ from golongrl.data import resolve
 from golongrl.learner.advantage import grpo, qwenlong_grpo, tmn_grpo
 from golongrl.learner.batch.batch_metrics import batch_metrics
 from golongrl.learner.batch.prepare import prepare
-from golongrl.learner.batch.samples import Shard, collect, estimate, shard
+from golongrl.learner.batch.samples import Shard, collect, estimate
+from golongrl.learner.batch.shared_prefix import shard_groups
+from golongrl.learner.flops import pairs_per_token
 from golongrl.learner.fsync import file_sha256
-from golongrl.learner.ranks.tensors import assemble, correct, response_tokens, with_columns
+from golongrl.learner.known_models import SHAPES
+from golongrl.learner.memory import shape
+from golongrl.learner.ranks.tensors import assemble_shared, correct, response_tokens, with_columns
 from golongrl.learner.weights.export import (
     SHARD_BYTES,
     ExportedFile,
@@ -40,6 +44,8 @@ EMBEDDING_GB = 0.78
 # A large matrix of such a model; what is written is that many of them.
 TENSOR = (4096, 4096)
 
+RATIO = pairs_per_token(shape(SHAPES["Qwen/Qwen3-4B-Thinking-2507"]))
+
 BESIDE, WITHIN, AFTER = "beside the step before", "within the step", "beside the step after"
 
 
@@ -58,7 +64,7 @@ def measure(options: argparse.Namespace) -> None:
     recipe = _recipe(options)
     batch = made_up(options.groups, options.responses, options.prompt, options.response, VOCABULARY)
     rows = _driver(batch, recipe, options.rounds)
-    (parts,) = prepare(batch, recipe).minis
+    (parts,) = prepare(batch, recipe, pairs_per_token=RATIO).minis
     if not options.no_ray:
         rows.append(_ship(parts, options.rounds))
     rows += _ranks(parts, recipe, options.rounds)
@@ -87,7 +93,7 @@ def _driver(batch: Batch, recipe: Recipe, rounds: int) -> list[Row]:
     rewards, algorithm = samples.rewards, recipe.algorithm
     advantages = estimate(samples, rewards, algorithm).values
     longest, ranks = recipe.learner.max_tokens_per_rank, recipe.learner.ranks
-    split = partial(shard, ranks=ranks, mini_batch_groups=None, longest=longest)
+    split = partial(shard_groups, pairs_per_token=RATIO, ranks=ranks, mini_batch_groups=None, longest=longest)
     scores, groups = torch.from_numpy(rewards), samples.group.tolist()
 
     def row(name: str, call: Callable[P, object], *arguments: P.args, **keys: P.kwargs) -> Row:
@@ -95,7 +101,7 @@ def _driver(batch: Batch, recipe: Recipe, rounds: int) -> list[Row]:
 
     return [
         row(f"decode {len(packed)} groups ({sum(map(len, packed)) / 1e6:,.0f} MB)", lambda: [*map(decode, packed)]),
-        replace(row("prepare", prepare, batch, recipe), when=BESIDE),
+        replace(row("prepare", partial(prepare, pairs_per_token=RATIO), batch, recipe), when=BESIDE),
         row("  of it: columns and checks", collect, batch.groups),
         row(f"  of it: estimator {algorithm.estimator}", estimate, samples, rewards, algorithm),
         row(f"  of it: balance over {ranks} ranks, shards", split, samples, advantages.numpy()),
@@ -133,19 +139,19 @@ def _ranks(parts: list[Shard], recipe: Recipe, rounds: int) -> list[Row]:
 
 def _rank(part: Shard, recipe: Recipe) -> tuple[Spent, Spent, Spent]:
     """Assembly, correction, columns; the engine's answer is of a policy a little away from the one that sampled."""
-    batch = assemble(part, temperature=1.0, pad_token_id=0)
+    batch = assemble_shared(part, temperature=1.0)
     noise = np.random.default_rng(0).normal(0, 0.02, len(part.logprobs)).astype(np.float32)
     old = torch.from_numpy(part.logprobs + noise)
     mask = torch.ones(len(old), dtype=torch.int64)
-    ids = batch["input_ids"]
-    full = torch.nested.nested_tensor_from_jagged(torch.zeros(ids.values().shape), ids.offsets())
+    ends = torch.tensor(part.offsets + np.arange(len(part.offsets)))
+    full = torch.nested.nested_tensor_from_jagged(torch.zeros(int(ends[-1])), ends)
 
     def columns() -> None:
         response_tokens(full, part)
         with_columns(batch, part, old_log_probs=old, response_mask=mask, loss_mask=mask, rollout_is_weights=old)
 
     return (
-        spent(assemble, part, temperature=1.0, pad_token_id=0),
+        spent(assemble_shared, part, temperature=1.0),
         spent(correct, old, part, recipe.algorithm),
         spent(columns),
     )

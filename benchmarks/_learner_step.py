@@ -1,6 +1,7 @@
 """The step part of `benchmarks/learner.py`: `LearnerRank.update` and verl's bare engine in turns, on one engine."""
 
 import argparse
+import gc
 import json
 import logging
 import os
@@ -30,13 +31,14 @@ from verl.workers.utils.losses import ppo_loss
 
 from _learner_common import Span, Spent, console, made_up, median, spent
 from golongrl.data import resolve
-from golongrl.learner import memory
+from golongrl.learner import flops, memory
 from golongrl.learner.batch.prepare import prepare
 from golongrl.learner.batch.samples import Shard
 from golongrl.learner.ranks.rank import LearnerRank
 from golongrl.learner.ranks.tensors import assemble, correct, response_tokens, with_columns
 from golongrl.learner.ranks.verl_config import loss_config
 from golongrl.recipe import Recipe, load
+from golongrl.recipe.prefix_support import plain_reason
 
 GOAL = 0.95
 # No weight moves: Adam's first steps have about the size of the rate.
@@ -147,6 +149,8 @@ class Ours:
 
     def step(self) -> float:
         """The gradient norm."""
+        if self._rank.shares_prompts:
+            self._rank.engine.share_prompts()
         metrics = self._rank.update([self._part])
         self.phases.append({name: value for name, value in metrics.items() if name.startswith("timing_s/")})
         return float(metrics["actor/grad_norm"])
@@ -157,6 +161,7 @@ class Bare:
 
     def __init__(self, rank: LearnerRank, recipe: Recipe, part: Shard) -> None:
         self._engine = rank.engine
+        self._attention = recipe.model.attn_implementation
         self._loss = partial(ppo_loss, loss_config(recipe))
         self._recompute = recipe.algorithm.proximal == "recompute"
         self._keys = {
@@ -182,10 +187,12 @@ class Bare:
 
     def log_probs(self, part: Shard) -> torch.Tensor:
         """Of the response tokens, flat."""
+        self._engine.module.set_attn_implementation(self._attention)
         return response_tokens(self._infer()["model_output"]["log_probs"], part).float().cpu()
 
     def step(self) -> float:
         """The gradient norm."""
+        self._engine.module.set_attn_implementation(self._attention)
         if self._recompute:
             self._infer()
         data = self._call(calculate_entropy=False)
@@ -212,7 +219,9 @@ def _compare(recipe: Recipe, model: Path, options: argparse.Namespace) -> str:
     """The table of one recipe, as text."""
     config = json.loads((model / "config.json").read_text("utf-8"))
     batch = made_up(options.groups, options.responses, options.prompt, options.response, config["vocab_size"])
-    ((part,),) = prepare(batch, recipe).minis
+    plain = plain_reason(config, recipe, on_cpu=not torch.cuda.is_available())
+    ratio = None if plain else flops.pairs_per_token(memory.shape(config))
+    ((part,),) = prepare(batch, recipe, pairs_per_token=ratio).minis
     with _one_rank():
         rank = LearnerRank(recipe, str(model))
         info = rank.start()
@@ -228,9 +237,11 @@ def _compare(recipe: Recipe, model: Path, options: argparse.Namespace) -> str:
         times = _in_turns(
             {"ours": lambda: norms.append(ours.step()), "bare": lambda: norms.append(bare.step())}, options.rounds
         )
+        peaks = {"ours": peak_bytes(ours.step), "bare": peak_bytes(bare.step)}
         _check_same(norms)
         with console.capture() as text:
             _print(recipe, config, part, times, ours.phases, info.parameters)
+            _print_shared(config, part, peaks, plain)
     return text.get()
 
 
@@ -279,6 +290,47 @@ def _print(
     )
     if torch.cuda.is_available():
         _print_gpu(recipe, config, lengths, {name: median(times[name]).wall for name in times})
+
+
+def peak_bytes(step: Callable[[], object]) -> int:
+    """Most memory that a step has beyond what was there before it."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        step()
+        return int(torch.cuda.max_memory_allocated() - before)
+    # Linux forgets the highest value so far.
+    Path("/proc/self/clear_refs").write_text("5")
+    before = _kernel_kib("VmRSS")
+    step()
+    return (_kernel_kib("VmHWM") - before) * 1024
+
+
+def _kernel_kib(name: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
+
+
+def _print_shared(config: dict[str, Any], part: Shard, peaks: dict[str, int], plain: str | None) -> None:
+    """Memory of a step, and the operations that a prompt computed once should save."""
+    ours, bare = (peaks[side] / memory.GIB for side in ("ours", "bare"))
+    console.print(
+        f"  peak memory of a step: {ours:.2f} GiB, verl's bare engine {bare:.2f}: {bare / ours:.1f} times less"
+    )
+    if plain is not None:
+        console.print(f"  prompts are computed again for every response: {plain}")
+        return
+    model, lengths = memory.shape(config), np.diff(part.offsets)
+    expected = [
+        sum(
+            flops.group_flops(model, len(ids), lengths[part.prompt == i].tolist(), shared=shared)
+            for i, ids in enumerate(part.prompts)
+        )
+        for shared in (False, True)
+    ]
+    plain_t, shared_t = (value / 1e12 for value in expected)
+    console.print(f"  operations: {plain_t:.3f} T plain, {shared_t:.3f} T here: {plain_t / shared_t:.1f} times fewer")
 
 
 def _ratio(ratios: list[float]) -> str:

@@ -107,12 +107,13 @@ def check(
 
 
 def _check_memory(recipe: Recipe, gpu_memory: float | None) -> None:
-    from golongrl.learner import memory
+    from golongrl.learner import flops, memory
     from golongrl.learner.known_models import model_config
 
     config = model_config(recipe.model.path)
     memory.check_layout(recipe, config)
     print("\n".join(memory.estimate(recipe, config).lines()))
+    print(flops.group_line(recipe, config))
     if gpu_memory is not None:
         memory.check_device(recipe, config, device="cuda", device_bytes=int(gpu_memory * memory.GIB))
 

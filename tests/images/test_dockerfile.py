@@ -158,7 +158,7 @@ def test_what_skaffold_builds_for_gpus_has_the_attention_of_its_recipe(skaffold:
     assert image["buildArgs"] == {"TORCH_INDEX": ""}
     (release,) = config["deploy"]["helm"]["releases"]
     recipe = recipe_of(load_values([ROOT / name for name in release["valuesFiles"]]))
-    check_kernel(recipe, lambda _: False)
+    check_kernel(recipe, {}, lambda _: False)
     assert recipe.learner.ulysses == 1
 
 

@@ -17,6 +17,8 @@ QWEN3_4B = SHAPES["Qwen/Qwen3-4B-Thinking-2507"]
 QWEN3_30B = SHAPES["Qwen/Qwen3-30B-A3B-Thinking-2507"]
 SMOLLM2 = SHAPES["builtin:smollm2-135m"]
 
+PLAIN = "learner.shared_prefix=false"
+
 
 def _paper(*overrides: str) -> Recipe:
     return load("qwen3-4b-tmn-reweight", overrides)
@@ -102,13 +104,22 @@ def test_too_large_is_refused_with_numbers() -> None:
             ["learner.ulysses=1", "learner.max_tokens_per_rank=180224", "learner.ranks=30", "learner.ulysses=30"],
             "30 does not",
         ),
-        (["learner.remove_padding=false"], "needs learner.remove_padding: true"),
-        (["model.attn_implementation=sdpa"], "the degree would do nothing"),
+        ([PLAIN, "learner.remove_padding=false"], "needs learner.remove_padding: true"),
+        ([PLAIN, "model.attn_implementation=sdpa"], "the degree would do nothing"),
     ],
 )
 def test_a_layout_that_cannot_work_is_refused(overrides: list[str], message: str) -> None:
     with pytest.raises(InputError, match=message):
         check_layout(_paper(*overrides), QWEN3_4B)
+
+
+def test_shared_prompts_need_no_package_for_attention_and_split_without_it() -> None:
+    recipe = _paper("model.attn_implementation=sdpa", "learner.remove_padding=false")
+    check_layout(recipe, QWEN3_4B | {"model_type": "qwen3"})
+    check_kernel(recipe, QWEN3_4B | {"model_type": "qwen3"}, lambda _: False)
+    with pytest.raises(InputError, match="the degree would do nothing"):
+        check_layout(recipe.model_copy(update={"learner": recipe.learner.model_copy(update={"remove_padding": True})}),
+                     QWEN3_4B | {"model_type": "unknown"})  # fmt: skip
 
 
 def test_flash_attention_on_a_cpu_is_refused() -> None:
@@ -130,12 +141,12 @@ def test_flash_attention_on_a_cpu_is_refused() -> None:
 def test_a_missing_attention_kernel_is_refused_before_ranks_start(
     attention: str, installed: tuple[str, ...], missing: str | None
 ) -> None:
-    recipe = _paper(f"model.attn_implementation={attention}")
+    recipe = _paper(PLAIN, f"model.attn_implementation={attention}")
     if missing is None:
-        check_kernel(recipe, installed.__contains__)
+        check_kernel(recipe, QWEN3_4B, installed.__contains__)
     else:
         with pytest.raises(InputError, match=f"{attention}: there is no {missing} here; install .* FLASH_ATTN_WHEEL"):
-            check_kernel(recipe, installed.__contains__)
+            check_kernel(recipe, QWEN3_4B, installed.__contains__)
 
 
 async def test_the_learner_looks_for_the_kernel_before_it_speaks_to_anybody(tmp_path: Path) -> None:
@@ -143,7 +154,7 @@ async def test_the_learner_looks_for_the_kernel_before_it_speaks_to_anybody(tmp_
     assert find_spec("kernels") is None
     nobody = LearnerConfig("r", "redis://127.0.0.1:1/0", data=tmp_path, weights=tmp_path, out=tmp_path)
     with pytest.raises(InputError, match="there is no flash_attn here"):
-        await train(load("quickstart", ["model.attn_implementation=flash_attention_2"]), nobody)
+        await train(load("quickstart", [PLAIN, "model.attn_implementation=flash_attention_2"]), nobody)
 
 
 @pytest.mark.parametrize("name", packaged())

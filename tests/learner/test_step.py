@@ -2,6 +2,7 @@
 
 import shutil
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,15 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from golongrl.learner.batch.samples import Samples, shard
+from golongrl.learner.batch.samples import Samples, Shard, shard
+from golongrl.learner.batch.shared_prefix import shard_groups
 from golongrl.recipe import Recipe, load
 from support.rank_process import run_ranks
 
 GROUPS, RESPONSES = 5, 4
+
+
+PLAIN, SHARED = "learner.shared_prefix=false", "learner.shared_prefix=true"
 
 
 def _recipe(model: Path, *overrides: str) -> Recipe:
@@ -23,6 +28,7 @@ def _recipe(model: Path, *overrides: str) -> Recipe:
         "quickstart",
         [
             f"model.path={model}",
+            PLAIN,
             "learner.lr=0.001",
             "learner.lr_warmup_steps=0",
             "learner.max_tokens_per_rank=64",
@@ -117,10 +123,15 @@ def _plain_step(model_path: Path, made: Made, lr: float, *, normalise: bool) -> 
     return PlainStep(float(loss.detach()), float(norm), gradients, {name: p.detach() for name, p in named.items()})
 
 
+def _cut(recipe: Recipe, made: Made, *, ranks: int, mini_batch_groups: int | None) -> list[list[Shard]]:
+    cut = partial(shard_groups, pairs_per_token=96.0) if recipe.learner.shared_prefix else shard
+    return cut(made.samples, made.advantages, ranks=ranks, mini_batch_groups=mini_batch_groups, longest=64)
+
+
 def _compare(ranks: int, recipes: list[Recipe], tiny_model: Path, made: Made, out: Path, **more: Any) -> None:
     ulysses = recipes[0].learner.ulysses
     parts = ranks // ulysses
-    minis = shard(made.samples, made.advantages, ranks=parts, mini_batch_groups=None, longest=64)
+    minis = _cut(recipes[0], made, ranks=parts, mini_batch_groups=None)
     normalised = [recipe.algorithm.rollout_is_batch_normalize for recipe in recipes]
     plain = {normalise: _plain_step(tiny_model, made, lr=0.001, normalise=normalise) for normalise in set(normalised)}
     # The other ranks of a Ulysses group have no loss of their own to report.
@@ -190,14 +201,14 @@ def test_more_ranks_equal_plain_torch(ranks: int, tiny_model: Path, made: Made, 
 
 
 @pytest.mark.full
-def test_kl_entropy_and_mini_batches(tiny_model: Path, made: Made, tmp_path: Path) -> None:
+@pytest.mark.parametrize("prompts", [PLAIN, SHARED])
+def test_kl_entropy_and_mini_batches(prompts: str, tiny_model: Path, made: Made, tmp_path: Path) -> None:
     """The reference policy is the initial one: no KL in the first update, some in the second of the same step."""
     recipe = _recipe(
-        tiny_model, "algorithm.kl_loss_coef=0.1", "algorithm.entropy_coeff=0.01", "learner.lr=0.01",
+        tiny_model, prompts, "algorithm.kl_loss_coef=0.1", "algorithm.entropy_coeff=0.01", "learner.lr=0.01",
         "queue.groups_per_step=5", "learner.mini_batch_groups=1",
     )  # fmt: skip
-    whole = shard(made.samples, made.advantages, ranks=1, mini_batch_groups=None, longest=64)
-    minis = shard(made.samples, made.advantages, ranks=1, mini_batch_groups=1, longest=64)
+    whole, minis = (_cut(recipe, made, ranks=1, mini_batch_groups=groups) for groups in (None, 1))
     assert len(minis) == GROUPS
     ((first, later),) = run_ranks(1, [recipe, recipe], [whole, minis], tmp_path)
     assert first["actor/kl_loss"] == pytest.approx(0, abs=1e-6)
@@ -220,6 +231,28 @@ def test_ulysses_equals_plain_torch(tiny_model: Path, made: Made, tmp_path: Path
     _compare(2, recipes, tiny_model, made, tmp_path, flash=True)
 
 
+def test_prompts_computed_once_equal_plain_torch(tiny_model: Path, made: Made, tmp_path: Path) -> None:
+    """Fused and not, with and without checkpointed activations; groups are cut where they exceed a micro-batch."""
+    kept = "learner.gradient_checkpointing=false"
+    choices = ([], [kept], [FUSED], [FUSED, kept, NORMALISED])
+    _compare(1, [_recipe(tiny_model, SHARED, *overrides) for overrides in choices], tiny_model, made, tmp_path)
+
+
+@pytest.mark.parametrize("ranks", [2, pytest.param(4, marks=pytest.mark.full), pytest.param(8, marks=pytest.mark.full)])
+def test_more_ranks_with_prompts_computed_once(ranks: int, tiny_model: Path, made: Made, tmp_path: Path) -> None:
+    """Ranks have whole groups, so different numbers of responses and of micro-batches."""
+    choices = ([], [FUSED, NORMALISED])
+    recipes = [_recipe(tiny_model, SHARED, f"learner.ranks={ranks}", *overrides) for overrides in choices]
+    _compare(ranks, recipes, tiny_model, made, tmp_path)
+
+
+def test_ulysses_with_prompts_computed_once(tiny_model: Path, made: Made, tmp_path: Path) -> None:
+    """Two ranks hold half of every packed row each: no stand-in, the attention makes the exchange itself."""
+    choices = ([], [FUSED])
+    recipes = [_recipe(tiny_model, SHARED, *ULYSSES, *overrides) for overrides in choices]
+    _compare(2, recipes, tiny_model, made, tmp_path)
+
+
 @pytest.mark.full
 def test_ulysses_that_loses_the_other_slices_is_refused(tiny_model: Path, made: Made, tmp_path: Path) -> None:
     """sdpa is not what verl splits: each rank would attend within its own slice, and nothing would say so."""
@@ -234,4 +267,6 @@ def test_a_mixture_of_experts_equals_plain_torch(ranks: int, tiny_mixture: Path,
     override = f"learner.ranks={ranks}"
     recipes = [_recipe(tiny_mixture, override), _recipe(tiny_mixture, override, PACKED)]
     _compare(ranks, recipes, tiny_mixture, made, tmp_path)
+    shared = [_recipe(tiny_mixture, override, SHARED, *more) for more in ([], [FUSED])]
+    _compare(ranks, shared, tiny_mixture, made, tmp_path / "shared")
     assert "model.layers.0.mlp.gate.weight" in torch.load(tmp_path / "moments-0.pt")

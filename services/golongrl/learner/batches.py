@@ -29,13 +29,22 @@ class Batches:
 
     Args:
         waits: told of every wait for a step, with that step.
+        pairs_per_token: see `prepare`.
     """
 
-    def __init__(self, recipe: Recipe, queue: SampleQueue, fence: str, waits: Callable[[int, Wait], None]) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        queue: SampleQueue,
+        fence: str,
+        waits: Callable[[int, Wait], None],
+        pairs_per_token: float | None,
+    ) -> None:
         self._recipe = recipe
         self._queue = queue
         self._fence = fence
         self._waits = waits
+        self._pairs_per_token = pairs_per_token
         self._upcoming: asyncio.Task[PreparedBatch | Stopped] | None = None
 
     async def __aenter__(self) -> "Batches":
@@ -66,7 +75,7 @@ class Batches:
         faults = await asyncio.to_thread(untrainable, batch, self._recipe)
         if faults:
             batch = await self._without(batch, faults)
-        return await asyncio.to_thread(prepare, batch, self._recipe)
+        return await asyncio.to_thread(prepare, batch, self._recipe, pairs_per_token=self._pairs_per_token)
 
     async def _without(self, batch: Batch, faults: Mapping[str, str]) -> Batch:
         """The batch without the groups that cannot be trained, which are set aside.

@@ -14,6 +14,7 @@ from golongrl.errors import InputError
 SHAPES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
         "Qwen/Qwen3-4B-Thinking-2507": {
+            "model_type": "qwen3",
             "hidden_size": 2560,
             "num_hidden_layers": 36,
             "num_attention_heads": 32,
@@ -24,6 +25,7 @@ SHAPES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
             "tie_word_embeddings": True,
         },
         "Qwen/Qwen3-30B-A3B-Thinking-2507": {
+            "model_type": "qwen3_moe",
             "hidden_size": 2048,
             "num_hidden_layers": 48,
             "num_attention_heads": 32,
@@ -37,6 +39,7 @@ SHAPES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
             "tie_word_embeddings": False,
         },
         "builtin:smollm2-135m": {
+            "model_type": "llama",
             "hidden_size": 576,
             "num_hidden_layers": 30,
             "num_attention_heads": 9,
@@ -50,7 +53,7 @@ SHAPES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 
 
 def model_config(path: str) -> Mapping[str, Any]:
-    """What `memory.shape` needs of `model.path`, from this table, the folder, or the local hub cache; no network.
+    """What the checks need of `model.path`, from this table, the folder, or the local hub cache; no network.
 
     Raises:
         InputError: the model's config.json is not on this machine, or is not readable.

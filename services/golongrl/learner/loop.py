@@ -57,6 +57,7 @@ class TrainingLoop:
     Args:
         done: optimizer steps in the ranks' weights.
         rows: (epoch, row) of every group trained in them, as parts to concatenate: [N, 2] each.
+        pairs_per_token: of the model, where prompts are computed once; else None.
         history: names the checkpoints of this run, in all its attachments.
     """
 
@@ -75,6 +76,7 @@ class TrainingLoop:
     stop: StopSignal
     done: int
     rows: list[NDArray[np.int32]]
+    pairs_per_token: float | None
     history: str
     _checkpoint_now: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -95,7 +97,7 @@ class TrainingLoop:
 
     async def _steps(self) -> Stopped | None:
         """Step by step; why the queue has no more batches, where that is the end."""
-        async with Batches(self.recipe, self.queue, self.fence, self._waits) as batches:
+        async with Batches(self.recipe, self.queue, self.fence, self._waits, self.pairs_per_token) as batches:
             batches.prefetch(self.done + 1)
             while batches.upcoming is not None:
                 started = time.perf_counter()

@@ -11,6 +11,7 @@ from typing import Any
 from golongrl.errors import InputError
 from golongrl.recipe import Recipe
 from golongrl.recipe.fit import model_faults
+from golongrl.recipe.prefix_support import plain_reason
 
 GIB = 1 << 30
 
@@ -47,6 +48,7 @@ class Shape:
     intermediate: int  # MLP width a token passes through; of all its experts
     heads: int
     kv_heads: int
+    head: int  # size of a head
     tied: bool
 
     @property
@@ -156,6 +158,7 @@ def shape(config: Mapping[str, Any]) -> Shape:
         intermediate=width * active,
         heads=heads,
         kv_heads=kv_heads,
+        head=head,
         tied=bool(config.get("tie_word_embeddings", False)),
     )
 
@@ -226,7 +229,7 @@ def check_layout(recipe: Recipe, model_config: Mapping[str, Any]) -> None:
         raise InputError("; ".join(faults))
 
 
-def check_kernel(recipe: Recipe, installed: Callable[[str], bool]) -> None:
+def check_kernel(recipe: Recipe, model_config: Mapping[str, Any], installed: Callable[[str], bool]) -> None:
     """Refuse at once what would fail in every rank, after minutes of starting them.
 
     Args:
@@ -235,6 +238,8 @@ def check_kernel(recipe: Recipe, installed: Callable[[str], bool]) -> None:
     Raises:
         InputError: the recipe's attention kernel is not installed.
     """
+    if plain_reason(model_config, recipe, on_cpu=False) is None:
+        return  # shared prompts bring an attention of their own
     attention = recipe.model.attn_implementation
     module = _KERNELS.get(attention)
     if module is not None and not installed(module) and not installed(_HUB_KERNELS):

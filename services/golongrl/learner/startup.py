@@ -29,6 +29,7 @@ from golongrl.learner.checkpoints import resume
 from golongrl.learner.checkpoints.resume import Identity, Resumed
 from golongrl.learner.checkpoints.saver import CheckpointSaver
 from golongrl.learner.checkpoints.store import Checkpoint, Checkpoints
+from golongrl.learner.flops import pairs_per_token
 from golongrl.learner.fsync import StorageError
 from golongrl.learner.loop import TrainingLoop
 from golongrl.learner.observe.health import LearnerMetrics, create_app
@@ -84,7 +85,7 @@ class Inputs:
         model = resolve(recipe.model.path, trust_remote_code=recipe.model.trust_remote_code)
         model_config = json.loads((model / "config.json").read_text("utf-8"))
         memory.check_layout(recipe, model_config)
-        memory.check_kernel(recipe, lambda name: find_spec(name) is not None)
+        memory.check_kernel(recipe, model_config, lambda name: find_spec(name) is not None)
         data, held_out = open_splits(data_folder)
         order = [
             lease_order(data.tasks, recipe.queue.groups_per_step, recipe.seed, epoch)
@@ -201,6 +202,7 @@ async def _attached(
                     stop=stop,
                     done=done,
                     rows=[rows],
+                    pairs_per_token=_pairs_per_token(ranks, inputs),
                     history=resumed.checkpoint.state.history if resumed and resumed.own else secrets.token_hex(8),
                 )
                 complete = await loop.run()
@@ -234,6 +236,15 @@ async def _ranks(inputs: Inputs, checkpoint: Checkpoint | None, stop: StopSignal
         except ExceptionGroup as failures:
             raise failures.exceptions[0] from failures
         await ranks.close()
+
+
+def _pairs_per_token(ranks: "Ranks", inputs: Inputs) -> float | None:
+    """What weighs attention in the balance of whole groups; None where prompts are not computed once."""
+    reason = ranks.info[0].plain_reason
+    if reason is not None:
+        log.warning("prompts are computed again for every response", reason=reason)
+        return None
+    return pairs_per_token(memory.shape(inputs.model_config))
 
 
 def _import_ranks() -> "type[Ranks]":

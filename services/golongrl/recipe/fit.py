@@ -6,6 +6,8 @@ Each function returns one line a fault, which names the keys, their values and t
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from golongrl.recipe.prefix_support import plain_reason
+
 if TYPE_CHECKING:
     from golongrl.recipe.models import Recipe
 
@@ -149,6 +151,9 @@ def _ulysses(recipe: "Recipe", sizes: Mapping[str, Any]) -> Iterator[str]:
         yield f"learner.ulysses {degree} does not divide the model's {heads} attention heads"
     if key_heads is not None and key_heads % degree and degree % key_heads:
         yield f"learner.ulysses {degree} does not go with the model's {key_heads} key heads"
+    # Float32 is what a CPU trains in; the rank itself looks at its device.
+    if plain_reason(sizes, recipe, on_cpu=recipe.model.dtype == "float32") is None:
+        return  # the attention for shared prompts splits packed rows itself
     if not recipe.learner.remove_padding:
         yield f"learner.ulysses {degree} needs learner.remove_padding: true"
     if not recipe.model.attn_implementation.startswith("flash"):

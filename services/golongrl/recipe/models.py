@@ -239,7 +239,14 @@ class Learner(Section):
     max_tokens_per_rank: PositiveInt = Field(
         22_528, description="Tokens in a micro-batch on one rank (after Ulysses splits sequences)."
     )
-    remove_padding: bool = Field(True, description="Pack sequences instead of padding them.")
+    shared_prefix: bool = Field(
+        True,
+        description="Compute a group's prompt once for all of its responses, in every pass. A model that does not "
+        "allow it is trained in the plain way, and the learner's log says why.",
+    )
+    remove_padding: bool = Field(
+        True, description="Pack sequences instead of padding them (with `shared_prefix` they are always packed)."
+    )
     ulysses: PositiveInt = Field(1, description="Ulysses sequence-parallel degree.")
     gradient_checkpointing: bool = Field(True, description="Recompute activations in the backward pass.")
     offload_params: bool = Field(False, description="Keep sharded parameters in CPU memory between uses.")

@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 from golongrl.learner.batch.batch_metrics import batch_metrics, count_metrics
 from golongrl.learner.batch.check import longest_sequence
 from golongrl.learner.batch.samples import Shard, collect, estimate, penalise_overlong, shard, shuffled
+from golongrl.learner.batch.shared_prefix import shard_groups
 from golongrl.queue import Batch
 from golongrl.recipe import Recipe
 
@@ -23,9 +25,12 @@ class PreparedBatch:
     metrics: dict[str, float]
 
 
-def prepare(batch: Batch, recipe: Recipe) -> PreparedBatch:
-    """Depends on the batch and the recipe alone, so a replayed batch gives the same result. A batch whose groups were
-    all set aside gives no mini-batches.
+def prepare(batch: Batch, recipe: Recipe, *, pairs_per_token: float | None) -> PreparedBatch:
+    """Depends on its arguments alone, so a replayed batch gives the same result. A batch whose groups were all set
+    aside gives no mini-batches.
+
+    Args:
+        pairs_per_token: of the model (golongrl.learner.flops) where prompts are computed once; None where they are not.
 
     Raises:
         BatchError: a group cannot be trained, which `check.untrainable` would have said.
@@ -47,7 +52,8 @@ def prepare(batch: Batch, recipe: Recipe) -> PreparedBatch:
     values = advantages.values
     if algorithm.shuffle_advantages:
         values = shuffled(values, ~np.isnan(rewards), recipe.seed, batch.step)
-    minis = shard(
+    cut = shard if pairs_per_token is None else partial(shard_groups, pairs_per_token=pairs_per_token)
+    minis = cut(
         samples,
         values.numpy(),
         ranks=learner.ranks // learner.ulysses,

@@ -8,7 +8,7 @@ Invariants:
   it up, so that no rank is without work while the others wait for it in a collective.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -167,6 +167,19 @@ def shard(
     Raises:
         BatchError: a sequence is longer than `longest`.
     """
+    check_longest(samples, longest)
+    minis = []
+    for members in mini_batches(samples, mini_batch_groups):
+        parts, weights = _balance(members, samples.sequence_lengths, ranks)
+        minis.append([pack(samples, advantages, p, w, len(members)) for p, w in zip(parts, weights, strict=True)])
+    return minis
+
+
+def check_longest(samples: Samples, longest: int) -> None:
+    """
+    Raises:
+        BatchError: a sequence is longer than `longest`.
+    """
     lengths = samples.sequence_lengths
     worst = int(lengths.argmax())
     if lengths[worst] > longest:
@@ -174,15 +187,16 @@ def shard(
             f"group {samples.uids[samples.group[worst]]} has a sequence of {lengths[worst]} tokens, more than the "
             f"{longest} that a micro-batch holds: raise learner.max_tokens_per_rank or learner.ulysses"
         )
-    size = mini_batch_groups or len(samples.prompts)
+
+
+def mini_batches(samples: Samples, groups: int | None) -> Iterator[Int64]:
+    """The trainable responses of each mini-batch of `groups` groups, in order; None is the whole batch."""
     usable = (samples.lengths > 0) & ~np.isnan(samples.rewards)
-    minis = []
+    size = groups or len(samples.prompts)
     for first in range(0, len(samples.prompts), size):
         members = np.flatnonzero(usable & (samples.group >= first) & (samples.group < first + size))
         if len(members):
-            parts, weights = _balance(members, lengths, ranks)
-            minis.append([_pack(samples, advantages, p, w, len(members)) for p, w in zip(parts, weights, strict=True)])
-    return minis
+            yield members
 
 
 def _balance(members: Int64, lengths: Int64, ranks: int) -> tuple[list[Int64], list[Float32]]:
@@ -206,7 +220,8 @@ def _balance(members: Int64, lengths: Int64, ranks: int) -> tuple[list[Int64], l
     return [padded[part] for part in chosen], [real[part] for part in chosen]
 
 
-def _pack(samples: Samples, advantages: Float32, members: Int64, weights: Float32, sequences: int) -> Shard:
+def pack(samples: Samples, advantages: Float32, members: Int64, weights: Float32, sequences: int) -> Shard:
+    """The shard of some responses, `members` in group order; `sequences` real ones are in the mini-batch."""
     groups, prompt = np.unique(samples.group[members], return_inverse=True)
     responses = [samples.responses[i] for i in members]
     offsets = np.concatenate([[0], np.cumsum([len(ids) for ids in responses])]).astype(np.int64)

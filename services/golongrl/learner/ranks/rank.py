@@ -7,6 +7,7 @@ Invariants:
 - on CPU with one thread, the same shards from the same checkpoint give bit-identical weights.
 """
 
+import json
 import os
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -37,7 +38,15 @@ from golongrl.learner.checkpoints.reshard import load_resharded, saved_ranks
 from golongrl.learner.checkpoints.snapshot import SnapshotWriter
 from golongrl.learner.fsync import Written
 from golongrl.learner.ranks.optimizer import recipe_settings
-from golongrl.learner.ranks.tensors import Correction, assemble, correct, normalised, response_tokens, with_columns
+from golongrl.learner.ranks.tensors import (
+    Correction,
+    assemble,
+    assemble_shared,
+    correct,
+    normalised,
+    response_tokens,
+    with_columns,
+)
 from golongrl.learner.ranks.ulysses_check import check_split
 from golongrl.learner.ranks.verl_config import STRATEGY, loss_config, worker_config
 from golongrl.learner.ranks.verl_engine import register as register_engine
@@ -45,6 +54,7 @@ from golongrl.learner.timing import timed
 from golongrl.learner.umask import follow
 from golongrl.learner.weights.export import ExportedFile, Staged, take_shards, write_taken
 from golongrl.recipe import Recipe
+from golongrl.recipe.prefix_support import plain_reason
 
 # A collective waits for the slowest rank, which may still be loading a 60 GB model; a dead rank is noticed by its
 # closed connections long before.
@@ -67,6 +77,7 @@ class RankInfo:
     parameters: int  # of the whole model
     device_bytes: int | None  # memory of the device; None on CPU
     tied: bool
+    plain_reason: str | None  # why prompts are not computed once; None: they are
 
 
 @dataclass(frozen=True)
@@ -86,7 +97,11 @@ class LearnerRank(TrainingWorker):  # type: ignore[misc]  # verl carries no type
         if on_cpu:
             _prepare_cpu()
         register_engine()
-        config = worker_config(recipe, Path(model), on_cpu=on_cpu)
+        self._plain_reason = plain_reason(
+            json.loads(Path(model, "config.json").read_text("utf-8")), recipe, on_cpu=on_cpu
+        )
+        self.shares_prompts = self._plain_reason is None
+        config = worker_config(recipe, Path(model), on_cpu=on_cpu, shared_prefix=self.shares_prompts)
         super().__init__(config)
         self._recipe = recipe
         self._on_cpu = on_cpu
@@ -96,7 +111,9 @@ class LearnerRank(TrainingWorker):  # type: ignore[misc]  # verl carries no type
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="weights")
         self._device = get_torch_device().current_device()
         if recipe.algorithm.kl_loss_coef > 0:
-            frozen = worker_config(recipe, Path(model), on_cpu=on_cpu, forward_only=True)
+            frozen = worker_config(
+                recipe, Path(model), on_cpu=on_cpu, shared_prefix=self.shares_prompts, forward_only=True
+            )
             self._reference = EngineRegistry.new(
                 model_type=frozen.model_type,
                 backend=STRATEGY,
@@ -117,6 +134,9 @@ class LearnerRank(TrainingWorker):  # type: ignore[misc]  # verl carries no type
         self.reset()
         if self._reference is not None:
             self._reference.initialize()
+        if self.shares_prompts:
+            for engine in filter(None, (self.engine, self._reference)):
+                engine.share_prompts()
         self._snapshots = SnapshotWriter(self.engine.checkpoint_manager)
         module = self.engine.module
         if self._recipe.learner.ulysses > 1:
@@ -131,6 +151,7 @@ class LearnerRank(TrainingWorker):  # type: ignore[misc]  # verl carries no type
             parameters=sum(parameter.numel() for parameter in module.parameters()),
             device_bytes=device_bytes,
             tied=bool(self.model_config.hf_config.tie_word_embeddings),
+            plain_reason=self._plain_reason,
         )
 
     @ray.method(concurrency_group=WATCH)  # type: ignore[untyped-decorator]
@@ -260,8 +281,10 @@ class LearnerRank(TrainingWorker):  # type: ignore[misc]  # verl carries no type
         return self._sender.folder()
 
     def _assemble(self, shard: Shard) -> TensorDict:
-        pad = self.model_config.hf_config.pad_token_id
-        return assemble(shard, temperature=self._recipe.rollout.temperature, pad_token_id=pad or 0)
+        temperature = self._recipe.rollout.temperature
+        if self.shares_prompts:
+            return assemble_shared(shard, temperature=temperature)
+        return assemble(shard, temperature=temperature, pad_token_id=self.model_config.hf_config.pad_token_id or 0)
 
     def _log_probs(self, shard: Shard, batch: TensorDict) -> tuple[Tensor, Tensor | None]:
         """The current policy's log-probs and entropies of the response tokens, flat; entropy unless the loss has it."""

@@ -21,6 +21,9 @@ from verl.utils import tensordict_utils as tu
 from golongrl.learner.batch.samples import Shard
 from golongrl.recipe import Algorithm
 
+# The key of a batch's whole prompts, where they are computed once.
+SHARED_PROMPTS = "shared_prompts"
+
 # A mean weight below this is that of a batch whose weights were all made 0: verl leaves it as it is, too.
 _NO_WEIGHT = 1e-8
 
@@ -63,6 +66,37 @@ def assemble(shard: Shard, *, temperature: float, pad_token_id: int) -> TensorDi
             "advantages": _jagged(np.repeat(shard.advantages, lengths), shard.offsets),
         },
         {"temperature": temperature, "pad_token_id": pad_token_id, "global_batch_size": shard.sequences},
+    )
+
+
+def assemble_shared(shard: Shard, *, temperature: float) -> TensorDict:
+    """The engine's view of a shard whose prompts are computed once (`verl_engine` makes the packed rows of it).
+
+    verl's loss is told that every prompt is one token, its last: the engine gives a response's log-probabilities as
+    those of a sequence that begins there.
+
+    Returns:
+        TensorDict of n rows: `prompts` (the last prompt tokens), `responses`, `response_mask`, `loss_mask`,
+        `advantages`, all jagged, and `prompt` [n], the index into the whole prompts, which go along as SHARED_PROMPTS.
+    """
+    lengths = np.diff(shard.offsets)
+    mask = np.repeat(shard.weights, lengths).astype(np.int64)
+    last = np.array([shard.prompts[i][-1] for i in shard.prompt], dtype=np.int64)
+    return tu.get_tensordict(
+        {
+            "prompts": _jagged(last, np.arange(len(last) + 1)),
+            "responses": _jagged(shard.responses.astype(np.int64), shard.offsets),
+            "prompt": torch.from_numpy(shard.prompt.copy()),
+            "response_mask": _jagged(mask, shard.offsets),
+            "loss_mask": _jagged(mask, shard.offsets),
+            "advantages": _jagged(np.repeat(shard.advantages, lengths), shard.offsets),
+        },
+        {
+            "temperature": temperature,
+            "global_batch_size": shard.sequences,
+            # Copied: what Ray hands out is read-only.
+            SHARED_PROMPTS: [ids.copy() for ids in shard.prompts],
+        },
     )
 
 

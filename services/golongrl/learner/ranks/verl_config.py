@@ -17,11 +17,13 @@ STRATEGY = "fsdp2"
 _PRECISION = {"float32": "fp32", "bfloat16": "bf16"}
 
 
-def worker_config(recipe: Recipe, model: Path, *, on_cpu: bool, forward_only: bool = False) -> TrainingWorkerConfig:
+def worker_config(
+    recipe: Recipe, model: Path, *, on_cpu: bool, shared_prefix: bool, forward_only: bool = False
+) -> TrainingWorkerConfig:
     """The engine of one rank; `forward_only` is the frozen reference policy of the KL loss."""
     return TrainingWorkerConfig(
         model_type="language_model",
-        model_config=_model(recipe, model),
+        model_config=_model(recipe, model, shared_prefix=shared_prefix),
         engine_config=_engine(recipe, on_cpu=on_cpu, forward_only=forward_only),
         optimizer_config=_optimizer(recipe),
         checkpoint_config=CheckpointConfig(),
@@ -49,12 +51,14 @@ def loss_config(recipe: Recipe) -> FSDPActorConfig:
     )
 
 
-def _model(recipe: Recipe, path: Path) -> HFModelConfig:
+def _model(recipe: Recipe, path: Path, *, shared_prefix: bool) -> HFModelConfig:
     learner = recipe.learner
+    # Shared prompts bring an attention of their own, so the model loads without the package of another.
+    attention = "sdpa" if shared_prefix else recipe.model.attn_implementation
     return HFModelConfig(
         path=str(path),
         trust_remote_code=recipe.model.trust_remote_code,
-        override_config={"attn_implementation": recipe.model.attn_implementation},
+        override_config={"attn_implementation": attention},
         enable_gradient_checkpointing=learner.gradient_checkpointing,
         use_remove_padding=learner.remove_padding,
         use_fused_kernels=learner.fused_linear_cross_entropy,
