@@ -12,8 +12,7 @@ Invariants:
 import re
 from typing import Any, Final
 
-import yaml
-
+from golongrl import yaml_text
 from golongrl.recipe import Recipe
 from golongrl_operator.api import GROUP, KIND, PLURAL, VERSION, RunStatus, Spec
 
@@ -81,7 +80,7 @@ def crd_yaml() -> str:
     """It as text, under a header that says how it is installed."""
     definition = crd()
     header = _HEADER.format(name=definition["metadata"]["name"])
-    return header + yaml.safe_dump(definition, sort_keys=False, width=120, allow_unicode=True)
+    return header + yaml_text.dump(definition, width=120)
 
 
 def schema() -> Schema:

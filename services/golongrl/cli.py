@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.table import Table
+from typer.core import TyperCommand
 from typer.exceptions import Abort, TyperException
 
 from golongrl import __version__
@@ -138,14 +139,15 @@ def _register_commands() -> None:
     from golongrl.engine.command import engine
     from golongrl.kubernetes.command import deploy, render, status
     from golongrl.learner.command import learner
+    from golongrl.learner.words import EncodedWordsCommand
     from golongrl.local.command import train
     from golongrl.queue.command import app as queue
     from golongrl.reward.command import app as reward
     from golongrl.rollout.command import rollout
     from golongrl_operator.command import operator
 
-    def add(command: Callable[..., None], panel: str, example: str) -> None:
-        app.command(epilog=f"Example: `golongrl {example}`", rich_help_panel=panel)(command)
+    def add(command: Callable[..., None], panel: str, example: str, kind: type[TyperCommand] | None = None) -> None:
+        app.command(cls=kind, epilog=f"Example: `golongrl {example}`", rich_help_panel=panel)(command)
 
     add(train, TRAIN, "train quickstart --name mine --set learner.steps=10")
     add(report, TRAIN, "report runs/mine")
@@ -156,7 +158,8 @@ def _register_commands() -> None:
     app.add_typer(render, name="render", rich_help_panel=CLUSTER)
     app.add_typer(deploy, name="deploy", rich_help_panel=CLUSTER)
     run = "--recipe quickstart --run q1 --redis-url redis://localhost:6379/0"
-    add(learner, PROCESSES, f"learner {run} --data runs/q1/data --weights runs/q1/weights --out runs/q1")
+    learn = f"learner {run} --data runs/q1/data --weights runs/q1/weights --out runs/q1"
+    add(learner, PROCESSES, learn, EncodedWordsCommand)
     add(
         rollout,
         PROCESSES,

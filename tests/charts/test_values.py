@@ -98,8 +98,9 @@ def test_python_accepts_what_the_schema_accepts(name: str) -> None:
     ("values", "message"),
     [
         ({"rollout": {"replicaz": 2}}, "rollout.replicaz"),
-        ({"rollout": {"nodes": 2}}, "rollout.nodes > 1 needs rollout.engine.kind sglang"),
         ({"redis": {"size": 4}}, "redis.size"),
+        ({"redis": {"size": "4GB"}}, "redis.size"),
+        ({"fullnameOverride": "Foo"}, "fullnameOverride"),
     ],
 )
 def test_python_names_the_key_too(values: dict[str, Any], message: str) -> None:

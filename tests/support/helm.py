@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 import subprocess
 from collections.abc import Iterator, Mapping
 from functools import cache
@@ -17,8 +18,15 @@ CRDS = ROOT / "tests" / "recordings" / "kuberay-1.7"
 KUBERAY = "ray.io/v1/RayJob"
 TIMEOUT_S = 240
 
+
 # The pure-Python parser takes a second for one release.
-YAML = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+class YAML(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """YAML 1.1 as kubectl and Helm read it, to whom `n` and `y` are booleans too; PyYAML leaves these two out."""
+
+
+YAML.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^[yYnN]$"), list("yYnN"))
+# PyYAML looks the word up to make a boolean of it.
+YAML.bool_values = {**yaml.SafeLoader.bool_values, "y": True, "n": False}
 
 Manifest = dict[str, Any]
 

@@ -16,6 +16,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from golongrl import yaml_text
 from golongrl.errors import InputError
 from golongrl.recipe.models import Recipe
 
@@ -162,7 +163,7 @@ def parse(tree: Mapping[str, Any], origin: str = "recipe") -> Recipe:
 
 def dump(recipe: Recipe) -> str:
     """The recipe as YAML that `load` reads back to an equal recipe."""
-    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    return yaml_text.dump(recipe.model_dump(mode="json"))
 
 
 def _json(tree: Mapping[str, Any], origin: str) -> str:

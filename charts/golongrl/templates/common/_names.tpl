@@ -31,14 +31,14 @@ ends in a hash, so that two releases never share it.
 {{/* Selector labels of a component: (list $ "reward"). app.kubernetes.io/name is not among them: operators set their own. */}}
 {{- define "golongrl.selector" -}}
 {{- $root := index . 0 -}}
-app.kubernetes.io/instance: {{ $root.Release.Name }}
+app.kubernetes.io/instance: {{ $root.Release.Name | quote }}
 app.kubernetes.io/component: {{ index . 1 }}
 {{- end -}}
 
 {{/* All labels of a component's objects: (list $ "reward"). */}}
 {{- define "golongrl.labels" -}}
 {{- $root := index . 0 -}}
-app.kubernetes.io/name: {{ include "golongrl.name" $root }}
+app.kubernetes.io/name: {{ include "golongrl.name" $root | quote }}
 {{ include "golongrl.selector" . }}
 app.kubernetes.io/version: {{ $root.Chart.AppVersion | quote }}
 app.kubernetes.io/part-of: golongrl
@@ -52,7 +52,7 @@ helm.sh/chart: {{ include "golongrl.chart" $root }}
 {{/* Labels of pods: the objects' without the chart's version, which would roll every pod on every upgrade. (list $ "reward" $placement) */}}
 {{- define "golongrl.podLabels" -}}
 {{- $root := index . 0 -}}
-app.kubernetes.io/name: {{ include "golongrl.name" $root }}
+app.kubernetes.io/name: {{ include "golongrl.name" $root | quote }}
 {{ include "golongrl.selector" . }}
 app.kubernetes.io/part-of: golongrl
 {{- with $root.Values.commonLabels }}

@@ -54,7 +54,7 @@ podAffinity:
     - topologyKey: kubernetes.io/hostname
       labelSelector:
         matchLabels:
-          app.kubernetes.io/instance: {{ $root.Release.Name }}
+          app.kubernetes.io/instance: {{ $root.Release.Name | quote }}
         matchExpressions:
           - key: app.kubernetes.io/component
             operator: In
@@ -99,7 +99,7 @@ securityContext:
 {{- with $root.Values.global.imagePullSecrets }}
 imagePullSecrets:
 {{- range . }}
-  - name: {{ . }}
+  - name: {{ . | quote }}
 {{- end }}
 {{- end }}
 {{- with $placement.nodeSelector }}
@@ -119,10 +119,10 @@ topologySpreadConstraints:
   {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- with $placement.priorityClassName }}
-priorityClassName: {{ . }}
+priorityClassName: {{ . | quote }}
 {{- end }}
 {{- with $placement.runtimeClassName }}
-runtimeClassName: {{ . }}
+runtimeClassName: {{ . | quote }}
 {{- end }}
 {{- end -}}
 
@@ -132,8 +132,9 @@ Every amount is text: KubeRay's operator writes a RayJob back with quantities as
 its field, which Helm's server-side apply refuses to change at the next upgrade.
 */}}
 {{- define "golongrl.resources" -}}
-{{- $requests := deepCopy (index . 0).requests -}}
-{{- $limits := deepCopy (index . 0).limits -}}
+{{- $given := index . 0 | default dict -}}
+{{- $requests := deepCopy ($given.requests | default dict) -}}
+{{- $limits := deepCopy ($given.limits | default dict) -}}
 {{- if gt (len .) 1 -}}
 {{- $gpus := index . 2 | int -}}
 {{- if gt $gpus 0 -}}
@@ -178,7 +179,7 @@ its field, which Helm's server-side apply refuses to change at the next upgrade.
 {{- define "golongrl.scratch" -}}
 - name: tmp
   emptyDir:
-    sizeLimit: {{ . }}
+    sizeLimit: {{ . | quote }}
 {{- end -}}
 
 {{/* One key of the release's Secret: (list $ "NAME" "key"). */}}
@@ -186,7 +187,7 @@ its field, which Helm's server-side apply refuses to change at the next upgrade.
 - name: {{ index . 1 }}
   valueFrom:
     secretKeyRef:
-      name: {{ include "golongrl.authSecret" (index . 0) }}
+      name: {{ include "golongrl.authSecret" (index . 0) | quote }}
       key: {{ index . 2 }}
 {{- end -}}
 
@@ -203,6 +204,6 @@ its field, which Helm's server-side apply refuses to change at the next upgrade.
 - {name: GLOO_SOCKET_IFNAME, value: {{ . | quote }}}
 {{- end }}
 {{- range $name, $value := .Values.network.ncclEnv }}
-- {name: {{ $name }}, value: {{ $value | quote }}}
+- {name: {{ $name | quote }}, value: {{ $value | quote }}}
 {{- end }}
 {{- end -}}

@@ -24,7 +24,8 @@ template:
     containers:
       - name: learner
         {{- include "golongrl.learner.container" (list .) | nindent 8 }}
-        command: [sh, -c, {{ printf "exec %s" (include "golongrl.learner.command" .) | quote }}]
+        # A dollar sign is doubled: Kubernetes would replace $(NAME) by a variable.
+        command: {{ include "golongrl.learner.words" . | replace "$" "$$" }}
         env:
           {{- include "golongrl.learner.env.driver" . | nindent 10 }}
           {{- if include "golongrl.broadcast" . }}

@@ -50,8 +50,8 @@ it hands the ranks what they work on, so that they hold no secret; the steps bef
 - name: {{ index $ 0 }}
   valueFrom:
     secretKeyRef:
-      name: {{ .existingSecret }}
-      key: {{ .key }}
+      name: {{ .existingSecret | quote }}
+      key: {{ .key | quote }}
 {{- end }}
 {{- end }}
 {{- end -}}
@@ -85,21 +85,21 @@ it hands the ranks what they work on, so that they hold no secret; the steps bef
     name: {{ include "golongrl.fullname" . }}-recipe
 - name: store
   persistentVolumeClaim:
-    claimName: {{ include "golongrl.claim" . }}
+    claimName: {{ include "golongrl.claim" . | quote }}
 {{ include "golongrl.scratch" .Values.learner.scratch }}
 - name: shm
   emptyDir:
     medium: Memory
-    sizeLimit: {{ .Values.learner.sharedMemory }}
+    sizeLimit: {{ .Values.learner.sharedMemory | quote }}
 {{- if .Values.model.existingClaim }}
 - name: models
   persistentVolumeClaim:
-    claimName: {{ .Values.model.existingClaim }}
+    claimName: {{ .Values.model.existingClaim | quote }}
     readOnly: true
 {{- else if .Values.model.imageVolume.reference }}
 - name: models
   image:
-    reference: {{ .Values.model.imageVolume.reference }}
+    reference: {{ .Values.model.imageVolume.reference | quote }}
     pullPolicy: {{ .Values.model.imageVolume.pullPolicy }}
 {{- end }}
 {{- end -}}
@@ -137,12 +137,41 @@ it hands the ranks what they work on, so that they hold no secret; the steps bef
     {{- include "golongrl.learner.mounts" . | nindent 4 }}
 {{- end -}}
 
-{{- define "golongrl.learner.command" -}}
+{{/* The learner's command line, as a JSON list of words. */}}
+{{- define "golongrl.learner.words" -}}
 {{- $store := include "golongrl.store" . -}}
-golongrl learner --recipe /etc/golongrl/recipe.yaml --data {{ $store }}/data --weights {{ $store }}/weights --out {{ $store }}/run
-{{- /* On a cluster of somebody else's the port may be taken, and its pods do not name it. */}}
-{{- if not .Values.learner.clusterSelector }} --host 0.0.0.0 --port 8090{{ end }}
-{{- range .Values.learner.args }} {{ . | squote }}{{ end }}
+{{- $words := list "golongrl" "learner" "--recipe" "/etc/golongrl/recipe.yaml" -}}
+{{- $words = concat $words (list "--data" (printf "%s/data" $store) "--weights" (printf "%s/weights" $store)) -}}
+{{- $words = concat $words (list "--out" (printf "%s/run" $store)) -}}
+{{- /* In an existing cluster the port may be in use, and its pods do not name it. */ -}}
+{{- if not .Values.learner.clusterSelector -}}
+{{- $words = concat $words (list "--host" "0.0.0.0" "--port" "8090") -}}
+{{- end -}}
+{{- concat $words (.Values.learner.args | default list) | toJson -}}
+{{- end -}}
+
+{{/*
+The same for Ray, whose entrypoint is text that several programs read: with K8sJobMode and SidecarMode bash in KubeRay's
+submitter, then Ray's own quoting (subprocess.list2cmdline), then the shell of Ray's head; with HTTPMode that shell alone.
+A word that one of them could change is passed as --encoded=WORD, percent-encoded, and decoded by `golongrl learner`:
+in double quotes, which is all the quoting that list2cmdline knows, a shell still reads $, `, " and \.
+*/}}
+{{- define "golongrl.learner.entrypoint" -}}
+{{- range $number, $word := include "golongrl.learner.words" . | fromJsonArray -}}
+{{- if $number }} {{ end -}}
+{{- if regexMatch "^[A-Za-z0-9_@%+=:,./-]+$" $word -}}
+{{- $word -}}
+{{- else if regexMatch "^[^$`\"\\\\ ]* [^$`\"\\\\]*$" $word -}}
+{{- include "golongrl.shellQuote" $word -}}
+{{- else -}}
+--encoded={{ urlquery $word }}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* One word of a POSIX shell. */}}
+{{- define "golongrl.shellQuote" -}}
+'{{ replace "'" "'\\''" . }}'
 {{- end -}}
 
 {{- define "golongrl.learner.podMetadata" -}}

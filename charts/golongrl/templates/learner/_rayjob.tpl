@@ -8,22 +8,22 @@ apiVersion: ray.io/v1
 kind: RayJob
 metadata:
   name: {{ index . 1 }}
-  namespace: {{ $root.Release.Namespace }}
+  namespace: {{ $root.Release.Namespace | quote }}
   labels:
     {{- index . 2 | nindent 4 }}
     {{- with $root.Values.learner.gang }}
     {{- if eq .scheduler "kueue" }}
     # Kueue's webhook suspends a new job with this label and releases it when the whole cluster fits. `suspend` is not set
     # here: an upgrade would stop a running job, or fail because the field belongs to Kueue.
-    kueue.x-k8s.io/queue-name: {{ .queue }}
+    kueue.x-k8s.io/queue-name: {{ .queue | quote }}
     {{- else if eq .scheduler "volcano" }}
     ray.io/scheduler-name: volcano
-    volcano.sh/queue-name: {{ .queue }}
+    volcano.sh/queue-name: {{ .queue | quote }}
     {{- else if eq .scheduler "yunikorn" }}
     ray.io/scheduler-name: yunikorn
     ray.io/gang-scheduling-enabled: "true"
     yunikorn.apache.org/app-id: {{ include "golongrl.fullname" $root }}-learner
-    yunikorn.apache.org/queue: {{ .queue }}
+    yunikorn.apache.org/queue: {{ .queue | quote }}
     {{- end }}
     {{- end }}
 spec:
@@ -34,13 +34,14 @@ spec:
 {{- $learner := .Values.learner -}}
 {{- $own := not $learner.clusterSelector -}}
 {{- if $own -}}
-entrypoint: {{ include "golongrl.learner.command" . | quote }}
+entrypoint: {{ include "golongrl.learner.entrypoint" . | quote }}
 {{- else -}}
-{{- $store := include "golongrl.store" . -}}
-# The pods of an existing cluster have no prepare step of ours.
-entrypoint: {{ printf "sh -c 'golongrl data prepare /etc/golongrl/recipe.yaml --out %s/data && exec %s'" $store (include "golongrl.learner.command" . | replace "'" "") | quote }}
+{{- /* The pods of an existing cluster have no prepare step of ours. */}}
+{{- $prepare := printf "golongrl data prepare /etc/golongrl/recipe.yaml --out %s/data" (include "golongrl.store" .) -}}
+{{- $line := printf "%s && exec %s" $prepare (include "golongrl.learner.entrypoint" .) -}}
+entrypoint: {{ printf "sh -c %s" (include "golongrl.shellQuote" $line) | quote }}
 clusterSelector:
-  ray.io/cluster: {{ $learner.clusterSelector }}
+  ray.io/cluster: {{ $learner.clusterSelector | quote }}
 {{- end }}
 submissionMode: {{ $learner.submissionMode }}
 {{- if $own }}
@@ -84,7 +85,9 @@ rayClusterSpec:
   headGroupSpec:
     rayStartParams:
       dashboard-host: 0.0.0.0
-      {{- toYaml $learner.head.rayStartParams | nindent 6 }}
+      {{- with $learner.head.rayStartParams }}
+      {{- toYaml . | nindent 6 }}
+      {{- end }}
     template:
       metadata:
         {{- include "golongrl.learner.podMetadata" . | nindent 8 }}

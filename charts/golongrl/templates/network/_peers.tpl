@@ -7,7 +7,7 @@
 
 {{- define "golongrl.outsidePeer" -}}
 - namespaceSelector:
-    {{- toYaml .namespaceSelector | nindent 4 }}
+    {{- toYaml (.namespaceSelector | default dict) | nindent 4 }}
   {{- with .podSelector }}
   podSelector:
     {{- toYaml . | nindent 4 }}
@@ -17,7 +17,7 @@
 {{- define "golongrl.policyMetadata" -}}
 metadata:
   name: {{ include "golongrl.fullname" (index . 0) }}-{{ index . 1 }}
-  namespace: {{ (index . 0).Release.Namespace }}
+  namespace: {{ (index . 0).Release.Namespace | quote }}
   labels:
     {{- include "golongrl.labels" . | nindent 4 }}
 {{- end -}}
@@ -28,7 +28,7 @@ metadata:
     {{- include "golongrl.outsidePeer" $dns | nindent 4 }}
     {{- range $dns.cidrs }}
     - ipBlock:
-        cidr: {{ . }}
+        cidr: {{ . | quote }}
     {{- end }}
   ports:
     {{- range uniq (list 53 (int $dns.port)) }}
@@ -51,7 +51,7 @@ metadata:
   to:
     {{- range . }}
     - ipBlock:
-        cidr: {{ . }}
+        cidr: {{ . | quote }}
     {{- end }}
   {{- end }}
 {{- end -}}

@@ -97,12 +97,12 @@ volumes:
       name: {{ include "golongrl.fullname" $root }}-recipe
   - name: store
     persistentVolumeClaim:
-      claimName: {{ include "golongrl.claim" $root }}
+      claimName: {{ include "golongrl.claim" $root | quote }}
   {{- include "golongrl.scratch" $rollout.scratch | nindent 2 }}
   - name: shm
     emptyDir:
       medium: Memory
-      sizeLimit: {{ $rollout.engine.sharedMemory }}
+      sizeLimit: {{ $rollout.engine.sharedMemory | quote }}
 {{- end -}}
 
 {{/* The engine container, without a restart policy. It starts from the newest published weights, so that a pod that joins late need not catch up; a follower from its leader's. */}}
@@ -221,7 +221,7 @@ labels:
   {{- include "golongrl.podLabels" (list $root "rollout" $root.Values.rollout) | nindent 2 }}
   golongrl.io/role: {{ index . 1 }}
 annotations:
-  checksum/recipe: {{ omit (include "golongrl.recipe" $root | fromJson) "learner" "algorithm" | toJson | sha256sum }}
+  checksum/recipe: {{ omit (include "golongrl.recipe" $root | fromJson) "learner" "algorithm" | toJson | sha256sum | quote }}
   kubectl.kubernetes.io/default-container: {{ ternary "worker" "engine" (eq (index . 1) "leader") }}
   {{- with $root.Values.rollout.podAnnotations }}
   {{- toYaml . | nindent 2 }}

@@ -10,15 +10,16 @@ import subprocess
 from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import yaml
 
 from golongrl import recipe as recipes
+from golongrl import yaml_text
 from golongrl.errors import GolongrlError
 from golongrl.kubernetes.names import check_names
 from golongrl.kubernetes.rayjob.load import load_values, merge
-from golongrl.kubernetes.rayjob.site import Manifest, Site, content, documents, read_site
+from golongrl.kubernetes.rayjob.site import Site, content, documents, read_site
 from golongrl.kubernetes.values import Values
 from golongrl.recipe import Recipe
 
@@ -144,23 +145,4 @@ def rayjob_yaml(
     if namespace:
         arguments.append(f" -n {namespace}")
     header = _HEADER.format(recipe=recipe.name, release=release, arguments="".join(arguments))
-    return header + "---\n" + dump(documents(job, recipe, namespace, content(job, recipe)))
-
-
-def dump(items: Iterable[Manifest]) -> str:
-    """Objects as YAML documents."""
-    return yaml.dump_all(items, Dumper=_Dumper, sort_keys=False)
-
-
-class _Dumper(yaml.SafeDumper):
-    """No anchors: the same security context in five places is five texts; multi-line text as a block."""
-
-    def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002 - the signature is PyYAML's
-        return True
-
-
-def _text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
-    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style="|" if "\n" in value else None)
-
-
-_Dumper.add_representer(str, _text)
+    return header + "---\n" + yaml_text.dump_all(documents(job, recipe, namespace, content(job, recipe)))

@@ -1,112 +1,152 @@
-"""What lies around the parts: accounts and roles, networks and their policies, metrics, tests."""
+"""What surrounds the components: accounts and roles, networks and their policies, metrics, tests."""
 
-from typing import Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
-from golongrl.kubernetes.values.common import Labels, Passthrough, PassthroughList, Port, Positive, ValuesSection
+from golongrl.kubernetes.values.common import (
+    Annotations,
+    Cidr,
+    DeviceName,
+    EnvName,
+    Labels,
+    Passthrough,
+    PassthroughList,
+    Port,
+    Positive,
+    ValuesSection,
+)
 
-# A switch that may follow the cluster: an object whose CRD is missing fails a whole installation.
+# A switch that may follow the cluster: an object whose CRD is missing fails the whole installation.
 OnWhere = bool | Literal["auto"]
+# Where KubeRay's chart and its kustomization put the operator, by their documentation. Ray's dashboard runs whatever it
+# is sent, so that a pod with the operator's label in any other namespace must not reach it.
+KUBERAY_NAMESPACES: Final = ("default", "kuberay", "kuberay-operator", "kuberay-system", "ray-system")
 
 
 class ServiceAccount(ValuesSection):
-    """One account for each component; only the operator's pod has a token."""
+    """One service account for each component. Only the operator's pod has an API token."""
 
     create: bool = Field(
-        True, description="Create an account for each component; else the namespace's default is used."
+        True, description="Create an account for each component. If false, the namespace's default account is used."
     )
-    annotations: Labels = Field(default_factory=dict, description="Annotations (cloud identity).")
+    annotations: Annotations = Field(
+        default_factory=dict, description="Annotations of the accounts, such as a cloud identity."
+    )
 
 
 class Viewer(ValuesSection):
-    """Role for people and tools that run `golongrl status`: reads objects, and runs it inside a pod (pods/exec)."""
+    """Role for people and tools that run `golongrl status`, which reads objects and runs a command in a pod."""
 
-    create: bool = Field(False, description="Create the Role and, with subjects, its RoleBinding.")
-    subjects: PassthroughList = Field(default_factory=list, description="RBAC subjects bound to the Role.")
+    create: bool = Field(False, description="Create the Role and, if there are subjects, its RoleBinding.")
+    subjects: PassthroughList = Field(default_factory=list, description="RBAC subjects that get the Role.")
 
 
 class Rbac(ValuesSection):
-    """No workload but the operator calls the Kubernetes API; this Role is for people."""
+    """Roles for people. No workload except the operator calls the Kubernetes API."""
 
     viewer: Viewer = Viewer()
 
 
 class Rdma(ValuesSection):
-    """RDMA for engines and ranks: an explicit opt-out of Pod Security `restricted` (IPC_LOCK, as root)."""
+    """RDMA for engines and ranks. Their pods then violate Pod Security `restricted`: root with IPC_LOCK."""
 
     enabled: bool = Field(
-        False, description="Request the resource and run engines and ranks as root with IPC_LOCK only."
+        False, description="Request the resource, and run engines and ranks as root with the capability IPC_LOCK only."
     )
-    resource: str = Field("rdma/hca", description="Extended resource of the RDMA device plugin.")
-    count: Positive = Field(1, description="Devices of each pod.")
+    resource: DeviceName = Field("rdma/hca", description="Resource name of the RDMA device plugin.")
+    count: Positive = Field(1, description="Devices for each pod.")
 
 
 class Network(ValuesSection):
-    """Interfaces of the collective libraries."""
+    """Network interfaces of the collective libraries (NCCL, Gloo)."""
 
-    socket_interface: str = Field(
-        "", description="NCCL_SOCKET_IFNAME and GLOO_SOCKET_IFNAME; empty leaves the choice to them."
+    socket_interface: Annotated[str, Field(pattern=r"^\S*$")] = Field(
+        "",
+        description="Interface for NCCL_SOCKET_IFNAME and GLOO_SOCKET_IFNAME. Empty means that the libraries choose.",
     )
-    nccl_env: Labels = Field(default_factory=dict, description="Further NCCL_* variables of engines and ranks.")
+    nccl_env: dict[EnvName, str] = Field(
+        default_factory=dict, description="Additional NCCL_* variables of engines and ranks."
+    )
     rdma: Rdma = Rdma()
 
 
 class Peer(ValuesSection):
-    """Pods of another namespace that reach in."""
+    """Pods of another namespace that may connect."""
 
-    namespace_selector: Passthrough = Field(default_factory=dict, description="Namespaces; empty is any.")
-    pod_selector: Passthrough = Field(default_factory=dict, description="Pods.")
+    namespace_selector: Passthrough = Field(
+        default_factory=dict, description="Label selector of their namespaces. Empty selects every namespace."
+    )
+    pod_selector: Passthrough = Field(default_factory=dict, description="Label selector of the pods.")
 
 
 class ExtraEgress(ValuesSection):
-    """Further ways out of a component (a hub, an object store, Weights & Biases): NetworkPolicy egress rules."""
+    """Additional egress rules by component, for example to a hub, an object store or Weights & Biases."""
 
-    redis: PassthroughList = Field(default_factory=list, description="Of Redis.")
-    reward: PassthroughList = Field(default_factory=list, description="Of the reward service.")
-    rollout: PassthroughList = Field(default_factory=list, description="Of the rollout pool.")
-    learner: PassthroughList = Field(default_factory=list, description="Of the learner.")
+    redis: PassthroughList = Field(default_factory=list, description="Egress rules of Redis.")
+    reward: PassthroughList = Field(default_factory=list, description="Egress rules of the reward service.")
+    rollout: PassthroughList = Field(default_factory=list, description="Egress rules of the rollout pool.")
+    learner: PassthroughList = Field(default_factory=list, description="Egress rules of the learner.")
 
 
 class Dns(Peer):
-    """Who resolves names, for the parts that may ask."""
+    """DNS servers that the components may ask."""
 
-    cidrs: list[str] = Field(
+    cidrs: list[Cidr] = Field(
         default_factory=lambda: ["169.254.20.10/32"],
-        description="Addresses too: a node-local cache answers from the node; where kube-proxy uses iptables, at the "
-        "address of the DNS Service, which then belongs here.",
+        description="Addresses of DNS servers, in addition. A node-local cache answers from the node; where kube-proxy "
+        "uses iptables it answers at the address of the DNS Service, which then must be listed here.",
     )
-    port: Port = Field(53, description="Port of the pods, behind the Service (5353 on OpenShift).")
+    port: Port = Field(53, description="Port of the DNS pods behind the Service (5353 on OpenShift).")
 
 
 class NetworkPolicy(ValuesSection):
-    """Exactly the design's arrows; everything else is refused."""
+    """NetworkPolicies that allow only the connections that the components need."""
 
     enabled: bool = Field(True, description="Create the policies.")
     dns: Dns = Dns(pod_selector={"matchLabels": {"k8s-app": "kube-dns"}})
-    prometheus: Peer = Peer(pod_selector={"matchLabels": {"app.kubernetes.io/name": "prometheus"}})
-    # Its chart and its kustomization name it differently, but say the same component.
-    kuberay_operator: Peer = Peer(pod_selector={"matchLabels": {"app.kubernetes.io/component": "kuberay-operator"}})
+    prometheus: Peer = Field(
+        Peer(pod_selector={"matchLabels": {"app.kubernetes.io/name": "prometheus"}}),
+        description="Prometheus, which may connect to the ports that serve /metrics.",
+    )
+    # KubeRay's chart and its kustomization give the operator different names, but the same component label.
+    kuberay_operator: Peer = Field(
+        Peer(
+            namespace_selector={
+                "matchExpressions": [
+                    {"key": "kubernetes.io/metadata.name", "operator": "In", "values": list(KUBERAY_NAMESPACES)}
+                ]
+            },
+            pod_selector={"matchLabels": {"app.kubernetes.io/component": "kuberay-operator"}},
+        ),
+        description="KubeRay's operator, which may connect to Ray's dashboard. The dashboard runs any code it is sent: "
+        "name the one namespace that has the operator. One in the release's own namespace is always allowed.",
+    )
     extra_egress: ExtraEgress = ExtraEgress()
 
 
 class Monitors(ValuesSection):
     """ServiceMonitor and PodMonitors of the Prometheus operator."""
 
-    enabled: OnWhere = Field(False, description="Create them; `auto`: where the cluster has the operator's CRDs.")
-    interval: str = Field("15s", description="Scrape interval.")
-    labels: Labels = Field(default_factory=dict, description="Labels that your Prometheus selects by.")
+    enabled: OnWhere = Field(False, description="Create them. `auto` means: if the cluster has their CRDs.")
+    interval: Annotated[
+        str,
+        Field(
+            pattern=r"^([0-9]+y)?([0-9]+w)?([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?([0-9]+ms)?$",
+            min_length=2,
+        ),
+    ] = Field("15s", description="Scrape interval, as a Prometheus duration.")
+    labels: Labels = Field(default_factory=dict, description="Labels by which your Prometheus selects monitors.")
 
 
 class Rules(ValuesSection):
     """PrometheusRule with the loop's alerts."""
 
-    enabled: OnWhere = Field(False, description="Create it; `auto`: where the cluster has the operator's CRDs.")
-    labels: Labels = Field(default_factory=dict, description="Labels that your Prometheus selects by.")
-    no_step_for: str = Field(
+    enabled: OnWhere = Field(False, description="Create it. `auto` means: if the cluster has its CRD.")
+    labels: Labels = Field(default_factory=dict, description="Labels by which your Prometheus selects rules.")
+    no_step_for: Annotated[str, Field(pattern=r"^[1-9][0-9]*[mh]$")] = Field(
         "1h",
-        pattern=r"^[1-9][0-9]*[mh]$",
-        description="Time without a new policy version that is alerted: longer than your longest step.",
+        description="Alert after this time without a new policy version. It must be longer than your longest step.",
     )
 
 
@@ -115,13 +155,16 @@ class Dashboards(ValuesSection):
 
     enabled: bool = Field(True, description="Create them.")
     labels: Labels = Field(
-        default_factory=lambda: {"grafana_dashboard": "1"}, description="Labels that Grafana's sidecar selects by."
+        default_factory=lambda: {"grafana_dashboard": "1"},
+        description="Labels by which Grafana's sidecar selects dashboards.",
     )
-    annotations: Labels = Field(default_factory=dict, description="Annotations (the folder, for some sidecars).")
+    annotations: Annotations = Field(
+        default_factory=dict, description="Annotations, by which some sidecars choose the folder."
+    )
 
 
 class MetricsValues(ValuesSection):
-    """Observability."""
+    """Monitoring: scraping, alerts and dashboards."""
 
     monitors: Monitors = Monitors()
     rules: Rules = Rules()

@@ -1,20 +1,63 @@
-"""What the sections of the values share: strictness, images, resources, placement.
+"""What the sections of the values share: strictness, the API server's rules for names and amounts, images, placement.
 
-What Kubernetes itself defines (affinity, tolerations, resources, ...) passes through unchanged.
+What Kubernetes itself defines (affinity, tolerations, ...) passes through unchanged. The patterns are those of the API
+server, so that a wrong name is refused with its key before anything is installed. They use what both pydantic's and
+Helm's regular expressions know: no look-ahead.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
+# RFC 1123: a label, and labels joined by dots.
+_LABEL: Final = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
+_SUBDOMAIN: Final = rf"{_LABEL}(\.{_LABEL})*"
+# The part of a label's key after the slash; a label's value has the same form.
+_WORD: Final = r"[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?"
+_QUALIFIED: Final = rf"^({_SUBDOMAIN}/)?{_WORD}$"
+# Decimal, with a suffix of either kind or an exponent; unsigned, because nothing here can be negative.
+_SUFFIX: Final = r"([KMGTPE]i|[numkMGTPE]|[eE][-+]?[0-9]+)?"
+_OCTET: Final = r"(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
+# The most that Kubernetes' 32-bit fields hold.
+INT32: Final = 2**31 - 1
+
 Port = Annotated[int, Field(ge=1, le=65535)]
-Count = Annotated[int, Field(ge=0)]
-Positive = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=0, le=INT32)]
+Positive = Annotated[int, Field(ge=1, le=INT32)]
+# Name of an object that exists already, or will; empty is none.
+ObjectName = Annotated[str, Field(pattern=rf"^({_SUBDOMAIN})?$", max_length=253)]
+RequiredObjectName = Annotated[str, Field(pattern=rf"^{_SUBDOMAIN}$", max_length=253)]
+# Key inside a Secret or ConfigMap.
+DataKey = Annotated[str, Field(pattern=r"^[-._A-Za-z0-9]+$", max_length=253)]
+LabelValue = Annotated[str, Field(pattern=rf"^({_WORD})?$", max_length=63)]
+# The part before the slash may have 253 characters.
+_QualifiedName = Annotated[str, Field(pattern=_QUALIFIED, max_length=317)]
+# Name of a device plugin's resource, which always has a domain.
+DeviceName = Annotated[str, Field(pattern=rf"^{_SUBDOMAIN}/{_WORD}$", max_length=317)]
+Amount = Annotated[str, Field(pattern=rf"^([0-9]+(\.[0-9]*)?|\.[0-9]+){_SUFFIX}$")]
+# An amount above zero, of bytes.
+Size = Annotated[
+    str,
+    Field(pattern=r"^([0-9]*[1-9][0-9]*(\.[0-9]*)?|[0-9]*\.[0-9]*[1-9][0-9]*)([KMGTPE]i|[kMGTPE]|[eE][+]?[0-9]+)?$"),
+]
+Cidr = Annotated[
+    str,
+    Field(
+        pattern=rf"^(({_OCTET}\.){{3}}{_OCTET}/(3[0-2]|[12]?[0-9])"
+        r"|[0-9A-Fa-f]*:[0-9A-Fa-f:.]*/(12[0-8]|1[01][0-9]|[1-9]?[0-9]))$"
+    ),
+]
+# Pods that may go at a time: a number or a percentage.
+Share = Count | Annotated[str, Field(pattern=r"^(100|[1-9]?[0-9])%$")]
 # A Kubernetes object or list whose own schema the API server checks.
 Passthrough = dict[str, Any]
 PassthroughList = list[dict[str, Any]]
-Labels = dict[str, str]
+Labels = dict[_QualifiedName, LabelValue]
+Annotations = dict[_QualifiedName, str]
+EnvName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+# A container's argument. Control characters cannot be passed on by every shell on the way to Ray's head.
+Argument = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]*$")]
 # Learner and engines share the volume: a claim for one pod would leave all others hanging.
 AccessMode = Literal["ReadWriteOnce", "ReadWriteMany"]
 
@@ -25,41 +68,65 @@ class ValuesSection(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, alias_generator=to_camel, populate_by_name=True)
 
 
-class Image(ValuesSection):
-    """A container image; `digest` wins over `tag`, an empty tag is the chart's appVersion."""
+class EnvVar(ValuesSection):
+    """An environment variable, as Kubernetes defines it."""
 
-    registry: str = Field("ghcr.io", description="Registry host; `global.imageRegistry` replaces it.")
-    repository: str = Field(description="Repository without the registry host.")
-    tag: str = Field("", description="Tag; empty is the chart's appVersion.")
-    digest: str = Field("", pattern=r"^(sha256:[0-9a-f]{64})?$", description="Digest `sha256:...`; wins over the tag.")
+    name: EnvName = Field(description="Name.")
+    value: str = Field("", description="Value, quoted where it looks like a number or a switch.")
+    value_from: Passthrough = Field(default_factory=dict, description="Source of the value instead, such as a Secret.")
+
+
+class Image(ValuesSection):
+    """A container image. `digest` takes precedence over `tag`; an empty tag means the chart's appVersion."""
+
+    registry: str = Field(
+        "ghcr.io",
+        pattern=r"^([A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?(:[0-9]+)?(/[a-z0-9._-]+)*)?$",
+        description="Registry host. `global.imageRegistry` replaces it.",
+    )
+    repository: str = Field(
+        pattern=r"^[a-z0-9]+([._/-]+[a-z0-9]+)*$", description="Repository, without the registry host."
+    )
+    tag: str = Field(
+        "", pattern=r"^([A-Za-z0-9_][A-Za-z0-9._-]{0,127})?$", description="Tag. Empty means the chart's appVersion."
+    )
+    digest: str = Field(
+        "", pattern=r"^(sha256:[0-9a-f]{64})?$", description="Digest `sha256:...`, which takes precedence over the tag."
+    )
     pull_policy: Literal["Always", "IfNotPresent", "Never"] = Field(
-        "IfNotPresent", description="When the kubelet pulls."
+        "IfNotPresent", description="When the kubelet pulls the image."
     )
 
 
 class Resources(ValuesSection):
-    """Container resources, passed through to Kubernetes."""
+    """Requests and limits of a container."""
 
-    requests: dict[str, str | int] = Field(default_factory=dict, description="Reserved amounts by resource name.")
-    limits: dict[str, str | int] = Field(default_factory=dict, description="Upper bounds by resource name.")
+    requests: dict[_QualifiedName, Amount | Annotated[int, Field(ge=0)]] = Field(
+        default_factory=dict, description="Reserved amounts by resource name."
+    )
+    limits: dict[_QualifiedName, Amount | Annotated[int, Field(ge=0)]] = Field(
+        default_factory=dict, description="Maximum amounts by resource name."
+    )
 
 
 class PodPlacement(ValuesSection):
-    """Where a component's pods may run, and what else they carry."""
+    """Where a component's pods run, and their labels, annotations and environment."""
 
-    node_selector: Labels = Field(default_factory=dict, description="Labels a node must have.")
-    tolerations: PassthroughList = Field(default_factory=list, description="Taints the pods tolerate.")
+    node_selector: Labels = Field(default_factory=dict, description="Labels that a node must have.")
+    tolerations: PassthroughList = Field(default_factory=list, description="Taints that the pods tolerate.")
     affinity: Passthrough = Field(default_factory=dict, description="Node and pod affinity.")
     topology_spread_constraints: PassthroughList = Field(
         default_factory=list,
-        description="How pods spread over nodes and zones; reward service and engines, where empty, softly over nodes.",
+        description="How pods spread over nodes and zones. If empty, reward pods and engines prefer different nodes.",
     )
-    priority_class_name: str = Field("", description="PriorityClass, which must exist.")
-    runtime_class_name: str = Field("", description="RuntimeClass, which must exist (a missing one hangs the pods).")
-    pod_labels: Labels = Field(default_factory=dict, description="Further labels of the pods.")
-    pod_annotations: Labels = Field(default_factory=dict, description="Further annotations of the pods.")
-    env: PassthroughList = Field(
-        default_factory=list, description="Further environment variables (Kubernetes EnvVar objects)."
+    priority_class_name: ObjectName = Field("", description="PriorityClass, which must exist.")
+    runtime_class_name: ObjectName = Field(
+        "", description="RuntimeClass, which must exist: pods that name a missing one never start."
+    )
+    pod_labels: Labels = Field(default_factory=dict, description="Additional labels of the pods.")
+    pod_annotations: Annotations = Field(default_factory=dict, description="Additional annotations of the pods.")
+    env: list[EnvVar] = Field(
+        default_factory=list[EnvVar], description="Additional environment variables (Kubernetes EnvVar objects)."
     )
 
 
@@ -67,4 +134,4 @@ class Pdb(ValuesSection):
     """PodDisruptionBudget."""
 
     enabled: bool = Field(description="Create the budget.")
-    max_unavailable: int | str = Field(1, description="Pods a drain may take at a time (number or percentage).")
+    max_unavailable: Share = Field(1, description="Pods that a drain may evict at a time: a number or a percentage.")

@@ -1,24 +1,30 @@
 """Values of the operator's pod, and of the release's own TrainingRun."""
 
+from typing import Annotated
+
 from pydantic import Field
 
-from golongrl.kubernetes.values.common import Count, Image, PodPlacement, Port, Resources
+from golongrl.kubernetes.values.common import Cidr, Count, Image, PodPlacement, Port, Resources
 
 
 class OperatorValues(PodPlacement):
-    """The operator: keeps TrainingRuns of this release training. Needs KubeRay and the TrainingRun CRD."""
+    """The operator, which runs the TrainingRuns of this release. It needs KubeRay and the TrainingRun CRD."""
 
     enabled: bool = Field(
-        False, description="Deploy it; the learner is then a TrainingRun, whose RayJob it makes, restarts and replaces."
+        False,
+        description="Deploy it. The learner is then a TrainingRun, and the operator creates, restarts and replaces its "
+        "RayJob.",
     )
     image: Image = Image(repository="golongrl/golongrl-operator")
-    max_restarts: Count = Field(2, description="Of the release's own TrainingRun: spec.maxRestarts.")
-    stall_seconds: Count = Field(0, description="Of the release's own TrainingRun: spec.stallSeconds; 0 is never.")
-    api_server_cidrs: list[str] = Field(
+    max_restarts: Count = Field(2, description="spec.maxRestarts of the release's own TrainingRun.")
+    stall_seconds: Count = Field(0, description="spec.stallSeconds of the release's own TrainingRun. 0 means never.")
+    api_server_cidrs: list[Cidr] = Field(
         default_factory=list,
-        description="Addresses of the API server that the NetworkPolicy opens; empty opens its ports to any address.",
+        description="Addresses of the API server that the NetworkPolicy allows. Empty allows its ports at any address.",
     )
-    api_server_ports: list[Port] = Field(
-        default_factory=lambda: list[Port]([443, 6443]), description="Ports of the API server, behind its Service too."
+    # Without a port the rule would allow all of them.
+    api_server_ports: Annotated[list[Port], Field(min_length=1)] = Field(
+        default_factory=lambda: list[Port]([443, 6443]),
+        description="Ports of the API server: that of its Service and that behind it.",
     )
     resources: Resources = Resources(requests={"cpu": "50m", "memory": "128Mi"}, limits={"memory": "512Mi"})

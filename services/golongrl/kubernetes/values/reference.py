@@ -6,12 +6,13 @@ Pure: the pydantic models in, Markdown out. `scripts/generate.py` writes the fil
 import types
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from golongrl import yaml_text
 from golongrl.kubernetes.values import Values
+from golongrl.kubernetes.values.common import INT32
 from golongrl.recipe import Recipe
 
 _RECIPE = """\
@@ -56,7 +57,10 @@ def _sections(model: type[BaseModel], path: str) -> list[str]:
         key = f"{path}{field.alias or name}"
         nested = _section_of(field)
         if nested is not None and nested.model_fields:
-            below += [f"\n## `{key}`\n\n{_one_line(nested.__doc__ or '')}\n", *_sections(nested, f"{key}.")]
+            below += [
+                f"\n## `{key}`\n\n{_one_line(field.description or nested.__doc__ or '')}\n",
+                *_sections(nested, f"{key}."),
+            ]
         else:
             rows.append(f"| `{key}` | {_kind(field)} | {_default(field)} | {_one_line(field.description or '')} |")
     table = ["| key | type | default | meaning |", "| --- | --- | --- | --- |", *rows] if rows else []
@@ -73,7 +77,7 @@ def _kind(field: FieldInfo) -> str:
         f"{sign} {getattr(bound, name)}"
         for bound in field.metadata
         for name, sign in (("ge", "at least"), ("gt", "above"), ("le", "at most"), ("lt", "below"))
-        if hasattr(bound, name)
+        if getattr(bound, name, INT32) != INT32
     ]
     return ", ".join([_type(field.annotation), *bounds])
 
@@ -107,7 +111,7 @@ def _default(field: FieldInfo) -> str:
         value = value.model_dump(mode="json", by_alias=True, exclude_defaults=True)
     if isinstance(value, tuple):
         value = list(value)
-    text = yaml.safe_dump(value, default_flow_style=True, width=10_000).strip().removesuffix("...").strip()
+    text = yaml_text.dump(value, flow=True).strip().removesuffix("...").strip()
     return f"`{_escaped(text)}`"
 
 

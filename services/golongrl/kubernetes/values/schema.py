@@ -4,16 +4,20 @@ Invariants:
 - every object of ours refuses unknown keys; what Kubernetes defines stays open;
 - the recipe part is the Recipe's own schema with nothing required, because it is merged over `recipePreset`, and every
   key may be null, which removes it;
+- a null removes a default of the values too, so that the key is missing: where the chart needs it, it is required once
+  the values are merged with the defaults, and the refusal names it;
 - draft-07, the newest that every supported Helm's validator knows: `definitions`, and arrays as `items`.
 """
 
 import textwrap
-from typing import Any
+from typing import Any, get_origin
 
-import yaml
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
+from golongrl import yaml_text
 from golongrl.kubernetes.values import Values
+from golongrl.kubernetes.values.common import EnvVar, Resources
 from golongrl.recipe import Recipe
 
 # Recipe and values both have a Model, a Reward, a Rollout; the prefix keeps their definitions apart.
@@ -29,18 +33,22 @@ def values_schema() -> dict[str, Any]:
     """The JSON schema of the chart's values, recipe part included."""
     values = Values.model_json_schema(by_alias=True, ref_template="#/definitions/{model}")
     recipe = Recipe.model_json_schema(ref_template=f"#/definitions/{_RECIPE}{{model}}")
-    definitions = {name: _plain(node) for name, node in values.pop("$defs").items()}
+    # A section in a file of the user may have any part of its keys; an item of a list must be whole.
+    definitions = {name: _plain(node, name == EnvVar.__name__) for name, node in values.pop("$defs").items()}
     for name, node in {**recipe.pop("$defs"), "": recipe}.items():
         definitions[_RECIPE + name] = _removable(_plain(node, required=False), root=not name)
     # Helm's YAML reader takes an unquoted `n:` for the boolean false; the chart's merge puts it right.
     rollout = definitions[f"{_RECIPE}Rollout"]["properties"]
-    rollout["false"] = rollout["n"] | {"description": "`n`, as Helm reads it where it is not quoted."}
+    rollout["false"] = rollout["n"] | {"description": "`n`, as Helm reads it if it is not quoted."}
     schema = _plain(values)
     schema["properties"]["recipe"] = {"$ref": f"#/definitions/{_RECIPE}"}
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",
         "title": "golongrl",
         **schema,
+        # Helm validates the values merged with the defaults, an editor a file with some of them, which never sets this.
+        "if": {"required": ["crds"]},
+        "then": _complete(Values),
         "definitions": dict(sorted(definitions.items())),
     }
 
@@ -60,15 +68,46 @@ def _plain(node: Any, required: bool = True) -> Any:
     for key, value in node.items():
         if key in ("title", "default") and not isinstance(value, dict):
             continue
+        if key == "propertyNames" and "patternProperties" in node:
+            continue
         if key == "default" or (key == "required" and not required):
             continue
         if key == "properties":
             plain[key] = {name: _plain(item, required) for name, item in value.items()}
         elif key == "prefixItems":
             plain["items"] = [_plain(item, required) for item in value]
+        elif key == "patternProperties":
+            # Of a mapping whose keys have a pattern: alone it would leave all other keys free.
+            ((pattern, item),) = value.items()
+            plain["propertyNames"] = node.get("propertyNames", {}) | {"pattern": pattern}
+            plain["additionalProperties"] = _plain(item, required)
         else:
             plain[key] = _plain(value, required)
     return plain
+
+
+def _complete(model: type[BaseModel]) -> dict[str, Any]:
+    """Which keys the merged values need, section by section.
+
+    A missing list, mapping, empty text or resources mean none; without any other key the templates fail.
+    """
+    sections = {field.alias or name: section for name, field in model.model_fields.items() if (section := _part(field))}
+    return {
+        "required": [field.alias or name for name, field in model.model_fields.items() if not _may_be_missing(field)],
+        "properties": {name: _complete(section) for name, section in sections.items()},
+    }
+
+
+def _part(field: FieldInfo) -> type[BaseModel] | None:
+    """The section that a key holds; resources are none, because all of them may be missing."""
+    kind = field.annotation
+    return kind if isinstance(kind, type) and issubclass(kind, BaseModel) and kind is not Resources else None
+
+
+def _may_be_missing(field: FieldInfo) -> bool:
+    if get_origin(field.annotation) in (list, dict):
+        return not any(getattr(bound, "min_length", 0) for bound in field.metadata)
+    return field.annotation is Resources or field.get_default(call_default_factory=True) == ""
 
 
 def _removable(definition: dict[str, Any], root: bool) -> dict[str, Any]:
@@ -105,7 +144,5 @@ def _section(section: BaseModel, depth: int) -> list[str]:
         if nested and any(True for _ in value):
             lines += [f"{indent}{key}:", *_section(value, depth + 1)]
         else:
-            lines += textwrap.indent(
-                yaml.safe_dump({key: value}, sort_keys=False, width=1000).rstrip(), indent
-            ).splitlines()
+            lines += textwrap.indent(yaml_text.dump({key: value}).rstrip(), indent).splitlines()
     return lines
