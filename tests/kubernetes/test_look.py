@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -81,6 +83,25 @@ def test_a_release_is_asked_in_its_pods(api: ApiServer, redis_url: str, run_name
     api.remove(("v1", "pods", "rl", "w-0"))
     api.put(stored(pod("w-1", **READY)))
     assert look_at()[1] is None
+
+
+def test_the_command_shows_the_whole_release(api: ApiServer, redis_url: str, run_name: str) -> None:
+    answer = asyncio.run(filled(redis_url, run_name))
+    api.commands = lambda *_: (0, answer, "")
+    api.put(stored(pod("w-0", **READY)))
+    line = [sys.executable, "-m", "golongrl", "status", "--release", "demo"]
+    shown = subprocess.run(line, capture_output=True, text=True, timeout=240, check=True).stdout.splitlines()
+    assert shown[0].split() == ["POD", "PART", "READY", "RESTARTS", "STATE"]
+    assert shown[1].split() == ["w-0", "rollout", "yes", "0", "running"]
+    assert shown[3].startswith("queue: version 0 (checkpoint 0), leased 1, ready 0 of 2 a step")
+    assert shown[-1].startswith("stuck: no rollout worker reports")
+    printed = subprocess.run([*line, "--json"], capture_output=True, text=True, timeout=240, check=True).stdout
+    found = json.loads(printed)
+    assert (found["pods"][0]["name"], found["queue"]["leased"], found["unknown"]) == ("w-0", 1, [])
+    refused = subprocess.run([*line, "--context", "prod"], capture_output=True, text=True, timeout=240, check=False)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert refused.stderr.endswith("no context prod; it has: fake\n")
+    assert len(refused.stderr.splitlines()) == 1
 
 
 def test_nothing_of_a_release_is_one_line(api: ApiServer) -> None:

@@ -1,4 +1,4 @@
-"""What `golongrl operator` says of itself and of what is wrong, before it reaches a cluster."""
+"""Errors of `golongrl operator` before it reaches a cluster."""
 
 import json
 from pathlib import Path
@@ -14,10 +14,6 @@ from golongrl_operator.command import operator
 
 app = typer.Typer()
 app.command()(operator)
-
-
-def test_help_has_an_example() -> None:
-    assert "golongrl operator --release" in " ".join(CliRunner().invoke(app, ["--help"]).output.split())
 
 
 def refusal(*words: str) -> GolongrlError:

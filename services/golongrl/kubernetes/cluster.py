@@ -226,7 +226,7 @@ class Cluster:
             async with asyncio.timeout(CALL_S):
                 return await call()
         except ApiException as error:
-            raise _refusal(where, int(error.status or 0), _said(error)) from error
+            raise _refusal(where, int(error.status or 0), _message(error)) from error
         except aiohttp.WSServerHandshakeError as error:
             raise _refusal(where, error.status, error.message) from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
@@ -269,33 +269,33 @@ _REFUSALS: Final[dict[int, tuple[type[ClusterError], str]]] = {
 }
 
 
-def _refusal(where: str, code: int, said: str) -> ClusterError:
+def _refusal(where: str, code: int, message: str) -> ClusterError:
     kind, remedy = _REFUSALS.get(code, (ClusterError, ""))
-    error = kind("; ".join(filter(None, [f"{where}: {code} {said}".rstrip(), remedy])))
+    error = kind("; ".join(filter(None, [f"{where}: {code} {message}".rstrip(), remedy])))
     error.code = str(code)
     return error
 
 
-def _said(error: ApiException) -> str:
+def _message(error: ApiException) -> str:
     """The message of the API server's Status object, or what else answered."""
     body = error.body.decode(errors="replace") if isinstance(error.body, bytes) else str(error.body or "")
     try:
-        told = json.loads(body).get("message", "")
+        message = json.loads(body).get("message", "")
     except (ValueError, AttributeError):
-        told = body[:_QUOTED]
-    return " ".join(str(told or error.reason or "").split())
+        message = body[:_QUOTED]
+    return " ".join(str(message or error.reason or "").split())
 
 
 async def _output(opened: Any) -> str:
     """Standard output of a command, from the websocket's channels."""
-    told = {STDOUT_CHANNEL: b"", STDERR_CHANNEL: b"", ERROR_CHANNEL: b""}
+    streams = {STDOUT_CHANNEL: b"", STDERR_CHANNEL: b"", ERROR_CHANNEL: b""}
     async with opened as socket:
         async for message in socket:
             data = message.data if isinstance(message.data, bytes) else str(message.data).encode()
-            if data and data[0] in told:
-                told[data[0]] += data[1:]
-    ended = json.loads(told[ERROR_CHANNEL] or b"{}")
+            if data and data[0] in streams:
+                streams[data[0]] += data[1:]
+    ended = json.loads(streams[ERROR_CHANNEL] or b"{}")
     if ended.get("status") != "Success":
-        last = (told[STDERR_CHANNEL].decode(errors="replace").strip().splitlines() or [""])[-1]
+        last = (streams[STDERR_CHANNEL].decode(errors="replace").strip().splitlines() or [""])[-1]
         raise ClusterError(f"the command failed: {last or ended.get('message', 'the connection ended early')}")
-    return told[STDOUT_CHANNEL].decode(errors="replace")
+    return streams[STDOUT_CHANNEL].decode(errors="replace")

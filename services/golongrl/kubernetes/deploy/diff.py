@@ -1,4 +1,4 @@
-"""What an upgrade would change, as a person reads it. Pure: objects in, lines out; what Secrets hold is never shown."""
+"""What an upgrade would change, for people. Pure: objects in, lines out; the content of Secrets is never shown."""
 
 import difflib
 from collections.abc import Iterable, Iterator, Mapping
@@ -24,7 +24,7 @@ def changes(old: Iterable[Manifest], new: Iterable[Manifest]) -> Iterator[str]:
             counts["changed"] += 1
             yield f"~ {key}"
             body = difflib.unified_diff(before[key].splitlines(), after[key].splitlines(), lineterm="", n=2)
-            # The file names and line numbers of a diff say nothing here.
+            # The file names and line numbers of a diff mean nothing here.
             yield from (f"    {line}" for line in body if not line.startswith(("---", "+++", "@@")))
     yield ", ".join(f"{count} {word}" for word, count in counts.items()) + f", {len(after)} objects in all"
 

@@ -1,4 +1,4 @@
-"""`golongrl deploy`: the chart, put on a cluster by the helm on PATH through pyhelm3."""
+"""`golongrl deploy`: installs the chart with the helm on PATH, through pyhelm3."""
 
 import asyncio
 import json
@@ -21,14 +21,14 @@ T = TypeVar("T")
 
 
 class DeployError(HelmError):
-    """helm failed or cannot reach the cluster; the message is helm's own, in one line."""
+    """helm failed, or cannot reach the cluster; the message is helm's own, in one line."""
 
 
 def user_values(files: Iterable[Path], settings: Iterable[str]) -> dict[str, Any]:
-    """What files and `--set a.b=c` say, one over the other, checked with the recipe they mean.
+    """The values of files and `--set a.b=c`, later ones over earlier ones, checked together with their recipe.
 
     Raises:
-        ValuesError, RecipeError: a file, key or value is wrong; found here and not after the pods have started.
+        ValuesError, RecipeError: a file, key or value is wrong.
     """
     tree: dict[str, Any] = {}
     for path in files:
@@ -47,34 +47,34 @@ class Deployment:
         self.namespace = namespace
         self._context = context
         self._helm = Command(default_timeout=timeout, kubecontext=context)
-        # It warns of every answer but "yes", also where the question is whether there is a release.
+        # It logs a warning for every answer but "yes", also when it only asked whether the release exists.
         logging.getLogger("pyhelm3").setLevel(logging.ERROR)
 
     def apply(self, values: Mapping[str, Any], wait: bool = False) -> str:
-        """Install or upgrade; returns what the chart's NOTES say.
+        """Install or upgrade; returns the chart's NOTES.
 
         Raises:
             HelmError, ClusterError: helm is missing or failed, or the API server refused.
         """
-        told = ""
+        warning = ""
         if (values.get("operator") or {}).get("enabled"):
             helm_path()
-            told = keep_definition(Path(chart()), self.namespace, self._context)
+            warning = keep_definition(Path(chart()), self.namespace, self._context)
         done = self._call(
             lambda: self._helm.install_or_upgrade(
                 self.release, chart(), dict(values), namespace=self.namespace, wait=wait, create_namespace=True
             )
         )
         notes = str(dict(done)["info"].get("notes", "")).strip()
-        return "\n\n".join(filter(None, [told, notes]))
+        return "\n\n".join(filter(None, [warning, notes]))
 
     def preview(self, values: Mapping[str, Any]) -> list[str]:
-        """What `apply` would change, asked of the cluster, in lines.
+        """What `apply` would change in the cluster, in lines.
 
         Raises:
             HelmError: helm is missing or failed.
         """
-        # Not pyhelm3's dry_run: to Helm 4 that is the client alone, which knows neither KubeRay nor what `lookup` sees.
+        # Not pyhelm3's dry_run: in Helm 4 that is client-side, without the cluster's kinds and without `lookup`.
         command = ["upgrade", self.release, chart(), "--install", "--dry-run=server", "--namespace", self.namespace]
         text = json.dumps(dict(values)).encode()
         planned = self._call(lambda: self._helm.run([*command, "--output", "json", "--values", "-"], text))
@@ -90,7 +90,7 @@ class Deployment:
         return dict(self._call(lambda: self._helm.status(self.release, namespace=self.namespace)))
 
     def uninstall(self) -> None:
-        """Remove the release; claims and the Secret stay.
+        """Remove the release; its volumes and the Secret are kept.
 
         Raises:
             HelmError: helm is missing or failed, or there is no such release.

@@ -16,8 +16,8 @@ def run_lines(runs: Iterable[Json]) -> Iterator[str]:
         status = item.get("status") or {}
         phase = status.get("phase") or "no operator has seen it"
         figures = [f"step {status['step']}"] if status.get("step") else []
-        told = [status["message"]] if status.get("message") else []
-        yield f"trainingrun {item['metadata']['name']}: {'; '.join([phase, *figures, *told])}"
+        message = [status["message"]] if status.get("message") else []
+        yield f"trainingrun {item['metadata']['name']}: {'; '.join([phase, *figures, *message])}"
 
 
 def suspended_runs(runs: Iterable[Json]) -> list[str]:
