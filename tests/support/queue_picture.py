@@ -13,6 +13,7 @@ import numpy as np
 import redis
 
 ASIDE = "!"
+MARK = b"\0"
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,10 @@ def read(client: "redis.Redis[bytes]", run: str) -> Picture:
     pipe.hgetall(prefix + "set_aside").hget(prefix + "redone", "set_aside")
     raw_settings, raw_state, rows, returned, leased, ready, groups, outcome, *others = pipe.execute()
     deadlines, requests, keys, aside, retried = others
+    for found in (raw_state, groups, requests, aside):
+        assert found.pop(MARK) is not None
+    for members in (returned, leased, ready, deadlines):
+        members.remove(MARK)
     settings, state = msgpack.unpackb(raw_settings), _fields(raw_state)
     sequence = _sequence(rows, settings["epoch_ends"])
     steps = {int(name.rpartition(b":")[2]): name for name in keys if b":batch:" in name}

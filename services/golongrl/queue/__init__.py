@@ -10,12 +10,15 @@ from golongrl.queue.errors import (
     NotDurableError,
     NotSetUpError,
     OutOfOrderError,
+    QueueDamagedError,
     QueueError,
+    QueueServerError,
     QueueUnavailableError,
     SettingsMismatchError,
     UnreadableGroupError,
 )
 from golongrl.queue.schema import Group, Response, VersionSpan, decode, encode, fault
+from golongrl.queue.server import QueueServerReport
 from golongrl.queue.types import (
     Attachment,
     Batch,
@@ -50,7 +53,10 @@ __all__ = [
     "Patience",
     "Peek",
     "Presence",
+    "QueueDamagedError",
     "QueueError",
+    "QueueServerError",
+    "QueueServerReport",
     "QueueSettings",
     "QueueStats",
     "QueueUnavailableError",

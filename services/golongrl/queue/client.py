@@ -25,11 +25,13 @@ from golongrl.queue.errors import (
     FencedError,
     NotSetUpError,
     OutOfOrderError,
+    QueueDamagedError,
     QueueError,
     SettingsMismatchError,
     UnreadableGroupError,
 )
 from golongrl.queue.schema import Group, decode, encode, fault
+from golongrl.queue.server import QueueServerReport
 from golongrl.queue.types import (
     Attachment,
     Batch,
@@ -54,6 +56,8 @@ log = structlog.get_logger(__name__)
 
 # As in lua/prelude.lua: marks the place of a group that was set aside.
 ASIDE = "!"
+# The reason of an `Unfit` whose bytes are not there.
+LOST = "its body is not there"
 # Of a sentence for a person; what it quotes may be long.
 MOST_REASON = 1000
 # Between the upload of a body and the script that puts it in place, which follow each other on one connection.
@@ -117,16 +121,40 @@ class SampleQueue:
         are updated."""
         rows, table, outcome, fields = _setup_fields(settings, order, tasks, behind)
         answer = await self._run("setup", {"settings": fields}, rows, table, outcome, durable=True)
+        if answer["s"] == "sweep":
+            # There is no such run. What a lost one of this name left must not be mixed with the new one's.
+            await self._sweep()
+            args = {"settings": fields, "swept": True}
+            answer = await self._run("setup", args, rows, table, outcome, durable=True)
         if answer["s"] == "mismatch":
             raise SettingsMismatchError(
                 f"run {self.run} exists with {answer['name']} {answer['was']}, not {answer['is']}: "
                 "use another --run, or the settings it began with"
             )
 
-    async def forget(self) -> None:
-        """Delete the run, for a learner whose checkpoint is behind the last commit: the next `setup` creates it again.
-        Until then whoever works on it gets NotSetUpError, so what it held is dealt again and no token of it counts."""
-        await self._connection.delete_all("settings")
+    async def inspect_server(self) -> QueueServerReport:
+        """Whether the server can hold a queue, and what it may lose."""
+        return await self._connection.inspect()
+
+    async def forget(self) -> int:
+        """Delete all keys of the run, damaged or not; how many there were. The next `setup` creates it again. Until then
+        whoever works on it gets NotSetUpError, so what it held is dealt again and no token of it counts."""
+        await self._connection.run("forget", {}, durable=True)
+        return await self._sweep()
+
+    async def _sweep(self) -> int:
+        """Delete the keys of a run that has no settings, except for the presence of processes."""
+        removed, cursor = 0, 0
+        while True:
+            cursor, found = await self._connection.scan(cursor)
+            keys = [name for name in found if name != self._connection.key("services")]
+            if keys:
+                removed += (await self._connection.run("sweep", {"keys": keys}))["removed"]
+            if cursor == 0:
+                break
+        if removed:
+            log.warning("removed the keys of a run that lost its settings", run=self.run, keys=removed)
+        return removed
 
     # -- rollout workers --
 
@@ -183,10 +211,12 @@ class SampleQueue:
             "lowest_version": group.lowest_version,
             "highest_version": group.highest_version,
         }
-        answer = await self._run("submit", args, before=(("SET", staged, body, "EX", STAGED_S),))
-        if answer["s"] == "no_body":
-            raise QueueError(f"submit of {lease.uid}: its body vanished between upload and script")
-        return SubmitOutcome(answer["s"])
+        # Again where the body vanished between upload and script: the server's clock was set ahead, or it evicts keys.
+        for _ in range(3):
+            answer = await self._run("submit", args, before=(("SET", staged, body, "EX", STAGED_S),))
+            if answer["s"] != "no_body":
+                return SubmitOutcome(answer["s"])
+        raise QueueError(f"submit of {lease.uid}: its body vanished three times between upload and script")
 
     async def reject(self, lease: Lease, reason: RejectReason) -> bool:
         """End the row without training on it, counted by reason. False if the lease was no longer held and the row is
@@ -207,13 +237,13 @@ class SampleQueue:
 
     async def ensure_attached(self, fence: str) -> None:
         """Ask whether this learner was replaced, before it overwrites what its successor may have written outside of
-        the queue; changes nothing. Raises FencedError."""
-        self._check(await self._run("attached", {"fence": fence}), "ensure_attached")
+        the queue. Raises FencedError."""
+        self._check(await self._run("attached", {"fence": fence}, durable=True), "ensure_attached")
 
     async def take(self, fence: str, step: int) -> Batch | Wait | Stopped:
         """The batch of `step`, the same however often asked. Steps are taken in sequence (prefetching is fine). Groups
         that cannot be read or trained are set aside. Raises FencedError, OutOfOrderError, UnreadableGroupError (a group
-        of a step that was trained before)."""
+        of a step that was trained before), QueueDamagedError (the server lost a group)."""
         args = {"fence": fence, "step": step}
         found = await self._run("take", args)
         self._check(found, f"take({step})")
@@ -222,13 +252,13 @@ class SampleQueue:
         # Waiting costs no disk flush; a batch counts once its repeat is on disk: a restart may have lost the first.
         # Its bodies never change, so they travel meanwhile.
         confirmed, bodies = await asyncio.gather(
-            self._run("take", args, durable=True), self._bodies(found["uids"], step, found["vocabulary"])
+            self._run("take", args, durable=True), self._bodies(found["uids"], found["vocabulary"])
         )
         self._check(confirmed, f"take({step})")
         if confirmed["s"] != "batch":
             return answers.not_taken(confirmed, step)
         if confirmed["uids"] != found["uids"]:
-            bodies = await self._bodies(confirmed["uids"], step, confirmed["vocabulary"])
+            bodies = await self._bodies(confirmed["uids"], confirmed["vocabulary"])
         aside = [uid.removeprefix(ASIDE) for uid in confirmed["uids"] if uid.startswith(ASIDE)]
         groups = []
         for body in bodies:
@@ -236,6 +266,10 @@ class SampleQueue:
                 groups.append(body)
                 continue
             uid, reason = body
+            if reason == LOST:
+                # Committed meanwhile by this learner's successor, or lost by the server?
+                self._check(await self._run("take", args), f"take({step})")
+                raise QueueDamagedError(_damaged(self.run, self._connection.key(f"body:{uid}")))
             if step <= confirmed["v"]:
                 raise UnreadableGroupError(f"group {uid} of step {step}, which was trained before: {reason}")
             log.warning("a group is set aside", uid=uid, step=step, reason=reason)
@@ -281,7 +315,10 @@ class SampleQueue:
 
     async def weights(self) -> WeightsRef | None:
         """The weights in force."""
-        (packed,) = await self._connection.get_many(["weights"])
+        settings, packed = await self._connection.get_many(["settings", "weights"])
+        if settings is not None and packed is None:
+            # Lost, or of another version's run: stats says which.
+            await self.stats()
         return WeightsRef(**msgpack.unpackb(packed)) if packed else None
 
     async def beat(self, service: str, id: str, fields: Mapping[str, str], ttl_s: float) -> None:
@@ -321,9 +358,9 @@ class SampleQueue:
         group = decode(body) if body is not None else None
         return Peek(uid, answer["state"], dict(answer.get("meta") or {}), group)
 
-    async def advance(self, seconds: float) -> None:
-        """Tests only, with `manual_clock`: let time pass."""
-        await self._run("advance", {"ms": round(seconds * 1000)})
+    async def advance(self, seconds: float, *, jump: bool = False) -> None:
+        """Tests only, with `manual_clock`: let time pass, or (`jump`) set the server's clock ahead or back."""
+        await self._run("advance", {"ms": round(seconds * 1000), "jump": jump})
 
     # -- shared --
 
@@ -336,8 +373,17 @@ class SampleQueue:
         durable: bool = False,
     ) -> dict[str, Any]:
         answer = await self._connection.run(name, args, *blobs, before=before, durable=durable)
-        if answer["s"] == "not_set_up":
-            raise NotSetUpError(f"run {self.run} does not exist yet on this Redis: its learner sets it up")
+        match answer["s"]:
+            case "not_set_up":
+                raise NotSetUpError(f"run {self.run} does not exist yet on this Redis: its learner sets it up")
+            case "format":
+                raise SettingsMismatchError(
+                    f"run {self.run} was made by another version of golongrl (queue format {answer['format']}, this "
+                    f"version reads {answer['reads']}): end it with that version, use another --run, or remove it with "
+                    f"`golongrl queue remove --run {self.run}`"
+                )
+            case "damaged":
+                raise QueueDamagedError(_damaged(self.run, answer["key"]))
         return answer
 
     def _check(self, answer: Mapping[str, Any], what: str) -> None:
@@ -348,7 +394,7 @@ class SampleQueue:
                 f"{what}: run {self.run} is at version {answer['v']}, its last batch is {answer['taken']}"
             )
 
-    async def _bodies(self, places: list[str], step: int, vocabulary: int) -> list[Group | Unfit]:
+    async def _bodies(self, places: list[str], vocabulary: int) -> list[Group | Unfit]:
         """The groups that were not set aside; while one part is unpacked the next one travels."""
         uids = [uid for uid in places if not uid.startswith(ASIDE)]
         groups: list[Group | Unfit] = []
@@ -356,27 +402,24 @@ class SampleQueue:
         for start in range(0, len(uids), FETCH):
             part = uids[start : start + FETCH]
             bodies = await self._connection.get_many([f"body:{uid}" for uid in part])
-            found = [(uid, body) for uid, body in zip(part, bodies, strict=True) if body is not None]
-            if len(found) < len(part):
-                raise FencedError(
-                    f"take({step}): the batch was committed meanwhile by another learner of run {self.run}"
-                )
             if unpacking:
                 groups += await unpacking
-            unpacking = asyncio.create_task(_unpacked(found, vocabulary))
+            unpacking = asyncio.create_task(_unpacked(list(zip(part, bodies, strict=True)), vocabulary))
         return [*groups, *(await unpacking if unpacking else ())]
 
 
-async def _unpacked(found: list[tuple[str, bytes]], vocabulary: int) -> list[Group | Unfit]:
+async def _unpacked(found: list[tuple[str, bytes | None]], vocabulary: int) -> list[Group | Unfit]:
     def unpack() -> list[Group | Unfit]:
         return [_read(uid, body, vocabulary) for uid, body in found]
 
-    if sum(len(body) for _, body in found) < INLINE_BYTES:
+    if sum(len(body or b"") for _, body in found) < INLINE_BYTES:
         return unpack()
     return await asyncio.to_thread(unpack)
 
 
-def _read(uid: str, body: bytes, vocabulary: int) -> Group | Unfit:
+def _read(uid: str, body: bytes | None, vocabulary: int) -> Group | Unfit:
+    if body is None:
+        return Unfit(uid, LOST)
     try:
         group = decode(body)
     except UnreadableGroupError as error:
@@ -387,6 +430,13 @@ def _read(uid: str, body: bytes, vocabulary: int) -> Group | Unfit:
 
 def _uid_of(token: str) -> str:
     return token.partition(":")[0]
+
+
+def _damaged(run: str, key: str) -> str:
+    return (
+        f"the server lost the key {key} of run {run} (evicted, or deleted by somebody): remove the rest of the run "
+        f"with `golongrl queue remove --run {run}` and restart its learner, which resumes at its last checkpoint"
+    )
 
 
 def _attach_refused(run: str, checkpoint: int, version: int, committed: int) -> str:

@@ -19,7 +19,9 @@ T = TypeVar("T")
 RedisUrl = Annotated[
     str,
     typer.Option(
-        envvar="GOLONGRL_REDIS_URL", help="Redis or Valkey of the run; a password may come by GOLONGRL_REDIS_PASSWORD."
+        envvar="GOLONGRL_REDIS_URL",
+        help="Redis or Valkey of the run; its password may come in GOLONGRL_REDIS_PASSWORD, or in the file that "
+        "GOLONGRL_REDIS_PASSWORD_FILE names.",
     ),
 ]
 Run = Annotated[str, typer.Option(envvar="GOLONGRL_RUN", help="Name of the run.")]
@@ -53,6 +55,31 @@ def peek(
     from golongrl.queue.show import peek_lines
 
     print("\n".join(peek_lines(_look(redis_url, run, lambda queue: queue.peek(uid)))))
+
+
+@app.command(epilog="Example: `golongrl queue check --redis-url redis://localhost:6379/0 --run quickstart`")
+def check(redis_url: RedisUrl, run: Run) -> None:
+    """Whether the server can hold a queue: eviction, persistence, replicas, version."""
+    from golongrl.queue.errors import QueueServerError
+
+    report = _look(redis_url, run, lambda queue: queue.inspect_server())
+    for warning in report.warnings:
+        print(f"warning: {warning}")
+    if report.refusals:
+        raise QueueServerError("this server cannot hold a queue: " + "; ".join(report.refusals))
+    print(f"OK: writes are confirmed by {report.durability.value}, and by {report.replicas} replicas")
+
+
+@app.command(epilog="Example: `golongrl queue remove --run quickstart --yes --redis-url redis://localhost:6379/0`")
+def remove(
+    redis_url: RedisUrl,
+    run: Run,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Delete a run's keys. Stop its learner and workers first; its next learner goes on at its last checkpoint."""
+    if not yes:
+        typer.confirm(f"Delete all groups of run {run} since its last checkpoint?", abort=True)
+    print(f"removed {_look(redis_url, run, lambda queue: queue.forget())} keys")
 
 
 set_aside = typer.Typer(

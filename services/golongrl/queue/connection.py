@@ -1,31 +1,28 @@
 """Scripts on one server: a pool of connections, bounded patience that says what it waits for, and durability.
 
 The patience is the only retry there is (redis-py's own is off): scripts are idempotent, so a call whose reply was lost
-is made again as it was. Durable calls are followed, on the same connection, by WAITAOF: it waits only for writes that
-its own connection made, which is why every durable script writes something even when it repeats itself.
+is made again as it was, on a fresh connection, which may lead to another server. Durable calls are followed, on the
+same connection, by WAITAOF and WAIT: they wait only for writes that their own connection made, which is why every
+durable script writes something even when it repeats itself.
 """
 
 import asyncio
 import contextlib
-import os
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from enum import Enum
 from typing import Any, TypeVar
 
 import msgpack
-import redis.asyncio as aioredis
 import structlog
 import tenacity
 from redis import exceptions as rx
 from redis.asyncio.connection import AbstractConnection
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 
-from golongrl.errors import InputError
-from golongrl.queue.errors import NotDurableError, QueueError, QueueUnavailableError
+from golongrl.queue.address import Address, address
+from golongrl.queue.errors import NotDurableError, QueueError, QueueServerError, QueueUnavailableError
 from golongrl.queue.scripts import Script, script
+from golongrl.queue.server import Durability, QueueServerReport, judge
 
 log = structlog.get_logger()
 
@@ -34,24 +31,38 @@ T = TypeVar("T")
 # One try, connecting and waiting for the disk included: longer than any script or a reply of 100 MB takes; a server
 # that has not answered by then is treated as gone.
 TRY_S = 30.0
-CONNECT_TIMEOUT_S = 5.0
-# Keys looked at in one go: a millisecond of the server's time.
-_SCANNED = 1000
-# One disk flush; below TRY_S, so that the server answers first.
+# One disk flush, and one replica's answer; together below TRY_S, so that the server answers first.
 WAITAOF_MS = 10_000
+WAIT_MS = 5_000
+# Keys looked at in one SCAN call: about a millisecond of the server's time.
+SCAN_COUNT = 1000
 
-# Answers of a server that will serve again: (start of the message, what is waited for).
-_PASSING = (
-    ("OOM ", "memory on the server (maxmemory reached)"),
-    ("LOADING", "the server to load its data"),
-    ("READONLY", "a writable primary (failover)"),
-    ("MASTERDOWN", "a primary (failover)"),
-    ("CLUSTERDOWN", "the cluster"),
-    ("TRYAGAIN", "the cluster (slot migration)"),
-    ("MISCONF", "the server's disk (it cannot persist)"),
-    ("BUSY ", "a long script on the server"),
-    ("UNBLOCKED", "a primary (failover)"),
+# Errors of a server that will serve again, by class where redis-py has one (it takes the code off the message then).
+_PASSING: tuple[tuple[type[Exception], str], ...] = (
+    (rx.OutOfMemoryError, "memory on the server (maxmemory reached)"),
+    (rx.BusyLoadingError, "the server to load its data"),
+    (rx.ReadOnlyError, "a writable primary (fail-over)"),
+    (rx.MasterDownError, "a primary (fail-over)"),
+    (rx.ClusterDownError, "the cluster"),
+    (rx.TryAgainError, "the cluster (slot migration)"),
+    (rx.AskError, "the cluster (slot migration)"),
+    (rx.ConnectionError, "a connection to the server"),
+    (rx.TimeoutError, "a connection to the server"),
+    (OSError, "a connection to the server"),
 )
+# And by code where it has none, or where the error comes from inside a script.
+_PASSING_CODES = {
+    "OOM": "memory on the server (maxmemory reached)",
+    "LOADING": "the server to load its data",
+    "READONLY": "a writable primary (fail-over)",
+    "MASTERDOWN": "a primary (fail-over)",
+    "CLUSTERDOWN": "the cluster",
+    "TRYAGAIN": "the cluster (slot migration)",
+    "NOREPLICAS": "enough replicas (min-replicas-to-write)",
+    "MISCONF": "the server's disk (it cannot persist)",
+    "BUSY": "a long script on the server",
+    "UNBLOCKED": "a primary (fail-over)",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,66 +74,48 @@ class Patience:
     longest_pause_s: float = 2.0
 
 
-class Durability(Enum):
-    """How a reply is known to be on disk."""
-
-    WAITAOF = "waitaof"
-    ALWAYS = "appendfsync always"
-    NONE = "none"
-
-
 class _PassingError(Exception):
     """The call may succeed later; str() is what it waits for."""
 
 
-def _passing_reason(error: Exception) -> str | None:
+class _NotFlushedError(_PassingError):
+    """The server runs, but did not confirm that a write is on disk or with a replica."""
+
+
+def passing_reason(error: Exception) -> str | None:
     """What to wait for after `error`; None when waiting cannot help."""
     if isinstance(error, rx.AuthenticationError | rx.AuthorizationError):
         return None
-    if isinstance(error, rx.BusyLoadingError):
-        return "the server to load its data"
-    if isinstance(error, rx.ConnectionError | rx.TimeoutError | OSError):
-        return "a connection to the server"
-    text = str(error)
-    if isinstance(error, rx.OutOfMemoryError) or "command not allowed when used memory" in text:
-        return _PASSING[0][1]
-    return (
-        next((what for start, what in _PASSING if text.startswith(start)), None)
-        if isinstance(error, rx.RedisError)
-        else None
-    )
+    for kind, what in _PASSING:
+        if isinstance(error, kind):
+            return what
+    return _PASSING_CODES.get(str(error).partition(" ")[0]) if isinstance(error, rx.RedisError) else None
 
 
 class Connection:
     """Runs scripts for one run. Safe for concurrent use by many tasks."""
 
-    def __init__(self, client: "aioredis.Redis", run: str, patience: Patience) -> None:
-        self.client = client
+    def __init__(self, server: Address, run: str, patience: Patience) -> None:
+        self.client = server.client
         self.prefix = f"golongrl:{{{run}}}:"
         self.patience = patience
-        self._durability: Durability | None = None
-        self._address = _address(client)
+        self._server = server
+        self._report: QueueServerReport | None = None
+        self._warned: set[str] = set()
 
     @classmethod
     def from_url(cls, url: str, run: str, patience: Patience) -> "Connection":
-        """Connects at the first call. GOLONGRL_REDIS_PASSWORD is used where the URL has no password.
+        """Connects at the first call; the forms of a URL are in `golongrl.queue.address`.
 
         Raises:
-            InputError: the URL is none of a Redis; the message does not repeat it, as it may hold a password.
+            InputError: it is not the URL of a Redis.
         """
-        try:
-            client = aioredis.Redis.from_url(
-                url,
-                password=os.environ.get("GOLONGRL_REDIS_PASSWORD"),
-                # One deadline around a whole try (TRY_S) instead of redis-py's around each read and write.
-                socket_timeout=None,
-                socket_connect_timeout=CONNECT_TIMEOUT_S,
-                retry=Retry(NoBackoff(), 0),
-                protocol=2,
-            )
-        except ValueError as error:
-            raise InputError(f"--redis-url: {error}") from error
-        return cls(client, run, patience)
+        return cls(address(url), run, patience)
+
+    @property
+    def name(self) -> str:
+        """The server, for messages."""
+        return self._server.name
 
     def key(self, name: str) -> str:
         """The full key of `name`; the braces keep a run in one cluster slot."""
@@ -140,8 +133,9 @@ class Connection:
         before: tuple[tuple[Any, ...], ...] = (),
         durable: bool = False,
     ) -> dict[str, Any]:
-        """The script's answer. `before`: commands sent just ahead on the same connection; `durable`: on disk before
-        this returns. Raises Unavailable, NotDurableError, QueueError."""
+        """The script's answer. `before`: commands sent just ahead on the same connection; `durable`: on disk, and with
+        the replicas that are to confirm it, before this returns. Raises QueueUnavailableError, NotDurableError,
+        QueueError."""
         wanted = script(name)
         packed = msgpack.packb(dict(args))
 
@@ -161,16 +155,19 @@ class Connection:
 
         return await self._patiently("read", attempt)
 
-    async def delete_all(self, first: str) -> None:
-        """Delete every key of the run, `first` before all others. Raises Unavailable, QueueError."""
-        pattern = re.sub(r"([*?\[\]\\])", r"\\\1", self.prefix) + "*"
+    async def inspect(self) -> QueueServerReport:
+        """What this server is, asked now. Raises QueueUnavailableError, QueueError."""
+        return await self._patiently("inspect", self._inspect)
 
-        async def attempt() -> None:
-            await self.client.unlink(self.key(first))
-            async for key in self.client.scan_iter(match=pattern, count=_SCANNED):
-                await self.client.unlink(key)
+    async def scan(self, cursor: int) -> tuple[int, list[str]]:
+        """Some of the run's keys, and the cursor of the next ones; 0 begins and ends."""
 
-        await self._patiently("delete the run", attempt)
+        async def attempt() -> tuple[int, list[str]]:
+            pattern = re.sub(r"([*?\[\]\\])", r"\\\1", self.prefix) + "*"
+            found: Any = await self.client.scan(cursor, pattern, SCAN_COUNT)
+            return int(found[0]), [_text(name) for name in found[1]]
+
+        return await self._patiently("scan", attempt)
 
     async def _once(
         self,
@@ -180,19 +177,17 @@ class Connection:
         before: tuple[tuple[Any, ...], ...],
         durable: bool,
     ) -> dict[str, Any]:
-        durability = await self._probe() if durable else Durability.NONE
         commands = [*before, ("EVALSHA", wanted.sha, 1, self.key("state"), packed, *blobs)]
-        if durability is Durability.WAITAOF:
-            commands.append(("WAITAOF", 1, 0, WAITAOF_MS))
-        replies = await self._round_trip(commands)
+        confirmations = self._confirmations(await self._known()) if durable else []
+        replies = await self._round_trip([*commands, *confirmations])
         if isinstance(replies[len(before)], rx.NoScriptError):
             await self.client.script_load(wanted.source)
-            replies = await self._round_trip(commands)
-        for reply in replies[: len(before) + 1]:
+            replies = await self._round_trip([*commands, *confirmations])
+        for reply in replies[: len(commands)]:
             if isinstance(reply, Exception):
                 raise reply
-        if durability is Durability.WAITAOF:
-            self._check_flushed(replies[-1])
+        for command, reply in zip(confirmations, replies[len(commands) :], strict=True):
+            self._check_confirmed(command, reply)
         result: dict[str, Any] = msgpack.unpackb(replies[len(before)], strict_map_key=False)
         return result
 
@@ -214,39 +209,32 @@ class Connection:
         finally:
             await pool.release(connection)
 
-    def _check_flushed(self, reply: Any) -> None:
+    def _confirmations(self, report: QueueServerReport) -> list[tuple[Any, ...]]:
+        flushed = [("WAITAOF", 1, 0, WAITAOF_MS)] if report.durability is Durability.WAITAOF else []
+        copied = [("WAIT", report.replicas, WAIT_MS)] if report.replicas else []
+        return [*flushed, *copied]
+
+    def _check_confirmed(self, command: tuple[Any, ...], reply: Any) -> None:
+        name, wanted, timeout_ms = command[0], command[1], command[-1]
         if isinstance(reply, rx.ResponseError):
-            # The server changed under us (a failover to one without AOF): look again.
-            self._durability = None
-            raise _PassingError(f"WAITAOF ({reply})")
+            # The server changed under us, in a fail-over.
+            raise _PassingError(f"{name} ({reply})")
         if isinstance(reply, Exception):
             raise reply
-        if reply[0] < 1:
-            raise NotDurableError(
-                f"Redis at {self._address} did not flush its append-only file within {WAITAOF_MS / 1000:g} s"
-            )
+        if name == "WAITAOF" and reply[0] < 1:
+            raise _NotFlushedError(f"its append-only file was not flushed within {timeout_ms / 1000:g} s")
+        if name == "WAIT" and reply < wanted:
+            raise _NotFlushedError(f"{reply} of {wanted} replicas confirmed a write within {timeout_ms / 1000:g} s")
 
     async def _patiently(self, name: str, attempt: Callable[[], Awaitable[T]]) -> T:
         def spoken(state: tenacity.RetryCallState) -> None:
             error = state.outcome.exception() if state.outcome else None
-            log.warning(
-                "waiting", operation=name, waits_for=str(error), server=self._address, tries=state.attempt_number
-            )
-
-        async def translated() -> T:
-            try:
-                async with asyncio.timeout(TRY_S):
-                    return await attempt()
-            except (rx.RedisError, OSError) as error:
-                reason = _passing_reason(error)
-                if reason is None:
-                    raise QueueError(f"{name} on Redis at {self._address}: {error}") from error
-                raise _PassingError(f"{reason}: {error}") from error
+            log.warning("waiting", operation=name, waits_for=str(error), server=self.name, tries=state.attempt_number)
 
         try:
             # Most calls succeed at once, and the machinery for trying again costs as much as a whole call.
             with contextlib.suppress(_PassingError):
-                return await translated()
+                return await self._try(name, attempt)
             retrying = tenacity.AsyncRetrying(
                 retry=tenacity.retry_if_exception_type(_PassingError),
                 stop=tenacity.stop_after_delay(self.patience.total_s),
@@ -256,39 +244,71 @@ class Connection:
                 before_sleep=spoken,
                 reraise=True,
             )
-            return await retrying(translated)
+            return await retrying(self._try, name, attempt)
         except _PassingError as error:
-            raise QueueUnavailableError(
-                f"{name}: Redis at {self._address} kept failing for {self.patience.total_s:g} s; waited for {error}"
+            kind = NotDurableError if isinstance(error, _NotFlushedError) else QueueUnavailableError
+            raise kind(
+                f"{name}: Redis at {self.name} kept failing for {self.patience.total_s:g} s; waited for {error}"
             ) from error
 
-    async def _probe(self) -> Durability:
-        """How this server makes writes durable, asked once; says so clearly where it does not."""
-        if self._durability is None:
-            self._durability = await self._ask_durability()
-            if self._durability is Durability.NONE:
-                log.warning(
-                    "queue is not crash-safe",
-                    server=self._address,
-                    detail="turn on appendonly, with Redis 7.2 or Valkey for WAITAOF, or appendfsync always: "
-                    "after a crash of this server groups may be lost or trained twice",
-                )
-        return self._durability
-
-    async def _ask_durability(self) -> Durability:
-        if not int((await self.client.info("persistence")).get("aof_enabled", 0)):
-            return Durability.NONE
+    async def _try(self, name: str, attempt: Callable[[], Awaitable[T]]) -> T:
+        """One try. What may pass is a _PassingError, and the next try gets fresh connections and looks at the server
+        again: it may be another one."""
         try:
-            policy = (await self.client.config_get("appendfsync")).get("appendfsync")
-        except rx.ResponseError:
-            policy = None  # Managed servers hide CONFIG; WAITAOF is right under any policy.
-        if policy in ("always", b"always"):
-            return Durability.ALWAYS
+            async with asyncio.timeout(TRY_S):
+                return await attempt()
+        except _PassingError:
+            await self._start_afresh()
+            raise
+        except rx.MovedError as error:
+            raise QueueError(
+                f"{name} on Redis at {self.name}: the run's keys are on another node of a cluster, {error.node_addr}: "
+                "give that node's address, or a server that is not a cluster"
+            ) from error
+        except (rx.RedisError, OSError) as error:
+            reason, text = passing_reason(error), self._server.hide(str(error))
+            if reason is None:
+                raise QueueError(f"{name} on Redis at {self.name}: {text}") from error
+            await self._start_afresh()
+            raise _PassingError(f"{reason}: {text}") from error
+
+    async def _start_afresh(self) -> None:
+        self._report = None
+        await self.client.connection_pool.disconnect(inuse_connections=False)
+
+    async def _known(self) -> QueueServerReport:
+        """How this server makes writes durable; asked once for each connection to it, and warned of."""
+        if self._report is None:
+            report = await self._inspect()
+            if report.refusals:
+                raise QueueServerError(f"Redis at {self.name} cannot hold a queue: " + "; ".join(report.refusals))
+            self._report = report
+            for warning in set(self._report.warnings) - self._warned:
+                log.warning("queue is not crash-safe", server=self.name, detail=warning)
+            self._warned |= set(self._report.warnings)
+        return self._report
+
+    async def _inspect(self) -> QueueServerReport:
+        info = await self.client.info()
+        if info.get("role") != "master":
+            raise _PassingError(f"a writable primary (this one is a replica of {info.get('master_host')})")
+        config: dict[str, str] = {}
+        # Managed servers hide CONFIG; WAITAOF is right under any policy.
+        with contextlib.suppress(rx.ResponseError):
+            found = await self.client.config_get("appendfsync", "min-replicas-to-write")
+            config = {_text(name): _text(value) for name, value in found.items()}
         try:
             await self.client.waitaof(0, 0, 1)
-        except rx.ResponseError:
-            return Durability.NONE
-        return Durability.WAITAOF
+            waitaof = True
+        except rx.ResponseError as error:
+            if passing_reason(error) is not None:
+                raise
+            waitaof = False
+        return judge(info, config, waitaof=waitaof, replicas=self._server.replicas)
+
+
+def _text(value: str | bytes | None) -> str:
+    return value.decode() if isinstance(value, bytes) else value or ""
 
 
 async def _answer(connection: "AbstractConnection") -> Any:
@@ -296,8 +316,3 @@ async def _answer(connection: "AbstractConnection") -> Any:
         return await connection.read_response(disable_decoding=True)
     except rx.ResponseError as error:
         return error
-
-
-def _address(client: "aioredis.Redis") -> str:
-    kwargs = client.connection_pool.connection_kwargs
-    return str(kwargs.get("path") or f"{kwargs.get('host')}:{kwargs.get('port')}")

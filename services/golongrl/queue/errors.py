@@ -1,6 +1,6 @@
 """What a caller of the queue can do wrong, and what the queue could not reach."""
 
-from golongrl.errors import GolongrlError
+from golongrl.errors import GolongrlError, InputError
 
 
 class QueueError(GolongrlError):
@@ -33,3 +33,11 @@ class NotDurableError(QueueError):
 
 class UnreadableGroupError(QueueError):
     """Bytes that are not a group of a schema this version reads."""
+
+
+class QueueServerError(QueueError, InputError):
+    """The server would lose a run's keys as it is set up: what to set is in the message."""
+
+
+class QueueDamagedError(QueueError):
+    """The server lost a part of the run; the message names the key."""

@@ -10,20 +10,23 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 
-_GUARD = ("prelude", "guard")
+_GUARD = ("prelude", "guard", "tick")
 # Parts before the operation's own file.
 _PARTS: dict[str, tuple[str, ...]] = {
     "setup": ("prelude",),
     "beat": ("prelude",),
     "services": ("prelude",),
+    "sweep": ("prelude",),
     "attach": (*_GUARD, "commit_steps"),
     "commit": (*_GUARD, "commit_steps"),
     "set_aside": (*_GUARD, "aside"),
     "set_aside_end": (*_GUARD, "aside"),
+    # A damaged run can be forgotten, too.
+    "forget": ("prelude",),
 }
 _VALIDATION = "validation_"
 _DENIED_WHEN_FULL = {"setup", "lease", "submit", "beat", "validation_open", "validation_submit"}
-_READS = {"stats", "peek", "attached", "set_aside_list"}
+_READS = {"stats", "peek", "set_aside_list"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,8 @@ def script(name: str) -> Script:
     """The operation `name`, read from the package once."""
     folder = files("golongrl.queue") / "lua"
     shared = (*_GUARD, "validation") if name.startswith(_VALIDATION) else _PARTS.get(name, _GUARD)
+    if name in _READS:
+        shared = tuple(part for part in shared if part != "tick")
     parts = [(folder / f"{part}.lua").read_text() for part in (*shared, name)]
     flags = "no-writes" if name in _READS else "" if name in _DENIED_WHEN_FULL else "allow-oom"
     header = f"#!lua flags={flags}\n" if flags else "#!lua\n"

@@ -47,6 +47,8 @@ def stats_lines(stats: QueueStats) -> Iterator[str]:
     yield f"behind now: {_counts(stats.staleness)}; trained with staleness: {_counts(stats.trained_staleness)}"
     yield f"rejected: {_counts(stats.rejected_by)}; redone: {_counts(stats.redone_by)}"
     yield f"batches below task minimum: {stats.tasks_given_up}; oldest ready group waits {stats.oldest_wait_s:.1f} s"
+    if stats.clock_set_back:
+        yield f"the server's clock was set back {stats.clock_set_back} times; leases are measured without it"
     if stats.weights:
         yield f"weights: version {stats.weights.version}, lineage {stats.weights.lineage}, {stats.weights.path}"
     yield from _lease_lines(stats.leases)

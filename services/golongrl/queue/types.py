@@ -259,6 +259,10 @@ class QueueStats:
     rejected_by: dict[str, int]
     redone_by: dict[str, int]
     tasks_given_up: int
+    clock_set_back: int
+    """How often the server's clock went back; leases go on by the run's own clock."""
+    clock_gaps: int
+    """How often no call came for half a lease, or the server's clock was set ahead."""
     oldest_wait_s: float
     """How long the longest-waiting ready group has been ready."""
     blocking: LeaseStats | None

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import msgpack
 
 from golongrl.queue.connection import Connection
-from golongrl.queue.errors import UnreadableGroupError
+from golongrl.queue.errors import QueueDamagedError, UnreadableGroupError
 
 # Results read in one reply: 32 of the largest kind (16K tokens of text) are about two megabytes.
 FETCH = 32
@@ -87,12 +87,18 @@ class ValidationWork:
         return ValidationProgress(answer["todo"], answer["leased"], answer["done"])
 
     async def results(self, rows: int) -> list[ValidationResult]:
-        """The results there are, by row. Raises UnreadableGroup on one that another version wrote."""
+        """The results there are, by row. Raises UnreadableGroupError on one that another version wrote,
+        QueueDamagedError where the server lost one."""
         found = []
         for start in range(0, rows, FETCH):
             page = range(start, min(rows, start + FETCH))
             bodies = await self._connection.get_many([f"validation_result:{row}" for row in page])
             found += [unpack(row, body) for row, body in zip(page, bodies, strict=True) if body is not None]
+        if len(found) < (await self.progress()).done:
+            there = {result.row for result in found}
+            missing = next(row for row in range(rows) if row not in there)
+            key = self._connection.key(f"validation_result:{missing}")
+            raise QueueDamagedError(f"the server lost a result of the validation, {key}: start the learner again")
         return found
 
     async def close(self, fence: str) -> None:
@@ -143,7 +149,7 @@ def pack(result: ValidationResult) -> bytes:
 
 
 def unpack(row: int, body: bytes) -> ValidationResult:
-    """The result of `row`. Raises UnreadableGroup on anything else."""
+    """The result of `row`. Raises UnreadableGroupError on anything else."""
     try:
         fields = msgpack.unpackb(body)
         return ValidationResult(row=row, **fields)

@@ -1,4 +1,4 @@
--- Weights never go back. At eta = 0 a group of another lineage is off-policy, so it is redone. Batches up to the new
+-- Weights never go back. At max_staleness = 0 a group of another lineage is off-policy, so it is redone. Batches up to the new
 -- version stay: they are what it was trained on.
 local function redo_other_lineages(version, lineage)
   for step = version + 1, S.taken do
@@ -15,7 +15,7 @@ local function redo_other_lineages(version, lineage)
   end
   set('taken', math.min(S.taken, version))
   for _, place in ipairs({ 'leased', 'ready' }) do
-    for _, uid in ipairs(call('ZRANGE', place, 0, -1)) do
+    for _, uid in ipairs(members(place)) do
       local group = get(uid)
       if group.lineage ~= lineage then
         give_back(uid, group, 'lineage')

@@ -27,18 +27,18 @@ local function drop_aside(uid, record)
 end
 
 local function oldest_aside(with_body)
-  local flat, oldest, found = call('HGETALL', 'set_aside'), nil, nil
-  for i = 1, #flat, 2 do
-    local record = cmsgpack.unpack(flat[i + 1])
+  local oldest, found
+  for uid, packed in pairs(fields('set_aside')) do
+    local record = cmsgpack.unpack(packed)
     if (not with_body or record.bytes > 0) and (not found or record.number < found.number) then
-      oldest, found = flat[i], record
+      oldest, found = uid, record
     end
   end
   return oldest, found
 end
 
 local function keep_aside(uid, record)
-  if call('HLEN', 'set_aside') >= MOST_ASIDE then
+  if fields_of('set_aside') >= MOST_ASIDE then
     drop_aside(oldest_aside(false))
   end
   set('aside_bytes', S.aside_bytes + record.bytes)

@@ -1,4 +1,4 @@
--- Admission: floor(A / B) + (v - e) <= eta, A taken before the new group joins. The same request gets the same lease.
+-- Admission: floor(A / B) + (v - e) <= max_staleness, A taken before the new group joins. The same request gets the same lease.
 local function lease_of(uid, group)
   return answer({ s = 'lease', lease = { uid = uid, epoch = group.epoch, row = group.row, seq = group.seq,
     token = group.token, worker = group.worker, engine_version = group.engine_version, lineage = group.lineage,
@@ -25,7 +25,7 @@ local function superseded()
   end
   if current then
     call('SADD', 'past_incarnations', args.worker .. '/' .. current)
-    for _, uid in ipairs(call('ZRANGE', 'leased', 0, -1)) do
+    for _, uid in ipairs(members('leased')) do
       local group = get(uid)
       if group.worker == args.worker then
         fail_try(uid, group, 'worker_restarted')
@@ -37,9 +37,10 @@ local function superseded()
 end
 
 local function next_position()
-  local first = call('ZPOPMIN', 'returned')
-  if first[1] then
-    return tonumber(first[1])
+  local first = call('ZRANGE', 'returned', 1, 1)[1]
+  if first then
+    call('ZREM', 'returned', first)
+    return tonumber(first)
   end
   set('cursor', S.cursor + 1)
   return S.cursor - 1

@@ -9,7 +9,16 @@ local PREFIX = string.sub(KEYS[1], 1, -6)
 local args = cmsgpack.unpack(ARGV[1])
 -- The run's settings (under the names of Python's `QueueSettings`) and state, once `load_state` has read them.
 local S = {}
+-- The layout of the keys that this version reads and writes; another one's run is refused.
+local FORMAT = 2
 local ASIDE = '!'
+-- Every collection has this member from set-up on, so that its key always exists: a key that is missing was lost.
+local MARK = '\0'
+local STRINGS = { 'rows', 'row_tasks', 'outcome', 'weights' }
+local SORTED = { 'returned', 'leased', 'ready', 'deadlines' }
+local HASHES = { 'state', 'requests', 'groups', 'given_up', 'tries', 'failures', 'incarnations', 'counts', 'rejected',
+  'redone', 'staleness', 'without_tasks', 'set_aside' }
+local SETS = { 'past_incarnations' }
 -- A server's clock that differs by less than this was corrected, not set.
 local CLOCK_STEP_MS = 1000
 -- Rows that are remembered with the reason of their last failure: more do not help a person, and take memory.
@@ -38,6 +47,9 @@ local function load_state()
     return false
   end
   S = cmsgpack.unpack(settings)
+  if S.format ~= FORMAT then
+    return true
+  end
   S.lease_ms, S.stall_ms = S.lease_s * 1000, S.stall_s * 1000
   local flat = call('HGETALL', 'state')
   for i = 1, #flat, 2 do
@@ -51,12 +63,98 @@ local function set(field, value)
   call('HSET', 'state', field, value)
 end
 
-local function now()
+-- The collections of a run, without their marks -----
+
+local function size(zset)
+  return call('ZCARD', zset) - 1
+end
+
+-- The mark has score -1, below every other.
+local function members(zset)
+  return call('ZRANGE', zset, 1, -1)
+end
+
+local function fields(hash)
+  local flat, found = call('HGETALL', hash), {}
+  for i = 1, #flat, 2 do
+    if flat[i] ~= MARK then
+      found[flat[i]] = flat[i + 1]
+    end
+  end
+  return found
+end
+
+local function fields_of(hash)
+  return call('HLEN', hash) - 1
+end
+
+-- The first key of the run that is not there, though it always is.
+local function lost_key()
+  local names = {}
+  for _, list in ipairs({ STRINGS, SORTED, HASHES, SETS }) do
+    for _, name in ipairs(list) do
+      names[#names + 1] = name
+    end
+  end
+  for step = (S.committed or 0) + 1, S.taken or 0 do
+    names[#names + 1] = 'batch:' .. step
+  end
+  local keys = {}
+  for i, name in ipairs(names) do
+    keys[i] = key(name)
+  end
+  -- In parts, as Lua's stack is bounded.
+  for first = 1, #keys, 1000 do
+    local last = math.min(first + 999, #keys)
+    if redis.call('EXISTS', unpack(keys, first, last)) < last - first + 1 then
+      for i = first, last do
+        if redis.call('EXISTS', keys[i]) == 0 then
+          return keys[i]
+        end
+      end
+    end
+  end
+end
+
+-- Why the run, if it exists, cannot be used.
+local function unusable()
+  if S.format ~= FORMAT then
+    return { s = 'format', format = S.format or 1, reads = FORMAT }
+  end
+  local lost = lost_key()
+  return lost and { s = 'damaged', key = lost } or nil
+end
+
+-- The run's clock -----
+--
+-- It goes on with the server's clock from call to call, never back, and at most half a lease between two calls: a server
+-- clock that is set back or ahead neither keeps a dead worker's lease alive nor ends that of a healthy one, which is
+-- renewed at a third of its length.
+
+local function wall_ms()
   if S.manual_clock then
-    return S.clock
+    return S.manual_wall
   end
   local time = redis.call('TIME')
   return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
+-- The run's time, what the server's clock says, and what is wrong with that, if anything.
+local function read_clock()
+  local wall = wall_ms()
+  local passed, most = wall - S.wall, S.lease_ms / 2
+  if passed < 0 then
+    return S.clock, wall, passed < -CLOCK_STEP_MS and 'clock_set_back' or nil
+  end
+  if passed > most then
+    return S.clock + most, wall, 'clock_gaps'
+  end
+  return S.clock + passed, wall
+end
+
+local function now()
+  local time = read_clock()
+  return time
 end
 
 local function get(uid)
@@ -132,7 +230,7 @@ local function fail_try(uid, group, reason, detail)
   end_row(uid, group, 'R')
   count('rejected', 'failed:' .. reason)
   set('failed_streak', S.failed_streak + 1)
-  if call('HLEN', 'failures') < MOST_FAILURES then
+  if fields_of('failures') < MOST_FAILURES then
     call('HSET', 'failures', uid, cmsgpack.pack({ reason = reason, detail = detail or '', worker = group.worker,
       tries = tries }))
   end
@@ -140,7 +238,7 @@ end
 
 -- Leases whose deadline passed, or that made no progress, go back.
 local function sweep(time)
-  for _, uid in ipairs(call('ZRANGEBYSCORE', 'deadlines', '-inf', time)) do
+  for _, uid in ipairs(call('ZRANGEBYSCORE', 'deadlines', 0, time)) do
     local group = get(uid)
     fail_try(uid, group, time >= group.progress_at + S.stall_ms and 'stalled' or 'expired')
   end
@@ -165,11 +263,11 @@ local function sealed_unfinished()
 end
 
 local function in_flight()
-  return call('ZCARD', 'leased'), call('ZCARD', 'ready')
+  return size('leased'), size('ready')
 end
 
 local function rows_to_deal()
-  return S.row_count - S.cursor + call('ZCARD', 'returned')
+  return S.row_count - S.cursor + size('returned')
 end
 
 -- What a leased group will occupy: the largest seen, or the settings' guess before any was.
@@ -199,7 +297,7 @@ end
 
 local function weights()
   local packed = call('GET', 'weights')
-  return packed and cmsgpack.unpack(packed)
+  return packed ~= '' and cmsgpack.unpack(packed) or nil
 end
 
 -- Always a write, so that WAITAOF has something of this connection to wait for even when a repeat changes nothing.

@@ -1,7 +1,7 @@
-local flat, found = call('HGETALL', 'set_aside'), {}
-for i = 1, #flat, 2 do
-  local record = cmsgpack.unpack(flat[i + 1])
-  found[#found + 1] = { uid = flat[i], step = record.step, worker = record.worker, reason = record.reason,
+local found = {}
+for uid, packed in pairs(fields('set_aside')) do
+  local record = cmsgpack.unpack(packed)
+  found[#found + 1] = { uid = uid, step = record.step, worker = record.worker, reason = record.reason,
     bytes = record.bytes, at = record.at, number = record.number }
 end
 table.sort(found, function(a, b)

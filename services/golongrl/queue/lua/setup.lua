@@ -3,7 +3,12 @@
 local fixed = { 'groups_per_step', 'max_staleness', 'order', 'digest' }
 -- Of the rows as they were dealt out when the run was created.
 local kept = { 'row_count', 'epoch_ends', 'begin' }
-if load_state() then
+
+local function update()
+  local wrong = unusable()
+  if wrong then
+    return answer(wrong)
+  end
   for _, name in ipairs(fixed) do
     if tostring(S[name]) ~= tostring(args.settings[name]) then
       return answer({ s = 'mismatch', name = name, was = tostring(S[name]), is = tostring(args.settings[name]) })
@@ -13,17 +18,43 @@ if load_state() then
     args.settings[name] = S[name]
   end
 end
-call('SET', 'settings', cmsgpack.pack(args.settings))
-if S.v == nil then
+
+local function create()
   redis.call('SET', key('rows'), ARGV[2])
   redis.call('SET', key('row_tasks'), ARGV[3])
   redis.call('SET', key('outcome'), ARGV[4])
-  for _, field in ipairs({ 'cursor', 'seq', 'streak', 'failed_streak', 'bytes', 'aside_bytes', 'largest', 'clock' }) do
+  call('SET', 'weights', '')
+  for _, name in ipairs(SORTED) do
+    call('ZADD', name, -1, MARK)
+  end
+  for _, name in ipairs(HASHES) do
+    call('HSET', name, MARK, 0)
+  end
+  for _, name in ipairs(SETS) do
+    call('SADD', name, MARK)
+  end
+  for _, field in ipairs({ 'cursor', 'seq', 'streak', 'failed_streak', 'bytes', 'aside_bytes', 'largest', 'clock',
+    'manual_wall' }) do
     call('HSET', 'state', field, 0)
   end
   for _, field in ipairs({ 'v', 'committed', 'taken' }) do
     call('HSET', 'state', field, args.settings.begin)
   end
+  S.manual_clock, S.manual_wall = args.settings.manual_clock, 0
+  call('HSET', 'state', 'wall', wall_ms())
 end
+
+args.settings.format = FORMAT
+if load_state() then
+  local refused = update()
+  if refused then
+    return refused
+  end
+elseif not args.swept then
+  return answer({ s = 'sweep' })
+else
+  create()
+end
+call('SET', 'settings', cmsgpack.pack(args.settings))
 touch()
 return answer({ s = 'ok' })

@@ -8,7 +8,7 @@ end
 
 -- In lease order.
 local leases, seqs = {}, {}
-for i, uid in ipairs(call('ZRANGE', 'leased', 0, -1)) do
+for i, uid in ipairs(members('leased')) do
   local group = get(uid)
   note_staleness(group)
   leases[i] = { uid = uid, worker = group.worker, engine_version = group.engine_version, phase = group.phase,
@@ -18,7 +18,7 @@ for i, uid in ipairs(call('ZRANGE', 'leased', 0, -1)) do
   seqs[i] = group.seq
 end
 local ready, before, oldest_ready = 0, 0, time
-for _, uid in ipairs(call('ZRANGE', 'ready', 0, -1)) do
+for _, uid in ipairs(members('ready')) do
   local group = get(uid)
   note_staleness(group)
   ready = ready + 1
@@ -42,25 +42,26 @@ local function blocking()
 end
 
 local function hash(name)
-  local flat, table, total = call('HGETALL', name), {}, 0
-  for i = 1, #flat, 2 do
-    table[flat[i]] = tonumber(flat[i + 1])
-    total = total + table[flat[i]]
+  local counts, total = {}, 0
+  for field, value in pairs(fields(name)) do
+    counts[field] = tonumber(value)
+    total = total + counts[field]
   end
-  return table, total
+  return counts, total
 end
 
 local counts = hash('counts')
 local rejected_by, rejected = hash('rejected')
 return answer({ s = 'ok', stop = stopped() or nil, stats = {
   version = S.v, committed = S.committed, taken = S.taken,
-  rows = S.row_count, unread = S.row_count - S.cursor, returned = call('ZCARD', 'returned'),
-  leased = #leases, ready = ready, in_batches = call('HLEN', 'groups') - #leases - ready,
-  trained = counts.trained or 0, rejected = rejected, set_aside = call('HLEN', 'set_aside'),
+  rows = S.row_count, unread = S.row_count - S.cursor, returned = size('returned'),
+  leased = #leases, ready = ready, in_batches = fields_of('groups') - #leases - ready,
+  trained = counts.trained or 0, rejected = rejected, set_aside = fields_of('set_aside'),
   bytes = S.bytes, reserved_bytes = #leases * reserve(), max_bytes = S.max_bytes,
   groups_per_step = S.groups_per_step, max_staleness = S.max_staleness, order = S.order, max_tries = S.max_tries,
   all_equal_streak = S.streak, failed_streak = S.failed_streak,
   leases = leases, blocking = blocking(), oldest_wait_s = (time - oldest_ready) / 1000,
   staleness = staleness, trained_staleness = (hash('staleness')),
   rejected_by = rejected_by, redone_by = (hash('redone')),
-  tasks_given_up = counts.tasks_given_up or 0, weights = weights() or nil } })
+  tasks_given_up = counts.tasks_given_up or 0,
+  clock_set_back = counts.clock_set_back or 0, clock_gaps = counts.clock_gaps or 0, weights = weights() or nil } })

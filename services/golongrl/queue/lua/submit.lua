@@ -28,7 +28,8 @@ call('PERSIST', 'body:' .. args.uid)
 call('ZREM', 'leased', args.uid)
 call('ZREM', 'deadlines', args.uid)
 call('HDEL', 'requests', group.request)
-group.state, group.bytes, group.lowest_version, group.ready_at, group.phase = 'ready', bytes, args.lowest_version, now(), 'ready'
+group.state, group.phase, group.ready_at = 'ready', 'ready', now()
+group.bytes, group.lowest_version = bytes, args.lowest_version
 put(args.uid, group)
 call('ZADD', 'ready', group.seq, args.uid)
 set('bytes', S.bytes + bytes)

@@ -15,7 +15,7 @@ end
 
 local function records(place)
   local list = {}
-  for _, uid in ipairs(call('ZRANGE', place, 0, -1)) do
+  for _, uid in ipairs(members(place)) do
     local group = get(uid)
     group.uid = uid
     list[#list + 1] = group

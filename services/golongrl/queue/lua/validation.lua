@@ -20,8 +20,22 @@ local function count_result(size)
   set('validation_bytes', (S.validation_bytes or 0) + size)
 end
 
+-- A row is in one of three keys, so a sum that is short means that one of them was lost.
+local function lost_of(open)
+  local there = call('LLEN', 'validation_todo') + call('ZCARD', 'validation_leased') + call('SCARD', 'validation_done')
+  if there == tonumber(open and open.rows or 0) then
+    return nil
+  end
+  for _, name in ipairs({ 'validation', 'validation_todo', 'validation_leased', 'validation_done' }) do
+    if call('EXISTS', name) == 0 then
+      return key(name)
+    end
+  end
+end
+
 local function clear_round()
-  for _, row in ipairs(call('SMEMBERS', 'validation_done')) do
+  local open = round()
+  for row = 0, (open and tonumber(open.rows) or 0) - 1 do
     call('UNLINK', 'validation_result:' .. row)
   end
   for _, name in ipairs({ '', '_todo', '_leased', '_tokens', '_lost', '_done' }) do

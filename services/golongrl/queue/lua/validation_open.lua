@@ -1,4 +1,4 @@
--- Begin the round of the announced weights; the same round again is gone on with, whoever began it.
+-- Begin the round of the announced weights; the same round continues, whoever began it, unless a part of it was lost.
 touch()
 if fenced() then
   return answer({ s = 'fenced' })
@@ -8,7 +8,7 @@ if not announced or announced.version ~= args.version or announced.lineage ~= ar
   return answer({ s = 'out_of_order', v = S.v, taken = S.taken })
 end
 local open = round()
-if not (is_of(open, args.version, args.lineage) and tonumber(open.rows) == args.rows) then
+if not (is_of(open, args.version, args.lineage) and tonumber(open.rows) == args.rows) or lost_of(open) then
   clear_round()
   call('HSET', 'validation', 'version', args.version, 'lineage', args.lineage, 'rows', args.rows)
   for row = 0, args.rows - 1 do

@@ -1,0 +1,162 @@
+"""From a Redis URL to a client, with the password from the URL, the environment or a file, and never in a message.
+
+    redis://[USER[:PASSWORD]@]HOST[:PORT][/DB]          rediss:// the same with TLS (?ssl_ca_certs=FILE and so on)
+    redis+sentinel://[USER[:PASSWORD]@]HOST[:PORT],.../SERVICE[/DB]      rediss+sentinel:// with TLS
+    unix://[USER[:PASSWORD]@]/PATH[?db=DB]
+
+`?replicas=N` (any form): a durable write is confirmed by N replicas, too. Without it N is the server's
+`min-replicas-to-write`.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlencode, urlsplit, urlunsplit
+
+import redis.asyncio as aioredis
+from redis.asyncio.connection import parse_url
+from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import Sentinel
+from redis.backoff import NoBackoff
+
+from golongrl.errors import InputError
+
+PASSWORD = "GOLONGRL_REDIS_PASSWORD"
+SENTINEL_PASSWORD = "GOLONGRL_REDIS_SENTINEL_PASSWORD"
+CONNECT_TIMEOUT_S = 5.0
+SENTINEL_PORT = 26379
+HIDDEN = "***"
+_SENTINEL = "+sentinel"
+
+
+@dataclass(frozen=True)
+class Address:
+    """A way to a server: its client, its name for messages, and what messages must not have."""
+
+    client: "aioredis.Redis"
+    name: str
+    replicas: int | None = None
+    """Replicas that confirm a durable write; None: as the server's own settings say."""
+    secrets: tuple[str, ...] = ()
+
+    def hide(self, text: str) -> str:
+        """`text` without passwords."""
+        for secret in self.secrets:
+            text = text.replace(secret, HIDDEN)
+        return text
+
+
+def address(url: str) -> Address:
+    """The server of `url`; connects at the first call.
+
+    Raises:
+        InputError: it is not the URL of a Redis. The message does not repeat it, as it may hold a password.
+    """
+    try:
+        parts = urlsplit(url)
+        options = parse_qs(parts.query)
+        replicas = int(options.pop("replicas")[0]) if "replicas" in options else None
+        plain = urlunsplit(parts._replace(query=urlencode(options, doseq=True)))
+        if parts.scheme.endswith(_SENTINEL):
+            client, name = _sentinel(plain)
+        else:
+            client = aioredis.Redis(connection_pool=aioredis.ConnectionPool(**_settings(plain)))
+            name = _name(client)
+        # A connection is made only to see that its options are known.
+        pool: Any = client.connection_pool
+        pool.make_connection()
+    except (ValueError, TypeError, AttributeError) as error:
+        raise InputError(
+            "--redis-url: not a URL of a Redis: give redis://[:PASSWORD@]HOST:PORT/DB, rediss://, unix://PATH or "
+            "redis+sentinel://HOST:PORT,HOST:PORT/SERVICE/DB; special characters of a password are percent-encoded, or "
+            f"the password comes in {PASSWORD} or {PASSWORD}_FILE"
+        ) from error
+    found = (client.connection_pool.connection_kwargs.get("password"), unquote(parts.password or ""), parts.password)
+    return Address(client, name, replicas, tuple({secret for secret in found if secret}))
+
+
+def redacted(url: str) -> str:
+    """`url` as it may be printed."""
+    parts = urlsplit(url)
+    login, at, host = parts.netloc.rpartition("@")
+    user = login.partition(":")[0]
+    query = {name: values for name, values in parse_qs(parts.query).items() if "password" not in name}
+    shown = parts._replace(netloc=f"{user}:{HIDDEN}@{host}" if at else host, query=urlencode(query, doseq=True))
+    return urlunsplit(shown)
+
+
+def password(name: str = PASSWORD) -> str | None:
+    """The password in the environment: in NAME, or in the file that NAME_FILE names.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    if value := os.environ.get(name):
+        return value
+    file = os.environ.get(f"{name}_FILE")
+    if not file:
+        return None
+    try:
+        return Path(file).read_text("utf-8").strip() or None
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise InputError(f"{name}_FILE {file}: cannot be read: {why}") from error
+
+
+def _settings(url: str) -> dict[str, Any]:
+    found = dict(parse_url(url))
+    return {
+        **found,
+        "password": found.get("password") or password(),
+        # One deadline around a whole try (connection.TRY_S) instead of redis-py's around each read and write.
+        "socket_timeout": None,
+        "socket_connect_timeout": CONNECT_TIMEOUT_S,
+        "retry": Retry(NoBackoff(), 0),
+        "protocol": 2,
+    }
+
+
+def _sentinel(url: str) -> tuple["aioredis.Redis", str]:
+    """A client that asks the sentinels for the primary at every new connection."""
+    parts = urlsplit(url)
+    login, at, hosts = parts.netloc.rpartition("@")
+    service, _, db = parts.path.strip("/").partition("/")
+    if not service:
+        raise ValueError("no service")
+    options = parse_qs(parts.query)
+    own = options.pop("sentinel_password", [password(SENTINEL_PASSWORD)])[0]
+    user = options.pop("sentinel_username", [None])[0]
+    scheme = parts.scheme.removesuffix(_SENTINEL)
+    # What is common to the primary and the sentinels: login, database, TLS.
+    settings = _settings(urlunsplit((scheme, f"{login}{at}sentinel", f"/{db}", urlencode(options, doseq=True), "")))
+    tls = settings.pop("connection_class", None) is not None
+    for name in ("host", "port"):
+        settings.pop(name, None)
+    common = {name: value for name, value in settings.items() if name not in ("username", "password", "db")}
+    sentinels = [_host(text) for text in hosts.split(",")]
+    manager = Sentinel(  # type: ignore[no-untyped-call]
+        sentinels,
+        sentinel_kwargs={
+            **common,
+            "socket_timeout": CONNECT_TIMEOUT_S,
+            "username": user,
+            "password": own,
+            **({"ssl": True} if tls else {}),
+        },
+        **settings,
+        **({"ssl": True} if tls else {}),
+    )
+    return manager.master_for(service), f"{service} of the sentinels {hosts}"
+
+
+def _host(text: str) -> tuple[str, int]:
+    parts = urlsplit(f"//{text}")
+    if not parts.hostname:
+        raise ValueError("no host")
+    return parts.hostname, parts.port or SENTINEL_PORT
+
+
+def _name(client: "aioredis.Redis") -> str:
+    found = client.connection_pool.connection_kwargs
+    return str(found.get("path") or f"{found.get('host', 'localhost')}:{found.get('port', 6379)}")

@@ -1,0 +1,63 @@
+"""What a server must be, and be told, to hold a queue. Pure: over its INFO and CONFIG."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+OLDEST = (7, 0)
+
+
+class Durability(Enum):
+    """How a reply is known to be on disk."""
+
+    WAITAOF = "waitaof"
+    ALWAYS = "appendfsync always"
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class QueueServerReport:
+    """A server's fitness for a queue: `refusals` lose groups without a word, `warnings` may with a crash.
+
+    Each is one sentence with the line to set. `replicas`: those that confirm a durable write.
+    """
+
+    refusals: tuple[str, ...]
+    warnings: tuple[str, ...]
+    durability: Durability
+    replicas: int = 0
+
+
+def judge(
+    info: Mapping[str, Any], config: Mapping[str, str], *, waitaof: bool, replicas: int | None = None
+) -> QueueServerReport:
+    """`info` is INFO; `config` is CONFIG GET of appendfsync and min-replicas-to-write, empty where the server hides it;
+    `waitaof`: the server has this command; `replicas`: as the URL says."""
+    refusals, warnings = [], []
+    version = str(info.get("redis_version", "0"))
+    if tuple(int(part) for part in version.split(".")[:2] if part.isdigit()) < OLDEST:
+        refusals.append(f"it is Redis {version}; the queue needs Redis 7.0 or newer, or Valkey")
+    policy, most = str(info.get("maxmemory_policy", "noeviction")), int(info.get("maxmemory", 0))
+    if policy != "noeviction":
+        evicts = f"it evicts keys when its memory is full (maxmemory-policy {policy}), which loses groups of the run"
+        if most:
+            refusals.append(f"{evicts}: set `maxmemory-policy noeviction`")
+        else:
+            warnings.append(f"{evicts}, once maxmemory is set: set `maxmemory-policy noeviction`")
+    aof = bool(int(info.get("aof_enabled", 0)))
+    durability = Durability.NONE
+    if aof and config.get("appendfsync") == "always":
+        durability = Durability.ALWAYS
+    elif aof and waitaof:
+        durability = Durability.WAITAOF
+    if durability is Durability.NONE:
+        line = "with `appendfsync always`, or use Redis 7.2 or Valkey" if aof else "turn on `appendonly yes`"
+        warnings.append(f"after a crash of this server groups may be lost or trained twice: {line}")
+    wanted = int(config.get("min-replicas-to-write") or 0) if replicas is None else replicas
+    if not wanted and int(info.get("connected_slaves", 0)):
+        warnings.append(
+            "it has replicas, but a fail-over may lose what they had not received yet: set "
+            "`min-replicas-to-write 1`, or ?replicas=1 in the URL"
+        )
+    return QueueServerReport(tuple(refusals), tuple(warnings), durability, wanted)
