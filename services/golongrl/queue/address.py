@@ -12,7 +12,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlencode, urlsplit, urlunsplit
+from urllib.parse import SplitResult, parse_qs, unquote, urlencode, urlsplit, urlunsplit
 
 import redis.asyncio as aioredis
 from redis.asyncio.connection import parse_url
@@ -57,7 +57,7 @@ def address(url: str) -> Address:
         parts = urlsplit(url)
         options = parse_qs(parts.query)
         replicas = int(options.pop("replicas")[0]) if "replicas" in options else None
-        plain = urlunsplit(parts._replace(query=urlencode(options, doseq=True)))
+        plain = _join(parts._replace(query=urlencode(options, doseq=True)))
         if parts.scheme.endswith(_SENTINEL):
             client, name = _sentinel(plain)
         else:
@@ -83,7 +83,12 @@ def redacted(url: str) -> str:
     user = login.partition(":")[0]
     query = {name: values for name, values in parse_qs(parts.query).items() if "password" not in name}
     shown = parts._replace(netloc=f"{user}:{HIDDEN}@{host}" if at else host, query=urlencode(query, doseq=True))
-    return urlunsplit(shown)
+    return _join(shown)
+
+
+def _join(parts: SplitResult) -> str:
+    # `urlunsplit` takes the slashes off unix:///PATH.
+    return f"{parts.scheme}://{parts.netloc}{parts.path}" + (f"?{parts.query}" if parts.query else "")
 
 
 def password(name: str = PASSWORD) -> str | None:
