@@ -137,8 +137,8 @@ class SampleQueue:
         return await self._connection.inspect()
 
     async def forget(self) -> int:
-        """Delete all keys of the run, damaged or not; how many there were. The next `setup` creates it again. Until then
-        whoever works on it gets NotSetUpError, so what it held is dealt again and no token of it counts."""
+        """Delete all keys of the run, damaged or not; how many there were. The next `setup` creates it again. Until
+        then whoever works on it gets NotSetUpError, so what it held is dealt again and no token of it counts."""
         await self._connection.run("forget", {}, durable=True)
         return await self._sweep()
 
