@@ -11,26 +11,11 @@ import torch
 from safetensors.torch import load_file
 from torch.distributed.tensor import DTensor
 
-from golongrl.learner.batch.samples import Samples, Shard, shard
 from golongrl.recipe import Recipe, load
 from support.rank_process import run_ranks
+from support.small_batch import minis
 
 KINDS = ("model", "optim", "extra_state")
-
-
-def _minis(ranks: int) -> list[list[Shard]]:
-    rng = np.random.default_rng(5)
-    samples = Samples(
-        prompts=[rng.integers(3, 500, size=5).astype(np.int32) for _ in range(2)],
-        uids=["0-0", "0-1"],
-        group=np.repeat(np.arange(2), 2),
-        tasks=["EM"] * 4,
-        responses=[rng.integers(3, 500, size=6).astype(np.int32) for _ in range(4)],
-        logprobs=[np.full(6, -6.0, np.float32)] * 4,
-        rewards=np.zeros(4, np.float32),
-        finished=np.ones(4, dtype=bool),
-    )
-    return shard(samples, rng.normal(size=4).astype(np.float32), ranks=ranks, mini_batch_groups=None, longest=4096)
 
 
 def _recipe(model: Path, ranks: int, *overrides: str) -> Recipe:
@@ -77,7 +62,7 @@ def _check_against_verl(model: Path, tmp_path: Path, ranks: int, *overrides: str
     run_ranks(
         ranks,
         [_recipe(model, ranks, *overrides)],
-        [_minis(ranks)],
+        [minis(ranks)],
         tmp_path / "out",
         updates=2,
         save=str(ours),

@@ -82,3 +82,58 @@ def test_without_it_a_rank_cannot_write(volume: Path) -> None:
     begun = run(DRIVER, BEGIN.format(cluster=False), volume)
     assert begun.returncode == 0, begun.stderr
     assert "PermissionError" in run(RANK, WRITE, volume).stderr
+
+
+UMASKS = [0o022, 0o027, 0o077, 0o002]
+MODES = """
+import os
+import sys
+from pathlib import Path
+import numpy as np
+import torch
+from golongrl.learner.checkpoints.snapshot import write
+from golongrl.learner.checkpoints.store import Checkpoints, LearnerState
+from golongrl.learner.observe.metrics_log import Records
+from golongrl.learner.weights.export import take_shards, write_taken
+from golongrl.learner.weights.store import Support, WeightStore
+
+def write_all(out, support):
+    store = WeightStore(out / "weights")
+    store.publish_initial(support, "a", 1 << 16)
+    staging = store.begin(1)
+    files = write_taken(take_shards({"w": torch.ones(9)}.items(), dtype=torch.float32), staging)
+    store.seal(staging, 1, "a", files, support)
+    store.start_over("b")
+    store.copy_out(0, out / "hf")
+    checkpoints = Checkpoints(out / "checkpoints")
+    staging = checkpoints.begin(2)
+    files = {"huggingface/config.json": b"{}"}
+    sums = write({"model_world_size_1_rank_0.pt": torch.ones(3)}, files, staging / "actor")
+    state = LearnerState(2, "a", "", ranks=1, seed=0, groups_per_step=1, rows=4, order="o")
+    checkpoints.seal(staging, state, np.zeros((3, 2), np.int32), sums, 2)
+    with Records(out, 0) as records:
+        records.write(1, {"a": 1.0})
+        records.amend(1, {"b": 1.0})
+
+support = Support(Path(sys.argv[2]), "float32")
+for umask in sys.argv[3:]:
+    os.umask(int(umask))
+    write_all(Path(sys.argv[1]) / umask, support)
+"""
+
+
+def test_every_file_that_others_read_follows_the_umask(tiny_model: Path, tmp_path: Path) -> None:
+    """safetensors' own writer makes files that their user alone can read, whatever the umask."""
+    command = [PYTHON, "-c", MODES, str(tmp_path), str(tiny_model), *map(str, UMASKS)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for umask in UMASKS:
+        out = tmp_path / str(umask)
+        paths = [out, *out.rglob("*")]
+        assert {path.suffix for path in paths} >= {".safetensors", ".json", ".jsonl", ".pt", ".npy", ".txt"}
+        wrong = {
+            str(path.relative_to(tmp_path)): oct(path.stat().st_mode & 0o777)
+            for path in paths
+            if path.stat().st_mode & 0o777 != (0o777 if path.is_dir() else 0o666) & ~umask
+        }
+        assert wrong == {}

