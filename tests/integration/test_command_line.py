@@ -1,8 +1,11 @@
 """What a user sees when the input is wrong: one line that names the thing, exit 2, and nothing started or left."""
 
 import fcntl
+import signal
 import socket
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -320,3 +323,30 @@ def test_a_report_does_not_replace_a_page_of_its_user(golongrl, tmp_path: Path) 
     (tmp_path / "report.html").unlink()
     for _ in range(2):
         assert golongrl("report", tmp_path)[0] == 0
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_signal_before_the_run_began_leaves_nothing(tmp_path: Path, number: signal.Signals, code: int) -> None:
+    """While prompts are being built, which these take minutes for."""
+    command = [
+        sys.executable,
+        "-m",
+        "golongrl",
+        "train",
+        "quickstart",
+        "--name",
+        "demo",
+        "--out",
+        str(tmp_path / "runs"),
+    ]
+    process = subprocess.Popen([*command, "--set", "data.prompts=5000000"], stderr=subprocess.PIPE, text=True)
+    try:
+        while not (tmp_path / "runs" / "demo" / "data" / "preparing").exists():
+            assert process.poll() is None
+            time.sleep(0.1)
+        process.send_signal(number)
+        _, err = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert (process.returncode, err) == (code, f"error: stopped by {number.name}; the run had not begun\n")
+    assert list(tmp_path.iterdir()) == []

@@ -1,5 +1,6 @@
 """Batches taken ahead, with a real queue: a group that cannot be trained is set aside, and a replay is without it."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from golongrl.learner.batch.batch_metrics import step_metrics
 from golongrl.learner.batch.check import untrainable
 from golongrl.learner.batch.prepare import PreparedBatch, prepare
 from golongrl.learner.batch.samples import BatchError
@@ -28,9 +30,10 @@ async def queue(redis_url: str, run_name: str) -> AsyncIterator[SampleQueue]:
         yield client
 
 
-def recipe(*overrides: str) -> Recipe:
-    more = [f"queue.groups_per_step={GROUPS}", "learner.steps=1", f"learner.max_tokens_per_rank={LONGEST}"]
-    return load("quickstart", [*more, *overrides])
+def recipe(max_tokens: int = LONGEST) -> Recipe:
+    """A recipe whose ranks hold sequences of so many tokens: fewer than its longest, which no file may say."""
+    found = load("quickstart", [f"queue.groups_per_step={GROUPS}", "learner.steps=1"])
+    return found.model_copy(update={"learner": found.learner.model_copy(update={"max_tokens_per_rank": max_tokens})})
 
 
 async def submit(queue: SampleQueue, *tokens: int) -> None:
@@ -40,8 +43,8 @@ async def submit(queue: SampleQueue, *tokens: int) -> None:
         await queue.submit(lease, group_for(lease, tokens=length))
 
 
-async def take(queue: SampleQueue, fence: str, step: int = 1, *overrides: str) -> PreparedBatch:
-    async with Batches(recipe(*overrides), queue, fence, lambda step, wait: None) as batches:
+async def take(queue: SampleQueue, fence: str, step: int = 1, max_tokens: int = LONGEST) -> PreparedBatch:
+    async with Batches(recipe(max_tokens), queue, fence, lambda step, wait: None, None) as batches:
         batches.prefetch(step)
         assert batches.upcoming is not None
         batch = await batches.upcoming
@@ -90,7 +93,7 @@ async def test_what_was_trained_is_not_set_aside_in_a_replay(queue: SampleQueue)
     await queue.finish(fence, 1)
     fence = (await queue.attach(0)).token
     with pytest.raises(BatchError, match=r"group 0-1 of worker worker-7 was trained in step 1.*max_tokens_per_rank"):
-        await take(queue, fence, 1, "learner.max_tokens_per_rank=14")
+        await take(queue, fence, 1, 14)
     assert await queue.set_aside_groups() == []
 
 
@@ -126,4 +129,25 @@ def test_whatever_a_group_lacks_is_its_own_reason(changes: dict[str, Any], reaso
     found = untrainable(Batch(1, (good, bad), replayed=False), recipe())
     assert list(found) == ["0-1"]
     assert reason in found["0-1"]
-    assert len(prepare(Batch(1, (good,), replayed=False), recipe()).minis) == 1
+    assert len(prepare(Batch(1, (good,), replayed=False), recipe(), pairs_per_token=None).minis) == 1
+
+
+async def test_groups_being_generated_are_counted_while_the_batch_is_waited_for(queue: SampleQueue) -> None:
+    fence = (await queue.attach(0)).token
+    leases = [await queue.lease("worker-7", 0) for _ in range(GROUPS)]
+    waited = asyncio.Event()
+    async with Batches(recipe(), queue, fence, lambda step, wait: waited.set(), None) as batches:
+        batches.prefetch(1)
+        await waited.wait()
+        for lease in leases:
+            assert isinstance(lease, Lease)
+            await queue.submit(lease, group_for(lease))
+        assert batches.upcoming is not None
+        batch = await batches.upcoming
+    assert isinstance(batch, PreparedBatch)
+    assert 0 < batch.metrics["queue/leased"] <= GROUPS
+    stats = await queue.stats()
+    assert stats.leased == 0
+    clock = {"timing_s/step": 1.0}
+    assert step_metrics(batch.metrics, clock, stats, 1, 0)["queue/leased"] == batch.metrics["queue/leased"]
+    assert step_metrics({}, clock, stats, 1, 0)["queue/leased"] == 0

@@ -9,6 +9,8 @@ from pathlib import Path
 import psutil
 
 from golongrl.local import survivors
+from golongrl.queue.embedded import EmbeddedServer
+from support.redis_server import free_port
 
 SLEEP = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(600)"
 
@@ -19,6 +21,15 @@ def start(folder: Path | None) -> subprocess.Popen[str]:
     assert process.stdout is not None
     process.stdout.readline()
     return process
+
+
+async def test_a_server_that_wrote_over_its_environment_is_found_too(tmp_path: Path) -> None:
+    data = tmp_path / "demo" / "redis"
+    async with EmbeddedServer(free_port(), data) as server:
+        assert server.process is not None
+        found = survivors.of_run(tmp_path / "demo")
+        assert [process.pid for process in found] == [server.process.pid]
+        assert survivors.of_run(tmp_path / "other") == []
 
 
 def test_the_processes_of_a_run_are_found_and_ended_and_no_others(tmp_path: Path) -> None:

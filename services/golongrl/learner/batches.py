@@ -17,6 +17,7 @@ from golongrl.learner.batch.samples import BatchError
 from golongrl.queue import Batch, SampleQueue, Stopped, Wait
 from golongrl.queue.errors import OutOfOrderError
 from golongrl.recipe import Recipe
+from golongrl.telemetry.history import GENERATING, mean
 
 log = structlog.get_logger()
 
@@ -69,13 +70,17 @@ class Batches:
         return self._upcoming
 
     async def _prepare(self, step: int) -> PreparedBatch | Stopped:
-        batch = await self._take(step)
+        leased: list[int] = []
+        batch = await self._take(step, leased)
         if isinstance(batch, Stopped):
             return batch
         faults = await asyncio.to_thread(untrainable, batch, self._recipe)
         if faults:
             batch = await self._without(batch, faults)
-        return await asyncio.to_thread(prepare, batch, self._recipe, pairs_per_token=self._pairs_per_token)
+        prepared = await asyncio.to_thread(prepare, batch, self._recipe, pairs_per_token=self._pairs_per_token)
+        if leased:
+            prepared.metrics[GENERATING] = mean(leased)
+        return prepared
 
     async def _without(self, batch: Batch, faults: Mapping[str, str]) -> Batch:
         """The batch without the groups that cannot be trained, which are set aside.
@@ -96,10 +101,12 @@ class Batches:
         kept = tuple(group for group in batch.groups if group.uid not in faults)
         return replace(batch, groups=kept, set_aside=(*batch.set_aside, *faults))
 
-    async def _take(self, step: int) -> Batch | Stopped:
+    async def _take(self, step: int, leased: list[int]) -> Batch | Stopped:
+        """The batch of `step`; `leased` receives how many groups were being generated, at every look before it."""
         while True:
             answer = await self._queue.take(self._fence, step)
             if isinstance(answer, Batch | Stopped):
                 return answer
+            leased.append(answer.leased)
             self._waits(step, answer)
             await asyncio.sleep(_POLL_S)

@@ -13,6 +13,7 @@ import psutil
 
 from golongrl.local.plan import FOLDER_VARIABLE
 
+_SERVERS = ("valkey-server", "redis-server")
 # Longest that the kernel may take to end what was killed.
 _GONE_S = 10.0
 
@@ -22,9 +23,16 @@ def of_run(folder: Path) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.Error, OSError):
-            if process.pid != os.getpid() and process.environ().get(FOLDER_VARIABLE) == str(folder):
+            if process.pid != os.getpid() and _belongs(process, folder):
                 found.append(process)
     return sorted(found, key=lambda process: process.pid)
+
+
+def _belongs(process: psutil.Process, folder: Path) -> bool:
+    # A Redis server writes its title over its environment, and works in its data folder.
+    if process.name() in _SERVERS:
+        return process.cwd() == str(folder / "redis")
+    return process.environ().get(FOLDER_VARIABLE) == str(folder)
 
 
 def end(processes: Sequence[psutil.Process]) -> list[psutil.Process]:

@@ -14,7 +14,7 @@ STEP = "training/global_step"
 REWARD = "critic/score/mean"
 # Mean reward on the held-out prompts, at the steps that were validated (0 is the initial policy).
 VALIDATION = "val/mean"
-# Groups that engines held when the step's batch was taken.
+# Groups that engines held while the step's batch was waited for, on average.
 GENERATING = "queue/leased"
 # Mean reward of a task type, T1 to T9. (`task_metrics/` has TMN's finer statistics keys, of which a type may have two.)
 TYPE_PREFIX = "reward_by_type/"
@@ -58,7 +58,7 @@ def summary(records: History) -> str:
     return f"done: {sum(step > 0 for step in records.steps)} steps, mean reward {first:.3f} -> {last:.3f}"
 
 
-def mean(values: Sequence[float]) -> float:
+def mean(values: Sequence[float] | Sequence[int]) -> float:
     """Arithmetic mean; NaN of nothing."""
     return sum(values) / len(values) if values else math.nan
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from golongrl.learner.batch.samples import Float32, Samples
 from golongrl.queue import Batch, QueueStats
+from golongrl.telemetry.history import GENERATING
 
 
 def batch_metrics(
@@ -75,12 +76,14 @@ def step_metrics(
     """
     seconds = clock["timing_s/step"]
     return {
+        # Where the step's batch was waited for, its metrics have the mean of that time: by now engines may wait for
+        # the new version, and hold none.
+        GENERATING: float(stats.leased),
         **metrics,
         **clock,
         "perf/time_per_step": seconds,
         "perf/throughput": metrics.get("perf/total_num_tokens", 0.0) / seconds / ranks,
         "queue/ready": float(stats.ready),
-        "queue/leased": float(stats.leased),
         "queue/in_batches": float(stats.in_batches),
         "queue/rejected": float(stats.rejected),
         "queue/bytes": float(stats.bytes),
