@@ -35,6 +35,7 @@ import structlog
 from rich.console import Console
 from rich.table import Table
 
+from golongrl.local.redis_command import Fsync
 from golongrl.queue import (
     Batch,
     Group,
@@ -47,9 +48,9 @@ from golongrl.queue import (
     encode,
 )
 from golongrl.queue.client import FETCH
-from golongrl.queue.embedded import EmbeddedServer, Fsync
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+from support.embedded_server import EmbeddedServer
 from support.groups import queue_settings
 
 console = Console(width=150)

@@ -18,8 +18,8 @@ from pathlib import Path
 import redis
 
 from golongrl.queue import SampleQueue
-from golongrl.queue.embedded import EmbeddedServer
 from support import queue_picture
+from support.embedded_server import EmbeddedServer
 from support.redis_server import free_port
 
 from .actors import set_up

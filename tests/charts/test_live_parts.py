@@ -13,7 +13,7 @@ import httpx
 import pytest
 import redis
 
-from golongrl.queue.embedded import find_server
+from golongrl.local.redis_command import find_server
 from support.helm import CHART, Helm, Manifest
 from support.redis_server import free_port
 

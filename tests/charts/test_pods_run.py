@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from golongrl.queue.embedded import find_server
+from golongrl.local.redis_command import find_server
 from support.helm import ROOT, Helm, Manifest, Rendered, containers, pod_specs
 
 STEPS = 2

@@ -14,8 +14,8 @@ import psutil
 import pytest
 
 from golongrl.queue import SampleQueue
-from golongrl.queue.embedded import EmbeddedServer
 from golongrl.telemetry import history
+from support.embedded_server import EmbeddedServer
 from support.redis_server import free_port
 
 GROUPS, ETA = 9, 1

@@ -12,8 +12,8 @@ from golongrl.learner.observe.health import LearnerMetrics, create_app
 from golongrl.learner.observe.status import LearnerStatus
 from golongrl.learner.queue_settings import queue_settings
 from golongrl.queue import Lease, SampleQueue
-from golongrl.queue.embedded import EmbeddedServer
 from golongrl.serving import bind, served
+from support.embedded_server import EmbeddedServer
 from support.learner_run import small_recipe
 from support.redis_server import free_port
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 
 from golongrl.local import survivors
-from golongrl.queue.embedded import EmbeddedServer
+from support.embedded_server import EmbeddedServer
 from support.redis_server import free_port
 
 SLEEP = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(600)"

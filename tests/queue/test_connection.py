@@ -10,6 +10,7 @@ import pytest
 import redis.asyncio as aioredis
 from structlog.testing import capture_logs
 
+from golongrl.local.redis_command import ServerFailedError, find_server
 from golongrl.queue import (
     Batch,
     Lease,
@@ -19,7 +20,7 @@ from golongrl.queue import (
     SampleQueue,
     SubmitOutcome,
 )
-from golongrl.queue.embedded import EmbeddedServer, ServerFailedError, find_server
+from support.embedded_server import EmbeddedServer
 from support.groups import group_for, queue_settings
 from support.redis_server import free_port, redis_binary
 

@@ -14,6 +14,7 @@ import pytest
 import redis
 import redis.asyncio as aioredis
 
+from golongrl.local.redis_command import find_server
 from golongrl.queue import (
     Batch,
     Lease,
@@ -27,8 +28,8 @@ from golongrl.queue import (
     Wait,
     WeightsRef,
 )
-from golongrl.queue.embedded import EmbeddedServer, find_server
 from support import queue_picture
+from support.embedded_server import EmbeddedServer
 from support.groups import group_for, queue_settings
 from support.redis_server import free_port
 

@@ -39,8 +39,8 @@ from golongrl.queue import (
 )
 from golongrl.queue.address import Address
 from golongrl.queue.connection import Connection, Patience
-from golongrl.queue.embedded import EmbeddedServer
 from support import queue_picture
+from support.embedded_server import EmbeddedServer
 from support.groups import group_for
 from support.redis_server import free_port, redis_binary
 

@@ -26,9 +26,9 @@ from golongrl.queue import (
     VersionSpan,
     WeightsRef,
 )
-from golongrl.queue.embedded import EmbeddedServer
 from golongrl.recipe import Recipe, dump, load
 from golongrl.rollout.groups.assemble import group_of
+from support.embedded_server import EmbeddedServer
 from support.redis_server import free_port
 
 TASKS = ("EM", "F1_Score", "NDCG")

