@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from golongrl.errors import InputError
 from golongrl.kubernetes.look.pods import Pod
-from golongrl.kubernetes.look.status import stuck
+from golongrl.kubernetes.look.status import end, stuck
 from golongrl.kubernetes.rayjob.site import Manifest, Site
 from golongrl_operator.api import ATTEMPT, CONTENT, KIND, RUN_LABEL, Progress, RunStatus
 from golongrl_operator.build import Meaning, objects, resolve
@@ -199,11 +199,14 @@ def _making(job: str, meaning: Meaning, old: Json) -> str:
 
 
 def _progress(case: _Case, seen: Seen, old: Json) -> Progress | None:
-    """Since when the queue's counters have not changed; None while that is not known."""
+    """Since when the queue's counters have not changed; None while that is not known, and after the last step."""
     running = [job for job in case.jobs if job.deployment == "Running" and not job.deleting]
     if not running or seen.picture is None:
         return None
     queue = seen.picture["queue"]
+    if end(queue):
+        # The learner exports the model, or ends; neither moves a counter.
+        return None
     counters = ("version", "trained", "in_batches", "ready", "rejected")
     mark = " ".join([running[-1].name, *(str(queue[name]) for name in counters)])
     last = old.get("progress") or {}

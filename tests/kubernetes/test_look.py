@@ -4,54 +4,17 @@ import asyncio
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from golongrl.kubernetes.cluster import connect
-from golongrl.kubernetes.kubeconfig import ClusterAccessError, ClusterError
-from golongrl.kubernetes.look.gather import ReleaseLook, ask, look
+from golongrl.kubernetes.kubeconfig import ClusterError
 from golongrl.kubernetes.look.queue import look_at_queue
 from golongrl.kubernetes.look.runs import run_problems
 from golongrl.queue import SampleQueue
-from support.api_http import serving
 from support.api_server import TRAINING_RUNS, ApiServer
 from support.groups import queue_settings
-
-READY = {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}
-
-
-def pod(name: str, component: str = "rollout", **status: Any) -> dict[str, Any]:
-    return {"metadata": {"name": name, "labels": {"app.kubernetes.io/component": component}}, "status": status}
-
-
-def stored(item: dict[str, Any], kind: str = "Pod", version: str = "v1") -> dict[str, Any]:
-    """An object of the release `demo` as the API server keeps it."""
-    metadata = item["metadata"]
-    labels = {
-        "app.kubernetes.io/instance": "demo",
-        "app.kubernetes.io/part-of": "golongrl",
-        **metadata.get("labels", {}),
-    }
-    return {"apiVersion": version, "kind": kind, **item, "metadata": {**metadata, "namespace": "rl", "labels": labels}}
-
-
-@pytest.fixture
-def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiServer]:
-    with serving(ApiServer()) as server:
-        monkeypatch.setenv("KUBECONFIG", str(server.kubeconfig(tmp_path / "kubeconfig", "rl")))
-        yield server
-
-
-def look_at(release: str = "demo", context: str | None = None) -> tuple[ReleaseLook, dict[str, Any] | None]:
-    async def see() -> tuple[ReleaseLook, dict[str, Any] | None]:
-        async with connect(context=context) as calls:
-            seen = await look(calls, release)
-            return seen, await ask(calls, seen.pods)
-
-    return asyncio.run(see())
+from support.releases import READY, look_at, pod, stored
 
 
 async def filled(redis_url: str, run: str) -> str:
@@ -82,7 +45,27 @@ def test_a_release_is_asked_in_its_pods(api: ApiServer, redis_url: str, run_name
     assert asked == [("w-0", "worker", ["golongrl", "status", "--json"])]
     api.remove(("v1", "pods", "rl", "w-0"))
     api.put(stored(pod("w-1", **READY)))
-    assert look_at()[1] is None
+    seen, picture = look_at()
+    assert picture is None
+    assert seen.unknown[-1].endswith("container worker: failed: error: no such run")
+
+
+def test_few_pods_are_asked_ready_ones_first_and_none_after_a_refusal(api: ApiServer) -> None:
+    asked: list[str] = []
+
+    def command(pod: str, container: str, words: list[str]) -> tuple[int, str, str]:
+        asked.append(pod)
+        return 0, "an older version's text", ""
+
+    api.commands = command
+    for number in range(9):
+        api.put(stored(pod(f"w-{number}", **(READY if number > 6 else {"phase": "Running"}))))
+    seen, picture = look_at()
+    assert (picture, asked) == (None, ["w-7", "w-8", "w-0"])
+    assert seen.unknown == ["pod w-0: `golongrl status --json` printed no JSON: does it run another version?"]
+    api.refuse["pods/exec", "get"] = 403
+    assert "403" in look_at()[0].unknown[0]
+    assert len(asked) == 3
 
 
 def test_the_command_shows_the_whole_release(api: ApiServer, redis_url: str, run_name: str) -> None:
@@ -108,74 +91,6 @@ def test_nothing_of_a_release_is_one_line(api: ApiServer) -> None:
     api.put(stored(pod("w-0", **READY)))
     with pytest.raises(ClusterError, match=r"^release other: nothing of it in namespace rl; releases here: demo$"):
         look_at("other")
-
-
-@pytest.mark.parametrize(
-    ("code", "line"),
-    [
-        (403, r"API server http://127.0.0.1:\d+, namespace rl: list of pods: 403 pods is forbidden"),
-        (401, r"list of pods: 401 pods is forbidden; log in again"),
-        (500, r"list of pods: 500 "),
-    ],
-)
-def test_a_refusal_is_one_line(api: ApiServer, code: int, line: str) -> None:
-    api.refuse["pods", "list"] = code
-    with pytest.raises(ClusterError, match=line) as refused:
-        look_at()
-    assert "\n" not in str(refused.value)
-
-
-def test_a_command_that_fails_or_is_refused_is_one_line(api: ApiServer) -> None:
-    async def run() -> None:
-        async with connect() as calls:
-            await calls.execute("w-0", "worker", ["golongrl", "status"])
-
-    with pytest.raises(ClusterError, match="command in pod w-0, container worker: 500 "):
-        asyncio.run(run())
-    api.commands = lambda *_: (1, "", "one\nerror: no such run\n")
-    with pytest.raises(ClusterError, match="the command failed: error: no such run"):
-        asyncio.run(run())
-
-
-def test_a_server_that_is_not_there_is_one_line(api: ApiServer, tmp_path: Path) -> None:
-    api.url = "http://127.0.0.1:9"
-    api.kubeconfig(tmp_path / "kubeconfig", "rl")
-    with pytest.raises(ClusterError, match=r"API server http://127.0.0.1:9.*no answer \(ClientConnectorError") as error:
-        look_at()
-    assert "\n" not in str(error.value)
-
-
-@pytest.mark.parametrize(
-    ("text", "line"),
-    [
-        (None, "no such file, and no service account of a pod: set KUBECONFIG"),
-        ("", "cannot be used"),
-        ("a: [", "not valid YAML"),
-        ("- a", "cannot be used"),
-        ("just words", "cannot be used"),
-        ("{clusters: 1, contexts: 2}", "cannot be used"),
-        ("current-context: gone\nclusters: []\ncontexts: []\nusers: []\n", "cannot be used"),
-    ],
-)
-def test_a_kubeconfig_that_cannot_be_used_is_one_line(
-    text: str | None, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "config"
-    if text is not None:
-        path.write_text(text)
-    monkeypatch.setenv("KUBECONFIG", str(path))
-    with pytest.raises(ClusterAccessError, match=line) as error:
-        look_at()
-    assert f"kubeconfig {path}" in str(error.value)
-    assert "\n" not in str(error.value)
-    assert error.value.exit_code == 2
-
-
-def test_a_context_that_is_not_there_is_named_with_those_that_are(api: ApiServer) -> None:
-    with pytest.raises(ClusterAccessError, match="no context prod; it has: fake"):
-        look_at(context="prod")
-    api.put(stored(pod("w-0", **READY)))
-    assert look_at(context="fake")[0].pods
 
 
 def test_a_namespace_without_any_release_says_where_to_look(api: ApiServer) -> None:
@@ -356,7 +271,8 @@ def test_what_may_not_be_read_is_listed_and_the_rest_is_shown(api: ApiServer, pl
     api.refuse[plural, verb] = 403
     seen = look_at()[0]
     assert [found.name for found in seen.pods] == ["w-0"]
-    (line,) = seen.unknown
+    line, asked = seen.unknown
+    assert "command in pod w-0" in asked
     assert f"403 {plural} is forbidden" in line
     assert ("registry" in "".join(seen.refused)) == (verb == "list")
 

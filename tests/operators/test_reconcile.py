@@ -335,6 +335,15 @@ def test_a_thousand_broken_pods_are_told_in_a_bounded_status() -> None:
     assert len(json.dumps(told)) < 20_000
 
 
+def test_a_run_that_exports_its_model_is_neither_stalled_nor_stuck() -> None:
+    """Its last step is done and no counter moves any more, for as long as the export takes."""
+    run = a_run(stallSeconds=600)
+    over = PICTURE | {"queue": QUEUE | {"stopped": {"reason": "complete", "detail": "40 steps"}}}
+    run["status"] = one(run, a_job(run), picture=over).status
+    later = one(run, a_job(run), now=NOW + timedelta(hours=2), picture=over)
+    assert (later.status["phase"], later.delete, later.status["stuck"]) == ("Running", (), [])
+
+
 def test_a_stall_without_restarts_left_is_stuck_and_says_since_when() -> None:
     run = a_run(stallSeconds=600, maxRestarts=0)
     run["status"] = one(run, a_job(run), picture=PICTURE).status

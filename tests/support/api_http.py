@@ -81,6 +81,8 @@ async def _watch(server: ApiServer, request: web.Request) -> web.StreamResponse:
 
 async def _execute(server: ApiServer, request: web.Request) -> web.StreamResponse:
     pod, words = request.path.split("/")[-2], request.query.getall("command")
+    if code := server.refuse.get(("pods/exec", "get")):
+        return web.json_response({"message": "pods/exec is forbidden"}, status=code)
     if server.commands is None:
         return web.json_response({"message": "unable to upgrade connection"}, status=500)
     code, out, err = await asyncio.to_thread(server.commands, pod, request.query["container"], words)

@@ -192,7 +192,7 @@ class Cluster:
             ClusterError: it failed (with its last line), or the API server refused.
         """
 
-        async def run() -> str:
+        async def run() -> tuple[str, str]:
             async with WsApiClient(self.access.configuration) as client:
                 request = await client.param_serialize(
                     "GET",
@@ -203,8 +203,11 @@ class Cluster:
                 opened = (await client.call_api(*request, _preload_content=False)).response
                 return await _output(opened)
 
-        printed: str = await self._call(f"command in pod {pod}, container {container}", run)
-        return printed
+        what = f"command in pod {pod}, container {container}"
+        printed, failure = await self._call(what, run)
+        if failure:
+            raise ClusterError(f"{what}: failed: {failure}")
+        return str(printed)
 
     def _resource(self, kind: ObjectKind) -> Any:
         return Resource(
@@ -286,16 +289,17 @@ def _message(error: ApiException) -> str:
     return " ".join(str(message or error.reason or "").split())
 
 
-async def _output(opened: Any) -> str:
-    """Standard output of a command, from the websocket's channels."""
+async def _output(opened: Any) -> tuple[str, str]:
+    """Standard output of a command and why it failed, from the websocket's channels."""
     streams = {STDOUT_CHANNEL: b"", STDERR_CHANNEL: b"", ERROR_CHANNEL: b""}
     async with opened as socket:
         async for message in socket:
             data = message.data if isinstance(message.data, bytes) else str(message.data).encode()
             if data and data[0] in streams:
                 streams[data[0]] += data[1:]
+    printed, complained = (streams[channel].decode(errors="replace") for channel in (STDOUT_CHANNEL, STDERR_CHANNEL))
     ended = json.loads(streams[ERROR_CHANNEL] or b"{}")
-    if ended.get("status") != "Success":
-        last = (streams[STDERR_CHANNEL].decode(errors="replace").strip().splitlines() or [""])[-1]
-        raise ClusterError(f"the command failed: {last or ended.get('message', 'the connection ended early')}")
-    return streams[STDOUT_CHANNEL].decode(errors="replace")
+    if ended.get("status") == "Success":
+        return printed, ""
+    last = (complained.strip().splitlines() or [""])[-1]
+    return printed, last or ended.get("message") or "the connection ended early"

@@ -221,4 +221,4 @@ async def _look_at_release(
         raise InputError(f"status of a release needs {error.name}: pip install 'golongrl[deploy]'") from error
     async with connect(namespace, context) as calls:
         seen = await look(calls, release)
-        return seen, await ask(calls, seen.pods)
+        return seen, await ask(calls, seen)

@@ -1,6 +1,9 @@
 """Which API server to call, and as whom: a pod's service account, or a kubeconfig. Errors are one line."""
 
+import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -74,15 +77,35 @@ async def _of_kubeconfig(configuration: Configuration, namespace: str | None, co
         contexts, current = config.list_kube_config_contexts(paths)
         if context is not None and context not in (known := sorted(item["name"] for item in contexts)):
             raise ClusterAccessError(f"{where}: no context {context}; it has: {', '.join(known) or 'none'}")
-        await config.load_kube_config(paths, context, configuration, persist_config=False)
+        with _logged_errors() as failures:
+            await config.load_kube_config(paths, context, configuration, persist_config=False)
     except yaml.YAMLError as error:
         raise ClusterAccessError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from error
     # The loader meets a file of another shape with whatever Python raises there.
     except (config.ConfigException, OSError, ValueError, TypeError, AttributeError, KeyError) as error:
         raise ClusterAccessError(f"{where} cannot be used: {' '.join(str(error).split())}") from error
+    if failures:
+        raise ClusterAccessError(f"{where} cannot be used: its user's login failed: {failures[0]}")
     chosen = current if context is None else next(item for item in contexts if item["name"] == context)
     own = (chosen["context"] or {}).get("namespace")
     return Access(configuration, namespace or own or _DEFAULT_NAMESPACE, in_pod=False)
+
+
+@contextmanager
+def _logged_errors() -> Iterator[list[str]]:
+    """What the loader only logs: it continues without credentials where a login program fails or is missing."""
+    lines: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: lines.append(" ".join(record.getMessage().split()))  # type: ignore[method-assign]
+    handler.setLevel(logging.ERROR)
+    logger = logging.getLogger(config.__name__)
+    propagates, logger.propagate = logger.propagate, False
+    logger.addHandler(handler)
+    try:
+        yield lines
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = propagates
 
 
 def _exists(paths: str) -> bool:

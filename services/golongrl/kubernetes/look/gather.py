@@ -5,8 +5,7 @@ Invariant: only the pods must be readable. What else may not be read is listed a
 
 import asyncio
 import json
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -22,6 +21,8 @@ Json = dict[str, Any]
 
 # Containers that know the queue, in the order they are asked.
 _ASKED: Final = (("rollout", "worker"), ("learner", "ray-head"), ("learner", "learner"))
+# Pods of one component that are asked; each may take its whole deadline.
+_TRIES: Final = 3
 _COMMAND: Final = ("golongrl", "status", "--json")
 # What makes pods of the release, or makes what makes them. Not every cluster has the last three kinds.
 _OWNERS: Final[tuple[ObjectKind, ...]] = (
@@ -82,16 +83,35 @@ async def look(calls: Cluster, release: str) -> ReleaseLook:
     return ReleaseLook(read_pods(pods), refused, list(run_lines(of_release)), held, unknown)
 
 
-async def ask(calls: Cluster, pods: Sequence[Pod]) -> dict[str, Any] | None:
-    """Queue and processes, as a worker or the learner sees them; None if none of them answers."""
-    for component, container in _ASKED:
-        for pod in pods:
-            if pod.component != component or pod.phase != "Running":
-                continue
-            with suppress(ClusterError, ValueError):
-                picture: dict[str, Any] = json.loads(await calls.execute(pod.name, container, _COMMAND))
-                return picture
+async def ask(calls: Cluster, seen: ReleaseLook) -> Json | None:
+    """Queue and processes, as a worker or the learner sees them.
+
+    None if none of them answers; `seen.unknown` then has the last reason.
+    """
+    reason = ""
+    for pod, container in _askable(seen.pods):
+        try:
+            picture: Json = json.loads(await calls.execute(pod.name, container, _COMMAND))
+            return picture
+        except ClusterForbiddenError as error:
+            # Nor may the others be asked.
+            reason = str(error)
+            break
+        except ClusterError as error:
+            reason = str(error)
+        except ValueError:
+            reason = f"pod {pod.name}: `{' '.join(_COMMAND)}` printed no JSON: does it run another version?"
+    if reason:
+        seen.unknown.append(reason)
     return None
+
+
+def _askable(pods: Sequence[Pod]) -> Iterator[tuple[Pod, str]]:
+    """A few running pods of each component with their container, ready ones first."""
+    for component, container in _ASKED:
+        running = [pod for pod in pods if pod.component == component and pod.phase == "Running"]
+        running.sort(key=lambda pod: not pod.ready)
+        yield from ((pod, container) for pod in running[:_TRIES])
 
 
 async def _list(
