@@ -1,6 +1,5 @@
 """What a pass makes of a look at the cluster and the queue."""
 
-import copy
 import itertools
 import json
 from datetime import timedelta
@@ -12,12 +11,7 @@ from golongrl import recipe as recipes
 from golongrl.kubernetes.look.pods import Pod
 from golongrl_operator.build import objects, resolve
 from golongrl_operator.reconcile import ReconcileResult, Seen, reconcile, refused
-from support.training_runs import NOW, PICTURE, QUEUE, SITE, a_job, a_run, a_site
-
-
-def one(run: dict[str, Any], *jobs: dict[str, Any], **seen: Any) -> ReconcileResult:
-    (outcome,) = reconcile(SITE, Seen(seen.pop("now", NOW), [run], jobs, **seen))
-    return outcome
+from support.training_runs import NOW, PICTURE, QUEUE, SITE, a_job, a_run, a_site, one
 
 
 def conditions(outcome: ReconcileResult) -> dict[str, str]:
@@ -198,88 +192,6 @@ def test_a_spec_that_cannot_be_trained_is_named_and_touches_nothing(spec: dict[s
     assert message in outcome.status["message"]
     assert conditions(outcome)["Accepted"] == "False"
     assert outcome.status["content"] == good["status"]["content"], "and is remembered for when it is put right"
-
-
-def test_one_run_at_a_time_oldest_first() -> None:
-    runs = [a_run("young", 2), a_run("old", 1), a_run("foreign", 0, release="prod")]
-    told = {item.run["metadata"]["name"]: item for item in reconcile(SITE, Seen(NOW, runs))}
-    assert set(told) == {"old", "young"}
-    assert told["old"].apply
-    assert told["young"].status["phase"] == "Waiting"
-    assert told["young"].apply == ()
-    # One that trains keeps the release, even from an older one that was resumed.
-    trains = reconcile(SITE, Seen(NOW, runs, [a_job(runs[0])], picture=PICTURE))
-    assert [item.status["phase"] for item in trains] == ["Waiting", "Running"]
-    assert [item.status["step"] for item in trains] == ["", "12/40"], "the figures are the trainer's"
-
-
-def test_a_run_that_failed_for_good_holds_nobody_up() -> None:
-    runs = [a_run("first", 0), a_run("second", 1)]
-    late = {"jobDeploymentStatus": "Failed", "jobStatus": "FAILED", "reason": "DeadlineExceeded"}
-    told = reconcile(SITE, Seen(NOW, runs, [a_job(runs[0], **late)]))
-    assert [item.status["phase"] for item in told] == ["Failed", "Pending"]
-    # One that is to be restarted keeps its turn.
-    told = reconcile(SITE, Seen(NOW, runs, [a_job(runs[0], **late | {"reason": "AppFailed"})]))
-    assert [item.status["phase"] for item in told] == ["Restarting", "Waiting"]
-
-
-def test_a_run_that_is_being_deleted_is_left_to_the_garbage_collector() -> None:
-    run = a_run()
-    run["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
-    assert reconcile(SITE, Seen(NOW, [run])) == []
-
-
-def test_somebody_elses_rayjob_is_not_touched() -> None:
-    run = a_run()
-    foreign = a_job(run)
-    foreign["metadata"]["ownerReferences"] = [{"kind": "TrainingRun", "name": "other"}]
-    foreign["metadata"]["labels"]["app.kubernetes.io/instance"] = "prod"
-    alone = copy.deepcopy(foreign)
-    del alone["metadata"]["ownerReferences"]
-    outcome = one(run, foreign, alone)
-    assert outcome.delete == ()
-    assert outcome.apply
-
-
-@pytest.mark.parametrize("orphaned", [False, True])
-def test_a_deleted_runs_rayjob_keeps_the_release_until_it_is_gone(orphaned: bool) -> None:
-    """Else two learners would train on one queue while the garbage collector takes its time."""
-    gone, run = a_run("gone"), a_run("next", 1)
-    left = a_job(gone)
-    if orphaned:
-        del left["metadata"]["ownerReferences"]
-    outcome = one(run, left)
-    assert (outcome.apply, outcome.delete, outcome.status["phase"]) == ((), (), "Waiting")
-    assert f"RayJob {left['metadata']['name']} of the deleted TrainingRun gone" in outcome.status["message"]
-    # Being deleted, it is still there for the API server, but no longer ours to look at.
-    gone["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
-    (waits,) = reconcile(SITE, Seen(NOW, [gone, run], [left]))
-    assert waits.status["phase"] == "Waiting"
-    left["status"] = {"jobDeploymentStatus": "Complete", "jobStatus": "STOPPED"}
-    assert one(run, left).apply
-    # What trains already is not stopped by it.
-    assert one(run, a_job(gone), a_job(run), picture=PICTURE).status["phase"] == "Running"
-
-
-@pytest.mark.parametrize(
-    "ended", [{"jobDeploymentStatus": "Complete", "jobStatus": "SUCCEEDED"}, {"jobDeploymentStatus": "Failed"}, {}]
-)
-def test_how_an_earlier_run_of_the_name_ended_is_not_this_ones(ended: dict[str, str]) -> None:
-    """`kubectl delete` returns when the run is gone, its RayJob goes later; one made anew meanwhile is to train."""
-    earlier, run = a_run(), a_run()
-    run["metadata"]["uid"] = "another"
-    outcome = one(run, a_job(earlier, **ended))
-    assert (outcome.apply, outcome.delete, outcome.status["phase"]) == ((), (), "Replacing")
-    run["status"] = outcome.status
-    assert one(run).apply
-
-
-def test_what_an_earlier_run_of_the_name_left_behind_goes_first() -> None:
-    earlier, run = a_run(), a_run()
-    run["metadata"]["uid"] = "another"
-    outcome = one(run, a_job(earlier, deleting=True))
-    assert outcome.apply == ()
-    assert "waiting until RayJob" in outcome.status["message"]
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from typing import Any
 from golongrl import recipe as recipes
 from golongrl.kubernetes.rayjob.site import Site, patch
 from golongrl_operator.build import objects, resolve
+from golongrl_operator.reconcile import ReconcileResult, Seen, reconcile
 
 
 def _template(container: str) -> dict[str, Any]:
@@ -81,3 +82,9 @@ def a_job(run: dict[str, Any], attempt: int = 0, deleting: bool = False, **statu
     if deleting:
         job["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
     return job
+
+
+def one(run: dict[str, Any], *jobs: dict[str, Any], **seen: Any) -> ReconcileResult:
+    """What the operator does about a run that has the release for itself."""
+    (outcome,) = reconcile(SITE, Seen(seen.pop("now", NOW), [run], jobs, **seen))
+    return outcome
