@@ -42,6 +42,7 @@ def generated() -> dict[Path, str]:
     files = versioned() | {
         CHART / "values.yaml": schema.values_yaml(),
         CHART / "values.schema.json": json.dumps(schema.values_schema(), indent=2) + "\n",
+        CHART / "files" / "recipe-defaults.json": json.dumps(schema.recipe_defaults(), indent=2) + "\n",
         CHART / CRD: crd.crd_yaml(),
         ROOT / "docs" / "recipe.md": reference.recipe_page(),
         ROOT / "docs" / "values.md": reference.values_page(),

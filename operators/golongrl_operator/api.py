@@ -105,7 +105,7 @@ class RunStatus(ValuesSection):
     step: str = Field("", description="Optimizer steps done, of how many.")
     version: Count | None = Field(None, description="Newest policy version announced to the engines.")
     checkpoint: Count | None = Field(None, description="Step of the last checkpoint.")
-    staleness: str = Field("", description="Versions that the latest group at hand is behind, of eta allowed.")
+    staleness: str = Field("", description="Policy versions that the oldest group is behind, and max_staleness.")
     stuck: list[str] = Field(default_factory=list, description="What holds the loop up, most telling first.")
     progress: Progress | None = Field(None, description="Since when nothing moved.")
     conditions: list[Condition] = Field(

@@ -11,6 +11,7 @@ import pytest
 import yaml
 from prometheus_client import CollectorRegistry
 
+from golongrl.recipe import Queue, Reward
 from support.chart_values import MATRIX, PRESETS
 from support.helm import CHART, Helm, Manifest
 
@@ -49,6 +50,18 @@ def test_the_staleness_alert_follows_the_recipe(helm4: Helm) -> None:
         if rule["alert"] == "GolongrlEngineBehind"
     ]
     assert rule["expr"].endswith("> 4")
+    assert "queue.max_staleness is 4" in rule["annotations"]["description"]
+    assert "max_staleness" in rule["annotations"]["summary"]
+
+
+def test_what_a_recipe_leaves_out_is_the_models_default(helm4: Helm) -> None:
+    """The chart has no default of its own for what pods read from the recipe."""
+    bare = {"recipePreset": "", "recipe": {"name": "x", "model": {"path": "/m", "context_length": 180224}, "data": {}}}
+    objects = helm4.template({**OBSERVED, **bare})
+    rules = {rule["alert"]: rule for rule in objects.one("PrometheusRule")["spec"]["groups"][0]["rules"]}
+    assert rules["GolongrlEngineBehind"]["expr"].endswith(f"> {Queue().max_staleness}")
+    reward = objects.one("Deployment", "-reward")["spec"]["template"]["spec"]["containers"][0]
+    assert f"--deadline={Reward().deadline_s:g}" in reward["command"]
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -81,8 +94,8 @@ def test_every_panel_parses_and_is_described(path: Path) -> None:
 
 def exported() -> set[str]:
     """Names of the series that the rollout worker, the reward service and the embedded engine export."""
-    from golongrl.engine.metrics import Metrics as EngineMetrics
-    from golongrl.rollout.observe.metrics import Metrics as RolloutMetrics
+    from golongrl.engine.metrics import EngineMetrics
+    from golongrl.rollout.observe.metrics import RolloutMetrics
 
     reward = (Path(__file__).parents[2] / "services/golongrl/reward/metrics.py").read_text()
     names = set(re.findall(r'"(golongrl_reward_\w+)"', reward))
@@ -90,6 +103,9 @@ def exported() -> set[str]:
     for registry in registries:
         for family in registry.collect():
             names.add(family.name)
+    # What the queue's collector makes of its picture.
+    queue = (Path(__file__).parents[2] / "services/golongrl/queue/metrics.py").read_text()
+    names |= {f"golongrl_queue_{name}" for name in re.findall(r'\(\s*"(\w+)",', queue)}
     # Gauges that the engine app reads when it is scraped.
     engine = (Path(__file__).parents[2] / "services/golongrl/engine").rglob("*.py")
     names |= {f"sglang:{name}" for path in engine for name in re.findall(r'gauge\(\s*"(\w+)"', path.read_text())}

@@ -20,6 +20,7 @@ ARROWS: dict[tuple[str, str], set[int | None]] = {
     ("prometheus", "rollout"): {8090, 30000},
     ("prometheus", "learner"): {8080, 8090},
     ("kuberay", "learner"): {8265},
+    ("kuberay-here", "learner"): {8265},
 }
 BROADCAST: dict[tuple[str, str], set[int | None]] = {("learner", "rollout"): {None}, ("rollout", "learner"): {None}}
 MULTI_NODE: dict[tuple[str, str], set[int | None]] = {("rollout", "rollout"): {None}}
@@ -28,10 +29,15 @@ INSIDE = ("redis", "reward", "rollout", "learner", "test")
 OUTSIDE = {
     "prometheus": {"app.kubernetes.io/name": "prometheus"},
     "kuberay": {"app.kubernetes.io/component": "kuberay-operator"},
+    "kuberay-here": {"app.kubernetes.io/component": "kuberay-operator"},
+    # A pod that anybody with a namespace of their own may create.
+    "impostor": {"app.kubernetes.io/component": "kuberay-operator"},
     "stranger": {"app.kubernetes.io/name": "stranger"},
     # A pod of another release in the same namespace.
     "neighbour": {"app.kubernetes.io/instance": "other", "app.kubernetes.io/component": "rollout"},
 }
+# Of the pods that are not in the release's namespace.
+NAMESPACES = {"prometheus": "monitoring", "kuberay": "kuberay-operator", "impostor": "team-x", "stranger": "team-x"}
 DNS = {"k8s-app": "kube-dns"}
 PORTS = (53, 443, 6379, 8080, 8090, 8265, 10001, 20000, 30000)
 
@@ -43,16 +49,20 @@ def labels(name: str) -> dict[str, str]:
 
 
 def selects(selector: Manifest, given: dict[str, str]) -> bool:
-    return selector.get("matchLabels", {}).items() <= given.items()
+    assert all(one["operator"] == "In" for one in selector.get("matchExpressions", []))
+    chosen = all(given.get(one["key"]) in one["values"] for one in selector.get("matchExpressions", []))
+    return chosen and selector.get("matchLabels", {}).items() <= given.items()
 
 
-def peer_allows(peers: list[Manifest] | None, given: dict[str, str], same_namespace: bool) -> bool:
+def peer_allows(peers: list[Manifest] | None, given: dict[str, str], namespace: str | None) -> bool:
     if not peers:
         return True  # no `from` or `to`: anyone
     for peer in peers:
         if "ipBlock" in peer:
             continue  # pods are matched by label
-        if "namespaceSelector" not in peer and not same_namespace:
+        if "namespaceSelector" not in peer and namespace is not None:
+            continue
+        if not selects(peer.get("namespaceSelector", {}), {"kubernetes.io/metadata.name": namespace or "rl"}):
             continue
         if selects(peer.get("podSelector", {}), given):
             return True
@@ -74,8 +84,7 @@ def direction_allows(policies: list[Manifest], pod: str, other: str, port: int, 
     if not mine:
         return True  # not isolated
     return any(
-        peer_allows(rule.get(peers), labels(other), other not in ("prometheus", "kuberay", "stranger"))
-        and port_allows(rule, port)
+        peer_allows(rule.get(peers), labels(other), NAMESPACES.get(other)) and port_allows(rule, port)
         for spec in mine
         for rule in spec.get(key, [])
     )
@@ -137,7 +146,8 @@ def test_only_what_resolves_names_reaches_dns(helm4: Helm) -> None:
     for policy in helm4.template().of("NetworkPolicy"):
         component = policy["spec"]["podSelector"]["matchLabels"]["app.kubernetes.io/component"]
         reaches = any(
-            peer_allows(rule.get("to"), DNS, False) and port_allows(rule, 53) for rule in policy["spec"]["egress"]
+            peer_allows(rule.get("to"), DNS, "kube-system") and port_allows(rule, 53)
+            for rule in policy["spec"]["egress"]
         )
         assert reaches == (component in ("rollout", "learner", "test")), component
 

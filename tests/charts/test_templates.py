@@ -421,7 +421,7 @@ def test_every_command_in_a_pod_is_one_that_exists(helm4: Helm) -> None:
     """Each flag that a template passes is known to the command line that gets it."""
     from golongrl import cli
 
-    cli._hang_up_commands()
+    cli._register_commands()
     root = typer.main.get_command(cli.app)
     seen = set()
     for switch in ("defaults", "learner-job", "existing-cluster", "operator"):

@@ -73,6 +73,7 @@ def _leaf(values: Any) -> str:
     [
         ({"recipePreset": "qwen3-5b"}, 'the chart has no recipe "qwen3-5b"'),
         ({"recipePreset": "", "recipe": {"name": "x"}}, "recipe.model is missing"),
+        ({"recipe": {"model": {"context_length": None}}}, "recipe.model.context_length is missing"),
         ({"rollout": {"nodes": 2}}, "the embedded engine runs on one node"),
         ({"rollout": {"nodes": 3, "engine": {"kind": "sglang", "tensorParallel": 8}}}, "does not divide"),
         ({"learner": {"gang": {"scheduler": "kueue"}}}, "learner.gang.queue names no queue"),

@@ -1,7 +1,7 @@
-"""What `helm test` runs inside the cluster: can the parts of this release do what the loop needs of them?
+"""What `helm test` runs inside the cluster: do Redis and the reward service work as the loop needs?
 
-Checks, each with a deadline and a line of its own: Redis answers with AUTH, keeps an append-only file and confirms
-writes to disk (WAITAOF), evicts nothing; the reward service is ready and scores an answer right and another wrong.
+Each check has a deadline and prints one line. Redis: the password is right, writes to the append-only file are
+confirmed (WAITAOF), nothing is evicted. Reward service: it is ready, and a right answer scores above a wrong one.
 """
 
 import json
@@ -29,8 +29,8 @@ def check_redis() -> str:
         raise RuntimeError("WAITAOF: the write did not reach the append-only file in time")
     policy = client.info("memory").get("maxmemory_policy")
     if policy != "noeviction":
-        raise RuntimeError(f"maxmemory-policy is {policy}: samples could be evicted; set noeviction")
-    return "AUTH, append-only file and noeviction are right"
+        raise RuntimeError(f"maxmemory-policy is {policy}: Redis could evict samples; set noeviction")
+    return "password, append-only file and noeviction are as needed"
 
 
 def check_reward() -> str:
@@ -49,7 +49,7 @@ def check_reward() -> str:
     with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
         results = {result["id"]: result for result in json.load(answer)["results"]}
     if any(result["status"] != "scored" for result in results.values()):
-        raise RuntimeError(f"unscored: {results}")
+        raise RuntimeError(f"answers were left unscored: {results}")
     if not results["right"]["score"] > results["wrong"]["score"]:
         raise RuntimeError(f"a right answer does not score above a wrong one: {results}")
     return "a right answer scores above a wrong one"

@@ -1,7 +1,7 @@
 {{/*
 Names. Every object is called FULLNAME-COMPONENT. FULLNAME has at most 30 characters, so that the longest name made from
-it keeps every limit: a RayJob's 47 ("-learner-" and 8 of a hash follow), a LeaderWorkerSet's 52. A longer one is cut and
-ends in a hash, so that two releases never share it.
+it is within every limit: 47 for a RayJob ("-learner-" and 8 characters of a hash follow), 52 for a LeaderWorkerSet. A
+longer FULLNAME is cut and ends in a hash, so that two releases never have the same.
 */}}
 {{- define "golongrl.name" -}}
 {{- default .Chart.Name .Values.nameOverride | trunc 30 | trimSuffix "-" -}}
@@ -28,7 +28,7 @@ ends in a hash, so that two releases never share it.
 {{- printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" -}}
 {{- end -}}
 
-{{/* Selector labels of a component: (list $ "reward"). app.kubernetes.io/name is not among them: operators set their own. */}}
+{{/* Selector labels of a component: (list $ "reward"). app.kubernetes.io/name is not among them, because other operators change it. */}}
 {{- define "golongrl.selector" -}}
 {{- $root := index . 0 -}}
 app.kubernetes.io/instance: {{ $root.Release.Name | quote }}
@@ -49,7 +49,7 @@ helm.sh/chart: {{ include "golongrl.chart" $root }}
 {{- end }}
 {{- end -}}
 
-{{/* Labels of pods: the objects' without the chart's version, which would roll every pod on every upgrade. (list $ "reward" $placement) */}}
+{{/* Labels of pods: without the chart's version, which would replace every pod at every upgrade. (list $ "reward" $placement) */}}
 {{- define "golongrl.podLabels" -}}
 {{- $root := index . 0 -}}
 app.kubernetes.io/name: {{ include "golongrl.name" $root | quote }}
@@ -65,7 +65,7 @@ app.kubernetes.io/part-of: golongrl
 
 {{- define "golongrl.serviceAccountName" -}}
 {{- $root := index . 0 -}}
-{{- /* The operator's Role is bound to its account: the namespace's default must not get it. */ -}}
+{{- /* The operator's Role is bound to its account, which therefore must not be the namespace's default. */ -}}
 {{- if or $root.Values.serviceAccount.create (eq (index . 1) "operator") -}}
 {{ include "golongrl.fullname" $root }}-{{ index . 1 }}
 {{- else -}}

@@ -4,7 +4,7 @@ runAsNonRoot: true
 runAsUser: 1000
 runAsGroup: 1000
 fsGroup: 1000
-# A volume of many files is not relabelled at every start.
+# Do not change the owner of every file of a large volume at every start.
 fsGroupChangePolicy: OnRootMismatch
 seccompProfile:
   type: RuntimeDefault
@@ -19,8 +19,8 @@ capabilities:
 {{- end -}}
 
 {{/*
-Containers that use RDMA: the opt-out. A non-root process never gets an added capability, so pinning memory needs root;
-everything but IPC_LOCK stays dropped.
+Containers that may use RDMA. Pinning memory needs IPC_LOCK, and only root gets an added capability; all others stay
+dropped.
 */}}
 {{- define "golongrl.gpuContainerSecurity" -}}
 {{- if .Values.network.rdma.enabled -}}
@@ -37,11 +37,11 @@ capabilities:
 {{- end -}}
 
 {{/*
-What placement needs where nobody says more: (list $ "rollout" $placement).
-- A volume that one node can attach keeps its pods on that node, where they would else hang in a Multi-Attach error. The
-  first pod may go anywhere, because it matches itself.
-- Engines take GPUs after the learner's ranks have theirs, which need whole nodes: engines spread over all of them would
-  leave none, and wait for weights that nobody can publish. One domain is the whole cluster here (every node's OS).
+The affinity if the values set none: (list $ "rollout" $placement).
+- Pods of a volume that only one node can attach run on one node, because others would hang with a Multi-Attach error.
+  The first pod may run anywhere, because it matches itself.
+- Engines are scheduled after the learner's ranks, which need whole nodes. Engines that were spread over all nodes would
+  leave none, and then wait for weights that no learner publishes. The topology key covers the whole cluster.
 */}}
 {{- define "golongrl.affinity" -}}
 {{- $root := index . 0 -}}
@@ -71,9 +71,9 @@ podAffinity:
 {{- end -}}
 
 {{/*
-How pods spread where nobody says more: (list $ "reward" $placement). A lost node should not take all of a stateless part;
-softly, because a full or small cluster runs it all the same. By node alone: with zones named too, a cluster that labels
-none would not spread by node either.
+How pods spread if the values set nothing: (list $ "reward" $placement). The loss of one node should not end all pods of a
+stateless component. It is a preference, so that a full or small cluster runs them too. Zones are not named, because a
+cluster without zone labels would then not spread by node either.
 */}}
 {{- define "golongrl.spread" -}}
 {{- if and (has (index . 1) (list "reward" "rollout")) (hasKey (index . 2) "topologySpreadConstraints") -}}
@@ -92,7 +92,8 @@ none would not spread by node either.
 {{- $placement := index . 2 -}}
 serviceAccountName: {{ include "golongrl.serviceAccountName" . }}
 automountServiceAccountToken: false
-# Kubernetes would set REWARD_PORT and the like for every Service, which collide with flags read from the environment.
+# Otherwise Kubernetes sets REWARD_PORT and the like for every Service, and options that are read from the environment
+# take their values.
 enableServiceLinks: false
 securityContext:
   {{- include "golongrl.podSecurity" $root | nindent 2 }}
@@ -157,15 +158,15 @@ its field, which Helm's server-side apply refuses to change at the next upgrade.
 {{- toYaml $resources -}}
 {{- end -}}
 
-{{/* Environment of every process of ours: the scratch volume is the only place to write. */}}
+{{/* Environment of every container: only the scratch volume is writable. */}}
 {{- define "golongrl.envHome" -}}
 - {name: HOME, value: /tmp}
-# Libraries that ask for the user's name fail for an id without an entry in /etc/passwd.
+# Some libraries look up the user's name, which fails for an id that is not in /etc/passwd.
 - {name: USER, value: golongrl}
 - {name: LOGNAME, value: golongrl}
 {{- end -}}
 
-{{/* Environment of what speaks to the queue. */}}
+{{/* Environment of processes that connect to the queue. */}}
 {{- define "golongrl.envQueue" -}}
 - {name: GOLONGRL_RUN, value: {{ include "golongrl.run" . | quote }}}
 - {name: GOLONGRL_RECIPE, value: /etc/golongrl/recipe.yaml}
@@ -175,7 +176,7 @@ its field, which Helm's server-side apply refuses to change at the next upgrade.
 {{ include "golongrl.envSecret" (list . "GOLONGRL_REDIS_PASSWORD" "redis-password") }}
 {{- end -}}
 
-{{/* /tmp, the only place to write of a read-only root. A pod that writes more than its size is evicted, before it fills the node: "20Gi". */}}
+{{/* /tmp, the only writable folder. A pod that writes more than this size is evicted, before it fills the node's disk: "20Gi". */}}
 {{- define "golongrl.scratch" -}}
 - name: tmp
   emptyDir:
@@ -191,7 +192,7 @@ its field, which Helm's server-side apply refuses to change at the next upgrade.
       key: {{ index . 2 }}
 {{- end -}}
 
-{{/* Both engine keys: normal endpoints take one, control endpoints only the other. */}}
+{{/* Both keys of an engine: one is for its normal endpoints, the other for those that control it. */}}
 {{- define "golongrl.envEngineKeys" -}}
 {{ include "golongrl.envSecret" (list . "GOLONGRL_ENGINE_API_KEY" "engine-api-key") }}
 {{ include "golongrl.envSecret" (list . "GOLONGRL_ENGINE_ADMIN_API_KEY" "engine-admin-api-key") }}

@@ -1,20 +1,25 @@
 {{/*
-The recipe of this release as JSON: the preset, changed by `recipe`. Merged by hand, because sprig's merge keeps the old
-value where the new one is false, 0 or empty; a null removes the key.
+The recipe of this release as JSON: the preset, changed by `recipe`. Not merged with sprig, whose merge keeps the old
+value if the new one is false, 0 or empty. A null removes the key.
 */}}
 {{- define "golongrl.recipe" -}}
 {{- $base := dict -}}
 {{- with .Values.recipePreset -}}
 {{- $text := $.Files.Get (printf "files/recipes/%s.json" .) -}}
 {{- if not $text -}}
-{{- fail (printf "recipePreset: the chart has no recipe %q" .) -}}
+{{- fail (printf "recipePreset: the chart has no recipe %q; set it to the name of a packaged recipe (golongrl recipe list), or to \"\" with a complete `recipe`" .) -}}
 {{- end -}}
 {{- $base = fromJson $text -}}
 {{- end -}}
 {{- $recipe := include "golongrl.merge" (list $base .Values.recipe) | fromJson -}}
 {{- range list "name" "model" "data" -}}
 {{- if not (hasKey $recipe .) -}}
-{{- fail (printf "recipe.%s is missing: without recipePreset the recipe must be whole" .) -}}
+{{- fail (printf "recipe.%s is missing: without recipePreset the recipe must be complete" .) -}}
+{{- end -}}
+{{- end -}}
+{{- range list "path" "context_length" -}}
+{{- if not (hasKey $recipe.model .) -}}
+{{- fail (printf "recipe.model.%s is missing: every recipe needs it" .) -}}
 {{- end -}}
 {{- end -}}
 {{- $recipe | toJson -}}
@@ -38,11 +43,15 @@ value where the new one is false, 0 or empty; a null removes the key.
 
 {{/* Whether weights are broadcast between learner and engines: "true" or "". */}}
 {{- define "golongrl.broadcast" -}}
-{{- $recipe := include "golongrl.recipe" . | fromJson -}}
-{{- if eq (dig "learner" "weights" "disk" $recipe) "broadcast" -}}true{{- end -}}
+{{- if eq (include "golongrl.setting" (list . "learner" "weights")) "broadcast" -}}true{{- end -}}
 {{- end -}}
 
-{{- define "golongrl.ranks" -}}
-{{- $recipe := include "golongrl.recipe" . | fromJson -}}
-{{- dig "learner" "ranks" 1 $recipe | int -}}
+{{/* One setting of the recipe as text, or its default: (list $ "queue" "max_staleness"). */}}
+{{- define "golongrl.setting" -}}
+{{- $root := index . 0 -}}
+{{- $section := index . 1 -}}
+{{- $key := index . 2 -}}
+{{- $recipe := include "golongrl.recipe" $root | fromJson -}}
+{{- $defaults := $root.Files.Get "files/recipe-defaults.json" | fromJson -}}
+{{- dig $section $key (dig $section $key "" $defaults) $recipe -}}
 {{- end -}}

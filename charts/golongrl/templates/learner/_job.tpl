@@ -1,9 +1,9 @@
-{{/* The learner without KubeRay: one pod, which starts a Ray of its own. */}}
+{{/* The learner without KubeRay: one pod, which starts its own Ray. */}}
 {{- define "golongrl.learner.job.spec" -}}
 {{- $learner := .Values.learner -}}
 # A retry resumes from the last checkpoint.
 backoffLimit: {{ int $learner.backoffLimit }}
-# A pod that a drained node lost is no failure.
+# A pod that was evicted by a drain does not count as a failure.
 podFailurePolicy:
   rules:
     - action: Ignore
@@ -29,7 +29,7 @@ template:
         env:
           {{- include "golongrl.learner.env.driver" . | nindent 10 }}
           {{- if include "golongrl.broadcast" . }}
-          # Where engines ask for weights: the ranks of a local Ray know themselves as 127.0.0.1.
+          # The address at which engines ask for weights. The ranks of a local Ray know only 127.0.0.1.
           - name: GOLONGRL_POD_IP
             valueFrom: {fieldRef: {fieldPath: status.podIP}}
           {{- end }}

@@ -1,4 +1,4 @@
-{{/* What a Ray node or the plain Job's pod runs as: (list $ "head"). */}}
+{{/* Image of every container of the learner: (list $). */}}
 {{- define "golongrl.learner.container" -}}
 {{- $root := index . 0 -}}
 {{- $learner := $root.Values.learner -}}
@@ -7,8 +7,8 @@ imagePullPolicy: {{ $learner.image.pullPolicy }}
 {{- end -}}
 
 {{/*
-Environments, each with the secrets of its work alone. The driver speaks to the queue, writes metrics and may fetch a model;
-it hands the ranks what they work on, so that they hold no secret; the steps before it speak to the hub alone.
+Environments, each with only the secrets that it needs. The driver connects to the queue, writes metrics and may download
+a model. It passes the batches to the ranks, which therefore need no secret. The steps before it connect only to the hub.
 */}}
 {{- define "golongrl.learner.env.driver" -}}
 {{- include "golongrl.envHome" . }}
@@ -33,17 +33,17 @@ it hands the ranks what they work on, so that they hold no secret; the steps bef
 {{- end -}}
 
 {{- define "golongrl.learner.env.libraries" -}}
-# Hub downloads are kept on the shared volume, once for all ranks and restarts.
+# Downloads of the hub are kept on the shared volume, for all ranks and restarts.
 - {name: HF_HOME, value: {{ include "golongrl.store" . }}/hf}
 - {name: RAY_USAGE_STATS_ENABLED, value: "0"}
 {{- if eq (int .Values.learner.workers.gpus) 0 }}
-# Spinning threads starve the other processes of a small machine.
+# Threads that spin would slow down the other processes of a small machine.
 - {name: OMP_NUM_THREADS, value: "1"}
 - {name: OMP_WAIT_POLICY, value: passive}
 {{- end }}
 {{- end -}}
 
-{{/* One key of a Secret made outside the chart, if there is one: (list "NAME" $source). */}}
+{{/* One key of an existing Secret, if it is set: (list "NAME" $source). */}}
 {{- define "golongrl.learner.env.token" -}}
 {{- with index . 1 }}
 {{- if .existingSecret }}
@@ -104,7 +104,7 @@ it hands the ranks what they work on, so that they hold no secret; the steps bef
 {{- end }}
 {{- end -}}
 
-{{/* Steps before the learner: fetch the model, prepare the data. Both keep what is there already. */}}
+{{/* Steps before the learner: download the model, prepare the data. Both keep what already exists. */}}
 {{- define "golongrl.learner.prepare" -}}
 {{- $root := . -}}
 {{- range $kind := list "model" "dataset" }}
@@ -183,7 +183,7 @@ annotations:
 {{- end }}
 {{- end -}}
 
-{{/* "rayjob" or "job". A server names kinds and groups; `helm template --api-versions` only what it is given. */}}
+{{/* "rayjob" or "job". A server lists both kinds and groups; `helm template --api-versions` only what it was given. */}}
 {{- define "golongrl.learner.kind" -}}
 {{- $mode := .Values.learner.mode -}}
 {{- if eq $mode "auto" -}}
@@ -194,8 +194,9 @@ annotations:
 {{- end -}}
 
 {{/*
-The learner's name ends in a hash of all that it runs: jobs are immutable, so a changed one is a new job, which takes over
-from the old one's checkpoint (the queue fences the old one off). An unchanged one is left alone by an upgrade.
+The learner's name ends in a hash of everything that it runs. Jobs are immutable, so a changed learner is a new job, which
+resumes from the checkpoint of the old one (the queue refuses the old learner from then on). An upgrade that does not
+change the learner leaves its job running.
 */}}
 {{- define "golongrl.learner.name" -}}
 {{- $spec := include (printf "golongrl.learner.%s.spec" (include "golongrl.learner.kind" .)) . -}}
@@ -204,26 +205,26 @@ from the old one's checkpoint (the queue fences the old one off). An unchanged o
 {{- end -}}
 
 {{- define "golongrl.learner.check" -}}
-{{- $ranks := include "golongrl.ranks" . | int -}}
+{{- $ranks := include "golongrl.setting" (list . "learner" "ranks") | int -}}
 {{- $workers := .Values.learner.workers -}}
 {{- $gpus := mul (int $workers.replicas) (int $workers.gpus) -}}
 {{- if and (not .Values.learner.clusterSelector) (gt $gpus 0) (ne $gpus $ranks) -}}
-{{- fail (printf "learner.workers: %d replicas x %d gpus are not the recipe's learner.ranks %d" (int $workers.replicas) (int $workers.gpus) $ranks) -}}
+{{- fail (printf "learner.workers: %d replicas x %d gpus are not the recipe's learner.ranks %d; the two must be equal" (int $workers.replicas) (int $workers.gpus) $ranks) -}}
 {{- end -}}
 {{- if and (gt (int $workers.replicas) 0) (eq (include "golongrl.learner.kind" .) "job") -}}
-{{- fail "learner.workers.replicas: a plain Job has one pod; install KubeRay, or render with --api-versions ray.io/v1" -}}
+{{- fail "learner.workers.replicas: a plain Job has only one pod; install KubeRay, or render with --api-versions ray.io/v1" -}}
 {{- end -}}
 {{- include "golongrl.learner.checkRayJob" . -}}
 {{- end -}}
 
 {{- define "golongrl.learner.checkRayJob" -}}
 {{- if and (ne .Values.learner.gang.scheduler "none") (not .Values.learner.gang.queue) -}}
-{{- fail "learner.gang.queue names no queue" -}}
+{{- fail "learner.gang.queue names no queue, which learner.gang.scheduler needs" -}}
 {{- end -}}
 {{- if and .Values.learner.clusterSelector (eq .Values.learner.submissionMode "SidecarMode") -}}
-{{- fail "learner.submissionMode: SidecarMode needs a head of the job's own; unset learner.clusterSelector" -}}
+{{- fail "learner.submissionMode: SidecarMode does not work with an existing cluster; unset learner.clusterSelector" -}}
 {{- end -}}
 {{- if and (ne .Values.learner.gang.scheduler "none") .Values.learner.clusterSelector -}}
-{{- fail "learner.gang: only a cluster of the job's own can be scheduled as one; unset learner.clusterSelector" -}}
+{{- fail "learner.gang: an existing cluster cannot be gang scheduled; unset learner.clusterSelector" -}}
 {{- end -}}
 {{- end -}}

@@ -45,7 +45,7 @@ clusterSelector:
 {{- end }}
 submissionMode: {{ $learner.submissionMode }}
 {{- if $own }}
-# A retry is a fresh cluster; the learner resumes from its last checkpoint and the queue deals it the same groups again.
+# A retry is a new cluster. The learner resumes from its last checkpoint, and the queue gives it the same groups again.
 backoffLimit: {{ int $learner.backoffLimit }}
 shutdownAfterJobFinishes: true
 ttlSecondsAfterFinished: {{ int $learner.ttlSecondsAfterFinished }}
@@ -154,7 +154,7 @@ rayClusterSpec:
 {{- end }}
 {{- end -}}
 
-{{/* The Ray of the learner image: KubeRay must be told which. */}}
+{{/* Version of Ray in the learner's image, which KubeRay needs to know. */}}
 {{- define "golongrl.rayVersion" -}}
 2.60.0
 {{- end -}}

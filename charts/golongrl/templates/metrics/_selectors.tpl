@@ -4,7 +4,7 @@
 namespace="{{ $root.Release.Namespace }}",pod=~"{{ include "golongrl.fullname" $root }}-{{ index . 1 }}-.*"
 {{- end -}}
 
-{{/* Whether to create objects of the Prometheus operator, "" for no: (list $ .Values.metrics.rules.enabled). */}}
+{{/* "yes" to create objects of the Prometheus operator, "" otherwise: (list $ .Values.metrics.rules.enabled). */}}
 {{- define "golongrl.observed" -}}
 {{- $enabled := index . 1 -}}
 {{- if kindIs "bool" $enabled -}}

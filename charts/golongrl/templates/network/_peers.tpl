@@ -1,4 +1,4 @@
-{{/* Pods of this release: (list $ "rollout"). KubeRay and LeaderWorkerSet leave these two labels alone. */}}
+{{/* Pods of this release: (list $ "rollout"). KubeRay and LeaderWorkerSet do not change these two labels. */}}
 {{- define "golongrl.peer" -}}
 - podSelector:
     matchLabels:

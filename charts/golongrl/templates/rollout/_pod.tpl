@@ -1,8 +1,8 @@
 {{/*
-A rollout pod: the worker is the main container and its engine a native sidecar (an init container that goes on running).
-So the worker starts when the engine's startup probe has passed, and when the pod is deleted the kubelet ends the worker
-first, which finishes or returns its groups on an engine that still answers.
-(list $ "leader") of a LeaderWorkerSet runs both; (list $ "follower") only an engine's further ranks.
+A rollout pod: the worker is the main container, and its engine a native sidecar (an init container that keeps running).
+So the worker starts after the engine's startup probe has passed. When the pod is deleted, the kubelet ends the worker
+first, so that it can finish or return its groups while the engine still answers.
+(list $ "leader") has both; (list $ "follower"), in a LeaderWorkerSet, has only the other ranks of an engine.
 */}}
 {{- define "golongrl.rollout.pod" -}}
 {{- $root := index . 0 -}}
@@ -17,7 +17,7 @@ initContainers:
     command: [sh, -c]
     args:
       - |
-        # The learner prepares the data, then publishes version 0. An hour without it is an error to look at.
+        # The learner prepares the data and then publishes version 0. If that takes an hour, something is wrong.
         for attempt in $(seq 720); do
           if ls {{ include "golongrl.store" $root }}/weights/v*[0-9]/manifest.json >/dev/null 2>&1; then exit 0; fi
           if [ $((attempt % 6)) -eq 1 ]; then
@@ -29,7 +29,7 @@ initContainers:
         exit 1
     resources:
       requests: {cpu: 10m, memory: 16Mi}
-      # A CPU limit too: a namespace's ResourceQuota may demand one, and no value reaches here.
+      # A CPU limit too, because a ResourceQuota may require one, and no value sets it here.
       limits: {cpu: 100m, memory: 64Mi}
     securityContext:
       {{- include "golongrl.containerSecurity" $root | nindent 6 }}
@@ -44,7 +44,7 @@ containers:
   - name: worker
     image: {{ include "golongrl.image" (list $root $rollout.worker.image) }}
     imagePullPolicy: {{ $rollout.worker.image.pullPolicy }}
-    # Groups may finish until shortly before the kubelet ends the pod; the rest go back to the queue.
+    # Groups may finish until shortly before the kubelet kills the pod. The others are returned to the queue.
     command: [golongrl, rollout, --host, 0.0.0.0, --port, "8090", --grace, {{ max 5 (sub (int $rollout.drainSeconds) 30) | quote }}]
     {{- with $rollout.worker.args }}
     args:
@@ -75,7 +75,7 @@ containers:
       periodSeconds: 10
       timeoutSeconds: 5
       failureThreshold: 6
-    # Ready: the engine answers and its policy version is within eta of the announced one.
+    # Ready means that the engine answers, and is at most max_staleness versions behind the announced one.
     readinessProbe:
       httpGet: {path: /readyz, port: http}
       periodSeconds: 5
@@ -105,7 +105,7 @@ volumes:
       sizeLimit: {{ $rollout.engine.sharedMemory | quote }}
 {{- end -}}
 
-{{/* The engine container, without a restart policy. It starts from the newest published weights, so that a pod that joins late need not catch up; a follower from its leader's. */}}
+{{/* The engine container, without a restart policy. It starts from the newest published weights, so that a new pod has nothing to catch up with. A follower starts from its leader's. */}}
 {{- define "golongrl.rollout.engine" -}}
 {{- $root := index . 0 -}}
 {{- $role := index . 1 -}}
@@ -127,8 +127,8 @@ args:
     newest=$(ls -d {{ include "golongrl.store" $root }}/weights/v*[0-9]/manifest.json | sort -V | tail -n 1)
     folder=${newest%/manifest.json}
     {{- if gt (int $rollout.nodes) 1 }}
-    # The other nodes ask which it is: the learner may publish a newer one before they look, and ranks of two versions
-    # would make a model that is neither.
+    # The other nodes ask for the version: the learner may publish a newer one meanwhile, and all ranks of an engine must
+    # load the same.
     mkdir -p /tmp/choice
     printf %s "$folder" >/tmp/choice/folder
     python3 -m http.server 20001 --directory /tmp/choice &
@@ -138,10 +138,10 @@ args:
     for attempt in $(seq 720); do
       if folder=$(python3 -c "import sys, urllib.request; print(urllib.request.urlopen(sys.argv[1], timeout=5).read().decode())" \
         "http://$LWS_LEADER_ADDRESS:20001/folder" 2>/dev/null); then break; fi
-      if [ $((attempt % 6)) -eq 1 ]; then echo "waiting for the leader's choice of weights"; fi
+      if [ $((attempt % 6)) -eq 1 ]; then echo "waiting for the leader to choose its weights"; fi
       sleep 5
     done
-    if [ -z "$folder" ]; then echo "error: the leader chose no weights in an hour: look at its pod" >&2; exit 1; fi
+    if [ -z "$folder" ]; then echo "error: the leader chose no weights within an hour: look at its pod" >&2; exit 1; fi
     {{- end }}
     echo "starting from $folder"
     {{- if eq $engine.kind "embedded" }}
@@ -149,7 +149,7 @@ args:
       --host 0.0.0.0 --port {{ int $engine.port }} --context-length {{ int $recipe.model.context_length }} "$@"
     {{- else }}
     {{- if eq $role "leader" }}
-    # From a file, in memory and for this user alone: the process list shows command lines. JSON is YAML.
+    # The keys are in a file in memory that only this user can read, because the process list shows command lines.
     keys=/dev/shm/keys.yaml
     (umask 077 && python3 -c 'import json, os, sys; json.dump({
       "api-key": os.environ["GOLONGRL_ENGINE_API_KEY"], "admin-api-key": os.environ["GOLONGRL_ENGINE_ADMIN_API_KEY"],
@@ -176,10 +176,11 @@ env:
   {{- include "golongrl.envEngineKeys" $root | nindent 2 }}
   {{- end }}
   {{- if eq $engine.kind "sglang" }}
-  # Else /health runs a generation, hangs while the engine is paused for new weights, and the kubelet restarts it.
+  # Otherwise /health generates a token. It would hang while the engine is paused for new weights, and the kubelet would
+  # restart the engine.
   - {name: SGLANG_ENABLE_HEALTH_ENDPOINT_GENERATION, value: "0"}
   {{- else }}
-  # Spinning threads starve the other processes of a small machine.
+  # Threads that spin would slow down the other processes of a small machine.
   - {name: OMP_NUM_THREADS, value: "1"}
   - {name: OMP_WAIT_POLICY, value: passive}
   {{- end }}
@@ -192,7 +193,7 @@ env:
 {{- if eq $role "leader" }}
 ports:
   - {name: engine, containerPort: {{ int $engine.port }}}
-# Loading a large model may take most of an hour; the worker starts when this has passed.
+# Loading a large model may take most of an hour. The worker starts after this probe has passed.
 startupProbe:
   httpGet: {path: /health, port: engine}
   periodSeconds: 10
@@ -214,7 +215,7 @@ volumeMounts:
   - {name: shm, mountPath: /dev/shm}
 {{- end -}}
 
-{{/* Pod metadata: (list $ "leader"). A changed recipe rolls the pods, but for what only the learner reads: on a large pool that is hours of drains. */}}
+{{/* Pod metadata: (list $ "leader"). A changed recipe replaces the pods, unless only the learner reads what has changed: draining a large pool takes hours. */}}
 {{- define "golongrl.rollout.metadata" -}}
 {{- $root := index . 0 -}}
 labels:

@@ -53,6 +53,19 @@ def values_schema() -> dict[str, Any]:
     }
 
 
+def recipe_defaults() -> dict[str, dict[str, Any]]:
+    """What a recipe has where it says nothing, by section: the chart reads some keys of it too."""
+    sections = {name: part for name, field in Recipe.model_fields.items() if (part := _part(field))}
+    return {
+        name: {
+            key: field.get_default(call_default_factory=True)
+            for key, field in section.model_fields.items()
+            if not field.is_required()
+        }
+        for name, section in sections.items()
+    }
+
+
 def values_yaml() -> str:
     """The chart's `values.yaml`: every default, each key under its description."""
     return _HEADER + "\n".join(_section(Values(), depth=0)) + "\n"
