@@ -11,6 +11,7 @@ import pytest
 from golongrl.kubernetes.kubeconfig import ClusterError
 from golongrl.kubernetes.look.queue import look_at_queue
 from golongrl.kubernetes.look.runs import run_problems
+from golongrl.kubernetes.look.status import lines
 from golongrl.queue import SampleQueue
 from support.api_server import TRAINING_RUNS, ApiServer
 from support.groups import queue_settings
@@ -304,6 +305,64 @@ def test_a_suspended_run_beside_one_that_trains_holds_nothing(api: ApiServer) ->
     for item in (run("a", phase="Suspended"), run("b", phase="Running")):
         api.put(stored(item, "TrainingRun", "golongrl.io/v1alpha1"))
     assert look_at()[0].held == []
+
+
+def learner(kind: str, made: str = "1", owner: bool = False, **status: Any) -> dict[str, Any]:
+    metadata: dict[str, Any] = {
+        "name": f"l-{made}", "labels": {"app.kubernetes.io/component": "learner"},
+        "creationTimestamp": f"2026-01-01T00:00:0{made}Z",
+    }  # fmt: skip
+    if owner:
+        metadata["ownerReferences"] = [{"kind": "TrainingRun", "uid": "u", "controller": True}]
+    version = "ray.io/v1" if kind == "RayJob" else "batch/v1"
+    return stored({"metadata": metadata, "spec": {}, "status": status}, kind, version)
+
+
+GAVE_UP = {"type": "Failed", "status": "True", "reason": "BackoffLimitExceeded", "message": "it was reached"}
+BOOM = {"jobDeploymentStatus": "Failed", "jobStatus": "FAILED", "reason": "AppFailed", "message": "boom\nat x"}
+WELL = {"jobDeploymentStatus": "Complete", "jobStatus": "SUCCEEDED"}
+
+
+@pytest.mark.parametrize(
+    ("items", "done", "failed"),
+    [
+        ([learner("RayJob", **BOOM)], "", ["rayjob l-1 failed: AppFailed: boom at x"]),
+        (
+            [learner("RayJob", jobDeploymentStatus="Complete", jobStatus="STOPPED")],
+            "",
+            ["rayjob l-1 failed: STOPPED"],
+        ),
+        (
+            [learner("Job", conditions=[GAVE_UP])],
+            "",
+            ["job l-1 failed: BackoffLimitExceeded: it was reached"],
+        ),
+        ([learner("RayJob", **WELL)], "done: rayjob l-1 is complete", []),
+        ([learner("Job", conditions=[{"type": "Complete", "status": "True"}])], "done: job l-1 is complete", []),
+        # While it runs or is retried, and where a newer one is what counts.
+        ([learner("RayJob", jobDeploymentStatus="Retrying", jobStatus="FAILED")], "", []),
+        ([learner("Job", active=1, failed=2)], "", []),
+        ([learner("RayJob", "1", **BOOM), learner("RayJob", "2", jobDeploymentStatus="Running")], "", []),
+        ([learner("RayJob", "1", **BOOM), learner("RayJob", "2", **WELL)], "done: rayjob l-2 is complete", []),
+        (
+            [learner("RayJob", "1", **WELL), learner("RayJob", "2", **BOOM)],
+            "",
+            ["rayjob l-2 failed: AppFailed: boom at x"],
+        ),
+        # The TrainingRun says what it does about it.
+        ([learner("RayJob", owner=True, **BOOM)], "", []),
+    ],
+)  # fmt: skip
+def test_how_the_learners_job_ended_is_said_when_nobody_else_can(
+    api: ApiServer, items: list[dict[str, Any]], done: str, failed: list[str]
+) -> None:
+    """Events are gone after an hour, and a finished loop may have no pod left to ask."""
+    for item in items:
+        api.put(item)
+    seen = look_at()[0]
+    assert (seen.done, seen.refused) == (done, failed)
+    told = list(lines(seen.pods, None, None, seen.refused, done=seen.done))
+    assert told[-1] == (done or "queue state unknown: no running worker or learner answered")
 
 
 def test_a_job_that_kueue_has_not_admitted_names_its_queue(api: ApiServer) -> None:

@@ -177,7 +177,7 @@ def status(
         print("\n".join(lines(None, queue, services)))
     else:
         more = {"runs": seen.runs, "held": seen.held, "unknown": seen.unknown}
-        print("\n".join(lines(seen.pods, queue, services, seen.refused, **more)))
+        print("\n".join(lines(seen.pods, queue, services, seen.refused, done=seen.done, **more)))
 
 
 def _show_local(folder: Path, *, as_json: bool) -> None:

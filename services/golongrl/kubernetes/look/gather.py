@@ -14,7 +14,7 @@ from golongrl.kubernetes.cluster import Cluster, ClusterForbiddenError, ClusterM
 from golongrl.kubernetes.kubeconfig import ClusterError
 from golongrl.kubernetes.look.pods import Pod, read_pods
 from golongrl.kubernetes.look.references import Reference, references
-from golongrl.kubernetes.look.refusals import read_claims, read_held, read_refusals
+from golongrl.kubernetes.look.refusals import learner_end, read_claims, read_held, read_refusals
 from golongrl.kubernetes.look.runs import run_lines, run_problems, suspended_runs
 
 Json = dict[str, Any]
@@ -50,6 +50,8 @@ class ReleaseLook:
     """What is suspended on purpose."""
     unknown: list[str] = field(default_factory=list)
     """What could not be checked."""
+    done: str = ""
+    """That the learner's job is complete."""
 
 
 async def look(calls: Cluster, release: str) -> ReleaseLook:
@@ -79,8 +81,10 @@ async def look(calls: Cluster, release: str) -> ReleaseLook:
         *read_refusals([*owners, *(claims or [])], events or []),
         *run_problems(runs or [], release, served),
     ]
+    done, failure = learner_end(owners)
+    refused += [failure] if failure else []
     held = [*read_held(owners), *suspended_runs(of_release)]
-    return ReleaseLook(read_pods(pods), refused, list(run_lines(of_release)), held, unknown)
+    return ReleaseLook(read_pods(pods), refused, list(run_lines(of_release)), held, unknown, done)
 
 
 async def ask(calls: Cluster, seen: ReleaseLook) -> Json | None:

@@ -51,6 +51,36 @@ def read_held(owners: Iterable[Json]) -> Iterator[str]:
         yield f"{item['kind'].lower()} {item['metadata']['name']} is suspended: {why}"
 
 
+def learner_end(owners: Iterable[Json]) -> tuple[str, str]:
+    """How the newest learner's job ended: that it is done, or why it failed; both empty while it runs.
+
+    Older jobs do not count, as those of a TrainingRun, whose own status says more.
+    """
+    jobs = [item for item in owners if item["kind"] in ("RayJob", "Job") and _is_learner(item)]
+    if not jobs:
+        return "", ""
+    newest = max(jobs, key=lambda item: str(item["metadata"].get("creationTimestamp", "")))
+    where, status = f"{newest['kind'].lower()} {newest['metadata']['name']}", newest.get("status") or {}
+    if newest["kind"] == "Job":
+        ended = {entry["type"]: entry for entry in status.get("conditions") or [] if entry.get("status") == "True"}
+        done, failed = "Complete" in ended, ended.get("Failed", {})
+        reason, message = failed.get("reason", ""), failed.get("message", "")
+    else:
+        deployment, result = status.get("jobDeploymentStatus", ""), status.get("jobStatus", "")
+        done = deployment == "Complete" and result == "SUCCEEDED"
+        failed = deployment in ("Failed", "ValidationFailed", "Complete") and not done
+        reason, message = status.get("reason") or result or deployment, " ".join(status.get("message", "").split())
+    if done:
+        return f"done: {where} is complete", ""
+    return "", f"{where} failed: {reason}: {message}".rstrip(": ") if failed else ""
+
+
+def _is_learner(item: Json) -> bool:
+    metadata = item["metadata"]
+    learner = (metadata.get("labels") or {}).get("app.kubernetes.io/component") == "learner"
+    return learner and not metadata.get("ownerReferences")
+
+
 def _lacks(item: Json) -> bool:
     status = item.get("status") or {}
     match item["kind"]:

@@ -55,6 +55,7 @@ def lines(
     runs: Sequence[str] = (),
     held: Sequence[str] = (),
     unknown: Sequence[str] = (),
+    done: str = "",
 ) -> Iterator[str]:
     """The whole picture; `pods` is None outside a cluster.
 
@@ -63,14 +64,15 @@ def lines(
         runs: a line for each TrainingRun.
         held: what is suspended on purpose.
         unknown: what could not be checked.
+        done: that the learner's job is complete, where the queue does not say how the run ended.
     """
     picture = [*runs, *_process_lines(services or []), *(_queue_lines(queue) if queue else ())]
     # The others wait for what is suspended.
     problems = _broken(pods or (), refused) if held else stuck(pods or (), queue, services, refused)
-    ended = end(queue)
+    ended = end(queue) or done
     verdict = [*held, *filter(None, [ended]), *(f"stuck: {problem}" for problem in problems)]
     verdict += [f"not checked: {line}" for line in unknown]
-    if queue is None:
+    if queue is None and not done:
         verdict.append("queue state unknown: no running worker or learner answered")
     elif not (problems or ended or held):
         verdict.append("nothing is stuck, as far as it was checked" if unknown else "nothing is stuck")
