@@ -1,4 +1,4 @@
-"""Ports of this machine for processes that are told theirs when they are started and bind it seconds later."""
+"""Free ports of this machine, for processes that get theirs on the command line and bind it seconds later."""
 
 import os
 import random
@@ -9,8 +9,8 @@ from typing import Final
 
 from golongrl.errors import GolongrlError
 
-# Below 32768, where Linux begins (net.ipv4.ip_local_port_range) to give ports to outgoing connections and to whoever
-# asks for any: one of those, though free when it was looked at, may be Ray's or a connection's when it is wanted.
+# Below 32768, where Linux starts (net.ipv4.ip_local_port_range) to hand out ports to outgoing connections and to
+# programs that ask for any port: such a port may be free when it is checked, and taken when it is bound.
 _CHOICE: Final = range(20_000, 30_000)
 # Another range, `25000-25999`, for who must know it: a firewall, or test sessions that share a machine.
 _VARIABLE: Final = "GOLONGRL_PORTS"
@@ -21,7 +21,7 @@ class NoFreePortError(GolongrlError):
 
 
 def unused(count: int) -> list[int]:
-    """Ports of 127.0.0.1 that nobody listens at now, all different.
+    """Ports of 127.0.0.1 that no process listens on now, all different.
 
     Raises:
         NoFreePortError: too few of them are free.

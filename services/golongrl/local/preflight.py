@@ -40,7 +40,7 @@ def check_redis(url: str, run: str, shown: str) -> None:
     try:
         asyncio.run(ask())
     except QueueError as error:
-        # What the last try met; that it was tried for a while says nothing to a person who just typed the URL.
+        # The last try's error: that there were several tries does not help a person who has just typed the URL.
         raise InputError(f"--redis-url {shown}: {error.__cause__ or error}") from error
 
 

@@ -160,7 +160,7 @@ class Service:
                 stdout=output,
                 stderr=output,
                 env={**_inherited(), **spec.env},
-                # Not a session: Linux shares cores between sessions first, whatever `nice` says.
+                # Not a session: Linux shares cores between sessions first, whatever their `nice` is.
                 process_group=0,
                 preexec_fn=partial(_before_exec, spec.nice, os.getpid()),
             )

@@ -116,14 +116,14 @@ def starting(snapshot: RunSnapshot) -> list[str]:
 
 @dataclass
 class Silence:
-    """When a line has to say what is waited for, because nothing else was said for long. Times are seconds."""
+    """When a line has to say what is waited for, because nothing was printed for long. Times are seconds."""
 
     since: float
     pause: float = FIRST_SILENCE_S
     spoke: float = 0.0
 
     def progress(self, now: float) -> None:
-        """Something was said: the silence begins again."""
+        """A line was printed: the silence starts again."""
         self.since, self.pause, self.spoke = now, FIRST_SILENCE_S, now
 
     def due(self, now: float) -> bool:

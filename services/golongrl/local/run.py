@@ -78,7 +78,7 @@ def execute(request: TrainRequest) -> None:
     Raises:
         GolongrlError: the input is wrong, a service cannot be kept alive, the disk is full, or a signal came.
     """
-    # The display says what matters; below it only what went wrong has a place.
+    # The display shows what matters; between its lines only errors are logged.
     logging.configure("train", request.folder.path.name, level="ERROR")
     console = Screen()
     try:

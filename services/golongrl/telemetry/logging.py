@@ -1,13 +1,15 @@
 """Structured logs, set up once at process start.
 
-One JSON object a line where nobody watches (pods, files), coloured text on a terminal. `bind` adds what every line of a
-task should carry: run, service, then uid and version where they are known.
+One JSON object a line where nobody watches (pods, files), coloured text on a terminal. No line has a password: those of
+URLs, and the values of secret environment variables, are replaced.
 """
 
 import logging
 import sys
 
 import structlog
+
+from golongrl.errors import without_secrets
 
 
 def configure(service: str, run: str | None = None, level: str = "INFO") -> None:
@@ -32,7 +34,7 @@ def configure(service: str, run: str | None = None, level: str = "INFO") -> None
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *tracebacks, renderer],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *tracebacks, _redact, renderer],
         )
     )
     root = logging.getLogger()
@@ -41,3 +43,8 @@ def configure(service: str, run: str | None = None, level: str = "INFO") -> None
     # A line per HTTP request drowns the lines that matter.
     logging.getLogger("httpx").setLevel(logging.WARNING)
     structlog.contextvars.bind_contextvars(service=service, **({"run": run} if run else {}))
+
+
+def _redact(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """The event without secrets in its texts, its traceback included."""
+    return {name: without_secrets(value) if isinstance(value, str) else value for name, value in event.items()}

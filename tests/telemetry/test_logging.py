@@ -1,0 +1,61 @@
+"""Log lines of a process, and what never stands in them."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from golongrl.errors import without_secrets
+
+PROGRAM = """
+import logging, structlog
+from golongrl.telemetry.logging import configure
+configure("rollout", "demo")
+structlog.get_logger().warning("waiting", server="redis://:url-word@h:1/0", error="AUTH env-word failed")
+logging.getLogger("other").error("rediss://me:url-word@h?password=url-word")
+try:
+    raise ValueError("redis://:url-word@h")
+except ValueError:
+    structlog.get_logger().exception("defect")
+"""
+
+
+def test_no_line_has_a_password_and_every_line_is_json() -> None:
+    env = {**os.environ, "GOLONGRL_REDIS_PASSWORD": "env-word"}
+    done = subprocess.run([sys.executable, "-c", PROGRAM], env=env, capture_output=True, text=True, check=True)
+    assert "url-word" not in done.stderr
+    assert "env-word" not in done.stderr
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    assert [line["event"] for line in lines] == ["waiting", "rediss://me:***@h?password=***", "defect"]
+    assert lines[0]["server"] == "redis://:***@h:1/0"
+    assert {line["run"] for line in lines} == {"demo"}
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("redis://h:6379/0 refused", "redis://h:6379/0 refused"),
+        ("redis://:pw@h:6379/0 refused", "redis://:***@h:6379/0 refused"),
+        ("at redis://u:p@w@h/0, then http://h/a", "at redis://u:***@h/0, then http://h/a"),
+        ("mail a@b.c, 12:30@noon", "mail a@b.c, 12:30@noon"),
+        ("http://h/?password=x&y=1", "http://h/?password=***&y=1"),
+        ("the key abcdefgh", "the key ***"),
+    ],
+)
+def test_passwords_are_replaced_and_nothing_else(text: str, shown: str) -> None:
+    assert without_secrets(text, {"GOLONGRL_ENGINE_API_KEY": "abcdefgh", "HOME": "refused", "X_TOKEN": "at"}) == shown
+
+
+@given(
+    st.text(
+        st.characters(min_codepoint=33, max_codepoint=0x2FF, exclude_categories=["C", "Z"], exclude_characters="&"),
+        min_size=5,
+    )
+)
+def test_whatever_a_password_is_made_of_it_does_not_stand_in_the_line(password: str) -> None:
+    line = without_secrets(f"cannot reach redis://user:{password}@host:1/0 now", {})
+    assert line == "cannot reach redis://user:***@host:1/0 now"
