@@ -155,6 +155,31 @@ def test_both_engines_served_groups_and_the_killed_one_was_started_again(finishe
     assert finished.served() == set(WORKERS)
 
 
+def test_every_step_is_printed_once_and_the_resume_says_where_it_continues(finished: Run) -> None:
+    lines = finished.log.read_text().splitlines()
+    printed = [int(line.split()[1].partition("/")[0]) for line in lines if line.startswith("step ")]
+    assert printed == list(range(1, finished.total + 1))
+    (resumed,) = [line for line in lines if line.startswith("resuming demo at step ")]
+    step = finished.total - MORE
+    assert resumed == f"resuming demo at step {step + 1}, from the checkpoint of step {step}"
+    assert any("continue with: golongrl train quickstart --resume --name demo --out" in line for line in lines)
+    assert lines[-1].startswith(f"done: {finished.total} steps, mean reward ")
+
+
+def test_its_folder_is_private_says_how_it_ended_and_holds_no_open_secret(finished: Run) -> None:
+    assert finished.folder.stat().st_mode & 0o777 == 0o700
+    info = json.loads((finished.folder / "run.json").read_text())
+    assert (info["state"], info["temporary"]) == ("done", None)
+    password = (finished.folder / "redis" / "password").read_text().strip()
+    holders = {
+        path.name: path.stat().st_mode & 0o777
+        for path in finished.folder.rglob("*")
+        if path.is_file() and password.encode() in path.read_bytes()
+    }
+    assert holders == {"password": 0o600, "server.conf": 0o600}
+    assert password not in finished.log.read_text()
+
+
 def test_it_leaves_what_the_readme_says(finished: Run) -> None:
     folder = finished.folder
     for name in ("recipe.yaml", "metrics.jsonl", "report.html", "checkpoints/latest_checkpointed_iteration.txt"):
