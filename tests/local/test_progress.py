@@ -165,3 +165,12 @@ def test_a_run_that_is_over_waits_for_its_learner_to_end() -> None:
     over = SimpleNamespace(blocking=None, stopped="complete")
     idle = presence("rollout", "rollout-0", waiting_for="the run is over: 9 steps")
     assert wait_line(snapshot(9, queue=over, processes=[idle]), 15.2) == "waiting for 15 s: learner: ending"
+
+
+def test_a_learner_that_reports_nothing_is_named_before_those_who_wait_for_it() -> None:
+    stats = SimpleNamespace(blocking=None, stopped=None)
+    full = presence("rollout", "rollout-0", waiting_for="full: enough groups wait")
+    states = {"learner": "up", "rollout-0": "up", "rollout-1": "does not answer", "reward": "up"}
+    found = waits(snapshot(1, queue=stats, processes=[full], states=states))
+    assert found == ["rollout-1: does not answer", "learner: no heartbeat", "rollout-0: full: enough groups wait"]
+    assert "learner: no heartbeat" not in waits(snapshot(1, processes=[full], states=states))

@@ -159,7 +159,10 @@ os.kill(os.getpid(), signal.SIGSTOP)
 """
 
     async def runs() -> bool:
-        return psutil.Process(int(pid.read_text())).status() != psutil.STATUS_STOPPED
+        try:
+            return psutil.Process(int(pid.read_text())).status() != psutil.STATUS_STOPPED
+        except (psutil.NoSuchProcess, ValueError):  # the second life has not written its id yet
+            return True
 
     spec = python(
         "helper",
@@ -167,15 +170,33 @@ os.kill(os.getpid(), signal.SIGSTOP)
         exists(pid),
         lives=runs,
         asked="GET /healthz",
-        liveness=Liveness(period_s=0.1, timeout_s=0.1, failures=3),
+        liveness=Liveness(period_s=0.2, timeout_s=0.1, failures=3),
         stop_grace_s=5,
     )
     stages = [Stage((spec,), gate=True), Stage((python("main", once(marker)),))]
     await Supervisor(stages, "main", tmp_path, said.append).run()
     assert said == [
-        "helper has not answered GET /healthz for 0.3 s (the process was stopped by a signal) - killing it",
+        "helper has not answered GET /healthz for 0.6 s (the process was stopped by a signal) - killing it",
         "helper was killed - starting it again in 1 s",
     ]
+
+
+async def test_a_service_that_answers_again_in_time_lives_on(tmp_path: Path) -> None:
+    done, answers = tmp_path / "done", iter([False, False, True, False, False, True])
+    states: list[str] = []
+
+    async def probe() -> bool:
+        states.append(supervisor.states["helper"])
+        answer = next(answers, None)
+        if answer is None:
+            done.touch()
+        return answer is not False
+
+    times = Liveness(period_s=0.02, timeout_s=0.01, failures=3)
+    stages = [Stage((python("helper", SLEEP, lives=probe, liveness=times), python("main", once(done))))]
+    supervisor = Supervisor(stages, "main", tmp_path, pytest.fail)
+    await supervisor.run()
+    assert states[:7] == ["up", "up", "does not answer", "up", "up", "does not answer", "up"]
 
 
 async def test_a_probe_that_takes_for_ever_is_no_answer(tmp_path: Path) -> None:

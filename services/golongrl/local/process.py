@@ -195,8 +195,12 @@ class Service:
             await asyncio.sleep(poll_s)
         return False
 
-    async def until_hung(self) -> None:
-        """Returns when the process lives and does not answer for too long; never, where nothing can be asked."""
+    async def until_hung(self, answers: Callable[[bool], None] = lambda _: None) -> None:
+        """Returns when the process lives and does not answer for too long; never, where nothing can be asked.
+
+        Args:
+            answers: receives, after each probe, whether the service can be counted on to answer.
+        """
         times, pulse = self.spec.liveness, Pulse(self.spec.liveness)
         answered = True
         while not pulse.observe(answered):
@@ -208,6 +212,8 @@ class Service:
                     answered = await self.spec.lives()
             except TimeoutError:
                 answered = False
+            # One lost answer is no news.
+            answers(answered or pulse.failed == 0)
 
     async def stop(self) -> int:
         """SIGTERM, and SIGKILL to the whole group after the grace period. Returns the exit code."""

@@ -64,6 +64,15 @@ def down(snapshot: RunSnapshot) -> list[str]:
     return [f"{name}: {state}" for name, state in snapshot.states.items() if state not in ("up", "done")]
 
 
+def silent(snapshot: RunSnapshot) -> list[str]:
+    """Services that should report to the queue and do not: stopped, or cut off from Redis."""
+    if snapshot.queue is None or snapshot.queue.stopped:
+        return []  # who does not report cannot be told, or has ended
+    heard = {_name(process) for process in snapshot.processes}
+    reporting = [name for name in snapshot.states if name == "learner" or name.startswith("rollout-")]
+    return [f"{name}: no heartbeat" for name in reporting if snapshot.states[name] == "up" and name not in heard]
+
+
 def waits(snapshot: RunSnapshot) -> list[str]:
     """What is being waited for, by whom: services that are not up, the group that holds up the batch, the learner, then
     workers that are not at work."""
@@ -86,7 +95,7 @@ def waits(snapshot: RunSnapshot) -> list[str]:
         and not (learning and wait.startswith("full:"))
     ]
     said = [f"{_name(p)}: {doing(p)}" for p in (*learner, *workers) if doing(p)]
-    return [*down(snapshot), *group, *said]
+    return [*down(snapshot), *silent(snapshot), *group, *said]
 
 
 def _name(process: Presence) -> str:

@@ -211,9 +211,16 @@ class Supervisor:
 
     async def _hangs(self, service: Service) -> bool:
         """Wait for the end of the process or for it to hang; whether it hangs."""
-        ends = [asyncio.create_task(service.wait()), asyncio.create_task(service.until_hung())]
+
+        def answers(well: bool) -> None:
+            self.states[service.spec.name] = "up" if well else "does not answer"
+
+        ends: list[asyncio.Task[int] | asyncio.Task[None]]
+        ends = [asyncio.create_task(service.wait()), asyncio.create_task(service.until_hung(answers))]
         try:
-            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            for end in done:
+                end.result()  # a probe must not raise: one that does is a defect, and no service that hangs
             return service.alive
         finally:
             for end in ends:
