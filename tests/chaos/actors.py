@@ -9,6 +9,7 @@ import json
 import os
 import random
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ from golongrl.queue import (
     Response,
     SampleQueue,
     Stopped,
+    SubmitOutcome,
     VersionSpan,
     Wait,
     WeightsRef,
@@ -50,8 +52,26 @@ def group(lease: Lease, newest: int) -> Group:
     )
 
 
-async def worker(url: str, run: str, name: str) -> None:
+def poisoned(lease: Lease) -> Group:
+    """What a broken engine makes: ids outside of the vocabulary, log-probs that are none, no response at all."""
+    sound = group(lease, lease.engine_version)
+    first = sound.responses[0]
+    wrong = random.choice(
+        [
+            {"ids": np.full(8, VOCABULARY, np.int32)},
+            {"ids": np.full(8, -7, np.int32)},
+            {"logprobs": np.full(8, np.nan, np.float32)},
+            {"logprobs": np.ones(8, np.float32)},
+            {"reward": float("inf")},
+        ]
+    )
+    return replace(sound, responses=(replace(first, **wrong), *sound.responses[1:]))
+
+
+async def worker(url: str, run: str, folder: Path, name: str) -> None:
     """Lease, pretend, submit, until the run stops."""
+    plan = json.loads((folder / "plan.json").read_text())
+    hopeless, poison = set(plan["hopeless"]), plan["poison"]
     async with SampleQueue.from_url(url, run, patience=PATIENCE) as queue:
         version = 0
         while True:
@@ -68,9 +88,13 @@ async def worker(url: str, run: str, name: str) -> None:
                 await queue.renew(name, {lease.token: 1}, {lease.token: "generating"})
                 weights = await queue.weights()
                 chance = random.random()
-                if chance < 0.05:
+                if lease.row in hopeless:
+                    await queue.release(lease, "engine_failed", failed=True)
+                elif chance < poison:
+                    assert await queue.submit(lease, poisoned(lease)) in (SubmitOutcome.INVALID, SubmitOutcome.STALE)
+                elif chance < poison + 0.05:
                     await queue.reject(lease, RejectReason.ALL_EQUAL)
-                elif chance < 0.1:
+                elif chance < poison + 0.1:
                     await queue.release(lease, "whim")
                 else:
                     await queue.submit(lease, group(lease, weights.version if weights else 0))
@@ -146,7 +170,7 @@ def main() -> None:
     """Ends with 0 when the run is over or this process was replaced; chaos starts it again otherwise."""
     role, url, run, folder, name = sys.argv[1:]
     try:
-        asyncio.run(worker(url, run, name) if role == "worker" else learner(url, run, Path(folder)))
+        asyncio.run(worker(url, run, Path(folder), name) if role == "worker" else learner(url, run, Path(folder)))
     except FencedError:
         raise SystemExit(0) from None
     except QueueError as error:

@@ -12,10 +12,13 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import redis
+import redis.asyncio as aioredis
 
 from golongrl.queue import SampleQueue
 from support import queue_picture
@@ -30,6 +33,23 @@ ACTORS = Path(__file__).with_name("actors.py")
 CALM_S = 180.0
 # While it storms leases are to expire; afterwards the slowest machine is to get its work done within one.
 STORM_LEASE_S, CALM_LEASE_S = 0.7, 60.0
+
+
+# What a blow may be, and how often.
+KILLS = {"kill": 4, "stop": 4, "cut": 6, "second learner": 1, "server": 2}
+FREEZES = {"stop": 6, "freeze server": 4, "kill": 1}
+NETWORK = {"cut": 3, "stall": 4, "cut in mid-reply": 6}
+FAIL_OVERS = {"fail-over": 3, "lost primary": 3, "cut": 2, "kill": 1}
+POISON = {"broken body": 8, "kill": 2, "second learner": 1}
+# So that a confirmed write is with both nodes, and a primary that is cut off takes none.
+REPLICATED = {"min-replicas-to-write": "1", "min-replicas-max-lag": "2", "repl-diskless-sync-delay": "0"}
+# Breaks the body of the newest group that nobody has taken yet; its length stays.
+BREAK_BODY = """
+local uid = redis.call('ZRANGE', KEYS[1] .. 'ready', -1, -1)[1]
+if not uid or uid == '\\0' then return 0 end
+redis.call('SETRANGE', KEYS[1] .. 'body:' .. uid, 0, string.rep('\\255', 16))
+return 1
+"""
 
 
 @dataclass
@@ -71,6 +91,13 @@ class Storm:
     folder: Path
     blows_s: float
     rows: int
+    kinds: Mapping[str, int] = field(default_factory=lambda: KILLS)
+    replicated: bool = False
+    """A primary and a replica, for fail-overs."""
+    hopeless: Sequence[int] = ()
+    """Rows whose every try fails."""
+    poison: float = 0.0
+    """How often a worker hands in what cannot be trained."""
     max_staleness: int = 1
     max_tries: int = 1000
     order: str = "lease"
@@ -84,9 +111,17 @@ class Storm:
         """Run it all; raises AssertionError when it does not come to its end. Then call `verify`."""
         self._plan(STORM_LEASE_S)
         chance = random.Random(self.seed)
-        self.server = EmbeddedServer(free_port(), self.folder / "redis")
-        proxies = [Proxy(self.server.port) for _ in range(self.workers + 1)]
-        async with self.server, proxies[0], _entered(proxies[1:]):
+        settings = REPLICATED if self.replicated else {}
+        self.server = EmbeddedServer(free_port(), self.folder / "redis", settings=settings)
+        self.replica = EmbeddedServer(free_port(), self.folder / "replica", settings=settings)
+        self.proxies = proxies = [Proxy(self.server.port) for _ in range(self.workers + 1)]
+        async with AsyncExitStack() as stack:
+            for server in (self.server, self.replica) if self.replicated else (self.server,):
+                await stack.enter_async_context(server)
+            if self.replicated:
+                await self._follow(self.replica, self.server)
+            for proxy in proxies:
+                await stack.enter_async_context(proxy)
             learner = self._actor("learner", "l", proxies[0])
             workers = [self._actor("worker", f"w{i}", proxy) for i, proxy in enumerate(proxies[1:])]
             actors = [learner, *workers]
@@ -113,6 +148,8 @@ class Storm:
             "order": self.order,
             "lease_s": lease_s,
             "max_tries": self.max_tries,
+            "hopeless": list(self.hopeless),
+            "poison": self.poison,
         }
         fresh = self.folder / "plan.new"
         fresh.write_text(json.dumps(plan))
@@ -129,7 +166,7 @@ class Storm:
 
     async def _blow(self, chance: random.Random, actors: list[Actor], proxies: list[Proxy]) -> None:
         index = chance.randrange(len(actors))
-        kind = chance.choices(["kill", "stop", "cut", "second learner", "server"], [4, 4, 6, 1, 2])[0]
+        kind = chance.choices(list(self.kinds), list(self.kinds.values()))[0]
         self.blows[kind] += 1
         match kind:
             case "kill":
@@ -142,6 +179,17 @@ class Storm:
                 actors[index].signal(signal.SIGCONT)
             case "cut":
                 proxies[index].cut()
+            case "cut in mid-reply":
+                proxies[index].cut_after(chance.choice([1, 7, 60, 400]))
+            case "stall":
+                await proxies[index].stall(chance.choice([0.2, 1.0, 3.0]))
+            case "freeze server":
+                await self._freeze(chance.choice([0.2, 1.0, 3.0]))
+            case "broken body":
+                async with aioredis.Redis.from_url(self.server.url) as client:
+                    await client.eval(BREAK_BODY, 1, "golongrl:{chaos}:")
+            case "fail-over" | "lost primary":
+                await self._fail_over(planned=kind == "fail-over", cut=chance.random() < 0.5)
             case "second learner":
                 # As a replacement started too early: the old one is fenced, ends, and this one goes on.
                 actors[0].signal(signal.SIGSTOP)
@@ -155,6 +203,44 @@ class Storm:
                 await self.server.kill()
                 await asyncio.sleep(chance.uniform(0, 0.3))
                 await self.server.start()
+
+    async def _freeze(self, seconds: float) -> None:
+        assert self.server.process is not None
+        self.server.process.send_signal(signal.SIGSTOP)
+        await asyncio.sleep(seconds)
+        self.server.process.send_signal(signal.SIGCONT)
+
+    async def _fail_over(self, *, planned: bool, cut: bool) -> None:
+        """The replica becomes the primary: by FAILOVER, or because the primary was killed. Connections follow when they
+        are made again; those that stay meet a replica."""
+        old, new = self.server, self.replica
+        if planned:
+            async with aioredis.Redis.from_url(old.url) as client:
+                await client.execute_command("FAILOVER", "TO", "127.0.0.1", str(new.port))
+        else:
+            await old.kill()
+            async with aioredis.Redis.from_url(new.url) as client:
+                await client.execute_command("REPLICAOF", "NO", "ONE")
+            await old.start()
+        self.server, self.replica = new, old
+        for proxy in self.proxies:
+            proxy.target = new.port
+            if cut or not planned:
+                proxy.cut()
+        await self._follow(old, new)
+
+    async def _follow(self, replica: EmbeddedServer, primary: EmbeddedServer) -> None:
+        """Until the replica is in step: before that another fail-over would be refused, or lose data by right."""
+        async with asyncio.timeout(CALM_S):
+            while True:
+                async with aioredis.Redis.from_url(replica.url) as client:
+                    if (await client.info("replication"))["role"] == "master":
+                        await client.execute_command("REPLICAOF", "127.0.0.1", str(primary.port))
+                async with aioredis.Redis.from_url(primary.url) as client:
+                    found = await client.info("replication")
+                if found["role"] == "master" and found.get("slave0", {}).get("state") == "online":
+                    return
+                await asyncio.sleep(0.1)
 
     async def _calm(self, actors: list[Actor]) -> None:
         self._plan(CALM_LEASE_S)
@@ -182,7 +268,9 @@ class Storm:
             picture = queue_picture.read(client, "chaos")
         queue_picture.check(picture)
         assert not picture.groups, "a lease or group is left over"
-        assert set(picture.outcome.values()) <= {"T", "R"}
+        assert set(picture.outcome.values()) <= {"T", "R", "A"}
+        assert all(picture.outcome[f"0-{row}"] == "R" for row in self.hopeless), "a hopeless row was not rejected"
+        assert not self.hopeless or self.epochs == 1
         batches: dict[int, list[str]] = {}
         for line in self._journal():
             record = json.loads(line)
@@ -194,18 +282,3 @@ class Storm:
         trained = Counter(uid for uids in batches.values() for uid in uids)
         assert set(trained.values()) == {1}, "a row was trained twice"
         assert set(trained) == {uid for uid, mark in picture.outcome.items() if mark == "T"}
-
-
-class _entered:  # noqa: N801 - reads as a word in `async with`
-    """Several proxies as one context."""
-
-    def __init__(self, proxies: list[Proxy]) -> None:
-        self.proxies = proxies
-
-    async def __aenter__(self) -> None:
-        for proxy in self.proxies:
-            await proxy.__aenter__()
-
-    async def __aexit__(self, *_: object) -> None:
-        for proxy in self.proxies:
-            await proxy.__aexit__()

@@ -4,10 +4,11 @@ import os
 import random
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from .storm import Storm
+from .storm import FAIL_OVERS, FREEZES, KILLS, NETWORK, POISON, Storm
 
 
 @pytest.mark.timeout(900)
@@ -15,6 +16,31 @@ async def test_short_storm(tmp_path: Path) -> None:
     storm = Storm(seed=7, folder=tmp_path, blows_s=10, rows=200)
     await storm.rage()
     assert storm.blows.total() >= storm.least_blows
+
+
+SCHEDULES: dict[str, dict[str, Any]] = {
+    "freezes": {"kinds": FREEZES},
+    "network": {"kinds": NETWORK},
+    "fail-over": {"kinds": FAIL_OVERS, "replicated": True},
+    "poison": {"kinds": POISON, "poison": 0.1, "hopeless": (3, 50, 51, 117), "max_tries": 5},
+    "everything": {
+        "kinds": {**KILLS, **FREEZES, **NETWORK, **FAIL_OVERS, **POISON, "server": 0},
+        "replicated": True,
+        "poison": 0.05,
+    },
+}
+
+
+@pytest.mark.full
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("schedule", SCHEDULES)
+async def test_schedule(tmp_path: Path, schedule: str, seed: int) -> None:
+    """Each kind of fault by itself, then all of them; by lease order and by readiness."""
+    order = ("lease", "ready")[seed % 2]
+    storm = Storm(seed=seed, folder=tmp_path, blows_s=30, rows=200, least_blows=12, order=order, **SCHEDULES[schedule])
+    await storm.rage()
+    print(f"{schedule}, seed {seed}, order {order}: {dict(storm.blows)}", flush=True)
 
 
 @pytest.mark.full

@@ -1,4 +1,24 @@
 -- Seal `batch:STEP`, or answer the one that is sealed. base = step - 1 is the version it will be trained from.
+--
+--   fenced? --------------------------------------> fenced
+--   sealed before? -------------------------------> the same batch
+--   not the next step? ---------------------------> out_of_order
+--   no row left, or the run was stopped? ---------> stopped
+--   budget full of finished, uncommitted steps? --> wait: checkpoint_now
+--        |
+--   choose_by_lease (order: lease)                  choose_by_age (order: ready)
+--     the B lowest lease numbers, all ready?          B ready groups, oldest version first, so that each row given up
+--        |                                            twice still finds a place in time?
+--        +---- no ----------------------------------> wait: groups (names the lease that blocks)
+--        |
+--   prefer_tasks (min_prompts_per_task > 1)
+--     complete? or can `compose` make a complete one that harms nobody's place (`acceptable`)?
+--        +---- no, and waiting may help ------------> wait: tasks
+--        +---- no, and it may not: take it as it is
+--        |
+--   return_too_stale (never happens while the invariants hold)
+--        |
+--   seal; order: ready also gives up every other group that no later batch could train
 local base = args.step - 1
 
 local function batch(step, replayed)
