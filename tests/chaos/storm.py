@@ -217,6 +217,7 @@ class Storm:
         if planned:
             async with aioredis.Redis.from_url(old.url) as client:
                 await client.execute_command("FAILOVER", "TO", "127.0.0.1", str(new.port))
+            await self._promoted(new)
         else:
             await old.kill()
             async with aioredis.Redis.from_url(new.url) as client:
@@ -228,6 +229,11 @@ class Storm:
             if cut or not planned:
                 proxy.cut()
         await self._follow(old, new)
+
+    async def _promoted(self, server: EmbeddedServer) -> None:
+        async with aioredis.Redis.from_url(server.url) as client, asyncio.timeout(CALM_S):
+            while (await client.info("replication"))["role"] != "master":
+                await asyncio.sleep(0.05)
 
     async def _follow(self, replica: EmbeddedServer, primary: EmbeddedServer) -> None:
         """Until the replica is in step: before that another fail-over would be refused, or lose data by right."""

@@ -1,5 +1,6 @@
 """Everything that can be wrong before a run starts, one line each."""
 
+import asyncio
 import socket
 from pathlib import Path
 
@@ -9,6 +10,8 @@ from golongrl.errors import InputError
 from golongrl.local import preflight
 from golongrl.local.plan import Ports
 from golongrl.redis_url import split_password
+from support.embedded_server import EmbeddedServer
+from support.redis_server import free_port
 
 
 def test_free_ports_are_all_different() -> None:
@@ -37,6 +40,13 @@ def test_an_outside_redis_that_is_not_there_is_named_without_its_password(login:
         with pytest.raises(InputError, match=f"--redis-url {shown}: .*connect") as error:
             preflight.check_redis(url, "demo", shown)
         assert "secret-word" not in str(error.value)
+
+
+async def test_an_outside_redis_that_evicts_is_refused_with_the_line_to_set(tmp_path: Path) -> None:
+    server = EmbeddedServer(free_port(), tmp_path, maxmemory=1 << 28, settings={"maxmemory-policy": "allkeys-lru"})
+    async with server:
+        with pytest.raises(InputError, match=r"--redis-url shown: it evicts .*set `maxmemory-policy noeviction`"):
+            await asyncio.to_thread(preflight.check_redis, server.url, "demo", "shown")
 
 
 def test_a_missing_sglang_names_the_command_that_installs_it(tmp_path: Path) -> None:

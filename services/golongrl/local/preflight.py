@@ -7,7 +7,7 @@ from pathlib import Path
 from golongrl.errors import InputError
 from golongrl.local.plan import HOST, Options, Ports
 from golongrl.ports import unused
-from golongrl.queue import QueueError, SampleQueue
+from golongrl.queue import QueueError, QueueServerReport, SampleQueue
 from golongrl.queue.connection import Patience
 
 # An outside Redis that answers at all answers by then.
@@ -31,17 +31,20 @@ def check_ports(ports: Ports, *, outside_redis: bool = False) -> None:
 
 
 def check_redis(url: str, run: str, shown: str) -> None:
-    """Raises InputError when an outside Redis does not answer; the message has `shown`, the URL without a password."""
+    """Raises InputError when an outside Redis does not answer, or would lose the run's keys; the message has `shown`,
+    the URL without a password."""
 
-    async def ask() -> None:
+    async def ask() -> QueueServerReport:
         async with SampleQueue.from_url(url, run, patience=Patience(total_s=_REDIS_S)) as queue:
-            await queue.services()
+            return await queue.inspect_server()
 
     try:
-        asyncio.run(ask())
+        report = asyncio.run(ask())
     except QueueError as error:
         # The last try's error: that there were several tries does not help a person who has just typed the URL.
         raise InputError(f"--redis-url {shown}: {error.__cause__ or error}") from error
+    if report.refusals:
+        raise InputError(f"--redis-url {shown}: {'; '.join(report.refusals)}")
 
 
 def check_sglang(venv: Path) -> None:

@@ -32,7 +32,7 @@ PR_SET_CHILD_SUBREAPER = 36
 # A process may start another before it sees its own end; what was killed starts none.
 _KILLS = 3
 # Of the supervisor's environment, kept from its children: they get the address and the password that the run uses.
-_NOT_INHERITED = frozenset({PASSWORD_VARIABLE, "GOLONGRL_REDIS_URL"})
+_NOT_INHERITED = frozenset({PASSWORD_VARIABLE, f"{PASSWORD_VARIABLE}_FILE", "GOLONGRL_REDIS_URL"})
 
 Probe = Callable[[], Awaitable[bool]]
 

@@ -37,6 +37,7 @@ from golongrl.local.progress import Display, RunSnapshot, Screen
 from golongrl.local.services import stages
 from golongrl.local.supervisor import SIGNALS, RunFailedError, RunInterruptedError, Supervisor
 from golongrl.queue import QueueError, SampleQueue
+from golongrl.queue.address import password as queue_password
 from golongrl.queue.connection import Patience
 from golongrl.recipe import Recipe, dump, load
 from golongrl.redis_url import split_password, with_password
@@ -234,7 +235,7 @@ def _options(request: TrainRequest, recipe: Recipe, folder: RunFolder) -> Option
     """
     url, password = split_password(request.redis_url) if request.redis_url else (None, None)
     if url is not None and request.redis_url is not None:
-        password = password or os.environ.get(plan.PASSWORD_VARIABLE)
+        password = password or queue_password()
         preflight.check_redis(request.redis_url, folder.path.name, url)
     ports = (
         Ports.from_base(request.base_port, request.engines)

@@ -1,6 +1,5 @@
 """A run of `golongrl train` on this machine: found by its folder, without an address. The headline is pure."""
 
-import os
 from pathlib import Path
 
 from golongrl.errors import InputError
@@ -40,7 +39,9 @@ def password(info: RunInfo) -> str | None:
         InputError: the file that has it cannot be read.
     """
     if info.password_file is None:
-        return os.environ.get("GOLONGRL_REDIS_PASSWORD")
+        from golongrl.queue.address import password as queue_password
+
+        return queue_password()
     try:
         return Path(info.password_file).read_text("utf-8").strip()
     except OSError as error:
