@@ -14,7 +14,7 @@ trap 'rm -rf "$root"' EXIT
 # What Docker's python:slim has, and the libraries that Python's own extensions load.
 debootstrap --variant=minbase \
     --include=ca-certificates,netbase,tzdata,libbz2-1.0,libffi8,liblzma5,libncursesw6,libnsl2,libreadline8,libsqlite3-0,libssl3,libuuid1,zlib1g \
-    bookworm "$root" http://deb.debian.org/debian >&2
+    bookworm "$root" >&2
 rm -rf "$root"/var/lib/apt/lists/* "$root"/var/cache/apt/*.bin "$root"/var/cache/apt/archives/*.deb "$root"/var/log/* \
     "$root"/usr/share/{doc,man,info,locale}/*
 

@@ -42,7 +42,7 @@ else
         command+=(-v "$PIP_FIND_LINKS:$PIP_FIND_LINKS:ro")
         # A CPU wheel of torch among them is taken before any that an index has.
         if compgen -G "$PIP_FIND_LINKS/torch-*+cpu-*.whl" >/dev/null; then
-            command+=(--build-arg TORCH_INDEX=https://pypi.org/simple)
+            command+=(--build-arg TORCH_INDEX="file://$PIP_FIND_LINKS")
         fi
     fi
     command+=(-v "$uv:/etc/uv/uv.toml:ro")
