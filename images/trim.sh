@@ -12,8 +12,8 @@ find . -type d \( -name tests -o -name test \) -prune -exec rm -rf {} +
 unused=(
     # Reading from S3 and Arrow's own network protocol; runs read files.
     pyarrow/{libarrow_flight.so*,_flight.*.so,libarrow_s3.so*,_s3fs.*.so,include}
-    # A class for each group of the Kubernetes API; the operator calls all of them through the dynamic client.
-    kubernetes/{client,aio/client}/api/*_api.py
+    # A class for each group and each kind of the Kubernetes API; the dynamic client uses neither.
+    kubernetes/{client,aio/client}/{api/*_api,models/[a-z]*}.py
     # Programs that test torch, and compilers of protocol buffers.
     torch/bin/{test_*,*Test,protoc*}
     torch/lib/lib{torchbind,jitbackend}_test.so
