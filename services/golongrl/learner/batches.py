@@ -29,7 +29,7 @@ class Batches:
     """At most one batch ahead. Leaving the context stops the preparation.
 
     Args:
-        waits: told of every wait for a step, with that step.
+        waits: called for every wait, with the step that waits.
         pairs_per_token: see `prepare`.
     """
 

@@ -25,7 +25,7 @@ _KEPT_PER_HIDDEN = 12
 _KEPT_PER_INTERMEDIATE = 3
 # verl's portable fused cross-entropy works on this many tokens at a time.
 _FUSED_CHUNK = 512
-# What a rank's process has on the host beside the terms below: libraries, CUDA's and NCCL's own, its part of a batch.
+# Further memory of a rank's process on the host: libraries, CUDA's and NCCL's own, its part of a batch.
 _PROCESS_BYTES = 5 * GIB
 # What a GPU node has.
 _RANKS_OF_A_HOST = 8
@@ -68,7 +68,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class Estimate:
-    """Bytes on one rank by what holds them, and what its host holds beside."""
+    """Bytes on one rank by what holds them, and CPU memory and disk of its host."""
 
     parameters: int
     ranks: int
@@ -76,7 +76,7 @@ class Estimate:
     host: int
     """CPU memory that offloading takes instead."""
     snapshot: int
-    """CPU memory of the copy from which a checkpoint is written while training goes on."""
+    """CPU memory of the copy from which a checkpoint is written while training continues."""
     weights: int
     """CPU memory of a rank's share of the weights that are being published."""
     whole: int

@@ -6,12 +6,13 @@ the answers to `validation/step_N.jsonl` and the means into the step's metrics.
 Invariants:
 - the answers of step N are from exactly version N: only engines that hold it get rows, and nothing newer is announced
   before the round is over;
-- the wait is bounded and says what it waits for; a round that is not complete by then has no means, only counts, since
-  the rows that came in time are not a fair sample;
-- an unscored answer is counted as such and enters no mean;
-- `step_N.jsonl` is there complete or not at all; a replayed step takes its numbers from it;
-- a step is validated once: what says so is `ROWS` in its record in metrics.jsonl, which is written before a checkpoint
-  of the step counts. A round that a signal or a death cut short stays open; who resumes at its step goes on with it.
+- the wait is bounded and reports what it waits for; a round that is not complete by then reports counts but no
+  averages, because the rows that came in time are not a fair sample;
+- an unscored answer is counted as such and is in no average;
+- `step_N.jsonl` is complete or absent; a replayed step takes its numbers from it;
+- a step is validated once: `ROWS` in its record in metrics.jsonl shows that it was, and that record is written before a
+  checkpoint of the step counts. A round that a signal or a death interrupts stays open; whoever resumes at its step
+  continues it.
 """
 
 import asyncio
@@ -35,7 +36,7 @@ from golongrl.recipe import Learner, Recipe
 log = structlog.get_logger()
 
 FOLDER = "validation"
-# In the metrics of every round that was over, and of no other.
+# In the metrics of every round that ended, and of no other.
 ROWS = "val-aux/rows"
 # Looking costs one small script.
 _POLL_S = 0.2
@@ -112,11 +113,11 @@ class ValidationRounds:
     async def run(self, step: int, fence: str, lineage: str, stopping: asyncio.Event) -> dict[str, float]:
         """Validate the version of `step`, of this lineage; its metrics.
 
-        Engines can answer only for the announced weights. A step before them, replayed, has what was written down the
-        first time, whatever a replay since has made of the lineage.
+        Engines can answer only for the announced weights. A replayed step before them has the answers that were written
+        the first time, even if a replay has changed the lineage since.
 
         Returns:
-            Nothing where the validation was ended by `stopping`, or cannot be had any more.
+            Nothing if `stopping` ended the validation, or if its weights and answers are gone.
         """
         data = self._data
         assert data is not None  # or the recipe would not ask for it
@@ -124,7 +125,10 @@ class ValidationRounds:
         current = announced is not None and (announced.version, announced.lineage) == (step, lineage)
         answers = self._written(step, lineage if current else None)
         if answers is None and not current:
-            log.warning("no validation: its weights are no longer announced, and no answers written", step=step)
+            log.warning(
+                "not validated: the weights of this step are no longer announced, and it has no answers on disk",
+                step=step,
+            )
             return {}
         if answers is None:
             self.running = True
@@ -137,7 +141,7 @@ class ValidationRounds:
             answers = [_answer(step, lineage, data, result) for result in results]
             await asyncio.to_thread(self._write, step, answers)
         if current:
-            # Also where the learner that wrote the answers died before it could.
+            # Also if the learner that wrote the answers died before it could do this.
             await self._queue.validation.close(fence)
         numbers = metrics_of(answers, len(data))
         log.info(
@@ -156,7 +160,7 @@ class ValidationRounds:
             self._status.set(f"validating version {step}: {progress}", step)
             if time.monotonic() > deadline:
                 log.error(
-                    "validation is not complete: no means",
+                    "validation timed out; averages not reported",
                     step=step,
                     progress=str(progress),
                     deadline_s=self._learner.validation_deadline_s,

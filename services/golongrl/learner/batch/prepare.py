@@ -33,7 +33,7 @@ def prepare(batch: Batch, recipe: Recipe, *, pairs_per_token: float | None) -> P
         pairs_per_token: of the model (golongrl.learner.flops) where prompts are computed once; None where they are not.
 
     Raises:
-        BatchError: a group cannot be trained, which `check.untrainable` would have said.
+        BatchError: a group cannot be trained (`check.untrainable` names all of them).
     """
     started = time.perf_counter()
     rows = np.array([(group.epoch, group.row) for group in batch.groups], np.int32).reshape(-1, 2)

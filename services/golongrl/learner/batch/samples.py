@@ -122,7 +122,7 @@ def penalise_overlong(rewards: Float32, lengths: Int64, limit: int, buffer: int,
 
 
 def estimate(samples: Samples, rewards: Float32, algorithm: Algorithm) -> Advantages:
-    """Advantages of the whole batch by the recipe's estimator; groups are told apart by their index, not their text."""
+    """Advantages of the whole batch by the recipe's estimator; a group is identified by its index, not its text."""
     scores = torch.from_numpy(rewards)
     groups = samples.group.tolist()
     if algorithm.estimator == "grpo":
@@ -144,7 +144,7 @@ def estimate(samples: Samples, rewards: Float32, algorithm: Algorithm) -> Advant
 def shuffled(advantages: torch.Tensor, scored: NDArray[np.bool_], seed: int, step: int) -> torch.Tensor:
     """Advantages permuted over the scored responses: the control experiment in which rewards teach nothing.
 
-    The permutation depends on `seed` and `step` alone, so a replayed step is shuffled alike.
+    The permutation depends on `seed` and `step` alone, so a replayed step is shuffled the same way.
     """
     places = np.flatnonzero(scored)
     order = np.random.default_rng([seed, step]).permutation(len(places))

@@ -1,7 +1,7 @@
 """Resuming with another number of ranks: a checkpoint of W ranks read by any other number. verl itself cannot.
 
 Every rank reads all files one tensor at a time in the same order, joins the W pieces and keeps its own part, so that no
-rank holds more than one whole tensor beside its shard. Parameters and optimizer moments come out equal to the bit;
+rank holds more than one whole tensor in addition to its shard. Parameters and optimizer moments are bit-identical;
 random state is that of rank 0 (the update draws nothing from it).
 """
 
@@ -16,7 +16,7 @@ from golongrl.errors import InputError
 
 
 class ReshardError(InputError):
-    """The checkpoint's files do not fit together or do not fit the model; the message names the file or tensor."""
+    """The checkpoint's files do not match each other or the model; the message names the file or tensor."""
 
 
 def saved_ranks(folder: Path) -> int:

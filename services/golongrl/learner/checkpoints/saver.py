@@ -1,8 +1,8 @@
 """Writes checkpoints: the ranks copy their state and train on while their files become durable.
 
 Invariants:
-- the order is: every rank's files durable, the step's record written, folder and tracker renamed, the queue told
-  (commit); so whoever resumes from a checkpoint finds the record of its step;
+- the order is: every rank's files durable, the step's record written, folder and tracker renamed, the step
+  committed to the queue; so whoever resumes from a checkpoint finds the record of its step;
 - at most one checkpoint is being written: the next waits for it, and so do a signal, the end, and a full queue;
 - an error in the background is raised by the next call, and the run fails; its folder is removed.
 """

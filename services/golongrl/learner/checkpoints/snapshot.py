@@ -78,7 +78,7 @@ def take(manager: FSDPCheckpointManager) -> dict[str, Any]:
 
 
 def constants(manager: FSDPCheckpointManager) -> dict[str, bytes]:
-    """What verl writes beside the state, by path: the same in every checkpoint, and on rank 0 alone. Collective."""
+    """What verl writes in addition to the state, by path: the same in every checkpoint; only on rank 0. Collective."""
     contents, manager.checkpoint_save_contents = manager.checkpoint_save_contents, []
     try:
         with TemporaryDirectory() as name, _temporary_files_in(Path(name) / "locks"):

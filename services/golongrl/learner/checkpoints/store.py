@@ -7,7 +7,7 @@
     OUT/checkpoints/latest_checkpointed_iteration.txt
 
 Invariants: a folder `global_step_N` is written under another name, made durable and renamed; the tracker file follows
-by rename, last; only then is the queue told (commit), so a crash anywhere leaves the older checkpoint in force.
+by rename, last; only then is the step committed to the queue, so a crash anywhere leaves the older checkpoint in force.
 """
 
 import json

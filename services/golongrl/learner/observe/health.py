@@ -21,23 +21,30 @@ _REWARD = "reward_by_type/"
 
 
 class LearnerMetrics:
-    """What a step's record says, as Prometheus series of this process, beside the queue's."""
+    """A step's record as Prometheus series of this process, in addition to the queue's."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self.queue = QueueCollector()
         self.registry.register(self.queue)
-        self._step = Gauge("golongrl_learner_step", "Last optimizer step done", registry=self.registry)
+        registry = self.registry
+        self._step = Gauge("golongrl_learner_step", "Last optimizer step done", registry=registry)
         self._version = Gauge(
-            "golongrl_learner_policy_version", "Policy version; above the step while replaying", registry=self.registry
+            "golongrl_learner_policy_version",
+            "Policy version: published optimizer steps (above the step while a resumed learner replays)",
+            registry=registry,
         )
-        self._steps = Counter("golongrl_learner_steps", "Optimizer steps done", registry=self.registry)
-        self._tokens = Counter("golongrl_learner_tokens", "Tokens trained on", registry=self.registry)
+        self._steps = Counter("golongrl_learner_steps", "Optimizer steps done by this process", registry=registry)
+        self._tokens = Counter(
+            "golongrl_learner_tokens",
+            "Tokens trained on by this process (prompt and response of every response)",
+            registry=registry,
+        )
         self._phases = Counter(
-            "golongrl_learner_phase_seconds", "Seconds by phase of a step", ["phase"], registry=self.registry
+            "golongrl_learner_phase_seconds", "Seconds spent in each phase of the steps", ["phase"], registry=registry
         )
         self._rewards = Gauge(
-            "golongrl_learner_reward", "Mean reward of the last batch by task type", ["task"], registry=self.registry
+            "golongrl_learner_reward", "Mean reward of the last batch by task type", ["task"], registry=registry
         )
 
     def observe(self, step: int, record: dict[str, float]) -> None:
@@ -54,7 +61,7 @@ class LearnerMetrics:
 
 
 def create_app(status: LearnerStatus, queue: SampleQueue, metrics: LearnerMetrics) -> Starlette:
-    """The app over the learner's state; it reads, and never changes anything."""
+    """The app over the learner's state; it only reads."""
 
     async def healthz(_: Request) -> JSONResponse:
         body = {"status": "ok", "doing": status.doing, "step": status.step}

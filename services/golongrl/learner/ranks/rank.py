@@ -3,7 +3,7 @@
 Invariants:
 - what the driver sends is a shard of a batch whose advantages are already those of the whole batch;
 - all ranks call the same methods in the same order with the same number of mini-batches (every method is collective,
-  but for those that wait for files);
+  except those that wait for files);
 - on CPU with one thread, the same shards from the same checkpoint give bit-identical weights.
 """
 
@@ -349,8 +349,8 @@ class LearnerRank(TrainingWorker):  # type: ignore[misc]  # verl carries no type
 
 
 def _leave(_: SenderFailedError) -> None:
-    """End this rank, and so the job, which then starts anew: without a sender the engines that wait for these weights
-    would wait for ever, and the learner for them."""
+    """End this rank, and with it the job, which is then restarted: without a sender the engines would wait for these
+    weights forever, and the learner for the engines."""
     os._exit(1)
 
 

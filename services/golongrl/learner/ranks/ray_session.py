@@ -29,7 +29,6 @@ from typing import Self
 
 import psutil
 import structlog
-import torch
 
 from golongrl.errors import GolongrlError
 from golongrl.ports import unused
@@ -48,7 +47,7 @@ _START_S = 300.0
 _LOOK_S = 0.1
 # Of a line of Ray's log, for a message.
 _LONGEST_REASON = 300
-# A node that is told to end drains first; there is nothing to drain.
+# After SIGTERM a node drains first; there is nothing to drain.
 _STOP_S = 10.0
 
 _PREFIX = "golongrl-ray-"
@@ -146,6 +145,9 @@ class _Node:
         if os.environ["RAY_AUTH_MODE"] == "token":
             os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
         (port,) = unused(1)
+        # Imported here: it takes seconds, and `joined` is asked first of all.
+        import torch
+
         command = [
             sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--disable-usage-stats",
             "--include-dashboard=false", f"--num-cpus={ranks}", f"--num-gpus={torch.cuda.device_count()}",

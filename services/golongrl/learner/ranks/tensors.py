@@ -215,7 +215,7 @@ def _total(weights: Tensor | None, shard: Shard, *, per_response: bool) -> tuple
 def _mean_over_ranks(total: float, count: int) -> float:
     """The mean of all ranks' values, the same on each; 1 where it could not be divided by.
 
-    Ranks of one Ulysses group bring the same values: that weighs all groups alike and leaves the mean as it is.
+    Ranks of one Ulysses group bring the same values: all groups then have the same weight, and the mean is unchanged.
     """
     parts = [(total, count)]
     if dist.is_initialized():

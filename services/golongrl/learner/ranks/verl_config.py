@@ -1,6 +1,6 @@
 """The recipe in verl's words: the configurations of its FSDP engine, optimizer, checkpoints and loss.
 
-One place, so that what the recipe promises (clip, precision, offload, packing) can be compared with what verl is told.
+One place, so that the recipe's settings (clip, precision, offload, packing) can be compared with verl's.
 """
 
 from pathlib import Path

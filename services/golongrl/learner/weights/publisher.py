@@ -62,7 +62,7 @@ class Transport(Protocol):
         """Make staged weights available; what to announce."""
 
     async def tidy(self, version: int) -> None:
-        """Delete what nobody needs now that `version` is announced."""
+        """Delete what is not needed now that `version` is announced."""
 
 
 class DiskTransport:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 MANIFEST = "manifest.json"
 
-# What a model folder has beside weights: configuration, tokenizer, chat template, model code.
+# Files of a model folder that are not weights: configuration, tokenizer, chat template, model code.
 _SUPPORT = ("*.json", "*.txt", "*.jinja", "*.model", "*.py")
 
 
@@ -39,7 +39,7 @@ class WeightStoreError(GolongrlError):
 
 @dataclass(frozen=True)
 class Support:
-    """What a version's folder has beside weights, and their precision."""
+    """Where the files of a version that are not weights come from, and the precision of its weights."""
 
     folder: Path  # configuration, tokenizer, chat template
     dtype: str
