@@ -31,22 +31,57 @@ def selection(label: str, answer: str) -> float:
     return float(letter is not None and letter in (label, _letter(label)))
 
 
-_OPTION = r"(?:(?:option|choice|answer|选项)\s*)?(?:\(\s*(?P<round>[A-Z])\s*\)|(?P<bare>[A-HJ-Z])(?![\w'’-]))"
-# Connectives that offer another option whatever follows it.
-_OR = re.compile(
-    r"[\s,;.(—–-]*"
-    r"(?:\b(?:or|and/or)\b|或者?|/|\||\b(?:but|though|although|alternatively|possibly|maybe|perhaps)\b|可能是?)"
-    r"(?:[\s,(]*\b(?:or|else|possibly|maybe|perhaps|also|even|alternatively|it|could|might|may|be|both)\b|可能是?)*"
-    r"[\s,(]*" + _OPTION,
-    re.IGNORECASE,
+_OPTION = re.compile(r"\(\s*([A-Z])\s*\)|(?<![\w'’-])([A-HJ-Z])(?![\w'’-])")
+_WORD = re.compile(r"[^\W\d_]+")
+_WINDOW = 80  # characters behind the chosen option; an alternative stands close
+# Words between two options that offer the second: in doubt, in a list, or against the first. Any other word makes it
+# another sentence.
+_OR = frozenset(["or", "或", "或者", "oder", "ou"])
+_DOUBT = frozenset(
+    ["maybe", "possibly", "perhaps", "alternatively", "else", "could", "may", "might", "可能", "可能是", "也可能是"]
 )
-# Connectives of a list, which may as well begin a clause about the other option: "(B), (A) being too early".
-_LIST = re.compile(r"(?:[\s,;&+、，；—–-]|\b(?:and|as well as|plus|also|both)\b|和|及|与)*" + _OPTION, re.IGNORECASE)
+_FILLING = frozenset(
+    [
+        "and",
+        "also",
+        "even",
+        "it",
+        "be",
+        "is",
+        "as",
+        "well",
+        "plus",
+        "both",
+        "either",
+        "option",
+        "options",
+        "choice",
+        "answer",
+        "but",
+        "though",
+        "although",
+        "vs",
+        "versus",
+        "text",
+        "to",
+        "failing",
+        "that",
+        "again",
+        "和",
+        "及",
+        "与",
+        "选项",
+        "是",
+        "也",
+    ]
+)
 _CLAUSE = re.compile(r"[^\n.!?。！？]*")
 _IN_FAVOUR = re.compile(
     r"\b(?:correct|right|true|valid|possible|plausible|acceptable|likely|fits?|appl(?:y|ies)|works?|holds?|both|together|"
     r"equally|too|as well|also)\b|正确|对的|都|也", re.IGNORECASE
 )  # fmt: skip
+# Behind "though" an option may look plausible without being offered.
+_AS_WELL = re.compile(r"\b(?:also|too|as well|equally)\b", re.IGNORECASE)
 _AGAINST = re.compile(
     r"\b(?:not|no|never|neither|nor|cannot|wrong|false|incorrect|invalid|impossible|implausible|unlikely|only|fails?|"
     r"contradict\w*|less|rather|instead|too (?:early|late|broad|narrow|vague|small|large|strong|weak))\b|"
@@ -61,26 +96,32 @@ def _hedged(rest: str, chosen: str) -> bool:
     A clause about another option is not a hedge ("(B), (A) being too early"), unless it speaks for that option
     ("(B), but (A) is also possible").
     """
-    rest = rest.lstrip("*_ ")
-    found = _OR.match(rest)
-    if found is not None and _names_another(found, chosen):
-        return not _AGAINST.search(_CLAUSE.match(rest, found.end())[0])  # type: ignore[index]
-    end = 0
-    others = False
-    while (found := _LIST.match(rest, end)) is not None:
-        others = others or _names_another(found, chosen)
+    other = next((found for found in _OPTION.finditer(rest[:_WINDOW]) if _letter_of(found) != chosen), None)
+    if other is None:
+        return False
+    between = {word.lower() for word in _WORD.findall(rest[: other.start()]) if word != chosen}
+    if not between <= _OR | _DOUBT | _FILLING:
+        return False
+    clause = _CLAUSE.match(rest, _end_of_list(rest, other.end()))
+    said = clause[0].strip(" ,;)]") if clause else ""
+    if _AGAINST.search(said):
+        return False
+    only_listed = not between & {"but", "though", "although"} and not _WORD.search(said)
+    favour = _AS_WELL if between & {"though", "although"} else _IN_FAVOUR
+    return bool(between & (_OR | _DOUBT)) or only_listed or bool(favour.search(said))
+
+
+def _end_of_list(rest: str, end: int) -> int:
+    """Where the options that follow directly end: behind "(C) and (D)" of "(A), (C) and (D) fail"."""
+    while (found := _OPTION.search(rest, end)) is not None:
+        if not {word.lower() for word in _WORD.findall(rest[end : found.start()])} <= _OR | _FILLING:
+            break
         end = found.end()
-    if not others:
-        return _OR.match(rest, end) is not None and _hedged(rest[end:], chosen) if end else False
-    if (found := _OR.match(rest, end)) is not None:
-        return True
-    clause = (_CLAUSE.match(rest, end) or [""])[0].strip(" ,)")
-    return not _AGAINST.search(clause) and (not re.search(r"\w", clause) or bool(_IN_FAVOUR.search(clause)))
+    return end
 
 
-def _names_another(found: re.Match[str], chosen: str) -> bool:
-    named = found["round"] or found["bare"] or ""
-    return named.isupper() and named != chosen
+def _letter_of(found: re.Match[str]) -> str:
+    return found[1] or found[2]
 
 
 def _strict_letter(text: str) -> str | None:
@@ -89,7 +130,7 @@ def _strict_letter(text: str) -> str | None:
     named = list(_STRICT.finditer(text))
     if not named:
         return None
-    chosen = str(named[-1][1] or named[-1][2])
+    chosen = _letter_of(named[-1])
     return None if _hedged(text[named[-1].end() :], chosen) else chosen
 
 
