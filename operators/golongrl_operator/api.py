@@ -38,26 +38,27 @@ class LearnerPatch(ValuesSection):
 
 
 class Spec(ValuesSection):
-    """What to train beside which release."""
+    """What to train, and with which release."""
 
     release: str = Field(
         min_length=1, max_length=53, description="Helm release whose Redis, rollout pool and storage train it."
     )
     suspend: bool = Field(
-        False, description="Take the RayJob away and free its nodes; switched off, it resumes from the last checkpoint."
+        False,
+        description="Delete the RayJob and free its nodes; false again resumes from the last checkpoint.",
     )
     max_restarts: Count = Field(
         2,
-        description="Times a RayJob that failed for good (its own backoffLimit used up) or stalled is made anew, "
-        "resuming from the last checkpoint.",
+        description="How often a RayJob that has stalled, or has failed with its own backoffLimit used up, is replaced "
+        "by a new one, which resumes from the last checkpoint.",
     )
     stall_seconds: Count = Field(
         0,
-        description="Seconds without any progress in the queue after which a running learner is restarted; 0 is never.",
+        description="Seconds without progress in the queue after which a running learner is restarted; 0: never.",
     )
     recipe_preset: str | None = Field(
         None,
-        description="Packaged recipe that `recipe` changes; absent is the release's recipe, empty a whole `recipe`.",
+        description="Packaged recipe that `recipe` changes. Absent: the release's. Empty: `recipe` is a whole one.",
     )
     recipe: dict[str, Any] = Field(
         default_factory=dict, description="The recipe, or what differs from the preset; a null removes a key."
@@ -70,7 +71,7 @@ class Spec(ValuesSection):
 
 
 class Condition(ValuesSection):
-    """One aspect of the run, as Kubernetes words it."""
+    """One aspect of the run, in the form of Kubernetes' conditions."""
 
     type: str = Field(max_length=316, description="Aspect.")
     status: Literal["True", "False", "Unknown"] = Field(description="Whether it holds.")
@@ -79,35 +80,35 @@ class Condition(ValuesSection):
     last_transition_time: str = Field(
         description="When `status` last changed.", json_schema_extra={"format": "date-time"}
     )
-    observed_generation: Count = Field(description="Generation of the spec that this was said of.")
+    observed_generation: Count = Field(description="Generation of the spec that this is about.")
 
 
 class Progress(ValuesSection):
-    """The queue's counters when they last moved, and when that was: what a stall is measured by."""
+    """The queue's counters and when they last changed; a stall is measured by them."""
 
     mark: str = Field(description="The counters.")
-    since: str = Field(description="When they last moved.", json_schema_extra={"format": "date-time"})
+    since: str = Field(description="When they last changed.", json_schema_extra={"format": "date-time"})
 
 
 class RunStatus(ValuesSection):
-    """How the run stands, as of the operator's last look."""
+    """The state of the run at the operator's last pass."""
 
-    observed_generation: Count = Field(0, description="Generation of the spec that this status is of.")
-    phase: str = Field("Pending", description="In one word.")
-    message: str = Field("", description="What happens, is waited for, or went wrong.")
+    observed_generation: Count = Field(0, description="Generation of the spec that this status is about.")
+    phase: str = Field("Pending", description="State of the run in one word.")
+    message: str = Field("", description="What happens, what the run waits for, or what failed.")
     job: str = Field("", description="Name of the RayJob.")
-    content: str = Field("", description="Hash of all that the RayJob runs; another one replaces it.")
-    restarts: Count = Field(0, description="Times that the operator made the RayJob anew, of this content.")
+    content: str = Field("", description="Hash of all that the RayJob runs; if it changes, the RayJob is replaced.")
+    restarts: Count = Field(0, description="How often the operator has created a new RayJob of this content.")
     head: str = Field("", description="The Ray head: its pod's UID and restarts.")
     head_replacements: Count = Field(
-        0, description="Times that KubeRay replaced a lost Ray head, of this content; they do not count as restarts."
+        0, description="How often KubeRay has replaced a lost Ray head; not counted as restarts."
     )
     step: str = Field("", description="Optimizer steps done, of how many.")
     version: Count | None = Field(None, description="Newest policy version announced to the engines.")
     checkpoint: Count | None = Field(None, description="Step of the last checkpoint.")
     staleness: str = Field("", description="Policy versions that the oldest group is behind, and max_staleness.")
-    stuck: list[str] = Field(default_factory=list, description="What holds the loop up, most telling first.")
-    progress: Progress | None = Field(None, description="Since when nothing moved.")
+    stuck: list[str] = Field(default_factory=list, description="What stops the loop, most telling first.")
+    progress: Progress | None = Field(None, description="Since when the queue has made no progress.")
     conditions: list[Condition] = Field(
         default_factory=list[Condition],
         description="Accepted, Progressing, Stuck, Complete, Failed.",

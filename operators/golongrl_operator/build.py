@@ -17,14 +17,14 @@ from golongrl.recipe import Recipe
 from golongrl.recipe.models import Section
 from golongrl_operator.api import ATTEMPT, CONTENT, GROUP, KIND, RUN_LABEL, VERSION, Spec
 
-# What workers read of the recipe, and (learner.weights) NetworkPolicies follow: the release's, whatever a run says.
+# Keys that workers and (learner.weights) NetworkPolicies take from the release's recipe, not from the run's.
 _POOL_READS: Final = ("rollout", "reward", "queue", "seed", "model.context_length", "learner.weights")
-# What the learner reads too, and would train on something else than it says if they differed: why, by key.
+# Keys that pool and learner must have in common, and why: otherwise the run trains on other samples than it says.
 _MUST_AGREE: Final = {
-    "model.path": "the release's checkpoints are of that model, and would be gone on from",
-    "data": "its workers hold the rows of that data, and this run's would be made in their place",
-    "rollout.temperature": "its engines sample with that, and log-probs at another make every ratio wrong",
-    "rollout.max_response_tokens": "its engines answer up to that, and overlong responses are penalised by it",
+    "model.path": "the release's checkpoints are of that model, and the run would resume from them",
+    "data": "the workers read their rows from that data, and would generate those instead of this run's",
+    "rollout.temperature": "the engines sample with it, and log-probs at another temperature make every ratio wrong",
+    "rollout.max_response_tokens": "the engines answer up to it, and overlong responses are penalised by it",
 }
 # A hash in an annotation that people compare by eye.
 _CONTENT_LENGTH: Final = 16
@@ -34,7 +34,7 @@ class SpecError(InputError, ValueError):
     """The spec cannot be trained; the message is one line that names the key."""
 
 
-# Every run is looked at in every pass, and most have ended: what they mean is worked out once (16 ms of CPU each).
+# Every pass sees every run, and most have ended, so each spec is resolved only once (16 ms of CPU).
 _REMEMBERED: Final = 256
 
 
@@ -49,11 +49,11 @@ class Meaning:
     content: str
     """Hash of all that the RayJob runs: recipe, pods, scheduling."""
     differs: tuple[str, ...]
-    """Keys of the recipe that the rollout pool reads too, and has otherwise."""
+    """Keys of the recipe that the rollout pool reads too, with other values."""
 
 
 def resolve(site: Site, run: Manifest) -> Meaning:
-    """What the run's spec means beside its release.
+    """What the run's spec means with its release.
 
     Raises:
         SpecError, ValuesError, RecipeError: a key or value is wrong, recipe and values do not fit each other, or the
@@ -87,7 +87,7 @@ def _resolve(site: Site, text: str) -> Meaning:
 
 
 def objects(site: Site, run: Manifest, meaning: Meaning, attempt: int) -> list[Manifest]:
-    """The ConfigMap with the recipe and the RayJob that reads it, owned by the run; named for this attempt alone."""
+    """The ConfigMap with the recipe and the RayJob that reads it, owned by the run and named for this attempt."""
     metadata = run["metadata"]
     identity = f"{metadata['uid']}/{meaning.content}/{attempt}"
     made = rayjobs.documents(meaning.rayjob, meaning.recipe, site.namespace, identity)

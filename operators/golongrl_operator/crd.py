@@ -94,7 +94,7 @@ def schema() -> Schema:
     ]
     spec["properties"]["recipe"] = _recipe() | {"description": spec["properties"]["recipe"]["description"]}
     return {
-        "description": "One training run beside a release of the chart.",
+        "description": "One training run with the services of a release of the chart.",
         "type": "object",
         "required": ["spec"],
         "properties": {
