@@ -8,7 +8,7 @@ import pytest
 
 from golongrl.queue import Batch, Group, Lease, SampleQueue, Wait, WeightsRef
 from support.groups import group_for, queue_settings
-from support.redis_server import redis_binary, running
+from support.redis_server import NO_REDIS, redis_binary, running
 
 SETTINGS = queue_settings(groups_per_step=2, max_staleness=1, lease_s=60, stall_s=300, manual_clock=True)
 
@@ -71,7 +71,7 @@ def redis_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
     """The rules hold on both servers."""
     binary = redis_binary() if request.param == "redis" else None
     if request.param == "redis" and binary is None:
-        pytest.skip("no redis-server 7 or newer on PATH (Debian: redis-server)")
+        pytest.skip(NO_REDIS)
     with running(tmp_path_factory.mktemp(request.param), binary) as url:
         yield url
 

@@ -22,7 +22,7 @@ from golongrl.queue import (
 )
 from support.embedded_server import EmbeddedServer
 from support.groups import group_for, queue_settings
-from support.redis_server import free_port, redis_binary
+from support.redis_server import NO_REDIS, free_port, redis_binary
 
 SHORT = Patience(total_s=2.0, longest_pause_s=0.1)
 
@@ -150,7 +150,7 @@ def test_a_server_is_found() -> None:
     assert Path(find_server()).exists()
 
 
-@pytest.mark.skipif(redis_binary() is None, reason="no redis-server 7 or newer on PATH (Debian: redis-server)")
+@pytest.mark.skipif(redis_binary() is None, reason=NO_REDIS)
 @pytest.mark.parametrize("appendfsync", ["always", "everysec"])
 async def test_real_redis_7(tmp_path: Path, appendfsync: Any) -> None:
     """7.0 has no WAITAOF: durable with appendfsync always, a clear warning otherwise."""

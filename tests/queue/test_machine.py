@@ -42,7 +42,7 @@ from golongrl.queue.connection import Connection, Patience
 from support import queue_picture
 from support.embedded_server import EmbeddedServer
 from support.groups import group_for
-from support.redis_server import free_port, redis_binary
+from support.redis_server import NO_REDIS, free_port, redis_binary
 
 T = TypeVar("T")
 LEASE_S, STALL_S = 10.0, 25.0
@@ -545,7 +545,7 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     """Without an append-only file: the machine itself plays what a disk keeps and loses."""
     binary = redis_binary() if request.param == "redis" else None
     if request.param == "redis" and binary is None:
-        pytest.skip("no redis-server 7 or newer on PATH (Debian: redis-server)")
+        pytest.skip(NO_REDIS)
     process = EmbeddedServer(free_port(), tmp_path_factory.mktemp("machine"), server=binary, appendfsync=None)
     asyncio.run(process.start())
     one = Server(process.url)

@@ -13,6 +13,8 @@ from golongrl.ports import unused
 from support.embedded_server import EmbeddedServer
 from support.helm import load_script
 
+NO_REDIS = "no Redis 7: it is not on PATH, and Debian's could not be fetched (scripts/fetch_test_tools.py says why)"
+
 
 def free_port() -> int:
     """A port nobody listens on, nor is given by the system until the test uses it."""
