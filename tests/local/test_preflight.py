@@ -9,6 +9,7 @@ import pytest
 from golongrl.errors import InputError
 from golongrl.local import preflight
 from golongrl.local.plan import Ports
+from golongrl.local.run import disk_full
 from golongrl.redis_url import split_password
 from support.embedded_server import EmbeddedServer
 from support.redis_server import free_port
@@ -47,6 +48,30 @@ async def test_an_outside_redis_that_evicts_is_refused_with_the_line_to_set(tmp_
     async with server:
         with pytest.raises(InputError, match=r"--redis-url shown: it evicts .*set `maxmemory-policy noeviction`"):
             await asyncio.to_thread(preflight.check_redis, server.url, "demo", "shown")
+
+
+async def test_the_password_of_an_outside_redis_may_come_by_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with EmbeddedServer(free_port(), tmp_path, password="secret-word") as server:
+        url = f"redis://127.0.0.1:{server.port}/0"
+
+        async def check(url: str) -> None:
+            await asyncio.to_thread(preflight.check_redis, url, "demo", split_password(url)[0])
+
+        with pytest.raises(InputError, match=f"--redis-url {url}: .*[Aa]uthentication required"):
+            await check(url)
+        await check(server.url)
+        monkeypatch.setenv("GOLONGRL_REDIS_PASSWORD", "secret-word")
+        await check(url)
+        with pytest.raises(InputError, match="invalid username-password pair") as error:
+            await check(f"redis://:other-word@127.0.0.1:{server.port}/0")
+        assert "other-word" not in str(error.value)
+
+
+def test_a_disk_is_full_below_the_least_room(tmp_path: Path) -> None:
+    assert not disk_full(tmp_path, least=1)
+    assert disk_full(tmp_path, least=1 << 70)
 
 
 def test_a_missing_sglang_names_the_command_that_installs_it(tmp_path: Path) -> None:

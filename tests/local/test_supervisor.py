@@ -286,6 +286,29 @@ async def test_a_signal_is_named_and_sets_the_exit_code(tmp_path: Path, number: 
     assert error.value.exit_code == code
 
 
+async def test_a_second_signal_ends_at_once_what_does_not_want_to(tmp_path: Path) -> None:
+    ready, said = tmp_path / "ready", list[str]()
+    stubborn = f"""
+import pathlib, signal, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+pathlib.Path({str(ready)!r}).touch()
+time.sleep(600)
+"""
+    spec = python("main", stubborn, exists(ready), stop_grace_s=250)
+    supervisor = Supervisor([Stage((spec,))], "main", tmp_path, said.append)
+    running = asyncio.create_task(supervisor.run())
+    while supervisor.states["main"] != "up":
+        await asyncio.sleep(0.05)
+    os.kill(os.getpid(), signal.SIGINT)
+    while not said:
+        await asyncio.sleep(0.05)
+    assert not running.done()
+    os.kill(os.getpid(), signal.SIGTERM)
+    with pytest.raises(RunInterruptedError, match="stopped by SIGINT"):
+        await asyncio.wait_for(running, 120)
+    assert said == ["SIGINT: stopping everything in order (send it again to kill)"]
+
+
 async def test_a_hangup_that_is_ignored_stays_ignored(tmp_path: Path) -> None:
     """As under nohup."""
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)

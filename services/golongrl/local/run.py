@@ -83,16 +83,23 @@ def execute(request: TrainRequest) -> None:
     logging.configure("train", request.folder.path.name, level="ERROR")
     console = Screen()
     try:
-        with _interruptible():
+        with _interruptible() as advice:
             recipe = None if request.resume else load(request.recipe, request.overrides)
             with Claim.take(request.folder, resume=request.resume) as claim:
-                _run(request, recipe, claim, console)
+                _run(request, recipe, claim, console, advice)
     except NoSpaceError as error:
         raise RunFailedError(str(error)) from error
 
 
+@dataclass
+class _Advice:
+    """What a person who stopped the run can do next."""
+
+    text: str = "the run had not begun"
+
+
 @contextlib.contextmanager
-def _interruptible() -> Iterator[None]:
+def _interruptible() -> Iterator[_Advice]:
     """A signal ends the block where it is, in order: what has to be tidied up is.
 
     Raises:
@@ -109,16 +116,17 @@ def _interruptible() -> Iterator[None]:
     heard = [number for number in SIGNALS if number == signal.SIGINT or before[number] is not signal.SIG_IGN]
     for number in heard:
         signal.signal(number, on_signal)
+    advice = _Advice()
     try:
-        yield
+        yield advice
     except KeyboardInterrupt:
-        raise RunInterruptedError(came[0] if came else signal.SIGINT, "the run had not begun") from None
+        raise RunInterruptedError(came[0] if came else signal.SIGINT, advice.text) from None
     finally:
         for number in heard:
             signal.signal(number, before[number] or signal.SIG_DFL)
 
 
-def _run(request: TrainRequest, recipe: Recipe | None, claim: Claim, console: Console) -> None:
+def _run(request: TrainRequest, recipe: Recipe | None, claim: Claim, console: Console, advice: _Advice) -> None:
     """The run, once its folder is ours."""
     folder = RunFolder(request.folder.path.absolute())
     old = RunInfo.read(folder.path) if request.resume else None
@@ -149,12 +157,15 @@ def _run(request: TrainRequest, recipe: Recipe | None, claim: Claim, console: Co
         info = _info(folder, options)
         info.write(folder.path)
     claim.begun()
+    advice.text = f"continue with: {_resume_command(request)}"
     if request.resume:
         console.print(_resuming(folder), highlight=False, soft_wrap=True)
-    _to_the_end(request, recipe, options, info, console)
+    _to_the_end(request, recipe, options, info, console, advice)
 
 
-def _to_the_end(request: TrainRequest, recipe: Recipe, options: Options, info: RunInfo, console: Console) -> None:
+def _to_the_end(
+    request: TrainRequest, recipe: Recipe, options: Options, info: RunInfo, console: Console, advice: _Advice
+) -> None:
     """Supervise, then write down how it ended and what it did."""
     folder = options.folder
     state: RunState = "failed"
@@ -162,9 +173,10 @@ def _to_the_end(request: TrainRequest, recipe: Recipe, options: Options, info: R
     try:
         asyncio.run(_supervise(recipe, options, console, request.plain))
         state = "done"
+        advice.text = f"the run is done; golongrl report {request.folder.path} writes its report"
     except RunInterruptedError as error:
-        state, detail = "stopped", str(error)
-        raise RunInterruptedError(error.number, f"continue with: {_resume_command(request)}") from None
+        state, detail = "stopped", str(error).partition(";")[0]
+        raise RunInterruptedError(error.number, advice.text) from None
     except GolongrlError as error:
         detail = str(error).splitlines()[0]
         raise

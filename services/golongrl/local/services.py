@@ -24,7 +24,7 @@ ENGINE_NICE = 5
 WORKER_GRACE_S = 20.0
 LEARNER_GRACE_S = 45.0
 # The learner imports verl and starts Ray after its first answer, and may not answer for long on a busy machine.
-LEARNER_LIVENESS = Liveness(failures=18)
+LEARNER_LIVENESS = Liveness(failures=12)
 
 
 def stages(
