@@ -5,6 +5,7 @@ something is run again many times.
 """
 
 import asyncio
+import contextlib
 import json
 import random
 import signal
@@ -215,9 +216,7 @@ class Storm:
         are made again; those that stay meet a replica."""
         old, new = self.server, self.replica
         if planned:
-            async with aioredis.Redis.from_url(old.url) as client:
-                await client.execute_command("FAILOVER", "TO", "127.0.0.1", str(new.port))
-            await self._promoted(new)
+            await self._hand_over(old, new)
         else:
             await old.kill()
             async with aioredis.Redis.from_url(new.url) as client:
@@ -230,9 +229,14 @@ class Storm:
                 proxy.cut()
         await self._follow(old, new)
 
-    async def _promoted(self, server: EmbeddedServer) -> None:
-        async with aioredis.Redis.from_url(server.url) as client, asyncio.timeout(CALM_S):
-            while (await client.info("replication"))["role"] != "master":
+    async def _hand_over(self, old: EmbeddedServer, new: EmbeddedServer) -> None:
+        """A server gives a FAILOVER up when its replica is not ready for it: ask again."""
+        one, other = aioredis.Redis.from_url(old.url), aioredis.Redis.from_url(new.url)
+        async with one, other, asyncio.timeout(CALM_S):
+            while (await other.info("replication"))["role"] != "master":
+                if (await one.info("replication")).get("master_failover_state") == "no-failover":
+                    with contextlib.suppress(redis.ResponseError):
+                        await one.execute_command("FAILOVER", "TO", "127.0.0.1", str(new.port))
                 await asyncio.sleep(0.05)
 
     async def _follow(self, replica: EmbeddedServer, primary: EmbeddedServer) -> None:

@@ -1,5 +1,6 @@
 """What people and Prometheus see of a queue."""
 
+import asyncio
 import json
 
 import pytest
@@ -119,9 +120,6 @@ def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("quiet")
 def test_command(redis_url: str, run_name: str, play: Play) -> None:
-    import asyncio
-
-    from golongrl.queue import SampleQueue
 
     async def prepare() -> None:
         async with SampleQueue.from_url(redis_url, run_name) as queue:
@@ -150,3 +148,71 @@ def test_an_address_that_is_no_redis_is_named_without_its_password() -> None:
     assert isinstance(refused, InputError)
     assert str(refused).startswith("--redis-url: ")
     assert "secret" not in str(refused)
+
+
+@pytest.mark.usefixtures("quiet")
+def test_set_aside_command(redis_url: str, run_name: str) -> None:
+    async def prepare() -> None:
+        async with SampleQueue.from_url(redis_url, run_name) as queue:
+            play = await Play(queue).start(rows=10, groups_per_step=3)
+            for lease in await play.leases(3):
+                await play.submit(lease)
+            for uid in await play.batch(1):
+                await queue.set_aside(play.fence, 1, uid, f"{uid} is broken")
+
+    asyncio.run(prepare())
+    runner = CliRunner(env={"GOLONGRL_REDIS_URL": redis_url, "GOLONGRL_RUN": run_name})
+    listed = runner.invoke(app, ["set-aside", "list"]).stdout.splitlines()
+    assert [line.split(":")[0] for line in listed] == ["0-0", "0-1", "0-2"]
+    assert listed[0].startswith("0-0: step 1, worker w, 20")
+    assert listed[0].endswith("B: 0-0 is broken")
+    assert json.loads(runner.invoke(app, ["set-aside", "list", "--json"]).stdout)[2]["uid"] == "0-2"
+    stats = runner.invoke(app, ["stats"]).stdout
+    assert "3 groups cannot be trained and wait for a decision: `golongrl queue set-aside list`" in stats
+    peeked = runner.invoke(app, ["peek", "0-0"]).stdout
+    assert peeked.startswith("0-0: set_aside\n  worker w, batch 1, reason 0-0 is broken")
+    assert "0: 4 tokens, stop, reward 0" in peeked
+    assert runner.invoke(app, ["set-aside", "retry", "0-0"]).exit_code == 0
+    assert runner.invoke(app, ["peek", "0-0"]).stdout == "0-0: returned\n"
+    again = runner.invoke(app, ["set-aside", "retry", "0-0", "0-1", "9-9"]).exception
+    assert isinstance(again, QueueError)
+    assert str(again) == f"run {run_name} has not set aside 0-0, 9-9"
+    assert runner.invoke(app, ["set-aside", "drop", "--all"]).exit_code == 0
+    assert runner.invoke(app, ["set-aside", "list"]).stdout == "no group is set aside\n"
+    assert runner.invoke(app, ["peek", "0-2"]).stdout.startswith("0-2: rejected")
+    for words in (["set-aside", "drop"], ["set-aside", "retry", "0-0", "--all"]):
+        assert isinstance(runner.invoke(app, words).exception, InputError)
+
+
+@pytest.mark.usefixtures("quiet")
+def test_check_and_remove_commands(redis_url: str, run_name: str) -> None:
+    async def prepare() -> None:
+        async with SampleQueue.from_url(redis_url, run_name) as queue:
+            await Play(queue).start()
+
+    asyncio.run(prepare())
+    runner = CliRunner(env={"GOLONGRL_REDIS_URL": redis_url, "GOLONGRL_RUN": run_name})
+    checked = runner.invoke(app, ["check"])
+    assert checked.stdout == "OK: writes are confirmed by appendfsync always, and by 0 replicas\n"
+    assert runner.invoke(app, ["remove"], input="n\n").exit_code == 1
+    assert runner.invoke(app, ["stats"]).exit_code == 0
+    removed = runner.invoke(app, ["remove", "--yes"])
+    assert removed.exit_code == 0
+    assert removed.stdout.startswith("removed ")
+    assert isinstance(runner.invoke(app, ["stats"]).exception, NotSetUpError)
+
+
+async def test_set_aside_and_failed_rows_are_metrics(play: Play) -> None:
+    await play.start(rows=10, max_tries=1)
+    await play.queue.release(await play.lease(), "engine_failed", failed=True)
+    for lease in await play.leases(2):
+        await play.submit(lease)
+    await play.queue.set_aside(play.fence, 1, (await play.batch(1))[0], "broken")
+    registry = CollectorRegistry()
+    collector = QueueCollector()
+    registry.register(collector)
+    assert await collector.refresh(play.queue) is None
+    text = generate_latest(registry).decode()
+    assert "golongrl_queue_set_aside_groups 1.0" in text
+    assert 'golongrl_queue_groups{state="set_aside"} 1.0' in text
+    assert 'golongrl_queue_rejected_total{reason="failed:engine_failed"} 1.0' in text

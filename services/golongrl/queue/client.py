@@ -1,7 +1,7 @@
 """`SampleQueue`: the asynchronous client of the durable sample queue.
 
-Every operation is one Lua script on the server, atomic and idempotent, so a call whose reply was lost is made again
-with the same arguments: the client does so itself, within its patience, and says what it waits for. The rules are in
+Every operation is one Lua script on the server, atomic and idempotent, so a call whose reply was lost is repeated with
+the same arguments: the client does so itself, within its patience, and logs what it waits for. The rules are in
 `golongrl/queue/README.md`; the scripts in `golongrl/queue/lua/`.
 """
 
@@ -79,8 +79,9 @@ class Unfit(NamedTuple):
 class SampleQueue:
     """One run's queue on one Redis or Valkey server (7.0 or newer; 7.2 or newer for WAITAOF).
 
-    Every operation may raise Unavailable (the server could not be reached or take writes within the patience) and
-    NotSetUpError (the run's learner has not called `setup` yet; workers wait and ask again).
+    Every operation may raise QueueUnavailableError (the server could not be reached or take writes within the
+    patience), NotSetUpError (the run's learner has not called `setup` yet; workers wait and ask again) and
+    QueueDamagedError (the server lost a key of the run).
     """
 
     def __init__(self, connection: Connection, run: str, incarnation: str | None = None) -> None:
@@ -123,7 +124,8 @@ class SampleQueue:
         answer = await self._run("setup", {"settings": fields}, rows, table, outcome, durable=True)
         if answer["s"] == "sweep":
             # There is no such run. What a lost one of this name left must not be mixed with the new one's.
-            await self._sweep()
+            if removed := await self._sweep():
+                log.warning("removed the keys of a run that lost its settings", run=self.run, keys=removed)
             args = {"settings": fields, "swept": True}
             answer = await self._run("setup", args, rows, table, outcome, durable=True)
         if answer["s"] == "mismatch":
@@ -152,8 +154,6 @@ class SampleQueue:
                 removed += (await self._connection.run("sweep", {"keys": keys}))["removed"]
             if cursor == 0:
                 break
-        if removed:
-            log.warning("removed the keys of a run that lost its settings", run=self.run, keys=removed)
         return removed
 
     # -- rollout workers --
@@ -322,12 +322,12 @@ class SampleQueue:
         return WeightsRef(**msgpack.unpackb(packed)) if packed else None
 
     async def beat(self, service: str, id: str, fields: Mapping[str, str], ttl_s: float) -> None:
-        """Say that this process is there; forgotten after `ttl_s` seconds. Works before `setup`."""
+        """Report that this process is alive; forgotten after `ttl_s` seconds. Works before `setup`."""
         args = {"service": service, "id": id, "fields": dict(fields), "ttl": int(ttl_s * 1000)}
         await self._run("beat", args)
 
     async def services(self) -> list[Presence]:
-        """The processes that said so lately, sorted by service and id."""
+        """The processes that reported lately, sorted by service and id."""
         return answers.presences(await self._run("services", {}))
 
     async def stats(self) -> QueueStats:
@@ -388,7 +388,7 @@ class SampleQueue:
 
     def _check(self, answer: Mapping[str, Any], what: str) -> None:
         if answer["s"] == "fenced":
-            raise FencedError(f"{what}: another learner attached to run {self.run} since; this one must end")
+            raise FencedError(f"{what}: another learner attached to run {self.run}; this one must end")
         if answer["s"] == "out_of_order":
             raise OutOfOrderError(
                 f"{what}: run {self.run} is at version {answer['v']}, its last batch is {answer['taken']}"

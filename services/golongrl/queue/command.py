@@ -25,7 +25,7 @@ RedisUrl = Annotated[
     ),
 ]
 Run = Annotated[str, typer.Option(envvar="GOLONGRL_RUN", help="Name of the run.")]
-# A person looks: give up soon.
+# A person waits for the answer: give up soon.
 LOOK_S = 5.0
 
 
@@ -35,7 +35,7 @@ def stats(
     run: Run,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of text.")] = False,
 ) -> None:
-    """Depth, bytes, leases, staleness, what was rejected or redone, and the group that holds up the next batch."""
+    """Where rows are, bytes, leases, staleness, what was rejected or redone, and what the next batch waits for."""
     import json
     from dataclasses import asdict
 
@@ -143,7 +143,7 @@ def _look(url: str, run: str, ask: "Callable[[SampleQueue], Awaitable[T]]") -> T
     from golongrl.queue.connection import Patience
     from golongrl.telemetry.logging import configure
 
-    # What was waited for is in the error; a line a try would only hide it.
+    # The error names what was waited for; a line for each try would hide it.
     configure("queue", run, level="ERROR")
 
     async def look() -> T:

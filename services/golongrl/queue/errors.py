@@ -1,4 +1,4 @@
-"""What a caller of the queue can do wrong, and what the queue could not reach."""
+"""Errors of the queue: wrong calls, a server that does not answer, a run that is damaged."""
 
 from golongrl.errors import GolongrlError, InputError
 
@@ -8,7 +8,7 @@ class QueueError(GolongrlError):
 
 
 class FencedError(QueueError):
-    """Another learner attached since: this one must end and train nothing more."""
+    """Another learner has attached: this one must end and train nothing more."""
 
 
 class OutOfOrderError(QueueError):
@@ -28,7 +28,7 @@ class QueueUnavailableError(QueueError):
 
 
 class NotDurableError(QueueError):
-    """The server did not confirm in time that the append-only file is on disk."""
+    """The server did not confirm in time that a write is on disk, or with its replicas."""
 
 
 class UnreadableGroupError(QueueError):

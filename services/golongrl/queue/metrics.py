@@ -25,8 +25,8 @@ class QueueCollector(Collector):
         self.stats = stats
 
     async def refresh(self, queue: SampleQueue, within_s: float = SCRAPE_S) -> str | None:
-        """Ask the queue again. Answers why that failed, if it did: then no series of the queue are shown, rather than
-        those of an earlier moment."""
+        """Ask the queue. Returns why that failed, if it did: then no series of the queue are shown, because those of
+        an earlier moment would mislead."""
         self.stats = None
         try:
             async with asyncio.timeout(within_s):

@@ -179,7 +179,7 @@ def encode(group: Group) -> bytes:
 
 
 def decode(data: bytes) -> Group:
-    """The group in `data`. Raises UnreadableGroup on anything else, or on another schema version."""
+    """The group in `data`. Raises UnreadableGroupError on anything else, or on another schema version."""
     try:
         fields = msgpack.unpackb(data)
         if fields["schema"] != SCHEMA:

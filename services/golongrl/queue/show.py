@@ -6,11 +6,11 @@ from datetime import UTC, datetime
 
 from golongrl.queue.types import LeaseStats, Peek, QueueStats, SetAside
 
-# Leases listed by name before only their number goes on.
+# Most leases listed by name; of the others only their number.
 MOST_LEASES = 40
 # Tokens shown of a response.
 FIRST_TOKENS = 12
-# What a person wants of a group's record, in this order; the rest is bookkeeping.
+# The fields of a group's record that people read, in this order; the rest is bookkeeping.
 _META = {
     "task": "task",
     "worker": "worker",
@@ -29,7 +29,7 @@ _META = {
 
 
 def stats_lines(stats: QueueStats) -> Iterator[str]:
-    """A screenful: where rows are, bytes, staleness, what was rejected or redone, leases, what holds things up."""
+    """Where rows are, bytes, staleness, what was rejected or redone, leases, and what the next batch waits for."""
     yield (
         f"version {stats.version} (checkpoint {stats.committed}, last batch {stats.taken}), "
         f"groups_per_step {stats.groups_per_step}, max_staleness {stats.max_staleness}, order {stats.order}"
@@ -83,7 +83,8 @@ def _lease(lease: LeaseStats) -> str:
     tries = f", {lease.tries} earlier tries failed" if lease.tries else ""
     return (
         f"{lease.uid} on {lease.worker}: {lease.phase}, {lease.progress} tokens, version {lease.engine_version}, "
-        f"age {lease.age_s:.1f} s, moved {lease.progress_age_s:.1f} s ago, expires in {lease.expires_in_s:.1f} s{tries}"
+        f"age {lease.age_s:.1f} s, "
+        f"last progress {lease.progress_age_s:.1f} s ago, expires in {lease.expires_in_s:.1f} s{tries}"
     )
 
 

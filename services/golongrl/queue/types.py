@@ -1,7 +1,7 @@
 """What the queue's operations take and answer: plain values, no client inside.
 
 An operation that cannot do what was asked for a reason of the protocol answers a value (`Refusal`, `Wait`, `Stopped`);
-what the caller did wrong, or what the queue could not reach in time, is an error of `golongrl.queue.errors`.
+what the caller did wrong, or a server that did not answer in time, is an error of `golongrl.queue.errors`.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ class SubmitOutcome(StrEnum):
 
     ACCEPTED = "accepted"
     DUPLICATE = "duplicate"
-    """The same token was accepted before (a lost reply): nothing changed, all is well."""
+    """The same token was accepted before (a lost reply): nothing changed."""
     STALE = "stale"
-    """The token holds nothing any more (expired, given up, rolled back): the row is somebody else's."""
+    """The lease was lost (expired, given up, rolled back): another worker gets the row."""
     INVALID = "invalid"
     """The group cannot be trained (`schema.fault` says why): the row is dealt again, or rejected after its last try."""
     RETURNED = "returned"
@@ -199,7 +199,7 @@ class WeightsRef:
 
 @dataclass(frozen=True, slots=True)
 class Presence:
-    """A process that said it is there. `age_s`: seconds since it last did."""
+    """A process that reported. `age_s`: seconds since it last did."""
 
     service: str
     id: str
