@@ -18,6 +18,7 @@ INTERNAL = {
     "BadAnswerError": "becomes an outcome's `reason`",
     "TooLargeError": "becomes an outcome's `reason`",
     "_PassingError": "becomes a retry, or a QueueUnavailableError",
+    "_NotFlushedError": "becomes a retry, or a NotDurableError",
     "_RetryableError": "becomes a retry, or a RewardUnavailableError",
     "CacheNotFlushedError": "becomes an HTTP answer of the engine",
     "EngineWeightsError": "becomes an HTTP answer of the engine",
