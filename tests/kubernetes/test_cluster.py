@@ -3,8 +3,11 @@
 import asyncio
 from pathlib import Path
 
+import certifi
 import pytest
+from kubernetes.aio.config import incluster_config
 
+from golongrl.kubernetes import kubeconfig
 from golongrl.kubernetes.cluster import connect
 from golongrl.kubernetes.kubeconfig import ClusterAccessError, ClusterError
 from support.api_server import ApiServer
@@ -36,6 +39,35 @@ def test_a_command_that_fails_or_is_refused_is_one_line(api: ApiServer) -> None:
     api.commands = lambda *_: (1, "", "one\nerror: no such run\n")
     with pytest.raises(ClusterError, match=r"^command in pod w-0, container worker: failed: error: no such run$"):
         asyncio.run(run())
+
+
+def test_every_call_carries_the_users_token(api: ApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command in a pod too, which goes over a websocket."""
+    monkeypatch.setenv("KUBECONFIG", str(api.kubeconfig(tmp_path / "mine", "rl", token="hidden")))
+    api.commands = lambda *_: (0, "{}", "")
+    api.put(stored(pod("w-0", **READY)))
+    assert look_at()[1] == {}
+    assert api.credentials == {"Bearer hidden"}
+
+
+def test_a_service_account_is_used_where_no_kubeconfig_is_named(
+    api: ApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in the operator's pod; the account's files name the namespace, the token and the authority."""
+    for name, text in {"token": "pods", "namespace": "rl", "ca.crt": certifi.contents()}.items():
+        (tmp_path / name).write_text(text)
+    monkeypatch.delenv("KUBECONFIG")
+    monkeypatch.setattr(kubeconfig, "_SERVICE_ACCOUNT", tmp_path)
+    monkeypatch.setattr(incluster_config, "SERVICE_TOKEN_FILENAME", str(tmp_path / "token"))
+    monkeypatch.setattr(incluster_config, "SERVICE_CERT_FILENAME", str(tmp_path / "ca.crt"))
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "443")
+    access = asyncio.run(kubeconfig.find_access())
+    assert (access.in_pod, access.namespace, access.configuration.host) == (True, "rl", "https://10.0.0.1:443")
+    assert access.configuration.api_key["BearerToken"] == "bearer pods"
+    (tmp_path / "token").write_text("")
+    with pytest.raises(ClusterAccessError, match=r"the service account in .* cannot be used: Token file exists but"):
+        asyncio.run(kubeconfig.find_access())
 
 
 def test_a_server_that_is_not_there_is_one_line(api: ApiServer, tmp_path: Path) -> None:

@@ -45,6 +45,7 @@ def serving(server: ApiServer) -> Iterator[ApiServer]:
 
 def _app(server: ApiServer) -> web.Application:
     async def handle(request: web.Request) -> web.StreamResponse:
+        server.credentials.add(request.headers.get("Authorization", ""))
         if request.path.endswith("/exec"):
             return await _execute(server, request)
         if request.query.get("watch") in ("1", "true"):

@@ -76,6 +76,8 @@ class ApiServer:
         """Plural and verb -> the status to answer."""
         self.commands: Callable[[str, str, list[str]], tuple[int, str, str]] | None = None
         """Pod, container and command -> exit code, stdout and stderr of `exec`."""
+        self.credentials: set[str] = set()
+        """What came as the Authorization header."""
         self.metadata_only: set[str] = set()
         """Plurals of objects that were read without their content."""
         self.url = ""
