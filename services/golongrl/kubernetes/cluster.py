@@ -234,7 +234,10 @@ class Cluster:
             raise _refusal(where, error.status, error.message) from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             why = " ".join(f"{type(error).__name__} {error}".split())
-            raise ClusterSilentError(f"{where}: no answer ({why}): check that it runs and can be reached") from error
+            remedy = "check that it runs and can be reached"
+            if isinstance(error, aiohttp.ClientConnectorCertificateError):
+                remedy = "its certificate is not trusted: name its authority in the kubeconfig"
+            raise ClusterSilentError(f"{where}: no answer ({why}): {remedy}") from error
         except ValueError as error:
             raise ClusterError(f"{where}: the answer is not JSON: is this a Kubernetes API server?") from error
 
