@@ -19,6 +19,7 @@ INTERNAL = {
     "TooLargeError": "becomes an outcome's `reason`",
     "_PassingError": "becomes a retry, or a QueueUnavailableError",
     "_NotFlushedError": "becomes a retry, or a NotDurableError",
+    "_RowFailedError": "ends the work on one row of golongrl.rollout, which is given back",
     "_RetryableError": "becomes a retry, or a RewardUnavailableError",
     "CacheNotFlushedError": "becomes an HTTP answer of the engine",
     "EngineWeightsError": "becomes an HTTP answer of the engine",

@@ -22,7 +22,7 @@ from golongrl.queue import Batch, Group, SampleQueue, WeightsRef
 from golongrl.recipe import Recipe, load
 from golongrl.reward.client import RewardClient
 from golongrl.rollout.config import WorkerConfig
-from golongrl.rollout.groups.group_work import Bench
+from golongrl.rollout.groups.bench import Bench
 from golongrl.rollout.observe.metrics import RolloutMetrics
 from golongrl.rollout.observe.state import State
 from golongrl.rollout.sglang.client import EngineClient
@@ -40,6 +40,7 @@ def recipe(*overrides: str) -> Recipe:
         "quickstart",
         [
             "model.context_length=1024",
+            "data.context_tokens=60",
             "data.max_prompt_tokens=64",
             "rollout.n=4",
             "rollout.max_response_tokens=24",

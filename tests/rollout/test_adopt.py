@@ -7,11 +7,12 @@ from pathlib import Path
 import httpx
 import pytest
 
+from golongrl.errors import InputError
 from golongrl.queue import WeightsRef
 from golongrl.rollout.sglang.answers import ModelInfo
 from golongrl.rollout.sglang.client import EngineClient
 from golongrl.rollout.sglang.errors import AdoptionError
-from golongrl.rollout.weights.adopt import Confirmed, adopt, vocabulary
+from golongrl.rollout.weights.adopt import Confirmed, adopt, check_server, vocabulary
 from golongrl.rollout.weights.policy import Mode
 
 HELD = Confirmed(WeightsRef(4, "/old", "first", ""), ModelInfo("/old", "4"), 512)
@@ -125,3 +126,24 @@ def test_the_vocabulary_comes_from_the_weights_own_config(config: dict, size: in
             vocabulary(str(tmp_path))
     else:
         assert vocabulary(str(tmp_path)) == size
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"hicache_storage_backend": "file"}, "--hicache-storage-backend file"),
+        ({"hicache_storage_backend": "mooncake", "enable_hierarchical_cache": True}, "mooncake"),
+        ({"enable_lmcache": True}, "--enable-lmcache"),
+        ({"enable_hierarchical_cache": True, "hicache_storage_backend": None, "enable_lmcache": False}, None),
+        ({}, None),
+    ],
+)
+async def test_an_engine_that_stores_kv_without_its_version_is_refused(settings: dict, reason: str | None) -> None:
+    transport = httpx.MockTransport(lambda _: httpx.Response(200, json=settings))
+    async with EngineClient("http://engine", transport=transport) as engine:
+        if reason is None:
+            await check_server(engine)
+            return
+        with pytest.raises(InputError, match=f"engine http://engine: .*{reason}.*KV of older weights") as refused:
+            await check_server(engine)
+        assert refused.value.exit_code == 2

@@ -139,7 +139,7 @@ async def test_an_error_inside_a_stream_is_an_error() -> None:
             "do not cover",
         ),
         (lambda body: body["output_ids"].pop(), "3 output ids"),
-        (lambda body: body["meta_info"]["output_token_logprobs"][0].__setitem__(0, None), r"unreadable|finite"),
+        (lambda body: body["meta_info"]["output_token_logprobs"][0].__setitem__(0, None), "finite"),
         (lambda body: body["meta_info"].update(finish_reason=None), "finish_reason None"),
         (lambda body: body.pop("meta_info"), "lacks 'meta_info'"),
     ],

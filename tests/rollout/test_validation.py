@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from golongrl.queue import ValidationItem, ValidationProgress, ValidationResult
-from golongrl.rollout.groups.validation import ValidationRows
 from rollout.harness import Learner, Rig, publish, recipe, rig, write_rows
 from support.tiny_model import build_tiny_model
 
@@ -89,7 +88,11 @@ async def test_what_cannot_be_scored_is_unscored_with_a_reason(start: Start, tmp
     for name, changes, reason in (
         ("unscored", {"extra_info": extra}, "asked for"),
         ("long", {"prompt_ids": too_long}, "a prompt of 65 tokens is too long"),
-        ("foreign", {"prompt_ids": np.full(5, 5000, np.int32)}, "the engine refused the prompt: token id 5000"),
+        (
+            "foreign",
+            {"prompt_ids": np.full(5, 5000, np.int32)},
+            "given up after 3 attempts, the last one: token id",
+        ),
     ):
         folder = write_rows(tmp_path / name, 1, **changes)
         async with start(validation=folder) as bench:
@@ -113,7 +116,8 @@ async def test_rows_of_older_weights_are_given_back_before_new_ones_are_taken(
         await learner.queue.announce(learner.fence, publish(tmp_path, 0, tiny_model))
         await begun(learner)
         bench.start()
-        validation: ValidationRows = bench.worker._validation
+        validation = bench.worker.validation
+        assert validation is not None
         await bench.until(lambda: len(validation) > 0 and any(row.live.sampled for row in validation._rows.values()))
         await bench.engine.post("/pause_generation", json={"mode": "in_place"})
         await learner.queue.announce(learner.fence, publish(tmp_path, 1, tiny_model_next))
@@ -132,10 +136,10 @@ async def test_a_stopped_worker_gives_its_rows_back_at_once(start: Start, tmp_pa
         await learner.queue.announce(learner.fence, publish(tmp_path, 0, tiny_model))
         await begun(learner)
         bench.start()
-        await bench.until(lambda: len(bench.worker._validation) == HELD_OUT)
+        await bench.until(lambda: len(bench.worker.validation) == HELD_OUT)
         await bench.engine.post("/pause_generation", json={"mode": "in_place"})
         bench.worker.stop()
-        await bench.until(lambda: len(bench.worker._validation) == 0)
+        await bench.until(lambda: len(bench.worker.validation) == 0)
         progress = await learner.queue.validation.progress()
         assert progress == ValidationProgress(todo=HELD_OUT - progress.done, leased=0, done=progress.done)
         await bench.engine.post("/continue_generation", json={})
@@ -162,16 +166,16 @@ async def test_leases_are_renewed_and_a_closed_round_ends_the_work(
         await bench.until(lambda: bench.state.engine_version == 0)
         await bench.engine.post("/pause_generation", json={"mode": "in_place"})
         await begun(learner)
-        await bench.until(lambda: len(bench.worker._validation) == HELD_OUT)
-        kept = {row.item.token for row in bench.worker._validation._rows.values()}
+        await bench.until(lambda: len(bench.worker.validation) == HELD_OUT)
+        kept = {row.item.token for row in bench.worker.validation._rows.values()}
         for _ in range(3):
             await learner.queue.advance(0.8 * lease_s)
             # One that was under way when the clock went on says nothing.
             enough = renewals["done"] + 2
             await bench.until(lambda enough=enough: renewals["done"] >= enough)
-        assert {row.item.token for row in bench.worker._validation._rows.values()} == kept
+        assert {row.item.token for row in bench.worker.validation._rows.values()} == kept
         await learner.queue.validation.close(learner.fence)
-        await bench.until(lambda: len(bench.worker._validation) == 0)
+        await bench.until(lambda: len(bench.worker.validation) == 0)
         await bench.engine.post("/continue_generation", json={})
 
 
@@ -191,10 +195,10 @@ async def test_an_engine_that_dies_costs_the_round_nothing_but_time(
         await begun(bench.learner)
         bench.start()
         async with engine_process(model, port) as engine:
-            await bench.until(lambda: len(bench.worker._validation) > 0)
+            await bench.until(lambda: len(bench.worker.validation) > 0)
             engine.kill()
             await engine.wait()
-            await bench.until(lambda: len(bench.worker._validation) == 0 and not bench.state.engine_up)
+            await bench.until(lambda: len(bench.worker.validation) == 0 and not bench.state.engine_up)
         async with engine_process(model, port):
             results = await answered(bench)
             assert all(result.reward is not None for result in results)

@@ -5,42 +5,35 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from golongrl.queue.types import RejectReason
-from golongrl.rollout.groups.verdict import GroupVerdict, Reject, RowRelease, Submit, judge, overlong
-
-
-def group(*rewards: float | None, finish="stop") -> list[GroupVerdict]:
-    return [GroupVerdict(finish, reward) for reward in rewards]
+from golongrl.rollout.groups.verdict import Reject, Submit, judge, overlong
 
 
 @pytest.mark.parametrize(
-    ("responses", "verdict"),
+    ("rewards", "verdict"),
     [
-        pytest.param(group(0.0, 1.0), Submit(), id="differing"),
-        pytest.param(group(0.0, 0.0, 0.0), Reject(RejectReason.ALL_EQUAL), id="all wrong"),
-        pytest.param(group(0.5, 0.5, None), Reject(RejectReason.ALL_EQUAL), id="an unscored one does not differ"),
-        pytest.param(group(0.0, None, None), Reject(RejectReason.FEW_SCORED), id="one score of three"),
-        pytest.param(group(None, None), Reject(RejectReason.FEW_SCORED), id="no score is not all zero"),
-        pytest.param(group(0.0, 1.0, None), Submit(), id="enough scores: the unscored stays in"),
-        pytest.param(group(0.0, 1.0, finish="length"), Submit(), id="cut by its own length"),
-        pytest.param([*group(0.0, 1.0), GroupVerdict("abort", 0.5)], RowRelease("aborted"), id="cut by the engine"),
-        pytest.param([GroupVerdict("abort", None)] * 2, RowRelease("aborted"), id="cut before scores"),
+        pytest.param([0.0, 1.0], Submit(), id="differing"),
+        pytest.param([0.0, 0.0, 0.0], Reject(RejectReason.ALL_EQUAL), id="all wrong"),
+        pytest.param([0.5, 0.5, None], Reject(RejectReason.ALL_EQUAL), id="an unscored one does not differ"),
+        pytest.param([0.0, None, None], Reject(RejectReason.FEW_SCORED), id="one score of three"),
+        pytest.param([None, None], Reject(RejectReason.FEW_SCORED), id="no score is not all zero"),
+        pytest.param([0.0, 1.0, None], Submit(), id="enough scores: the unscored stays in"),
     ],
 )
-def test_table(responses: list[GroupVerdict], verdict: object) -> None:
-    assert judge(responses, group_filter=True, min_scored=2) == verdict
+def test_table(rewards: list[float | None], verdict: object) -> None:
+    assert judge(rewards, group_filter=True, min_scored=2) == verdict
 
 
 def test_without_the_filter_equal_rewards_are_submitted() -> None:
-    assert judge(group(1.0, 1.0), group_filter=False, min_scored=2) == Submit()
+    assert judge([1.0, 1.0], group_filter=False, min_scored=2) == Submit()
 
 
 def test_a_single_response_is_not_all_equal() -> None:
-    assert judge(group(1.0), group_filter=True, min_scored=1) == Submit()
+    assert judge([1.0], group_filter=True, min_scored=1) == Submit()
 
 
 @given(st.lists(st.none() | st.sampled_from([0.0, 0.5, 1.0]), min_size=2, max_size=8), st.integers(1, 4))
 def test_only_groups_that_teach_something_are_submitted(rewards: list[float | None], least: int) -> None:
-    verdict = judge(group(*rewards), group_filter=True, min_scored=least)
+    verdict = judge(rewards, group_filter=True, min_scored=least)
     scored = [reward for reward in rewards if reward is not None]
     assert (verdict == Submit()) == (len(scored) >= least and len(set(scored)) > 1)
 

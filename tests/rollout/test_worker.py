@@ -9,7 +9,6 @@ import pytest
 
 from golongrl.errors import InputError
 from golongrl.queue import Lease, Refusal, SampleQueue, WeightsRef
-from golongrl.rollout.groups.group_work import Bench
 from golongrl.rollout.groups.progress import LiveGroup
 from golongrl.rollout.sglang.answers import ModelInfo
 from golongrl.rollout.sglang.errors import EngineUnavailableError
@@ -159,7 +158,7 @@ async def test_a_group_is_given_up_once_and_for_the_first_reason(start: Start, m
     """A second cancellation would interrupt the giving back of the row."""
     given_back: list[str] = []
 
-    async def produce(bench: Bench, lease: Lease, live: LiveGroup, held: Confirmed) -> None:
+    async def work(kind: object, item: Lease, row: object, live: LiveGroup, held: Confirmed) -> None:
         try:
             await asyncio.get_running_loop().create_future()
         except asyncio.CancelledError:
@@ -169,15 +168,15 @@ async def test_a_group_is_given_up_once_and_for_the_first_reason(start: Start, m
             given_back.append(live.give_back)
             raise
 
-    monkeypatch.setattr("golongrl.rollout.groups.leases.produce", produce)
+    monkeypatch.setattr("golongrl.rollout.groups.leases.work", work)
     async with start(recipe()) as bench, asyncio.TaskGroup() as tasks:
         training = bench.worker.training
         lease = await bench.bench.queue.lease("w0", 0)
         assert isinstance(lease, Lease)
         held = Confirmed(WeightsRef(0, "/v0", "first", ""), ModelInfo("/v0", "0"), 512)
-        training.begin(tasks, lease, held)
+        await training.begin(tasks, lease, held)
         for reason in ("engine_lost", "too_stale", "too_stale"):
-            training.drop([lease.uid], reason)
+            training.drop(reason, [lease.uid])
             await asyncio.sleep(0.004)
         await training.finish(grace_s=5.0)
     assert given_back == ["engine_lost"]
@@ -198,7 +197,7 @@ async def test_a_reward_service_of_another_version_ends_the_worker_with_one_line
     other = httpx.MockTransport(lambda _: httpx.Response(200, json={"scores": []}))
     async with start(recipe(), transport=other) as bench:
         await bench.learner.queue.announce(bench.learner.fence, publish(tmp_path, 0, tiny_model))
-        await ends_with_one_line(bench, "answered something that is not a scoring result")
+        await ends_with_one_line(bench, "its answer is not a scoring result")
 
 
 async def test_other_data_than_the_learners_ends_the_worker_with_one_line(

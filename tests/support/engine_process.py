@@ -31,9 +31,9 @@ def engine_process(kind: plan.EngineKind, model: Path, recipe: Recipe, log: Path
             check_sglang(SGLANG)
         except InputError as error:
             pytest.skip(str(error))
-    ports = plan.Ports(redis=0, reward=0, engines=(free_port(),), workers=())
+    ports = plan.Ports(redis=0, reward=0, engines=(free_port(),), workers=(), learner=0)
     options = plan.Options("engine", plan.RunFolder(log.parent), ports, model, engine=kind, sglang_venv=SGLANG)
-    environment = {**os.environ, **plan.environment(1), **plan.engine_environment(kind, 0)}
+    environment = {**os.environ, **plan.environment(options, 1), **plan.engine_environment(kind, 0)}
     with log.open("wb") as output:
         process = subprocess.Popen(plan.engine(options, recipe, 0), env=environment, stdout=output, stderr=output)
     try:

@@ -21,6 +21,7 @@ from fastapi.responses import JSONResponse, PlainTextResponse, Response, Streami
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from golongrl.engine import models, requests, responses
+from golongrl.engine.body import BodyLimit
 from golongrl.engine.broadcast import WeightReceiver
 from golongrl.engine.config import EngineConfig
 from golongrl.engine.engine import CacheNotFlushedError
@@ -35,6 +36,8 @@ log = structlog.get_logger()
 
 # A client that went away is noticed this often, and its requests aborted.
 _DISCONNECT_POLL_S = 1.0
+# Longest body: a batch of many long prompts. JSON is parsed between two answers of /health, so it must not take long.
+_BODY_BYTES = 32 << 20
 # SGLang's /health_generate gives the one token this long.
 _HEALTH_GENERATE_S = 20.0
 _NOT_FLUSHED = (
@@ -60,6 +63,7 @@ def create_app(config: EngineConfig, on_death: Callable[[], None] = lambda: None
 
     app = FastAPI(title="GoLongRL engine", version=API_VERSION, lifespan=lifespan, openapi_url=None)
     app.state.serving = serving
+    app.add_middleware(BodyLimit, most=_BODY_BYTES)
     app.include_router(_open_routes(serving))
     app.include_router(_normal_routes(serving), dependencies=[Depends(_guard(config.api_key))])
     control = [Depends(_guard(config.admin_api_key or config.api_key))]
@@ -154,7 +158,12 @@ def _normal_routes(serving: Serving) -> APIRouter:
 
     @router.post("/generate")
     async def generate(body: models.GenerateBody, request: Request) -> Any:
-        call = requests.check(serving, body)
+        # A text is tokenized first, which takes long where the text is.
+        call = (
+            requests.check(serving, body)
+            if body.text is None
+            else await asyncio.to_thread(requests.check, serving, body)
+        )
         if body.stream:
             updates = engine.generate(call.requests, stream=True)
             first = await anext(updates)  # so that a refusal is still a status code

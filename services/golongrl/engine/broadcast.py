@@ -84,6 +84,8 @@ class WeightReceiver:
             raise EngineWeightsError(
                 f"{len(names)} names, {len(dtypes)} dtypes and {len(shapes)} shapes: give one of each"
             )
+        if len(set(names)) != len(names):
+            raise EngineWeightsError("a tensor is named twice")
         check_tensors(model, {key: torch.Size(shape) for key, shape in zip(names, shapes, strict=True)}, complete=False)
         tensors = {
             key: torch.empty(shape, dtype=_dtype(kind)) for key, kind, shape in zip(names, dtypes, shapes, strict=True)

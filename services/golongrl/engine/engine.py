@@ -20,7 +20,7 @@ from golongrl.engine.model_thread import EngineDeadError, ModelJob, ModelThread
 from golongrl.engine.sampling import Uniforms
 from golongrl.engine.scheduler import Decode, GenerationRequest, PauseMode
 from golongrl.engine.snapshot import Timeline, WeightsSnapshot
-from golongrl.engine.weights import check_tensors, checksums, read_tensors
+from golongrl.engine.weights import check_finite, check_tensors, checksums, read_tensors
 
 T = TypeVar("T")
 
@@ -145,7 +145,7 @@ class EmbeddedEngine:
             self._changed.notify_all()
 
     async def resume(self) -> None:
-        """Go on generating."""
+        """Continue generating."""
         await self.call(self.scheduler.resume)
 
     async def abort(self, rid: str | None = None) -> None:
@@ -174,6 +174,7 @@ class EmbeddedEngine:
         async with self._updating:
             tensors = await asyncio.to_thread(read_tensors, path)
             check_tensors(self.model, {name: tensor.shape for name, tensor in tensors.items()}, complete=True)
+            await asyncio.to_thread(check_finite, tensors)
             await self._replace(tensors, version, flush=flush, abort_all=abort_all)
 
     async def update_from_group(
@@ -182,6 +183,7 @@ class EmbeddedEngine:
         """Replace the weights that `receive` (run in a thread) brings, which may be some of them; raises likewise."""
         async with self._updating:
             tensors = await asyncio.to_thread(receive)
+            await asyncio.to_thread(check_finite, tensors)
             await self._replace(tensors, version, flush=flush, abort_all=abort_all)
 
     async def _replace(

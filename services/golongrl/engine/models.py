@@ -5,6 +5,7 @@ sampling from another distribution than asked for would poison training. Unknown
 SGLang does.
 """
 
+import reprlib
 import uuid
 from typing import Annotated, Any, Literal
 
@@ -17,6 +18,16 @@ from golongrl.engine.scheduler import GenerationRequest, PauseMode, RequestSampl
 DEFAULT_MAX_NEW_TOKENS = 128
 # SGLang keeps this many positions of the context for itself when it judges a prompt too long.
 RESERVED_POSITIONS = 6
+
+# Whole numbers above this mean nothing in a request, and overflow what they are put into.
+_MOST = 2**31 - 1
+# Below this a temperature divides logits into infinities; SGLang calls it greedy.
+_COLDEST = 1e-6
+# Stop strings are looked for after every token: at most this many, of at most this many characters.
+_MOST_STOPS, _LONGEST_STOP = 256, 1024
+# The longest path that Linux takes.
+_LONGEST_PATH = 4095
+_LONGEST_NAME = 1024
 
 # The sampling fields SGLang knows, in its order, with the value that switches the unimplemented ones off.
 _IMPLEMENTED = {
@@ -42,6 +53,12 @@ class BadRequestError(Exception):
         return cls({"message": message})
 
 
+Name = Annotated[str, Field(max_length=_LONGEST_NAME)]
+Version = Annotated[StrictStr, Field(max_length=_LONGEST_NAME)]
+# No tensor has a larger side.
+Side = Annotated[int, Field(ge=0, lt=1 << 40)]
+
+
 class Body(BaseModel):
     """A request body; fields it does not know are ignored."""
 
@@ -54,10 +71,11 @@ class GenerateBody(Body):
     text: str | list[str] | None = None
     input_ids: list[int] | list[list[int]] | None = None
     sampling_params: dict[str, Any] | list[dict[str, Any]] | None = None
-    rid: str | list[str] | None = None
+    rid: Name | list[Name] | None = None
     return_logprob: bool | list[bool] = False
     logprob_start_len: int | list[int] | None = None
     top_logprobs_num: int | list[int] | None = None
+    extra_key: Name | list[Name] | None = None
     token_ids_logprob: list[int] | list[list[int]] | None = None
     return_text_in_logprobs: bool = False
     return_prompt_token_ids: bool = False
@@ -73,15 +91,15 @@ class PauseBody(Body):
 class AbortBody(Body):
     """`POST /abort_request`."""
 
-    rid: str = ""
+    rid: Name = ""
     abort_all: bool = False
 
 
 class UpdateFromDiskBody(Body):
     """`POST /update_weights_from_disk`."""
 
-    model_path: StrictStr
-    weight_version: StrictStr | None = None
+    model_path: Annotated[StrictStr, Field(max_length=_LONGEST_PATH, pattern="^[^\\x00]+$")]
+    weight_version: Version | None = None
     flush_cache: StrictBool = True
     abort_all_requests: StrictBool = False
 
@@ -89,7 +107,7 @@ class UpdateFromDiskBody(Body):
 class VersionBody(Body):
     """`POST /update_weight_version`."""
 
-    new_version: StrictStr
+    new_version: Version
     abort_all_requests: StrictBool = True
 
 
@@ -102,18 +120,18 @@ class CheckerBody(Body):
 class InitGroupBody(Body):
     """`POST /init_weights_update_group`: this engine becomes rank `rank_offset` of `world_size`."""
 
-    master_address: str
+    master_address: Name
     master_port: Annotated[int, Field(ge=1, le=65535)]
-    rank_offset: Annotated[int, Field(ge=0)]
-    world_size: Annotated[int, Field(ge=2)]
-    group_name: str = "weight_update_group"
-    backend: str = "gloo"
+    rank_offset: Annotated[int, Field(ge=0, lt=1 << 16)]
+    world_size: Annotated[int, Field(ge=2, le=1 << 16)]
+    group_name: Name = "weight_update_group"
+    backend: Name = "gloo"
 
 
 class GroupBody(Body):
     """`POST /destroy_weights_update_group`."""
 
-    group_name: str = "weight_update_group"
+    group_name: Name = "weight_update_group"
 
 
 class UpdateDistributedBody(Body):
@@ -121,11 +139,11 @@ class UpdateDistributedBody(Body):
 
     names: list[str]
     dtypes: list[str]
-    shapes: list[list[int]]
-    group_name: str = "weight_update_group"
+    shapes: list[list[Side]]
+    group_name: Name = "weight_update_group"
     flush_cache: StrictBool = True
     abort_all_requests: StrictBool = False
-    weight_version: StrictStr | None = None
+    weight_version: Version | None = None
 
 
 def parse_sampling(params: dict[str, Any], eos_ids: frozenset[int]) -> tuple[RequestSampling, int, int | None]:
@@ -137,7 +155,7 @@ def parse_sampling(params: dict[str, Any], eos_ids: frozenset[int]) -> tuple[Req
     for name in params:
         if name not in _SAMPLING_FIELDS:
             known = ", ".join(f"`{field}`" for field in _SAMPLING_FIELDS)
-            raise BadRequestError(f"unknown field `{name}`, expected one of {known}")
+            raise BadRequestError(f"unknown field `{name[:80]}`, expected one of {known}")
         unset = params[name] is None or (name in _NEUTRAL and params[name] == _NEUTRAL[name])
         if name not in _IMPLEMENTED and name not in _IRRELEVANT and not unset and params[name] is not False:
             raise BadRequestError.because(f"sampling field {name} is not implemented by the embedded engine")
@@ -145,6 +163,8 @@ def parse_sampling(params: dict[str, Any], eos_ids: frozenset[int]) -> tuple[Req
     temperature = number.real("temperature", 1.0, 0.0, float("inf"))
     if temperature == float("inf"):
         raise BadRequestError.because("temperature must be a non-negative finite number, got inf.")
+    if 0 < temperature < _COLDEST:
+        temperature = 0.0
     top_p = number.real("top_p", 1.0, 0.0, 1.0, open_low=True)
     top_k = number.whole("top_k", -1, -1)
     if top_k == 0:
@@ -170,7 +190,8 @@ def parse_sampling(params: dict[str, Any], eos_ids: frozenset[int]) -> tuple[Req
         stream_interval=number.whole("stream_interval", 1, 1),
     )
     seed = params.get("sampling_seed")
-    return sampling, number.whole("n", 1, 1), None if seed is None else number.whole("sampling_seed", 0, 0)
+    # SGLang's seeds are 64 bits.
+    return sampling, number.whole("n", 1, 1), None if seed is None else number.whole("sampling_seed", 0, 0, 2**64 - 1)
 
 
 class _BodyReader:
@@ -186,32 +207,45 @@ class _BodyReader:
     def real(self, name: str, default: float, low: float, high: float, open_low: bool = False) -> float:
         value = self._value(name, default)
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise BadRequestError.because(f"{name} must be a number, got {value!r}.")
+            raise BadRequestError.because(f"{name} must be a number, got {_shown(value)}.")
         if not (low <= value <= high) or (open_low and value == low):
             wanted = "a non-negative finite number" if high == float("inf") else f"in ({low:g}, {high:g}]"
-            raise BadRequestError.because(f"{name} must be {wanted}, got {value}.")
-        return float(value)
+            raise BadRequestError.because(f"{name} must be {wanted}, got {_shown(value)}.")
+        return float(value) if value < _MOST else float(_MOST)
 
-    def whole(self, name: str, default: int, low: int) -> int:
+    def whole(self, name: str, default: int, low: int, high: int = _MOST) -> int:
         value = self._value(name, default)
         if isinstance(value, bool) or not isinstance(value, int):
-            raise BadRequestError.because(f"{name} must be an integer, got {value!r}.")
+            raise BadRequestError.because(f"{name} must be an integer, got {_shown(value)}.")
         if value < low:
-            raise BadRequestError.because(f"{name} must be at least {low}, got {value}.")
+            raise BadRequestError.because(f"{name} must be at least {low}, got {_shown(value)}.")
+        if value > high:
+            raise BadRequestError.because(f"{name} must be at most {high}, got {_shown(value)}.")
         return value
 
     def ids(self, name: str) -> list[int]:
         value = self._value(name, [])
         if not isinstance(value, list) or not all(type(item) is int for item in value):
-            raise BadRequestError.because(f"{name} must be a list of integers, got {value!r}.")
+            raise BadRequestError.because(f"{name} must be a list of integers, got {_shown(value)}.")
         return value
 
     def strings(self, name: str) -> tuple[str, ...]:
         value = self._value(name, [])
         value = [value] if isinstance(value, str) else value
         if not isinstance(value, list) or not all(isinstance(item, str) and item for item in value):
-            raise BadRequestError.because(f"{name} must be a string or a list of non-empty strings, got {value!r}.")
+            raise BadRequestError.because(
+                f"{name} must be a string or a list of non-empty strings, got {_shown(value)}."
+            )
+        if len(value) > _MOST_STOPS or any(len(item) > _LONGEST_STOP for item in value):
+            raise BadRequestError.because(
+                f"{name} must be at most {_MOST_STOPS} strings of at most {_LONGEST_STOP} characters."
+            )
         return tuple(value)
+
+
+def _shown(value: Any) -> str:
+    """A value in a message: short, however long or deep it is."""
+    return reprlib.repr(value)
 
 
 def check_prompt(prompt: list[int], max_new_tokens: int | None, context: int, vocabulary: int) -> None:
@@ -242,11 +276,19 @@ def check_prompt(prompt: list[int], max_new_tokens: int | None, context: int, vo
         )
     wrong = next((token for token in prompt if not 0 <= token < vocabulary), None)
     if wrong is not None:
-        raise BadRequestError.because(f"input_ids has token id {wrong}, outside the vocabulary of {vocabulary}.")
+        raise BadRequestError.because(
+            f"input_ids has token id {_shown(wrong)}, outside the vocabulary of {vocabulary}."
+        )
 
 
 def make_requests(
-    prompt: list[int], rid: str | None, sampling: RequestSampling, n: int, sampling_seed: int | None, engine_seed: int
+    prompt: list[int],
+    rid: str | None,
+    sampling: RequestSampling,
+    n: int,
+    sampling_seed: int | None,
+    engine_seed: int,
+    extra_key: str | None = None,
 ) -> list[GenerationRequest]:
     """The `n` requests of one prompt.
 
@@ -263,6 +305,7 @@ def make_requests(
             sampling=sampling,
             seed=seed_of(*basis, index),
             parent=None if n == 1 else name,
+            extra_key=extra_key,
         )
         for index in range(n)
     ]

@@ -17,6 +17,9 @@ from golongrl.engine.snapshot import WeightsSnapshot
 
 T = TypeVar("T")
 
+# Making the requests of a call takes memory before the queue can refuse them.
+_MOST_RESPONSES = 1024
+
 
 @dataclass(frozen=True, slots=True)
 class Call:
@@ -41,16 +44,22 @@ def check(serving: Serving, body: models.GenerateBody) -> Call:
     params = _each(body.sampling_params or {}, count, "sampling_params")
     rids = _rids(body.rid, count)
     flags = _each(body.return_logprob, count, "return_logprob")
+    keys: list[str | None] = [None] * count
+    if body.extra_key is not None:
+        keys = [*_each(body.extra_key, count, "extra_key")]
     requests: list[GenerationRequest] = []
     logprobs: list[bool] = []
-    for prompt, param, rid, flag in zip(prompts, params, rids, flags, strict=True):
+    most = max(_MOST_RESPONSES, serving.config.max_batch + serving.config.max_queue)
+    for prompt, param, rid, flag, key in zip(prompts, params, rids, flags, keys, strict=True):
         sampling, n, seed = models.parse_sampling(param, serving.eos_ids)
+        if len(requests) + n > most:
+            raise BadRequestError.because(f"the call asks for more than the {most} responses that the engine takes on.")
         given = param.get("max_new_tokens")
         models.check_prompt(prompt, given, serving.context_length, serving.vocabulary)
         if given is None:
             longest = min(sampling.max_new_tokens, serving.context_length - len(prompt))
             sampling = dataclasses.replace(sampling, max_new_tokens=longest)
-        requests += models.make_requests(prompt, rid, sampling, n, seed, serving.config.seed)
+        requests += models.make_requests(prompt, rid, sampling, n, seed, serving.config.seed, key)
         logprobs += [flag] * n
         single = single and n == 1
     return Call(requests, logprobs, single, body)

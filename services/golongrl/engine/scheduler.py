@@ -85,6 +85,8 @@ class GenerationRequest:
     sampling: RequestSampling
     seed: int = 0
     parent: str | None = None
+    extra_key: str | None = None
+    """Requests share computed prompts only with requests of the same key."""
     output: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     spans: list[TokenSpan] = field(default_factory=list)
@@ -105,7 +107,7 @@ class GenerationRequest:
 
 @dataclass(frozen=True, slots=True)
 class Prefill:
-    """Requests whose tokens so far are the same: prefilled once, then each samples on its own."""
+    """Requests whose key and tokens so far are the same: prefilled once, then each samples on its own."""
 
     tokens: tuple[int, ...]
     requests: tuple[GenerationRequest, ...]
@@ -158,22 +160,22 @@ class Scheduler:
         """
         if self.paused is not None:
             return []
-        groups: dict[tuple[int, ...], list[GenerationRequest]] = {}
+        groups: dict[tuple[str | None, tuple[int, ...]], list[GenerationRequest]] = {}
         tokens = 0
         while self.waiting and len(self.running) < self.max_batch:
             request = self.waiting[0]
-            key = request.tokens
+            key = (request.extra_key, request.tokens)
             if key not in groups:
-                if groups and tokens + len(key) > max_tokens:
+                if groups and tokens + len(key[1]) > max_tokens:
                     break
-                tokens += len(key)
+                tokens += len(key[1])
             else:
                 request.cached_tokens = len(request.prompt)
             groups.setdefault(key, []).append(request)
             self.waiting.popleft()
             request.phase = SequencePhase.RUNNING
             self.running.append(request)
-        return [Prefill(tokens=key, requests=tuple(group)) for key, group in groups.items()]
+        return [Prefill(tokens=key[1], requests=tuple(group)) for key, group in groups.items()]
 
     def extend(self, request: GenerationRequest, token: int, logprob: float) -> bool:
         """Append a sampled token with its log-prob under the current version; True if that ended the request."""
@@ -217,7 +219,7 @@ class Scheduler:
         return []
 
     def resume(self) -> None:
-        """Go on generating."""
+        """Continue generating."""
         self.paused = None
 
     @staticmethod

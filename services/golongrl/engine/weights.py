@@ -19,6 +19,9 @@ from transformers.core_model_loading import revert_weight_conversion
 
 from golongrl.engine.config import ModelFolderError, check_model_folder
 
+# Longest piece of a given path in a message.
+_SHOWN = 200
+
 
 class EngineWeightsError(Exception):
     """New weights were refused; nothing has changed. The message names the file or tensor."""
@@ -39,6 +42,10 @@ def load_model(path: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise ModelFolderError(f"model folder {path} cannot be loaded: {_line(error)}") from error
     model.requires_grad_(False)
+    try:
+        check_finite(model.state_dict())
+    except EngineWeightsError as error:
+        raise ModelFolderError(f"model folder {path}: {error}") from error
     return model, tokenizer
 
 
@@ -48,16 +55,30 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
     Raises:
         EngineWeightsError: no such folder, no weights in it, or a damaged file.
     """
-    files = sorted(path.glob("*.safetensors"))
+    try:
+        files = sorted(path.glob("*.safetensors"))
+    except (OSError, ValueError) as error:
+        raise EngineWeightsError(f"weights {str(path)[:_SHOWN]}: {_line(error)[:_SHOWN]}") from error
     if not files:
-        raise EngineWeightsError(f"no *.safetensors weights in {path}")
+        raise EngineWeightsError(f"no *.safetensors weights in {str(path)[:_SHOWN]}")
     tensors: dict[str, torch.Tensor] = {}
     for file in files:
         try:
             tensors.update(load_file(file))
-        except (OSError, SafetensorError) as error:
+        except (OSError, ValueError, KeyError, SafetensorError) as error:
             raise EngineWeightsError(f"{file} cannot be read: {_line(error)}") from error
     return tensors
+
+
+def check_finite(tensors: Mapping[str, torch.Tensor]) -> None:
+    """Refuse weights that nothing can be sampled from.
+
+    Raises:
+        EngineWeightsError: a tensor holds NaN or an infinite number, or overflows in the model's float32.
+    """
+    for name, tensor in tensors.items():
+        if not bool(torch.isfinite(tensor.float()).all()):
+            raise EngineWeightsError(f"tensor {name} holds a number that is not finite")
 
 
 def check_tensors(model: PreTrainedModel, tensors: Mapping[str, torch.Size], *, complete: bool) -> None:

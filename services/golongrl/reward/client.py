@@ -104,13 +104,18 @@ class RewardClient:
         name = uuid.uuid4().hex
         try:
             async with asyncio.timeout(self._timeout_s):
-                response = await self._with_retries(body, name)
+                results = await self._with_retries(body, name)
         except TimeoutError as error:
             raise RewardUnavailableError(
                 f"reward service {self.url}: {len(items)} items not scored within {self._timeout_s:g} s; "
                 "add workers or replicas, or raise the client's timeout"
             ) from error
-        return self._checked(response, items)
+        if [result.id for result in results] != [item.id for item in items]:
+            raise RewardError(
+                f"reward service {self.url}: its answer is for items that were not sent; check that it is a reward "
+                "service of this version"
+            )
+        return results
 
     async def ready(self) -> bool:
         """Whether the service has warm workers right now; False also where it cannot be reached."""
@@ -119,7 +124,7 @@ class RewardClient:
         except httpx.TransportError:
             return False
 
-    async def _with_retries(self, body: bytes, name: str) -> httpx.Response:
+    async def _with_retries(self, body: bytes, name: str) -> list[ScoreResult]:
         try:
             async for attempt in tenacity.AsyncRetrying(
                 retry=tenacity.retry_if_exception_type(_RetryableError),
@@ -137,11 +142,11 @@ class RewardClient:
             ) from error
         raise AssertionError("tenacity either returns or raises")
 
-    async def _attempt(self, body: bytes, name: str) -> httpx.Response:
+    async def _attempt(self, body: bytes, name: str) -> list[ScoreResult]:
         try:
             response = await self._http.post(f"{self.url}/v1/score", content=body, headers={"X-Request-Id": name})
-        except httpx.TransportError as error:
-            raise _RetryableError(f"{type(error).__name__}: {error}") from error
+        except httpx.RequestError as error:  # no connection, a cut one, an answer that cannot be decompressed
+            raise _RetryableError(f"{type(error).__name__}: {error}".rstrip(": ")) from error
         if response.status_code in _RETRIED:
             raise _RetryableError(f"HTTP {response.status_code}: {_problem(response).detail}", _retry_after_s(response))
         if response.status_code != 200:
@@ -151,7 +156,7 @@ class RewardClient:
                 response.status_code,
                 problem,
             )
-        return response
+        return self._read(response)
 
     def _pause(self, state: tenacity.RetryCallState) -> float:
         error = state.outcome.exception() if state.outcome else None
@@ -162,22 +167,18 @@ class RewardClient:
         error = state.outcome.exception() if state.outcome else None
         log.warning("scoring is retried", url=self.url, attempt=state.attempt_number, why=str(error))
 
-    def _checked(self, response: httpx.Response, items: Sequence[Item]) -> list[ScoreResult]:
+    def _read(self, response: httpx.Response) -> list[ScoreResult]:
         try:
-            results = ScoreResponse.model_validate_json(response.content).results
+            return ScoreResponse.model_validate_json(response.content).results
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
+            if first["type"] == "json_invalid":  # cut on the way, by a proxy that ended the answer as if it were whole
+                raise _RetryableError(f"the answer is cut: {first['msg']}") from error
             where = ".".join(map(str, first["loc"])) or "the answer"
             raise RewardError(
                 f"reward service {self.url}: its answer is not a scoring result ({where}: {first['msg']}); "
                 "check that it is a reward service of this version"
             ) from error
-        if [result.id for result in results] != [item.id for item in items]:
-            raise RewardError(
-                f"reward service {self.url}: its answer is for items that were not sent; check that it is a reward "
-                "service of this version"
-            )
-        return results
 
 
 def encode(request: ScoreRequest) -> bytes:

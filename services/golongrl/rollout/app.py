@@ -12,7 +12,7 @@ from golongrl.queue import Patience, SampleQueue
 from golongrl.recipe import Recipe, load
 from golongrl.reward.client import RewardClient
 from golongrl.rollout.config import WorkerConfig
-from golongrl.rollout.groups.group_work import Bench
+from golongrl.rollout.groups.bench import Bench
 from golongrl.rollout.observe.health import create_app
 from golongrl.rollout.observe.metrics import RolloutMetrics
 from golongrl.rollout.observe.state import State
@@ -22,8 +22,13 @@ from golongrl.rollout.worker import RolloutWorker
 from golongrl.serving import bind, served
 from golongrl.telemetry.logging import configure
 
-# Short, because the worker itself waits on and says so, and must notice a stop signal meanwhile.
+# Short, because the worker itself continues to wait and reports it, and must notice a stop signal meanwhile.
 _PATIENCE = Patience(total_s=5.0)
+
+# Longest that one attempt at scoring a group may take; and, so that the worker can say that it waits for the reward
+# service and try again before the queue calls the group stalled, the most of `queue.stall_s`.
+_REWARD_S = 300.0
+_REWARD_SHARE = 0.25
 
 log = structlog.get_logger(__name__)
 
@@ -57,7 +62,11 @@ async def run(config: WorkerConfig, recipe: Recipe) -> None:
             )
         )
         reward = await stack.enter_async_context(
-            RewardClient(config.reward_url, os.environ.get("GOLONGRL_REWARD_TOKEN"))
+            RewardClient(
+                config.reward_url,
+                os.environ.get("GOLONGRL_REWARD_TOKEN"),
+                timeout_s=min(_REWARD_S, _REWARD_SHARE * recipe.queue.stall_s),
+            )
         )
         worker = RolloutWorker(
             config, Bench(recipe, config.worker, queue, engine, reward, data, metrics, state, validation)

@@ -1,31 +1,34 @@
 """Keeps one engine on the announced weights: finds it, watches it, brings it to what is announced.
 
 Invariants:
-- the engine is held for ready only on weights that were loaded by this worker and read back, whatever it says itself;
+- an engine counts as ready only on weights that this worker loaded, that were read back, and, where nothing else is
+  being sampled, that it sampled a valid token from, whatever the engine says about itself;
 - what the engine samples is given up as soon as its weights are unknown;
-- whatever fails is tried again as long as it is wanted, and `report` says what is waited for and why.
+- an engine that answers nonsense is quarantined: its rows are given back, and its weights are loaded again;
+- whatever fails is tried again as long as it is wanted, and the answer says what is waited for and why.
 """
 
 import time
 
 import structlog
 
-from golongrl.queue import WeightsRef
+from golongrl.queue import Lease, ValidationItem, WeightsRef
 from golongrl.rollout.backoff import Pause, Tries
 from golongrl.rollout.config import WorkerConfig
 from golongrl.rollout.groups.assemble import ForeignWeightsError
-from golongrl.rollout.groups.group_work import Bench
-from golongrl.rollout.groups.leases import Training
-from golongrl.rollout.groups.validation import ValidationRows
+from golongrl.rollout.groups.bench import Bench
+from golongrl.rollout.groups.leases import Leases
 from golongrl.rollout.observe.waits import WaitReport
 from golongrl.rollout.sglang.errors import (
     AdoptionError,
     EngineBusyError,
     EngineError,
+    EngineProtocolError,
+    EngineRefusedError,
     EngineSilentError,
     WeightsMissingError,
 )
-from golongrl.rollout.weights.adopt import Confirmed, adopt, settle
+from golongrl.rollout.weights.adopt import Confirmed, adopt, check_server, probe, settle
 from golongrl.rollout.weights.policy import AdoptionDecision, AnnouncedWeights, Mode, Situation, decide
 
 log = structlog.get_logger(__name__)
@@ -38,7 +41,12 @@ class Keeper:
     """The engine's side of a worker. `held` are the weights that it was last confirmed to hold; None when unknown."""
 
     def __init__(
-        self, config: WorkerConfig, bench: Bench, report: WaitReport, training: Training, validation: ValidationRows
+        self,
+        config: WorkerConfig,
+        bench: Bench,
+        report: WaitReport,
+        training: Leases[Lease],
+        validation: Leases[ValidationItem] | None,
     ) -> None:
         self.held: Confirmed | None = None
         self._config = config
@@ -56,56 +64,63 @@ class Keeper:
         self._check_due = 0.0
         self._tries = Tries()
 
-    async def ready(self) -> Confirmed | None:
-        """What the engine holds if groups may be sampled from it now; else one step towards that was taken.
+    async def ready(self) -> Confirmed | Pause:
+        """What the engine holds if rows may be sampled from it now; else what is waited for, after one step towards it.
 
         Raises:
             QueueError: the queue cannot be asked now.
         """
-        if not await self._found():
-            return None
+        if (pause := await self._find()) is not None:
+            return pause
         await self._hear()
         decision = decide(self._situation())
-        self._training.drop(decision.doomed, "too_stale")
+        self._training.drop("too_stale", decision.doomed)
         if decision.mode is not Mode.WAIT:
-            fit = await self._take(decision)
-        else:
-            fit = decision.lease or self._report.waits(Pause("waiting", "weights", decision.reason))
-        return self.held if fit else None
+            if (pause := await self._take(decision)) is not None:
+                return pause
+        elif not decision.lease:
+            return Pause("waiting", "weights", decision.reason)
+        assert self.held is not None  # taken, or leasing would not be allowed
+        return self.held
 
     # -- is it there, and ours --------------------------------------------------------------------------------------
 
     def suspect(self, error: EngineError) -> None:
-        """A group saw something wrong: look at the engine at once."""
+        """A row saw something wrong: look at the engine at once."""
         self._check_due = 0.0
         # A busy engine is well.
         self._suspected |= not isinstance(error, EngineBusyError)
-        if isinstance(error, ForeignWeightsError):
+        # A good request that is refused is as wrong as an answer that contradicts itself.
+        nonsense = isinstance(error, EngineProtocolError | EngineRefusedError)
+        if nonsense or isinstance(error, ForeignWeightsError):
             self._distrust(str(error))
+        if nonsense:
+            self._quarantine(str(error))
 
-    async def _found(self) -> bool:
-        """Whether the engine answers and still names the weights we put there; settles a new or restarted one."""
+    async def _find(self) -> Pause | None:
+        """Nothing to wait for if the engine answers and still names the weights we put there; settles a new one."""
         if time.monotonic() < self._check_due and self._settled:
-            return True
+            return None
         engine = self._bench.engine
         try:
             if not self._settled:
                 await engine.health()
+                await check_server(engine)
                 await settle(engine)
                 self._settled = True
                 log.info("engine found", url=engine.url)
             elif self._suspected:
                 await engine.health()
-                # Groups that do not get on may wait for an engine that somebody else has paused.
+                # Groups without progress may wait for an engine that somebody else has paused.
                 await engine.resume()
             self._suspected = False
             info = await engine.model_info()
         except EngineSilentError as error:
-            # An engine whose groups get on is there.
+            # An engine whose groups make progress is there.
             seen, self._progress = self._progress, self._training.progress
             self._silent = 1 if self._progress > seen else self._silent + 1
             if self._silent < _SILENT_CHECKS:
-                return self._report.waits(Pause("waiting", "engine", f"the engine is slow: {error}"))
+                return Pause("waiting", "engine", f"the engine is slow: {error}")
             return self._gone(error)
         except EngineError as error:
             return self._gone(error)
@@ -114,10 +129,10 @@ class Keeper:
         self._check_due = time.monotonic() + self._config.engine_check_s
         if self.held is not None and info != self.held.info:
             self._distrust(f"the engine holds {info}, not {self.held.info}")
-        return True
+        return None
 
-    def _gone(self, error: EngineError) -> bool:
-        """The engine does not answer: whatever comes back at its address is a stranger."""
+    def _gone(self, error: EngineError) -> Pause:
+        """The engine does not answer: whatever answers here next is treated as a new engine."""
         if self._settled:
             log.warning("engine lost", error=str(error))
             self._bench.metrics.engine_restarts.inc()
@@ -127,7 +142,7 @@ class Keeper:
         self._quarantine(None)
         self._tries.reset()
         self._forget("engine_lost")
-        return self._report.waits(Pause("waiting", "engine", f"the engine: {error}"))
+        return Pause("waiting", "engine", f"the engine: {error}")
 
     def _distrust(self, reason: str) -> None:
         if self.held is not None:
@@ -139,8 +154,9 @@ class Keeper:
     def _forget(self, reason: str) -> None:
         """The engine's weights are unknown: nothing it is sampling can be used."""
         self._hold(None)
-        self._training.drop([live.uid for live in self._training.groups], reason)
-        self._validation.drop(reason)
+        for leases in (self._training, self._validation):
+            if leases is not None:
+                leases.drop(reason)
 
     def _hold(self, held: Confirmed | None) -> None:
         self.held = held
@@ -163,14 +179,14 @@ class Keeper:
         elif ref is not None and (before is None or ref.version > before.version):  # not one that is announced again
             now = time.monotonic()
             if self._announced_at is not None:
-                self._bench.pace.saw_version(now - self._announced_at)
+                self._training.pace.saw_version(now - self._announced_at)
             self._announced_at = now
         self._announced = ref
         self._state.announced_version = ref.version if ref else None
         self._tries.reset()
 
     def _situation(self) -> Situation:
-        pace, announced, held = self._bench.pace, self._announced, self.held
+        pace, announced, held = self._training.pace, self._announced, self.held
         return Situation(
             engine=None if held is None else AnnouncedWeights(held.ref.version, held.ref.lineage),
             announced=None if announced is None else AnnouncedWeights(announced.version, announced.lineage),
@@ -181,21 +197,20 @@ class Keeper:
             deadline_s=self._config.adoption_share * (pace.version_s or 0.0),
         )
 
-    async def _take(self, decision: AdoptionDecision) -> bool:
-        """Whether the engine holds the announced weights now."""
+    async def _take(self, decision: AdoptionDecision) -> Pause | None:
+        """Nothing to wait for if the engine holds the announced weights now."""
         ref = self._announced
         assert ref is not None  # the decision follows from it
-        if self._validation.drop("other_weights"):
-            return self._report.waits(Pause("waiting", "drain", "validation rows of older weights to be given back"))
+        if self._validation is not None and self._validation.drop("other_weights"):
+            return Pause("waiting", "drain", "validation rows of older weights to be given back")
         if decision.mode is Mode.DRAIN and self._training.sampling:
-            reason = f"groups in flight, before version {ref.version} is taken"
-            return self._report.waits(Pause("waiting", "drain", reason))
+            return Pause("waiting", "drain", f"groups in flight, before version {ref.version} is taken")
         if (pause := self._tries.pause(time.monotonic())) is not None:
-            return self._report.waits(pause)
+            return pause
         self._report.does("adopting", f"the engine to take version {ref.version}", "adoption")
         begun = time.monotonic()
         try:
-            await adopt(self._bench.engine, ref, decision.mode, self.held, self._hold, worker=self._bench.worker)
+            await self._adopt(ref, decision.mode)
         except AdoptionError as failure:
             return await self._not_taken(ref, failure)
         seconds = time.monotonic() - begun
@@ -204,9 +219,20 @@ class Keeper:
         self._quarantine(None)
         self._tries.reset()
         self._check_due = time.monotonic() + self._config.engine_check_s
-        return True
+        return None
 
-    async def _not_taken(self, ref: WeightsRef, failure: AdoptionError) -> bool:
+    async def _adopt(self, ref: WeightsRef, mode: Mode) -> None:
+        """Bring the engine to `ref`. Raises AdoptionError."""
+        engine, worker = self._bench.engine, self._bench.worker
+        if self._training.sampling:  # whose answers are checked in any case
+            await adopt(engine, ref, mode, self.held, self._hold, worker=worker)
+            return
+        confirmed: list[Confirmed] = []
+        await adopt(engine, ref, mode, self.held, confirmed.append, worker=worker)
+        await probe(engine, confirmed[0])
+        self._hold(confirmed[0])
+
+    async def _not_taken(self, ref: WeightsRef, failure: AdoptionError) -> Pause:
         """Try again later: the next version may need this engine's groups first."""
         missing = isinstance(failure, WeightsMissingError)
         tries = self._tries.count + 1
@@ -220,12 +246,12 @@ class Keeper:
         phase, label = ("waiting", "source") if missing else ("quarantined", "quarantine")
         pause = Pause(phase, label, f"version {ref.version}, not taken in {tries} tries: {failure}")
         self._tries.fail(time.monotonic(), pause)
-        # A learner that has ended may have taken the weights with it; nobody waits for them then.
+        # A learner that has ended may have removed the weights; nobody waits for them then.
         stopped = (await self._bench.queue.stats()).stopped
         if stopped is not None:
             pause = Pause("idle", "stopped", f"the run is over: {stopped.detail}")
             self._tries.explain(pause)
-        return self._report.waits(pause)
+        return pause
 
     def _quarantine(self, reason: str | None) -> None:
         self._state.quarantine = reason

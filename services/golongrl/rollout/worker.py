@@ -1,15 +1,15 @@
-"""The worker beside an engine: turns leased prompts into groups, as long as the engine is on the announced weights.
+"""The worker beside an engine: turns leased rows into groups while the engine holds the announced weights.
 
-One loop decides, in this order: is the engine there and on the weights we put there, are there newer ones (both are
-the keeper's), may we lease. Groups, renewals and heartbeats run as tasks beside it; they only report back through
-shared bookkeeping and `_wake`, so every decision is taken in one place.
+One loop decides, in this order: what did groups find wrong with the engine, is it there and on the weights we put
+there, are there newer ones (these are the keeper's), may we lease. Rows, renewals and heartbeats run as tasks beside
+it; they only report back through shared bookkeeping and `_wake`, so every decision is taken in one place.
 
 Invariants:
 - nothing is leased before the announced weights were loaded and read back, whatever the engine said about itself;
 - nothing is leased while an update is due, while the engine is quarantined, or after a stop signal;
 - on stop, every lease has been submitted, rejected or released before `run` returns;
-- whatever the loop waits for is looked at again for ever, at a bounded rate, and said meanwhile; what no waiting can
-  mend ends the worker with one line.
+- the loop polls at a bounded rate, never gives up, and reports what it waits for; errors that waiting cannot fix end
+  the worker with one line.
 """
 
 import asyncio
@@ -18,22 +18,23 @@ import time
 import uuid
 from contextlib import suppress
 from functools import partial
+from typing import Any
 
 import structlog
 
 from golongrl.errors import InputError
 from golongrl.heartbeat import heartbeat
-from golongrl.queue import Lease, Stopped
+from golongrl.queue import Lease, Stopped, ValidationItem
 from golongrl.queue.errors import NotDurableError, NotSetUpError, QueueError, QueueUnavailableError
 from golongrl.rollout.backoff import Pause, Setbacks
 from golongrl.rollout.config import WorkerConfig
 from golongrl.rollout.engine_keeper import Keeper
-from golongrl.rollout.groups.group_work import RELEASE_S, Bench
-from golongrl.rollout.groups.leases import Training
-from golongrl.rollout.groups.progress import LiveGroup
-from golongrl.rollout.groups.validation import ValidationRows
+from golongrl.rollout.groups.bench import Bench
+from golongrl.rollout.groups.kinds import TrainingKind, ValidationKind
+from golongrl.rollout.groups.leases import Leases
+from golongrl.rollout.groups.work import RELEASE_S
 from golongrl.rollout.observe.waits import WaitReport
-from golongrl.rollout.sglang.errors import EngineError, EngineSilentError
+from golongrl.rollout.sglang.errors import EngineError
 from golongrl.rollout.weights.adopt import Confirmed
 
 log = structlog.get_logger(__name__)
@@ -53,15 +54,17 @@ class RolloutWorker:
         self.bench = bench
         self._wake = asyncio.Event()
         self._report = WaitReport(bench.state, bench.metrics)
-        self.training = Training(bench, self._wake.set, self._stalled)
-        self._validation = ValidationRows(bench, self._wake.set)
-        self._keeper = Keeper(config, bench, self._report, self.training, self._validation)
+        self.training: Leases[Lease] = Leases(TrainingKind(bench), self._changed)
+        self.validation: Leases[ValidationItem] | None = None
+        if bench.validation is not None:
+            self.validation = Leases(ValidationKind(bench, bench.validation), self._changed)
+        self._leases: list[Leases[Any]] = [each for each in (self.training, self.validation) if each is not None]
+        self._keeper = Keeper(config, bench, self._report, self.training, self.validation)
         self._setbacks = Setbacks()
         self._stop = asyncio.Event()
         self._stop_by = 0.0
         self._idle_turns = 0
         self._request_id: str | None = None
-        bench.suspect = self._suspect
 
     def stop(self) -> None:
         """Lease nothing more; `run` then ends within the grace period."""
@@ -93,7 +96,7 @@ class RolloutWorker:
         """Prolong the leases of groups and of validation rows until cancelled."""
         while True:
             await asyncio.sleep(self.bench.recipe.queue.lease_s / _RENEWALS)
-            for leases in (self.training, self._validation):
+            for leases in self._leases:
                 try:
                     await leases.renew()
                 except QueueError as error:
@@ -113,18 +116,26 @@ class RolloutWorker:
         while not self._stop.is_set():
             self._wake.clear()
             try:
-                busy = await self._turn(tasks)
+                pause = await self._turn(tasks)
             except NotSetUpError:
-                busy = self._report.waits(Pause("waiting", "setup", "the learner to set up the run"))
+                pause = Pause("waiting", "setup", "the learner to set up the run")
             except (QueueUnavailableError, NotDurableError) as error:
-                busy = self._report.waits(Pause("waiting", "queue", f"the queue: {error}"))
-            self._idle_turns = 0 if busy else self._idle_turns + 1
+                pause = Pause("waiting", "queue", f"the queue: {error}")
+            if pause is None:
+                self._report.does("generating")
+                self._idle_turns = 0
+            else:
+                self._report.waits(pause)
+                self._idle_turns += 1
             await self._pause()
 
-    async def _turn(self, tasks: asyncio.TaskGroup) -> bool:
-        """One look at everything; True if something was begun and there may be more to begin at once."""
+    async def _turn(self, tasks: asyncio.TaskGroup) -> Pause | None:
+        """One look at everything; None if something was begun and there may be more to begin at once."""
+        for leases in self._leases:
+            while leases.troubles:
+                self._suspect(leases.troubles.pop(0))
         held = await self._keeper.ready()
-        return held is not None and await self._lease(tasks, held)
+        return held if isinstance(held, Pause) else await self._lease(tasks, held)
 
     async def _pause(self) -> None:
         """Until something happens, but not for long: announcements are only found by looking."""
@@ -139,18 +150,28 @@ class RolloutWorker:
 
     # -- groups -----------------------------------------------------------------------------------------------------
 
-    async def _lease(self, tasks: asyncio.TaskGroup, held: Confirmed) -> bool:
-        rollout = self.bench.recipe.rollout
-        room = (rollout.concurrent_groups - len(self.training)) * rollout.n - len(self._validation)
+    def _changed(self) -> None:
+        """A row has ended or something is wrong with the engine: look at once."""
+        state = self.bench.state
+        state.groups = len(self.training)
+        state.validation_rows = len(self.validation or ())
+        self.bench.metrics.groups.set(state.groups)
+        self._wake.set()
+
+    async def _lease(self, tasks: asyncio.TaskGroup, held: Confirmed) -> Pause | None:
+        rollout, now = self.bench.recipe.rollout, time.monotonic()
+        rows = len(self.validation or ())
+        room = (rollout.concurrent_groups - len(self.training)) * rollout.n - rows
+        # Finished groups that cannot be handed in take places, too.
+        held_up = self.training.held_up(now, patience_s=2 * self.bench.recipe.reward.deadline_s)
         if room <= 0:
-            return self._full("a response to end")
-        if (pause := self._setbacks.pause(time.monotonic())) is not None:
-            return self._report.waits(pause)
-        if await self._validation.lease(tasks, held, room):
-            self._report.does("generating")
-            return True
+            return held_up or Pause("generating", "slots", "a response to end")
+        if (pause := self._setbacks.pause(now)) is not None:
+            return pause
+        if self.validation is not None and await self._lease_validation(self.validation, tasks, held, room):
+            return None
         if room < rollout.n:
-            return self._full("a group to end")
+            return held_up or Pause("generating", "slots", "a group to end")
         # The id stays until an answer came: a lease whose reply was lost is then asked for again, not a second one.
         self._request_id = self._request_id or uuid.uuid4().hex
         answer = await self.bench.queue.lease(
@@ -158,30 +179,31 @@ class RolloutWorker:
         )
         self._request_id = None
         if isinstance(answer, Lease):
-            self.training.begin(tasks, answer, held)
-            self._report.does("generating")
-            return True
+            await self.training.begin(tasks, answer, held)
+            self._changed()
+            return None
         if isinstance(answer, Stopped):
-            return self._report.waits(Pause("idle", "stopped", f"the run is over: {answer.detail}"))
+            return Pause("idle", "stopped", f"the run is over: {answer.detail}")
         if answer.reason == "superseded":
             raise InputError(f"worker {self.bench.worker}: {answer.detail}; give every worker an id of its own")
         phase = "generating" if self.training else "waiting"
-        return self._report.waits(Pause(phase, answer.reason, f"{answer.reason}: {answer.detail}"))
+        return held_up or Pause(phase, answer.reason, f"{answer.reason}: {answer.detail}")
 
-    def _full(self, until: str) -> bool:
-        # Groups that are done and cannot be handed in take places, too.
-        pause = self.training.held_up or Pause("generating", "slots", until)
-        return self._report.waits(pause)
+    async def _lease_validation(
+        self, validation: Leases[ValidationItem], tasks: asyncio.TaskGroup, held: Confirmed, room: int
+    ) -> bool:
+        """Take up to `room` validation rows, if a round for the held weights has any left; whether it had."""
+        items = await self.bench.queue.validation.lease(held.ref.version, held.ref.lineage, room)
+        for item in items:
+            await validation.begin(tasks, item, held)
+        self._changed()
+        return bool(items)
 
     def _suspect(self, error: EngineError) -> None:
-        """A group saw something wrong: look at the engine at once, and lease no more for a while."""
+        """The engine failed a row: look at it at once, and lease no more for a while."""
         ended = self.bench.state.submitted + sum(self.bench.state.rejected.values())
         self._setbacks.fail(time.monotonic(), ended, str(error))
         self._keeper.suspect(error)
-        self._wake.set()
-
-    def _stalled(self, live: LiveGroup) -> None:
-        self._suspect(EngineSilentError(f"group {live.uid} lost its lease at {live.progress} tokens"))
 
     # -- the end ----------------------------------------------------------------------------------------------------
 
@@ -190,7 +212,8 @@ class RolloutWorker:
 
     async def _finish(self) -> None:
         """Let groups end within the grace period, then release the rest; validation rows go back at once."""
-        await self._validation.finish()
+        if self.validation is not None:
+            await self.validation.finish(grace_s=0.0)
         await self._return_unanswered()
         await self.training.finish(self._grace_left())
 

@@ -19,14 +19,14 @@ from numpy.typing import NDArray
 from golongrl.rollout.groups.progress import LiveGroup, Pace
 from golongrl.rollout.sglang.answers import Generation
 from golongrl.rollout.sglang.client import EngineClient
-from golongrl.rollout.sglang.errors import EngineBusyError, EngineError
+from golongrl.rollout.sglang.errors import EngineBusyError, EngineError, EngineProtocolError
 from golongrl.rollout.sglang.sampling import SamplingParams, response_seed
 
 # From here on a prefill costs more than the round trip of waiting for the first request.
 LEAD_FROM_TOKENS = 1024
 # A shorter response is over before its progress matters, and a stream costs both sides more than a plain answer.
 STREAM_FROM_TOKENS = 512
-# A response that the engine aborts (weights adopted in mode abort) is sampled again, but not for ever.
+# A response that the engine aborts (weights adopted in mode abort) is sampled again, but not endlessly.
 ATTEMPTS = 3
 _BUSY_PAUSE_S = 1.0
 _ABANDON_S = 1.0
@@ -34,12 +34,14 @@ _ABANDON_S = 1.0
 
 @dataclass(frozen=True)
 class Prompt:
-    """What to sample from: ids int32 [tokens], and the seed of the run that response seeds derive from."""
+    """What to sample from: ids int32 [tokens], the seed of the run that response seeds derive from, and the key under
+    which the engine caches the prompt: that of the weights at the lease, so that siblings share it and nobody else."""
 
     uid: str
     ids: NDArray[np.int32]
     vocab_size: int
     run_seed: int
+    cache_key: str = ""
 
 
 async def generate_group(
@@ -101,6 +103,7 @@ async def _one(
                 seeded,
                 rid=rid,
                 vocab_size=prompt.vocab_size,
+                extra_key=prompt.cache_key or None,
                 stream=stream,
                 on_progress=progress,
             )
@@ -112,6 +115,9 @@ async def _one(
         except asyncio.CancelledError:
             await _abandon(engine, rid)
             raise
+        if len(answer.ids) > sampling.max_new_tokens:
+            asked = f"at most {sampling.max_new_tokens} were asked for"
+            raise EngineProtocolError(f"generate {rid}: {len(answer.ids)} tokens where {asked}")
         if answer.finish != "abort":
             break
     live.ended[index] = answer.finish != "abort"

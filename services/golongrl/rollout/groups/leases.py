@@ -1,89 +1,119 @@
-"""The leased groups a worker holds: begun, renewed, given up, brought to an end."""
+"""The rows of one kind that a worker holds: begun, renewed, given up, brought to an end."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Generic
 
 import structlog
 
-from golongrl.queue import Lease
+from golongrl.errors import InputError
 from golongrl.rollout.backoff import Pause
-from golongrl.rollout.groups.group_work import Bench, produce
+from golongrl.rollout.groups.kinds import RowKind, T
 from golongrl.rollout.groups.progress import LiveGroup
+from golongrl.rollout.groups.verdict import RowRelease
+from golongrl.rollout.groups.work import give_back, work
+from golongrl.rollout.sglang.errors import EngineError, EngineSilentError
 from golongrl.rollout.weights.adopt import Confirmed
 
 log = structlog.get_logger(__name__)
 
 
-class Training:
-    """The groups in progress. `ended` is told whenever one of them is over, `stalled` when one lost its lease while
-    the engine was at work on it."""
+@dataclass
+class _Held(Generic[T]):
+    """One leased row and the task that works on it."""
 
-    def __init__(self, bench: Bench, ended: Callable[[], None], stalled: Callable[[LiveGroup], None]) -> None:
-        self._bench = bench
-        self._ended = ended
-        self._stalled = stalled
-        self._live: dict[str, tuple[LiveGroup, asyncio.Task[None]]] = {}
+    item: T
+    live: LiveGroup
+    task: asyncio.Task[EngineError | None]
+
+
+class Leases(Generic[T]):
+    """The rows in progress. `changed` is called whenever one of them is over, or something is in `troubles`."""
+
+    def __init__(self, kind: RowKind[T], changed: Callable[[], None]) -> None:
+        self.troubles: list[EngineError] = []
+        """What the engine did wrong since the loop last looked."""
+        self.pace = kind.pace
+        self._kind = kind
+        self._changed = changed
+        self._rows: dict[str, _Held[T]] = {}
         self._past = 0
 
     def __len__(self) -> int:
-        return len(self._live)
+        return len(self._rows)
 
     @property
     def groups(self) -> list[LiveGroup]:
         """All of them."""
-        return [live for live, _ in self._live.values()]
+        return [held.live for held in self._rows.values()]
 
     @property
     def sampling(self) -> list[LiveGroup]:
-        """Those the engine is at work on, as far as their leases are ours."""
+        """Those the engine works on, as far as their leases are ours."""
         return [live for live in self.groups if live.phase == "generating" and not live.lost]
 
     @property
     def progress(self) -> int:
-        """A number that grows exactly when work was done on any group there ever was."""
+        """A number that grows exactly when work was done on any row there ever was."""
         return self._past + sum(live.progress for live in self.groups)
 
-    @property
-    def held_up(self) -> Pause | None:
-        """What finished groups wait for before they can be handed in."""
-        return next((live.held_up for live in self.groups if live.held_up is not None), None)
+    def held_up(self, now: float, patience_s: float) -> Pause | None:
+        """What finished rows wait for before they can be handed in; None where nothing takes longer than usual."""
+        for live in self.groups:
+            if live.held_up is not None:
+                return live.held_up
+        waiting = [now - live.scoring_since for live in self.groups if live.scoring_since is not None]
+        if waiting and max(waiting) > patience_s:
+            rows = f"{len(waiting)} {self._kind.name}{'s' if len(waiting) > 1 else ''}"
+            url = self._kind.bench.reward.url
+            return Pause("waiting", "reward", f"the reward service {url} to score {rows}, for {max(waiting):.0f} s now")
+        return None
 
-    def begin(self, tasks: asyncio.TaskGroup, lease: Lease, held: Confirmed) -> None:
-        """Work on a leased row, with an engine that holds `held`."""
-        rollout = self._bench.recipe.rollout
-        live = LiveGroup.begin(
-            uid=lease.uid,
-            token=lease.token,
-            version=lease.engine_version,
-            prompt_tokens=0,
-            n=rollout.n,
-            max_response_tokens=rollout.max_response_tokens,
-        )
-        task = tasks.create_task(produce(self._bench, lease, live, held), name=f"group {lease.uid}")
-        self._live[lease.token] = (live, task)
-        task.add_done_callback(self._forget(lease.token))
-        self._gauge()
+    async def begin(self, tasks: asyncio.TaskGroup, item: T, held: Confirmed) -> None:
+        """Work on a leased row, with an engine that holds `held`.
 
-    def _forget(self, token: str) -> Callable[[asyncio.Task[None]], None]:
-        def forget(_: asyncio.Task[None]) -> None:
-            live, _ = self._live.pop(token)
+        Raises:
+            InputError: this worker's data has no such row.
+        """
+        kind = self._kind
+        try:
+            row = kind.row(item)
+        except IndexError as error:
+            with_nothing = LiveGroup.begin(
+                uid=kind.uid(item), token="", version=0, prompt_tokens=0, n=0, max_response_tokens=0
+            )
+            await give_back(kind, item, with_nothing, RowRelease("refused"))
+            raise InputError(f"{kind.name}: {error}: this worker's --data is not the learner's") from error
+        live = kind.live(item, row, held)
+        task = tasks.create_task(work(kind, item, row, live, held), name=f"{kind.name} {live.uid}")
+        self._rows[live.token] = _Held(item, live, task)
+        task.add_done_callback(self._ended(live))
+
+    def _ended(self, live: LiveGroup) -> Callable[[asyncio.Task[EngineError | None]], None]:
+        def ended(task: asyncio.Task[EngineError | None]) -> None:
+            self._rows.pop(live.token, None)
             self._past += live.progress
-            self._gauge()
-            self._ended()
+            if not task.cancelled() and task.exception() is None and (trouble := task.result()) is not None:
+                self.troubles.append(trouble)
+            self._changed()
 
-        return forget
+        return ended
 
-    def _gauge(self) -> None:
-        self._bench.state.groups = len(self)
-        self._bench.metrics.groups.set(len(self))
+    def drop(self, reason: str, uids: Iterable[str] | None = None) -> bool:
+        """Give back what is still being sampled (of these, else all); whether there was any.
 
-    def drop(self, uids: Sequence[str], reason: str) -> None:
-        """Give up these groups; a group that is already being scored keeps what it has sampled."""
-        for live, task in self._live.values():
-            if live.uid in uids and live.phase == "generating" and not (live.ending or live.given_up):
-                live.given_up, live.give_back = True, reason
-                # Soon, not now: a task cancelled before its first step would never give its row back.
-                asyncio.get_running_loop().call_soon(_cancel, live, task)
+        A row that is already being scored keeps what it has sampled.
+        """
+        wanted = None if uids is None else set(uids)
+        sampling = [
+            held
+            for held in self._rows.values()
+            if held.live.phase == "generating" and (wanted is None or held.live.uid in wanted)
+        ]
+        for held in sampling:
+            _end(held, reason)
+        return bool(sampling)
 
     async def renew(self) -> None:
         """Prolong all leases; work on lost ones ends.
@@ -91,43 +121,51 @@ class Training:
         Raises:
             QueueError: the queue cannot be asked now.
         """
-        groups = self.groups
-        if not groups:
+        rows = list(self._rows.values())
+        if not rows:
             return
-        kept = await self._bench.queue.renew(
-            self._bench.worker,
-            {live.token: live.progress for live in groups},
-            {live.token: live.phase for live in groups},
-        )
-        for token, held in kept.items():
-            if not held:
-                self._lose(token)
+        kept = await self._kind.renew([(held.item, held.live) for held in rows])
+        for held, still_ours in zip(rows, kept, strict=True):
+            if not still_ours and held.live.token in self._rows:
+                self._lose(held)
 
-    def _lose(self, token: str) -> None:
-        live, task = self._live.get(token, (None, None))
-        if live is None or task is None or live.ending:
+    def _lose(self, held: _Held[T]) -> None:
+        live = held.live
+        if live.ending:
             return
-        log.warning("lease lost", uid=live.uid, phase=live.phase, progress=live.progress)
-        if live.phase == "generating":
-            self._stalled(live)
+        log.warning("lease lost", kind=self._kind.name, uid=live.uid, phase=live.phase, progress=live.progress)
+        if self._kind.stalls and live.phase == "generating" and not live.given_up:
+            self.troubles.append(
+                EngineSilentError(f"{self._kind.name} {live.uid} lost its lease at {live.progress} tokens")
+            )
+            self._changed()
         live.lost = True
-        task.cancel()
+        held.task.cancel()
 
     async def finish(self, grace_s: float) -> None:
-        """Let them end within the grace period, then release the rest."""
-        pairs = list(self._live.values())
-        if not pairs:
+        """Let them end within the grace period, then give the rest back."""
+        rows = list(self._rows.values())
+        if not rows:
             return
-        log.info("stopping", groups=len(pairs), grace_s=grace_s)
-        _, late = await asyncio.wait([task for _, task in pairs], timeout=grace_s)
-        for live, task in pairs:
-            if task in late and not live.ending:
-                task.cancel()
+        log.info("stopping", kind=self._kind.name, rows=len(rows), grace_s=grace_s)
+        _, late = await asyncio.wait([held.task for held in rows], timeout=grace_s)
+        for held in rows:
+            if held.task in late and not held.live.ending:
+                held.task.cancel()
         if late:
             await asyncio.wait(late)
 
 
-def _cancel(live: LiveGroup, task: asyncio.Task[None]) -> None:
-    # Until this came round the group may have begun to end by itself; cut short, its row would not come back.
-    if not live.ending:
-        task.cancel()
+def _end(held: _Held[T], reason: str) -> None:
+    # Once: a second cancellation would interrupt the giving back.
+    if held.live.ending or held.live.given_up:
+        return
+    held.live.given_up, held.live.give_back = True, reason
+    # Soon, not now: a task cancelled before its first step would never give its row back.
+    asyncio.get_running_loop().call_soon(_cancel, held)
+
+
+def _cancel(held: _Held[T]) -> None:
+    # Until this came round the row may have begun to end by itself; cut short, it would not come back.
+    if not held.live.ending:
+        held.task.cancel()

@@ -74,7 +74,9 @@ class LiveGroup:
     give_back: str = field(default="stopped")
     """The reason under which the row is released if the work on it is cancelled."""
     held_up: Pause | None = None
-    """What must be there before the finished group can be handed in."""
+    """What must be there before the finished row can be handed in."""
+    scoring_since: float | None = None
+    """When its answers were sent to the reward service (monotonic clock)."""
     sampled: int = 0
     """Tokens ever sampled, those of aborted attempts included, so that progress never falls."""
 
@@ -84,6 +86,10 @@ class LiveGroup:
     ) -> "LiveGroup":
         """A group none of whose `n` responses has a token yet."""
         return cls(uid, token, version, prompt_tokens, max_response_tokens, [0] * n, [False] * n)
+
+    def scores(self, now: float) -> None:
+        """All responses have ended: from now on the reward service works on them."""
+        self.phase, self.scoring_since = "scoring", now
 
     def advance(self, index: int, tokens: int) -> None:
         """Response `index` has `tokens` tokens now; a new attempt counts from 0 again."""

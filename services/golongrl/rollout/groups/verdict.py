@@ -1,23 +1,12 @@
-"""What becomes of a finished group: submitted, rejected with a reason, or given back. Pure.
+"""What becomes of a row: submitted, rejected with a reason, or given back. Pure.
 
-Invariants:
-- a response that was cut short by the engine (not by its own length) is never submitted as if it had ended;
-- a response without a score stays unscored: it counts neither as 0 nor as equal to anything.
+Invariant: a response without a score stays unscored; it counts neither as 0 nor as equal to anything.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from golongrl.queue.types import RejectReason
-from golongrl.rollout.sglang.answers import Finish
-
-
-@dataclass(frozen=True)
-class GroupVerdict:
-    """One response as the rules see it; `reward` is None when it is unscored."""
-
-    finish: Finish
-    reward: float | None
 
 
 @dataclass(frozen=True)
@@ -34,12 +23,15 @@ class Reject:
 
 @dataclass(frozen=True)
 class RowRelease:
-    """The row goes back and is done again."""
+    """The row is given back to be done again. `failed`: the row itself may be the cause, so that the queue gives it up
+    after a bounded number of such tries, with `detail`."""
 
     reason: str
+    failed: bool = False
+    detail: str = ""
 
 
-Verdict = Submit | Reject | RowRelease
+Verdict = Submit | Reject
 
 
 def overlong(prompt_tokens: int, *, max_prompt_tokens: int, max_response_tokens: int, context_length: int) -> bool:
@@ -47,17 +39,15 @@ def overlong(prompt_tokens: int, *, max_prompt_tokens: int, max_response_tokens:
     return prompt_tokens > max_prompt_tokens or prompt_tokens + max_response_tokens > context_length
 
 
-def judge(responses: Sequence[GroupVerdict], *, group_filter: bool, min_scored: int) -> Verdict:
-    """Decide over a group whose responses have all been sampled and sent to the reward service.
+def judge(rewards: Sequence[float | None], *, group_filter: bool, min_scored: int) -> Verdict:
+    """Decide over a group whose responses have all ended and been sent to the reward service; None is unscored.
 
-    In this order: a response cut short releases the row, too few scores and equal scores reject it. A group of one
-    response is never all-equal: there is nothing it could differ from.
+    Too few scores reject it, then equal scores. A group of one response is never all-equal: there is nothing it could
+    differ from.
     """
-    if any(response.finish == "abort" for response in responses):
-        return RowRelease("aborted")
-    scored = [response.reward for response in responses if response.reward is not None]
+    scored = [reward for reward in rewards if reward is not None]
     if len(scored) < min_scored:
         return Reject(RejectReason.FEW_SCORED)
-    if group_filter and len(responses) > 1 and scored and min(scored) == max(scored):
+    if group_filter and len(rewards) > 1 and scored and min(scored) == max(scored):
         return Reject(RejectReason.ALL_EQUAL)
     return Submit()

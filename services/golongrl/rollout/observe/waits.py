@@ -1,22 +1,22 @@
-"""What a worker says about itself: state, metric and log always tell the same.
+"""What a worker waits for, reported in one place: state, metric and log always agree.
 
-Every wait has a label (of the metric golongrl_rollout_waiting), and none is given up. The loop looks at it four times a
+Every wait has a label (of the metric golongrl_rollout_waiting), and none is given up. The loop looks four times a
 second; where a look costs something it comes less often:
 
     setup           the learner to create the run
     queue           Redis; each look takes its patience (5 s)
-    engine          an engine that answers (each call has a deadline, doubled up to 8 times while there is silence), or
-                    that makes groups again (a group at least every 10 s)
+    engine          an engine to answer (each call has a deadline, doubled up to 8 times while there is silence), or to
+                    make groups again (a group at least every 10 s)
     weights         an announcement
-    source          announced weights that the worker cannot have: tried at least every 30 s
-    quarantine      an engine that does not confirm them: tried at least every 30 s
+    source          announced weights that the worker cannot get: tried at least every 30 s
+    quarantine      an engine that does not confirm them, or answered nonsense: tried at least every 30 s
     drain           groups or rows in flight, which end, or lose their leases without progress (stall_s)
     slots           a response to end: likewise
-    reward          the reward service, with finished groups in all places: until their leases end
+    reward          the reward service, with finished groups waiting for it: until their rows are given back
     full, behind, ahead, bytes, no_rows, lineage: the queue's refusals of a lease
-    stopped         the run is over, unless a learner takes it up again
+    stopped         the run is over, unless a learner resumes it
 
-What no waiting mends ends the worker: data, recipe and model that do not fit together, a reward service of another
+What waiting cannot fix ends the worker: data, recipe and model that do not fit together, a reward service of another
 version, a second process under the same worker id, a queue that refuses the password.
 """
 
@@ -40,7 +40,7 @@ class WaitReport:
         self._label: str | None = None
 
     def does(self, phase: str, reason: str | None = None, label: str | None = None) -> None:
-        """The worker is at work, or (with a reason) waits for something that it has asked for."""
+        """The worker works, or (with a reason) waits for something that it has asked for."""
         self._state.phase = phase
         self._state.waiting_for = reason
         if label != self._state.wait:
@@ -48,12 +48,11 @@ class WaitReport:
         self._label = label
         self._metrics.wait_for(label)
 
-    def waits(self, pause: Pause) -> bool:
-        """The loop can do nothing before something changes; always False, as the answer of a turn."""
-        # Counts inside a reason change all the time, and full slots are no news; what ails an engine is.
+    def waits(self, pause: Pause) -> None:
+        """The loop can do nothing before something changes."""
+        # Counts inside a reason change all the time, and full slots are no news; what is wrong with an engine is.
         if pause.label not in (self._label, "slots") or (
             pause.label == "engine" and pause.reason != self._state.waiting_for
         ):
             log.info("waiting", phase=pause.phase, waiting_for=pause.reason)
         self.does(pause.phase, pause.reason, pause.label)
-        return False

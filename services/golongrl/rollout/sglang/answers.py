@@ -2,9 +2,10 @@
 
 import json
 import re
-from collections.abc import Mapping
+import reprlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, TypeVar, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,17 @@ Finish = Literal["stop", "length", "abort"]
 
 # The count is read by pattern because a chunk repeats all tokens so far: parsing each would cost as much as generating.
 # A response's text cannot fake it: inside a JSON string every quote is escaped.
-_COMPLETION_TOKENS = re.compile(rb'"completion_tokens":\s*(\d+)')
+_COMPLETION_TOKENS = re.compile(rb'"completion_tokens":\s*(\d{1,9})')
+# A log-prob of 1 that was rounded up in the engine's arithmetic.
+_ROUNDING = 1e-5
+# No softmax in float32 is smaller.
+_LOWEST_LOGPROB = 1e30
+# Longest piece of an engine's own text in a message.
+_MOST_DETAIL = 500
+
+_KINDS: dict[type, str] = {dict: "an object", list: "a list", str: "text"}
+
+V = TypeVar("V")
 
 
 @dataclass(frozen=True)
@@ -62,58 +73,118 @@ def tokens_done(event: bytes) -> int | None:
     return int(found[1]) if found else None
 
 
-def parse_generation(body: Mapping[str, Any], rid: str) -> Generation:
+def parse_json(content: bytes, call: str) -> Mapping[str, Any]:
+    """The object in an answer's body.
+
+    Raises:
+        EngineProtocolError: it is something else.
+    """
+    try:
+        body = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise EngineProtocolError(f"{call}: the answer is not JSON: {str(error)[:200]}") from error
+    if not isinstance(body, Mapping):
+        raise EngineProtocolError(f"{call}: the answer is not an object but {type(body).__name__}")
+    return body
+
+
+def parse_generation(body: Mapping[str, Any], rid: str, vocab_size: int) -> Generation:
     """Check and convert the (last) answer of /generate.
 
     Raises:
-        EngineProtocolError: a field is missing, or ids, log-probs and spans do not fit together.
+        EngineProtocolError: a field is missing or of another type, an id is not in the vocabulary, a log-prob is none,
+            or ids, log-probs and spans do not fit together.
     """
-    try:
-        meta = body["meta_info"]
-        finish = meta["finish_reason"]
-        if finish is None or finish.get("type") not in get_args(Finish):
-            raise EngineProtocolError(f"generate {rid}: the answer ends with finish_reason {finish}")
-        ids = np.asarray(body["output_ids"], dtype=np.int32).reshape(-1)
-        triples = meta["output_token_logprobs"]
-        logprobs = np.asarray([triple[0] for triple in triples], dtype=np.float32).reshape(-1)
-        scored_ids = np.asarray([triple[1] for triple in triples], dtype=np.int32).reshape(-1)
-        spans = tuple(
-            AnswerSpan(str(span["version"]), int(span["start"]), int(span["end"])) for span in meta["weight_versions"]
-        )
-    except KeyError as error:
-        hint = "; per-token versions need SGLang 0.5.23 or later" if error.args[0] == "weight_versions" else ""
-        raise EngineProtocolError(f"generate {rid}: the answer lacks {error}{hint}") from error
-    except (TypeError, ValueError, IndexError) as error:
-        raise EngineProtocolError(f"generate {rid}: unreadable answer: {error}") from error
+    reading = _Reading(f"generate {rid}")
+    meta = reading.of(body, "meta_info", dict)
+    finish = meta.get("finish_reason")
+    if not isinstance(finish, dict) or finish.get("type") not in get_args(Finish):
+        raise reading.wrong(f"the answer ends with finish_reason {_shown(finish)}")
+    ids = reading.ids(reading.of(body, "output_ids", list), "output_ids", vocab_size)
+    triples = reading.of(meta, "output_token_logprobs", list)
+    if not all(isinstance(triple, list) and len(triple) >= 2 for triple in triples):
+        raise reading.wrong("output_token_logprobs are not lists of a log-prob and an id")
+    scored_ids = reading.ids([triple[1] for triple in triples], "output_token_logprobs", vocab_size)
     if not np.array_equal(ids, scored_ids):
-        raise EngineProtocolError(
-            f"generate {rid}: {len(ids)} output ids but log-probs of {len(scored_ids)} other tokens"
-        )
-    if not np.isfinite(logprobs).all():
-        raise EngineProtocolError(f"generate {rid}: a log-prob is not a finite number")
+        raise reading.wrong(f"{len(ids)} output ids but log-probs of {len(scored_ids)} other tokens")
+    hint = "; per-token versions need SGLang 0.5.23 or later"
+    spans = [reading.span(span) for span in reading.of(meta, "weight_versions", list, hint)]
     return Generation(
         rid=rid,
-        text=str(body.get("text", "")),
+        text=reading.of(body, "text", str),
         ids=ids,
-        logprobs=logprobs,
+        logprobs=reading.logprobs([triple[0] for triple in triples]),
         finish=cast(Finish, finish["type"]),
-        detail=str(finish.get("message") or finish.get("matched") or ""),
-        spans=_covering(spans, len(ids), rid),
-        prompt_tokens=meta.get("prompt_tokens"),
-        cached_tokens=meta.get("cached_tokens"),
+        detail=str(finish.get("message") or finish.get("matched") or "")[:_MOST_DETAIL],
+        spans=reading.covering(spans, len(ids)),
+        prompt_tokens=reading.count(meta, "prompt_tokens"),
+        cached_tokens=reading.count(meta, "cached_tokens"),
     )
 
 
-def _covering(spans: tuple[AnswerSpan, ...], tokens: int, rid: str) -> tuple[AnswerSpan, ...]:
-    filled = tuple(span for span in spans if span.end > span.start)
-    at = 0
-    for span in filled:
-        if span.start != at:
-            break
-        at = span.end
-    if at != tokens:
-        raise EngineProtocolError(f"generate {rid}: version spans {list(spans)} do not cover {tokens} tokens")
-    return filled
+@dataclass(frozen=True)
+class _Reading:
+    """Reads one answer; every error names the call."""
+
+    call: str
+
+    def wrong(self, what: str) -> EngineProtocolError:
+        return EngineProtocolError(f"{self.call}: {what[:_MOST_DETAIL]}")
+
+    def of(self, found: Mapping[str, Any], name: str, kind: type[V], hint: str = "") -> V:
+        if name not in found:
+            raise self.wrong(f"the answer lacks {name!r}{hint}")
+        value = found[name]
+        if not isinstance(value, kind):
+            raise self.wrong(f"{name} is {_shown(value)}, not {_KINDS[kind]}")
+        return value
+
+    def count(self, found: Mapping[str, Any], name: str) -> int | None:
+        value = found.get(name)
+        if value is not None and not _is_count(value):
+            raise self.wrong(f"{name} is {_shown(value)}, not a number of tokens")
+        return cast(int | None, value)
+
+    def ids(self, values: list[Any], name: str, vocab_size: int) -> NDArray[np.int32]:
+        for value in values:
+            if not _is_count(value) or value >= vocab_size:
+                raise self.wrong(f"{name}: {_shown(value)} is not a token id in [0, {vocab_size})")
+        return np.asarray(values, dtype=np.int32)
+
+    def logprobs(self, values: list[Any]) -> NDArray[np.float32]:
+        for value in values:
+            real = isinstance(value, int | float) and not isinstance(value, bool)
+            if not (real and -_LOWEST_LOGPROB <= value <= _ROUNDING):
+                raise self.wrong(f"output_token_logprobs: {_shown(value)} is not a log-prob: finite and at most 0")
+        return np.minimum(np.asarray(values, dtype=np.float32), np.float32(0.0))
+
+    def span(self, value: Any) -> AnswerSpan:
+        if not isinstance(value, Mapping):
+            raise self.wrong(f"weight_versions: {_shown(value)} is not an object")
+        start, end = value.get("start"), value.get("end")
+        if not (_is_count(start) and _is_count(end)):
+            raise self.wrong(f"weight_versions: {_shown(value)} has no start and end")
+        return AnswerSpan(self.of(value, "version", str), cast(int, start), cast(int, end))
+
+    def covering(self, spans: Sequence[AnswerSpan], tokens: int) -> tuple[AnswerSpan, ...]:
+        at = 0
+        for span in spans:
+            if span.start != at or span.end < span.start:
+                break
+            at = span.end
+        else:
+            if at == tokens:
+                return tuple(span for span in spans if span.end > span.start)
+        raise self.wrong(f"version spans do not cover {tokens} tokens without gap or overlap: {list(spans)}")
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 31
+
+
+def _shown(value: object) -> str:
+    """A value in a message: short, however long or deep it is."""
+    return reprlib.repr(value)
 
 
 def parse_model_info(body: Mapping[str, Any]) -> ModelInfo:
@@ -122,10 +193,8 @@ def parse_model_info(body: Mapping[str, Any]) -> ModelInfo:
     Raises:
         EngineProtocolError: it lacks the path or the version.
     """
-    try:
-        return ModelInfo(str(body["model_path"]), str(body["weight_version"]))
-    except KeyError as error:
-        raise EngineProtocolError(f"model_info: the answer lacks {error}") from error
+    reading = _Reading("model_info")
+    return ModelInfo(reading.of(body, "model_path", str), reading.of(body, "weight_version", str))
 
 
 def parse_checksums(body: Mapping[str, Any]) -> dict[str, str]:
@@ -135,14 +204,14 @@ def parse_checksums(body: Mapping[str, Any]) -> dict[str, str]:
     Raises:
         EngineProtocolError: there are none.
     """
-    try:
-        ranks = [dict(rank["checksums"]) for rank in body["ranks"]]
-    except (KeyError, TypeError, ValueError) as error:
-        raise EngineProtocolError(f"weights_checker: unreadable answer: {error!r}") from error
+    reading = _Reading("weights_checker")
     found: dict[str, list[str]] = {}
-    for rank in ranks:
-        for name, checksum in rank.items():
-            found.setdefault(name, []).append(str(checksum))
+    for rank in reading.of(body, "ranks", list):
+        if not isinstance(rank, Mapping):
+            raise reading.wrong(f"a rank is {_shown(rank)}")
+        sums = reading.of(rank, "checksums", dict)
+        for name in sums:
+            found.setdefault(name, []).append(reading.of(sums, name, str))
     if not found:
         raise EngineProtocolError("weights_checker: no checksums")
     return {name: sums[0] if len(set(sums)) == 1 else ",".join(sums) for name, sums in found.items()}
@@ -152,7 +221,7 @@ def error_message(text: str) -> str:
     """The one line that matters of an error body, in whichever of SGLang's three shapes it comes."""
     try:
         body = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return " ".join(text.split())[:300] or "(no message)"
     if isinstance(body, Mapping):
         error = body.get("error", body.get("message", body.get("detail", body)))

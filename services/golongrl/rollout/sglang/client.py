@@ -11,10 +11,9 @@ lease on a group can be renewed by true progress, and the first chunk says that 
 """
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import httpx
 import numpy as np
@@ -26,6 +25,7 @@ from golongrl.rollout.sglang.answers import (
     ModelInfo,
     parse_checksums,
     parse_generation,
+    parse_json,
     parse_model_info,
     tokens_done,
 )
@@ -35,7 +35,7 @@ from golongrl.rollout.sglang.errors import (
     EngineRefusedError,
     EngineUnavailableError,
 )
-from golongrl.rollout.sglang.http import EngineHttp, failure, unreachable
+from golongrl.rollout.sglang.http import MOST_BYTES, EngineHttp, failure, read_bounded, unreachable
 from golongrl.rollout.sglang.sampling import SamplingParams
 
 PauseMode = Literal["abort", "retract", "in_place"]
@@ -43,6 +43,9 @@ PauseMode = Literal["abort", "retract", "in_place"]
 # A stream's chunks repeat everything so far, so its bytes grow with the number of chunks; at 16 the whole stream is
 # about 8 times the final answer, and progress is still seen every sixteenth of the longest response.
 CHUNKS = 16
+# Most bytes of an answer, without its tokens and for each token: its id twice, its log-prob, its text twice escaped.
+_ANSWER_BYTES = 1 << 20
+_TOKEN_BYTES = 1 << 10
 # SGLang answers this when it has loaded new weights but could not drop the KV cache: the weights ARE the new ones, the
 # version it reports is not.
 _NOT_FLUSHED = "cache was not flushed"
@@ -69,12 +72,14 @@ class EngineClient(EngineHttp):
         *,
         rid: str,
         vocab_size: int,
+        extra_key: str | None = None,
         stream: bool = False,
         on_progress: Callable[[int], None] | None = None,
     ) -> Generation:
         """Sample one response to `prompt` (int32 [tokens]).
 
-        `on_progress` is told the tokens done so far: with `stream` from the first on, else at the end.
+        `on_progress` gets the tokens done so far: with `stream` from the first on, else at the end. Requests use each
+        other's cached KV only where their `extra_key` is the same.
 
         An aborted response is returned with finish "abort" and the tokens it has, possibly none. Cancelling the call
         drops the connection, which ends the request in the engine.
@@ -96,25 +101,26 @@ class EngineClient(EngineHttp):
             "sampling_params": params,
             "return_logprob": True,
             "stream": stream,
+            **({} if extra_key is None else {"extra_key": extra_key}),
         }
         deadlines = self._deadlines
         timeout = httpx.Timeout(deadlines.silence_s, connect=deadlines.connect_s, write=deadlines.control_s)
+        most = _ANSWER_BYTES + sampling.max_new_tokens * _TOKEN_BYTES
         last = b""
         try:
             async with self._http.stream(
                 "POST", "/generate", json=body, headers=self._headers, timeout=timeout
             ) as response:
                 if response.status_code != 200:
-                    raise failure(
-                        "POST /generate", response.status_code, (await response.aread()).decode(errors="replace")
-                    )
-                async for event in _events(response) if stream else _whole(response):
+                    text = await read_bounded(response, MOST_BYTES)
+                    raise failure("POST /generate", response.status_code, text.decode(errors="replace"))
+                async for event in _events(response, most) if stream else _whole(response, most):
                     last = event
                     if on_progress is not None and (tokens := tokens_done(event)) is not None:
-                        on_progress(tokens)
-        except httpx.TransportError as error:
+                        on_progress(min(tokens, sampling.max_new_tokens))
+        except httpx.RequestError as error:
             raise unreachable(f"POST /generate {rid} at {self.url}", error, deadlines.silence_s) from error
-        return _last_event(last, rid)
+        return _last_event(last, rid, vocab_size)
 
     async def abort(self, rid: str | None = None) -> None:
         """End one request, or with None all of them; a request that is not there is no error."""
@@ -126,6 +132,10 @@ class EngineClient(EngineHttp):
         """Which weights the engine says it holds."""
         return parse_model_info(await self._json("GET", "/model_info", headers=self._headers))
 
+    async def server_settings(self) -> Mapping[str, Any]:
+        """What the engine was started with, by SGLang's names."""
+        return await self._json("GET", "/server_info", headers=self._headers)
+
     async def placement(self) -> WeightPlacement:
         """How the engine is laid out.
 
@@ -133,12 +143,12 @@ class EngineClient(EngineHttp):
             EngineProtocolError: it does not say, or has pipeline stages or several copies of the model, which no group
                 reaches.
         """
-        body = await self._json("GET", "/server_info", headers=self._headers)
-        try:
-            ranks, device = int(body["tp_size"]), str(body["device"])
-            stages, copies = int(body.get("pp_size", 1)), int(body.get("dp_size", 1))
-        except (KeyError, TypeError, ValueError) as error:
-            raise EngineProtocolError(f"server_info at {self.url}: tp_size or device is missing: {error}") from error
+        body = await self.server_settings()
+        ranks, device = body.get("tp_size"), body.get("device")
+        stages, copies = body.get("pp_size", 1), body.get("dp_size", 1)
+        if not (_counts(ranks, stages, copies) and isinstance(device, str)):
+            raise EngineProtocolError(f"server_info at {self.url}: tp_size or device is missing, or no whole number")
+        assert isinstance(ranks, int)
         if stages > 1 or copies > 1:
             what = f"{stages} pipeline stages" if stages > 1 else f"{copies} data-parallel copies"
             raise EngineProtocolError(f"{self.url}: {what} cannot receive broadcast weights; set learner.weights=disk")
@@ -160,7 +170,7 @@ class EngineClient(EngineHttp):
         """The engine's Prometheus samples by name, labels summed; histogram buckets left out."""
         from prometheus_client.parser import text_string_to_metric_families
 
-        text = (await self._call("GET", "/metrics", headers=self._headers)).text
+        text = (await self._call("GET", "/metrics", headers=self._headers)).decode(errors="replace")
         totals: dict[str, float] = {}
         for family in text_string_to_metric_families(text):
             for sample in family.samples:
@@ -282,31 +292,39 @@ def check_ids(prompt: NDArray[np.int32], vocab_size: int) -> None:
         raise ValueError(f"token id {low if low < 0 else high} is outside the model's vocabulary [0, {vocab_size})")
 
 
-async def _events(response: httpx.Response) -> AsyncIterator[bytes]:
-    """The payloads of a server-sent event stream.
+def _counts(*values: object) -> bool:
+    return all(isinstance(value, int) and not isinstance(value, bool) and 1 <= value < 1 << 16 for value in values)
+
+
+async def _events(response: httpx.Response, most: int) -> AsyncIterator[bytes]:
+    """The payloads of a server-sent event stream, each of at most `most` bytes.
 
     Not httpx's line iterator: it also splits at U+2028 and U+0085, which JSON may hold unescaped.
     """
-    tail = b""
+    tail, seen = b"", 0
     async for chunk in response.aiter_bytes():
+        seen += len(chunk)
         *lines, tail = (tail + chunk).split(b"\n")
+        if max(len(tail), *map(len, lines), 0) > most or seen > most * 2 * CHUNKS:
+            raise EngineProtocolError(f"POST /generate: an answer of more than {most} bytes")
         for line in lines:
             if line.startswith(b"data:") and line != b"data: [DONE]":
                 yield line[5:]
 
 
-async def _whole(response: httpx.Response) -> AsyncIterator[bytes]:
-    yield await response.aread()
+async def _whole(response: httpx.Response, most: int) -> AsyncIterator[bytes]:
+    yield await read_bounded(response, most)
 
 
-def _last_event(event: bytes, rid: str) -> Generation:
+def _last_event(event: bytes, rid: str, vocab_size: int) -> Generation:
     if not event:
         raise EngineProtocolError(f"generate {rid}: the stream ended without an answer")
-    try:
-        body = json.loads(event)
-    except ValueError as error:
-        raise EngineProtocolError(f"generate {rid}: the stream's last event is not JSON") from error
+    body = parse_json(event, f"generate {rid}")
     if "error" in body:  # a streamed request was found wrong after the 200 was sent
         code = body["error"].get("code") if isinstance(body["error"], Mapping) else None
-        raise failure("POST /generate", code if isinstance(code, int) and code >= 400 else 400, event.decode())
-    return parse_generation(body, rid)
+        raise failure(
+            "POST /generate",
+            code if isinstance(code, int) and 400 <= code < 600 else 400,
+            event.decode(errors="replace"),
+        )
+    return parse_generation(body, rid, vocab_size)

@@ -27,6 +27,10 @@ class EngineRefusedError(EngineError):
         self.status = status
 
 
+class EngineKeyError(EngineRefusedError):
+    """401 or 403: this worker's keys are not the engine's."""
+
+
 class EngineProtocolError(EngineError):
     """A 200 whose content contradicts itself or the API; its tokens must not be used."""
 

@@ -1,6 +1,7 @@
-"""How an engine's HTTP API is spoken: one client, its keys and deadlines, and every failure as one of a few errors.
+"""The HTTP side of an engine's client: connection, keys and deadlines, and every failure as one of a few errors.
 
-Invariants: every call has a deadline; an answer that is not what the API promises is an error, never a success.
+Invariants: every call has a deadline and every answer a bound on its size; an answer that is not what the API promises
+is an error, never a success.
 """
 
 import asyncio
@@ -13,10 +14,11 @@ from typing import Any, Self
 
 import httpx
 
-from golongrl.rollout.sglang.answers import error_message
+from golongrl.rollout.sglang.answers import error_message, parse_json
 from golongrl.rollout.sglang.errors import (
     EngineBusyError,
     EngineError,
+    EngineKeyError,
     EngineProtocolError,
     EngineRefusedError,
     EngineSilentError,
@@ -25,11 +27,13 @@ from golongrl.rollout.sglang.errors import (
 
 # A request whose connection was dropped lives on for a moment in the engine.
 _DUPLICATE = "Duplicate request ID"
-# An engine starved of processor time answers, but not in time, and each new call begins from nothing: it would never be
-# heard. So a call may take up to this many times its deadline, after it was missed.
+# An engine starved of processor time answers, but not in time, and each new call starts from scratch, so none
+# would ever be answered. So a call may take up to this many times its deadline, after it was missed.
 _MOST_LEEWAY = 8
 # A call that was answered in this share of its time needs no leeway.
 _QUICK = 0.25
+# Longest answer of a call that does not generate: checksums of every tensor of a large model are a few megabytes.
+MOST_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -120,14 +124,8 @@ class EngineHttp:
         body: Mapping[str, Any] | None = None,
         deadline_s: float | None = None,
     ) -> Mapping[str, Any]:
-        response = await self._call(method, path, headers=headers, body=body, deadline_s=deadline_s)
-        try:
-            answer = response.json()
-        except ValueError as error:
-            raise EngineProtocolError(f"{method} {path} at {self.url}: not JSON") from error
-        if not isinstance(answer, Mapping):
-            raise EngineProtocolError(f"{method} {path} at {self.url}: expected an object, got {type(answer).__name__}")
-        return answer
+        answer = await self._call(method, path, headers=headers, body=body, deadline_s=deadline_s)
+        return parse_json(answer, f"{method} {path} at {self.url}")
 
     async def _call(
         self,
@@ -137,7 +135,12 @@ class EngineHttp:
         headers: Mapping[str, str],
         body: Mapping[str, Any] | None = None,
         deadline_s: float | None = None,
-    ) -> httpx.Response:
+    ) -> bytes:
+        """The body of a 200.
+
+        Raises:
+            EngineError: there was another answer, or none.
+        """
         leeway = self._leeway[path]
         # Deadlines of minutes are long enough.
         limit = deadline_s or self._deadlines.control_s * leeway.factor
@@ -145,30 +148,39 @@ class EngineHttp:
         try:
             # httpx bounds each read; the whole call is bounded here.
             async with asyncio.timeout(limit + self._deadlines.connect_s):
-                response = await self._http.request(
-                    method,
-                    path,
-                    json=body,
-                    headers=headers,
-                    timeout=httpx.Timeout(limit, connect=self._deadlines.connect_s),
-                )
-        except (httpx.TransportError, TimeoutError) as error:
+                timeout = httpx.Timeout(limit, connect=self._deadlines.connect_s)
+                async with self._http.stream(method, path, json=body, headers=headers, timeout=timeout) as response:
+                    content = await read_bounded(response, MOST_BYTES)
+        except (httpx.RequestError, TimeoutError) as error:
             unanswered = unreachable(f"{method} {path} at {self.url}", error, limit)
             if isinstance(unanswered, EngineSilentError):
                 leeway.silent()
             raise unanswered from error
         leeway.answered((time.monotonic() - begun) / limit)
         if response.status_code != 200:
-            raise failure(f"{method} {path}", response.status_code, response.text)
-        return response
+            raise failure(f"{method} {path}", response.status_code, content.decode(errors="replace"))
+        return content
+
+
+async def read_bounded(response: httpx.Response, most: int) -> bytes:
+    """The whole body. Raises EngineProtocolError where it is longer than `most` bytes, or has no end."""
+    parts, size = [], 0
+    async for part in response.aiter_bytes():
+        size += len(part)
+        if size > most:
+            raise EngineProtocolError(f"{response.request.url.path}: an answer of more than {most} bytes")
+        parts.append(part)
+    return b"".join(parts)
 
 
 def _bearer(key: str | None) -> dict[str, str]:
     return {"Authorization": f"Bearer {key}"} if key else {}
 
 
-def unreachable(call: str, error: Exception, limit_s: float) -> EngineUnavailableError:
+def unreachable(call: str, error: Exception, limit_s: float) -> EngineError:
     """The error of a call that brought no answer within `limit_s`."""
+    if isinstance(error, httpx.DecodingError):
+        return EngineProtocolError(f"{call}: the answer cannot be decompressed: {error}")
     # A connection that is not even accepted is a dead engine, not a slow one.
     if isinstance(error, TimeoutError | httpx.TimeoutException) and not isinstance(error, httpx.ConnectTimeout):
         return EngineSilentError(f"{call}: no answer within {limit_s:g} s")
@@ -181,5 +193,5 @@ def failure(call: str, status: int, text: str) -> EngineError:
     if status == 503 or (status == 400 and _DUPLICATE in text):
         return EngineBusyError(message)
     if status in (401, 403):
-        return EngineRefusedError(f"{message} (set GOLONGRL_ENGINE_API_KEY and GOLONGRL_ENGINE_ADMIN_API_KEY)", status)
+        return EngineKeyError(f"{message} (set GOLONGRL_ENGINE_API_KEY and GOLONGRL_ENGINE_ADMIN_API_KEY)", status)
     return EngineRefusedError(message, status) if status < 500 else EngineUnavailableError(message)

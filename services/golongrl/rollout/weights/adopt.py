@@ -1,31 +1,45 @@
-"""Taking new weights into an engine: carries out what `adoption` decided and believes only what the engine reads back.
+"""Taking new weights into an engine: carries out what `policy` decided and believes only what the engine reads back.
 
 Invariants:
 - weights are confirmed only when the engine, asked afterwards, names their version;
-- generation goes on only from confirmed weights, or from old ones that the engine said are unchanged; otherwise every
+- generation continues only from confirmed weights, or from old ones that the engine said are unchanged; otherwise every
   request is ended first, so that no token of unknown origin reaches a group;
 - the engine is never left paused.
 """
 
 import asyncio
 import json
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import structlog
 
 from golongrl.broadcast.verify import Reading
+from golongrl.errors import InputError
 from golongrl.queue.types import WeightsRef
 from golongrl.rollout.sglang.answers import ModelInfo
 from golongrl.rollout.sglang.client import EngineClient, PauseMode
-from golongrl.rollout.sglang.errors import AdoptionError, EngineError, EngineRefusedError, WeightsMissingError
+from golongrl.rollout.sglang.errors import (
+    AdoptionError,
+    EngineError,
+    EngineProtocolError,
+    EngineRefusedError,
+    WeightsMissingError,
+)
+from golongrl.rollout.sglang.sampling import SamplingParams
 from golongrl.rollout.weights.policy import Mode
 from golongrl.rollout.weights.receive import receive
 
 log = structlog.get_logger(__name__)
 
 _PAUSE: dict[Mode, PauseMode] = {Mode.IN_PLACE: "in_place", Mode.RETRACT: "retract", Mode.ABORT: "abort"}
+
+
+# One token from an engine that samples nothing else; the worker's loop waits meanwhile.
+_PROBE_S = 20.0
 
 
 @dataclass(frozen=True)
@@ -39,6 +53,11 @@ class Confirmed:
     info: ModelInfo
     vocab_size: int
     reading: Reading | None = None
+
+    @property
+    def cache_key(self) -> str:
+        """Requests share KV in the engine's prefix cache only with requests of the same key."""
+        return f"{self.ref.lineage}/{self.ref.version}"
 
 
 def vocabulary(folder: str) -> int:
@@ -56,6 +75,44 @@ def vocabulary(folder: str) -> int:
         raise WeightsMissingError(f"weights {path}: {error} (is the weight store mounted here?)") from error
     except (KeyError, TypeError, ValueError) as error:
         raise AdoptionError(f"weights {path}: no vocab_size", unchanged=True) from error
+
+
+async def check_server(engine: EngineClient) -> None:
+    """Refuse an engine whose settings make it use KV of other weights.
+
+    Raises:
+        InputError: a setting of the engine must change.
+        EngineError: the engine did not answer.
+    """
+    settings = await engine.server_settings()
+    if storage := settings.get("hicache_storage_backend"):
+        reason = f"--hicache-storage-backend {storage} stores KV without the weights' version"
+    elif settings.get("enable_lmcache"):
+        reason = "--enable-lmcache stores KV without the weights' version"
+    else:
+        return
+    raise InputError(f"engine {engine.url}: {reason}, so prompts would get KV of older weights; start it without")
+
+
+async def probe(engine: EngineClient, held: Confirmed) -> None:
+    """Sample one token: weights that were read back as sent may still be nothing to sample from (NaN).
+
+    An engine that does not answer is not judged by that: whatever is sampled next finds it out.
+
+    Raises:
+        AdoptionError: the answer is not a valid token.
+    """
+    one = SamplingParams(temperature=1.0, top_p=1.0, max_new_tokens=1, seed=0)
+    prompt = np.zeros(1, np.int32)
+    try:
+        async with asyncio.timeout(_PROBE_S):
+            await engine.generate(
+                prompt, one, rid=f"probe-{uuid.uuid4().hex}", vocab_size=held.vocab_size, extra_key=held.cache_key
+            )
+    except (EngineProtocolError, EngineRefusedError) as error:
+        raise AdoptionError(f"no valid token from version {held.ref.version}: {error}", unchanged=False) from error
+    except (EngineError, TimeoutError) as error:
+        log.warning("the new weights could not be tried", version=held.ref.version, error=str(error))
 
 
 async def settle(engine: EngineClient) -> None:
@@ -79,11 +136,11 @@ async def adopt(
 ) -> None:
     """Bring the engine to `ref`. `held` is what it was last confirmed to hold.
 
-    `confirm` is told once the engine has read the version back, and before it goes on: a response may end with tokens
-    of the new version the moment it does.
+    `confirm` is told once the engine has read the version back, and before it continues: a response may then end
+    with tokens of the new version at once.
 
     Raises:
-        WeightsMissingError: they cannot be had now, and the engine was not touched.
+        WeightsMissingError: they are not available now, and the engine was not touched.
         AdoptionError: with `unchanged` where the engine refused and still names the weights it held.
     """
     try:
@@ -119,7 +176,7 @@ async def adopt(
 
 
 async def _still_holds(engine: EngineClient, held: ModelInfo) -> bool:
-    """Whether a refused update left everything as it was; if so generation goes on."""
+    """Whether a refused update left everything as it was; if so generation continues."""
     try:
         if await engine.model_info() != held:
             return False

@@ -1,0 +1,236 @@
+"""What differs between the two kinds of leased rows, training and validation; `work` and `leases` do the rest.
+
+How a worker's engine is shared: it holds up to `concurrent_groups` x n responses at a time; a leased group takes n of
+these places, a validation row one. Groups in progress continue, and free places go to validation first, because the
+learner waits for it; they go back to groups when no row is left to lease. A round asks for each row once and ends by a
+deadline of the learner's, so training rollouts are held back for a bounded time.
+"""
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar, Generic, TypeVar
+
+import structlog
+
+from golongrl.data.prepared import Prepared, PreparedRow
+from golongrl.queue import Lease, RejectReason, SubmitOutcome, ValidationItem, ValidationResult, VersionSpan
+from golongrl.queue.errors import NotDurableError, QueueUnavailableError
+from golongrl.reward.models import ScoreResult
+from golongrl.rollout.backoff import Pause
+from golongrl.rollout.groups.assemble import group_of, response, version_spans
+from golongrl.rollout.groups.bench import Bench
+from golongrl.rollout.groups.progress import LiveGroup, Pace
+from golongrl.rollout.groups.verdict import Reject, RowRelease, judge
+from golongrl.rollout.sglang.answers import Generation
+from golongrl.rollout.sglang.sampling import SamplingParams
+from golongrl.rollout.weights.adopt import Confirmed
+
+log = structlog.get_logger(__name__)
+T = TypeVar("T")
+R = TypeVar("R")
+
+# The queue's client has its own retries; this is the pause between two of its whole attempts.
+_PAUSE_S = 2.0
+
+
+@dataclass(frozen=True)
+class TooLong:
+    """The prompt leaves no room for a response: nothing was asked of the engine."""
+
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Scored:
+    """All responses of a row, with what the reward service said of each, and seconds by phase."""
+
+    row: PreparedRow
+    answers: Sequence[Generation]
+    spans: Sequence[tuple[VersionSpan, ...]]
+    results: Sequence[ScoreResult]
+    timings: dict[str, float]
+
+
+class RowKind(ABC, Generic[T]):
+    """Training or validation rows: their data, their sampling, and how the queue is told about them."""
+
+    name: ClassVar[str]
+    stalls: ClassVar[bool]
+    """Whether a lease is lost for want of progress; else only because nobody wants the row any more."""
+    exact: ClassVar[bool]
+    """Whether all tokens must be from the weights at the lease; else newer ones may be among them."""
+
+    def __init__(self, bench: Bench, data: Prepared, sampling: SamplingParams, n: int) -> None:
+        self.bench = bench
+        self.data = data
+        self.sampling = sampling
+        self.n = n
+        # Each kind has its own, because validation is sampled otherwise and its responses have another usual length.
+        self.pace = Pace()
+
+    def row(self, item: T) -> PreparedRow:
+        """The leased row's data. Raises IndexError: this worker's data has no such row."""
+        return self.data.row(self.index(item))
+
+    def live(self, item: T, row: PreparedRow, held: Confirmed) -> LiveGroup:
+        """The progress of a leased row, none of whose responses has a token yet."""
+        return LiveGroup.begin(
+            uid=self.uid(item),
+            token=self.token(item),
+            version=held.ref.version,
+            prompt_tokens=row.prompt_ids.size,
+            n=self.n,
+            max_response_tokens=self.bench.recipe.rollout.max_response_tokens,
+        )
+
+    def spans(self, live: LiveGroup, answer: Generation) -> tuple[VersionSpan, ...]:
+        """The versions of an answer's tokens. Raises ForeignWeightsError: not the ones this row may have."""
+        newest = live.oldest_version if self.exact else self.bench.state.engine_version
+        return version_spans(answer, live.oldest_version, newest)
+
+    @abstractmethod
+    def index(self, item: T) -> int:
+        """Which row of the data is leased."""
+
+    @abstractmethod
+    def uid(self, item: T) -> str:
+        """The name of the work, from which requests and seeds derive."""
+
+    @abstractmethod
+    def token(self, item: T) -> str:
+        """What proves the lease."""
+
+    @abstractmethod
+    async def renew(self, rows: Sequence[tuple[T, LiveGroup]]) -> Sequence[bool]:
+        """Prolong leases; False where one is lost. Raises QueueError."""
+
+    @abstractmethod
+    async def hand_in(self, item: T, live: LiveGroup, made: Scored | TooLong) -> None:
+        """Tell the queue what became of the row, for as long as that takes."""
+
+    @abstractmethod
+    async def give_back(self, item: T, back: RowRelease) -> None:
+        """Give the row back. Raises QueueError."""
+
+
+class TrainingKind(RowKind[Lease]):
+    """Groups for the learner."""
+
+    name = "group"
+    stalls = True
+    exact = False
+
+    def __init__(self, bench: Bench) -> None:
+        rollout = bench.recipe.rollout
+        super().__init__(bench, bench.data, SamplingParams.training(rollout), rollout.n)
+
+    def index(self, item: Lease) -> int:
+        return item.row
+
+    def uid(self, item: Lease) -> str:
+        return item.uid
+
+    def token(self, item: Lease) -> str:
+        return item.token
+
+    def live(self, item: Lease, row: PreparedRow, held: Confirmed) -> LiveGroup:
+        # A lease whose reply was lost is answered again, as it was granted for the weights of that time.
+        return replace(super().live(item, row, held), oldest_version=min(item.engine_version, held.ref.version))
+
+    async def renew(self, rows: Sequence[tuple[Lease, LiveGroup]]) -> Sequence[bool]:
+        kept = await self.bench.queue.renew(
+            self.bench.worker,
+            {live.token: live.progress for _, live in rows},
+            {live.token: live.phase for _, live in rows},
+        )
+        return [kept[live.token] for _, live in rows]
+
+    async def hand_in(self, item: Lease, live: LiveGroup, made: Scored | TooLong) -> None:
+        recipe = self.bench.recipe
+        if isinstance(made, TooLong):
+            return await self._reject(item, live, RejectReason.OVERLONG)
+        responses = [response(*parts) for parts in zip(made.answers, made.spans, made.results, strict=True)]
+        rewards = [each.reward for each in responses]
+        verdict = judge(rewards, group_filter=recipe.rollout.group_filter, min_scored=recipe.rollout.min_scored)
+        if isinstance(verdict, Reject):
+            return await self._reject(item, live, verdict.reason)
+        bench, group = self.bench, group_of(item, made.row, responses, made.timings)
+        outcome = await patiently(lambda: bench.queue.submit(item, group), live)
+        if outcome in (SubmitOutcome.ACCEPTED, SubmitOutcome.DUPLICATE):
+            bench.metrics.submitted.inc()
+            bench.state.submitted += 1
+            if bench.state.announced_version is not None:
+                bench.metrics.staleness.observe(max(0, bench.state.announced_version - group.lowest_version))
+        else:
+            bench.metrics.released.labels(str(outcome)).inc()
+            log.warning("the finished group was not accepted", uid=item.uid, outcome=str(outcome))
+        return None
+
+    async def _reject(self, item: Lease, live: LiveGroup, reason: RejectReason) -> None:
+        if await patiently(lambda: self.bench.queue.reject(item, reason), live):
+            self.bench.metrics.rejected.labels(reason).inc()
+            rejected = self.bench.state.rejected
+            rejected[reason] = rejected.get(reason, 0) + 1
+            log.info("group rejected", uid=item.uid, reason=str(reason))
+
+    async def give_back(self, item: Lease, back: RowRelease) -> None:
+        self.bench.metrics.released.labels(back.reason).inc()
+        await self.bench.queue.release(item, back.reason, failed=back.failed, detail=back.detail)
+
+
+class ValidationKind(RowKind[ValidationItem]):
+    """Answers to the validation set. All tokens of an answer are from exactly the weights that the round validates."""
+
+    name = "validation row"
+    stalls = False
+    exact = True
+
+    def __init__(self, bench: Bench, data: Prepared) -> None:
+        super().__init__(bench, data, SamplingParams.validation(bench.recipe.rollout), 1)
+
+    def index(self, item: ValidationItem) -> int:
+        return item.row
+
+    def uid(self, item: ValidationItem) -> str:
+        return f"validation-{item.row}"
+
+    def token(self, item: ValidationItem) -> str:
+        return item.token
+
+    async def renew(self, rows: Sequence[tuple[ValidationItem, LiveGroup]]) -> Sequence[bool]:
+        return await self.bench.queue.validation.renew([item for item, _ in rows])
+
+    async def hand_in(self, item: ValidationItem, live: LiveGroup, made: Scored | TooLong) -> None:
+        bench = self.bench
+        if isinstance(made, TooLong):
+            result = ValidationResult(item.row, reason=f"a prompt of {made.tokens} tokens is too long")
+        else:
+            [answer], [scored] = made.answers, made.results
+            result = ValidationResult(
+                item.row,
+                scored.score,
+                scored.reason or "",
+                answer.text,
+                len(answer.ids),
+                answer.finish,
+                bench.worker,
+            )
+        held = await patiently(lambda: bench.queue.validation.submit(item, result), live)
+        outcome = "late" if not held else "unscored" if result.reward is None else "scored"
+        bench.metrics.validated.labels(outcome).inc()
+
+    async def give_back(self, item: ValidationItem, back: RowRelease) -> None:
+        await self.bench.queue.validation.release(item, back.detail or back.reason, lost=back.failed)
+
+
+async def patiently(call: Callable[[], Awaitable[R]], live: LiveGroup) -> R:
+    """Tell the queue what became of a row, for as long as that takes; bounded by the lease."""
+    while True:
+        try:
+            return await call()
+        except (QueueUnavailableError, NotDurableError) as error:
+            log.warning("a finished row waits for the queue", uid=live.uid, error=str(error))
+            live.held_up = Pause("waiting", "queue", f"the queue: {error}")
+            await asyncio.sleep(_PAUSE_S)

@@ -1,0 +1,197 @@
+"""One leased row from its lease to its end, training or validation: sample, score, hand in.
+
+Invariants:
+- every lease ends in exactly one of handing in, giving back, or losing it, whatever goes wrong;
+- a token whose version the worker did not confirm never reaches the queue;
+- a row is never scored 0 because the reward service is down: the finished answers wait for it for most of the time
+  that the queue allows a lease without progress, then the row is given back and sampled again;
+- what an engine or a reward service does wrong on one row never ends the worker. It is a failed try of the row, which
+  the queue gives up after a bounded number of them, and the worker's loop is told about the engine.
+"""
+
+import asyncio
+import time
+from collections.abc import Sequence
+
+import structlog
+
+from golongrl.data.prepared import PreparedRow
+from golongrl.errors import InputError
+from golongrl.queue import QueueError
+from golongrl.queue.errors import NotSetUpError
+from golongrl.reward.client import RewardError, RewardRejectedError, RewardUnavailableError
+from golongrl.reward.models import Item, ScoreResult
+from golongrl.rollout.backoff import Pause
+from golongrl.rollout.groups.assemble import ForeignWeightsError
+from golongrl.rollout.groups.bench import Bench
+from golongrl.rollout.groups.generate import Prompt, generate_group
+from golongrl.rollout.groups.kinds import RowKind, Scored, T, TooLong
+from golongrl.rollout.groups.progress import LiveGroup
+from golongrl.rollout.groups.verdict import RowRelease, overlong
+from golongrl.rollout.observe.metrics import RolloutMetrics
+from golongrl.rollout.sglang.answers import Generation
+from golongrl.rollout.sglang.errors import (
+    EngineBusyError,
+    EngineError,
+    EngineKeyError,
+    EngineProtocolError,
+    EngineRefusedError,
+)
+from golongrl.rollout.weights.adopt import Confirmed
+
+log = structlog.get_logger(__name__)
+
+# The reward client has its own retries; this is the pause between two of its whole attempts.
+_PAUSE_S = 2.0
+# When the queue does not answer, the lease runs out by itself: not worth delaying a stop for.
+RELEASE_S = 3.0
+# Finished answers wait this share of a lease's time without progress: the row is given back before its lease is lost,
+# which would count as a failed try of the row.
+_REWARD_SHARE = 0.8
+# Answers of the reward service that say what the worker is, not what it sent: a wrong token, another service.
+_NOT_OURS = frozenset({401, 403, 404, 405})
+
+
+class _RowFailedError(Exception):
+    """This row could not be done, and the engine is not to blame."""
+
+    def __init__(self, back: RowRelease) -> None:
+        super().__init__(back.detail)
+        self.back = back
+
+
+async def work(kind: RowKind[T], item: T, row: PreparedRow, live: LiveGroup, held: Confirmed) -> EngineError | None:
+    """Work on one leased row until its lease has ended; what the engine did wrong, if it did.
+
+    Raises:
+        InputError: recipe, data, model and services do not fit together, which every further row would meet again.
+        asyncio.CancelledError: after the row was given back under `live.give_back`.
+    """
+    try:
+        await kind.hand_in(item, live, await _make(kind, row, live, held))
+    except asyncio.CancelledError:
+        # Where the result had reached the queue already, this changes nothing there.
+        await give_back(kind, item, live, RowRelease(live.give_back))
+        raise
+    except EngineError as error:
+        log.warning(f"the {kind.name} is given back because the engine failed", uid=live.uid, error=str(error))
+        await give_back(kind, item, live, failed_try(error))
+        return error
+    except _RowFailedError as failure:
+        log.warning(f"the {kind.name} is given back", uid=live.uid, reason=str(failure) or failure.back.reason)
+        await give_back(kind, item, live, failure.back)
+    except RewardError as error:
+        await give_back(kind, item, live, RowRelease("refused", detail=str(error)))
+        raise InputError(str(error)) from error
+    except NotSetUpError as error:
+        kind.bench.metrics.released.labels("lease_lost").inc()
+        log.warning(f"the {kind.name} is lost because the queue lost its run", uid=live.uid, error=str(error))
+    return None
+
+
+def failed_try(error: EngineError) -> RowRelease:
+    """How a row is given back whose engine failed. Only what the row itself may have caused counts against it."""
+    match error:
+        case EngineBusyError():
+            return RowRelease("engine_busy", detail=str(error))
+        case EngineKeyError() | ForeignWeightsError():
+            return RowRelease("engine_failed", detail=str(error))
+        case EngineRefusedError():
+            return RowRelease("engine_refused", failed=True, detail=str(error))
+        case EngineProtocolError():
+            return RowRelease("engine_protocol", failed=True, detail=str(error))
+    return RowRelease("engine_failed", failed=True, detail=str(error))
+
+
+async def give_back(kind: RowKind[T], item: T, live: LiveGroup, back: RowRelease) -> None:
+    """Give the row back unless its lease is lost."""
+    if live.lost:
+        kind.bench.metrics.released.labels("lease_lost").inc()
+        return
+    live.ending = True
+    # Told to the end even if this task is cancelled meanwhile, as all are when one of them ends the worker.
+    telling = asyncio.ensure_future(kind.give_back(item, back))
+    try:
+        async with asyncio.timeout(RELEASE_S):
+            await asyncio.shield(telling)
+    except asyncio.CancelledError:
+        await asyncio.wait({telling}, timeout=RELEASE_S)
+        raise
+    except (QueueError, TimeoutError) as error:
+        log.warning(f"the {kind.name} could not be given back; its lease will expire", uid=live.uid, error=str(error))
+
+
+async def _make(kind: RowKind[T], row: PreparedRow, live: LiveGroup, held: Confirmed) -> Scored | TooLong:
+    bench, recipe = kind.bench, kind.bench.recipe
+    if overlong(
+        row.prompt_ids.size,
+        max_prompt_tokens=recipe.data.max_prompt_tokens,
+        max_response_tokens=recipe.rollout.max_response_tokens,
+        context_length=recipe.model.context_length,
+    ):
+        return TooLong(row.prompt_ids.size)
+    begun = time.monotonic()
+    prompt = Prompt(live.uid, row.prompt_ids, held.vocab_size, recipe.seed, held.cache_key)
+    try:
+        answers = await generate_group(bench.engine, prompt, kind.sampling, kind.n, live, kind.pace)
+    except ValueError as error:
+        raise _RowFailedError(RowRelease("unfit", failed=True, detail=str(error))) from error
+    generated = time.monotonic()
+    if any(answer.finish == "abort" for answer in answers):
+        raise _RowFailedError(RowRelease("aborted"))
+    spans = [kind.spans(live, answer) for answer in answers]
+    bench.metrics.generation.observe(generated - begun)
+    _count(bench.metrics, answers)
+    live.scores(generated)
+    results = await _score(bench, row, live, answers)
+    scored = time.monotonic()
+    live.scoring_since = None
+    bench.metrics.scoring.observe(scored - generated)
+    bench.metrics.unscored.inc(sum(result.score is None for result in results))
+    return Scored(row, answers, spans, results, {"generate_s": generated - begun, "score_s": scored - generated})
+
+
+async def _score(bench: Bench, row: PreparedRow, live: LiveGroup, answers: Sequence[Generation]) -> list[ScoreResult]:
+    """Scores of a row's answers, in order; waits for a reward service that is down, and says so in `live`.
+
+    Raises:
+        RewardError: it refused this worker, or is no reward service of this version.
+        _RowFailedError: it refused these answers, or was down for too long.
+    """
+    items = [
+        Item(
+            id=f"{live.uid}.{index}",
+            data_source=row.data_source,
+            response=answer.text,
+            ground_truth=row.ground_truth,
+            extra_info=row.extra_info,
+        )
+        for index, answer in enumerate(answers)
+    ]
+    reward = bench.recipe.reward
+    until = time.monotonic() + _REWARD_SHARE * bench.recipe.queue.stall_s
+    while True:
+        try:
+            results = await bench.reward.score(items, reward.mode, deadline_s=reward.deadline_s)
+        except RewardRejectedError as error:
+            if error.status in _NOT_OURS:
+                raise
+            raise _RowFailedError(RowRelease("reward_refused", failed=True, detail=str(error))) from error
+        except RewardUnavailableError as error:
+            log.warning("finished answers wait for the reward service", uid=live.uid, error=str(error))
+            live.held_up = Pause("waiting", "reward", str(error))
+            if time.monotonic() + _PAUSE_S > until:
+                raise _RowFailedError(RowRelease("reward_unavailable", detail=str(error))) from error
+            await asyncio.sleep(_PAUSE_S)
+        else:
+            live.held_up = None
+            return results
+
+
+def _count(metrics: RolloutMetrics, answers: Sequence[Generation]) -> None:
+    """Count the tokens of finished responses."""
+    metrics.tokens.inc(sum(len(answer.ids) for answer in answers))
+    cached = sum(answer.cached_tokens or 0 for answer in answers)
+    metrics.prompt_tokens.labels("true").inc(cached)
+    computed = sum(answer.prompt_tokens or 0 for answer in answers) - cached
+    metrics.prompt_tokens.labels("false").inc(max(0, computed))

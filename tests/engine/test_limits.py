@@ -1,0 +1,175 @@
+"""Requests that would cost the engine its memory, its health or a traceback are refused in a line."""
+
+import asyncio
+import json
+import shutil
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from golongrl.engine.app import create_app
+from golongrl.engine.config import EngineConfig, ModelFolderError
+from golongrl.engine.weights import load_model
+
+
+@pytest.fixture
+async def engine(tiny_model: Path) -> AsyncIterator[httpx.AsyncClient]:
+    app = create_app(EngineConfig(model_path=tiny_model, context_length=1024))
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://engine", timeout=60) as client,
+    ):
+        yield client
+
+
+def ask(**params: Any) -> dict[str, Any]:
+    return {"input_ids": [10, 11, 12], "sampling_params": {"max_new_tokens": 4, **params}}
+
+
+def nested(depth: int) -> Any:
+    value: Any = 1
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+HUGE = 10**4000
+GENERATE = [
+    ask(n=3_000_000), ask(n=2**31), ask(n=HUGE), ask(n=-1), ask(n=nested(500)),
+    {**ask(n=4000), "input_ids": [[1], [2], [3]]},
+    {"input_ids": [[1]] * 5000, "sampling_params": {"max_new_tokens": 1}},
+    *(ask(**{name: value}) for name in ("max_new_tokens", "min_new_tokens", "top_k", "stream_interval")
+      for value in (HUGE, 2**63, -HUGE, "4", 1.5, True, [4], nested(500))),
+    *(ask(**{name: value}) for name in ("temperature", "top_p") for value in (-HUGE, "1", True, nested(500))),
+    ask(top_p=HUGE), ask(sampling_seed=HUGE), ask(sampling_seed=-1), ask(sampling_seed=2**64),
+    ask(stop="x" * 100_000), ask(stop=["x"] * 100_000), ask(stop=nested(500)), ask(stop_token_ids=nested(500)),
+    ask(**{"x" * 100_000: 1}), {**ask(), "rid": "r" * 100_000}, {**ask(), "extra_key": "k" * 100_000},
+    {**ask(), "extra_key": ["a", "b"]}, {**ask(), "input_ids": [HUGE]}, {**ask(), "input_ids": [2**40]},
+    {**ask(), "input_ids": nested(500)}, {**ask(), "input_ids": [1] * 100_000}, {**ask(), "sampling_params": 5},
+    {**ask(), "sampling_params": nested(500)}, {**ask(), "text": "a"}, {"text": "word " * 100_000},
+]  # fmt: skip
+
+
+async def refused(engine: httpx.AsyncClient, path: str, body: object) -> str:
+    """The one line of a 400; /health answers while it is made."""
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    asked = asyncio.create_task(engine.post(path, content=content, headers={"content-type": "application/json"}))
+    assert (await engine.get("/health")).status_code == 200
+    answer = await asked
+    assert answer.status_code == 400, answer.text[:300]
+    assert "\n" not in answer.text.strip()
+    assert len(answer.text) < 3000
+    assert (await engine.get("/health")).status_code == 200
+    return answer.text
+
+
+@pytest.mark.parametrize("body", GENERATE, ids=range(len(GENERATE)))
+async def test_absurd_generation_is_refused(engine: httpx.AsyncClient, body: object) -> None:
+    await refused(engine, "/generate", body)
+
+
+async def test_more_responses_than_the_engine_holds_are_refused_by_their_number(engine: httpx.AsyncClient) -> None:
+    assert "more than the 4160 responses" in await refused(engine, "/generate", ask(n=3_000_000))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"5",
+        b"null",
+        b"[]",
+        b"\xff",
+        b"[" * 100_000,
+        b'{"a":' * 100_000,
+        b'{"input_ids": [' + b"9" * 5000 + b"]}",
+    ],
+    ids=range(9),
+)
+@pytest.mark.parametrize("path", ["/generate", "/update_weights_from_disk", "/pause_generation"])
+async def test_a_body_that_is_no_request_is_refused(engine: httpx.AsyncClient, path: str, content: bytes) -> None:
+    if path == "/pause_generation" and content.startswith(b'{"input_ids'):
+        pytest.skip("unknown fields are ignored")
+    await refused(engine, path, content)
+
+
+@pytest.mark.parametrize("announced", [True, False])
+async def test_a_body_that_is_too_long_is_refused_before_it_is_parsed(
+    engine: httpx.AsyncClient, announced: bool
+) -> None:
+    async def chunks() -> AsyncIterator[bytes]:
+        for _ in range(40):
+            yield b"x" * (1 << 20)
+
+    content = b"x" * (40 << 20) if announced else chunks()
+    answer = await engine.post("/generate", content=content)
+    assert answer.status_code == 400
+    assert "longer than 33554432 bytes" in answer.text
+
+
+@pytest.mark.parametrize(
+    "path", ["x" * 5000, "/" + "y/" * 2400, "z" * 300, "a\0b", "", "/nowhere", "\ud800", 5, None, ["a"]], ids=range(10)
+)
+async def test_a_weights_path_that_cannot_be_is_refused(engine: httpx.AsyncClient, path: object) -> None:
+    before = (await engine.get("/model_info")).json()
+    await refused(engine, "/update_weights_from_disk", {"model_path": path, "weight_version": "1"})
+    assert (await engine.get("/model_info")).json() == before
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"names": ["a"], "dtypes": ["float32"], "shapes": [[10**30]]},
+        {"names": ["a"], "dtypes": ["float32"], "shapes": [[-1]]},
+        {"names": ["a"] * 2, "dtypes": ["float32"] * 2, "shapes": [[1]] * 2},
+        {"names": ["a"], "dtypes": ["x" * 5000], "shapes": [[1]]},
+    ],
+    ids=range(4),
+)
+async def test_tensors_that_cannot_be_are_refused(engine: httpx.AsyncClient, body: object) -> None:
+    assert (await engine.post("/begin_weight_update")).status_code == 200
+    await refused(engine, "/update_weights_from_distributed", body)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("where", ["first", "last"])
+async def test_weights_that_are_not_finite_are_refused_and_the_old_ones_serve(
+    engine: httpx.AsyncClient, tiny_model_next: Path, tmp_path: Path, value: float, where: str
+) -> None:
+    folder = Path(shutil.copytree(tiny_model_next, tmp_path / "model"))
+    tensors = load_file(folder / "model.safetensors")
+    name = sorted(tensors)[0 if where == "first" else -1]
+    tensors[name].view(-1)[-1] = value
+    save_file(tensors, folder / "model.safetensors")
+    before = (await engine.post("/weights_checker", json={"action": "checksum"})).json()
+    text = await refused(engine, "/update_weights_from_disk", {"model_path": str(folder), "weight_version": "1"})
+    assert f"tensor {name} holds a number that is not finite" in text
+    assert (await engine.post("/weights_checker", json={"action": "checksum"})).json() == before
+    assert (await engine.post("/generate", json=ask())).status_code == 200
+    with pytest.raises(ModelFolderError, match="not finite") as caught:
+        load_model(folder)
+    assert "\n" not in str(caught.value)
+
+
+async def test_weights_that_overflow_the_models_type_are_refused(
+    engine: httpx.AsyncClient, tiny_model_next: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(tiny_model_next, tmp_path / "model"))
+    tensors = load_file(folder / "model.safetensors")
+    name = sorted(tensors)[0]
+    tensors[name] = tensors[name].to(torch.float64) * 1e300
+    save_file(tensors, folder / "model.safetensors")
+    assert "not finite" in await refused(engine, "/update_weights_from_disk", {"model_path": str(folder)})
+
+
+@pytest.mark.parametrize("temperature", [1e-320, 1e-9, 1e300, HUGE])
+async def test_extreme_temperatures_give_valid_log_probs(engine: httpx.AsyncClient, temperature: float) -> None:
+    answer = await engine.post("/generate", json={**ask(temperature=temperature), "return_logprob": True})
+    assert answer.status_code == 200
+    assert all(logprob[0] <= 0 for logprob in answer.json()["meta_info"]["output_token_logprobs"])
