@@ -23,7 +23,7 @@ from golongrl.errors import InputError
 
 # Connections waiting to be accepted while the event loop is busy: a burst from every rollout worker at once.
 _BACKLOG = 4096
-# A probe or a scrape still running when its process is done; nothing else is served beside a process's main work.
+# A probe or a scrape still running when its process is done; such a server answers nothing else.
 _PROBE_GRACE_S = 5
 # What another port, unlike another address, can solve.
 _PORT_TROUBLE = frozenset({errno.EADDRINUSE, errno.EACCES})
@@ -86,7 +86,7 @@ def _server(app: Any, *, grace_s: int, lifespan: bool) -> Server:
 
 @asynccontextmanager
 async def served(app: Any, listener: socket.socket | None) -> AsyncIterator[None]:
-    """Serve `app` inside the context, beside the process's main work; None serves nothing."""
+    """Serve `app` inside the context while the process does its main work; None serves nothing."""
     if listener is None:
         yield
         return

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import httpx
@@ -166,3 +166,39 @@ def test_pauses_honour_the_service_and_are_bounded(attempt: int, asked: float | 
         assert 0.05 <= pause <= 10.0
     else:
         assert asked <= pause <= asked + 1.0
+
+
+@pytest.mark.parametrize(
+    "cut",
+    [
+        pytest.param(lambda whole: whole[:-7], id="ended too early"),
+        pytest.param(lambda _: b"", id="empty"),
+        pytest.param(lambda whole: whole + b"{", id="followed by another"),
+    ],
+)
+async def test_an_answer_that_was_cut_on_the_way_is_asked_for_again(cut: Callable[[bytes], bytes]) -> None:
+    asked = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request)
+        whole = scored(request).content
+        return httpx.Response(200, content=cut(whole) if len(asked) == 1 else whole)
+
+    async with client(answer) as made:
+        assert [result.score for result in await made.score(items("a", "b"), "strict")] == [1.0, 1.0]
+    assert len(asked) == 2
+
+
+async def test_an_answer_that_cannot_be_decompressed_is_asked_for_again() -> None:
+    asked = []
+
+    async def damaged() -> AsyncIterator[bytes]:
+        yield b"not compressed"
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request)
+        first = httpx.Response(200, content=damaged(), headers={"content-encoding": "gzip"})
+        return first if len(asked) == 1 else scored(request)
+
+    async with client(answer) as made:
+        assert len(await made.score(items("a"), "strict")) == 1

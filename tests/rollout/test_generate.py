@@ -8,9 +8,9 @@ import httpx
 import numpy as np
 import pytest
 
+from golongrl.rollout.groups import generate
 from golongrl.rollout.groups.generate import LEAD_FROM_TOKENS, Prompt, generate_group
 from golongrl.rollout.groups.progress import LiveGroup, Pace
-from golongrl.rollout.groups.verdict import generate
 from golongrl.rollout.sglang.client import EngineClient
 from golongrl.rollout.sglang.errors import EngineBusyError, EngineUnavailableError
 from golongrl.rollout.sglang.sampling import SamplingParams

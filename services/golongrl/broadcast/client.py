@@ -19,7 +19,7 @@ class SourceError(GolongrlError):
 
 @asynccontextmanager
 async def asked(source: str, question: Ask) -> AsyncIterator[Transfer]:
-    """The transfer, in its turn; it has begun then: the sender waits for the engine in the group.
+    """The transfer, in its turn; it has started then: the sender waits for the engine in the group.
 
     The connection stays open inside the context; the sender gives the transfer up when it closes.
 

@@ -1,8 +1,8 @@
 """The sender as a process of its own beside the learner's first rank, and that rank's hold on it.
 
-Apart from the rank because a broken transfer over NCCL can end the process that drives it, and because sending goes on
-while the rank trains. The weights cross between them as files in a folder of the host, which costs the page cache as
-many bytes as the weights (twice that while a transfer of the version before is still running).
+Apart from the rank because a broken transfer over NCCL can end the process that drives it, and because weights are sent
+while the rank trains. They cross between the two as files in a folder of the host, which costs the page cache as many
+bytes as the weights (twice that while a transfer of the version before is still running).
 """
 
 import contextlib
@@ -31,7 +31,7 @@ log = structlog.get_logger()
 _START_S = 120.0
 # Reading and hashing 60 GB.
 _HOLD_S = 600.0
-# A sender that keeps dying has a reason that starting it again does not mend.
+# A sender that keeps dying has a cause that restarting does not fix.
 _RESTARTS = 5
 # Between the end of its connections and the end of the process.
 _DYING_S = 5.0
@@ -39,7 +39,7 @@ _DYING_S = 5.0
 _ENVIRONMENT = {"TORCH_NCCL_BLOCKING_WAIT": "1", "TORCH_NCCL_ASYNC_ERROR_HANDLING": "0", "OMP_NUM_THREADS": "1"}
 
 _PREFIX = "golongrl-weights-"
-# What a pod is told by the downward API, where its ranks meet on an address of their own.
+# Set by the downward API in a pod whose ranks meet at an address of their own.
 POD_IP = "GOLONGRL_POD_IP"
 
 
@@ -56,7 +56,7 @@ def reachable(environment: Mapping[str, str]) -> str:
 class SenderProcess:
     """Starts the sender, tells it what to hold, and starts it again (same address, same weights) where it dies.
 
-    `on_gone` is told, in a thread, when that was in vain: nobody can have these weights any more.
+    `on_gone` is called, in a thread, when restarting failed: these weights cannot be sent any more.
     """
 
     def __init__(self, address: str, on_gone: Callable[[SenderFailedError], None]) -> None:
@@ -219,7 +219,7 @@ def _own_folder() -> tuple[Path, int]:
 def _sweep() -> None:
     """Delete what ranks of this host left that were killed together with their senders.
 
-    Told by a lock, not by a process id: those begin anew with every container, their folder may not.
+    Found by a lock, not by a process id: ids start again with every container, the folder may not.
     """
     for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
         try:

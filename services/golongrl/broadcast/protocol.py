@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-# Longest a worker waits for its turn before it is told to ask again.
+# Longest wait of a worker for its turn; then it must ask again.
 TURN_S = 300.0
 
 

@@ -1,4 +1,4 @@
-"""What an engine is told at start."""
+"""Settings of an engine, fixed at its start."""
 
 from dataclasses import dataclass
 from pathlib import Path

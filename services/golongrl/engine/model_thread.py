@@ -3,7 +3,7 @@
 It alternates: obey the commands that came in, then do one unit of work (a prefill, or one decode step for all running
 requests). Between two steps at most one unit of work passes, so a pause or an abort takes effect within one step.
 
-A failure of the thread is final: every open request is told None instead of a snapshot, `alive` turns False, `on_death`
+A failure of the thread is final: every open request gets None instead of a snapshot, `alive` turns False, `on_death`
 is called.
 """
 
@@ -173,7 +173,7 @@ class ModelThread:
                 if self.scheduler.paused is None:
                     self._step()
         except Exception:
-            # The boundary of the thread: whatever it was, nothing can be generated any more, and everyone must know.
+            # The boundary of the thread: after any error nothing can be generated, and every caller must be told.
             log.exception("the model thread failed")
             self.failed = True
             self._bury()

@@ -1,16 +1,15 @@
 """When to try again what an engine could not do: take the announced weights, make a group. Pure: no client, no clock.
 
-Whatever kept the weights out of the engine (a store that the engine or the worker cannot read, a sender that is gone or
-busy, an engine that does not confirm them), they are tried again as long as they are announced, ever less often.
-Giving up would leave the engine idle for good: the learner waits for this engine's groups before there is another
-version. Ending the worker would not help: it is the engine that cannot, and a worker that is started again finds the
-same engine, until its supervisor gives up.
+If the engine does not get the weights (the engine or the worker cannot read the store, the sender is gone or busy, the
+engine does not confirm them), they are retried with back-off as long as they are announced. Giving up would leave the
+engine idle for good, because the learner waits for this engine's groups before there is another version. Ending the
+worker would not help: a restarted worker finds the same engine, until its supervisor gives up.
 """
 
 from dataclasses import dataclass
 from typing import NamedTuple
 
-# Longest pause between two tries to take weights: what was mended is found within this time.
+# Longest pause between two tries to take weights: a repair is noticed within this time.
 LONGEST_S = 30.0
 # Longest pause between two groups; they cost the queue more than the engine.
 LONGEST_GROUP_S = 10.0
@@ -43,7 +42,7 @@ class Tries:
         self._instead = instead
 
     def explain(self, instead: Pause) -> None:
-        """Something else than the last failure said is waited for."""
+        """Replace what is waited for; the pause stays as long."""
         self._instead = instead
 
     def pause(self, now: float) -> Pause | None:
@@ -53,7 +52,7 @@ class Tries:
 
 @dataclass
 class Setbacks:
-    """Groups that failed in a row at an engine that answers: it is asked for more ever later."""
+    """Groups that failed in a row at an engine that answers: the next one is asked for later and later."""
 
     count: int = 0
     _ended: int = 0
@@ -61,7 +60,7 @@ class Setbacks:
     _why: str = ""
 
     def fail(self, now: float, ended: int, why: str) -> None:
-        """One more failed; `ended` is how many groups have come to an end so far."""
+        """One more failed; `ended` is how many groups have ended so far."""
         self.count = 1 if ended > self._ended else self.count + 1
         self._ended = ended
         self._not_before = now + min(LONGEST_GROUP_S, 0.1 * 2.0 ** min(self.count, 10))

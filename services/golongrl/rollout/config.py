@@ -1,4 +1,4 @@
-"""What a worker is told beyond the recipe: where things are, who it is, how patient it is."""
+"""A worker's settings beyond the recipe: addresses, its id, its deadlines."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,6 @@ class WorkerConfig:
     grace_s: float = 20.0
     """How long groups may still finish after SIGTERM; Kubernetes kills after 30 s by default."""
     engine_check_s: float = 2.0
-    """How often an engine is asked which weights it holds: a restarted one has others."""
+    """How often an engine is asked which weights it holds, because a restarted one has others."""
     adoption_share: float = 0.05
     """Share of the time between two versions that taking one may cost before auto accepts a stale KV cache."""

@@ -5,7 +5,7 @@ Invariants:
   being sampled, that it sampled a valid token from, whatever the engine says about itself;
 - what the engine samples is given up as soon as its weights are unknown;
 - an engine that answers nonsense is quarantined: its rows are given back, and its weights are loaded again;
-- whatever fails is tried again as long as it is wanted, and the answer says what is waited for and why.
+- what fails is retried as long as it is wanted, and the answer says what is waited for and why.
 """
 
 import time

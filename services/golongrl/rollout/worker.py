@@ -130,7 +130,7 @@ class RolloutWorker:
             await self._pause()
 
     async def _turn(self, tasks: asyncio.TaskGroup) -> Pause | None:
-        """One look at everything; None if something was begun and there may be more to begin at once."""
+        """One look at everything; None if a row was leased and there may be more to lease at once."""
         for leases in self._leases:
             while leases.troubles:
                 self._suspect(leases.troubles.pop(0))
@@ -223,9 +223,9 @@ class RolloutWorker:
             return
         try:
             async with asyncio.timeout(RELEASE_S):
-                # Granted, it is the same one whatever is said of the engine; else version 0 is hardly given another.
+                # If it was granted, the same lease is returned for any version; else version 0 rarely gets one.
                 answer = await self.bench.queue.lease(self.bench.worker, 0, request_id=self._request_id)
                 if isinstance(answer, Lease):
                     await self.bench.queue.release(answer, "stopped")
         except (QueueError, TimeoutError) as error:
-            log.warning("a row may be leased that nobody works on; it will expire", error=str(error))
+            log.warning("a row may still be leased to this stopped worker; its lease will expire", error=str(error))

@@ -1,7 +1,7 @@
 """All responses of one prompt at one engine.
 
 n requests with ids of their own, not one request with n: each response then has its own seed, progress, abort and
-version spans (SGLang gives the parts of an n-request ids and seeds that nobody can name). The prompt is still computed
+version spans (SGLang gives the parts of an n-request ids and seeds that cannot be chosen). The prompt is still computed
 once: for a long prompt the first request goes ahead, and the others follow when its first token shows that the prefix
 is in the engine's cache. Short prompts go together, where an engine computes equal prompts of a batch once, or where
 computing them twice costs less than waiting.
@@ -131,7 +131,7 @@ async def _one(
 
 
 async def _abandon(engine: EngineClient, rid: str) -> None:
-    """Free the engine of a request nobody waits for; it would notice the dropped connection only later."""
+    """Abort a request that is not wanted any more; the engine would notice the dropped connection only later."""
     with suppress(EngineError, TimeoutError):
         async with asyncio.timeout(_ABANDON_S):
             await engine.abort(rid)

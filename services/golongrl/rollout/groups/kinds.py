@@ -58,7 +58,7 @@ class RowKind(ABC, Generic[T]):
 
     name: ClassVar[str]
     stalls: ClassVar[bool]
-    """Whether a lease is lost for want of progress; else only because nobody wants the row any more."""
+    """Whether a lost lease means no progress; otherwise the row is only not wanted any more."""
     exact: ClassVar[bool]
     """Whether all tokens must be from the weights at the lease; else newer ones may be among them."""
 

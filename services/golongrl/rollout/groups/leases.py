@@ -1,4 +1,4 @@
-"""The rows of one kind that a worker holds: begun, renewed, given up, brought to an end."""
+"""The rows of one kind that a worker holds: started, renewed, dropped, finished."""
 
 import asyncio
 from collections.abc import Callable, Iterable
@@ -166,6 +166,6 @@ def _end(held: _Held[T], reason: str) -> None:
 
 
 def _cancel(held: _Held[T]) -> None:
-    # Until this came round the row may have begun to end by itself; cut short, it would not come back.
+    # Meanwhile the row may have started to end by itself; cancelled in the middle, it would not be given back.
     if not held.live.ending:
         held.task.cancel()

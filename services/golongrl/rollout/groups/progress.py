@@ -68,7 +68,7 @@ class LiveGroup:
     lost: bool = False
     """The queue gave the row to somebody else: nothing may be said about it any more."""
     ending: bool = False
-    """The queue is being told how it ends: cancelling that would leave the lease hanging."""
+    """Its end is being reported to the queue: cancelling that would leave the lease until it expires."""
     given_up: bool = False
     """The work on it is being cancelled: once is enough."""
     give_back: str = field(default="stopped")

@@ -211,7 +211,7 @@ class EngineClient(EngineHttp):
 
         Raises:
             EngineRefusedError: the weights cannot be loaded; the engine still holds the old ones.
-            EngineUnavailableError, EngineProtocolError: nobody knows what it holds.
+            EngineUnavailableError, EngineProtocolError: it is unknown which weights the engine holds.
         """
         body = {"model_path": path, "weight_version": version, "flush_cache": flush_cache, "abort_all_requests": False}
         try:

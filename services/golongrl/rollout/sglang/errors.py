@@ -38,7 +38,7 @@ class EngineProtocolError(EngineError):
 class AdoptionError(GolongrlError):
     """The engine did not confirm the announced weights; one line says why.
 
-    `unchanged`: it still holds, and says so, the weights it had, so what is in flight may go on.
+    `unchanged`: it still holds, and says so, the weights it had, so what is in flight may continue.
     """
 
     def __init__(self, message: str, *, unchanged: bool) -> None:
@@ -47,7 +47,7 @@ class AdoptionError(GolongrlError):
 
 
 class WeightsMissingError(AdoptionError):
-    """The announced weights cannot be had now; the engine was not touched. One line says what is waited for."""
+    """The announced weights are not available now; the engine was not touched. One line says what is waited for."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message, unchanged=True)

@@ -90,7 +90,7 @@ class EngineHttp:
         self._http = httpx.AsyncClient(
             base_url=url,
             transport=transport,
-            trust_env=False,  # an engine beside us is never behind a proxy
+            trust_env=False,  # the engine runs in the same pod, never behind a proxy
             # One connection a running response; the engine's own queue is the limit.
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=32),
         )

@@ -97,7 +97,7 @@ async def check_server(engine: EngineClient) -> None:
 async def probe(engine: EngineClient, held: Confirmed) -> None:
     """Sample one token: weights that were read back as sent may still be nothing to sample from (NaN).
 
-    An engine that does not answer is not judged by that: whatever is sampled next finds it out.
+    An engine that does not answer is not judged here: the next group finds out.
 
     Raises:
         AdoptionError: the answer is not a valid token.

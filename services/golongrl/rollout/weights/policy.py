@@ -5,7 +5,7 @@ The modes, cleanest first. All tokens of a group carry the version they were sam
 - drain: lease nothing, update once nothing is in flight. No response mixes versions; slots stand empty meanwhile.
 - retract: pause, update, compute every live prompt and response again. Later tokens are exactly the new policy's; costs
   a prefill, which at 160K tokens is most of a response's price.
-- in_place: pause, update, go on with the KV cache of the old weights. Costs nothing; later tokens are sampled by the
+- in_place: pause, update, continue with the KV cache of the old weights. Costs nothing; later tokens are sampled by the
   new weights from keys and values of the old ones, so importance ratios do the correcting.
 - abort: pause, end every response with what it has, update, sample the unfinished ones again.
 - wait: nothing to take.
@@ -13,7 +13,7 @@ The modes, cleanest first. All tokens of a group carry the version they were sam
 Invariants:
 - an engine never goes to a lower version;
 - with nothing in flight an update never waits;
-- groups that could no longer be trained (their oldest token more than eta behind) are never kept;
+- groups that could no longer be trained (their oldest token more than max_staleness versions behind) are never kept;
 - nothing is leased while an update is due.
 """
 
@@ -82,7 +82,7 @@ class Situation:
 
 @dataclass(frozen=True)
 class AdoptionDecision:
-    """The mode, whether leasing may go on, the groups to give up first, and the reason in words."""
+    """The mode, whether leasing may continue, the groups to give up first, and the reason in words."""
 
     mode: Mode
     lease: bool

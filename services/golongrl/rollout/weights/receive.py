@@ -2,8 +2,8 @@
 
 Invariants:
 - the engine is paused before the first tensor and stays so: nothing is ever sampled from half of a version;
-- from the first tensor on a failure leaves weights that nobody knows, whatever version the engine names;
-- the group is left in any case, so that the sender, too, is done with it.
+- after the first tensor a failure leaves unknown weights, whatever version the engine names;
+- the group is left in any case, so that the sender is done with it too.
 """
 
 import structlog
@@ -29,7 +29,7 @@ async def receive(
         worker: who asks, for the sender's log.
 
     Returns:
-        The checksums the engine reads back, beside what they were compared with.
+        The checksums that the engine reads back, and what they were compared with.
 
     Raises:
         WeightsMissingError: there was no transfer.
@@ -92,7 +92,7 @@ async def _load(engine: EngineClient, transfer: Transfer, version: str, *, flush
 
 
 async def _leave(engine: EngineClient, group: str) -> None:
-    """Best effort: a group that the engine still holds harms nobody, and one it never joined is not there."""
+    """Best effort: a group that the engine still holds does no harm, and it may never have joined."""
     try:
         await engine.destroy_group(group)
     except EngineError as error:
