@@ -145,7 +145,7 @@ async def test_a_store_that_only_the_engine_cannot_read_is_waited_for(
             assert why in str(bench.state.quarantine)
             assert "400: no *.safetensors weights in" in str(bench.state.waiting_for)
             assert bench.state.phase == "quarantined"
-            assert not_ready(bench.state, eta=0)[0].startswith(f"quarantined: {why}")
+            assert not_ready(bench.state, max_staleness=0)[0].startswith(f"quarantined: {why}")
             assert (await queue.stats()).leased == 0
             while (beat := (await queue.services())[0].fields)["quarantine"] == "":
                 await asyncio.sleep(0.02)
