@@ -286,9 +286,9 @@ class Storm:
             record = json.loads(line)
             uids = batches.setdefault(record["step"], record["uids"])
             assert uids == record["uids"], f"batch {record['step']} changed"
-            assert record["step"] - 1 - min(record["lowest"]) <= self.max_staleness, (
-                f"batch {record['step']} is too stale"
-            )
+            # Empty where all groups of a batch were set aside.
+            lowest = min(record["lowest"], default=record["step"])
+            assert record["step"] - 1 - lowest <= self.max_staleness, f"batch {record['step']} is too stale"
         trained = Counter(uid for uids in batches.values() for uid in uids)
         assert set(trained.values()) == {1}, "a row was trained twice"
         assert set(trained) == {uid for uid, mark in picture.outcome.items() if mark == "T"}

@@ -257,6 +257,27 @@ async def test_a_replica_is_waited_for_to_become_a_primary(tmp_path: Path) -> No
                 await call
 
 
+async def test_a_cluster_without_slots_is_waited_for(tmp_path: Path) -> None:
+    hasty = Patience(total_s=1, longest_pause_s=0.2)
+    server = EmbeddedServer(free_port(), tmp_path, settings={"cluster-enabled": "yes"})
+    async with server, SampleQueue.from_url(server.url, "r", patience=hasty) as queue:
+        with pytest.raises(QueueUnavailableError, match="waited for the cluster"):
+            await queue.lease("w", 0)
+
+
+async def test_a_node_of_a_cluster_that_has_other_keys_is_one_line(tmp_path: Path) -> None:
+    one = EmbeddedServer(free_port(), tmp_path / "one", settings={"cluster-enabled": "yes"})
+    other = EmbeddedServer(free_port(), tmp_path / "other", settings={"cluster-enabled": "yes"})
+    async with one, other, SampleQueue.from_url(one.url, "r") as queue, aioredis.Redis.from_url(other.url) as admin:
+        await admin.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+        async with aioredis.Redis.from_url(one.url) as client, asyncio.timeout(60):
+            await admin.execute_command("CLUSTER", "MEET", "127.0.0.1", one.port)
+            while b"cluster_state:ok" not in await client.execute_command("CLUSTER", "INFO"):
+                await asyncio.sleep(0.1)
+        with pytest.raises(QueueError, match=rf"on another node of a cluster, 127.0.0.1:{other.port}"):
+            await queue.lease("w", 0)
+
+
 async def test_an_evicting_server_is_refused_at_set_up(tmp_path: Path) -> None:
     server = EmbeddedServer(free_port(), tmp_path, maxmemory=1 << 28, settings={"maxmemory-policy": "allkeys-lru"})
     async with server, SampleQueue.from_url(server.url, "r") as queue, aioredis.Redis.from_url(server.url) as admin:

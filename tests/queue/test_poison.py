@@ -310,8 +310,11 @@ async def test_bodies_of_set_aside_groups_are_bounded(play: Play, redis_url: str
 
 
 def damaged(body: bytes, how: str) -> bytes:
-    fields = msgpack.unpackb(body)
+    fields = msgpack.unpackb(body[5:])
     match how:
+        case "a flipped bit":
+            place = len(body) // 2
+            return body[:place] + bytes([body[place] ^ 1]) + body[place + 1 :]
         case "cut":
             return body[:-7]
         case "other schema":
@@ -328,7 +331,8 @@ def damaged(body: bytes, how: str) -> bytes:
 
 
 @pytest.mark.parametrize(
-    "how", ["cut", "other schema", "an id outside of the vocabulary", "not a map", "a NaN", "odd bytes"]
+    "how",
+    ["cut", "other schema", "an id outside of the vocabulary", "not a map", "a NaN", "odd bytes", "a flipped bit"],
 )
 async def test_a_stored_group_that_cannot_be_read_is_set_aside(play: Play, redis_url: str, how: str) -> None:
     await play.start(rows=6, vocabulary=70)

@@ -262,7 +262,8 @@ class Connection:
             raise
         except rx.MovedError as error:
             raise QueueError(
-                f"{name} on Redis at {self.name}: the run's keys are on another node of a cluster, {error.node_addr}: "
+                f"{name} on Redis at {self.name}: the run's keys are on another node of a cluster, "
+                f"{error.host}:{error.port}: "
                 "give that node's address, or a server that is not a cluster"
             ) from error
         except (rx.RedisError, OSError) as error:
