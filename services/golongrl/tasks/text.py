@@ -46,11 +46,10 @@ def answer_area(text: str) -> str:
 
 
 # A tag that opens a line, in whatever marks: "**[Answer]**:", "### [答案]", "> `[Answer]`", "<b>[answer]</b>".
-_TAG_LINE = re.compile(
-    r"(?:^|\n)[ \t>#*_`~|-]*(?:<(?:b|strong|h\d)>)?[ \t]*\\?[\[【]\s*(?:(?P<answer>answer)|答案)\s*\\?[\]】]",
-    re.IGNORECASE,
-)
-_TAG = re.compile(r"\\?[\[【]\s*(?:(?P<answer>answer)|答案)\s*\\?[\]】]", re.IGNORECASE)
+# Runs are bounded: two of them side by side cost quadratic time on a line of spaces.
+_TAG_TEXT = r"\\?[\[【]\s{0,9}(?:(?P<answer>answer)|答案)\s{0,9}\\?[\]】]"
+_TAG_LINE = re.compile(r"(?:^|\n)[ \t>#*_`~|-]{0,40}(?:<(?:b|strong|h\d)>[ \t]{0,9})?" + _TAG_TEXT, re.IGNORECASE)
+_TAG = re.compile(_TAG_TEXT, re.IGNORECASE)
 _BEHIND_TAG = re.compile(r"(?:[ \t]*(?:[*_`~]+(?=\s|[:：]|$)|[:：]|</(?:b|strong|h\d)>))+|(?<=\])\*\*(?=\S)")
 _FENCE = re.compile(r"(?:```|~~~)\w*")
 _MARKS = "*_` "  # of emphasis and code
