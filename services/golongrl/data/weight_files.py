@@ -64,9 +64,10 @@ def _check_index(folder: Path, found: list[StoredTensor]) -> None:
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(f"model file {path}: no readable weight_map; {_AGAIN}") from error
     present = {(tensor.name, tensor.file.name) for tensor in found}
-    for name, file in sorted(named - present):
+    for file in sorted({file for _, file in named}):
         if not (folder / file).is_file():
             raise DataError(f"model file {folder / file} is missing, but {INDEX} names it; {_AGAIN}")
+    for name, file in sorted(named - present):
         raise DataError(f"model file {folder / file}: no tensor {name}, but {INDEX} puts it there; {_AGAIN}")
 
 
