@@ -100,10 +100,11 @@ def check(
     checked = load(recipe, [*(overrides or ()), *([] if gpus is None else [f"learner.ranks={gpus}"])])
     if warning := budget_warning(checked):
         print(f"warning: {warning}", file=sys.stderr)
-    if not check_local_model(checked):
-        print(f"note: {checked.model.path} is not on this machine; its files were not checked", file=sys.stderr)
+    here = check_local_model(checked)
     if gpus is not None or gpu_memory is not None:
         _check_memory(checked, gpu_memory)
+    if not here:
+        print(f"note: {checked.model.path} is not on this machine; its files were not checked", file=sys.stderr)
     print(f"{recipe}: OK ({checked.name}: {checked.algorithm.estimator} on {checked.model.path})")
 
 

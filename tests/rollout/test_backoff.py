@@ -49,7 +49,7 @@ def test_it_says_what_was_said_last() -> None:
 class Engine:
     """What a worker believes of an engine, in ticks of a second: `decide` and `Tries`, and nothing else."""
 
-    eta: int
+    max_staleness: int
     announced: AnnouncedWeights | None
     held: AnnouncedWeights | None
     tries: Tries = field(default_factory=Tries)
@@ -57,7 +57,7 @@ class Engine:
 
     def tick(self, now: int, outcome: str) -> None:
         """One look; `outcome` is what becomes of a try to take the weights now."""
-        decision = decide(Situation(self.held, self.announced, self.eta, "auto", (), Speed(), 0.0))
+        decision = decide(Situation(self.held, self.announced, self.max_staleness, "auto", (), Speed(), 0.0))
         if decision.mode is Mode.WAIT or self.tries.pause(now) is not None:
             return
         self.tried_at.append(now)
@@ -83,14 +83,14 @@ weights = st.none() | st.builds(AnnouncedWeights, st.integers(0, 9), st.sampled_
 
 @given(st.integers(0, 2), weights, weights, st.lists(events, max_size=300))
 def test_from_any_state_an_engine_is_adopted_soon_after_the_weights_can_be_had(
-    eta: int,
+    max_staleness: int,
     announced: AnnouncedWeights | None,
     held: AnnouncedWeights | None,
     outage: list[tuple[str, int | None, str]],
 ) -> None:
     if held is not None and (announced is None or held.version > announced.version):
         held = None  # what was announced never falls below what was taken
-    engine, now = Engine(eta, announced, held), 0
+    engine, now = Engine(max_staleness, announced, held), 0
     for outcome, version, event in outage:
         if version is not None:
             engine.hear(version)

@@ -84,7 +84,7 @@ async def test_an_unreadable_store_is_waited_for(start: Start, tmp_path: Path, t
 async def test_a_sender_that_cannot_send_is_waited_for(
     start: Start, sender: SenderProcess, tmp_path: Path, tiny_model: Path, tiny_model_next: Path
 ) -> None:
-    """However long it takes: at eta 0 there is no other version before this engine has this one."""
+    """However long it takes: at max_staleness 0 there is no other version before this engine has this one."""
     support = publish(tmp_path, 0, tiny_model)
     async with start(recipe()) as bench:
         hold(sender, tiny_model_next, 7)
@@ -186,7 +186,7 @@ async def test_an_engine_that_somebody_paused_is_found_out_by_the_group_that_sta
 async def test_a_run_that_begins_anew_under_its_name_gets_the_engine(
     start: Start, tmp_path: Path, tiny_model: Path, tiny_model_next: Path
 ) -> None:
-    """The queue lost its data; at eta 0 nobody would ever come to the version that the engine is at."""
+    """The queue lost its data; at max_staleness 0 nobody would ever come to the version that the engine is at."""
     made = recipe("queue.max_staleness=0")
     async with start(made) as bench:
         learner = bench.learner

@@ -26,7 +26,7 @@ FAST = Speed(decode_per_response=50.0, prefill=20_000.0)
 NOW = Situation(
     engine=AnnouncedWeights(3, "a"),
     announced=AnnouncedWeights(4, "a"),
-    eta=1,
+    max_staleness=1,
     policy="auto",
     in_flight=(),
     speed=FAST,
@@ -72,7 +72,7 @@ NOW = Situation(
             id="too stale to be trained: given up, the rest decides",
         ),
         pytest.param(
-            replace(NOW, eta=0, announced=AnnouncedWeights(3, "b"), in_flight=(LONG, SHORT)),
+            replace(NOW, max_staleness=0, announced=AnnouncedWeights(3, "b"), in_flight=(LONG, SHORT)),
             Mode.DRAIN,
             False,
             ("long", "short"),
@@ -116,7 +116,7 @@ situations = st.builds(
     Situation,
     engine=weights,
     announced=weights,
-    eta=st.integers(0, 4),
+    max_staleness=st.integers(0, 4),
     policy=st.sampled_from(get_args(Policy)),
     in_flight=st.lists(groups, max_size=4, unique_by=lambda group: group.uid),
     speed=st.builds(Speed, rates, rates),
@@ -151,7 +151,7 @@ def test_no_group_is_kept_that_could_not_be_trained(now: Situation) -> None:
     assert now.announced is not None
     for group in now.in_flight:
         if group.uid not in decision.doomed:
-            assert now.announced.version - group.oldest_version <= now.eta
+            assert now.announced.version - group.oldest_version <= now.max_staleness
 
 
 @given(situations)

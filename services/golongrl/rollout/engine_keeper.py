@@ -190,7 +190,7 @@ class Keeper:
         return Situation(
             engine=None if held is None else AnnouncedWeights(held.ref.version, held.ref.lineage),
             announced=None if announced is None else AnnouncedWeights(announced.version, announced.lineage),
-            eta=self._bench.recipe.queue.max_staleness,
+            max_staleness=self._bench.recipe.queue.max_staleness,
             policy=self._bench.recipe.rollout.adoption,
             in_flight=[live.in_flight(pace.response_tokens) for live in self._training.sampling],
             speed=pace.speed,

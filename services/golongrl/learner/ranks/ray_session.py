@@ -5,7 +5,7 @@ imported, and so that its death is seen at once: `ray.init` itself would wait fo
 
 Invariants:
 - the node ends with this process, however that ends (Linux: parent-death signal; it is that of the thread that starts
-  the node, so the main one does), and its folder is removed at the end;
+  the node, so the main one does), its agents about a minute later, and its folder is removed at the end;
 - a folder left by a process that was killed is removed by the next start: an unlocked folder has no owner;
 - only who has this process's token can use the node. Ray reads it when it is imported, so nothing here imports Ray
   before the token is set.

@@ -72,7 +72,7 @@ class Situation:
     engine: AnnouncedWeights | None
     """The weights the engine was last confirmed to hold; None when that is unknown (start, restart, failed update)."""
     announced: AnnouncedWeights | None
-    eta: int
+    max_staleness: int
     policy: Policy
     in_flight: Sequence[InFlight]
     speed: Speed
@@ -103,7 +103,7 @@ def decide(now: Situation) -> AdoptionDecision:
     if now.announced.version < now.engine.version:
         reason = f"announced version {now.announced.version} is below the engine's {now.engine.version}"
         return AdoptionDecision(Mode.WAIT, lease=False, reason=reason)
-    doomed = _doomed(now.in_flight, now.announced, now.engine, now.eta)
+    doomed = _doomed(now.in_flight, now.announced, now.engine, now.max_staleness)
     kept = [group for group in now.in_flight if group.uid not in doomed]
     mode, reason = _mode(now, kept)
     return AdoptionDecision(mode, lease=False, reason=reason, doomed=doomed)
@@ -138,16 +138,16 @@ def re_prefill_s(groups: Sequence[InFlight], speed: Speed) -> float | None:
 
 
 def _doomed(
-    groups: Sequence[InFlight], announced: AnnouncedWeights, engine: AnnouncedWeights, eta: int
+    groups: Sequence[InFlight], announced: AnnouncedWeights, engine: AnnouncedWeights, max_staleness: int
 ) -> tuple[str, ...]:
     """Groups that cannot be trained any more.
 
     The batch of step `announced.version` is sealed, so whatever is in flight is trained from `announced.version` or a
-    later one. Synchronous training (eta 0) also wants the tokens of the very weights it replays.
+    later one. Synchronous training (max_staleness 0) also wants the tokens of the very weights it replays.
     """
-    if eta == 0 and announced.lineage != engine.lineage:
+    if max_staleness == 0 and announced.lineage != engine.lineage:
         return _uids(groups)
-    return _uids([group for group in groups if announced.version - group.oldest_version > eta])
+    return _uids([group for group in groups if announced.version - group.oldest_version > max_staleness])
 
 
 def _uids(groups: Sequence[InFlight]) -> tuple[str, ...]:
