@@ -1,6 +1,7 @@
 """What every test may use, and how the tests are dealt to the workers of `pytest -n`."""
 
 import os
+import signal
 
 import pytest
 from hypothesis import settings
@@ -9,6 +10,9 @@ from hypothesis import settings
 # a fact about the code. `make test-full` draws new ones.
 settings.load_profile("ci")
 settings.register_profile("search", settings.get_profile("ci"), derandomize=False)
+
+# Under `nohup` a hang-up is ignored, here and in all that the tests start: its tests would wait without end.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 pytest_plugins = ["support.fixtures", "support.redis_server", "support.sender"]
 
