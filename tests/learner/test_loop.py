@@ -9,7 +9,7 @@ import psutil
 import pytest
 import torch
 
-from golongrl.learner.checkpoints.store import TRACKER, Checkpoints
+from golongrl.learner.checkpoints.store import TRACKER, Checkpoints, read
 from golongrl.learner.weights.store import MANIFEST
 from support.checkpoints import latest
 from support.learner_run import FIRST_ROWS, LearnerRun, learner_run, small_recipe
@@ -129,8 +129,10 @@ async def test_a_queue_that_lost_everything_begins_again_at_the_checkpoint(tiny_
             stats, after = await queue.stats(), await queue.weights()
     assert _steps(run) == [1, 2, 3, 4, 5, 6]
     assert (stats.version, stats.committed, stats.trained) == (6, 6, 4 * recipe.queue.groups_per_step)
-    last = Checkpoints(run.root / "checkpoints").find("auto")
-    assert last is not None
+    checkpoints = Checkpoints(run.root / "checkpoints")
+    latest = checkpoints.latest()
+    assert latest is not None
+    last = read(checkpoints.folder(latest))
     assert sorted(map(tuple, last.rows.tolist())) == [(epoch, row) for epoch in range(2) for row in range(9)]
     assert before is not None
     assert after is not None
@@ -233,7 +235,7 @@ async def test_a_checkpoint_that_cannot_be_written_fails_the_run(tiny_model: Pat
         assert await run.ended() == 1
         assert run.log.rstrip().splitlines()[-1].startswith("error: learner rank failed in written: ")
         assert "optim_world_size_1_rank_0.pt could not be written" in run.log
-        assert Checkpoints(run.root / "checkpoints").find("auto") is None
+        assert Checkpoints(run.root / "checkpoints").latest() is None
         assert (await run.queue().stats()).committed == 0
         run.start()
         await run.until(lambda: (run.root / "checkpoints" / TRACKER).exists())

@@ -69,10 +69,13 @@ def test_nothing_is_left_in_the_temporary_folder(temp: Path) -> None:
 
 KILL = """
 def kill():
-    for _ in range(TIMES):
-        while not (found := [raylet for raylet in raylets() if raylet.status() != "zombie"]):
-            time.sleep(0.01)
-        found[0].kill()
+    killed = set()
+    while len(killed) < TIMES:
+        for raylet in raylets():
+            if raylet.pid not in killed:
+                raylet.kill()
+                killed.add(raylet.pid)
+        time.sleep(0.01)
 threading.Thread(target=kill, daemon=True).start()
 """
 

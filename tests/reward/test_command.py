@@ -100,11 +100,6 @@ def test_wrong_input_is_one_line_and_exit_2(arguments: list[str], message: str) 
     assert (failed.returncode, failed.stderr) == (2, f"error: {message}\n")
 
 
-@pytest.mark.parametrize("arguments", [[], ["serve"], ["tasks"], ["score"]])
-def test_every_help_has_an_example(arguments: list[str]) -> None:
-    assert "Example: golongrl reward" in runner.invoke(app, [*arguments, "--help"]).stdout
-
-
 def test_histogram() -> None:
     assert histogram([]) == "··········"
     assert histogram([0.0, 1.0, 1.0]) == "▄········█"
