@@ -186,8 +186,8 @@ def as_go_writes(item: Any, key: str = "") -> Any:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("redis.size=8Gi", "redis.size: StatefulSet demo-golongrl-redis has a volume of 4Gi"),
-        ("redis.storageClass=fast", "redis.storageClass: StatefulSet demo-golongrl-redis has a volume of class"),
+        ("redis.size=8Gi", "redis.size: the volume of StatefulSet demo-golongrl-redis was made with 4Gi"),
+        ("redis.storageClass=fast", "redis.storageClass: the volume of StatefulSet demo-golongrl-redis was made with the class"),
         ("storage.accessModes={ReadWriteMany}", "storage.accessModes: the claim demo-golongrl-store has ReadWriteOnce"),
         ("storage.storageClass=fast", 'storage.storageClass: the claim demo-golongrl-store has "standard"'),
     ],
