@@ -187,7 +187,7 @@ def as_go_writes(item: Any, key: str = "") -> Any:
     ("change", "message"),
     [
         ("redis.size=8Gi", "redis.size: the volume of StatefulSet demo-golongrl-redis was made with 4Gi"),
-        ("redis.storageClass=fast", "redis.storageClass: the volume of StatefulSet demo-golongrl-redis was made with the class"),
+        ("redis.storageClass=fast", "redis.storageClass: the volume of StatefulSet demo-golongrl-redis was made"),
         ("storage.accessModes={ReadWriteMany}", "storage.accessModes: the claim demo-golongrl-store has ReadWriteOnce"),
         ("storage.storageClass=fast", 'storage.storageClass: the claim demo-golongrl-store has "standard"'),
     ],
