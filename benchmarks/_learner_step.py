@@ -1,6 +1,7 @@
 """The step part of `benchmarks/learner.py`: `LearnerRank.update` and verl's bare engine in turns, on one engine."""
 
 import argparse
+import ctypes
 import gc
 import json
 import logging
@@ -300,11 +301,12 @@ def peak_bytes(step: Callable[[], object]) -> int:
         before = torch.cuda.memory_allocated()
         step()
         return int(torch.cuda.max_memory_allocated() - before)
-    # Linux forgets the highest value so far.
+    # What the allocator keeps of earlier steps goes back; Linux forgets the highest value so far.
+    ctypes.CDLL("libc.so.6").malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")
     before = _kernel_kib("VmRSS")
     step()
-    return (_kernel_kib("VmHWM") - before) * 1024
+    return max(_kernel_kib("VmHWM") - before, 1) * 1024
 
 
 def _kernel_kib(name: str) -> int:
