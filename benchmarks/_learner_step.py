@@ -121,12 +121,13 @@ def recipe_of(options: argparse.Namespace, model: Path, proximal: str) -> Recipe
     """The quickstart's on CPU; on a GPU the paper's for 4B parameters, on one rank."""
     prompt, response = options.prompt, options.response
     longest = prompt.high + response.high
+    group = prompt.high + options.responses * response.high
     changes = [
         f"model.path={model}", f"model.context_length={longest}", f"data.max_prompt_tokens={prompt.high}",
         f"rollout.n={options.responses}", f"rollout.max_response_tokens={response.high}",
         f"queue.groups_per_step={options.groups}", f"algorithm.proximal={proximal}",
         f"learner.lr={NO_LR}", "learner.lr_warmup_steps=0",
-        f"learner.max_tokens_per_rank={options.micro_batch or max(longest, 4096)}",
+        f"learner.max_tokens_per_rank={options.micro_batch or max(group, 4096)}",
     ]  # fmt: skip
     if not torch.cuda.is_available():
         return load("quickstart", changes)

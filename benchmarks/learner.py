@@ -51,7 +51,7 @@ def main() -> None:
     step.add_argument("--responses", type=int, help="responses a prompt; default 8, on a GPU 2")
     step.add_argument("--prompt", type=Span.parse, help="tokens, N or LOW-HIGH; default 74-106, on a GPU 24576")
     step.add_argument("--response", type=Span.parse, help="tokens; default 4-48, on a GPU 8192")
-    step.add_argument("--micro-batch", type=int, help="tokens; default the longest sequence, 4096 at least")
+    step.add_argument("--micro-batch", type=int, help="tokens; default the longest group, 4096 at least")
     step.add_argument("--rounds", type=int, help="pairs of steps that count; default 8, on a GPU 3")
     overhead = parts.add_parser("overhead", help="estimators, assembly, correction, publishing at the paper's size")
     overhead.add_argument("--groups", type=int, default=128)
