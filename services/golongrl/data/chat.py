@@ -53,7 +53,7 @@ class Chat:
             raise DataError(f"model file {path}: not a tokenizer: {error}") from error
         tokenizer.no_truncation()
         tokenizer.no_padding()
-        config = _config(folder / "tokenizer_config.json")
+        config = json_object(folder / "tokenizer_config.json")
         return cls(tokenizer, _compile(_template_text(folder, config), folder), _tokens(folder, config))
 
     def render(self, messages: Sequence[Mapping[str, Any]], enable_thinking: bool | None = None) -> str:
@@ -108,7 +108,8 @@ def think_problem(chat: Chat, enable_thinking: bool | None) -> str | None:
     return None
 
 
-def _config(path: Path) -> dict[str, Any]:
+def json_object(path: Path) -> dict[str, Any]:
+    """A JSON file of a model folder. Raises DataError naming the file."""
     try:
         config = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -139,7 +140,7 @@ def _template_text(folder: Path, config: Mapping[str, Any]) -> str:
 def _tokens(folder: Path, config: Mapping[str, Any]) -> dict[str, str]:
     """The named tokens of tokenizer_config.json, else of special_tokens_map.json, as templates use them."""
     file = folder / "special_tokens_map.json"
-    found = {**(_config(file) if file.is_file() else {}), **{k: v for k, v in config.items() if v}}
+    found = {**(json_object(file) if file.is_file() else {}), **{k: v for k, v in config.items() if v}}
     contents = {name: _content(found.get(name)) for name in _NAMED_TOKENS}
     return {name: content for name, content in contents.items() if content}
 

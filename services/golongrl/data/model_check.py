@@ -1,9 +1,8 @@
 """A recipe against the folder of its model: sizes, vocabulary, chat template and think gate, before anything starts."""
 
-import json
 from pathlib import Path
 
-from golongrl.data.chat import Chat, think_problem
+from golongrl.data.chat import Chat, json_object, think_problem
 from golongrl.data.errors import DataError
 from golongrl.data.models import local_folder, resolve
 from golongrl.recipe import Recipe
@@ -49,19 +48,9 @@ def folder_faults(recipe: Recipe, folder: Path) -> list[str]:
     except DataError as error:
         return [str(error)]
     vocabulary = max(chat.tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
-    faults = list(model_faults(recipe, _config(folder / "config.json"), vocabulary))
+    faults = list(model_faults(recipe, json_object(folder / "config.json"), vocabulary))
     try:
         think = think_problem(chat, recipe.data.enable_thinking)
     except DataError as error:
         think = str(error)
     return [*faults, *([think] if think else [])]
-
-
-def _config(path: Path) -> dict[str, object]:
-    try:
-        config = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"model file {path}: {error}") from error
-    if not isinstance(config, dict):
-        raise DataError(f"model file {path}: expected an object")
-    return config

@@ -79,10 +79,8 @@ class VerlEngine(FSDPEngineWithLMHead):  # type: ignore[misc]  # verl carries no
             batch_num_tokens=tokens.item(),
             dp_size=self.get_data_parallel_size(),
         )
-        outputs, indices = [], self._micro_batches(data)
-        count = torch.tensor(len(indices), device=get_device_id())
-        dist.all_reduce(count, op=dist.ReduceOp.MAX, group=group)
-        total = int(count.item())
+        outputs = []
+        indices, total = self._micro_batches(data)
         for number, rows in enumerate(indices + [indices[-1]] * (total - len(indices))):
             idle = number >= len(indices)
             micro = tu.index_select_tensor_dict(data, rows)
@@ -121,8 +119,8 @@ class VerlEngine(FSDPEngineWithLMHead):  # type: ignore[misc]  # verl carries no
         found = {"model_output": detach_tree(model_output), "loss": loss.detach().item(), "metrics": metrics}
         return loss, found
 
-    def _micro_batches(self, data: TensorDict) -> list[list[int]]:
-        """The rows of `data` in micro-batches of whole groups, as even as the data-parallel ranks need them."""
+    def _micro_batches(self, data: TensorDict) -> tuple[list[list[int]], int]:
+        """The rows of `data` in micro-batches of whole groups, and how many all data-parallel ranks run."""
         limit = tu.get(data, "max_token_len_per_gpu") * self.ulysses_sequence_parallel_size
         lengths = data["responses"].offsets().diff().cpu().numpy()
         prompts = [len(ids) for ids in tu.get(data, SHARED_PROMPTS)]
@@ -131,8 +129,9 @@ class VerlEngine(FSDPEngineWithLMHead):  # type: ignore[misc]  # verl carries no
         count = torch.tensor(len(batches), device=get_device_id())
         dist.all_reduce(count, op=dist.ReduceOp.MAX, group=self.get_data_parallel_group())
         ratio = pairs_per_token(shape(self.model_config.hf_config.to_dict()))
-        cut = at_least(batches, int(count.item()), ratio)
-        return [sorted(row for part in batch for row in part.members) for batch in cut]
+        total = int(count.item())
+        cut = at_least(batches, total, ratio)
+        return [sorted(row for part in batch for row in part.members) for batch in cut], total
 
     def _model_output(self, micro: TensorDict, prompts: list[np.ndarray]) -> dict[str, Tensor]:
         """`log_probs`, and `entropy` where the batch asks for it: jagged, a response's tokens and one zero each row."""
