@@ -96,3 +96,15 @@ def test_a_model_that_drops_the_layout_is_refused() -> None:
     tensor = torch.zeros(1, 1, 2, SIZE)
     with pytest.raises(RuntimeError, match="Linear did not hand the layout"):
         _attention(torch.nn.Linear(1, 1), tensor, tensor, tensor, None)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_calls_of_the_gpu_kernels_fit_their_signatures(causal: bool) -> None:
+    """Shapes alone, on PyTorch's meta device, which takes the same branch as a GPU."""
+    from golongrl.learner.ranks.prefix_attention import _backward, _forward
+
+    query, key = (torch.empty(1, 4, tokens, SIZE, dtype=torch.bfloat16, device="meta") for tokens in (6, 10))
+    output, lse = _forward(query, key, key, causal, 0.3)
+    assert (output.shape, lse.shape, lse.dtype) == (query.shape, query.shape[:3], torch.float32)
+    found = _backward(torch.empty_like(output), query, key, key, output, lse, causal, 0.3)
+    assert [gradient.shape for gradient in found] == [query.shape, key.shape, key.shape]

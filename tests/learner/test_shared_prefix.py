@@ -1,6 +1,7 @@
 """How groups are cut into parts, micro-batches and shards: every response once, every prompt as rarely as possible."""
 
 from collections import Counter
+from itertools import product
 
 import numpy as np
 import pytest
@@ -97,6 +98,28 @@ def test_the_fewest_parts_of_a_group_that_does_not_fit() -> None:
     lengths = np.array([50, 30, 20, 50, 30, 20])
     parts = parts_of([101], np.zeros(6, np.int64), lengths, np.arange(6), 200)
     assert [part.tokens for part in parts] == [200, 200]
+
+
+@pytest.mark.parametrize(
+    ("lengths", "room", "count"),
+    [
+        ([31, 28, 28, 23, 23, 23, 7, 7], 58, 3),  # first fit needs four
+        ([3, 3, 2, 2, 2], 6, 2),  # and here three
+        ([12, 3, 3], 10, 2),  # longer than the room: a part of its own
+    ],
+)
+def test_the_fewest_parts_where_first_fit_needs_more(lengths: list[int], room: int, count: int) -> None:
+    parts = parts_of([1], np.zeros(len(lengths), np.int64), np.array(lengths), np.arange(len(lengths)), room)
+    assert len(parts) == count
+    assert all(part.tokens <= room for part in parts if len(part.members) > 1)
+
+
+@given(st.lists(st.integers(1, 12), min_size=1, max_size=7), st.integers(12, 24))
+def test_no_partition_into_fewer_parts_exists(lengths: list[int], room: int) -> None:
+    parts = parts_of([1], np.zeros(len(lengths), np.int64), np.array(lengths), np.arange(len(lengths)), room)
+    fewer = product(range(len(parts) - 1), repeat=len(lengths))
+    loads = (np.bincount(bins, weights=lengths) for bins in fewer)
+    assert not any(load.max() <= room for load in loads)
 
 
 def test_ranks_are_balanced_by_work_not_by_count() -> None:
