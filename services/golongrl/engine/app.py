@@ -20,7 +20,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from golongrl.engine import models, requests, responses
+from golongrl.engine import chat, models, requests, responses
 from golongrl.engine.body import BodyLimit
 from golongrl.engine.broadcast import WeightReceiver
 from golongrl.engine.config import EngineConfig
@@ -168,15 +168,19 @@ def _normal_routes(serving: Serving) -> APIRouter:
             updates = engine.generate(call.requests, stream=True)
             first = await anext(updates)  # so that a refusal is still a status code
             return StreamingResponse(requests.events(serving, call, first, updates), media_type="text/event-stream")
-        task = asyncio.create_task(requests.collect(serving, call))
-        try:
-            while not (await asyncio.wait({task}, timeout=_DISCONNECT_POLL_S))[0]:
-                if await request.is_disconnected():
-                    return Response(status_code=499)
-            # Straight to JSON: FastAPI's own encoder walks every log-prob of a long response.
-            return JSONResponse(await task)
-        finally:
-            task.cancel()
+        answers = await _collected(serving, call, request)
+        # Straight to JSON: FastAPI's own encoder walks every log-prob of a long response.
+        return Response(status_code=499) if answers is None else JSONResponse(answers)
+
+    @router.post("/v1/chat/completions")
+    async def chat_completions(body: chat.ChatBody, request: Request) -> Any:
+        call = await asyncio.to_thread(chat.check, serving, body)
+        if body.stream:
+            updates = engine.generate(call.requests, stream=True)
+            first = await anext(updates)
+            return StreamingResponse(chat.events(serving, body, call, first, updates), media_type="text/event-stream")
+        answers = await _collected(serving, call, request)
+        return Response(status_code=499) if answers is None else JSONResponse(chat.completion(serving, body, answers))
 
     @router.get("/model_info")
     async def model_info() -> dict[str, Any]:
@@ -242,6 +246,18 @@ def _normal_routes(serving: Serving) -> APIRouter:
         return serving_loads(serving)
 
     return router
+
+
+async def _collected(serving: Serving, call: requests.Call, request: Request) -> Any:
+    """The answers of a call; None where the client went away, and its requests are aborted."""
+    task = asyncio.create_task(requests.collect(serving, call))
+    try:
+        while not (await asyncio.wait({task}, timeout=_DISCONNECT_POLL_S))[0]:
+            if await request.is_disconnected():
+                return None
+        return await task
+    finally:
+        task.cancel()
 
 
 def _control_routes(serving: Serving) -> APIRouter:
