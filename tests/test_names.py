@@ -21,6 +21,8 @@ INTERNAL = {
     "_NotFlushedError": "becomes a retry, or a NotDurableError",
     "_RowFailedError": "ends the work on one row of golongrl.rollout, which is given back",
     "_RetryableError": "becomes a retry, or a RewardUnavailableError",
+    "_AttemptFailedError": "becomes a retry, or an LlmUnavailableError",
+    "UnusableAnswerError": "becomes the counted reason of a row that golongrl.data.construct drops",
     "CacheNotFlushedError": "becomes an HTTP answer of the engine",
     "EngineWeightsError": "becomes an HTTP answer of the engine",
     "QueueFullError": "becomes an HTTP answer of the engine",

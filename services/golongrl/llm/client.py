@@ -1,0 +1,226 @@
+"""`ChatClient`: one call to an OpenAI chat endpoint, with everything that makes thousands of them end well.
+
+Invariants:
+- every attempt has a deadline, the number of attempts is bounded, and a wrong request is never repeated;
+- a key comes from the environment alone and is in no message;
+- what is answered with 200 and is no chat completion is a failed attempt, never an answer;
+- each attempt reserves its cost in the budget before it is sent.
+"""
+
+import asyncio
+import os
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+import httpx
+import structlog
+import tenacity
+from pydantic import ValidationError
+
+from golongrl.llm.budget import Budget
+from golongrl.llm.concurrency import Gate
+from golongrl.llm.errors import LlmError, LlmRefusedError, LlmUnavailableError, LlmUnusableError
+from golongrl.llm.models import ChatReply, ChatRequest
+
+log = structlog.get_logger(__name__)
+
+KEY_VARIABLE = "GOLONGRL_LLM_API_KEY"
+# The server has no room now.
+_BUSY = frozenset({429, 503, 529})
+# A fault of the server or of a proxy, which the next attempt may not meet.
+_RETRIED = _BUSY | {408, 409, 500, 502, 504}
+# About the request itself: too long, an unknown parameter. 451 and 403 of some providers stand for a content filter,
+# but 403 is a wrong key far more often.
+_ROW = frozenset({400, 413, 422, 451})
+_CONNECT_S = 10.0
+# First and longest pause between attempts; a server's Retry-After above the longest is cut to it.
+_BACKOFF_S = (0.5, 60.0)
+# A completion of 64K tokens is under a megabyte; with log-probs nobody asked for it may be a few.
+_MOST_BYTES = 16 << 20
+_SHOWN = 300
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where a model is: `url` ends in /v1, as OpenAI clients write it."""
+
+    url: str
+    model: str
+    concurrency: int = 16
+    """Most calls in flight."""
+    deadline_s: float = 900.0
+    """Of one attempt: a long thought over a long document takes minutes."""
+    attempts: int = 6
+    key_variable: str = KEY_VARIABLE
+
+
+class _AttemptFailedError(Exception):
+    """One attempt failed in a way in which the next may not."""
+
+    def __init__(self, why: str, retry_after_s: float | None = None) -> None:
+        super().__init__(why)
+        self.retry_after_s = retry_after_s
+
+
+class ChatClient:
+    """`async with ChatClient(endpoint) as client: await client.chat(request, cost)`.
+
+    One client may be used by many tasks at once. `transport` replaces the network; `first_pause_s` is the first pause
+    between attempts.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        budget: Budget | None = None,
+        *,
+        transport: httpx.AsyncBaseTransport | None = None,
+        first_pause_s: float = _BACKOFF_S[0],
+    ) -> None:
+        self.endpoint = endpoint
+        self.budget = budget or Budget()
+        self.gate = Gate(endpoint.concurrency)
+        self._settled = asyncio.Condition()
+        self._url = f"{endpoint.url.rstrip('/')}/chat/completions"
+        self._backoff = tenacity.wait_random_exponential(multiplier=first_pause_s, max=_BACKOFF_S[1])
+        key = os.environ.get(endpoint.key_variable)
+        self._http = httpx.AsyncClient(
+            headers={"Authorization": f"Bearer {key}"} if key else {},
+            timeout=httpx.Timeout(endpoint.deadline_s, connect=min(_CONNECT_S, endpoint.deadline_s)),
+            # The gate bounds the connections.
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=endpoint.concurrency),
+            transport=transport,
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._http.aclose()
+
+    async def chat(self, request: ChatRequest, cost: int) -> tuple[ChatReply, str]:
+        """The answer, and its body as it came.
+
+        Args:
+            cost: tokens of prompt and completion that the call uses at most; reserved for every attempt.
+
+        Raises:
+            LlmRefusedError: the endpoint refuses this request.
+            LlmUnavailableError: no attempt was answered.
+            LlmUnusableError: the endpoint refuses everything.
+            BudgetSpentError: the budget has no room for it.
+        """
+        try:
+            async for attempt in tenacity.AsyncRetrying(
+                retry=tenacity.retry_if_exception_type(_AttemptFailedError),
+                stop=tenacity.stop_after_attempt(self.endpoint.attempts),
+                wait=self._pause,
+                before_sleep=self._say,
+                reraise=True,
+            ):
+                with attempt:
+                    return await self._reserved(request, cost)
+        except _AttemptFailedError as error:
+            raise LlmUnavailableError(
+                f"{self._who}: gave up after {self.endpoint.attempts} attempts, the last one: {error}; "
+                "see whether it is up, lower `concurrency` or raise `deadline_s`, and start again: "
+                "finished calls are kept"
+            ) from error
+        raise AssertionError("tenacity either returns or raises")
+
+    @property
+    def _who(self) -> str:
+        return f"model {self.endpoint.model} at {self.endpoint.url}"
+
+    async def _reserved(self, request: ChatRequest, cost: int) -> tuple[ChatReply, str]:
+        async with self.gate.slot() as mark:
+            async with self._settled:
+                # Calls in flight may give back most of what they have reserved.
+                await self._settled.wait_for(lambda: self.budget.fits(cost) or not self.budget.reserved)
+                self.budget.reserve(cost)
+            used = 0
+            try:
+                reply, body = await self._attempt(request, mark)
+                used = cost if reply.tokens is None else reply.tokens
+            finally:
+                self.budget.settle(cost, used)
+                async with self._settled:
+                    self._settled.notify_all()
+            return reply, body
+
+    async def _attempt(self, request: ChatRequest, mark: int) -> tuple[ChatReply, str]:
+        try:
+            # httpx bounds each read; the attempt as a whole is bounded here.
+            async with asyncio.timeout(self.endpoint.deadline_s):
+                async with self._http.stream("POST", self._url, json=request.body(self.endpoint.model)) as response:
+                    body = await _text(response)
+        except TimeoutError as error:
+            raise _AttemptFailedError(f"no answer within {self.endpoint.deadline_s:g} s") from error
+        except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
+            raise LlmUnusableError(f"endpoint {self.endpoint.url}: {error}; give it as http://HOST:PORT/v1") from error
+        except httpx.RequestError as error:
+            raise _AttemptFailedError(f"{type(error).__name__}: {error}".rstrip(": ")) from error
+        if response.status_code in _BUSY:
+            self.gate.limit.pushed_back(mark)
+        if response.status_code != 200:
+            raise self._failure(response, body)
+        try:
+            reply = ChatReply.model_validate_json(body)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            where = ".".join(map(str, first["loc"])) or "the body"
+            raise _AttemptFailedError(f"the answer is no chat completion ({where}: {first['msg']})") from error
+        self.gate.limit.answered()
+        return reply, body
+
+    def _failure(self, response: httpx.Response, body: str) -> LlmError | _AttemptFailedError:
+        said = f"HTTP {response.status_code}: {' '.join(body.split())[:_SHOWN] or response.reason_phrase}"
+        if response.status_code in _RETRIED:
+            return _AttemptFailedError(said, _retry_after_s(response))
+        if response.status_code in _ROW:
+            return LlmRefusedError(f"{self._who} refused the request: {said}", response.status_code)
+        advice = {
+            401: f"set {self.endpoint.key_variable}",
+            403: f"check {self.endpoint.key_variable}",
+            404: "check `url` (it ends in /v1) and `model`",
+        }.get(response.status_code, "check `url`, which has to be an OpenAI endpoint ending in /v1")
+        return LlmUnusableError(f"{self._who}: {said}; {advice}")
+
+    def _pause(self, state: tenacity.RetryCallState) -> float:
+        error = state.outcome.exception() if state.outcome else None
+        asked = error.retry_after_s if isinstance(error, _AttemptFailedError) else None
+        pause = self._backoff(state)
+        return pause if asked is None else min(_BACKOFF_S[1], max(asked, pause))
+
+    def _say(self, state: tenacity.RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome else None
+        log.warning(
+            "a call is retried",
+            url=self.endpoint.url,
+            attempt=state.attempt_number,
+            why=str(error),
+            at_once=self.gate.limit.room,
+        )
+
+
+async def _text(response: httpx.Response) -> str:
+    """The body as text.
+
+    Raises:
+        _AttemptFailedError: it is too long.
+    """
+    parts, size = [], 0
+    async for part in response.aiter_bytes():
+        size += len(part)
+        if size > _MOST_BYTES:
+            raise _AttemptFailedError(f"an answer of more than {_MOST_BYTES} bytes")
+        parts.append(part)
+    return b"".join(parts).decode("utf-8", "replace")
+
+
+def _retry_after_s(response: httpx.Response) -> float | None:
+    value = response.headers.get("Retry-After", "")
+    return float(value) if value.isdecimal() else None
