@@ -1,6 +1,7 @@
 """The client against a scripted endpoint on a real socket: what is retried, what is refused, what is bounded."""
 
 import asyncio
+import json
 
 import pytest
 
@@ -164,3 +165,44 @@ async def test_a_server_that_does_not_count_costs_what_was_reserved():
     async with llm_endpoint(lambda _, __: Said("ok", tokens=None)) as server, client(server.url) as asked:
         await asked.chat(request(), cost=20)
     assert asked.budget.tokens == 20
+
+
+async def test_a_patient_caller_outlasts_a_busy_server():
+    def script(_, n):
+        return Said(status=429 if n % 2 else 503) if n < 7 else Said("at last")
+
+    async with llm_endpoint(script) as server, client(server.url, attempts=2, busy_s=600.0) as asked:
+        reply, _ = await asked.chat(request(), cost=20)
+    assert reply.text == "at last"
+    assert len(server.asked) == 8
+    assert asked.gate.limit.cuts == 7
+
+
+async def test_a_patient_caller_still_bounds_other_failures():
+    script = [Said(status=503), Said(status=500), Said(status=503), Said(status=500)]
+    async with llm_endpoint(lambda _, n: script[n]) as server, client(server.url, attempts=2, busy_s=600.0) as asked:
+        with pytest.raises(LlmUnavailableError, match="500"):
+            await asked.chat(request(), cost=20)
+    assert len(server.asked) == 4
+
+
+async def test_an_aborted_request_is_asked_again():
+    def script(_, n):
+        return Said("half", finish_reason="abort") if n == 0 else Said("whole")
+
+    async with llm_endpoint(script) as server, client(server.url) as asked:
+        reply, _ = await asked.chat(request(), cost=20)
+    assert reply.text == "whole"
+
+
+@pytest.mark.parametrize("name", ["reasoning_content", "reasoning"])
+async def test_the_thought_and_the_policy_versions_are_read(name):
+    spans = [{"version": str(v), "start": 0, "end": 1} for v in (3, 4, 3)]
+    body = {
+        "choices": [{"message": {"content": None, name: "hm"}, "finish_reason": "length"}],
+        "metadata": {"weight_versions": spans},
+    }
+    async with llm_endpoint(lambda _, __: Said(body=json.dumps(body))) as server, client(server.url) as asked:
+        reply, _ = await asked.chat(request().model_copy(update={"extra": {"top_k": 20}}), cost=20)
+    assert (reply.text, reply.reasoning, reply.versions) == ("", "hm", ["3", "4"])
+    assert server.asked[0]["top_k"] == 20

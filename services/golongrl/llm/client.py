@@ -52,15 +52,33 @@ class Endpoint:
     deadline_s: float = 900.0
     """Of one attempt: a long thought over a long document takes minutes."""
     attempts: int = 6
+    busy_s: float = 0.0
+    """As long as this, answers that the server is busy do not count as attempts: it will have room in the end."""
     key_variable: str = KEY_VARIABLE
 
 
 class _AttemptFailedError(Exception):
     """One attempt failed in a way in which the next may not."""
 
-    def __init__(self, why: str, retry_after_s: float | None = None) -> None:
+    def __init__(self, why: str, retry_after_s: float | None = None, *, busy: bool = False) -> None:
         super().__init__(why)
         self.retry_after_s = retry_after_s
+        self.busy = busy
+
+
+class _Stop:
+    """When a call is given up: after so many attempts, those not counted in which a patient caller met a busy server."""
+
+    def __init__(self, attempts: int, busy_s: float) -> None:
+        self._left = attempts
+        self._busy_s = busy_s
+
+    def __call__(self, state: tenacity.RetryCallState) -> bool:
+        error = state.outcome.exception() if state.outcome else None
+        busy = isinstance(error, _AttemptFailedError) and error.busy
+        if not busy or (state.seconds_since_start or 0.0) >= self._busy_s:
+            self._left -= 1
+        return self._left < 1
 
 
 class ChatClient:
@@ -116,7 +134,7 @@ class ChatClient:
         try:
             async for attempt in tenacity.AsyncRetrying(
                 retry=tenacity.retry_if_exception_type(_AttemptFailedError),
-                stop=tenacity.stop_after_attempt(self.endpoint.attempts),
+                stop=_Stop(self.endpoint.attempts, self.endpoint.busy_s),
                 wait=self._pause,
                 before_sleep=self._say,
                 reraise=True,
@@ -174,12 +192,14 @@ class ChatClient:
             where = ".".join(map(str, first["loc"])) or "the body"
             raise _AttemptFailedError(f"the answer is no chat completion ({where}: {first['msg']})") from error
         self.gate.limit.answered()
+        if reply.finish_reason == "abort":
+            raise _AttemptFailedError("the server aborted the request")
         return reply, body
 
     def _failure(self, response: httpx.Response, body: str) -> LlmError | _AttemptFailedError:
         said = f"HTTP {response.status_code}: {' '.join(body.split())[:_SHOWN] or response.reason_phrase}"
         if response.status_code in _RETRIED:
-            return _AttemptFailedError(said, _retry_after_s(response))
+            return _AttemptFailedError(said, _retry_after_s(response), busy=response.status_code in _BUSY)
         if response.status_code in _ROW:
             return LlmRefusedError(f"{self._who} refused the request: {said}", response.status_code)
         advice = {

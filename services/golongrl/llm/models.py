@@ -26,10 +26,13 @@ class ChatRequest(BaseModel):
     seed: int | None = None
     response_schema: dict[str, Any] | None = None
     """JSON schema that the endpoint is asked to keep to; None asks for plain text."""
+    extra: dict[str, Any] = {}
+    """Further fields that some servers know (`top_k`, `chat_template_kwargs`)."""
 
     def body(self, model: str) -> dict[str, Any]:
         """The request as the API takes it."""
         body: dict[str, Any] = {
+            **self.extra,
             "model": model,
             "messages": [message.model_dump() for message in self.messages],
             "max_tokens": self.max_tokens,
@@ -53,7 +56,9 @@ class _ServersPart(BaseModel):
 
 class _ReplyMessage(_ServersPart):
     content: str | None = None
+    # SGLang and vLLM, and vLLM's later name for it.
     reasoning_content: str | None = None
+    reasoning: str | None = None
 
 
 class _Choice(_ServersPart):
@@ -66,16 +71,37 @@ class _Usage(_ServersPart):
     completion_tokens: int = Field(0, ge=0)
 
 
+class _Span(_ServersPart):
+    version: str
+
+
+class _Metadata(_ServersPart):
+    weight_versions: list[_Span] = []
+
+
 class ChatReply(_ServersPart):
     """The body of a successful answer. `usage` is None where the server does not count."""
 
     choices: list[_Choice] = Field(min_length=1)
     usage: _Usage | None = None
+    metadata: _Metadata | None = None
 
     @property
     def text(self) -> str:
         """What the model wrote, without thoughts that the server separated."""
         return self.choices[0].message.content or ""
+
+    @property
+    def reasoning(self) -> str | None:
+        """The thought, where the server separates it from the answer."""
+        message = self.choices[0].message
+        return message.reasoning_content or message.reasoning
+
+    @property
+    def versions(self) -> list[str]:
+        """The policy versions that wrote the answer, where the server tells them, as SGLang does."""
+        spans = self.metadata.weight_versions if self.metadata else []
+        return list(dict.fromkeys(span.version for span in spans))
 
     @property
     def finish_reason(self) -> str:
