@@ -67,7 +67,7 @@ class _AttemptFailedError(Exception):
 
 
 class _Stop:
-    """When a call is given up: after so many attempts, those not counted in which a patient caller met a busy server."""
+    """When a call is given up: after so many attempts. A busy server counts only after `busy_s`."""
 
     def __init__(self, attempts: int, busy_s: float) -> None:
         self._left = attempts
