@@ -33,15 +33,15 @@ _AFTER = re.compile(r"[\]{}$\\]|(?i:final answer)")
 _PERCENT = re.compile(r"\s*(?:%|[Pp]ercent|[Pp]ct)")  # behind a formula in dollar signs it counts
 
 
-def equal(golds: Sequence[str], text: str, *, precise: bool = False) -> float:
-    """1 if the answer in the last 500 characters of `text` equals any of `golds`, as a string or mathematically.
+def equal(golds: Sequence[str], text: str, *, precise: bool = False, window: int = TAIL) -> float:
+    """1 if the answer in the last `window` characters of `text` equals any of `golds`, as a string or mathematically.
 
     `precise` also wants numbers to agree relative to their size, where math-verify rounds to six decimals.
 
     Raises TooLargeError if the answer is too large to evaluate or nested too deeply to parse, UnscorableError if a
     gold is, or if a comparison crashed and none found the two equal.
     """
-    tail = text[-TAIL:]
+    tail = text[-window:] if window else ""
     answer = _plain_answer(tail)
     if answer is not None:
         numbers = [_fraction(_NUMBER.fullmatch(gold)) for gold in golds]

@@ -1,0 +1,1 @@
+"""The benchmarks, one module for each or for a family that shares its rules."""

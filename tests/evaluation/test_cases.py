@@ -1,0 +1,93 @@
+"""The case file: what each scorer gives in each mode. `GOLONGRL_EVAL_CASES` names another file of the same kind."""
+
+import json
+import os
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from golongrl.errors import GolongrlError
+from golongrl.evaluation import aggregate, budget, judge, yarn
+from golongrl.evaluation.benchmarks import aime, longbench_v2, mrcr
+from golongrl.evaluation.kinds import Mode
+from golongrl.evaluation.thought import strip_thought
+
+CASES = Path(os.environ.get("GOLONGRL_EVAL_CASES") or Path(__file__).parent / "cases.jsonl")
+# The case file's columns and our modes.
+COLUMNS: Mapping[str, Mode] = {"official": "official", "original": "compat", "ours": "strict"}
+
+Check = Callable[[dict[str, Any], Mode], Any]
+
+
+def _choices(case: Mapping[str, Any], check: str) -> int:
+    found = re.search(r"n_choices=(\d+)", check)
+    return int(case.get("n_choices") or (found[1] if found else 4))
+
+
+def _yarn(case: Mapping[str, Any]) -> Any:
+    rotary = yarn.rotary(
+        case["rope_parameters"], case.get("head_dim", 128), case.get("max_position_embeddings", 262_144)
+    )
+    return {
+        "attention_factor": rotary.attention_factor,
+        "inv_freq": {str(i): value for i, value in enumerate(rotary.inv_freq)},
+    }
+
+
+CHECKS: Mapping[tuple[str, str], Check] = {
+    ("think", "strip_thought"): lambda case, mode: (
+        strip_thought(case["text"], case.get("finish_reason", "stop"), case.get("thinking", True), mode=mode).answer
+    ),
+    ("mrcr", "score"): lambda case, mode: mrcr.score(
+        strip_thought(case["response"], mode=mode).answer, case["answer"], case["random_string_to_prepend"]
+    ),
+    ("longbench_v2", "extract_choice"): lambda case, mode: longbench_v2.extract_choice(case["text"], mode),
+    ("judge", "parse_verdict"): lambda case, mode: judge.parse_verdict(case["text"], mode),
+    ("aime", "score"): lambda case, mode: aime.score(strip_thought(case["text"], mode=mode), case["gold"], mode),
+    ("aggregate", "avg@k then mean over problems"): lambda case, mode: aggregate.avg_at_k(case["problems"]),
+    ("aggregate", "pass@2 unbiased"): lambda case, mode: aggregate.pass_at_k(case["n"], case["c"], case["k"]),
+    ("aggregate", "longmemeval task-averaged and overall"): lambda case, mode: aggregate.by_type(case["types"]),
+    ("aggregate", "longbench v2"): lambda case, mode: aggregate.longbench_v2_percents(case["rows"]),
+    ("yarn", "rotary frequencies as transformers 5.10.4 computes them"): lambda case, mode: _yarn(case),
+    ("budget", "fit"): lambda case, mode: budget.fit(case["prompt_tokens"], case["max_tokens"], case["context_length"]),
+}
+
+
+def _rows() -> list[Any]:
+    lines = CASES.read_text("utf-8").splitlines()
+    rows = [json.loads(line) for line in lines if line.strip()]
+    return [
+        pytest.param(row, column, id=f"{row['id']}-{column}")
+        for row in rows
+        for column in COLUMNS
+        if row[column] != "n/a"  # this mode has no such rule
+    ]
+
+
+def _plain(value: Any) -> Any:
+    return {name: getattr(value, name) for name in value.__slots__} if hasattr(value, "__slots__") else value
+
+
+def _same(found: Any, expected: Any) -> bool:
+    if isinstance(expected, dict):
+        return isinstance(found, Mapping) and all(_same(found.get(key), value) for key, value in expected.items())
+    if isinstance(expected, bool) or expected is None or isinstance(expected, str):
+        return bool(found == expected) if isinstance(expected, bool) else found == expected
+    return found is not None and found == pytest.approx(expected, rel=1e-4, abs=1e-6)
+
+
+@pytest.mark.parametrize(("row", "column"), _rows())
+def test_case(row: dict[str, Any], column: str) -> None:
+    expected = row[column]
+    name = row["check"].partition("(")[0].strip()
+    check = CHECKS.get((row["benchmark"], name))
+    if check is None:
+        pytest.skip("to be wired")
+    try:
+        found = _plain(check({**row["input"], "check": row["check"]}, COLUMNS[column]))
+    except GolongrlError as error:
+        found = f"refused: {error}"
+    assert _same(found, expected), f"{row['why']}: found {found!r}, expected {expected!r}"
