@@ -226,7 +226,7 @@ def test_golongrl_deploy_previews_what_the_cluster_would_get(
     with serving(ApiServer()) as server:
         server.create_namespace(NAMESPACE)
         monkeypatch.setenv("KUBECONFIG", str(server.kubeconfig(tmp_path / "kubeconfig")))
-        deployment = Deployment("demo", NAMESPACE, timeout="30s")
+        deployment = Deployment("demo", NAMESPACE, timeout="5m")
         planned = deployment.preview({})
         said = [record.getMessage() for record in caplog.records if record.name.startswith(("golongrl", "pyhelm3"))]
         assert said == [], "that there is no release yet is no failure"

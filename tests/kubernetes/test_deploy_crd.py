@@ -63,7 +63,7 @@ def test_plain_helm_4_stops_at_a_crd_that_kubectl_applied(tmp_path: Path) -> Non
 @pytest.mark.usefixtures("either_helm")
 def test_deploy_installs_over_a_crd_that_kubectl_applied_and_keeps_it_current(api: ApiServer) -> None:
     api.put(older(), manager="kubectl")
-    deployment = Deployment("demo", "rl", timeout="30s")
+    deployment = Deployment("demo", "rl", timeout="5m")
     notes = deployment.apply(ON)
     assert "was not updated" not in notes
     assert columns(api) == WANTED
@@ -76,7 +76,7 @@ def test_deploy_installs_over_a_crd_that_kubectl_applied_and_keeps_it_current(ap
 
 @pytest.mark.usefixtures("either_helm")
 def test_the_operator_can_be_switched_on_in_an_existing_release(api: ApiServer) -> None:
-    deployment = Deployment("demo", "rl", timeout="30s")
+    deployment = Deployment("demo", "rl", timeout="5m")
     deployment.apply({})
     assert not api.of(CRD["kind"])
     deployment.apply(ON)

@@ -2,6 +2,7 @@
 
 import json
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -67,6 +68,10 @@ def test_every_number_of_every_step_is_there_after_a_resume_too(
     with Records(tmp_path, 0, TRACKING) as records:
         records.write(1, {"critic/score/mean": 0.5, "nan": float("nan")})
         records.amend(1, {"val": 0.25})
+        begun = int(time.time())
+    # The client names its folder by the second; no learner starts twice in one.
+    while int(time.time()) == begun:
+        time.sleep(0.05)
     with Records(tmp_path, 1, TRACKING) as records:
         records.write(2, {"critic/score/mean": 0.75})
     assert shown(tmp_path) == {1: {"critic/score/mean": 0.5, "val": 0.25}, 2: {"critic/score/mean": 0.75}}
@@ -79,7 +84,8 @@ def test_without_a_key_or_a_way_there_the_files_are_kept_and_it_is_said(
     monkeypatch.setenv("HOME", str(tmp_path))  # nor a key of whoever runs the tests
     monkeypatch.setenv("WANDB_API_KEY", key)
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
-    monkeypatch.setattr("golongrl.learner.observe.tracking._INIT_S", 1.0)
+    # Much too short for anything: what is written offline has its own limit.
+    monkeypatch.setattr("golongrl.learner.observe.tracking._ONLINE_S", 0.01)
     with capture_logs() as told, Records(tmp_path, 0, TRACKING) as records:
         records.write(1, {"a": 1.0})
     assert shown(tmp_path) == {1: {"a": 1.0}}
@@ -106,6 +112,23 @@ def test_its_process_may_die_and_the_run_goes_on(tmp_path: Path, monkeypatch: py
     (line,) = told
     assert (line["log_level"], line["folder"]) == ("warning", str(tmp_path / "wandb"))
     assert line["event"].startswith("Weights & Biases failed and is off until the next start")
+
+
+def test_a_process_that_hangs_delays_the_run_for_a_bounded_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    with capture_logs() as told, Records(tmp_path, 0, TRACKING) as records:
+        records.write(1, {"a": 1.0})
+        [process] = [child for child in psutil.Process().children() if child.name() == "wandb-core"]
+        process.suspend()
+        monkeypatch.setattr("golongrl.learner.observe.tracking._CALL_S", 0.5)
+        monkeypatch.setattr("golongrl.learner.observe.tracking._OFFLINE_S", 0.5)
+    psutil.wait_procs([process], timeout=60)
+    assert not process.is_running()
+    (line,) = told
+    assert line["event"].startswith("Weights & Biases failed and is off until the next start")
+    assert line["reason"] == "its process did not answer within 1 s"
 
 
 def test_the_recipe_names_the_project() -> None:

@@ -17,7 +17,7 @@ from support.redis_server import free_port
 
 
 def client(port: int, password: str | None) -> aioredis.Redis:
-    return aioredis.Redis(port=port, password=password, retry=Retry(NoBackoff(), 0), socket_timeout=5)
+    return aioredis.Redis(port=port, password=password, retry=Retry(NoBackoff(), 0), socket_timeout=60)
 
 
 def spec(port: int, folder: Path, password: str, server: aioredis.Redis) -> ServiceSpec:

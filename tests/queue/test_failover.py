@@ -250,7 +250,7 @@ async def test_a_primary_without_its_replica_confirms_nothing(tmp_path: Path) ->
 
 
 async def test_a_replica_is_waited_for_to_become_a_primary(tmp_path: Path) -> None:
-    hasty = Patience(total_s=1, longest_pause_s=0.2)
+    hasty = Patience(total_s=3, longest_pause_s=0.2)
     async with pair(tmp_path) as (_, second), SampleQueue.from_url(second.url, "r", patience=hasty) as queue:
         for call in (queue.inspect_server(), queue.attach(0)):
             with pytest.raises(QueueUnavailableError, match="a writable primary"):
@@ -258,7 +258,7 @@ async def test_a_replica_is_waited_for_to_become_a_primary(tmp_path: Path) -> No
 
 
 async def test_a_cluster_without_slots_is_waited_for(tmp_path: Path) -> None:
-    hasty = Patience(total_s=1, longest_pause_s=0.2)
+    hasty = Patience(total_s=3, longest_pause_s=0.2)
     server = EmbeddedServer(free_port(), tmp_path, settings={"cluster-enabled": "yes"})
     async with server, SampleQueue.from_url(server.url, "r", patience=hasty) as queue:
         with pytest.raises(QueueUnavailableError, match="waited for the cluster"):

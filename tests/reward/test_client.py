@@ -43,11 +43,13 @@ def scored(request: httpx.Request) -> httpx.Response:
 
 
 async def test_against_the_real_service(running: AppFactory) -> None:
-    async with running(token=SecretStr("secret"), deadline_s=3.0) as (app, _):
+    async with running(token=SecretStr("secret")) as (app, _):
         async with RewardClient(URL, "secret", transport=httpx.ASGITransport(app)) as made:
             assert await made.ready()
-            results = await made.score(items("abc", "HANG", "\ud800", ""), "strict")
+            results = await made.score(items("abc", "EXIT", "\ud800", ""), "strict")
             assert [r.score for r in results] == [0.003, None, 0.001, 0.0]
+            (hung,) = await made.score(items("HANG"), "strict", deadline_s=0.5)
+            assert hung.score is None
             assert await made.score([], "strict") == []
             with pytest.raises(RewardRejectedError, match=r"deadline_s: above") as refused:
                 await made.score(items("a"), "compat", deadline_s=1e5)

@@ -63,7 +63,8 @@ async def test_a_bad_item_costs_only_itself(misdeed: str) -> None:
     async with pool() as made:
         hangs = "HANG" in misdeed
         responses = ["a", misdeed, "ab", "abc", misdeed, "abcd"]
-        got = await answers(made, responses, deadline_s=3.0 if hangs else 60.0)
+        sent = [made.submit([payload(r)], 1.0 if r == misdeed and hangs else 300.0) for r in responses]
+        got = await asyncio.gather(*(answer for (answer,) in sent))
         lost = "deadline" if hangs else "died"
         assert values(got) == [0.001, lost, 0.002, 0.003, lost, 0.004]
         assert values(await answers(made, ["abcde"] * 4)) == [0.005] * 4
@@ -81,9 +82,9 @@ async def test_the_reason_says_what_happened() -> None:
 
 async def test_each_item_has_its_own_deadline_not_the_batch() -> None:
     async with pool(workers=1) as made:
-        got = await answers(made, ["SLEEP:1.0"] * 4, deadline_s=2.9)  # 4 s of work behind one worker
+        got = await answers(made, ["SLEEP:1.0"] * 8, deadline_s=6.9)  # 8 s of work behind one worker
         assert all(not isinstance(a.value, Lost) for a in got)
-        assert got[3].waited_s > 2.9 > got[3].computed_s
+        assert got[7].waited_s > 6.9 > got[7].computed_s
 
 
 async def test_a_worker_killed_while_idle_costs_no_item() -> None:

@@ -133,7 +133,7 @@ async def test_a_reward_service_that_hangs_is_named_and_no_lease_is_lost_to_it(
     async def frozen(request: httpx.Request) -> httpx.Response:
         raise httpx.ReadTimeout("no answer", request=request)
 
-    made = recipe("queue.stall_s=4", "queue.lease_s=3", "queue.max_tries=1", "reward.deadline_s=0.5")
+    made = recipe("queue.stall_s=12", "queue.lease_s=60", "queue.max_tries=1", "reward.deadline_s=0.5")
     async with start(made, transport=httpx.MockTransport(frozen)) as bench:
         await bench.learner.queue.announce(bench.learner.fence, publish(tmp_path, 0, tiny_model))
         bench.start()

@@ -174,7 +174,7 @@ async def test_a_store_that_only_the_engine_cannot_read_is_waited_for(
 async def test_an_engine_that_somebody_paused_is_found_out_by_the_group_that_stalls(
     start: Start, tmp_path: Path, tiny_model: Path
 ) -> None:
-    async with start(recipe("queue.lease_s=3", "queue.stall_s=4", "reward.deadline_s=1")) as bench:
+    async with start(recipe("queue.lease_s=60", "queue.stall_s=10", "reward.deadline_s=5")) as bench:
         await bench.learner.queue.announce(bench.learner.fence, publish(tmp_path, 0, tiny_model))
         bench.start()
         await bench.until(lambda: bench.state.engine_version == 0)
@@ -259,10 +259,10 @@ class Slow(httpx.AsyncBaseTransport):
 
 
 def slow_down(bench: Rig) -> Slow:
-    """Put delays before the rig's engine, which has 0.05 s to answer from now on."""
+    """Put delays before the rig's engine, which has 0.1 s to answer from now on."""
     engine = bench.bench.engine
     slow = engine._http._transport = Slow(engine._http._transport)
-    engine._deadlines = Deadlines(connect_s=0.05, control_s=0.05, silence_s=30.0)
+    engine._deadlines = Deadlines(connect_s=0.1, control_s=0.1, silence_s=120.0)
     return slow
 
 
@@ -270,7 +270,7 @@ async def test_an_engine_that_is_slower_than_every_deadline_is_found_all_the_sam
     start: Start, tmp_path: Path, tiny_model: Path
 ) -> None:
     async with start(recipe()) as bench:
-        slow_down(bench).delay_s = 0.2
+        slow_down(bench).delay_s = 0.4
         await bench.learner.queue.announce(bench.learner.fence, publish(tmp_path, 0, tiny_model))
         bench.start()
         await bench.take()

@@ -2,17 +2,21 @@
 
 Invariants:
 - what is shown is a copy: nothing is read back, and no tracker can lose, delay or end a run. If Weights & Biases cannot
-  be reached or the key is missing, its files stay in the run's folder and one line reports it; if its process dies, a
-  line reports that, and nothing more is shown there before the next start. The same holds for TensorBoard's files;
+  be reached or the key is missing, its files stay in the run's folder and one line reports it; if its process dies or
+  hangs, a line reports that, and nothing more is shown there before the next start. The same holds for TensorBoard's
+  files;
 - a resumed run continues in the same place; steps shown before are not shown twice.
 """
 
+import os
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import structlog
 
 from golongrl.recipe import Recipe
@@ -20,9 +24,14 @@ from golongrl.recipe import Recipe
 log = structlog.get_logger()
 
 # The learner waits for it; an answer takes a second.
-_INIT_S = 30.0
+_ONLINE_S = 30.0
 # For what has not been sent at the end; the rest stays in the folder.
-_FINISH_S = 15.0
+_SEND_S = 15.0
+# Offline nothing is waited for but the client's own process, which a busy machine may start and run slowly.
+_OFFLINE_S = 120.0
+# For one call of the client, which has no deadline where it only hands over to its process.
+_CALL_S = 60.0
+_PROCESS = "wandb-core"
 _LOST = "Weights & Biases failed and is off until the next start; metrics.jsonl and TensorBoard continue"
 
 
@@ -77,6 +86,41 @@ class TensorBoard:
             log.warning("TensorBoard's files cannot be written; off until the next start", reason=str(error))
 
 
+@contextmanager
+def within(limit_s: float) -> Iterator[None]:
+    """Around a call of the Weights & Biases client: kills the client's process if the call takes longer, which ends it.
+
+    Raises:
+        TimeoutError: it took longer.
+    """
+    late = threading.Event()
+
+    def kill() -> None:
+        late.set()
+        for child in psutil.Process().children():
+            with suppress(psutil.NoSuchProcess):
+                if child.name() == _PROCESS:
+                    child.kill()
+
+    timer = threading.Timer(limit_s, kill)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        if late.is_set():
+            raise TimeoutError(f"its process did not answer within {limit_s:g} s")
+
+
+def _end_client() -> None:
+    import wandb
+
+    # The client leaves the program with its process's exit code if that is not 0.
+    with suppress(SystemExit):
+        wandb.teardown()
+
+
 class WeightsAndBiases:
     """A run of a Weights & Biases project; its own process sends what `show` only hands over."""
 
@@ -94,14 +138,17 @@ class WeightsAndBiases:
     def show(self, step: int, metrics: Mapping[str, float]) -> None:
         """Add a step's numbers; Weights & Biases drops a step before its last one."""
         if self._run is not None:
-            with self._unless_lost(_LOST):
+            with self._unless_lost(_LOST), within(_CALL_S):
                 self._run.log(dict(metrics), step=step)
 
     def close(self) -> None:
-        """Send what is left, for a bounded time."""
+        """Send what is left, for a bounded time. Only when its process has ended are its files whole."""
         if self._run is not None:
             with self._unless_lost(_LOST):
-                self._run.finish()
+                with within(_OFFLINE_S + _CALL_S):
+                    self._run.finish()
+                with within(_CALL_S):
+                    _end_client()
 
     @contextmanager
     def _unless_lost(self, event: str) -> Iterator[None]:
@@ -117,16 +164,19 @@ class WeightsAndBiases:
             reason = " ".join(str(error).split()) or type(error).__name__
             log.warning(event, folder=self._folder, reason=reason)
             # Its process, if it lives, still holds the run.
-            with suppress(*failures):
-                wandb.teardown()
+            with suppress(*failures), within(_CALL_S):
+                _end_client()
 
     @staticmethod
     def _begin(out: Path, tracking: Tracking, mode: Any) -> Any:
         import wandb
 
+        offline = (mode or os.environ.get("WANDB_MODE")) in ("offline", "dryrun")
+        # The start of the client's process has a limit of its own, which only `setup` can set.
+        wandb.setup(wandb.Settings(x_service_wait=_OFFLINE_S))
         settings = wandb.Settings(
-            init_timeout=_INIT_S,
-            finish_timeout=_FINISH_S,
+            init_timeout=_OFFLINE_S if offline else _ONLINE_S,
+            finish_timeout=_OFFLINE_S if offline else _SEND_S,
             console="off",
             silent=True,
             disable_git=True,
