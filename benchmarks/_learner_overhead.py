@@ -17,8 +17,9 @@ from _learner_common import P, Spent, console, made_up, median, slowest, spent
 from golongrl.data import resolve
 from golongrl.learner.advantage import grpo, qwenlong_grpo, tmn_grpo
 from golongrl.learner.batch.batch_metrics import batch_metrics
+from golongrl.learner.batch.estimate import estimate
 from golongrl.learner.batch.prepare import prepare
-from golongrl.learner.batch.samples import Shard, collect, estimate
+from golongrl.learner.batch.samples import Shard, collect
 from golongrl.learner.batch.shared_prefix import shard_groups
 from golongrl.learner.flops import pairs_per_token
 from golongrl.learner.fsync import file_sha256
@@ -91,7 +92,7 @@ def _driver(batch: Batch, recipe: Recipe, rounds: int) -> list[Row]:
     packed = [encode(group) for group in batch.groups]
     samples = collect(batch.groups)
     rewards, algorithm = samples.rewards, recipe.algorithm
-    advantages = estimate(samples, rewards, algorithm).values
+    advantages = estimate(samples, rewards, algorithm).advantages.values
     longest, ranks = recipe.learner.max_tokens_per_rank, recipe.learner.ranks
     split = partial(shard_groups, pairs_per_token=RATIO, ranks=ranks, mini_batch_groups=None, longest=longest)
     scores, groups = torch.from_numpy(rewards), samples.group.tolist()

@@ -96,10 +96,12 @@ def check(
     """
     from golongrl.data.model_check import check_local_model
     from golongrl.learner.queue_settings import budget_warning
+    from golongrl.recipe.functions import check_functions
 
     checked = load(recipe, [*(overrides or ()), *([] if gpus is None else [f"learner.ranks={gpus}"])])
     if warning := budget_warning(checked):
         print(f"warning: {warning}", file=sys.stderr)
+    check_functions(checked)
     here = check_local_model(checked)
     if gpus is not None or gpu_memory is not None:
         _check_memory(checked, gpu_memory)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from golongrl.data.order import lease_order
+from golongrl.data.order import lease_order, weighted_order
 
 TASKS = st.lists(st.sampled_from(["EM", "F1", "IoU", "NDCG"]), max_size=200)
 
@@ -57,3 +57,35 @@ def test_seed_and_epoch_alone_decide():
 def test_a_block_of_none_is_refused():
     with pytest.raises(ValueError, match="groups_per_step"):
         lease_order(["a"], 0, 0, 0)
+
+
+WEIGHTS = st.dictionaries(st.sampled_from(["EM", "F1", "IoU"]), st.sampled_from([0.5, 1.0, 3.0]), min_size=1)
+
+
+@given(TASKS, st.integers(1, 20), st.integers(0, 9), WEIGHTS)
+def test_weighted_batches_have_their_shares(tasks, size, seed, weights):
+    order = weighted_order(tasks, size, seed, 0, weights)
+    assert order.dtype == np.int32
+    assert len(set(order.tolist())) == len(order)
+    assert len(order) % size == 0
+    total = sum(weights.values())
+    for end in range(size, len(order) + 1, size):
+        counts = Counter(tasks[row] for row in order[:end])
+        assert set(counts) <= set(weights)
+        for task, weight in weights.items():
+            assert abs(counts[task] - weight / total * end) < 1 + 1e-9
+    # It ends because the next batch could not be filled.
+    left = Counter(tasks) - Counter(tasks[row] for row in order)
+    assert any(left[task] < -(-weight * size // total) + 1 for task, weight in weights.items())
+
+
+def test_another_epoch_draws_other_rows():
+    tasks = ["rare"] * 10 + ["common"] * 100
+    first, second = (weighted_order(tasks, 4, 0, epoch, {"rare": 1, "common": 1}) for epoch in (0, 1))
+    assert len(first) == len(second) == 20
+    assert set(first.tolist()) != set(second.tolist())
+    assert np.array_equal(first, weighted_order(tasks, 4, 0, 0, {"common": 2, "rare": 2}))
+
+
+def test_a_type_without_rows_fills_no_batch():
+    assert len(weighted_order(["a"] * 9, 3, 0, 0, {"a": 1, "b": 1})) == 0

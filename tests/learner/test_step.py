@@ -1,5 +1,7 @@
 """A step of the ranks against a plain torch implementation of the same step, written apart from the program's code."""
 
+import os
+import pickle
 import shutil
 from dataclasses import dataclass
 from functools import partial
@@ -273,3 +275,48 @@ def test_a_mixture_of_experts_equals_plain_torch(ranks: int, tiny_mixture: Path,
     shared = [_recipe(tiny_mixture, override, SHARED, *more) for more in ([], [FUSED])]
     _compare(ranks, shared, tiny_mixture, made, tmp_path / "shared")
     assert "model.layers.0.mlp.gate.weight" in torch.load(tmp_path / "moments-0.pt")
+
+
+OWN_LOSS = """
+import torch
+from verl.trainer.ppo.core_algos import agg_loss
+
+
+def clipped(old_log_prob, log_prob, advantages, response_mask, loss_agg_mode, config, rollout_is_weights=None):
+    ratio = torch.exp(log_prob - old_log_prob)
+    gain = torch.minimum(ratio * advantages, ratio.clamp(0.8, 1.28) * advantages)
+    gain = torch.where(advantages < 0, torch.maximum(gain, 3.0 * advantages), gain)
+    loss = agg_loss(-gain * rollout_is_weights, response_mask, loss_agg_mode, **config.global_batch_info)
+    return loss, {"actor/mine": 7.0}
+"""
+
+
+def test_the_users_own_loss_is_the_one_that_trains(
+    tiny_model: Path, made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The formula of the plain step, handed in as a function: a rank imports it by its name."""
+    (tmp_path / "my_losses.py").write_text(OWN_LOSS)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}")
+    recipe = _recipe(tiny_model, SHARED, "algorithm.policy_loss=my_losses:clipped")
+    _compare(1, [recipe], tiny_model, made, tmp_path / "ranks")
+    ((metrics,),) = [pickle.loads((tmp_path / "ranks" / "metrics-0.pkl").read_bytes())]
+    assert metrics["actor/mine"] == 7.0
+
+
+LOSSES = ("gspo", "cispo", "geo_mean", "sapo", "gpg")
+
+
+@pytest.mark.full
+def test_losses_by_name_differ_and_do_not_depend_on_how_prompts_are_computed(
+    tiny_model: Path, made: Made, tmp_path: Path
+) -> None:
+    choices = [("vanilla", PLAIN)] + [(loss, prompts) for loss in LOSSES for prompts in (PLAIN, SHARED)]
+    # The ratios of a policy to itself are 1, where most losses have one gradient.
+    away = "algorithm.proximal=behaviour"
+    recipes = [_recipe(tiny_model, prompts, away, f"algorithm.policy_loss={loss}") for loss, prompts in choices]
+    minis = [_cut(recipe, made, ranks=1, mini_batch_groups=None) for recipe in recipes]
+    (results,) = run_ranks(1, recipes, minis, tmp_path)
+    norms = dict(zip(choices, (metrics["actor/grad_norm"] for metrics in results), strict=True))
+    for loss in LOSSES:
+        assert norms[loss, SHARED] == pytest.approx(norms[loss, PLAIN], rel=1e-5), loss
+        assert norms[loss, PLAIN] != pytest.approx(norms["vanilla", PLAIN], rel=1e-3), loss

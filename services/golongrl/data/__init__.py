@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from golongrl.data.builders import build
     from golongrl.data.chat import Chat
     from golongrl.data.models import resolve
-    from golongrl.data.order import lease_order
+    from golongrl.data.order import lease_order, weighted_order
     from golongrl.data.pipeline import DataReport, prepare
     from golongrl.data.prepared import Prepared, PreparedRow, open_splits
     from golongrl.data.rows import Row, read_rows
@@ -30,11 +30,12 @@ __all__ = [
     "prepare",
     "read_rows",
     "resolve",
+    "weighted_order",
 ]  # fmt: skip
 
 _HOMES = {
     "Chat": "chat", "Prepared": "prepared", "PreparedRow": "prepared", "DataReport": "pipeline", "Row": "rows",
-    "build": "builders", "lease_order": "order", "open_splits": "prepared",
+    "build": "builders", "lease_order": "order", "weighted_order": "order", "open_splits": "prepared",
     "prepare": "pipeline", "read_rows": "rows", "resolve": "models",
 }  # fmt: skip
 

@@ -69,6 +69,7 @@ class Prepared:
         self._batches = batches
         self._rows: int = sum(batch.num_rows for batch in batches)
         self.tasks: list[str] = [key for batch in batches for key in batch.column("task_key").to_pylist()]
+        self.task_types: list[str] = [name for batch in batches for name in batch.column("task").to_pylist()]
 
     @classmethod
     def open(cls, folder: Path) -> Self:

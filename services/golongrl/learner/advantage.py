@@ -103,6 +103,81 @@ def qwenlong_grpo(scores: Tensor, tasks: Ids, *, epsilon: float = 1e-6) -> Advan
     return Advantages(batch.spread_out(advantages, scores), batch.metrics())
 
 
+def dr_grpo(scores: Tensor, groups: Ids) -> Advantages:
+    """Dr. GRPO (arXiv 2503.20783): A_i = r_i - mean_u, without a spread that favours easy and hard prompts.
+
+    Its other half is a loss that does not divide by a response's length: `loss_agg_mode: seq-mean-token-sum-norm`.
+    Args and errors are those of `tmn_grpo`.
+    """
+    return grpo(scores, groups, normalize=False)
+
+
+def rloo(scores: Tensor, groups: Ids) -> Advantages:
+    """Leave-one-out baseline (arXiv 2402.14740): A_i = r_i - mean of the prompt's other responses.
+
+    A prompt with one response has baseline 0. Args and errors are those of `tmn_grpo`.
+    """
+    batch = _AdvantageBatch.of(scores, groups, [0] * len(groups))
+    count = batch.count[batch.group]
+    # r_i - (n mean - r_i) / (n - 1) = (r_i - mean) n / (n - 1)
+    others = torch.where(count > 1, count / (count - 1).clamp(min=1), 1.0)
+    advantages = (batch.rewards - batch.baseline[batch.group]) * others
+    return Advantages(batch.spread_out(advantages, scores), batch.metrics(per_task=False))
+
+
+def reinforce_plus_plus_baseline(scores: Tensor, groups: Ids, lengths: Sequence[int] | Tensor) -> Advantages:
+    """REINFORCE++ with a baseline (arXiv 2501.03262): r_i - mean_u, whitened over the batch's tokens.
+
+    A_i = (c_i - m) / sqrt(v + 1e-8) for c_i = r_i - mean_u; m and the unbiased v count a response once for each of its
+    tokens, as verl's `masked_whiten` does. Fewer than two tokens have v = 0.
+
+    Args:
+        lengths: tokens of each response, [N]. The other args and errors are those of `tmn_grpo`.
+    """
+    batch = _AdvantageBatch.of(scores, groups, [0] * len(groups))
+    tokens = torch.as_tensor(lengths, dtype=torch.float64, device=scores.device)
+    if tokens.shape != scores.shape:
+        raise ValueError(f"lengths must be [N] like scores, got {tuple(tokens.shape)} and {tuple(scores.shape)}")
+    tokens = tokens[batch.scored]
+    centred = batch.rewards - batch.baseline[batch.group]
+    total = tokens.sum().clamp(min=1)
+    mean = (centred * tokens).sum() / total
+    variance = ((centred - mean).square() * tokens).sum() / (total - 1).clamp(min=1)
+    advantages = (centred - mean) / (variance + 1e-8).sqrt()
+    return Advantages(batch.spread_out(advantages, scores), batch.metrics(per_task=False))
+
+
+def aepo(scores: Tensor, groups: Ids, tasks: Ids, *, mask_negatives: bool, epsilon: float = 1e-6) -> Advantages:
+    """QwenLong-L1.5's advantage (arXiv 2512.12967): A_i = (r_i - mean_u) / (unbiased deviation of type t + epsilon).
+
+    With `mask_negatives` advantages below 0 become 0: what is wrong then raises the entropy no further.
+    `masks_negatives` says when. Args and errors are those of `tmn_grpo`.
+    """
+    batch = _AdvantageBatch.of(scores, groups, tasks)
+    of_type = _AdvantageBatch.of(scores, tasks, tasks)
+    deviation = of_type.variance.sqrt()[of_type.group]
+    advantages = (batch.rewards - batch.baseline[batch.group]) / (deviation + epsilon)
+    if mask_negatives:
+        advantages = advantages.clamp(min=0.0)
+    return Advantages(
+        batch.spread_out(advantages, scores), batch.metrics() | {"aepo/negatives_masked": float(mask_negatives)}
+    )
+
+
+def masks_negatives(before: bool, entropy: float, *, low: float, high: float) -> bool:
+    """Whether AEPO masks negative advantages in a batch of this entropy: from above `high` on until it is below `low`.
+
+    Args:
+        before: whether the batch before was masked.
+        entropy: nats a token, NaN (no tokens) leaves it as it was.
+    """
+    if entropy > high:
+        return True
+    if entropy < low:
+        return False
+    return before
+
+
 def task_metrics(scores: Tensor, groups: Ids, tasks: Ids) -> dict[str, float]:
     """Reward statistics per task type, under the original's names (`task_metrics/<type>/mean_reward` ...).
 

@@ -30,7 +30,7 @@ class Batches:
 
     Args:
         waits: called for every wait, with the step that waits.
-        pairs_per_token: see `prepare`.
+        pairs_per_token, negatives_masked: see `prepare`; the latter of the last batch that was trained.
     """
 
     def __init__(
@@ -40,12 +40,14 @@ class Batches:
         fence: str,
         waits: Callable[[int, Wait], None],
         pairs_per_token: float | None,
+        negatives_masked: bool = False,
     ) -> None:
         self._recipe = recipe
         self._queue = queue
         self._fence = fence
         self._waits = waits
         self._pairs_per_token = pairs_per_token
+        self._negatives_masked = negatives_masked
         self._upcoming: asyncio.Task[PreparedBatch | Stopped] | None = None
 
     async def __aenter__(self) -> "Batches":
@@ -77,7 +79,14 @@ class Batches:
         faults = await asyncio.to_thread(untrainable, batch, self._recipe)
         if faults:
             batch = await self._without(batch, faults)
-        prepared = await asyncio.to_thread(prepare, batch, self._recipe, pairs_per_token=self._pairs_per_token)
+        prepared = await asyncio.to_thread(
+            prepare,
+            batch,
+            self._recipe,
+            pairs_per_token=self._pairs_per_token,
+            masked_before=self._negatives_masked,
+        )
+        self._negatives_masked = prepared.negatives_masked
         if leased:
             prepared.metrics[GENERATING] = mean(leased)
         return prepared

@@ -58,6 +58,7 @@ class TrainingLoop:
         done: optimizer steps in the ranks' weights.
         rows: (epoch, row) of every group trained in them, as parts to concatenate: [N, 2] each.
         pairs_per_token: of the model, where prompts are computed once; else None.
+        negatives_masked: whether `aepo` masked negative advantages in the last step done.
         history: names the checkpoints of this run, in all its attachments.
     """
 
@@ -78,6 +79,7 @@ class TrainingLoop:
     rows: list[NDArray[np.int32]]
     pairs_per_token: float | None
     history: str
+    negatives_masked: bool = False
     _checkpoint_now: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def run(self) -> bool:
@@ -97,7 +99,9 @@ class TrainingLoop:
 
     async def _steps(self) -> Stopped | None:
         """Step by step; why the queue has no more batches, where that is the end."""
-        async with Batches(self.recipe, self.queue, self.fence, self._waits, self.pairs_per_token) as batches:
+        async with Batches(
+            self.recipe, self.queue, self.fence, self._waits, self.pairs_per_token, self.negatives_masked
+        ) as batches:
             batches.prefetch(self.done + 1)
             while batches.upcoming is not None:
                 started = time.perf_counter()
@@ -150,6 +154,7 @@ class TrainingLoop:
         clock["timing_s/ship"] = max(0.0, spent - inside)
         self.done = batch.step
         self.rows.append(batch.rows)
+        self.negatives_masked = batch.negatives_masked
         if self.done >= self.publisher.version:
             with timed(clock, "timing_s/update_weights"):
                 await self.publisher.begin(self.ranks, self.done)
@@ -212,7 +217,13 @@ class TrainingLoop:
         if self.done > self.saver.latest:
             self.status.set(f"saving checkpoint {self.done}")
             await self.publisher.settled()
-            state = self.identity.state(self.done, self.publisher.lineage, self.publisher.checksum, self.history)
+            state = self.identity.state(
+                self.done,
+                self.publisher.lineage,
+                self.publisher.checksum,
+                self.history,
+                negatives_masked=self.negatives_masked,
+            )
             await self.saver.begin(state, np.concatenate(self.rows), recorded)
 
     async def _saved(self) -> None:

@@ -11,6 +11,7 @@ import json
 import secrets
 import socket
 import warnings
+from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -21,7 +22,7 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from golongrl.data import Prepared, lease_order, open_splits, resolve
+from golongrl.data import Prepared, lease_order, open_splits, resolve, weighted_order
 from golongrl.errors import is_full, no_space
 from golongrl.heartbeat import heartbeat
 from golongrl.learner import memory, model_identity
@@ -43,7 +44,8 @@ from golongrl.learner.validation import ValidationRounds
 from golongrl.learner.weights.publisher import Publisher
 from golongrl.learner.weights.store import WeightStore
 from golongrl.queue import SampleQueue
-from golongrl.recipe import Recipe
+from golongrl.recipe import Recipe, RecipeError
+from golongrl.recipe.functions import check_functions
 from golongrl.serving import bind, served
 
 if TYPE_CHECKING:
@@ -83,18 +85,30 @@ class Inputs:
         Raises:
             GolongrlError: model, data and recipe cannot be trained with; one line says why.
         """
+        check_functions(recipe)
         model = resolve(recipe.model.path, trust_remote_code=recipe.model.trust_remote_code)
         model_config = json.loads((model / "config.json").read_text("utf-8"))
         memory.check_layout(recipe, model_config)
         memory.check_kernel(recipe, model_config, lambda name: find_spec(name) is not None)
         data, held_out = open_splits(data_folder)
-        order = [
-            lease_order(data.tasks, recipe.queue.groups_per_step, recipe.seed, epoch)
-            for epoch in range(recipe.data.epochs)
-        ]
+        order = [_order(recipe, data, epoch) for epoch in range(recipe.data.epochs)]
+        if not any(len(rows) for rows in order):
+            counts = Counter(data.task_types)
+            found = ", ".join(f"{counts[task]} of {task}" for task in sorted(recipe.data.task_weights or {}))
+            raise RecipeError(
+                f"data.task_weights fills no batch of {recipe.queue.groups_per_step} groups: there are {found} rows; "
+                "leave out the types without rows, or give them less weight"
+            )
         digest = hashlib.sha256(b"".join(np.ascontiguousarray(rows).tobytes() for rows in order)).hexdigest()
         identity = Identity(recipe, len(data), digest, model_identity.of(model, model_config))
         return cls(recipe, model, model_config, data, held_out, order, identity)
+
+
+def _order(recipe: Recipe, data: Prepared, epoch: int) -> NDArray[np.int32]:
+    size, weights = recipe.queue.groups_per_step, recipe.data.task_weights
+    if weights is None:
+        return lease_order(data.tasks, size, recipe.seed, epoch)
+    return weighted_order(data.task_types, size, recipe.seed, epoch, dict(weights.items()))
 
 
 async def train(recipe: Recipe, config: LearnerConfig) -> None:
@@ -210,6 +224,7 @@ async def _attached(
                     rows=[rows],
                     pairs_per_token=_pairs_per_token(ranks, inputs),
                     history=resumed.checkpoint.state.history if resumed and resumed.own else secrets.token_hex(8),
+                    negatives_masked=checkpoint is not None and checkpoint.state.negatives_masked,
                 )
                 complete = await loop.run()
     if not complete:

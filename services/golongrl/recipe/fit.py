@@ -6,6 +6,7 @@ Each function returns one line a fault, which names the keys, their values and t
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from golongrl.recipe.functions import POLICY_LOSSES
 from golongrl.recipe.prefix_support import plain_reason
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ def recipe_faults(recipe: "Recipe") -> Iterator[str]:
     yield from _lengths(recipe)
     yield from _groups(recipe)
     yield from _algorithm(recipe)
+    yield from _task_weights(recipe)
     yield from _validation(recipe)
 
 
@@ -76,6 +78,17 @@ def _groups(recipe: "Recipe") -> Iterator[str]:
         )
 
 
+def _task_weights(recipe: "Recipe") -> Iterator[str]:
+    weights = recipe.data.task_weights
+    if weights is None:
+        return
+    if not weights:
+        yield "data.task_weights has no task type; null leaves the shares of the data"
+    for task in weights:
+        if task not in recipe.data.tasks:
+            yield f"data.task_weights.{task}: {task} is not in data.tasks ({', '.join(recipe.data.tasks)})"
+
+
 def run_faults(recipe: "Recipe") -> Iterator[str]:
     """What no training run could work with, though the recipe's data can be built."""
     data, groups = recipe.data, recipe.queue.groups_per_step
@@ -99,6 +112,18 @@ def _algorithm(recipe: "Recipe") -> Iterator[str]:
             yield f"algorithm.rollout_rs.{mode} takes one upper bound, not {list(bound)}"
         elif isinstance(bound, tuple) and bound[0] >= bound[1]:
             yield f"algorithm.rollout_rs.{mode} must be [low, high] with low < high"
+    if algorithm.entropy_low > algorithm.entropy_high:
+        yield (
+            f"algorithm.entropy_low {algorithm.entropy_low:g} exceeds algorithm.entropy_high "
+            f"{algorithm.entropy_high:g}; at most {algorithm.entropy_high:g} works"
+        )
+    options, loss = algorithm.policy_loss_options, algorithm.policy_loss
+    known = POLICY_LOSSES.get(loss, frozenset())
+    for name in sorted(options.keys() - known):
+        takes = f"takes {', '.join(sorted(known))}" if known else "takes none"
+        yield f"algorithm.policy_loss_options.{name}: the loss {loss} {takes}"
+    if loss == "dro" and "dro_beta" not in options:
+        yield "algorithm.policy_loss dro needs algorithm.policy_loss_options.dro_beta"
 
 
 def _validation(recipe: "Recipe") -> Iterator[str]:

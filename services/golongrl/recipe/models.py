@@ -14,6 +14,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from golongrl.recipe.fit import recipe_faults
+from golongrl.recipe.functions import EstimatorName, PolicyLossName
 
 # Most seconds that one response may be scored for: a request may not hold a worker of the reward service for longer.
 MAX_DEADLINE_S = 120.0
@@ -87,6 +88,12 @@ class Data(Section):
     overlong: Literal["filter", "truncate_left", "error"] = Field(
         "filter", description="What happens to a longer prompt: dropped (and counted), cut on the left, or an error."
     )
+    task_weights: dict[TaskType, PositiveFloat] | None = Field(
+        None,
+        description="Share of each task type in a batch, in any unit (`{T1: 1, T4: 2}`); a type without a weight is "
+        "left out. An epoch then ends when a type has no rows left, and the next one draws others. null: every batch "
+        "has the types in the shares of the data.",
+    )
     bad_rows: Literal["error", "skip"] = Field(
         "error", description="What bad rows of a file do: refuse the data, or be left out, counted and listed."
     )
@@ -105,7 +112,10 @@ class Data(Section):
 class Algorithm(Section):
     """Advantages and loss (the paper's section on TMN-GRPO; verl's names for the rest)."""
 
-    estimator: Literal["tmn_grpo", "grpo", "qwenlong_grpo"] = Field("tmn_grpo", description="Advantage estimator.")
+    estimator: EstimatorName = Field(
+        "tmn_grpo",
+        description="Advantage estimator, or your own as `my_package.module:function` (docs/algorithms.md).",
+    )
     normalize: bool = Field(
         True, description="Divide centred rewards by the task type's (tmn_grpo) or prompt's (grpo) spread."
     )
@@ -116,6 +126,19 @@ class Algorithm(Section):
         1.0, description="tmn_grpo: strength of the difficulty weight."
     )
     epsilon: PositiveFloat = Field(1e-6, description="Added to the spread before dividing.")
+    entropy_low: NonNegativeFloat = Field(
+        0.2, description="aepo: once the batch's entropy (nats a token) is below this, negative advantages count again."
+    )
+    entropy_high: NonNegativeFloat = Field(
+        0.4, description="aepo: once the batch's entropy is above this, negative advantages become 0."
+    )
+    policy_loss: PolicyLossName = Field(
+        "vanilla",
+        description="Policy loss by verl's name, or your own as `my_package.module:function` (docs/algorithms.md).",
+    )
+    policy_loss_options: dict[str, float] = Field(
+        {}, description="Options of the policy loss by verl's names, such as `tau_pos` and `tau_neg` of sapo."
+    )
     clip_ratio_low: PositiveFloat = Field(0.2, description="PPO clip below 1.")
     clip_ratio_high: PositiveFloat = Field(0.28, description="PPO clip above 1.")
     clip_ratio_c: Annotated[float, Field(gt=1)] = Field(3.0, description="Dual clip for negative advantages.")

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from golongrl.learner.batch.batch_metrics import batch_metrics, count_metrics
 from golongrl.learner.batch.check import longest_sequence
-from golongrl.learner.batch.samples import Shard, collect, estimate, penalise_overlong, shard, shuffled
+from golongrl.learner.batch.estimate import estimate
+from golongrl.learner.batch.samples import Shard, collect, penalise_overlong, shard, shuffled
 from golongrl.learner.batch.shared_prefix import shard_groups
 from golongrl.queue import Batch
 from golongrl.recipe import Recipe
@@ -23,14 +24,19 @@ class PreparedBatch:
     rows: NDArray[np.int32]  # (epoch, row) of its groups: [groups, 2]
     minis: list[list[Shard]]
     metrics: dict[str, float]
+    negatives_masked: bool = False
+    """By `aepo`; the next batch's estimate depends on it."""
 
 
-def prepare(batch: Batch, recipe: Recipe, *, pairs_per_token: float | None) -> PreparedBatch:
+def prepare(
+    batch: Batch, recipe: Recipe, *, pairs_per_token: float | None, masked_before: bool = False
+) -> PreparedBatch:
     """Depends on its arguments alone, so a replayed batch gives the same result. A batch whose groups were all set
     aside gives no mini-batches.
 
     Args:
         pairs_per_token: of the model (golongrl.learner.flops) where prompts are computed once; None where they are not.
+        masked_before: `negatives_masked` of the batch before.
 
     Raises:
         BatchError: a group cannot be trained (`check.untrainable` names all of them).
@@ -38,7 +44,7 @@ def prepare(batch: Batch, recipe: Recipe, *, pairs_per_token: float | None) -> P
     started = time.perf_counter()
     rows = np.array([(group.epoch, group.row) for group in batch.groups], np.int32).reshape(-1, 2)
     if not batch.groups:
-        return PreparedBatch(batch.step, rows, [], count_metrics(batch))
+        return PreparedBatch(batch.step, rows, [], count_metrics(batch), masked_before)
     algorithm, learner = recipe.algorithm, recipe.learner
     samples = collect(batch.groups)
     rewards = penalise_overlong(
@@ -48,7 +54,7 @@ def prepare(batch: Batch, recipe: Recipe, *, pairs_per_token: float | None) -> P
         algorithm.overlong_buffer,
         algorithm.overlong_penalty,
     )
-    advantages = estimate(samples, rewards, algorithm)
+    advantages, masked = estimate(samples, rewards, algorithm, masked_before=masked_before)
     values = advantages.values
     if algorithm.shuffle_advantages:
         values = shuffled(values, ~np.isnan(rewards), recipe.seed, batch.step)
@@ -64,4 +70,4 @@ def prepare(batch: Batch, recipe: Recipe, *, pairs_per_token: float | None) -> P
     metrics |= advantages.metrics
     # Overlaps the previous step, so it is no phase of this one (timing_s/take is the time that the step waited).
     metrics["perf/prepare_s"] = time.perf_counter() - started
-    return PreparedBatch(batch.step, rows, minis, metrics)
+    return PreparedBatch(batch.step, rows, minis, metrics, masked)

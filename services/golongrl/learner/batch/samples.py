@@ -17,8 +17,6 @@ import torch
 from numpy.typing import NDArray
 
 from golongrl.errors import GolongrlError
-from golongrl.learner.advantage import Advantages, grpo, qwenlong_grpo, tmn_grpo
-from golongrl.recipe import Algorithm
 
 if TYPE_CHECKING:  # a rank reads shards and needs no queue client
     from golongrl.queue import Group
@@ -119,26 +117,6 @@ def penalise_overlong(rewards: Float32, lengths: Int64, limit: int, buffer: int,
         return rewards
     excess = np.clip(lengths - (limit - buffer), 0, buffer).astype(np.float32)
     return (rewards - penalty * excess / np.float32(buffer)).astype(np.float32)
-
-
-def estimate(samples: Samples, rewards: Float32, algorithm: Algorithm) -> Advantages:
-    """Advantages of the whole batch by the recipe's estimator; a group is identified by its index, not its text."""
-    scores = torch.from_numpy(rewards)
-    groups = samples.group.tolist()
-    if algorithm.estimator == "grpo":
-        return grpo(scores, groups, normalize=algorithm.normalize, epsilon=algorithm.epsilon)
-    if algorithm.estimator == "qwenlong_grpo":
-        return qwenlong_grpo(scores, samples.tasks, epsilon=algorithm.epsilon)
-    return tmn_grpo(
-        scores,
-        groups,
-        samples.tasks,
-        normalize=algorithm.normalize,
-        reweight=algorithm.reweight,
-        alpha=algorithm.alpha,
-        gamma=algorithm.gamma,
-        epsilon=algorithm.epsilon,
-    )
 
 
 def shuffled(advantages: torch.Tensor, scored: NDArray[np.bool_], seed: int, step: int) -> torch.Tensor:

@@ -71,7 +71,9 @@ class Identity:
                 f"{'; '.join(differences)}; set model.path to the model that the run began with, or start a new run"
             )
 
-    def state(self, step: int, lineage: str, checksum: str, history: str) -> LearnerState:
+    def state(
+        self, step: int, lineage: str, checksum: str, history: str, *, negatives_masked: bool = False
+    ) -> LearnerState:
         """What a checkpoint of `step` says of the run."""
         return LearnerState(
             step=step,
@@ -85,6 +87,7 @@ class Identity:
             model=dict(self.model),
             recipe=self.recipe.model_dump(mode="json"),
             history=history,
+            negatives_masked=negatives_masked,
         )
 
 

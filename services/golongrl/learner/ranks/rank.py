@@ -13,7 +13,6 @@ import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +26,8 @@ from verl.single_controller.base.decorator import Dispatch, register
 from verl.utils import tensordict_utils as tu
 from verl.utils.device import get_device_name, get_torch_device
 from verl.utils.metric import Metric
-from verl.workers.config import FSDPActorConfig
 from verl.workers.engine import BaseEngine, EngineRegistry
 from verl.workers.engine_workers import TrainingWorker
-from verl.workers.utils.losses import ppo_loss
 
 from golongrl.broadcast.process import SenderFailedError, SenderProcess, reachable
 from golongrl.learner.batch.samples import Shard
@@ -38,6 +35,7 @@ from golongrl.learner.checkpoints.reshard import load_resharded, saved_ranks
 from golongrl.learner.checkpoints.snapshot import SnapshotWriter
 from golongrl.learner.fsync import Written
 from golongrl.learner.ranks.optimizer import recipe_settings
+from golongrl.learner.ranks.policy_loss import policy_loss
 from golongrl.learner.ranks.tensors import (
     Correction,
     assemble,
@@ -48,7 +46,7 @@ from golongrl.learner.ranks.tensors import (
     with_columns,
 )
 from golongrl.learner.ranks.ulysses_check import check_split
-from golongrl.learner.ranks.verl_config import STRATEGY, loss_config, worker_config
+from golongrl.learner.ranks.verl_config import STRATEGY, worker_config
 from golongrl.learner.ranks.verl_engine import register as register_engine
 from golongrl.learner.timing import timed
 from golongrl.learner.umask import follow
@@ -122,7 +120,7 @@ class LearnerRank(TrainingWorker):  # type: ignore[misc]  # verl carries no type
                 optimizer_config=frozen.optimizer_config,
                 checkpoint_config=frozen.checkpoint_config,
             )
-        self.set_loss_fn(partial(_policy_loss, loss_config(recipe)))
+        self.set_loss_fn(policy_loss(recipe))
 
     @register(dispatch_mode=Dispatch.ONE_TO_ALL, blocking=False)  # type: ignore[untyped-decorator]
     def start(self) -> RankInfo:
@@ -363,14 +361,6 @@ def _prepare_cpu() -> None:
             world_size=int(os.environ.get("WORLD_SIZE", "1")),
             timeout=_COLLECTIVE_TIMEOUT,
         )
-
-
-def _policy_loss(
-    config: FSDPActorConfig, model_output: dict[str, Tensor], data: TensorDict, dp_group: Any = None
-) -> tuple[Tensor, dict[str, Any]]:
-    """verl's PPO loss, by a name that pickles."""
-    loss: tuple[Tensor, dict[str, Any]] = ppo_loss(config, model_output, data, dp_group)
-    return loss
 
 
 def _note(metrics: dict[str, list[tuple[float, float]]], name: str, value: float, weight: float) -> None:

@@ -6,7 +6,7 @@ One place, so that the recipe's settings (clip, precision, offload, packing) can
 from pathlib import Path
 
 from verl.trainer.config import CheckpointConfig
-from verl.workers.config import FSDPActorConfig, FSDPEngineConfig, FSDPOptimizerConfig, HFModelConfig
+from verl.workers.config import FSDPActorConfig, FSDPEngineConfig, FSDPOptimizerConfig, HFModelConfig, PolicyLossConfig
 from verl.workers.config.engine import TrainingWorkerConfig
 
 from golongrl.recipe import Recipe
@@ -33,6 +33,8 @@ def worker_config(
 def loss_config(recipe: Recipe) -> FSDPActorConfig:
     """What verl's `ppo_loss` reads."""
     algorithm = recipe.algorithm
+    options = algorithm.policy_loss_options
+    smoothing = {name: options[name] for name in ("tau_pos", "tau_neg") if name in options}  # verl keeps sapo's apart
     return FSDPActorConfig(
         strategy=STRATEGY,
         rollout_n=recipe.rollout.n,
@@ -48,6 +50,11 @@ def loss_config(recipe: Recipe) -> FSDPActorConfig:
         use_kl_loss=algorithm.kl_loss_coef > 0,
         kl_loss_coef=algorithm.kl_loss_coef,
         kl_loss_type=algorithm.kl_loss_type,
+        policy_loss=PolicyLossConfig(
+            loss_mode=algorithm.policy_loss,
+            **{name: value for name, value in options.items() if name not in smoothing},
+        ),
+        **smoothing,
     )
 
 
