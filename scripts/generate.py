@@ -1,7 +1,7 @@
 """Write every generated file (chart values, their schema, CRD, recipes, reference pages); `--check` compares.
 
-Run it (`make generate`) after changing golongrl.kubernetes, golongrl_operator, golongrl.recipe.models, a packaged
-recipe, a preset or the version, which only services/golongrl/__init__.py says: the rest is written here.
+Run it (`make generate`) after changing golongrl.kubernetes, golongrl_operator, golongrl.recipe.models, a metric, a
+packaged recipe, a preset or the version, which only services/golongrl/__init__.py says: the rest is written here.
 """
 
 import argparse
@@ -12,6 +12,7 @@ from pathlib import Path
 
 from golongrl import __version__, recipe
 from golongrl.kubernetes.values import reference, schema
+from golongrl.monitoring import catalogues
 from golongrl_operator import crd
 
 # In a subchart, because Helm installs a chart's CRDs whatever its values; a subchart's only where it is on.
@@ -46,6 +47,7 @@ def generated() -> dict[Path, str]:
         CHART / CRD: crd.crd_yaml(),
         ROOT / "docs" / "recipe.md": reference.recipe_page(),
         ROOT / "docs" / "values.md": reference.values_page(),
+        ROOT / "docs" / "metrics.md": catalogues.page(),
     }
     for name in recipe.packaged():
         # The chart cannot read the Python package, so it carries the recipes that presets name. As JSON, with quoted

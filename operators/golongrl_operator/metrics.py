@@ -4,9 +4,29 @@ import time
 from collections import Counter as Count
 from collections.abc import Iterable
 
-from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client import CollectorRegistry
 
+from golongrl.telemetry.catalogue import Catalogue
 from golongrl_operator.decide import RunPhase
+
+CATALOGUE = Catalogue("operator", "the operator, port `http`")
+
+RUNS = CATALOGUE.gauge("runs", "TrainingRuns of the release.", "phase", unit="runs")
+PASSES = CATALOGUE.counter(
+    "passes",
+    "Passes over all runs, by outcome: ok if everything was read, done and reported.",
+    "outcome",
+    unit="passes",
+)
+API_ERRORS = CATALOGUE.counter(
+    "api_errors",
+    "Calls that the API server refused or did not answer, by HTTP code (none: no answer).",
+    "code",
+    unit="calls",
+)
+SECONDS_SINCE_PASS = CATALOGUE.gauge(
+    "seconds_since_pass", "Seconds since the last successful pass, or since the process started."
+)
 
 
 class OperatorMetrics:
@@ -14,24 +34,10 @@ class OperatorMetrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self._runs = Gauge("golongrl_operator_runs", "TrainingRuns of the release.", ["phase"], registry=self.registry)
-        self._passes = Counter(
-            "golongrl_operator_passes",
-            "Passes over all runs, by outcome: ok if everything was read, done and reported.",
-            ["outcome"],
-            registry=self.registry,
-        )
-        self._errors = Counter(
-            "golongrl_operator_api_errors",
-            "Calls that the API server refused or did not answer, by HTTP code (none: no answer).",
-            ["code"],
-            registry=self.registry,
-        )
-        age = Gauge(
-            "golongrl_operator_seconds_since_pass",
-            "Seconds since the last successful pass, or since the process started.",
-            registry=self.registry,
-        )
+        self._runs = RUNS.make(self.registry)
+        self._passes = PASSES.make(self.registry)
+        self._errors = API_ERRORS.make(self.registry)
+        age = SECONDS_SINCE_PASS.make(self.registry)
         self._succeeded = time.monotonic()
         age.set_function(lambda: time.monotonic() - self._succeeded)
         # A series that appears with its first increment shows no increase in Prometheus.

@@ -144,6 +144,7 @@ def _register_commands() -> None:
     from golongrl.learner.command import learner
     from golongrl.learner.words import EncodedWordsCommand
     from golongrl.local.command import train
+    from golongrl.monitoring.command import app as metrics
     from golongrl.queue.command import app as queue
     from golongrl.reward.command import app as reward
     from golongrl.rollout.command import rollout
@@ -158,6 +159,7 @@ def _register_commands() -> None:
     app.add_typer(data, name="data", rich_help_panel=DATA)
     add(status, LOOK, "status --name mine")
     app.add_typer(queue, name="queue", rich_help_panel=LOOK)
+    app.add_typer(metrics, name="metrics", rich_help_panel=LOOK)
     app.add_typer(render, name="render", rich_help_panel=CLUSTER)
     app.add_typer(deploy, name="deploy", rich_help_panel=CLUSTER)
     run = "--recipe quickstart --run q1 --redis-url redis://localhost:6379/0"

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from golongrl.engine import metrics as engine_metrics
 from golongrl.engine.config import EngineConfig
 from golongrl.engine.engine import EmbeddedEngine
 from golongrl.engine.metrics import EngineMetrics
@@ -81,15 +82,13 @@ def load(config: EngineConfig, on_death: Callable[[], None]) -> Serving:
 
 def _gauges(serving: Serving) -> None:
     scheduler, generator, metrics = serving.engine.scheduler, serving.engine.generator, serving.metrics
-    metrics.gauge("num_running_reqs", "Requests in the batch.", lambda: len(scheduler.running))
-    metrics.gauge("num_queue_reqs", "Requests waiting.", lambda: len(scheduler.waiting))
-    metrics.gauge(
-        "num_paused_reqs", "Live requests while paused.", lambda: len(scheduler.live) if scheduler.paused else 0
-    )
-    metrics.gauge("token_usage", "Share of the cache in use.", lambda: generator.used_tokens / serving.capacity)
-    metrics.gauge("cache_hit_rate", "Prompt tokens shared in the last prefill.", lambda: metrics.cache_hit_rate)
-    metrics.gauge("gen_throughput", "Generated tokens per second.", lambda: metrics.throughput.value)
-    metrics.gauge("max_total_num_tokens", "Tokens the cache can hold.", lambda: serving.capacity)
+    metrics.gauge(engine_metrics.RUNNING, lambda: len(scheduler.running))
+    metrics.gauge(engine_metrics.WAITING, lambda: len(scheduler.waiting))
+    metrics.gauge(engine_metrics.PAUSED, lambda: len(scheduler.live) if scheduler.paused else 0)
+    metrics.gauge(engine_metrics.TOKEN_USAGE, lambda: generator.used_tokens / serving.capacity)
+    metrics.gauge(engine_metrics.CACHE_HIT_RATE, lambda: metrics.cache_hit_rate)
+    metrics.gauge(engine_metrics.THROUGHPUT, lambda: metrics.throughput.value)
+    metrics.gauge(engine_metrics.CAPACITY, lambda: serving.capacity)
 
 
 def loads(serving: Serving) -> dict[str, Any]:

@@ -309,6 +309,10 @@ def _difficulty(batch: _AdvantageBatch, alpha: float, gamma: float) -> tuple[Ten
     if not len(weights):
         return weights, {}
     return weights, {
+        **{
+            f"task_metrics/{metric_name(name)}/pass_rate": float(rate)
+            for name, rate in zip(batch.names, _mean(pass_rate, batch.type_of_group, batch.types), strict=True)
+        },
         "difficulty/mean_pass_rate": float(pass_rate.mean()),
         "difficulty/weight_mean": float(weights.mean()),
         "difficulty/weight_min": float(weights.min()),

@@ -30,7 +30,6 @@ from golongrl.learner.batch.prepare import PreparedBatch
 from golongrl.learner.batches import Batches
 from golongrl.learner.checkpoints.resume import Identity
 from golongrl.learner.checkpoints.saver import CheckpointSaver
-from golongrl.learner.observe.health import LearnerMetrics
 from golongrl.learner.observe.metrics_log import Records
 from golongrl.learner.observe.status import LearnerStatus
 from golongrl.learner.stopping import StopSignal
@@ -73,7 +72,6 @@ class TrainingLoop:
     records: Records
     validation: ValidationRounds
     status: LearnerStatus
-    metrics: LearnerMetrics
     stop: StopSignal
     done: int
     rows: list[NDArray[np.int32]]
@@ -134,7 +132,6 @@ class TrainingLoop:
         record = step_metrics(batch.metrics, clock, stats, self.recipe.learner.ranks, self.publisher.version)
         self.records.write(batch.step, record)
         recorded.set()
-        self.metrics.observe(batch.step, record)
         log.info(
             "step",
             step=batch.step,

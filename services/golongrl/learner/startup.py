@@ -33,7 +33,8 @@ from golongrl.learner.checkpoints.store import Checkpoint, Checkpoints
 from golongrl.learner.flops import pairs_per_token
 from golongrl.learner.fsync import StorageError
 from golongrl.learner.loop import TrainingLoop
-from golongrl.learner.observe.health import LearnerMetrics, create_app
+from golongrl.learner.observe.health import create_app
+from golongrl.learner.observe.metrics import LearnerMetrics
 from golongrl.learner.observe.metrics_log import Records
 from golongrl.learner.observe.status import LearnerStatus
 from golongrl.learner.observe.tracking import Tracking
@@ -137,6 +138,7 @@ async def _train(recipe: Recipe, config: LearnerConfig) -> None:
     checkpoints = Checkpoints(config.out / "checkpoints")
     async with SampleQueue.from_url(config.redis_url, config.run) as queue:
         status, metrics = LearnerStatus(), LearnerMetrics()
+        metrics.watch(status, {"out": config.out, "weights": config.weights})
         listener = bind(config.host, config.port) if config.port else None
         async with (
             heartbeat(queue, "learner", socket.gethostname(), status.heartbeat),
@@ -204,7 +206,7 @@ async def _attached(
             if not known and done == attachment.version:
                 await publisher.begin(ranks, done)
             tracking = Tracking.of(recipe, config.run)
-            with await asyncio.to_thread(Records, config.out, done, tracking) as records:
+            with await asyncio.to_thread(Records, config.out, done, tracking, metrics) as records:
                 stop.finish_steps()
                 loop = TrainingLoop(
                     recipe=recipe,
@@ -218,7 +220,6 @@ async def _attached(
                     records=records,
                     validation=validation,
                     status=status,
-                    metrics=metrics,
                     stop=stop,
                     done=done,
                     rows=[rows],

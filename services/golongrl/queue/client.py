@@ -31,7 +31,7 @@ from golongrl.queue.errors import (
     UnreadableGroupError,
 )
 from golongrl.queue.schema import Group, decode, encode, fault
-from golongrl.queue.server import QueueServerReport
+from golongrl.queue.server import QueueServerReport, ServerState
 from golongrl.queue.types import (
     Attachment,
     Batch,
@@ -137,6 +137,10 @@ class SampleQueue:
     async def inspect_server(self) -> QueueServerReport:
         """Whether the server can hold a queue, and what it may lose."""
         return await self._connection.inspect()
+
+    async def server_state(self) -> ServerState:
+        """How the Redis server is at this moment; it may hold other runs too."""
+        return await self._connection.state()
 
     async def forget(self) -> int:
         """Delete all keys of the run, damaged or not; how many there were. The next `setup` creates it again. Until

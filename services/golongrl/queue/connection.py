@@ -22,7 +22,7 @@ from redis.asyncio.connection import AbstractConnection
 from golongrl.queue.address import Address, address
 from golongrl.queue.errors import NotDurableError, QueueError, QueueServerError, QueueUnavailableError
 from golongrl.queue.scripts import Script, script
-from golongrl.queue.server import Durability, QueueServerReport, judge
+from golongrl.queue.server import Durability, QueueServerReport, ServerState, judge
 
 log = structlog.get_logger()
 
@@ -158,6 +158,14 @@ class Connection:
     async def inspect(self) -> QueueServerReport:
         """What this server is, asked now. Raises QueueUnavailableError, QueueError."""
         return await self._patiently("inspect", self._inspect)
+
+    async def state(self) -> ServerState:
+        """How this server is, asked now. Raises QueueUnavailableError, QueueError."""
+
+        async def attempt() -> ServerState:
+            return ServerState.of(await self.client.info())
+
+        return await self._patiently("info", attempt)
 
     async def scan(self, cursor: int) -> tuple[int, list[str]]:
         """Some of the run's keys, and the cursor of the next ones; 0 begins and ends."""

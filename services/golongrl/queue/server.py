@@ -29,6 +29,21 @@ class QueueServerReport:
     replicas: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class ServerState:
+    """How a server is at this moment; `persisting`: it has an append-only file, and the last write to it succeeded."""
+
+    memory_bytes: int
+    max_memory_bytes: int
+    persisting: bool
+
+    @classmethod
+    def of(cls, info: Mapping[str, Any]) -> "ServerState":
+        """From INFO."""
+        persisting = bool(int(info.get("aof_enabled", 0))) and info.get("aof_last_write_status", "ok") == "ok"
+        return cls(int(info.get("used_memory", 0)), int(info.get("maxmemory", 0)), persisting)
+
+
 def judge(
     info: Mapping[str, Any], config: Mapping[str, str], *, waitaof: bool, replicas: int | None = None
 ) -> QueueServerReport:

@@ -57,6 +57,7 @@ class Keeper:
         self._validation = validation
         self._announced: WeightsRef | None = None
         self._announced_at: float | None = None
+        self._lag_of: int | None = None  # the version whose adoption lag was counted last
         self._settled = False
         self._suspected = False
         self._silent = 0
@@ -215,6 +216,10 @@ class Keeper:
             return await self._not_taken(ref, failure)
         seconds = time.monotonic() - begun
         self._bench.metrics.adoption.labels(str(decision.mode)).observe(seconds)
+        # Once a version: a restarted engine takes it again, long after it was announced.
+        if self._announced_at is not None and ref.version != self._lag_of:
+            self._bench.metrics.adoption_lag.observe(time.monotonic() - self._announced_at)
+            self._lag_of = ref.version
         log.info("weights taken", version=ref.version, mode=str(decision.mode), why=decision.reason, seconds=seconds)
         self._quarantine(None)
         self._tries.reset()

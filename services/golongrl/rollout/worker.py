@@ -184,6 +184,7 @@ class RolloutWorker:
             return None
         if isinstance(answer, Stopped):
             return Pause("idle", "stopped", f"the run is over: {answer.detail}")
+        self.bench.metrics.refusals.labels(answer.reason).inc()
         if answer.reason == "superseded":
             raise InputError(f"worker {self.bench.worker}: {answer.detail}; give every worker an id of its own")
         phase = "generating" if self.training else "waiting"

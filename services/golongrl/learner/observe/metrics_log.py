@@ -1,4 +1,4 @@
-"""The record of a run, step by step: metrics.jsonl, and the trackers that show it (`tracking`).
+"""The record of a run, step by step: metrics.jsonl, and what shows it: the trackers (`tracking`) and Prometheus.
 
 Invariants: one JSON object a step, in order, each step once, durable before the next begins; after a resume at step k
 the replay writes the steps above k again (their first record is cut off). A record that could not be written completely
@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Self
 
 from golongrl.learner.fsync import replace, writing
+from golongrl.learner.observe.metrics import LearnerMetrics
 from golongrl.learner.observe.tracking import TensorBoard, Tracking, WeightsAndBiases
 
 FILE = "metrics.jsonl"
@@ -28,7 +29,9 @@ class Records:
         NotWrittenError: opening, `write` and `amend`: the storage refused.
     """
 
-    def __init__(self, out: Path, resume_at: int, tracking: Tracking | None = None) -> None:
+    def __init__(
+        self, out: Path, resume_at: int, tracking: Tracking | None = None, series: LearnerMetrics | None = None
+    ) -> None:
         self._path = out / FILE
         with writing("metrics", self._path):
             out.mkdir(parents=True, exist_ok=True)
@@ -38,6 +41,7 @@ class Records:
             self._file = self._path.open("a", encoding="utf-8")
         self._last: dict[str, float] = kept[-1] if kept else {}
         self._trackers: list[TensorBoard | WeightsAndBiases] = [TensorBoard(out, resume_at)]
+        self._series = series
         if tracking is not None:
             self._trackers.append(WeightsAndBiases(out, tracking))
 
@@ -91,6 +95,8 @@ class Records:
             raise
 
     def _show(self, step: int, finite: Mapping[str, float]) -> None:
+        if self._series is not None:
+            self._series.observe(step, finite)
         for tracker in self._trackers:
             tracker.show(step, finite)
 

@@ -1,9 +1,55 @@
 """Prometheus metrics of one worker, in a registry of its own."""
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry
+
+from golongrl.telemetry.catalogue import Catalogue
 
 # Responses take from a tenth of a second (1M parameters, 64 tokens) to tens of minutes (160K prompts).
 _SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1200, 2400)
+
+CATALOGUE = Catalogue("rollout", "every rollout worker, port `http`")
+
+SUBMITTED = CATALOGUE.counter("groups_submitted", "Groups accepted by the queue.", unit="groups")
+REJECTED = CATALOGUE.counter("groups_rejected", "Rows ended without training.", "reason", unit="groups")
+RELEASED = CATALOGUE.counter("groups_released", "Rows given back to be done again.", "reason", unit="groups")
+REFUSALS = CATALOGUE.counter(
+    "lease_refusals", "Times the queue refused this worker a row, by reason.", "reason", unit="refusals"
+)
+UNSCORED = CATALOGUE.counter("responses_unscored", "Responses whose reward could not be computed.", unit="responses")
+GENERATED_TOKENS = CATALOGUE.counter("generated_tokens", "Tokens of finished responses.", unit="tokens")
+PROMPT_TOKENS = CATALOGUE.counter(
+    "prompt_tokens",
+    "Prompt tokens of finished responses, by whether the engine had them in its cache.",
+    "cached",
+    unit="tokens",
+)
+GENERATION_SECONDS = CATALOGUE.histogram("generation_seconds", "Sampling one group.", buckets=_SECONDS)
+SCORING_SECONDS = CATALOGUE.histogram("scoring_seconds", "Scoring one group.", buckets=_SECONDS)
+VALIDATION_ROWS = CATALOGUE.counter("validation_rows", "Validation rows answered.", "outcome", unit="rows")
+STALENESS = CATALOGUE.histogram(
+    "staleness_at_submit",
+    "Announced version minus the oldest version in the group.",
+    unit="versions",
+    buckets=(0, 1, 2, 3, 4, 8),
+)
+ADOPTION_SECONDS = CATALOGUE.histogram(
+    "adoption_seconds", "Taking new weights, read back included.", "mode", buckets=_SECONDS
+)
+ADOPTION_LAG_SECONDS = CATALOGUE.histogram(
+    "adoption_lag_seconds",
+    "From the moment this worker saw a version announced until its engine was confirmed to hold it.",
+    buckets=_SECONDS,
+)
+ADOPTION_FAILURES = CATALOGUE.counter("adoption_failures", "Updates the engine did not confirm.", unit="updates")
+QUARANTINED = CATALOGUE.gauge("quarantined", "1 while the engine's weights are not trusted.")
+GROUPS = CATALOGUE.gauge("groups_in_progress", "Groups leased now.", unit="groups")
+ENGINE_VERSION = CATALOGUE.gauge(
+    "engine_version", "Policy version the engine was confirmed to hold; -1 if none.", unit="versions"
+)
+WAITING = CATALOGUE.gauge("waiting", "1 for what the worker waits for now.", "reason")
+ENGINE_RESTARTS = CATALOGUE.counter(
+    "engine_restarts", "Times the engine was found gone or with foreign weights.", unit="restarts"
+)
 
 
 class RolloutMetrics:
@@ -12,60 +58,25 @@ class RolloutMetrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         own = self.registry
-        self.submitted = Counter("golongrl_rollout_groups_submitted", "Groups accepted by the queue.", registry=own)
-        self.rejected = Counter(
-            "golongrl_rollout_groups_rejected", "Rows ended without training.", ["reason"], registry=own
-        )
-        self.released = Counter(
-            "golongrl_rollout_groups_released", "Rows given back to be done again.", ["reason"], registry=own
-        )
-        self.unscored = Counter(
-            "golongrl_rollout_responses_unscored", "Responses whose reward could not be computed.", registry=own
-        )
-        self.tokens = Counter("golongrl_rollout_generated_tokens", "Tokens of finished responses.", registry=own)
-        self.prompt_tokens = Counter(
-            "golongrl_rollout_prompt_tokens", "Prompt tokens of finished responses.", ["cached"], registry=own
-        )
-        self.generation = Histogram(
-            "golongrl_rollout_generation_seconds", "Sampling one group.", buckets=_SECONDS, registry=own
-        )
-        self.scoring = Histogram(
-            "golongrl_rollout_scoring_seconds", "Scoring one group.", buckets=_SECONDS, registry=own
-        )
-        self.validated = Counter(
-            "golongrl_rollout_validation_rows", "Validation rows answered.", ["outcome"], registry=own
-        )
-        self.staleness = Histogram(
-            "golongrl_rollout_staleness_at_submit",
-            "Announced version minus the oldest version in the group.",
-            buckets=(0, 1, 2, 3, 4, 8),
-            registry=own,
-        )
-        self.adoption = Histogram(
-            "golongrl_rollout_adoption_seconds",
-            "Taking new weights, read back included.",
-            ["mode"],
-            buckets=_SECONDS,
-            registry=own,
-        )
-        self.adoption_failures = Counter(
-            "golongrl_rollout_adoption_failures", "Updates the engine did not confirm.", registry=own
-        )
-        self.quarantined = Gauge(
-            "golongrl_rollout_quarantined", "1 while the engine's weights are not trusted.", registry=own
-        )
-        self.groups = Gauge("golongrl_rollout_groups_in_progress", "Groups leased now.", registry=own)
-        self.version = Gauge(
-            "golongrl_rollout_engine_version",
-            "Policy version the engine was confirmed to hold; -1 if none.",
-            registry=own,
-        )
-        self.waiting = Gauge(
-            "golongrl_rollout_waiting", "1 for what the worker waits for now.", ["reason"], registry=own
-        )
-        self.engine_restarts = Counter(
-            "golongrl_rollout_engine_restarts", "Times the engine was found gone or with foreign weights.", registry=own
-        )
+        self.submitted = SUBMITTED.make(own)
+        self.rejected = REJECTED.make(own)
+        self.released = RELEASED.make(own)
+        self.refusals = REFUSALS.make(own)
+        self.unscored = UNSCORED.make(own)
+        self.tokens = GENERATED_TOKENS.make(own)
+        self.prompt_tokens = PROMPT_TOKENS.make(own)
+        self.generation = GENERATION_SECONDS.make(own)
+        self.scoring = SCORING_SECONDS.make(own)
+        self.validated = VALIDATION_ROWS.make(own)
+        self.staleness = STALENESS.make(own)
+        self.adoption = ADOPTION_SECONDS.make(own)
+        self.adoption_lag = ADOPTION_LAG_SECONDS.make(own)
+        self.adoption_failures = ADOPTION_FAILURES.make(own)
+        self.quarantined = QUARANTINED.make(own)
+        self.groups = GROUPS.make(own)
+        self.version = ENGINE_VERSION.make(own)
+        self.waiting = WAITING.make(own)
+        self.engine_restarts = ENGINE_RESTARTS.make(own)
         self.version.set(-1)
 
     def wait_for(self, reason: str | None) -> None:
