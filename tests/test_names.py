@@ -23,6 +23,7 @@ INTERNAL = {
     "_RetryableError": "becomes a retry, or a RewardUnavailableError",
     "_AttemptFailedError": "becomes a retry, or an LlmUnavailableError",
     "UnusableAnswerError": "becomes the counted reason of a row that golongrl.data.construct drops",
+    "NoSampleError": "becomes the counted reason of a row that golongrl.data.construct drops",
     "CacheNotFlushedError": "becomes an HTTP answer of the engine",
     "EngineWeightsError": "becomes an HTTP answer of the engine",
     "QueueFullError": "becomes an HTTP answer of the engine",

@@ -106,6 +106,17 @@ def load_corpus(spec: str) -> Corpus:
     return corpus
 
 
+def document_sections(title: str, text: str) -> list[tuple[str, tuple[str, ...]]]:
+    """(heading, paragraphs) of one document in order; what stands before its first heading is under its title."""
+    merged: list[tuple[str, tuple[str, ...]]] = []
+    for section in _sections(title, text, set()):
+        if merged and merged[-1][0] == section.title:
+            merged[-1] = (section.title, merged[-1][1] + section.paragraphs)
+        else:
+            merged.append((section.title, section.paragraphs))
+    return merged
+
+
 def _python_reference() -> Iterator[tuple[str, str]]:
     from pydoc_data.topics import topics
 

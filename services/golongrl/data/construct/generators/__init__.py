@@ -1,0 +1,79 @@
+"""Questions about real documents whose gold answers are found by code. Pure: same documents and seed, same sample.
+
+The documents stay what they are; only question and answer are made. Every sample has passed the gates: its gold earns
+full marks by the strict rules of its metric, its evidence stands in the context word for word, and the question does
+not hold the answer.
+"""
+
+import random
+from collections.abc import Sequence
+
+from golongrl.data.construct.generators import counting, retrieval, sequence
+from golongrl.data.construct.generators.desk import Desk, Generator
+from golongrl.data.construct.generators.outline import Measure, outline
+from golongrl.data.construct.generators.sample import Document, Language, NoSampleError, Sample
+from golongrl.data.corpus import estimate_tokens
+from golongrl.recipe import TaskType
+from golongrl.tasks.gold import earns_full_marks, own_score
+
+__all__ = ["GENERATORS", "Document", "NoSampleError", "Sample", "generate"]
+
+GENERATORS: dict[TaskType, tuple[Generator, ...]] = {
+    "T1": (retrieval.place_of_sentence, retrieval.next_sentence, retrieval.missing_number),
+    "T2": (retrieval.sentence_of_section, retrieval.first_mentioned, retrieval.most_mentioned),
+    "T3": (retrieval.every_place, retrieval.one_without_other),
+    "T4": (counting.sections_with, counting.times, counting.difference),
+    "T5": (counting.table_query, counting.mention_table, counting.mention_join),
+    "T6": (sequence.last_mentions, sequence.first_sentences),
+    "T7": (counting.rank_sections, counting.rank_words),
+    "T8": (sequence.sentence_order, sequence.first_mention_order, sequence.frequency_order),
+    "T9": (sequence.section_lead,),
+}
+# Draws of one generator before the next one is tried: a draw may meet a tie or a sentence that stands twice.
+_DRAWS = 4
+
+
+def generate(
+    task: TaskType,
+    documents: Sequence[Document],
+    lang: Language,
+    seed: int | str,
+    most_tokens: int,
+    measure: Measure = estimate_tokens,
+) -> Sample:
+    """A sample of the task type about these documents, in a context of at most `most_tokens`.
+
+    Raises:
+        NoSampleError: they yield none; the reason is that of the last generator that was tried.
+    """
+    rng = random.Random(f"{seed}:{task}")
+    desk = Desk(outline(documents, lang, most_tokens, measure, rng.random()), rng)
+    refusal = NoSampleError("no generator", f"none for {task}")
+    kinds = GENERATORS[task]
+    for make in rng.sample(kinds, len(kinds)):
+        for _ in range(_DRAWS):
+            try:
+                return checked(make(desk))
+            except NoSampleError as error:
+                refusal = error
+    raise refusal
+
+
+def checked(sample: Sample) -> Sample:
+    """The sample, if it passes the gates.
+
+    Raises:
+        NoSampleError: it does not.
+    """
+    for passage in sample.evidence:
+        if passage not in sample.context:
+            raise NoSampleError("evidence not in the context", passage[:80])
+    if sample.data_source == "EM" and sample.answer.lower() in sample.question.lower():
+        raise NoSampleError("answer in the question", sample.answer[:80])
+    golds = [gold.strip().lower() for gold in sample.golds]
+    if len(set(golds)) < len(golds):
+        raise NoSampleError("gold not unique", "two gold items are the same")
+    outcome = own_score(sample.data_source, sample.ground_truth(), {"reward_mode": sample.reward_mode}, "strict")
+    if not earns_full_marks(outcome, "strict"):
+        raise NoSampleError("gold does not score 1.0", outcome.reason or f"it scores {outcome.score}")
+    return sample

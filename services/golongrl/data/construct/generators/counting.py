@@ -1,0 +1,237 @@
+"""Counts and what follows from them: T4 a number, T5 rows of a table, T7 a ranking. The gold is a query in SQL.
+
+The schema: `sections(id, label)` and `mentions(section, word, times)`; a table of the text is its own schema. Every
+query is written so that its answer is unique; ties are refused.
+"""
+
+import json
+import re
+import sqlite3
+from collections.abc import Iterable, Sequence
+from contextlib import closing
+from typing import Any
+
+from golongrl.data.construct.generators.desk import Desk
+from golongrl.data.construct.generators.sample import NoSampleError, Sample
+from golongrl.data.construct.generators.terms import Term, evidence
+
+MATH = ("math_longcot_math_verify", "math_longcot_math_verify")
+TABLE = ("multitableqa_pretraining", "multitableqa")
+RANKING = ("longbench_pro", "T1.1 Global Cohesive Retrieval")
+# Counts that a person would still count; 0 and 1 are too easy to guess.
+_COUNTED = (3, 40)
+_ROWS = (2, 12)
+_RANKED = (3, 6)
+_SCHEMA = """
+CREATE TABLE sections (id INTEGER PRIMARY KEY, label TEXT);
+CREATE TABLE mentions (section INTEGER, word TEXT, times INTEGER);
+"""
+
+
+def query(desk: Desk, words: Sequence[Term], sql: str, *given: object) -> list[tuple[Any, ...]]:
+    """The answer of a query over these words' mentions."""
+    with closing(sqlite3.connect(":memory:")) as db:
+        db.executescript(_SCHEMA)
+        db.executemany("INSERT INTO sections VALUES (?, ?)", enumerate(section.label for section in desk.sections))
+        db.executemany(
+            "INSERT INTO mentions VALUES (?, ?, ?)",
+            ((place, term.word, term.counts[place]) for term in words for place in term.places),
+        )
+        return db.execute(sql, given).fetchall()
+
+
+def sections_with(desk: Desk) -> Sample:
+    """T4: how many sections mention a word."""
+    least, most = _COUNTED
+    term = desk.one(
+        [term for term in desk.terms if least <= len(term.places) <= min(most, len(desk.sections) - 1)],
+        "no word in some sections",
+    )
+    ((gold,),) = query(desk, [term], "SELECT count(DISTINCT section) FROM mentions WHERE word = ?", term.word)
+    question = desk.say(
+        f"{desk.where} In how many of the {desk.part}s does the word {desk.quoted(term.word)} occur at least once? "
+        f"{desk.matching}",
+        f"{desk.where}有多少个{desk.part}至少出现过一次词语{desk.quoted(term.word)}?{desk.matching}",
+    )
+    return _number(desk, question, gold, "sections-with", evidence(desk.outline, term.word, term.places))
+
+
+def times(desk: Desk) -> Sample:
+    """T4: how often a word occurs."""
+    least, most = _COUNTED
+    term = desk.one(
+        [term for term in desk.terms if least <= term.total <= most and len(term.places) > 1], "no word of a fit count"
+    )
+    ((gold,),) = query(desk, [term], "SELECT sum(times) FROM mentions WHERE word = ?", term.word)
+    question = desk.say(
+        f"How many times does the word {desk.quoted(term.word)} occur in the whole text? {desk.matching}",
+        f"词语{desk.quoted(term.word)}在全文中一共出现了多少次?{desk.matching}",
+    )
+    return _number(desk, question, gold, "times", evidence(desk.outline, term.word, term.places))
+
+
+def difference(desk: Desk) -> Sample:
+    """T4: how much more often one word occurs than another."""
+    _, most = _COUNTED
+    pair = [term for term in desk.distinct_totals(2, least=2) if term.total <= most]
+    if len(pair) < 2:
+        raise NoSampleError("no word of a fit count", "both have to be countable")
+    more, less = sorted(pair, key=lambda term: -term.total)
+    ((gold,),) = query(desk, pair, "SELECT sum(CASE word WHEN ? THEN times ELSE -times END) FROM mentions", more.word)
+    question = desk.say(
+        f"In the whole text, how many more times does the word {desk.quoted(more.word)} occur than the word "
+        f"{desk.quoted(less.word)}? {desk.matching}",
+        f"在全文中,词语{desk.quoted(more.word)}比词语{desk.quoted(less.word)}多出现多少次?{desk.matching}",
+    )
+    shown = evidence(desk.outline, more.word, more.places) + evidence(desk.outline, less.word, less.places)
+    return _number(desk, question, gold, "difference", shown)
+
+
+def _number(desk: Desk, question: str, gold: int, generator: str, shown: tuple[str, ...]) -> Sample:
+    return desk.sample("T4", MATH, question, generator, answer=str(gold), evidence=shown)
+
+
+def mention_table(desk: Desk) -> Sample:
+    """T5: every section that has a word so often, with how often."""
+    least, most = _ROWS
+    usable = []
+    for term in desk.terms:
+        for bound in (2, 3):
+            if least <= sum(count >= bound for count in term.counts) <= most:
+                usable.append((term, bound))
+    term, bound = desk.one(usable, "no word that some sections repeat")
+    rows = query(
+        desk, [term],
+        "SELECT label, times FROM sections JOIN mentions ON section = id WHERE word = ? AND times >= ? ORDER BY id",
+        term.word, bound,
+    )  # fmt: skip
+    question = desk.say(
+        f"{desk.where} For every {desk.part} in which the word {desk.quoted(term.word)} occurs at least {bound} "
+        f"times, give one row [{desk.part}, number of times]. {desk.matching} {desk.naming}.",
+        f"{desk.where}对每个出现词语{desk.quoted(term.word)}不少于 {bound} 次的{desk.part},给出一行 "
+        f"[{desk.part}, 次数]。{desk.matching}{desk.naming}。",
+    )
+    places = [place for place in term.places if term.counts[place] >= bound]
+    return _rows(desk, question, rows, "mention-table", evidence(desk.outline, term.word, places))
+
+
+def mention_join(desk: Desk) -> Sample:
+    """T5: every section that has two words, with how often it has each: a join of two tables."""
+    least, most = _ROWS
+    frequent = [term for term in desk.terms if len(term.places) >= least]
+    desk.rng.shuffle(frequent)
+    for one in frequent[:20]:
+        for other in desk.rng.sample(frequent, min(30, len(frequent))):
+            if one.word == other.word or not least <= len(set(one.places) & set(other.places)) <= most:
+                continue
+            rows = query(
+                desk, [one, other],
+                "SELECT label, a.times, b.times FROM sections JOIN mentions a ON a.section = id AND a.word = ? "
+                "JOIN mentions b ON b.section = id AND b.word = ? ORDER BY id",
+                one.word, other.word,
+            )  # fmt: skip
+            question = desk.say(
+                f"{desk.where} For every {desk.part} in which both the word {desk.quoted(one.word)} and the word "
+                f"{desk.quoted(other.word)} occur, give one row [{desk.part}, times {desk.quoted(one.word)}, times "
+                f"{desk.quoted(other.word)}]. {desk.matching} {desk.naming}.",
+                f"{desk.where}对每个同时出现词语{desk.quoted(one.word)}和{desk.quoted(other.word)}的{desk.part},"
+                f"给出一行 [{desk.part}, {desk.quoted(one.word)}的次数, {desk.quoted(other.word)}的次数]。"
+                f"{desk.matching}{desk.naming}。",
+            )
+            places = [place for place in one.places if other.counts[place]]
+            shown = evidence(desk.outline, one.word, places) + evidence(desk.outline, other.word, places)
+            return _rows(desk, question, rows, "mention-join", shown)
+    raise NoSampleError("no two words", "none that share some sections")
+
+
+# A table as markdown has it: a head, a rule, rows.
+_TABLE = re.compile(r"^\|.+\|[ \t]*\n\|(?:\s*:?-+:?\s*\|)+[ \t]*\n(?:\|.*\|[ \t]*(?:\n|\Z))+", re.MULTILINE)
+_LEAST_TABLE_ROWS = 4
+
+
+def table_query(desk: Desk) -> Sample:
+    """T5: the rows of a table of the text that have a value, with two of their columns."""
+    tables = [table for found in _TABLE.finditer(desk.outline.context) if (table := _parsed(found[0]))]
+    heads = [tuple(head) for head, _, _ in tables]
+    found = []
+    for head, rows, lines in tables:
+        if heads.count(tuple(head)) > 1:
+            continue
+        for number in range(len(head)):
+            values = [row[number] for row in rows]
+            for value in dict.fromkeys(values):
+                if value and _ROWS[0] <= values.count(value) <= min(_ROWS[1], len(rows) - 1):
+                    found.append((head, rows, lines, number, value))
+    head, rows, lines, number, value = desk.one(found, "no table with a repeated value")
+    shown = desk.rng.sample([other for other in range(len(head)) if other != number], min(2, len(head) - 1))
+    with closing(sqlite3.connect(":memory:")) as db:
+        names = ", ".join(f"c{place} TEXT" for place in range(len(head)))
+        db.execute(f"CREATE TABLE facts ({names})")
+        db.executemany(f"INSERT INTO facts VALUES ({', '.join('?' * len(head))})", rows)
+        picked = ", ".join(f"c{place}" for place in shown)
+        answer = db.execute(f"SELECT {picked} FROM facts WHERE c{number} = ? ORDER BY rowid", (value,)).fetchall()
+    columns = ", ".join(head)
+    wanted = ", ".join(head[place] for place in shown)
+    question = desk.say(
+        f"The text has a table with the columns: {columns}. For every row of it whose {head[number]} is "
+        f"{desk.quoted(value)}, give one row [{wanted}], the cells as they are written, as strings.",
+        f"文中有一个表格,列为:{columns}。对其中{head[number]}为{desk.quoted(value)}的每一行,给出一行 [{wanted}],"
+        "单元格按原文书写,一律写成字符串。",
+    )
+    evidence_lines = tuple(line for row, line in zip(rows, lines, strict=True) if row[number] == value)
+    return _rows(desk, question, answer, "table-query", evidence_lines)
+
+
+def _parsed(text: str) -> tuple[list[str], list[list[str]], list[str]] | None:
+    lines = [line.strip() for line in text.strip().split("\n")]
+    head, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines)
+    rows = rows[1:]
+    whole = all(len(row) == len(head) for row in rows) and all(head) and len(set(head)) == len(head) > 1
+    return (head, rows, lines[2:]) if whole and len(rows) >= _LEAST_TABLE_ROWS else None
+
+
+def _rows(desk: Desk, question: str, rows: Iterable[tuple[Any, ...]], generator: str, shown: tuple[str, ...]) -> Sample:
+    gold = json.dumps({"data": [list(row) for row in rows]}, ensure_ascii=False)
+    return desk.sample("T5", TABLE, question, generator, answer=gold, evidence=shown)
+
+
+def rank_sections(desk: Desk) -> Sample:
+    """T7: the sections that mention a word most, the most first."""
+    least, most = _RANKED
+    usable = []
+    for term in desk.terms:
+        counts = sorted((count for count in term.counts if count), reverse=True)
+        top = next((k for k in range(len(counts)) if k + 1 < len(counts) and counts[k] == counts[k + 1]), len(counts))
+        if least <= top:
+            usable.append((term, min(top, most)))
+    term, k = desk.one(usable, "tie in a ranking")
+    ranked = query(
+        desk, [term],
+        "SELECT label, times, id FROM sections JOIN mentions ON section = id WHERE word = ? "
+        "ORDER BY times DESC LIMIT ?",
+        term.word, k,
+    )  # fmt: skip
+    question = desk.say(
+        f"{desk.where} Which {k} {desk.part}s have the word {desk.quoted(term.word)} most often? List them from "
+        f"the most to the fewest occurrences. {desk.matching} {desk.naming}, one a line.",
+        f"{desk.where}词语{desk.quoted(term.word)}出现次数最多的 {k} 个{desk.part}是哪些?按次数从多到少列出。"
+        f"{desk.matching}{desk.naming},每行一个。",
+    )
+    return desk.sample(
+        "T7", RANKING, question, "rank-sections", golds=tuple(label for label, _, _ in ranked),
+        evidence=evidence(desk.outline, term.word, [number for _, _, number in ranked]),
+    )  # fmt: skip
+
+
+def rank_words(desk: Desk) -> Sample:
+    """T7: words by how often the text has them, the most frequent first."""
+    words = desk.distinct_totals(desk.rng.randint(4, 6), least=1)
+    ranked = query(desk, words, "SELECT word FROM mentions GROUP BY word ORDER BY sum(times) DESC")
+    listed = ", ".join(desk.quoted(term.word) for term in words)
+    question = desk.say(
+        f"Rank these words by how often they occur in the whole text, the most frequent first: {listed}. "
+        f"{desk.matching} Write the words alone, one a line.",
+        f"按在全文中出现次数从多到少排列这些词语:{listed}。{desk.matching}只写词语,每行一个。",
+    )
+    shown = tuple(line for term in words for line in evidence(desk.outline, term.word, term.places[:1]))
+    return desk.sample("T7", RANKING, question, "rank-words", golds=tuple(word for (word,) in ranked), evidence=shown)
