@@ -12,10 +12,10 @@ from golongrl.errors import InputError
 from golongrl.llm import (
     Asker,
     ChatClient,
-    ChatMessage,
     ChatRequest,
     Endpoint,
     LlmCall,
+    LlmMessage,
     LlmReply,
     ReplyStore,
     UnusableAnswerError,
@@ -30,7 +30,7 @@ from support.llm_endpoint import Said, llm_endpoint
 def call(
     text: str = "question", seed: int = 1, stage: str = "generate", version: str = "1", model: str = "m"
 ) -> LlmCall:
-    request = ChatRequest(messages=(ChatMessage(role="user", content=text),), max_tokens=8, seed=seed)
+    request = ChatRequest(messages=(LlmMessage(role="user", content=text),), max_tokens=8, seed=seed)
     return LlmCall(stage, version, model, request)
 
 

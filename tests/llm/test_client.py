@@ -9,9 +9,9 @@ from golongrl.llm import (
     Budget,
     BudgetSpentError,
     ChatClient,
-    ChatMessage,
     ChatRequest,
     Endpoint,
+    LlmMessage,
     LlmRefusedError,
     LlmUnavailableError,
     LlmUnusableError,
@@ -20,7 +20,7 @@ from support.llm_endpoint import Said, llm_endpoint
 
 
 def request(text: str = "question", max_tokens: int = 16) -> ChatRequest:
-    return ChatRequest(messages=(ChatMessage(role="user", content=text),), max_tokens=max_tokens)
+    return ChatRequest(messages=(LlmMessage(role="user", content=text),), max_tokens=max_tokens)
 
 
 def client(url: str, budget: Budget | None = None, **settings: object) -> ChatClient:

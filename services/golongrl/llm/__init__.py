@@ -10,7 +10,7 @@ from golongrl.llm.asker import Asker, LlmCall, LlmReply
 from golongrl.llm.budget import Budget, BudgetSpentError, CallEstimate
 from golongrl.llm.client import ChatClient, Endpoint
 from golongrl.llm.errors import LlmError, LlmRefusedError, LlmUnavailableError, LlmUnusableError
-from golongrl.llm.models import ChatMessage, ChatReply, ChatRequest
+from golongrl.llm.models import ChatReply, ChatRequest, LlmMessage
 from golongrl.llm.replies import ReplyStore
 
 __all__ = [
@@ -19,12 +19,12 @@ __all__ = [
     "BudgetSpentError",
     "CallEstimate",
     "ChatClient",
-    "ChatMessage",
     "ChatReply",
     "ChatRequest",
     "Endpoint",
     "LlmCall",
     "LlmError",
+    "LlmMessage",
     "LlmRefusedError",
     "LlmReply",
     "LlmUnavailableError",

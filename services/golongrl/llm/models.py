@@ -5,7 +5,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 
-class ChatMessage(BaseModel):
+class LlmMessage(BaseModel):
     """One message of a request."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -19,7 +19,7 @@ class ChatRequest(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    messages: tuple[ChatMessage, ...]
+    messages: tuple[LlmMessage, ...]
     max_tokens: int = Field(ge=1)
     temperature: float = 0.0
     top_p: float = 1.0
