@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from golongrl.data.construct.generators import GENERATORS, Document, NoSampleError, Sample, checked, generate
+from golongrl.data.construct.generators import GENERATORS, Document, MadeSample, NoSampleError, checked, generate
 from golongrl.data.construct.generators.desk import Desk
 from golongrl.data.construct.generators.outline import outline, sentences_of, unwrapped
 from golongrl.data.construct.generators.terms import mentions, terms
@@ -23,7 +23,7 @@ LANGUAGES = ("English", "Chinese")
 MOST = 3000
 
 
-def sample_of(task: str, lang: str, seed: int) -> Sample:
+def sample_of(task: str, lang: str, seed: int) -> MadeSample:
     return generate(task, documents(lang, seed % 5, headings=seed % 3 > 0), lang, seed, MOST)  # type: ignore[arg-type]
 
 
@@ -157,7 +157,7 @@ def test_a_word_with_one_count_everywhere_gives_no_ranking():
 def test_a_gate_names_its_reason(change, reason):
     from dataclasses import replace
 
-    sample = Sample("T1", "English", "EM", "EM", "opened in 1871", "When?", "g", ("opened in 1871",), answer="1871")
+    sample = MadeSample("T1", "English", "EM", "EM", "opened in 1871", "When?", "g", ("opened in 1871",), answer="1871")
     assert checked(sample) is sample
     with pytest.raises(NoSampleError) as caught:
         checked(replace(sample, **change))
@@ -165,7 +165,7 @@ def test_a_gate_names_its_reason(change, reason):
 
 
 def test_golds_that_repeat_are_refused():
-    sample = Sample(
+    sample = MadeSample(
         "T3", "English", "longbench_pro", "T6.2 Targeted Subset Cluster Identification", "c", "q", "g", (),
         golds=("A", "a "),
     )  # fmt: skip

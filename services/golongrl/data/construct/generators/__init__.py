@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from golongrl.data.construct.generators import counting, retrieval, sequence
 from golongrl.data.construct.generators.desk import Desk, Generator
 from golongrl.data.construct.generators.outline import Measure, outline
-from golongrl.data.construct.generators.sample import Document, Language, NoSampleError, Sample
+from golongrl.data.construct.generators.sample import Document, Language, MadeSample, NoSampleError
 from golongrl.data.corpus import estimate_tokens
 from golongrl.recipe import TaskType
 from golongrl.tasks.gold import earns_full_marks, own_score
 
-__all__ = ["GENERATORS", "Document", "NoSampleError", "Sample", "generate"]
+__all__ = ["GENERATORS", "Document", "MadeSample", "NoSampleError", "generate"]
 
 GENERATORS: dict[TaskType, tuple[Generator, ...]] = {
     "T1": (retrieval.place_of_sentence, retrieval.next_sentence, retrieval.missing_number),
@@ -40,7 +40,7 @@ def generate(
     seed: int | str,
     most_tokens: int,
     measure: Measure = estimate_tokens,
-) -> Sample:
+) -> MadeSample:
     """A sample of the task type about these documents, in a context of at most `most_tokens`.
 
     Raises:
@@ -59,7 +59,7 @@ def generate(
     raise refusal
 
 
-def checked(sample: Sample) -> Sample:
+def checked(sample: MadeSample) -> MadeSample:
     """The sample, if it passes the gates.
 
     Raises:

@@ -12,7 +12,7 @@ from contextlib import closing
 from typing import Any
 
 from golongrl.data.construct.generators.desk import Desk
-from golongrl.data.construct.generators.sample import NoSampleError, Sample
+from golongrl.data.construct.generators.sample import MadeSample, NoSampleError
 from golongrl.data.construct.generators.terms import Term, evidence
 
 MATH = ("math_longcot_math_verify", "math_longcot_math_verify")
@@ -40,7 +40,7 @@ def query(desk: Desk, words: Sequence[Term], sql: str, *given: object) -> list[t
         return db.execute(sql, given).fetchall()
 
 
-def sections_with(desk: Desk) -> Sample:
+def sections_with(desk: Desk) -> MadeSample:
     """T4: how many sections mention a word."""
     least, most = _COUNTED
     term = desk.one(
@@ -56,7 +56,7 @@ def sections_with(desk: Desk) -> Sample:
     return _number(desk, question, gold, "sections-with", evidence(desk.outline, term.word, term.places))
 
 
-def times(desk: Desk) -> Sample:
+def times(desk: Desk) -> MadeSample:
     """T4: how often a word occurs."""
     least, most = _COUNTED
     term = desk.one(
@@ -70,7 +70,7 @@ def times(desk: Desk) -> Sample:
     return _number(desk, question, gold, "times", evidence(desk.outline, term.word, term.places))
 
 
-def difference(desk: Desk) -> Sample:
+def difference(desk: Desk) -> MadeSample:
     """T4: how much more often one word occurs than another."""
     _, most = _COUNTED
     pair = [term for term in desk.distinct_totals(2, least=2) if term.total <= most]
@@ -87,11 +87,11 @@ def difference(desk: Desk) -> Sample:
     return _number(desk, question, gold, "difference", shown)
 
 
-def _number(desk: Desk, question: str, gold: int, generator: str, shown: tuple[str, ...]) -> Sample:
+def _number(desk: Desk, question: str, gold: int, generator: str, shown: tuple[str, ...]) -> MadeSample:
     return desk.sample("T4", MATH, question, generator, answer=str(gold), evidence=shown)
 
 
-def mention_table(desk: Desk) -> Sample:
+def mention_table(desk: Desk) -> MadeSample:
     """T5: every section that has a word so often, with how often."""
     least, most = _ROWS
     usable = []
@@ -115,7 +115,7 @@ def mention_table(desk: Desk) -> Sample:
     return _rows(desk, question, rows, "mention-table", evidence(desk.outline, term.word, places))
 
 
-def mention_join(desk: Desk) -> Sample:
+def mention_join(desk: Desk) -> MadeSample:
     """T5: every section that has two words, with how often it has each: a join of two tables."""
     least, most = _ROWS
     frequent = [term for term in desk.terms if len(term.places) >= least]
@@ -149,7 +149,7 @@ _TABLE = re.compile(r"^\|.+\|[ \t]*\n\|(?:\s*:?-+:?\s*\|)+[ \t]*\n(?:\|.*\|[ \t]
 _LEAST_TABLE_ROWS = 4
 
 
-def table_query(desk: Desk) -> Sample:
+def table_query(desk: Desk) -> MadeSample:
     """T5: the rows of a table of the text that have a value, with two of their columns."""
     tables = [table for found in _TABLE.finditer(desk.outline.context) if (table := _parsed(found[0]))]
     heads = [tuple(head) for head, _, _ in tables]
@@ -190,12 +190,14 @@ def _parsed(text: str) -> tuple[list[str], list[list[str]], list[str]] | None:
     return (head, rows, lines[2:]) if whole and len(rows) >= _LEAST_TABLE_ROWS else None
 
 
-def _rows(desk: Desk, question: str, rows: Iterable[tuple[Any, ...]], generator: str, shown: tuple[str, ...]) -> Sample:
+def _rows(
+    desk: Desk, question: str, rows: Iterable[tuple[Any, ...]], generator: str, shown: tuple[str, ...]
+) -> MadeSample:
     gold = json.dumps({"data": [list(row) for row in rows]}, ensure_ascii=False)
     return desk.sample("T5", TABLE, question, generator, answer=gold, evidence=shown)
 
 
-def rank_sections(desk: Desk) -> Sample:
+def rank_sections(desk: Desk) -> MadeSample:
     """T7: the sections that mention a word most, the most first."""
     least, most = _RANKED
     usable = []
@@ -223,7 +225,7 @@ def rank_sections(desk: Desk) -> Sample:
     )  # fmt: skip
 
 
-def rank_words(desk: Desk) -> Sample:
+def rank_words(desk: Desk) -> MadeSample:
     """T7: words by how often the text has them, the most frequent first."""
     words = desk.distinct_totals(desk.rng.randint(4, 6), least=1)
     ranked = query(desk, words, "SELECT word FROM mentions GROUP BY word ORDER BY sum(times) DESC")

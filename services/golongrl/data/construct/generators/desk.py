@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import TypeVar
 
 from golongrl.data.construct.generators.outline import ContextPart, Outline
-from golongrl.data.construct.generators.sample import NoSampleError, Sample
+from golongrl.data.construct.generators.sample import MadeSample, NoSampleError
 from golongrl.data.construct.generators.terms import Term, terms
 from golongrl.recipe import TaskType
 
@@ -79,9 +79,11 @@ class Desk:
     def quoted(self, text: str) -> str:
         return self.say(f"`{text}`", f"“{text}”")
 
-    def sample(self, task: TaskType, kind: tuple[str, str], question: str, generator: str, **gold: object) -> Sample:
+    def sample(
+        self, task: TaskType, kind: tuple[str, str], question: str, generator: str, **gold: object
+    ) -> MadeSample:
         """A sample about the whole context; `kind` is its data_source and reward_mode."""
-        return Sample(
+        return MadeSample(
             task,
             self.outline.lang,
             kind[0],
@@ -144,4 +146,4 @@ class Desk:
         return [self.rng.choice(by_total[total]) for total in totals]
 
 
-Generator = Callable[[Desk], Sample]
+Generator = Callable[[Desk], MadeSample]

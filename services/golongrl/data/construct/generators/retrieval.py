@@ -6,7 +6,7 @@ Each asks for something that only the text tells: which section, which neighbour
 import re
 
 from golongrl.data.construct.generators.desk import Desk
-from golongrl.data.construct.generators.sample import NoSampleError, Sample
+from golongrl.data.construct.generators.sample import MadeSample, NoSampleError
 from golongrl.data.construct.generators.terms import Term, evidence
 
 EM = ("EM", "EM")
@@ -20,7 +20,7 @@ _LISTED = (2, 10)
 _NUMBER = re.compile(r"(?<![\w.,])\d{1,3}(?:,\d{3})+(?![\w.,]*\d)|(?<![\w.,])\d+(?:\.\d+)?(?![\w.,]*\d)(?!\w)")
 
 
-def place_of_sentence(desk: Desk) -> Sample:
+def place_of_sentence(desk: Desk) -> MadeSample:
     """T1: in which section a sentence stands."""
     number, sentence = desk.one(desk.quotable, "no sentence to quote")
     question = desk.say(
@@ -31,7 +31,7 @@ def place_of_sentence(desk: Desk) -> Sample:
     return desk.sample("T1", EM, question, "place-of-sentence", answer=desk.label(number), evidence=(sentence,))
 
 
-def next_sentence(desk: Desk) -> Sample:
+def next_sentence(desk: Desk) -> MadeSample:
     """T1: the sentence that follows a quoted one."""
     _, before, after = desk.one(desk.neighbours, "no two sentences to quote")
     question = desk.say(
@@ -41,7 +41,7 @@ def next_sentence(desk: Desk) -> Sample:
     return desk.sample("T1", EM, question, "next-sentence", answer=after, evidence=(before, after))
 
 
-def missing_number(desk: Desk) -> Sample:
+def missing_number(desk: Desk) -> MadeSample:
     """T1: the number that a sentence of the text has in the place of a gap."""
     found = []
     for _, sentence in desk.quotable:
@@ -64,7 +64,7 @@ def _unique_gap(desk: Desk, before: str, after: str) -> None:
         raise NoSampleError("gold not unique", "another sentence fits the gap")
 
 
-def sentence_of_section(desk: Desk) -> Sample:
+def sentence_of_section(desk: Desk) -> MadeSample:
     """T2: which of four sentences of the text stands in a named section."""
     by_section: dict[int, list[str]] = {}
     for number, sentence in desk.quotable:
@@ -79,7 +79,7 @@ def sentence_of_section(desk: Desk) -> Sample:
     return _choice(desk, question, options, options[0], "sentence-of-section", (options[0],))
 
 
-def first_mentioned(desk: Desk) -> Sample:
+def first_mentioned(desk: Desk) -> MadeSample:
     """T2: which of four words comes first in the text."""
     # Not more than two sections may share the first mentions, or the text would have to be read letter by letter.
     by_place: dict[int, list[str]] = {}
@@ -94,7 +94,7 @@ def first_mentioned(desk: Desk) -> Sample:
     return _choice(desk, question, words, words[0], "first-mentioned", evidence(desk.outline, words[0], places[:1]))
 
 
-def most_mentioned(desk: Desk) -> Sample:
+def most_mentioned(desk: Desk) -> MadeSample:
     """T2: which of four words the text has most often."""
     words = sorted(desk.distinct_totals(len(LETTERS), least=1), key=lambda term: -term.total)
     best = words[0]
@@ -108,7 +108,7 @@ def most_mentioned(desk: Desk) -> Sample:
 
 def _choice(
     desk: Desk, question: str, options: list[str], right: str, generator: str, shown: tuple[str, ...]
-) -> Sample:
+) -> MadeSample:
     if len({option.lower() for option in options}) < len(options):
         raise NoSampleError("gold not unique", "two options are the same")
     mixed = desk.rng.sample(options, len(options))
@@ -117,7 +117,7 @@ def _choice(
     return desk.sample("T2", SELECTION, f"{question}\n{listed}", generator, answer=gold, evidence=shown)
 
 
-def every_place(desk: Desk) -> Sample:
+def every_place(desk: Desk) -> MadeSample:
     """T3: every section that mentions a word."""
     least, most = _LISTED
     few = [term for term in desk.terms if least <= len(term.places) <= min(most, len(desk.sections) // 2)]
@@ -133,7 +133,7 @@ def every_place(desk: Desk) -> Sample:
     )  # fmt: skip
 
 
-def one_without_other(desk: Desk) -> Sample:
+def one_without_other(desk: Desk) -> MadeSample:
     """T3: every section that mentions one word and not another."""
     least, most = _LISTED
     frequent = [term for term in desk.terms if least + 1 <= len(term.places) <= most + 4]
@@ -146,7 +146,7 @@ def one_without_other(desk: Desk) -> Sample:
     raise NoSampleError("no two words", "none that share some sections and not others")
 
 
-def _without(desk: Desk, term: Term, other: Term, places: list[int]) -> Sample:
+def _without(desk: Desk, term: Term, other: Term, places: list[int]) -> MadeSample:
     question = desk.say(
         f"{desk.where} List every {desk.part} in which the word {desk.quoted(term.word)} occurs and the word "
         f"{desk.quoted(other.word)} does not. {desk.matching} {desk.naming}, one a line.",

@@ -17,7 +17,7 @@ class Document:
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class MadeSample:
     """A question about `context`, with its gold answer.
 
     `golds` is the gold of LongBench-Pro rows, `answer` that of the others. `evidence` are passages that stand in the

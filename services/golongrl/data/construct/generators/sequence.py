@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from golongrl.data.construct.generators.desk import Desk, T
 from golongrl.data.construct.generators.outline import Outline, is_prose
-from golongrl.data.construct.generators.sample import NoSampleError, Sample
+from golongrl.data.construct.generators.sample import MadeSample, NoSampleError
 from golongrl.data.construct.generators.terms import evidence
 
 STATE = ("longbench_pro", "T8.3 Long-Context Procedural State Tracking")
@@ -18,7 +18,7 @@ _LEAD = {"English": (120, 900), "Chinese": (40, 400)}
 _LEAST_BODY = 2
 
 
-def last_mentions(desk: Desk) -> Sample:
+def last_mentions(desk: Desk) -> MadeSample:
     """T6: for each of some words, the last section that mentions it: the state that a reader has at the end."""
     moving = [term for term in desk.terms if len(term.places) >= 2]
     words = desk.some(moving, desk.rng.randint(3, 5), "too few words in several sections")
@@ -34,7 +34,7 @@ def last_mentions(desk: Desk) -> Sample:
     return desk.sample("T6", STATE, question, "last-mentions", golds=golds, evidence=shown)
 
 
-def first_sentences(desk: Desk) -> Sample:
+def first_sentences(desk: Desk) -> MadeSample:
     """T6: the first sentence of each of some sections."""
     quotable = set(desk.quotable)
     firsts: dict[int, str] = {}
@@ -55,7 +55,7 @@ def first_sentences(desk: Desk) -> Sample:
     return desk.sample("T6", FRAGMENTS, question, "first-sentences", golds=golds, evidence=golds)
 
 
-def sentence_order(desk: Desk) -> Sample:
+def sentence_order(desk: Desk) -> MadeSample:
     """T8: sentences of different sections, in the order in which the text has them."""
     by_section: dict[int, list[str]] = {}
     for number, sentence in desk.quotable:
@@ -75,7 +75,7 @@ def sentence_order(desk: Desk) -> Sample:
     return desk.sample("T8", ORDER, question, "sentence-order", golds=golds, evidence=tuple(sentences))
 
 
-def first_mention_order(desk: Desk) -> Sample:
+def first_mention_order(desk: Desk) -> MadeSample:
     """T8: words in the order of their first mention."""
     by_place: dict[int, list[str]] = {}
     for term in desk.terms:
@@ -95,7 +95,7 @@ def first_mention_order(desk: Desk) -> Sample:
     return desk.sample("T8", ORDER, question, "first-mention-order", golds=tuple(words), evidence=shown)
 
 
-def frequency_order(desk: Desk) -> Sample:
+def frequency_order(desk: Desk) -> MadeSample:
     """T8: words by how often the text has them, the rarest first."""
     words = sorted(desk.distinct_totals(desk.rng.randint(4, 6), least=1), key=lambda term: term.total)
     listed = ", ".join(desk.quoted(term.word) for term in _mixed(desk, words))
@@ -109,7 +109,7 @@ def frequency_order(desk: Desk) -> Sample:
     return desk.sample("T8", FREQUENCY, question, "frequency-order", golds=golds, evidence=shown)
 
 
-def section_lead(desk: Desk) -> Sample:
+def section_lead(desk: Desk) -> MadeSample:
     """T9: the paragraph that opens a section sums it up; it is taken out of the text, and asked for."""
     least, most = _LEAD[desk.outline.lang]
     usable = [
