@@ -1,4 +1,4 @@
-"""`golongrl data`: build prompts from text, check a dataset file, say what is in it."""
+"""`golongrl data`: build prompts from text, construct data from documents, check a dataset file, say what is in it."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from golongrl.data.construct.command import construct
 from golongrl.errors import writing_to
 
 if TYPE_CHECKING:
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 app = typer.Typer(
     help="Datasets: build, check, look.", epilog="Example: `golongrl data check prompts.jsonl`", no_args_is_help=True
 )
+
+app.command(epilog="Example: `golongrl data construct laptop --out data/laptop`")(construct)
 
 _BARS = "▁▂▃▄▅▆▇█"
 

@@ -27,11 +27,15 @@ _MARKDOWN = re.compile(r"^#{1,6}\s+(?P<title>\S.*)$")
 _BLANK = re.compile(r"\n[ \t]*\n")
 _PIECE = re.compile(r"\w+|[^\w\s]")
 _WORD = re.compile(r"[^\W\d_]+")
+# Chinese and Japanese have no spaces: a run of their characters is one piece, though a tokenizer makes about one token
+# of each character.
+_CJK = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
 
 
 def estimate_tokens(text: str) -> int:
     """About how many tokens a tokenizer with a large vocabulary makes of `text`: words, marks and line ends."""
-    return len(_PIECE.findall(text)) + text.count("\n")
+    characters = 0 if text.isascii() else len(_CJK.findall(text))
+    return len(_PIECE.findall(text)) + text.count("\n") + characters
 
 
 @dataclass(frozen=True)

@@ -156,7 +156,7 @@ def parse(tree: Mapping[str, Any], origin: str = "recipe") -> Recipe:
     """
     try:
         # JSON mode: strict types, but a YAML list may fill a tuple.
-        return Recipe.model_validate_json(_json(tree, origin))
+        return Recipe.model_validate_json(plain_json(tree, f"recipe {origin}"))
     except ValidationError as error:
         raise RecipeError(f"recipe {origin}: {explain(error, Recipe)}") from error
 
@@ -166,16 +166,21 @@ def dump(recipe: Recipe) -> str:
     return yaml_text.dump(recipe.model_dump(mode="json"))
 
 
-def _json(tree: Mapping[str, Any], origin: str) -> str:
+def plain_json(tree: Mapping[str, Any], origin: str) -> str:
+    """A YAML mapping as JSON.
+
+    Raises:
+        RecipeError: a value has no place in JSON; the message names its key.
+    """
     try:
         return json.dumps(tree, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
         for path, value in _leaves(tree):
             if not isinstance(value, str | int | float | None) or (isinstance(value, float) and not isfinite(value)):
                 raise RecipeError(
-                    f"recipe {origin}: {path}: {value} must be a string, finite number, list or mapping (quote strings)"
+                    f"{origin}: {path}: {value} must be a string, finite number, list or mapping (quote strings)"
                 ) from error
-        raise RecipeError(f"recipe {origin}: {error}") from error
+        raise RecipeError(f"{origin}: {error}") from error
 
 
 def _leaves(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:

@@ -1,0 +1,68 @@
+"""Reading pipelines: a packaged name or a YAML file, plus `a.b=c` overrides, as recipes are read."""
+
+import difflib
+from collections.abc import Iterable
+from importlib import resources
+from pathlib import Path
+
+import yaml
+from pydantic import ValidationError
+
+from golongrl import yaml_text
+from golongrl.data.construct.errors import PipelineError
+from golongrl.data.construct.models import Pipeline
+from golongrl.recipe import RecipeError, explain, override, read_yaml
+from golongrl.recipe.load import plain_json, yaml_problem
+
+
+def packaged() -> list[str]:
+    """Names of the pipelines shipped with the package, sorted."""
+    folder = resources.files("golongrl.data.construct") / "pipelines"
+    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+
+
+def source(name_or_path: str) -> str:
+    """The YAML text of a packaged pipeline or of a file.
+
+    Raises:
+        PipelineError: there is neither.
+    """
+    if name_or_path in packaged():
+        return (resources.files("golongrl.data.construct") / "pipelines" / f"{name_or_path}.yaml").read_text("utf-8")
+    path = Path(name_or_path)
+    if not path.is_file():
+        near = difflib.get_close_matches(name_or_path, packaged(), n=1)
+        hint = f"; did you mean {near[0]}?" if near else f" (packaged: {', '.join(packaged())})"
+        raise PipelineError(f"pipeline {name_or_path}: no such file or packaged pipeline{hint}")
+    try:
+        return path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise PipelineError(f"pipeline {path}: {error}") from error
+
+
+def load(name_or_path: str, overrides: Iterable[str] = ()) -> Pipeline:
+    """Read, override and check a pipeline.
+
+    Raises:
+        PipelineError: the file, an override or a value is wrong.
+    """
+    try:
+        tree = read_yaml(source(name_or_path))
+    except yaml.YAMLError as error:
+        raise PipelineError(f"pipeline {name_or_path}: not YAML that can be read: {yaml_problem(error)}") from error
+    if not isinstance(tree, dict):
+        found = "nothing" if tree is None else type(tree).__name__
+        raise PipelineError(f"pipeline {name_or_path}: expected a mapping of sections, got {found}")
+    try:
+        for item in overrides:
+            override(tree, item)
+        return Pipeline.model_validate_json(plain_json(tree, f"pipeline {name_or_path}"))
+    except RecipeError as error:
+        raise PipelineError(str(error)) from error
+    except ValidationError as error:
+        raise PipelineError(f"pipeline {name_or_path}: {explain(error, Pipeline)}") from error
+
+
+def dump(pipeline: Pipeline) -> str:
+    """The pipeline as YAML that `load` reads back to an equal one."""
+    return yaml_text.dump(pipeline.model_dump(mode="json"))

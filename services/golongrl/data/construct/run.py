@@ -1,0 +1,192 @@
+"""Running a pipeline's stages in their order, in one folder, so that it can be killed and started again at any time.
+
+Invariants: one process at a time works in the folder; a stage starts only when the ones before it have ended with the
+settings that the pipeline has now; the folder is new, empty or an earlier construction's.
+"""
+
+import fcntl
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from golongrl import files
+from golongrl.data.construct.errors import PipelineError
+from golongrl.data.construct.keys import digest
+from golongrl.data.construct.load import dump
+from golongrl.data.construct.models import Pipeline
+from golongrl.data.construct.registry import stages
+from golongrl.data.construct.stage import Executor, Input, Made, PipelineStage, Plan, Row, StageName, StageShard, plan
+from golongrl.data.construct.table import StageManifest, Table, rows_at
+from golongrl.data.construct.tables import ORDER, Tables
+
+PIPELINE = "pipeline.yaml"
+LOCK = ".lock"
+
+Say = Callable[[str], None]
+
+
+def construct(
+    pipeline: Pipeline, out: Path, executor: Executor, say: Say, *, only: StageName | None = None, dry_run: bool = False
+) -> None:
+    """Run the pipeline's stages, or one of them; what is there already is kept.
+
+    Args:
+        executor: runs the stages that need no model.
+        say: called with lines for a person.
+        only: this stage alone; those before it have to have ended.
+        dry_run: say what would be done and what it would cost, and write nothing.
+
+    Raises:
+        PipelineError: the pipeline has no such stage, a stage before it has not ended, or the folder is in use.
+    """
+    tables = Tables(out, pipeline)
+    chosen = stages(pipeline, tables, executor)
+    if only is not None and only not in [stage.name for stage in chosen]:
+        raise PipelineError(f"--stage {only}: the pipeline {pipeline.name} has no section {only}")
+    if dry_run:
+        _forecast(chosen, tables, say, only)
+        return
+    with _folder(out, pipeline):
+        for stage in chosen:
+            if only is None or stage.name == only:
+                run_stage(stage, tables.table(stage.name), say)
+            elif ORDER.index(stage.name) < ORDER.index(only):
+                _ended(stage, tables.table(stage.name))
+
+
+def run_stage(stage: PipelineStage, table: Table, say: Say) -> StageManifest:
+    """Make what is missing of a stage's table.
+
+    Raises:
+        PipelineError: a stage before it has not ended, or a row cannot be made.
+    """
+    table.folder.mkdir(parents=True, exist_ok=True)
+    table.clean()
+    planned = _plan(stage)
+    names = [shard.file for shard in planned.shards]
+    manifest = table.manifest()
+    if manifest and manifest.digest == planned.digest and all((table.folder / name).is_file() for name in names):
+        say(f"{manifest.line()} (unchanged)")
+    else:
+        _make(stage, table, planned)
+        table.write_verdicts(planned.digest, list(stage.settle(lambda columns: _kept(table, names, columns))))
+        kept, reasons = table.count(names, planned.digest)
+        rows = kept + sum(reasons.values())
+        settings = dict(stage.settings())
+        manifest = StageManifest(
+            stage.name, stage.version, settings, planned.digest, planned.rows_in, rows, kept, dict(reasons), names
+        )
+        if not manifest.balanced:
+            raise PipelineError(f"stage {stage.name}: {planned.rows_in} rows in, but {rows} made; this is a defect")
+        table.write_manifest(manifest)
+        say(manifest.line())
+    for line in stage.finish():
+        say(line)
+    return manifest
+
+
+def _plan(stage: PipelineStage) -> Plan:
+    return plan(stage.name, stage.version, stage.settings(), stage.inputs(), stage.shard_rows)
+
+
+def _kept(table: Table, names: Sequence[str], columns: Sequence[str]) -> Iterator[tuple[int, Row]]:
+    for number, row in table.numbered(names, columns, {}):
+        if row["reason"] is None:
+            yield number, row
+
+
+def _make(stage: PipelineStage, table: Table, planned: Plan) -> None:
+    """Write the shards that are not there, with the rows that an earlier run has made taken from its shards."""
+    missing = [shard for shard in planned.shards if not (table.folder / shard.file).is_file()]
+    earlier = table.made([shard.file for shard in planned.shards]) if missing else {}
+    todo: list[StageShard] = []
+    whole = {shard.file: shard for shard in missing}
+
+    def done(part: StageShard, made: Sequence[Made]) -> None:
+        shard = whole[part.file]
+        fresh = dict(zip(part.keys, made, strict=True))
+        written: list[dict[str, Any]] = []
+        for key in shard.keys:
+            if key in fresh:
+                written += [_framed(stage, key, number, row) for number, row in enumerate(fresh[key])]
+            else:
+                path, numbers = earlier[key]
+                written += rows_at(path, numbers)
+        table.write_shard(shard.file, written)
+
+    for shard in missing:
+        pairs = [pair for pair in zip(shard.inputs, shard.keys, strict=True) if pair[1] not in earlier]
+        part = StageShard(shard.index, shard.file, tuple(one for one, _ in pairs), tuple(key for _, key in pairs))
+        if pairs:
+            todo.append(part)
+        else:
+            done(part, [])
+    stage.run(todo, done)
+
+
+def _framed(stage: PipelineStage, key: str, number: int, row: Mapping[str, Any]) -> dict[str, Any]:
+    if row.get("reason") is None:
+        return {**row, "id": stage.identify(row), "key": key}
+    # What was refused is never an input, so its id says only which row it is.
+    return {**row, "id": digest("refused", key, number), "key": key}
+
+
+def _ended(stage: PipelineStage, table: Table) -> None:
+    """Refuse to go on from a stage that was made with other settings.
+
+    Raises:
+        PipelineError: so.
+    """
+    manifest = table.needed()
+    if digest(manifest.version, manifest.settings) != digest(stage.version, dict(stage.settings())):
+        raise PipelineError(
+            f"{table.folder}: made with other settings of {stage.name}, or by another version; run that stage first"
+        )
+
+
+def _forecast(chosen: Sequence[PipelineStage], tables: Tables, say: Say, only: StageName | None) -> None:
+    """What is missing and what it would cost, as far as the stages before it have ended."""
+    known = True
+    inputs = 0
+    manifest: StageManifest | None = None
+    for stage in chosen:
+        table = tables.table(stage.name)
+        todo: list[Input] | None = None
+        if known:
+            planned = _plan(stage)
+            inputs = planned.rows_in
+            earlier = table.made([])
+            todo = [
+                one
+                for shard in planned.shards
+                for one, key in zip(shard.inputs, shard.keys, strict=True)
+                if key not in earlier
+            ]
+            manifest = table.manifest()
+            known = manifest is not None and manifest.digest == planned.digest
+        if only is None or stage.name == only:
+            missing = f"{inputs} inputs, {len(todo)} to do" if todo is not None else "the stage before has not ended"
+            say(f"{stage.name}: {missing}")
+            for line in stage.forecast(inputs, todo).lines:
+                say(f"  {line}")
+        inputs = manifest.kept if known and manifest is not None else stage.expected(inputs)
+
+
+@contextmanager
+def _folder(out: Path, pipeline: Pipeline) -> Iterator[None]:
+    place = files.look(out, (PIPELINE,), harmless=(LOCK,))
+    if not (place.free or place.state is files.PlaceState.OWN):
+        raise PipelineError(f"--out {out}: {place.why_not('of a construction')}; choose another folder")
+    out.mkdir(parents=True, exist_ok=True)
+    handle = os.open(out / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise PipelineError(f"--out {out}: another process constructs data in this folder") from None
+        files.write_text(out / PIPELINE, dump(pipeline))
+        yield
+    finally:
+        os.close(handle)

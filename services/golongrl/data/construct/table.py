@@ -1,0 +1,264 @@
+"""A stage's rows on disk: shards, verdicts and a manifest in one folder.
+
+Invariants:
+- a shard, the verdicts and the manifest are each written to a temporary name and renamed, so a process that is killed
+  leaves whole files only;
+- the manifest is written last and names the shards that count; without it the stage has not ended;
+- every row that was made is in the table: rows = kept + the sum of the refused, by reason.
+"""
+
+import json
+from collections import Counter, OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from golongrl import files
+from golongrl.data.construct.errors import PipelineError
+from golongrl.data.construct.stage import Row, Verdict
+
+MANIFEST = "manifest.json"
+# Rows decoded together; one may hold a book.
+_BATCH = 32
+# Shards kept decoded by `Lookup`, a few so that documents that are used together are read once.
+_CACHED = 4
+_VERDICTS = pa.schema([("number", pa.int64()), ("reason", pa.string()), ("detail", pa.string())])
+
+
+@dataclass(frozen=True, slots=True)
+class StageManifest:
+    """What became of a stage's inputs."""
+
+    stage: str
+    version: int
+    settings: Mapping[str, Any]
+    digest: str
+    rows_in: int
+    rows: int
+    kept: int
+    refused: Mapping[str, int]
+    shards: Sequence[str]
+
+    @property
+    def balanced(self) -> bool:
+        """No row is missing: every row that was made is kept or has a reason."""
+        return self.rows == self.kept + sum(self.refused.values()) and self.rows >= self.rows_in
+
+    def line(self) -> str:
+        """For a person: how many came in, and what became of them."""
+        made = f" made {self.rows}," if self.rows != self.rows_in else ""
+        left_out = ", ".join(f"{count} {reason}" for reason, count in self.refused.items())
+        return f"{self.stage}: {self.rows_in} in,{made} {self.kept} kept" + (f"; {left_out}" if left_out else "")
+
+
+class Table:
+    """The folder of one stage."""
+
+    def __init__(self, folder: Path, schema: pa.Schema) -> None:
+        self.folder = folder
+        self.schema = schema
+
+    def manifest(self) -> StageManifest | None:
+        """The manifest, if the stage has ended.
+
+        Raises:
+            PipelineError: it is damaged.
+        """
+        try:
+            return StageManifest(**json.loads((self.folder / MANIFEST).read_text("utf-8")))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, TypeError) as error:
+            raise PipelineError(
+                f"{self.folder / MANIFEST}: {error}; delete the file to make the stage again"
+            ) from error
+
+    def needed(self) -> StageManifest:
+        """The manifest.
+
+        Raises:
+            PipelineError: the stage has not ended.
+        """
+        manifest = self.manifest()
+        if manifest is None:
+            raise PipelineError(f"{self.folder}: the stage {self.folder.name} has not ended; run it first")
+        return manifest
+
+    def rows(self, columns: Sequence[str] | None = None, *, kept: bool = True) -> Iterator[dict[str, Any]]:
+        """The table's rows in order; with `kept` those without a reason.
+
+        Raises:
+            PipelineError: the stage has not ended, or a shard is damaged.
+        """
+        manifest = self.needed()
+        for _, row in self.numbered(manifest.shards, columns, self.verdicts(manifest.digest)):
+            if not kept or row["reason"] is None:
+                yield row
+
+    def numbered(
+        self, shards: Sequence[str], columns: Sequence[str] | None, verdicts: Mapping[int, Verdict]
+    ) -> Iterator[tuple[int, dict[str, Any]]]:
+        """The rows of these shards with their numbers; a verdict's reason takes the place of none."""
+        wanted = None if columns is None else list(dict.fromkeys([*columns, "reason", "detail"]))
+        number = 0
+        for shard in shards:
+            for row in _read(self.folder / shard, wanted):
+                if row["reason"] is None and (verdict := verdicts.get(number)):
+                    row["reason"], row["detail"] = verdict.reason, verdict.detail
+                yield number, row
+                number += 1
+
+    def verdicts(self, digest: str) -> dict[int, Verdict]:
+        """What the look at all rows of this plan together has refused, by row number."""
+        path = self.folder / _verdicts(digest)
+        return {row["number"]: Verdict(**row) for row in _read(path, None)} if path.is_file() else {}
+
+    def write_shard(self, file: str, rows: Sequence[Row]) -> None:
+        """Write a shard whole."""
+        _write(self.folder / file, rows, self.schema)
+
+    def write_verdicts(self, digest: str, verdicts: Sequence[Verdict]) -> None:
+        """Write what was refused by the look at all rows of this plan together."""
+        _write(self.folder / _verdicts(digest), [asdict(one) for one in verdicts], _VERDICTS)
+
+    def write_manifest(self, manifest: StageManifest) -> None:
+        """Write the manifest, and remove the shards that it does not name."""
+        files.write_text(self.folder / MANIFEST, json.dumps(asdict(manifest), indent=2, ensure_ascii=False) + "\n")
+        stale = [path for path in self.shards() if path.name not in manifest.shards]
+        stale += [path for path in self.folder.glob("verdicts-*") if path.name != _verdicts(manifest.digest)]
+        for path in stale:
+            path.unlink()
+
+    def count(self, shards: Sequence[str], digest: str) -> tuple[int, Counter[str]]:
+        """Kept rows, and refused ones by reason, the most frequent reason first."""
+        kept = 0
+        reasons: Counter[str] = Counter()
+        for _, row in self.numbered(shards, ["reason"], self.verdicts(digest)):
+            if row["reason"] is None:
+                kept += 1
+            else:
+                reasons[row["reason"]] += 1
+        return kept, reasons
+
+    def shards(self) -> list[Path]:
+        """All shards that lie in the folder, whether the manifest names them or not."""
+        return sorted(self.folder.glob("[0-9]*.parquet"))
+
+    def made(self, shards: Sequence[str]) -> dict[str, tuple[Path, list[int]]]:
+        """Where an earlier run has left the rows of a key: shards of the folder but not of `shards`."""
+        found: dict[str, tuple[Path, list[int]]] = {}
+        for path in self.shards():
+            if path.name in shards:
+                continue
+            for number, row in enumerate(_read(path, ["key"])):
+                found.setdefault(row["key"], (path, []))
+                if found[row["key"]][0] == path:
+                    found[row["key"]][1].append(number)
+        return found
+
+    def clean(self) -> None:
+        """Remove what a killed process left half written."""
+        for path in self.folder.glob(".*.tmp*"):
+            path.unlink(missing_ok=True)
+
+
+class Lookup:
+    """Rows of a finished stage by the value of one column (with the last shards kept in memory)."""
+
+    def __init__(self, folder: Path, column: str) -> None:
+        self._folder = folder
+        self._column = column
+        self._where: dict[str, tuple[str, int]] = {}
+        self._cache: OrderedDict[str, pa.Table] = OrderedDict()
+        table = Table(folder, pa.schema([]))
+        manifest = table.needed()
+        verdicts = table.verdicts(manifest.digest)
+        first = 0
+        for shard in manifest.shards:
+            number = -1
+            for number, row in enumerate(_read(folder / shard, [column, "reason"])):
+                if row["reason"] is None and first + number not in verdicts:
+                    self._where.setdefault(row[column], (shard, number))
+            first += number + 1
+
+    @classmethod
+    def of(cls, folder: Path, column: str) -> Self:
+        """The lookup of a folder; the process keeps it while the stage's manifest is the same."""
+        stamp = (folder / MANIFEST).stat().st_mtime_ns
+        place = (cls, folder, column)
+        if place not in _LOOKUPS or _LOOKUPS[place][0] != stamp:
+            _LOOKUPS[place] = (stamp, cls(folder, column))
+        found = _LOOKUPS[place][1]
+        assert isinstance(found, cls)
+        return found
+
+    def get(self, value: str) -> dict[str, Any]:
+        """The row.
+
+        Raises:
+            KeyError: there is none.
+        """
+        shard, number = self._where[value]
+        if shard not in self._cache:
+            self._cache[shard] = pq.read_table(self._folder / shard)
+            while len(self._cache) > _CACHED:
+                self._cache.popitem(last=False)
+        self._cache.move_to_end(shard)
+        row: dict[str, Any] = self._cache[shard].slice(number, 1).to_pylist()[0]
+        return row
+
+
+# Of this process: a worker makes thousands of rows from the same documents.
+_LOOKUPS: dict[tuple[type, Path, str], tuple[int, Lookup]] = {}
+
+
+def rows_at(path: Path, numbers: Sequence[int]) -> list[dict[str, Any]]:
+    """These rows of a shard."""
+    taken: list[dict[str, Any]] = pq.read_table(path).take(pa.array(numbers, pa.int64())).to_pylist()
+    return taken
+
+
+def parquet_slice(path: Path, start: int, end: int) -> Iterator[dict[str, Any]]:
+    """The rows from `start` to `end` of any parquet file, without reading the row groups before them.
+
+    Raises:
+        PipelineError: the file is damaged.
+    """
+    try:
+        with pq.ParquetFile(path) as reader:
+            first = 0
+            for group in range(reader.num_row_groups):
+                count = reader.metadata.row_group(group).num_rows
+                if first < end and first + count > start:
+                    number = first
+                    for batch in reader.iter_batches(batch_size=_BATCH, row_groups=[group]):
+                        low, high = max(0, start - number), min(batch.num_rows, end - number)
+                        if low < high:
+                            yield from batch.slice(low, high - low).to_pylist()
+                        number += batch.num_rows
+                first += count
+    except (pa.ArrowException, OSError) as error:
+        raise PipelineError(f"{path}: not readable as parquet: {error}") from error
+
+
+def _verdicts(digest: str) -> str:
+    return f"verdicts-{digest[:16]}.parquet"
+
+
+def _read(path: Path, columns: Sequence[str] | None) -> Iterator[dict[str, Any]]:
+    try:
+        with pq.ParquetFile(path) as reader:
+            names = None if columns is None else [name for name in columns if name in reader.schema_arrow.names]
+            for batch in reader.iter_batches(batch_size=_BATCH, columns=names):
+                yield from batch.to_pylist()
+    except (pa.ArrowException, OSError) as error:
+        raise PipelineError(f"{path}: {error}; delete the file to make its rows again") from error
+
+
+def _write(path: Path, rows: Sequence[Row], schema: pa.Schema) -> None:
+    with files.replacing(path) as staging:
+        pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), staging, compression="zstd")

@@ -1,0 +1,133 @@
+"""Running a stage's function over shards: in processes of this machine, or through Ray Data on a cluster.
+
+A process holds one shard at a time, so memory is bounded by the number of processes times the largest shard. A shard
+that outlasts its deadline, or whose process dies (out of memory, a crash in a parser), is tried again row by row: only
+the row at fault is refused. A function that raises is a defect and ends the stage.
+"""
+
+import asyncio
+import os
+import pickle
+import traceback
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from golongrl.data.construct.errors import PipelineError
+from golongrl.data.construct.stage import Done, Made, Row, StageShard, Work, refused
+from golongrl.errors import GolongrlError
+from golongrl.reward.pool import Lost, WorkerPool, encode
+
+# Starting Python and importing pyarrow takes seconds on a busy machine.
+_START_S = 300.0
+# A process is replaced after so many shards, so that what a parser leaks does not add up.
+_RECYCLE_AFTER = 500
+
+
+@dataclass(frozen=True)
+class Here:
+    """Everything in this process, one shard after the other: for small inputs and for looking at a defect."""
+
+    def run(self, work: Work, shards: Sequence[StageShard], done: Done, row_deadline_s: float) -> None:  # noqa: ARG002
+        for shard in shards:
+            done(shard, work([one.row for one in shard.inputs]))
+
+
+@dataclass(frozen=True)
+class Processes:
+    """So many processes of this machine; None: as many as it has cores."""
+
+    count: int | None = None
+
+    def run(self, work: Work, shards: Sequence[StageShard], done: Done, row_deadline_s: float) -> None:
+        asyncio.run(self._run(work, shards, done, row_deadline_s))
+
+    async def _run(self, work: Work, shards: Sequence[StageShard], done: Done, row_deadline_s: float) -> None:
+        count = min(self.count or os.cpu_count() or 1, len(shards))
+        pool = WorkerPool(_call, workers=count, recycle_after=_RECYCLE_AFTER, preload=("pyarrow.parquet",))
+        await pool.start()
+        try:
+            await _warm(pool)
+            remaining = iter(shards)
+            # Twice as many as processes: one runs, one waits. More would only hold their rows in memory.
+            async with asyncio.TaskGroup() as group:
+                for _ in range(2 * count):
+                    group.create_task(_drain(pool, work, remaining, done, row_deadline_s))
+        except* GolongrlError as errors:
+            raise errors.exceptions[0] from None
+        finally:
+            await pool.stop()
+
+
+async def _warm(pool: WorkerPool) -> None:
+    try:
+        async with asyncio.timeout(_START_S):
+            await pool.wait_warm()
+    except TimeoutError:
+        raise PipelineError(f"no worker process could be started within {_START_S:g} s") from None
+
+
+async def _drain(pool: WorkerPool, work: Work, shards: Iterator[StageShard], done: Done, row_deadline_s: float) -> None:
+    for shard in shards:
+        rows = [one.row for one in shard.inputs]
+        made = await _submit(pool, work, rows, row_deadline_s * len(rows))
+        if isinstance(made, Lost):
+            made = [await _alone(pool, work, row, row_deadline_s) for row in rows]
+        done(shard, made)
+
+
+async def _alone(pool: WorkerPool, work: Work, row: Row, deadline_s: float) -> Made:
+    made = await _submit(pool, work, [row], deadline_s)
+    if isinstance(made, Lost):
+        if made.kind == "deadline":
+            return [refused("over the deadline", f"not made within {deadline_s:g} s")]
+        return [refused("killed its process", made.reason)]
+    return made[0]
+
+
+async def _submit(pool: WorkerPool, work: Work, rows: Sequence[Row], deadline_s: float) -> Sequence[Made] | Lost:
+    (future,) = pool.submit([encode(work, list(rows))], deadline_s)
+    answer = (await future).value
+    if isinstance(answer, Lost):
+        if answer.kind == "no_worker":
+            raise PipelineError(f"no worker process is left: {answer.reason}")
+        return answer
+    made, raised = answer
+    if raised:
+        raise PipelineError(f"a defect ended the stage:\n{raised}")
+    rows_of_each: Sequence[Made] = made
+    return rows_of_each
+
+
+def _call(work: Work, rows: Sequence[Row]) -> tuple[Sequence[Made], str]:
+    """What the function made, or the traceback of what it raised."""
+    try:
+        return work(rows), ""
+    except Exception:  # noqa: BLE001 - whatever it is, it has to reach the process that ends the stage
+        return (), traceback.format_exc()
+
+
+@dataclass(frozen=True)
+class RayCluster:
+    """The same functions as tasks of Ray Data; the output folder has to be one that every node mounts."""
+
+    def run(self, work: Work, shards: Sequence[StageShard], done: Done, row_deadline_s: float) -> None:  # noqa: ARG002
+        import ray.data
+
+        payloads = [
+            {"index": number, "payload": pickle.dumps((work, [one.row for one in shard.inputs]))}
+            for number, shard in enumerate(shards)
+        ]
+        made = ray.data.from_items(payloads).map(_ray_call)
+        seen = 0
+        for row in made.iter_rows():
+            done(shards[row["index"]], pickle.loads(row["made"]))
+            seen += 1
+        if seen != len(shards):
+            raise PipelineError(f"Ray gave {seen} of {len(shards)} shards; see its log")
+
+
+def _ray_call(row: dict[str, object]) -> dict[str, object]:
+    payload = row["payload"]
+    assert isinstance(payload, bytes)
+    work, rows = pickle.loads(payload)
+    return {"index": row["index"], "made": pickle.dumps(work(rows))}

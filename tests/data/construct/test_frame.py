@@ -1,0 +1,181 @@
+"""The frame of the stages: nothing is lost, nothing is made twice, and a killed run ends with the same bytes."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import ClassVar
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from golongrl.data.construct import schemas
+from golongrl.data.construct.errors import PipelineError
+from golongrl.data.construct.run import run_stage
+from golongrl.data.construct.stage import (
+    Done,
+    Input,
+    Made,
+    PipelineStage,
+    Row,
+    StageName,
+    StageShard,
+    Verdict,
+    plan,
+    refused,
+)
+from golongrl.data.construct.table import Lookup, Table
+from golongrl.data.construct.workers import Here, Processes
+from support.lengths import lengths
+
+SCHEMA = schemas.table(("word", pa.string()), ("n", pa.int64()))
+
+
+class Words(PipelineStage):
+    """`n` rows of each word; none, and it is refused; words that occur twice are refused by a look at all."""
+
+    name: ClassVar[StageName] = "select"
+    version: ClassVar[int] = 1
+    schema: ClassVar[pa.Schema] = SCHEMA
+    shard_rows: ClassVar[int] = 3
+
+    def __init__(self, words: Sequence[tuple[str, int]], *, ends_after: int | None = None, mark: str = "") -> None:
+        self.words, self.ends_after, self.mark = words, ends_after, mark
+        self.made: list[str] = []
+
+    def settings(self) -> Mapping[str, object]:
+        return {"mark": self.mark}
+
+    def inputs(self) -> Iterator[Input]:
+        for word, n in self.words:
+            yield Input(f"{word} {n}", {"word": word, "n": n})
+
+    def run(self, shards: Sequence[StageShard], done: Done) -> None:
+        for shard in shards:
+            if self.ends_after == 0:
+                raise KeyboardInterrupt
+            self.ends_after = None if self.ends_after is None else self.ends_after - 1
+            self.made += [str(one.row["word"]) for one in shard.inputs]
+            done(shard, [self.rows(one.row) for one in shard.inputs])
+
+    def rows(self, row: Row) -> Made:
+        if not row["n"]:
+            return [refused("none", word=row["word"])]
+        return [{"word": row["word"] + self.mark, "n": n} for n in range(row["n"])]
+
+    def settle(self, rows: Callable[[Sequence[str]], Iterator[tuple[int, Row]]]) -> Iterator[Verdict]:
+        seen = set()
+        for number, row in rows(["word", "n"]):
+            if (row["word"], row["n"]) in seen:
+                yield Verdict(number, "repeated", "seen before")
+            seen.add((row["word"], row["n"]))
+
+
+words = st.lists(st.tuples(st.text("ab", min_size=1, max_size=2), st.integers(0, 3)), max_size=12)
+
+
+def content(table: Table) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in table.folder.iterdir()}
+
+
+@settings(max_examples=30)
+@given(words, words)
+def test_a_manifest_adds_up_and_no_input_is_lost(tmp_path_factory, some, others):
+    table = Table(tmp_path_factory.mktemp("stage"), SCHEMA)
+    for given_words in (some, others):
+        manifest = run_stage(Words(given_words), table, lambda _: None)
+        rows = list(table.rows(kept=False))
+        assert manifest.rows_in == len(given_words)
+        assert manifest.rows == len(rows) == sum(max(1, n) for _, n in given_words)
+        assert manifest.kept == len(list(table.rows()))
+        assert manifest.kept + sum(manifest.refused.values()) == manifest.rows
+        assert {row["word"] for row in rows} == {word for word, _ in given_words}
+
+
+@settings(max_examples=30)
+@given(words, st.integers(0, 4))
+def test_a_run_that_ended_early_ends_with_the_same_bytes(tmp_path_factory, some, ends_after):
+    whole = Table(tmp_path_factory.mktemp("whole"), SCHEMA)
+    run_stage(Words(some), whole, lambda _: None)
+    parts = Table(tmp_path_factory.mktemp("parts"), SCHEMA)
+    first, second = Words(some, ends_after=ends_after), Words(some)
+    try:
+        run_stage(first, parts, lambda _: None)
+    except KeyboardInterrupt:
+        (parts.folder / ".5a.tmp.parquet").write_bytes(b"half")
+    run_stage(second, parts, lambda _: None)
+    assert content(parts) == content(whole)
+    assert first.made + second.made == [word for word, _ in some]
+
+
+def test_a_rerun_makes_only_what_is_new(tmp_path):
+    table = Table(tmp_path / "stage", SCHEMA)
+    run_stage(Words([("a", 1), ("b", 2), ("c", 0), ("d", 1)]), table, lambda _: None)
+    again = Words([("new", 1), ("a", 1), ("b", 2), ("d", 1)])
+    run_stage(again, table, lambda _: None)
+    assert again.made == ["new"]
+    assert [(row["word"], row["n"]) for row in table.rows()] == [("new", 0), ("a", 0), ("b", 0), ("b", 1), ("d", 0)]
+    assert len(list(table.folder.glob("[0-9]*.parquet"))) == 2
+
+
+@pytest.mark.parametrize("change", [{"mark": "!"}, {"version": 2}])
+def test_other_settings_and_another_version_make_all_rows_again(tmp_path, change):
+    table = Table(tmp_path / "stage", SCHEMA)
+    run_stage(Words([("a", 1)]), table, lambda _: None)
+    stage = type("Changed", (Words,), {"version": change.get("version", 1)})([("a", 1)], mark=change.get("mark", ""))
+    run_stage(stage, table, lambda _: None)
+    assert stage.made == ["a"]
+
+
+def test_an_id_is_the_content_and_a_key_the_work(tmp_path):
+    table = Table(tmp_path / "stage", SCHEMA)
+    run_stage(Words([("a", 2)]), table, lambda _: None)
+    first = list(table.rows())
+    run_stage(Words([("b", 1), ("a", 2)]), table, lambda _: None)
+    second = [row for row in table.rows() if row["word"] == "a"]
+    assert [row["id"] for row in first] == [row["id"] for row in second]
+    assert len({row["id"] for row in first}) == 2
+    assert len({row["key"] for row in first}) == 1
+
+
+def test_a_row_is_found_by_its_column_unless_it_was_refused(tmp_path):
+    table = Table(tmp_path / "stage", SCHEMA)
+    run_stage(Words([(f"w{i}", i % 2) for i in range(40)] + [("w1", 1)]), table, lambda _: None)
+    found = Lookup.of(table.folder, "word")
+    assert found.get("w39")["word"] == "w39"
+    with pytest.raises(KeyError):
+        found.get("w38")
+
+
+def test_a_damaged_shard_is_named(tmp_path):
+    table = Table(tmp_path / "stage", SCHEMA)
+    run_stage(Words([("a", 1)]), table, lambda _: None)
+    (shard,) = table.shards()
+    shard.write_bytes(b"no parquet")
+    with pytest.raises(PipelineError, match=shard.name):
+        list(table.rows())
+
+
+def _run(words: Sequence[str], deadline_s: float = 60.0) -> list[list[tuple]]:
+    inputs = [Input(word, {"word": word}) for word in words]
+    got: dict[int, list] = {}
+    shards = plan("select", 1, {}, inputs, 2).shards
+    Processes(2).run(lengths, shards, lambda shard, made: got.__setitem__(shard.index, list(made)), deadline_s)
+    return [row.get("reason") or row["n"] for index in sorted(got) for made in got[index] for row in made]
+
+
+def test_processes_make_the_same_rows_as_this_process():
+    words = [f"w{'x' * i}" for i in range(9)]
+    shards = plan("select", 1, {}, [Input(word, {"word": word}) for word in words], 2).shards
+    here: list[int] = []
+    Here().run(lengths, shards, lambda _, made: here.extend(rows[0]["n"] for rows in made), 60.0)
+    assert _run(words) == here == [len(word) for word in words]
+
+
+def test_only_the_row_at_fault_is_refused():
+    assert _run(["a", "crash", "bb", "ccc"]) == [1, "killed its process", 2, 3]
+    assert _run(["a", "hang"], deadline_s=1.0) == [1, "over the deadline"]
+
+
+def test_a_function_that_raises_ends_the_stage():
+    with pytest.raises(PipelineError, match="ZeroDivisionError"):
+        _run(["a", "defect"])
