@@ -24,6 +24,11 @@ Language = Literal["English", "Chinese"]
 Format_ = Literal["auto", "text", "markdown", "html", "pdf", "jsonl", "parquet", "hub"]
 Reader = Literal["golongrl", "longbench", "longbench_pro", "hotpotqa", "docmath", "docqa_rl", "multiple_choice"]
 
+# What a document holds, as counts.
+Feature = Literal[
+    "paragraphs", "long_paragraphs", "numbers", "dates", "speech", "headings", "table_lines", "list_lines"
+]
+
 # The split of the paper's rows over its task types, of which only these shares are known: T1 to T4 more than 90 %,
 # T6 to T9 less than 4 %.
 ALL_TASKS: tuple[TaskType, ...] = ("T1", "T2", "T3", "T4", "T5", "T6", "T7", "T8", "T9")
@@ -85,6 +90,15 @@ class LengthBin(Section):
         return self
 
 
+class Criterion(Section):
+    """What a document needs to be asked about for a task type."""
+
+    sources: tuple[str, ...] | None = Field(None, description="Names of sources; null is all.")
+    features: dict[Feature, NonNegativeInt] = Field(
+        {}, description="Least counts, of which one is enough; empty asks for nothing."
+    )
+
+
 class Select(Section):
     """Phase 2: which documents are asked about, for which task type, and how often."""
 
@@ -94,6 +108,9 @@ class Select(Section):
     bins: Annotated[tuple[LengthBin, ...], Field(min_length=1)] = Field(description="Length bins.")
     languages: Annotated[dict[Language, PositiveFloat], Field(min_length=1)] = Field(
         {"English": 1.0}, description="Each language's part of every task's quota."
+    )
+    criteria: dict[TaskType, Criterion] = Field(
+        {}, description="What a task's documents need, in place of the built-in criterion of that task."
     )
     max_per_document: PositiveInt = Field(40, description="Most prompts that have one document as their main one.")
     oversample: Annotated[float, Field(ge=1)] = Field(

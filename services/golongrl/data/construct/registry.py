@@ -1,6 +1,7 @@
 """Which stages a pipeline has, in their order."""
 
 from golongrl.data.construct.models import Pipeline
+from golongrl.data.construct.select.stage import SelectStage
 from golongrl.data.construct.sources.stage import SourcesStage
 from golongrl.data.construct.stage import Executor, PipelineStage
 from golongrl.data.construct.tables import ORDER, Tables
@@ -8,5 +9,5 @@ from golongrl.data.construct.tables import ORDER, Tables
 
 def stages(pipeline: Pipeline, tables: Tables, executor: Executor) -> list[PipelineStage]:
     """The stages whose sections the pipeline has."""
-    made: list[PipelineStage] = [SourcesStage(pipeline, executor)]
+    made: list[PipelineStage] = [SourcesStage(pipeline, executor), SelectStage(pipeline, tables)]
     return sorted((stage for stage in made if tables.has(stage.name)), key=lambda stage: ORDER.index(stage.name))

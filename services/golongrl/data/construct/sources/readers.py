@@ -35,7 +35,7 @@ class UnreadError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Document:
+class FileText:
     """What a file or record holds."""
 
     text: str
@@ -48,7 +48,7 @@ def format_of(path: Path, asked: Format_) -> Format_ | None:
     return SUFFIXES.get(path.suffix.lower()) if asked == "auto" else asked
 
 
-def read_file(path: Path, kind: Format_) -> Document:
+def read_file(path: Path, kind: Format_) -> FileText:
     """The document of a text, markdown, HTML or PDF file.
 
     Raises:
@@ -58,7 +58,7 @@ def read_file(path: Path, kind: Format_) -> Document:
     return _FILE_READERS[kind](data)
 
 
-def from_record(record: object, place: SourceInput) -> Document:
+def from_record(record: object, place: SourceInput) -> FileText:
     """The document of a row of a data set.
 
     Raises:
@@ -71,7 +71,7 @@ def from_record(record: object, place: SourceInput) -> Document:
         found = ", ".join(map(str, list(record)[:10]))
         raise UnreadError("not of the format", f"no text under the key {place.text_key} (keys: {found})")
     title = record.get(place.title_key)
-    return Document(text, title if isinstance(title, str) else "", _licence_of(record, place.licence_key))
+    return FileText(text, title if isinstance(title, str) else "", _licence_of(record, place.licence_key))
 
 
 def _licence_of(record: Mapping[str, Any], key: str) -> str | None:
@@ -101,13 +101,13 @@ def _decode(data: bytes) -> str:
         raise UnreadError("not UTF-8", f"{error.reason} at byte {error.start + 1}") from error
 
 
-def _text(data: bytes) -> Document:
+def _text(data: bytes) -> FileText:
     text = _decode(data)
     licence = _SPDX.search(text)
-    return Document(text, licence=licence[1].strip() if licence else None)
+    return FileText(text, licence=licence[1].strip() if licence else None)
 
 
-def _markdown(data: bytes) -> Document:
+def _markdown(data: bytes) -> FileText:
     text = _decode(data).replace("\r\n", "\n")
     found: dict[str, str] = {}
     if front := _FRONT.match(text):
@@ -115,10 +115,10 @@ def _markdown(data: bytes) -> Document:
         text = text[front.end() :]
     title = found.get("title", "").strip("\"'") or (match[1] if (match := _MARKDOWN_TITLE.search(text)) else "")
     licence = found.get("licence", "").strip("\"'") or (match[1].strip() if (match := _SPDX.search(text)) else None)
-    return Document(text, title, licence or None)
+    return FileText(text, title, licence or None)
 
 
-def _html(data: bytes) -> Document:
+def _html(data: bytes) -> FileText:
     from selectolax.lexbor import LexborHTMLParser
 
     tree = LexborHTMLParser(data)
@@ -137,10 +137,10 @@ def _html(data: bytes) -> Document:
         node.insert_before("\n\n" if node.tag not in ("br", "li", "dt", "dd") else "\n")
         if node.tag not in ("br", "hr"):
             node.insert_after("\n")
-    return Document(root.text(), " ".join(title.text().split()) if title is not None else "", licence)
+    return FileText(root.text(), " ".join(title.text().split()) if title is not None else "", licence)
 
 
-def _pdf(data: bytes) -> Document:
+def _pdf(data: bytes) -> FileText:
     from io import BytesIO
 
     from pypdf import PdfReader
@@ -157,9 +157,9 @@ def _pdf(data: bytes) -> Document:
         raise UnreadError("not readable", f"not readable as PDF: {type(error).__name__}: {str(error)[:200]}") from error
     if not text.strip():
         raise UnreadError("no text", "the PDF holds pictures of text; recognise it first")
-    return Document(text, title)
+    return FileText(text, title)
 
 
-_FILE_READERS: Final[Mapping[Format_, Callable[[bytes], Document]]] = {
+_FILE_READERS: Final[Mapping[Format_, Callable[[bytes], FileText]]] = {
     "text": _text, "markdown": _markdown, "html": _html, "pdf": _pdf,
 }  # fmt: skip

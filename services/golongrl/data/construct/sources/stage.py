@@ -13,7 +13,7 @@ from golongrl.data.construct import grams, schemas
 from golongrl.data.construct.models import Pipeline, SourceInput, Sources
 from golongrl.data.construct.sources import quality
 from golongrl.data.construct.sources.files import hub_rows, pieces
-from golongrl.data.construct.sources.readers import Document, UnreadError, from_record, jsonl_records, read_file
+from golongrl.data.construct.sources.readers import FileText, UnreadError, from_record, jsonl_records, read_file
 from golongrl.data.construct.sources.similar import duplicates, signature
 from golongrl.data.construct.stage import (
     CpuStage,
@@ -103,7 +103,7 @@ class _Read:
             )
         return made
 
-    def _judged(self, document: Document, origin: str, source: str, place: SourceInput) -> Made:
+    def _judged(self, document: FileText, origin: str, source: str, place: SourceInput) -> Made:
         text = quality.normalise(document.text)
         licence = document.licence or place.licence
         base: dict[str, Any] = {"title": document.title, "licence": licence, "source": source, "origin": origin}
@@ -140,13 +140,13 @@ def _licence_fault(licence: str | None, settings: Sources) -> tuple[str, str] | 
     return None
 
 
-def _documents(row: Row, place: SourceInput, settings: Sources) -> Iterator[tuple[str, Document | UnreadError]]:
+def _documents(row: Row, place: SourceInput, settings: Sources) -> Iterator[tuple[str, FileText | UnreadError]]:
     """What a piece holds, each with where it stands."""
     kind = row["kind"]
     if kind == "reference":
         from pydoc_data.topics import topics
 
-        yield row["origin"], Document(topics[row["path"]], row["path"], place.licence or "PSF-2.0")
+        yield row["origin"], FileText(topics[row["path"]], row["path"], place.licence or "PSF-2.0")
     elif kind in ("jsonl", "parquet", "hub"):
         for number, record in enumerate(_records(row, place), start=row["first"]):
             yield f"{row['origin']} row {number}", _document(record, place)
@@ -168,7 +168,7 @@ def _records(row: Row, place: SourceInput) -> Iterator[object]:
         yield from parquet_slice(Path(row["path"]), row["start"], row["end"])
 
 
-def _document(record: object, place: SourceInput) -> Document | UnreadError:
+def _document(record: object, place: SourceInput) -> FileText | UnreadError:
     if isinstance(record, UnreadError):
         return record
     try:
@@ -177,7 +177,7 @@ def _document(record: object, place: SourceInput) -> Document | UnreadError:
         return error
 
 
-def _whole(path: Path, kind: Any, most: int) -> Document | UnreadError:
+def _whole(path: Path, kind: Any, most: int) -> FileText | UnreadError:
     try:
         if path.stat().st_size > most:
             return UnreadError("too large", f"{path.stat().st_size} bytes, sources.max_file_bytes is {most}")

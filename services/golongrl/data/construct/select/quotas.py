@@ -1,0 +1,76 @@
+"""How many prompts each cell (task, length bin, language) gets. Pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import ceil
+from typing import NamedTuple
+
+from golongrl.data.construct.models import Language, Select
+from golongrl.recipe import TaskType
+
+
+class Cell(NamedTuple):
+    """A kind of prompt that the quotas count."""
+
+    task: TaskType
+    length_bin: str
+    language: Language
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """How a trained model did on prompts of some kind; None where that is not known."""
+
+    task: str
+    score: float
+    length_bin: str | None = None
+    language: str | None = None
+
+
+def cells(settings: Select, failures: tuple[Failure, ...] = ()) -> dict[Cell, int]:
+    """Slots to begin in each cell.
+
+    A task's quota is split over bins and languages by their shares. With failures the shares, and the tasks' quotas
+    among each other, move to what scored low; the sum stays.
+    """
+    weights = {
+        Cell(task, one.name, language): quota * one.share * share
+        for task, quota in settings.tasks.items()
+        for one in settings.bins
+        for language, share in settings.languages.items()
+    }
+    total = sum(settings.tasks.values())
+    if failures:
+        weights = {cell: weight * need(cell, failures, settings.feedback_strength) for cell, weight in weights.items()}
+        shared = apportion(weights, total)
+    else:
+        shared = {}
+        for task, quota in settings.tasks.items():
+            shared |= apportion({cell: weight for cell, weight in weights.items() if cell.task == task}, quota)
+    return {cell: ceil(count * settings.oversample) for cell, count in shared.items() if count}
+
+
+def apportion(weights: Mapping[Cell, float], total: int) -> dict[Cell, int]:
+    """Split `total` by weights, by largest remainders; the first cell wins a tie."""
+    whole = sum(weights.values())
+    if not whole:
+        return dict.fromkeys(weights, 0)
+    exact = {cell: total * weight / whole for cell, weight in weights.items()}
+    shared = {cell: int(share) for cell, share in exact.items()}
+    left = total - sum(shared.values())
+    order = sorted(weights, key=lambda cell: shared[cell] - exact[cell])
+    for cell in order[:left]:
+        shared[cell] += 1
+    return shared
+
+
+def need(cell: Cell, failures: tuple[Failure, ...], strength: float) -> float:
+    """1 where nothing is known or all was right, 1 + strength where nothing was."""
+    scores = [
+        failure.score
+        for failure in failures
+        if failure.task == cell.task
+        and failure.length_bin in (None, cell.length_bin)
+        and failure.language in (None, cell.language)
+    ]
+    return 1.0 + strength * (1.0 - sum(scores) / len(scores)) if scores else 1.0
