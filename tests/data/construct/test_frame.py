@@ -23,7 +23,7 @@ from golongrl.data.construct.stage import (
     plan,
     refused,
 )
-from golongrl.data.construct.table import Lookup, Table
+from golongrl.data.construct.table import Lookup, StageTable
 from golongrl.data.construct.workers import Here, Processes
 from support.lengths import lengths
 
@@ -73,14 +73,14 @@ class Words(PipelineStage):
 words = st.lists(st.tuples(st.text("ab", min_size=1, max_size=2), st.integers(0, 3)), max_size=12)
 
 
-def content(table: Table) -> dict[str, bytes]:
+def content(table: StageTable) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in table.folder.iterdir()}
 
 
 @settings(max_examples=30)
 @given(words, words)
 def test_a_manifest_adds_up_and_no_input_is_lost(tmp_path_factory, some, others):
-    table = Table(tmp_path_factory.mktemp("stage"), SCHEMA)
+    table = StageTable(tmp_path_factory.mktemp("stage"), SCHEMA)
     for given_words in (some, others):
         manifest = run_stage(Words(given_words), table, lambda _: None)
         rows = list(table.rows(kept=False))
@@ -94,9 +94,9 @@ def test_a_manifest_adds_up_and_no_input_is_lost(tmp_path_factory, some, others)
 @settings(max_examples=30)
 @given(words, st.integers(0, 4))
 def test_a_run_that_ended_early_ends_with_the_same_bytes(tmp_path_factory, some, ends_after):
-    whole = Table(tmp_path_factory.mktemp("whole"), SCHEMA)
+    whole = StageTable(tmp_path_factory.mktemp("whole"), SCHEMA)
     run_stage(Words(some), whole, lambda _: None)
-    parts = Table(tmp_path_factory.mktemp("parts"), SCHEMA)
+    parts = StageTable(tmp_path_factory.mktemp("parts"), SCHEMA)
     first, second = Words(some, ends_after=ends_after), Words(some)
     try:
         run_stage(first, parts, lambda _: None)
@@ -108,7 +108,7 @@ def test_a_run_that_ended_early_ends_with_the_same_bytes(tmp_path_factory, some,
 
 
 def test_a_rerun_makes_only_what_is_new(tmp_path):
-    table = Table(tmp_path / "stage", SCHEMA)
+    table = StageTable(tmp_path / "stage", SCHEMA)
     run_stage(Words([("a", 1), ("b", 2), ("c", 0), ("d", 1)]), table, lambda _: None)
     again = Words([("new", 1), ("a", 1), ("b", 2), ("d", 1)])
     run_stage(again, table, lambda _: None)
@@ -119,7 +119,7 @@ def test_a_rerun_makes_only_what_is_new(tmp_path):
 
 @pytest.mark.parametrize("change", [{"mark": "!"}, {"version": 2}])
 def test_other_settings_and_another_version_make_all_rows_again(tmp_path, change):
-    table = Table(tmp_path / "stage", SCHEMA)
+    table = StageTable(tmp_path / "stage", SCHEMA)
     run_stage(Words([("a", 1)]), table, lambda _: None)
     stage = type("Changed", (Words,), {"version": change.get("version", 1)})([("a", 1)], mark=change.get("mark", ""))
     run_stage(stage, table, lambda _: None)
@@ -127,7 +127,7 @@ def test_other_settings_and_another_version_make_all_rows_again(tmp_path, change
 
 
 def test_an_id_is_the_content_and_a_key_the_work(tmp_path):
-    table = Table(tmp_path / "stage", SCHEMA)
+    table = StageTable(tmp_path / "stage", SCHEMA)
     run_stage(Words([("a", 2)]), table, lambda _: None)
     first = list(table.rows())
     run_stage(Words([("b", 1), ("a", 2)]), table, lambda _: None)
@@ -138,7 +138,7 @@ def test_an_id_is_the_content_and_a_key_the_work(tmp_path):
 
 
 def test_a_row_is_found_by_its_column_unless_it_was_refused(tmp_path):
-    table = Table(tmp_path / "stage", SCHEMA)
+    table = StageTable(tmp_path / "stage", SCHEMA)
     run_stage(Words([(f"w{i}", i % 2) for i in range(40)] + [("w1", 1)]), table, lambda _: None)
     found = Lookup.of(table.folder, "word")
     assert found.get("w39")["word"] == "w39"
@@ -147,7 +147,7 @@ def test_a_row_is_found_by_its_column_unless_it_was_refused(tmp_path):
 
 
 def test_a_damaged_shard_is_named(tmp_path):
-    table = Table(tmp_path / "stage", SCHEMA)
+    table = StageTable(tmp_path / "stage", SCHEMA)
     run_stage(Words([("a", 1)]), table, lambda _: None)
     (shard,) = table.shards()
     shard.write_bytes(b"no parquet")

@@ -18,7 +18,7 @@ from golongrl.data.construct.load import dump
 from golongrl.data.construct.models import Pipeline
 from golongrl.data.construct.registry import stages
 from golongrl.data.construct.stage import Executor, Input, Made, PipelineStage, Plan, Row, StageName, StageShard, plan
-from golongrl.data.construct.table import StageManifest, Table, rows_at
+from golongrl.data.construct.table import StageManifest, StageTable, rows_at
 from golongrl.data.construct.tables import ORDER, Tables
 
 PIPELINE = "pipeline.yaml"
@@ -56,7 +56,7 @@ def construct(
                 _ended(stage, tables.table(stage.name))
 
 
-def run_stage(stage: PipelineStage, table: Table, say: Say) -> StageManifest:
+def run_stage(stage: PipelineStage, table: StageTable, say: Say) -> StageManifest:
     """Make what is missing of a stage's table.
 
     Raises:
@@ -91,13 +91,13 @@ def _plan(stage: PipelineStage) -> Plan:
     return plan(stage.name, stage.version, stage.settings(), stage.inputs(), stage.shard_rows)
 
 
-def _kept(table: Table, names: Sequence[str], columns: Sequence[str]) -> Iterator[tuple[int, Row]]:
+def _kept(table: StageTable, names: Sequence[str], columns: Sequence[str]) -> Iterator[tuple[int, Row]]:
     for number, row in table.numbered(names, columns, {}):
         if row["reason"] is None:
             yield number, row
 
 
-def _make(stage: PipelineStage, table: Table, planned: Plan) -> None:
+def _make(stage: PipelineStage, table: StageTable, planned: Plan) -> None:
     """Write the shards that are not there, with the rows that an earlier run has made taken from its shards."""
     missing = [shard for shard in planned.shards if not (table.folder / shard.file).is_file()]
     earlier = table.made([shard.file for shard in planned.shards]) if missing else {}
@@ -133,7 +133,7 @@ def _framed(stage: PipelineStage, key: str, number: int, row: Mapping[str, Any])
     return {**row, "id": digest("refused", key, number), "key": key}
 
 
-def _ended(stage: PipelineStage, table: Table) -> None:
+def _ended(stage: PipelineStage, table: StageTable) -> None:
     """Refuse to go on from a stage that was made with other settings.
 
     Raises:

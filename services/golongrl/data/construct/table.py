@@ -55,7 +55,7 @@ class StageManifest:
         return f"{self.stage}: {self.rows_in} in,{made} {self.kept} kept" + (f"; {left_out}" if left_out else "")
 
 
-class Table:
+class StageTable:
     """The folder of one stage."""
 
     def __init__(self, folder: Path, schema: pa.Schema) -> None:
@@ -174,7 +174,7 @@ class Lookup:
         self._column = column
         self._where: dict[str, tuple[str, int]] = {}
         self._cache: OrderedDict[str, pa.Table] = OrderedDict()
-        table = Table(folder, pa.schema([]))
+        table = StageTable(folder, pa.schema([]))
         manifest = table.needed()
         verdicts = table.verdicts(manifest.digest)
         first = 0

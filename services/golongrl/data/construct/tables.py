@@ -9,7 +9,7 @@ import pyarrow as pa
 from golongrl.data.construct import schemas
 from golongrl.data.construct.models import Pipeline
 from golongrl.data.construct.stage import StageName
-from golongrl.data.construct.table import Lookup, Table
+from golongrl.data.construct.table import Lookup, StageTable
 
 # In the order in which they run.
 ORDER: Final[tuple[StageName, ...]] = (
@@ -31,9 +31,9 @@ class Tables:
         self.out = out
         self._pipeline = pipeline
 
-    def table(self, stage: StageName) -> Table:
+    def table(self, stage: StageName) -> StageTable:
         """A stage's table."""
-        return Table(self.out / stage, _SCHEMAS[stage])
+        return StageTable(self.out / stage, _SCHEMAS[stage])
 
     def has(self, stage: StageName) -> bool:
         """Whether the pipeline has the stage."""
