@@ -25,7 +25,7 @@ def _samples(benchmark: Benchmark, data: DataFiles, mode: Mode) -> Iterator[Samp
             scored = benchmark.score(problem, Reply(right_reply(problem)), mode)
             if scored.status == "needs_judge":
                 prompts = benchmark.judge_prompts(problem, scored.answer, mode)
-                verdicts = [benchmark.verdict("They agree. [[YES]]", mode) for _ in prompts]
+                verdicts = [benchmark.verdict("yes, they agree. [[YES]] [[CORRECT]]", mode) for _ in prompts]
                 scored = benchmark.decide(scored, verdicts, mode)
             yield Sample(
                 problem.key, epoch, scored.status, scored.score, problem.labels, scored.flags, scored.rule, scored.parts
@@ -45,7 +45,7 @@ def test_right_replies_score_one(benchmark: Benchmark, mode: Mode, folder: Path)
 def test_the_long_prompt_is_read_late_and_whole(benchmark: Benchmark, folder: Path) -> None:
     with DataFiles.find(folder, benchmark.sources) as data:
         problems = list(benchmark.problems(data))
-        assert len(problems) == sum(data.rows(source.name) for source in benchmark.sources)
+        assert len(problems) == sum(data.rows(source.name) for source in benchmark.sources if source.role == "problems")
         for problem in problems:
             messages = benchmark.messages(problem, data)
             assert messages[-1]["role"] == "user"

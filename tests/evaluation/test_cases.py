@@ -10,8 +10,18 @@ from typing import Any
 import pytest
 
 from golongrl.errors import GolongrlError
-from golongrl.evaluation import aggregate, budget, judge, yarn
-from golongrl.evaluation.benchmarks import aime, longbench_v2, mrcr
+from golongrl.evaluation import aggregate, budget, judge, text, yarn
+from golongrl.evaluation.benchmarks import (
+    aime,
+    corpusqa,
+    docmath,
+    gpqa,
+    longbench_v2,
+    longmemeval,
+    mmlu_pro,
+    mrcr,
+    reading,
+)
 from golongrl.evaluation.kinds import Mode
 from golongrl.evaluation.thought import strip_thought
 
@@ -22,9 +32,9 @@ COLUMNS: Mapping[str, Mode] = {"official": "official", "original": "compat", "ou
 Check = Callable[[dict[str, Any], Mode], Any]
 
 
-def _choices(case: Mapping[str, Any], check: str) -> int:
-    found = re.search(r"n_choices=(\d+)", check)
-    return int(case.get("n_choices") or (found[1] if found else 4))
+def _choices(case: Mapping[str, Any], usual: int) -> int:
+    found = re.search(r"n_choices=(\d+)", case["check"])
+    return int(case.get("n_choices") or (found[1] if found else usual))
 
 
 def _yarn(case: Mapping[str, Any]) -> Any:
@@ -37,16 +47,35 @@ def _yarn(case: Mapping[str, Any]) -> Any:
     }
 
 
+def _answer(case: Mapping[str, Any], mode: Mode, name: str = "text") -> str:
+    """A reply without its thought; the cases that scorers are given may have one."""
+    return strip_thought(case[name], mode=mode).answer
+
+
 CHECKS: Mapping[tuple[str, str], Check] = {
     ("think", "strip_thought"): lambda case, mode: (
         strip_thought(case["text"], case.get("finish_reason", "stop"), case.get("thinking", True), mode=mode).answer
     ),
     ("mrcr", "score"): lambda case, mode: mrcr.score(
-        strip_thought(case["response"], mode=mode).answer, case["answer"], case["random_string_to_prepend"]
+        _answer(case, mode, "response"), case["answer"], case["random_string_to_prepend"]
     ),
-    ("longbench_v2", "extract_choice"): lambda case, mode: longbench_v2.extract_choice(case["text"], mode),
-    ("judge", "parse_verdict"): lambda case, mode: judge.parse_verdict(case["text"], mode),
+    ("longbench_v2", "extract_choice"): lambda case, mode: longbench_v2.extract_choice(_answer(case, mode), mode),
+    ("longbench_qa", "extract_answer"): lambda case, mode: reading.extract_answer(_answer(case, mode), mode),
+    ("longbench_qa", "token_f1"): lambda case, mode: text.token_f1(case["prediction"], case["gold"], mode),
+    ("corpusqa", "extract_answer"): lambda case, mode: corpusqa.extract_answer(_answer(case, mode), mode),
+    ("corpusqa", "domain"): lambda case, mode: corpusqa.domain(case["id"]),
+    ("frames", "cover_exact_match"): lambda case, mode: text.cover_exact_match(_answer(case, mode), case["gold"], mode),
+    ("docmath", "rule_score"): lambda case, mode: docmath.rule_score(
+        _answer(case, mode), case["gold"], case["type"], mode
+    ),
+    ("mmlu_pro", "extract_choice"): lambda case, mode: mmlu_pro.extract_choice(
+        _answer(case, mode), mode, _choices(case, 10)
+    ),
+    ("gpqa", "extract_choice"): lambda case, mode: gpqa.extract_choice(_answer(case, mode), mode, _choices(case, 4)),
     ("aime", "score"): lambda case, mode: aime.score(strip_thought(case["text"], mode=mode), case["gold"], mode),
+    ("longmemeval", "judge_label"): lambda case, mode: longmemeval.judge_label(case["text"], mode),
+    ("longmemeval", "category"): lambda case, mode: longmemeval.category(case["question_type"], case["question_id"]),
+    ("judge", "parse_verdict"): lambda case, mode: judge.parse_verdict(case["text"], mode),
     ("aggregate", "avg@k then mean over problems"): lambda case, mode: aggregate.avg_at_k(case["problems"]),
     ("aggregate", "pass@2 unbiased"): lambda case, mode: aggregate.pass_at_k(case["n"], case["c"], case["k"]),
     ("aggregate", "longmemeval task-averaged and overall"): lambda case, mode: aggregate.by_type(case["types"]),

@@ -4,6 +4,7 @@
 is a reply that its rules score 1.
 """
 
+import csv
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,11 +14,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from golongrl.evaluation.benchmark import EvalProblem
+from golongrl.evaluation.benchmarks import docmath, longbench_qa
 
 Rows = Sequence[Mapping[str, Any]]
 
 _PARAGRAPH = "The lighthouse keeper of Varn wrote the tide tables by hand."
-_ABSATZ = "瓦恩的灯塔守护人亲手写下潮汐表。"
+_CHINESE = "瓦恩的灯塔守护人亲手写下潮汐表。"
 LONG = f"{_PARAGRAPH} " * 40
 
 
@@ -31,7 +33,12 @@ def write_eval_data(folder: Path) -> Path:
 
 def write_rows(path: Path, rows: Rows) -> None:
     """Write a table by the file's suffix."""
-    if path.suffix == ".parquet":
+    if path.suffix == ".csv":
+        with path.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+    elif path.suffix == ".parquet":
         pq.write_table(pa.Table.from_pylist([dict(row) for row in rows]), path)
     elif path.suffix == ".json":
         path.write_text(json.dumps(list(rows), ensure_ascii=False, indent=1), "utf-8")
@@ -65,7 +72,7 @@ def _longbench_v2() -> Rows:
         for i, (domain, difficulty, length, question, answer, context) in enumerate(
             [
                 ("Single-Document QA", "easy", "short", "How were the tide tables written?", "A", LONG),
-                ("Single-Document QA", "hard", "medium", "潮汐表是怎样写的？", "A", _ABSATZ * 80),
+                ("Single-Document QA", "hard", "medium", "潮汐表是怎样写的？", "A", _CHINESE * 80),
                 ("Long In-context Learning", "hard", "long", "What wrote no table?", "B", LONG * 3),
             ]
         )
@@ -76,7 +83,7 @@ def _mrcr(needles: int) -> Callable[[], Rows]:
     def rows() -> Rows:
         made = []
         for i, topic in enumerate(("tapirs", "灯塔")):
-            texts = [f"Verse {n} about {topic}: {_PARAGRAPH if i == 0 else _ABSATZ}" for n in range(needles)]
+            texts = [f"Verse {n} about {topic}: {_PARAGRAPH if i == 0 else _CHINESE}" for n in range(needles)]
             messages = []
             for text in texts:
                 messages += [{"role": "user", "content": f"Write a verse about {topic}."}]
@@ -101,23 +108,184 @@ def _mrcr(needles: int) -> Callable[[], Rows]:
     return rows
 
 
+def _longbench(name: str) -> Callable[[], Rows]:
+    def rows() -> Rows:
+        return [
+            _longbench_row(
+                f"{name}0", "Who wrote the tide tables?", ["the lighthouse keeper", "The keeper of Varn"], LONG
+            ),
+            _longbench_row(f"{name}1", "谁写了潮汐表？", ["灯塔守护人"], _CHINESE * 80),
+        ]
+
+    return rows
+
+
+def _longbench_row(key: str, question: str, answers: list[str], context: str) -> dict[str, Any]:
+    return {
+        "input": question,
+        "context": context,
+        "answers": answers,
+        "length": len(context.split()),
+        "dataset": key.rstrip("01"),
+        "language": "en",
+        "all_classes": None,
+        "_id": key,
+    }
+
+
+def _frames() -> Rows:
+    return [
+        {
+            "Prompt": question,
+            "Answer": answer,
+            "wiki_items": [{"title": "Varn", "text": LONG}, {"title": "Tide", "text": _CHINESE * 20}],
+        }
+        for question, answer in (
+            ("In which town did the keeper work?", "Varn"),
+            ("How many tables are there?", "1,000"),
+        )
+    ]
+
+
+def _docmath(split: str) -> Callable[[], Rows]:
+    def rows() -> Rows:
+        golds: list[tuple[str, Any]] = [("How high is the tide?", 12.5), ("How many?", 42), ("Is it high?", False)]
+        return [
+            {
+                "question_id": f"{split}-testmini-{i}",
+                "source": "own",
+                "question": question,
+                "paragraphs": [LONG, "| tide | 12.5 |", _CHINESE],
+                "table_evidence": [1],
+                "paragraph_evidence": [],
+                "python_solution": "def solution():\n    return 12.5",
+                "ground_truth": gold,
+            }
+            for i, (question, gold) in enumerate(golds)
+        ]
+
+    return rows
+
+
+def _corpusqa() -> Rows:
+    asked = [
+        ("financial_zh_001", "哪一年的收入最高？", "二零二三年", _CHINESE * 80),
+        ("education_en_2", "Which school is the largest?", "Alpha; Beta", LONG),
+        ("real_estate_en_3", "How many flats are there?", "42", LONG),
+    ]
+    return [
+        {
+            "id": key,
+            "prompt": [
+                {"role": "system", "content": "You answer questions about documents."},
+                {"role": "user", "content": f"{context}\n\n{question}\nEnd with: The answer is: ..."},
+            ],
+            "question": question,
+            "answer": answer,
+        }
+        for key, question, answer, context in asked
+    ]
+
+
+def _mmlu_pro() -> Rows:
+    return [
+        {
+            "question_id": 70 + i,
+            "question": f"Which letter is number {i + 1} of the {category} list?",
+            "options": [f"option {n}" for n in range(count)],
+            "answer": "ABCDEFGHIJ"[i],
+            "answer_index": i,
+            "cot_content": "",
+            "category": category,
+            "src": "own",
+        }
+        for i, (category, count) in enumerate([("law", 10), ("law", 4), ("physics", 9)])
+    ]
+
+
+def _mmlu_pro_examples() -> Rows:
+    return [
+        {**row, "question_id": i, "cot_content": f"A: Let us count. The answer is ({row['answer']})."}
+        for i, row in enumerate([*_mmlu_pro(), *_mmlu_pro()])
+    ]
+
+
+def _gpqa() -> Rows:
+    return [
+        {
+            "Record ID": f"rec{i}",
+            "Question": f"Which particle is number {i}?",
+            "Correct Answer": "the muon\n",
+            "Incorrect Answer 1": "the pion",
+            "Incorrect Answer 2": "the kaon",
+            "Incorrect Answer 3": "the tau",
+            "High-level domain": domain,
+        }
+        for i, domain in enumerate(("Physics", "Chemistry", "Biology"))
+    ]
+
+
+def _longmemeval() -> Rows:
+    kinds = [
+        ("a1", "single-session-user", "Which tea do I drink?", "green tea"),
+        ("a2", "single-session-assistant", "Which book did you name?", "Tides"),
+        ("a3", "single-session-preference", "Which tea shall I buy?", "The user likes green tea."),
+        ("a4", "multi-session", "How many cups did I buy?", 3),
+        ("a5", "knowledge-update", "我现在住在哪里？", "瓦恩"),
+        ("a6", "temporal-reasoning", "How many days ago did I move?", "12 days. 13 days is also acceptable."),
+        ("a7_abs", "multi-session", "Which coffee do I drink?", "The user never spoke of coffee."),
+    ]
+    session = [
+        {"role": "user", "content": "I drink green tea and bought 3 cups in Varn.", "has_answer": True},
+        {"role": "assistant", "content": "Then read the book Tides. 灯塔。", "has_answer": False},
+    ]
+    return [
+        {
+            "question_id": key,
+            "question_type": kind,
+            "question": question,
+            "answer": answer,
+            "question_date": "2023/05/30 (Tue) 23:40",
+            "haystack_dates": ["2023/05/20 (Sat) 02:21", "2023/05/21 (Sun) 10:00"],
+            "haystack_session_ids": ["s1", "s2"],
+            "haystack_sessions": [session, [{"role": "user", "content": LONG}]],
+            "answer_session_ids": ["s1"],
+        }
+        for key, kind, question, answer in kinds
+    ]
+
+
 TABLES: Mapping[str, tuple[str, Callable[[], Rows]]] = {
     "longbench-v2": (".json", _longbench_v2),
-    "mrcr-2needle": (".parquet", _mrcr(2)),
-    "mrcr-4needle": (".parquet", _mrcr(4)),
-    "mrcr-8needle": (".parquet", _mrcr(8)),
-    "aime24": (".jsonl", _aime),
+    **{f"mrcr-{needles}needle": (".parquet", _mrcr(needles)) for needles in (2, 4, 8)},
+    "frames": (".jsonl", _frames),
+    **{f"longbench-{name}": (".jsonl", _longbench(name)) for name in longbench_qa.SETS},
+    **{f"docmath-{split}": (".json", _docmath(split)) for split in docmath.SPLITS},
+    "corpusqa-128k": (".jsonl", _corpusqa),
+    "corpusqa-1m": (".jsonl", _corpusqa),
+    "mmlu-pro": (".parquet", _mmlu_pro),
+    "mmlu-pro-examples": (".parquet", _mmlu_pro_examples),
+    "aime24": (".parquet", _aime),
     "aime25": (".jsonl", _aime),
+    "gpqa-diamond": (".csv", _gpqa),
+    "longmemeval": (".json", _longmemeval),
 }
 
 
 def right_reply(problem: EvalProblem) -> str:
     """A reply with a thought that every mode scores 1, by rule or by a judge who agrees."""
-    gold = problem.golds[0]
-    if problem.source.startswith("mrcr"):
-        answer = gold
-    elif problem.source.startswith("aime"):
-        answer = f"It is \\boxed{{{gold}}}."
-    else:
-        answer = f"The correct answer is ({gold})"
+    gold, kind = problem.golds[0], problem.source.partition("-")[0]
+    forms = {
+        "mrcr": "{gold}",
+        "aime24": "It is \\boxed{{{gold}}}.",
+        "aime25": "It is \\boxed{{{gold}}}.",
+        "gpqa": "ANSWER: {gold}",
+        "mmlu": "ANSWER: {gold}",
+        "longmemeval": "{gold}",
+        "corpusqa": "The answer is: {gold}",
+        "frames": "Therefore, the answer is ({gold}).",
+        "docmath": "no" if gold == "False" else "Therefore, the answer is {gold}",
+    }
+    form = "The correct answer is ({gold})" if problem.source == "longbench-v2" else forms.get(kind)
+    answer = (form or "Therefore, the answer is ({gold})").format(gold=gold)
     return f"<think>I look for it.</think>\n\n{answer}"

@@ -7,8 +7,8 @@ Errors are clustered: repeats of one problem are not independent, so the spread 
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from golongrl.evaluation.errors import EvaluationError
 from golongrl.evaluation.kinds import Mode, Sample
@@ -97,6 +97,32 @@ def row(label: str, group: str, samples: Sequence[Sample], *, drop: bool = False
         truncated=sum("truncated" in sample.flags for sample in samples),
         unparsed=sum("unparsed" in sample.flags for sample in samples),
     )
+
+
+def mean_of_groups(label: str) -> Callable[[ScoreTable, Sequence[Sample], Mode], ScoreTable]:
+    """Makes the total the unweighted mean over the groups of a label, as some benchmarks define it."""
+
+    def refine(table: ScoreTable, _samples: Sequence[Sample], _mode: Mode) -> ScoreTable:
+        groups = [one for one in table.rows if one.label == label and one.value is not None]
+        if not groups:
+            return table
+        errors = [one.stderr for one in groups if one.stderr is not None]
+        known = len(errors) == len(groups)
+        total = replace(
+            table.total,
+            value=_mean([one.value for one in groups]),
+            mean=_mean([one.mean for one in groups]),
+            mean_scored=_mean([one.mean_scored for one in groups]),
+            stderr=math.sqrt(sum(error**2 for error in errors)) / len(groups) if known else table.total.stderr,
+        )
+        return replace(table, rows=(total, *table.rows[1:]))
+
+    return refine
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    numbers = [value for value in values if value is not None]
+    return sum(numbers) / len(numbers) if numbers else None
 
 
 def _figures(samples: Sequence[Sample], repeats: int, judged: bool) -> dict[str, float]:

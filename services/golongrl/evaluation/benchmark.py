@@ -23,7 +23,7 @@ is never a 0 in silence.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal, Self
 
 from golongrl.evaluation import judge
@@ -38,9 +38,10 @@ from golongrl.evaluation.thought import FinalAnswer, strip_thought
 class EvalSource:
     """One table of a benchmark and where it can be downloaded.
 
-    `files` are paths inside the hub's repository (their rows follow each other); `member` is the file's path inside
-    them where they are zip archives. `rows` is the published number of rows. `revision` and `sha256` are None where
-    they are not known to us: fetching then takes the newest and writes down what it got.
+    `files` are patterns of paths inside the hub's repository, matched from the right; the first pattern that has files
+    counts, and their rows follow each other in name order. `member` is the file's path inside them where they are zip
+    archives. `rows` is the published number of rows. `revision` and `sha256` are empty where they are not known to us:
+    fetching then takes the newest and writes down what it got. A `role` other than "problems" is read beside them.
     """
 
     name: str
@@ -51,10 +52,19 @@ class EvalSource:
     config: str = ""
     revision: str | None = None
     sha256: tuple[str, ...] = ()
+    role: Literal["problems", "examples", "golds", "conversations"] = "problems"
     member: str = ""
     hub: Literal["huggingface", "modelscope", "pypi"] = "huggingface"
     gated: bool = False
     note: str = ""
+
+    def chosen(self, paths: Sequence[str]) -> tuple[str, ...]:
+        """Those of a repository's paths that hold this source, in name order; none if no pattern has any."""
+        for pattern in self.files:
+            found = sorted(path for path in paths if PurePosixPath(path).match(pattern))
+            if found:
+                return tuple(found)
+        return ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +143,7 @@ class DataFiles:
     def __init__(self, paths: Mapping[str, Sequence[Path]]) -> None:
         self.paths = {name: tuple(files) for name, files in paths.items()}
         self._tables: dict[Path, Table] = {}
+        self._small: dict[str, list[Record]] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -167,6 +178,16 @@ class DataFiles:
             for number, record in self.table(path).light(columns):
                 yield path, number, record
 
+    def all_rows(self, source: str) -> list[Record]:
+        """Every whole row of a small source (examples, golds, conversations), read once."""
+        if source not in self._small:
+            self._small[source] = [
+                self.table(path).row(number)
+                for path in self._files(source)
+                for number in range(1, len(self.table(path)) + 1)
+            ]
+        return self._small[source]
+
     def row(self, problem: EvalProblem) -> Record:
         """The whole row of a problem."""
         return self.table(Path(problem.file)).row(problem.row)
@@ -183,23 +204,23 @@ def located(folder: Path, source: EvalSource) -> tuple[Path, ...]:
     Raises:
         EvaluationError: they do not.
     """
-    fetched = tuple(fetched_path(folder, source, file) for file in source.files)
-    if fetched and all(path.is_file() for path in fetched):
-        return fetched
+    root = folder / source.repo
+    if source.member:
+        fetched = [root / source.member] if (root / source.member).is_file() else []
+    else:
+        below = [path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()]
+        fetched = [root / path for path in source.chosen(below)]
+    if fetched:
+        return tuple(fetched)
     for suffix in SUFFIXES:
         plain = folder / f"{source.name}{suffix}"
         if plain.is_file():
             return (plain,)
-    missing = next((path for path in fetched if not path.is_file()), folder / source.name)
+    expected = root / (source.member or source.files[0])
     raise EvaluationError(
-        f"data {folder}: no file for {source.name}: expected {missing} (as `golongrl eval fetch` writes it) "
+        f"data {folder}: no file for {source.name}: expected {expected} (as `golongrl eval fetch` writes it) "
         f"or {folder / source.name}.parquet, .jsonl, .json or .csv"
     )
-
-
-def fetched_path(folder: Path, source: EvalSource, file: str) -> Path:
-    """Where fetching puts one file of a source; of an archive, its member."""
-    return folder / source.repo / (source.member or file)
 
 
 @dataclass(frozen=True)
@@ -217,7 +238,7 @@ class Benchmark:
     labels: tuple[str, ...]
     _columns: tuple[str, ...]
     _problem: Callable[[EvalSource, Record, str], "ProblemDraft"]
-    _messages: Callable[[EvalProblem, Record, Mode], list[Message]]
+    _messages: Callable[[EvalProblem, Record, DataFiles, Mode], list[Message]]
     _score: Callable[[EvalProblem, FinalAnswer, Mode], ScoredReply]
     repeats: int = 1
     sampling: Sampling = field(default_factory=Sampling)
@@ -241,6 +262,8 @@ class Benchmark:
         """
         seen: dict[str, str] = {}
         for source in self.sources:
+            if source.role != "problems":
+                continue
             for path, number, record in data.light(source.name, self._columns):
                 where = f"{path} row {number}"
                 draft = self._problem(source, record, where)
@@ -255,7 +278,7 @@ class Benchmark:
         Raises:
             EvaluationError: naming the file and row, where the row cannot be used.
         """
-        return self._messages(problem, data.row(problem), mode)
+        return self._messages(problem, data.row(problem), data, mode)
 
     def score(self, problem: EvalProblem, reply: Reply, mode: Mode) -> ScoredReply:
         """Score one reply; never raises for what a model may have said."""
@@ -352,6 +375,13 @@ def text_list(record: Record, name: str, where: str) -> tuple[str, ...]:
     if not isinstance(value, list | tuple) or not value or not all(isinstance(item, str) for item in value):
         raise EvaluationError(f"{where}: {name} must be a list of at least one text")
     return tuple(value)
+
+
+def judged(answer: str, rule: float | None, parts: Mapping[str, float] | None = None) -> ScoredReply:
+    """A reply that its rule scores where that is the highest score there is, and else the judge."""
+    if rule is not None and rule >= 1.0:
+        return ScoredReply("scored", rule, answer, rule, parts=dict(parts or {}))
+    return ScoredReply("needs_judge", None, answer, rule, parts=dict(parts or {}))
 
 
 def scored(

@@ -53,6 +53,15 @@ def choice_strict(text: str, choices: int) -> str | None:
     return _known(letter, choices)
 
 
+_EVALSCOPE = re.compile(r"ANSWER\s*:\s*[*(]*([A-Z])(?![A-Za-z])", re.IGNORECASE)
+
+
+def last_stated(text: str, choices: int) -> str | None:
+    """The last "ANSWER: X", in any case, as evalscope reads it."""
+    found = _EVALSCOPE.findall(text)
+    return _known(found[-1].upper(), choices) if found else None
+
+
 def _letter(found: re.Match[str]) -> str:
     return (found["bracketed"] or found["bare"]).upper()
 

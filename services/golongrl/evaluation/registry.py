@@ -5,37 +5,35 @@ from types import MappingProxyType
 
 from golongrl.evaluation.benchmark import Benchmark
 from golongrl.evaluation.benchmarks.aime import AIME
+from golongrl.evaluation.benchmarks.corpusqa import CORPUSQA
+from golongrl.evaluation.benchmarks.docmath import DOCMATH
+from golongrl.evaluation.benchmarks.frames import FRAMES
+from golongrl.evaluation.benchmarks.gpqa import GPQA
+from golongrl.evaluation.benchmarks.longbench_qa import LONGBENCH_QA
 from golongrl.evaluation.benchmarks.longbench_v2 import LONGBENCH_V2
+from golongrl.evaluation.benchmarks.longmemeval import LONGMEMEVAL
+from golongrl.evaluation.benchmarks.mmlu_pro import MMLU_PRO
 from golongrl.evaluation.benchmarks.mrcr import MRCR
 from golongrl.evaluation.errors import EvaluationError
 
-BENCHMARKS: Mapping[str, Benchmark] = MappingProxyType(
-    {benchmark.name: benchmark for benchmark in (LONGBENCH_V2, *MRCR, *AIME)}
-)
+_LONG_CONTEXT = (DOCMATH, LONGBENCH_V2, FRAMES, *MRCR, *CORPUSQA, LONGBENCH_QA)
+_GENERAL = (MMLU_PRO, *AIME, GPQA)
+_MEMORY = (LONGMEMEVAL,)
+_ALL = (*_LONG_CONTEXT, *_GENERAL, *_MEMORY)
 
-_LONG_CONTEXT = ("longbench-v2", "mrcr-128k", "mrcr-512k", "mrcr-1m")
-_GENERAL = ("aime24", "aime25")
-_MEMORY: tuple[str, ...] = ()
+BENCHMARKS: Mapping[str, Benchmark] = MappingProxyType({benchmark.name: benchmark for benchmark in _ALL})
 
 SUITES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
-        "long-context": _LONG_CONTEXT,
-        "general": _GENERAL,
-        "memory": _MEMORY,
-        "paper": (*_LONG_CONTEXT, *_GENERAL, *_MEMORY),
+        name: tuple(benchmark.name for benchmark in members)
+        for name, members in (
+            ("long-context", _LONG_CONTEXT),
+            ("general", _GENERAL),
+            ("memory", _MEMORY),
+            ("paper", _ALL),
+        )
     }
 )
-
-
-def benchmark(name: str) -> Benchmark:
-    """The benchmark of this name.
-
-    Raises:
-        EvaluationError: there is none.
-    """
-    if name not in BENCHMARKS:
-        raise EvaluationError(f"unknown benchmark {name!r} (known: {', '.join(BENCHMARKS)})")
-    return BENCHMARKS[name]
 
 
 def selected(name: str) -> tuple[Benchmark, ...]:

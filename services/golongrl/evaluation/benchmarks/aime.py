@@ -12,6 +12,7 @@ the answer is asked for in \\boxed{} (in `compat` the bare problem is asked).
 
 from golongrl.evaluation.benchmark import (
     Benchmark,
+    DataFiles,
     EvalProblem,
     EvalSource,
     ProblemDraft,
@@ -41,7 +42,7 @@ def _problem(_source: EvalSource, record: Record, where: str) -> ProblemDraft:
     return ProblemDraft(str(key) if key is not None else where.rpartition(" ")[2], (str(gold),), question)
 
 
-def _messages(problem: EvalProblem, record: Record, mode: Mode) -> list[Message]:
+def _messages(problem: EvalProblem, record: Record, _data: DataFiles, mode: Mode) -> list[Message]:
     question = text_field(record, "problem", problem.where)
     return user(question if mode == "compat" else _ASK.format(problem=question))
 
@@ -60,7 +61,7 @@ def _aime(year: int) -> Benchmark:
     return Benchmark(
         name=name,
         title=f"AIME {year}",
-        sources=(EvalSource(name, f"math-ai/{name}", ("test.jsonl",), 30, "test"),),
+        sources=(EvalSource(name, f"math-ai/{name}", ("test*.parquet", "test*.jsonl"), 30, "test"),),
         labels=(),
         _columns=_COLUMNS,
         _problem=_problem,

@@ -10,6 +10,7 @@ import re
 
 from golongrl.evaluation.benchmark import (
     Benchmark,
+    DataFiles,
     EvalProblem,
     EvalSource,
     ProblemDraft,
@@ -54,7 +55,7 @@ def _problem(_source: EvalSource, record: Record, where: str) -> ProblemDraft:
     return ProblemDraft(text_field(record, "_id", where), (gold,), text_field(record, "question", where), labels)
 
 
-def _messages(problem: EvalProblem, record: Record, _mode: Mode) -> list[Message]:
+def _messages(problem: EvalProblem, record: Record, _data: DataFiles, _mode: Mode) -> list[Message]:
     where = problem.where
     choices = "\n".join(f"({letter}) {text_field(record, f'choice_{letter}', where)}" for letter in letters(CHOICES))
     return user(
@@ -81,7 +82,7 @@ def _score(problem: EvalProblem, reply: FinalAnswer, mode: Mode) -> ScoredReply:
 LONGBENCH_V2 = Benchmark(
     name="longbench-v2",
     title="LongBench-V2",
-    sources=(EvalSource("longbench-v2", "zai-org/LongBench-v2", ("data.json",), 503, "train"),),
+    sources=(EvalSource("longbench-v2", "zai-org/LongBench-v2", ("data.json", "train*.parquet"), 503, "train"),),
     labels=("difficulty", "length", "domain"),
     _columns=_COLUMNS,
     _problem=_problem,

@@ -14,6 +14,7 @@ from functools import partial
 
 from golongrl.evaluation.benchmark import (
     Benchmark,
+    DataFiles,
     EvalProblem,
     EvalSource,
     ProblemDraft,
@@ -32,7 +33,7 @@ _SOURCES = tuple(
     EvalSource(
         f"mrcr-{needles}needle",
         "openai/mrcr",
-        (f"{needles}needle/{needles}needle_0.parquet", f"{needles}needle/{needles}needle_1.parquet"),
+        (f"{needles}needle*.parquet",),
         800,
         "train",
         note="pin a revision of 2025-12-05 or later: a fault of the data was mended then",
@@ -53,7 +54,7 @@ def _problem(_source: EvalSource, record: Record, where: str) -> ProblemDraft:
     return ProblemDraft(f"{prefix}-{where.rpartition(' ')[2]}", (gold,), labels={"needles": str(needles)}, extra=extra)
 
 
-def _messages(problem: EvalProblem, record: Record, _mode: Mode) -> list[Message]:
+def _messages(problem: EvalProblem, record: Record, _data: DataFiles, _mode: Mode) -> list[Message]:
     return chat(text_field(record, "prompt", problem.where), problem.where)
 
 
