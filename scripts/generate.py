@@ -1,7 +1,8 @@
 """Write every generated file (chart values, their schema, CRD, recipes, reference pages); `--check` compares.
 
 Run it (`make generate`) after changing golongrl.kubernetes, golongrl_operator, golongrl.recipe.models, a metric, a
-packaged recipe, a preset or the version, which only services/golongrl/__init__.py says: the rest is written here.
+dashboard, a packaged recipe, a preset or the version, which only services/golongrl/__init__.py says: the rest is
+written here.
 """
 
 import argparse
@@ -13,6 +14,8 @@ from pathlib import Path
 from golongrl import __version__, recipe
 from golongrl.kubernetes.values import reference, schema
 from golongrl.monitoring import catalogues
+from golongrl.monitoring.dashboards import render
+from golongrl.monitoring.dashboards.pages import PAGES
 from golongrl_operator import crd
 
 # In a subchart, because Helm installs a chart's CRDs whatever its values; a subchart's only where it is on.
@@ -49,6 +52,8 @@ def generated() -> dict[Path, str]:
         ROOT / "docs" / "values.md": reference.values_page(),
         ROOT / "docs" / "metrics.md": catalogues.page(),
     }
+    for page in PAGES:
+        files[CHART / "files" / "dashboards" / f"{page.slug}.json"] = render.text(page)
     for name in recipe.packaged():
         # The chart cannot read the Python package, so it carries the recipes that presets name. As JSON, with quoted
         # keys: to Helm's YAML reader the key `n` is the boolean false.

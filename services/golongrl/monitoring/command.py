@@ -1,17 +1,64 @@
-"""`golongrl metrics`: the catalogue, and what a Prometheus on this machine needs to scrape a run."""
+"""`golongrl metrics`: the catalogue. `golongrl dashboards`: the chart's Grafana dashboards as files."""
 
 import json
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from golongrl.errors import InputError
+from golongrl import files
+from golongrl.errors import InputError, writing_to
 
 app = typer.Typer(
     help="Prometheus metrics: what every service exports.",
     epilog="Example: `golongrl metrics list --service learner`",
     no_args_is_help=True,
 )
+
+dashboards = typer.Typer(
+    help="Grafana dashboards: the same files that the chart installs.",
+    epilog="Example: `golongrl dashboards export grafana/`",
+    no_args_is_help=True,
+)
+
+
+@dashboards.callback()
+def _dashboards() -> None:
+    """Without it, typer would take the only command for the whole."""
+
+
+@dashboards.command(epilog="Example: `golongrl dashboards export grafana/`")
+def export(
+    folder: Annotated[Path, typer.Argument(help="Folder for the JSON files; made if it is not there.")],
+) -> None:
+    """Write the dashboards as JSON, for Grafana's import or its provisioning from files."""
+    from golongrl.kubernetes.rayjob.render import chart
+
+    found = sorted((chart() / "files" / "dashboards").glob("*.json"))
+    for source in found:
+        if _is_another(folder / source.name, source):
+            raise InputError(f"dashboards export: {folder / source.name} is another file; move it away first")
+    with writing_to(f"dashboards export {folder}"):
+        folder.mkdir(parents=True, exist_ok=True)
+        for source in found:
+            files.write_text(folder / source.name, source.read_text("utf-8"))
+    print(f"{len(found)} dashboards in {folder}")
+
+
+def _is_another(path: Path, source: Path) -> bool:
+    """Whether something else than an older copy of `source` is there."""
+    if not path.exists():
+        return False
+    try:
+        uid = json.loads(path.read_text("utf-8"))["uid"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return True
+    return bool(uid != json.loads(source.read_text("utf-8"))["uid"])
+
+
+@app.callback()
+def _metrics() -> None:
+    """Likewise."""
 
 
 @app.command("list", epilog="Example: `golongrl metrics list --service learner`")

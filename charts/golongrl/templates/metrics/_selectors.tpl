@@ -13,3 +13,9 @@ namespace="{{ $root.Release.Namespace }}",pod=~"{{ include "golongrl.fullname" $
 {{- ternary "yes" "" ((index . 0).Capabilities.APIVersions.Has "monitoring.coreos.com/v1") -}}
 {{- end -}}
 {{- end -}}
+
+{{/* Every series of a run's own pods has the run's name, which the dashboards select by. */}}
+{{- define "golongrl.runLabel" -}}
+targetLabel: run
+replacement: {{ include "golongrl.run" . | quote }}
+{{- end -}}
