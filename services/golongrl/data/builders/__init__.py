@@ -4,6 +4,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from golongrl.data.answer_forms import BOXED, FULL_FORM, ITEMS, OPTION, SUMMARY
 from golongrl.data.builders import passages, records
 from golongrl.data.builders.common import Draft, Material, Style
 from golongrl.data.corpus import Corpus
@@ -24,29 +25,25 @@ class _Kind:
     answer: str
 
 
-# The form of a response that every metric reads: thoughts, then the task's own form of answer.
-FULL_FORM = "Answer in exactly this form:\n<think>your thoughts</think>\n"
-
-_ITEMS = "[Answer]\nthe first item\nthe second item\nand so on, one a line"
 _KINDS: dict[TaskType, _Kind] = {
     "T1": _Kind(passages.next_line, "EM", "EM", "precise long-range information retrieval",
                 "the line and nothing else"),
     "T2": _Kind(passages.choice, "selection", "selection", "evidence-grounded comprehension and reasoning",
-                "The correct answer is (X)"),
+                OPTION),
     "T3": _Kind(records.filter_items, "longbench_pro", "T6.2 Targeted Subset Cluster Identification",
-                "high-recall exhaustive retrieval and verification", _ITEMS),
+                "high-recall exhaustive retrieval and verification", ITEMS),
     "T4": _Kind(records.count, "math_longcot_math_verify", "math_longcot_math_verify",
-                "numerical extraction and quantitative reasoning", "\\boxed{the number}"),
+                "numerical extraction and quantitative reasoning", BOXED),
     "T5": _Kind(records.table_rows, "multitableqa_pretraining", "multitableqa", "multi-table structured extraction",
                 '<answer>{"data": [["group", "name", 1], ["group", "name", 2]]}</answer>'),
     "T6": _Kind(records.final_state, "longbench_pro", "T8.3 Long-Context Procedural State Tracking",
-                "fragment-level structured matching and induction", _ITEMS),
+                "fragment-level structured matching and induction", ITEMS),
     "T7": _Kind(records.ranking, "longbench_pro", "T1.1 Global Cohesive Retrieval",
-                "dimension-quantified retrieval and graded ranking", _ITEMS),
+                "dimension-quantified retrieval and graded ranking", ITEMS),
     "T8": _Kind(passages.order, "longbench_pro", "T2.1 Global Timeline Reconstruction",
-                "sequence reconstruction and ordering", _ITEMS),
+                "sequence reconstruction and ordering", ITEMS),
     "T9": _Kind(passages.summary, "longbench_pro", "T4.2 Query-Focused Summary", "long document summarization",
-                "[Answer]\nthe summary"),
+                SUMMARY),
 }  # fmt: skip
 
 

@@ -167,8 +167,13 @@ class Decontaminate(Section):
         description="Folders or files (jsonl, parquet, text) with benchmarks; every text field of a row counts, "
         "`context` and the like as context.",
     )
-    suite: bool = Field(
-        False, description="Also the benchmarks of `golongrl eval`, all of them that are on this machine or the hub."
+    suite: Place | None = Field(
+        None,
+        description="Folder that `golongrl eval fetch` has written: the evaluation's benchmarks are looked for.",
+    )
+    suite_name: str = Field("paper", description="Which of the evaluation's suites, or one of its benchmarks.")
+    suite_missing: Literal["error", "note"] = Field(
+        "error", description="What a benchmark of the suite does that is not in the folder."
     )
     n: Annotated[int, Field(ge=5, le=50)] = Field(13, description="Length of the n-grams, in words.")
     max_shared: Probability = Field(

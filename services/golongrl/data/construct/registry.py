@@ -1,5 +1,7 @@
 """Which stages a pipeline has, in their order."""
 
+from golongrl.data.construct.contamination.stage import DecontaminateStage
+from golongrl.data.construct.formatting.stage import FormatStage
 from golongrl.data.construct.models import Pipeline
 from golongrl.data.construct.select.stage import SelectStage
 from golongrl.data.construct.sources.stage import SourcesStage
@@ -9,5 +11,10 @@ from golongrl.data.construct.tables import ORDER, Tables
 
 def stages(pipeline: Pipeline, tables: Tables, executor: Executor) -> list[PipelineStage]:
     """The stages whose sections the pipeline has."""
-    made: list[PipelineStage] = [SourcesStage(pipeline, executor), SelectStage(pipeline, tables)]
+    made: list[PipelineStage] = [
+        SourcesStage(pipeline, tables, executor),
+        SelectStage(pipeline, tables),
+        FormatStage(pipeline, tables, executor),
+        DecontaminateStage(pipeline, tables, executor),
+    ]
     return sorted((stage for stage in made if tables.has(stage.name)), key=lambda stage: ORDER.index(stage.name))

@@ -126,7 +126,11 @@ DATASET: Final = pa.schema(
         ("extra_info", EXTRA_INFO),
     ]
 )
-FORMAT: Final = table(("sample_id", pa.string()), *((field.name, field.type) for field in DATASET))
+FORMAT: Final = table(
+    ("sample_id", pa.string()),
+    ("origin", pa.string()),  # the table that the sample is in
+    *((field.name, field.type) for field in DATASET),
+)
 
 DECONTAMINATE: Final = table(
     ("row_id", pa.string()),  # `id` of the row of `format`

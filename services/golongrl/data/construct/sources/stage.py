@@ -10,6 +10,9 @@ from typing import Any, ClassVar
 import pyarrow as pa
 
 from golongrl.data.construct import grams, schemas
+from golongrl.data.construct.contamination.index import open_index
+from golongrl.data.construct.contamination.stage import index_folder
+from golongrl.data.construct.contamination.texts import benchmark_files, index_digest
 from golongrl.data.construct.models import Pipeline, SourceInput, Sources
 from golongrl.data.construct.sources import quality
 from golongrl.data.construct.sources.files import hub_rows, pieces
@@ -26,6 +29,7 @@ from golongrl.data.construct.stage import (
     Work,
     refused,
 )
+from golongrl.data.construct.tables import Tables
 from golongrl.data.construct.tokens import Measure, measure_of
 
 # A document is cut a little shorter than allowed, because the pieces are cut by characters.
@@ -41,14 +45,18 @@ class SourcesStage(CpuStage):
     # A file may be a book of a megabyte.
     shard_rows: ClassVar[int] = 8
 
-    def __init__(self, pipeline: Pipeline, executor: Executor) -> None:
+    def __init__(self, pipeline: Pipeline, tables: Tables, executor: Executor) -> None:
         super().__init__(executor)
         self._pipeline = pipeline
+        self._tables = tables
         self._settings = pipeline.sources
         self.row_deadline_s = pipeline.sources.deadline_s
 
     def settings(self) -> Mapping[str, object]:
         settings = self._settings.model_dump(mode="json", exclude={"inputs", "deadline_s"})
+        unwanted = self._pipeline.decontaminate
+        if found := benchmark_files(unwanted):
+            settings |= {"benchmarks": index_digest(found, unwanted), "max_shared": unwanted.max_shared}
         return {**settings, "tokenizer": self._pipeline.tokenizer, "hashes": grams.VERSION}
 
     def inputs(self) -> Iterator[Input]:
@@ -56,7 +64,9 @@ class SourcesStage(CpuStage):
             yield from pieces(place)
 
     def work(self) -> Work:
-        return _Read(self._settings, measure_of(self._pipeline.tokenizer))
+        unwanted = self._pipeline.decontaminate
+        index = index_folder(unwanted, self._tables)
+        return _Read(self._settings, measure_of(self._pipeline.tokenizer), index, unwanted.max_shared)
 
     def identify(self, row: Row) -> str:
         return str(row["doc_id"])
@@ -85,6 +95,8 @@ class _Read:
 
     settings: Sources
     measure: Measure
+    benchmarks: Path | None
+    max_shared: float
 
     def __call__(self, rows: Sequence[Row]) -> Sequence[Made]:
         return [self._piece(row) for row in rows]
@@ -128,6 +140,10 @@ class _Read:
         if language is None:
             return refused("another language", "neither English nor Chinese", **known)
         tokens = grams.token_hashes(text)
+        if self.benchmarks is not None:
+            share, benchmark = open_index(self.benchmarks).share(tokens)
+            if share > self.max_shared:
+                return refused("benchmark document", f"{share:.1%} of its n-grams are in {benchmark}", **known)
         features = json.dumps(quality.features(text), sort_keys=True)
         return {**known, "text": text, "features": features, "signature": signature(tokens)}
 
