@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from golongrl.data.construct.command import construct
+from golongrl.data.construct.command import construct, diff
 from golongrl.errors import writing_to
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ app = typer.Typer(
 )
 
 app.command(epilog="Example: `golongrl data construct laptop --out data/laptop`")(construct)
+app.command(epilog="Example: `golongrl data diff data/monday data/tuesday`")(diff)
 
 _BARS = "▁▂▃▄▅▆▇█"
 

@@ -84,7 +84,7 @@ def smooth(values: list[float], window: int = SMOOTHING) -> list[float]:
     return out
 
 
-def _style(figure: go.Figure, height: int) -> go.Figure:
+def styled(figure: go.Figure, height: int) -> go.Figure:
     return figure.update_layout(
         template="plotly_white",
         height=height,
@@ -96,10 +96,10 @@ def _style(figure: go.Figure, height: int) -> go.Figure:
     )
 
 
-def _small(figure: go.Figure, title: str) -> go.Figure:
+def small(figure: go.Figure, title: str) -> go.Figure:
     """One of several pictures side by side."""
     title_style = {"text": title, "x": 0.5, "xanchor": "center", "font": {"size": 14}}
-    return _style(figure, 230).update_layout(
+    return styled(figure, 230).update_layout(
         title=title_style, margin={"l": 45, "r": 10, "t": 36, "b": 30}, showlegend=False, hovermode="closest"
     )
 
@@ -128,7 +128,7 @@ def reward_figure(history: History) -> go.Figure:
         line = {"color": PALETTE[1], "width": 3}
         figure.add_trace(go.Scatter(x=steps, y=values, mode="lines+markers", line=line, name="held-out prompts"))
     figure.update_xaxes(title="step").update_yaxes(title="mean reward", rangemode="tozero")
-    return _style(figure, 340)
+    return styled(figure, 340)
 
 
 def task_figures(history: History) -> list[go.Figure]:
@@ -139,7 +139,7 @@ def task_figures(history: History) -> list[go.Figure]:
         figure = go.Figure()
         _trend(figure, history.steps, history.task(task), PALETTE[index % len(PALETTE)], task)
         figure.update_yaxes(range=[-0.03, 1.03])
-        found.append(_small(figure, f"{task} · {metrics.get(task, task)}"))
+        found.append(small(figure, f"{task} · {metrics.get(task, task)}"))
     return found
 
 
@@ -155,7 +155,7 @@ def response_figures(history: History) -> list[go.Figure]:
     _line(shares, history, "response_length/clip_ratio", "cut off at the limit", PALETTE[1])
     _line(shares, history, "rewards/unscored_ratio", "unscored", PALETTE[3])
     shares.update_xaxes(title="step").update_yaxes(title="share", range=[-0.03, 1.03], tickformat=".0%")
-    return [_style(lengths, 300), _style(shares, 300)]
+    return [styled(lengths, 300), styled(shares, 300)]
 
 
 def staleness_figure(history: History, bound: int) -> go.Figure:
@@ -166,7 +166,7 @@ def staleness_figure(history: History, bound: int) -> go.Figure:
     _line(figure, history, "staleness/mean", "mean", PALETTE[0])
     figure.add_hline(bound, line={"color": PALETTE[1], "dash": "dash"}, annotation_text=f"max_staleness: {bound}")
     figure.update_xaxes(title="step").update_yaxes(title="versions late", rangemode="tozero", range=[0, bound + 0.5])
-    return _style(figure, 300)
+    return styled(figure, 300)
 
 
 def mismatch_figures(history: History) -> list[go.Figure]:
@@ -184,7 +184,7 @@ def time_figure(history: History) -> go.Figure:
         figure.add_trace(go.Bar(x=history.steps, y=history.series(key), name=name, marker_color=colour))
     figure.update_layout(barmode="stack")
     figure.update_xaxes(title="step").update_yaxes(title="seconds")
-    return _style(figure, 380)
+    return styled(figure, 380)
 
 
 def throughput_figure(history: History) -> go.Figure:
@@ -200,7 +200,7 @@ def throughput_figure(history: History) -> go.Figure:
     # Whole groups: an axis of its own would show thousandths where engines hold none.
     whole = {"tickmode": "auto", "tickformat": "d", "showgrid": False}
     figure.update_yaxes(title="groups", range=[0, 1.05 * max(4, most)], secondary_y=True, **whole)
-    return _style(figure, 300).update_layout(margin_r=50)
+    return styled(figure, 300).update_layout(margin_r=50)
 
 
 def optimiser_figures(history: History) -> list[go.Figure]:
@@ -215,7 +215,7 @@ def _small_trends(history: History, keys: Mapping[str, str]) -> list[go.Figure]:
             continue
         figure = go.Figure()
         _trend(figure, history.steps, history.series(key), PALETTE[index], title)
-        found.append(_small(figure.update_yaxes(rangemode="tozero"), title))
+        found.append(small(figure.update_yaxes(rangemode="tozero"), title))
     return found
 
 
@@ -238,7 +238,7 @@ def cards(history: History, recipe: Recipe) -> list[tuple[str, str]]:
     return found
 
 
-def _section(name: str, note: str, figures: Sequence[go.Figure]) -> str:
+def section(name: str, note: str, figures: Sequence[go.Figure]) -> str:
     # `<` is all that could end the script element.
     drawn = [figure.to_json().replace("<", "\\u003c") for figure in figures]
     plots = "".join(
@@ -248,7 +248,7 @@ def _section(name: str, note: str, figures: Sequence[go.Figure]) -> str:
 
 
 @cache
-def _plotly() -> str:
+def plotly_script() -> str:
     packed = base64.b64encode(gzip.compress(get_plotlyjs().encode(), mtime=0)).decode()
     return f'<script type="text/plain" id="plotly">{packed}</script><script>{LOADER}</script>'
 
@@ -299,9 +299,9 @@ def render(history: History, recipe: Recipe, run: str, recipe_yaml: str, about: 
             optimiser_figures(history),
         ),
     )
-    body = "".join(_section(name, note, figures) for name, note, figures in plots if figures)
+    body = "".join(section(name, note, figures) for name, note, figures in plots if figures)
     page = f'<main>{intro}<div class="cards">{glance}</div>{body}{source}</main>'
-    return f"{head}<body>{page}{_plotly()}</body></html>"
+    return f"{head}<body>{page}{plotly_script()}</body></html>"
 
 
 def is_another(folder: Path) -> bool:

@@ -39,3 +39,21 @@ def construct(
     executor = RayCluster() if on == "ray" else Processes(workers)
     with writing_to(f"--out {out}", PipelineError):
         run(load(pipeline, overrides or ()), out, executor, print, only=only, dry_run=dry_run)
+
+
+def diff(
+    a: Annotated[Path, typer.Argument(help="A data set (file or folder) or the folder of a construction.")],
+    b: Annotated[Path, typer.Argument(help="Another one.")],
+) -> None:
+    """Say how two data sets differ: rows, tasks, lengths, and the settings of two constructions."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from golongrl.data.construct.diagnosis.diff import compare, read, settings
+
+    table = Table("", str(a), str(b), box=None)
+    for line in compare(read(a), read(b)):
+        table.add_row(*line)
+    for line in settings(a, b):
+        table.add_row(*line)
+    Console().print(table)

@@ -1,6 +1,7 @@
 """Which stages a pipeline has, in their order."""
 
 from golongrl.data.construct.contamination.stage import DecontaminateStage
+from golongrl.data.construct.diagnosis.stage import DiagnoseStage
 from golongrl.data.construct.formatting.stage import FormatStage
 from golongrl.data.construct.models import Pipeline
 from golongrl.data.construct.select.stage import SelectStage
@@ -16,5 +17,6 @@ def stages(pipeline: Pipeline, tables: Tables, executor: Executor) -> list[Pipel
         SelectStage(pipeline, tables),
         FormatStage(pipeline, tables, executor),
         DecontaminateStage(pipeline, tables, executor),
+        DiagnoseStage(pipeline, tables, executor),
     ]
     return sorted((stage for stage in made if tables.has(stage.name)), key=lambda stage: ORDER.index(stage.name))

@@ -19,9 +19,8 @@ from golongrl.data.construct.models import Pipeline
 from golongrl.data.construct.registry import stages
 from golongrl.data.construct.stage import Executor, Input, Made, PipelineStage, Plan, Row, StageName, StageShard, plan
 from golongrl.data.construct.table import StageManifest, StageTable, rows_at
-from golongrl.data.construct.tables import ORDER, Tables
+from golongrl.data.construct.tables import ORDER, PIPELINE, Tables
 
-PIPELINE = "pipeline.yaml"
 LOCK = ".lock"
 
 Say = Callable[[str], None]

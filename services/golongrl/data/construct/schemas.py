@@ -141,3 +141,17 @@ DECONTAMINATE: Final = table(
     ("context_hits", pa.int64()),  # n-grams of the context that a benchmark has, too
     ("context_evidence", pa.large_string()),
 )
+
+DIAGNOSE: Final = table(
+    ("row_id", pa.string()),
+    ("digest", pa.string()),  # equal where prompt and gold are
+    ("task", pa.string()),
+    ("band", pa.string()),
+    ("length_bin", pa.string()),
+    ("lang", pa.string()),
+    ("source", pa.string()),
+    ("generator", pa.string()),
+    ("n_tokens", pa.int64()),
+    ("gold_tokens", pa.int64()),
+    ("evidence_at", pa.list_(pa.float64())),  # from 0, the start of the context, to 1
+)

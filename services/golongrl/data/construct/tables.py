@@ -11,6 +11,8 @@ from golongrl.data.construct.models import Pipeline
 from golongrl.data.construct.stage import StageName
 from golongrl.data.construct.table import Lookup, StageTable
 
+# The pipeline as it was run last; shows that a folder is a construction's.
+PIPELINE: Final = "pipeline.yaml"
 # In the order in which they run.
 ORDER: Final[tuple[StageName, ...]] = (
     "sources", "select", "generate", "convert", "verify", "passrate", "format", "decontaminate", "diagnose",
@@ -18,7 +20,7 @@ ORDER: Final[tuple[StageName, ...]] = (
 _SCHEMAS: Final[dict[StageName, pa.Schema]] = {
     "sources": schemas.SOURCES, "select": schemas.SELECT, "generate": schemas.GENERATE, "convert": schemas.CONVERT,
     "verify": schemas.VERIFY, "passrate": schemas.PASSRATE, "format": schemas.FORMAT,
-    "decontaminate": schemas.DECONTAMINATE,
+    "decontaminate": schemas.DECONTAMINATE, "diagnose": schemas.DIAGNOSE,
 }  # fmt: skip
 # What verification and pass-rate say of a sample, in the samples' rows.
 _FINDINGS: Final[dict[StageName, tuple[str, ...]]] = {"verify": (), "passrate": ("band", "mean_reward")}
