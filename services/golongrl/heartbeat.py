@@ -1,4 +1,7 @@
-"""How a process shows that it is there: fields in the queue, rewritten every few seconds, gone soon after its death."""
+"""How a process shows that it is there: fields in the queue, rewritten every few seconds.
+
+A process that ends in order takes its fields back. One that dies or hangs does not: others name it by its silence.
+"""
 
 import asyncio
 import contextlib
@@ -14,8 +17,12 @@ log = structlog.get_logger(__name__)
 
 # Often enough that `golongrl status` shows what a process waits for now.
 _BEAT_S = 2.0
-# Four beats may be lost before a process counts as gone.
-_TTL_S = 10.0
+# How long a process that reports no more is remembered, so that it can be named. Its leases have long expired by then.
+_TTL_S = 300.0
+# For taking the fields back at the end, which must not wait for a Redis that is down.
+_LEAVE_S = 2.0
+# Removes the fields at the next look.
+_GONE_S = -1.0
 
 
 @asynccontextmanager
@@ -33,6 +40,9 @@ async def heartbeat(
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
+        with contextlib.suppress(QueueError, TimeoutError):
+            async with asyncio.timeout(_LEAVE_S):
+                await queue.beat(service, name, {}, _GONE_S)
 
 
 async def _beat(queue: SampleQueue, service: str, name: str, fields: Callable[[], Mapping[str, str]]) -> None:

@@ -9,7 +9,7 @@ import pytest
 from golongrl.errors import InputError
 from golongrl.local import preflight
 from golongrl.local.plan import Ports
-from golongrl.local.run import disk_full
+from golongrl.local.watched import disk_full
 from golongrl.redis_url import split_password
 from support.embedded_server import EmbeddedServer
 from support.redis_server import free_port

@@ -176,8 +176,17 @@ def status(
     elif seen is None:
         print("\n".join(lines(None, queue, services)))
     else:
-        more = {"runs": seen.runs, "held": seen.held, "unknown": seen.unknown}
-        print("\n".join(lines(seen.pods, queue, services, seen.refused, done=seen.done, **more)))
+        told = lines(
+            seen.pods,
+            queue,
+            services,
+            seen.refused,
+            runs=seen.runs,
+            held=seen.held,
+            unknown=seen.unknown,
+            done=seen.done,
+        )
+        print("\n".join(told))
 
 
 def _show_local(folder: Path, *, as_json: bool) -> None:
@@ -190,6 +199,7 @@ def _show_local(folder: Path, *, as_json: bool) -> None:
     from golongrl.queue import QueueError
     from golongrl.redis_url import with_password
     from golongrl.telemetry import history
+    from golongrl.telemetry.watch_record import WatchRecord
 
     info = local_run.read(folder)
     lives = local_run.alive(info)
@@ -201,11 +211,17 @@ def _show_local(folder: Path, *, as_json: bool) -> None:
         except QueueError as error:  # the run may be starting
             trouble = f"queue: {error}"
     queue, services = picture.get("queue"), picture.get("services")
+    record = WatchRecord.read(folder)
+    stalls = local_run.stalls(info, record, lives=lives)
     if as_json:
-        print(json.dumps({"run": {**asdict(info), "lives": lives}, "queue": queue, "services": services}))
+        found = {"run": {**asdict(info), "lives": lives}, "queue": queue, "services": services, "stalls": stalls}
+        print(json.dumps(found))
         return
     print(local_run.headline(info, history.read(folder / "metrics.jsonl"), lives=lives))
-    print("\n".join(lines(None, queue, services, ())) if picture else trouble, end="\n" if picture or trouble else "")
+    if picture:
+        print("\n".join(lines(None, queue, services, stalls, chains=record is None)))
+    else:
+        print("\n".join([*filter(None, [trouble]), *(f"stuck: {stall}" for stall in stalls)]))
 
 
 async def _look_at_release(

@@ -142,7 +142,7 @@ class TrainingLoop:
 
     async def _update(self, batch: PreparedBatch, clock: dict[str, float]) -> None:
         """Update the weights; the new version is published, announced and finished while the next step begins."""
-        self.status.set("updating", batch.step)
+        self.status.set("updating", batch.step, on="ranks", what=f"{{on}} to do step {batch.step}")
         called = time.perf_counter()
         result = await self.ranks.update(batch.minis) if batch.minis else {}
         spent = time.perf_counter() - called
@@ -159,7 +159,7 @@ class TrainingLoop:
     async def _published(self, clock: dict[str, float]) -> None:
         """Wait until engines can take the version of the steps done."""
         with timed(clock, "timing_s/update_weights"):
-            self.status.set(f"publishing version {self.done}")
+            self.status.set(f"publishing version {self.done}", on="storage", what=f"{{on}} to have version {self.done}")
             await self.publisher.settled()
 
     async def _await_batch(self, upcoming: "asyncio.Task[PreparedBatch | Stopped]") -> PreparedBatch | Stopped | None:
@@ -191,7 +191,11 @@ class TrainingLoop:
 
     def _waits(self, step: int, wait: Wait) -> None:
         if self.done == step - 1 and not self.validation.running:
-            self.status.set(f"waiting for step {step}: {wait.detail}")
+            # Without a group that holds it up, any worker's will do.
+            on = f"rollout/{wait.worker}" if wait.worker else "rollout"
+            missing = max(1, self.recipe.queue.groups_per_step - wait.ready)
+            what = f"{missing} group{'s' if missing > 1 else ''} of step {step}"
+            self.status.set(f"waiting for step {step}: {wait.detail}", on=on, what=what)
         if wait.checkpoint_now:
             self._checkpoint_now.set()
 
@@ -212,7 +216,7 @@ class TrainingLoop:
     async def _save(self, recorded: asyncio.Event | None = None) -> None:
         """Begin a checkpoint of the steps done, unless there is one; it counts once `recorded`."""
         if self.done > self.saver.latest:
-            self.status.set(f"saving checkpoint {self.done}")
+            self.status.set(f"saving checkpoint {self.done}", on="ranks", what=f"{{on}} to save checkpoint {self.done}")
             await self.publisher.settled()
             state = self.identity.state(
                 self.done,
@@ -226,13 +230,13 @@ class TrainingLoop:
     async def _saved(self) -> None:
         """The steps done are recorded: wait until a checkpoint of them is durable and committed."""
         await self._save()
-        self.status.set(f"waiting for checkpoint {self.done} to be durable")
+        self.status.set(f"waiting for checkpoint {self.done} to be durable", on="storage")
         await self.saver.settled()
         self._checkpoint_now.clear()
 
     async def _end(self) -> None:
         """Export the last version and report the run as complete."""
-        self.status.set("exporting")
+        self.status.set("exporting", on="ranks", what="{on} to export the model")
         await self.publisher.copy_out(self.ranks, self.out / "hf")
         await self.queue.stop(self.fence, "complete", f"{self.done} steps")
         log.info("complete", steps=self.done, hf=str(self.out / "hf"))

@@ -38,6 +38,7 @@ from golongrl.learner.observe.metrics import LearnerMetrics
 from golongrl.learner.observe.metrics_log import Records
 from golongrl.learner.observe.status import LearnerStatus
 from golongrl.learner.observe.tracking import Tracking
+from golongrl.learner.observe.watch import StallWatch
 from golongrl.learner.queue_settings import queue_settings
 from golongrl.learner.stopping import StopSignal, TrainingInterruptedError
 from golongrl.learner.umask import open_to_group
@@ -136,13 +137,14 @@ async def _train(recipe: Recipe, config: LearnerConfig) -> None:
         open_to_group()
     inputs = Inputs.read(recipe, config.data)
     checkpoints = Checkpoints(config.out / "checkpoints")
-    async with SampleQueue.from_url(config.redis_url, config.run) as queue:
-        status, metrics = LearnerStatus(), LearnerMetrics()
-        metrics.watch(status, {"out": config.out, "weights": config.weights})
+    status, metrics = LearnerStatus(), LearnerMetrics()
+    metrics.watch(status, {"out": config.out, "weights": config.weights})
+    async with SampleQueue.from_url(config.redis_url, config.run, waits=status.waits) as queue:
         listener = bind(config.host, config.port) if config.port else None
         async with (
             heartbeat(queue, "learner", socket.gethostname(), status.heartbeat),
             served(create_app(status, queue, metrics), listener),
+            StallWatch(queue, status, metrics.stalled).running(),
         ):
             status.set("checking the checkpoint to resume from")
             resumed = await resume.find(recipe.learner.resume, checkpoints, queue)
@@ -192,11 +194,11 @@ async def _attached(
     validation = ValidationRounds(recipe, queue, inputs.held_out, config.out, status)
     attachment = await queue.attach(done)
     publisher = Publisher.of(recipe, queue, attachment, WeightStore(config.weights), inputs.model)
-    status.set("publishing the initial weights")
+    status.set("publishing the initial weights", on="storage", what="{on} to have the initial weights")
     known = await publisher.restore(checkpoint.state.lineage if checkpoint else None)
     if attachment.version > done:
         log.info("replaying the steps after the checkpoint", first=done + 1, last=attachment.version)
-    status.set("starting the ranks (Ray, model)", done)
+    status.set("starting the ranks (Ray, model)", done, on="ranks", what="{on} to start")
     async with _ranks(inputs, checkpoint, stop) as ranks:
         validation.forget_after(attachment.version)
         saver = CheckpointSaver(

@@ -157,7 +157,12 @@ class ValidationRounds:
         await work.open(fence, step, lineage, rows)
         deadline = time.monotonic() + self._learner.validation_deadline_s
         while (progress := await work.progress()).done < rows:
-            self._status.set(f"validating version {step}: {progress}", step)
+            self._status.set(
+                f"validating version {step}: {progress}",
+                step,
+                on="rollout",
+                what=f"answers that validate version {step}",
+            )
             if time.monotonic() > deadline:
                 log.error(
                     "validation timed out; averages not reported",

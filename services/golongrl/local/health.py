@@ -7,12 +7,13 @@ from dataclasses import dataclass
 class Liveness:
     """How often a service is asked, how long it may take, and how many times in a row it may fail.
 
-    The defaults are the chart's: a service may be silent for a minute, as one is on a machine that swaps.
+    A service may be silent for as long as with the chart's probes, a minute, as one is on a machine that swaps. It is
+    asked more often than there, so that its silence is reported long before.
     """
 
-    period_s: float = 10.0
+    period_s: float = 5.0
     timeout_s: float = 5.0
-    failures: int = 6
+    failures: int = 12
 
     @property
     def longest_s(self) -> float:

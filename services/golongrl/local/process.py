@@ -15,6 +15,7 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from functools import partial
@@ -25,6 +26,7 @@ import psutil
 from golongrl.errors import GolongrlError, without_secrets
 from golongrl.local.health import Liveness, Pulse
 from golongrl.local.plan import PASSWORD_VARIABLE
+from golongrl.telemetry.watchdog import UNANSWERED_S
 
 # From <linux/prctl.h>.
 PR_SET_PDEATHSIG = 1
@@ -49,6 +51,7 @@ class ServiceSpec:
         asked: what `lives` asks, for the line about a service that hangs.
         liveness: when silence counts as hanging.
         explain: what a death before the service was ready means to a person, from the last lines of its log.
+        silent_s: without an answer for so long, it is reported not to answer.
         start_deadline_s: longest time from start to the first ready.
         stop_grace_s: time between SIGTERM and SIGKILL.
         env: added to the supervisor's environment.
@@ -66,6 +69,7 @@ class ServiceSpec:
     asked: str = ""
     liveness: Liveness = field(default_factory=Liveness)
     explain: Callable[[Sequence[str]], GolongrlError | None] = lambda _: None
+    silent_s: float = UNANSWERED_S
 
 
 def describe_exit(code: int) -> str:
@@ -117,6 +121,27 @@ def descendants() -> set[psutil.Process]:
     return set(psutil.Process().children(recursive=True))
 
 
+def stopped_processes(owners: Mapping[int, str], other: str) -> dict[str, str]:
+    """What to say of each service one of whose processes somebody stopped with a signal (SIGSTOP).
+
+    Args:
+        owners: the services by the ids of their processes.
+        other: the service to which orphans belong.
+    """
+    found: dict[str, str] = {}
+    for process in descendants():
+        with contextlib.suppress(psutil.Error):
+            if process.status() != psutil.STATUS_STOPPED:
+                continue
+            if process.pid in owners:
+                found[owners[process.pid]] = f"was stopped by a signal (pid {process.pid})"
+            else:
+                above = (owners[parent.pid] for parent in process.parents() if parent.pid in owners)
+                what = f"has a process that was stopped by a signal ({process.name()}, pid {process.pid})"
+                found.setdefault(next(above, other), what)
+    return found
+
+
 def kill_descendants(spare: Set[psutil.Process], grace_s: float = 3.0) -> None:
     """End whatever runs below this process but not in `spare`, and what that starts while it is being ended."""
     for number in (signal.SIGTERM, *[signal.SIGKILL] * _KILLS):
@@ -147,6 +172,8 @@ class Service:
         self.log = log
         self._begin = begin
         self._process = process
+        self._heard = time.monotonic()
+        self._owes = False
 
     @classmethod
     async def start(cls, spec: ServiceSpec, logs: Path) -> "Service":
@@ -177,6 +204,15 @@ class Service:
             return bool(psutil.Process(self._process.pid).status() == psutil.STATUS_STOPPED)
         return False
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def unanswered_s(self) -> float:
+        """How long it has not answered a question that was asked; 0 while none is open and the last was answered."""
+        return time.monotonic() - self._heard if self._owes else 0.0
+
     def last_lines(self) -> list[str]:
         """The end of its log, of this life only."""
         return last_lines(self.log, since=self._begin)
@@ -202,16 +238,19 @@ class Service:
             answers: receives, after each probe, whether the service can be counted on to answer.
         """
         times, pulse = self.spec.liveness, Pulse(self.spec.liveness)
-        answered = True
+        answered, self._heard = True, time.monotonic()
         while not pulse.observe(answered):
             await asyncio.sleep(times.period_s if answered else max(0.0, times.period_s - times.timeout_s))
             if self.spec.lives is None:
                 continue
+            self._owes = True
             try:
                 async with asyncio.timeout(times.timeout_s):
                     answered = await self.spec.lives()
             except TimeoutError:
                 answered = False
+            if answered:
+                self._heard, self._owes = time.monotonic(), False
             # One lost answer is no news.
             answers(answered or pulse.failed == 0)
 

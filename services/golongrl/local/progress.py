@@ -24,6 +24,7 @@ from golongrl.queue import Presence, QueueStats
 from golongrl.tasks import TASKS
 from golongrl.telemetry import history as runs
 from golongrl.telemetry.history import History
+from golongrl.telemetry.watchdog import SILENT_S, Stall
 
 # Bars of a reward's sparkline, lowest to highest.
 BARS = "▁▂▃▄▅▆▇█"
@@ -50,6 +51,8 @@ class RunSnapshot:
     queue: QueueStats | None = None
     processes: Sequence[Presence] = ()
     states: Mapping[str, str] = field(default_factory=dict)
+    stalls: tuple[Stall, ...] = ()
+    """Who waits for a process from which nothing comes."""
 
 
 def spark(values: Sequence[float], width: int = SPARK_WIDTH) -> str:
@@ -68,7 +71,7 @@ def silent(snapshot: RunSnapshot) -> list[str]:
     """Services that should report to the queue and do not: stopped, or cut off from Redis."""
     if snapshot.queue is None or snapshot.queue.stopped:
         return []  # who does not report cannot be told, or has ended
-    heard = {_name(process) for process in snapshot.processes}
+    heard = {_name(process) for process in snapshot.processes if process.age_s <= SILENT_S}
     reporting = [name for name in snapshot.states if name == "learner" or name.startswith("rollout-")]
     return [f"{name}: no heartbeat" for name in reporting if snapshot.states[name] == "up" and name not in heard]
 
@@ -95,7 +98,7 @@ def waits(snapshot: RunSnapshot) -> list[str]:
         and not (learning and wait.startswith("full:"))
     ]
     said = [f"{_name(p)}: {doing(p)}" for p in (*learner, *workers) if doing(p)]
-    return [*down(snapshot), *silent(snapshot), *group, *said]
+    return [*map(str, snapshot.stalls), *down(snapshot), *silent(snapshot), *group, *said]
 
 
 def _name(process: Presence) -> str:
@@ -224,6 +227,8 @@ class Display:
         self._starting: list[str] = []
         self._now = now
         self._silence = Silence(now())
+        self._stalled: dict[str, Silence] = {}
+        self._names: dict[str, str] = {}
 
     def __enter__(self) -> "Display":
         if self._live:
@@ -255,12 +260,26 @@ class Display:
                 self._seen = int(record[runs.STEP])
                 self._steps += 1
                 self.say(step_line(record, snapshot.total_steps))
+        self._tell_stalls(snapshot)
         current = starting(snapshot)
         if not self._steps and current and current != self._starting:
             self._starting = current
             self.say(f"starting: {', '.join(current)}")
         if snapshot.states and self._silence.due(self._now()):
             self._print(wait_line(snapshot, self._now() - self._silence.since))
+
+    def _tell_stalls(self, snapshot: RunSnapshot) -> None:
+        """A line for each stall at once, then ever less often, and one when its culprit is back."""
+        now, found = self._now(), {stall.culprit: stall for stall in snapshot.stalls}
+        for culprit in self._stalled.keys() - found.keys():
+            del self._stalled[culprit]
+            self.say(f"no longer stalled: {self._names.pop(culprit)}")
+        for culprit, stall in found.items():
+            new = culprit not in self._stalled
+            if new or self._stalled[culprit].due(now):
+                self._stalled.setdefault(culprit, Silence(now))
+                self._names[culprit] = stall.name
+                self.say(f"stalled: {stall}")
 
 
 def wait_line(snapshot: RunSnapshot, silence_s: float) -> str:

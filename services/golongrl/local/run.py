@@ -9,7 +9,6 @@ Invariants:
 
 import asyncio
 import contextlib
-import os
 import shutil
 import signal
 import socket
@@ -36,7 +35,8 @@ from golongrl.local.plan import EngineKind, Options, Ports, RunFolder
 from golongrl.local.progress import Display, RunSnapshot, Screen
 from golongrl.local.services import stages
 from golongrl.local.supervisor import SIGNALS, RunFailedError, RunInterruptedError, Supervisor
-from golongrl.queue import QueueError, SampleQueue
+from golongrl.local.watched import LOOK_TIMEOUT_S, Watched
+from golongrl.queue import SampleQueue
 from golongrl.queue.address import password as queue_password
 from golongrl.queue.connection import Patience
 from golongrl.recipe import Recipe, dump, load
@@ -44,13 +44,8 @@ from golongrl.redis_url import split_password, with_password
 from golongrl.telemetry import history, logging
 from golongrl.telemetry.run_info import RunInfo, RunState
 
-# A liveness probe, or a look at the queue, that takes longer counts as no answer.
+# A liveness probe that takes longer counts as no answer.
 HTTP_TIMEOUT_S = 5.0
-LOOK_TIMEOUT_S = 2.0
-# How often the display looks.
-REFRESH_S = 1.0
-# With less room than this no service can write a log line or a step's record.
-LEAST_FREE_BYTES = 1 << 20
 # Ray's sockets lie about 70 characters below the temporary folder, and the system allows 107.
 LONGEST_TEMPORARY = 30
 TEMPORARY_PREFIX = "golongrl-"
@@ -319,7 +314,7 @@ async def _supervise(recipe: Recipe, options: Options, console: Console, plain: 
         SampleQueue.from_url(url, options.run, patience=Patience(total_s=LOOK_TIMEOUT_S)) as queue,
     ):
         with Display(console, live=not plain, seen=seen) as display:
-            watched = _Watched(recipe, options, queue, display, records)
+            watched = Watched(recipe, options, queue, display, records)
             supervisor = Supervisor(
                 stages(recipe, options, command, http, server), "learner", folder.logs, display.say, watched.step
             )
@@ -343,45 +338,3 @@ def _client(options: Options) -> "aioredis.Redis":
         socket_connect_timeout=HTTP_TIMEOUT_S,
         retry=Retry(NoBackoff(), 0),
     )
-
-
-class _Watched:
-    """The run as the display and the supervisor's decisions see it, refreshed every second."""
-
-    def __init__(
-        self, recipe: Recipe, options: Options, queue: SampleQueue, display: Display, records: history.History
-    ) -> None:
-        self._recipe = recipe
-        self._options = options
-        self._queue = queue
-        self._display = display
-        self._records = records
-
-    def step(self) -> int:
-        """The newest finished step."""
-        return self._records.steps[-1] if self._records.steps else 0
-
-    async def watch(self, supervisor: Supervisor) -> None:
-        """Show the run's state until cancelled; end the run when its disk is full."""
-        folder, total = self._options.folder, self._recipe.learner.steps
-        while True:
-            if disk_full(folder.path):
-                supervisor.fail(RunFailedError(f"{no_space(folder.path)}: make room, then continue with --resume"))
-            stats, processes = None, []
-            # A queue that does not answer is shown as such by the services' states.
-            with contextlib.suppress(QueueError):
-                processes = await self._queue.services()
-                stats = await self._queue.stats()
-            self._records = await asyncio.to_thread(history.read, folder.metrics)
-            self._display.show(
-                RunSnapshot(self._options.run, total, self._records, stats, processes, dict(supervisor.states))
-            )
-            await asyncio.sleep(REFRESH_S)
-
-
-def disk_full(folder: Path, least: int = LEAST_FREE_BYTES) -> bool:
-    """Whether the disk of a folder has less room than `least` for this user."""
-    found = os.statvfs(folder)
-    blocks = found.f_bfree if os.geteuid() == 0 else found.f_bavail
-    # A file system without blocks (some network ones) does not know how full it is.
-    return found.f_blocks > 0 and blocks * found.f_frsize < least

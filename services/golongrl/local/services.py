@@ -11,6 +11,7 @@ from golongrl.local.plan import Options
 from golongrl.local.process import ServiceSpec
 from golongrl.local.supervisor import Stage
 from golongrl.recipe import Recipe
+from golongrl.telemetry.watchdog import UNANSWERED_S
 
 MAIN = "learner"
 # A readiness probe that takes longer counts as "not yet"; the next one comes soon.
@@ -24,7 +25,8 @@ ENGINE_NICE = 5
 WORKER_GRACE_S = 20.0
 LEARNER_GRACE_S = 45.0
 # The learner imports verl and starts Ray after its first answer, and may not answer for long on a busy machine.
-LEARNER_LIVENESS = Liveness(failures=12)
+LEARNER_LIVENESS = Liveness(failures=24)
+LEARNER_SILENT_S = 12.0
 
 
 def stages(
@@ -62,11 +64,12 @@ def stages(
         env: dict[str, str] = common,
         nice: int = 0,
         liveness: Liveness = Liveness(),  # noqa: B008 (frozen)
+        silent_s: float = UNANSWERED_S,
     ) -> ServiceSpec:
         path = "/" + alive.rpartition("/")[2]
         return ServiceSpec(
             name, command, get(ready, ready=True), start, grace, env, nice,
-            get(alive, ready=False), f"GET {path}", liveness,
+            get(alive, ready=False), f"GET {path}", liveness, silent_s=silent_s,
         )  # fmt: skip
 
     reward = service(
@@ -97,7 +100,14 @@ def stages(
     )
     address = f"http://{plan.HOST}:{options.ports.learner}/healthz"
     learner = service(
-        MAIN, plan.learner(options), address, address, grace=LEARNER_GRACE_S, env=with_queue, liveness=LEARNER_LIVENESS
+        MAIN,
+        plan.learner(options),
+        address,
+        address,
+        grace=LEARNER_GRACE_S,
+        env=with_queue,
+        liveness=LEARNER_LIVENESS,
+        silent_s=LEARNER_SILENT_S,
     )
     redis = ServiceSpec(
         "redis",

@@ -27,6 +27,7 @@ from golongrl.local.process import (
     describe_exit,
     kill_descendants,
     last_words,
+    stopped_processes,
 )
 from golongrl.local.restart import GiveUp, Restart, RestartPolicy
 
@@ -34,6 +35,10 @@ from golongrl.local.restart import GiveUp, Restart, RestartPolicy
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # What the system writes in a log when the disk is full: the cause of a death, whatever its exit code.
 _FULL_DISK = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT), no_space(""))
+
+
+# States of a service that should answer.
+_ASKED = ("up", "does not answer")
 
 
 class RunFailedError(GolongrlError):
@@ -132,6 +137,18 @@ class Supervisor:
 
     def _say(self, line: str) -> None:
         self._out(without_secrets(line))
+
+    def troubles(self) -> dict[str, tuple[str, bool]]:
+        """Of each service from which nothing is to be expected now: why, and whether a line has reported it."""
+        up = {name: service for name, service in self._live.items() if self.states.get(name) in _ASKED}
+        silent = {
+            name: (f"has not answered {service.spec.asked or 'its probe'} for {service.unanswered_s:.0f} s", False)
+            for name, service in up.items()
+            if service.unanswered_s >= service.spec.silent_s
+        }
+        stopped = stopped_processes({service.pid: name for name, service in self._live.items()}, self._main)
+        down = {name: (f"is {state}", True) for name, state in self.states.items() if state not in (*_ASKED, "done")}
+        return down | silent | {name: (words, False) for name, words in stopped.items()}
 
     def fail(self, error: GolongrlError) -> None:
         """End the run with this error."""

@@ -51,6 +51,7 @@ from golongrl.queue.types import (
     WeightsRef,
 )
 from golongrl.queue.validation import ValidationWork
+from golongrl.telemetry.waits import Waits
 
 log = structlog.get_logger(__name__)
 
@@ -91,10 +92,23 @@ class SampleQueue:
         self.validation = ValidationWork(connection, self._run, self._check)
 
     @classmethod
-    def from_url(cls, url: str, run: str, *, patience: Patience | None = None, incarnation: str | None = None) -> Self:
+    def from_url(
+        cls,
+        url: str,
+        run: str,
+        *,
+        patience: Patience | None = None,
+        incarnation: str | None = None,
+        waits: Waits | None = None,
+    ) -> Self:
         """A queue client; connects at the first call. `incarnation` names this process (random by default): a lease
-        asked for by a new incarnation of a worker releases what the old one held."""
-        return cls(Connection.from_url(url, run, patience or Patience()), run, incarnation)
+        asked for by a new incarnation of a worker releases what the old one held. `waits` learns of waits for Redis."""
+        return cls(Connection.from_url(url, run, patience or Patience(), waits), run, incarnation)
+
+    @property
+    def server(self) -> str:
+        """The server, for messages."""
+        return self._connection.name
 
     async def aclose(self) -> None:
         """Close the connections. Also: `async with SampleQueue.from_url(...) as queue`."""

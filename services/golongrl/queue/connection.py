@@ -23,6 +23,7 @@ from golongrl.queue.address import Address, address
 from golongrl.queue.errors import NotDurableError, QueueError, QueueServerError, QueueUnavailableError
 from golongrl.queue.scripts import Script, script
 from golongrl.queue.server import Durability, QueueServerReport, ServerState, judge
+from golongrl.telemetry.waits import Waits
 
 log = structlog.get_logger()
 
@@ -95,22 +96,23 @@ def passing_reason(error: Exception) -> str | None:
 class Connection:
     """Runs scripts for one run. Safe for concurrent use by many tasks."""
 
-    def __init__(self, server: Address, run: str, patience: Patience) -> None:
+    def __init__(self, server: Address, run: str, patience: Patience, waits: Waits | None = None) -> None:
         self.client = server.client
         self.prefix = f"golongrl:{{{run}}}:"
         self.patience = patience
+        self.waits = waits or Waits()
         self._server = server
         self._report: QueueServerReport | None = None
         self._warned: set[str] = set()
 
     @classmethod
-    def from_url(cls, url: str, run: str, patience: Patience) -> "Connection":
+    def from_url(cls, url: str, run: str, patience: Patience, waits: Waits | None = None) -> "Connection":
         """Connects at the first call; the forms of a URL are in `golongrl.queue.address`.
 
         Raises:
             InputError: it is not the URL of a Redis.
         """
-        return cls(address(url), run, patience)
+        return cls(address(url), run, patience, waits)
 
     @property
     def name(self) -> str:
@@ -241,7 +243,7 @@ class Connection:
 
         try:
             # Most calls succeed at once, and the machinery for trying again costs as much as a whole call.
-            with contextlib.suppress(_PassingError):
+            with contextlib.suppress(_PassingError), self.waits.on("redis", f"{{on}} at {self.name} ({name})", TRY_S):
                 return await self._try(name, attempt)
             retrying = tenacity.AsyncRetrying(
                 retry=tenacity.retry_if_exception_type(_PassingError),
@@ -252,7 +254,8 @@ class Connection:
                 before_sleep=spoken,
                 reraise=True,
             )
-            return await retrying(self._try, name, attempt)
+            with self.waits.on("redis", f"{{on}} at {self.name} ({name})", self.patience.total_s):
+                return await retrying(self._try, name, attempt)
         except _PassingError as error:
             kind = NotDurableError if isinstance(error, _NotFlushedError) else QueueUnavailableError
             raise kind(

@@ -124,6 +124,14 @@ class RewardClient:
         except httpx.TransportError:
             return False
 
+    async def answers(self) -> bool:
+        """Whether the service answers at all, be it that it is not ready."""
+        try:
+            await self._http.get(f"{self.url}/healthz", timeout=_CONNECT_S)
+        except httpx.RequestError:
+            return False
+        return True
+
     async def _with_retries(self, body: bytes, name: str) -> list[ScoreResult]:
         try:
             async for attempt in tenacity.AsyncRetrying(

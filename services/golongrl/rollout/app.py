@@ -51,7 +51,9 @@ async def run(config: WorkerConfig, recipe: Recipe) -> None:
     data, validation = open_splits(config.data)
     state, metrics = State(), RolloutMetrics()
     async with AsyncExitStack() as stack:
-        queue = await stack.enter_async_context(SampleQueue.from_url(config.redis_url, config.run, patience=_PATIENCE))
+        queue = await stack.enter_async_context(
+            SampleQueue.from_url(config.redis_url, config.run, patience=_PATIENCE, waits=state.waits)
+        )
         engine = await stack.enter_async_context(
             EngineClient(
                 config.engine_url,

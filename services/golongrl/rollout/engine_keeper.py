@@ -26,6 +26,7 @@ from golongrl.rollout.sglang.errors import (
     EngineProtocolError,
     EngineRefusedError,
     EngineSilentError,
+    EngineUnavailableError,
     WeightsMissingError,
 )
 from golongrl.rollout.weights.adopt import Confirmed, adopt, check_server, probe, settle
@@ -97,6 +98,21 @@ class Keeper:
             self._distrust(str(error))
         if nonsense:
             self._quarantine(str(error))
+
+    async def answers(self) -> bool:
+        """Whether the engine answers at all; notes whether it is paused."""
+        engine, state = self._bench.engine, self._state
+        try:
+            await engine.model_info()
+            paused = not await engine.ready()
+        except (EngineSilentError, EngineUnavailableError):
+            return False
+        except EngineError:
+            return True
+        taking = state.phase == "adopting"
+        by = f"{self._bench.worker} for version {state.announced_version}" if taking else "somebody else"
+        state.paused(by if paused else None)
+        return True
 
     async def _find(self) -> Pause | None:
         """Nothing to wait for if the engine answers and still names the weights we put there; settles a new one."""

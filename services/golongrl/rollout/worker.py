@@ -16,6 +16,7 @@ import asyncio
 import random
 import time
 import uuid
+from collections.abc import Coroutine, Iterator
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -82,15 +83,24 @@ class RolloutWorker:
         fields = partial(bench.state.heartbeat, self.config.engine_url)
         try:
             async with heartbeat(bench.queue, "rollout", bench.worker, fields), asyncio.TaskGroup() as tasks:
-                renewing = tasks.create_task(self._renew())
+                beside = [tasks.create_task(task) for task in (self._renew(), *self._pulses())]
                 try:
                     await self._until_stopped(tasks)
                 finally:
                     self._report.does("stopping")
                     await self._finish()
-                    renewing.cancel()
+                    for task in beside:
+                        task.cancel()
         except ExceptionGroup as failures:
             raise failures.exceptions[0] from failures
+
+    def _pulses(self) -> Iterator[Coroutine[Any, Any, None]]:
+        """Whether engine and reward service answer while something is expected of them."""
+        state = self.bench.state
+        yield state.engine_pulse.follow(self._keeper.answers, starts=True)
+        yield state.reward_pulse.follow(
+            self.bench.reward.answers, lambda: any(wait.on == "reward" for wait in state.current())
+        )
 
     async def _renew(self) -> None:
         """Prolong the leases of groups and of validation rows until cancelled."""

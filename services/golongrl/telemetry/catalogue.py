@@ -32,6 +32,7 @@ LABELS: Final = {
     "mode": "an adoption mode: `drain`, `in_place`, `retract`, `abort`",
     "model_name": "the engine's model",
     "name": "a name of metrics.jsonl that has no series of its own",
+    "on": "a kind of process: `learner`, `rollout`, `engine`, `reward`, `redis`, `ranks`, `storage`",
     "outcome": "how it ended",
     "phase": "a phase of a step, of a group, or of a TrainingRun",
     "reason": "a reason of the queue or of the worker; docs/reliability.md and `golongrl status` use the same words",

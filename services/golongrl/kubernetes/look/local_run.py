@@ -6,6 +6,7 @@ from golongrl.errors import InputError
 from golongrl.telemetry import history
 from golongrl.telemetry.history import History
 from golongrl.telemetry.run_info import FILE, RunInfo
+from golongrl.telemetry.watch_record import STALE_S, WatchRecord
 
 
 def read(folder: Path) -> RunInfo:
@@ -46,6 +47,15 @@ def password(info: RunInfo) -> str | None:
         return Path(info.password_file).read_text("utf-8").strip()
     except OSError as error:
         raise InputError(f"status: {info.password_file}: {error.strerror}") from error
+
+
+def stalls(info: RunInfo, record: WatchRecord | None, *, lives: bool) -> list[str]:
+    """Who holds up the run, as its supervisor sees it; and that the supervisor itself does not look."""
+    if not lives or info.state != "running" or record is None:
+        return []
+    if record.age_s > STALE_S:
+        return [f"the supervisor (pid {info.pid}) has not looked at the run for {record.age_s:.0f} s: is it stopped?"]
+    return list(record.stalls)
 
 
 def headline(info: RunInfo, records: History, *, lives: bool) -> str:

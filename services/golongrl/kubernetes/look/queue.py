@@ -1,5 +1,6 @@
 """The queue, asked directly and with a deadline."""
 
+import asyncio
 from dataclasses import asdict
 from typing import Any, Final
 
@@ -15,7 +16,13 @@ async def look_at_queue(redis_url: str, run: str) -> dict[str, Any]:
     """
     from golongrl.queue import SampleQueue
     from golongrl.queue.connection import Patience
+    from golongrl.queue.errors import QueueUnavailableError
 
     async with SampleQueue.from_url(redis_url, run, patience=Patience(total_s=QUEUE_S)) as queue:
-        stats, services = await queue.stats(), await queue.services()
+        try:
+            # A try alone may take longer, where Redis accepts the connection and answers nothing.
+            async with asyncio.timeout(QUEUE_S + 1):
+                stats, services = await queue.stats(), await queue.services()
+        except TimeoutError:
+            raise QueueUnavailableError(f"Redis at {queue.server} has not answered for {QUEUE_S + 1:g} s") from None
     return {"queue": asdict(stats), "services": [asdict(service) for service in services]}

@@ -14,14 +14,19 @@ Json = Mapping[str, Any]
 
 
 def stuck(
-    pods: Sequence[Pod], queue: Json | None, services: Sequence[Json] | None, refused: Sequence[str] = ()
+    pods: Sequence[Pod],
+    queue: Json | None,
+    services: Sequence[Json] | None,
+    refused: Sequence[str] = (),
+    *,
+    chains: bool = True,
 ) -> list[str]:
     """What stops the loop, most telling first; empty when nothing does, or when the run is complete."""
     reason = _ended(queue)
     if reason == "complete":
         return []
     # Of a run that has failed nobody waits for anything more.
-    waits = [] if queue is None or reason == "failed" else long_waits(queue, services or [])
+    waits = [] if queue is None or reason == "failed" else long_waits(queue, services or [], chains=chains)
     return [*_broken(pods, refused), *waits]
 
 
@@ -56,6 +61,7 @@ def lines(
     held: Sequence[str] = (),
     unknown: Sequence[str] = (),
     done: str = "",
+    chains: bool = True,
 ) -> Iterator[str]:
     """The whole picture; `pods` is None outside a cluster.
 
@@ -64,11 +70,12 @@ def lines(
         runs: a line for each TrainingRun.
         held: what is suspended on purpose.
         unknown: what could not be checked.
+        chains: see `long_waits`.
         done: that the learner's job is complete, where the queue does not say how the run ended.
     """
     picture = [*runs, *_process_lines(services or []), *(_queue_lines(queue) if queue else ())]
     # The others wait for what is suspended.
-    problems = _broken(pods or (), refused) if held else stuck(pods or (), queue, services, refused)
+    problems = _broken(pods or (), refused) if held else stuck(pods or (), queue, services, refused, chains=chains)
     ended = end(queue) or done
     verdict = [*held, *filter(None, [ended]), *(f"stuck: {problem}" for problem in problems)]
     verdict += [f"not checked: {line}" for line in unknown]

@@ -3,12 +3,14 @@
 Invariants:
 - a wait is stuck only past its deadline, which depends on what is waited for;
 - what only the learner can end (enough groups wait, the weights are not announced yet) is not stuck while it works;
-- a process that does not report is named: silence is not progress.
+- a process that does not report is named, with who waits for it: silence is not progress.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from math import inf
 from typing import Any, Final
+
+from golongrl.telemetry import watchdog
 
 Json = Mapping[str, Any]
 
@@ -25,8 +27,17 @@ _BY_LEARNER: Final = frozenset({"full", "behind", "bytes", "no_rows", "weights"}
 _WAITING: Final = "waiting for step"
 
 
-def long_waits(queue: Json, services: Sequence[Json]) -> Iterator[str]:
-    """A line for each wait that is past its deadline, and for each kind of process that does not report."""
+def long_waits(queue: Json, services: Sequence[Json], *, chains: bool = True) -> Iterator[str]:
+    """A line for each wait that is past its deadline, and for each kind of process that does not report.
+
+    Args:
+        chains: say who waits for a process in trouble; without, somebody else has.
+    """
+    stalls = watchdog.stalls(watchdog.read(services))
+    if chains:
+        yield from map(str, stalls)
+    told = {stall.culprit for stall in stalls}
+    services = [service for service in services if service["age_s"] <= watchdog.SILENT_S]
     learners = [service["fields"] for service in services if service["service"] == "learner"]
     idle_s = min((_idle_s(fields) for fields in learners), default=inf)
     for service in services:
@@ -34,12 +45,16 @@ def long_waits(queue: Json, services: Sequence[Json]) -> Iterator[str]:
         if fields.get("phase") == "quarantined":
             why = fields.get("quarantine") or "it does not confirm the weights"
             yield f"{where}: its engine is quarantined: {why}"
+        elif f"engine/{service['id']}" in told and fields.get("wait") == "engine":
+            continue  # its chain says more
         elif fields.get("waiting_for") and _is_late(fields, idle_s):
             lasting = f", for {_seconds(fields):.0f} s" if "for_s" in fields else ""
             yield f"{where} waits for {fields['waiting_for']}{lasting}"
-    if not learners:
+    if not learners and "learner" not in told:
         yield "no learner reports to the queue: it has not started, or has ended"
-    if not any(service["service"] == "rollout" for service in services):
+    if not any(service["service"] == "rollout" for service in services) and "rollout" not in {
+        stall.kind for stall in stalls
+    }:
         yield "no rollout worker reports to the queue: nothing generates"
     blocking = queue.get("blocking")
     if blocking and blocking["progress_age_s"] > SLOW_S:

@@ -1,6 +1,6 @@
 """The learner's HTTP endpoints: /healthz (what it does, and since when) and /metrics (steps, rewards, the queue)."""
 
-import time
+from dataclasses import asdict
 
 import structlog
 from starlette.applications import Starlette
@@ -23,7 +23,8 @@ def create_app(status: LearnerStatus, queue: SampleQueue, metrics: LearnerMetric
 
     async def healthz(_: Request) -> JSONResponse:
         body = {"status": "ok", "doing": status.doing, "step": status.step}
-        return JSONResponse({**body, "for_s": round(time.monotonic() - status.since, 1)})
+        waits = [asdict(wait) for wait in status.current()]
+        return JSONResponse({**body, "for_s": round(status.for_s, 1), "waits": waits})
 
     async def scrape(_: Request) -> Response:
         if (why := await metrics.refresh(queue)) is not None:

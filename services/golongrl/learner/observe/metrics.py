@@ -24,6 +24,7 @@ from golongrl.learner.observe.status import LearnerStatus
 from golongrl.queue import SampleQueue
 from golongrl.queue.metrics import QueueCollector
 from golongrl.telemetry.catalogue import Catalogue, GaugeMetric
+from golongrl.telemetry.watchdog import KINDS
 
 CATALOGUE = Catalogue("learner", "the learner, port `http`")
 
@@ -48,6 +49,11 @@ CHECKPOINT_SECONDS = CATALOGUE.histogram(
 WEIGHTS_BYTES = CATALOGUE.gauge("weights_bytes", "Size of the version published last.")
 ACTIVITY = CATALOGUE.gauge("activity", "1 for what the learner does now.", "activity")
 ACTIVITY_SECONDS = CATALOGUE.gauge("activity_seconds", "How long it has been doing that.")
+STALLED = CATALOGUE.gauge(
+    "stalled_seconds",
+    "For how long a process of this kind, from which nothing comes, has held up the run; else 0.",
+    "on",
+)
 QUEUE_UP = CATALOGUE.gauge("queue_up", "1 if the queue answered this scrape; 0: Redis is down or too slow.")
 DISK_FREE = CATALOGUE.gauge("disk_free_bytes", "Free space where the learner writes.", "folder")
 DISK_SIZE = CATALOGUE.gauge("disk_size_bytes", "Size of the file system there.", "folder")
@@ -300,6 +306,8 @@ class LearnerMetrics:
         self._published = PUBLISH_SECONDS.make(registry)
         self._saved = CHECKPOINT_SECONDS.make(registry)
         self._bytes = WEIGHTS_BYTES.make(registry)
+        self._stalled = STALLED.make(registry)
+        self.stalled({})
         self._gauges: dict[str, Gauge] = {}
         self._disks: Disks | None = None
 
@@ -331,6 +339,11 @@ class LearnerMetrics:
                 gauge.clear()  # a task that the last batch had none of keeps no value
             for labels, value in found:
                 (gauge.labels(**labels) if labels else gauge).set(value)
+
+    def stalled(self, seconds: Mapping[str, float]) -> None:
+        """Show for how long each kind of process has held up the run."""
+        for kind in KINDS:
+            self._stalled.labels(kind).set(seconds.get(kind, 0.0))
 
     def watch(self, status: LearnerStatus, folders: Mapping[str, Path]) -> None:
         """Show from now on what the learner does, and how full the disks are that it writes to; once."""

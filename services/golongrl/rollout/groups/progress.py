@@ -9,6 +9,7 @@ from typing import Literal
 
 from golongrl.rollout.backoff import Pause
 from golongrl.rollout.weights.policy import InFlight, Speed
+from golongrl.telemetry.waits import Entry
 
 # Weight of the newest observation in running means: about the last twenty responses count.
 _NEWEST = 0.1
@@ -77,6 +78,8 @@ class LiveGroup:
     """What must be there before the finished row can be handed in."""
     scoring_since: float | None = None
     """When its answers were sent to the reward service (monotonic clock)."""
+    wait: Entry | None = None
+    """Its wait for the engine, which every token begins again."""
     sampled: int = 0
     """Tokens ever sampled, those of aborted attempts included, so that progress never falls."""
 
@@ -93,6 +96,8 @@ class LiveGroup:
 
     def advance(self, index: int, tokens: int) -> None:
         """Response `index` has `tokens` tokens now; a new attempt counts from 0 again."""
+        if self.wait is not None and tokens > self.tokens[index]:
+            self.wait.moved()
         self.sampled += max(0, tokens - self.tokens[index])
         self.tokens[index] = tokens
 

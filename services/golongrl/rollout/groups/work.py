@@ -133,7 +133,8 @@ async def _make(kind: RowKind[T], row: PreparedRow, live: LiveGroup, held: Confi
     begun = time.monotonic()
     prompt = Prompt(live.uid, row.prompt_ids, held.vocab_size, recipe.seed, held.cache_key)
     try:
-        answers = await generate_group(bench.engine, prompt, kind.sampling, kind.n, live, kind.pace)
+        with bench.state.waits.on("engine", "{on} to generate", recipe.queue.stall_s, kind.name) as live.wait:
+            answers = await generate_group(bench.engine, prompt, kind.sampling, kind.n, live, kind.pace)
     except ValueError as error:
         raise _RowFailedError(RowRelease("unfit", failed=True, detail=str(error))) from error
     generated = time.monotonic()
@@ -143,7 +144,8 @@ async def _make(kind: RowKind[T], row: PreparedRow, live: LiveGroup, held: Confi
     bench.metrics.generation.observe(generated - begun)
     _count(bench.metrics, answers)
     live.scores(generated)
-    results = await _score(bench, row, live, answers)
+    with bench.state.waits.on("reward", "{on} to score", recipe.queue.stall_s, kind.name):
+        results = await _score(bench, row, live, answers)
     scored = time.monotonic()
     live.scoring_since = None
     bench.metrics.scoring.observe(scored - generated)

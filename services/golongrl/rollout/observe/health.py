@@ -1,5 +1,7 @@
 """The worker's own HTTP endpoints: /healthz (the process lives), /readyz (its engine can be counted on), /metrics."""
 
+from dataclasses import asdict
+
 from prometheus_client import CollectorRegistry
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -25,6 +27,7 @@ def create_app(state: State, max_staleness: int, registry: CollectorRegistry) ->
             "waiting_for": state.waiting_for,
             "engine_version": state.engine_version,
             "announced_version": state.announced_version,
+            "waits": [asdict(wait) for wait in state.current()],
         }
         return JSONResponse(body, status_code=503 if reasons else 200)
 

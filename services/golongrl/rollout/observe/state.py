@@ -2,6 +2,29 @@
 
 import time
 from dataclasses import dataclass, field
+from typing import Final
+
+from golongrl.rollout.observe.pulse import Pulse
+from golongrl.telemetry.waits import Wait, Waits, dumps, longest
+
+# Who has to act on a wait of the loop, by its label, and what is waited for where the reason's own words say it badly.
+# `slots` and `drain` are the groups' own waits, which are registered with their progress; `stopped` is nobody's.
+_ACTS: Final = {
+    "setup": ("learner", "{on} to set up the run"),
+    "queue": ("redis", ""),
+    "engine": ("engine", ""),
+    "weights": ("learner", "new weights of {on}"),
+    "source": ("storage", ""),
+    "quarantine": ("engine", ""),
+    "adoption": ("engine", ""),
+    "reward": ("reward", ""),
+    "full": ("learner", "{on} to train the groups that are ready"),
+    "behind": ("learner", "new weights of {on}"),
+    "ahead": ("learner", ""),
+    "bytes": ("learner", "a checkpoint of {on}, which frees the queue"),
+    "no_rows": ("learner", "{on} to train the last groups"),
+    "lineage": ("learner", "new weights of {on}"),
+}
 
 
 @dataclass
@@ -24,6 +47,26 @@ class State:
     validation_rows: int = 0
     rejected: dict[str, int] = field(default_factory=dict)
     submitted: int = 0
+    waits: Waits = field(default_factory=Waits)
+    """The waits of the groups, and for Redis."""
+    engine_pulse: Pulse = field(default_factory=Pulse)
+    reward_pulse: Pulse = field(default_factory=Pulse)
+    paused_since: float | None = None
+    """Since when the engine has been seen paused."""
+    paused_by: str = ""
+
+    def current(self) -> list[Wait]:
+        """What the worker waits for."""
+        on, what = _ACTS.get(self.wait or "", ("", ""))
+        loop = [Wait(on, what or self.waiting_for or "", time.monotonic() - self.since)] if on else []
+        return longest([*loop, *self.waits.current()])
+
+    def paused(self, by: str | None) -> None:
+        """The engine was seen paused by this one, or (None) not paused."""
+        if by is None:
+            self.paused_since = None
+        elif self.paused_since is None:
+            self.paused_since, self.paused_by = time.monotonic(), by
 
     def heartbeat(self, engine_url: str) -> dict[str, str]:
         """The fields of the worker's heartbeat."""
@@ -39,6 +82,11 @@ class State:
             "submitted": str(self.submitted),
             "rejected": " ".join(f"{reason}={count}" for reason, count in sorted(self.rejected.items())),
             "quarantine": self.quarantine or "",
+            "waits": dumps(self.current()),
+            "engine_silent_s": f"{self.engine_pulse.silent_s:.0f}",
+            "reward_silent_s": f"{self.reward_pulse.silent_s:.0f}",
+            "engine_paused_s": "" if self.paused_since is None else f"{time.monotonic() - self.paused_since:.0f}",
+            "engine_paused_by": "" if self.paused_since is None else self.paused_by,
         }
 
 

@@ -1,0 +1,97 @@
+"""The learner's look at all processes of its run: who holds it up, as a log line and as a metric.
+
+Invariants: a look has a deadline, so that a Redis that does not answer is named, and not waited for; each stall is one
+line when it lasts, and one when it is over.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import asdict
+
+import structlog
+
+from golongrl.learner.observe.status import LearnerStatus
+from golongrl.queue import QueueError, SampleQueue
+from golongrl.telemetry import watchdog
+from golongrl.telemetry.watchdog import UNANSWERED_S, Process, Stall, Watch
+
+log = structlog.get_logger()
+
+_PERIOD_S = 3.0
+_PATIENCE_S = 2.0
+
+
+class StallWatch:
+    """Looks every few seconds.
+
+    Args:
+        show: receives after each look for how long each kind of process has held up the run.
+        now: a monotonic clock.
+    """
+
+    def __init__(
+        self,
+        queue: SampleQueue,
+        status: LearnerStatus,
+        show: Callable[[dict[str, float]], None],
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._queue = queue
+        self._status = status
+        self._show = show
+        self._now = now
+        self._lasting = Watch()
+        self._heard = now()
+        self._told: dict[str, Stall] = {}
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Look while the block runs."""
+        task = asyncio.create_task(self._follow())
+        try:
+            yield
+        finally:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+    async def _follow(self) -> None:
+        while True:
+            await self.look()
+            await asyncio.sleep(_PERIOD_S)
+
+    async def look(self) -> list[Stall]:
+        """One look; the stalls that last."""
+        services = []
+        with contextlib.suppress(QueueError, TimeoutError):
+            async with asyncio.timeout(_PATIENCE_S):
+                services = [asdict(presence) for presence in await self._queue.services()]
+                self._heard = self._now()
+        # Of itself a process knows more than its last heartbeat says.
+        me = Process("learner", "learner", tuple(self._status.current()))
+        others = watchdog.read(service for service in services if service["service"] != "learner")
+        processes = {**others, "learner": me}
+        silent_s = self._now() - self._heard
+        if silent_s >= UNANSWERED_S:
+            trouble = f"has not answered for {silent_s:.0f} s"
+            processes["redis"] = Process("redis", f"Redis at {self._queue.server}", (), trouble)
+        now = self._now()
+        found = self._lasting.seen(watchdog.stalls(processes), now)
+        seconds: dict[str, float] = {}
+        for stall in found:
+            seconds[stall.kind] = max(seconds.get(stall.kind, 0.0), self._lasting.for_s(stall, now))
+        self._show(seconds)
+        self._tell({stall.culprit: stall for stall in found})
+        return found
+
+    def _tell(self, found: dict[str, Stall]) -> None:
+        for culprit, stall in found.items():
+            if culprit not in self._told:
+                log.warning("stalled", on=stall.name, chain=str(stall))
+        for culprit, stall in self._told.items():
+            if culprit not in found:
+                log.info("no longer stalled", on=stall.name)
+        self._told = found

@@ -1,0 +1,107 @@
+"""The run as the display and the supervisor's decisions see it: looked at every second, whatever does not answer.
+
+Invariant: no look waits longer than its deadline, so that a frozen Redis does not freeze what names it.
+"""
+
+import asyncio
+import os
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+
+from golongrl.errors import no_space
+from golongrl.local.plan import Options
+from golongrl.local.progress import Display, RunSnapshot
+from golongrl.local.supervisor import RunFailedError, Supervisor
+from golongrl.queue import Presence, QueueError, QueueStats, SampleQueue
+from golongrl.recipe import Recipe
+from golongrl.telemetry import history, watchdog
+from golongrl.telemetry.watch_record import WatchRecord
+from golongrl.telemetry.watchdog import Process, Stall, Watch
+
+# How often the display looks.
+REFRESH_S = 1.0
+# A look at the queue that takes longer counts as no answer.
+LOOK_TIMEOUT_S = 2.0
+# With less room than this no service can write a log line or a step's record.
+LEAST_FREE_BYTES = 1 << 20
+
+
+class Watched:
+    """One run; `watch` shows it until cancelled."""
+
+    def __init__(
+        self, recipe: Recipe, options: Options, queue: SampleQueue, display: Display, records: history.History
+    ) -> None:
+        self._recipe = recipe
+        self._options = options
+        self._queue = queue
+        self._display = display
+        self._records = records
+        self._lasting = Watch()
+        self._heard = time.monotonic()
+
+    def step(self) -> int:
+        """The newest finished step."""
+        return self._records.steps[-1] if self._records.steps else 0
+
+    async def watch(self, supervisor: Supervisor) -> None:
+        """Show the run's state until cancelled; end the run when its disk is full."""
+        folder, total = self._options.folder, self._recipe.learner.steps
+        while True:
+            if disk_full(folder.path):
+                supervisor.fail(RunFailedError(f"{no_space(folder.path)}: make room, then continue with --resume"))
+            stats, processes = await self._look()
+            self._records = await asyncio.to_thread(history.read, folder.metrics)
+            ended = stats is not None and stats.stopped is not None
+            stalls = [] if ended else self._stalls(supervisor, processes)
+            states = dict(supervisor.states)
+            with suppress(OSError):  # a full disk ends the run above
+                WatchRecord(time.time(), states, [str(stall) for stall in stalls]).write(folder.path)
+            self._display.show(
+                RunSnapshot(self._options.run, total, self._records, stats, processes, states, tuple(stalls))
+            )
+            await asyncio.sleep(REFRESH_S)
+
+    async def _look(self) -> tuple[QueueStats | None, Sequence[Presence]]:
+        """What the queue says; nothing if it does not answer."""
+        stats: QueueStats | None = None
+        processes: Sequence[Presence] = ()
+        with suppress(QueueError, TimeoutError):
+            async with asyncio.timeout(LOOK_TIMEOUT_S):
+                processes = await self._queue.services()
+                self._heard = time.monotonic()
+                stats = await self._queue.stats()
+        return stats, processes
+
+    def _stalls(self, supervisor: Supervisor, processes: Sequence[Presence]) -> list[Stall]:
+        """The stalls that last, and that the supervisor has not told of."""
+        troubles = of_services(supervisor.states, supervisor.troubles())
+        silent_s = time.monotonic() - self._heard
+        if self._options.redis_url is not None and silent_s >= watchdog.UNANSWERED_S:
+            trouble = f"has not answered for {silent_s:.0f} s"
+            troubles.append(Process("redis", f"Redis at {self._options.redis_url}", (), trouble))
+        seen = watchdog.with_troubles(watchdog.read(asdict(process) for process in processes), troubles)
+        found = [stall for stall in watchdog.stalls(seen) if stall.culprit not in seen or not seen[stall.culprit].known]
+        return self._lasting.seen(found, time.monotonic())
+
+
+def of_services(names: Iterable[str], troubles: Mapping[str, tuple[str, bool]]) -> list[Process]:
+    """The supervisor's services as processes of the watchdog, which knows an engine by its worker."""
+    found = []
+    for name in names:
+        kind, _, number = name.partition("-")
+        key = f"{kind}/rollout-{number}" if number else name
+        trouble, known = troubles.get(name, ("", False))
+        found.append(Process(key, name, (), trouble, known))
+    return found
+
+
+def disk_full(folder: Path, least: int = LEAST_FREE_BYTES) -> bool:
+    """Whether the disk of a folder has less room than `least` for this user."""
+    found = os.statvfs(folder)
+    blocks = found.f_bfree if os.geteuid() == 0 else found.f_bavail
+    # A file system without blocks (some network ones) does not know how full it is.
+    return found.f_blocks > 0 and blocks * found.f_frsize < least

@@ -1,0 +1,205 @@
+"""Who holds up a run: from the waits and heartbeats of all processes to a chain that ends at the one to look at. Pure.
+
+    learner waits for step 4: 15 of 18 groups, 12 s <- rollout-0 waits for engine-0 to generate 3 groups, 11 s <-
+    engine-0 was stopped by a signal (pid 4711)
+
+Invariants:
+- every process in trouble ends exactly one chain, whoever waits for it or not;
+- a wait past its own deadline is a chain too, where no process in trouble explains it;
+- a process that should report and does not is in trouble: silence is not progress;
+- every chain is finite, also where processes wait for each other.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+from golongrl.telemetry import waits
+from golongrl.telemetry.waits import Wait
+
+Json = Mapping[str, Any]
+
+# Who can be waited for, as metrics call it.
+KINDS: Final = ("learner", "rollout", "engine", "reward", "redis", "ranks", "storage")
+# A process reports every 2 s; after so long without a report it is silent.
+SILENT_S: Final = 6.0
+# A service that a worker or supervisor asks every few seconds, and that has not answered for so long, does not answer.
+UNANSWERED_S: Final = 8.0
+# A chain is as long as the run's processes; no sentence needs more.
+_LONGEST: Final = 6
+_NAMES: Final = {"ranks": "the ranks", "storage": "the storage", "reward": "the reward service"}
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """One process, as others see it.
+
+    Attributes:
+        key: as `Wait.on` names it: learner, rollout/ID, engine/ID (of that worker), reward, redis.
+        name: as people know it.
+        trouble: why nothing is to be expected of it, as it continues its name; empty if it is well.
+        known: that the trouble is known to whoever started it, which has told it and acts on it (a restart).
+    """
+
+    key: str
+    name: str
+    waits: tuple[Wait, ...] = ()
+    trouble: str = ""
+    known: bool = False
+
+    @property
+    def kind(self) -> str:
+        """One of KINDS."""
+        return self.key.partition("/")[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Stall:
+    """A chain of who waits for whom; the last one is the one to look at."""
+
+    culprit: str
+    """Its key."""
+    name: str
+    links: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return " <- ".join(self.links)
+
+    @property
+    def kind(self) -> str:
+        """Of the culprit: one of KINDS."""
+        return self.culprit.partition("/")[0]
+
+
+def read(services: Iterable[Json]) -> dict[str, Process]:
+    """The processes of a run, from the heartbeats in its queue.
+
+    Engines and the reward service do not report: the workers say whether they answer.
+    """
+    found: dict[str, Process] = {}
+    reward_s = 0.0
+    for service in _current(services):
+        fields, silent_s = service["fields"], float(service["age_s"])
+        kind, own = service["service"], service["id"]
+        key = "learner" if kind == "learner" else f"{kind}/{own}"
+        silent = silent_s > SILENT_S
+        trouble = f"has sent no heartbeat for {silent_s:.0f} s" if silent else ""
+        own_waits = tuple(_own(wait, own) for wait in waits.loads(fields.get("waits", "")))
+        found[key] = Process(key, "learner" if kind == "learner" else own, own_waits, trouble)
+        if kind != "rollout":
+            continue
+        engine = f"engine/{own}"
+        # What a silent worker last said of others may have changed.
+        found[engine] = Process(engine, f"engine {fields.get('engine', own)}", (), "" if silent else _engine(fields))
+        reward_s = max(reward_s, 0.0 if silent else _number(fields.get("reward_silent_s", "")))
+    if reward_s >= UNANSWERED_S:
+        found["reward"] = Process("reward", "the reward service", (), f"has not answered for {reward_s:.0f} s")
+    return found
+
+
+def _current(services: Iterable[Json]) -> list[Json]:
+    """All but the learners that a newer one has replaced."""
+    services = list(services)
+    learners = [service for service in services if service["service"] == "learner"]
+    newest = min((float(service["age_s"]) for service in learners), default=0.0)
+    return [item for item in services if item["service"] != "learner" or float(item["age_s"]) == newest]
+
+
+def _own(wait: Wait, worker: str) -> Wait:
+    return replace(wait, on=f"engine/{worker}") if wait.on == "engine" else wait
+
+
+def _engine(fields: Mapping[str, str]) -> str:
+    silent_s = _number(fields.get("engine_silent_s", ""))
+    if silent_s >= UNANSWERED_S:
+        return f"has not answered for {silent_s:.0f} s"
+    paused_s = _number(fields.get("engine_paused_s", ""))
+    if paused_s >= UNANSWERED_S:
+        return f"is paused by {fields.get('engine_paused_by') or 'somebody else'}, {paused_s:.0f} s"
+    return ""
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return 0.0
+
+
+def with_troubles(processes: Mapping[str, Process], troubles: Iterable[Process]) -> dict[str, Process]:
+    """`processes` with what somebody else knows better: names and troubles of `troubles` hold, waits of both."""
+    found = dict(processes)
+    for process in troubles:
+        before = found.get(process.key)
+        if before is not None:
+            trouble = process.trouble or before.trouble
+            process = replace(process, waits=before.waits, trouble=trouble, known=process.known)
+        found[process.key] = process
+    return found
+
+
+def stalls(processes: Mapping[str, Process]) -> list[Stall]:
+    """A chain for each process in trouble, the one that the learner waits for first; else for each wait past its
+    deadline."""
+    troubled = [process for process in processes.values() if process.trouble]
+    found = [_chain(processes, process) for process in troubled]
+    if not found:
+        found = list(_late(processes))
+    return sorted(found, key=lambda stall: (not stall.links[0].startswith("learner"), -len(stall.links)))
+
+
+def _chain(processes: Mapping[str, Process], culprit: Process) -> Stall:
+    """Up from the process in trouble to whoever waits for it, and so on."""
+    links, at, seen = [f"{culprit.name} {culprit.trouble}"], culprit, {culprit.key}
+    while len(links) < _LONGEST:
+        found = [
+            (process, wait)
+            for process in processes.values()
+            if process.key not in seen
+            for wait in process.waits
+            if _concerns(wait.on, at.key)
+        ]
+        if not found:
+            break
+        above, wait = max(found, key=lambda pair: (pair[0].key == "learner", not pair[0].trouble, pair[1].for_s))
+        links.insert(0, f"{above.name} waits for {wait.words(_named(processes, wait.on, at))}")
+        seen.add(above.key)
+        at = above
+    return Stall(culprit.key, culprit.name, tuple(links))
+
+
+def _late(processes: Mapping[str, Process]) -> Iterator[Stall]:
+    for process in processes.values():
+        for wait in process.waits:
+            if wait.late:
+                name = processes[wait.on].name if wait.on in processes else _NAMES.get(wait.on, wait.on)
+                yield Stall(wait.on, name, (f"{process.name} waits for {wait.words(name)}",))
+
+
+def _concerns(on: str, key: str) -> bool:
+    """Whether a wait on `on` may be ended by the process `key`: "rollout" is any worker."""
+    return on == key or ("/" not in on and key.startswith(f"{on}/"))
+
+
+def _named(processes: Mapping[str, Process], on: str, at: Process) -> str:
+    return processes[on].name if on in processes else at.name
+
+
+@dataclass
+class Watch:
+    """Which stalls to tell of: those that last. Times are seconds of any one clock.
+
+    A process may miss a beat on a busy machine, and after a pause of Redis all of them seem silent until they report.
+    """
+
+    lasting_s: float = 3.0
+    _since: dict[str, float] = field(default_factory=dict)
+
+    def seen(self, found: Sequence[Stall], now: float) -> list[Stall]:
+        """The stalls of this look that have lasted."""
+        self._since = {stall.culprit: self._since.get(stall.culprit, now) for stall in found}
+        return [stall for stall in found if self.for_s(stall, now) >= self.lasting_s]
+
+    def for_s(self, stall: Stall, now: float) -> float:
+        """How long a stall of the last look has been seen."""
+        return now - self._since[stall.culprit]

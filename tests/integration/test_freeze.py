@@ -1,0 +1,105 @@
+"""A frozen process of a real run is named soon, by the plain terminal and by `golongrl status`."""
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from golongrl.telemetry import history
+
+# What is promised.
+NAMED_S = 15.0
+# Starting verl, Ray and torch on a machine that is busy with other tests.
+PATIENCE_S = 480.0
+SMALL = ["queue.groups_per_step=9", "rollout.n=4", "rollout.max_response_tokens=24", "learner.steps=100000"]
+GOLONGRL = [sys.executable, "-m", "golongrl"]
+
+
+class Run:
+    """A `golongrl train --plain` that does not end by itself."""
+
+    def __init__(self, out: Path) -> None:
+        self.folder, self.log = out / "demo", out / "train.log"
+        settings = [word for setting in SMALL for word in ("--set", setting)]
+        command = [*GOLONGRL, "train", "quickstart", "--out", str(out), "--name", "demo", "--plain", *settings]
+        with self.log.open("a") as log:
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+
+    def until(self, what: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + PATIENCE_S
+        while not what():
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                pytest.fail(f"exit {self.process.poll()}\n{self.log.read_text()}")
+            time.sleep(0.1)
+
+    def steps(self) -> int:
+        return len(history.read(self.folder / "metrics.jsonl").steps)
+
+    def said(self, since: int) -> list[str]:
+        return self.log.read_text()[since:].splitlines()
+
+    def process_of(self, word: str) -> psutil.Process:
+        """The first process of the run whose command line has the word."""
+        for process in psutil.Process(self.process.pid).children():
+            if any(Path(part).name.partition(" ")[0] == word for part in process.cmdline()):
+                return process
+        raise LookupError(word)
+
+    def status(self) -> str:
+        words = ["status", "--out", str(self.folder.parent), "--name", "demo"]
+        return subprocess.run([*GOLONGRL, *words], capture_output=True, text=True, timeout=120, check=True).stdout
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+    run = Run(tmp_path_factory.mktemp("freeze"))
+    try:
+        run.until(lambda: run.steps() >= 2)
+        yield run
+    finally:
+        run.process.send_signal(signal.SIGTERM)
+        run.process.wait(120)
+
+
+@pytest.mark.full
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(
+    ("word", "name"),
+    [
+        ("reward", "reward"),
+        ("engine", "engine-"),
+        ("rollout", "rollout-"),
+        ("learner", "learner"),
+        ("valkey-server", "redis"),
+    ],
+)
+def test_a_frozen_process_is_named_in_time_and_its_return_is_told(run: Run, word: str, name: str) -> None:
+    steps, frozen = run.steps(), run.process_of(word)
+    since, begun = len(run.log.read_text()), time.monotonic()
+    frozen.suspend()
+    try:
+        culprit = f"{name}"
+
+        def named() -> list[str]:
+            end = f"was stopped by a signal (pid {frozen.pid})"
+            return [line for line in run.said(since) if line.startswith("stalled: ") and line.endswith(end)]
+
+        run.until(lambda: bool(named()))
+        seconds = time.monotonic() - begun
+        print(f"{named()[0]} [{seconds:.1f} s]")
+        assert culprit in named()[0].split(" <- ")[-1]
+        assert seconds <= NAMED_S
+        asked = run.status()
+        print(asked)
+        stuck = [line for line in asked.splitlines() if line.startswith("stuck: ") and f"(pid {frozen.pid})" in line]
+        assert stuck
+        assert culprit in stuck[0]
+    finally:
+        frozen.resume()
+    run.until(lambda: any(line.startswith(f"no longer stalled: {culprit}") for line in run.said(since)))
+    run.until(lambda: run.steps() > steps)

@@ -1,0 +1,120 @@
+"""Who holds up a run, from the waits and heartbeats of its processes."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from golongrl.telemetry.waits import Wait, dumps
+from golongrl.telemetry.watchdog import KINDS, Process, Stall, Watch, read, stalls, with_troubles
+
+
+def learner(*waits: Wait, age_s: float = 0.5, id: str = "host") -> dict[str, Any]:
+    return {"service": "learner", "id": id, "age_s": age_s, "fields": {"doing": "x", "waits": dumps(waits)}}
+
+
+def worker(*waits: Wait, id: str = "rollout-0", age_s: float = 0.5, **fields: str) -> dict[str, Any]:
+    told = {"engine": f"http://{id}:30000", "waits": dumps(waits), **fields}
+    return {"service": "rollout", "id": id, "age_s": age_s, "fields": told}
+
+
+GROUPS = Wait("rollout/rollout-0", "3 groups of step 4", 12.0)
+GENERATE = Wait("engine", "{on} to generate", 11.0, 120.0, 3, "group")
+SCORE = Wait("reward", "{on} to score", 9.0, None, 1, "group")
+STEP = Wait("learner", "full: enough groups wait", 20.0)
+
+
+@pytest.mark.parametrize(
+    ("services", "told"),
+    [
+        ([learner(), worker()], []),
+        # Waits alone are no trouble, however long: a group may take an hour.
+        ([learner(Wait("rollout", "3 groups", 3600.0)), worker(Wait("engine", "{on}", 3600.0))], []),
+        (
+            [learner(GROUPS), worker(GENERATE, engine_silent_s="10")],
+            [
+                "learner waits for 3 groups of step 4, 12 s <- "
+                "rollout-0 waits for engine http://rollout-0:30000 to generate 3 groups, 11 s <- "
+                "engine http://rollout-0:30000 has not answered for 10 s"
+            ],
+        ),
+        (
+            [learner(GROUPS), worker(GENERATE, engine_paused_s="9", engine_paused_by="rollout-0 for version 7")],
+            [
+                "learner waits for 3 groups of step 4, 12 s <- "
+                "rollout-0 waits for engine http://rollout-0:30000 to generate 3 groups, 11 s <- "
+                "engine http://rollout-0:30000 is paused by rollout-0 for version 7, 9 s"
+            ],
+        ),
+        (
+            [learner(GROUPS), worker(SCORE, reward_silent_s="8"), worker(SCORE, id="rollout-1", reward_silent_s="11")],
+            [
+                "learner waits for 3 groups of step 4, 12 s <- "
+                "rollout-0 waits for the reward service to score a group, 9 s <- "
+                "the reward service has not answered for 11 s"
+            ],
+        ),
+        # What a worker that reports nothing last said of its engine counts no more.
+        (
+            [learner(GROUPS), worker(GENERATE, age_s=9.0, engine_silent_s="10")],
+            ["learner waits for 3 groups of step 4, 12 s <- rollout-0 has sent no heartbeat for 9 s"],
+        ),
+        (
+            [learner(age_s=8.0), worker(STEP)],
+            ["rollout-0 waits for full: enough groups wait, 20 s <- learner has sent no heartbeat for 8 s"],
+        ),
+        # An earlier learner on another host has been replaced.
+        ([learner(age_s=200.0, id="old"), learner(), worker()], []),
+        # Nobody waits for this one, and it is named all the same.
+        ([learner(), worker(), worker(id="rollout-1", age_s=30.0)], ["rollout-1 has sent no heartbeat for 30 s"]),
+        # Any worker will do: the one in trouble is named.
+        (
+            [learner(Wait("rollout", "2 groups of step 4", 7.0)), worker(id="rollout-1", age_s=9.0), worker()],
+            ["learner waits for 2 groups of step 4, 7 s <- rollout-1 has sent no heartbeat for 9 s"],
+        ),
+        # Past its own deadline, with nobody in trouble.
+        ([learner(Wait("ranks", "{on} to start", 61.0, 60.0))], ["learner waits for the ranks to start, 61 s"]),
+    ],
+)  # fmt: skip
+def test_the_chain_ends_at_the_process_to_look_at(services: list[dict[str, Any]], told: list[str]) -> None:
+    assert [str(stall) for stall in stalls(read(services))] == told
+
+
+def test_a_supervisor_knows_better() -> None:
+    seen = read([learner(GROUPS), worker(GENERATE, engine_silent_s="10")])
+    stopped = Process("engine/rollout-0", "engine-0", (), "was stopped by a signal (pid 7)")
+    [stall] = stalls(with_troubles(seen, [stopped, Process("reward", "reward")]))
+    assert str(stall).endswith(
+        "rollout-0 waits for engine-0 to generate 3 groups, 11 s <- engine-0 was stopped by a signal (pid 7)"
+    )
+    assert (stall.kind, stall.name) == ("engine", "engine-0")
+
+
+def test_the_chain_that_reaches_the_learner_comes_first() -> None:
+    seen = [learner(GROUPS), worker(GENERATE, engine_silent_s="9"), worker(id="rollout-1", age_s=50.0)]
+    assert [stall.name for stall in stalls(read(seen))] == ["engine http://rollout-0:30000", "rollout-1"]
+
+
+keys = st.sampled_from(["learner", "rollout/a", "rollout/b", "engine/a", "engine/b", "reward", "redis"])
+some_waits = st.lists(
+    st.builds(Wait, on=keys | st.sampled_from(KINDS), what=st.just("{on}"), for_s=st.floats(0, 100)), max_size=4
+)
+
+
+@given(st.dictionaries(keys, st.tuples(some_waits, st.sampled_from(["", "is silent"]))))
+def test_every_process_in_trouble_ends_one_finite_chain(found: dict[str, tuple[list[Wait], str]]) -> None:
+    processes = {key: Process(key, key, tuple(waits), trouble) for key, (waits, trouble) in found.items()}
+    chains = stalls(processes)
+    troubled = sorted(key for key, process in processes.items() if process.trouble)
+    assert sorted(stall.culprit for stall in chains) == troubled
+    for stall in chains:
+        assert stall.links[-1] == f"{stall.culprit} is silent"
+        assert len(set(stall.links)) == len(stall.links) <= 6
+
+
+def test_only_what_lasts_is_told() -> None:
+    watch, stall = Watch(lasting_s=3.0), Stall("reward", "reward", ("reward is silent",))
+    assert [bool(watch.seen([stall], now)) for now in (10.0, 12.0, 13.0, 20.0)] == [False, False, True, True]
+    assert watch.seen([], 21.0) == []
+    assert watch.seen([stall], 22.0) == []
