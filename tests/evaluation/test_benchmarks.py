@@ -45,12 +45,16 @@ def test_right_replies_score_one(benchmark: Benchmark, mode: Mode, folder: Path)
 def test_the_long_prompt_is_read_late_and_whole(benchmark: Benchmark, folder: Path) -> None:
     with DataFiles.find(folder, benchmark.sources) as data:
         problems = list(benchmark.problems(data))
-        assert len(problems) == sum(data.rows(source.name) for source in benchmark.sources if source.role == "problems")
+        rows = sum(data.rows(source.name) for source in benchmark.sources if source.role == "problems")
+        assert len(problems) == rows * (3 if benchmark.conversational else 1)
+        assert len({problem.key for problem in problems}) == len(problems)
         for problem in problems:
+            assert all(label in problem.labels for label in benchmark.labels)
+            if benchmark.conversational:
+                continue
             messages = benchmark.messages(problem, data)
             assert messages[-1]["role"] == "user"
             assert all(message["content"] for message in messages)
-            assert all(label in problem.labels for label in benchmark.labels)
 
 
 @ALL

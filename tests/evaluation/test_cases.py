@@ -13,6 +13,7 @@ from golongrl.errors import GolongrlError
 from golongrl.evaluation import aggregate, budget, judge, text, yarn
 from golongrl.evaluation.benchmarks import (
     aime,
+    bfcl_memory,
     corpusqa,
     docmath,
     gpqa,
@@ -75,6 +76,9 @@ CHECKS: Mapping[tuple[str, str], Check] = {
     ("aime", "score"): lambda case, mode: aime.score(strip_thought(case["text"], mode=mode), case["gold"], mode),
     ("longmemeval", "judge_label"): lambda case, mode: longmemeval.judge_label(case["text"], mode),
     ("longmemeval", "category"): lambda case, mode: longmemeval.category(case["question_type"], case["question_id"]),
+    ("bfcl_memory", "answer_contained"): lambda case, mode: bfcl_memory.answer_contained(
+        _answer(case, mode), case["golds"], mode
+    ),
     ("judge", "parse_verdict"): lambda case, mode: judge.parse_verdict(case["text"], mode),
     ("aggregate", "avg@k then mean over problems"): lambda case, mode: aggregate.avg_at_k(case["problems"]),
     ("aggregate", "pass@2 unbiased"): lambda case, mode: aggregate.pass_at_k(case["n"], case["c"], case["k"]),

@@ -255,6 +255,51 @@ def _longmemeval() -> Rows:
     ]
 
 
+_TOLD = {
+    "customer": ("My name is Michael, and I ordered on April 1, 2024.", "When did I order?", ["April 1 2024"]),
+    "healthcare": ("I take 20 mg of the medicine.", "How much do I take?", ["20 mg", "twenty mg"]),
+    "finance": ("Our goal is $1,250.50 a share.", "What is our goal?", ["1250.50"]),
+    "student": ("我住在瓦恩。", "我住在哪里？", ["瓦恩"]),
+    "notetaker": ("Remember it's Bob's turn.", "Whose turn is it?", ["Bob's", "Bob"]),
+}
+
+
+def _bfcl_questions() -> Rows:
+    return [
+        {
+            "id": f"memory_{i}-{scenario}-0",
+            "question": [[{"role": "user", "content": question}]],
+            "involved_classes": ["MemoryAPI"],
+            "scenario": scenario,
+        }
+        for i, (scenario, (_, question, _)) in enumerate(_TOLD.items())
+    ]
+
+
+def _bfcl_answers() -> Rows:
+    return [
+        {"id": f"memory_{i}-{scenario}-0", "ground_truth": golds, "source": told}
+        for i, (scenario, (told, _, golds)) in enumerate(_TOLD.items())
+    ]
+
+
+def _bfcl_conversations(scenario: str) -> Callable[[], Rows]:
+    def rows() -> Rows:
+        told, _, _ = _TOLD[scenario]
+        return [
+            {
+                "id": f"memory_prereq_{i}-{scenario}-{i}",
+                "topic": "own",
+                "question": [[{"role": "user", "content": text}] for text in texts],
+                "involved_classes": ["MemoryAPI"],
+                "scenario": scenario,
+            }
+            for i, texts in enumerate([["Good morning!", told], ["Thank you."]])
+        ]
+
+    return rows
+
+
 TABLES: Mapping[str, tuple[str, Callable[[], Rows]]] = {
     "longbench-v2": (".json", _longbench_v2),
     **{f"mrcr-{needles}needle": (".parquet", _mrcr(needles)) for needles in (2, 4, 8)},
@@ -269,6 +314,9 @@ TABLES: Mapping[str, tuple[str, Callable[[], Rows]]] = {
     "aime25": (".jsonl", _aime),
     "gpqa-diamond": (".csv", _gpqa),
     "longmemeval": (".json", _longmemeval),
+    "bfcl-memory": (".jsonl", _bfcl_questions),
+    "bfcl-memory-answers": (".jsonl", _bfcl_answers),
+    **{f"bfcl-memory-{name}": (".jsonl", _bfcl_conversations(name)) for name in _TOLD},
 }
 
 
@@ -283,6 +331,7 @@ def right_reply(problem: EvalProblem) -> str:
         "mmlu": "ANSWER: {gold}",
         "longmemeval": "{gold}",
         "corpusqa": "The answer is: {gold}",
+        "bfcl": '{{"answer": "{gold}", "context": "You told me."}}',
         "frames": "Therefore, the answer is ({gold}).",
         "docmath": "no" if gold == "False" else "Therefore, the answer is {gold}",
     }

@@ -12,7 +12,7 @@ A runner needs no more than this:
                 scored = benchmark.decide(scored, [benchmark.verdict(reply, mode) for each prompt's reply], mode)
         benchmark.aggregate(samples, mode)
 
-Benchmarks with a conversation of several requests (BFCL's memory) have `conversation` instead of `messages`.
+A benchmark that is `conversational` (BFCL's memory) has a loop of several requests instead of `messages`.
 
 Modes: `official` is the benchmark's own published scoring, `compat` that of the released GoLongRL evaluation, `strict`
 ours. Where a mode has no rule of its own, the module of the benchmark says which one it takes.
@@ -223,22 +223,23 @@ def located(folder: Path, source: EvalSource) -> tuple[Path, ...]:
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Benchmark:
     """A benchmark; see the module for how it is used. The fields with an underscore are its rules, one function each.
 
     `bin_tokens` are the least and most prompt tokens, by the evaluated model's tokenizer, of the problems that belong
     to it (None: all); `context` what the paper's engine was started with; `yarn_factor` the rope scaling for it.
-    `drops_failures` says that the original leaves failed samples out of its mean, which `compat` then does.
+    `drops_failures` says that the original leaves failed samples out of its mean, which `compat` then does. A
+    `conversational` benchmark is asked by a loop of its own instead of `messages` (benchmarks/bfcl_memory.py).
     """
 
     name: str
     title: str
     sources: tuple[EvalSource, ...]
     labels: tuple[str, ...]
-    _columns: tuple[str, ...]
-    _problem: Callable[[EvalSource, Record, str], "ProblemDraft"]
-    _messages: Callable[[EvalProblem, Record, DataFiles, Mode], list[Message]]
+    _columns: tuple[str, ...] = ()
+    _problem: Callable[[EvalSource, Record, str], "ProblemDraft"] | None = None
+    _messages: Callable[[EvalProblem, Record, DataFiles, Mode], list[Message]] | None = None
     _score: Callable[[EvalProblem, FinalAnswer, Mode], ScoredReply]
     repeats: int = 1
     sampling: Sampling = field(default_factory=Sampling)
@@ -252,7 +253,9 @@ class Benchmark:
     _judge_prompts: Callable[[EvalProblem, str, Mode], tuple[str, ...]] | None = None
     _verdict: Callable[[str, Mode], Verdict] | None = None
     _refine: Callable[[ScoreTable, Sequence[Sample], Mode], ScoreTable] | None = None
+    _problems: Callable[[DataFiles], Iterator[EvalProblem]] | None = None
     thinking: bool = True
+    conversational: bool = False
 
     def problems(self, data: DataFiles) -> Iterator[EvalProblem]:
         """Every question, without its long text.
@@ -260,13 +263,17 @@ class Benchmark:
         Raises:
             EvaluationError: naming the file and row of the first that is wrong.
         """
+        make = self._problem
+        if make is None:
+            yield from self._problems(data) if self._problems is not None else ()
+            return
         seen: dict[str, str] = {}
         for source in self.sources:
             if source.role != "problems":
                 continue
             for path, number, record in data.light(source.name, self._columns):
                 where = f"{path} row {number}"
-                draft = self._problem(source, record, where)
+                draft = make(source, record, where)
                 if draft.key in seen:
                     raise EvaluationError(f"{where}: the id {draft.key!r} is also that of {seen[draft.key]}")
                 seen[draft.key] = where
@@ -276,8 +283,10 @@ class Benchmark:
         """The chat that asks the question. The runner fits it to the context (budget.py).
 
         Raises:
-            EvaluationError: naming the file and row, where the row cannot be used.
+            EvaluationError: naming the file and row, where the row cannot be used; or the benchmark is conversational.
         """
+        if self._messages is None:
+            raise EvaluationError(f"benchmark {self.name} is asked in a conversation of its own, not by one prompt")
         return self._messages(problem, data.row(problem), data, mode)
 
     def score(self, problem: EvalProblem, reply: Reply, mode: Mode) -> ScoredReply:

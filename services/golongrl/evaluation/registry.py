@@ -5,6 +5,7 @@ from types import MappingProxyType
 
 from golongrl.evaluation.benchmark import Benchmark
 from golongrl.evaluation.benchmarks.aime import AIME
+from golongrl.evaluation.benchmarks.bfcl_memory import BFCL_MEMORY
 from golongrl.evaluation.benchmarks.corpusqa import CORPUSQA
 from golongrl.evaluation.benchmarks.docmath import DOCMATH
 from golongrl.evaluation.benchmarks.frames import FRAMES
@@ -18,7 +19,7 @@ from golongrl.evaluation.errors import EvaluationError
 
 _LONG_CONTEXT = (DOCMATH, LONGBENCH_V2, FRAMES, *MRCR, *CORPUSQA, LONGBENCH_QA)
 _GENERAL = (MMLU_PRO, *AIME, GPQA)
-_MEMORY = (LONGMEMEVAL,)
+_MEMORY = (BFCL_MEMORY, LONGMEMEVAL)
 _ALL = (*_LONG_CONTEXT, *_GENERAL, *_MEMORY)
 
 BENCHMARKS: Mapping[str, Benchmark] = MappingProxyType({benchmark.name: benchmark for benchmark in _ALL})

@@ -1,7 +1,7 @@
 """Reading a benchmark's data: a pass over short columns, then any single row by its number.
 
 Rows hold up to 16 MB of text, so a table never holds more than a few of them:
-- jsonl and a JSON array are indexed by byte offsets over a memory map;
+- jsonl and a JSON array are indexed by byte offsets (a .json file may be either);
 - parquet is read by row group; where those are large, the rows are first spooled to an unnamed temporary file, because
   a row group can only be decoded from its start;
 - csv and tsv files are small and read whole.
@@ -10,6 +10,7 @@ Invariants: rows are numbered from 1 in file order (in jsonl blank lines do not 
 EvaluationError that names the file and the row.
 """
 
+import codecs
 import csv
 import json
 import mmap
@@ -73,7 +74,7 @@ def open_table(path: Path) -> Table:
         if path.suffix == ".parquet":
             return _Parquet(path)
         if path.suffix in (".jsonl", ".json"):
-            return _Json(path, lines=path.suffix == ".jsonl")
+            return _Json(path)
         if path.suffix in (".csv", ".tsv"):
             return _Csv(path)
     except OSError as error:
@@ -84,10 +85,11 @@ def open_table(path: Path) -> Table:
 class _Json(Table):
     """A file of JSON lines, or one JSON array of objects."""
 
-    def __init__(self, path: Path, *, lines: bool) -> None:
+    def __init__(self, path: Path) -> None:
         super().__init__(path)
         with path.open("rb") as file:
-            self._spans = list(_lines(file) if lines else _elements(path, file))
+            array = path.suffix == ".json" and _first_mark(file) == b"["
+            self._spans = list(_elements(path, file) if array else _lines(file))
 
     def __len__(self) -> int:
         return len(self._spans)
@@ -108,6 +110,13 @@ class _Json(Table):
             raise EvaluationError(f"{self.where(number)}: cannot be read: {error.strerror or error}") from error
 
 
+def _first_mark(file: BinaryIO) -> bytes:
+    """The first byte that is no white space, nor a byte order mark."""
+    head = file.read(64).removeprefix(codecs.BOM_UTF8).lstrip()
+    file.seek(0)
+    return head[:1]
+
+
 def _lines(file: BinaryIO) -> Iterator[tuple[int, int]]:
     """The spans of the lines that are not blank."""
     start = 0
@@ -119,8 +128,6 @@ def _lines(file: BinaryIO) -> Iterator[tuple[int, int]]:
 
 def _elements(path: Path, file: BinaryIO) -> Iterator[tuple[int, int]]:
     """The spans of the objects in a JSON array."""
-    if not file.read(1):
-        raise EvaluationError(f"{path}: the file is empty")
     with closing(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)) as content:
         depth = start = 0
         for token in _JSON_TOKEN.finditer(content):

@@ -67,8 +67,14 @@ def cover_exact_match(text: str, gold: str, mode: Mode = "strict") -> bool:
     golden = _cover_form(gold)
     if not golden:
         return False
-    begin, end = (r"\b" if mode != "strict" or not has_chinese(edge) else "" for edge in (golden[0], golden[-1]))
-    return re.search(begin + re.escape(golden) + end, _cover_form(text)) is not None
+    form = _cover_form(text)
+    return stands_in(golden, form) if mode == "strict" else re.search(rf"\b{re.escape(golden)}\b", form) is not None
+
+
+def stands_in(gold: str, text: str) -> bool:
+    """Whether a text contains the gold as whole words; Chinese has no word boundaries, and a sign at an edge is one."""
+    before, after = ("" if has_chinese(edge) else look for edge, look in ((gold[0], r"(?<!\w)"), (gold[-1], r"(?!\w)")))
+    return re.search(before + re.escape(gold) + after, text) is not None
 
 
 def _cover_form(text: str) -> str:
