@@ -56,6 +56,18 @@ async def test_a_reply_is_asked_for_once_and_shared_between_runs(tmp_path):
     assert len(server.asked) == 2
 
 
+async def test_equal_calls_at_one_time_are_one_call(tmp_path):
+    async with (
+        llm_endpoint(lambda _, n: Said(f"answer {n}")) as server,
+        ChatClient(Endpoint(server.url, "m")) as client,
+    ):
+        with ReplyStore(tmp_path / "replies.sqlite") as replies:
+            asker = Asker(client, replies)
+            got = await asyncio.gather(*(asker.ask(call()) for _ in range(5)))
+    assert {reply.text for reply in got} == {"answer 0"}
+    assert len(server.asked) == 1
+
+
 async def test_a_refused_request_is_kept_and_an_endpoint_that_is_down_is_not(tmp_path):
     said = {"status": 503}
     script = lambda _, __: Said("too long", status=said["status"])  # noqa: E731

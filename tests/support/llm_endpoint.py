@@ -3,7 +3,8 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Callable
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -76,6 +77,28 @@ async def llm_endpoint(script: Script) -> AsyncIterator[LlmEndpoint]:
         server.close()
         for writer in open_writers:
             writer.transport.abort()
+
+
+@contextlib.contextmanager
+def served(script: Script) -> Iterator[LlmEndpoint]:
+    """The same on a thread of its own, for code that runs an event loop of its own."""
+    ready, stop = threading.Event(), threading.Event()
+    found: list[LlmEndpoint] = []
+
+    async def run() -> None:
+        async with llm_endpoint(script) as server:
+            found.append(server)
+            ready.set()
+            await asyncio.to_thread(stop.wait)
+
+    thread = threading.Thread(target=asyncio.run, args=(run(),))
+    thread.start()
+    try:
+        assert ready.wait(60)
+        yield found[0]
+    finally:
+        stop.set()
+        thread.join()
 
 
 async def _one(here: LlmEndpoint, script: Script, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:

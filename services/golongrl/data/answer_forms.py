@@ -42,3 +42,13 @@ def answer_form(data_source: str, reward_mode: str, language: str) -> str:
     metric = task_of(data_source, reward_mode).metric
     english, chinese = _FORMS.get(f"{metric}/{data_source}", _FORMS[metric])
     return _FULL_CHINESE + chinese if language == "Chinese" else FULL_FORM + english
+
+
+def prompt_of(context: str, question: str, data_source: str, reward_mode: str, language: str) -> str:
+    """The user's message about a document; with an empty context the question and the form alone.
+
+    Raises:
+        UnknownTaskError: no task type has this row.
+    """
+    text = f"{context}\n\n----\n" if context else ""
+    return f"{text}{question}\n\n{answer_form(data_source, reward_mode, language)}"

@@ -6,7 +6,7 @@ model. `Budget` bounds what may be spent.
 """
 
 from golongrl.llm.answers import UnusableAnswerError, answer_as
-from golongrl.llm.asker import Asker, LlmCall, LlmReply
+from golongrl.llm.asker import Asker, LlmCall, LlmReply, estimate, kept_reply
 from golongrl.llm.budget import Budget, BudgetSpentError, CallEstimate
 from golongrl.llm.client import ChatClient, Endpoint
 from golongrl.llm.errors import LlmError, LlmRefusedError, LlmUnavailableError, LlmUnusableError
@@ -32,4 +32,6 @@ __all__ = [
     "ReplyStore",
     "UnusableAnswerError",
     "answer_as",
+    "estimate",
+    "kept_reply",
 ]

@@ -74,6 +74,7 @@ class Asker:
         self.store = store
         self.asked = 0
         self.found = 0
+        self._asking: dict[str, asyncio.Lock] = {}
 
     async def ask(self, call: LlmCall) -> LlmReply:
         """The reply to a call.
@@ -83,17 +84,24 @@ class Asker:
             BudgetSpentError: the budget has no room for the call.
         """
         key = call.key
+        # Of equal calls at one time the first is made, and the others find its reply.
+        lock = self._asking.setdefault(key, asyncio.Lock())
+        try:
+            async with lock:
+                return _reply(key, await self._kept(call, key))
+        finally:
+            if not lock.locked():
+                self._asking.pop(key, None)
+
+    async def _kept(self, call: LlmCall, key: str) -> StoredReply:
         kept = await asyncio.to_thread(self.store.get, key)
-        if kept is None:
-            kept = await self._fresh(call)
-            self.asked += 1
-            await asyncio.to_thread(self.store.put, key, call.stage, call.model, kept)
-        else:
+        if kept is not None:
             self.found += 1
-        if kept.status == "refused":
-            return LlmReply(key, refused=kept.body)
-        reply = ChatReply.model_validate_json(kept.body)
-        return LlmReply(key, reply.text, reply.finish_reason)
+            return kept
+        fresh = await self._fresh(call)
+        self.asked += 1
+        await asyncio.to_thread(self.store.put, key, call.stage, call.model, fresh)
+        return fresh
 
     async def _fresh(self, call: LlmCall) -> StoredReply:
         try:
@@ -101,6 +109,19 @@ class Asker:
         except LlmRefusedError as error:
             return StoredReply("refused", str(error), 0)
         return StoredReply("answered", body, call.cost if reply.tokens is None else reply.tokens)
+
+
+def kept_reply(call: LlmCall, store: ReplyStore) -> LlmReply | None:
+    """The reply to a call if the store has it."""
+    kept = store.get(call.key)
+    return None if kept is None else _reply(call.key, kept)
+
+
+def _reply(key: str, kept: StoredReply) -> LlmReply:
+    if kept.status == "refused":
+        return LlmReply(key, refused=kept.body)
+    reply = ChatReply.model_validate_json(kept.body)
+    return LlmReply(key, reply.text, reply.finish_reason)
 
 
 def estimate(calls: Iterable[LlmCall], store: ReplyStore) -> CallEstimate:

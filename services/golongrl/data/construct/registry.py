@@ -3,11 +3,13 @@
 from golongrl.data.construct.contamination.stage import DecontaminateStage
 from golongrl.data.construct.diagnosis.stage import DiagnoseStage
 from golongrl.data.construct.formatting.stage import FormatStage
+from golongrl.data.construct.generate.stage import GenerateStage
 from golongrl.data.construct.models import Pipeline
 from golongrl.data.construct.select.stage import SelectStage
 from golongrl.data.construct.sources.stage import SourcesStage
 from golongrl.data.construct.stage import Executor, PipelineStage
 from golongrl.data.construct.tables import ORDER, Tables
+from golongrl.data.construct.verify.stage import VerifyStage
 
 
 def stages(pipeline: Pipeline, tables: Tables, executor: Executor) -> list[PipelineStage]:
@@ -15,8 +17,11 @@ def stages(pipeline: Pipeline, tables: Tables, executor: Executor) -> list[Pipel
     made: list[PipelineStage] = [
         SourcesStage(pipeline, tables, executor),
         SelectStage(pipeline, tables),
+        GenerateStage(pipeline, tables, executor),
         FormatStage(pipeline, tables, executor),
         DecontaminateStage(pipeline, tables, executor),
         DiagnoseStage(pipeline, tables, executor),
     ]
+    if pipeline.verify is not None:
+        made.append(VerifyStage(pipeline, tables, executor, pipeline.verify))
     return sorted((stage for stage in made if tables.has(stage.name)), key=lambda stage: ORDER.index(stage.name))

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from golongrl.data.answer_forms import answer_form
+from golongrl.data.answer_forms import prompt_of
 from golongrl.data.construct import schemas
 from golongrl.data.construct.keys import digest
 from golongrl.data.construct.models import Format, Pipeline
@@ -96,8 +96,7 @@ class _Dress:
         context = context_of(self.out, dict(sample))
         if self.settings.instructions == "terse":
             return f"{context}\n{sample['question']}"
-        form = answer_form(sample["data_source"], sample["reward_mode"], sample["lang"])
-        return f"{context}\n\n----\n{sample['question']}\n\n{form}"
+        return prompt_of(context, sample["question"], sample["data_source"], sample["reward_mode"], sample["lang"])
 
 
 def gold_fault(data_source: str, reward_mode: str, truth: Mapping[str, Any]) -> tuple[str, str] | None:

@@ -16,7 +16,7 @@ from golongrl.data.corpus import estimate_tokens
 from golongrl.recipe import TaskType
 from golongrl.tasks.gold import earns_full_marks, own_score
 
-__all__ = ["GENERATORS", "Document", "MadeSample", "NoSampleError", "generate"]
+__all__ = ["GENERATORS", "Document", "MadeSample", "NoSampleError", "checked", "generate", "outline"]
 
 GENERATORS: dict[TaskType, tuple[Generator, ...]] = {
     "T1": (retrieval.place_of_sentence, retrieval.next_sentence, retrieval.missing_number),

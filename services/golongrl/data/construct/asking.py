@@ -1,0 +1,123 @@
+"""Asking models for a stage: many calls, few of their prompts in memory, all replies in the store.
+
+A stage asks in one pass and makes its rows in another, from the store alone. So rows are made by the same picklable
+functions as everywhere, and a stage that was killed asks only for what is missing.
+"""
+
+import asyncio
+import hashlib
+import json
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import AsyncExitStack
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import structlog
+import yaml
+
+from golongrl.data.construct.generate_models import AskedModel, Spending
+from golongrl.errors import GolongrlError
+from golongrl.llm import Asker, CallEstimate, ChatClient, LlmCall, ReplyStore, estimate
+
+log = structlog.get_logger(__name__)
+
+REPLIES = "replies.sqlite"
+
+
+class Job(NamedTuple):
+    """What one row asks of a model: `ask` makes its calls, one after the other or at once."""
+
+    model: AskedModel
+    ask: Callable[[Asker], Awaitable[None]]
+
+
+class Asked(NamedTuple):
+    """How many calls were made, and how many replies were in the store."""
+
+    made: int
+    found: int
+    tokens: int
+
+
+def ask_all(jobs: Iterable[Job], models: Sequence[AskedModel], budget: Spending, replies: Path) -> Asked:
+    """Run all jobs, as many at once as the models take calls.
+
+    Raises:
+        LlmError: a model cannot be asked.
+        BudgetSpentError: the budget has no room for the next call.
+    """
+    return asyncio.run(_ask_all(iter(jobs), models, budget, replies))
+
+
+async def _ask_all(jobs: Iterator[Job], models: Sequence[AskedModel], spending: Spending, replies: Path) -> Asked:
+    budget = spending.budget()
+    async with AsyncExitStack() as stack:
+        store = stack.enter_context(ReplyStore(replies))
+        askers: list[tuple[AskedModel, Asker]] = []
+        for model in models:
+            client = await stack.enter_async_context(ChatClient(model.endpoint(), budget))
+            askers.append((model, Asker(client, store)))
+        by_model = {json.dumps(model.model_dump(mode="json")): asker for model, asker in askers}
+
+        errors: list[GolongrlError] = []
+
+        async def drain() -> None:
+            for model, ask in jobs:
+                try:
+                    await ask(by_model[json.dumps(model.model_dump(mode="json"))])
+                except GolongrlError as error:
+                    errors.append(error)
+                # The calls in flight are paid for: each drain ends with its own.
+                if errors:
+                    return
+
+        async with asyncio.TaskGroup() as group:
+            # Each holds the prompts of one row.
+            for _ in range(sum(model.concurrency for model in models)):
+                group.create_task(drain())
+        made, found = sum(one.asked for _, one in askers), sum(one.found for _, one in askers)
+        log.info("models asked", calls=budget.calls, replies=made, kept=found, tokens=budget.tokens)
+        if errors:
+            raise errors[0]
+    return Asked(made, found, budget.tokens)
+
+
+def replies_of(settings: Path | str | None, out: Path) -> Path:
+    """The store that a stage uses."""
+    return Path(settings) if settings else out / REPLIES
+
+
+def forecast_lines(calls: Iterable[LlmCall], replies: Path, spending: Spending) -> list[str]:
+    """What calls would cost that the store does not have, and whether the budget allows it."""
+    if replies.is_file():
+        with ReplyStore(replies) as store:
+            total = estimate(calls, store)
+    else:
+        total = sum((CallEstimate(1, call.prompt_tokens, call.request.max_tokens) for call in calls), CallEstimate())
+    return [f"at most {total}", *over_budget(total, spending)]
+
+
+def over_budget(total: CallEstimate, spending: Spending) -> list[str]:
+    """A line for each bound that the estimate exceeds."""
+    found = []
+    if spending.calls is not None and total.calls > spending.calls:
+        found.append(f"more than the budget's {spending.calls} calls: the stage would end there")
+    if spending.tokens is not None and total.tokens > spending.tokens:
+        found.append(f"may exceed the budget's {spending.tokens} tokens: the stage would end there")
+    return found
+
+
+class PromptSheet(NamedTuple):
+    """A file of prompts, and a hash of its content, which is a part of each call's key."""
+
+    texts: dict[str, Any]
+    sha: str
+
+
+@cache
+def sheet(name: str) -> PromptSheet:
+    """The prompts of `prompts/NAME.yaml`."""
+    text = (resources.files("golongrl.data.construct") / "prompts" / f"{name}.yaml").read_text("utf-8")
+    return PromptSheet(yaml.safe_load(text), hashlib.sha256(text.encode("utf-8")).hexdigest()[:12])

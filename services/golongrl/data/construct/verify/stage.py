@@ -1,0 +1,192 @@
+"""The stage: samples in, what the second model's answers say of each out."""
+
+import random
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import pyarrow as pa
+
+from golongrl.data.construct import schemas
+from golongrl.data.construct.asking import Job, ask_all, forecast_lines, over_budget, replies_of, sheet
+from golongrl.data.construct.generate_models import Verify
+from golongrl.data.construct.keys import digest
+from golongrl.data.construct.models import Pipeline
+from golongrl.data.construct.stage import (
+    CpuStage,
+    Done,
+    Executor,
+    Forecast,
+    Input,
+    Made,
+    Row,
+    StageName,
+    StageShard,
+    Work,
+    refused,
+)
+from golongrl.data.construct.table import Lookup
+from golongrl.data.construct.tables import Tables
+from golongrl.data.construct.verify.judge import Gates, Gold, SampleFinding, Trial, find
+from golongrl.data.construct.verify.questions import Questions, around, calls
+from golongrl.data.corpus import estimate_tokens
+from golongrl.llm import Asker, CallEstimate, LlmCall, ReplyStore, kept_reply
+
+# Prompts with one short answer.
+_EXACT = ("T1", "T2", "T4")
+
+
+class VerifyStage(CpuStage):
+    """A verdict on each generated sample."""
+
+    name: ClassVar[StageName] = "verify"
+    version: ClassVar[int] = 1
+    schema: ClassVar[pa.Schema] = schemas.VERIFY
+    shard_rows: ClassVar[int] = 32
+
+    def __init__(self, pipeline: Pipeline, tables: Tables, executor: Executor, settings: Verify) -> None:
+        super().__init__(executor)
+        self._tables = tables
+        self._settings = settings
+        self._seed = pipeline.seed
+        self._replies = replies_of(settings.replies, tables.out)
+
+    def settings(self) -> Mapping[str, object]:
+        settings = self._settings.model_dump(mode="json", exclude={"model", "budget", "replies"})
+        return {**settings, "model": self._settings.model.asked(), "prompts": sheet("verify").sha, "seed": self._seed}
+
+    def inputs(self) -> Iterator[Input]:
+        by_lang: dict[str, list[tuple[str, int]]] = {}
+        if self._settings.padded_tries:
+            for row in self._tables.table("sources").rows(["doc_id", "lang", "n_tokens"]):
+                by_lang.setdefault(row["lang"], []).append((row["doc_id"], row["n_tokens"]))
+        for row in self._tables.table("generate").rows(["id", "task", "lang", "doc_ids", "prompt_sha"]):
+            plan = {"sample_id": row["id"], "task": row["task"], "by_code": row["prompt_sha"] is None}
+            plan["others"] = self._others(row, by_lang.get(row["lang"], []))
+            yield Input(digest(plan), plan)
+
+    def _others(self, row: Row, documents: Sequence[tuple[str, int]]) -> list[str]:
+        """Documents of the same language that fill the padding, chosen by the sample's id."""
+        settings = self._settings
+        if not settings.padded_tries or (row["prompt_sha"] is None and settings.code_golds):
+            return []
+        own = set(row["doc_ids"])
+        lengths = dict(documents)
+        context = sum(lengths.get(doc_id, 0) for doc_id in own)
+        left = min(settings.padding * context, settings.max_padded_tokens - context)
+        rng = random.Random(f"{row['id']}:padding")
+        chosen = []
+        for doc_id, length in rng.sample(documents, len(documents)):
+            if doc_id not in own and length <= left:
+                chosen.append(doc_id)
+                left -= length
+        return chosen
+
+    def run(self, shards: Sequence[StageShard], done: Done) -> None:
+        inputs = [one for shard in shards for one in shard.inputs]
+        if inputs:
+            ask_all(self._jobs(inputs), [self._settings.model], self._settings.budget, self._replies)
+        super().run(shards, done)
+
+    def work(self) -> Work:
+        return VerifyWork(self._tables.out, self._settings, self._replies, self._seed)
+
+    def forecast(self, inputs: int, todo: Sequence[Input] | None) -> Forecast:
+        if todo is None:
+            settings = self._settings
+            each = 2 * settings.tries + settings.padded_tries
+            total = CallEstimate(inputs * each, 0, inputs * each * settings.model.max_tokens)
+            line = f"at most {total.calls} calls; prompts are counted once generate has ended"
+            return Forecast([line, *over_budget(total, settings.budget)])
+        work = self._calls(todo)
+        return Forecast(forecast_lines(work, self._replies, self._settings.budget))
+
+    def _calls(self, inputs: Iterable[Input]) -> Iterator[LlmCall]:
+        for one in inputs:
+            for some in trials(self._tables.out, self._settings, one.row, self._seed):
+                yield from some or ()
+
+    def _jobs(self, inputs: Iterable[Input]) -> Iterator[Job]:
+        for one in inputs:
+            planned = list(self._calls([one]))
+
+            async def ask(asker: Asker, planned: list[LlmCall] = planned) -> None:
+                # One after the other: those of one prompt share its prefix in the engine's cache.
+                for call in planned:
+                    await asker.ask(call)
+
+            yield Job(self._settings.model, ask)
+
+
+def trials(
+    out: Path, settings: Verify, row: Row, seed: int
+) -> tuple[list[LlmCall] | None, list[LlmCall], list[LlmCall] | None]:
+    """The calls with the documents, without, and with others around; None is what is not asked."""
+    sample = Lookup.of(out / "generate", "id").get(row["sample_id"])
+    documents = Lookup.of(out / "sources", "doc_id") if row["others"] else None
+    before, after = around([documents.get(doc_id)["text"] for doc_id in row["others"]]) if documents else ("", "")
+    asked = Questions(
+        sample["data_source"],
+        sample["reward_mode"],
+        sample["lang"],
+        sample["context"],
+        sample["question"],
+        before,
+        after,
+    )
+    model = settings.model
+    without = calls(asked.without_context(), model, settings.tries, seed)
+    if row["by_code"] and settings.code_golds:
+        return None, without, None
+    padded = None
+    if settings.padded_tries and row["others"] and estimate_tokens(asked.padded()) <= settings.max_padded_tokens:
+        padded = calls(asked.padded(), model, settings.padded_tries, seed)
+    return calls(asked.with_context(), model, settings.tries, seed), without, padded
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyWork:
+    """Judges samples by the replies in the store."""
+
+    out: Path
+    settings: Verify
+    replies: Path
+    seed: int
+
+    def __call__(self, rows: Sequence[Row]) -> Sequence[Made]:
+        with ReplyStore(self.replies) as store:
+            return [[self._judged(row, store)] for row in rows]
+
+    def _judged(self, row: Row, store: ReplyStore) -> dict[str, object]:
+        sample = Lookup.of(self.out / "generate", "id").get(row["sample_id"])
+        asked = trials(self.out, self.settings, row, self.seed)
+        with_context, without, padded = (None if some is None else _trial(some, store) for some in asked)
+        truth = {"doc_ids": sample["golds"], "golden_label": sample["answer"], "summary": sample["lang"]}
+        gold = Gold(sample["data_source"], sample["reward_mode"], truth, exact=sample["task"] in _EXACT)
+        gates = Gates(self.settings.agree, self.settings.guesses, self.settings.thresholds[sample["task"]])
+        assert without is not None
+        finding = find(gold, gates, with_context, without, padded)
+        columns = _columns(row, finding, self.settings, asked[1][0].key)
+        return columns if finding.reason is None else refused(finding.reason, finding.detail, **columns)
+
+
+def _trial(asked: Sequence[LlmCall], store: ReplyStore) -> Trial:
+    """The answers in the store. A cut answer is none: it says nothing about the sample."""
+    replies = [kept_reply(call, store) for call in asked]
+    usable = [
+        None if reply is None or reply.refused or reply.finish_reason == "length" else reply.text for reply in replies
+    ]
+    return Trial(usable)
+
+
+def _columns(row: Row, finding: SampleFinding, settings: Verify, prompt_sha: str) -> dict[str, object]:
+    return {
+        "sample_id": row["sample_id"],
+        "model": settings.model.model,
+        "with_context": finding.with_context,
+        "without_context": finding.without_context,
+        "padded": finding.padded,
+        "tries": settings.tries,
+        "prompt_sha": prompt_sha,
+    }
