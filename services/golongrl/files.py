@@ -3,6 +3,7 @@
 The rules, and who keeps them:
 - a folder is taken only if it is new, empty or the program's own, which a marker file in it shows (`look`, `Place`);
 - what a failed command made is removed, and nothing else (`Made`);
+- a folder that is deleted or replaced later holds a marker too (`remove_own`, `make_way`);
 - a file that a user or another process reads is written to a temporary name and renamed, so that a reader, or a crash,
   finds the old content or the new (`replacing`, `write_text`);
 - what a user names as output and is not a plain file (a pipe, a terminal) is written to directly.
@@ -11,6 +12,7 @@ The rules, and who keeps them:
 """
 
 import os
+import re
 import secrets
 import shutil
 import stat
@@ -21,10 +23,17 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
+from golongrl.errors import InputError
+
 # What a file system itself puts at its root.
 _NOBODYS: Final = frozenset({"lost+found"})
 # Entries listed in a refusal.
 _NAMED: Final = 3
+_SCRATCH_BYTES: Final = 4
+
+
+class ForeignFilesError(InputError):
+    """A folder would be deleted or replaced that holds files which the program did not write."""
 
 
 class PlaceState(StrEnum):
@@ -92,6 +101,58 @@ def look(path: Path, markers: Iterable[str], harmless: Iterable[str] = ()) -> Pl
             raise  # a file stands where one of its parents should be
         return Place(path, PlaceState.NOT_A_FOLDER)
     return judge(path, entries, frozenset(markers), frozenset(harmless))
+
+
+def make_way(folder: Path, markers: Iterable[str], owner: str) -> None:
+    """See to it that nothing is at `folder`, by deleting what the program itself wrote there.
+
+    Raises:
+        ForeignFilesError: it holds other files, and stays.
+        OSError: the storage refused.
+    """
+    if refuse_foreign(folder, markers, owner).state is not PlaceState.MISSING:
+        _delete(folder)
+
+
+def refuse_foreign(folder: Path, markers: Iterable[str], owner: str) -> Place:
+    """What is at `folder`: nothing, or files that the program itself wrote there.
+
+    Raises:
+        ForeignFilesError: it holds other files.
+        OSError: it cannot be read.
+    """
+    place = look(folder, markers)
+    if not (place.free or place.state is PlaceState.OWN):
+        raise ForeignFilesError(f"{place.why_not(owner)}; move them, or choose another folder")
+    return place
+
+
+def remove_own(folder: Path, markers: Iterable[str]) -> None:
+    """Delete a folder if the program wrote it, as far as possible."""
+    with suppress(OSError):
+        if look(folder, markers).state is PlaceState.OWN:
+            _delete(folder)
+
+
+def _delete(folder: Path) -> None:
+    # Under a scratch name: half deleted, it might have lost its marker.
+    scratch = scratch_name(folder)
+    folder.rename(scratch)
+    shutil.rmtree(scratch, ignore_errors=True)
+
+
+def scratch_name(path: Path) -> Path:
+    """A new name near `path`, by which `sweep` finds what a process that was killed left there."""
+    return path.with_name(f"{path.name}.{secrets.token_hex(_SCRATCH_BYTES)}.tmp")
+
+
+def sweep(root: Path, name: str) -> None:
+    """Delete the folders in `root` with scratch names of paths that match the pattern `name`, as far as possible."""
+    scratch = re.compile(rf"({name})\.[0-9a-f]{{{2 * _SCRATCH_BYTES}}}\.tmp")
+    with suppress(OSError):
+        for entry in os.listdir(root):
+            if scratch.fullmatch(entry):
+                shutil.rmtree(root / entry, ignore_errors=True)
 
 
 class Made:

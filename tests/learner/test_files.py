@@ -9,11 +9,14 @@ import numpy as np
 import pytest
 import torch
 
+from golongrl.errors import InputError
+from golongrl.files import ForeignFilesError
 from golongrl.learner.checkpoints.store import Checkpoints, LearnerState, read
 from golongrl.learner.fsync import NotWrittenError, file_sha256
 from golongrl.learner.observe.metrics_log import STEP, Records
+from golongrl.learner.startup import LearnerConfig, check_places
 from golongrl.learner.weights.export import take_shards, write_shards, write_taken
-from golongrl.learner.weights.store import Support, WeightStore
+from golongrl.learner.weights.store import EXPORT, Support, WeightStore
 from golongrl.recipe import load
 from support.checkpoints import latest, make
 
@@ -202,3 +205,93 @@ def test_records_that_cannot_be_written_are_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(NotWrittenError, match=rf"metrics {tmp_path}/file/metrics.jsonl could not be written: "):
         Records(tmp_path / "file", 0)
+
+
+def test_no_folder_or_file_of_somebody_else_is_deleted_or_replaced(tmp_path: Path, tiny_model: Path) -> None:
+    root, out = tmp_path / "weights", tmp_path / "out"
+    theirs = [root / "v1", root / "v2", root / "v3.old", root / "videos.tmp", out / "hf", out / "global_step_1"]
+    theirs += [out / "global_step_2", out / "global_step_notes.tmp", out / "hf.tmp"]
+    for folder in theirs:
+        folder.mkdir(parents=True)
+        (folder / "thesis.txt").write_text("mine")
+    store, checkpoints = WeightStore(root), Checkpoints(out)
+    store.sweep()
+    _publish(store, 0, 0, "a", tiny_model)
+    with pytest.raises(ForeignFilesError, match=rf"{root}/v1 holds files that are not of a learner \(thesis.txt\)"):
+        _publish(store, 1, 1, "a", tiny_model)
+    store.prune(9, keep=1)
+    store.start_over("b")
+    assert store.manifest(0) is None
+    _publish(store, 0, 0, "a", tiny_model)
+    with pytest.raises(ForeignFilesError, match=rf"{out}/hf holds files that are not of a learner"):
+        store.copy_out(0, out / "hf")
+    with pytest.raises(ForeignFilesError, match=rf"{out}/global_step_2 holds files that are not of a learner's"):
+        _save(checkpoints, 2)
+    for step in (3, 4, 5):
+        _save(checkpoints, step, keep=1)
+    assert [(folder / "thesis.txt").read_text() for folder in theirs] == ["mine"] * len(theirs)
+    left = {path for folder in (root, out) for path in folder.iterdir()} - set(theirs)
+    assert {path.name for path in left} == {"v0", "global_step_5", "latest_checkpointed_iteration.txt"}
+
+
+def test_a_result_is_replaced_and_a_link_to_it_followed(tmp_path: Path, tiny_model: Path) -> None:
+    store = WeightStore(tmp_path / "weights")
+    _publish(store, 0, 0, "a", tiny_model)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "hf").symlink_to(tmp_path / "elsewhere")
+    store.copy_out(0, tmp_path / "hf")
+    (tmp_path / "elsewhere" / "left over").touch()
+    _publish(store, 1, 1, "a", tiny_model)
+    store.copy_out(1, tmp_path / "hf")
+    assert (tmp_path / "hf").is_symlink()
+    assert not (tmp_path / "hf" / "left over").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["elsewhere", "hf", "weights"]
+
+
+def test_what_a_killed_learner_left_is_swept(tmp_path: Path, tiny_model: Path) -> None:
+    store, checkpoints = WeightStore(tmp_path / "weights"), Checkpoints(tmp_path / "checkpoints")
+    store.begin(3)
+    checkpoints.begin(3)
+    store.sweep()
+    _save(checkpoints, 4)
+    assert list(store.root.iterdir()) == []
+    assert sorted(path.name for path in checkpoints.root.iterdir()) == [
+        "global_step_4",
+        "latest_checkpointed_iteration.txt",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("place", "content"),
+    [
+        ("weights/v3/notes.txt", "x"),
+        ("out/hf/notes.txt", "x"),
+        ("out/validation/step_1.jsonl", "x"),
+        ("out/metrics.jsonl", '{"loss": 1}\n'),
+        ("out/metrics.jsonl", "[1]\n"),
+        ("out/metrics.jsonl", "my notes\non metrics\n"),
+        ("out/metrics.jsonl", "[" * 100_000 + "\n" + "[" * 100_000),
+    ],
+)
+def test_a_learner_refuses_folders_with_files_of_somebody_else_before_it_writes(
+    place: str, content: str, tmp_path: Path
+) -> None:
+    path = tmp_path / place
+    path.parent.mkdir(parents=True)
+    path.write_text(content)
+    config = LearnerConfig("r", "redis://127.0.0.1:1", tmp_path / "data", tmp_path / "weights", tmp_path / "out")
+    with pytest.raises(InputError, match="choose another folder") as refused:
+        check_places(config)
+    assert str(path.parent) in str(refused.value)
+    assert path.read_text() == content
+
+
+def test_a_run_of_an_older_version_exports_again(tmp_path: Path, tiny_model: Path) -> None:
+    store = WeightStore(tmp_path / "weights")
+    _publish(store, 0, 0, "a", tiny_model)
+    store.copy_out(0, tmp_path / "hf")
+    (tmp_path / "hf" / EXPORT).unlink()
+    (tmp_path / "metrics.jsonl").write_text(json.dumps({STEP: 1}) + '\n{"torn')
+    config = LearnerConfig("r", "redis://127.0.0.1:1", tmp_path / "data", store.root, tmp_path)
+    check_places(config)
+    store.copy_out(0, tmp_path / "hf")

@@ -44,6 +44,9 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
+# The last version as a plain Hugging Face folder, in the run's.
+RESULT = "hf"
+
 
 class TrainingFailedError(GolongrlError):
     """The run cannot continue, and a restart would not help."""
@@ -237,6 +240,6 @@ class TrainingLoop:
     async def _end(self) -> None:
         """Export the last version and report the run as complete."""
         self.status.set("exporting", on="ranks", what="{on} to export the model")
-        await self.publisher.copy_out(self.ranks, self.out / "hf")
+        await self.publisher.copy_out(self.ranks, self.out / RESULT)
         await self.queue.stop(self.fence, "complete", f"{self.done} steps")
-        log.info("complete", steps=self.done, hf=str(self.out / "hf"))
+        log.info("complete", steps=self.done, hf=str(self.out / RESULT))

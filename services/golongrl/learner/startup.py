@@ -23,7 +23,8 @@ import structlog
 from numpy.typing import NDArray
 
 from golongrl.data import Prepared, lease_order, open_splits, resolve, weighted_order
-from golongrl.errors import is_full, no_space
+from golongrl.errors import is_full, no_space, writing_to
+from golongrl.files import refuse_foreign
 from golongrl.heartbeat import heartbeat
 from golongrl.learner import memory, model_identity
 from golongrl.learner.checkpoints import resume
@@ -32,7 +33,8 @@ from golongrl.learner.checkpoints.saver import CheckpointSaver
 from golongrl.learner.checkpoints.store import Checkpoint, Checkpoints
 from golongrl.learner.flops import pairs_per_token
 from golongrl.learner.fsync import StorageError
-from golongrl.learner.loop import TrainingLoop
+from golongrl.learner.loop import RESULT, TrainingLoop
+from golongrl.learner.observe import metrics_log
 from golongrl.learner.observe.health import create_app
 from golongrl.learner.observe.metrics import LearnerMetrics
 from golongrl.learner.observe.metrics_log import Records
@@ -42,9 +44,10 @@ from golongrl.learner.observe.watch import StallWatch
 from golongrl.learner.queue_settings import queue_settings
 from golongrl.learner.stopping import StopSignal, TrainingInterruptedError
 from golongrl.learner.umask import open_to_group
+from golongrl.learner.validation import FOLDER as VALIDATION
 from golongrl.learner.validation import ValidationRounds
 from golongrl.learner.weights.publisher import Publisher
-from golongrl.learner.weights.store import WeightStore
+from golongrl.learner.weights.store import EXPORT, WeightStore, mark_export
 from golongrl.queue import SampleQueue
 from golongrl.recipe import Recipe, RecipeError
 from golongrl.recipe.functions import check_functions
@@ -129,12 +132,32 @@ async def train(recipe: Recipe, config: LearnerConfig) -> None:
         raise
 
 
+def check_places(config: LearnerConfig) -> None:
+    """Before anything is written: what the run will replace or delete is its own.
+
+    Raises:
+        GolongrlError: a folder or file of somebody else is in its way, or the storage refused.
+    """
+    with writing_to(f"--out {config.out} and --weights {config.weights}", folder=config.out):
+        WeightStore(config.weights).refuse_foreign()
+        begun = (config.out / metrics_log.FILE).exists()
+        if not begun:
+            refuse_foreign(config.out / VALIDATION, (), "of a learner")
+        result = config.out / RESULT
+        if begun and result.is_dir() and (result / "config.json").is_file():
+            # An older version of this program wrote it, without a marker.
+            mark_export(result, None)
+        refuse_foreign(result, (EXPORT,), "of a learner")
+        metrics_log.check(config.out)
+
+
 async def _train(recipe: Recipe, config: LearnerConfig) -> None:
     from golongrl.learner.ranks.ray_session import joined
 
     if joined():
         # Before the first folder is made: ranks and engines of a cluster may be other users of the same group.
         open_to_group()
+    check_places(config)
     inputs = Inputs.read(recipe, config.data)
     checkpoints = Checkpoints(config.out / "checkpoints")
     status, metrics = LearnerStatus(), LearnerMetrics()

@@ -11,8 +11,6 @@ by rename, last; only then is the step committed to the queue, so a crash anywhe
 """
 
 import json
-import secrets
-import shutil
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -22,14 +20,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from golongrl import files
 from golongrl.errors import InputError
-from golongrl.learner.fsync import FileSum, replace, sync, writing
+from golongrl.learner.fsync import FileSum, discarded_on_error, replace, sync, writing
 from golongrl.queue import Behind
 
 TRACKER = "latest_checkpointed_iteration.txt"
 STATE = "learner.json"
 ROWS = "trained_rows.npy"
 MANIFEST = "manifest.json"
+# Files of which any shows that a folder is a learner's checkpoint; one that verl itself wrote has none of them.
+_MARKERS = (STATE, ROWS, MANIFEST)
 SCHEMA = 2
 # Schema 1 has neither a manifest nor model, recipe and history.
 _READABLE = (1, SCHEMA)
@@ -97,7 +98,7 @@ class Checkpoints:
         Raises:
             NotWrittenError: the folder cannot be made.
         """
-        staging = self.root / f"{_FOLDER}{step}.{secrets.token_hex(4)}.tmp"
+        staging = files.scratch_name(self.folder(step))
         with writing("checkpoint", staging):
             (staging / "actor").mkdir(parents=True)
         return staging
@@ -113,9 +114,10 @@ class Checkpoints:
 
         Raises:
             NotWrittenError: it could not be; the one before stays the latest, and `staging` is removed.
+            ForeignFilesError: other files are in its place.
         """
         final = self.folder(state.step)
-        with writing("checkpoint", final, scratch=staging):
+        with discarded_on_error(staging), writing("checkpoint", final):
             self._seal(staging, final, state, rows, actor)
         self._prune(state.step, keep)
         return Checkpoint(final, state, rows)
@@ -133,7 +135,7 @@ class Checkpoints:
             sync(staging / name)
         for folder in (staging / "actor", staging):
             sync(folder)
-        shutil.rmtree(final, ignore_errors=True)
+        files.make_way(final, _MARKERS, "of a learner's checkpoint")
         staging.rename(final)
         sync(self.root)
         replace(self.root / TRACKER, str(state.step))
@@ -164,9 +166,8 @@ class Checkpoints:
 
     def _prune(self, latest: int, keep: int) -> None:
         for step in [step for step in self.steps() if step <= latest][keep:]:
-            shutil.rmtree(self.folder(step), ignore_errors=True)
-        for path in self.root.glob(f"{_FOLDER}*.tmp"):
-            shutil.rmtree(path, ignore_errors=True)
+            files.remove_own(self.folder(step), _MARKERS)
+        files.sweep(self.root, rf"{_FOLDER}\d+")
 
 
 def step_of(folder: Path) -> int:
@@ -226,8 +227,8 @@ def _state(folder: Path) -> LearnerState:
 
 def _sums(folder: Path) -> dict[str, FileSum]:
     try:
-        files = json.loads((folder / MANIFEST).read_text("utf-8"))["files"]
-        return {name: FileSum(int(entry["bytes"]), str(entry["sha256"])) for name, entry in files.items()}
+        listed = json.loads((folder / MANIFEST).read_text("utf-8"))["files"]
+        return {name: FileSum(int(entry["bytes"]), str(entry["sha256"])) for name, entry in listed.items()}
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         reason = getattr(error, "strerror", None) or error
         raise CheckpointError(f"checkpoint {folder}: {MANIFEST} cannot be read: {reason}") from error

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from golongrl.errors import InputError
 from golongrl.learner.fsync import replace, writing
 from golongrl.learner.observe.metrics import LearnerMetrics
 from golongrl.learner.observe.tracking import TensorBoard, Tracking, WeightsAndBiases
@@ -101,6 +102,14 @@ class Records:
             tracker.show(step, finite)
 
 
+def check(out: Path) -> None:
+    """
+    Raises:
+        InputError: the metrics file in `out` is another program's.
+    """
+    _until(out / FILE, -1)
+
+
 def _finite(metrics: Mapping[str, float]) -> dict[str, float]:
     return {name: value for name, value in sorted(metrics.items()) if math.isfinite(value)}
 
@@ -110,15 +119,26 @@ def _lines(records: list[dict[str, float]]) -> str:
 
 
 def _until(path: Path, last: int) -> list[dict[str, float]]:
-    """The records of steps up to `last`, without a torn last line (a crash while writing)."""
+    """The records of steps up to `last`, without a torn last line (a crash while writing).
+
+    Raises:
+        InputError: it is another program's file.
+    """
     if not path.exists():
         return []
-    kept = []
-    for line in path.read_text("utf-8").splitlines():
+    kept, lines, torn = [], path.read_bytes().splitlines(), 0
+    for number, line in enumerate(lines, 1):
         try:
             record = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
+            torn += 1
             continue
+        if not isinstance(record, dict) or not isinstance(record.get(STEP), int):
+            raise InputError(
+                f"{path} is not a learner's: line {number} has no {STEP}; move it, or choose another folder"
+            )
         if record[STEP] <= last:
             kept.append(record)
+    if torn and torn == len(lines) > 1:
+        raise InputError(f"{path} is not a learner's: no line of it is JSON; move it, or choose another folder")
     return kept

@@ -5,11 +5,12 @@ Invariants:
   sha256;
 - a version is replaced only when its content changed, and then under another lineage;
 - the newest versions, as many as the recipe keeps, stay; older ones are deleted after the newer one is in place;
+- a folder without the store's marker is never deleted or replaced (`golongrl.files`);
 - what could not be written completely is removed.
 """
 
 import json
-import secrets
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
@@ -18,6 +19,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from golongrl import __version__, files
 from golongrl.errors import GolongrlError
 from golongrl.learner import fsync
 from golongrl.learner.fsync import discarded_on_error, file_sha256, sync, writing
@@ -28,7 +30,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MANIFEST = "manifest.json"
+# Shows that a result folder was written by a learner.
+EXPORT = "golongrl.json"
 
+_OWNER = "of a learner"
 # Files of a model folder that are not weights: configuration, tokenizer, chat template, model code.
 _SUPPORT = ("*.json", "*.txt", "*.jinja", "*.model", "*.py")
 
@@ -99,12 +104,12 @@ class WeightStore:
         Raises:
             NotWrittenError: the store cannot be written.
         """
-        staging = self.root / f"v{version}.{secrets.token_hex(4)}.tmp"
+        staging = files.scratch_name(self.folder(version))
         with writing("weights", staging):
             staging.mkdir(parents=True)
         return staging
 
-    def seal(self, staging: Path, version: int, lineage: str, files: list[ExportedFile], support: Support) -> Manifest:
+    def seal(self, staging: Path, version: int, lineage: str, shards: list[ExportedFile], support: Support) -> Manifest:
         """Finish what was written into `staging` (config, tokenizer, index, manifest) as `vN`.
 
         A `vN` with the same weights is kept as it is, lineage included: nothing changed. One with other weights is
@@ -113,12 +118,14 @@ class WeightStore:
         Raises:
             NotWrittenError: the storage refused; `staging` is removed.
         """
-        with writing("weights", self.folder(version), scratch=staging):
-            return self._seal(staging, version, lineage, files, support)
+        with discarded_on_error(staging), writing("weights", self.folder(version)):
+            return self._seal(staging, version, lineage, shards, support)
 
-    def _seal(self, staging: Path, version: int, lineage: str, files: list[ExportedFile], support: Support) -> Manifest:
-        entries = _entries(files)
-        _write_support(staging, files, support)
+    def _seal(
+        self, staging: Path, version: int, lineage: str, shards: list[ExportedFile], support: Support
+    ) -> Manifest:
+        entries = _entries(shards)
+        _write_support(staging, shards, support)
         for path in sorted(staging.iterdir()):
             if path.name not in entries:
                 entries[path.name] = {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
@@ -132,26 +139,20 @@ class WeightStore:
             sync(path)
         sync(staging)
         final = self.folder(version)
-        if final.exists():
-            outdated = self.root / f"v{version}.old"
-            shutil.rmtree(outdated, ignore_errors=True)
-            final.rename(outdated)
-            staging.rename(final)
-            shutil.rmtree(outdated)
-        else:
-            staging.rename(final)
+        files.make_way(final, (MANIFEST,), _OWNER)
+        staging.rename(final)
         sync(self.root)
         return manifest
 
-    def checksum_of(self, files: list[ExportedFile]) -> str:
+    def checksum_of(self, shards: list[ExportedFile]) -> str:
         """The checksum a manifest of these weight files would have."""
-        return Manifest(0, "", "", _entries(files)).checksum
+        return Manifest(0, "", "", _entries(shards)).checksum
 
     def prune(self, newest: int, keep: int) -> None:
         """Delete versions that are neither among the `keep` newest up to `newest` nor above it."""
         for version in self._versions():
             if version <= newest - keep:
-                shutil.rmtree(self.folder(version), ignore_errors=True)
+                files.remove_own(self.folder(version), (MANIFEST,))
 
     def start_over(self, lineage: str) -> None:
         """Delete every version but 0, which engines start from; that one becomes the first of another history.
@@ -161,7 +162,7 @@ class WeightStore:
         """
         for version in self._versions():
             if version > 0:
-                shutil.rmtree(self.folder(version), ignore_errors=True)
+                files.remove_own(self.folder(version), (MANIFEST,))
         if (initial := self.manifest(0)) is not None:
             path = self.folder(0) / MANIFEST
             with writing("weights", path):
@@ -173,24 +174,33 @@ class WeightStore:
 
     def sweep(self) -> None:
         """Delete what learners that were killed left unfinished. Only before this one stages anything."""
-        for path in self.root.glob("v*"):
-            if path.suffix in (".tmp", ".old"):
-                shutil.rmtree(path, ignore_errors=True)
+        files.sweep(self.root, r"v\d+")
+
+    def refuse_foreign(self) -> None:
+        """
+        Raises:
+            ForeignFilesError: a folder has the name of a version and is none.
+        """
+        for version in self._versions():
+            files.refuse_foreign(self.folder(version), (MANIFEST,), _OWNER)
 
     def copy_out(self, version: int, target: Path) -> None:
         """A version as a plain Hugging Face folder that outlives the store, complete or absent.
 
         Raises:
             NotWrittenError: the storage refused.
+            ForeignFilesError: the folder holds something else.
         """
-        staging = target.with_name(f"{target.name}.tmp")
-        with writing("result", target, scratch=staging):
-            shutil.rmtree(staging, ignore_errors=True)
+        target = target.resolve()
+        files.sweep(target.parent, re.escape(target.name))
+        staging = files.scratch_name(target)
+        with discarded_on_error(staging), writing("result", target):
             shutil.copytree(self.folder(version), staging, ignore=shutil.ignore_patterns(MANIFEST))
+            mark_export(staging, version)
             for path in staging.iterdir():
                 sync(path)
             sync(staging)
-            shutil.rmtree(target, ignore_errors=True)
+            files.make_way(target, (EXPORT,), _OWNER)
             staging.rename(target)
             sync(target.parent)
 
@@ -213,16 +223,21 @@ class WeightStore:
         tied = bool(json.loads((model / "config.json").read_text("utf-8")).get("tie_word_embeddings", False))
         with discarded_on_error(staging):
             tensors = _stored_tensors(sources, tied)
-            files = write_shards(tensors, staging, dtype=getattr(torch, support.dtype), shard_bytes=shard_bytes)
-            return self.seal(staging, 0, lineage, files, support)
+            shards = write_shards(tensors, staging, dtype=getattr(torch, support.dtype), shard_bytes=shard_bytes)
+            return self.seal(staging, 0, lineage, shards, support)
+
+
+def mark_export(folder: Path, version: int | None) -> None:
+    """Mark a result folder as one that a learner wrote and may replace."""
+    (folder / EXPORT).write_text(json.dumps({"program": f"golongrl {__version__}", "version": version}), "utf-8")
 
 
 def _text(manifest: Manifest) -> str:
     return json.dumps(asdict(manifest), indent=1)
 
 
-def _entries(files: list[ExportedFile]) -> dict[str, dict[str, int | str]]:
-    return {file.name: {"bytes": file.bytes, "sha256": file.sha256} for file in files}
+def _entries(shards: list[ExportedFile]) -> dict[str, dict[str, int | str]]:
+    return {file.name: {"bytes": file.bytes, "sha256": file.sha256} for file in shards}
 
 
 def _stored_tensors(sources: list[Path], tied: bool) -> "Iterator[tuple[str, Tensor]]":
@@ -239,7 +254,7 @@ def _stored_tensors(sources: list[Path], tied: bool) -> "Iterator[tuple[str, Ten
                     yield name, file.get_tensor(name)
 
 
-def _write_support(staging: Path, files: list[ExportedFile], support: Support) -> None:
+def _write_support(staging: Path, shards: list[ExportedFile], support: Support) -> None:
     for pattern in _SUPPORT:
         for path in support.folder.glob(pattern):
             if path.name not in (INDEX, MANIFEST):
@@ -248,6 +263,6 @@ def _write_support(staging: Path, files: list[ExportedFile], support: Support) -
     config.pop("torch_dtype", None)
     config["dtype"] = support.dtype
     (staging / "config.json").write_text(json.dumps(config, indent=2), "utf-8")
-    index = index_json(files)
+    index = index_json(shards)
     if index is not None:
         (staging / INDEX).write_text(index, "utf-8")
