@@ -1,11 +1,13 @@
 """Weights by broadcast: a real gloo group, its rank 0 in another process as a learner would be."""
 
 import asyncio
+import shutil
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from golongrl.engine.broadcast import WeightReceiver
 from golongrl.engine.weights import EngineWeightsError, load_model
@@ -46,6 +48,36 @@ async def test_a_broadcast_becomes_the_models_weights(rig, tiny_model_next: Path
     assert await sender.wait() == 0
     assert mine.engine.scheduler.version == "d1"
     assert all(torch.equal(tensor, state[name]) for name, tensor in mine.model.state_dict().items() if name in state)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
+async def test_a_broadcast_that_is_not_finite_is_refused_and_the_old_weights_serve(
+    rig, tiny_model_next: Path, tmp_path: Path, value: float
+) -> None:
+    mine, receiver, port = rig(), WeightReceiver(), free_port()
+    bad = Path(shutil.copytree(tiny_model_next, tmp_path / "model"))
+    tensors = load_file(bad / "model.safetensors")
+    tensors["model.norm.weight"][-1] = value
+    save_file(tensors, bad / "model.safetensors", {"format": "pt"})
+    before = {name: tensor.clone() for name, tensor in mine.model.state_dict().items()}
+    version = mine.engine.scheduler.version
+    names = sorted(tensors)
+    shapes = [list(tensors[name].shape) for name in names]
+    sender = await asyncio.create_subprocess_exec(sys.executable, "-c", SENDER, str(bad), str(port))
+    await asyncio.to_thread(receiver.join, "127.0.0.1", port, 1, 2, "weights", "gloo")
+    receiver.begin()
+    with pytest.raises(EngineWeightsError, match=r"tensor model\.norm\.weight holds a number that is not finite"):
+        await mine.engine.update_from_group(
+            lambda: receiver.receive(mine.model, "weights", names, ["float32"] * len(names), shapes),
+            "d1",
+            flush=True,
+            abort_all=False,
+        )
+    receiver.end()
+    receiver.leave("weights")
+    assert await sender.wait() == 0
+    assert mine.engine.scheduler.version == version
+    assert all(torch.equal(tensor, before[name]) for name, tensor in mine.model.state_dict().items())
 
 
 def test_what_cannot_be_received_says_why(loaded) -> None:

@@ -1,6 +1,7 @@
 """What the learner leaves on disk: published weights, checkpoints and records are complete or absent."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,8 @@ from golongrl.learner.checkpoints.store import Checkpoints, LearnerState, read
 from golongrl.learner.fsync import NotWrittenError, file_sha256
 from golongrl.learner.observe.metrics_log import STEP, Records
 from golongrl.learner.startup import LearnerConfig, check_places
-from golongrl.learner.weights.export import take_shards, write_shards, write_taken
-from golongrl.learner.weights.store import EXPORT, Support, WeightStore
+from golongrl.learner.weights.export import WeightsNotFiniteError, take_shards, write_shards, write_taken
+from golongrl.learner.weights.store import EXPORT, Support, WeightStore, WeightStoreError
 from golongrl.recipe import load
 from support.checkpoints import latest, make
 
@@ -49,6 +50,41 @@ def test_ranks_write_every_tensor_once_in_bounded_shards(tmp_path: Path, ranks: 
         assert file.sha256 == file_sha256(tmp_path / file.name)
     for name, tensor in tensors.items():
         assert torch.equal(read[name], tensor.to(torch.bfloat16) if tensor.is_floating_point() else tensor)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -3e38])
+def test_weights_that_are_not_finite_in_their_type_are_never_written(tmp_path: Path, value: float) -> None:
+    """Of every rank's part, and only when all ranks have seen every tensor."""
+    tensors = _tensors() | {"bad": torch.tensor([0.0, value]), "worse": torch.tensor([value])}
+    seen: list[str] = []
+
+    def watched() -> Any:
+        for name, tensor in tensors.items():
+            seen.append(name)
+            yield name, tensor
+
+    for rank in range(2):
+        seen.clear()
+        if rank == 0:
+            take_shards(iter(_tensors().items()), dtype=torch.float16, shard_bytes=100, rank=rank, ranks=2)
+        with pytest.raises(WeightsNotFiniteError, match=r"not finite in torch.float16 \((bad|worse)"):
+            take_shards(watched(), dtype=torch.float16, shard_bytes=4, rank=rank, ranks=2)
+        assert seen == list(tensors)
+    with pytest.raises(WeightsNotFiniteError, match=r"\(bad and 1 more\)"):
+        write_shards(iter(tensors.items()), tmp_path, dtype=torch.float16)
+
+
+def test_a_model_that_is_not_finite_is_named(tmp_path: Path, tiny_model: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    model = Path(shutil.copytree(tiny_model, tmp_path / "model"))
+    tensors = load_file(model / "model.safetensors")
+    tensors["model.norm.weight"][3] = float("nan")
+    save_file(tensors, model / "model.safetensors", {"format": "pt"})
+    store = WeightStore(tmp_path / "weights")
+    with pytest.raises(WeightStoreError, match=rf"^model {model}: .*not finite .*model.norm.weight.*cannot be trained"):
+        store.publish_initial(Support(model, "float32"), "a", 1 << 20)
+    assert list(store.root.iterdir()) == []
 
 
 def _publish(store: WeightStore, version: int, seed: int, lineage: str, support: Path) -> Any:

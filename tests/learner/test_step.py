@@ -320,3 +320,23 @@ def test_losses_by_name_differ_and_do_not_depend_on_how_prompts_are_computed(
     for loss in LOSSES:
         assert norms[loss, SHARED] == pytest.approx(norms[loss, PLAIN], rel=1e-5), loss
         assert norms[loss, PLAIN] != pytest.approx(norms["vanilla", PLAIN], rel=1e-3), loss
+
+
+def test_a_gradient_that_is_not_finite_leaves_the_weights_as_they_are(
+    tiny_model: Path, made: Made, tmp_path: Path
+) -> None:
+    recipe = _recipe(tiny_model)
+    broken = made.advantages.copy()
+    broken[0] = np.inf
+    (good, bad) = (
+        shard(made.samples, advantages, ranks=1, mini_batch_groups=None, longest=64)
+        for advantages in (made.advantages, broken)
+    )
+    (results,) = run_ranks(1, [recipe, recipe], [good, bad], tmp_path / "out")
+    assert [result["actor/updates_skipped"] for result in results] == [0, 1]
+    before, trained, skipped = (
+        load_file(folder / "model.safetensors")
+        for folder in (tiny_model, tmp_path / "out" / "0", tmp_path / "out" / "1")
+    )
+    assert all(torch.equal(tensor, before[name]) for name, tensor in skipped.items())
+    assert not any(torch.equal(tensor, before[name]) for name, tensor in trained.items())

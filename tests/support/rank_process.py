@@ -102,6 +102,7 @@ def _main(path: str) -> None:
         moments = {
             name: _whole(worker.engine.optimizer.state[parameter]["exp_avg"])
             for name, parameter in worker.engine.module.named_parameters()
+            if worker.engine.optimizer.state[parameter]  # none where no update was made
         }
         if rank == 0:
             torch.save(moments, Path(job.out) / f"moments-{index}.pt")

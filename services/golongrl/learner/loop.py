@@ -24,7 +24,6 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from golongrl.errors import GolongrlError
 from golongrl.learner.batch.batch_metrics import step_metrics
 from golongrl.learner.batch.prepare import PreparedBatch
 from golongrl.learner.batches import Batches
@@ -32,7 +31,9 @@ from golongrl.learner.checkpoints.resume import Identity
 from golongrl.learner.checkpoints.saver import CheckpointSaver
 from golongrl.learner.observe.metrics_log import Records
 from golongrl.learner.observe.status import LearnerStatus
-from golongrl.learner.stopping import StopSignal
+from golongrl.learner.skipped_updates import METRIC as SKIPPED
+from golongrl.learner.skipped_updates import SkippedUpdates
+from golongrl.learner.stopping import StopSignal, TrainingFailedError
 from golongrl.learner.timing import timed
 from golongrl.learner.validation import ROWS, ValidationRounds, due
 from golongrl.learner.weights.publisher import Publisher
@@ -46,10 +47,6 @@ log = structlog.get_logger()
 
 # The last version as a plain Hugging Face folder, in the run's.
 RESULT = "hf"
-
-
-class TrainingFailedError(GolongrlError):
-    """The run cannot continue, and a restart would not help."""
 
 
 @dataclass
@@ -82,6 +79,7 @@ class TrainingLoop:
     history: str
     negatives_masked: bool = False
     _checkpoint_now: asyncio.Event = field(default_factory=asyncio.Event)
+    _skipped: SkippedUpdates = field(default_factory=SkippedUpdates)
 
     async def run(self) -> bool:
         """Train to the end of the run, or until a signal: whether the run is complete."""
@@ -150,6 +148,7 @@ class TrainingLoop:
         result = await self.ranks.update(batch.minis) if batch.minis else {}
         spent = time.perf_counter() - called
         batch.metrics.update(result)
+        self._skipped.see(batch.step, result.get(SKIPPED, 0.0), len(batch.minis))
         inside = sum(value for name, value in result.items() if name.startswith("timing_s/"))
         clock["timing_s/ship"] = max(0.0, spent - inside)
         self.done = batch.step

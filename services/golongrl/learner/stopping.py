@@ -1,4 +1,5 @@
-"""How a signal ends the learner: after the step in hand, or at once where none has begun."""
+"""How the learner ends before the run is complete: by a signal, after the step in hand or at once where none has begun,
+or by a failure."""
 
 import asyncio
 import signal
@@ -15,6 +16,10 @@ class TrainingInterruptedError(GolongrlError):
 
     # What a shell reports for a program that SIGTERM ended.
     exit_code = 128 + signal.SIGTERM
+
+
+class TrainingFailedError(GolongrlError):
+    """The run cannot continue, and a restart would not help."""
 
 
 class StopSignal:

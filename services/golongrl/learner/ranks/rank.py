@@ -8,6 +8,7 @@ Invariants:
 """
 
 import json
+import math
 import os
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -48,6 +49,7 @@ from golongrl.learner.ranks.tensors import (
 from golongrl.learner.ranks.ulysses_check import check_split
 from golongrl.learner.ranks.verl_config import STRATEGY, worker_config
 from golongrl.learner.ranks.verl_engine import register as register_engine
+from golongrl.learner.skipped_updates import METRIC as SKIPPED
 from golongrl.learner.timing import timed
 from golongrl.learner.umask import follow
 from golongrl.learner.weights.export import ExportedFile, Staged, take_shards, write_taken
@@ -201,7 +203,9 @@ class LearnerRank(TrainingWorker):  # type: ignore[misc]  # verl carries no type
                 last = index == len(batches) - 1
                 outputs.append(self._optimize(shard, batch, old, correction, last=last))
         measured = _reduce_over_ranks(metrics, self.engine.get_data_parallel_group())
-        return {**_mean_of(outputs), **measured, **clock}
+        # verl's optimizer step leaves the weights as they are where the gradient is not finite.
+        skipped = sum(not math.isfinite(output.get("actor/grad_norm", 0.0)) for output in outputs)
+        return {**_mean_of(outputs), **measured, **clock, SKIPPED: float(skipped)}
 
     @register(dispatch_mode=Dispatch.ONE_TO_ALL, blocking=False)  # type: ignore[untyped-decorator]
     def save(self, folder: str) -> None:
@@ -402,6 +406,9 @@ def _reduced(metrics: dict[str, Any]) -> dict[str, float]:
 
 
 def _mean_of(outputs: list[dict[str, float]]) -> dict[str, float]:
-    """Mean over mini-batches; the learning rate is the one the last left behind."""
-    names = {name for output in outputs for name in output}
-    return {name: float(np.mean([output[name] for output in outputs if name in output])) for name in sorted(names)}
+    """Mean over mini-batches, of the numbers that are finite; the learning rate is the one the last left behind."""
+    values: dict[str, list[float]] = {}
+    for name, value in (item for output in outputs for item in output.items()):
+        if math.isfinite(value):
+            values.setdefault(name, []).append(value)
+    return {name: float(np.mean(values[name])) for name in sorted(values)}

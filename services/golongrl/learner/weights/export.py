@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
+from golongrl.errors import GolongrlError
 from golongrl.learner.fsync import sync, writing
 
 # Small enough that all ranks of a large learner have a share, and the same whatever their number, so that equal weights
@@ -21,6 +22,11 @@ from golongrl.learner.fsync import sync, writing
 SHARD_BYTES = 128 << 20
 
 INDEX = "model.safetensors.index.json"
+
+
+class WeightsNotFiniteError(GolongrlError):
+    """Weights hold NaN or an infinite number, also one that only their type on disk cannot hold; the message names the
+    tensors."""
 
 
 @dataclass(frozen=True)
@@ -46,9 +52,14 @@ def write_shards(
     tensors: Iterable[tuple[str, Tensor]], folder: Path, *, dtype: torch.dtype, shard_bytes: int = SHARD_BYTES
 ) -> list[ExportedFile]:
     """All shards by one process, cut and written in turn, so that one is in memory at a time; for the rest like
-    `take_shards` and `write_taken`."""
+    `take_shards` and `write_taken`.
+
+    Raises:
+        WeightsNotFiniteError: as there.
+    """
     cutter = _Cutter(dtype, shard_bytes, rank=0, ranks=1)
     parts = [_write_part(folder, index, held) for index, held in cutter.cut(tensors)]
+    cutter.refuse_not_finite()
     return [_finish(folder, part, cutter.total, durable=True) for part in parts]
 
 
@@ -68,9 +79,16 @@ def take_shards(
     rank: int = 0,
     ranks: int = 1,
 ) -> TakenShards:
-    """Copy this rank's shards of `tensors` (the same on every rank, in the same order), floats cast to `dtype`."""
+    """Copy this rank's shards of `tensors` (the same on every rank, in the same order), floats cast to `dtype`.
+
+    Raises:
+        WeightsNotFiniteError: a tensor of this rank's shards holds a number that engines would refuse.
+    """
     cutter = _Cutter(dtype, shard_bytes, rank, ranks)
-    return TakenShards(dict(cutter.cut(tensors)), cutter.total)
+    taken = TakenShards(dict(cutter.cut(tensors)), cutter.total)
+    # Only now: what yields the tensors is a collective of all ranks.
+    cutter.refuse_not_finite()
+    return taken
 
 
 def write_taken(taken: TakenShards, folder: Path, *, durable: bool = True) -> list[ExportedFile]:
@@ -89,11 +107,23 @@ def write_taken(taken: TakenShards, folder: Path, *, durable: bool = True) -> li
 
 
 class _Cutter:
-    """Cuts a stream of tensors into shards and copies those of one rank; `total` is known at the end."""
+    """Cuts a stream of tensors into shards and copies those of one rank; at the end `total` is known, and whether their
+    numbers are finite."""
 
     def __init__(self, dtype: torch.dtype, shard_bytes: int, rank: int, ranks: int) -> None:
         self._dtype, self._shard_bytes, self._rank, self._ranks = dtype, shard_bytes, rank, ranks
         self.total = 0
+        self._not_finite: list[str] = []
+
+    def refuse_not_finite(self) -> None:
+        """
+        Raises:
+            WeightsNotFiniteError: a tensor is not finite.
+        """
+        if self._not_finite:
+            more = len(self._not_finite) - 1
+            named = self._not_finite[0] + (f" and {more} more" if more else "")
+            raise WeightsNotFiniteError(f"the weights are not finite in {self._dtype} ({named})")
 
     def cut(self, tensors: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[int, dict[str, Tensor]]]:
         held: dict[str, Tensor] = {}
@@ -109,7 +139,10 @@ class _Cutter:
             filled += size
             if self.total % self._ranks == self._rank:
                 # A copy in any case: what the engine yields may alias weights that the next step changes.
-                held[name] = tensor.detach().to("cpu", dtype, copy=True).contiguous()
+                cast = tensor.detach().to(dtype)
+                if cast.is_floating_point() and not bool(torch.isfinite(cast).all()):
+                    self._not_finite.append(name)
+                held[name] = cast.to("cpu", copy=True).contiguous()
         if held:
             yield self.total, held
         self.total += 1

@@ -7,6 +7,7 @@ queue's batches after it, from which a restarted learner computes it again. Unti
 keep serving it and those that lost it wait.
 
 Invariants:
+- weights that are not finite are never published: the run ends, and its checkpoints stay;
 - a version is announced only when engines can take it: its folder is complete and durable, or the sender holds it;
 - `finish` raises the queue's version after that;
 - a lineage names one history of weights: it changes exactly when a version differs from what was published under its
@@ -24,7 +25,8 @@ import structlog
 
 from golongrl.learner.background_task import Background, in_thread
 from golongrl.learner.fsync import discarded_on_error
-from golongrl.learner.weights.export import SHARD_BYTES, Staged
+from golongrl.learner.stopping import TrainingFailedError
+from golongrl.learner.weights.export import SHARD_BYTES, Staged, WeightsNotFiniteError
 from golongrl.learner.weights.store import Manifest, Support, WeightStore
 from golongrl.queue import Attachment, SampleQueue, WeightsRef
 from golongrl.recipe import Recipe
@@ -174,7 +176,8 @@ class Publisher(Background):
         await self.settled()
         begun = time.perf_counter()
         place = await self._transport.place(version)
-        await ranks.stage(place)
+        with _discarded(place):
+            await _stage(ranks, version, place)
         self.start(self._complete(ranks, version, place, begun))
 
     async def copy_out(self, ranks: WeightRanks, folder: Path) -> None:
@@ -184,14 +187,14 @@ class Publisher(Background):
         if manifest is None or manifest.checksum != self.checksum:
             place = await asyncio.to_thread(self._store.begin, self.version)
             with discarded_on_error(place):
-                await ranks.stage(place)
+                await _stage(ranks, self.version, place)
                 staged = await ranks.staged()
                 await self._queue.ensure_attached(self._fence)
                 await in_thread(self._store.seal, place, self.version, self.lineage, staged.files, self._support)
         await asyncio.to_thread(self._store.copy_out, self.version, folder)
 
     async def _complete(self, ranks: WeightRanks, version: int, place: Path | None, begun: float) -> dict[str, float]:
-        with contextlib.nullcontext() if place is None else discarded_on_error(place):
+        with _discarded(place):
             staged = await self._offered(ranks, version)
         if version > self.version:
             await self._queue.finish(self._fence, version)
@@ -238,6 +241,20 @@ class Publisher(Background):
     async def _announce(self, reference: WeightsRef) -> None:
         self.lineage, self.checksum = reference.lineage, reference.checksum
         await self._queue.announce(self._fence, reference)
+
+
+def _discarded(place: Path | None) -> contextlib.AbstractContextManager[None]:
+    return contextlib.nullcontext() if place is None else discarded_on_error(place)
+
+
+async def _stage(ranks: WeightRanks, version: int, place: Path | None) -> None:
+    try:
+        await ranks.stage(place)
+    except WeightsNotFiniteError as error:
+        raise TrainingFailedError(
+            f"after step {version} {error}, so this version is not published; lower learner.lr, or resume an older "
+            "checkpoint with learner.resume"
+        ) from error
 
 
 def _new_lineage() -> str:

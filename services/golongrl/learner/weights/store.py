@@ -23,7 +23,7 @@ from golongrl import __version__, files
 from golongrl.errors import GolongrlError
 from golongrl.learner import fsync
 from golongrl.learner.fsync import discarded_on_error, file_sha256, sync, writing
-from golongrl.learner.weights.export import INDEX, ExportedFile, index_json, write_shards
+from golongrl.learner.weights.export import INDEX, ExportedFile, WeightsNotFiniteError, index_json, write_shards
 from golongrl.queue import WeightsRef
 
 if TYPE_CHECKING:
@@ -208,7 +208,7 @@ class WeightStore:
         """Version 0 straight from the model's folder, cast to the recipe's dtype; needs no rank.
 
         Raises:
-            WeightStoreError: the folder has no safetensors, or they cannot be read.
+            WeightStoreError: the folder has no safetensors, or they cannot be read, or are not finite.
             NotWrittenError: the storage refused.
         """
         import torch
@@ -223,7 +223,11 @@ class WeightStore:
         tied = bool(json.loads((model / "config.json").read_text("utf-8")).get("tie_word_embeddings", False))
         with discarded_on_error(staging):
             tensors = _stored_tensors(sources, tied)
-            shards = write_shards(tensors, staging, dtype=getattr(torch, support.dtype), shard_bytes=shard_bytes)
+            dtype = getattr(torch, support.dtype)
+            try:
+                shards = write_shards(tensors, staging, dtype=dtype, shard_bytes=shard_bytes)
+            except WeightsNotFiniteError as error:
+                raise WeightStoreError(f"model {model}: {error}; it cannot be trained") from error
             return self.seal(staging, 0, lineage, shards, support)
 
 
