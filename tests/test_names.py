@@ -33,6 +33,7 @@ INTERNAL = {
     "EngineDeadError": "becomes an HTTP answer of the engine, whose process then ends",
     "PoolFullError": "becomes an HTTP answer of the reward service",
     "PoolNotReadyError": "becomes an HTTP answer of the reward service",
+    "_OddRowError": "becomes a refused row of `golongrl data construct`",
     "UnreadError": "becomes a refused row of `golongrl data construct`",
     "RefusedError": "becomes an HTTP answer of the reward service",
 }

@@ -22,16 +22,12 @@ from golongrl.recipe.models import (
 Language = Literal["English", "Chinese"]
 # `auto` is read from the file's suffix.
 Format_ = Literal["auto", "text", "markdown", "html", "pdf", "jsonl", "parquet", "hub"]
-Reader = Literal["golongrl", "longbench", "longbench_pro", "hotpotqa", "docmath", "docqa_rl", "multiple_choice"]
+Reader = Literal["golongrl", "longbench", "longbench_v2", "longbench_pro", "hotpotqa", "docmath"]
 
 # What a document holds, as counts.
 Feature = Literal[
     "paragraphs", "long_paragraphs", "numbers", "dates", "speech", "headings", "table_lines", "list_lines"
 ]
-
-# The split of the paper's rows over its task types, of which only these shares are known: T1 to T4 more than 90 %,
-# T6 to T9 less than 4 %.
-ALL_TASKS: tuple[TaskType, ...] = ("T1", "T2", "T3", "T4", "T5", "T6", "T7", "T8", "T9")
 
 
 class SourceInput(Section):
@@ -136,10 +132,14 @@ class Select(Section):
 class Conversion(Section):
     """Rows of a public set, brought to the natural reward of their task type."""
 
-    path: Place = Field(description="A parquet or jsonl file, or a folder of them, in the public set's own columns.")
+    path: Place = Field(
+        description="A parquet or jsonl file, or a folder of them, in the public set's own columns; with `format: hub` "
+        "the set's id."
+    )
+    format: Literal["auto", "jsonl", "parquet", "hub"] = Field("auto", description="How the files are read.")
+    split: str = Field("train", description="hub: the split that is read.")
     reader: Reader = Field(description="Which set's columns these are.")
     name: str | None = Field(None, description="Name of the set in reports; null is the last part of the path.")
-    licence: str | None = Field(None, description="Licence of the set.")
     limit: PositiveInt | None = Field(None, description="Rows taken at most, in the order of the file.")
 
 

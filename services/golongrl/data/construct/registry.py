@@ -1,6 +1,7 @@
 """Which stages a pipeline has, in their order."""
 
 from golongrl.data.construct.contamination.stage import DecontaminateStage
+from golongrl.data.construct.conversion.stage import ConvertStage
 from golongrl.data.construct.diagnosis.stage import DiagnoseStage
 from golongrl.data.construct.formatting.stage import FormatStage
 from golongrl.data.construct.generate.stage import GenerateStage
@@ -18,6 +19,7 @@ def stages(pipeline: Pipeline, tables: Tables, executor: Executor) -> list[Pipel
         SourcesStage(pipeline, tables, executor),
         SelectStage(pipeline, tables),
         GenerateStage(pipeline, tables, executor),
+        ConvertStage(pipeline, executor),
         FormatStage(pipeline, tables, executor),
         DecontaminateStage(pipeline, tables, executor),
         DiagnoseStage(pipeline, tables, executor),

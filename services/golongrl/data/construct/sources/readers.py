@@ -81,16 +81,16 @@ def _licence_of(record: Mapping[str, Any], key: str) -> str | None:
     return None
 
 
-def jsonl_records(block: bytes) -> Iterator[object]:
-    """The records of some lines; what is no JSON is an `UnreadError`."""
-    for line in block.split(b"\n"):
+def jsonl_records(block: bytes) -> Iterator[tuple[int, object]]:
+    """The records of some lines with their numbers from 0; what is no JSON is an `UnreadError`."""
+    for number, line in enumerate(block.split(b"\n")):
         text = line.removeprefix(b"\xef\xbb\xbf").strip()
         if not text:
             continue
         try:
-            yield json.loads(text.decode("utf-8"))
+            yield number, json.loads(text.decode("utf-8"))
         except (ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError
-            yield UnreadError("not JSON", str(error))
+            yield number, UnreadError("not JSON", str(error))
 
 
 def _decode(data: bytes) -> str:

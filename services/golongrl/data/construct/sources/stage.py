@@ -29,6 +29,7 @@ from golongrl.data.construct.stage import (
     Work,
     refused,
 )
+from golongrl.data.construct.table import parquet_slice
 from golongrl.data.construct.tables import Tables
 from golongrl.data.construct.tokens import Measure, measure_of
 
@@ -164,24 +165,25 @@ def _documents(row: Row, place: SourceInput, settings: Sources) -> Iterator[tupl
 
         yield row["origin"], FileText(topics[row["path"]], row["path"], place.licence or "PSF-2.0")
     elif kind in ("jsonl", "parquet", "hub"):
-        for number, record in enumerate(_records(row, place), start=row["first"]):
+        for number, record in records(row, place):
             yield f"{row['origin']} row {number}", _document(record, place)
     else:
         yield row["origin"], _whole(Path(row["path"]), kind, settings.max_file_bytes)
 
 
-def _records(row: Row, place: SourceInput) -> Iterator[object]:
+def records(row: Row, place: SourceInput) -> Iterator[tuple[int, object]]:
+    """The records of a block with their numbers in the file; what cannot be decoded is an `UnreadError`."""
+    first = row["first"]
     if row["kind"] == "jsonl":
         with open(row["path"], "rb") as file:
             file.seek(row["start"])
             block = file.read(row["end"] - row["start"])
-        yield from jsonl_records(block)
+        for number, record in jsonl_records(block):
+            yield first + number, record
     elif row["kind"] == "hub":
-        yield from hub_rows(place).select(range(row["start"], row["end"]))
+        yield from enumerate(hub_rows(place).select(range(row["start"], row["end"])), start=first)
     else:
-        from golongrl.data.construct.table import parquet_slice
-
-        yield from parquet_slice(Path(row["path"]), row["start"], row["end"])
+        yield from enumerate(parquet_slice(Path(row["path"]), row["start"], row["end"]), start=first)
 
 
 def _document(record: object, place: SourceInput) -> FileText | UnreadError:
