@@ -122,15 +122,23 @@ class _Read:
         base: dict[str, Any] = {"title": document.title, "licence": licence, "source": source, "origin": origin}
         if problem := _licence_fault(licence, self.settings):
             return [refused(*problem, **base)]
+        pieces = list(self._pieces(text))
+        if len(pieces) == 1:
+            return [self._row(*pieces[0], base, place)]
+        return [
+            self._row(part, n_tokens, {**base, "origin": f"{origin} part {number}"}, place)
+            for number, (part, n_tokens) in enumerate(pieces, start=1)
+        ]
+
+    def _pieces(self, text: str) -> Iterator[tuple[str, int]]:
+        """The text, or parts of it that are short enough, with their lengths."""
         (n_tokens,) = self.measure.count([text])
         if n_tokens <= self.settings.max_tokens:
-            return [self._row(text, n_tokens, base, place)]
+            yield text, n_tokens
+            return
         most = int(len(text) * self.settings.max_tokens / n_tokens * _CUT_SHARE)
-        cut = list(quality.parts(text, most))
-        return [
-            self._row(part, count, {**base, "origin": f"{origin} part {number}"}, place)
-            for number, (part, count) in enumerate(zip(cut, self.measure.count(cut), strict=True), start=1)
-        ]
+        for part in quality.parts(text, max(1, most)):
+            yield from self._pieces(part)
 
     def _row(self, text: str, n_tokens: int, base: dict[str, Any], place: SourceInput) -> dict[str, Any]:
         sha = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
