@@ -14,6 +14,7 @@ import structlog
 from golongrl.learner.batch.check import untrainable
 from golongrl.learner.batch.prepare import PreparedBatch, prepare
 from golongrl.learner.batch.samples import BatchError
+from golongrl.learner.observe.samples import Samples
 from golongrl.queue import Batch, SampleQueue, Stopped, Wait
 from golongrl.queue.errors import OutOfOrderError
 from golongrl.recipe import Recipe
@@ -31,6 +32,7 @@ class Batches:
     Args:
         waits: called for every wait, with the step that waits.
         pairs_per_token, negatives_masked: see `prepare`; the latter of the last batch that was trained.
+        samples: makes what is kept of a batch as text.
     """
 
     def __init__(
@@ -41,6 +43,7 @@ class Batches:
         waits: Callable[[int, Wait], None],
         pairs_per_token: float | None,
         negatives_masked: bool = False,
+        samples: Samples | None = None,
     ) -> None:
         self._recipe = recipe
         self._queue = queue
@@ -48,6 +51,7 @@ class Batches:
         self._waits = waits
         self._pairs_per_token = pairs_per_token
         self._negatives_masked = negatives_masked
+        self._samples = samples
         self._upcoming: asyncio.Task[PreparedBatch | Stopped] | None = None
 
     async def __aenter__(self) -> "Batches":
@@ -87,6 +91,8 @@ class Batches:
             masked_before=self._negatives_masked,
         )
         self._negatives_masked = prepared.negatives_masked
+        if self._samples is not None:
+            prepared.samples = await asyncio.to_thread(self._samples.make, batch, prepared.advantages)
         if leased:
             prepared.metrics[GENERATING] = mean(leased)
         return prepared

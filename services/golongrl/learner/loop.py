@@ -30,6 +30,7 @@ from golongrl.learner.batches import Batches
 from golongrl.learner.checkpoints.resume import Identity
 from golongrl.learner.checkpoints.saver import CheckpointSaver
 from golongrl.learner.observe.metrics_log import Records
+from golongrl.learner.observe.samples import Samples
 from golongrl.learner.observe.status import LearnerStatus
 from golongrl.learner.skipped_updates import METRIC as SKIPPED
 from golongrl.learner.skipped_updates import SkippedUpdates
@@ -78,6 +79,7 @@ class TrainingLoop:
     pairs_per_token: float | None
     history: str
     negatives_masked: bool = False
+    samples: Samples | None = None
     _checkpoint_now: asyncio.Event = field(default_factory=asyncio.Event)
     _skipped: SkippedUpdates = field(default_factory=SkippedUpdates)
 
@@ -99,7 +101,13 @@ class TrainingLoop:
     async def _steps(self) -> Stopped | None:
         """Step by step; why the queue has no more batches, where that is the end."""
         async with Batches(
-            self.recipe, self.queue, self.fence, self._waits, self.pairs_per_token, self.negatives_masked
+            self.recipe,
+            self.queue,
+            self.fence,
+            self._waits,
+            self.pairs_per_token,
+            self.negatives_masked,
+            self.samples,
         ) as batches:
             batches.prefetch(self.done + 1)
             while batches.upcoming is not None:
@@ -132,6 +140,8 @@ class TrainingLoop:
         stats = await self.queue.stats()
         record = step_metrics(batch.metrics, clock, stats, self.recipe.learner.ranks, self.publisher.version)
         self.records.write(batch.step, record)
+        if self.samples is not None:
+            await asyncio.to_thread(self.samples.write, batch.samples)
         recorded.set()
         log.info(
             "step",

@@ -38,6 +38,7 @@ from golongrl.learner.observe import metrics_log
 from golongrl.learner.observe.health import create_app
 from golongrl.learner.observe.metrics import LearnerMetrics
 from golongrl.learner.observe.metrics_log import Records
+from golongrl.learner.observe.samples import Samples
 from golongrl.learner.observe.status import LearnerStatus
 from golongrl.learner.observe.tracking import Tracking
 from golongrl.learner.observe.watch import StallWatch
@@ -167,7 +168,7 @@ async def _train(recipe: Recipe, config: LearnerConfig) -> None:
         async with (
             heartbeat(queue, "learner", socket.gethostname(), status.heartbeat),
             served(create_app(status, queue, metrics), listener),
-            StallWatch(queue, status, metrics.stalled).running(),
+            StallWatch(queue, status, metrics.stalled, config.out).running(),
         ):
             status.set("checking the checkpoint to resume from")
             resumed = await resume.find(recipe.learner.resume, checkpoints, queue)
@@ -251,6 +252,7 @@ async def _attached(
                     pairs_per_token=_pairs_per_token(ranks, inputs),
                     history=resumed.checkpoint.state.history if resumed and resumed.own else secrets.token_hex(8),
                     negatives_masked=checkpoint is not None and checkpoint.state.negatives_masked,
+                    samples=await asyncio.to_thread(Samples.of, recipe, config.out, done, inputs.model),
                 )
                 complete = await loop.run()
     if not complete:

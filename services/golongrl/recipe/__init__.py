@@ -22,6 +22,7 @@ from golongrl.recipe.models import (
     Reward,
     Rollout,
     TaskType,
+    Telemetry,
 )
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "Reward",
     "Rollout",
     "TaskType",
+    "Telemetry",
     "dump",
     "explain",
     "load",

@@ -1,4 +1,4 @@
-"""The Recipe: WHAT a run is (model, data, algorithm, rollout, reward, queue, learner), never where it runs.
+"""The Recipe: WHAT a run is (model, data, algorithm, rollout, reward, queue, learner, telemetry), never where it runs.
 
 Invariants:
 - strict: an unknown key or a value of the wrong type is refused; nothing is coerced or ignored;
@@ -307,6 +307,16 @@ class Learner(Section):
     )
 
 
+class Telemetry(Section):
+    """What a run keeps for people, besides its metrics."""
+
+    samples: Annotated[int, Field(ge=0, le=64)] = Field(
+        3,
+        description="Groups of each step kept as text in samples.jsonl: the worst, the best, then random ones; 0 keeps "
+        "no text of prompts and answers.",
+    )
+
+
 class Recipe(Section):
     """A whole run. Read one with `golongrl.recipe.load`."""
 
@@ -321,6 +331,7 @@ class Recipe(Section):
     reward: Reward = Reward()
     queue: Queue = Queue()
     learner: Learner = Learner()
+    telemetry: Telemetry = Telemetry()
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -1,8 +1,10 @@
 """A batch made ready for the ranks: rewards, advantages over the whole batch, balanced shards, metrics. No I/O."""
 
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +28,10 @@ class PreparedBatch:
     metrics: dict[str, float]
     negatives_masked: bool = False
     """By `aepo`; the next batch's estimate depends on it."""
+    advantages: Sequence[float] = ()
+    """Of every scored response."""
+    samples: Sequence[Mapping[str, Any]] = ()
+    """What `samples.jsonl` keeps of it."""
 
 
 def prepare(
@@ -70,4 +76,4 @@ def prepare(
     metrics |= advantages.metrics
     # Overlaps the previous step, so it is no phase of this one (timing_s/take is the time that the step waited).
     metrics["perf/prepare_s"] = time.perf_counter() - started
-    return PreparedBatch(batch.step, rows, minis, metrics, masked)
+    return PreparedBatch(batch.step, rows, minis, metrics, masked, values.numpy()[~np.isnan(rewards)].tolist())

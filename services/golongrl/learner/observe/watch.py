@@ -7,27 +7,53 @@ line when it lasts, and one when it is over.
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final
 
 import structlog
 
 from golongrl.learner.observe.status import LearnerStatus
 from golongrl.queue import QueueError, SampleQueue
 from golongrl.telemetry import watchdog
-from golongrl.telemetry.watchdog import UNANSWERED_S, Process, Stall, Watch
+from golongrl.telemetry.journal import Journal
+from golongrl.telemetry.waits import loads
+from golongrl.telemetry.watchdog import SILENT_S, UNANSWERED_S, Process, Stall, Watch
 
 log = structlog.get_logger()
 
 _PERIOD_S = 3.0
 _PATIENCE_S = 2.0
+# What each process did when, as far as it changed: for the run report.
+TIMELINE: Final = "timeline.jsonl"
+
+
+def states(services: Sequence[Mapping[str, Any]]) -> dict[str, tuple[str, str]]:
+    """What each worker does, in a word or `waiting: WHAT`, and its engine's version; what the reward service does."""
+    found: dict[str, tuple[str, str]] = {}
+    scoring = False
+    for service in services:
+        if service["service"] != "rollout":
+            continue
+        fields = service["fields"]
+        wait, word = fields.get("wait", ""), fields.get("phase", "")
+        if service["age_s"] > SILENT_S:
+            word = "silent"
+        elif word == "waiting":
+            word = f"waiting: {wait}"
+        found[service["id"]] = (word, fields.get("engine_version", ""))
+        scoring |= any(wait.on == "reward" for wait in loads(fields.get("waits", "")))
+    found["reward"] = ("scoring" if scoring else "idle", "")
+    return found
 
 
 class StallWatch:
     """Looks every few seconds.
 
     Args:
+        out: the run's folder, for its timeline.
         show: receives after each look for how long each kind of process has held up the run.
         now: a monotonic clock.
     """
@@ -37,6 +63,7 @@ class StallWatch:
         queue: SampleQueue,
         status: LearnerStatus,
         show: Callable[[dict[str, float]], None],
+        out: Path,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._queue = queue
@@ -46,6 +73,8 @@ class StallWatch:
         self._lasting = Watch()
         self._heard = now()
         self._told: dict[str, Stall] = {}
+        self._timeline: Journal | None = Journal(out / TIMELINE)
+        self._seen: dict[str, tuple[str, str]] = {}
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -78,6 +107,7 @@ class StallWatch:
         if silent_s >= UNANSWERED_S:
             trouble = f"has not answered for {silent_s:.0f} s"
             processes["redis"] = Process("redis", f"Redis at {self._queue.server}", (), trouble)
+        self._remember(services)
         now = self._now()
         found = self._lasting.seen(watchdog.stalls(processes), now)
         seconds: dict[str, float] = {}
@@ -86,6 +116,24 @@ class StallWatch:
         self._show(seconds)
         self._tell({stall.culprit: stall for stall in found})
         return found
+
+    def _remember(self, services: Sequence[Mapping[str, Any]]) -> None:
+        """Write what has changed into the timeline."""
+        seen = states(services) if services else dict(self._seen)
+        seen["learner"] = (self._status.doing.partition(" ")[0], str(self._status.step))
+        at, gone = round(time.time(), 1), dict.fromkeys(self._seen.keys() - seen.keys(), ("gone", ""))
+        changed = [
+            {"at": at, "who": who, "is": word, "version": version}
+            for who, (word, version) in (seen | gone).items()
+            if self._seen.get(who) != (word, version)
+        ]
+        self._seen = seen
+        if self._timeline is not None and changed:
+            try:
+                self._timeline.append(changed)
+            except OSError as error:
+                self._timeline = None
+                log.warning("the timeline cannot be written; off until the next start", error=str(error))
 
     def _tell(self, found: dict[str, Stall]) -> None:
         for culprit, stall in found.items():
