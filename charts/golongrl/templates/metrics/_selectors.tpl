@@ -19,3 +19,8 @@ namespace="{{ $root.Release.Namespace }}",pod=~"{{ include "golongrl.fullname" $
 targetLabel: run
 replacement: {{ include "golongrl.run" . | quote }}
 {{- end -}}
+
+{{/* Seconds of a duration in minutes or hours: "90m". */}}
+{{- define "golongrl.seconds" -}}
+{{- if hasSuffix "h" . -}}{{ mul 3600 (trimSuffix "h" . | int) }}{{- else -}}{{ mul 60 (trimSuffix "m" . | int) }}{{- end -}}
+{{- end -}}
