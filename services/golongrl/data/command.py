@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from golongrl.data.construct.command import construct, diff
+from golongrl.data.construct.passrate.command import rollouts
 from golongrl.errors import writing_to
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ app = typer.Typer(
 )
 
 app.command(epilog="Example: `golongrl data construct laptop --out data/laptop`")(construct)
+_POOL = "--recipe pool.yaml --run pass-rate --redis-url redis://localhost:6379/0 --data pool/data"
+app.command(epilog=f"Example: `golongrl data rollouts {_POOL} --model /models/qwen3-4b --out pool/rewards`")(rollouts)
 app.command(epilog="Example: `golongrl data diff data/monday data/tuesday`")(diff)
 
 _BARS = "▁▂▃▄▅▆▇█"

@@ -9,11 +9,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import redis.asyncio as aioredis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, BusyLoadingError, RedisError, ResponseError
 
 from golongrl import files
 from golongrl.errors import InputError
+from golongrl.local.plan import HOST
 from golongrl.local.redis_command import server_command
+
+# A probe that takes longer counts as no answer.
+PROBE_TIMEOUT_S = 5.0
 
 _PASSWORD = "password"
 _CONFIGURATION = "server.conf"
@@ -75,6 +81,18 @@ def damage(lines: Sequence[str], folder: Path) -> InputError | None:
     return InputError(
         f"redis: the append-only file in {folder} is damaged; remove that folder and use --resume again: "
         "training then continues from the last checkpoint"
+    )
+
+
+def probe_client(port: int, password: str | None) -> "aioredis.Redis":
+    """A client of the run's own server that asks it once, as a probe has to."""
+    return aioredis.Redis(
+        host=HOST,
+        port=port,
+        password=password,
+        socket_timeout=PROBE_TIMEOUT_S,
+        socket_connect_timeout=PROBE_TIMEOUT_S,
+        retry=Retry(NoBackoff(), 0),
     )
 
 

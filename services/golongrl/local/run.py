@@ -20,16 +20,13 @@ from pathlib import Path
 
 import httpx
 import psutil
-import redis.asyncio as aioredis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from rich.console import Console
 
 from golongrl import __version__
 from golongrl.data import prepare
 from golongrl.data.model_check import model_of
 from golongrl.errors import GolongrlError, InputError, NoSpaceError, is_full, no_space, writing_to
-from golongrl.local import plan, preflight, redis_server, survivors
+from golongrl.local import preflight, redis_server, survivors
 from golongrl.local.claim import Claim, resumed_recipe
 from golongrl.local.plan import EngineKind, Options, Ports, RunFolder
 from golongrl.local.progress import Display, RunSnapshot, Screen
@@ -310,7 +307,7 @@ async def _supervise(recipe: Recipe, options: Options, console: Console, plain: 
     async with (
         # Without connections that stay open: a server would wait for them at its end.
         httpx.AsyncClient(timeout=HTTP_TIMEOUT_S, headers={"Connection": "close"}) as http,
-        _client(options) as server,
+        redis_server.probe_client(options.ports.redis, options.password) as server,
         SampleQueue.from_url(url, options.run, patience=Patience(total_s=LOOK_TIMEOUT_S)) as queue,
     ):
         with Display(console, live=not plain, seen=seen) as display:
@@ -326,15 +323,3 @@ async def _supervise(recipe: Recipe, options: Options, console: Console, plain: 
                 with contextlib.suppress(asyncio.CancelledError):
                     await watcher
                 display.show(RunSnapshot(options.run, recipe.learner.steps, history.read(folder.metrics)))
-
-
-def _client(options: Options) -> "aioredis.Redis":
-    """A client of the run's own server that asks it once, as a probe has to."""
-    return aioredis.Redis(
-        host=plan.HOST,
-        port=options.ports.redis,
-        password=options.password,
-        socket_timeout=HTTP_TIMEOUT_S,
-        socket_connect_timeout=HTTP_TIMEOUT_S,
-        retry=Retry(NoBackoff(), 0),
-    )

@@ -14,6 +14,8 @@ from golongrl.recipe import Recipe
 from golongrl.telemetry.watchdog import UNANSWERED_S
 
 MAIN = "learner"
+# What takes the learner's place in a pool that only rolls out.
+DRIVER = "driver"
 # A readiness probe that takes longer counts as "not yet"; the next one comes soon.
 PROBE_TIMEOUT_S = 2.0
 # Importing torch, verl and Ray at the same time on a small, busy machine takes a minute; SGLang compiles at its start.
@@ -30,13 +32,19 @@ LEARNER_SILENT_S = 12.0
 
 
 def stages(
-    recipe: Recipe, options: Options, redis_command: tuple[str, ...], http: httpx.AsyncClient, server: "aioredis.Redis"
+    recipe: Recipe,
+    options: Options,
+    redis_command: tuple[str, ...],
+    http: httpx.AsyncClient,
+    server: "aioredis.Redis",
+    driver: tuple[str, ...] = (),
 ) -> list[Stage]:
     """The run's services in starting order.
 
     Args:
         redis_command: of the run's own Redis; not used with an outside one.
         server: a client of the run's Redis, without retries of its own.
+        driver: the command line of a process that takes the groups in the learner's place, and ends when it has all.
     """
     count = len(options.ports.engines)
     common = plan.environment(options, plan.threads(recipe, count, plan.cores()))
@@ -98,6 +106,9 @@ def stages(
         )
         for i in range(count)
     )
+    first = [*_redis(redis_command, common, options, server), Stage((reward, *engines))]
+    if driver:
+        return [*first, Stage((*workers, _driver(driver, with_queue)))]
     address = f"http://{plan.HOST}:{options.ports.learner}/healthz"
     learner = service(
         MAIN,
@@ -109,15 +120,32 @@ def stages(
         liveness=LEARNER_LIVENESS,
         silent_s=LEARNER_SILENT_S,
     )
+    return [*first, Stage((*workers, learner))]
+
+
+def _redis(
+    command: tuple[str, ...], env: dict[str, str], options: Options, server: "aioredis.Redis"
+) -> tuple[Stage, ...]:
+    """The run's own server, which the others wait for; none where an outside one is used."""
+    if options.redis_url:
+        return ()
     redis = ServiceSpec(
         "redis",
-        redis_command,
+        command,
         lambda: redis_server.answers(server),
         START_DEADLINE_S,
-        env=common,
+        env=env,
         lives=lambda: redis_server.lives(server),
         asked="PING",
         explain=lambda lines: redis_server.damage(lines, options.folder.redis),
     )
-    first = () if options.redis_url else (Stage((redis,), gate=True),)
-    return [*first, Stage((reward, *engines)), Stage((*workers, learner))]
+    return (Stage((redis,), gate=True),)
+
+
+def _driver(command: tuple[str, ...], env: dict[str, str]) -> ServiceSpec:
+    """The driver waits by itself for all that it needs, so it counts as ready at once."""
+
+    async def ready() -> bool:
+        return True
+
+    return ServiceSpec(DRIVER, command, ready, START_DEADLINE_S, env=env)

@@ -6,6 +6,7 @@ from golongrl.data.construct.diagnosis.stage import DiagnoseStage
 from golongrl.data.construct.formatting.stage import FormatStage
 from golongrl.data.construct.generate.stage import GenerateStage
 from golongrl.data.construct.models import Pipeline
+from golongrl.data.construct.passrate.stage import PassrateStage
 from golongrl.data.construct.select.stage import SelectStage
 from golongrl.data.construct.sources.stage import SourcesStage
 from golongrl.data.construct.stage import Executor, PipelineStage
@@ -26,4 +27,6 @@ def stages(pipeline: Pipeline, tables: Tables, executor: Executor) -> list[Pipel
     ]
     if pipeline.verify is not None:
         made.append(VerifyStage(pipeline, tables, executor, pipeline.verify))
+    if pipeline.passrate is not None:
+        made.append(PassrateStage(pipeline, tables, pipeline.passrate))
     return sorted((stage for stage in made if tables.has(stage.name)), key=lambda stage: ORDER.index(stage.name))

@@ -7,18 +7,17 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from golongrl.data.answer_forms import prompt_of
 from golongrl.data.construct import schemas
+from golongrl.data.construct.dataset_row import ability_of, prompt_text, truth_of
 from golongrl.data.construct.keys import digest
 from golongrl.data.construct.models import Format, Pipeline
 from golongrl.data.construct.stage import CpuStage, Executor, Input, Made, Row, StageName, Work, refused
 from golongrl.data.construct.table import Lookup
-from golongrl.data.construct.tables import Tables, context_of
+from golongrl.data.construct.tables import Tables
 from golongrl.data.construct.tokens import Measure, measure_of
-from golongrl.tasks import TASKS, UnknownTaskError, task_of
+from golongrl.tasks import UnknownTaskError, task_of
 from golongrl.tasks.gold import earns_full_marks, own_score
 
-_ABILITIES = {task.type: task.ability for task in TASKS}
 _RANKINGS = ("NDCG", "Pairwise")
 
 
@@ -64,16 +63,12 @@ class _Dress:
     def _row(self, known: Row) -> dict[str, Any]:
         sample = Lookup.of(self.out / known["table"], "id").get(known["id"])
         base = {"sample_id": known["id"], "origin": known["table"], "data_source": sample["data_source"]}
-        truth = {
-            "doc_ids": sample["golds"] or [],
-            "golden_label": sample["answer"] or "",
-            "summary": sample["lang"],
-        }
+        truth = truth_of(sample)
         if problem := gold_fault(sample["data_source"], sample["reward_mode"], truth):
             return refused(*problem, **base)
         if not (sample["question"] or "").strip():
             return refused("no question", "the question is empty", **base)
-        content = self._prompt(sample)
+        content = prompt_text(self.out, sample, self.settings.instructions)
         (n_tokens,) = self.measure.count([content])
         if n_tokens > self.settings.max_prompt_tokens:
             most = self.settings.max_prompt_tokens
@@ -87,16 +82,10 @@ class _Dress:
         return {
             **base,
             "prompt": [{"role": "user", "content": content}],
-            "ability": _ABILITIES[task],
+            "ability": ability_of(sample),
             "reward_model": {"ground_truth": truth},
             "extra_info": {**extra, **found, "task": task, "n_tokens": n_tokens, "sample_id": known["id"]},
         }
-
-    def _prompt(self, sample: Row) -> str:
-        context = context_of(self.out, dict(sample))
-        if self.settings.instructions == "terse":
-            return f"{context}\n{sample['question']}"
-        return prompt_of(context, sample["question"], sample["data_source"], sample["reward_mode"], sample["lang"])
 
 
 def gold_fault(data_source: str, reward_mode: str, truth: Mapping[str, Any]) -> tuple[str, str] | None:
