@@ -140,6 +140,7 @@ def report(
 def _register_commands() -> None:
     from golongrl.data.command import app as data
     from golongrl.engine.command import engine
+    from golongrl.evaluation.command import app as evaluate
     from golongrl.kubernetes.command import deploy, render, status
     from golongrl.learner.command import learner
     from golongrl.learner.words import EncodedWordsCommand
@@ -158,6 +159,7 @@ def _register_commands() -> None:
     add(report, TRAIN, "report runs/mine")
     app.add_typer(recipes, name="recipe", rich_help_panel=DATA)
     app.add_typer(data, name="data", rich_help_panel=DATA)
+    app.add_typer(evaluate, name="eval", rich_help_panel=LOOK)
     add(status, LOOK, "status --name mine")
     app.add_typer(queue, name="queue", rich_help_panel=LOOK)
     app.add_typer(metrics, name="metrics", rich_help_panel=LOOK)

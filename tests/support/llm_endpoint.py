@@ -12,7 +12,8 @@ from typing import Any
 @dataclass
 class Said:
     """One answer: `content` becomes a chat completion unless `body` gives the whole body. `cut` ends the connection
-    after so many bytes of the body; `wait` is awaited before anything is sent."""
+    after so many bytes of the body; `wait` is awaited before anything is sent (`held`: `OpenAIServer.hold`, in its
+    stead)."""
 
     content: str = ""
     status: int = 200
@@ -22,6 +23,7 @@ class Said:
     tokens: int | None = 10
     cut: int | None = None
     wait: asyncio.Event | None = None
+    held: bool = False
 
     def text(self) -> str:
         if self.body is not None:

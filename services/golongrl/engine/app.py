@@ -25,7 +25,7 @@ from golongrl.engine.body import BodyLimit
 from golongrl.engine.broadcast import WeightReceiver
 from golongrl.engine.config import EngineConfig
 from golongrl.engine.engine import CacheNotFlushedError
-from golongrl.engine.model_server import API_VERSION, Serving, load
+from golongrl.engine.model_server import API_VERSION, Serving, load, rotary
 from golongrl.engine.model_server import loads as serving_loads
 from golongrl.engine.model_thread import EngineDeadError
 from golongrl.engine.models import BadRequestError
@@ -226,6 +226,7 @@ def _normal_routes(serving: Serving) -> APIRouter:
             "pp_size": 1,
             "status": "ready",
             "version": API_VERSION,
+            "rotary": rotary(engine.model),
         }
 
     @router.get("/v1/models")

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import torch
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from golongrl.engine import metrics as engine_metrics
 from golongrl.engine.config import EngineConfig
@@ -89,6 +89,15 @@ def _gauges(serving: Serving) -> None:
     metrics.gauge(engine_metrics.CACHE_HIT_RATE, lambda: metrics.cache_hit_rate)
     metrics.gauge(engine_metrics.THROUGHPUT, lambda: metrics.throughput.value)
     metrics.gauge(engine_metrics.CAPACITY, lambda: serving.capacity)
+
+
+def rotary(model: PreTrainedModel) -> dict[str, Any] | None:
+    """What the model's positions turn by, for a client that checks its rope scaling; None where it has no such part."""
+    part = getattr(model.base_model, "rotary_emb", None)
+    frequencies = getattr(part, "inv_freq", None)
+    if not isinstance(frequencies, torch.Tensor):
+        return None
+    return {"inv_freq": frequencies.tolist(), "attention_factor": float(getattr(part, "attention_scaling", 1.0))}
 
 
 def loads(serving: Serving) -> dict[str, Any]:

@@ -19,6 +19,11 @@ LOCK = ".lock"
 
 EngineKind = Literal["embedded", "sglang"]
 
+# What SGLang's server needs to hear where there is no GPU.
+SGLANG_ON_CPU = (
+    "--device", "cpu", "--attention-backend", "torch_native", "--sampling-backend", "pytorch",
+    "--disable-cuda-graph", "--disable-overlap-schedule", "--skip-server-warmup",
+)  # fmt: skip
 
 # How every process of a run is recognised when its supervisor is gone: the run's folder.
 FOLDER_VARIABLE = "GOLONGRL_RUN_FOLDER"
@@ -180,8 +185,7 @@ def engine(options: Options, recipe: Recipe, index: int) -> tuple[str, ...]:
     return (
         str(options.sglang_venv / "bin" / "python"), "-m", "sglang.launch_server",
         "--model-path", str(options.model), "--host", HOST, "--port", str(port),
-        "--device", "cpu", "--attention-backend", "torch_native", "--sampling-backend", "pytorch",
-        "--disable-cuda-graph", "--disable-overlap-schedule", "--skip-server-warmup", "--enable-metrics",
+        *SGLANG_ON_CPU, "--enable-metrics",
         "--dtype", recipe.model.dtype, "--context-length", str(recipe.model.context_length),
         "--max-running-requests", str(concurrent), "--max-total-tokens", str(concurrent * recipe.model.context_length),
         "--random-seed", str(recipe.seed + index),

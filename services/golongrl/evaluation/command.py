@@ -1,0 +1,160 @@
+"""`golongrl eval`. Imports stay inside the functions: `--help` is fast."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from golongrl.errors import InputError
+
+app = typer.Typer(
+    help="The paper's benchmarks: fetch their data, run them on a model, report and compare.",
+    epilog="Example: `golongrl eval run long-context --target runs/mine --data eval-data`",
+    no_args_is_help=True,
+)
+
+Out = Annotated[Path | None, typer.Option("--out", help="Folder of the results; default: evals/SUITE-TARGET.")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", help="Override of the suite, as `section.key=value`; repeatable.")
+]
+SuiteName = Annotated[str, typer.Argument(help="Packaged suite, benchmark, or YAML file; see `golongrl eval list`.")]
+
+
+@app.command("list", epilog="Example: `golongrl eval list`")
+def list_benchmarks() -> None:
+    """List the suites and benchmarks, with what each needs."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from golongrl.evaluation.registry import BENCHMARKS, SUITES
+
+    table = Table(box=None)
+    for title in ("benchmark", "problems", "repeats", "context", "YaRN", "judge"):
+        table.add_column(title, no_wrap=True)
+    table.add_column("suites", overflow="fold")
+    for name, benchmark in BENCHMARKS.items():
+        rows = sum(source.rows for source in benchmark.sources if source.role == "problems")
+        yarn = f"x{benchmark.yarn_factor:g}" if benchmark.yarn_factor > 1 else ""
+        suites = ", ".join(suite for suite, members in SUITES.items() if name in members)
+        judge = "yes" if benchmark.needs_judge else ""
+        table.add_row(name, f"{rows:,}", str(benchmark.repeats), f"{benchmark.context:,}", yarn, judge, suites)
+    Console().print(table)
+
+
+@app.command(epilog="Example: `golongrl eval show long-context --resolved`")
+def show(
+    suite: SuiteName,
+    overrides: Overrides = None,
+    resolved: Annotated[bool, typer.Option("--resolved", help="With every default filled in.")] = False,
+) -> None:
+    """Print a suite as YAML: a start for one of your own."""
+    from golongrl.evaluation.suite import dump, load, source
+
+    print(dump(load(suite, overrides or ())) if resolved or overrides else source(suite), end="")
+
+
+@app.command(epilog="Example: `golongrl eval run long-context --target runs/mine --data eval-data`")
+def run(
+    suite: SuiteName,
+    target: Annotated[
+        str | None,
+        typer.Option(help="URL of an OpenAI-compatible endpoint, a model folder, a checkpoint, or a run's folder."),
+    ] = None,
+    data: Annotated[Path | None, typer.Option(help="Folder of the data.")] = None,
+    judge: Annotated[
+        str | None, typer.Option(help="URL or model folder of the judge; `none` gives what rules alone can score.")
+    ] = None,
+    judge_model: Annotated[str | None, typer.Option(help="Name of the judge's model at its endpoint.")] = None,
+    model: Annotated[str | None, typer.Option(help="Name of the evaluated model at its endpoint.")] = None,
+    tokenizer: Annotated[
+        Path | None, typer.Option(help="Folder of the evaluated model's tokenizer, for an endpoint.")
+    ] = None,
+    mode: Annotated[str | None, typer.Option(help="Scoring: strict, compat or official.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Problems of each benchmark, evenly spread.")] = None,
+    step: Annotated[list[int] | None, typer.Option(help="Of a run, only this step; repeatable.")] = None,
+    out: Out = None,
+    overrides: Overrides = None,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Ask samples again that had no reply or no verdict.")
+    ] = False,
+) -> None:
+    """Ask a suite's questions, score the answers, write results.json and report.html.
+
+    The same command again goes on where it was stopped: only what was in flight is asked again.
+    """
+    from golongrl.evaluation.run.execute import EvalRequest, execute
+    from golongrl.evaluation.suite import load
+    from golongrl.telemetry.logging import configure
+
+    given = {
+        "target.place": target,
+        "data": data,
+        "judge.place": None if judge == "none" else judge,
+        "judge.model": judge_model,
+        "target.model": model,
+        "target.tokenizer": tokenizer,
+        "mode": mode,
+        "limits.samples": limit,
+    }
+    words = [f"{key}={_quoted(str(value))}" for key, value in given.items() if value is not None]
+    if judge == "none":
+        words.append("judge.place=null")
+    # Progress and the last error say what matters; a line for each retry would hide them.
+    configure("eval", level="ERROR")
+    request = EvalRequest(load(suite, [*(overrides or ()), *words]), out, tuple(step or ()), retry_failed)
+    folder = execute(request, lambda line: print(line, file=sys.stderr, flush=True))
+    _print_scores(folder)
+
+
+def _quoted(text: str) -> str:
+    """As YAML that reads back to this text; a number stays one."""
+    return text if text.isdigit() else "'" + text.replace("'", "''") + "'"
+
+
+@app.command(epilog="Example: `golongrl eval report evals/long-context-mine`")
+def report(folder: Annotated[Path, typer.Argument(help="An evaluation's folder.")]) -> None:
+    """Write results.json and report.html again, of an evaluation that runs or has ended."""
+    from golongrl.evaluation.report import results
+
+    results.write(folder)
+    _print_scores(folder)
+
+
+def _print_scores(folder: Path) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from golongrl.evaluation.report import results
+    from golongrl.evaluation.report.text import score_lines
+
+    found = results.read(folder)
+    table = Table(box=None)
+    for title in ("model", "benchmark", "score", "samples"):
+        table.add_column(title, no_wrap=True)
+    table.add_column("without a score, or departing from the paper", overflow="fold")
+    for line in score_lines(found):
+        table.add_row(*line)
+    Console().print(table)
+    print(f"report: {folder / 'report.html'}")
+
+
+@app.command(epilog="Example: `golongrl eval compare evals/before evals/after`")
+def compare(
+    before: Annotated[Path, typer.Argument(help="An evaluation's folder.")],
+    after: Annotated[Path, typer.Argument(help="Another one's.")],
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of text.")] = False,
+) -> None:
+    """Compare two evaluations problem by problem: paired differences with 95 % intervals."""
+    import json
+    from dataclasses import asdict
+
+    from golongrl.evaluation.report.compare import compared, lines
+
+    found = compared(before, after)
+    if as_json:
+        print(json.dumps([asdict(one) for one in found]))
+        return
+    if not found:
+        raise InputError(f"compare: {before} and {after} have no benchmark in common")
+    print("\n".join(lines(found)))

@@ -1,0 +1,1 @@
+"""What an evaluation found: figures, the page, comparisons, logs for a viewer."""

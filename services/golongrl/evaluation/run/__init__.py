@@ -1,0 +1,1 @@
+"""Running a suite: targets, requests, the journal, the judge."""

@@ -1,0 +1,279 @@
+"""Asking every problem as often as it is to be asked, and keeping each reply as it comes.
+
+Invariants:
+- a sample that the journal has is not asked again, and every sample ends in the journal exactly once: scored, waiting
+  for the judge, failed with its reason, or skipped because it does not fit;
+- prompts are read when they are sent, by a few threads, and at most `prompt_bytes` of them are in memory;
+- a server from which nothing comes at all ends the run, instead of thousands of samples that failed.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from golongrl.errors import GolongrlError
+from golongrl.evaluation.benchmark import DataFiles, EvalProblem, Reply, ScoredReply
+from golongrl.evaluation.run.judging import Judge
+from golongrl.evaluation.run.prompts import AskingPlan, Counts, FittedPrompt, Tokens, prepare, request_fields
+from golongrl.evaluation.run.scoring import Scorer
+from golongrl.evaluation.store.journal import Cost, Key, SampleEntry, SampleJournal
+from golongrl.llm import (
+    ChatClient,
+    ChatReply,
+    ChatRequest,
+    LlmMessage,
+    LlmRefusedError,
+    LlmUnavailableError,
+)
+
+# Tokenizing a prompt of 5 MB takes a core for seconds and half a gigabyte.
+_PREPARED_AT_ONCE: Final = 2
+# So many requests in a row without any reply, each after all its attempts: the server is gone, not the samples wrong.
+_DEAD_AFTER: Final = 8
+
+
+class TargetGoneError(GolongrlError):
+    """The evaluated model's server, or the judge's, gives no replies any more. What was answered is kept."""
+
+
+@dataclass
+class Course:
+    """One benchmark on its way: what is asked, what is known, and where it is kept."""
+
+    plan: AskingPlan
+    journal: SampleJournal
+    data: DataFiles
+    problems: Sequence[EvalProblem]
+    outside: set[str] = field(default_factory=set)
+    """Keys of problems that belong to another length bin."""
+
+    @property
+    def expected(self) -> int:
+        """Samples of this benchmark, as far as it is known which problems belong to it."""
+        return (len(self.problems) - len(self.outside)) * self.plan.repeats
+
+    def entries(self) -> list[SampleEntry]:
+        """Those of its samples that are known; the journal may have more, of an earlier run without a limit."""
+        keys = {problem.key for problem in self.problems} - self.outside
+        return [
+            entry for (key, epoch), entry in self.journal.entries.items() if key in keys and epoch < self.plan.repeats
+        ]
+
+
+def record_of(
+    plan: AskingPlan, problems: Sequence[EvalProblem], outside: Collection[str], step: int | None, model: str
+) -> dict[str, Any]:
+    """What is asked, for figures that are made without the data; `outside` belongs to another length bin."""
+    names = ("context", "input_tokens", "rule", "max_tokens", "temperature", "top_p", "repeats")
+    return {
+        "benchmark": plan.benchmark.name,
+        "mode": plan.mode,
+        "model": model,
+        "step": step,
+        "asked": {name: getattr(plan, name) for name in names},
+        "departures": list(plan.departures),
+        "keys": [problem.key for problem in problems if problem.key not in outside],
+        "outside": sorted(outside),
+    }
+
+
+class SilenceCount:
+    """Counts requests in a row that had no reply."""
+
+    def __init__(self) -> None:
+        self._since = 0
+
+    def broken(self) -> None:
+        """Something answered."""
+        self._since = 0
+
+    def lasts(self, error: LlmUnavailableError) -> None:
+        """Nothing did.
+
+        Raises:
+            TargetGoneError: for too long.
+        """
+        self._since += 1
+        if self._since >= _DEAD_AFTER:
+            raise TargetGoneError(f"{self._since} requests in a row had no reply; {error}") from error
+
+
+class ByteBudget:
+    """Room for prompts in memory."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._used = 0
+        self._changed = asyncio.Condition()
+
+    @asynccontextmanager
+    async def reserved(self, size: int) -> AsyncIterator[None]:
+        """Room for so many bytes; a prompt above the whole budget goes alone."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: not self._used or self._used + size <= self._most)
+            self._used += size
+        try:
+            yield
+        finally:
+            async with self._changed:
+                self._used -= size
+                self._changed.notify_all()
+
+
+class Questioner:
+    """Asks courses of one model; `clients` are its endpoints."""
+
+    def __init__(
+        self,
+        clients: Sequence[ChatClient],
+        tokens: Tokens | None,
+        counts: Counts,
+        scorer: Scorer,
+        judge: Judge | None,
+        *,
+        prompt_bytes: int,
+        retry_failed: bool = False,
+    ) -> None:
+        self._clients = clients
+        self._tokens = tokens
+        self._counts = counts
+        self._scorer = scorer
+        self._judge = judge
+        self._retry_failed = retry_failed
+        self._preparing = asyncio.Semaphore(_PREPARED_AT_ONCE)
+        self._memory = ByteBudget(prompt_bytes)
+        self._silence = SilenceCount()
+        self._to_judge: asyncio.Queue[tuple[Course, EvalProblem, Key] | None] = asyncio.Queue()
+        self.in_flight = 0
+
+    async def ask(self, courses: Sequence[Course]) -> None:
+        """Ask whatever the journals lack.
+
+        Raises:
+            EvaluationError: a row of the data cannot be used.
+            LlmUnusableError, TargetGoneError: the server refuses everything, or is gone.
+        """
+        left = self._left(courses)
+        concurrency = sum(client.endpoint.concurrency for client in self._clients)
+        judges = self._judge.concurrency if self._judge else 0
+        try:
+            async with asyncio.TaskGroup() as group:
+                judging = [group.create_task(self._judge_all()) for _ in range(judges)]
+                asking = [group.create_task(self._work(left)) for _ in range(concurrency)]
+                await asyncio.wait(asking)
+                for _ in judging:
+                    self._to_judge.put_nowait(None)
+        except BaseExceptionGroup as errors:
+            raise _first(errors) from errors
+
+    def _left(self, courses: Sequence[Course]) -> Iterator[tuple[Course, EvalProblem, int]]:
+        """What is to be asked, in order: repeats of a problem follow each other, so that a prefix cache helps."""
+        for course in courses:
+            for problem in course.problems:
+                for epoch in range(course.plan.repeats):
+                    if problem.key in course.outside:
+                        break
+                    if self._wanted(course, problem, epoch):
+                        yield course, problem, epoch
+
+    def _wanted(self, course: Course, problem: EvalProblem, epoch: int) -> bool:
+        entry = course.journal.entries.get((problem.key, epoch))
+        if entry is None:
+            return True
+        again = self._retry_failed
+        if entry.sample.status == "failed":
+            return again and not entry.refused
+        if entry.sample.status == "needs_judge" or (again and entry.sample.status == "unjudged" and entry.judged):
+            self._queue(course, problem, entry.key)
+        return False
+
+    def _queue(self, course: Course, problem: EvalProblem, key: Key) -> None:
+        if self._judge is not None:
+            self._to_judge.put_nowait((course, problem, key))
+
+    async def _work(self, left: Iterator[tuple[Course, EvalProblem, int]]) -> None:
+        for course, problem, epoch in left:
+            await self._one(course, problem, epoch)
+
+    async def _one(self, course: Course, problem: EvalProblem, epoch: int) -> None:
+        async with self._preparing:
+            prepared = await asyncio.to_thread(prepare, course.plan, problem, course.data, self._tokens, self._counts)
+        if prepared.outside:
+            course.outside.add(problem.key)
+            return
+        if prepared.messages is None:
+            reason = f"{prepared.prompt_tokens:,} tokens do not fit in {course.plan.room:,}"
+            skipped = ScoredReply("skipped", None, reason=reason)
+            course.journal.add_reply(problem, epoch, Reply(""), skipped, Cost(prompt_tokens=prepared.prompt_tokens))
+            return
+        async with self._memory.reserved(prepared.size):
+            began = time.monotonic()
+            reply, cost = await self.request(course.plan, prepared, course.plan.seed_of(problem.key, epoch))
+            seconds = time.monotonic() - began
+        scored = await self._scorer.score(course.plan.benchmark, problem, reply, course.plan.mode)
+        entry = course.journal.add_reply(problem, epoch, reply, scored, cost(seconds))
+        if scored.status == "needs_judge":
+            self._queue(course, problem, entry.key)
+
+    async def request(
+        self, plan: AskingPlan, prepared: FittedPrompt, seed: int | None
+    ) -> tuple[Reply, Callable[[float], Cost]]:
+        """Send one chat; a request without a reply is a failed one with the reason."""
+        request = ChatRequest(
+            messages=tuple(LlmMessage.model_validate(message) for message in prepared.messages or ()),
+            max_tokens=plan.max_tokens,
+            temperature=plan.temperature,
+            top_p=plan.top_p,
+            seed=seed,
+            extra=request_fields(plan),
+        )
+        client = min(self._clients, key=lambda client: client.gate.in_flight)
+        self.in_flight += 1
+        try:
+            answer, _ = await client.chat(request, cost=0)
+        except LlmRefusedError as error:
+            self._silence.broken()
+            return Reply.failure(str(error)), lambda seconds: Cost(seconds, prepared.prompt_tokens, refused=True)
+        except LlmUnavailableError as error:
+            self._silence.lasts(error)
+            return Reply.failure(str(error)), lambda seconds: Cost(seconds, prepared.prompt_tokens)
+        finally:
+            self.in_flight -= 1
+        self._silence.broken()
+        return reply_of(answer), lambda seconds: _cost(answer, prepared, seconds)
+
+    async def _judge_all(self) -> None:
+        assert self._judge is not None
+        while (item := await self._to_judge.get()) is not None:
+            course, problem, key = item
+            scored = course.journal.scored(course.journal.entries[key])
+            decided, judged, tokens = await self._judge.decide(course.plan.benchmark, problem, scored, course.plan.mode)
+            course.journal.add_verdict(key, decided, self._judge.name, judged, tokens)
+
+
+def reply_of(answer: ChatReply) -> Reply:
+    """The reply as the scorers take it."""
+    return Reply(answer.text, answer.reasoning, answer.finish_reason or "stop")
+
+
+def _cost(answer: ChatReply, prepared: FittedPrompt, seconds: float) -> Cost:
+    usage = answer.usage
+    return Cost(
+        seconds,
+        usage.prompt_tokens if usage and usage.prompt_tokens else prepared.prompt_tokens,
+        usage.completion_tokens if usage else 0,
+        prepared.cut_tokens,
+        versions=tuple(answer.versions),
+    )
+
+
+def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The error that a person can act on, of those that ended the tasks."""
+    for error in errors.exceptions:
+        found = _first(error) if isinstance(error, BaseExceptionGroup) else error
+        if isinstance(found, GolongrlError):
+            return found
+    return errors.exceptions[0]

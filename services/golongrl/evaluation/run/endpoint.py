@@ -1,0 +1,70 @@
+"""What an OpenAI-compatible server says about itself: its model, its context, where its weights lie."""
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+
+from golongrl.evaluation.errors import EvaluationError
+
+_DEADLINE_S: Final = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A model at an endpoint. `context` and `folder` are None where the server does not tell, or tells no folder."""
+
+    url: str
+    model: str
+    context: int | None = None
+    folder: Path | None = None
+
+
+def base(url: str) -> str:
+    """As OpenAI clients write it: ending in /v1."""
+    url = url.rstrip("/")
+    return url if re.search(r"/v\d+\w*$", url) else f"{url}/v1"
+
+
+async def served(url: str, model: str | None, key_variable: str, option: str) -> Served:
+    """The model called `model` at an endpoint, or the only one it has.
+
+    Raises:
+        EvaluationError: the server does not answer, refuses the key, or has no such model, or several.
+    """
+    key = os.environ.get(key_variable)
+    headers = {"authorization": f"Bearer {key}"} if key else {}
+    try:
+        async with httpx.AsyncClient(timeout=_DEADLINE_S, headers=headers) as http:
+            answer = await http.get(f"{url}/models")
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise EvaluationError(f"{url}: the server does not answer: {error or type(error).__name__}") from error
+    if answer.status_code in (401, 403):
+        raise EvaluationError(f"{url}: the server refuses the key (HTTP {answer.status_code}); set {key_variable}")
+    cards = _cards(answer)
+    if model is None:
+        if len(cards) != 1:
+            names = ", ".join(str(card.get("id")) for card in cards[:10]) or "it lists none"
+            raise EvaluationError(f"{url}: give {option} NAME, one of the models it serves ({names})")
+        model = str(cards[0]["id"])
+    card = next((card for card in cards if card.get("id") == model), {})
+    if cards and not card:
+        raise EvaluationError(f"{url}: no model {model}; it serves {', '.join(str(card['id']) for card in cards[:10])}")
+    context = card.get("max_model_len")
+    root = card.get("root")
+    folder = Path(root) if isinstance(root, str) and (Path(root) / "tokenizer.json").is_file() else None
+    return Served(url, model, context if type(context) is int and context > 0 else None, folder)
+
+
+def _cards(answer: httpx.Response) -> list[dict[str, Any]]:
+    """The models that a server lists; none where it has no such list."""
+    try:
+        match answer.json():
+            case {"data": [*cards]} if answer.is_success:
+                return [card for card in cards if isinstance(card, dict) and isinstance(card.get("id"), str)]
+    except ValueError:
+        pass
+    return []

@@ -1,0 +1,315 @@
+"""`golongrl eval run` from beginning to end: the folder, the data, each point's engine, the questions, the report."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+
+from golongrl.evaluation import registry
+from golongrl.evaluation.benchmark import Benchmark, DataFiles, EvalProblem
+from golongrl.evaluation.errors import EvaluationError
+from golongrl.evaluation.report import results
+from golongrl.evaluation.run import endpoint, engines
+from golongrl.evaluation.run.ask import Course, Questioner, record_of
+from golongrl.evaluation.run.judging import Judge
+from golongrl.evaluation.run.points import Point, Subject, chosen, subject
+from golongrl.evaluation.run.prompts import AskingPlan, Counts, ModelTokens, Tokens, outside, plan
+from golongrl.evaluation.run.scoring import Scorer
+from golongrl.evaluation.store import claim
+from golongrl.evaluation.store.journal import SampleJournal
+from golongrl.evaluation.suite import Suite
+from golongrl.llm import ChatClient, Endpoint
+from golongrl.local.supervisor import SIGNALS, RunInterruptedError
+
+# How often progress is printed.
+_EVERY_S: Final = 15.0
+COUNTS: Final = "tokens.jsonl"
+
+
+@dataclass(frozen=True)
+class EvalRequest:
+    """What the command line asked for beyond the suite."""
+
+    suite: Suite
+    out: Path | None
+    steps: tuple[int, ...] = ()
+    retry_failed: bool = False
+
+
+def execute(request: EvalRequest, say: Callable[[str], None]) -> Path:
+    """Run the suite and write its results; returns the output folder.
+
+    Raises:
+        GolongrlError: the input is wrong, the server refuses everything or is gone, or a signal came. What was answered
+            is kept, and the same command goes on from there.
+    """
+    suite = request.suite
+    if suite.target.place is None:
+        raise EvaluationError("no target: give --target URL, a model folder, a checkpoint or runs/NAME")
+    if suite.data is None:
+        raise EvaluationError("no data: give --data FOLDER, as `golongrl eval fetch` fills it")
+    what = subject(suite.target.place)
+    points = chosen(what.points, request.steps)
+    out = request.out or Path("evals") / f"{suite.name}-{what.label}"
+    members = [registry.BENCHMARKS[name] for name in suite.benchmarks]
+    sources = {source.name: source for benchmark in members for source in benchmark.sources}
+    with claim.claimed(out), DataFiles.find(Path(suite.data), list(sources.values())) as data:
+        target = {"name": what.label, "model": suite.target.model}
+        claim.keep(out, claim.identity(suite, target, data), claim.judge_identity(suite), suite)
+        problems = {benchmark.name: selected(benchmark, data, suite.limits.samples) for benchmark in members}
+        say(f"{suite.name}: {len(points)} model(s), {sum(map(len, problems.values())):,} problems; results in {out}")
+        evaluation = _Evaluation(suite, what, out, data, problems, request.retry_failed, say)
+        came: list[int] = []
+        try:
+            asyncio.run(_until_signal(evaluation.run(points), came))
+        except asyncio.CancelledError:
+            raise RunInterruptedError(came[0], "run the same command again to go on") from None
+        finally:
+            results.write(out)
+    return out
+
+
+async def _until_signal(work: Coroutine[Any, Any, None], came: list[int]) -> None:
+    """Do the work; a signal cancels it, so that engines are stopped and results written."""
+    task, loop = asyncio.current_task(), asyncio.get_running_loop()
+    assert task is not None
+
+    def note(number: int) -> None:
+        came.append(number)
+        task.cancel()
+
+    for number in SIGNALS:
+        loop.add_signal_handler(number, note, number)
+    try:
+        await work
+    finally:
+        for number in SIGNALS:
+            loop.remove_signal_handler(number)
+
+
+def selected(benchmark: Benchmark, data: DataFiles, limit: int | None) -> list[EvalProblem]:
+    """The problems of a benchmark: all, or so many that are evenly spread over its data."""
+    found = list(benchmark.problems(data))
+    if limit is None or limit >= len(found):
+        return found
+    return [found[index * len(found) // limit] for index in range(limit)]
+
+
+class _Evaluation:
+    """The points of one suite, one after the other."""
+
+    def __init__(
+        self,
+        suite: Suite,
+        what: Subject,
+        out: Path,
+        data: DataFiles,
+        problems: dict[str, list[EvalProblem]],
+        retry_failed: bool,
+        say: Callable[[str], None],
+    ) -> None:
+        self._suite = suite
+        self._what = what
+        self._out = out
+        self._data = data
+        self._problems = problems
+        self._retry_failed = retry_failed
+        self._say = say
+
+    async def run(self, points: Sequence[Point]) -> None:
+        async with AsyncExitStack() as stack:
+            scorer = await stack.enter_async_context(Scorer())
+            judge = await stack.enter_async_context(self._judge()) if self._suite.judge.place else None
+            for point in points:
+                if point.folder is None:
+                    await self._ask_endpoint(point, scorer, judge)
+                else:
+                    await self._ask_weights(point, scorer, judge)
+
+    @asynccontextmanager
+    async def _judge(self) -> AsyncIterator[Judge]:
+        settings = self._suite.judge
+        assert settings.place is not None
+        async with AsyncExitStack() as stack:
+            url = settings.place
+            if not url.startswith(("http://", "https://")):
+                weights = engines.Weights.read(Path(url))
+                launch = weights.launch(weights.native, scaled=False)
+                self._say(f"starting the judge, {url}")
+                home = self._out / "judge"
+                url = await stack.enter_async_context(engines.started(launch, self._suite.target, home, "judge"))
+            served = await endpoint.served(
+                endpoint.base(url), settings.model, settings.api_key_variable, "--judge-model"
+            )
+            client = await stack.enter_async_context(
+                ChatClient(
+                    Endpoint(
+                        served.url,
+                        served.model,
+                        settings.concurrency,
+                        settings.deadline_s,
+                        self._suite.limits.attempts,
+                        self._suite.limits.busy_s,
+                        settings.api_key_variable,
+                    )
+                )
+            )
+            yield Judge(client, settings)
+
+    async def _ask_endpoint(self, point: Point, scorer: Scorer, judge: Judge | None) -> None:
+        settings = self._suite.target
+        served = [
+            await endpoint.served(url, settings.model, settings.api_key_variable, "--model") for url in point.urls
+        ]
+        context = min((one.context for one in served if one.context is not None), default=None)
+        folder = Path(settings.tokenizer) if settings.tokenizer else served[0].folder
+        plans = [self._plan(benchmark, context) for benchmark in self._benchmarks()]
+        if folder is not None and (folder / "config.json").is_file():
+            async with httpx.AsyncClient(timeout=30.0) as http:
+                for one in served:
+                    await engines.check_rope(one.url, http, _launch_of_server(folder, context))
+        await self._ask(point, served, folder, plans, scorer, judge)
+
+    async def _ask_weights(self, point: Point, scorer: Scorer, judge: Judge | None) -> None:
+        settings = self._suite.target
+        home = self._out / "engines" / point.name
+        home.mkdir(parents=True, exist_ok=True)
+        weights = engines.Weights.read(await engines.merged(point, self._out / "merged", home))
+        folder = Path(settings.tokenizer) if settings.tokenizer else weights.folder
+        wanted = {
+            benchmark.name: self._context(benchmark, weights.native)
+            for benchmark in self._benchmarks()
+            if not self._done(point, benchmark)
+        }
+        for context, scaled in engines.contexts(list(wanted.values()), weights.native).items():
+            launch = weights.launch(context, scaled=scaled)
+            named = [name for name, own in wanted.items() if (own == context if scaled else own <= weights.native)]
+            plans = [self._plan(registry.BENCHMARKS[name], launch.context) for name in named]
+            if not self._any_inside(point, plans, folder):
+                continue
+            rope = f" with YaRN x{launch.profile.factor:g}" if launch.profile else ""
+            kind = engines.kind_of(settings)
+            self._say(f"{point.name}: starting the {kind} engine, context {launch.context:,}{rope}")
+            async with engines.started(launch, settings, home, "engine") as url:
+                served = await endpoint.served(url, None, settings.api_key_variable, "--model")
+                await self._ask(point, [served], folder, plans, scorer, judge)
+
+    def _plan(self, benchmark: Benchmark, served: int | None) -> AskingPlan:
+        return plan(benchmark, self._suite, served, self._what.answer_tokens)
+
+    def _context(self, benchmark: Benchmark, native: int) -> int:
+        """What an engine is started with for a benchmark: at most the native context times the benchmark's factor."""
+        asked = self._suite.context.length or benchmark.context
+        return min(asked, int(native * benchmark.yarn_factor) if self._suite.context.yarn else native)
+
+    def _any_inside(self, point: Point, plans: Sequence[AskingPlan], folder: Path) -> bool:
+        """Whether an engine is needed: not where every problem is known to belong to another length bin."""
+        counts = Counts(self._out / COUNTS, _tokenizer_name(folder))
+        for one in plans:
+            problems = self._problems[one.benchmark.name]
+            elsewhere = {problem.key for problem in problems if outside(one, counts.get(problem))}
+            if len(elsewhere) < len(problems):
+                return True
+            results.keep_course(self._out, point.name, record_of(one, problems, elsewhere, point.step, ""))
+        return False
+
+    def _benchmarks(self) -> list[Benchmark]:
+        return [registry.BENCHMARKS[name] for name in self._suite.benchmarks]
+
+    def _done(self, point: Point, benchmark: Benchmark) -> bool:
+        """Whether an engine need not be started for it."""
+        if self._retry_failed:
+            return False
+        problems = self._problems[benchmark.name]
+        return results.complete(self._out, point.name, benchmark.name, problems, judged=bool(self._suite.judge.place))
+
+    async def _ask(
+        self,
+        point: Point,
+        served: Sequence[endpoint.Served],
+        folder: Path | None,
+        plans: Sequence[AskingPlan],
+        scorer: Scorer,
+        judge: Judge | None,
+    ) -> None:
+        limits, settings = self._suite.limits, self._suite.target
+        tokens: Tokens | None = ModelTokens(folder, self._suite.sampling.enable_thinking) if folder else None
+        counts = Counts(self._out / COUNTS, _tokenizer_name(folder) if folder else "")
+        async with AsyncExitStack() as stack:
+            share = max(1, limits.concurrency // len(served))
+            clients = [
+                await stack.enter_async_context(
+                    ChatClient(
+                        Endpoint(
+                            one.url,
+                            one.model,
+                            share,
+                            limits.deadline_s,
+                            limits.attempts,
+                            limits.busy_s,
+                            settings.api_key_variable,
+                        )
+                    )
+                )
+                for one in served
+            ]
+            courses = []
+            for one in plans:
+                journal = stack.enter_context(
+                    SampleJournal(results.journal_path(self._out, point.name, one.benchmark.name))
+                )
+                courses.append(Course(one, journal, self._data, self._problems[one.benchmark.name]))
+            questioner = Questioner(
+                clients,
+                tokens,
+                counts,
+                scorer,
+                judge,
+                prompt_bytes=limits.prompt_bytes,
+                retry_failed=self._retry_failed,
+            )
+            progress = asyncio.create_task(self._progress(point, courses, questioner))
+            try:
+                await questioner.ask(courses)
+            finally:
+                progress.cancel()
+                for course in courses:
+                    asked = record_of(course.plan, course.problems, course.outside, point.step, served[0].model)
+                    results.keep_course(self._out, point.name, asked)
+                self._say(_line(point, courses, questioner))
+
+    async def _progress(self, point: Point, courses: Sequence[Course], questioner: Questioner) -> None:
+        last = ""
+        while True:
+            await asyncio.sleep(_EVERY_S)
+            if (line := _line(point, courses, questioner)) != last:
+                self._say(line)
+                last = line
+
+
+def _line(point: Point, courses: Sequence[Course], questioner: Questioner) -> str:
+    parts = []
+    for course in courses:
+        entries = course.entries()
+        counted = {
+            status: sum(entry.sample.status == status for entry in entries)
+            for status in ("failed", "skipped", "unjudged", "needs_judge")
+        }
+        trouble = "".join(f", {number} {status.replace('_', ' ')}" for status, number in counted.items() if number)
+        parts.append(f"{course.plan.benchmark.name} {len(entries):,}/{course.expected:,}{trouble}")
+    return f"{point.name}: {'; '.join(parts)}; {questioner.in_flight} in flight"
+
+
+def _tokenizer_name(folder: Path) -> str:
+    """Counts of one tokenizer hold for all models that have it."""
+    return claim.sha256(folder / "tokenizer.json")[:16]
+
+
+def _launch_of_server(folder: Path, context: int | None) -> engines.Launch:
+    """What a server that somebody else started should turn by, for the context that it serves."""
+    weights = engines.Weights.read(folder)
+    return weights.launch(context or weights.native, scaled=context is not None and context > weights.native)

@@ -1,0 +1,145 @@
+"""The output folder of an evaluation: who may write into it, and what it belongs to.
+
+Invariants: one process at a time writes; a folder goes on only with the same questions to the same model, because
+samples of two settings in one mean would be of neither. What changes no score (limits, deadlines) may differ.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from golongrl import __version__, files
+from golongrl.errors import InputError, writing_to
+from golongrl.evaluation.benchmark import DataFiles
+from golongrl.evaluation.suite import Suite
+
+RECORD: Final = "evaluation.json"
+_LOCK: Final = ".lock"
+# What may differ between two commands on one folder.
+_FREE: Final = ("limits", "data", "target.api_key_variable", "target.engine", "target.sglang_venv",
+                "target.engine_arguments", "target.gpus", "target.place", "judge")  # fmt: skip
+_JUDGE: Final = ("place", "model", "temperature", "retry_temperature", "max_tokens", "attempts")
+_CHUNK: Final = 1 << 20
+
+
+@contextmanager
+def claimed(out: Path) -> Iterator[None]:
+    """The folder, locked by this process.
+
+    Raises:
+        InputError: another process writes into it, or it holds other files.
+    """
+    place = files.look(out, (RECORD,), harmless=(_LOCK,)) if out.exists() else None
+    if place is not None and not place.free and place.state is not files.PlaceState.OWN:
+        raise InputError(f"--out {out}: {place.why_not('of an evaluation')}; choose another folder")
+    with writing_to(f"--out {out}"):
+        out.mkdir(parents=True, exist_ok=True)
+        lock = (out / _LOCK).open("a+")
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            lock.seek(0)
+            owner = lock.read(32).strip() or "unknown"
+            raise InputError(f"--out {out}: another evaluation writes into it (pid {owner})") from error
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
+
+
+def identity(suite: Suite, target: Mapping[str, Any], data: DataFiles) -> dict[str, Any]:
+    """What the samples of a folder depend on."""
+    tree = suite.model_dump(mode="json")
+    for path in _FREE:
+        section, _, key = path.partition(".")
+        if key:
+            del tree[section][key]
+        else:
+            del tree[section]
+    return {"suite": tree, "target": dict(target), "data": {name: _sums(paths) for name, paths in data.paths.items()}}
+
+
+def judge_identity(suite: Suite) -> dict[str, Any]:
+    """Who judges, and how."""
+    section = suite.judge.model_dump(mode="json")
+    return {key: section[key] for key in _JUDGE}
+
+
+def _sums(paths: Sequence[Path]) -> list[dict[str, Any]]:
+    return [{"file": path.name, "bytes": path.stat().st_size, "sha256": sha256(path)} for path in paths]
+
+
+def sha256(path: Path) -> str:
+    """The checksum of a file."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def keep(out: Path, mine: Mapping[str, Any], judge: Mapping[str, Any], suite: Suite) -> None:
+    """Write the folder's record, or see that it is the same.
+
+    Raises:
+        InputError: the folder holds samples of another identity; the message names the first difference.
+    """
+    path = out / RECORD
+    before = read(out) if path.is_file() else {}
+    if difference := _difference(before.get("identity", mine), mine):
+        raise InputError(
+            f"--out {out}: its samples were made with {difference}; choose another --out, or run with the same settings"
+        )
+    judged_by = before.get("judge")
+    both = judged_by and judged_by.get("place") and judge.get("place")
+    if both and (difference := _difference(judged_by, judge, "judge")):
+        raise InputError(f"--out {out}: it was judged with {difference}; choose another --out, or judge as before")
+    record = {
+        "version": __version__,
+        "started": before.get("started") or datetime.now(UTC).isoformat(timespec="seconds"),
+        "identity": mine,
+        "judge": judge if judge.get("place") else judged_by or judge,
+        "suite": suite.model_dump(mode="json"),
+    }
+    with writing_to(f"--out {out}"):
+        files.write_text(path, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+
+
+def read(out: Path) -> dict[str, Any]:
+    """The folder's record.
+
+    Raises:
+        InputError: there is none, or it is damaged.
+    """
+    path = out / RECORD
+    try:
+        record = json.loads(path.read_text("utf-8"))
+        if isinstance(record, dict) and {"identity", "suite"} <= set(record):
+            return record
+    except FileNotFoundError as error:
+        raise InputError(f"{out}: no evaluation in this folder (it has no {RECORD})") from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read: {error}") from error
+    raise InputError(f"{path}: not the record of an evaluation")
+
+
+def _difference(before: Any, now: Any, path: str = "") -> str:
+    """`key: old, now new` of the first difference, or nothing."""
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        for key in sorted({*before, *now}):
+            if found := _difference(before.get(key), now.get(key), f"{path}.{key}" if path else str(key)):
+                return found
+        return ""
+    return "" if before == now else f"{path.removeprefix('suite.')} {_short(before)}, now {_short(now)}"
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 100 else f"{text[:97]}..."

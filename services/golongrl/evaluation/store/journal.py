@@ -1,0 +1,267 @@
+"""What was asked and answered: an append-only JSONL file a benchmark, from which a killed run goes on.
+
+Invariants:
+- a record is one line, written in one call after the reply is whole: a kill loses what was in flight, and no more;
+- a line that the kill cut is removed when the file is opened again; a damaged line anywhere else is an error, because
+  silently asking its sample again would hide that the file was changed;
+- (problem, epoch) has one reply and at most one verdict; a second one of the same kind replaces it (`--retry-failed`).
+
+Only what figures need stays in memory; texts are read from the file again, one at a time.
+"""
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+from golongrl.errors import writing_to
+from golongrl.evaluation.benchmark import EvalProblem, Reply, ScoredReply
+from golongrl.evaluation.errors import EvaluationError
+from golongrl.evaluation.kinds import Sample
+
+Key = tuple[str, int]
+REPLY: Final = "reply"
+VERDICT: Final = "verdict"
+# A line is read back for its text; the longest has a thought of 100,000 tokens.
+_BLOCK: Final = 1 << 20
+
+
+@dataclass(slots=True)
+class SampleEntry:
+    """What is known of one sample without its texts.
+
+    Attributes:
+        at: where its reply stands in the file: first byte and length.
+        judged: a judge was asked about it.
+        refused: the server refused the request itself, so that asking again would fail the same way.
+    """
+
+    sample: Sample
+    reason: str = ""
+    seconds: float = 0.0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cut_tokens: int = 0
+    judge_tokens: int = 0
+    judged: bool = False
+    refused: bool = False
+    versions: tuple[str, ...] = ()
+    at: tuple[int, int] = (0, 0)
+
+    @property
+    def key(self) -> Key:
+        return self.sample.problem, self.sample.epoch
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a reply took."""
+
+    seconds: float = 0.0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cut_tokens: int = 0
+    refused: bool = False
+    versions: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """One question to the judge: the prompt's hash, its replies as they came, and the verdict."""
+
+    prompt: str
+    replies: tuple[str, ...]
+    verdict: float | None
+
+
+@dataclass
+class SampleJournal:
+    """The records of one benchmark, open for appending."""
+
+    path: Path
+    entries: dict[Key, SampleEntry] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        with writing_to(str(self.path)):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self.path.open("ab")
+        self._end = self._load()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+    def _load(self) -> int:
+        end = 0
+        for start, line in lines(self.path):
+            if not line.endswith(b"\n"):
+                os.truncate(self.path, start)
+                return start
+            entry = entry_of(record_of(line, self.path, start), self.entries, (start, len(line)))
+            self.entries[entry.key] = entry
+            end = start + len(line)
+        return end
+
+    def add_reply(
+        self,
+        problem: EvalProblem,
+        epoch: int,
+        reply: Reply,
+        scored: ScoredReply,
+        cost: Cost,
+        turns: Sequence[Mapping[str, Any]] = (),
+    ) -> SampleEntry:
+        """Keep a reply and its score; `turns` are what a conversation of several requests said before."""
+        record: dict[str, Any] = {
+            "kind": REPLY,
+            "key": problem.key,
+            "epoch": epoch,
+            "where": problem.where,
+            "labels": dict(problem.labels),
+            "question": problem.question,
+            "golds": list(problem.golds),
+            "reply": {
+                "text": reply.text,
+                "reasoning": reply.reasoning,
+                "finish_reason": reply.finish_reason,
+                "error": reply.error,
+            },
+            **_scored(scored),
+            "seconds": round(cost.seconds, 3),
+            "prompt_tokens": cost.prompt_tokens,
+            "completion_tokens": cost.completion_tokens,
+            "cut_tokens": cost.cut_tokens,
+            "refused": cost.refused,
+            "versions": list(cost.versions),
+        }
+        return self._append({**record, **({"turns": list(turns)} if turns else {})})
+
+    def add_verdict(
+        self, key: Key, scored: ScoredReply, judge: str, judged: Sequence[Judged], tokens: int
+    ) -> SampleEntry:
+        """Keep what the judge said about a reply, and the score that follows."""
+        questions = [{"prompt": one.prompt, "replies": list(one.replies), "verdict": one.verdict} for one in judged]
+        record = {
+            "kind": VERDICT,
+            "key": key[0],
+            "epoch": key[1],
+            "judge": judge,
+            "judged": questions,
+            "tokens": tokens,
+        }
+        return self._append({**record, **_scored(scored)})
+
+    def _append(self, record: Mapping[str, Any]) -> SampleEntry:
+        line = json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass") + b"\n"
+        with writing_to(str(self.path)):
+            self._file.write(line)
+            self._file.flush()
+        entry = entry_of(record, self.entries, (self._end, len(line)))
+        self._end += len(line)
+        self.entries[entry.key] = entry
+        return entry
+
+    def scored(self, entry: SampleEntry) -> ScoredReply:
+        """What the rules made of an entry's reply, before any verdict."""
+        record = read_record(self.path, entry)
+        return ScoredReply(
+            record["status"], record["score"], record["answer"], record["rule"], frozenset(record["flags"]),
+            record["parts"], record["reason"],
+        )  # fmt: skip
+
+
+def _scored(scored: ScoredReply) -> dict[str, Any]:
+    return {
+        "status": scored.status,
+        "score": scored.score,
+        "answer": scored.answer,
+        "rule": scored.rule,
+        "flags": sorted(scored.flags),
+        "parts": dict(scored.parts),
+        "reason": scored.reason,
+    }
+
+
+def entry_of(record: Mapping[str, Any], known: Mapping[Key, SampleEntry], at: tuple[int, int]) -> SampleEntry:
+    """What stays in memory of a record; a verdict adds to the reply that is known."""
+    key = (str(record["key"]), int(record["epoch"]))
+    before = known.get(key)
+    labels = record.get("labels", before.sample.labels if before else {})
+    sample = Sample(
+        key[0],
+        key[1],
+        record["status"],
+        record["score"],
+        labels,
+        frozenset(record["flags"]),
+        record["rule"],
+        record["parts"],
+    )
+    if record["kind"] == VERDICT and before is not None:
+        before.sample, before.reason = sample, record["reason"]
+        before.judge_tokens += record["tokens"]
+        before.judged = True
+        return before
+    return SampleEntry(
+        sample,
+        record["reason"],
+        record.get("seconds", 0.0),
+        record.get("prompt_tokens", 0),
+        record.get("completion_tokens", 0),
+        record.get("cut_tokens", 0),
+        refused=record.get("refused", False),
+        versions=tuple(record.get("versions", ())),
+        at=at,
+    )
+
+
+def lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """Every line of a file with the byte at which it begins; the last one may lack its end."""
+    start = 0
+    with path.open("rb", buffering=_BLOCK) as file:
+        for line in file:
+            yield start, line
+            start += len(line)
+
+
+def record_of(line: bytes, path: Path, start: int) -> dict[str, Any]:
+    """The record of a line.
+
+    Raises:
+        EvaluationError: it is none.
+    """
+    try:
+        record = json.loads(line.decode("utf-8", "surrogatepass"))
+        if record["kind"] in (REPLY, VERDICT) and {"key", "epoch", "status", "score"} <= set(record):
+            return dict(record)
+    except (ValueError, KeyError, TypeError, RecursionError):
+        pass
+    raise EvaluationError(
+        f"{path}: the line at byte {start} is no record of this program; remove the line, and its sample is asked again"
+    )
+
+
+def read_record(path: Path, entry: SampleEntry) -> dict[str, Any]:
+    """The record of an entry's reply, with its texts."""
+    start, length = entry.at
+    with path.open("rb") as file:
+        file.seek(start)
+        return record_of(file.read(length), path, start)
+
+
+def read_entries(path: Path) -> dict[Key, SampleEntry]:
+    """The entries of a journal that this process does not write; a cut last line is left out."""
+    entries: dict[Key, SampleEntry] = {}
+    if path.is_file():
+        for start, line in lines(path):
+            if line.endswith(b"\n"):
+                entry = entry_of(record_of(line, path, start), entries, (start, len(line)))
+                entries[entry.key] = entry
+    return entries

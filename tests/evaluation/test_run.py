@@ -1,0 +1,406 @@
+"""`golongrl eval run` against a scripted server: every benchmark end to end, bad servers, a kill, two at once."""
+
+import json
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from golongrl.errors import GolongrlError, InputError
+from golongrl.evaluation.benchmark import DataFiles
+from golongrl.evaluation.kinds import Mode
+from golongrl.evaluation.registry import BENCHMARKS
+from golongrl.evaluation.report import results
+from golongrl.evaluation.report.compare import compared
+from golongrl.evaluation.report.text import score_lines
+from golongrl.evaluation.run.ask import TargetGoneError
+from golongrl.evaluation.run.execute import EvalRequest, execute
+from golongrl.evaluation.store.journal import read_entries
+from golongrl.evaluation.suite import load
+from support.eval_data import right_reply, write_eval_data, write_rows
+from support.llm_endpoint import Said
+from support.openai_server import OpenAIServer, openai_server
+
+JUDGE = "judge"
+MODES: tuple[Mode, ...] = ("strict", "compat", "official")
+Other = Callable[[dict[str, Any], int], Said | None]
+QUICK = ("limits.attempts=2", "limits.concurrency=8")
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_eval_data(tmp_path_factory.mktemp("eval-data"))
+
+
+@pytest.fixture(scope="session")
+def right(data: Path) -> dict[str, str]:
+    """The last message of each problem -> a right reply."""
+    found = {}
+    for benchmark in BENCHMARKS.values():
+        with DataFiles.find(data, benchmark.sources) as files:
+            for problem in benchmark.problems(files):
+                for mode in MODES:
+                    found[benchmark.messages(problem, files, mode)[-1]["content"]] = right_reply(problem)
+    return found
+
+
+@pytest.fixture
+def serve(right: dict[str, str]) -> Iterator[Callable[..., OpenAIServer]]:
+    """Starts servers that answer right, or first by another script; the judge of the same server agrees."""
+    from contextlib import ExitStack
+
+    with ExitStack() as stack:
+
+        def start(
+            other: Callable[[dict[str, Any], int], Said | None] = lambda _, __: None, **more: Any
+        ) -> OpenAIServer:
+            def script(request: dict[str, Any], turn: int) -> Said:
+                if said := other(request, turn):
+                    return said
+                if request["model"] == JUDGE:
+                    return Said("They are the same, yes. [[CORRECT]] [[YES]]")
+                return Said(right[request["messages"][-1]["content"]])
+
+            return stack.enter_context(openai_server(script, ("m", JUDGE), **more))
+
+        yield start
+
+
+def evaluate(server: OpenAIServer, out: Path, data: Path, tokenizer: Path, *sets: str, suite: str = "aime24", **more):
+    words = [f"target.place='{server.url}'", "target.model=m", f"target.tokenizer='{tokenizer}'", f"data='{data}'"]
+    return execute(EvalRequest(load(suite, [*words, *QUICK, *sets]), out, **more), lambda _: None)
+
+
+def only(out: Path) -> dict[str, Any]:
+    """The one benchmark of the one point."""
+    (point,) = results.read(out)["points"]
+    (found,) = point["benchmarks"].values()
+    return found
+
+
+def judge_of(server: OpenAIServer) -> tuple[str, ...]:
+    return f"judge.place='{server.url}'", f"judge.model={JUDGE}"
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_every_benchmark_scores_1_for_right_replies(serve, tmp_path, data, tiny_model, mode) -> None:
+    server = serve()
+    out = evaluate(server, tmp_path / "out", data, tiny_model, *judge_of(server), f"mode={mode}", suite="paper")
+    (point,) = results.read(out)["points"]
+    assert set(point["benchmarks"]) == set(load("paper").benchmarks)
+    for name, found in point["benchmarks"].items():
+        if name in ("mrcr-512k", "mrcr-1m"):
+            assert found["why_no_value"] == "no problem of the data belongs to it"
+            assert found["outside"]
+            continue
+        assert found["value"] == pytest.approx(1.0), name
+        assert found["asked"] == found["expected"] > 0
+        assert found["rows"][0]["scored"] == found["asked"]
+    assert point["paper_average"] == pytest.approx(100.0)
+    asked = Counter(request["model"] for request in server.asked)
+    samples = sum(found["asked"] for found in point["benchmarks"].values())
+    assert asked["m"] == samples
+    page = (out / "report.html").read_text()
+    assert all(BENCHMARKS[name].title.replace("<", "&lt;") in page for name in point["benchmarks"])
+    assert "http" not in page.split("<main>")[0], "nothing is fetched"
+
+
+def test_repeats_are_exact_and_have_seeds_of_their_own(serve, tmp_path, data, tiny_model) -> None:
+    server = serve()
+    out = evaluate(server, tmp_path / "out", data, tiny_model)
+    assert only(out)["asked"] == 2 * 32
+    assert only(out)["figures"]["pass@32"] == 1.0
+    seeds = [request["seed"] for request in server.asked]
+    assert len(set(seeds)) == 64
+    assert all(0 <= seed < 2**31 for seed in seeds)
+    again = serve()
+    evaluate(again, tmp_path / "other", data, tiny_model)
+    assert sorted(request["seed"] for request in again.asked) == sorted(seeds), "seeds are a fact of the suite"
+
+
+def test_what_has_no_score_is_counted_apart_and_stays_in_the_denominator(serve, tmp_path, data, tiny_model) -> None:
+    """The first problem's repeats each meet another fate."""
+    fates = {
+        0: Said("longer than the context", status=400),
+        1: Said(status=500),
+        2: Said("<think>endless \\boxed{204}", finish_reason="length"),
+        3: Said("no box at all"),
+        4: Said(body="not JSON"),
+        5: Said("never whole", cut=10),
+    }
+    given: dict[int, Said] = {}
+
+    def script(request: dict[str, Any], turn: int) -> Said | None:
+        if "12 " not in request["messages"][-1]["content"]:
+            return None
+        if request["seed"] not in given and len(given) < len(fates):
+            given[request["seed"]] = fates[len(given)]
+        return given.get(request["seed"])
+
+    server = serve(script)
+    found = only(evaluate(server, tmp_path / "out", data, tiny_model, "sampling.repeats=8"))
+    total = found["rows"][0]
+    assert (total["samples"], total["scored"], total["failed"]) == (16, 12, 4)
+    assert total["truncated"] == 1
+    assert found["value"] == pytest.approx(10 / 16)
+    assert total["mean_scored"] == pytest.approx(10 / 12)
+    reasons = {reason["reason"] for reason in found["failures"]}
+    assert any("longer than the context" in reason for reason in reasons)
+    assert any("HTTP 500" in reason for reason in reasons)
+    assert found["departures"] == ["repeats 8 instead of 32"]
+
+
+def test_a_full_server_is_asked_less_at_a_time_and_loses_no_sample(serve, tmp_path, data, tiny_model) -> None:
+    answers = iter(range(12))
+
+    def script(*_: Any) -> Said | None:
+        number = next(answers, None)
+        return None if number is None else Said(status=429 if number % 2 else 503, headers={"Retry-After": "0"})
+
+    server = serve(script)
+    found = only(evaluate(server, tmp_path / "out", data, tiny_model, "sampling.repeats=8"))
+    assert (found["value"], found["asked"]) == (1.0, 16)
+    assert len(server.asked) == 16 + 12, "more refusals than attempts"
+
+
+def test_thoughts_that_the_server_separates(serve, tmp_path, data, tiny_model) -> None:
+    def script(request: dict[str, Any], _: int) -> Said:
+        gold = "204" if "12 " in request["messages"][-1]["content"] else "4"
+        message = {"content": f"\\boxed{{{gold}}}", "reasoning_content": "wrong: \\boxed{1}"}
+        choices = [{"message": message, "finish_reason": "stop"}]
+        usage = {"prompt_tokens": 11, "completion_tokens": 7}
+        spans = [{"version": "3", "start": 0, "end": 7}]
+        return Said(body=json.dumps({"choices": choices, "usage": usage, "metadata": {"weight_versions": spans}}))
+
+    found = only(evaluate(serve(script), tmp_path / "out", data, tiny_model, "sampling.repeats=2"))
+    assert found["value"] == 1.0
+    assert (found["cost"]["prompt_tokens"], found["cost"]["completion_tokens"]) == (44, 28)
+    assert found["versions"] == ["3"]
+
+
+def test_a_server_that_is_gone_ends_the_run_and_keeps_what_it_answered(serve, tmp_path, data, tiny_model) -> None:
+    answered = 0
+
+    def script(*_: Any) -> Said | None:
+        nonlocal answered
+        answered += 1
+        return None if answered <= 5 else Said(status=500)
+
+    with pytest.raises(TargetGoneError, match="8 requests in a row had no reply"):
+        evaluate(serve(script), tmp_path / "out", data, tiny_model, "limits.attempts=1", "limits.concurrency=1")
+    found = only(tmp_path / "out")
+    assert found["value"] is None
+    assert "incomplete: " in found["why_no_value"]
+    assert found["rows"][0]["scored"] == 5
+
+
+@pytest.mark.parametrize(("status", "said"), [(401, "HTTP 401"), (404, "HTTP 404")])
+def test_a_server_that_refuses_everything_ends_the_run(serve, tmp_path, data, tiny_model, status, said) -> None:
+    server = serve(lambda *_: Said(status=status))
+    with pytest.raises(GolongrlError, match=said):
+        evaluate(server, tmp_path / "out", data, tiny_model)
+    assert len(server.asked) <= 8
+
+
+def test_failed_samples_are_asked_again_only_when_told_to(serve, tmp_path, data, tiny_model) -> None:
+    broken = True
+
+    def script(request: dict[str, Any], _: int) -> Said | None:
+        if "12 " in request["messages"][-1]["content"]:
+            return Said("too long", status=400) if request["seed"] % 2 else Said(status=500) if broken else None
+        return None
+
+    server = serve(script)
+    out = tmp_path / "out"
+    settings = ("sampling.repeats=6", "limits.attempts=1", "limits.concurrency=2")
+    first = only(evaluate(server, out, data, tiny_model, *settings))
+    number = len(server.asked)
+    evaluate(server, out, data, tiny_model, *settings)
+    assert len(server.asked) == number, "nothing was in flight"
+    broken = False
+    second = only(evaluate(server, out, data, tiny_model, *settings, retry_failed=True))
+    refused = sum(request["seed"] % 2 for request in server.asked[:number] if "12 " in str(request["messages"]))
+    assert first["rows"][0]["failed"] == 6
+    assert second["rows"][0]["failed"] == refused
+    assert len(server.asked) == number + 6 - refused, "a refused request is not repeated"
+
+
+def reworded(request: dict[str, Any], _: int) -> Said | None:
+    """An answer that no rule knows to be right."""
+    return None if request["model"] == JUDGE else Said("</think>The answer is: what they all say, in other words")
+
+
+def test_without_a_judge_some_benchmarks_have_no_number(serve, tmp_path, data, tiny_model) -> None:
+    server = serve(reworded)
+    out = evaluate(server, tmp_path / "out", data, tiny_model, suite="corpusqa-128k")
+    found = only(out)
+    assert found["value"] is None
+    assert found["why_no_value"] == "needs a judge (--judge URL)"
+    ((_, _, score, _, notes),) = score_lines(results.read(out))
+    assert score == "–"
+    assert "needs a judge" in notes
+    asked = len(server.asked)
+    judged = only(evaluate(server, out, data, tiny_model, *judge_of(server), suite="corpusqa-128k"))
+    assert judged["value"] == 1.0
+    assert {request["model"] for request in server.asked[asked:]} == {JUDGE}, "only the judge is asked"
+
+
+def test_a_judge_without_a_verdict_is_asked_again_and_then_counted(serve, tmp_path, data, tiny_model) -> None:
+    stubborn: set[str] = set()
+
+    def script(request: dict[str, Any], _: int) -> Said | None:
+        if request["model"] != JUDGE:
+            return reworded(request, 0)
+        prompt = request["messages"][0]["content"]
+        if len(stubborn) < 1 or prompt in stubborn:
+            stubborn.add(prompt)
+            return Said("I cannot say.")
+        return Said("hm") if request["temperature"] == 0 else Said("<think>[[YES]]</think>different [[NO]]")
+
+    server = serve(script)
+    out = evaluate(server, tmp_path / "out", data, tiny_model, *judge_of(server), suite="corpusqa-128k")
+    found = only(out)
+    entries = read_entries(results.journal_path(out, "model", "corpusqa-128k"))
+    assert found["rows"][0]["unjudged"] + found["rows"][0]["scored"] == len(entries)
+    assert found["value"] == 0.0, "the thought of a judge is no verdict"
+    assert found["rows"][0]["unjudged"] == 1
+    lines = results.journal_path(out, "model", "corpusqa-128k").read_text().splitlines()
+    verdicts = [record for record in map(json.loads, lines) if record["kind"] == "verdict"]
+    assert len(verdicts) == len(entries)
+    for record in verdicts:
+        (question,) = record["judged"]
+        assert record["judge"] == JUDGE
+        assert len(question["prompt"]) == 16
+        assert question["replies"][0] in ("hm", "I cannot say.")
+        if question["verdict"] is None:
+            assert (record["status"], len(question["replies"])) == ("unjudged", 3)
+
+
+def test_a_prompt_that_does_not_fit_is_skipped_or_cut_and_said(serve, tmp_path, data, tiny_model) -> None:
+    server = serve(lambda *_: Said("</think>The correct answer is (A)"))
+    short = ("context.length=1500", "sampling.max_tokens=100")
+    cut = only(evaluate(server, tmp_path / "cut", data, tiny_model, *short, suite="longbench-v2"))
+    assert cut["cost"]["cut_prompts"] > 0
+    assert cut["rows"][0]["skipped"] == 0
+    asked = len(server.asked)
+    more = (*short, "context.rule=skip")
+    skipped = only(evaluate(server, tmp_path / "skip", data, tiny_model, *more, suite="longbench-v2"))
+    number = skipped["rows"][0]["skipped"]
+    assert number == cut["cost"]["cut_prompts"]
+    assert len(server.asked) - asked == skipped["expected"] - number
+    assert "context 1,500 instead of 182,272" in skipped["departures"]
+    assert any("do not fit in 1,400" in reason["reason"] for reason in skipped["failures"])
+    with pytest.raises(InputError, match=r"longbench-v2.*row \d.*the prompt has"):
+        evaluate(server, tmp_path / "refuse", data, tiny_model, *short, "context.rule=refuse", suite="longbench-v2")
+
+
+def test_the_servers_context_bounds_prompt_and_answer(serve, tmp_path, data, tiny_model) -> None:
+    server = serve(lambda *_: Said("</think>The correct answer is (A)"), context=4096)
+    found = only(evaluate(server, tmp_path / "out", data, tiny_model, suite="longbench-v2"))
+    assert {request["max_tokens"] for request in server.asked} == {51_200 * 4096 // 182_272}
+    assert "context 4,096 instead of 182,272" in found["departures"]
+
+
+def test_a_limit_is_spread_over_the_data_and_may_grow(serve, tmp_path, data, tiny_model) -> None:
+    server, out = serve(), tmp_path / "out"
+    one = only(evaluate(server, out, data, tiny_model, "limits.samples=1", "sampling.repeats=2"))
+    assert (one["asked"], one["expected"]) == (2, 2)
+    both = only(evaluate(server, out, data, tiny_model, "sampling.repeats=2"))
+    assert (both["asked"], len(server.asked)) == (4, 4)
+    back = only(evaluate(server, out, data, tiny_model, "limits.samples=1", "sampling.repeats=2"))
+    assert (back["asked"], back["expected"], len(server.asked)) == (2, 2, 4)
+
+
+def test_another_setting_or_another_file_needs_another_folder(serve, tmp_path, data, tiny_model) -> None:
+    server, out = serve(), tmp_path / "out"
+    evaluate(server, out, data, tiny_model, "sampling.repeats=1")
+    for sets, named in (
+        (["sampling.temperature=0.1"], r"sampling.temperature null, now 0.1"),
+        (["sampling.repeats=1", "mode=compat"], "mode"),
+    ):
+        with pytest.raises(InputError, match=named):
+            evaluate(server, out, data, tiny_model, "sampling.repeats=1", *sets)
+    other = tmp_path / "changed"
+    other.mkdir()
+    row = {"id": "0", "problem": "What is $1$?", "answer": "1"}
+    write_rows(other / "aime24.jsonl", [row])
+    with pytest.raises(InputError, match=r"data\.aime24"):
+        evaluate(server, out, other, tiny_model, "sampling.repeats=1")
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    (foreign / "thesis.tex").write_text("x")
+    with pytest.raises(InputError, match=r"thesis\.tex"):
+        evaluate(server, foreign, data, tiny_model)
+
+
+def test_comparing_is_paired(serve, tmp_path, data, tiny_model) -> None:
+    right_one = serve()
+    wrong_one = serve(lambda request, _: Said("\\boxed{1}") if "12 " in str(request["messages"]) else None)
+    before = evaluate(wrong_one, tmp_path / "a", data, tiny_model, "sampling.repeats=2")
+    after = evaluate(right_one, tmp_path / "b", data, tiny_model, "sampling.repeats=2")
+    (found,) = compared(before, after)
+    assert (found.before, found.after, found.difference) == (0.5, 1.0, 0.5)
+    assert (found.problems, found.better, found.worse) == (2, 1, 0)
+    assert found.low is not None
+    assert found.low < 0 < found.high
+    (same,) = compared(after, after)
+    assert (same.difference, same.low, same.high) == (0.0, 0.0, 0.0)
+
+
+COMMAND = [sys.executable, "-m", "golongrl", "eval", "run", "aime24"]
+
+
+def command(server: OpenAIServer, out: Path, data: Path, tokenizer: Path) -> list[str]:
+    options = {"--target": server.url, "--model": "m", "--tokenizer": tokenizer, "--data": data, "--out": out}
+    words = [str(word) for option in options.items() for word in option]
+    return [*COMMAND, *words, "--set", "limits.concurrency=4", "--set", "sampling.repeats=16"]
+
+
+def test_after_a_kill_only_what_was_in_flight_is_asked_again(serve, tmp_path, data, tiny_model) -> None:
+    answered = 0
+
+    def script(*_: Any) -> Said | None:
+        nonlocal answered
+        answered += 1
+        return Said("late", held=True) if 20 < answered <= 24 else None
+
+    server, out = serve(script), tmp_path / "out"
+    process = subprocess.Popen(command(server, out, data, tiny_model), stderr=subprocess.PIPE, text=True)
+    server.until(24)
+    second = subprocess.run(command(server, out, data, tiny_model), capture_output=True, text=True, timeout=120)
+    assert second.returncode == 2
+    assert second.stderr.strip().endswith(f"another evaluation writes into it (pid {process.pid})")
+    assert second.stderr.count("\n") == 1
+    journal = results.journal_path(out, "model", "aime24")
+    with server.changed:
+        assert server.changed.wait_for(lambda: len(journal.read_text().splitlines()) == 20, 120)
+    process.kill()
+    process.wait()
+    server.hold.set()
+    # As a kill in the middle of a write leaves it.
+    with journal.open("a") as file:
+        file.write('{"kind":"reply","key":"0","epo')
+    done = subprocess.run(command(server, out, data, tiny_model), capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert only(out)["value"] == 1.0
+    assert len(server.asked) == 32 + 4
+    seeds = Counter(request["seed"] for request in server.asked)
+    assert sorted(seeds.values()) == [1] * 28 + [2] * 4
+    assert len(read_entries(journal)) == 32
+
+
+@pytest.mark.full
+def test_a_signal_ends_it_in_order(serve, tmp_path, data, tiny_model) -> None:
+    server, out = serve(lambda *_: Said("late", held=True)), tmp_path / "out"
+    process = subprocess.Popen(command(server, out, data, tiny_model), stderr=subprocess.PIPE, text=True)
+    server.until(4)
+    process.send_signal(signal.SIGTERM)
+    _, words = process.communicate(timeout=120)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert words.strip().splitlines()[-1] == "error: stopped by SIGTERM; run the same command again to go on"
+    assert only(out)["why_no_value"] == "nothing was asked"
