@@ -18,6 +18,7 @@ import structlog
 import tenacity
 from redis import exceptions as rx
 from redis.asyncio.connection import AbstractConnection
+from redis.asyncio.sentinel import MasterNotFoundError
 
 from golongrl.queue.address import Address, address
 from golongrl.queue.errors import NotDurableError, QueueError, QueueServerError, QueueUnavailableError
@@ -40,6 +41,7 @@ SCAN_COUNT = 1000
 
 # Errors of a server that will serve again, by class where redis-py has one (it takes the code off the message then).
 _PASSING: tuple[tuple[type[Exception], str], ...] = (
+    (MasterNotFoundError, "a primary that a sentinel names (fail-over)"),
     (rx.OutOfMemoryError, "memory on the server (maxmemory reached)"),
     (rx.BusyLoadingError, "the server to load its data"),
     (rx.ReadOnlyError, "a writable primary (fail-over)"),
@@ -278,7 +280,7 @@ class Connection:
                 "give that node's address, or a server that is not a cluster"
             ) from error
         except (rx.RedisError, OSError) as error:
-            reason, text = passing_reason(error), self._server.hide(str(error))
+            reason, text = passing_reason(error), self._server.hide(_words(error))
             if reason is None:
                 raise QueueError(f"{name} on Redis at {self.name}: {text}") from error
             await self._start_afresh()
@@ -317,6 +319,13 @@ class Connection:
                 raise
             waitaof = False
         return judge(info, config, waitaof=waitaof, replicas=self._server.replicas)
+
+
+def _words(error: Exception) -> str:
+    """An error's own words, but for one that holds the representation of every sentinel's client."""
+    if isinstance(error, MasterNotFoundError):
+        return "none answers with one; check their addresses, the service's name and the certificates"
+    return str(error)
 
 
 def _text(value: str | bytes | None) -> str:
