@@ -31,6 +31,7 @@ from golongrl.learner.checkpoints import resume
 from golongrl.learner.checkpoints.resume import Identity, Resumed
 from golongrl.learner.checkpoints.saver import CheckpointSaver
 from golongrl.learner.checkpoints.store import Checkpoint, Checkpoints
+from golongrl.learner.exit_deadline import ExitDeadline
 from golongrl.learner.flops import pairs_per_token
 from golongrl.learner.fsync import StorageError
 from golongrl.learner.loop import RESULT, TrainingLoop
@@ -223,7 +224,8 @@ async def _attached(
     if attachment.version > done:
         log.info("replaying the steps after the checkpoint", first=done + 1, last=attachment.version)
     status.set("starting the ranks (Ray, model)", done, on="ranks", what="{on} to start")
-    async with _ranks(inputs, checkpoint, stop) as ranks:
+    deadline = ExitDeadline()
+    async with _ranks(inputs, checkpoint, stop, deadline) as ranks:
         validation.forget_after(attachment.version)
         saver = CheckpointSaver(
             checkpoints, queue, attachment.token, ranks, keep=recipe.learner.keep_checkpoints, latest=done
@@ -255,36 +257,40 @@ async def _attached(
                     samples=await asyncio.to_thread(Samples.of, recipe, config.out, done, inputs.model),
                 )
                 complete = await loop.run()
+                deadline.begin(0 if complete else TrainingInterruptedError.exit_code)
     if not complete:
         raise TrainingInterruptedError(f"stopped by a signal after step {loop.done}; the next start resumes the run")
 
 
 @contextlib.asynccontextmanager
-async def _ranks(inputs: Inputs, checkpoint: Checkpoint | None, stop: StopSignal) -> AsyncIterator["Ranks"]:
+async def _ranks(
+    inputs: Inputs, checkpoint: Checkpoint | None, stop: StopSignal, deadline: ExitDeadline
+) -> AsyncIterator["Ranks"]:
     """The ranks on their Ray, with the checkpoint's state. A rank that dies ends the block with its line, whatever the
-    block waits for."""
+    block waits for; then the process has until `deadline`."""
     from golongrl.learner.ranks.ray_session import RaySession
 
     async with RaySession(inputs.recipe.learner.ranks) as session:
-        # Ray starts while verl is imported: both take seconds.
-        ranks_type = await asyncio.to_thread(_import_ranks)
-        await session.connect()
-        # Again: Ray's own handler of SIGTERM aborts the process three seconds later.
-        stop.listen()
-        ranks = await ranks_type.start(inputs.recipe, inputs.model)
-        info = ranks.info[0]
-        memory.check_device(inputs.recipe, inputs.model_config, device=info.device, device_bytes=info.device_bytes)
-        log.info("ranks are up", ranks=len(ranks.info), parameters=info.parameters)
-        if checkpoint is not None:
-            await ranks.load(checkpoint.actor)
-        try:
-            async with asyncio.TaskGroup() as group:
-                watch = group.create_task(ranks.watch())
-                yield ranks
-                watch.cancel()
-        except ExceptionGroup as failures:
-            raise failures.exceptions[0] from failures
-        await ranks.close()
+        with deadline.after():
+            # Ray starts while verl is imported: both take seconds.
+            ranks_type = await asyncio.to_thread(_import_ranks)
+            await session.connect()
+            # Again: Ray's own handler of SIGTERM aborts the process three seconds later.
+            stop.listen()
+            ranks = await ranks_type.start(inputs.recipe, inputs.model)
+            info = ranks.info[0]
+            memory.check_device(inputs.recipe, inputs.model_config, device=info.device, device_bytes=info.device_bytes)
+            log.info("ranks are up", ranks=len(ranks.info), parameters=info.parameters)
+            if checkpoint is not None:
+                await ranks.load(checkpoint.actor)
+            try:
+                async with asyncio.TaskGroup() as group:
+                    watch = group.create_task(ranks.watch())
+                    yield ranks
+                    watch.cancel()
+            except ExceptionGroup as failures:
+                raise failures.exceptions[0] from failures
+            await ranks.close()
 
 
 def _pairs_per_token(ranks: "Ranks", inputs: Inputs) -> float | None:
