@@ -21,9 +21,11 @@ _MARKDOWN_TITLE: Final = re.compile(r"^#\s+(\S.*)$", re.MULTILINE)
 # Parts of a page that are not its text.
 _NOT_TEXT: Final = "script, style, noscript, template, svg, nav, header, footer, aside, form, iframe"
 _BLOCKS: Final = (
-    "p, div, section, article, main, li, ul, ol, dl, dt, dd, h1, h2, h3, h4, h5, h6, pre, blockquote, br, hr, table, "
-    "caption, figcaption"
+    "p, div, section, article, main, ul, ol, dl, dt, dd, pre, blockquote, br, hr, table, caption, figcaption"
 )
+# What the page's own white space leaves between the rows of a table, and after the mark of an item.
+_TABLE_ROWS: Final = re.compile(r"\|[ \t]*\n\s*\|")
+_ITEM: Final = re.compile(r"^-\s+", re.MULTILINE)
 
 
 class UnreadError(Exception):
@@ -133,11 +135,18 @@ def _html(data: bytes) -> FileText:
     for row in root.css("tr"):
         cells = [" ".join(cell.text().split()) for cell in row.css("th, td")]
         row.replace_with("\n| " + " | ".join(cells) + " |")
+    # Headings and lists as in markdown, so that a page is cut into sections as other documents are.
+    for node in root.css("h1, h2, h3, h4, h5, h6"):
+        words = " ".join(node.text().split())
+        node.replace_with(f"\n\n{'#' * int(node.tag[1])} {words}\n\n" if words else "\n\n")
+    for node in root.css("li"):
+        node.insert_before("\n- ")
     for node in root.css(_BLOCKS):
-        node.insert_before("\n\n" if node.tag not in ("br", "li", "dt", "dd") else "\n")
+        node.insert_before("\n" if node.tag in ("br", "dt", "dd") else "\n\n")
         if node.tag not in ("br", "hr"):
             node.insert_after("\n")
-    return FileText(root.text(), " ".join(title.text().split()) if title is not None else "", licence)
+    text = _ITEM.sub("- ", _TABLE_ROWS.sub("|\n|", root.text()))
+    return FileText(text, " ".join(title.text().split()) if title is not None else "", licence)
 
 
 def _pdf(data: bytes) -> FileText:
