@@ -136,9 +136,10 @@ def _html(data: bytes) -> FileText:
         cells = [" ".join(cell.text().split()) for cell in row.css("th, td")]
         row.replace_with("\n| " + " | ".join(cells) + " |")
     # Headings and lists as in markdown, so that a page is cut into sections as other documents are.
-    for node in root.css("h1, h2, h3, h4, h5, h6"):
-        words = " ".join(node.text().split())
-        node.replace_with(f"\n\n{'#' * int(node.tag[1])} {words}\n\n" if words else "\n\n")
+    for level in range(1, 7):
+        for node in root.css(f"h{level}"):
+            words = " ".join(node.text().split())
+            node.replace_with(f"\n\n{'#' * level} {words}\n\n" if words else "\n\n")
     for node in root.css("li"):
         node.insert_before("\n- ")
     for node in root.css(_BLOCKS):
