@@ -11,6 +11,7 @@ import yaml
 from golongrl.data.construct.load import load
 from golongrl.data.construct.run import construct
 from golongrl.data.construct.workers import Here, Processes, RayCluster
+from golongrl.telemetry import history
 from support.construction import DEBIAN, tree, write_documents
 
 pytestmark = [pytest.mark.full, pytest.mark.timeout(1200)]
