@@ -5,11 +5,11 @@ Invariants:
 - a run says only what differs from its release: storage, Redis, Secrets and images are the release's values.
 """
 
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
 
-from golongrl.kubernetes.values.common import Count, ValuesSection
+from golongrl.kubernetes.values.common import Count, Positive, ValuesSection
 
 GROUP: Final = "golongrl.io"
 VERSION: Final = "v1alpha1"
@@ -18,6 +18,8 @@ PLURAL: Final = "trainingruns"
 # On every object that the operator makes: whose it is, what it runs, and which try it is.
 RUN_LABEL: Final = f"{GROUP}/training-run"
 CONTENT: Final = f"{GROUP}/content"
+# On a RayJob that a person made: the run of the release whose pool it uses.
+ADOPT_LABEL: Final = f"{GROUP}/run"
 ATTEMPT: Final = f"{GROUP}/attempt"
 
 
@@ -37,24 +39,106 @@ class LearnerPatch(ValuesSection):
     )
 
 
+class RolloutSpec(ValuesSection):
+    """The engines that generate for this run."""
+
+    replicas: Count | None = Field(
+        None,
+        description="Engines, as a fixed number; `kubectl scale` writes this key. Absent: as many as the learner needs "
+        "between minReplicas and maxReplicas, or, without maxReplicas, the release's rollout.replicas.",
+    )
+    min_replicas: Positive | None = Field(
+        None, description="Fewest engines while the run trains. Absent: 1. A suspended or ended run has none."
+    )
+    max_replicas: Positive | None = Field(
+        None,
+        description="Most engines. With this key the operator sizes the pool by what the queue says: it adds engines "
+        "while the learner waits for groups, and takes idle engines away. Unknown signals change nothing.",
+    )
+    dedicated: bool | None = Field(
+        None,
+        description="Give the run a pool, a queue and a folder of its own, so that it trains at the same time as the "
+        "release's other runs. A run with another model, other data or one of the keys below has these anyway. It "
+        "cannot be changed, because samples and checkpoints are in that queue and folder.",
+    )
+    engine_args: list[str] | None = Field(
+        None, description="More arguments of the engine, after the release's. The run then has a pool of its own."
+    )
+    node_selector: dict[str, str] | None = Field(
+        None, description="Labels of the nodes that may run the engines. The run then has a pool of its own."
+    )
+
+
+class RewardSpec(ValuesSection):
+    """What scores the run's responses."""
+
+    url: str | None = Field(
+        None,
+        pattern="^https?://",
+        max_length=2048,
+        description="Address of a reward service that is not the release's. The run then has a pool of its own, and "
+        "the chart's networkPolicy.extraEgress.rollout must allow the address.",
+    )
+
+
+class ScheduleSpec(ValuesSection):
+    """When the run trains if others want the same GPUs."""
+
+    priority: Annotated[int, Field(ge=-1_000_000, le=1_000_000)] = Field(
+        0,
+        description="A run of higher priority is trained first. Under operator.gpuBudget it suspends runs of lower "
+        "priority, which keep their checkpoints and resume when GPUs are free. Equal priorities: the older run first.",
+    )
+    queue: str | None = Field(
+        None,
+        min_length=1,
+        max_length=253,
+        description="Kueue's LocalQueue: the RayJob gets its label, and the pool starts when Kueue has admitted the "
+        "RayJob. A pool of its own has the label too.",
+    )
+
+
 class Spec(ValuesSection):
     """What to train, and with which release."""
 
     release: str = Field(
-        min_length=1, max_length=53, description="Helm release whose Redis, rollout pool and storage train it."
+        min_length=1, max_length=53, description="Helm release whose Redis, reward service and storage train it."
     )
     suspend: bool = Field(
         False,
-        description="Delete the RayJob and free its nodes; false again resumes from the last checkpoint.",
+        description="Stop and free all GPUs: the RayJob is deleted and the rollout pool is drained to zero. false "
+        "again resumes from the last checkpoint and repeats the steps after it with the same samples, so that the "
+        "result is the same as without the pause.",
     )
+    rollout: RolloutSpec = Field(default=RolloutSpec(), description="The engines that generate for this run.")
+    reward: RewardSpec = Field(default=RewardSpec(), description="What scores the run's responses.")
+    schedule: ScheduleSpec = Field(default=ScheduleSpec(), description="When it trains if others want the same GPUs.")
     max_restarts: Count = Field(
         2,
         description="How often a RayJob that has stalled, or has failed with its own backoffLimit used up, is replaced "
-        "by a new one, which resumes from the last checkpoint.",
+        "by a new one, which resumes from the last checkpoint. The first restart comes at once, the next ones after "
+        "30 s, 60 s and so on up to 10 minutes. A run that fails twice at the same step is not restarted.",
     )
     stall_seconds: Count = Field(
         0,
-        description="Seconds without progress in the queue after which a running learner is restarted; 0: never.",
+        description="Seconds without progress in the queue after which what the queue waits for is restarted: an "
+        "engine if a group waits for it, otherwise the learner; 0: never.",
+    )
+    max_engine_replacements: Count = Field(
+        6,
+        description="How many sick engines (quarantined, behind, silent or crashing) are replaced in an hour, one at a "
+        "time; 0: none.",
+    )
+    deletion_policy: Literal["Retain", "Delete"] = Field(
+        "Retain",
+        description="What becomes of the RayJob, its ConfigMap and a pool of its own when the run has ended. Retain "
+        "(the default) keeps the objects with their logs until KubeRay's ttlSecondsAfterFinished; Delete removes them "
+        "at once. Nodes and engines are freed in both cases; checkpoints stay in the release's storage.",
+    )
+    ttl_seconds_after_finished: Count | None = Field(
+        None,
+        description="Seconds after its end when the TrainingRun itself is deleted, with all objects made for it. "
+        "Absent: never. Checkpoints stay in the release's storage.",
     )
     recipe_preset: str | None = Field(
         None,
@@ -90,6 +174,61 @@ class Progress(ValuesSection):
     since: str = Field(description="When they last changed.", json_schema_extra={"format": "date-time"})
 
 
+class ScalingStatus(ValuesSection):
+    """What the pool's controller remembers between two passes."""
+
+    need: float = Field(description="Engines that the learner needs, for people.")
+    busy: float = Field(description="Engines that had something to do, smoothed.")
+    wait: float = Field(description="Share of its time that the learner waited for groups, smoothed.")
+    at: str = Field(description="When that was last measured.", json_schema_extra={"format": "date-time"})
+    changed: str | None = Field(
+        None,
+        description="When the number of engines last changed.",
+        json_schema_extra={"format": "date-time"},
+    )
+    low: str | None = Field(
+        None, description="Since when fewer engines would do.", json_schema_extra={"format": "date-time"}
+    )
+
+
+class Suspicion(ValuesSection):
+    """An engine that seems sick."""
+
+    pod: str = Field(description="Its pod.")
+    since: str = Field(description="Since when.", json_schema_extra={"format": "date-time"})
+    reason: str = Field(max_length=1024, description="Why.")
+
+
+class RolloutStatus(ValuesSection):
+    """The pool that generates for the run."""
+
+    name: str = Field(description="Deployment or LeaderWorkerSet.")
+    replicas: Count = Field(0, description="Engines that exist.")
+    ready_replicas: Count = Field(0, description="Engines that can be counted on.")
+    desired: Count = Field(0, description="Engines that the operator asks for.")
+    selector: str = Field("", description="Label selector of their pods, for an autoscaler.")
+    reason: str = Field("", description="Why there are so many.")
+    learner: str = Field("", description="The learner's counters of its time at the last measurement.")
+    scaling: ScalingStatus | None = Field(None, description="What the pool's controller remembers.")
+    sick: list[Suspicion] = Field(default_factory=list[Suspicion], description="Engines that seem sick.")
+
+
+class Replacement(ValuesSection):
+    """An engine that was replaced."""
+
+    pod: str = Field(description="Its pod.")
+    time: str = Field(description="When.", json_schema_extra={"format": "date-time"})
+    reason: str = Field(description="Why.")
+
+
+class Failure(ValuesSection):
+    """The learner's last failure."""
+
+    step: Count | None = Field(None, description="Step that it was in; absent if the queue did not answer.")
+    time: str = Field(description="When.", json_schema_extra={"format": "date-time"})
+    repeated: bool = Field(False, description="The same step had failed before: the run is not restarted.")
+
+
 class RunStatus(ValuesSection):
     """The state of the run at the operator's last pass."""
 
@@ -97,16 +236,26 @@ class RunStatus(ValuesSection):
     phase: str = Field("Pending", description="State of the run in one word.")
     message: str = Field("", description="What happens, what the run waits for, or what failed.")
     job: str = Field("", description="Name of the RayJob.")
+    queue: str = Field("", description="Name of its queue in Redis: the release's run, or one of its own.")
     content: str = Field("", description="Hash of all that the RayJob runs; if it changes, the RayJob is replaced.")
     restarts: Count = Field(0, description="How often the operator has created a new RayJob of this content.")
+    failure: Failure | None = Field(None, description="The learner's last failure.")
+    finished: str | None = Field(None, description="When the run ended.", json_schema_extra={"format": "date-time"})
     head: str = Field("", description="The Ray head: its pod's UID and restarts.")
     head_replacements: Count = Field(
         0, description="How often KubeRay has replaced a lost Ray head; not counted as restarts."
     )
     step: str = Field("", description="Optimizer steps done, of how many.")
-    version: Count | None = Field(None, description="Newest policy version announced to the engines.")
-    checkpoint: Count | None = Field(None, description="Step of the last checkpoint.")
+    policy_version: Count | None = Field(None, description="Newest policy version announced to the engines.")
+    last_checkpoint: Count | None = Field(None, description="Step of the last checkpoint.")
     staleness: str = Field("", description="Policy versions that the oldest group is behind, and max_staleness.")
+    reward: str = Field("", description="Mean reward of the last step.")
+    throughput: str = Field("", description="Tokens a second that the last step trained.")
+    bytes: str = Field("", description="Samples in Redis, and queue.max_bytes.")
+    rollout: RolloutStatus | None = Field(None, description="The pool that generates for the run.")
+    replaced: list[Replacement] = Field(
+        default_factory=list[Replacement], description="Engines that were replaced in the last hour."
+    )
     stuck: list[str] = Field(default_factory=list, description="What stops the loop, most telling first.")
     progress: Progress | None = Field(None, description="Since when the queue has made no progress.")
     conditions: list[Condition] = Field(

@@ -6,8 +6,10 @@ instead: a missed event delays a run by PASS_S, and a restarted operator needs n
 """
 
 import asyncio
+import math
 import socket
 import threading
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,15 +20,21 @@ import structlog
 
 from golongrl.kubernetes.cluster import ClusterMissingError, ClusterSilentError
 from golongrl.kubernetes.kubeconfig import ClusterError
+from golongrl.kubernetes.look.pods import Pod
 from golongrl.kubernetes.rayjob.site import Manifest, Site
 from golongrl.serving import bind, served
-from golongrl_operator.api import GROUP, PLURAL, RUN_LABEL, VERSION
+from golongrl_operator.api import GROUP, PLURAL, VERSION
+from golongrl_operator.cases import Seen
 from golongrl_operator.events import manifest, transitions
-from golongrl_operator.kube import Kube, picture
-from golongrl_operator.reconcile import ReconcileResult, Seen, reconcile, refused
+from golongrl_operator.kube import ClusterLook, Kube, picture
+from golongrl_operator.lease import LeaderLease
+from golongrl_operator.reconcile import ReconcileResult, adopted_notes, idle_pool, own_queues, reconcile, refused
 from golongrl_operator.serve import create_app
+from golongrl_operator.turns import adopted
 
 log = structlog.get_logger()
+
+Ask = Callable[[Sequence[Pod]], Awaitable[tuple[Manifest | None, str]]]
 
 # `kubectl get` is as fresh as this.
 PASS_S: Final = 15.0
@@ -44,6 +52,10 @@ class Loop:
 
     site: Site
     kube: Kube
+    lease: LeaderLease | None = None
+    """Without one, this process always acts."""
+    ask: Ask | None = None
+    """How a queue is asked; directly by default."""
     pass_s: float = PASS_S
     settle_s: float = _SETTLE_S
 
@@ -60,45 +72,80 @@ class Loop:
     async def forever(self) -> None:
         """Run passes until cancelled. If the API server does not answer, the next pass tries again."""
         while True:
-            try:
-                ok = await self.once()
-            except ClusterError as error:
-                ok = False
-                log.warning("pass", error=str(error))
+            acts = self.lease is None or self.lease.held
+            self.kube.metrics.leads(acts)
+            # One that waits for the lease is as healthy as one that acts.
+            ok = True
+            if acts:
+                try:
+                    ok = await self.once()
+                except ClusterError as error:
+                    ok = False
+                    log.warning("pass", error=str(error))
             self.kube.metrics.passed(ok)
             self.last = asyncio.get_running_loop().time()
             with suppress(TimeoutError):
-                async with asyncio.timeout(self.pass_s):
+                # Soon after the lease is free, but without asking for nothing all the time.
+                async with asyncio.timeout(self.pass_s if acts else min(self.pass_s, _SETTLE_S)):
                     await self.changed.wait()
                     await asyncio.sleep(self.settle_s)
             self.changed.clear()
 
     async def once(self) -> bool:
         """One pass; True if everything was done and reported. Raises ClusterError if the objects cannot be listed."""
-        cluster = await self.kube.look(self.site.release)
-        told, silence = await picture(self.site.redis_url, self.site.run)
-        now = datetime.now(UTC)
-        outcomes = reconcile(self.site, Seen(now, cluster.runs, cluster.jobs, cluster.pods, told, silence))
+        kind = str(self.site.pool.workload.get("kind", "Deployment"))
+        cluster = await self.kube.look(self.site.release, kind)
+        seen = await self._see(cluster)
+        outcomes = reconcile(self.site, seen)
         self.kube.metrics.runs(outcome.status["phase"] for outcome in outcomes)
+        self.kube.metrics.pools(outcome.status.get("rollout") or {} for outcome in outcomes)
+        tasks = [(outcome.run["metadata"]["name"], self._do(outcome, kind, seen.now)) for outcome in outcomes]
+        idle = idle_pool(self.site, outcomes, seen)
+        tasks += [(name, self.kube.scale(kind, name, size)) for name, size in idle.items()]
+        tasks += [
+            (job["metadata"]["name"], self.kube.note(job["metadata"]["name"], notes))
+            for job in adopted(self.site, seen.jobs)
+            if (notes := adopted_notes(self.site, job, seen))
+        ]
         ok = True
-        for outcome in outcomes:
+        for name, task in tasks:
             try:
-                await self._do(outcome, now)
+                await task
             except ClusterSilentError:
-                # The other runs would only wait for their deadlines too.
+                # The others would only wait for their deadlines too.
+                for _, rest in tasks:
+                    rest.close()
                 raise
             except ClusterMissingError:
-                log.info("run was deleted", name=outcome.run["metadata"]["name"])
+                log.info("object was deleted", name=name)
             except ClusterError as error:
-                # Only this run could not be written: continue with the others.
+                # Only this one could not be written: continue with the others.
                 ok = False
-                log.warning("run", name=outcome.run["metadata"]["name"], error=str(error))
+                log.warning("run", name=name, error=str(error))
         return ok
 
-    async def _do(self, outcome: ReconcileResult, now: datetime) -> None:
+    async def _see(self, cluster: ClusterLook) -> Seen:
+        """The cluster, and the queue of each run that has one of its own."""
+        told, silence = await self._ask(self.site.run, [pod for pod in cluster.pods if not pod.run])
+        pictures = {
+            name: await self._ask(run, [pod for pod in cluster.pods if pod.run == name])
+            for name, run in own_queues(self.site, cluster.runs).items()
+        }
+        now = datetime.now(UTC)
+        return Seen(now, cluster.runs, cluster.jobs, cluster.pods, told, silence, cluster.workloads, pictures)
+
+    async def _ask(self, run: str, pods: Sequence[Pod]) -> tuple[Manifest | None, str]:
+        """What a run's queue reports, or None and why it did not answer."""
+        return await (self.ask(pods) if self.ask else picture(self.site.redis_url, run))
+
+    async def _do(self, outcome: ReconcileResult, kind: str, now: datetime) -> None:
         status, written = outcome.status, outcome.run.get("status") or {}
-        # The status is written before a deletion: a restart that is not counted would be free.
-        if outcome.delete and any(status[key] != written.get(key) for key in ("phase", "restarts")):
+        # The status is written before a deletion: a restart, or a replacement, that is not counted would be free.
+        if outcome.expired:
+            await self.kube.delete_run(outcome.run["metadata"]["name"])
+            return
+        counted = ("phase", "restarts", "replaced")
+        if (outcome.delete or outcome.pool.evict) and any(status.get(key) != written.get(key) for key in counted):
             await self._tell(outcome.run, written, status, now)
             written = status
         try:
@@ -106,10 +153,23 @@ class Loop:
                 await self.kube.delete(job)
             for item in outcome.apply:
                 await self.kube.apply(item)
+            await self._pool(outcome, kind)
         except ClusterError as error:
             status = refused(outcome, str(error), now)
         if status != written:
             await self._tell(outcome.run, written, status, now)
+
+    async def _pool(self, outcome: ReconcileResult, kind: str) -> None:
+        for item in outcome.pool.apply:
+            await self.kube.apply(item)
+        for pod, cost in outcome.pool.costs.items():
+            await self.kube.price(pod, cost)
+        for name, size in outcome.pool.scale.items():
+            await self.kube.scale(kind, name, size)
+        for pod in outcome.pool.evict:
+            await self.kube.evict(pod)
+        if outcome.drop_pool:
+            await self.kube.delete_pool(kind, outcome.drop_pool)
 
     async def _tell(self, run: Manifest, written: Manifest, status: Manifest, now: datetime) -> None:
         """Events first: a pass that dies in between is repeated, and finds them already posted."""
@@ -138,7 +198,9 @@ def registry(loop: Loop) -> kopf.OperatorRegistry:
         if meta.get("generation") != status.get("observedGeneration"):
             loop.changed.set()
 
-    @kopf.on.event("ray.io", "v1", "rayjobs", labels={RUN_LABEL: kopf.PRESENT}, registry=handlers)
+    @kopf.on.event(
+        "ray.io", "v1", "rayjobs", labels={"app.kubernetes.io/instance": loop.site.release}, registry=handlers
+    )
     async def job_changed(**_: Any) -> None:
         loop.changed.set()
 
@@ -163,7 +225,10 @@ async def operate(loop: Loop, host: str, port: int, stop: threading.Event | None
     """
     listener = bind(host, port)
     app = create_app(lambda: loop.age, LATEST_S, loop.kube.metrics.registry)
+    if loop.lease is not None:
+        await loop.lease.once()
     passes = asyncio.create_task(loop.forever())
+    keeping = asyncio.create_task(loop.lease.keep() if loop.lease else asyncio.sleep(math.inf))
     watches = asyncio.create_task(
         kopf.operator(
             registry=registry(loop),
@@ -176,11 +241,14 @@ async def operate(loop: Loop, host: str, port: int, stop: threading.Event | None
     try:
         async with served(app, listener):
             # If either ends, the process ends, and Kubernetes restarts it.
-            await asyncio.wait({passes, watches}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({passes, watches, keeping}, return_when=asyncio.FIRST_COMPLETED)
     finally:
+        # The lease is given back only when nothing acts any more.
         for task in (passes, watches):
             task.cancel()
-        done = await asyncio.gather(passes, watches, return_exceptions=True)
+        done: list[object] = [*await asyncio.gather(passes, watches, return_exceptions=True)]
+        keeping.cancel()
+        done += await asyncio.gather(keeping, return_exceptions=True)
     for result in done:
         if isinstance(result, Exception):
             raise result

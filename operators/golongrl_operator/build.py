@@ -1,6 +1,8 @@
 """What a run means, and the objects that train it. Pure: the run and its release's site in, manifests out."""
 
+import copy
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache, reduce
@@ -19,15 +21,18 @@ from golongrl_operator.api import ATTEMPT, CONTENT, GROUP, KIND, RUN_LABEL, VERS
 
 # Keys that workers and (learner.weights) NetworkPolicies take from the release's recipe, not from the run's.
 _POOL_READS: Final = ("rollout", "reward", "queue", "seed", "model.context_length", "learner.weights")
-# Keys that pool and learner must have in common, and why: otherwise the run trains on other samples than it says.
-_MUST_AGREE: Final = {
-    "model.path": "the release's checkpoints are of that model, and the run would resume from them",
-    "data": "the workers read their rows from that data, and would generate those instead of this run's",
-    "rollout.temperature": "the engines sample with it, and log-probs at another temperature make every ratio wrong",
-    "rollout.max_response_tokens": "the engines answer up to it, and overlong responses are penalised by it",
-}
+# Keys in which a run cannot differ from the pool that generates for it, so that it gets one of its own: the checkpoints
+# are of that model, the workers read their rows from that data, the engines sample with that temperature (log-probs at
+# another make every ratio wrong) and answer up to that length.
+_MUST_AGREE: Final = ("model.path", "data", "rollout.temperature", "rollout.max_response_tokens")
+# What a run has for itself in its own folder; downloads of models and data sets are shared.
+_OWN_FOLDERS: Final = "data|weights|run"
+_KUEUE: Final = "kueue.x-k8s.io/queue-name"
 # A hash in an annotation that people compare by eye.
 _CONTENT_LENGTH: Final = 16
+_POOL_SUFFIX: Final = 8
+# Keys of a recipe that no worker reads: to change them replaces no engine.
+_LEARNER_ONLY: Final = {"learner": recipes.Learner(), "algorithm": recipes.Algorithm()}
 
 
 class SpecError(InputError, ValueError):
@@ -49,7 +54,10 @@ class Meaning:
     content: str
     """Hash of all that the RayJob runs: recipe, pods, scheduling."""
     differs: tuple[str, ...]
-    """Keys of the recipe that the rollout pool reads too, with other values."""
+    """Keys of the recipe that the release's rollout pool reads too, with other values."""
+    dedicated: str = ""
+    """Why it has a pool, a queue and a folder of its own; empty if it shares the release's."""
+    learner_gpus: int = 0
 
 
 def resolve(site: Site, run: Manifest) -> Meaning:
@@ -76,35 +84,116 @@ def _resolve(site: Site, text: str) -> Meaning:
         base = recipes.read_tree(spec.recipe_preset)
     recipe = recipes.parse(merge(base, _with_n(spec.recipe)), origin=spec.recipe_preset or "recipe")
     pool = recipes.parse(dict(site.recipe), origin=f"release {site.release}")
-    _check_agreement(pool, recipe)
+    dedicated = _dedicated(spec, pool, recipe)
     job = rayjobs.patch(site.rayjob, spec.learner.model_dump(exclude_unset=True))
+    if spec.schedule.queue:
+        job = rayjobs.patch(job, {"metadata": {"labels": {_KUEUE: spec.schedule.queue}}})
     try:
-        rayjobs.check(job, recipe, site.gpu_resource)
+        gpus = rayjobs.check(job, recipe, site.gpu_resource)
     except rayjobs.RayJobError as error:
         raise SpecError(f"spec.learner: {error}") from error
-    differs = tuple(key for section in _POOL_READS for key in _differing(pool, recipe, section))
-    return Meaning(spec, recipe, job, rayjobs.content(job, recipe)[:_CONTENT_LENGTH], differs)
+    differs = () if dedicated else tuple(key for place in _POOL_READS for key in _differing(pool, recipe, place))
+    content = rayjobs.content(job, recipe)[:_CONTENT_LENGTH]
+    return Meaning(spec, recipe, job, content, differs, dedicated, gpus)
+
+
+def run_id(site: Site, run: Manifest, meaning: Meaning) -> str:
+    """The name of its queue in Redis."""
+    return f"{site.run}.{run['metadata']['name']}" if meaning.dedicated else site.run
 
 
 def objects(site: Site, run: Manifest, meaning: Meaning, attempt: int) -> list[Manifest]:
     """The ConfigMap with the recipe and the RayJob that reads it, owned by the run and named for this attempt."""
-    metadata = run["metadata"]
-    identity = f"{metadata['uid']}/{meaning.content}/{attempt}"
+    identity = f"{run['metadata']['uid']}/{meaning.content}/{attempt}"
     made = rayjobs.documents(meaning.rayjob, meaning.recipe, site.namespace, identity)
     for item in made:
-        # By these the operator finds its objects again, whatever a patch says.
-        item["metadata"]["labels"] |= {RUN_LABEL: metadata["name"], "app.kubernetes.io/instance": site.release}
         item["metadata"].setdefault("annotations", {}).update({CONTENT: meaning.content, ATTEMPT: str(attempt)})
-        item["metadata"]["ownerReferences"] = [
-            {
-                "apiVersion": f"{GROUP}/{VERSION}",
-                "kind": KIND,
-                "name": metadata["name"],
-                "uid": metadata["uid"],
-                "controller": True,
-            }
-        ]
+    for template in rayjobs.pod_templates(made[1]) if meaning.dedicated else ():
+        template.setdefault("metadata", {}).setdefault("labels", {})[RUN_LABEL] = run["metadata"]["name"]
+    return [_of_run(site, run, meaning, item) for item in made]
+
+
+def pool_name(site: Site, run: Manifest) -> str:
+    """The workload of a pool of the run's own."""
+    return f"{site.pool.name}-{rayjobs.digest(run['metadata']['uid'])[:_POOL_SUFFIX]}"
+
+
+def pool(site: Site, run: Manifest, meaning: Meaning, replicas: int) -> list[Manifest]:
+    """The ConfigMap and the workload of a pool of the run's own: the release's with another recipe, queue, folder."""
+    spec, name = meaning.spec, pool_name(site, run)
+    recipe = recipes.dump(meaning.recipe)
+    work = copy.deepcopy(site.pool.workload)
+    work["metadata"] |= {"name": name} | ({"namespace": site.namespace} if site.namespace else {})
+    work["spec"]["replicas"] = replicas
+    own = {RUN_LABEL: run["metadata"]["name"]}
+    if "selector" in work["spec"]:
+        work["spec"]["selector"]["matchLabels"] |= own
+    for template in _pod_templates(work):
+        template["metadata"]["labels"] |= own
+        read = rayjobs.digest(recipes.dump(meaning.recipe.model_copy(update=_LEARNER_ONLY)))
+        template["metadata"].setdefault("annotations", {})["checksum/recipe"] = read
+        if spec.rollout.node_selector:
+            template["spec"]["nodeSelector"] = dict(spec.rollout.node_selector)
+        for volume in template["spec"].get("volumes", []):
+            if volume["name"] == "recipe":
+                volume["configMap"] = {"name": name}
+        for container in [*template["spec"].get("initContainers", []), *template["spec"]["containers"]]:
+            if container["name"] == "engine":
+                args = [*container["args"], *(spec.rollout.engine_args or [])]
+                length = f"--context-length {meaning.recipe.model.context_length}"
+                container["args"] = [re.sub(r"--context-length \d+", length, text) for text in args]
+            for entry in container.get("env", []):
+                if entry["name"] == "GOLONGRL_REWARD_URL" and spec.reward.url:
+                    entry["value"] = spec.reward.url
+    if spec.schedule.queue:
+        work["metadata"]["labels"][_KUEUE] = spec.schedule.queue
+    metadata = {key: copy.deepcopy(value) for key, value in work["metadata"].items() if key != "annotations"}
+    config = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"recipe.yaml": recipe}}
+    made = [_of_run(site, run, meaning, item) for item in (config, work)]
+    # Without the number of engines, which changes more often than what they run.
+    text = json.dumps([{**made[1]["spec"], "replicas": 0}, recipe], sort_keys=True)
+    made[1]["metadata"].setdefault("annotations", {})[CONTENT] = rayjobs.digest(text)[:_CONTENT_LENGTH]
     return made
+
+
+def _of_run(site: Site, run: Manifest, meaning: Meaning, item: Manifest) -> Manifest:
+    """With what every object of a run has: labels, by which the operator finds it again, and its owner."""
+    metadata = run["metadata"]
+    item["metadata"]["labels"] |= {RUN_LABEL: metadata["name"], "app.kubernetes.io/instance": site.release}
+    item["metadata"]["ownerReferences"] = [
+        {
+            "apiVersion": f"{GROUP}/{VERSION}",
+            "kind": KIND,
+            "name": metadata["name"],
+            "uid": metadata["uid"],
+            "controller": True,
+        }
+    ]
+    return _moved(site, run, item, run_id(site, run, meaning)) if meaning.dedicated else item
+
+
+def _moved(site: Site, run: Manifest, item: Manifest, identity: str) -> Manifest:
+    """The object with the run's own queue and folder in place of the release's."""
+    folder = re.compile(rf"{re.escape(site.store)}/({_OWN_FOLDERS})(?![\w-])")
+    own = f"{site.store}/runs/{run['metadata']['name']}"
+
+    def move(node: Any) -> Any:
+        if isinstance(node, dict):
+            if node.get("name") == "GOLONGRL_RUN" and "value" in node:
+                return {**node, "value": identity}
+            return {key: move(value) for key, value in node.items()}
+        if isinstance(node, list):
+            return [move(entry) for entry in node]
+        return folder.sub(rf"{own}/\1", node) if isinstance(node, str) else node
+
+    # The recipe is the person's, and names files where they are.
+    moved = {key: move(value) for key, value in item.items() if key == "spec"}
+    return {**item, **moved}
+
+
+def _pod_templates(work: Manifest) -> list[Manifest]:
+    group = work["spec"].get("leaderWorkerTemplate")
+    return [work["spec"]["template"]] if group is None else [group["leaderTemplate"], group["workerTemplate"]]
 
 
 def _with_n(recipe: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -116,15 +205,20 @@ def _with_n(recipe: Mapping[str, Any]) -> Mapping[str, Any]:
     return {**recipe, "rollout": {**rest, "n": rollout["false"]}}
 
 
-def _check_agreement(pool: Recipe, recipe: Recipe) -> None:
-    rows = [("seed", "data")] if recipe.data.corpus else []
-    for place, reason in [*((key, key) for key in _MUST_AGREE), *rows]:
-        # How often the rows are gone through is not what they are.
-        for key in (key for key in _differing(pool, recipe, place) if key != "data.epochs"):
-            raise SpecError(
-                f"spec.recipe: {key} is {_at(recipe, key)}, the release's rollout pool has {_at(pool, key)} "
-                f"({_MUST_AGREE[reason]}): change it in the release, by a helm upgrade"
-            )
+def _dedicated(spec: Spec, pool: Recipe, recipe: Recipe) -> str:
+    """Why the run needs a pool of its own; empty if the release's will do."""
+    asked = {
+        "rollout.dedicated": spec.rollout.dedicated,
+        "rollout.engineArgs": spec.rollout.engine_args,
+        "rollout.nodeSelector": spec.rollout.node_selector,
+        "reward.url": spec.reward.url,
+    }
+    why = [f"spec.{key} is set" for key, value in asked.items() if value]
+    # Rows are built from the seed if there is a corpus.
+    places = [*_MUST_AGREE, *(["seed"] if recipe.data.corpus else [])]
+    # How often the rows are gone through is not what they are.
+    keys = [key for place in places for key in _differing(pool, recipe, place) if key != "data.epochs"]
+    return ", ".join([*why, *(f"{key} differs from the release's" for key in keys)])
 
 
 def _differing(pool: Recipe, recipe: Recipe, place: str) -> list[str]:

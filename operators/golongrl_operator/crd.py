@@ -31,11 +31,14 @@ _OPEN: Final[Schema] = {"x-kubernetes-preserve-unknown-fields": True}
 _COLUMNS: Final = (
     ("Phase", "string", ".status.phase", 0),
     ("Step", "string", ".status.step", 0),
-    ("Version", "integer", ".status.version", 0),
+    ("Version", "integer", ".status.policyVersion", 0),
     ("Staleness", "string", ".status.staleness", 0),
+    ("Reward", "string", ".status.reward", 0),
+    ("Engines", "integer", ".status.rollout.readyReplicas", 0),
     ("Restarts", "integer", ".status.restarts", 0),
     ("Heads lost", "integer", ".status.headReplacements", 0),
     ("Age", "date", ".metadata.creationTimestamp", 0),
+    ("Throughput", "string", ".status.throughput", 1),
     ("RayJob", "string", ".status.job", 1),
     ("Message", "string", ".status.message", 1),
 )
@@ -59,7 +62,7 @@ def crd() -> Schema:
                 "listKind": f"{KIND}List",
                 "plural": PLURAL,
                 "singular": KIND.lower(),
-                "shortNames": ["tr"],
+                "shortNames": ["tr", "trun"],
                 "categories": ["golongrl"],
             },
             "versions": [
@@ -67,7 +70,14 @@ def crd() -> Schema:
                     "name": VERSION,
                     "served": True,
                     "storage": True,
-                    "subresources": {"status": {}},
+                    "subresources": {
+                        "status": {},
+                        "scale": {
+                            "specReplicasPath": ".spec.rollout.replicas",
+                            "statusReplicasPath": ".status.rollout.replicas",
+                            "labelSelectorPath": ".status.rollout.selector",
+                        },
+                    },
                     "additionalPrinterColumns": columns,
                     "schema": {"openAPIV3Schema": schema()},
                 }
@@ -91,6 +101,25 @@ def schema() -> Schema:
             "rule": "self == oldSelf",
             "message": "release is immutable: a run's samples and checkpoints are in its release",
         }
+    ]
+    spec["properties"]["rollout"]["x-kubernetes-validations"] = [
+        {
+            "rule": "!has(self.minReplicas) || !has(self.maxReplicas) || self.minReplicas <= self.maxReplicas",
+            "message": "rollout.minReplicas is more than rollout.maxReplicas",
+        },
+        {
+            "rule": "!has(self.replicas) || !has(self.maxReplicas) || self.replicas <= self.maxReplicas",
+            "message": "rollout.replicas is more than rollout.maxReplicas",
+        },
+    ]
+    spec["x-kubernetes-validations"] = [
+        {
+            # Here, because `rollout` may be added or removed as a whole, which a rule inside it would not see.
+            "rule": "(has(self.rollout) && has(self.rollout.dedicated) && self.rollout.dedicated) == "
+            "(has(oldSelf.rollout) && has(oldSelf.rollout.dedicated) && oldSelf.rollout.dedicated)",
+            "message": "rollout.dedicated is immutable: a run's samples and checkpoints are in its own queue or its "
+            "release's",
+        },
     ]
     spec["properties"]["recipe"] = _recipe() | {"description": spec["properties"]["recipe"]["description"]}
     return {

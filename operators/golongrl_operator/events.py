@@ -33,7 +33,7 @@ class Event:
     """One transition."""
 
     reason: str
-    """A phase, or Refused, HeadReplaced, PoolDiffers, Stuck, QueueSilent, Moving."""
+    """A phase, or Refused, HeadReplaced, PoolDiffers, Scaled, EngineReplaced, Stuck, QueueSilent, Moving."""
     note: str
     type: Literal["Normal", "Warning"] = "Normal"
 
@@ -41,7 +41,7 @@ class Event:
 def transitions(old: Json, new: Json) -> list[Event]:
     """The events between two statuses of a run."""
     pool = _pool(_aspect(old, "Accepted"), _aspect(new, "Accepted"))
-    return [*_phase(old, new), *_head(old, new), *pool, *_stuck(old, new)]
+    return [*_phase(old, new), *_head(old, new), *pool, *_engines(old, new), *_stuck(old, new)]
 
 
 def manifest(run: Manifest, event: Event, now: datetime, reporter: str) -> Manifest:
@@ -84,9 +84,22 @@ def _phase(old: Json, new: Json) -> Iterator[Event]:
 def _head(old: Json, new: Json) -> Iterator[Event]:
     lost = new.get("headReplacements", 0)
     if lost > old.get("headReplacements", 0):
-        step = f" of step {new['checkpoint']}" if new.get("checkpoint") else ""
+        step = f" of step {new['lastCheckpoint']}" if new.get("lastCheckpoint") else ""
         note = f"the Ray head of RayJob {new.get('job')} was lost and replaced (replacement {lost})"
         yield Event("HeadReplaced", f"{note}; the learner resumes from its last checkpoint{step}", "Warning")
+
+
+def _engines(old: Json, new: Json) -> Iterator[Event]:
+    was, now = old.get("rollout") or {}, new.get("rollout") or {}
+    before, after = was.get("desired"), now.get("desired")
+    # The first number, and that of a run that ends, are said by the event of the phase.
+    if _same(old, new) and None not in (before, after) and before != after and was.get("name") == now.get("name"):
+        yield Event("Scaled", f"{now['name']}: {before} -> {after} engines: {now.get('reason', '')}")
+    known = {(one["pod"], one["time"]) for one in old.get("replaced") or []}
+    fresh = [one for one in new.get("replaced") or [] if (one["pod"], one["time"]) not in known]
+    if fresh:
+        note = "; ".join(f"replaced {one['pod']}: {one['reason']}" for one in fresh)
+        yield Event("EngineReplaced", note, "Warning")
 
 
 def _pool(old: Json, new: Json) -> Iterator[Event]:

@@ -5,25 +5,34 @@ A call that fails is counted by its code and not repeated here: the next pass do
 Every call to the API server is listed here, and the chart's Role has these verbs and no others (the tests record them).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
+from golongrl.errors import InputError
 from golongrl.kubernetes import cluster
 from golongrl.kubernetes.cluster import Cluster, ClusterConflictError, ClusterMissingError, ObjectKind
 from golongrl.kubernetes.kubeconfig import ClusterError
+from golongrl.kubernetes.look.gather import ReleaseLook, ask
 from golongrl.kubernetes.look.pods import Pod, read_pods
 from golongrl.kubernetes.look.queue import look_at_queue
 from golongrl.kubernetes.rayjob.site import Manifest
 from golongrl.queue.errors import QueueError
-from golongrl_operator.api import GROUP, KIND, RUN_LABEL, VERSION
+from golongrl_operator.api import GROUP, KIND, VERSION
 from golongrl_operator.metrics import OperatorMetrics
 
 # Field manager of server-side apply.
 MANAGER: Final = "golongrl-operator"
 
-_KINDS: Final[dict[str, ObjectKind]] = {"ConfigMap": cluster.CONFIG_MAP, "RayJob": cluster.RAY_JOB}
+_KINDS: Final[dict[str, ObjectKind]] = {
+    "ConfigMap": cluster.CONFIG_MAP,
+    "RayJob": cluster.RAY_JOB,
+    "Deployment": cluster.DEPLOYMENT,
+    "LeaderWorkerSet": cluster.LEADER_WORKER_SET,
+}
+# Of a pod: Kubernetes removes the cheapest first when a Deployment is scaled down.
+_COST: Final = "controller.kubernetes.io/pod-deletion-cost"
 
 
 @dataclass(frozen=True)
@@ -33,6 +42,8 @@ class ClusterLook:
     runs: list[Manifest]
     jobs: list[Manifest]
     pods: list[Pod]
+    workloads: list[Manifest]
+    """Deployments or LeaderWorkerSets of rollout pools."""
 
 
 class Kube:
@@ -47,16 +58,24 @@ class Kube:
         """The namespace of the release and its runs."""
         return self.calls.namespace
 
-    async def look(self, release: str) -> ClusterLook:
-        """Runs, the RayJobs made for runs, and the release's pods. Raises ClusterError."""
+    async def look(self, release: str, pool: str) -> ClusterLook:
+        """Runs, and the release's RayJobs, pods and pools. Raises ClusterError.
+
+        Args:
+            pool: kind of the release's pool, which the runs' own have too.
+        """
+        ours = f"app.kubernetes.io/instance={release}"
         with self._counted():
             runs = await self.calls.list_objects(cluster.TRAINING_RUN)
             # A cluster without KubeRay does not have the kind; the status of the first run that needs a RayJob says so.
             jobs: list[Manifest] = []
             with suppress(ClusterMissingError):
-                jobs = await self.calls.list_objects(cluster.RAY_JOB, labels=RUN_LABEL)
-            pods = await self.calls.list_objects(cluster.POD, labels=f"app.kubernetes.io/instance={release}")
-        return ClusterLook(runs, jobs, read_pods(pods))
+                jobs = await self.calls.list_objects(cluster.RAY_JOB, labels=ours)
+            pods = await self.calls.list_objects(cluster.POD, labels=ours)
+            workloads = await self.calls.list_objects(
+                _KINDS[pool], labels=f"{ours},app.kubernetes.io/component=rollout"
+            )
+        return ClusterLook(runs, jobs, read_pods(pods), workloads)
 
     async def write_status(self, run: Manifest, status: Manifest) -> None:
         """Replace a run's status. Raises ClusterError."""
@@ -80,6 +99,39 @@ class Kube:
                 with suppress(ClusterMissingError):
                     await self.calls.delete(kind, name)
 
+    async def delete_pool(self, kind: str, name: str) -> None:
+        """Delete a workload and its ConfigMap. Raises ClusterError."""
+        with self._counted():
+            for item in (cluster.CONFIG_MAP, _KINDS[kind]):
+                with suppress(ClusterMissingError):
+                    await self.calls.delete(item, name)
+
+    async def delete_run(self, name: str) -> None:
+        """Delete a TrainingRun, and with it what was made for it. Raises ClusterError."""
+        with self._counted(), suppress(ClusterMissingError):
+            await self.calls.delete(cluster.TRAINING_RUN, name)
+
+    async def evict(self, pod: str) -> None:
+        """Delete a pod; its workload makes another. Raises ClusterError."""
+        with self._counted(), suppress(ClusterMissingError):
+            await self.calls.delete(cluster.POD, pod)
+
+    async def scale(self, kind: str, name: str, replicas: int) -> None:
+        """Set how many engines a workload has. Raises ClusterError."""
+        with self._counted():
+            await self.calls.merge(_KINDS[kind], name, {"spec": {"replicas": replicas}}, "scale")
+
+    async def price(self, pod: str, cost: int) -> None:
+        """Say what the deletion of a pod would lose. Raises ClusterError."""
+        change = {"metadata": {"annotations": {_COST: str(cost)}}}
+        with self._counted(), suppress(ClusterMissingError):
+            await self.calls.merge(cluster.POD, pod, change)
+
+    async def note(self, job: str, annotations: dict[str, str]) -> None:
+        """Write annotations of a RayJob that a person made. Raises ClusterError."""
+        with self._counted(), suppress(ClusterMissingError):
+            await self.calls.merge(cluster.RAY_JOB, job, {"metadata": {"annotations": annotations}})
+
     async def post(self, event: Manifest) -> None:
         """Post an event, unless it was posted before. Raises ClusterError."""
         with self._counted(), suppress(ClusterConflictError):
@@ -95,6 +147,25 @@ class Kube:
         except ClusterError as error:
             self.metrics.error(error.code)
             raise
+
+
+async def find_site(calls: Cluster, release: str) -> str:
+    """The release's document, from its ConfigMap. Raises ClusterError, or InputError if there is none."""
+    labels = f"app.kubernetes.io/instance={release},app.kubernetes.io/component=operator"
+    for item in await calls.list_objects(cluster.CONFIG_MAP, labels=labels):
+        if text := (item.get("data") or {}).get("release.json"):
+            return str(text)
+    raise InputError(
+        f"release {release}: namespace {calls.namespace} has no ConfigMap of it with release.json: install it with "
+        "operator.enabled=true or operator.external=true"
+    )
+
+
+async def ask_inside(calls: Cluster, pods: Sequence[Pod]) -> tuple[dict[str, Any] | None, str]:
+    """The same from outside the cluster: what the run's own pods say of their queue."""
+    seen = ReleaseLook(list(pods))
+    found = await ask(calls, seen)
+    return found, "" if found else f"the queue: {'; '.join(seen.unknown) or 'no running worker or learner to ask'}"
 
 
 async def picture(redis_url: str, run: str) -> tuple[dict[str, Any] | None, str]:

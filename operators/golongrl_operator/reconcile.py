@@ -1,41 +1,41 @@
 """What to do for every run of a release at once. Pure: JSON and a clock's reading in, JSON out.
 
 Invariants:
-- one run uses the release's services at a time, a deleted one until its RayJob is gone; the others wait, oldest first;
+- one run uses the release's pool at a time, a deleted one until its RayJob is gone; the others wait, those of higher
+  priority first, then the older ones. Runs with a pool of their own train at the same time;
+- under a GPU budget, runs of higher priority suspend others, and each has at most its share;
+- the release's pool has engines only while something trains with it;
 - a spec that cannot be trained changes nothing, unless it is suspended: a RayJob that trains continues;
-- RayJobs that this operator did not create are ignored;
-- the size of a status is bounded, however many pods are in trouble.
+- a RayJob that this operator did not create is never changed; one that is labelled with the release's run has the
+  release's pool like a run;
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
-from golongrl.errors import InputError
-from golongrl.kubernetes.look.pods import Pod
-from golongrl.kubernetes.look.status import end, stuck
 from golongrl.kubernetes.rayjob.site import Manifest, Site
-from golongrl_operator.api import ATTEMPT, CONTENT, KIND, RUN_LABEL, Progress, RunStatus
-from golongrl_operator.build import Meaning, objects, resolve
-from golongrl_operator.conditions import LASTING_S, conditions, seconds_since, short, stamp
-from golongrl_operator.decide import LEAVING, Before, JobState, RunDecision, RunPhase, Wanted, decide, holder
+from golongrl.telemetry import watchdog
+from golongrl_operator.api import GROUP
+from golongrl_operator.build import Meaning, objects, run_id
+from golongrl_operator.cases import Case, Seen, read_case
+from golongrl_operator.conditions import seconds_since, short, stamp
+from golongrl_operator.decide import (
+    ENDED,
+    RunDecision,
+    RunPhase,
+    Wanted,
+    decide,
+)
+from golongrl_operator.pool import TRAINS, PoolPlan, View, plan
+from golongrl_operator.report import WAITING, progress_of, status_of, step_of
+from golongrl_operator.turns import adopted, left_behind, preempted, shares_of, turn
 
 Json = Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Seen:
-    """One look at the cluster and the queue."""
-
-    now: datetime
-    runs: Sequence[Manifest]
-    jobs: Sequence[Manifest] = ()
-    pods: Sequence[Pod] = ()
-    picture: Json | None = None
-    """`{"queue": ..., "services": [...]}` of the release's run; None if the queue did not answer."""
-    silence: str = ""
-    """Why the queue did not answer."""
+# Components of which each run with a pool of its own has its own; the others serve the whole release.
+_A_RUNS: Final = ("rollout", "learner")
+_NO_POOL: Final = PoolPlan()
 
 
 @dataclass(frozen=True)
@@ -46,62 +46,66 @@ class ReconcileResult:
     status: Manifest
     delete: tuple[str, ...] = ()
     apply: tuple[Manifest, ...] = ()
-
-
-@dataclass(frozen=True)
-class _Case:
-    """A run with all that concerns it."""
-
-    run: Manifest
-    before: Before
-    jobs: list[JobState]
-    meaning: Meaning | None
-    error: str = ""
-
-    @property
-    def name(self) -> str:
-        return str(self.run["metadata"]["name"])
-
-    @property
-    def active(self) -> bool:
-        return any(job.active for job in self.jobs)
-
-    @property
-    def wanted(self) -> Wanted | None:
-        if self.meaning is None:
-            return None
-        spec = self.meaning.spec
-        return Wanted(self.meaning.content, spec.suspend, spec.max_restarts, spec.stall_seconds, self.edited)
-
-    @property
-    def edited(self) -> bool:
-        return bool(self.run["metadata"].get("generation") != (self.run.get("status") or {}).get("observedGeneration"))
-
-    @property
-    def wants(self) -> bool:
-        """It would train if no other run used the release."""
-        if self.wanted is None:
-            return False
-        return decide(self.wanted, self.jobs, self.before).phase not in _WANTS_NOTHING
-
-
-_WANTS_NOTHING: Final = frozenset({RunPhase.SUCCEEDED, RunPhase.FAILED, RunPhase.SUSPENDED})
-# In the other phases no progress is expected.
-_LOOKS_AT_PODS: Final = frozenset({RunPhase.PENDING, RunPhase.RUNNING})
-# Lines of `stuck` in the status, and characters of one: a pool of a thousand engines may lack its image.
-_MOST_LINES: Final = 20
-_LONGEST_LINE: Final = 300
+    pool: PoolPlan = _NO_POOL
+    drop_pool: str = ""
+    """Workload of a pool of its own that is to be deleted, with its ConfigMap."""
+    expired: bool = False
+    """The TrainingRun itself is to be deleted."""
 
 
 def reconcile(site: Site, seen: Seen) -> list[ReconcileResult]:
     """What to do for each run of the site's release, oldest first."""
-    mine = [run for run in seen.runs if run.get("spec", {}).get("release") == site.release]
+    cases = [read_case(site, run, seen.jobs, seen.now) for run in runs_of(site, seen.runs)]
+    first = turn(cases)
+    left = left_behind(site, {case.name for case in cases}, seen.jobs)
+    shares = shares_of(site, cases, first)
+    return [_outcome(site, case, first, left, shares, seen) for case in cases]
+
+
+def runs_of(site: Site, runs: Sequence[Manifest]) -> list[Manifest]:
+    """The runs of the site's release, oldest first."""
+    mine = [run for run in runs if run.get("spec", {}).get("release") == site.release]
     mine = [run for run in mine if not run["metadata"].get("deletionTimestamp")]
-    mine.sort(key=lambda run: (run["metadata"].get("creationTimestamp", ""), run["metadata"]["name"]))
-    cases = [_case(site, run, seen.jobs) for run in mine]
-    first = holder([(case.name, case.active, case.wants) for case in cases])
-    left = _left_behind(site, {case.name for case in cases}, seen.jobs)
-    return [_outcome(site, case, first, left, seen) for case in cases]
+    return sorted(mine, key=lambda run: (run["metadata"].get("creationTimestamp", ""), run["metadata"]["name"]))
+
+
+def idle_pool(site: Site, outcomes: Sequence[ReconcileResult], seen: Seen) -> dict[str, int]:
+    """The release's pool, and the engines it should have, while no TrainingRun uses it; empty if it has them.
+
+    A plain RayJob that is labelled with the release's run uses it as well.
+    """
+    name = site.pool.name
+    used = any((outcome.status.get("rollout") or {}).get("name") == name for outcome in outcomes)
+    work = next((item for item in seen.workloads if item["metadata"]["name"] == name), None)
+    if used or work is None or site.pool.autoscaled:
+        return {}
+    wanted = site.pool.replicas if adopted(site, seen.jobs) else 0
+    return {} if work["spec"].get("replicas", 1) == wanted else {name: wanted}
+
+
+def own_queues(site: Site, runs: Sequence[Manifest]) -> dict[str, str]:
+    """Runs that train with a queue of their own: name -> the queue's run."""
+    shared = ("", site.run)
+    found = {run["metadata"]["name"]: run.get("status") or {} for run in runs_of(site, runs)}
+    return {
+        name: status["queue"]
+        for name, status in found.items()
+        if status.get("queue", "") not in shared and status.get("phase") in TRAINS
+    }
+
+
+def adopted_notes(site: Site, job: Manifest, seen: Seen) -> dict[str, str]:
+    """What the operator says of a RayJob that a person made, as annotations; empty if it says so already."""
+    if seen.picture is None:
+        return {}
+    queue = seen.picture["queue"]
+    work = next((item for item in seen.workloads if item["metadata"]["name"] == site.pool.name), {})
+    notes = {
+        f"{GROUP}/step": str(queue["version"]),
+        f"{GROUP}/last-checkpoint": str(queue["committed"]),
+        f"{GROUP}/engines": str((work.get("status") or {}).get("readyReplicas", 0)),
+    }
+    return {} if notes.items() <= (job["metadata"].get("annotations") or {}).items() else notes
 
 
 def refused(outcome: ReconcileResult, why: str, now: datetime) -> Manifest:
@@ -115,58 +119,7 @@ def refused(outcome: ReconcileResult, why: str, now: datetime) -> Manifest:
     return {**outcome.status, "message": why, "conditions": told}
 
 
-def read_job(item: Manifest) -> JobState:
-    """A RayJob of ours."""
-    metadata, status = item["metadata"], item.get("status") or {}
-    annotations = metadata.get("annotations") or {}
-    attempt = annotations.get(ATTEMPT, "0")
-    return JobState(
-        name=metadata["name"],
-        content=annotations.get(CONTENT, ""),
-        attempt=int(attempt) if attempt.isdecimal() else 0,
-        deployment=status.get("jobDeploymentStatus", ""),
-        result=status.get("jobStatus", ""),
-        reason=status.get("reason", ""),
-        message=" ".join(status.get("message", "").split())[:400],
-        deleting="deletionTimestamp" in metadata,
-        deleted=metadata.get("deletionTimestamp", ""),
-    )
-
-
-def _case(site: Site, run: Manifest, jobs: Sequence[Manifest]) -> _Case:
-    status = run.get("status") or {}
-    before = Before(status.get("phase", ""), status.get("content", ""), status.get("restarts", 0))
-    own = [_of_run(job, run["metadata"]) for job in jobs if _owned(job, {run["metadata"]["name"]})]
-    try:
-        return _Case(run, before, own, resolve(site, run))
-    except InputError as error:
-        return _Case(run, before, own, None, str(error))
-
-
-def _owned(job: Manifest, runs: Collection[str]) -> bool:
-    """By name, not by uid: the RayJob of a deleted run with that name must be gone before its successor starts."""
-    owners = job["metadata"].get("ownerReferences") or []
-    return any(owner["kind"] == KIND and owner["name"] in runs for owner in owners)
-
-
-def _of_run(item: Manifest, run: Json) -> JobState:
-    """A RayJob of the run. That of an earlier run with this name is being deleted, and its result does not count."""
-    job = read_job(item)
-    own = any(owner.get("uid") == run["uid"] for owner in item["metadata"]["ownerReferences"])
-    return job if own else replace(job, deleting=True)
-
-
-def _left_behind(site: Site, runs: Collection[str], jobs: Sequence[Manifest]) -> str | None:
-    """What a deleted run still trains with the release's services."""
-    for item in jobs:
-        labels = item["metadata"].get("labels") or {}
-        ours = RUN_LABEL in labels and labels.get("app.kubernetes.io/instance") == site.release
-        if ours and not _owned(item, runs) and read_job(item).active:
-            return f"RayJob {item['metadata']['name']} of the deleted TrainingRun {labels[RUN_LABEL]}"
-    return None
-
-
-def _without_meaning(case: _Case) -> RunDecision:
+def _without_meaning(case: Case) -> RunDecision:
     """For a spec that cannot be trained: it can still be suspended, and a run that has ended stays so."""
     if case.before.phase in (RunPhase.SUCCEEDED, RunPhase.FAILED) and not case.edited:
         return RunDecision(RunPhase(case.before.phase), case.run["status"].get("message", ""), case.before.restarts)
@@ -175,122 +128,92 @@ def _without_meaning(case: _Case) -> RunDecision:
     return RunDecision(RunPhase.INVALID, short(case.error), case.before.restarts)
 
 
-def _outcome(site: Site, case: _Case, first: str | None, left: str | None, seen: Seen) -> ReconcileResult:
+def _outcome(
+    site: Site, case: Case, first: str | None, left: str | None, shares: Mapping[str, int] | None, seen: Seen
+) -> ReconcileResult:
     old = case.run.get("status") or {}
     if case.meaning is None or case.wanted is None:
         decision = _without_meaning(case)
-        return ReconcileResult(case.run, _status(case, decision, seen, None, [], old), decision.delete)
-    concerned = case.name == first or case.before.phase == RunPhase.RUNNING
-    seen = seen if concerned else replace(seen, picture=None, silence="", pods=())
-    progress = _progress(case, seen, old)
+        return ReconcileResult(case.run, status_of(case, decision, seen, None, [], old), decision.delete)
+    seen, busy = _point_of_view(case, first, left, seen)
+    progress = progress_of(case, seen, old)
     stalled = None if progress is None else seconds_since(progress.since, seen.now)
-    busy = left or (f"TrainingRun {first}" if first not in (None, case.name) else None)
-    decision = decide(case.wanted, case.jobs, case.before, busy, stalled)
+    learner, culprits = _blamed(case, seen, stalled)
+    wanted = replace(case.wanted, preempted=preempted(site, case, shares))
+    decision = decide(wanted, case.jobs, case.before, busy, stalled if learner else None, step_of(seen))
     made: list[Manifest] = []
     if decision.create is not None:
         made = objects(site, case.run, case.meaning, decision.create)
         decision = replace(decision, message=_making(made[-1]["metadata"]["name"], case.meaning, old))
-    return ReconcileResult(case.run, _status(case, decision, seen, progress, made, old), decision.delete, tuple(made))
+    most = None
+    if shares is not None and case.name in shares and site.pool.gpus:
+        most = (shares[case.name] - case.meaning.learner_gpus) // site.pool.gpus
+    pool = PoolPlan()
+    if case.meaning.dedicated or case.name == first:
+        deployment = next((job.deployment for job in case.jobs if not job.deleting), "")
+        view = View(
+            case.run, case.meaning, decision.phase, seen.now, seen.workloads, seen.pods, seen.picture, deployment,
+            most, culprits,
+        )  # fmt: skip
+        pool = plan(site, view)
+    if culprits and progress is not None:
+        # Their successors have as long as they had.
+        progress = progress.model_copy(update={"since": stamp(seen.now)})
+    queue = run_id(site, case.run, case.meaning)
+    status = status_of(case, decision, seen, progress, made, old, pool, queue)
+    ended = decision.phase in ENDED
+    drop = pool.status.name if ended and wanted.delete_ended and case.meaning.dedicated and pool.status else ""
+    dropped = drop if any(item["metadata"]["name"] == drop for item in seen.workloads) else ""
+    return ReconcileResult(
+        case.run,
+        status,
+        decision.delete,
+        tuple(made),
+        replace(pool, scale={}, apply=()) if dropped else pool,
+        dropped,
+        ended and _expired(case.meaning.spec.ttl_seconds_after_finished, status.get("finished"), seen.now),
+    )
+
+
+def _point_of_view(case: Case, first: str | None, left: str | None, seen: Seen) -> tuple[Seen, str | None]:
+    """What a run sees of its pool and queue, and what keeps it from the release's."""
+    if not case.shared:
+        picture, silence = seen.pictures.get(case.name, (None, ""))
+        pods = [pod for pod in seen.pods if pod.run == case.name or (not pod.run and pod.component not in _A_RUNS)]
+        return replace(seen, picture=picture, silence=silence, pods=pods), None
+    busy = left or (f"TrainingRun {first}" if first not in (None, case.name) else None)
+    concerned = case.name == first or case.before.phase == RunPhase.RUNNING
+    if not concerned:
+        return replace(seen, picture=None, silence="", pods=()), busy
+    # Engines and nodes of runs with a pool of their own are none of its business.
+    return replace(seen, pods=[pod for pod in seen.pods if pod.run in ("", case.name)]), busy
+
+
+def _blamed(case: Case, seen: Seen, stalled_s: float | None) -> tuple[bool, tuple[str, ...]]:
+    """Where the chain of waits of a stalled queue ends: whether at the learner, or else at which pods."""
+    limit = case.wanted.stall_s if case.wanted else 0
+    if not limit or stalled_s is None or stalled_s < limit or seen.picture is None:
+        return True, ()
+    chains = watchdog.stalls(watchdog.read(seen.picture["services"]))
+    if chains:
+        kind, _, name = chains[0].culprit.partition("/")
+        if kind == "reward":
+            return False, tuple(pod.name for pod in seen.pods if pod.component == "reward")
+        # Of Redis and of storage, nothing that the operator restarts is the cause.
+        return kind in ("learner", "ranks"), tuple(pod.name for pod in seen.pods if pod.name == name)
+    # No process says that it is in trouble: an engine that generates without end, or the learner in its step.
+    blocking = seen.picture["queue"].get("blocking") or {}
+    learners = [one["fields"] for one in seen.picture["services"] if one["service"] == "learner"]
+    if not any(str(fields.get("doing", "")).startswith(WAITING) for fields in learners):
+        return True, ()
+    pods = tuple(pod.name for pod in seen.pods if pod.name == blocking.get("worker"))
+    return not pods, pods
+
+
+def _expired(ttl_s: int | None, finished: str | None, now: datetime) -> bool:
+    return ttl_s is not None and finished is not None and seconds_since(finished, now) >= ttl_s
 
 
 def _making(job: str, meaning: Meaning, old: Json) -> str:
-    step = old.get("checkpoint") if meaning.recipe.learner.resume == "auto" else None
+    step = old.get("lastCheckpoint") if meaning.recipe.learner.resume == "auto" else None
     return f"creating RayJob {job}" + (f", which resumes from the checkpoint of step {step}" if step else "")
-
-
-def _progress(case: _Case, seen: Seen, old: Json) -> Progress | None:
-    """Since when the queue's counters have not changed; None while that is not known, and after the last step."""
-    running = [job for job in case.jobs if job.deployment == "Running" and not job.deleting]
-    if not running or seen.picture is None:
-        return None
-    queue = seen.picture["queue"]
-    if end(queue):
-        # The learner exports the model, or ends; neither moves a counter.
-        return None
-    counters = ("version", "trained", "in_batches", "ready", "rejected")
-    mark = " ".join([running[-1].name, *(str(queue[name]) for name in counters)])
-    last = old.get("progress") or {}
-    return Progress(mark=mark, since=last["since"] if last.get("mark") == mark else stamp(seen.now))
-
-
-def _status(
-    case: _Case, decision: RunDecision, seen: Seen, progress: Progress | None, made: Sequence[Manifest], old: Json
-) -> Manifest:
-    generation = case.run["metadata"].get("generation", 0)
-    lines = _stuck(case, decision.phase, seen, progress)
-    # If the queue does not answer, the last known figures are kept; `stuck` says that it is silent.
-    kept = {key: old.get(key) for key in ("step", "version", "checkpoint", "staleness") if key in old}
-    since, differs = old.get("conditions") or [], case.meaning.differs if case.meaning else ()
-    names = [*(job.name for job in case.jobs), *(item["metadata"]["name"] for item in made)]
-    job = names[-1] if names else ""
-    head, replacements = _head(case, job, seen, old)
-    status = RunStatus(
-        observed_generation=generation,
-        phase=decision.phase,
-        message=decision.message,
-        job=job,
-        content=case.meaning.content if case.meaning else case.before.content,
-        restarts=decision.restarts,
-        head=head,
-        head_replacements=replacements,
-        stuck=lines,
-        progress=progress,
-        conditions=conditions(decision, generation, lines, seen.silence, since, seen.now, differs, case.error),
-    )
-    told = status.model_dump(mode="json", by_alias=True, exclude_none=True)
-    return {**told, **kept, **_figures(case, seen)}
-
-
-def _head(case: _Case, job: str, seen: Seen, old: Json) -> tuple[str, int]:
-    """The Ray head, and how often KubeRay has replaced a lost one: under one RayJob, another pod is another head."""
-    same_content = case.meaning is None or case.meaning.content == case.before.content
-    count = int(old.get("headReplacements", 0)) if same_content else 0
-    head = str(old.get("head", "")) if job == old.get("job") else ""
-    heads = [pod.ray_head for pod in seen.pods if pod.ray_head and pod.phase == "Running"]
-    # While the old one goes there may be two, and none before the new one runs.
-    if len(heads) != 1:
-        return head, count
-    return heads[0], count + (head not in ("", heads[0]))
-
-
-def _figures(case: _Case, seen: Seen) -> Manifest:
-    if seen.picture is None or case.meaning is None:
-        return {}
-    queue, steps = seen.picture["queue"], case.meaning.recipe.learner.steps
-    late = [int(versions) for versions, groups in queue["staleness"].items() if groups]
-    weights = {"version": queue["weights"]["version"]} if queue.get("weights") else {}
-    return {
-        "step": f"{queue['version']}/{steps}" if steps else str(queue["version"]),
-        "checkpoint": queue["committed"],
-        "staleness": f"{max(late, default=0)} of {queue['max_staleness']}",
-        **weights,
-    }
-
-
-def _stuck(case: _Case, phase: RunPhase, seen: Seen, progress: Progress | None) -> list[str]:
-    lines = [line[:_LONGEST_LINE] for line in _held_up(case, phase, seen, progress)]
-    more = len(lines) - _MOST_LINES
-    return lines if more <= 0 else [*lines[:_MOST_LINES], f"and {more} more: see `golongrl status`"]
-
-
-def _held_up(case: _Case, phase: RunPhase, seen: Seen, progress: Progress | None) -> list[str]:
-    if phase in LEAVING:
-        return [
-            f"RayJob {job.name} has been in deletion since {job.deleted}: check its pods, and that KubeRay runs"
-            for job in case.jobs
-            if job.deleted and seconds_since(job.deleted, seen.now) >= LASTING_S
-        ]
-    if phase not in _LOOKS_AT_PODS:
-        return []
-    if phase == RunPhase.RUNNING and seen.picture is not None:
-        return [*_stalled(case, seen, progress), *stuck(seen.pods, seen.picture["queue"], seen.picture["services"])]
-    # Before the learner runs, its queue says nothing about it.
-    silent = [seen.silence] if phase == RunPhase.RUNNING and seen.silence else []
-    return [*(f"pod {pod.name}: {pod.trouble}" for pod in seen.pods if pod.trouble), *silent]
-
-
-def _stalled(case: _Case, seen: Seen, progress: Progress | None) -> list[str]:
-    limit = case.wanted.stall_s if case.wanted else 0
-    if progress is None or not limit or seconds_since(progress.since, seen.now) < limit:
-        return []
-    return [f"the queue has made no progress since {progress.since}"]

@@ -25,7 +25,8 @@ def refusal(*words: str) -> GolongrlError:
 
 SITE = {
     "release": "demo", "run": "demo", "redisUrl": "redis://r", "gpuResource": "nvidia.com/gpu", "recipe": {},
-    "rayJob": {},
+    "rayJob": {}, "gpuBudget": 0, "store": "/store",
+    "pool": {"workload": {"metadata": {"name": "demo-rollout"}}, "replicas": 1, "autoscaled": False, "gpus": 0},
 }  # fmt: skip
 
 

@@ -18,8 +18,9 @@ import yaml
 
 from golongrl import recipe as recipes
 from golongrl_operator.build import resolve
+from golongrl_operator.cases import Seen
 from golongrl_operator.crd import crd, schema
-from golongrl_operator.reconcile import Seen, reconcile
+from golongrl_operator.reconcile import reconcile
 from support.helm import CHART, YAML, Helm, load_script, tool
 from support.training_runs import NOW, PICTURE, SITE, a_job, a_run
 
@@ -122,7 +123,9 @@ def test_columns_show_what_the_status_has() -> None:
     for column in version["additionalPrinterColumns"]:
         path = column["jsonPath"]
         assert path == ".metadata.creationTimestamp" or ALL[path]["type"] == column["type"], path
-    assert version["subresources"] == {"status": {}}
+    assert version["subresources"].keys() == {"status", "scale"}
+    for key, path in version["subresources"]["scale"].items():
+        assert ALL[path]["type"] == ("string" if key == "labelSelectorPath" else "integer")
 
 
 def run_of(status: dict[str, Any] | None = None, **spec: Any) -> dict[str, Any]:
@@ -199,8 +202,8 @@ def test_every_status_that_the_operator_writes_is_in_the_schema() -> None:
             assert accepts(run_of(status=copy.deepcopy(outcome.status))) == []
 
 
-def rules() -> dict[str, dict[str, str]]:
-    return {path: rule for path, node in ALL.items() for rule in node.get("x-kubernetes-validations", [])}
+def rules() -> dict[str, list[dict[str, str]]]:
+    return {path: found for path, node in ALL.items() if (found := node.get("x-kubernetes-validations"))}
 
 
 @pytest.mark.parametrize(
@@ -210,16 +213,26 @@ def rules() -> dict[str, dict[str, str]]:
         (".spec.release", "b", "a", False),
         ("", {"metadata": {"name": "n" * 63}}, None, True),
         ("", {"metadata": {"name": "n" * 64}}, None, False),
+        (".spec.rollout", {"minReplicas": 2, "maxReplicas": 2}, None, True),
+        (".spec.rollout", {"minReplicas": 3, "maxReplicas": 2}, None, False),
+        (".spec.rollout", {"replicas": 2, "maxReplicas": 2}, None, True),
+        (".spec.rollout", {"replicas": 3, "maxReplicas": 2}, None, False),
+        (".spec.rollout", {"minReplicas": 3}, None, True),
+        (".spec", {"rollout": {"dedicated": True}}, {"rollout": {"dedicated": True}}, True),
+        (".spec", {"rollout": {"dedicated": False}}, {}, True),
+        (".spec", {"rollout": {"dedicated": True}}, {}, False),
+        (".spec", {"rollout": {}}, {"rollout": {"dedicated": True}}, False),
+        (".spec", {}, {"rollout": {"dedicated": True}}, False),
     ],
 )
 def test_cel_rules(path: str, self: Any, old: Any, holds: bool) -> None:
-    assert cel.evaluate(rules()[path]["rule"], {"self": self, "oldSelf": old}) is holds
+    assert all(cel.evaluate(rule["rule"], {"self": self, "oldSelf": old}) for rule in rules()[path]) is holds
 
 
 def test_every_cel_rule_is_tested_and_says_which_key() -> None:
-    assert set(rules()) == {".spec.release", ""}
-    for rule in rules().values():
-        assert rule["message"].split()[0].strip(":") in ("release", "metadata.name")
+    assert set(rules()) == {".spec.release", ".spec", ".spec.rollout", ""}
+    keys = {key for found in rules().values() for rule in found for key in [rule["message"].split()[0].strip(":")]}
+    assert keys == {"release", "metadata.name", "rollout.minReplicas", "rollout.replicas", "rollout.dedicated"}
 
 
 def test_helm_installs_it_where_the_operator_is_on_and_only_there() -> None:

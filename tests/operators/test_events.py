@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from golongrl.kubernetes.look.pods import Pod
+from golongrl_operator.cases import Seen
 from golongrl_operator.decide import RunPhase
 from golongrl_operator.events import Event, manifest, transitions
-from golongrl_operator.reconcile import Seen, reconcile, refused
+from golongrl_operator.reconcile import reconcile, refused
 from support.training_runs import NOW, PICTURE, SITE, a_job, a_run
 
 BLOCKED = Pod("w-0", "rollout", "Pending", False, 0, "not scheduled: no GPU")

@@ -16,6 +16,7 @@ from golongrl.kubernetes.cluster import connect
 from golongrl.queue import SampleQueue
 from golongrl_operator.app import Loop, operate
 from golongrl_operator.kube import MANAGER, Kube
+from golongrl_operator.lease import LeaderLease, identity
 from support.api_http import serving
 from support.groups import queue_settings
 from support.helm import Helm, tool
@@ -52,7 +53,8 @@ async def operator(redis_url: str, run: str) -> AsyncIterator[str]:
     async def main() -> None:
         async with connect(manager=MANAGER) as calls:
             site = replace(SITE, namespace=calls.namespace, redis_url=redis_url, run=run)
-            await operate(Loop(site, Kube(calls), pass_s=0.2, settle_s=0.02), "127.0.0.1", port, stop)
+            lease = LeaderLease(calls, "golongrl-operator-demo", identity())
+            await operate(Loop(site, Kube(calls), lease, pass_s=0.2, settle_s=0.02), "127.0.0.1", port, stop)
 
     task = asyncio.create_task(asyncio.to_thread(asyncio.run, main()))
     try:
@@ -118,11 +120,12 @@ class Watched:
     async def passes(self) -> None:
         """Two passes of the loop."""
         lists = self.api.count("list")
-        await until(lambda: self.api.count("list") > lists + 6, "two passes")
+        await until(lambda: self.api.count("list") > lists + 8, "two passes")
 
 
 async def test_a_run_from_submission_to_its_end(api: OperatorApi, redis_url: str, run_name: str, helm4: Helm) -> None:
     """Made, restarted, replaced, suspended, resumed, done; at last every call is held against the chart's Role."""
+    api.pool(replicas=1)
     spec: dict[str, Any] = {"release": "demo", "recipePreset": "quickstart", "maxRestarts": 1}
     run = Watched(api)
     async with operator(redis_url, run_name), SampleQueue.from_url(redis_url, run_name) as queue:
@@ -135,6 +138,8 @@ async def test_a_run_from_submission_to_its_end(api: OperatorApi, redis_url: str
         assert (name, config["metadata"]["ownerReferences"]) == (first, made["metadata"]["ownerReferences"])
         assert made["metadata"]["labels"]["golongrl.io/training-run"] == "r"
         assert (await run.phase("Pending"))["job"] == first
+        # The release's rollout.replicas.
+        await until(lambda: api.replicas() == 2, "two engines")
 
         await queue.setup(SETTINGS, [[0, 1, 2, 3]], ["T1"] * 4)
         await queue.lease("pod-a", 0)
@@ -172,21 +177,55 @@ async def test_a_run_from_submission_to_its_end(api: OperatorApi, redis_url: str
         await run.phase("Suspended")
         await run.passes()
         assert run.jobs == []
+        assert api.replicas() == 0
 
         api.submit("r", spec | {"recipe": {"learner": {"steps": 7}}})
         last = await run.new_job()
+        await until(lambda: api.replicas() == 2, "the engines are back")
+
+        # One engine fewer: that with the least to lose. Then one crashes again and again.
+        for name in ("a", "b"):
+            api.engine(f"demo-golongrl-rollout-{name}")
+        await queue.beat("rollout", "demo-golongrl-rollout-a", {"phase": "generating", "groups": "1"}, 3600)
+        await queue.beat("rollout", "demo-golongrl-rollout-b", {"phase": "generating", "groups": "1"}, 3600)
+        api.kuberay(last, jobDeploymentStatus="Running", jobStatus="RUNNING")
+        await run.phase("Running")
+        api.submit("r", spec | {"recipe": {"learner": {"steps": 7}}, "rollout": {"replicas": 1}})
+        await until(lambda: api.replicas() == 1, "one engine")
+        annotated = api.live("Pod")["demo-golongrl-rollout-b"]["metadata"]["annotations"]
+        assert annotated == {"controller.kubernetes.io/pod-deletion-cost": "1"}
+        api.engine("demo-golongrl-rollout-a", trouble=True)
+        await until(lambda: "demo-golongrl-rollout-a" not in api.live("Pod"), "the sick engine is replaced")
+        assert run.status["replaced"][0]["reason"].startswith("crashing: engine ended with 1")
         api.kuberay(last, jobDeploymentStatus="Complete", jobStatus="SUCCEEDED")
         await run.phase("Succeeded")
         assert run.condition("Complete") == "True"
         await run.passes()
         assert run.jobs == [last]
+        assert api.replicas() == 0
+
+        # Another run, at the same time, with a pool of its own, which goes with it when it has ended.
+        mine = Watched(api, "own")
+        own = {**spec, "rollout": {"dedicated": True}, "deletionPolicy": "Delete", "ttlSecondsAfterFinished": 1}
+        api.submit("own", own)
+        job = await mine.new_job(last)
+        pool = await until(lambda: (mine.status.get("rollout") or {}).get("name"), "a pool")
+        assert api.replicas(pool) == 2
+        assert api.live("ConfigMap").keys() >= {job, pool}
+        api.kuberay(job, jobDeploymentStatus="Complete", jobStatus="SUCCEEDED")
+        await until(lambda: "own" not in api.live("TrainingRun"), "its time is over")
+        assert pool not in api.live("Deployment")
+        assert pool not in api.live("ConfigMap")
+    (lease,) = api.live("Lease").values()
+    assert lease["spec"]["holderIdentity"] == "", "given back at the end"
     assert api.rules == granted(helm4)
     assert run.events == [
         "Pending", "Running", "Restarting", "Pending", "Replacing", "Pending", "Suspending", "Suspended", "Pending",
-        "Succeeded",
+        "Running", "Scaled", "EngineReplaced", "Succeeded",
     ]  # fmt: skip
-    warnings = [event["note"] for event in api.live("Event").values() if event["type"] == "Warning"]
-    assert warnings == [told["message"]]
+    warnings = {event["reason"]: event["note"] for event in api.live("Event").values() if event["type"] == "Warning"}
+    assert warnings.keys() == {"Restarting", "EngineReplaced"}
+    assert warnings["Restarting"] == told["message"]
 
 
 def granted(helm: Helm) -> set[tuple[str, str, str]]:

@@ -10,7 +10,8 @@ import pytest
 from golongrl import recipe as recipes
 from golongrl.kubernetes.look.pods import Pod
 from golongrl_operator.build import objects, resolve
-from golongrl_operator.reconcile import ReconcileResult, Seen, reconcile, refused
+from golongrl_operator.cases import Seen
+from golongrl_operator.reconcile import ReconcileResult, reconcile, refused
 from support.training_runs import NOW, PICTURE, QUEUE, SITE, a_job, a_run, a_site, one
 
 
@@ -31,7 +32,8 @@ def test_a_new_run_gets_its_configmap_and_then_its_rayjob() -> None:
 def test_the_queues_figures_are_the_status() -> None:
     run = a_run()
     told = one(run, a_job(run), picture=PICTURE).status
-    assert (told["step"], told["version"], told["checkpoint"], told["staleness"]) == ("12/40", 11, 10, "1 of 1")
+    figures = ("step", "policyVersion", "lastCheckpoint", "staleness")
+    assert [told[key] for key in figures] == ["12/40", 11, 10, "1 of 1"]
     assert told["observedGeneration"] == 3
 
 
@@ -304,14 +306,20 @@ def test_a_spec_that_cannot_be_trained_can_be_suspended() -> None:
         ({"rollout": {"max_response_tokens": 3}}, "rollout.max_response_tokens"),
     ],
 )
-def test_what_would_train_something_else_than_it_says_is_refused(recipe: dict[str, Any], key: str) -> None:
-    outcome = one(a_run(recipe=recipe))
-    assert (outcome.apply, outcome.status["phase"]) == ((), "Invalid")
-    (accepted, *_) = outcome.status["conditions"]
-    assert (accepted["status"], accepted["reason"]) == ("False", "InvalidSpec")
-    assert accepted["message"].startswith(f"spec.recipe: {key} is ")
-    assert "helm upgrade" in accepted["message"]
-    assert "\n" not in accepted["message"]
+def test_what_the_release_s_pool_cannot_generate_gets_a_pool_of_its_own(recipe: dict[str, Any], key: str) -> None:
+    meaning = resolve(SITE, a_run(recipe=recipe))
+    assert meaning.dedicated == f"{key} differs from the release's"
+    run = a_run(recipe=recipe)
+    outcome = one(run)
+    assert outcome.status["phase"] == "Pending"
+    assert outcome.status["queue"] == "demo.r"
+    config, work = outcome.pool.apply
+    assert recipes.parse(recipes.read_yaml(config["data"]["recipe.yaml"])) == meaning.recipe
+    assert work["spec"]["replicas"] == 2
+    # A run that has begun stays where its samples are.
+    begun = a_run(status=one(a_run()).status, recipe=recipe)
+    assert one(begun).status["phase"] == "Invalid"
+    assert key in one(begun).status["message"]
 
 
 def test_an_upgrade_of_the_release_trains_nothing_again() -> None:

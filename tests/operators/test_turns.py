@@ -4,7 +4,8 @@ import copy
 
 import pytest
 
-from golongrl_operator.reconcile import Seen, reconcile
+from golongrl_operator.cases import Seen
+from golongrl_operator.reconcile import reconcile
 from support.training_runs import NOW, PICTURE, SITE, a_job, a_run, one
 
 

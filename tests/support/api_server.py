@@ -39,6 +39,8 @@ RESOURCES: dict[str, dict[str, str]] = {
     "apiextensions.k8s.io/v1": {"CustomResourceDefinition": "customresourcedefinitions"},
     "autoscaling/v2": {"HorizontalPodAutoscaler": "horizontalpodautoscalers"},
     "storage.k8s.io/v1": {"StorageClass": "storageclasses"},
+    "coordination.k8s.io/v1": {"Lease": "leases"},
+    "leaderworkerset.x-k8s.io/v1": {"LeaderWorkerSet": "leaderworkersets"},
     "scheduling.k8s.io/v1": {"PriorityClass": "priorityclasses"},
     "node.k8s.io/v1": {"RuntimeClass": "runtimeclasses"},
     "events.k8s.io/v1": {"Event": "events"},
@@ -47,7 +49,9 @@ KUBERAY = {"ray.io/v1": {"RayJob": "rayjobs", "RayCluster": "rayclusters"}}
 TRAINING_RUNS = {"golongrl.io/v1alpha1": {"TrainingRun": "trainingruns"}}
 # Held by a foreground deletion until the last dependent is gone: here, until the test says so.
 FINALIZER = "foregroundDeletion"
-_PATH = re.compile(r"^/(?:api/(v1)|apis/([^/]+/[^/]+))/(?:namespaces/([^/]+)/)?([a-z]+)(?:/([^/]+))?(?:/(status))?$")
+_PATH = re.compile(
+    r"^/(?:api/(v1)|apis/([^/]+/[^/]+))/(?:namespaces/([^/]+)/)?([a-z]+)(?:/([^/]+))?(?:/(status|scale))?$"
+)
 _VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 
 
@@ -253,6 +257,11 @@ class ApiServer:
             new = merge(old, sent)
         else:
             new = sent
+        if method == "PUT" and old is None:
+            return _missing(key[1], key[3])
+        read = sent.get("metadata", {}).get("resourceVersion")
+        if method == "PUT" and old is not None and read not in (None, old["metadata"]["resourceVersion"]):
+            return _status(409, "Conflict", "the object has been modified")
         new = _with_defaults(new)
         if old is not None and (refused := immutable(old, new)):
             return _status(422, "Invalid", f'{key[1]} "{key[3]}" is invalid: {", ".join(refused)}: field is immutable')

@@ -27,6 +27,27 @@ class OperatorApi(ApiServer):
         old = self.live("TrainingRun").get(name, {})
         self.put({**body, **({"status": old["status"]} if "status" in old else {})})
 
+    def pool(self, replicas: int = 1, name: str = "demo-golongrl-rollout") -> None:
+        """The release's pool as Helm makes it, with pods as a Deployment's controller makes them."""
+        labels = {"app.kubernetes.io/instance": "demo", "app.kubernetes.io/component": "rollout"}
+        metadata = {"name": name, "namespace": "rl", "labels": labels}
+        self.put({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata, "spec": {"replicas": replicas}})
+
+    def engine(self, name: str, trouble: bool = False) -> None:
+        """One of its pods; `trouble` is one that crashes again and again."""
+        labels = {"app.kubernetes.io/instance": "demo", "app.kubernetes.io/component": "rollout"}
+        died = {"terminated": {"exitCode": 1, "reason": "Error"}}
+        state = {"state": {"waiting": {"reason": "CrashLoopBackOff"}}, "lastState": died} if trouble else {}
+        entry = {"name": "engine", "restartCount": 7 if trouble else 0, **state}
+        ready = {"type": "Ready", "status": "False" if trouble else "True"}
+        status = {"phase": "Running", "conditions": [ready], "containerStatuses": [entry]}
+        metadata = {"name": name, "namespace": "rl", "labels": labels}
+        self.put({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "status": status})
+
+    def replicas(self, name: str = "demo-golongrl-rollout") -> int:
+        """What the pool is asked to have."""
+        return int(self.live("Deployment")[name]["spec"]["replicas"])
+
     def kuberay(self, job: str, **status: Any) -> None:
         """KubeRay writes a RayJob's status."""
         self.put({**self.live("RayJob")[job], "status": status})

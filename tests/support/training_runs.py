@@ -6,9 +6,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from golongrl import recipe as recipes
-from golongrl.kubernetes.rayjob.site import Site, patch
+from golongrl.kubernetes.rayjob.site import Pool, Site, patch
 from golongrl_operator.build import objects, resolve
-from golongrl_operator.reconcile import ReconcileResult, Seen, reconcile
+from golongrl_operator.cases import Seen
+from golongrl_operator.reconcile import ReconcileResult, reconcile
 
 
 def _template(container: str) -> dict[str, Any]:
@@ -29,6 +30,39 @@ RAYJOB: dict[str, Any] = {
         },
     },
 }
+WORKLOAD: dict[str, Any] = {
+    "apiVersion": "apps/v1",
+    "kind": "Deployment",
+    "metadata": {
+        "name": "demo-golongrl-rollout",
+        "labels": {"app.kubernetes.io/instance": "demo", "app.kubernetes.io/component": "rollout"},
+    },
+    "spec": {
+        "selector": {"matchLabels": {"app.kubernetes.io/instance": "demo", "app.kubernetes.io/component": "rollout"}},
+        "template": {
+            "metadata": {
+                "labels": {"app.kubernetes.io/instance": "demo", "app.kubernetes.io/component": "rollout"},
+                "annotations": {},
+            },
+            "spec": {
+                "initContainers": [
+                    {"name": "engine", "args": ["ls /store/weights; golongrl engine --context-length 512"]}
+                ],
+                "containers": [
+                    {
+                        "name": "worker",
+                        "env": [
+                            {"name": "GOLONGRL_RUN", "value": "demo"},
+                            {"name": "GOLONGRL_WEIGHTS", "value": "/store/weights"},
+                            {"name": "GOLONGRL_REWARD_URL", "value": "http://demo-golongrl-reward:8080"},
+                        ],
+                    }
+                ],
+                "volumes": [{"name": "recipe", "configMap": {"name": "demo-golongrl-recipe"}}],
+            },
+        },
+    },
+}
 SITE = Site(
     release="demo",
     namespace="rl",
@@ -37,6 +71,8 @@ SITE = Site(
     gpu_resource="nvidia.com/gpu",
     recipe=recipes.read_tree("quickstart"),
     rayjob=RAYJOB,
+    pool=Pool(workload=WORKLOAD, replicas=2, autoscaled=False, gpus=0),
+    store="/store",
 )
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 QUEUE = {

@@ -78,6 +78,7 @@ RAY_JOB: Final = ObjectKind("RayJob", "rayjobs", group="ray.io")
 RAY_CLUSTER: Final = ObjectKind("RayCluster", "rayclusters", group="ray.io")
 TRAINING_RUN: Final = ObjectKind("TrainingRun", "trainingruns", "v1alpha1", "golongrl.io")
 STORAGE_CLASS: Final = ObjectKind("StorageClass", "storageclasses", group="storage.k8s.io", namespaced=False)
+LEASE: Final = ObjectKind("Lease", "leases", group="coordination.k8s.io")
 PRIORITY_CLASS: Final = ObjectKind("PriorityClass", "priorityclasses", group="scheduling.k8s.io", namespaced=False)
 RUNTIME_CLASS: Final = ObjectKind("RuntimeClass", "runtimeclasses", group="node.k8s.io", namespaced=False)
 DEFINITION: Final = ObjectKind(
@@ -143,6 +144,31 @@ class Cluster:
                 field_manager=self._manager,
                 force_conflicts=force,
                 **_JSON,
+            ),
+        )
+
+    async def merge(self, kind: ObjectKind, name: str, change: Json, subresource: str = "") -> None:
+        """A merge patch of an object that exists, or of its subresource. Raises ClusterError."""
+        path = self._resource(kind).path(name=name, namespace=self._place(kind))
+        await self._call(
+            f"{kind} {name}",
+            lambda: self._dynamic.request(
+                "patch",
+                f"{path}/{subresource}" if subresource else path,
+                body=change,
+                content_type="application/merge-patch+json",
+                field_manager=self._manager,
+                **_JSON,
+            ),
+        )
+
+    async def replace(self, kind: ObjectKind, item: Json) -> None:
+        """An object in place of the one with its resourceVersion; ClusterConflictError if that was changed."""
+        name = item["metadata"]["name"]
+        await self._call(
+            f"{kind} {name}",
+            lambda: self._dynamic.replace(
+                self._resource(kind), item, namespace=self._place(kind), field_manager=self._manager, **_JSON
             ),
         )
 

@@ -143,6 +143,7 @@ class TrainingLoop:
         if self.samples is not None:
             await asyncio.to_thread(self.samples.write, batch.samples)
         recorded.set()
+        self.status.finished(record, self.recipe.learner.ranks)
         log.info(
             "step",
             step=batch.step,

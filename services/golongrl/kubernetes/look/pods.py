@@ -10,6 +10,7 @@ from typing import Any, Final
 
 Json = Mapping[str, Any]
 
+_RUN: Final = "golongrl.io/training-run"
 # What a pod is among the pods of one controller.
 _ROLES: Final = ("ray.io/node-type", "ray.io/group", "batch.kubernetes.io/job-completion-index")
 # A pod may take so long from its start until it is ready: images are pulled and volumes attached; an engine also loads
@@ -35,6 +36,10 @@ class Pod:
     """How it ended, if another pod has replaced it."""
     ray_head: str = ""
     """UID and restarts of the pod, if it is the head of a Ray cluster: another value is another head."""
+    run: str = ""
+    """TrainingRun that it was made for; empty for the release's own pods."""
+    follower: bool = False
+    """Another rank of an engine that runs on several nodes; only the leader's worker reports to the queue."""
 
 
 def read_pods(items: Iterable[Json], now: datetime | None = None) -> list[Pod]:
@@ -95,6 +100,8 @@ def _pod(item: Json, replaced: bool, now: datetime) -> Pod:
         trouble="" if replaced else trouble,
         starting=starting,
         ended=trouble if replaced else "",
+        run=labels.get(_RUN, ""),
+        follower=labels.get("golongrl.io/role") == "follower",
         ray_head=f"{item['metadata'].get('uid', '')}/{restarts}" if is_head else "",
     )
 

@@ -83,13 +83,33 @@ class _RayJob(_Lenient):
     spec: _Spec
 
 
+class Pool(_Lenient):
+    """The release's rollout pool."""
+
+    workload: dict[str, Any]
+    """A Deployment, or a LeaderWorkerSet."""
+    replicas: int
+    autoscaled: bool
+    """KEDA sets its size."""
+    gpus: int
+    """Of one engine."""
+
+    @property
+    def name(self) -> str:
+        """The workload's."""
+        return str(self.workload["metadata"]["name"])
+
+
 class _Document(_Lenient):
     release: str
     run: str
     redis_url: str
     gpu_resource: str
+    gpu_budget: int
+    store: str
     recipe: dict[str, Any]
     ray_job: dict[str, Any]
+    pool: Pool
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,6 +125,11 @@ class Site:
     recipe: Mapping[str, Any]
     rayjob: Manifest
     """Its name is a prefix, to which each RayJob made from it adds a hash."""
+    pool: Pool
+    store: str
+    """The release's folder on the shared volume."""
+    gpu_budget: int = 0
+    """GPUs that its runs may use together; 0 is no limit."""
 
 
 def read_site(text: str, origin: str, release: str, namespace: str) -> Site:
@@ -120,7 +145,18 @@ def read_site(text: str, origin: str, release: str, namespace: str) -> Site:
         raise RayJobError(f"{origin}: {why}; it must be the release.json of this version's chart") from error
     if found.release != release:
         raise RayJobError(f"{origin}: it is of the release {found.release!r}, not of {release!r}")
-    return Site(release, namespace, found.run, found.redis_url, found.gpu_resource, found.recipe, found.ray_job)
+    return Site(
+        release,
+        namespace,
+        found.run,
+        found.redis_url,
+        found.gpu_resource,
+        found.recipe,
+        found.ray_job,
+        found.pool,
+        found.store,
+        found.gpu_budget,
+    )
 
 
 def patch(base: Any, over: Any) -> Any:
@@ -151,8 +187,8 @@ def _list_key(entries: Sequence[Any]) -> str | None:
     return None
 
 
-def check(job: Manifest, recipe: Recipe, gpu_resource: str) -> None:
-    """Raise what would otherwise show only after the pods have started.
+def check(job: Manifest, recipe: Recipe, gpu_resource: str) -> int:
+    """Raise what would otherwise show only after the pods have started; the GPUs of its workers.
 
     Raises:
         RayJobError: it is not a RayJob that trains, or its workers have another number of GPUs than the recipe ranks.
@@ -162,7 +198,7 @@ def check(job: Manifest, recipe: Recipe, gpu_resource: str) -> None:
     except ValidationError as error:
         raise RayJobError(f"RayJob: {recipes.explain(error, _RayJob)}") from error
     if cluster is None:
-        return
+        return 0
     gpus = 0
     for number, group in enumerate(cluster.worker_group_specs):
         for container in group.template.spec.containers:
@@ -175,6 +211,7 @@ def check(job: Manifest, recipe: Recipe, gpu_resource: str) -> None:
             f"RayJob: its workers have {gpus} GPUs ({gpu_resource}), but the recipe's learner.ranks is "
             f"{recipe.learner.ranks}; the two must be equal"
         )
+    return gpus
 
 
 def content(job: Manifest, recipe: Recipe) -> str:
@@ -197,7 +234,7 @@ def documents(job: Manifest, recipe: Recipe, namespace: str, identity: str) -> l
     made = copy.deepcopy(job)
     name = f"{made['metadata']['name']}-{digest(identity)[:_SUFFIX_LENGTH]}"
     made["metadata"] |= {"name": name} | ({"namespace": namespace} if namespace else {})
-    for template in _templates(made):
+    for template in pod_templates(made):
         for volume in template["spec"].get("volumes", []):
             if volume["name"] == "recipe":
                 volume["configMap"] = {"name": name}
@@ -211,7 +248,8 @@ def documents(job: Manifest, recipe: Recipe, namespace: str, identity: str) -> l
     return [config, made]
 
 
-def _templates(job: Manifest) -> list[Manifest]:
+def pod_templates(job: Manifest) -> list[Manifest]:
+    """Those of the Ray cluster of a RayJob; none if it uses an existing one."""
     cluster = job["spec"].get("rayClusterSpec")
     if cluster is None:
         return []

@@ -15,9 +15,19 @@ class OperatorValues(PodPlacement):
         description="Deploy it. The learner is then a TrainingRun, and the operator creates, restarts and replaces its "
         "RayJob.",
     )
+    external: bool = Field(
+        False,
+        description="Render only what an operator needs that Helm does not install (`golongrl operator --dev`, or "
+        "`kubectl apply -k operators/config/default`): its ConfigMap and NetworkPolicies.",
+    )
     image: Image = Image(repository="golongrl/golongrl-operator")
     max_restarts: Count = Field(2, description="spec.maxRestarts of the release's own TrainingRun.")
     stall_seconds: Count = Field(0, description="spec.stallSeconds of the release's own TrainingRun. 0 means never.")
+    gpu_budget: Count = Field(
+        0,
+        description="GPUs that the runs of this release may use together, learners and rollout pools. Runs of higher "
+        "priority suspend others. 0: as many as the cluster has.",
+    )
     api_server_cidrs: list[Cidr] = Field(
         default_factory=list,
         description="Addresses of the API server that the NetworkPolicy allows. Empty allows its ports at any address.",

@@ -1,9 +1,14 @@
 """What the learner is doing now, as its heartbeat and /healthz report it."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from golongrl.telemetry.waits import Wait, Waits, dumps, longest
+
+# How what it does begins while it has no batch. `golongrl status` and the operator read these words.
+WAITING: Final = "waiting for step"
 
 
 @dataclass
@@ -14,6 +19,7 @@ class LearnerStatus:
         on: who ends it, if the learner waits for somebody, as `Wait.on`.
         what: what the learner waits for then, in a few words.
         waits: other waits of this process.
+        waited_s: seconds spent without a batch, without the present wait.
     """
 
     doing: str = "starting"
@@ -22,14 +28,26 @@ class LearnerStatus:
     on: str = ""
     what: str = ""
     waits: Waits = field(default_factory=Waits)
+    began: float = field(default_factory=time.monotonic)
+    waited_s: float = 0.0
+    reward: float | None = None
+    tokens_per_s: float | None = None
+    step_s: float | None = None
 
     def set(self, doing: str, step: int | None = None, *, on: str = "", what: str = "") -> None:
         """Record what is being done. The clock does not restart for the same step and the same words before a colon:
         counts follow it."""
         step = self.step if step is None else step
         if (doing.partition(":")[0], step) != (self.doing.partition(":")[0], self.step):
+            self.waited_s = self._waited_s()
             self.since = time.monotonic()
         self.doing, self.step, self.on, self.what = doing, step, on, what or doing.removeprefix("waiting for ")
+
+    def finished(self, record: Mapping[str, float], ranks: int) -> None:
+        """Record what a step's metrics say."""
+        self.reward = record.get("critic/score/mean")
+        self.tokens_per_s = record.get("perf/throughput", 0.0) * ranks
+        self.step_s = record.get("perf/time_per_step")
 
     def current(self) -> list[Wait]:
         """What the learner waits for."""
@@ -42,10 +60,18 @@ class LearnerStatus:
         return time.monotonic() - self.since
 
     def heartbeat(self) -> dict[str, str]:
-        """The fields of the learner's heartbeat."""
+        """The fields of the learner's heartbeat; the operator sizes the pool by `waited_s` of `up_s`."""
         return {
             "doing": self.doing,
             "step": str(self.step),
             "for_s": f"{self.for_s:.0f}",
+            "up_s": f"{time.monotonic() - self.began:.1f}",
+            "waited_s": f"{self._waited_s():.1f}",
+            "step_s": "" if self.step_s is None else f"{self.step_s:.1f}",
+            "reward": "" if self.reward is None else f"{self.reward:.4g}",
+            "tokens_per_s": "" if self.tokens_per_s is None else f"{self.tokens_per_s:.0f}",
             "waits": dumps(self.current()),
         }
+
+    def _waited_s(self) -> float:
+        return self.waited_s + (self.for_s if self.doing.startswith(WAITING) else 0.0)

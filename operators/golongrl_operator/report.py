@@ -1,0 +1,168 @@
+"""What the operator says of a run: its status. Pure.
+
+Invariants:
+- the size of a status is bounded, however many pods are in trouble;
+- if the queue does not answer, the last known figures are kept, and `stuck` says that it is silent.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from golongrl.kubernetes.look.status import end, stuck
+from golongrl.kubernetes.rayjob.site import Manifest
+from golongrl_operator.api import Failure, Progress, RunStatus
+from golongrl_operator.cases import Case, Seen
+from golongrl_operator.conditions import LASTING_S, conditions, seconds_since, stamp
+from golongrl_operator.decide import ENDED, LEAVING, RunDecision, RunPhase
+from golongrl_operator.pool import PoolPlan
+
+Json = Mapping[str, Any]
+
+# How the learner says that it has no batch (golongrl.learner.observe.status, whose package needs torch).
+WAITING: Final = "waiting for step"
+# In the other phases no progress is expected.
+_LOOKS_AT_PODS: Final = frozenset({RunPhase.PENDING, RunPhase.RUNNING})
+# Lines of `stuck` in the status, and characters of one: a pool of a thousand engines may lack its image.
+_MOST_LINES: Final = 20
+_LONGEST_LINE: Final = 300
+
+
+def step_of(seen: Seen) -> int | None:
+    return None if seen.picture is None else int(seen.picture["queue"]["version"])
+
+
+def progress_of(case: Case, seen: Seen, old: Json) -> Progress | None:
+    """Since when the queue's counters have not changed; None while that is not known, and after the last step."""
+    running = [job for job in case.jobs if job.deployment == "Running" and not job.deleting]
+    if not running or seen.picture is None:
+        return None
+    queue = seen.picture["queue"]
+    if end(queue):
+        # The learner exports the model, or ends; neither moves a counter.
+        return None
+    counters = ("version", "trained", "in_batches", "ready", "rejected")
+    mark = " ".join([running[-1].name, *(str(queue[name]) for name in counters)])
+    last = old.get("progress") or {}
+    return Progress(mark=mark, since=last["since"] if last.get("mark") == mark else stamp(seen.now))
+
+
+def status_of(
+    case: Case,
+    decision: RunDecision,
+    seen: Seen,
+    progress: Progress | None,
+    made: Sequence[Manifest],
+    old: Json,
+    pool: PoolPlan | None = None,
+    queue: str = "",
+) -> Manifest:
+    generation = case.run["metadata"].get("generation", 0)
+    lines = _stuck(case, decision.phase, seen, progress)
+    lines += [pool.trouble] if pool and pool.trouble else []
+    # If the queue does not answer, the last known figures are kept; `stuck` says that it is silent.
+    kept = {key: old[key] for key in _FIGURES if key in old}
+    if case.meaning is None and case.active and "rollout" in old:
+        # A spec that cannot be trained changes nothing, the pool neither.
+        kept["rollout"] = old["rollout"]
+    since, differs = old.get("conditions") or [], case.meaning.differs if case.meaning else ()
+    names = [*(job.name for job in case.jobs), *(item["metadata"]["name"] for item in made)]
+    job = names[-1] if names else ""
+    head, replacements = _head(case, job, seen, old)
+    ended = decision.phase in ENDED
+    status = RunStatus(
+        observed_generation=generation,
+        phase=decision.phase,
+        message=decision.message,
+        job=job,
+        queue=old.get("queue") or (queue if job else ""),
+        content=case.meaning.content if case.meaning else case.before.content,
+        restarts=decision.restarts,
+        failure=_failure(case, decision, seen, old),
+        finished=(old.get("finished") or stamp(seen.now)) if ended else None,
+        head=head,
+        head_replacements=replacements,
+        rollout=pool.status if pool else None,
+        replaced=list(pool.replaced) if pool else [],
+        stuck=lines,
+        progress=progress,
+        conditions=conditions(decision, generation, lines, seen.silence, since, seen.now, differs, case.error),
+    )
+    told = status.model_dump(mode="json", by_alias=True, exclude_none=True)
+    return {**told, **kept, **_figures(case, seen)}
+
+
+# Keys that keep their last known value.
+_FIGURES: Final = (
+    "step", "policyVersion", "lastCheckpoint", "staleness", "reward", "throughput", "bytes",
+)  # fmt: skip
+
+
+def _failure(case: Case, decision: RunDecision, seen: Seen, old: Json) -> Failure | None:
+    """The last failure; the step counts only within one content, since another may not fail there."""
+    last = Failure.model_validate(old["failure"]) if old.get("failure") else None
+    if decision.phase == RunPhase.SUSPENDED or (case.meaning and case.meaning.content != case.before.content):
+        last = None
+    fresh = decision.failed and case.before.phase not in (RunPhase.RESTARTING, RunPhase.FAILED)
+    if not fresh:
+        return last
+    return Failure(step=step_of(seen), time=stamp(seen.now), repeated=decision.repeated)
+
+
+def _head(case: Case, job: str, seen: Seen, old: Json) -> tuple[str, int]:
+    """The Ray head, and how often KubeRay has replaced a lost one: under one RayJob, another pod is another head."""
+    same_content = case.meaning is None or case.meaning.content == case.before.content
+    count = int(old.get("headReplacements", 0)) if same_content else 0
+    head = str(old.get("head", "")) if job == old.get("job") else ""
+    heads = [pod.ray_head for pod in seen.pods if pod.ray_head and pod.phase == "Running"]
+    # While the old one goes there may be two, and none before the new one runs.
+    if len(heads) != 1:
+        return head, count
+    return heads[0], count + (head not in ("", heads[0]))
+
+
+def _figures(case: Case, seen: Seen) -> Manifest:
+    if seen.picture is None or case.meaning is None:
+        return {}
+    queue, steps = seen.picture["queue"], case.meaning.recipe.learner.steps
+    late = [int(versions) for versions, groups in queue["staleness"].items() if groups]
+    weights = {"policyVersion": queue["weights"]["version"]} if queue.get("weights") else {}
+    learner: Json = next((one["fields"] for one in seen.picture["services"] if one["service"] == "learner"), {})
+    reward, tokens = learner.get("reward"), learner.get("tokens_per_s")
+    return {
+        "step": f"{queue['version']}/{steps}" if steps else str(queue["version"]),
+        "lastCheckpoint": queue["committed"],
+        "staleness": f"{max(late, default=0)} of {queue['max_staleness']}",
+        "bytes": f"{queue['bytes'] / 2**20:.1f} of {queue['max_bytes'] / 2**20:.0f} MiB",
+        **weights,
+        **({"reward": reward} if reward else {}),
+        **({"throughput": f"{tokens} tokens/s"} if tokens else {}),
+    }
+
+
+def _stuck(case: Case, phase: RunPhase, seen: Seen, progress: Progress | None) -> list[str]:
+    lines = [line[:_LONGEST_LINE] for line in _held_up(case, phase, seen, progress)]
+    more = len(lines) - _MOST_LINES
+    return lines if more <= 0 else [*lines[:_MOST_LINES], f"and {more} more: see `golongrl status`"]
+
+
+def _held_up(case: Case, phase: RunPhase, seen: Seen, progress: Progress | None) -> list[str]:
+    if phase in LEAVING:
+        return [
+            f"RayJob {job.name} has been in deletion since {job.deleted}: check its pods, and that KubeRay runs"
+            for job in case.jobs
+            if job.deleted and seconds_since(job.deleted, seen.now) >= LASTING_S
+        ]
+    if phase not in _LOOKS_AT_PODS:
+        return []
+    if phase == RunPhase.RUNNING and seen.picture is not None:
+        return [*_stalled(case, seen, progress), *stuck(seen.pods, seen.picture["queue"], seen.picture["services"])]
+    # Before the learner runs, its queue says nothing about it.
+    silent = [seen.silence] if phase == RunPhase.RUNNING and seen.silence else []
+    return [*(f"pod {pod.name}: {pod.trouble}" for pod in seen.pods if pod.trouble), *silent]
+
+
+def _stalled(case: Case, seen: Seen, progress: Progress | None) -> list[str]:
+    limit = case.wanted.stall_s if case.wanted else 0
+    if progress is None or not limit or seconds_since(progress.since, seen.now) < limit:
+        return []
+    return [f"the queue has made no progress since {progress.since}"]

@@ -1,0 +1,49 @@
+"""Which runs may train under a budget of GPUs, and how many GPUs each gets. Pure.
+
+Invariants (tests/operators/test_share.py):
+- together they never get more than the budget, and a run that trains gets between its least and its most;
+- a run of higher priority is never refused for one of lower priority; among equals those that train continue, then the
+  older ones come first;
+- a smaller run may use what a larger one cannot start with;
+- what is left is shared max-min fairly: a run gets more only if no other run with less could use it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What one run asks for."""
+
+    name: str
+    least: int
+    """GPUs without which it cannot train: its learner and its fewest engines."""
+    most: int
+    step: int = 1
+    """GPUs of one engine."""
+    priority: int = 0
+    training: bool = False
+
+
+def fair_share(budget: int, claims: Sequence[Claim]) -> dict[str, int]:
+    """GPUs for each run that may train; the others are missing.
+
+    Args:
+        claims: older runs first.
+    """
+    order = sorted(claims, key=lambda claim: (-claim.priority, not claim.training))
+    left, given = budget, dict[str, int]()
+    for claim in order:
+        if claim.least <= left:
+            given[claim.name] = claim.least
+            left -= claim.least
+    while growing := [
+        claim
+        for claim in order
+        if claim.name in given and claim.step <= left and given[claim.name] + claim.step <= claim.most
+    ]:
+        poorest = min(growing, key=lambda claim: given[claim.name])
+        given[poorest.name] += max(1, poorest.step)
+        left -= max(1, poorest.step)
+    return given
