@@ -54,6 +54,30 @@ def show(
     print(dump(load(suite, overrides or ())) if resolved or overrides else source(suite), end="")
 
 
+@app.command(epilog="Example: `golongrl eval fetch long-context --data eval-data`")
+def fetch(
+    suite: SuiteName,
+    data: Annotated[Path, typer.Option(help="Folder that the data goes to.")],
+    revision: Annotated[
+        list[str] | None, typer.Option(help="Another revision, as `openai/mrcr=COMMIT`; repeatable.")
+    ] = None,
+) -> None:
+    """Fetch the data of a suite, and check its revision, checksums and row counts.
+
+    What is here already is checked and not fetched again. `fetched.json` keeps the revisions: copy it to get the same.
+    """
+    from golongrl.evaluation.fetch import fetch as fetch_sources
+    from golongrl.evaluation.registry import BENCHMARKS
+    from golongrl.evaluation.suite import load
+
+    pairs = [item.partition("=") for item in revision or ()]
+    if wrong := next(("".join(pair) for pair in pairs if not (pair[0] and pair[2])), None):
+        raise InputError(f"--revision {wrong}: expected REPOSITORY=REVISION")
+    members = [BENCHMARKS[name] for name in load(suite).benchmarks]
+    sources = {source.name: source for benchmark in members for source in benchmark.sources}
+    fetch_sources(list(sources.values()), data, print, {repo: text for repo, _, text in pairs})
+
+
 @app.command(epilog="Example: `golongrl eval run long-context --target runs/mine --data eval-data`")
 def run(
     suite: SuiteName,

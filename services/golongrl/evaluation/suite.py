@@ -50,6 +50,14 @@ class TargetSection(Section):
         description="What is started for weights: SGLang where it is installed and a GPU is found, else embedded.",
     )
     sglang_venv: Place = Field(".venv-sglang", description="Where SGLang is installed, if not beside this program.")
+    tools: Literal["auto", "native", "text"] = Field(
+        "auto",
+        description="How tools are offered (BFCL memory): as the API has it, or described in the prompt (`text`), "
+        "which the embedded engine needs and `auto` then takes.",
+    )
+    embedder: Place | None = Field(
+        None, description="Folder of all-MiniLM-L6-v2, for the vector backend of BFCL memory; null leaves it out."
+    )
     engine_arguments: tuple[str, ...] = Field((), description="Further words of the started engine's command line.")
     gpus: PositiveInt = Field(1, description="GPUs of one started SGLang server (its --tp-size).")
 

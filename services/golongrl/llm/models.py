@@ -19,13 +19,15 @@ class ChatRequest(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    messages: tuple[LlmMessage, ...]
+    messages: tuple[LlmMessage, ...] = ()
     max_tokens: int = Field(ge=1)
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int | None = None
     response_schema: dict[str, Any] | None = None
     """JSON schema that the endpoint is asked to keep to; None asks for plain text."""
+    turns: tuple[dict[str, Any], ...] = ()
+    """The conversation as the API writes it, instead of `messages`: with tool calls and their results."""
     extra: dict[str, Any] = {}
     """Further fields that some servers know (`top_k`, `chat_template_kwargs`)."""
 
@@ -34,7 +36,7 @@ class ChatRequest(BaseModel):
         body: dict[str, Any] = {
             **self.extra,
             "model": model,
-            "messages": [message.model_dump() for message in self.messages],
+            "messages": list(self.turns) or [message.model_dump() for message in self.messages],
             "max_tokens": self.max_tokens,
             "temperature": self.temperature,
             "top_p": self.top_p,

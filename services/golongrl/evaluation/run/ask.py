@@ -11,12 +11,18 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from golongrl.errors import GolongrlError
 from golongrl.evaluation.benchmark import DataFiles, EvalProblem, Reply, ScoredReply
+from golongrl.evaluation.benchmarks import bfcl_memory
+from golongrl.evaluation.benchmarks.bfcl_memory import MemoryGroup
+from golongrl.evaluation.memory.loop import MemoryAgentError, ToolStyle, Turn
+from golongrl.evaluation.memory.stores import Embed, Snapshot, Tool
+from golongrl.evaluation.run import memories
 from golongrl.evaluation.run.judging import Judge
+from golongrl.evaluation.run.memories import KeptMemories
 from golongrl.evaluation.run.prompts import AskingPlan, Counts, FittedPrompt, Tokens, prepare, request_fields
 from golongrl.evaluation.run.scoring import Scorer
 from golongrl.evaluation.store.journal import Cost, Key, SampleEntry, SampleJournal
@@ -24,6 +30,7 @@ from golongrl.llm import (
     ChatClient,
     ChatReply,
     ChatRequest,
+    LlmError,
     LlmMessage,
     LlmRefusedError,
     LlmUnavailableError,
@@ -49,6 +56,7 @@ class Course:
     problems: Sequence[EvalProblem]
     outside: set[str] = field(default_factory=set)
     """Keys of problems that belong to another length bin."""
+    memories: KeptMemories | None = None
 
     @property
     def expected(self) -> int:
@@ -136,6 +144,8 @@ class Questioner:
         *,
         prompt_bytes: int,
         retry_failed: bool = False,
+        embed: Embed | None = None,
+        style: ToolStyle = "native",
     ) -> None:
         self._clients = clients
         self._tokens = tokens
@@ -143,6 +153,8 @@ class Questioner:
         self._scorer = scorer
         self._judge = judge
         self._retry_failed = retry_failed
+        self._embed = embed
+        self._style = style
         self._preparing = asyncio.Semaphore(_PREPARED_AT_ONCE)
         self._memory = ByteBudget(prompt_bytes)
         self._silence = SilenceCount()
@@ -156,13 +168,19 @@ class Questioner:
             EvaluationError: a row of the data cannot be used.
             LlmUnusableError, TargetGoneError: the server refuses everything, or is gone.
         """
-        left = self._left(courses)
+        left = self._left([course for course in courses if not course.plan.benchmark.conversational])
         concurrency = sum(client.endpoint.concurrency for client in self._clients)
         judges = self._judge.concurrency if self._judge else 0
         try:
             async with asyncio.TaskGroup() as group:
                 judging = [group.create_task(self._judge_all()) for _ in range(judges)]
                 asking = [group.create_task(self._work(left)) for _ in range(concurrency)]
+                asking += [
+                    group.create_task(self._converse(course, memory, problems))
+                    for course in courses
+                    if course.plan.benchmark.conversational
+                    for memory, problems in memories.grouped(course.problems).items()
+                ]
                 await asyncio.wait(asking)
                 for _ in judging:
                     self._to_judge.put_nowait(None)
@@ -230,20 +248,87 @@ class Questioner:
             seed=seed,
             extra=request_fields(plan),
         )
+        found = await self._send(request)
+        if isinstance(found, LlmError):
+            refused = isinstance(found, LlmRefusedError)
+            reply = Reply.failure(str(found))
+            return reply, lambda seconds: Cost(seconds, prepared.prompt_tokens, refused=refused)
+        answer, _ = found
+        return reply_of(answer), lambda seconds: _cost(answer, prepared, seconds)
+
+    async def _send(self, request: ChatRequest) -> tuple[ChatReply, str] | LlmError:
+        """The endpoint's reply with its body, or the error of this one request."""
         client = min(self._clients, key=lambda client: client.gate.in_flight)
         self.in_flight += 1
         try:
-            answer, _ = await client.chat(request, cost=0)
+            found = await client.chat(request, cost=0)
         except LlmRefusedError as error:
             self._silence.broken()
-            return Reply.failure(str(error)), lambda seconds: Cost(seconds, prepared.prompt_tokens, refused=True)
+            return error
         except LlmUnavailableError as error:
             self._silence.lasts(error)
-            return Reply.failure(str(error)), lambda seconds: Cost(seconds, prepared.prompt_tokens)
+            return error
         finally:
             self.in_flight -= 1
         self._silence.broken()
-        return reply_of(answer), lambda seconds: _cost(answer, prepared, seconds)
+        return found
+
+    async def _converse(self, course: Course, group: MemoryGroup, problems: Sequence[EvalProblem]) -> None:
+        """Fill one memory, if a question of it is still to be asked, and ask."""
+        asked = [
+            (problem, epoch)
+            for problem in problems
+            for epoch in range(course.plan.repeats)
+            if self._wanted(course, problem, epoch)
+        ]
+        if not asked:
+            return
+        course.memories = course.memories or memories.KeptMemories(course.journal.path.with_suffix(".memories.json"))
+        send, _ = self._sender(course.plan, course.plan.seed_of(group.key, 0))
+        snapshot, trouble = None, ""
+        try:
+            snapshot = await memories.filled(group, course.data, course.memories, send, self._embed, self._style)
+        except MemoryAgentError as error:
+            trouble = f"its memory could not be filled: {error}"
+        await asyncio.gather(*(self._question(course, *one, snapshot, trouble) for one in asked))
+
+    async def _question(
+        self, course: Course, problem: EvalProblem, epoch: int, snapshot: Snapshot | None, trouble: str
+    ) -> None:
+        began = time.monotonic()
+        send, spent = self._sender(course.plan, course.plan.seed_of(problem.key, epoch))
+        reply = Reply.failure(trouble)
+        if snapshot is not None and not trouble:
+            chat = memories.chat_of(send)
+            reply = await bfcl_memory.ask(problem, course.data, snapshot, chat, embed=self._embed, style=self._style)
+        scored = await self._scorer.score(course.plan.benchmark, problem, reply, course.plan.mode)
+        cost = replace(spent[0], seconds=time.monotonic() - began)
+        course.journal.add_reply(problem, epoch, reply, scored, cost)
+
+    def _sender(self, plan: AskingPlan, seed: int | None) -> tuple[memories.Send, list[Cost]]:
+        """Sends the requests of one conversation; the list's one element is what they have cost so far."""
+        spent = [Cost()]
+
+        async def send(turns: Sequence[Turn], tools: Sequence[Tool]) -> tuple[ChatReply, str] | str:
+            request = ChatRequest(
+                turns=tuple(dict(turn) for turn in turns),
+                max_tokens=plan.max_tokens,
+                temperature=plan.temperature,
+                top_p=plan.top_p,
+                seed=seed,
+                extra={**request_fields(plan), **({"tools": list(tools)} if tools else {})},
+            )
+            found = await self._send(request)
+            if isinstance(found, tuple) and found[0].usage is not None:
+                usage, before = found[0].usage, spent[0]
+                spent[0] = Cost(
+                    prompt_tokens=before.prompt_tokens + usage.prompt_tokens,
+                    completion_tokens=before.completion_tokens + usage.completion_tokens,
+                    versions=tuple(dict.fromkeys((*before.versions, *found[0].versions))),
+                )
+            return found if isinstance(found, tuple) else str(found)
+
+        return send, spent
 
     async def _judge_all(self) -> None:
         assert self._judge is not None

@@ -12,6 +12,8 @@ import httpx
 from golongrl.evaluation import registry
 from golongrl.evaluation.benchmark import Benchmark, DataFiles, EvalProblem
 from golongrl.evaluation.errors import EvaluationError
+from golongrl.evaluation.memory.embedding import encoder
+from golongrl.evaluation.memory.loop import ToolStyle
 from golongrl.evaluation.report import results
 from golongrl.evaluation.run import endpoint, engines
 from golongrl.evaluation.run.ask import Course, Questioner, record_of
@@ -60,7 +62,7 @@ def execute(request: EvalRequest, say: Callable[[str], None]) -> Path:
     with claim.claimed(out), DataFiles.find(Path(suite.data), list(sources.values())) as data:
         target = {"name": what.label, "model": suite.target.model}
         claim.keep(out, claim.identity(suite, target, data), claim.judge_identity(suite), suite)
-        problems = {benchmark.name: selected(benchmark, data, suite.limits.samples) for benchmark in members}
+        problems = {benchmark.name: selected(benchmark, data, suite) for benchmark in members}
         say(f"{suite.name}: {len(points)} model(s), {sum(map(len, problems.values())):,} problems; results in {out}")
         evaluation = _Evaluation(suite, what, out, data, problems, request.retry_failed, say)
         came: list[int] = []
@@ -91,9 +93,12 @@ async def _until_signal(work: Coroutine[Any, Any, None], came: list[int]) -> Non
             loop.remove_signal_handler(number)
 
 
-def selected(benchmark: Benchmark, data: DataFiles, limit: int | None) -> list[EvalProblem]:
+def selected(benchmark: Benchmark, data: DataFiles, suite: Suite) -> list[EvalProblem]:
     """The problems of a benchmark: all, or so many that are evenly spread over its data."""
     found = list(benchmark.problems(data))
+    if suite.target.embedder is None:
+        found = [problem for problem in found if problem.labels.get("backend") != "vector"]
+    limit = suite.limits.samples
     if limit is None or limit >= len(found):
         return found
     return [found[index * len(found) // limit] for index in range(limit)]
@@ -217,6 +222,12 @@ class _Evaluation:
             results.keep_course(self._out, point.name, record_of(one, problems, elsewhere, point.step, ""))
         return False
 
+    def _style(self, point: Point) -> ToolStyle:
+        settings = self._suite.target
+        if settings.tools != "auto":
+            return settings.tools
+        return "text" if point.folder is not None and engines.kind_of(settings) == "embedded" else "native"
+
     def _benchmarks(self) -> list[Benchmark]:
         return [registry.BENCHMARKS[name] for name in self._suite.benchmarks]
 
@@ -271,6 +282,8 @@ class _Evaluation:
                 judge,
                 prompt_bytes=limits.prompt_bytes,
                 retry_failed=self._retry_failed,
+                embed=encoder(Path(settings.embedder)) if settings.embedder else None,
+                style=self._style(point),
             )
             progress = asyncio.create_task(self._progress(point, courses, questioner))
             try:

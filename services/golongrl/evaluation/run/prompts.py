@@ -137,6 +137,8 @@ def plan(benchmark: Benchmark, suite: Suite, served: int | None, answer_tokens: 
     ]
     if found.rule != benchmark.rule:
         differs.append(f"long prompts: {found.rule} instead of {benchmark.rule}")
+    if benchmark.conversational and suite.target.embedder is None:
+        differs.append("without the vector backend, which needs target.embedder")
     if suite.limits.samples is not None:
         differs.append(f"at most {suite.limits.samples:,} of its problems")
     return replace(found, departures=tuple(differs))

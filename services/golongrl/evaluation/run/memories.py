@@ -1,0 +1,102 @@
+"""BFCL's memory: conversations fill a memory, in their order; then every question starts from that memory.
+
+Invariants: what a finished conversation left in a memory is kept at once, so that after a kill the filling goes on with
+the next conversation; no question is asked of a memory that lacks a conversation; a question whose memory could not be
+filled counts as failed.
+"""
+
+import asyncio
+import json
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from golongrl import files
+from golongrl.errors import writing_to
+from golongrl.evaluation.benchmark import EvalProblem
+from golongrl.evaluation.benchmarks import bfcl_memory
+from golongrl.evaluation.benchmarks.bfcl_memory import MemoryGroup
+from golongrl.evaluation.errors import EvaluationError
+from golongrl.evaluation.memory.loop import MemoryCall, MemoryReply, ToolStyle, Turn
+from golongrl.evaluation.memory.stores import Embed, Tool
+from golongrl.llm import ChatReply
+
+# Sends turns and tools; gives the endpoint's reply with its body, or the reason why there is none.
+Send = Callable[[Sequence[Turn], Sequence[Tool]], Awaitable[tuple[ChatReply, str] | str]]
+
+
+class KeptMemories:
+    """How far each memory is filled, in a file beside the samples."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._kept: dict[str, tuple[int, Any]] = {}
+        if path.is_file():
+            try:
+                found = json.loads(path.read_text("utf-8"))
+                self._kept = {str(key): (int(done), snapshot) for key, (done, snapshot) in found.items()}
+            except (OSError, ValueError, TypeError, AttributeError) as error:
+                raise EvaluationError(
+                    f"{path}: cannot be read; remove it, and it is made again"
+                ) from error
+
+    def get(self, group: MemoryGroup) -> tuple[int, Any]:
+        """Conversations that are done, and the memory then."""
+        return self._kept.get(group.key, (0, None))
+
+    def keep(self, group: MemoryGroup, done: int, snapshot: Any) -> None:
+        """Remember them."""
+        self._kept[group.key] = (done, snapshot)
+        with writing_to(str(self._path)):
+            files.write_text(self._path, json.dumps(self._kept, ensure_ascii=False))
+
+
+def grouped(problems: Sequence[EvalProblem]) -> Mapping[MemoryGroup, list[EvalProblem]]:
+    """The questions of each memory."""
+    found: dict[MemoryGroup, list[EvalProblem]] = defaultdict(list)
+    for problem in problems:
+        found[bfcl_memory.group_of(problem)].append(problem)
+    return found
+
+
+async def filled(
+    group: MemoryGroup, data: Any, memories: KeptMemories, send: Send, embed: Embed | None, style: ToolStyle
+) -> Any:
+    """The filled memory of a group.
+
+    Raises:
+        MemoryAgentError: a conversation failed.
+    """
+    done, snapshot = memories.get(group)
+    steps = bfcl_memory.fill_memory(group, data, chat_of(send), snapshot=snapshot, done=done, embed=embed, style=style)
+    async for done, snapshot in steps:
+        await asyncio.to_thread(memories.keep, group, done, snapshot)
+    return snapshot if snapshot is not None else bfcl_memory.open_store(group.backend, None, embed).snapshot()
+
+
+def chat_of(send: Send) -> Callable[[Sequence[Turn], Sequence[Tool]], Awaitable[MemoryReply]]:
+    """The chat function of the loop over an endpoint."""
+
+    async def chat(turns: Sequence[Turn], tools: Sequence[Tool]) -> MemoryReply:
+        found = await send(turns, tools)
+        if isinstance(found, str):
+            return MemoryReply("", finish_reason="error", error=found)
+        reply, body = found
+        return MemoryReply(reply.text, _calls(body), reply.reasoning, reply.finish_reason or "stop")
+
+    return chat
+
+
+def _calls(body: str) -> tuple[MemoryCall, ...]:
+    """The tool calls that the endpoint read out of the reply; what is no call is left out."""
+    match json.loads(body):
+        case {"choices": [{"message": {"tool_calls": [*calls]}}, *_]}:
+            return tuple(
+                MemoryCall(str(call.get("id") or f"call_{number}"), function["name"], function.get("arguments") or "{}")
+                for number, call in enumerate(calls)
+                if isinstance(call, dict)
+                and isinstance(function := call.get("function"), dict)
+                and isinstance(function.get("name"), str)
+            )
+    return ()
