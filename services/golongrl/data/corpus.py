@@ -167,6 +167,8 @@ def _sections(document: str, text: str, seen: set[str]) -> Iterator[CorpusSectio
 def _heading(paragraph: str) -> str | None:
     lines = paragraph.split("\n")
     if len(lines) == 2 and _UNDERLINE.match(lines[1].strip()):
-        return lines[0].strip().strip('"')
+        heading = lines[0].strip()
+        # Quoted as a whole; not `"pdb" - the debugger`.
+        return heading.strip('"') if heading.count('"') == 2 and heading[0] == heading[-1] == '"' else heading
     match = _MARKDOWN.match(lines[0]) if len(lines) == 1 else None
     return match["title"] if match else None

@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from golongrl.data.construct.passrate.driver import DriverConfig, drive, rows_of
 from golongrl.data.construct.passrate.rewards import GroupRewards
 from golongrl.data.construct.passrate.rollouts import ENDED, PROMPTS, REWARDS, Rollouts, recipe_of
 from golongrl.data.construct.passrate.stage import PassrateStage
+from golongrl.data.construct.passrate.stage import run_name as run_name_of
 from golongrl.data.construct.passrate.tally import Tally, decide, needs_large
 from golongrl.data.construct.tables import Tables
 from golongrl.data.models import resolve
@@ -361,6 +363,28 @@ def test_a_threshold_is_the_tasks(tmp_path):
     assert run_alone(stage, tables)[1][0]["reason"] == "not solved by the small model"
     stage, tables = stage_of(tmp_path, run, thresholds={"T1": 0.3})
     assert run_alone(stage, tables)[1][0]["band"] == "easy"
+
+
+def test_workers_elsewhere_serve_the_stage_through_a_shared_redis(redis_url, tmp_path, capsys):
+    write_table(tmp_path / "out", "generate", [sample(number) for number in range(3)])
+    stage, tables = stage_of(tmp_path, pool={"redis_url": redis_url})
+
+    async def worker() -> None:
+        places: list[Path] = []
+        while not places:
+            places = [path.parent for path in (tmp_path / "out").glob("passrate/rollouts/*/round-*/recipe.yaml")]
+            await asyncio.sleep(0.05)
+        async with SampleQueue.from_url(redis_url, run_name_of(places[0])) as queue:
+            await works(queue, lambda number: (1.0,) * 8, 3)
+
+    thread = threading.Thread(target=asyncio.run, args=(worker(),))
+    thread.start()
+    try:
+        _, rows = run_alone(stage, tables)
+    finally:
+        thread.join()
+    assert [one["band"] for one in rows] == ["easy"] * 3
+    assert "waiting for workers: golongrl rollout --recipe" in capsys.readouterr().out
 
 
 # -- with real engines -------------------------------------------------------------------------------------------------

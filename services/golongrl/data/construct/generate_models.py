@@ -1,6 +1,6 @@
 """The sections of a pipeline that say how questions are generated and verified, and which models are asked."""
 
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -135,7 +135,7 @@ class PassrateModel(Section):
     """A model that answers the prompts on the rollout path, and how it samples."""
 
     path: Place = Field(description="Hugging Face folder or hub id, as `model.path` of a recipe.")
-    dtype: str = Field("bfloat16", description="Precision of the engines.", pattern="^(float32|bfloat16)$")
+    dtype: Literal["float32", "bfloat16"] = Field("bfloat16", description="Precision of the engines.")
     context_length: PositiveInt = Field(description="Longest prompt plus response the engines accept, in tokens.")
     max_response_tokens: PositiveInt = Field(16_384, description="Longest response.")
     temperature: PositiveFloat = Field(1.0, description="Sampling temperature.")
@@ -145,13 +145,18 @@ class PassrateModel(Section):
 
 
 class Pool(Section):
-    """The engines that answer: started here, or the workers of another run that wait for one of this name."""
+    """The engines that answer: started here, or elsewhere with workers that share a Redis and the output folder."""
 
     engines: PositiveInt = Field(1, description="Engines started on this machine, each with its rollout worker.")
-    engine: str = Field(
-        "embedded", description="What they are, as in `golongrl train --engine`.", pattern="^(embedded|sglang)$"
+    engine: Literal["embedded", "sglang"] = Field(
+        "embedded", description="What they are, as in `golongrl train --engine`."
     )
     sglang_venv: Place = Field(".venv-sglang", description="Where `make sglang` installed SGLang.")
+    redis_url: str | None = Field(
+        None,
+        description="Start nothing, and wait for workers on this Redis: the stage prints the command that starts one. "
+        "They have to mount the output folder. The password comes from GOLONGRL_REDIS_PASSWORD.",
+    )
 
 
 class Passrate(Section):

@@ -14,8 +14,9 @@ FREQUENCY = ("longbench_pro", "T6.3 Global Frequency Analysis")
 SUMMARY = ("longbench_pro", "T4.2 Query-Focused Summary")
 _ITEMS = (4, 7)
 # A lead that can stand for its section, in characters.
-_LEAD = {"English": (120, 900), "Chinese": (40, 400)}
-_LEAST_BODY = 2
+_LEAD = {"English": (180, 900), "Chinese": (60, 400)}
+# The lead, and what it sums up.
+_LEAST_PARAGRAPHS = 3
 
 
 def last_mentions(desk: Desk) -> MadeSample:
@@ -115,7 +116,7 @@ def section_lead(desk: Desk) -> MadeSample:
     usable = [
         number
         for number, section in enumerate(desk.sections)
-        if len(section.paragraphs) > _LEAST_BODY
+        if len(section.paragraphs) >= _LEAST_PARAGRAPHS
         and is_prose(lead := section.paragraphs[0])
         and least <= len(lead) <= most
         and lead[-1] in ".。"

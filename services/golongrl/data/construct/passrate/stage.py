@@ -1,19 +1,22 @@
 """The stage: samples in, their bands out."""
 
+import asyncio
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import pyarrow as pa
 import structlog
 
+from golongrl import files
 from golongrl.data.construct import schemas
 from golongrl.data.construct.bands import ROLLOUTS
 from golongrl.data.construct.dataset_row import dataset_row
-from golongrl.data.construct.generate_models import Passrate, PassrateModel
+from golongrl.data.construct.generate_models import Passrate, PassrateModel, Pool
 from golongrl.data.construct.keys import digest
 from golongrl.data.construct.models import Pipeline
+from golongrl.data.construct.passrate.driver import DriverConfig, drive
 from golongrl.data.construct.passrate.rollouts import REWARDS, Rollouts, RunPool
 from golongrl.data.construct.passrate.tally import Tally, decide, needs_large
 from golongrl.data.construct.stage import (
@@ -28,7 +31,8 @@ from golongrl.data.construct.stage import (
 )
 from golongrl.data.construct.tables import Tables
 from golongrl.local.pool import options_of, run_pool
-from golongrl.recipe import Recipe
+from golongrl.recipe import Recipe, dump
+from golongrl.redis_url import split_password
 
 log = structlog.get_logger(__name__)
 
@@ -47,7 +51,7 @@ class PassrateStage(PipelineStage):
         self._pipeline = pipeline
         self._tables = tables
         self._settings = settings
-        self._run_pool = pool or LocalPool(settings)
+        self._run_pool = pool or pool_of(settings.pool)
 
     def settings(self) -> Mapping[str, object]:
         settings = self._settings.model_dump(mode="json", include={"thresholds", "repeats", "keep"})
@@ -112,16 +116,21 @@ def asked_of(model: PassrateModel) -> dict[str, object]:
     return model.model_dump(mode="json", exclude={"concurrent_groups"})
 
 
+def pool_of(settings: Pool) -> RunPool:
+    """The pool that the pipeline names."""
+    return LocalPool(settings) if settings.redis_url is None else SharedPool(settings.redis_url)
+
+
 class LocalPool:
     """Engines of this machine, with a driver in a process of its own."""
 
-    def __init__(self, settings: Passrate) -> None:
-        self._pool = settings.pool
+    def __init__(self, settings: Pool) -> None:
+        self._settings = settings
 
     def __call__(self, recipe: Recipe, place: Path, model: Path) -> None:
-        kind: Literal["embedded", "sglang"] = "sglang" if self._pool.engine == "sglang" else "embedded"
+        settings = self._settings
         options = options_of(
-            RUN, place, model, engines=self._pool.engines, engine=kind, sglang_venv=Path(self._pool.sglang_venv)
+            RUN, place, model, engines=settings.engines, engine=settings.engine, sglang_venv=Path(settings.sglang_venv)
         )
         folder = options.folder
         driver = (
@@ -130,3 +139,26 @@ class LocalPool:
             "--out", str(folder.path / REWARDS),
         )  # fmt: skip
         run_pool(recipe, options, driver, lambda line: log.warning(line))
+
+
+class SharedPool:
+    """Workers that somebody else starts; the driver runs in this process."""
+
+    def __init__(self, redis_url: str) -> None:
+        self._redis_url = redis_url
+
+    def __call__(self, recipe: Recipe, place: Path, model: Path) -> None:
+        place = place.absolute()
+        run = run_name(place)
+        files.write_text(place / "recipe.yaml", dump(recipe))
+        shown, _ = split_password(self._redis_url)
+        print(
+            f"waiting for workers: golongrl rollout --recipe {place / 'recipe.yaml'} --run {run} --redis-url {shown} "
+            f"--data {place / 'data'} --engine-url ENGINE --reward-url REWARD; engines load {model}"
+        )
+        asyncio.run(drive(recipe, DriverConfig(run, self._redis_url, place / "data", model, place / REWARDS)))
+
+
+def run_name(place: Path) -> str:
+    """The run of a round on a shared Redis: no other folder has it."""
+    return f"{RUN}-{digest(str(place.absolute()))[:10]}"
