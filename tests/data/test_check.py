@@ -121,7 +121,9 @@ def test_what_compat_cannot_score_is_found_in_compat_alone(tmp_path):
 
 def test_the_list_is_bounded_and_counted(tmp_path):
     records = [row(label="", content=str(i)) for i in range(MOST_LISTED + 5)]
-    result = RUN.invoke(app, ["check", str(written(tmp_path, *records, b"{"))])
+    path = written(tmp_path, *records, b"{")
+    assert RUN.invoke(app, ["check", str(path)]).output.count("golden_label: empty") == MOST_LISTED + 5
+    result = RUN.invoke(app, ["check", str(path), "--most", str(MOST_LISTED)])
     assert result.output.count("golden_label: empty") == MOST_LISTED
     assert "... and 6 more" in result.output
     assert f"{MOST_LISTED + 5} without a gold answer, 1 not JSON" in str(result.exception)
@@ -224,3 +226,31 @@ def test_help_shows_the_row_format():
     shown = " ".join(RUN.invoke(app, ["check", "--help"]).output.split())
     for part in ("data_source", "reward_model", "golden_label", "doc_ids", "reward_mode", "golongrl data check"):
         assert part in shown
+
+
+def test_a_gold_that_takes_too_long_is_named_and_the_others_are_checked(tmp_path):
+    path = written(tmp_path, row(source=MATH, label="1+" * 6000 + "1"), row(source=MATH, label="42", content="two"))
+    result = RUN.invoke(app, ["check", str(path), "--mode", "strict", "--gold-deadline", "3"])
+    assert f"{path} row 1: reward_model.ground_truth.golden_label: cannot be scored" in result.output
+    assert "not scored within 3 s" in result.output
+    assert "1 of 2 rows cannot be used" in str(result.exception)
+
+
+def test_a_long_prompt_is_named_with_its_length(tmp_path, monkeypatch):
+    monkeypatch.setenv("GOLONGRL_CACHE", str(tmp_path / "cache"))
+    path = written(tmp_path, row(content="one two three"), row(content="word " * 300))
+    words = ["check", str(path), "--max-prompt-tokens", "200"]
+    assert f"{path} row 2: prompt: 300 tokens, at most 200" in RUN.invoke(app, words).output
+    for _ in range(2):
+        result = RUN.invoke(app, [*words, "--model", "builtin:quickstart"])
+        assert f"{path} row 2: prompt: " in result.output
+        assert "1 of 2 rows cannot be used (1 too long)" in str(result.exception)
+    (cache,) = (tmp_path / "cache" / "lengths").iterdir()
+    assert len(json.loads(cache.read_text("utf-8"))) == 2
+    monkeypatch.setattr("golongrl.data.chat.Chat.encode", None)  # lengths come from the cache
+    assert f"{path} row 2: prompt: " in RUN.invoke(app, [*words, "--model", "builtin:quickstart"]).output
+
+
+def test_joined_files_with_a_byte_order_mark_inside_are_read(tmp_path):
+    path = written(tmp_path, row(), b"\xef\xbb\xbf" + text(row(content="two")), first=b"\xef\xbb\xbf")
+    assert list(problems(path)) == [None, None]

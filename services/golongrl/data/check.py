@@ -8,16 +8,17 @@ Faults are counted by kind and listed up to a bound; a bad row never hides the r
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from golongrl.data.errors import DataError
 from golongrl.data.rows import Row, Unreadable, parse_row, read_records
-from golongrl.tasks import Mode, UnknownTaskError, task_of
+from golongrl.tasks import Mode, Outcome, UnknownTaskError, task_of
 from golongrl.tasks.gold import earns_full_marks, own_score
 
-# Findings listed; beyond, they are counted only.
+# Findings listed where they are not what was asked for; beyond, they are counted only.
 MOST_LISTED = 20
 _LONGEST_LINE = 500  # characters of one finding
 _KEY = "reward_model.ground_truth"
@@ -43,13 +44,14 @@ class Findings:
     source: str
     skip: bool = False
     rows: int = 0
+    most_listed: int = MOST_LISTED
     kinds: Counter[str] = field(default_factory=Counter)
     listed: list[str] = field(default_factory=list)
 
     def add(self, finding: Finding) -> None:
         """Count a bad row, and list it while there is room."""
         self.kinds[finding.kind] += 1
-        if len(self.listed) < MOST_LISTED:
+        if len(self.listed) < self.most_listed:
             self.listed.append(str(finding))
 
     @property
@@ -78,7 +80,22 @@ class Findings:
             raise DataError("\n  ".join([f"data {self.source}: {self.summary()}; {way_out}", *self.lines()]))
 
 
-def examined(path: str | Path, mode: Mode | None) -> Iterator[tuple[str, Row | Finding]]:
+Judge = Callable[[object, object, Mapping[str, Any] | None, Mode], Outcome]
+"""What a row's own gold earns: `own_score`, or the same with a deadline."""
+Measure = Callable[[Row], int]
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """The longest prompt that is good, and how prompts are measured."""
+
+    most_tokens: int
+    measure: Measure
+
+
+def examined(
+    path: str | Path, mode: Mode | None, judge: Judge = own_score, limit: Limit | None = None
+) -> Iterator[tuple[str, Row | Finding]]:
     """Every row with its file and number, good or not. Without a mode golds are not scored.
 
     Raises:
@@ -86,7 +103,9 @@ def examined(path: str | Path, mode: Mode | None) -> Iterator[tuple[str, Row | F
     """
     seen: dict[bytes, str] = {}
     for where, record in read_records(path):
-        found = _examine(where, record, mode)
+        found = _examine(where, record, mode, judge)
+        if isinstance(found, Row) and limit and (long := _overlong(found, where, limit)):
+            found = long
         if isinstance(found, Row):
             first = seen.setdefault(_digest(found), where)
             if first != where:
@@ -94,9 +113,11 @@ def examined(path: str | Path, mode: Mode | None) -> Iterator[tuple[str, Row | F
         yield where, found
 
 
-def checked_rows(path: str | Path, mode: Mode | None, findings: Findings) -> Iterator[tuple[str, Row]]:
+def checked_rows(
+    path: str | Path, mode: Mode | None, findings: Findings, judge: Judge = own_score, limit: Limit | None = None
+) -> Iterator[tuple[str, Row]]:
     """The good rows of `examined`; the others go to `findings`."""
-    for where, found in examined(path, mode):
+    for where, found in examined(path, mode, judge, limit):
         findings.rows += 1
         if isinstance(found, Finding):
             findings.add(found)
@@ -110,14 +131,24 @@ def problems(path: str | Path, mode: Mode = "compat") -> Iterator[str | None]:
         yield str(found) if isinstance(found, Finding) else None
 
 
-def _examine(where: str, record: object, mode: Mode | None) -> Row | Finding:
+def _overlong(row: Row, where: str, limit: Limit) -> Finding | None:
+    try:
+        length = limit.measure(row)
+    except DataError as error:
+        return Finding(where, "refused by the chat template", str(error))
+    if length <= limit.most_tokens:
+        return None
+    return Finding(where, "too long", f"prompt: {length} tokens, at most {limit.most_tokens} are asked for")
+
+
+def _examine(where: str, record: object, mode: Mode | None, judge: Judge) -> Row | Finding:
     if isinstance(record, Unreadable):
         return Finding(where, record.kind, record.reason)
     try:
         row = parse_row(record, where)
     except DataError as error:
         return Finding(where, "not of the format", str(error).removeprefix(f"{where}: "))
-    found = _unwritable(row) or _unscorable(row, mode)
+    found = _unwritable(row) or _unscorable(row, mode, judge)
     return Finding(where, *found) if found else row
 
 
@@ -136,7 +167,7 @@ def _unwritable(row: Row) -> tuple[str, str] | None:
     return None
 
 
-def _unscorable(row: Row, mode: Mode | None) -> tuple[str, str] | None:
+def _unscorable(row: Row, mode: Mode | None, judge: Judge) -> tuple[str, str] | None:
     """Why no answer to a well-formed row can be scored right, as kind and message."""
     try:
         task = task_of(row.data_source, row.extra_info.reward_mode)
@@ -152,7 +183,7 @@ def _unscorable(row: Row, mode: Mode | None) -> tuple[str, str] | None:
         return "with a gold answer of another kind", problem
     if mode is None:
         return None
-    outcome = own_score(row.data_source, row.ground_truth, row.extra_info.model_dump(), mode)
+    outcome = judge(row.data_source, row.ground_truth, row.extra_info.model_dump(), mode)
     if earns_full_marks(outcome, mode):
         return None
     earned = "cannot be scored" if outcome.score is None else f"earns {outcome.score:.3g} of 1"

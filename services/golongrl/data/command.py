@@ -1,7 +1,8 @@
 """`golongrl data`: build prompts from text, construct data from documents, check a dataset file, say what is in it."""
 
+import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -109,13 +110,29 @@ def check(
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Succeed if a row is good; the bad ones are listed all the same.")
     ] = False,
+    max_prompt_tokens: Annotated[
+        int | None, typer.Option(min=1, help="A longer prompt is a fault, too: data.max_prompt_tokens of the recipe.")
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="Count tokens with this model's tokenizer (lengths are kept in the cache); else estimated."),
+    ] = None,
+    gold_deadline: Annotated[
+        float, typer.Option(min=0.1, max=3600, help="Seconds that scoring one row's own gold may take.")
+    ] = 20.0,
+    most: Annotated[int | None, typer.Option(min=0, help="List so many faults at most; without it all.")] = None,
 ) -> None:
     """Check every row: its format, its task, its text, and that its own gold answer is right by its metric."""
-    from golongrl.data.check import Findings, checked_rows
+    from golongrl.data.check import Findings, Limit, checked_rows
+    from golongrl.data.construct.gold_judge import GoldJudge
     from golongrl.data.errors import DataError
 
-    findings = Findings(str(file))
-    good = sum(1 for _ in checked_rows(file, mode, findings))
+    measure = _Lengths(model)
+    limit = Limit(max_prompt_tokens, measure.of) if max_prompt_tokens is not None else None
+    findings = Findings(str(file), most_listed=sys.maxsize if most is None else most)
+    with GoldJudge(gold_deadline) as judge:
+        good = sum(1 for _ in checked_rows(file, mode, findings, judge, limit))
+    measure.save()
     for line in findings.lines():
         print(line)
     if findings.bad and not (skip_bad and good):
@@ -123,6 +140,26 @@ def check(
     if not findings.rows:
         raise DataError(f"data {file}: no rows")
     print(f"{file}: {findings.summary()}" if findings.bad else f"{file}: {good} rows, all good")
+
+
+class _Lengths:
+    """Prompt lengths by a model's tokenizer, or estimated without one."""
+
+    def __init__(self, model: str | None) -> None:
+        from golongrl.data.lengths import PromptLengths
+
+        self._exact = PromptLengths(model) if model else None
+
+    def of(self, row: "Row") -> int:
+        from golongrl.data.corpus import estimate_tokens
+
+        if self._exact is not None:
+            return self._exact.of(row.prompt)
+        return sum(estimate_tokens(message.content) for message in row.prompt)
+
+    def save(self) -> None:
+        if self._exact is not None:
+            self._exact.save()
 
 
 @app.command(epilog="Example: `golongrl data stats prompts.jsonl --model builtin:quickstart`")
@@ -135,40 +172,35 @@ def stats(
     """Rows and prompt lengths per task type."""
     from golongrl.data.check import Findings, checked_rows
     from golongrl.data.errors import DataError
+    from golongrl.tasks import task_of
 
     findings = Findings(str(file))
     lengths: dict[tuple[str, str], list[int]] = {}
-    for key, length in _measured((row for _, row in checked_rows(file, None, findings)), model):
-        lengths.setdefault(key, []).append(length)
+    kinds: dict[str, Counter[str]] = {"language": Counter(), "length bin": Counter(), "band": Counter()}
+    measure = _Lengths(model)
+    for _, row in checked_rows(file, None, findings):
+        task = task_of(row.data_source, row.extra_info.reward_mode)
+        lengths.setdefault((task.type, task.metric), []).append(measure.of(row))
+        known = row.extra_info.model_extra or {}
+        kinds["language"][row.reward_model.ground_truth.summary] += 1
+        kinds["length bin"][str(known.get("length_bin") or "")] += 1
+        kinds["band"][str(known.get("band") or "")] += 1
+    measure.save()
     if not lengths:
         raise DataError(f"data {file}: {findings.summary() if findings.bad else 'no rows'}")
     everything = [length for group in lengths.values() for length in group]
     unit = "tokens" if model else "tokens (estimated)"
     table = Table("task", "metric", "rows", "shortest", "median", "longest", f"{unit}, short to long", box=None)
-    for (task, metric), group in sorted(lengths.items()):
-        table.add_row(task, metric, *_summary(group, max(everything)))
+    for (task_type, metric), group in sorted(lengths.items()):
+        table.add_row(task_type, metric, *_summary(group, max(everything)))
     if len(lengths) > 1:
         table.add_row("all", "", *_summary(everything, max(everything)))
     Console().print(table)
+    for name, counts in kinds.items():
+        if set(counts) != {""}:
+            print(f"{name}: " + ", ".join(f"{count} {kind or 'not said'}" for kind, count in counts.most_common()))
     if findings.bad:
         print(f"{file}: {findings.summary()}; `golongrl data check {file}` lists them")
-
-
-def _measured(rows: Iterable["Row"], model: str | None) -> Iterable[tuple[tuple[str, str], int]]:
-    from golongrl.data.chat import Chat
-    from golongrl.data.corpus import estimate_tokens
-    from golongrl.data.models import resolve
-    from golongrl.tasks import task_of
-
-    chat = Chat.open(resolve(model)) if model else None
-    for row in rows:
-        task = task_of(row.data_source, row.extra_info.reward_mode)
-        if chat is None:
-            length = sum(estimate_tokens(message.content) for message in row.prompt)
-        else:
-            (ids,) = chat.encode([chat.render([message.model_dump() for message in row.prompt])])
-            length = len(ids)
-        yield (task.type, task.metric), length
 
 
 def _summary(lengths: Sequence[int], top: int) -> tuple[str, str, str, str, str]:

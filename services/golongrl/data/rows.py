@@ -205,7 +205,8 @@ def _jsonl(file: Path) -> Iterator[tuple[str, object]]:
     try:
         with file.open("rb") as lines:
             for number, line in enumerate(lines, start=1):
-                text = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
+                # Files that were joined have one in the middle.
+                text = line.removeprefix(codecs.BOM_UTF8)
                 if text.strip():
                     yield f"{file} row {number}", _decoded(text)
     except OSError as error:
