@@ -17,6 +17,11 @@ _STATED = re.compile(
     r"(?:\\(?:boxed|text)\s*\{\s*)*" + _LETTER
 )
 _BOXED = re.compile(r"\\boxed\s*\{\s*(?:\\text\s*\{\s*)?" + _LETTER + r"\s*\}")
+# Without a statement, what the reply calls right: "Option C is correct", "(C) is the best answer".
+_CALLED_RIGHT = re.compile(
+    r"(?:(?i:option|choice)\s+\(?|(?<=\())(?P<bracketed>[A-Z])\)?\s+(?i:is)\s+(?:(?i:the)\s+)?"
+    r"(?i:correct|right|best)(?P<bare>(?!))?"
+)
 _ONLY = re.compile(r"\s*\(?(?P<bare>[A-Z])\)?\s*[.。]?\s*")
 _OTHER = re.compile(r"[\s)}.]*(?:\b(?:or|and)\b|[/,、或和])\s*\(?([A-Z])\)?(?![\w'’-])")
 
@@ -43,6 +48,8 @@ def choice_strict(text: str, choices: int) -> str | None:
         return _known(alone["bare"], choices)
     found = [match for pattern in (_STATED, _BOXED) for match in pattern.finditer(plain)]
     stated = [match for match in found if _stands_alone(match, plain)]
+    if not stated:
+        stated = [match for match in _CALLED_RIGHT.finditer(plain) if _stands_alone(match, plain)]
     if not stated:
         return None
     last = max(stated, key=lambda match: match.end())

@@ -4,7 +4,8 @@ A thinking model's reply comes in three forms: `<think>thought</think>answer`; `
 template opened the thought in the prompt; and the answer alone, with the thought in the field `reasoning_content`.
 
 A thought that was cut by the length limit has no closing tag, and the text before the cut is no answer. `strict` then
-scores an empty answer and flags it. `compat` and `official` score the whole text, as the released evaluation does.
+scores an empty answer and flags it. `compat` and `official` score the whole text, as the released evaluation does;
+without a closing tag `official` leaves it as it came, white space included.
 
 Rules of `strict`, in this order:
 - text behind the last `</think>` is the answer;
@@ -40,7 +41,7 @@ def strip_thought(
     reasoning: str | None = None,
     mode: Mode = "strict",
 ) -> FinalAnswer:
-    """The answer of a reply; see the module for the rules. White space at its ends is removed."""
+    """The answer of a reply; see the module for the rules."""
     cut = finish_reason in _CUT
     flags: set[Flag] = {"truncated"} if cut else set()
     if CLOSE in text:
@@ -50,4 +51,4 @@ def strip_thought(
     if mode == "strict" and (opened or (cut and unseparated)):
         flags |= {"truncated", "no_thought_end"}
         return FinalAnswer("", text, frozenset(flags))
-    return FinalAnswer(text.strip(), text, frozenset(flags))
+    return FinalAnswer(text if mode == "official" else text.strip(), text, frozenset(flags))

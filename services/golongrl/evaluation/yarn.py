@@ -41,15 +41,15 @@ def rotary(rope_parameters: Mapping[str, Any], head_dim: int, max_position_embed
         EvaluationError: a parameter is missing or wrong, or the type is another one.
     """
     theta = _theta(rope_parameters, head_dim, max_position_embeddings)
-    dimensions = _even(head_dim)
+    dimensions = _even(int(head_dim * _number(rope_parameters, "partial_rotary_factor", 1.0)))
     base = [theta ** (-2 * i / dimensions) for i in range(dimensions // 2)]
     kind = rope_parameters.get("rope_type", rope_parameters.get("type", "default"))
     if kind == "default":
         return Rotary(tuple(base), 1.0)
     if kind != "yarn":
         raise EvaluationError(f"rope_parameters: rope_type must be yarn or default, got {kind!r}")
-    factor = _number(rope_parameters, "factor")
     native = _number(rope_parameters, "original_max_position_embeddings", max_position_embeddings)
+    factor = _number(rope_parameters, "factor", max_position_embeddings / native)
     fast = _number(rope_parameters, "beta_fast", _BETA_FAST)
     slow = _number(rope_parameters, "beta_slow", _BETA_SLOW)
     low, high = (_dimension(turns, dimensions, theta, native) for turns in (fast, slow))
@@ -87,7 +87,7 @@ def _even(head_dim: int) -> int:
 
 
 def _number(parameters: Mapping[str, Any], name: str, default: float | None = None) -> float:
-    value = parameters.get(name, default)
+    value = parameters[name] if parameters.get(name) is not None else default
     if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0 or math.isinf(value):
         given = "is missing" if value is None else f"must be a positive number, got {value!r}"
         raise EvaluationError(f"rope_parameters: {name} {given}")

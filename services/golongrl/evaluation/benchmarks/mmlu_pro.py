@@ -33,8 +33,8 @@ _REPO = "TIGER-Lab/MMLU-Pro"
 _EXAMPLE_SOURCE = "mmlu-pro-examples"
 _MOST_CHOICES = 10
 _FIRST = re.compile(r"answer is \(?([A-J])\)?")
-_SECOND = re.compile(r".*[aA]nswer:\s*([A-J])")
-_LAST = re.compile(r"[A-J](?=[^A-J]*$)")
+_SECOND = re.compile(r"[aA]nswer:\s*([A-J])")
+_ANY = re.compile(r"[A-J]")
 _WORKED = re.compile(r"^A:\s*")
 _INTRO = """\
 Multiple-choice questions about {category} follow, the first ones with worked answers. Think step by step about the \
@@ -83,11 +83,15 @@ def extract_choice(text: str, mode: Mode, choices: int = _MOST_CHOICES) -> str |
         return choice_strict(text, choices)
     if mode == "compat":
         return last_stated(text, choices)
-    found = _FIRST.search(text) or _SECOND.match(text) or _SECOND.search(text)
+    found = _FIRST.search(text)
     if found is not None:
         return found[1]
-    last = _LAST.search(text)
-    return last[0] if last is not None else None
+    answers = list(_SECOND.finditer(text))
+    if answers:  # the last one on the first line that has any
+        end = text.find("\n", answers[0].start())
+        return [one for one in answers if end < 0 or one.start() < end][-1][1]
+    capitals = _ANY.findall(text)
+    return capitals[-1] if capitals else None
 
 
 def _score(problem: EvalProblem, reply: FinalAnswer, mode: Mode) -> ScoredReply:
