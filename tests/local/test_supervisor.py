@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import psutil
@@ -197,6 +198,23 @@ async def test_a_service_that_answers_again_in_time_lives_on(tmp_path: Path) -> 
     supervisor = Supervisor(stages, "main", tmp_path, pytest.fail)
     await supervisor.run()
     assert states[:7] == ["up", "up", "does not answer", "up", "up", "does not answer", "up"]
+
+
+async def test_refused_connections_are_a_period_apart(tmp_path: Path) -> None:
+    """A service that has closed its port and takes long to end is not hanging: a refusal comes at once."""
+    done = tmp_path / "done"
+    asked: list[float] = []
+
+    async def refuses() -> bool:
+        asked.append(time.monotonic())
+        if len(asked) == 4:
+            done.touch()
+        return False
+
+    times = Liveness(period_s=0.3, timeout_s=0.3, failures=1000)
+    stages = [Stage((python("helper", SLEEP, lives=refuses, liveness=times), python("main", once(done))))]
+    await Supervisor(stages, "main", tmp_path, lambda _: None).run()
+    assert all(later - earlier > 0.29 for earlier, later in pairwise(asked))
 
 
 async def test_a_probe_that_takes_for_ever_is_no_answer(tmp_path: Path) -> None:

@@ -1,7 +1,10 @@
 """The catalogue of metrics: what is declared is exported, what is exported is declared, and names follow one rule."""
 
+import asyncio
 import json
+import os
 import re
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -117,6 +120,31 @@ async def test_every_number_of_a_record_has_its_series(tmp_path: Path) -> None:
     assert value("golongrl_learner_disk_size_bytes", {"folder": "weights"}) is None
     declared_here = declared("learner")
     assert {family.name for family in families(metrics.registry)} <= declared_here
+
+
+async def test_a_volume_that_hangs_is_asked_once_and_leaves_nothing_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls, released = [], threading.Event()
+
+    def hangs(folder: Path) -> object:
+        calls.append(folder)
+        assert released.wait(60)
+        return real(folder)
+
+    real = os.statvfs
+    monkeypatch.setattr(learner, "_DISK_S", 0.05)
+    monkeypatch.setattr(os, "statvfs", hangs)
+    disks = learner.Disks({"out": tmp_path})
+    try:
+        await asyncio.gather(disks.refresh(), disks.refresh())
+        await disks.refresh()
+        assert (len(calls), disks.found) == (1, {})
+    finally:
+        released.set()
+    while not disks.found:
+        await asyncio.gather(disks.refresh(), disks.refresh(), disks.refresh())
+    assert set(disks.found) == {"out"}
 
 
 class _Nobody:

@@ -239,11 +239,12 @@ class Service:
         """
         times, pulse = self.spec.liveness, Pulse(self.spec.liveness)
         answered, self._heard = True, time.monotonic()
+        pause = times.period_s
         while not pulse.observe(answered):
-            await asyncio.sleep(times.period_s if answered else max(0.0, times.period_s - times.timeout_s))
+            await asyncio.sleep(pause)
             if self.spec.lives is None:
                 continue
-            self._owes = True
+            self._owes, asked = True, time.monotonic()
             try:
                 async with asyncio.timeout(times.timeout_s):
                     answered = await self.spec.lives()
@@ -251,6 +252,8 @@ class Service:
                 answered = False
             if answered:
                 self._heard, self._owes = time.monotonic(), False
+            # A refused connection takes no time, and has to count no more than an answer that does not come.
+            pause = times.period_s if answered else max(0.0, times.period_s - (time.monotonic() - asked))
             # One lost answer is no news.
             answers(answered or pulse.failed == 0)
 

@@ -386,12 +386,12 @@ class Disks:
 
     async def refresh(self) -> None:
         """Measure; a volume that does not answer leaves nothing known, and is asked only once at a time."""
-        self.found = {}
-        if self._measuring is None:
-            self._measuring = asyncio.create_task(asyncio.to_thread(self._measure))
-        done, _ = await asyncio.wait({self._measuring}, timeout=_DISK_S)
-        if done:
-            self.found, self._measuring = self._measuring.result(), None
+        measuring = self._measuring or asyncio.create_task(asyncio.to_thread(self._measure))
+        self._measuring = measuring  # also of a scrape that comes meanwhile
+        done, _ = await asyncio.wait({measuring}, timeout=_DISK_S)
+        self.found = measuring.result() if done else {}
+        if done and self._measuring is measuring:
+            self._measuring = None
 
     def _measure(self) -> dict[str, tuple[int, int]]:
         found = {}
