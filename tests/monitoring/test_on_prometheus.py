@@ -1,0 +1,197 @@
+"""A real Prometheus scrapes a run of the quickstart: every panel and each rule finds its data, or says why not here."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+
+from golongrl.monitoring.dashboards.pages import PAGES
+from golongrl.monitoring.dashboards.render import ANNOTATIONS
+from golongrl.monitoring.scrape import NAMESPACE, config, pod
+from golongrl.telemetry.history import read
+from golongrl.telemetry.run_info import RunInfo
+from support.chart_values import MATRIX
+from support.helm import Helm, tool
+from support.promql import concrete, names, selectors
+from support.redis_server import free_port
+
+RUN = "demo-golongrl"
+STEPS = 24
+# Ray, verl and torch on a machine that is busy with other tests.
+PATIENCE_S = 900.0
+SETTINGS = (
+    f"learner.steps={STEPS}",
+    "learner.test_freq=6",
+    "learner.checkpoint_every=4",
+    "data.validation_prompts=9",
+    "rollout.n=4",
+    "queue.groups_per_step=9",
+)
+# Metrics that stay empty in a healthy run on one machine, and why.
+NOT_HERE = {
+    "ALERTS": "nothing is wrong",
+    "golongrl_operator_runs": "the operator runs on a cluster",
+    "golongrl_operator_seconds_since_pass": "the operator runs on a cluster",
+    "golongrl_operator_passes_total": "the operator runs on a cluster",
+    "golongrl_operator_api_errors_total": "the operator runs on a cluster",
+    "golongrl_learner_mfu_ratio": "the peak of a CPU is not known",
+    "golongrl_reward_lost_total": "no item hangs or crashes",
+    "golongrl_reward_refused_total": "no request is wrong",
+    "golongrl_rollout_groups_released_total": "no row is given back",
+    "golongrl_queue_redone_total": "no row is given back",
+}
+
+
+def test_a_local_process_is_a_pod_of_its_release() -> None:
+    ports = {"redis": 1, "reward": 2, "engine-0": 3, "rollout-0": 4, "learner": 5}
+    (job,) = yaml.safe_load(config("mine", ports))["scrape_configs"]
+    found = {target["targets"][0]: target["labels"]["pod"] for target in job["static_configs"]}
+    assert found == {
+        "127.0.0.1:2": "mine-reward-0",
+        "127.0.0.1:3": "mine-rollout-0",
+        "127.0.0.1:4": "mine-rollout-0",
+        "127.0.0.1:5": "mine-learner-0",
+    }
+    assert pod("mine", "rollout-11") == "mine-rollout-11"
+
+
+@dataclass
+class Scraped:
+    """A Prometheus that scraped a run from `start` to `end`."""
+
+    url: str
+    start: float
+    end: float
+
+    def has_data(self, expression: str) -> bool:
+        """Whether an expression gave a number at some moment of the run."""
+        window = {"start": self.start, "end": self.end, "step": 2}
+        answer = httpx.get(f"{self.url}/api/v1/query_range", params={"query": expression, **window}, timeout=60).json()
+        assert answer["status"] == "success", (expression, answer)
+        return any(value != "NaN" for series in answer["data"]["result"] for _, value in series["values"])
+
+    def get(self, path: str) -> Any:
+        answer = httpx.get(f"{self.url}/api/v1/{path}", timeout=60).json()
+        assert answer["status"] == "success"
+        return answer["data"]
+
+
+def until(what: str, look: Callable[[], bool], train: "subprocess.Popen[bytes]") -> None:
+    limit = time.monotonic() + PATIENCE_S
+    while not look():
+        assert time.monotonic() < limit, f"waited {PATIENCE_S:g} s for {what}"
+        assert train.poll() in (None, 0), f"the run ended with {train.returncode} before {what}"
+        time.sleep(0.5)
+
+
+def answers(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/-/ready", timeout=5).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+@pytest.fixture(scope="module")
+def rules(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("rules") / "rules.yaml"
+    objects = Helm(tool("helm4")).template(MATRIX["everything-observed"], namespace=NAMESPACE)
+    path.write_text(yaml.safe_dump(objects.one("PrometheusRule")["spec"]))
+    return path
+
+
+@pytest.fixture(scope="module")
+def scraped(rules: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scraped]:
+    binary, out = tool("prometheus"), tmp_path_factory.mktemp("scraped")
+    folder = out / RUN
+    words = ["train", "quickstart", "--name", RUN, "--out", str(out), "--plain"]
+    for setting in SETTINGS:
+        words += ["--set", setting]
+    log = (out / "train.log").open("wb")
+    train = subprocess.Popen(
+        [sys.executable, "-m", "golongrl", *words], stdout=log, stderr=log, start_new_session=True, env=os.environ
+    )
+    server = None
+    try:
+        until("the run's ports", lambda: bool((info := RunInfo.read(folder)) and info.ports), train)
+        info = RunInfo.read(folder)
+        assert info is not None
+        settings = yaml.safe_load(config(RUN, info.ports, interval="1s"))
+        settings |= {"rule_files": [str(rules)], "global": {"evaluation_interval": "2s"}}
+        (out / "prometheus.yml").write_text(yaml.safe_dump(settings))
+        url = f"http://127.0.0.1:{(port := free_port())}"
+        start = time.time()
+        server = subprocess.Popen(
+            [
+                str(binary),
+                f"--config.file={out / 'prometheus.yml'}",
+                f"--storage.tsdb.path={out / 'tsdb'}",
+                f"--web.listen-address=127.0.0.1:{port}",
+            ],
+            stdout=log,
+            stderr=log,
+        )
+        until("Prometheus", lambda: answers(url), train)
+        until("the run's end", lambda: train.poll() == 0, train)
+        assert read(folder / "metrics.jsonl").steps[-1] == STEPS
+        yield Scraped(url, start, time.time())
+    finally:
+        for process in (train, server):
+            if process is not None and process.poll() is None:
+                process.terminate()
+                process.wait(timeout=120)
+        log.close()
+
+
+@pytest.mark.full
+@pytest.mark.timeout(1200)
+def test_every_panel_finds_data(scraped: Scraped) -> None:
+    empty = {}
+    for page in PAGES:
+        for panel in page.panels:
+            for query in panel.queries:
+                asked = concrete(query.expr, namespace=NAMESPACE, release=RUN, run=RUN)
+                if not scraped.has_data(asked):
+                    empty[f"{page.slug} / {panel.title} / {query.legend}"] = names(query.expr)
+    unexplained = {where: asked for where, asked in empty.items() if not asked & set(NOT_HERE)}
+    assert unexplained == {}, json.dumps({key: sorted(value) for key, value in unexplained.items()}, indent=1)
+
+
+@pytest.mark.full
+@pytest.mark.timeout(1200)
+def test_every_rule_finds_the_series_it_asks_for_and_none_fires(scraped: Scraped, rules: Path) -> None:
+    loaded = {rule["name"]: rule for group in scraped.get("rules")["groups"] for rule in group["rules"]}
+    written = {rule["alert"]: rule["expr"] for rule in yaml.safe_load(rules.read_text())["groups"][0]["rules"]}
+    assert set(loaded) == set(written)
+    assert {name for name, rule in loaded.items() if rule["health"] != "ok"} == set()
+    assert [alert for alert in scraped.get("alerts")["alerts"] if alert["state"] == "firing"] == []
+    missing = {}
+    for name, expression in written.items():
+        for selector in selectors(expression):
+            metric = selector.partition("{")[0]
+            if metric not in NOT_HERE and not scraped.has_data(selector):
+                missing[selector] = name
+    # Labels of faults that a healthy run has not.
+    faults = ('status="unscored"', 'reason="stopped"', 'reason=~"setup|', 'reason=~"failed')
+    assert {each: name for each, name in missing.items() if not any(fault in each for fault in faults)} == {}
+
+
+@pytest.mark.full
+@pytest.mark.timeout(1200)
+def test_annotations_and_variables_find_data(scraped: Scraped) -> None:
+    found = {
+        name: scraped.has_data(concrete(expression, namespace=NAMESPACE, release=RUN, run=RUN))
+        for name, _, expression, _ in ANNOTATIONS
+    }
+    healthy = {"Optimizer steps": True, "Weights adopted": True}
+    assert found == {name: healthy.get(name, False) for name in found}
+    assert scraped.get("label/run/values") == [RUN]
+    assert NAMESPACE in scraped.get("label/namespace/values")
