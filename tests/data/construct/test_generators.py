@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from golongrl.data.construct.generators import GENERATORS, Document, MadeSample, NoSampleError, checked, generate
 from golongrl.data.construct.generators.desk import Desk
 from golongrl.data.construct.generators.outline import outline, sentences_of, unwrapped
+from golongrl.data.construct.generators.retrieval import _NUMBER
 from golongrl.data.construct.generators.terms import mentions, terms
 from golongrl.data.corpus import estimate_tokens
 from golongrl.tasks import score
@@ -125,6 +126,31 @@ def test_rows_of_a_table_are_asked_about():
                 assert all(cell in line for cell in row)
     assert rows
     assert all(len(some) >= 2 for some in rows)
+
+
+def test_a_table_without_a_rule_is_a_table_too():
+    (document,) = documents("Chinese", 1)
+    text = document.text.replace("|---|---|---|\n", "")
+    found = [generate("T5", [Document("港口志", text)], "Chinese", seed, MOST) for seed in range(12)]
+    (sample, *_) = [one for one in found if one.generator == "table-query"]
+    assert "姓名, 货物, 数量" in sample.question
+
+
+@pytest.mark.parametrize(
+    ("sentence", "number"),
+    [
+        ("The fee was raised by 12 percent in that long and stormy year.", "12"),
+        ("The program gs(1) joins two documents into one that can be printed.", None),
+        ("In that year a single ship of the line came into the harbour with 3 masts.", None),
+        ("The office paid 1,250 crowns for the lantern of the new lighthouse.", "1,250"),
+        ("The channel is 3.75 fathoms deep at the place where the rope was let down.", "3.75"),
+        ("Version v12 of the chart was drawn by hand, and nobody has seen it since.", None),
+        ("这座灯塔在那一年的冬天里一共烧掉了400桶油。", "400"),
+    ],
+)
+def test_which_numbers_leave_a_gap(sentence, number):
+    found = [match[0] for match in _NUMBER.finditer(sentence)]
+    assert found == ([] if number is None else [number])
 
 
 def test_a_summary_is_not_left_in_the_text():

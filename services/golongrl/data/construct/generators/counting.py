@@ -51,7 +51,7 @@ def sections_with(desk: Desk) -> MadeSample:
     question = desk.say(
         f"{desk.where} In how many of the {desk.part}s does the word {desk.quoted(term.word)} occur at least once? "
         f"{desk.matching}",
-        f"{desk.where}有多少个{desk.part}至少出现过一次词语{desk.quoted(term.word)}?{desk.matching}",
+        f"{desk.where}有多少个{desk.part}至少出现过一次词语{desk.quoted(term.word)}？{desk.matching}",
     )
     return _number(desk, question, gold, "sections-with", evidence(desk.outline, term.word, term.places))
 
@@ -65,7 +65,7 @@ def times(desk: Desk) -> MadeSample:
     ((gold,),) = query(desk, [term], "SELECT sum(times) FROM mentions WHERE word = ?", term.word)
     question = desk.say(
         f"How many times does the word {desk.quoted(term.word)} occur in the whole text? {desk.matching}",
-        f"词语{desk.quoted(term.word)}在全文中一共出现了多少次?{desk.matching}",
+        f"词语{desk.quoted(term.word)}在全文中一共出现了多少次？{desk.matching}",
     )
     return _number(desk, question, gold, "times", evidence(desk.outline, term.word, term.places))
 
@@ -81,7 +81,7 @@ def difference(desk: Desk) -> MadeSample:
     question = desk.say(
         f"In the whole text, how many more times does the word {desk.quoted(more.word)} occur than the word "
         f"{desk.quoted(less.word)}? {desk.matching}",
-        f"在全文中,词语{desk.quoted(more.word)}比词语{desk.quoted(less.word)}多出现多少次?{desk.matching}",
+        f"在全文中，词语{desk.quoted(more.word)}比词语{desk.quoted(less.word)}多出现多少次？{desk.matching}",
     )
     shown = evidence(desk.outline, more.word, more.places) + evidence(desk.outline, less.word, less.places)
     return _number(desk, question, gold, "difference", shown)
@@ -108,7 +108,7 @@ def mention_table(desk: Desk) -> MadeSample:
     question = desk.say(
         f"{desk.where} For every {desk.part} in which the word {desk.quoted(term.word)} occurs at least {bound} "
         f"times, give one row [{desk.part}, number of times]. {desk.matching} {desk.naming}.",
-        f"{desk.where}对每个出现词语{desk.quoted(term.word)}不少于 {bound} 次的{desk.part},给出一行 "
+        f"{desk.where}对每个出现词语{desk.quoted(term.word)}不少于 {bound} 次的{desk.part}，给出一行 "
         f"[{desk.part}, 次数]。{desk.matching}{desk.naming}。",
     )
     places = [place for place in term.places if term.counts[place] >= bound]
@@ -134,7 +134,7 @@ def mention_join(desk: Desk) -> MadeSample:
                 f"{desk.where} For every {desk.part} in which both the word {desk.quoted(one.word)} and the word "
                 f"{desk.quoted(other.word)} occur, give one row [{desk.part}, times {desk.quoted(one.word)}, times "
                 f"{desk.quoted(other.word)}]. {desk.matching} {desk.naming}.",
-                f"{desk.where}对每个同时出现词语{desk.quoted(one.word)}和{desk.quoted(other.word)}的{desk.part},"
+                f"{desk.where}对每个同时出现词语{desk.quoted(one.word)}和{desk.quoted(other.word)}的{desk.part}，"
                 f"给出一行 [{desk.part}, {desk.quoted(one.word)}的次数, {desk.quoted(other.word)}的次数]。"
                 f"{desk.matching}{desk.naming}。",
             )
@@ -144,8 +144,9 @@ def mention_join(desk: Desk) -> MadeSample:
     raise NoSampleError("no two words", "none that share some sections")
 
 
-# A table as markdown has it: a head, a rule, rows.
-_TABLE = re.compile(r"^\|.+\|[ \t]*\n\|(?:\s*:?-+:?\s*\|)+[ \t]*\n(?:\|.*\|[ \t]*(?:\n|\Z))+", re.MULTILINE)
+# A table as markdown has it: a head, a rule (which tables of HTML pages come without), rows.
+_TABLE = re.compile(r"^\|.+\|[ \t]*\n(?:\|(?:\s*:?-+:?\s*\|)+[ \t]*\n)?(?:\|.*\|[ \t]*(?:\n|\Z))+", re.MULTILINE)
+_RULE = re.compile(r"\|(?:\s*:?-+:?\s*\|)+")
 _LEAST_TABLE_ROWS = 4
 
 
@@ -175,8 +176,8 @@ def table_query(desk: Desk) -> MadeSample:
     question = desk.say(
         f"The text has a table with the columns: {columns}. For every row of it whose {head[number]} is "
         f"{desk.quoted(value)}, give one row [{wanted}], the cells as they are written, as strings.",
-        f"文中有一个表格,列为:{columns}。对其中{head[number]}为{desk.quoted(value)}的每一行,给出一行 [{wanted}],"
-        "单元格按原文书写,一律写成字符串。",
+        f"文中有一个表格，列为：{columns}。对其中{head[number]}为{desk.quoted(value)}的每一行，给出一行 [{wanted}]，"
+        "单元格按原文书写，一律写成字符串。",
     )
     evidence_lines = tuple(line for row, line in zip(rows, lines, strict=True) if row[number] == value)
     return _rows(desk, question, answer, "table-query", evidence_lines)
@@ -184,10 +185,10 @@ def table_query(desk: Desk) -> MadeSample:
 
 def _parsed(text: str) -> tuple[list[str], list[list[str]], list[str]] | None:
     lines = [line.strip() for line in text.strip().split("\n")]
+    lines = [line for line in lines if not _RULE.fullmatch(line)]
     head, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines)
-    rows = rows[1:]
     whole = all(len(row) == len(head) for row in rows) and all(head) and len(set(head)) == len(head) > 1
-    return (head, rows, lines[2:]) if whole and len(rows) >= _LEAST_TABLE_ROWS else None
+    return (head, rows, lines[1:]) if whole and len(rows) >= _LEAST_TABLE_ROWS else None
 
 
 def _rows(
@@ -216,8 +217,8 @@ def rank_sections(desk: Desk) -> MadeSample:
     question = desk.say(
         f"{desk.where} Which {k} {desk.part}s have the word {desk.quoted(term.word)} most often? List them from "
         f"the most to the fewest occurrences. {desk.matching} {desk.naming}, one a line.",
-        f"{desk.where}词语{desk.quoted(term.word)}出现次数最多的 {k} 个{desk.part}是哪些?按次数从多到少列出。"
-        f"{desk.matching}{desk.naming},每行一个。",
+        f"{desk.where}词语{desk.quoted(term.word)}出现次数最多的 {k} 个{desk.part}是哪些？按次数从多到少列出。"
+        f"{desk.matching}{desk.naming}，每行一个。",
     )
     return desk.sample(
         "T7", RANKING, question, "rank-sections", golds=tuple(label for label, _, _ in ranked),
@@ -229,11 +230,11 @@ def rank_words(desk: Desk) -> MadeSample:
     """T7: words by how often the text has them, the most frequent first."""
     words = desk.distinct_totals(desk.rng.randint(4, 6), least=1)
     ranked = query(desk, words, "SELECT word FROM mentions GROUP BY word ORDER BY sum(times) DESC")
-    listed = ", ".join(desk.quoted(term.word) for term in words)
+    listed = desk.listed(desk.quoted(term.word) for term in words)
     question = desk.say(
         f"Rank these words by how often they occur in the whole text, the most frequent first: {listed}. "
         f"{desk.matching} Write the words alone, one a line.",
-        f"按在全文中出现次数从多到少排列这些词语:{listed}。{desk.matching}只写词语,每行一个。",
+        f"按在全文中出现次数从多到少排列这些词语：{listed}。{desk.matching}只写词语，每行一个。",
     )
     shown = tuple(line for term in words for line in evidence(desk.outline, term.word, term.places[:1]))
     return desk.sample("T7", RANKING, question, "rank-words", golds=tuple(word for (word,) in ranked), evidence=shown)

@@ -1,7 +1,7 @@
 """What every generator works with: the outline, its words, a random generator, and the wording of both languages."""
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
@@ -45,14 +45,19 @@ class Desk:
     def label(self, number: int) -> str:
         return self.outline.sections[number].label
 
+    def name(self, number: int) -> str:
+        """A section as a question names it."""
+        label = self.label(number)
+        return label if self.outline.numbered else self.quoted(label)
+
     @property
     def where(self) -> str:
         """What the parts of the context are, as a question calls them."""
         if self.outline.numbered:
             return self.say(
-                "The text is divided into passages with numbers in brackets.", "文本分为若干段落,编号写在方括号中。"
+                "The text is divided into passages with numbers in brackets.", "文本分为若干段落，编号写在方括号中。"
             )
-        return self.say("The text is divided into sections with headings.", "文本分为若干小节,每节有标题。")
+        return self.say("The text is divided into sections with headings.", "文本分为若干小节，每节有标题。")
 
     @property
     def part(self) -> str:
@@ -63,7 +68,7 @@ class Desk:
         """How an answer names a part."""
         if self.outline.numbered:
             return self.say(
-                "Name a passage by its number in brackets, such as [3]", "用方括号中的编号表示段落,例如 [3]"
+                "Name a passage by its number in brackets, such as [3]", "用方括号中的编号表示段落，例如 [3]"
             )
         return self.say("Name a section by its heading, word for word", "用标题原文表示小节")
 
@@ -73,11 +78,15 @@ class Desk:
         return self.say(
             "Count only the word exactly as written here, in upper or lower case, headings included; "
             "plurals and other forms do not count.",
-            "凡出现这几个字的地方都算,包括标题。",
+            "凡出现这几个字的地方都算，包括标题。",
         )
 
     def quoted(self, text: str) -> str:
         return self.say(f"`{text}`", f"“{text}”")
+
+    def listed(self, texts: Iterable[str]) -> str:
+        """Texts one after the other."""
+        return self.say(", ", "、").join(texts)
 
     def sample(
         self, task: TaskType, kind: tuple[str, str], question: str, generator: str, **gold: object

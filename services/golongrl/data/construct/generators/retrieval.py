@@ -17,7 +17,8 @@ LETTERS = "ABCD"
 _TRIED = 20
 # Sections that an exhaustive answer lists; more would be copying.
 _LISTED = (2, 10)
-_NUMBER = re.compile(r"(?<![\w.,])\d{1,3}(?:,\d{3})+(?![\w.,]*\d)|(?<![\w.,])\d+(?:\.\d+)?(?![\w.,]*\d)(?!\w)")
+# With at least two digits, and not the section of a manual page as in `gs(1)`.
+_NUMBER = re.compile(r"(?<![A-Za-z0-9_.,(（-])(?:\d{1,3}(?:,\d{3})+|\d+\.\d+|\d{2,})(?![.,]?\d)(?![A-Za-z_)）-])")
 
 
 def place_of_sentence(desk: Desk) -> MadeSample:
@@ -26,7 +27,7 @@ def place_of_sentence(desk: Desk) -> MadeSample:
     question = desk.say(
         f"{desk.where} In which {desk.part} does this sentence stand?\n{sentence}\n"
         f"{desk.naming}, and write nothing else.",
-        f"{desk.where}下面这句话出现在哪个{desk.part}?\n{sentence}\n{desk.naming},不要写其他内容。",
+        f"{desk.where}下面这句话出现在哪个{desk.part}？\n{sentence}\n{desk.naming}，不要写其他内容。",
     )
     return desk.sample("T1", EM, question, "place-of-sentence", answer=desk.label(number), evidence=(sentence,))
 
@@ -36,7 +37,7 @@ def next_sentence(desk: Desk) -> MadeSample:
     _, before, after = desk.one(desk.neighbours, "no two sentences to quote")
     question = desk.say(
         f"Which sentence of the text comes directly after this one?\n{before}\nGive it word for word and nothing else.",
-        f"文中紧接在下面这句话之后的是哪一句?\n{before}\n请原样写出那一句,不要写其他内容。",
+        f"文中紧接在下面这句话之后的是哪一句？\n{before}\n请原样写出那一句，不要写其他内容。",
     )
     return desk.sample("T1", EM, question, "next-sentence", answer=after, evidence=(before, after))
 
@@ -54,7 +55,7 @@ def missing_number(desk: Desk) -> MadeSample:
     question = desk.say(
         f"A sentence of the text is given here with its number left out. Which number stands in the gap?\n{gap}\n"
         "Give the number as it is written in the text and nothing else.",
-        f"下面是文中的一句话,其中的数字被去掉了。空缺处是什么数字?\n{gap}\n只按原文的写法写出这个数字。",
+        f"下面是文中的一句话，其中的数字被去掉了。空缺处是什么数字？\n{gap}\n只按原文的写法写出这个数字。",
     )
     return desk.sample("T1", EM, question, "missing-number", answer=number[0], evidence=(sentence,))
 
@@ -72,8 +73,8 @@ def sentence_of_section(desk: Desk) -> MadeSample:
     chosen = desk.some(sorted(by_section), len(LETTERS), "too few sections with sentences to quote")
     right = chosen[0]
     question = desk.say(
-        f"{desk.where} Which of these sentences stands in the {desk.part} {desk.label(right)}?",
-        f"{desk.where}下列哪一句话出现在{desk.part}{desk.label(right)}中?",
+        f"{desk.where} Which of these sentences stands in the {desk.part} {desk.name(right)}?",
+        f"{desk.where}下列哪一句话出现在{desk.part}{desk.name(right)}中？",
     )
     options = [desk.rng.choice(by_section[number]) for number in chosen]
     return _choice(desk, question, options, options[0], "sentence-of-section", (options[0],))
@@ -89,7 +90,7 @@ def first_mentioned(desk: Desk) -> MadeSample:
     words = [desk.rng.choice(by_place[place]) for place in places]
     question = desk.say(
         f"Which of these words occurs first in the text? {desk.matching}",
-        f"下列词语中,哪一个在文中最早出现?{desk.matching}",
+        f"下列词语中，哪一个在文中最早出现？{desk.matching}",
     )
     return _choice(desk, question, words, words[0], "first-mentioned", evidence(desk.outline, words[0], places[:1]))
 
@@ -100,7 +101,7 @@ def most_mentioned(desk: Desk) -> MadeSample:
     best = words[0]
     question = desk.say(
         f"Which of these words occurs most often in the text? {desk.matching}",
-        f"下列词语中,哪一个在文中出现的次数最多?{desk.matching}",
+        f"下列词语中，哪一个在文中出现的次数最多？{desk.matching}",
     )
     shown = evidence(desk.outline, best.word, best.places)
     return _choice(desk, question, [term.word for term in words], best.word, "most-mentioned", shown)
@@ -125,7 +126,7 @@ def every_place(desk: Desk) -> MadeSample:
     question = desk.say(
         f"{desk.where} List every {desk.part} in which the word {desk.quoted(term.word)} occurs. "
         f"{desk.matching} {desk.naming}, one a line.",
-        f"{desk.where}列出所有出现词语{desk.quoted(term.word)}的{desk.part}。{desk.matching}{desk.naming},每行一个。",
+        f"{desk.where}列出所有出现词语{desk.quoted(term.word)}的{desk.part}。{desk.matching}{desk.naming}，每行一个。",
     )
     return desk.sample(
         "T3", EXHAUSTIVE, question, "every-place", golds=tuple(map(desk.label, term.places)),
@@ -151,7 +152,7 @@ def _without(desk: Desk, term: Term, other: Term, places: list[int]) -> MadeSamp
         f"{desk.where} List every {desk.part} in which the word {desk.quoted(term.word)} occurs and the word "
         f"{desk.quoted(other.word)} does not. {desk.matching} {desk.naming}, one a line.",
         f"{desk.where}列出所有出现词语{desk.quoted(term.word)}但没有出现{desk.quoted(other.word)}的{desk.part}。"
-        f"{desk.matching}{desk.naming},每行一个。",
+        f"{desk.matching}{desk.naming}，每行一个。",
     )
     shown = evidence(desk.outline, term.word, places)
     golds = tuple(map(desk.label, places))

@@ -24,12 +24,12 @@ def last_mentions(desk: Desk) -> MadeSample:
     moving = [term for term in desk.terms if len(term.places) >= 2]
     words = desk.some(moving, desk.rng.randint(3, 5), "too few words in several sections")
     golds = tuple(f"{term.word} = {desk.label(term.places[-1])}" for term in words)
-    listed = ", ".join(desk.quoted(term.word) for term in words)
+    listed = desk.listed(desk.quoted(term.word) for term in words)
     question = desk.say(
         f"{desk.where} For each of the words {listed}, find the last {desk.part} in which it occurs. {desk.matching} "
         f"Write one line a word, in the form: word = {desk.part}. {desk.naming}.",
-        f"{desk.where}对词语{listed},分别找出最后一个出现该词的{desk.part}。{desk.matching}"
-        f"每个词写一行,格式为:词语 = {desk.part}。{desk.naming}。",
+        f"{desk.where}对词语{listed}，分别找出最后一个出现该词的{desk.part}。{desk.matching}"
+        f"每个词写一行，格式为：词语 = {desk.part}。{desk.naming}。",
     )
     shown = tuple(line for term in words for line in evidence(desk.outline, term.word, term.places[-1:]))
     return desk.sample("T6", STATE, question, "last-mentions", golds=golds, evidence=shown)
@@ -47,10 +47,10 @@ def first_sentences(desk: Desk) -> MadeSample:
         if (number, sentence) in quotable and desk.sections[number].paragraphs[0].startswith(sentence)
     ]
     chosen = sorted(desk.some(usable, min(4, max(2, len(usable) // 2)), "too few sections that begin with a sentence"))
-    listed = ", ".join(desk.label(number) for number, _ in chosen)
+    listed = desk.listed(desk.name(number) for number, _ in chosen)
     question = desk.say(
         f"{desk.where} Give the first sentence of each of these {desk.part}s, word for word, one a line: {listed}",
-        f"{desk.where}原样写出下列各{desk.part}的第一句话,每行一句:{listed}",
+        f"{desk.where}原样写出下列各{desk.part}的第一句话，每行一句：{listed}",
     )
     golds = tuple(sentence for _, sentence in chosen)
     return desk.sample("T6", FRAGMENTS, question, "first-sentences", golds=golds, evidence=golds)
@@ -70,7 +70,7 @@ def sentence_order(desk: Desk) -> MadeSample:
     question = desk.say(
         f"These sentences stand in the text. In which order? List their names (S1 to S{count}) as the text has them, "
         f"one a line.\n{listed}",
-        f"下列句子都出自原文。按它们在文中出现的先后顺序列出编号(S1 到 S{count}),每行一个。\n{listed}",
+        f"下列句子都出自原文。按它们在文中出现的先后顺序列出编号(S1 到 S{count})，每行一个。\n{listed}",
     )
     golds = tuple(names[sentence] for sentence in sentences)
     return desk.sample("T8", ORDER, question, "sentence-order", golds=golds, evidence=tuple(sentences))
@@ -84,11 +84,11 @@ def first_mention_order(desk: Desk) -> MadeSample:
     count = min(desk.rng.randint(*_ITEMS), max(_ITEMS[0], len(by_place)))
     places = sorted(desk.some(sorted(by_place), count, "too few sections with new words"))
     words = [desk.rng.choice(by_place[place]) for place in places]
-    listed = ", ".join(desk.quoted(word) for word in _mixed(desk, words))
+    listed = desk.listed(desk.quoted(word) for word in _mixed(desk, words))
     question = desk.say(
         f"List these words in the order in which each occurs for the first time in the text: {listed}. {desk.matching} "
         "Write the words alone, one a line.",
-        f"按在文中第一次出现的先后顺序列出这些词语:{listed}。{desk.matching}只写词语,每行一个。",
+        f"按在文中第一次出现的先后顺序列出这些词语：{listed}。{desk.matching}只写词语，每行一个。",
     )
     shown = tuple(
         line for word, place in zip(words, places, strict=True) for line in evidence(desk.outline, word, [place])
@@ -99,11 +99,11 @@ def first_mention_order(desk: Desk) -> MadeSample:
 def frequency_order(desk: Desk) -> MadeSample:
     """T8: words by how often the text has them, the rarest first."""
     words = sorted(desk.distinct_totals(desk.rng.randint(4, 6), least=1), key=lambda term: term.total)
-    listed = ", ".join(desk.quoted(term.word) for term in _mixed(desk, words))
+    listed = desk.listed(desk.quoted(term.word) for term in _mixed(desk, words))
     question = desk.say(
         f"Put these words in order by how often they occur in the whole text, the rarest first: {listed}. "
         f"{desk.matching} Write the words alone, one a line.",
-        f"按在全文中出现次数从少到多排列这些词语:{listed}。{desk.matching}只写词语,每行一个。",
+        f"按在全文中出现次数从少到多排列这些词语：{listed}。{desk.matching}只写词语，每行一个。",
     )
     shown = tuple(line for term in words for line in evidence(desk.outline, term.word, term.places[:1]))
     golds = tuple(term.word for term in words)
@@ -132,9 +132,10 @@ def section_lead(desk: Desk) -> MadeSample:
     if lead in outline.context:
         raise NoSampleError("gold not unique", "the summary is still in the text")
     question = desk.say(
-        f"{desk.where} Sum up the {desk.part} {section.label} in one paragraph of about {len(lead.split())} words, as "
-        "its own opening paragraph would: what it is about and what it says.",
-        f"{desk.where}用一段约 {len(lead)} 字的话概括{desk.part}{section.label},如同其开头一段:讲什么、说了什么。",
+        f"{desk.where} Sum up the {desk.part} {desk.name(number)} in one paragraph of about {len(lead.split())} words, "
+        "as its own opening paragraph would: what it is about and what it says.",
+        f"{desk.where}用一段约 {len(lead)} 字的话概括{desk.part}{desk.name(number)}，"
+        "如同其开头一段：讲什么、说了什么。",
     )
     shown = Desk(outline, desk.rng)
     return shown.sample("T9", SUMMARY, question, "section-lead", golds=(lead,), evidence=tuple(body[:3]))
