@@ -14,9 +14,9 @@ from contextlib import contextmanager
 
 from golongrl.errors import GolongrlError, without_secrets
 
-# Closing takes seconds, on a busy machine half a minute; a tracker that does not answer two minutes. The supervisor and
-# Kubernetes would kill what hangs later, and call it a failure.
-LIMIT_S = 240.0
+# Closing takes seconds, on a busy machine half a minute. The supervisor's probe would kill what hangs after 120 s, and
+# call it a failure.
+LIMIT_S = 100.0
 
 
 class ExitDeadline:
@@ -46,9 +46,7 @@ class ExitDeadline:
 
     def _end(self, code: int, error: str) -> None:
         time.sleep(self._limit_s)
-        print(
-            f"the learner did not end within {self._limit_s:g} s, so it is killed; what it hangs in:", file=sys.stderr
-        )
+        print(f"the learner did not end within {self._limit_s:g} s and is killed; it hangs in:", file=sys.stderr)
         faulthandler.dump_traceback(file=sys.stderr)
         if error:
             print(f"error: {without_secrets(error)}", file=sys.stderr)
