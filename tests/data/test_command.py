@@ -82,3 +82,30 @@ def test_prepared_data_opens_and_is_made_once(tmp_path):
     assert len(Prepared.open(tmp_path / "train")) == 18
     assert call(*words).exit_code == 0
     assert (tmp_path / "train").stat().st_mtime_ns == made
+
+
+def rows_file(path, bad):
+    """Two rows of the quickstart, and bad ones behind them."""
+    assert call("build", "quickstart", "--out", path, "--set", "data.prompts=9", *NO_VALIDATION).exit_code == 0
+    path.write_text(path.read_text("utf-8") + "".join(f"{line}\n" for line in bad), "utf-8")
+    return path
+
+
+NO_VALIDATION = ("--set", "data.validation_prompts=0", "--set", "learner.test_freq=0")
+
+
+@pytest.mark.parametrize("where", ["train", "validation"])
+def test_build_writes_nothing_when_it_refuses(tmp_path, where):
+    bad = rows_file(tmp_path / "bad.jsonl", ['{"data_source": "EM"}'])
+    data = ("--set", f"data.{where}={bad}", *(("--set", "data.corpus=null") if where == "train" else ()))
+    out = tmp_path / "out" / "prompts.jsonl"
+    out.parent.mkdir()
+    (out.parent / "prompts.jsonl").write_text("mine")
+    refused = call("build", "quickstart", "--out", out, "--set", "data.prompts=9", *NO_VALIDATION, *data).exception
+    assert isinstance(refused, DataError)
+    assert "1 of 10 rows cannot be used" in str(refused)
+    assert [(path.name, path.read_text()) for path in out.parent.iterdir()] == [("prompts.jsonl", "mine")]
+    skipped = call("build", "quickstart", "--out", out, *NO_VALIDATION, *data, "--set", "data.bad_rows=skip")
+    assert skipped.exit_code == 0
+    assert "1 of 10 rows cannot be used" in skipped.output
+    assert f"{bad} row 10: missing key prompt" in skipped.output

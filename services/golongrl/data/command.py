@@ -46,12 +46,17 @@ def build(
     from golongrl.data.rows import write_rows
     from golongrl.recipe import load
 
+    built = {}
+    # All files or none: bad rows of the last refuse the first too.
     for split, source in sources(load(recipe, overrides or ())).items():
+        built[split] = [row for _, row in source.rows], source.findings
+        source.findings.refuse()
+    for split, (rows, findings) in built.items():
         path = out if split == "train" else out.with_name(f"{out.stem}-{split}{out.suffix}")
         with _writing(out):
-            written = write_rows((row for _, row in source.rows), path)
-        source.findings.refuse()
-        print(f"{path}: {written} rows")
+            print(f"{path}: {write_rows(rows, path)} rows")
+        if findings.bad:
+            print("\n  ".join([f"{findings.source}: {findings.summary()}; left out:", *findings.lines()]))
 
 
 @app.command(epilog="Example: `golongrl data prepare quickstart --out runs/q1/data`")

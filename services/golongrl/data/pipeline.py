@@ -33,7 +33,7 @@ HELD_OUT_SHARE = 0.1
 _CHUNK = 32
 # Names the layout of the prepared folder: raised when it changes, so that an older one is made again.
 _FORMAT = 2
-_REPORT = "prepared.json"
+REPORT = "prepared.json"
 # A report without a fingerprint: the folder is ours, and what is in it is not whole.
 _UNFINISHED = "{}\n"
 _STAGING = "preparing"
@@ -103,7 +103,7 @@ def prepare(recipe: Recipe, out: Path, tokenizer_dir: Path, progress: Progress |
     fingerprint = _fingerprint(recipe, tokenizer_dir)
     if (kept := _kept(out, fingerprint)) is not None:
         return kept
-    place = files.look(out, (_REPORT,), harmless=(_STAGING,))
+    place = files.look(out, (REPORT,), harmless=(_STAGING,))
     if not (place.free or place.state is files.PlaceState.OWN):
         raise DataError(f"--out {out}: {place.why_not('of prepared data')}; choose another folder")
     splits: dict[Split, SplitReport] = {}
@@ -111,10 +111,10 @@ def prepare(recipe: Recipe, out: Path, tokenizer_dir: Path, progress: Progress |
     shutil.rmtree(staging, ignore_errors=True)
     made = files.Made()
     out.mkdir(parents=True, exist_ok=True)
-    made.file(out / _REPORT)
+    made.file(out / REPORT)
     try:
         if place.free:
-            files.write_text(out / _REPORT, _UNFINISHED)
+            files.write_text(out / REPORT, _UNFINISHED)
         for split, source in sources(recipe).items():
             splits[split] = report = SplitReport()
             ready = _tokenised(source, recipe.data, chat, report, split, progress)
@@ -125,11 +125,11 @@ def prepare(recipe: Recipe, out: Path, tokenizer_dir: Path, progress: Progress |
                 raise DataError(_empty(split, recipe.data, report))
         result = DataReport(fingerprint, splits["train"], splits.get("validation"))
         # An earlier report must not describe rows that are replaced now.
-        files.write_text(out / _REPORT, _UNFINISHED)
+        files.write_text(out / REPORT, _UNFINISHED)
         for split in splits:
             shutil.rmtree(out / split, ignore_errors=True)
             (staging / split).rename(out / split)
-        files.write_text(out / _REPORT, json.dumps(asdict(result), indent=2) + "\n")
+        files.write_text(out / REPORT, json.dumps(asdict(result), indent=2) + "\n")
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
         made.undo()
@@ -272,7 +272,7 @@ def _fingerprint(recipe: Recipe, tokenizer_dir: Path) -> str:
 def _kept(out: Path, fingerprint: str) -> DataReport | None:
     """The report of an earlier run if it made the very same data."""
     try:
-        record = json.loads((out / _REPORT).read_text("utf-8"))
+        record = json.loads((out / REPORT).read_text("utf-8"))
         if record["fingerprint"] != fingerprint:
             return None
         validation = record["validation"]

@@ -25,7 +25,10 @@ from rich.console import Console
 from golongrl import __version__
 from golongrl.data import prepare
 from golongrl.data.model_check import model_of
+from golongrl.data.pipeline import REPORT
 from golongrl.errors import GolongrlError, InputError, NoSpaceError, is_full, no_space, writing_to
+from golongrl.learner.checkpoints.resume import own_checkpoint
+from golongrl.learner.checkpoints.store import Checkpoints
 from golongrl.local import preflight, redis_server, survivors
 from golongrl.local.claim import Claim, resumed_recipe
 from golongrl.local.plan import EngineKind, Options, Ports, RunFolder
@@ -46,7 +49,6 @@ HTTP_TIMEOUT_S = 5.0
 # Ray's sockets lie about 70 characters below the temporary folder, and the system allows 107.
 LONGEST_TEMPORARY = 30
 TEMPORARY_PREFIX = "golongrl-"
-_TRACKER = "latest_checkpointed_iteration.txt"
 
 
 @dataclass(frozen=True)
@@ -266,16 +268,17 @@ def _temporary() -> Path:
 
 
 def _resuming(folder: RunFolder) -> str:
-    """Where a resumed run continues."""
-    try:
-        step = int((folder.checkpoints / _TRACKER).read_text("utf-8"))
-    except (OSError, ValueError):
-        return f"resuming {folder.path.name}: it has no checkpoint yet, and starts at step 1"
+    """Where a resumed run continues: the learner chooses in the same way."""
+    step, damage = own_checkpoint(Checkpoints(folder.checkpoints))
+    if step is None:
+        why = f"{damage[0]}; no checkpoint is whole" if damage else "it has no checkpoint yet, and starts at step 1"
+        return f"resuming {folder.path.name}: {why}"
     recorded = history.read(folder.metrics).steps
     last = recorded[-1] if recorded else 0
     steps = f"step {last} is" if last == step + 1 else f"steps {step + 1} to {last} are"
     again = f"; {steps} computed again, from the same groups" if last > step else ""
-    return f"resuming {folder.path.name} at step {step + 1}, from the checkpoint of step {step}{again}"
+    why = f"{damage[0]}; " if damage else ""
+    return f"{why}resuming {folder.path.name} at step {step + 1}, from the checkpoint of step {step}{again}"
 
 
 def _prepare_data(recipe: Recipe, options: Options, console: Console) -> None:
@@ -295,6 +298,15 @@ def _prepare_data(recipe: Recipe, options: Options, console: Console) -> None:
         highlight=False,
         soft_wrap=True,
     )
+    for split, left_out in (("train", train), ("validation", report.validation)):
+        if left_out is not None and left_out.bad:
+            kinds = ", ".join(f"{count} {kind}" for kind, count in left_out.bad.items())
+            console.print(
+                f"{split}: {sum(left_out.bad.values())} bad rows left out ({kinds}); {options.folder.data / REPORT} "
+                "lists them",
+                highlight=False,
+                soft_wrap=True,
+            )
 
 
 async def _supervise(recipe: Recipe, options: Options, console: Console, plain: bool) -> None:

@@ -197,6 +197,15 @@ def _latest(checkpoints: Checkpoints, committed: int) -> int | None:
         return latest
 
 
+def own_checkpoint(checkpoints: Checkpoints) -> tuple[int | None, list[str]]:
+    """The step that the run in this folder would be resumed at, for a person; what is wrong with later checkpoints."""
+    latest = _latest(checkpoints, 0)
+    if latest is None:
+        return None, []
+    checkpoint, damage = _newest_whole(checkpoints, latest)
+    return (checkpoint.state.step if checkpoint else None), damage
+
+
 def _newest_whole(checkpoints: Checkpoints, latest: int) -> tuple[Checkpoint | None, list[str]]:
     """The newest whole checkpoint of the run up to `latest`, and what is wrong with those after it."""
     damage: list[str] = []

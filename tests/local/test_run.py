@@ -1,0 +1,73 @@
+"""What `golongrl train` says before the services start: where it resumes, and which rows are left out."""
+
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from golongrl.data.model_check import model_of
+from golongrl.learner.checkpoints.store import TRACKER, Checkpoints, LearnerState
+from golongrl.local.plan import Options, Ports, RunFolder
+from golongrl.local.run import _prepare_data, _resuming
+from golongrl.recipe import load
+from support.checkpoints import make
+
+STATE = LearnerState(step=2, lineage="a", checksum="c", ranks=1, seed=0, groups_per_step=3, rows=9, order="o")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> RunFolder:
+    made = RunFolder(tmp_path / "demo")
+    checkpoints = Checkpoints(made.checkpoints)
+    for step in (2, 4):
+        make(checkpoints, replace(STATE, step=step, history="h"), np.zeros((1, 2), np.int32))
+    made.metrics.write_text("".join(json.dumps({"training/global_step": step}) + "\n" for step in range(1, 6)))
+    return made
+
+
+def test_a_resume_says_the_step_that_it_continues_at(folder: RunFolder) -> None:
+    assert _resuming(folder) == (
+        "resuming demo at step 5, from the checkpoint of step 4; step 5 is computed again, from the same groups"
+    )
+
+
+@pytest.mark.parametrize("damage", ["file", "tracker"])
+def test_it_is_the_step_of_the_checkpoint_that_is_whole(damage: str, folder: RunFolder) -> None:
+    actor = folder.checkpoints / "global_step_4" / "actor"
+    (actor / "optim_world_size_1_rank_0.pt").unlink()
+    if damage == "tracker":
+        (folder.checkpoints / TRACKER).write_text("four")
+    line = _resuming(folder)
+    assert "optim_world_size_1_rank_0.pt is missing" in line
+    assert "resuming demo at step 3, from the checkpoint of step 2; steps 3 to 5 are computed again" in line
+    (folder.checkpoints / "global_step_2" / "learner.json").unlink()
+    assert "no checkpoint is whole" in _resuming(folder)
+
+
+def test_a_run_without_a_checkpoint_starts_at_step_1(tmp_path: Path) -> None:
+    assert _resuming(RunFolder(tmp_path / "demo")).endswith("it has no checkpoint yet, and starts at step 1")
+
+
+def test_rows_that_are_left_out_are_counted_and_the_list_is_named(tmp_path: Path) -> None:
+    from golongrl.data.pipeline import sources
+    from golongrl.data.rows import write_rows
+
+    small = ["data.prompts=9", "data.validation_prompts=0", "learner.test_freq=0"]
+    data = tmp_path / "rows.jsonl"
+    write_rows((row for _, row in sources(load("quickstart", small))["train"].rows), data)
+    data.write_text(data.read_text("utf-8") + '{"data_source": "EM"}\n{"a": 1}\n', "utf-8")
+    recipe = load("quickstart", [*small, "data.corpus=null", f"data.train={data}", "data.bad_rows=skip"])
+    folder = RunFolder(tmp_path / "demo")
+    folder.path.mkdir()
+    options = Options(
+        run="demo", folder=folder, ports=Ports.from_base(20000, 1), model=model_of(recipe, to_train=True),
+        engine="embedded", sglang_venv=tmp_path, redis_url=None, password=None,
+    )  # fmt: skip
+    said = io.StringIO()
+    _prepare_data(recipe, options, Console(file=said, width=200))
+    assert f"train: 2 bad rows left out (2 not of the format); {folder.data}/prepared.json lists them" in said.getvalue()
+    assert len(json.loads((folder.data / "prepared.json").read_text())["train"]["bad_rows"]) == 2
