@@ -103,6 +103,20 @@ def test_an_install_asks_the_cluster_and_its_notes_say_what_is_next(cluster: Clu
     assert not [item for item in cluster.server.of("Pod") if "test" in item["metadata"]["name"]]
 
 
+@pytest.mark.parametrize("more", [(), ("--set", "fullnameOverride=other")])
+def test_what_a_failed_test_leaves_behind_is_named_in_the_notes(cluster: Cluster, more: tuple[str, ...]) -> None:
+    """`helm uninstall` removes no hook's pod: the notes have the command for every one that can be left."""
+    notes = cluster.done("install", "demo", str(CHART), *more).partition("NOTES:")[2]
+    hooks = [item for item in yaml.safe_load_all(cluster.done("get", "hooks", "demo")) if item]
+    tests = [item for item in hooks if "test" in item["metadata"]["annotations"]["helm.sh/hook"]]
+    assert [item["kind"] for item in tests] == ["Pod"]
+    for item in tests:
+        assert "hook-failed" not in item["metadata"]["annotations"]["helm.sh/hook-delete-policy"]
+        assert f"kubectl delete pod {item['metadata']['name']} -n {NAMESPACE} --ignore-not-found" in notes
+    silent = cluster.done("upgrade", "demo", str(CHART), *more, "--set", "tests.enabled=false").partition("NOTES:")[2]
+    assert "helm test" not in silent
+
+
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_preset_installs_on_a_cluster_with_kuberay_alone(cluster: Cluster, preset: str) -> None:
     """One object without its CRD fails a whole installation: Prometheus' come where the cluster has its operator."""

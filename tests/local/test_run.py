@@ -69,5 +69,6 @@ def test_rows_that_are_left_out_are_counted_and_the_list_is_named(tmp_path: Path
     )  # fmt: skip
     said = io.StringIO()
     _prepare_data(recipe, options, Console(file=said, width=200))
-    assert f"train: 2 bad rows left out (2 not of the format); {folder.data}/prepared.json lists them" in said.getvalue()
-    assert len(json.loads((folder.data / "prepared.json").read_text())["train"]["bad_rows"]) == 2
+    listed = folder.data / "prepared.json"
+    assert f"train: 2 bad rows left out (2 not of the format); {listed} lists them" in said.getvalue()
+    assert len(json.loads(listed.read_text())["train"]["bad_rows"]) == 2

@@ -1,13 +1,14 @@
-"""Names of releases and namespaces, checked before a cluster or helm is asked. Pure."""
+"""The forms of Kubernetes' names; names of releases and namespaces, checked before a cluster or helm is asked. Pure."""
 
 import re
 from typing import Final
 
 from golongrl.errors import InputError
 
-# Kubernetes' rule for a namespace, and Helm's for a release.
-_LABEL: Final = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
-_DOTTED: Final = rf"{_LABEL}(\.{_LABEL})*"
+# RFC 1123: a label (Kubernetes' rule for a namespace), and labels joined by dots (for most objects, and Helm's for a
+# release). In what both Python's and Helm's regular expressions know: no look-ahead.
+LABEL: Final = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
+SUBDOMAIN: Final = rf"{LABEL}(\.{LABEL})*"
 
 
 def check_names(release: str, namespace: str | None) -> None:
@@ -17,8 +18,8 @@ def check_names(release: str, namespace: str | None) -> None:
         InputError: Helm or Kubernetes would refuse one of them.
     """
     for option, word, form, longest in (
-        ("--release", release, _DOTTED, 53),
-        ("--namespace", namespace or "default", _LABEL, 63),
+        ("--release", release, SUBDOMAIN, 53),
+        ("--namespace", namespace or "default", LABEL, 63),
     ):
         if len(word) > longest or not re.fullmatch(form, word):
             raise InputError(f"{option} {word!r}: use lower-case letters, digits and '-', at most {longest} characters")

@@ -10,12 +10,11 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-# RFC 1123: a label, and labels joined by dots.
-_LABEL: Final = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
-_SUBDOMAIN: Final = rf"{_LABEL}(\.{_LABEL})*"
+from golongrl.kubernetes.names import SUBDOMAIN
+
 # The part of a label's key after the slash; a label's value has the same form.
 _WORD: Final = r"[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?"
-_QUALIFIED: Final = rf"^({_SUBDOMAIN}/)?{_WORD}$"
+_QUALIFIED: Final = rf"^({SUBDOMAIN}/)?{_WORD}$"
 # Decimal, with a suffix of either kind or an exponent; unsigned, because nothing here can be negative.
 _SUFFIX: Final = r"([KMGTPE]i|[numkMGTPE]|[eE][-+]?[0-9]+)?"
 _OCTET: Final = r"(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
@@ -26,15 +25,15 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 Count = Annotated[int, Field(ge=0, le=INT32)]
 Positive = Annotated[int, Field(ge=1, le=INT32)]
 # Name of an object that exists already, or will; empty is none.
-ObjectName = Annotated[str, Field(pattern=rf"^({_SUBDOMAIN})?$", max_length=253)]
-RequiredObjectName = Annotated[str, Field(pattern=rf"^{_SUBDOMAIN}$", max_length=253)]
+ObjectName = Annotated[str, Field(pattern=rf"^({SUBDOMAIN})?$", max_length=253)]
+RequiredObjectName = Annotated[str, Field(pattern=rf"^{SUBDOMAIN}$", max_length=253)]
 # Key inside a Secret or ConfigMap.
 DataKey = Annotated[str, Field(pattern=r"^[-._A-Za-z0-9]+$", max_length=253)]
 LabelValue = Annotated[str, Field(pattern=rf"^({_WORD})?$", max_length=63)]
 # The part before the slash may have 253 characters.
 _QualifiedName = Annotated[str, Field(pattern=_QUALIFIED, max_length=317)]
 # Name of a device plugin's resource, which always has a domain.
-DeviceName = Annotated[str, Field(pattern=rf"^{_SUBDOMAIN}/{_WORD}$", max_length=317)]
+DeviceName = Annotated[str, Field(pattern=rf"^{SUBDOMAIN}/{_WORD}$", max_length=317)]
 Amount = Annotated[str, Field(pattern=rf"^([0-9]+(\.[0-9]*)?|\.[0-9]+){_SUFFIX}$")]
 # An amount above zero, of bytes.
 Size = Annotated[
