@@ -9,7 +9,10 @@ from hypothesis import strategies as st
 
 from golongrl.data.construct.bands import ASK_LARGE, band
 
-CASES = [json.loads(line) for line in (Path(__file__).parent / "pass-rate-cases.jsonl").read_text("utf-8").splitlines()]
+FILE = Path(__file__).parents[2] / "evaluation" / "cases.jsonl"
+CASES = [
+    case for line in FILE.read_text("utf-8").splitlines() if (case := json.loads(line))["benchmark"] == "pass_rate"
+]
 ORDER = ["discard", "hard", "medium", "easy"]
 
 

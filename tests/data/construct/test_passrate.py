@@ -299,6 +299,18 @@ def test_a_prompt_that_is_too_long_has_no_rewards_and_hides_no_other(tmp_path):
     tallies = made.tallies(["long", "short"])
     assert (tallies["long"].missing, tallies["short"].missing) == (8, 0)
     assert pool.rounds == [["short"]]
+    assert made.left_out() == {"long"}
+    assert made.tallies(["long", "short"]) == tallies
+    only = Rollouts(tmp_path / "only", MODEL, 4, 100, 1, pool, long_row)
+    assert only.tallies(["long"])["long"].missing == 8
+    assert only.left_out() == {"long"}
+    assert len(pool.rounds) == 1
+
+
+def test_a_sample_that_could_not_be_dealt_says_so():
+    assert decide(Tally(), None, 0.5, ALL, dealt=False).reason == "not rolled out"
+    assert decide(Tally([0.0] * 8), Tally(), 0.5, ALL, dealt=False).reason == "not rolled out"
+    assert decide(Tally([1.0] * 8), None, 0.5, ALL, dealt=False).band == "easy"
 
 
 # -- the stage ---------------------------------------------------------------------------------------------------------

@@ -51,8 +51,8 @@ class Rollouts:
             GolongrlError: the pool cannot be run.
         """
         for _ in range(1 + self.repeats):
-            found = self.known(samples)
-            if not (missing := [sample for sample, tally in found.items() if tally.missing]):
+            found, out = self.known(samples), self.left_out()
+            if not (missing := [sample for sample, tally in found.items() if tally.missing and sample not in out]):
                 break
             if not self._round(missing):
                 break
@@ -65,6 +65,15 @@ class Rollouts:
             for group, sample in _rewards(place):
                 if sample in found:
                     found[sample].add(group)
+        return found
+
+    def left_out(self) -> set[str]:
+        """Samples that a round could not deal: the prompt is too long for the model, or repeats another one."""
+        found: set[str] = set()
+        for place in self._rounds():
+            if (place / ENDED).exists():
+                dealt = rows_of(open_splits(place / "data")[0]) if (place / "data" / "train").is_dir() else ()
+                found |= set(_samples(place)) - set(dealt)
         return found
 
     def _rounds(self) -> list[Path]:

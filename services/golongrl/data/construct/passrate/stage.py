@@ -18,11 +18,12 @@ from golongrl.data.construct.keys import digest
 from golongrl.data.construct.models import Pipeline
 from golongrl.data.construct.passrate.driver import DriverConfig, drive
 from golongrl.data.construct.passrate.rollouts import REWARDS, Rollouts, RunPool
-from golongrl.data.construct.passrate.tally import Tally, decide, needs_large
+from golongrl.data.construct.passrate.tally import Decision, Tally, decide, needs_large
 from golongrl.data.construct.stage import (
     Done,
     Forecast,
     Input,
+    Made,
     PipelineStage,
     Row,
     StageName,
@@ -69,13 +70,27 @@ class PassrateStage(PipelineStage):
         if not inputs:
             return
         thresholds = {sample: self._settings.thresholds[row["task"]] for sample, row in inputs.items()}
-        small = self._rollouts("small", self._settings.small, inputs).tallies(list(inputs))
+        rollouts = self._rollouts("small", self._settings.small, inputs)
+        small = rollouts.tallies(list(inputs))
+        too_long = rollouts.left_out()
         large: dict[str, Tally] = {}
         if self._settings.large is not None and (hard := needs_large(small, thresholds)):
-            large = self._rollouts("large", self._settings.large, inputs).tallies(hard)
+            rollouts = self._rollouts("large", self._settings.large, inputs)
+            large = rollouts.tallies(hard)
+            too_long |= rollouts.left_out()
         for shard in shards:
-            ids = [one.row["id"] for one in shard.inputs]
-            done(shard, [[self._row(one, small[one], large.get(one), thresholds[one])] for one in ids])
+            made: list[Made] = []
+            for one in shard.inputs:
+                sample = one.row["id"]
+                decision = decide(
+                    small[sample],
+                    large.get(sample),
+                    thresholds[sample],
+                    self._settings.keep,
+                    dealt=sample not in too_long,
+                )
+                made.append([self._row(sample, decision, thresholds[sample])])
+            done(shard, made)
 
     def forecast(self, inputs: int, todo: Sequence[Input] | None) -> Forecast:
         count = inputs if todo is None else len(todo)
@@ -95,8 +110,7 @@ class PassrateStage(PipelineStage):
             folder, model, self._settings.batch, self._pipeline.seed, self._settings.repeats, self._run_pool, row_of
         )
 
-    def _row(self, sample: str, small: Tally, large: Tally | None, threshold: float) -> dict[str, Any]:
-        decision = decide(small, large, threshold, self._settings.keep)
+    def _row(self, sample: str, decision: Decision, threshold: float) -> dict[str, Any]:
         tally = decision.tally
         model = self._settings.large if decision.by_large else self._settings.small
         assert model is not None  # else it would not have decided

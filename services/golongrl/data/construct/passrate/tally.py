@@ -43,8 +43,9 @@ class Decision:
     by_large: bool
 
 
-def decide(small: Tally, large: Tally | None, threshold: float, keep: Sequence[str]) -> Decision:
-    """Judge a sample. `large` is None where no large model was asked."""
+def decide(small: Tally, large: Tally | None, threshold: float, keep: Sequence[str], *, dealt: bool = True) -> Decision:
+    """Judge a sample. `large` is None where no large model was asked; `dealt` is false where a model could not be asked
+    the prompt."""
     found = band(
         small.passes(threshold),
         None if large is None else large.passes(threshold),
@@ -54,6 +55,9 @@ def decide(small: Tally, large: Tally | None, threshold: float, keep: Sequence[s
     by_large = large is not None and not small.missing and band(small.passes(threshold)) == ASK_LARGE
     tally = large if by_large and large is not None else small
     passed = f"{tally.passes(threshold)} of {len(tally.rewards)} passed"
+    if not dealt and tally.missing:
+        detail = "the prompt is too long for the model's context_length, or repeats another one"
+        return Decision(None, "not rolled out", detail, tally, by_large)
     if found == ASK_LARGE:
         return Decision(None, "not solved by the small model", passed, tally, by_large)
     if found.startswith("undecided"):
