@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from golongrl.data.construct.bands import band
 from golongrl.data.overlap import hit
 from golongrl.errors import GolongrlError
 from golongrl.evaluation import aggregate, budget, judge, text, yarn
@@ -78,6 +79,13 @@ CHECKS: Mapping[tuple[str, str], Check] = {
     ("longmemeval", "judge_label"): lambda case, mode: longmemeval.judge_label(case["text"], mode),
     ("longmemeval", "category"): lambda case, mode: longmemeval.category(case["question_type"], case["question_id"]),
     ("decontaminate", "hit"): lambda case, mode: hit(case["benchmark_texts"], case["text"]),
+    ("pass_rate", "band"): lambda case, mode: band(case["small"], case["large"]),
+    ("pass_rate", "band with unscored rollouts"): lambda case, mode: band(
+        case["small_passes"],
+        case.get("large_passes"),
+        unscored_small=case["small_unscored"],
+        unscored_large=case.get("large_unscored", 0),
+    ),
     ("bfcl_memory", "answer_contained"): lambda case, mode: bfcl_memory.answer_contained(
         _answer(case, mode), case["golds"], mode
     ),
