@@ -49,6 +49,7 @@ def generated() -> dict[Path, str]:
         CHART / "files" / "recipe-defaults.json": json.dumps(schema.recipe_defaults(), indent=2) + "\n",
         CHART / CRD: crd.crd_yaml(),
         ROOT / "docs" / "recipe.md": reference.recipe_page(),
+        ROOT / "docs" / "suite.md": reference.suite_page(),
         ROOT / "docs" / "values.md": reference.values_page(),
         ROOT / "docs" / "metrics.md": catalogues.page(),
     }

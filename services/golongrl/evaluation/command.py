@@ -150,16 +150,18 @@ def _print_scores(folder: Path) -> None:
     from rich.table import Table
 
     from golongrl.evaluation.report import results
-    from golongrl.evaluation.report.text import score_lines
+    from golongrl.evaluation.report.text import departures, score_lines
 
     found = results.read(folder)
     table = Table(box=None)
     for title in ("model", "benchmark", "score", "samples"):
         table.add_column(title, no_wrap=True)
-    table.add_column("without a score, or departing from the paper", overflow="fold")
+    table.add_column("without a score", overflow="fold")
     for line in score_lines(found):
         table.add_row(*line)
     Console().print(table)
+    for line in departures(found):
+        print(line)
     print(f"report: {folder / 'report.html'}")
 
 

@@ -15,6 +15,17 @@ def score_lines(found: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str, 
             yield point["name"], "average of the paper's six", f"{point['paper_average']:.1f}", "", ""
 
 
+def departures(found: Mapping[str, Any]) -> Iterator[str]:
+    """Where the settings depart from the benchmarks' own, a line for the benchmarks that do so in the same way."""
+    alike: dict[str, dict[str, None]] = {}
+    for point in found["points"]:
+        for name, one in point["benchmarks"].items():
+            if one["departures"] and one["expected"]:
+                alike.setdefault("; ".join(one["departures"]), {})[name] = None
+    for words, names in alike.items():
+        yield f"departs from the paper: {', '.join(names)}: {words}"
+
+
 def score(one: Mapping[str, Any]) -> str:
     """A benchmark's number in percent with its 95 % interval, or a dash."""
     if one["value"] is None:
@@ -24,7 +35,7 @@ def score(one: Mapping[str, Any]) -> str:
 
 
 def notes(one: Mapping[str, Any]) -> Iterator[str]:
-    """Why there is no number, what has no score, and where the settings depart from the benchmark's."""
+    """Why there is no number, and what has no score."""
     if one["why_no_value"]:
         yield one["why_no_value"]
     rule = one["figures"].get("rule")
@@ -36,4 +47,3 @@ def notes(one: Mapping[str, Any]) -> Iterator[str]:
             yield f"{total[kind]:,} {kind}"
     if one["value"] is not None and total["scored"] < total["samples"] and total["mean_scored"] is not None:
         yield f"scored alone {100 * total['mean_scored']:.1f}"
-    yield from one["departures"]

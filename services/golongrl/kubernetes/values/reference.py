@@ -11,6 +11,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from golongrl import yaml_text
+from golongrl.evaluation.suite import Suite
 from golongrl.kubernetes.values import Values
 from golongrl.kubernetes.values.common import INT32
 from golongrl.recipe import Recipe
@@ -38,6 +39,25 @@ recipe ([recipe.md](recipe.md)). With no values set, the chart is a complete sma
 helm install golongrl charts/golongrl --namespace golongrl --create-namespace --values my-values.yaml
 ```
 """
+
+
+_SUITE = """\
+# Suite reference
+
+Generated from `golongrl.evaluation.suite` by `make generate`. A suite says which benchmarks are asked of which model, and
+how ([evaluation.md](evaluation.md)). It is strict, like a recipe. `null` means the benchmark's own value.
+
+```bash
+golongrl eval show long-context                       # a packaged suite, a start for one of your own
+golongrl eval show long-context --resolved --set sampling.temperature=0.6
+golongrl eval run my-suite.yaml --target runs/mine --data eval-data
+```
+"""
+
+
+def suite_page() -> str:
+    """docs/suite.md."""
+    return "\n".join([_SUITE, *_sections(Suite, ""), ""])
 
 
 def recipe_page() -> str:
