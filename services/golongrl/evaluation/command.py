@@ -160,8 +160,8 @@ def _print_scores(folder: Path) -> None:
     for line in score_lines(found):
         table.add_row(*line)
     Console().print(table)
-    for line in departures(found):
-        print(line)
+    for words in departures(found):
+        print(words)
     print(f"report: {folder / 'report.html'}")
 
 

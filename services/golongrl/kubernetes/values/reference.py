@@ -44,8 +44,8 @@ helm install golongrl charts/golongrl --namespace golongrl --create-namespace --
 _SUITE = """\
 # Suite reference
 
-Generated from `golongrl.evaluation.suite` by `make generate`. A suite says which benchmarks are asked of which model, and
-how ([evaluation.md](evaluation.md)). It is strict, like a recipe. `null` means the benchmark's own value.
+Generated from `golongrl.evaluation.suite` by `make generate`. A suite says which benchmarks are asked of which model,
+and how ([evaluation.md](evaluation.md)). It is strict, like a recipe. `null` means the benchmark's own value.
 
 ```bash
 golongrl eval show long-context                       # a packaged suite, a start for one of your own
