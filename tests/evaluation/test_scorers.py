@@ -183,6 +183,7 @@ def test_missing_verdicts_are_unjudged_and_in_compat_flagged() -> None:
     assert benchmark.decide(scored, [0.0, 0.0], "strict").score == 0.0
     unjudged = benchmark.decide(scored, [0.0, None], "strict")
     assert (unjudged.status, unjudged.score, set(unjudged.flags)) == ("unjudged", None, {"unjudged"})
+    assert benchmark.verdict("They match: YES", "compat") is None
     compat = benchmark.decide(scored, [None, None], "compat")
     assert (compat.status, compat.score, set(compat.flags)) == ("scored", 0.0, {"unjudged"})
 

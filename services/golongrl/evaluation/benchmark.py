@@ -309,7 +309,8 @@ class Benchmark:
 
     def verdict(self, judge_reply: str, mode: Mode) -> Verdict:
         """What a judge's reply says: 1, 0, or None for no verdict (ask again, then `unjudged`)."""
-        return self._verdict(judge_reply, mode) if self._verdict is not None else judge.parse_verdict(judge_reply, mode)
+        value = (self._verdict or judge.parse_verdict)(judge_reply, mode)
+        return None if value == judge.UNDECIDED else value
 
     def decide(self, scored: ScoredReply, verdicts: Sequence[Verdict], mode: Mode) -> ScoredReply:
         """The final score of a reply that needed the judge: the best of its rule and the verdicts.

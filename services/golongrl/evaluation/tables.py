@@ -1,9 +1,10 @@
 """Reading a benchmark's data: a pass over short columns, then any single row by its number.
 
-Rows hold up to 16 MB of text, so a table never holds more than a few of them:
+Rows hold up to 16 MB of text, so a table never keeps more than a few of them:
 - jsonl and a JSON array are indexed by byte offsets (a .json file may be either);
 - parquet is read by row group; where those are large, the rows are first spooled to an unnamed temporary file, because
-  a row group can only be decoded from its start;
+  a row group can only be decoded from its start. For that moment it takes about three times the row group's bytes: a
+  writer that saw all rows at once has put them into one dictionary, which is decoded whole;
 - csv and tsv files are small and read whole.
 
 Invariants: rows are numbered from 1 in file order (in jsonl blank lines do not count), and everything wrong is an
@@ -32,6 +33,8 @@ SUFFIXES = (".parquet", ".jsonl", ".json", ".csv", ".tsv")
 LARGEST_ROW_GROUP = 32 << 20
 # Rows decoded at once while spooling or reading short columns.
 _BATCH = 16
+# Bytes of a memory map that are looked at before their pages are given back.
+_RELEASED = 32 << 20
 # The tokens of JSON that matter for finding the elements of an array: whole strings, brackets.
 _JSON_TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[\[\]{}]', re.DOTALL)
 
@@ -129,9 +132,13 @@ def _lines(file: BinaryIO) -> Iterator[tuple[int, int]]:
 def _elements(path: Path, file: BinaryIO) -> Iterator[tuple[int, int]]:
     """The spans of the objects in a JSON array."""
     with closing(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)) as content:
-        depth = start = 0
+        depth = start = seen = 0
         for token in _JSON_TOKEN.finditer(content):
-            mark = token[0]
+            if token.start() - seen > _RELEASED:
+                length = (token.start() - seen) // mmap.PAGESIZE * mmap.PAGESIZE
+                content.madvise(mmap.MADV_DONTNEED, seen, length)
+                seen += length
+            mark = content[token.start() : token.start() + 1]
             if mark in (b"[", b"{"):
                 if not depth and mark != b"[":
                     break
@@ -228,10 +235,18 @@ class _Parquet(Table):
                 with self._reading("") as reader:
                     batches = reader.iter_batches(batch_size=1, use_threads=False)
                     self._spool = _Spool(self.path, (record for batch in batches for record in batch.to_pylist()))
+                _release()
             return self._spool
 
     def _reading(self, row: str) -> "_ParquetReading":
         return _ParquetReading(self.path, row)
+
+
+def _release() -> None:
+    """Give back what Arrow's allocator keeps for later."""
+    import pyarrow as pa
+
+    pa.default_memory_pool().release_unused()
 
 
 class _ParquetReading:
