@@ -124,17 +124,30 @@ def _check_memory(recipe: Recipe, gpu_memory: float | None) -> None:
 
 def report(
     folder: Annotated[Path, typer.Argument(help="The run's folder, runs/NAME.")],
+    other: Annotated[Path | None, typer.Argument(help="Another run's folder, to compare the two.")] = None,
 ) -> None:
-    """Write report.html into the folder of a run, running or ended."""
-    from golongrl.telemetry.report import is_another, write
+    """Write report.html into the folder of a run, running or ended.
 
+    With two folders: write a comparison of the two runs, compare-NAME.html, into the first.
+    """
+    from golongrl.telemetry.report import FILE, compare, is_another, write
+
+    recipe = _recipe_of(folder)
+    name = FILE if other is None else f"compare-{other.resolve().name}.html"
+    if is_another(folder, name):
+        raise InputError(f"report {folder}: its {name} was not written by this command; move it away first")
+    with writing_to(f"report {folder}"):
+        if other is None:
+            print(write(folder, recipe, dump(recipe)))
+        else:
+            sides = compare.Side(folder, recipe), compare.Side(other, _recipe_of(other))
+            print(compare.write(*sides, folder / name))
+
+
+def _recipe_of(folder: Path) -> Recipe:
     if not (folder / "recipe.yaml").is_file():
         raise InputError(f"report {folder}: no run in this folder (it has no recipe.yaml)")
-    if is_another(folder):
-        raise InputError(f"report {folder}: its report.html was not written by this command; move it away first")
-    recipe = load(str(folder / "recipe.yaml"))
-    with writing_to(f"report {folder}"):
-        print(write(folder, recipe, dump(recipe)))
+    return load(str(folder / "recipe.yaml"))
 
 
 def _register_commands() -> None:

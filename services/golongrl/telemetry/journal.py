@@ -16,6 +16,9 @@ from typing import Any, Final
 # Only the run's owner may read what prompts and answers say.
 _MODE: Final = 0o600
 MOST_BYTES: Final = 32 << 20
+# In the run's folder: groups of each step as text, and what each process did when.
+SAMPLES: Final = "samples.jsonl"
+TIMELINE: Final = "timeline.jsonl"
 
 
 class Journal:

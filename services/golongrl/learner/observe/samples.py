@@ -21,11 +21,11 @@ from golongrl.data.errors import DataError
 from golongrl.queue import Batch, Group
 from golongrl.queue.schema import Response
 from golongrl.recipe import Recipe
-from golongrl.telemetry.journal import Journal
+from golongrl.telemetry.journal import SAMPLES, Journal
 
 log = structlog.get_logger()
 
-FILE: Final = "samples.jsonl"
+FILE: Final = SAMPLES
 # Characters of a prompt and of a response: its beginning and its end say most.
 PROMPT_CHARS: Final = 2000
 RESPONSE_CHARS: Final = 2000

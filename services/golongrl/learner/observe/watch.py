@@ -11,14 +11,14 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import structlog
 
 from golongrl.learner.observe.status import LearnerStatus
 from golongrl.queue import QueueError, SampleQueue
 from golongrl.telemetry import watchdog
-from golongrl.telemetry.journal import Journal
+from golongrl.telemetry.journal import TIMELINE, Journal
 from golongrl.telemetry.waits import loads
 from golongrl.telemetry.watchdog import SILENT_S, UNANSWERED_S, Process, Stall, Watch
 
@@ -26,8 +26,6 @@ log = structlog.get_logger()
 
 _PERIOD_S = 3.0
 _PATIENCE_S = 2.0
-# What each process did when, as far as it changed: for the run report.
-TIMELINE: Final = "timeline.jsonl"
 
 
 def states(services: Sequence[Mapping[str, Any]]) -> dict[str, tuple[str, str]]:
