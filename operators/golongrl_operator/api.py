@@ -18,8 +18,6 @@ PLURAL: Final = "trainingruns"
 # On every object that the operator makes: whose it is, what it runs, and which try it is.
 RUN_LABEL: Final = f"{GROUP}/training-run"
 CONTENT: Final = f"{GROUP}/content"
-# On a RayJob that a person made: the run of the release whose pool it uses.
-ADOPT_LABEL: Final = f"{GROUP}/run"
 ATTEMPT: Final = f"{GROUP}/attempt"
 
 

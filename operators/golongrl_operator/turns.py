@@ -7,8 +7,9 @@ Invariants:
 
 from collections.abc import Collection, Mapping, Sequence
 
+from golongrl.kubernetes.rayjob.render import ADOPT_LABEL
 from golongrl.kubernetes.rayjob.site import Manifest, Site
-from golongrl_operator.api import ADOPT_LABEL, RUN_LABEL
+from golongrl_operator.api import RUN_LABEL
 from golongrl_operator.cases import Case, owned, read_job
 from golongrl_operator.decide import holder
 from golongrl_operator.share import Claim, fair_share

@@ -225,3 +225,11 @@ def test_the_pods_that_kuberay_makes_are_restricted_but_for_its_own_sidecar(helm
     assert {line.partition(": ")[0].rpartition("/")[2] for line in found} == (
         {"ray-job-submitter"} if sidecar else set()
     )
+
+
+def test_ray_takes_only_requests_with_a_token(helm4: Helm) -> None:
+    """Its dashboard runs any code that it is sent."""
+    cluster = helm4.template().one("RayJob")["spec"]["rayClusterSpec"]
+    assert cluster["authOptions"] == {"mode": "token"}
+    off = helm4.template({"learner": {"tokenAuthentication": False}}).one("RayJob")
+    assert "authOptions" not in off["spec"]["rayClusterSpec"]

@@ -82,6 +82,11 @@ submitterPodTemplate:
 {{- if $own }}
 rayClusterSpec:
   rayVersion: {{ include "golongrl.rayVersion" . | quote }}
+  {{- if $learner.tokenAuthentication }}
+  # KubeRay makes a Secret with a token for each cluster, and gives it to the cluster's pods and its submitter.
+  authOptions:
+    mode: token
+  {{- end }}
   headGroupSpec:
     rayStartParams:
       dashboard-host: 0.0.0.0

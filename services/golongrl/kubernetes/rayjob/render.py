@@ -23,6 +23,7 @@ from golongrl.kubernetes.rayjob.site import Site, content, documents, read_site
 from golongrl.kubernetes.values import Values
 from golongrl.recipe import Recipe
 
+ADOPT_LABEL: Final = "golongrl.io/run"
 # Rendering takes a second; a chart on a file system that hangs ends here.
 _HELM_S: Final = 120
 
@@ -138,7 +139,10 @@ def rayjob_yaml(
     files = list(files)
     recipe, values = resolve(name, files, overrides)
     own = preset(name)
-    job = site_of(recipe, [*([own] if own else []), *files], release, namespace).rayjob
+    site = site_of(recipe, [*([own] if own else []), *files], release, namespace)
+    job = site.rayjob
+    # By this an operator of the release knows that the RayJob uses its pool.
+    job["metadata"]["labels"][ADOPT_LABEL] = site.run
     arguments = [f" -f {path}" for path in [*([f"charts/golongrl/{own.name}"] if own else []), *files]]
     if name in recipes.packaged() and values.recipe_preset != name:
         arguments.append(f" --set recipePreset={name}")

@@ -230,6 +230,12 @@ class LearnerValues(PodPlacement):
     pre_running_deadline_seconds: Count = Field(
         0, description="Longest time that the Ray cluster may take to start. 0 means no limit."
     )
+    token_authentication: bool = Field(
+        True,
+        description="Ray accepts only requests with a token, which KubeRay makes for each cluster. Otherwise whoever "
+        "reaches the dashboard's port runs code beside the learner's tokens. Needs KubeRay 1.5.1; older ones refuse "
+        "the key.",
+    )
     ttl_seconds_after_finished: Count = Field(600, description="How long the Ray cluster is kept after the job's end.")
     head: RayNode = Field(
         RayNode(

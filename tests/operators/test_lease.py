@@ -1,0 +1,61 @@
+"""Which operator acts: decisions as a table, then two operators at one API server."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from golongrl.kubernetes.cluster import connect
+from golongrl_operator.lease import DURATION_S, LeaderLease, Observed, decide
+from support.api_http import serving
+from support.operator_server import OperatorApi
+
+
+def lease(holder: str, renewed: str = "t0") -> dict[str, Any]:
+    return {"spec": {"holderIdentity": holder, "renewTime": renewed, "leaseDurationSeconds": DURATION_S}}
+
+
+@pytest.mark.parametrize(
+    ("found", "observed", "action"),
+    [
+        (None, Observed(), "create"),
+        (lease("me"), Observed(), "renew"),
+        (lease(""), Observed(), "take"),
+        # Another's counts from when this process first saw it so, whatever its clock says.
+        (lease("other"), Observed(), "wait"),
+        (lease("other"), Observed(("other", "t0"), 1000.0 - DURATION_S + 1), "wait"),
+        (lease("other"), Observed(("other", "t0"), 1000.0 - DURATION_S), "take"),
+        (lease("other", "t1"), Observed(("other", "t0"), 0.0), "wait"),
+    ],
+)
+def test_decisions(found: dict[str, Any] | None, observed: Observed, action: str) -> None:
+    assert decide(found, "me", observed, 1000.0).action == action
+
+
+async def test_of_two_operators_one_acts_and_the_other_takes_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = OperatorApi()
+    with serving(server):
+        monkeypatch.setenv("KUBECONFIG", str(server.kubeconfig(tmp_path / "kubeconfig", "rl", token="secret")))
+        async with connect() as calls:
+            first, second = (LeaderLease(calls, "golongrl-operator-demo", name) for name in ("a", "b"))
+            keeping = asyncio.create_task(first.keep())
+            async with asyncio.timeout(60):
+                while not first.held:
+                    await asyncio.sleep(0.01)
+            await second.once()
+            assert (second.held, second.holder) == (False, "a")
+            # At its end the first one gives it back.
+            keeping.cancel()
+            await asyncio.gather(keeping, return_exceptions=True)
+            assert not first.held
+            await second.once()
+            assert (second.held, second.holder) == (True, "b")
+            (found,) = server.live("Lease").values()
+            assert found["spec"]["leaseTransitions"] == 2
+            # A write that another one has overtaken changes nothing.
+            server.refuse["leases", "update"] = 409
+            await first.once()
+            assert not first.held

@@ -1,0 +1,195 @@
+"""The pool's size: invariants for any signals, then days in virtual time against what no controller can reach."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from golongrl_operator.scaling.controller import Limits, Memory, resize, window_s
+from golongrl_operator.scaling.signals import Signals, read_signals
+from golongrl_operator.scaling.simulate import LOADS, Controlled, Hindsight, Load, World, simulate
+
+LIMITS = Limits(1, 100)
+shares = st.none() | st.floats(0, 1)
+
+
+@st.composite
+def signals(draw: st.DrawFn, engines: int | None = None) -> Signals:
+    count = draw(st.integers(0, 60)) if engines is None else engines
+    ready = draw(st.integers(0, 70))
+    return Signals(
+        engines=count,
+        ready=ready,
+        wait_share=draw(shares),
+        busy=draw(st.none() | st.floats(0, ready)),
+        blocked=float(draw(st.integers(0, ready))),
+        held=draw(st.integers(0, 300)),
+        slots=draw(st.integers(1, 16)),
+        kv_use=draw(shares),
+        step_s=draw(st.none() | st.floats(0, 1e5)),
+    )
+
+
+times = st.none() | st.floats(0, 1e6)
+memories = st.builds(Memory, st.none() | st.floats(0, 80), st.floats(0, 1), times, times, times)
+
+
+@given(signals(), memories, st.integers(1, 30), st.integers(0, 30), st.floats(0, 1e6))
+def test_whatever_is_said_the_size_is_within_the_limits(
+    seen: Signals, memory: Memory, least: int, more: int, now: float
+) -> None:
+    size = resize(seen, Limits(least, least + more), memory, now)
+    assert least <= size.engines <= least + more
+
+
+@given(signals(), memories, st.floats(0, 1e6))
+def test_it_changes_in_bounded_steps_and_not_twice_at_once(seen: Signals, memory: Memory, now: float) -> None:
+    limits = Limits(0, 1000)
+    size = resize(seen, limits, memory, now)
+    assert abs(size.engines - seen.engines) <= max(1, seen.engines * 0.5)
+    if size.engines != seen.engines:
+        again = resize(replace(seen, engines=size.engines), limits, size.memory, now)
+        assert again.engines == size.engines
+
+
+@given(signals(), memories, st.floats(0, 1e6), st.sampled_from(["wait_share", "busy", "ready"]))
+def test_what_is_not_known_changes_nothing(seen: Signals, memory: Memory, now: float, unknown: str) -> None:
+    seen = replace(seen, **{unknown: 0 if unknown == "ready" else None})
+    size = resize(seen, Limits(0, 1000), memory, now)
+    assert size.engines == seen.engines
+    assert size.memory.need == memory.need
+
+
+@given(signals(), memories, st.floats(0, 1e6))
+def test_it_never_shrinks_below_the_groups_in_flight_nor_with_full_caches(
+    seen: Signals, memory: Memory, now: float
+) -> None:
+    size = resize(seen, Limits(0, 1000), memory, now)
+    if size.engines < seen.engines:
+        assert size.engines * seen.slots >= seen.held
+        assert (seen.kv_use or 0) <= 0.9
+
+
+@given(signals(), memories, st.floats(0, 1e6))
+def test_it_does_not_grow_while_the_learner_waits_for_something_else(seen: Signals, memory: Memory, now: float) -> None:
+    blocked = replace(seen, blocked=float(seen.ready))
+    assert resize(blocked, Limits(0, 1000), memory, now).engines <= seen.engines
+
+
+def test_a_hungry_learner_gets_engines_until_the_limit() -> None:
+    """With all engines busy and half its time lost, the learner needs twice as many."""
+    memory, engines, now = Memory(), 4, 0.0
+    for _ in range(40):
+        now += 150
+        share = max(0.0, 1 - engines / 8)
+        size = resize(Signals(engines, engines, share, float(min(engines, 8))), Limits(1, 7), memory, now)
+        engines, memory = size.engines, size.memory
+    assert engines == 7
+    assert "at most 7" in size.reason
+
+
+@pytest.mark.parametrize(
+    ("extra", "grows"),
+    [
+        ({}, True),
+        # Engines that still load will be there soon.
+        ({"ready": 3}, False),
+        ({"blocked": 4.0}, False),
+    ],
+)
+def test_when_it_grows(extra: dict[str, Any], grows: bool) -> None:
+    seen = replace(Signals(4, 4, 0.5, 4.0), **extra)
+    memory = Memory(busy=4.0, wait=0.5, at=990.0, changed=500.0)
+    assert (resize(seen, LIMITS, memory, 1000.0).engines > 4) is grows
+
+
+def test_a_lost_engine_does_not_hold_up_growth_without_end() -> None:
+    seen = Signals(4, 3, 0.5, 3.0)
+    memory = Memory(busy=3.0, wait=0.5, at=9990.0, changed=500.0)
+    assert resize(seen, LIMITS, memory, 10_000.0).engines > 4
+
+
+def test_it_shrinks_only_after_a_while() -> None:
+    memory, now, found = Memory(busy=2.0, wait=0.0, at=0.0), 0.0, []
+    for _ in range(30):
+        now += 15
+        size = resize(Signals(8, 8, 0.0, 2.0, step_s=20.0), LIMITS, memory, now)
+        memory = size.memory
+        found.append(size.engines)
+        if size.engines != 8:
+            break
+    assert found[-1] == 4
+    assert len(found) * 15 >= window_s(Signals(8, 8, step_s=20.0))
+
+
+def picture(*services: dict[str, Any], leased: int = 0) -> dict[str, Any]:
+    return {"queue": {"leased": leased}, "services": list(services)}
+
+
+def beat(kind: str, name: str, age_s: float = 0.0, **fields: str) -> dict[str, Any]:
+    return {"service": kind, "id": name, "age_s": age_s, "fields": fields}
+
+
+LEARNER = beat("learner", "head", up_s="160.0", waited_s="40.0", step_s="30")
+WORKS = beat("rollout", "a", phase="generating", groups="3", wait="")
+
+
+@pytest.mark.parametrize(
+    ("services", "last", "wait", "busy", "blocked", "ready"),
+    [
+        ((LEARNER, WORKS), "head 60.0 20.0", 0.2, 1.0, 0.0, 1),
+        # The first look, another learner, a clock that went back, and no learner say nothing of its time.
+        ((LEARNER, WORKS), "", None, 1.0, 0.0, 1),
+        ((LEARNER, WORKS), "other 60.0 20.0", None, 1.0, 0.0, 1),
+        ((LEARNER, WORKS), "head 200.0 20.0", None, 1.0, 0.0, 1),
+        ((WORKS,), "head 60.0 20.0", None, 1.0, 0.0, 1),
+        ((beat("learner", "head", doing="x"), WORKS), "head 60.0 20.0", None, 1.0, 0.0, 1),
+        # Refused because enough is generated: idle. Waiting for rewards: neither idle nor short of engines.
+        ((LEARNER, beat("rollout", "b", phase="waiting", groups="0", wait="full")), "head 60.0 20.0", 0.2, 0.0, 0.0, 1),
+        ((LEARNER, beat("rollout", "b", phase="waiting", wait="reward")), "head 60.0 20.0", 0.2, 0.0, 1.0, 1),
+        ((LEARNER, beat("rollout", "b", phase="adopting", wait="drain")), "head 60.0 20.0", 0.2, 1.0, 0.0, 1),
+        # A worker that is silent is not there, and a silent learner neither.
+        ((LEARNER, beat("rollout", "b", age_s=60.0, groups="3")), "head 60.0 20.0", 0.2, None, 0.0, 0),
+        ((LEARNER | {"age_s": 60.0}, WORKS), "head 60.0 20.0", None, 1.0, 0.0, 1),
+        ((LEARNER,), "head 60.0 20.0", 0.2, None, 0.0, 0),
+    ],
+)
+def test_what_the_queue_says(
+    services: tuple[dict[str, Any], ...], last: str, wait: float | None, busy: float | None, blocked: float, ready: int
+) -> None:
+    seen, _ = read_signals(picture(*services, leased=5), 4, 8, last)
+    assert (seen.wait_share, seen.busy, seen.blocked, seen.ready) == (wait, busy, blocked, ready)
+    assert (seen.engines, seen.slots, seen.held) == (4, 8, 5)
+
+
+def test_a_silent_queue_says_nothing_and_keeps_the_counters() -> None:
+    seen, counters = read_signals(None, 4, 8, "head 60.0 20.0")
+    assert (seen.wait_share, seen.busy, counters) == (None, None, "head 60.0 20.0")
+
+
+@pytest.mark.parametrize("name", LOADS)
+def test_days_cost_at_most_five_percent_more_than_hindsight_and_train_at_least_95(name: str) -> None:
+    """Hindsight knows the load, and has its engines at once."""
+    world = World(LOADS[name], days=2.0)
+    limits = Limits(1, world.most)
+    best = simulate(world, Hindsight(world, limits), start=9, instant=True)
+    found = simulate(world, Controlled(limits), start=9)
+    assert found.steps >= 0.95 * best.steps
+    assert found.gpu_hours <= 1.05 * best.gpu_hours
+    assert found.engine_hours <= 1.05 * best.engine_hours
+
+
+def test_a_steady_load_is_one_size() -> None:
+    world = World(LOADS["steady"], days=2.0, deaths_a_day=0.0)
+    found = simulate(world, Controlled(Limits(1, world.most)), start=9)
+    sizes = {moment.asked for moment in found.moments if moment.at > 6 * 3600}
+    assert len(sizes) == 1
+
+
+def test_a_load_that_doubles_is_followed_within_an_hour() -> None:
+    world = World(lambda now: Load(20.0 if now < 6 * 3600 else 40.0, 300.0), days=0.5, deaths_a_day=0.0)
+    found = simulate(world, Controlled(Limits(1, world.most)), start=9)
+    (after,) = [moment for moment in found.moments if moment.at == 7 * 3600]
+    assert after.ready >= 0.9 * after.need
