@@ -15,7 +15,7 @@ import httpx
 from golongrl.local import preflight, redis_server, survivors
 from golongrl.local.plan import EngineKind, Options, RunFolder
 from golongrl.local.services import DRIVER, stages
-from golongrl.local.supervisor import RunFailedError, Supervisor
+from golongrl.local.supervisor import RunFailedError, RunInterruptedError, Supervisor
 from golongrl.recipe import Recipe, dump
 
 # Of a liveness probe, as for a training run.
@@ -62,7 +62,10 @@ def run_pool(recipe: Recipe, options: Options, driver: tuple[str, ...], say: Cal
     if left := survivors.end(survivors.of_run(folder.path)):
         raise RunFailedError(f"processes of an earlier start still run: {survivors.names(left)}; end them first")
     folder.recipe.write_text(dump(recipe), "utf-8")
-    asyncio.run(_run(recipe, options, driver, say))
+    try:
+        asyncio.run(_run(recipe, options, driver, say))
+    except RunInterruptedError as error:
+        raise RunInterruptedError(error.number, "start the same command again to continue") from None
     shutil.rmtree(folder.redis, ignore_errors=True)
 
 

@@ -24,6 +24,8 @@ from golongrl.llm import Asker, CallEstimate, ChatClient, LlmCall, ReplyStore, e
 log = structlog.get_logger(__name__)
 
 REPLIES = "replies.sqlite"
+# How often a person hears how far it is.
+_REPORT_S = 30.0
 
 
 class Job(NamedTuple):
@@ -73,15 +75,28 @@ async def _ask_all(jobs: Iterator[Job], models: Sequence[AskedModel], spending: 
                 if errors:
                     return
 
-        async with asyncio.TaskGroup() as group:
-            # Each holds the prompts of one row.
-            for _ in range(sum(model.concurrency for model in models)):
-                group.create_task(drain())
-        made, found = sum(one.asked for _, one in askers), sum(one.found for _, one in askers)
-        log.info("models asked", calls=budget.calls, replies=made, kept=found, tokens=budget.tokens)
+        def asked() -> Asked:
+            made, found = sum(one.asked for _, one in askers), sum(one.found for _, one in askers)
+            return Asked(made, found, budget.tokens)
+
+        async def report() -> None:
+            while True:
+                await asyncio.sleep(_REPORT_S)
+                room = sum(asker.client.gate.in_flight for _, asker in askers)
+                log.info("asking models", **asked()._asdict(), calls=budget.calls, in_flight=room)
+
+        reporting = asyncio.create_task(report())
+        try:
+            async with asyncio.TaskGroup() as group:
+                # Each holds the prompts of one row.
+                for _ in range(sum(model.concurrency for model in models)):
+                    group.create_task(drain())
+        finally:
+            reporting.cancel()
+        log.info("models asked", **asked()._asdict(), calls=budget.calls)
         if errors:
             raise errors[0]
-    return Asked(made, found, budget.tokens)
+    return asked()
 
 
 def replies_of(settings: Path | str | None, out: Path) -> Path:

@@ -32,6 +32,7 @@ from golongrl.data.construct.stage import (
 )
 from golongrl.data.construct.tables import Tables
 from golongrl.local.pool import options_of, run_pool
+from golongrl.queue import SampleQueue
 from golongrl.recipe import Recipe, dump
 from golongrl.redis_url import split_password
 
@@ -170,7 +171,12 @@ class SharedPool:
             f"waiting for workers: golongrl rollout --recipe {place / 'recipe.yaml'} --run {run} --redis-url {shown} "
             f"--data {place / 'data'} --engine-url ENGINE --reward-url REWARD; engines load {model}"
         )
-        asyncio.run(drive(recipe, DriverConfig(run, self._redis_url, place / "data", model, place / REWARDS)))
+        asyncio.run(self._drive(recipe, DriverConfig(run, self._redis_url, place / "data", model, place / REWARDS)))
+
+    async def _drive(self, recipe: Recipe, config: DriverConfig) -> None:
+        await drive(recipe, config)
+        async with SampleQueue.from_url(config.redis_url, config.run) as queue:
+            await queue.forget()
 
 
 def run_name(place: Path) -> str:
