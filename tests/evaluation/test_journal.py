@@ -1,0 +1,85 @@
+"""The journal: whatever a kill leaves, what was whole is there, and nothing else."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from golongrl.errors import InputError
+from golongrl.evaluation.benchmark import EvalProblem, Reply, ScoredReply
+from golongrl.evaluation.store.journal import Cost, Judged, SampleJournal, read_entries, read_record
+
+TEXTS = st.text(st.characters(codec="utf-8"), max_size=20) | st.just("a\n\u2028\x85\0b") | st.just("\ud800 alone")
+
+
+def problem(key: str) -> EvalProblem:
+    return EvalProblem(key, "s", "f.jsonl", 1, ("gold",), "q", {"domain": "d"})
+
+
+def write(path: Path, texts: list[str]) -> None:
+    with SampleJournal(path) as journal:
+        for number, text in enumerate(texts):
+            scored = ScoredReply("needs_judge", None, text, 0.0)
+            entry = journal.add_reply(problem(f"p{number}"), 0, Reply(text, text or None), scored, Cost(1.0, 5, 7))
+            if number % 2:
+                judged = [Judged("ab" * 8, (text,), 1.0)]
+                journal.add_verdict(entry.key, ScoredReply("scored", 1.0, text, 0.0), "j", judged, 3)
+
+
+@given(texts=st.lists(TEXTS, min_size=1, max_size=5), cut=st.floats(0, 1))
+def test_a_cut_at_any_byte_loses_the_last_line_alone(tmp_path_factory, texts, cut) -> None:
+    path = tmp_path_factory.mktemp("journal") / "b.jsonl"
+    write(path, texts)
+    content = path.read_bytes()
+    kept = content[: int(cut * len(content))]
+    path.write_bytes(kept)
+    whole = kept[: kept.rfind(b"\n") + 1]
+    before = read_entries(path)
+    with SampleJournal(path) as journal:
+        assert journal.entries.keys() == before.keys()
+        assert path.read_bytes() == whole
+        assert len(journal.entries) == sum(b'"kind":"reply"' in line for line in whole.split(b"\n"))
+        for entry in journal.entries.values():
+            record = read_record(path, entry)
+            assert (record["key"], record["kind"]) == (entry.sample.problem, "reply")
+            assert record["reply"]["text"] == texts[int(entry.sample.problem[1:])]
+            assert journal.scored(entry).status == "needs_judge"
+        journal.add_reply(problem("more"), 3, Reply("x"), ScoredReply("scored", 0.5, "x"), Cost())
+    assert read_entries(path)["more", 3].sample.score == 0.5
+
+
+def test_a_verdict_is_of_its_reply(tmp_path) -> None:
+    write(tmp_path / "b.jsonl", ["one", "two"])
+    entries = read_entries(tmp_path / "b.jsonl")
+    assert [entry.sample.status for entry in entries.values()] == ["needs_judge", "scored"]
+    second = entries["p1", 0]
+    assert (second.judged, second.judge_tokens, second.prompt_tokens) == (True, 3, 5)
+    assert second.sample.labels == {"domain": "d"}
+
+
+def test_a_second_reply_replaces_the_first_and_its_verdict(tmp_path) -> None:
+    path = tmp_path / "b.jsonl"
+    write(path, ["one", "two"])
+    with SampleJournal(path) as journal:
+        journal.add_reply(problem("p1"), 0, Reply("new"), ScoredReply("scored", 0.25, "new"), Cost())
+    entry = read_entries(path)["p1", 0]
+    assert (entry.sample.score, entry.judged, entry.judge_tokens) == (0.25, False, 0)
+    assert read_record(path, entry)["reply"]["text"] == "new"
+
+
+@pytest.mark.parametrize("line", ["garbage", "{}", '{"kind":"reply"}', "[1]", "null", '"text"'])
+def test_a_damaged_line_is_named_and_not_passed_over(tmp_path, line) -> None:
+    path = tmp_path / "b.jsonl"
+    write(path, ["one", "two"])
+    first, *rest = path.read_text().splitlines(keepends=True)
+    path.write_text("".join([first, line, "\n", *rest]))
+    with pytest.raises(InputError, match=rf"b\.jsonl: the line at byte {len(first)} is no record"):
+        SampleJournal(path)
+
+
+def test_a_line_is_json_that_other_programs_read(tmp_path) -> None:
+    write(tmp_path / "b.jsonl", ["瓦恩 \u2028"])
+    (line,) = (tmp_path / "b.jsonl").read_bytes().splitlines()
+    assert json.loads(line)["reply"]["text"] == "瓦恩 \u2028"
