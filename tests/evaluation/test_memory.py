@@ -224,3 +224,30 @@ def test_an_encoder_folder_without_a_model_is_named(tmp_path: Path) -> None:
 
     with pytest.raises(EvaluationError, match=r"no config\.json"):
         encoder(tmp_path)
+
+
+@pytest.mark.full
+def test_an_encoder_embeds_each_text_by_itself(tmp_path: Path) -> None:
+    """A tiny encoder of random weights in the files of all-MiniLM-L6-v2; padding must not change an embedding."""
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+    from golongrl.evaluation.memory.embedding import encoder
+
+    words = ["[PAD]", "[UNK]", "tide", "table", "keeper", "of", "varn"]
+    words_model = models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="[UNK]")
+    tokenizer = Tokenizer(words_model)
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]").save_pretrained(tmp_path)
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    BertModel(BertConfig(vocab_size=len(words), **sizes)).save_pretrained(tmp_path)
+    embed = encoder(tmp_path)
+    alone, (short, _) = embed(["tide table"]), embed(["tide table", "keeper of varn of varn"])
+    assert short == pytest.approx(alone[0], abs=1e-5)
+    store = bfcl_memory.open_store("vector", None, embed)
+    for text in ("keeper of varn", "tide table"):
+        store.call("core_memory_add", {"text": text})
+    found = store.call("core_memory_retrieve", {"query": "tide table", "top_k": 1})
+    assert found["result"][0]["text"] == "tide table"
