@@ -105,3 +105,35 @@ def test_what_a_folder_lacks_is_named(tiny_model, tmp_path):
     (copy / "tokenizer.json").unlink()
     with pytest.raises(DataError, match=r"no tokenizer\.json"):
         Chat.open(copy)
+
+
+FOR_EVER = [
+    "{% for a in range(99999) %}{% for b in range(99999) %}{% set x = a %}{% endfor %}{% endfor %}",
+    "{% macro f(n) %}{% if n %}{{ f(n - 1) }}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(60) }}",
+    "{% for x in [[1, 1], [1, 1]] recursive %}{{ loop([[1, 1], [1, 1]]) if loop.depth < 60 }}{% endfor %}",
+    "{% set ns = namespace(s='abc') %}{% for i in range(99) %}{% set ns.s = ns.s + ns.s %}{% endfor %}",
+    "{% set ns = namespace(s='abc') %}{% for i in range(99) %}{% set ns.s = ns.s ~ ns.s %}{% endfor %}",
+    "{% set ns = namespace(s=[1]) %}{% for i in range(99) %}{% set ns.s = ns.s + ns.s %}{% endfor %}",
+    "{{ 'abc' * 10000000000 }}",
+    "{{ messages * 99999999999 }}",
+    "{{ 9 ** 9 ** 9 }}",
+    "{{ 'abc'.center(99999999999) }}",
+    "{% for i in range(99999) %}{{ 'x' * 9999999 }}{% endfor %}",
+]
+
+
+@pytest.mark.parametrize("template", FOR_EVER)
+def test_a_template_that_does_not_end_or_fills_the_memory_is_one_line(tiny_model, tmp_path, template):
+    folder = shutil.copytree(tiny_model, tmp_path / "m")
+    (folder / "chat_template.jinja").write_text(template)
+    with pytest.raises(DataError, match=r"^chat template: .*(does not end|longer than|too large|at most)") as error:
+        Chat.open(folder).render([{"role": "user", "content": "Hello"}])
+    assert "\n" not in str(error.value)
+
+
+def test_steps_are_those_of_one_prompt(tiny_model, tmp_path):
+    folder = shutil.copytree(tiny_model, tmp_path / "m")
+    (folder / "chat_template.jinja").write_text("{% for a in range(99999) %}{% endfor %}{{ messages[0].content }}")
+    chat = Chat.open(folder)
+    for text in map(str, range(25)):
+        assert chat.render([{"role": "user", "content": text}]) == text

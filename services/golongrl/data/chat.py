@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 # What a template can raise while it is rendered, besides jinja's own errors: it is a program that came with a model.
-_TEMPLATE_ERRORS = (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError, RecursionError)
+_TEMPLATE_ERRORS = (
+    ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, RecursionError, TypeError, ValueError,
+)  # fmt: skip
 # What the metrics' gate looks for; `probe` texts stand for a prompt and its answer.
 _OPEN, _CLOSE = "<think>", "</think>"
 _PROBE = "What is the answer?"
@@ -64,9 +66,12 @@ class Chat:
         """
         from jinja2 import TemplateError
 
+        from golongrl.data.template_limits import render_bounded
+
         switch = {} if enable_thinking is None else {"enable_thinking": enable_thinking}
         try:
-            return self._template.render(
+            return render_bounded(
+                self._template,
                 messages=list(messages),
                 tools=None,
                 documents=None,
@@ -155,7 +160,8 @@ def _compile(text: str, folder: Path) -> "Template":
     from jinja2.exceptions import TemplateSyntaxError
     from jinja2.ext import Extension
     from jinja2.parser import Parser
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    from golongrl.data.template_limits import LimitedEnvironment
 
     class Generation(Extension):
         """{% generation %} marks the assistant's text for training masks, which are not made here: its body stays."""
@@ -178,9 +184,7 @@ def _compile(text: str, folder: Path) -> "Template":
     ) -> str:
         return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[Generation, "jinja2.ext.loopcontrols"]
-    )
+    environment = LimitedEnvironment([Generation, "jinja2.ext.loopcontrols"])
     environment.filters["tojson"] = tojson
     environment.globals["raise_exception"] = raise_exception
     environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
