@@ -31,7 +31,7 @@ class SlowRanks:
         self.stages = 0
         self._staged: tuple[Path, float] | None = None
 
-    async def stage(self, folder: Path | None) -> None:
+    async def stage(self, folder: Path | None, parent: Path | None = None) -> None:
         folder = folder or self._sending
         assert folder is not None
         self.stages += 1

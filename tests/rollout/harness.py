@@ -219,6 +219,7 @@ async def rig(
             "engine_url": engine_url,
             "reward_url": "http://reward",
             "data": data,
+            "weights_copy": data / "copy",
             "grace_s": 10.0,
             "engine_check_s": 0.2,
             **config,

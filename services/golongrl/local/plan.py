@@ -48,6 +48,10 @@ class RunFolder:
     def weights(self) -> Path:
         return self.path / "weights"
 
+    def weights_copy(self, index: int) -> Path:
+        """What a worker keeps for its engine."""
+        return self.path / "engines" / str(index)
+
     @property
     def redis(self) -> Path:
         return self.path / "redis"
@@ -212,6 +216,7 @@ def rollout(options: Options, index: int) -> tuple[str, ...]:
         "rollout", "--recipe", folder.recipe, "--run", options.run, "--redis-url", options.queue_url,
         "--engine-url", options.engine_url(index), "--reward-url", options.reward_url, "--data", folder.data,
         "--worker", f"rollout-{index}", "--host", HOST, "--port", options.ports.workers[index],
+        "--weights-copy", folder.weights_copy(index),
     )  # fmt: skip
 
 

@@ -280,7 +280,15 @@ class Learner(Section):
         description="How new weights reach the engines: through the weight store, which both mount, or sent by the "
         "first rank over the network (NCCL, or gloo on CPU).",
     )
-    keep_weights: PositiveInt = Field(2, description="Published versions kept in the weight store (`disk`).")
+    weight_base_every: PositiveInt = Field(
+        16,
+        description="`disk`: a version is stored whole at least every so many versions; those between are stored as what "
+        "changed, where that is less, and workers patch a local copy. 1 stores every version whole.",
+    )
+    keep_weights: PositiveInt = Field(
+        2,
+        description="Published versions kept in the weight store (`disk`), besides those that their deltas start from.",
+    )
     checkpoint_every: PositiveInt = Field(5, description="Steps between checkpoints.")
     keep_checkpoints: PositiveInt = Field(2, description="Checkpoints kept.")
     resume: Place = Field(

@@ -1,6 +1,8 @@
 """`golongrl rollout`: the worker beside one engine."""
 
+import os
 import socket
+import tempfile
 from pathlib import Path
 from typing import Annotated
 
@@ -25,6 +27,15 @@ def rollout(
             envvar="GOLONGRL_WORKER", help="Id of this worker, its own in the run.", show_default="the host's name"
         ),
     ] = socket.gethostname(),
+    weights_copy: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="GOLONGRL_WEIGHTS_COPY",
+            help="Folder for a local copy of the weights, which the engine must see under the same path; twice the "
+            "model's size.",
+            show_default="a folder of this worker's under the temporary folder",
+        ),
+    ] = None,
     host: Annotated[str, typer.Option(help="Address of /healthz, /readyz and /metrics.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port of these; 0 is a free one.")] = 8081,
     grace: Annotated[
@@ -45,6 +56,7 @@ def rollout(
         engine_url=engine_url,
         reward_url=reward_url,
         data=data,
+        weights_copy=weights_copy or Path(tempfile.gettempdir(), f"golongrl-{os.getuid()}", "weights", run, worker),
         host=host,
         port=port,
         grace_s=grace,

@@ -14,6 +14,8 @@ class WorkerConfig:
     engine_url: str
     reward_url: str
     data: Path
+    weights_copy: Path
+    """Folder for the local copy of the weights, on storage that the engine reads under the same path."""
     host: str = "127.0.0.1"
     port: int = 0
     grace_s: float = 20.0

@@ -5,10 +5,14 @@ Invariants:
   being sampled, that it sampled a valid token from, whatever the engine says about itself;
 - what the engine samples is given up as soon as its weights are unknown;
 - an engine that answers nonsense is quarantined: its rows are given back, and its weights are loaded again;
-- what fails is retried as long as it is wanted, and the answer says what is waited for and why.
+- what fails is retried as long as it is wanted, and the answer says what is waited for and why;
+- an announced version is copied and patched while the engine goes on with the one it holds: the queue admits rows by the
+  version they are sampled from.
 """
 
+import asyncio
 import time
+from pathlib import Path
 
 import structlog
 
@@ -30,6 +34,7 @@ from golongrl.rollout.sglang.errors import (
     WeightsMissingError,
 )
 from golongrl.rollout.weights.adopt import Confirmed, adopt, check_server, probe, settle
+from golongrl.rollout.weights.local_copy import Fetched, LocalCopy
 from golongrl.rollout.weights.policy import AdoptionDecision, AnnouncedWeights, Mode, Situation, decide
 
 log = structlog.get_logger(__name__)
@@ -65,6 +70,10 @@ class Keeper:
         self._progress = 0
         self._check_due = 0.0
         self._tries = Tries()
+        whole = bench.recipe.learner.weight_base_every == 1  # every version is, and engines read them in the store
+        self._copy = None if whole else LocalCopy(config.weights_copy)
+        self._fetch: asyncio.Task[Fetched] | None = None
+        self._fetched: WeightsRef | None = None  # what `_fetch` is of
 
     async def ready(self) -> Confirmed | Pause:
         """What the engine holds if rows may be sampled from it now; else what is waited for, after one step towards it.
@@ -75,6 +84,12 @@ class Keeper:
         if (pause := await self._find()) is not None:
             return pause
         await self._hear()
+        if self._fetching():
+            if self.held is not None:
+                return self.held
+            return Pause(
+                "waiting", "weights", f"version {self._fetched.version if self._fetched else '?'} to be copied"
+            )
         decision = decide(self._situation())
         self._training.drop("too_stale", decision.doomed)
         if decision.mode is not Mode.WAIT:
@@ -199,8 +214,38 @@ class Keeper:
                 self._training.pace.saw_version(now - self._announced_at)
             self._announced_at = now
         self._announced = ref
+        self._begin_fetch()
         self._state.announced_version = ref.version if ref else None
         self._tries.reset()
+
+    def _begin_fetch(self) -> None:
+        """Copy and patch the announced version in the background; one at a time, the latest one last."""
+        ref = self._announced
+        if self._copy is None or ref is None or ref.source or self._fetching():
+            return
+        self._fetched, self._fetch = ref, asyncio.create_task(asyncio.to_thread(self._copy.fetch, ref))
+
+    def _fetching(self) -> bool:
+        return self._fetch is not None and not self._fetch.done()
+
+    async def _local_folder(self, ref: WeightsRef) -> Path | None:
+        """The version's local copy; None where it is sent to the engine.
+
+        Raises:
+            WeightsMissingError: it cannot be had now.
+        """
+        if self._copy is None or ref.source:
+            return None
+        if self._fetch is None or self._fetched != ref:
+            self._begin_fetch()
+        assert self._fetch is not None
+        fetch, self._fetch = self._fetch, None  # a failed one is tried again
+        fetched = await fetch
+        if fetched.bytes:
+            kind = "base" if fetched.from_base else "delta"
+            self._bench.metrics.weight_bytes.labels(kind).inc(fetched.bytes)
+            log.info("weights copied", version=ref.version, bytes=fetched.bytes, source=kind)
+        return fetched.folder
 
     def _situation(self) -> Situation:
         pace, announced, held = self._training.pace, self._announced, self.held
@@ -245,11 +290,12 @@ class Keeper:
     async def _adopt(self, ref: WeightsRef, mode: Mode) -> None:
         """Bring the engine to `ref`. Raises AdoptionError."""
         engine, worker = self._bench.engine, self._bench.worker
+        folder = await self._local_folder(ref)
         if self._training.sampling:  # whose answers are checked in any case
-            await adopt(engine, ref, mode, self.held, self._hold, worker=worker)
+            await adopt(engine, ref, mode, self.held, self._hold, worker=worker, folder=folder)
             return
         confirmed: list[Confirmed] = []
-        await adopt(engine, ref, mode, self.held, confirmed.append, worker=worker)
+        await adopt(engine, ref, mode, self.held, confirmed.append, worker=worker, folder=folder)
         await probe(engine, confirmed[0])
         self._hold(confirmed[0])
 

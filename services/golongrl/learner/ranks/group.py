@@ -91,10 +91,10 @@ class Ranks:
         """All ranks read their part of a checkpoint."""
         await self._all("load", str(folder))
 
-    async def stage(self, folder: Path | None) -> None:
+    async def stage(self, folder: Path | None, parent: Path | None = None) -> None:
         """All ranks copy the weights; they write them into `folder` in the background, or, without one, the first rank
-        to where its sender reads them."""
-        await self._all("stage", None if folder is None else str(folder))
+        to where its sender reads them. `parent` as the publisher says."""
+        await self._all("stage", *(None if path is None else str(path) for path in (folder, parent)))
 
     async def staged(self) -> Staged:
         """Wait until the weights are written: where, and the files of all ranks by name.

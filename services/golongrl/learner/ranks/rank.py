@@ -52,7 +52,7 @@ from golongrl.learner.ranks.verl_engine import register as register_engine
 from golongrl.learner.skipped_updates import METRIC as SKIPPED
 from golongrl.learner.timing import timed
 from golongrl.learner.umask import follow
-from golongrl.learner.weights.export import ExportedFile, Staged, take_shards, write_taken
+from golongrl.learner.weights.export import DeltaWriter, ExportedFile, Staged, take_shards, write_taken
 from golongrl.recipe import Recipe
 from golongrl.recipe.prefix_support import plain_reason
 
@@ -109,6 +109,11 @@ class LearnerRank(TrainingWorker):  # type: ignore[misc]  # verl carries no type
         self._sender: SenderProcess | None = None  # of the first rank, where weights are broadcast
         self._staging: Staging | None = None
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="weights")
+        self._deltas = (
+            DeltaWriter(getattr(torch, recipe.model.dtype))
+            if recipe.learner.weights == "disk" and recipe.learner.weight_base_every > 1
+            else None
+        )
         self._device = get_torch_device().current_device()
         if recipe.algorithm.kl_loss_coef > 0:
             frozen = worker_config(
@@ -237,10 +242,11 @@ class LearnerRank(TrainingWorker):  # type: ignore[misc]  # verl carries no type
         self.engine.to("cpu", model=learner.offload_params, optimizer=learner.offload_optimizer, grad=False)
 
     @register(dispatch_mode=Dispatch.ONE_TO_ALL, blocking=False)  # type: ignore[untyped-decorator]
-    def stage(self, folder: str | None) -> None:
+    def stage(self, folder: str | None, parent: str | None = None) -> None:
         """Copy this rank's share of the weights, and write it as safetensors shards into `folder` in the background.
 
-        Without a folder the first rank writes all of them to where its sender reads them. Every rank gathers.
+        Without a folder the first rank writes all of them to where its sender reads them. Every rank gathers. With a
+        `parent`, the folder of the version before, what changed since is written where that is less.
         """
         durable = folder is not None  # what the sender reads goes with the host in any case
         ranks = dist.get_world_size() if durable else 1
@@ -255,7 +261,13 @@ class LearnerRank(TrainingWorker):  # type: ignore[misc]  # verl carries no type
             rank=dist.get_rank(),
             ranks=ranks,
         )
-        self._staging = Staging(folder, self._writer.submit(write_taken, taken, Path(folder), durable=durable))
+        if durable and self._deltas is not None:
+            files = self._writer.submit(
+                self._deltas.write, taken, Path(folder), None if parent is None else Path(parent)
+            )
+        else:
+            files = self._writer.submit(write_taken, taken, Path(folder), durable=durable)
+        self._staging = Staging(folder, files)
 
     @ray.method(concurrency_group=FILES)  # type: ignore[untyped-decorator]
     def staged(self) -> Staged:

@@ -6,7 +6,7 @@ shards r, r + W, r + 2W ...
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -16,12 +16,24 @@ from torch import Tensor
 
 from golongrl.errors import GolongrlError
 from golongrl.learner.fsync import sync, writing
+from golongrl.weights.delta import difference
+from golongrl.weights.manifest import DELTA_SUFFIX
 
 # Small enough that all ranks of a large learner have a share, and the same whatever their number, so that equal weights
 # have equal files; large enough that a 30B model is a few hundred of them.
 SHARD_BYTES = 128 << 20
 
 INDEX = "model.safetensors.index.json"
+_METADATA = {"format": "pt"}
+
+
+@dataclass(frozen=True)
+class ExportedDelta:
+    """What is stored in place of a file: what changed since the file with the sha256 `of`."""
+
+    bytes: int
+    sha256: str
+    of: str
 
 
 class WeightsNotFiniteError(GolongrlError):
@@ -38,6 +50,12 @@ class ExportedFile:
     sha256: str
     tensors: tuple[str, ...]
     tensor_bytes: int
+    delta: ExportedDelta | None = None
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes in the store."""
+        return self.bytes if self.delta is None else self.delta.bytes
 
 
 @dataclass(frozen=True)
@@ -106,6 +124,59 @@ def write_taken(taken: TakenShards, folder: Path, *, durable: bool = True) -> li
     return files
 
 
+class DeltaWriter:
+    """Writes a rank's shards as what changed since the version before, where that is less; keeps them in memory.
+
+    Every version must be written by the same writer or be in the store, or its successor is written whole.
+    """
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        self._width = dtype.itemsize
+        self._before: dict[str, bytes] = {}
+
+    def write(self, taken: TakenShards, folder: Path, parent: Path | None) -> list[ExportedFile]:
+        """Like `write_taken`, durable.
+
+        Args:
+            parent: the folder of the version before; None writes every file whole.
+        """
+        files = []
+        while taken.shards:
+            index = next(iter(taken.shards))
+            held = taken.shards.pop(index)
+            name = _name(index, taken.total)
+            content = save(held, metadata=_METADATA)
+            files.append(self._file(folder, name, content, held, parent))
+            self._before[name] = content
+        return files
+
+    def _file(
+        self, folder: Path, name: str, content: bytes, held: dict[str, Tensor], parent: Path | None
+    ) -> ExportedFile:
+        whole = ExportedFile(
+            name,
+            len(content),
+            sha256(content).hexdigest(),
+            tuple(held),
+            sum(tensor.nbytes for tensor in held.values()),
+        )
+        old = None if parent is None else self._old(parent / name)
+        delta = None if old is None else difference(old, content, self._width)
+        path = folder / (name if delta is None else f"{name}{DELTA_SUFFIX}")
+        with writing("weights file", path, scratch=path):
+            path.write_bytes(content if delta is None else delta)
+            sync(path)
+        if delta is None or old is None:
+            return whole
+        return replace(whole, delta=ExportedDelta(len(delta), sha256(delta).hexdigest(), of=sha256(old).hexdigest()))
+
+    def _old(self, path: Path) -> bytes | None:
+        """The file of the version before: from memory, or after a restart from the store, if it is whole there."""
+        if path.name in self._before:
+            return self._before[path.name]
+        return path.read_bytes() if path.is_file() else None
+
+
 class _Cutter:
     """Cuts a stream of tensors into shards and copies those of one rank; at the end `total` is known, and whether their
     numbers are finite."""
@@ -171,7 +242,7 @@ class _FilePart:
 def _write_part(folder: Path, index: int, held: dict[str, Tensor]) -> _FilePart:
     path = folder / f"shard-{index:05d}.part"
     # Not by `save_file`, which gives files mode 0600 whatever the umask: engines may run as another user.
-    content = save(held, metadata={"format": "pt"})
+    content = save(held, metadata=_METADATA)
     with writing("weights file", path, scratch=path):
         path.write_bytes(content)
     tensor_bytes = sum(tensor.nbytes for tensor in held.values())
@@ -179,10 +250,14 @@ def _write_part(folder: Path, index: int, held: dict[str, Tensor]) -> _FilePart:
 
 
 def _finish(folder: Path, part: _FilePart, total: int, *, durable: bool) -> ExportedFile:
-    name = "model.safetensors" if total == 1 else f"model-{part.index + 1:05d}-of-{total:05d}.safetensors"
+    name = _name(part.index, total)
     path = folder / name
     with writing("weights file", path):
         part.path.rename(path)
         if durable:
             sync(path)
     return ExportedFile(name, part.bytes, part.sha256, part.tensors, part.tensor_bytes)
+
+
+def _name(index: int, total: int) -> str:
+    return "model.safetensors" if total == 1 else f"model-{index + 1:05d}-of-{total:05d}.safetensors"

@@ -27,9 +27,10 @@ from golongrl.learner.background_task import Background, in_thread
 from golongrl.learner.fsync import discarded_on_error
 from golongrl.learner.stopping import TrainingFailedError
 from golongrl.learner.weights.export import SHARD_BYTES, Staged, WeightsNotFiniteError
-from golongrl.learner.weights.store import Manifest, Support, WeightStore
+from golongrl.learner.weights.store import Support, WeightStore
 from golongrl.queue import Attachment, SampleQueue, WeightsRef
 from golongrl.recipe import Recipe
+from golongrl.weights.manifest import Manifest
 
 log = structlog.get_logger()
 
@@ -41,8 +42,11 @@ PUBLISH_SECONDS = "perf/publish_s"
 class WeightRanks(Protocol):
     """What the publisher asks of the ranks."""
 
-    async def stage(self, folder: Path | None) -> None:
-        """Copy the weights, then write them into `folder`, or to where the sender reads them, in the background."""
+    async def stage(self, folder: Path | None, parent: Path | None = None) -> None:
+        """Copy the weights, then write them into `folder`, or to where the sender reads them, in the background.
+
+        With a `parent`, the folder of the version before, what changed since is written where that is less.
+        """
 
     async def staged(self) -> Staged:
         """Wait until the weights are written. Raises what stopped it."""
@@ -60,6 +64,9 @@ class Transport(Protocol):
     async def place(self, version: int) -> Path | None:
         """Where the ranks write a version; None is where the sender reads."""
 
+    async def parent(self, version: int) -> Path | None:
+        """The folder of the version that this one is stored as deltas of; None stores it whole."""
+
     async def offer(self, ranks: WeightRanks, version: int, lineage: str, staged: Staged) -> WeightsRef:
         """Make staged weights available; what to announce."""
 
@@ -68,18 +75,22 @@ class Transport(Protocol):
 
 
 class DiskTransport:
-    """Every version is a folder of the weight store."""
+    """Every version is a folder of the weight store: whole, or what changed since the version before."""
 
-    def __init__(self, store: WeightStore, support: Support, keep: int) -> None:
+    def __init__(self, store: WeightStore, support: Support, keep: int, base_every: int) -> None:
         self._store = store
         self._support = support
         self._keep = keep
+        self._base_every = base_every
 
     def available(self, version: int) -> Manifest | None:
         return self._store.manifest(version)
 
     async def place(self, version: int) -> Path | None:
         return await asyncio.to_thread(self._store.begin, version)
+
+    async def parent(self, version: int) -> Path | None:
+        return await asyncio.to_thread(self._store.parent_of, version, self._base_every)
 
     async def offer(self, ranks: WeightRanks, version: int, lineage: str, staged: Staged) -> WeightsRef:  # noqa: ARG002
         manifest = await in_thread(self._store.seal, Path(staged.folder), version, lineage, staged.files, self._support)
@@ -99,6 +110,9 @@ class BroadcastTransport:
         return self._store.manifest(version) if version == 0 else None
 
     async def place(self, version: int) -> Path | None:  # noqa: ARG002
+        return None
+
+    async def parent(self, version: int) -> Path | None:  # noqa: ARG002
         return None
 
     async def offer(self, ranks: WeightRanks, version: int, lineage: str, staged: Staged) -> WeightsRef:
@@ -139,7 +153,7 @@ class Publisher(Background):
         transport: Transport = (
             BroadcastTransport(store)
             if recipe.learner.weights == "broadcast"
-            else DiskTransport(store, support, recipe.learner.keep_weights)
+            else DiskTransport(store, support, recipe.learner.keep_weights, recipe.learner.weight_base_every)
         )
         return cls(queue, attachment, store, support, transport)
 
@@ -177,14 +191,14 @@ class Publisher(Background):
         begun = time.perf_counter()
         place = await self._transport.place(version)
         with _discarded(place):
-            await _stage(ranks, version, place)
+            await _stage(ranks, version, place, await self._transport.parent(version))
         self.start(self._complete(ranks, version, place, begun))
 
     async def copy_out(self, ranks: WeightRanks, folder: Path) -> None:
         """The final export: the ranks' weights, published as the queue's version, as a plain Hugging Face folder."""
         await self.settled()
         manifest = self._store.manifest(self.version)
-        if manifest is None or manifest.checksum != self.checksum:
+        if manifest is None or manifest.checksum != self.checksum or manifest.deltas:
             place = await asyncio.to_thread(self._store.begin, self.version)
             with discarded_on_error(place):
                 await _stage(ranks, self.version, place)
@@ -201,7 +215,7 @@ class Publisher(Background):
             self.version = version
         await self._transport.tidy(version)
         seconds = time.perf_counter() - begun
-        return {PUBLISH_SECONDS: seconds, "weights/bytes": float(sum(file.bytes for file in staged.files))}
+        return {PUBLISH_SECONDS: seconds, "weights/bytes": float(sum(file.stored_bytes for file in staged.files))}
 
     async def _offered(self, ranks: WeightRanks, version: int) -> Staged:
         """Wait for the ranks' files, and make and announce a version of them."""
@@ -247,9 +261,9 @@ def _discarded(place: Path | None) -> contextlib.AbstractContextManager[None]:
     return contextlib.nullcontext() if place is None else discarded_on_error(place)
 
 
-async def _stage(ranks: WeightRanks, version: int, place: Path | None) -> None:
+async def _stage(ranks: WeightRanks, version: int, place: Path | None, parent: Path | None = None) -> None:
     try:
-        await ranks.stage(place)
+        await ranks.stage(place, parent)
     except WeightsNotFiniteError as error:
         raise TrainingFailedError(
             f"after step {version} {error}, so this version is not published; lower learner.lr, or resume an older "

@@ -1,11 +1,18 @@
 """The weight store as the learner writes it: `vN/` folders that are complete or absent, never partial.
 
+A version's weight files are stored whole or as deltas of the version before (golongrl.weights).
+
 Invariants:
 - a folder `vN` is written under another name, every file durable, and renamed; its manifest names all files with
   sha256;
 - a version is replaced only when its content changed, and then under another lineage;
+<<<<<<< HEAD
 - the newest versions, as many as the recipe keeps, stay; older ones are deleted after the newer one is in place;
 - a folder without the store's marker is never deleted or replaced (`golongrl.files`);
+=======
+- the newest versions, as many as the recipe keeps, stay, and what their deltas start from; older ones are deleted after
+  the newer one is in place;
+>>>>>>> d85a352 (Weights are stored as what changed since the version before, and workers patch a local copy)
 - what could not be written completely is removed.
 """
 
@@ -13,9 +20,8 @@ import json
 import re
 import shutil
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,15 +31,19 @@ from golongrl.learner import fsync
 from golongrl.learner.fsync import discarded_on_error, file_sha256, sync, writing
 from golongrl.learner.weights.export import INDEX, ExportedFile, WeightsNotFiniteError, index_json, write_shards
 from golongrl.queue import WeightsRef
+from golongrl.weights.manifest import DELTA_SUFFIX, MANIFEST, Manifest, chain, folder_of, wants_base
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+<<<<<<< HEAD
 MANIFEST = "manifest.json"
 # Shows that a result folder was written by a learner.
 EXPORT = "golongrl.json"
 
 _OWNER = "of a learner"
+=======
+>>>>>>> d85a352 (Weights are stored as what changed since the version before, and workers patch a local copy)
 # Files of a model folder that are not weights: configuration, tokenizer, chat template, model code.
 _SUPPORT = ("*.json", "*.txt", "*.jinja", "*.model", "*.py")
 
@@ -50,30 +60,6 @@ class Support:
     dtype: str
 
 
-@dataclass(frozen=True)
-class Manifest:
-    """What `vN/manifest.json` says. `files`: name -> {bytes, sha256} of every other file of the folder."""
-
-    version: int
-    lineage: str
-    created: str
-    files: dict[str, dict[str, int | str]]
-
-    @property
-    def weight_bytes(self) -> int:
-        """Bytes of the weight files."""
-        return sum(int(entry["bytes"]) for name, entry in self.files.items() if name.endswith(".safetensors"))
-
-    @property
-    def checksum(self) -> str:
-        """One sha256 over the weight files' own: equal exactly when the weights are."""
-        digest = sha256()
-        for name in sorted(self.files):
-            if name.endswith(".safetensors"):
-                digest.update(f"{name} {self.files[name]['sha256']}\n".encode())
-        return digest.hexdigest()
-
-
 class WeightStore:
     """A folder of published versions, shared with the engines."""
 
@@ -81,16 +67,17 @@ class WeightStore:
         self.root = root
 
     def folder(self, version: int) -> Path:
-        return self.root / f"v{version}"
+        return folder_of(self.root, version)
 
     def manifest(self, version: int) -> Manifest | None:
-        """The manifest of a complete version; None if it is not there or was not written by this version."""
-        try:
-            manifest = Manifest(**json.loads((self.folder(version) / MANIFEST).read_text("utf-8")))
-        except (OSError, ValueError, TypeError):
-            return None
-        complete = all((self.folder(version) / name).is_file() for name in manifest.files)
-        return manifest if complete and manifest.version == version else None
+        """The manifest of a version that engines can take, what its deltas start from included; else None."""
+        manifests = chain(self.root, version)
+        return manifests[0] if manifests else None
+
+    def parent_of(self, version: int, base_every: int) -> Path | None:
+        """The folder of the version that `version` is stored as deltas of; None: it is stored whole."""
+        manifests = chain(self.root, version - 1) if version > 0 else []
+        return None if wants_base(manifests, base_every) else self.folder(version - 1)
 
     def reference(self, manifest: Manifest) -> WeightsRef:
         """What is announced to the engines."""
@@ -113,7 +100,7 @@ class WeightStore:
         """Finish what was written into `staging` (config, tokenizer, index, manifest) as `vN`.
 
         A `vN` with the same weights is kept as it is, lineage included: nothing changed. One with other weights is
-        replaced.
+        replaced, and so is one of deltas by the same weights whole.
 
         Raises:
             NotWrittenError: the storage refused; `staging` is removed.
@@ -127,14 +114,17 @@ class WeightStore:
         entries = _entries(shards)
         _write_support(staging, shards, support)
         for path in sorted(staging.iterdir()):
-            if path.name not in entries:
+            if path.name not in entries and path.suffix != DELTA_SUFFIX:
                 entries[path.name] = {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
-        manifest = Manifest(version, lineage, datetime.now(UTC).isoformat(timespec="seconds"), entries)
+        manifest = self._with_deltas(
+            Manifest(version, lineage, datetime.now(UTC).isoformat(timespec="seconds"), entries), files
+        )
         published = self.manifest(version)
-        if published is not None and published.checksum == manifest.checksum:
+        same = published is not None and published.checksum == manifest.checksum
+        if published is not None and same and not (published.deltas and not manifest.deltas):
             shutil.rmtree(staging)
             return published
-        (staging / MANIFEST).write_text(_text(manifest), "utf-8")
+        (staging / MANIFEST).write_text(manifest.dumps(), "utf-8")
         for path in staging.iterdir():
             sync(path)
         sync(staging)
@@ -144,15 +134,43 @@ class WeightStore:
         sync(self.root)
         return manifest
 
+<<<<<<< HEAD
     def checksum_of(self, shards: list[ExportedFile]) -> str:
+=======
+    def _with_deltas(self, manifest: Manifest, files: list[ExportedFile]) -> Manifest:
+        deltas = {file.name: file.delta for file in files if file.delta is not None}
+        if not deltas:
+            return manifest
+        parent = self.manifest(manifest.version - 1)
+        for name, delta in deltas.items():
+            if parent is None or parent.files.get(name, {}).get("sha256") != delta.of:
+                raise WeightStoreError(
+                    f"weights {self.folder(manifest.version)}: {name} was written as a delta of a file that version "
+                    f"{manifest.version - 1} does not have; start the learner again, it then stores the version whole"
+                )
+        assert parent is not None
+        entries: dict[str, dict[str, int | str]] = {
+            name: {"bytes": delta.bytes, "sha256": delta.sha256} for name, delta in deltas.items()
+        }
+        return replace(manifest, deltas=entries, parent=parent.version, parent_checksum=parent.checksum)
+
+    def checksum_of(self, files: list[ExportedFile]) -> str:
+>>>>>>> d85a352 (Weights are stored as what changed since the version before, and workers patch a local copy)
         """The checksum a manifest of these weight files would have."""
         return Manifest(0, "", "", _entries(shards)).checksum
 
     def prune(self, newest: int, keep: int) -> None:
-        """Delete versions that are neither among the `keep` newest up to `newest` nor above it."""
+        """Delete versions that are neither among the `keep` newest up to `newest`, nor above it, nor what the deltas of
+        these start from."""
+        needed = {manifest.version for manifest in chain(self.root, newest - keep + 1)}
         for version in self._versions():
+<<<<<<< HEAD
             if version <= newest - keep:
                 files.remove_own(self.folder(version), (MANIFEST,))
+=======
+            if version <= newest - keep and version not in needed:
+                shutil.rmtree(self.folder(version), ignore_errors=True)
+>>>>>>> d85a352 (Weights are stored as what changed since the version before, and workers patch a local copy)
 
     def start_over(self, lineage: str) -> None:
         """Delete every version but 0, which engines start from; that one becomes the first of another history.
@@ -166,7 +184,7 @@ class WeightStore:
         if (initial := self.manifest(0)) is not None:
             path = self.folder(0) / MANIFEST
             with writing("weights", path):
-                fsync.replace(path, _text(replace(initial, lineage=lineage)))
+                fsync.replace(path, replace(initial, lineage=lineage).dumps())
 
     def _versions(self) -> list[int]:
         names = [path.name.removeprefix("v") for path in self.root.glob("v*")]
@@ -236,12 +254,17 @@ def mark_export(folder: Path, version: int | None) -> None:
     (folder / EXPORT).write_text(json.dumps({"program": f"golongrl {__version__}", "version": version}), "utf-8")
 
 
+<<<<<<< HEAD
 def _text(manifest: Manifest) -> str:
     return json.dumps(asdict(manifest), indent=1)
 
 
 def _entries(shards: list[ExportedFile]) -> dict[str, dict[str, int | str]]:
     return {file.name: {"bytes": file.bytes, "sha256": file.sha256} for file in shards}
+=======
+def _entries(files: list[ExportedFile]) -> dict[str, dict[str, int | str]]:
+    return {file.name: {"bytes": file.bytes, "sha256": file.sha256} for file in files}
+>>>>>>> d85a352 (Weights are stored as what changed since the version before, and workers patch a local copy)
 
 
 def _stored_tensors(sources: list[Path], tied: bool) -> "Iterator[tuple[str, Tensor]]":

@@ -40,6 +40,12 @@ ADOPTION_LAG_SECONDS = CATALOGUE.histogram(
     "From the moment this worker saw a version announced until its engine was confirmed to hold it.",
     buckets=_SECONDS,
 )
+WEIGHT_BYTES = CATALOGUE.counter(
+    "weight_bytes",
+    "Bytes of weights read from the store, by what they were: a whole version, or what changed.",
+    "kind",
+    unit="bytes",
+)
 ADOPTION_FAILURES = CATALOGUE.counter("adoption_failures", "Updates the engine did not confirm.", unit="updates")
 QUARANTINED = CATALOGUE.gauge("quarantined", "1 while the engine's weights are not trusted.")
 GROUPS = CATALOGUE.gauge("groups_in_progress", "Groups leased now.", unit="groups")
@@ -71,6 +77,7 @@ class RolloutMetrics:
         self.staleness = STALENESS.make(own)
         self.adoption = ADOPTION_SECONDS.make(own)
         self.adoption_lag = ADOPTION_LAG_SECONDS.make(own)
+        self.weight_bytes = WEIGHT_BYTES.make(own)
         self.adoption_failures = ADOPTION_FAILURES.make(own)
         self.quarantined = QUARANTINED.make(own)
         self.groups = GROUPS.make(own)

@@ -133,8 +133,9 @@ async def adopt(
     confirm: Callable[[Confirmed], None],
     *,
     worker: str,
+    folder: Path | None = None,
 ) -> None:
-    """Bring the engine to `ref`. `held` is what it was last confirmed to hold.
+    """Bring the engine to `ref`. `held` is what it was last confirmed to hold, `folder` the version's local copy.
 
     `confirm` is told once the engine has read the version back, and before it continues: a response may then end
     with tokens of the new version at once.
@@ -151,7 +152,9 @@ async def adopt(
         else:
             if mode in _PAUSE:
                 await engine.pause(_PAUSE[mode])
-            await engine.update_from_disk(ref.path, str(ref.version), flush_cache=mode is not Mode.IN_PLACE)
+            await engine.update_from_disk(
+                str(folder or ref.path), str(ref.version), flush_cache=mode is not Mode.IN_PLACE
+            )
         info = await engine.model_info()
         if info.weight_version != str(ref.version):
             message = f"the engine took version {ref.version} but reads back {info.weight_version!r}"

@@ -1,0 +1,1 @@
+"""Published weights as learner and workers both know them: what a version's folder says, and how two versions differ."""
