@@ -58,8 +58,8 @@ def test_what_is_not_worth_it_is_not_made(width: int) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"bytes": SIZE - 2}, {"bytes": -1}, {"width": 3}, {"width": True}, {"count": -1}, {"count": SIZE}, {"schema": 2},
-        {"gaps": b""}, {"flips": b"nothing"}, {"gaps": None}, {"count": 1},
+        {"bytes": SIZE - 2}, {"bytes": -1}, {"width": 3}, {"width": True}, {"count": -1}, {"count": SIZE},
+        {"schema": 2}, {"gaps": b""}, {"flips": b"nothing"}, {"gaps": None}, {"count": 1},
     ],
 )  # fmt: skip
 def test_a_damaged_delta_is_refused(change: dict[str, object]) -> None:

@@ -282,8 +282,8 @@ class Learner(Section):
     )
     weight_base_every: PositiveInt = Field(
         16,
-        description="`disk`: a version is stored whole at least every so many versions; those between are stored as what "
-        "changed, where that is less, and workers patch a local copy. 1 stores every version whole.",
+        description="`disk`: a version is stored whole at least every so many versions; those between are stored as "
+        "what changed, where that is less, and workers patch a local copy. 1 stores every version whole.",
     )
     keep_weights: PositiveInt = Field(
         2,

@@ -1,1 +1,1 @@
-"""Published weights as learner and workers both know them: what a version's folder says, and how two versions differ."""
+"""Published weights as learner and workers know them: what a version's folder says, and how two versions differ."""
