@@ -6,13 +6,9 @@ Invariants:
 - a folder `vN` is written under another name, every file durable, and renamed; its manifest names all files with
   sha256;
 - a version is replaced only when its content changed, and then under another lineage;
-<<<<<<< HEAD
-- the newest versions, as many as the recipe keeps, stay; older ones are deleted after the newer one is in place;
-- a folder without the store's marker is never deleted or replaced (`golongrl.files`);
-=======
 - the newest versions, as many as the recipe keeps, stay, and what their deltas start from; older ones are deleted after
   the newer one is in place;
->>>>>>> d85a352 (Weights are stored as what changed since the version before, and workers patch a local copy)
+- a folder without the store's marker is never deleted or replaced (`golongrl.files`);
 - what could not be written completely is removed.
 """
 
@@ -36,14 +32,10 @@ from golongrl.weights.manifest import DELTA_SUFFIX, MANIFEST, Manifest, chain, f
 if TYPE_CHECKING:
     from torch import Tensor
 
-<<<<<<< HEAD
-MANIFEST = "manifest.json"
 # Shows that a result folder was written by a learner.
 EXPORT = "golongrl.json"
 
 _OWNER = "of a learner"
-=======
->>>>>>> d85a352 (Weights are stored as what changed since the version before, and workers patch a local copy)
 # Files of a model folder that are not weights: configuration, tokenizer, chat template, model code.
 _SUPPORT = ("*.json", "*.txt", "*.jinja", "*.model", "*.py")
 
@@ -117,7 +109,7 @@ class WeightStore:
             if path.name not in entries and path.suffix != DELTA_SUFFIX:
                 entries[path.name] = {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
         manifest = self._with_deltas(
-            Manifest(version, lineage, datetime.now(UTC).isoformat(timespec="seconds"), entries), files
+            Manifest(version, lineage, datetime.now(UTC).isoformat(timespec="seconds"), entries), shards
         )
         published = self.manifest(version)
         same = published is not None and published.checksum == manifest.checksum
@@ -134,11 +126,8 @@ class WeightStore:
         sync(self.root)
         return manifest
 
-<<<<<<< HEAD
-    def checksum_of(self, shards: list[ExportedFile]) -> str:
-=======
-    def _with_deltas(self, manifest: Manifest, files: list[ExportedFile]) -> Manifest:
-        deltas = {file.name: file.delta for file in files if file.delta is not None}
+    def _with_deltas(self, manifest: Manifest, shards: list[ExportedFile]) -> Manifest:
+        deltas = {file.name: file.delta for file in shards if file.delta is not None}
         if not deltas:
             return manifest
         parent = self.manifest(manifest.version - 1)
@@ -154,8 +143,7 @@ class WeightStore:
         }
         return replace(manifest, deltas=entries, parent=parent.version, parent_checksum=parent.checksum)
 
-    def checksum_of(self, files: list[ExportedFile]) -> str:
->>>>>>> d85a352 (Weights are stored as what changed since the version before, and workers patch a local copy)
+    def checksum_of(self, shards: list[ExportedFile]) -> str:
         """The checksum a manifest of these weight files would have."""
         return Manifest(0, "", "", _entries(shards)).checksum
 
@@ -164,13 +152,8 @@ class WeightStore:
         these start from."""
         needed = {manifest.version for manifest in chain(self.root, newest - keep + 1)}
         for version in self._versions():
-<<<<<<< HEAD
-            if version <= newest - keep:
-                files.remove_own(self.folder(version), (MANIFEST,))
-=======
             if version <= newest - keep and version not in needed:
-                shutil.rmtree(self.folder(version), ignore_errors=True)
->>>>>>> d85a352 (Weights are stored as what changed since the version before, and workers patch a local copy)
+                files.remove_own(self.folder(version), (MANIFEST,))
 
     def start_over(self, lineage: str) -> None:
         """Delete every version but 0, which engines start from; that one becomes the first of another history.
@@ -254,17 +237,8 @@ def mark_export(folder: Path, version: int | None) -> None:
     (folder / EXPORT).write_text(json.dumps({"program": f"golongrl {__version__}", "version": version}), "utf-8")
 
 
-<<<<<<< HEAD
-def _text(manifest: Manifest) -> str:
-    return json.dumps(asdict(manifest), indent=1)
-
-
 def _entries(shards: list[ExportedFile]) -> dict[str, dict[str, int | str]]:
     return {file.name: {"bytes": file.bytes, "sha256": file.sha256} for file in shards}
-=======
-def _entries(files: list[ExportedFile]) -> dict[str, dict[str, int | str]]:
-    return {file.name: {"bytes": file.bytes, "sha256": file.sha256} for file in files}
->>>>>>> d85a352 (Weights are stored as what changed since the version before, and workers patch a local copy)
 
 
 def _stored_tensors(sources: list[Path], tied: bool) -> "Iterator[tuple[str, Tensor]]":
