@@ -46,6 +46,11 @@ value if the new one is false, 0 or empty. A null removes the key.
 {{- if eq (include "golongrl.setting" (list . "learner" "weights")) "broadcast" -}}true{{- end -}}
 {{- end -}}
 
+{{/* Whether workers keep a copy of the weights, because some versions are stored as deltas: "true" or "". */}}
+{{- define "golongrl.weightsCopy" -}}
+{{- if and (not (include "golongrl.broadcast" .)) (gt (int (include "golongrl.setting" (list . "learner" "weight_base_every"))) 1) -}}true{{- end -}}
+{{- end -}}
+
 {{/* One setting of the recipe as text, or its default: (list $ "queue" "max_staleness"). */}}
 {{- define "golongrl.setting" -}}
 {{- $root := index . 0 -}}

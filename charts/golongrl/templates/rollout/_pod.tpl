@@ -8,6 +8,10 @@ first, so that it can finish or return its groups while the engine still answers
 {{- $root := index . 0 -}}
 {{- $role := index . 1 -}}
 {{- $rollout := $root.Values.rollout -}}
+{{- $copies := include "golongrl.weightsCopy" $root -}}
+{{- if and $copies (gt (int $rollout.nodes) 1) }}
+{{- fail "rollout.nodes: the ranks of an engine on other nodes do not see the worker's copy of the weights; set recipe.learner.weight_base_every to 1" }}
+{{- end }}
 {{- include "golongrl.podCommon" (list $root "rollout" $rollout) }}
 terminationGracePeriodSeconds: {{ int $rollout.drainSeconds }}
 initContainers:
@@ -59,6 +63,9 @@ containers:
             fieldPath: metadata.name
       - {name: GOLONGRL_ENGINE_URL, value: "http://127.0.0.1:{{ int $rollout.engine.port }}"}
       - {name: GOLONGRL_REWARD_URL, value: {{ include "golongrl.rewardUrl" $root | quote }}}
+      {{- if $copies }}
+      - {name: GOLONGRL_WEIGHTS_COPY, value: /weights/copy}
+      {{- end }}
       {{- include "golongrl.envSecret" (list $root "GOLONGRL_REWARD_TOKEN" "reward-token") | nindent 6 }}
       {{- include "golongrl.envEngineKeys" $root | nindent 6 }}
       {{- with $rollout.env }}
@@ -87,6 +94,9 @@ containers:
     volumeMounts:
       - {name: recipe, mountPath: /etc/golongrl, readOnly: true}
       - {name: store, mountPath: /store, readOnly: true}
+      {{- if $copies }}
+      - {name: weights, mountPath: /weights}
+      {{- end }}
       - {name: tmp, mountPath: /tmp}
 {{- else }}
   - {{ include "golongrl.rollout.engine" . | nindent 4 | trim }}
@@ -98,6 +108,12 @@ volumes:
   - name: store
     persistentVolumeClaim:
       claimName: {{ include "golongrl.claim" $root | quote }}
+  {{- if $copies }}
+  # What the worker patches and its engine loads.
+  - name: weights
+    emptyDir:
+      sizeLimit: {{ $rollout.weightsCopy | quote }}
+  {{- end }}
   {{- include "golongrl.scratch" $rollout.scratch | nindent 2 }}
   - name: shm
     emptyDir:
@@ -124,8 +140,11 @@ args:
   - |
     set -e
     {{- if eq $role "leader" }}
-    newest=$(ls -d {{ include "golongrl.store" $root }}/weights/v*[0-9]/manifest.json | sort -V | tail -n 1)
-    folder=${newest%/manifest.json}
+    # The newest version that is stored whole; the worker brings the engine from there to the announced one.
+    folder=
+    for manifest in $(ls -d {{ include "golongrl.store" $root }}/weights/v*[0-9]/manifest.json | sort -V); do
+      ls "${manifest%/manifest.json}"/*.delta >/dev/null 2>&1 || folder=${manifest%/manifest.json}
+    done
     {{- if gt (int $rollout.nodes) 1 }}
     # The other nodes ask for the version: the learner may publish a newer one meanwhile, and all ranks of an engine must
     # load the same.
@@ -211,6 +230,9 @@ securityContext:
   {{- include "golongrl.gpuContainerSecurity" $root | nindent 2 }}
 volumeMounts:
   - {name: store, mountPath: /store, readOnly: true}
+  {{- if include "golongrl.weightsCopy" $root }}
+  - {name: weights, mountPath: /weights, readOnly: true}
+  {{- end }}
   - {name: tmp, mountPath: /tmp}
   - {name: shm, mountPath: /dev/shm}
 {{- end -}}

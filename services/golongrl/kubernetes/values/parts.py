@@ -157,6 +157,11 @@ class RolloutValues(PodPlacement):
     )
     # SGLang's compiled kernels and caches.
     scratch: Size = _bound("20Gi")
+    weights_copy: Size = Field(
+        "1Gi",
+        description="Size limit of the worker's copy of the weights, on the node's disk: twice the model's size, and a "
+        "tenth more. Unused with `recipe.learner.weight_base_every: 1`.",
+    )
     drain_seconds: Positive = Field(
         180, description="Grace period of a deleted pod, in which it finishes its groups or returns them to the queue."
     )
