@@ -6,9 +6,8 @@
 
 delta: float32 master weights of a normal distribution with the deviation that Qwen3-4B's matrices have (0.02), trained
 by torch's AdamW (betas 0.9 and 0.999, as the recipes) with gradients of independent normal noise, clipped to a norm of
-1, and rounded to bfloat16 after every step. Noise is the case with the most change: a gradient that keeps its sign moves
-elements further, but not more of them. Ratios are whole over stored bytes: median (lowest to highest) over the steps
-after the tenth, when Adam's averages have settled. Goal: 10 at 2e-6.
+1, and rounded to bfloat16 after every step. Ratios are whole over stored bytes: median (lowest to highest) over the
+steps after the tenth, when Adam's averages have settled. Goal: 10 at 2e-6.
 
 Seconds are of one core: making a delta, patching with it, and the sha256 of the result.
 """

@@ -14,7 +14,7 @@ from golongrl.learner.weights.export import DeltaWriter, take_shards
 from golongrl.learner.weights.store import Support, WeightStore, WeightStoreError
 from golongrl.queue.types import WeightsRef
 from golongrl.rollout.sglang.errors import WeightsMissingError
-from golongrl.rollout.weights.local_copy import LocalCopy
+from golongrl.rollout.weights.local_copy import Fetched, LocalCopy
 from golongrl.weights.manifest import FilePlan, Manifest, chain, plan, wants_base
 
 SHARD = 4096  # two files of the model below
@@ -94,27 +94,45 @@ def test_the_store_keeps_what_deltas_start_from(learner: Learner) -> None:
 def test_a_worker_follows_and_reads_only_what_changed(learner: Learner, tmp_path: Path) -> None:
     copy = LocalCopy(tmp_path / "copy")
     first = copy.fetch(learner.ref(0))
-    assert first.from_base
+    assert first == Fetched(learner.store.folder(0), learner.publish(0).weight_bytes, from_base=True)
     for version in range(1, 10):
         learner.step()
         manifest = learner.publish(version)
         fetched = copy.fetch(learner.ref(version))
         assert _same(fetched.folder, learner.tensors)
         assert (fetched.folder / "config.json").is_file()
-        assert fetched.from_base == (not manifest.deltas)
-        assert fetched.bytes == manifest.stored_bytes
+        if version > 1:  # the first copy begins with the base
+            assert fetched.from_base == (not manifest.deltas)
+            assert fetched.bytes == manifest.stored_bytes
         assert copy.fetch(learner.ref(version)).bytes == 0
     assert len(list((tmp_path / "copy").iterdir())) <= 2
 
 
-@pytest.mark.parametrize("joins", [1, 2, 3])
-def test_a_worker_that_joins_late_or_missed_versions(learner: Learner, tmp_path: Path, joins: int) -> None:
-    late, missed = LocalCopy(tmp_path / "late"), LocalCopy(tmp_path / "missed")
-    missed.fetch(learner.ref(0))
-    for version in range(1, joins + 1):
+def test_whole_versions_are_loaded_where_they_are(tmp_path: Path, tiny_model: Path) -> None:
+    learner, copy = Learner(tmp_path / "store", tiny_model, every=1), LocalCopy(tmp_path / "copy")
+    for version in range(3):
         learner.step()
         learner.publish(version)
-    from_base, patched = late.fetch(learner.ref(joins)), missed.fetch(learner.ref(joins))
+        assert copy.fetch(learner.ref(version)).folder == learner.store.folder(version)
+    assert not list((tmp_path / "copy").iterdir())
+
+
+def following(learner: Learner, root: Path, version: int = 1) -> LocalCopy:
+    """A copy of the next version, which is stored as deltas."""
+    copy = LocalCopy(root)
+    learner.step()
+    learner.publish(version)
+    copy.fetch(learner.ref(version))
+    return copy
+
+
+@pytest.mark.parametrize("last", [2, 3])
+def test_a_worker_that_joins_late_or_missed_versions(learner: Learner, tmp_path: Path, last: int) -> None:
+    late, missed = LocalCopy(tmp_path / "late"), following(learner, tmp_path / "missed")
+    for version in range(2, last + 1):
+        learner.step()
+        learner.publish(version)
+    from_base, patched = late.fetch(learner.ref(last)), missed.fetch(learner.ref(last))
     assert from_base.from_base
     assert not patched.from_base
     assert _same(from_base.folder, learner.tensors)
@@ -124,50 +142,49 @@ def test_a_worker_that_joins_late_or_missed_versions(learner: Learner, tmp_path:
 
 def test_another_process_takes_the_copy_over_and_trusts_no_damaged_one(learner: Learner, tmp_path: Path) -> None:
     root = tmp_path / "copy"
-    LocalCopy(root).fetch(learner.ref(0))
-    (root / "v1-half.1234.tmp").mkdir()
+    following(learner, root)
+    (root / "v2-half.1234.tmp").mkdir()
     learner.step()
-    learner.publish(1)
-    fetched = LocalCopy(root).fetch(learner.ref(1))
+    learner.publish(2)
+    fetched = LocalCopy(root).fetch(learner.ref(2))
     assert not fetched.from_base
     assert not list(root.glob("*.tmp"))
     next(fetched.folder.glob("*.safetensors")).write_bytes(b"rotten")
     learner.step()
-    learner.publish(2)
-    again = LocalCopy(root).fetch(learner.ref(2))
+    learner.publish(3)
+    again = LocalCopy(root).fetch(learner.ref(3))
     assert _same(again.folder, learner.tensors)
 
 
 def test_a_copy_that_rots_while_held_is_made_from_the_base(learner: Learner, tmp_path: Path) -> None:
-    copy = LocalCopy(tmp_path / "copy")
-    held = copy.fetch(learner.ref(0)).folder
+    copy = following(learner, tmp_path / "copy")
+    held = copy.fetch(learner.ref(1)).folder
     path = next(held.glob("*.safetensors"))
     content = bytearray(path.read_bytes())
     content[-3] ^= 1
     path.write_bytes(content)
     learner.step()
-    learner.publish(1)
-    fetched = copy.fetch(learner.ref(1))
+    learner.publish(2)
+    fetched = copy.fetch(learner.ref(2))
     assert fetched.from_base
     assert _same(fetched.folder, learner.tensors)
 
 
 def test_a_damaged_store_is_missing_weights_and_leaves_nothing_half_made(learner: Learner, tmp_path: Path) -> None:
-    copy = LocalCopy(tmp_path / "copy")
-    copy.fetch(learner.ref(0))
+    copy = following(learner, tmp_path / "copy")
     learner.step()
-    learner.publish(1)
-    ref = learner.ref(1)
-    for path in learner.store.folder(1).glob("*.delta"):
+    learner.publish(2)
+    ref = learner.ref(2)
+    for path in learner.store.folder(2).glob("*.delta"):
         path.write_bytes(b"\x00" * 20)
     with pytest.raises(WeightsMissingError, match="damaged"):
         copy.fetch(ref)
-    assert not list((tmp_path / "copy").glob("v1*"))
-    for path in learner.store.folder(1).glob("*.delta"):
+    assert not list((tmp_path / "copy").glob("v2*"))
+    for path in learner.store.folder(2).glob("*.delta"):
         path.unlink()
     with pytest.raises(WeightsMissingError, match="not in the store"):
         copy.fetch(ref)
-    assert learner.store.manifest(1) is None
+    assert learner.store.manifest(2) is None
 
 
 def test_a_restarted_learner_goes_on_from_what_the_store_has(learner: Learner) -> None:
@@ -183,10 +200,7 @@ def test_a_restarted_learner_goes_on_from_what_the_store_has(learner: Learner) -
 
 
 def test_a_replaced_parent_breaks_the_chain(learner: Learner, tmp_path: Path) -> None:
-    copy = LocalCopy(tmp_path / "copy")
-    copy.fetch(learner.ref(0))
-    learner.step()
-    learner.publish(1)
+    copy = following(learner, tmp_path / "copy")
     learner.step()
     learner.publish(2)
     ref = learner.ref(2)

@@ -70,8 +70,7 @@ class Keeper:
         self._progress = 0
         self._check_due = 0.0
         self._tries = Tries()
-        whole = bench.recipe.learner.weight_base_every == 1  # every version is, and engines read them in the store
-        self._copy = None if whole else LocalCopy(config.weights_copy)
+        self._copy = LocalCopy(config.weights_copy)
         self._fetch: asyncio.Task[Fetched] | None = None
         self._fetched: WeightsRef | None = None  # what `_fetch` is of
 
@@ -221,7 +220,7 @@ class Keeper:
     def _begin_fetch(self) -> None:
         """Copy and patch the announced version in the background; one at a time, the latest one last."""
         ref = self._announced
-        if self._copy is None or ref is None or ref.source or self._fetching():
+        if ref is None or ref.source or self._fetching():
             return
         self._fetched, self._fetch = ref, asyncio.create_task(asyncio.to_thread(self._copy.fetch, ref))
 
@@ -234,7 +233,7 @@ class Keeper:
         Raises:
             WeightsMissingError: it cannot be had now.
         """
-        if self._copy is None or ref.source:
+        if ref.source:
             return None
         if self._fetch is None or self._fetched != ref:
             self._begin_fetch()

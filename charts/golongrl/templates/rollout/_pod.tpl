@@ -9,9 +9,6 @@ first, so that it can finish or return its groups while the engine still answers
 {{- $role := index . 1 -}}
 {{- $rollout := $root.Values.rollout -}}
 {{- $copies := include "golongrl.weightsCopy" $root -}}
-{{- if and $copies (gt (int $rollout.nodes) 1) }}
-{{- fail "rollout.nodes: the ranks of an engine on other nodes do not see the worker's copy of the weights; set recipe.learner.weight_base_every to 1" }}
-{{- end }}
 {{- include "golongrl.podCommon" (list $root "rollout" $rollout) }}
 terminationGracePeriodSeconds: {{ int $rollout.drainSeconds }}
 initContainers:
@@ -64,7 +61,7 @@ containers:
       - {name: GOLONGRL_ENGINE_URL, value: "http://127.0.0.1:{{ int $rollout.engine.port }}"}
       - {name: GOLONGRL_REWARD_URL, value: {{ include "golongrl.rewardUrl" $root | quote }}}
       {{- if $copies }}
-      - {name: GOLONGRL_WEIGHTS_COPY, value: /weights/copy}
+      - {name: GOLONGRL_WEIGHTS_COPY, value: /weights/$(GOLONGRL_WORKER)}
       {{- end }}
       {{- include "golongrl.envSecret" (list $root "GOLONGRL_REWARD_TOKEN" "reward-token") | nindent 6 }}
       {{- include "golongrl.envEngineKeys" $root | nindent 6 }}
@@ -95,7 +92,7 @@ containers:
       - {name: recipe, mountPath: /etc/golongrl, readOnly: true}
       - {name: store, mountPath: /store, readOnly: true}
       {{- if $copies }}
-      - {name: weights, mountPath: /weights}
+      - {{ include "golongrl.weightsMount" $root }}
       {{- end }}
       - {name: tmp, mountPath: /tmp}
 {{- else }}
@@ -108,7 +105,7 @@ volumes:
   - name: store
     persistentVolumeClaim:
       claimName: {{ include "golongrl.claim" $root | quote }}
-  {{- if $copies }}
+  {{- if and $copies (eq (int $rollout.nodes) 1) }}
   # What the worker patches and its engine loads.
   - name: weights
     emptyDir:
@@ -119,6 +116,15 @@ volumes:
     emptyDir:
       medium: Memory
       sizeLimit: {{ $rollout.engine.sharedMemory | quote }}
+{{- end -}}
+
+{{/* Where the worker's copy of the weights is: on its node's disk, or for an engine over nodes on the shared volume. */}}
+{{- define "golongrl.weightsMount" -}}
+{{- if eq (int .Values.rollout.nodes) 1 -}}
+{name: weights, mountPath: /weights}
+{{- else -}}
+{name: store, mountPath: /weights, subPath: copies}
+{{- end -}}
 {{- end -}}
 
 {{/* The engine container, without a restart policy. It starts from the newest published weights, so that a new pod has nothing to catch up with. A follower starts from its leader's. */}}
@@ -231,7 +237,7 @@ securityContext:
 volumeMounts:
   - {name: store, mountPath: /store, readOnly: true}
   {{- if include "golongrl.weightsCopy" $root }}
-  - {name: weights, mountPath: /weights, readOnly: true}
+  - {{ include "golongrl.weightsMount" $root }}
   {{- end }}
   - {name: tmp, mountPath: /tmp}
   - {name: shm, mountPath: /dev/shm}

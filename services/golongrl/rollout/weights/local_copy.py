@@ -50,7 +50,8 @@ class LocalCopy:
     def fetch(self, ref: WeightsRef) -> Fetched:
         """Have the announced version here. Blocks, reads and writes weights.
 
-        A folder without a manifest was written by no weight store; it is loaded where it is.
+        A folder without a manifest was written by no weight store; it is loaded where it is. So is a version that is
+        whole in the store, unless versions before it were patched here: the next ones will be, too.
 
         Raises:
             WeightsMissingError: the store does not have all of it now, or it cannot be written here.
@@ -67,6 +68,8 @@ class LocalCopy:
         target = self._root / f"v{ref.version}-{ref.checksum[:16]}"
         try:
             self._look()
+            if self._held is None and not manifests[0].deltas:
+                return Fetched(Path(ref.path), manifests[0].weight_bytes, from_base=True)
             if self._held != target:
                 fetched = self._make(store, manifests, target)
                 self._keep(target)
