@@ -16,6 +16,7 @@ from golongrl.rollout.backoff import Pause
 from golongrl.rollout.observe.metrics import RolloutMetrics
 from golongrl.rollout.observe.state import State
 from golongrl.rollout.observe.waits import WaitReport
+from golongrl.telemetry.waits import Wait, dumps
 from support.groups import queue_settings
 
 QUEUE: dict[str, Any] = {
@@ -213,3 +214,22 @@ def test_a_silent_queue_is_one_line() -> None:
     assert (done.returncode, done.stdout) == (1, "")
     assert len(done.stderr.splitlines()) == 1
     assert "Redis at 127.0.0.1:1" in done.stderr
+
+
+def test_who_waits_for_what_does_not_answer_is_a_chain() -> None:
+    groups = Wait("rollout/pod-a", "3 groups of step 4", 12.0)
+    generate = Wait("engine", "{on} to generate", 11.0, None, 3, "group")
+    waiting = learner()
+    waiting["fields"]["waits"] = dumps([groups])
+    asks = worker(wait="slots", waits=dumps([generate]), engine="http://e:1", engine_silent_s="10")
+    chain = (
+        "learner waits for 3 groups of step 4, 12 s <- pod-a waits for engine http://e:1 to generate 3 groups, 11 s <- "
+        "engine http://e:1 has not answered for 10 s"
+    )
+    assert stuck((), QUEUE, [asks, waiting]) == [chain]
+    assert stuck((), QUEUE, [asks, waiting], chains=False) == []
+    silent = {**worker(), "age_s": 30.0}
+    assert stuck((), QUEUE, [silent, waiting]) == [
+        "learner waits for 3 groups of step 4, 12 s <- pod-a has sent no heartbeat for 30 s"
+    ]
+    assert stuck((), ended("complete", "40 steps"), [silent, waiting]) == []

@@ -11,6 +11,7 @@ from rich.console import Console
 from golongrl.local.progress import Display, RunSnapshot, Silence, render, spark, starting, step_line, wait_line, waits
 from golongrl.queue import LeaseStats, Presence
 from golongrl.telemetry import history
+from golongrl.telemetry.watchdog import Stall
 
 
 def record(step: int) -> dict[str, float]:
@@ -174,3 +175,16 @@ def test_a_learner_that_reports_nothing_is_named_before_those_who_wait_for_it() 
     found = waits(snapshot(1, queue=stats, processes=[full], states=states))
     assert found == ["rollout-1: does not answer", "learner: no heartbeat", "rollout-0: full: enough groups wait"]
     assert "learner: no heartbeat" not in waits(snapshot(1, processes=[full], states=states))
+
+
+def test_a_stall_is_told_at_once_then_ever_less_often_and_its_end_too() -> None:
+    chain = Stall("reward", "reward", ("rollout-0 waits for reward to score a group, 4 s", "reward was stopped"))
+    well = snapshot(1, states={"learner": "up"})
+    frozen = snapshot(1, states={"learner": "up"}, stalls=(chain,))
+    lines = shown(well, *[frozen] * 40, well)
+    told = "stalled: rollout-0 waits for reward to score a group, 4 s <- reward was stopped"
+    assert lines[1:] == [told, told, "no longer stalled: reward"]
+    assert waits(frozen)[0] == told.removeprefix("stalled: ")
+    out = io.StringIO()
+    Console(file=out, width=200).print(render(frozen))
+    assert "reward was stopped" in out.getvalue()

@@ -1,7 +1,6 @@
 """The supervisor with real processes: restarts, failures, signals, and nothing left behind."""
 
 import asyncio
-import itertools
 import os
 import signal
 import subprocess
@@ -181,21 +180,6 @@ os.kill(os.getpid(), signal.SIGSTOP)
         "helper has not answered GET /healthz for 0.6 s (the process was stopped by a signal) - killing it",
         "helper was killed - starting it again in 1 s",
     ]
-
-
-async def test_a_service_that_refuses_at_once_has_as_long_as_one_that_is_silent(tmp_path: Path) -> None:
-    marker, asked = tmp_path / "marker", list[float]()
-
-    async def refuses() -> bool:
-        asked.append(asyncio.get_running_loop().time())
-        if len(asked) == 5:
-            marker.touch()
-        return False
-
-    times = Liveness(period_s=0.2, timeout_s=0.2, failures=6)
-    stages = [Stage((python("helper", SLEEP, lives=refuses, liveness=times), python("main", once(marker))))]
-    await Supervisor(stages, "main", tmp_path, pytest.fail).run()
-    assert all(later - sooner >= 0.15 for sooner, later in itertools.pairwise(asked))
 
 
 async def test_a_service_that_answers_again_in_time_lives_on(tmp_path: Path) -> None:

@@ -179,8 +179,11 @@ async def test_an_engine_that_somebody_paused_is_found_out_by_the_group_that_sta
         bench.start()
         await bench.until(lambda: bench.state.engine_version == 0)
         await bench.engine.post("/pause_generation", json={"mode": "in_place"})
+        await bench.until(lambda: bench.state.paused_since is not None)
+        assert bench.state.paused_by == "somebody else"
         await bench.take()
         assert (await bench.engine.get("/ready")).status_code == 200
+        await bench.until(lambda: bench.state.paused_since is None)
 
 
 async def test_a_run_that_begins_anew_under_its_name_gets_the_engine(

@@ -265,7 +265,7 @@ class Display:
         if not self._steps and current and current != self._starting:
             self._starting = current
             self.say(f"starting: {', '.join(current)}")
-        if snapshot.states and self._silence.due(self._now()):
+        if snapshot.states and not snapshot.stalls and self._silence.due(self._now()):
             self._print(wait_line(snapshot, self._now() - self._silence.since))
 
     def _tell_stalls(self, snapshot: RunSnapshot) -> None:
