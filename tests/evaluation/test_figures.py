@@ -146,14 +146,6 @@ def test_repeats_count_once_for_the_error() -> None:
     assert "pass@32" not in BENCHMARKS["aime24"].aggregate(repeats[:-1], "strict").figures
 
 
-def test_avg_at_k_wants_all_repeats() -> None:
-    with pytest.raises(EvaluationError, match="avg@32: problem p has 1 repeats; every problem needs 32"):
-        aggregate.avg_at_k({"p": [1.0]}, 32)
-    with pytest.raises(EvaluationError, match="no repeats"):
-        aggregate.avg_at_k({})
-    assert aggregate.avg_at_k({"p": [1.0, None]}).failed == 1
-
-
 @given(n=st.integers(1, 40), data=st.data())
 def test_pass_at_k_is_a_chance(n: int, data: st.DataObject) -> None:
     c, k = data.draw(st.integers(0, n)), data.draw(st.integers(1, n))

@@ -1,4 +1,4 @@
-"""From scored samples to figures: means in both readings, avg@k, pass@k, errors clustered by problem.
+"""From scored samples to figures: means in both readings, pass@k, errors clustered by problem.
 
 A sample without a score (failed, skipped, unjudged) stays in the denominator: `mean` counts it as 0 and says how many
 there are, `mean_scored` leaves it out. Both are always reported; `value` is the one that a mode takes as its headline.
@@ -7,7 +7,7 @@ Errors are clustered: repeats of one problem are not independent, so the spread 
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from golongrl.evaluation.errors import EvaluationError
@@ -159,32 +159,6 @@ def clustered_stderr(clusters: Sequence[Sequence[float]]) -> float | None:
     return math.sqrt(squares * number / (number - 1)) / size
 
 
-@dataclass(frozen=True, slots=True)
-class AvgAtK:
-    """The mean over problems of the mean over k repeats; failed repeats count as 0 and are counted."""
-
-    avg: float
-    failed: int
-    n: int
-
-
-def avg_at_k(problems: Mapping[str, Sequence[float | None]], k: int | None = None) -> AvgAtK:
-    """avg@k of each problem's repeats, None being a failed one.
-
-    Raises:
-        EvaluationError: a problem does not have exactly k repeats (default: as many as the longest has).
-    """
-    k = k if k is not None else max((len(scores) for scores in problems.values()), default=0)
-    for name, scores in problems.items():
-        if len(scores) != k:
-            raise EvaluationError(f"avg@{k}: problem {name} has {len(scores)} repeats; every problem needs {k}")
-    if not problems or not k:
-        raise EvaluationError("avg@k: there are no repeats")
-    means = [sum(score or 0.0 for score in scores) / k for scores in problems.values()]
-    failed = sum(score is None for scores in problems.values() for score in scores)
-    return AvgAtK(sum(means) / len(means), failed, k * len(problems))
-
-
 def pass_at_k(n: int, c: int, k: int) -> float:
     """The chance that one of k of n tries is right, c of them being right; without bias.
 
@@ -215,17 +189,3 @@ def by_type(types: Mapping[str, Sequence[float]]) -> ByType:
         raise EvaluationError("there are no scores to average")
     everything = [score for group in groups for score in group]
     return ByType(sum(sum(group) / len(group) for group in groups) / len(groups), sum(everything) / len(everything))
-
-
-def percent(value: float) -> float:
-    """A share of 1 in percent with one decimal, as LongBench-V2 prints it."""
-    return round(100 * value, 1)
-
-
-def longbench_v2_percents(rows: Iterable[tuple[str, str, float]]) -> dict[str, float]:
-    """LongBench-V2's table of (difficulty, length, score) rows: overall, then each group that has rows."""
-    groups: dict[str, list[float]] = {name: [] for name in ("overall", "easy", "hard", "short", "medium", "long")}
-    for difficulty, length, score in rows:
-        for name in ("overall", difficulty, length):
-            groups[name].append(score)
-    return {name: percent(sum(scores) / len(scores)) for name, scores in groups.items() if scores}
