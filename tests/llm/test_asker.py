@@ -17,6 +17,7 @@ from golongrl.llm import (
     LlmCall,
     LlmMessage,
     LlmReply,
+    LlmUnavailableError,
     ReplyStore,
     UnusableAnswerError,
     answer_as,
@@ -80,6 +81,36 @@ async def test_a_refused_request_is_kept_and_an_endpoint_that_is_down_is_not(tmp
             assert "too long" in (await asker.ask(call())).refused
             assert "too long" in (await asker.ask(call())).refused
     assert len(server.asked) == 2
+
+
+@pytest.mark.parametrize("meanwhile", [True, False], ids=["it answers others", "it answers nobody"])
+async def test_a_request_that_always_fails_stops_the_others_only_if_nobody_is_answered(tmp_path, meanwhile):
+    last, answered = asyncio.Event(), asyncio.Event()
+
+    def script(body: dict, before: int) -> Said:
+        if body["messages"][0]["content"] == "poison":
+            if before == 2:
+                last.set()
+            return Said(status=500, wait=answered if before == 2 else None)
+        answered.set()
+        return Said("ok") if meanwhile else Said(status=500)
+
+    async with llm_endpoint(script) as server, ChatClient(Endpoint(server.url, "m", attempts=3)) as client:
+        with ReplyStore(tmp_path / "replies.sqlite") as replies:
+            asker = Asker(client, replies)
+            poison = asyncio.create_task(asker.ask(call("poison")))
+            await last.wait()
+            other = asyncio.create_task(asker.ask(call("other")))
+            found = await asyncio.gather(poison, other, return_exceptions=True)
+            if not meanwhile:
+                assert all(isinstance(one, LlmUnavailableError) for one in found)
+                assert replies.count() == (0, 0)
+                return
+            assert "HTTP 500" in poison.result().refused
+            assert other.result().text == "ok"
+            asked = len(server.asked)
+            assert (await asker.ask(call("poison"))) == poison.result()
+            assert len(server.asked) == asked
 
 
 async def test_two_runs_share_a_store_at_the_same_time(tmp_path):

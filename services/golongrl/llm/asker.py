@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from golongrl.llm.budget import CallEstimate
 from golongrl.llm.client import ChatClient
-from golongrl.llm.errors import LlmRefusedError
+from golongrl.llm.errors import LlmRefusedError, LlmUnavailableError
 from golongrl.llm.models import ChatReply, ChatRequest
 from golongrl.llm.replies import ReplyStore, StoredReply
 
@@ -107,6 +107,11 @@ class Asker:
         try:
             reply, body = await self.client.chat(call.request, call.cost)
         except LlmRefusedError as error:
+            return StoredReply("refused", str(error), 0)
+        except LlmUnavailableError as error:
+            if not error.of_the_request:
+                raise
+            # One request that no server can answer must not stop all others, in this start and each later one.
             return StoredReply("refused", str(error), 0)
         return StoredReply("answered", body, call.cost if reply.tokens is None else reply.tokens)
 

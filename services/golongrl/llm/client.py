@@ -60,10 +60,12 @@ class Endpoint:
 class _AttemptFailedError(Exception):
     """One attempt failed in a way in which the next may not."""
 
-    def __init__(self, why: str, retry_after_s: float | None = None, *, busy: bool = False) -> None:
+    def __init__(self, why: str, retry_after_s: float | None = None, *, busy: bool = False, own: bool = False) -> None:
         super().__init__(why)
         self.retry_after_s = retry_after_s
         self.busy = busy
+        self.own = own
+        """The request itself may be the cause."""
 
 
 class _Stop:
@@ -100,6 +102,7 @@ class ChatClient:
         self.budget = budget or Budget()
         self.gate = Gate(endpoint.concurrency)
         self._settled = asyncio.Condition()
+        self._answered = 0
         self._url = f"{endpoint.url.rstrip('/')}/chat/completions"
         self._backoff = tenacity.wait_random_exponential(multiplier=first_pause_s, max=_BACKOFF_S[1])
         key = os.environ.get(endpoint.key_variable)
@@ -131,6 +134,7 @@ class ChatClient:
             LlmUnusableError: the endpoint refuses everything.
             BudgetSpentError: the budget has no room for it.
         """
+        failures: list[int] = []  # how many calls had been answered at each
         try:
             async for attempt in tenacity.AsyncRetrying(
                 retry=tenacity.retry_if_exception_type(_AttemptFailedError),
@@ -140,12 +144,17 @@ class ChatClient:
                 reraise=True,
             ):
                 with attempt:
-                    return await self._reserved(request, cost)
+                    try:
+                        return await self._reserved(request, cost)
+                    finally:
+                        failures.append(self._answered)
         except _AttemptFailedError as error:
             raise LlmUnavailableError(
                 f"{self._who}: gave up after {self.endpoint.attempts} attempts, the last one: {error}; "
                 "see whether it is up, lower `concurrency` or raise `deadline_s`, and start again: "
-                "finished calls are kept"
+                "finished calls are kept",
+                # A server that has answered others since the last attempt but one is there.
+                of_the_request=error.own and len(failures) > 1 and failures[-1] > failures[-2],
             ) from error
         raise AssertionError("tenacity either returns or raises")
 
@@ -176,7 +185,7 @@ class ChatClient:
                 async with self._http.stream("POST", self._url, json=request.body(self.endpoint.model)) as response:
                     body = await _text(response)
         except TimeoutError as error:
-            raise _AttemptFailedError(f"no answer within {self.endpoint.deadline_s:g} s") from error
+            raise _AttemptFailedError(f"no answer within {self.endpoint.deadline_s:g} s", own=True) from error
         except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
             raise LlmUnusableError(f"endpoint {self.endpoint.url}: {error}; give it as http://HOST:PORT/v1") from error
         except httpx.RequestError as error:
@@ -190,8 +199,10 @@ class ChatClient:
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             where = ".".join(map(str, first["loc"])) or "the body"
-            raise _AttemptFailedError(f"the answer is no chat completion ({where}: {first['msg']})") from error
+            message = f"the answer is no chat completion ({where}: {first['msg']})"
+            raise _AttemptFailedError(message, own=True) from error
         self.gate.limit.answered()
+        self._answered += 1
         if reply.finish_reason == "abort":
             raise _AttemptFailedError("the server aborted the request")
         return reply, body
@@ -199,7 +210,8 @@ class ChatClient:
     def _failure(self, response: httpx.Response, body: str) -> LlmError | _AttemptFailedError:
         said = f"HTTP {response.status_code}: {' '.join(body.split())[:_SHOWN] or response.reason_phrase}"
         if response.status_code in _RETRIED:
-            return _AttemptFailedError(said, _retry_after_s(response), busy=response.status_code in _BUSY)
+            busy, own = response.status_code in _BUSY, response.status_code == 500
+            return _AttemptFailedError(said, _retry_after_s(response), busy=busy, own=own)
         if response.status_code in _ROW:
             return LlmRefusedError(f"{self._who} refused the request: {said}", response.status_code)
         advice = {
@@ -236,7 +248,7 @@ async def _text(response: httpx.Response) -> str:
     async for part in response.aiter_bytes():
         size += len(part)
         if size > _MOST_BYTES:
-            raise _AttemptFailedError(f"an answer of more than {_MOST_BYTES} bytes")
+            raise _AttemptFailedError(f"an answer of more than {_MOST_BYTES} bytes", own=True)
         parts.append(part)
     return b"".join(parts).decode("utf-8", "replace")
 

@@ -16,7 +16,15 @@ class LlmRefusedError(LlmError):
 
 
 class LlmUnavailableError(LlmError):
-    """The endpoint could not be reached, or stayed busy, for all attempts: a later run may succeed."""
+    """No attempt was answered: the endpoint could not be reached, stayed busy, or failed. A later run may succeed.
+
+    `of_the_request`: the endpoint answered other calls meanwhile and failed at this one each time, so that the request
+    is the likely cause.
+    """
+
+    def __init__(self, message: str, *, of_the_request: bool = False) -> None:
+        super().__init__(message)
+        self.of_the_request = of_the_request
 
 
 class LlmUnusableError(LlmError):
