@@ -57,7 +57,7 @@ def made(tmp_path_factory):
     root = tmp_path_factory.mktemp("construction")
     documents = write_documents(root / "documents")
     chapter = "\n\n".join(BOOK.split("\n\n")[4:40])
-    (documents / "book.txt").write_text("A chapter of its own comes first.\n\n" + chapter, "utf-8")
+    (documents / "reference" / "book.txt").write_text("A chapter of its own comes first.\n\n" + chapter, "utf-8")
     benchmark = root / "benchmark"
     benchmark.mkdir()
     items = [
@@ -184,7 +184,7 @@ def test_a_dry_run_writes_nothing(made, tmp_path):
     lines.clear()
     construct(chosen, tmp_path / "new", Here(), lines.append, dry_run=True)
     assert not (tmp_path / "new").exists()
-    assert any(line.startswith("sources: 10 inputs, 10 to do") for line in lines)
+    assert any(line.startswith("sources: 11 inputs, 11 to do") for line in lines)
     assert any("the stage before has not ended" in line for line in lines)
 
 
@@ -225,3 +225,15 @@ def test_diff_names_rows_and_settings_that_differ(made, tmp_path):
     (tmp_path / "begun" / "pipeline.yaml").write_text("name: x", "utf-8")
     with pytest.raises(PipelineError, match=r"has not made train\.parquet"):
         read(tmp_path / "begun")
+
+
+def test_what_was_begun_beyond_the_quota_is_left_out_with_its_reason(made, tmp_path):
+    chosen, _, _ = made
+    more = chosen.select.model_copy(update={"oversample": 3.0, "tasks": {"T1": 2, "T4": 2}})
+    changed = chosen.model_copy(update={"select": more, "convert": None})
+    construct(changed, tmp_path / "out", Here(), lambda _: None)
+    rows = list(Tables(tmp_path / "out", changed).table("decontaminate").rows(kept=False))
+    kinds = Counter(row["reason"] for row in rows)
+    assert kinds["beyond the quota"] >= 4
+    tasks = Counter(one["extra_info"]["task"] for one in pq.read_table(tmp_path / "out" / "train.parquet").to_pylist())
+    assert tasks == {"T1": 2, "T4": 2}

@@ -7,6 +7,8 @@ from golongrl.data.construct.formatting.stage import FormatStage
 from golongrl.data.construct.generate.stage import GenerateStage
 from golongrl.data.construct.models import Pipeline
 from golongrl.data.construct.passrate.stage import PassrateStage
+from golongrl.data.construct.select.feedback import failures
+from golongrl.data.construct.select.quotas import quotas
 from golongrl.data.construct.select.stage import SelectStage
 from golongrl.data.construct.sources.stage import SourcesStage
 from golongrl.data.construct.stage import Executor, PipelineStage
@@ -16,13 +18,15 @@ from golongrl.data.construct.verify.stage import VerifyStage
 
 def stages(pipeline: Pipeline, tables: Tables, executor: Executor) -> list[PipelineStage]:
     """The stages whose sections the pipeline has."""
+    shares = quotas(pipeline.select, failures(pipeline.select.feedback))
+    wanted = {" ".join(cell): count for cell, count in shares.items()}
     made: list[PipelineStage] = [
         SourcesStage(pipeline, tables, executor),
         SelectStage(pipeline, tables),
         GenerateStage(pipeline, tables, executor),
         ConvertStage(pipeline, executor),
         FormatStage(pipeline, tables, executor),
-        DecontaminateStage(pipeline, tables, executor),
+        DecontaminateStage(pipeline, tables, executor, wanted),
         DiagnoseStage(pipeline, tables, executor),
     ]
     if pipeline.verify is not None:

@@ -7,7 +7,7 @@ asks. Documents that are a benchmark's own were refused by `sources`.
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -20,10 +20,12 @@ from golongrl.data.construct import grams, schemas
 from golongrl.data.construct.contamination.index import Hit, build, open_index
 from golongrl.data.construct.contamination.texts import absent, benchmark_files, index_digest
 from golongrl.data.construct.models import Decontaminate, Pipeline
-from golongrl.data.construct.stage import CpuStage, Executor, Input, Made, Row, StageName, Work, refused
+from golongrl.data.construct.stage import CpuStage, Executor, Input, Made, Row, StageName, Verdict, Work, refused
 from golongrl.data.construct.table import Lookup
 from golongrl.data.construct.tables import Tables, context_of
 
+# Why a good row is left out.
+BEYOND = "beyond the quota"
 # What is trained on.
 TRAIN = "train.parquet"
 REPORT = "decontamination.json"
@@ -41,15 +43,21 @@ class DecontaminateStage(CpuStage):
     schema: ClassVar[pa.Schema] = schemas.DECONTAMINATE
     shard_rows: ClassVar[int] = 16
 
-    def __init__(self, pipeline: Pipeline, tables: Tables, executor: Executor) -> None:
+    def __init__(self, pipeline: Pipeline, tables: Tables, executor: Executor, wanted: Mapping[str, int]) -> None:
+        """`wanted` says how many rows are asked for, by `TASK LENGTH_BIN LANGUAGE`."""
         super().__init__(executor)
         self._settings = pipeline.decontaminate
+        self._wanted = wanted
         self._tables = tables
         self._files = benchmark_files(self._settings)
 
     def settings(self) -> Mapping[str, object]:
-        benchmarks = index_digest(self._files, self._settings)
-        return {"benchmarks": benchmarks, "max_shared": self._settings.max_shared, "hashes": grams.VERSION}
+        return {
+            "benchmarks": index_digest(self._files, self._settings),
+            "max_shared": self._settings.max_shared,
+            "hashes": grams.VERSION,
+            "wanted": dict(self._wanted),
+        }
 
     def inputs(self) -> Iterator[Input]:
         for row in self._tables.table("format").rows(["id"]):
@@ -57,6 +65,21 @@ class DecontaminateStage(CpuStage):
 
     def work(self) -> Work:
         return _BenchmarkSearch(self._tables.out, index_folder(self._settings, self._tables), self._settings.max_shared)
+
+    def settle(self, rows: Callable[[Sequence[str]], Iterator[tuple[int, Row]]]) -> Iterable[Verdict]:
+        """More was begun than was asked for; what is left of a cell beyond its quota is not needed."""
+        cells: dict[str, str] = {}
+        for row in self._tables.table("format").rows(["id", "origin", "extra_info"]):
+            extra = row["extra_info"]
+            if row["origin"] == "generate":
+                cells[row["id"]] = f"{extra['task']} {extra['length_bin']} {extra['lang']}"
+        got: Counter[str] = Counter()
+        for number, one in rows(["row_id"]):
+            cell = cells.get(one["row_id"], "")
+            if cell in self._wanted:
+                got[cell] += 1
+                if got[cell] > self._wanted[cell]:
+                    yield Verdict(number, BEYOND, f"{cell}: {self._wanted[cell]} are asked for")
 
     def finish(self) -> Sequence[str]:
         rows = list(self._tables.table("decontaminate").rows(kept=False))
@@ -133,7 +156,7 @@ def _listed(hits: Sequence[Hit]) -> str | None:
 
 
 def _write_report(path: Path, rows: Sequence[Row], settings: Decontaminate, missing: Sequence[str]) -> None:
-    removed = [row for row in rows if row["reason"] is not None]
+    removed = [row for row in rows if row["benchmark"] is not None]
     context = [row for row in rows if row["reason"] is None and row["context_hits"]]
     keys = ("row_id", "benchmark", "item", "field", "evidence", "reason", "detail")
     report = {

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import plotly.graph_objects as go
 
+from golongrl.data.construct.contamination.stage import BEYOND
 from golongrl.data.construct.diagnosis.summary import PARTS
 from golongrl.telemetry.report import PALETTE, STYLE, plotly_script, section, small, styled
 
@@ -50,7 +51,8 @@ def render(found: Mapping[str, Any], name: str) -> str:
 
 
 def _removed(stages: Sequence[Mapping[str, Any]]) -> int:
-    return sum(sum(one["refused"].values()) for one in stages if one["stage"] == "decontaminate")
+    reasons = (one["refused"] for one in stages if one["stage"] == "decontaminate")
+    return sum(count for refused in reasons for reason, count in refused.items() if reason != BEYOND)
 
 
 def _stages(stages: Sequence[Mapping[str, Any]]) -> str:

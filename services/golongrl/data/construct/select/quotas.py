@@ -28,7 +28,12 @@ class Failure:
 
 
 def cells(settings: Select, failures: tuple[Failure, ...] = ()) -> dict[Cell, int]:
-    """Slots to begin in each cell.
+    """Slots to begin in each cell: `oversample` for each one that is wanted."""
+    return {cell: ceil(count * settings.oversample) for cell, count in quotas(settings, failures).items()}
+
+
+def quotas(settings: Select, failures: tuple[Failure, ...] = ()) -> dict[Cell, int]:
+    """Prompts that each cell shall have.
 
     A task's quota is split over bins and languages by their shares. With failures the shares, and the tasks' quotas
     among each other, move to what scored low; the sum stays.
@@ -47,7 +52,7 @@ def cells(settings: Select, failures: tuple[Failure, ...] = ()) -> dict[Cell, in
         shared = {}
         for task, quota in settings.tasks.items():
             shared |= apportion({cell: weight for cell, weight in weights.items() if cell.task == task}, quota)
-    return {cell: ceil(count * settings.oversample) for cell, count in shared.items() if count}
+    return {cell: count for cell, count in shared.items() if count}
 
 
 def apportion(weights: Mapping[Cell, float], total: int) -> dict[Cell, int]:

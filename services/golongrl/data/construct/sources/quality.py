@@ -33,6 +33,9 @@ _LEAST_ENGLISH: Final = 0.12
 _LEAST_DIFFERENT: Final = 6
 _LEAST_HAN: Final = 0.3
 _MOST_KANA: Final = 0.05
+# Characters of a paragraph of about three sentences; Chinese says the same in fewer.
+_LONG: Final = 200
+_LONG_HAN: Final = 60
 # Broken encodings leave this sign.
 _REPLACED: Final = "\ufffd"
 _MOST_REPLACED: Final = 0.001
@@ -81,7 +84,7 @@ def features(text: str) -> dict[str, int]:
     paragraphs = [paragraph for paragraph in text.split("\n\n") if paragraph.strip()]
     return {
         "paragraphs": len(paragraphs),
-        "long_paragraphs": sum(len(paragraph) >= 200 for paragraph in paragraphs),
+        "long_paragraphs": sum(_is_long(paragraph) for paragraph in paragraphs),
         "numbers": len(_NUMBER.findall(text)),
         "dates": len(_DATE.findall(text)),
         "speech": len(_SPEECH.findall(text)),
@@ -89,6 +92,10 @@ def features(text: str) -> dict[str, int]:
         "table_lines": len(_TABLE.findall(text)),
         "list_lines": len(_LIST.findall(text)),
     }
+
+
+def _is_long(paragraph: str) -> bool:
+    return len(paragraph) >= _LONG or (not paragraph.isascii() and len(_HAN.findall(paragraph)) >= _LONG_HAN)
 
 
 def parts(text: str, most: int) -> Iterator[str]:

@@ -1,0 +1,164 @@
+"""Quotas, criteria, feedback, and a choice of documents that is stable."""
+
+import json
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from golongrl.data.construct.errors import PipelineError
+from golongrl.data.construct.models import Criterion, LengthBin, Select
+from golongrl.data.construct.run import construct
+from golongrl.data.construct.select.criteria import DEFAULTS, Candidate, preference
+from golongrl.data.construct.select.feedback import failures
+from golongrl.data.construct.select.pick import Picker
+from golongrl.data.construct.select.quotas import Cell, Failure, apportion, cells, quotas
+from golongrl.data.construct.tables import Tables
+from golongrl.data.construct.workers import Here
+from support.construction import pipeline, write_documents
+
+BINS = (LengthBin(name="short", max_tokens=1000), LengthBin(name="long", min_tokens=1000, max_tokens=4000, share=2.0))
+
+
+def select(**changed: object) -> Select:
+    given_settings = {"tasks": {"T1": 30, "T2": 12}, "bins": BINS, "languages": {"English": 2.0, "Chinese": 1.0}}
+    return Select(**(given_settings | changed))
+
+
+def candidate(number: int, tokens: int = 500, **features: int) -> Candidate:
+    return Candidate(f"d{number}", "English", "books", tokens, {"paragraphs": 20, **features})
+
+
+WEIGHTS = st.dictionaries(st.sampled_from([Cell("T1", str(n), "English") for n in range(6)]), st.floats(0, 9))
+
+
+@given(WEIGHTS, st.integers(0, 99))
+def test_shares_are_whole_numbers_that_add_up(weights, total):
+    shared = apportion(weights, total)
+    assert set(shared) == set(weights)
+    if sum(weights.values()):
+        assert sum(shared.values()) == total
+        for cell, weight in weights.items():
+            assert abs(shared[cell] - total * weight / sum(weights.values())) < 1 + 1e-6
+
+
+def test_a_quota_is_split_over_bins_and_languages_by_their_shares():
+    shared = quotas(select())
+    assert shared[Cell("T1", "long", "English")] == pytest.approx(30 * 4 / 9, abs=1)
+    assert shared[Cell("T1", "short", "Chinese")] == pytest.approx(30 / 9, abs=1)
+    assert sum(count for cell, count in shared.items() if cell.task == "T1") == 30
+    assert sum(count for cell, count in shared.items() if cell.task == "T2") == 12
+    begun = cells(select(oversample=1.5))
+    assert all(begun[cell] >= 1.5 * count for cell, count in shared.items())
+
+
+def test_feedback_moves_quotas_to_what_scored_low():
+    found = (Failure("T1", 1.0), Failure("T2", 0.0, "long"), Failure("T2", 1.0, "short"))
+    plain, moved = quotas(select()), quotas(select(), found)
+    assert sum(moved.values()) == sum(plain.values()) == 42
+    assert moved[Cell("T2", "long", "English")] > plain[Cell("T2", "long", "English")]
+    assert moved[Cell("T1", "long", "English")] < plain[Cell("T1", "long", "English")]
+    assert quotas(select(feedback_strength=0.0), found) == plain
+
+
+def test_feedback_is_read_from_rows_and_from_a_runs_folder(tmp_path):
+    rows = tmp_path / "eval.jsonl"
+    rows.write_text('{"task": "T4", "score": 0.25, "language": "Chinese"}\n{"task": "T4", "score": null}\n', "utf-8")
+    run = tmp_path / "run"
+    run.mkdir()
+    steps = [{"training/global_step": n, "reward_by_type/T1": n / 10, "reward_by_type/T7": 0.5} for n in range(1, 11)]
+    (run / "metrics.jsonl").write_text("\n".join(map(json.dumps, steps)), "utf-8")
+    assert failures([str(rows), str(run)]) == (
+        Failure("T4", 0.25, None, "Chinese"),
+        Failure("T1", pytest.approx(0.55)),
+        Failure("T7", 0.5),
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "neither a run's folder"),
+        ("", "no task with a score"),
+        ('{"task": "T1", "score": 2}', "score must be a number from 0 to 1"),
+        ('{"score": 1}', "row 1: expected an object with the key task"),
+        ("{", "row 1: not JSON"),
+    ],
+)
+def test_feedback_that_says_nothing_is_named(tmp_path, content, message):
+    path = tmp_path / "eval.jsonl"
+    if content is not None:
+        path.write_text(content, "utf-8")
+    with pytest.raises(PipelineError, match=message) as caught:
+        failures([str(path)])
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("criterion", "features", "expected"),
+    [
+        (Criterion(features={"numbers": 10}), {"numbers": 9}, 0.0),
+        (Criterion(features={"numbers": 10}), {"numbers": 10}, 1.0),
+        (Criterion(features={"numbers": 10}), {"numbers": 40}, 2.0),
+        (Criterion(features={"numbers": 10}), {"numbers": 10**9}, 4.0),
+        (Criterion(features={"numbers": 10, "dates": 2}), {"dates": 2}, 1.0),
+        (Criterion(sources=("books",)), {}, 1.0),
+        (Criterion(sources=("laws",)), {"numbers": 99}, 0.0),
+        (Criterion(), {}, 1.0),
+    ],
+)
+def test_a_document_suits_by_what_it_holds(criterion, features, expected):
+    assert preference(candidate(1, **features), criterion) == expected
+
+
+def test_every_task_type_has_a_criterion():
+    assert sorted(DEFAULTS) == [f"T{number}" for number in range(1, 10)]
+
+
+def picked(candidates: list[Candidate], count: int = 60, most: int = 10, span: LengthBin = BINS[0]) -> list:
+    picker = Picker([(one, 1.0) for one in candidates], candidates, most)
+    used: Counter[str] = Counter()
+    return [picker.pick(Cell("T1", span.name, "English"), number, span, 1, used) for number in range(count)]
+
+
+def test_slots_use_all_documents_and_none_too_often():
+    slots = [slot for slot in picked([candidate(number) for number in range(20)]) if slot]
+    mains = Counter(slot.doc_ids[0] for slot in slots)
+    assert len(slots) == 60
+    assert max(mains.values()) <= 10
+    assert len(mains) >= 15
+    assert all(len(set(slot.doc_ids)) == len(slot.doc_ids) for slot in slots)
+
+
+def test_another_document_changes_few_slots():
+    documents = [candidate(number) for number in range(40)]
+    before, after = picked(documents, most=99), picked([*documents, candidate(99)], most=99)
+    same = sum(one.doc_ids[0] == two.doc_ids[0] for one, two in zip(before, after, strict=True))
+    assert same >= 54
+
+
+def test_short_documents_are_joined_until_the_context_is_long_enough():
+    for slot in picked([candidate(number, tokens=300) for number in range(30)], span=BINS[1], most=99):
+        assert slot.n_tokens >= slot.target_tokens >= 1000
+        assert len(slot.doc_ids) >= 4
+    assert picked([candidate(1, tokens=300)], span=BINS[1]) == [None] * 60
+
+
+def test_documents_that_are_not_used_say_why_and_short_quotas_are_named(tmp_path):
+    documents = write_documents(tmp_path / "in")
+    chosen = pipeline(documents).model_copy(update={"select": select(tasks={"T5": 3}, languages={"English": 1.0})})
+    tables = Tables(tmp_path / "out", chosen)
+    lines: list[str] = []
+    for stage in ("sources", "select"):
+        construct(chosen, tmp_path / "out", Here(), lines.append, only=stage)
+    rows = list(tables.table("select").rows(kept=False))
+    reasons = Counter(row["reason"] for row in rows)
+    assert reasons[None] == 3
+    assert reasons["language not asked for"] == 1
+    assert reasons["not needed"] >= 5
+    many = select(tasks={"T5": 900}, languages={"Chinese": 1.0}, max_per_document=2)
+    greedy = chosen.model_copy(update={"select": many})
+    lines.clear()
+    construct(greedy, tmp_path / "out", Here(), lines.append, only="select")
+    assert any("T5 long Chinese: " in line and "too few documents" in line for line in lines)
