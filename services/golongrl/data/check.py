@@ -86,7 +86,7 @@ Measure = Callable[[Row], int]
 
 
 @dataclass(frozen=True, slots=True)
-class Limit:
+class LengthLimit:
     """The longest prompt that is good, and how prompts are measured."""
 
     most_tokens: int
@@ -94,7 +94,7 @@ class Limit:
 
 
 def examined(
-    path: str | Path, mode: Mode | None, judge: Judge = own_score, limit: Limit | None = None
+    path: str | Path, mode: Mode | None, judge: Judge = own_score, limit: LengthLimit | None = None
 ) -> Iterator[tuple[str, Row | Finding]]:
     """Every row with its file and number, good or not. Without a mode golds are not scored.
 
@@ -114,7 +114,7 @@ def examined(
 
 
 def checked_rows(
-    path: str | Path, mode: Mode | None, findings: Findings, judge: Judge = own_score, limit: Limit | None = None
+    path: str | Path, mode: Mode | None, findings: Findings, judge: Judge = own_score, limit: LengthLimit | None = None
 ) -> Iterator[tuple[str, Row]]:
     """The good rows of `examined`; the others go to `findings`."""
     for where, found in examined(path, mode, judge, limit):
@@ -131,7 +131,7 @@ def problems(path: str | Path, mode: Mode = "compat") -> Iterator[str | None]:
         yield str(found) if isinstance(found, Finding) else None
 
 
-def _overlong(row: Row, where: str, limit: Limit) -> Finding | None:
+def _overlong(row: Row, where: str, limit: LengthLimit) -> Finding | None:
     try:
         length = limit.measure(row)
     except DataError as error:

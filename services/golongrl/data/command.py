@@ -128,12 +128,12 @@ def check(
     most: Annotated[int | None, typer.Option(min=0, help="List so many faults at most; without it all.")] = None,
 ) -> None:
     """Check every row: its format, its task, its text, and that its own gold answer is right by its metric."""
-    from golongrl.data.check import Findings, Limit, checked_rows
+    from golongrl.data.check import Findings, LengthLimit, checked_rows
     from golongrl.data.construct.gold_judge import GoldJudge
     from golongrl.data.errors import DataError
 
     measure = _Lengths(model)
-    limit = Limit(max_prompt_tokens, measure.of) if max_prompt_tokens is not None else None
+    limit = LengthLimit(max_prompt_tokens, measure.of) if max_prompt_tokens is not None else None
     findings = Findings(str(file), most_listed=sys.maxsize if most is None else most)
     with GoldJudge(gold_deadline) as judge:
         good = sum(1 for _ in checked_rows(file, mode, findings, judge, limit))

@@ -13,7 +13,7 @@ from golongrl.data.construct.run import construct
 from golongrl.data.construct.select.criteria import DEFAULTS, Candidate, preference
 from golongrl.data.construct.select.feedback import failures
 from golongrl.data.construct.select.pick import Picker
-from golongrl.data.construct.select.quotas import Cell, Failure, apportion, cells, quotas
+from golongrl.data.construct.select.quotas import Cell, TaskScore, apportion, cells, quotas
 from golongrl.data.construct.tables import Tables
 from golongrl.data.construct.workers import Here
 from support.construction import pipeline, write_documents
@@ -54,7 +54,7 @@ def test_a_quota_is_split_over_bins_and_languages_by_their_shares():
 
 
 def test_feedback_moves_quotas_to_what_scored_low():
-    found = (Failure("T1", 1.0), Failure("T2", 0.0, "long"), Failure("T2", 1.0, "short"))
+    found = (TaskScore("T1", 1.0), TaskScore("T2", 0.0, "long"), TaskScore("T2", 1.0, "short"))
     plain, moved = quotas(select()), quotas(select(), found)
     assert sum(moved.values()) == sum(plain.values()) == 42
     assert moved[Cell("T2", "long", "English")] > plain[Cell("T2", "long", "English")]
@@ -70,9 +70,9 @@ def test_feedback_is_read_from_rows_and_from_a_runs_folder(tmp_path):
     steps = [{"training/global_step": n, "reward_by_type/T1": n / 10, "reward_by_type/T7": 0.5} for n in range(1, 11)]
     (run / "metrics.jsonl").write_text("\n".join(map(json.dumps, steps)), "utf-8")
     assert failures([str(rows), str(run)]) == (
-        Failure("T4", 0.25, None, "Chinese"),
-        Failure("T1", pytest.approx(0.55)),
-        Failure("T7", 0.5),
+        TaskScore("T4", 0.25, None, "Chinese"),
+        TaskScore("T1", pytest.approx(0.55)),
+        TaskScore("T7", 0.5),
     )
 
 

@@ -6,7 +6,7 @@ from math import isfinite
 from pathlib import Path
 
 from golongrl.data.construct.errors import PipelineError
-from golongrl.data.construct.select.quotas import Failure
+from golongrl.data.construct.select.quotas import TaskScore
 from golongrl.data.rows import Unreadable, read_records
 from golongrl.telemetry import history
 
@@ -15,7 +15,7 @@ _METRICS = "metrics.jsonl"
 _LAST = 20
 
 
-def failures(places: Sequence[str]) -> tuple[Failure, ...]:
+def failures(places: Sequence[str]) -> tuple[TaskScore, ...]:
     """All that these places say.
 
     Raises:
@@ -24,7 +24,7 @@ def failures(places: Sequence[str]) -> tuple[Failure, ...]:
     return tuple(failure for place in places for failure in _read(Path(place)))
 
 
-def _read(path: Path) -> list[Failure]:
+def _read(path: Path) -> list[TaskScore]:
     if (path / _METRICS).is_file():
         found = list(_run(path))
     elif path.is_file():
@@ -36,15 +36,15 @@ def _read(path: Path) -> list[Failure]:
     return found
 
 
-def _run(folder: Path) -> Iterator[Failure]:
+def _run(folder: Path) -> Iterator[TaskScore]:
     run = history.read(folder / _METRICS)
     for task in run.tasks():
         scores = [value for value in run.task(task) if isfinite(value)][-_LAST:]
         if scores:
-            yield Failure(task, sum(scores) / len(scores))
+            yield TaskScore(task, sum(scores) / len(scores))
 
 
-def _rows(path: Path) -> Iterator[Failure]:
+def _rows(path: Path) -> Iterator[TaskScore]:
     for where, record in read_records(path):
         if isinstance(record, Unreadable):
             raise PipelineError(f"select.feedback: {where}: {record.reason}")
@@ -57,4 +57,4 @@ def _rows(path: Path) -> Iterator[Failure]:
             raise PipelineError(
                 f"select.feedback: {where}: score must be a number from 0 to 1, got {json.dumps(score)}"
             )
-        yield Failure(record["task"], float(score), record.get("length_bin"), record.get("language"))
+        yield TaskScore(record["task"], float(score), record.get("length_bin"), record.get("language"))

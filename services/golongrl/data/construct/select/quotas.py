@@ -18,7 +18,7 @@ class Cell(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
+class TaskScore:
     """How a trained model did on prompts of some kind; None where that is not known."""
 
     task: str
@@ -27,12 +27,12 @@ class Failure:
     language: str | None = None
 
 
-def cells(settings: Select, failures: tuple[Failure, ...] = ()) -> dict[Cell, int]:
+def cells(settings: Select, failures: tuple[TaskScore, ...] = ()) -> dict[Cell, int]:
     """Slots to begin in each cell: `oversample` for each one that is wanted."""
     return {cell: ceil(count * settings.oversample) for cell, count in quotas(settings, failures).items()}
 
 
-def quotas(settings: Select, failures: tuple[Failure, ...] = ()) -> dict[Cell, int]:
+def quotas(settings: Select, failures: tuple[TaskScore, ...] = ()) -> dict[Cell, int]:
     """Prompts that each cell shall have.
 
     A task's quota is split over bins and languages by their shares. With failures the shares, and the tasks' quotas
@@ -69,7 +69,7 @@ def apportion(weights: Mapping[Cell, float], total: int) -> dict[Cell, int]:
     return shared
 
 
-def need(cell: Cell, failures: tuple[Failure, ...], strength: float) -> float:
+def need(cell: Cell, failures: tuple[TaskScore, ...], strength: float) -> float:
     """1 where nothing is known or all was right, 1 + strength where nothing was."""
     scores = [
         failure.score
