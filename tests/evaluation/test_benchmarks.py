@@ -46,7 +46,7 @@ def test_the_long_prompt_is_read_late_and_whole(benchmark: Benchmark, folder: Pa
     with DataFiles.find(folder, benchmark.sources) as data:
         problems = list(benchmark.problems(data))
         rows = sum(data.rows(source.name) for source in benchmark.sources if source.role == "problems")
-        assert len(problems) == rows * (3 if benchmark.conversational else 1)
+        assert len(problems) == rows * benchmark.variants
         assert len({problem.key for problem in problems}) == len(problems)
         for problem in problems:
             assert all(label in problem.labels for label in benchmark.labels)

@@ -65,7 +65,7 @@ THOUGHTS = [
     ("<think>a</think>B", "length", None, "B", {"truncated"}),
     ("a", "length", None, "", {"truncated", "no_thought_end"}),
     ("a", "length", "the thought", "a", {"truncated"}),
-    ("", "length", "the thought", "", {"truncated"}),
+    ("", "length", "the thought", "", {"truncated", "no_thought_end"}),
     ("<think>a", "stop", None, "", {"truncated", "no_thought_end"}),
     ("a", "stop", None, "a", set()),
 ]
@@ -81,6 +81,12 @@ def test_a_cut_thought_is_no_answer(
 
 def test_a_model_without_thoughts_is_scored_as_cut() -> None:
     assert strip_thought("half an ans", "length", thinking=False).answer == "half an ans"
+    problem = EvalProblem("k", "s", "f", 1, ("B",), "q")
+    benchmark = BENCHMARKS["longbench-v2"]
+    cut = "The correct answer is (B), because the te"
+    assert benchmark.score(problem, Reply(cut, None, "length", thinking=False), "strict").score == 1.0
+    thinking = benchmark.score(problem, Reply(cut, None, "length"), "strict")
+    assert (thinking.score, set(thinking.flags)) == (0.0, {"truncated", "no_thought_end", "unparsed"})
 
 
 CHOICES = [

@@ -101,12 +101,16 @@ class EvalProblem:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What the model answered. `text` may contain the thought; an engine that parses it sends `reasoning` apart."""
+    """What the model answered. `text` may contain the thought; an engine that parses it sends `reasoning` apart.
+
+    `thinking`: the model thinks before it answers, so that a cut text without any tag is its thought.
+    """
 
     text: str
     reasoning: str | None = None
     finish_reason: str = "stop"
     error: str = ""
+    thinking: bool = True
 
     @classmethod
     def failure(cls, error: str) -> Self:
@@ -227,10 +231,11 @@ def located(folder: Path, source: EvalSource) -> tuple[Path, ...]:
 class Benchmark:
     """A benchmark; see the module for how it is used. The fields with an underscore are its rules, one function each.
 
-    `bin_tokens` are the least and most prompt tokens, by the evaluated model's tokenizer, of the problems that belong
-    to it (None: all); `context` what the paper's engine was started with; `yarn_factor` the rope scaling for it.
-    `drops_failures` says that the original leaves failed samples out of its mean, which `compat` then does. A
-    `conversational` benchmark is asked by a loop of its own instead of `messages` (benchmarks/bfcl_memory.py).
+    `variants`: into how many problems each row is made. `bin_tokens` are the least and most prompt tokens, by the
+    evaluated model's tokenizer, of the problems that belong to it (None: all); `context` what the paper's engine was
+    started with; `yarn_factor` the rope scaling for it. `drops_failures` says that the original leaves failed samples
+    out of its mean, which `compat` then does. A `conversational` benchmark is asked by a loop of its own instead of
+    `messages` (benchmarks/bfcl_memory.py).
     """
 
     name: str
@@ -242,6 +247,7 @@ class Benchmark:
     _messages: Callable[[EvalProblem, Record, DataFiles, Mode], list[Message]] | None = None
     _score: Callable[[EvalProblem, FinalAnswer, Mode], ScoredReply]
     repeats: int = 1
+    variants: int = 1
     sampling: Sampling = field(default_factory=Sampling)
     context: int = 182_272
     input_tokens: int | None = 131_072
@@ -254,8 +260,12 @@ class Benchmark:
     _verdict: Callable[[str, Mode], Verdict] | None = None
     _refine: Callable[[ScoreTable, Sequence[Sample], Mode], ScoreTable] | None = None
     _problems: Callable[[DataFiles], Iterator[EvalProblem]] | None = None
-    thinking: bool = True
     conversational: bool = False
+
+    @property
+    def published(self) -> int:
+        """How many problems the published data has."""
+        return self.variants * sum(source.rows for source in self.sources if source.role == "problems")
 
     def problems(self, data: DataFiles) -> Iterator[EvalProblem]:
         """Every question, without its long text.
@@ -293,7 +303,7 @@ class Benchmark:
         """Score one reply; never raises for what a model may have said."""
         if reply.error:
             return ScoredReply("failed", None, reason=reply.error)
-        thought = strip_thought(reply.text, reply.finish_reason, self.thinking, reply.reasoning, mode)
+        thought = strip_thought(reply.text, reply.finish_reason, reply.thinking, reply.reasoning, mode)
         scored = self._score(problem, thought, mode)
         return replace(scored, flags=scored.flags | thought.flags)
 

@@ -34,11 +34,12 @@ def list_benchmarks() -> None:
         table.add_column(title, no_wrap=True)
     table.add_column("suites", overflow="fold")
     for name, benchmark in BENCHMARKS.items():
-        rows = sum(source.rows for source in benchmark.sources if source.role == "problems")
         yarn = f"x{benchmark.yarn_factor:g}" if benchmark.yarn_factor > 1 else ""
         suites = ", ".join(suite for suite, members in SUITES.items() if name in members)
         judge = "yes" if benchmark.needs_judge else ""
-        table.add_row(name, f"{rows:,}", str(benchmark.repeats), f"{benchmark.context:,}", yarn, judge, suites)
+        table.add_row(
+            name, f"{benchmark.published:,}", str(benchmark.repeats), f"{benchmark.context:,}", yarn, judge, suites
+        )
     Console().print(table)
 
 

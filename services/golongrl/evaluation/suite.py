@@ -78,7 +78,9 @@ class SamplingSection(Section):
         "that refuse the field.",
     )
     enable_thinking: bool | None = Field(
-        None, description="Passed to the chat template where it knows the switch; null leaves its default."
+        None,
+        description="Passed to the chat template where it knows the switch; null leaves its default. false also says "
+        "that the model does not think: a cut reply without thought tags is then an answer and no thought.",
     )
 
 

@@ -9,7 +9,7 @@ without a closing tag `official` leaves it as it came, white space included.
 
 Rules of `strict`, in this order:
 - text behind the last `</think>` is the answer;
-- an opening tag without a closing one: no answer;
+- an opening tag without a closing one: no answer (also of an engine that separates thoughts: it sends no text then);
 - no tag at all and the reply was cut (`finish_reason` "length"), of a thinking model whose engine did not separate the
   thought: no answer, because what was cut is the thought that the template opened;
 - else the whole text.
@@ -44,6 +44,8 @@ def strip_thought(
     """The answer of a reply; see the module for the rules."""
     cut = finish_reason in _CUT
     flags: set[Flag] = {"truncated"} if cut else set()
+    if cut and not text.strip() and reasoning and mode == "strict":
+        flags.add("no_thought_end")
     if CLOSE in text:
         return FinalAnswer(text.rpartition(CLOSE)[2].strip(), text, frozenset(flags))
     opened = OPEN in text

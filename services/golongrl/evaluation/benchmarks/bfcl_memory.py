@@ -280,5 +280,6 @@ BFCL_MEMORY = Benchmark(
     _score=_score,
     _problems=_problems,
     _refine=mean_of_groups("backend"),
+    variants=len(BACKENDS),
     conversational=True,
 )

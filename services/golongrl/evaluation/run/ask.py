@@ -231,10 +231,14 @@ class Questioner:
             began = time.monotonic()
             reply, cost = await self.request(course.plan, prepared, course.plan.seed_of(problem.key, epoch))
             seconds = time.monotonic() - began
-        scored = await self._scorer.score(course.plan.benchmark, problem, reply, course.plan.mode)
+        scored = await self._score(course.plan, problem, reply)
         entry = course.journal.add_reply(problem, epoch, reply, scored, cost(seconds))
         if scored.status == "needs_judge":
             self._queue(course, problem, entry.key)
+
+    async def _score(self, plan: AskingPlan, problem: EvalProblem, reply: Reply) -> ScoredReply:
+        thinking = plan.enable_thinking is not False
+        return await self._scorer.score(plan.benchmark, problem, replace(reply, thinking=thinking), plan.mode)
 
     async def request(
         self, plan: AskingPlan, prepared: FittedPrompt, seed: int | None
@@ -301,7 +305,7 @@ class Questioner:
         if snapshot is not None and not trouble:
             chat = memories.chat_of(send)
             reply = await bfcl_memory.ask(problem, course.data, snapshot, chat, embed=self._embed, style=self._style)
-        scored = await self._scorer.score(course.plan.benchmark, problem, reply, course.plan.mode)
+        scored = await self._score(course.plan, problem, reply)
         cost = replace(spent[0], seconds=time.monotonic() - began)
         course.journal.add_reply(problem, epoch, reply, scored, cost)
 
