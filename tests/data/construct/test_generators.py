@@ -14,7 +14,7 @@ from golongrl.data.construct.generators import GENERATORS, Document, MadeSample,
 from golongrl.data.construct.generators.desk import Desk
 from golongrl.data.construct.generators.outline import outline, sentences_of, unwrapped
 from golongrl.data.construct.generators.retrieval import _NUMBER
-from golongrl.data.construct.generators.terms import mentions, terms
+from golongrl.data.construct.generators.terms import evidence, mentions, terms
 from golongrl.data.corpus import estimate_tokens
 from golongrl.tasks import score
 from golongrl.tasks.gold import gold_response
@@ -57,7 +57,7 @@ def test_what_holds_for_every_sample(task, lang, seed):
     assert sample == sample_of(task, lang, seed)  # the same seed makes the same sample
     assert sample.evidence
     for passage in sample.evidence:
-        assert sample.context.find(passage) >= 0
+        assert sample.context.count(passage) == 1  # so that its position is the evidence's
     assert estimate_tokens(sample.context) <= MOST
     wrong = score(sample.data_source, "</think>nothing of the kind", sample.ground_truth(), extra, "strict")
     assert wrong.score is not None
@@ -197,6 +197,15 @@ def test_golds_that_repeat_are_refused():
     )  # fmt: skip
     with pytest.raises(NoSampleError, match="gold not unique"):
         checked(sample)
+
+
+def test_a_line_that_repeats_is_shown_with_its_neighbours():
+    part = "## Part {0}\n\nKeeper of year {0}.\n\n| note |\n| the tariff |\n| row {0} |"
+    text = "\n\n".join(part.format(i) for i in range(1, 6))
+    shown = outline([Document("d", text)], "English", MOST, estimate_tokens, 0.0)
+    passages = evidence(shown, "tariff", [0, 3])
+    assert [shown.context.count(passage) for passage in passages] == [1, 1]
+    assert "| row 4 |" in passages[1]
 
 
 def test_prose_is_unwrapped_and_code_is_not():

@@ -180,6 +180,8 @@ def table_query(desk: Desk) -> MadeSample:
         "单元格按原文书写，一律写成字符串。",
     )
     evidence_lines = tuple(line for row, line in zip(rows, lines, strict=True) if row[number] == value)
+    if any(desk.outline.context.count(line) > 1 for line in evidence_lines):
+        raise NoSampleError("gold not unique", "a row of the table stands in the text twice")
     return _rows(desk, question, answer, "table-query", evidence_lines)
 
 

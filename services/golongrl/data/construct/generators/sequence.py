@@ -137,8 +137,10 @@ def section_lead(desk: Desk) -> MadeSample:
         f"{desk.where}用一段约 {len(lead)} 字的话概括{desk.part}{desk.name(number)}，"
         "如同其开头一段：讲什么、说了什么。",
     )
+    # With its label, which occurs once.
+    opening = outline.show(replace(changed, paragraphs=tuple(body[:3])))
     shown = Desk(outline, desk.rng)
-    return shown.sample("T9", SUMMARY, question, "section-lead", golds=(lead,), evidence=tuple(body[:3]))
+    return shown.sample("T9", SUMMARY, question, "section-lead", golds=(lead,), evidence=(opening,))
 
 
 def _mixed(desk: Desk, ordered: list[T]) -> list[T]:

@@ -96,10 +96,21 @@ def _parts(word: str) -> list[str]:
 
 
 def evidence(outline: Outline, word: str, sections: Sequence[int]) -> tuple[str, ...]:
-    """For each of these sections the first line that mentions the word, else (the label does) the label's line."""
+    """For each of these sections the first line that mentions the word, with the lines around it where the line alone
+    stands in the text elsewhere, too: so a passage has one place in the context."""
     form = pattern(word)
     found = []
     for number in sections:
         lines = outline.show(outline.sections[number]).split("\n")
-        found += [next(line for line in lines if form.search(line))]
+        first = next(place for place, line in enumerate(lines) if form.search(line))
+        found.append(_unique(outline.context, lines, first))
     return tuple(found)
+
+
+def _unique(context: str, lines: Sequence[str], place: int) -> str:
+    """The line, and as many lines around it as make it occur once in the context (all of them, if none do)."""
+    for reach in range(len(lines)):
+        passage = "\n".join(lines[max(0, place - reach) : place + reach + 1])
+        if context.count(passage) == 1:
+            return passage
+    return "\n".join(lines)
