@@ -1,8 +1,8 @@
 """Write every generated file (chart values, their schema, CRD, recipes, reference pages); `--check` compares.
 
 Run it (`make generate`) after changing golongrl.kubernetes, golongrl_operator, golongrl.recipe.models, a metric, a
-dashboard, a packaged recipe, a preset or the version, which only services/golongrl/__init__.py says: the rest is
-written here.
+log line, a dashboard, a packaged recipe, a preset or the version, which only services/golongrl/__init__.py says: the
+rest is written here.
 """
 
 import argparse
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from golongrl import __version__, recipe
 from golongrl.kubernetes.values import reference, schema
-from golongrl.monitoring import catalogues
+from golongrl.monitoring import catalogues, log_events
 from golongrl.monitoring.dashboards import render
 from golongrl.monitoring.dashboards.pages import PAGES
 from golongrl_operator import crd
@@ -52,6 +52,7 @@ def generated() -> dict[Path, str]:
         ROOT / "docs" / "suite.md": reference.suite_page(),
         ROOT / "docs" / "values.md": reference.values_page(),
         ROOT / "docs" / "metrics.md": catalogues.page(),
+        ROOT / "docs" / "logs.md": log_events.page(),
     }
     for page in PAGES:
         files[CHART / "files" / "dashboards" / f"{page.slug}.json"] = render.text(page)

@@ -125,6 +125,7 @@ class TrainingLoop:
 
     async def _step(self, batch: PreparedBatch, clock: dict[str, float], started: float) -> None:
         """Update, validate and save where that is due, and record the step."""
+        structlog.contextvars.bind_contextvars(step=batch.step, version=self.publisher.version)
         await self._update(batch, clock)
         if due(batch.step, self.recipe.learner):
             await self._published(clock)

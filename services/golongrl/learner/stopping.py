@@ -39,7 +39,7 @@ class StopSignal:
         self._cancels = None
 
     def _stop(self) -> None:
-        log.info("stopping")
+        log.info("a signal asks to stop")
         self.requested.set()
         if self._cancels is not None:
             self._cancels.cancel()

@@ -241,7 +241,9 @@ class Connection:
     async def _patiently(self, name: str, attempt: Callable[[], Awaitable[T]]) -> T:
         def spoken(state: tenacity.RetryCallState) -> None:
             error = state.outcome.exception() if state.outcome else None
-            log.warning("waiting", operation=name, waits_for=str(error), server=self.name, tries=state.attempt_number)
+            log.warning(
+                "waiting for Redis", operation=name, waits_for=str(error), server=self.name, tries=state.attempt_number
+            )
 
         try:
             # Most calls succeed at once, and the machinery for trying again costs as much as a whole call.

@@ -1,15 +1,25 @@
 """Structured logs, set up once at process start.
 
 One JSON object a line where nobody watches (pods, files), coloured text on a terminal. No line has a password: those of
-URLs, and the values of secret environment variables, are replaced.
+URLs, and the values of secret environment variables, are replaced. Nor has one the text of a prompt or an answer:
+a value is a number or a short text, and lists and arrays are only counted. docs/logs.md lists the events.
 """
 
 import logging
 import sys
+from collections.abc import Mapping, Sized
+from typing import Any, Final
 
 import structlog
 
 from golongrl.errors import without_secrets
+
+# Of a text in a line: an error may quote what it was given.
+_LONGEST: Final = 1000
+# Of a table in a line.
+_MOST: Final = 32
+# Written by the program, and cut nowhere.
+_WHOLE: Final = frozenset({"exception", "traceback", "event"})
 
 
 def configure(service: str, run: str | None = None, level: str = "INFO") -> None:
@@ -34,7 +44,13 @@ def configure(service: str, run: str | None = None, level: str = "INFO") -> None
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *tracebacks, _redact, renderer],
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                *tracebacks,
+                _bounded,
+                _redact,
+                renderer,
+            ],
         )
     )
     root = logging.getLogger()
@@ -43,6 +59,27 @@ def configure(service: str, run: str | None = None, level: str = "INFO") -> None
     # A line per HTTP request drowns the lines that matter.
     logging.getLogger("httpx").setLevel(logging.WARNING)
     structlog.contextvars.bind_contextvars(service=service, **({"run": run} if run else {}))
+
+
+def _bounded(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """The event with short values."""
+    return {name: value if name in _WHOLE else short(value) for name, value in event.items()}
+
+
+def short(value: Any) -> Any:
+    """A value as a line shows it."""
+    match value:
+        case bool() | int() | float() | None:
+            return value
+        case str():
+            return value if len(value) <= _LONGEST else f"{value[:_LONGEST]}... ({len(value)} characters)"
+        case bytes() | bytearray():
+            return f"<{len(value)} bytes>"
+        case Mapping() if len(value) <= _MOST:
+            return {str(key): short(item) for key, item in value.items()}
+        case Sized():  # lists, arrays, tensors: token ids, most likely
+            return f"<{len(value)} items>"
+    return short(str(value))
 
 
 def _redact(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:

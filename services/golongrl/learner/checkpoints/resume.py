@@ -180,8 +180,9 @@ def choose(resume: str, checkpoints: Checkpoints, committed: int) -> Resumed | N
         checkpoint, own = store.read(Path(resume)), False
     if damage:
         log.warning(
-            f"{damage[0]}; resuming {checkpoint.folder} (step {checkpoint.state.step}), the steps after it are "
-            "trained again"
+            "a damaged checkpoint is passed over",
+            detail=f"{damage[0]}; resuming {checkpoint.folder} (step {checkpoint.state.step}), the steps after it are "
+            "trained again",
         )
     return Resumed(checkpoint, own, rewinds=checkpoint.state.step < committed)
 
@@ -193,7 +194,7 @@ def _latest(checkpoints: Checkpoints, committed: int) -> int | None:
     except CheckpointError as error:
         steps = checkpoints.steps()
         latest = committed or (steps[0] if steps else None)
-        log.warning(f"{error}; assuming {latest}")
+        log.warning("the tracker of checkpoints is damaged", error=str(error), assumed=latest)
         return latest
 
 

@@ -10,7 +10,7 @@ Invariants:
 
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +32,6 @@ _OFFLINE_S = 120.0
 # For one call of the client, which has no deadline where it only hands over to its process.
 _CALL_S = 60.0
 _PROCESS = "wandb-core"
-_LOST = "Weights & Biases failed and is off until the next start; metrics.jsonl and TensorBoard continue"
 
 
 @dataclass(frozen=True)
@@ -121,37 +120,54 @@ def _end_client() -> None:
         wandb.teardown()
 
 
+def _unreachable(folder: str, reason: str) -> None:
+    log.warning(
+        "cannot reach Weights & Biases, logging offline; `wandb sync` sends the folder later",
+        folder=folder,
+        reason=reason,
+    )
+
+
+def _not_offline(folder: str, reason: str) -> None:
+    log.warning("logging Weights & Biases offline failed too", folder=folder, reason=reason)
+
+
+def _lost(folder: str, reason: str) -> None:
+    log.warning(
+        "Weights & Biases failed and is off until the next start; metrics.jsonl and TensorBoard continue",
+        folder=folder,
+        reason=reason,
+    )
+
+
 class WeightsAndBiases:
     """A run of a Weights & Biases project; its own process sends what `show` only hands over."""
 
     def __init__(self, out: Path, tracking: Tracking) -> None:
         self._folder = str(out / "wandb")
         self._run: Any = None
-        for mode, trouble in (
-            (None, "cannot reach Weights & Biases, logging offline; `wandb sync` sends the folder later"),
-            ("offline", "logging Weights & Biases offline failed too"),
-        ):
+        for mode, tell in ((None, _unreachable), ("offline", _not_offline)):
             if self._run is None:
-                with self._unless_lost(trouble):
+                with self._unless_lost(tell):
                     self._run = self._begin(out, tracking, mode)
 
     def show(self, step: int, metrics: Mapping[str, float]) -> None:
         """Add a step's numbers; Weights & Biases drops a step before its last one."""
         if self._run is not None:
-            with self._unless_lost(_LOST), within(_CALL_S):
+            with self._unless_lost(_lost), within(_CALL_S):
                 self._run.log(dict(metrics), step=step)
 
     def close(self) -> None:
         """Send what is left, for a bounded time. Only when its process has ended are its files whole."""
         if self._run is not None:
-            with self._unless_lost(_LOST):
+            with self._unless_lost(_lost):
                 with within(_OFFLINE_S + _CALL_S):
                     self._run.finish()
                 with within(_CALL_S):
                     _end_client()
 
     @contextmanager
-    def _unless_lost(self, event: str) -> Iterator[None]:
+    def _unless_lost(self, tell: Callable[[str, str], None]) -> Iterator[None]:
         """Around each call of the client: if it fails, a line reports it, and nothing more is shown."""
         import wandb
         from wandb.sdk.mailbox import HandleAbandonedError, MailboxClosedError
@@ -162,7 +178,7 @@ class WeightsAndBiases:
         except failures as error:
             self._run = None
             reason = " ".join(str(error).split()) or type(error).__name__
-            log.warning(event, folder=self._folder, reason=reason)
+            tell(self._folder, reason)
             # Its process, if it lives, still holds the run.
             with suppress(*failures), within(_CALL_S):
                 _end_client()

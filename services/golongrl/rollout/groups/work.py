@@ -67,6 +67,8 @@ async def work(kind: RowKind[T], item: T, row: PreparedRow, live: LiveGroup, hel
         InputError: recipe, data, model and services do not fit together, which every further row would meet again.
         asyncio.CancelledError: after the row was given back under `live.give_back`.
     """
+    # For every line of this task, also of the clients that it calls.
+    structlog.contextvars.bind_contextvars(uid=live.uid, version=held.ref.version)
     try:
         await kind.hand_in(item, live, await _make(kind, row, live, held))
     except asyncio.CancelledError:
@@ -74,18 +76,19 @@ async def work(kind: RowKind[T], item: T, row: PreparedRow, live: LiveGroup, hel
         await give_back(kind, item, live, RowRelease(live.give_back))
         raise
     except EngineError as error:
-        log.warning(f"the {kind.name} is given back because the engine failed", uid=live.uid, error=str(error))
+        log.warning("a row is given back because the engine failed", kind=kind.name, uid=live.uid, error=str(error))
         await give_back(kind, item, live, failed_try(error))
         return error
     except _RowFailedError as failure:
-        log.warning(f"the {kind.name} is given back", uid=live.uid, reason=str(failure) or failure.back.reason)
+        reason = str(failure) or failure.back.reason
+        log.warning("a row is given back", kind=kind.name, uid=live.uid, reason=reason)
         await give_back(kind, item, live, failure.back)
     except RewardError as error:
         await give_back(kind, item, live, RowRelease("refused", detail=str(error)))
         raise InputError(str(error)) from error
     except NotSetUpError as error:
         kind.bench.metrics.released.labels("lease_lost").inc()
-        log.warning(f"the {kind.name} is lost because the queue lost its run", uid=live.uid, error=str(error))
+        log.warning("a row is lost because the queue lost its run", kind=kind.name, uid=live.uid, error=str(error))
     return None
 
 
@@ -118,7 +121,9 @@ async def give_back(kind: RowKind[T], item: T, live: LiveGroup, back: RowRelease
         await asyncio.wait({telling}, timeout=RELEASE_S)
         raise
     except (QueueError, TimeoutError) as error:
-        log.warning(f"the {kind.name} could not be given back; its lease will expire", uid=live.uid, error=str(error))
+        log.warning(
+            "a row could not be given back; its lease will expire", kind=kind.name, uid=live.uid, error=str(error)
+        )
 
 
 async def _make(kind: RowKind[T], row: PreparedRow, live: LiveGroup, held: Confirmed) -> Scored | TooLong:

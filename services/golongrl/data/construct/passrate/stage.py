@@ -153,7 +153,7 @@ class LocalPool:
             "--redis-url", options.queue_url, "--data", str(folder.data), "--model", str(model),
             "--out", str(folder.path / REWARDS),
         )  # fmt: skip
-        run_pool(recipe, options, driver, lambda line: log.warning(line))
+        run_pool(recipe, options, driver, lambda line: log.warning("the pool of engines", detail=line))
 
 
 class SharedPool:
