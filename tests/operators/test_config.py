@@ -38,6 +38,31 @@ def test_the_crd_of_kustomize_is_the_charts() -> None:
     assert kustomized(CONFIG / "crd") == [read(CHART / load_script("generate").CRD)]
 
 
+def test_the_operator_of_kustomize_is_the_charts(helm4: Helm) -> None:
+    """Beside a release with operator.external, which has everything else."""
+    script = load_script("operator_manifests")
+    written = script.TARGET.read_text("utf-8")
+    assert written == script.text(str(tool("helm4"))), "run scripts/operator_manifests.py"
+    found = kustomized(CONFIG / "default")
+    kinds = [item["kind"] for item in found]
+    assert sorted(kinds) == ["CustomResourceDefinition", "Deployment", "Role", "RoleBinding", "ServiceAccount"]
+    assert {item["metadata"].get("namespace") for item in found if item["kind"] != kinds[0]} == {"golongrl"}
+    # The release has what its pods name, admits it to Redis, and does not have these objects itself.
+    release = helm4.template({"operator": {"external": True}}, release="golongrl", namespace="golongrl")
+    (deployment,) = [item for item in found if item["kind"] == "Deployment"]
+    spec = deployment["spec"]["template"]["spec"]
+    maps = {volume["configMap"]["name"] for volume in spec["volumes"] if "configMap" in volume}
+    assert maps == {release.one("ConfigMap", "-operator")["metadata"]["name"]}
+    (container,) = spec["containers"]
+    secrets = {one["valueFrom"]["secretKeyRef"]["name"] for one in container["env"] if "valueFrom" in one}
+    assert secrets <= {item["metadata"]["name"] for item in release.of("Secret")}
+    assert not [item for item in release.of("Deployment") if item["metadata"]["name"].endswith("-operator")]
+    assert "replicas" not in release.one("Deployment", "-rollout")["spec"]
+    allowed = release.one("NetworkPolicy", "-redis")["spec"]["ingress"][0]["from"]
+    labels = deployment["spec"]["template"]["metadata"]["labels"]
+    assert any(peer["podSelector"]["matchLabels"].items() <= labels.items() for peer in allowed)
+
+
 def test_the_charts_crd_stays_the_only_thing_that_helm_installs_of_its_subchart(helm4: Helm) -> None:
     found = helm4.run("template", "demo", str(CHART / "charts" / "crds"), "--include-crds")
     assert [item["kind"] for item in yaml.load_all(found.stdout, Loader=YAML)] == ["CustomResourceDefinition"]

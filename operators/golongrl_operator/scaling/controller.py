@@ -9,7 +9,7 @@ Invariants (tests/operators/test_scaling.py):
 - the result is within the limits, whatever the signals; a changed limit takes effect at once;
 - what is not known changes nothing;
 - it grows if the learner waits for engines, and not if it waits for something else;
-- it never shrinks below what the groups in flight need, nor while engines have little KV cache left;
+- it never shrinks below what the groups in flight need;
 - it grows and shrinks in bounded steps with pauses between them, and a need that does not move far is one size: the
   bounds for growing and shrinking overlap, so the pool does not flap.
 """
@@ -35,8 +35,6 @@ _SHRINK: Final = 0.5
 _LOADS_S: Final = 45 * 60.0
 # New engines must have shown what they change before more are added.
 _GROW_PAUSE_S: Final = 120.0
-# With less KV cache than this left, engines stop requests and compute them again.
-_KV_FULL: Final = 0.9
 # Of the engines that report, waiting for the reward service or for weights.
 _BLOCKED: Final = 0.25
 # A mean that is older than this is not continued.
@@ -139,7 +137,7 @@ def _wanted(signals: Signals, memory: Memory, now: float) -> tuple[int, str, Mem
         wanted = math.ceil(need / (1.0 + _SPARE))
         return min(wanted, engines + max(1, int(engines * _GROW))), told, memory
     fewer = max(math.ceil(need / (1.0 - _SPARE)), math.ceil(signals.held / signals.slots))
-    if fewer >= engines or (signals.kv_use or 0.0) > _KV_FULL:
+    if fewer >= engines:
         return engines, told, replace(memory, low=None)
     memory = replace(memory, low=now if memory.low is None else memory.low)
     lasting = window_s(signals)

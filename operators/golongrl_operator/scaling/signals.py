@@ -39,8 +39,6 @@ class Signals:
     """Groups in flight."""
     slots: int = 1
     """Groups that an engine can hold."""
-    kv_use: float | None = None
-    """Share of the fullest engine's KV cache, where engines report it."""
     step_s: float | None = None
     """How long the learner's last step took."""
 
@@ -60,7 +58,6 @@ def read_signals(picture: Json | None, engines: int, slots: int, last: str) -> t
     counters, share = _learner(learners, last)
     blocked = sum(_label(fields) in _BLOCKED for fields in workers)
     busy = float(sum(_works(fields) for fields in workers)) if workers else None
-    kv = [value for fields in workers if (value := _number(fields, "kv_use")) is not None]
     steps = [value for service in learners if (value := _number(service["fields"], "step_s")) is not None]
     signals = Signals(
         engines=engines,
@@ -70,7 +67,6 @@ def read_signals(picture: Json | None, engines: int, slots: int, last: str) -> t
         blocked=float(blocked),
         held=int(picture["queue"].get("leased", 0)),
         slots=slots,
-        kv_use=max(kv, default=None),
         step_s=max(steps, default=None),
     )
     return signals, counters
