@@ -74,7 +74,7 @@ async def _setup(queue: SampleQueue, recipe: Recipe, data: Prepared, out: Path) 
 
 
 async def _steps(queue: SampleQueue, fence: str, step: int, out: Path) -> None:
-    waiting = ""
+    waiting: tuple[object, ...] = ()
     while True:
         answer = await queue.take(fence, step)
         if isinstance(answer, Batch):
@@ -92,8 +92,9 @@ async def _steps(queue: SampleQueue, fence: str, step: int, out: Path) -> None:
                 return
             raise PipelineError(f"the rollouts have stopped: {answer.detail}")
         else:
-            if answer.detail != waiting:
-                waiting = answer.detail
+            # Its seconds change with every look.
+            if (now := (answer.reason, answer.uid, answer.worker, answer.phase)) != waiting:
+                waiting = now
                 log.info("waiting for groups", step=step, detail=waiting)
             await asyncio.sleep(_PAUSE_S)
 
