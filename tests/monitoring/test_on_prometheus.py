@@ -25,12 +25,12 @@ from support.promql import concrete, names, selectors
 from support.redis_server import free_port
 
 RUN = "demo-golongrl"
-STEPS = 24
+STEPS = 16
 # Ray, verl and torch on a machine that is busy with other tests.
 PATIENCE_S = 900.0
 SETTINGS = (
     f"learner.steps={STEPS}",
-    "learner.test_freq=6",
+    "learner.test_freq=5",
     "learner.checkpoint_every=4",
     "data.validation_prompts=9",
     "rollout.n=4",

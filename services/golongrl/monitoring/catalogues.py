@@ -34,7 +34,7 @@ def page() -> str:
         "",
         "Written by `make generate`; `golongrl metrics list` prints the same. Names are "
         "`golongrl_SERVICE_THING_UNIT`; a histogram has `_bucket`, `_sum` and `_count` behind its name. "
-        "Histograms have fixed buckets, because prometheus_client makes no native ones; a Prometheus from 2.54 on "
+        "Histograms have fixed buckets, because prometheus_client makes no native ones; a Prometheus from 3.0 on "
         "converts them with `convert_classic_histograms_to_nhcb`.",
         "",
     ]
