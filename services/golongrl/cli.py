@@ -159,7 +159,7 @@ def _register_commands() -> None:
     from golongrl.learner.words import EncodedWordsCommand
     from golongrl.local.command import train
     from golongrl.monitoring.command import app as metrics
-    from golongrl.monitoring.command import dashboards
+    from golongrl.monitoring.command import dashboards, trace
     from golongrl.queue.command import app as queue
     from golongrl.reward.command import app as reward
     from golongrl.rollout.command import rollout
@@ -177,6 +177,7 @@ def _register_commands() -> None:
     app.add_typer(queue, name="queue", rich_help_panel=LOOK)
     app.add_typer(metrics, name="metrics", rich_help_panel=LOOK)
     app.add_typer(dashboards, name="dashboards", rich_help_panel=LOOK)
+    add(trace, LOOK, "trace 0-17 --name mine")
     app.add_typer(render, name="render", rich_help_panel=CLUSTER)
     app.add_typer(deploy, name="deploy", rich_help_panel=CLUSTER)
     run = "--recipe quickstart --run q1 --redis-url redis://localhost:6379/0"

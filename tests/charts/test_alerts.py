@@ -24,6 +24,8 @@ ROOT = Path(__file__).parents[2]
 A, B = 'pod="demo-golongrl-rollout-a"', 'pod="demo-golongrl-rollout-b"'
 LEARNER, REWARD = 'pod="demo-golongrl-learner-1-head"', 'pod="demo-golongrl-reward-a"'
 Series = Mapping[str, str | None]
+# Labels by which an alert names the thing.
+NAMING = "alertname, pod, task, worker, folder, reason, on"
 
 
 def rollout(metric: str, pod: str, labels: str = "") -> str:
@@ -77,6 +79,7 @@ HEALTHY: Series = {
     learner("disk_free_bytes", OUT): "50000000000x168",
     learner("disk_size_bytes", OUT): "100000000000x168",
     learner("queue_up"): "1x168",
+    learner("stalled_seconds", ',on="engine"'): "0x168",
     queue("bytes"): "1000x168",
     queue("reserved_bytes"): "1000x168",
     queue("max_bytes"): "64000x168",
@@ -99,6 +102,7 @@ STOPS = "0+1x120 120x47"
 # Alert -> what is changed, and the labels by which the alert names the thing.
 FAULTS: dict[str, tuple[Series, str]] = {
     "GolongrlNoOptimizerStep": ({rollout("engine_version", A): STOPS, rollout("engine_version", B): STOPS}, ""),
+    "GolongrlStalled": ({learner("stalled_seconds", ',on="engine"'): "0x160 600x7"}, 'on="engine"'),
     "GolongrlEngineQuarantined": ({rollout("quarantined", B): "1x168"}, B),
     "GolongrlEngineBehind": ({rollout("engine_version", B): STOPS}, B),
     "GolongrlWeightUpdatesFail": ({rollout("adoption_failures_total", B): "0+1x168"}, B),
@@ -167,7 +171,7 @@ def fired(directory: Path, promtool: Path, cases: Mapping[str, tuple[Series, lis
                 ],
                 "promql_expr_test": [
                     {
-                        "expr": 'group by (alertname, pod, task, worker, folder, reason) (ALERTS{alertstate="firing"})',
+                        "expr": f'group by ({NAMING}) (ALERTS{{alertstate="firing"}})',
                         "eval_time": "14h",
                         "exp_samples": [{"labels": f"{{{labels}}}", "value": 1} for labels in expected],
                     }

@@ -6,6 +6,7 @@ and the step is trained on the groups that are left. So a replay of the step tra
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
@@ -18,6 +19,7 @@ from golongrl.learner.observe.samples import Samples
 from golongrl.queue import Batch, SampleQueue, Stopped, Wait
 from golongrl.queue.errors import OutOfOrderError
 from golongrl.recipe import Recipe
+from golongrl.telemetry import life
 from golongrl.telemetry.history import GENERATING, mean
 
 log = structlog.get_logger()
@@ -80,6 +82,8 @@ class Batches:
         batch = await self._take(step, leased)
         if isinstance(batch, Stopped):
             return batch
+        taken = time.time()
+        log.info(life.BATCH, step=step, replayed=batch.replayed, uids=[group.uid for group in batch.groups])
         faults = await asyncio.to_thread(untrainable, batch, self._recipe)
         if faults:
             batch = await self._without(batch, faults)
@@ -93,6 +97,7 @@ class Batches:
         self._negatives_masked = prepared.negatives_masked
         if self._samples is not None:
             prepared.samples = await asyncio.to_thread(self._samples.make, batch, prepared.advantages)
+        prepared.taken, prepared.moments = taken, {each.uid: each.moments for each in batch.groups if each.moments}
         if leased:
             prepared.metrics[GENERATING] = mean(leased)
         return prepared

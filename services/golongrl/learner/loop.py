@@ -36,6 +36,7 @@ from golongrl.learner.skipped_updates import METRIC as SKIPPED
 from golongrl.learner.skipped_updates import SkippedUpdates
 from golongrl.learner.stopping import StopSignal, TrainingFailedError
 from golongrl.learner.timing import timed
+from golongrl.learner.traces import StepTraces
 from golongrl.learner.validation import ROWS, ValidationRounds, due
 from golongrl.learner.weights.publisher import Publisher
 from golongrl.queue import SampleQueue, Stopped, Wait
@@ -74,6 +75,7 @@ class TrainingLoop:
     validation: ValidationRounds
     status: LearnerStatus
     stop: StopSignal
+    traces: StepTraces
     done: int
     rows: list[NDArray[np.int32]]
     pairs_per_token: float | None
@@ -156,9 +158,10 @@ class TrainingLoop:
     async def _update(self, batch: PreparedBatch, clock: dict[str, float]) -> None:
         """Update the weights; the new version is published, announced and finished while the next step begins."""
         self.status.set("updating", batch.step, on="ranks", what=f"{{on}} to do step {batch.step}")
-        called = time.perf_counter()
+        called, began = time.perf_counter(), time.time()
         result = await self.ranks.update(batch.minis) if batch.minis else {}
         spent = time.perf_counter() - called
+        self.traces.trained(batch, began, began + spent, self.publisher.lineage)
         batch.metrics.update(result)
         self._skipped.see(batch.step, result.get(SKIPPED, 0.0), len(batch.minis))
         inside = sum(value for name, value in result.items() if name.startswith("timing_s/"))

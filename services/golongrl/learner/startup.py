@@ -45,6 +45,7 @@ from golongrl.learner.observe.tracking import Tracking
 from golongrl.learner.observe.watch import StallWatch
 from golongrl.learner.queue_settings import queue_settings
 from golongrl.learner.stopping import StopSignal, TrainingInterruptedError
+from golongrl.learner.traces import StepTraces
 from golongrl.learner.umask import open_to_group
 from golongrl.learner.validation import FOLDER as VALIDATION
 from golongrl.learner.validation import ValidationRounds
@@ -54,6 +55,7 @@ from golongrl.queue import SampleQueue
 from golongrl.recipe import Recipe, RecipeError
 from golongrl.recipe.functions import check_functions
 from golongrl.serving import bind, served
+from golongrl.telemetry.tracing import tracing
 
 if TYPE_CHECKING:
     from golongrl.learner.ranks.group import Ranks
@@ -185,7 +187,9 @@ async def _train(recipe: Recipe, config: LearnerConfig) -> None:
             stop = StopSignal()
             stop.listen()
             try:
-                await _attached(inputs, config, queue, checkpoints, resumed, status, metrics, stop)
+                with contextlib.closing(tracing("learner", config.run)) as traced:
+                    traces = StepTraces(traced)
+                    await _attached(inputs, config, queue, checkpoints, resumed, status, metrics, stop, traces)
             except asyncio.CancelledError:
                 raise TrainingInterruptedError(
                     "stopped by a signal before training began; the next start resumes the run"
@@ -212,13 +216,15 @@ async def _attached(
     status: LearnerStatus,
     metrics: LearnerMetrics,
     stop: StopSignal,
+    traces: StepTraces,
 ) -> None:
     """Attach to the run, start the ranks, train."""
     recipe, checkpoint = inputs.recipe, resumed.checkpoint if resumed else None
     done, rows = (checkpoint.state.step, checkpoint.rows) if checkpoint else (0, np.empty((0, 2), np.int32))
     validation = ValidationRounds(recipe, queue, inputs.held_out, config.out, status)
     attachment = await queue.attach(done)
-    publisher = Publisher.of(recipe, queue, attachment, WeightStore(config.weights), inputs.model)
+    store = WeightStore(config.weights)
+    publisher = Publisher.of(recipe, queue, attachment, store, inputs.model, traces.published)
     status.set("publishing the initial weights", on="storage", what="{on} to have the initial weights")
     known = await publisher.restore(checkpoint.state.lineage if checkpoint else None)
     if attachment.version > done:
@@ -249,6 +255,7 @@ async def _attached(
                     validation=validation,
                     status=status,
                     stop=stop,
+                    traces=traces,
                     done=done,
                     rows=[rows],
                     pairs_per_token=_pairs_per_token(ranks, inputs),

@@ -1,19 +1,62 @@
-"""`golongrl metrics` (the catalogue, how to scrape a local run) and `golongrl dashboards` (the chart's, as files)."""
+"""`golongrl metrics` (the catalogue, how to scrape a local run), `golongrl dashboards` and `golongrl trace`."""
 
 import json
+import sys
+from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from golongrl import files
-from golongrl.errors import InputError, writing_to
+from golongrl.errors import GolongrlError, InputError, writing_to
 
 app = typer.Typer(
     help="Prometheus metrics: what every service exports.",
     epilog="Example: `golongrl metrics list --service learner`",
     no_args_is_help=True,
 )
+
+
+def trace(
+    what: Annotated[str, typer.Argument(help="A group's uid, as EPOCH-ROW, or the number of a step.")],
+    name: Annotated[str | None, typer.Option(help="A run of `golongrl train`: its logs are read.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder of runs, with --name.")] = Path("runs"),
+    logs: Annotated[
+        list[Path] | None, typer.Option(help="Log files of the run's processes; `-` is the input. Repeatable.")
+    ] = None,
+) -> None:
+    """Print the life of a group or of a step from the run's logs: who did what, and when.
+
+    A group: leased, sampled, scored, submitted, in which batch, and which weights came of it. A step: its batch's
+    groups, the update, its weights on their way to the engines.
+    """
+    from golongrl.telemetry import life
+
+    if not (what.isdecimal() or life.UID.fullmatch(what)):
+        raise InputError(f"trace {what}: give a uid such as 0-17, or the number of a step")
+    events = life.read(_lines(what, name, out, logs or []))
+    found = life.of_step(events, int(what)) if what.isdecimal() else life.of_group(events, what)
+    if not found:
+        raise GolongrlError(f"trace {what}: the logs do not name it")
+    print("\n".join(life.tell(found)))
+
+
+def _lines(what: str, name: str | None, out: Path, logs: list[Path]) -> Iterator[str]:
+    if (name is None) == (not logs):
+        raise InputError(f"trace {what}: give either --name or --logs")
+    if name is not None:
+        logs = sorted((out / name / "logs").glob("*.log"))
+        if not logs:
+            raise InputError(f"trace {what}: no logs of a run in {out / name}")
+    for path in logs:
+        try:
+            with nullcontext(sys.stdin) if str(path) == "-" else path.open(encoding="utf-8", errors="replace") as file:
+                yield from file
+        except OSError as error:
+            raise InputError(f"trace {what}: {path}: {error.strerror or error}") from error
+
 
 dashboards = typer.Typer(
     help="Grafana dashboards: the same files that the chart installs.",

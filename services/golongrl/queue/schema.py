@@ -85,6 +85,8 @@ class Group:
     worker: str
     engine_version: int
     timings: dict[str, float] = field(default_factory=dict)
+    moments: dict[str, float] = field(default_factory=dict)
+    """When it was leased and submitted, by the worker's clock: seconds since 1970. Older workers' groups have none."""
     schema: int = SCHEMA
 
     @property
@@ -179,6 +181,8 @@ def encode(group: Group) -> bytes:
         "engine_version": group.engine_version,
         "timings": group.timings,
     }
+    if group.moments:
+        fields["moments"] = group.moments
     packed: bytes = msgpack.packb(fields)
     return _CHECKED + zlib.crc32(packed).to_bytes(_CRC_BYTES) + packed
 

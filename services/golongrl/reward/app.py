@@ -10,6 +10,7 @@ Invariants:
 
 import asyncio
 import secrets
+import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
@@ -33,6 +34,7 @@ from golongrl.reward.models import Health, Problem, ScoreRequest, ScoreResponse,
 from golongrl.reward.pool import Answer, Lost, PoolFullError, PoolNotReadyError, WorkerPool
 from golongrl.reward.reading import RefusedError, ScoreBatch, read_batch, refuse, result_of
 from golongrl.tasks import Task
+from golongrl.telemetry.tracing import HEADER, TraceContext, Tracing
 
 log = structlog.get_logger()
 
@@ -51,12 +53,16 @@ _PROBLEMS: dict[int, str] = {
 
 
 def create_app(
-    config: RewardConfig, *, score: Callable[..., Any] = tasks.score, preload: Sequence[str] = PRELOAD
+    config: RewardConfig,
+    *,
+    score: Callable[..., Any] = tasks.score,
+    preload: Sequence[str] = PRELOAD,
+    tracing: Tracing | None = None,
 ) -> FastAPI:
     """The ASGI application; its lifespan starts and stops the workers.
 
     `score` is what workers run, with the signature of `golongrl.tasks.score`; it must be picklable by name, and
-    `preload` names modules to import before workers are forked.
+    `preload` names modules to import before workers are forked. `tracing` gets a span of each request with a trace.
     """
     pool = WorkerPool(
         score,
@@ -107,6 +113,7 @@ def create_app(
         },
     )
     async def post_score(request: Request, response: Response) -> Any:
+        began = time.time()
         batch = read_batch(await _read_body(request, config), config)
         answers = await _compute(request, pool, batch)
         if answers is None:
@@ -116,6 +123,9 @@ def create_app(
             for item, task, answer in zip(batch.request.items, batch.tasks, answers, strict=True)
         ]
         _count(metrics, batch.tasks, answers, results)
+        if tracing is not None and (context := TraceContext.read(request.headers.get(HEADER))) is not None:
+            told = {"rl.items": len(results), "rl.unscored": sum(result.score is None for result in results)}
+            tracing.record("rl.reward.score", context, began, time.time(), told)
         if name := request.headers.get(REQUEST_ID):
             response.headers[REQUEST_ID] = name
         return ScoreResponse(results=results)

@@ -9,7 +9,7 @@ import asyncio
 import json
 import random
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -92,19 +92,27 @@ class RewardClient:
         """Close the connections."""
         await self._http.aclose()
 
-    async def score(self, items: Sequence[Item], mode: Mode, deadline_s: float | None = None) -> list[ScoreResult]:
+    async def score(
+        self,
+        items: Sequence[Item],
+        mode: Mode,
+        deadline_s: float | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> list[ScoreResult]:
         """Results in the order of `items`; an item the service could not score comes back `unscored`.
 
-        `deadline_s` bounds the computing of one item. Raises RewardRejectedError, RewardUnavailableError, RewardError.
+        `headers` go along with the request. `deadline_s` bounds the computing of one item.
+
+        Raises RewardRejectedError, RewardUnavailableError, RewardError.
         """
         if not items:
             return []
         request = ScoreRequest(mode=mode, items=list(items), deadline_s=deadline_s)
         body = encode(request)
-        name = uuid.uuid4().hex
+        sent = {**(headers or {}), "X-Request-Id": uuid.uuid4().hex}
         try:
             async with asyncio.timeout(self._timeout_s):
-                results = await self._with_retries(body, name)
+                results = await self._with_retries(body, sent)
         except TimeoutError as error:
             raise RewardUnavailableError(
                 f"reward service {self.url}: {len(items)} items not scored within {self._timeout_s:g} s; "
@@ -132,7 +140,7 @@ class RewardClient:
             return False
         return True
 
-    async def _with_retries(self, body: bytes, name: str) -> list[ScoreResult]:
+    async def _with_retries(self, body: bytes, headers: Mapping[str, str]) -> list[ScoreResult]:
         try:
             async for attempt in tenacity.AsyncRetrying(
                 retry=tenacity.retry_if_exception_type(_RetryableError),
@@ -142,7 +150,7 @@ class RewardClient:
                 reraise=True,
             ):
                 with attempt:
-                    return await self._attempt(body, name)
+                    return await self._attempt(body, headers)
         except _RetryableError as error:
             raise RewardUnavailableError(
                 f"reward service {self.url}: gave up after {self._attempts} attempts, the last one: {error}; "
@@ -150,9 +158,9 @@ class RewardClient:
             ) from error
         raise AssertionError("tenacity either returns or raises")
 
-    async def _attempt(self, body: bytes, name: str) -> list[ScoreResult]:
+    async def _attempt(self, body: bytes, headers: Mapping[str, str]) -> list[ScoreResult]:
         try:
-            response = await self._http.post(f"{self.url}/v1/score", content=body, headers={"X-Request-Id": name})
+            response = await self._http.post(f"{self.url}/v1/score", content=body, headers=dict(headers))
         except httpx.RequestError as error:  # no connection, a cut one, an answer that cannot be decompressed
             raise _RetryableError(f"{type(error).__name__}: {error}".rstrip(": ")) from error
         if response.status_code in _RETRIED:

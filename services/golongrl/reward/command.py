@@ -4,6 +4,7 @@ Heavy imports stay inside the functions, so that `golongrl --help` is fast.
 """
 
 import os
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -62,6 +63,7 @@ def serve(
     from golongrl.reward.app import create_app
     from golongrl.serving import bind, run
     from golongrl.telemetry.logging import configure
+    from golongrl.telemetry.tracing import tracing
 
     token = os.environ.get("GOLONGRL_REWARD_TOKEN")
     config = RewardConfig(
@@ -74,7 +76,8 @@ def serve(
         token=SecretStr(token) if token else None,
     )
     configure("reward", run=os.environ.get("GOLONGRL_RUN"), level=log_level)
-    run(create_app(config), bind(host, port), grace_s=shutdown_s)
+    with closing(tracing("reward", os.environ.get("GOLONGRL_RUN", ""))) as traced:
+        run(create_app(config, tracing=traced), bind(host, port), grace_s=shutdown_s)
 
 
 @app.command("tasks", epilog="Example: `golongrl reward tasks`")

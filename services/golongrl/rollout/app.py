@@ -21,6 +21,7 @@ from golongrl.rollout.sglang.http import Deadlines
 from golongrl.rollout.worker import RolloutWorker
 from golongrl.serving import bind, served
 from golongrl.telemetry.logging import configure
+from golongrl.telemetry.tracing import tracing
 
 # Short, because the worker itself continues to wait and reports it, and must notice a stop signal meanwhile.
 _PATIENCE = Patience(total_s=5.0)
@@ -70,8 +71,10 @@ async def run(config: WorkerConfig, recipe: Recipe) -> None:
                 timeout_s=min(_REWARD_S, _REWARD_SHARE * recipe.queue.stall_s),
             )
         )
+        traced = tracing("rollout", config.run)
+        stack.push_async_callback(asyncio.to_thread, traced.close)
         worker = RolloutWorker(
-            config, Bench(recipe, config.worker, queue, engine, reward, data, metrics, state, validation)
+            config, Bench(recipe, config.worker, queue, engine, reward, data, metrics, state, validation, traced)
         )
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):

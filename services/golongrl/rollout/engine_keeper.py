@@ -36,6 +36,7 @@ from golongrl.rollout.sglang.errors import (
 from golongrl.rollout.weights.adopt import Confirmed, adopt, check_server, probe, settle
 from golongrl.rollout.weights.local_copy import Fetched, LocalCopy
 from golongrl.rollout.weights.policy import AdoptionDecision, AnnouncedWeights, Mode, Situation, decide
+from golongrl.telemetry.tracing import of_version
 
 log = structlog.get_logger(__name__)
 
@@ -276,6 +277,7 @@ class Keeper:
             return await self._not_taken(ref, failure)
         seconds = time.monotonic() - begun
         self._bench.metrics.adoption.labels(str(decision.mode)).observe(seconds)
+        self._traced(ref, decision.mode, seconds)
         # Once a version: a restarted engine takes it again, long after it was announced.
         if self._announced_at is not None and ref.version != self._lag_of:
             self._bench.metrics.adoption_lag.observe(time.monotonic() - self._announced_at)
@@ -285,6 +287,11 @@ class Keeper:
         self._tries.reset()
         self._check_due = time.monotonic() + self._config.engine_check_s
         return None
+
+    def _traced(self, ref: WeightsRef, mode: Mode, seconds: float) -> None:
+        now, context = time.time(), of_version(self._bench.queue.run, ref.lineage, ref.version)
+        told = {"rl.policy.version": ref.version, "rl.worker": self._bench.worker, "rl.adoption.mode": str(mode)}
+        self._bench.tracing.record("rl.weights.adopt", context, now - seconds, now, told)
 
     async def _adopt(self, ref: WeightsRef, mode: Mode) -> None:
         """Bring the engine to `ref`. Raises AdoptionError."""

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -32,6 +32,10 @@ class PreparedBatch:
     """Of every scored response."""
     samples: Sequence[Mapping[str, Any]] = ()
     """What `samples.jsonl` keeps of it."""
+    taken: float = 0.0
+    """When it was taken: seconds since 1970."""
+    moments: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """By uid, when a group was leased and submitted; without those of older workers."""
 
 
 def prepare(

@@ -18,6 +18,7 @@ import asyncio
 import contextlib
 import secrets
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -30,6 +31,7 @@ from golongrl.learner.weights.export import SHARD_BYTES, Staged, WeightsNotFinit
 from golongrl.learner.weights.store import Support, WeightStore
 from golongrl.queue import Attachment, SampleQueue, WeightsRef
 from golongrl.recipe import Recipe
+from golongrl.telemetry import life
 from golongrl.weights.manifest import Manifest
 
 log = structlog.get_logger()
@@ -125,6 +127,14 @@ class BroadcastTransport:
         """Nothing: the sender keeps one version."""
 
 
+# Version, lineage, from when to when (seconds since 1970), bytes.
+Published = Callable[[int, str, float, float, int], None]
+
+
+def _nobody(version: int, lineage: str, began: float, ended: float, size: int) -> None:
+    """Who is told where nobody asked."""
+
+
 class Publisher(Background):
     """Publishes new weights for one attachment to the run.
 
@@ -132,9 +142,16 @@ class Publisher(Background):
     """
 
     def __init__(
-        self, queue: SampleQueue, attachment: Attachment, store: WeightStore, support: Support, transport: Transport
+        self,
+        queue: SampleQueue,
+        attachment: Attachment,
+        store: WeightStore,
+        support: Support,
+        transport: Transport,
+        published: Published = _nobody,
     ) -> None:
         super().__init__()
+        self._published = published
         self._queue = queue
         self._fence = attachment.token
         self._store = store
@@ -146,16 +163,23 @@ class Publisher(Background):
 
     @classmethod
     def of(
-        cls, recipe: Recipe, queue: SampleQueue, attachment: Attachment, store: WeightStore, model: Path
+        cls,
+        recipe: Recipe,
+        queue: SampleQueue,
+        attachment: Attachment,
+        store: WeightStore,
+        model: Path,
+        published: Published = _nobody,
     ) -> "Publisher":
-        """With the transport that the recipe names; `model` is the folder that the run begins with."""
+        """With the transport that the recipe names; `model` is the folder that the run begins with, `published` is told
+        of every version that engines can take."""
         support = Support(model, recipe.model.dtype)
         transport: Transport = (
             BroadcastTransport(store)
             if recipe.learner.weights == "broadcast"
             else DiskTransport(store, support, recipe.learner.keep_weights, recipe.learner.weight_base_every)
         )
-        return cls(queue, attachment, store, support, transport)
+        return cls(queue, attachment, store, support, transport, published)
 
     async def restore(self, lineage: str | None) -> bool:
         """Announce the queue's version before the ranks are up, so that engines need not wait for them.
@@ -214,8 +238,11 @@ class Publisher(Background):
             await self._queue.finish(self._fence, version)
             self.version = version
         await self._transport.tidy(version)
-        seconds = time.perf_counter() - begun
-        return {PUBLISH_SECONDS: seconds, "weights/bytes": float(sum(file.stored_bytes for file in staged.files))}
+        seconds, now = time.perf_counter() - begun, time.time()
+        size = sum(file.stored_bytes for file in staged.files)
+        log.info(life.PUBLISHED, version=version, lineage=self.lineage, bytes=size, seconds=round(seconds, 3))
+        self._published(version, self.lineage, now - seconds, now, size)
+        return {PUBLISH_SECONDS: seconds, "weights/bytes": float(size)}
 
     async def _offered(self, ranks: WeightRanks, version: int) -> Staged:
         """Wait for the ranks' files, and make and announce a version of them."""

@@ -72,6 +72,21 @@ EVALUATION = Page(
                     kind="stacked",
                 ),
                 Panel(
+                    "Engines of the pools",
+                    "What the operator asks for, and what is ready, by pool.",
+                    [
+                        Query(
+                            f"sum by (pool, state) ({of('operator', 'golongrl_operator_engines')})",
+                            "{{pool}}: {{state}}",
+                        )
+                    ],
+                ),
+                Panel(
+                    "Acting operators",
+                    "1: the lease is held by one that acts. Others wait for it.",
+                    [Query(f"sum({of('operator', 'golongrl_operator_leader')})", "acting")],
+                ),
+                Panel(
                     "Seconds since a pass",
                     "Since the operator last read, did and reported everything.",
                     [Query(f"max({of('operator', 'golongrl_operator_seconds_since_pass')})", "seconds")],

@@ -183,7 +183,13 @@ OVERVIEW = Page(
                     "The newest and the oldest version that engines hold. A growing gap is an engine that cannot "
                     "follow.",
                     [Query(f"max({_VERSION})", "newest"), Query(f"min({_VERSION} >= 0)", "oldest")],
-                    width=12,
+                ),
+                Panel(
+                    "Held up by",
+                    "For how long a process from which nothing comes has held up the run, by its kind.",
+                    [Query(f"max by (on) ({of('learner', 'golongrl_learner_stalled_seconds')})", "{{on}}")],
+                    unit="s",
+                    thresholds=[(15, "red")],
                 ),
                 Panel(
                     "Firing alerts",
@@ -195,7 +201,7 @@ OVERVIEW = Page(
                         )
                     ],
                     kind="table",
-                    width=12,
+                    width=8,
                 ),
             ],
         ),

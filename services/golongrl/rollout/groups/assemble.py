@@ -16,7 +16,13 @@ class ForeignWeightsError(EngineError):
     """Tokens come from weights this worker did not put there: the engine was restarted, or another worker uses it."""
 
 
-def group_of(lease: Lease, row: PreparedRow, responses: Iterable[Response], timings: Mapping[str, float]) -> Group:
+def group_of(
+    lease: Lease,
+    row: PreparedRow,
+    responses: Iterable[Response],
+    timings: Mapping[str, float],
+    moments: Mapping[str, float] | None = None,
+) -> Group:
     """The group that the worker holding `lease` made of the leased `row`."""
     return Group(
         uid=lease.uid,
@@ -31,6 +37,7 @@ def group_of(lease: Lease, row: PreparedRow, responses: Iterable[Response], timi
         worker=lease.worker,
         engine_version=lease.engine_version,
         timings=dict(timings),
+        moments=dict(moments or {}),
     )
 
 

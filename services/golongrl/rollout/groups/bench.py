@@ -1,6 +1,6 @@
 """What a worker's rows are made with: clients, data and bookkeeping, one set for the life of a worker."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from golongrl.data.prepared import Prepared
 from golongrl.queue import SampleQueue
@@ -9,6 +9,7 @@ from golongrl.reward.client import RewardClient
 from golongrl.rollout.observe.metrics import RolloutMetrics
 from golongrl.rollout.observe.state import State
 from golongrl.rollout.sglang.client import EngineClient
+from golongrl.telemetry.tracing import Tracing
 
 
 @dataclass
@@ -25,3 +26,4 @@ class Bench:
     state: State
     validation: Prepared | None = None
     """The validation set, where the data has one."""
+    tracing: Tracing = field(default_factory=lambda: Tracing("rollout"))

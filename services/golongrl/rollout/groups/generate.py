@@ -9,9 +9,9 @@ computing them twice costs less than waiting.
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,13 +35,15 @@ _ABANDON_S = 1.0
 @dataclass(frozen=True)
 class Prompt:
     """What to sample from: ids int32 [tokens], the seed of the run that response seeds derive from, and the key under
-    which the engine caches the prompt: that of the weights at the lease, so that siblings share it and nobody else."""
+    which the engine caches the prompt: that of the weights at the lease, so that siblings share it and nobody else.
+    `headers` go along with each request."""
 
     uid: str
     ids: NDArray[np.int32]
     vocab_size: int
     run_seed: int
     cache_key: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 async def generate_group(
@@ -106,6 +108,7 @@ async def _one(
                 extra_key=prompt.cache_key or None,
                 stream=stream,
                 on_progress=progress,
+                headers=prompt.headers,
             )
         except EngineBusyError:
             if attempt == ATTEMPTS:

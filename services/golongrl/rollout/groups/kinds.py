@@ -7,6 +7,7 @@ deadline of the learner's, so training rollouts are held back for a bounded time
 """
 
 import asyncio
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
@@ -26,6 +27,8 @@ from golongrl.rollout.groups.verdict import Reject, RowRelease, judge
 from golongrl.rollout.sglang.answers import Generation
 from golongrl.rollout.sglang.sampling import SamplingParams
 from golongrl.rollout.weights.adopt import Confirmed
+from golongrl.telemetry import life
+from golongrl.telemetry.tracing import of_group
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
@@ -51,6 +54,8 @@ class Scored:
     spans: Sequence[tuple[VersionSpan, ...]]
     results: Sequence[ScoreResult]
     timings: dict[str, float]
+    leased: float = 0.0
+    """When the work on it began: seconds since 1970."""
 
 
 class RowKind(ABC, Generic[T]):
@@ -59,6 +64,8 @@ class RowKind(ABC, Generic[T]):
     name: ClassVar[str]
     stalls: ClassVar[bool]
     """Whether a lost lease means no progress; otherwise the row is only not wanted any more."""
+    traced: ClassVar[bool] = False
+    """Whether a row has a trace."""
     exact: ClassVar[bool]
     """Whether all tokens must be from the weights at the lease; else newer ones may be among them."""
 
@@ -119,6 +126,7 @@ class TrainingKind(RowKind[Lease]):
     """Groups for the learner."""
 
     name = "group"
+    traced = True
     stalls = True
     exact = False
 
@@ -155,12 +163,20 @@ class TrainingKind(RowKind[Lease]):
         rewards = [each.reward for each in responses]
         verdict = judge(rewards, group_filter=recipe.rollout.group_filter, min_scored=recipe.rollout.min_scored)
         if isinstance(verdict, Reject):
-            return await self._reject(item, live, verdict.reason)
-        bench, group = self.bench, group_of(item, made.row, responses, made.timings)
+            return await self._reject(item, live, verdict.reason, sum(made.timings.values()))
+        bench, moments = self.bench, {"leased": made.leased, "submitted": time.time()}
+        group = group_of(item, made.row, responses, made.timings, moments)
         outcome = await patiently(lambda: bench.queue.submit(item, group), live)
         if outcome in (SubmitOutcome.ACCEPTED, SubmitOutcome.DUPLICATE):
             bench.metrics.submitted.inc()
             bench.state.submitted += 1
+            log.info(
+                life.SUBMITTED,
+                uid=item.uid,
+                tokens=sum(len(answer.ids) for answer in made.answers),
+                version=group.lowest_version,
+                **{name: round(seconds, 3) for name, seconds in made.timings.items()},
+            )
             if bench.state.announced_version is not None:
                 bench.metrics.staleness.observe(max(0, bench.state.announced_version - group.lowest_version))
         else:
@@ -168,12 +184,15 @@ class TrainingKind(RowKind[Lease]):
             log.warning("the finished group was not accepted", uid=item.uid, outcome=str(outcome))
         return None
 
-    async def _reject(self, item: Lease, live: LiveGroup, reason: RejectReason) -> None:
+    async def _reject(self, item: Lease, live: LiveGroup, reason: RejectReason, seconds: float = 0.0) -> None:
         if await patiently(lambda: self.bench.queue.reject(item, reason), live):
             self.bench.metrics.rejected.labels(reason).inc()
             rejected = self.bench.state.rejected
             rejected[reason] = rejected.get(reason, 0) + 1
             log.info("group rejected", uid=item.uid, reason=str(reason))
+            now, context = time.time(), of_group(self.bench.queue.run, item.uid)
+            attributes = {"rl.group.uid": item.uid, "rl.worker": self.bench.worker, "rl.rejected": str(reason)}
+            self.bench.tracing.record("rl.group", context, now - seconds, now, attributes, root=True)
 
     async def give_back(self, item: Lease, back: RowRelease) -> None:
         self.bench.metrics.released.labels(back.reason).inc()

@@ -11,7 +11,7 @@ Invariants:
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import structlog
 
@@ -38,6 +38,8 @@ from golongrl.rollout.sglang.errors import (
     EngineRefusedError,
 )
 from golongrl.rollout.weights.adopt import Confirmed
+from golongrl.telemetry import life
+from golongrl.telemetry.tracing import of_group
 
 log = structlog.get_logger(__name__)
 
@@ -135,8 +137,12 @@ async def _make(kind: RowKind[T], row: PreparedRow, live: LiveGroup, held: Confi
         context_length=recipe.model.context_length,
     ):
         return TooLong(row.prompt_ids.size)
-    begun = time.monotonic()
-    prompt = Prompt(live.uid, row.prompt_ids, held.vocab_size, recipe.seed, held.cache_key)
+    begun, leased = time.monotonic(), time.time()
+    context = of_group(bench.queue.run, live.uid)
+    headers = bench.tracing.headers(context) if kind.traced else {}
+    if kind.traced:
+        log.info(life.LEASED, uid=live.uid, version=held.ref.version, prompt_tokens=int(row.prompt_ids.size))
+    prompt = Prompt(live.uid, row.prompt_ids, held.vocab_size, recipe.seed, held.cache_key, headers)
     try:
         with bench.state.waits.on("engine", "{on} to generate", recipe.queue.stall_s, kind.name) as live.wait:
             answers = await generate_group(bench.engine, prompt, kind.sampling, kind.n, live, kind.pace)
@@ -150,15 +156,24 @@ async def _make(kind: RowKind[T], row: PreparedRow, live: LiveGroup, held: Confi
     _count(bench.metrics, answers)
     live.scores(generated)
     with bench.state.waits.on("reward", "{on} to score", recipe.queue.stall_s, kind.name):
-        results = await _score(bench, row, live, answers)
+        results = await _score(bench, row, live, answers, headers)
     scored = time.monotonic()
     live.scoring_since = None
     bench.metrics.scoring.observe(scored - generated)
     bench.metrics.unscored.inc(sum(result.score is None for result in results))
-    return Scored(row, answers, spans, results, {"generate_s": generated - begun, "score_s": scored - generated})
+    if kind.traced:
+        middle, end = leased + generated - begun, leased + scored - begun
+        told = {"rl.group.uid": live.uid, "rl.worker": bench.worker, "rl.policy.version": held.ref.version}
+        tokens = sum(len(answer.ids) for answer in answers)
+        bench.tracing.record("rl.rollout.generate", context, leased, middle, {**told, "rl.tokens": tokens})
+        bench.tracing.record("rl.rollout.score", context, middle, end, told)
+    timings = {"generate_s": generated - begun, "score_s": scored - generated}
+    return Scored(row, answers, spans, results, timings, leased)
 
 
-async def _score(bench: Bench, row: PreparedRow, live: LiveGroup, answers: Sequence[Generation]) -> list[ScoreResult]:
+async def _score(
+    bench: Bench, row: PreparedRow, live: LiveGroup, answers: Sequence[Generation], headers: Mapping[str, str]
+) -> list[ScoreResult]:
     """Scores of a row's answers, in order; waits for a reward service that is down, and says so in `live`.
 
     Raises:
@@ -179,7 +194,7 @@ async def _score(bench: Bench, row: PreparedRow, live: LiveGroup, answers: Seque
     until = time.monotonic() + _REWARD_SHARE * bench.recipe.queue.stall_s
     while True:
         try:
-            results = await bench.reward.score(items, reward.mode, deadline_s=reward.deadline_s)
+            results = await bench.reward.score(items, reward.mode, reward.deadline_s, headers)
         except RewardRejectedError as error:
             if error.status in _NOT_OURS:
                 raise

@@ -75,11 +75,12 @@ class EngineClient(EngineHttp):
         extra_key: str | None = None,
         stream: bool = False,
         on_progress: Callable[[int], None] | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> Generation:
         """Sample one response to `prompt` (int32 [tokens]).
 
         `on_progress` gets the tokens done so far: with `stream` from the first on, else at the end. Requests use each
-        other's cached KV only where their `extra_key` is the same.
+        other's cached KV only where their `extra_key` is the same. `headers` go along with the request.
 
         An aborted response is returned with finish "abort" and the tokens it has, possibly none. Cancelling the call
         drops the connection, which ends the request in the engine.
@@ -109,7 +110,7 @@ class EngineClient(EngineHttp):
         last = b""
         try:
             async with self._http.stream(
-                "POST", "/generate", json=body, headers=self._headers, timeout=timeout
+                "POST", "/generate", json=body, headers={**self._headers, **(headers or {})}, timeout=timeout
             ) as response:
                 if response.status_code != 200:
                     text = await read_bounded(response, MOST_BYTES)

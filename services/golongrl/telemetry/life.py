@@ -1,0 +1,90 @@
+"""The life of a group or of a step, told from the log lines of a run's processes. Pure.
+
+The events it reads have stable names; lines that are not one of them are passed over.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+LEASED: Final = "group leased"
+SUBMITTED: Final = "group submitted"
+BATCH: Final = "batch taken"
+STEP: Final = "step"
+PUBLISHED: Final = "weights published"
+TAKEN: Final = "weights taken"
+
+UID: Final = re.compile(r"\d+-\d+")
+# What every line has, or what the first words of a told line say.
+_PLAIN = frozenset({"event", "timestamp", "level", "service", "run", "worker", "logger", "uid", "uids"})
+
+
+@dataclass(frozen=True)
+class Event:
+    """One log line: when (seconds since 1970), by whom, what, and its fields."""
+
+    at: float
+    who: str
+    what: str
+    fields: Mapping[str, Any]
+
+
+def read(lines: Iterable[str]) -> list[Event]:
+    """The events of log lines, in the order of their times; text between them is passed over."""
+    found = []
+    for line in lines:
+        try:
+            fields = json.loads(line)
+            at = datetime.fromisoformat(fields["timestamp"].replace("Z", "+00:00")).timestamp()
+            who = fields.get("worker") or fields["service"]
+            found.append(Event(at, str(who), str(fields["event"]), fields))
+        except (ValueError, LookupError, TypeError, AttributeError):
+            continue
+    return sorted(found, key=lambda event: event.at)
+
+
+def of_group(events: Iterable[Event], uid: str) -> list[Event]:
+    """All that is told of a group, with the batch it was in, that batch's step, and the version that step made."""
+    everything = list(events)
+    steps = {event.fields.get("step") for event in everything if event.what == BATCH and uid in _uids(event)}
+    return [event for event in everything if event.fields.get("uid") == uid or _of_step(event, steps, uid)]
+
+
+def of_step(events: Iterable[Event], step: int) -> list[Event]:
+    """The batch of a step, the lives of its groups until then, the step, and its version's way to the engines."""
+    everything = list(events)
+    uids = {
+        uid for event in everything if event.what == BATCH and event.fields.get("step") == step for uid in _uids(event)
+    }
+    return [event for event in everything if event.fields.get("uid") in uids or _of_step(event, {step}, None)]
+
+
+def _of_step(event: Event, steps: set[Any], uid: str | None) -> bool:
+    match event.what:
+        case "batch taken":
+            return event.fields.get("step") in steps and (uid is None or uid in _uids(event))
+        case "step" | "validation" | "checkpoint":
+            return event.fields.get("step") in steps
+        case "weights published" | "weights taken":
+            return event.fields.get("version") in steps
+    return False
+
+
+def _uids(event: Event) -> list[str]:
+    uids = event.fields.get("uids")
+    return uids if isinstance(uids, list) else []
+
+
+def tell(events: Iterable[Event]) -> Iterator[str]:
+    """A line an event: seconds since the first one, who, what, and its fields."""
+    first = None
+    for event in events:
+        first = event.at if first is None else first
+        uid = f" {event.fields['uid']}" if event.fields.get("uid") else ""
+        fields = ", ".join(f"{name} {value}" for name, value in event.fields.items() if name not in _PLAIN)
+        groups = f"{len(_uids(event))} groups" if _uids(event) else ""
+        detail = ", ".join(part for part in (fields, groups) if part)
+        yield f"{event.at - first:+9.2f} s  {event.who:12} {event.what}{uid}{': ' if detail else ''}{detail}"

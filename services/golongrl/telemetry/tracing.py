@@ -1,0 +1,151 @@
+"""OpenTelemetry spans of groups and of weight versions, sent by OTLP over HTTP; off unless an endpoint is set.
+
+Invariants:
+- a group's trace is known by its run and uid alone, and a version's by its run, lineage and number: whichever process
+  works on it, before or after a crash, adds to the same trace;
+- spans are recorded once what they tell of is over, so a process that dies leaves out only what it had not finished;
+- a collector that is slow or away costs the run nothing: spans are sent by a thread, from a bounded queue.
+
+The names `rl.*` are this project's own.
+"""
+
+import hashlib
+import os
+import re
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import golongrl
+from golongrl.errors import InputError
+
+# As OpenTelemetry's exporters read it; `/v1/traces` is added to it.
+ENDPOINT: Final = "OTEL_EXPORTER_OTLP_ENDPOINT"
+HEADER: Final = "traceparent"
+# Of one request to the collector, and the most that the end of a process waits for it.
+_SEND_S: Final = 5
+_PARENT = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}")
+
+
+@dataclass(frozen=True)
+class TraceContext:
+    """A trace and the span that others are children of."""
+
+    trace: int
+    span: int
+
+    @property
+    def traceparent(self) -> str:
+        """As W3C's header carries it."""
+        return f"00-{self.trace:032x}-{self.span:016x}-01"
+
+    @classmethod
+    def read(cls, header: str | None) -> "TraceContext | None":
+        """From a header; None where there is none, or one of another kind."""
+        found = _PARENT.fullmatch(header or "")
+        if found is None or int(found[1], 16) == 0 or int(found[2], 16) == 0:
+            return None
+        return cls(int(found[1], 16), int(found[2], 16))
+
+
+def of_group(run: str, uid: str) -> TraceContext:
+    """The trace of a group."""
+    return _context("group", run, uid)
+
+
+def of_version(run: str, lineage: str, version: int) -> TraceContext:
+    """The trace of a weight version."""
+    return _context("version", run, lineage, str(version))
+
+
+def _context(*parts: str) -> TraceContext:
+    digest = hashlib.sha256("\0".join(parts).encode("utf-8", "replace")).digest()
+    # Neither may be 0.
+    return TraceContext(int.from_bytes(digest[:16]) or 1, int.from_bytes(digest[16:24]) or 1)
+
+
+class Tracing:
+    """What one process records. Made by `tracing`; without an endpoint every call does nothing.
+
+    Args:
+        processor: of opentelemetry-sdk, or None.
+    """
+
+    def __init__(self, service: str, run: str = "", processor: Any = None) -> None:
+        self.run = run
+        self._service = service
+        self._processor = processor
+        self._resource: Any = None
+
+    @property
+    def on(self) -> bool:
+        """Whether spans go anywhere."""
+        return self._processor is not None
+
+    def headers(self, context: TraceContext) -> dict[str, str]:
+        """What a request carries, so that its receiver's spans join the trace."""
+        return {HEADER: context.traceparent} if self.on else {}
+
+    def record(
+        self,
+        name: str,
+        context: TraceContext,
+        start: float,
+        end: float,
+        attributes: Mapping[str, Any] | None = None,
+        *,
+        root: bool = False,
+    ) -> None:
+        """A span from `start` to `end` (seconds since 1970): the trace's root, or a child of `context`'s span."""
+        if not self.on:
+            return
+        from opentelemetry.sdk.trace import ReadableSpan
+        from opentelemetry.trace import SpanContext, TraceFlags
+
+        def context_of(span: int) -> SpanContext:
+            return SpanContext(context.trace, span, is_remote=False, trace_flags=TraceFlags(TraceFlags.SAMPLED))
+
+        own = context.span if root else int.from_bytes(os.urandom(8)) or 1
+        span = ReadableSpan(
+            name,
+            context=context_of(own),
+            parent=None if root else context_of(context.span),
+            resource=self._described(),
+            attributes={**(attributes or {})},
+            start_time=int(start * 1e9),
+            end_time=int(max(start, end) * 1e9),
+        )
+        self._processor.on_end(span)
+
+    def close(self) -> None:
+        """Send what is left, for a bounded time."""
+        if self._processor is not None:
+            # By itself it would wait half a minute for a collector that is away.
+            ending = threading.Thread(target=self._processor.shutdown, daemon=True)
+            ending.start()
+            ending.join(_SEND_S)
+
+    def _described(self) -> Any:
+        from opentelemetry.sdk.resources import Resource
+
+        if self._resource is None:
+            fields = {"service.name": f"golongrl-{self._service}", "service.version": golongrl.__version__}
+            self._resource = Resource.create({**fields, **({"rl.run": self.run} if self.run else {})})
+        return self._resource
+
+
+def tracing(service: str, run: str = "", environment: Mapping[str, str] = os.environ) -> Tracing:
+    """What this process records: on where the environment has an endpoint.
+
+    Raises:
+        InputError: it has one, and opentelemetry's packages are not installed.
+    """
+    if not environment.get(ENDPOINT):
+        return Tracing(service, run)
+    try:
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+    except ImportError as error:
+        raise InputError(f"{ENDPOINT} is set, and opentelemetry is not installed: install golongrl[otel]") from error
+    return Tracing(service, run, BatchSpanProcessor(OTLPSpanExporter(timeout=_SEND_S)))
