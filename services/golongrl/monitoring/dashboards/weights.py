@@ -1,6 +1,6 @@
 """New weights: from the learner's step until the last engine holds them."""
 
-from golongrl.monitoring.dashboards.panels import Page, Panel, Query, Row, of, quantiles
+from golongrl.monitoring.dashboards.panels import Page, Panel, Query, Row, of, quantiles, rate
 
 _ADOPTIONS = of("rollout", "golongrl_rollout_adoption_seconds_count")
 _ENGINES = of("rollout", "golongrl_rollout_engine_version")
@@ -44,6 +44,13 @@ WEIGHTS = Page(
                     unit="bytes",
                 ),
                 Panel(
+                    "Bytes read by engines",
+                    "From the weight store, a second: whole versions, and what changed since one.",
+                    [Query(rate(of("rollout", "golongrl_rollout_weight_bytes_total"), "kind"), "{{kind}}")],
+                    unit="Bps",
+                    kind="stacked",
+                ),
+                Panel(
                     "Seconds to publish",
                     "From the copy of the weights until engines can take them; overlaps training.",
                     quantiles(of("learner", "golongrl_learner_publish_seconds_bucket")),
@@ -69,7 +76,6 @@ WEIGHTS = Page(
                     "Seconds of the update itself, read back included.",
                     quantiles(of("rollout", "golongrl_rollout_adoption_seconds_bucket"), by="mode"),
                     unit="s",
-                    width=12,
                 ),
                 Panel(
                     "Adoptions and failures",
@@ -83,7 +89,6 @@ WEIGHTS = Page(
                             f"sum(increase({of('rollout', 'golongrl_rollout_adoption_failures_total')}[30m]))", "failed"
                         ),
                     ],
-                    width=12,
                 ),
             ],
         ),
