@@ -25,8 +25,11 @@ WORKER = [
     line(12, "rollout", "weights taken", worker="rollout-0", version=7, mode="in_place"),
 ]
 LEARNER = [
-    line(4, "learner", "batch taken", step=6, replayed=False, uids=["0-1", "0-2"]),
-    line(5, "learner", "batch taken", step=7, replayed=False, uids=["0-3"]),
+    line(4, "learner", "batch taken", step=6, groups=2, replayed=False),
+    line(4.1, "learner", "group taken", uid="0-1", step=6),
+    line(4.1, "learner", "group taken", uid="0-2", step=6),
+    line(5, "learner", "batch taken", step=7, groups=1, replayed=False),
+    line(5.1, "learner", "group taken", uid="0-3", step=7),
     line(7, "learner", "step", step=6, reward=0.5, seconds=2.0),
     line(8, "learner", "weights published", version=6, bytes=10),
     line(11, "learner", "step", step=7, reward=0.6, seconds=2.0),
@@ -44,6 +47,7 @@ def test_a_group_from_its_lease_to_the_engines_that_hold_what_came_of_it() -> No
         ("rollout-0", "group leased"),
         ("rollout-0", "group submitted"),
         ("learner", "batch taken"),
+        ("learner", "group taken"),
         ("learner", "step"),
         ("learner", "weights published"),
         ("rollout-0", "weights taken"),
@@ -58,7 +62,7 @@ def test_a_step_with_its_groups() -> None:
     assert told(found)[-1] == ("rollout-0", "weights taken")
     lines = list(life.tell(found))
     assert lines[0] == "    +0.00 s  rollout-0    group leased 0-1: version 4, prompt_tokens 9"
-    assert "    +3.00 s  learner      batch taken: step 6, replayed False, 2 groups" in lines
+    assert "    +3.00 s  learner      batch taken: step 6, groups 2, replayed False" in lines
 
 
 def test_the_command_reads_a_runs_logs_and_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -68,7 +72,7 @@ def test_the_command_reads_a_runs_logs_and_files(tmp_path: Path, capsys: pytest.
     (logs / "learner.log").write_text("\n".join(LEARNER))
     trace("0-1", name="mine", out=tmp_path)
     by_name = capsys.readouterr().out
-    assert by_name.count("\n") == 6
+    assert by_name.count("\n") == 7
     trace("0-1", logs=[logs / "learner.log", logs / "rollout-0.log"])
     assert capsys.readouterr().out == by_name
     trace("6", name="mine", out=tmp_path)

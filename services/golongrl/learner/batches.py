@@ -19,7 +19,6 @@ from golongrl.learner.observe.samples import Samples
 from golongrl.queue import Batch, SampleQueue, Stopped, Wait
 from golongrl.queue.errors import OutOfOrderError
 from golongrl.recipe import Recipe
-from golongrl.telemetry import life
 from golongrl.telemetry.history import GENERATING, mean
 
 log = structlog.get_logger()
@@ -83,7 +82,9 @@ class Batches:
         if isinstance(batch, Stopped):
             return batch
         taken = time.time()
-        log.info(life.BATCH, step=step, replayed=batch.replayed, uids=[group.uid for group in batch.groups])
+        log.info("batch taken", step=step, groups=len(batch.groups), replayed=batch.replayed)
+        for group in batch.groups:
+            log.info("group taken", uid=group.uid, step=step)
         faults = await asyncio.to_thread(untrainable, batch, self._recipe)
         if faults:
             batch = await self._without(batch, faults)

@@ -10,16 +10,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-LEASED: Final = "group leased"
-SUBMITTED: Final = "group submitted"
-BATCH: Final = "batch taken"
-STEP: Final = "step"
-PUBLISHED: Final = "weights published"
-TAKEN: Final = "weights taken"
+# Which group is in which batch, and what else a step has.
+TAKEN: Final = "group taken"
+OF_STEP: Final = frozenset({"batch taken", "step", "validation", "checkpoint"})
+OF_VERSION: Final = frozenset({"weights published", "weights taken"})
 
 UID: Final = re.compile(r"\d+-\d+")
 # What every line has, or what the first words of a told line say.
-_PLAIN = frozenset({"event", "timestamp", "level", "service", "run", "worker", "logger", "uid", "uids"})
+_PLAIN = frozenset({"event", "timestamp", "level", "service", "run", "worker", "logger", "uid"})
 
 
 @dataclass(frozen=True)
@@ -49,33 +47,23 @@ def read(lines: Iterable[str]) -> list[Event]:
 def of_group(events: Iterable[Event], uid: str) -> list[Event]:
     """All that is told of a group, with the batch it was in, that batch's step, and the version that step made."""
     everything = list(events)
-    steps = {event.fields.get("step") for event in everything if event.what == BATCH and uid in _uids(event)}
-    return [event for event in everything if event.fields.get("uid") == uid or _of_step(event, steps, uid)]
+    own = [event for event in everything if event.fields.get("uid") == uid]
+    steps = {event.fields.get("step") for event in own if event.what == TAKEN}
+    return [event for event in everything if event.fields.get("uid") == uid or _of_step(event, steps)]
 
 
 def of_step(events: Iterable[Event], step: int) -> list[Event]:
-    """The batch of a step, the lives of its groups until then, the step, and its version's way to the engines."""
+    """The batch of a step, the lives of its groups, the step, and its version's way to the engines."""
     everything = list(events)
-    uids = {
-        uid for event in everything if event.what == BATCH and event.fields.get("step") == step for uid in _uids(event)
-    }
-    return [event for event in everything if event.fields.get("uid") in uids or _of_step(event, {step}, None)]
+    taken = [event for event in everything if event.what == TAKEN and event.fields.get("step") == step]
+    uids = {event.fields.get("uid") for event in taken}
+    return [event for event in everything if event.fields.get("uid") in uids or _of_step(event, {step})]
 
 
-def _of_step(event: Event, steps: set[Any], uid: str | None) -> bool:
-    match event.what:
-        case "batch taken":
-            return event.fields.get("step") in steps and (uid is None or uid in _uids(event))
-        case "step" | "validation" | "checkpoint":
-            return event.fields.get("step") in steps
-        case "weights published" | "weights taken":
-            return event.fields.get("version") in steps
-    return False
-
-
-def _uids(event: Event) -> list[str]:
-    uids = event.fields.get("uids")
-    return uids if isinstance(uids, list) else []
+def _of_step(event: Event, steps: set[Any]) -> bool:
+    if event.what in OF_STEP:
+        return event.fields.get("step") in steps
+    return event.what in OF_VERSION and event.fields.get("version") in steps
 
 
 def tell(events: Iterable[Event]) -> Iterator[str]:
@@ -85,6 +73,4 @@ def tell(events: Iterable[Event]) -> Iterator[str]:
         first = event.at if first is None else first
         uid = f" {event.fields['uid']}" if event.fields.get("uid") else ""
         fields = ", ".join(f"{name} {value}" for name, value in event.fields.items() if name not in _PLAIN)
-        groups = f"{len(_uids(event))} groups" if _uids(event) else ""
-        detail = ", ".join(part for part in (fields, groups) if part)
-        yield f"{event.at - first:+9.2f} s  {event.who:12} {event.what}{uid}{': ' if detail else ''}{detail}"
+        yield f"{event.at - first:+9.2f} s  {event.who:12} {event.what}{uid}{': ' if fields else ''}{fields}"

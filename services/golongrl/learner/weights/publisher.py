@@ -31,7 +31,6 @@ from golongrl.learner.weights.export import SHARD_BYTES, Staged, WeightsNotFinit
 from golongrl.learner.weights.store import Support, WeightStore
 from golongrl.queue import Attachment, SampleQueue, WeightsRef
 from golongrl.recipe import Recipe
-from golongrl.telemetry import life
 from golongrl.weights.manifest import Manifest
 
 log = structlog.get_logger()
@@ -240,7 +239,7 @@ class Publisher(Background):
         await self._transport.tidy(version)
         seconds, now = time.perf_counter() - begun, time.time()
         size = sum(file.stored_bytes for file in staged.files)
-        log.info(life.PUBLISHED, version=version, lineage=self.lineage, bytes=size, seconds=round(seconds, 3))
+        log.info("weights published", version=version, lineage=self.lineage, bytes=size, seconds=round(seconds, 3))
         self._published(version, self.lineage, now - seconds, now, size)
         return {PUBLISH_SECONDS: seconds, "weights/bytes": float(size)}
 

@@ -27,7 +27,6 @@ from golongrl.rollout.groups.verdict import Reject, RowRelease, judge
 from golongrl.rollout.sglang.answers import Generation
 from golongrl.rollout.sglang.sampling import SamplingParams
 from golongrl.rollout.weights.adopt import Confirmed
-from golongrl.telemetry import life
 from golongrl.telemetry.tracing import of_group
 
 log = structlog.get_logger(__name__)
@@ -171,11 +170,12 @@ class TrainingKind(RowKind[Lease]):
             bench.metrics.submitted.inc()
             bench.state.submitted += 1
             log.info(
-                life.SUBMITTED,
+                "group submitted",
                 uid=item.uid,
                 tokens=sum(len(answer.ids) for answer in made.answers),
                 version=group.lowest_version,
-                **{name: round(seconds, 3) for name, seconds in made.timings.items()},
+                generate_s=round(made.timings["generate_s"], 3),
+                score_s=round(made.timings["score_s"], 3),
             )
             if bench.state.announced_version is not None:
                 bench.metrics.staleness.observe(max(0, bench.state.announced_version - group.lowest_version))

@@ -38,7 +38,6 @@ from golongrl.rollout.sglang.errors import (
     EngineRefusedError,
 )
 from golongrl.rollout.weights.adopt import Confirmed
-from golongrl.telemetry import life
 from golongrl.telemetry.tracing import of_group
 
 log = structlog.get_logger(__name__)
@@ -141,7 +140,7 @@ async def _make(kind: RowKind[T], row: PreparedRow, live: LiveGroup, held: Confi
     context = of_group(bench.queue.run, live.uid)
     headers = bench.tracing.headers(context) if kind.traced else {}
     if kind.traced:
-        log.info(life.LEASED, uid=live.uid, version=held.ref.version, prompt_tokens=int(row.prompt_ids.size))
+        log.info("group leased", uid=live.uid, version=held.ref.version, prompt_tokens=int(row.prompt_ids.size))
     prompt = Prompt(live.uid, row.prompt_ids, held.vocab_size, recipe.seed, held.cache_key, headers)
     try:
         with bench.state.waits.on("engine", "{on} to generate", recipe.queue.stall_s, kind.name) as live.wait:
