@@ -53,6 +53,19 @@ def _aime() -> Rows:
     ]
 
 
+def _aime_24() -> Rows:
+    """The published table of 2024 has no `answer`: its golds are boxes."""
+    return [
+        {
+            "id": 60 + i,
+            "problem": row["problem"],
+            "solution": f"\\boxed{{{row['answer']}}}",
+            "url": "https://example.org",
+        }
+        for i, row in enumerate(_aime())
+    ]
+
+
 def _longbench_v2() -> Rows:
     return [
         {
@@ -134,17 +147,9 @@ def _longbench_row(key: str, question: str, answers: list[str], context: str) ->
 
 
 def _frames() -> Rows:
-    return [
-        {
-            "Prompt": question,
-            "Answer": answer,
-            "wiki_items": [{"title": "Varn", "text": LONG}, {"title": "Tide", "text": _CHINESE * 20}],
-        }
-        for question, answer in (
-            ("In which town did the keeper work?", "Varn"),
-            ("How many tables are there?", "1,000"),
-        )
-    ]
+    articles = [{"title": "Varn", "text": LONG}, {"title": "Tide", "text": _CHINESE * 20}]
+    asked = [("In which town did the keeper work?", "Varn", articles), ("How many tables?", "1,000", [])]
+    return [{"Prompt": question, "Answer": gold, "wiki_items": items} for question, gold, items in asked]
 
 
 def _docmath(split: str) -> Callable[[], Rows]:
@@ -310,7 +315,7 @@ TABLES: Mapping[str, tuple[str, Callable[[], Rows]]] = {
     "corpusqa-1m": (".jsonl", _corpusqa),
     "mmlu-pro": (".parquet", _mmlu_pro),
     "mmlu-pro-examples": (".parquet", _mmlu_pro_examples),
-    "aime24": (".parquet", _aime),
+    "aime24": (".parquet", _aime_24),
     "aime25": (".jsonl", _aime),
     "gpqa-diamond": (".csv", _gpqa),
     "longmemeval": (".json", _longmemeval),

@@ -383,6 +383,18 @@ def text_field(record: Record, name: str, where: str, *, blank: bool = False) ->
     return value
 
 
+def gold_field(record: Record, name: str, where: str) -> str:
+    """A column that must be a gold answer: a text that is not blank, or a number.
+
+    Raises:
+        EvaluationError: it is missing or something else.
+    """
+    value: Any = record.get(name)
+    if isinstance(value, bool) or not isinstance(value, str | int | float) or not str(value).strip():
+        raise EvaluationError(f"{where}: {name} must be a text or a number, got {value!r}")
+    return str(value)
+
+
 def text_list(record: Record, name: str, where: str) -> tuple[str, ...]:
     """A column that must be a list of at least one text.
 

@@ -10,6 +10,8 @@ The released evaluation also samples with repetition_penalty 1.05 and asks the b
 the answer is asked for in \\boxed{} (in `compat` the bare problem is asked).
 """
 
+import re
+
 from golongrl.evaluation.benchmark import (
     Benchmark,
     DataFiles,
@@ -17,11 +19,11 @@ from golongrl.evaluation.benchmark import (
     EvalSource,
     ProblemDraft,
     ScoredReply,
+    gold_field,
     scored,
     text_field,
     user,
 )
-from golongrl.evaluation.errors import EvaluationError
 from golongrl.evaluation.kinds import Message, Mode
 from golongrl.evaluation.mathematics import math_equal
 from golongrl.evaluation.tables import Record
@@ -30,16 +32,18 @@ from golongrl.tasks import math_answer
 
 REPEATS = 32
 _COLUMNS = ("id", "problem", "answer", "solution")
+_BOX = re.compile(r"\\boxed\{([^{}]+)\}")
 _ASK = "{problem}\n\nReason step by step, and put the final answer, an integer, in \\boxed{{}}."
 
 
 def _problem(_source: EvalSource, record: Record, where: str) -> ProblemDraft:
     question = text_field(record, "problem", where)
-    gold = record.get("answer", record.get("solution"))
-    if gold is None or isinstance(gold, bool) or not isinstance(gold, str | int) or not str(gold).strip():
-        raise EvaluationError(f"{where}: answer must be the gold answer, got {gold!r}")
+    # AIME 2024 has its golds as \boxed{...} in `solution`.
+    gold = gold_field(record, "answer" if record.get("answer") not in (None, "") else "solution", where)
+    boxes = _BOX.findall(gold)
     key = record.get("id")
-    return ProblemDraft(str(key) if key is not None else where.rpartition(" ")[2], (str(gold),), question)
+    number = str(key) if key is not None else where.rpartition(" ")[2]
+    return ProblemDraft(number, (boxes[-1] if boxes else gold,), question)
 
 
 def _messages(problem: EvalProblem, record: Record, _data: DataFiles, mode: Mode) -> list[Message]:

@@ -19,6 +19,7 @@ from golongrl.evaluation.benchmark import (
     EvalSource,
     ProblemDraft,
     ScoredReply,
+    gold_field,
     judged,
     text_field,
 )
@@ -46,7 +47,7 @@ def _problem(_source: EvalSource, record: Record, where: str) -> ProblemDraft:
     known = domain(key)
     if known is None:
         raise EvaluationError(f"{where}: id {key!r} begins with no domain ({', '.join(DOMAINS)})")
-    golds = (text_field(record, "answer", where),)
+    golds = (gold_field(record, "answer", where),)
     return ProblemDraft(key, golds, text_field(record, "question", where), {"domain": known})
 
 

@@ -7,6 +7,7 @@
 - `official`: the judge alone.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from golongrl.evaluation import judge
@@ -17,6 +18,7 @@ from golongrl.evaluation.benchmark import (
     EvalSource,
     ProblemDraft,
     ScoredReply,
+    gold_field,
     judged,
     text_field,
     user,
@@ -32,18 +34,16 @@ _MARK = "the answer is"
 
 
 def _problem(_source: EvalSource, record: Record, where: str) -> ProblemDraft:
-    gold = text_field(record, "Answer", where)
+    gold = gold_field(record, "Answer", where)
     return ProblemDraft(where.rpartition(" ")[2], (gold,), text_field(record, "Prompt", where))
 
 
 def _messages(problem: EvalProblem, record: Record, _data: DataFiles, _mode: Mode) -> list[Message]:
     articles: Any = record.get("wiki_items")
-    if not isinstance(articles, list) or not articles:
+    if not isinstance(articles, list) or not all(isinstance(article, Mapping) for article in articles):
         raise EvaluationError(f"{problem.where}: wiki_items must be a list of articles")
-    context = "\n".join(
-        f"{text_field(article, 'title', problem.where)}\n{text_field(article, 'text', problem.where, blank=True)}"
-        for article in articles
-    )
+    # A few published questions have no article, or one without text.
+    context = "\n".join(f"{article.get('title') or ''}\n{article.get('text') or ''}" for article in articles)
     return user(reading.question_about(context, text_field(record, "Prompt", problem.where)))
 
 

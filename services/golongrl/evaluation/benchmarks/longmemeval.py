@@ -15,7 +15,6 @@ import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from golongrl.evaluation.aggregate import ScoreTable, by_type
 from golongrl.evaluation.benchmark import (
@@ -25,6 +24,7 @@ from golongrl.evaluation.benchmark import (
     EvalSource,
     ProblemDraft,
     ScoredReply,
+    gold_field,
     judged,
     text_field,
 )
@@ -110,11 +110,9 @@ def _problem(_source: EvalSource, record: Record, where: str) -> ProblemDraft:
     kind = text_field(record, "question_type", where)
     if kind not in ABILITIES:
         raise EvaluationError(f"{where}: unknown question_type {kind!r} (known: {', '.join(ABILITIES)})")
-    gold: Any = record.get("answer")
-    if isinstance(gold, bool) or not isinstance(gold, str | int | float) or not str(gold).strip():
-        raise EvaluationError(f"{where}: answer must be a text or a number, got {gold!r}")
+    gold = gold_field(record, "answer", where)
     labels = {"type": kind, "ability": category(kind, key)}
-    return ProblemDraft(key, (str(gold),), text_field(record, "question", where), labels)
+    return ProblemDraft(key, (gold,), text_field(record, "question", where), labels)
 
 
 def _messages(problem: EvalProblem, record: Record, _data: DataFiles, mode: Mode) -> list[Message]:
