@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from golongrl.telemetry import history
+from golongrl.telemetry import history, journal
 
 # What is promised.
 NAMED_S = 15.0
@@ -103,3 +103,16 @@ def test_a_frozen_process_is_named_in_time_and_its_return_is_told(run: Run, word
         frozen.resume()
     run.until(lambda: any(line.startswith(f"no longer stalled: {culprit}") for line in run.said(since)))
     run.until(lambda: run.steps() > steps)
+
+
+@pytest.mark.full
+@pytest.mark.timeout(900)
+def test_no_log_line_of_a_run_has_text_of_a_prompt_or_an_answer(run: Run) -> None:
+    run.until(lambda: bool(list(journal.read(run.folder / journal.SAMPLES))))
+    groups = [record for record in journal.read(run.folder / journal.SAMPLES) if record["kind"] == "group"]
+    texts = [group["prompt"] for group in groups] + [each["text"] for group in groups for each in group["responses"]]
+    lines = {line.strip() for text in texts for line in text.splitlines() if len(line.strip()) > 20}
+    assert lines
+    logs = "".join(path.read_text(errors="replace") for path in (run.folder / "logs").glob("*.log"))
+    assert "batch" in logs or "step" in logs
+    assert [line for line in lines if line in logs] == []

@@ -51,6 +51,14 @@ def test_a_line_that_logs_is_found_wherever_it_stands(tmp_path: Path) -> None:
     assert (found.room, found.name, found.level, found.fields) == ("room", "a fact", "warning", ("...", "uid"))
 
 
+def test_a_name_may_be_a_constant_of_this_or_another_module(tmp_path: Path) -> None:
+    (tmp_path / "golongrl").mkdir()
+    names, logs = tmp_path / "golongrl" / "names.py", tmp_path / "golongrl" / "logs.py"
+    names.write_text('STEP: Final = "a step"\n')
+    logs.write_text('OWN = "my own"\nlog.info(names.STEP)\nlog.info(OWN)\n')
+    assert [event.name for event in events([names, logs])] == ["a step", "my own"]
+
+
 values = st.recursive(
     st.text(max_size=3000) | st.binary(max_size=50) | st.integers() | st.floats() | st.none() | st.booleans(),
     lambda inside: st.lists(inside, max_size=5) | st.dictionaries(st.text(max_size=5), inside, max_size=5),
@@ -77,12 +85,13 @@ def test_a_process_writes_neither_ids_nor_long_text() -> None:
     program = (
         "import structlog; from golongrl.telemetry.logging import configure; configure('x', 'r');"
         "structlog.contextvars.bind_contextvars(uid='0-1', version=3, step=4);"
-        "structlog.get_logger().error('a fact', error='said ' * 2000, rows=[11, 12, 13])"
+        "structlog.get_logger().error('a fact', error='said ' * 2000, rows=[11, 12, 13], uids=['0-1', '0-2'])"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     line = json.loads(done.stderr)
     assert (line["uid"], line["version"], line["step"], line["run"], line["service"]) == ("0-1", 3, 4, "r", "x")
     assert line["rows"] == "<3 items>"
+    assert line["uids"] == ["0-1", "0-2"]
     assert len(line["error"]) < 1100
 
 

@@ -91,6 +91,16 @@ def test_a_supervisor_knows_better() -> None:
     assert (stall.kind, stall.name) == ("engine", "engine-0")
 
 
+def test_what_answers_the_supervisor_is_not_in_trouble_for_being_slow_with_a_worker() -> None:
+    seen = read([learner(GROUPS), worker(SCORE, engine_silent_s="9", reward_silent_s="9")])
+    assert len(stalls(seen)) == 2
+    asked = [Process("engine/rollout-0", "engine-0"), Process("reward", "reward")]
+    assert stalls(with_troubles(seen, asked)) == []
+    paused = read([learner(GROUPS), worker(engine_paused_s="9", engine_paused_by="somebody else")])
+    [stall] = stalls(with_troubles(paused, asked))
+    assert str(stall).endswith("engine-0 is paused by somebody else, 9 s")
+
+
 def test_the_chain_that_reaches_the_learner_comes_first() -> None:
     seen = [learner(GROUPS), worker(GENERATE, engine_silent_s="9"), worker(id="rollout-1", age_s=50.0)]
     assert [stall.name for stall in stalls(read(seen))] == ["engine http://rollout-0:30000", "rollout-1"]

@@ -95,7 +95,7 @@ def of_services(names: Iterable[str], troubles: Mapping[str, tuple[str, bool]]) 
         kind, _, number = name.partition("-")
         key = f"{kind}/rollout-{number}" if number else name
         trouble, known = troubles.get(name, ("", False))
-        found.append(Process(key, name, (), trouble, known))
+        found.append(Process(key, name, (), trouble, known=known))
     return found
 
 

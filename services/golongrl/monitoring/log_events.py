@@ -1,11 +1,11 @@
 """The log lines that the program can write, read from its source: what `docs/logs.md` lists.
 
-Invariants: an event's name is written out where it is logged, so that it is the same in every version of a line; its
-fields have names of their own, and none of them is made for what a prompt or an answer says.
+Invariants: an event's name is written out where it is logged, or is a constant, so that it is the same in every line;
+its fields have names of their own, and none of them is made for what a prompt or an answer says.
 """
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -49,11 +49,24 @@ def events(paths: list[Path] | None = None) -> Iterator[LogEvent]:
     Raises:
         ValueError: an event has no name of its own (a variable, an f-string); the message says where.
     """
-    for path in sources() if paths is None else paths:
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+    trees = {path: ast.parse(path.read_text("utf-8")) for path in (sources() if paths is None else paths)}
+    constants = {key: value for path, tree in trees.items() for key, value in _constants(path.stem, tree)}
+    for path, tree in trees.items():
+        for node in ast.walk(tree):
             if _logs(node):
                 assert isinstance(node, ast.Call)
-                yield _event(path, node)
+                yield _event(path, node, constants)
+
+
+def _constants(module: str, tree: ast.Module) -> Iterator[tuple[tuple[str, str], str]]:
+    """The module's constants that are texts, by module and name."""
+    for node in tree.body:
+        if not isinstance(node, ast.Assign | ast.AnnAssign):
+            continue
+        value = node.value
+        for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
+            if isinstance(target, ast.Name) and isinstance(value, ast.Constant) and isinstance(value.value, str):
+                yield (module, target.id), value.value
 
 
 def _logs(node: ast.AST) -> bool:
@@ -62,10 +75,17 @@ def _logs(node: ast.AST) -> bool:
     return isinstance(node.func.value, ast.Name) and node.func.value.id in _LOGGERS
 
 
-def _event(path: Path, node: ast.Call) -> LogEvent:
+def _event(path: Path, node: ast.Call, constants: Mapping[tuple[str, str], str]) -> LogEvent:
     where = f"{path.name}:{node.lineno}"
-    name = node.args[0] if len(node.args) == 1 else None
-    if not (isinstance(name, ast.Constant) and isinstance(name.value, str)):
+    name: str | None = None
+    match node.args:
+        case [ast.Constant(value=value)] if isinstance(value, str):
+            name = value
+        case [ast.Name(id=constant)]:
+            name = constants.get((path.stem, constant))
+        case [ast.Attribute(value=ast.Name(id=module), attr=constant)]:
+            name = constants.get((module, constant))
+    if name is None:
         raise ValueError(f"{path}:{node.lineno}: an event is one text, written out, and the rest is fields")
     fields = tuple(sorted(keyword.arg or "..." for keyword in node.keywords))
     assert isinstance(node.func, ast.Attribute)
@@ -73,7 +93,7 @@ def _event(path: Path, node: ast.Call) -> LogEvent:
     package = "golongrl" if "golongrl" in parts[:-1] else "golongrl_operator"
     inside = parts[len(parts) - parts[::-1].index(package) :]
     room = "operator" if package != "golongrl" else inside[0] if len(inside) > 1 else "every process"
-    return LogEvent(room, name.value, node.func.attr, fields, where)
+    return LogEvent(room, name, node.func.attr, fields, where)
 
 
 def page() -> str:

@@ -18,8 +18,8 @@ from golongrl.errors import without_secrets
 _LONGEST: Final = 1000
 # Of a table in a line.
 _MOST: Final = 32
-# Written by the program, and cut nowhere.
-_WHOLE: Final = frozenset({"exception", "traceback", "event"})
+# Written by the program, and cut nowhere; `uids` are names of groups, which tell the life of one from its lines.
+_WHOLE: Final = frozenset({"exception", "traceback", "event", "uids"})
 
 
 def configure(service: str, run: str | None = None, level: str = "INFO") -> None:

@@ -38,6 +38,7 @@ class Process:
         key: as `Wait.on` names it: learner, rollout/ID, engine/ID (of that worker), reward, redis.
         name: as people know it.
         trouble: why nothing is to be expected of it, as it continues its name; empty if it is well.
+        unanswered: that the trouble is nothing but that it did not answer somebody.
         known: that the trouble is known to whoever started it, which has told it and acts on it (a restart).
     """
 
@@ -45,6 +46,7 @@ class Process:
     name: str
     waits: tuple[Wait, ...] = ()
     trouble: str = ""
+    unanswered: bool = False
     known: bool = False
 
     @property
@@ -90,10 +92,12 @@ def read(services: Iterable[Json]) -> dict[str, Process]:
             continue
         engine = f"engine/{own}"
         # What a silent worker last said of others may have changed.
-        found[engine] = Process(engine, f"engine {fields.get('engine', own)}", (), "" if silent else _engine(fields))
+        trouble, unanswered = ("", False) if silent else _engine(fields)
+        found[engine] = Process(engine, f"engine {fields.get('engine', own)}", (), trouble, unanswered)
         reward_s = max(reward_s, 0.0 if silent else _number(fields.get("reward_silent_s", "")))
     if reward_s >= UNANSWERED_S:
-        found["reward"] = Process("reward", "the reward service", (), f"has not answered for {reward_s:.0f} s")
+        trouble = f"has not answered for {reward_s:.0f} s"
+        found["reward"] = Process("reward", "the reward service", (), trouble, unanswered=True)
     return found
 
 
@@ -109,14 +113,15 @@ def _own(wait: Wait, worker: str) -> Wait:
     return replace(wait, on=f"engine/{worker}") if wait.on == "engine" else wait
 
 
-def _engine(fields: Mapping[str, str]) -> str:
+def _engine(fields: Mapping[str, str]) -> tuple[str, bool]:
+    """Its trouble, and whether that is only that it does not answer."""
     silent_s = _number(fields.get("engine_silent_s", ""))
     if silent_s >= UNANSWERED_S:
-        return f"has not answered for {silent_s:.0f} s"
+        return f"has not answered for {silent_s:.0f} s", True
     paused_s = _number(fields.get("engine_paused_s", ""))
     if paused_s >= UNANSWERED_S:
-        return f"is paused by {fields.get('engine_paused_by') or 'somebody else'}, {paused_s:.0f} s"
-    return ""
+        return f"is paused by {fields.get('engine_paused_by') or 'somebody else'}, {paused_s:.0f} s", False
+    return "", False
 
 
 def _number(text: str) -> float:
@@ -127,13 +132,14 @@ def _number(text: str) -> float:
 
 
 def with_troubles(processes: Mapping[str, Process], troubles: Iterable[Process]) -> dict[str, Process]:
-    """`processes` with what somebody else knows better: names and troubles of `troubles` hold, waits of both."""
+    """`processes` with what a supervisor knows better, which has asked each of `troubles` itself: their names and
+    troubles hold, and what has answered it is not in trouble for not answering a worker as fast."""
     found = dict(processes)
     for process in troubles:
         before = found.get(process.key)
         if before is not None:
-            trouble = process.trouble or before.trouble
-            process = replace(process, waits=before.waits, trouble=trouble, known=process.known)
+            trouble = process.trouble or ("" if before.unanswered else before.trouble)
+            process = replace(process, waits=before.waits, trouble=trouble)
         found[process.key] = process
     return found
 
