@@ -72,9 +72,10 @@ class Kube:
             with suppress(ClusterMissingError):
                 jobs = await self.calls.list_objects(cluster.RAY_JOB, labels=ours)
             pods = await self.calls.list_objects(cluster.POD, labels=ours)
-            workloads = await self.calls.list_objects(
-                _KINDS[pool], labels=f"{ours},app.kubernetes.io/component=rollout"
-            )
+            pools = f"{ours},app.kubernetes.io/component=rollout"
+            workloads: list[Manifest] = []
+            with suppress(ClusterMissingError):
+                workloads = await self.calls.list_objects(_KINDS[pool], labels=pools)
         return ClusterLook(runs, jobs, read_pods(pods), workloads)
 
     async def write_status(self, run: Manifest, status: Manifest) -> None:

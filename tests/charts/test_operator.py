@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import kubernetes_validate
 import pytest
 import yaml
 
@@ -14,6 +15,7 @@ from golongrl.kubernetes.rayjob.load import load_values, recipe_of
 from golongrl.kubernetes.rayjob.render import chart
 from golongrl.kubernetes.rayjob.site import Site, read_site
 from golongrl_operator.build import objects as made_of
+from golongrl_operator.build import pool as pool_of
 from golongrl_operator.build import resolve
 from golongrl_operator.metrics import OperatorMetrics
 from support.chart_values import MATRIX, PLACED, PRESETS, RAYJOBS
@@ -126,6 +128,42 @@ def test_what_the_release_changes_rolls_the_operator_and_what_it_does_not_read_l
     assert template({}) != template({"rollout": {"replicas": 2}}), "the operator sizes the pool"
     assert template({}) != template({"learner": {"image": {"tag": "2"}}})
     assert template({}) != template({"storage": {"existingClaim": "mine"}})
+
+
+@pytest.mark.parametrize(
+    ("values", "files"),
+    [
+        ({}, ()),
+        ({"storage": {"folder": "team"}, "run": "x"}, ()),
+        (MATRIX["engines-over-nodes"], ()),
+        (MATRIX["placed"], ()),
+        ({}, ("values-qwen3-30b-a3b-grpo.yaml",)),
+    ],
+)
+def test_a_pool_of_a_run_s_own_is_the_release_s_elsewhere(
+    helm4: Helm, values: Manifest, files: tuple[str, ...]
+) -> None:
+    """Valid, with names that fit, and nothing of it in the release's queue or folder."""
+    site = site_of(helm4.template(values | ON, files=files))
+    spec = {"release": "demo", "rollout": {"dedicated": True, "replicas": 3}}
+    run = {"metadata": {"name": "own", "uid": "u", "generation": 1}, "spec": spec}
+    meaning = resolve(site, run)
+    config, work = pool_of(site, run, meaning, 3)
+    _, job = made_of(site, run, meaning, 0)
+    if work["kind"] == "Deployment":
+        kubernetes_validate.validate(work, "1.36", strict=True)
+    kubernetes_validate.validate(config, "1.36", strict=True)
+    assert len(work["metadata"]["name"]) <= 52
+    for item in (work, job):
+        text = json.dumps(item)
+        folders = set(re.findall(rf"{site.store}/(?:runs/own/)?(?:data|weights|run)(?![\w-])", text))
+        assert folders
+        assert all(folder.startswith(f"{site.store}/runs/own/") for folder in folders)
+        assert f'"value": "{site.run}.own"' in text
+        assert f'"value": "{site.run}"' not in text
+        assert "demo-golongrl-recipe" not in text
+    templates = [work["spec"].get("template") or work["spec"]["leaderWorkerTemplate"]["leaderTemplate"]]
+    assert all(template["metadata"]["labels"]["golongrl.io/training-run"] == "own" for template in templates)
 
 
 def test_one_operator_at_a_time(helm4: Helm) -> None:

@@ -1,6 +1,7 @@
 """The whole operator in this process: real kopf, real clients, a real queue, and an API server over HTTP."""
 
 import asyncio
+import json
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -22,7 +23,7 @@ from support.groups import queue_settings
 from support.helm import Helm, tool
 from support.operator_server import OperatorApi, series
 from support.redis_server import free_port
-from support.training_runs import SITE
+from support.training_runs import QUEUE, SERVICES, SITE
 
 SETTINGS = queue_settings(groups_per_step=2, max_staleness=1, max_bytes=1 << 20, lease_s=3600, stall_s=3600)
 # Ends a test that hangs; everything waited for takes a second or two on an idle machine.
@@ -387,3 +388,49 @@ async def test_the_process_works_and_ends_at_sigterm(api: OperatorApi, helm4: He
     finally:
         if process.returncode is None:
             process.kill()
+
+
+async def test_it_runs_on_a_laptop_too(api: OperatorApi, helm4: Helm) -> None:
+    """`golongrl operator --dev`: the release's document from the cluster, the queue through the run's pods."""
+    api.put(helm4.template({"operator": {"external": True}}).one("ConfigMap", "-operator"))
+    api.pool()
+    api.engine("demo-golongrl-rollout-a")
+    picture = {"queue": {**QUEUE, "leases": []}, "services": SERVICES}
+    asked = list[tuple[str, str]]()
+
+    def command(pod: str, container: str, words: list[str]) -> tuple[int, str, str]:
+        asked.append((pod, container))
+        return 0, json.dumps(picture), "" if words == ["golongrl", "status", "--json"] else "?"
+
+    api.commands = command
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "golongrl", "operator", "--dev", "--release=demo", f"--port={free_port()}",
+        stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        api.submit("r", {"release": "demo", "recipePreset": "quickstart"})
+        run = Watched(api)
+        job = await run.new_job()
+        api.kuberay(job, jobDeploymentStatus="Running", jobStatus="RUNNING")
+        assert (await run.phase("Running"))["step"] == "12/40"
+        assert ("demo-golongrl-rollout-a", "worker") in asked
+        assert api.replicas() == 1, "rollout.replicas of the chart"
+        process.terminate()
+        async with asyncio.timeout(PATIENCE_S):
+            _, told = await process.communicate()
+        assert process.returncode == 0, told
+        assert b"Traceback" not in told
+    finally:
+        if process.returncode is None:
+            process.kill()
+
+
+async def test_a_release_that_is_not_ready_for_it_is_named(api: OperatorApi) -> None:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "golongrl", "operator", "--dev", "--release=demo", stderr=asyncio.subprocess.PIPE
+    )
+    async with asyncio.timeout(PATIENCE_S):
+        _, told = await process.communicate()
+    assert process.returncode in (1, 2)
+    assert b"operator.enabled=true or operator.external=true" in told
+    assert b"Traceback" not in told

@@ -5,17 +5,21 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+import jsonschema
 import pytest
 
 from golongrl.kubernetes.look.pods import Pod
 from golongrl.kubernetes.rayjob.site import Site
 from golongrl_operator.build import resolve
 from golongrl_operator.cases import Seen
+from golongrl_operator.crd import schema
 from golongrl_operator.reconcile import adopted_notes, idle_pool, own_queues, reconcile
+from support.crd import close
 from support.training_runs import NOW, PICTURE, QUEUE, SERVICES, SITE, a_job, a_run
 
 GPUS = replace(SITE, pool=SITE.pool.model_copy(update={"gpus": 8, "replicas": 2}), gpu_budget=0)
 POOL = SITE.pool.name
+STATUS = jsonschema.Draft7Validator(close(schema()["properties"]["status"]))
 
 
 def workload(replicas: int, name: str = POOL, **status: int) -> dict[str, Any]:
@@ -32,6 +36,8 @@ def engines(*names: str) -> list[Pod]:
 def planned(run: dict[str, Any], *jobs: dict[str, Any], site: Site = SITE, **seen: Any) -> Any:
     seen.setdefault("workloads", [workload(1)])
     (outcome,) = reconcile(site, Seen(seen.pop("now", NOW), [run], jobs, **seen))
+    # The API server drops what the schema does not have.
+    STATUS.validate(outcome.status)
     return outcome
 
 
