@@ -83,7 +83,8 @@ async def _ask_all(jobs: Iterator[Job], models: Sequence[AskedModel], spending: 
             while True:
                 await asyncio.sleep(_REPORT_S)
                 room = sum(asker.client.gate.in_flight for _, asker in askers)
-                log.info("asking models", **asked()._asdict(), calls=budget.calls, in_flight=room)
+                now = asked()
+                log.info("asking models", made=now.made, found=now.found, tokens=now.tokens, in_flight=room)
 
         reporting = asyncio.create_task(report())
         try:
@@ -93,10 +94,11 @@ async def _ask_all(jobs: Iterator[Job], models: Sequence[AskedModel], spending: 
                     group.create_task(drain())
         finally:
             reporting.cancel()
-        log.info("models asked", **asked()._asdict(), calls=budget.calls)
+        total = asked()
+        log.info("models asked", made=total.made, found=total.found, tokens=total.tokens, calls=budget.calls)
         if errors:
             raise errors[0]
-    return asked()
+    return total
 
 
 def replies_of(settings: Path | str | None, out: Path) -> Path:

@@ -144,7 +144,7 @@ class PassrateModel(Section):
     enable_thinking: bool | None = Field(None, description="As `data.enable_thinking` of a recipe.")
 
 
-class Pool(Section):
+class PassratePool(Section):
     """The engines that answer: started here, or elsewhere with workers that share a Redis and the output folder."""
 
     engines: PositiveInt = Field(1, description="Engines started on this machine, each with its rollout worker.")
@@ -175,4 +175,4 @@ class Passrate(Section):
     )
     keep: tuple[str, ...] = Field(("easy", "medium", "hard"), description="Bands that are kept.")
     batch: PositiveInt = Field(16, description="Prompts whose rewards are written together.")
-    pool: Pool = Pool()
+    pool: PassratePool = PassratePool()

@@ -13,7 +13,7 @@ from golongrl import files
 from golongrl.data.construct import schemas
 from golongrl.data.construct.bands import ROLLOUTS
 from golongrl.data.construct.dataset_row import dataset_row
-from golongrl.data.construct.generate_models import Passrate, PassrateModel, Pool
+from golongrl.data.construct.generate_models import Passrate, PassrateModel, PassratePool
 from golongrl.data.construct.keys import digest
 from golongrl.data.construct.models import Pipeline
 from golongrl.data.construct.passrate.driver import DriverConfig, drive
@@ -131,7 +131,7 @@ def asked_of(model: PassrateModel) -> dict[str, object]:
     return model.model_dump(mode="json", exclude={"concurrent_groups"})
 
 
-def pool_of(settings: Pool) -> RunPool:
+def pool_of(settings: PassratePool) -> RunPool:
     """The pool that the pipeline names."""
     return LocalPool(settings) if settings.redis_url is None else SharedPool(settings.redis_url)
 
@@ -139,7 +139,7 @@ def pool_of(settings: Pool) -> RunPool:
 class LocalPool:
     """Engines of this machine, with a driver in a process of its own."""
 
-    def __init__(self, settings: Pool) -> None:
+    def __init__(self, settings: PassratePool) -> None:
         self._settings = settings
 
     def __call__(self, recipe: Recipe, place: Path, model: Path) -> None:
