@@ -154,9 +154,8 @@ def memory(prompts: int, megabytes: float, concurrency: int, folder: Path) -> No
         seconds = time.perf_counter() - began
     most = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
     log = (folder / "out/points/model" / f"{NAME}.jsonl").stat().st_size
-    print(
-        f"{prompts} prompts of {megabytes:g} MB ({prompts * megabytes:.0f} MB), {concurrency} in flight: {seconds:.0f} s"
-    )
+    total = prompts * megabytes
+    print(f"{prompts} prompts of {megabytes:g} MB ({total:.0f} MB), {concurrency} in flight: {seconds:.0f} s")
     print(f"most memory of a process {most:.0f} MiB, journal {log / 1024:.0f} KiB")
 
 

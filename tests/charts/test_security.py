@@ -145,6 +145,7 @@ SECRETS: dict[str, set[tuple[str, str]]] = {
     "submitter": set(),
     "operator": {REDIS},
     "smoke": {REDIS, REWARD},
+    "evaluation": {("judge", "api-key")},
 }
 
 
@@ -157,7 +158,8 @@ def secrets(container: Manifest) -> set[tuple[str, str]]:
 def test_every_container_has_the_secrets_of_its_work_alone(helm4: Helm) -> None:
     hub = MATRIX["hub-model"]
     gpus = {**hub, "recipe": {**hub["recipe"], "learner": {"ranks": 16}}, "learner": GPU_LEARNER["learner"]}
-    switches = ({**hub, "learner": {"mode": "job"}}, hub, gpus, {**gpus, **SGLANG}, {**hub, **MATRIX["operator"]})
+    switches = ({**hub, "learner": {"mode": "job"}}, hub, gpus, {**gpus, **SGLANG}, {**hub, **MATRIX["operator"]},
+                MATRIX["learner-off"])  # fmt: skip
     seen = set()
     for values in switches:
         for name, _, spec in pod_specs(helm4.template(values)):

@@ -424,7 +424,7 @@ def test_every_command_in_a_pod_is_one_that_exists(helm4: Helm) -> None:
     cli._register_commands()
     root = typer.main.get_command(cli.app)
     seen = set()
-    for switch in ("defaults", "learner-job", "existing-cluster", "operator"):
+    for switch in ("defaults", "learner-job", "existing-cluster", "operator", "learner-off"):
         for text in commands(helm4.template(MATRIX[switch])):
             words = [word for word in shlex.split(text) if word != "--verbose"]  # the test's own extra argument
             node: Any = root
@@ -436,7 +436,7 @@ def test_every_command_in_a_pod_is_one_that_exists(helm4: Helm) -> None:
             used = {word.partition("=")[0] for word in words if word.startswith("--")}
             assert used <= known, f"{path}: {used - known}"
             seen.add(" ".join(path))
-    assert seen == {"reward serve", "rollout", "engine", "learner", "data prepare", "operator"}
+    assert seen == {"reward serve", "rollout", "engine", "learner", "data prepare", "operator", "eval run"}
 
 
 def commands(objects: Rendered) -> Iterator[str]:

@@ -47,7 +47,11 @@ MATRIX: dict[str, Manifest] = {
         "network": {"socketInterface": "eth0", "ncclEnv": {"NCCL_IB_HCA": "mlx5"}, "rdma": {"enabled": True}},
     },
     "broadcast-weights": {"recipe": {"learner": {"weights": "broadcast"}}},
-    "learner-off": {"learner": {"enabled": False}},
+    # What is evaluated is trained.
+    "learner-off": {
+        "learner": {"enabled": False},
+        "evaluation": {"enabled": True, "judge": {"url": "http://judge/v1", "model": "j", "existingSecret": "judge"}},
+    },
     "learner-job": {"learner": {"mode": "job", "activeDeadlineSeconds": 3600}},
     "kueue": {**GPU_LEARNER, "learner": {**GPU_LEARNER["learner"], "gang": {"scheduler": "kueue", "queue": "q"}}},
     "volcano": {"learner": {"gang": {"scheduler": "volcano", "queue": "q"}, "submissionMode": "SidecarMode"}},

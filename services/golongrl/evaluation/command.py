@@ -98,6 +98,7 @@ def run(
     mode: Annotated[str | None, typer.Option(help="Scoring: strict, compat or official.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Problems of each benchmark, evenly spread.")] = None,
     step: Annotated[list[int] | None, typer.Option(help="Of a run, only this step; repeatable.")] = None,
+    last: Annotated[bool, typer.Option("--last", help="Of a run, only the newest step.")] = False,
     out: Out = None,
     overrides: Overrides = None,
     retry_failed: Annotated[
@@ -127,7 +128,7 @@ def run(
         words.append("judge.place=null")
     # Progress and the last error say what matters; a line for each retry would hide them.
     configure("eval", level="ERROR")
-    request = EvalRequest(load(suite, [*(overrides or ()), *words]), out, tuple(step or ()), retry_failed)
+    request = EvalRequest(load(suite, [*(overrides or ()), *words]), out, tuple(step or ()), retry_failed, last)
     folder = execute(request, lambda line: print(line, file=sys.stderr, flush=True))
     _print_scores(folder)
 

@@ -56,6 +56,20 @@ def rayjob(
     print(rayjob_yaml(recipe, release, namespace, values or (), overrides or ()), end="")
 
 
+@render.command(epilog="Example: `golongrl render evaljob long-context --release mine > evaljob.yaml`")
+def evaljob(
+    suite: Annotated[str, typer.Argument(help="Packaged suite or benchmark; see `golongrl eval list`.")],
+    values: Files = None,
+    settings: Settings = None,
+    release: Release = "golongrl",
+    namespace: Annotated[str, typer.Option("--namespace", "-n", help="Namespace; empty leaves it to kubectl.")] = "",
+) -> None:
+    """Print the Job that evaluates the newest weights of a release, with its account and network policy."""
+    from golongrl.kubernetes.evaljob import evaljob_yaml
+
+    print(evaljob_yaml(suite, release, namespace, values or (), settings or ()), end="")
+
+
 def _deployment(release: str, namespace: str, context: str | None, timeout: str = "10m") -> "Deployment":
     from golongrl.kubernetes.names import check_names
 

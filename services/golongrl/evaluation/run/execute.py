@@ -40,6 +40,7 @@ class EvalRequest:
     out: Path | None
     steps: tuple[int, ...] = ()
     retry_failed: bool = False
+    last: bool = False
 
 
 def execute(request: EvalRequest, say: Callable[[str], None]) -> Path:
@@ -55,7 +56,7 @@ def execute(request: EvalRequest, say: Callable[[str], None]) -> Path:
     if suite.data is None:
         raise EvaluationError("no data: give --data FOLDER, as `golongrl eval fetch` fills it")
     what = subject(suite.target.place)
-    points = chosen(what.points, request.steps)
+    points = chosen(what.points, request.steps)[-1 if request.last else 0 :]
     out = request.out or Path("evals") / f"{suite.name}-{what.label}"
     members = [registry.BENCHMARKS[name] for name in suite.benchmarks]
     sources = {source.name: source for benchmark in members for source in benchmark.sources}

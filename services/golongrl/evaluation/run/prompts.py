@@ -43,7 +43,8 @@ class ModelTokens:
 
     def count(self, messages: Sequence[Mapping[str, str]]) -> int:
         """Tokens of the rendered chat, ready for the answer."""
-        return len(self.encode(self._chat.render(messages, self._thinking)))
+        (ids,) = self._chat.encode([self._chat.render(messages, self._thinking)])
+        return len(ids)
 
     def encode(self, text: str) -> Sequence[int]:
         (ids,) = self._chat.encode([text])

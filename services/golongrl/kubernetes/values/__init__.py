@@ -21,6 +21,7 @@ from golongrl.kubernetes.values.common import (
     RequiredObjectName,
     ValuesSection,
 )
+from golongrl.kubernetes.values.evaluation import EvaluationValues
 from golongrl.kubernetes.values.inputs import Auth, Dataset, ModelValues, SecretKey, Storage
 from golongrl.kubernetes.values.operator import OperatorValues
 from golongrl.kubernetes.values.parts import LearnerValues, Redis, RewardValues, RolloutValues
@@ -72,6 +73,7 @@ class Values(ValuesSection):
     reward: RewardValues = RewardValues()
     rollout: RolloutValues = RolloutValues()
     learner: LearnerValues = LearnerValues()
+    evaluation: EvaluationValues = EvaluationValues()
     operator: OperatorValues = OperatorValues()
     network: Network = Network()
     network_policy: NetworkPolicy = NetworkPolicy()

@@ -87,6 +87,7 @@ class ExtraEgress(ValuesSection):
     reward: PassthroughList = Field(default_factory=list, description="Egress rules of the reward service.")
     rollout: PassthroughList = Field(default_factory=list, description="Egress rules of the rollout pool.")
     learner: PassthroughList = Field(default_factory=list, description="Egress rules of the learner.")
+    evaluation: PassthroughList = Field(default_factory=list, description="Egress rules of the evaluation, to a judge.")
 
 
 class Dns(Peer):

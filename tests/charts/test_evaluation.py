@@ -1,0 +1,99 @@
+"""The optional Job that evaluates a release: what it runs, where it may connect, and the same by `render evaljob`."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from golongrl.errors import GolongrlError
+from golongrl.kubernetes.evaljob import evaljob_yaml
+from support.chart_values import MATRIX
+from support.helm import Helm, Rendered
+
+ON: dict[str, Any] = MATRIX["learner-off"]
+DNS = {"ports": [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}]}
+
+
+def job(objects: Rendered) -> Any:
+    (found,) = [one for one in objects.of("Job") if "-evaluation-" in one["metadata"]["name"]]
+    return found
+
+
+def container(objects: Rendered) -> Any:
+    (found,) = job(objects)["spec"]["template"]["spec"]["containers"]
+    return found
+
+
+def evaluating(**more: Any) -> dict[str, Any]:
+    return {**ON, "evaluation": {**ON["evaluation"], **more}}
+
+
+def test_it_is_off_by_default(helm4: Helm) -> None:
+    assert not [one for one in helm4.template(MATRIX["defaults"]).of("Job") if "evaluation" in one["metadata"]["name"]]
+
+
+def test_it_evaluates_the_newest_weights_on_the_volume(helm4: Helm) -> None:
+    values = evaluating(suite="table", args=["--mode", "compat"])
+    found = container(helm4.template({**values, "storage": {"existingClaim": "shared", "folder": "r7"}}))
+    assert found["command"] == [
+        "golongrl", "eval", "run", "table", "--target", "/store/r7/run", "--last", "--data", "/store/r7/eval-data",
+        "--out", "/store/r7/evals/table", "--judge", "http://judge/v1", "--judge-model", "j", "--mode", "compat",
+    ]  # fmt: skip
+    secrets = [entry for entry in found["env"] if "valueFrom" in entry]
+    assert [(entry["name"], entry["valueFrom"]["secretKeyRef"]) for entry in secrets] == [
+        ("GOLONGRL_JUDGE_API_KEY", {"name": "judge", "key": "api-key"})
+    ]
+
+
+def test_another_command_is_another_job(helm4: Helm) -> None:
+    names = {
+        job(helm4.template(values))["metadata"]["name"]
+        for values in (ON, ON, evaluating(suite="general"), evaluating(args=["--limit", "5"]))
+    }
+    assert len(names) == 3
+    assert all(len(name) <= 63 for name in names)
+
+
+def test_nobody_connects_to_it_and_it_connects_to_a_judge_alone(helm4: Helm) -> None:
+    rule = {"to": [{"ipBlock": {"cidr": "203.0.113.5/32"}}], "ports": [{"port": 443, "protocol": "TCP"}]}
+    for extra in ([], [rule]):
+        policies = helm4.template({**ON, "networkPolicy": {"extraEgress": {"evaluation": extra}}}).of("NetworkPolicy")
+        (mine,) = [
+            one["spec"]
+            for one in policies
+            if one["spec"]["podSelector"]["matchLabels"]["app.kubernetes.io/component"] == "evaluation"
+        ]
+        assert mine["policyTypes"] == ["Ingress", "Egress"]
+        assert mine["ingress"] == []
+        dns, *rest = mine["egress"]
+        assert dns["ports"] == DNS["ports"]
+        assert rest == extra
+        others = [one["spec"] for one in policies if one["spec"] != mine]
+        assert "component: evaluation" not in yaml.safe_dump(others)
+
+
+def test_with_a_volume_of_one_node_it_runs_there(helm4: Helm) -> None:
+    objects = helm4.template({**ON, "storage": {"accessModes": ["ReadWriteOnce"]}})
+    affinity = job(objects)["spec"]["template"]["spec"]["affinity"]["podAffinity"]
+    (term,) = affinity["requiredDuringSchedulingIgnoredDuringExecution"]
+    (expression,) = term["labelSelector"]["matchExpressions"]
+    assert expression["values"] == ["evaluation", "learner", "rollout"]
+
+
+def test_render_evaljob_is_the_charts_job(helm4: Helm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    (tools / "helm").symlink_to(helm4.binary)
+    monkeypatch.setenv("PATH", str(tools), prepend=":")
+    text = evaljob_yaml("general", "demo", "", (), ["evaluation.args={--mode,compat}"])
+    kinds = [found["kind"] for found in yaml.safe_load_all(text)]
+    assert sorted(kinds) == ["Job", "NetworkPolicy", "ServiceAccount"]
+    (found,) = [one for one in yaml.safe_load_all(text) if one["kind"] == "Job"]
+    command = found["spec"]["template"]["spec"]["containers"][0]["command"]
+    assert command[:4] == ["golongrl", "eval", "run", "general"]
+    assert command[-2:] == ["--mode", "compat"]
+    assert "namespace" not in found["metadata"]
+    assert "namespace: rl" in evaljob_yaml("general", "demo", "rl")
+    with pytest.raises(GolongrlError, match="suite"):
+        evaljob_yaml("no suite", "demo")
