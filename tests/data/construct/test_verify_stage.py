@@ -64,6 +64,20 @@ answers = st.lists(st.sampled_from([RIGHT, WRONG, "1900", None, "<think>cut", ""
 
 
 @given(answers, answers, answers)
+def test_a_verdict_does_not_depend_on_prompts_that_come_after_it(with_context, without, padded):
+    whole = find(GOLD, GATES, Trial(with_context), Trial(without), Trial(padded))
+    not_asked = Trial([None] * 4, asked=False)
+    for part in (
+        find(GOLD, GATES, None, Trial(without), None),
+        find(GOLD, GATES, Trial(with_context), Trial(without), None),
+    ):
+        if part.reason is not None:
+            assert whole.reason == part.reason
+    if find(GOLD, GATES, None, Trial(without), None).reason is not None:
+        assert find(GOLD, GATES, not_asked, Trial(without), not_asked).reason == whole.reason
+
+
+@given(answers, answers, answers)
 def test_a_kept_sample_met_every_gate(with_context, without, padded):
     finding = find(GOLD, GATES, Trial(with_context), Trial(without), Trial(padded))
     right = [each.count(RIGHT) for each in (with_context, without, padded)]
@@ -107,15 +121,15 @@ def script(reading: str, guess: str, padded: str) -> Script:
 
 
 @pytest.mark.parametrize(
-    ("said", "reason"),
+    ("said", "reason", "calls"),
     [
-        (("1871", "1902", "1871"), None),
-        (("1871", "1871", "1871"), "answered without the documents"),
-        (("1902", "1900", "1871"), "gold not unique"),
-        (("1871", "1902", "no idea"), "lost in other documents"),
+        (("1871", "1902", "1871"), None, 8),
+        (("1871", "1871", "1871"), "answered without the documents", 3),
+        (("1902", "1900", "1871"), "gold not unique", 6),
+        (("1871", "1902", "no idea"), "lost in other documents", 8),
     ],
 )
-def test_a_written_sample_is_asked_in_three_ways(tmp_path, said, reason):
+def test_a_written_sample_is_asked_in_three_ways_until_one_refuses_it(tmp_path, said, reason, calls):
     write_sources_and_slots(tmp_path / "out", ["T1"])
     out = Tables(tmp_path / "out", pipeline(tmp_path))
     (first, *_) = out.table("sources").rows(["doc_id"])
@@ -123,11 +137,15 @@ def test_a_written_sample_is_asked_in_three_ways(tmp_path, said, reason):
     with served(script(*said)) as server:
         stage, tables = stage_of(tmp_path, server.url, padding=1.5)
         manifest, (row,) = run_alone(stage, tables)
-        # Three with, three without, two padded; the padding comes from the other documents.
-        assert len(server.asked) == 8
+        # Three without, three with, two padded; the padding comes from the other documents.
+        assert len(server.asked) == calls
         assert all(body["max_tokens"] == 100 for body in server.asked)
-        run_alone(stage, tables)
-        assert len(server.asked) == 8
+        for path in tables.table("verify").shards():
+            path.unlink()
+        assert run_alone(stage, tables)[1] == [row]
+        assert len(server.asked) == calls
+    assert (row["with_context"] is None) == (calls == 3)
+    assert (row["padded"] is None) == (calls < 8)
     assert row["sample_id"] == "generate-0"
     assert row["reason"] == reason
     assert manifest.kept == (reason is None)

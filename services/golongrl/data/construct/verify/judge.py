@@ -20,6 +20,8 @@ class Trial:
     """Answers to one form of the prompt; None where the call was refused."""
 
     answers: Sequence[str | None] = ()
+    asked: bool = True
+    """False where an earlier gate refused the sample, so that these were not asked."""
 
     @property
     def usable(self) -> list[str]:
@@ -64,24 +66,32 @@ class Gold:
 
 
 def find(gold: Gold, gates: Gates, with_context: Trial | None, without: Trial, padded: Trial | None) -> SampleFinding:
-    """Judge a sample. `with_context` and `padded` are None where they were not asked."""
-    right = None if with_context is None else _right(gold, gates, with_context)
+    """Judge a sample. `with_context` and `padded` are None where they were not asked.
+
+    The gates come in the order in which the prompts are asked, so that a sample which one of them refuses has the same
+    verdict whether the later prompts were asked or not.
+    """
+    right = _right(gold, gates, with_context) if with_context is not None and with_context.asked else None
     guessed = _right(gold, gates, without)
-    robust = None if padded is None else _right(gold, gates, padded)
+    robust = _right(gold, gates, padded) if padded is not None and padded.asked else None
 
     def refused(reason: str, detail: str) -> SampleFinding:
         return SampleFinding(right, guessed, robust, reason, detail)
 
-    asked = [trial for trial in (with_context, without, padded) if trial is not None]
-    if any(trial.answers and not trial.usable for trial in asked):
-        return refused(NOT_ANSWERED, "the model refused, or its answers were cut")
+    nothing = "the model refused, or its answers were cut"
     if guessed > gates.guesses:
         return refused("answered without the documents", f"{guessed} of {len(without.answers)} times")
-    if with_context is not None and right is not None:
+    if not without.usable:
+        return refused(NOT_ANSWERED, nothing)
+    if with_context is not None:
+        if right is None or not with_context.usable:
+            return refused(NOT_ANSWERED, nothing)
         if (other := _agreed(gold, gates, with_context)) is not None:
             return refused("gold not unique", f"the model agrees on another answer: {other[:120]}")
         if right < gates.agree:
             return refused("wrong with the documents", f"right {right} of {len(with_context.answers)} times")
+    if padded is not None and not padded.usable:
+        return refused(NOT_ANSWERED, nothing)
     if robust == 0:
         return refused("lost in other documents", f"right 0 of {len(padded.answers if padded else ())} times")
     return SampleFinding(right, guessed, robust)

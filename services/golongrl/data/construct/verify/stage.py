@@ -31,7 +31,7 @@ from golongrl.data.construct.tables import Tables
 from golongrl.data.construct.verify.judge import Gates, Gold, SampleFinding, Trial, find
 from golongrl.data.construct.verify.questions import Questions, around, calls
 from golongrl.data.corpus import estimate_tokens
-from golongrl.llm import Asker, CallEstimate, LlmCall, ReplyStore, kept_reply
+from golongrl.llm import Asker, CallEstimate, LlmCall, LlmReply, ReplyStore, kept_reply
 
 # Prompts with one short answer.
 _EXACT = ("T1", "T2", "T4")
@@ -109,19 +109,49 @@ class VerifyStage(CpuStage):
 
     def _jobs(self, inputs: Iterable[Input]) -> Iterator[Job]:
         for one in inputs:
-            planned = list(self._calls([one]))
+            planned = trials(self._tables.out, self._settings, one.row, self._seed)
+            sample = Lookup.of(self._tables.out / "generate", "id").get(one.row["sample_id"])
+            gold, gates = judged_by(sample, self._settings)
+            # Scoring a formula may take long, which is not for an event loop: all of its prompts are asked.
+            stops = None if sample["task"] == "T4" else Stops(gold, gates)
 
-            async def ask(asker: Asker, planned: list[LlmCall] = planned) -> None:
-                # One after the other: those of one prompt share its prefix in the engine's cache.
-                for call in planned:
-                    await asker.ask(call)
+            async def ask(asker: Asker, planned: Trials = planned, stops: Stops | None = stops) -> None:
+                await ask_in_order(asker, planned, stops)
 
             yield Job(self._settings.model, ask)
 
 
-def trials(
-    out: Path, settings: Verify, row: Row, seed: int
-) -> tuple[list[LlmCall] | None, list[LlmCall], list[LlmCall] | None]:
+@dataclass(frozen=True)
+class Stops:
+    """Says when the prompts that are still to be asked would not change the verdict."""
+
+    gold: Gold
+    gates: Gates
+
+    def __call__(self, without: Trial, with_context: Trial | None) -> bool:
+        return find(self.gold, self.gates, with_context, without, None).reason is not None
+
+
+async def ask_in_order(asker: Asker, planned: "Trials", stops: Stops | None) -> None:
+    """Ask without the documents first, which costs least, then with them, then with others around; one call after the
+    other, because those of one prompt share its prefix in the engine's cache."""
+    with_context, without, padded = planned
+    guesses = trial_of([await asker.ask(call) for call in without])
+    if stops is not None and stops(guesses, None):
+        return
+    readings = None
+    if with_context is not None:
+        readings = trial_of([await asker.ask(call) for call in with_context])
+        if stops is not None and stops(guesses, readings):
+            return
+    for call in padded or ():
+        await asker.ask(call)
+
+
+Trials = tuple[list[LlmCall] | None, list[LlmCall], list[LlmCall] | None]
+
+
+def trials(out: Path, settings: Verify, row: Row, seed: int) -> Trials:
     """The calls with the documents, without, and with others around; None is what is not asked."""
     sample = Lookup.of(out / "generate", "id").get(row["sample_id"])
     documents = Lookup.of(out / "sources", "doc_id") if row["others"] else None
@@ -161,23 +191,31 @@ class VerifyWork:
     def _judged(self, row: Row, store: ReplyStore) -> dict[str, object]:
         sample = Lookup.of(self.out / "generate", "id").get(row["sample_id"])
         asked = trials(self.out, self.settings, row, self.seed)
-        with_context, without, padded = (None if some is None else _trial(some, store) for some in asked)
-        truth = {"doc_ids": sample["golds"], "golden_label": sample["answer"], "summary": sample["lang"]}
-        gold = Gold(sample["data_source"], sample["reward_mode"], truth, exact=sample["task"] in _EXACT)
-        gates = Gates(self.settings.agree, self.settings.guesses, self.settings.thresholds[sample["task"]])
-        assert without is not None
-        finding = find(gold, gates, with_context, without, padded)
+        with_context, without, padded = (None if some is None else _kept(some, store) for some in asked)
+        gold, gates = judged_by(sample, self.settings)
+        finding = find(gold, gates, with_context, without or Trial(), padded)
         columns = _columns(row, finding, self.settings, asked[1][0].key)
         return columns if finding.reason is None else refused(finding.reason, finding.detail, **columns)
 
 
-def _trial(asked: Sequence[LlmCall], store: ReplyStore) -> Trial:
-    """The answers in the store. A cut answer is none: it says nothing about the sample."""
-    replies = [kept_reply(call, store) for call in asked]
-    usable = [
+def judged_by(sample: Row, settings: Verify) -> tuple[Gold, Gates]:
+    """What scores the answers to a sample, and what they have to meet."""
+    truth = {"doc_ids": sample["golds"], "golden_label": sample["answer"], "summary": sample["lang"]}
+    gold = Gold(sample["data_source"], sample["reward_mode"], truth, exact=sample["task"] in _EXACT)
+    return gold, Gates(settings.agree, settings.guesses, settings.thresholds[sample["task"]])
+
+
+def _kept(asked: Sequence[LlmCall], store: ReplyStore) -> Trial:
+    """The answers in the store; what was not asked has none."""
+    return trial_of([kept_reply(call, store) for call in asked])
+
+
+def trial_of(replies: Sequence[LlmReply | None]) -> Trial:
+    """The answers of some calls. A cut answer is none: it says nothing about the sample."""
+    answers = [
         None if reply is None or reply.refused or reply.finish_reason == "length" else reply.text for reply in replies
     ]
-    return Trial(usable)
+    return Trial(answers, asked=any(reply is not None for reply in replies))
 
 
 def _columns(row: Row, finding: SampleFinding, settings: Verify, prompt_sha: str) -> dict[str, object]:
