@@ -96,6 +96,7 @@ CHOICES = [
     ("I am sure. (B) is the correct answer.", "B"), ("The answer is (A). No: the answer is (B)", "B"),
     ("the answer is a matter of taste", None), ("The correct answer is Apple", None), ("The answer is A-level", None),
     ("The answer is not (A)", None), ("The answer is (A) or (B)", None), ("A or B", None), ("The answer is (F)", None),
+    ("The correct answer is (B), (A) being too early.", "B"), ("The answer is (B), but (A) is also possible.", None),
     ("The answer is (A). The answer is (F)", None), ("", None), ("I think so", None),
 ]  # fmt: skip
 

@@ -9,6 +9,8 @@ with another one ("A or B"). A reply that is nothing but a letter names it. Noth
 import re
 from collections.abc import Iterable
 
+from golongrl.tasks.exact import hedged
+
 _MARKS = str.maketrans({"*": None, "_": None, "`": None, "$": None, "（": "(", "）": ")", "：": ":"})
 _LETTER = r"(?:\(\s*(?P<bracketed>[A-Za-z])\s*\)|(?P<bare>[A-Za-z])(?![\w'’-]))"
 _STATED = re.compile(
@@ -23,7 +25,6 @@ _CALLED_RIGHT = re.compile(
     r"(?i:correct|right|best)(?P<bare>(?!))?"
 )
 _ONLY = re.compile(r"\s*\(?(?P<bare>[A-Z])\)?\s*[.。]?\s*")
-_OTHER = re.compile(r"[\s)}.]*(?:\b(?:or|and)\b|[/,、或和])\s*\(?([A-Z])\)?(?![\w'’-])")
 
 
 def letters(choices: int) -> str:
@@ -54,10 +55,7 @@ def choice_strict(text: str, choices: int) -> str | None:
         return None
     last = max(stated, key=lambda match: match.end())
     letter = _letter(last)
-    other = _OTHER.match(plain, last.end())
-    if other is not None and other[1] != letter:
-        return None
-    return _known(letter, choices)
+    return None if hedged(plain[last.end() :], letter) else _known(letter, choices)
 
 
 _EVALSCOPE = re.compile(r"ANSWER\s*:\s*[*(]*([A-Z])(?![A-Za-z])", re.IGNORECASE)

@@ -90,7 +90,7 @@ _AGAINST = re.compile(
 )  # fmt: skip
 
 
-def _hedged(rest: str, chosen: str) -> bool:
+def hedged(rest: str, chosen: str) -> bool:
     """Whether the text behind the chosen option offers another one as well: "A or B", "(A)/(B)", "(A), (B)".
 
     A clause about another option is not a hedge ("(B), (A) being too early"), unless it speaks for that option
@@ -131,7 +131,7 @@ def _strict_letter(text: str) -> str | None:
     if not named:
         return None
     chosen = _letter_of(named[-1])
-    return None if _hedged(text[named[-1].end() :], chosen) else chosen
+    return None if hedged(text[named[-1].end() :], chosen) else chosen
 
 
 _PLAIN = str.maketrans({"*": None, "（": "(", "）": ")", "_": None, "`": None, "$": None})

@@ -2,7 +2,8 @@
 
 One rule in all modes: after the thought, 0 unless the reply starts with the hash; then the ratio of
 `difflib.SequenceMatcher` between reply and gold without their hashes, its heuristic for frequent characters left on.
-The whole thought is no answer in `strict`; in `compat` it scores 0 too, because it does not start with the hash.
+`official` keeps white space in front of a reply without a thought. A cut thought scores 0 in all modes: it does not
+start with the hash.
 
 Three benchmarks by the prompt's length in tokens of the evaluated model. A prompt that does not fit is skipped and
 counted: cutting it would remove needles, as the released evaluation does, which also joins the turns to one message.
