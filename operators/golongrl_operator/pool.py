@@ -101,7 +101,17 @@ def plan(site: Site, view: View) -> PoolPlan:
     keda = site.pool.autoscaled and not view.meaning.dedicated
     scale = {name: size} if not (apply or keda) and work is not None and size != asked else {}
     least = costs(pods, view.picture) if 0 < size < asked else {}
-    return PoolPlan(status, replaced, scale, least, apply, evict, healing.reason)
+    trouble = _refusal(observed) if size else ""
+    return PoolPlan(status, replaced, scale, least, apply, evict, trouble or healing.reason)
+
+
+def _refusal(observed: Json) -> str:
+    """Why no pod may be made: a quota, Pod Security, a webhook. A Deployment says so, no pod does."""
+    conditions = {entry["type"]: entry for entry in observed.get("conditions") or []}
+    failure = conditions.get("ReplicaFailure", {})
+    if failure.get("status") != "True":
+        return ""
+    return short(f"no engine may be made ({failure.get('reason', '')}): {failure.get('message', '')}")
 
 
 def _own(site: Site, view: View, work: Manifest | None, size: int) -> tuple[Manifest, ...]:

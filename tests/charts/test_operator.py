@@ -52,6 +52,14 @@ def test_a_training_run_replaces_the_job(helm: Helm) -> None:
     assert helm.template(MATRIX["operator-outside"]).of("Deployment")
 
 
+def test_its_pool_may_be_sized_by_the_operator(helm4: Helm) -> None:
+    assert "rollout" not in helm4.template(ON).one("TrainingRun")["spec"]
+    sized = {"operator": {"enabled": True, "minReplicas": 2, "maxReplicas": 8}}
+    assert helm4.template(sized).one("TrainingRun")["spec"]["rollout"] == {"minReplicas": 2, "maxReplicas": 8}
+    wrong = {"operator": {"enabled": True, "minReplicas": 9, "maxReplicas": 8}}
+    assert "minReplicas 9 is more than maxReplicas 8" in helm4.refusal(wrong)
+
+
 def test_its_name_stays_when_what_it_trains_changes(helm4: Helm) -> None:
     """The operator replaces the RayJob then; a name with a hash would leave helm to delete the run."""
     runs = [helm4.template(ON | {"recipe": {"learner": {"steps": steps}}}).one("TrainingRun") for steps in (5, 6)]

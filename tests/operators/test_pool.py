@@ -347,6 +347,22 @@ def test_another_step_or_an_unknown_one_is_not_the_same(steps: tuple[int | None,
     assert planned(run, a_job(run, attempt=1, **FAILED), picture=pictures[1]).status["phase"] == "Restarting"
 
 
+def test_what_refuses_the_engines_is_said() -> None:
+    """Admission refuses the pods, not the workload."""
+    run = a_run()
+    refused = workload(2)
+    message = 'pods "x" is forbidden: exceeded quota: gpus'
+    refused["status"]["conditions"] = [
+        {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": message}
+    ]
+    outcome = planned(run, a_job(run), picture=PICTURE, workloads=[refused])
+    assert outcome.status["stuck"] == [f"no engine may be made (FailedCreate): {message}"]
+    stuck = {entry["type"]: entry["status"] for entry in outcome.status["conditions"]}["Stuck"]
+    assert stuck == "True"
+    run["status"] = outcome.status
+    assert planned(run, a_job(run), picture=PICTURE, workloads=[workload(2)]).status["stuck"] == []
+
+
 def test_kueue_admits_the_rayjob_and_the_pool_follows() -> None:
     run = a_run(schedule={"queue": "team-a"}, rollout={"dedicated": True})
     outcome = planned(run)

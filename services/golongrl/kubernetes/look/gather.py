@@ -114,7 +114,8 @@ def _askable(pods: Sequence[Pod]) -> Iterator[tuple[Pod, str]]:
     """A few running pods of each component with their container, ready ones first."""
     for component, container in _ASKED:
         running = [pod for pod in pods if pod.component == component and pod.phase == "Running"]
-        running.sort(key=lambda pod: not pod.ready)
+        # Those of a run with a queue of its own know only that one.
+        running.sort(key=lambda pod: (bool(pod.run), not pod.ready))
         yield from ((pod, container) for pod in running[:_TRIES])
 
 

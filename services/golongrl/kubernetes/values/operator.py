@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from golongrl.kubernetes.values.common import Cidr, Count, Image, PodPlacement, Port, Resources
+from golongrl.kubernetes.values.common import Cidr, Count, Image, PodPlacement, Port, Positive, Resources
 
 
 class OperatorValues(PodPlacement):
@@ -23,6 +23,14 @@ class OperatorValues(PodPlacement):
     image: Image = Image(repository="golongrl/golongrl-operator")
     max_restarts: Count = Field(2, description="spec.maxRestarts of the release's own TrainingRun.")
     stall_seconds: Count = Field(0, description="spec.stallSeconds of the release's own TrainingRun. 0 means never.")
+    min_replicas: Positive = Field(
+        1, description="spec.rollout.minReplicas of the release's own TrainingRun, if maxReplicas is set."
+    )
+    max_replicas: Count = Field(
+        0,
+        description="spec.rollout.maxReplicas of the release's own TrainingRun: the operator then sizes the pool by "
+        "what the learner needs. 0 means the fixed number rollout.replicas.",
+    )
     gpu_budget: Count = Field(
         0,
         description="GPUs that the runs of this release may use together, learners and rollout pools. Runs of higher "
