@@ -258,6 +258,6 @@ class RunStatus(ValuesSection):
     progress: Progress | None = Field(None, description="Since when the queue has made no progress.")
     conditions: list[Condition] = Field(
         default_factory=list[Condition],
-        description="Accepted, Progressing, Stuck, Complete, Failed.",
+        description="Accepted, Progressing, Stuck, Stalled, Complete, Failed.",
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
     )

@@ -46,8 +46,9 @@ def conditions(
     now: datetime,
     differs: Sequence[str] = (),
     error: str = "",
+    stalled: Sequence[str] = (),
 ) -> list[Condition]:
-    """Accepted, Progressing, Stuck, Complete, Failed; a condition keeps its time while its status stays.
+    """Accepted, Progressing, Stuck, Stalled, Complete, Failed; a condition keeps its time while its status stays.
 
     Args:
         stuck: what stops the loop.
@@ -55,6 +56,7 @@ def conditions(
         old: the conditions of the last pass.
         differs: the keys in which the rollout pool differs from the run's recipe.
         error: why the spec cannot be trained; empty if it can.
+        stalled: who waits for whom, up to the process from which nothing comes.
     """
     since = {entry["type"]: (entry["status"], entry["lastTransitionTime"]) for entry in old}
 
@@ -79,6 +81,7 @@ def conditions(
         condition("Accepted", _accepted(error, differs)),
         condition("Progressing", (_word(phase in _PROGRESSING), phase.value, message)),
         condition("Stuck", aspect),
+        condition("Stalled", _stalled(phase, stalled, silence)),
         condition("Complete", (_word(phase == RunPhase.SUCCEEDED), phase.value, message)),
         condition("Failed", (_word(phase == RunPhase.FAILED), phase.value, message)),
     ]
@@ -102,6 +105,12 @@ def _stuck(phase: RunPhase, stuck: Sequence[str], silence: str) -> _Aspect:
     if phase == RunPhase.RUNNING and silence:
         return "Unknown", "QueueSilent", told
     return ("True", "Blocked", told) if stuck else ("False", "Moving", "")
+
+
+def _stalled(phase: RunPhase, stalled: Sequence[str], silence: str) -> _Aspect:
+    if phase == RunPhase.RUNNING and silence:
+        return "Unknown", "QueueSilent", silence
+    return ("True", "NoAnswer", "; ".join(stalled)) if stalled else ("False", "Answering", "")
 
 
 def _word(holds: bool) -> Literal["True", "False"]:

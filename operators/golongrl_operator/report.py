@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from golongrl.kubernetes.look.status import end, stuck
 from golongrl.kubernetes.rayjob.site import Manifest
+from golongrl.telemetry import watchdog
 from golongrl_operator.api import Failure, Progress, RunStatus
 from golongrl_operator.cases import Case, Seen
 from golongrl_operator.conditions import LASTING_S, conditions, seconds_since, stamp
@@ -85,10 +86,28 @@ def status_of(
         replaced=list(pool.replaced) if pool else [],
         stuck=lines,
         progress=progress,
-        conditions=conditions(decision, generation, lines, seen.silence, since, seen.now, differs, case.error),
+        conditions=conditions(
+            decision,
+            generation,
+            lines,
+            seen.silence,
+            since,
+            seen.now,
+            differs,
+            case.error,
+            _chains(decision.phase, seen),
+        ),
     )
     told = status.model_dump(mode="json", by_alias=True, exclude_none=True)
     return {**told, **kept, **_figures(case, seen)}
+
+
+def _chains(phase: RunPhase, seen: Seen) -> list[str]:
+    """Who waits for whom, up to the process from which nothing comes; bounded as `stuck` is."""
+    if phase != RunPhase.RUNNING or seen.picture is None or end(seen.picture["queue"]):
+        return []
+    found = watchdog.stalls(watchdog.read(seen.picture["services"]))
+    return [str(stall)[:_LONGEST_LINE] for stall in found[:_MOST_LINES]]
 
 
 # Keys that keep their last known value.

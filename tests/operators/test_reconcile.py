@@ -9,6 +9,7 @@ import pytest
 
 from golongrl import recipe as recipes
 from golongrl.kubernetes.look.pods import Pod
+from golongrl.telemetry.waits import Wait, dumps
 from golongrl_operator.build import objects, resolve
 from golongrl_operator.cases import Seen
 from golongrl_operator.reconcile import ReconcileResult, reconcile, refused
@@ -25,7 +26,8 @@ def test_a_new_run_gets_its_configmap_and_then_its_rayjob() -> None:
     assert len({item["metadata"]["name"] for item in outcome.apply} | {outcome.status["job"]}) == 1
     assert outcome.status["phase"] == "Pending"
     assert conditions(outcome) == {
-        "Accepted": "True", "Progressing": "True", "Stuck": "False", "Complete": "False", "Failed": "False",
+        "Accepted": "True", "Progressing": "True", "Stuck": "False", "Stalled": "False", "Complete": "False",
+        "Failed": "False",
     }  # fmt: skip
 
 
@@ -58,6 +60,23 @@ def test_the_last_step_is_told_too() -> None:
     end = {"queue": QUEUE | {"version": 40}, "services": []}
     done = one(run, a_job(run, jobDeploymentStatus="Complete", jobStatus="SUCCEEDED"), picture=end)
     assert (done.status["phase"], done.status["step"]) == ("Succeeded", "40/40")
+
+
+def test_who_waits_for_a_process_that_does_not_answer_is_the_condition_stalled() -> None:
+    run = a_run()
+    groups = Wait("rollout/w-1", "3 groups of step 12", 9.0)
+    services = [
+        {"service": "learner", "id": "h", "age_s": 0.5, "fields": {"doing": "waiting", "waits": dumps([groups])}},
+        {"service": "rollout", "id": "w-1", "age_s": 31.0, "fields": {"phase": "generating"}},
+    ]
+    told = one(run, a_job(run), picture=PICTURE | {"services": services})
+    chain = "learner waits for 3 groups of step 12, 9 s <- w-1 has sent no heartbeat for 31 s"
+    (stalled,) = [entry for entry in told.status["conditions"] if entry["type"] == "Stalled"]
+    assert (stalled["status"], stalled["reason"], stalled["message"]) == ("True", "NoAnswer", chain)
+    assert told.status["stuck"] == [chain]
+    ended = {"queue": QUEUE | {"stopped": {"reason": "complete", "detail": "40 steps"}}, "services": services}
+    assert conditions(one(run, a_job(run), picture=ended))["Stalled"] == "False"
+    assert conditions(one(run, a_job(run), silence="no answer"))["Stalled"] == "Unknown"
 
 
 def test_what_is_stuck_is_named() -> None:
@@ -220,7 +239,8 @@ def test_a_condition_keeps_its_time_while_it_holds() -> None:
     assert later.status == run["status"], "nothing new, nothing written"
     done = one(run, a_job(run, jobDeploymentStatus="Complete", jobStatus="SUCCEEDED"), now=NOW + timedelta(hours=1))
     times = {entry["type"]: entry["lastTransitionTime"][11:13] for entry in done.status["conditions"]}
-    assert times == {"Accepted": "03", "Progressing": "04", "Stuck": "03", "Complete": "04", "Failed": "03"}
+    kept = {"Accepted": "03", "Stuck": "03", "Stalled": "03", "Failed": "03"}
+    assert times == {**kept, "Progressing": "04", "Complete": "04"}
 
 
 def test_a_refusal_is_said_once() -> None:
