@@ -85,6 +85,14 @@ def test_counts_are_what_a_person_finds(lang, headings):
         assert term.total == plain
 
 
+def test_a_word_whose_count_could_be_argued_about_is_not_asked_about():
+    part = "## Part {0}\n\nThe keeper's lamp and the 'lantern' of part {0} are a co-owned treasure of the harbour."
+    text = "\n\n".join(part.format(i) for i in range(1, 6))
+    shown = outline([Document("d", text)], "English", MOST, estimate_tokens, 0.0)
+    found = {term.word: term.total for term in terms(shown)}
+    assert found == {"lantern": 5, "treasure": 5, "harbour": 5}
+
+
 def test_a_number_is_confirmed_by_counting_again():
     for seed in range(12):
         sample = sample_of("T4", "English", seed)

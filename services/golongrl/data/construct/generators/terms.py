@@ -16,7 +16,9 @@ from golongrl.data.construct.generators.sample import Language
 
 # A shorter word is a particle, a longer run a path or a hash.
 _ENGLISH = re.compile(r"[A-Za-z][a-z]{4,15}")
-_ENGLISH_WORD = re.compile(r"(?<![\w'’-])[A-Za-z]+(?![\w'’-])")
+_ENGLISH_WORD = re.compile(r"(?<!\w)[A-Za-z]+(?!\w)")
+# Whether `keeper` stands in "keeper's" and "co-keeper" is a matter of taste: such words are not asked about.
+_COMPOUND = re.compile(r"\w+(?:['’-]\w+)+")
 # Each is counted in the whole text: enough to choose from.
 _MOST_CHINESE = 400
 _CHINESE = re.compile(r"[\u4e00-\u9fff]{2,6}")
@@ -55,7 +57,7 @@ def mentions(outline: Outline, word: str) -> Term:
 def pattern(word: str) -> re.Pattern[str]:
     """What a mention of the word looks like."""
     if word.isascii():
-        return re.compile(rf"(?<![\w'’-]){re.escape(word)}(?![\w'’-])", re.IGNORECASE)
+        return re.compile(rf"(?<!\w){re.escape(word)}(?!\w)", re.IGNORECASE)
     return re.compile(re.escape(word))
 
 
@@ -73,7 +75,10 @@ def _english(outline: Outline) -> list[Term]:
         counts.append(Counter(word.lower() for word in words))
         for word in words:
             shown.setdefault(word.lower(), Counter())[word] += 1
-    empty = _stop_words("English")
+    compounds = {
+        piece for run in _COMPOUND.findall(outline.context) for piece in re.split(r"['’-]", run.lower()) if piece
+    }
+    empty = _stop_words("English") | compounds
     usable = [word for word in shown if word not in empty and _ENGLISH.fullmatch(shown[word].most_common(1)[0][0])]
     return [Term(shown[word].most_common(1)[0][0], tuple(some[word] for some in counts)) for word in usable]
 
