@@ -5,6 +5,9 @@
 - `strict`: the same, but the gold must stand in the extracted answer, so that a reply that lists many candidates earns
   nothing by it; without a stated answer the last line is the answer. The last verdict counts.
 - `official`: the judge alone.
+
+The longest prompts have their middle cut out. The released evaluation asks its harness for that, which ignores it and
+has them refused.
 """
 
 from collections.abc import Mapping
@@ -82,6 +85,7 @@ FRAMES = Benchmark(
     _problem=_problem,
     _messages=_messages,
     _score=_score,
+    rule="middle",
     needs_judge=True,
     _judge_prompts=judge_prompts,
     _verdict=verdict,
