@@ -21,6 +21,14 @@ from typing import Final
 # Exit code of a service whose storage is full, read-only or failing (EX_IOERR of sysexits.h): a restart would not help.
 NO_SPACE_EXIT: Final = 74
 
+# The system's answers about a path that a person can act on.
+_PATH_REFUSED: Final = frozenset(
+    {errno.EACCES, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOENT, errno.ENOTDIR, errno.EPERM, errno.EROFS}
+)
+# Of these, what no restart can change.
+_NO_PATH: Final = frozenset({errno.ELOOP, errno.ENAMETOOLONG})
+# Characters of a path in a line.
+_LONGEST_PATH: Final = 200
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 # The password of a URL: up to the last @ of the word, because a person may not have escaped an earlier one.
 _URL_PASSWORD: Final = re.compile(r"([a-z][a-z0-9+.-]*://[^\s:/@]*):\S+@", re.IGNORECASE)
@@ -90,7 +98,8 @@ def without_secrets(text: str, environment: Mapping[str, str] = os.environ) -> s
 
 @contextmanager
 def one_line(*, service: bool = False) -> Iterator[None]:
-    """End the process with an error's line and exit code; any other exception is a defect and keeps its traceback.
+    """End the process with an error's line and exit code. The system's refusal of a path has a line too; any other
+    exception is a defect and keeps its traceback.
 
     Args:
         service: the process is one that somebody restarts when it ends.
@@ -100,3 +109,20 @@ def one_line(*, service: bool = False) -> Iterator[None]:
     except GolongrlError as error:
         print(f"error: {without_secrets(str(error))}", file=sys.stderr)
         sys.exit(NO_SPACE_EXIT if service and isinstance(error, NoSpaceError) else error.exit_code)
+    except OSError as error:
+        if (line := _of_a_path(error)) is None:
+            raise
+        print(f"error: {without_secrets(line)}", file=sys.stderr)
+        if is_full(error):
+            sys.exit(NO_SPACE_EXIT if service else 1)
+        # What a service reads may be readable again when it is restarted.
+        sys.exit(1 if service and error.errno not in _NO_PATH else InputError.exit_code)
+
+
+def _of_a_path(error: OSError) -> str | None:
+    """The line for a path that the system refuses, whoever asked for it; None for any other error."""
+    if not isinstance(error.filename, str | bytes) or error.errno not in _PATH_REFUSED | _FULL:
+        return None
+    path = os.fsdecode(error.filename)
+    shown = path if len(path) <= _LONGEST_PATH else f"{path[:_LONGEST_PATH]}..."
+    return no_space(Path(shown).parent) if is_full(error) else f"{shown}: {error.strerror}"

@@ -1,5 +1,7 @@
 """What a recipe's text and its numbers show is refused in one line that names key and line, all faults at once."""
 
+import re
+
 import pytest
 import yaml
 from hypothesis import given
@@ -146,3 +148,26 @@ def test_a_model_that_does_not_fit(config, vocabulary, expected):
 )
 def test_a_model_that_fits_or_says_nothing(config):
     assert not list(model_faults(load("quickstart"), config, 11))
+
+
+@pytest.mark.parametrize("key", ["model.path", "data.corpus", "data.train", "data.validation", "learner.resume"])
+@pytest.mark.parametrize("value", ["x" * 256, "a/" * 3000, '"a\\u0000b"', '"a\\u001b[2Jb"', "ü" * 200])
+def test_what_can_be_no_path_is_refused_by_its_key(key, value):
+    with pytest.raises(RecipeError, match=rf"{re.escape(key)}: no path: ") as error:
+        load("quickstart", [f"{key}={value}"])
+    assert len(str(error.value)) < 200
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "seed=9007199254740993", "learner.steps=4294967296", "data.epochs=4294967296", "data.prompts=1000000000000",
+        "rollout.n=4294967296", "queue.lease_s=1e300", "queue.stall_s=1e9", "learner.validation_deadline_s=1e300",
+        "queue.max_bytes=99999999999999999999", "learner.max_tokens_per_rank=99999999999999999999",
+    ],
+)  # fmt: skip
+def test_a_number_that_a_reader_of_the_recipe_could_not_hold_is_refused(setting):
+    with pytest.raises(
+        RecipeError, match=f"{re.escape(setting.partition('=')[0])}: Input should be less than or equal"
+    ):
+        load("quickstart", [setting])

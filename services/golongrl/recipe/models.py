@@ -19,14 +19,36 @@ from golongrl.recipe.functions import EstimatorName, PolicyLossName
 # Most seconds that one response may be scored for: a request may not hold a worker of the reward service for longer.
 MAX_DEADLINE_S = 120.0
 
-PositiveInt = Annotated[int, Field(ge=1)]
-NonNegativeInt = Annotated[int, Field(ge=0)]
+# The largest whole number that every reader of a recipe keeps: Lua and JSON have floats of 64 bits.
+MOST = 2**53
+# The longest time that sockets and timers can be told to wait.
+LONGEST_S = 30 * 86_400.0
+
+PositiveInt = Annotated[int, Field(ge=1, le=MOST)]
+NonNegativeInt = Annotated[int, Field(ge=0, le=MOST)]
+# What a run counts, one by one.
+Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
+Seconds = Annotated[float, Field(gt=0, le=LONGEST_S)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 NonNegativeFloat = Annotated[float, Field(ge=0)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]
+# Bytes of a path, and of one name in it, on Linux.
+_LONGEST_PATH, _LONGEST_NAME = 4095, 255
+
+
+def _place(path: str) -> str:
+    found = os.path.expanduser(path)
+    encoded = found.encode("utf-8", "replace")
+    if len(encoded) > _LONGEST_PATH or any(len(name) > _LONGEST_NAME for name in encoded.split(b"/")):
+        raise ValueError(f"no path: longer than {_LONGEST_PATH} bytes, or a name in it longer than {_LONGEST_NAME}")
+    if any(not character.isprintable() for character in found):
+        raise ValueError("no path: it has a control character")
+    return found
+
+
 # A path, or a name in its place. `~` is the home folder where the recipe is first read, for every process of the run.
-Place = Annotated[str, AfterValidator(os.path.expanduser)]
+Place = Annotated[str, AfterValidator(_place)]
 
 # Task types of the paper, in its order (golongrl.tasks names their metrics).
 TaskType = Literal["T1", "T2", "T3", "T4", "T5", "T6", "T7", "T8", "T9"]
@@ -75,7 +97,7 @@ class Data(Section):
     validation: Place | None = Field(
         None, description="Like `train`; with a corpus, held-out prompts are built instead."
     )
-    prompts: PositiveInt = Field(360, description="Prompts to build from a corpus, split evenly over `tasks`.")
+    prompts: Count = Field(360, description="Prompts to build from a corpus, split evenly over `tasks`.")
     validation_prompts: NonNegativeInt = Field(0, description="Held-out prompts to build from a corpus.")
     tasks: tuple[TaskType, ...] = Field(
         ("T1", "T2", "T3", "T4", "T5", "T6", "T7", "T8", "T9"), description="Task types to build or keep."
@@ -97,7 +119,7 @@ class Data(Section):
     bad_rows: Literal["error", "skip"] = Field(
         "error", description="What bad rows of a file do: refuse the data, or be left out, counted and listed."
     )
-    epochs: PositiveInt = Field(10, description="Times every row is trained on.")
+    epochs: Count = Field(10, description="Times every row is trained on.")
     enable_thinking: bool | None = Field(
         None, description="Passed to the chat template where it knows the switch; null leaves its default."
     )
@@ -191,7 +213,7 @@ class Algorithm(Section):
 class Rollout(Section):
     """How responses are generated."""
 
-    n: PositiveInt = Field(16, description="Responses a prompt.")
+    n: Count = Field(16, description="Responses a prompt.")
     max_response_tokens: PositiveInt = Field(16_384, description="Longest response.")
     temperature: PositiveFloat = Field(1.0, description="Sampling temperature of training rollouts.")
     top_p: Annotated[float, Field(gt=0, le=1)] = Field(
@@ -226,7 +248,7 @@ class Reward(Section):
 class Queue(Section):
     """The sample queue's promises."""
 
-    groups_per_step: PositiveInt = Field(128, description="B: groups in every batch.")
+    groups_per_step: Count = Field(128, description="B: groups in every batch.")
     max_staleness: NonNegativeInt = Field(
         1, description="Most policy versions that a group may be behind when it is trained; 0 is synchronous training."
     )
@@ -237,8 +259,8 @@ class Queue(Section):
         1, description="Preferred least number of prompts per task type present in a batch."
     )
     max_bytes: PositiveInt = Field(64 << 30, description="Budget of Redis memory for samples, checked at lease.")
-    lease_s: PositiveFloat = Field(120.0, description="A lease not renewed for this long is returned.")
-    stall_s: PositiveFloat = Field(900.0, description="A lease without progress for this long is returned.")
+    lease_s: Seconds = Field(120.0, description="A lease not renewed for this long is returned.")
+    stall_s: Seconds = Field(900.0, description="A lease without progress for this long is returned.")
     max_tries: PositiveInt = Field(
         5,
         description="Failed tries (the engine failed, the worker died, the lease stalled, the group was invalid) after "
@@ -249,8 +271,8 @@ class Queue(Section):
 class Learner(Section):
     """The optimizer step and what surrounds it."""
 
-    ranks: PositiveInt = Field(1, description="FSDP ranks, one per GPU.")
-    steps: PositiveInt | None = Field(None, description="Optimizer steps; null runs through all epochs.")
+    ranks: Count = Field(1, description="FSDP ranks, one per GPU.")
+    steps: Count | None = Field(None, description="Optimizer steps; null runs through all epochs.")
     mini_batch_groups: PositiveInt | None = Field(
         None, description="Groups in a mini-batch; null is the whole batch (one update a step)."
     )
@@ -308,7 +330,7 @@ class Learner(Section):
         0, description="Steps between validations, with one after the last step; 0 is never."
     )
     val_before_train: bool = Field(False, description="Validate the initial policy.")
-    validation_deadline_s: PositiveFloat = Field(
+    validation_deadline_s: Seconds = Field(
         3600.0,
         description="Longest a validation may hold up training; if it is not finished by then, no averages are "
         "reported.",

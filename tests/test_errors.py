@@ -1,0 +1,86 @@
+"""Where an error becomes a line and an exit code: a path that the system refuses is never a traceback."""
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from golongrl.errors import NO_SPACE_EXIT, InputError, NoSpaceError, one_line
+
+LONG = "x" * 300
+
+
+def ended(error: BaseException, capsys: pytest.CaptureFixture[str], *, service: bool = False) -> tuple[object, str]:
+    with pytest.raises(SystemExit) as exit_, one_line(service=service):
+        raise error
+    return exit_.value.code, capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "number", [errno.EACCES, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTDIR, errno.EROFS, errno.ENOENT]
+)
+def test_a_path_that_the_system_refuses_is_one_line(number: int, capsys: pytest.CaptureFixture[str]) -> None:
+    error = OSError(number, os.strerror(number), "/data/" + "x" * 5000)
+    code, line = ended(error, capsys)
+    assert code == 2
+    assert line.startswith("error: /data/xxx")
+    assert line.endswith(f"...: {os.strerror(number)}\n")
+    assert len(line) < 300
+    restarted = number not in (errno.ELOOP, errno.ENAMETOOLONG)
+    assert ended(error, capsys, service=True)[0] == (1 if restarted else 2)
+
+
+def test_a_full_disk_is_one_line_wherever_it_shows(capsys: pytest.CaptureFixture[str]) -> None:
+    error = OSError(errno.ENOSPC, "No space left on device", "/data/x/file")
+    assert ended(error, capsys) == (1, "error: no space left on /data/x\n")
+    assert ended(error, capsys, service=True) == (NO_SPACE_EXIT, "error: no space left on /data/x\n")
+    assert ended(NoSpaceError("no space left on /d"), capsys, service=True)[0] == NO_SPACE_EXIT
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ECONNREFUSED, "refused"), OSError("?"), OSError(errno.ENOENT, "gone", 3)]
+)
+def test_what_is_of_no_path_keeps_its_traceback(error: OSError) -> None:
+    with pytest.raises(type(error)) as raised, one_line():
+        raise error
+    assert raised.value is error
+
+
+def test_an_error_of_ours_is_its_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert ended(InputError("redis://:hush@h"), capsys) == (2, "error: redis://:***@h\n")
+
+
+COMMANDS = [
+    ("recipe", "check", "{}"),
+    ("recipe", "show", "{}"),
+    ("report", "{}"),
+    ("status", "--name", "q", "--out", "{}"),
+    ("train", "quickstart", "--name", "q", "--out", "{}"),
+    ("train", "quickstart", "--name", "q", "--out", "here", "--set", "model.path={}"),
+    ("data", "check", "{}"),
+    ("data", "check", "{}.jsonl"),
+    ("data", "stats", "{}", "--model", "builtin:quickstart"),
+    ("data", "build", "quickstart", "--out", "{}.jsonl"),
+    ("reward", "score", "{}"),
+    ("engine", "--model-path", "{}"),
+    ("render", "rayjob", "{}"),
+]
+
+
+@pytest.mark.parametrize(
+    ("command", "path"), [*((command, LONG) for command in COMMANDS), *((command, "loop") for command in COMMANDS[:2])]
+)
+def test_every_command_that_takes_a_path_ends_in_one_line(command: tuple[str, ...], path: str, tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    for suffix in (".jsonl", ".yaml"):
+        (tmp_path / f"loop{suffix}").symlink_to(tmp_path / f"loop{suffix}")
+    done = subprocess.run(
+        [sys.executable, "-m", "golongrl", *(word.format(path) for word in command)],
+        cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr[-2000:]
+    assert done.stderr.startswith("error: ")
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["loop", "loop.jsonl", "loop.yaml"]
