@@ -15,8 +15,8 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import uvicorn
-from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
 from starlette.responses import Response
 
 from golongrl.errors import InputError
@@ -111,6 +111,8 @@ def run(app: Any, listener: socket.socket, *, grace_s: int) -> None:
         server.run(sockets=[listener])
 
 
-def exposition(registry: CollectorRegistry) -> Response:
-    """A registry's metrics as Prometheus reads them: the answer of /metrics."""
-    return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+def exposition(registry: CollectorRegistry, accept: str = "") -> Response:
+    """A registry's metrics as Prometheus reads them: the answer of /metrics. Exemplars are there for who accepts
+    OpenMetrics."""
+    encode, kind = choose_encoder(accept)
+    return Response(encode(registry), media_type=kind)

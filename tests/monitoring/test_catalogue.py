@@ -13,6 +13,8 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import Metric as Family
 
 from golongrl.engine.metrics import EngineMetrics
+from golongrl.learner.flops import group_flops, speed
+from golongrl.learner.memory import shape
 from golongrl.learner.observe import metrics as learner
 from golongrl.learner.observe.metrics import LearnerMetrics, elsewhere, shown_as
 from golongrl.learner.observe.status import LearnerStatus
@@ -90,6 +92,18 @@ def test_the_engines_names_are_sglangs_own() -> None:
     (catalogue,) = [each for each in CATALOGUES if each.service == "engine"]
     missing = {metric.exported for metric in catalogue.metrics.values()} - recorded
     assert missing == set()
+
+
+def test_the_speed_of_an_update() -> None:
+    config = json.loads((ROOT / "services/golongrl/assets/quickstart/config.json").read_text())
+    model, groups = shape(config), [(100, [10, 20]), (50, [5])]
+    plain = sum(group_flops(model, prompt, lengths, shared=False) for prompt, lengths in groups)
+    found = speed(model, groups, 2.0, 4, None, shared=False)
+    assert found == {"perf/tflops": pytest.approx(plain / 2 / 4 / 1e12)}
+    known = speed(model, groups, 2.0, 4, 1e12, shared=False)
+    assert known["perf/mfu"] == pytest.approx(known["perf/tflops"])
+    assert speed(model, groups, 2.0, 4, None, shared=True)["perf/tflops"] < found["perf/tflops"]
+    assert speed(model, groups, 0.0, 4, 1e12, shared=True) == {}
 
 
 async def test_every_number_of_a_record_has_its_series(tmp_path: Path) -> None:

@@ -163,6 +163,7 @@ def _watched(
                 f"--config.file={out / 'prometheus.yml'}",
                 f"--storage.tsdb.path={out / 'tsdb'}",
                 f"--web.listen-address=127.0.0.1:{port}",
+                "--enable-feature=exemplar-storage",
             ],
             stdout=log,
             stderr=log,
@@ -255,6 +256,16 @@ def test_a_trace_leads_from_the_lease_to_the_step_and_from_the_step_to_the_engin
     adopted = {span.attributes["rl.worker"] for spans in versions for span in spans if span.name == "rl.weights.adopt"}
     assert adopted == {"rollout-0", "rollout-1"}
     assert sum(any(span.name == "rl.train.step" for span in spans) for spans in versions) == STEPS
+
+
+@pytest.mark.full
+@pytest.mark.timeout(1200)
+def test_exemplars_lead_from_a_histogram_to_a_trace(scraped: Scraped) -> None:
+    asked = {"query": "golongrl_rollout_generation_seconds_bucket", "start": scraped.start, "end": scraped.end}
+    answer = httpx.get(f"{scraped.url}/api/v1/query_exemplars", params=asked, timeout=60).json()
+    found = {each["labels"]["trace_id"] for series in answer["data"] for each in series["exemplars"]}
+    assert found
+    assert found <= {f"{trace:032x}" for trace in scraped.collector.traces()}
 
 
 @pytest.mark.full

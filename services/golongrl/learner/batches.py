@@ -98,6 +98,7 @@ class Batches:
         self._negatives_masked = prepared.negatives_masked
         if self._samples is not None:
             prepared.samples = await asyncio.to_thread(self._samples.make, batch, prepared.advantages)
+        prepared.lengths = [(len(each.prompt_ids), [len(one.ids) for one in each.responses]) for each in batch.groups]
         prepared.taken, prepared.moments = taken, {each.uid: each.moments for each in batch.groups if each.moments}
         if leased:
             prepared.metrics[GENERATING] = mean(leased)

@@ -4,7 +4,7 @@ Counted are the matrix products: a token's pass through the linear layers of the
 query and key, and the output head. A backward pass costs twice its forward pass.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -46,6 +46,29 @@ def group_flops(model: Shape, prompt: int, responses: Sequence[int], *, shared: 
         pairs = sum((prompt + length) * (prompt + length + 1) / 2 for length in responses)
     layers = 2 * linear(model) * tokens + 4 * model.heads * model.head * pairs
     return _BACKWARD * (model.layers * layers + 2 * model.embedding * scored)
+
+
+def speed(
+    model: Shape,
+    groups: Iterable[tuple[int, Sequence[int]]],
+    seconds: float,
+    ranks: int,
+    peak: float | None,
+    *,
+    shared: bool,
+) -> dict[str, float]:
+    """How fast the groups were trained, under the names of metrics.jsonl: TFLOP/s a rank, and the share of the device's
+    peak where that is known (model FLOPs utilisation: what is computed again for lack of memory does not count).
+
+    Args:
+        groups: tokens of the prompt and of each response.
+        seconds: of the update.
+        peak: operations a second of a rank's device.
+    """
+    if seconds <= 0:
+        return {}
+    rate = sum(group_flops(model, prompt, lengths, shared=shared) for prompt, lengths in groups) / seconds / ranks
+    return {"perf/tflops": rate / 1e12} | ({} if peak is None else {"perf/mfu": rate / peak})
 
 
 def group_line(recipe: Recipe, model_config: Mapping[str, Any]) -> str:

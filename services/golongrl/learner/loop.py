@@ -29,6 +29,8 @@ from golongrl.learner.batch.prepare import PreparedBatch
 from golongrl.learner.batches import Batches
 from golongrl.learner.checkpoints.resume import Identity
 from golongrl.learner.checkpoints.saver import CheckpointSaver
+from golongrl.learner.flops import speed
+from golongrl.learner.memory import Shape
 from golongrl.learner.observe.metrics_log import Records
 from golongrl.learner.observe.samples import Samples
 from golongrl.learner.observe.status import LearnerStatus
@@ -58,6 +60,7 @@ class TrainingLoop:
     Args:
         done: optimizer steps in the ranks' weights.
         rows: (epoch, row) of every group trained in them, as parts to concatenate: [N, 2] each.
+        model, peak: its shape, and the operations a second of a rank's device, where that is known.
         pairs_per_token: of the model, where prompts are computed once; else None.
         negatives_masked: whether `aepo` masked negative advantages in the last step done.
         history: names the checkpoints of this run, in all its attachments.
@@ -79,6 +82,8 @@ class TrainingLoop:
     done: int
     rows: list[NDArray[np.int32]]
     pairs_per_token: float | None
+    model: Shape
+    peak: float | None
     history: str
     negatives_masked: bool = False
     samples: Samples | None = None
@@ -164,6 +169,10 @@ class TrainingLoop:
         self.traces.trained(batch, began, began + spent, self.publisher.lineage)
         batch.metrics.update(result)
         self._skipped.see(batch.step, result.get(SKIPPED, 0.0), len(batch.minis))
+        trained = result.get("timing_s/update_actor", 0.0)
+        shared = self.pairs_per_token is not None
+        ranks = self.recipe.learner.ranks
+        batch.metrics.update(speed(self.model, batch.lengths, trained, ranks, self.peak, shared=shared))
         inside = sum(value for name, value in result.items() if name.startswith("timing_s/"))
         clock["timing_s/ship"] = max(0.0, spent - inside)
         self.done = batch.step

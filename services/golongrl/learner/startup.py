@@ -259,6 +259,8 @@ async def _attached(
                     done=done,
                     rows=[rows],
                     pairs_per_token=_pairs_per_token(ranks, inputs),
+                    model=memory.shape(inputs.model_config),
+                    peak=ranks.info[0].device_flops,
                     history=resumed.checkpoint.state.history if resumed and resumed.own else secrets.token_hex(8),
                     negatives_masked=checkpoint is not None and checkpoint.state.negatives_masked,
                     samples=await asyncio.to_thread(Samples.of, recipe, config.out, done, inputs.model),

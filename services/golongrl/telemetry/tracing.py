@@ -87,6 +87,10 @@ class Tracing:
         """What a request carries, so that its receiver's spans join the trace."""
         return {HEADER: context.traceparent} if self.on else {}
 
+    def exemplar(self, context: TraceContext) -> dict[str, str] | None:
+        """What links an observation of a histogram to the trace."""
+        return {"trace_id": f"{context.trace:032x}"} if self.on else None
+
     def record(
         self,
         name: str,

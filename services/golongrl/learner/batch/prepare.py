@@ -32,6 +32,8 @@ class PreparedBatch:
     """Of every scored response."""
     samples: Sequence[Mapping[str, Any]] = ()
     """What `samples.jsonl` keeps of it."""
+    lengths: Sequence[tuple[int, Sequence[int]]] = ()
+    """Of every group, in tokens: the prompt, and each response."""
     taken: float = 0.0
     """When it was taken: seconds since 1970."""
     moments: Mapping[str, Mapping[str, float]] = field(default_factory=dict)

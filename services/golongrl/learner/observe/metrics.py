@@ -243,6 +243,12 @@ SHOWN: Final = (
         _gauge("rank_throughput", "Tokens trained a second and rank, waiting included.", unit="tokens/s"),
     ),
     Shown(
+        "perf/tflops",
+        _gauge(
+            "rank_tflops", "Operations of the last update a second and rank, as the model needs them.", unit="TFLOP/s"
+        ),
+    ),
+    Shown(
         "perf/mfu",
         _gauge("mfu_ratio", "Model FLOPs utilisation of the update: what the model needs over what the devices can."),
     ),

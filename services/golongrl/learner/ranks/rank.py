@@ -26,6 +26,7 @@ from torch import Tensor
 from verl.single_controller.base.decorator import Dispatch, register
 from verl.utils import tensordict_utils as tu
 from verl.utils.device import get_device_name, get_torch_device
+from verl.utils.flops_counter import get_device_flops
 from verl.utils.metric import Metric
 from verl.workers.engine import BaseEngine, EngineRegistry
 from verl.workers.engine_workers import TrainingWorker
@@ -76,6 +77,9 @@ class RankInfo:
     data_parallel: int
     parameters: int  # of the whole model
     device_bytes: int | None  # memory of the device; None on CPU
+    device_flops: (
+        float | None
+    )  # operations a second that it can do in bf16; None on CPU, and where verl does not know it
     tied: bool
     plain_reason: str | None  # why prompts are not computed once; None: they are
 
@@ -147,6 +151,7 @@ class LearnerRank(TrainingWorker):  # type: ignore[misc]  # verl carries no type
         if self._recipe.learner.ulysses > 1:
             check_split(module, lambda s: self._log_probs(s, self._assemble(s))[0], self._recipe.learner.ulysses)
         device_bytes = None if self._on_cpu else torch.cuda.get_device_properties(0).total_memory
+        peak = math.inf if self._on_cpu else get_device_flops(unit="B")
         return RankInfo(
             rank=dist.get_rank(),
             node=os.uname().nodename,
@@ -155,6 +160,7 @@ class LearnerRank(TrainingWorker):  # type: ignore[misc]  # verl carries no type
             data_parallel=self.engine.get_data_parallel_size(),
             parameters=sum(parameter.numel() for parameter in module.parameters()),
             device_bytes=device_bytes,
+            device_flops=peak if math.isfinite(peak) else None,
             tied=bool(self.model_config.hf_config.tie_word_embeddings),
             plain_reason=self._plain_reason,
         )

@@ -58,6 +58,12 @@ LEARNER = Page(
                     unit="percentunit",
                 ),
                 Panel(
+                    "TFLOP/s a rank",
+                    "Operations that the model needs for the last update, a second and rank. What is computed again "
+                    "for lack of memory does not count.",
+                    [_one("rank_tflops", "TFLOP/s")],
+                ),
+                Panel(
                     "Seconds to prepare a batch",
                     "Overlaps the step before it.",
                     [_one("prepare_seconds", "prepare")],

@@ -139,6 +139,7 @@ async def _make(kind: RowKind[T], row: PreparedRow, live: LiveGroup, held: Confi
     begun, leased = time.monotonic(), time.time()
     context = of_group(bench.queue.run, live.uid)
     headers = bench.tracing.headers(context) if kind.traced else {}
+    exemplar = bench.tracing.exemplar(context) if kind.traced else None
     if kind.traced:
         log.info("group leased", uid=live.uid, version=held.ref.version, prompt_tokens=int(row.prompt_ids.size))
     prompt = Prompt(live.uid, row.prompt_ids, held.vocab_size, recipe.seed, held.cache_key, headers)
@@ -151,14 +152,14 @@ async def _make(kind: RowKind[T], row: PreparedRow, live: LiveGroup, held: Confi
     if any(answer.finish == "abort" for answer in answers):
         raise _RowFailedError(RowRelease("aborted"))
     spans = [kind.spans(live, answer) for answer in answers]
-    bench.metrics.generation.observe(generated - begun)
+    bench.metrics.generation.observe(generated - begun, exemplar)
     _count(bench.metrics, answers)
     live.scores(generated)
     with bench.state.waits.on("reward", "{on} to score", recipe.queue.stall_s, kind.name):
         results = await _score(bench, row, live, answers, headers)
     scored = time.monotonic()
     live.scoring_since = None
-    bench.metrics.scoring.observe(scored - generated)
+    bench.metrics.scoring.observe(scored - generated, exemplar)
     bench.metrics.unscored.inc(sum(result.score is None for result in results))
     if kind.traced:
         middle, end = leased + generated - begun, leased + scored - begun

@@ -31,7 +31,7 @@ def create_app(state: State, max_staleness: int, registry: CollectorRegistry) ->
         }
         return JSONResponse(body, status_code=503 if reasons else 200)
 
-    async def metrics(_: Request) -> Response:
-        return exposition(registry)
+    async def metrics(request: Request) -> Response:
+        return exposition(registry, request.headers.get("accept", ""))
 
     return Starlette(routes=[Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", metrics)])
