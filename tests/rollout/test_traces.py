@@ -1,0 +1,77 @@
+"""A group's trace from the worker to the learner, over a real queue, engine and reward service; the update is told."""
+
+import asyncio
+import time
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+
+from golongrl.learner.batch.prepare import PreparedBatch
+from golongrl.learner.traces import StepTraces
+from golongrl.telemetry.tracing import ENDPOINT, HEADER, of_group, of_version, tracing
+from rollout.harness import Start, publish, recipe
+from support.otlp import collector
+
+
+async def test_a_group_and_its_weights_are_traced_through_all_processes(
+    start: Start, tmp_path: Path, tiny_model: Path, reward: httpx.ASGITransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+
+    class Listening(httpx.AsyncBaseTransport):
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            seen.append(request.headers.get(HEADER, ""))
+            return await reward.handle_async_request(request)
+
+    with collector() as received:
+        monkeypatch.setenv(ENDPOINT, received.endpoint)
+        worker, learner = tracing("rollout", "test"), StepTraces(tracing("learner", "test"))
+        async with start(recipe(), transport=Listening()) as bench:
+            bench.bench.tracing = worker
+            run = bench.bench.queue.run
+            weights = publish(tmp_path, 0, tiny_model)
+            await bench.learner.queue.announce(bench.learner.fence, weights)
+            bench.start()
+            batch = await bench.take()
+            prepared = PreparedBatch(1, np.empty((0, 2), np.int32), [], {}, taken=time.time())
+            prepared.moments = {group.uid: group.moments for group in batch.groups}
+            learner.tracing.run = run
+            learner.trained(prepared, time.time(), time.time() + 0.5, "l")
+        await asyncio.to_thread(worker.close)
+        await asyncio.to_thread(learner.tracing.close)
+    traces = received.traces()
+    for group in batch.groups:
+        context = of_group(run, group.uid)
+        assert context.traceparent in seen
+        spans = {span.name: span for span in traces[context.trace]}
+        way = ["rl.rollout.generate", "rl.rollout.score", "rl.queue.wait", "rl.batch.wait", "rl.train.step"]
+        assert set(spans) == {"rl.group", *way}
+        assert [spans[name].start for name in way] == sorted(spans[name].start for name in way)
+        assert spans["rl.group"].span == context.span
+        assert all(spans[name].parent == context.span for name in way)
+        assert group.moments["leased"] <= group.moments["submitted"]
+        tokens = sum(len(response.ids) for response in group.responses)
+        assert spans["rl.rollout.generate"].attributes["rl.tokens"] == tokens
+    (adopted,) = traces[of_version(run, weights.lineage, 0).trace]
+    assert (adopted.name, adopted.attributes["rl.policy.version"]) == ("rl.weights.adopt", 0)
+
+
+async def test_without_an_endpoint_requests_carry_nothing(
+    start: Start, tmp_path: Path, tiny_model: Path, reward: httpx.ASGITransport
+) -> None:
+    seen: list[bool] = []
+
+    class Listening(httpx.AsyncBaseTransport):
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            seen.append(HEADER in request.headers)
+            return await reward.handle_async_request(request)
+
+    async with start(recipe(), transport=Listening()) as bench:
+        await bench.learner.queue.announce(bench.learner.fence, publish(tmp_path, 0, tiny_model))
+        bench.start()
+        batch = await bench.take()
+    assert seen
+    assert not any(seen)
+    assert all(set(group.moments) == {"leased", "submitted"} for group in batch.groups)
