@@ -54,6 +54,15 @@ def test_it_is_bounded_ordered_and_resumes_without_repeats(
     assert not list(path.parent.glob("*.tmp"))
 
 
+def test_its_folder_is_made_when_there_is_something_to_write(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "b" / "timeline.jsonl"
+    journal = Journal(path)
+    journal.append([])
+    assert list(tmp_path.iterdir()) == []
+    journal.append([record(1)])
+    assert numbers(path) == [1]
+
+
 def test_a_line_that_a_crash_cut_is_passed_over_and_ends_before_the_next(tmp_path: Path) -> None:
     path = tmp_path / "timeline.jsonl"
     path.write_bytes(b'{"step":1}\n[1]\n{"step":2')

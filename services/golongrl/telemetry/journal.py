@@ -47,6 +47,7 @@ class Journal:
         packed = text.encode("utf-8", "replace")
         if not packed:
             return
+        self._path.parent.mkdir(parents=True, exist_ok=True)
         if self._path.exists() and self._path.stat().st_size + len(packed) > self._most:
             self._path.replace(older(self._path))
         with _opened(self._path, os.O_APPEND) as handle:
