@@ -1,6 +1,7 @@
 """`golongrl eval run` against a scripted server: every benchmark end to end, bad servers, a kill, two at once."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from golongrl.errors import GolongrlError, InputError
 from golongrl.evaluation.benchmark import DataFiles
 from golongrl.evaluation.kinds import Mode
 from golongrl.evaluation.registry import BENCHMARKS
-from golongrl.evaluation.report import results
+from golongrl.evaluation.report import inspect_logs, results
 from golongrl.evaluation.report.compare import compared
 from golongrl.evaluation.report.text import score_lines
 from golongrl.evaluation.run.ask import TargetGoneError
@@ -413,3 +414,20 @@ def test_a_signal_ends_it_in_order(serve, tmp_path, data, tiny_model) -> None:
     assert process.returncode == 128 + signal.SIGTERM
     assert words.strip().splitlines()[-1] == "error: stopped by SIGTERM; run the same command again to go on"
     assert only(out)["why_no_value"] == "nothing was asked"
+
+
+def test_logs_for_inspects_viewer_have_every_sample(serve, tmp_path, data, tiny_model) -> None:
+    """What inspect-ai 0.3.285 requires of a log; its own reader opened such logs, in an environment of its own."""
+    out = evaluate(serve(), tmp_path / "out", data, tiny_model, "sampling.repeats=2")
+    (path,) = inspect_logs.write(out).iterdir()
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d.*_aime24_model\.json", path.name)
+    log = json.loads(path.read_text())
+    assert (log["version"], log["status"]) == (2, "success")
+    assert {"created", "task", "dataset", "model", "config"} <= log["eval"].keys()
+    assert sorted((sample["id"], sample["epoch"]) for sample in log["samples"]) == [
+        (key, epoch) for key in sorted({sample["id"] for sample in log["samples"]}) for epoch in (1, 2)
+    ]
+    for sample in log["samples"]:
+        assert {"id", "epoch", "input", "target"} <= sample.keys()
+        assert sample["scores"]["golongrl"]["value"] == 1.0
+        assert "</think>" in sample["output"]["choices"][0]["message"]["content"]

@@ -139,11 +139,18 @@ def _quoted(text: str) -> str:
 
 
 @app.command(epilog="Example: `golongrl eval report evals/long-context-mine`")
-def report(folder: Annotated[Path, typer.Argument(help="An evaluation's folder.")]) -> None:
+def report(
+    folder: Annotated[Path, typer.Argument(help="An evaluation's folder.")],
+    inspect: Annotated[
+        bool, typer.Option("--inspect", help="Also logs for the viewer of inspect-ai, in FOLDER/inspect.")
+    ] = False,
+) -> None:
     """Write results.json and report.html again, of an evaluation that runs or has ended."""
-    from golongrl.evaluation.report import results
+    from golongrl.evaluation.report import inspect_logs, results
 
     results.write(folder)
+    if inspect:
+        print(f"logs: {inspect_logs.write(folder)} (inspect view --log-dir ...)")
     _print_scores(folder)
 
 
