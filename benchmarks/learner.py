@@ -22,6 +22,9 @@ overhead: what a step does outside the engine, in seconds and as a share of a 60
 one rank after another, and the slowest counts. Publishing is measured on real files and scaled to what the busiest rank
 writes of a 4B model's 8 GB. Goal: under 2 % held up by it; what goes on beside other steps is given too.
 
+Peak memory depends on what a micro-batch holds. By default that is one group as it is computed here, and so about one
+sequence for verl; `--micro-batch` with responses x (prompt + response) tokens holds a whole group for both.
+
 Groups are made up: random ids, log-probs and rewards. CPU seconds are this process's and hold on a busy machine too.
 """
 
