@@ -1,11 +1,15 @@
 """YaRN: the frequencies of transformers itself, launch flags, and what is refused."""
 
 import json
+import shlex
+from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from golongrl.evaluation import yarn
+from golongrl.evaluation.command import app
 from golongrl.evaluation.errors import EvaluationError
 
 CONFIG: dict[str, Any] = {
@@ -104,3 +108,23 @@ def test_a_config_that_cannot_be_scaled_is_refused(config: dict[str, Any], messa
 def test_wrong_parameters_are_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(EvaluationError, match=message):
         yarn.rotary({**PARAMETERS[1], **change}, 128, 262_144)
+
+
+def _printed(*words: str) -> tuple[int, str, str]:
+    result = CliRunner().invoke(app, ["yarn", *words])
+    return result.exit_code, result.stdout, result.stderr
+
+
+def test_the_command_prints_flags_that_a_shell_takes(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG), "utf-8")
+    profile = yarn.profile(CONFIG, 1_048_576)
+    assert profile is not None
+    code, flags, _ = _printed(str(tmp_path), "--context", "1048576")
+    assert (code, shlex.split(flags)) == (0, profile.sglang_flags())
+    code, flags, _ = _printed(str(tmp_path / "config.json"), "--context", "1048576", "--engine", "vllm")
+    assert (code, shlex.split(flags)) == (0, profile.vllm_flags())
+    code, text, _ = _printed(str(tmp_path), "--context", "1048576", "--engine", "huggingface")
+    assert (code, json.loads(text)) == (0, profile.override)
+    code, text, told = _printed(str(tmp_path), "--context", "131072")
+    assert (code, text) == (0, "")
+    assert "start it without YaRN" in told

@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -193,3 +193,32 @@ def compare(
     if not found:
         raise InputError(f"compare: {before} and {after} have no benchmark in common")
     print("\n".join(lines(found)))
+
+
+@app.command(epilog="Example: `golongrl eval yarn Qwen3-4B-Thinking-2507 --context 1048576`")
+def yarn(
+    model: Annotated[Path, typer.Argument(help="The model's folder, or its config.json.")],
+    context: Annotated[int, typer.Option(help="Prompt plus answer in tokens: 524288 or 1048576 in the paper.", min=1)],
+    engine: Annotated[
+        Literal["sglang", "vllm", "huggingface"],
+        typer.Option(help="Whose flags; huggingface is the part of config.json that changes."),
+    ] = "sglang",
+) -> None:
+    """Print how an engine is started for a longer context than the model's own.
+
+    rope_theta is read from the model: without it SGLang and transformers take 10,000, and the model writes garbage.
+    """
+    import json
+    import shlex
+
+    from golongrl.data.chat import json_object
+    from golongrl.evaluation.yarn import profile
+
+    path = model if model.suffix == ".json" else model / "config.json"
+    found = profile(json_object(path), context, str(path))
+    if found is None:
+        print(f"{context:,} tokens fit in the model's own context: start it without YaRN", file=sys.stderr)
+    elif engine == "huggingface":
+        print(json.dumps(found.override, indent=2))
+    else:
+        print(shlex.join(found.sglang_flags() if engine == "sglang" else found.vllm_flags()))
