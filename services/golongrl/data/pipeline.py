@@ -21,7 +21,7 @@ from golongrl.data.builders import build
 from golongrl.data.chat import Chat, think_problem
 from golongrl.data.check import Finding, Findings, checked_rows
 from golongrl.data.corpus import Corpus, load_corpus
-from golongrl.data.errors import DataError
+from golongrl.data.errors import DataError, NoRowsError
 from golongrl.data.prepared import PreparedRow, write_prepared
 from golongrl.data.rows import Row, files_of
 from golongrl.recipe import Data, Recipe
@@ -122,7 +122,7 @@ def prepare(recipe: Recipe, out: Path, tokenizer_dir: Path, progress: Progress |
             source.findings.refuse()
             report.bad, report.bad_rows = dict(source.findings.kinds), source.findings.lines()
             if not report.rows:
-                raise DataError(_empty(split, recipe.data, report))
+                raise NoRowsError(_empty(split, recipe.data, report))
         result = DataReport(fingerprint, splits["train"], splits.get("validation"))
         # An earlier report must not describe rows that are replaced now.
         files.write_text(out / REPORT, _UNFINISHED)

@@ -6,7 +6,6 @@ functions as everywhere, and a stage that was killed asks only for what is missi
 
 import asyncio
 import hashlib
-import json
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import AsyncExitStack
 from functools import cache
@@ -57,18 +56,16 @@ async def _ask_all(jobs: Iterator[Job], models: Sequence[AskedModel], spending: 
     budget = spending.budget()
     async with AsyncExitStack() as stack:
         store = stack.enter_context(ReplyStore(replies))
-        askers: list[tuple[AskedModel, Asker]] = []
-        for model in models:
+        askers: dict[AskedModel, Asker] = {}
+        for model in dict.fromkeys(models):
             client = await stack.enter_async_context(ChatClient(model.endpoint(), budget))
-            askers.append((model, Asker(client, store)))
-        by_model = {json.dumps(model.model_dump(mode="json")): asker for model, asker in askers}
-
+            askers[model] = Asker(client, store)
         errors: list[GolongrlError] = []
 
         async def drain() -> None:
             for model, ask in jobs:
                 try:
-                    await ask(by_model[json.dumps(model.model_dump(mode="json"))])
+                    await ask(askers[model])
                 except GolongrlError as error:
                     errors.append(error)
                 # The calls in flight are paid for: each drain ends with its own.
@@ -76,13 +73,13 @@ async def _ask_all(jobs: Iterator[Job], models: Sequence[AskedModel], spending: 
                     return
 
         def asked() -> Asked:
-            made, found = sum(one.asked for _, one in askers), sum(one.found for _, one in askers)
+            made, found = sum(one.asked for one in askers.values()), sum(one.found for one in askers.values())
             return Asked(made, found, budget.tokens)
 
         async def report() -> None:
             while True:
                 await asyncio.sleep(_REPORT_S)
-                room = sum(asker.client.gate.in_flight for _, asker in askers)
+                room = sum(asker.client.gate.in_flight for asker in askers.values())
                 now = asked()
                 log.info("asking models", made=now.made, found=now.found, tokens=now.tokens, in_flight=room)
 
@@ -90,7 +87,7 @@ async def _ask_all(jobs: Iterator[Job], models: Sequence[AskedModel], spending: 
         try:
             async with asyncio.TaskGroup() as group:
                 # Each holds the prompts of one row.
-                for _ in range(sum(model.concurrency for model in models)):
+                for _ in range(sum(model.concurrency for model in askers)):
                     group.create_task(drain())
         finally:
             reporting.cancel()

@@ -18,7 +18,7 @@ from golongrl.data.construct.keys import digest
 from golongrl.data.construct.passrate import rewards
 from golongrl.data.construct.passrate.driver import rows_of
 from golongrl.data.construct.passrate.tally import Tally
-from golongrl.data.errors import DataError
+from golongrl.data.errors import NoRowsError
 from golongrl.data.models import resolve
 from golongrl.data.pipeline import prepare
 from golongrl.data.prepared import open_splits
@@ -91,11 +91,9 @@ class Rollouts:
         model = resolve(self.model.path)
         try:
             prepare(recipe, place / "data", model)
-        except DataError as error:
-            if "row is left" in str(error):
-                files.write_text(place / ENDED, f"{error}\n")
-                return False
-            raise
+        except NoRowsError as error:
+            files.write_text(place / ENDED, f"{error}\n")
+            return False
         self.run_pool(recipe, place, model)
         files.write_text(place / ENDED, "all prompts were rolled out\n")
         return True
