@@ -69,6 +69,12 @@ def test_feedback_is_read_from_rows_and_from_a_runs_folder(tmp_path):
     run.mkdir()
     steps = [{"training/global_step": n, "reward_by_type/T1": n / 10, "reward_by_type/T7": 0.5} for n in range(1, 11)]
     (run / "metrics.jsonl").write_text("\n".join(map(json.dumps, steps)), "utf-8")
+    evaluation = tmp_path / "evaluation"
+    evaluation.mkdir()
+    newest = {"docmath": {"value": 0.4}, "gpqa-diamond": {"value": 0.1}, "frames": {"value": None}}
+    points = [{"benchmarks": {"docmath": {"value": 0.9}}}, {"benchmarks": newest}]
+    (evaluation / "results.json").write_text(json.dumps({"points": points}), "utf-8")
+    assert failures([str(evaluation)]) == (TaskScore("T4", 0.4),)
     assert failures([str(rows), str(run)]) == (
         TaskScore("T4", 0.25, None, "Chinese"),
         TaskScore("T1", pytest.approx(0.55)),
@@ -79,7 +85,7 @@ def test_feedback_is_read_from_rows_and_from_a_runs_folder(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "neither a run's folder"),
+        (None, "neither the folder of a run"),
         ("", "no task with a score"),
         ('{"task": "T1", "score": 2}', "score must be a number from 0 to 1"),
         ('{"score": 1}', "row 1: expected an object with the key task"),
@@ -92,6 +98,11 @@ def test_feedback_that_says_nothing_is_named(tmp_path, content, message):
         path.write_text(content, "utf-8")
     with pytest.raises(PipelineError, match=message) as caught:
         failures([str(path)])
+    broken = tmp_path / "evaluation"
+    broken.mkdir()
+    (broken / "results.json").write_text('{"points": 3}', "utf-8")
+    with pytest.raises(PipelineError, match="not the results of an evaluation"):
+        failures([str(broken)])
     assert str(path) in str(caught.value)
 
 
