@@ -52,8 +52,11 @@ class Mean:
             self._put(name, total, count)
 
     def values(self) -> dict[str, float]:
-        """The means."""
-        return {name: total if name.endswith("/max") else total / count for name, (total, count) in self._sums.items()}
+        """The means, as exact as a picture shows them: more digits would be half of the page."""
+        means = (
+            (name, total if name.endswith("/max") else total / count) for name, (total, count) in self._sums.items()
+        )
+        return {name: float(f"{mean:.5g}") for name, mean in means}
 
     def _put(self, name: str, total: float, count: int) -> None:
         before = self._sums.get(name)
