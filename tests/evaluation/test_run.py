@@ -423,6 +423,7 @@ def test_logs_for_inspects_viewer_have_every_sample(serve, tmp_path, data, tiny_
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d.*_aime24_model\.json", path.name)
     log = json.loads(path.read_text())
     assert (log["version"], log["status"]) == (2, "success")
+    assert list(log) == ["version", "status", "eval", "plan", "results", "stats", "samples"]
     assert {"created", "task", "dataset", "model", "config"} <= log["eval"].keys()
     assert sorted((sample["id"], sample["epoch"]) for sample in log["samples"]) == [
         (key, epoch) for key in sorted({sample["id"] for sample in log["samples"]}) for epoch in (1, 2)
@@ -431,3 +432,15 @@ def test_logs_for_inspects_viewer_have_every_sample(serve, tmp_path, data, tiny_
         assert {"id", "epoch", "input", "target"} <= sample.keys()
         assert sample["scores"]["golongrl"]["value"] == 1.0
         assert "</think>" in sample["output"]["choices"][0]["message"]["content"]
+
+
+def test_what_a_model_says_cannot_break_the_page(serve, tmp_path, data, tiny_model) -> None:
+    evil = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
+    server = serve(lambda *_: Said(f"</think>{evil}"))
+    out = evaluate(server, tmp_path / "out", data, tiny_model, "sampling.repeats=1")
+    page = (out / "report.html").read_text()
+    assert "alert(1)" in page, "the worst samples are shown"
+    assert evil not in page
+    assert "<img" not in page
+    for figure in re.findall(r'class="figure">(.*?)</script>', page):
+        json.loads(figure)

@@ -79,6 +79,8 @@ def _head(found: Mapping[str, Any], point: str, name: str, one: Mapping[str, Any
             "config": {"epochs": settings["repeats"]},
             "packages": {"golongrl": found["version"]},
         },
+        # Its reader of heads wants this key.
+        "plan": {"name": name, "steps": [], "config": {}},
         "results": {
             "total_samples": one["expected"],
             "completed_samples": one["asked"],
