@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from golongrl.telemetry.waits import Wait, dumps
-from golongrl.telemetry.watchdog import KINDS, Process, Stall, Watch, read, stalls, with_troubles
+from golongrl.telemetry.watchdog import KINDS, Process, Stall, Watch, current, read, stalls, with_troubles
 
 
 def learner(*waits: Wait, age_s: float = 0.5, id: str = "host") -> dict[str, Any]:
@@ -79,6 +79,13 @@ STEP = Wait("learner", "full: enough groups wait", 20.0)
 )  # fmt: skip
 def test_the_chain_ends_at_the_process_to_look_at(services: list[dict[str, Any]], told: list[str]) -> None:
     assert [str(stall) for stall in stalls(read(services))] == told
+
+
+def test_a_run_has_one_learner() -> None:
+    old, new = learner(id="a", age_s=40.0), learner(id="b", age_s=0.5)
+    assert current([old, worker(age_s=50.0), new]) == [worker(age_s=50.0), new]
+    assert current([old]) == [old]
+    assert current([]) == []
 
 
 def test_a_supervisor_knows_better() -> None:

@@ -80,7 +80,7 @@ def read(services: Iterable[Json]) -> dict[str, Process]:
     """
     found: dict[str, Process] = {}
     reward_s = 0.0
-    for service in _current(services):
+    for service in current(services):
         fields, silent_s = service["fields"], float(service["age_s"])
         kind, own = service["service"], service["id"]
         key = "learner" if kind == "learner" else f"{kind}/{own}"
@@ -101,8 +101,8 @@ def read(services: Iterable[Json]) -> dict[str, Process]:
     return found
 
 
-def _current(services: Iterable[Json]) -> list[Json]:
-    """All but the learners that a newer one has replaced."""
+def current(services: Iterable[Json]) -> list[Json]:
+    """All processes but the learners that a newer one has replaced: a run has one."""
     services = list(services)
     learners = [service for service in services if service["service"] == "learner"]
     newest = min((float(service["age_s"]) for service in learners), default=0.0)

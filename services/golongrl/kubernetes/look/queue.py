@@ -4,6 +4,8 @@ import asyncio
 from dataclasses import asdict
 from typing import Any, Final
 
+from golongrl.telemetry import watchdog
+
 # A person waits for the answer.
 QUEUE_S: Final = 5.0
 
@@ -25,4 +27,4 @@ async def look_at_queue(redis_url: str, run: str) -> dict[str, Any]:
                 stats, services = await queue.stats(), await queue.services()
         except TimeoutError:
             raise QueueUnavailableError(f"Redis at {queue.server} has not answered for {QUEUE_S + 1:g} s") from None
-    return {"queue": asdict(stats), "services": [asdict(service) for service in services]}
+    return {"queue": asdict(stats), "services": watchdog.current(asdict(service) for service in services)}
