@@ -36,7 +36,7 @@ class FetchError(GolongrlError):
 
 
 @dataclass(frozen=True, slots=True)
-class Fetched:
+class FetchedSource:
     """What was got of one repository."""
 
     revision: str
@@ -72,7 +72,7 @@ def fetch(
         _check_rows(folder, mine)
 
 
-def _whole(folder: Path, repo: str, got: Fetched, sources: Sequence[EvalSource]) -> bool:
+def _whole(folder: Path, repo: str, got: FetchedSource, sources: Sequence[EvalSource]) -> bool:
     """Whether the files of an earlier fetch are here as they came, and hold these sources."""
     try:
         DataFiles.find(folder, sources)
@@ -84,7 +84,7 @@ def _whole(folder: Path, repo: str, got: Fetched, sources: Sequence[EvalSource])
     )
 
 
-def _check_sums(repo: str, sources: Sequence[EvalSource], got: Fetched, before: Fetched | None) -> None:
+def _check_sums(repo: str, sources: Sequence[EvalSource], got: FetchedSource, before: FetchedSource | None) -> None:
     for source in sources:
         for name, expected in zip(source.chosen(list(got.files)), source.sha256, strict=False):
             if got.files[name] != expected:
@@ -102,7 +102,7 @@ def _check_rows(folder: Path, sources: Sequence[EvalSource]) -> None:
             raise FetchError(f"{source.name}: {rows:,} rows, published are {source.rows:,}; is it another revision?")
 
 
-def _from_huggingface(repo: str, sources: Sequence[EvalSource], folder: Path, revision: str | None) -> Fetched:
+def _from_huggingface(repo: str, sources: Sequence[EvalSource], folder: Path, revision: str | None) -> FetchedSource:
     from huggingface_hub import HfApi, hf_hub_download
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -135,7 +135,7 @@ def _from_huggingface(repo: str, sources: Sequence[EvalSource], folder: Path, re
     return _unpacked(repo, sources, folder, commit, wanted)
 
 
-def _from_modelscope(repo: str, sources: Sequence[EvalSource], folder: Path, revision: str | None) -> Fetched:
+def _from_modelscope(repo: str, sources: Sequence[EvalSource], folder: Path, revision: str | None) -> FetchedSource:
     base = f"{os.environ.get('GOLONGRL_MODELSCOPE', _MODELSCOPE)}/api/v1/datasets/{repo}/repo"
     commit = revision or "master"
     with _client() as http:
@@ -150,7 +150,7 @@ def _from_modelscope(repo: str, sources: Sequence[EvalSource], folder: Path, rev
     return _unpacked(repo, sources, folder, commit, wanted)
 
 
-def _from_pypi(repo: str, sources: Sequence[EvalSource], folder: Path, revision: str | None) -> Fetched:
+def _from_pypi(repo: str, sources: Sequence[EvalSource], folder: Path, revision: str | None) -> FetchedSource:
     if revision is None:
         raise FetchError(f"{repo}: a package needs a version")
     with _client() as http:
@@ -207,7 +207,9 @@ def _wanted(repo: str, sources: Sequence[EvalSource], below: Sequence[str]) -> l
     return list(found)
 
 
-def _unpacked(repo: str, sources: Sequence[EvalSource], folder: Path, revision: str, names: Sequence[str]) -> Fetched:
+def _unpacked(
+    repo: str, sources: Sequence[EvalSource], folder: Path, revision: str, names: Sequence[str]
+) -> FetchedSource:
     """The record of what was got; members of archives are taken out, and the archives removed."""
     root = folder / repo
     sums = {name: _sum(root / name) for name in names}
@@ -219,7 +221,7 @@ def _unpacked(repo: str, sources: Sequence[EvalSource], folder: Path, revision: 
     for name in names:
         if any(source.member and name in source.chosen(names) for source in sources):
             (root / name).unlink(missing_ok=True)
-    return Fetched(revision, sums)
+    return FetchedSource(revision, sums)
 
 
 def _take_out(archive: Path, member: str, path: Path, repo: str) -> None:
@@ -250,18 +252,18 @@ def _sum(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _read_record(folder: Path) -> dict[str, Fetched]:
+def _read_record(folder: Path) -> dict[str, FetchedSource]:
     path = folder / RECORD
     try:
         found = json.loads(path.read_text("utf-8"))
-        return {repo: Fetched(entry["revision"], dict(entry["files"])) for repo, entry in found.items()}
+        return {repo: FetchedSource(entry["revision"], dict(entry["files"])) for repo, entry in found.items()}
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise FetchError(f"{path}: cannot be read; remove it, and everything is checked again") from error
 
 
-def _write_record(folder: Path, record: Mapping[str, Fetched]) -> None:
+def _write_record(folder: Path, record: Mapping[str, FetchedSource]) -> None:
     entries = {repo: {"revision": got.revision, "files": dict(got.files)} for repo, got in sorted(record.items())}
     with writing_to(str(folder)):
         files.write_text(folder / RECORD, json.dumps(entries, indent=1) + "\n")
