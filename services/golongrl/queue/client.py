@@ -8,9 +8,10 @@ the same arguments: the client does so itself, within its patience, and logs wha
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -337,7 +338,8 @@ class SampleQueue:
         if settings is not None and packed is None:
             # Lost, or of another version's run: stats says which.
             await self.stats()
-        return WeightsRef(**msgpack.unpackb(packed)) if packed else None
+        with self._reading():
+            return WeightsRef(**msgpack.unpackb(packed)) if packed else None
 
     async def beat(self, service: str, id: str, fields: Mapping[str, str], ttl_s: float) -> None:
         """Report that this process is alive; forgotten after `ttl_s` seconds. Works before `setup`."""
@@ -346,15 +348,21 @@ class SampleQueue:
 
     async def services(self) -> list[Presence]:
         """The processes that reported lately, sorted by service and id."""
-        return answers.presences(await self._run("services", {}))
+        found = await self._run("services", {})
+        with self._reading():
+            return answers.presences(found)
 
     async def stats(self) -> QueueStats:
         """A consistent picture of the queue; changes nothing."""
-        return answers.stats(await self._run("stats", {}))
+        found = await self._run("stats", {})
+        with self._reading():
+            return answers.stats(found)
 
     async def set_aside_groups(self) -> list[SetAside]:
         """The groups that were set aside and wait for a person, oldest first; `peek` shows one."""
-        return answers.set_aside(await self._run("set_aside_list", {}))
+        found = await self._run("set_aside_list", {})
+        with self._reading():
+            return answers.set_aside(found)
 
     async def retry_set_aside(self, uid: str) -> bool:
         """Deal the row of a group that was set aside once more. False if no such group was set aside."""
@@ -381,6 +389,20 @@ class SampleQueue:
         await self._run("advance", {"ms": round(seconds * 1000), "jump": jump})
 
     # -- shared --
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[None]:
+        """Around the reading of an answer, whose values stand in keys that others can write.
+
+        Raises:
+            QueueDamagedError: they are not what this program writes.
+        """
+        try:
+            yield
+        except (ValueError, TypeError, LookupError, AttributeError, msgpack.UnpackException) as error:
+            raise QueueDamagedError.unreadable(
+                self.run, self._connection.name, f"{type(error).__name__}: {error}"
+            ) from error
 
     async def _run(
         self,

@@ -21,7 +21,13 @@ from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.sentinel import MasterNotFoundError
 
 from golongrl.queue.address import Address, address
-from golongrl.queue.errors import NotDurableError, QueueError, QueueServerError, QueueUnavailableError
+from golongrl.queue.errors import (
+    NotDurableError,
+    QueueDamagedError,
+    QueueError,
+    QueueServerError,
+    QueueUnavailableError,
+)
 from golongrl.queue.scripts import Script, script
 from golongrl.queue.server import Durability, QueueServerReport, ServerState, judge
 from golongrl.telemetry.waits import Waits
@@ -100,6 +106,7 @@ class Connection:
 
     def __init__(self, server: Address, run: str, patience: Patience, waits: Waits | None = None) -> None:
         self.client = server.client
+        self.run_name = run
         self.prefix = f"golongrl:{{{run}}}:"
         self.patience = patience
         self.waits = waits or Waits()
@@ -283,6 +290,8 @@ class Connection:
             ) from error
         except (rx.RedisError, OSError) as error:
             reason, text = passing_reason(error), self._server.hide(_words(error))
+            if reason is None and _of_the_data(error):
+                raise QueueDamagedError.unreadable(self.run_name, self.name, text) from error
             if reason is None:
                 raise QueueError(f"{name} on Redis at {self.name}: {text}") from error
             await self._start_afresh()
@@ -321,6 +330,13 @@ class Connection:
                 raise
             waitaof = False
         return judge(info, config, waitaof=waitaof, replicas=self._server.replicas)
+
+
+def _of_the_data(error: Exception) -> bool:
+    """Whether a script of ours met a key or a value that none of them writes."""
+    text = str(error)
+    denied = isinstance(error, rx.NoPermissionError) or "ACL" in text
+    return isinstance(error, rx.ResponseError) and not denied and ("user_script" in text or "WRONGTYPE" in text)
 
 
 def _words(error: Exception) -> str:

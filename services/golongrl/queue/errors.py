@@ -40,4 +40,13 @@ class QueueServerError(QueueError, InputError):
 
 
 class QueueDamagedError(QueueError):
-    """The server lost a part of the run; the message names the key."""
+    """The server lost a part of the run, or something else wrote into its keys; the message says what."""
+
+    @classmethod
+    def unreadable(cls, run: str, server: str, detail: str) -> "QueueDamagedError":
+        """The run's keys do not hold what this program writes."""
+        return cls(
+            f"the data of run {run} on Redis at {server} cannot be read: something else wrote into its keys "
+            f"({' '.join(detail.split())[:200]}): remove the run with `golongrl queue remove --run {run}` and restart "
+            "its learner, which resumes at its last checkpoint"
+        )
