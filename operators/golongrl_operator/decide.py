@@ -262,7 +262,9 @@ def _failed(wanted: Wanted, job: JobState, before: Before, step: int | None) -> 
     why = f"RayJob {job.name} failed ({job.reason or job.result or job.deployment}): {job.message or 'no message'}"
     if before.repeated and not wanted.edited:
         return RunDecision(RunPhase.FAILED, before.message, job.attempt, failed=True, repeated=True)
-    if job.attempt and step is not None and step == before.failed_step and not wanted.edited:
+    # A failure that is recorded already, of a RayJob whose deletion was cut short, is not the second one.
+    fresh = before.phase not in (RunPhase.RESTARTING, RunPhase.FAILED)
+    if fresh and job.attempt and step is not None and step == before.failed_step:
         why = (
             f"{why}; it failed twice at step {step + 1}, and a restart would meet the same step: edit the spec to retry"
         )

@@ -149,7 +149,8 @@ def _outcome(
     if shares is not None and case.name in shares and site.pool.gpus:
         most = (shares[case.name] - case.meaning.learner_gpus) // site.pool.gpus
     pool = PoolPlan()
-    if case.meaning.dedicated or case.name == first:
+    # Whatever keeps this run from the release's pool may use it.
+    if case.meaning.dedicated or (case.name == first and busy is None):
         deployment = next((job.deployment for job in case.jobs if not job.deleting), "")
         view = View(
             case.run, case.meaning, decision.phase, seen.now, seen.workloads, seen.pods, seen.picture, deployment,

@@ -121,6 +121,9 @@ def _failure(case: Case, decision: RunDecision, seen: Seen, old: Json) -> Failur
     last = Failure.model_validate(old["failure"]) if old.get("failure") else None
     if decision.phase == RunPhase.SUSPENDED or (case.meaning and case.meaning.content != case.before.content):
         last = None
+    if last is not None and last.repeated and decision.phase != RunPhase.FAILED:
+        # A person has edited the spec: it may fail elsewhere now.
+        last = last.model_copy(update={"repeated": False})
     fresh = decision.failed and case.before.phase not in (RunPhase.RESTARTING, RunPhase.FAILED)
     if not fresh:
         return last

@@ -264,6 +264,8 @@ def test_a_plain_rayjob_with_the_label_has_the_pool_and_is_not_changed() -> None
     (outcome,) = reconcile(SITE, replace(seen, runs=[a_run()]))
     assert (outcome.status["phase"], outcome.delete) == ("Waiting", ())
     assert outcome.status["message"] == "waiting: the release trains RayJob mine"
+    assert outcome.pool.scale == {}
+    assert idle_pool(SITE, [outcome], seen) == {POOL: 2}
     job["status"] = {"jobDeploymentStatus": "Complete", "jobStatus": "SUCCEEDED"}
     assert idle_pool(SITE, [], replace(seen, workloads=[workload(2)])) == {POOL: 0}
 
@@ -335,7 +337,25 @@ def test_the_same_step_failing_twice_stops_the_run() -> None:
     run["status"] = twice.status
     assert planned(run, a_job(run, attempt=1, **FAILED)).status["message"] == twice.status["message"]
     run["metadata"]["generation"] += 1
-    assert planned(run, a_job(run, attempt=1, **FAILED), picture=at_step(3)).status["phase"] == "Restarting"
+    retried = planned(run, a_job(run, attempt=1, **FAILED), picture=at_step(3))
+    assert (retried.status["phase"], retried.status["failure"]["repeated"]) == ("Restarting", False)
+    # The next failure is judged by itself.
+    run["status"] = retried.status
+    run["status"] = planned(run, a_job(run, attempt=2), picture=at_step(3)).status
+    assert planned(run, a_job(run, attempt=2, **FAILED), picture=at_step(5)).status["phase"] == "Restarting"
+    assert planned(run, a_job(run, attempt=2, **FAILED), picture=at_step(3)).status["phase"] == "Failed"
+
+
+def test_a_failure_that_was_seen_before_its_rayjob_went_is_one_failure() -> None:
+    """A pass that was cut short after the status was written is repeated."""
+    run = a_run(maxRestarts=5)
+    run["status"] = planned(run, a_job(run, **FAILED), picture=at_step(3)).status
+    run["status"] = planned(run, a_job(run, attempt=1), picture=at_step(9)).status
+    failed = a_job(run, attempt=1, **FAILED)
+    for _ in range(3):
+        outcome = planned(run, failed, picture=at_step(9))
+        assert (outcome.status["phase"], outcome.delete) == ("Restarting", (failed["metadata"]["name"],))
+        run["status"] = outcome.status
 
 
 @pytest.mark.parametrize("steps", [(3, 4), (3, None), (None, 3), (None, None)])
