@@ -1,5 +1,5 @@
 """Write operators/config/default/operator.yaml: the operator's own objects as the chart renders them, for
-`kubectl apply -k` beside a release `golongrl` that has `operator.external`. Needs helm on PATH.
+`kubectl apply -k` next to a release `golongrl` that has `operator.external`. Needs helm on PATH.
 
     python scripts/operator_manifests.py
 

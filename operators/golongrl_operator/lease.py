@@ -1,4 +1,4 @@
-"""Which operator of a release acts: a Lease of Kubernetes, so that two never do (a second replica, `--dev` beside it).
+"""Which operator of a release acts: a Lease of Kubernetes, so that two never do (a second replica, `--dev` next to it).
 
 The decision is pure. As in Kubernetes' own leader election, another's lease counts as expired when it has not changed
 for its duration by the reader's own clock, so clocks that differ do no harm.

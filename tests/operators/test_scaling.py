@@ -177,6 +177,15 @@ def test_days_cost_at_most_five_percent_more_than_hindsight_and_train_at_least_9
     assert found.engine_hours <= 1.05 * best.engine_hours
 
 
+def test_a_queue_that_often_gives_no_answer_costs_no_engines() -> None:
+    world = World(LOADS["steady"], days=1.0, silent_share=0.3)
+    limits = Limits(1, world.most)
+    best = simulate(world, Hindsight(world, limits), start=9, instant=True)
+    found = simulate(world, Controlled(limits), start=9)
+    assert found.steps >= 0.95 * best.steps
+    assert found.engine_hours <= 1.1 * best.engine_hours
+
+
 def test_a_steady_load_is_one_size() -> None:
     world = World(LOADS["steady"], days=2.0, deaths_a_day=0.0)
     found = simulate(world, Controlled(Limits(1, world.most)), start=9)

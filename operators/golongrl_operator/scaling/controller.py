@@ -125,7 +125,10 @@ def _known(signals: Signals) -> bool:
 def _wanted(signals: Signals, memory: Memory, now: float) -> tuple[int, str, Memory]:
     engines, need = signals.engines, memory.need
     if not _known(signals) or need is None:
-        return engines, "the queue does not say whether there are too many or too few", replace(memory, low=None)
+        # A missed answer does not restart the wait; many in a row do.
+        fresh = memory.at is not None and now - memory.at <= window_s(signals)
+        why = "the queue does not say whether there are too many or too few"
+        return engines, why, memory if fresh else replace(memory, low=None)
     told = f"the learner needs {need:.1f} engines"
     since = math.inf if memory.changed is None else now - memory.changed
     if need > engines * (1.0 + _SPARE):
