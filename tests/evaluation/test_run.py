@@ -94,7 +94,7 @@ def judge_of(server: OpenAIServer) -> tuple[str, ...]:
     return f"judge.place='{server.url}'", f"judge.model={JUDGE}"
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", ["strict", *(pytest.param(mode, marks=pytest.mark.full) for mode in MODES[1:])])
 def test_every_benchmark_scores_1_for_right_replies(serve, tmp_path, data, tiny_model, mode) -> None:
     server = serve()
     out = evaluate(server, tmp_path / "out", data, tiny_model, *judge_of(server), f"mode={mode}", suite="paper")

@@ -17,6 +17,7 @@ from golongrl.evaluation.report import results
 from golongrl.evaluation.run import engines
 from golongrl.evaluation.run.execute import EvalRequest, execute
 from golongrl.evaluation.run.points import chosen, subject
+from golongrl.evaluation.store import claim
 from golongrl.evaluation.suite import TargetSection, load
 from support.engine_process import SGLANG
 from support.eval_data import write_eval_data
@@ -88,6 +89,18 @@ def test_one_engine_serves_all_that_fits_the_native_context(wanted, native) -> N
     inside = [context for context in wanted if context <= native]
     assert [context for context, scaled in found.items() if not scaled] == ([max(inside)] if inside else [])
     assert {context for context, scaled in found.items() if scaled} == {c for c in wanted if c > native}
+
+
+def test_a_steps_samples_are_of_one_set_of_weights(tmp_path) -> None:
+    folder = weights(tmp_path / "v1")
+    (folder / "model.safetensors").write_bytes(b"a" * 100)
+    claim.keep_weights(tmp_path, "step-1", folder)
+    claim.keep_weights(tmp_path, "step-1", folder)
+    (folder / "config.json").write_text("{}")
+    claim.keep_weights(tmp_path, "step-1", folder)
+    (folder / "model.safetensors").write_bytes(b"a" * 99 + b"b")
+    with pytest.raises(InputError, match="step-1 has samples of other weights"):
+        claim.keep_weights(tmp_path, "step-1", folder)
 
 
 QWEN = {

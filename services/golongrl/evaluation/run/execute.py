@@ -184,6 +184,8 @@ class _Evaluation:
         settings = self._suite.target
         home = self._out / "engines" / point.name
         home.mkdir(parents=True, exist_ok=True)
+        assert point.folder is not None
+        claim.keep_weights(self._out, point.name, point.folder)
         weights = engines.Weights.read(await engines.merged(point, self._out / "merged", home))
         folder = Path(settings.tokenizer) if settings.tokenizer else weights.folder
         wanted = {

@@ -112,6 +112,37 @@ def keep(out: Path, mine: Mapping[str, Any], judge: Mapping[str, Any], suite: Su
         files.write_text(path, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
 
 
+def keep_weights(out: Path, point: str, folder: Path) -> None:
+    """Write down which weights a point is, or see that they are the same.
+
+    Raises:
+        InputError: the point's samples are of other weights.
+    """
+    path = out / "points" / point / "weights.json"
+    mine = fingerprint(folder)
+    with writing_to(f"--out {out}"):
+        if not path.is_file():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            files.write_text(path, json.dumps(mine) + "\n")
+        elif path.read_text("utf-8") != json.dumps(mine) + "\n":
+            raise InputError(f"--out {out}: {point} has samples of other weights than {folder}; choose another --out")
+
+
+def fingerprint(folder: Path) -> dict[str, list[Any]]:
+    """Size and a checksum of both ends of each file of weights: other weights differ everywhere, and a whole 60 GB
+    would take minutes to read.
+    """
+    found = {}
+    for path in sorted([*folder.glob("*.safetensors"), *folder.glob("model_world_size_*.pt")]):
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            digest = hashlib.sha256(file.read(_CHUNK))
+            file.seek(max(0, size - _CHUNK))
+            digest.update(file.read(_CHUNK))
+        found[path.name] = [size, digest.hexdigest()]
+    return found
+
+
 def read(out: Path) -> dict[str, Any]:
     """The folder's record.
 
