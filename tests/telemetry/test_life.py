@@ -37,7 +37,7 @@ LEARNER = [
 ]
 
 
-def told(found: list[life.Event]) -> list[tuple[str, str]]:
+def told(found: list[life.LifeEvent]) -> list[tuple[str, str]]:
     return [(event.who, event.what) for event in found]
 
 

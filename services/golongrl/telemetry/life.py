@@ -21,7 +21,7 @@ _PLAIN = frozenset({"event", "timestamp", "level", "service", "run", "worker", "
 
 
 @dataclass(frozen=True)
-class Event:
+class LifeEvent:
     """One log line: when (seconds since 1970), by whom, what, and its fields."""
 
     at: float
@@ -30,7 +30,7 @@ class Event:
     fields: Mapping[str, Any]
 
 
-def read(lines: Iterable[str]) -> list[Event]:
+def read(lines: Iterable[str]) -> list[LifeEvent]:
     """The events of log lines, in the order of their times; text between them is passed over."""
     found = []
     for line in lines:
@@ -38,13 +38,13 @@ def read(lines: Iterable[str]) -> list[Event]:
             fields = json.loads(line)
             at = datetime.fromisoformat(fields["timestamp"].replace("Z", "+00:00")).timestamp()
             who = fields.get("worker") or fields["service"]
-            found.append(Event(at, str(who), str(fields["event"]), fields))
+            found.append(LifeEvent(at, str(who), str(fields["event"]), fields))
         except (ValueError, LookupError, TypeError, AttributeError):
             continue
     return sorted(found, key=lambda event: event.at)
 
 
-def of_group(events: Iterable[Event], uid: str) -> list[Event]:
+def of_group(events: Iterable[LifeEvent], uid: str) -> list[LifeEvent]:
     """All that is told of a group, with the batch it was in, that batch's step, and the version that step made."""
     everything = list(events)
     own = [event for event in everything if event.fields.get("uid") == uid]
@@ -52,7 +52,7 @@ def of_group(events: Iterable[Event], uid: str) -> list[Event]:
     return [event for event in everything if event.fields.get("uid") == uid or _of_step(event, steps)]
 
 
-def of_step(events: Iterable[Event], step: int) -> list[Event]:
+def of_step(events: Iterable[LifeEvent], step: int) -> list[LifeEvent]:
     """The batch of a step, the lives of its groups, the step, and its version's way to the engines."""
     everything = list(events)
     taken = [event for event in everything if event.what == TAKEN and event.fields.get("step") == step]
@@ -60,13 +60,13 @@ def of_step(events: Iterable[Event], step: int) -> list[Event]:
     return [event for event in everything if event.fields.get("uid") in uids or _of_step(event, {step})]
 
 
-def _of_step(event: Event, steps: set[Any]) -> bool:
+def _of_step(event: LifeEvent, steps: set[Any]) -> bool:
     if event.what in OF_STEP:
         return event.fields.get("step") in steps
     return event.what in OF_VERSION and event.fields.get("version") in steps
 
 
-def tell(events: Iterable[Event]) -> Iterator[str]:
+def tell(events: Iterable[LifeEvent]) -> Iterator[str]:
     """A line an event: seconds since the first one, who, what, and its fields."""
     first = None
     for event in events:

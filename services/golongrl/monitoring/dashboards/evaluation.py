@@ -1,6 +1,6 @@
 """Validation during the run, and the operator that runs jobs."""
 
-from golongrl.monitoring.dashboards.panels import Page, Panel, Query, Row, of, rate
+from golongrl.monitoring.dashboards.panels import Page, Panel, PanelRow, Query, of, rate
 
 
 def _of(metric: str) -> str:
@@ -12,7 +12,7 @@ EVALUATION = Page(
     "evaluation and jobs",
     "Validation on held-out prompts while the run trains, and the TrainingRuns of the release.",
     [
-        Row(
+        PanelRow(
             "Validation",
             [
                 Panel(
@@ -62,7 +62,7 @@ EVALUATION = Page(
                 ),
             ],
         ),
-        Row(
+        PanelRow(
             "Jobs of the operator",
             [
                 Panel(

@@ -1,6 +1,6 @@
 """The learner: time, losses, importance weights, memory, checkpoints."""
 
-from golongrl.monitoring.dashboards.panels import Page, Panel, Query, Row, of, quantiles, rate
+from golongrl.monitoring.dashboards.panels import Page, Panel, PanelRow, Query, of, quantiles, rate
 
 
 def _of(metric: str, more: str = "") -> str:
@@ -20,7 +20,7 @@ LEARNER = Page(
     "learner",
     "The optimizer step: its time, its losses, how far engine and learner differ, memory and checkpoints.",
     [
-        Row(
+        PanelRow(
             "Time",
             [
                 Panel(
@@ -77,7 +77,7 @@ LEARNER = Page(
                 ),
             ],
         ),
-        Row(
+        PanelRow(
             "Policy",
             [
                 Panel("Loss", "The whole, the policy's, and the reference's KL.", [_by("loss", "kind")]),
@@ -101,7 +101,7 @@ LEARNER = Page(
                 Panel("Learning rate", "After warm-up it is constant.", [_one("learning_rate", "rate")], unit="sci"),
             ],
         ),
-        Row(
+        PanelRow(
             "Engine and learner",
             [
                 Panel(
@@ -137,7 +137,7 @@ LEARNER = Page(
                 ),
             ],
         ),
-        Row(
+        PanelRow(
             "Rewards of the batch",
             [
                 Panel("Score", "What the reward service gave.", [_by("score", "stat")]),
@@ -174,7 +174,7 @@ LEARNER = Page(
                 ),
             ],
         ),
-        Row(
+        PanelRow(
             "The batch",
             [
                 Panel("Response lengths", "In tokens.", [_by("response_tokens", "stat")]),
@@ -210,7 +210,7 @@ LEARNER = Page(
                 ),
             ],
         ),
-        Row(
+        PanelRow(
             "Memory, disk and checkpoints",
             [
                 Panel(

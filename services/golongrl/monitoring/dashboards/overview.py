@@ -1,6 +1,6 @@
 """The page to begin with: does the run move, does it learn, and who waits for whom."""
 
-from golongrl.monitoring.dashboards.panels import Page, Panel, Query, Row, of, rate, share
+from golongrl.monitoring.dashboards.panels import Page, Panel, PanelRow, Query, of, rate, share
 
 _STEP = of("learner", "golongrl_learner_step")
 _VERSION = of("rollout", "golongrl_rollout_engine_version")
@@ -14,7 +14,7 @@ OVERVIEW = Page(
     "run overview",
     "Whether a run moves and learns, and what its parts wait for. Every other page is linked at the top.",
     [
-        Row(
+        PanelRow(
             "Now",
             [
                 Panel(
@@ -76,7 +76,7 @@ OVERVIEW = Page(
                 ),
             ],
         ),
-        Row(
+        PanelRow(
             "Learning",
             [
                 Panel(
@@ -98,7 +98,7 @@ OVERVIEW = Page(
                 ),
             ],
         ),
-        Row(
+        PanelRow(
             "Speed",
             [
                 Panel(
@@ -136,7 +136,7 @@ OVERVIEW = Page(
                 ),
             ],
         ),
-        Row(
+        PanelRow(
             "Where the GPUs' time goes",
             [
                 Panel(
@@ -175,7 +175,7 @@ OVERVIEW = Page(
                 ),
             ],
         ),
-        Row(
+        PanelRow(
             "Trouble",
             [
                 Panel(

@@ -48,7 +48,7 @@ class Panel:
 
 
 @dataclass(frozen=True)
-class Row:
+class PanelRow:
     """A titled row of panels."""
 
     title: str
@@ -62,7 +62,7 @@ class Page:
     slug: str
     title: str
     description: str
-    rows: Sequence[Row]
+    rows: Sequence[PanelRow]
     pods: Component | None = None
 
     @property

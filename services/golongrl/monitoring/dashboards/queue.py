@@ -1,6 +1,6 @@
 """The sample queue: where rows are, what they cost, why leases are refused, what the next batch waits for."""
 
-from golongrl.monitoring.dashboards.panels import Page, Panel, Query, Row, of, rate
+from golongrl.monitoring.dashboards.panels import Page, Panel, PanelRow, Query, of, rate
 
 _IN_WORK = 'state=~"leased|ready|in_batches|returned|set_aside"'
 _OTHERS = 'state=~"unread|trained|rejected"'
@@ -15,7 +15,7 @@ QUEUE = Page(
     "sample queue",
     "Groups between the engines and the learner, and the Redis that holds them.",
     [
-        Row(
+        PanelRow(
             "Groups",
             [
                 Panel(
@@ -69,7 +69,7 @@ QUEUE = Page(
                 ),
             ],
         ),
-        Row(
+        PanelRow(
             "What becomes of rows",
             [
                 Panel(
@@ -115,7 +115,7 @@ QUEUE = Page(
                 ),
             ],
         ),
-        Row(
+        PanelRow(
             "The server and what is durable",
             [
                 Panel(

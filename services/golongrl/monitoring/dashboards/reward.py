@@ -1,13 +1,13 @@
 """The reward service: how fast, how busy, and what it could not score."""
 
-from golongrl.monitoring.dashboards.panels import Page, Panel, Query, Row, chosen, of, quantiles, rate, share
+from golongrl.monitoring.dashboards.panels import Page, Panel, PanelRow, Query, chosen, of, quantiles, rate, share
 
 REWARD = Page(
     "reward",
     "reward service",
     "Scoring by task: speed, waiting, deadlines missed, responses left unscored.",
     [
-        Row(
+        PanelRow(
             "Items",
             [
                 Panel(
@@ -67,7 +67,7 @@ REWARD = Page(
                 ),
             ],
         ),
-        Row(
+        PanelRow(
             "Processes and clients",
             [
                 Panel(

@@ -1,13 +1,13 @@
 """The rollout pool: engines and the workers beside them, pod by pod."""
 
-from golongrl.monitoring.dashboards.panels import SLOW, Page, Panel, Query, Row, chosen, quantiles, rate, share
+from golongrl.monitoring.dashboards.panels import SLOW, Page, Panel, PanelRow, Query, chosen, quantiles, rate, share
 
 ROLLOUT = Page(
     "rollout",
     "rollout pool",
     "Engines and their workers, pod by pod: generation, KV cache, weights.",
     [
-        Row(
+        PanelRow(
             "Groups",
             [
                 Panel(
@@ -56,7 +56,7 @@ ROLLOUT = Page(
                 ),
             ],
         ),
-        Row(
+        PanelRow(
             "Engines",
             [
                 Panel(
@@ -158,7 +158,7 @@ ROLLOUT = Page(
                 ),
             ],
         ),
-        Row(
+        PanelRow(
             "Weights and trouble",
             [
                 Panel(

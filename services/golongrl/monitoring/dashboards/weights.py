@@ -1,6 +1,6 @@
 """New weights: from the learner's step until the last engine holds them."""
 
-from golongrl.monitoring.dashboards.panels import Page, Panel, Query, Row, of, quantiles, rate
+from golongrl.monitoring.dashboards.panels import Page, Panel, PanelRow, Query, of, quantiles, rate
 
 _ADOPTIONS = of("rollout", "golongrl_rollout_adoption_seconds_count")
 _ENGINES = of("rollout", "golongrl_rollout_engine_version")
@@ -10,7 +10,7 @@ WEIGHTS = Page(
     "weights",
     "From the optimizer step to the last engine that holds its weights.",
     [
-        Row(
+        PanelRow(
             "From step to engine",
             [
                 Panel(
