@@ -6,7 +6,6 @@ from golongrl.data.construct.diagnosis.stage import DiagnoseStage
 from golongrl.data.construct.formatting.stage import FormatStage
 from golongrl.data.construct.generate.stage import GenerateStage
 from golongrl.data.construct.models import Pipeline
-from golongrl.data.construct.passrate.stage import PassrateStage
 from golongrl.data.construct.select.feedback import failures
 from golongrl.data.construct.select.quotas import quotas
 from golongrl.data.construct.select.stage import SelectStage
@@ -32,5 +31,8 @@ def stages(pipeline: Pipeline, tables: Tables, executor: Executor) -> list[Pipel
     if pipeline.verify is not None:
         made.append(VerifyStage(pipeline, tables, executor, pipeline.verify))
     if pipeline.passrate is not None:
+        # It starts engines and needs what `golongrl[local]` brings; other pipelines do without.
+        from golongrl.data.construct.passrate.stage import PassrateStage
+
         made.append(PassrateStage(pipeline, tables, pipeline.passrate))
     return sorted((stage for stage in made if tables.has(stage.name)), key=lambda stage: ORDER.index(stage.name))
