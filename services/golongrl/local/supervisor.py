@@ -138,6 +138,11 @@ class Supervisor:
     def _say(self, line: str) -> None:
         self._out(without_secrets(line))
 
+    @property
+    def stopping(self) -> bool:
+        """Whether it ends its services: nothing is expected of them any more."""
+        return self._stopping.is_set()
+
     def troubles(self) -> dict[str, tuple[str, bool]]:
         """Of each service from which nothing is to be expected now: why, and whether a line has reported it."""
         up = {name: service for name, service in self._live.items() if self.states.get(name) in _ASKED}

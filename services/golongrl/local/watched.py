@@ -55,7 +55,7 @@ class Watched:
                 supervisor.fail(RunFailedError(f"{no_space(folder.path)}: make room, then continue with --resume"))
             stats, processes = await self._look()
             self._records = await asyncio.to_thread(history.read, folder.metrics)
-            ended = stats is not None and stats.stopped is not None
+            ended = supervisor.stopping or (stats is not None and stats.stopped is not None)
             stalls = [] if ended else self._stalls(supervisor, processes)
             states = dict(supervisor.states)
             with suppress(OSError):  # a full disk ends the run above
