@@ -85,6 +85,7 @@ def test_every_kind_of_file_becomes_a_document(tmp_path):
     page = (
         "<html><head><title>A page</title><style>p{}</style></head><body><nav>Home</nav><main><h1>Head</h1>"
         + "".join(f"<p>{part}</p>" for part in PROSE.split("\n\n"))
+        + "<ul><li><p>first item</p></li><li>second item</li></ul><pre># a comment\nrun it\n</pre>"
         + "<table><tr><th>name</th><th>size</th></tr><tr><td>a</td><td>1</td></tr></table></main></body></html>"
     )
     (folder / "page.html").write_text(page.replace("<listcomp>", ""), "utf-8")
@@ -102,7 +103,10 @@ def test_every_kind_of_file_becomes_a_document(tmp_path):
          "rows.jsonl row 1", "rows.jsonl row 3", "wide.txt"]
     )  # fmt: skip
     assert by_origin["page.html"]["title"] == "A page"
-    assert "| name | size |\n" in by_origin["page.html"]["text"]
+    assert by_origin["page.html"]["text"].startswith("# Head\n")
+    assert "| name | size |\n| a | 1 |" in by_origin["page.html"]["text"]
+    assert "\n- first item\n" in by_origin["page.html"]["text"]
+    assert "\n    # a comment\n    run it\n" in by_origin["page.html"]["text"]
     assert "Home" not in by_origin["page.html"]["text"]
     assert "p{}" not in by_origin["page.html"]["text"]
     assert "\r" not in by_origin["plain.txt"]["text"]

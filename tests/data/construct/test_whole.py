@@ -59,7 +59,7 @@ def test_documents_become_a_file_that_trains(tmp_path):
     documents = write_documents(tmp_path / "documents", debian=DEBIAN.is_dir())
     pipeline = tmp_path / "pipeline.yaml"
     small = tree(documents, each=4, tokenizer="builtin:quickstart", format={"instructions": "terse"})
-    small["select"]["bins"] = [{"name": "short", "min_tokens": 200, "max_tokens": 900}]
+    small["select"]["bins"] = [{"name": "short", "min_tokens": 900, "max_tokens": 2000}]
     pipeline.write_text(yaml.safe_dump(small), "utf-8")
 
     def golongrl(*words: object) -> str:
@@ -75,8 +75,8 @@ def test_documents_become_a_file_that_trains(tmp_path):
     assert {row["extra_info"]["lang"] for row in rows} == {"English", "Chinese"}
     golongrl("data", "check", out / "train.parquet", "--mode", "strict")
     settings = {
-        "data.corpus": "null", "data.train": out / "train.parquet", "data.max_prompt_tokens": 2048,
-        "data.validation_prompts": 0, "model.context_length": 2304, "learner.steps": 2, "queue.groups_per_step": 6,
+        "data.corpus": "null", "data.train": out / "train.parquet", "data.max_prompt_tokens": 2304,
+        "data.validation_prompts": 0, "model.context_length": 2560, "learner.steps": 2, "queue.groups_per_step": 6,
         "rollout.n": 2, "rollout.max_response_tokens": 16, "learner.max_tokens_per_rank": 8192,
     }  # fmt: skip
     words = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]

@@ -20,9 +20,7 @@ _FRONT_KEY: Final = re.compile(r"^(licen[cs]e|title|language)\s*:\s*(.+?)\s*$", 
 _MARKDOWN_TITLE: Final = re.compile(r"^#\s+(\S.*)$", re.MULTILINE)
 # Parts of a page that are not its text.
 _NOT_TEXT: Final = "script, style, noscript, template, svg, nav, header, footer, aside, form, iframe"
-_BLOCKS: Final = (
-    "p, div, section, article, main, ul, ol, dl, dt, dd, pre, blockquote, br, hr, table, caption, figcaption"
-)
+_BLOCKS: Final = "p, div, section, article, main, ul, ol, dl, dt, dd, blockquote, br, hr, table, caption, figcaption"
 # What the page's own white space leaves between the rows of a table, and after the mark of an item.
 _TABLE_ROWS: Final = re.compile(r"\|[ \t]*\n\s*\|")
 _ITEM: Final = re.compile(r"^-\s+", re.MULTILINE)
@@ -140,6 +138,9 @@ def _html(data: bytes) -> FileText:
         for node in root.css(f"h{level}"):
             words = " ".join(node.text().split())
             node.replace_with(f"\n\n{'#' * level} {words}\n\n" if words else "\n\n")
+    # Indented as markdown has code: a comment in it, which begins with #, is no heading.
+    for node in root.css("pre"):
+        node.replace_with("\n\n" + "".join(f"    {line}\n" for line in node.text().split("\n")) + "\n")
     for node in root.css("li"):
         node.insert_before("\n- ")
     for node in root.css(_BLOCKS):
