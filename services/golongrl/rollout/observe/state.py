@@ -16,7 +16,7 @@ _ACTS: Final = {
     "weights": ("learner", "new weights of {on}"),
     "source": ("storage", ""),
     "quarantine": ("engine", ""),
-    "adoption": ("engine", ""),
+    "adoption": ("engine", "{on} to take new weights"),
     "reward": ("reward", ""),
     "full": ("learner", "{on} to train the groups that are ready"),
     "behind": ("learner", "new weights of {on}"),
