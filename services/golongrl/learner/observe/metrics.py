@@ -170,6 +170,15 @@ SHOWN: Final = (
     Shown("actor/kl_loss", _LOSS, (("kind", "kl"),)),
     Shown("actor/entropy_loss", _gauge("entropy", "Mean entropy a token of the policy, in nats.")),
     Shown("actor/grad_norm", _gauge("grad_norm", "Gradient norm before clipping.")),
+    Shown(
+        "actor/updates_skipped",
+        _gauge(
+            "updates_skipped",
+            "Updates of the last step that were skipped because their gradient was not finite.",
+            unit="updates",
+            off_panel="it is 0 in a sound run; a line of the log names each such step",
+        ),
+    ),
     Shown("actor/lr", _gauge("learning_rate", "Learning rate of the last step.")),
     Shown(
         "actor/ppo_kl",
