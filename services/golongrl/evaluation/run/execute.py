@@ -315,7 +315,8 @@ def _line(point: Point, courses: Sequence[Course], questioner: Questioner) -> st
             status: sum(entry.sample.status == status for entry in entries)
             for status in ("failed", "skipped", "unjudged", "needs_judge")
         }
-        trouble = "".join(f", {number} {status.replace('_', ' ')}" for status, number in counted.items() if number)
+        counted["to judge"] = counted.pop("needs_judge")
+        trouble = "".join(f", {number} {status}" for status, number in counted.items() if number)
         parts.append(f"{course.plan.benchmark.name} {len(entries):,}/{course.expected:,}{trouble}")
     return f"{point.name}: {'; '.join(parts)}; {questioner.in_flight} in flight"
 
