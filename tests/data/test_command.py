@@ -16,7 +16,7 @@ def call(*words):
     return RUN.invoke(app, list(map(str, words)))
 
 
-@pytest.mark.parametrize("command", ["build", "prepare", "check", "stats"])
+@pytest.mark.parametrize("command", ["build", "prepare", "check", "stats", "construct", "diff"])
 def test_help_has_an_example(command):
     assert f"golongrl data {command}" in " ".join(call(command, "--help").output.split())
 
@@ -109,3 +109,16 @@ def test_build_writes_nothing_when_it_refuses(tmp_path, where):
     assert skipped.exit_code == 0
     assert "1 of 10 rows cannot be used" in skipped.output
     assert f"{bad} row 10: missing key prompt" in skipped.output
+
+
+def test_construction_is_refused_in_one_line_and_can_be_interrupted(tmp_path, monkeypatch):
+    unknown = call("construct", "laptop", "--out", tmp_path / "out", "--stage", "polish").exception
+    assert "no such stage; there are sources, select, " in str(unknown)
+    absent = call("construct", "laptop", "--out", tmp_path / "out", "--stage", "verify").exception
+    assert "has no section verify" in str(absent)
+
+    def interrupted(*arguments, **keys):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("golongrl.data.construct.run.construct", interrupted)
+    assert call("construct", "laptop", "--out", tmp_path / "out").exit_code == 130

@@ -1,11 +1,15 @@
 """`golongrl data construct` and `golongrl data diff`."""
 
+import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from golongrl.errors import writing_to
+
+# What a shell reports of a process that SIGINT ended.
+_INTERRUPTED = 130
 
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="Override, as `section.key=value`; repeatable.")]
 
@@ -37,8 +41,12 @@ def construct(
     if stage is not None and only is None:
         raise PipelineError(f"--stage {stage}: no such stage; there are {', '.join(ORDER)}")
     executor = RayCluster() if on == "ray" else Processes(workers)
-    with writing_to(f"--out {out}", PipelineError):
-        run(load(pipeline, overrides or ()), out, executor, print, only=only, dry_run=dry_run)
+    try:
+        with writing_to(f"--out {out}", PipelineError):
+            run(load(pipeline, overrides or ()), out, executor, print, only=only, dry_run=dry_run)
+    except KeyboardInterrupt:
+        print("stopped; the same command resumes from here", file=sys.stderr)
+        raise typer.Exit(_INTERRUPTED) from None
 
 
 def diff(
