@@ -1,10 +1,10 @@
 """The sender: an HTTP app that holds one version of the weights and sends it to every engine whose worker asks.
 
 Invariants:
-- a transfer is of one version from beginning to end: a newer one is held beside it until it is over;
-- at most `AT_ONCE` transfers run; who asks beyond that waits in turn, within a deadline;
+- a transfer is of one version from beginning to end: a newer one is held as well until it is over;
+- at most `AT_ONCE` transfers run; a further worker waits its turn, within a deadline;
 - a worker's connection is open for as long as it wants its transfer: when it closes, the turn or the slot is free at
-  once, and an engine that still takes the bucket it was told of gets it whole;
+  once, and an engine that is receiving a bucket gets the whole bucket;
 - a transfer that stalls or breaks ends alone, within `groups.GROUP_TIMEOUT` of the last sign of life.
 """
 

@@ -1,7 +1,7 @@
 """Process groups of a sender (rank 0) and one engine, made exactly as SGLang makes its own.
 
-A TCP store at rank 0, prefixed by the group's name, and torch's own group on top, beside any default group; so that a
-sender needs one way for SGLang and for the embedded engine.
+A group is a TCP store at rank 0, prefixed by the group's name, and torch's own group on top of it. It does not depend
+on any default group. The sender therefore treats SGLang and the embedded engine in the same way.
 """
 
 from datetime import timedelta

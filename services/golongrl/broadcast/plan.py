@@ -4,7 +4,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-# What an engine needs beside its weights while it takes one bucket; large enough that a call a bucket costs nothing.
+# What an engine needs in addition to its weights while it takes one bucket. Large enough that one call per bucket costs
+# nothing.
 BUCKET_BYTES = 512 << 20
 
 

@@ -1,8 +1,9 @@
-"""The sender as a process of its own beside the learner's first rank, and that rank's hold on it.
+"""The sender's process, and how the learner's first rank starts and controls it.
 
-Apart from the rank because a broken transfer over NCCL can end the process that drives it, and because weights are sent
-while the rank trains. They cross between the two as files in a folder of the host, which costs the page cache as many
-bytes as the weights (twice that while a transfer of the version before is still running).
+The sender has its own process for two reasons: a broken transfer over NCCL can end the process that drives it, and
+weights are sent while the rank trains. The rank writes the weights as files into a folder of the host, from which the
+sender reads them. The page cache then holds as many bytes as the weights, and twice that while the version before is
+still being sent.
 """
 
 import contextlib

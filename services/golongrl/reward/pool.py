@@ -1,4 +1,4 @@
-"""A pool of processes in which every item has a deadline and a bad item costs nobody but itself.
+"""A pool of processes in which every item has a deadline and a bad item harms no other item.
 
 Invariants:
 - one item is in flight per worker, so a hang or a crash is always that item's;
@@ -29,10 +29,10 @@ from golongrl.reward import worker as worker_process
 
 log = structlog.get_logger()
 
-# After so many starts in a row that failed, waiting items are answered instead of kept: something is broken for good.
+# After this many failed starts in a row, waiting items are answered as lost: no worker will start any more.
 _GIVE_UP_AFTER = 3
 _BACKOFF_S = (0.1, 5.0)  # first and longest pause between failed starts
-_REAP_S = 5.0  # a killed process is gone in milliseconds; one that is not stays the kernel's business
+_REAP_S = 5.0  # a killed process ends within milliseconds; one that does not is left to the kernel
 
 Ending = Literal["deadline", "died", "start_failed", "recycled", "stopped"]
 
@@ -59,7 +59,7 @@ class Lost:
 
 @dataclass(frozen=True)
 class Answer:
-    """What became of an item: the function's value or `Lost`, and the seconds it waited and computed."""
+    """The result of an item: the function's value or `Lost`, and the seconds it waited and computed."""
 
     value: Any
     waited_s: float
@@ -94,7 +94,7 @@ def retry_after_s(queued: int, workers: int, seconds_per_item: float) -> int:
 
 
 class _Worker(asyncio.Protocol):
-    """The service's end of one worker process: parses frames, keeps the deadline of the item in flight."""
+    """The service's side of one worker process: parses frames, enforces the deadline of the item in flight."""
 
     def __init__(self, pool: "WorkerPool", process: BaseProcess) -> None:
         self.pool = pool
@@ -212,7 +212,7 @@ class WorkerPool:
 
     @property
     def warm(self) -> int:
-        """Workers that can compute or do."""
+        """Workers that compute or could."""
         return sum(worker.warm for worker in self._workers)
 
     @property

@@ -1,14 +1,15 @@
-"""Equality of plain formulas, decided in microseconds where math-verify's verdict is beyond doubt.
+"""Equality of plain formulas, decided in microseconds where math-verify's answer is certain.
 
 Plain formulas are built from integers, decimals, one-letter variables, + - * /, whole exponents, fractions, square
-roots and pi. They are read into small trees; `same` answers True or False only where math-verify must answer alike,
-and None (ask math-verify) everywhere else:
+roots and pi. They are read into small trees. `same` answers True or False only where math-verify must give the same
+answer, and None (ask math-verify) everywhere else:
 
 - False: the two differ at a generic rational point by far more than its numeric tolerance;
 - True: they are one rational function, by exact arithmetic.
 
-What LaTeX reads unlike a person is no plain formula: "2 3" and "2(3)" are mixed numbers (5), a lone variable compares
-as a word, "e", "i", "d" and "tr" have meanings of their own, "f(x)" may be a function.
+A formula that the LaTeX reader understands in another way than a person is not plain: "2 3" and "2(3)" are mixed
+numbers (5), a single variable is compared as a word, "e", "i", "d" and "tr" have their own meanings, "f(x)" may be a
+function.
 """
 
 import re
@@ -30,7 +31,7 @@ MAX_POWER = 12  # of one exponent; and of all exponents around a term, multiplie
 # math-verify rounds at the sixth decimal where a decimal takes part, and else evaluates to 15 digits.
 _DECIMAL_GAP = 1e-5
 _GAP = 1e-9  # times the larger of the two
-# Where letters stand when formulas are compared at a point: prime over prime, so that nothing cancels by chance.
+# The values of letters when formulas are compared at a point: a prime over a prime, so that nothing cancels by chance.
 _PRIMES = (10007, 10037, 10067, 10079, 10099, 10133, 10151, 10163, 10177, 10193,
            10223, 10247, 10259, 10271, 10289, 10303, 10321)  # fmt: skip
 _POINT = MappingProxyType(

@@ -2,19 +2,21 @@
 
 The table T[i][j] = LCS length of x[:i] and y[:j] grows by 0 or 1 along j, so a row is a vector of bits D_i with D_i[j]
 = T[i][j] - T[i][j-1], and the next row follows in four operations on Python integers (Crochemore et al. 2001, Hyyrö
-2004). All sentences of the text lie in one integer, each behind it a separator bit that swallows the addition's carry.
+2004). All sentences of the text are in one integer. A separator bit after each of them absorbs the addition's carry.
 
-The back-trace is the usual one, which fixes WHICH longest subsequence is taken: from the end, equal words go
-diagonally; else if T[i-1][j] > T[i][j-1] up in the reference, else left in the text. Where the words differ, T[i][j]
-is the larger of the two neighbours, so "up" is exactly D_i[j] = 1: row i's next stop is the highest bit at or below j
-that is set in D_i or matches x_i, and that takes no step per column. It runs for all sentences at once, too.
+The back-trace is the usual one, which decides which of several longest subsequences is taken. It starts at the end.
+Equal words move it diagonally; otherwise it moves up in the reference if T[i-1][j] > T[i][j-1], and else left in the
+text. Where the words differ, T[i][j] is the larger of the two neighbours, so it moves up exactly if D_i[j] = 1. The
+next stop of row i is therefore the highest bit at or below j that is set in D_i or matches x_i, which is found without
+a step per column. The back-trace also runs for all sentences at once.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from math import isqrt
 from typing import NamedTuple
 
-# The back-trace needs every row again, a bit a column. If they take more than this, they are made anew block by block.
+# The back-trace needs every row again, one bit per column. If all rows take more memory than this, they are computed
+# again block by block.
 MAX_ROW_BYTES = 1 << 26
 
 
@@ -79,7 +81,7 @@ def _rows_backwards(words: Sequence[str], text: Text, max_row_bytes: int) -> Ite
         rows = list(_forward(text.full, words, text))
         yield from zip(reversed(words), reversed(rows), strict=True)
         return
-    # Blocks of about the square root of the rows: as few marks as rows remade at a time.
+    # Blocks of about the square root of the rows: then as many rows are kept as are computed again at a time.
     block = max(1, isqrt(len(words)))
     marks = []
     row = text.full
