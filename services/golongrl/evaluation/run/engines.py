@@ -32,6 +32,8 @@ from golongrl.local.process import Service, ServiceSpec, describe_exit, last_wor
 _START_S: Final = 1800.0
 _STOP_S: Final = 15.0
 _PROBE_S: Final = 5.0
+# Requests of whole contexts that SGLang holds at a time on a CPU.
+_CPU_REQUESTS: Final = 8
 # Merging the shards of a checkpoint reads all of it.
 _MERGE_S: Final = 3600.0
 
@@ -146,12 +148,18 @@ def command(launch: Launch, settings: TargetSection, port: int, home: Path) -> t
         )
     lengths = launch.profile.sglang_flags() if launch.profile else ["--context-length", str(launch.context)]
     gpu = any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/kfd").exists()
-    device = ["--tp-size", str(settings.gpus)] if gpu else list(local_plan.SGLANG_ON_CPU)
+    device = ["--tp-size", str(settings.gpus)] if gpu else _on_cpu(launch.context)
     words = (
         python, "-m", "sglang.launch_server", "--model-path", str(launch.folder), "--host", local_plan.HOST,
         "--port", str(port), "--enable-metrics", *lengths, *device, *more,
     )  # fmt: skip
     return words, dict(local_plan.engine_environment("sglang", 0)) if not gpu else {}
+
+
+def _on_cpu(context: int) -> list[str]:
+    """SGLang's flags without a GPU. Its cache is bounded: by itself it takes most of the machine's memory."""
+    tokens = str(_CPU_REQUESTS * context)
+    return [*local_plan.SGLANG_ON_CPU, "--max-running-requests", str(_CPU_REQUESTS), "--max-total-tokens", tokens]
 
 
 def _scaled_folder(launch: Launch, home: Path) -> Path:
