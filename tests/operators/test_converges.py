@@ -57,6 +57,8 @@ class World:
             writes += [lambda item=item: self.apply(item) for item in (*outcome.apply, *outcome.pool.apply)]
             scale = {**outcome.pool.scale}
             writes += [lambda pool=pool, size=size: self.scale(pool, size) for pool, size in scale.items()]
+            if outcome.drop_pool:
+                writes.append(lambda pool=outcome.drop_pool: self.pools.pop(pool, None))
         idle = idle_pool(self.site, outcomes, seen)
         writes += [lambda pool=pool, size=size: self.scale(pool, size) for pool, size in idle.items()]
         for write in writes[:calls]:
