@@ -16,7 +16,7 @@ from golongrl.rollout.backoff import Pause
 from golongrl.rollout.observe.metrics import RolloutMetrics
 from golongrl.rollout.observe.state import State
 from golongrl.rollout.observe.waits import WaitReport
-from golongrl.telemetry.waits import Wait, dumps
+from golongrl.telemetry.waits import PendingWait, dumps
 from support.groups import queue_settings
 
 QUEUE: dict[str, Any] = {
@@ -217,8 +217,8 @@ def test_a_silent_queue_is_one_line() -> None:
 
 
 def test_who_waits_for_what_does_not_answer_is_a_chain() -> None:
-    groups = Wait("rollout/pod-a", "3 groups of step 4", 12.0)
-    generate = Wait("engine", "{on} to generate", 11.0, None, 3, "group")
+    groups = PendingWait("rollout/pod-a", "3 groups of step 4", 12.0)
+    generate = PendingWait("engine", "{on} to generate", 11.0, None, 3, "group")
     waiting = learner()
     waiting["fields"]["waits"] = dumps([groups])
     asks = worker(wait="slots", waits=dumps([generate]), engine="http://e:1", engine_silent_s="10")

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from golongrl.learner.observe import samples
-from golongrl.learner.observe.samples import ADVANTAGE_EDGES, Samples, choose, describe, shortened, spread
+from golongrl.learner.observe.samples import ADVANTAGE_EDGES, KeptSamples, choose, describe, shortened, spread
 from golongrl.queue import Batch, Group
 from golongrl.recipe import Recipe, load
 from golongrl.telemetry import journal
@@ -87,7 +87,7 @@ def test_the_spread_counts_every_group_and_every_advantage() -> None:
 
 
 def keep(out: Path, resume_at: int, steps: Sequence[int], recipe: Recipe = RECIPE) -> None:
-    log = Samples(recipe, out, resume_at, decode)
+    log = KeptSamples(recipe, out, resume_at, decode)
     for step in steps:
         log.write(log.make(Batch(step, (group(step, [0.0, 1.0]),), replayed=False), [0.5, -0.5]))
 
@@ -101,8 +101,8 @@ def test_a_resumed_run_repeats_no_step(tmp_path: Path) -> None:
 
 
 def test_without_samples_no_text_is_kept(tmp_path: Path) -> None:
-    assert Samples.of(load("quickstart", ["telemetry.samples=0"]), tmp_path, 0, tmp_path) is None
-    assert Samples.of(RECIPE, tmp_path, 0, tmp_path) is None  # the folder has no tokenizer
+    assert KeptSamples.of(load("quickstart", ["telemetry.samples=0"]), tmp_path, 0, tmp_path) is None
+    assert KeptSamples.of(RECIPE, tmp_path, 0, tmp_path) is None  # the folder has no tokenizer
     assert list(tmp_path.iterdir()) == []
 
 

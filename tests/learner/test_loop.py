@@ -277,6 +277,7 @@ async def test_two_ranks_resume_to_the_bit(tiny_model: Path, tmp_path: Path) -> 
     assert [killed.checksum(v) for v in range(5)] == [straight.checksum(v) for v in range(5)]
 
 
+@pytest.mark.full
 async def test_weights_that_are_not_finite_end_the_run_and_reach_no_engine(tiny_model: Path, tmp_path: Path) -> None:
     recipe = small_recipe(
         tiny_model,

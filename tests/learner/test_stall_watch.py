@@ -12,11 +12,11 @@ from golongrl.learner.observe.status import LearnerStatus
 from golongrl.learner.observe.watch import StallWatch
 from golongrl.queue import SampleQueue
 from golongrl.telemetry import journal
-from golongrl.telemetry.waits import Wait, dumps
+from golongrl.telemetry.waits import PendingWait, dumps
 from support.embedded_server import EmbeddedServer
 from support.redis_server import free_port
 
-WAITS = dumps([Wait("engine", "{on} to generate", 9.0, None, 2, "group")])
+WAITS = dumps([PendingWait("engine", "{on} to generate", 9.0, None, 2, "group")])
 SILENT = {"phase": "generating", "engine": "http://e:1", "engine_version": "3", "waits": WAITS, "engine_silent_s": "9"}
 WELL = {**SILENT, "engine_silent_s": "1"}
 

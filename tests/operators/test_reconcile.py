@@ -9,7 +9,7 @@ import pytest
 
 from golongrl import recipe as recipes
 from golongrl.kubernetes.look.pods import Pod
-from golongrl.telemetry.waits import Wait, dumps
+from golongrl.telemetry.waits import PendingWait, dumps
 from golongrl_operator.build import objects, resolve
 from golongrl_operator.cases import Seen
 from golongrl_operator.reconcile import ReconcileResult, reconcile, refused
@@ -64,7 +64,7 @@ def test_the_last_step_is_told_too() -> None:
 
 def test_who_waits_for_a_process_that_does_not_answer_is_the_condition_stalled() -> None:
     run = a_run()
-    groups = Wait("rollout/w-1", "3 groups of step 12", 9.0)
+    groups = PendingWait("rollout/w-1", "3 groups of step 12", 9.0)
     services = [
         {"service": "learner", "id": "h", "age_s": 0.5, "fields": {"doing": "waiting", "waits": dumps([groups])}},
         {"service": "rollout", "id": "w-1", "age_s": 31.0, "fields": {"phase": "generating"}},

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from golongrl.rollout.observe import pulse as module
-from golongrl.rollout.observe.pulse import Pulse
+from golongrl.rollout.observe.pulse import SilenceClock
 
 
 @pytest.fixture(autouse=True)
@@ -20,7 +20,7 @@ async def follow(
 ) -> list[float]:
     """The silence after each question, on a clock that goes on by 1 with each; None is no answer at all."""
     clock, seen, left = [100.0], list[float](), list(answers)
-    pulse = Pulse(lambda: clock[0])
+    pulse = SilenceClock(lambda: clock[0])
 
     async def ask() -> bool:
         seen.append(pulse.silent_s)
@@ -49,7 +49,7 @@ async def test_what_starts_is_not_silent_before_its_first_answer() -> None:
 
 
 async def test_nobody_is_asked_while_nothing_is_expected() -> None:
-    pulse = Pulse()
+    pulse = SilenceClock()
 
     async def ask() -> bool:
         raise AssertionError

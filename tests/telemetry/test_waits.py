@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from golongrl.telemetry.waits import MOST, Wait, Waits, dumps, loads
+from golongrl.telemetry.waits import MOST, PendingWait, Waits, dumps, loads
 
 
 class Clock:
@@ -23,8 +23,8 @@ def test_a_wait_is_there_while_it_lasts_and_equal_ones_are_one() -> None:
             clock.time += 2
             found = waits.current()
         assert found == [
-            Wait("engine", "{on} to generate", 7.0, 60.0, 2, "group"),
-            Wait("reward", "{on} to score", 2.0, None, 1, "group"),
+            PendingWait("engine", "{on} to generate", 7.0, 60.0, 2, "group"),
+            PendingWait("reward", "{on} to score", 2.0, None, 1, "group"),
         ]
         assert found[0].words("engine-0") == "engine-0 to generate 2 groups, 7 s"
         assert found[1].words("the reward service") == "the reward service to score a group, 2 s"
@@ -56,7 +56,7 @@ def test_a_wait_that_fails_is_over() -> None:
 
 words = st.text(max_size=300)
 a_wait = st.builds(
-    Wait,
+    PendingWait,
     on=words,
     what=words,
     for_s=st.floats(0, 1e6).map(lambda s: round(s, 1)),
@@ -67,7 +67,7 @@ a_wait = st.builds(
 
 
 @given(st.lists(a_wait, max_size=20))
-def test_what_is_published_is_bounded_and_reads_back(waits: list[Wait]) -> None:
+def test_what_is_published_is_bounded_and_reads_back(waits: list[PendingWait]) -> None:
     found = loads(dumps(waits))
     assert len(found) == min(MOST, len(waits))
     assert [wait.for_s for wait in found] == sorted((wait.for_s for wait in waits), reverse=True)[:MOST]

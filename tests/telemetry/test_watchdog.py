@@ -6,23 +6,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from golongrl.telemetry.waits import Wait, dumps
+from golongrl.telemetry.waits import PendingWait, dumps
 from golongrl.telemetry.watchdog import KINDS, Process, Stall, Watch, current, read, stalls, with_troubles
 
 
-def learner(*waits: Wait, age_s: float = 0.5, id: str = "host") -> dict[str, Any]:
+def learner(*waits: PendingWait, age_s: float = 0.5, id: str = "host") -> dict[str, Any]:
     return {"service": "learner", "id": id, "age_s": age_s, "fields": {"doing": "x", "waits": dumps(waits)}}
 
 
-def worker(*waits: Wait, id: str = "rollout-0", age_s: float = 0.5, **fields: str) -> dict[str, Any]:
+def worker(*waits: PendingWait, id: str = "rollout-0", age_s: float = 0.5, **fields: str) -> dict[str, Any]:
     told = {"engine": f"http://{id}:30000", "waits": dumps(waits), **fields}
     return {"service": "rollout", "id": id, "age_s": age_s, "fields": told}
 
 
-GROUPS = Wait("rollout/rollout-0", "3 groups of step 4", 12.0)
-GENERATE = Wait("engine", "{on} to generate", 11.0, 120.0, 3, "group")
-SCORE = Wait("reward", "{on} to score", 9.0, None, 1, "group")
-STEP = Wait("learner", "full: enough groups wait", 20.0)
+GROUPS = PendingWait("rollout/rollout-0", "3 groups of step 4", 12.0)
+GENERATE = PendingWait("engine", "{on} to generate", 11.0, 120.0, 3, "group")
+SCORE = PendingWait("reward", "{on} to score", 9.0, None, 1, "group")
+STEP = PendingWait("learner", "full: enough groups wait", 20.0)
 
 
 @pytest.mark.parametrize(
@@ -30,7 +30,7 @@ STEP = Wait("learner", "full: enough groups wait", 20.0)
     [
         ([learner(), worker()], []),
         # Waits alone are no trouble, however long: a group may take an hour.
-        ([learner(Wait("rollout", "3 groups", 3600.0)), worker(Wait("engine", "{on}", 3600.0))], []),
+        ([learner(PendingWait("rollout", "3 groups", 3600.0)), worker(PendingWait("engine", "{on}", 3600.0))], []),
         (
             [learner(GROUPS), worker(GENERATE, engine_silent_s="10")],
             [
@@ -70,11 +70,11 @@ STEP = Wait("learner", "full: enough groups wait", 20.0)
         ([learner(), worker(), worker(id="rollout-1", age_s=30.0)], ["rollout-1 has sent no heartbeat for 30 s"]),
         # Any worker will do: the one in trouble is named.
         (
-            [learner(Wait("rollout", "2 groups of step 4", 7.0)), worker(id="rollout-1", age_s=9.0), worker()],
+            [learner(PendingWait("rollout", "2 groups of step 4", 7.0)), worker(id="rollout-1", age_s=9.0), worker()],
             ["learner waits for 2 groups of step 4, 7 s <- rollout-1 has sent no heartbeat for 9 s"],
         ),
         # Past its own deadline, with nobody in trouble.
-        ([learner(Wait("ranks", "{on} to start", 61.0, 60.0))], ["learner waits for the ranks to start, 61 s"]),
+        ([learner(PendingWait("ranks", "{on} to start", 61.0, 60.0))], ["learner waits for the ranks to start, 61 s"]),
     ],
 )  # fmt: skip
 def test_the_chain_ends_at_the_process_to_look_at(services: list[dict[str, Any]], told: list[str]) -> None:
@@ -115,12 +115,12 @@ def test_the_chain_that_reaches_the_learner_comes_first() -> None:
 
 keys = st.sampled_from(["learner", "rollout/a", "rollout/b", "engine/a", "engine/b", "reward", "redis"])
 some_waits = st.lists(
-    st.builds(Wait, on=keys | st.sampled_from(KINDS), what=st.just("{on}"), for_s=st.floats(0, 100)), max_size=4
+    st.builds(PendingWait, on=keys | st.sampled_from(KINDS), what=st.just("{on}"), for_s=st.floats(0, 100)), max_size=4
 )
 
 
 @given(st.dictionaries(keys, st.tuples(some_waits, st.sampled_from(["", "is silent"]))))
-def test_every_process_in_trouble_ends_one_finite_chain(found: dict[str, tuple[list[Wait], str]]) -> None:
+def test_every_process_in_trouble_ends_one_finite_chain(found: dict[str, tuple[list[PendingWait], str]]) -> None:
     processes = {key: Process(key, key, tuple(waits), trouble) for key, (waits, trouble) in found.items()}
     chains = stalls(processes)
     troubled = sorted(key for key, process in processes.items() if process.trouble)

@@ -15,7 +15,7 @@ import structlog
 from golongrl.learner.batch.check import untrainable
 from golongrl.learner.batch.prepare import PreparedBatch, prepare
 from golongrl.learner.batch.samples import BatchError
-from golongrl.learner.observe.samples import Samples
+from golongrl.learner.observe.samples import KeptSamples
 from golongrl.queue import Batch, SampleQueue, Stopped, Wait
 from golongrl.queue.errors import OutOfOrderError
 from golongrl.recipe import Recipe
@@ -44,7 +44,7 @@ class Batches:
         waits: Callable[[int, Wait], None],
         pairs_per_token: float | None,
         negatives_masked: bool = False,
-        samples: Samples | None = None,
+        samples: KeptSamples | None = None,
     ) -> None:
         self._recipe = recipe
         self._queue = queue

@@ -32,7 +32,7 @@ from golongrl.learner.checkpoints.saver import CheckpointSaver
 from golongrl.learner.flops import speed
 from golongrl.learner.memory import Shape
 from golongrl.learner.observe.metrics_log import Records
-from golongrl.learner.observe.samples import Samples
+from golongrl.learner.observe.samples import KeptSamples
 from golongrl.learner.observe.status import LearnerStatus
 from golongrl.learner.skipped_updates import METRIC as SKIPPED
 from golongrl.learner.skipped_updates import SkippedUpdates
@@ -86,7 +86,7 @@ class TrainingLoop:
     peak: float | None
     history: str
     negatives_masked: bool = False
-    samples: Samples | None = None
+    samples: KeptSamples | None = None
     _checkpoint_now: asyncio.Event = field(default_factory=asyncio.Event)
     _skipped: SkippedUpdates = field(default_factory=SkippedUpdates)
 

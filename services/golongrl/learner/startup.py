@@ -39,7 +39,7 @@ from golongrl.learner.observe import metrics_log
 from golongrl.learner.observe.health import create_app
 from golongrl.learner.observe.metrics import LearnerMetrics
 from golongrl.learner.observe.metrics_log import Records
-from golongrl.learner.observe.samples import Samples
+from golongrl.learner.observe.samples import KeptSamples
 from golongrl.learner.observe.status import LearnerStatus
 from golongrl.learner.observe.tracking import Tracking
 from golongrl.learner.observe.watch import StallWatch
@@ -263,7 +263,7 @@ async def _attached(
                     peak=ranks.info[0].device_flops,
                     history=resumed.checkpoint.state.history if resumed and resumed.own else secrets.token_hex(8),
                     negatives_masked=checkpoint is not None and checkpoint.state.negatives_masked,
-                    samples=await asyncio.to_thread(Samples.of, recipe, config.out, done, inputs.model),
+                    samples=await asyncio.to_thread(KeptSamples.of, recipe, config.out, done, inputs.model),
                 )
                 complete = await loop.run()
                 deadline.begin(0 if complete else TrainingInterruptedError.exit_code)

@@ -20,7 +20,7 @@ _LONGEST: Final = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Wait:
+class PendingWait:
     """One thing that a process waits for.
 
     Attributes:
@@ -55,7 +55,7 @@ class Entry:
 
     __slots__ = ("_now", "since", "wait")
 
-    def __init__(self, wait: Wait, now: Callable[[], float]) -> None:
+    def __init__(self, wait: PendingWait, now: Callable[[], float]) -> None:
         self.wait, self._now, self.since = wait, now, now()
 
     def moved(self) -> None:
@@ -77,16 +77,16 @@ class Waits:
     @contextmanager
     def on(self, on: str, what: str, deadline_s: float | None = None, unit: str = "") -> Iterator[Entry]:
         """Registered while the block runs."""
-        entry = Entry(Wait(on, what, 0.0, deadline_s, 1, unit), self._now)
+        entry = Entry(PendingWait(on, what, 0.0, deadline_s, 1, unit), self._now)
         self._open.add(entry)
         try:
             yield entry
         finally:
             self._open.discard(entry)
 
-    def current(self) -> list[Wait]:
+    def current(self) -> list[PendingWait]:
         """The waits of this moment that are not short, equal ones as one, the longest first."""
-        now, found = self._now(), dict[tuple[str, str, str], Wait]()
+        now, found = self._now(), dict[tuple[str, str, str], PendingWait]()
         for entry in self._open:
             wait = replace(entry.wait, for_s=now - entry.since)
             if wait.for_s < SHORT_S:
@@ -96,27 +96,29 @@ class Waits:
         return longest(found.values())
 
 
-def longest(waits: Iterable[Wait]) -> list[Wait]:
+def longest(waits: Iterable[PendingWait]) -> list[PendingWait]:
     """As many as are published, the longest first."""
     return sorted(waits, key=lambda wait: -wait.for_s)[:MOST]
 
 
-def _both(one: Wait, other: Wait) -> Wait:
+def _both(one: PendingWait, other: PendingWait) -> PendingWait:
     older = one if one.for_s >= other.for_s else other
     return replace(older, count=one.count + other.count)
 
 
-def dumps(waits: Iterable[Wait]) -> str:
+def dumps(waits: Iterable[PendingWait]) -> str:
     """As text for a heartbeat."""
     rows = [astuple(replace(wait, what=wait.what[:_LONGEST], for_s=round(wait.for_s, 1))) for wait in longest(waits)]
     return json.dumps(rows, ensure_ascii=False, separators=(",", ":"))
 
 
-def loads(text: str) -> list[Wait]:
+def loads(text: str) -> list[PendingWait]:
     """The waits of a heartbeat."""
     try:
         return [
-            Wait(str(on), str(what), float(for_s), None if deadline is None else float(deadline), int(count), str(unit))
+            PendingWait(
+                str(on), str(what), float(for_s), None if deadline is None else float(deadline), int(count), str(unit)
+            )
             for on, what, for_s, deadline, count, unit in json.loads(text or "[]")
         ]
     except (ValueError, TypeError):

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from golongrl.telemetry import waits
-from golongrl.telemetry.waits import Wait
+from golongrl.telemetry.waits import PendingWait
 
 Json = Mapping[str, Any]
 
@@ -35,7 +35,7 @@ class Process:
     """One process, as others see it.
 
     Attributes:
-        key: as `Wait.on` names it: learner, rollout/ID, engine/ID (of that worker), reward, redis.
+        key: as `PendingWait.on` names it: learner, rollout/ID, engine/ID (of that worker), reward, redis.
         name: as people know it.
         trouble: why nothing is to be expected of it, as it continues its name; empty if it is well.
         unanswered: that the trouble is nothing but that it did not answer somebody.
@@ -44,7 +44,7 @@ class Process:
 
     key: str
     name: str
-    waits: tuple[Wait, ...] = ()
+    waits: tuple[PendingWait, ...] = ()
     trouble: str = ""
     unanswered: bool = False
     known: bool = False
@@ -109,7 +109,7 @@ def current(services: Iterable[Json]) -> list[Json]:
     return [item for item in services if item["service"] != "learner" or float(item["age_s"]) == newest]
 
 
-def _own(wait: Wait, worker: str) -> Wait:
+def _own(wait: PendingWait, worker: str) -> PendingWait:
     return replace(wait, on=f"engine/{worker}") if wait.on == "engine" else wait
 
 

@@ -124,7 +124,7 @@ def shortened(ids: Sequence[int], decode: Decode, most: int) -> str:
     return f"{head[: most // 2]}\n[... shortened ...]\n{tail[-(most - most // 2) :]}"
 
 
-class Samples:
+class KeptSamples:
     """Makes and keeps the samples of a run from `resume_at` on.
 
     Args:
@@ -141,7 +141,7 @@ class Samples:
             self._off(error)
 
     @classmethod
-    def of(cls, recipe: Recipe, out: Path, resume_at: int, model: Path) -> "Samples | None":
+    def of(cls, recipe: Recipe, out: Path, resume_at: int, model: Path) -> "KeptSamples | None":
         """As the recipe says; None if it keeps none, or if the model's tokenizer cannot be read."""
         if recipe.telemetry.samples == 0:
             return None

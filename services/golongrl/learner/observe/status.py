@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from golongrl.telemetry.waits import Wait, Waits, dumps, longest
+from golongrl.telemetry.waits import PendingWait, Waits, dumps, longest
 
 # How what it does begins while it has no batch. `golongrl status` and the operator read these words.
 WAITING: Final = "waiting for step"
@@ -16,7 +16,7 @@ class LearnerStatus:
     """What the learner is doing now, at which step, and since when (monotonic clock).
 
     Attributes:
-        on: who ends it, if the learner waits for somebody, as `Wait.on`.
+        on: who ends it, if the learner waits for somebody, as `PendingWait.on`.
         what: what the learner waits for then, in a few words.
         waits: other waits of this process.
         waited_s: seconds spent without a batch, without the present wait.
@@ -49,9 +49,9 @@ class LearnerStatus:
         self.tokens_per_s = record.get("perf/throughput", 0.0) * ranks
         self.step_s = record.get("perf/time_per_step")
 
-    def current(self) -> list[Wait]:
+    def current(self) -> list[PendingWait]:
         """What the learner waits for."""
-        own = [Wait(self.on, self.what, self.for_s)] if self.on else []
+        own = [PendingWait(self.on, self.what, self.for_s)] if self.on else []
         return longest([*own, *self.waits.current()])
 
     @property

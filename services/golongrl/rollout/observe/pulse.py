@@ -12,7 +12,7 @@ _PERIOD_S = 2.0
 _PATIENCE_S = 5.0
 
 
-class Pulse:
+class SilenceClock:
     """How long a service has been silent."""
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:

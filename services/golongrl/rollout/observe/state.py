@@ -4,8 +4,8 @@ import time
 from dataclasses import dataclass, field
 from typing import Final
 
-from golongrl.rollout.observe.pulse import Pulse
-from golongrl.telemetry.waits import Wait, Waits, dumps, longest
+from golongrl.rollout.observe.pulse import SilenceClock
+from golongrl.telemetry.waits import PendingWait, Waits, dumps, longest
 
 # Who has to act on a wait of the loop, by its label, and what is waited for where the reason's own words say it badly.
 # `slots` and `drain` are the groups' own waits, which are registered with their progress; `stopped` is nobody's.
@@ -49,16 +49,16 @@ class State:
     submitted: int = 0
     waits: Waits = field(default_factory=Waits)
     """The waits of the groups, and for Redis."""
-    engine_pulse: Pulse = field(default_factory=Pulse)
-    reward_pulse: Pulse = field(default_factory=Pulse)
+    engine_pulse: SilenceClock = field(default_factory=SilenceClock)
+    reward_pulse: SilenceClock = field(default_factory=SilenceClock)
     paused_since: float | None = None
     """Since when the engine has been seen paused."""
     paused_by: str = ""
 
-    def current(self) -> list[Wait]:
+    def current(self) -> list[PendingWait]:
         """What the worker waits for."""
         on, what = _ACTS.get(self.wait or "", ("", ""))
-        loop = [Wait(on, what or self.waiting_for or "", time.monotonic() - self.since)] if on else []
+        loop = [PendingWait(on, what or self.waiting_for or "", time.monotonic() - self.since)] if on else []
         return longest([*loop, *self.waits.current()])
 
     def paused(self, by: str | None) -> None:

@@ -130,7 +130,7 @@ class Totals:
 
 
 @dataclass
-class Timeline:
+class RunTimeline:
     """What each process did when.
 
     Attributes:
@@ -156,7 +156,7 @@ class RunData:
     spread: list[tuple[int, dict[str, float]]]
     """Points of how batches are spread: `pass/3`, `advantage/7`, `low/T1`, `high/T1`."""
     groups: list[Json]
-    timeline: Timeline
+    timeline: RunTimeline
 
 
 def gather(folder: Path) -> RunData:
@@ -220,9 +220,9 @@ def _spread(record: Json) -> dict[str, float]:
     return found
 
 
-def timeline(changes: Iterable[Json], most: int = CHANGES) -> Timeline:
+def timeline(changes: Iterable[Json], most: int = CHANGES) -> RunTimeline:
     """Spans and marks from the changes of every process."""
-    found, at = Timeline(), 0.0
+    found, at = RunTimeline(), 0.0
     now: dict[str, tuple[str, float, str]] = {}
     spans: deque[tuple[str, str, float, float]] = deque(maxlen=most)
     marks: deque[tuple[str, str, float]] = deque(maxlen=most)
@@ -252,7 +252,7 @@ def timeline(changes: Iterable[Json], most: int = CHANGES) -> Timeline:
     return found
 
 
-def _count(found: Timeline, who: str, state: str, seconds: float) -> None:
+def _count(found: RunTimeline, who: str, state: str, seconds: float) -> None:
     if state != "gone":
         shares = found.shares.setdefault(who, {})
         shares[state] = shares.get(state, 0.0) + seconds

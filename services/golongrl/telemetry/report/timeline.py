@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import plotly.graph_objects as go
 
-from golongrl.telemetry.report.gather import Timeline
+from golongrl.telemetry.report.gather import RunTimeline
 from golongrl.telemetry.report.style import styled, text
 
 # State of a process, by its beginning -> what it means, and its colour. The first that fits counts.
@@ -40,7 +40,7 @@ def meaning(state: str) -> tuple[str, str]:
     return next(((words, colour) for begin, words, colour in _STATES if state.startswith(begin)), _OTHER)
 
 
-def figures(timeline: Timeline) -> list[go.Figure]:
+def figures(timeline: RunTimeline) -> list[go.Figure]:
     """The newest part of the run, and the shares of all of it."""
     if not timeline.spans:
         return []
@@ -73,7 +73,7 @@ def figures(timeline: Timeline) -> list[go.Figure]:
     return [_rows(drawn, order), _shares(timeline, order)]
 
 
-def _shares(timeline: Timeline, order: list[str]) -> go.Figure:
+def _shares(timeline: RunTimeline, order: list[str]) -> go.Figure:
     """Of the whole run: the share of each process's time in each state."""
     figure, seen = go.Figure(), dict[tuple[str, str], dict[str, float]]()
     for who, shares in timeline.shares.items():
