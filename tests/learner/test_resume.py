@@ -167,7 +167,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_newest_whole_one(damage: str, tmp
         found = resume.choose("auto", checkpoints, 6)
     assert found is not None
     assert (found.checkpoint.state.step, found.own, found.rewinds) == (4, True, True)
-    (line,) = [entry["event"] for entry in logs]
+    (line,) = [entry["detail"] for entry in logs]
     assert "global_step_6" in line
     assert f"resuming {tmp_path}/global_step_4 (step 4)" in line
     DAMAGES[damage](tmp_path / "global_step_4")

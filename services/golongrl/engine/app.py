@@ -226,8 +226,12 @@ def _normal_routes(serving: Serving) -> APIRouter:
             "pp_size": 1,
             "status": "ready",
             "version": API_VERSION,
-            "rotary": rotary(engine.model),
         }
+
+    @router.get("/rotary_embedding")
+    async def rotary_embedding() -> dict[str, Any]:
+        """Of this engine alone: what its positions turn by, so that a client can check a rope scaling."""
+        return {"rotary": rotary(engine.model)}
 
     @router.get("/v1/models")
     async def list_models() -> dict[str, Any]:

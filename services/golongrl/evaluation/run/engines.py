@@ -222,16 +222,23 @@ async def check_rope(url: str, http: httpx.AsyncClient, launch: Launch) -> bool:
     """
     config = json_object(launch.folder / "config.json")
     expected = yarn.rotary_of({**config, **(launch.profile.override if launch.profile else {})}, str(launch.folder))
-    try:
-        answer = await http.get(f"{url.removesuffix('/v1')}/server_info")
-        info = answer.json() if answer.is_success else {}
-    except (httpx.HTTPError, ValueError):
-        return False
-    found = _rotary_of_server(info, config) if isinstance(info, Mapping) else None
+    root = url.removesuffix("/v1")
+    told = await _answer(http, f"{root}/server_info") | await _answer(http, f"{root}/rotary_embedding")
+    found = _rotary_of_server(told, config)
     if found is None:
         return False
     yarn.check(expected, found, f"the engine at {url}")
     return True
+
+
+async def _answer(http: httpx.AsyncClient, url: str) -> dict[str, Any]:
+    """What a server says there; nothing if it says nothing that can be read."""
+    try:
+        answer = await http.get(url)
+        found = answer.json() if answer.is_success else {}
+    except (httpx.HTTPError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _rotary_of_server(info: Mapping[str, Any], config: Mapping[str, Any]) -> yarn.Rotary | None:
