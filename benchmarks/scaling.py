@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from golongrl_operator.scaling.simulate import DAY_S, LOADS, Moment, Outcome, World, compare
+from golongrl_operator.scaling.simulate import DAY_S, LOADS, Moment, SimulatedRun, World, compare
 
 _WIDTH: Final = 860
 _HEIGHT: Final = 260
@@ -41,7 +41,7 @@ def main() -> None:
             path.write_text(chart(name, outcomes), "utf-8")
 
 
-def row(found: Outcome, best: Outcome) -> str:
+def row(found: SimulatedRun, best: SimulatedRun) -> str:
     """A way's figures, as shares of hindsight's."""
     shares = (
         found.steps / best.steps, found.engine_hours / best.engine_hours, found.gpu_hours / best.gpu_hours,
@@ -49,7 +49,7 @@ def row(found: Outcome, best: Outcome) -> str:
     return " | ".join([*(f"{share:.3f}" for share in shares), str(found.changes)])
 
 
-def chart(name: str, outcomes: dict[str, Outcome]) -> str:
+def chart(name: str, outcomes: dict[str, SimulatedRun]) -> str:
     """An SVG with engines over days."""
     moments = outcomes["controller"].moments
     lines = {"need": [moment.need for moment in moments]}

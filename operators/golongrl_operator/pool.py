@@ -18,7 +18,7 @@ from golongrl_operator.build import Meaning, pool, pool_name
 from golongrl_operator.conditions import short, stamp
 from golongrl_operator.decide import RunPhase
 from golongrl_operator.healing import HOUR_S, Healing, costs, heal
-from golongrl_operator.scaling.controller import Limits, Memory, resize
+from golongrl_operator.scaling.controller import Memory, PoolLimits, resize
 from golongrl_operator.scaling.signals import read_signals
 
 Json = Mapping[str, Any]
@@ -135,9 +135,9 @@ def _size(site: Site, view: View, asked: int, old: Json) -> tuple[int, RolloutSt
         return 0, none.model_copy(update={"reason": "the RayJob is not admitted yet"})
     if site.pool.autoscaled and not view.meaning.dedicated:
         return asked, none.model_copy(update={"reason": "KEDA sizes the pool"})
-    limits = Limits(spec.min_replicas or 1, spec.max_replicas or _MOST)
+    limits = PoolLimits(spec.min_replicas or 1, spec.max_replicas or _MOST)
     if view.most is not None:
-        limits = Limits(min(limits.least, view.most), min(limits.most, view.most))
+        limits = PoolLimits(min(limits.least, view.most), min(limits.most, view.most))
     fixed = spec.replicas
     if fixed is None and spec.max_replicas is None:
         fixed = max(spec.min_replicas or 0, site.pool.replicas)

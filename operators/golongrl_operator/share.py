@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
+class GpuClaim:
     """What one run asks for."""
 
     name: str
@@ -26,7 +26,7 @@ class Claim:
     training: bool = False
 
 
-def fair_share(budget: int, claims: Sequence[Claim]) -> dict[str, int]:
+def fair_share(budget: int, claims: Sequence[GpuClaim]) -> dict[str, int]:
     """GPUs for each run that may train; the others are missing.
 
     Args:

@@ -12,7 +12,7 @@ from golongrl.kubernetes.rayjob.site import Manifest, Site
 from golongrl_operator.api import RUN_LABEL
 from golongrl_operator.cases import Case, owned, read_job
 from golongrl_operator.decide import holder
-from golongrl_operator.share import Claim, fair_share
+from golongrl_operator.share import GpuClaim, fair_share
 
 
 def turn(cases: Sequence[Case]) -> str | None:
@@ -30,13 +30,13 @@ def shares_of(site: Site, cases: Sequence[Case], first: str | None) -> dict[str,
     return fair_share(site.gpu_budget, [_claim(site, case) for case in ready if case.meaning is not None])
 
 
-def _claim(site: Site, case: Case) -> Claim:
+def _claim(site: Site, case: Case) -> GpuClaim:
     assert case.meaning is not None
     spec, engine = case.meaning.spec.rollout, site.pool.gpus
     learner = case.meaning.learner_gpus
     most = spec.replicas or spec.max_replicas or max(spec.min_replicas or 0, site.pool.replicas)
     least = min(most, spec.min_replicas or 1)
-    return Claim(
+    return GpuClaim(
         case.name, learner + least * engine, learner + most * engine, max(1, engine), case.priority, case.active
     )
 

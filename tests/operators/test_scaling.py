@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from golongrl_operator.scaling.controller import Limits, Memory, resize, window_s
+from golongrl_operator.scaling.controller import Memory, PoolLimits, resize, window_s
 from golongrl_operator.scaling.signals import Signals, read_signals
 from golongrl_operator.scaling.simulate import LOADS, Controlled, Hindsight, Load, World, simulate
 
-LIMITS = Limits(1, 100)
+LIMITS = PoolLimits(1, 100)
 shares = st.none() | st.floats(0, 1)
 
 
@@ -39,13 +39,13 @@ memories = st.builds(Memory, st.none() | st.floats(0, 80), st.floats(0, 1), time
 def test_whatever_is_said_the_size_is_within_the_limits(
     seen: Signals, memory: Memory, least: int, more: int, now: float
 ) -> None:
-    size = resize(seen, Limits(least, least + more), memory, now)
+    size = resize(seen, PoolLimits(least, least + more), memory, now)
     assert least <= size.engines <= least + more
 
 
 @given(signals(), memories, st.floats(0, 1e6))
 def test_it_changes_in_bounded_steps_and_not_twice_at_once(seen: Signals, memory: Memory, now: float) -> None:
-    limits = Limits(0, 1000)
+    limits = PoolLimits(0, 1000)
     size = resize(seen, limits, memory, now)
     assert abs(size.engines - seen.engines) <= max(1, seen.engines * 0.5)
     if size.engines != seen.engines:
@@ -56,14 +56,14 @@ def test_it_changes_in_bounded_steps_and_not_twice_at_once(seen: Signals, memory
 @given(signals(), memories, st.floats(0, 1e6), st.sampled_from(["wait_share", "busy", "ready"]))
 def test_what_is_not_known_changes_nothing(seen: Signals, memory: Memory, now: float, unknown: str) -> None:
     seen = replace(seen, **{unknown: 0 if unknown == "ready" else None})
-    size = resize(seen, Limits(0, 1000), memory, now)
+    size = resize(seen, PoolLimits(0, 1000), memory, now)
     assert size.engines == seen.engines
     assert size.memory.need == memory.need
 
 
 @given(signals(), memories, st.floats(0, 1e6))
 def test_it_never_shrinks_below_the_groups_in_flight(seen: Signals, memory: Memory, now: float) -> None:
-    size = resize(seen, Limits(0, 1000), memory, now)
+    size = resize(seen, PoolLimits(0, 1000), memory, now)
     if size.engines < seen.engines:
         assert size.engines * seen.slots >= seen.held
 
@@ -71,7 +71,7 @@ def test_it_never_shrinks_below_the_groups_in_flight(seen: Signals, memory: Memo
 @given(signals(), memories, st.floats(0, 1e6))
 def test_it_does_not_grow_while_the_learner_waits_for_something_else(seen: Signals, memory: Memory, now: float) -> None:
     blocked = replace(seen, blocked=float(seen.ready))
-    assert resize(blocked, Limits(0, 1000), memory, now).engines <= seen.engines
+    assert resize(blocked, PoolLimits(0, 1000), memory, now).engines <= seen.engines
 
 
 def test_a_hungry_learner_gets_engines_until_the_limit() -> None:
@@ -80,7 +80,7 @@ def test_a_hungry_learner_gets_engines_until_the_limit() -> None:
     for _ in range(40):
         now += 150
         share = max(0.0, 1 - engines / 8)
-        size = resize(Signals(engines, engines, share, float(min(engines, 8))), Limits(1, 7), memory, now)
+        size = resize(Signals(engines, engines, share, float(min(engines, 8))), PoolLimits(1, 7), memory, now)
         engines, memory = size.engines, size.memory
     assert engines == 7
     assert "at most 7" in size.reason
@@ -169,7 +169,7 @@ def test_a_silent_queue_says_nothing_and_keeps_the_counters() -> None:
 def test_days_cost_at_most_five_percent_more_than_hindsight_and_train_at_least_95(name: str) -> None:
     """Hindsight knows the load, and has its engines at once."""
     world = World(LOADS[name], days=2.0)
-    limits = Limits(1, world.most)
+    limits = PoolLimits(1, world.most)
     best = simulate(world, Hindsight(world, limits), start=9, instant=True)
     found = simulate(world, Controlled(limits), start=9)
     assert found.steps >= 0.95 * best.steps
@@ -179,7 +179,7 @@ def test_days_cost_at_most_five_percent_more_than_hindsight_and_train_at_least_9
 
 def test_a_queue_that_often_gives_no_answer_costs_no_engines() -> None:
     world = World(LOADS["steady"], days=1.0, silent_share=0.3)
-    limits = Limits(1, world.most)
+    limits = PoolLimits(1, world.most)
     best = simulate(world, Hindsight(world, limits), start=9, instant=True)
     found = simulate(world, Controlled(limits), start=9)
     assert found.steps >= 0.95 * best.steps
@@ -188,13 +188,13 @@ def test_a_queue_that_often_gives_no_answer_costs_no_engines() -> None:
 
 def test_a_steady_load_is_one_size() -> None:
     world = World(LOADS["steady"], days=2.0, deaths_a_day=0.0)
-    found = simulate(world, Controlled(Limits(1, world.most)), start=9)
+    found = simulate(world, Controlled(PoolLimits(1, world.most)), start=9)
     sizes = {moment.asked for moment in found.moments if moment.at > 6 * 3600}
     assert len(sizes) == 1
 
 
 def test_a_load_that_doubles_is_followed_within_an_hour() -> None:
     world = World(lambda now: Load(20.0 if now < 6 * 3600 else 40.0, 300.0), days=0.5, deaths_a_day=0.0)
-    found = simulate(world, Controlled(Limits(1, world.most)), start=9)
+    found = simulate(world, Controlled(PoolLimits(1, world.most)), start=9)
     (after,) = [moment for moment in found.moments if moment.at == 7 * 3600]
     assert after.ready >= 0.9 * after.need

@@ -42,7 +42,7 @@ _FORGET_S: Final = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class PoolLimits:
     """What the spec and the budget allow."""
 
     least: int
@@ -84,7 +84,7 @@ class Size:
     memory: Memory
 
 
-def resize(signals: Signals, limits: Limits, memory: Memory, now: float) -> Size:
+def resize(signals: Signals, limits: PoolLimits, memory: Memory, now: float) -> Size:
     """The number of engines to ask for now."""
     memory = _measured(signals, memory, now)
     wanted, reason, memory = _wanted(signals, memory, now)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
-from golongrl_operator.scaling.controller import Limits, Memory, resize
+from golongrl_operator.scaling.controller import Memory, PoolLimits, resize
 from golongrl_operator.scaling.signals import Signals
 
 # The operator's pass.
@@ -81,7 +81,7 @@ class Fixed:
 class Controlled:
     """The operator's controller."""
 
-    limits: Limits
+    limits: PoolLimits
     memory: Memory = field(default_factory=Memory)
 
     def size(self, sight: Sight) -> int:
@@ -95,7 +95,7 @@ class GpuUse:
     """Kubernetes' HorizontalPodAutoscaler on GPU use, with its defaults: 80 % wanted, 10 % tolerance, at most twice as
     many in 15 s, and the largest wish of the last five minutes before anything is removed."""
 
-    limits: Limits
+    limits: PoolLimits
     target: float = 0.8
     wishes: list[tuple[float, int]] = field(default_factory=list)
 
@@ -115,7 +115,7 @@ class Hindsight:
     """Knows the load of every moment and wastes no time on loading engines: what no controller can reach."""
 
     world: World
-    limits: Limits
+    limits: PoolLimits
 
     def size(self, sight: Sight) -> int:
         busy = sight.load.group_s * self.world.groups_per_step / sight.load.step_s
@@ -135,7 +135,7 @@ class Moment:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class SimulatedRun:
     """What a policy made of a world."""
 
     steps: float
@@ -162,7 +162,7 @@ class _State:
     engine_s: float = 0.0
 
 
-def simulate(world: World, policy: Policy, seed: int = 0, start: int = 4, instant: bool = False) -> Outcome:
+def simulate(world: World, policy: Policy, seed: int = 0, start: int = 4, instant: bool = False) -> SimulatedRun:
     """Run it to its end.
 
     Args:
@@ -197,7 +197,7 @@ def simulate(world: World, policy: Policy, seed: int = 0, start: int = 4, instan
         moments.append(Moment(now, asked, state.ready, need, state.steps, waited > 0))
     engine_hours = state.engine_s * world.engine_gpus / 3600.0
     learner_hours = world.days * 24.0 * world.learner_gpus
-    return Outcome(state.steps, engine_hours, engine_hours + learner_hours, changes, tuple(moments))
+    return SimulatedRun(state.steps, engine_hours, engine_hours + learner_hours, changes, tuple(moments))
 
 
 def _engines(world: World, state: _State, now: float, asked: int, luck: random.Random, instant: bool) -> None:
@@ -270,9 +270,9 @@ def steady(now: float) -> Load:
 LOADS: Final = {"growing answers": growing_answers, "shifts": shifts, "steady": steady}
 
 
-def compare(world: World, seed: int = 0) -> dict[str, Outcome]:
+def compare(world: World, seed: int = 0) -> dict[str, SimulatedRun]:
     """Every policy in one world; the static split is the one that fits the first hour."""
-    limits = Limits(1, world.most)
+    limits = PoolLimits(1, world.most)
     first = world.load(0.0)
     fits = limits.clamp(math.ceil(first.group_s * world.groups_per_step / first.step_s))
     return {
@@ -284,13 +284,13 @@ def compare(world: World, seed: int = 0) -> dict[str, Outcome]:
     }
 
 
-def best_static(world: World, seed: int) -> Outcome:
+def best_static(world: World, seed: int) -> SimulatedRun:
     """The smallest static split with 95 % of the largest one's steps."""
     outcomes = list(_statics(world, seed))
     most = max(outcome.steps for outcome in outcomes)
     return next(outcome for outcome in outcomes if outcome.steps >= 0.95 * most)
 
 
-def _statics(world: World, seed: int) -> Iterator[Outcome]:
+def _statics(world: World, seed: int) -> Iterator[SimulatedRun]:
     for engines in range(1, world.most + 1):
         yield simulate(world, Fixed(engines), seed, engines)
