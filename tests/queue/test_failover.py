@@ -257,21 +257,26 @@ async def test_a_replica_is_waited_for_to_become_a_primary(tmp_path: Path) -> No
                 await call
 
 
+def cluster_node(folder: Path, bus: int) -> EmbeddedServer:
+    """`bus`: its second port, by default the first plus 10,000: one of those that the kernel gives to clients."""
+    return EmbeddedServer(free_port(), folder, settings={"cluster-enabled": "yes", "cluster-port": str(bus)})
+
+
 async def test_a_cluster_without_slots_is_waited_for(tmp_path: Path) -> None:
     hasty = Patience(total_s=3, longest_pause_s=0.2)
-    server = EmbeddedServer(free_port(), tmp_path, settings={"cluster-enabled": "yes"})
+    server = cluster_node(tmp_path, free_port())
     async with server, SampleQueue.from_url(server.url, "r", patience=hasty) as queue:
         with pytest.raises(QueueUnavailableError, match="waited for the cluster"):
             await queue.lease("w", 0)
 
 
 async def test_a_node_of_a_cluster_that_has_other_keys_is_one_line(tmp_path: Path) -> None:
-    one = EmbeddedServer(free_port(), tmp_path / "one", settings={"cluster-enabled": "yes"})
-    other = EmbeddedServer(free_port(), tmp_path / "other", settings={"cluster-enabled": "yes"})
+    bus = free_port()
+    one, other = cluster_node(tmp_path / "one", bus), cluster_node(tmp_path / "other", free_port())
     async with one, other, SampleQueue.from_url(one.url, "r") as queue, aioredis.Redis.from_url(other.url) as admin:
         await admin.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
         async with aioredis.Redis.from_url(one.url) as client, asyncio.timeout(60):
-            await admin.execute_command("CLUSTER", "MEET", "127.0.0.1", one.port)
+            await admin.execute_command("CLUSTER", "MEET", "127.0.0.1", one.port, bus)
             while b"cluster_state:ok" not in await client.execute_command("CLUSTER", "INFO"):
                 await asyncio.sleep(0.1)
         with pytest.raises(QueueError, match=rf"on another node of a cluster, 127.0.0.1:{other.port}"):
