@@ -1,5 +1,6 @@
 """One bad row, engine answer or reward service costs that row at most; the worker and the run continue."""
 
+import asyncio
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -110,7 +111,11 @@ async def test_a_group_that_the_reward_service_refuses_costs_that_group(
         await bench.learner.queue.announce(bench.learner.fence, publish(tmp_path, 0, tiny_model))
         bench.start()
         assert [group.row for group in (await bench.take()).groups] == [1, 2]
-        assert (await bench.learner.queue.stats()).rejected_by == {"failed:reward_refused": 1}
+        # The other rows may be done before the refused one has had its tries.
+        async with asyncio.timeout(120):
+            while not (rejected := (await bench.learner.queue.stats()).rejected_by):
+                await asyncio.sleep(0.05)
+        assert rejected == {"failed:reward_refused": 1}
 
 
 async def test_a_reward_service_that_does_not_know_this_worker_ends_it(
