@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,14 @@ def spoil(bench: Rig, monkeypatch: pytest.MonkeyPatch, fail: Callable[[str], boo
     return asked
 
 
+async def rejections(bench: Rig) -> dict[str, int]:
+    """Why rows were rejected, once one was: the others may be done before it has had its tries."""
+    async with asyncio.timeout(120):
+        while not (rejected := (await bench.learner.queue.stats()).rejected_by):
+            await asyncio.sleep(0.05)
+    return dict(rejected)
+
+
 @pytest.mark.parametrize(
     ("error", "reason"),
     [
@@ -51,11 +60,13 @@ async def test_a_row_that_always_fails_is_rejected_with_its_reason_and_the_run_g
         await bench.learner.queue.announce(bench.learner.fence, publish(tmp_path, 0, tiny_model))
         bench.start()
         assert [group.row for group in (await bench.take()).groups] == [1, 2]
-        stats = await bench.learner.queue.stats()
-        assert stats.rejected_by == {f"failed:{reason}": 1}
-        assert bench.bench.metrics.registry.get_sample_value(
-            "golongrl_rollout_groups_released_total", {"reason": reason}
-        ) == 2  # fmt: skip
+        assert await rejections(bench) == {f"failed:{reason}": 1}
+        released = partial(
+            bench.bench.metrics.registry.get_sample_value, "golongrl_rollout_groups_released_total", {"reason": reason}
+        )
+        async with asyncio.timeout(120):
+            while released() != 2:
+                await asyncio.sleep(0.05)
         assert sum(rid.startswith(FIRST) for rid in asked) <= 2 * bench.bench.recipe.rollout.n
 
 
@@ -111,11 +122,7 @@ async def test_a_group_that_the_reward_service_refuses_costs_that_group(
         await bench.learner.queue.announce(bench.learner.fence, publish(tmp_path, 0, tiny_model))
         bench.start()
         assert [group.row for group in (await bench.take()).groups] == [1, 2]
-        # The other rows may be done before the refused one has had its tries.
-        async with asyncio.timeout(120):
-            while not (rejected := (await bench.learner.queue.stats()).rejected_by):
-                await asyncio.sleep(0.05)
-        assert rejected == {"failed:reward_refused": 1}
+        assert await rejections(bench) == {"failed:reward_refused": 1}
 
 
 async def test_a_reward_service_that_does_not_know_this_worker_ends_it(
