@@ -7,7 +7,6 @@ the benchmark's own value (the paper's), so that a packaged suite repeats the pa
 import difflib
 import json
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
@@ -18,7 +17,7 @@ from golongrl import yaml_text
 from golongrl.errors import InputError
 from golongrl.evaluation.kinds import Rule
 from golongrl.evaluation.registry import BENCHMARKS, SUITES
-from golongrl.recipe.load import yaml_problem
+from golongrl.recipe.load import file_text, yaml_problem
 from golongrl.recipe.models import NonNegativeFloat, Place, PositiveFloat, PositiveInt, Section
 
 # The judge of the released evaluation is asked for a sentence and a verdict; a judge that thinks needs room for it.
@@ -202,15 +201,7 @@ def source(name_or_path: str) -> str:
     if name_or_path in SUITES or name_or_path in BENCHMARKS:
         members = SUITES.get(name_or_path, (name_or_path,))
         return yaml_text.dump({"name": name_or_path, "benchmarks": list(members)})
-    path = Path(name_or_path)
-    if not path.is_file():
-        near = difflib.get_close_matches(name_or_path, [*SUITES, *BENCHMARKS], n=1)
-        hint = f"; did you mean {near[0]}?" if near else f" (packaged: {', '.join([*SUITES, *BENCHMARKS])})"
-        raise SuiteError(f"suite {name_or_path}: no such file, packaged suite or benchmark{hint}")
-    try:
-        return path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SuiteError(f"suite {path}: {error}") from error
+    return file_text(name_or_path, "suite", "file, packaged suite or benchmark", [*SUITES, *BENCHMARKS], SuiteError)
 
 
 def _tree(name_or_path: str) -> dict[str, Any]:

@@ -6,7 +6,7 @@ Every fault is named in one line with the key's path and, for an unknown key, th
 import difflib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import resources
 from math import isfinite
 from pathlib import Path
@@ -105,15 +105,29 @@ def source(name_or_path: str) -> str:
     """
     if name_or_path in packaged():
         return (resources.files("golongrl.recipe") / "recipes" / f"{name_or_path}.yaml").read_text("utf-8")
-    path = Path(name_or_path)
+    return file_text(name_or_path, "recipe", "file or packaged recipe", packaged(), RecipeError)
+
+
+def file_text(name: str, kind: str, expected: str, known: Sequence[str], error_type: type[InputError]) -> str:
+    """The text of a file named where a packaged document (a recipe, a suite, a pipeline) could be.
+
+    Args:
+        kind: what the document is, for the message.
+        expected: what `name` may be.
+        known: the packaged names, none of which it is.
+
+    Raises:
+        InputError: of `error_type`; there is no such file, or it cannot be read.
+    """
+    path = Path(name)
     if not path.is_file():
-        near = difflib.get_close_matches(name_or_path, packaged(), n=1)
-        hint = f"; did you mean {near[0]}?" if near else f" (packaged: {', '.join(packaged())})"
-        raise RecipeError(f"recipe {name_or_path}: no such file or packaged recipe{hint}")
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"; did you mean {near[0]}?" if near else f" (packaged: {', '.join(known)})"
+        raise error_type(f"{kind} {name}: no such {expected}{hint}")
     try:
         return path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"recipe {path}: {error}") from error
+        raise error_type(f"{kind} {path}: {error}") from error
 
 
 def load(name_or_path: str, overrides: Iterable[str] = ()) -> Recipe:

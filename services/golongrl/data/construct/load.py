@@ -1,9 +1,7 @@
 """Reading pipelines: a packaged name or a YAML file, plus `a.b=c` overrides, as recipes are read."""
 
-import difflib
 from collections.abc import Iterable
 from importlib import resources
-from pathlib import Path
 
 import yaml
 from pydantic import ValidationError
@@ -12,7 +10,7 @@ from golongrl import yaml_text
 from golongrl.data.construct.errors import PipelineError
 from golongrl.data.construct.models import Pipeline
 from golongrl.recipe import RecipeError, explain, override, read_yaml
-from golongrl.recipe.load import plain_json, yaml_problem
+from golongrl.recipe.load import file_text, plain_json, yaml_problem
 
 
 def packaged() -> list[str]:
@@ -29,15 +27,7 @@ def source(name_or_path: str) -> str:
     """
     if name_or_path in packaged():
         return (resources.files("golongrl.data.construct") / "pipelines" / f"{name_or_path}.yaml").read_text("utf-8")
-    path = Path(name_or_path)
-    if not path.is_file():
-        near = difflib.get_close_matches(name_or_path, packaged(), n=1)
-        hint = f"; did you mean {near[0]}?" if near else f" (packaged: {', '.join(packaged())})"
-        raise PipelineError(f"pipeline {name_or_path}: no such file or packaged pipeline{hint}")
-    try:
-        return path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise PipelineError(f"pipeline {path}: {error}") from error
+    return file_text(name_or_path, "pipeline", "file or packaged pipeline", packaged(), PipelineError)
 
 
 def load(name_or_path: str, overrides: Iterable[str] = ()) -> Pipeline:

@@ -132,7 +132,7 @@ class DeltaWriter:
 
     def __init__(self, dtype: torch.dtype) -> None:
         self._width = dtype.itemsize
-        self._before: dict[str, bytes] = {}
+        self._before: dict[str, tuple[bytes, str]] = {}  # content and sha256
 
     def write(self, taken: TakenShards, folder: Path, parent: Path | None) -> list[ExportedFile]:
         """Like `write_taken`, durable.
@@ -147,7 +147,7 @@ class DeltaWriter:
             name = _name(index, taken.total)
             content = save(held, metadata=_METADATA)
             files.append(self._file(folder, name, content, held, parent))
-            self._before[name] = content
+            self._before[name] = content, files[-1].sha256
         return files
 
     def _file(
@@ -161,20 +161,24 @@ class DeltaWriter:
             sum(tensor.nbytes for tensor in held.values()),
         )
         old = None if parent is None else self._old(parent / name)
-        delta = None if old is None else difference(old, content, self._width)
+        delta = None if old is None else difference(old[0], content, self._width)
         path = folder / (name if delta is None else f"{name}{DELTA_SUFFIX}")
         with writing("weights file", path, scratch=path):
             path.write_bytes(content if delta is None else delta)
             sync(path)
         if delta is None or old is None:
             return whole
-        return replace(whole, delta=ExportedDelta(len(delta), sha256(delta).hexdigest(), of=sha256(old).hexdigest()))
+        return replace(whole, delta=ExportedDelta(len(delta), sha256(delta).hexdigest(), of=old[1]))
 
-    def _old(self, path: Path) -> bytes | None:
-        """The file of the version before: from memory, or after a restart from the store, if it is whole there."""
+    def _old(self, path: Path) -> tuple[bytes, str] | None:
+        """The file of the version before and its sha256: from memory, or after a restart from the store, if it is whole
+        there."""
         if path.name in self._before:
             return self._before[path.name]
-        return path.read_bytes() if path.is_file() else None
+        if not path.is_file():
+            return None
+        content = path.read_bytes()
+        return content, sha256(content).hexdigest()
 
 
 class _Cutter:
