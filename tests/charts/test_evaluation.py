@@ -38,7 +38,8 @@ def test_it_evaluates_the_newest_weights_on_the_volume(helm4: Helm) -> None:
     found = container(helm4.template({**values, "storage": {"existingClaim": "shared", "folder": "r7"}}))
     assert found["command"] == [
         "golongrl", "eval", "run", "table", "--target", "/store/r7/run", "--last", "--data", "/store/r7/eval-data",
-        "--out", "/store/r7/evals/table", "--judge", "http://judge/v1", "--judge-model", "j", "--mode", "compat",
+        "--out", "/store/r7/evals/table", "--metrics-host", "0.0.0.0", "--metrics-port", "8090",
+        "--judge", "http://judge/v1", "--judge-model", "j", "--mode", "compat",
     ]  # fmt: skip
     secrets = [entry for entry in found["env"] if "valueFrom" in entry]
     assert [(entry["name"], entry["valueFrom"]["secretKeyRef"]) for entry in secrets] == [
@@ -55,7 +56,7 @@ def test_another_command_is_another_job(helm4: Helm) -> None:
     assert all(len(name) <= 63 for name in names)
 
 
-def test_nobody_connects_to_it_and_it_connects_to_a_judge_alone(helm4: Helm) -> None:
+def test_only_prometheus_connects_to_it_and_it_connects_to_a_judge_alone(helm4: Helm) -> None:
     rule = {"to": [{"ipBlock": {"cidr": "203.0.113.5/32"}}], "ports": [{"port": 443, "protocol": "TCP"}]}
     for extra in ([], [rule]):
         policies = helm4.template({**ON, "networkPolicy": {"extraEgress": {"evaluation": extra}}}).of("NetworkPolicy")
@@ -65,7 +66,10 @@ def test_nobody_connects_to_it_and_it_connects_to_a_judge_alone(helm4: Helm) -> 
             if one["spec"]["podSelector"]["matchLabels"]["app.kubernetes.io/component"] == "evaluation"
         ]
         assert mine["policyTypes"] == ["Ingress", "Egress"]
-        assert mine["ingress"] == []
+        (ingress,) = mine["ingress"]
+        (peer,) = ingress["from"]
+        assert peer["podSelector"] == {"matchLabels": {"app.kubernetes.io/name": "prometheus"}}
+        assert ingress["ports"] == [{"port": 8090, "protocol": "TCP"}]
         dns, *rest = mine["egress"]
         assert dns["ports"] == DNS["ports"]
         assert rest == extra

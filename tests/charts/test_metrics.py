@@ -103,7 +103,7 @@ def test_dashboards_reach_grafana(helm4: Helm) -> None:
 def test_monitors_select_pods_and_ports_that_exist(helm4: Helm) -> None:
     from support.helm import containers, pod_specs
 
-    objects = helm4.template(OBSERVED)
+    objects = helm4.template({**OBSERVED, "evaluation": {"enabled": True}})
     ports = {
         (metadata["labels"]["app.kubernetes.io/component"], port["name"])
         for _, metadata, spec in pod_specs(objects)
@@ -111,7 +111,11 @@ def test_monitors_select_pods_and_ports_that_exist(helm4: Helm) -> None:
         for port in container.get("ports", [])
     }
     for monitor in [*objects.of("PodMonitor"), *objects.of("ServiceMonitor")]:
-        component = monitor["spec"]["selector"]["matchLabels"]["app.kubernetes.io/component"]
+        selector = monitor["spec"]["selector"]
+        component = selector["matchLabels"].get("app.kubernetes.io/component", "evaluation")
+        for rule in selector.get("matchExpressions", []):
+            # The chart has no data job: it scrapes Jobs of people's own that have the label.
+            assert rule == {"key": "app.kubernetes.io/component", "operator": "In", "values": ["evaluation", "data"]}
         for endpoint in monitor["spec"].get("podMetricsEndpoints") or monitor["spec"]["endpoints"]:
             assert (component, endpoint["port"]) in ports
 
@@ -119,7 +123,7 @@ def test_monitors_select_pods_and_ports_that_exist(helm4: Helm) -> None:
 def test_series_of_a_run_carry_its_name(helm4: Helm) -> None:
     for run, values in (("demo", OBSERVED), ("q7", {**OBSERVED, "run": "q7"})):
         monitors = helm4.template(values).of("PodMonitor")
-        assert len(monitors) == 2
+        assert len(monitors) == 3
         for monitor in monitors:
             for endpoint in monitor["spec"]["podMetricsEndpoints"]:
                 assert endpoint["relabelings"] == [{"targetLabel": "run", "replacement": run}]

@@ -10,11 +10,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from golongrl.errors import GolongrlError, InputError
 from golongrl.evaluation.benchmark import DataFiles
 from golongrl.evaluation.kinds import Mode
+from golongrl.evaluation.metrics import CATALOGUE, EvaluationMetrics
 from golongrl.evaluation.registry import BENCHMARKS
 from golongrl.evaluation.report import inspect_logs, results
 from golongrl.evaluation.report.compare import compared
@@ -23,6 +25,7 @@ from golongrl.evaluation.run.ask import TargetGoneError
 from golongrl.evaluation.run.execute import EvalRequest, execute
 from golongrl.evaluation.store.journal import read_entries
 from golongrl.evaluation.suite import load
+from golongrl.telemetry.scrape_port import scraped
 from support.eval_data import right_reply, write_eval_data, write_rows
 from support.llm_endpoint import Said
 from support.openai_server import OpenAIServer, openai_server
@@ -81,6 +84,40 @@ def serve(right: dict[str, str]) -> Iterator[Callable[..., OpenAIServer]]:
 def evaluate(server: OpenAIServer, out: Path, data: Path, tokenizer: Path, *sets: str, suite: str = "aime24", **more):
     words = [f"target.place='{server.url}'", "target.model=m", f"target.tokenizer='{tokenizer}'", f"data='{data}'"]
     return execute(EvalRequest(load(suite, [*words, *QUICK, *sets]), out, **more), lambda _: None)
+
+
+def test_what_a_scrape_reads_while_it_runs_and_when_it_has_ended(serve, tmp_path, data, tiny_model) -> None:
+    metrics = EvaluationMetrics()
+    seen: list[dict[str, float]] = []
+
+    def look(request: dict[str, Any], _: int) -> Said | None:
+        with httpx.Client() as client:
+            text = client.get(f"http://127.0.0.1:{port}/metrics", timeout=60).text
+        seen.append(
+            {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in text.splitlines() if line[0] != "#"}
+        )
+        return Said("x", status=400) if len(seen) == 1 else None
+
+    server = serve(look)
+    words = [f"target.place='{server.url}'", "target.model=m", f"target.tokenizer='{tiny_model}'", f"data='{data}'"]
+    suite = load("aime24", [*words, *QUICK, "sampling.repeats=4"])
+    with scraped(metrics.registry, "127.0.0.1", 0) as port:
+        execute(EvalRequest(suite, tmp_path / "out"), lambda _: None, metrics)
+        look({}, 0)
+    assert seen[0]["golongrl_evaluation_requests_in_flight"] >= 1
+    assert seen[0]["golongrl_evaluation_requests_limit"] == 8
+    assert seen[0]['golongrl_evaluation_models{state="left"}'] == 1
+    last = seen[-1]
+    assert last['golongrl_evaluation_samples{benchmark="aime24",status="scored"}'] == 7
+    assert last['golongrl_evaluation_samples{benchmark="aime24",status="failed"}'] == 1
+    assert last['golongrl_evaluation_samples_expected{benchmark="aime24"}'] == 8
+    assert last['golongrl_evaluation_score{benchmark="aime24"}'] == 1.0
+    assert last['golongrl_evaluation_models{state="done"}'] == 1
+    assert last["golongrl_evaluation_step"] == -1
+    assert last['golongrl_evaluation_reply_seconds_count{benchmark="aime24"}'] == 7
+    assert last['golongrl_evaluation_tokens_total{kind="completion"}'] > 0
+    exported = {family.name for family in metrics.registry.collect()}
+    assert exported == set(CATALOGUE.metrics)
 
 
 def only(out: Path) -> dict[str, Any]:

@@ -74,6 +74,7 @@ def test_a_local_process_is_a_pod_of_its_release() -> None:
         "127.0.0.1:5": "mine-learner-0",
     }
     assert pod("mine", "rollout-11") == "mine-rollout-11"
+    assert pod("mine", "evaluation") == "mine-evaluation-0"
 
 
 @dataclass

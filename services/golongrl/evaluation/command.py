@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from golongrl.errors import InputError
+from golongrl.telemetry.scrape_options import MetricsHost, MetricsPort
 
 app = typer.Typer(
     help="The paper's benchmarks: fetch their data, run them on a model, report and compare.",
@@ -104,14 +105,18 @@ def run(
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Ask samples again that had no reply or no verdict.")
     ] = False,
+    metrics_port: MetricsPort = None,
+    metrics_host: MetricsHost = "127.0.0.1",
 ) -> None:
     """Ask a suite's questions, score the answers, write results.json and report.html.
 
     The same command again goes on where it was stopped: only what was in flight is asked again.
     """
+    from golongrl.evaluation.metrics import EvaluationMetrics
     from golongrl.evaluation.run.execute import EvalRequest, execute
     from golongrl.evaluation.suite import load
     from golongrl.telemetry.logging import configure
+    from golongrl.telemetry.scrape_port import scraped
 
     given = {
         "target.place": target,
@@ -129,7 +134,9 @@ def run(
     # Progress and the last error say what matters; a line for each retry would hide them.
     configure("eval", level="ERROR")
     request = EvalRequest(load(suite, [*(overrides or ()), *words]), out, tuple(step or ()), retry_failed, last)
-    folder = execute(request, lambda line: print(line, file=sys.stderr, flush=True))
+    metrics = EvaluationMetrics()
+    with scraped(metrics.registry, metrics_host, metrics_port):
+        folder = execute(request, lambda line: print(line, file=sys.stderr, flush=True), metrics)
     _print_scores(folder)
 
 

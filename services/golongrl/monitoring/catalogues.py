@@ -2,7 +2,9 @@
 
 from collections.abc import Iterator
 
+from golongrl.data.construct import metrics as data
 from golongrl.engine import metrics as engine
+from golongrl.evaluation import metrics as evaluation
 from golongrl.learner.observe import metrics as learner
 from golongrl.queue import metrics as queue
 from golongrl.reward import metrics as reward
@@ -17,6 +19,8 @@ CATALOGUES = (
     engine.CATALOGUE,
     reward.CATALOGUE,
     operator.CATALOGUE,
+    evaluation.CATALOGUE,
+    data.CATALOGUE,
 )
 
 

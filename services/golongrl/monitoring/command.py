@@ -104,6 +104,10 @@ def scrape_config(
     name: Annotated[str, typer.Argument(help="Name of a run of `golongrl train`.")],
     out: Annotated[Path, typer.Option(help="Folder of runs.")] = Path("runs"),
     interval: Annotated[str, typer.Option(help="Scrape interval, as a Prometheus duration.")] = "5s",
+    job: Annotated[
+        list[str] | None,
+        typer.Option(help="A job on this machine and its --metrics-port: `evaluation=9101`, `data=9102`. Repeatable."),
+    ] = None,
 ) -> None:
     """Print a Prometheus configuration that scrapes a run on this machine; its ports are those of its last start."""
     from golongrl.monitoring.scrape import config
@@ -114,7 +118,14 @@ def scrape_config(
         raise InputError(f"metrics scrape-config {name}: no run in {out / name}")
     if not info.ports:
         raise InputError(f"metrics scrape-config {name}: its services have not been started yet")
-    print(config(info.run, info.ports, interval), end="")
+    print(config(info.run, {**info.ports, **dict(map(_job_port, job or []))}, interval), end="")
+
+
+def _job_port(text: str) -> tuple[str, int]:
+    name, _, port = text.partition("=")
+    if name not in ("evaluation", "data") or not (port.isdecimal() and 0 < int(port) < 1 << 16):
+        raise InputError(f"--job {text}: give evaluation=PORT or data=PORT")
+    return name, int(port)
 
 
 @app.command("list", epilog="Example: `golongrl metrics list --service learner`")

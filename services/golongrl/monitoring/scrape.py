@@ -22,7 +22,7 @@ def pod(run: str, process: str) -> str:
 
 
 def config(run: str, ports: Mapping[str, int], interval: str = "5s") -> str:
-    """A configuration file of Prometheus."""
+    """A configuration file of Prometheus; `ports` has the run's processes and jobs."""
     targets = [
         {
             "targets": [f"{_HOST}:{port}"],

@@ -7,6 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from golongrl.data.construct.load import load
+from golongrl.data.construct.metrics import CATALOGUE, DataMetrics
 from golongrl.data.construct.passrate import rewards, stage
 from golongrl.data.construct.passrate.driver import rows_of
 from golongrl.data.construct.passrate.rewards import GroupRewards
@@ -77,14 +78,28 @@ def test_every_stage_hands_on_what_the_next_one_needs(tmp_path, pool):
         construct(load(str(file)), tmp_path / "out", Here(), said.append, dry_run=True)
         assert not server.asked
         assert any("calls" in line for line in said)
-        construct(load(str(file)), tmp_path / "out", Here(), said.append)
+        metrics = DataMetrics()
+        construct(load(str(file)), tmp_path / "out", Here(), said.append, metrics=metrics)
         asked = len(server.asked)
-        construct(load(str(file)), tmp_path / "out", Here(), said.append)
+        value = metrics.registry.get_sample_value
+        assert {family.name for family in metrics.registry.collect()} == set(CATALOGUE.metrics)
+        made = sum(value("golongrl_data_calls", {"stage": one, "outcome": "made"}) for one in ("generate", "verify"))
+        assert made == asked
+        assert value("golongrl_data_call_tokens", {"stage": "verify"}) > 0
+        assert value("golongrl_data_requests_in_flight") == 0
+        again = DataMetrics()
+        construct(load(str(file)), tmp_path / "out", Here(), said.append, metrics=again)
         assert len(server.asked) == asked
     manifests = [json.loads(path.read_text()) for path in (tmp_path / "out").glob("*/manifest.json")]
     assert {one["stage"] for one in manifests} >= {"generate", "verify", "passrate", "format"}
     for one in manifests:
         assert one["rows"] == one["kept"] + sum(one["refused"].values())
+        labels = {"stage": one["stage"]}
+        for look in (value, again.registry.get_sample_value):
+            assert look("golongrl_data_inputs", labels) == look("golongrl_data_inputs_done", labels) == one["rows_in"]
+            assert look("golongrl_data_rows_kept", labels) == one["kept"]
+            for reason, count in one["refused"].items():
+                assert look("golongrl_data_rows_refused", {**labels, "reason": reason}) == count
     by_stage = {one["stage"]: one for one in manifests}
     # The small tokenizer finds some prompts too long for its model.
     refused = by_stage["passrate"]["refused"]

@@ -17,6 +17,7 @@ import structlog
 import yaml
 
 from golongrl.data.construct.generate_models import AskedModel, Spending
+from golongrl.data.construct.metrics import Asked, DataMetrics
 from golongrl.errors import GolongrlError
 from golongrl.llm import Asker, CallEstimate, ChatClient, LlmCall, ReplyStore, estimate
 
@@ -34,25 +35,21 @@ class Job(NamedTuple):
     ask: Callable[[Asker], Awaitable[None]]
 
 
-class Asked(NamedTuple):
-    """How many calls were made, and how many replies were in the store."""
-
-    made: int
-    found: int
-    tokens: int
-
-
-def ask_all(jobs: Iterable[Job], models: Sequence[AskedModel], budget: Spending, replies: Path) -> Asked:
+def ask_all(
+    jobs: Iterable[Job], models: Sequence[AskedModel], budget: Spending, replies: Path, metrics: DataMetrics
+) -> Asked:
     """Run all jobs, as many at once as the models take calls.
 
     Raises:
         LlmError: a model cannot be asked.
         BudgetSpentError: the budget has no room for the next call.
     """
-    return asyncio.run(_ask_all(iter(jobs), models, budget, replies))
+    return asyncio.run(_ask_all(iter(jobs), models, budget, replies, metrics))
 
 
-async def _ask_all(jobs: Iterator[Job], models: Sequence[AskedModel], spending: Spending, replies: Path) -> Asked:
+async def _ask_all(
+    jobs: Iterator[Job], models: Sequence[AskedModel], spending: Spending, replies: Path, metrics: DataMetrics
+) -> Asked:
     budget = spending.budget()
     async with AsyncExitStack() as stack:
         store = stack.enter_context(ReplyStore(replies))
@@ -74,15 +71,16 @@ async def _ask_all(jobs: Iterator[Job], models: Sequence[AskedModel], spending: 
 
         def asked() -> Asked:
             made, found = sum(one.asked for one in askers.values()), sum(one.found for one in askers.values())
-            return Asked(made, found, budget.tokens)
+            in_flight = sum(one.client.gate.in_flight for one in askers.values())
+            return Asked(made, found, budget.tokens, in_flight)
 
         async def report() -> None:
             while True:
                 await asyncio.sleep(_REPORT_S)
-                room = sum(asker.client.gate.in_flight for asker in askers.values())
                 now = asked()
-                log.info("asking models", made=now.made, found=now.found, tokens=now.tokens, in_flight=room)
+                log.info("asking models", made=now.made, found=now.found, tokens=now.tokens, in_flight=now.in_flight)
 
+        metrics.asks(asked)
         reporting = asyncio.create_task(report())
         try:
             async with asyncio.TaskGroup() as group:
@@ -92,6 +90,7 @@ async def _ask_all(jobs: Iterator[Job], models: Sequence[AskedModel], spending: 
         finally:
             reporting.cancel()
         total = asked()
+        metrics.asks(lambda: total)
         log.info("models asked", made=total.made, found=total.found, tokens=total.tokens, calls=budget.calls)
         if errors:
             raise errors[0]

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from golongrl.errors import writing_to
+from golongrl.telemetry.scrape_options import MetricsHost, MetricsPort
 
 # What a shell reports of a process that SIGINT ended.
 _INTERRUPTED = 130
@@ -29,21 +30,29 @@ def construct(
         Literal["processes", "ray"],
         typer.Option(help="Where stages without a model are computed: here, or on a Ray cluster that mounts --out."),
     ] = "processes",
+    metrics_port: MetricsPort = None,
+    metrics_host: MetricsHost = "127.0.0.1",
 ) -> None:
     """Make training data from documents: sources, questions, checks, decontamination, a report."""
     from golongrl.data.construct.errors import PipelineError
     from golongrl.data.construct.load import load
+    from golongrl.data.construct.metrics import DataMetrics
     from golongrl.data.construct.run import construct as run
     from golongrl.data.construct.tables import ORDER
     from golongrl.data.construct.workers import Processes, RayCluster
+    from golongrl.telemetry.scrape_port import scraped
 
     only = next((name for name in ORDER if name == stage), None)
     if stage is not None and only is None:
         raise PipelineError(f"--stage {stage}: no such stage; there are {', '.join(ORDER)}")
     executor = RayCluster() if on == "ray" else Processes(workers)
+    metrics = DataMetrics()
     try:
-        with writing_to(f"--out {out}", PipelineError):
-            run(load(pipeline, overrides or ()), out, executor, print, only=only, dry_run=dry_run)
+        with (
+            scraped(metrics.registry, metrics_host, None if dry_run else metrics_port),
+            writing_to(f"--out {out}", PipelineError),
+        ):
+            run(load(pipeline, overrides or ()), out, executor, print, only=only, dry_run=dry_run, metrics=metrics)
     except KeyboardInterrupt:
         print("stopped; the same command resumes from here", file=sys.stderr)
         raise typer.Exit(_INTERRUPTED) from None

@@ -5,6 +5,7 @@ from golongrl.data.construct.conversion.stage import ConvertStage
 from golongrl.data.construct.diagnosis.stage import DiagnoseStage
 from golongrl.data.construct.formatting.stage import FormatStage
 from golongrl.data.construct.generate.stage import GenerateStage
+from golongrl.data.construct.metrics import DataMetrics
 from golongrl.data.construct.models import Pipeline
 from golongrl.data.construct.select.feedback import failures
 from golongrl.data.construct.select.quotas import quotas
@@ -15,21 +16,21 @@ from golongrl.data.construct.tables import ORDER, Tables
 from golongrl.data.construct.verify.stage import VerifyStage
 
 
-def stages(pipeline: Pipeline, tables: Tables, executor: Executor) -> list[PipelineStage]:
+def stages(pipeline: Pipeline, tables: Tables, executor: Executor, metrics: DataMetrics) -> list[PipelineStage]:
     """The stages whose sections the pipeline has."""
     shares = quotas(pipeline.select, failures(pipeline.select.feedback))
     wanted = {" ".join(cell): count for cell, count in shares.items()}
     made: list[PipelineStage] = [
         SourcesStage(pipeline, tables, executor),
         SelectStage(pipeline, tables),
-        GenerateStage(pipeline, tables, executor),
+        GenerateStage(pipeline, tables, executor, metrics),
         ConvertStage(pipeline, executor),
         FormatStage(pipeline, tables, executor),
         DecontaminateStage(pipeline, tables, executor, wanted),
         DiagnoseStage(pipeline, tables, executor),
     ]
     if pipeline.verify is not None:
-        made.append(VerifyStage(pipeline, tables, executor, pipeline.verify))
+        made.append(VerifyStage(pipeline, tables, executor, pipeline.verify, metrics))
     if pipeline.passrate is not None:
         # It starts engines and needs what `golongrl[local]` brings; other pipelines do without.
         from golongrl.data.construct.passrate.stage import PassrateStage

@@ -15,6 +15,7 @@ from golongrl import files
 from golongrl.data.construct.errors import PipelineError
 from golongrl.data.construct.keys import digest
 from golongrl.data.construct.load import dump
+from golongrl.data.construct.metrics import DataMetrics
 from golongrl.data.construct.models import Pipeline
 from golongrl.data.construct.registry import stages
 from golongrl.data.construct.stage import Executor, Input, Made, PipelineStage, Plan, Row, StageName, StageShard, plan
@@ -27,7 +28,14 @@ Say = Callable[[str], None]
 
 
 def construct(
-    pipeline: Pipeline, out: Path, executor: Executor, say: Say, *, only: StageName | None = None, dry_run: bool = False
+    pipeline: Pipeline,
+    out: Path,
+    executor: Executor,
+    say: Say,
+    *,
+    only: StageName | None = None,
+    dry_run: bool = False,
+    metrics: DataMetrics | None = None,
 ) -> None:
     """Run the pipeline's stages, or one of them; what is there already is kept.
 
@@ -36,12 +44,14 @@ def construct(
         say: called with lines for a person.
         only: this stage alone; those before it have to have ended.
         dry_run: say what would be done and what it would cost, and write nothing.
+        metrics: told how far it is.
 
     Raises:
         PipelineError: the pipeline has no such stage, a stage before it has not ended, or the folder is in use.
     """
     tables = Tables(out, pipeline)
-    chosen = stages(pipeline, tables, executor)
+    metrics = metrics or DataMetrics()
+    chosen = stages(pipeline, tables, executor, metrics)
     if only is not None and only not in [stage.name for stage in chosen]:
         raise PipelineError(f"--stage {only}: the pipeline {pipeline.name} has no section {only}")
     if dry_run:
@@ -50,26 +60,28 @@ def construct(
     with _folder(out, pipeline):
         for stage in chosen:
             if only is None or stage.name == only:
-                run_stage(stage, tables.table(stage.name), say)
+                run_stage(stage, tables.table(stage.name), say, metrics)
             elif ORDER.index(stage.name) < ORDER.index(only):
                 _ended(stage, tables.table(stage.name))
 
 
-def run_stage(stage: PipelineStage, table: StageTable, say: Say) -> StageManifest:
+def run_stage(stage: PipelineStage, table: StageTable, say: Say, metrics: DataMetrics | None = None) -> StageManifest:
     """Make what is missing of a stage's table.
 
     Raises:
         PipelineError: a stage before it has not ended, or a row cannot be made.
     """
+    metrics = metrics or DataMetrics()
     table.folder.mkdir(parents=True, exist_ok=True)
     table.clean()
     planned = _plan(stage)
     names = [shard.file for shard in planned.shards]
     manifest = table.manifest()
     if manifest and manifest.digest == planned.digest and all((table.folder / name).is_file() for name in names):
+        metrics.begins(stage.name, planned.rows_in, planned.rows_in)
         say(f"{manifest.line()} (unchanged)")
     else:
-        _make(stage, table, planned)
+        _make(stage, table, planned, metrics)
         table.write_verdicts(planned.digest, list(stage.settle(lambda columns: _kept(table, names, columns))))
         kept, reasons = table.count(names, planned.digest)
         rows = kept + sum(reasons.values())
@@ -83,6 +95,7 @@ def run_stage(stage: PipelineStage, table: StageTable, say: Say) -> StageManifes
         say(manifest.line())
     for line in stage.finish():
         say(line)
+    metrics.ended(stage.name, manifest.kept, manifest.refused)
     return manifest
 
 
@@ -96,12 +109,13 @@ def _kept(table: StageTable, names: Sequence[str], columns: Sequence[str]) -> It
             yield number, row
 
 
-def _make(stage: PipelineStage, table: StageTable, planned: Plan) -> None:
+def _make(stage: PipelineStage, table: StageTable, planned: Plan, metrics: DataMetrics) -> None:
     """Write the shards that are not there, with the rows that an earlier run has made taken from its shards."""
     missing = [shard for shard in planned.shards if not (table.folder / shard.file).is_file()]
     earlier = table.made([shard.file for shard in planned.shards]) if missing else {}
     todo: list[StageShard] = []
     whole = {shard.file: shard for shard in missing}
+    metrics.begins(stage.name, planned.rows_in, planned.rows_in - sum(len(shard.keys) for shard in missing))
 
     def done(part: StageShard, made: Sequence[Made]) -> None:
         shard = whole[part.file]
@@ -114,6 +128,7 @@ def _make(stage: PipelineStage, table: StageTable, planned: Plan) -> None:
                 path, numbers = earlier[key]
                 written += rows_at(path, numbers)
         table.write_shard(shard.file, written)
+        metrics.made(len(shard.keys))
 
     for shard in missing:
         pairs = [pair for pair in zip(shard.inputs, shard.keys, strict=True) if pair[1] not in earlier]

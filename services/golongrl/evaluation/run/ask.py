@@ -66,9 +66,9 @@ class Course:
     def entries(self) -> list[SampleEntry]:
         """Those of its samples that are known; the journal may have more, of an earlier run without a limit."""
         keys = {problem.key for problem in self.problems} - self.outside
-        return [
-            entry for (key, epoch), entry in self.journal.entries.items() if key in keys and epoch < self.plan.repeats
-        ]
+        # A copy, because a scrape reads this from another thread.
+        known = list(self.journal.entries.items())
+        return [entry for (key, epoch), entry in known if key in keys and epoch < self.plan.repeats]
 
 
 def record_of(
@@ -146,6 +146,7 @@ class Questioner:
         retry_failed: bool = False,
         embed: Embed | None = None,
         style: ToolStyle = "native",
+        replied: Callable[[str, float, int, int], None] = lambda *_: None,
     ) -> None:
         self._clients = clients
         self._tokens = tokens
@@ -155,11 +156,17 @@ class Questioner:
         self._retry_failed = retry_failed
         self._embed = embed
         self._style = style
+        self._replied = replied
         self._preparing = asyncio.Semaphore(_PREPARED_AT_ONCE)
         self._memory = ByteBudget(prompt_bytes)
         self._silence = SilenceCount()
         self._to_judge: asyncio.Queue[tuple[Course, EvalProblem, Key] | None] = asyncio.Queue()
         self.in_flight = 0
+
+    @property
+    def most_in_flight(self) -> int:
+        """Requests that may be in flight now: fewer while a server is full."""
+        return sum(client.gate.limit.room for client in self._clients)
 
     async def ask(self, courses: Sequence[Course]) -> None:
         """Ask whatever the journals lack.
@@ -252,7 +259,7 @@ class Questioner:
             seed=seed,
             extra=request_fields(plan),
         )
-        found = await self._send(request)
+        found = await self._send(plan, request)
         if isinstance(found, LlmError):
             refused = isinstance(found, LlmRefusedError)
             reply = Reply.failure(str(found))
@@ -260,10 +267,11 @@ class Questioner:
         answer, _ = found
         return reply_of(answer), lambda seconds: _cost(answer, prepared, seconds)
 
-    async def _send(self, request: ChatRequest) -> tuple[ChatReply, str] | LlmError:
+    async def _send(self, plan: AskingPlan, request: ChatRequest) -> tuple[ChatReply, str] | LlmError:
         """The endpoint's reply with its body, or the error of this one request."""
         client = min(self._clients, key=lambda client: client.gate.in_flight)
         self.in_flight += 1
+        began = time.monotonic()
         try:
             found = await client.chat(request, cost=0)
         except LlmRefusedError as error:
@@ -275,6 +283,9 @@ class Questioner:
         finally:
             self.in_flight -= 1
         self._silence.broken()
+        usage = found[0].usage
+        prompt, completion = (usage.prompt_tokens, usage.completion_tokens) if usage else (0, 0)
+        self._replied(plan.benchmark.name, time.monotonic() - began, prompt, completion)
         return found
 
     async def _converse(self, course: Course, group: MemoryGroup, problems: Sequence[EvalProblem]) -> None:
@@ -322,7 +333,7 @@ class Questioner:
                 seed=seed,
                 extra={**request_fields(plan), **({"tools": list(tools)} if tools else {})},
             )
-            found = await self._send(request)
+            found = await self._send(plan, request)
             if isinstance(found, tuple) and found[0].usage is not None:
                 usage, before = found[0].usage, spent[0]
                 spent[0] = Cost(

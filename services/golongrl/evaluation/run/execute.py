@@ -1,6 +1,7 @@
 """`golongrl eval run` from beginning to end: the folder, the data, each point's engine, the questions, the report."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from golongrl.evaluation.benchmark import Benchmark, DataFiles, EvalProblem
 from golongrl.evaluation.errors import EvaluationError
 from golongrl.evaluation.memory.embedding import encoder
 from golongrl.evaluation.memory.loop import ToolStyle
+from golongrl.evaluation.metrics import BenchmarkProgress, EvaluationMetrics, EvaluationProgress
 from golongrl.evaluation.report import results
 from golongrl.evaluation.run import endpoint, engines
 from golongrl.evaluation.run.ask import Course, Questioner, record_of
@@ -43,7 +45,7 @@ class EvalRequest:
     last: bool = False
 
 
-def execute(request: EvalRequest, say: Callable[[str], None]) -> Path:
+def execute(request: EvalRequest, say: Callable[[str], None], metrics: EvaluationMetrics | None = None) -> Path:
     """Run the suite and write its results; returns the output folder.
 
     Raises:
@@ -65,7 +67,9 @@ def execute(request: EvalRequest, say: Callable[[str], None]) -> Path:
         claim.keep(out, claim.identity(suite, target, data), claim.judge_identity(suite), suite)
         problems = {benchmark.name: selected(benchmark, data, suite) for benchmark in members}
         say(f"{suite.name}: {len(points)} model(s), {sum(map(len, problems.values())):,} problems; results in {out}")
-        evaluation = _Evaluation(suite, what, out, data, problems, request.retry_failed, say)
+        evaluation = _Evaluation(
+            suite, what, out, data, problems, request.retry_failed, say, metrics or EvaluationMetrics()
+        )
         came: list[int] = []
         try:
             asyncio.run(_until_signal(evaluation.run(points), came))
@@ -117,6 +121,7 @@ class _Evaluation:
         problems: dict[str, list[EvalProblem]],
         retry_failed: bool,
         say: Callable[[str], None],
+        metrics: EvaluationMetrics,
     ) -> None:
         self._suite = suite
         self._what = what
@@ -125,16 +130,19 @@ class _Evaluation:
         self._problems = problems
         self._retry_failed = retry_failed
         self._say = say
+        self._metrics = metrics
 
     async def run(self, points: Sequence[Point]) -> None:
         async with AsyncExitStack() as stack:
             scorer = await stack.enter_async_context(Scorer())
             judge = await stack.enter_async_context(self._judge()) if self._suite.judge.place else None
+            self._metrics.models = len(points)
             for point in points:
                 if point.folder is None:
                     await self._ask_endpoint(point, scorer, judge)
                 else:
                     await self._ask_weights(point, scorer, judge)
+                self._metrics.done += 1
 
     @asynccontextmanager
     async def _judge(self) -> AsyncIterator[Judge]:
@@ -287,7 +295,9 @@ class _Evaluation:
                 retry_failed=self._retry_failed,
                 embed=encoder(Path(settings.embedder)) if settings.embedder else None,
                 style=self._style(point),
+                replied=self._metrics.replied,
             )
+            self._metrics.watch(lambda: _state(point, courses, questioner))
             progress = asyncio.create_task(self._progress(point, courses, questioner))
             try:
                 await questioner.ask(courses)
@@ -319,6 +329,24 @@ def _line(point: Point, courses: Sequence[Course], questioner: Questioner) -> st
         trouble = "".join(f", {number} {status}" for status, number in counted.items() if number)
         parts.append(f"{course.plan.benchmark.name} {len(entries):,}/{course.expected:,}{trouble}")
     return f"{point.name}: {'; '.join(parts)}; {questioner.in_flight} in flight"
+
+
+def _state(point: Point, courses: Sequence[Course], questioner: Questioner) -> EvaluationProgress:
+    """What a scrape reads."""
+    return EvaluationProgress(
+        point.step, questioner.in_flight, questioner.most_in_flight, [_benchmark_state(course) for course in courses]
+    )
+
+
+def _benchmark_state(course: Course) -> BenchmarkProgress:
+    samples = [entry.sample for entry in course.entries()]
+    scores = [sample.score for sample in samples if sample.score is not None]
+    return BenchmarkProgress(
+        course.plan.benchmark.name,
+        course.expected,
+        Counter(sample.status for sample in samples),
+        sum(scores) / len(scores) if scores else None,
+    )
 
 
 def _tokenizer_name(folder: Path) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-Component = Literal["learner", "rollout", "reward", "operator"]
+Component = Literal["learner", "rollout", "reward", "operator", "evaluation", "data"]
 Thresholds = Sequence[tuple[float, str]]
 
 RATE = "$__rate_interval"

@@ -14,6 +14,7 @@ from golongrl.data.construct.errors import PipelineError
 from golongrl.data.construct.generate.written import Order
 from golongrl.data.construct.generate_models import AskedModel, Generate
 from golongrl.data.construct.generators import Document, MadeSample, NoSampleError, generate, outline
+from golongrl.data.construct.metrics import DataMetrics
 from golongrl.data.construct.models import Pipeline
 from golongrl.data.construct.stage import (
     CpuStage,
@@ -47,13 +48,16 @@ class GenerateStage(CpuStage):
     # A sample holds its context, up to a megabyte.
     shard_rows: ClassVar[int] = 16
 
-    def __init__(self, pipeline: Pipeline, tables: Tables, executor: Executor) -> None:
+    def __init__(
+        self, pipeline: Pipeline, tables: Tables, executor: Executor, metrics: DataMetrics | None = None
+    ) -> None:
         """
         Raises:
             PipelineError: a length bin has no model to write its prompts.
         """
         super().__init__(executor)
         self._tables = tables
+        self._metrics = metrics or DataMetrics()
         self._settings = pipeline.generate
         self._measure = measure_of(pipeline.tokenizer)
         self._tokenizer = pipeline.tokenizer
@@ -76,7 +80,7 @@ class GenerateStage(CpuStage):
         orders = [one for shard in shards for one in shard.inputs if self._by_model(one.row)]
         if orders:
             models = list(self._settings.models.values())
-            ask_all(self._jobs(orders), models, self._settings.budget, self._replies)
+            ask_all(self._jobs(orders), models, self._settings.budget, self._replies, self._metrics)
         super().run(shards, done)
 
     def work(self) -> Work:

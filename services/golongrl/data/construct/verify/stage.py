@@ -12,6 +12,7 @@ from golongrl.data.construct import schemas
 from golongrl.data.construct.asking import Job, ask_all, forecast_lines, over_budget, replies_of, sheet
 from golongrl.data.construct.generate_models import Verify
 from golongrl.data.construct.keys import digest
+from golongrl.data.construct.metrics import DataMetrics
 from golongrl.data.construct.models import Pipeline
 from golongrl.data.construct.stage import (
     CpuStage,
@@ -45,9 +46,17 @@ class VerifyStage(CpuStage):
     schema: ClassVar[pa.Schema] = schemas.VERIFY
     shard_rows: ClassVar[int] = 32
 
-    def __init__(self, pipeline: Pipeline, tables: Tables, executor: Executor, settings: Verify) -> None:
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        tables: Tables,
+        executor: Executor,
+        settings: Verify,
+        metrics: DataMetrics | None = None,
+    ) -> None:
         super().__init__(executor)
         self._tables = tables
+        self._metrics = metrics or DataMetrics()
         self._settings = settings
         self._seed = pipeline.seed
         self._replies = replies_of(settings.replies, tables.out)
@@ -86,7 +95,7 @@ class VerifyStage(CpuStage):
     def run(self, shards: Sequence[StageShard], done: Done) -> None:
         inputs = [one for shard in shards for one in shard.inputs]
         if inputs:
-            ask_all(self._jobs(inputs), [self._settings.model], self._settings.budget, self._replies)
+            ask_all(self._jobs(inputs), [self._settings.model], self._settings.budget, self._replies, self._metrics)
         super().run(shards, done)
 
     def work(self) -> Work:
