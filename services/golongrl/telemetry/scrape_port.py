@@ -4,6 +4,7 @@ Served by a thread, so that a scrape is answered while the job computes. What a 
 are in its files.
 """
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -27,6 +28,7 @@ def scraped(registry: CollectorRegistry, host: str, port: int | None) -> Iterato
     except (OSError, OverflowError) as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or error
         raise InputError(f"--metrics-host {host} --metrics-port {port}: {reason}; choose another address") from error
+    print(f"metrics: http://{host}:{server.server_port}/metrics", file=sys.stderr, flush=True)
     try:
         yield server.server_port
     finally:
