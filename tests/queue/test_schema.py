@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from golongrl.queue import Group, Response, UnreadableGroupError, VersionSpan, decode, encode
+from golongrl.routes.reference import RoutesReference
 
 
 @st.composite
@@ -44,6 +45,7 @@ def groups(draw: st.DrawFn) -> Group:
         worker="w",
         engine_version=draw(st.integers(0, 9)),
         timings={"generate": 1.5},
+        routes=draw(st.sampled_from([None, RoutesReference("3-14.0123abcd.routes", "ab" * 32, 1 << 40)])),
     )
 
 
@@ -53,6 +55,7 @@ def test_what_goes_in_comes_out(group: Group) -> None:
     for name in ("uid", "row", "epoch", "task", "metric", "task_key", "reward_mode", "worker", "engine_version"):
         assert getattr(again, name) == getattr(group, name)
     assert again.timings == group.timings
+    assert again.routes == group.routes
     assert again.prompt_ids.dtype == np.int32
     np.testing.assert_array_equal(again.prompt_ids, group.prompt_ids)
     assert len(again.responses) == len(group.responses)
@@ -80,6 +83,23 @@ def test_what_goes_in_comes_out(group: Group) -> None:
 )
 def test_anything_else_is_refused(data: bytes) -> None:
     with pytest.raises(UnreadableGroupError):
+        decode(data)
+
+
+def test_a_group_of_a_worker_that_knows_no_routes_is_read() -> None:
+    group = Group("0-0", 0, 0, "T1", "F1", "k", "m", np.zeros(3, np.int32), (), "w", 0)
+    fields = msgpack.unpackb(encode(group)[5:])
+    assert "routes" not in fields
+    assert decode(msgpack.packb(fields)).routes is None
+
+
+@pytest.mark.parametrize(
+    "found", [["a", "b", 1], ["0-0.0123abcd.routes", "ab", "1"], "0-0.0123abcd.routes", ["../x", "ab", 1], {}, []]
+)
+def test_what_is_no_reference_to_routes_is_refused(found: object) -> None:
+    group = Group("0-0", 0, 0, "T1", "F1", "k", "m", np.zeros(3, np.int32), (), "w", 0)
+    data = msgpack.packb({**msgpack.unpackb(encode(group)[5:]), "routes": found})
+    with pytest.raises(UnreadableGroupError, match="is no reference to routes"):
         decode(data)
 
 

@@ -110,6 +110,7 @@ def test_all_faults_are_told():
         (["learner.mini_batch_groups=7"], "6 works"),
         (["learner.ranks=6", "learner.ulysses=4"], "learner.ulysses 4 does not divide learner.ranks 6; 3 works"),
         (["learner.ranks=200"], "a mini-batch has 144 responses"),
+        (["learner.routing_replay=true", "learner.weights=broadcast"], "learner.weights disk works"),
     ],
 )
 def test_two_numbers_that_cannot_go_together(overrides, expected):
@@ -171,3 +172,27 @@ def test_a_number_that_a_reader_of_the_recipe_could_not_hold_is_refused(setting)
         RecipeError, match=f"{re.escape(setting.partition('=')[0])}: Input should be less than or equal"
     ):
         load("quickstart", [setting])
+
+
+MIXTURE = {"model_type": "qwen3_moe", "num_hidden_layers": 2, "num_experts": 4, "num_experts_per_tok": 2}
+
+
+@pytest.mark.parametrize(
+    ("config", "fits"),
+    [
+        (MIXTURE, True),
+        ({"text_config": MIXTURE}, True),
+        ({**MIXTURE, "mlp_only_layers": [1]}, True),
+        ({**MIXTURE, "mlp_only_layers": [0, 1]}, False),
+        ({"model_type": "qwen3"}, False),
+        ({"model_type": "mixtral", "num_local_experts": 8}, False),
+        ({}, False),
+    ],
+)
+def test_routes_are_replayed_in_a_known_mixture_of_experts_alone(config, fits):
+    assert not list(model_faults(load("quickstart"), config))
+    faults = list(model_faults(load("quickstart", ["learner.routing_replay=true"]), config))
+    assert len(faults) == (not fits)
+    for fault in faults:
+        assert "learner.routing_replay: a model of type" in fault
+        assert fault.endswith("false works")

@@ -19,6 +19,7 @@ import msgpack
 
 from golongrl.arrays import NDArray, np
 from golongrl.queue.errors import UnreadableGroupError
+from golongrl.routes.reference import RoutesReference
 
 SCHEMA = 2
 # What a body with a checksum begins with: msgpack's mark of a 32-bit integer, which is never a map's.
@@ -87,6 +88,8 @@ class Group:
     timings: dict[str, float] = field(default_factory=dict)
     moments: dict[str, float] = field(default_factory=dict)
     """When it was leased and submitted, by the worker's clock: seconds since 1970. Older workers' groups have none."""
+    routes: RoutesReference | None = None
+    """Where its routes are, with `learner.routing_replay`; older workers' groups have none."""
     schema: int = SCHEMA
 
     @property
@@ -183,6 +186,8 @@ def encode(group: Group) -> bytes:
     }
     if group.moments:
         fields["moments"] = group.moments
+    if group.routes:
+        fields["routes"] = group.routes
     packed: bytes = msgpack.packb(fields)
     return _CHECKED + zlib.crc32(packed).to_bytes(_CRC_BYTES) + packed
 
@@ -208,7 +213,8 @@ def decode(data: bytes) -> Group:
             for response in fields["responses"]
         )
         prompt_ids = _unpack_ids(fields["prompt_ids"])
-        return Group(**{**fields, "responses": responses, "prompt_ids": prompt_ids})
+        routes = RoutesReference.of(fields.get("routes"))
+        return Group(**{**fields, "responses": responses, "prompt_ids": prompt_ids, "routes": routes})
     except (msgpack.UnpackException, ValueError, KeyError, TypeError) as error:
         raise UnreadableGroupError(f"{len(data)} bytes are not a group: {error}") from error
 

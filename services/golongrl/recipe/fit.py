@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from golongrl.recipe.functions import POLICY_LOSSES
 from golongrl.recipe.prefix_support import plain_reason
+from golongrl.routes.model import ARCHITECTURES, routing_of
 
 if TYPE_CHECKING:
     from golongrl.recipe.models import Recipe
@@ -20,6 +21,11 @@ def recipe_faults(recipe: "Recipe") -> Iterator[str]:
     yield from _algorithm(recipe)
     yield from _task_weights(recipe)
     yield from _validation(recipe)
+    if recipe.learner.routing_replay and recipe.learner.weights != "disk":
+        yield (
+            f"learner.routing_replay: routes reach the learner through the weight store, which learner.weights "
+            f"{recipe.learner.weights} does without; learner.weights disk works"
+        )
 
 
 def _lengths(recipe: "Recipe") -> Iterator[str]:
@@ -148,6 +154,11 @@ def model_faults(recipe: "Recipe", config: Mapping[str, Any], vocabulary: int | 
             "no embedding for some of them"
         )
     yield from _ulysses(recipe, sizes)
+    if recipe.learner.routing_replay and routing_of(sizes) is None:
+        yield (
+            f"learner.routing_replay: a model of type {sizes.get('model_type')} has no experts whose routes can be "
+            f"replayed ({', '.join(ARCHITECTURES)} has); false works"
+        )
 
 
 def _positions(recipe: "Recipe", sizes: Mapping[str, Any]) -> Iterator[str]:

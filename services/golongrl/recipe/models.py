@@ -307,6 +307,12 @@ class Learner(Section):
         description="`disk`: a version is stored whole at least every so many versions; those between are stored as "
         "what changed, where that is less, and workers patch a local copy. 1 stores every version whole.",
     )
+    routing_replay: bool = Field(
+        False,
+        description="A mixture of experts is trained on the experts that the engine chose for each token, instead of "
+        "choosing them again. Workers put them into the weight store (docs/routing-replay.md); the engine must return "
+        "them.",
+    )
     keep_weights: PositiveInt = Field(
         2,
         description="Published versions kept in the weight store (`disk`), besides those that their deltas start from.",

@@ -1,0 +1,74 @@
+"""The routes of one group in memory.
+
+A row of routes is one token's: for each MoE layer, in model order, the experts that its router chose, in the router's
+order (best first). The prompt's rows are kept once, as they were computed for the first response, because the learner
+computes the prompt once too.
+
+The last token of a response is never fed to the engine's model, so a response of T tokens has T - 1 rows (none where T
+is 0). The learner's forward has a row for that token, whose output nothing uses: `padded` gives it experts 0 to K - 1.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class GroupRoutes:
+    """Experts by token: `prompt` [P, L, K], `responses` [T - 1, L, K] each; L MoE layers, K experts a token.
+
+    uint8, or uint16 for more than 256 experts. All are below `experts`, the number that the model has.
+    """
+
+    prompt: NDArray[Any]
+    responses: tuple[NDArray[Any], ...]
+    experts: int
+
+    def __post_init__(self) -> None:
+        """Raises ValueError on arrays that contradict each other or the number of experts."""
+        wanted = np.uint8 if self.experts <= 1 << 8 else np.uint16
+        for name, rows in (("prompt", self.prompt), *((f"response {i}", r) for i, r in enumerate(self.responses))):
+            if rows.ndim != 3 or rows.shape[1:] != self.prompt.shape[1:]:
+                raise ValueError(f"routes of {name} have shape {rows.shape}, those of the prompt {self.prompt.shape}")
+            if rows.dtype != wanted:
+                raise ValueError(f"routes of {name} are {rows.dtype}, {self.experts} experts need {wanted.__name__}")
+            if rows.size and int(rows.max()) >= self.experts:
+                raise ValueError(f"routes of {name} name expert {int(rows.max())} of {self.experts}")
+
+    @property
+    def layers(self) -> int:
+        """MoE layers."""
+        return int(self.prompt.shape[1])
+
+    @property
+    def top_k(self) -> int:
+        """Experts a token is sent to."""
+        return int(self.prompt.shape[2])
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in memory."""
+        return self.prompt.nbytes + sum(rows.nbytes for rows in self.responses)
+
+    def fault(self, prompt_tokens: int, response_tokens: Sequence[int]) -> str | None:
+        """Why these cannot be the routes of a group with so many tokens; None if they can."""
+        if len(self.responses) != len(response_tokens):
+            return f"routes of {len(self.responses)} responses, the group has {len(response_tokens)}"
+        if len(self.prompt) != prompt_tokens:
+            return f"routes of {len(self.prompt)} prompt tokens, the prompt has {prompt_tokens}"
+        for index, (rows, tokens) in enumerate(zip(self.responses, response_tokens, strict=True)):
+            if len(rows) != max(tokens - 1, 0):
+                return f"response {index} of {tokens} tokens has {len(rows)} rows of routes, not {max(tokens - 1, 0)}"
+        return None
+
+    def padded(self, index: int, tokens: int) -> NDArray[Any]:
+        """Response `index` of `tokens` tokens with a row for each, [tokens, L, K]; see the module for the last one."""
+        rows = self.responses[index]
+        missing = tokens - len(rows)
+        if missing <= 0:
+            return rows[:tokens]
+        filler = np.broadcast_to(np.arange(self.top_k, dtype=rows.dtype), (missing, self.layers, self.top_k))
+        return np.concatenate([rows, filler])

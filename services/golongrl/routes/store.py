@@ -1,0 +1,176 @@
+"""Routes as files: `write_routes` before a group is submitted, `read_routes` when it is trained.
+
+A file is one msgpack map: the shapes, then the prompt's rows and each response's, layer by layer and compressed with
+zstd (with 128 experts an eighth is saved by the number's unused bit alone, at the speed of the checksum).
+
+Invariants:
+- a file is complete and durable under its name, or not there: it is written under another name and renamed;
+- nothing is read whose size and sha256 are not the reference's, and no expert that the model does not have;
+- the folder holds a marker, and nothing is written into or deleted from one that does not.
+"""
+
+import os
+import secrets
+from collections.abc import Sequence
+from contextlib import suppress
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import numpy as np
+from numpy.typing import NDArray
+
+from golongrl.errors import GolongrlError, is_full, no_space
+from golongrl.routes.groups import GroupRoutes
+from golongrl.routes.reference import NAME, RoutesReference
+
+# In the weight store's folder.
+FOLDER = "routes"
+# Shows that a folder of routes is the program's own.
+MARKER = "golongrl-routes.json"
+# Ends the name of a file that is being written, which begins with the name that it will have.
+STAGED = ".tmp"
+_SCHEMA = 1
+# Level 3 takes half as long again for 0.2 % fewer bytes.
+_LEVEL = 1
+
+
+class RoutesError(GolongrlError):
+    """Routes could not be written, or what is stored is missing, damaged, or not of this group."""
+
+
+class NoRoutesSpaceError(RoutesError):
+    """The storage is full."""
+
+
+def write_routes(folder: Path, name: str, routes: GroupRoutes) -> RoutesReference:
+    """Store routes durably under `name` (`object_name` of the lease). Blocks.
+
+    Raises:
+        RoutesError: the folder is not there or not the program's, or the storage refused; nothing is left behind.
+    """
+    if not NAME.match(name):
+        raise ValueError(f"{name!r} is no name of routes")
+    if not (folder / MARKER).is_file():
+        raise RoutesError(
+            f"{folder} is not the learner's folder of routes ({MARKER} is missing): is the weight store mounted here?"
+        )
+    content = _packed(routes)
+    staged = folder / f"{name}.{secrets.token_hex(4)}{STAGED}"
+    try:
+        try:
+            with staged.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            staged.rename(folder / name)
+            _sync_folder(folder)
+        finally:
+            staged.unlink(missing_ok=True)
+    except OSError as error:
+        if is_full(error):
+            raise NoRoutesSpaceError(f"{no_space(folder)}: the routes {name} ({len(content)} bytes)") from error
+        raise RoutesError(f"routes {folder / name}: cannot be written: {error.strerror or error}") from error
+    return RoutesReference(name, sha256(content).hexdigest(), len(content))
+
+
+def read_routes(folder: Path, reference: RoutesReference) -> GroupRoutes:
+    """Routes that were stored, checked. Blocks.
+
+    Raises:
+        RoutesError: they are missing, damaged, or no routes.
+    """
+    if not NAME.match(reference.name):
+        raise RoutesError(f"{reference.name!r} is no name of routes")
+    path = folder / reference.name
+    try:
+        with path.open("rb") as file:
+            # One more byte than it should have shows a longer file without reading it.
+            content = file.read(reference.bytes + 1)
+    except OSError as error:
+        raise RoutesError(f"routes {path}: {error.strerror or error}") from error
+    if len(content) != reference.bytes:
+        more = "more than " if len(content) > reference.bytes else ""
+        shown = min(len(content), reference.bytes)
+        raise RoutesError(f"routes {path}: {more}{shown} bytes, {reference.bytes} were written")
+    if sha256(content).hexdigest() != reference.sha256:
+        raise RoutesError(f"routes {path}: their sha256 differs from the one they were written with")
+    try:
+        return _unpacked(content)
+    except (ValueError, KeyError, TypeError, OSError, msgpack.UnpackException) as error:
+        raise RoutesError(f"routes {path}: {error}") from error
+
+
+def remove_routes(folder: Path, names: Sequence[str]) -> int:
+    """Delete files of routes by name, staged ones too; how many were there. What cannot be deleted stays."""
+    if not (folder / MARKER).is_file():
+        return 0
+    removed = 0
+    for name in names:
+        if owner_of(name) is not None:
+            with suppress(OSError):
+                (folder / name).unlink()
+                removed += 1
+    return removed
+
+
+def owner_of(name: str) -> str | None:
+    """The name of the routes whose file this is, or will be when it is written; None if it is no such file."""
+    owner = name.rsplit(".", 2)[0] if name.endswith(STAGED) else name
+    return owner if NAME.match(owner) else None
+
+
+def _packed(routes: GroupRoutes) -> bytes:
+    parts = [routes.prompt, *routes.responses]
+    content: bytes = msgpack.packb(
+        {
+            "schema": _SCHEMA, "experts": routes.experts, "layers": routes.layers, "top_k": routes.top_k,
+            "rows": [len(part) for part in parts], "parts": [_compressed(part) for part in parts],
+        }
+    )  # fmt: skip
+    return content
+
+
+def _unpacked(content: bytes) -> GroupRoutes:
+    found = msgpack.unpackb(content)
+    if not isinstance(found, dict) or found.get("schema") != _SCHEMA:
+        raise ValueError("they are no routes, or another version's")
+    layers, top_k, experts = found["layers"], found["top_k"], found["experts"]
+    dtype = np.dtype(np.uint8 if experts <= 1 << 8 else "<u2")
+    prompt, *responses = (
+        _decompressed(part, (rows, layers, top_k), dtype)
+        for rows, part in zip(found["rows"], found["parts"], strict=True)
+    )
+    return GroupRoutes(prompt, tuple(responses), experts)
+
+
+def _compressed(rows: NDArray[Any]) -> bytes:
+    little = rows if rows.itemsize == 1 else rows.astype("<u2", copy=False)
+    # Layer by layer, because each has its own favourites among the experts.
+    by_layer = np.ascontiguousarray(little.transpose(1, 0, 2))
+    packed: bytes = _codec().compress(by_layer, asbytes=True)
+    return packed
+
+
+def _decompressed(packed: bytes, shape: tuple[int, int, int], dtype: "np.dtype[Any]") -> NDArray[Any]:
+    rows, layers, top_k = shape
+    size = rows * layers * top_k * dtype.itemsize
+    raw = _codec().decompress(packed, decompressed_size=size, asbytes=True)
+    by_layer = np.frombuffer(raw, dtype).reshape(layers, rows, top_k)
+    return np.ascontiguousarray(by_layer.transpose(1, 0, 2))
+
+
+def _codec() -> Any:
+    # Only workers and learners have pyarrow, and import it for their data anyway.
+    import pyarrow
+
+    return pyarrow.Codec("zstd", compression_level=_LEVEL)
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
