@@ -176,8 +176,9 @@ class ScalingStatus(ValuesSection):
     """What the pool's controller remembers between two passes."""
 
     need: float = Field(description="Engines that the learner needs, for people.")
-    busy: float = Field(description="Engines that had something to do, smoothed.")
+    busy: float = Field(description="Engines that generated, smoothed.")
     wait: float = Field(description="Share of its time that the learner waited for groups, smoothed.")
+    lost: float = Field(0.0, description="Share of their time that engines lost by taking weights, smoothed.")
     at: str = Field(description="When that was last measured.", json_schema_extra={"format": "date-time"})
     changed: str | None = Field(
         None,

@@ -161,7 +161,7 @@ def _memory(old: Json | None) -> Memory:
     if not old:
         return Memory()
     times = {key: datetime.fromisoformat(old[key]).timestamp() for key in ("at", "changed", "low") if old.get(key)}
-    return Memory(busy=float(old["busy"]), wait=float(old["wait"]), **times)
+    return Memory(busy=float(old["busy"]), wait=float(old["wait"]), lost=float(old.get("lost", 0.0)), **times)
 
 
 def _remember(memory: Memory) -> ScalingStatus | None:
@@ -171,6 +171,7 @@ def _remember(memory: Memory) -> ScalingStatus | None:
         need=round(memory.need, 2),
         busy=round(memory.busy, 3),
         wait=round(memory.wait, 4),
+        lost=round(memory.lost, 4),
         at=_stamp(memory.at),
         changed=None if memory.changed is None else _stamp(memory.changed),
         low=None if memory.low is None else _stamp(memory.low),

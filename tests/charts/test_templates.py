@@ -524,3 +524,22 @@ def test_notes_say_that_a_download_has_no_way_out(helm4: Helm, settings: str, wa
 def test_lint(helm: Helm) -> None:
     done = helm.run("lint", "--strict", str(CHART))
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_deleted_learner_has_its_grace_period_to_finish_the_step(helm4: Helm) -> None:
+    """KubeRay has Ray stop the job, which kills the driver after RAY_JOB_STOP_WAIT_TIME_S, and deletes all pods at the
+    same time. Their processes end at the first signal, which comes when the hooks have seen the learner end."""
+    values = {**GPU_LEARNER, "learner": {**GPU_LEARNER["learner"], "drainSeconds": 900}}
+    cluster = helm4.template(values, kuberay=True).one("RayJob")["spec"]["rayClusterSpec"]
+    groups = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
+    assert len(groups) == 2
+    for group in groups:
+        spec = group["template"]["spec"]
+        (ray,) = spec["containers"]
+        assert spec["terminationGracePeriodSeconds"] == 900
+        command = ray["lifecycle"]["preStop"]["exec"]["command"]
+        assert command == ["python", "-m", "golongrl.learner.pre_stop", "--seconds", "870"]
+    (head,) = groups[0]["template"]["spec"]["containers"]
+    assert {"name": "RAY_JOB_STOP_WAIT_TIME_S", "value": "870"} in head["env"]
+    job = helm4.template({"learner": {"mode": "job", "drainSeconds": 900}}).one("Job")
+    assert job["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] == 900

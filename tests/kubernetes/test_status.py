@@ -177,7 +177,7 @@ def test_a_workers_heartbeat_says_what_it_waits_for_and_how_long(monkeypatch: py
     clock = 1000.0
     monkeypatch.setattr("time.monotonic", lambda: clock)
     state = State()
-    report = WaitReport(state, RolloutMetrics())
+    report = WaitReport(state, RolloutMetrics(), 2)
     report.waits(Pause("waiting", "reward", "the reward service: 3 groups"))
     clock = 1100.0
     report.waits(Pause("waiting", "reward", "the reward service: 4 groups"))

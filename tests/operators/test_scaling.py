@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from golongrl_operator.scaling.controller import Memory, PoolLimits, resize, window_s
-from golongrl_operator.scaling.signals import Signals, read_signals
+from golongrl_operator.scaling.signals import KV_FULL, Signals, read_signals
 from golongrl_operator.scaling.simulate import LOADS, Controlled, Hindsight, Load, World, simulate
 
 LIMITS = PoolLimits(1, 100)
@@ -28,11 +28,14 @@ def signals(draw: st.DrawFn, engines: int | None = None) -> Signals:
         held=draw(st.integers(0, 300)),
         slots=draw(st.integers(1, 16)),
         step_s=draw(st.none() | st.floats(0, 1e5)),
+        kv=draw(st.floats(0, ready)),
+        kv_short=draw(st.integers(0, ready)),
+        lost=draw(shares),
     )
 
 
 times = st.none() | st.floats(0, 1e6)
-memories = st.builds(Memory, st.none() | st.floats(0, 80), st.floats(0, 1), times, times, times)
+memories = st.builds(Memory, st.none() | st.floats(0, 80), st.floats(0, 1), times, times, times, st.floats(0, 1))
 
 
 @given(signals(), memories, st.integers(1, 30), st.integers(0, 30), st.floats(0, 1e6))
@@ -66,6 +69,7 @@ def test_it_never_shrinks_below_the_groups_in_flight(seen: Signals, memory: Memo
     size = resize(seen, PoolLimits(0, 1000), memory, now)
     if size.engines < seen.engines:
         assert size.engines * seen.slots >= seen.held
+        assert size.engines * KV_FULL >= seen.kv * (1 - 1e-9)
 
 
 @given(signals(), memories, st.floats(0, 1e6))
@@ -93,12 +97,37 @@ def test_a_hungry_learner_gets_engines_until_the_limit() -> None:
         # Engines that still load will be there soon.
         ({"ready": 3}, False),
         ({"blocked": 4.0}, False),
+        # Engines that only take weights would be more engines that only take weights.
+        ({"lost": 0.9}, False),
+        ({"lost": 0.2}, True),
     ],
 )
 def test_when_it_grows(extra: dict[str, Any], grows: bool) -> None:
     seen = replace(Signals(4, 4, 0.5, 4.0), **extra)
-    memory = Memory(busy=4.0, wait=0.5, at=990.0, changed=500.0)
+    memory = Memory(busy=4.0, wait=0.5, at=990.0, changed=500.0, lost=seen.lost or 0.0)
     assert (resize(seen, LIMITS, memory, 1000.0).engines > 4) is grows
+
+
+def test_what_new_weights_cost_every_engine_is_not_shared_by_more() -> None:
+    """Of 10 engines, each takes weights for a fifth of the time and generates for the rest; the learner waits for a
+    fifth. Without the wait they would generate for three of the four remaining fifths."""
+    size = resize(Signals(10, 10, 0.2, 10.0, lost=0.2), LIMITS, Memory(), 0.0)
+    assert size.memory.need == pytest.approx(8 / 0.6)
+    held = resize(Signals(10, 10, 0.2, 10.0, lost=None), LIMITS, size.memory, 15.0)
+    assert held.memory.need == pytest.approx(8 / 0.6)
+
+
+@pytest.mark.parametrize(("short", "engines"), [(0, 10), (5, 10), (6, 11)])
+def test_full_caches_bring_an_engine_for_a_wait_that_is_otherwise_allowed(short: int, engines: int) -> None:
+    memory = Memory(busy=10.0, wait=0.02, at=990.0, changed=500.0)
+    assert resize(Signals(10, 10, 0.02, 10.0, kv_short=short), LIMITS, memory, 1000.0).engines == engines
+
+
+@pytest.mark.parametrize(("kv", "engines"), [(1.0, 4), (5.0, 6), (7.3, 8)])
+def test_caches_in_use_hold_engines(kv: float, engines: int) -> None:
+    """Two engines would do, and half may go at a time; the groups' caches fill so many to nine tenths."""
+    memory = Memory(busy=2.0, wait=0.0, at=990.0, low=0.0)
+    assert resize(Signals(8, 8, 0.0, 2.0, step_s=20.0, kv=kv), LIMITS, memory, 1000.0).engines == max(engines, 4)
 
 
 def test_a_lost_engine_does_not_hold_up_growth_without_end() -> None:
@@ -142,6 +171,16 @@ WORKS = beat("rollout", "a", phase="generating", groups="3", wait="")
         ((LEARNER, WORKS), "head 200.0 20.0", None, 1.0, 0.0, 1),
         ((WORKS,), "head 60.0 20.0", None, 1.0, 0.0, 1),
         ((beat("learner", "head", doing="x"), WORKS), "head 60.0 20.0", None, 1.0, 0.0, 1),
+        # Its first step waits in any case, but not for more than half an hour.
+        (
+            (beat("learner", "head", up_s="160", waited_s="40", step_s=""), WORKS),
+            "head 60.0 20.0",
+            None,
+            1.0,
+            0.0,
+            1,
+        ),
+        ((beat("learner", "head", up_s="1860", waited_s="920", step_s=""), WORKS), "head 60.0 20.0", 0.5, 1.0, 0.0, 1),
         # Refused because enough is generated: idle. Waiting for rewards: neither idle nor short of engines.
         ((LEARNER, beat("rollout", "b", phase="waiting", groups="0", wait="full")), "head 60.0 20.0", 0.2, 0.0, 0.0, 1),
         ((LEARNER, beat("rollout", "b", phase="waiting", wait="reward")), "head 60.0 20.0", 0.2, 0.0, 1.0, 1),
@@ -158,6 +197,30 @@ def test_what_the_queue_says(
     seen, _ = read_signals(picture(*services, leased=5), 4, 8, last)
     assert (seen.wait_share, seen.busy, seen.blocked, seen.ready) == (wait, busy, blocked, ready)
     assert (seen.engines, seen.slots, seen.held) == (4, 8, 5)
+
+
+@pytest.mark.parametrize(
+    ("fields", "kv", "short", "lost"),
+    [
+        ({"kv_use": "0.5", "kv_waiting": "3", "adoption_share": "0.25"}, 0.5, 0, 0.25),
+        ({"kv_use": "0.95", "kv_waiting": "3", "adoption_share": "0.0"}, 0.95, 1, 0.0),
+        ({"kv_use": "0.95", "kv_waiting": "0"}, 0.95, 0, None),
+        # An engine that does not say is full, if it has groups.
+        ({"kv_use": "", "kv_waiting": "", "adoption_share": "", "groups": "2"}, 1.0, 0, None),
+        ({"groups": "0"}, 0.0, 0, None),
+        ({"kv_use": "nonsense", "groups": "1", "adoption_share": "nonsense"}, 1.0, 0, None),
+    ],
+)
+def test_what_workers_say_of_their_engines(fields: dict[str, str], kv: float, short: int, lost: float | None) -> None:
+    seen, _ = read_signals(picture(LEARNER, beat("rollout", "a", **fields)), 4, 8, "")
+    assert (seen.kv, seen.kv_short, seen.lost) == (kv, short, lost)
+
+
+def test_losses_are_the_mean_of_those_who_know_them() -> None:
+    workers = [
+        beat("rollout", name, adoption_share=share) for name, share in zip("abc", ("0.1", "", "0.3"), strict=True)
+    ]
+    assert read_signals(picture(*workers), 4, 8, "")[0].lost == pytest.approx(0.2)
 
 
 def test_a_silent_queue_says_nothing_and_keeps_the_counters() -> None:
@@ -198,3 +261,10 @@ def test_a_load_that_doubles_is_followed_within_an_hour() -> None:
     found = simulate(world, Controlled(PoolLimits(1, world.most)), start=9)
     (after,) = [moment for moment in found.moments if moment.at == 7 * 3600]
     assert after.ready >= 0.9 * after.need
+
+
+def test_engines_that_mostly_take_weights_do_not_multiply() -> None:
+    world = World(lambda _: Load(20.0, 300.0, adopt_s=280.0), days=0.5, deaths_a_day=0.0)
+    found = simulate(world, Controlled(PoolLimits(1, world.most)), start=4)
+    assert max(moment.asked for moment in found.moments) < world.most
+    assert "taking weights" in resize(Signals(4, 4, 0.3, 4.0, lost=0.6), LIMITS, Memory(), 0.0).reason

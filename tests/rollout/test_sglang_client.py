@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from golongrl.broadcast.protocol import Bucket
 from golongrl.rollout.sglang.answers import AnswerSpan, ModelInfo, parse_checksums
-from golongrl.rollout.sglang.client import EngineClient, WeightPlacement
+from golongrl.rollout.sglang.client import EngineClient, KvUse, WeightPlacement
 from golongrl.rollout.sglang.errors import (
     EngineBusyError,
     EngineProtocolError,
@@ -375,3 +375,38 @@ def test_checksums_are_of_all_ranks(ranks: list[dict[str, str]], checksums: dict
 def test_without_checksums_nothing_is_confirmed(body: dict[str, object]) -> None:
     with pytest.raises(EngineProtocolError, match="weights_checker"):
         parse_checksums(body)
+
+
+async def test_how_full_the_kv_cache_is() -> None:
+    async with engine(Replay(**{"v1/loads": ["80_v1_loads"]})) as client:
+        assert await client.kv_use() == KvUse(0.0, 0)
+
+
+def _load(**changes: Any) -> dict[str, Any]:
+    return {"token_usage": 0.5, "num_waiting_reqs": 1, "queues": {"retracted": 2}, **changes}
+
+
+@pytest.mark.parametrize(
+    ("loads", "found"),
+    [
+        ([_load()], KvUse(0.5, 3)),
+        # Each data-parallel copy has a cache of its own, and the fullest one is where answers are retracted.
+        ([_load(), _load(token_usage=0.97, num_waiting_reqs=0)], KvUse(0.97, 5)),
+        ([], None),
+        ([_load(token_usage=None)], None),
+        ([_load(token_usage=float("nan"))], None),
+        ([_load(token_usage=-1.0)], None),
+        ([_load(num_waiting_reqs="many")], None),
+        ([{"token_usage": 0.5}], None),
+        ([7], None),
+        (None, None),
+    ],
+)
+async def test_a_load_that_cannot_be_used_is_no_figure(loads: object, found: KvUse | None) -> None:
+    content = json.dumps({"loads": loads}).encode()
+    async with engine(lambda _: httpx.Response(200, content=content)) as client:
+        if found is None:
+            with pytest.raises(EngineProtocolError, match="v1/loads"):
+                await client.kv_use()
+        else:
+            assert await client.kv_use() == found

@@ -40,6 +40,9 @@ async def test_groups_come_out_complete_and_from_the_announced_weights(
                 assert response.finish_reason in ("stop", "length")
             assert set(group.timings) == {"generate_s", "score_s"}
 
+        await bench.until(lambda: bench.state.kv_use is not None)
+        assert 0 <= float(bench.state.heartbeat("")["kv_use"]) <= 1
+
         # One batch may be in work ahead of version 0, not two.
         await bench.until(lambda: bench.state.groups == 0 and (bench.state.waiting_for or "").startswith("full"))
         stats = await bench.learner.queue.stats()

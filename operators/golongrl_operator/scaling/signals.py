@@ -17,6 +17,11 @@ Json = Mapping[str, Any]
 _ENOUGH: Final = frozenset({"full", "bytes", "no_rows"})
 # What an engine waits for that more engines would not bring.
 _BLOCKED: Final = frozenset({"reward", "queue", "source", "quarantine", "setup", "engine"})
+# Of an engine's KV cache: with more in use, the next long answer makes it retract another one.
+KV_FULL: Final = 0.9
+# The first step always waits for its groups, however many engines there are; but one that takes longer than this says
+# that there are too few.
+_FIRST_STEP_S: Final = 1800.0
 # Shorter than this, a share of the learner's time is rounding.
 _LEAST_S: Final = 5.0
 
@@ -41,6 +46,12 @@ class Signals:
     """Groups that an engine can hold."""
     step_s: float | None = None
     """How long the learner's last step took."""
+    kv: float = 0.0
+    """KV caches that groups use, added up: in engines. One that does not say counts as full while it has groups."""
+    kv_short: int = 0
+    """Engines whose KV cache is full while requests wait for it: they compute retracted answers again."""
+    lost: float | None = None
+    """Share of its time that an engine loses by taking new weights; more engines lose as much each."""
 
 
 def read_signals(picture: Json | None, engines: int, slots: int, last: str) -> tuple[Signals, str]:
@@ -58,18 +69,30 @@ def read_signals(picture: Json | None, engines: int, slots: int, last: str) -> t
     counters, share = _learner(learners, last)
     blocked = sum(_label(fields) in _BLOCKED for fields in workers)
     busy = float(sum(_works(fields) for fields in workers)) if workers else None
+    losses = [value for fields in workers if (value := _number(fields, "adoption_share")) is not None]
     steps = [value for service in learners if (value := _number(service["fields"], "step_s")) is not None]
     signals = Signals(
         engines=engines,
         ready=len(workers),
-        wait_share=share,
+        wait_share=None if _begins(learners) else share,
         busy=busy,
         blocked=float(blocked),
         held=int(picture["queue"].get("leased", 0)),
         slots=slots,
         step_s=max(steps, default=None),
+        kv=sum(_kv(fields) for fields in workers),
+        kv_short=sum(_kv_short(fields) for fields in workers),
+        lost=sum(losses) / len(losses) if losses else None,
     )
     return signals, counters
+
+
+def _begins(learners: Sequence[Json]) -> bool:
+    """Whether the learner is in its first step since it started."""
+    return any(
+        _number(one["fields"], "step_s") is None and (_number(one["fields"], "up_s") or 0.0) < _FIRST_STEP_S
+        for one in learners
+    )
 
 
 def _learner(learners: Sequence[Json], last: str) -> tuple[str, float | None]:
@@ -99,6 +122,16 @@ def _works(fields: Json) -> bool:
     if int(_number(fields, "groups") or 0) > 0 or int(_number(fields, "validation_rows") or 0) > 0:
         return True
     return _label(fields) not in _ENOUGH | _BLOCKED and fields.get("phase") in ("generating", "adopting")
+
+
+def _kv(fields: Json) -> float:
+    """Share of its engine's KV cache that is in use."""
+    share = _number(fields, "kv_use")
+    return min(1.0, share) if share is not None else float(int(_number(fields, "groups") or 0) > 0)
+
+
+def _kv_short(fields: Json) -> bool:
+    return (_number(fields, "kv_use") or 0.0) >= KV_FULL and (_number(fields, "kv_waiting") or 0.0) > 0
 
 
 def _label(fields: Json) -> str:

@@ -2,8 +2,9 @@
 
 The model is the loop of the design in flows. An engine generates groups, each of which costs engine-seconds; admission
 holds it back while enough groups are ready; the learner takes B groups, works for a while, and waits if there are too
-few. Engines load for minutes after they are added, end their groups when they are removed, and die. The load changes:
-answers grow while the model learns, and the learner's steps change with them.
+few. Engines load for minutes after they are added, end their groups when they are removed, and die. After each step
+they take new weights and generate nothing meanwhile. An engine whose groups do not fit into its KV cache computes some
+of their tokens twice. The load changes: answers grow while the model learns, and the learner's steps change with them.
 """
 
 import math
@@ -28,6 +29,10 @@ class Load:
     """Engine-seconds of a group."""
     step_s: float
     """The learner's own seconds for a step."""
+    adopt_s: float = 0.0
+    """Seconds in which each engine takes the weights of a step, and generates nothing."""
+    kv: float = 0.05
+    """Share of an engine's KV cache that a group takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +123,7 @@ class Hindsight:
     limits: PoolLimits
 
     def size(self, sight: Sight) -> int:
-        busy = sight.load.group_s * self.world.groups_per_step / sight.load.step_s
-        return self.limits.clamp(math.ceil(busy - 1e-9))
+        return self.limits.clamp(needed(self.world, sight.load))
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +164,34 @@ class _State:
     up_s: float = 0.0
     waited_s: float = 0.0
     engine_s: float = 0.0
+    adopting_s: float = 0.0
+    """Until the engines have taken the present weights."""
+    lost: float = 0.0
+    """What the workers say that this costs: the mean of the last minutes."""
+    kv: float = 0.0
+    """Share of an engine's KV cache in use."""
+
+
+def needed(world: World, load: Load) -> int:
+    """The fewest engines with which the learner waits for nothing; at most one more than the world has."""
+    for engines in range(1, world.most + 1):
+        made = engines * max(0.0, load.step_s - load.adopt_s) / (load.group_s * _again(world, load, engines)[0])
+        if made >= world.groups_per_step * (1.0 - 1e-9):
+            return engines
+    return world.most + 1
+
+
+# Of the tokens that do not fit, as many are computed twice: a retracted answer is computed again up to where it was.
+_TWICE: Final = 0.5
+# The mean that workers report is over about so many seconds.
+_LOSS_WINDOW_S: Final = 600.0
+
+
+def _again(world: World, load: Load, engines: float) -> tuple[float, float]:
+    """How often a token is computed, and how full a KV cache is, if so many engines share what admission allows."""
+    groups = min(float(world.slots), (world.max_staleness + 1) * world.groups_per_step / max(engines, 1.0))
+    wanted = groups * load.kv
+    return 1.0 + _TWICE * max(0.0, wanted - 1.0), min(1.0, wanted)
 
 
 def simulate(world: World, policy: Policy, seed: int = 0, start: int = 4, instant: bool = False) -> SimulatedRun:
@@ -178,7 +210,8 @@ def simulate(world: World, policy: Policy, seed: int = 0, start: int = 4, instan
         _engines(world, state, now, asked, luck, instant)
         busy = _advance(world, state, load, luck)
         passed, waited = state.up_s - seen[0], state.waited_s - seen[1]
-        silent = luck.random() < world.silent_share
+        # As the operator: the first step says nothing.
+        silent = luck.random() < world.silent_share or state.steps < 1.0
         signals = Signals(
             engines=asked,
             ready=state.ready,
@@ -187,13 +220,16 @@ def simulate(world: World, policy: Policy, seed: int = 0, start: int = 4, instan
             held=round(busy * world.slots * 0.5),
             slots=world.slots,
             step_s=load.step_s,
+            kv=busy * state.kv,
+            kv_short=round(busy) if _again(world, load, state.ready)[0] > 1.0 else 0,
+            lost=state.lost,
         )
         if not silent:
             seen = (state.up_s, state.waited_s)
         wish = policy.size(Sight(now, signals, load))
         changes += wish != asked
         asked = wish
-        need = load.group_s * world.groups_per_step / load.step_s
+        need = float(needed(world, load))
         moments.append(Moment(now, asked, state.ready, need, state.steps, waited > 0))
     engine_hours = state.engine_s * world.engine_gpus / 3600.0
     learner_hours = world.days * 24.0 * world.learner_gpus
@@ -224,12 +260,20 @@ def _engines(world: World, state: _State, now: float, asked: int, luck: random.R
 
 
 def _advance(world: World, state: _State, load: Load, luck: random.Random) -> float:
-    """Generate and train for one tick; the mean number of busy engines."""
+    """Generate and train for one tick; the mean number of busy engines, those that take weights included."""
+    again, full = _again(world, load, state.ready)
+    adopting = min(TICK_S, state.adopting_s)
+    state.adopting_s -= adopting
+    lost = adopting / TICK_S
+    state.lost += (1.0 - math.exp(-TICK_S / _LOSS_WINDOW_S)) * (lost - state.lost)
     # As many as admission allows, of which a step's worth is in the learner's hands.
     room = (world.max_staleness + 1) * world.groups_per_step - state.groups
-    possible = state.ready * TICK_S / load.group_s * math.exp(luck.gauss(0.0, world.noise))
+    rate = math.exp(luck.gauss(0.0, world.noise)) / (load.group_s * again)
+    possible = state.ready * (TICK_S - adopting) * rate
     made = max(0.0, min(possible, room))
     state.groups += made
+    busy = lost + (1.0 - lost) * (made / possible if possible else 0.0)
+    state.kv = full * busy
     left = TICK_S
     while left > 1e-9:
         if state.left_s <= 0:
@@ -238,12 +282,14 @@ def _advance(world: World, state: _State, load: Load, luck: random.Random) -> fl
                 break
             state.groups -= world.groups_per_step
             state.left_s = load.step_s
+            # Those of the step before.
+            state.adopting_s = load.adopt_s
         worked = min(left, state.left_s)
         state.left_s -= worked
         state.steps += worked / load.step_s
         left -= worked
     state.up_s += TICK_S
-    return state.ready * made / possible if possible else 0.0
+    return state.ready * busy
 
 
 def growing_answers(now: float) -> Load:
@@ -267,14 +313,31 @@ def steady(now: float) -> Load:
     return Load(group_s=20.0, step_s=300.0)
 
 
-LOADS: Final = {"growing answers": growing_answers, "shifts": shifts, "steady": steady}
+def slow_weights(now: float) -> Load:
+    """The engines take longer and longer for new weights, up to a third of a step."""
+    return Load(group_s=20.0, step_s=300.0, adopt_s=min(100.0, 20.0 + 40.0 * now / DAY_S))
+
+
+def full_caches(now: float) -> Load:
+    """Answers that grow until the groups of an engine take one and a half of its KV cache."""
+    days = now / DAY_S
+    return Load(group_s=16.0 + 4.0 * days, step_s=300.0, kv=0.06 + 0.05 * min(2.5, days))
+
+
+LOADS: Final = {
+    "growing answers": growing_answers,
+    "shifts": shifts,
+    "steady": steady,
+    "slow weights": slow_weights,
+    "full caches": full_caches,
+}
 
 
 def compare(world: World, seed: int = 0) -> dict[str, SimulatedRun]:
     """Every policy in one world; the static split is the one that fits the first hour."""
     limits = PoolLimits(1, world.most)
     first = world.load(0.0)
-    fits = limits.clamp(math.ceil(first.group_s * world.groups_per_step / first.step_s))
+    fits = limits.clamp(needed(world, first))
     return {
         "controller": simulate(world, Controlled(limits), seed, fits),
         "static split": simulate(world, Fixed(fits), seed, fits),

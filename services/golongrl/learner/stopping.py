@@ -39,6 +39,9 @@ class StopSignal:
         self._cancels = None
 
     def _stop(self) -> None:
+        # Kubernetes and Ray may both send one. A second cancellation would interrupt the end that the first one began.
+        if self.requested.is_set():
+            return
         log.info("a signal asks to stop")
         self.requested.set()
         if self._cancels is not None:

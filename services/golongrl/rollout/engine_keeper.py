@@ -12,6 +12,7 @@ Invariants:
 
 import asyncio
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import structlog
@@ -42,6 +43,8 @@ log = structlog.get_logger(__name__)
 
 # An engine that answers nothing this often in a row, and samples nothing meanwhile, is treated as gone.
 _SILENT_CHECKS = 3
+# The operator's pass is every 15 s.
+_KV_EVERY_S = 5.0
 
 
 class Keeper:
@@ -128,6 +131,16 @@ class Keeper:
         by = f"{self._bench.worker} for version {state.announced_version}" if taking else "somebody else"
         state.paused(by if paused else None)
         return True
+
+    async def follow_kv(self) -> None:
+        """Ask how full the engine's KV cache is, until cancelled."""
+        state = self._state
+        while True:
+            found = None
+            with suppress(EngineError):
+                found = await self._bench.engine.kv_use() if state.engine_up else None
+            state.kv_use, state.kv_waiting = (None, 0) if found is None else (found.share, found.waiting)
+            await asyncio.sleep(_KV_EVERY_S)
 
     async def _find(self) -> Pause | None:
         """Nothing to wait for if the engine answers and still names the weights we put there; settles a new one."""

@@ -54,7 +54,7 @@ class RolloutWorker:
         self.config = config
         self.bench = bench
         self._wake = asyncio.Event()
-        self._report = WaitReport(bench.state, bench.metrics)
+        self._report = WaitReport(bench.state, bench.metrics, bench.recipe.rollout.concurrent_groups)
         self.training: Leases[Lease] = Leases(TrainingKind(bench), self._changed)
         self.validation: Leases[ValidationItem] | None = None
         if bench.validation is not None:
@@ -98,6 +98,7 @@ class RolloutWorker:
         """Whether engine and reward service answer while something is expected of them."""
         state = self.bench.state
         yield state.engine_pulse.follow(self._keeper.answers, starts=True)
+        yield self._keeper.follow_kv()
         yield state.reward_pulse.follow(
             self.bench.reward.answers, lambda: any(wait.on == "reward" for wait in state.current())
         )

@@ -18,7 +18,7 @@ template:
   spec:
     {{- include "golongrl.podCommon" (list . "learner" $learner) | nindent 4 }}
     restartPolicy: Never
-    terminationGracePeriodSeconds: 120
+    terminationGracePeriodSeconds: {{ int $learner.drainSeconds }}
     initContainers:
       {{- include "golongrl.learner.prepare" . | trim | nindent 6 }}
     containers:

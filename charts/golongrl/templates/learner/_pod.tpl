@@ -69,6 +69,19 @@ a model. It passes the batches to the ranks, which therefore need no secret. The
 {{- end }}
 {{- end -}}
 
+{{/* Of the pods' grace period, the part in which the learner may finish its step; Ray ends in the rest. */}}
+{{- define "golongrl.learner.drain" -}}
+{{- max 5 (sub (int .Values.learner.drainSeconds) 30) -}}
+{{- end -}}
+
+{{/* Ray ends its processes at once when its pod gets the signal. Before that, the learner finishes its step. */}}
+{{- define "golongrl.learner.preStop" -}}
+lifecycle:
+  preStop:
+    exec:
+      command: [python, -m, golongrl.learner.pre_stop, --seconds, {{ include "golongrl.learner.drain" . | quote }}]
+{{- end -}}
+
 {{- define "golongrl.learner.mounts" -}}
 - {name: recipe, mountPath: /etc/golongrl, readOnly: true}
 - {name: store, mountPath: /store}

@@ -98,7 +98,7 @@ rayClusterSpec:
         {{- include "golongrl.learner.podMetadata" . | nindent 8 }}
       spec:
         {{- include "golongrl.podCommon" (list . "learner" $learner) | nindent 8 }}
-        terminationGracePeriodSeconds: 120
+        terminationGracePeriodSeconds: {{ int $learner.drainSeconds }}
         initContainers:
           {{- include "golongrl.learner.prepare" . | trim | nindent 10 }}
         containers:
@@ -106,6 +106,9 @@ rayClusterSpec:
             {{- include "golongrl.learner.container" (list .) | nindent 12 }}
             env:
               {{- include "golongrl.learner.env.driver" . | nindent 14 }}
+              # When KubeRay deletes the RayJob, Ray asks the driver to stop, and kills it after this time (else 3 s).
+              - {name: RAY_JOB_STOP_WAIT_TIME_S, value: {{ include "golongrl.learner.drain" . | quote }}}
+            {{- include "golongrl.learner.preStop" . | nindent 12 }}
             ports:
               - {name: gcs-server, containerPort: 6379}
               - {name: dashboard, containerPort: 8265}
@@ -138,12 +141,13 @@ rayClusterSpec:
           {{- include "golongrl.learner.podMetadata" $ | nindent 10 }}
         spec:
           {{- include "golongrl.podCommon" (list $ "learner" $learner) | nindent 10 }}
-          terminationGracePeriodSeconds: 120
+          terminationGracePeriodSeconds: {{ int $learner.drainSeconds }}
           containers:
             - name: ray-worker
               {{- include "golongrl.learner.container" (list $) | nindent 14 }}
               env:
                 {{- include "golongrl.learner.env.ranks" $ | nindent 16 }}
+              {{- include "golongrl.learner.preStop" $ | nindent 14 }}
               ports:
                 - {name: metrics, containerPort: 8080}
               resources:

@@ -242,6 +242,11 @@ class LearnerValues(PodPlacement):
         "the key.",
     )
     ttl_seconds_after_finished: Count = Field(600, description="How long the Ray cluster is kept after the job's end.")
+    drain_seconds: Positive = Field(
+        120,
+        description="Grace period of a deleted pod, in which the learner finishes its step and writes a checkpoint. If "
+        "it takes longer, the steps since the last checkpoint are done again.",
+    )
     head: RayNode = Field(
         RayNode(
             resources=Resources(requests={"cpu": "1", "memory": "3Gi"}, limits={"memory": "5Gi"}),

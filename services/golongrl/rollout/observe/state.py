@@ -4,6 +4,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Final
 
+from golongrl.rollout.observe.losses import AdoptionLoss
 from golongrl.rollout.observe.pulse import SilenceClock
 from golongrl.telemetry.waits import PendingWait, Waits, dumps, longest
 
@@ -54,6 +55,11 @@ class State:
     paused_since: float | None = None
     """Since when the engine has been seen paused."""
     paused_by: str = ""
+    kv_use: float | None = None
+    """Share of the engine's KV cache that requests hold; None if it does not say."""
+    kv_waiting: int = 0
+    """Requests that wait for room in it."""
+    adoption: AdoptionLoss = field(default_factory=AdoptionLoss)
 
     def current(self) -> list[PendingWait]:
         """What the worker waits for."""
@@ -69,7 +75,8 @@ class State:
             self.paused_since, self.paused_by = time.monotonic(), by
 
     def heartbeat(self, engine_url: str) -> dict[str, str]:
-        """The fields of the worker's heartbeat."""
+        """The fields of the worker's heartbeat; the operator sizes the pool by some of them."""
+        lost = self.adoption.share(time.monotonic())
         return {
             "phase": self.phase,
             "waiting_for": self.waiting_for or "",
@@ -86,6 +93,9 @@ class State:
             "engine_silent_s": f"{self.engine_pulse.silent_s:.0f}",
             "reward_silent_s": f"{self.reward_pulse.silent_s:.0f}",
             "engine_paused_s": "" if self.paused_since is None else f"{time.monotonic() - self.paused_since:.0f}",
+            "kv_use": "" if self.kv_use is None else f"{self.kv_use:.3f}",
+            "kv_waiting": "" if self.kv_use is None else str(self.kv_waiting),
+            "adoption_share": "" if lost is None else f"{lost:.4f}",
             "engine_paused_by": "" if self.paused_since is None else self.paused_by,
         }
 

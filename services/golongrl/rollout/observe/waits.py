@@ -34,10 +34,12 @@ log = structlog.get_logger(__name__)
 class WaitReport:
     """Keeps `state` and `metrics` on what the worker's loop does and waits for."""
 
-    def __init__(self, state: State, metrics: RolloutMetrics) -> None:
+    def __init__(self, state: State, metrics: RolloutMetrics, slots: int) -> None:
         self._state = state
         self._metrics = metrics
+        self._slots = slots
         self._label: str | None = None
+        self._generated = False
 
     def does(self, phase: str, reason: str | None = None, label: str | None = None) -> None:
         """The worker works, or (with a reason) waits for something that it has asked for."""
@@ -47,6 +49,16 @@ class WaitReport:
             self._state.wait, self._state.since = label, time.monotonic()
         self._label = label
         self._metrics.wait_for(label)
+        # The first load of the weights is no loss of an engine that could generate.
+        self._generated |= phase == "generating"
+        if self._generated:
+            self._state.adoption.see(self._lost(label), time.monotonic())
+
+    def _lost(self, label: str | None) -> float:
+        """Which share of the engine new weights cost now: all of it, or the places that stay empty."""
+        if label == "drain":
+            return max(0.0, 1.0 - self._state.groups / self._slots)
+        return float(label == "adoption")
 
     def waits(self, pause: Pause) -> None:
         """The loop can do nothing before something changes."""

@@ -60,6 +60,16 @@ class WeightPlacement:
     device: str
 
 
+@dataclass(frozen=True)
+class KvUse:
+    """How full an engine's KV cache is."""
+
+    share: float
+    """Of the cache, held by requests; what could be dropped does not count."""
+    waiting: int
+    """Requests that wait for room in the engine, retracted ones too."""
+
+
 class EngineClient(EngineHttp):
     """One engine. Use as an async context manager."""
 
@@ -154,6 +164,22 @@ class EngineClient(EngineHttp):
             what = f"{stages} pipeline stages" if stages > 1 else f"{copies} data-parallel copies"
             raise EngineProtocolError(f"{self.url}: {what} cannot receive broadcast weights; set learner.weights=disk")
         return WeightPlacement(ranks, device)
+
+    async def kv_use(self) -> KvUse:
+        """How full its KV cache is; of several copies of the model, the fullest one's.
+
+        Raises:
+            EngineProtocolError: it does not say.
+        """
+        body = await self._json("GET", "/v1/loads", headers=self._headers)
+        try:
+            loads = [(float(load["token_usage"]), int(load["num_waiting_reqs"])) for load in body["loads"]]
+            retracted = sum(int(load["queues"]["retracted"]) for load in body["loads"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise EngineProtocolError(f"GET /v1/loads at {self.url}: no usable figures ({error!r})") from error
+        if not all(0 <= share <= 1 for share, _ in loads) or not loads:
+            raise EngineProtocolError(f"GET /v1/loads at {self.url}: no token_usage in [0, 1]")
+        return KvUse(max(share for share, _ in loads), retracted + sum(waiting for _, waiting in loads))
 
     async def health(self) -> None:
         """Returns if the server answers /health with 200; EngineError says why not."""
