@@ -3,15 +3,17 @@
     python benchmarks/evaluation.py throughput --samples 2000 --latency 0.5
     python benchmarks/evaluation.py memory --prompts 60 --megabytes 5
 
-`throughput` asks one fake server (a process of its own, which answers after a fixed time) twice in one run: by the
-whole `golongrl eval run` path (reading, fitting, asking, scoring in processes, journal) and by a bare asyncio client
-that posts the same bodies with as many requests in flight. Their ratio is what counts; start-up is not in it. `memory`
-runs the command as a process and reports the most memory that it or one of its scorers had.
+`throughput` asks one fake server (a process of its own, which answers after a fixed time) in one run: by the whole
+`golongrl eval run` path (reading, fitting, asking, scoring in processes, journal) and by two bare asyncio clients that
+post the same bodies with as many requests in flight, aiohttp's and httpx's. The ratios are what counts; start-up is not
+in them. Beside them stands the processor time of the asking process for each sample, which a busy machine changes less.
+`memory` runs the command as a process and reports the most memory that it or one of its scorers had.
 """
 
 import argparse
 import asyncio
 import contextlib
+import functools
 import json
 import multiprocessing
 import resource
@@ -22,6 +24,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import aiohttp
 import httpx
 
 from golongrl.data.models import QUICKSTART, resolve
@@ -97,48 +100,79 @@ def server(latency: float) -> Iterator[str]:
         process.join()
 
 
-async def through_the_runner(url: str, data: Path, out: Path, concurrency: int) -> float:
+Rate = tuple[float, float]
+"""Samples a second, and milliseconds of processor time for each."""
+
+
+@contextlib.contextmanager
+def measured(samples: int, into: list[Rate]) -> Iterator[None]:
+    began, spent = time.perf_counter(), time.process_time()
+    yield
+    into.append((samples / (time.perf_counter() - began), 1000 * (time.process_time() - spent) / samples))
+
+
+async def through_the_runner(url: str, data: Path, out: Path, concurrency: int) -> Rate:
     suite = load(NAME, ["context.length=8192", "sampling.max_tokens=1024"])
     asked = plan(BENCHMARKS[NAME], suite, None)
     tokens = ModelTokens(resolve(QUICKSTART), None)
+    found: list[Rate] = []
     with DataFiles.find(data, BENCHMARKS[NAME].sources) as files, SampleJournal(out / "b.jsonl") as journal:
         course = Course(asked, journal, files, list(BENCHMARKS[NAME].problems(files)))
         endpoint = Endpoint(url, "m", concurrency)
         async with Scorer() as scorer, ChatClient(endpoint) as client:
             counts = Counts(out / "tokens.jsonl", "q")
             questioner = Questioner([client], tokens, counts, scorer, None, prompt_bytes=1 << 30)
-            began = time.perf_counter()
-            await questioner.ask([course])
-            seconds = time.perf_counter() - began
+            with measured(len(course.problems), found):
+                await questioner.ask([course])
         assert all(entry.sample.score == 1.0 for entry in course.entries())
-        return len(course.entries()) / seconds
+        assert len(course.entries()) == len(course.problems)
+    return found[0]
 
 
-async def bare(url: str, data: Path, concurrency: int) -> float:
+async def _httpx_post(client: httpx.AsyncClient, url: str, body: object) -> None:
+    assert (await client.post(url, json=body)).json()["choices"]
+
+
+async def _aiohttp_post(client: aiohttp.ClientSession, url: str, body: object) -> None:
+    async with client.post(url, json=body) as answer:
+        assert (await answer.json())["choices"]
+
+
+async def bare(name: str, url: str, data: Path, concurrency: int) -> Rate:
+    """By aiohttp or httpx alone."""
     benchmark = BENCHMARKS[NAME]
     with DataFiles.find(data, benchmark.sources) as files:
         chats = [benchmark.messages(problem, files) for problem in benchmark.problems(files)]
     bodies = iter([{"model": "m", "messages": chat, "max_tokens": 1024, "temperature": 0.7} for chat in chats])
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=concurrency)
-    async with httpx.AsyncClient(timeout=600, limits=limits) as client:
+    found: list[Rate] = []
+    async with contextlib.AsyncExitStack() as stack:
+        if name == "aiohttp":
+            connector = aiohttp.TCPConnector(limit=0)
+            session = await stack.enter_async_context(aiohttp.ClientSession(connector=connector))
+            post = functools.partial(_aiohttp_post, session, f"{url}/chat/completions")
+        else:
+            limits = httpx.Limits(max_connections=None, max_keepalive_connections=concurrency)
+            client = await stack.enter_async_context(httpx.AsyncClient(timeout=600, limits=limits))
+            post = functools.partial(_httpx_post, client, f"{url}/chat/completions")
 
         async def work() -> None:
             for body in bodies:
-                answer = await client.post(f"{url}/chat/completions", json=body)
-                assert answer.json()["choices"]
+                await post(body)
 
-        began = time.perf_counter()
-        await asyncio.gather(*(work() for _ in range(concurrency)))
-        return len(chats) / (time.perf_counter() - began)
+        with measured(len(chats), found):
+            await asyncio.gather(*(work() for _ in range(concurrency)))
+    return found[0]
 
 
 def throughput(samples: int, latency: float, concurrency: int, folder: Path) -> None:
     rows(folder / f"{NAME}.jsonl", samples, 4000)
     with server(latency) as url:
-        plain = asyncio.run(bare(url, folder, concurrency))
-        ours = asyncio.run(through_the_runner(url, folder, folder, concurrency))
+        plain = {name: asyncio.run(bare(name, url, folder, concurrency)) for name in ("aiohttp", "httpx")}
+        ours, spent = asyncio.run(through_the_runner(url, folder, folder, concurrency))
     print(f"{samples} samples of 4 KB, {concurrency} in flight, answers after {latency} s")
-    print(f"bare client {plain:.1f}/s, runner {ours:.1f}/s, ratio {ours / plain:.2f}")
+    print(f"runner {ours:.1f}/s, {spent:.1f} ms of processor time a sample")
+    for name, (rate, its) in plain.items():
+        print(f"bare {name} {rate:.1f}/s, {its:.1f} ms; ratio {ours / rate:.2f}")
 
 
 def memory(prompts: int, megabytes: float, concurrency: int, folder: Path) -> None:

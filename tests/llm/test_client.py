@@ -137,6 +137,25 @@ async def test_calls_in_flight_follow_the_server():
     assert asked.gate.limit.value > lowered  # it rises again with the answers
 
 
+async def test_calls_share_as_many_connections_as_are_in_flight():
+    """A call that was given up leaves its connection to nobody, and no call gets the answer of another one."""
+    gate = asyncio.Event()
+    async with (
+        llm_endpoint(lambda body, _: Said(body["messages"][0]["content"], wait=gate)) as server,
+        client(server.url, concurrency=4) as asked,
+    ):
+        given_up = [asyncio.create_task(asked.chat(request(f"given up {i}"), cost=0)) for i in range(2)]
+        while server.in_flight < 2:
+            await asyncio.sleep(0.01)
+        for call in given_up:
+            call.cancel()
+        await asyncio.wait(given_up)
+        gate.set()
+        replies = await asyncio.gather(*(asked.chat(request(f"call {i}"), cost=0) for i in range(40)))
+    assert [reply.text for reply, _ in replies] == [f"call {i}" for i in range(40)]
+    assert server.connections <= 2 + 4
+
+
 async def test_the_budget_bounds_calls_and_tokens():
     async with llm_endpoint(lambda _, __: Said("ok")) as server:
         async with client(server.url, Budget(max_calls=2)) as asked:

@@ -46,12 +46,14 @@ Script = Callable[[dict[str, Any], int], Said]
 
 @dataclass
 class LlmEndpoint:
-    """The running server: `url`, the requests in their order, and the most that were in flight at once."""
+    """The running server: `url`, the requests in their order, the most that were in flight at once, and how many
+    connections were opened."""
 
     url: str = ""
     asked: list[dict[str, Any]] = field(default_factory=list)
     in_flight: int = 0
     most_in_flight: int = 0
+    connections: int = 0
 
 
 @contextlib.asynccontextmanager
@@ -62,6 +64,7 @@ async def llm_endpoint(script: Script) -> AsyncIterator[LlmEndpoint]:
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         open_writers.add(writer)
+        here.connections += 1
         try:
             while await _one(here, script, reader, writer):
                 pass

@@ -9,7 +9,10 @@ Invariants:
 
 import asyncio
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Self
 
@@ -83,6 +86,41 @@ class _Stop:
         return self._left < 1
 
 
+class _Connections:
+    """One HTTP client for each call in flight: the pool of a single client looks at all of its connections before and
+    after each request, which at 64 connections costs more than the request. The gate bounds how many there are.
+    """
+
+    def __init__(self, deadline_s: float, headers: dict[str, str], transport: httpx.AsyncBaseTransport | None) -> None:
+        self._make = partial(
+            httpx.AsyncClient,
+            headers=headers,
+            timeout=httpx.Timeout(deadline_s, connect=min(_CONNECT_S, deadline_s)),
+            transport=transport,
+            # Reading the certificates takes longer than a request.
+            verify=httpx.create_ssl_context(),
+        )
+        self._all: list[httpx.AsyncClient] = []
+        self._idle: list[httpx.AsyncClient] = []
+
+    @contextmanager
+    def one(self) -> Iterator[httpx.AsyncClient]:
+        """A client that nobody else uses meanwhile; the one used last, so that its connection is still open."""
+        if not self._idle:
+            self._idle.append(self._make())
+            self._all.append(self._idle[-1])
+        http = self._idle.pop()
+        try:
+            yield http
+        finally:
+            self._idle.append(http)
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        for http in self._all:
+            await http.aclose()
+
+
 class ChatClient:
     """`async with ChatClient(endpoint) as client: await client.chat(request, cost)`.
 
@@ -106,13 +144,7 @@ class ChatClient:
         self._url = f"{endpoint.url.rstrip('/')}/chat/completions"
         self._backoff = tenacity.wait_random_exponential(multiplier=first_pause_s, max=_BACKOFF_S[1])
         key = os.environ.get(endpoint.key_variable)
-        self._http = httpx.AsyncClient(
-            headers={"Authorization": f"Bearer {key}"} if key else {},
-            timeout=httpx.Timeout(endpoint.deadline_s, connect=min(_CONNECT_S, endpoint.deadline_s)),
-            # The gate bounds the connections.
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=endpoint.concurrency),
-            transport=transport,
-        )
+        self._http = _Connections(endpoint.deadline_s, {"Authorization": f"Bearer {key}"} if key else {}, transport)
 
     async def __aenter__(self) -> Self:
         return self
@@ -182,8 +214,9 @@ class ChatClient:
         try:
             # httpx bounds each read; the attempt as a whole is bounded here.
             async with asyncio.timeout(self.endpoint.deadline_s):
-                async with self._http.stream("POST", self._url, json=request.body(self.endpoint.model)) as response:
-                    body = await _text(response)
+                with self._http.one() as http:
+                    async with http.stream("POST", self._url, json=request.body(self.endpoint.model)) as response:
+                        body = await _text(response)
         except TimeoutError as error:
             raise _AttemptFailedError(f"no answer within {self.endpoint.deadline_s:g} s", own=True) from error
         except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
