@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
 
-from golongrl.kubernetes.values.common import Count, Positive, ValuesSection
+from golongrl.kubernetes.values.common import Argument, Count, Positive, Resources, ValuesSection
 
 GROUP: Final = "golongrl.io"
 VERSION: Final = "v1alpha1"
@@ -96,6 +96,42 @@ class ScheduleSpec(ValuesSection):
     )
 
 
+class EvaluationSpec(ValuesSection):
+    """What is measured after the run has succeeded."""
+
+    suite: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+        max_length=63,
+        description="Packaged suite, or one benchmark, as `golongrl eval list` names them.",
+    )
+    data: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$",
+        max_length=253,
+        description="Folder of the data on the release's volume, as `golongrl eval fetch` fills it. Absent: the "
+        "release's evaluation.data.",
+    )
+    args: list[Annotated[Argument, Field(max_length=1024)]] | None = Field(
+        None,
+        max_length=64,
+        description="More arguments of `golongrl eval run`, after the release's evaluation.args: `--limit 100` asks "
+        "100 problems of each benchmark.",
+    )
+    resources: Resources | None = Field(
+        None,
+        description="Requests and limits of the pod instead of the release's evaluation.resources. GPUs named here "
+        "count in operator.gpuBudget.",
+    )
+    active_deadline_seconds: Positive | None = Field(
+        None, description="Longest time that the evaluation may take. Absent: the release's."
+    )
+    ttl_seconds_after_finished: Count | None = Field(
+        None,
+        description="Seconds after its end when the evaluation's Job and its logs are deleted. Absent: with the run. "
+        "The scores stay in status.evaluation, the report on the volume.",
+    )
+
+
 class Spec(ValuesSection):
     """What to train, and with which release."""
 
@@ -111,6 +147,12 @@ class Spec(ValuesSection):
     rollout: RolloutSpec = Field(default=RolloutSpec(), description="The engines that generate for this run.")
     reward: RewardSpec = Field(default=RewardSpec(), description="What scores the run's responses.")
     schedule: ScheduleSpec = Field(default=ScheduleSpec(), description="When it trains if others want the same GPUs.")
+    evaluation: EvaluationSpec | None = Field(
+        None,
+        description="Benchmarks for the run's last checkpoint, in a Job that begins when the run has succeeded. "
+        "`suspend` stops it, and it continues where it was. An evaluation that fails does not fail the run: the "
+        "condition Evaluated says why. Another suite or argument evaluates the run again.",
+    )
     max_restarts: Count = Field(
         2,
         description="How often a RayJob that has stalled, or has failed with its own backoffLimit used up, is replaced "
@@ -212,6 +254,32 @@ class RolloutStatus(ValuesSection):
     sick: list[Suspicion] = Field(default_factory=list[Suspicion], description="Engines that seem sick.")
 
 
+class EvaluationScore(ValuesSection):
+    """One benchmark."""
+
+    benchmark: str = Field(description="Its name.")
+    score: float | None = Field(None, description="In percent of all expected samples; absent if there is no number.")
+    error: float | None = Field(None, description="Standard error of the score, in percent.")
+    samples: Count = Field(description="Samples that were asked.")
+    expected: Count = Field(description="Samples that the suite asks for: the denominator of the score.")
+    note: str = Field("", max_length=1024, description="Why there is no number, or what has no score.")
+
+
+class EvaluationStatus(ValuesSection):
+    """The evaluation of the run."""
+
+    phase: str = Field(description="Waiting, Pending, Running, Suspended, Succeeded or Failed.")
+    message: str = Field("", description="What it waits for, how it ended, or why it failed.")
+    suite: str = Field(description="What was asked.")
+    step: Count | None = Field(None, description="Step of the checkpoint that is evaluated.")
+    job: str = Field(description="Its Job.")
+    started: str | None = Field(None, description="When its Job began.", json_schema_extra={"format": "date-time"})
+    finished: str | None = Field(None, description="When it ended.", json_schema_extra={"format": "date-time"})
+    report: str = Field("", description="Page with the figures, on the release's volume.")
+    average: float | None = Field(None, description="Of the paper's six columns, if the suite has them.")
+    scores: list[EvaluationScore] = Field(default_factory=list[EvaluationScore], description="Score of each benchmark.")
+
+
 class Replacement(ValuesSection):
     """An engine that was replaced."""
 
@@ -255,10 +323,11 @@ class RunStatus(ValuesSection):
     replaced: list[Replacement] = Field(
         default_factory=list[Replacement], description="Engines that were replaced in the last hour."
     )
+    evaluation: EvaluationStatus | None = Field(None, description="The evaluation of spec.evaluation.")
     stuck: list[str] = Field(default_factory=list, description="What stops the loop, most telling first.")
     progress: Progress | None = Field(None, description="Since when the queue has made no progress.")
     conditions: list[Condition] = Field(
         default_factory=list[Condition],
-        description="Accepted, Progressing, Stuck, Stalled, Complete, Failed.",
+        description="Accepted, Progressing, Stuck, Stalled, Complete, Failed; with spec.evaluation also Evaluated.",
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
     )

@@ -28,7 +28,15 @@ from golongrl_operator.cases import Seen
 from golongrl_operator.events import manifest, transitions
 from golongrl_operator.kube import ClusterLook, Kube, picture
 from golongrl_operator.lease import LeaderLease
-from golongrl_operator.reconcile import ReconcileResult, adopted_notes, idle_pool, own_queues, reconcile, refused
+from golongrl_operator.reconcile import (
+    ReconcileResult,
+    adopted_notes,
+    evaluation_refused,
+    idle_pool,
+    own_queues,
+    reconcile,
+    refused,
+)
 from golongrl_operator.serve import create_app
 from golongrl_operator.turns import adopted
 
@@ -132,7 +140,17 @@ class Loop:
             for name, run in own_queues(self.site, cluster.runs).items()
         }
         now = datetime.now(UTC)
-        return Seen(now, cluster.runs, cluster.jobs, cluster.pods, told, silence, cluster.workloads, pictures)
+        return Seen(
+            now,
+            cluster.runs,
+            cluster.jobs,
+            cluster.pods,
+            told,
+            silence,
+            cluster.workloads,
+            cluster.evaluations,
+            pictures,
+        )
 
     async def _ask(self, run: str, pods: Sequence[Pod]) -> tuple[Manifest | None, str]:
         """What a run's queue reports, or None and why it did not answer."""
@@ -156,8 +174,18 @@ class Loop:
             await self._pool(outcome, kind)
         except ClusterError as error:
             status = refused(outcome, str(error), now)
+        try:
+            await self._evaluate(outcome)
+        except ClusterError as error:
+            status = evaluation_refused(status, str(error)) if "evaluation" in status else status
         if status != written:
             await self._tell(outcome.run, written, status, now)
+
+    async def _evaluate(self, outcome: ReconcileResult) -> None:
+        for job in outcome.evaluation.delete:
+            await self.kube.delete_evaluation(job)
+        for item in outcome.evaluation.apply:
+            await self.kube.apply(item)
 
     async def _pool(self, outcome: ReconcileResult, kind: str) -> None:
         for item in outcome.pool.apply:

@@ -27,7 +27,7 @@ _POOL_READS: Final = ("rollout", "reward", "queue", "seed", "model.context_lengt
 _MUST_AGREE: Final = ("model.path", "data", "rollout.temperature", "rollout.max_response_tokens")
 # What a run has for itself in its own folder; downloads of models and data sets are shared.
 _OWN_FOLDERS: Final = "data|weights|run"
-_KUEUE: Final = "kueue.x-k8s.io/queue-name"
+KUEUE: Final = "kueue.x-k8s.io/queue-name"
 # A hash in an annotation that people compare by eye.
 _CONTENT_LENGTH: Final = 16
 _POOL_SUFFIX: Final = 8
@@ -87,7 +87,7 @@ def _resolve(site: Site, text: str) -> Meaning:
     dedicated = _dedicated(spec, pool, recipe)
     job = rayjobs.patch(site.rayjob, spec.learner.model_dump(exclude_unset=True))
     if spec.schedule.queue:
-        job = rayjobs.patch(job, {"metadata": {"labels": {_KUEUE: spec.schedule.queue}}})
+        job = rayjobs.patch(job, {"metadata": {"labels": {KUEUE: spec.schedule.queue}}})
     try:
         gpus = rayjobs.check(job, recipe, site.gpu_resource)
     except rayjobs.RayJobError as error:
@@ -146,7 +146,7 @@ def pool(site: Site, run: Manifest, meaning: Meaning, replicas: int) -> list[Man
                 if entry["name"] == "GOLONGRL_REWARD_URL" and spec.reward.url:
                     entry["value"] = spec.reward.url
     if spec.schedule.queue:
-        work["metadata"]["labels"][_KUEUE] = spec.schedule.queue
+        work["metadata"]["labels"][KUEUE] = spec.schedule.queue
     metadata = {key: copy.deepcopy(value) for key, value in work["metadata"].items() if key != "annotations"}
     config = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"recipe.yaml": recipe}}
     made = [_of_run(site, run, meaning, item) for item in (config, work)]
@@ -157,6 +157,11 @@ def pool(site: Site, run: Manifest, meaning: Meaning, replicas: int) -> list[Man
 
 
 def _of_run(site: Site, run: Manifest, meaning: Meaning, item: Manifest) -> Manifest:
+    item = owned_by(site, run, item)
+    return _moved(site, run, meaning, item) if meaning.dedicated else item
+
+
+def owned_by(site: Site, run: Manifest, item: Manifest) -> Manifest:
     """With what every object of a run has: labels, by which the operator finds it again, and its owner."""
     metadata = run["metadata"]
     item["metadata"]["labels"] |= {RUN_LABEL: metadata["name"], "app.kubernetes.io/instance": site.release}
@@ -169,18 +174,23 @@ def _of_run(site: Site, run: Manifest, meaning: Meaning, item: Manifest) -> Mani
             "controller": True,
         }
     ]
-    return _moved(site, run, item, run_id(site, run, meaning)) if meaning.dedicated else item
+    return item
 
 
-def _moved(site: Site, run: Manifest, item: Manifest, identity: str) -> Manifest:
+def run_folder(site: Site, run: Manifest, meaning: Meaning) -> str:
+    """Where its checkpoints, weights and data are: the release's folder, or one of its own."""
+    return f"{site.store}/runs/{run['metadata']['name']}" if meaning.dedicated else site.store
+
+
+def _moved(site: Site, run: Manifest, meaning: Meaning, item: Manifest) -> Manifest:
     """The object with the run's own queue and folder in place of the release's."""
     folder = re.compile(rf"{re.escape(site.store)}/({_OWN_FOLDERS})(?![\w-])")
-    own = f"{site.store}/runs/{run['metadata']['name']}"
+    own = run_folder(site, run, meaning)
 
     def move(node: Any) -> Any:
         if isinstance(node, dict):
             if node.get("name") == "GOLONGRL_RUN" and "value" in node:
-                return {**node, "value": identity}
+                return {**node, "value": run_id(site, run, meaning)}
             return {key: move(value) for key, value in node.items()}
         if isinstance(node, list):
             return [move(entry) for entry in node]

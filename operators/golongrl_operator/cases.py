@@ -30,6 +30,8 @@ class Seen:
     """Why the queue did not answer."""
     workloads: Sequence[Manifest] = ()
     """Deployments and LeaderWorkerSets of rollout pools."""
+    evaluations: Sequence[Manifest] = ()
+    """Evaluation Jobs of runs."""
     pictures: Mapping[str, tuple[Json | None, str]] = field(default_factory=dict)
     """Picture and silence of each run with a queue of its own, by the run's name."""
 
@@ -72,11 +74,14 @@ class Case:
         return bool(self.run["metadata"].get("generation") != (self.run.get("status") or {}).get("observedGeneration"))
 
     @property
+    def phase(self) -> RunPhase | None:
+        """What it would be if no other run used the release; None of a spec that means nothing."""
+        return None if self.wanted is None else decide(self.wanted, self.jobs, self.before).phase
+
+    @property
     def wants(self) -> bool:
         """It would train if no other run used the release."""
-        if self.wanted is None:
-            return False
-        return decide(self.wanted, self.jobs, self.before).phase not in WANTS_NOTHING
+        return self.phase not in (None, *WANTS_NOTHING)
 
     @property
     def priority(self) -> int:

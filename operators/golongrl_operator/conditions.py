@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
-from golongrl_operator.api import Condition
+from golongrl_operator.api import Condition, EvaluationStatus
 from golongrl_operator.decide import RunDecision, RunPhase
 
 # A longer message would be a log.
@@ -47,6 +47,8 @@ def conditions(
     differs: Sequence[str] = (),
     error: str = "",
     stalled: Sequence[str] = (),
+    evaluation: EvaluationStatus | None = None,
+    evaluates: bool = False,
 ) -> list[Condition]:
     """Accepted, Progressing, Stuck, Stalled, Complete, Failed; a condition keeps its time while its status stays.
 
@@ -57,6 +59,8 @@ def conditions(
         differs: the keys in which the rollout pool differs from the run's recipe.
         error: why the spec cannot be trained; empty if it can.
         stalled: who waits for whom, up to the process from which nothing comes.
+        evaluation: what is known of the evaluation.
+        evaluates: the spec asks for one; then there is a condition Evaluated too.
     """
     since = {entry["type"]: (entry["status"], entry["lastTransitionTime"]) for entry in old}
 
@@ -84,7 +88,14 @@ def conditions(
         condition("Stalled", _stalled(phase, stalled, silence)),
         condition("Complete", (_word(phase == RunPhase.SUCCEEDED), phase.value, message)),
         condition("Failed", (_word(phase == RunPhase.FAILED), phase.value, message)),
+        *([condition("Evaluated", _evaluated(phase, evaluation))] if evaluates else []),
     ]
+
+
+def _evaluated(phase: RunPhase, evaluation: EvaluationStatus | None) -> _Aspect:
+    if evaluation is None:
+        return "False", "RunFailed" if phase == RunPhase.FAILED else "RunNotComplete", ""
+    return _word(evaluation.phase == "Succeeded"), evaluation.phase, evaluation.message
 
 
 def _accepted(error: str, differs: Sequence[str]) -> _Aspect:

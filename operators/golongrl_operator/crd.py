@@ -28,6 +28,8 @@ _KEPT: Final = {
     "maximum", "required", "x-kubernetes-list-type", "x-kubernetes-list-map-keys",
 }  # fmt: skip
 _OPEN: Final[Schema] = {"x-kubernetes-preserve-unknown-fields": True}
+# Arguments of `golongrl eval run` that say what is evaluated, and where the answers go.
+_OPERATORS_OWN: Final = ("--target", "--last", "--step", "--data", "--out", "--summary")
 _COLUMNS: Final = (
     ("Phase", "string", ".status.phase", 0),
     ("Step", "string", ".status.step", 0),
@@ -40,6 +42,7 @@ _COLUMNS: Final = (
     ("Age", "date", ".metadata.creationTimestamp", 0),
     ("Throughput", "string", ".status.throughput", 1),
     ("RayJob", "string", ".status.job", 1),
+    ("Evaluation", "string", ".status.evaluation.phase", 1),
     ("Message", "string", ".status.message", 1),
 )
 
@@ -111,6 +114,12 @@ def schema() -> Schema:
             "rule": "!has(self.replicas) || !has(self.maxReplicas) || self.replicas <= self.maxReplicas",
             "message": "rollout.replicas is more than rollout.maxReplicas",
         },
+    ]
+    spec["properties"]["evaluation"]["properties"]["args"]["x-kubernetes-validations"] = [
+        {
+            "rule": f"!self.exists(word, word.matches('^({'|'.join(_OPERATORS_OWN)})(=|$)'))",
+            "message": f"evaluation.args has one of {', '.join(_OPERATORS_OWN)}, which the operator sets",
+        }
     ]
     spec["x-kubernetes-validations"] = [
         {
@@ -201,7 +210,8 @@ def _structural(schema: Schema, required: bool = True, nullable: bool = False) -
         if "properties" in node:
             null = {"nullable": True} if nullable else {}
             return {"properties": {name: worded(convert(item)) | null for name, item in node["properties"].items()}}
-        values = node.get("additionalProperties")
+        # A structural schema knows no patterns of keys.
+        values = next(iter(node.get("patternProperties", {}).values()), node.get("additionalProperties"))
         return {"additionalProperties": convert(values)} if isinstance(values, dict) else dict(_OPEN)
 
     return convert(schema)

@@ -33,7 +33,8 @@ class Event:
     """One transition."""
 
     reason: str
-    """A phase, or Refused, HeadReplaced, PoolDiffers, Scaled, EngineReplaced, Stuck, QueueSilent, Moving."""
+    """A phase, or Refused, HeadReplaced, PoolDiffers, Scaled, EngineReplaced, Stuck, QueueSilent, Moving; or
+    Evaluation with the phase of the evaluation or Refused."""
     note: str
     type: Literal["Normal", "Warning"] = "Normal"
 
@@ -41,7 +42,14 @@ class Event:
 def transitions(old: Json, new: Json) -> list[Event]:
     """The events between two statuses of a run."""
     pool = _pool(_aspect(old, "Accepted"), _aspect(new, "Accepted"))
-    return [*_phase(old, new), *_head(old, new), *pool, *_engines(old, new), *_stuck(old, new)]
+    return [
+        *_phase(old, new),
+        *_head(old, new),
+        *pool,
+        *_engines(old, new),
+        *_stuck(old, new),
+        *_evaluation(old, new),
+    ]
 
 
 def manifest(run: Manifest, event: Event, now: datetime, reporter: str) -> Manifest:
@@ -119,6 +127,15 @@ def _stuck(old: Json, new: Json) -> Iterator[Event]:
     # Otherwise the event of the new phase is enough.
     elif was.get("reason") in (STAYS_BLOCKED, STAYS_SILENT) and now.get("status") == "False" and _same(old, new):
         yield Event("Moving", "the run makes progress again")
+
+
+def _evaluation(old: Json, new: Json) -> Iterator[Event]:
+    """Each phase of the evaluation; a refusal may change with every try, and is reported once."""
+    was, now = _aspect(old, "Evaluated").get("reason"), _aspect(new, "Evaluated").get("reason")
+    told = new.get("evaluation") or {}
+    another = (old.get("evaluation") or {}).get("job") != told.get("job")
+    if told and (was != now or another):
+        yield Event(f"Evaluation{now}", told["message"], "Warning" if now in ("Failed", "Refused") else "Normal")
 
 
 def _word(status: Json) -> str:

@@ -19,7 +19,7 @@ from golongrl.kubernetes.look.pods import Pod, read_pods
 from golongrl.kubernetes.look.queue import look_at_queue
 from golongrl.kubernetes.rayjob.site import Manifest
 from golongrl.queue.errors import QueueError
-from golongrl_operator.api import GROUP, KIND, VERSION
+from golongrl_operator.api import GROUP, KIND, RUN_LABEL, VERSION
 from golongrl_operator.metrics import OperatorMetrics
 
 # Field manager of server-side apply.
@@ -30,6 +30,7 @@ _KINDS: Final[dict[str, ObjectKind]] = {
     "RayJob": cluster.RAY_JOB,
     "Deployment": cluster.DEPLOYMENT,
     "LeaderWorkerSet": cluster.LEADER_WORKER_SET,
+    "Job": cluster.JOB,
 }
 # Of a pod: Kubernetes removes the cheapest first when a Deployment is scaled down.
 _COST: Final = "controller.kubernetes.io/pod-deletion-cost"
@@ -44,6 +45,8 @@ class ClusterLook:
     pods: list[Pod]
     workloads: list[Manifest]
     """Deployments or LeaderWorkerSets of rollout pools."""
+    evaluations: list[Manifest]
+    """Evaluation Jobs of runs."""
 
 
 class Kube:
@@ -76,7 +79,11 @@ class Kube:
             workloads: list[Manifest] = []
             with suppress(ClusterMissingError):
                 workloads = await self.calls.list_objects(_KINDS[pool], labels=pools)
-        return ClusterLook(runs, jobs, read_pods(pods), workloads)
+            evaluations: list[Manifest] = []
+            if any(_evaluated(run) for run in runs):
+                mine = f"{ours},app.kubernetes.io/component=evaluation,{RUN_LABEL}"
+                evaluations = await self.calls.list_objects(cluster.JOB, labels=mine)
+        return ClusterLook(runs, jobs, read_pods(pods), workloads, evaluations)
 
     async def write_status(self, run: Manifest, status: Manifest) -> None:
         """Replace a run's status. Raises ClusterError."""
@@ -99,6 +106,11 @@ class Kube:
             for kind in (cluster.CONFIG_MAP, cluster.RAY_JOB):
                 with suppress(ClusterMissingError):
                     await self.calls.delete(kind, name)
+
+    async def delete_evaluation(self, name: str) -> None:
+        """Delete a Job with its pods. Raises ClusterError."""
+        with self._counted(), suppress(ClusterMissingError):
+            await self.calls.delete(cluster.JOB, name)
 
     async def delete_pool(self, kind: str, name: str) -> None:
         """Delete a workload and its ConfigMap. Raises ClusterError."""
@@ -148,6 +160,11 @@ class Kube:
         except ClusterError as error:
             self.metrics.error(error.code)
             raise
+
+
+def _evaluated(run: Manifest) -> bool:
+    """Whether there may be a Job of its evaluation: the spec asks for one, or did at the last pass."""
+    return bool((run.get("spec") or {}).get("evaluation") or (run.get("status") or {}).get("evaluation"))
 
 
 async def find_site(calls: Cluster, release: str) -> str:

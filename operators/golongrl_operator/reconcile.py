@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from golongrl.kubernetes.rayjob.site import Manifest, Site
 from golongrl.telemetry import watchdog
-from golongrl_operator.api import GROUP
+from golongrl_operator.api import GROUP, RUN_LABEL
 from golongrl_operator.build import Meaning, objects, run_id
 from golongrl_operator.cases import Case, Seen, read_case
 from golongrl_operator.conditions import seconds_since, short, stamp
@@ -28,14 +28,17 @@ from golongrl_operator.decide import (
     Wanted,
     decide,
 )
+from golongrl_operator.evaluation import ENDED as EVALUATED
+from golongrl_operator.evaluation import EvaluationPlan, plan_evaluation
 from golongrl_operator.pool import TRAINS, PoolPlan, View, plan
 from golongrl_operator.report import WAITING, progress_of, status_of, step_of
-from golongrl_operator.turns import adopted, left_behind, preempted, shares_of, turn
+from golongrl_operator.turns import adopted, evaluation_held, left_behind, preempted, shares_of, turn
 
 Json = Mapping[str, Any]
 # Components of which each run with a pool of its own has its own; the others serve the whole release.
 _A_RUNS: Final = ("rollout", "learner")
 _NO_POOL: Final = PoolPlan()
+_NO_EVALUATION: Final = EvaluationPlan()
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,7 @@ class ReconcileResult:
     delete: tuple[str, ...] = ()
     apply: tuple[Manifest, ...] = ()
     pool: PoolPlan = _NO_POOL
+    evaluation: EvaluationPlan = _NO_EVALUATION
     drop_pool: str = ""
     """Workload of a pool of its own that is to be deleted, with its ConfigMap."""
     expired: bool = False
@@ -119,6 +123,14 @@ def refused(outcome: ReconcileResult, why: str, now: datetime) -> Manifest:
     return {**outcome.status, "message": why, "conditions": told}
 
 
+def evaluation_refused(status: Manifest, why: str) -> Manifest:
+    """The status of a run whose evaluation Job the API server refused."""
+    why, evaluation = short(why), status["evaluation"]
+    said = {"status": "False", "reason": "Refused", "message": why}
+    told = [entry | said if entry["type"] == "Evaluated" else entry for entry in status["conditions"]]
+    return {**status, "evaluation": {**evaluation, "phase": "Pending", "message": why}, "conditions": told}
+
+
 def _without_meaning(case: Case) -> RunDecision:
     """For a spec that cannot be trained: it can still be suspended, and a run that has ended stays so."""
     if case.before.phase in (RunPhase.SUCCEEDED, RunPhase.FAILED) and not case.edited:
@@ -135,6 +147,7 @@ def _outcome(
     if case.meaning is None or case.wanted is None:
         decision = _without_meaning(case)
         return ReconcileResult(case.run, status_of(case, decision, seen, None, [], old), decision.delete)
+    whole = seen
     seen, busy = _point_of_view(case, first, left, seen)
     progress = progress_of(case, seen, old)
     stalled = None if progress is None else seconds_since(progress.since, seen.now)
@@ -161,7 +174,8 @@ def _outcome(
         # Their successors have as long as they had.
         progress = progress.model_copy(update={"since": stamp(seen.now)})
     queue = run_id(site, case.run, case.meaning)
-    status = status_of(case, decision, seen, progress, made, old, pool, queue)
+    evaluation = _evaluation(site, case, decision.phase, shares, whole)
+    status = status_of(case, decision, seen, progress, made, old, pool, queue, evaluation.status)
     ended = decision.phase in ENDED
     drop = pool.status.name if ended and wanted.delete_ended and case.meaning.dedicated and pool.status else ""
     dropped = drop if any(item["metadata"]["name"] == drop for item in seen.workloads) else ""
@@ -171,9 +185,22 @@ def _outcome(
         decision.delete,
         tuple(made),
         replace(pool, scale={}, apply=()) if dropped else pool,
+        evaluation,
         dropped,
-        ended and _expired(case.meaning.spec.ttl_seconds_after_finished, status.get("finished"), seen.now),
+        ended and _expired(case.meaning, status, seen.now),
     )
+
+
+def _evaluation(
+    site: Site, case: Case, phase: RunPhase, shares: Mapping[str, int] | None, seen: Seen
+) -> EvaluationPlan:
+    assert case.meaning is not None
+    name, step = case.name, (case.run.get("status") or {}).get("lastCheckpoint")
+    jobs = [job for job in seen.evaluations if job["metadata"]["labels"].get(RUN_LABEL) == name]
+    # The pass that sees the end writes the step of the last checkpoint; the evaluation begins at the next one.
+    done = phase if case.before.phase == phase else RunPhase.RUNNING
+    held = evaluation_held(site, case, shares)
+    return plan_evaluation(site, case.run, case.meaning, done, step, jobs, seen.pods, seen.now, held)
 
 
 def _point_of_view(case: Case, first: str | None, left: str | None, seen: Seen) -> tuple[Seen, str | None]:
@@ -211,7 +238,14 @@ def _blamed(case: Case, seen: Seen, stalled_s: float | None) -> tuple[bool, tupl
     return not pods, pods
 
 
-def _expired(ttl_s: int | None, finished: str | None, now: datetime) -> bool:
+def _expired(meaning: Meaning, status: Manifest, now: datetime) -> bool:
+    """Its time is over, counted from the end of its evaluation if it has one."""
+    ttl_s, last = meaning.spec.ttl_seconds_after_finished, status
+    if meaning.spec.evaluation is not None and status["phase"] == RunPhase.SUCCEEDED:
+        last = status.get("evaluation") or {}
+        if last.get("phase") not in EVALUATED:
+            return False
+    finished = last.get("finished")
     return ttl_s is not None and finished is not None and seconds_since(finished, now) >= ttl_s
 
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 from golongrl.kubernetes.look.status import end, stuck
 from golongrl.kubernetes.rayjob.site import Manifest
 from golongrl.telemetry import watchdog
-from golongrl_operator.api import Failure, Progress, RunStatus
+from golongrl_operator.api import EvaluationStatus, Failure, Progress, RunStatus
 from golongrl_operator.cases import Case, Seen
 from golongrl_operator.conditions import LASTING_S, conditions, seconds_since, stamp
 from golongrl_operator.decide import ENDED, LEAVING, RunDecision, RunPhase
@@ -56,6 +56,7 @@ def status_of(
     old: Json,
     pool: PoolPlan | None = None,
     queue: str = "",
+    evaluation: EvaluationStatus | None = None,
 ) -> Manifest:
     generation = case.run["metadata"].get("generation", 0)
     lines = _stuck(case, decision.phase, seen, progress)
@@ -65,6 +66,8 @@ def status_of(
     if case.meaning is None and case.active and "rollout" in old:
         # A spec that cannot be trained changes nothing, the pool neither.
         kept["rollout"] = old["rollout"]
+    if case.meaning is None and "evaluation" in old:
+        kept["evaluation"] = old["evaluation"]
     since, differs = old.get("conditions") or [], case.meaning.differs if case.meaning else ()
     names = [*(job.name for job in case.jobs), *(item["metadata"]["name"] for item in made)]
     job = names[-1] if names else ""
@@ -96,7 +99,10 @@ def status_of(
             differs,
             case.error,
             _chains(decision.phase, seen),
+            evaluation,
+            case.meaning is not None and case.meaning.spec.evaluation is not None,
         ),
+        evaluation=evaluation,
     )
     told = status.model_dump(mode="json", by_alias=True, exclude_none=True)
     return {**told, **kept, **_figures(case, seen)}

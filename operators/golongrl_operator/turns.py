@@ -11,7 +11,8 @@ from golongrl.kubernetes.rayjob.render import ADOPT_LABEL
 from golongrl.kubernetes.rayjob.site import Manifest, Site
 from golongrl_operator.api import RUN_LABEL
 from golongrl_operator.cases import Case, owned, read_job
-from golongrl_operator.decide import holder
+from golongrl_operator.decide import RunPhase, holder
+from golongrl_operator.evaluation import gpus_of, unfinished
 from golongrl_operator.share import GpuClaim, fair_share
 
 
@@ -27,7 +28,18 @@ def shares_of(site: Site, cases: Sequence[Case], first: str | None) -> dict[str,
     if not site.gpu_budget:
         return None
     ready = [case for case in cases if case.wants and (not case.shared or case.name == first)]
-    return fair_share(site.gpu_budget, [_claim(site, case) for case in ready if case.meaning is not None])
+    claims = {case.name: _claim(site, case) for case in ready if case.meaning is not None}
+    claims |= {case.name: claim for case in cases if (claim := _evaluations_claim(site, case))}
+    return fair_share(site.gpu_budget, [claims[case.name] for case in cases if case.name in claims])
+
+
+def _evaluations_claim(site: Site, case: Case) -> GpuClaim | None:
+    """Of a run whose evaluation is still to be done; None if that needs no GPU."""
+    if case.meaning is None or case.phase != RunPhase.SUCCEEDED or not unfinished(site, case.run, case.meaning):
+        return None
+    gpus = gpus_of(site, case.meaning)
+    phase = ((case.run.get("status") or {}).get("evaluation") or {}).get("phase")
+    return GpuClaim(case.name, gpus, gpus, gpus, case.priority, phase in ("Pending", "Running")) if gpus else None
 
 
 def _claim(site: Site, case: Case) -> GpuClaim:
@@ -63,9 +75,19 @@ def left_behind(site: Site, runs: Collection[str], jobs: Sequence[Manifest]) -> 
 
 
 def preempted(site: Site, case: Case, shares: Mapping[str, int] | None) -> str:
+    """Why the run may not train now; empty if it may."""
     if shares is None or case.name in shares or not case.wants:
         return ""
-    least = _claim(site, case).least
+    return _over(site, _claim(site, case).least, shares)
+
+
+def evaluation_held(site: Site, case: Case, shares: Mapping[str, int] | None) -> str:
+    """Why the run's evaluation may not have its GPUs now; empty if it may, or needs none."""
+    claim = None if shares is None or case.name in shares else _evaluations_claim(site, case)
+    return _over(site, claim.least, shares) if claim and shares is not None else ""
+
+
+def _over(site: Site, least: int, shares: Mapping[str, int]) -> str:
     if least > site.gpu_budget:
         return f"it needs at least {least} GPUs, and operator.gpuBudget is {site.gpu_budget}"
     others = ", ".join(sorted(shares)) or "nobody"

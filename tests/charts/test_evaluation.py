@@ -39,6 +39,7 @@ def test_it_evaluates_the_newest_weights_on_the_volume(helm4: Helm) -> None:
     assert found["command"] == [
         "golongrl", "eval", "run", "table", "--target", "/store/r7/run", "--last", "--data", "/store/r7/eval-data",
         "--out", "/store/r7/evals/table", "--metrics-host", "0.0.0.0", "--metrics-port", "8090",
+        "--summary", "/dev/termination-log",
         "--judge", "http://judge/v1", "--judge-model", "j", "--mode", "compat",
     ]  # fmt: skip
     secrets = [entry for entry in found["env"] if "valueFrom" in entry]

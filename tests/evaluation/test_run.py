@@ -18,7 +18,7 @@ from golongrl.evaluation.benchmark import DataFiles
 from golongrl.evaluation.kinds import Mode
 from golongrl.evaluation.metrics import CATALOGUE, EvaluationMetrics
 from golongrl.evaluation.registry import BENCHMARKS
-from golongrl.evaluation.report import inspect_logs, results
+from golongrl.evaluation.report import inspect_logs, results, summary
 from golongrl.evaluation.report.compare import compared
 from golongrl.evaluation.report.text import score_lines
 from golongrl.evaluation.run.ask import TargetGoneError
@@ -432,9 +432,17 @@ def test_after_a_kill_only_what_was_in_flight_is_asked_again(serve, tmp_path, da
     # As a kill in the middle of a write leaves it.
     with journal.open("a") as file:
         file.write('{"kind":"reply","key":"0","epo')
-    done = subprocess.run(command(server, out, data, tiny_model), capture_output=True, text=True, timeout=120)
+    told = tmp_path / "termination-log"
+    words = [*command(server, out, data, tiny_model), "--summary", str(told)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert only(out)["value"] == 1.0
+    found = summary.read(told.read_text())
+    assert found is not None
+    assert (found.model, found.report) == ("model", str(out / "report.html"))
+    assert [(one.benchmark, one.score, one.samples, one.expected) for one in found.scores] == [
+        ("aime24", 100.0, 32, 32)
+    ]
     assert len(server.asked) == 32 + 4
     seeds = Counter(request["seed"] for request in server.asked)
     assert sorted(seeds.values()) == [1] * 28 + [2] * 4

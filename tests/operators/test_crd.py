@@ -180,6 +180,9 @@ def test_a_patch_of_the_learner_is_kuberays_and_may_remove_keys() -> None:
         ({"maxRestarts": -1}, "$.spec.maxRestarts"),
         ({"maxRestart": 1}, "$.spec"),
         ({"release": ""}, "$.spec.release"),
+        ({"evaluation": {}}, "$.spec.evaluation"),
+        ({"evaluation": {"suite": "no suite"}}, "$.spec.evaluation.suite"),
+        ({"evaluation": {"suite": "a", "resources": {"limit": {}}}}, "$.spec.evaluation.resources"),
     ],
 )
 def test_what_is_wrong_is_refused_with_its_path(spec: dict[str, Any], path: str) -> None:
@@ -223,6 +226,11 @@ def rules() -> dict[str, list[dict[str, str]]]:
         (".spec", {"rollout": {"dedicated": True}}, {}, False),
         (".spec", {"rollout": {}}, {"rollout": {"dedicated": True}}, False),
         (".spec", {}, {"rollout": {"dedicated": True}}, False),
+        (".spec.evaluation.args", ["--limit", "5", "--judge", "none"], None, True),
+        (".spec.evaluation.args", ["--targets", "--steps"], None, True),
+        (".spec.evaluation.args", ["--limit", "5", "--target", "x"], None, False),
+        (".spec.evaluation.args", ["--out=/tmp"], None, False),
+        (".spec.evaluation.args", ["--last"], None, False),
     ],
 )
 def test_cel_rules(path: str, self: Any, old: Any, holds: bool) -> None:
@@ -230,9 +238,16 @@ def test_cel_rules(path: str, self: Any, old: Any, holds: bool) -> None:
 
 
 def test_every_cel_rule_is_tested_and_says_which_key() -> None:
-    assert set(rules()) == {".spec.release", ".spec", ".spec.rollout", ""}
+    assert set(rules()) == {".spec.release", ".spec", ".spec.rollout", ".spec.evaluation.args", ""}
     keys = {key for found in rules().values() for rule in found for key in [rule["message"].split()[0].strip(":")]}
-    assert keys == {"release", "metadata.name", "rollout.minReplicas", "rollout.replicas", "rollout.dedicated"}
+    assert keys == {
+        "release",
+        "metadata.name",
+        "rollout.minReplicas",
+        "rollout.replicas",
+        "rollout.dedicated",
+        "evaluation.args",
+    }
 
 
 def test_helm_installs_it_where_the_operator_is_on_and_only_there() -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
+from golongrl.evaluation.report.summary import Score, Summary, fitted
 from golongrl.kubernetes.cluster import connect
 from golongrl.queue import SampleQueue
 from golongrl_operator.app import Loop, operate
@@ -26,6 +27,12 @@ from support.redis_server import free_port
 from support.training_runs import QUEUE, SERVICES, SITE
 
 SETTINGS = queue_settings(groups_per_step=2, max_staleness=1, max_bytes=1 << 20, lease_s=3600, stall_s=3600)
+SCORES = Summary(
+    suite="general",
+    model="step-10",
+    report="/store/evals/own/general/report.html",
+    scores=(Score(benchmark="mmlu-pro", score=53.1, samples=96, expected=100),),
+)
 # Ends a test that hangs; everything waited for takes a second or two on an idle machine.
 PATIENCE_S = 120
 
@@ -89,6 +96,9 @@ class Watched:
 
     def condition(self, kind: str) -> str:
         return str({entry["type"]: entry["status"] for entry in self.status["conditions"]}[kind])
+
+    def reason(self, kind: str) -> str:
+        return str({entry["type"]: entry["reason"] for entry in self.status["conditions"]}[kind])
 
     @property
     def jobs(self) -> list[str]:
@@ -207,14 +217,31 @@ async def test_a_run_from_submission_to_its_end(api: OperatorApi, redis_url: str
 
         # Another run, at the same time, with a pool of its own, which goes with it when it has ended.
         mine = Watched(api, "own")
-        own = {**spec, "rollout": {"dedicated": True}, "deletionPolicy": "Delete", "ttlSecondsAfterFinished": 1}
+        own = {**spec, "rollout": {"dedicated": True}, "deletionPolicy": "Delete", "ttlSecondsAfterFinished": 3600}
+        own["evaluation"] = {"suite": "general"}
         api.submit("own", own)
         job = await mine.new_job(last)
         pool = await until(lambda: (mine.status.get("rollout") or {}).get("name"), "a pool")
         assert api.replicas(pool) == 2
         assert api.live("ConfigMap").keys() >= {job, pool}
         api.kuberay(job, jobDeploymentStatus="Complete", jobStatus="SUCCEEDED")
+        # Its evaluation: first the Job is refused, then it ends, and the run's time begins.
+        api.refuse["jobs", "patch"] = 403
+        await until(lambda: mine.condition("Evaluated") == "False" and mine.reason("Evaluated") == "Refused", "refused")
+        assert mine.condition("Progressing") == "False"
+        assert mine.reason("Complete") == "Succeeded"
+        del api.refuse["jobs", "patch"]
+        asked = await until(lambda: next(iter(api.live("Job")), ""), "an evaluation")
+        assert "/store/runs/own/run" in api.live("Job")[asked]["spec"]["template"]["spec"]["containers"][0]["command"]
+        api.evaluated(asked, fitted(SCORES))
+        await until(lambda: mine.condition("Evaluated") == "True", "the scores")
+        assert mine.status["evaluation"]["scores"] == [
+            {"benchmark": "mmlu-pro", "score": 53.1, "samples": 96, "expected": 100, "note": ""}
+        ]
+        assert mine.events[-3:] == ["EvaluationRefused", "EvaluationPending", "EvaluationSucceeded"]
+        api.submit("own", own | {"ttlSecondsAfterFinished": 1})
         await until(lambda: "own" not in api.live("TrainingRun"), "its time is over")
+        assert asked not in api.live("Job")
         assert pool not in api.live("Deployment")
         assert pool not in api.live("ConfigMap")
     (lease,) = api.live("Lease").values()
@@ -225,7 +252,7 @@ async def test_a_run_from_submission_to_its_end(api: OperatorApi, redis_url: str
         "Running", "Scaled", "EngineReplaced", "Succeeded",
     ]  # fmt: skip
     warnings = {event["reason"]: event["note"] for event in api.live("Event").values() if event["type"] == "Warning"}
-    assert warnings.keys() == {"Restarting", "EngineReplaced"}
+    assert warnings.keys() == {"Restarting", "EngineReplaced", "EvaluationRefused"}
     assert warnings["Restarting"] == told["message"]
 
 

@@ -63,6 +63,35 @@ WORKLOAD: dict[str, Any] = {
         },
     },
 }
+EVALUATION: dict[str, Any] = {
+    "apiVersion": "batch/v1",
+    "kind": "Job",
+    "metadata": {
+        "name": "demo-golongrl-evaluation",
+        "labels": {"app.kubernetes.io/instance": "demo", "app.kubernetes.io/component": "evaluation"},
+    },
+    "spec": {
+        "backoffLimit": 3,
+        "template": {
+            "metadata": {
+                "labels": {"app.kubernetes.io/instance": "demo", "app.kubernetes.io/component": "evaluation"}
+            },
+            "spec": {
+                "containers": [
+                    {
+                        "name": "evaluation",
+                        "command": [
+                            "golongrl", "eval", "run", "long-context", "--target", "/store/run", "--last",
+                            "--data", "/store/eval-data", "--out", "/store/evals/long-context",
+                            "--summary", "/dev/termination-log", "--judge", "http://judge/v1",
+                        ],
+                        "resources": {"requests": {"cpu": "1"}},
+                    }
+                ]
+            },
+        },
+    },
+}  # fmt: skip
 SITE = Site(
     release="demo",
     namespace="rl",
@@ -73,6 +102,7 @@ SITE = Site(
     rayjob=RAYJOB,
     pool=Pool(workload=WORKLOAD, replicas=2, autoscaled=False, gpus=0),
     store="/store",
+    evaluation=EVALUATION,
 )
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 QUEUE = {

@@ -105,6 +105,9 @@ def run(
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Ask samples again that had no reply or no verdict.")
     ] = False,
+    summary: Annotated[
+        Path | None, typer.Option(help="Also write the scores here, as JSON of at most 4096 bytes.")
+    ] = None,
     metrics_port: MetricsPort = None,
     metrics_host: MetricsHost = "127.0.0.1",
 ) -> None:
@@ -138,6 +141,12 @@ def run(
     with scraped(metrics.registry, metrics_host, metrics_port):
         folder = execute(request, lambda line: print(line, file=sys.stderr, flush=True), metrics)
     _print_scores(folder)
+    if summary is not None:
+        from golongrl.evaluation.report import results
+        from golongrl.evaluation.report import summary as summaries
+
+        found = summaries.summarize(results.read(folder), folder / "report.html", step[-1] if step else None)
+        summaries.write(found, summary)
 
 
 def _quoted(text: str) -> str:

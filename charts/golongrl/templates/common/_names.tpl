@@ -120,3 +120,8 @@ http://{{ include "golongrl.fullname" . }}-reward:8080
 {{- $image.repository -}}
 {{- if $image.digest -}}@{{ $image.digest }}{{- else -}}:{{ $image.tag | default $root.Chart.AppVersion }}{{- end -}}
 {{- end -}}
+
+{{/* Not empty if the release, or a TrainingRun of it, may have evaluation Jobs. */}}
+{{- define "golongrl.evaluates" -}}
+{{- if or .Values.evaluation.enabled .Values.operator.enabled .Values.operator.external }}true{{ end -}}
+{{- end -}}

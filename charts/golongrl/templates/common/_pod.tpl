@@ -58,7 +58,7 @@ podAffinity:
         matchExpressions:
           - key: app.kubernetes.io/component
             operator: In
-            values: [{{ if $root.Values.evaluation.enabled }}evaluation, {{ end }}learner, rollout]
+            values: [evaluation, learner, rollout]
 {{- else if and (eq $component "rollout") (not $learner.clusterSelector) (gt (mul (int $learner.workers.replicas) (int $learner.workers.gpus)) 0) -}}
 podAffinity:
   requiredDuringSchedulingIgnoredDuringExecution:

@@ -40,6 +40,8 @@ class Pod:
     """TrainingRun that it was made for; empty for the release's own pods."""
     follower: bool = False
     """Another rank of an engine that runs on several nodes; only the leader's worker reports to the queue."""
+    last_words: str = ""
+    """Termination message of its last container that ended, such as an evaluation's scores."""
 
 
 def read_pods(items: Iterable[Json], now: datetime | None = None) -> list[Pod]:
@@ -102,8 +104,13 @@ def _pod(item: Json, replaced: bool, now: datetime) -> Pod:
         ended=trouble if replaced else "",
         run=labels.get(_RUN, ""),
         follower=labels.get("golongrl.io/role") == "follower",
+        last_words=next((words for entry in reversed(containers) if (words := _last_words(entry))), ""),
         ray_head=f"{item['metadata'].get('uid', '')}/{restarts}" if is_head else "",
     )
+
+
+def _last_words(entry: Json) -> str:
+    return str((entry.get("state", {}).get("terminated") or {}).get("message", ""))
 
 
 def _age_s(item: Json, now: datetime) -> float:

@@ -110,6 +110,7 @@ class _Document(_Lenient):
     recipe: dict[str, Any]
     ray_job: dict[str, Any]
     pool: Pool
+    evaluation: dict[str, Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,6 +129,8 @@ class Site:
     pool: Pool
     store: str
     """The release's folder on the shared volume."""
+    evaluation: Manifest
+    """The Job that evaluates a run; its name is a prefix too."""
     gpu_budget: int = 0
     """GPUs that its runs may use together; 0 is no limit."""
 
@@ -155,6 +158,7 @@ def read_site(text: str, origin: str, release: str, namespace: str) -> Site:
         found.ray_job,
         found.pool,
         found.store,
+        found.evaluation,
         found.gpu_budget,
     )
 

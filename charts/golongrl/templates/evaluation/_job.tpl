@@ -1,0 +1,94 @@
+{{/* What the evaluation runs, as JSON. */}}
+{{- define "golongrl.evaluation.command" -}}
+{{- $store := include "golongrl.store" . -}}
+{{- with .Values.evaluation -}}
+{{- $words := list "golongrl" "eval" "run" .suite "--target" (printf "%s/run" $store) "--last" -}}
+{{- $words = concat $words (list "--data" (printf "%s/%s" $store .data) "--out" (printf "%s/evals/%s" $store .suite)) -}}
+{{- $words = concat $words (list "--metrics-host" "0.0.0.0" "--metrics-port" "8090") -}}
+{{- /* The kubelet keeps this file's text in the pod's status, from where the operator reads the scores. */}}
+{{- $words = concat $words (list "--summary" "/dev/termination-log") -}}
+{{- with .judge.url -}}
+{{- $words = concat $words (list "--judge" .) -}}
+{{- end -}}
+{{- with .judge.model -}}
+{{- $words = concat $words (list "--judge-model" .) -}}
+{{- end -}}
+{{- toJson (concat $words (.args | default list)) -}}
+{{- end -}}
+{{- end -}}
+
+{{/*
+The evaluation Job: (list $ NAME LABELS). evaluation/job.yaml installs it; operator/release.yaml hands it to the operator,
+which names each run's suite, weights and folder.
+*/}}
+{{- define "golongrl.evaluation.job" -}}
+{{- $root := index . 0 -}}
+{{- $name := index . 1 -}}
+{{- $labels := index . 2 -}}
+{{- with $root.Values.evaluation -}}
+apiVersion: batch/v1
+kind: Job
+metadata:
+  name: {{ $name }}
+  namespace: {{ $root.Release.Namespace | quote }}
+  labels:
+    {{- $labels | nindent 4 }}
+spec:
+  backoffLimit: {{ int .backoffLimit }}
+  # A pod that was evicted by a drain does not count as a failure.
+  podFailurePolicy:
+    rules:
+      - action: Ignore
+        onPodConditions:
+          - {type: DisruptionTarget, status: "True"}
+  {{- with int .activeDeadlineSeconds }}
+  activeDeadlineSeconds: {{ . }}
+  {{- end }}
+  template:
+    metadata:
+      labels:
+        {{- include "golongrl.podLabels" (list $root "evaluation" .) | nindent 8 }}
+      {{- with .podAnnotations }}
+      annotations:
+        {{- toYaml . | nindent 8 }}
+      {{- end }}
+    spec:
+      {{- include "golongrl.podCommon" (list $root "evaluation" .) | nindent 6 }}
+      restartPolicy: Never
+      # Engines are stopped and the report is written.
+      terminationGracePeriodSeconds: 60
+      containers:
+        - name: evaluation
+          image: {{ include "golongrl.image" (list $root .image) }}
+          imagePullPolicy: {{ .image.pullPolicy }}
+          # A dollar sign is doubled: Kubernetes would replace $(NAME) by a variable.
+          command: {{ include "golongrl.evaluation.command" $root | replace "$" "$$" }}
+          # What a failed evaluation said last.
+          terminationMessagePolicy: FallbackToLogsOnError
+          env:
+            {{- include "golongrl.envHome" $root | nindent 12 }}
+            {{- include "golongrl.learner.env.token" (list "GOLONGRL_JUDGE_API_KEY" .judge) | nindent 12 }}
+            {{- with .env }}
+            {{- toYaml . | nindent 12 }}
+            {{- end }}
+          ports:
+            - {name: http, containerPort: 8090}
+          resources:
+            {{- include "golongrl.resources" (list .resources) | nindent 12 }}
+          securityContext:
+            {{- include "golongrl.containerSecurity" $root | nindent 12 }}
+          volumeMounts:
+            - {name: store, mountPath: /store}
+            - {name: tmp, mountPath: /tmp}
+            - {name: shm, mountPath: /dev/shm}
+      volumes:
+        - name: store
+          persistentVolumeClaim:
+            claimName: {{ include "golongrl.claim" $root | quote }}
+        {{- include "golongrl.scratch" .scratch | nindent 8 }}
+        - name: shm
+          emptyDir:
+            medium: Memory
+            sizeLimit: {{ .sharedMemory | quote }}
+{{- end -}}
+{{- end -}}
