@@ -33,6 +33,8 @@ class Job:
     save: str | None = None
     verl_saves: str | None = None  # the same state by verl's own manager, and train on before ours is written
     updates: int = 1
+    routes: list[str | None] | None = None  # the folder of recorded routes, for each recipe
+    log_probs: bool = False  # of the shards before the update: `log_probs-RECIPE-RANK.pt`, flat, one a mini-batch
     flash: bool = False  # stand in for the flash attention kernel, which a CPU has not
 
 
@@ -87,11 +89,14 @@ def _main(path: str) -> None:
     results = []
     for index, text in enumerate(job.recipes):
         recipe = parse(yaml.safe_load(text))
-        worker = LearnerRank(recipe, job.model)
+        worker = LearnerRank(recipe, job.model, job.routes[index] if job.routes else None)
         worker.start()
         if job.load is not None:
             worker.load(job.load)
         shards = [mini[rank // recipe.learner.ulysses] for mini in job.minis[index]]
+        if job.log_probs:
+            found = [worker._log_probs(shard, worker._assemble(shard))[0] for shard in shards]
+            torch.save(found, Path(job.out) / f"log_probs-{index}-{rank}.pt")
         metrics: dict[str, float] = {}
         for _ in range(job.updates):
             metrics = worker.update(shards)

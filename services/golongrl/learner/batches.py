@@ -16,6 +16,7 @@ from golongrl.learner.batch.check import untrainable
 from golongrl.learner.batch.prepare import PreparedBatch, prepare
 from golongrl.learner.batch.samples import BatchError
 from golongrl.learner.observe.samples import KeptSamples
+from golongrl.learner.recorded_routes import RoutesCheck
 from golongrl.queue import Batch, SampleQueue, Stopped, Wait
 from golongrl.queue.errors import OutOfOrderError
 from golongrl.recipe import Recipe
@@ -34,6 +35,7 @@ class Batches:
         waits: called for every wait, with the step that waits.
         pairs_per_token, negatives_masked: see `prepare`; the latter of the last batch that was trained.
         samples: makes what is kept of a batch as text.
+        routes: checks recorded routes, where they are replayed.
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class Batches:
         pairs_per_token: float | None,
         negatives_masked: bool = False,
         samples: KeptSamples | None = None,
+        routes: RoutesCheck | None = None,
     ) -> None:
         self._recipe = recipe
         self._queue = queue
@@ -53,6 +56,7 @@ class Batches:
         self._pairs_per_token = pairs_per_token
         self._negatives_masked = negatives_masked
         self._samples = samples
+        self._routes = routes
         self._upcoming: asyncio.Task[PreparedBatch | Stopped] | None = None
 
     async def __aenter__(self) -> "Batches":
@@ -85,7 +89,7 @@ class Batches:
         log.info("batch taken", step=step, groups=len(batch.groups), replayed=batch.replayed)
         for group in batch.groups:
             log.info("group taken", uid=group.uid, step=step)
-        faults = await asyncio.to_thread(untrainable, batch, self._recipe)
+        faults = await asyncio.to_thread(self._faults, batch)
         if faults:
             batch = await self._without(batch, faults)
         prepared = await asyncio.to_thread(
@@ -94,6 +98,7 @@ class Batches:
             self._recipe,
             pairs_per_token=self._pairs_per_token,
             masked_before=self._negatives_masked,
+            routing=None if self._routes is None else self._routes.routing,
         )
         self._negatives_masked = prepared.negatives_masked
         if self._samples is not None:
@@ -103,6 +108,12 @@ class Batches:
         if leased:
             prepared.metrics[GENERATING] = mean(leased)
         return prepared
+
+    def _faults(self, batch: Batch) -> dict[str, str]:
+        faults = untrainable(batch, self._recipe)
+        if self._routes is None:
+            return faults
+        return faults | self._routes.faults([group for group in batch.groups if group.uid not in faults])
 
     async def _without(self, batch: Batch, faults: Mapping[str, str]) -> Batch:
         """The batch without the groups that cannot be trained, which are set aside.

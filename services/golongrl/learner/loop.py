@@ -34,6 +34,7 @@ from golongrl.learner.memory import Shape
 from golongrl.learner.observe.metrics_log import Records
 from golongrl.learner.observe.samples import KeptSamples
 from golongrl.learner.observe.status import LearnerStatus
+from golongrl.learner.recorded_routes import RoutesCheck
 from golongrl.learner.skipped_updates import METRIC as SKIPPED
 from golongrl.learner.skipped_updates import SkippedUpdates
 from golongrl.learner.stopping import StopSignal, TrainingFailedError
@@ -64,6 +65,7 @@ class TrainingLoop:
         pairs_per_token: of the model, where prompts are computed once; else None.
         negatives_masked: whether `aepo` masked negative advantages in the last step done.
         history: names the checkpoints of this run, in all its attachments.
+        routes: checks recorded routes, where they are replayed.
     """
 
     recipe: Recipe
@@ -87,6 +89,7 @@ class TrainingLoop:
     history: str
     negatives_masked: bool = False
     samples: KeptSamples | None = None
+    routes: RoutesCheck | None = None
     _checkpoint_now: asyncio.Event = field(default_factory=asyncio.Event)
     _skipped: SkippedUpdates = field(default_factory=SkippedUpdates)
 
@@ -115,6 +118,7 @@ class TrainingLoop:
             self.pairs_per_token,
             self.negatives_masked,
             self.samples,
+            self.routes,
         ) as batches:
             batches.prefetch(self.done + 1)
             while batches.upcoming is not None:

@@ -44,6 +44,7 @@ from golongrl.learner.observe.status import LearnerStatus
 from golongrl.learner.observe.tracking import Tracking
 from golongrl.learner.observe.watch import StallWatch
 from golongrl.learner.queue_settings import queue_settings
+from golongrl.learner.recorded_routes import RoutesCheck
 from golongrl.learner.stopping import StopSignal, TrainingInterruptedError
 from golongrl.learner.traces import StepTraces
 from golongrl.learner.umask import open_to_group
@@ -54,6 +55,8 @@ from golongrl.learner.weights.store import EXPORT, WeightStore, mark_export
 from golongrl.queue import SampleQueue
 from golongrl.recipe import Recipe, RecipeError
 from golongrl.recipe.functions import check_functions
+from golongrl.routes.model import routing_of
+from golongrl.routes.store import FOLDER as ROUTES
 from golongrl.serving import bind, served
 from golongrl.telemetry.tracing import tracing
 
@@ -231,7 +234,8 @@ async def _attached(
         log.info("replaying the steps after the checkpoint", first=done + 1, last=attachment.version)
     status.set("starting the ranks (Ray, model)", done, on="ranks", what="{on} to start")
     deadline = ExitDeadline()
-    async with _ranks(inputs, checkpoint, stop, deadline) as ranks:
+    routes = _routes(inputs, config)
+    async with _ranks(inputs, checkpoint, stop, deadline, routes) as ranks:
         validation.forget_after(attachment.version)
         saver = CheckpointSaver(
             checkpoints, queue, attachment.token, ranks, keep=recipe.learner.keep_checkpoints, latest=done
@@ -264,6 +268,7 @@ async def _attached(
                     history=resumed.checkpoint.state.history if resumed and resumed.own else secrets.token_hex(8),
                     negatives_masked=checkpoint is not None and checkpoint.state.negatives_masked,
                     samples=await asyncio.to_thread(KeptSamples.of, recipe, config.out, done, inputs.model),
+                    routes=routes,
                 )
                 complete = await loop.run()
                 deadline.begin(0 if complete else TrainingInterruptedError.exit_code)
@@ -273,7 +278,7 @@ async def _attached(
 
 @contextlib.asynccontextmanager
 async def _ranks(
-    inputs: Inputs, checkpoint: Checkpoint | None, stop: StopSignal, deadline: ExitDeadline
+    inputs: Inputs, checkpoint: Checkpoint | None, stop: StopSignal, deadline: ExitDeadline, routes: RoutesCheck | None
 ) -> AsyncIterator["Ranks"]:
     """The ranks on their Ray, with the checkpoint's state. A rank that dies ends the block with its line, whatever the
     block waits for; then the process has until `deadline`."""
@@ -286,7 +291,8 @@ async def _ranks(
             await session.connect()
             # Again: Ray's own handler of SIGTERM aborts the process three seconds later.
             stop.listen()
-            ranks = await ranks_type.start(inputs.recipe, inputs.model)
+            folder = None if routes is None else routes.folder
+            ranks = await ranks_type.start(inputs.recipe, inputs.model, folder)
             info = ranks.info[0]
             memory.check_device(inputs.recipe, inputs.model_config, device=info.device, device_bytes=info.device_bytes)
             log.info("ranks are up", ranks=len(ranks.info), parameters=info.parameters)
@@ -300,6 +306,12 @@ async def _ranks(
             except ExceptionGroup as failures:
                 raise failures.exceptions[0] from failures
             await ranks.close()
+
+
+def _routes(inputs: Inputs, config: LearnerConfig) -> RoutesCheck | None:
+    """Checks recorded routes, where they are replayed: `memory.check_layout` has seen that the model has some."""
+    routing = routing_of(inputs.model_config) if inputs.recipe.learner.routing_replay else None
+    return None if routing is None else RoutesCheck((config.weights / ROUTES).absolute(), routing)
 
 
 def _pairs_per_token(ranks: "Ranks", inputs: Inputs) -> float | None:

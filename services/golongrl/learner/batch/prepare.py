@@ -16,6 +16,7 @@ from golongrl.learner.batch.samples import Shard, collect, penalise_overlong, sh
 from golongrl.learner.batch.shared_prefix import shard_groups
 from golongrl.queue import Batch
 from golongrl.recipe import Recipe
+from golongrl.routes.model import MoeRouting
 
 
 @dataclass
@@ -41,7 +42,12 @@ class PreparedBatch:
 
 
 def prepare(
-    batch: Batch, recipe: Recipe, *, pairs_per_token: float | None, masked_before: bool = False
+    batch: Batch,
+    recipe: Recipe,
+    *,
+    pairs_per_token: float | None,
+    masked_before: bool = False,
+    routing: MoeRouting | None = None,
 ) -> PreparedBatch:
     """Depends on its arguments alone, so a replayed batch gives the same result. A batch whose groups were all set
     aside gives no mini-batches.
@@ -49,6 +55,7 @@ def prepare(
     Args:
         pairs_per_token: of the model (golongrl.learner.flops) where prompts are computed once; None where they are not.
         masked_before: `negatives_masked` of the batch before.
+        routing: of the model, where recorded routes are replayed.
 
     Raises:
         BatchError: a group cannot be trained (`check.untrainable` names all of them).
@@ -58,7 +65,7 @@ def prepare(
     if not batch.groups:
         return PreparedBatch(batch.step, rows, [], count_metrics(batch), masked_before)
     algorithm, learner = recipe.algorithm, recipe.learner
-    samples = collect(batch.groups)
+    samples = collect(batch.groups, routing)
     rewards = penalise_overlong(
         samples.rewards,
         samples.lengths,

@@ -17,6 +17,8 @@ import torch
 from numpy.typing import NDArray
 
 from golongrl.errors import GolongrlError
+from golongrl.learner.batch.routes import SampleRoutes, ShardRoutes
+from golongrl.routes.model import MoeRouting
 
 if TYPE_CHECKING:  # a rank reads shards and needs no queue client
     from golongrl.queue import Group
@@ -42,6 +44,7 @@ class Samples:
     logprobs: list[Float32]  # [N] behaviour log-probabilities, one per token
     rewards: Float32  # [N] NaN: unscored
     finished: NDArray[np.bool_]  # [N] ended by itself rather than at the length limit
+    routes: SampleRoutes | None = None  # where they are replayed
 
     def __len__(self) -> int:
         return len(self.responses)
@@ -70,13 +73,17 @@ class Shard:
     advantages: Float32  # [n]
     weights: Float32  # [n] 1, or 0 for a filler
     sequences: int  # real responses of the mini-batch over all ranks
+    routes: ShardRoutes | None = None  # where they are replayed
 
     def __len__(self) -> int:
         return len(self.prompt)
 
 
-def collect(groups: "Sequence[Group]") -> Samples:
+def collect(groups: "Sequence[Group]", routing: MoeRouting | None = None) -> Samples:
     """Columns of a batch.
+
+    Args:
+        routing: of the model, where recorded routes are replayed.
 
     Raises:
         BatchError: a group has an empty prompt, no responses, or not one log-probability a token.
@@ -105,6 +112,13 @@ def collect(groups: "Sequence[Group]") -> Samples:
         logprobs=logprobs,
         rewards=np.array(rewards, dtype=np.float32),
         finished=np.array(finished, dtype=np.bool_),
+        routes=None
+        if routing is None
+        else SampleRoutes(
+            routing,
+            [group.routes for group in groups],
+            [place for group in groups for place in range(len(group.responses))],
+        ),
     )
 
 
@@ -212,4 +226,13 @@ def pack(samples: Samples, advantages: Float32, members: Int64, weights: Float32
         advantages=advantages[members].astype(np.float32),
         weights=weights,
         sequences=sequences,
+        routes=None
+        if (recorded := samples.routes) is None
+        else ShardRoutes(
+            recorded.routing,
+            groups=[recorded.groups[group] for group in groups],
+            prompt=prompt.tolist(),
+            place=[recorded.place[i] for i in members],
+            lengths=[(len(samples.prompts[samples.group[i]]), len(samples.responses[i])) for i in members],
+        ),
     )

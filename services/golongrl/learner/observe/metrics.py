@@ -208,6 +208,21 @@ SHOWN: Final = (
         _gauge("rollout_correction", "verl's other numbers of the rollout correction (rollout_corr/).", "stat"),
     ),
     Shown(
+        "routing/replayed_share",
+        _gauge(
+            "routes_replayed_ratio",
+            "Share of the last batch's token-layers whose experts were replayed (learner.routing_replay); the others "
+            "have no record, and the learner's router chose.",
+        ),
+    ),
+    Shown(
+        "routing/changed_share",
+        _gauge(
+            "routes_changed_ratio",
+            "Share of the replayed token-layers for which the learner's router would have chosen other experts.",
+        ),
+    ),
+    Shown(
         "response_length/clip_ratio",
         _gauge("truncated_ratio", "Share of responses cut at rollout.max_response_tokens."),
     ),

@@ -45,13 +45,16 @@ class Ranks:
         self.info: list[RankInfo] = []
 
     @classmethod
-    async def start(cls, recipe: Recipe, model: Path) -> Self:
+    async def start(cls, recipe: Recipe, model: Path, routes: Path | None = None) -> Self:
         """Start the ranks on the connected Ray, load the model, check what was promised.
+
+        Args:
+            routes: the folder of recorded routes, where they are replayed.
 
         Raises:
             RankFailedError: a rank did not come up, or is not what the recipe asked for.
         """
-        ranks = cls(await asyncio.to_thread(_launch, recipe, model), recipe)
+        ranks = cls(await asyncio.to_thread(_launch, recipe, model, routes), recipe)
         ranks.info = await ranks._all("start")
         _check(recipe, ranks.info[0])
         return ranks
@@ -152,7 +155,7 @@ def pack(ranks: int, gpus_by_node: list[int]) -> list[int]:
     )
 
 
-def _launch(recipe: Recipe, model: Path) -> RayWorkerGroup:
+def _launch(recipe: Recipe, model: Path, routes: Path | None) -> RayWorkerGroup:
     ranks = recipe.learner.ranks
     on_gpu, local = ray.cluster_resources().get("GPU", 0) > 0, not joined()
     if on_gpu:
@@ -171,7 +174,7 @@ def _launch(recipe: Recipe, model: Path) -> RayWorkerGroup:
     rendezvous = {"master_addr": "127.0.0.1", "master_port": str(unused(1)[0])} if local else {}
     return RayWorkerGroup(
         pool,
-        RayClassWithInitArgs(actor, recipe, str(model)),
+        RayClassWithInitArgs(actor, recipe, str(model), None if routes is None else str(routes)),
         device_name="cuda" if on_gpu else "cpu",
         use_gpu=on_gpu,
         worker_env={"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive", "PYTHONWARNINGS": QUIET, **environment},

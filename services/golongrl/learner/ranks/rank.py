@@ -38,7 +38,9 @@ from golongrl.learner.checkpoints.snapshot import SnapshotWriter
 from golongrl.learner.fsync import Written
 from golongrl.learner.ranks.optimizer import recipe_settings
 from golongrl.learner.ranks.policy_loss import policy_loss
+from golongrl.learner.ranks.routing_replay import Counts
 from golongrl.learner.ranks.tensors import (
+    ROUTES,
     Correction,
     assemble,
     assemble_shared,
@@ -50,6 +52,7 @@ from golongrl.learner.ranks.tensors import (
 from golongrl.learner.ranks.ulysses_check import check_split
 from golongrl.learner.ranks.verl_config import STRATEGY, worker_config
 from golongrl.learner.ranks.verl_engine import register as register_engine
+from golongrl.learner.recorded_routes import RoutesReader
 from golongrl.learner.skipped_updates import METRIC as SKIPPED
 from golongrl.learner.timing import timed
 from golongrl.learner.umask import follow
@@ -95,7 +98,11 @@ class Staging:
 class LearnerRank(TrainingWorker):  # type: ignore[misc]  # verl carries no types for it
     """A rank as verl's worker group drives it. Methods are collective; they return the same thing on every rank."""
 
-    def __init__(self, recipe: Recipe, model: str) -> None:
+    def __init__(self, recipe: Recipe, model: str, routes: str | None = None) -> None:
+        """
+        Args:
+            routes: the folder of recorded routes, where they are replayed.
+        """
         follow()
         on_cpu = get_device_name() == "cpu"
         if on_cpu:
@@ -108,6 +115,7 @@ class LearnerRank(TrainingWorker):  # type: ignore[misc]  # verl carries no type
         config = worker_config(recipe, Path(model), on_cpu=on_cpu, shared_prefix=self.shares_prompts)
         super().__init__(config)
         self._recipe = recipe
+        self._routes = routes
         self._on_cpu = on_cpu
         self._reference: BaseEngine | None = None
         self._sender: SenderProcess | None = None  # of the first rank, where weights are broadcast
@@ -146,6 +154,8 @@ class LearnerRank(TrainingWorker):  # type: ignore[misc]  # verl carries no type
         if self.shares_prompts:
             for engine in filter(None, (self.engine, self._reference)):
                 engine.share_prompts()
+        if self._routes is not None:
+            self.engine.replay_routes(RoutesReader(Path(self._routes)))
         self._snapshots = SnapshotWriter(self.engine.checkpoint_manager)
         module = self.engine.module
         if self._recipe.learner.ulysses > 1:
@@ -214,6 +224,8 @@ class LearnerRank(TrainingWorker):  # type: ignore[misc]  # verl carries no type
                 last = index == len(batches) - 1
                 outputs.append(self._optimize(shard, batch, old, correction, last=last))
         measured = _reduce_over_ranks(metrics, self.engine.get_data_parallel_group())
+        if self._routes is not None:
+            measured |= _over_all_ranks(self.engine.routed()).shares()
         # verl's optimizer step leaves the weights as they are where the gradient is not finite.
         skipped = sum(not math.isfinite(output.get("actor/grad_norm", 0.0)) for output in outputs)
         return {**_mean_of(outputs), **measured, **clock, SKIPPED: float(skipped)}
@@ -314,8 +326,9 @@ class LearnerRank(TrainingWorker):  # type: ignore[misc]  # verl carries no type
         return log_probs, response_tokens(output["entropy"], shard).float().cpu() if entropy else None
 
     def _reference_log_probs(self, shard: Shard, batch: TensorDict) -> Tensor:
+        """With the reference's own choice of experts: the recorded ones are the policy's."""
         assert self._reference is not None
-        output = self._infer(self._reference, batch, calculate_entropy=False)
+        output = self._infer(self._reference, batch.exclude(ROUTES), calculate_entropy=False)
         return response_tokens(output["log_probs"], shard).float().cpu()
 
     def _infer(self, engine: BaseEngine, batch: TensorDict, **keys: Any) -> dict[str, Tensor]:
@@ -405,6 +418,17 @@ def _reduce_over_ranks(metrics: dict[str, list[tuple[float, float]]], group: Any
         else:
             result[name] = sum(v * w for v, w in pairs) / weight if weight else float(np.mean(values))
     return result
+
+
+def _over_all_ranks(counts: Counts) -> Counts:
+    """Sums: the ranks of a Ulysses group have a part of every row each."""
+    gathered: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(gathered, counts)
+    return Counts(
+        sum(each.all for each in gathered),
+        sum(each.replayed for each in gathered),
+        sum(each.changed for each in gathered),
+    )
 
 
 def _reduced(metrics: dict[str, Any]) -> dict[str, float]:

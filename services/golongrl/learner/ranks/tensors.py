@@ -18,11 +18,16 @@ from torch import Tensor
 from verl.trainer.ppo.rollout_corr_helper import compute_rollout_correction_and_rejection_mask
 from verl.utils import tensordict_utils as tu
 
+from golongrl.learner.batch.routes import ShardRoutes
 from golongrl.learner.batch.samples import Shard
 from golongrl.recipe import Algorithm
 
 # The key of a batch's whole prompts, where they are computed once.
 SHARED_PROMPTS = "shared_prompts"
+
+# The keys of a batch's recorded routes (golongrl.learner.batch.routes), where they are replayed, and of the column with
+# each row's place in the shard.
+ROUTES, ROW = "routes", "row"
 
 # A mean weight below this is that of a batch whose weights were all made 0: verl leaves it as it is, too.
 _NO_WEIGHT = 1e-8
@@ -42,7 +47,7 @@ def assemble(shard: Shard, *, temperature: float, pad_token_id: int) -> TensorDi
 
     Returns:
         TensorDict of n rows: `prompts`, `responses`, `input_ids`, `position_ids` (int64), `response_mask`, `loss_mask`
-        (int64), `advantages` (float32), all jagged.
+        (int64), `advantages` (float32), all jagged, and ROW.
     """
     prompt_lengths = np.array([len(ids) for ids in shard.prompts], dtype=np.int64)[shard.prompt]
     lengths = np.diff(shard.offsets)
@@ -64,8 +69,14 @@ def assemble(shard: Shard, *, temperature: float, pad_token_id: int) -> TensorDi
             "response_mask": _jagged(mask, shard.offsets),
             "loss_mask": _jagged(mask, shard.offsets),
             "advantages": _jagged(np.repeat(shard.advantages, lengths), shard.offsets),
+            ROW: torch.arange(len(shard)),
         },
-        {"temperature": temperature, "pad_token_id": pad_token_id, "global_batch_size": shard.sequences},
+        {
+            "temperature": temperature,
+            "pad_token_id": pad_token_id,
+            "global_batch_size": shard.sequences,
+            **_routes(shard),
+        },
     )
 
 
@@ -77,7 +88,8 @@ def assemble_shared(shard: Shard, *, temperature: float) -> TensorDict:
 
     Returns:
         TensorDict of n rows: `prompts` (the last prompt tokens), `responses`, `response_mask`, `loss_mask`,
-        `advantages`, all jagged, and `prompt` [n], the index into the whole prompts, which go along as SHARED_PROMPTS.
+        `advantages`, all jagged, and `prompt` [n], the index into the whole prompts, which go along as SHARED_PROMPTS,
+        and ROW.
     """
     lengths = np.diff(shard.offsets)
     mask = np.repeat(shard.weights, lengths).astype(np.int64)
@@ -87,6 +99,7 @@ def assemble_shared(shard: Shard, *, temperature: float) -> TensorDict:
             "prompts": _jagged(last, np.arange(len(last) + 1)),
             "responses": _jagged(shard.responses.astype(np.int64), shard.offsets),
             "prompt": torch.from_numpy(shard.prompt.copy()),
+            ROW: torch.arange(len(shard)),
             "response_mask": _jagged(mask, shard.offsets),
             "loss_mask": _jagged(mask, shard.offsets),
             "advantages": _jagged(np.repeat(shard.advantages, lengths), shard.offsets),
@@ -96,8 +109,13 @@ def assemble_shared(shard: Shard, *, temperature: float) -> TensorDict:
             "global_batch_size": shard.sequences,
             # Copied: what Ray hands out is read-only.
             SHARED_PROMPTS: [ids.copy() for ids in shard.prompts],
+            **_routes(shard),
         },
     )
+
+
+def _routes(shard: Shard) -> dict[str, ShardRoutes]:
+    return {} if shard.routes is None else {ROUTES: shard.routes}
 
 
 def response_tokens(full: Tensor, shard: Shard) -> Tensor:

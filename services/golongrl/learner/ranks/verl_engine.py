@@ -1,12 +1,13 @@
 """verl's FSDP2 engine as this learner runs it: registered in verl's registry for the device at hand, CPU included.
 
-Two things differ.
+Three things differ.
 - verl shards an untied output head as a unit of its own, whose parameters are whole only while the head's own forward
   runs; its fused cross-entropy reads the head's weight without running it, and fails on the shards (every untied model:
   Qwen3-30B-A3B and the like). Here the head then belongs to the root, whole during its forward.
 - A batch that carries SHARED_PROMPTS is computed with every prompt once: micro-batches are cut by group, a packed row
   holds a prompt and segments for its responses (golongrl.learner.batch.shared_prefix), and only the segments' hidden
   states reach the output head. Every pass is made so: proximal log-probs, update, reference.
+- A batch that carries ROUTES is computed with the experts recorded there (golongrl.learner.ranks.routing_replay).
 """
 
 from collections.abc import Callable, Iterator
@@ -29,26 +30,38 @@ from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
 from verl.workers.engine.utils import detach_tree, postprocess_batch_func
 
 from golongrl.learner.batch.parts import at_least, micro_batches, parts_of
+from golongrl.learner.batch.routes import RowRoutes, plain_row, shared_row
 from golongrl.learner.batch.shared_prefix import packed_row
 from golongrl.learner.flops import pairs_per_token
 from golongrl.learner.memory import shape
-from golongrl.learner.ranks import prefix_attention
-from golongrl.learner.ranks.tensors import SHARED_PROMPTS
+from golongrl.learner.ranks import prefix_attention, routing_replay
+from golongrl.learner.ranks.routing_replay import Counts, Replay
+from golongrl.learner.ranks.tensors import ROUTES, ROW, SHARED_PROMPTS
 from golongrl.learner.ranks.verl_config import STRATEGY
+from golongrl.learner.recorded_routes import RoutesReader
 
 
 class VerlEngine(FSDPEngineWithLMHead):  # type: ignore[misc]  # verl carries no types for it
-    """FSDP2 with an output head that the fused cross-entropy can read, and prompts computed once."""
+    """FSDP2 with an output head that the fused cross-entropy can read, prompts computed once, and routing replay."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        # Of the passes that train: all token-layers, the replayed ones, and by layer the changed ones.
+        self._routed: list[tuple[int, int, Tensor]] = []
+        self._reader: RoutesReader | None = None
 
     def _build_module(self) -> torch.nn.Module:
         module: torch.nn.Module = super()._build_module()
         prefix_attention.register()
         plain = module.forward
 
-        def forward(model: Any, *arguments: Any, shared_prefix: Any = None, **named: Any) -> Any:
-            if shared_prefix is None:
-                return plain(*arguments, **named)
-            return _score_segments(model, shared_prefix=shared_prefix, **named)
+        def forward(
+            model: Any, *arguments: Any, shared_prefix: Any = None, replay: Replay | None = None, **named: Any
+        ) -> Any:
+            with routing_replay.handed_down(model.model, replay):
+                if shared_prefix is None:
+                    return plain(*arguments, **named)
+                return _score_segments(model, shared_prefix=shared_prefix, **named)
 
         # Of the instance: FSDP and verl both replace the class's.
         module.forward = MethodType(forward, module)
@@ -63,6 +76,25 @@ class VerlEngine(FSDPEngineWithLMHead):  # type: ignore[misc]  # verl carries no
     def share_prompts(self) -> None:
         """From now on batches come with SHARED_PROMPTS, and the model's attention is the one for them."""
         self.module.set_attn_implementation(prefix_attention.NAME)
+
+    def replay_routes(self, reader: RoutesReader) -> None:
+        """From now on batches may come with ROUTES, which `reader` reads.
+
+        Raises:
+            GolongrlError: the model's routers are not known.
+        """
+        routing_replay.install(self.module.model)
+        self._reader = reader
+
+    def routed(self) -> Counts:
+        """Token-layers of this rank's passes that trained, since the last call."""
+        counts = Counts(
+            sum(every for every, _, _ in self._routed),
+            sum(replayed for _, replayed, _ in self._routed),
+            sum(int(changed.sum()) for _, _, changed in self._routed),
+        )
+        self._routed = []
+        return counts
 
     def forward_backward_batch(
         self, data: TensorDict, loss_function: Callable[..., Any] | None, forward_only: bool = False
@@ -87,6 +119,7 @@ class VerlEngine(FSDPEngineWithLMHead):  # type: ignore[misc]  # verl carries no
             if idle:
                 # Other ranks have more to do, and every pass is a collective: this one weighs nothing.
                 micro["loss_mask"], micro["response_mask"] = (0 * micro["loss_mask"] for _ in range(2))
+                micro = micro.exclude(ROUTES)
             last = number == total - 1
             sync = nullcontext() if forward_only else self._gradient_sync_context(is_last_micro_batch=last)
             with torch.no_grad() if forward_only else nullcontext(), sync:
@@ -97,6 +130,32 @@ class VerlEngine(FSDPEngineWithLMHead):  # type: ignore[misc]  # verl carries no
             if not idle:
                 outputs.append(output)
         return postprocess_batch_func(output_lst=outputs, indices=indices, data=data)
+
+    def prepare_model_inputs(self, micro_batch: TensorDict) -> tuple[dict[str, Any], dict[str, Any]]:
+        """verl's, with the routes of its rows."""
+        inputs, arguments = super().prepare_model_inputs(micro_batch)
+        rows, tokens = inputs["input_ids"].shape
+        degree = self.ulysses_sequence_parallel_size
+        width = None if tu.get(micro_batch, "use_remove_padding") else tokens
+        inputs["replay"] = self._replay(micro_batch, plain_row, _slice_of(rows * tokens * degree, degree), width=width)
+        return inputs, arguments
+
+    def _replay(
+        self, micro: TensorDict, lay_out: Callable[..., RowRoutes], here: slice, **layout: Any
+    ) -> Replay | None:
+        """The routes of this rank's slice of the micro-batch's ids, where they are replayed; counts what it trains."""
+        routes = tu.get(micro, ROUTES)
+        if routes is None:
+            return None
+        assert self._reader is not None
+        rows = micro[ROW].tolist()
+        self._reader.keep(routes.needed(rows))
+        row = lay_out(routes, rows, here, self._reader.read, **layout)
+        replay = Replay.of(row, get_device_name())
+        if torch.is_grad_enabled():
+            layers = len(routes.routing.layers)
+            self._routed.append((row.tokens * layers, int(row.recorded.sum()) * layers, replay.changed))
+        return replay
 
     def forward_step(
         self, micro_batch: TensorDict, loss_function: Callable[..., Any] | None, forward_only: bool
@@ -149,6 +208,7 @@ class VerlEngine(FSDPEngineWithLMHead):  # type: ignore[misc]  # verl carries no
             input_ids=_padded(row.ids, padding)[here][None].to(device),
             position_ids=_padded(row.positions, padding)[here][None].to(device),
             shared_prefix=prefix_attention.Layout.of(row, device, padding),
+            replay=self._replay(micro, shared_row, here),
             rows=torch.from_numpy(local).to(device),
             labels=micro["responses"].values()[torch.from_numpy(chosen).to(device)],
             temperature=float(tu.get(micro, "temperature")),

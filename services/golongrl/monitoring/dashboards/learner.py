@@ -135,6 +135,14 @@ LEARNER = Page(
                     [_by("staleness", "stat")],
                     width=12,
                 ),
+                Panel(
+                    "Routes of a mixture of experts",
+                    "With `learner.routing_replay`: share of token-layers whose experts were replayed, and share of "
+                    "these for which the learner's router would have chosen others. More than before at the same "
+                    "staleness is a fault of numbers.",
+                    [_one("routes_replayed_ratio", "replayed"), _one("routes_changed_ratio", "would be others")],
+                    unit="percentunit",
+                ),
             ],
         ),
         PanelRow(
