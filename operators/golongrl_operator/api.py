@@ -288,6 +288,14 @@ class Replacement(ValuesSection):
     reason: str = Field(description="Why.")
 
 
+class AvoidedNode(ValuesSection):
+    """A node that ran short of memory, disk or process ids, so that its kubelet evicted a pod of the release."""
+
+    node: str = Field(description="Its name.")
+    time: str = Field(description="When that was last.", json_schema_extra={"format": "date-time"})
+    reason: str = Field(max_length=1024, description="What the kubelet said.")
+
+
 class Failure(ValuesSection):
     """The learner's last failure."""
 
@@ -324,6 +332,11 @@ class RunStatus(ValuesSection):
         default_factory=list[Replacement], description="Engines that were replaced in the last hour."
     )
     evaluation: EvaluationStatus | None = Field(None, description="The evaluation of spec.evaluation.")
+    avoided_nodes: list[AvoidedNode] = Field(
+        default_factory=list[AvoidedNode],
+        description="Nodes that ran short of memory or disk in the last hour. The next RayJob, and a pool of the run's "
+        "own when it starts, prefer other nodes.",
+    )
     stuck: list[str] = Field(default_factory=list, description="What stops the loop, most telling first.")
     progress: Progress | None = Field(None, description="Since when the queue has made no progress.")
     conditions: list[Condition] = Field(

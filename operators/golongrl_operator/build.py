@@ -128,7 +128,7 @@ def pool(site: Site, run: Manifest, meaning: Meaning, replicas: int) -> list[Man
     own = {RUN_LABEL: run["metadata"]["name"]}
     if "selector" in work["spec"]:
         work["spec"]["selector"]["matchLabels"] |= own
-    for template in _pod_templates(work):
+    for template in workload_templates(work):
         template["metadata"]["labels"] |= own
         read = rayjobs.digest(recipes.dump(meaning.recipe.model_copy(update=_LEARNER_ONLY)))
         template["metadata"].setdefault("annotations", {})["checksum/recipe"] = read
@@ -201,7 +201,8 @@ def _moved(site: Site, run: Manifest, meaning: Meaning, item: Manifest) -> Manif
     return {**item, **moved}
 
 
-def _pod_templates(work: Manifest) -> list[Manifest]:
+def workload_templates(work: Manifest) -> list[Manifest]:
+    """The pod templates of a Deployment or LeaderWorkerSet."""
     group = work["spec"].get("leaderWorkerTemplate")
     return [work["spec"]["template"]] if group is None else [group["leaderTemplate"], group["workerTemplate"]]
 

@@ -33,8 +33,8 @@ class Event:
     """One transition."""
 
     reason: str
-    """A phase, or Refused, HeadReplaced, PoolDiffers, Scaled, EngineReplaced, Stuck, QueueSilent, Moving; or
-    Evaluation with the phase of the evaluation or Refused."""
+    """A phase, or Refused, HeadReplaced, PoolDiffers, Scaled, EngineReplaced, NodeAvoided, Stuck, QueueSilent, Moving;
+    or Evaluation with the phase of the evaluation or Refused."""
     note: str
     type: Literal["Normal", "Warning"] = "Normal"
 
@@ -47,6 +47,7 @@ def transitions(old: Json, new: Json) -> list[Event]:
         *_head(old, new),
         *pool,
         *_engines(old, new),
+        *_nodes(old, new),
         *_stuck(old, new),
         *_evaluation(old, new),
     ]
@@ -108,6 +109,14 @@ def _engines(old: Json, new: Json) -> Iterator[Event]:
     if fresh:
         note = "; ".join(f"replaced {one['pod']}: {one['reason']}" for one in fresh)
         yield Event("EngineReplaced", note, "Warning")
+
+
+def _nodes(old: Json, new: Json) -> Iterator[Event]:
+    known = {one["node"] for one in old.get("avoidedNodes") or []}
+    fresh = [one for one in new.get("avoidedNodes") or [] if one["node"] not in known]
+    if fresh:
+        note = "; ".join(f"{one['node']}: {one['reason']}" for one in fresh)
+        yield Event("NodeAvoided", f"new pods prefer other nodes for an hour: {note}", "Warning")
 
 
 def _pool(old: Json, new: Json) -> Iterator[Event]:

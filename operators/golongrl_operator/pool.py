@@ -13,11 +13,12 @@ from typing import Any, Final
 
 from golongrl.kubernetes.look.pods import Pod
 from golongrl.kubernetes.rayjob.site import Manifest, Site
-from golongrl_operator.api import CONTENT, RUN_LABEL, Replacement, RolloutStatus, ScalingStatus, Suspicion
-from golongrl_operator.build import Meaning, pool, pool_name
+from golongrl_operator.api import CONTENT, RUN_LABEL, AvoidedNode, Replacement, RolloutStatus, ScalingStatus, Suspicion
+from golongrl_operator.build import Meaning, pool, pool_name, workload_templates
 from golongrl_operator.conditions import short, stamp
 from golongrl_operator.decide import RunPhase
 from golongrl_operator.healing import HOUR_S, Healing, costs, heal
+from golongrl_operator.nodes import avoid
 from golongrl_operator.scaling.controller import Memory, PoolLimits, resize
 from golongrl_operator.scaling.signals import read_signals
 
@@ -69,6 +70,7 @@ class View:
     """Engines that the GPU budget leaves to it."""
     evict: tuple[str, ...] = ()
     """Pods that hold up the queue, to be replaced whether they seem sick or not."""
+    nodes: Sequence[AvoidedNode] = ()
 
 
 def plan(site: Site, view: View) -> PoolPlan:
@@ -119,11 +121,18 @@ def _own(site: Site, view: View, work: Manifest | None, size: int) -> tuple[Mani
     if work is None and not size:
         return ()
     made = pool(site, view.run, view.meaning, size)
-    if work is not None:
-        same = (work["metadata"].get("annotations") or {}).get(CONTENT) == made[1]["metadata"]["annotations"][CONTENT]
-        if same or not size:
-            return ()
-    return tuple(made)
+    avoid(workload_templates(made[1]), view.nodes)
+    if work is None:
+        return tuple(made)
+    same = (work["metadata"].get("annotations") or {}).get(CONTENT) == made[1]["metadata"]["annotations"][CONTENT]
+    # Another template replaces all engines: for nodes to avoid, only when there are none.
+    if not int(work["spec"].get("replicas", 1)):
+        same = same and _affinities(work) == _affinities(made[1])
+    return () if same or not size else tuple(made)
+
+
+def _affinities(work: Manifest) -> list[Json | None]:
+    return [template["spec"].get("affinity") for template in workload_templates(work)]
 
 
 def _size(site: Site, view: View, asked: int, old: Json) -> tuple[int, RolloutStatus]:

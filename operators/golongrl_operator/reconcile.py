@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
-from golongrl.kubernetes.rayjob.site import Manifest, Site
+from golongrl.kubernetes.rayjob.site import Manifest, Site, pod_templates
 from golongrl.telemetry import watchdog
 from golongrl_operator.api import GROUP, RUN_LABEL
 from golongrl_operator.build import Meaning, objects, run_id
@@ -30,6 +30,7 @@ from golongrl_operator.decide import (
 )
 from golongrl_operator.evaluation import ENDED as EVALUATED
 from golongrl_operator.evaluation import EvaluationPlan, plan_evaluation
+from golongrl_operator.nodes import avoid, avoided
 from golongrl_operator.pool import TRAINS, PoolPlan, View, plan
 from golongrl_operator.report import WAITING, progress_of, status_of, step_of
 from golongrl_operator.turns import adopted, evaluation_held, left_behind, preempted, shares_of, turn
@@ -144,9 +145,12 @@ def _outcome(
     site: Site, case: Case, first: str | None, left: str | None, shares: Mapping[str, int] | None, seen: Seen
 ) -> ReconcileResult:
     old = case.run.get("status") or {}
+    # A node is the same for all runs.
+    nodes = avoided(seen.pods, old, seen.now)
     if case.meaning is None or case.wanted is None:
         decision = _without_meaning(case)
-        return ReconcileResult(case.run, status_of(case, decision, seen, None, [], old), decision.delete)
+        status = status_of(case, decision, seen, None, [], old, nodes=nodes)
+        return ReconcileResult(case.run, status, decision.delete)
     whole = seen
     seen, busy = _point_of_view(case, first, left, seen)
     progress = progress_of(case, seen, old)
@@ -157,6 +161,7 @@ def _outcome(
     made: list[Manifest] = []
     if decision.create is not None:
         made = objects(site, case.run, case.meaning, decision.create)
+        avoid(pod_templates(made[-1]), nodes)
         decision = replace(decision, message=_making(made[-1]["metadata"]["name"], case.meaning, old))
     most = None
     if shares is not None and case.name in shares and site.pool.gpus:
@@ -167,7 +172,7 @@ def _outcome(
         deployment = next((job.deployment for job in case.jobs if not job.deleting), "")
         view = View(
             case.run, case.meaning, decision.phase, seen.now, seen.workloads, seen.pods, seen.picture, deployment,
-            most, culprits,
+            most, culprits, nodes,
         )  # fmt: skip
         pool = plan(site, view)
     if culprits and progress is not None:
@@ -175,7 +180,7 @@ def _outcome(
         progress = progress.model_copy(update={"since": stamp(seen.now)})
     queue = run_id(site, case.run, case.meaning)
     evaluation = _evaluation(site, case, decision.phase, shares, whole)
-    status = status_of(case, decision, seen, progress, made, old, pool, queue, evaluation.status)
+    status = status_of(case, decision, seen, progress, made, old, pool, queue, evaluation.status, nodes)
     ended = decision.phase in ENDED
     drop = pool.status.name if ended and wanted.delete_ended and case.meaning.dedicated and pool.status else ""
     dropped = drop if any(item["metadata"]["name"] == drop for item in seen.workloads) else ""

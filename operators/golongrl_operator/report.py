@@ -11,7 +11,7 @@ from typing import Any, Final
 from golongrl.kubernetes.look.status import end, stuck
 from golongrl.kubernetes.rayjob.site import Manifest
 from golongrl.telemetry import watchdog
-from golongrl_operator.api import EvaluationStatus, Failure, Progress, RunStatus
+from golongrl_operator.api import AvoidedNode, EvaluationStatus, Failure, Progress, RunStatus
 from golongrl_operator.cases import Case, Seen
 from golongrl_operator.conditions import LASTING_S, conditions, seconds_since, stamp
 from golongrl_operator.decide import ENDED, LEAVING, RunDecision, RunPhase
@@ -57,6 +57,7 @@ def status_of(
     pool: PoolPlan | None = None,
     queue: str = "",
     evaluation: EvaluationStatus | None = None,
+    nodes: Sequence[AvoidedNode] = (),
 ) -> Manifest:
     generation = case.run["metadata"].get("generation", 0)
     lines = _stuck(case, decision.phase, seen, progress)
@@ -87,6 +88,7 @@ def status_of(
         head_replacements=replacements,
         rollout=pool.status if pool else None,
         replaced=list(pool.replaced) if pool else [],
+        avoided_nodes=list(nodes),
         stuck=lines,
         progress=progress,
         conditions=conditions(

@@ -17,6 +17,8 @@ _ROLES: Final = ("ray.io/node-type", "ray.io/group", "batch.kubernetes.io/job-co
 # its model, for which the chart's startup probe allows 45 minutes.
 _START_S: Final = 300.0
 _ENGINE_START_S: Final = 45 * 60.0
+# How the kubelet begins to say that the node, and not the pod, used too much.
+_SHORT: Final = "The node was low on resource"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,11 @@ class Pod:
     """Another rank of an engine that runs on several nodes; only the leader's worker reports to the queue."""
     last_words: str = ""
     """Termination message of its last container that ended, such as an evaluation's scores."""
+    node: str = ""
+    pressure: str = ""
+    """Why the kubelet evicted it, if its node ran short of memory, disk or process ids."""
+    pressure_at: str = ""
+    """When."""
 
 
 def read_pods(items: Iterable[Json], now: datetime | None = None) -> list[Pod]:
@@ -92,6 +99,7 @@ def _pod(item: Json, replaced: bool, now: datetime) -> Pod:
     elif starting and _age_s(item, now) > (_ENGINE_START_S if component == "rollout" else _START_S):
         trouble, starting = starting, ""
     restarts = sum(entry.get("restartCount", 0) for entry in containers)
+    pressure, pressure_at = _pressure(status, conditions)
     is_head = labels.get("ray.io/node-type") == "head"
     return Pod(
         name=item["metadata"]["name"],
@@ -105,12 +113,28 @@ def _pod(item: Json, replaced: bool, now: datetime) -> Pod:
         run=labels.get(_RUN, ""),
         follower=labels.get("golongrl.io/role") == "follower",
         last_words=next((words for entry in reversed(containers) if (words := _last_words(entry))), ""),
+        node=item.get("spec", {}).get("nodeName") or "",
+        pressure=pressure,
+        pressure_at=pressure_at,
         ray_head=f"{item['metadata'].get('uid', '')}/{restarts}" if is_head else "",
     )
 
 
 def _last_words(entry: Json) -> str:
     return str((entry.get("state", {}).get("terminated") or {}).get("message", ""))
+
+
+def _pressure(status: Json, conditions: Mapping[str, Json]) -> tuple[str, str]:
+    """Why and when its node ran short, if it did. A pod over its own limit is evicted too, with other words."""
+    target = conditions.get("DisruptionTarget", {})
+    evicted = status.get("reason") == "Evicted" or (
+        target.get("status") == "True" and target.get("reason") == "TerminationByKubelet"
+    )
+    why = str(status.get("message") or target.get("message") or "")
+    if not evicted or _SHORT not in why:
+        return "", ""
+    times = [entry["lastTransitionTime"] for entry in conditions.values() if entry.get("lastTransitionTime")]
+    return why, str(target.get("lastTransitionTime") or max(times, default=""))
 
 
 def _age_s(item: Json, now: datetime) -> float:
