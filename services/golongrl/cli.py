@@ -152,6 +152,7 @@ def _recipe_of(folder: Path) -> Recipe:
 
 def _register_commands() -> None:
     from golongrl.data.command import app as data
+    from golongrl.data.command import datajob
     from golongrl.engine.command import engine
     from golongrl.evaluation.command import app as evaluate
     from golongrl.kubernetes.command import deploy, render, status
@@ -178,6 +179,8 @@ def _register_commands() -> None:
     app.add_typer(metrics, name="metrics", rich_help_panel=LOOK)
     app.add_typer(dashboards, name="dashboards", rich_help_panel=LOOK)
     add(trace, LOOK, "trace 0-17 --name mine")
+    # It reads pipelines, which the room of Kubernetes does not know.
+    render.command(epilog="Example: `golongrl render datajob mine.yaml > datajob.yaml`")(datajob)
     app.add_typer(render, name="render", rich_help_panel=CLUSTER)
     app.add_typer(deploy, name="deploy", rich_help_panel=CLUSTER)
     run = "--recipe quickstart --run q1 --redis-url redis://localhost:6379/0"

@@ -103,7 +103,7 @@ def test_dashboards_reach_grafana(helm4: Helm) -> None:
 def test_monitors_select_pods_and_ports_that_exist(helm4: Helm) -> None:
     from support.helm import containers, pod_specs
 
-    objects = helm4.template({**OBSERVED, "evaluation": {"enabled": True}})
+    objects = helm4.template({**OBSERVED, "evaluation": {"enabled": True}, "construction": {"enabled": True}})
     ports = {
         (metadata["labels"]["app.kubernetes.io/component"], port["name"])
         for _, metadata, spec in pod_specs(objects)
@@ -112,12 +112,12 @@ def test_monitors_select_pods_and_ports_that_exist(helm4: Helm) -> None:
     }
     for monitor in [*objects.of("PodMonitor"), *objects.of("ServiceMonitor")]:
         selector = monitor["spec"]["selector"]
-        component = selector["matchLabels"].get("app.kubernetes.io/component", "evaluation")
+        components = [selector["matchLabels"].get("app.kubernetes.io/component")]
         for rule in selector.get("matchExpressions", []):
-            # The chart has no data job: it scrapes Jobs of people's own that have the label.
-            assert rule == {"key": "app.kubernetes.io/component", "operator": "In", "values": ["evaluation", "data"]}
+            assert (rule["key"], rule["operator"]) == ("app.kubernetes.io/component", "In")
+            components = rule["values"]
         for endpoint in monitor["spec"].get("podMetricsEndpoints") or monitor["spec"]["endpoints"]:
-            assert (component, endpoint["port"]) in ports
+            assert {(component, endpoint["port"]) for component in components} <= ports
 
 
 def test_series_of_a_run_carry_its_name(helm4: Helm) -> None:

@@ -52,6 +52,18 @@ MATRIX: dict[str, Manifest] = {
         "learner": {"enabled": False},
         "evaluation": {"enabled": True, "judge": {"url": "http://judge/v1", "model": "j", "existingSecret": "judge"}},
     },
+    "construction": {"construction": {"enabled": True, "documentsClaim": "papers"}},
+    "construction-on-ray": {
+        "storage": {"existingClaim": "shared", "folder": "r7"},
+        "construction": {
+            "enabled": True,
+            "pipeline": "name: mine\n",
+            "stages": ["sources", "generate", "verify", "passrate", "decontaminate"],
+            "llm": {"existingSecret": "writer"},
+            "ray": {"enabled": True, "replicas": 2},
+            "activeDeadlineSeconds": 86400,
+        },
+    },
     "learner-job": {"learner": {"mode": "job", "activeDeadlineSeconds": 3600}},
     "kueue": {**GPU_LEARNER, "learner": {**GPU_LEARNER["learner"], "gang": {"scheduler": "kueue", "queue": "q"}}},
     "volcano": {"learner": {"gang": {"scheduler": "volcano", "queue": "q"}, "submissionMode": "SidecarMode"}},
@@ -82,7 +94,11 @@ MATRIX: dict[str, Manifest] = {
         ]
     },
 }
-# Sets that render a RayJob.
-RAYJOBS = [name for name in MATRIX if name not in ("learner-off", "learner-job") and "operator" not in MATRIX[name]]
+# Sets that render one RayJob, the learner's.
+RAYJOBS = [
+    name
+    for name in MATRIX
+    if name not in ("learner-off", "learner-job", "construction-on-ray") and "operator" not in MATRIX[name]
+]
 # The paper's runs on 16 x 8 GPUs.
 PRESETS = tuple(sorted(path.name for path in CHART.glob("values-qwen3-*.yaml")))

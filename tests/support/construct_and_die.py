@@ -1,6 +1,8 @@
-"""Run a construction in this process, and kill it without warning as a stage's first shard is about to be written.
+"""Run a construction in this process, and kill it without warning as a shard of a stage is about to be written.
 
-python construct_and_die.py PIPELINE OUT STAGE
+python construct_and_die.py PIPELINE OUT STAGE [WRITTEN]
+
+So many shards of the stage are written before, 0 by default.
 """
 
 import os
@@ -19,7 +21,7 @@ whole = StageTable.write_shard
 
 
 def write_and_die(table: StageTable, file: str, rows: Sequence[Row]) -> None:
-    if table.folder.name == sys.argv[3]:
+    if table.folder.name == sys.argv[3] and len(table.shards()) >= int((*sys.argv, "0")[4]):
         (table.folder / f".5eed00{file}.tmp.parquet").write_bytes(b"half of a shard")
         os.kill(os.getpid(), signal.SIGKILL)
     whole(table, file, rows)

@@ -67,6 +67,21 @@ def write_documents(folder: Path, *, debian: bool = False) -> Path:
     return folder
 
 
+def hotpot(file: Path, count: int) -> dict[str, Any]:
+    """Rows in HotpotQA's columns, written to `file`; the entry of `convert.inputs` that reads them."""
+    rows = [
+        {
+            "question": f"On which river is town {number}?",
+            "answer": f"Ardo {number}",
+            "context": {"title": [f"Velm {number}"], "sentences": [[f"Velm {number} lies on the Ardo {number}."]]},
+            "supporting_facts": {"title": [f"Velm {number}"], "sent_id": [0]},
+        }
+        for number in range(count)
+    ]
+    file.write_text("\n".join(json.dumps(row) for row in rows), "utf-8")
+    return {"path": str(file), "reader": "hotpotqa"}
+
+
 def tree(folder: Path, each: int = 2, **changed: Any) -> dict[str, Any]:
     """The pipeline over such a folder, as YAML has it."""
     return {

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from golongrl.data.construct.command import construct, diff
+from golongrl.data.construct.command import datajob as datajob
 from golongrl.data.construct.passrate.command import rollouts
 from golongrl.errors import writing_to
 

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from pydoc_data.topics import topics
 
@@ -9,10 +10,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from golongrl.data.check import problems
+from golongrl.data.construct import run
 from golongrl.data.construct.diagnosis.diff import compare, read, settings
 from golongrl.data.construct.errors import PipelineError
 from golongrl.data.construct.models import Pipeline
 from golongrl.data.construct.run import construct
+from golongrl.data.construct.stage import StageName
 from golongrl.data.construct.tables import ORDER, Tables
 from golongrl.data.construct.workers import Here
 from golongrl.data.overlap import tokens
@@ -169,10 +172,10 @@ def test_the_report_counts_what_was_made(made):
 
 def test_a_rerun_changes_no_byte_and_makes_nothing(made):
     chosen, out, _ = made
-    before = {path: path.read_bytes() for path in sorted(out.rglob("*")) if path.is_file()}
+    before = content(out)
     lines: list[str] = []
     construct(chosen, out, Here(), lines.append)
-    assert {path: path.read_bytes() for path in sorted(out.rglob("*")) if path.is_file()} == before
+    assert content(out) == before
     assert sum("(unchanged)" in line for line in lines) == 7
 
 
@@ -198,6 +201,36 @@ def test_a_stage_alone_needs_those_before_it_with_the_same_settings(made, tmp_pa
     lines: list[str] = []
     construct(chosen, out, Here(), lines.append, only="format")
     assert [line.split(":")[0] for line in lines] == ["format"]
+
+
+def test_stages_that_are_started_at_once_wait_for_each_other(made, tmp_path, monkeypatch):
+    """As the Jobs of a cluster are, one for each stage."""
+    chosen, out, _ = made
+    monkeypatch.setattr(run, "_LOOK_S", 0.05)
+    names = [name for name in reversed(ORDER) if Tables(out, chosen).has(name)]
+    lines: list[str] = []
+
+    def work(name: StageName) -> None:
+        construct(chosen, tmp_path / "out", Here(), lines.append, only=name, wait_s=200)
+
+    with ThreadPoolExecutor(len(names)) as threads:
+        for done in [threads.submit(work, name) for name in names]:
+            done.result()
+    assert "waiting for the stage sources" in lines
+    assert content(tmp_path / "out") == content(out)
+
+
+def test_a_wait_ends_with_what_was_waited_for(made, tmp_path, monkeypatch):
+    chosen, out, _ = made
+    monkeypatch.setattr(run, "_LOOK_S", 0.01)
+    with pytest.raises(PipelineError, match="waited for the stage sources, which has not ended"):
+        construct(chosen, tmp_path / "new", Here(), print, only="select", wait_s=0.05)
+    with pytest.raises(PipelineError, match="another process"):
+        construct(chosen, out, Here(), lambda _: construct(chosen, out, Here(), print, only="sources", wait_s=0.05))
+
+
+def content(out: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(out)): path.read_bytes() for path in sorted(out.rglob("*")) if path.is_file()}
 
 
 def test_a_foreign_folder_and_a_folder_in_use_are_refused(made, tmp_path):

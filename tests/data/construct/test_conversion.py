@@ -7,10 +7,12 @@ import pytest
 from golongrl.data.construct.conversion.readers import convert
 from golongrl.data.construct.conversion.stage import ConvertStage
 from golongrl.data.construct.formatting.stage import gold_fault
+from golongrl.data.construct.load import load
 from golongrl.data.construct.run import run_stage
 from golongrl.data.construct.tables import Tables
 from golongrl.data.construct.workers import Here
-from support.construction import pipeline, write_documents
+from support.construction import hotpot, pipeline, tree, write_documents
+from support.run_one_stage import run_and_die
 
 TEXT = "The river Ardo rises in the north and the town of Velm lies on it, as the map of 1741 shows."
 HOTPOT = {
@@ -123,3 +125,21 @@ def test_a_file_is_read_to_its_limit_and_a_bad_line_costs_one_row(tmp_path):
 def test_golds_that_nobody_could_reach_are_refused(golds, mode, reason):
     found = gold_fault("longbench_pro", mode, {"doc_ids": golds, "golden_label": "", "summary": "English"})
     assert (found and found[0]) == reason
+
+
+def test_a_process_killed_between_two_blocks_makes_only_the_others(tmp_path):
+    file = tmp_path / "pipeline.yaml"
+    rows = {"inputs": [hotpot(tmp_path / "hotpot.jsonl", 130)]}
+    file.write_text(json.dumps(tree(write_documents(tmp_path / "documents"), convert=rows)), "utf-8")
+    tables = {name: Tables(tmp_path / name, load(str(file))) for name in ("whole", "killed")}
+    run_and_die(file, tmp_path / "killed", "convert", written=1)
+    (first,) = tables["killed"].table("convert").shards()
+    before = first.stat().st_mtime_ns
+    for each in tables.values():
+        manifest = run_stage(ConvertStage(load(str(file)), Here()), each.table("convert"), lambda line: None)
+        assert (manifest.rows, manifest.kept, len(manifest.shards)) == (130, 130, 3)
+    assert first.stat().st_mtime_ns == before
+    whole, killed = (
+        {path.name: path.read_bytes() for path in each.table("convert").folder.iterdir()} for each in tables.values()
+    )
+    assert killed == whole

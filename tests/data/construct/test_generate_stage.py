@@ -2,11 +2,7 @@
 
 import asyncio
 import json
-import os
-import signal
-import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -22,6 +18,7 @@ from golongrl.llm import BudgetSpentError, LlmReply, LlmUnavailableError, ReplyS
 from support.constructed import HERE, pipeline, run_alone, write_sources_and_slots
 from support.documents import documents
 from support.llm_endpoint import Said, served
+from support.run_one_stage import kill_while_calls_are_held
 
 TASKS = [f"T{number}" for number in range(1, 10)]
 SENTENCE = "The harbour office opened in 1871 and kept a register of every vessel that entered the bay."
@@ -244,26 +241,8 @@ def test_a_killed_process_asks_for_nothing_twice_but_what_was_in_flight(tmp_path
 
     with served(script) as server:
         stage_of(tmp_path, server.url)  # writes the pipeline's file
-        program = (
-            "import sys; from pathlib import Path\n"
-            "from support.constructed import HERE, run_alone\n"
-            "from golongrl.data.construct.load import load\n"
-            "from golongrl.data.construct.tables import Tables\n"
-            "from golongrl.data.construct.generate.stage import GenerateStage\n"
-            "made = load(sys.argv[1]); tables = Tables(Path(sys.argv[2]), made)\n"
-            "run_alone(GenerateStage(made, tables, HERE), tables)\n"
-        )
-        arguments = [sys.executable, "-c", program, str(tmp_path / "pipeline-under-test.yaml"), str(tmp_path / "out")]
-        tests = str(Path(__file__).parents[2])
-        path = os.pathsep.join([tests, *sys.path])
-        child = os.posix_spawn(sys.executable, arguments, {**os.environ, "PYTHONPATH": path})
-        assert reached.wait(120)
-        # What was answered is in the store once all that is left is held.
-        with ReplyStore(tmp_path / "out" / "replies.sqlite") as store:
-            while store.count()[0] < 4:
-                time.sleep(0.05)
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
+        file = tmp_path / "pipeline-under-test.yaml"
+        kill_while_calls_are_held(file, tmp_path / "out", "generate", reached, answered)
         in_flight = len(server.asked) - 4
         assert 1 <= in_flight <= 4
         hold.set()

@@ -1,5 +1,6 @@
 """Questions about documents: golds that score 1.0, evidence that is there, answers that a second count confirms."""
 
+import difflib
 import json
 import random
 import re
@@ -10,14 +11,29 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from golongrl.data.construct.generators import GENERATORS, Document, MadeSample, NoSampleError, checked, generate
-from golongrl.data.construct.generators.desk import Desk
+from golongrl.data.construct.generators import (
+    GENERATORS,
+    Document,
+    MadeSample,
+    NoSampleError,
+    checked,
+    counting,
+    generate,
+    paths,
+    retrieval,
+    sequence,
+    summaries,
+    tables,
+    versions,
+)
+from golongrl.data.construct.generators.desk import Desk, Generator
 from golongrl.data.construct.generators.outline import outline, sentences_of, unwrapped
-from golongrl.data.construct.generators.retrieval import _NUMBER
+from golongrl.data.construct.generators.retrieval import NUMBER
 from golongrl.data.construct.generators.terms import evidence, mentions, terms
 from golongrl.data.corpus import estimate_tokens
 from golongrl.tasks import score
 from golongrl.tasks.gold import gold_response
+from support.construction import chinese_sections, english_sections
 from support.documents import documents
 
 LANGUAGES = ("English", "Chinese")
@@ -113,7 +129,7 @@ def test_a_ranking_has_no_tie():
         if sample.generator == "rank-words":
             counts = [len(re.findall(rf"\b{word}\b", sample.context, re.I)) for word in sample.golds]
             assert counts == sorted(set(counts), reverse=True)
-        else:
+        elif sample.generator == "rank-sections":
             (word,) = re.findall(r"`([A-Za-z]+)`", sample.question)
             mark = r"^(?:## )?(\[\d+\]|Part \d+)\n" if "[" in sample.golds[0] else r"^## (Part \d+)\n"
             parts = re.split(mark, sample.context, flags=re.M)
@@ -157,7 +173,7 @@ def test_a_table_without_a_rule_is_a_table_too():
     ],
 )
 def test_which_numbers_leave_a_gap(sentence, number):
-    found = [match[0] for match in _NUMBER.finditer(sentence)]
+    found = [match[0] for match in NUMBER.finditer(sentence)]
     assert found == ([] if number is None else [number])
 
 
@@ -230,3 +246,255 @@ def test_sentences_are_cut_as_they_stand():
         "It rained.", "It was 3.5 m deep!", "Nobody came.",
     ]  # fmt: skip
     assert sentences_of("下雨了。“谁来了？”没有人。", "Chinese") == ["下雨了。", "“谁来了？”", "没有人。"]
+
+
+# What takes several steps: each sample is confirmed by a plain search through the text it is about.
+NAMES = {"English": english_sections, "Chinese": chinese_sections}
+TABLES = """| town | founded |
+|---|---|
+| Anna | 1741 |
+| Bela | 1802 |
+| Clara | 1799 |
+| Greta | 1650 |"""
+
+
+def made_by(generator: Generator, lang: str, seeds: int = 12) -> list[tuple[MadeSample, dict[str, str]]]:
+    """(sample, the text of each section by its label)."""
+    found = []
+    for seed in range(seeds):
+        # Prose whose sentences stand once, and text whose words return more or less often.
+        prose = Document("The town", f"{NAMES[lang]()}\n\n{TABLES}")
+        (other,) = documents(lang, seed)  # type: ignore[arg-type]
+        chosen = [prose, other] if generator is tables.tables_join else [prose if seed % 2 else other]
+        shown = outline(chosen, lang, MOST, estimate_tokens, 0.0)  # type: ignore[arg-type]
+        try:
+            sample = checked(generator(Desk(shown, random.Random(seed))))
+        except NoSampleError:
+            continue
+        assert all(sample.context.count(passage) == 1 for passage in sample.evidence)
+        parts = {part.label: shown.show(part) for part in shown.sections}
+        found.append((sample, parts))
+    assert found, generator.__name__
+    return found
+
+
+def times(word: str, text: str) -> int:
+    return len(re.findall(rf"\b{word}\b", text, re.I)) if word.isascii() else text.count(word)
+
+
+def quoted(sample: MadeSample) -> list[str]:
+    return re.findall(r"`(\w+)`" if sample.lang == "English" else "“([\u4e00-\u9fff]+)”", sample.question)
+
+
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_a_chain_leads_where_a_reader_ends(lang):
+    for sample, parts in made_by(paths.chain_of_mentions, lang):
+        labels, texts = list(parts), list(parts.values())
+        (here,) = [place for place, text in enumerate(texts) if sample.evidence[0] in text]
+        for word in quoted(sample):
+            here = next(place for place in range(here + 1, len(texts)) if times(word, texts[place]))
+        assert labels[here] == sample.answer
+
+
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_words_meet_in_one_section(lang):
+    for sample, parts in made_by(paths.meeting_place, lang):
+        words = quoted(sample)
+        assert [label for label, text in parts.items() if all(times(word, text) for word in words)] == [sample.answer]
+        assert all(sum(bool(times(word, text)) for text in parts.values()) >= 3 for word in words)
+
+
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_a_word_is_absent_from_the_place_that_has_another_most(lang):
+    for sample, parts in made_by(paths.absent_from_peak, lang):
+        word = quoted(sample)[0]
+        counts = {label: times(word, text) for label, text in parts.items()}
+        peak = max(counts, key=lambda label: counts[label])
+        assert list(counts.values()).count(counts[peak]) == 1
+        options = dict(re.findall(r"(?m)^\(([A-D])\) (.*)$", sample.question))
+        (right,) = re.findall(r"\(([A-D])\)", sample.answer)
+        assert [letter for letter, option in options.items() if not times(option, parts[peak])] == [right]
+
+
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_a_list_at_the_end_is_what_was_put_on_it(lang):
+    for sample, parts in made_by(paths.toggled_list, lang):
+        words = quoted(sample)
+        state: list[str] = []
+        for text in parts.values():
+            for word in words:
+                if times(word, text):
+                    state = [one for one in state if one != word] if word in state else [*state, word]
+        assert sample.golds == tuple(f"{number} = {word}" for number, word in enumerate(state, 1))
+        assert 2 <= len(state) < len(words)
+
+
+@pytest.mark.parametrize("lang", LANGUAGES)
+@pytest.mark.parametrize("generator", [versions.altered_sentence, versions.altered_statements])
+def test_what_was_changed_stands_nowhere_and_the_rest_does(generator, lang):
+    for sample, _ in made_by(generator, lang):
+        told = dict(re.findall(r"(?m)^\(?([A-D]|S\d)[):] (.*)$", sample.question))
+        changed = {name for name, sentence in told.items() if sentence not in sample.context}
+        assert changed == (set(sample.golds) or set(re.findall(r"\(([A-D])\)", sample.answer)))
+        assert len(told) == len(set(told.values())) == len(sample.evidence)
+        for name, sentence in told.items():
+            assert (min(_changes(sentence, original) for original in sample.evidence) == 1) == (name in changed)
+
+
+def _changes(sentence: str, other: str) -> int:
+    """How many words (in Chinese, stretches of up to three characters) differ."""
+    if re.search("[\u4e00-\u9fff]", sentence):
+        found = difflib.SequenceMatcher(None, sentence, other, autojunk=False).get_opcodes()
+        changed = [place for kind, a, b, _, _ in found if kind != "equal" for place in (a, b)]
+        return 0 if not changed else 1 if max(changed) - min(changed) <= 3 else 9
+    left, right = sentence.split(), other.split()
+    return sum(a != b for a, b in zip(left, right, strict=True)) if len(left) == len(right) else 9
+
+
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_gaps_are_filled_with_what_the_text_has(lang):
+    for sample, _ in made_by(versions.filled_gaps, lang):
+        shown = dict(re.findall(r"(?m)^(G\d): (.*)$", sample.question))
+        for gold in sample.golds:
+            name, word = gold.split(" = ")
+            assert shown[name].replace("____", word) in sample.context
+    for sample, _ in made_by(versions.sum_of_gaps, lang):
+        assert int(sample.answer) == sum(_numbers(sample))
+    for sample, _ in made_by(versions.order_of_gaps, lang):
+        names = re.findall(r"(?m)^(S\d): ", sample.question)
+        values = dict(zip(names, _numbers(sample), strict=True))
+        ordered = [values[name] for name in sample.golds]
+        assert ordered == sorted(set(ordered))
+        assert set(sample.golds) == set(names)
+
+
+def _numbers(sample: MadeSample) -> list[int]:
+    """What stands in the text at the gaps of the question, in their order."""
+    found = []
+    for line in sample.question.split("\n")[1:]:
+        before, after = re.sub(r"^S\d: ", "", line).split("____")
+        (number,) = re.findall(re.escape(before) + r"([\d,]+)" + re.escape(after), sample.context)
+        found.append(int(number.replace(",", "")))
+    return found
+
+
+def test_versions_and_pages_are_no_amounts():
+    lines = [
+        "The clerk of the harbour noted that version 3.10 of the chart had arrived by mail.",
+        "The reader of this report will find the names of all vessels on page 117 of the book.",
+        "The office paid 1,250 crowns for the lantern of the new lighthouse.",
+        "A storm in 1871 closed the harbour, and no vessel came in for many days.",
+    ]
+    text = "\n\n".join(f"## Part {number}\n\n{line}" for number, line in enumerate(lines, 1))
+    desk = Desk(outline([Document("d", text)], "English", MOST, estimate_tokens, 0.0), random.Random(1))
+    assert {gap.piece for gap in versions.number_gaps(desk)} == {"3.10", "117", "1,250", "1871"}
+    assert {gap.piece for gap in versions.amount_gaps(desk)} == {"1,250", "1871"}
+
+
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_counts_by_section_are_compared_as_a_person_would(lang):
+    for sample, parts in made_by(retrieval.more_than_other, lang):
+        one, other = quoted(sample)[:2]
+        places = [label for label, text in parts.items() if times(one, text) > times(other, text) > 0]
+        assert list(sample.golds) == places
+    for sample, parts in made_by(counting.more_often_than, lang):
+        one, other = quoted(sample)[:2]
+        assert int(sample.answer) == sum(times(one, text) > times(other, text) > 0 for text in parts.values())
+    for sample, parts in made_by(counting.peak_table, lang):
+        for word, label, most in json.loads(sample.answer)["data"]:
+            counts = {name: times(word, text) for name, text in parts.items()}
+            assert counts[label] == most == max(counts.values())
+            assert list(counts.values()).count(most) == 1
+    for sample, parts in made_by(counting.rank_by_topic, lang):
+        counts = {label: sum(times(word, text) for word in quoted(sample)) for label, text in parts.items()}
+        ranked = [counts.pop(label) for label in sample.golds]
+        assert ranked == sorted(set(ranked), reverse=True)
+        assert max(counts.values()) < ranked[-1]
+    for sample, parts in made_by(counting.rank_by_spread, lang):
+        spreads = [sum(bool(times(word, text)) for text in parts.values()) for word in sample.golds]
+        assert spreads == sorted(set(spreads), reverse=True)
+    for sample, parts in made_by(sequence.last_mention_order, lang):
+        lasts = [max(n for n, text in enumerate(parts.values()) if times(word, text)) for word in sample.golds]
+        assert lasts == sorted(set(lasts))
+
+
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_two_tables_are_joined_and_groups_counted(lang):
+    for sample, _ in made_by(tables.tables_join, lang, 4):
+        rows = json.loads(sample.answer)["data"]
+        assert {row[0] for row in rows} == {"Anna", "Bela", "Clara"}
+        for key, *cells in rows:
+            lines = [line for line in sample.evidence if f"| {key} |" in line]
+            assert len(lines) == 2
+            assert all(any(cell in line for line in lines) for cell in cells)
+    for seed in range(6):
+        shown = outline(documents(lang, seed), lang, MOST, estimate_tokens, 0.0)
+        sample = checked(tables.table_groups(Desk(shown, random.Random(seed))))
+        assert dict(json.loads(sample.answer)["data"]) == {"copper": 3, "timber": 2, "oil": 1}
+
+
+SUMMED = """## The harbour
+
+The harbour office of the town keeps a register of every vessel that enters the bay. The council reads it.
+
+It was founded late.
+
+## Storms
+
+{0}
+
+The storms of that year were the worst that anybody could remember, and they lasted for nine days.
+
+## {1}
+
+{2}
+
+## Fires
+
+A fire destroyed half of the timber on the quay in one night. Nobody was hurt, but the loss was large.
+
+The timber had been stacked too close.
+
+## Schools
+
+A school for navigators was founded with one teacher. He copied the chart by hand for each of his pupils.
+
+It still stands."""
+LEAD = (
+    "Storms closed the harbour for nine days in that winter, and the lighthouse was the only light on the whole coast, "
+    "so that the council decided to build a second one and to pay for it with the tariff on copper and timber."
+)
+WHOLE = (
+    "The harbour grew from a small bay into the largest port of the coast. Storms and fires set it back, but "
+    "its register, its lighthouse and its school of navigators made it safe, and merchants came from everywhere to "
+    "trade copper and timber, as the numbers of the register show for every single year."
+)
+
+
+def test_summaries_are_the_authors_own_and_are_taken_out():
+    document = Document("The harbour", SUMMED.format(LEAD, "Summary", WHOLE))
+    shown = outline([document], "English", MOST, estimate_tokens, 0.0)
+    named = checked(summaries.named_summary(Desk(shown, random.Random(1))))
+    assert named.golds == (WHOLE,)
+    assert WHOLE not in named.context
+    assert "## Summary" not in named.context
+    opened = checked(summaries.opening_sentences(Desk(shown, random.Random(1))))
+    assert len(sentences_of(opened.golds[0], "English")) >= 2
+    assert all(one not in opened.context for one in sentences_of(opened.golds[0], "English"))
+    # No heading says that it sums up the text.
+    plain = outline([Document("d", SUMMED.format(LEAD, "Ships", WHOLE))], "English", MOST, estimate_tokens, 0.0)
+    with pytest.raises(NoSampleError, match="no section that sums up the text"):
+        summaries.named_summary(Desk(plain, random.Random(1)))
+
+
+def test_the_opening_of_a_text_is_asked_for_only_where_the_text_begins_there():
+    text = f"{LEAD}\n\n" + "\n\n".join(f"It happened in the year {1900 + n} that {WHOLE}" for n in range(12))
+    one = outline([Document("d", text)], "English", MOST, estimate_tokens, 0.0)
+    sample = checked(summaries.text_lead(Desk(one, random.Random(1))))
+    assert sample.golds == (LEAD,)
+    assert LEAD not in sample.context
+    cut = outline([Document("d", text)], "English", 500, estimate_tokens, 1.0)
+    more = [Document("d", text), Document("e", "Another text.\n\nIt is short.")]
+    for shown in (cut, outline(more, "English", MOST, estimate_tokens, 0.0)):
+        with pytest.raises(NoSampleError, match="no text that opens"):
+            summaries.text_lead(Desk(shown, random.Random(1)))

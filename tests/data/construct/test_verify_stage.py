@@ -1,5 +1,7 @@
 """The stage `verify` against a scripted second model, and what its answers say of a sample."""
 
+import asyncio
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from golongrl.data.construct.verify.questions import Questions, around
 from golongrl.data.construct.verify.stage import VerifyStage
 from support.constructed import HERE, pipeline, run_alone, write_sources_and_slots, write_table
 from support.llm_endpoint import Said, Script, served
+from support.run_one_stage import kill_while_calls_are_held, run_and_die
 
 CONTEXT = "The harbour office opened in 1871 and kept a register of every vessel that entered the bay."
 GOLD = Gold("EM", "EM", {"golden_label": "1871", "doc_ids": [], "summary": "English"})
@@ -102,10 +105,10 @@ def test_the_three_prompts():
     assert around(["a", "b", "c"]) == ("a\n\nb", "c")
 
 
-def stage_of(tmp_path: Path, url: str, **verify: object) -> tuple[VerifyStage, Tables]:
+def stage_of(tmp_path: Path, url: str, out: str = "out", **verify: object) -> tuple[VerifyStage, Tables]:
     model = {"url": url, "model": "second", "attempts": 2, "concurrency": 3, "max_tokens": 100}
     made = pipeline(tmp_path, verify={"model": model, "tries": 3, "agree": 2, **verify})
-    tables = Tables(tmp_path / "out", made)
+    tables = Tables(tmp_path / out, made)
     assert made.verify is not None
     return VerifyStage(made, tables, HERE, made.verify), tables
 
@@ -150,6 +153,66 @@ def test_a_written_sample_is_asked_in_three_ways_until_one_refuses_it(tmp_path, 
     assert row["reason"] == reason
     assert manifest.kept == (reason is None)
     assert (row["model"], row["tries"]) == ("second", 3)
+
+
+def test_a_killed_process_asks_for_nothing_twice_but_what_was_in_flight(tmp_path):
+    for name in ("whole", "killed"):
+        write_sources_and_slots(tmp_path / name, ["T1"])
+        (first, *_) = Tables(tmp_path / name, pipeline(tmp_path)).table("sources").rows(["doc_id"])
+        rows = [
+            sample(
+                doc_ids=[first["doc_id"]], question=f"When did office {number} open?", context=f"{number}: {CONTEXT}"
+            )
+            for number in range(6)
+        ]
+        write_table(tmp_path / name, "generate", rows)
+    hold = asyncio.Event()
+    reached = threading.Event()
+    answered: list[str] = []
+    say = script("1871", "1902", "1871")
+
+    def held(body: dict, before: int) -> Said:
+        if len(answered) >= 20 and not hold.is_set():
+            reached.set()
+            return replace(say(body, before), wait=hold)
+        answered.append(body["messages"][0]["content"])
+        return say(body, before)
+
+    with served(held) as server:
+        stage_of(tmp_path, server.url)  # writes the pipeline's file
+        kill_while_calls_are_held(
+            tmp_path / "pipeline-under-test.yaml", tmp_path / "killed", "verify", reached, answered
+        )
+        in_flight = len(server.asked) - 20
+        assert 1 <= in_flight <= 3
+        hold.set()
+        manifest = run_alone(*stage_of(tmp_path, server.url, "killed"))[0]
+        assert (manifest.kept, manifest.rows) == (6, 6)
+        # 3 without, 3 with, 2 padded.
+        assert len(server.asked) == 6 * 8 + in_flight
+        run_alone(*stage_of(tmp_path, server.url, "whole"))
+    assert content(tmp_path / "killed" / "verify") == content(tmp_path / "whole" / "verify")
+
+
+def test_a_process_killed_between_asking_and_writing_asks_for_nothing_again(tmp_path):
+    for name in ("whole", "killed"):
+        write_sources_and_slots(tmp_path / name, ["T1"])
+        rows = [sample(question=f"When did office {number} open?") for number in range(3)]
+        write_table(tmp_path / name, "generate", rows)
+    with served(script("1871", "1902", "1871")) as server:
+        stage_of(tmp_path, server.url)
+        run_and_die(tmp_path / "pipeline-under-test.yaml", tmp_path / "killed", "verify")
+        asked = len(server.asked)
+        assert not list((tmp_path / "killed" / "verify").glob("0*.parquet"))
+        manifest = run_alone(*stage_of(tmp_path, server.url, "killed"))[0]
+        assert len(server.asked) == asked > 0
+        assert manifest.kept == 3
+        run_alone(*stage_of(tmp_path, server.url, "whole"))
+    assert content(tmp_path / "killed" / "verify") == content(tmp_path / "whole" / "verify")
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
 
 def test_golds_by_code_are_only_asked_without_the_documents(tmp_path):

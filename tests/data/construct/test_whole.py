@@ -12,12 +12,12 @@ from golongrl.data.construct.load import load
 from golongrl.data.construct.run import construct
 from golongrl.data.construct.workers import Here, Processes, RayCluster
 from golongrl.telemetry import history
-from support.construction import DEBIAN, tree, write_documents
+from support.construction import DEBIAN, hotpot, tree, write_documents
 
 pytestmark = [pytest.mark.full, pytest.mark.timeout(1200)]
 
 DIE = Path(__file__).parents[2] / "support" / "construct_and_die.py"
-STAGES = ("sources", "select", "generate", "format", "decontaminate", "diagnose")
+STAGES = ("sources", "select", "generate", "convert", "format", "decontaminate", "diagnose")
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,8 @@ def written(tmp_path_factory):
     """The file of a small pipeline."""
     root = tmp_path_factory.mktemp("pipeline")
     file = root / "pipeline.yaml"
-    file.write_text(yaml.safe_dump(tree(write_documents(root / "documents"), each=1)), "utf-8")
+    small = tree(write_documents(root / "documents"), each=1, convert={"inputs": [hotpot(root / "hotpot.jsonl", 6)]})
+    file.write_text(yaml.safe_dump(small), "utf-8")
     return file
 
 

@@ -56,3 +56,16 @@ metadata:
   {{- end }}
 {{- end -}}
 {{- end -}}
+
+{{/* To the dashboard of a Ray head, from KubeRay's operator. */}}
+{{- define "golongrl.kuberayIngress" -}}
+{{- $operator := .Values.networkPolicy.kuberayOperator -}}
+- from:
+    {{- include "golongrl.outsidePeer" $operator | nindent 4 }}
+    {{- with $operator.podSelector }}
+    - podSelector:
+        {{- toYaml . | nindent 8 }}
+    {{- end }}
+  ports:
+    - {port: 8265, protocol: TCP}
+{{- end -}}

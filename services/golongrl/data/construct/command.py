@@ -1,13 +1,16 @@
-"""`golongrl data construct` and `golongrl data diff`."""
+"""`golongrl data construct`, `golongrl data diff` and `golongrl render datajob`."""
 
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from golongrl.errors import writing_to
 from golongrl.telemetry.scrape_options import MetricsHost, MetricsPort
+
+if TYPE_CHECKING:
+    from golongrl.data.construct.models import Pipeline
 
 # What a shell reports of a process that SIGINT ended.
 _INTERRUPTED = 130
@@ -30,6 +33,21 @@ def construct(
         Literal["processes", "ray"],
         typer.Option(help="Where stages without a model are computed: here, or on a Ray cluster that mounts --out."),
     ] = "processes",
+    pool_redis_url: Annotated[
+        str | None,
+        typer.Option(
+            help="For passrate, if the pipeline names none: wait for workers on this Redis instead of starting engines."
+        ),
+    ] = None,
+    wait_s: Annotated[
+        float,
+        typer.Option(
+            "--wait-s",
+            min=0,
+            help="With --stage: wait so many seconds for the stages before it, and for another process that works in "
+            "--out, instead of failing at once.",
+        ),
+    ] = 0.0,
     metrics_port: MetricsPort = None,
     metrics_host: MetricsHost = "127.0.0.1",
 ) -> None:
@@ -45,17 +63,54 @@ def construct(
     only = next((name for name in ORDER if name == stage), None)
     if stage is not None and only is None:
         raise PipelineError(f"--stage {stage}: no such stage; there are {', '.join(ORDER)}")
+    if wait_s and only is None:
+        raise PipelineError("--wait-s: needs --stage, because without it nothing comes before")
     executor = RayCluster() if on == "ray" else Processes(workers)
+    chosen = _pooled(load(pipeline, overrides or ()), pool_redis_url)
     metrics = DataMetrics()
     try:
         with (
             scraped(metrics.registry, metrics_host, None if dry_run else metrics_port),
             writing_to(f"--out {out}", PipelineError),
         ):
-            run(load(pipeline, overrides or ()), out, executor, print, only=only, dry_run=dry_run, metrics=metrics)
+            run(chosen, out, executor, print, only=only, dry_run=dry_run, wait_s=wait_s, metrics=metrics)
     except KeyboardInterrupt:
         print("stopped; the same command resumes from here", file=sys.stderr)
         raise typer.Exit(_INTERRUPTED) from None
+
+
+def _pooled(pipeline: "Pipeline", redis_url: str | None) -> "Pipeline":
+    passrate = pipeline.passrate
+    if redis_url is None or passrate is None or passrate.pool.redis_url is not None:
+        return pipeline
+    pool = passrate.pool.model_copy(update={"redis_url": redis_url})
+    return pipeline.model_copy(update={"passrate": passrate.model_copy(update={"pool": pool})})
+
+
+def datajob(
+    pipeline: Annotated[str, typer.Argument(help="Packaged pipeline (laptop, paper) or YAML file.")],
+    values: Annotated[
+        list[Path] | None, typer.Option("--values", "-f", help="Values file of the chart; repeatable, later ones win.")
+    ] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", help="Override of the pipeline, as `section.key=value`; repeatable.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set-value", help="Value of the chart, as `construction.ray.enabled=true`; repeatable."),
+    ] = None,
+    stages: Annotated[
+        list[str] | None,
+        typer.Option("--stage", help="A Job for this stage; repeatable. Without it one Job runs all stages."),
+    ] = None,
+    release: Annotated[str, typer.Option("--release", help="Name of the helm release.")] = "golongrl",
+    namespace: Annotated[str, typer.Option("--namespace", "-n", help="Namespace; empty leaves it to kubectl.")] = "",
+) -> None:
+    """Print the Jobs (or RayJobs) that construct data on a release's volume, with their account and network policy."""
+    from golongrl.data.construct.datajob import datajob_yaml
+
+    chosen = pipeline, overrides or (), stages or ()
+    print(datajob_yaml(*chosen, release, namespace, values or (), settings or ()), end="")
 
 
 def diff(

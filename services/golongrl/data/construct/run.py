@@ -6,6 +6,7 @@ settings that the pipeline has now; the folder is new, empty or an earlier const
 
 import fcntl
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,8 @@ from golongrl.data.construct.table import StageManifest, StageTable, rows_at
 from golongrl.data.construct.tables import ORDER, PIPELINE, Tables
 
 LOCK = ".lock"
+# Between two looks at what is waited for. A look at an unchanged folder reads a few manifests.
+_LOOK_S = 5.0
 
 Say = Callable[[str], None]
 
@@ -35,6 +38,7 @@ def construct(
     *,
     only: StageName | None = None,
     dry_run: bool = False,
+    wait_s: float = 0.0,
     metrics: DataMetrics | None = None,
 ) -> None:
     """Run the pipeline's stages, or one of them; what is there already is kept.
@@ -44,6 +48,7 @@ def construct(
         say: called with lines for a person.
         only: this stage alone; those before it have to have ended.
         dry_run: say what would be done and what it would cost, and write nothing.
+        wait_s: with `only`: how long to wait until the stages before have ended and no other process works here.
         metrics: told how far it is.
 
     Raises:
@@ -57,12 +62,16 @@ def construct(
     if dry_run:
         _forecast(chosen, tables, say, only)
         return
-    with _folder(out, pipeline):
+    deadline = time.monotonic() + wait_s
+    before = [stage for stage in chosen if only is not None and ORDER.index(stage.name) < ORDER.index(only)]
+    if wait_s:
+        _wait_for(before, tables, say, deadline)
+    with _folder(out, pipeline, say, deadline):
+        for stage in before:
+            _ended(stage, tables.table(stage.name))
         for stage in chosen:
             if only is None or stage.name == only:
                 run_stage(stage, tables.table(stage.name), say, metrics)
-            elif ORDER.index(stage.name) < ORDER.index(only):
-                _ended(stage, tables.table(stage.name))
 
 
 def run_stage(stage: PipelineStage, table: StageTable, say: Say, metrics: DataMetrics | None = None) -> StageManifest:
@@ -160,6 +169,33 @@ def _ended(stage: PipelineStage, table: StageTable) -> None:
         )
 
 
+def _wait_for(before: Sequence[PipelineStage], tables: Tables, say: Say, deadline: float) -> None:
+    """Return when each of these stages has ended with the inputs and settings of now, one after the other.
+
+    Raises:
+        PipelineError: one has not at the deadline.
+    """
+    for stage in before:
+        table = tables.table(stage.name)
+        seen: StageManifest | None = None
+        said = False
+        while True:
+            manifest = table.manifest()
+            # Planning reads the inputs, so it is done once for each manifest.
+            if manifest is not None and manifest != seen and manifest.digest == _plan(stage).digest:
+                break
+            seen = manifest
+            if time.monotonic() > deadline:
+                raise PipelineError(
+                    f"{table.folder}: waited for the stage {stage.name}, which has not ended with the present inputs "
+                    "and settings; look at its process"
+                )
+            if not said:
+                say(f"waiting for the stage {stage.name}")
+                said = True
+            time.sleep(_LOOK_S)
+
+
 def _forecast(chosen: Sequence[PipelineStage], tables: Tables, say: Say, only: StageName | None) -> None:
     """What is missing and what it would cost, as far as the stages before it have ended."""
     known = True
@@ -189,18 +225,31 @@ def _forecast(chosen: Sequence[PipelineStage], tables: Tables, say: Say, only: S
 
 
 @contextmanager
-def _folder(out: Path, pipeline: Pipeline) -> Iterator[None]:
+def _folder(out: Path, pipeline: Pipeline, say: Say, deadline: float) -> Iterator[None]:
     place = files.look(out, (PIPELINE,), harmless=(LOCK,))
     if not (place.free or place.state is files.PlaceState.OWN):
         raise PipelineError(f"--out {out}: {place.why_not('of a construction')}; choose another folder")
     out.mkdir(parents=True, exist_ok=True)
     handle = os.open(out / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise PipelineError(f"--out {out}: another process constructs data in this folder") from None
+        _lock(handle, out, say, deadline)
         files.write_text(out / PIPELINE, dump(pipeline))
         yield
     finally:
         os.close(handle)
+
+
+def _lock(handle: int, out: Path, say: Say, deadline: float) -> None:
+    said = False
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise PipelineError(f"--out {out}: another process constructs data in this folder") from None
+        else:
+            return
+        if not said:
+            say(f"waiting for the process that constructs data in {out}")
+            said = True
+        time.sleep(_LOOK_S)

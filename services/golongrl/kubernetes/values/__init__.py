@@ -21,6 +21,7 @@ from golongrl.kubernetes.values.common import (
     RequiredObjectName,
     ValuesSection,
 )
+from golongrl.kubernetes.values.construction import ConstructionValues
 from golongrl.kubernetes.values.evaluation import EvaluationValues
 from golongrl.kubernetes.values.inputs import Auth, Dataset, ModelValues, SecretKey, Storage
 from golongrl.kubernetes.values.operator import OperatorValues
@@ -74,6 +75,7 @@ class Values(ValuesSection):
     rollout: RolloutValues = RolloutValues()
     learner: LearnerValues = LearnerValues()
     evaluation: EvaluationValues = EvaluationValues()
+    construction: ConstructionValues = ConstructionValues()
     operator: OperatorValues = OperatorValues()
     network: Network = Network()
     network_policy: NetworkPolicy = NetworkPolicy()

@@ -88,6 +88,9 @@ class ExtraEgress(ValuesSection):
     rollout: PassthroughList = Field(default_factory=list, description="Egress rules of the rollout pool.")
     learner: PassthroughList = Field(default_factory=list, description="Egress rules of the learner.")
     evaluation: PassthroughList = Field(default_factory=list, description="Egress rules of the evaluation, to a judge.")
+    construction: PassthroughList = Field(
+        default_factory=list, description="Egress rules of the construction, to an endpoint of a model or to a hub."
+    )
 
 
 class Dns(Peer):

@@ -43,7 +43,7 @@ class GenerateStage(CpuStage):
     """One sample for each slot, or the reason why there is none."""
 
     name: ClassVar[StageName] = "generate"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     schema: ClassVar[pa.Schema] = schemas.GENERATE
     # A sample holds its context, up to a megabyte.
     shard_rows: ClassVar[int] = 16

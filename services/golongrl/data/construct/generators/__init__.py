@@ -8,7 +8,7 @@ not hold the answer.
 import random
 from collections.abc import Sequence
 
-from golongrl.data.construct.generators import counting, retrieval, sequence
+from golongrl.data.construct.generators import counting, paths, retrieval, sequence, summaries, tables, versions
 from golongrl.data.construct.generators.desk import Desk, Generator
 from golongrl.data.construct.generators.outline import Measure, outline
 from golongrl.data.construct.generators.sample import Document, Language, MadeSample, NoSampleError
@@ -18,17 +18,34 @@ from golongrl.tasks.gold import earns_full_marks, own_score
 
 __all__ = ["GENERATORS", "Document", "MadeSample", "NoSampleError", "checked", "generate", "outline"]
 
+# By task type: first where something stands or how often, then what takes several steps.
 GENERATORS: dict[TaskType, tuple[Generator, ...]] = {
-    "T1": (retrieval.place_of_sentence, retrieval.next_sentence, retrieval.missing_number),
-    "T2": (retrieval.sentence_of_section, retrieval.first_mentioned, retrieval.most_mentioned),
-    "T3": (retrieval.every_place, retrieval.one_without_other),
-    "T4": (counting.sections_with, counting.times, counting.difference),
-    "T5": (counting.table_query, counting.mention_table, counting.mention_join),
-    "T6": (sequence.last_mentions, sequence.first_sentences),
-    "T7": (counting.rank_sections, counting.rank_words),
-    "T8": (sequence.sentence_order, sequence.first_mention_order, sequence.frequency_order),
-    "T9": (sequence.section_lead,),
-}
+    "T1": (
+        retrieval.place_of_sentence, retrieval.next_sentence, versions.missing_number, paths.chain_of_mentions,
+        paths.meeting_place,
+    ),
+    "T2": (
+        retrieval.sentence_of_section, retrieval.first_mentioned, retrieval.most_mentioned, versions.altered_sentence,
+        paths.absent_from_peak,
+    ),
+    "T3": (
+        retrieval.every_place, retrieval.one_without_other, retrieval.more_than_other, versions.altered_statements,
+    ),
+    "T4": (
+        counting.sections_with, counting.times, counting.difference, counting.more_often_than, versions.sum_of_gaps,
+    ),
+    "T5": (
+        counting.mention_table, counting.mention_join, counting.peak_table, tables.table_query, tables.table_groups,
+        tables.tables_join,
+    ),
+    "T6": (sequence.last_mentions, sequence.first_sentences, paths.toggled_list, versions.filled_gaps),
+    "T7": (counting.rank_sections, counting.rank_words, counting.rank_by_topic, counting.rank_by_spread),
+    "T8": (
+        sequence.sentence_order, sequence.first_mention_order, sequence.frequency_order, sequence.last_mention_order,
+        versions.order_of_gaps,
+    ),
+    "T9": (summaries.section_lead, summaries.text_lead, summaries.named_summary, summaries.opening_sentences),
+}  # fmt: skip
 # Draws of one generator before the next one is tried: a draw may meet a tie or a sentence that stands twice.
 _DRAWS = 4
 

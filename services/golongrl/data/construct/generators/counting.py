@@ -5,13 +5,14 @@ query is written so that its answer is unique; ties are refused.
 """
 
 import json
-import re
 import sqlite3
 from collections.abc import Iterable, Sequence
 from contextlib import closing
+from itertools import pairwise
 from typing import Any
 
 from golongrl.data.construct.generators.desk import Desk
+from golongrl.data.construct.generators.retrieval import unequal
 from golongrl.data.construct.generators.sample import MadeSample, NoSampleError
 from golongrl.data.construct.generators.terms import Term, evidence
 
@@ -20,8 +21,10 @@ TABLE = ("multitableqa_pretraining", "multitableqa")
 RANKING = ("longbench_pro", "T1.1 Global Cohesive Retrieval")
 # Counts that a person would still count; 0 and 1 are too easy to guess.
 _COUNTED = (3, 40)
-_ROWS = (2, 12)
+ROWS = (2, 12)
 _RANKED = (3, 6)
+# Draws of words until their counts give a ranking without ties.
+_TRIED = 60
 _SCHEMA = """
 CREATE TABLE sections (id INTEGER PRIMARY KEY, label TEXT);
 CREATE TABLE mentions (section INTEGER, word TEXT, times INTEGER);
@@ -87,13 +90,32 @@ def difference(desk: Desk) -> MadeSample:
     return _number(desk, question, gold, "difference", shown)
 
 
+def more_often_than(desk: Desk) -> MadeSample:
+    """T4: in how many sections one word occurs more often than another."""
+    term, other, places = unequal(desk, _COUNTED)
+    words = [term, other]
+    ((gold,),) = query(
+        desk, words,
+        "SELECT count(*) FROM mentions a JOIN mentions b ON a.section = b.section "
+        "WHERE a.word = ? AND b.word = ? AND a.times > b.times",
+        term.word, other.word,
+    )  # fmt: skip
+    question = desk.say(
+        f"{desk.where} In how many of the {desk.part}s do both words occur and the word {desk.quoted(term.word)} more "
+        f"often than the word {desk.quoted(other.word)}? {desk.matching}",
+        f"{desk.where}有多少个{desk.part}同时出现这两个词，并且{desk.quoted(term.word)}的次数多于{desk.quoted(other.word)}？"
+        f"{desk.matching}",
+    )
+    return _number(desk, question, gold, "more-often-than", evidence(desk.outline, term.word, places))
+
+
 def _number(desk: Desk, question: str, gold: int, generator: str, shown: tuple[str, ...]) -> MadeSample:
     return desk.sample("T4", MATH, question, generator, answer=str(gold), evidence=shown)
 
 
 def mention_table(desk: Desk) -> MadeSample:
     """T5: every section that has a word so often, with how often."""
-    least, most = _ROWS
+    least, most = ROWS
     usable = []
     for term in desk.terms:
         for bound in (2, 3):
@@ -112,12 +134,32 @@ def mention_table(desk: Desk) -> MadeSample:
         f"[{desk.part}, 次数]。{desk.matching}{desk.naming}。",
     )
     places = [place for place in term.places if term.counts[place] >= bound]
-    return _rows(desk, question, rows, "mention-table", evidence(desk.outline, term.word, places))
+    return rows_sample(desk, question, rows, "mention-table", evidence(desk.outline, term.word, places))
+
+
+def peak_table(desk: Desk) -> MadeSample:
+    """T5: for several words the section that has each most often, and how often: a maximum for each group."""
+    peaks = [term for term in desk.terms if max(term.counts) > 1 and term.counts.count(max(term.counts)) == 1]
+    words = desk.some(peaks, min(desk.rng.randint(*_RANKED), max(_RANKED[0], len(peaks))), "tie in a ranking")
+    rows = query(
+        desk, words, "SELECT word, label, max(times) FROM sections JOIN mentions ON section = id GROUP BY word"
+    )  # fmt: skip
+    listed = desk.listed(desk.quoted(term.word) for term in words)
+    question = desk.say(
+        f"{desk.where} For each of the words {listed}, find the {desk.part} in which it occurs most often, and give "
+        f"one row [word, {desk.part}, number of times there]. {desk.matching} {desk.naming}.",
+        f"{desk.where}对词语{listed}，分别找出其出现次数最多的{desk.part}，给出一行 [词语, {desk.part}, 在该处的次数]。"
+        f"{desk.matching}{desk.naming}。",
+    )
+    shown = [
+        line for term in words for line in evidence(desk.outline, term.word, [term.counts.index(max(term.counts))])
+    ]
+    return rows_sample(desk, question, rows, "peak-table", tuple(dict.fromkeys(shown)))
 
 
 def mention_join(desk: Desk) -> MadeSample:
     """T5: every section that has two words, with how often it has each: a join of two tables."""
-    least, most = _ROWS
+    least, most = ROWS
     frequent = [term for term in desk.terms if len(term.places) >= least]
     desk.rng.shuffle(frequent)
     for one in frequent[:20]:
@@ -140,62 +182,14 @@ def mention_join(desk: Desk) -> MadeSample:
             )
             places = [place for place in one.places if other.counts[place]]
             shown = evidence(desk.outline, one.word, places) + evidence(desk.outline, other.word, places)
-            return _rows(desk, question, rows, "mention-join", shown)
+            return rows_sample(desk, question, rows, "mention-join", shown)
     raise NoSampleError("no two words", "none that share some sections")
 
 
-# A table as markdown has it: a head, a rule (which tables of HTML pages come without), rows.
-_TABLE = re.compile(r"^\|.+\|[ \t]*\n(?:\|(?:\s*:?-+:?\s*\|)+[ \t]*\n)?(?:\|.*\|[ \t]*(?:\n|\Z))+", re.MULTILINE)
-_RULE = re.compile(r"\|(?:\s*:?-+:?\s*\|)+")
-_LEAST_TABLE_ROWS = 4
-
-
-def table_query(desk: Desk) -> MadeSample:
-    """T5: the rows of a table of the text that have a value, with two of their columns."""
-    tables = [table for found in _TABLE.finditer(desk.outline.context) if (table := _parsed(found[0]))]
-    heads = [tuple(head) for head, _, _ in tables]
-    found = []
-    for head, rows, lines in tables:
-        if heads.count(tuple(head)) > 1:
-            continue
-        for number in range(len(head)):
-            values = [row[number] for row in rows]
-            for value in dict.fromkeys(values):
-                if value and _ROWS[0] <= values.count(value) <= min(_ROWS[1], len(rows) - 1):
-                    found.append((head, rows, lines, number, value))
-    head, rows, lines, number, value = desk.one(found, "no table with a repeated value")
-    shown = desk.rng.sample([other for other in range(len(head)) if other != number], min(2, len(head) - 1))
-    with closing(sqlite3.connect(":memory:")) as db:
-        names = ", ".join(f"c{place} TEXT" for place in range(len(head)))
-        db.execute(f"CREATE TABLE facts ({names})")
-        db.executemany(f"INSERT INTO facts VALUES ({', '.join('?' * len(head))})", rows)
-        picked = ", ".join(f"c{place}" for place in shown)
-        answer = db.execute(f"SELECT {picked} FROM facts WHERE c{number} = ? ORDER BY rowid", (value,)).fetchall()
-    columns = ", ".join(head)
-    wanted = ", ".join(head[place] for place in shown)
-    question = desk.say(
-        f"The text has a table with the columns: {columns}. For every row of it whose {head[number]} is "
-        f"{desk.quoted(value)}, give one row [{wanted}], the cells as they are written, as strings.",
-        f"文中有一个表格，列为：{columns}。对其中{head[number]}为{desk.quoted(value)}的每一行，给出一行 [{wanted}]，"
-        "单元格按原文书写，一律写成字符串。",
-    )
-    evidence_lines = tuple(line for row, line in zip(rows, lines, strict=True) if row[number] == value)
-    if any(desk.outline.context.count(line) > 1 for line in evidence_lines):
-        raise NoSampleError("gold not unique", "a row of the table stands in the text twice")
-    return _rows(desk, question, answer, "table-query", evidence_lines)
-
-
-def _parsed(text: str) -> tuple[list[str], list[list[str]], list[str]] | None:
-    lines = [line.strip() for line in text.strip().split("\n")]
-    lines = [line for line in lines if not _RULE.fullmatch(line)]
-    head, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines)
-    whole = all(len(row) == len(head) for row in rows) and all(head) and len(set(head)) == len(head) > 1
-    return (head, rows, lines[1:]) if whole and len(rows) >= _LEAST_TABLE_ROWS else None
-
-
-def _rows(
+def rows_sample(
     desk: Desk, question: str, rows: Iterable[tuple[Any, ...]], generator: str, shown: tuple[str, ...]
 ) -> MadeSample:
+    """A T5 sample whose gold is these rows."""
     gold = json.dumps({"data": [list(row) for row in rows]}, ensure_ascii=False)
     return desk.sample("T5", TABLE, question, generator, answer=gold, evidence=shown)
 
@@ -240,3 +234,56 @@ def rank_words(desk: Desk) -> MadeSample:
     )
     shown = tuple(line for term in words for line in evidence(desk.outline, term.word, term.places[:1]))
     return desk.sample("T7", RANKING, question, "rank-words", golds=tuple(word for (word,) in ranked), evidence=shown)
+
+
+def rank_by_topic(desk: Desk) -> MadeSample:
+    """T7: the sections that mention several words most, all of them counted together."""
+    frequent = [term for term in desk.terms if len(term.places) > 1]
+    least, most = _RANKED
+    for _ in range(_TRIED):
+        words = desk.some(frequent, desk.rng.randint(3, 4), "too few words in several sections")
+        counts = sorted((sum(some) for some in zip(*(term.counts for term in words), strict=True)), reverse=True)
+        top = next((k for k, (a, b) in enumerate(pairwise(counts)) if a == b), len(counts))
+        top = min(top, sum(map(bool, counts)), most)
+        if top >= least:
+            break
+    else:
+        raise NoSampleError("tie in a ranking", "no words whose sections differ in their counts")
+    ranked = query(
+        desk, words,
+        "SELECT label, id FROM sections JOIN mentions ON section = id GROUP BY id ORDER BY sum(times) DESC LIMIT ?",
+        top,
+    )  # fmt: skip
+    listed = desk.listed(desk.quoted(term.word) for term in words)
+    question = desk.say(
+        f"{desk.where} Count the occurrences of the words {listed} together. Which {top} {desk.part}s have the most? "
+        f"List them from the most to the fewest. {desk.matching} {desk.naming}, one a line.",
+        f"{desk.where}把词语{listed}的出现次数合在一起计算，次数最多的 {top} 个{desk.part}是哪些？按次数从多到少列出。"
+        f"{desk.matching}{desk.naming}，每行一个。",
+    )
+    shown = [
+        line
+        for _, place in ranked
+        for line in evidence(desk.outline, next(term.word for term in words if term.counts[place]), [place])
+    ]
+    golds = tuple(label for label, _ in ranked)
+    return desk.sample("T7", RANKING, question, "rank-by-topic", golds=golds, evidence=tuple(shown))
+
+
+def rank_by_spread(desk: Desk) -> MadeSample:
+    """T7: words by the number of sections that mention them, most first."""
+    by_spread: dict[int, list[Term]] = {}
+    for term in desk.terms:
+        by_spread.setdefault(len(term.places), []).append(term)
+    spreads = desk.some(sorted(by_spread), min(desk.rng.randint(4, 6), max(4, len(by_spread))), "tie in a ranking")
+    words = [desk.rng.choice(by_spread[spread]) for spread in spreads]
+    ranked = query(desk, words, "SELECT word FROM mentions GROUP BY word ORDER BY count(*) DESC")
+    listed = desk.listed(desk.quoted(term.word) for term in words)
+    question = desk.say(
+        f"{desk.where} Rank these words by the number of {desk.part}s in which they occur, however often, the one in "
+        f"most {desk.part}s first: {listed}. {desk.matching} Write the words alone, one a line.",
+        f"{desk.where}按出现过该词的{desk.part}的数目（不论次数）从多到少排列这些词语：{listed}。{desk.matching}只写词语，每行一个。",
+    )
+    shown = [line for term in words for line in evidence(desk.outline, term.word, term.places[:1])]
+    golds = tuple(word for (word,) in ranked)
+    return desk.sample("T7", RANKING, question, "rank-by-spread", golds=golds, evidence=tuple(dict.fromkeys(shown)))

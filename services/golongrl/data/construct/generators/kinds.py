@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from golongrl.data.construct.generators import counting, retrieval, sequence
+from golongrl.data.construct.generators import counting, retrieval, sequence, summaries
 from golongrl.recipe import TaskType
 
 KINDS: Mapping[TaskType, tuple[str, str]] = MappingProxyType(
@@ -16,6 +16,6 @@ KINDS: Mapping[TaskType, tuple[str, str]] = MappingProxyType(
         "T6": sequence.FRAGMENTS,
         "T7": counting.RANKING,
         "T8": sequence.ORDER,
-        "T9": ("longbench_pro", "T4.1 Global-Coverage Constrained Summary"),
+        "T9": summaries.GLOBAL_SUMMARY,
     }
 )

@@ -60,6 +60,8 @@ class Outline:
     sections: tuple[ContextPart, ...]
     lang: Language
     numbered: bool
+    # The paragraph with which the document begins, if the context is one document from its beginning.
+    opening: str = ""
 
     def show(self, section: ContextPart) -> str:
         """A section as it stands in the context."""
@@ -97,6 +99,7 @@ def outline(documents: Sequence[Document], lang: Language, most_tokens: int, mea
         (title, tuple(piece for one in paragraphs for piece in _pieces(unwrapped(one, lang), largest, measure)))
         for title, paragraphs in parts
     ]
+    beginning = parts[0][1][0] if len(documents) == 1 and parts else None
     parts = _cut(parts, int(_TEXT_SHARE * most_tokens), measure, start)
     headings = [title.strip() for title, _ in parts]
     named = (
@@ -111,7 +114,8 @@ def outline(documents: Sequence[Document], lang: Language, most_tokens: int, mea
         sections = list(_numbered(parts))
     if len(sections) < LEAST_SECTIONS:
         raise NoSampleError("too few sections", f"{len(sections)}, at least {LEAST_SECTIONS} are needed")
-    return Outline(tuple(sections), lang, numbered=not named)
+    opening = beginning if parts[0][1][0] is beginning and beginning is not None else ""
+    return Outline(tuple(sections), lang, numbered=not named, opening=opening)
 
 
 def _pieces(paragraph: str, most: int, measure: Measure) -> list[str]:

@@ -18,7 +18,7 @@ _TRIED = 20
 # Sections that an exhaustive answer lists; more would be copying.
 _LISTED = (2, 10)
 # With at least two digits, and not the section of a manual page as in `gs(1)`.
-_NUMBER = re.compile(r"(?<![A-Za-z0-9_.,(（-])(?:\d{1,3}(?:,\d{3})+|\d+\.\d+|\d{2,})(?![.,]?\d)(?![A-Za-z_)）-])")
+NUMBER = re.compile(r"(?<![A-Za-z0-9_.,(（-])(?:\d{1,3}(?:,\d{3})+|\d+\.\d+|\d{2,})(?![.,]?\d)(?![A-Za-z_)）-])")
 
 
 def place_of_sentence(desk: Desk) -> MadeSample:
@@ -42,29 +42,6 @@ def next_sentence(desk: Desk) -> MadeSample:
     return desk.sample("T1", EM, question, "next-sentence", answer=after, evidence=(before, after))
 
 
-def missing_number(desk: Desk) -> MadeSample:
-    """T1: the number that a sentence of the text has in the place of a gap."""
-    found = []
-    for _, sentence in desk.quotable:
-        numbers = list(_NUMBER.finditer(sentence))
-        if len(numbers) == 1:
-            found.append((sentence, numbers[0]))
-    sentence, number = desk.one(found, "no sentence with one number")
-    gap = sentence[: number.start()] + "____" + sentence[number.end() :]
-    _unique_gap(desk, sentence[: number.start()], sentence[number.end() :])
-    question = desk.say(
-        f"A sentence of the text is given here with its number left out. Which number stands in the gap?\n{gap}\n"
-        "Give the number as it is written in the text and nothing else.",
-        f"下面是文中的一句话，其中的数字被去掉了。空缺处是什么数字？\n{gap}\n只按原文的写法写出这个数字。",
-    )
-    return desk.sample("T1", EM, question, "missing-number", answer=number[0], evidence=(sentence,))
-
-
-def _unique_gap(desk: Desk, before: str, after: str) -> None:
-    if len(re.findall(re.escape(before) + r"[^\n]{1,30}?" + re.escape(after), desk.outline.context)) != 1:
-        raise NoSampleError("gold not unique", "another sentence fits the gap")
-
-
 def sentence_of_section(desk: Desk) -> MadeSample:
     """T2: which of four sentences of the text stands in a named section."""
     by_section: dict[int, list[str]] = {}
@@ -77,7 +54,7 @@ def sentence_of_section(desk: Desk) -> MadeSample:
         f"{desk.where}下列哪一句话出现在{desk.part}{desk.name(right)}中？",
     )
     options = [desk.rng.choice(by_section[number]) for number in chosen]
-    return _choice(desk, question, options, options[0], "sentence-of-section", (options[0],))
+    return choice(desk, question, options, options[0], "sentence-of-section", (options[0],))
 
 
 def first_mentioned(desk: Desk) -> MadeSample:
@@ -92,7 +69,7 @@ def first_mentioned(desk: Desk) -> MadeSample:
         f"Which of these words occurs first in the text? {desk.matching}",
         f"下列词语中，哪一个在文中最早出现？{desk.matching}",
     )
-    return _choice(desk, question, words, words[0], "first-mentioned", evidence(desk.outline, words[0], places[:1]))
+    return choice(desk, question, words, words[0], "first-mentioned", evidence(desk.outline, words[0], places[:1]))
 
 
 def most_mentioned(desk: Desk) -> MadeSample:
@@ -104,12 +81,17 @@ def most_mentioned(desk: Desk) -> MadeSample:
         f"下列词语中，哪一个在文中出现的次数最多？{desk.matching}",
     )
     shown = evidence(desk.outline, best.word, best.places)
-    return _choice(desk, question, [term.word for term in words], best.word, "most-mentioned", shown)
+    return choice(desk, question, [term.word for term in words], best.word, "most-mentioned", shown)
 
 
-def _choice(
+def choice(
     desk: Desk, question: str, options: list[str], right: str, generator: str, shown: tuple[str, ...]
 ) -> MadeSample:
+    """A T2 sample with these options in random order.
+
+    Raises:
+        NoSampleError: two of them are the same.
+    """
     if len({option.lower() for option in options}) < len(options):
         raise NoSampleError("gold not unique", "two options are the same")
     mixed = desk.rng.sample(options, len(options))
@@ -145,6 +127,39 @@ def one_without_other(desk: Desk) -> MadeSample:
             if both and least <= len(left) <= most:
                 return _without(desk, term, other, left)
     raise NoSampleError("no two words", "none that share some sections and not others")
+
+
+def more_than_other(desk: Desk) -> MadeSample:
+    """T3: every section that mentions one word more often than another, both of which it mentions."""
+    term, other, places = unequal(desk, _LISTED)
+    question = desk.say(
+        f"{desk.where} List every {desk.part} in which both words occur and the word {desk.quoted(term.word)} occurs "
+        f"more often than the word {desk.quoted(other.word)}. {desk.matching} {desk.naming}, one a line.",
+        f"{desk.where}列出所有两个词都出现、并且{desk.quoted(term.word)}的次数多于{desk.quoted(other.word)}的{desk.part}。"
+        f"{desk.matching}{desk.naming}，每行一个。",
+    )
+    shown = evidence(desk.outline, term.word, places)
+    golds = tuple(map(desk.label, places))
+    return desk.sample("T3", EXHAUSTIVE, question, "more-than-other", golds=golds, evidence=shown)
+
+
+def unequal(desk: Desk, bounds: tuple[int, int]) -> tuple[Term, Term, list[int]]:
+    """Two words, and the sections that mention the first more often than the second, and the second too.
+
+    Other sections with both have it the other way round, so that a look for both words is not enough.
+
+    Raises:
+        NoSampleError: no two words have so many such sections.
+    """
+    least, most = bounds
+    frequent = [term for term in desk.terms if len(term.places) > least]
+    for term in desk.rng.sample(frequent, min(_TRIED, len(frequent))):
+        for other in desk.rng.sample(frequent, min(_TRIED, len(frequent))):
+            pairs = [(a, b) for a, b in zip(term.counts, other.counts, strict=True) if a and b]
+            places = [place for place, (a, b) in enumerate(zip(term.counts, other.counts, strict=True)) if a > b > 0]
+            if least <= len(places) <= most and len(places) < len(pairs):
+                return term, other, places
+    raise NoSampleError("no two words", "none that share sections unequally")
 
 
 def _without(desk: Desk, term: Term, other: Term, places: list[int]) -> MadeSample:

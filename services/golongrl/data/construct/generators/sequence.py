@@ -1,22 +1,14 @@
-"""What changes along the text: T6 the last state of several things, T8 their order; T9 the summary of a section."""
-
-from dataclasses import replace
+"""What changes along the text: T6 the last state of several things, T8 their order."""
 
 from golongrl.data.construct.generators.desk import Desk, T
-from golongrl.data.construct.generators.outline import Outline, is_prose
-from golongrl.data.construct.generators.sample import MadeSample, NoSampleError
+from golongrl.data.construct.generators.sample import MadeSample
 from golongrl.data.construct.generators.terms import evidence
 
 STATE = ("longbench_pro", "T8.3 Long-Context Procedural State Tracking")
 FRAGMENTS = ("longbench_pro", "T8.2 Single-Source Targeted Aggregation")
 ORDER = ("longbench_pro", "T2.1 Global Timeline Reconstruction")
 FREQUENCY = ("longbench_pro", "T6.3 Global Frequency Analysis")
-SUMMARY = ("longbench_pro", "T4.2 Query-Focused Summary")
 _ITEMS = (4, 7)
-# A lead that can stand for its section, in characters.
-_LEAD = {"English": (180, 900), "Chinese": (60, 400)}
-# The lead, and what it sums up.
-_LEAST_PARAGRAPHS = 3
 
 
 def last_mentions(desk: Desk) -> MadeSample:
@@ -64,9 +56,9 @@ def sentence_order(desk: Desk) -> MadeSample:
     count = min(desk.rng.randint(*_ITEMS), max(_ITEMS[0], len(by_section)))
     places = sorted(desk.some(sorted(by_section), count, "too few sections with sentences to quote"))
     sentences = [desk.rng.choice(by_section[place]) for place in places]
-    mixed = _mixed(desk, sentences)
-    names = {sentence: f"S{number}" for number, sentence in enumerate(mixed, start=1)}
-    listed = "\n".join(f"{names[sentence]}: {sentence}" for sentence in mixed)
+    shuffled = mixed(desk, sentences)
+    names = {sentence: f"S{number}" for number, sentence in enumerate(shuffled, start=1)}
+    listed = "\n".join(f"{names[sentence]}: {sentence}" for sentence in shuffled)
     question = desk.say(
         f"These sentences stand in the text. In which order? List their names (S1 to S{count}) as the text has them, "
         f"one a line.\n{listed}",
@@ -84,7 +76,7 @@ def first_mention_order(desk: Desk) -> MadeSample:
     count = min(desk.rng.randint(*_ITEMS), max(_ITEMS[0], len(by_place)))
     places = sorted(desk.some(sorted(by_place), count, "too few sections with new words"))
     words = [desk.rng.choice(by_place[place]) for place in places]
-    listed = desk.listed(desk.quoted(word) for word in _mixed(desk, words))
+    listed = desk.listed(desk.quoted(word) for word in mixed(desk, words))
     question = desk.say(
         f"List these words in the order in which each occurs for the first time in the text: {listed}. {desk.matching} "
         "Write the words alone, one a line.",
@@ -99,7 +91,7 @@ def first_mention_order(desk: Desk) -> MadeSample:
 def frequency_order(desk: Desk) -> MadeSample:
     """T8: words by how often the text has them, the rarest first."""
     words = sorted(desk.distinct_totals(desk.rng.randint(4, 6), least=1), key=lambda term: term.total)
-    listed = desk.listed(desk.quoted(term.word) for term in _mixed(desk, words))
+    listed = desk.listed(desk.quoted(term.word) for term in mixed(desk, words))
     question = desk.say(
         f"Put these words in order by how often they occur in the whole text, the rarest first: {listed}. "
         f"{desk.matching} Write the words alone, one a line.",
@@ -110,40 +102,28 @@ def frequency_order(desk: Desk) -> MadeSample:
     return desk.sample("T8", FREQUENCY, question, "frequency-order", golds=golds, evidence=shown)
 
 
-def section_lead(desk: Desk) -> MadeSample:
-    """T9: the paragraph that opens a section sums it up; it is taken out of the text, and asked for."""
-    least, most = _LEAD[desk.outline.lang]
-    usable = [
-        number
-        for number, section in enumerate(desk.sections)
-        if len(section.paragraphs) >= _LEAST_PARAGRAPHS
-        and is_prose(lead := section.paragraphs[0])
-        and least <= len(lead) <= most
-        and lead[-1] in ".。"
-        and desk.outline.context.count(lead) == 1
-    ]
-    number = desk.one(usable, "no section that opens with a paragraph of prose")
-    section = desk.sections[number]
-    lead, *body = section.paragraphs
-    changed = replace(section, paragraphs=tuple(body))
-    outline = Outline(
-        tuple(changed if one is section else one for one in desk.sections), desk.outline.lang, desk.outline.numbered
-    )
-    if lead in outline.context:
-        raise NoSampleError("gold not unique", "the summary is still in the text")
+def last_mention_order(desk: Desk) -> MadeSample:
+    """T8: words in the order of their last mention."""
+    by_place: dict[int, list[str]] = {}
+    for term in desk.terms:
+        if len(term.places) > 1:
+            by_place.setdefault(term.places[-1], []).append(term.word)
+    count = min(desk.rng.randint(*_ITEMS), max(_ITEMS[0], len(by_place)))
+    places = sorted(desk.some(sorted(by_place), count, "too few words in several sections"))
+    words = [desk.rng.choice(by_place[place]) for place in places]
+    listed = desk.listed(desk.quoted(word) for word in mixed(desk, words))
     question = desk.say(
-        f"{desk.where} Sum up the {desk.part} {desk.name(number)} in one paragraph of about {len(lead.split())} words, "
-        "as its own opening paragraph would: what it is about and what it says.",
-        f"{desk.where}用一段约 {len(lead)} 字的话概括{desk.part}{desk.name(number)}，"
-        "如同其开头一段：讲什么、说了什么。",
+        "List these words in the order in which each occurs for the last time in the text, the one that is mentioned "
+        f"last at the end: {listed}. {desk.matching} Write the words alone, one a line.",
+        f"按在文中最后一次出现的先后顺序列出这些词语，最晚出现的排在最后：{listed}。{desk.matching}只写词语，每行一个。",
     )
-    # With its label, which occurs once.
-    opening = outline.show(replace(changed, paragraphs=tuple(body[:3])))
-    shown = Desk(outline, desk.rng)
-    return shown.sample("T9", SUMMARY, question, "section-lead", golds=(lead,), evidence=(opening,))
+    shown = [line for word, place in zip(words, places, strict=True) for line in evidence(desk.outline, word, [place])]
+    return desk.sample(
+        "T8", ORDER, question, "last-mention-order", golds=tuple(words), evidence=tuple(dict.fromkeys(shown))
+    )
 
 
-def _mixed(desk: Desk, ordered: list[T]) -> list[T]:
+def mixed(desk: Desk, ordered: list[T]) -> list[T]:
     """The same in another order."""
     for _ in range(20):
         mixed = desk.rng.sample(ordered, len(ordered))

@@ -1,0 +1,63 @@
+"""One optional component of the chart with what it needs in addition, as YAML for `kubectl apply`.
+
+helm renders the chart's templates, so that these objects are those that the component's `enabled` creates.
+"""
+
+import json
+import subprocess
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from golongrl import yaml_text
+from golongrl.kubernetes.names import check_names
+from golongrl.kubernetes.rayjob.load import load_values
+from golongrl.kubernetes.rayjob.render import HelmError, chart, helm_path, reason
+
+_HELM_S: Final = 120
+_COMPONENT: Final = "app.kubernetes.io/component"
+
+
+def component_yaml(
+    component: str,
+    chosen: Mapping[str, Any],
+    release: str,
+    namespace: str,
+    files: Iterable[Path],
+    settings: Iterable[str],
+) -> str:
+    """The objects of the chart's section `component`, switched on.
+
+    Args:
+        chosen: values of the section, which precede those of files and settings.
+
+    Raises:
+        InputError: a file, a key or a value is wrong, or Helm or Kubernetes would refuse a name.
+        HelmError: helm is missing or refuses.
+    """
+    check_names(release, namespace)
+    files = list(files)
+    load_values(files)
+    command = [helm_path(), "template", release, str(chart()), "--namespace", namespace or "default"]
+    command += [word for path in files for word in ("--values", str(path))]
+    command += ["--values", "-", *(word for item in settings for word in ("--set", item))]
+    try:
+        done = subprocess.run(
+            command, input=json.dumps({component: {**chosen, "enabled": True}}),
+            capture_output=True, text=True, timeout=_HELM_S, check=False,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired as error:
+        raise HelmError(f"helm template did not end within {_HELM_S} s") from error
+    if done.returncode:
+        raise HelmError(f"helm template: {reason(done.stderr)}")
+    objects = [found for found in yaml.safe_load_all(done.stdout) if found and _is_of(found, component)]
+    if not namespace:
+        for found in objects:
+            del found["metadata"]["namespace"]
+    return yaml_text.dump_all(objects)
+
+
+def _is_of(found: dict[str, Any], component: str) -> bool:
+    return (found["metadata"].get("labels") or {}).get(_COMPONENT) == component
