@@ -33,7 +33,7 @@ from golongrl_operator.evaluation import EvaluationPlan, plan_evaluation
 from golongrl_operator.nodes import avoid, avoided
 from golongrl_operator.pool import TRAINS, PoolPlan, View, plan
 from golongrl_operator.report import WAITING, progress_of, status_of, step_of
-from golongrl_operator.turns import adopted, evaluation_held, left_behind, preempted, shares_of, turn
+from golongrl_operator.turns import GpuShares, adopted, evaluation_held, left_behind, preempted, shares_of, turn
 
 Json = Mapping[str, Any]
 # Components of which each run with a pool of its own has its own; the others serve the whole release.
@@ -63,8 +63,8 @@ def reconcile(site: Site, seen: Seen) -> list[ReconcileResult]:
     cases = [read_case(site, run, seen.jobs, seen.now) for run in runs_of(site, seen.runs)]
     first = turn(cases)
     left = left_behind(site, {case.name for case in cases}, seen.jobs)
-    shares = shares_of(site, cases, first)
-    return [_outcome(site, case, first, left, shares, seen) for case in cases]
+    budget = shares_of(site, cases, first)
+    return [_outcome(site, case, first, left, budget, seen) for case in cases]
 
 
 def runs_of(site: Site, runs: Sequence[Manifest]) -> list[Manifest]:
@@ -142,7 +142,7 @@ def _without_meaning(case: Case) -> RunDecision:
 
 
 def _outcome(
-    site: Site, case: Case, first: str | None, left: str | None, shares: Mapping[str, int] | None, seen: Seen
+    site: Site, case: Case, first: str | None, left: str | None, budget: GpuShares | None, seen: Seen
 ) -> ReconcileResult:
     old = case.run.get("status") or {}
     # A node is the same for all runs.
@@ -156,7 +156,7 @@ def _outcome(
     progress = progress_of(case, seen, old)
     stalled = None if progress is None else seconds_since(progress.since, seen.now)
     learner, culprits = _blamed(case, seen, stalled)
-    wanted = replace(case.wanted, preempted=preempted(site, case, shares))
+    wanted = replace(case.wanted, preempted=preempted(site, case, budget))
     decision = decide(wanted, case.jobs, case.before, busy, stalled if learner else None, step_of(seen))
     made: list[Manifest] = []
     if decision.create is not None:
@@ -164,8 +164,8 @@ def _outcome(
         avoid(pod_templates(made[-1]), nodes)
         decision = replace(decision, message=_making(made[-1]["metadata"]["name"], case.meaning, old))
     most = None
-    if shares is not None and case.name in shares and site.pool.gpus:
-        most = (shares[case.name] - case.meaning.learner_gpus) // site.pool.gpus
+    if budget is not None and case.name in budget.shares and site.pool.gpus:
+        most = (budget.shares[case.name] - case.meaning.learner_gpus) // site.pool.gpus
     pool = PoolPlan()
     # Whatever keeps this run from the release's pool may use it.
     if case.meaning.dedicated or (case.name == first and busy is None):
@@ -179,7 +179,7 @@ def _outcome(
         # Their successors have as long as they had.
         progress = progress.model_copy(update={"since": stamp(seen.now)})
     queue = run_id(site, case.run, case.meaning)
-    evaluation = _evaluation(site, case, decision.phase, shares, whole)
+    evaluation = _evaluation(site, case, decision.phase, budget, whole)
     status = status_of(case, decision, seen, progress, made, old, pool, queue, evaluation.status, nodes)
     ended = decision.phase in ENDED
     drop = pool.status.name if ended and wanted.delete_ended and case.meaning.dedicated and pool.status else ""
@@ -196,15 +196,13 @@ def _outcome(
     )
 
 
-def _evaluation(
-    site: Site, case: Case, phase: RunPhase, shares: Mapping[str, int] | None, seen: Seen
-) -> EvaluationPlan:
+def _evaluation(site: Site, case: Case, phase: RunPhase, budget: GpuShares | None, seen: Seen) -> EvaluationPlan:
     assert case.meaning is not None
     name, step = case.name, (case.run.get("status") or {}).get("lastCheckpoint")
     jobs = [job for job in seen.evaluations if job["metadata"]["labels"].get(RUN_LABEL) == name]
     # The pass that sees the end writes the step of the last checkpoint; the evaluation begins at the next one.
     done = phase if case.before.phase == phase else RunPhase.RUNNING
-    held = evaluation_held(site, case, shares)
+    held = evaluation_held(site, case, budget)
     return plan_evaluation(site, case.run, case.meaning, done, step, jobs, seen.pods, seen.now, held)
 
 

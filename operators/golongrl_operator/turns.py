@@ -6,6 +6,7 @@ Invariants:
 """
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 
 from golongrl.kubernetes.rayjob.render import ADOPT_LABEL
 from golongrl.kubernetes.rayjob.site import Manifest, Site
@@ -13,7 +14,7 @@ from golongrl_operator.api import RUN_LABEL
 from golongrl_operator.cases import Case, owned, read_job
 from golongrl_operator.decide import RunPhase, holder
 from golongrl_operator.evaluation import gpus_of, unfinished
-from golongrl_operator.share import GpuClaim, fair_share
+from golongrl_operator.share import GpuClaim, begin, fair_share
 
 
 def turn(cases: Sequence[Case]) -> str | None:
@@ -23,14 +24,38 @@ def turn(cases: Sequence[Case]) -> str | None:
     return holder([(case.name, case.active, case.wants) for case in order])
 
 
-def shares_of(site: Site, cases: Sequence[Case], first: str | None) -> dict[str, int] | None:
-    """GPUs for each run that may train; None without a budget."""
+@dataclass(frozen=True)
+class GpuShares:
+    """Who may train under a budget."""
+
+    shares: Mapping[str, int]
+    """GPUs of each run that may."""
+    late: frozenset[str] = frozenset()
+    """Of them, those whose GPUs are still held by runs that are being suspended."""
+    leaving: tuple[str, ...] = ()
+    """These."""
+
+
+def shares_of(site: Site, cases: Sequence[Case], first: str | None) -> GpuShares | None:
+    """Which runs may train, and with how many GPUs; None without a budget."""
     if not site.gpu_budget:
         return None
     ready = [case for case in cases if case.wants and (not case.shared or case.name == first)]
     claims = {case.name: _claim(site, case) for case in ready if case.meaning is not None}
     claims |= {case.name: claim for case in cases if (claim := _evaluations_claim(site, case))}
-    return fair_share(site.gpu_budget, [claims[case.name] for case in cases if case.name in claims])
+    listed = [claims[case.name] for case in cases if case.name in claims]
+    shares = fair_share(site.gpu_budget, listed)
+    leaving = {case.name: _held(site, case) for case in cases if case.active and case.name not in shares}
+    begins = begin(site.gpu_budget, listed, shares, sum(leaving.values()))
+    waits = {claim.name for claim in listed if claim.name in shares and not claim.training} - begins
+    return GpuShares(shares, frozenset(waits), tuple(name for name, gpus in leaving.items() if gpus))
+
+
+def _held(site: Site, case: Case) -> int:
+    """GPUs that a run which is being suspended may still hold: its nodes are gone when its RayJob is."""
+    engines = int(((case.run.get("status") or {}).get("rollout") or {}).get("replicas", 0))
+    learner = case.meaning.learner_gpus if case.meaning else 0
+    return learner + engines * site.pool.gpus
 
 
 def _evaluations_claim(site: Site, case: Case) -> GpuClaim | None:
@@ -74,17 +99,19 @@ def left_behind(site: Site, runs: Collection[str], jobs: Sequence[Manifest]) -> 
     return next((f"RayJob {item['metadata']['name']}" for item in adopted(site, jobs)), None)
 
 
-def preempted(site: Site, case: Case, shares: Mapping[str, int] | None) -> str:
+def preempted(site: Site, case: Case, budget: GpuShares | None) -> str:
     """Why the run may not train now; empty if it may."""
-    if shares is None or case.name in shares or not case.wants:
+    if budget is None or not case.wants:
         return ""
-    return _over(site, _claim(site, case).least, shares)
+    if case.name in budget.late and not case.active:
+        return f"{', '.join(budget.leaving)} must free its GPUs first"
+    return "" if case.name in budget.shares else _over(site, _claim(site, case).least, budget.shares)
 
 
-def evaluation_held(site: Site, case: Case, shares: Mapping[str, int] | None) -> str:
+def evaluation_held(site: Site, case: Case, budget: GpuShares | None) -> str:
     """Why the run's evaluation may not have its GPUs now; empty if it may, or needs none."""
-    claim = None if shares is None or case.name in shares else _evaluations_claim(site, case)
-    return _over(site, claim.least, shares) if claim and shares is not None else ""
+    claim = None if budget is None or case.name in budget.shares else _evaluations_claim(site, case)
+    return _over(site, claim.least, budget.shares) if claim and budget is not None else ""
 
 
 def _over(site: Site, least: int, shares: Mapping[str, int]) -> str:

@@ -1,6 +1,8 @@
 """Runs that share a release: whose turn it is, and what a deleted run leaves behind."""
 
 import copy
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -89,3 +91,45 @@ def test_what_an_earlier_run_of_the_name_left_behind_goes_first() -> None:
     outcome = one(run, a_job(earlier, deleting=True))
     assert outcome.apply == ()
     assert "waiting until RayJob" in outcome.status["message"]
+
+
+def gpu_run(name: str, age: int, priority: int, replicas: int = 0, **spec: Any) -> dict[str, Any]:
+    """A run with a pool of its own on engines of 8 GPUs."""
+    rollout = {"dedicated": True, "replicas": 2, "minReplicas": 2}
+    status = {"rollout": {"name": "pool", "replicas": replicas}} if replicas else None
+    return a_run(name, age, status, rollout=rollout, schedule={"priority": priority}, **spec)
+
+
+@pytest.mark.parametrize("suspended", [False, True])
+def test_a_run_that_does_not_stop_draining_keeps_its_gpus(suspended: bool) -> None:
+    """Suspended by a person or by another run, it has its GPUs until its RayJob is gone; others wait."""
+    site = replace(SITE, pool=SITE.pool.model_copy(update={"gpus": 8}), gpu_budget=20)
+    low = gpu_run("low", 0, 0, replicas=2, **({"suspend": True} if suspended else {}))
+    high = gpu_run("high", 1, 1)
+    for deleting in (False, True):
+        told = {
+            item.run["metadata"]["name"]: item
+            for item in reconcile(site, Seen(NOW, [low, high], [a_job(low, deleting=deleting)]))
+        }
+        assert told["low"].status["phase"] == "Suspending"
+        assert bool(told["low"].delete) is not deleting
+        assert (told["high"].status["phase"], told["high"].apply) == ("Waiting", ())
+        assert told["high"].status["message"] == "waiting: low must free its GPUs first"
+    (low_told, high_told) = reconcile(site, Seen(NOW, [low, high]))
+    assert high_told.apply
+    assert low_told.status["phase"] == ("Suspended" if suspended else "Waiting")
+
+
+def test_a_budget_that_shrinks_suspends_the_run_of_the_lowest_priority_and_gives_it_back_its_turn() -> None:
+    site = replace(SITE, pool=SITE.pool.model_copy(update={"gpus": 8}), gpu_budget=32)
+    runs = [gpu_run("a", 0, 0), gpu_run("b", 1, 1)]
+    jobs = [a_job(run) for run in runs]
+    both = reconcile(site, Seen(NOW, runs, jobs))
+    assert [(item.status["phase"], item.delete) for item in both] == [("Running", ()), ("Running", ())]
+    small = replace(site, gpu_budget=16)
+    told = reconcile(small, Seen(NOW, runs, jobs))
+    assert [item.status["phase"] for item in told] == ["Suspending", "Running"]
+    told = reconcile(small, Seen(NOW, runs, jobs[1:]))
+    assert [item.status["phase"] for item in told] == ["Waiting", "Running"]
+    (back, _) = reconcile(site, Seen(NOW, runs, jobs[1:]))
+    assert back.apply
