@@ -1,6 +1,7 @@
 """The memory estimate and what is refused before anything is loaded."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,24 @@ def test_a_host_loads_copies_and_sends() -> None:
     assert sent.host_total(8) == pytest.approx(8 * 5 * GIB + (6 + 2) * need.parameters, rel=1e-6)
     assert sent.files == 2 * 2 * need.parameters
     assert any(line.endswith("of disk under TMPDIR, for weights to broadcast") for line in sent.lines())
+
+
+def test_recorded_routes_are_counted_on_the_device_and_its_host() -> None:
+    """48 layers, 8 of 128 experts: 384 bytes a token; a rank has an eighth of each, and reads whole groups."""
+    name, config = "qwen3-30b-a3b-grpo", QWEN3_30B
+    without, replayed = (
+        estimate(load(name, [f"learner.routing_replay={value}"]), config) for value in ("false", "true")
+    )
+    assert replayed.terms["recorded routes"] == 53_248 * (384 + 8 * 128 + 8 * 8)
+    assert replayed.routes == 3 * 53_248 * 8 * 384
+    assert "recorded routes" not in without.terms
+    assert without.routes == 0
+    # Where loading is not what needs most.
+    hosts = [replace(each, loading=0).host_total(8) for each in (without, replayed)]
+    assert hosts[1] - hosts[0] == 8 * replayed.routes
+    assert any("for recorded routes" in line for line in replayed.lines())
+    plain = estimate(load(name, ["learner.routing_replay=true", "learner.shared_prefix=false"]), config)
+    assert plain.routes == 16 * replayed.routes
 
 
 def test_more_ranks_need_less_each() -> None:

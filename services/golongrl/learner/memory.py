@@ -12,6 +12,7 @@ from golongrl.errors import InputError
 from golongrl.recipe import Recipe
 from golongrl.recipe.fit import model_faults
 from golongrl.recipe.prefix_support import plain_reason
+from golongrl.routes.model import routing_of
 
 GIB = 1 << 30
 
@@ -32,6 +33,8 @@ _RANKS_OF_A_HOST = 8
 # Modules that transformers takes flash attention from, and the one that fetches either from the hub in their place.
 _KERNELS = {"flash_attention_2": "flash_attn", "flash_attention_3": "flash_attn_interface"}
 _HUB_KERNELS = "kernels"
+# Copies of a group's routes while they are read: the file, and its content before and after it is put in order.
+_ROUTES_COPIES = 3
 # FSDP2 has the layer in use and the next one, prefetched, unsharded.
 _UNSHARDED_LAYERS = 2
 
@@ -81,6 +84,8 @@ class Estimate:
     """CPU memory of a rank's share of the weights that are being published."""
     whole: int
     """CPU memory of all of them, which the first rank copies to broadcast them; 0 by disk."""
+    routes: int
+    """CPU memory of a rank's recorded routes, while a micro-batch's are read."""
     loading: int
     """CPU memory of the model as it is loaded, in float32."""
     loaded_by_all: bool
@@ -100,7 +105,7 @@ class Estimate:
         """Peak bytes of CPU memory on the first rank's host, with `ranks` there, on GPUs: while the model is loaded, or
         while a checkpoint and a version of the weights are written. The page cache of files is not counted."""
         start = self.loading * (ranks if self.loaded_by_all else 1)
-        writing = ranks * (self.host + self.snapshot) + max(ranks * self.weights, self.whole)
+        writing = ranks * (self.host + self.snapshot + self.routes) + max(ranks * self.weights, self.whole)
         return ranks * _PROCESS_BYTES + max(start, writing)
 
     def lines(self) -> list[str]:
@@ -112,6 +117,7 @@ class Estimate:
             *(f"  {size / GIB:8.2f} GiB  {name}" for name, size in rows),
             f"  {self.total / GIB:8.2f} GiB  in all, with the runtime and fragmentation",
             *([f"  {self.host / GIB:8.2f} GiB  of CPU memory, offloaded"] if self.host else []),
+            *([f"  {self.routes / GIB:8.2f} GiB  of CPU memory for recorded routes"] if self.routes else []),
             f"  {self.snapshot / GIB:8.2f} GiB  of CPU memory while a checkpoint is being written",
             f"a host of {here} {'ranks' if here > 1 else 'rank'} needs:",
             f"  {self.host_total(here) / GIB:8.2f} GiB  of CPU memory: loading, or writing weights and a checkpoint",
@@ -193,6 +199,10 @@ def estimate(recipe: Recipe, model_config: Mapping[str, Any], gpus: int | None =
         * model.vocabulary
         * (min(tokens, _FUSED_CHUNK) if learner.fused_linear_cross_entropy else tokens),
     }
+    routing = routing_of(model_config) if learner.routing_replay else None
+    if routing is not None:
+        # The experts of every layer, and in a layer the softmax over all of them, its gradient, and their numbers.
+        terms["recorded routes"] = tokens * (routing.token_bytes + 2 * 4 * routing.experts + 8 * routing.top_k)
     host = 0
     for name, size, offloaded in (
         ("parameters (float32)", master * sharded, learner.offload_params),
@@ -212,11 +222,21 @@ def estimate(recipe: Recipe, model_config: Mapping[str, Any], gpus: int | None =
         terms,
         host,
         snapshot=(master + moments) * sharded,
+        routes=0 if routing is None else _routes(recipe, model_config) * routing.token_bytes,
         weights=0 if broadcast else compute * sharded,
         whole=compute * model.parameters if broadcast else 0,
         loading=master * model.parameters,
         loaded_by_all=model.tied,
     )
+
+
+def _routes(recipe: Recipe, model_config: Mapping[str, Any]) -> int:
+    """Tokens whose routes a rank holds at most: whole groups, of which a micro-batch may have a response of each."""
+    group = recipe.data.max_prompt_tokens + recipe.rollout.n * recipe.rollout.max_response_tokens
+    row = recipe.learner.max_tokens_per_rank * recipe.learner.ulysses
+    if plain_reason(model_config, recipe, on_cpu=False) is not None:
+        row *= recipe.rollout.n
+    return _ROUTES_COPIES * max(group, row)
 
 
 def check_layout(recipe: Recipe, model_config: Mapping[str, Any]) -> None:
