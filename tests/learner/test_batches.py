@@ -13,7 +13,7 @@ from golongrl.learner.batch.check import untrainable
 from golongrl.learner.batch.prepare import PreparedBatch, prepare
 from golongrl.learner.batch.samples import BatchError
 from golongrl.learner.batches import Batches
-from golongrl.queue import Batch, Group, Lease, SampleQueue
+from golongrl.queue import Batch, Group, Lease, SampleQueue, Wait
 from golongrl.recipe import Recipe, load
 from support.groups import group_for, queue_settings
 
@@ -61,14 +61,15 @@ def content(batch: PreparedBatch) -> list[Any]:
 
 
 @pytest.mark.parametrize("long", [{1}, {0, 2}, {0, 1, 2}])
-async def test_the_step_is_trained_on_the_groups_that_are_left(long: set[int], queue: SampleQueue) -> None:
+async def test_the_step_is_trained_on_other_groups_instead(long: set[int], queue: SampleQueue) -> None:
     fence = (await queue.attach(0)).token
-    await submit(queue, *(LONGEST if place in long else FITS for place in range(GROUPS)))
+    await submit(queue, *(LONGEST if place in long else FITS for place in range(GROUPS)), *[FITS] * len(long))
     batch = await take(queue, fence)
-    kept = [place for place in range(GROUPS) if place not in long]
+    kept = [place for place in range(GROUPS + len(long)) if place not in long]
     assert batch.rows.tolist() == [[0, place] for place in kept]
-    assert (batch.metrics["batch/groups"], batch.metrics["batch/set_aside"]) == (len(kept), len(long))
-    assert sum(len(shard) for mini in batch.minis for shard in mini) == 2 * len(kept)
+    assert (batch.metrics["batch/groups"], batch.metrics["batch/set_aside"]) == (GROUPS, len(long))
+    assert batch.metrics["batch/replayed"] == 0
+    assert sum(len(shard) for mini in batch.minis for shard in mini) == 2 * GROUPS
     found = {aside.uid: aside for aside in await queue.set_aside_groups()}
     assert set(found) == {f"0-{place}" for place in long}
     for aside in found.values():
@@ -83,6 +84,35 @@ async def test_the_step_is_trained_on_the_groups_that_are_left(long: set[int], q
         again = await take(queue, fence)
         assert content(again) == content(batch)
         assert again.metrics["batch/replayed"] == 1
+
+
+async def test_a_group_that_is_still_generated_is_waited_for(queue: SampleQueue) -> None:
+    fence = (await queue.attach(0)).token
+    await submit(queue, FITS, LONGEST, FITS)
+    waits: list[str] = []
+    come = asyncio.Event()
+
+    def waited(step: int, wait: Wait) -> None:
+        waits.append(wait.detail)
+        come.set()
+
+    async with Batches(recipe(), queue, fence, waited, None) as batches:
+        batches.prefetch(1)
+        await come.wait()
+        await submit(queue, FITS)
+        assert batches.upcoming is not None
+        batch = await batches.upcoming
+    assert isinstance(batch, PreparedBatch)
+    assert batch.rows.tolist() == [[0, 0], [0, 2], [0, 3]]
+    assert waits[0] == "step 1 waits for 1 more, because as many of its groups were set aside: 0 ready, 0 leased"
+
+
+async def test_the_last_step_is_trained_on_what_is_left(queue: SampleQueue) -> None:
+    fence = (await queue.attach(0)).token
+    await submit(queue, *[LONGEST] * 5, FITS)
+    batch = await take(queue, fence)
+    assert batch.rows.tolist() == [[0, 5]]
+    assert batch.metrics["batch/set_aside"] == 5
 
 
 async def test_what_was_trained_is_not_set_aside_in_a_replay(queue: SampleQueue) -> None:

@@ -172,6 +172,8 @@ class QueueMachine(RuleBasedStateMachine):
         self.learners: list[Learner] = []
         self.checkpoint = 0
         self.batches: dict[int, list[str]] = {}
+        # What a batch keeps while a group that was set aside is being replaced.
+        self.kept: dict[int, list[str]] = {}
         self.version = 0
         self.snapshots: list[dict[bytes, bytes]] = []
         self.confirmed()
@@ -375,12 +377,19 @@ class QueueMachine(RuleBasedStateMachine):
             return
         self.saw(f"take: {answer.reason if isinstance(answer, Wait | Stopped) else 'batch'}")
         if isinstance(answer, Batch):
-            uids = [group.uid for group in answer.groups]
-            assert self.batches.setdefault(step, uids) == uids, f"batch {step} changed"
+            self.took(answer)
             learner.taken = step
             self.confirmed()
         elif isinstance(answer, Wait) and answer.checkpoint_now:
             self.learner_checkpoints(which, 9)
+
+    def took(self, batch: Batch) -> None:
+        uids = [group.uid for group in batch.groups]
+        assert self.batches.setdefault(batch.step, uids) == uids, f"batch {batch.step} changed"
+        kept = self.kept.pop(batch.step, [])
+        assert uids[: len(kept)] == kept, f"batch {batch.step} lost more than what was set aside"
+        if len(uids) > len(kept) > 0:
+            self.saw("replaced a group")
 
     def raw_call(self, name: str, learner: Learner, step: int) -> None:
         queue = self.server.queue(self.name)
@@ -408,27 +417,32 @@ class QueueMachine(RuleBasedStateMachine):
         learner.done = step
         self.confirmed()
 
-    def learner_sets_aside(self, which: int, place: int, *_: int) -> None:
+    def learner_sets_aside(self, which: int, place: int, repeats: int) -> None:
         """A group of the batch in hand cannot be trained."""
         if not self.learners:
             return
         learner = self.learners[which % len(self.learners)]
         if learner.taken == learner.done:
             self.learner_takes(which, 9, 0)
-        uids = self.batches.get(learner.taken, [])
+        # With the next batch taken ahead, or without.
+        step = learner.done + 1 if repeats > 5 else learner.taken
+        uids = self.batches.get(step, [])
         if learner.taken == learner.done or not uids:
             return
-        uid = uids[place % len(uids)]
+        broken = {uids[(place + more) % len(uids)] for more in range(1 + repeats % 3)}
         try:
-            for _ in range(1 + place % 2):
-                self.run_(self.learner_queue.set_aside(learner.fence, learner.taken, uid, "broken"))
+            for uid in [*broken, *list(broken)[: repeats % 2]]:
+                self.run_(self.learner_queue.set_aside(learner.fence, step, uid, "broken"))
         except FencedError:
             self.learners.remove(learner)
             return
         except OutOfOrderError:
-            assert learner.taken <= queue_picture.read(self.server.raw, self.name).state["v"]
+            assert step <= queue_picture.read(self.server.raw, self.name).state["v"]
             return
-        self.batches[learner.taken] = [other for other in uids if other != uid]
+        del self.batches[step]
+        self.kept[step] = [uid for uid in uids if uid not in broken]
+        for other in self.learners:
+            other.taken = max(other.done, min(other.taken, step - 1))
         self.saw("set aside")
         self.confirmed()
 
@@ -451,6 +465,7 @@ class QueueMachine(RuleBasedStateMachine):
         if self.eta == 0 and before and now == wanted and before.lineage != now.lineage:
             # Batches from here on are dissolved; a prefetched one is taken again.
             self.batches = {step: uids for step, uids in self.batches.items() if step <= version}
+            self.kept = {step: uids for step, uids in self.kept.items() if step <= version}
             for other in self.learners:
                 other.taken = max(other.done, min(other.taken, version))
         self.confirmed()
@@ -512,8 +527,7 @@ class QueueMachine(RuleBasedStateMachine):
             batch = self.run_(self.learner_queue.take(learner.fence, learner.taken + 1))
             match batch:
                 case Batch():
-                    uids = [group.uid for group in batch.groups]
-                    assert self.batches.setdefault(batch.step, uids) == uids
+                    self.took(batch)
                     learner.taken = batch.step
                     if batch.step >= self.version:
                         self.announce(learner, batch.step)
@@ -595,6 +609,7 @@ INTERESTING = {
     *(f"take: {reason}" for reason in ("batch", "groups", "tasks", "budget", "exhausted")),
     "replaced",
     "set aside",
+    "replaced a group",
     "retried",
     "dropped",
 }

@@ -197,26 +197,34 @@ async def test_a_run_in_which_everything_fails_is_stopped(play: Play) -> None:
 
 
 async def taken(play: Play, **changes: Any) -> list[str]:
-    await play.start(rows=6, **changes)
+    await play.start(**{"rows": 6, **changes})
     for lease in await play.leases(2):
         await play.submit(lease)
     return await play.batch(1)
 
 
 async def test_a_group_is_set_aside_for_good(play: Play) -> None:
-    """A replay of the step, by this learner or the next, trains the same groups."""
+    """And another one takes its place. A replay of the step, by this learner or the next, trains the same groups."""
     assert await taken(play) == ["0-0", "0-1"]
     for _ in range(2):
         await play.queue.set_aside(play.fence, 1, "0-0", "its loss is not finite")
+    wait = await play.waits(1)
+    assert (wait.wanted, wait.ready, wait.reason) == (1, 0, "groups")
+    assert wait.detail == "step 1 waits for 1 more, because as many of its groups were set aside: 0 ready, 0 leased"
+    await play.submit(await play.lease())
     again = await play.queue.take(play.fence, 1)
     assert isinstance(again, Batch)
-    assert ([group.uid for group in again.groups], again.set_aside) == (["0-1"], ("0-0",))
+    assert ([group.uid for group in again.groups], again.set_aside) == (["0-1", "0-2"], ("0-0",))
+    assert not again.replayed
     await play.announce(1)
-    await play.finish(1)
-    play.fence = (await play.queue.attach(0)).token
-    replay = await play.queue.take(play.fence, 1)
-    assert isinstance(replay, Batch)
-    assert ([group.uid for group in replay.groups], replay.set_aside) == (["0-1"], ("0-0",))
+    for finished in (False, True):
+        if finished:
+            await play.finish(1)
+        play.fence = (await play.queue.attach(0)).token
+        replay = await play.queue.take(play.fence, 1)
+        assert isinstance(replay, Batch)
+        assert ([group.uid for group in replay.groups], replay.set_aside) == (["0-1", "0-2"], ("0-0",))
+        assert replay.replayed
     await play.commit(1)
     (found,) = await play.queue.set_aside_groups()
     assert (found.uid, found.step, found.worker, found.reason) == ("0-0", 1, "w", "its loss is not finite")
@@ -224,23 +232,112 @@ async def test_a_group_is_set_aside_for_good(play: Play) -> None:
     assert peek.state == "set_aside"
     assert peek.group is not None
     stats = await play.queue.stats()
-    assert (stats.set_aside, stats.trained, stats.bytes) == (1, 1, 0)
+    assert (stats.set_aside, stats.trained, stats.bytes) == (1, 2, 0)
 
 
-async def test_a_batch_may_lose_all_its_groups(play: Play) -> None:
-    for uid in await taken(play):
+@pytest.mark.parametrize("left", [0, 1])
+async def test_the_runs_last_batch_gets_what_is_left(play: Play, left: int) -> None:
+    """It may lose all its groups, and a row that is dealt again later does not change it."""
+    for uid in await taken(play, rows=2 + left):
         await play.queue.set_aside(play.fence, 1, uid, "broken")
+    if left:
+        assert (await play.waits(1)).wanted == 2
+        await play.submit(await play.lease())
     batch = await play.queue.take(play.fence, 1)
     assert isinstance(batch, Batch)
-    assert (batch.groups, batch.set_aside) == ((), ("0-0", "0-1"))
+    assert [group.uid for group in batch.groups] == ["0-2"][:left]
+    assert batch.set_aside == ("0-0", "0-1")
+    await play.queue.retry_set_aside("0-1")
+    await play.submit(await play.lease())
+    again = await play.queue.take(play.fence, 1)
+    assert isinstance(again, Batch)
+    assert len(again.groups) == left
     await play.finish(1)
-    await play.commit(1)
+    assert await play.batch(2) == ["0-1"]
+    await play.finish(2)
+    await play.commit(2)
+    assert (await play.queue.take(play.fence, 3)).reason == "exhausted"  # type: ignore[union-attr]
 
 
-async def test_set_aside_groups_keep_their_place_in_what_admission_counts(play: Play) -> None:
+async def test_what_replaces_a_group_is_admitted_and_as_fresh(play: Play) -> None:
     await taken(play, max_staleness=0)
-    await play.queue.set_aside(play.fence, 1, "0-0", "broken")
     assert await play.refused() == "full"
+    await play.queue.set_aside(play.fence, 1, "0-0", "broken")
+    lease = await play.lease()
+    assert await play.refused() == "full"
+    await play.submit(lease)
+    assert await play.batch(1) == ["0-1", "0-2"]
+
+
+@pytest.mark.parametrize("order", ["lease", "ready"])
+async def test_the_next_group_in_order_takes_the_place(play: Play, order: str) -> None:
+    """By lease order the slow one is waited for; by readiness it is not."""
+    await taken(play, order=order)
+    slow, quick = await play.leases(2)
+    await play.submit(quick)
+    await play.queue.set_aside(play.fence, 1, "0-0", "broken")
+    if order == "lease":
+        assert (await play.waits(1)).uid == slow.uid
+        await play.submit(slow)
+    assert await play.batch(1) == ["0-1", "0-2" if order == "lease" else "0-3"]
+
+
+@pytest.mark.parametrize("order", ["lease", "ready"])
+async def test_a_group_of_an_earlier_batch_is_replaced_behind_one_taken_ahead(play: Play, order: str) -> None:
+    await play.start(rows=20, max_staleness=1, order=order)
+    for lease in await play.leases(4):
+        await play.submit(lease)
+    await play.batch(1)
+    ahead = await play.batch(2)
+    await play.queue.set_aside(play.fence, 1, "0-1", "broken")
+    await play.submit(await play.lease())
+    assert await play.refused() == "full"
+    assert await play.batch(1) == ["0-0", "0-4"]
+    assert await play.batch(2) == ahead
+
+
+async def test_a_batch_that_is_trained_short_stays_so(play: Play) -> None:
+    """By a learner that does not ask for more."""
+    await taken(play)
+    await play.queue.set_aside(play.fence, 1, "0-0", "broken")
+    await play.submit(await play.lease())
+    await play.finish(1)
+    assert await play.batch(1) == ["0-1"]
+
+
+async def test_a_batch_without_enough_of_a_task_after_a_replacement_says_so(play: Play) -> None:
+    await play.start(rows=6, tasks=["a", "a", "b", "a", "a", "a"], min_prompts_per_task=2)
+    for lease in await play.leases(2):
+        await play.submit(lease)
+    await play.batch(1)
+    await play.queue.set_aside(play.fence, 1, "0-0", "broken")
+    await play.submit(await play.lease())
+    batch = await play.queue.take(play.fence, 1)
+    assert isinstance(batch, Batch)
+    assert batch.tasks_given_up
+    assert (await play.queue.stats()).tasks_given_up == 1
+
+
+async def test_a_run_in_which_no_group_can_be_trained_is_stopped(play: Play) -> None:
+    """Rather than silently through with its data."""
+    await play.start(rows=20, max_gen_batches=2)
+    for lease in await play.leases(2):
+        await play.submit(lease)
+    uids = await play.batch(1)
+    for _ in range(4):
+        await play.queue.set_aside(play.fence, 1, uids[-1], "broken")
+        stopped = await play.queue.take(play.fence, 1)
+        if not isinstance(stopped, Stopped):
+            await play.submit(await play.lease())
+            uids = await play.batch(1)
+    assert stopped.reason == "failed"  # type: ignore[union-attr]
+    assert stopped.detail.startswith("4 groups in a row could not be trained (rollout.max_gen_batches reached)")
+    assert stopped == await play.queue.lease("w", 0)
+    # Somebody mends the cause and starts the learner again.
+    play.fence = (await play.queue.attach(0)).token
+    await play.submit(await play.lease())
+    await play.batch(1)
+    await play.finish(1)
 
 
 async def test_a_row_that_was_set_aside_can_be_dealt_again(play: Play) -> None:
@@ -251,16 +348,17 @@ async def test_a_row_that_was_set_aside_can_be_dealt_again(play: Play) -> None:
     lease = await play.lease()
     assert lease.uid == "0-0"
     await play.submit(lease)
-    await play.submit(await play.lease())
-    assert await play.batch(2) == ["0-0", "0-2"]
-    # The batch that it left stays without it, while it is part of another one.
-    first = await play.queue.take(play.fence, 1)
-    assert isinstance(first, Batch)
-    assert ([group.uid for group in first.groups], first.set_aside) == (["0-1"], ("0-0",))
+    # Even back into the batch that it left, where it can be set aside again.
+    assert await play.batch(1) == ["0-1", "0-0"]
+    await play.queue.set_aside(play.fence, 1, "0-0", "broken again")
+    for lease in await play.leases(3):
+        await play.submit(lease)
+    assert await play.batch(1) == ["0-1", "0-2"]
+    assert await play.batch(2) == ["0-3", "0-4"]
     for step in (1, 2):
         await play.finish(step)
     await play.commit(2)
-    assert (await play.queue.stats()).trained == 3
+    assert (await play.queue.stats()).trained == 4
 
 
 async def test_a_row_that_was_set_aside_can_be_rejected(play: Play) -> None:
@@ -301,10 +399,15 @@ async def test_bodies_of_set_aside_groups_are_bounded(play: Play, redis_url: str
             await play.submit(lease, tokens=40)
         for uid in await play.batch(step):
             await play.queue.set_aside(play.fence, step, uid, "broken")
+        for lease in await play.leases(2):
+            await play.submit(lease)
+        await play.batch(step)
+        await play.finish(step)
+        await play.commit(step)
         with redis.Redis.from_url(redis_url) as raw:
             queue_picture.check(queue_picture.read(raw, play.queue.run))
     found = await play.queue.set_aside_groups()
-    assert [group.uid for group in found] == [f"0-{row}" for row in range(6)]
+    assert [group.uid for group in found] == [f"0-{row}" for row in (0, 1, 4, 5, 8, 9)]
     assert [group.bytes > 0 for group in found] == sorted(group.bytes > 0 for group in found)
     assert 0 < sum(group.bytes for group in found) <= 1500
 
@@ -341,10 +444,12 @@ async def test_a_stored_group_that_cannot_be_read_is_set_aside(play: Play, redis
     with redis.Redis.from_url(redis_url) as raw:
         key = play.queue._connection.key("body:0-0")
         raw.set(key, damaged(raw.get(key), how))
+    assert (await play.waits(1)).wanted == 1
+    await play.submit(await play.lease())
     for _ in range(2):
         batch = await play.queue.take(play.fence, 1)
         assert isinstance(batch, Batch)
-        assert ([group.uid for group in batch.groups], batch.set_aside) == (["0-1"], ("0-0",))
+        assert ([group.uid for group in batch.groups], batch.set_aside) == (["0-1", "0-2"], ("0-0",))
     assert [group.uid for group in await play.queue.set_aside_groups()] == ["0-0"]
 
 

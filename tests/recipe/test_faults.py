@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from golongrl.recipe import RecipeError, load, parse, read_yaml, source
-from golongrl.recipe.fit import model_faults, run_faults
+from golongrl.recipe.fit import model_faults, rows_fault, run_faults
 from golongrl.recipe.load import MAX_BYTES, MAX_DEPTH, yaml_problem
 
 QUICKSTART = source("quickstart")
@@ -111,12 +111,31 @@ def test_all_faults_are_told():
         (["learner.ranks=6", "learner.ulysses=4"], "learner.ulysses 4 does not divide learner.ranks 6; 3 works"),
         (["learner.ranks=200"], "a mini-batch has 144 responses"),
         (["learner.routing_replay=true", "learner.weights=broadcast"], "learner.weights disk works"),
+        (["queue.max_bytes=4095"], "queue.max_bytes 4095 is below one group of the largest size, 4096 bytes"),
+        (
+            ["rollout.n=2000000"],
+            "rollout.n 2000000 x rollout.max_response_tokens 48 and",
+        ),
+        (["queue.groups_per_step=131073"], "queue.groups_per_step 131073 x rollout.n 8 = 1048584 responses a step"),
+        (["data.prompts=2147483647", "data.epochs=2147483647"], "data.prompts 2147483647 x data.epochs 2147483647 = "),
+        (
+            ["data.prompts=13421773", "data.epochs=10"],
+            "x data.epochs 10 = 134217730 groups; a run",
+        ),
     ],
 )
 def test_two_numbers_that_cannot_go_together(overrides, expected):
     with pytest.raises(RecipeError) as caught:
         load("quickstart", overrides)
     assert expected in str(caught.value)
+
+
+def test_rows_times_epochs_are_bounded():
+    recipe = load("quickstart", ["data.epochs=1000"])
+    assert rows_fault(recipe, 134217) is None
+    assert (
+        rows_fault(recipe, 134218) == "134218 rows x data.epochs 1000 = 134218000 groups; a run deals at most 134217728"
+    )
 
 
 def test_a_run_needs_prompts_for_one_batch():

@@ -35,7 +35,7 @@ class Picture:
     requests: dict[str, str]
     set_aside: dict[str, dict[str, Any]]
     places: dict[int, list[str]]
-    """As `batches`, with the marked places of groups that were set aside."""
+    """As `batches`, with the marks of groups that were set aside."""
     retried: bool
     """A person has dealt a row again that was set aside."""
 
@@ -43,9 +43,8 @@ class Picture:
     def unread(self) -> set[str]:
         return set(self.sequence[self.state["cursor"] :])
 
-    @property
-    def unfinished(self) -> int:
-        return sum(len(uids) for step, uids in self.places.items() if step > self.state["v"])
+    def open_places(self, step: int) -> int:
+        return int(self.state.get(f"open:{step}", 0))
 
     def version(self, uid: str) -> int:
         group = self.groups[uid]
@@ -106,19 +105,22 @@ def check(picture: Picture) -> None:
     assert state["committed"] <= state["v"] <= state["taken"]
     for uid in picture.leased:
         assert picture.groups[uid]["engine_version"] <= state["v"] + 1, f"{uid} leased by an engine of the future"
+    open_places = sum(picture.open_places(step) for step in picture.batches)
     flying = sorted([*picture.leased, *picture.ready], key=lambda uid: picture.groups[uid]["seq"])
     if settings["order"] == "lease":
         # The invariant that admission and preference keep: everybody finds a place in time.
         for place, uid in enumerate(flying):
-            assert state["taken"] + place // size - picture.version(uid) <= eta, (
+            assert state["taken"] + (place - open_places) // size - picture.version(uid) <= eta, (
                 f"{uid} at place {place} will be too stale"
             )
     else:
-        for uid in flying:
-            assert state["taken"] - picture.version(uid) <= eta, f"{uid} should have been given up"
+        late = [uid for uid in flying if state["taken"] - picture.version(uid) > eta]
+        assert len(late) <= open_places, f"some of {late} should have been given up"
         waited_for = sorted(picture.version(uid) for uid in flying if picture.groups[uid]["given_up"] >= 2)
         for place, version in enumerate(waited_for):
-            assert state["taken"] + place // size - version <= eta, "a row given up twice cannot be waited for"
+            assert state["taken"] + (place - open_places) // size - version <= eta, (
+                "a row given up twice cannot be waited for"
+            )
 
 
 def _each_row_in_one_place(picture: Picture) -> None:
@@ -154,10 +156,12 @@ def _batches_are_whole_and_fresh(picture: Picture) -> None:
     for step, uids in picture.batches.items():
         for uid in uids:
             assert step - 1 - picture.version(uid) <= eta, f"{uid} is too stale for batch {step}"
-        places = len(picture.places[step])
+        open_places = picture.open_places(step)
+        assert 0 <= open_places <= len(picture.places[step]) - len(uids)
+        assert not open_places or step > picture.state["v"]
+        places = len(uids) + open_places
+        assert places <= size, f"batch {step} has {places} places"
         # A row that a person had dealt again makes another batch after the last one.
-        last = step == taken or picture.retried
-        assert places == size or (last and 0 < places < size), f"batch {step} has {places} places"
         if places < size and not picture.retried:
             left = {*picture.unread, *picture.returned, *picture.leased, *picture.ready}
             assert not left, f"sealed before {left}"

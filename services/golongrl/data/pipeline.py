@@ -25,6 +25,7 @@ from golongrl.data.errors import DataError, NoRowsError
 from golongrl.data.prepared import PreparedRow, write_prepared
 from golongrl.data.rows import Row, files_of
 from golongrl.recipe import Data, Recipe
+from golongrl.recipe.fit import rows_fault
 from golongrl.tasks import task_of
 
 # Share of a corpus set aside for validation, always, so that a later run with validation trains on the same text.
@@ -123,6 +124,8 @@ def prepare(recipe: Recipe, out: Path, tokenizer_dir: Path, progress: Progress |
             report.bad, report.bad_rows = dict(source.findings.kinds), source.findings.lines()
             if not report.rows:
                 raise NoRowsError(_empty(split, recipe.data, report))
+        if fault := rows_fault(recipe, splits["train"].rows):
+            raise DataError(fault)
         result = DataReport(fingerprint, splits["train"], splits.get("validation"))
         # An earlier report must not describe rows that are replaced now.
         files.write_text(out / REPORT, _UNFINISHED)

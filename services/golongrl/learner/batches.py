@@ -1,14 +1,13 @@
 """The batches of the steps to come: taken from the queue and prepared while the ranks are busy with the step before.
 
-A group that cannot be trained leaves its batch for good before the step is trained: the queue keeps it for a person,
-and the step is trained on the groups that are left. So a replay of the step trains the same groups.
+A group that cannot be trained leaves its batch for good before the step is trained: the queue keeps it for a person and
+puts another one in its place. A replay of the step trains the same groups.
 """
 
 import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 
 import structlog
 
@@ -82,16 +81,13 @@ class Batches:
 
     async def _prepare(self, step: int) -> PreparedBatch | Stopped:
         leased: list[int] = []
-        batch = await self._take(step, leased)
+        batch = await self._take_trainable(step, leased)
         if isinstance(batch, Stopped):
             return batch
         taken = time.time()
         log.info("batch taken", step=step, groups=len(batch.groups), replayed=batch.replayed)
         for group in batch.groups:
             log.info("group taken", uid=group.uid, step=step)
-        faults = await asyncio.to_thread(self._faults, batch)
-        if faults:
-            batch = await self._without(batch, faults)
         prepared = await asyncio.to_thread(
             prepare,
             batch,
@@ -115,8 +111,19 @@ class Batches:
             return faults
         return faults | self._routes.faults([group for group in batch.groups if group.uid not in faults])
 
-    async def _without(self, batch: Batch, faults: Mapping[str, str]) -> Batch:
-        """The batch without the groups that cannot be trained, which are set aside.
+    async def _take_trainable(self, step: int, leased: list[int]) -> Batch | Stopped:
+        """The batch of `step`, after every group of it that cannot be trained was replaced."""
+        while True:
+            batch = await self._take(step, leased)
+            if isinstance(batch, Stopped):
+                return batch
+            faults = await asyncio.to_thread(self._faults, batch)
+            if not faults:
+                return batch
+            await self._set_aside(batch, faults)
+
+    async def _set_aside(self, batch: Batch, faults: Mapping[str, str]) -> None:
+        """Take the groups that cannot be trained out of their batch.
 
         Raises:
             BatchError: the step was trained before with such a group, under other settings.
@@ -131,8 +138,6 @@ class Batches:
                     f"{reason}"
                 ) from error
             log.warning("a group is set aside", uid=uid, worker=workers[uid], step=batch.step, reason=reason)
-        kept = tuple(group for group in batch.groups if group.uid not in faults)
-        return replace(batch, groups=kept, set_aside=(*batch.set_aside, *faults))
 
     async def _take(self, step: int, leased: list[int]) -> Batch | Stopped:
         """The batch of `step`; `leased` receives how many groups were being generated, at every look before it."""

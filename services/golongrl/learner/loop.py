@@ -223,7 +223,7 @@ class TrainingLoop:
         if self.done == step - 1 and not self.validation.running:
             # Without a group that holds it up, any worker's will do.
             on = f"rollout/{wait.worker}" if wait.worker else "rollout"
-            missing = max(1, self.recipe.queue.groups_per_step - wait.ready)
+            missing = max(1, wait.wanted - wait.ready)
             what = f"{missing} group{'s' if missing > 1 else ''} of step {step}"
             self.status.set(f"waiting for step {step}: {wait.detail}", on=on, what=what)
         if wait.checkpoint_now:

@@ -2,20 +2,16 @@
 
 from golongrl.queue.types import QueueSettings
 from golongrl.recipe import Recipe
-
-_ID_BYTES = 4
-_ID_AND_LOGPROB_BYTES = 8
+from golongrl.recipe.fit import largest_group_bytes
 
 
 def queue_settings(recipe: Recipe, vocabulary: int = 0) -> QueueSettings:
     """The queue's part of a recipe; `group_bytes` is the largest group there can be, uncompressed. `vocabulary`: token
     ids of the model are below it; 0 is not known."""
-    queue, rollout = recipe.queue, recipe.rollout
     return QueueSettings(
-        **queue.model_dump(),
-        max_gen_batches=rollout.max_gen_batches,
-        group_bytes=_ID_BYTES * recipe.data.max_prompt_tokens
-        + _ID_AND_LOGPROB_BYTES * rollout.n * rollout.max_response_tokens,
+        **recipe.queue.model_dump(),
+        max_gen_batches=recipe.rollout.max_gen_batches,
+        group_bytes=largest_group_bytes(recipe),
         vocabulary=vocabulary,
     )
 

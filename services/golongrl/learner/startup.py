@@ -54,6 +54,7 @@ from golongrl.learner.weights.publisher import Publisher
 from golongrl.learner.weights.store import EXPORT, WeightStore, mark_export
 from golongrl.queue import SampleQueue
 from golongrl.recipe import Recipe, RecipeError
+from golongrl.recipe.fit import rows_fault
 from golongrl.recipe.functions import check_functions
 from golongrl.routes.model import routing_of
 from golongrl.routes.store import FOLDER as ROUTES
@@ -103,6 +104,8 @@ class Inputs:
         memory.check_layout(recipe, model_config)
         memory.check_kernel(recipe, model_config, lambda name: find_spec(name) is not None)
         data, held_out = open_splits(data_folder)
+        if fault := rows_fault(recipe, len(data)):
+            raise RecipeError(fault)
         order = [_order(recipe, data, epoch) for epoch in range(recipe.data.epochs)]
         if not any(len(rows) for rows in order):
             counts = Counter(data.task_types)

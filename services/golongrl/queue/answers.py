@@ -47,6 +47,12 @@ def stopped(answer: Answer) -> Stopped:
                 f"{answer['detail']} rows in a row failed at every try (rollout.max_gen_batches reached): the engines "
                 "or the data are broken; `golongrl queue peek UID` shows why a row failed",
             )
+        case "untrainable":
+            return Stopped(
+                "failed",
+                f"{answer['detail']} groups in a row could not be trained (rollout.max_gen_batches reached): the "
+                "engines or the learner's limits are wrong; `golongrl queue set-aside list` shows why",
+            )
         case _:
             detail = str(answer["detail"])
     return Stopped(answer["reason"], detail)
@@ -93,8 +99,13 @@ def not_taken(answer: Answer, step: int) -> Wait | Stopped:
         )
     elif reason == "tasks":
         detail = f"step {step} waits for queue.min_prompts_per_task: {answer['ready']} ready, {answer['leased']} leased"
+    elif replaced := answer["replaced"]:
+        detail = (
+            f"step {step} waits for {replaced} more, because as many of its groups were set aside: "
+            f"{answer['ready']} ready, {answer['leased']} leased"
+        )
     else:
-        detail = f"step {step} has {answer['ready']} of {answer['groups_per_step']} ready, {answer['leased']} leased"
+        detail = f"step {step} has {answer['ready']} of {answer['wanted']} ready, {answer['leased']} leased"
     if blocking:
         idle = (answer["time"] - blocking["progress_at"]) / 1000
         detail += (
@@ -107,6 +118,7 @@ def not_taken(answer: Answer, step: int) -> Wait | Stopped:
         reason,
         detail,
         checkpoint_now=bool(answer["checkpoint_now"]),
+        wanted=answer["wanted"],
         ready=answer["ready"],
         leased=answer["leased"],
         **{name: blocking[name] for name in ("uid", "worker", "phase") if blocking},

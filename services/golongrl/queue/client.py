@@ -261,8 +261,16 @@ class SampleQueue:
 
     async def take(self, fence: str, step: int) -> Batch | Wait | Stopped:
         """The batch of `step`, the same however often asked. Steps are taken in sequence (prefetching is fine). Groups
-        that cannot be read or trained are set aside. Raises FencedError, OutOfOrderError, UnreadableGroupError (a group
-        of a step that was trained before), QueueDamagedError (the server lost a group)."""
+        that cannot be read or trained are set aside, and others take their places. Raises FencedError, OutOfOrderError,
+        UnreadableGroupError (a group of a step that was trained before), QueueDamagedError (the server lost a group).
+        """
+        while True:
+            answer = await self._take(fence, step)
+            if answer is not None:
+                return answer
+
+    async def _take(self, fence: str, step: int) -> Batch | Wait | Stopped | None:
+        """As `take`; None where groups were set aside, so that the batch has open places."""
         args = {"fence": fence, "step": step}
         found = await self._run("take", args)
         self._check(found, f"take({step})")
@@ -278,13 +286,8 @@ class SampleQueue:
             return answers.not_taken(confirmed, step)
         if confirmed["uids"] != found["uids"]:
             bodies = await self._bodies(confirmed["uids"], confirmed["vocabulary"])
-        aside = [uid.removeprefix(ASIDE) for uid in confirmed["uids"] if uid.startswith(ASIDE)]
-        groups = []
-        for body in bodies:
-            if isinstance(body, Group):
-                groups.append(body)
-                continue
-            uid, reason = body
+        unfit = [body for body in bodies if isinstance(body, Unfit)]
+        for uid, reason in unfit:
             if reason == LOST:
                 # Committed meanwhile by this learner's successor, or lost by the server?
                 self._check(await self._run("take", args), f"take({step})")
@@ -293,12 +296,15 @@ class SampleQueue:
                 raise UnreadableGroupError(f"group {uid} of step {step}, which was trained before: {reason}")
             log.warning("a group is set aside", uid=uid, step=step, reason=reason)
             await self.set_aside(fence, step, uid, reason)
-            aside.append(uid)
-        return Batch(step, tuple(groups), bool(found["replayed"]), bool(confirmed["without_tasks"]), tuple(aside))
+        if unfit:
+            return None
+        groups = tuple(body for body in bodies if isinstance(body, Group))
+        aside = tuple(uid.removeprefix(ASIDE) for uid in confirmed["uids"] if uid.startswith(ASIDE))
+        return Batch(step, groups, bool(found["replayed"]), bool(confirmed["without_tasks"]), aside)
 
     async def set_aside(self, fence: str, step: int, uid: str, reason: str) -> None:
-        """A group of the taken, unfinished batch of `step` cannot be trained: it leaves the batch for good (a replay of
-        the step is without it, too) and is kept for a person with its worker and `reason`. A repeat does nothing.
+        """A group of the taken, unfinished batch of `step` cannot be trained: it leaves the batch for good and is kept
+        for a person with its worker and `reason`; the next `take` of the step replaces it. A repeat does nothing.
         Raises FencedError, OutOfOrderError (the step is finished, or not taken), ValueError (not in that batch)."""
         args = {"fence": fence, "step": step, "uid": uid, "reason": reason[:MOST_REASON]}
         answer = await self._run("set_aside", args, durable=True)

@@ -139,7 +139,7 @@ class Attachment:
 class Batch:
     """The groups of one optimizer step to train, in their final order; the same however often they are taken.
 
-    A group that was set aside is not among `groups` any more, and never will be: a replay of the step trains the same.
+    A group that was set aside is not among `groups` any more, another ready one took its place.
     """
 
     step: int
@@ -149,12 +149,13 @@ class Batch:
     tasks_given_up: bool = False
     """Sealed without `min_prompts_per_task` of every task in it."""
     set_aside: tuple[str, ...] = ()
-    """uids of the batch's groups that cannot be trained; `groups` is without them and may be empty."""
+    """uids of the groups that were in it and cannot be trained. `groups` may be empty in a run's last batches."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """No batch yet. `uid`, `worker` and `phase` name the group that holds it up, where one does.
+    """No batch yet: `wanted` ready groups would make one. `uid`, `worker` and `phase` name the group that holds it up,
+    where one does.
 
     `checkpoint_now`: the budget is full of finished, uncommitted steps: write a checkpoint of the current version and
     commit it, or nothing will ever be leased again.
@@ -163,6 +164,7 @@ class Wait:
     reason: WaitReason
     detail: str
     checkpoint_now: bool = False
+    wanted: int = 0
     ready: int = 0
     leased: int = 0
     uid: str | None = None

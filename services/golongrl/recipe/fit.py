@@ -13,11 +13,22 @@ from golongrl.routes.model import ARCHITECTURES, routing_of
 if TYPE_CHECKING:
     from golongrl.recipe.models import Recipe
 
+# Redis keeps a run's order (4 bytes a row and epoch) and each group as one value, of at most 512 MB.
+MOST_BYTES = 512 << 20
+MOST_DEALT = MOST_BYTES // 4
+# The learner holds a step's responses as objects: so many take gigabytes before their tokens are counted. The paper's
+# steps have 2,048.
+MOST_RESPONSES = 1 << 20
+
+_ID_BYTES = 4
+_ID_AND_LOGPROB_BYTES = 8
+
 
 def recipe_faults(recipe: "Recipe") -> Iterator[str]:
     """What the recipe alone shows."""
     yield from _lengths(recipe)
     yield from _groups(recipe)
+    yield from _sizes(recipe)
     yield from _algorithm(recipe)
     yield from _task_weights(recipe)
     yield from _validation(recipe)
@@ -82,6 +93,47 @@ def _groups(recipe: "Recipe") -> Iterator[str]:
             f"reward.deadline_s {recipe.reward.deadline_s:g} is not below queue.stall_s {queue.stall_s:g}: a lease "
             "would be taken back while its responses are scored"
         )
+
+
+def largest_group_bytes(recipe: "Recipe") -> int:
+    """What the longest prompt with its longest responses occupies in the queue, uncompressed."""
+    responses = recipe.rollout.n * recipe.rollout.max_response_tokens
+    return _ID_BYTES * recipe.data.max_prompt_tokens + _ID_AND_LOGPROB_BYTES * responses
+
+
+def _sizes(recipe: "Recipe") -> Iterator[str]:
+    data, rollout, queue = recipe.data, recipe.rollout, recipe.queue
+    group = largest_group_bytes(recipe)
+    if group > MOST_BYTES:
+        yield (
+            f"rollout.n {rollout.n} x rollout.max_response_tokens {rollout.max_response_tokens} and "
+            f"data.max_prompt_tokens {data.max_prompt_tokens} make groups of up to {group} bytes; Redis takes at most "
+            f"{MOST_BYTES} as one value"
+        )
+    elif group > queue.max_bytes:
+        yield (
+            f"queue.max_bytes {queue.max_bytes} is below one group of the largest size, {group} bytes (rollout.n "
+            f"{rollout.n} x rollout.max_response_tokens {rollout.max_response_tokens}, data.max_prompt_tokens "
+            f"{data.max_prompt_tokens}); at least {group} works"
+        )
+    if (responses := queue.groups_per_step * rollout.n) > MOST_RESPONSES:
+        yield (
+            f"queue.groups_per_step {queue.groups_per_step} x rollout.n {rollout.n} = {responses} responses a step; at "
+            f"most {MOST_RESPONSES} work"
+        )
+    if data.corpus is not None and data.prompts * data.epochs > MOST_DEALT:
+        yield (
+            f"data.prompts {data.prompts} x data.epochs {data.epochs} = {data.prompts * data.epochs} groups; a run "
+            f"deals at most {MOST_DEALT}"
+        )
+
+
+def rows_fault(recipe: "Recipe", rows: int) -> str | None:
+    """What a data set of so many rows shows."""
+    epochs = recipe.data.epochs
+    if rows * epochs <= MOST_DEALT:
+        return None
+    return f"{rows} rows x data.epochs {epochs} = {rows * epochs} groups; a run deals at most {MOST_DEALT}"
 
 
 def _task_weights(recipe: "Recipe") -> Iterator[str]:

@@ -98,7 +98,9 @@ class Data(Section):
         None, description="Like `train`; with a corpus, held-out prompts are built instead."
     )
     prompts: Count = Field(360, description="Prompts to build from a corpus, split evenly over `tasks`.")
-    validation_prompts: NonNegativeInt = Field(0, description="Held-out prompts to build from a corpus.")
+    validation_prompts: Annotated[int, Field(ge=0, le=2**31 - 1)] = Field(
+        0, description="Held-out prompts to build from a corpus."
+    )
     tasks: tuple[TaskType, ...] = Field(
         ("T1", "T2", "T3", "T4", "T5", "T6", "T7", "T8", "T9"), description="Task types to build or keep."
     )

@@ -12,6 +12,7 @@ local function redo_other_lineages(version, lineage)
     end
     call('DEL', 'batch:' .. step)
     call('HDEL', 'without_tasks', step)
+    set_open_places(step, 0)
   end
   set('taken', math.min(S.taken, version))
   for _, place in ipairs({ 'leased', 'ready' }) do

@@ -11,6 +11,7 @@ local function commit_steps(step)
     end
     call('DEL', 'batch:' .. s)
     call('HDEL', 'without_tasks', s)
+    set_open_places(s, 0)
   end
   if step > S.committed then
     set('committed', step)

@@ -7,5 +7,8 @@ if args.step > S.v + 1 or args.step > S.taken then
 end
 if args.step == S.v + 1 then
   set('v', args.step)
+  set('aside_streak', 0)
+  -- Trained without them: a replay must be, too.
+  set_open_places(args.step, 0)
 end
 return answer({ s = 'ok' })

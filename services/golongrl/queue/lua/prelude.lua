@@ -3,7 +3,7 @@
 -- A row is in exactly one place: unread (at or after `cursor` in `rows`), `returned`, `leased`, `ready`, a `batch:N`,
 -- `set_aside`, or ended. `outcome` has one byte a row: T trained, R rejected, A set aside, D dealt at least once and none
 -- of these, X not in its epoch's order, 0 unread. A leased, ready or batched row has one record in `groups`, by uid. In a
--- batch, ASIDE before a uid marks the place of a group that was set aside.
+-- batch, ASIDE before a uid marks a group that was set aside; `open:STEP` of the state counts those not replaced yet.
 -- Times are milliseconds. KEYS[1] is the state hash; every other key is beside it, in the same cluster slot.
 local PREFIX = string.sub(KEYS[1], 1, -6)
 local args = cmsgpack.unpack(ARGV[1])
@@ -254,12 +254,30 @@ end
 
 -- Counts, always from cardinalities -----
 
-local function sealed_unfinished()
+-- Places of a batch that groups left when they were set aside, until `take` fills them.
+local function open_places(step)
+  return S['open:' .. step] or 0
+end
+
+local function set_open_places(step, places)
+  if places > 0 then
+    return set('open:' .. step, places)
+  end
+  S['open:' .. step] = nil
+  call('HDEL', 'state', 'open:' .. step)
+end
+
+local function all_open_places()
   local total = 0
   for step = S.v + 1, S.taken do
-    total = total + call('LLEN', 'batch:' .. step)
+    total = total + open_places(step)
   end
   return total
+end
+
+-- A batch that was sealed short, because no rows were left, still occupies a whole step.
+local function sealed_unfinished()
+  return (S.taken - S.v) * S.groups_per_step - all_open_places()
 end
 
 local function in_flight()
@@ -288,6 +306,9 @@ local function stopped()
   end
   if S.failed_streak >= S.max_gen_batches * S.groups_per_step then
     return { reason = 'failing', detail = tostring(S.failed_streak) }
+  end
+  if (S.aside_streak or 0) >= S.max_gen_batches * S.groups_per_step then
+    return { reason = 'untrainable', detail = tostring(S.aside_streak) }
   end
 end
 

@@ -1,5 +1,5 @@
--- A group of a taken batch that cannot be trained leaves it: its place stays, marked, so that a replay of the step trains
--- the same groups. Only before the step is finished: what was trained stays trained.
+-- A group of a taken batch that cannot be trained leaves it for good; the next `take` of the step replaces it. Only before
+-- the step is finished: what was trained stays trained.
 local function place_of(uid)
   for index, place in ipairs(call('LRANGE', 'batch:' .. args.step, 0, -1)) do
     if place == uid then
@@ -15,18 +15,17 @@ end
 if args.step > S.taken or args.step <= S.committed then
   return answer({ s = 'out_of_order', v = S.v, taken = S.taken })
 end
-if place_of(ASIDE .. args.uid) then
-  return answer({ s = 'ok' })
-end
 local place = place_of(args.uid)
 if not place then
-  return answer({ s = 'unknown' })
+  return answer({ s = place_of(ASIDE .. args.uid) and 'ok' or 'unknown' })
 end
 if args.step <= S.v then
   return answer({ s = 'out_of_order', v = S.v, taken = S.taken })
 end
 local group = get(args.uid)
 call('LSET', 'batch:' .. args.step, place, ASIDE .. args.uid)
+set_open_places(args.step, open_places(args.step) + 1)
+set('aside_streak', (S.aside_streak or 0) + 1)
 call('HDEL', 'groups', args.uid)
 call('HDEL', 'given_up', group.pos)
 call('HDEL', 'tries', group.pos)

@@ -1,7 +1,8 @@
 -- Seal `batch:STEP`, or answer the one that is sealed. base = step - 1 is the version it will be trained from.
 --
 --   fenced? --------------------------------------> fenced
---   sealed before? -------------------------------> the same batch
+--   sealed before? -------------------------------> the same batch, once the places of groups that were set aside are
+--                                                   filled from the ready ones, in the same order (fill)
 --   not the next step? ---------------------------> out_of_order
 --   no row left, or the run was stopped? ---------> stopped
 --   budget full of finished, uncommitted steps? --> wait: checkpoint_now
@@ -20,6 +21,8 @@
 --        |
 --   seal; order: ready also gives up every other group that no later batch could train
 local base = args.step - 1
+-- The version that the first batch after all sealed ones will be trained from.
+local after = math.max(args.step, S.taken)
 
 local function batch(step, replayed)
   return answer({ s = 'batch', v = S.v, vocabulary = S.vocabulary, uids = call('LRANGE', 'batch:' .. step, 0, -1), replayed = replayed,
@@ -28,8 +31,9 @@ end
 
 local function wait(reason, blocking, checkpoint_now)
   local leased, ready = in_flight()
+  local replaced = open_places(args.step)
   return answer({ s = 'wait', reason = reason, checkpoint_now = checkpoint_now and 1 or 0, ready = ready,
-    leased = leased, groups_per_step = S.groups_per_step, v = S.v, committed = S.committed, bytes = S.bytes, max_bytes = S.max_bytes,
+    leased = leased, wanted = replaced > 0 and replaced or S.groups_per_step, replaced = replaced, v = S.v, committed = S.committed, bytes = S.bytes, max_bytes = S.max_bytes,
     blocking = blocking, time = now() })
 end
 
@@ -86,10 +90,12 @@ local function head(list, n)
   return first
 end
 
--- Will every group of `rest`, in this order, still find its place in time after this batch?
+-- Will every group of `rest`, in this order, still find its place in time after this batch? First come the open places of
+-- other sealed batches.
 local function fits(rest)
+  local open = all_open_places() - open_places(args.step)
   for i, group in ipairs(rest) do
-    if args.step + math.floor((i - 1) / S.groups_per_step) > version_of(group) + S.max_staleness then
+    if after + math.floor((i - 1 - open) / S.groups_per_step) > version_of(group) + S.max_staleness then
       return false
     end
   end
@@ -161,7 +167,7 @@ end
 local function expiring(groups)
   local list = {}
   for _, group in ipairs(groups) do
-    if version_of(group) + S.max_staleness <= base then
+    if version_of(group) + S.max_staleness < after then
       list[#list + 1] = group
     end
   end
@@ -227,7 +233,17 @@ end
 
 -- Sealing -----
 
-local function seal(chosen, without_tasks)
+local function has_minimum()
+  return S.min_prompts_per_task > 1 and S.min_prompts_per_task <= S.groups_per_step
+end
+
+local function note_without_tasks()
+  if call('HSETNX', 'without_tasks', args.step, 1) == 1 then
+    count('counts', 'tasks_given_up')
+  end
+end
+
+local function place_in_batch(chosen)
   table.sort(chosen, by_seq)
   for _, group in ipairs(chosen) do
     local uid = group.uid
@@ -235,11 +251,6 @@ local function seal(chosen, without_tasks)
     call('RPUSH', 'batch:' .. args.step, uid)
     group.state, group.step, group.uid, group.picked = 'batch', args.step, nil, nil
     put(uid, group)
-  end
-  set('taken', args.step)
-  if without_tasks then
-    call('HSET', 'without_tasks', args.step, 1)
-    count('counts', 'tasks_given_up')
   end
 end
 
@@ -263,10 +274,9 @@ local function return_too_stale(chosen)
   return found
 end
 
-local function try_to_seal()
-  local leased, ready = records('leased'), records('ready')
-  local last = #leased == 0 and rows_to_deal() == 0
-  local size = last and math.min(S.groups_per_step, #ready) or S.groups_per_step
+-- What the next `places` may be filled with, and which other choices harm nobody; where that must be waited for, nil and the
+-- lease that holds it up.
+local function choose(ready, leased, size)
   local chosen, blocking, acceptable
   if S.order == 'lease' then
     chosen, blocking = choose_by_lease(ready, leased, size)
@@ -284,11 +294,58 @@ local function try_to_seal()
       return protected_fit(other, protected)
     end
   end
+  return chosen, blocking, acceptable
+end
+
+local function batched()
+  local groups = {}
+  for _, uid in ipairs(call('LRANGE', 'batch:' .. args.step, 0, -1)) do
+    if not is_aside(uid) then
+      groups[#groups + 1] = get(uid)
+    end
+  end
+  return groups
+end
+
+local function is_last(leased)
+  return #leased == 0 and rows_to_deal() == 0
+end
+
+-- Groups were set aside: the next ready ones take their places. Everybody behind those moves ahead, so nobody's staleness
+-- grows. Where no more rows can come, the batch stays short.
+local function fill()
+  local leased, ready = records('leased'), records('ready')
+  local open, last = open_places(args.step), is_last(leased)
+  local chosen, blocking = choose(ready, leased, last and math.min(open, #ready) or open)
+  if not chosen then
+    return wait('groups', blocking)
+  end
+  if return_too_stale(chosen) then
+    return wait('groups')
+  end
+  local rest = outside(joined(ready, leased), chosen)
+  place_in_batch(chosen)
+  set_open_places(args.step, 0)
+  if not last and has_minimum() and not complete(batched()) then
+    note_without_tasks()
+  end
+  if S.order == 'ready' and all_open_places() == 0 then
+    give_up(rest)
+  end
+  -- It was never whole before, so never trained.
+  return batch(args.step, false)
+end
+
+local function try_to_seal()
+  local leased, ready = records('leased'), records('ready')
+  local last = is_last(leased)
+  local size = last and math.min(S.groups_per_step, #ready) or S.groups_per_step
+  local chosen, blocking, acceptable = choose(ready, leased, size)
   if not chosen then
     return wait('groups', blocking)
   end
   local without_tasks = false
-  if not last and S.min_prompts_per_task > 1 and S.min_prompts_per_task <= S.groups_per_step then
+  if not last and has_minimum() then
     chosen, without_tasks = prefer_tasks(chosen, ready, leased, size, acceptable)
     if not chosen then
       return wait('tasks', leased[1])
@@ -298,7 +355,11 @@ local function try_to_seal()
     return wait('groups')
   end
   local rest = outside(joined(ready, leased), chosen)
-  seal(chosen, without_tasks)
+  place_in_batch(chosen)
+  set('taken', args.step)
+  if without_tasks then
+    note_without_tasks()
+  end
   if S.order == 'ready' then
     give_up(rest)
   end
@@ -311,6 +372,14 @@ end
 sweep(now())
 if args.step <= S.taken and args.step > S.committed then
   touch()
+  if open_places(args.step) > 0 then
+    local stop = stopped()
+    if stop then
+      stop.s = 'stopped'
+      return answer(stop)
+    end
+    return fill()
+  end
   return batch(args.step, true)
 end
 if args.step ~= S.taken + 1 then
