@@ -2,12 +2,16 @@
 
     python benchmarks/evaluation.py throughput --samples 2000 --latency 0.5
     python benchmarks/evaluation.py memory --prompts 60 --megabytes 5
+    python benchmarks/evaluation.py memory --prompts 600 --megabytes 5 --uncounted
+    python benchmarks/evaluation.py memory --prompts 12000 --megabytes 0.001 --answer 130000
 
 `throughput` asks one fake server (a process of its own, which answers after a fixed time) in one run: by the whole
 `golongrl eval run` path (reading, fitting, asking, scoring in processes, journal) and by two bare asyncio clients that
 post the same bodies with as many requests in flight, aiohttp's and httpx's. The ratios are what counts; start-up is not
 in them. Beside them stands the processor time of the asking process for each sample, which a busy machine changes less.
-`memory` runs the command as a process and reports the most memory that it or one of its scorers had.
+`memory` runs the command as a process, report included, and says how much memory it or one of its scorers had at most;
+`--answer` is the length of an answer in characters, and `--uncounted` spares counting each prompt's tokens, which takes
+a core for seconds.
 """
 
 import argparse
@@ -29,17 +33,21 @@ import httpx
 
 from golongrl.data.models import QUICKSTART, resolve
 from golongrl.evaluation.benchmark import DataFiles
+from golongrl.evaluation.prompts import Counts, ModelTokens, plan
 from golongrl.evaluation.registry import BENCHMARKS
 from golongrl.evaluation.run.ask import Course, Questioner
-from golongrl.evaluation.run.prompts import Counts, ModelTokens, plan
-from golongrl.evaluation.run.scoring import Scorer
+from golongrl.evaluation.scoring import Scorer
 from golongrl.evaluation.store.journal import SampleJournal
 from golongrl.evaluation.suite import load
 from golongrl.llm import ChatClient, Endpoint
 
 NAME = "longbench-v2"
-# Of a thought and an answer.
-REPLY = f"<think>{'I read on. ' * 200}</think>\n\nThe correct answer is (A)"
+
+
+def reply(characters: int) -> str:
+    """A thought of this length, and an answer."""
+    thought = "I read on. " * (characters // 11)
+    return f"<think>{thought}</think>\n\nThe correct answer is (A)"
 
 
 def rows(path: Path, number: int, characters: int) -> None:
@@ -55,10 +63,10 @@ def rows(path: Path, number: int, characters: int) -> None:
             file.write(json.dumps(row) + "\n")
 
 
-def serve(latency: float, port: "multiprocessing.Queue[int]") -> None:
+def serve(latency: float, answer: int, port: "multiprocessing.Queue[int]") -> None:
     """The fake server: reads a request whole, waits, answers."""
     usage = {"prompt_tokens": 10, "completion_tokens": 10}
-    choices = [{"message": {"role": "assistant", "content": REPLY}, "finish_reason": "stop"}]
+    choices = [{"message": {"role": "assistant", "content": reply(answer)}, "finish_reason": "stop"}]
     body = json.dumps({"choices": choices, "usage": usage}).encode()
     models = json.dumps({"data": [{"id": "m"}]}).encode()
 
@@ -89,9 +97,9 @@ def serve(latency: float, port: "multiprocessing.Queue[int]") -> None:
 
 
 @contextlib.contextmanager
-def server(latency: float) -> Iterator[str]:
+def server(latency: float, answer: int = 2200) -> Iterator[str]:
     port: multiprocessing.Queue[int] = multiprocessing.Queue()
-    process = multiprocessing.Process(target=serve, args=(latency, port), daemon=True)
+    process = multiprocessing.Process(target=serve, args=(latency, answer, port), daemon=True)
     process.start()
     try:
         yield f"http://127.0.0.1:{port.get(timeout=60)}/v1"
@@ -175,22 +183,25 @@ def throughput(samples: int, latency: float, concurrency: int, folder: Path) -> 
         print(f"bare {name} {rate:.1f}/s, {its:.1f} ms; ratio {ours / rate:.2f}")
 
 
-def memory(prompts: int, megabytes: float, concurrency: int, folder: Path) -> None:
+def memory(options: argparse.Namespace, folder: Path) -> None:
+    prompts, megabytes = options.prompts, options.megabytes
     rows(folder / f"{NAME}.jsonl", prompts, int(megabytes * 1e6))
-    with server(2.0) as url:
+    with server(options.latency, options.answer) as url:
         words = [sys.executable, "-m", "golongrl", "eval", "run", NAME, "--target", url, "--data", str(folder)]
-        words += ["--tokenizer", str(resolve(QUICKSTART)), "--out", str(folder / "out")]
+        words += ["--out", str(folder / "out")]
+        if not options.uncounted:
+            words += ["--tokenizer", str(resolve(QUICKSTART))]
         for item in ("context.length=8000000", "context.input_tokens=7000000", "sampling.max_tokens=1024"):
             words += ["--set", item]
-        words += ["--set", f"limits.concurrency={concurrency}"]
+        words += ["--set", f"limits.concurrency={options.concurrency}"]
         began = time.perf_counter()
         subprocess.run(words, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         seconds = time.perf_counter() - began
     most = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
     log = (folder / "out/points/model" / f"{NAME}.jsonl").stat().st_size
-    total = prompts * megabytes
-    print(f"{prompts} prompts of {megabytes:g} MB ({total:.0f} MB), {concurrency} in flight: {seconds:.0f} s")
-    print(f"most memory of a process {most:.0f} MiB, journal {log / 1024:.0f} KiB")
+    how = "not counted" if options.uncounted else "counted"
+    print(f"{prompts} prompts of {megabytes:g} MB, {how}, {options.concurrency} in flight: {seconds:.0f} s")
+    print(f"most memory of a process {most:.0f} MiB, journal {log / (1 << 20):.1f} MiB")
 
 
 def main() -> None:
@@ -200,13 +211,15 @@ def main() -> None:
     parser.add_argument("--latency", type=float, default=0.5)
     parser.add_argument("--prompts", type=int, default=60)
     parser.add_argument("--megabytes", type=float, default=5.0)
+    parser.add_argument("--answer", type=int, default=2200)
+    parser.add_argument("--uncounted", action="store_true")
     parser.add_argument("--concurrency", type=int, default=64)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         if options.what == "throughput":
             throughput(options.samples, options.latency, options.concurrency, Path(name))
         else:
-            memory(options.prompts, options.megabytes, options.concurrency, Path(name))
+            memory(options, Path(name))
 
 
 if __name__ == "__main__":

@@ -90,11 +90,12 @@ def check(
         typer.Option(min=0, max=1e6, help="Memory of one GPU in GiB; a recipe that does not fit is refused."),
     ] = None,
 ) -> None:
-    """Check a recipe: its keys and values, and its model's files if they are on this machine.
+    """Check a recipe: its keys and values, its suite's data, and its model's files if they are on this machine.
 
     With --gpus or --gpu-memory also what it needs of each GPU; no GPU is used.
     """
     from golongrl.data.model_check import check_local_model
+    from golongrl.evaluation.held_out import HeldOutSuite
     from golongrl.learner.queue_settings import budget_warning
     from golongrl.recipe.functions import check_functions
 
@@ -102,6 +103,8 @@ def check(
     if warning := budget_warning(checked):
         print(f"warning: {warning}", file=sys.stderr)
     check_functions(checked)
+    if (suite := HeldOutSuite.of(checked)) is not None:
+        suite.check()
     here = check_local_model(checked)
     if gpus is not None or gpu_memory is not None:
         _check_memory(checked, gpu_memory)

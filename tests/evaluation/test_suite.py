@@ -3,9 +3,9 @@
 import pytest
 
 from golongrl.errors import InputError
+from golongrl.evaluation.prompts import plan
 from golongrl.evaluation.registry import BENCHMARKS, SUITES
 from golongrl.evaluation.report import paper
-from golongrl.evaluation.run.prompts import plan
 from golongrl.evaluation.suite import Suite, dump, load, packaged, source
 
 QWEN_NATIVE = 262_144

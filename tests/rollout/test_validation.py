@@ -10,6 +10,7 @@ import httpx
 import numpy as np
 import pytest
 
+from golongrl.data.prepared import BENCHMARK
 from golongrl.queue import ValidationItem, ValidationProgress, ValidationResult
 from rollout.harness import Learner, Rig, publish, recipe, rig, write_rows
 from support.tiny_model import build_tiny_model
@@ -87,6 +88,8 @@ async def test_what_cannot_be_scored_is_unscored_with_a_reason(start: Start, tmp
     too_long = np.full(65, 20, np.int32)
     for name, changes, reason in (
         ("unscored", {"extra_info": extra}, "asked for"),
+        # The reward service knows no such data source, and is not asked.
+        ("problem", {"task": BENCHMARK, "data_source": "aime24"}, "the learner scores it"),
         ("long", {"prompt_ids": too_long}, "a prompt of 65 tokens is too long"),
         (
             "foreign",
@@ -104,6 +107,7 @@ async def test_what_cannot_be_scored_is_unscored_with_a_reason(start: Start, tmp
             [result] = await answered(bench, 1)
             assert result.reward is None
             assert result.reason.startswith(reason)
+            assert bool(result.response) is (name in ("unscored", "problem"))
             await learner.queue.validation.close(learner.fence)
 
 

@@ -78,12 +78,13 @@ def prepare(
     """Tokenise a recipe's prompts into the folder that a run reads: the step before a learner starts."""
     from golongrl.data.model_check import model_of
     from golongrl.data.pipeline import prepare
+    from golongrl.evaluation.held_out import HeldOutSuite
     from golongrl.recipe import load
 
     checked = load(recipe, [*(overrides or ()), *(["data.bad_rows=skip"] if skip_bad else [])])
     model = model_of(checked)
     with _writing(out):
-        print(prepare(checked, out, model))
+        print(prepare(checked, out, model, more=HeldOutSuite.of(checked)))
 
 
 def _writing(out: Path) -> AbstractContextManager[None]:

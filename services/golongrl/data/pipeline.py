@@ -10,9 +10,9 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal, Protocol, TypeVar
 
 import structlog
 
@@ -38,6 +38,8 @@ REPORT = "prepared.json"
 # A report without a fingerprint: the folder is ours, and what is in it is not whole.
 _UNFINISHED = "{}\n"
 _STAGING = "preparing"
+# Keys whose meaning `MoreHeldOut` has in its own fingerprint.
+_OF_SUITES = {"validation_suite", "validation_suite_data", "validation_suite_samples"}
 
 Split = Literal["train", "validation"]
 Progress = Callable[[Split, int], None]
@@ -69,7 +71,7 @@ class SplitReport:
         ]
         said += [f"{split}: {count} rows left out: {why}" for count, why in left_out if count]
         if self.truncated:
-            said.append(f"{split}: {self.truncated} prompts cut on the left to data.max_prompt_tokens")
+            said.append(f"{split}: {self.truncated} prompts cut to data.max_prompt_tokens")
         return said + [f"  {line}" for line in self.bad_rows]
 
 
@@ -86,12 +88,28 @@ class DataReport:
         return "\n".join([*self.train.lines("train"), *held_out])
 
 
-def prepare(recipe: Recipe, out: Path, tokenizer_dir: Path, progress: Progress | None = None) -> DataReport:
+class MoreHeldOut(Protocol):
+    """Held-out rows of another origin: the problems of a suite."""
+
+    @property
+    def fingerprint(self) -> str: ...
+
+    def rows(self, tokenizer: Path, report: SplitReport) -> Iterator[PreparedRow]: ...
+
+
+def prepare(
+    recipe: Recipe,
+    out: Path,
+    tokenizer_dir: Path,
+    progress: Progress | None = None,
+    more: MoreHeldOut | None = None,
+) -> DataReport:
     """Write `out/train` and, where the recipe has one, `out/validation`; a folder already made of the same is kept.
 
     Args:
         recipe: its `data` section and seed say what.
         tokenizer_dir: model folder with tokenizer and chat template (`golongrl.data.models.resolve`).
+        more: rows that join the held-out ones.
         progress: called with the split and the rows done so far.
 
     Raises:
@@ -101,7 +119,7 @@ def prepare(recipe: Recipe, out: Path, tokenizer_dir: Path, progress: Progress |
     chat = Chat.open(tokenizer_dir)
     if problem := think_problem(chat, recipe.data.enable_thinking):
         raise DataError(f"model {tokenizer_dir}: {problem}")
-    fingerprint = _fingerprint(recipe, tokenizer_dir)
+    fingerprint = _fingerprint(recipe, tokenizer_dir) + (more.fingerprint if more else "")
     if (kept := _kept(out, fingerprint)) is not None:
         return kept
     place = files.look(out, (REPORT,), harmless=(_STAGING,))
@@ -116,9 +134,14 @@ def prepare(recipe: Recipe, out: Path, tokenizer_dir: Path, progress: Progress |
     try:
         if place.free:
             files.write_text(out / REPORT, _UNFINISHED)
-        for split, source in sources(recipe).items():
+        found = sources(recipe)
+        if more is not None:
+            found.setdefault("validation", Source(iter(()), Findings("")))
+        for split, source in found.items():
             splits[split] = report = SplitReport()
             ready = _tokenised(source, recipe.data, chat, report, split, progress)
+            if more is not None and split == "validation":
+                ready = chain(ready, more.rows(tokenizer_dir, report))
             report.rows = write_prepared(ready, staging / split)
             source.findings.refuse()
             report.bad, report.bad_rows = dict(source.findings.kinds), source.findings.lines()
@@ -258,7 +281,8 @@ def _chunks(items: Iterable[_T], size: int) -> Iterator[list[_T]]:
 
 
 def _fingerprint(recipe: Recipe, tokenizer_dir: Path) -> str:
-    digest = hashlib.sha256(f"{_FORMAT} {recipe.seed} {recipe.data.model_dump_json()}".encode())
+    data = recipe.data.model_dump_json(exclude=_OF_SUITES)
+    digest = hashlib.sha256(f"{_FORMAT} {recipe.seed} {data}".encode())
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         file = tokenizer_dir / name
         digest.update(file.read_bytes() if file.is_file() else b"")

@@ -18,6 +18,8 @@ from golongrl.data.errors import DataError
 FILE = "rows.arrow"
 # Folders of the splits under a prepared root.
 TRAIN, VALIDATION = "train", "validation"
+# The `task` of a held-out row that is a benchmark's problem: the learner scores its answers, not the reward service.
+BENCHMARK = "benchmark"
 # Rows in a record batch: fixed, so that a row's batch is a division. 64 prompts of 160K tokens are 40 MB.
 BATCH_ROWS = 64
 

@@ -21,7 +21,7 @@ Invariants: everything here is pure apart from reading data; a score is in [0, 1
 is never a 0 in silence.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, Self
@@ -288,6 +288,20 @@ class Benchmark:
                     raise EvaluationError(f"{where}: the id {draft.key!r} is also that of {seen[draft.key]}")
                 seen[draft.key] = where
                 yield draft.at(source.name, str(path), number)
+
+    def spread(self, data: DataFiles, most: int | None, *, without: Collection[str] = ()) -> list[EvalProblem]:
+        """All problems, or `most` of them that are evenly spread over the data.
+
+        Args:
+            without: values of the label `backend` that are left out.
+
+        Raises:
+            EvaluationError: as `problems`.
+        """
+        found = [problem for problem in self.problems(data) if problem.labels.get("backend") not in without]
+        if most is None or most >= len(found):
+            return found
+        return [found[index * len(found) // most] for index in range(most)]
 
     def messages(self, problem: EvalProblem, data: DataFiles, mode: Mode = "strict") -> list[Message]:
         """The chat that asks the question. The runner fits it to the context (budget.py).

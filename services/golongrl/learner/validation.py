@@ -1,7 +1,8 @@
 """Validation during training: the rollout pool answers the held-out prompts with one version, scored per task.
 
 The learner opens a round in the queue for the version it has just announced, waits until every row is answered, writes
-the answers to `validation/step_N.jsonl` and the means into the step's metrics.
+the answers to `validation/step_N.jsonl` and the means into the step's metrics. Answers to a suite's problems
+(evaluation/held_out.py) come unscored, and are scored here.
 
 Invariants:
 - the answers of step N are from exactly version N: only engines that hold it get rows, and nothing newer is announced
@@ -26,8 +27,9 @@ from typing import Any
 
 import structlog
 
-from golongrl.data.prepared import Prepared
+from golongrl.data.prepared import BENCHMARK, Prepared
 from golongrl.errors import InputError
+from golongrl.evaluation import held_out
 from golongrl.learner.fsync import replace, writing
 from golongrl.learner.observe.status import LearnerStatus
 from golongrl.queue import SampleQueue, ValidationResult
@@ -59,18 +61,22 @@ def metrics_of(answers: Sequence[Answer], rows: int) -> dict[str, float]:
     """The round in numbers, under verl's names where it has one.
 
     `val-core/SOURCE/reward/mean@1`, `val_by_type/T1` and `val/mean` are means over scored answers, and only there when
-    all `rows` were answered; `val-aux/` has counts, the mean response length in tokens, and the share cut by it.
+    all `rows` were answered, as is `val-suite/BENCHMARK/`, which benchmarks have instead; `val-aux/` has counts, the
+    mean response length in tokens, and the share cut by it.
     """
-    scored = [answer for answer in answers if answer["score"] is not None]
+    rewarded = [answer for answer in answers if answer["task"] != BENCHMARK]
+    scored = [answer for answer in rewarded if answer["score"] is not None]
     numbers = {
         ROWS: float(rows),
         "val-aux/missing": float(rows - len(answers)),
-        "val-aux/unscored": float(len(answers) - len(scored)),
+        "val-aux/unscored": float(len(rewarded) - len(scored)),
     }
     sampled = [answer for answer in answers if answer["finish_reason"]]
     if sampled:
         numbers["val-aux/response_length/mean"] = fmean(answer["tokens"] for answer in sampled)
         numbers["val-aux/response_length/clip_ratio"] = fmean(answer["finish_reason"] == "length" for answer in sampled)
+    if len(answers) == rows:
+        numbers |= held_out.metrics([answer for answer in answers if answer["task"] == BENCHMARK])
     if len(answers) == rows and scored:
         for pattern, key in (("val-core/{}/reward/mean@1", "data_source"), ("val_by_type/{}", "task")):
             parts = defaultdict(list)
@@ -92,10 +98,11 @@ class ValidationRounds:
             InputError: the recipe asks for validation and the prepared data has none.
         """
         self._learner = recipe.learner
+        self._thinking = recipe.data.enable_thinking is not False
         if data is None and (self._learner.test_freq or self._learner.val_before_train):
             raise InputError(
                 "learner.test_freq or val_before_train: the prepared data has no validation/; "
-                "set data.validation or data.validation_prompts and prepare it again"
+                "set data.validation, data.validation_suite or data.validation_prompts and prepare it again"
             )
         self._queue = queue
         self._data = data
@@ -139,6 +146,8 @@ class ValidationRounds:
             if results is None:
                 return {}
             answers = [_answer(step, lineage, data, result) for result in results]
+            rows = [(answer, data.row(answer["row"])) for answer in answers if answer["task"] == BENCHMARK]
+            await held_out.score(rows, thinking=self._thinking)
             await asyncio.to_thread(self._write, step, answers)
         if current:
             # Also if the learner that wrote the answers died before it could do this.

@@ -27,6 +27,7 @@ from golongrl.data import prepare
 from golongrl.data.model_check import model_of
 from golongrl.data.pipeline import REPORT
 from golongrl.errors import GolongrlError, InputError, NoSpaceError, is_full, no_space, writing_to
+from golongrl.evaluation.held_out import HeldOutSuite
 from golongrl.learner.checkpoints.resume import own_checkpoint
 from golongrl.learner.checkpoints.store import Checkpoints
 from golongrl.local import preflight, redis_server, survivors
@@ -286,7 +287,7 @@ def _prepare_data(recipe: Recipe, options: Options, console: Console) -> None:
         return
     try:
         with console.status("building the prompts"):
-            report = prepare(recipe, options.folder.data, options.model)
+            report = prepare(recipe, options.folder.data, options.model, more=HeldOutSuite.of(recipe))
     except OSError as error:
         if is_full(error):
             raise NoSpaceError(no_space(options.folder.data)) from error

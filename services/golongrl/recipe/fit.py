@@ -186,11 +186,18 @@ def _algorithm(recipe: "Recipe") -> Iterator[str]:
 
 def _validation(recipe: "Recipe") -> Iterator[str]:
     data, learner = recipe.data, recipe.learner
-    held_out = data.validation is not None or (data.corpus is not None and data.validation_prompts > 0)
+    suite = data.validation_suite is not None
+    if suite != (data.validation_suite_data is not None):
+        yield "data.validation_suite and data.validation_suite_data: give both or neither"
+    if data.validation_suite_samples is not None and not suite:
+        yield "data.validation_suite_samples is set without data.validation_suite"
+    if suite and not (learner.test_freq or learner.val_before_train):
+        yield "data.validation_suite is set, and nothing validates on it: set learner.test_freq"
+    held_out = suite or data.validation is not None or (data.corpus is not None and data.validation_prompts > 0)
     if (learner.test_freq or learner.val_before_train) and not held_out:
         yield (
-            "learner.test_freq or learner.val_before_train is set without data to validate on: set data.validation, or "
-            "data.validation_prompts with a corpus"
+            "learner.test_freq or learner.val_before_train is set without data to validate on: set data.validation, "
+            "data.validation_suite, or data.validation_prompts with a corpus"
         )
 
 

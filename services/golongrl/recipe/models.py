@@ -101,6 +101,18 @@ class Data(Section):
     validation_prompts: Annotated[int, Field(ge=0, le=2**31 - 1)] = Field(
         0, description="Held-out prompts to build from a corpus."
     )
+    validation_suite: Place | None = Field(
+        None,
+        description="Suite or benchmark of `golongrl eval` whose problems are validated on, too (a packaged name or a "
+        "YAML file); `learner.test_freq` says when. They are answered like other held-out prompts. Benchmarks that "
+        "need a judge have the share that rules alone find right.",
+    )
+    validation_suite_data: Place | None = Field(
+        None, description="Folder of that suite's data, as `golongrl eval fetch` fills it."
+    )
+    validation_suite_samples: PositiveInt | None = Field(
+        None, description="Problems of each of its benchmarks, evenly spread over the data; null takes the suite's."
+    )
     tasks: tuple[TaskType, ...] = Field(
         ("T1", "T2", "T3", "T4", "T5", "T6", "T7", "T8", "T9"), description="Task types to build or keep."
     )
@@ -335,7 +347,9 @@ class Learner(Section):
         "WANDB_API_KEY; without it, or without a way there, the files are kept for `wandb sync`.",
     )
     test_freq: NonNegativeInt = Field(
-        0, description="Steps between validations, with one after the last step; 0 is never."
+        0,
+        description="Steps between validations (on `data.validation`, built prompts, `data.validation_suite`), with "
+        "one after the last step; 0 is never.",
     )
     val_before_train: bool = Field(False, description="Validate the initial policy.")
     validation_deadline_s: Seconds = Field(

@@ -16,13 +16,13 @@ from golongrl.evaluation.errors import EvaluationError
 from golongrl.evaluation.memory.embedding import encoder
 from golongrl.evaluation.memory.loop import ToolStyle
 from golongrl.evaluation.metrics import BenchmarkProgress, EvaluationMetrics, EvaluationProgress
+from golongrl.evaluation.prompts import AskingPlan, Counts, ModelTokens, Tokens, outside, plan
 from golongrl.evaluation.report import results
 from golongrl.evaluation.run import endpoint, engines
 from golongrl.evaluation.run.ask import Course, Questioner, record_of
 from golongrl.evaluation.run.judging import Judge
 from golongrl.evaluation.run.points import Point, Subject, chosen, subject
-from golongrl.evaluation.run.prompts import AskingPlan, Counts, ModelTokens, Tokens, outside, plan
-from golongrl.evaluation.run.scoring import Scorer
+from golongrl.evaluation.scoring import Scorer
 from golongrl.evaluation.store import claim
 from golongrl.evaluation.store.journal import SampleJournal
 from golongrl.evaluation.suite import Suite
@@ -65,7 +65,8 @@ def execute(request: EvalRequest, say: Callable[[str], None], metrics: Evaluatio
     with claim.claimed(out), DataFiles.find(Path(suite.data), list(sources.values())) as data:
         target = {"name": what.label, "model": suite.target.model}
         claim.keep(out, claim.identity(suite, target, data), claim.judge_identity(suite), suite)
-        problems = {benchmark.name: selected(benchmark, data, suite) for benchmark in members}
+        without = ("vector",) if suite.target.embedder is None else ()
+        problems = {one.name: one.spread(data, suite.limits.samples, without=without) for one in members}
         say(f"{suite.name}: {len(points)} model(s), {sum(map(len, problems.values())):,} problems; results in {out}")
         evaluation = _Evaluation(
             suite, what, out, data, problems, request.retry_failed, say, metrics or EvaluationMetrics()
@@ -96,17 +97,6 @@ async def _until_signal(work: Coroutine[Any, Any, None], came: list[int]) -> Non
     finally:
         for number in SIGNALS:
             loop.remove_signal_handler(number)
-
-
-def selected(benchmark: Benchmark, data: DataFiles, suite: Suite) -> list[EvalProblem]:
-    """The problems of a benchmark: all, or so many that are evenly spread over its data."""
-    found = list(benchmark.problems(data))
-    if suite.target.embedder is None:
-        found = [problem for problem in found if problem.labels.get("backend") != "vector"]
-    limit = suite.limits.samples
-    if limit is None or limit >= len(found):
-        return found
-    return [found[index * len(found) // limit] for index in range(limit)]
 
 
 class _Evaluation:

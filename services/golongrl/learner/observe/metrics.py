@@ -289,6 +289,19 @@ SHOWN: Final = (
         "val-core/{source}/reward/mean@1",
         _gauge("validation_source_reward", "Mean reward on the held-out prompts by data source.", "source"),
     ),
+    Shown(
+        "val-suite/{benchmark}/score",
+        _gauge("suite_score", "Score of a benchmark of data.validation_suite in the last validation.", "benchmark"),
+    ),
+    Shown("val-suite/{benchmark}/stderr", _gauge("suite_stderr", "Standard error of that score.", "benchmark")),
+    Shown(
+        "val-suite/{benchmark}/rules",
+        _gauge("suite_rules_ratio", "Share of a judged benchmark's answers that rules find right.", "benchmark"),
+    ),
+    Shown(
+        "val-suite/{benchmark}/to_judge",
+        _gauge("suite_to_judge", "Its answers that only a judge could decide.", "benchmark", unit="answers"),
+    ),
     Shown("val-aux/rows", _gauge("validation_rows", "Held-out prompts of the last validation.", unit="rows")),
     Shown("val-aux/missing", _gauge("validation_missing", "Those without an answer by its deadline.", unit="rows")),
     Shown("val-aux/unscored", _gauge("validation_unscored", "Answers without a reward.", unit="rows")),

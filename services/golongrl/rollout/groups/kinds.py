@@ -33,6 +33,8 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 R = TypeVar("R")
 
+# Why a benchmark's answer comes without a reward.
+LEARNER_SCORES = "the learner scores it"
 # The queue's client has its own retries; this is the pause between two of its whole attempts.
 _PAUSE_S = 2.0
 
@@ -46,7 +48,8 @@ class TooLong:
 
 @dataclass(frozen=True)
 class Scored:
-    """All responses of a row, with what the reward service said of each, and seconds by phase."""
+    """All responses of a row, with what the reward service said of each (nothing of a benchmark's, which the learner
+    scores), and seconds by phase."""
 
     row: PreparedRow
     answers: Sequence[Generation]
@@ -226,18 +229,20 @@ class ValidationKind(RowKind[ValidationItem]):
         if isinstance(made, TooLong):
             result = ValidationResult(item.row, reason=f"a prompt of {made.tokens} tokens is too long")
         else:
-            [answer], [scored] = made.answers, made.results
+            [answer] = made.answers
+            scored = made.results[0] if made.results else None
             result = ValidationResult(
                 item.row,
-                scored.score,
-                scored.reason or "",
+                scored.score if scored else None,
+                (scored.reason or "") if scored else LEARNER_SCORES,
                 answer.text,
                 len(answer.ids),
                 answer.finish,
                 bench.worker,
             )
         held = await patiently(lambda: bench.queue.validation.submit(item, result), live)
-        outcome = "late" if not held else "unscored" if result.reward is None else "scored"
+        unscored = result.reward is None and result.reason != LEARNER_SCORES
+        outcome = "late" if not held else "unscored" if unscored else "scored"
         bench.metrics.validated.labels(outcome).inc()
 
     async def give_back(self, item: ValidationItem, back: RowRelease) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 
 import structlog
 
-from golongrl.data.prepared import PreparedRow
+from golongrl.data.prepared import BENCHMARK, PreparedRow
 from golongrl.errors import InputError
 from golongrl.queue import QueueError
 from golongrl.queue.errors import NotSetUpError
@@ -155,12 +155,15 @@ async def _make(kind: RowKind[T], row: PreparedRow, live: LiveGroup, held: Confi
     bench.metrics.generation.observe(generated - begun, exemplar)
     _count(bench.metrics, answers)
     live.scores(generated)
-    with bench.state.waits.on("reward", "{on} to score", recipe.queue.stall_s, kind.name):
-        results = await _score(bench, row, live, answers, headers)
+    results = []
+    if row.task != BENCHMARK:
+        with bench.state.waits.on("reward", "{on} to score", recipe.queue.stall_s, kind.name):
+            results = await _score(bench, row, live, answers, headers)
     scored = time.monotonic()
     live.scoring_since = None
-    bench.metrics.scoring.observe(scored - generated, exemplar)
-    bench.metrics.unscored.inc(sum(result.score is None for result in results))
+    if row.task != BENCHMARK:
+        bench.metrics.scoring.observe(scored - generated, exemplar)
+        bench.metrics.unscored.inc(sum(result.score is None for result in results))
     if kind.traced:
         middle, end = leased + generated - begun, leased + scored - begun
         told = {"rl.group.uid": live.uid, "rl.worker": bench.worker, "rl.policy.version": held.ref.version}

@@ -170,19 +170,26 @@ def queue_figures(history: History) -> list[go.Figure]:
 
 
 def validation_figures(history: History) -> list[go.Figure]:
-    """Mean reward on the held-out prompts, as a whole and by task type."""
+    """Mean reward on the held-out prompts, as a whole and by task type, and the scores of a suite's benchmarks."""
     figure = go.Figure()
-    keys = [key for key in (runs.VALIDATION, *history.keys("val_by_type/")) if history.keys(key)]
+    suites = [key for key in history.keys("val-suite/") if key.endswith(("/score", "/rules"))]
+    keys = [key for key in (runs.VALIDATION, *history.keys("val_by_type/"), *suites) if history.keys(key)]
     for index, key in enumerate(keys):
         points = [(s, v) for s, v in zip(history.steps, history.series(key), strict=True) if not math.isnan(v)]
         # A task type has the colour of its own picture.
         whole = key == runs.VALIDATION
         style = {"color": _ALL if whole else PALETTE[(index - 1) % len(PALETTE)], "width": 4 if whole else 2}
-        name = "all" if key == runs.VALIDATION else text(key.removeprefix("val_by_type/"))
+        name = "all" if whole else text(_validated(key))
         steps, values = zip(*points, strict=True)
         figure.add_trace(go.Scatter(x=steps, y=values, mode="lines+markers", name=name, line=style))
-    figure.update_xaxes(title="step").update_yaxes(title="mean reward", range=[-0.03, 1.03])
+    figure.update_xaxes(title="step").update_yaxes(title="mean reward or score", range=[-0.03, 1.03])
     return [styled(figure, 380)] if keys else []
+
+
+def _validated(key: str) -> str:
+    """A task type, or a benchmark."""
+    benchmark, _, kind = key.removeprefix("val-suite/").partition("/")
+    return key.removeprefix("val_by_type/") if not kind else f"{benchmark} (rules)" if kind == "rules" else benchmark
 
 
 def spread_figures(spread: Spread) -> list[go.Figure]:

@@ -12,6 +12,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from golongrl.data.chat import Chat
 from golongrl.errors import writing_to
 from golongrl.evaluation import budget
@@ -41,10 +44,14 @@ class ModelTokens:
         self._chat = Chat.open(folder)
         self._thinking = enable_thinking
 
-    def count(self, messages: Sequence[Mapping[str, str]]) -> int:
-        """Tokens of the rendered chat, ready for the answer."""
+    def ids(self, messages: Sequence[Mapping[str, str]]) -> NDArray[np.int32]:
+        """The rendered chat, ready for the answer."""
         (ids,) = self._chat.encode([self._chat.render(messages, self._thinking)])
-        return len(ids)
+        return ids
+
+    def count(self, messages: Sequence[Mapping[str, str]]) -> int:
+        """Tokens of the rendered chat."""
+        return len(self.ids(messages))
 
     def encode(self, text: str) -> Sequence[int]:
         (ids,) = self._chat.encode([text])
@@ -162,15 +169,15 @@ class FittedPrompt:
 
 class Counts:
     """How long each problem is, kept in a file: a tokenizer takes minutes for the gigabytes of MRCR, which has three
-    benchmarks on one file, and a run may be killed.
+    benchmarks on one file, and a run may be killed. Without a file they last as long as this object.
     """
 
-    def __init__(self, path: Path, tokenizer: str) -> None:
+    def __init__(self, path: Path | None, tokenizer: str) -> None:
         self._path = path
         self._tokenizer = tokenizer
         self._known: dict[tuple[str, str], int] = {}
         self._writing = threading.Lock()
-        if path.is_file():
+        if path is not None and path.is_file():
             for line in path.read_text("utf-8", "replace").splitlines():
                 self._read(line)
 
@@ -187,6 +194,9 @@ class Counts:
 
     def keep(self, problem: EvalProblem, tokens: int) -> None:
         """Remember a count."""
+        if self._path is None:
+            self._known[problem.source, problem.key] = tokens
+            return
         line = json.dumps([self._tokenizer, problem.source, problem.key, tokens], ensure_ascii=False)
         with self._writing, writing_to(str(self._path)), self._path.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
