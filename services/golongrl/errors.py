@@ -33,7 +33,7 @@ _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 # The password of a URL: up to the last @ of the word, because a person may not have escaped an earlier one.
 _URL_PASSWORD: Final = re.compile(r"([a-z][a-z0-9+.-]*://[^\s:/@]*):\S+@", re.IGNORECASE)
 _QUERY_PASSWORD: Final = re.compile(r"([?&]password=)[^&\s]+", re.IGNORECASE)
-_SECRET_NAME: Final = re.compile(r"(PASSWORD|TOKEN|API_KEY|SECRET)$")
+_SECRET_NAME: Final = re.compile(r"(PASSWORD|TOKEN|API_KEY|SECRET|OTLP_(TRACES_)?HEADERS)$")
 # A shorter value would blot out ordinary words.
 _SHORTEST_SECRET: Final = 6
 

@@ -12,7 +12,7 @@ import yaml
 
 from golongrl.monitoring.catalogues import every
 from golongrl.recipe import Queue, Reward
-from support.chart_values import MATRIX, PRESETS
+from support.chart_values import MATRIX, PRESETS, SGLANG
 from support.helm import CHART, Helm
 from support.promql import names
 
@@ -136,3 +136,33 @@ def test_presets_are_observed_where_the_cluster_has_prometheus_operator(helm: He
     done = helm.run("template", "demo", str(CHART), "-f", str(CHART / preset), "--api-versions", "ray.io/v1")
     assert done.returncode == 0, done.stderr
     assert "monitoring.coreos.com" not in done.stdout
+
+
+def test_the_recipes_collector_reaches_every_process_that_traces(helm4: Helm) -> None:
+    from support.helm import containers, pod_specs
+
+    endpoint = "http://collector.monitoring:4318"
+    recipe = {"recipe": {"telemetry": {"otlp_endpoint": endpoint}}}
+    keys = {"metrics": {"traces": {"existingSecret": "otlp", "key": "h"}}}
+
+    def found(values: dict[str, object]) -> dict[str, dict[str, object]]:
+        made = {}
+        for _, _, spec in pod_specs(helm4.template(values)):
+            for container in containers(spec):
+                env = {entry["name"]: entry for entry in container.get("env", [])}
+                assert len(env) == len(container.get("env", [])), container["name"]
+                if "OTEL_EXPORTER_OTLP_ENDPOINT" in env:
+                    made[container["name"]] = env
+        return made
+
+    assert found(MATRIX["defaults"]) == {}
+    for values, engine in ((MATRIX["defaults"], "embedded"), (SGLANG, "sglang")):
+        traced = found({**values, **recipe, **keys})
+        assert {"reward", "worker", "engine"} <= set(traced)
+        assert len(traced) >= 4  # and the learner's driver
+        for env in traced.values():
+            assert env["OTEL_EXPORTER_OTLP_ENDPOINT"]["value"] == endpoint
+            assert env["OTEL_EXPORTER_OTLP_HEADERS"]["valueFrom"] == {"secretKeyRef": {"name": "otlp", "key": "h"}}
+        assert ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL" in traced["engine"]) == (engine == "sglang")
+    text = helm4.run("template", "demo", str(CHART)).stdout
+    assert "--enable-trace" not in text

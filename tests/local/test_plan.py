@@ -2,9 +2,12 @@
 
 from pathlib import Path
 
+import pytest
+
 from golongrl.local import plan
 from golongrl.local.plan import Options, Ports, RunFolder
 from golongrl.recipe import load
+from golongrl.telemetry.tracing import ENDPOINT
 
 RECIPE = load("quickstart")
 
@@ -45,6 +48,25 @@ def test_no_command_line_has_a_password() -> None:
     assert "secret-word" not in " ".join(word for command in commands for word in command)
     assert "secret-word" not in plan.environment(chosen, 1).values()
     assert plan.queue_environment(chosen) == {"GOLONGRL_REDIS_PASSWORD": "secret-word"}
+
+
+def test_the_recipes_collector_reaches_every_service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(ENDPOINT, raising=False)
+    sglang = options(engine="sglang", sglang_venv=tmp_path)
+    assert plan.traces_environment(RECIPE) == {}
+    assert "--enable-trace" not in plan.engine(sglang, RECIPE, 0)
+    traced = load("quickstart", ["telemetry.otlp_endpoint=http://c:4318"])
+    assert plan.traces_environment(traced) == {ENDPOINT: "http://c:4318"}
+    assert "--enable-trace" not in plan.engine(sglang, traced, 0)  # it lacks what it would send them with
+    for kind in ("grpc", "http"):
+        folder = tmp_path / "lib/python3.11/site-packages/opentelemetry/exporter/otlp/proto" / kind
+        folder.mkdir(parents=True)
+        (folder / "__init__.py").touch()
+    argv = plan.engine(sglang, traced, 0)
+    assert "--enable-trace" in argv
+    assert value(argv, "--otlp-traces-endpoint") == "http://c:4318/v1/traces"
+    monkeypatch.setenv(ENDPOINT, "http://mine:4318")
+    assert plan.traces_environment(RECIPE) == {ENDPOINT: "http://mine:4318"}
 
 
 def test_engines_sample_with_different_seeds() -> None:

@@ -230,6 +230,7 @@ def test_annotations_and_variables_find_data(scraped: Scraped) -> None:
 def test_a_trace_leads_from_the_lease_to_the_step_and_from_the_step_to_the_engines(scraped: Scraped) -> None:
     assert {span.service for span in scraped.collector.spans} == {
         "golongrl-rollout",
+        "golongrl-engine",
         "golongrl-reward",
         "golongrl-learner",
     }
@@ -238,25 +239,33 @@ def test_a_trace_leads_from_the_lease_to_the_step_and_from_the_step_to_the_engin
         str(root.attributes["rl.group.uid"]): root
         for spans in traces.values()
         for root in spans
-        if root.name == "rl.group" and "rl.train.step" in root.attributes
+        if root.name == "rl.group" and "rl.loop.iteration" in root.attributes
     }
     assert len(trained) >= STEPS * 9
-    way = ["rl.rollout.generate", "rl.rollout.score", "rl.queue.wait", "rl.batch.wait", "rl.train.step"]
+    way = ["rl.sample", "rl.reward", "rl.queue.wait", "rl.batch.wait", "rl.train"]
+    engine = {"engine.queue", "engine.prefill", "engine.decode"}
     for uid, root in trained.items():
         context = of_group(RUN, uid)
         assert (root.trace, root.span, root.parent) == (context.trace, context.span, 0)
         spans = {span.name: span for span in traces[root.trace]}
-        assert set(spans) == {"rl.group", "rl.reward.score", *way}, uid
-        assert {span.parent for name, span in spans.items() if name != "rl.group"} == {root.span}
+        completions = [span for span in traces[root.trace] if span.name.startswith("text_completion ")]
+        assert len(completions) >= 4
+        samples = {span.span for span in traces[root.trace] if span.name == "rl.sample"}
+        assert {span.parent for span in completions} <= samples
+        assert set(spans) - {span.name for span in completions} == {"rl.group", "rl.reward.score", *way, *engine}, uid
+        assert spans["rl.reward.score"].parent == spans["rl.reward"].span
+        assert {spans[name].parent for name in way} == {root.span}
         starts = [spans[name].start for name in way]
         assert starts == sorted(starts)
-        assert abs(spans["rl.rollout.generate"].start - root.start) < 1
+        assert abs(spans["rl.sample"].start - root.start) < 1
         assert root.start <= spans["rl.reward.score"].start <= root.end
-    versions = [spans for spans in traces.values() if any(span.name == "rl.weights.publish" for span in spans)]
+    versions = [spans for spans in traces.values() if any(span.name == "rl.sync.publish" for span in spans)]
     assert len(versions) >= STEPS
-    adopted = {span.attributes["rl.worker"] for spans in versions for span in spans if span.name == "rl.weights.adopt"}
+    adopted = {
+        span.attributes["rl.sync.destination"] for spans in versions for span in spans if span.name == "rl.sync.adopt"
+    }
     assert adopted == {"rollout-0", "rollout-1"}
-    assert sum(any(span.name == "rl.train.step" for span in spans) for spans in versions) == STEPS
+    assert sum(any(span.name == "rl.train" for span in spans) for spans in versions) == STEPS
 
 
 @pytest.mark.full

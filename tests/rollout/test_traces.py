@@ -10,7 +10,7 @@ import pytest
 
 from golongrl.learner.batch.prepare import PreparedBatch
 from golongrl.learner.traces import StepTraces
-from golongrl.telemetry.tracing import ENDPOINT, HEADER, of_group, of_version, tracing
+from golongrl.telemetry.tracing import ENDPOINT, HEADER, TraceContext, of_group, of_version, tracing
 from rollout.harness import Start, publish, recipe
 from support.otlp import collector
 
@@ -35,27 +35,35 @@ async def test_a_group_and_its_weights_are_traced_through_all_processes(
             await bench.learner.queue.announce(bench.learner.fence, weights)
             bench.start()
             batch = await bench.take()
-            prepared = PreparedBatch(1, np.empty((0, 2), np.int32), [], {}, taken=time.time())
+            prepared = PreparedBatch(1, np.empty((0, 2), np.int32), [], {}, taken=time.time(), lengths=[(9, [3, 4])])
             prepared.moments = {group.uid: group.moments for group in batch.groups}
             learner.tracing.run = run
-            learner.trained(prepared, time.time(), time.time() + 0.5, "l")
+            began = time.time()
+            learner.trained(prepared, began, began + 0.5, "l")
+            learner.published(1, "l", began + 0.6, began + 0.7, 1000)
         await asyncio.to_thread(worker.close)
         await asyncio.to_thread(learner.tracing.close)
     traces = received.traces()
     for group in batch.groups:
         context = of_group(run, group.uid)
-        assert context.traceparent in seen
         spans = {span.name: span for span in traces[context.trace]}
-        way = ["rl.rollout.generate", "rl.rollout.score", "rl.queue.wait", "rl.batch.wait", "rl.train.step"]
+        assert TraceContext(context.trace, spans["rl.reward"].span).traceparent in seen
+        way = ["rl.sample", "rl.reward", "rl.queue.wait", "rl.batch.wait", "rl.train"]
         assert set(spans) == {"rl.group", *way}
         assert [spans[name].start for name in way] == sorted(spans[name].start for name in way)
         assert spans["rl.group"].span == context.span
         assert all(spans[name].parent == context.span for name in way)
         assert group.moments["leased"] <= group.moments["submitted"]
         tokens = sum(len(response.ids) for response in group.responses)
-        assert spans["rl.rollout.generate"].attributes["rl.tokens"] == tokens
+        assert spans["rl.sample"].attributes["gen_ai.usage.output_tokens"] == tokens
+        assert spans["rl.train"].attributes["rl.loop.iteration"] == 1
     (adopted,) = traces[of_version(run, weights.lineage, 0).trace]
-    assert (adopted.name, adopted.attributes["rl.policy.version"]) == ("rl.weights.adopt", 0)
+    assert (adopted.name, adopted.attributes["rl.policy.version"]) == ("rl.sync.adopt", 0)
+    loop = {span.name: span for span in traces[of_version(run, "l", 1).trace]}
+    assert set(loop) == {"rl.loop", "rl.train", "rl.sync.publish"}
+    assert (loop["rl.loop"].start, loop["rl.loop"].end) == (loop["rl.train"].start, loop["rl.sync.publish"].end)
+    assert loop["rl.train"].attributes["rl.train.batch_size"] == 2
+    assert loop["rl.sync.publish"].attributes["rl.sync.bytes"] == 1000
 
 
 async def test_without_an_endpoint_requests_carry_nothing(

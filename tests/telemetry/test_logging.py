@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from golongrl.errors import without_secrets
+from golongrl.telemetry.tracing import of_group, of_version
 
 PROGRAM = """
 import logging, structlog
@@ -33,6 +34,37 @@ def test_no_line_has_a_password_and_every_line_is_json() -> None:
     assert [line["event"] for line in lines] == ["waiting", "rediss://me:***@h?password=***", "defect"]
     assert lines[0]["server"] == "redis://:***@h:1/0"
     assert {line["run"] for line in lines} == {"demo"}
+
+
+TRACED = """
+import logging, structlog
+from structlog.contextvars import bound_contextvars
+from golongrl.telemetry.logging import configure
+configure("rollout", "demo", traced={traced})
+log = structlog.get_logger()
+log.info("group leased", uid="0-1", version=3)
+with bound_contextvars(uid="0-2", version=3):
+    log.info("another")
+    logging.getLogger("other").warning("a library's")
+log.info("weights taken", version=4, lineage="l")
+with bound_contextvars(lineage="l", step=5, version=4):
+    log.info("step")
+with bound_contextvars(trace_id="of a request"):
+    log.info("scored", uid="0-1")
+log.info("stopped")
+log.info("odd", uid=7, lineage=None, version="x")
+"""
+
+
+@pytest.mark.parametrize("traced", [True, False])
+def test_with_traces_a_line_of_a_group_or_a_version_names_its_trace(traced: bool) -> None:
+    code = TRACED.format(traced=traced)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    found = [json.loads(line).get("trace_id") for line in done.stderr.splitlines()]
+    one, other = of_group("demo", "0-1").trace_id, of_group("demo", "0-2").trace_id
+    four, five = of_version("demo", "l", 4).trace_id, of_version("demo", "l", 5).trace_id
+    known = [one, other, other, four, five, "of a request", None, None]
+    assert found == (known if traced else [None] * 5 + ["of a request", None, None])
 
 
 @pytest.mark.parametrize(

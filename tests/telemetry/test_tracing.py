@@ -8,7 +8,9 @@ import httpx
 import numpy as np
 import pytest
 
+from golongrl.errors import InputError
 from golongrl.queue import Lease, schema
+from golongrl.recipe import load
 from golongrl.reward.app import create_app
 from golongrl.reward.config import RewardConfig
 from golongrl.telemetry.tracing import ENDPOINT, HEADER, TraceContext, Tracing, of_group, of_version, tracing
@@ -49,8 +51,11 @@ def test_spans_of_two_processes_make_one_trace(monkeypatch: pytest.MonkeyPatch) 
     with collector() as received:
         monkeypatch.setenv(ENDPOINT, received.endpoint)
         worker, learner = tracing("rollout", "r"), tracing("learner", "r")
-        worker.record("rl.rollout.generate", context, 10.0, 12.0, {"rl.group.uid": "0-1", "rl.tokens": 7})
-        learner.record("rl.train.step", context, 13.0, 14.0)
+        sampling = worker.child(context)
+        told = {"rl.group.uid": "0-1", "gen_ai.usage.output_tokens": 7}
+        worker.record("rl.sample", context, 10.0, 12.0, told, own=sampling)
+        worker.record("text_completion m", sampling, 10.0, 11.0)
+        learner.record("rl.train", context, 13.0, 14.0)
         learner.record("rl.group", context, 10.0, 14.0, root=True)
         assert worker.headers(context) == {HEADER: context.traceparent}
         worker.close()
@@ -59,9 +64,11 @@ def test_spans_of_two_processes_make_one_trace(monkeypatch: pytest.MonkeyPatch) 
     assert {span.trace for span in received.spans} == {context.trace}
     root = spans["rl.group"]
     assert (root.span, root.parent, root.service) == (context.span, 0, "golongrl-learner")
-    assert spans["rl.rollout.generate"].parent == spans["rl.train.step"].parent == root.span
-    assert spans["rl.rollout.generate"].attributes == {"rl.group.uid": "0-1", "rl.tokens": 7}
-    assert (spans["rl.train.step"].start, spans["rl.train.step"].end) == (13.0, 14.0)
+    assert spans["rl.sample"].parent == spans["rl.train"].parent == root.span
+    assert (spans["rl.sample"].span, spans["text_completion m"].parent) == (sampling.span, sampling.span)
+    assert sampling.span != root.span
+    assert spans["rl.sample"].attributes == told
+    assert (spans["rl.train"].start, spans["rl.train"].end) == (13.0, 14.0)
 
 
 def test_a_collector_that_is_not_there_costs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,7 +102,25 @@ async def test_the_reward_service_adds_its_span(monkeypatch: pytest.MonkeyPatch)
         traced.close()
     (span,) = received.spans
     assert (span.name, span.trace, span.parent) == ("rl.reward.score", context.trace, context.span)
-    assert span.attributes["rl.items"] == 1
+    assert span.attributes["rl.reward.batch_size"] == 1
+
+
+def test_the_recipe_says_where_spans_go_unless_the_environment_does() -> None:
+    with collector() as one, collector() as other:
+        for environment in ({}, {ENDPOINT: other.endpoint}):
+            traced = tracing("learner", "r", environment, recipes=one.endpoint + "/")
+            traced.record("x", of_group("r", "0-1"), 1.0, 2.0)
+            traced.close()
+    assert [span.name for span in one.spans] == [span.name for span in other.spans] == ["x"]
+
+
+@pytest.mark.parametrize(
+    "endpoint", ["collector:4318", "http://", "http://user:key@collector", "http://c/?key=x", "ftp://c"]
+)
+def test_an_endpoint_that_is_none_or_holds_a_key_is_refused(endpoint: str) -> None:
+    with pytest.raises(InputError, match=r"telemetry\.otlp_endpoint"):
+        load("quickstart", [f"telemetry.otlp_endpoint='{endpoint}'"])
+    assert load("quickstart", ["telemetry.otlp_endpoint=https://c.example:4318/otlp"]).telemetry.otlp_endpoint
 
 
 def test_moments_of_a_group_are_stored_and_older_groups_are_read() -> None:

@@ -11,6 +11,7 @@ import hmac
 import json
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,9 @@ from golongrl.engine.model_server import loads as serving_loads
 from golongrl.engine.model_thread import EngineDeadError
 from golongrl.engine.models import BadRequestError
 from golongrl.engine.scheduler import DuplicateRequestError, QueueFullError, RequestSampling
+from golongrl.engine.traces import recorder
 from golongrl.engine.weights import EngineWeightsError
+from golongrl.telemetry.tracing import Tracing
 
 log = structlog.get_logger()
 
@@ -46,8 +49,12 @@ _NOT_FLUSHED = (
 )
 
 
-def create_app(config: EngineConfig, on_death: Callable[[], None] = lambda: None) -> FastAPI:
+def create_app(
+    config: EngineConfig, on_death: Callable[[], None] = lambda: None, tracing: Tracing | None = None
+) -> FastAPI:
     """The application; the model is loaded at once, the model thread runs as long as the lifespan.
+
+    `tracing` gets the spans of each request that comes with a trace.
 
     Raises:
         ModelFolderError: `config.model_path` cannot be served.
@@ -65,7 +72,9 @@ def create_app(config: EngineConfig, on_death: Callable[[], None] = lambda: None
     app.state.serving = serving
     app.add_middleware(BodyLimit, most=_BODY_BYTES)
     app.include_router(_open_routes(serving))
-    app.include_router(_normal_routes(serving), dependencies=[Depends(_guard(config.api_key))])
+    app.include_router(
+        _normal_routes(serving, tracing or Tracing("engine")), dependencies=[Depends(_guard(config.api_key))]
+    )
     control = [Depends(_guard(config.admin_api_key or config.api_key))]
     app.include_router(_control_routes(serving), dependencies=control)
     app.include_router(_group_routes(serving), dependencies=control)
@@ -152,9 +161,12 @@ def _open_routes(serving: Serving) -> APIRouter:
     return router
 
 
-def _normal_routes(serving: Serving) -> APIRouter:
+def _normal_routes(serving: Serving, tracing: Tracing) -> APIRouter:
     """Generation and information."""
     router, engine, config = APIRouter(), serving.engine, serving.config
+
+    def traced(call: requests.Call, request: Request) -> requests.Call:
+        return replace(call, ended=recorder(tracing, serving.model_path, request.headers))
 
     @router.post("/generate")
     async def generate(body: models.GenerateBody, request: Request) -> Any:
@@ -164,6 +176,7 @@ def _normal_routes(serving: Serving) -> APIRouter:
             if body.text is None
             else await asyncio.to_thread(requests.check, serving, body)
         )
+        call = traced(call, request)
         if body.stream:
             updates = engine.generate(call.requests, stream=True)
             first = await anext(updates)  # so that a refusal is still a status code
@@ -174,7 +187,7 @@ def _normal_routes(serving: Serving) -> APIRouter:
 
     @router.post("/v1/chat/completions")
     async def chat_completions(body: chat.ChatBody, request: Request) -> Any:
-        call = await asyncio.to_thread(chat.check, serving, body)
+        call = traced(await asyncio.to_thread(chat.check, serving, body), request)
         if body.stream:
             updates = engine.generate(call.requests, stream=True)
             first = await anext(updates)

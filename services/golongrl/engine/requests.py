@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +14,7 @@ from golongrl.engine.model_thread import EngineDeadError
 from golongrl.engine.models import BadRequestError
 from golongrl.engine.scheduler import GenerationRequest
 from golongrl.engine.snapshot import WeightsSnapshot
+from golongrl.engine.traces import nobody
 
 T = TypeVar("T")
 
@@ -29,6 +30,8 @@ class Call:
     logprobs: list[bool]
     single: bool
     body: models.GenerateBody
+    ended: Callable[[WeightsSnapshot], None] = nobody
+    """Told of each response that has ended."""
 
 
 def check(serving: Serving, body: models.GenerateBody) -> Call:
@@ -99,6 +102,8 @@ def _rids(rid: str | list[str] | None, count: int) -> list[str | None]:
 
 def render(serving: Serving, call: Call, index: int, snapshot: WeightsSnapshot) -> dict[str, Any]:
     """The answer for response `index` of a call."""
+    if snapshot.finish is not None:
+        call.ended(snapshot)
     sampling = call.requests[index].sampling
     answer = responses.generation(
         snapshot,

@@ -26,8 +26,9 @@ def learner(
     from golongrl.learner.startup import LearnerConfig, train
     from golongrl.recipe import load
     from golongrl.telemetry.logging import configure
+    from golongrl.telemetry.tracing import endpoint_of
 
     checked = load(recipe)
-    configure("learner", run)
+    configure("learner", run, traced=bool(endpoint_of(checked.telemetry.otlp_endpoint)))
     config = LearnerConfig(run=run, redis_url=redis_url, data=data, weights=weights, out=out, host=host, port=port)
     asyncio.run(train(checked, config))

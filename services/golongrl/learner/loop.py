@@ -136,7 +136,9 @@ class TrainingLoop:
 
     async def _step(self, batch: PreparedBatch, clock: dict[str, float], started: float) -> None:
         """Update, validate and save where that is due, and record the step."""
-        structlog.contextvars.bind_contextvars(step=batch.step, version=self.publisher.version)
+        structlog.contextvars.bind_contextvars(
+            step=batch.step, version=self.publisher.version, lineage=self.publisher.lineage
+        )
         await self._update(batch, clock)
         if due(batch.step, self.recipe.learner):
             await self._published(clock)

@@ -193,7 +193,9 @@ async def _train(recipe: Recipe, config: LearnerConfig) -> None:
             stop = StopSignal()
             stop.listen()
             try:
-                with contextlib.closing(tracing("learner", config.run)) as traced:
+                with contextlib.closing(
+                    tracing("learner", config.run, recipes=recipe.telemetry.otlp_endpoint)
+                ) as traced:
                     traces = StepTraces(traced)
                     await _attached(inputs, config, queue, checkpoints, resumed, status, metrics, stop, traces)
             except asyncio.CancelledError:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from golongrl.recipe import Recipe
+from golongrl.telemetry.tracing import ENDPOINT, endpoint_of, traces_url
 
 HOST = "127.0.0.1"
 
@@ -148,6 +149,8 @@ def environment(options: Options, thread_count: int) -> dict[str, str]:
     """Environment of every service."""
     return {
         FOLDER_VARIABLE: str(options.folder.path),
+        # For the lines and spans of those that are not told it otherwise.
+        "GOLONGRL_RUN": options.run,
         # Ray's sessions, locks and sockets: one folder, which the supervisor removes at the end.
         **({"TMPDIR": str(options.temporary)} if options.temporary else {}),
         # Spinning OpenMP threads would starve the other processes of the machine.
@@ -158,6 +161,12 @@ def environment(options: Options, thread_count: int) -> dict[str, str]:
         "RAY_DEDUP_LOGS": "0",
         "RAY_USAGE_STATS_ENABLED": "0",
     }
+
+
+def traces_environment(recipe: Recipe) -> dict[str, str]:
+    """Where every service sends spans, if anywhere."""
+    endpoint = endpoint_of(recipe.telemetry.otlp_endpoint)
+    return {ENDPOINT: endpoint} if endpoint else {}
 
 
 def queue_environment(options: Options) -> dict[str, str]:
@@ -192,8 +201,17 @@ def engine(options: Options, recipe: Recipe, index: int) -> tuple[str, ...]:
         *SGLANG_ON_CPU, "--enable-metrics",
         "--dtype", recipe.model.dtype, "--context-length", str(recipe.model.context_length),
         "--max-running-requests", str(concurrent), "--max-total-tokens", str(concurrent * recipe.model.context_length),
-        "--random-seed", str(recipe.seed + index),
+        "--random-seed", str(recipe.seed + index), *sglang_tracing(recipe, options.sglang_venv),
     )  # fmt: skip
+
+
+def sglang_tracing(recipe: Recipe, venv: Path) -> tuple[str, ...]:
+    """SGLang's own spans, where spans are sent and its environment has what it sends them with."""
+    endpoint = endpoint_of(recipe.telemetry.otlp_endpoint)
+    exporters = "lib/python*/site-packages/opentelemetry/exporter/otlp/proto"
+    if not endpoint or not all(any(venv.glob(f"{exporters}/{kind}/__init__.py")) for kind in ("grpc", "http")):
+        return ()
+    return ("--enable-trace", "--otlp-traces-endpoint", traces_url(endpoint))
 
 
 def engine_environment(kind: EngineKind, index: int) -> Mapping[str, str]:
@@ -207,6 +225,8 @@ def engine_environment(kind: EngineKind, index: int) -> Mapping[str, str]:
         # Else /health generates, and hangs while the engine is paused.
         "SGLANG_ENABLE_HEALTH_ENDPOINT_GENERATION": "0",
         "HF_HUB_OFFLINE": "1",
+        # As the other processes send theirs; SGLang's default is gRPC.
+        "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/protobuf",
     }
 
 

@@ -47,7 +47,7 @@ def stages(
         driver: the command line of a process that takes the groups in the learner's place, and ends when it has all.
     """
     count = len(options.ports.engines)
-    common = plan.environment(options, plan.threads(recipe, count, plan.cores()))
+    common = plan.environment(options, plan.threads(recipe, count, plan.cores())) | plan.traces_environment(recipe)
     with_queue = {**common, **plan.queue_environment(options)}
 
     def get(url: str, *, ready: bool) -> Callable[[], Awaitable[bool]]:

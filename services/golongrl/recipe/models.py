@@ -367,6 +367,12 @@ class Telemetry(Section):
         description="Groups of each step kept as text in samples.jsonl: the worst, the best, then random ones; 0 keeps "
         "no text of prompts and answers.",
     )
+    otlp_endpoint: Annotated[str, Field(pattern=r"^https?://[^\s/@?#]+(/[^\s@?#]*)?$")] | None = Field(
+        None,
+        description="Where spans are sent by OTLP over HTTP, such as http://collector:4318; `/v1/traces` is added. "
+        "null sends none. A collector's keys go into the environment (OTEL_EXPORTER_OTLP_HEADERS), and so does "
+        "another address for one process (OTEL_EXPORTER_OTLP_ENDPOINT).",
+    )
 
 
 class Recipe(Section):

@@ -20,7 +20,6 @@ from fastapi import Depends, FastAPI, Request, Response
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import JSONResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -33,6 +32,7 @@ from golongrl.reward.metrics import RewardMetrics
 from golongrl.reward.models import Health, Problem, ScoreRequest, ScoreResponse, ScoreResult
 from golongrl.reward.pool import Answer, Lost, PoolFullError, PoolNotReadyError, WorkerPool
 from golongrl.reward.reading import RefusedError, ScoreBatch, read_batch, refuse, result_of
+from golongrl.serving import exposition
 from golongrl.tasks import Task
 from golongrl.telemetry.tracing import HEADER, TraceContext, Tracing
 
@@ -114,6 +114,10 @@ def create_app(
     )
     async def post_score(request: Request, response: Response) -> Any:
         began = time.time()
+        context = TraceContext.read(request.headers.get(HEADER)) if tracing is not None and tracing.on else None
+        if context is not None:
+            # For every line of this request, which has a task of its own.
+            structlog.contextvars.bind_contextvars(trace_id=context.trace_id)
         batch = read_batch(await _read_body(request, config), config)
         answers = await _compute(request, pool, batch)
         if answers is None:
@@ -123,8 +127,9 @@ def create_app(
             for item, task, answer in zip(batch.request.items, batch.tasks, answers, strict=True)
         ]
         _count(metrics, batch.tasks, answers, results)
-        if tracing is not None and (context := TraceContext.read(request.headers.get(HEADER))) is not None:
-            told = {"rl.items": len(results), "rl.unscored": sum(result.score is None for result in results)}
+        if tracing is not None and context is not None:
+            unscored = sum(result.score is None for result in results)
+            told = {"rl.reward.batch_size": len(results), "rl.reward.unscored": unscored}
             tracing.record("rl.reward.score", context, began, time.time(), told)
         if name := request.headers.get(REQUEST_ID):
             response.headers[REQUEST_ID] = name
@@ -150,8 +155,8 @@ def create_app(
         response_class=Response,
         responses={200: {"content": {"text/plain": {}}}},
     )
-    async def get_metrics() -> Response:
-        return Response(generate_latest(metrics.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+    async def get_metrics(request: Request) -> Response:
+        return exposition(metrics.registry, request.headers.get("accept", ""))
 
     app.openapi = lambda: _openapi(app, config)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
     app.state.pool = pool

@@ -63,7 +63,7 @@ def serve(
     from golongrl.reward.app import create_app
     from golongrl.serving import bind, run
     from golongrl.telemetry.logging import configure
-    from golongrl.telemetry.tracing import tracing
+    from golongrl.telemetry.tracing import endpoint_of, tracing
 
     token = os.environ.get("GOLONGRL_REWARD_TOKEN")
     config = RewardConfig(
@@ -75,7 +75,7 @@ def serve(
         max_body_bytes=max_body_bytes,
         token=SecretStr(token) if token else None,
     )
-    configure("reward", run=os.environ.get("GOLONGRL_RUN"), level=log_level)
+    configure("reward", run=os.environ.get("GOLONGRL_RUN"), level=log_level, traced=bool(endpoint_of(None)))
     with closing(tracing("reward", os.environ.get("GOLONGRL_RUN", ""))) as traced:
         run(create_app(config, tracing=traced), bind(host, port), grace_s=shutdown_s)
 

@@ -21,7 +21,7 @@ from golongrl.rollout.sglang.http import Deadlines
 from golongrl.rollout.worker import RolloutWorker
 from golongrl.serving import bind, served
 from golongrl.telemetry.logging import configure
-from golongrl.telemetry.tracing import tracing
+from golongrl.telemetry.tracing import endpoint_of, tracing
 
 # Short, because the worker itself continues to wait and reports it, and must notice a stop signal meanwhile.
 _PATIENCE = Patience(total_s=5.0)
@@ -40,9 +40,9 @@ def serve(config: WorkerConfig, recipe_name: str) -> None:
     Raises:
         GolongrlError: with one line that says what is wrong.
     """
-    configure("rollout", config.run)
-    structlog.contextvars.bind_contextvars(worker=config.worker)
     recipe = load(recipe_name)
+    configure("rollout", config.run, traced=bool(endpoint_of(recipe.telemetry.otlp_endpoint)))
+    structlog.contextvars.bind_contextvars(worker=config.worker)
     asyncio.run(run(config, recipe))
 
 
@@ -71,7 +71,7 @@ async def run(config: WorkerConfig, recipe: Recipe) -> None:
                 timeout_s=min(_REWARD_S, _REWARD_SHARE * recipe.queue.stall_s),
             )
         )
-        traced = tracing("rollout", config.run)
+        traced = tracing("rollout", config.run, recipes=recipe.telemetry.otlp_endpoint)
         stack.push_async_callback(asyncio.to_thread, traced.close)
         worker = RolloutWorker(
             config, Bench(recipe, config.worker, queue, engine, reward, data, metrics, state, validation, traced)

@@ -257,7 +257,7 @@ class Keeper:
         if fetched.bytes:
             kind = "base" if fetched.from_base else "delta"
             self._bench.metrics.weight_bytes.labels(kind).inc(fetched.bytes)
-            log.info("weights copied", version=ref.version, bytes=fetched.bytes, source=kind)
+            log.info("weights copied", version=ref.version, lineage=ref.lineage, bytes=fetched.bytes, source=kind)
         return fetched.folder
 
     def _situation(self) -> Situation:
@@ -295,7 +295,10 @@ class Keeper:
         if self._announced_at is not None and ref.version != self._lag_of:
             self._bench.metrics.adoption_lag.observe(time.monotonic() - self._announced_at)
             self._lag_of = ref.version
-        log.info("weights taken", version=ref.version, mode=str(decision.mode), why=decision.reason, seconds=seconds)
+        log.info(
+            "weights taken", version=ref.version, lineage=ref.lineage, mode=str(decision.mode), why=decision.reason,
+            seconds=seconds,
+        )  # fmt: skip
         self._quarantine(None)
         self._tries.reset()
         self._check_due = time.monotonic() + self._config.engine_check_s
@@ -303,8 +306,10 @@ class Keeper:
 
     def _traced(self, ref: WeightsRef, mode: Mode, seconds: float) -> None:
         now, context = time.time(), of_version(self._bench.queue.run, ref.lineage, ref.version)
-        told = {"rl.policy.version": ref.version, "rl.worker": self._bench.worker, "rl.adoption.mode": str(mode)}
-        self._bench.tracing.record("rl.weights.adopt", context, now - seconds, now, told)
+        told = {
+            "rl.policy.version": ref.version, "rl.sync.destination": self._bench.worker, "rl.sync.mode": str(mode),
+        }  # fmt: skip
+        self._bench.tracing.record("rl.sync.adopt", context, now - seconds, now, told)
 
     async def _adopt(self, ref: WeightsRef, mode: Mode) -> None:
         """Bring the engine to `ref`. Raises AdoptionError."""
@@ -322,7 +327,10 @@ class Keeper:
         """Try again later: the next version may need this engine's groups first."""
         missing = isinstance(failure, WeightsMissingError)
         tries = self._tries.count + 1
-        log.error("weights not taken", version=ref.version, tries=tries, missing=missing, error=str(failure))
+        log.error(
+            "weights not taken", version=ref.version, lineage=ref.lineage, tries=tries, missing=missing,
+            error=str(failure),
+        )  # fmt: skip
         if not missing:
             self._bench.metrics.adoption_failures.inc()
             self._quarantine(f"version {ref.version}: {failure}")

@@ -13,6 +13,7 @@ from typing import Any, Final
 import structlog
 
 from golongrl.errors import without_secrets
+from golongrl.telemetry.tracing import of_group, of_version
 
 # Of a text in a line: an error may quote what it was given.
 _LONGEST: Final = 1000
@@ -22,12 +23,17 @@ _MOST: Final = 32
 _WHOLE: Final = frozenset({"exception", "traceback", "event", "uids"})
 
 
-def configure(service: str, run: str | None = None, level: str = "INFO") -> None:
-    """Send structlog and the standard library's loggers to stderr; lines carry `service` and, if given, `run`."""
+def configure(service: str, run: str | None = None, level: str = "INFO", *, traced: bool = False) -> None:
+    """Send structlog and the standard library's loggers to stderr; lines carry `service` and, if given, `run`.
+
+    With `traced`, spans are sent somewhere: lines of a group or a version carry the `trace_id` that they are under.
+    """
+    tracing: list[structlog.typing.Processor] = [_with_trace] if traced else []
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
+        *tracing,
     ]
     terminal = sys.stderr.isatty()
     renderer: structlog.typing.Processor = (
@@ -59,6 +65,22 @@ def configure(service: str, run: str | None = None, level: str = "INFO") -> None
     # A line per HTTP request drowns the lines that matter.
     logging.getLogger("httpx").setLevel(logging.WARNING)
     structlog.contextvars.bind_contextvars(service=service, **({"run": run} if run else {}))
+
+
+def _with_trace(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """The event with its trace: that of its group, else of the version that is made (`step`) or told of."""
+    match event:
+        case {"trace_id": _}:  # a request's, as its header said
+            return event
+        case {"run": str(run), "uid": str(uid)}:
+            context = of_group(run, uid)
+        case {"run": str(run), "lineage": str(lineage), "step": int(number)}:
+            context = of_version(run, lineage, number)
+        case {"run": str(run), "lineage": str(lineage), "version": int(number)}:
+            context = of_version(run, lineage, number)
+        case _:
+            return event
+    return {**event, "trace_id": context.trace_id}
 
 
 def _bounded(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:

@@ -6,7 +6,9 @@ Invariants:
 - spans are recorded once what they tell of is over, so a process that dies leaves out only what it had not finished;
 - a collector that is slow or away costs the run nothing: spans are sent by a thread, from a bounded queue.
 
-The names `rl.*` are this project's own.
+Names: `rl.loop`, `rl.sample`, `rl.reward`, `rl.train`, `rl.sync` and their attributes are those of a proposal to
+OpenTelemetry (semantic-conventions-genai, issue 88), `gen_ai.*` those of its conventions; docs/monitoring.md lists
+which are this project's own.
 """
 
 import hashlib
@@ -22,6 +24,7 @@ from golongrl.errors import InputError
 
 # As OpenTelemetry's exporters read it; `/v1/traces` is added to it.
 ENDPOINT: Final = "OTEL_EXPORTER_OTLP_ENDPOINT"
+_PATH: Final = "/v1/traces"
 HEADER: Final = "traceparent"
 # Of one request to the collector, and the most that the end of a process waits for it.
 _SEND_S: Final = 5
@@ -39,6 +42,11 @@ class TraceContext:
     def traceparent(self) -> str:
         """As W3C's header carries it."""
         return f"00-{self.trace:032x}-{self.span:016x}-01"
+
+    @property
+    def trace_id(self) -> str:
+        """As logs, exemplars and trace backends write it."""
+        return f"{self.trace:032x}"
 
     @classmethod
     def read(cls, header: str | None) -> "TraceContext | None":
@@ -87,9 +95,14 @@ class Tracing:
         """What a request carries, so that its receiver's spans join the trace."""
         return {HEADER: context.traceparent} if self.on else {}
 
+    @staticmethod
+    def child(context: TraceContext) -> TraceContext:
+        """A span of its own in the trace, known before it is recorded, so that others can be its children."""
+        return TraceContext(context.trace, int.from_bytes(os.urandom(8)) or 1)
+
     def exemplar(self, context: TraceContext) -> dict[str, str] | None:
         """What links an observation of a histogram to the trace."""
-        return {"trace_id": f"{context.trace:032x}"} if self.on else None
+        return {"trace_id": context.trace_id} if self.on else None
 
     def record(
         self,
@@ -100,8 +113,12 @@ class Tracing:
         attributes: Mapping[str, Any] | None = None,
         *,
         root: bool = False,
+        own: TraceContext | None = None,
     ) -> None:
-        """A span from `start` to `end` (seconds since 1970): the trace's root, or a child of `context`'s span."""
+        """A span from `start` to `end` (seconds since 1970): the trace's root, or a child of `context`'s span.
+
+        `own` is what `child` gave for it.
+        """
         if not self.on:
             return
         from opentelemetry.sdk.trace import ReadableSpan
@@ -110,10 +127,9 @@ class Tracing:
         def context_of(span: int) -> SpanContext:
             return SpanContext(context.trace, span, is_remote=False, trace_flags=TraceFlags(TraceFlags.SAMPLED))
 
-        own = context.span if root else int.from_bytes(os.urandom(8)) or 1
         span = ReadableSpan(
             name,
-            context=context_of(own),
+            context=context_of(context.span if root else (own or self.child(context)).span),
             parent=None if root else context_of(context.span),
             resource=self._described(),
             attributes={**(attributes or {})},
@@ -134,22 +150,40 @@ class Tracing:
         from opentelemetry.sdk.resources import Resource
 
         if self._resource is None:
-            fields = {"service.name": f"golongrl-{self._service}", "service.version": golongrl.__version__}
-            self._resource = Resource.create({**fields, **({"rl.run": self.run} if self.run else {})})
+            version = golongrl.__version__
+            fields = {"service.name": f"golongrl-{self._service}", "service.version": version}
+            fields |= {"rl.system": "golongrl", "rl.system.version": version}
+            self._resource = Resource.create({**fields, **({"rl.run.id": self.run} if self.run else {})})
         return self._resource
 
 
-def tracing(service: str, run: str = "", environment: Mapping[str, str] = os.environ) -> Tracing:
-    """What this process records: on where the environment has an endpoint.
+def endpoint_of(recipes: str | None, environment: Mapping[str, str] = os.environ) -> str:
+    """Where this process sends spans: what the environment says, else the recipe; empty for nowhere."""
+    return environment.get(ENDPOINT) or recipes or ""
+
+
+def traces_url(endpoint: str) -> str:
+    """Where an exporter posts spans to."""
+    return endpoint.rstrip("/") + _PATH
+
+
+def tracing(
+    service: str, run: str = "", environment: Mapping[str, str] = os.environ, recipes: str | None = None
+) -> Tracing:
+    """What this process records: on where the environment or the recipe (`telemetry.otlp_endpoint`) has an endpoint.
 
     Raises:
         InputError: it has one, and opentelemetry's packages are not installed.
     """
-    if not environment.get(ENDPOINT):
+    endpoint = endpoint_of(recipes, environment)
+    if not endpoint:
         return Tracing(service, run)
     try:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ImportError as error:
-        raise InputError(f"{ENDPOINT} is set, and opentelemetry is not installed: install golongrl[otel]") from error
-    return Tracing(service, run, BatchSpanProcessor(OTLPSpanExporter(timeout=_SEND_S)))
+        raise InputError(
+            f"traces are to be sent to {endpoint}, and opentelemetry is not installed: install golongrl[otel]"
+        ) from error
+    exporter = OTLPSpanExporter(traces_url(endpoint), timeout=_SEND_S)
+    return Tracing(service, run, BatchSpanProcessor(exporter))

@@ -166,6 +166,14 @@ its field, which Helm's server-side apply refuses to change at the next upgrade.
 - {name: LOGNAME, value: golongrl}
 {{- end -}}
 
+{{/* Where a process sends spans, and with which headers; nothing without `telemetry.otlp_endpoint` in the recipe. */}}
+{{- define "golongrl.envTraces" -}}
+{{- with include "golongrl.tracesEndpoint" . }}
+- {name: OTEL_EXPORTER_OTLP_ENDPOINT, value: {{ . | quote }}}
+{{- include "golongrl.learner.env.token" (list "OTEL_EXPORTER_OTLP_HEADERS" $.Values.metrics.traces) }}
+{{- end }}
+{{- end -}}
+
 {{/* Environment of processes that connect to the queue. */}}
 {{- define "golongrl.envQueue" -}}
 - {name: GOLONGRL_RUN, value: {{ include "golongrl.run" . | quote }}}

@@ -60,3 +60,8 @@ value if the new one is false, 0 or empty. A null removes the key.
 {{- $defaults := $root.Files.Get "files/recipe-defaults.json" | fromJson -}}
 {{- dig $section $key (dig $section $key "" $defaults) $recipe -}}
 {{- end -}}
+
+{{/* Where spans are sent, or nothing. Its default is null, which would print as text. */}}
+{{- define "golongrl.tracesEndpoint" -}}
+{{- with dig "telemetry" "otlp_endpoint" "" (include "golongrl.recipe" . | fromJson) -}}{{- . -}}{{- end -}}
+{{- end -}}

@@ -12,6 +12,7 @@ a model. It passes the batches to the ranks, which therefore need no secret. The
 */}}
 {{- define "golongrl.learner.env.driver" -}}
 {{- include "golongrl.envHome" . }}
+{{- include "golongrl.envTraces" . }}
 {{ include "golongrl.envQueue" . }}
 {{ include "golongrl.learner.env.libraries" . }}
 {{- include "golongrl.learner.env.token" (list "HF_TOKEN" .Values.huggingface) }}

@@ -54,6 +54,7 @@ containers:
     env:
       {{- include "golongrl.envHome" $root | nindent 6 }}
       {{- include "golongrl.envQueue" $root | nindent 6 }}
+      {{- include "golongrl.envTraces" $root | nindent 6 }}
       - name: GOLONGRL_WORKER
         valueFrom:
           fieldRef:
@@ -134,6 +135,7 @@ volumes:
 {{- $rollout := $root.Values.rollout -}}
 {{- $engine := $rollout.engine -}}
 {{- $recipe := include "golongrl.recipe" $root | fromJson -}}
+{{- $traces := include "golongrl.tracesEndpoint" $root -}}
 {{- $gpus := 0 -}}
 {{- if eq $engine.kind "sglang" -}}
 {{- $gpus = div (int $engine.tensorParallel) (int $rollout.nodes) -}}
@@ -180,6 +182,14 @@ args:
       "api-key": os.environ["GOLONGRL_ENGINE_API_KEY"], "admin-api-key": os.environ["GOLONGRL_ENGINE_ADMIN_API_KEY"],
     }, sys.stdout)' >"$keys")
     {{- end }}
+    {{- if $traces }}
+    # SGLang ends at once where its image lacks these.
+    if python3 -c "import opentelemetry.exporter.otlp.proto.grpc, opentelemetry.exporter.otlp.proto.http" 2>/dev/null; then
+      set -- "$@" --enable-trace --otlp-traces-endpoint "${OTEL_EXPORTER_OTLP_ENDPOINT%/}/v1/traces"
+    else
+      echo "no spans of this engine: its image has no OpenTelemetry (sglang[tracing])"
+    fi
+    {{- end }}
     exec python3 -m sglang.launch_server --model-path "$folder" --weight-version "${folder##*/v}" \
       --host 0.0.0.0 --port {{ int $engine.port }} --context-length {{ int $recipe.model.context_length }} \
       --tp-size {{ int $engine.tensorParallel }} --enable-metrics \
@@ -197,6 +207,7 @@ args:
   {{- end }}
 env:
   {{- include "golongrl.envHome" $root | nindent 2 }}
+  {{- include "golongrl.envTraces" $root | nindent 2 }}
   {{- if eq $role "leader" }}
   {{- include "golongrl.envEngineKeys" $root | nindent 2 }}
   {{- end }}
@@ -204,6 +215,10 @@ env:
   # Otherwise /health generates a token. It would hang while the engine is paused for new weights, and the kubelet would
   # restart the engine.
   - {name: SGLANG_ENABLE_HEALTH_ENDPOINT_GENERATION, value: "0"}
+  {{- if $traces }}
+  # As the other processes send theirs; SGLang's default is gRPC.
+  - {name: OTEL_EXPORTER_OTLP_TRACES_PROTOCOL, value: http/protobuf}
+  {{- end }}
   {{- else }}
   # Threads that spin would slow down the other processes of a small machine.
   - {name: OMP_NUM_THREADS, value: "1"}

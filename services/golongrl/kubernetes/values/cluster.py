@@ -16,6 +16,7 @@ from golongrl.kubernetes.values.common import (
     Positive,
     ValuesSection,
 )
+from golongrl.kubernetes.values.inputs import SecretKey
 
 # A switch that may follow the cluster: an object whose CRD is missing fails the whole installation.
 OnWhere = bool | Literal["auto"]
@@ -171,12 +172,17 @@ class Dashboards(ValuesSection):
     )
 
 
+class TracesKey(SecretKey):
+    """Headers for the collector of recipe.telemetry.otlp_endpoint (NAME=VALUE,NAME=VALUE), from an existing Secret."""
+
+
 class MetricsValues(ValuesSection):
     """Monitoring: scraping, alerts and dashboards."""
 
     monitors: Monitors = Monitors()
     rules: Rules = Rules()
     dashboards: Dashboards = Dashboards()
+    traces: TracesKey = TracesKey(key="headers")
 
 
 class Tests(ValuesSection):

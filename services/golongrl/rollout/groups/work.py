@@ -38,7 +38,7 @@ from golongrl.rollout.sglang.errors import (
     EngineRefusedError,
 )
 from golongrl.rollout.weights.adopt import Confirmed
-from golongrl.telemetry.tracing import of_group
+from golongrl.telemetry.tracing import Tracing, of_group
 
 log = structlog.get_logger(__name__)
 
@@ -137,12 +137,13 @@ async def _make(kind: RowKind[T], row: PreparedRow, live: LiveGroup, held: Confi
     ):
         return TooLong(row.prompt_ids.size)
     begun, leased = time.monotonic(), time.time()
-    context = of_group(bench.queue.run, live.uid)
-    headers = bench.tracing.headers(context) if kind.traced else {}
-    exemplar = bench.tracing.exemplar(context) if kind.traced else None
+    context, tracing = of_group(bench.queue.run, live.uid), bench.tracing if kind.traced else Tracing("rollout")
+    # The engine's spans and the reward service's are children of these two.
+    sampling, rewarding = tracing.child(context), tracing.child(context)
+    exemplar = tracing.exemplar(context)
     if kind.traced:
         log.info("group leased", uid=live.uid, version=held.ref.version, prompt_tokens=int(row.prompt_ids.size))
-    prompt = Prompt(live.uid, row.prompt_ids, held.vocab_size, recipe.seed, held.cache_key, headers)
+    prompt = Prompt(live.uid, row.prompt_ids, held.vocab_size, recipe.seed, held.cache_key, tracing.headers(sampling))
     try:
         with bench.state.waits.on("engine", "{on} to generate", recipe.queue.stall_s, kind.name) as live.wait:
             answers = await generate_group(bench.engine, prompt, kind.sampling, kind.n, live, kind.pace)
@@ -158,18 +159,23 @@ async def _make(kind: RowKind[T], row: PreparedRow, live: LiveGroup, held: Confi
     results = []
     if row.task != BENCHMARK:
         with bench.state.waits.on("reward", "{on} to score", recipe.queue.stall_s, kind.name):
-            results = await _score(bench, row, live, answers, headers)
+            results = await _score(bench, row, live, answers, tracing.headers(rewarding))
     scored = time.monotonic()
     live.scoring_since = None
     if row.task != BENCHMARK:
         bench.metrics.scoring.observe(scored - generated, exemplar)
         bench.metrics.unscored.inc(sum(result.score is None for result in results))
-    if kind.traced:
-        middle, end = leased + generated - begun, leased + scored - begun
-        told = {"rl.group.uid": live.uid, "rl.worker": bench.worker, "rl.policy.version": held.ref.version}
-        tokens = sum(len(answer.ids) for answer in answers)
-        bench.tracing.record("rl.rollout.generate", context, leased, middle, {**told, "rl.tokens": tokens})
-        bench.tracing.record("rl.rollout.score", context, middle, end, told)
+    middle, end = leased + generated - begun, leased + scored - begun
+    told = {
+        "rl.group.uid": live.uid, "rl.worker": bench.worker, "rl.policy.version": held.ref.version,
+        "rl.sample.batch_size": len(answers),
+    }  # fmt: skip
+    tokens = {
+        "gen_ai.usage.input_tokens": int(row.prompt_ids.size),
+        "gen_ai.usage.output_tokens": sum(len(answer.ids) for answer in answers),
+    }
+    tracing.record("rl.sample", context, leased, middle, {**told, **tokens}, own=sampling)
+    tracing.record("rl.reward", context, middle, end, told, own=rewarding)
     timings = {"generate_s": generated - begun, "score_s": scored - generated}
     return Scored(row, answers, spans, results, timings, leased)
 
