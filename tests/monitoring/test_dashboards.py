@@ -5,6 +5,7 @@ import re
 from itertools import combinations
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import promql_parser
 import pytest
@@ -95,15 +96,27 @@ def test_every_metric_is_on_a_panel_or_says_why_not() -> None:
 def test_a_page_has_its_variables_links_and_annotations(page: Page) -> None:
     file = written(page)
     variables = [variable["name"] for variable in file["templating"]["list"]]
-    assert variables == ["datasource", "namespace", "release", "run", *(["pod"] if page.pods else [])]
+    assert variables == ["datasource", "traces", "namespace", "release", "run", *(["pod"] if page.pods else [])]
     used = set(re.findall(r"\$(\w+)", json.dumps(file["panels"]) + json.dumps(file["annotations"])))
     assert used <= set(variables) | {"__rate_interval", "__interval"}
-    assert [link["type"] for link in file["links"]] == ["dashboards", "link"]
+    assert [link["type"] for link in file["links"]] == ["dashboards", "link", "link"]
     assert file["links"][0]["tags"] == file["tags"] == ["golongrl"]
     assert file["links"][0]["includeVars"]
     assert {each["name"] for each in file["annotations"]["list"]} == {each[0] for each in ANNOTATIONS}
     for each in file["annotations"]["list"]:
         promql_parser.parse(concrete(each["expr"]))
+
+
+def test_histograms_ask_for_exemplars_and_a_link_leads_to_the_runs_traces() -> None:
+    targets = [target for page in PAGES for panel in written(page)["panels"] for target in panel.get("targets", [])]
+    asking = {target["expr"] for target in targets if target.get("exemplar")}
+    assert any("golongrl_rollout_generation_seconds_bucket" in each for each in asking)
+    assert asking == {target["expr"] for target in targets if "_bucket" in target["expr"]}
+    for page in PAGES:
+        (link,) = [link for link in written(page)["links"] if link["title"] == "Traces"]
+        pane = json.loads(unquote(link["url"]).partition("panes=")[2])["traces"]
+        assert pane["datasource"] == "${traces}"
+        assert pane["queries"][0]["query"] == '{resource.rl.run.id=~"${run:regex}"}'
 
 
 def test_thresholds_reach_the_file() -> None:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from urllib.parse import quote
 
 from grafana_foundation_sdk.builders import common, dashboard, prometheus, stat, statetimeline, table, timeseries
 from grafana_foundation_sdk.cog.builder import Builder
@@ -14,6 +15,18 @@ from golongrl.monitoring.dashboards.panels import Page, Panel, of
 
 TAG = "golongrl"
 _SOURCE = dm.DataSourceRef(type_val="prometheus", uid="${datasource}")
+
+
+def _explore() -> str:
+    """Grafana's page of traces, with the chosen runs' spans."""
+    query = {"refId": "A", "queryType": "traceql", "query": '{resource.rl.run.id=~"RUN"}', "limit": 50}
+    pane = {"datasource": "TRACES", "queries": [query], "range": {"from": "now-1h", "to": "now"}}
+    asked = quote(json.dumps({"traces": pane}, separators=(",", ":")))
+    # Grafana fills these in, so they stay as they are.
+    return f"/explore?schemaVersion=1&panes={asked}".replace("TRACES", "${traces}").replace("RUN", "${run:regex}")
+
+
+_TRACES_URL = _explore()
 
 # Name, colour, expression, whether it is shown at first. Steps are many: they are off until someone asks.
 ANNOTATIONS = (
@@ -74,6 +87,15 @@ def _dashboard(page: Page) -> dashboard.Dashboard:
             .url("https://github.com/golongrl/golongrl/blob/main/docs/runbook.md")
             .target_blank(True)
         )
+        .link(
+            dashboard.DashboardLink("Traces")
+            .type(dm.DashboardLinkType.LINK)
+            .icon("bolt")
+            .tooltip("Groups and steps of the chosen runs, where the recipe has telemetry.otlp_endpoint")
+            .url(_TRACES_URL)
+            .keep_time(True)
+            .target_blank(True)
+        )
     )
     number = 0
     for row in page.rows:
@@ -89,6 +111,7 @@ def _variables(page: Page) -> list[Builder[dm.VariableModel]]:
     namespace = 'namespace="$namespace"'
     found: list[Builder[dm.VariableModel]] = [
         dashboard.DatasourceVariable("datasource").label("Prometheus").type("prometheus"),
+        dashboard.DatasourceVariable("traces").label("Traces").type("tempo"),
         _query("namespace", "Namespace", "label_values(golongrl_rollout_engine_version, namespace)"),
         _query("release", "Release", f"label_values(golongrl_rollout_engine_version{{{namespace}}}, pod)").regex(
             "/(.*)-rollout-.*/"
@@ -155,7 +178,8 @@ def _panel(panel: Panel) -> Built:
         if panel.kind == "table":
             target.instant().format(pm.PromQueryFormat.TABLE)
         else:
-            target.range()
+            # Exemplars are the points of histograms that lead to a trace.
+            target.range().exemplar("_bucket" in query.expr)
         made.with_target(target)
     return made
 
