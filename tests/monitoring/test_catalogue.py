@@ -19,6 +19,7 @@ from golongrl.learner.observe import metrics as learner
 from golongrl.learner.observe.metrics import LearnerMetrics, elsewhere, shown_as
 from golongrl.learner.observe.status import LearnerStatus
 from golongrl.monitoring.catalogues import CATALOGUES, every, records
+from golongrl.rollout.observe.losses import AdoptionLoss
 from golongrl.rollout.observe.metrics import RolloutMetrics
 from golongrl.telemetry.catalogue import UNITS, Catalogue
 from golongrl_operator.metrics import OperatorMetrics
@@ -64,10 +65,16 @@ def test_a_declaration_that_breaks_the_rule_is_refused(declare, message: str) ->
         declare(Catalogue("x", "nowhere"))
 
 
+def worker_registry() -> CollectorRegistry:
+    metrics = RolloutMetrics()
+    metrics.watch(AdoptionLoss())
+    return metrics.registry
+
+
 @pytest.mark.parametrize(
     ("service", "registry"),
     [
-        ("rollout", RolloutMetrics().registry),
+        ("rollout", worker_registry()),
         ("operator", OperatorMetrics().registry),
     ],
 )

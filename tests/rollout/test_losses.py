@@ -1,5 +1,7 @@
 """What taking weights costs an engine, as its worker reports it."""
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -77,3 +79,12 @@ def test_the_heartbeat_says_what_is_known() -> None:
     state.adoption.see(0.25, 100.0)
     fields = state.heartbeat("http://engine")
     assert (fields["kv_use"], fields["kv_waiting"], fields["adoption_share"]) == ("0.917", "3", "0.2500")
+
+
+def test_the_metric_is_absent_until_something_is_known() -> None:
+    state, metrics = State(), RolloutMetrics()
+    metrics.watch(state.adoption)
+    assert metrics.registry.get_sample_value("golongrl_rollout_adoption_lost_ratio") is None
+    now = time.monotonic()
+    state.adoption.see(1.0, now - 100.0)
+    assert metrics.registry.get_sample_value("golongrl_rollout_adoption_lost_ratio") == pytest.approx(1.0)

@@ -224,14 +224,16 @@ class LearnerRun:
 
 
 @asynccontextmanager
-async def learner_run(root: Path, recipe: Recipe, *, start: bool = True) -> AsyncIterator[LearnerRun]:
-    """A server, a feeder, and (`start`) a learner that is started; all are ended with the context."""
+async def learner_run(
+    root: Path, recipe: Recipe, *, start: bool = True, feed: bool = True
+) -> AsyncIterator[LearnerRun]:
+    """A server, (`feed`) a feeder, and (`start`) a learner that is started; all are ended with the context."""
     root.mkdir(parents=True, exist_ok=True)
     write_data(root / "data" / "train")
     write_data(root / "data" / "validation", HELD_OUT)
     async with EmbeddedServer(free_port(), root / "redis") as server:
         run = LearnerRun(root, recipe, server)
-        feeder = asyncio.create_task(run.feed())
+        feeder = asyncio.create_task(run.feed() if feed else asyncio.sleep(0))
         if start:
             run.start()
         try:

@@ -51,6 +51,7 @@ async def run(config: WorkerConfig, recipe: Recipe) -> None:
     listener = bind(config.host, config.port)
     data, validation = open_splits(config.data)
     state, metrics = State(), RolloutMetrics()
+    metrics.watch(state.adoption)
     async with AsyncExitStack() as stack:
         queue = await stack.enter_async_context(
             SampleQueue.from_url(config.redis_url, config.run, patience=_PATIENCE, waits=state.waits)

@@ -126,9 +126,12 @@ class Trigger(ValuesSection):
     server_address: Annotated[str, Field(pattern=r"^https?://\S+$")] = Field(
         "http://prometheus-operated.monitoring.svc:9090", description="URL of the Prometheus that scrapes the release."
     )
-    target_busy_share: Annotated[float, Field(gt=0, lt=1)] = Field(
-        0.85,
+    target_busy_share: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.97,
         description="Share of the time that an engine should be busy. It is idle when the queue refuses it a lease.",
+    )
+    window: Annotated[str, Field(pattern=r"^[1-9][0-9]*[smh]$")] = Field(
+        "15m", description="Over how long the load is averaged: three steps of the learner, or more."
     )
     authentication_ref: ObjectName = Field("", description="TriggerAuthentication for Prometheus. Empty means none.")
 

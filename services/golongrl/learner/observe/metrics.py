@@ -49,6 +49,11 @@ CHECKPOINT_SECONDS = CATALOGUE.histogram(
 WEIGHTS_BYTES = CATALOGUE.gauge("weights_bytes", "Size of the version published last.")
 ACTIVITY = CATALOGUE.gauge("activity", "1 for what the learner does now.", "activity")
 ACTIVITY_SECONDS = CATALOGUE.gauge("activity_seconds", "How long it has been doing that.")
+WAITED_SECONDS = CATALOGUE.counter(
+    "waited_seconds",
+    "Time in which the learner had no batch.",
+    off_panel="the phases of a step show it; KEDA sizes the pool by it",
+)
 STALLED = CATALOGUE.gauge(
     "stalled_seconds",
     "For how long a process of this kind, from which nothing comes, has held up the run; else 0.",
@@ -456,6 +461,7 @@ class _ProcessCollector(Collector):
         doing.add_metric([self._status.doing.split(" ")[0]], 1.0)
         yield doing
         yield ACTIVITY_SECONDS.family(time.monotonic() - self._status.since)
+        yield WAITED_SECONDS.family(self._status.all_waited_s)
         yield QUEUE_UP.family(float(self._queue.stats is not None))
         free, size = DISK_FREE.family(), DISK_SIZE.family()
         for name, (left, whole) in self._disks.found.items():

@@ -39,7 +39,7 @@ class LearnerStatus:
         counts follow it."""
         step = self.step if step is None else step
         if (doing.partition(":")[0], step) != (self.doing.partition(":")[0], self.step):
-            self.waited_s = self._waited_s()
+            self.waited_s = self.all_waited_s
             self.since = time.monotonic()
         self.doing, self.step, self.on, self.what = doing, step, on, what or doing.removeprefix("waiting for ")
 
@@ -66,12 +66,14 @@ class LearnerStatus:
             "step": str(self.step),
             "for_s": f"{self.for_s:.0f}",
             "up_s": f"{time.monotonic() - self.began:.1f}",
-            "waited_s": f"{self._waited_s():.1f}",
+            "waited_s": f"{self.all_waited_s:.1f}",
             "step_s": "" if self.step_s is None else f"{self.step_s:.1f}",
             "reward": "" if self.reward is None else f"{self.reward:.4g}",
             "tokens_per_s": "" if self.tokens_per_s is None else f"{self.tokens_per_s:.0f}",
             "waits": dumps(self.current()),
         }
 
-    def _waited_s(self) -> float:
+    @property
+    def all_waited_s(self) -> float:
+        """Seconds spent without a batch, with the present wait."""
         return self.waited_s + (self.for_s if self.doing.startswith(WAITING) else 0.0)

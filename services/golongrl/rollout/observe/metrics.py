@@ -1,7 +1,13 @@
 """Prometheus metrics of one worker, in a registry of its own."""
 
-from prometheus_client import CollectorRegistry
+import time
+from collections.abc import Iterator
 
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import Metric
+from prometheus_client.registry import Collector
+
+from golongrl.rollout.observe.losses import AdoptionLoss
 from golongrl.telemetry.catalogue import Catalogue
 
 # Responses take from a tenth of a second (1M parameters, 64 tokens) to tens of minutes (160K prompts).
@@ -46,6 +52,11 @@ WEIGHT_BYTES = CATALOGUE.counter(
     "kind",
     unit="bytes",
 )
+ADOPTION_LOST = CATALOGUE.gauge(
+    "adoption_lost_ratio",
+    "Share of its time that the engine lost by taking weights, a mean of ten minutes; absent in the first minute.",
+    off_panel="the durations of adoptions show it; KEDA sizes the pool by it",
+)
 ADOPTION_FAILURES = CATALOGUE.counter("adoption_failures", "Updates the engine did not confirm.", unit="updates")
 QUARANTINED = CATALOGUE.gauge("quarantined", "1 while the engine's weights are not trusted.")
 GROUPS = CATALOGUE.gauge("groups_in_progress", "Groups leased now.", unit="groups")
@@ -86,8 +97,20 @@ class RolloutMetrics:
         self.engine_restarts = ENGINE_RESTARTS.make(own)
         self.version.set(-1)
 
+    def watch(self, loss: AdoptionLoss) -> None:
+        """Show from now on what new weights cost the engine; once."""
+        self.registry.register(_LossCollector(loss))
+
     def wait_for(self, reason: str | None) -> None:
         """Make `reason` (a short label) the only thing waited for."""
         self.waiting.clear()
         if reason is not None:
             self.waiting.labels(reason).set(1)
+
+
+class _LossCollector(Collector):
+    def __init__(self, loss: AdoptionLoss) -> None:
+        self._loss = loss
+
+    def collect(self) -> Iterator[Metric]:
+        yield ADOPTION_LOST.family(self._loss.share(time.monotonic()))
