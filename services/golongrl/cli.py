@@ -128,8 +128,12 @@ def _check_memory(recipe: Recipe, gpu_memory: float | None) -> None:
 def report(
     folder: Annotated[Path, typer.Argument(help="The run's folder, runs/NAME.")],
     other: Annotated[Path | None, typer.Argument(help="Another run's folder, to compare the two.")] = None,
+    evaluation: Annotated[
+        list[Path] | None,
+        typer.Option(help="Folder of an evaluation of the run, if not in evals/ here or beside it. Repeatable."),
+    ] = None,
 ) -> None:
-    """Write report.html into the folder of a run, running or ended.
+    """Write report.html into the folder of a run, running or ended, with its evaluations.
 
     With two folders: write a comparison of the two runs, compare-NAME.html, into the first.
     """
@@ -137,11 +141,13 @@ def report(
 
     recipe = _recipe_of(folder)
     name = FILE if other is None else f"compare-{other.resolve().name}.html"
+    if other is not None and evaluation:
+        raise InputError("report: --evaluation is of one run; give one folder")
     if is_another(folder, name):
         raise InputError(f"report {folder}: its {name} was not written by this command; move it away first")
     with writing_to(f"report {folder}"):
         if other is None:
-            print(write(folder, recipe, dump(recipe)))
+            print(write(folder, recipe, dump(recipe), evaluation or ()))
         else:
             sides = compare.Side(folder, recipe), compare.Side(other, _recipe_of(other))
             print(compare.write(*sides, folder / name))

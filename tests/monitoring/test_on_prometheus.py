@@ -17,6 +17,9 @@ import httpx
 import pytest
 import yaml
 
+from golongrl.data.construct import metrics as data
+from golongrl.evaluation import metrics as evaluation
+from golongrl.learner.observe import metrics as learner
 from golongrl.monitoring.dashboards.pages import PAGES
 from golongrl.monitoring.dashboards.render import ANNOTATIONS
 from golongrl.monitoring.scrape import NAMESPACE, config, pod
@@ -58,6 +61,19 @@ NOT_HERE = {
     "sglang:num_aborted_requests_total": "no request is aborted",
     "golongrl_rollout_groups_released_total": "no row is given back",
     "golongrl_queue_redone_total": "no row is given back",
+    **dict.fromkeys(
+        (metric.exported for metric in learner.CATALOGUE.metrics.values() if "_suite_" in metric.name),
+        "the run validates on no suite",
+    ),
+    **dict.fromkeys(
+        (
+            series
+            for jobs in (evaluation, data)
+            for metric in jobs.CATALOGUE.metrics.values()
+            for series in metric.series
+        ),
+        "jobs export it while they run",
+    ),
 }
 # Labels of faults that a healthy run has not.
 FAULTS = ('status="unscored"', 'reason="stopped"', 'reason=~"setup|', 'reason=~"failed')

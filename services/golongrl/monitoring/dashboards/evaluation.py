@@ -7,6 +7,10 @@ def _of(metric: str) -> str:
     return of("learner", f"golongrl_learner_validation_{metric}")
 
 
+def _suite(metric: str) -> str:
+    return of("learner", f"golongrl_learner_suite_{metric}")
+
+
 def _job(metric: str, more: str = "") -> str:
     return of("evaluation", f"golongrl_evaluation_{metric}", more)
 
@@ -43,6 +47,26 @@ EVALUATION = Page(
                     "Mean reward by data source.",
                     [Query(f"max by (source) ({_of('source_reward')})", "{{source}}")],
                     unit="percentunit",
+                ),
+                Panel(
+                    "Benchmarks",
+                    "Scores of the benchmarks of `data.validation_suite`.",
+                    [Query(f"max by (benchmark) ({_suite('score')})", "{{benchmark}}")],
+                    unit="percentunit",
+                ),
+                Panel(
+                    "Standard error of the benchmarks",
+                    "Twice this on either side of a score is its 95 % interval.",
+                    [Query(f"max by (benchmark) ({_suite('stderr')})", "{{benchmark}}")],
+                    unit="percentunit",
+                ),
+                Panel(
+                    "Benchmarks that need a judge",
+                    "What rules alone find right, and how many answers only a judge could decide.",
+                    [
+                        Query(f"100 * max by (benchmark) ({_suite('rules_ratio')})", "{{benchmark}}: by rules, %"),
+                        Query(f"max by (benchmark) ({_suite('to_judge')})", "{{benchmark}}: for a judge"),
+                    ],
                 ),
                 Panel(
                     "Rows",

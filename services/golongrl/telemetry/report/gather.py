@@ -7,7 +7,7 @@ totals are of all steps; text of a run is kept as text, and escaped where it is 
 import json
 import math
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -16,6 +16,7 @@ from golongrl.telemetry import history as runs
 from golongrl.telemetry import journal
 from golongrl.telemetry.history import History
 from golongrl.telemetry.journal import SAMPLES, TIMELINE
+from golongrl.telemetry.report.evaluations import RunEvaluation, of_run
 
 # Points of a series: more than a screen has columns for on a phone, and enough on a desk.
 MOST: Final = 300
@@ -157,10 +158,15 @@ class RunData:
     """Points of how batches are spread: `pass/3`, `advantage/7`, `low/T1`, `high/T1`."""
     groups: list[Json]
     timeline: RunTimeline
+    evaluations: Sequence[RunEvaluation] = ()
 
 
-def gather(folder: Path) -> RunData:
-    """Read the files of a run, each once, line by line."""
+def gather(folder: Path, evaluations: Iterable[Path] = ()) -> RunData:
+    """Read the files of a run, each once, line by line; of its evaluations those that are found, and those asked for.
+
+    Raises:
+        InputError: an evaluation that was asked for has no results.
+    """
     thinned, totals = Thinned(), Totals()
     for record in _records(folder / "metrics.jsonl"):
         totals.add(record)
@@ -168,7 +174,9 @@ def gather(folder: Path) -> RunData:
         thinned.add(int(record[runs.STEP]), values)
     history = History(tuple({**values, runs.STEP: float(step)} for step, values in thinned.points()))
     spread, groups = _samples(journal.read(folder / SAMPLES))
-    return RunData(history, totals, spread, groups, timeline(journal.read(folder / TIMELINE)))
+    return RunData(
+        history, totals, spread, groups, timeline(journal.read(folder / TIMELINE)), of_run(folder, evaluations)
+    )
 
 
 def _records(path: Path) -> Iterator[dict[str, float]]:

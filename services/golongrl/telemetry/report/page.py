@@ -6,6 +6,7 @@ how are rewards spread; what do good and bad answers look like.
 """
 
 import html
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from golongrl import files
 from golongrl.recipe import Recipe
 from golongrl.telemetry import history as runs
 from golongrl.telemetry.report import figures, groups, timeline
+from golongrl.telemetry.report.evaluations import evaluation_figures
 from golongrl.telemetry.report.gather import RunData, gather
 from golongrl.telemetry.report.style import cards, head, plotly_script, section
 from golongrl.telemetry.run_info import RunInfo
@@ -71,6 +73,11 @@ def render(data: RunData, recipe: Recipe, run: str, recipe_yaml: str, about: str
             figures.task_figures(history, data.spread),
         ),
         ("Validation", "Mean reward on the held-out prompts.", figures.validation_figures(history)),
+        (
+            "Evaluation",
+            "Scores of the run's checkpoints by `golongrl eval`; its own report has every figure and sample.",
+            evaluation_figures(data.evaluations),
+        ),
         (
             "Responses",
             "Tokens of a response beside the limit (dashed). An unscored response is one whose reward could not be "
@@ -136,13 +143,14 @@ def about(folder: Path) -> str:
     return f"run on {info.machine}, started {started} UTC, {info.state}, GoLongRL {info.version} · {now}"
 
 
-def write(folder: Path, recipe: Recipe, recipe_yaml: str) -> Path:
+def write(folder: Path, recipe: Recipe, recipe_yaml: str, evaluations: Sequence[Path] = ()) -> Path:
     """Write `report.html` of the run in `folder` from its files; returns its path.
 
     Raises:
+        InputError: a folder of `evaluations` has none.
         OSError: the storage refused; an earlier report is as it was.
     """
-    out, data = folder / FILE, gather(folder)
+    out, data = folder / FILE, gather(folder, evaluations)
     page = render(data, recipe, folder.resolve().name, recipe_yaml, about(folder))
     # With prompts and answers in it, it is as private as they are.
     (files.write_private if data.groups else files.write_text)(out, page)

@@ -17,6 +17,8 @@ from plotly.offline import get_plotlyjs
 # Okabe and Ito's palette, a little lighter where it has to stand on both black and white: nine task types have to stay
 # apart for every reader.
 PALETTE = ("#1f83c4", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#9a6bb8", "#B8A200", "#888888")
+# For series beyond the palette.
+DASHES = ("solid", "dash", "dot")
 # Steps of the moving average drawn over the raw rewards of a task type.
 SMOOTHING = 5
 # Of a name in a picture: a worker's id may be any text.
