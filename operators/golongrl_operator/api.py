@@ -91,8 +91,9 @@ class ScheduleSpec(ValuesSection):
         None,
         min_length=1,
         max_length=253,
-        description="Kueue's LocalQueue: the RayJob gets its label, and the pool starts when Kueue has admitted the "
-        "RayJob. A pool of its own has the label too.",
+        description="Kueue's LocalQueue. Learner and engines are admitted together, as one Workload (Kueue 0.15 or "
+        "newer): the RayJob is made and the pool filled only then. An eviction suspends the run, and it resumes from "
+        "its last checkpoint when it is admitted again.",
     )
 
 
@@ -341,6 +342,7 @@ class RunStatus(ValuesSection):
     progress: Progress | None = Field(None, description="Since when the queue has made no progress.")
     conditions: list[Condition] = Field(
         default_factory=list[Condition],
-        description="Accepted, Progressing, Stuck, Stalled, Complete, Failed; with spec.evaluation also Evaluated.",
+        description="Accepted, Progressing, Stuck, Stalled, Complete, Failed; with schedule.queue also Admitted, with "
+        "spec.evaluation also Evaluated.",
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
     )

@@ -149,6 +149,7 @@ class Loop:
             silence,
             cluster.workloads,
             cluster.evaluations,
+            cluster.admissions,
             pictures,
         )
 
@@ -169,8 +170,12 @@ class Loop:
         try:
             for job in outcome.delete:
                 await self.kube.delete(job)
-            for item in outcome.apply:
+            for item in (*outcome.admission.apply, *outcome.apply):
                 await self.kube.apply(item)
+            for name in outcome.admission.delete:
+                await self.kube.delete_admission(name)
+            for name, change in (outcome.admission.report or {}).items():
+                await self.kube.tell_kueue(name, change)
             await self._pool(outcome, kind)
         except ClusterError as error:
             status = refused(outcome, str(error), now)

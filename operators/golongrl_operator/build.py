@@ -87,7 +87,8 @@ def _resolve(site: Site, text: str) -> Meaning:
     dedicated = _dedicated(spec, pool, recipe)
     job = rayjobs.patch(site.rayjob, spec.learner.model_dump(exclude_unset=True))
     if spec.schedule.queue:
-        job = rayjobs.patch(job, {"metadata": {"labels": {KUEUE: spec.schedule.queue}}})
+        # Learner and pool are admitted together (kueue.py), not the RayJob alone.
+        job = rayjobs.patch(job, {"metadata": {"labels": {KUEUE: None}}})
     try:
         gpus = rayjobs.check(job, recipe, site.gpu_resource)
     except rayjobs.RayJobError as error:
@@ -111,6 +112,13 @@ def objects(site: Site, run: Manifest, meaning: Meaning, attempt: int) -> list[M
     for template in rayjobs.pod_templates(made[1]) if meaning.dedicated else ():
         template.setdefault("metadata", {}).setdefault("labels", {})[RUN_LABEL] = run["metadata"]["name"]
     return [_of_run(site, run, meaning, item) for item in made]
+
+
+def most_engines(site: Site, spec: Spec) -> int:
+    """Engines that the run may have."""
+    if spec.rollout.replicas is not None:
+        return spec.rollout.replicas
+    return spec.rollout.max_replicas or max(spec.rollout.min_replicas or 0, site.pool.replicas)
 
 
 def pool_name(site: Site, run: Manifest) -> str:
@@ -145,8 +153,6 @@ def pool(site: Site, run: Manifest, meaning: Meaning, replicas: int) -> list[Man
             for entry in container.get("env", []):
                 if entry["name"] == "GOLONGRL_REWARD_URL" and spec.reward.url:
                     entry["value"] = spec.reward.url
-    if spec.schedule.queue:
-        work["metadata"]["labels"][KUEUE] = spec.schedule.queue
     metadata = {key: copy.deepcopy(value) for key, value in work["metadata"].items() if key != "annotations"}
     config = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"recipe.yaml": recipe}}
     made = [_of_run(site, run, meaning, item) for item in (config, work)]

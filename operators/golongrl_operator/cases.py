@@ -32,6 +32,8 @@ class Seen:
     """Deployments and LeaderWorkerSets of rollout pools."""
     evaluations: Sequence[Manifest] = ()
     """Evaluation Jobs of runs."""
+    admissions: Sequence[Manifest] = ()
+    """Kueue's Workloads of runs."""
     pictures: Mapping[str, tuple[Json | None, str]] = field(default_factory=dict)
     """Picture and silence of each run with a queue of its own, by the run's name."""
 

@@ -19,7 +19,7 @@ _PROGRESSING: Final = frozenset({RunPhase.PENDING, RunPhase.RUNNING, RunPhase.RE
 _LASTING: Final = {"Blocked": STAYS_BLOCKED, "QueueSilent": STAYS_SILENT}
 
 # Status, reason, message.
-_Aspect = tuple[Literal["True", "False", "Unknown"], str, str]
+Aspect = tuple[Literal["True", "False", "Unknown"], str, str]
 
 
 def stamp(now: datetime) -> str:
@@ -49,6 +49,7 @@ def conditions(
     stalled: Sequence[str] = (),
     evaluation: EvaluationStatus | None = None,
     evaluates: bool = False,
+    admitted: Aspect | None = None,
 ) -> list[Condition]:
     """Accepted, Progressing, Stuck, Stalled, Complete, Failed; a condition keeps its time while its status stays.
 
@@ -61,10 +62,11 @@ def conditions(
         stalled: who waits for whom, up to the process from which nothing comes.
         evaluation: what is known of the evaluation.
         evaluates: the spec asks for one; then there is a condition Evaluated too.
+        admitted: what Kueue says; None without a queue of Kueue.
     """
     since = {entry["type"]: (entry["status"], entry["lastTransitionTime"]) for entry in old}
 
-    def condition(kind: str, aspect: _Aspect) -> Condition:
+    def condition(kind: str, aspect: Aspect) -> Condition:
         status, reason, message = aspect
         was, time = since.get(kind, ("", ""))
         return Condition(
@@ -88,17 +90,18 @@ def conditions(
         condition("Stalled", _stalled(phase, stalled, silence)),
         condition("Complete", (_word(phase == RunPhase.SUCCEEDED), phase.value, message)),
         condition("Failed", (_word(phase == RunPhase.FAILED), phase.value, message)),
+        *([condition("Admitted", admitted)] if admitted else []),
         *([condition("Evaluated", _evaluated(phase, evaluation))] if evaluates else []),
     ]
 
 
-def _evaluated(phase: RunPhase, evaluation: EvaluationStatus | None) -> _Aspect:
+def _evaluated(phase: RunPhase, evaluation: EvaluationStatus | None) -> Aspect:
     if evaluation is None:
         return "False", "RunFailed" if phase == RunPhase.FAILED else "RunNotComplete", ""
     return _word(evaluation.phase == "Succeeded"), evaluation.phase, evaluation.message
 
 
-def _accepted(error: str, differs: Sequence[str]) -> _Aspect:
+def _accepted(error: str, differs: Sequence[str]) -> Aspect:
     if error:
         return "False", "InvalidSpec", error
     if differs:
@@ -111,14 +114,14 @@ def _accepted(error: str, differs: Sequence[str]) -> _Aspect:
     return "True", "Valid", ""
 
 
-def _stuck(phase: RunPhase, stuck: Sequence[str], silence: str) -> _Aspect:
+def _stuck(phase: RunPhase, stuck: Sequence[str], silence: str) -> Aspect:
     told = "; ".join(stuck)
     if phase == RunPhase.RUNNING and silence:
         return "Unknown", "QueueSilent", told
     return ("True", "Blocked", told) if stuck else ("False", "Moving", "")
 
 
-def _stalled(phase: RunPhase, stalled: Sequence[str], silence: str) -> _Aspect:
+def _stalled(phase: RunPhase, stalled: Sequence[str], silence: str) -> Aspect:
     if phase == RunPhase.RUNNING and silence:
         return "Unknown", "QueueSilent", silence
     return ("True", "NoAnswer", "; ".join(stalled)) if stalled else ("False", "Answering", "")

@@ -198,7 +198,10 @@ def _preempt(
 ) -> RunDecision:
     """A run that another one needs the GPUs of is suspended, and one that has not begun waits."""
     if before.phase == RunPhase.FAILED:
-        return RunDecision(RunPhase.FAILED, before.message, restarts)
+        # An edit asks for another try, which waits as well.
+        if not wanted.edited or restarts >= wanted.max_restarts:
+            return RunDecision(RunPhase.FAILED, before.message, restarts)
+        restarts += before.content == wanted.content
     stopping = _stop(live, ending)
     if stopping:
         return replace(stopping, message=f"{wanted.preempted}: {stopping.message}", restarts=restarts)

@@ -31,6 +31,13 @@ _KINDS: Final[dict[str, ObjectKind]] = {
     "Deployment": cluster.DEPLOYMENT,
     "LeaderWorkerSet": cluster.LEADER_WORKER_SET,
     "Job": cluster.JOB,
+    "Workload": cluster.WORKLOAD,
+}
+# What the cluster lacks if it does not have a kind.
+_NEEDS: Final = {
+    "RayJob": "install KubeRay 1.7",
+    "Workload": "install Kueue 0.15 or newer, or remove spec.schedule.queue",
+    "LeaderWorkerSet": "install LeaderWorkerSet",
 }
 # Of a pod: Kubernetes removes the cheapest first when a Deployment is scaled down.
 _COST: Final = "controller.kubernetes.io/pod-deletion-cost"
@@ -47,6 +54,8 @@ class ClusterLook:
     """Deployments or LeaderWorkerSets of rollout pools."""
     evaluations: list[Manifest]
     """Evaluation Jobs of runs."""
+    admissions: list[Manifest]
+    """Kueue's Workloads of runs."""
 
 
 class Kube:
@@ -83,7 +92,12 @@ class Kube:
             if any(_evaluated(run) for run in runs):
                 mine = f"{ours},app.kubernetes.io/component=evaluation,{RUN_LABEL}"
                 evaluations = await self.calls.list_objects(cluster.JOB, labels=mine)
-        return ClusterLook(runs, jobs, read_pods(pods), workloads, evaluations)
+            admissions: list[Manifest] = []
+            if any(_queued(run) for run in runs):
+                # A cluster without Kueue does not have the kind; the status of a run that needs it says so.
+                with suppress(ClusterMissingError):
+                    admissions = await self.calls.list_objects(cluster.WORKLOAD, labels=f"{ours},{RUN_LABEL}")
+        return ClusterLook(runs, jobs, read_pods(pods), workloads, evaluations, admissions)
 
     async def write_status(self, run: Manifest, status: Manifest) -> None:
         """Replace a run's status. Raises ClusterError."""
@@ -94,8 +108,13 @@ class Kube:
 
     async def apply(self, item: Manifest) -> None:
         """Create an object, or update it. Raises ClusterError."""
-        with self._counted():
-            await self.calls.apply(_KINDS[item["kind"]], item)
+        try:
+            with self._counted():
+                await self.calls.apply(_KINDS[item["kind"]], item)
+        except ClusterMissingError as error:
+            if needs := _NEEDS.get(item["kind"]):
+                raise ClusterMissingError(f"{error}; {needs}") from error
+            raise
 
     async def delete(self, name: str) -> None:
         """Delete a RayJob and its ConfigMap; the RayJob is gone when its nodes are. Raises ClusterError.
@@ -111,6 +130,16 @@ class Kube:
         """Delete a Job with its pods. Raises ClusterError."""
         with self._counted(), suppress(ClusterMissingError):
             await self.calls.delete(cluster.JOB, name)
+
+    async def delete_admission(self, name: str) -> None:
+        """Delete a Workload of Kueue. Raises ClusterError."""
+        with self._counted(), suppress(ClusterMissingError):
+            await self.calls.delete(cluster.WORKLOAD, name)
+
+    async def tell_kueue(self, name: str, change: Manifest) -> None:
+        """Change the status of a Workload, unless it was written meanwhile. Raises ClusterError."""
+        with self._counted(), suppress(ClusterMissingError, ClusterConflictError):
+            await self.calls.merge(cluster.WORKLOAD, name, change, "status")
 
     async def delete_pool(self, kind: str, name: str) -> None:
         """Delete a workload and its ConfigMap. Raises ClusterError."""
@@ -165,6 +194,14 @@ class Kube:
 def _evaluated(run: Manifest) -> bool:
     """Whether there may be a Job of its evaluation: the spec asks for one, or did at the last pass."""
     return bool((run.get("spec") or {}).get("evaluation") or (run.get("status") or {}).get("evaluation"))
+
+
+def _queued(run: Manifest) -> bool:
+    """Whether there may be a Workload of it: the spec names a queue, or did at the last pass."""
+    asked = ((run.get("spec") or {}).get("schedule") or {}).get("queue")
+    return bool(asked) or any(
+        entry["type"] == "Admitted" for entry in (run.get("status") or {}).get("conditions") or []
+    )
 
 
 async def find_site(calls: Cluster, release: str) -> str:

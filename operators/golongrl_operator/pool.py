@@ -67,7 +67,8 @@ class View:
     deployment: str = ""
     """KubeRay's status of the RayJob."""
     most: int | None = None
-    """Engines that the GPU budget leaves to it."""
+    """Engines that the GPU budget, or Kueue, leaves to it."""
+    limited_by: str = "the GPU budget"
     evict: tuple[str, ...] = ()
     """Pods that hold up the queue, to be replaced whether they seem sick or not."""
     nodes: Sequence[AvoidedNode] = ()
@@ -152,7 +153,7 @@ def _size(site: Site, view: View, asked: int, old: Json) -> tuple[int, RolloutSt
         fixed = max(spec.min_replicas or 0, site.pool.replicas)
     if fixed is not None:
         size = fixed if view.most is None else min(fixed, view.most)
-        why = "a fixed number" if size == fixed else f"the GPU budget leaves {size} of {fixed}"
+        why = "a fixed number" if size == fixed else f"{view.limited_by} leaves {size} of {fixed}"
         return size, none.model_copy(update={"reason": why})
     if not asked:
         # It begins, or begins again.

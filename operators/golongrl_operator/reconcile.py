@@ -18,7 +18,7 @@ from typing import Any, Final
 from golongrl.kubernetes.rayjob.site import Manifest, Site, pod_templates
 from golongrl.telemetry import watchdog
 from golongrl_operator.api import GROUP, RUN_LABEL
-from golongrl_operator.build import Meaning, objects, run_id
+from golongrl_operator.build import Meaning, objects, pool_name, run_id
 from golongrl_operator.cases import Case, Seen, read_case
 from golongrl_operator.conditions import seconds_since, short, stamp
 from golongrl_operator.decide import (
@@ -30,6 +30,7 @@ from golongrl_operator.decide import (
 )
 from golongrl_operator.evaluation import ENDED as EVALUATED
 from golongrl_operator.evaluation import EvaluationPlan, plan_evaluation
+from golongrl_operator.kueue import AdmissionPlan, plan_admission, pods_ready
 from golongrl_operator.nodes import avoid, avoided
 from golongrl_operator.pool import TRAINS, PoolPlan, View, plan
 from golongrl_operator.report import WAITING, progress_of, status_of, step_of
@@ -40,6 +41,7 @@ Json = Mapping[str, Any]
 _A_RUNS: Final = ("rollout", "learner")
 _NO_POOL: Final = PoolPlan()
 _NO_EVALUATION: Final = EvaluationPlan()
+_NO_ADMISSION: Final = AdmissionPlan()
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,7 @@ class ReconcileResult:
     apply: tuple[Manifest, ...] = ()
     pool: PoolPlan = _NO_POOL
     evaluation: EvaluationPlan = _NO_EVALUATION
+    admission: AdmissionPlan = _NO_ADMISSION
     drop_pool: str = ""
     """Workload of a pool of its own that is to be deleted, with its ConfigMap."""
     expired: bool = False
@@ -156,23 +159,30 @@ def _outcome(
     progress = progress_of(case, seen, old)
     stalled = None if progress is None else seconds_since(progress.since, seen.now)
     learner, culprits = _blamed(case, seen, stalled)
-    wanted = replace(case.wanted, preempted=preempted(site, case, budget))
+    over = preempted(site, case, budget)
+    mine = bool(case.meaning.dedicated) or not busy
+    admission = _admission(site, case, case.wants and not over and mine, first, whole)
+    wanted = replace(case.wanted, preempted=over or admission.hold)
     decision = decide(wanted, case.jobs, case.before, busy, stalled if learner else None, step_of(seen))
     made: list[Manifest] = []
     if decision.create is not None:
         made = objects(site, case.run, case.meaning, decision.create)
         avoid(pod_templates(made[-1]), nodes)
         decision = replace(decision, message=_making(made[-1]["metadata"]["name"], case.meaning, old))
-    most = None
+    most, limited_by = None, "the GPU budget"
     if budget is not None and case.name in budget.shares and site.pool.gpus:
         most = (budget.shares[case.name] - case.meaning.learner_gpus) // site.pool.gpus
+    if admission.engines is not None and (most is None or admission.engines < most):
+        most, limited_by = admission.engines, "the admission by Kueue"
+    if decision.phase == RunPhase.RUNNING and (ready := pods_ready(_admissions(case, seen), seen.now)):
+        admission = replace(admission, report=ready)
     pool = PoolPlan()
     # Whatever keeps this run from the release's pool may use it.
     if case.meaning.dedicated or (case.name == first and busy is None):
         deployment = next((job.deployment for job in case.jobs if not job.deleting), "")
         view = View(
             case.run, case.meaning, decision.phase, seen.now, seen.workloads, seen.pods, seen.picture, deployment,
-            most, culprits, nodes,
+            most, limited_by, culprits, nodes,
         )  # fmt: skip
         pool = plan(site, view)
     if culprits and progress is not None:
@@ -180,7 +190,9 @@ def _outcome(
         progress = progress.model_copy(update={"since": stamp(seen.now)})
     queue = run_id(site, case.run, case.meaning)
     evaluation = _evaluation(site, case, decision.phase, budget, whole)
-    status = status_of(case, decision, seen, progress, made, old, pool, queue, evaluation.status, nodes)
+    status = status_of(
+        case, decision, seen, progress, made, old, pool, queue, evaluation.status, nodes, admission.aspect
+    )
     ended = decision.phase in ENDED
     drop = pool.status.name if ended and wanted.delete_ended and case.meaning.dedicated and pool.status else ""
     dropped = drop if any(item["metadata"]["name"] == drop for item in seen.workloads) else ""
@@ -191,9 +203,24 @@ def _outcome(
         tuple(made),
         replace(pool, scale={}, apply=()) if dropped else pool,
         evaluation,
+        admission,
         dropped,
         ended and _expired(case.meaning, status, seen.now),
     )
+
+
+def _admission(site: Site, case: Case, wants: bool, first: str | None, seen: Seen) -> AdmissionPlan:
+    assert case.meaning is not None
+    name = pool_name(site, case.run) if case.meaning.dedicated else site.pool.name
+    works = [item for item in seen.workloads if item["metadata"]["name"] == name]
+    mine = case.meaning.dedicated or case.name == first
+    drained = not mine or not any((item.get("status") or {}).get("replicas") for item in works)
+    stopped = drained and not case.active
+    return plan_admission(site, case.run, case.meaning, _admissions(case, seen), wants, stopped, seen.now)
+
+
+def _admissions(case: Case, seen: Seen) -> list[Manifest]:
+    return [item for item in seen.admissions if item["metadata"]["labels"].get(RUN_LABEL) == case.name]
 
 
 def _evaluation(site: Site, case: Case, phase: RunPhase, budget: GpuShares | None, seen: Seen) -> EvaluationPlan:

@@ -13,7 +13,7 @@ from golongrl.kubernetes.rayjob.site import Manifest
 from golongrl.telemetry import watchdog
 from golongrl_operator.api import AvoidedNode, EvaluationStatus, Failure, Progress, RunStatus
 from golongrl_operator.cases import Case, Seen
-from golongrl_operator.conditions import LASTING_S, conditions, seconds_since, stamp
+from golongrl_operator.conditions import LASTING_S, Aspect, conditions, seconds_since, stamp
 from golongrl_operator.decide import ENDED, LEAVING, RunDecision, RunPhase
 from golongrl_operator.pool import PoolPlan
 
@@ -58,6 +58,7 @@ def status_of(
     queue: str = "",
     evaluation: EvaluationStatus | None = None,
     nodes: Sequence[AvoidedNode] = (),
+    admitted: Aspect | None = None,
 ) -> Manifest:
     generation = case.run["metadata"].get("generation", 0)
     lines = _stuck(case, decision.phase, seen, progress)
@@ -103,6 +104,7 @@ def status_of(
             _chains(decision.phase, seen),
             evaluation,
             case.meaning is not None and case.meaning.spec.evaluation is not None,
+            admitted,
         ),
         evaluation=evaluation,
     )

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from golongrl.kubernetes.rayjob.render import ADOPT_LABEL
 from golongrl.kubernetes.rayjob.site import Manifest, Site
 from golongrl_operator.api import RUN_LABEL
+from golongrl_operator.build import most_engines
 from golongrl_operator.cases import Case, owned, read_job
 from golongrl_operator.decide import RunPhase, holder
 from golongrl_operator.evaluation import gpus_of, unfinished
@@ -71,7 +72,7 @@ def _claim(site: Site, case: Case) -> GpuClaim:
     assert case.meaning is not None
     spec, engine = case.meaning.spec.rollout, site.pool.gpus
     learner = case.meaning.learner_gpus
-    most = spec.replicas or spec.max_replicas or max(spec.min_replicas or 0, site.pool.replicas)
+    most = most_engines(site, case.meaning.spec)
     least = min(most, spec.min_replicas or 1)
     return GpuClaim(
         case.name, learner + least * engine, learner + most * engine, max(1, engine), case.priority, case.active

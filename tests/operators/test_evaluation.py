@@ -247,9 +247,11 @@ def test_its_gpus_count_in_the_budget() -> None:
 
 
 def test_a_queue_of_kueue_admits_it_too() -> None:
-    world = World(schedule={"queue": "research"})
+    run = a_run(evaluation=SUITE, schedule={"queue": "research"})
+    labels = job_of(SITE, run, resolve(SITE, run), None)["metadata"]["labels"]
+    assert labels["kueue.x-k8s.io/queue-name"] == "research"
+    world = World()
     world.trained()
-    assert world.job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "research"
     world.job["spec"]["suspend"] = True
     assert "has not admitted it" in world.once()["evaluation"]["message"]
     assert world.evaluated() == ("False", "Waiting")

@@ -218,13 +218,34 @@ async def test_a_run_from_submission_to_its_end(api: OperatorApi, redis_url: str
         # Another run, at the same time, with a pool of its own, which goes with it when it has ended.
         mine = Watched(api, "own")
         own = {**spec, "rollout": {"dedicated": True}, "deletionPolicy": "Delete", "ttlSecondsAfterFinished": 3600}
-        own["evaluation"] = {"suite": "general"}
+        own |= {"evaluation": {"suite": "general"}, "schedule": {"queue": "research"}}
         api.submit("own", own)
+        # Learner and engines begin together, once Kueue has admitted both.
+        queued = await until(lambda: next(iter(api.live("Workload")), ""), "a Workload")
+        await mine.phase("Waiting")
+        await mine.passes()
+        assert run.jobs == [last]
+        assert {one["name"]: one["count"] for one in api.live("Workload")[queued]["spec"]["podSets"]} == {
+            "head": 1, "ranks": 1, "engines": 2,
+        }  # fmt: skip
+        api.kueue(queued, QuotaReserved="True", Admitted="True")
+        evicted = await mine.new_job(last)
+        await until(lambda: mine.condition("Admitted") == "True", "admitted")
+        api.kuberay(evicted, jobDeploymentStatus="Running", jobStatus="RUNNING")
+        await until(lambda: api.kueue_was_told(queued, "PodsReady") == "True", "Kueue is told that the run trains")
+        api.kueue(queued, Evicted="True")
+        await until(lambda: "deletionTimestamp" in api.live("RayJob")[evicted]["metadata"], "it is suspended")
+        assert api.kueue_was_told(queued, "QuotaReserved") == "True", "its pods are still there"
+        api.let_go(evicted)
+        await until(lambda: api.kueue_was_told(queued, "QuotaReserved") == "False", "the quota is given back")
+        await mine.phase("Waiting")
+        api.kueue(queued, QuotaReserved="True", Admitted="True", Evicted="False")
         job = await mine.new_job(last)
         pool = await until(lambda: (mine.status.get("rollout") or {}).get("name"), "a pool")
-        assert api.replicas(pool) == 2
+        await until(lambda: api.replicas(pool) == 2, "its engines")
         assert api.live("ConfigMap").keys() >= {job, pool}
         api.kuberay(job, jobDeploymentStatus="Complete", jobStatus="SUCCEEDED")
+        await until(lambda: not api.live("Workload"), "an ended run holds no quota")
         # Its evaluation: first the Job is refused, then it ends, and the run's time begins.
         api.refuse["jobs", "patch"] = 403
         await until(lambda: mine.condition("Evaluated") == "False" and mine.reason("Evaluated") == "Refused", "refused")

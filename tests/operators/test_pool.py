@@ -10,7 +10,6 @@ import pytest
 
 from golongrl.kubernetes.look.pods import Pod
 from golongrl.kubernetes.rayjob.site import Site
-from golongrl_operator.build import resolve
 from golongrl_operator.cases import Seen
 from golongrl_operator.crd import schema
 from golongrl_operator.reconcile import adopted_notes, idle_pool, own_queues, reconcile
@@ -381,11 +380,3 @@ def test_what_refuses_the_engines_is_said() -> None:
     assert stuck == "True"
     run["status"] = outcome.status
     assert planned(run, a_job(run), picture=PICTURE, workloads=[workload(2)]).status["stuck"] == []
-
-
-def test_kueue_admits_the_rayjob_and_the_pool_follows() -> None:
-    run = a_run(schedule={"queue": "team-a"}, rollout={"dedicated": True})
-    outcome = planned(run)
-    for item in (outcome.apply[1], outcome.pool.apply[1]):
-        assert item["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "team-a"
-    assert resolve(SITE, run).content != resolve(SITE, a_run(rollout={"dedicated": True})).content

@@ -44,6 +44,20 @@ class OperatorApi(ApiServer):
         metadata = {"name": name, "namespace": "rl", "labels": labels}
         self.put({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "status": status})
 
+    def kueue(self, name: str, **said: str) -> None:
+        """Kueue writes conditions of a Workload: type -> status."""
+        item = self.live("Workload")[name]
+        old = {one["type"]: one for one in (item.get("status") or {}).get("conditions") or []}
+        for kind, status in said.items():
+            time = {"lastTransitionTime": "2026-01-02T03:04:05Z"}
+            old[kind] = {"type": kind, "status": status, "reason": "Preempted", "message": kind, **time}
+        self.put({**item, "status": {**item.get("status", {}), "conditions": list(old.values())}})
+
+    def kueue_was_told(self, name: str, kind: str) -> str:
+        """Status of a condition of a Workload; empty without one."""
+        found = (self.live("Workload")[name].get("status") or {}).get("conditions") or []
+        return next((str(one["status"]) for one in found if one["type"] == kind), "")
+
     def evaluated(self, job: str, words: str) -> None:
         """An evaluation's Job and its pod have ended well; `words` is the container's termination message."""
         item = self.live("Job")[job]
