@@ -54,11 +54,11 @@ def group(folder: Path, lease: Lease, recorded: GroupRoutes | None) -> Group:
     return replace(made, routes=write_routes(folder, object_name(lease.token), recorded))
 
 
-async def test_a_step_goes_on_without_groups_whose_routes_are_gone(folder: Path, queue: SampleQueue) -> None:
+async def test_groups_whose_routes_are_gone_are_replaced(folder: Path, queue: SampleQueue) -> None:
     fence = (await queue.attach(0)).token
-    leases = [await queue.lease("worker-7", 0) for _ in range(4)]
+    leases = [await queue.lease("worker-7", 0) for _ in range(6)]
     assert all(isinstance(lease, Lease) for lease in leases)
-    groups = [group(folder, lease, None if i == 1 else routes()) for i, lease in enumerate(leases)]
+    groups = [group(folder, lease, None if i in (1, 5) else routes()) for i, lease in enumerate(leases)]
     for lease, made in zip(leases, groups, strict=True):
         await queue.submit(lease, made)
     assert groups[2].routes is not None
@@ -73,9 +73,9 @@ async def test_a_step_goes_on_without_groups_whose_routes_are_gone(folder: Path,
         assert batches.upcoming is not None
         batch = await batches.upcoming
     assert isinstance(batch, PreparedBatch)
-    assert batch.rows.tolist() == [[0, 0], [0, 1]]
+    assert batch.rows.tolist() == [[0, 0], [0, 1], [0, 4], [0, 5]]
     parts = [shard for mini in batch.minis for shard in mini]
-    assert [part.routes.groups for part in parts if part.routes] == [[groups[0].routes, None]]
+    assert [part.routes.groups for part in parts if part.routes] == [[groups[0].routes, None, groups[4].routes, None]]
     reasons = {each.uid: each.reason for each in await queue.set_aside_groups()}
     assert reasons.keys() == {"0-2", "0-3"}
     assert reasons["0-2"].endswith(f"{groups[2].routes.name}: No such file or directory")
@@ -101,6 +101,17 @@ def test_routes_of_another_group_or_model(folder: Path, recorded: GroupRoutes | 
     lease = Lease("0-0", 0, 0, 0, "0-0:00112233", "w", 0, "", 0.0, 0.0)
     found = RoutesCheck(folder, ROUTING).faults([group(folder, lease, recorded)])
     assert found == {} if reason is None else found["0-0"].startswith(reason)
+
+
+def test_a_batch_that_comes_again_with_a_group_replaced_is_not_read_again(folder: Path) -> None:
+    leases = [Lease(f"0-{i}", 0, 0, 0, f"0-{i}:00112233", "w", 0, "", 0.0, 0.0) for i in range(3)]
+    first, second, third = (group(folder, lease, routes()) for lease in leases)
+    check = RoutesCheck(folder, ROUTING)
+    assert check.faults([first, second]) == {}
+    for path in folder.glob("*.routes"):
+        path.unlink()
+    assert check.faults([first, third]).keys() == {"0-2"}
+    assert check.faults([second]).keys() == {"0-1"}, "of the last batch only"
 
 
 async def test_a_store_that_is_not_there_is_no_groups_fault(tmp_path: Path) -> None:

@@ -26,9 +26,10 @@ class RoutesCheck:
     def __init__(self, folder: Path, routing: MoeRouting) -> None:
         self.folder = folder
         self.routing = routing
+        self._sound: set[RoutesReference] = set()  # of the last batch: it comes again with groups replaced
 
     def faults(self, groups: "Sequence[Group]") -> dict[str, str]:
-        """The reason by uid; a group without a reference has none. Reads every file.
+        """The reason by uid; a group without a reference has none. Reads every file that was not in the last batch.
 
         Raises:
             RoutesError: the folder is not there, which is no group's fault.
@@ -37,10 +38,12 @@ class RoutesCheck:
             raise RoutesError(f"{self.folder} has no {MARKER}: is the weight store mounted here?")
         with ThreadPoolExecutor(_THREADS, thread_name_prefix="routes") as pool:
             found = zip(groups, pool.map(self._fault, groups), strict=True)
-            return {group.uid: reason for group, reason in found if reason is not None}
+            faults = {group.uid: reason for group, reason in found if reason is not None}
+        self._sound = {group.routes for group in groups if group.routes is not None and group.uid not in faults}
+        return faults
 
     def _fault(self, group: "Group") -> str | None:
-        if group.routes is None:
+        if group.routes is None or group.routes in self._sound:
             return None
         try:
             routes = read_routes(self.folder, group.routes)

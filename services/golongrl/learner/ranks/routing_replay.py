@@ -2,7 +2,8 @@
 
 The recorded experts take the place of the router's own; their weights are what the current router's softmax gives them,
 normalised as the model does, so its gradient is that of the experts that were sampled. A token without a record keeps
-the router's choice.
+the router's choice; so does one whose record names an expert twice, as the zeros do that an engine leaves where it
+recorded nothing.
 
 The routes travel as a keyword argument of the decoder layers, as the layout of shared prompts does: a layer that is
 computed again for the backward pass (gradient checkpointing) gets the ones of its own first pass, whatever other
@@ -32,18 +33,17 @@ class Replay:
 
     experts: Tensor  # [T, layers, k]
     recorded: Tensor  # [T]
-    changed: Tensor  # [layers] tokens for which the router would have chosen others; each layer writes its own
+    # Each layer writes its own: [layers] tokens that were replayed, and for which the router would have chosen others.
+    replayed: Tensor
+    changed: Tensor
 
     @classmethod
     def of(cls, row: RowRoutes, device: torch.device | str) -> "Replay":
         experts = row.experts
         if experts.dtype == np.uint16:
             experts = experts.view(np.int16)  # torch can do little with its own uint16; no model has 32768 experts
-        return cls(
-            torch.from_numpy(experts).to(device),
-            torch.from_numpy(row.recorded).to(device),
-            torch.zeros(row.experts.shape[1], dtype=torch.int64, device=device),
-        )
+        counts = torch.zeros(2, experts.shape[1], dtype=torch.int64, device=device)
+        return cls(torch.from_numpy(experts).to(device), torch.from_numpy(row.recorded).to(device), *counts)
 
 
 @dataclass(frozen=True)
@@ -124,10 +124,12 @@ class _Handover:
         if self._replay is None:
             return None
         logits, weights, own = chosen
-        recorded = self._replay.recorded[:, None]
-        experts = torch.where(recorded, self._replay.experts[:, self._index].long(), own)
-        other = (experts.sort(dim=-1).values != own.sort(dim=-1).values).any(dim=-1)
-        self._replay.changed[self._index] = other.sum()
+        experts = self._replay.experts[:, self._index].long()
+        ordered = experts.sort(dim=-1).values
+        recorded = self._replay.recorded & (ordered.diff(dim=-1) > 0).all(dim=-1)
+        others = recorded & (ordered != own.sort(dim=-1).values).any(dim=-1)
+        self._replay.replayed[self._index], self._replay.changed[self._index] = recorded.sum(), others.sum()
+        experts = torch.where(recorded[:, None], experts, own)
         found = torch.softmax(logits, dim=-1, dtype=torch.float32).gather(1, experts)
         if gate.norm_topk_prob:
             found = found / found.sum(dim=-1, keepdim=True)

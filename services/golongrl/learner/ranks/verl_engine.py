@@ -46,8 +46,8 @@ class VerlEngine(FSDPEngineWithLMHead):  # type: ignore[misc]  # verl carries no
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
-        # Of the passes that train: all token-layers, the replayed ones, and by layer the changed ones.
-        self._routed: list[tuple[int, int, Tensor]] = []
+        # Of the passes that train: all token-layers; by layer, which fills them in, the replayed and the changed ones.
+        self._routed: list[tuple[int, Tensor, Tensor]] = []
         self._reader: RoutesReader | None = None
 
     def _build_module(self) -> torch.nn.Module:
@@ -90,7 +90,7 @@ class VerlEngine(FSDPEngineWithLMHead):  # type: ignore[misc]  # verl carries no
         """Token-layers of this rank's passes that trained, since the last call."""
         counts = Counts(
             sum(every for every, _, _ in self._routed),
-            sum(replayed for _, replayed, _ in self._routed),
+            sum(int(replayed.sum()) for _, replayed, _ in self._routed),
             sum(int(changed.sum()) for _, _, changed in self._routed),
         )
         self._routed = []
@@ -153,8 +153,7 @@ class VerlEngine(FSDPEngineWithLMHead):  # type: ignore[misc]  # verl carries no
         row = lay_out(routes, rows, here, self._reader.read, **layout)
         replay = Replay.of(row, get_device_name())
         if torch.is_grad_enabled():
-            layers = len(routes.routing.layers)
-            self._routed.append((row.tokens * layers, int(row.recorded.sum()) * layers, replay.changed))
+            self._routed.append((row.tokens * len(routes.routing.layers), replay.replayed, replay.changed))
         return replay
 
     def forward_step(
