@@ -1,5 +1,7 @@
 """The optional Job that evaluates a release: what it runs, where it may connect, and the same by `render evaljob`."""
 
+import itertools
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from golongrl.kubernetes.evaljob import evaljob_yaml
 from support.chart_values import MATRIX
 from support.helm import Helm, Rendered
 
+POOL = "evaluation.target=pool"
 ON: dict[str, Any] = MATRIX["learner-off"]
 DNS = {"ports": [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}]}
 
@@ -46,6 +49,49 @@ def test_it_evaluates_the_newest_weights_on_the_volume(helm4: Helm) -> None:
     assert [(entry["name"], entry["valueFrom"]["secretKeyRef"]) for entry in secrets] == [
         ("GOLONGRL_JUDGE_API_KEY", {"name": "judge", "key": "api-key"})
     ]
+
+
+def test_the_pool_is_asked_through_a_service_of_its_own(helm4: Helm) -> None:
+    """The Job takes no GPU, the engines' key is in its environment, and their policy lets it in."""
+    for more, selected in (({}, {}), ({"nodes": 2}, {"leaderworkerset.sigs.k8s.io/worker-index": "0"})):
+        engine = {"kind": "sglang", "tensorParallel": 2, "port": 31000}
+        values = {**evaluating(target="pool", tokenizer="/store/models/q"), "rollout": {"engine": engine, **more}}
+        objects = helm4.template(values)
+        found = container(objects)
+        assert found["command"][4:8] == ["--target", "release:demo-golongrl", "--tokenizer", "/store/models/q"]
+        assert "--last" not in found["command"]
+        assert "nvidia.com/gpu" not in json.dumps(found["resources"])
+        (key,) = [entry for entry in found["env"] if entry["name"] == "GOLONGRL_EVAL_API_KEY"]
+        assert key["valueFrom"]["secretKeyRef"]["key"] == "engine-api-key"
+        (service,) = [one for one in objects.of("Service") if one["metadata"]["name"] == "demo-golongrl-engines"]
+        assert service["spec"]["ports"] == [{"name": "http", "port": 30000, "targetPort": 31000}]
+        rollout = {"app.kubernetes.io/instance": "demo", "app.kubernetes.io/component": "rollout"}
+        assert rollout.items() <= service["spec"]["selector"].items()
+        assert selected.items() <= service["spec"]["selector"].items()
+        policies = {one["metadata"]["name"]: one["spec"] for one in objects.of("NetworkPolicy")}
+        (entry,) = policies["demo-golongrl-engines"]["ingress"]
+        assert entry["ports"] == [{"port": 31000, "protocol": "TCP"}]
+        (peer,) = entry["from"]
+        assert peer["podSelector"]["matchLabels"]["app.kubernetes.io/component"] == "evaluation"
+        egress = policies["demo-golongrl-evaluation"]["egress"][1]
+        assert egress["ports"] == [{"port": 31000, "protocol": "TCP"}]
+        assert egress["to"][0]["podSelector"]["matchLabels"]["app.kubernetes.io/component"] == "rollout"
+
+
+def test_gpus_need_an_image_that_has_sglang(helm4: Helm) -> None:
+    image = {"repository": "mine/golongrl-evaluation"}
+    found = container(helm4.template(evaluating(gpus=2, image=image)))
+    assert found["resources"]["limits"]["nvidia.com/gpu"] == found["resources"]["requests"]["nvidia.com/gpu"] == "2"
+    words = [b for a, b in itertools.pairwise(found["command"]) if a == "--set"]
+    assert words == ["target.engine=sglang", "target.gpus=2", "target.sglang_venv=/usr"]
+    assert "--set" not in container(helm4.template(ON))["command"]
+    for values, said in (
+        ({"gpus": 1}, "golongrl/golongrl-learner has no SGLang"),
+        ({"gpus": 1, "image": image, "target": "pool"}, "evaluation.gpus: must be 0 with evaluation.target pool"),
+        ({"target": "engines"}, "must be one of 'weights', 'pool'"),
+        ({"gpus": -1}, "gpus"),
+    ):
+        assert said in helm4.refusal(evaluating(**values))
 
 
 def test_another_command_is_another_job(helm4: Helm) -> None:
@@ -100,5 +146,9 @@ def test_render_evaljob_is_the_charts_job(helm4: Helm, tmp_path: Path, monkeypat
     assert command[-2:] == ["--mode", "compat"]
     assert "namespace" not in found["metadata"]
     assert "namespace: rl" in evaljob_yaml("general", "demo", "rl")
+    kinds = [found["kind"] for found in yaml.safe_load_all(evaljob_yaml("general", "demo", "", (), [POOL]))]
+    assert sorted(kinds) == ["Job", "NetworkPolicy", "NetworkPolicy", "Service", "ServiceAccount"]
+    with pytest.raises(GolongrlError, match="has no SGLang"):
+        evaljob_yaml("general", "demo", "", (), ["evaluation.gpus=1"])
     with pytest.raises(GolongrlError, match="suite"):
         evaljob_yaml("no suite", "demo")

@@ -1,5 +1,6 @@
 """`golongrl eval run` against a scripted server: every benchmark end to end, bad servers, a kill, two at once."""
 
+import asyncio
 import json
 import re
 import signal
@@ -21,10 +22,12 @@ from golongrl.evaluation.registry import BENCHMARKS
 from golongrl.evaluation.report import inspect_logs, results, summary
 from golongrl.evaluation.report.compare import compared
 from golongrl.evaluation.report.text import score_lines
+from golongrl.evaluation.run import pool
 from golongrl.evaluation.run.ask import TargetGoneError
 from golongrl.evaluation.run.execute import EvalRequest, execute
 from golongrl.evaluation.store.journal import read_entries
 from golongrl.evaluation.suite import load
+from golongrl.llm import ChatClient, ChatRequest, Endpoint, LlmMessage
 from golongrl.telemetry.scrape_port import scraped
 from support.eval_data import right_reply, write_eval_data, write_rows
 from support.llm_endpoint import Said
@@ -213,6 +216,39 @@ def test_a_full_server_is_asked_less_at_a_time_and_loses_no_sample(serve, tmp_pa
     found = only(evaluate(server, tmp_path / "out", data, tiny_model, "sampling.repeats=8"))
     assert (found["value"], found["asked"]) == (1.0, 16)
     assert len(server.asked) == 16 + 12, "more refusals than attempts"
+
+
+def test_a_releases_pool_has_its_own_rollouts_first(serve, tmp_path, data, tiny_model, monkeypatch) -> None:
+    """The evaluation keeps to its share, halves it while an engine's requests wait, and asks at a lower priority."""
+    server = serve(lambda *_: None)
+    monkeypatch.setattr(pool, "url_of", lambda _: server.url)
+    server.pages["/server_info"] = json.dumps({"enable_priority_scheduling": True, "default_priority_value": 0})
+    server.pages["/metrics"] = "sglang:num_queue_reqs 2.0\n"
+    words = [f"target.tokenizer='{tiny_model}'", "target.model=m", f"data='{data}'", "limits.pool_concurrency=3"]
+    suite = load("aime24", [*words, "sampling.repeats=8", "target.place='release:mine'"])
+    out = execute(EvalRequest(suite, tmp_path / "out"), lambda _: None)
+    assert only(out)["value"] == 1.0
+    assert server.most_in_flight <= 3
+    assert {request["priority"] for request in server.asked} == {-1}
+    assert results.read(out)["target"] == "release-mine"
+
+
+async def test_a_share_shrinks_while_requests_wait_and_grows_with_answers(serve) -> None:
+    server = serve(lambda *_: Said("fine"))
+    server.pages["/metrics"] = "sglang:num_queue_reqs 1.0\n"
+    said: list[str] = []
+    client = ChatClient(Endpoint(server.url, "m", 8))
+    async with client, pool.GivingWay(client, "NO_KEY", said.append, look_s=0.01):
+        while client.gate.limit.room > 1:
+            await asyncio.sleep(0.01)
+        server.pages["/metrics"] = "sglang:num_queue_reqs 0.0\n"
+        question = ChatRequest(messages=(LlmMessage(role="user", content="?"),), max_tokens=1)
+        while client.gate.limit.room < 4:
+            await client.chat(question, cost=0)
+        del server.pages["/metrics"]
+        while not said:
+            await asyncio.sleep(0.01)
+    assert "limits.pool_concurrency (8) alone" in said[0]
 
 
 def test_thoughts_that_the_server_separates(serve, tmp_path, data, tiny_model) -> None:

@@ -14,7 +14,7 @@ from golongrl.engine.app import create_app
 from golongrl.engine.config import EngineConfig
 from golongrl.errors import InputError
 from golongrl.evaluation.report import results
-from golongrl.evaluation.run import engines
+from golongrl.evaluation.run import engines, pool
 from golongrl.evaluation.run.execute import EvalRequest, execute
 from golongrl.evaluation.run.points import chosen, subject
 from golongrl.evaluation.store import claim
@@ -75,12 +75,59 @@ def test_other_targets(run, tmp_path) -> None:
     shutil.rmtree(run / "hf")
     for place, said in (
         (str(run), "has no weights yet"),
-        (str(tmp_path / "none"), "neither a URL nor a folder"),
+        (str(tmp_path / "none"), "neither a URL, release:NAME, nor a folder"),
+        ("release:Mine", "expected release:NAME or release:NAMESPACE/NAME"),
+        ("release:", "expected release:NAME"),
+        ("release:rl/mine", "not inside the cluster.*render evaljob.*-n rl.*port-forward"),
         (str(tmp_path), "no model in this folder"),
         ("http://a b/", "give endpoints as"),
     ):
         with pytest.raises(InputError, match=said):
             subject(place)
+
+
+def test_a_releases_pool_is_found_by_its_name_inside_the_cluster(monkeypatch) -> None:
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    here = {"mine-golongrl-engines", "mine-golongrl-engines.rl.svc", "other-engines", "golongrl-engines"}
+    monkeypatch.setattr(pool, "_resolves", here.__contains__)
+    for place, url in (("release:mine", "http://mine-golongrl-engines:30000/v1"),
+                       ("release:rl/mine", "http://mine-golongrl-engines.rl.svc:30000/v1"),
+                       ("release:other", "http://other-engines:30000/v1"),
+                       ("release:golongrl", "http://golongrl-engines:30000/v1")):  # fmt: skip
+        found = subject(place)
+        (point,) = found.points
+        assert (point.urls, point.shared) == ((url,), True)
+        assert found.label == place.replace(":", "-").replace("/", "-")
+    with pytest.raises(InputError, match="no Service gone-golongrl-engines or gone-engines; the chart makes it"):
+        subject("release:gone")
+
+
+@pytest.mark.parametrize(
+    ("server", "expected"),
+    [
+        ({}, None),
+        ({"enable_priority_scheduling": True}, None),
+        ({"enable_priority_scheduling": False, "default_priority_value": 0}, None),
+        ({"enable_priority_scheduling": True, "default_priority_value": 0}, -1),
+        (
+            {
+                "enable_priority_scheduling": True,
+                "default_priority_value": 5,
+                "schedule_low_priority_values_first": True,
+            },
+            6,
+        ),
+    ],
+)
+def test_a_priority_below_that_of_requests_without_one(server, expected) -> None:
+    assert pool.priority(server) == expected
+
+
+def test_what_waits_is_read_from_both_engines_metrics() -> None:
+    sglang = 'sglang:num_queue_reqs{model_name="m",tp_rank="0"} 3.0\nsglang:num_queue_reqs{model_name="m"} 1.0\n'
+    assert pool.waiting("# HELP sglang:num_queue_reqs x\n" + sglang) == 4.0
+    assert pool.waiting("sglang:num_queue_reqs 0.0\n") == 0.0
+    assert pool.waiting("sglang:num_running_reqs 2.0\n") is None
 
 
 @given(st.lists(st.integers(1, 1000), min_size=1), st.integers(1, 1000))

@@ -28,6 +28,8 @@ class OpenAIServer:
     asked: list[dict[str, Any]] = field(default_factory=list)
     hold: threading.Event = field(default_factory=threading.Event)
     """Requests whose `Said.wait` is set are held until this is."""
+    pages: dict[str, str] = field(default_factory=dict)
+    """What is said at other paths; all else is 404."""
     most_in_flight: int = 0
     _in_flight: int = 0
     _seen: Counter[str] = field(default_factory=Counter)
@@ -53,6 +55,8 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         if self.path == "/v1/models":
             self._say(Said(body=json.dumps({"object": "list", "data": self.here.models})))
+        elif self.path in self.here.pages:
+            self._say(Said(body=self.here.pages[self.path]))
         else:
             self._say(Said(status=404))
 

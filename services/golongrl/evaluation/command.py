@@ -85,7 +85,9 @@ def run(
     suite: SuiteName,
     target: Annotated[
         str | None,
-        typer.Option(help="URL of an OpenAI-compatible endpoint, a model folder, a checkpoint, or a run's folder."),
+        typer.Option(
+            help="URL of an OpenAI-compatible endpoint, a model folder, a checkpoint, a run's folder, or release:NAME."
+        ),
     ] = None,
     data: Annotated[Path | None, typer.Option(help="Folder of the data.")] = None,
     judge: Annotated[

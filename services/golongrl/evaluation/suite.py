@@ -35,7 +35,8 @@ class TargetSection(Section):
     place: Place | None = Field(
         None,
         description="URL of an OpenAI-compatible endpoint (several separated by commas), a Hugging Face folder, a "
-        "checkpoint (global_step_N) or a run's folder (runs/NAME: all its checkpoints). `--target` sets it.",
+        "checkpoint (global_step_N), a run's folder (runs/NAME: all its checkpoints), or release:NAME, the pool of a "
+        "running release, from inside its cluster. `--target` sets it.",
     )
     model: str | None = Field(None, description="Name of the model at the endpoint; null takes the only one it serves.")
     tokenizer: Place | None = Field(
@@ -107,6 +108,11 @@ class LimitsSection(Section):
         None, description="Problems of each benchmark, evenly spread over its data; null asks all. `--limit` sets it."
     )
     concurrency: PositiveInt = Field(64, description="Most requests in flight; fewer when the server is full.")
+    pool_concurrency: PositiveInt = Field(
+        8,
+        description="The same at a running release's pool (release:NAME), whose own rollouts go first: down to one "
+        "request while an engine has others waiting.",
+    )
     deadline_s: PositiveFloat = Field(3600.0, description="Longest time of one attempt.")
     attempts: PositiveInt = Field(5, description="Attempts of one request, those not counted that met a full server.")
     busy_s: PositiveFloat = Field(1800.0, description="Longest time that a request waits for a full server.")

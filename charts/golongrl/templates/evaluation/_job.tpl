@@ -2,7 +2,27 @@
 {{- define "golongrl.evaluation.command" -}}
 {{- $store := include "golongrl.store" . -}}
 {{- with .Values.evaluation -}}
-{{- $words := list "golongrl" "eval" "run" .suite "--target" (printf "%s/run" $store) "--last" -}}
+{{- $pool := eq .target "pool" -}}
+{{- $gpus := int .gpus -}}
+{{- if and $pool (or $.Values.operator.enabled $.Values.operator.external) -}}
+{{- fail "evaluation.target: pool is for a release without the operator, which evaluates the weights of runs that have ended" -}}
+{{- end -}}
+{{- if and $pool $gpus -}}
+{{- fail "evaluation.gpus: must be 0 with evaluation.target pool, whose engines have GPUs of their own" -}}
+{{- end -}}
+{{- if and $gpus (eq .image.repository "golongrl/golongrl-learner") -}}
+{{- fail "evaluation.image: golongrl/golongrl-learner has no SGLang, which evaluation.gpus needs; name an image that has it (docs/evaluation.md says how to build one), or set evaluation.gpus to 0" -}}
+{{- end -}}
+{{- $words := list "golongrl" "eval" "run" .suite "--target" -}}
+{{- if $pool -}}
+{{- $words = append $words (printf "release:%s" (include "golongrl.fullname" $)) -}}
+{{- $model := (include "golongrl.recipe" $ | fromJson).model.path -}}
+{{- with .tokenizer | default (ternary $model "" (hasPrefix "/store/" $model)) -}}
+{{- $words = concat $words (list "--tokenizer" .) -}}
+{{- end -}}
+{{- else -}}
+{{- $words = concat $words (list (printf "%s/run" $store) "--last") -}}
+{{- end -}}
 {{- $words = concat $words (list "--data" (printf "%s/%s" $store .data) "--out" (printf "%s/evals/%s" $store .suite)) -}}
 {{- $words = concat $words (list "--metrics-host" "0.0.0.0" "--metrics-port" "8090") -}}
 {{- /* The kubelet keeps this file's text in the pod's status, from where the operator reads the scores. */}}
@@ -12,6 +32,11 @@
 {{- end -}}
 {{- with .judge.model -}}
 {{- $words = concat $words (list "--judge-model" .) -}}
+{{- end -}}
+{{- if $gpus -}}
+{{- range list "target.engine=sglang" (printf "target.gpus=%d" $gpus) (printf "target.sglang_venv=%s" .sglangPrefix) -}}
+{{- $words = concat $words (list "--set" .) -}}
+{{- end -}}
 {{- end -}}
 {{- toJson (concat $words (.args | default list)) -}}
 {{- end -}}
@@ -68,13 +93,16 @@ spec:
           env:
             {{- include "golongrl.envHome" $root | nindent 12 }}
             {{- include "golongrl.learner.env.token" (list "GOLONGRL_JUDGE_API_KEY" .judge) | nindent 12 }}
+            {{- if eq .target "pool" }}
+            {{- include "golongrl.envSecret" (list $root "GOLONGRL_EVAL_API_KEY" "engine-api-key") | nindent 12 }}
+            {{- end }}
             {{- with .env }}
             {{- toYaml . | nindent 12 }}
             {{- end }}
           ports:
             - {name: http, containerPort: 8090}
           resources:
-            {{- include "golongrl.resources" (list .resources) | nindent 12 }}
+            {{- include "golongrl.resources" (list .resources .gpuResource .gpus dict) | nindent 12 }}
           securityContext:
             {{- include "golongrl.containerSecurity" $root | nindent 12 }}
           volumeMounts:

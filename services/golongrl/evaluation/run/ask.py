@@ -9,7 +9,7 @@ Invariants:
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
@@ -132,7 +132,7 @@ class ByteBudget:
 
 
 class Questioner:
-    """Asks courses of one model; `clients` are its endpoints."""
+    """Asks courses of one model; `clients` are its endpoints, `extra` are fields that each request to them has."""
 
     def __init__(
         self,
@@ -147,7 +147,9 @@ class Questioner:
         embed: Embed | None = None,
         style: ToolStyle = "native",
         replied: Callable[[str, float, int, int], None] = lambda *_: None,
+        extra: Mapping[str, Any] | None = None,
     ) -> None:
+        self._extra = dict(extra or {})
         self._clients = clients
         self._tokens = tokens
         self._counts = counts
@@ -257,7 +259,7 @@ class Questioner:
             temperature=plan.temperature,
             top_p=plan.top_p,
             seed=seed,
-            extra=request_fields(plan),
+            extra=request_fields(plan) | self._extra,
         )
         found = await self._send(plan, request)
         if isinstance(found, LlmError):
@@ -331,7 +333,7 @@ class Questioner:
                 temperature=plan.temperature,
                 top_p=plan.top_p,
                 seed=seed,
-                extra={**request_fields(plan), **({"tools": list(tools)} if tools else {})},
+                extra={**request_fields(plan), **self._extra, **({"tools": list(tools)} if tools else {})},
             )
             found = await self._send(plan, request)
             if isinstance(found, tuple) and found[0].usage is not None:

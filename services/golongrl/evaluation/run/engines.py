@@ -120,9 +120,10 @@ def kind_of(settings: TargetSection) -> str:
 
 
 def _sglang_python(settings: TargetSection) -> str | None:
-    beside = Path(settings.sglang_venv) / "bin" / "python"
-    if beside.is_file():
-        return str(beside)
+    for name in ("python", "python3"):
+        beside = Path(settings.sglang_venv) / "bin" / name
+        if beside.is_file():
+            return str(beside)
     return sys.executable if importlib.util.find_spec("sglang") else None
 
 

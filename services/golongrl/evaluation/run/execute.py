@@ -22,6 +22,7 @@ from golongrl.evaluation.run import endpoint, engines
 from golongrl.evaluation.run.ask import Course, Questioner, record_of
 from golongrl.evaluation.run.judging import Judge
 from golongrl.evaluation.run.points import Point, Subject, chosen, subject
+from golongrl.evaluation.run.pool import GivingWay
 from golongrl.evaluation.scoring import Scorer
 from golongrl.evaluation.store import claim
 from golongrl.evaluation.store.journal import SampleJournal
@@ -252,7 +253,7 @@ class _Evaluation:
         tokens: Tokens | None = ModelTokens(folder, self._suite.sampling.enable_thinking) if folder else None
         counts = Counts(self._out / COUNTS, _tokenizer_name(folder) if folder else "")
         async with AsyncExitStack() as stack:
-            share = max(1, limits.concurrency // len(served))
+            share = limits.pool_concurrency if point.shared else max(1, limits.concurrency // len(served))
             clients = [
                 await stack.enter_async_context(
                     ChatClient(
@@ -269,6 +270,10 @@ class _Evaluation:
                 )
                 for one in served
             ]
+            extra: dict[str, Any] = {}
+            if point.shared:
+                way = await stack.enter_async_context(GivingWay(clients[0], settings.api_key_variable, self._say))
+                extra = await way.fields()
             courses = []
             for one in plans:
                 journal = stack.enter_context(
@@ -286,6 +291,7 @@ class _Evaluation:
                 embed=encoder(Path(settings.embedder)) if settings.embedder else None,
                 style=self._style(point),
                 replied=self._metrics.replied,
+                extra=extra,
             )
             self._metrics.watch(lambda: _state(point, courses, questioner))
             progress = asyncio.create_task(self._progress(point, courses, questioner))

@@ -12,7 +12,7 @@ from typing import Final
 
 from golongrl import recipe as recipes
 from golongrl.evaluation.errors import EvaluationError
-from golongrl.evaluation.run import endpoint
+from golongrl.evaluation.run import endpoint, pool
 
 _URL: Final = re.compile(r"https?://\S+")
 _VERSION: Final = re.compile(r"v(\d+)")
@@ -27,6 +27,7 @@ class Point:
         name: its folder in the output, and its name in reports.
         step: the optimizer step, for a curve; None where the model is not of a run.
         folder: of its weights; None for an endpoint.
+        shared: the endpoint is a running release's pool, whose own rollouts go first.
         shards: `folder` is an `actor` folder of a checkpoint, whose ranks' files are still to be merged.
     """
 
@@ -35,6 +36,7 @@ class Point:
     folder: Path | None = None
     urls: tuple[str, ...] = ()
     shards: bool = False
+    shared: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +63,12 @@ def subject(place: str) -> Subject:
         urls = tuple(_endpoint(url.strip()) for url in place.split(","))
         label = re.sub(r"[^A-Za-z0-9.]+", "-", urls[0].partition("://")[2]).strip("-")
         return Subject(label, (Point("model", urls=urls),))
+    if place.startswith(pool.PREFIX):
+        label = re.sub(r"[^a-z0-9]+", "-", place)
+        return Subject(label, (Point("pool", urls=(pool.url_of(place),), shared=True),))
     folder = Path(place)
     if not folder.is_dir():
-        raise EvaluationError(f"--target {place}: neither a URL nor a folder that exists")
+        raise EvaluationError(f"--target {place}: neither a URL, release:NAME, nor a folder that exists")
     folder = folder.resolve()
     # A learner's folder on Kubernetes has no recipe; its checkpoints show what it is.
     if (folder / "recipe.yaml").is_file() or (folder / "checkpoints").is_dir():

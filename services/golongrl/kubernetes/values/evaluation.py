@@ -1,10 +1,10 @@
 """The optional Job that evaluates a release's newest weights."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from golongrl.kubernetes.values.common import Argument, Count, Image, PodPlacement, Resources, Size
+from golongrl.kubernetes.values.common import Argument, Count, DeviceName, Image, PodPlacement, Resources, Size
 from golongrl.kubernetes.values.inputs import SecretKey
 
 
@@ -18,7 +18,7 @@ class JudgeValues(SecretKey):
 
 
 class EvaluationValues(PodPlacement):
-    """A Job that runs `golongrl eval` on the newest weights of the release's volume. It needs them there already."""
+    """A Job that runs `golongrl eval` on the newest weights of the release's volume, or on its rollout pool."""
 
     enabled: bool = Field(False, description="Create the Job. Another suite, image or argument makes another Job.")
     suite: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = Field(
@@ -27,9 +27,24 @@ class EvaluationValues(PodPlacement):
     data: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$")] = Field(
         "eval-data", description="Folder of the data on the release's volume, as `golongrl eval fetch` fills it."
     )
+    target: Literal["weights", "pool"] = Field(
+        "weights",
+        description="`weights` starts an engine in the Job for the newest weights, which have to be there. `pool` asks "
+        "the running engines, whose own rollouts go first.",
+    )
     image: Image = Field(
         Image(repository="golongrl/golongrl-learner"),
-        description="Has the embedded CPU engine. For GPUs, name one that has SGLang as well.",
+        description="Has the embedded CPU engine. With `gpus`, name one that has SGLang as well.",
+    )
+    gpus: Count = Field(0, description="GPUs of the Job's SGLang server. 0 means the embedded CPU engine.")
+    gpu_resource: DeviceName = Field("nvidia.com/gpu", description="Resource name of a GPU.")
+    sglang_prefix: Annotated[str, Field(pattern=r"^/[A-Za-z0-9._/-]*$")] = Field(
+        "/usr", description="Where the Python is that has SGLang in `image`: PREFIX/bin/python or PREFIX/bin/python3."
+    )
+    tokenizer: Annotated[str, Field(pattern=r"^(/[A-Za-z0-9._/-]*)?$")] = Field(
+        "",
+        description="Folder of the tokenizer, for `pool`. Empty means the recipe's model where that is under /store, "
+        "else what the engines tell.",
     )
     args: list[Argument] = Field(default_factory=list, description="Additional arguments of `golongrl eval run`.")
     judge: JudgeValues = JudgeValues(key="api-key")
