@@ -1,21 +1,25 @@
 """Quotas, criteria, feedback, and a choice of documents that is stable."""
 
 import json
+import shutil
 from collections import Counter
+from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from golongrl.data.construct.errors import PipelineError
-from golongrl.data.construct.models import Criterion, LengthBin, Select
+from golongrl.data.construct.models import Criterion, LengthBin, Pipeline, Select
 from golongrl.data.construct.run import construct
 from golongrl.data.construct.select.criteria import DEFAULTS, Candidate, preference
 from golongrl.data.construct.select.feedback import failures
 from golongrl.data.construct.select.pick import Picker
-from golongrl.data.construct.select.quotas import Cell, TaskScore, apportion, cells, quotas
+from golongrl.data.construct.select.quotas import Cell, TaskScore, apportion, cells, need, need_of_document, quotas
 from golongrl.data.construct.tables import Tables
 from golongrl.data.construct.workers import Here
+from golongrl.data.prepared import PreparedRow, write_prepared
 from support.construction import pipeline, write_documents
 
 BINS = (LengthBin(name="short", max_tokens=1000), LengthBin(name="long", min_tokens=1000, max_tokens=4000, share=2.0))
@@ -74,12 +78,114 @@ def test_feedback_is_read_from_rows_and_from_a_runs_folder(tmp_path):
     newest = {"docmath": {"value": 0.4}, "gpqa-diamond": {"value": 0.1}, "frames": {"value": None}}
     points = [{"benchmarks": {"docmath": {"value": 0.9}}}, {"benchmarks": newest}]
     (evaluation / "results.json").write_text(json.dumps({"points": points}), "utf-8")
-    assert failures([str(evaluation)]) == (TaskScore("T4", 0.4),)
-    assert failures([str(rows), str(run)]) == (
+    assert failures([str(evaluation)], BINS) == (TaskScore("T4", 0.4),)
+    assert failures([str(rows), str(run)], BINS) == (
         TaskScore("T4", 0.25, None, "Chinese"),
         TaskScore("T1", pytest.approx(0.55)),
         TaskScore("T7", 0.5),
     )
+
+
+INFO = {"length_bin": "long", "lang": "Chinese", "source": "filings", "doc_ids": ["d7", "d8"], "sample_id": "s"}
+
+
+def written_run(run: Path, rewards: list[float | None]) -> None:
+    """The folder of a run whose groups, one a step, are about the first row of its data."""
+    prepared = PreparedRow(0, np.array([1], np.int32), "T1", "EM", "EM", "EM", "EM", {}, INFO, "")
+    write_prepared([prepared], run / "data" / "train")
+    steps = [{"training/global_step": n, "reward_by_type/T1": 0.5} for n in range(1, len(rewards) + 1)]
+    (run / "metrics.jsonl").write_text("\n".join(map(json.dumps, steps)), "utf-8")
+    groups = [
+        {"step": n, "kind": "group", "why": "worst", "uid": "3-0", "task": "T1", "reward": reward}
+        for n, reward in enumerate(rewards, start=1)
+    ]
+    others = [{"step": 1, "kind": "batch"}, {"step": 99, "kind": "group", "uid": "0-5", "task": "T1", "reward": 0.0}]
+    text = "\n".join(map(json.dumps, [*groups, *others])) + "\n"
+    (run / "samples.jsonl").write_text(text.replace('"step": 99', f'"step": {len(rewards)}'), "utf-8")
+
+
+def test_single_groups_of_a_run_say_length_language_source_and_documents(tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    written_run(run, [0.0, None, 0.25, 0.5])
+    general, *groups = failures([str(run)], BINS)
+    assert general == TaskScore("T1", 0.5)
+    # Unscored groups and rows that the data does not have say nothing.
+    assert groups == [TaskScore("T1", score, "long", "Chinese", "filings", ("d7", "d8")) for score in (0.0, 0.25, 0.5)]
+    written_run(run, [1.0] * 5 + [0.0] * 20)
+    assert [one.score for one in failures([str(run)], BINS)[1:]] == [0.0] * 20  # the last steps
+    shutil.rmtree(run / "data")
+    assert failures([str(run)], BINS) == (TaskScore("T1", 0.5),)
+
+
+def test_samples_of_an_evaluation_say_their_length(tmp_path):
+    benchmarks = {"frames": {"value": 0.5}, "gpqa-diamond": {"value": 0.1}}
+    results = {"points": [{"name": "old", "benchmarks": {}}, {"name": "step-20", "benchmarks": benchmarks}]}
+    (tmp_path / "results.json").write_text(json.dumps(results), "utf-8")
+    folder = tmp_path / "points" / "step-20"
+    folder.mkdir(parents=True)
+    common = {"kind": "reply", "epoch": 0, "status": "scored", "flags": [], "rule": "", "parts": {}, "reason": ""}
+    entries = [
+        {**common, "key": "a", "score": 0.0, "prompt_tokens": 2000},
+        {**common, "key": "b", "score": 1.0, "prompt_tokens": 500},
+        {**common, "key": "c", "score": 1.0, "prompt_tokens": 90_000},
+        {**common, "key": "d", "score": None, "status": "unscored", "prompt_tokens": 500},
+    ]
+    (folder / "frames.jsonl").write_text("".join(json.dumps(one) + "\n" for one in entries), "utf-8")
+    expected = [
+        TaskScore(task, score, length_bin)
+        for task in ("T1", "T2")
+        for score, length_bin in ((0.5, None), (0.0, "long"), (1.0, "short"))
+    ]
+    assert list(failures([str(tmp_path)], BINS)) == expected
+
+
+def test_few_prompts_move_less_than_many():
+    cell = Cell("T1", "long", "English")
+    general = TaskScore("T1", 0.8)
+    needs = [need(cell, (general, *[TaskScore("T1", 0.0, "long")] * count), 1.0) for count in (0, 1, 4, 1000)]
+    assert needs == [pytest.approx(one, abs=0.01) for one in (1.2, 1.36, 1.6, 2.0)]
+    assert need(Cell("T1", "short", "English"), (general, TaskScore("T1", 0.0, "long")), 1.0) == pytest.approx(1.2)
+
+
+SCORES = st.builds(
+    TaskScore,
+    st.sampled_from(["T1", "T2"]),
+    st.floats(0, 1),
+    st.sampled_from([None, "short", "long"]),
+    st.sampled_from([None, "English", "Chinese"]),
+    st.sampled_from([None, "books", "laws"]),
+    st.sampled_from([(), ("d1",), ("d2", "d1")]),
+)
+
+
+@given(st.lists(SCORES, max_size=8).map(tuple), st.floats(0, 5))
+def test_feedback_never_changes_the_sum_and_stays_within_its_strength(found, strength):
+    settings = select(feedback_strength=strength)
+    assert sum(quotas(settings, found).values()) == 42
+    for cell in quotas(settings):
+        assert 1 <= need(cell, found, strength) <= 1 + strength + 1e-9
+    for doc_id in ("d1", "d2", "d3"):
+        assert 1 <= need_of_document("T1", doc_id, "books", found, strength) <= 1 + strength + 1e-9
+
+
+def test_documents_that_are_answered_badly_are_chosen_more_often(tmp_path):
+    chosen = pipeline(write_documents(tmp_path / "documents"), each=12)
+    construct(chosen, tmp_path / "out", Here(), lambda _: None, only="sources")
+    construct(chosen, tmp_path / "out", Here(), lambda _: None, only="select")
+
+    def mains(changed: Pipeline) -> Counter[str]:
+        rows = Tables(tmp_path / "out", changed).table("select").rows(["doc_ids", "task", "lang"])
+        return Counter(row["doc_ids"][0] for row in rows if row["task"] == "T1" and row["lang"] == "English")
+
+    plain = mains(chosen)
+    (bad, _), *_ = reversed(plain.most_common())
+    rows = tmp_path / "failed.jsonl"
+    rows.write_text((json.dumps({"task": "T1", "score": 0.0, "doc_ids": [bad]}) + "\n") * 8, "utf-8")
+    feedback = chosen.select.model_copy(update={"feedback": (str(rows),), "feedback_strength": 8.0})
+    changed = chosen.model_copy(update={"select": feedback})
+    construct(changed, tmp_path / "out", Here(), lambda _: None, only="select")
+    assert mains(changed)[bad] > plain[bad]
 
 
 @pytest.mark.parametrize(
@@ -88,6 +194,8 @@ def test_feedback_is_read_from_rows_and_from_a_runs_folder(tmp_path):
         (None, "neither the folder of a run"),
         ("", "no task with a score"),
         ('{"task": "T1", "score": 2}', "score must be a number from 0 to 1"),
+        ('{"task": "T1", "score": true}', "score must be a number from 0 to 1"),
+        ('{"task": "T1", "score": 0, "doc_ids": "d1"}', "doc_ids must be a list"),
         ('{"score": 1}', "row 1: expected an object with the key task"),
         ("{", "row 1: not JSON"),
     ],
@@ -97,12 +205,12 @@ def test_feedback_that_says_nothing_is_named(tmp_path, content, message):
     if content is not None:
         path.write_text(content, "utf-8")
     with pytest.raises(PipelineError, match=message) as caught:
-        failures([str(path)])
+        failures([str(path)], BINS)
     broken = tmp_path / "evaluation"
     broken.mkdir()
     (broken / "results.json").write_text('{"points": 3}', "utf-8")
     with pytest.raises(PipelineError, match="not the results of an evaluation"):
-        failures([str(broken)])
+        failures([str(broken)], BINS)
     assert str(path) in str(caught.value)
 
 

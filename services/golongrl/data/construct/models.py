@@ -115,7 +115,8 @@ class Select(Section):
     feedback: tuple[Place, ...] = Field(
         (),
         description="Where a trained model fails: the folder of a run or of `golongrl eval`, or jsonl of rows with "
-        "`task` and `score` (and, where known, `length_bin`, `language`). Quotas move to the cells with low scores.",
+        "`task` and `score` (and, where known, `length_bin`, `language`, `source`, `doc_ids`). Quotas move to the "
+        "cells with low scores, and main documents to those that are answered badly, or of such a source.",
     )
     feedback_strength: NonNegativeFloat = Field(
         1.0, description="A cell that scores 0 gets this much more of its task's weight than one that scores 1."

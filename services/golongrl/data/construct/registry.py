@@ -18,7 +18,7 @@ from golongrl.data.construct.verify.stage import VerifyStage
 
 def stages(pipeline: Pipeline, tables: Tables, executor: Executor, metrics: DataMetrics) -> list[PipelineStage]:
     """The stages whose sections the pipeline has."""
-    shares = quotas(pipeline.select, failures(pipeline.select.feedback))
+    shares = quotas(pipeline.select, failures(pipeline.select.feedback, pipeline.select.bins))
     wanted = {" ".join(cell): count for cell, count in shares.items()}
     made: list[PipelineStage] = [
         SourcesStage(pipeline, tables, executor),

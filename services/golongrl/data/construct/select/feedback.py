@@ -1,4 +1,9 @@
-"""Where a trained model fails, read from the folder of a run or an evaluation, or from rows with `task` and `score`."""
+"""Where a trained model fails, read from the folder of a run or an evaluation, or from rows with `task` and `score`.
+
+Of a run: the mean reward of each task type over its last steps, and single groups of them (the worst, the best and
+some others of each step, as `samples.jsonl` has them) with what the data says of their prompts: length bin, language,
+source, documents. Of an evaluation: the score of each benchmark at its last point, and of each sample with its length.
+"""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -6,10 +11,14 @@ from math import isfinite
 from pathlib import Path
 
 from golongrl.data.construct.errors import PipelineError
+from golongrl.data.construct.models import LengthBin
 from golongrl.data.construct.select.quotas import TaskScore
+from golongrl.data.errors import DataError
+from golongrl.data.prepared import open_splits
 from golongrl.data.rows import Unreadable, read_records
+from golongrl.evaluation.store.journal import read_entries
 from golongrl.recipe import TaskType
-from golongrl.telemetry import history
+from golongrl.telemetry import history, journal
 
 _METRICS = "metrics.jsonl"
 _RESULTS = "results.json"
@@ -23,20 +32,23 @@ _ASKS_FOR: Mapping[str, tuple[TaskType, ...]] = {
 _LAST = 20
 
 
-def failures(places: Sequence[str]) -> tuple[TaskScore, ...]:
+def failures(places: Sequence[str], bins: Sequence[LengthBin]) -> tuple[TaskScore, ...]:
     """All that these places say.
+
+    Args:
+        bins: those of the pipeline, for prompts of which only the length is known.
 
     Raises:
         PipelineError: one cannot be read, or says nothing.
     """
-    return tuple(failure for place in places for failure in _read(Path(place)))
+    return tuple(failure for place in places for failure in _read(Path(place), bins))
 
 
-def _read(path: Path) -> list[TaskScore]:
+def _read(path: Path, bins: Sequence[LengthBin]) -> list[TaskScore]:
     if (path / _METRICS).is_file():
-        found = list(_run(path))
+        found = [*_run(path), *_groups(path)]
     elif (path / _RESULTS).is_file():
-        found = list(_evaluation(path / _RESULTS))
+        found = list(_evaluation(path, bins))
     elif path.is_file():
         found = list(_rows(path))
     else:
@@ -55,18 +67,67 @@ def _run(folder: Path) -> Iterator[TaskScore]:
             yield TaskScore(task, sum(scores) / len(scores))
 
 
-def _evaluation(path: Path) -> Iterator[TaskScore]:
+def _groups(folder: Path) -> Iterator[TaskScore]:
+    """The groups of the last steps that the run kept as text, with what its data says of their prompts."""
+    kept = [
+        record
+        for record in journal.read(folder / journal.SAMPLES)
+        if record.get("kind") == "group" and _is_score(record.get("reward"))
+    ]
+    try:
+        data, _ = open_splits(folder / "data")
+    except DataError:
+        return  # the run's data was removed: its groups name rows that nobody knows
+    first = max((record["step"] for record in kept), default=0) - _LAST
+    for record in kept:
+        row = str(record.get("uid")).rpartition("-")[2]
+        if record["step"] > first and row.isdecimal() and int(row) < len(data):
+            info = data.row(int(row)).extra_info
+            yield TaskScore(
+                record["task"],
+                float(record["reward"]),
+                _text(info.get("length_bin")),
+                _text(info.get("lang")),
+                _text(info.get("source")),
+                tuple(map(str, info.get("doc_ids") or ())),
+            )
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _is_score(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
+
+
+def _evaluation(folder: Path, bins: Sequence[LengthBin]) -> Iterator[TaskScore]:
     """The scores of an evaluation's last point, which is the newest weights."""
+    path = folder / _RESULTS
     try:
         points = json.loads(path.read_text("utf-8"))["points"]
-        benchmarks = points[-1]["benchmarks"] if points else {}
-        values = {name: one["value"] for name, one in benchmarks.items()}
+        newest = points[-1] if points else {"benchmarks": {}}
+        values = {name: one["value"] for name, one in newest["benchmarks"].items()}
+        point = str(newest.get("name"))
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise PipelineError(f"select.feedback: {path}: not the results of an evaluation: {error!r}") from error
     for name, value in values.items():
-        if isinstance(value, int | float) and 0 <= value <= 1:
-            for task in _ASKS_FOR.get(name, ()):
+        tasks = _ASKS_FOR.get(name, ())
+        if tasks and _is_score(value):
+            samples = list(_samples(folder / "points" / point / f"{name}.jsonl", bins))
+            for task in tasks:
                 yield TaskScore(task, float(value))
+                for length_bin, score in samples:
+                    yield TaskScore(task, score, length_bin)
+
+
+def _samples(path: Path, bins: Sequence[LengthBin]) -> Iterator[tuple[str, float]]:
+    """(length bin, score) of the scored samples whose prompt is as long as one of the bins."""
+    for entry in read_entries(path).values():
+        inside = (one.name for one in bins if one.min_tokens <= entry.prompt_tokens <= one.max_tokens)
+        name = next(inside, None)
+        if entry.sample.status == "scored" and _is_score(entry.sample.score) and entry.prompt_tokens and name:
+            yield name, float(entry.sample.score or 0.0)
 
 
 def _rows(path: Path) -> Iterator[TaskScore]:
@@ -78,8 +139,13 @@ def _rows(path: Path) -> Iterator[TaskScore]:
         score = record.get("score")
         if score is None:
             continue  # an unscored answer says nothing of the model
-        if isinstance(score, bool) or not isinstance(score, int | float) or not 0 <= score <= 1:
+        if not _is_score(score):
             raise PipelineError(
                 f"select.feedback: {where}: score must be a number from 0 to 1, got {json.dumps(score)}"
             )
-        yield TaskScore(record["task"], float(score), record.get("length_bin"), record.get("language"))
+        documents = record.get("doc_ids") or ()
+        if not isinstance(documents, list | tuple):
+            raise PipelineError(f"select.feedback: {where}: doc_ids must be a list, got {json.dumps(documents)}")
+        length_bin, language, source = (_text(record.get(key)) for key in ("length_bin", "language", "source"))
+        doc_ids = tuple(map(str, documents))
+        yield TaskScore(record["task"], float(score), length_bin, language, source, doc_ids)

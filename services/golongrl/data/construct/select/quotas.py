@@ -1,6 +1,6 @@
 """How many prompts each cell (task, length bin, language) gets. Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
 from typing import NamedTuple
@@ -17,14 +17,25 @@ class Cell(NamedTuple):
     language: Language
 
 
+# A few prompts say little: the score of what they belong to counts as so many of them.
+_PRIOR = 4.0
+
+
 @dataclass(frozen=True, slots=True)
 class TaskScore:
-    """How a trained model did on prompts of some kind; None where that is not known."""
+    """How a trained model did on a prompt or on prompts of some kind; None where that is not known."""
 
     task: str
     score: float
     length_bin: str | None = None
     language: str | None = None
+    source: str | None = None
+    doc_ids: tuple[str, ...] = ()
+
+    @property
+    def general(self) -> bool:
+        """Nothing but the task is known."""
+        return self == TaskScore(self.task, self.score)
 
 
 def cells(settings: Select, failures: tuple[TaskScore, ...] = ()) -> dict[Cell, int]:
@@ -71,11 +82,28 @@ def apportion(weights: Mapping[Cell, float], total: int) -> dict[Cell, int]:
 
 def need(cell: Cell, failures: tuple[TaskScore, ...], strength: float) -> float:
     """1 where nothing is known or all was right, 1 + strength where nothing was."""
-    scores = [
-        failure.score
-        for failure in failures
-        if failure.task == cell.task
-        and failure.length_bin in (None, cell.length_bin)
-        and failure.language in (None, cell.language)
+    of_task = [one for one in failures if one.task == cell.task]
+    inside = [
+        one.score
+        for one in of_task
+        if not one.general and one.length_bin in (None, cell.length_bin) and one.language in (None, cell.language)
     ]
-    return 1.0 + strength * (1.0 - sum(scores) / len(scores)) if scores else 1.0
+    return _need(_mean(inside, _mean([one.score for one in of_task if one.general])), strength)
+
+
+def need_of_document(task: str, doc_id: str, source: str, failures: tuple[TaskScore, ...], strength: float) -> float:
+    """The same for a document as the main one of a task's prompts: by prompts about it, or about its source."""
+    of_task = [one for one in failures if one.task == task]
+    about_source = _mean([one.score for one in of_task if one.source == source])
+    return _need(_mean([one.score for one in of_task if doc_id in one.doc_ids[:1]], about_source), strength)
+
+
+def _mean(scores: Sequence[float], prior: float | None = None) -> float | None:
+    """Of some scores, drawn to `prior` where they are few; None where nothing is known."""
+    weight = 0.0 if prior is None else _PRIOR
+    count = len(scores) + weight
+    return (sum(scores) + weight * (prior or 0.0)) / count if count else None
+
+
+def _need(score: float | None, strength: float) -> float:
+    return 1.0 if score is None else 1.0 + strength * (1.0 - score)

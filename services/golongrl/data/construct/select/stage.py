@@ -3,6 +3,7 @@
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import astuple
 from typing import Any, ClassVar
 
 import pyarrow as pa
@@ -13,7 +14,7 @@ from golongrl.data.construct.models import Pipeline
 from golongrl.data.construct.select.criteria import DEFAULTS, Candidate, suiting
 from golongrl.data.construct.select.feedback import failures
 from golongrl.data.construct.select.pick import Picker, Slot
-from golongrl.data.construct.select.quotas import Cell, cells
+from golongrl.data.construct.select.quotas import Cell, cells, need_of_document
 from golongrl.data.construct.stage import Done, Input, PipelineStage, StageName, StageShard, refused
 from golongrl.data.construct.tables import Tables
 
@@ -32,13 +33,16 @@ class SelectStage(PipelineStage):
         self._pipeline = pipeline
         self._tables = tables
         self._settings = pipeline.select
-        self._quotas = cells(self._settings, failures(self._settings.feedback))
+        self._failures = failures(self._settings.feedback, self._settings.bins)
+        self._quotas = cells(self._settings, self._failures)
 
     def settings(self) -> Mapping[str, object]:
         settings = self._settings.model_dump(mode="json", exclude={"feedback"})
         quotas = {"/".join(cell): count for cell, count in self._quotas.items()}
         documents = digest(*(row["doc_id"] for row in self._documents()))
-        return {**settings, "seed": self._pipeline.seed, "quotas": quotas, "documents": documents}
+        # Which documents it moves to; without it the keys are those of a pipeline that has none.
+        told = {"feedback": digest(*map(astuple, self._failures))} if self._failures else {}
+        return {**settings, **told, "seed": self._pipeline.seed, "quotas": quotas, "documents": documents}
 
     def inputs(self) -> Iterator[Input]:
         for row in self._documents():
@@ -91,7 +95,12 @@ class SelectStage(PipelineStage):
     def _picker(self, cell: Cell, candidates: Sequence[Candidate]) -> Picker:
         same = [one for one in candidates if one.lang == cell.language]
         criterion = self._settings.criteria.get(cell.task, DEFAULTS[cell.task])
-        return Picker(suiting(same, criterion), same, self._settings.max_per_document)
+        strength = self._settings.feedback_strength
+        weighed = [
+            (one, weight * need_of_document(cell.task, one.doc_id, one.source, self._failures, strength))
+            for one, weight in suiting(same, criterion)
+        ]
+        return Picker(weighed, same, self._settings.max_per_document)
 
 
 def _candidate(row: Mapping[str, Any]) -> Candidate:
