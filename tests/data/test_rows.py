@@ -1,7 +1,11 @@
 """Reading and writing dataset files, and what is said of a wrong row."""
 
+import codecs
+import gzip
 import json
+import os
 import random
+from pathlib import Path
 
 import pytest
 
@@ -9,7 +13,7 @@ from golongrl.data.builders import build
 from golongrl.data.check import problems
 from golongrl.data.corpus import PYTHON_REFERENCE, load_corpus
 from golongrl.data.errors import DataError
-from golongrl.data.rows import Row, parse_row, read_rows, write_rows
+from golongrl.data.rows import Row, Unreadable, left_aside, parse_row, read_records, read_rows, write_rows
 
 TASKS = ("T1", "T2", "T3", "T4", "T5", "T6", "T7", "T8", "T9")
 
@@ -105,6 +109,26 @@ def test_rows_that_cannot_be_scored_are_problems(tmp_path, rows):
         ("data.jsonl", b"{", "row 1: not JSON"),
         ("data.jsonl", b"[]", "row 1: expected an object, got list"),
         ("data.parquet", b"PAR1", "not readable as parquet"),
+        ("data.parquet", b"", "not readable as parquet"),
+        ("data.jsonl", '{"a": 1}\n{}'.encode("utf-16"), "it is UTF-16 text; write it as UTF-8"),
+        ("data.jsonl", codecs.BOM_UTF16_BE + "{}".encode("utf-16-be"), "it is UTF-16 text"),
+        ("data.jsonl", "{}".encode("utf-32"), "it is UTF-32 text"),
+        ("data.jsonl", gzip.compress(b"{}\n{}"), "it is gzip; unpack it"),
+        ("data.jsonl", gzip.compress(b"{}\n{}")[:12], "it is gzip; unpack it"),
+        ("data.jsonl", b"PAR1\n\n\nPAR1", "it is parquet; name it .parquet"),
+        (
+            "data.jsonl",
+            b'{"prompt": 1, "x": {"y": 1, "y": 2}}',
+            "row 1: .*the key y stands in one object twice",
+        ),
+        (
+            "data.jsonl",
+            b'{"a": ' + b"9" * 5000 + b"}",
+            r"\(4300 digits\) for integer string conversion$",
+        ),
+        ("data.jsonl", b'{"a": NaN}', "NaN is no JSON value"),
+        ("data.jsonl", b"[" * 100_000, "it nests too deeply"),
+        ("data.jsonl.gz", b"", "expected .parquet or .jsonl, got .gz"),
     ],
 )
 def test_a_file_that_cannot_be_read_is_one_line(tmp_path, name, content, expected):
@@ -114,3 +138,39 @@ def test_a_file_that_cannot_be_read_is_one_line(tmp_path, name, content, expecte
     with pytest.raises(DataError, match=expected) as caught:
         list(read_rows(path))
     assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_that_cannot_be_read_is_named(tmp_path, rows, monkeypatch):
+    (tmp_path / "closed").mkdir()
+    write_rows(rows, tmp_path / "a.jsonl")
+    scan = os.scandir
+
+    def refusing(folder):
+        if Path(folder).name == "closed":
+            raise PermissionError(13, "Permission denied", str(folder))
+        return scan(folder)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    with pytest.raises(DataError, match=f"{tmp_path}/closed: Permission denied"):
+        list(read_rows(tmp_path))
+
+
+def test_links_that_lead_round_and_folders_named_like_files_end_in_lines(tmp_path, rows):
+    write_rows(rows, tmp_path / "a.jsonl")
+    (tmp_path / "self").symlink_to(tmp_path)
+    (tmp_path / "b.jsonl").symlink_to("b.jsonl")
+    (tmp_path / "c.jsonl").mkdir()
+    found = dict(read_records(tmp_path))
+    broken = [where for where, record in found.items() if isinstance(record, Unreadable)]
+    assert broken == [f"data {tmp_path}/b.jsonl"]
+    assert len(found) == len(rows) + 1
+
+
+def test_lines_that_are_not_read_are_known(tmp_path, rows):
+    write_rows(rows, tmp_path / "a.parquet")
+    assert left_aside(tmp_path) == left_aside(tmp_path / "a.parquet") == []
+    write_rows(rows, tmp_path / "b.jsonl")
+    assert left_aside(tmp_path) == [tmp_path / "b.jsonl"]
+    (tmp_path / "a.parquet").unlink()
+    assert left_aside(tmp_path) == []

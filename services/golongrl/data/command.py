@@ -140,6 +140,7 @@ def check(
     with GoldJudge(gold_deadline) as judge:
         good = sum(1 for _ in checked_rows(file, mode, findings, judge, limit))
     measure.save()
+    _say_what_is_left_aside(file)
     for line in findings.lines():
         print(line)
     if findings.bad and not (skip_bad and good):
@@ -147,6 +148,13 @@ def check(
     if not findings.rows:
         raise DataError(f"data {file}: no rows")
     print(f"{file}: {findings.summary()}" if findings.bad else f"{file}: {good} rows, all good")
+
+
+def _say_what_is_left_aside(file: Path) -> None:
+    from golongrl.data.rows import left_aside
+
+    if others := left_aside(file):
+        print(f"{file}: has parquet files, so {len(others)} jsonl files are not read ({others[0]} first)")
 
 
 class _Lengths:
@@ -193,6 +201,7 @@ def stats(
         kinds["length bin"][str(known.get("length_bin") or "")] += 1
         kinds["band"][str(known.get("band") or "")] += 1
     measure.save()
+    _say_what_is_left_aside(file)
     if not lengths:
         raise DataError(f"data {file}: {findings.summary() if findings.bad else 'no rows'}")
     everything = [length for group in lengths.values() for length in group]

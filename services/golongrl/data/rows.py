@@ -7,10 +7,12 @@ own, `Unreadable`, so that it does not hide the rows behind it.
 
 import codecs
 import json
+import os
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn
+from typing import Annotated, Any, Final, Literal, NoReturn
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
@@ -18,6 +20,17 @@ from golongrl import files
 from golongrl.data.errors import DataError
 from golongrl.tasks.scoring import plain_truth
 
+# What a file begins with that is no JSON lines, and what it is; a whole file of it is one fault, not one a line.
+_OTHER_FILES: Final = (
+    (codecs.BOM_UTF32_LE, "UTF-32 text; write it as UTF-8"),
+    (codecs.BOM_UTF32_BE, "UTF-32 text; write it as UTF-8"),
+    (codecs.BOM_UTF16_LE, "UTF-16 text; write it as UTF-8"),
+    (codecs.BOM_UTF16_BE, "UTF-16 text; write it as UTF-8"),
+    (b"\x1f\x8b", "gzip; unpack it"),
+    (b"PAR1", "parquet; name it .parquet"),
+    (b"PK\x03\x04", "a zip file; unpack it"),
+)
+_LONGEST_MARK: Final = 4
 # Rows decoded at once from parquet; a row of a long-context dataset may hold a megabyte.
 _PARQUET_BATCH = 64
 
@@ -120,15 +133,37 @@ def files_of(path: str | Path) -> list[Path]:
     """
     root = Path(path)
     if root.is_dir():
+        found = _below(root)
         for suffix in (".parquet", ".jsonl"):
-            if files := sorted(root.rglob(f"*{suffix}")):
-                return files
+            if chosen := [file for file in found if file.suffix == suffix]:
+                return chosen
         raise DataError(f"data {root}: no .parquet or .jsonl file in this folder")
     if not root.is_file():
         raise DataError(f"data {root}: no such file or folder")
     if root.suffix not in (".parquet", ".jsonl"):
         raise DataError(f"data {root}: expected .parquet or .jsonl, got {root.suffix or 'no suffix'}")
     return [root]
+
+
+def left_aside(path: str | Path) -> list[Path]:
+    """The jsonl files of a folder that are not read, because it has parquet files, too."""
+    root = Path(path)
+    chosen = set(files_of(root))
+    return [file for file in _below(root) if file.suffix == ".jsonl" and file not in chosen] if root.is_dir() else []
+
+
+def _below(root: Path) -> list[Path]:
+    """All entries below a folder in name order, folders that look like files left out.
+
+    Raises:
+        DataError: a folder cannot be read, so that nobody knows what is in it.
+    """
+
+    def refuse(error: OSError) -> NoReturn:
+        raise DataError(f"data {error.filename}: {error.strerror}") from error
+
+    found = [Path(folder, name) for folder, _, names in os.walk(root, onerror=refuse) for name in names]
+    return sorted(found)
 
 
 def read_records(path: str | Path) -> Iterator[tuple[str, object]]:
@@ -204,6 +239,11 @@ def _without_nulls(value: object) -> object:
 def _jsonl(file: Path) -> Iterator[tuple[str, object]]:
     try:
         with file.open("rb") as lines:
+            start = lines.read(_LONGEST_MARK)
+            if kind := next((kind for mark, kind in _OTHER_FILES if start.startswith(mark)), None):
+                yield f"data {file}", Unreadable("not readable", f"expected lines of JSON, but it is {kind}")
+                return
+            lines.seek(0)
             for number, line in enumerate(lines, start=1):
                 # Files that were joined have one in the middle.
                 text = line.removeprefix(codecs.BOM_UTF8)
@@ -215,13 +255,25 @@ def _jsonl(file: Path) -> Iterator[tuple[str, object]]:
 
 def _decoded(line: bytes) -> object:
     try:
-        return json.loads(line.decode("utf-8"), parse_constant=_no_constant)
+        return json.loads(line.decode("utf-8"), parse_constant=_no_constant, object_pairs_hook=_once)
     except UnicodeDecodeError as error:
         return Unreadable("not UTF-8", f"not UTF-8: {error.reason} at byte {error.start + 1}")
     except RecursionError:
         return Unreadable("not JSON", "not JSON that can be read: it nests too deeply")
-    except ValueError as error:  # bad JSON, or a number of thousands of digits
+    except json.JSONDecodeError as error:
         return Unreadable("not JSON", f"not JSON: {error}")
+    except ValueError as error:
+        # A number of thousands of digits, whose message tells how to change Python.
+        return Unreadable("not JSON", f"not JSON that can be read: {str(error).partition(': value has')[0]}")
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object whose keys stand once: of two values Python would keep the last, and hide the other."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        raise ValueError(f"the key {twice} stands in one object twice")
+    return found
 
 
 def _no_constant(name: str) -> NoReturn:
