@@ -264,6 +264,9 @@ def _blamed(case: Case, seen: Seen, stalled_s: float | None) -> tuple[bool, tupl
     learners = [one["fields"] for one in seen.picture["services"] if one["service"] == "learner"]
     if not any(str(fields.get("doing", "")).startswith(WAITING) for fields in learners):
         return True, ()
+    if not any(one["service"] == "rollout" for one in seen.picture["services"]):
+        # It waits for engines that are not there; a new learner would wait for them too.
+        return False, ()
     pods = tuple(pod.name for pod in seen.pods if pod.name == blocking.get("worker"))
     return not pods, pods
 

@@ -16,6 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from golongrl.kubernetes.cluster import connect
+from golongrl.kubernetes.look.pods import Pod
+from golongrl.kubernetes.rayjob.site import patch
 from golongrl_operator.app import Loop
 from golongrl_operator.cases import Seen
 from golongrl_operator.kube import MANAGER, Kube
@@ -25,6 +27,16 @@ from support.operator_server import OperatorApi
 from support.training_runs import NOW, SITE, a_run
 
 BUDGETED = replace(SITE, pool=SITE.pool.model_copy(update={"gpus": 8}), gpu_budget=40)
+# Learners of 8 GPUs, and engines of 8.
+RANKS = 8
+_WORKERS = {"containers": [{"name": "ray-worker", "resources": {"limits": {"nvidia.com/gpu": str(RANKS)}}}]}
+ON_GPUS = replace(
+    BUDGETED,
+    rayjob=patch(SITE.rayjob, {
+        "spec": {"rayClusterSpec": {"workerGroupSpecs": [{"groupName": "ranks", "template": {"spec": _WORKERS}}]}}
+    }),
+)  # fmt: skip
+BUDGETS = (16, 24, 40, 80)
 POOL = SITE.pool.name
 FAILURE = {"jobDeploymentStatus": "Failed", "jobStatus": "FAILED", "reason": "AppFailed"}
 
@@ -38,10 +50,11 @@ class World:
     jobs: dict[str, dict[str, Any]] = field(default_factory=dict)
     pools: dict[str, dict[str, Any]] = field(default_factory=dict)
     now: datetime = NOW
+    pods: list[Pod] = field(default_factory=list)
 
     def seen(self) -> Seen:
         state = copy.deepcopy([list(self.runs.values()), list(self.jobs.values()), list(self.pools.values())])
-        return Seen(self.now, state[0], state[1], workloads=state[2])
+        return Seen(self.now, state[0], state[1], list(self.pods), workloads=state[2])
 
     def once(self, calls: int | None = None) -> int:
         """One pass, cut off after so many writes; how many it made."""
@@ -77,9 +90,8 @@ class World:
 
     @staticmethod
     def ended(job: dict[str, Any]) -> bool:
-        return "deletionTimestamp" not in job["metadata"] and job.get("status", {}).get("jobDeploymentStatus") in (
-            "Complete", "Failed",
-        )  # fmt: skip
+        """Its learner is no more, also if it is deleted afterwards."""
+        return job.get("status", {}).get("jobDeploymentStatus") in ("Complete", "Failed")
 
     def delete(self, name: str) -> None:
         if name in self.jobs:
@@ -89,6 +101,9 @@ class World:
         name = item["metadata"]["name"]
         if item["kind"] == "RayJob":
             self.jobs.setdefault(name, copy.deepcopy(item))
+            held = sum(RANKS for job in self.jobs.values() if not self.ended(job))
+            if self.site.rayjob is ON_GPUS.rayjob:
+                assert held <= self.site.gpu_budget, "a learner starts only when its GPUs are free"
         elif item["kind"] == "Deployment":
             self.pools[name] = copy.deepcopy(item)
 
@@ -128,7 +143,20 @@ specs = st.fixed_dictionaries(
 happenings = st.lists(
     st.tuples(
         st.sampled_from(
-            ["cut", "fail", "complete", "delete job", "delete pool", "scale", "forget", "suspend", "garbage"]
+            [
+                "cut",
+                "fail",
+                "complete",
+                "delete job",
+                "delete pool",
+                "scale",
+                "forget",
+                "suspend",
+                "garbage",
+                "budget",
+                "evict",
+                "hour",
+            ]
         ),
         st.integers(0, 6),
     ),
@@ -137,9 +165,10 @@ happenings = st.lists(
 
 
 @settings(max_examples=60)
-@given(st.lists(specs, min_size=1, max_size=4), happenings, st.sampled_from([SITE, BUDGETED]))
+@given(st.lists(specs, min_size=1, max_size=4), happenings, st.sampled_from([SITE, BUDGETED, ON_GPUS]))
 def test_it_converges_from_any_state(wanted: list[dict[str, Any]], events: list[tuple[str, int]], site: Any) -> None:
-    runs = {f"r{number}": a_run(f"r{number}", number, **spec) for number, spec in enumerate(wanted)}
+    ranks = {"recipe": {"learner": {"ranks": RANKS}}} if site is ON_GPUS else {}
+    runs = {f"r{number}": a_run(f"r{number}", number, **spec, **ranks) for number, spec in enumerate(wanted)}
     pool = {**copy.deepcopy(SITE.pool.workload), "spec": {"replicas": 1}}
     world = World(site, runs, pools={POOL: pool})
     for what, number in events:
@@ -173,6 +202,28 @@ def happen(world: World, what: str, number: int) -> None:
             run["metadata"]["generation"] += 1
         case "garbage":
             world.garbage()
+        case "budget" if world.site.gpu_budget:
+            world.site = replace(world.site, gpu_budget=BUDGETS[number % len(BUDGETS)])
+        case "evict":
+            at = world.now.strftime("%Y-%m-%dT%H:%M:%SZ")
+            low = "The node was low on resource: memory"
+            world.pods.append(
+                Pod(
+                    f"p-{number}",
+                    "rollout",
+                    "Failed",
+                    False,
+                    0,
+                    low,
+                    "",
+                    "",
+                    node=f"n{number}",
+                    pressure=low,
+                    pressure_at=at,
+                )
+            )
+        case "hour":
+            world.now += timedelta(hours=1)
 
 
 def check_settled(world: World) -> None:

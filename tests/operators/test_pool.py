@@ -171,6 +171,13 @@ def test_what_a_stalled_queue_waits_for_is_restarted_and_not_the_learner() -> No
     assert (stuck.pool.evict, stuck.delete) == ((), (job["metadata"]["name"],))
     assert stuck.status["phase"] == "Restarting"
 
+    # Without a worker there is nothing to restart: its pods have no node, or still load.
+    pods.clear()
+    del run["status"]
+    alone = after(waits)
+    assert (alone.pool.evict, alone.delete, alone.status["phase"]) == ((), (), "Running")
+    assert "the queue has made no progress since 2026-01-02T03:04:05Z" in alone.status["stuck"]
+
 
 def test_a_run_with_another_model_has_a_pool_a_queue_and_a_folder_of_its_own() -> None:
     run = a_run(recipe={"model": {"context_length": 1024}}, rollout={"dedicated": True, "engineArgs": ["--x"]})
