@@ -14,6 +14,7 @@ import torch
 from transformers import Cache, PreTrainedModel
 
 from golongrl.engine.config import ModelFolderError
+from golongrl.engine.routes import RouteRecorder
 
 # Positions a slot starts with; doubled when a sequence outgrows it. Pages are only touched when used.
 _INITIAL_CAPACITY = 256
@@ -60,6 +61,7 @@ class Generator:
         self.size = 0
         self.lengths = torch.zeros(slots, dtype=torch.long)
         self.capacity = 0
+        self.recorder = RouteRecorder(model)
         self._cache = _Slots()
 
     @property

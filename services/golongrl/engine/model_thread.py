@@ -22,6 +22,7 @@ from transformers import PreTrainedModel
 from golongrl.engine.config import Limits
 from golongrl.engine.generator import Generator
 from golongrl.engine.metrics import EngineMetrics
+from golongrl.engine.routes import RouteLog, of_prompts
 from golongrl.engine.sampling import Uniforms, sample
 from golongrl.engine.scheduler import (
     Decode,
@@ -56,6 +57,11 @@ class ModelJob:
     uniforms: Uniforms
     stream: bool
     notify: Callable[[WeightsSnapshot | None], None]
+    routes: RouteLog | None = None
+
+    def __post_init__(self) -> None:
+        if self.request.routes_from is not None:
+            self.routes = RouteLog(self.request.routes_from)
 
 
 @dataclass(slots=True)
@@ -209,12 +215,28 @@ class ModelThread:
         if prefills:
             self._prefill(prefills)
         elif self._rows:
+            recorder = self.generator.recorder
+            recorder.wanted = any(job.routes is not None for job in self._rows)
             logits = self.generator.decode([job.request.output[-1] for job in self._rows])
+            if (routes := recorder.take()) is not None:
+                for row, job in enumerate(self._rows):
+                    if job.routes is not None:
+                        computed = len(job.request.prompt) + len(job.request.output) - 1
+                        job.routes.add(routes[row : row + 1], computed)
             self._sample(0, logits)
 
     def _prefill(self, prefills: Sequence[Prefill]) -> None:
         admitted = time.time()
+        logs = [self._jobs[request.rid].routes for prefill in prefills for request in prefill.requests]
+        recorder = self.generator.recorder
+        recorder.wanted = any(each is not None for each in logs)
         logits = self.generator.prefill([(prefill.tokens, len(prefill.requests)) for prefill in prefills])
+        if (routes := recorder.take()) is not None:
+            rows = of_prompts(routes, [prefill.tokens for prefill in prefills])
+            copies = [part for part, prefill in zip(rows, prefills, strict=True) for _ in prefill.requests]
+            for each, part in zip(logs, copies, strict=True):
+                if each is not None:
+                    each.add(part, 0)
         first = len(self._rows)
         self._rows.extend(self._jobs[request.rid] for prefill in prefills for request in prefill.requests)
         self._batch = None
@@ -290,4 +312,5 @@ class ModelThread:
             retractions=request.retractions,
             cached_tokens=request.cached_tokens,
             timeline=job.timeline,
+            routes=None if request.finish is None else job.routes,
         )

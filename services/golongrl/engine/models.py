@@ -79,6 +79,8 @@ class GenerateBody(Body):
     token_ids_logprob: list[int] | list[list[int]] | None = None
     return_text_in_logprobs: bool = False
     return_prompt_token_ids: bool = False
+    return_routed_experts: bool = False
+    routed_experts_start_len: int = 0
     stream: bool = False
 
 
@@ -289,6 +291,7 @@ def make_requests(
     sampling_seed: int | None,
     engine_seed: int,
     extra_key: str | None = None,
+    routes_from: int | None = None,
 ) -> list[GenerationRequest]:
     """The `n` requests of one prompt.
 
@@ -306,6 +309,7 @@ def make_requests(
             seed=seed_of(*basis, index),
             parent=None if n == 1 else name,
             extra_key=extra_key,
+            routes_from=routes_from,
         )
         for index in range(n)
     ]

@@ -62,10 +62,21 @@ def check(serving: Serving, body: models.GenerateBody) -> Call:
         if given is None:
             longest = min(sampling.max_new_tokens, serving.context_length - len(prompt))
             sampling = dataclasses.replace(sampling, max_new_tokens=longest)
-        requests += models.make_requests(prompt, rid, sampling, n, seed, serving.config.seed, key)
+        routes_from = _routes_from(body, len(prompt))
+        requests += models.make_requests(prompt, rid, sampling, n, seed, serving.config.seed, key, routes_from)
         logprobs += [flag] * n
         single = single and n == 1
     return Call(requests, logprobs, single, body)
+
+
+def _routes_from(body: models.GenerateBody, prompt_tokens: int) -> int | None:
+    """The first token whose experts are asked for, or None."""
+    if not body.return_routed_experts:
+        return None
+    start = body.routed_experts_start_len
+    if not 0 <= start <= prompt_tokens:
+        raise BadRequestError.because(f"routed_experts_start_len must be in [0, {prompt_tokens}], got {start}.")
+    return start
 
 
 def _prompts(serving: Serving, body: models.GenerateBody) -> tuple[list[list[int]], bool]:

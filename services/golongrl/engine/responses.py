@@ -75,6 +75,8 @@ def _meta_info(snapshot: WeightsSnapshot, decode: Decode, logprobs: bool, logpro
     if finish is not None:
         meta["weight_versions"] = spans or [{"version": snapshot.version, "start": 0, "end": 0}]
         meta |= _latencies(snapshot, now)
+        if snapshot.routes is not None and (encoded := snapshot.routes.encoded()) is not None:
+            meta["routed_experts"] = encoded
     meta["response_sent_to_client_ts"] = now
     return meta
 

@@ -94,6 +94,8 @@ class GenerationRequest:
     finish: Finish | None = None
     retractions: int = 0
     cached_tokens: int = 0
+    routes_from: int | None = None
+    """The first token whose experts the answer has; None: it has none."""
 
     @property
     def tokens(self) -> tuple[int, ...]:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from golongrl.engine.routes import RouteLog
 from golongrl.engine.scheduler import Finish, TokenSpan
 
 
@@ -29,3 +30,5 @@ class WeightsSnapshot:
     retractions: int
     cached_tokens: int
     timeline: Timeline
+    routes: RouteLog | None = None
+    """Of a request that has ended and asked for them."""
