@@ -12,7 +12,7 @@ from golongrl.queue import WeightsRef
 from golongrl.rollout.sglang.answers import ModelInfo
 from golongrl.rollout.sglang.client import EngineClient
 from golongrl.rollout.sglang.errors import AdoptionError
-from golongrl.rollout.weights.adopt import Confirmed, adopt, check_server, vocabulary
+from golongrl.rollout.weights.adopt import Confirmed, adopt, check_server, sizes
 from golongrl.rollout.weights.policy import Mode
 
 HELD = Confirmed(WeightsRef(4, "/old", "first", ""), ModelInfo("/old", "4"), 512)
@@ -123,9 +123,9 @@ def test_the_vocabulary_comes_from_the_weights_own_config(config: dict, size: in
     (tmp_path / "config.json").write_text(json.dumps(config))
     if size is None:
         with pytest.raises(AdoptionError, match="no vocab_size"):
-            vocabulary(str(tmp_path))
+            sizes(str(tmp_path))
     else:
-        assert vocabulary(str(tmp_path)) == size
+        assert sizes(str(tmp_path)) == (size, None)
 
 
 @pytest.mark.parametrize(

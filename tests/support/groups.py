@@ -7,6 +7,7 @@ import numpy as np
 
 from golongrl.queue import Batch, Group, Lease, QueueSettings, Response, SampleQueue, VersionSpan
 from golongrl.recipe.models import Queue
+from golongrl.routes.reference import RoutesReference, object_name
 
 
 def queue_settings(groups_per_step: int = 1, max_staleness: int = 1, **changes: Any) -> QueueSettings:
@@ -29,9 +30,14 @@ def response(tokens: int, version: int, reward: float | None = 1.0) -> Response:
 
 
 def group_for(
-    lease: Lease, version: int | None = None, *, tokens: int = 4, rewards: Sequence[float | None] = (0.0, 1.0)
+    lease: Lease,
+    version: int | None = None,
+    *,
+    tokens: int = 4,
+    rewards: Sequence[float | None] = (0.0, 1.0),
+    routes_bytes: int = 0,
 ) -> Group:
-    """A group for `lease`, sampled by `version` (default: the lease's engine version)."""
+    """A group for `lease`, sampled by `version` (default: the lease's engine version), with so many bytes of routes."""
     made_by = lease.engine_version if version is None else version
     return Group(
         uid=lease.uid,
@@ -46,6 +52,7 @@ def group_for(
         worker=lease.worker,
         engine_version=lease.engine_version,
         timings={"generate": 0.5},
+        routes=RoutesReference(object_name(lease.token), "ab" * 32, routes_bytes) if routes_bytes else None,
     )
 
 

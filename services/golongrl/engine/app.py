@@ -234,6 +234,7 @@ def _normal_routes(serving: Serving, tracing: Tracing) -> APIRouter:
             "max_prefill_tokens": config.max_prefill_tokens,
             "max_req_input_len": serving.context_length - models.RESERVED_POSITIONS,
             "enable_metrics": True,
+            "enable_return_routed_experts": engine.generator.recorder.routing is not None,
             "tp_size": 1,
             "dp_size": 1,
             "pp_size": 1,

@@ -3,15 +3,20 @@
 from golongrl.queue.types import QueueSettings
 from golongrl.recipe import Recipe
 from golongrl.recipe.fit import largest_group_bytes
+from golongrl.routes.model import MoeRouting
 
 
-def queue_settings(recipe: Recipe, vocabulary: int = 0) -> QueueSettings:
-    """The queue's part of a recipe; `group_bytes` is the largest group there can be, uncompressed. `vocabulary`: token
-    ids of the model are below it; 0 is not known."""
+def queue_settings(recipe: Recipe, vocabulary: int = 0, routing: MoeRouting | None = None) -> QueueSettings:
+    """The queue's part of a recipe; `group_bytes` and `group_routes_bytes` are of the largest group there can be,
+    uncompressed. `vocabulary`: token ids of the model are below it; 0 is not known. `routing`: the model's, if it has
+    experts."""
+    rollout = recipe.rollout
+    tokens = recipe.data.max_prompt_tokens + rollout.n * rollout.max_response_tokens
     return QueueSettings(
         **recipe.queue.model_dump(),
-        max_gen_batches=recipe.rollout.max_gen_batches,
+        max_gen_batches=rollout.max_gen_batches,
         group_bytes=largest_group_bytes(recipe),
+        group_routes_bytes=tokens * routing.token_bytes if routing and recipe.learner.routing_replay else 0,
         vocabulary=vocabulary,
     )
 

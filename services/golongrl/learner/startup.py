@@ -45,6 +45,7 @@ from golongrl.learner.observe.tracking import Tracking
 from golongrl.learner.observe.watch import StallWatch
 from golongrl.learner.queue_settings import queue_settings
 from golongrl.learner.recorded_routes import RoutesCheck
+from golongrl.learner.routes_folder import RoutesFolder
 from golongrl.learner.stopping import StopSignal, TrainingInterruptedError
 from golongrl.learner.traces import StepTraces
 from golongrl.learner.umask import open_to_group
@@ -57,7 +58,7 @@ from golongrl.recipe import Recipe, RecipeError
 from golongrl.recipe.fit import rows_fault
 from golongrl.recipe.functions import check_functions
 from golongrl.routes.model import routing_of
-from golongrl.routes.store import FOLDER as ROUTES
+from golongrl.routes.store import folder_in
 from golongrl.serving import bind, served
 from golongrl.telemetry.tracing import tracing
 
@@ -188,7 +189,10 @@ async def _train(recipe: Recipe, config: LearnerConfig) -> None:
                     await queue.forget()
             behind = resumed.checkpoint.behind if resumed else None
             await queue.setup(
-                queue_settings(recipe, inputs.model_config["vocab_size"]), inputs.order, inputs.data.tasks, behind
+                queue_settings(recipe, inputs.model_config["vocab_size"], routing_of(inputs.model_config)),
+                inputs.order,
+                inputs.data.tasks,
+                behind,
             )
             stop = StopSignal()
             stop.listen()
@@ -231,6 +235,10 @@ async def _attached(
     done, rows = (checkpoint.state.step, checkpoint.rows) if checkpoint else (0, np.empty((0, 2), np.int32))
     validation = ValidationRounds(recipe, queue, inputs.held_out, config.out, status)
     attachment = await queue.attach(done)
+    routes_folder = RoutesFolder(folder_in(config.weights), queue)
+    if recipe.learner.routing_replay:
+        await routes_folder.open()
+    await routes_folder.sweep()
     store = WeightStore(config.weights)
     publisher = Publisher.of(recipe, queue, attachment, store, inputs.model, traces.published)
     status.set("publishing the initial weights", on="storage", what="{on} to have the initial weights")
@@ -243,7 +251,13 @@ async def _attached(
     async with _ranks(inputs, checkpoint, stop, deadline, routes) as ranks:
         validation.forget_after(attachment.version)
         saver = CheckpointSaver(
-            checkpoints, queue, attachment.token, ranks, keep=recipe.learner.keep_checkpoints, latest=done
+            checkpoints,
+            queue,
+            attachment.token,
+            ranks,
+            keep=recipe.learner.keep_checkpoints,
+            latest=done,
+            committed=routes_folder.sweep,
         )
         async with saver, publisher:
             if not known and done == attachment.version:
@@ -316,7 +330,7 @@ async def _ranks(
 def _routes(inputs: Inputs, config: LearnerConfig) -> RoutesCheck | None:
     """Checks recorded routes, where they are replayed: `memory.check_layout` has seen that the model has some."""
     routing = routing_of(inputs.model_config) if inputs.recipe.learner.routing_replay else None
-    return None if routing is None else RoutesCheck((config.weights / ROUTES).absolute(), routing)
+    return None if routing is None else RoutesCheck(folder_in(config.weights).absolute(), routing)
 
 
 def _pairs_per_token(ranks: "Ranks", inputs: Inputs) -> float | None:

@@ -72,10 +72,8 @@ def _refusal(answer: Answer, engine_version: int) -> str:
                 "quarantine the engine"
             )
         case "bytes":
-            return (
-                f"queue.max_bytes {answer['max_bytes']} is full: {answer['bytes']} stored, "
-                f"{answer['reserve']} reserved for each of {answer['leased']} leases"
-            )
+            key, stored, reserve = _full_budget(answer)
+            return f"{key} is full: {stored} stored, {reserve} reserved for each of {answer['leased']} leases"
         case "no_rows":
             return f"every row is leased or done; {held}"
         case "lineage":
@@ -86,6 +84,13 @@ def _refusal(answer: Answer, engine_version: int) -> str:
             return "another process with this worker id has taken over"
 
 
+def _full_budget(answer: Answer) -> tuple[str, int, int]:
+    """The key of the budget that is full with its value, bytes stored, and bytes reserved for a lease."""
+    prefix = "routes_" if answer["full"] == "routes" else ""
+    found = answer["budgets"]
+    return f"queue.max_{prefix}bytes {found[f'max_{prefix}bytes']}", found[f"{prefix}bytes"], found[f"{prefix}reserve"]
+
+
 def not_taken(answer: Answer, step: int) -> Wait | Stopped:
     """The answer to `take` when it is not a batch."""
     if answer["s"] == "stopped":
@@ -93,9 +98,10 @@ def not_taken(answer: Answer, step: int) -> Wait | Stopped:
     blocking = answer.get("blocking")
     reason = answer["reason"]
     if reason == "budget":
+        key, stored, _ = _full_budget(answer)
         detail = (
-            f"queue.max_bytes {answer['max_bytes']} is full ({answer['bytes']} stored) and steps "
-            f"{answer['committed'] + 1} to {answer['v']} are uncommitted: checkpoint step {answer['v']} now"
+            f"{key} is full ({stored} stored) and steps {answer['committed'] + 1} to {answer['v']} are uncommitted: "
+            f"checkpoint step {answer['v']} now"
         )
     elif reason == "tasks":
         detail = f"step {step} waits for queue.min_prompts_per_task: {answer['ready']} ready, {answer['leased']} leased"

@@ -229,6 +229,7 @@ class SampleQueue:
             "token": lease.token,
             "lowest_version": group.lowest_version,
             "highest_version": group.highest_version,
+            "routes_bytes": group.routes.bytes if group.routes else 0,
         }
         # Again where the body vanished between upload and script: the server's clock was set ahead, or it evicts keys.
         for _ in range(3):
@@ -323,6 +324,11 @@ class SampleQueue:
         Raises FencedError, OutOfOrderError (step > v)."""
         answer = await self._run("commit", {"fence": fence, "step": step}, durable=True)
         self._check(answer, f"commit({step})")
+
+    async def live_routes(self) -> set[str]:
+        """Names of the routes of all groups that the queue holds, leased ones too. Whatever else has such a name is
+        wanted by nobody, now or later."""
+        return set((await self._run("routes", {}, durable=True))["names"])
 
     async def announce(self, fence: str, weights: WeightsRef) -> WeightsRef:
         """Publish where weights are; the version is v or v + 1. Answers the reference in force: a lower version than

@@ -37,6 +37,18 @@ _OF_STATS: tuple[tuple[GaugeMetric, Callable[[QueueStats], float]], ...] = (
     (CATALOGUE.gauge("reserved_bytes", "Bytes reserved for leased groups."), lambda stats: stats.reserved_bytes),
     (CATALOGUE.gauge("max_bytes", "The budget: queue.max_bytes."), lambda stats: stats.max_bytes),
     (
+        CATALOGUE.gauge("routes_bytes", "Bytes of the routes of stored groups, in the weight store."),
+        lambda stats: stats.routes_bytes,
+    ),
+    (
+        CATALOGUE.gauge("reserved_routes_bytes", "Bytes of routes reserved for leased groups."),
+        lambda stats: stats.reserved_routes_bytes,
+    ),
+    (
+        CATALOGUE.gauge("max_routes_bytes", "The budget: queue.max_routes_bytes; 0 without learner.routing_replay."),
+        lambda stats: stats.max_routes_bytes,
+    ),
+    (
         CATALOGUE.gauge("version", "Policy version: finished steps.", unit="versions"),
         lambda stats: stats.version,
     ),

@@ -44,6 +44,9 @@ def stats_lines(stats: QueueStats) -> Iterator[str]:
     if stats.set_aside:
         yield f"{stats.set_aside} groups cannot be trained and wait for a decision: `golongrl queue set-aside list`"
     yield f"bytes {_size(stats.bytes)} + {_size(stats.reserved_bytes)} reserved of {_size(stats.max_bytes)}"
+    if stats.max_routes_bytes:
+        stored, reserved = _size(stats.routes_bytes), _size(stats.reserved_routes_bytes)
+        yield f"routes in the weight store {stored} + {reserved} reserved of {_size(stats.max_routes_bytes)}"
     yield f"behind now: {_counts(stats.staleness)}; trained with staleness: {_counts(stats.trained_staleness)}"
     yield f"rejected: {_counts(stats.rejected_by)}; redone: {_counts(stats.redone_by)}"
     yield f"batches below task minimum: {stats.tasks_given_up}; oldest ready group waits {stats.oldest_wait_s:.1f} s"

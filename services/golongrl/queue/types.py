@@ -61,6 +61,9 @@ class QueueSettings:
     """Groups in a row, in batches, that are all-equal (or fail at every try), after which the run stops."""
     group_bytes: int
     """Bytes reserved for a leased group until the first groups show their real size."""
+    max_routes_bytes: int = 0
+    group_routes_bytes: int = 0
+    """Like `group_bytes`, of routes in the weight store; 0: none are kept, and `max_routes_bytes` has no meaning."""
     vocabulary: int = 0
     """Token ids are below this; 0 is not known."""
     manual_clock: bool = False
@@ -270,6 +273,11 @@ class QueueStats:
     blocking: LeaseStats | None
     """The lease that the next batch waits for."""
     weights: WeightsRef | None = None
+    routes_bytes: int = 0
+    """Of the files of routes that stored groups refer to, in the weight store."""
+    reserved_routes_bytes: int = 0
+    max_routes_bytes: int = 0
+    """0 where no routes are kept."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -273,6 +273,10 @@ class Queue(Section):
         1, description="Preferred least number of prompts per task type present in a batch."
     )
     max_bytes: PositiveInt = Field(64 << 30, description="Budget of Redis memory for samples, checked at lease.")
+    max_routes_bytes: PositiveInt = Field(
+        256 << 30,
+        description="With `learner.routing_replay`: budget of the weight store for samples' routes, checked at lease.",
+    )
     lease_s: Seconds = Field(120.0, description="A lease not renewed for this long is returned.")
     stall_s: Seconds = Field(900.0, description="A lease without progress for this long is returned.")
     max_tries: PositiveInt = Field(

@@ -150,7 +150,7 @@ class Keeper:
         try:
             if not self._settled:
                 await engine.health()
-                await check_server(engine)
+                await check_server(engine, routes=self._bench.recipe.learner.routing_replay)
                 await settle(engine)
                 self._settled = True
                 log.info("engine found", url=engine.url)
@@ -320,7 +320,7 @@ class Keeper:
             return
         confirmed: list[Confirmed] = []
         await adopt(engine, ref, mode, self.held, confirmed.append, worker=worker, folder=folder)
-        await probe(engine, confirmed[0])
+        await probe(engine, confirmed[0], routes=self._bench.recipe.learner.routing_replay)
         self._hold(confirmed[0])
 
     async def _not_taken(self, ref: WeightsRef, failure: AdoptionError) -> Pause:

@@ -16,6 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 
+def expert_type(experts: int) -> np.dtype[Any]:
+    """The smallest type that holds the number of an expert."""
+    return np.dtype(np.uint8 if experts <= 1 << 8 else "<u2")
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class GroupRoutes:
     """Experts by token: `prompt` [P, L, K], `responses` [T - 1, L, K] each; L MoE layers, K experts a token.
@@ -29,12 +34,12 @@ class GroupRoutes:
 
     def __post_init__(self) -> None:
         """Raises ValueError on arrays that contradict each other or the number of experts."""
-        wanted = np.uint8 if self.experts <= 1 << 8 else np.uint16
+        wanted = expert_type(self.experts)
         for name, rows in (("prompt", self.prompt), *((f"response {i}", r) for i, r in enumerate(self.responses))):
             if rows.ndim != 3 or rows.shape[1:] != self.prompt.shape[1:]:
                 raise ValueError(f"routes of {name} have shape {rows.shape}, those of the prompt {self.prompt.shape}")
             if rows.dtype != wanted:
-                raise ValueError(f"routes of {name} are {rows.dtype}, {self.experts} experts need {wanted.__name__}")
+                raise ValueError(f"routes of {name} are {rows.dtype}, {self.experts} experts need {wanted}")
             if rows.size and int(rows.max()) >= self.experts:
                 raise ValueError(f"routes of {name} name expert {int(rows.max())} of {self.experts}")
 

@@ -9,9 +9,10 @@ Invariants:
 - the folder holds a marker, and nothing is written into or deleted from one that does not.
 """
 
+import json
 import os
 import secrets
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
@@ -21,8 +22,9 @@ import msgpack
 import numpy as np
 from numpy.typing import NDArray
 
+from golongrl import __version__, files
 from golongrl.errors import GolongrlError, is_full, no_space
-from golongrl.routes.groups import GroupRoutes
+from golongrl.routes.groups import GroupRoutes, expert_type
 from golongrl.routes.reference import NAME, RoutesReference
 
 # In the weight store's folder.
@@ -42,6 +44,45 @@ class RoutesError(GolongrlError):
 
 class NoRoutesSpaceError(RoutesError):
     """The storage is full."""
+
+
+def folder_in(store: Path) -> Path:
+    """Where a weight store keeps routes."""
+    return store / FOLDER
+
+
+def open_folder(folder: Path) -> None:
+    """Make the folder with its marker, unless it is there.
+
+    Raises:
+        ForeignFilesError: it holds something else.
+        OSError: the storage refused.
+    """
+    if files.refuse_foreign(folder, (MARKER,), "of a learner").state is not files.PlaceState.OWN:
+        folder.mkdir(parents=True, exist_ok=True)
+        files.write_text(folder / MARKER, json.dumps({"program": f"golongrl {__version__}"}))
+
+
+def stored_in(folder: Path) -> list[str]:
+    """Names of the files of routes, staged ones too; none where the folder is not the program's.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    if not (folder / MARKER).is_file():
+        return []
+    return sorted(name for name in os.listdir(folder) if owner_of(name) is not None)
+
+
+def orphans(stored: Iterable[str], live: Collection[str]) -> list[str]:
+    """Which stored files belong to no group that is still wanted.
+
+    Args:
+        stored: names of files.
+        live: names of the routes of all groups that the queue holds, asked for after `stored` was listed. A name that
+            is not among them never will be again, because each attempt at a row has a name of its own.
+    """
+    return [name for name in stored if owner_of(name) not in live]
 
 
 def write_routes(folder: Path, name: str, routes: GroupRoutes) -> RoutesReference:
@@ -102,7 +143,7 @@ def read_routes(folder: Path, reference: RoutesReference) -> GroupRoutes:
         raise RoutesError(f"routes {path}: {error}") from error
 
 
-def remove_routes(folder: Path, names: Sequence[str]) -> int:
+def remove_routes(folder: Path, names: Iterable[str]) -> int:
     """Delete files of routes by name, staged ones too; how many were there. What cannot be deleted stays."""
     if not (folder / MARKER).is_file():
         return 0
@@ -137,7 +178,7 @@ def _unpacked(content: bytes) -> GroupRoutes:
     if not isinstance(found, dict) or found.get("schema") != _SCHEMA:
         raise ValueError("they are no routes, or another version's")
     layers, top_k, experts = found["layers"], found["top_k"], found["experts"]
-    dtype = np.dtype(np.uint8 if experts <= 1 << 8 else "<u2")
+    dtype = expert_type(experts)
     prompt, *responses = (
         _decompressed(part, (rows, layers, top_k), dtype)
         for rows, part in zip(found["rows"], found["parts"], strict=True)
@@ -146,9 +187,8 @@ def _unpacked(content: bytes) -> GroupRoutes:
 
 
 def _compressed(rows: NDArray[Any]) -> bytes:
-    little = rows if rows.itemsize == 1 else rows.astype("<u2", copy=False)
     # Layer by layer, because each has its own favourites among the experts.
-    by_layer = np.ascontiguousarray(little.transpose(1, 0, 2))
+    by_layer = np.ascontiguousarray(rows.transpose(1, 0, 2))
     packed: bytes = _codec().compress(by_layer, asbytes=True)
     return packed
 

@@ -8,6 +8,7 @@ Invariants:
 """
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -40,14 +41,24 @@ class CheckpointSaver(Background):
     """The checkpoints that one attachment to the run writes. If one cannot be written, the older one stays in force."""
 
     def __init__(
-        self, checkpoints: Checkpoints, queue: SampleQueue, fence: str, ranks: Writers, *, keep: int, latest: int
+        self,
+        checkpoints: Checkpoints,
+        queue: SampleQueue,
+        fence: str,
+        ranks: Writers,
+        *,
+        keep: int,
+        latest: int,
+        committed: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
+        """`committed` is called after every commit: what served the committed steps may go."""
         super().__init__()
         self._checkpoints = checkpoints
         self._queue = queue
         self._fence = fence
         self._ranks = ranks
         self._keep = keep
+        self._committed = committed
         self.latest = latest  # step of the last checkpoint begun, or resumed from
 
     async def begin(self, state: LearnerState, rows: NDArray[np.int32], recorded: asyncio.Event | None = None) -> None:
@@ -77,5 +88,7 @@ class CheckpointSaver(Background):
             await self._queue.ensure_attached(self._fence)
             await in_thread(self._checkpoints.seal, staging, state, rows, written.files, self._keep)
         await self._queue.commit(self._fence, state.step)
+        if self._committed is not None:
+            await self._committed()
         log.info("checkpoint", step=state.step, write_s=round(written.seconds, 2))
         return {WRITE_SECONDS: written.seconds}

@@ -45,6 +45,17 @@ QUEUE = Page(
                     unit="bytes",
                 ),
                 Panel(
+                    "Bytes of routes",
+                    "With `learner.routing_replay`: files of stored groups in the weight store, and what is reserved "
+                    "for leased ones, against the budget `queue.max_routes_bytes`.",
+                    [
+                        Query(f"max({_queue('routes_bytes')})", "stored"),
+                        Query(f"max({_queue('reserved_routes_bytes')})", "reserved"),
+                        Query(f"max({_queue('max_routes_bytes')})", "budget"),
+                    ],
+                    unit="bytes",
+                ),
+                Panel(
                     "Leases refused",
                     "Refusals a second by reason. `ahead` and `full` are the staleness bound at work: the engines "
                     "are faster "

@@ -12,6 +12,14 @@ end
 local function free_aside_body(uid, record)
   call('UNLINK', 'body:' .. uid)
   set('aside_bytes', S.aside_bytes - record.bytes)
+  if record.routes then
+    set('aside_routes_bytes', S.aside_routes_bytes - record.routes_bytes)
+  end
+end
+
+local function over_aside_share()
+  return S.aside_bytes > S.max_bytes * ASIDE_SHARE
+    or (S.aside_routes_bytes or 0) > (S.max_routes_bytes or 0) * ASIDE_SHARE
 end
 
 -- The row's record is gone; `mark` says what becomes of it.
@@ -42,11 +50,14 @@ local function keep_aside(uid, record)
     drop_aside(oldest_aside(false))
   end
   set('aside_bytes', S.aside_bytes + record.bytes)
+  if record.routes then
+    set('aside_routes_bytes', (S.aside_routes_bytes or 0) + record.routes_bytes)
+  end
   call('HSET', 'set_aside', uid, cmsgpack.pack(record))
-  while S.aside_bytes > S.max_bytes * ASIDE_SHARE do
+  while over_aside_share() do
     local oldest, found = oldest_aside(true)
     free_aside_body(oldest, found)
-    found.bytes = 0
+    found.bytes, found.routes, found.routes_bytes = 0, nil, nil
     call('HSET', 'set_aside', oldest, cmsgpack.pack(found))
   end
 end

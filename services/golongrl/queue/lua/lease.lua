@@ -6,11 +6,11 @@ local function lease_of(uid, group)
     vocabulary = S.vocabulary } })
 end
 
-local function refuse(reason)
+local function refuse(reason, full)
   local leased, ready = in_flight()
   return answer({ s = 'refused', reason = reason, v = S.v, max_staleness = S.max_staleness,
     groups_per_step = S.groups_per_step, leased = leased, ready = ready,
-    sealed = sealed_unfinished(), bytes = S.bytes, reserve = reserve(), max_bytes = S.max_bytes,
+    sealed = sealed_unfinished(), full = full, budgets = budgets(),
     weights = weights() or nil })
 end
 
@@ -79,8 +79,9 @@ local place = math.floor((leased + ready + sealed_unfinished()) / S.groups_per_s
 if place + S.v - args.engine_version > S.max_staleness then
   return refuse(place > S.max_staleness and 'full' or 'behind')
 end
-if leased + ready >= S.groups_per_step and over_budget(leased + 1) then
-  return refuse('bytes')
+local full = leased + ready >= S.groups_per_step and over_budget(leased + 1)
+if full then
+  return refuse('bytes', full)
 end
 
 local pos = next_position()

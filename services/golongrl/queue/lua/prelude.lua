@@ -191,6 +191,18 @@ local function count(hash, field, by)
   call('HINCRBY', hash, field, by or 1)
 end
 
+-- As Python's `object_name`: the token is UID:RANDOM.
+local function routes_name(group)
+  return (string.gsub(group.token, ':', '.')) .. '.routes'
+end
+
+-- Bytes of routes that stored groups refer to. They are files of the weight store; their learner deletes them.
+local function count_routes(by)
+  if by ~= 0 then
+    set('routes_bytes', (S.routes_bytes or 0) + by)
+  end
+end
+
 -- Forget a leased or ready group's place and record; what becomes of the row is the caller's business.
 local function forget(uid, group)
   if group.state == 'leased' then
@@ -203,6 +215,7 @@ local function forget(uid, group)
   if group.bytes then
     call('UNLINK', 'body:' .. uid)
     set('bytes', S.bytes - group.bytes)
+    count_routes(-(group.routes_bytes or 0))
   end
   call('HDEL', 'groups', uid)
 end
@@ -293,8 +306,24 @@ local function reserve()
   return S.largest > 0 and S.largest or S.group_bytes
 end
 
+local function routes_reserve()
+  return S.largest_routes or S.group_routes_bytes or 0
+end
+
+-- Which budget is full: 'bytes' of Redis' memory, 'routes' of the weight store.
 local function over_budget(leased)
-  return S.bytes + leased * reserve() > S.max_bytes
+  if S.bytes + leased * reserve() > S.max_bytes then
+    return 'bytes'
+  end
+  if (S.group_routes_bytes or 0) > 0 and (S.routes_bytes or 0) + leased * routes_reserve() > S.max_routes_bytes then
+    return 'routes'
+  end
+end
+
+-- What a person is told of the budgets.
+local function budgets()
+  return { bytes = S.bytes, reserve = reserve(), max_bytes = S.max_bytes, routes_bytes = S.routes_bytes or 0,
+    routes_reserve = routes_reserve(), max_routes_bytes = S.max_routes_bytes or 0 }
 end
 
 local function stopped()

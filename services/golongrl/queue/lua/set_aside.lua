@@ -30,9 +30,11 @@ call('HDEL', 'groups', args.uid)
 call('HDEL', 'given_up', group.pos)
 call('HDEL', 'tries', group.pos)
 set('bytes', S.bytes - group.bytes)
+count_routes(-(group.routes_bytes or 0))
 call('SETRANGE', 'outcome', outcome_offset(group), 'A')
 count('counts', 'set_aside')
 set('aside_number', (S.aside_number or 0) + 1)
 keep_aside(args.uid, { number = S.aside_number, step = args.step, worker = group.worker, reason = args.reason,
-  bytes = group.bytes, pos = group.pos, epoch = group.epoch, row = group.row, at = tonumber(redis.call('TIME')[1]) })
+  bytes = group.bytes, routes = group.routes_bytes and routes_name(group), routes_bytes = group.routes_bytes,
+  pos = group.pos, epoch = group.epoch, row = group.row, at = tonumber(redis.call('TIME')[1]) })
 return answer({ s = 'ok' })

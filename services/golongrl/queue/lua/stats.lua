@@ -58,6 +58,8 @@ return answer({ s = 'ok', stop = stopped() or nil, stats = {
   leased = #leases, ready = ready, in_batches = fields_of('groups') - #leases - ready,
   trained = counts.trained or 0, rejected = rejected, set_aside = fields_of('set_aside'),
   bytes = S.bytes, reserved_bytes = #leases * reserve(), max_bytes = S.max_bytes,
+  routes_bytes = S.routes_bytes or 0, reserved_routes_bytes = #leases * routes_reserve(),
+  max_routes_bytes = (S.group_routes_bytes or 0) > 0 and S.max_routes_bytes or 0,
   groups_per_step = S.groups_per_step, max_staleness = S.max_staleness, order = S.order, max_tries = S.max_tries,
   all_equal_streak = S.streak, failed_streak = S.failed_streak,
   leases = leases, blocking = blocking(), oldest_wait_s = (time - oldest_ready) / 1000,

@@ -30,10 +30,15 @@ call('ZREM', 'deadlines', args.uid)
 call('HDEL', 'requests', group.request)
 group.state, group.phase, group.ready_at = 'ready', 'ready', now()
 group.bytes, group.lowest_version = bytes, args.lowest_version
+group.routes_bytes = args.routes_bytes > 0 and args.routes_bytes or nil
 put(args.uid, group)
 call('ZADD', 'ready', group.seq, args.uid)
 set('bytes', S.bytes + bytes)
 set('largest', math.max(S.largest, bytes))
+if args.routes_bytes > 0 then
+  count_routes(args.routes_bytes)
+  set('largest_routes', math.max(S.largest_routes or 0, args.routes_bytes))
+end
 set('streak', 0)
 set('failed_streak', 0)
 count('counts', 'accepted')

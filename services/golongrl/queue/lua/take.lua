@@ -29,11 +29,12 @@ local function batch(step, replayed)
     without_tasks = call('HEXISTS', 'without_tasks', step) })
 end
 
-local function wait(reason, blocking, checkpoint_now)
+local function wait(reason, blocking, full)
   local leased, ready = in_flight()
   local replaced = open_places(args.step)
-  return answer({ s = 'wait', reason = reason, checkpoint_now = checkpoint_now and 1 or 0, ready = ready,
-    leased = leased, wanted = replaced > 0 and replaced or S.groups_per_step, replaced = replaced, v = S.v, committed = S.committed, bytes = S.bytes, max_bytes = S.max_bytes,
+  return answer({ s = 'wait', reason = reason, checkpoint_now = full and 1 or 0, full = full, ready = ready,
+    leased = leased, wanted = replaced > 0 and replaced or S.groups_per_step, replaced = replaced, v = S.v,
+    committed = S.committed, budgets = budgets(),
     blocking = blocking, time = now() })
 end
 
@@ -394,7 +395,8 @@ if stop then
   stop.s = 'stopped'
   return answer(stop)
 end
-if S.v > S.committed and over_budget(leased_now + 1) then
-  return wait('budget', nil, true)
+local full = S.v > S.committed and over_budget(leased_now + 1)
+if full then
+  return wait('budget', nil, full)
 end
 return try_to_seal()

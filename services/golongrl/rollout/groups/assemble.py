@@ -3,13 +3,15 @@
 Invariant: a token whose weights the worker did not put into the engine never gets into a group.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from golongrl.data.prepared import PreparedRow
 from golongrl.queue import Group, Lease, Response, VersionSpan
 from golongrl.reward.models import ScoreResult
 from golongrl.rollout.sglang.answers import Generation
 from golongrl.rollout.sglang.errors import EngineError
+from golongrl.routes.groups import GroupRoutes
+from golongrl.routes.reference import RoutesReference
 
 
 class ForeignWeightsError(EngineError):
@@ -22,6 +24,7 @@ def group_of(
     responses: Iterable[Response],
     timings: Mapping[str, float],
     moments: Mapping[str, float] | None = None,
+    routes: RoutesReference | None = None,
 ) -> Group:
     """The group that the worker holding `lease` made of the leased `row`."""
     return Group(
@@ -38,7 +41,14 @@ def group_of(
         engine_version=lease.engine_version,
         timings=dict(timings),
         moments=dict(moments or {}),
+        routes=routes,
     )
+
+
+def group_routes(answers: Sequence[Generation], prompt_tokens: int, experts: int) -> GroupRoutes:
+    """The routes of a row's answers, each of which has some; the first one has the prompt's too."""
+    first, *others = (answer.routes for answer in answers if answer.routes is not None)
+    return GroupRoutes(first[:prompt_tokens], (first[prompt_tokens:], *others), experts)
 
 
 def version_spans(answer: Generation, oldest: int, newest: int | None) -> tuple[VersionSpan, ...]:

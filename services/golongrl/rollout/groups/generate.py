@@ -17,10 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from golongrl.rollout.groups.progress import LiveGroup, Pace
-from golongrl.rollout.sglang.answers import Generation
+from golongrl.rollout.sglang.answers import Generation, RoutesAsked
 from golongrl.rollout.sglang.client import EngineClient
 from golongrl.rollout.sglang.errors import EngineBusyError, EngineError, EngineProtocolError
 from golongrl.rollout.sglang.sampling import SamplingParams, response_seed
+from golongrl.routes.model import MoeRouting
 
 # From here on a prefill costs more than the round trip of waiting for the first request.
 LEAD_FROM_TOKENS = 1024
@@ -36,13 +37,15 @@ _ABANDON_S = 1.0
 class Prompt:
     """What to sample from: ids int32 [tokens], the seed of the run that response seeds derive from, and the key under
     which the engine caches the prompt: that of the weights at the lease, so that siblings share it and nobody else.
-    `headers` go along with each request."""
+    With `routing` the engine tells each token's experts, too: the prompt's once, with the first response. `headers` go
+    along with each request."""
 
     uid: str
     ids: NDArray[np.int32]
     vocab_size: int
     run_seed: int
     cache_key: str = ""
+    routing: MoeRouting | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -88,6 +91,9 @@ async def _one(
     # Of fixed width: SGLang's abort takes an id as a prefix, and aborting 1 would abort 10 to 15 too.
     rid = f"{prompt.uid}.{index:04d}"
     stream = prompt.ids.size >= LEAD_FROM_TOKENS or sampling.max_new_tokens >= STREAM_FROM_TOKENS
+    routes = None
+    if prompt.routing is not None:
+        routes = RoutesAsked(prompt.routing, prompt.ids.size, 0 if index == 0 else prompt.ids.size)
     for attempt in range(1, ATTEMPTS + 1):
         begun = time.monotonic()
         first_token: list[float] = []
@@ -106,6 +112,7 @@ async def _one(
                 rid=rid,
                 vocab_size=prompt.vocab_size,
                 extra_key=prompt.cache_key or None,
+                routes=routes,
                 stream=stream,
                 on_progress=progress,
                 headers=prompt.headers,

@@ -11,6 +11,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import ClassVar, Generic, TypeVar
 
 import structlog
@@ -20,13 +21,16 @@ from golongrl.queue import Lease, RejectReason, SubmitOutcome, ValidationItem, V
 from golongrl.queue.errors import NotDurableError, QueueUnavailableError
 from golongrl.reward.models import ScoreResult
 from golongrl.rollout.backoff import Pause
-from golongrl.rollout.groups.assemble import group_of, response, version_spans
+from golongrl.rollout.groups.assemble import group_of, group_routes, response, version_spans
 from golongrl.rollout.groups.bench import Bench
 from golongrl.rollout.groups.progress import LiveGroup, Pace
 from golongrl.rollout.groups.verdict import Reject, RowRelease, judge
 from golongrl.rollout.sglang.answers import Generation
 from golongrl.rollout.sglang.sampling import SamplingParams
 from golongrl.rollout.weights.adopt import Confirmed
+from golongrl.routes.model import MoeRouting
+from golongrl.routes.reference import RoutesReference, object_name
+from golongrl.routes.store import RoutesError, folder_in, remove_routes, write_routes
 from golongrl.telemetry.tracing import of_group
 
 log = structlog.get_logger(__name__)
@@ -37,6 +41,9 @@ R = TypeVar("R")
 LEARNER_SCORES = "the learner scores it"
 # The queue's client has its own retries; this is the pause between two of its whole attempts.
 _PAUSE_S = 2.0
+# A finished group waits this share of a lease's time without progress for a store that cannot be written; then the row
+# is given back before its lease is lost, which would count as a failed try of the row.
+_STORE_SHARE = 0.4
 
 
 @dataclass(frozen=True)
@@ -56,6 +63,8 @@ class Scored:
     spans: Sequence[tuple[VersionSpan, ...]]
     results: Sequence[ScoreResult]
     timings: dict[str, float]
+    held: Confirmed
+    """The weights at the lease."""
     leased: float = 0.0
     """When the work on it began: seconds since 1970."""
 
@@ -68,6 +77,8 @@ class RowKind(ABC, Generic[T]):
     """Whether a lost lease means no progress; otherwise the row is only not wanted any more."""
     traced: ClassVar[bool] = False
     """Whether a row has a trace."""
+    routed: ClassVar[bool] = False
+    """Whether the learner needs the experts of each token."""
     exact: ClassVar[bool]
     """Whether all tokens must be from the weights at the lease; else newer ones may be among them."""
 
@@ -93,6 +104,10 @@ class RowKind(ABC, Generic[T]):
             n=self.n,
             max_response_tokens=self.bench.recipe.rollout.max_response_tokens,
         )
+
+    def routing(self, held: Confirmed) -> MoeRouting | None:
+        """How tokens are routed to experts, where the engine is to tell; else None."""
+        return held.routing if self.routed and self.bench.recipe.learner.routing_replay else None
 
     def spans(self, live: LiveGroup, answer: Generation) -> tuple[VersionSpan, ...]:
         """The versions of an answer's tokens. Raises ForeignWeightsError: not the ones this row may have."""
@@ -129,6 +144,7 @@ class TrainingKind(RowKind[Lease]):
 
     name = "group"
     traced = True
+    routed = True
     stalls = True
     exact = False
 
@@ -167,7 +183,8 @@ class TrainingKind(RowKind[Lease]):
         if isinstance(verdict, Reject):
             return await self._reject(item, live, verdict.reason, sum(made.timings.values()))
         bench, moments = self.bench, {"leased": made.leased, "submitted": time.time()}
-        group = group_of(item, made.row, responses, made.timings, moments)
+        routes = await self._stored(item, live, made)
+        group = group_of(item, made.row, responses, made.timings, moments, routes)
         outcome = await patiently(lambda: bench.queue.submit(item, group), live)
         if outcome in (SubmitOutcome.ACCEPTED, SubmitOutcome.DUPLICATE):
             bench.metrics.submitted.inc()
@@ -185,7 +202,35 @@ class TrainingKind(RowKind[Lease]):
         else:
             bench.metrics.released.labels(str(outcome)).inc()
             log.warning("the finished group was not accepted", uid=item.uid, outcome=str(outcome))
+            if routes is not None:
+                await asyncio.to_thread(remove_routes, _routes_folder(made), [routes.name])
         return None
+
+    async def _stored(self, item: Lease, live: LiveGroup, made: Scored) -> RoutesReference | None:
+        """Where the group's routes are, durable by now; None where they are not replayed. A worker that ends between
+        this and the submission leaves a file that the learner removes.
+
+        Raises:
+            RoutesError: the store could not be written for long.
+        """
+        routing = self.routing(made.held)
+        if routing is None:
+            return None
+        routes = group_routes(made.answers, made.row.prompt_ids.size, routing.experts)
+        until = time.monotonic() + _STORE_SHARE * self.bench.recipe.queue.stall_s
+        while True:
+            try:
+                reference = await asyncio.to_thread(write_routes, _routes_folder(made), object_name(item.token), routes)
+            except RoutesError as error:
+                if live.held_up is None:
+                    log.warning("a finished group waits for the weight store", uid=live.uid, error=str(error))
+                live.held_up = Pause("waiting", "storage", str(error))
+                if time.monotonic() + _PAUSE_S > until:
+                    raise
+                await asyncio.sleep(_PAUSE_S)
+            else:
+                live.held_up = None
+                return reference
 
     async def _reject(self, item: Lease, live: LiveGroup, reason: RejectReason, seconds: float = 0.0) -> None:
         if await patiently(lambda: self.bench.queue.reject(item, reason), live):
@@ -247,6 +292,11 @@ class ValidationKind(RowKind[ValidationItem]):
 
     async def give_back(self, item: ValidationItem, back: RowRelease) -> None:
         await self.bench.queue.validation.release(item, back.detail or back.reason, lost=back.failed)
+
+
+def _routes_folder(made: Scored) -> Path:
+    """Beside the weights that the row was leased with."""
+    return folder_in(Path(made.held.ref.path).parent)
 
 
 async def patiently(call: Callable[[], Awaitable[R]], live: LiveGroup) -> R:

@@ -38,6 +38,7 @@ from golongrl.rollout.sglang.errors import (
     EngineRefusedError,
 )
 from golongrl.rollout.weights.adopt import Confirmed
+from golongrl.routes.store import RoutesError
 from golongrl.telemetry.tracing import Tracing, of_group
 
 log = structlog.get_logger(__name__)
@@ -84,6 +85,9 @@ async def work(kind: RowKind[T], item: T, row: PreparedRow, live: LiveGroup, hel
         reason = str(failure) or failure.back.reason
         log.warning("a row is given back", kind=kind.name, uid=live.uid, reason=reason)
         await give_back(kind, item, live, failure.back)
+    except RoutesError as error:
+        log.warning("a row is given back", kind=kind.name, uid=live.uid, reason=str(error))
+        await give_back(kind, item, live, RowRelease("routes_not_stored", detail=str(error)))
     except RewardError as error:
         await give_back(kind, item, live, RowRelease("refused", detail=str(error)))
         raise InputError(str(error)) from error
@@ -143,7 +147,10 @@ async def _make(kind: RowKind[T], row: PreparedRow, live: LiveGroup, held: Confi
     exemplar = tracing.exemplar(context)
     if kind.traced:
         log.info("group leased", uid=live.uid, version=held.ref.version, prompt_tokens=int(row.prompt_ids.size))
-    prompt = Prompt(live.uid, row.prompt_ids, held.vocab_size, recipe.seed, held.cache_key, tracing.headers(sampling))
+    prompt = Prompt(
+        live.uid, row.prompt_ids, held.vocab_size, recipe.seed, held.cache_key, kind.routing(held),
+        tracing.headers(sampling),
+    )  # fmt: skip
     try:
         with bench.state.waits.on("engine", "{on} to generate", recipe.queue.stall_s, kind.name) as live.wait:
             answers = await generate_group(bench.engine, prompt, kind.sampling, kind.n, live, kind.pace)
@@ -177,7 +184,7 @@ async def _make(kind: RowKind[T], row: PreparedRow, live: LiveGroup, held: Confi
     tracing.record("rl.sample", context, leased, middle, {**told, **tokens}, own=sampling)
     tracing.record("rl.reward", context, middle, end, told, own=rewarding)
     timings = {"generate_s": generated - begun, "score_s": scored - generated}
-    return Scored(row, answers, spans, results, timings, leased)
+    return Scored(row, answers, spans, results, timings, held, leased)
 
 
 async def _score(

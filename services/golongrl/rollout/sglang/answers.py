@@ -1,5 +1,6 @@
 """Reading an engine's answers: JSON in, checked values out. Pure; the client in `sglang` does the talking."""
 
+import base64
 import json
 import re
 import reprlib
@@ -11,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from golongrl.rollout.sglang.errors import EngineProtocolError
+from golongrl.routes.groups import expert_type
+from golongrl.routes.model import MoeRouting
 
 Finish = Literal["stop", "length", "abort"]
 
@@ -57,6 +60,25 @@ class Generation:
     spans: tuple[AnswerSpan, ...]
     prompt_tokens: int | None
     cached_tokens: int | None
+    routes: NDArray[Any] | None = None
+    """Where they were asked for: the experts of each token that was computed, [tokens, MoE layers, top k]."""
+
+
+@dataclass(frozen=True)
+class RoutesAsked:
+    """The experts of each token from number `start` of the prompt on, which has `prompt_tokens`."""
+
+    routing: MoeRouting
+    prompt_tokens: int
+    start: int = 0
+
+    def rows(self, output_tokens: int) -> int:
+        """Tokens that were computed: the prompt's and, because the last one never is, one less of the output."""
+        return self.prompt_tokens - self.start + max(output_tokens - 1, 0)
+
+    def most_bytes(self, output_tokens: int) -> int:
+        """Of the answer: int32 of every layer, in base64."""
+        return self.rows(output_tokens) * self.routing.hidden_layers * self.routing.top_k * 4 * 4 // 3 + 4
 
 
 @dataclass(frozen=True)
@@ -88,12 +110,14 @@ def parse_json(content: bytes, call: str) -> Mapping[str, Any]:
     return body
 
 
-def parse_generation(body: Mapping[str, Any], rid: str, vocab_size: int) -> Generation:
+def parse_generation(
+    body: Mapping[str, Any], rid: str, vocab_size: int, asked: RoutesAsked | None = None
+) -> Generation:
     """Check and convert the (last) answer of /generate.
 
     Raises:
         EngineProtocolError: a field is missing or of another type, an id is not in the vocabulary, a log-prob is none,
-            or ids, log-probs and spans do not fit together.
+            ids, log-probs and spans do not fit together, or the routes that were asked for are not the model's.
     """
     reading = _Reading(f"generate {rid}")
     meta = reading.of(body, "meta_info", dict)
@@ -119,6 +143,8 @@ def parse_generation(body: Mapping[str, Any], rid: str, vocab_size: int) -> Gene
         spans=reading.covering(spans, len(ids)),
         prompt_tokens=reading.count(meta, "prompt_tokens"),
         cached_tokens=reading.count(meta, "cached_tokens"),
+        # An aborted response is sampled again: nobody needs its routes.
+        routes=None if asked is None or finish["type"] == "abort" else reading.routes(meta, asked, len(ids)),
     )
 
 
@@ -157,6 +183,30 @@ class _Reading:
             if not (real and -_LOWEST_LOGPROB <= value <= _ROUNDING):
                 raise self.wrong(f"output_token_logprobs: {_shown(value)} is not a log-prob: finite and at most 0")
         return np.minimum(np.asarray(values, dtype=np.float32), np.float32(0.0))
+
+    def routes(self, meta: Mapping[str, Any], asked: RoutesAsked, output_tokens: int) -> NDArray[Any]:
+        hint = "; SGLang has it with --enable-return-routed-experts"
+        encoded, routing = self.of(meta, "routed_experts", str, hint), asked.routing
+        try:
+            flat = np.frombuffer(base64.b64decode(encoded, validate=True), "<i4")
+        except ValueError as error:
+            raise self.wrong(f"routed_experts is no base64 of int32: {error}") from error
+        shape = (asked.rows(output_tokens), routing.hidden_layers, routing.top_k)
+        if flat.size != np.prod(shape, dtype=np.int64):
+            raise self.wrong(f"routed_experts has {flat.size} numbers, not {' x '.join(map(str, shape))}")
+        rows = flat.reshape(shape)
+        if len(routing.layers) < routing.hidden_layers:
+            rows = rows[:, list(routing.layers)]
+        low, high = int(rows.min(initial=0)), int(rows.max(initial=0))
+        if low < 0 or high >= routing.experts:
+            raise self.wrong(f"routed_experts: {low if low < 0 else high} is not an expert in [0, {routing.experts})")
+        experts = rows.astype(expert_type(routing.experts))
+        # A buffer that the engine never filled has the same expert in every place.
+        ordered = np.sort(experts, axis=-1)
+        if (twice := (ordered[..., 1:] == ordered[..., :-1]).any(axis=-1)).any():
+            token, layer = np.argwhere(twice)[0]
+            raise self.wrong(f"routed_experts: token {token} has an expert twice in MoE layer {layer}")
+        return experts
 
     def span(self, value: Any) -> AnswerSpan:
         if not isinstance(value, Mapping):

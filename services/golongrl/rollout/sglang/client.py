@@ -23,6 +23,7 @@ from golongrl.broadcast.protocol import Bucket
 from golongrl.rollout.sglang.answers import (
     Generation,
     ModelInfo,
+    RoutesAsked,
     parse_checksums,
     parse_generation,
     parse_json,
@@ -46,6 +47,8 @@ CHUNKS = 16
 # Most bytes of an answer, without its tokens and for each token: its id twice, its log-prob, its text twice escaped.
 _ANSWER_BYTES = 1 << 20
 _TOKEN_BYTES = 1 << 10
+# Reading more takes longer than other requests of the loop should wait: the routes of a long prompt are 300 MB.
+_LONG_BYTES = 1 << 22
 # SGLang answers this when it has loaded new weights but could not drop the KV cache: the weights ARE the new ones, the
 # version it reports is not.
 _NOT_FLUSHED = "cache was not flushed"
@@ -83,6 +86,7 @@ class EngineClient(EngineHttp):
         rid: str,
         vocab_size: int,
         extra_key: str | None = None,
+        routes: RoutesAsked | None = None,
         stream: bool = False,
         on_progress: Callable[[int], None] | None = None,
         headers: Mapping[str, str] | None = None,
@@ -90,7 +94,8 @@ class EngineClient(EngineHttp):
         """Sample one response to `prompt` (int32 [tokens]).
 
         `on_progress` gets the tokens done so far: with `stream` from the first on, else at the end. Requests use each
-        other's cached KV only where their `extra_key` is the same. `headers` go along with the request.
+        other's cached KV only where their `extra_key` is the same. `routes`: return the experts of each token, too.
+        `headers` go along with the request.
 
         An aborted response is returned with finish "abort" and the tokens it has, possibly none. Cancelling the call
         drops the connection, which ends the request in the engine.
@@ -113,10 +118,13 @@ class EngineClient(EngineHttp):
             "return_logprob": True,
             "stream": stream,
             **({} if extra_key is None else {"extra_key": extra_key}),
+            **({} if routes is None else {"return_routed_experts": True, "routed_experts_start_len": routes.start}),
         }
         deadlines = self._deadlines
         timeout = httpx.Timeout(deadlines.silence_s, connect=deadlines.connect_s, write=deadlines.control_s)
         most = _ANSWER_BYTES + sampling.max_new_tokens * _TOKEN_BYTES
+        if routes is not None:
+            most += routes.most_bytes(sampling.max_new_tokens)
         last = b""
         try:
             async with self._http.stream(
@@ -131,7 +139,9 @@ class EngineClient(EngineHttp):
                         on_progress(min(tokens, sampling.max_new_tokens))
         except httpx.RequestError as error:
             raise unreachable(f"POST /generate {rid} at {self.url}", error, deadlines.silence_s) from error
-        return _last_event(last, rid, vocab_size)
+        if len(last) > _LONG_BYTES:
+            return await asyncio.to_thread(_last_event, last, rid, vocab_size, routes)
+        return _last_event(last, rid, vocab_size, routes)
 
     async def abort(self, rid: str | None = None) -> None:
         """End one request, or with None all of them; a request that is not there is no error."""
@@ -328,11 +338,19 @@ async def _events(response: httpx.Response, most: int) -> AsyncIterator[bytes]:
 
     Not httpx's line iterator: it also splits at U+2028 and U+0085, which JSON may hold unescaped.
     """
-    tail, seen = b"", 0
+    # The line so far, in parts: joined for each chunk, a long line would be copied as often as it has chunks.
+    tail: list[bytes] = []
+    held = seen = 0
     async for chunk in response.aiter_bytes():
         seen += len(chunk)
-        *lines, tail = (tail + chunk).split(b"\n")
-        if max(len(tail), *map(len, lines), 0) > most or seen > most * 2 * CHUNKS:
+        first, *others = chunk.split(b"\n")
+        lines = [] if not others else [b"".join([*tail, first]), *others[:-1]]
+        if others:
+            tail, held = [others[-1]], len(others[-1])
+        else:
+            tail.append(first)
+            held += len(first)
+        if max(held, *map(len, lines), 0) > most or seen > most * 2 * CHUNKS:
             raise EngineProtocolError(f"POST /generate: an answer of more than {most} bytes")
         for line in lines:
             if line.startswith(b"data:") and line != b"data: [DONE]":
@@ -343,7 +361,7 @@ async def _whole(response: httpx.Response, most: int) -> AsyncIterator[bytes]:
     yield await read_bounded(response, most)
 
 
-def _last_event(event: bytes, rid: str, vocab_size: int) -> Generation:
+def _last_event(event: bytes, rid: str, vocab_size: int, routes: RoutesAsked | None) -> Generation:
     if not event:
         raise EngineProtocolError(f"generate {rid}: the stream ended without an answer")
     body = parse_json(event, f"generate {rid}")
@@ -354,4 +372,4 @@ def _last_event(event: bytes, rid: str, vocab_size: int) -> Generation:
             code if isinstance(code, int) and 400 <= code < 600 else 400,
             event.decode(errors="replace"),
         )
-    return parse_generation(body, rid, vocab_size)
+    return parse_generation(body, rid, vocab_size, routes)

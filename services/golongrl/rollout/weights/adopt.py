@@ -20,7 +20,7 @@ import structlog
 from golongrl.broadcast.verify import Reading
 from golongrl.errors import InputError
 from golongrl.queue.types import WeightsRef
-from golongrl.rollout.sglang.answers import ModelInfo
+from golongrl.rollout.sglang.answers import ModelInfo, RoutesAsked
 from golongrl.rollout.sglang.client import EngineClient, PauseMode
 from golongrl.rollout.sglang.errors import (
     AdoptionError,
@@ -32,6 +32,7 @@ from golongrl.rollout.sglang.errors import (
 from golongrl.rollout.sglang.sampling import SamplingParams
 from golongrl.rollout.weights.policy import Mode
 from golongrl.rollout.weights.receive import receive
+from golongrl.routes.model import MoeRouting, routing_of
 
 log = structlog.get_logger(__name__)
 
@@ -46,12 +47,14 @@ _PROBE_S = 20.0
 class Confirmed:
     """Weights the engine has confirmed, how it names them itself, and how many token ids they know.
 
-    `reading`: the checksums it read back, where the weights came by broadcast.
+    `routing`: how a mixture of experts routes tokens. `reading`: the checksums that the engine read back, where the
+    weights came by broadcast.
     """
 
     ref: WeightsRef
     info: ModelInfo
     vocab_size: int
+    routing: MoeRouting | None = None
     reading: Reading | None = None
 
     @property
@@ -60,8 +63,8 @@ class Confirmed:
         return f"{self.ref.lineage}/{self.ref.version}"
 
 
-def vocabulary(folder: str) -> int:
-    """How many token ids the model in a Hugging Face folder knows.
+def sizes(folder: str) -> tuple[int, MoeRouting | None]:
+    """How many token ids the model in a Hugging Face folder knows, and how it routes tokens to experts.
 
     Raises:
         WeightsMissingError: the folder cannot be read here.
@@ -70,21 +73,26 @@ def vocabulary(folder: str) -> int:
     path = Path(folder) / "config.json"
     try:
         config = json.loads(path.read_text("utf-8"))
-        return int(config.get("vocab_size") or config["text_config"]["vocab_size"])
+        return int(config.get("vocab_size") or config["text_config"]["vocab_size"]), routing_of(config)
     except OSError as error:
         raise WeightsMissingError(f"weights {path}: {error} (is the weight store mounted here?)") from error
     except (KeyError, TypeError, ValueError) as error:
         raise AdoptionError(f"weights {path}: no vocab_size", unchanged=True) from error
 
 
-async def check_server(engine: EngineClient) -> None:
-    """Refuse an engine whose settings make it use KV of other weights.
+async def check_server(engine: EngineClient, *, routes: bool = False) -> None:
+    """Refuse an engine whose settings make it use KV of other weights, or that returns no experts where `routes`.
 
     Raises:
         InputError: a setting of the engine must change.
         EngineError: the engine did not answer.
     """
     settings = await engine.server_settings()
+    if routes and settings.get("enable_return_routed_experts") is not True:
+        raise InputError(
+            f"engine {engine.url}: learner.routing_replay needs the experts of each token; start it with "
+            "--enable-return-routed-experts"
+        )
     if storage := settings.get("hicache_storage_backend"):
         reason = f"--hicache-storage-backend {storage} stores KV without the weights' version"
     elif settings.get("enable_lmcache"):
@@ -94,8 +102,9 @@ async def check_server(engine: EngineClient) -> None:
     raise InputError(f"engine {engine.url}: {reason}, so prompts would get KV of older weights; start it without")
 
 
-async def probe(engine: EngineClient, held: Confirmed) -> None:
-    """Sample one token: weights that were read back as sent may still be nothing to sample from (NaN).
+async def probe(engine: EngineClient, held: Confirmed, *, routes: bool = False) -> None:
+    """Sample one token: weights that were read back as sent may still be nothing to sample from (NaN). With `routes`,
+    see that its experts are the model's, too.
 
     An engine that does not answer is not judged here: the next group finds out.
 
@@ -104,10 +113,16 @@ async def probe(engine: EngineClient, held: Confirmed) -> None:
     """
     one = SamplingParams(temperature=1.0, top_p=1.0, max_new_tokens=1, seed=0)
     prompt = np.zeros(1, np.int32)
+    asked = RoutesAsked(held.routing, prompt.size) if routes and held.routing else None
     try:
         async with asyncio.timeout(_PROBE_S):
             await engine.generate(
-                prompt, one, rid=f"probe-{uuid.uuid4().hex}", vocab_size=held.vocab_size, extra_key=held.cache_key
+                prompt,
+                one,
+                rid=f"probe-{uuid.uuid4().hex}",
+                vocab_size=held.vocab_size,
+                extra_key=held.cache_key,
+                routes=asked,
             )
     except (EngineProtocolError, EngineRefusedError) as error:
         raise AdoptionError(f"no valid token from version {held.ref.version}: {error}", unchanged=False) from error
@@ -145,7 +160,7 @@ async def adopt(
         AdoptionError: with `unchanged` where the engine refused and still names the weights it held.
     """
     try:
-        size = vocabulary(ref.path)
+        vocabulary, routing = sizes(ref.path)
         reading = None
         if ref.source:
             reading = await receive(engine, ref, _PAUSE.get(mode, "retract"), held.reading if held else None, worker)
@@ -159,7 +174,7 @@ async def adopt(
         if info.weight_version != str(ref.version):
             message = f"the engine took version {ref.version} but reads back {info.weight_version!r}"
             raise AdoptionError(message, unchanged=False)
-        confirm(Confirmed(ref, info, size, reading))
+        confirm(Confirmed(ref, info, vocabulary, routing, reading))
         await engine.resume()
     except AdoptionError as error:
         if not error.unchanged:
