@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import Field
 
 from golongrl.kubernetes.values.common import Argument, Count, Positive, Resources, ValuesSection
+from golongrl_operator.placement import Placement
 
 GROUP: Final = "golongrl.io"
 VERSION: Final = "v1alpha1"
@@ -28,8 +29,8 @@ class PatchMetadata(ValuesSection):
     annotations: dict[str, str | None] = Field(default_factory=dict, description="Annotations; a null removes one.")
 
 
-class LearnerPatch(ValuesSection):
-    """A patch of a RayJob."""
+class LearnerPatch(Placement):
+    """Where the learner's pods may be, and a patch of its RayJob."""
 
     metadata: PatchMetadata = Field(default=PatchMetadata(), description="Labels and annotations of the RayJob.")
     spec: dict[str, Any] = Field(
@@ -37,7 +38,7 @@ class LearnerPatch(ValuesSection):
     )
 
 
-class RolloutSpec(ValuesSection):
+class RolloutSpec(Placement):
     """The engines that generate for this run."""
 
     replicas: Count | None = Field(
@@ -61,9 +62,6 @@ class RolloutSpec(ValuesSection):
     )
     engine_args: list[str] | None = Field(
         None, description="More arguments of the engine, after the release's. The run then has a pool of its own."
-    )
-    node_selector: dict[str, str] | None = Field(
-        None, description="Labels of the nodes that may run the engines. The run then has a pool of its own."
     )
 
 
@@ -97,7 +95,7 @@ class ScheduleSpec(ValuesSection):
     )
 
 
-class EvaluationSpec(ValuesSection):
+class EvaluationSpec(Placement):
     """What is measured after the run has succeeded."""
 
     suite: str = Field(
@@ -145,7 +143,11 @@ class Spec(ValuesSection):
         "again resumes from the last checkpoint and repeats the steps after it with the same samples, so that the "
         "result is the same as without the pause.",
     )
-    rollout: RolloutSpec = Field(default=RolloutSpec(), description="The engines that generate for this run.")
+    rollout: RolloutSpec = Field(
+        default=RolloutSpec(),
+        description="The engines that generate for this run: how many, which arguments, and where. A run that says "
+        "where, or has arguments of its own, has a pool of its own.",
+    )
     reward: RewardSpec = Field(default=RewardSpec(), description="What scores the run's responses.")
     schedule: ScheduleSpec = Field(default=ScheduleSpec(), description="When it trains if others want the same GPUs.")
     evaluation: EvaluationSpec | None = Field(
@@ -190,7 +192,8 @@ class Spec(ValuesSection):
     )
     learner: LearnerPatch = Field(
         default=LearnerPatch(),
-        description="What differs from the RayJob that the release's chart renders. Merged as `kubectl patch` does: "
+        description="Where the learner's pods may be (head, ranks and submitter), and what else differs from the "
+        "RayJob that the release's chart renders. `metadata` and `spec` are merged as `kubectl patch` does: "
         "containers, volumes and variables by name, worker groups by groupName; a null removes a key.",
     )
 

@@ -18,6 +18,8 @@ from golongrl.kubernetes.rayjob.site import Manifest, Site
 from golongrl.recipe import Recipe
 from golongrl.recipe.models import Section
 from golongrl_operator.api import ATTEMPT, CONTENT, GROUP, KIND, RUN_LABEL, VERSION, Spec
+from golongrl_operator.placement import KEYS as PLACED
+from golongrl_operator.placement import given, place
 
 # Keys that workers and (learner.weights) NetworkPolicies take from the release's recipe, not from the run's.
 _POOL_READS: Final = ("rollout", "reward", "queue", "seed", "model.context_length", "learner.weights")
@@ -85,7 +87,10 @@ def _resolve(site: Site, text: str) -> Meaning:
     recipe = recipes.parse(merge(base, _with_n(spec.recipe)), origin=spec.recipe_preset or "recipe")
     pool = recipes.parse(dict(site.recipe), origin=f"release {site.release}")
     dedicated = _dedicated(spec, pool, recipe)
-    job = rayjobs.patch(site.rayjob, spec.learner.model_dump(exclude_unset=True))
+    job = copy.deepcopy(site.rayjob)
+    for template in learner_templates(job):
+        place(template, spec.learner)
+    job = rayjobs.patch(job, spec.learner.model_dump(exclude=set(PLACED), exclude_unset=True))
     if spec.schedule.queue:
         # Learner and pool are admitted together (kueue.py), not the RayJob alone.
         job = rayjobs.patch(job, {"metadata": {"labels": {KUEUE: None}}})
@@ -114,6 +119,12 @@ def objects(site: Site, run: Manifest, meaning: Meaning, attempt: int) -> list[M
     return [_of_run(site, run, meaning, item) for item in made]
 
 
+def learner_templates(job: Manifest) -> list[Manifest]:
+    """Pods of a RayJob: head, ranks and submitter."""
+    submitter = job["spec"].get("submitterPodTemplate")
+    return [*rayjobs.pod_templates(job), *([submitter] if submitter else [])]
+
+
 def most_engines(site: Site, spec: Spec) -> int:
     """Engines that the run may have."""
     if spec.rollout.replicas is not None:
@@ -140,8 +151,7 @@ def pool(site: Site, run: Manifest, meaning: Meaning, replicas: int) -> list[Man
         template["metadata"]["labels"] |= own
         read = rayjobs.digest(recipes.dump(meaning.recipe.model_copy(update=_LEARNER_ONLY)))
         template["metadata"].setdefault("annotations", {})["checksum/recipe"] = read
-        if spec.rollout.node_selector:
-            template["spec"]["nodeSelector"] = dict(spec.rollout.node_selector)
+        place(template, spec.rollout)
         for volume in template["spec"].get("volumes", []):
             if volume["name"] == "recipe":
                 volume["configMap"] = {"name": name}
@@ -227,7 +237,7 @@ def _dedicated(spec: Spec, pool: Recipe, recipe: Recipe) -> str:
     asked = {
         "rollout.dedicated": spec.rollout.dedicated,
         "rollout.engineArgs": spec.rollout.engine_args,
-        "rollout.nodeSelector": spec.rollout.node_selector,
+        **{f"rollout.{key}": value for key, value in given(spec.rollout).items()},
         "reward.url": spec.reward.url,
     }
     why = [f"spec.{key} is set" for key, value in asked.items() if value]

@@ -30,6 +30,21 @@ _KEPT: Final = {
 _OPEN: Final[Schema] = {"x-kubernetes-preserve-unknown-fields": True}
 # Arguments of `golongrl eval run` that say what is evaluated, and where the answers go.
 _OPERATORS_OWN: Final = ("--target", "--last", "--step", "--data", "--out", "--summary")
+# What the API server asks of a pod's tolerations, here with the run's own key.
+_TOLERATION: Final = [
+    {
+        "rule": "!has(self.operator) || self.operator != 'Exists' || !has(self.value) || self.value == ''",
+        "message": "tolerations: value is set, but operator Exists takes every value",
+    },
+    {
+        "rule": "has(self.key) && self.key != '' || has(self.operator) && self.operator == 'Exists'",
+        "message": "tolerations: key is missing; only operator Exists may leave it out",
+    },
+    {
+        "rule": "!has(self.tolerationSeconds) || has(self.effect) && self.effect == 'NoExecute'",
+        "message": "tolerations: tolerationSeconds is set, but effect is not NoExecute",
+    },
+]
 _COLUMNS: Final = (
     ("Phase", "string", ".status.phase", 0),
     ("Step", "string", ".status.step", 0),
@@ -115,6 +130,8 @@ def schema() -> Schema:
             "message": "rollout.replicas is more than rollout.maxReplicas",
         },
     ]
+    for part in ("rollout", "learner", "evaluation"):
+        spec["properties"][part]["properties"]["tolerations"]["items"]["x-kubernetes-validations"] = _TOLERATION
     spec["properties"]["evaluation"]["properties"]["args"]["x-kubernetes-validations"] = [
         {
             "rule": f"!self.exists(word, word.matches('^({'|'.join(_OPERATORS_OWN)})(=|$)'))",
@@ -194,7 +211,8 @@ def _structural(schema: Schema, required: bool = True, nullable: bool = False) -
         some = [option for option in options if option.get("type") != "null"]
         empty = {"nullable": True} if len(some) < len(options) else {}
         if len(some) == 1:
-            return convert(some[0]) | empty
+            # The API server refuses null for an enum even where it is nullable.
+            return convert(some[0]) | ({} if "enum" in some[0] and not nullable else empty)
         if {option.get("type") for option in some} == {"integer", "string"}:
             return {"x-kubernetes-int-or-string": True} | empty
         return _OPEN | empty

@@ -22,6 +22,7 @@ from golongrl_operator.api import RUN_LABEL, EvaluationScore, EvaluationSpec, Ev
 from golongrl_operator.build import KUEUE, Meaning, owned_by, run_folder
 from golongrl_operator.conditions import short, stamp
 from golongrl_operator.decide import RunPhase
+from golongrl_operator.placement import place
 
 Json = Mapping[str, Any]
 
@@ -51,6 +52,7 @@ def job_of(site: Site, run: Manifest, meaning: Meaning, step: int | None) -> Man
     container["command"] = _command(site, run, meaning, spec, container["command"], step)
     if spec.resources is not None:
         container["resources"] = spec.resources.model_dump(exclude_defaults=True)
+    place(job["spec"]["template"], spec)
     if spec.active_deadline_seconds is not None:
         job["spec"]["activeDeadlineSeconds"] = spec.active_deadline_seconds
     if spec.ttl_seconds_after_finished is not None:

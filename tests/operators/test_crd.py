@@ -108,8 +108,13 @@ def test_it_is_open_only_where_kuberay_s_types_pass_through_and_in_one_key_of_th
     }
     assert free == {
         "learner.spec",
+        *(f"{part}.affinity" for part in PLACED),
+        *(f"{part}.topologySpreadConstraints[].labelSelector" for part in PLACED),
         "recipe.algorithm.rollout_rs[]",
     }
+
+
+PLACED = ("rollout", "learner", "evaluation")
 
 
 def test_every_key_of_the_spec_is_described() -> None:
@@ -181,6 +186,13 @@ def test_a_patch_of_the_learner_is_kuberays_and_may_remove_keys() -> None:
         ({"maxRestart": 1}, "$.spec"),
         ({"release": ""}, "$.spec.release"),
         ({"evaluation": {}}, "$.spec.evaluation"),
+        ({"rollout": {"tolerations": [{"key": "a", "operater": "Exists"}]}}, "$.spec.rollout.tolerations[0]"),
+        ({"rollout": {"tolerations": [{"key": "a", "effect": "NoRun"}]}}, "$.spec.rollout.tolerations[0].effect"),
+        (
+            {"learner": {"topologySpreadConstraints": [{"maxSkew": 1, "topologyKey": "a"}]}},
+            "$.spec.learner.topologySpreadConstraints[0]",
+        ),
+        ({"learner": {"priorityClassName": "Not A Name"}}, "$.spec.learner.priorityClassName"),
         ({"evaluation": {"suite": "no suite"}}, "$.spec.evaluation.suite"),
         ({"evaluation": {"suite": "a", "resources": {"limit": {}}}}, "$.spec.evaluation.resources"),
     ],
@@ -212,6 +224,21 @@ def rules() -> dict[str, list[dict[str, str]]]:
 @pytest.mark.parametrize(
     ("path", "self", "old", "holds"),
     [
+        *(
+            (f".spec.{part}.tolerations[]", toleration, None, holds)
+            for part in ("rollout", "learner", "evaluation")
+            for toleration, holds in (
+                ({"key": "gpu"}, True),
+                ({"key": "gpu", "operator": "Equal", "value": "a", "effect": "NoSchedule"}, True),
+                ({"operator": "Exists"}, True),
+                ({"operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 60}, True),
+                ({"key": "gpu", "operator": "Exists", "value": "a"}, False),
+                ({"value": "a"}, False),
+                ({"key": "", "operator": "Equal"}, False),
+                ({"key": "gpu", "effect": "NoSchedule", "tolerationSeconds": 60}, False),
+                ({"key": "gpu", "tolerationSeconds": 60}, False),
+            )
+        ),
         (".spec.release", "a", "a", True),
         (".spec.release", "b", "a", False),
         ("", {"metadata": {"name": "n" * 63}}, None, True),
@@ -238,7 +265,8 @@ def test_cel_rules(path: str, self: Any, old: Any, holds: bool) -> None:
 
 
 def test_every_cel_rule_is_tested_and_says_which_key() -> None:
-    assert set(rules()) == {".spec.release", ".spec", ".spec.rollout", ".spec.evaluation.args", ""}
+    tolerations = {f".spec.{part}.tolerations[]" for part in PLACED}
+    assert set(rules()) == {".spec.release", ".spec", ".spec.rollout", ".spec.evaluation.args", "", *tolerations}
     keys = {key for found in rules().values() for rule in found for key in [rule["message"].split()[0].strip(":")]}
     assert keys == {
         "release",
@@ -247,6 +275,7 @@ def test_every_cel_rule_is_tested_and_says_which_key() -> None:
         "rollout.replicas",
         "rollout.dedicated",
         "evaluation.args",
+        "tolerations",
     }
 
 

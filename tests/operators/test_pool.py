@@ -9,9 +9,11 @@ import jsonschema
 import pytest
 
 from golongrl.kubernetes.look.pods import Pod
-from golongrl.kubernetes.rayjob.site import Site
+from golongrl.kubernetes.rayjob.site import Site, pod_templates
+from golongrl_operator.build import resolve
 from golongrl_operator.cases import Seen
 from golongrl_operator.crd import schema
+from golongrl_operator.evaluation import job_of
 from golongrl_operator.reconcile import adopted_notes, idle_pool, own_queues, reconcile
 from support.crd import close
 from support.training_runs import NOW, PICTURE, QUEUE, SERVICES, SITE, a_job, a_run
@@ -60,6 +62,44 @@ def test_how_many_engines_a_run_has(rollout: dict[str, Any], size: int, reason: 
     # Once it is so, nothing more is done.
     run["status"] = outcome.status
     assert planned(run, a_job(run), picture=PICTURE, workloads=[workload(size)]).pool.scale == {}
+
+
+WHERE: dict[str, Any] = {
+    "nodeSelector": {"gpu": "h100"},
+    "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}],
+    "affinity": {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": []}},
+    "topologySpreadConstraints": [
+        {"maxSkew": 1, "topologyKey": "rack", "whenUnsatisfiable": "ScheduleAnyway", "labelSelector": {}}
+    ],
+    "priorityClassName": "research",
+    "runtimeClassName": "nvidia",
+}
+
+
+def test_a_run_that_says_where_its_engines_may_be_has_a_pool_of_its_own() -> None:
+    for key, value in WHERE.items():
+        assert resolve(SITE, a_run(rollout={key: value})).dedicated == f"spec.rollout.{key} is set"
+    run = a_run(rollout=WHERE)
+    (_, work) = planned(run, a_job(run), picture=PICTURE).pool.apply
+    spec = work["spec"]["template"]["spec"]
+    assert {key: spec[key] for key in WHERE} == WHERE
+    assert spec["containers"]
+
+
+def test_a_run_says_where_its_learner_and_its_evaluation_may_be() -> None:
+    """In all pods of the RayJob; a patch of one group goes over it."""
+    group = {"groupName": "ranks", "template": {"spec": {"priorityClassName": "other"}}}
+    patch = {"rayClusterSpec": {"workerGroupSpecs": [group]}}
+    run = a_run(learner={**WHERE, "spec": patch}, evaluation={"suite": "general", **WHERE})
+    meaning = resolve(SITE, run)
+    head, ranks = (template["spec"] for template in pod_templates(meaning.rayjob))
+    assert {key: head[key] for key in WHERE} == WHERE
+    assert {key: ranks[key] for key in WHERE} == {**WHERE, "priorityClassName": "other"}
+    assert not meaning.dedicated
+    assert meaning.content != resolve(SITE, a_run()).content
+    spec = job_of(SITE, run, meaning, None)["spec"]["template"]["spec"]
+    assert {key: spec[key] for key in WHERE} == WHERE
+    assert resolve(SITE, a_run()).rayjob == SITE.rayjob
 
 
 def test_the_status_serves_kubectl_scale() -> None:

@@ -1,0 +1,73 @@
+"""Where the pods of a run may be: what it says replaces what its release's values say of the same key."""
+
+from typing import Any, Final, Literal
+
+from pydantic import Field
+
+from golongrl.kubernetes.rayjob.site import Manifest
+from golongrl.kubernetes.values.common import Count, ObjectName, Passthrough, Positive, ValuesSection
+
+# A rule of the CRD looks at every entry, so that the API server asks how many there may be.
+_MOST: Final = 32
+
+
+class Toleration(ValuesSection):
+    """A taint that the pods tolerate."""
+
+    key: str | None = Field(None, max_length=317, description="Key of the taint; absent with Exists: every taint.")
+    operator: Literal["Exists", "Equal"] = Field("Equal", description="Exists: whatever its value.")
+    value: str | None = Field(None, max_length=63, description="Value of the taint, with Equal.")
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = Field(
+        None, description="Its effect; absent: every effect."
+    )
+    toleration_seconds: Count | None = Field(
+        None, description="With NoExecute: how long the pod stays. Absent: for good."
+    )
+
+
+class TopologySpread(ValuesSection):
+    """How evenly pods are spread."""
+
+    max_skew: Positive = Field(description="How many pods one domain may have more than another.")
+    topology_key: str = Field(min_length=1, max_length=317, description="Label of nodes that makes a domain.")
+    when_unsatisfiable: Literal["DoNotSchedule", "ScheduleAnyway"] = Field(
+        description="Whether it is a condition or a wish."
+    )
+    label_selector: Passthrough | None = Field(None, description="Pods that are counted, as Kubernetes selects.")
+    min_domains: Positive | None = Field(None, description="Domains that there must be.")
+
+
+class Placement(ValuesSection):
+    """Where pods may be; each key replaces the release's value."""
+
+    node_selector: dict[str, str] | None = Field(None, description="Labels that a node must have.")
+    tolerations: list[Toleration] | None = Field(
+        None, max_length=_MOST, description="Taints that the pods tolerate, such as that of GPU nodes."
+    )
+    affinity: Passthrough | None = Field(
+        None,
+        description="Affinity to nodes and pods, as Kubernetes defines it. The API server checks it when the pods are "
+        "made; a refusal is the run's message.",
+    )
+    topology_spread_constraints: list[TopologySpread] | None = Field(
+        None, max_length=_MOST, description="How pods are spread over nodes, racks or zones."
+    )
+    priority_class_name: ObjectName | None = Field(
+        None, description="PriorityClass of the pods, which must exist: the API server refuses pods that name another."
+    )
+    runtime_class_name: ObjectName | None = Field(
+        None, description="RuntimeClass of the pods, which must exist: pods that name another never start."
+    )
+
+
+KEYS: Final = frozenset(Placement.model_fields)
+
+
+def given(placement: Placement) -> dict[str, Any]:
+    """What it says, by the keys of a pod's spec."""
+    return placement.model_dump(include=set(KEYS), exclude_none=True, exclude_unset=True, by_alias=True)
+
+
+def place(template: Manifest, placement: Placement) -> None:
+    """Write it into a pod template."""
+    template["spec"].update(given(placement))
