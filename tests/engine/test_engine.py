@@ -6,11 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from golongrl.engine import model_thread
 from golongrl.engine.engine import CacheNotFlushedError
 from golongrl.engine.model_thread import EngineDeadError
 from golongrl.engine.scheduler import DuplicateRequestError, QueueFullError
 from golongrl.engine.snapshot import WeightsSnapshot
 from golongrl.engine.weights import EngineWeightsError, load_model
+from golongrl.telemetry import waits
+from golongrl.telemetry.waits import PendingWait
 
 from .conftest import Rig, forward_logprobs, request
 
@@ -316,3 +319,32 @@ async def test_a_command_whose_caller_is_gone_harms_nobody(rig) -> None:
     assert mine.engine.alive
     assert await mine.engine.call(lambda: "well") == "well"
     assert not ran
+
+
+async def test_it_says_what_it_waits_for(rig, tiny_model_next: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model_thread, "SHORT_S", 0.0)
+    monkeypatch.setattr(waits, "SHORT_S", 0.0)
+    mine = rig()
+    assert mine.engine.waits() == []
+    running = asyncio.create_task(mine.run(request("a", PROMPTS[0], max_new_tokens=ENDLESS)))
+    await until_running(mine)
+    updating = asyncio.create_task(mine.engine.update_from_disk(tiny_model_next, "1", flush=True, abort_all=False))
+
+    async def until(what: str, on: str) -> PendingWait:
+        async with asyncio.timeout(60):
+            while True:
+                for wait in mine.engine.waits():
+                    if what in wait.what:
+                        assert wait.on == on
+                        return wait
+                await asyncio.sleep(0)
+
+    await until("its open requests to end", "engine")
+    step = await until("its model to end a step", "engine")
+    assert (step.count, step.unit) == (1, "request")
+    await mine.engine.pause("in_place")
+    assert "paused, in_place" in (await until("to let it continue", "rollout")).what
+    await mine.engine.abort()
+    await asyncio.gather(running, updating)
+    await mine.engine.resume()
+    assert mine.engine.waits() == []

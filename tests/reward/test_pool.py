@@ -162,3 +162,24 @@ async def test_a_pool_whose_workers_cannot_start_says_so() -> None:
 def test_retry_after_is_bounded_and_grows_with_the_queue(queued: int, workers: int, seconds: float) -> None:
     now, later = retry_after_s(queued, workers, seconds), retry_after_s(queued + 100, workers, seconds)
     assert 1 <= now <= later <= 60
+
+
+async def test_it_says_what_its_items_wait_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("golongrl.reward.pool.SHORT_S", 0.0)
+    async with pool(workers=1) as made:
+        assert made.waits() == []
+        futures = made.submit([payload("HANG"), payload("x"), payload("y")], 300.0)
+        score, free = sorted(made.waits(), key=lambda wait: wait.what, reverse=True)[:2]
+        assert {(wait.on, wait.count, wait.unit) for wait in (score, free)} == {
+            ("reward", 1, "item"),
+            ("reward", 2, "item"),
+        }
+        (deadline,) = {wait.deadline_s for wait in (score, free)} - {None}
+        assert deadline > 300.0  # its process is killed at 300 s
+        for future in futures:
+            future.cancel()
+    cold = WorkerPool(misbehave.score, workers=1)
+    await cold.start()
+    (starting,) = cold.waits()
+    assert (starting.what, starting.deadline_s) == ("its processes to start", cold.start_timeout_s)
+    await cold.stop()

@@ -21,6 +21,10 @@ def worker(*waits: PendingWait, id: str = "rollout-0", age_s: float = 0.5, **fie
 
 GROUPS = PendingWait("rollout/rollout-0", "3 groups of step 4", 12.0)
 GENERATE = PendingWait("engine", "{on} to generate", 11.0, 120.0, 3, "group")
+LATE = PendingWait("engine", "{on} to generate", 121.0, 120.0, 3, "group")
+MODEL = dumps([PendingWait("engine", "its model to end a step", 119.0)])
+ITEMS = dumps([PendingWait("reward", "a process for", 16.0, 15.0, 2, "item")])
+READING = dumps([PendingWait("storage", "{on}", 9.0, 1.0)])
 SCORE = PendingWait("reward", "{on} to score", 9.0, None, 1, "group")
 STEP = PendingWait("learner", "full: enough groups wait", 20.0)
 
@@ -75,6 +79,48 @@ STEP = PendingWait("learner", "full: enough groups wait", 20.0)
         ),
         # Past its own deadline, with nobody in trouble.
         ([learner(PendingWait("ranks", "{on} to start", 61.0, 60.0))], ["learner waits for the ranks to start, 61 s"]),
+        # Past the deadline of who waits for an engine that answers: it says itself what it waits for.
+        (
+            [learner(GROUPS), worker(LATE, engine_waits=MODEL)],
+            [
+                "learner waits for 3 groups of step 4, 12 s <- "
+                "rollout-0 waits for engine http://rollout-0:30000 to generate 3 groups, 121 s <- "
+                "engine http://rollout-0:30000 waits for its model to end a step, 119 s"
+            ],
+        ),
+        (
+            [
+                learner(GROUPS),
+                worker(SCORE),
+                worker(SCORE, id="rollout-1", reward_waits=ITEMS),
+            ],
+            [
+                "learner waits for 3 groups of step 4, 12 s <- "
+                "rollout-0 waits for the reward service to score a group, 9 s <- "
+                "the reward service waits for a process for 2 items, 16 s"
+            ],
+        ),
+        # Both are late: one chain, which goes to the end.
+        (
+            [learner(PendingWait("rollout/rollout-0", "3 groups", 61.0, 60.0)), worker(LATE)],
+            [
+                "learner waits for 3 groups, 61 s <- "
+                "rollout-0 waits for engine http://rollout-0:30000 to generate 3 groups, 121 s"
+            ],
+        ),
+        # What an engine that does not answer, or one of a silent worker, said last may have changed.
+        (
+            [learner(GROUPS), worker(GENERATE, engine_silent_s="10", engine_waits=READING)],
+            [
+                "learner waits for 3 groups of step 4, 12 s <- "
+                "rollout-0 waits for engine http://rollout-0:30000 to generate 3 groups, 11 s <- "
+                "engine http://rollout-0:30000 has not answered for 10 s"
+            ],
+        ),
+        (
+            [learner(GROUPS), worker(age_s=9.0, engine_waits=READING)],
+            ["learner waits for 3 groups of step 4, 12 s <- rollout-0 has sent no heartbeat for 9 s"],
+        ),
     ],
 )  # fmt: skip
 def test_the_chain_ends_at_the_process_to_look_at(services: list[dict[str, Any]], told: list[str]) -> None:
@@ -128,6 +174,20 @@ def test_every_process_in_trouble_ends_one_finite_chain(found: dict[str, tuple[l
     for stall in chains:
         assert stall.links[-1] == f"{stall.culprit} is silent"
         assert len(set(stall.links)) == len(stall.links) <= 6
+
+
+@given(st.dictionaries(keys, st.lists(st.builds(
+    PendingWait, on=keys | st.sampled_from(KINDS), what=st.just("{on}"), for_s=st.floats(0, 100),
+    deadline_s=st.none() | st.floats(0, 100),
+), max_size=4)))  # fmt: skip
+def test_whoever_waits_for_whom_chains_are_finite_and_one_is_told_if_anybody_is_late(
+    found: dict[str, list[PendingWait]],
+) -> None:
+    processes = {key: Process(key, key, tuple(waits)) for key, waits in found.items()}
+    late = any(wait.late for waits in found.values() for wait in waits)
+    chains = stalls(processes)
+    assert bool(chains) == late
+    assert all(1 <= len(chain.links) <= 6 for chain in chains)
 
 
 def test_only_what_lasts_is_told() -> None:

@@ -34,6 +34,7 @@ from golongrl.engine.scheduler import DuplicateRequestError, QueueFullError, Req
 from golongrl.engine.traces import recorder
 from golongrl.engine.weights import EngineWeightsError
 from golongrl.telemetry.tracing import Tracing
+from golongrl.telemetry.waits import dumps
 
 log = structlog.get_logger()
 
@@ -246,6 +247,11 @@ def _normal_routes(serving: Serving, tracing: Tracing) -> APIRouter:
     async def rotary_embedding() -> dict[str, Any]:
         """Of this engine alone: what its positions turn by, so that a client can check a rope scaling."""
         return {"rotary": rotary(engine.model)}
+
+    @router.get("/waits")
+    async def waits() -> dict[str, str]:
+        """Of this engine alone: what it waits for, for the chain of a stall."""
+        return {"waits": dumps(engine.waits())}
 
     @router.get("/v1/models")
     async def list_models() -> dict[str, Any]:

@@ -21,6 +21,7 @@ from golongrl.engine.sampling import Uniforms
 from golongrl.engine.scheduler import Decode, GenerationRequest, PauseMode
 from golongrl.engine.snapshot import Timeline, WeightsSnapshot
 from golongrl.engine.weights import check_finite, check_tensors, checksums, read_tensors
+from golongrl.telemetry.waits import PendingWait, Waits, longest
 
 T = TypeVar("T")
 
@@ -52,6 +53,7 @@ class EmbeddedEngine:
         self._open = asyncio.Event()
         self._open.set()
         self._changed = asyncio.Condition()
+        self._waits = Waits()
 
     def start(self) -> None:
         """Start the model thread."""
@@ -78,6 +80,10 @@ class EmbeddedEngine:
     def paused(self) -> bool:
         """Whether generation is paused."""
         return self.scheduler.paused is not None
+
+    def waits(self) -> list[PendingWait]:
+        """What holds up its requests, the longest waits first."""
+        return longest([*self._thread.waits(), *self._waits.current()])
 
     def memory(self) -> dict[str, list[torch.Tensor]]:
         """The tensors that take memory, by what for."""
@@ -172,7 +178,8 @@ class EmbeddedEngine:
             CacheNotFlushedError: the weights are new, but requests hold cache of the old: the version stays.
         """
         async with self._updating:
-            tensors = await asyncio.to_thread(read_tensors, path)
+            with self._waits.on("storage", "{on} to give new weights"):
+                tensors = await asyncio.to_thread(read_tensors, path)
             check_tensors(self.model, {name: tensor.shape for name, tensor in tensors.items()}, complete=True)
             await asyncio.to_thread(check_finite, tensors)
             await self._replace(tensors, version, flush=flush, abort_all=abort_all)
@@ -182,7 +189,8 @@ class EmbeddedEngine:
     ) -> None:
         """Replace the weights that `receive` (run in a thread) brings, which may be some of them; raises likewise."""
         async with self._updating:
-            tensors = await asyncio.to_thread(receive)
+            with self._waits.on("learner", "{on} to send new weights"):
+                tensors = await asyncio.to_thread(receive)
             await asyncio.to_thread(check_finite, tensors)
             await self._replace(tensors, version, flush=flush, abort_all=abort_all)
 
@@ -195,7 +203,8 @@ class EmbeddedEngine:
             self._open.clear()
         try:
             async with self._changed:
-                await self._changed.wait_for(lambda: self.in_flight == 0 or self.paused)
+                with self._waits.on("engine", "its open requests to end before it changes weights"):
+                    await self._changed.wait_for(lambda: self.in_flight == 0 or self.paused)
             flushed = await self.call(lambda: self._thread.update(tensors, version, flush))
         finally:
             self._open.set()

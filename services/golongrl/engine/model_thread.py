@@ -36,6 +36,7 @@ from golongrl.engine.scheduler import (
 )
 from golongrl.engine.snapshot import Timeline, WeightsSnapshot
 from golongrl.engine.weights import EngineWeightsError, copy_tensors
+from golongrl.telemetry.waits import SHORT_S, PendingWait
 
 log = structlog.get_logger()
 T = TypeVar("T")
@@ -100,6 +101,8 @@ class ModelThread:
         self._commands: queue.SimpleQueue[tuple[Callable[[], object], Future[object]]] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="model", daemon=True)
         self._stopping = False
+        self._step_since: float | None = None
+        self._paused_since = 0.0
 
     # --- for other threads --------------------------------------------------------------------------------------
 
@@ -130,6 +133,19 @@ class ModelThread:
             self._bury()
         return future
 
+    def waits(self) -> list[PendingWait]:
+        """What holds up the requests, as far as it takes long; values may be of a moment ago."""
+        now, since, held = time.monotonic(), self._step_since, len(self._jobs)
+        found = []
+        if self.scheduler.paused is not None:
+            what = f"{{on}} to let it continue (paused, {self.scheduler.paused})"
+            found.append(PendingWait("rollout", what, now - self._paused_since))
+        elif since is not None:
+            found.append(
+                PendingWait("engine", "its model to end a step for", now - since, None, max(1, held), "request")
+            )
+        return [wait for wait in found if wait.for_s >= SHORT_S]
+
     # --- commands, to be posted ---------------------------------------------------------------------------------
 
     def submit(self, jobs: Sequence[ModelJob]) -> None:
@@ -140,6 +156,8 @@ class ModelThread:
 
     def pause(self, mode: PauseMode) -> None:
         """Stop generating; see `Scheduler.pause`."""
+        if self.scheduler.paused is None:
+            self._paused_since = time.monotonic()
         for request in self.scheduler.pause(mode):
             self._close(self._jobs[request.rid])
         if mode != "in_place":
@@ -177,7 +195,9 @@ class ModelThread:
             while not self._stopping:
                 self._obey()
                 if self.scheduler.paused is None:
+                    self._step_since = time.monotonic()
                     self._step()
+                    self._step_since = None
         except Exception:
             # The boundary of the thread: after any error nothing can be generated, and every caller must be told.
             log.exception("the model thread failed")

@@ -35,6 +35,7 @@ from golongrl.reward.reading import RefusedError, ScoreBatch, read_batch, refuse
 from golongrl.serving import exposition
 from golongrl.tasks import Task
 from golongrl.telemetry.tracing import HEADER, TraceContext, Tracing
+from golongrl.telemetry.waits import dumps
 
 log = structlog.get_logger()
 
@@ -137,7 +138,7 @@ def create_app(
 
     @app.get("/healthz", response_model=Health, summary="The process is alive")
     async def healthz() -> Health:
-        return Health(status="ok", workers=pool.warm, detail="alive")
+        return Health(status="ok", workers=pool.warm, detail="alive", waits=dumps(pool.waits()))
 
     @app.get("/readyz", response_model=Health, summary="Workers are warm", responses={503: {"model": Health}})
     async def readyz(response: Response) -> Health:

@@ -20,7 +20,7 @@ import tenacity
 from pydantic import ValidationError
 
 from golongrl.errors import GolongrlError
-from golongrl.reward.models import Item, Mode, Problem, ScoreRequest, ScoreResponse, ScoreResult
+from golongrl.reward.models import Health, Item, Mode, Problem, ScoreRequest, ScoreResponse, ScoreResult
 
 log = structlog.get_logger()
 
@@ -73,6 +73,8 @@ class RewardClient:
         if timeout_s <= 0 or attempts < 1:
             raise ValueError(f"timeout_s must be above 0 and attempts at least 1, got {timeout_s} and {attempts}")
         self.url = url.rstrip("/")
+        self.waits = ""
+        """What the service waited for when it was last asked whether it answers (`telemetry.waits.dumps`)."""
         self._timeout_s, self._attempts, self._jitter = timeout_s, attempts, jitter
         headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
         # The call as a whole has a deadline (`timeout_s`); only connecting needs one of its own.
@@ -133,11 +135,15 @@ class RewardClient:
             return False
 
     async def answers(self) -> bool:
-        """Whether the service answers at all, be it that it is not ready."""
+        """Whether the service answers at all, be it that it is not ready; `waits` is then what it waits for itself."""
         try:
-            await self._http.get(f"{self.url}/healthz", timeout=_CONNECT_S)
+            answer = await self._http.get(f"{self.url}/healthz", timeout=_CONNECT_S)
         except httpx.RequestError:
             return False
+        try:
+            self.waits = Health.model_validate_json(answer.content).waits
+        except ValidationError:
+            self.waits = ""
         return True
 
     async def _with_retries(self, body: bytes, headers: Mapping[str, str]) -> list[ScoreResult]:

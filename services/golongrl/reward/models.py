@@ -109,3 +109,4 @@ class Health(_Strict):
     status: Literal["ok", "starting"]
     workers: int = Field(description="Workers that are warm.")
     detail: str
+    waits: str = Field("", description="What the service waits for, as heartbeats have it; for the chain of a stall.")

@@ -26,6 +26,7 @@ from typing import Any, Literal, cast
 import structlog
 
 from golongrl.reward import worker as worker_process
+from golongrl.telemetry.waits import SHORT_S, PendingWait, longest
 
 log = structlog.get_logger()
 
@@ -194,6 +195,7 @@ class WorkerPool:
         self._workers: set[_Worker] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._failed_starts = 0
+        self._cold_since = 0.0
         self._stopping = asyncio.Event()
         # Every start polls all our children in its thread: an exit code read there and here at once is lost.
         self._processes = asyncio.Lock()
@@ -215,6 +217,22 @@ class WorkerPool:
         """Workers that compute or could."""
         return sum(worker.warm for worker in self._workers)
 
+    def waits(self) -> list[PendingWait]:
+        """What holds up the items, the longest waits first."""
+        now, found = self.loop.time(), list[PendingWait]()
+        if computing := [worker.job for worker in self._workers if worker.job is not None]:
+            job = min(computing, key=lambda job: job.started_at)
+            # At its deadline an item's process is killed, which takes a moment.
+            allowed = job.deadline_s + _REAP_S
+            what = "a process of its own to score"
+            found.append(PendingWait("reward", what, now - job.started_at, allowed, len(computing), "item"))
+        if self._queue:
+            for_s = now - self._queue[0].queued_at
+            found.append(PendingWait("reward", "a free process for", for_s, None, len(self._queue), "item"))
+        if not self.warm:
+            found.append(PendingWait("reward", "its processes to start", now - self._cold_since, self.start_timeout_s))
+        return longest(wait for wait in found if wait.for_s >= SHORT_S)
+
     @property
     def broken(self) -> bool:
         """Workers could not be started several times in a row, and none is left."""
@@ -223,6 +241,7 @@ class WorkerPool:
     async def start(self) -> None:
         """Begin to start the workers; returns at once (see `wait_warm`)."""
         self.loop = asyncio.get_running_loop()
+        self._cold_since = self.loop.time()
         # The fork server reads this list when the first worker starts; `__main__` spares every fork its re-import.
         self._context.set_forkserver_preload(["__main__", *self._preload])
         for _ in range(self._size):
@@ -278,6 +297,8 @@ class WorkerPool:
         if worker in self._idle:
             self._idle.remove(worker)
         self.stats.ended[why] += 1
+        if worker.warm and not self.warm:
+            self._cold_since = self.loop.time()
         delay = 0.0
         if why == "start_failed":
             self._failed_starts += 1

@@ -123,7 +123,9 @@ class Keeper:
         try:
             await engine.model_info()
             paused = not await engine.ready()
+            state.engine_waits = await engine.waits()
         except (EngineSilentError, EngineUnavailableError):
+            state.engine_waits = ""
             return False
         except EngineError:
             return True

@@ -100,8 +100,14 @@ class RolloutWorker:
         yield state.engine_pulse.follow(self._keeper.answers, starts=True)
         yield self._keeper.follow_kv()
         yield state.reward_pulse.follow(
-            self.bench.reward.answers, lambda: any(wait.on == "reward" for wait in state.current())
+            self._reward_answers, lambda: any(wait.on == "reward" for wait in state.current())
         )
+
+    async def _reward_answers(self) -> bool:
+        """Whether the reward service answers; notes what it waits for itself."""
+        answers = await self.bench.reward.answers()
+        self.bench.state.reward_waits = self.bench.reward.waits if answers else ""
+        return answers
 
     async def _renew(self) -> None:
         """Prolong the leases of groups and of validation rows until cancelled."""

@@ -5,7 +5,8 @@
 
 Invariants:
 - every process in trouble ends exactly one chain, whoever waits for it or not;
-- a wait past its own deadline is a chain too, where no process in trouble explains it;
+- a wait past its own deadline is a chain too, where no process in trouble explains it, and goes on through what is
+  waited for as far as that waits itself;
 - a process that should report and does not is in trouble: silence is not progress;
 - every chain is finite, also where processes wait for each other.
 """
@@ -76,28 +77,35 @@ class Stall:
 def read(services: Iterable[Json]) -> dict[str, Process]:
     """The processes of a run, from the heartbeats in its queue.
 
-    Engines and the reward service do not report: the workers say whether they answer.
+    Engines and the reward service have no heartbeat: the workers say whether they answer, and what they wait for.
     """
     found: dict[str, Process] = {}
-    reward_s = 0.0
+    reward_s, reward_waits = 0.0, tuple[PendingWait, ...]()
     for service in current(services):
         fields, silent_s = service["fields"], float(service["age_s"])
         kind, own = service["service"], service["id"]
         key = "learner" if kind == "learner" else f"{kind}/{own}"
         silent = silent_s > SILENT_S
         trouble = f"has sent no heartbeat for {silent_s:.0f} s" if silent else ""
-        own_waits = tuple(_own(wait, own) for wait in waits.loads(fields.get("waits", "")))
+        own_waits = _read(fields.get("waits", ""), own, "engine")
         found[key] = Process(key, "learner" if kind == "learner" else own, own_waits, trouble)
         if kind != "rollout":
             continue
         engine = f"engine/{own}"
         # What a silent worker last said of others may have changed.
         trouble, unanswered = ("", False) if silent else _engine(fields)
-        found[engine] = Process(engine, f"engine {fields.get('engine', own)}", (), trouble, unanswered)
-        reward_s = max(reward_s, 0.0 if silent else _number(fields.get("reward_silent_s", "")))
-    if reward_s >= UNANSWERED_S:
-        trouble = f"has not answered for {reward_s:.0f} s"
-        found["reward"] = Process("reward", "the reward service", (), trouble, unanswered=True)
+        engines = "" if silent or unanswered else fields.get("engine_waits", "")
+        told = _read(engines, own, "engine", "rollout")
+        found[engine] = Process(engine, f"engine {fields.get('engine', own)}", told, trouble, unanswered)
+        if not silent:
+            reward_s = max(reward_s, _number(fields.get("reward_silent_s", "")))
+            # All of them ask the same service.
+            reward_waits = reward_waits or tuple(waits.loads(fields.get("reward_waits", "")))
+    unanswered = reward_s >= UNANSWERED_S
+    if unanswered or reward_waits:
+        trouble = f"has not answered for {reward_s:.0f} s" if unanswered else ""
+        told = () if unanswered else reward_waits
+        found["reward"] = Process("reward", _NAMES["reward"], told, trouble, unanswered)
     return found
 
 
@@ -109,8 +117,9 @@ def current(services: Iterable[Json]) -> list[Json]:
     return [item for item in services if item["service"] != "learner" or float(item["age_s"]) == newest]
 
 
-def _own(wait: PendingWait, worker: str) -> PendingWait:
-    return replace(wait, on=f"engine/{worker}") if wait.on == "engine" else wait
+def _read(text: str, worker: str, *kinds: str) -> tuple[PendingWait, ...]:
+    """Waits of a worker or of its engine; one on another of these `kinds` is on that of this pair."""
+    return tuple(replace(wait, on=f"{wait.on}/{worker}") if wait.on in kinds else wait for wait in waits.loads(text))
 
 
 def _engine(fields: Mapping[str, str]) -> tuple[str, bool]:
@@ -156,7 +165,13 @@ def stalls(processes: Mapping[str, Process]) -> list[Stall]:
 
 def _chain(processes: Mapping[str, Process], culprit: Process) -> Stall:
     """Up from the process in trouble to whoever waits for it, and so on."""
-    links, at, seen = [f"{culprit.name} {culprit.trouble}"], culprit, {culprit.key}
+    links = [f"{culprit.name} {culprit.trouble}"]
+    _climb(processes, culprit, links, {culprit.key})
+    return Stall(culprit.key, culprit.name, tuple(links))
+
+
+def _climb(processes: Mapping[str, Process], at: Process, links: list[str], seen: set[str]) -> None:
+    """Put before `links` who waits for `at`, who waits for that one, and so on."""
     while len(links) < _LONGEST:
         found = [
             (process, wait)
@@ -171,15 +186,34 @@ def _chain(processes: Mapping[str, Process], culprit: Process) -> Stall:
         links.insert(0, f"{above.name} waits for {wait.words(_named(processes, wait.on, at))}")
         seen.add(above.key)
         at = above
-    return Stall(culprit.key, culprit.name, tuple(links))
 
 
 def _late(processes: Mapping[str, Process]) -> Iterator[Stall]:
-    for process in processes.values():
-        for wait in process.waits:
-            if wait.late:
-                name = processes[wait.on].name if wait.on in processes else _NAMES.get(wait.on, wait.on)
-                yield Stall(wait.on, name, (f"{process.name} waits for {wait.words(name)}",))
+    """A chain for each wait past its deadline, but for those on a process that has such a wait itself."""
+    found = [(process, wait) for process in processes.values() for wait in process.waits if wait.late]
+    late = {process.key for process, _ in found}
+    deepest = [
+        (process, wait) for process, wait in found if not any(_concerns(wait.on, key) for key in late - {process.key})
+    ]
+    for process, wait in deepest or found:
+        yield _through(processes, process, wait)
+
+
+def _through(processes: Mapping[str, Process], process: Process, wait: PendingWait) -> Stall:
+    """Up from the process that waits, and down through what it waits for, as long as that waits, too."""
+    name = _name(processes, wait.on)
+    links, seen, on = [f"{process.name} waits for {wait.words(name)}"], {process.key}, wait.on
+    while on in processes and on not in seen and processes[on].waits and len(links) < _LONGEST:
+        below = max(processes[on].waits, key=lambda each: each.for_s)
+        links.append(f"{processes[on].name} waits for {below.words(_name(processes, below.on))}")
+        seen.add(on)
+        on = below.on
+    _climb(processes, process, links, seen)
+    return Stall(on, _name(processes, on), tuple(links))
+
+
+def _name(processes: Mapping[str, Process], on: str) -> str:
+    return processes[on].name if on in processes else _NAMES.get(on, on)
 
 
 def _concerns(on: str, key: str) -> bool:

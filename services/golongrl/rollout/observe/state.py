@@ -55,6 +55,9 @@ class State:
     paused_since: float | None = None
     """Since when the engine has been seen paused."""
     paused_by: str = ""
+    engine_waits: str = ""
+    """What the engine waits for, as it says itself (`telemetry.waits.dumps`)."""
+    reward_waits: str = ""
     kv_use: float | None = None
     """Share of the engine's KV cache that requests hold; None if it does not say."""
     kv_waiting: int = 0
@@ -92,6 +95,8 @@ class State:
             "waits": dumps(self.current()),
             "engine_silent_s": f"{self.engine_pulse.silent_s:.0f}",
             "reward_silent_s": f"{self.reward_pulse.silent_s:.0f}",
+            "engine_waits": self.engine_waits,
+            "reward_waits": self.reward_waits,
             "engine_paused_s": "" if self.paused_since is None else f"{time.monotonic() - self.paused_since:.0f}",
             "kv_use": "" if self.kv_use is None else f"{self.kv_use:.3f}",
             "kv_waiting": "" if self.kv_use is None else str(self.kv_waiting),

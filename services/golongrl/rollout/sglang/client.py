@@ -76,6 +76,9 @@ class KvUse:
 class EngineClient(EngineHttp):
     """One engine. Use as an async context manager."""
 
+    _tells_waits = True
+    """SGLang does not: it is asked once."""
+
     # Generating
 
     async def generate(
@@ -190,6 +193,18 @@ class EngineClient(EngineHttp):
         if not all(0 <= share <= 1 for share, _ in loads) or not loads:
             raise EngineProtocolError(f"GET /v1/loads at {self.url}: no token_usage in [0, 1]")
         return KvUse(max(share for share, _ in loads), retracted + sum(waiting for _, waiting in loads))
+
+    async def waits(self) -> str:
+        """What it waits for itself, as heartbeats have it (`telemetry.waits`); empty where it does not tell."""
+        if not self._tells_waits:
+            return ""
+        try:
+            body = await self._json("GET", "/waits", headers=self._headers)
+        except EngineRefusedError:
+            self._tells_waits = False
+            return ""
+        told = body.get("waits")
+        return told if isinstance(told, str) else ""
 
     async def health(self) -> None:
         """Returns if the server answers /health with 200; EngineError says why not."""
