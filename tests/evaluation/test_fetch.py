@@ -3,6 +3,11 @@
 import hashlib
 import io
 import json
+import os
+import signal
+import socket
+import subprocess
+import sys
 import threading
 import zipfile
 from collections.abc import Iterator
@@ -181,3 +186,21 @@ def test_a_gated_data_set_says_what_to_do(hub, tmp_path) -> None:
     gated = replace(PLAIN, gated=True, note="accept its terms on the hub and set HF_TOKEN")
     with pytest.raises(FetchError, match="org/plain: the hub refuses access; accept its terms"):
         get(tmp_path, gated)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_is_one_line_and_leaves_nothing_half_fetched(tmp_path, number) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as hub:
+        hub.settimeout(120)
+        environment = {**os.environ, "HF_ENDPOINT": f"http://127.0.0.1:{hub.getsockname()[1]}"}
+        words = [sys.executable, "-m", "golongrl", "eval", "fetch", "aime24", "--data", str(tmp_path / "data")]
+        process = subprocess.Popen(words, env=environment, stderr=subprocess.PIPE, text=True)
+        asked, _ = hub.accept()  # and never answered
+        with asked:
+            process.send_signal(number)
+            _, said = process.communicate(timeout=120)
+    assert process.returncode == 128 + number
+    assert said.strip() == (
+        f"error: stopped by {number.name}; run the same command again: what is here already is not fetched again"
+    )
+    assert not [path for path in (tmp_path / "data").rglob("*") if path.is_file()]

@@ -493,7 +493,7 @@ def test_a_signal_ends_it_in_order(serve, tmp_path, data, tiny_model) -> None:
     process.send_signal(signal.SIGTERM)
     _, words = process.communicate(timeout=120)
     assert process.returncode == 128 + signal.SIGTERM
-    assert words.strip().splitlines()[-1] == "error: stopped by SIGTERM; run the same command again to go on"
+    assert words.strip().splitlines()[-1] == "error: stopped by SIGTERM; run the same command again to continue"
     assert only(out)["why_no_value"] == "nothing was asked"
 
 

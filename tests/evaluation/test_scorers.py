@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from golongrl.evaluation import judge
 from golongrl.evaluation.benchmark import EvalProblem, Reply
-from golongrl.evaluation.benchmarks import docmath_rules
+from golongrl.evaluation.benchmarks import bfcl_memory, docmath, docmath_rules, reading
 from golongrl.evaluation.choices import choice_strict
 from golongrl.evaluation.kinds import MODES, Mode
 from golongrl.evaluation.registry import BENCHMARKS
@@ -201,3 +201,32 @@ def test_an_equal_answer_needs_no_judge_in_strict_alone() -> None:
     reply = Reply("The answer is: alpha; beta.")
     assert benchmark.score(problem, reply, "strict").score == 1.0
     assert benchmark.score(problem, reply, "compat").status == "needs_judge"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Therefore, the answer is (Paris).", "Paris"),
+        ("Therefore, the answer is (Paris (France)).", "Paris (France)"),
+        ("Therefore, the answer is (Paris) (France)", "(Paris) (France)"),
+        ("Therefore, the answer is (a) and (b).", "(a) and (b)"),
+        ("Therefore, the answer is ((a) and (b))", "(a) and (b)"),
+    ],
+)
+def test_only_brackets_around_the_whole_answer_are_no_part_of_it(text: str, expected: str) -> None:
+    assert reading.extract_answer(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("ANSWER: [B]", "B"), ("ANSWER: [LETTER]", None), ("Answer: [A] or [B]", None), ("The answer is [c].", "C")],
+)
+def test_a_letter_may_stand_in_square_brackets(text: str, expected: str | None) -> None:
+    assert choice_strict(text, 4) == expected
+
+
+def test_odd_python_in_a_reply_warns_nobody(recwarn: pytest.WarningsRecorder) -> None:
+    assert docmath.rule_score("the answer is 1or 2, 3if", "1", "int", "compat") == 1.0
+    docmath.rule_score("1or 2", "1", "int", "compat")
+    bfcl_memory.answer_contained("{'answer': 1or 2}", ["1"])
+    assert not list(recwarn)

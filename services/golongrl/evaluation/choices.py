@@ -12,7 +12,8 @@ from collections.abc import Iterable
 from golongrl.tasks.exact import hedged
 
 _MARKS = str.maketrans({"*": None, "_": None, "`": None, "$": None, "（": "(", "）": ")", "：": ":"})
-_LETTER = r"(?:\(\s*(?P<bracketed>[A-Za-z])\s*\)|(?P<bare>[A-Za-z])(?![\w'’-]))"
+# Square brackets: prompts that ask for "ANSWER: [LETTER]" are taken at their word.
+_LETTER = r"(?:[(\[]\s*(?P<bracketed>[A-Za-z])\s*[)\]]|(?P<bare>[A-Za-z])(?![\w'’-]))"
 _STATED = re.compile(
     r"(?:\b(?i:answer|option|choice)\s*(?:(?i:is|=|would be)\s*:?|:)\s*(?:(?i:option|choice)\s+)?|"
     r"(?:答案|选项)\s*(?:应?为|应?是|选)?\s*:?\s*)"

@@ -1,6 +1,8 @@
 """`golongrl eval`. Imports stay inside the functions: `--help` is fast."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -20,6 +22,30 @@ Overrides = Annotated[
     list[str] | None, typer.Option("--set", help="Override of the suite, as `section.key=value`; repeatable.")
 ]
 SuiteName = Annotated[str, typer.Argument(help="Packaged suite, benchmark, or YAML file; see `golongrl eval list`.")]
+
+
+@contextmanager
+def _stopped_by_signals(advice: str) -> Iterator[None]:
+    """A signal ends the work inside in order, with one line and this advice."""
+    import signal
+
+    from golongrl.local.supervisor import SIGNALS, RunInterruptedError
+
+    came: list[int] = []
+
+    def stop(number: int, _frame: object) -> None:
+        came.append(number)
+        # Not an error, which a library that downloads would take for one of its own and try again.
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, stop) for number in SIGNALS}
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise RunInterruptedError(came[0] if came else signal.SIGINT, advice) from None
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @app.command("list", epilog="Example: `golongrl eval list`")
@@ -77,7 +103,8 @@ def fetch(
         raise InputError(f"--revision {wrong}: expected REPOSITORY=REVISION")
     members = [BENCHMARKS[name] for name in load(suite).benchmarks]
     sources = {source.name: source for benchmark in members for source in benchmark.sources}
-    fetch_sources(list(sources.values()), data, print, {repo: text for repo, _, text in pairs})
+    with _stopped_by_signals("run the same command again: what is here already is not fetched again"):
+        fetch_sources(list(sources.values()), data, print, {repo: text for repo, _, text in pairs})
 
 
 @app.command(epilog="Example: `golongrl eval run long-context --target runs/mine --data eval-data`")
@@ -140,7 +167,8 @@ def run(
     configure("eval", level="ERROR")
     request = EvalRequest(load(suite, [*(overrides or ()), *words]), out, tuple(step or ()), retry_failed, last)
     metrics = EvaluationMetrics()
-    with scraped(metrics.registry, metrics_host, metrics_port):
+    advice = "run the same command again to continue"
+    with scraped(metrics.registry, metrics_host, metrics_port), _stopped_by_signals(advice):
         folder = execute(request, lambda line: print(line, file=sys.stderr, flush=True), metrics)
     _print_scores(folder)
     if summary is not None:
@@ -166,9 +194,10 @@ def report(
     """Write results.json and report.html again, of an evaluation that runs or has ended."""
     from golongrl.evaluation.report import inspect_logs, results
 
-    results.write(folder)
-    if inspect:
-        print(f"logs: {inspect_logs.write(folder)} (inspect view --log-dir ...)")
+    with _stopped_by_signals("the samples are unchanged; run the same command again"):
+        results.write(folder)
+        if inspect:
+            print(f"logs: {inspect_logs.write(folder)} (inspect view --log-dir ...)")
     _print_scores(folder)
 
 

@@ -13,6 +13,7 @@ A reply that only calls tools until it is stopped answers nothing and scores 0.
 import ast
 import json
 import re
+import warnings
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -233,6 +234,13 @@ def answer_contained(text: str, golds: Sequence[str], mode: Mode = "strict") -> 
 
 def _answer_field(text: str) -> str:
     """The field `answer` of the last JSON or Python dictionary in a reply, else the whole reply."""
+    with warnings.catch_warnings():
+        # What models write is often odd Python.
+        warnings.simplefilter("ignore", SyntaxWarning)
+        return _read_answer(text)
+
+
+def _read_answer(text: str) -> str:
     for start in reversed([found.start() for found in re.finditer(r"\{", text)][-20:]):
         end = text.rfind("}") + 1
         for read in (json.loads, ast.literal_eval):

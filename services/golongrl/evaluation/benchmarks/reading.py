@@ -31,12 +31,27 @@ def extract_answer(text: str, mode: Mode = "strict") -> str:
     """The answer of a reply without its thought; see the module."""
     lines = [line for line in (text.replace("*", "") if mode == "strict" else text).splitlines() if line.strip()]
     stated = [found for line in lines if (found := _THEREFORE.search(line)) is not None]
-    if stated:
-        return bare(stated[-1][1])
-    return bare(lines[-1]) if lines else ""
+    if not lines:
+        return ""
+    return bare(stated[-1][1] if stated else lines[-1], one_pair=mode == "strict")
 
 
-def bare(answer: str) -> str:
-    """An answer without what stands around it: quotes, a full stop, brackets."""
+def bare(answer: str, *, one_pair: bool = True) -> str:
+    """An answer without what stands around it: quotes, a full stop, brackets.
+
+    `one_pair`: only brackets that belong together, which those of "(a) and (b)" do not.
+    """
     inner = answer.strip().strip('"').strip("'").rstrip(".")
-    return inner[1:-1].strip() if inner.startswith("(") and inner.endswith(")") else inner
+    if not (inner.startswith("(") and inner.endswith(")")) or (one_pair and not _enclosed(inner)):
+        return inner
+    return inner[1:-1].strip()
+
+
+def _enclosed(text: str) -> bool:
+    """Whether the first bracket is closed by the last one, or by none."""
+    depth = 0
+    for at, mark in enumerate(text):
+        depth += (mark == "(") - (mark == ")")
+        if not depth:
+            return at == len(text) - 1
+    return True

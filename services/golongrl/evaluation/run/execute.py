@@ -76,7 +76,7 @@ def execute(request: EvalRequest, say: Callable[[str], None], metrics: Evaluatio
         try:
             asyncio.run(_until_signal(evaluation.run(points), came))
         except asyncio.CancelledError:
-            raise RunInterruptedError(came[0], "run the same command again to go on") from None
+            raise RunInterruptedError(came[0], "run the same command again to continue") from None
         finally:
             results.write(out)
     return out
