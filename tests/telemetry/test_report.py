@@ -12,6 +12,7 @@ from plotly.offline import get_plotlyjs
 from golongrl.recipe import dump, load
 from golongrl.telemetry import report
 from golongrl.telemetry.history import History
+from golongrl.telemetry.report.figures import time_figure, validation_figures
 from golongrl.telemetry.run_info import RunInfo
 
 
@@ -129,3 +130,16 @@ def test_a_report_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: py
         report.write(tmp_path, load("quickstart"), "")
     assert (tmp_path / "report.html").read_text("utf-8") == before
     assert not list(tmp_path.glob(".*.tmp*"))
+
+
+def test_held_out_task_types_and_benchmarks_have_names_of_their_own() -> None:
+    record = {"val/mean": 0.5, "val_by_type/T1": 0.4, "val_by_type/T3": 0.6}
+    suite = {"val-suite/aime24/score": 0.1, "val-suite/frames/rules": 0.2, "val-suite/frames/to_judge": 3.0}
+    (figure,) = validation_figures(History([{"training/global_step": 1.0} | record | suite]))
+    assert [trace.name for trace in figure.data] == ["all", "T1", "T3", "aime24", "frames (rules)"]
+
+
+def test_phases_have_names_that_a_reader_knows() -> None:
+    phases = {"timing_s/take": 1.0, "timing_s/update_actor": 2.0, "timing_s/new_one": 1.0, "timing_s/step": 4.0}
+    figure = time_figure(History([{"training/global_step": 1.0} | phases]))
+    assert {trace.name for trace in figure.data} == {"waits for its batch", "updates", "new_one"}

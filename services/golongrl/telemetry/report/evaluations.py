@@ -13,7 +13,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from golongrl.errors import InputError
-from golongrl.telemetry.report.style import DASHES, PALETTE, styled, text
+from golongrl.telemetry.report.style import DASHES, PALETTE, styled, text, titled
 
 FILE = "results.json"
 # Where `golongrl eval run` puts its folders.
@@ -101,7 +101,6 @@ def evaluation_figures(found: Sequence[RunEvaluation]) -> list[go.Figure]:
                     line={"color": colour, "dash": dash},
                 )
             )
-        figure.update_layout(title=text(evaluation.name))
         figure.update_xaxes(title="step").update_yaxes(title="score, 95 % interval", range=[-0.03, 1.03])
-        made.append(styled(figure, 380))
+        made.append(titled(styled(figure, 400), text(evaluation.name)))
     return made

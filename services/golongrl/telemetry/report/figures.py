@@ -28,6 +28,18 @@ QUEUE = {
     "queue/ready": "ready",
     "queue/in_batches": "in batches that are not checkpointed",
 }
+# Phases of a step -> what a reader calls them; another is shown under its own name.
+PHASES = {
+    "take": "waits for its batch",
+    "assemble": "prepares the batch",
+    "ship": "hands it to the ranks",
+    "old_log_prob": "log-probabilities",
+    "ref": "log-probabilities of the reference",
+    "update_actor": "updates",
+    "update_weights": "copies the weights",
+    "testing": "validates",
+    "save_checkpoint": "saves",
+}
 # The mean over all task types, whose colours are those of the palette.
 _ALL = "#d62728"
 # Points of a band: how a batch is spread, at its steps.
@@ -145,7 +157,7 @@ def time_figure(history: History) -> go.Figure:
             go.Scatter(
                 x=history.steps,
                 y=[0.0 if math.isnan(value) else value for value in history.series(key)],
-                name=text(key.removeprefix("timing_s/")),
+                name=text(PHASES.get(name := key.removeprefix("timing_s/"), name)),
                 mode="lines",
                 line={"color": colour, "width": 0.5},
                 stackgroup="phases",
@@ -187,9 +199,12 @@ def validation_figures(history: History) -> list[go.Figure]:
 
 
 def _validated(key: str) -> str:
-    """A task type, or a benchmark."""
-    benchmark, _, kind = key.removeprefix("val-suite/").partition("/")
-    return key.removeprefix("val_by_type/") if not kind else f"{benchmark} (rules)" if kind == "rules" else benchmark
+    """The task type of `val_by_type/T1`, or the benchmark of `val-suite/NAME/score` and `.../rules`."""
+    task = key.removeprefix("val_by_type/")
+    if task != key:
+        return task
+    benchmark, _, kind = key.removeprefix("val-suite/").rpartition("/")
+    return f"{benchmark} (rules)" if kind == "rules" else benchmark
 
 
 def spread_figures(spread: Spread) -> list[go.Figure]:

@@ -75,7 +75,7 @@ def render(data: RunData, recipe: Recipe, run: str, recipe_yaml: str, about: str
         ("Validation", "Mean reward on the held-out prompts.", figures.validation_figures(history)),
         (
             "Evaluation",
-            "Scores of the run's checkpoints by `golongrl eval`; its own report has every figure and sample.",
+            "Scores of the run's checkpoints by golongrl eval, whose own report has every figure and sample.",
             evaluation_figures(data.evaluations),
         ),
         (

@@ -104,10 +104,15 @@ def styled(figure: go.Figure, height: int) -> go.Figure:
 
 def small(figure: go.Figure, title: str) -> go.Figure:
     """One of several pictures side by side."""
-    title_style = {"text": title, "x": 0.5, "xanchor": "center", "font": {"size": 14}}
-    return styled(figure, 230).update_layout(
-        title=title_style, margin={"l": 45, "r": 10, "t": 36, "b": 30}, showlegend=False, hovermode="closest"
+    return titled(styled(figure, 230), title).update_layout(
+        margin={"l": 45, "r": 10, "b": 30}, showlegend=False, hovermode="closest"
     )
+
+
+def titled(figure: go.Figure, title: str) -> go.Figure:
+    """With a title inside the picture."""
+    title_style = {"text": title, "x": 0.5, "xanchor": "center", "font": {"size": 14}}
+    return figure.update_layout(title=title_style, margin={"t": 36})
 
 
 def section(name: str, note: str, figures: Sequence[go.Figure]) -> str:

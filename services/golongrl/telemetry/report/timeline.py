@@ -25,9 +25,9 @@ _STATES = (
     ("generating", "generates", "#009E73"),
     ("scoring", "scores", "#B8A200"),
     ("updating", "updates", "#1f83c4"),
-    ("validating", "validates", "#888888"),
-    ("saving", "saves or publishes", "#777777"),
-    ("publishing", "saves or publishes", "#777777"),
+    ("validating", "validates", "#8c6d62"),
+    ("saving", "saves or publishes", "#B8A200"),
+    ("publishing", "saves or publishes", "#B8A200"),
     ("idle", "", ""),
 )
 _OTHER = ("starts or ends", "#bbbbbb")
