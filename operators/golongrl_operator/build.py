@@ -22,7 +22,15 @@ from golongrl_operator.placement import KEYS as PLACED
 from golongrl_operator.placement import given, place
 
 # Keys that workers and (learner.weights) NetworkPolicies take from the release's recipe, not from the run's.
-_POOL_READS: Final = ("rollout", "reward", "queue", "seed", "model.context_length", "learner.weights")
+_POOL_READS: Final = (
+    "rollout",
+    "reward",
+    "queue",
+    "seed",
+    "model.context_length",
+    "learner.weights",
+    "learner.routing_replay",
+)
 # Keys in which a run cannot differ from the pool that generates for it, so that it gets one of its own: the checkpoints
 # are of that model, the workers read their rows from that data, the engines sample with that temperature (log-probs at
 # another make every ratio wrong) and answer up to that length.
@@ -33,8 +41,13 @@ KUEUE: Final = "kueue.x-k8s.io/queue-name"
 # A hash in an annotation that people compare by eye.
 _CONTENT_LENGTH: Final = 16
 _POOL_SUFFIX: Final = 8
-# Keys of a recipe that no worker reads: to change them replaces no engine.
+# Keys of a recipe that no worker reads, but for learner.routing_replay, which is in the pods' own template: to change
+# them replaces no engine.
 _LEARNER_ONLY: Final = {"learner": recipes.Learner(), "algorithm": recipes.Algorithm()}
+
+
+# What the chart's command of an engine takes from a recipe.
+_ENGINE_FLAGS: Final = re.compile(r"--context-length \d+(?: --enable-return-routed-experts)?")
 
 
 class SpecError(InputError, ValueError):
@@ -158,8 +171,12 @@ def pool(site: Site, run: Manifest, meaning: Meaning, replicas: int) -> list[Man
         for container in [*template["spec"].get("initContainers", []), *template["spec"]["containers"]]:
             if container["name"] == "engine":
                 args = [*container["args"], *(spec.rollout.engine_args or [])]
-                length = f"--context-length {meaning.recipe.model.context_length}"
-                container["args"] = [re.sub(r"--context-length \d+", length, text) for text in args]
+                own_flags = _engine_flags(meaning.recipe)
+                container["args"] = [_ENGINE_FLAGS.sub(own_flags, text) for text in args]
+            for mount in container.get("volumeMounts", []) if container["name"] == "worker" else ():
+                # Its copy of the weights may be there too, in a folder of its own.
+                if mount["name"] == "store" and "subPath" not in mount:
+                    mount["readOnly"] = not meaning.recipe.learner.routing_replay
             for entry in container.get("env", []):
                 if entry["name"] == "GOLONGRL_REWARD_URL" and spec.reward.url:
                     entry["value"] = spec.reward.url
@@ -170,6 +187,11 @@ def pool(site: Site, run: Manifest, meaning: Meaning, replicas: int) -> list[Man
     text = json.dumps([{**made[1]["spec"], "replicas": 0}, recipe], sort_keys=True)
     made[1]["metadata"].setdefault("annotations", {})[CONTENT] = rayjobs.digest(text)[:_CONTENT_LENGTH]
     return made
+
+
+def _engine_flags(recipe: Recipe) -> str:
+    routes = " --enable-return-routed-experts" if recipe.learner.routing_replay else ""
+    return f"--context-length {recipe.model.context_length}{routes}"
 
 
 def _of_run(site: Site, run: Manifest, meaning: Meaning, item: Manifest) -> Manifest:

@@ -114,6 +114,26 @@ def test_sglang_is_told_what_a_paused_engine_needs(helm4: Helm) -> None:
     assert engine["resources"]["limits"]["nvidia.com/gpu"] == engine["resources"]["requests"]["nvidia.com/gpu"] == "8"
 
 
+@pytest.mark.parametrize("replayed", [False, True])
+def test_engines_return_experts_and_workers_store_them_where_they_are_replayed(helm4: Helm, replayed: bool) -> None:
+    def rendered(name: str) -> Rendered:
+        recipe = MATRIX[name].get("recipe", {})
+        learner = {**recipe.get("learner", {}), "routing_replay": replayed}
+        return helm4.template({**MATRIX[name], "recipe": {**recipe, "learner": learner}})
+
+    over_nodes = rendered("engines-over-nodes").one("LeaderWorkerSet", "-rollout")
+    leader, follower = (
+        over_nodes["spec"]["leaderWorkerTemplate"][part]["spec"] for part in ("leaderTemplate", "workerTemplate")
+    )
+    pods = [rollout_spec(rendered(name)) for name in ("defaults", "one-node-gpus")]
+    for spec in (*pods, leader, follower):
+        assert ("--enable-return-routed-experts" in container(spec, "engine")["args"][0]) is replayed
+    for spec in (*pods, leader):
+        for name, writes in (("worker", replayed), ("engine", False)):
+            (store,) = [mount for mount in container(spec, name)["volumeMounts"] if mount["mountPath"] == "/store"]
+            assert store["readOnly"] is not writes
+
+
 @pytest.mark.parametrize("kind", ["embedded", "sglang"])
 def test_the_engine_starts_from_the_newest_published_weights(helm4: Helm, tmp_path: Path, kind: str) -> None:
     """The real script in a real shell: v10 is newer than v9, and a folder still being written is none."""
@@ -394,8 +414,12 @@ def test_a_recipe_rolls_the_rollout_pods_only(helm4: Helm) -> None:
         pods = [objects.one("Deployment", suffix)["spec"]["template"] for objects in (before, after, learners)]
         assert (pods[0] != pods[1]) is rolls
         assert pods[0] == pods[2], "workers read nothing of it"
-    worker = "".join(path.read_text() for path in (ROOT / "services" / "golongrl" / "rollout").glob("*.py"))
-    assert not re.search(r"recipe\.(learner|algorithm)\b", worker)
+    worker = "".join(path.read_text() for path in (ROOT / "services" / "golongrl" / "rollout").rglob("*.py"))
+    # What they do read is in the pod template, so that a change rolls them, too.
+    assert set(re.findall(r"recipe\.(?:learner|algorithm)\.\w+", worker)) == {"recipe.learner.routing_replay"}
+    replayed = helm4.template({"recipe": {"learner": {"routing_replay": True}}})
+    pods = [objects.one("Deployment", "-rollout")["spec"]["template"] for objects in (before, replayed)]
+    assert pods[0] != pods[1]
 
 
 def test_gpu_ranks_are_kept_off_the_head(helm4: Helm) -> None:

@@ -6,7 +6,8 @@ tie for every token. That is what different kernels do to a real model, where a 
 A larger difference would change the experts' weights too, and with them what the experts give, under replay as well.
 """
 
-import copy
+import asyncio
+import base64
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,12 +16,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from golongrl.engine.app import create_app
+from golongrl.engine.config import EngineConfig
 from golongrl.errors import GolongrlError
 from golongrl.learner.batch.routes import RowRoutes, SampleRoutes
 from golongrl.learner.batch.samples import Samples, Shard, shard
@@ -159,9 +163,26 @@ def test_what_is_not_recorded_is_the_routers_choice(tiny_mixture: Path) -> None:
     assert (used_experts[:10] == other[:10]).all()
     assert (used_experts[10:, 0] == own[10:, 0]).all(), "nothing before the first router of these depends on routes"
     assert replay.changed.tolist()[0] == 10
+    assert replay.replayed.tolist() == [10, 10]
     with torch.no_grad(), _recorded(model) as used:
         model(input_ids=ids)
     assert (torch.stack(used, dim=1).numpy() == own).all(), "the next pass has no routes"
+
+
+def test_a_record_that_names_an_expert_twice_is_none(tiny_mixture: Path) -> None:
+    """The weights of an expert that is there twice would be counted twice."""
+    model, ids = _model(tiny_mixture), torch.randint(3, 500, (1, 20))
+    own = _own_routes(model, ids)
+    with torch.no_grad():
+        expected = model(input_ids=ids).logits
+    install(model.model)
+    holes = own.copy()
+    holes[:5] = 0
+    holes[7, 1] = 3
+    replay = _replay(holes)
+    with torch.no_grad(), handed_down(model.model, replay):
+        assert torch.equal(model(input_ids=ids).logits, expected)
+    assert (replay.replayed.tolist(), replay.changed.tolist()) == ([15, 14], [0, 0])
 
 
 def test_models_whose_routers_are_not_known_are_refused(tiny_model: Path, tiny_mixture: Path) -> None:
@@ -215,17 +236,20 @@ def sampled(tiny_mixture: Path, tmp_path_factory: pytest.TempPathFactory) -> Sam
     store = folder / "routes"
     store.mkdir()
     (store / MARKER).write_text("{}")
-    model, rng = _model(engine), np.random.default_rng(7)
-    prompts, responses, logprobs, owner, references = [], [], [], [], []
-    for index in range(4):
-        prompt = rng.integers(3, 500, size=int(rng.integers(3, 14))).astype(np.int32)
-        own = [rng.integers(3, 500, size=int(rng.integers(1, 15))).astype(np.int32) for _ in range(3)]
-        routes, scores = _as_an_engine(model, prompt, own)
-        logprobs += scores
+    rng = np.random.default_rng(7)
+    prompts = [rng.integers(3, 500, size=int(rng.integers(3, 14))).astype(np.int32) for _ in range(4)]
+    responses, logprobs, owner, references = [], [], [], []
+    for index, answers in enumerate(asyncio.run(_generated(engine, prompts))):
+        found = [_rows(answer) for answer in answers]
+        prompt = len(prompts[index])
+        routes = GroupRoutes(found[0][:prompt], tuple(rows[prompt:] for rows in found), EXPERTS)
+        assert all((rows[:prompt] == routes.prompt).all() for rows in found), "the prompt is computed once"
         references.append(write_routes(store, f"0-{index}.00000000.routes", routes))
-        prompts.append(prompt)
-        responses += own
-        owner += [index] * len(own)
+        for answer in answers:
+            scores, ids, _ = zip(*answer["meta_info"]["output_token_logprobs"], strict=True)
+            responses.append(np.array(ids, np.int32))
+            logprobs.append(np.array(scores, np.float32))
+            owner.append(index)
     samples = Samples(
         prompts=prompts,
         uids=[f"0-{i}" for i in range(len(prompts))],
@@ -240,30 +264,27 @@ def sampled(tiny_mixture: Path, tmp_path_factory: pytest.TempPathFactory) -> Sam
     return Sampled(engine, learner, store, samples, rng.normal(size=len(owner)).astype(np.float32))
 
 
-def _as_an_engine(
-    model: PreTrainedModel, prompt: np.ndarray, responses: list[np.ndarray]
-) -> tuple[GroupRoutes, list[np.ndarray]]:
-    """Routes and log-probs where the prompt is computed once, and each response with its keys and values."""
-    with torch.no_grad(), _recorded(model) as found:
-        first = model(input_ids=torch.from_numpy(prompt.astype(np.int64))[None], use_cache=True)
-        prompt_rows = _taken(found)
-        rows, scores = [], []
-        for ids in responses:
-            tokens = torch.from_numpy(ids.astype(np.int64))
-            logits = first.logits[0, -1:]
-            if len(ids) > 1:
-                cache = copy.deepcopy(first.past_key_values)
-                more = model(input_ids=tokens[None, :-1], past_key_values=cache).logits[0]
-                logits = torch.cat([logits, more])
-            rows.append(_taken(found) if len(ids) > 1 else np.empty((0, LAYERS, TOP_K), np.uint8))
-            scores.append(torch.log_softmax(logits / 0.9, -1).gather(1, tokens[:, None])[:, 0].numpy())
-    return GroupRoutes(prompt_rows, tuple(rows), EXPERTS), scores
+async def _generated(model: Path, prompts: list[np.ndarray]) -> list[list[dict[str, Any]]]:
+    """Three answers to each prompt by the embedded engine, as SGLang's API has them."""
+    app = create_app(EngineConfig(model_path=model))
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://engine", timeout=120) as client,
+    ):
+        bodies = [
+            {
+                "input_ids": prompt.tolist(), "return_logprob": True, "return_routed_experts": True,
+                "sampling_params": {"n": 3, "temperature": 0.9, "max_new_tokens": 4 + 4 * i, "sampling_seed": i},
+            }
+            for i, prompt in enumerate(prompts)
+        ]  # fmt: skip
+        answers = await asyncio.gather(*(client.post("/generate", json=body) for body in bodies))
+    return [answer.json() for answer in answers]
 
 
-def _taken(found: list[torch.Tensor]) -> np.ndarray:
-    rows = torch.stack(found, dim=1).numpy().astype(np.uint8)
-    found.clear()
-    return rows
+def _rows(answer: dict[str, Any]) -> np.ndarray:
+    flat = np.frombuffer(base64.b64decode(answer["meta_info"]["routed_experts"]), np.int32)
+    return flat.reshape(-1, LAYERS, TOP_K).astype(np.uint8)
 
 
 def _sample_routes(model: Path, references: list[RoutesReference]) -> SampleRoutes:
@@ -405,3 +426,15 @@ def test_two_ranks_replay_what_each_has(sampled: Sampled, tmp_path: Path) -> Non
     expected = _plain_gradients(sampled)
     for choice, each in zip(choices, _run(sampled, tmp_path / "ranks", choices, ranks=2), strict=True):
         _check(each, expected, choice)
+
+
+@pytest.mark.full
+def test_the_reference_policy_chooses_its_experts_itself(sampled: Sampled, tmp_path: Path) -> None:
+    """It has the learner's weights here, so that only the experts differ."""
+    choices = [Choice((prompts, "algorithm.kl_loss_coef=0.1")) for prompts in (SHARED, PLAIN)]
+    both = _run(sampled, tmp_path / "ranks", [*choices, replace(choices[0], replayed=False)])
+    shared, plain, own = (updated.metrics["actor/kl_loss"] for updated in both)
+    assert shared == pytest.approx(plain, rel=0.1)
+    assert shared > 1e-3
+    assert own == pytest.approx(0, abs=1e-6)
+    assert all(updated.difference < 1e-5 for updated in both[:2])

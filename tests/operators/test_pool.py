@@ -250,6 +250,24 @@ def test_a_run_with_another_model_has_a_pool_a_queue_and_a_folder_of_its_own() -
     assert planned(run, a_job(run), workloads=[workload(1), there]).pool.scale == {work["metadata"]["name"]: 5}
 
 
+@pytest.mark.parametrize("release", ["", " --enable-return-routed-experts"])
+@pytest.mark.parametrize("replayed", [False, True])
+def test_engines_of_a_runs_own_pool_return_experts_where_it_replays_them(release: str, replayed: bool) -> None:
+    site = copy.deepcopy(SITE)
+    (engine,) = site.pool.workload["spec"]["template"]["spec"]["initContainers"]
+    engine["args"] = [f"golongrl engine --context-length 512{release} --more"]
+    (worker,) = site.pool.workload["spec"]["template"]["spec"]["containers"]
+    copies = {"name": "store", "mountPath": "/weights", "subPath": "copies"}
+    worker["volumeMounts"] = [{"name": "store", "mountPath": "/store", "readOnly": not release}, copies]
+    run = a_run(recipe={"learner": {"routing_replay": replayed}}, rollout={"dedicated": True})
+    (outcome,) = reconcile(site, Seen(NOW, [run], workloads=[workload(0)]))
+    pod = outcome.pool.apply[1]["spec"]["template"]["spec"]
+    (engine,), (worker,) = pod["initContainers"], pod["containers"]
+    flag = " --enable-return-routed-experts" if replayed else ""
+    assert engine["args"] == [f"golongrl engine --context-length 512{flag} --more"]
+    assert worker["volumeMounts"] == [{"name": "store", "mountPath": "/store", "readOnly": not replayed}, copies]
+
+
 def test_runs_with_pools_of_their_own_train_at_the_same_time() -> None:
     runs = [a_run("a"), a_run("b", 1), a_run("c", 2, rollout={"dedicated": True})]
     outcomes = reconcile(SITE, Seen(NOW, runs, workloads=[workload(0)]))

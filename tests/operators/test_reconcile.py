@@ -223,6 +223,8 @@ def test_a_spec_that_cannot_be_trained_is_named_and_touches_nothing(spec: dict[s
         ({"model": {"context_length": 1024}}, "model.context_length"),
         # The release's NetworkPolicies would let no engine ask the learner.
         ({"learner": {"weights": "broadcast"}}, "learner.weights"),
+        # The release's engines return no experts, and its workers ask for none.
+        ({"learner": {"routing_replay": True}}, "learner.routing_replay"),
     ],
 )
 def test_what_the_rollout_pool_does_not_follow_is_said(recipe: dict[str, Any], differs: str) -> None:

@@ -9,6 +9,7 @@ first, so that it can finish or return its groups while the engine still answers
 {{- $role := index . 1 -}}
 {{- $rollout := $root.Values.rollout -}}
 {{- $copies := include "golongrl.weightsCopy" $root -}}
+{{- $replayed := dig "learner" "routing_replay" false (include "golongrl.recipe" $root | fromJson) -}}
 {{- include "golongrl.podCommon" (list $root "rollout" $rollout) }}
 terminationGracePeriodSeconds: {{ int $rollout.drainSeconds }}
 initContainers:
@@ -91,7 +92,8 @@ containers:
       {{- include "golongrl.containerSecurity" $root | nindent 6 }}
     volumeMounts:
       - {name: recipe, mountPath: /etc/golongrl, readOnly: true}
-      - {name: store, mountPath: /store, readOnly: true}
+      # Workers write recorded routes beside the weights.
+      - {name: store, mountPath: /store, readOnly: {{ not $replayed }}}
       {{- if $copies }}
       - {{ include "golongrl.weightsMount" $root }}
       {{- end }}
@@ -135,6 +137,7 @@ volumes:
 {{- $rollout := $root.Values.rollout -}}
 {{- $engine := $rollout.engine -}}
 {{- $recipe := include "golongrl.recipe" $root | fromJson -}}
+{{- $routes := ternary " --enable-return-routed-experts" "" (dig "learner" "routing_replay" false $recipe) -}}
 {{- $traces := include "golongrl.tracesEndpoint" $root -}}
 {{- $gpus := 0 -}}
 {{- if eq $engine.kind "sglang" -}}
@@ -173,7 +176,7 @@ args:
     echo "starting from $folder"
     {{- if eq $engine.kind "embedded" }}
     exec golongrl engine --model-path "$folder" --weight-version "${folder##*/v}" \
-      --host 0.0.0.0 --port {{ int $engine.port }} --context-length {{ int $recipe.model.context_length }} "$@"
+      --host 0.0.0.0 --port {{ int $engine.port }} --context-length {{ int $recipe.model.context_length }}{{ $routes }} "$@"
     {{- else }}
     {{- if eq $role "leader" }}
     # The keys are in a file in memory that only this user can read, because the process list shows command lines.
@@ -191,7 +194,7 @@ args:
     fi
     {{- end }}
     exec python3 -m sglang.launch_server --model-path "$folder" --weight-version "${folder##*/v}" \
-      --host 0.0.0.0 --port {{ int $engine.port }} --context-length {{ int $recipe.model.context_length }} \
+      --host 0.0.0.0 --port {{ int $engine.port }} --context-length {{ int $recipe.model.context_length }}{{ $routes }} \
       --tp-size {{ int $engine.tensorParallel }} --enable-metrics \
       {{- if eq $role "leader" }}
       --config "$keys" \
