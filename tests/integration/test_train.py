@@ -1,14 +1,8 @@
 """`golongrl train` as a user runs it: an interrupt, a resume, a killed engine, and what a run leaves."""
 
-import contextlib
 import json
-import os
 import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 
 import psutil
 import pytest
@@ -17,9 +11,9 @@ from golongrl.queue import SampleQueue
 from golongrl.telemetry import history
 from support.embedded_server import EmbeddedServer
 from support.redis_server import free_port
+from support.train_run import WORKERS, Run
 
 GROUPS, ETA = 9, 1
-WORKERS = ("rollout-0", "rollout-1")
 # Steps after the resume: the engine is killed after the first, and must be missed before the last.
 MORE = 5
 SMALL = [
@@ -33,69 +27,6 @@ SMALL = [
     "learner.steps=25",
     "learner.checkpoint_every=2",
 ]
-# Starting verl, Ray and torch on a machine that is busy with other tests.
-PATIENCE_S = 480.0
-
-
-class Run:
-    """A `golongrl train` process in a session of its own; `total` steps, once that is known."""
-
-    total = 0
-
-    def __init__(self, out: Path, *arguments: str) -> None:
-        self.folder = out / "demo"
-        self.log = out / "train.log"
-        command = [
-            sys.executable,
-            "-m",
-            "golongrl",
-            "train",
-            "quickstart",
-            "--out",
-            str(out),
-            "--name",
-            "demo",
-            "--plain",
-        ]
-        with self.log.open("a") as log:
-            self._process = subprocess.Popen([*command, *arguments], stdout=log, stderr=log, start_new_session=True)
-
-    def until(self, what: Callable[[], bool]) -> None:
-        """Wait for a condition; fails with the run's output when the run ends first or it takes too long."""
-        deadline = time.monotonic() + PATIENCE_S
-        while not what():
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                pytest.fail(f"exit {self._process.poll()}\n{self.log.read_text()}")
-            time.sleep(0.1)
-
-    def steps(self) -> list[int]:
-        return history.read(self.folder / "metrics.jsonl").steps
-
-    def served(self) -> set[str]:
-        """Workers whose groups were trained on."""
-        records = history.read(self.folder / "metrics.jsonl")
-        return {worker for worker in WORKERS if any(value > 0 for value in records.series(f"groups_from/{worker}"))}
-
-    def children(self) -> list[psutil.Process]:
-        return psutil.Process(self._process.pid).children(recursive=True)
-
-    def child(self, words: str) -> psutil.Process:
-        for process in self.children():
-            with contextlib.suppress(psutil.NoSuchProcess):
-                if words in " ".join(process.cmdline()):
-                    return process
-        raise AssertionError(f"no process {words}")
-
-    def signal(self, number: signal.Signals) -> None:
-        os.kill(self._process.pid, number)
-
-    def wait(self) -> int:
-        return self._process.wait(PATIENCE_S)
-
-    def end(self) -> None:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            for process in [*self.children(), psutil.Process(self._process.pid)]:
-                process.kill()
 
 
 @pytest.fixture(scope="module")
