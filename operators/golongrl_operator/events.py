@@ -114,7 +114,8 @@ def _engines(old: Json, new: Json) -> Iterator[Event]:
 def _nodes(old: Json, new: Json) -> Iterator[Event]:
     known = {one["node"] for one in old.get("avoidedNodes") or []}
     fresh = [one for one in new.get("avoidedNodes") or [] if one["node"] not in known]
-    if fresh:
+    # Many runs may wait; it is news for those that have pods.
+    if fresh and new.get("phase") in (RunPhase.PENDING, RunPhase.RUNNING):
         note = "; ".join(f"{one['node']}: {one['reason']}" for one in fresh)
         yield Event("NodeAvoided", f"new pods prefer other nodes for an hour: {note}", "Warning")
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from golongrl.kubernetes.look.status import end, stuck
-from golongrl.kubernetes.rayjob.site import Manifest
+from golongrl.kubernetes.rayjob.site import Manifest, pod_templates
 from golongrl.telemetry import watchdog
 from golongrl_operator.api import AvoidedNode, EvaluationStatus, Failure, Progress, RunStatus
 from golongrl_operator.cases import Case, Seen
@@ -26,6 +26,8 @@ _LOOKS_AT_PODS: Final = frozenset({RunPhase.PENDING, RunPhase.RUNNING})
 # Lines of `stuck` in the status, and characters of one: a pool of a thousand engines may lack its image.
 _MOST_LINES: Final = 20
 _LONGEST_LINE: Final = 300
+# Kubernetes' own grace period, for a pod that says none.
+_GRACE_S: Final = 30
 
 
 def step_of(seen: Seen) -> int | None:
@@ -89,7 +91,7 @@ def status_of(
         head_replacements=replacements,
         rollout=pool.status if pool else None,
         replaced=list(pool.replaced) if pool else [],
-        avoided_nodes=list(nodes),
+        avoided_nodes=[] if ended else list(nodes),
         stuck=lines,
         progress=progress,
         conditions=conditions(
@@ -182,7 +184,7 @@ def _held_up(case: Case, phase: RunPhase, seen: Seen, progress: Progress | None)
         return [
             f"RayJob {job.name} has been in deletion since {job.deleted}: check its pods, and that KubeRay runs"
             for job in case.jobs
-            if job.deleted and seconds_since(job.deleted, seen.now) >= LASTING_S
+            if job.deleted and seconds_since(job.deleted, seen.now) >= LASTING_S + _grace_s(case)
         ]
     if phase not in _LOOKS_AT_PODS:
         return []
@@ -191,6 +193,13 @@ def _held_up(case: Case, phase: RunPhase, seen: Seen, progress: Progress | None)
     # Before the learner runs, its queue says nothing about it.
     silent = [seen.silence] if phase == RunPhase.RUNNING and seen.silence else []
     return [*(f"pod {pod.name}: {pod.trouble}" for pod in seen.pods if pod.trouble), *silent]
+
+
+def _grace_s(case: Case) -> float:
+    """How long its pods may take to end: the learner finishes its step (learner.drainSeconds)."""
+    templates = pod_templates(case.meaning.rayjob) if case.meaning else []
+    times = [template["spec"].get("terminationGracePeriodSeconds", _GRACE_S) for template in templates]
+    return float(max(times, default=_GRACE_S))
 
 
 def _stalled(case: Case, seen: Seen, progress: Progress | None) -> list[str]:

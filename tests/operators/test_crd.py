@@ -17,8 +17,10 @@ import pytest
 import yaml
 
 from golongrl import recipe as recipes
+from golongrl.kubernetes.look.pods import Pod
 from golongrl_operator.build import resolve
 from golongrl_operator.cases import Seen
+from golongrl_operator.conditions import stamp
 from golongrl_operator.crd import crd, schema
 from golongrl_operator.reconcile import reconcile
 from support.helm import CHART, YAML, Helm, load_script, tool
@@ -210,11 +212,13 @@ def test_every_status_that_the_operator_writes_is_in_the_schema() -> None:
         {"jobs": [a_job(run)], "silence": "the queue: no answer"},
         {"jobs": [a_job(run, jobDeploymentStatus="Failed", jobStatus="FAILED")]},
         {"jobs": [a_job(run, jobDeploymentStatus="Complete", jobStatus="SUCCEEDED")], "picture": PICTURE},
+        {"pods": [Pod("p-0", "rollout", "Failed", False, 0, "", node="n", pressure="low", pressure_at=stamp(NOW))]},
     ]
     for world in worlds:
         for spec in ({}, {"suspend": True}, {"recipePreset": "nope"}):
             (outcome,) = reconcile(SITE, Seen(NOW, [a_run(**spec)], **world))
             assert accepts(run_of(status=copy.deepcopy(outcome.status))) == []
+            assert bool(outcome.status["avoidedNodes"]) is ("pods" in world)
 
 
 def rules() -> dict[str, list[dict[str, str]]]:

@@ -208,6 +208,10 @@ async def test_a_run_from_submission_to_its_end(api: OperatorApi, redis_url: str
         api.engine("demo-golongrl-rollout-a", trouble=True)
         await until(lambda: "demo-golongrl-rollout-a" not in api.live("Pod"), "the sick engine is replaced")
         assert run.status["replaced"][0]["reason"].startswith("crashing: engine ended with 1")
+        api.evict("demo-golongrl-rollout-b", "node-7")
+        await until(
+            lambda: [one["node"] for one in run.status.get("avoidedNodes", [])] == ["node-7"], "a node to avoid"
+        )
         api.kuberay(last, jobDeploymentStatus="Complete", jobStatus="SUCCEEDED")
         await run.phase("Succeeded")
         assert run.condition("Complete") == "True"
@@ -241,6 +245,9 @@ async def test_a_run_from_submission_to_its_end(api: OperatorApi, redis_url: str
         await mine.phase("Waiting")
         api.kueue(queued, QuotaReserved="True", Admitted="True", Evicted="False")
         job = await mine.new_job(last)
+        head = api.live("RayJob")[job]["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]
+        (term,) = head["affinity"]["nodeAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"]
+        assert term["preference"]["matchFields"][0]["values"] == ["node-7"]
         pool = await until(lambda: (mine.status.get("rollout") or {}).get("name"), "a pool")
         await until(lambda: api.replicas(pool) == 2, "its engines")
         assert api.live("ConfigMap").keys() >= {job, pool}
@@ -270,10 +277,10 @@ async def test_a_run_from_submission_to_its_end(api: OperatorApi, redis_url: str
     assert api.rules == granted(helm4)
     assert run.events == [
         "Pending", "Running", "Restarting", "Pending", "Replacing", "Pending", "Suspending", "Suspended", "Pending",
-        "Running", "Scaled", "EngineReplaced", "Succeeded",
+        "Running", "Scaled", "EngineReplaced", "NodeAvoided", "Succeeded",
     ]  # fmt: skip
     warnings = {event["reason"]: event["note"] for event in api.live("Event").values() if event["type"] == "Warning"}
-    assert warnings.keys() == {"Restarting", "EngineReplaced", "EvaluationRefused"}
+    assert warnings.keys() == {"Restarting", "EngineReplaced", "NodeAvoided", "EvaluationRefused"}
     assert warnings["Restarting"] == told["message"]
 
 

@@ -192,3 +192,10 @@ def test_one_runs_evicted_pod_is_news_for_all_runs() -> None:
     runs = [a_run("r", 0), a_run("s", 1, rollout={"dedicated": True})]
     outcomes = reconcile(SITE, Seen(NOW, runs, pods=[evicted("a")]))
     assert [[entry["node"] for entry in outcome.status["avoidedNodes"]] for outcome in outcomes] == [["a"], ["a"]]
+    (ended,) = reconcile(SITE, Seen(NOW, [runs[0]], [a_job(runs[0], **DONE)], pods=[evicted("a")]))
+    assert (ended.status["phase"], ended.status["avoidedNodes"]) == ("Succeeded", [])
+    waits = {**outcomes[0].status, "phase": "Waiting"}
+    assert "NodeAvoided" not in [event.reason for event in transitions({}, waits)]
+
+
+DONE = {"jobDeploymentStatus": "Complete", "jobStatus": "SUCCEEDED"}

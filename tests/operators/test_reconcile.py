@@ -1,8 +1,9 @@
 """What a pass makes of a look at the cluster and the queue."""
 
+import copy
 import itertools
 import json
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -302,6 +303,19 @@ def test_a_rayjob_that_does_not_go_is_named() -> None:
     assert late.status["stuck"][0].startswith(
         f"RayJob {going['metadata']['name']} has been in deletion since 2026-01-02T03:00:05Z"
     )
+
+
+def test_a_learner_that_finishes_its_step_is_not_stuck() -> None:
+    site = a_site(rayClusterSpec={"headGroupSpec": {"template": {"spec": {"terminationGracePeriodSeconds": 900}}}})
+    run = a_run(suspend=True)
+    going = copy.deepcopy(objects(site, run, resolve(site, run), 0)[1])
+    going["metadata"]["deletionTimestamp"] = "2026-01-02T03:00:00Z"
+    going["status"] = {"jobDeploymentStatus": "Running"}
+    for minutes, stuck in ((19, 0), (21, 1)):
+        now = datetime(2026, 1, 2, 3, minutes, tzinfo=UTC)
+        (outcome,) = reconcile(site, Seen(now, [run], [going]))
+        assert outcome.status["phase"] == "Suspending"
+        assert len(outcome.status["stuck"]) == stuck
 
 
 def test_a_spec_that_cannot_be_trained_can_be_suspended() -> None:

@@ -1,5 +1,6 @@
 """The API server in memory as a person, KubeRay and the garbage collector use it around the operator; its metrics."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -43,6 +44,15 @@ class OperatorApi(ApiServer):
         status = {"phase": "Running", "conditions": [ready], "containerStatuses": [entry]}
         metadata = {"name": name, "namespace": "rl", "labels": labels}
         self.put({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "status": status})
+
+    def evict(self, name: str, node: str) -> None:
+        """The kubelet of a node that runs short of memory evicts one of its pods."""
+        item = self.live("Pod")[name]
+        at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        target = {"type": "DisruptionTarget", "status": "True", "reason": "TerminationByKubelet"}
+        status = {"phase": "Failed", "reason": "Evicted", "conditions": [{**target, "lastTransitionTime": at}]}
+        words = "The node was low on resource: memory. Threshold quantity: 100Mi, available: 80Mi."
+        self.put({**item, "spec": {"nodeName": node}, "status": {**status, "message": words}})
 
     def kueue(self, name: str, **said: str) -> None:
         """Kueue writes conditions of a Workload: type -> status."""
