@@ -9,6 +9,7 @@ import asyncio
 import math
 import socket
 import threading
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -37,6 +38,7 @@ from golongrl_operator.reconcile import (
     reconcile,
     refused,
 )
+from golongrl_operator.refusals import Refusals
 from golongrl_operator.serve import create_app
 from golongrl_operator.turns import adopted
 
@@ -66,11 +68,13 @@ class Loop:
     """How a queue is asked; directly by default."""
     pass_s: float = PASS_S
     settle_s: float = _SETTLE_S
+    clock: Callable[[], float] = time.monotonic
 
     def __post_init__(self) -> None:
         self.changed = asyncio.Event()
         self.last = asyncio.get_running_loop().time()
         self._me = socket.gethostname()
+        self._refusals = Refusals(self.pass_s)
 
     @property
     def age(self) -> float:
@@ -164,27 +168,45 @@ class Loop:
             await self.kube.delete_run(outcome.run["metadata"]["name"])
             return
         counted = ("phase", "restarts", "replaced")
-        if (outcome.delete or outcome.pool.evict) and any(status.get(key) != written.get(key) for key in counted):
+        waits = self._refusals.pending(("run", outcome.run["metadata"]["name"]), outcome.writes, self.clock())
+        if (
+            not waits
+            and (outcome.delete or outcome.pool.evict)
+            and any(status.get(key) != written.get(key) for key in counted)
+        ):
             await self._tell(outcome.run, written, status, now)
             written = status
-        try:
-            for job in outcome.delete:
-                await self.kube.delete(job)
-            for item in (*outcome.admission.apply, *outcome.apply):
-                await self.kube.apply(item)
-            for name in outcome.admission.delete:
-                await self.kube.delete_admission(name)
-            for name, change in (outcome.admission.report or {}).items():
-                await self.kube.tell_kueue(name, change)
-            await self._pool(outcome, kind)
-        except ClusterError as error:
-            status = refused(outcome, str(error), now)
-        try:
-            await self._evaluate(outcome)
-        except ClusterError as error:
-            status = evaluation_refused(status, str(error)) if "evaluation" in status else status
+        if why := await self._tried("run", outcome, lambda: self._train(outcome, kind)):
+            status = refused(outcome, why, now)
+        why = await self._tried("evaluation", outcome, lambda: self._evaluate(outcome))
+        if why and "evaluation" in status:
+            status = evaluation_refused(status, why)
         if status != written:
             await self._tell(outcome.run, written, status, now)
+
+    async def _tried(self, part: str, outcome: ReconcileResult, writes: Callable[[], Awaitable[None]]) -> str:
+        """Make the writes, or leave them for later if the API server has refused them; why they are not made."""
+        whose = (part, outcome.run["metadata"]["name"])
+        if why := self._refusals.pending(whose, outcome.writes, self.clock()):
+            return why
+        try:
+            await writes()
+        except ClusterError as error:
+            self._refusals.refused(whose, outcome.writes, str(error), self.clock())
+            return str(error)
+        self._refusals.accepted(whose)
+        return ""
+
+    async def _train(self, outcome: ReconcileResult, kind: str) -> None:
+        for job in outcome.delete:
+            await self.kube.delete(job)
+        for item in (*outcome.admission.apply, *outcome.apply):
+            await self.kube.apply(item)
+        for name in outcome.admission.delete:
+            await self.kube.delete_admission(name)
+        for name, change in (outcome.admission.report or {}).items():
+            await self.kube.tell_kueue(name, change)
+        await self._pool(outcome, kind)
 
     async def _evaluate(self, outcome: ReconcileResult) -> None:
         for job in outcome.evaluation.delete:

@@ -10,7 +10,7 @@ Invariants:
   release's pool like a run;
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
@@ -59,6 +59,15 @@ class ReconcileResult:
     """Workload of a pool of its own that is to be deleted, with its ConfigMap."""
     expired: bool = False
     """The TrainingRun itself is to be deleted."""
+
+    @property
+    def writes(self) -> Hashable:
+        """What identifies these writes: another phase, spec or object is another try."""
+        made = (*self.apply, *self.pool.apply, *self.admission.apply, *self.evaluation.apply)
+        names = tuple(item["metadata"]["name"] for item in made)
+        gone = (*self.delete, *self.admission.delete, *self.evaluation.delete, *self.pool.evict, self.drop_pool)
+        sizes = tuple(sorted(self.pool.scale.items()))
+        return self.run["metadata"].get("generation"), self.status.get("phase"), names, gone, sizes
 
 
 def reconcile(site: Site, seen: Seen) -> list[ReconcileResult]:

@@ -316,6 +316,47 @@ async def test_what_the_api_server_refuses_is_in_the_status_and_tried_again(
         assert run.events == ["Refused", "Pending"]
 
 
+@pytest.mark.parametrize(
+    ("plural", "code"),
+    [("configmaps", 403), ("rayjobs", 400), ("rayjobs", 422), ("rayjobs", 500), ("deployments", 409)],
+)
+async def test_the_same_refusal_is_not_met_at_every_pass(api: OperatorApi, plural: str, code: int) -> None:
+    """Quotas, webhooks, Pod Security, LimitRanges, conflicts: ten minutes of passes, and what an edit then does."""
+    api.pool(replicas=2)
+    api.refuse[plural, "patch"] = code
+    spec: dict[str, Any] = {"release": "demo", "recipePreset": "quickstart", "rollout": {"dedicated": True}}
+    api.submit("r", spec)
+    run, now = Watched(api), [0.0]
+
+    async def silent(_: object) -> tuple[None, str]:
+        return None, "the queue: not asked"
+
+    def tries() -> int:
+        return sum((call.verb, call.plural, call.subresource) == ("patch", plural, "") for call in api.calls)
+
+    async with connect(manager=MANAGER) as calls:
+        loop = Loop(replace(SITE, namespace="rl"), Kube(calls), ask=silent, clock=lambda: now[0])
+        for _ in range(40):
+            await loop.once()
+            now[0] += 15
+        # At once, and after pauses of 15, 30, 60, 120 and 240 s. A pool's first try is made with the RayJob, which exists
+        # at the next pass: what is left to write is another try.
+        assert tries() == (7 if plural == "deployments" else 6)
+        assert run.reason("Progressing") == "Refused"
+        assert f": {code} " in run.status["message"]
+        assert run.events == ["Refused"]
+        before = tries()
+        api.submit("r", spec | {"maxRestarts": 1})
+        await loop.once()
+        assert tries() == before + 1, "an edit is tried at once"
+        del api.refuse[plural, "patch"]
+        now[0] += 600
+        await loop.once()
+        await loop.once()
+        assert run.condition("Progressing") == "True"
+        assert run.jobs
+
+
 async def test_a_removal_that_is_refused_is_told_once(api: OperatorApi, redis_url: str, run_name: str) -> None:
     run, spec = Watched(api), {"release": "demo", "recipePreset": "quickstart"}
     async with operator(redis_url, run_name):
