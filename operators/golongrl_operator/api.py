@@ -25,8 +25,12 @@ ATTEMPT: Final = f"{GROUP}/attempt"
 class PatchMetadata(ValuesSection):
     """Labels and annotations of the RayJob: queues of Kueue, Volcano and YuniKorn."""
 
-    labels: dict[str, str | None] = Field(default_factory=dict, description="Labels; a null removes one.")
-    annotations: dict[str, str | None] = Field(default_factory=dict, description="Annotations; a null removes one.")
+    labels: dict[str, str | None] = Field(
+        default_factory=dict, description="Labels to add or change; a null removes one."
+    )
+    annotations: dict[str, str | None] = Field(
+        default_factory=dict, description="Annotations to add or change; a null removes one."
+    )
 
 
 class LearnerPatch(Placement):
@@ -34,7 +38,10 @@ class LearnerPatch(Placement):
 
     metadata: PatchMetadata = Field(default=PatchMetadata(), description="Labels and annotations of the RayJob.")
     spec: dict[str, Any] = Field(
-        default_factory=dict, description="Its spec: KubeRay's RayJobSpec, checked by the API server when it is made."
+        default_factory=dict,
+        description="What differs in the RayJob's spec (KubeRay's RayJobSpec). The API server checks it when the "
+        "RayJob is "
+        "made; a refusal is the run's message.",
     )
 
 
@@ -61,7 +68,10 @@ class RolloutSpec(Placement):
         "cannot be changed, because samples and checkpoints are in that queue and folder.",
     )
     engine_args: list[str] | None = Field(
-        None, description="More arguments of the engine, after the release's. The run then has a pool of its own."
+        None,
+        description="More arguments of the engine, after the release's, such as [--chunked-prefill-size, '8192']. The "
+        "run then "
+        "has a pool of its own.",
     )
 
 
@@ -132,10 +142,13 @@ class EvaluationSpec(Placement):
 
 
 class Spec(ValuesSection):
-    """What to train, and with which release."""
+    """What to train. Only `release` is required: what a run does not say is as its release has it."""
 
     release: str = Field(
-        min_length=1, max_length=53, description="Helm release whose Redis, reward service and storage train it."
+        min_length=1,
+        max_length=53,
+        description="Helm release (`helm list`) whose Redis, reward service and storage train the run. It cannot be "
+        "changed.",
     )
     suspend: bool = Field(
         False,
@@ -185,10 +198,15 @@ class Spec(ValuesSection):
     )
     recipe_preset: str | None = Field(
         None,
-        description="Packaged recipe that `recipe` changes. Absent: the release's. Empty: `recipe` is a whole one.",
+        description="Packaged recipe (`golongrl recipe list`) that `recipe` changes. Absent: the release's own "
+        "recipe. Empty: "
+        "`recipe` is a whole one.",
     )
     recipe: dict[str, Any] = Field(
-        default_factory=dict, description="The recipe, or what differs from the preset; a null removes a key."
+        default_factory=dict,
+        description="The recipe, or what differs from the preset, such as {learner: {steps: 500}}. A null removes a "
+        "key. It is "
+        "merged when the run begins: a change replaces the RayJob, which resumes from the last checkpoint.",
     )
     learner: LearnerPatch = Field(
         default=LearnerPatch(),
@@ -201,10 +219,10 @@ class Spec(ValuesSection):
 class Condition(ValuesSection):
     """One aspect of the run, in the form of Kubernetes' conditions."""
 
-    type: str = Field(max_length=316, description="Aspect.")
-    status: Literal["True", "False", "Unknown"] = Field(description="Whether it holds.")
-    reason: str = Field(max_length=1024, description="Why, in one word.")
-    message: str = Field("", max_length=32768, description="Why, for people.")
+    type: str = Field(max_length=316, description="What it is about.")
+    status: Literal["True", "False", "Unknown"] = Field(description="True, False, or Unknown if it cannot be observed.")
+    reason: str = Field(max_length=1024, description="Cause of the status, in one word.")
+    message: str = Field("", max_length=32768, description="Cause of the status, in a sentence.")
     last_transition_time: str = Field(
         description="When `status` last changed.", json_schema_extra={"format": "date-time"}
     )
@@ -214,14 +232,14 @@ class Condition(ValuesSection):
 class Progress(ValuesSection):
     """The queue's counters and when they last changed; a stall is measured by them."""
 
-    mark: str = Field(description="The counters.")
+    mark: str = Field(description="The counters that are compared.")
     since: str = Field(description="When they last changed.", json_schema_extra={"format": "date-time"})
 
 
 class ScalingStatus(ValuesSection):
     """What the pool's controller remembers between two passes."""
 
-    need: float = Field(description="Engines that the learner needs, for people.")
+    need: float = Field(description="Engines that the learner would need to wait for nothing.")
     busy: float = Field(description="Engines that generated, smoothed.")
     wait: float = Field(description="Share of its time that the learner waited for groups, smoothed.")
     lost: float = Field(0.0, description="Share of their time that engines lost by taking weights, smoothed.")
@@ -239,21 +257,21 @@ class ScalingStatus(ValuesSection):
 class Suspicion(ValuesSection):
     """An engine that seems sick."""
 
-    pod: str = Field(description="Its pod.")
-    since: str = Field(description="Since when.", json_schema_extra={"format": "date-time"})
+    pod: str = Field(description="Pod of the engine.")
+    since: str = Field(description="Since when it seems sick.", json_schema_extra={"format": "date-time"})
     reason: str = Field(max_length=1024, description="Why.")
 
 
 class RolloutStatus(ValuesSection):
     """The pool that generates for the run."""
 
-    name: str = Field(description="Deployment or LeaderWorkerSet.")
-    replicas: Count = Field(0, description="Engines that exist.")
-    ready_replicas: Count = Field(0, description="Engines that can be counted on.")
+    name: str = Field(description="Its Deployment or LeaderWorkerSet.")
+    replicas: Count = Field(0, description="Engines that exist; the status of `kubectl scale`.")
+    ready_replicas: Count = Field(0, description="Engines that are ready and take requests.")
     desired: Count = Field(0, description="Engines that the operator asks for.")
     selector: str = Field("", description="Label selector of their pods, for an autoscaler.")
-    reason: str = Field("", description="Why there are so many.")
-    learner: str = Field("", description="The learner's counters of its time at the last measurement.")
+    reason: str = Field("", description="Why the operator asks for this number.")
+    learner: str = Field("", description="Counters of the learner's time at the last measurement, for the next one.")
     scaling: ScalingStatus | None = Field(None, description="What the pool's controller remembers.")
     sick: list[Suspicion] = Field(default_factory=list[Suspicion], description="Engines that seem sick.")
 
@@ -261,7 +279,7 @@ class RolloutStatus(ValuesSection):
 class EvaluationScore(ValuesSection):
     """One benchmark."""
 
-    benchmark: str = Field(description="Its name.")
+    benchmark: str = Field(description="Name of the benchmark.")
     score: float | None = Field(None, description="In percent of all expected samples; absent if there is no number.")
     error: float | None = Field(None, description="Standard error of the score, in percent.")
     samples: Count = Field(description="Samples that were asked.")
@@ -274,21 +292,23 @@ class EvaluationStatus(ValuesSection):
 
     phase: str = Field(description="Waiting, Pending, Running, Suspended, Succeeded or Failed.")
     message: str = Field("", description="What it waits for, how it ended, or why it failed.")
-    suite: str = Field(description="What was asked.")
+    suite: str = Field(description="Suite that was asked.")
     step: Count | None = Field(None, description="Step of the checkpoint that is evaluated.")
-    job: str = Field(description="Its Job.")
-    started: str | None = Field(None, description="When its Job began.", json_schema_extra={"format": "date-time"})
-    finished: str | None = Field(None, description="When it ended.", json_schema_extra={"format": "date-time"})
+    job: str = Field(description="Job that asks it.")
+    started: str | None = Field(None, description="When the Job began.", json_schema_extra={"format": "date-time"})
+    finished: str | None = Field(None, description="When the Job ended.", json_schema_extra={"format": "date-time"})
     report: str = Field("", description="Page with the figures, on the release's volume.")
-    average: float | None = Field(None, description="Of the paper's six columns, if the suite has them.")
+    average: float | None = Field(
+        None, description="Mean of the paper's six columns in percent, if the suite has them."
+    )
     scores: list[EvaluationScore] = Field(default_factory=list[EvaluationScore], description="Score of each benchmark.")
 
 
 class Replacement(ValuesSection):
     """An engine that was replaced."""
 
-    pod: str = Field(description="Its pod.")
-    time: str = Field(description="When.", json_schema_extra={"format": "date-time"})
+    pod: str = Field(description="Pod of the engine that was deleted.")
+    time: str = Field(description="When it was replaced.", json_schema_extra={"format": "date-time"})
     reason: str = Field(description="Why.")
 
 
@@ -303,8 +323,8 @@ class AvoidedNode(ValuesSection):
 class Failure(ValuesSection):
     """The learner's last failure."""
 
-    step: Count | None = Field(None, description="Step that it was in; absent if the queue did not answer.")
-    time: str = Field(description="When.", json_schema_extra={"format": "date-time"})
+    step: Count | None = Field(None, description="Optimizer step that it was in; absent if the queue did not answer.")
+    time: str = Field(description="When it failed.", json_schema_extra={"format": "date-time"})
     repeated: bool = Field(False, description="The same step had failed before: the run is not restarted.")
 
 
@@ -312,25 +332,34 @@ class RunStatus(ValuesSection):
     """The state of the run at the operator's last pass."""
 
     observed_generation: Count = Field(0, description="Generation of the spec that this status is about.")
-    phase: str = Field("Pending", description="State of the run in one word.")
+    phase: str = Field(
+        "Pending",
+        description="State in one word: Pending, Running, Restarting, BackingOff, Replacing, Waiting, Suspending, "
+        "Suspended, "
+        "Invalid, Succeeded or Failed.",
+    )
     message: str = Field("", description="What happens, what the run waits for, or what failed.")
-    job: str = Field("", description="Name of the RayJob.")
+    job: str = Field("", description="RayJob of the current try.")
     queue: str = Field("", description="Name of its queue in Redis: the release's run, or one of its own.")
     content: str = Field("", description="Hash of all that the RayJob runs; if it changes, the RayJob is replaced.")
     restarts: Count = Field(0, description="How often the operator has created a new RayJob of this content.")
     failure: Failure | None = Field(None, description="The learner's last failure.")
-    finished: str | None = Field(None, description="When the run ended.", json_schema_extra={"format": "date-time"})
+    finished: str | None = Field(
+        None, description="When the run succeeded or failed.", json_schema_extra={"format": "date-time"}
+    )
     head: str = Field("", description="The Ray head: its pod's UID and restarts.")
     head_replacements: Count = Field(
         0, description="How often KubeRay has replaced a lost Ray head; not counted as restarts."
     )
-    step: str = Field("", description="Optimizer steps done, of how many.")
+    step: str = Field("", description="Optimizer steps done, and of how many: 120/1000.")
     policy_version: Count | None = Field(None, description="Newest policy version announced to the engines.")
     last_checkpoint: Count | None = Field(None, description="Step of the last checkpoint.")
-    staleness: str = Field("", description="Policy versions that the oldest group is behind, and max_staleness.")
-    reward: str = Field("", description="Mean reward of the last step.")
-    throughput: str = Field("", description="Tokens a second that the last step trained.")
-    bytes: str = Field("", description="Samples in Redis, and queue.max_bytes.")
+    staleness: str = Field(
+        "", description="How many policy versions the oldest group in the queue is behind, and max_staleness: 1 of 2."
+    )
+    reward: str = Field("", description="Mean reward of the last optimizer step.")
+    throughput: str = Field("", description="Tokens a second that the last optimizer step trained.")
+    bytes: str = Field("", description="Size of the samples in Redis, and queue.max_bytes: 3.0 of 64 MiB.")
     rollout: RolloutStatus | None = Field(None, description="The pool that generates for the run.")
     replaced: list[Replacement] = Field(
         default_factory=list[Replacement], description="Engines that were replaced in the last hour."
@@ -341,7 +370,9 @@ class RunStatus(ValuesSection):
         description="Nodes that ran short of memory or disk in the last hour. The next RayJob, and a pool of the run's "
         "own when it starts, prefer other nodes.",
     )
-    stuck: list[str] = Field(default_factory=list, description="What stops the loop, most telling first.")
+    stuck: list[str] = Field(
+        default_factory=list, description="What stops the run now, the likely cause first; empty if it makes progress."
+    )
     progress: Progress | None = Field(None, description="Since when the queue has made no progress.")
     conditions: list[Condition] = Field(
         default_factory=list[Condition],

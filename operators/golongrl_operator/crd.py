@@ -188,7 +188,8 @@ def _structural(schema: Schema, required: bool = True, nullable: bool = False) -
             target = convert(definitions[node["$ref"].rpartition("/")[2]])
             return target | {key: node[key] for key in ("description",) if key in node}
         if "anyOf" in node:
-            return {key: node[key] for key in ("description",) if key in node} | choice(node["anyOf"])
+            # What a key says of itself goes before what its type says.
+            return choice(node["anyOf"]) | {key: node[key] for key in ("description",) if key in node}
         plain = {key: value for key, value in node.items() if key in _KEPT}
         if "const" in node:
             plain |= {"type": "string", "enum": [node["const"]]}

@@ -14,33 +14,50 @@ _MOST: Final = 32
 class Toleration(ValuesSection):
     """A taint that the pods tolerate."""
 
-    key: str | None = Field(None, max_length=317, description="Key of the taint; absent with Exists: every taint.")
-    operator: Literal["Exists", "Equal"] = Field("Equal", description="Exists: whatever its value.")
-    value: str | None = Field(None, max_length=63, description="Value of the taint, with Equal.")
+    key: str | None = Field(
+        None,
+        max_length=317,
+        description="Key of the taint. Only with operator Exists it may be absent, and then means every taint.",
+    )
+    operator: Literal["Exists", "Equal"] = Field(
+        "Equal",
+        description="Equal (the default): the taint has this key and value. Exists: it has this key, whatever its "
+        "value.",
+    )
+    value: str | None = Field(None, max_length=63, description="Value of the taint, with operator Equal.")
     effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = Field(
-        None, description="Its effect; absent: every effect."
+        None, description="Effect of the taint. Absent: every effect."
     )
     toleration_seconds: Count | None = Field(
-        None, description="With NoExecute: how long the pod stays. Absent: for good."
+        None,
+        description="With effect NoExecute: seconds that the pod stays on a node with the taint. Absent: no limit.",
     )
 
 
 class TopologySpread(ValuesSection):
     """How evenly pods are spread."""
 
-    max_skew: Positive = Field(description="How many pods one domain may have more than another.")
-    topology_key: str = Field(min_length=1, max_length=317, description="Label of nodes that makes a domain.")
-    when_unsatisfiable: Literal["DoNotSchedule", "ScheduleAnyway"] = Field(
-        description="Whether it is a condition or a wish."
+    max_skew: Positive = Field(description="By how many pods a domain may exceed the one with the fewest.")
+    topology_key: str = Field(
+        min_length=1,
+        max_length=317,
+        description="Label of nodes whose values are the domains, such as topology.kubernetes.io/zone.",
     )
-    label_selector: Passthrough | None = Field(None, description="Pods that are counted, as Kubernetes selects.")
-    min_domains: Positive | None = Field(None, description="Domains that there must be.")
+    when_unsatisfiable: Literal["DoNotSchedule", "ScheduleAnyway"] = Field(
+        description="DoNotSchedule: a pod that would break it waits. ScheduleAnyway: it is a preference."
+    )
+    label_selector: Passthrough | None = Field(
+        None, description="Selects the pods that are counted (matchLabels, matchExpressions)."
+    )
+    min_domains: Positive | None = Field(None, description="Fewest domains that there must be, with DoNotSchedule.")
 
 
 class Placement(ValuesSection):
     """Where pods may be; each key replaces the release's value."""
 
-    node_selector: dict[str, str] | None = Field(None, description="Labels that a node must have.")
+    node_selector: dict[str, str] | None = Field(
+        None, description="Labels that a node must have, such as {nvidia.com/gpu.product: NVIDIA-H100-80GB-HBM3}."
+    )
     tolerations: list[Toleration] | None = Field(
         None, max_length=_MOST, description="Taints that the pods tolerate, such as that of GPU nodes."
     )

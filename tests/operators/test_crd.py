@@ -6,6 +6,7 @@ its CEL makes of the rules, is left to a live cluster.
 
 import copy
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -281,6 +282,30 @@ def test_every_cel_rule_is_tested_and_says_which_key() -> None:
         "evaluation.args",
         "tolerations",
     }
+
+
+@pytest.mark.parametrize("path", rules())
+def test_the_cost_of_a_rule_is_bounded(path: str) -> None:
+    """The API server estimates it from the largest object, and refuses a definition without bounds."""
+    for at, node in ALL.items():
+        # Lists around the rule, and what it may read: everything of the node and of the keys it names.
+        around = f"{at}[]" == path or f"{at}[]." in path
+        if around or (at == path and node["type"] == "array"):
+            assert node.get("maxItems"), at
+    for rule in rules()[path]:
+        for key in re.findall(r"(?:self|oldSelf)\.(\w+)", rule["rule"]):
+            node = ALL.get(f"{path}.{key}", {"type": "object"})
+            assert node["type"] != "string" or "maxLength" in node or "enum" in node, key
+    node = ALL[path]
+    assert node["type"] != "string" or "maxLength" in node
+    assert node["type"] != "array" or node["items"]["type"] != "string" or "maxLength" in node["items"]
+
+
+def test_no_description_is_that_of_a_type_where_the_key_has_its_own() -> None:
+    assert ALL[".spec.evaluation"]["description"].startswith("Benchmarks for the run's last checkpoint")
+    assert "operator.gpuBudget" in ALL[".spec.evaluation.resources"]["description"]
+    short = {path for path, node in ALL.items() if len(node.get("description", "long enough").split()) < 3}
+    assert {path for path in short if path.startswith(".spec") and not path.startswith(".spec.recipe")} == set()
 
 
 def test_helm_installs_it_where_the_operator_is_on_and_only_there() -> None:

@@ -339,7 +339,8 @@ async def test_the_same_refusal_is_not_met_at_every_pass(api: OperatorApi, plura
         for _ in range(40):
             await loop.once()
             now[0] += 15
-        # At once, and after pauses of 15, 30, 60, 120 and 240 s. A pool's first try is made with the RayJob, which exists
+        # At once, and after pauses of 15, 30, 60, 120 and 240 s. A pool's first try is made with the RayJob, which
+        # exists
         # at the next pass: what is left to write is another try.
         assert tries() == (7 if plural == "deployments" else 6)
         assert run.reason("Progressing") == "Refused"
