@@ -1,11 +1,13 @@
 """What counts as the same words: the definition of n-gram overlap between a text and a benchmark. Pure.
 
-A text becomes NFKC, without invisible format characters, case-folded. Its tokens are runs of letters, digits and `_`;
-each Chinese or Japanese character is a token of its own, because such text has no spaces. Two texts overlap where they
-share n tokens in a row of which at least four differ. A benchmark item that is shorter than n overlaps only with a text
-that has exactly its tokens, and only if these are at least five; a shorter one says too little.
+A text becomes NFKC, without invisible format characters and HTML's entities, case-folded; Cyrillic and Greek letters
+that look like Latin ones count as these. Its tokens are runs of letters, digits and `_`; each Chinese or Japanese
+character is a token of its own, because such text has no spaces. Two texts overlap where they share n tokens in a row of
+which at least four differ. A benchmark item that is shorter than n overlaps only with a text that has exactly its
+tokens, and only if these are at least five; a shorter one says too little.
 """
 
+import html
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -18,14 +20,22 @@ LEAST_WHOLE: Final = 5
 CJK: Final = r"\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003134f"
 # Zero-width spaces and joiners, direction marks, the soft hyphen, variation selectors: nobody sees them.
 _INVISIBLE: Final = re.compile(r"[\u00ad\u034f\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufe00-\ufe0f\ufeff]")
+# Small letters that nobody can tell from the Latin ones after them, and those whose capitals look so.
+_LIKE: Final = str.maketrans(
+    "авекмнорстухѕіјԁһԛԝ" + "αβγεζηικνορτυχ", "abekmhopctyxsijdhqw" + "abyezhikvoptyx"
+)  # fmt: skip
+_LIKELY: Final = re.compile(r"[\u0370-\u03ff\u0400-\u052f]")
 _TOKEN: Final = re.compile(rf"[{CJK}]|(?:(?![{CJK}])\w)+")
 
 
 def normalise(text: str) -> str:
     """The text as it is compared."""
+    if "&" in text:
+        text = html.unescape(text)
     if text.isascii():
         return text.lower()
-    return unicodedata.normalize("NFKC", _INVISIBLE.sub("", unicodedata.normalize("NFKC", text)).casefold())
+    plain = unicodedata.normalize("NFKC", _INVISIBLE.sub("", unicodedata.normalize("NFKC", text)).casefold())
+    return plain.translate(_LIKE) if _LIKELY.search(plain) else plain
 
 
 def tokens(text: str) -> list[str]:

@@ -167,6 +167,9 @@ def test_the_report_counts_what_was_made(made):
     assert any(sum(counts) for counts in found["evidence_position"].values())
     page = (out / "report.html").read_text("utf-8")
     assert "Where the evidence stands" in page
+    # No pass rate was measured, so there is no picture of bands.
+    assert "difficulty band" not in page
+    assert "#fff" not in page.partition("<body>")[0].replace("--card:#fff", "")  # it would stay white in the dark
     assert any(line.startswith("sources: ") for line in lines)
 
 

@@ -24,12 +24,31 @@ CHINESE = "请根据以下文章回答问题公司二零二三年的营业收入
         ("w5 w6\u200b w7 w8 w9 w10\u00ad w11 w12 w13 w1\u200b4 w15 w16 w17", True),
         (" ".join(LONG[5:17]) + " ｗ１７", True),
         (" ".join([*LONG[5:11], "x", *LONG[11:18]]), False),
+        ("&nbsp;".join(LONG[5:18]), True),
+        ("&#32;".join(LONG[5:18]).replace("w7", "&#119;7"), True),
+        ("\r\n\t".join(LONG[5:18]), True),
+        ("\u3000".join(LONG[5:18]), True),
         ("", False),
         (" ".join(reversed(LONG)), False),
     ],
 )
 def test_thirteen_words_in_a_row_are_a_hit_however_they_are_written(text, expected):
     assert hit([" ".join(LONG)], text) is expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        QUESTION.replace("o", "\u043e").replace("a", "\u0430").replace("e", "\u0435"),
+        QUESTION.replace("i", "\u0456").replace("o", "\u03bf"),
+        QUESTION.upper().replace("H", "\u041d").replace("T", "\u0422").replace("A", "\u0391").replace("E", "\u0415"),
+        QUESTION.replace(" ", "&nbsp;"),
+    ],
+)
+def test_letters_that_look_the_same_are_the_same(text):
+    assert text != QUESTION
+    assert hit([QUESTION], text)
+    assert hit([text], QUESTION)
 
 
 @pytest.mark.parametrize(

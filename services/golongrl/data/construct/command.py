@@ -123,7 +123,10 @@ def diff(
 
     from golongrl.data.construct.diagnosis.diff import compare, read, settings
 
-    table = Table("", str(a), str(b), box=None)
+    table = Table(box=None)
+    table.add_column("", no_wrap=True)
+    for name in (a, b):
+        table.add_column(str(name), overflow="fold")
     for line in compare(read(a), read(b)):
         table.add_row(*line)
     for line in settings(a, b):

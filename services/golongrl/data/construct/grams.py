@@ -16,7 +16,8 @@ from golongrl.data.overlap import CJK, LEAST_DIFFERENT, normalise
 _TOKEN: Final = rf"[{CJK}]|[[\p{{L}}\p{{N}}_]--[{CJK}]]+".replace(r"\U00020000-\U0003134f", r"\x{20000}-\x{3134f}")
 # Odd, so that multiplying by it loses nothing modulo 2**64.
 _BASE: Final = 0x9E3779B97F4A7C15
-VERSION: Final = f"polars {pl.__version__}"
+# Of the words and of their hashes.
+VERSION: Final = f"2, polars {pl.__version__}"
 
 Hashes = NDArray[np.uint64]
 

@@ -39,7 +39,7 @@ class DecontaminateStage(CpuStage):
     """Rows in, verdicts out; then the rows that were kept become the file that is trained on."""
 
     name: ClassVar[StageName] = "decontaminate"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     schema: ClassVar[pa.Schema] = schemas.DECONTAMINATE
     shard_rows: ClassVar[int] = 16
 

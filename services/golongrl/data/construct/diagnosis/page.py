@@ -7,15 +7,15 @@ from typing import Any, Final
 import plotly.graph_objects as go
 
 from golongrl.data.construct.contamination.stage import BEYOND
+from golongrl.data.construct.diagnosis.facts import UNKNOWN
 from golongrl.data.construct.diagnosis.summary import PARTS
 from golongrl.telemetry.report import PALETTE, STYLE, plotly_script, section, small, styled
 
 _TITLE: Final = "GoLongRL data · "
 _MORE_STYLE: Final = """
-table{border-collapse:collapse;background:#fff;border-radius:10px;box-shadow:0 1px 3px #0001;font-size:14px}
-.scroll{overflow-x:auto;margin:8px 0}
-th,td{padding:6px 10px;text-align:right;border-bottom:1px solid #e6e9ed;white-space:nowrap}
-th:first-child,td:first-child,td.text{text-align:left} td.text{white-space:normal;min-width:240px}
+h1{margin-bottom:16px} .wide{margin:8px 0} table{box-shadow:0 1px 3px #0001}
+th,td{text-align:right;white-space:nowrap}
+th:first-child,td:first-child,.text{text-align:left} td.text{white-space:normal;min-width:240px}
 """
 _NO_EVIDENCE: Final = "No row says what its evidence is."
 
@@ -61,8 +61,8 @@ def _stages(stages: Sequence[Mapping[str, Any]]) -> str:
         f'<td class="text">{html.escape(_reasons(one["refused"]))}</td></tr>'
         for one in stages
     )
-    head = "<tr><th>stage</th><th>in</th><th>made</th><th>kept</th><th>left out</th></tr>"
-    return f'<h2>Yield of every stage</h2><div class="scroll"><table>{head}{rows}</table></div>'
+    head = "<tr><th>stage</th><th>in</th><th>made</th><th>kept</th><th class='text'>left out, why</th></tr>"
+    return f'<h2>Yield of every stage</h2><div class="wide"><table>{head}{rows}</table></div>'
 
 
 def _reasons(refused: Mapping[str, int]) -> str:
@@ -83,15 +83,18 @@ def _tasks(found: Mapping[str, Any]) -> go.Figure:
 def _splits(found: Mapping[str, Any]) -> list[go.Figure]:
     figures = []
     for key, title in (("length_bin", "length bin"), ("band", "difficulty band"), ("language", "language")):
-        figure = go.Figure()
         kinds = sorted({cell[key] for cell in found["cells"]})
+        if kinds == [UNKNOWN]:
+            continue  # nothing has measured it
+        figure = go.Figure()
         tasks = sorted(found["tasks"])
         for index, kind in enumerate(kinds):
             counts = [
                 sum(cell["rows"] for cell in found["cells"] if cell["task"] == task and cell[key] == kind)
                 for task in tasks
             ]
-            figure.add_trace(go.Bar(x=tasks, y=counts, name=kind, marker_color=PALETTE[index % len(PALETTE)]))
+            name = "not known" if kind == UNKNOWN else kind
+            figure.add_trace(go.Bar(x=tasks, y=counts, name=name, marker_color=PALETTE[index % len(PALETTE)]))
         figure.update_layout(barmode="stack")
         figures.append(styled(figure, 280).update_layout(title={"text": title, "x": 0.5}, margin_t=40))
     return figures
@@ -109,7 +112,7 @@ def _evidence(found: Mapping[str, Any]) -> list[go.Figure]:
         if any(counts):
             middles = [(part + 0.5) / PARTS for part in range(PARTS)]
             bars = go.Bar(x=middles, y=counts, width=1 / PARTS, marker_color=PALETTE[index % len(PALETTE)])
-            figure = go.Figure(bars).update_xaxes(range=[0, 1], tickformat=".0%")
+            figure = go.Figure(bars).update_xaxes(range=[0, 1], tickformat=".0%", tickvals=[0, 0.25, 0.5, 0.75, 1])
             figures.append(small(figure, f"{task} · {sum(counts)} passages"))
     return figures
 
@@ -131,4 +134,4 @@ def _cells(cells: Sequence[Mapping[str, Any]]) -> str:
     rows = "".join(
         "<tr>" + "".join(f"<td>{html.escape(str(cell[key]))}</td>" for key in keys) + "</tr>" for cell in cells
     )
-    return f'<h2>Every cell</h2><div class="scroll"><table><tr>{head}</tr>{rows}</table></div>'
+    return f'<h2>Every cell</h2><div class="wide"><table><tr>{head}</tr>{rows}</table></div>'

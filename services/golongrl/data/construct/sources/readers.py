@@ -1,6 +1,7 @@
 """Reading files of every kind as documents. A reader gives what a file holds, or raises `UnreadError`."""
 
 import json
+import logging
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -157,6 +158,8 @@ def _pdf(data: bytes) -> FileText:
     from pypdf import PdfReader
     from pypdf.errors import PyPdfError
 
+    # It reports what it makes of every odd font, in lines for its own developers.
+    logging.getLogger("pypdf").setLevel(logging.CRITICAL)
     try:
         reader = PdfReader(BytesIO(data))
         if reader.is_encrypted and not reader.decrypt(""):

@@ -41,7 +41,7 @@ class SourcesStage(CpuStage):
     """Files and rows in, documents out."""
 
     name: ClassVar[StageName] = "sources"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     schema: ClassVar[pa.Schema] = schemas.SOURCES
     # A file may be a book of a megabyte.
     shard_rows: ClassVar[int] = 8
