@@ -2,8 +2,8 @@
 
 A text becomes NFKC, without invisible format characters and HTML's entities, case-folded; Cyrillic and Greek letters
 that look like Latin ones count as these. Its tokens are runs of letters, digits and `_`; each Chinese or Japanese
-character is a token of its own, because such text has no spaces. Two texts overlap where they share n tokens in a row of
-which at least four differ. A benchmark item that is shorter than n overlaps only with a text that has exactly its
+character is a token of its own, because such text has no spaces. Two texts overlap where they share n tokens in a row
+of which at least four differ. A benchmark item that is shorter than n overlaps only with a text that has exactly its
 tokens, and only if these are at least five; a shorter one says too little.
 """
 
