@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from golongrl.errors import NO_SPACE_EXIT, InputError, NoSpaceError, one_line
+from golongrl.errors import NO_SPACE_EXIT, InputError, NoSpaceError, one_line, printable
 
 LONG = "x" * 300
 
@@ -84,3 +84,26 @@ def test_every_command_that_takes_a_path_ends_in_one_line(command: tuple[str, ..
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr[-2000:]
     assert done.stderr.startswith("error: ")
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["loop", "loop.jsonl", "loop.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("rollout-1: ünïcode — 日本 ✓", "rollout-1: ünïcode — 日本 ✓"),
+        ("two\nlines\tand a tab", "two\nlines\tand a tab"),
+        ("no\u00a0break", "no\u00a0break"),
+        ("\x1b[2J\x1b[31mred", "?[2J?[31mred"),
+        ("\x1b]0;title\x07", "?]0;title?"),
+        ("a\rb\x08c\x7f\x9b31m", "a?b?c??31m"),
+        ("right\u202eto left", "right?to left"),
+        ("\udcff", "?"),
+    ],
+)
+def test_a_terminal_is_shown_nothing_that_it_would_obey(text: str, shown: str) -> None:
+    assert printable(text) == shown
+
+
+def test_an_errors_line_is_printable(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit), one_line():
+        raise InputError("worker \x1b[31mevil")
+    assert capsys.readouterr().err == "error: worker ?[31mevil\n"

@@ -13,6 +13,7 @@ import errno
 import os
 import re
 import sys
+import unicodedata
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,6 +35,8 @@ _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 _URL_PASSWORD: Final = re.compile(r"([a-z][a-z0-9+.-]*://[^\s:/@]*):\S+@", re.IGNORECASE)
 _QUERY_PASSWORD: Final = re.compile(r"([?&]password=)[^&\s]+", re.IGNORECASE)
 _SECRET_NAME: Final = re.compile(r"(PASSWORD|TOKEN|API_KEY|SECRET|OTLP_(TRACES_)?HEADERS)$")
+# In the place of a character that a terminal would obey or not show.
+_UNSHOWN: Final = "?"
 # A shorter value would blot out ordinary words.
 _SHORTEST_SECRET: Final = 6
 
@@ -107,16 +110,26 @@ def one_line(*, service: bool = False) -> Iterator[None]:
     try:
         yield
     except GolongrlError as error:
-        print(f"error: {without_secrets(str(error))}", file=sys.stderr)
+        print(f"error: {printable(without_secrets(str(error)))}", file=sys.stderr)
         sys.exit(NO_SPACE_EXIT if service and isinstance(error, NoSpaceError) else error.exit_code)
     except OSError as error:
         if (line := _of_a_path(error)) is None:
             raise
-        print(f"error: {without_secrets(line)}", file=sys.stderr)
+        print(f"error: {printable(without_secrets(line))}", file=sys.stderr)
         if is_full(error):
             sys.exit(NO_SPACE_EXIT if service else 1)
         # What a service reads may be readable again when it is restarted.
         sys.exit(1 if service and error.errno not in _NO_PATH else InputError.exit_code)
+
+
+def printable(text: str) -> str:
+    """Text of a run (a worker's id, an error) for a terminal, which would obey its control characters."""
+    if text.isprintable():
+        return text
+    kept = "\n\t"
+    return "".join(
+        letter if letter in kept or not unicodedata.category(letter).startswith("C") else _UNSHOWN for letter in text
+    )
 
 
 def _of_a_path(error: OSError) -> str | None:

@@ -8,7 +8,18 @@ from types import SimpleNamespace
 
 from rich.console import Console
 
-from golongrl.local.progress import Display, RunSnapshot, Silence, render, spark, starting, step_line, wait_line, waits
+from golongrl.local.progress import (
+    Display,
+    RunSnapshot,
+    Screen,
+    Silence,
+    render,
+    spark,
+    starting,
+    step_line,
+    wait_line,
+    waits,
+)
 from golongrl.queue import LeaseStats, Presence
 from golongrl.telemetry import history
 from golongrl.telemetry.watchdog import Stall
@@ -188,3 +199,10 @@ def test_a_stall_is_told_at_once_then_ever_less_often_and_its_end_too() -> None:
     out = io.StringIO()
     Console(file=out, width=200).print(render(frozen))
     assert "reward was stopped" in out.getvalue()
+
+
+def test_control_characters_of_a_run_do_not_reach_the_terminal() -> None:
+    out = io.StringIO()
+    Display(Screen(file=out, force_terminal=True, width=200), live=False).say("stalled: \x1b[2Jrollout-\x07 waits")
+    assert "stalled: ?[2Jrollout-? waits" in out.getvalue()
+    assert "\x1b[2J" not in out.getvalue()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from golongrl.errors import InputError
+from golongrl.errors import InputError, printable
 
 if TYPE_CHECKING:
     from golongrl.kubernetes.deploy.helm import Deployment
@@ -188,7 +188,7 @@ def status(
     if as_json:
         print(json.dumps({"refused": [], **found, "queue": queue, "services": services}))
     elif seen is None:
-        print("\n".join(lines(None, queue, services)))
+        print(printable("\n".join(lines(None, queue, services))))
     else:
         told = lines(
             seen.pods,
@@ -200,7 +200,7 @@ def status(
             unknown=seen.unknown,
             done=seen.done,
         )
-        print("\n".join(told))
+        print(printable("\n".join(told)))
 
 
 def _show_local(folder: Path, *, as_json: bool) -> None:
@@ -233,9 +233,10 @@ def _show_local(folder: Path, *, as_json: bool) -> None:
         return
     print(local_run.headline(info, history.read(folder / "metrics.jsonl"), lives=lives))
     if picture:
-        print("\n".join(lines(None, queue, services, stalls, chains=record is None)))
+        print(printable("\n".join(lines(None, queue, services, stalls, chains=record is None))))
     else:
-        print("\n".join([*filter(None, [trouble]), *(f"stuck: {stall}" for stall in stalls)]))
+        told = [*filter(None, [trouble]), *(f"stuck: {stall}" for stall in stalls)]
+        print(printable("\n".join(told)))
 
 
 async def _look_at_release(

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -20,6 +21,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from golongrl.errors import printable
 from golongrl.queue import Presence, QueueStats
 from golongrl.tasks import TASKS
 from golongrl.telemetry import history as runs
@@ -192,7 +194,7 @@ def render(snapshot: RunSnapshot) -> RenderableType:
         parts.append(Text(queue_line(snapshot.queue)))
     waiting = Table.grid(padding=(0, 2))
     for row, line in enumerate(waits(snapshot)[:6]):
-        waiting.add_row("waiting" if row == 0 else "", Text(line), style="yellow")
+        waiting.add_row("waiting" if row == 0 else "", Text(printable(line)), style="yellow")
     if waiting.rows:
         parts.append(waiting)
     return Panel(Group(*parts), title="GoLongRL", border_style="blue")
@@ -292,6 +294,10 @@ def wait_line(snapshot: RunSnapshot, silence_s: float) -> str:
 
 class Screen(Console):
     """A console whose reader may leave: a closed terminal or pipe does not end a run, later output is dropped."""
+
+    def render_str(self, text: str, *args: Any, **options: Any) -> Text:
+        """Text of a run, whose control characters the terminal would obey."""
+        return super().render_str(printable(text), *args, **options)
 
     def on_broken_pipe(self) -> None:
         """Drop the output; rich would end the process."""

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from golongrl import files
-from golongrl.errors import GolongrlError, InputError, writing_to
+from golongrl.errors import GolongrlError, InputError, printable, writing_to
 
 app = typer.Typer(
     help="Prometheus metrics: what every service exports.",
@@ -40,7 +40,7 @@ def trace(
     found = life.of_step(events, int(what)) if what.isdecimal() else life.of_group(events, what)
     if not found:
         raise GolongrlError(f"trace {what}: the logs do not name it")
-    print("\n".join(life.tell(found)))
+    print(printable("\n".join(life.tell(found))))
 
 
 def _lines(what: str, name: str | None, out: Path, logs: list[Path]) -> Iterator[str]:

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
+from golongrl.errors import printable
+
 if TYPE_CHECKING:
     from golongrl.queue.client import SampleQueue
 
@@ -42,7 +44,7 @@ def stats(
     from golongrl.queue.show import stats_lines
 
     found = _look(redis_url, run, lambda queue: queue.stats())
-    print(json.dumps(asdict(found)) if as_json else "\n".join(stats_lines(found)))
+    print(json.dumps(asdict(found)) if as_json else printable("\n".join(stats_lines(found))))
 
 
 @app.command(epilog="Example: `golongrl queue peek 0-17 --redis-url redis://localhost:6379/0 --run quickstart`")
@@ -54,7 +56,7 @@ def peek(
     """Where one row stands, and its group of responses while the queue holds one."""
     from golongrl.queue.show import peek_lines
 
-    print("\n".join(peek_lines(_look(redis_url, run, lambda queue: queue.peek(uid)))))
+    print(printable("\n".join(peek_lines(_look(redis_url, run, lambda queue: queue.peek(uid))))))
 
 
 @app.command(epilog="Example: `golongrl queue check --redis-url redis://localhost:6379/0 --run quickstart`")
@@ -107,7 +109,7 @@ def list_set_aside(
     from golongrl.queue.show import set_aside_lines
 
     groups = _look(redis_url, run, lambda queue: queue.set_aside_groups())
-    print(json.dumps([asdict(group) for group in groups]) if as_json else "\n".join(set_aside_lines(groups)))
+    print(json.dumps([asdict(group) for group in groups]) if as_json else printable("\n".join(set_aside_lines(groups))))
 
 
 @set_aside.command(epilog="Example: `golongrl queue set-aside retry 0-17 --redis-url redis://localhost:6379/0 --run q`")

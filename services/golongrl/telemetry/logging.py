@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import structlog
 
-from golongrl.errors import without_secrets
+from golongrl.errors import printable, without_secrets
 from golongrl.telemetry.tracing import of_group, of_version
 
 # Of a text in a line: an error may quote what it was given.
@@ -40,6 +40,8 @@ def configure(service: str, run: str | None = None, level: str = "INFO", *, trac
         structlog.dev.ConsoleRenderer() if terminal else structlog.processors.JSONRenderer(ensure_ascii=False)
     )
     tracebacks: list[structlog.typing.Processor] = [] if terminal else [structlog.processors.format_exc_info]
+    # JSON escapes control characters by itself.
+    shown: list[structlog.typing.Processor] = [_printable] if terminal else []
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level]),
@@ -55,6 +57,7 @@ def configure(service: str, run: str | None = None, level: str = "INFO", *, trac
                 *tracebacks,
                 _bounded,
                 _redact,
+                *shown,
                 renderer,
             ],
         )
@@ -107,3 +110,8 @@ def short(value: Any) -> Any:
 def _redact(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
     """The event without secrets in its texts, its traceback included."""
     return {name: without_secrets(value) if isinstance(value, str) else value for name, value in event.items()}
+
+
+def _printable(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """The event as a terminal may show it."""
+    return {name: printable(value) if isinstance(value, str) else value for name, value in event.items()}
