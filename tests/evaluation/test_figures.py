@@ -11,6 +11,8 @@ from golongrl.evaluation import aggregate, budget
 from golongrl.evaluation.errors import EvaluationError
 from golongrl.evaluation.kinds import Message, Sample
 from golongrl.evaluation.registry import BENCHMARKS
+from golongrl.evaluation.report import page
+from golongrl.evaluation.report.compare import difference, lines
 
 FITS = [
     ((100, 51_200, 182_272, None), (100, 51_200)),
@@ -159,3 +161,27 @@ def test_impossible_tries_are_refused() -> None:
         aggregate.pass_at_k(4, 5, 2)
     with pytest.raises(EvaluationError, match="no scores"):
         aggregate.by_type({"x": []})
+
+
+def test_the_page_follows_the_readers_light_or_dark() -> None:
+    style = page.render({"suite": "s", "target": "t", "mode": "strict", "judge": None, "started": "2026-01-02T03:04:05",
+                         "version": "1", "points": []}, [])  # fmt: skip
+    assert "2026-01-02 03:04 UTC" in style
+    assert "#fff;" not in page._MORE_STYLE, "colours are the page's"
+
+
+def test_tables_align_text_and_numbers_each_its_way() -> None:
+    html = page.table(["benchmark", "score"], [["<b>", "1.0"], ["x" * 61, "2.0"]])
+    assert '<td class="text">&lt;b&gt;</td><td class="">1.0</td>' in html
+    assert f'<td class="text long">{"x" * 61}</td>' in html
+    one, two = ([{"name": str(i)} for i in range(number)] for number in (1, 2))
+    rows = [("AIME", "step-1", ["50.0"])]
+    assert "<th" in page._per_point(one, ["score"], rows)
+    assert "step-1" not in page._per_point(one, ["score"], rows)
+    assert "step-1" in page._per_point(two, ["score"], rows)
+
+
+def test_a_difference_is_never_beyond_all_there_is() -> None:
+    found = difference("b", {"1": 0.0, "2": 0.0}, {"1": 1.0, "2": 0.0})
+    assert (found.low, found.high) == (-1.0, 1.0)
+    assert list(lines([difference("b", {"1": 0.0}, {"2": 1.0})])) == ["b: no problem in both"]

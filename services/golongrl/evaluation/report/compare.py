@@ -88,7 +88,8 @@ def difference(benchmark: str, before: dict[str, float], after: dict[str, float]
     low = high = None
     if number > 1:
         error = math.sqrt(sum((gap - mean) ** 2 for gap in gaps) / (number - 1) / number)
-        low, high = mean - student(number - 1) * error, mean + student(number - 1) * error
+        # No difference is above all there is; with two or three problems the interval would say so.
+        low, high = (max(-1.0, min(1.0, mean + side * student(number - 1) * error)) for side in (-1, 1))
     return Difference(
         benchmark,
         sum(before[problem] for problem in both) / number if number else 0.0,
@@ -113,6 +114,9 @@ def student(degrees: int) -> float:
 def lines(found: Sequence[Difference]) -> Iterator[str]:
     """A line for each benchmark, in percent."""
     for one in found:
+        if not one.problems:
+            yield f"{one.benchmark}: no problem in both"
+            continue
         interval = "" if one.low is None or one.high is None else f" [{100 * one.low:+.1f}, {100 * one.high:+.1f}]"
         alone = "".join(
             f", {number} only {where}" for number, where in ((one.only_before, "before"), (one.only_after, "after"))

@@ -27,13 +27,14 @@ _REPLY_END: Final = 1500
 # 95 % of a normal distribution.
 _Z: Final = 1.96
 _MORE_STYLE: Final = """
-table{border-collapse:collapse;background:#fff;border-radius:10px;box-shadow:0 1px 3px #0001;font-size:14px}
 .scroll{overflow-x:auto;margin:8px 0}
-th,td{padding:6px 10px;text-align:right;border-bottom:1px solid #e6e9ed;white-space:nowrap}
-th:first-child,td:first-child{text-align:left} td.text{white-space:normal;text-align:left;min-width:240px}
-details{background:#fff;border-radius:10px;padding:10px 16px;margin:8px 0;box-shadow:0 1px 3px #0001}
-summary{cursor:pointer} details pre{white-space:pre-wrap;overflow-wrap:anywhere;padding:8px 0}
+th,td{padding:6px 10px;text-align:right;white-space:nowrap}
+th.text,td.text{text-align:left;white-space:normal;overflow-wrap:normal;min-width:90px} td.long{min-width:240px}
+details{background:var(--card);border-radius:10px;padding:10px 16px;margin:8px 0;box-shadow:0 1px 3px #0001}
+summary{cursor:pointer;overflow-wrap:anywhere} details pre{white-space:pre-wrap;overflow-wrap:anywhere;padding:8px 0}
 """
+# Longer cells are sentences.
+_LONG: Final = 60
 
 
 def render(found: Mapping[str, Any], worst: Sequence[Mapping[str, Any]]) -> str:
@@ -45,7 +46,8 @@ def render(found: Mapping[str, Any], worst: Sequence[Mapping[str, Any]]) -> str:
         f"<title>{title}</title><style>{STYLE}{_MORE_STYLE}</style></head>"
     )
     judge = found["judge"] or "none"
-    what = f"target {found['target']} · mode {found['mode']} · judge {judge} · {found['started']} · {found['version']}"
+    when = f"{found['started'][:16].replace('T', ' ')} UTC"
+    what = f"target {found['target']} · mode {found['mode']} · judge {judge} · {when} · golongrl {found['version']}"
     intro = f'<h1>{title}</h1><p class="sub">{html.escape(what)}</p>'
     points = found["points"]
     if not points:
@@ -70,16 +72,25 @@ def percent(value: float | None, digits: int = 1) -> str:
     return "–" if value is None else f"{100 * value:.{digits}f}"
 
 
-def table(titles: Sequence[str], rows: Iterable[Sequence[str]], text: frozenset[int] = frozenset()) -> str:
-    """An HTML table of escaped cells; `text` are the columns that hold sentences."""
-    head = "".join(f"<th>{html.escape(title)}</th>" for title in titles)
-    body = "".join(
-        "<tr>"
-        + "".join(f"<td{' class=text' if i in text else ''}>{html.escape(cell)}</td>" for i, cell in enumerate(row))
-        + "</tr>"
-        for row in rows
-    )
+def table(titles: Sequence[str], rows: Iterable[Sequence[str]], numbers_from: int = 1) -> str:
+    """An HTML table of escaped cells; columns before `numbers_from` hold text, and are aligned like it."""
+
+    def cell(tag: str, column: int, content: str) -> str:
+        kinds = " ".join(["text"] * (column < numbers_from) + ["long"] * (len(content) > _LONG))
+        return f'<{tag} class="{kinds}">{html.escape(content)}</{tag}>'
+
+    head = "".join(cell("th", column, title) for column, title in enumerate(titles))
+    body = "".join(f"<tr>{''.join(cell('td', column, text) for column, text in enumerate(row))}</tr>" for row in rows)
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _per_point(
+    points: Sequence[Mapping[str, Any]], titles: Sequence[str], rows: Iterable[tuple[str, str, Sequence[str]]]
+) -> str:
+    """A table of (benchmark, model, cells); one model needs no column."""
+    if len(points) < 2:
+        return table(["benchmark", *titles], ([benchmark, *cells] for benchmark, _, cells in rows))
+    return table(["benchmark", "model", *titles], ([benchmark, model, *cells] for benchmark, model, cells in rows), 2)
 
 
 def _heading(name: str, note: str) -> str:
@@ -87,23 +98,28 @@ def _heading(name: str, note: str) -> str:
 
 
 def _scores(points: Sequence[Mapping[str, Any]]) -> str:
-    rows = []
+    rows: list[tuple[str, str, Sequence[str]]] = []
+    missing: list[str] = []
     for point in points:
         for one in point["benchmarks"].values():
             total = one["rows"][0]
             error = "" if one["stderr"] is None else f" ± {percent(_Z * one['stderr'])}"
-            value = one["why_no_value"] or f"{percent(one['value'])}{error}"
+            value = "–" if one["why_no_value"] else f"{percent(one['value'])}{error}"
             kinds = [str(total[kind]) for kind in ("failed", "skipped", "unjudged", "truncated", "unparsed")]
             rule = one["figures"].get("rule")
             both = [percent(total["mean"]), percent(total["mean_scored"]), percent(rule)]
-            rows.append([one["title"], point["name"], value, *both, f"{one['asked']}/{one['expected']}", *kinds])
-    titles = ["benchmark", "model", "score", "no score = 0", "scored only", "rules alone", "samples", "failed",
-              "skipped", "unjudged", "truncated", "unparsed"]  # fmt: skip
+            cells = [value, *both, f"{one['asked']:,}/{one['expected']:,}", *kinds]
+            rows.append((one["title"], point["name"], cells))
+            if one["why_no_value"]:
+                missing.append(f"{one['title']} ({point['name']}): {one['why_no_value']}")
+    titles = ["score", "no score = 0", "scored only", "rules alone", "samples", "failed", "skipped", "unjudged",
+              "truncated", "unparsed"]  # fmt: skip
     note = (
-        "In percent, with a 95 % interval clustered by problem. `no score = 0` counts every sample; `scored only` "
+        "In percent, with a 95 % interval clustered by problem. “No score = 0” counts every sample; “scored only” "
         "leaves out those without a score. Truncated and unparsed samples are scored, as no answer."
     )
-    return _heading("Scores", note) + table(titles, rows)
+    why = "".join(f'<p class="note">{html.escape(line)}</p>' for line in missing)
+    return _heading("Scores", note) + _per_point(points, titles, rows) + why
 
 
 def _figures(points: Sequence[Mapping[str, Any]], last: Mapping[str, Any]) -> str:
@@ -165,6 +181,10 @@ def _bars(rows: Sequence[Mapping[str, Any]], title: str, colour: str) -> go.Figu
         error_y={"type": "data", "array": [100 * _Z * (row["stderr"] or 0.0) for row in rows]},
         text=[f"n={row['samples']}" for row in rows],
         marker_color=colour,
+        # At the foot of a bar, where no error bar crosses it.
+        textposition="inside",
+        insidetextanchor="start",
+        textangle=0,
     )
     figure = go.Figure(bar).update_yaxes(range=[0, 100]).update_xaxes(type="category")
     return small(figure, title)
@@ -192,38 +212,37 @@ def _groups(last: Mapping[str, Any]) -> str:
         for name, value in one["figures"].items()
     ]  # fmt: skip
     titles = ["benchmark", "by", "group", "score", "stderr", "samples", "failed", "skipped", "unjudged", "truncated"]
-    found = f"<details><summary>All groups of {html.escape(last['name'])}</summary>{table(titles, rows)}</details>"
+    found = f"<details><summary>All groups of {html.escape(last['name'])}</summary>{table(titles, rows, 3)}</details>"
     if figures:
-        found += (
-            f"<details><summary>Further figures</summary>{table(['benchmark', 'figure', 'value'], figures)}</details>"
-        )
+        further = table(["benchmark", "figure", "value"], figures, 2)
+        found += f"<details><summary>Further figures</summary>{further}</details>"
     return found
 
 
 def _failures(last: Mapping[str, Any]) -> str:
     rows = [
-        [one["title"], reason["status"], str(reason["samples"]), reason["reason"]]
+        [one["title"], reason["status"], reason["reason"], f"{reason['samples']:,}"]
         for one in last["benchmarks"].values()
         for reason in one["failures"]
     ]
     if not rows:
         return _heading("Without a score", "Every sample has a score.")
     note = "They count in the denominator. Failed: no reply. Skipped: does not fit the context. Unjudged: no verdict."
-    return _heading("Without a score", note) + table(["benchmark", "what", "samples", "reason"], rows, frozenset({3}))
+    return _heading("Without a score", note) + table(["benchmark", "what", "reason", "samples"], rows, 3)
 
 
 def _cost(points: Sequence[Mapping[str, Any]]) -> str:
-    rows = []
+    rows: list[tuple[str, str, Sequence[str]]] = []
     for point in points:
         for one in point["benchmarks"].values():
             cost = one["cost"]
             names = ("requests", "prompt_tokens", "completion_tokens", "judge_tokens", "cut_prompts", "cut_tokens")
             hours = f"{cost['request_seconds'] / 3600:.2f}"
-            rows.append([one["title"], point["name"], *(f"{cost[name]:,}" for name in names), hours])
-    titles = ["benchmark", "model", "requests", "prompt tokens", "answer tokens", "judge tokens", "prompts cut",
+            rows.append((one["title"], point["name"], [*(f"{cost[name]:,}" for name in names), hours]))
+    titles = ["requests", "prompt tokens", "answer tokens", "judge tokens", "prompts cut",
               "tokens cut", "hours of requests"]  # fmt: skip
     note = "Hours of requests add up over requests that run at the same time."
-    return _heading("Cost", note) + table(titles, rows)
+    return _heading("Cost", note) + _per_point(points, titles, rows)
 
 
 def _settings(last: Mapping[str, Any]) -> str:
@@ -233,7 +252,7 @@ def _settings(last: Mapping[str, Any]) -> str:
     ]
     note = "Where this is not what the paper's evaluation does. Problems outside belong to another length bin."
     titles = ["benchmark", "departures", "policy versions", "outside"]
-    return _heading("Settings", note) + table(titles, rows, frozenset({1}))
+    return _heading("Settings", note) + table(titles, rows, 3)
 
 
 def _samples(worst: Sequence[Mapping[str, Any]]) -> str:
