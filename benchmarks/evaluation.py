@@ -32,11 +32,11 @@ import aiohttp
 import httpx
 
 from golongrl.data.models import QUICKSTART, resolve
-from golongrl.evaluation.benchmark import DataFiles
 from golongrl.evaluation.prompts import Counts, ModelTokens, plan
 from golongrl.evaluation.registry import BENCHMARKS
 from golongrl.evaluation.run.ask import Course, Questioner
 from golongrl.evaluation.scoring import Scorer
+from golongrl.evaluation.sources import DataFiles
 from golongrl.evaluation.store.journal import SampleJournal
 from golongrl.evaluation.suite import load
 from golongrl.llm import ChatClient, Endpoint

@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from golongrl.evaluation.benchmark import Benchmark, DataFiles, Reply
+from golongrl.evaluation.benchmark import Benchmark
 from golongrl.evaluation.kinds import MODES, Mode, Sample
 from golongrl.evaluation.registry import BENCHMARKS, SUITES
+from golongrl.evaluation.replies import Reply
+from golongrl.evaluation.sources import DataFiles
 from support.eval_data import right_reply, write_eval_data
 
 

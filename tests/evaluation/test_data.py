@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from golongrl.evaluation.benchmark import DataFiles
 from golongrl.evaluation.registry import BENCHMARKS
+from golongrl.evaluation.sources import DataFiles
 from support.eval_data import write_eval_data
 
 HERE = Path(__file__).parent / "data"

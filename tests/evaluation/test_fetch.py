@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from golongrl.evaluation.benchmark import DataFiles, EvalSource
 from golongrl.evaluation.fetch import RECORD, FetchError, fetch
+from golongrl.evaluation.sources import DataFiles, EvalSource
 
 COMMIT, NEWER = "a" * 40, "b" * 40
 ROWS = b'{"id": 1}\n{"id": 2}\n'

@@ -13,8 +13,8 @@ from golongrl.data.chat import Chat
 from golongrl.data.prepared import BENCHMARK
 from golongrl.errors import GolongrlError
 from golongrl.evaluation import held_out
-from golongrl.evaluation.benchmark import EvalProblem
 from golongrl.evaluation.held_out import HeldOutSuite
+from golongrl.evaluation.problems import EvalProblem
 from golongrl.learner.observe.status import LearnerStatus
 from golongrl.learner.validation import ValidationRounds, metrics_of
 from golongrl.queue import SampleQueue, ValidationResult, WeightsRef

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from golongrl.errors import InputError
-from golongrl.evaluation.benchmark import EvalProblem, Reply, ScoredReply
+from golongrl.evaluation.problems import EvalProblem
+from golongrl.evaluation.replies import Reply, ScoredReply
 from golongrl.evaluation.store.journal import Cost, Judged, SampleJournal, read_entries, read_record
 
 TEXTS = st.text(st.characters(codec="utf-8"), max_size=20) | st.just("a\n\u2028\x85\0b") | st.just("\ud800 alone")

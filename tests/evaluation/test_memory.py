@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from golongrl.evaluation.benchmark import DataFiles
 from golongrl.evaluation.benchmarks import bfcl_memory
 from golongrl.evaluation.benchmarks.bfcl_memory import BFCL_MEMORY, MemoryGroup
 from golongrl.evaluation.errors import EvaluationError
@@ -24,6 +23,7 @@ from golongrl.evaluation.memory.loop import (
     converse,
 )
 from golongrl.evaluation.memory.stores import BACKENDS, KeyValueStore, MemoryStore, SummaryStore, Tool, bm25_plus
+from golongrl.evaluation.sources import DataFiles
 from support.eval_data import write_eval_data
 
 

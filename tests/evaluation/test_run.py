@@ -15,7 +15,6 @@ import httpx
 import pytest
 
 from golongrl.errors import GolongrlError, InputError
-from golongrl.evaluation.benchmark import DataFiles
 from golongrl.evaluation.kinds import Mode
 from golongrl.evaluation.metrics import CATALOGUE, EvaluationMetrics
 from golongrl.evaluation.registry import BENCHMARKS
@@ -25,6 +24,7 @@ from golongrl.evaluation.report.text import score_lines
 from golongrl.evaluation.run import pool
 from golongrl.evaluation.run.ask import TargetGoneError
 from golongrl.evaluation.run.execute import EvalRequest, execute
+from golongrl.evaluation.sources import DataFiles
 from golongrl.evaluation.store.journal import read_entries
 from golongrl.evaluation.suite import load
 from golongrl.llm import ChatClient, ChatRequest, Endpoint, LlmMessage

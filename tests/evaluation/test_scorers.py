@@ -7,11 +7,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from golongrl.evaluation import judge
-from golongrl.evaluation.benchmark import EvalProblem, Reply
 from golongrl.evaluation.benchmarks import bfcl_memory, docmath, docmath_rules, reading
 from golongrl.evaluation.choices import choice_strict
 from golongrl.evaluation.kinds import MODES, Mode
+from golongrl.evaluation.problems import EvalProblem
 from golongrl.evaluation.registry import BENCHMARKS
+from golongrl.evaluation.replies import Reply
 from golongrl.evaluation.text import cover_exact_match, same_text, stands_in, token_f1
 from golongrl.evaluation.thought import strip_thought
 

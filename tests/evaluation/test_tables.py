@@ -10,9 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from golongrl.evaluation import tables
-from golongrl.evaluation.benchmark import DataFiles, EvalSource
 from golongrl.evaluation.errors import EvaluationError
 from golongrl.evaluation.registry import BENCHMARKS
+from golongrl.evaluation.sources import DataFiles, EvalSource
 from golongrl.evaluation.tables import open_table
 from support.eval_data import write_eval_data, write_rows
 

@@ -13,8 +13,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from golongrl.evaluation.benchmark import EvalProblem
 from golongrl.evaluation.benchmarks import docmath, longbench_qa
+from golongrl.evaluation.problems import EvalProblem
 
 Rows = Sequence[Mapping[str, Any]]
 

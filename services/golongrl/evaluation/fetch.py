@@ -19,8 +19,8 @@ import httpx
 
 from golongrl import files
 from golongrl.errors import GolongrlError, writing_to
-from golongrl.evaluation.benchmark import DataFiles, EvalSource
 from golongrl.evaluation.errors import EvaluationError
+from golongrl.evaluation.sources import DataFiles, EvalSource
 
 RECORD: Final = "fetched.json"
 # Where they are asked; the hub's own variable for a mirror, and ours for the other two.

@@ -20,12 +20,15 @@ from typing import Any
 
 from golongrl.data.pipeline import SplitReport
 from golongrl.data.prepared import BENCHMARK, PreparedRow
-from golongrl.evaluation.benchmark import Benchmark, DataFiles, EvalProblem, Reply
+from golongrl.evaluation.benchmark import Benchmark
 from golongrl.evaluation.errors import EvaluationError
 from golongrl.evaluation.kinds import Sample
+from golongrl.evaluation.problems import EvalProblem
 from golongrl.evaluation.prompts import AskingPlan, Counts, ModelTokens, plan, prepare
 from golongrl.evaluation.registry import BENCHMARKS
+from golongrl.evaluation.replies import Reply
 from golongrl.evaluation.scoring import Scorer
+from golongrl.evaluation.sources import DataFiles
 from golongrl.evaluation.suite import Suite, load
 from golongrl.recipe import Recipe
 

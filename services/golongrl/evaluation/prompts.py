@@ -18,9 +18,11 @@ from numpy.typing import NDArray
 from golongrl.data.chat import Chat
 from golongrl.errors import writing_to
 from golongrl.evaluation import budget
-from golongrl.evaluation.benchmark import Benchmark, DataFiles, EvalProblem
+from golongrl.evaluation.benchmark import Benchmark
 from golongrl.evaluation.errors import EvaluationError
 from golongrl.evaluation.kinds import Message, Mode, Rule
+from golongrl.evaluation.problems import EvalProblem
+from golongrl.evaluation.sources import DataFiles
 from golongrl.evaluation.suite import Suite
 
 # Tokens that a chat template puts around a message, at most, of the templates we know.

@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self
 
-from golongrl.evaluation.benchmark import Benchmark, EvalProblem, Reply, ScoredReply
+from golongrl.evaluation.benchmark import Benchmark
 from golongrl.evaluation.errors import EvaluationError
 from golongrl.evaluation.kinds import Mode
+from golongrl.evaluation.problems import EvalProblem
 from golongrl.evaluation.registry import BENCHMARKS
+from golongrl.evaluation.replies import Reply, ScoredReply
 from golongrl.reward.pool import Lost, WorkerPool, encode
 
 # The slowest that is honest: difflib over two texts of some 100,000 characters takes half a minute.

@@ -12,20 +12,12 @@ the answer is asked for in \\boxed{} (in `compat` the bare problem is asked).
 
 import re
 
-from golongrl.evaluation.benchmark import (
-    Benchmark,
-    DataFiles,
-    EvalProblem,
-    EvalSource,
-    ProblemDraft,
-    ScoredReply,
-    gold_field,
-    scored,
-    text_field,
-    user,
-)
+from golongrl.evaluation.benchmark import Benchmark, user
 from golongrl.evaluation.kinds import Message, Mode
 from golongrl.evaluation.mathematics import math_equal
+from golongrl.evaluation.problems import EvalProblem, ProblemDraft, gold_field, text_field
+from golongrl.evaluation.replies import ScoredReply, scored
+from golongrl.evaluation.sources import DataFiles, EvalSource
 from golongrl.evaluation.tables import Record
 from golongrl.evaluation.thought import FinalAnswer
 from golongrl.tasks import math_answer

@@ -20,18 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from golongrl.evaluation.aggregate import mean_of_groups
-from golongrl.evaluation.benchmark import (
-    Benchmark,
-    DataFiles,
-    EvalProblem,
-    EvalSource,
-    ProblemDraft,
-    Reply,
-    ScoredReply,
-    scored,
-    text_field,
-    text_list,
-)
+from golongrl.evaluation.benchmark import Benchmark
 from golongrl.evaluation.errors import EvaluationError
 from golongrl.evaluation.kinds import Message, Mode
 from golongrl.evaluation.memory.loop import Chat, MemoryConversation, ToolStyle, converse, fill
@@ -44,6 +33,9 @@ from golongrl.evaluation.memory.stores import (
     SummaryStore,
     VectorMemoryStore,
 )
+from golongrl.evaluation.problems import EvalProblem, ProblemDraft, text_field, text_list
+from golongrl.evaluation.replies import Reply, ScoredReply, scored
+from golongrl.evaluation.sources import DataFiles, EvalSource
 from golongrl.evaluation.tables import Record
 from golongrl.evaluation.text import stands_in
 from golongrl.evaluation.thought import FinalAnswer

@@ -12,21 +12,14 @@ The prompt is in the data. The answer is
 import re
 
 from golongrl.evaluation import judge
-from golongrl.evaluation.benchmark import (
-    Benchmark,
-    DataFiles,
-    EvalProblem,
-    EvalSource,
-    ProblemDraft,
-    ScoredReply,
-    gold_field,
-    judged,
-    text_field,
-)
+from golongrl.evaluation.benchmark import Benchmark
 from golongrl.evaluation.benchmarks.frames import judge_prompts
 from golongrl.evaluation.benchmarks.mrcr import checked_chat
 from golongrl.evaluation.errors import EvaluationError
 from golongrl.evaluation.kinds import Message, Mode, Verdict
+from golongrl.evaluation.problems import EvalProblem, ProblemDraft, gold_field, text_field
+from golongrl.evaluation.replies import ScoredReply, judged
+from golongrl.evaluation.sources import DataFiles, EvalSource
 from golongrl.evaluation.tables import Record
 from golongrl.evaluation.text import same_text
 from golongrl.evaluation.thought import FinalAnswer

@@ -10,24 +10,15 @@ The total is the mean over all 800, not over the splits.
 
 from typing import Any
 
-from golongrl.evaluation.benchmark import (
-    Benchmark,
-    DataFiles,
-    EvalProblem,
-    EvalSource,
-    ProblemDraft,
-    ScoredReply,
-    judged,
-    scored,
-    text_field,
-    text_list,
-    user,
-)
+from golongrl.evaluation.benchmark import Benchmark, user
 from golongrl.evaluation.benchmarks.docmath_rules import published_rule, strict_rule
 from golongrl.evaluation.benchmarks.frames import judge_prompts, verdict
 from golongrl.evaluation.benchmarks.reading import extract_answer, question_about
 from golongrl.evaluation.errors import EvaluationError
 from golongrl.evaluation.kinds import Message, Mode
+from golongrl.evaluation.problems import EvalProblem, ProblemDraft, text_field, text_list
+from golongrl.evaluation.replies import ScoredReply, judged, scored
+from golongrl.evaluation.sources import DataFiles, EvalSource
 from golongrl.evaluation.tables import Record
 from golongrl.evaluation.thought import FinalAnswer
 

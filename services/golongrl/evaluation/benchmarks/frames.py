@@ -14,21 +14,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from golongrl.evaluation import judge
-from golongrl.evaluation.benchmark import (
-    Benchmark,
-    DataFiles,
-    EvalProblem,
-    EvalSource,
-    ProblemDraft,
-    ScoredReply,
-    gold_field,
-    judged,
-    text_field,
-    user,
-)
+from golongrl.evaluation.benchmark import Benchmark, user
 from golongrl.evaluation.benchmarks import reading
 from golongrl.evaluation.errors import EvaluationError
 from golongrl.evaluation.kinds import Message, Mode, Verdict
+from golongrl.evaluation.problems import EvalProblem, ProblemDraft, gold_field, text_field
+from golongrl.evaluation.replies import ScoredReply, judged
+from golongrl.evaluation.sources import DataFiles, EvalSource
 from golongrl.evaluation.tables import Record
 from golongrl.evaluation.text import cover_exact_match
 from golongrl.evaluation.thought import FinalAnswer

@@ -11,21 +11,12 @@ The official prompts differ from set to set; here all five are asked in one form
 
 from golongrl.evaluation import judge
 from golongrl.evaluation.aggregate import mean_of_groups
-from golongrl.evaluation.benchmark import (
-    Benchmark,
-    DataFiles,
-    EvalProblem,
-    EvalSource,
-    ProblemDraft,
-    ScoredReply,
-    judged,
-    scored,
-    text_field,
-    text_list,
-    user,
-)
+from golongrl.evaluation.benchmark import Benchmark, user
 from golongrl.evaluation.benchmarks.reading import extract_answer, question_about
 from golongrl.evaluation.kinds import Message, Mode
+from golongrl.evaluation.problems import EvalProblem, ProblemDraft, text_field, text_list
+from golongrl.evaluation.replies import ScoredReply, judged, scored
+from golongrl.evaluation.sources import DataFiles, EvalSource
 from golongrl.evaluation.tables import Record
 from golongrl.evaluation.text import same_text, token_f1
 from golongrl.evaluation.thought import FinalAnswer

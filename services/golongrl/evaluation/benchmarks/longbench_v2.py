@@ -8,20 +8,13 @@
 
 import re
 
-from golongrl.evaluation.benchmark import (
-    Benchmark,
-    DataFiles,
-    EvalProblem,
-    EvalSource,
-    ProblemDraft,
-    ScoredReply,
-    scored,
-    text_field,
-    user,
-)
+from golongrl.evaluation.benchmark import Benchmark, user
 from golongrl.evaluation.choices import choice_strict, first_letter, letters
 from golongrl.evaluation.errors import EvaluationError
 from golongrl.evaluation.kinds import Message, Mode
+from golongrl.evaluation.problems import EvalProblem, ProblemDraft, text_field
+from golongrl.evaluation.replies import ScoredReply, scored
+from golongrl.evaluation.sources import DataFiles, EvalSource
 from golongrl.evaluation.tables import Record
 from golongrl.evaluation.thought import FinalAnswer
 

@@ -17,20 +17,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from golongrl.evaluation.aggregate import ScoreTable, by_type
-from golongrl.evaluation.benchmark import (
-    Benchmark,
-    DataFiles,
-    EvalProblem,
-    EvalSource,
-    ProblemDraft,
-    ScoredReply,
-    gold_field,
-    judged,
-    text_field,
-)
+from golongrl.evaluation.benchmark import Benchmark
 from golongrl.evaluation.errors import EvaluationError
 from golongrl.evaluation.judge import LONGEST_ANSWER
 from golongrl.evaluation.kinds import Message, Mode, Sample, Verdict
+from golongrl.evaluation.problems import EvalProblem, ProblemDraft, gold_field, text_field
+from golongrl.evaluation.replies import ScoredReply, judged
+from golongrl.evaluation.sources import DataFiles, EvalSource
 from golongrl.evaluation.tables import Record
 from golongrl.evaluation.thought import FinalAnswer
 

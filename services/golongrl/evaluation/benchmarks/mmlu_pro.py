@@ -9,22 +9,13 @@
 import re
 from typing import Any
 
-from golongrl.evaluation.benchmark import (
-    Benchmark,
-    DataFiles,
-    EvalProblem,
-    EvalSource,
-    ProblemDraft,
-    Sampling,
-    ScoredReply,
-    scored,
-    text_field,
-    text_list,
-    user,
-)
+from golongrl.evaluation.benchmark import Benchmark, Sampling, user
 from golongrl.evaluation.choices import choice_strict, last_stated, letters
 from golongrl.evaluation.errors import EvaluationError
 from golongrl.evaluation.kinds import Message, Mode
+from golongrl.evaluation.problems import EvalProblem, ProblemDraft, text_field, text_list
+from golongrl.evaluation.replies import ScoredReply, scored
+from golongrl.evaluation.sources import DataFiles, EvalSource
 from golongrl.evaluation.tables import Record
 from golongrl.evaluation.thought import FinalAnswer
 

@@ -13,18 +13,12 @@ import json
 from difflib import SequenceMatcher
 from functools import partial
 
-from golongrl.evaluation.benchmark import (
-    Benchmark,
-    DataFiles,
-    EvalProblem,
-    EvalSource,
-    ProblemDraft,
-    ScoredReply,
-    scored,
-    text_field,
-)
+from golongrl.evaluation.benchmark import Benchmark
 from golongrl.evaluation.errors import EvaluationError
 from golongrl.evaluation.kinds import Message, Mode
+from golongrl.evaluation.problems import EvalProblem, ProblemDraft, text_field
+from golongrl.evaluation.replies import ScoredReply, scored
+from golongrl.evaluation.sources import DataFiles, EvalSource
 from golongrl.evaluation.tables import Record
 from golongrl.evaluation.thought import FinalAnswer
 

@@ -15,8 +15,9 @@ from typing import Any, Final
 from golongrl import files
 from golongrl.errors import InputError, writing_to
 from golongrl.evaluation import aggregate, registry
-from golongrl.evaluation.benchmark import Benchmark, EvalProblem
+from golongrl.evaluation.benchmark import Benchmark
 from golongrl.evaluation.kinds import Mode
+from golongrl.evaluation.problems import EvalProblem
 from golongrl.evaluation.report import paper
 from golongrl.evaluation.store import claim
 from golongrl.evaluation.store.journal import Key, SampleEntry, read_entries

@@ -15,16 +15,18 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from golongrl.errors import GolongrlError
-from golongrl.evaluation.benchmark import DataFiles, EvalProblem, Reply, ScoredReply
 from golongrl.evaluation.benchmarks import bfcl_memory
 from golongrl.evaluation.benchmarks.bfcl_memory import MemoryGroup
 from golongrl.evaluation.memory.loop import MemoryAgentError, ToolStyle, Turn
 from golongrl.evaluation.memory.stores import Embed, Snapshot, Tool
+from golongrl.evaluation.problems import EvalProblem
 from golongrl.evaluation.prompts import AskingPlan, Counts, FittedPrompt, Tokens, prepare, request_fields
+from golongrl.evaluation.replies import Reply, ScoredReply
 from golongrl.evaluation.run import memories
 from golongrl.evaluation.run.judging import Judge
 from golongrl.evaluation.run.memories import KeptMemories
 from golongrl.evaluation.scoring import Scorer
+from golongrl.evaluation.sources import DataFiles
 from golongrl.evaluation.store.journal import Cost, Key, SampleEntry, SampleJournal
 from golongrl.llm import (
     ChatClient,

@@ -11,11 +11,12 @@ from typing import Any, Final
 import httpx
 
 from golongrl.evaluation import registry
-from golongrl.evaluation.benchmark import Benchmark, DataFiles, EvalProblem
+from golongrl.evaluation.benchmark import Benchmark
 from golongrl.evaluation.errors import EvaluationError
 from golongrl.evaluation.memory.embedding import encoder
 from golongrl.evaluation.memory.loop import ToolStyle
 from golongrl.evaluation.metrics import BenchmarkProgress, EvaluationMetrics, EvaluationProgress
+from golongrl.evaluation.problems import EvalProblem
 from golongrl.evaluation.prompts import AskingPlan, Counts, ModelTokens, Tokens, outside, plan
 from golongrl.evaluation.report import results
 from golongrl.evaluation.run import endpoint, engines
@@ -24,6 +25,7 @@ from golongrl.evaluation.run.judging import Judge
 from golongrl.evaluation.run.points import Point, Subject, chosen, subject
 from golongrl.evaluation.run.pool import GivingWay
 from golongrl.evaluation.scoring import Scorer
+from golongrl.evaluation.sources import DataFiles
 from golongrl.evaluation.store import claim
 from golongrl.evaluation.store.journal import SampleJournal
 from golongrl.evaluation.suite import Suite

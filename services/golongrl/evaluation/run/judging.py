@@ -6,9 +6,11 @@ all attempts the sample counts as unjudged. Every reply is kept as it came, with
 
 from collections.abc import Sequence
 
-from golongrl.evaluation.benchmark import Benchmark, EvalProblem, ScoredReply
+from golongrl.evaluation.benchmark import Benchmark
 from golongrl.evaluation.judge import prompt_hash
 from golongrl.evaluation.kinds import Mode
+from golongrl.evaluation.problems import EvalProblem
+from golongrl.evaluation.replies import ScoredReply
 from golongrl.evaluation.store.journal import Judged
 from golongrl.evaluation.suite import JudgeSection
 from golongrl.llm import ChatClient, ChatRequest, LlmMessage, LlmRefusedError, LlmUnavailableError

@@ -14,12 +14,12 @@ from typing import Any
 
 from golongrl import files
 from golongrl.errors import writing_to
-from golongrl.evaluation.benchmark import EvalProblem
 from golongrl.evaluation.benchmarks import bfcl_memory
 from golongrl.evaluation.benchmarks.bfcl_memory import MemoryGroup
 from golongrl.evaluation.errors import EvaluationError
 from golongrl.evaluation.memory.loop import MemoryCall, MemoryReply, ToolStyle, Turn
 from golongrl.evaluation.memory.stores import Embed, Tool
+from golongrl.evaluation.problems import EvalProblem
 from golongrl.llm import ChatReply
 
 # Sends turns and tools; gives the endpoint's reply with its body, or the reason why there is none.

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from golongrl import __version__, files
 from golongrl.errors import InputError, writing_to
-from golongrl.evaluation.benchmark import DataFiles
+from golongrl.evaluation.sources import DataFiles
 from golongrl.evaluation.suite import Suite
 
 RECORD: Final = "evaluation.json"

@@ -18,9 +18,10 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from golongrl.errors import writing_to
-from golongrl.evaluation.benchmark import EvalProblem, Reply, ScoredReply
 from golongrl.evaluation.errors import EvaluationError
 from golongrl.evaluation.kinds import Sample
+from golongrl.evaluation.problems import EvalProblem
+from golongrl.evaluation.replies import Reply, ScoredReply
 
 Key = tuple[str, int]
 REPLY: Final = "reply"

@@ -13,9 +13,9 @@ from typing import Final, Literal
 from golongrl.data.construct.errors import PipelineError
 from golongrl.data.construct.keys import digest
 from golongrl.data.construct.models import Decontaminate
-from golongrl.evaluation.benchmark import located
 from golongrl.evaluation.errors import EvaluationError
 from golongrl.evaluation.registry import selected
+from golongrl.evaluation.sources import located
 from golongrl.evaluation.tables import SUFFIXES, open_table
 
 _TEXT_SUFFIXES: Final = (".txt", ".md", ".rst")
