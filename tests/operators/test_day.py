@@ -4,12 +4,14 @@ operators/README.md shows what this prints; the test holds the two together.
 """
 
 import copy
+import json
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from golongrl.evaluation.report.summary import Score, Summary, fitted
 from golongrl.kubernetes.look.pods import Pod
 from golongrl_operator.cases import Seen
 from golongrl_operator.crd import crd
@@ -21,7 +23,7 @@ POOL = SITE.pool.name
 MORNING = datetime(2026, 1, 2, 8, 0, tzinfo=UTC)
 README = Path(__file__).parents[2] / "operators" / "README.md"
 # Hashes of the recipe and of the test's objects.
-HASH = re.compile(r"(demo-golongrl-learner-)[0-9a-f]{8}")
+HASH = re.compile(r"((?:demo-golongrl-learner|demo-golongrl-evaluation|long-context)-)[0-9a-f]{8}")
 
 
 class Day:
@@ -30,10 +32,14 @@ class Day:
     def __init__(self) -> None:
         self.run = a_run("long-context", maxRestarts=3, stallSeconds=1800, rollout={"maxReplicas": 4})
         self.run["spec"]["recipe"] = {"learner": {"steps": 1000}}
+        self.run["spec"] |= {"schedule": {"queue": "research"}, "evaluation": {"suite": "long-context"}}
         self.run["metadata"]["creationTimestamp"] = "2026-01-02T08:00:00Z"
         self.now = MORNING
         self.jobs: dict[str, dict[str, Any]] = {}
         self.pool = {**copy.deepcopy(SITE.pool.workload), "spec": {"replicas": 0}, "status": {}}
+        self.admissions: dict[str, dict[str, Any]] = {}
+        self.evaluations: dict[str, dict[str, Any]] = {}
+        self.answers = ""
         self.names: list[str] = []
         self.made = 0
         self.version = 0
@@ -53,6 +59,27 @@ class Day:
         """KubeRay writes the status of the RayJob."""
         (job,) = self.jobs.values()
         job["status"] = status
+
+    def kueue(self, **said: str) -> None:
+        """Kueue writes conditions of the Workload: type -> status."""
+        (found,) = self.admissions.values()
+        old = {one["type"]: one for one in found.setdefault("status", {}).get("conditions", [])}
+        for kind, value in said.items():
+            why = "Preempted to accommodate a workload of a higher priority"
+            old[kind] = {"type": kind, "status": value, "reason": "Preempted", "message": why}
+            old[kind]["lastTransitionTime"] = self.now.strftime("%Y-%m-%dT%H:%M:%SZ")
+        found["status"] |= {"conditions": list(old.values()), "admission": {"clusterQueue": "gpus"}}
+
+    def evaluation(self, words: str = "", **status: Any) -> None:
+        """Kubernetes writes the status of the evaluation's Job; `words` is what its pod said at the end."""
+        (found,) = self.evaluations.values()
+        found["status"], self.answers = status, words
+
+    def scores(self) -> None:
+        """`kubectl get trun -o json`, the part about the scores."""
+        command = "kubectl get trun long-context -o jsonpath='{.status.evaluation.scores}' | jq -c '.[]'"
+        self.lines.append(f"$ {command}")
+        self.lines += [json.dumps(one, separators=(",", ":")) for one in self.run["status"]["evaluation"]["scores"]]
 
     def edit(self, **spec: Any) -> None:
         """`kubectl patch`."""
@@ -118,17 +145,28 @@ class Day:
             self.names.append(f"{POOL}-{self.made}")
         self.pool["status"] = {"replicas": size, "readyReplicas": size}
         pods = [Pod(name, "rollout", "Running", True, 0, "") for name in self.names]
+        ended = [f"{name}-x7k2p" for name in self.evaluations if self.answers]
+        pods += [Pod(name, "evaluation", "Succeeded", False, 0, "", last_words=self.answers) for name in ended]
         jobs = list(copy.deepcopy(self.jobs).values())
-        seen = Seen(self.now, [copy.deepcopy(self.run)], jobs, pods, self.picture(), workloads=[self.pool])
+        seen = Seen(
+            self.now, [copy.deepcopy(self.run)], jobs, pods, self.picture(), workloads=[self.pool],
+            evaluations=list(self.evaluations.values()), admissions=list(copy.deepcopy(self.admissions).values()),
+        )  # fmt: skip
         (outcome,) = reconcile(SITE, seen)
         for event in transitions(self.run.get("status") or {}, outcome.status):
             note = HASH.sub(r"\1xxxxxxxx", event.note)
-            self.lines.append(f"{self.clock}  {event.type:<7}  {event.reason:<14}  {note}")
+            self.lines.append(f"{self.clock}  {event.type:<7}  {event.reason:<19}  {note}")
         self.run["status"] = outcome.status
         self.jobs = {name: job for name, job in self.jobs.items() if name not in outcome.delete}
         for item in outcome.apply:
             if item["kind"] == "RayJob":
                 self.jobs[item["metadata"]["name"]] = copy.deepcopy(item)
+        self.admissions |= {item["metadata"]["name"]: copy.deepcopy(item) for item in outcome.admission.apply}
+        for name in outcome.admission.delete:
+            del self.admissions[name]
+        for name, change in (outcome.admission.report or {}).items():
+            self.admissions[name]["status"] = change["status"]
+        self.evaluations |= {item["metadata"]["name"]: copy.deepcopy(item) for item in outcome.evaluation.apply}
         for size in [*outcome.pool.scale.values(), *idle_pool(SITE, [outcome], seen).values()]:
             self.pool["spec"]["replicas"] = size
         for pod in outcome.pool.evict:
@@ -137,16 +175,33 @@ class Day:
             self.slow = self.slow.replace(pod, "")
 
 
+SCORES = Summary(
+    suite="long-context",
+    model="step-580",
+    report="/store/evals/long-context/long-context/report.html",
+    scores=(
+        Score(benchmark="mrcr", score=41.3, stderr=1.1, samples=2400, expected=2400),
+        Score(benchmark="longbench-v2", score=38.8, stderr=2.2, samples=499, expected=503, note="4 failed"),
+    ),
+)
 RUNNING = {"jobDeploymentStatus": "Running", "jobStatus": "RUNNING"}
 
 
 def lines() -> Iterator[str]:
     day = Day()
+    day.pass_until(8, 3)
+    day.kueue(QuotaReserved="True", Admitted="True")
     day.pass_until(8, 5)
     day.job(**RUNNING)
     day.pass_until(10)
     day.table()
     day.quarantined = day.names[1]
+    day.pass_until(11)
+    day.kueue(Evicted="True")
+    day.pass_until(11, 30)
+    day.kueue(QuotaReserved="True", Admitted="True", Evicted="False")
+    day.pass_until(11, 35)
+    day.job(**RUNNING)
     day.pass_until(13)
     day.job(
         jobDeploymentStatus="Failed", jobStatus="FAILED", reason="AppFailed",
@@ -160,6 +215,8 @@ def lines() -> Iterator[str]:
     day.table()
     day.pass_until(16)
     day.edit(suspend=False)
+    day.pass_until(16, 2)
+    day.kueue(QuotaReserved="True", Admitted="True")
     day.pass_until(16, 5)
     day.job(**RUNNING)
     day.pass_until(18)
@@ -169,7 +226,12 @@ def lines() -> Iterator[str]:
     day.pass_until(20)
     day.job(jobDeploymentStatus="Complete", jobStatus="SUCCEEDED")
     day.pass_until(20, 5)
+    day.evaluation(startTime="2026-01-02T20:04:00Z", ready=1)
+    day.pass_until(21, 10)
+    day.evaluation(fitted(SCORES), conditions=[{"type": "Complete", "status": "True"}])
+    day.pass_until(21, 15)
     day.table()
+    day.scores()
     yield from day.lines
 
 
