@@ -422,23 +422,6 @@ def test_a_recipe_rolls_the_rollout_pods_only(helm4: Helm) -> None:
     assert pods[0] != pods[1]
 
 
-@pytest.mark.parametrize("switch", ["one-node-gpus", "engines-over-nodes"])
-def test_routes_are_returned_by_engines_and_written_by_workers_where_they_are_replayed(
-    helm4: Helm, switch: str
-) -> None:
-    for replay in (False, True):
-        values = {**MATRIX[switch], "recipe": {"learner": {"ranks": 16, "routing_replay": replay}}}
-        specs = [spec for _, _, spec in pod_specs(helm4.template(values))]
-        (worker,) = [each for spec in specs for each in containers(spec) if each["name"] == "worker"]
-        engines = [each for spec in specs for each in containers(spec) if each["name"] == "engine"]
-        (store,) = [mount for mount in worker["volumeMounts"] if mount["mountPath"] == "/store"]
-        assert store["readOnly"] is not replay
-        for engine in engines:
-            assert ("--enable-return-routed-experts" in engine["args"][0]) is replay
-            (store,) = [mount for mount in engine["volumeMounts"] if mount["mountPath"] == "/store"]
-            assert store["readOnly"] is True
-
-
 def test_gpu_ranks_are_kept_off_the_head(helm4: Helm) -> None:
     cluster = helm4.template(files=(PRESETS[0],)).one("RayJob")["spec"]["rayClusterSpec"]
     assert cluster["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
