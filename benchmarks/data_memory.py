@@ -3,9 +3,9 @@
     python benchmarks/data_memory.py                   # 50 and 200 documents of 160K tokens
     python benchmarks/data_memory.py --documents 500
 
-Each stage runs in a process of its own (`--stage`) with one worker. Memory is that of the largest process, as the
-kernel counts it; it should be the same for every number of documents. Time is CPU time of all processes, so that a busy
-machine does not blur it. The documents have the words of Python's language reference in random order, in sections.
+Each stage runs in a process of its own, without workers, so that memory (as the kernel counts it) and CPU time are
+those of main process and worker together. Memory should be the same for every number of documents. The documents have
+the words of Python's language reference in random order, in sections.
 """
 
 import argparse
@@ -20,6 +20,10 @@ from pydoc_data.topics import topics
 
 from rich.console import Console
 from rich.table import Table
+
+from golongrl.data.construct.load import load
+from golongrl.data.construct.run import construct
+from golongrl.data.construct.workers import Here
 
 DOCUMENT_WORDS = 120_000  # about 160K tokens
 SECTION_WORDS = 2_000
@@ -67,17 +71,22 @@ def pipeline(folder: Path, count: int) -> Path:
     return file
 
 
-def run(*words: object) -> tuple[float, float, int]:
-    """(MB of the largest process, CPU seconds of all, exit code)."""
-    child = os.posix_spawn(sys.executable, [sys.executable, "-m", "golongrl", *map(str, words)], os.environ)
+def run_stage(*words: object) -> tuple[float, float, int]:
+    """(MB, CPU seconds, exit code) of a process that runs one stage."""
+    child = os.posix_spawn(sys.executable, [sys.executable, __file__, "--run", *map(str, words)], os.environ)
     _, status, usage = os.wait4(child, 0)
     return usage.ru_maxrss / 1024, usage.ru_utime + usage.ru_stime, os.waitstatus_to_exitcode(status)
 
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--run", nargs=3, metavar=("PIPELINE", "OUT", "STAGE"), help=argparse.SUPPRESS)
     options.add_argument("--documents", type=int, nargs="+", default=[50, 200])
     arguments = options.parse_args()
+    if arguments.run:
+        file, out, stage = arguments.run
+        construct(load(file), Path(out), Here(), print, only=stage)
+        return
     table = Table("stage", *(f"{n} documents: MB" for n in arguments.documents), "CPU s a document", box=None)
     lines: dict[str, list[str]] = {stage: [stage] for stage in STAGES}
     for count in arguments.documents:
@@ -86,8 +95,7 @@ def main() -> None:
             write_documents(folder / "documents", count)
             file = pipeline(folder, count)
             for stage in STAGES:
-                memory, seconds, code = run("data", "construct", file, "--out", folder / "out", "--stage", stage,
-                                            "--workers", 1)  # fmt: skip
+                memory, seconds, code = run_stage(file, folder / "out", stage)
                 if code:
                     sys.exit(f"stage {stage} failed")
                 lines[stage].append(f"{memory:.0f}")
