@@ -114,6 +114,9 @@ def test_single_groups_of_a_run_say_length_language_source_and_documents(tmp_pat
     assert groups == [TaskScore("T1", score, "long", "Chinese", "filings", ("d7", "d8")) for score in (0.0, 0.25, 0.5)]
     written_run(run, [1.0] * 5 + [0.0] * 20)
     assert [one.score for one in failures([str(run)], BINS)[1:]] == [0.0] * 20  # the last steps
+    plain = PreparedRow(0, np.array([1], np.int32), "T1", "EM", "EM", "EM", "EM", {}, {"reward_mode": "EM"}, "")
+    write_prepared([plain], run / "data" / "train")
+    assert failures([str(run)], BINS) == (TaskScore("T1", 0.5),)  # groups of prompts of which nothing is known
     shutil.rmtree(run / "data")
     assert failures([str(run)], BINS) == (TaskScore("T1", 0.5),)
 

@@ -83,7 +83,7 @@ def _groups(folder: Path) -> Iterator[TaskScore]:
         row = str(record.get("uid")).rpartition("-")[2]
         if record["step"] > first and row.isdecimal() and int(row) < len(data):
             info = data.row(int(row)).extra_info
-            yield TaskScore(
+            score = TaskScore(
                 record["task"],
                 float(record["reward"]),
                 _text(info.get("length_bin")),
@@ -91,6 +91,9 @@ def _groups(folder: Path) -> Iterator[TaskScore]:
                 _text(info.get("source")),
                 tuple(map(str, info.get("doc_ids") or ())),
             )
+            # The task's mean is known from all groups, and better than from the worst and the best.
+            if not score.general:
+                yield score
 
 
 def _text(value: object) -> str | None:
