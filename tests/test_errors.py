@@ -7,8 +7,19 @@ import sys
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
-from golongrl.errors import NO_SPACE_EXIT, InputError, NoSpaceError, one_line, printable
+from golongrl.data.construct.generate_models import AskedModel, PassratePool
+from golongrl.errors import (
+    NO_SPACE_EXIT,
+    GolongrlError,
+    InputError,
+    NoSpaceError,
+    one_line,
+    printable,
+    url_without_secret,
+)
+from golongrl.evaluation.run.endpoint import base
 
 LONG = "x" * 300
 
@@ -107,3 +118,17 @@ def test_an_errors_line_is_printable(capsys: pytest.CaptureFixture[str]) -> None
     with pytest.raises(SystemExit), one_line():
         raise InputError("worker \x1b[31mevil")
     assert capsys.readouterr().err == "error: worker ?[31mevil\n"
+
+
+@pytest.mark.parametrize("url", ["http://me:hidden@h/v1", "http://h/v1?api_key=hidden", "redis://:hidden@h:1/0"])
+def test_a_url_that_is_kept_has_no_secret(url: str) -> None:
+    """It would stand in manifests, reports and logs."""
+    with pytest.raises(ValueError, match="give it by its environment variable") as error:
+        url_without_secret(url)
+    assert "hidden" not in str(error.value)
+    with pytest.raises(GolongrlError, match="environment variable"):
+        base(url)
+    for section, key in ((AskedModel, "url"), (PassratePool, "redis_url")):
+        with pytest.raises(ValidationError, match="environment variable"):
+            section.model_validate({key: url, "model": "m"})
+    assert url_without_secret("http://h:8000/v1?x=1") == "http://h:8000/v1?x=1"

@@ -1,11 +1,13 @@
 """`golongrl`: one command for people and pods. Every room defines its own commands; this module registers them."""
 
 import os
+import signal
 import sys
 from collections.abc import Callable
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Annotated
+from types import FrameType
+from typing import Annotated, Final
 
 import typer
 from rich.console import Console
@@ -32,6 +34,10 @@ recipes = typer.Typer(
 
 # What the commands are for: the panels of `golongrl --help`.
 TRAIN, DATA, LOOK, CLUSTER, PROCESSES = "Train here", "Recipes and data", "Look", "Kubernetes", "The processes of a run"
+
+_INTERRUPTED: Final = 128 + signal.SIGINT
+# The signals that ended this process as Ctrl-C does; the exit code names the first.
+_ENDED_BY: Final[list[int]] = []
 
 # Processes that a supervisor or Kubernetes restarts.
 SERVICES = (["learner"], ["rollout"], ["engine"], ["reward"], ["operator"])
@@ -207,14 +213,39 @@ def _register_commands() -> None:
 
 def main() -> None:
     """Run the command line; an error a person can act on is one line and an exit code, never a traceback."""
+    _prepare_process()
     for stream in (sys.stdout, sys.stderr):
         # A terminal that cannot show a sign is no reason to fail.
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    _register_commands()
     words = [_at_home(word) for word in sys.argv[1:]]
     with one_line(service=words[:1] in SERVICES):
-        sys.exit(_run(words))
+        try:
+            _register_commands()
+            code = _run(words)
+        except KeyboardInterrupt:
+            code = _INTERRUPTED
+        sys.exit(128 + _ENDED_BY[0] if code == _INTERRUPTED and _ENDED_BY else code)
+
+
+def _prepare_process() -> None:
+    # A file that is opened while one of these is closed would get what is printed.
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    # As Ctrl-C, so that a command cleans up; one that has handlers of its own sets them later.
+    for wanted in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(wanted) is signal.SIG_DFL:
+            signal.signal(wanted, _end)
+
+
+def _end(number: int, _: FrameType | None) -> None:
+    _ENDED_BY.append(number)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        sys.exit(128 + number)
+    signal.raise_signal(signal.SIGINT)
 
 
 def _run(words: list[str]) -> int:

@@ -12,10 +12,11 @@ An error is raised wherever the problem shows, and printed in one place: `one_li
 import errno
 import os
 import re
+import signal
 import sys
 import unicodedata
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -33,8 +34,13 @@ _LONGEST_PATH: Final = 200
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 # The password of a URL: up to the last @ of the word, because a person may not have escaped an earlier one.
 _URL_PASSWORD: Final = re.compile(r"([a-z][a-z0-9+.-]*://[^\s:/@]*):\S+@", re.IGNORECASE)
-_QUERY_PASSWORD: Final = re.compile(r"([?&]password=)[^&\s]+", re.IGNORECASE)
-_SECRET_NAME: Final = re.compile(r"(PASSWORD|TOKEN|API_KEY|SECRET|OTLP_(TRACES_)?HEADERS)$")
+_QUERY_PASSWORD: Final = re.compile(
+    r"([?&](?:password|passwd|(?:access|api|auth)?[-_]?(?:token|key)|secret|signature|sig)=)[^&\s]+", re.IGNORECASE
+)
+# A recipe of an evaluation names the variable of its key.
+_SECRET_NAME: Final = re.compile(
+    r"(PASSWORD|PASSWD|TOKEN|KEY|SECRET|CREDENTIALS?|OTLP_(TRACES_)?HEADERS)$", re.IGNORECASE
+)
 # In the place of a character that a terminal would obey or not show.
 _UNSHOWN: Final = "?"
 # A shorter value would blot out ordinary words.
@@ -89,6 +95,17 @@ def writing_to(what: str, kind: type[GolongrlError] = InputError, folder: Path |
         raise kind(f"{what}: cannot be written: {error.strerror or error}") from error
 
 
+def url_without_secret(url: str) -> str:
+    """`url`, which is kept in files and shown.
+
+    Raises:
+        ValueError: it has a password or a key in it.
+    """
+    if (shown := without_secrets(url, {})) != url:
+        raise ValueError(f"{shown}: a password or key stands in the URL; give it by its environment variable")
+    return url
+
+
 def without_secrets(text: str, environment: Mapping[str, str] = os.environ) -> str:
     """`text` without the passwords of URLs and the values of secret environment variables."""
     text = _URL_PASSWORD.sub(r"\1:***@", text)
@@ -101,21 +118,24 @@ def without_secrets(text: str, environment: Mapping[str, str] = os.environ) -> s
 
 @contextmanager
 def one_line(*, service: bool = False) -> Iterator[None]:
-    """End the process with an error's line and exit code. The system's refusal of a path has a line too; any other
-    exception is a defect and keeps its traceback.
+    """End the process with an error's line and exit code. The system's refusal of a path has a line too, and so has an
+    output that cannot be written; Ctrl-C has none. Any other exception is a defect and keeps its traceback.
 
     Args:
         service: the process is one that somebody restarts when it ends.
     """
     try:
-        yield
+        with _output():
+            yield
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
     except GolongrlError as error:
-        print(f"error: {printable(without_secrets(str(error)))}", file=sys.stderr)
+        _say(str(error))
         sys.exit(NO_SPACE_EXIT if service and isinstance(error, NoSpaceError) else error.exit_code)
     except OSError as error:
         if (line := _of_a_path(error)) is None:
             raise
-        print(f"error: {printable(without_secrets(line))}", file=sys.stderr)
+        _say(line)
         if is_full(error):
             sys.exit(NO_SPACE_EXIT if service else 1)
         # What a service reads may be readable again when it is restarted.
@@ -130,6 +150,44 @@ def printable(text: str) -> str:
     return "".join(
         letter if letter in kept or not unicodedata.category(letter).startswith("C") else _UNSHOWN for letter in text
     )
+
+
+class OutputError(GolongrlError):
+    """What a command printed went nowhere."""
+
+
+@contextmanager
+def _output() -> Iterator[None]:
+    """Everything printed is written out before the process ends; a reader that left (`| head`) is no error to tell."""
+    try:
+        try:
+            yield
+        finally:
+            if sys.stdout is not None and not sys.stdout.closed:
+                sys.stdout.flush()
+    except BrokenPipeError:
+        _forget_output()
+        sys.exit(1)
+    except OSError as error:
+        # Of a stream, the only thing without a name that a command writes.
+        if error.filename is not None or error.errno not in _FULL | {errno.EIO, errno.EBADF, errno.EFBIG}:
+            raise
+        _forget_output()
+        kind = NoSpaceError if is_full(error) else OutputError
+        raise kind(f"the output cannot be written: {error.strerror}") from error
+
+
+def _forget_output() -> None:
+    """What is still in the buffers would raise once more at the end of the interpreter."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.close(nowhere)
+
+
+def _say(message: str) -> None:
+    # The exit code says it, too, where nobody can be told.
+    with suppress(OSError):
+        print(f"error: {printable(without_secrets(message))}", file=sys.stderr, flush=True)
 
 
 def _of_a_path(error: OSError) -> str | None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -180,6 +181,34 @@ os.kill(os.getpid(), signal.SIGSTOP)
         "helper has not answered GET /healthz for 0.6 s (the process was stopped by a signal) - killing it",
         "helper was killed - starting it again in 1 s",
     ]
+
+
+async def test_a_service_with_a_frozen_process_below_it_is_restarted(tmp_path: Path) -> None:
+    """Such as a rank of the learner: the learner itself answers."""
+    ready, marker, said = tmp_path / "ready", tmp_path / "marker", list[str]()
+    helper = f"""
+import os, pathlib, signal, subprocess, sys, time
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+ready = pathlib.Path({str(ready)!r})
+if ready.exists():
+    pathlib.Path({str(marker)!r}).touch()
+else:
+    child.send_signal(signal.SIGSTOP)
+    ready.touch()
+time.sleep(600)
+"""
+
+    async def lives() -> bool:
+        return True
+
+    times = Liveness(period_s=0.1, timeout_s=60, failures=3)
+    spec = python("helper", helper, exists(ready), lives=lives, liveness=times, stop_grace_s=60)
+    stages = [Stage((spec,), gate=True), Stage((python("main", once(marker)),))]
+    await Supervisor(stages, "main", tmp_path, said.append).run()
+    assert re.fullmatch(
+        r"helper has had a process that was stopped by a signal \(\S+, pid \d+\) for 0.3 s - killing it", said[0]
+    )
+    assert said[1:] == ["helper was killed - starting it again in 1 s"]
 
 
 async def test_a_service_that_answers_again_in_time_lives_on(tmp_path: Path) -> None:

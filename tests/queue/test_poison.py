@@ -158,6 +158,32 @@ async def test_a_row_that_always_fails_is_rejected_with_its_reason(play: Play, f
     assert await play.batch(1) == ["0-1", "0-2"]
 
 
+@pytest.mark.parametrize("order", ["lease", "ready"])
+@pytest.mark.parametrize("poisons", [{3, 4}, {4}, {0, 1, 2, 3, 4}, {1, 3}])
+async def test_a_run_whose_last_rows_always_fail_ends(play: Play, order: str, poisons: set[int]) -> None:
+    """At the end of each epoch, too."""
+    await play.start(rows=5, epochs=2, max_tries=2, order=order, max_gen_batches=9)
+    trained: list[str] = []
+    for step in range(1, 20):
+        for _ in range(100):
+            answer = await play.queue.lease("w", step - 1)
+            if not isinstance(answer, Lease):
+                break
+            if answer.row in poisons:
+                await play.queue.release(answer, "engine_failed", failed=True)
+            else:
+                await play.submit(answer)
+        batch = await play.queue.take(play.fence, step)
+        if isinstance(batch, Stopped):
+            break
+        assert isinstance(batch, Batch)
+        trained += [group.uid for group in batch.groups]
+        await play.finish(step)
+    assert batch == Stopped("exhausted", "every row is trained, rejected or set aside")
+    assert trained == [f"{epoch}-{row}" for epoch in (0, 1) for row in range(5) if row not in poisons]
+    assert (await play.queue.stats()).rejected_by == {"failed:engine_failed": 2 * len(poisons)}
+
+
 async def test_what_is_nobodys_fault_is_no_failed_try(play: Play) -> None:
     await play.start(rows=3, max_tries=1)
     for _ in range(5):

@@ -67,6 +67,9 @@ def test_with_traces_a_line_of_a_group_or_a_version_names_its_trace(traced: bool
     assert found == (known if traced else [None] * 5 + ["of a request", None, None])
 
 
+SECRETS = {"GOLONGRL_ENGINE_API_KEY": "abcdefgh", "JUDGE_KEY": "ijklmnop", "HOME": "refused", "X_TOKEN": "at"}
+
+
 @pytest.mark.parametrize(
     ("text", "shown"),
     [
@@ -75,11 +78,15 @@ def test_with_traces_a_line_of_a_group_or_a_version_names_its_trace(traced: bool
         ("at redis://u:p@w@h/0, then http://h/a", "at redis://u:***@h/0, then http://h/a"),
         ("mail a@b.c, 12:30@noon", "mail a@b.c, 12:30@noon"),
         ("http://h/?password=x&y=1", "http://h/?password=***&y=1"),
+        ("http://h/v1?api_key=x&api-key=y&key=z&a=1", "http://h/v1?api_key=***&api-key=***&key=***&a=1"),
+        ("https://h/o?X=1&Signature=s&access_token=t", "https://h/o?X=1&Signature=***&access_token=***"),
+        ("http://h/?monkey=x&tokens=3", "http://h/?monkey=x&tokens=3"),
         ("the key abcdefgh", "the key ***"),
+        ("the judge's ijklmnop", "the judge's ***"),
     ],
 )
 def test_passwords_are_replaced_and_nothing_else(text: str, shown: str) -> None:
-    assert without_secrets(text, {"GOLONGRL_ENGINE_API_KEY": "abcdefgh", "HOME": "refused", "X_TOKEN": "at"}) == shown
+    assert without_secrets(text, SECRETS) == shown
 
 
 @given(

@@ -204,6 +204,15 @@ class Service:
             return bool(psutil.Process(self._process.pid).status() == psutil.STATUS_STOPPED)
         return False
 
+    def stopped_below(self) -> str | None:
+        """A process below it that somebody stopped with a signal, if there is one."""
+        with contextlib.suppress(psutil.Error):
+            for child in psutil.Process(self._process.pid).children(recursive=True):
+                with contextlib.suppress(psutil.Error):
+                    if child.status() == psutil.STATUS_STOPPED:
+                        return f"{child.name()}, pid {child.pid}"
+        return None
+
     @property
     def pid(self) -> int:
         return self._process.pid
@@ -232,7 +241,8 @@ class Service:
         return False
 
     async def until_hung(self, answers: Callable[[bool], None] = lambda _: None) -> None:
-        """Returns when the process lives and does not answer for too long; never, where nothing can be asked.
+        """Returns when the process lives and does not answer for too long; never, where nothing can be asked. Where a
+        process below it is stopped, such as a rank, its answers count for nothing.
 
         Args:
             answers: receives, after each probe, whether the service can be counted on to answer.
@@ -252,6 +262,7 @@ class Service:
                 answered = False
             if answered:
                 self._heard, self._owes = time.monotonic(), False
+                answered = await asyncio.to_thread(self.stopped_below) is None
             # A refused connection takes no time, and has to count no more than an answer that does not come.
             pause = times.period_s if answered else max(0.0, times.period_s - (time.monotonic() - asked))
             # One lost answer is no news.

@@ -204,11 +204,7 @@ class Supervisor:
                 hung = await self._hangs(service)
                 if hung and not self._stopping.is_set():
                     self.states[spec.name] = "does not answer"
-                    stopped = " (the process was stopped by a signal)" if service.stopped else ""
-                    self._say(
-                        f"{spec.name} has not answered {spec.asked or 'its probe'} for "
-                        f"{spec.liveness.longest_s:g} s{stopped} - killing it"
-                    )
+                    self._say(f"{spec.name} {_silence(service)} - killing it")
                     await service.stop()
             elif service.alive:
                 late = True
@@ -298,3 +294,14 @@ class Supervisor:
             for number in heard:
                 loop.remove_signal_handler(number)
                 signal.signal(number, before[number] or signal.SIG_DFL)
+
+
+def _silence(service: Service) -> str:
+    """Why a service counts as hanging."""
+    spec = service.spec
+    lasted = f"for {spec.liveness.longest_s:g} s"
+    if service.stopped:
+        return f"has not answered {spec.asked or 'its probe'} {lasted} (the process was stopped by a signal)"
+    if (below := service.stopped_below()) is not None:
+        return f"has had a process that was stopped by a signal ({below}) {lasted}"
+    return f"has not answered {spec.asked or 'its probe'} {lasted}"

@@ -4,6 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
+from golongrl.errors import url_without_secret
 from golongrl.llm import Budget, Endpoint
 from golongrl.recipe.models import (
     NonNegativeFloat,
@@ -33,7 +34,9 @@ Thresholds = Annotated[dict[TaskType, Probability], AfterValidator(_thresholds)]
 class AskedModel(Section):
     """A model behind an OpenAI chat endpoint, ours or an outside one. Its key is in an environment variable."""
 
-    url: str = Field(description="Base URL of the endpoint, ending in /v1.")
+    url: Annotated[str, AfterValidator(url_without_secret)] = Field(
+        description="Base URL of the endpoint, ending in /v1."
+    )
     model: str = Field(description="Name under which the endpoint knows the model.")
     key_variable: str = Field("GOLONGRL_LLM_API_KEY", description="Environment variable that holds the key.")
     concurrency: PositiveInt = Field(16, description="Most calls in flight; fewer are made while the server is busy.")
@@ -152,7 +155,7 @@ class PassratePool(Section):
         "embedded", description="What they are, as in `golongrl train --engine`."
     )
     sglang_venv: Place = Field(".venv-sglang", description="Where `make sglang` installed SGLang.")
-    redis_url: str | None = Field(
+    redis_url: Annotated[str, AfterValidator(url_without_secret)] | None = Field(
         None,
         description="Start nothing, and wait for workers on this Redis: the stage prints the command that starts one. "
         "They have to mount the output folder. The password comes from GOLONGRL_REDIS_PASSWORD.",

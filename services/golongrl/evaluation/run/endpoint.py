@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import httpx
 
+from golongrl.errors import url_without_secret
 from golongrl.evaluation.errors import EvaluationError
 
 _DEADLINE_S: Final = 30.0
@@ -24,8 +25,15 @@ class Served:
 
 
 def base(url: str) -> str:
-    """As OpenAI clients write it: ending in /v1."""
-    url = url.rstrip("/")
+    """As OpenAI clients write it: ending in /v1.
+
+    Raises:
+        EvaluationError: it has a password or key in it.
+    """
+    try:
+        url = url_without_secret(url).rstrip("/")
+    except ValueError as error:
+        raise EvaluationError(str(error)) from None
     return url if re.search(r"/v\d+\w*$", url) else f"{url}/v1"
 
 
