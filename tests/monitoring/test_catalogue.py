@@ -15,8 +15,9 @@ from prometheus_client.core import Metric as Family
 from golongrl.engine.metrics import EngineMetrics
 from golongrl.learner.flops import group_flops, speed
 from golongrl.learner.memory import shape
-from golongrl.learner.observe import metrics as learner
-from golongrl.learner.observe.metrics import LearnerMetrics, elsewhere, shown_as
+from golongrl.learner.observe import disks
+from golongrl.learner.observe.catalogue import OTHER, elsewhere, shown_as
+from golongrl.learner.observe.metrics import LearnerMetrics
 from golongrl.learner.observe.status import LearnerStatus
 from golongrl.monitoring.catalogues import CATALOGUES, every, records
 from golongrl.rollout.observe.losses import AdoptionLoss
@@ -117,7 +118,7 @@ async def test_every_number_of_a_record_has_its_series(tmp_path: Path) -> None:
     metrics = LearnerMetrics()
     metrics.watch(LearnerStatus(doing="waiting for step 41: 3 groups"), {"out": tmp_path, "weights": tmp_path / "no"})
     metrics.observe(40, RECORDED)
-    unknown = {name for name in RECORDED if not elsewhere(name) and shown_as(name)[0] is learner.OTHER}
+    unknown = {name for name in RECORDED if not elsewhere(name) and shown_as(name)[0] is OTHER}
     assert unknown == set()
     value = metrics.registry.get_sample_value
     assert value("golongrl_learner_reward", {"task": "T3"}) == RECORDED["reward_by_type/T3"]
@@ -154,18 +155,18 @@ async def test_a_volume_that_hangs_is_asked_once_and_leaves_nothing_known(
         return real(folder)
 
     real = os.statvfs
-    monkeypatch.setattr(learner, "_DISK_S", 0.05)
+    monkeypatch.setattr(disks, "_DISK_S", 0.05)
     monkeypatch.setattr(os, "statvfs", hangs)
-    disks = learner.Disks({"out": tmp_path})
+    measured = disks.Disks({"out": tmp_path})
     try:
-        await asyncio.gather(disks.refresh(), disks.refresh())
-        await disks.refresh()
-        assert (len(calls), disks.found) == (1, {})
+        await asyncio.gather(measured.refresh(), measured.refresh())
+        await measured.refresh()
+        assert (len(calls), measured.found) == (1, {})
     finally:
         released.set()
-    while not disks.found:
-        await asyncio.gather(disks.refresh(), disks.refresh(), disks.refresh())
-    assert set(disks.found) == {"out"}
+    while not measured.found:
+        await asyncio.gather(measured.refresh(), measured.refresh(), measured.refresh())
+    assert set(measured.found) == {"out"}
 
 
 class _Nobody:

@@ -19,7 +19,7 @@ import yaml
 
 from golongrl.data.construct import metrics as data
 from golongrl.evaluation import metrics as evaluation
-from golongrl.learner.observe import metrics as learner
+from golongrl.learner.observe import catalogue as learner
 from golongrl.monitoring.dashboards.pages import PAGES
 from golongrl.monitoring.dashboards.render import ANNOTATIONS
 from golongrl.monitoring.scrape import NAMESPACE, config, pod

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from golongrl.data.construct import metrics as data
 from golongrl.engine import metrics as engine
 from golongrl.evaluation import metrics as evaluation
-from golongrl.learner.observe import metrics as learner
+from golongrl.learner.observe import catalogue as learner
 from golongrl.queue import metrics as queue
 from golongrl.reward import metrics as reward
 from golongrl.rollout.observe import metrics as rollout
@@ -38,8 +38,9 @@ def page() -> str:
         "",
         "Written by `make generate`; `golongrl metrics list` prints the same. Names are "
         "`golongrl_SERVICE_THING_UNIT`; a histogram has `_bucket`, `_sum` and `_count` behind its name. "
-        "Histograms have fixed buckets, because prometheus_client makes no native ones; a Prometheus from 3.0 on "
-        "converts them with `convert_classic_histograms_to_nhcb`.",
+        "Histograms have fixed buckets: prometheus_client (0.26) has a type for samples of native histograms and none "
+        "that observes into one, and Prometheus reads those from protobuf alone, which it does not write. A Prometheus "
+        "from 3.0 on converts these with `convert_classic_histograms_to_nhcb`.",
         "",
     ]
     for catalogue in CATALOGUES:
