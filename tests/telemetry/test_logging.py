@@ -36,6 +36,28 @@ def test_no_line_has_a_password_and_every_line_is_json() -> None:
     assert {line["run"] for line in lines} == {"demo"}
 
 
+DEBUG = """
+import logging, structlog
+from golongrl.telemetry.logging import configure
+configure("reward", "demo", level="DEBUG")
+structlog.get_logger("golongrl.reward.app").debug("ours", ids=[1, 2, 3], text="x" * 5000, error="AUTH env-word")
+for name in ("httpcore.http11", "urllib3", "uvicorn", "kopf"):
+    logging.getLogger(name).debug("request body: a prompt, Authorization: Bearer env-word")
+logging.getLogger("httpx").info("a line for each request")
+logging.getLogger("asyncio").info("a library's news")
+"""
+
+
+def test_at_debug_libraries_do_not_write_what_they_send() -> None:
+    env = {**os.environ, "GOLONGRL_REWARD_TOKEN": "env-word"}
+    done = subprocess.run([sys.executable, "-c", DEBUG], env=env, capture_output=True, text=True, check=True)
+    ours, library = (json.loads(line) for line in done.stderr.splitlines())
+    assert (ours["event"], ours["level"], ours["ids"]) == ("ours", "debug", "<3 items>")
+    assert len(ours["text"]) < 1100
+    assert library["event"] == "a library's news"
+    assert "env-word" not in done.stderr
+
+
 TRACED = """
 import logging, structlog
 from structlog.contextvars import bound_contextvars

@@ -15,6 +15,8 @@ import structlog
 from golongrl.errors import printable, without_secrets
 from golongrl.telemetry.tracing import of_group, of_version
 
+# The program's packages: loggers are named after modules.
+_OWN: Final = ("golongrl", "golongrl_operator")
 # Of a text in a line: an error may quote what it was given.
 _LONGEST: Final = 1000
 # Of a table in a line.
@@ -64,7 +66,10 @@ def configure(service: str, run: str | None = None, level: str = "INFO", *, trac
     )
     root = logging.getLogger()
     root.handlers = [handler]
-    root.setLevel(level)
+    # Libraries may write whole requests at DEBUG, with their prompts and keys.
+    root.setLevel(max(logging.getLevelNamesMapping()[level], logging.INFO))
+    for own in _OWN:
+        logging.getLogger(own).setLevel(level)
     # A line per HTTP request drowns the lines that matter.
     logging.getLogger("httpx").setLevel(logging.WARNING)
     structlog.contextvars.bind_contextvars(service=service, **({"run": run} if run else {}))

@@ -62,7 +62,13 @@ def render(left: Side, right: Side, data: tuple[RunData, RunData]) -> str:
     parts.append(section("Reward", "Moving averages, with single steps as dots.", [styled(reward, 340)]))
     tasks = sorted({task for found in data for task in found.history.tasks()})
     drawn = [_small(names, data, runs.TYPE_PREFIX + task, text(task)) for task in tasks]
-    parts.append(section("Reward by task type", "On the same scale.", [_unit(each) for each in drawn]))
+    parts.append(
+        section(
+            "Reward by task type",
+            "On the same scale; the first run is blue, the second orange.",
+            [_unit(each) for each in drawn],
+        )
+    )
     drawn = [_small(names, data, key, what) for key, what in _SMALL.items() if any(d.history.keys(key) for d in data)]
     parts.append(section("The rest", "The first run is blue, the second orange.", drawn))
     return f"{head(title)}<body><main>{''.join(parts)}</main>{plotly_script()}</body></html>"
