@@ -73,6 +73,8 @@ class Meaning:
     dedicated: str = ""
     """Why it has a pool, a queue and a folder of its own; empty if it shares the release's."""
     learner_gpus: int = 0
+    queue: str = ""
+    """Kueue's LocalQueue: the run's, or that of the release's RayJobs (`learner.gang`)."""
 
 
 def resolve(site: Site, run: Manifest) -> Meaning:
@@ -104,7 +106,8 @@ def _resolve(site: Site, text: str) -> Meaning:
     for template in learner_templates(job):
         place(template, spec.learner)
     job = rayjobs.patch(job, spec.learner.model_dump(exclude=set(PLACED), exclude_unset=True))
-    if spec.schedule.queue:
+    queue = spec.schedule.queue or (job["metadata"].get("labels") or {}).get(KUEUE, "")
+    if queue:
         # Learner and pool are admitted together (kueue.py), not the RayJob alone.
         job = rayjobs.patch(job, {"metadata": {"labels": {KUEUE: None}}})
     try:
@@ -113,7 +116,7 @@ def _resolve(site: Site, text: str) -> Meaning:
         raise SpecError(f"spec.learner: {error}") from error
     differs = () if dedicated else tuple(key for place in _POOL_READS for key in _differing(pool, recipe, place))
     content = rayjobs.content(job, recipe)[:_CONTENT_LENGTH]
-    return Meaning(spec, recipe, job, content, differs, dedicated, gpus)
+    return Meaning(spec, recipe, job, content, differs, dedicated, gpus, queue)
 
 
 def run_id(site: Site, run: Manifest, meaning: Meaning) -> str:

@@ -64,8 +64,8 @@ def job_of(site: Site, run: Manifest, meaning: Meaning, step: int | None) -> Man
     name = rayjobs.digest(json.dumps([run["metadata"]["uid"], asked], sort_keys=True))[:_SUFFIX]
     prefix = job["metadata"]["name"][: _LONGEST_NAME - _SUFFIX - 1]
     job["metadata"] |= {"name": f"{prefix}-{name}"} | ({"namespace": site.namespace} if site.namespace else {})
-    if meaning.spec.schedule.queue:
-        job["metadata"]["labels"][KUEUE] = meaning.spec.schedule.queue
+    if meaning.queue:
+        job["metadata"]["labels"][KUEUE] = meaning.queue
     return owned_by(site, run, job)
 
 

@@ -62,10 +62,10 @@ def workload(site: Site, run: Manifest, meaning: Meaning) -> Manifest:
         "metadata": {
             "name": name,
             "labels": {},
-            "annotations": {CONTENT: _content(sets, spec.schedule.queue or "")},
+            "annotations": {CONTENT: _content(sets, meaning.queue)},
             **({"namespace": site.namespace} if site.namespace else {}),
         },
-        "spec": {"queueName": spec.schedule.queue, "priority": spec.schedule.priority, "podSets": sets},
+        "spec": {"queueName": meaning.queue, "priority": spec.schedule.priority, "podSets": sets},
     }
     return owned_by(site, run, made)
 
@@ -127,8 +127,8 @@ def plan_admission(
         stopped: it has no RayJob that may hold nodes, and no engines.
     """
     live = {item["metadata"]["name"]: item for item in found if "deletionTimestamp" not in item["metadata"]}
-    queue = meaning.spec.schedule.queue
-    if queue is None:
+    queue = meaning.queue
+    if not queue:
         return AdmissionPlan(delete=tuple(live))
     if not wants:
         return AdmissionPlan(delete=tuple(live) if stopped else (), aspect=("False", "NotQueued", ""))

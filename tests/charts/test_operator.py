@@ -81,6 +81,8 @@ def assert_trains_what_helm_would(helm: Helm, values: Manifest, files: tuple[str
     assert config["metadata"]["name"] == name
     expected = json.dumps(installed["spec"]).replace("demo-golongrl-recipe", name)
     assert job["spec"] == json.loads(expected)
+    # Kueue admits the RayJob together with the pool, and not by its label.
+    assert meaning.queue == installed["metadata"]["labels"].pop("kueue.x-k8s.io/queue-name", "")
     gang = {key for key in installed["metadata"]["labels"] if "queue" in key or "scheduler" in key}
     assert {key: job["metadata"]["labels"].get(key) for key in gang} == {
         key: installed["metadata"]["labels"][key] for key in gang

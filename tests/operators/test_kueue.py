@@ -129,6 +129,22 @@ def test_kueue_does_not_admit_the_rayjob_and_the_pool_by_themselves() -> None:
     assert "kueue" not in str(made)
 
 
+def test_a_release_whose_rayjobs_have_a_queue_has_one_admission_too() -> None:
+    """`learner.gang` of the chart labels the RayJob; a label of the run's own patch is the same."""
+    label = {"kueue.x-k8s.io/queue-name": "team"}
+    metadata = {**SITE.rayjob["metadata"], "labels": {**SITE.rayjob["metadata"]["labels"], **label}}
+    for world in (
+        World(replace(SITE, rayjob={**SITE.rayjob, "metadata": metadata}), schedule={}),
+        World(schedule={}, learner={"metadata": {"labels": label}}),
+    ):
+        world.settle()
+        assert world.phase == "Waiting"
+        assert world.admitted["spec"]["queueName"] == "team"
+        world.trains()
+        (job,) = world.jobs.values()
+        assert "kueue.x-k8s.io/queue-name" not in job["metadata"]["labels"]
+
+
 def test_an_eviction_suspends_and_gives_the_quota_back_when_all_is_gone() -> None:
     world = World()
     world.once()

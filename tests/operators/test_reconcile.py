@@ -14,7 +14,7 @@ from golongrl.telemetry.waits import PendingWait, dumps
 from golongrl_operator.build import objects, resolve
 from golongrl_operator.cases import Seen
 from golongrl_operator.reconcile import ReconcileResult, reconcile, refused
-from support.training_runs import NOW, PICTURE, QUEUE, SITE, a_job, a_run, a_site, one
+from support.training_runs import NOW, PICTURE, QUEUE, SERVICES, SITE, a_job, a_run, a_site, one
 
 
 def conditions(outcome: ReconcileResult) -> dict[str, str]:
@@ -153,7 +153,7 @@ def test_what_a_run_means_is_worked_out_once_and_anew_when_it_changes() -> None:
 
 
 def test_a_queue_label_is_part_of_what_runs() -> None:
-    patches = [{"metadata": {"labels": {"kueue.x-k8s.io/queue-name": name}}} for name in ("a", "b")]
+    patches = [{"metadata": {"labels": {"volcano.sh/queue-name": name}}} for name in ("a", "b")]
     contents = {resolve(SITE, a_run(learner=patch)).content for patch in patches}
     assert len(contents) == 2
 
@@ -388,3 +388,26 @@ def test_a_seed_orders_a_datasets_rows_and_does_not_make_them() -> None:
     whole = {"data": {"corpus": None, "train": "/store/rows.parquet", "validation_prompts": 0}}
     site = a_site(whole)
     assert resolve(site, a_run(recipe={**whole, "seed": 99})).differs == ("seed",)
+
+
+def test_the_status_has_what_a_person_asks_for() -> None:
+    """Every figure of the queue and of the learner, from one look at them."""
+    learner = {"doing": "updating", "for_s": "1", "reward": "0.41", "tokens_per_s": "5210"}
+    services = [{"service": "learner", "id": "head", "age_s": 1.0, "fields": learner}, SERVICES[1]]
+    run = a_run()
+    work = {**SITE.pool.workload, "spec": {**SITE.pool.workload["spec"], "replicas": 2}}
+    work["status"] = {"replicas": 2, "readyReplicas": 1}
+    picture = {"queue": QUEUE, "services": services}
+    status = one(run, a_job(run), picture=picture, workloads=[work]).status
+    figures = {
+        "phase": "Running", "observedGeneration": 3, "step": "12/40", "policyVersion": 11, "lastCheckpoint": 10,
+        "staleness": "1 of 1", "reward": "0.41", "throughput": "5210 tokens/s", "bytes": "0.0 of 0 MiB", "stuck": [],
+        "restarts": 0, "headReplacements": 0, "queue": "demo",
+    }  # fmt: skip
+    assert {key: status[key] for key in figures} == figures
+    pool = status["rollout"]
+    assert (pool["replicas"], pool["readyReplicas"], pool["desired"]) == (2, 1, 2)
+    assert "component=rollout" in pool["selector"]
+    kinds = [entry["type"] for entry in status["conditions"]]
+    assert kinds == ["Accepted", "Progressing", "Stuck", "Stalled", "Complete", "Failed"]
+    assert all(entry["reason"] and entry["lastTransitionTime"] for entry in status["conditions"])
