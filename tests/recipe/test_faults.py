@@ -110,7 +110,7 @@ def test_all_faults_are_told():
         (["learner.mini_batch_groups=7"], "6 works"),
         (["learner.ranks=6", "learner.ulysses=4"], "learner.ulysses 4 does not divide learner.ranks 6; 3 works"),
         (["learner.ranks=200"], "a mini-batch has 144 responses"),
-        (["learner.routing_replay=true", "learner.weights=broadcast"], "learner.weights disk works"),
+        (["learner.routing_replay=true", "learner.weights=broadcast"], "learner.routing_replay false"),
         (["queue.max_bytes=4095"], "queue.max_bytes 4095 is below one group of the largest size, 4096 bytes"),
         (
             ["rollout.n=2000000"],

@@ -35,7 +35,7 @@ def recipe_faults(recipe: "Recipe") -> Iterator[str]:
     if recipe.learner.routing_replay and recipe.learner.weights != "disk":
         yield (
             f"learner.routing_replay: routes reach the learner through the weight store, which learner.weights "
-            f"{recipe.learner.weights} does without; learner.weights disk works"
+            f"{recipe.learner.weights} does without; learner.weights disk works, or learner.routing_replay false"
         )
 
 
