@@ -255,7 +255,9 @@ def test_it_is_scraped_where_it_serves_and_observed_only_where_it_is(helm4: Helm
     (container,) = containers(pod(helm4.template(OBSERVED)))
     assert (endpoint["port"], endpoint["path"]) == (container["ports"][0]["name"], "/metrics")
     off = helm4.template(MATRIX["everything-observed"])
-    assert not [item for kind in ("PodMonitor", "PrometheusRule") for item in off.of(kind) if "operator" in str(item)]
+    names = [item["metadata"]["name"] for kind in ("PodMonitor", "PrometheusRule") for item in off.of(kind)]
+    assert names
+    assert not [name for name in names if name.endswith("-operator")]
     assert not helm4.template(ON).of("PodMonitor")
 
 
