@@ -32,14 +32,14 @@ STAGES = ("sources", "select", "generate", "format", "decontaminate", "diagnose"
 TASKS = [f"T{number}" for number in range(1, 10)]
 
 
-def write_documents(folder: Path, count: int) -> None:
+def write_documents(folder: Path, count: int, words: int) -> None:
     """Documents of sections with headings, paragraphs and years."""
     vocabulary = [word for word in " ".join(topics.values()).lower().split() if word.isalpha()]
     folder.mkdir()
     for number in range(count):
         rng = random.Random(number)
         with (folder / f"{number:05d}.md").open("w", encoding="utf-8") as out:
-            for section in range(DOCUMENT_WORDS // SECTION_WORDS):
+            for section in range(words // SECTION_WORDS):
                 out.write(f"## Part {section} of document {number}\n\n")
                 for _ in range(SECTION_WORDS // (4 * SENTENCE_WORDS)):
                     sentences = [" ".join(rng.choices(vocabulary, k=SENTENCE_WORDS)).capitalize() for _ in range(4)]
@@ -47,12 +47,12 @@ def write_documents(folder: Path, count: int) -> None:
                     out.write(". ".join(sentences) + ".\n\n")
 
 
-def pipeline(folder: Path, count: int) -> Path:
+def pipeline(folder: Path, count: int, words: int) -> Path:
     """The pipeline over them, with a benchmark to look for."""
     benchmark = folder / "benchmark.jsonl"
     rng = random.Random("benchmark")
-    words = " ".join(topics.values()).split()
-    rows = [{"question": " ".join(rng.choices(words, k=40)), "context": " ".join(rng.choices(words, k=3000))}
+    vocabulary = " ".join(topics.values()).split()
+    rows = [{"question": " ".join(rng.choices(vocabulary, k=40)), "context": " ".join(rng.choices(vocabulary, k=3000))}
             for _ in range(300)]  # fmt: skip
     benchmark.write_text("\n".join(map(json.dumps, rows)), "utf-8")
     tree = {
@@ -61,7 +61,7 @@ def pipeline(folder: Path, count: int) -> Path:
         "sources": {"inputs": [{"path": str(folder / "documents"), "licence": "own"}], "max_tokens": 400_000},
         "select": {
             "tasks": dict.fromkeys(TASKS, max(1, count // len(TASKS))),
-            "bins": [{"name": "overlong", "min_tokens": 60_000, "max_tokens": 160_000}],
+            "bins": [{"name": "all", "min_tokens": words // 2, "max_tokens": words * 4 // 3}],
         },
         "format": {"max_prompt_tokens": 400_000},
         "decontaminate": {"benchmarks": [str(benchmark)]},
@@ -81,6 +81,7 @@ def run_stage(*words: object) -> tuple[float, float, int]:
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--run", nargs=3, metavar=("PIPELINE", "OUT", "STAGE"), help=argparse.SUPPRESS)
+    options.add_argument("--words", type=int, default=DOCUMENT_WORDS, help="Words of a document.")
     options.add_argument("--documents", type=int, nargs="+", default=[50, 200])
     arguments = options.parse_args()
     if arguments.run:
@@ -92,8 +93,8 @@ def main() -> None:
     for count in arguments.documents:
         folder = Path(tempfile.mkdtemp(prefix="golongrl-memory-"))
         try:
-            write_documents(folder / "documents", count)
-            file = pipeline(folder, count)
+            write_documents(folder / "documents", count, arguments.words)
+            file = pipeline(folder, count, arguments.words)
             for stage in STAGES:
                 memory, seconds, code = run_stage(file, folder / "out", stage)
                 if code:
