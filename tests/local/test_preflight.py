@@ -8,7 +8,7 @@ import pytest
 
 from golongrl.errors import InputError
 from golongrl.local import preflight
-from golongrl.local.plan import Ports
+from golongrl.local.plan import Options, Ports, RunFolder
 from golongrl.local.watched import disk_full
 from golongrl.redis_url import split_password
 from support.embedded_server import EmbeddedServer
@@ -77,3 +77,12 @@ def test_a_disk_is_full_below_the_least_room(tmp_path: Path) -> None:
 def test_a_missing_sglang_names_the_command_that_installs_it(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="run `make sglang`"):
         preflight.check_sglang(tmp_path)
+
+
+def test_sglang_on_a_cpu_is_refused_where_routes_are_replayed(tmp_path: Path) -> None:
+    ports = Ports(redis=0, reward=0, engines=(0,), workers=(), learner=0)
+    options = Options("mine", RunFolder(tmp_path), ports, tmp_path, engine="sglang", sglang_venv=tmp_path)
+    with pytest.raises(InputError, match=r"learner\.routing_replay: .*--engine embedded works"):
+        preflight.check(options, routes=True)
+    with pytest.raises(InputError, match="run `make sglang`"):
+        preflight.check(options)

@@ -202,7 +202,6 @@ def engine(options: Options, recipe: Recipe, index: int) -> tuple[str, ...]:
         "--dtype", recipe.model.dtype, "--context-length", str(recipe.model.context_length),
         "--max-running-requests", str(concurrent), "--max-total-tokens", str(concurrent * recipe.model.context_length),
         "--random-seed", str(recipe.seed + index), *sglang_tracing(recipe, options.sglang_venv),
-        *(("--enable-return-routed-experts",) if recipe.learner.routing_replay else ()),
     )  # fmt: skip
 
 

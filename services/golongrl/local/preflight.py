@@ -53,8 +53,13 @@ def check_sglang(venv: Path) -> None:
         raise InputError(f"--engine sglang: no SGLang in {venv}; run `make sglang` (or give --sglang-venv)")
 
 
-def check(options: Options) -> None:
-    """All checks of the options that need no dataset."""
+def check(options: Options, *, routes: bool = False) -> None:
+    """All checks of the options that need no dataset. `routes`: engines must tell the experts of each token."""
     if options.engine == "sglang":
+        if routes:
+            raise InputError(
+                "learner.routing_replay: SGLang on a CPU cannot return experts (it registers their buffer with CUDA); "
+                "--engine embedded works, or learner.routing_replay false"
+            )
         check_sglang(options.sglang_venv)
     check_ports(options.ports, outside_redis=options.redis_url is not None)

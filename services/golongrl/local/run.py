@@ -137,7 +137,7 @@ def _run(request: TrainRequest, recipe: Recipe | None, claim: Claim, console: Co
             info.write(folder.path)
         claim.write_recipe(recipe)
     options = _options(request, recipe, folder)
-    preflight.check(options)
+    preflight.check(options, routes=recipe.learner.routing_replay)
     claim.made.tree(folder.data)
     _prepare_data(recipe, options, console)
     if request.resume:
