@@ -38,7 +38,7 @@ from golongrl.learner.checkpoints.snapshot import SnapshotWriter
 from golongrl.learner.fsync import Written
 from golongrl.learner.ranks.optimizer import recipe_settings
 from golongrl.learner.ranks.policy_loss import policy_loss
-from golongrl.learner.ranks.routing_replay import Counts
+from golongrl.learner.ranks.routing_replay import ReplayCounts
 from golongrl.learner.ranks.tensors import (
     ROUTES,
     Correction,
@@ -420,11 +420,11 @@ def _reduce_over_ranks(metrics: dict[str, list[tuple[float, float]]], group: Any
     return result
 
 
-def _over_all_ranks(counts: Counts) -> Counts:
+def _over_all_ranks(counts: ReplayCounts) -> ReplayCounts:
     """Sums: the ranks of a Ulysses group have a part of every row each."""
     gathered: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(gathered, counts)
-    return Counts(
+    return ReplayCounts(
         sum(each.all for each in gathered),
         sum(each.replayed for each in gathered),
         sum(each.changed for each in gathered),

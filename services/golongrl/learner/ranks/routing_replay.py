@@ -47,7 +47,7 @@ class Replay:
 
 
 @dataclass(frozen=True)
-class Counts:
+class ReplayCounts:
     """Token-layers of an update's passes, added up."""
 
     all: int

@@ -35,7 +35,7 @@ from golongrl.learner.batch.shared_prefix import packed_row
 from golongrl.learner.flops import pairs_per_token
 from golongrl.learner.memory import shape
 from golongrl.learner.ranks import prefix_attention, routing_replay
-from golongrl.learner.ranks.routing_replay import Counts, Replay
+from golongrl.learner.ranks.routing_replay import Replay, ReplayCounts
 from golongrl.learner.ranks.tensors import ROUTES, ROW, SHARED_PROMPTS
 from golongrl.learner.ranks.verl_config import STRATEGY
 from golongrl.learner.recorded_routes import RoutesReader
@@ -86,9 +86,9 @@ class VerlEngine(FSDPEngineWithLMHead):  # type: ignore[misc]  # verl carries no
         routing_replay.install(self.module.model)
         self._reader = reader
 
-    def routed(self) -> Counts:
+    def routed(self) -> ReplayCounts:
         """Token-layers of this rank's passes that trained, since the last call."""
-        counts = Counts(
+        counts = ReplayCounts(
             sum(every for every, _, _ in self._routed),
             sum(int(replayed.sum()) for _, replayed, _ in self._routed),
             sum(int(changed.sum()) for _, _, changed in self._routed),
