@@ -17,6 +17,8 @@ NAMED_S = 15.0
 # Starting verl, Ray and torch on a machine that is busy with other tests.
 PATIENCE_S = 480.0
 SMALL = ["queue.groups_per_step=9", "rollout.n=4", "rollout.max_response_tokens=24", "learner.steps=100000"]
+# Processes of the learner's Ray.
+BELOW = ("raylet", "ray::LearnerRank")
 GOLONGRL = [sys.executable, "-m", "golongrl"]
 
 
@@ -45,8 +47,8 @@ class Run:
 
     def process_of(self, word: str) -> psutil.Process:
         """The first process of the run whose command line has the word."""
-        for process in psutil.Process(self.process.pid).children():
-            if any(Path(part).name.partition(" ")[0] == word for part in process.cmdline()):
+        for process in psutil.Process(self.process.pid).children(recursive=word in BELOW):
+            if any(Path(part).name.partition(" ")[0].partition(".")[0] == word for part in process.cmdline()):
                 return process
         raise LookupError(word)
 
@@ -76,6 +78,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
         ("rollout", "rollout-"),
         ("learner", "learner"),
         ("valkey-server", "redis"),
+        *((word, "learner") for word in BELOW),
     ],
 )
 def test_a_frozen_process_is_named_in_time_and_its_return_is_told(run: Run, word: str, name: str) -> None:
@@ -86,7 +89,8 @@ def test_a_frozen_process_is_named_in_time_and_its_return_is_told(run: Run, word
         culprit = f"{name}"
 
         def named() -> list[str]:
-            end = f"was stopped by a signal (pid {frozen.pid})"
+            own = f"was stopped by a signal (pid {frozen.pid})"
+            end = f"stopped by a signal ({frozen.name()}, pid {frozen.pid})" if word in BELOW else own
             return [line for line in run.said(since) if line.startswith("stalled: ") and line.endswith(end)]
 
         run.until(lambda: bool(named()))
@@ -96,7 +100,7 @@ def test_a_frozen_process_is_named_in_time_and_its_return_is_told(run: Run, word
         assert seconds <= NAMED_S
         asked = run.status()
         print(asked)
-        stuck = [line for line in asked.splitlines() if line.startswith("stuck: ") and f"(pid {frozen.pid})" in line]
+        stuck = [line for line in asked.splitlines() if line.startswith("stuck: ") and f"pid {frozen.pid})" in line]
         assert stuck
         assert culprit in stuck[0]
     finally:

@@ -1,11 +1,13 @@
 """The Ray that the ranks run on: the cluster of a RayJob (RAY_ADDRESS), or a node of our own with only what they need.
 
-Our own node is a child process (`ray start --block`), so that it can start while verl, which takes as long, is being
-imported, and so that its death is seen at once: `ray.init` itself would wait for a dead raylet in silence.
+Our own node is a child process (`ray start --block`, below `ray_node`), so that it can start while verl, which takes as
+long, is being imported, and so that its death is seen at once: `ray.init` would wait for a dead raylet in silence.
 
 Invariants:
-- the node ends with this process, however that ends (Linux: parent-death signal; it is that of the thread that starts
-  the node, so the main one does), its agents about a minute later, and its folder is removed at the end;
+- the node ends with this process, however that ends, and with all that it started (Linux: `ray_node` is told by a
+  parent-death signal; it is that of the thread that starts the node, so the main one does); its folder is removed at
+  the end;
+- nothing of Ray holds up the event loop: a learner that does not answer is taken for one that hangs;
 - a folder left by a process that was killed is removed by the next start: an unlocked folder has no owner;
 - only who has this process's token can use the node. Ray reads it when it is imported, so nothing here imports Ray
   before the token is set.
@@ -13,7 +15,6 @@ Invariants:
 
 import asyncio
 import contextlib
-import ctypes
 import fcntl
 import os
 import re
@@ -23,6 +24,9 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -31,6 +35,7 @@ import psutil
 import structlog
 
 from golongrl.errors import GolongrlError
+from golongrl.learner.ranks import ray_node
 from golongrl.ports import unused
 
 log = structlog.get_logger()
@@ -47,8 +52,10 @@ _START_S = 300.0
 _LOOK_S = 0.1
 # Of a line of Ray's log, for a message.
 _LONGEST_REASON = 300
-# After SIGTERM a node drains first; there is nothing to drain.
-_STOP_S = 10.0
+# Longest that the driver may take to leave Ray (seconds, on a busy machine fifteen); the node ends all the same.
+_LEAVE_S = 40.0
+# Longer than `ray_node` gives the node after SIGTERM.
+_STOP_S = 30.0
 
 _PREFIX = "golongrl-ray-"
 _LOCK = "owner.lock"
@@ -56,8 +63,6 @@ _LOCK = "owner.lock"
 _UP = "ray_current_cluster"
 # Paths of Ray's sockets in a folder of this length still fit into the 107 bytes of a Unix address.
 _LONGEST_TEMP = 28
-# From <linux/prctl.h>.
-_PR_SET_PDEATHSIG = 1
 # A raylet waits a fixed 15 s for its agents to start, and then ends. On a busy machine the next one may be in time,
 # because by then Ray's files are in memory.
 _TRIES = 3
@@ -93,7 +98,10 @@ class RaySession:
         import ray
 
         if ray.is_initialized():
-            ray.shutdown()
+            leaving = _in_thread(ray.shutdown)
+            await asyncio.wait({leaving}, timeout=_LEAVE_S)
+            if not leaving.done():
+                log.warning("Ray did not let the learner leave", waited_s=_LEAVE_S)
         if self._node is not None:
             await asyncio.to_thread(self._node.stop)
 
@@ -101,11 +109,17 @@ class RaySession:
         """Wait until Ray is up, and become its driver.
 
         Raises:
-            RaySessionError: our own node died while it started, at every try, or did not start in time.
+            RaySessionError: our own node died while it started, at every try, or while this process connected to it; or
+                it did not start in time.
         """
         if self._node is not None:
             self._node = await self._started(self._node)
-        await asyncio.to_thread(_init, None if self._node is None else self._node.address)
+        address = None if self._node is None else self._node.address
+        joining = _in_thread(partial(_init, address))
+        while not (await asyncio.wait({joining}, timeout=_LOOK_S))[0]:
+            if self._node is not None:
+                self._node.check()
+        joining.result()
 
     async def _started(self, node: "_Node") -> "_Node":
         """`node` once it is up, or the one that was started after it died."""
@@ -129,6 +143,7 @@ class _Node:
         self._folder = folder
         self._lock = lock
         self._process = process
+        self._raylet: psutil.Process | None = None
         self.address = f"127.0.0.1:{port}"
 
     @classmethod
@@ -148,7 +163,7 @@ class _Node:
         # Imported here: it takes seconds, and `joined` is asked first of all.
         import torch
 
-        command = [
+        start = [
             sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--disable-usage-stats",
             "--include-dashboard=false", f"--num-cpus={ranks}", f"--num-gpus={torch.cuda.device_count()}",
             f"--object-store-memory={_LOCAL_OBJECT_STORE_BYTES}", f"--temp-dir={folder}",
@@ -156,25 +171,23 @@ class _Node:
         ]  # fmt: skip
         with (folder / "start.log").open("wb") as output:
             process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                process_group=0,
-                preexec_fn=_die_with_parent,
+                ray_node.command(start), stdin=subprocess.DEVNULL, stdout=output, stderr=output, process_group=0
             )
         return cls(folder, lock, process, port)
 
     async def up(self) -> None:
         deadline = asyncio.get_running_loop().time() + _START_S
-        raylet: psutil.Process | None = None
         while not (self._folder / _UP).exists():
-            raylet = raylet or self._raylet()
-            if self._process.poll() is not None or (raylet is not None and _ended(raylet)):
-                raise RaySessionError(f"Ray died while it started: {self._reason()}")
+            self.check()
             if asyncio.get_running_loop().time() > deadline:
                 raise RaySessionError(f"Ray was not up after {_START_S:.0f} s: {self._reason()}")
             await asyncio.sleep(_LOOK_S)
+
+    def check(self) -> None:
+        """Raises RaySessionError if the node has died."""
+        self._raylet = self._raylet or self._find_raylet()
+        if self._process.poll() is not None or (self._raylet is not None and _ended(self._raylet)):
+            raise RaySessionError(f"Ray died while it started: {self._reason()}")
 
     def stop(self) -> None:
         """End the node and remove its folder."""
@@ -188,9 +201,9 @@ class _Node:
         shutil.rmtree(self._folder, ignore_errors=True)
         os.close(self._lock)
 
-    def _raylet(self) -> psutil.Process | None:
+    def _find_raylet(self) -> psutil.Process | None:
         with contextlib.suppress(psutil.NoSuchProcess):
-            for child in psutil.Process(self._process.pid).children():
+            for child in psutil.Process(self._process.pid).children(recursive=True):
                 if child.name() == "raylet":
                     return child
         return None
@@ -206,6 +219,32 @@ class _Node:
                 lines = [line.strip() for line in text.splitlines() if line.strip()]
                 last = f"{path.name}: {lines[-1][:_LONGEST_REASON]}" if lines else last
         return last or "nothing in its logs"
+
+
+def _in_thread(function: Callable[[], None]) -> "asyncio.Future[None]":
+    """Call it in a thread that does not hold up the end of the process."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[None] = loop.create_future()
+
+    def tell(error: Exception | None) -> None:
+        if done.done():
+            return
+        if error is None:
+            done.set_result(None)
+        else:
+            done.set_exception(error)
+
+    def run() -> None:
+        failure: Exception | None = None
+        try:
+            function()
+        except Exception as error:  # noqa: BLE001
+            failure = error
+        with contextlib.suppress(RuntimeError):  # nobody waited, and the loop is closed
+            loop.call_soon_threadsafe(tell, failure)
+
+    threading.Thread(target=run, name="ray", daemon=True).start()
+    return done
 
 
 def _init(address: str | None) -> None:
@@ -251,8 +290,3 @@ def _ended(process: psutil.Process) -> bool:
         return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return True
-
-
-def _die_with_parent() -> None:
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
