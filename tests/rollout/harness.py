@@ -86,11 +86,16 @@ def publish(store: Path, version: int, model: Path) -> WeightsRef:
 
 
 async def adopted(
-    engine: EngineClient, ref: WeightsRef, mode: Mode = Mode.DRAIN, held: Confirmed | None = None, worker: str = "w0"
+    engine: EngineClient,
+    ref: WeightsRef,
+    mode: Mode = Mode.DRAIN,
+    held: Confirmed | None = None,
+    worker: str = "w0",
+    folder: Path | None = None,
 ) -> Confirmed:
     """Bring the engine to `ref`, as a worker does; what was confirmed, once."""
     confirmed: list[Confirmed] = []
-    await adopt(engine, ref, mode, held, confirmed.append, worker=worker)
+    await adopt(engine, ref, mode, held, confirmed.append, worker=worker, folder=folder)
     assert [one.ref for one in confirmed] == [ref]
     return confirmed[0]
 
