@@ -127,7 +127,9 @@ def interrupted(words: list[str], options: list[str], number: int) -> dict[str, 
                 held = os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)  # refused until somebody reads
                 break
             if select.select([server], [], [], 0.05)[0]:
-                held = server.accept()[0].detach()
+                client = server.accept()[0]
+                client.recv(1)  # asyncio logs a connection that is cancelled in the moment it is made as its own fault
+                held = client.detach()
                 break
             ended, status = os.waitpid(pid, os.WNOHANG)
         if not ended:
