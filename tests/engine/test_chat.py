@@ -117,3 +117,23 @@ async def test_what_cannot_be_served_is_refused(client, fields, named) -> None:
     answer = await client.post(CHAT, json=say(**fields))
     assert answer.status_code == 400
     assert named in answer.text
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"chat_template": "{% for _ in range(10**9) %}x{% endfor %}"},
+        {"truncation": True, "max_length": 1},
+        {"padding": "max_length", "max_length": 10**12},
+        {"tokenizer_kwargs": {"text_pair": "x"}},
+        {"return_tensors": "pt"},
+        {"add_generation_prompt": False},
+        {"tools": [{}]},
+    ],
+    ids=lambda variables: next(iter(variables)),
+)
+async def test_a_request_sets_variables_of_the_template_and_nothing_of_the_tokenizer(client, variables) -> None:
+    answer = await client.post(CHAT, json=say(chat_template_kwargs=variables))
+    assert answer.status_code == 400
+    assert f"{', '.join(sorted(variables))} cannot be set by a request" in answer.json()["error"]["message"]
+    assert (await client.post(CHAT, json=say(chat_template_kwargs={"enable_thinking": False}))).status_code == 200

@@ -52,6 +52,7 @@ GENERATE = [
     {**ask(), "extra_key": ["a", "b"]}, {**ask(), "input_ids": [HUGE]}, {**ask(), "input_ids": [2**40]},
     {**ask(), "input_ids": nested(500)}, {**ask(), "input_ids": [1] * 100_000}, {**ask(), "sampling_params": 5},
     {**ask(), "sampling_params": nested(500)}, {**ask(), "text": "a"}, {"text": "word " * 100_000},
+    {"text": "\ud800"}, {"text": ["fine", "not \udfff"]}, ask(**{"\ud800": 1}), ask(stop=["\ud800", ""]),
 ]  # fmt: skip
 
 

@@ -99,11 +99,11 @@ class Rounds:
     async def run(self, step: int = 0, lineage: str = "one") -> dict[str, float]:
         return await self.validation.run(step, self.fence, lineage, self.stopping)
 
-    async def answer(self, rows: int, lineage: str = "one") -> None:
+    async def answer(self, rows: int, lineage: str = "one", text: str = "yes") -> None:
         done = 0
         while done < rows:
             for item in await self.queue.validation.lease(0, lineage, rows - done):
-                await self.queue.validation.submit(item, ValidationResult(item.row, 0.5, "", "yes", 1, "stop", "w"))
+                await self.queue.validation.submit(item, ValidationResult(item.row, 0.5, "", text, 1, "stop", "w"))
                 done += 1
             await asyncio.sleep(0.01)
 
@@ -127,6 +127,41 @@ async def test_a_round_is_written_down_and_a_repeat_reads_it(rounds) -> None:
     ]  # fmt: skip
     assert (await made.queue.validation.progress()).done == 0, "the round is closed"
     assert await made.run() == numbers
+
+
+async def test_a_response_may_hold_every_separator_of_lines(rounds) -> None:
+    made = rounds()
+    text = "a\u2028b\u2029c\x85d\x0b\x0c\x1c\x1d\x1e\r\n"
+    numbers, _ = await asyncio.gather(made.run(), made.answer(3, text=text))
+    await made.queue.announce(made.fence, WeightsRef(1, "/w/v1", "one", "sum"))
+    assert await made.run() == numbers, "only the file can answer for version 0"
+    lines = (made.out / "validation" / "step_0.jsonl").read_text("utf-8").rstrip("\n").split("\n")
+    assert [json.loads(line)["output"] for line in lines] == [text] * 3
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        b"{", b"\xff\n", b"5\n", b"null\n", b"{}\n", b"[" * 100_000, b'{"lineage": []}\n', b'{"lineage": "one"}\n',
+        b'{"lineage": "one", "task": "T1", "score": "x", "finish_reason": "stop", "tokens": 1, "data_source": "a"}\n',
+        b'{"lineage": "one", "task": "T1", "score": 1, "finish_reason": "stop", "tokens": "x", "data_source": "a"}\n',
+        b'{"lineage": "one", "task": "benchmark", "score": 1, "finish_reason": "", "data_source": "nobody"}\n',
+        None,
+    ],
+    ids=range(12),
+)  # fmt: skip
+async def test_damaged_answers_do_not_count_and_end_nothing(rounds, damage: bytes | None) -> None:
+    made = rounds()
+    numbers, _ = await asyncio.gather(made.run(), made.answer(3))
+    file = made.out / "validation" / "step_0.jsonl"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-20] if damage is None else damage)
+    again, _ = await asyncio.gather(made.run(), made.answer(3))
+    assert again == numbers
+    assert len(file.read_bytes().splitlines()) == 3
+    file.write_bytes(whole[:-20] if damage is None else damage)
+    await made.queue.announce(made.fence, WeightsRef(1, "/w/v1", "one", "sum"))
+    assert await made.run() == {}
 
 
 async def test_the_wait_is_bounded_and_says_what_for(rounds) -> None:

@@ -137,6 +137,11 @@ def test_command(redis_url: str, run_name: str, play: Play) -> None:
     missing = runner.invoke(app, ["peek", "0-99"]).exception
     assert isinstance(missing, QueueError)
     assert str(missing) == f"run {run_name} has no row 0-99"
+    for uid in ("0", "\u00b2-1", "\u0663-1", "-1-0", "0-1\n", "9" * 30 + "-1", "0-" + "9" * 5000):
+        no_row = runner.invoke(app, ["peek", "--", uid]).exception
+        assert isinstance(no_row, QueueError), uid
+        assert "is not of the form EPOCH-ROW" in str(no_row)
+    assert "has no row" in str(runner.invoke(app, ["peek", "9999999999-9999999999"]).exception)
     unknown = runner.invoke(app, ["stats", "--run", "nobody"]).exception
     assert isinstance(unknown, NotSetUpError)
     assert str(unknown).startswith("run nobody does not exist yet")

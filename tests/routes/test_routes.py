@@ -119,13 +119,28 @@ def test_a_damaged_file_is_refused(tmp_path_factory: pytest.TempPathFactory, pla
         read_routes(folder, reference)
 
 
-@pytest.mark.parametrize(("change", "message"), [(b"more", "more than"), (None, r"bytes, \d+ were written")])
-def test_a_file_of_another_size_is_refused(folder: Path, change: bytes | None, message: str) -> None:
+@pytest.mark.parametrize("change", [b"more", None])
+def test_a_file_of_another_size_is_refused(folder: Path, change: bytes | None) -> None:
     reference = write_routes(folder, NAME, some_routes())
     content = (folder / NAME).read_bytes()
     (folder / NAME).write_bytes(content + change if change else content[:-1])
-    with pytest.raises(RoutesError, match=message):
+    with pytest.raises(RoutesError, match=r"bytes, \d+ were written"):
         read_routes(folder, reference)
+
+
+@pytest.mark.parametrize("size", [10**15, 1 << 63, (1 << 64) - 1])
+def test_no_memory_is_taken_for_what_a_reference_says(folder: Path, size: int) -> None:
+    reference = write_routes(folder, NAME, some_routes())
+    with pytest.raises(RoutesError, match=f"{reference.bytes} bytes, {size} were written"):
+        read_routes(folder, reference._replace(bytes=size))
+
+
+@pytest.mark.parametrize(
+    "found", [[NAME + "\n", "00", 5], ["\u0663-1." + "a" * 8 + ".routes", "00", 5], [NAME, "00", True], [NAME, "00", 0]]
+)
+def test_what_is_no_reference_is_refused(found: list[object]) -> None:
+    with pytest.raises(ValueError, match="is no reference to routes"):
+        RoutesReference.of(found)
 
 
 def test_missing_routes_are_named(folder: Path) -> None:
@@ -135,8 +150,13 @@ def test_missing_routes_are_named(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"schema": 2}, {"rows": [5, 4, 1]}, {"experts": 2}, {"top_k": 3}, {"parts": [b"x"] * 4}, {"layers": "3"}],
-)
+    [
+        {"schema": 2}, {"rows": [5, 4, 1]}, {"experts": 2}, {"top_k": 3}, {"parts": [b"x"] * 4}, {"layers": "3"},
+        *({name: value} for name in ("layers", "top_k") for value in (1 << 40, 1 << 60, 1 << 63, -1, 1.5, True, None)),
+        *({"rows": [value, 4, 1, 0]} for value in (1 << 40, 1 << 60, 1 << 63, -1, "5", None)),
+        {"rows": 5}, {"rows": [], "parts": []}, {"parts": [None] * 4}, {"experts": -1}, {"experts": 8.0},
+    ],
+)  # fmt: skip
 def test_what_is_no_routes_is_refused_in_one_line(folder: Path, change: dict[str, object]) -> None:
     write_routes(folder, NAME, some_routes())
     content = msgpack.packb({**msgpack.unpackb((folder / NAME).read_bytes()), **change})

@@ -101,8 +101,9 @@ class _UnauthorizedError(Exception):
 
 
 def _error_handlers(app: FastAPI) -> None:
-    def answer(status: int, body: Callable[[Any], Any]) -> Callable[[Request, Exception], JSONResponse]:
-        return lambda _, error: JSONResponse(body(error), status)
+    def answer(status: int, body: Callable[[Any], Any]) -> Callable[[Request, Exception], Response]:
+        # In ASCII: a message may quote what the request brought and UTF-8 has not, one half of a surrogate pair.
+        return lambda _, error: Response(json.dumps(body(error)), status, media_type="application/json")
 
     app.add_exception_handler(BadRequestError, answer(400, lambda error: {"error": error.args[0]}))
     app.add_exception_handler(

@@ -9,10 +9,12 @@ import time
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
+from inspect import signature
 from typing import Annotated, Any, Literal
 
 from jinja2 import TemplateError
 from pydantic import ConfigDict, Field
+from transformers import PreTrainedTokenizerBase
 
 from golongrl.engine import models, requests
 from golongrl.engine.model_server import Serving
@@ -33,6 +35,13 @@ _REFUSED: dict[str, tuple[Any, ...]] = {
     "logit_bias": (None, {}), "response_format": (None, {"type": "text"}), "regex": (None,), "ebnf": (None,),
     "structural_tag": (None,),
 }  # fmt: skip
+# Arguments of the tokenizer, which would replace the model's own template, cut the prompt short or fill the memory. The
+# rest of `chat_template_kwargs` are variables that the template may look at.
+_TOKENIZERS_OWN = frozenset(signature(PreTrainedTokenizerBase.apply_chat_template).parameters) - {
+    "self",
+    "documents",
+    "kwargs",
+}
 # What a template can raise besides jinja's own errors: it is a program that came with the model.
 _TEMPLATE_ERRORS = (TemplateError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RecursionError)
 
@@ -88,10 +97,13 @@ def check(serving: Serving, body: ChatBody) -> requests.Call:
 
 def _prompt(serving: Serving, body: ChatBody) -> list[int]:
     """The conversation as token ids, by the model's own chat template."""
+    variables = body.chat_template_kwargs or {}
+    if taken := sorted(_TOKENIZERS_OWN & variables.keys()):
+        raise BadRequestError.because(f"chat_template_kwargs: {', '.join(taken)} cannot be set by a request")
     messages = [{"role": message.role, "content": _text(message)} for message in body.messages]
     try:
         encoded = serving.tokenizer.apply_chat_template(
-            messages, add_generation_prompt=True, tokenize=True, return_dict=True, **(body.chat_template_kwargs or {})
+            messages, add_generation_prompt=True, tokenize=True, return_dict=True, **variables
         )
         return [int(token) for token in encoded["input_ids"]]
     except _TEMPLATE_ERRORS as error:

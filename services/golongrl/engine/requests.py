@@ -90,6 +90,11 @@ def _prompts(serving: Serving, body: models.GenerateBody) -> tuple[list[list[int
     if body.text is None:
         raise BadRequestError.because("Either text, input_ids or input_embeds should be provided.")
     texts = [body.text] if isinstance(body.text, str) else body.text
+    try:
+        for text in texts:
+            text.encode()
+    except UnicodeEncodeError as error:
+        raise BadRequestError.because("text holds one half of a surrogate pair, which is not Unicode.") from error
     return [list(serving.tokenizer.encode(text)) for text in texts], isinstance(body.text, str)
 
 

@@ -190,12 +190,23 @@ class ValidationRounds:
         return self._folder / f"step_{step}.jsonl"
 
     def _written(self, step: int, lineage: str | None) -> list[Answer] | None:
-        """The answers of an earlier round; with a lineage, only of those weights."""
+        """The answers of an earlier round; with a lineage, only of those weights. None where they cannot be read."""
+        path = self._file(step)
         try:
-            answers: list[Answer] = [json.loads(line) for line in self._file(step).read_text("utf-8").splitlines()]
+            # Lines end with \n alone: a response may hold what `splitlines` takes for an end, too.
+            answers: list[Answer] = [json.loads(line) for line in path.read_text("utf-8").split("\n") if line]
+            lineages = {answer["lineage"] for answer in answers}
+            metrics_of(answers, len(answers))
         except FileNotFoundError:
             return None
-        return answers if lineage is None or all(answer["lineage"] == lineage for answer in answers) else None
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+            log.warning(
+                "the answers of an earlier validation cannot be read, and do not count",
+                file=str(path),
+                error=f"{type(error).__name__}: {error}",
+            )
+            return None
+        return answers if lineage is None or lineages <= {lineage} else None
 
     def _write(self, step: int, answers: Sequence[Answer]) -> None:
         with writing("validation answers", self._file(step)):

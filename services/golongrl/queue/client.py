@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import re
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -56,6 +57,8 @@ from golongrl.telemetry.waits import Waits
 
 log = structlog.get_logger(__name__)
 
+# A row's name, in numbers that the scripts can take.
+UID = re.compile(r"[0-9]{1,10}-[0-9]{1,10}\Z")
 # As in lua/prelude.lua: marks the place of a group that was set aside.
 ASIDE = "!"
 # The reason of an `Unfit` whose bytes are not there.
@@ -387,7 +390,7 @@ class SampleQueue:
     async def peek(self, uid: str) -> Peek:
         """Where a row stands, and its group while the queue holds one. Raises QueueError on an unknown uid."""
         epoch, _, row = uid.partition("-")
-        if not (epoch.isdigit() and row.isdigit()):
+        if not UID.match(uid):
             raise QueueError(f"uid {uid!r} is not of the form EPOCH-ROW")
         answer = await self._run("peek", {"uid": uid, "epoch": int(epoch), "row": int(row)})
         if answer["s"] == "unknown":

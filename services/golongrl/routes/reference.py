@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 # The group's uid, and the random part of its lease's token: two workers may sample one row after a lease expired, and
 # neither may write over the other's file.
-NAME = re.compile(r"^\d{1,10}-\d{1,10}\.[0-9a-f]{8,64}\.routes$")
+NAME = re.compile(r"[0-9]{1,10}-[0-9]{1,10}\.[0-9a-f]{8,64}\.routes\Z")
 
 
 class RoutesReference(NamedTuple):
@@ -26,7 +26,7 @@ class RoutesReference(NamedTuple):
         match found:
             case None:
                 return None
-            case [str(name), str(digest), int(size)] if NAME.match(name) and size > 0:
+            case [str(name), str(digest), int(size)] if NAME.match(name) and size is not True and size > 0:
                 return cls(name, digest, size)
         raise ValueError(f"{reprlib.repr(found)} is no reference to routes")
 

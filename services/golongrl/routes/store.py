@@ -11,6 +11,7 @@ Invariants:
 
 import json
 import os
+import reprlib
 import secrets
 from collections.abc import Collection, Iterable
 from contextlib import suppress
@@ -127,14 +128,13 @@ def read_routes(folder: Path, reference: RoutesReference) -> GroupRoutes:
     path = folder / reference.name
     try:
         with path.open("rb") as file:
-            # One more byte than it should have shows a longer file without reading it.
-            content = file.read(reference.bytes + 1)
+            # Before anything is read: the reference may ask for more bytes than there is memory.
+            size = os.fstat(file.fileno()).st_size
+            if size != reference.bytes:
+                raise RoutesError(f"routes {path}: {size} bytes, {reference.bytes} were written")
+            content = file.read(size)
     except OSError as error:
         raise RoutesError(f"routes {path}: {error.strerror or error}") from error
-    if len(content) != reference.bytes:
-        more = "more than " if len(content) > reference.bytes else ""
-        shown = min(len(content), reference.bytes)
-        raise RoutesError(f"routes {path}: {more}{shown} bytes, {reference.bytes} were written")
     if sha256(content).hexdigest() != reference.sha256:
         raise RoutesError(f"routes {path}: their sha256 differs from the one they were written with")
     try:
@@ -178,6 +178,9 @@ def _unpacked(content: bytes) -> GroupRoutes:
     if not isinstance(found, dict) or found.get("schema") != _SCHEMA:
         raise ValueError("they are no routes, or another version's")
     layers, top_k, experts = found["layers"], found["top_k"], found["experts"]
+    for number in (layers, top_k, experts, *found["rows"]):
+        if type(number) is not int or number < 0:
+            raise ValueError(f"{reprlib.repr(number)} is no number of layers, experts or rows")
     dtype = expert_type(experts)
     prompt, *responses = (
         _decompressed(part, (rows, layers, top_k), dtype)
@@ -196,7 +199,10 @@ def _compressed(rows: NDArray[Any]) -> bytes:
 def _decompressed(packed: bytes, shape: tuple[int, int, int], dtype: "np.dtype[Any]") -> NDArray[Any]:
     rows, layers, top_k = shape
     size = rows * layers * top_k * dtype.itemsize
-    raw = _codec().decompress(packed, decompressed_size=size, asbytes=True)
+    try:
+        raw = _codec().decompress(packed, decompressed_size=size, asbytes=True)
+    except (MemoryError, OverflowError) as error:
+        raise ValueError(f"{rows} rows of {layers} layers with {top_k} experts do not fit in memory") from error
     by_layer = np.frombuffer(raw, dtype).reshape(layers, rows, top_k)
     return np.ascontiguousarray(by_layer.transpose(1, 0, 2))
 
