@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from functools import cache
 from io import TextIOWrapper
 from pathlib import Path
 from types import FrameType
@@ -165,7 +166,9 @@ def _recipe_of(folder: Path) -> Recipe:
     return load(str(folder / "recipe.yaml"))
 
 
+@cache
 def _register_commands() -> None:
+    """Once, however often `main` is called in a process: typer would have each command twice."""
     from golongrl.data.command import app as data
     from golongrl.data.command import datajob
     from golongrl.engine.command import engine

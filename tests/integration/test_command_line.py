@@ -160,7 +160,6 @@ def test_an_options_path_may_begin_at_home(golongrl, monkeypatch: pytest.MonkeyP
     assert out == f"{tmp_path}/p.jsonl: 9 rows\n"
 
 
-@pytest.mark.timeout(900)  # of all commands: a minute where others keep the machine busy
 def test_every_command_has_help_with_an_example_and_says_what_its_options_are(golongrl) -> None:
     golongrl("--version")
     left, seen = [([], typer.main.get_command(cli.app))], 0
