@@ -63,6 +63,7 @@ BAD_FILES = [
     (b'{"data_source": "EM"}\n', ":1: no field `response`"),
     (b'\n{"response": "r"}\n', ":2: data_source"),
     (b"{\n", ":1: not valid JSON"),
+    (b"[" * 100_000, ":1: not valid JSON"),
     (b"\xff\n", "not UTF-8 text"),
     (b'{"data_source": "no_such", "response": "r", "ground_truth": {}}\n', ":1: unknown data_source 'no_such'"),
 ]

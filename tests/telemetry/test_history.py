@@ -4,7 +4,10 @@ import json
 import math
 from pathlib import Path
 
+import pytest
+
 from golongrl.telemetry import history
+from golongrl.telemetry.report.gather import gather
 
 
 def line(step: int, **values: float) -> str:
@@ -14,6 +17,18 @@ def line(step: int, **values: float) -> str:
 def test_the_last_line_of_a_step_counts_and_a_cut_line_is_passed_over() -> None:
     first, again = line(1, a=1.0), line(1, a=2.0)
     assert history.parse([first, line(2, a=3.0), again, line(3, a=4.0)[:-3]]).series("a") == [2.0, 3.0]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    ["[" * 100_000, f'{{"{history.STEP}": "x"}}', f'{{"{history.STEP}": null}}', f'{{"{history.STEP}": NaN}}',
+     f'{{"{history.STEP}": 1e999}}', f'{{"{history.STEP}": 2, "a": 1{"0" * 400}}}', "5", "null", "[1]", "1" * 5000],
+    ids=range(10),
+)  # fmt: skip
+def test_a_damaged_line_is_passed_over(damage: str, tmp_path: Path) -> None:
+    assert history.parse([line(1, a=1.0), damage, line(3, a=2.0)]).series("a") == [1.0, 2.0]
+    (tmp_path / "metrics.jsonl").write_text("\n".join([line(1, a=1.0), damage, line(3, a=2.0)]))
+    assert gather(tmp_path).history.series("a") == [1.0, 2.0]
 
 
 def test_a_missing_value_is_nan_and_a_text_is_no_series() -> None:

@@ -65,7 +65,7 @@ def test_its_folder_is_made_when_there_is_something_to_write(tmp_path: Path) -> 
 
 def test_a_line_that_a_crash_cut_is_passed_over_and_ends_before_the_next(tmp_path: Path) -> None:
     path = tmp_path / "timeline.jsonl"
-    path.write_bytes(b'{"step":1}\n[1]\n{"step":2')
+    path.write_bytes(b'{"step":1}\n[1]\n\xff\n' + b"[" * 100_000 + b'\n{"step":2')
     Journal(path).append([record(3)])
     assert numbers(path) == [1, 3]
 

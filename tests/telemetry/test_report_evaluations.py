@@ -1,6 +1,7 @@
 """A run's evaluations in its report: which are found, what is drawn, and what is no evaluation."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -41,7 +42,7 @@ def test_those_of_the_run_are_found_here_and_beside_it(tmp_path: Path, monkeypat
     assert [(one.step, one.value) for one in scores] == [(10, 0.25), (20, 0.5)]
 
 
-@pytest.mark.parametrize("text", [None, "", "{", "[]", '{"points": 3}'])
+@pytest.mark.parametrize("text", [None, "", "{", "[]", '{"points": 3}', "[" * 100_000])
 def test_what_was_asked_for_and_is_none_is_named(tmp_path: Path, text: str | None) -> None:
     folder = tmp_path / "evals" / "x"
     folder.mkdir(parents=True)
@@ -50,6 +51,14 @@ def test_what_was_asked_for_and_is_none_is_named(tmp_path: Path, text: str | Non
     assert of_run(tmp_path / "runs" / "mine") == []
     with pytest.raises(InputError, match=rf"^--evaluation {folder}: no evaluation's results\.json"):
         of_run(tmp_path / "runs" / "mine", [folder])
+
+
+def test_a_number_that_no_machine_holds_is_no_score(tmp_path: Path) -> None:
+    points = [{"step": 1, "benchmarks": {"a": {"value": 10**400}, "b": {"value": 0.5, "stderr": 10**400}}}]
+    write(tmp_path / "evals" / "x", "mine", points=points)
+    ((first,), (second,)) = of_run(tmp_path / "runs" / "mine")[0].scores.values()
+    assert math.isnan(first.value)
+    assert (second.value, math.isnan(second.stderr)) == (0.5, True)
 
 
 def test_points_of_another_kind_are_passed_over(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ def test_a_record_is_read_as_it_was_written_and_a_newer_ones_fields_are_passed_o
     assert RunInfo.read(tmp_path) == INFO
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", "null", "5", '"x"', "\udcff"])
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", "null", "5", '"x"', "\udcff", "[" * 100_000])
 def test_a_file_that_is_no_record_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "run.json").write_text(text, errors="surrogateescape")
     with pytest.raises(InputError, match=r"run\.json: not a run's record"):

@@ -60,6 +60,6 @@ class PromptLengths:
 def _read(file: Path) -> dict[str, int]:
     try:
         found = json.loads(file.read_text("utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return {key: value for key, value in found.items() if isinstance(value, int)} if isinstance(found, dict) else {}

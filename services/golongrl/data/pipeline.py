@@ -306,7 +306,7 @@ def _kept(out: Path, fingerprint: str) -> DataReport | None:
         return DataReport(
             fingerprint, SplitReport(**record["train"]), SplitReport(**validation) if validation else None
         )
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 

@@ -259,7 +259,7 @@ def _read_record(folder: Path) -> dict[str, FetchedSource]:
         return {repo: FetchedSource(entry["revision"], dict(entry["files"])) for repo, entry in found.items()}
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise FetchError(f"{path}: cannot be read; remove it, and everything is checked again") from error
 
 

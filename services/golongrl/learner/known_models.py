@@ -63,7 +63,7 @@ def model_config(path: str) -> Mapping[str, Any]:
     file = _config_file(path)
     try:
         config = json.loads(file.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"model {path}: {file}: {error}") from error
     if not isinstance(config, dict):
         raise InputError(f"model {path}: {file} is not a JSON object")

@@ -101,7 +101,7 @@ def last_words(lines: Sequence[str], most: int = 200) -> str:
     """
     spoken = [line.strip() for line in reversed(lines) if line.strip()]
     line = next((line for line in spoken if line.startswith("error: ")), spoken[0] if spoken else "nothing in its log")
-    with contextlib.suppress(json.JSONDecodeError):
+    with contextlib.suppress(ValueError, RecursionError):
         fields = json.loads(line)
         if isinstance(fields, dict) and "event" in fields:
             line = ": ".join(str(fields[key]) for key in ("event", "error") if key in fields)

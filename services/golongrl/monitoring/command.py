@@ -94,7 +94,7 @@ def _is_another(path: Path, source: Path) -> bool:
         return False
     try:
         uid = json.loads(path.read_text("utf-8"))["uid"]
-    except (OSError, ValueError, LookupError, TypeError):
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return True
     return bool(uid != json.loads(source.read_text("utf-8"))["uid"])
 

@@ -50,7 +50,7 @@ def read_items(path: Path) -> list[Item]:
 def _item(line: str, where: str, number: int) -> Item:
     try:
         row = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadFileError(f"{where}: not valid JSON: {error}") from error
     if not isinstance(row, dict):
         raise BadFileError(f"{where}: expected an object, got {type(row).__name__}")

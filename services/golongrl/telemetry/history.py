@@ -6,9 +6,10 @@ checkpoint writes that step's line again when it has replayed it).
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 STEP = "training/global_step"
 REWARD = "critic/score/mean"
@@ -63,16 +64,26 @@ def mean(values: Sequence[float] | Sequence[int]) -> float:
     return sum(values) / len(values) if values else math.nan
 
 
+def numbers(record: Mapping[str, Any]) -> tuple[int, dict[str, float]]:
+    """The step of a line of `metrics.jsonl`, and its numbers.
+
+    Raises:
+        ValueError, TypeError, OverflowError: the step, or a number, is none that a learner writes.
+    """
+    return int(record[STEP]), {key: float(value) for key, value in record.items() if isinstance(value, int | float)}
+
+
 def parse(lines: Iterable[str]) -> History:
-    """Read lines of `metrics.jsonl`; one that is cut short (a killed writer) is passed over."""
+    """Read lines of `metrics.jsonl`; one that is cut short (a killed writer) or damaged is passed over."""
     by_step: dict[int, dict[str, float]] = {}
     for line in lines:
         try:
             record = json.loads(line)
-        except json.JSONDecodeError:
+            if isinstance(record, dict) and STEP in record:
+                step, values = numbers(record)
+                by_step[step] = values
+        except (ValueError, TypeError, OverflowError, RecursionError):
             continue
-        if isinstance(record, dict) and STEP in record:
-            by_step[int(record[STEP])] = {k: float(v) for k, v in record.items() if isinstance(v, int | float)}
     return History(tuple(by_step[step] for step in sorted(by_step)))
 
 

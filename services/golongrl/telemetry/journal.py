@@ -74,7 +74,7 @@ def read(path: Path) -> Iterator[dict[str, Any]]:
 def _parsed(line: bytes) -> dict[str, Any] | None:
     try:
         found = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None
 

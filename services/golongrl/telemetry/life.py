@@ -39,7 +39,7 @@ def read(lines: Iterable[str]) -> list[LifeEvent]:
             at = datetime.fromisoformat(fields["timestamp"].replace("Z", "+00:00")).timestamp()
             who = fields.get("worker") or fields["service"]
             found.append(LifeEvent(at, str(who), str(fields["event"]), fields))
-        except (ValueError, LookupError, TypeError, AttributeError):
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
             continue
     return sorted(found, key=lambda event: event.at)
 

@@ -56,7 +56,7 @@ class RunInfo:
             return cls(**{each.name: record[each.name] for each in fields(cls) if each.name in record})
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, TypeError) as error:
+        except (OSError, ValueError, TypeError, RecursionError) as error:
             raise InputError(f"{path}: not a run's record ({error})") from error
 
     def write(self, folder: Path) -> None:

@@ -76,7 +76,7 @@ def read(folder: Path) -> Manifest | None:
     """A folder's manifest, with all its files there; None if it is not, or was not written by this program."""
     try:
         manifest = Manifest(**json.loads((folder / MANIFEST).read_text("utf-8")))
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):
         return None
     return manifest if all((folder / name).is_file() for name in manifest.stored) else None
 

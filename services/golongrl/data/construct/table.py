@@ -72,7 +72,7 @@ class StageTable:
             return StageManifest(**json.loads((self.folder / MANIFEST).read_text("utf-8")))
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, TypeError) as error:
+        except (OSError, ValueError, TypeError, RecursionError) as error:
             raise PipelineError(
                 f"{self.folder / MANIFEST}: {error}; delete the file to make the stage again"
             ) from error

@@ -60,7 +60,7 @@ def read_course(out: Path, point: str, benchmark: str) -> dict[str, Any] | None:
         return dict(record)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise InputError(f"{path}: cannot be read: {error}") from error
 
 
@@ -122,7 +122,7 @@ def read(out: Path) -> dict[str, Any]:
             return found
     except FileNotFoundError as error:
         raise InputError(f"{out}: no results (it has no {FILE}); make them with `golongrl eval report`") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: cannot be read: {error}") from error
     raise InputError(f"{path}: not results of this version")
 

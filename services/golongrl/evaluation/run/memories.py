@@ -36,7 +36,7 @@ class KeptMemories:
             try:
                 found = json.loads(path.read_text("utf-8"))
                 self._kept = {str(key): (int(done), snapshot) for key, (done, snapshot) in found.items()}
-            except (OSError, ValueError, TypeError, AttributeError) as error:
+            except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
                 raise EvaluationError(f"{path}: cannot be read; remove it, and it is made again") from error
 
     def get(self, group: MemoryGroup) -> tuple[int, Any]:

@@ -156,7 +156,7 @@ def read(out: Path) -> dict[str, Any]:
             return record
     except FileNotFoundError as error:
         raise InputError(f"{out}: no evaluation in this folder (it has no {RECORD})") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: cannot be read: {error}") from error
     raise InputError(f"{path}: not the record of an evaluation")
 

@@ -137,7 +137,7 @@ class KeptSamples:
         self._journal: Journal | None = None
         try:
             self._journal = Journal(out / FILE, keep=lambda record: int(record.get("step", 0)) <= resume_at)
-        except (OSError, ValueError, TypeError) as error:
+        except (OSError, ValueError, TypeError, OverflowError) as error:
             self._off(error)
 
     @classmethod

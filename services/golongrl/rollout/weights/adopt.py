@@ -76,7 +76,7 @@ def sizes(folder: str) -> tuple[int, MoeRouting | None]:
         return int(config.get("vocab_size") or config["text_config"]["vocab_size"]), routing_of(config)
     except OSError as error:
         raise WeightsMissingError(f"weights {path}: {error} (is the weight store mounted here?)") from error
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise AdoptionError(f"weights {path}: no vocab_size", unchanged=True) from error
 
 

@@ -64,7 +64,7 @@ def _json(path: Path) -> dict[str, Any] | None:
     """A results file; None for one that is missing, unreadable or of another kind."""
     try:
         found = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) and isinstance(found.get("points"), list) else None
 
@@ -78,9 +78,17 @@ def _evaluation(folder: Path, record: Mapping[str, Any]) -> RunEvaluation:
                     match one:
                         case {"value": int(value) | float(value)}:
                             error = one.get("stderr")
-                            stderr = float(error) if isinstance(error, int | float) else math.nan
-                            scores.setdefault(str(name), []).append(BenchmarkScore(step, float(value), stderr))
+                            stderr = _real(error) if isinstance(error, int | float) else math.nan
+                            scores.setdefault(str(name), []).append(BenchmarkScore(step, _real(value), stderr))
     return RunEvaluation(folder.name, {name: sorted(found, key=lambda one: one.step) for name, found in scores.items()})
+
+
+def _real(number: float) -> float:
+    """A number of a file, where integers have no bound."""
+    try:
+        return float(number)
+    except OverflowError:
+        return math.nan
 
 
 def evaluation_figures(found: Sequence[RunEvaluation]) -> list[go.Figure]:

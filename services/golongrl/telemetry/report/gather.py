@@ -197,10 +197,10 @@ def _records(path: Path) -> Iterator[dict[str, float]]:
 def _one(line: str) -> Iterator[tuple[int, dict[str, float]]]:
     try:
         record = json.loads(line)
-    except ValueError:
+        found = [runs.numbers(record)] if isinstance(record, dict) and runs.STEP in record else []
+    except (ValueError, TypeError, OverflowError, RecursionError):
         return
-    if isinstance(record, dict) and isinstance(record.get(runs.STEP), int | float):
-        yield int(record[runs.STEP]), {k: float(v) for k, v in record.items() if isinstance(v, int | float)}
+    yield from found
 
 
 def _samples(records: Iterable[Json]) -> tuple[list[tuple[int, dict[str, float]]], list[Json]]:

@@ -41,7 +41,7 @@ def read(folder: Path) -> Iterator[tuple[int, list[GroupRewards]]]:
         try:
             rows = json.loads(path.read_text("utf-8"))
             groups = [GroupRewards(int(row["row"]), tuple(row["rewards"])) for row in rows]
-        except (OSError, ValueError, TypeError, KeyError) as error:
+        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
             raise PipelineError(
                 f"{path}: {error}; delete it and the later ones to roll their prompts out again"
             ) from error

@@ -113,7 +113,7 @@ def _samples(place: Path) -> list[str]:
         return found
     except FileNotFoundError:
         return []
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise PipelineError(f"{place / SAMPLES}: {error}; delete the folder to roll its prompts out again") from error
 
 

@@ -112,7 +112,7 @@ def _evaluation(folder: Path, bins: Sequence[LengthBin]) -> Iterator[TaskScore]:
         newest = points[-1] if points else {"benchmarks": {}}
         values = {name: one["value"] for name, one in newest["benchmarks"].items()}
         point = str(newest.get("name"))
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise PipelineError(f"select.feedback: {path}: not the results of an evaluation: {error!r}") from error
     for name, value in values.items():
         tasks = _ASKS_FOR.get(name, ())
