@@ -177,7 +177,7 @@ def test_set_aside_command(redis_url: str, run_name: str) -> None:
     peeked = runner.invoke(app, ["peek", "0-0"]).stdout
     assert peeked.startswith("0-0: set_aside\n  worker w, batch 1, reason 0-0 is broken")
     assert "0: 4 tokens, stop, reward 0" in peeked
-    assert runner.invoke(app, ["set-aside", "retry", "0-0"]).exit_code == 0
+    assert runner.invoke(app, ["set-aside", "retry", "0-0", "0-0"]).exit_code == 0
     assert runner.invoke(app, ["peek", "0-0"]).stdout == "0-0: returned\n"
     again = runner.invoke(app, ["set-aside", "retry", "0-0", "0-1", "9-9"]).exception
     assert isinstance(again, QueueError)

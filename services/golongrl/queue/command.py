@@ -132,7 +132,7 @@ def _end_set_aside(redis_url: str, run: str, uids: list[str], everyone: bool, *,
         raise InputError("set-aside: give the rows (EPOCH-ROW), or --all")
 
     async def end(queue: "SampleQueue") -> list[str]:
-        chosen = [group.uid for group in await queue.set_aside_groups()] if everyone else uids
+        chosen = [group.uid for group in await queue.set_aside_groups()] if everyone else [*dict.fromkeys(uids)]
         call = queue.retry_set_aside if retry else queue.drop_set_aside
         return [uid for uid in chosen if not await call(uid)]
 
