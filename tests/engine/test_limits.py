@@ -74,6 +74,24 @@ async def test_absurd_generation_is_refused(engine: httpx.AsyncClient, body: obj
     await refused(engine, "/generate", body)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"rank_offset": 2}, {"rank_offset": 65535}, {"rank_offset": 0}, {"rank_offset": -1}, {"rank_offset": HUGE},
+        {"world_size": 1}, {"world_size": HUGE}, {"master_port": 0}, {"master_port": 65536}, {"master_address": ""},
+        {"master_address": "127.0.0.1\0"}, {"master_address": "a b"}, {"master_address": "a/b"},
+        {"master_address": "a?rank=7"}, {"master_address": "u@a"}, {"master_address": "a\n"},
+        {"master_address": "a" * 300}, {"group_name": "a\0b"}, {"group_name": ""}, {"group_name": "\ud800"},
+        {"backend": "nccl"}, {"backend": "\0"},
+    ],
+)  # fmt: skip
+async def test_a_group_that_cannot_come_about_is_refused_at_once(
+    engine: httpx.AsyncClient, change: dict[str, Any]
+) -> None:
+    body = {"master_address": "127.0.0.1", "master_port": 1, "rank_offset": 1, "world_size": 2, "group_name": "g"}
+    assert next(iter(change)) in await refused(engine, "/init_weights_update_group", body | change)
+
+
 async def test_more_responses_than_the_engine_holds_are_refused_by_their_number(engine: httpx.AsyncClient) -> None:
     assert "more than the 4160 responses" in await refused(engine, "/generate", ask(n=3_000_000))
 

@@ -75,6 +75,33 @@ async def test_the_first_batch_is_leased_whatever_its_routes_take(play: Play) ->
     assert await play.refused() == "bytes"
 
 
+@pytest.mark.parametrize("told", [1001, 2**53 + 1, 2**63 - 1, 2**64 - 1])
+async def test_routes_larger_than_any_fail_the_try_and_leave_the_budget_as_it_was(play: Play, told: int) -> None:
+    await play.start(max_staleness=9, max_tries=1, **ROUTES)
+    absurd, sound = await play.leases(2)
+    await play.submit(sound, routes_bytes=90)
+    assert await play.submit(absurd, routes_bytes=told) == SubmitOutcome.INVALID
+    stats = await play.queue.stats()
+    assert (stats.routes_bytes, stats.rejected_by) == (90, {"failed:invalid": 1})
+    assert "more than any group has: 1000" in str(await play.queue.peek(absurd.uid))
+    # 10 leases of 90 bytes and the 90 that are stored are below 1000, 11 are not.
+    await play.leases(10)
+    assert await play.refused() == "bytes"
+
+
+async def test_one_group_of_large_routes_reserves_no_more_than_four_of_the_largest_there_can_be(play: Play) -> None:
+    await play.start(max_staleness=9, group_routes_bytes=100, max_routes_bytes=4000)
+    large, other = await play.leases(2)
+    await play.submit(large, routes_bytes=3900)
+    await play.submit(other, routes_bytes=50)
+    await play.batch(1)
+    await play.finish(1)
+    await play.commit(1)
+    await play.leases(10, 1)
+    assert (await play.queue.stats()).reserved_routes_bytes == 4000
+    assert await play.refused(1) == "bytes"
+
+
 @pytest.mark.parametrize("changes", [{}, {"max_routes_bytes": 1}])
 async def test_without_replay_there_is_no_budget_of_routes(play: Play, changes: dict[str, int]) -> None:
     await play.start(max_staleness=9, **changes)

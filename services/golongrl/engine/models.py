@@ -9,7 +9,7 @@ import reprlib
 import uuid
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictStr
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictStr, model_validator
 
 from golongrl.engine.sampling import seed_of
 from golongrl.engine.scheduler import GenerationRequest, PauseMode, RequestSampling
@@ -28,6 +28,8 @@ _MOST_STOPS, _LONGEST_STOP = 256, 1024
 # The longest path that Linux takes.
 _LONGEST_PATH = 4095
 _LONGEST_NAME = 1024
+# A DNS name, an IPv4 address, or a bare IPv6 address with or without its zone. It becomes part of a URL.
+_HOST, _LONGEST_HOST = r"^[0-9A-Za-z_.:-]+(%[0-9A-Za-z_.-]+)?$", 255
 
 # The sampling fields SGLang knows, in its order, with the value that switches the unimplemented ones off.
 _IMPLEMENTED = {
@@ -120,14 +122,20 @@ class CheckerBody(Body):
 
 
 class InitGroupBody(Body):
-    """`POST /init_weights_update_group`: this engine becomes rank `rank_offset` of `world_size`."""
+    """`POST /init_weights_update_group`: this engine becomes rank `rank_offset` of `world_size`; rank 0 sends."""
 
-    master_address: Name
+    master_address: Annotated[str, Field(pattern=_HOST, max_length=_LONGEST_HOST)]
     master_port: Annotated[int, Field(ge=1, le=65535)]
-    rank_offset: Annotated[int, Field(ge=0, lt=1 << 16)]
+    rank_offset: Annotated[int, Field(ge=1, lt=1 << 16)]
     world_size: Annotated[int, Field(ge=2, le=1 << 16)]
-    group_name: Name = "weight_update_group"
+    group_name: Annotated[str, Field(pattern="^[^\\x00]+$", max_length=_LONGEST_NAME)] = "weight_update_group"
     backend: Name = "gloo"
+
+    @model_validator(mode="after")
+    def _has_a_place(self) -> "InitGroupBody":
+        if self.rank_offset >= self.world_size:
+            raise ValueError(f"rank_offset {self.rank_offset} is not below world_size {self.world_size}")
+        return self
 
 
 class GroupBody(Body):

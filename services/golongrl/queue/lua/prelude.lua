@@ -23,6 +23,9 @@ local SETS = { 'past_incarnations' }
 local CLOCK_STEP_MS = 1000
 -- Rows that are remembered with the reason of their last failure: more do not help a person, and take memory.
 local MOST_FAILURES = 1000
+-- The settings know how large a group's routes can be. One that says it has more reserves no more than this many times
+-- as much for every later lease.
+local MOST_ROUTES_RESERVES = 4
 
 local function key(name)
   return PREFIX .. name
@@ -307,7 +310,14 @@ local function reserve()
 end
 
 local function routes_reserve()
-  return S.largest_routes or S.group_routes_bytes or 0
+  local guess = S.group_routes_bytes or 0
+  return math.min(S.largest_routes or guess, MOST_ROUTES_RESERVES * guess)
+end
+
+-- The most bytes of routes a group can have: what neither the settings' largest group nor the whole budget holds is a
+-- mistake of its worker, and numbers far above would lose bytes of the sum.
+local function most_routes()
+  return math.max(S.group_routes_bytes or 0, S.max_routes_bytes or 0)
 end
 
 -- Which budget is full: 'bytes' of Redis' memory, 'routes' of the weight store.

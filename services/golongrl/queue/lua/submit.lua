@@ -19,6 +19,13 @@ if args.highest_version > S.v + 1 then
   fail_try(args.uid, group, 'invalid', 'tokens of version ' .. args.highest_version .. ', newer than any: ' .. S.v + 1)
   return answer({ s = 'invalid' })
 end
+-- From 2^63 on a number arrives as a negative one.
+if args.routes_bytes < 0 or args.routes_bytes > most_routes() then
+  call('UNLINK', staged)
+  fail_try(args.uid, group, 'invalid', string.format('routes of %.0f bytes, more than any group has: %.0f',
+    args.routes_bytes, most_routes()))
+  return answer({ s = 'invalid' })
+end
 local bytes = call('STRLEN', staged)
 if bytes == 0 then
   return answer({ s = 'no_body' })
