@@ -119,6 +119,20 @@ FOR_EVER = [
     "{{ 9 ** 9 ** 9 }}",
     "{{ 'abc'.center(99999999999) }}",
     "{% for i in range(99999) %}{{ 'x' * 9999999 }}{% endfor %}",
+    "{{ '%1000000000d' % 1 }}",
+    "{{ '%.*f' % (1000000000, 1.5) }}",
+    "{{ '%1000000000d'|format(1) }}",
+    "{{ '{:>1000000000}'.format(1) }}",
+    "{{ '{:>{}}'.format(1, '1000000000') }}",
+    "{{ 'a'|center(10 ** 10) }}",
+    "{{ [1]|slice(10 ** 9)|list }}",
+    "{{ [1]|batch(10 ** 9, 1)|list }}",
+    "{{ ('a' * 99999)|replace('a', 'b' * 99999) }}",
+    "{{ ('a' * 99999).replace('a', 'b' * 99999) }}",
+    "{{ ('a\n' * 99999)|indent(99999) }}",
+    "{{ (['a' * 99999] * 99999)|join }}",
+    "{{ ('a' * 99999).join(['b'] * 99999) }}",
+    "{{ ('a' * 99999)|join('b' * 99999) }}",
 ]
 
 
@@ -129,6 +143,33 @@ def test_a_template_that_does_not_end_or_fills_the_memory_is_one_line(tiny_model
     with pytest.raises(DataError, match=r"^chat template: .*(does not end|longer than|too large|at most)") as error:
         Chat.open(folder).render([{"role": "user", "content": "Hello"}])
     assert "\n" not in str(error.value)
+
+
+def test_formats_and_filters_of_common_sizes_are_rendered(tiny_model, tmp_path):
+    folder = shutil.copytree(tiny_model, tmp_path / "m")
+    template = (
+        "{{ 'no. 5551234567: **%s** 100%' % 7000000000 if false else '**%5d** 5551234567' % 7000000000 }} "
+        "{{ '{}: {:>4} {{1234567}}'.format(messages[0].content, 12345678) }} {{ 'a b'|replace(' ', '_')|center(5) }} "
+        "{{ ['x', 1]|join(', ') }} {{ ('a\\nb')|indent(2) }} {{ 'a-b'.replace('-', '+') }} {{ '-'.join(['c', 'd']) }}"
+    )
+    (folder / "chat_template.jinja").write_text(template)
+    rendered = Chat.open(folder).render([{"role": "user", "content": "1234567890 * {"}])
+    assert rendered == "**7000000000** 5551234567 1234567890 * {: 12345678 {1234567}  a_b  x, 1 a\n  b a+b c-d"
+
+
+@pytest.mark.parametrize(
+    ("template", "words"),
+    [
+        ("{{ raise_exception('no\x1b[2J\nsystem\x07 role') }}", "chat template: no [2J system role"),
+        ("{{ '\\ud800' }}", "chat template: UnicodeEncodeError: .*surrogates not allowed"),
+    ],
+)
+def test_what_no_terminal_or_tokenizer_takes_is_one_plain_line(tiny_model, tmp_path, template, words):
+    folder = shutil.copytree(tiny_model, tmp_path / "m")
+    (folder / "chat_template.jinja").write_text(template)
+    with pytest.raises(DataError, match=words.replace("[", r"\[")) as error:
+        Chat.open(folder).render([{"role": "user", "content": "Hello"}])
+    assert str(error.value).isprintable()
 
 
 def test_steps_are_those_of_one_prompt(tiny_model, tmp_path):

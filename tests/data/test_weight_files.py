@@ -76,6 +76,8 @@ DAMAGES: list[tuple[Callable[[Path], object], str]] = [
     (_set("b", "shape", [2, -3]), f"{ONE}: the header of tensor b is damaged"),
     (_set("b", "shape", [2, 4]), f"{ONE}: the header of tensor b is damaged"),
     (_set("b", "shape", "23"), f"{ONE}: the header of tensor b is damaged"),
+    (_set("b", "shape", [10**15, "xy"]), f"{ONE}: the header of tensor b is damaged"),
+    (_set("b", "shape", [10**15, [1]]), f"{ONE}: the header of tensor b is damaged"),
     (_set("b", "data_offsets", [0]), f"{ONE}: the header of tensor b is damaged"),
     (_set("b", "data_offsets", [24, 48]), f"{ONE}: truncated ("),
 ]

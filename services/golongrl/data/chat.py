@@ -70,7 +70,7 @@ class Chat:
 
         switch = {} if enable_thinking is None else {"enable_thinking": enable_thinking}
         try:
-            return render_bounded(
+            text = render_bounded(
                 self._template,
                 messages=list(messages),
                 tools=None,
@@ -79,9 +79,13 @@ class Chat:
                 **self._tokens,
                 **switch,
             )
+            text.encode()  # half of a surrogate pair is no text for the tokenizer
         except (TemplateError, *_TEMPLATE_ERRORS) as error:
             kind = "" if isinstance(error, TemplateError) else f"{type(error).__name__}: "
-            raise DataError(f"chat template: {kind}{' '.join(str(error).split())[:300]}") from error
+            # Its own words may move a terminal's cursor.
+            words = "".join(letter if letter.isprintable() else " " for letter in str(error)[:3000])
+            raise DataError(f"chat template: {kind}{' '.join(words.split())[:300]}") from error
+        return text
 
     def encode(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
         """Ids of rendered prompts; on several cores where there are several texts."""

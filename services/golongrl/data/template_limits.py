@@ -5,8 +5,10 @@ being seen; a text or list that an operator makes has a largest size. A template
 message and never multiplies.
 """
 
+import functools
+import re
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from jinja2 import Template, TemplateError, nodes
@@ -20,6 +22,8 @@ MOST_STEPS = 1_000_000
 _CALL = 10
 # Characters of a text, or items of a list. A prompt of a million tokens has a few million.
 LONGEST = 64 << 20
+# A width in a format, like the 1000000000 of "%1000000000d" and "{:>1000000000}", or one that is a value itself.
+_WIDE = re.compile(r"%[-+ #0]*([0-9.]*[0-9]{7}|\*|[0-9]*\.\*)|\{[^{}]*:[^{}]*([0-9]{7}|\{)")
 _STEPS, _JOINED = "golongrl_steps", "golongrl_joined"
 
 
@@ -40,11 +44,12 @@ class _Counted(NodeTransformer):
 class LimitedEnvironment(ImmutableSandboxedEnvironment):
     """The sandbox in which transformers renders templates, with bounds."""
 
-    intercepted_binops = frozenset({"*", "**", "+"})
+    intercepted_binops = frozenset({"*", "**", "+", "%"})
 
     def __init__(self, extensions: list[type[Extension] | str]) -> None:
         super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=extensions)
         self._used = threading.local()
+        self.filters = {name: _bounded(name, made) for name, made in self.filters.items()}
         self.filters[_STEPS] = self._steps
         self.filters[_JOINED] = lambda parts: "".join(map(str, self._fitting(parts)))
 
@@ -61,11 +66,15 @@ class LimitedEnvironment(ImmutableSandboxedEnvironment):
         for value in (*args, *kwargs.values()):
             if isinstance(value, int) and value > LONGEST:
                 raise TemplateError(f"a call with {value}; at most {LONGEST}")
+        if isinstance(text := getattr(obj, "__self__", None), str):
+            _check_growth(obj.__name__, text, [*args, *kwargs.values()])
         return super().call(context, obj, *args, **kwargs)
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
         if operator == "+":
             self._fitting([left, right])
+        elif operator == "%":
+            _check_growth("format", left, [])
         else:
             sizes = [len(side) if isinstance(side, str | list | tuple) else side for side in (left, right)]
             numbers = [size for size in sizes if isinstance(size, int)]
@@ -90,6 +99,40 @@ class LimitedEnvironment(ImmutableSandboxedEnvironment):
         if sum(len(part) for part in found if isinstance(part, str | list | tuple)) > LONGEST:
             raise TemplateError(f"a text or list is longer than {LONGEST}")
         return found
+
+
+def _bounded(name: str, made: Callable[..., Any]) -> Callable[..., Any]:
+    """A filter that is not called where its result would be too large."""
+    first = 1 if hasattr(made, "jinja_pass_arg") else 0
+
+    @functools.wraps(made)
+    def called(*args: Any, **kwargs: Any) -> Any:
+        for number in (*args[first + 1 :], *kwargs.values()):
+            if isinstance(number, int) and number > MOST_STEPS:
+                raise TemplateError(f"the filter {name} with {number}; at most {MOST_STEPS}")
+        _check_growth(name, args[first] if len(args) > first else None, [*args[first + 1 :], *kwargs.values()])
+        return made(*args, **kwargs)
+
+    return called
+
+
+def _check_growth(name: str, value: object, more: list[Any]) -> None:
+    """Raise TemplateError if what a filter or a text's method makes is longer than LONGEST, as far as it is known."""
+    size = 0
+    if name == "replace" and len(more) > 1:
+        size = str(value).count(str(more[0])) * len(str(more[1]))
+    elif name == "indent" and more:
+        size = str(value).count("\n") * (more[0] if isinstance(more[0], int) else len(str(more[0])))
+    elif name == "join":
+        texts, between = (more[0], value) if isinstance(value, str) and more else (value, more[0] if more else "")
+        if isinstance(texts, str):
+            size = len(texts) * len(str(between))
+        elif isinstance(texts, list | tuple):
+            size = sum(len(part) for part in texts if isinstance(part, str)) + len(texts) * len(str(between))
+    elif name in ("format", "format_map") and isinstance(value, str) and _WIDE.search(value.replace("{{", "")):
+        raise TemplateError("the result of a format is too large")
+    if size > LONGEST:
+        raise TemplateError(f"the result of {name} is too large")
 
 
 def _product(numbers: list[int]) -> int:
