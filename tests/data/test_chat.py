@@ -107,6 +107,27 @@ def test_what_a_folder_lacks_is_named(tiny_model, tmp_path):
         Chat.open(copy)
 
 
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        ("normalizer", {"type": "Precompiled", "precompiled_charsmap": "AAAA"}),
+        ("decoder", {"type": "Strip", "content": "a", "start": 10, "stop": 10}),
+    ],
+)
+def test_a_tokenizer_that_makes_its_library_panic_is_one_line(tiny_model, tmp_path, part, value):
+    folder = shutil.copytree(tiny_model, tmp_path / "m")
+    described = json.loads((folder / "tokenizer.json").read_text())
+    (folder / "tokenizer.json").write_text(json.dumps(described | {part: value}))
+
+    def there_and_back():
+        chat = Chat.open(folder)
+        chat.decode(chat.encode(["a</think>b"])[0].tolist())
+
+    with pytest.raises(DataError, match="the tokenizer library panicked: ") as error:
+        there_and_back()
+    assert "\n" not in str(error.value)
+
+
 FOR_EVER = [
     "{% for a in range(99999) %}{% for b in range(99999) %}{% set x = a %}{% endfor %}{% endfor %}",
     "{% macro f(n) %}{% if n %}{{ f(n - 1) }}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(60) }}",

@@ -5,7 +5,8 @@ to the same ids.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -50,7 +51,8 @@ class Chat:
         if not path.is_file():
             raise DataError(f"model {folder}: no tokenizer.json in this folder")
         try:
-            tokenizer = Tokenizer.from_file(str(path))
+            with _panics_told():
+                tokenizer = Tokenizer.from_file(str(path))
         except Exception as error:  # tokenizers raises nothing narrower
             raise DataError(f"model file {path}: not a tokenizer: {error}") from error
         tokenizer.no_truncation()
@@ -89,13 +91,26 @@ class Chat:
 
     def encode(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
         """Ids of rendered prompts; on several cores where there are several texts."""
-        batch = self.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        with _panics_told():
+            batch = self.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
         return [np.asarray(encoding.ids, dtype=np.int32) for encoding in batch]
 
     def decode(self, ids: Sequence[int], skip_special_tokens: bool = True) -> str:
         """Text of a response."""
-        text: str = self.tokenizer.decode(list(ids), skip_special_tokens=skip_special_tokens)
+        with _panics_told():
+            text: str = self.tokenizer.decode(list(ids), skip_special_tokens=skip_special_tokens)
         return text
+
+
+@contextmanager
+def _panics_told() -> Iterator[None]:
+    """A tokenizer.json whose parts are wrong can make the library panic, which Python sees as no `Exception`."""
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        raise DataError(f"the tokenizer library panicked: {' '.join(str(error).split())[:200]}") from error
 
 
 def think_problem(chat: Chat, enable_thinking: bool | None) -> str | None:
