@@ -1,12 +1,13 @@
 """The default release's pods, run: their own commands, environment and configuration, as the kubelet would start them.
 
 Not a cluster: one network instead of Services, one file system instead of volumes. But the user is 1000 and no other
-group, the root is read-only, and /tmp, /dev/shm, /store and Redis' /data are all there is to write, as the chart's
-security contexts and mounts say. A path that a process wants beyond them fails the loop here.
+group, the root is read-only, and /tmp, /dev/shm, /store, /weights and Redis' /data are all there is to write, as the
+chart's security contexts and mounts say. A path that a process wants beyond them fails the loop here.
 """
 
 import base64
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -31,7 +32,7 @@ mkdir "$new"/up "$new"/work "$new"/root
 mount -t overlay overlay -o lowerdir=/,upperdir="$new"/up,workdir="$new"/work "$new"/root
 root=$new/root
 chmod 755 "$root"/root
-for volume in tmp store data; do
+for volume in tmp store weights data; do
   mkdir -p "$root"/$volume
   mount -t tmpfs -o mode=1777 tmpfs "$root"/$volume
 done
@@ -111,12 +112,12 @@ def _scripts(objects: Rendered) -> dict[str, str]:
 
 
 def _environment(container: Manifest, secret: dict[str, str]) -> dict[str, str]:
-    found = {}
+    found: dict[str, str] = {}
     for entry in container.get("env", []):
         source = entry.get("valueFrom", {})
-        found[entry["name"]] = (
-            secret[source["secretKeyRef"]["key"]] if "secretKeyRef" in source else entry.get("value", "a")
-        )
+        value = secret[source["secretKeyRef"]["key"]] if "secretKeyRef" in source else entry.get("value", "a")
+        # The kubelet puts in what stands before.
+        found[entry["name"]] = re.sub(r"\$\((\w+)\)", lambda name: found.get(name[1], name[0]), value)
     return found
 
 
