@@ -25,7 +25,7 @@ def refusal(*words: str) -> GolongrlError:
 
 SITE = {
     "release": "demo", "run": "demo", "redisUrl": "redis://r", "gpuResource": "nvidia.com/gpu", "recipe": {},
-    "rayJob": {}, "gpuBudget": 0, "store": "/store",
+    "rayJob": {}, "evaluation": {}, "gpuBudget": 0, "store": "/store",
     "pool": {"workload": {"metadata": {"name": "demo-rollout"}}, "replicas": 1, "autoscaled": False, "gpus": 0},
 }  # fmt: skip
 
