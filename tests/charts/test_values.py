@@ -204,7 +204,9 @@ def test_rank_pods_have_the_memory_that_their_recipe_needs(preset: str, weights:
     """Requested: what loading, copies and processes take. As a limit: /dev/shm, filled, on top of it."""
     values = load_values([CHART / preset])
     recipe = recipe_of(values)
-    learner = recipe.learner.model_copy(update={"weights": weights})
+    # Routes are replayed from the weight store alone.
+    replay = recipe.learner.routing_replay and weights == "disk"
+    learner = recipe.learner.model_copy(update={"weights": weights, "routing_replay": replay})
     (shape,) = (sizes for name, sizes in SHAPES.items() if name.endswith(recipe.model.path.rpartition("/")[2]))
     workers = values.learner.workers
     estimated = estimate(recipe.model_copy(update={"learner": learner}), shape)

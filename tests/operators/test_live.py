@@ -251,10 +251,10 @@ async def test_a_run_from_submission_to_its_end(api: OperatorApi, redis_url: str
         pool = await until(lambda: (mine.status.get("rollout") or {}).get("name"), "a pool")
         await until(lambda: api.replicas(pool) == 2, "its engines")
         assert api.live("ConfigMap").keys() >= {job, pool}
-        api.kuberay(job, jobDeploymentStatus="Complete", jobStatus="SUCCEEDED")
-        await until(lambda: not api.live("Workload"), "an ended run holds no quota")
         # Its evaluation: first the Job is refused, then it ends, and the run's time begins.
         api.refuse["jobs", "patch"] = 403
+        api.kuberay(job, jobDeploymentStatus="Complete", jobStatus="SUCCEEDED")
+        await until(lambda: not api.live("Workload"), "an ended run holds no quota")
         await until(lambda: mine.condition("Evaluated") == "False" and mine.reason("Evaluated") == "Refused", "refused")
         assert mine.condition("Progressing") == "False"
         assert mine.reason("Complete") == "Succeeded"

@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 from golongrl.data.construct.load import load
+from golongrl.data.construct.metrics import DataMetrics
 from golongrl.data.construct.registry import stages
 from golongrl.data.construct.run import run_stage
 from golongrl.data.construct.table import StageTable
@@ -59,5 +60,5 @@ if __name__ == "__main__":
         StageTable.write_shard = write_and_die  # type: ignore[method-assign]
     made = load(sys.argv[1])
     tables = Tables(Path(sys.argv[2]), made)
-    (chosen,) = [one for one in stages(made, tables, Here()) if one.name == sys.argv[3]]
+    (chosen,) = [one for one in stages(made, tables, Here(), DataMetrics()) if one.name == sys.argv[3]]
     run_stage(chosen, tables.table(chosen.name), print)
