@@ -54,6 +54,8 @@ NOT_HERE = {
     "golongrl_operator_passes_total": "the operator runs on a cluster",
     "golongrl_operator_api_errors_total": "the operator runs on a cluster",
     "golongrl_learner_mfu_ratio": "the peak of a CPU is not known",
+    "golongrl_learner_routes_replayed_ratio": "the quickstart's model is no mixture of experts",
+    "golongrl_learner_routes_changed_ratio": "the quickstart's model is no mixture of experts",
     "golongrl_reward_lost_total": "no item hangs or crashes",
     "golongrl_reward_refused_total": "no request is wrong",
     "golongrl_rollout_groups_rejected_total": "the quickstart keeps every group",
