@@ -134,14 +134,19 @@ WRONG: list[tuple[str, str, Callable[[dict[str, Any]], Any], str]] = [
 ]
 
 
+def write_with_wrong_row(folder: Path, file: str, change: Callable[[dict[str, Any]], Any]) -> None:
+    """The tiny data, with the second row of `file` changed."""
+    write_eval_data(folder)
+    rows = [dict(record) for _, record in open_table(folder / file).light(())]
+    change(rows[1])
+    write_rows(folder / file, rows)
+
+
 @pytest.mark.parametrize(("name", "file", "change", "message"), WRONG)
 def test_a_wrong_row_is_named(
     name: str, file: str, change: Callable[[dict[str, Any]], Any], message: str, tmp_path: Path
 ) -> None:
-    write_eval_data(tmp_path)
-    rows = [dict(record) for _, record in open_table(tmp_path / file).light(())]
-    change(rows[1])
-    write_rows(tmp_path / file, rows)
+    write_with_wrong_row(tmp_path, file, change)
     benchmark = BENCHMARKS[name]
     with (
         DataFiles.find(tmp_path, benchmark.sources) as data,
@@ -164,10 +169,7 @@ LATE: list[tuple[str, str, Callable[[dict[str, Any]], Any], str]] = [
 def test_a_wrong_prompt_is_named_when_it_is_read(
     name: str, file: str, change: Callable[[dict[str, Any]], Any], message: str, tmp_path: Path
 ) -> None:
-    write_eval_data(tmp_path)
-    rows = [dict(record) for _, record in open_table(tmp_path / file).light(())]
-    change(rows[1])
-    write_rows(tmp_path / file, rows)
+    write_with_wrong_row(tmp_path, file, change)
     benchmark = BENCHMARKS[name]
     with DataFiles.find(tmp_path, benchmark.sources) as data:
         problem = next(one for one in benchmark.problems(data) if one.file.endswith(file) and one.row == 2)
