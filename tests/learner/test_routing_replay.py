@@ -363,7 +363,8 @@ def _plain_gradients(sampled: Sampled) -> dict[str, torch.Tensor]:
         prompt, reference = s.prompts[s.group[i]], s.routes.groups[s.group[i]]
         assert reference is not None
         routes = read_routes(sampled.routes, reference)
-        rows = np.concatenate([routes.prompt, routes.padded(s.routes.place[i], len(ids))])
+        # Nothing uses the output of the last token, which has no record.
+        rows = np.concatenate([routes.prompt, routes.responses[s.routes.place[i]], routes.prompt[-1:]])
         _masked_block.rows = torch.from_numpy(rows.astype(np.int64))  # type: ignore[attr-defined]
         whole = torch.from_numpy(np.concatenate([prompt, ids]).astype(np.int64))[None]
         logits = model(input_ids=whole).logits[0, len(prompt) - 1 : -1] / 0.9

@@ -9,7 +9,7 @@ from redis.asyncio.sentinel import SentinelConnectionPool, SentinelManagedSSLCon
 
 from golongrl.errors import InputError
 from golongrl.queue import Patience, QueueError, SampleQueue
-from golongrl.queue.address import Address, address, password, redacted
+from golongrl.queue.address import Address, address, password
 from golongrl.queue.connection import passing_reason
 from golongrl.queue.server import Durability, judge
 from support.redis_server import free_port
@@ -97,23 +97,6 @@ def test_the_password_may_come_from_the_environment_or_a_file(tmp_path: Path, mo
     file.unlink()
     with pytest.raises(InputError, match=rf"GOLONGRL_REDIS_PASSWORD_FILE {file}: cannot be read: No such file"):
         password()
-
-
-@pytest.mark.parametrize(
-    ("url", "shown"),
-    [
-        (f"redis://:{SECRET}@h:1/0", "redis://:***@h:1/0"),
-        (f"rediss://me:{SECRET}@h", "rediss://me:***@h"),
-        ("redis://h:1/0", "redis://h:1/0"),
-        (
-            f"redis+sentinel://:{SECRET}@a,b/main?sentinel_password={SECRET}&replicas=1",
-            "redis+sentinel://:***@a,b/main?replicas=1",
-        ),
-        (f"unix:///x?password={SECRET}", "unix:///x"),
-    ],
-)
-def test_redacted(url: str, shown: str) -> None:
-    assert redacted(url) == shown
 
 
 async def test_a_server_that_is_not_there_is_named_without_the_password() -> None:

@@ -94,15 +94,6 @@ def test_routes_belong_to_a_group_of_their_lengths(prompt: int, tokens: list[int
     assert some_routes().fault(prompt, tokens) == message
 
 
-def test_the_last_token_is_padded_with_different_experts() -> None:
-    routes = some_routes()
-    padded = routes.padded(0, 5)
-    assert padded.shape == (5, 3, 2)
-    np.testing.assert_array_equal(padded[:4], routes.responses[0])
-    np.testing.assert_array_equal(padded[4], np.broadcast_to([0, 1], (3, 2)))
-    assert routes.padded(2, 0).shape == (0, 3, 2)
-
-
 @given(st.integers(0, 400), st.integers(0, 255))
 def test_a_damaged_file_is_refused(tmp_path_factory: pytest.TempPathFactory, place: int, value: int) -> None:
     folder = tmp_path_factory.getbasetemp() / "damaged"

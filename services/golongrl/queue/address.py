@@ -12,7 +12,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import SplitResult, parse_qs, unquote, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qs, unquote, urlencode, urlsplit, urlunsplit
 
 import redis.asyncio as aioredis
 from redis.asyncio.connection import parse_url
@@ -57,7 +57,9 @@ def address(url: str) -> Address:
         parts = urlsplit(url)
         options = parse_qs(parts.query)
         replicas = int(options.pop("replicas")[0]) if "replicas" in options else None
-        plain = _join(parts._replace(query=urlencode(options, doseq=True)))
+        # `urlunsplit` takes the slashes off unix:///PATH.
+        query = f"?{urlencode(options, doseq=True)}" if options else ""
+        plain = f"{parts.scheme}://{parts.netloc}{parts.path}{query}"
         if parts.scheme.endswith(_SENTINEL):
             client, name = _sentinel(plain)
         else:
@@ -74,21 +76,6 @@ def address(url: str) -> Address:
         ) from error
     found = (client.connection_pool.connection_kwargs.get("password"), unquote(parts.password or ""), parts.password)
     return Address(client, name, replicas, tuple({secret for secret in found if secret}))
-
-
-def redacted(url: str) -> str:
-    """`url` as it may be printed."""
-    parts = urlsplit(url)
-    login, at, host = parts.netloc.rpartition("@")
-    user = login.partition(":")[0]
-    query = {name: values for name, values in parse_qs(parts.query).items() if "password" not in name}
-    shown = parts._replace(netloc=f"{user}:{HIDDEN}@{host}" if at else host, query=urlencode(query, doseq=True))
-    return _join(shown)
-
-
-def _join(parts: SplitResult) -> str:
-    # `urlunsplit` takes the slashes off unix:///PATH.
-    return f"{parts.scheme}://{parts.netloc}{parts.path}" + (f"?{parts.query}" if parts.query else "")
 
 
 def password(name: str = PASSWORD) -> str | None:

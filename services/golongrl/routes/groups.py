@@ -5,7 +5,7 @@ order (best first). The prompt's rows are kept once, as they were computed for t
 computes the prompt once too.
 
 The last token of a response is never fed to the engine's model, so a response of T tokens has T - 1 rows (none where T
-is 0). The learner's forward has a row for that token, whose output nothing uses: `padded` gives it experts 0 to K - 1.
+is 0).
 """
 
 from collections.abc import Sequence
@@ -68,12 +68,3 @@ class GroupRoutes:
             if len(rows) != max(tokens - 1, 0):
                 return f"response {index} of {tokens} tokens has {len(rows)} rows of routes, not {max(tokens - 1, 0)}"
         return None
-
-    def padded(self, index: int, tokens: int) -> NDArray[Any]:
-        """Response `index` of `tokens` tokens with a row for each, [tokens, L, K]; see the module for the last one."""
-        rows = self.responses[index]
-        missing = tokens - len(rows)
-        if missing <= 0:
-            return rows[:tokens]
-        filler = np.broadcast_to(np.arange(self.top_k, dtype=rows.dtype), (missing, self.layers, self.top_k))
-        return np.concatenate([rows, filler])

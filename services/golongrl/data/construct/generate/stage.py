@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 import pyarrow as pa
 
 from golongrl.data.construct import schemas
-from golongrl.data.construct.asking import Job, ask_all, forecast_lines, over_budget, replies_of, sheet
+from golongrl.data.construct.asking import Job, sheet
+from golongrl.data.construct.asking_stage import AskingStage
 from golongrl.data.construct.errors import PipelineError
 from golongrl.data.construct.generate.written import Order
 from golongrl.data.construct.generate_models import AskedModel, Generate
@@ -17,15 +18,12 @@ from golongrl.data.construct.generators import Document, MadeSample, NoSampleErr
 from golongrl.data.construct.metrics import DataMetrics
 from golongrl.data.construct.models import Pipeline
 from golongrl.data.construct.stage import (
-    CpuStage,
-    Done,
     Executor,
     Forecast,
     Input,
     Made,
     Row,
     StageName,
-    StageShard,
     Verdict,
     Work,
     refused,
@@ -33,13 +31,13 @@ from golongrl.data.construct.stage import (
 from golongrl.data.construct.table import Lookup
 from golongrl.data.construct.tables import Tables
 from golongrl.data.construct.tokens import Measure, measure_of
-from golongrl.llm import CallEstimate, LlmCall, LlmReply, ReplyStore, kept_reply
+from golongrl.llm import LlmCall, LlmReply, ReplyStore, kept_reply
 
 DEFAULT = "default"
 _SLOT = ("task", "length_bin", "lang", "doc_ids", "target_tokens", "seed")
 
 
-class GenerateStage(CpuStage):
+class GenerateStage(AskingStage):
     """One sample for each slot, or the reason why there is none."""
 
     name: ClassVar[StageName] = "generate"
@@ -55,13 +53,10 @@ class GenerateStage(CpuStage):
         Raises:
             PipelineError: a length bin has no model to write its prompts.
         """
-        super().__init__(executor)
-        self._tables = tables
-        self._metrics = metrics or DataMetrics()
+        super().__init__(tables, executor, pipeline.generate, metrics)
         self._settings = pipeline.generate
         self._measure = measure_of(pipeline.tokenizer)
         self._tokenizer = pipeline.tokenizer
-        self._replies = replies_of(self._settings.replies, tables.out)
         if any(self._settings.by_model.values()):
             for one in pipeline.select.bins:
                 model_of(self._settings, one.name)
@@ -76,13 +71,6 @@ class GenerateStage(CpuStage):
         for row in self._tables.table("select").rows(["id", *_SLOT]):
             yield Input(row["id"], {key: row[key] for key in ("id", *_SLOT)})
 
-    def run(self, shards: Sequence[StageShard], done: Done) -> None:
-        orders = [one for shard in shards for one in shard.inputs if self._by_model(one.row)]
-        if orders:
-            models = list(self._settings.models.values())
-            ask_all(self._jobs(orders), models, self._settings.budget, self._replies, self._metrics)
-        super().run(shards, done)
-
     def work(self) -> Work:
         return GenerateWork(self._tables.out, self._settings, self._measure, self._replies)
 
@@ -94,38 +82,36 @@ class GenerateStage(CpuStage):
             if same != number:
                 yield Verdict(number, "duplicate question", f"the same as that of row {same + 1}")
 
-    def forecast(self, inputs: int, todo: Sequence[Input] | None) -> Forecast:
-        """The calls of the first try; an answer that cannot be used costs another one."""
-        if not any(self._settings.by_model.values()):
-            return Forecast(["no model is asked"])
-        if todo is None:
-            models = self._settings.models.values()
-            most = max(model.max_tokens for model in models)
-            calls = int(inputs * max(self._settings.by_model.values()))
-            total = CallEstimate(calls, 0, calls * most)
-            line = f"at most {calls} calls and their repeats; prompts are counted once select has ended"
-            return Forecast([line, *over_budget(total, self._settings.budget)])
-        calls_of = self._first_calls([one for one in todo if self._by_model(one.row)])
-        lines = forecast_lines(calls_of, self._replies, self._settings.budget)
-        return Forecast([*lines, f"up to {self._settings.tries} times that where answers cannot be used"])
+    def asks(self, one: Input) -> bool:
+        return is_by_model(self._settings, one.row)
 
-    def _by_model(self, row: Row) -> bool:
-        return is_by_model(self._settings, row)
+    def models(self) -> Sequence[AskedModel]:
+        return list(self._settings.models.values())
 
-    def _jobs(self, inputs: Iterable[Input]) -> Iterator[Job]:
-        for one in inputs:
-            try:
-                order = order_of(self._tables.out, self._settings, self._measure, one.row)
-            except NoSampleError:
-                continue  # counted when the row is made
+    def jobs(self, inputs: Iterable[Input]) -> Iterator[Job]:
+        for order in self._orders(inputs):
             yield Job(order.model, order.ask)
 
-    def _first_calls(self, inputs: Iterable[Input]) -> Iterator[LlmCall]:
+    def planned_calls(self, inputs: Iterable[Input]) -> Iterator[LlmCall]:
+        """Those of the first try."""
+        for order in self._orders(inputs):
+            yield next(order.calls())
+
+    def most_calls(self, inputs: int) -> tuple[int, StageName]:
+        return int(inputs * max(self._settings.by_model.values())), "select"
+
+    def forecast(self, inputs: int, todo: Sequence[Input] | None) -> Forecast:
+        if not any(self._settings.by_model.values()):
+            return Forecast(["no model is asked"])
+        repeats = f"up to {self._settings.tries} times that where answers cannot be used"
+        return Forecast([*super().forecast(inputs, todo).lines, repeats])
+
+    def _orders(self, inputs: Iterable[Input]) -> Iterator[Order]:
         for one in inputs:
             try:
-                yield next(order_of(self._tables.out, self._settings, self._measure, one.row).calls())
+                yield order_of(self._tables.out, self._settings, self._measure, one.row)
             except NoSampleError:
-                continue
+                continue  # counted when the row is made
 
 
 def is_by_model(settings: Generate, row: Row) -> bool:

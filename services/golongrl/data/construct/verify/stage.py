@@ -9,21 +9,18 @@ from typing import ClassVar
 import pyarrow as pa
 
 from golongrl.data.construct import schemas
-from golongrl.data.construct.asking import Job, ask_all, forecast_lines, over_budget, replies_of, sheet
-from golongrl.data.construct.generate_models import Verify
+from golongrl.data.construct.asking import Job, sheet
+from golongrl.data.construct.asking_stage import AskingStage
+from golongrl.data.construct.generate_models import AskedModel, Verify
 from golongrl.data.construct.keys import digest
 from golongrl.data.construct.metrics import DataMetrics
 from golongrl.data.construct.models import Pipeline
 from golongrl.data.construct.stage import (
-    CpuStage,
-    Done,
     Executor,
-    Forecast,
     Input,
     Made,
     Row,
     StageName,
-    StageShard,
     Work,
     refused,
 )
@@ -32,13 +29,13 @@ from golongrl.data.construct.tables import Tables
 from golongrl.data.construct.verify.judge import Gates, Gold, SampleFinding, Trial, find
 from golongrl.data.construct.verify.questions import Questions, around, calls
 from golongrl.data.corpus import estimate_tokens
-from golongrl.llm import Asker, CallEstimate, LlmCall, LlmReply, ReplyStore, kept_reply
+from golongrl.llm import Asker, LlmCall, LlmReply, ReplyStore, kept_reply
 
 # Prompts with one short answer.
 _EXACT = ("T1", "T2", "T4")
 
 
-class VerifyStage(CpuStage):
+class VerifyStage(AskingStage):
     """A verdict on each generated sample."""
 
     name: ClassVar[StageName] = "verify"
@@ -54,12 +51,9 @@ class VerifyStage(CpuStage):
         settings: Verify,
         metrics: DataMetrics | None = None,
     ) -> None:
-        super().__init__(executor)
-        self._tables = tables
-        self._metrics = metrics or DataMetrics()
+        super().__init__(tables, executor, settings, metrics)
         self._settings = settings
         self._seed = pipeline.seed
-        self._replies = replies_of(settings.replies, tables.out)
 
     def settings(self) -> Mapping[str, object]:
         settings = self._settings.model_dump(mode="json", exclude={"model", "budget", "replies"})
@@ -92,31 +86,21 @@ class VerifyStage(CpuStage):
                 left -= length
         return chosen
 
-    def run(self, shards: Sequence[StageShard], done: Done) -> None:
-        inputs = [one for shard in shards for one in shard.inputs]
-        if inputs:
-            ask_all(self._jobs(inputs), [self._settings.model], self._settings.budget, self._replies, self._metrics)
-        super().run(shards, done)
-
     def work(self) -> Work:
         return VerifyWork(self._tables.out, self._settings, self._replies, self._seed)
 
-    def forecast(self, inputs: int, todo: Sequence[Input] | None) -> Forecast:
-        if todo is None:
-            settings = self._settings
-            each = 2 * settings.tries + settings.padded_tries
-            total = CallEstimate(inputs * each, 0, inputs * each * settings.model.max_tokens)
-            line = f"at most {total.calls} calls; prompts are counted once generate has ended"
-            return Forecast([line, *over_budget(total, settings.budget)])
-        work = self._calls(todo)
-        return Forecast(forecast_lines(work, self._replies, self._settings.budget))
+    def models(self) -> Sequence[AskedModel]:
+        return [self._settings.model]
 
-    def _calls(self, inputs: Iterable[Input]) -> Iterator[LlmCall]:
+    def most_calls(self, inputs: int) -> tuple[int, StageName]:
+        return inputs * (2 * self._settings.tries + self._settings.padded_tries), "generate"
+
+    def planned_calls(self, inputs: Iterable[Input]) -> Iterator[LlmCall]:
         for one in inputs:
             for some in trials(self._tables.out, self._settings, one.row, self._seed):
                 yield from some or ()
 
-    def _jobs(self, inputs: Iterable[Input]) -> Iterator[Job]:
+    def jobs(self, inputs: Iterable[Input]) -> Iterator[Job]:
         for one in inputs:
             planned = trials(self._tables.out, self._settings, one.row, self._seed)
             sample = Lookup.of(self._tables.out / "generate", "id").get(one.row["sample_id"])
