@@ -1,14 +1,20 @@
 """What a command may create, overwrite and delete."""
 
+import errno
+import fcntl
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
+from typing import TextIO
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from golongrl import files
+from golongrl.errors import InputError
 from golongrl.files import Made, PlaceState
 
 MARKERS, HARMLESS = frozenset({"run.json"}), frozenset({".lock"})
@@ -25,6 +31,10 @@ MARKERS, HARMLESS = frozenset({"run.json"}), frozenset({".lock"})
         (["notes.txt"], PlaceState.FOREIGN),
         ([".lock", "notes.txt"], PlaceState.FOREIGN),
         (["Run.json"], PlaceState.FOREIGN),
+        ([".lock", ".0123456789ab.tmp.json", ".0123456789ab.tmp"], PlaceState.EMPTY),
+        ([".0123456789ab.tmp", "notes.txt"], PlaceState.FOREIGN),
+        ([".0123456789AB.tmp"], PlaceState.FOREIGN),
+        (["0123456789ab.tmp"], PlaceState.FOREIGN),
         ([".git"], PlaceState.FOREIGN),
     ],
 )
@@ -140,3 +150,93 @@ def test_a_pipe_is_written_to_and_not_replaced(tmp_path: Path) -> None:
     finally:
         os.close(reader)
     assert stat.S_ISFIFO(pipe.stat().st_mode)
+
+
+LEAVE_A_STAGED_FILE = """
+import os, sys
+from pathlib import Path
+from golongrl import files
+with files.replacing(Path(sys.argv[1])) as staging:
+    staging.write_text("half")
+    os.kill(os.getpid(), 9)
+"""
+
+
+@pytest.mark.parametrize("name", ["run.json", "pipeline.yaml", "marker", "a.b.c", ".hidden"])
+def test_a_process_killed_in_its_first_write_leaves_a_folder_that_can_be_taken(tmp_path: Path, name: str) -> None:
+    subprocess.run([sys.executable, "-c", LEAVE_A_STAGED_FILE, str(tmp_path / name)], check=False)
+    (left,) = tmp_path.iterdir()
+    assert files.look(tmp_path, MARKERS).state is PlaceState.EMPTY
+    files.sweep_staged(tmp_path)
+    assert left.exists()  # another process may be writing it
+    os.utime(left, (0, 0))
+    (tmp_path / ".0123456789ab.tmp.mine").mkdir()
+    (tmp_path / "mine.tmp").touch()
+    os.utime(tmp_path / "mine.tmp", (0, 0))
+    files.sweep_staged(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".0123456789ab.tmp.mine", "mine.tmp"]
+
+
+def test_a_lock_is_held_by_one_and_names_it(tmp_path: Path) -> None:
+    path = tmp_path / ".lock"
+    with files.lock(path), pytest.raises(files.LockHeldError, match=f"pid {os.getpid()}"):
+        files.lock(path)
+    with files.lock(path):
+        assert path.read_text() == str(os.getpid())
+    path.write_text("")
+    files.lock(path).close()
+
+
+def test_a_lock_that_was_removed_while_it_was_opened_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, real = tmp_path / ".lock", fcntl.flock
+
+    def remove_first(file: TextIO, how: int) -> None:
+        monkeypatch.setattr(fcntl, "flock", real)
+        path.unlink()
+        real(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", remove_first)
+    with files.lock(path), pytest.raises(files.LockHeldError):
+        files.lock(path)
+
+
+@pytest.mark.parametrize("what", ["text", "digits and more", "link", "dangling", "loop", "folder", "pipe"])
+def test_what_is_no_lock_is_neither_written_to_nor_waited_for(tmp_path: Path, what: str) -> None:
+    path, precious = tmp_path / ".lock", tmp_path / "precious"
+    precious.write_text("mine")
+    if what in ("text", "digits and more"):
+        path.write_text("poetry lock" if what == "text" else "12 drummers")
+    elif what == "folder":
+        path.mkdir()
+    elif what == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to({"link": precious, "dangling": tmp_path / "new", "loop": path}[what])
+    before = path.lstat()
+    with pytest.raises(files.ForeignFilesError, match="not a lock file of this program"):
+        files.lock(path)
+    assert (precious.read_text(), path.lstat()) == ("mine", before)
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])
+def test_a_file_system_without_locks_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(files.NoLockError, match=f"{tmp_path}: the file system has no file locks"):
+        files.lock(tmp_path / ".lock")
+
+
+def test_what_is_read_is_not_written_over_under_any_name(tmp_path: Path) -> None:
+    read = tmp_path / "rows.jsonl"
+    read.write_text("mine")
+    (tmp_path / "soft").symlink_to(read)
+    (tmp_path / "hard").hardlink_to(read)
+    for name in ("rows.jsonl", "soft", "hard"):
+        with pytest.raises(InputError, match="this file is what is read"):
+            files.refuse_input(tmp_path / name, [tmp_path / "absent", read])
+    files.refuse_input(tmp_path / "new", [read])

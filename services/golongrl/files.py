@@ -6,22 +6,26 @@ The rules, and who keeps them:
 - a folder that is deleted or replaced later holds a marker too (`remove_own`, `make_way`);
 - a file that a user or another process reads is written to a temporary name and renamed, so that a reader, or a crash,
   finds the old content or the new (`replacing`, `write_text`);
-- what a user names as output and is not a plain file (a pipe, a terminal) is written to directly.
+- what a user names as output and is not a plain file (a pipe, a terminal) is written to directly;
+- the lock of a folder comes before the first write, and is never a link or a file of somebody else (`lock`).
 
 `Place` decides over names alone; the functions below it are the system calls.
 """
 
+import errno
+import fcntl
 import os
 import re
 import secrets
 import shutil
 import stat
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Final
+from typing import Final, TextIO
 
 from golongrl.errors import InputError
 
@@ -30,10 +34,25 @@ _NOBODYS: Final = frozenset({"lost+found"})
 # Entries listed in a refusal.
 _NAMED: Final = 3
 _SCRATCH_BYTES: Final = 4
+_STAGED_BYTES: Final = 6
+_STAGED: Final = re.compile(rf"\.[0-9a-f]{{{2 * _STAGED_BYTES}}}\.tmp(\..*)?", re.DOTALL)
+# Writing one file takes seconds to minutes; a staged file that is older was left by a process that was killed.
+_ABANDONED_S: Final = 3600.0
+# The answers of file systems without locks (some network mounts).
+_NO_LOCKS: Final = frozenset({errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL})
+_LONGEST_PID: Final = 32
 
 
 class ForeignFilesError(InputError):
     """A folder would be deleted or replaced that holds files which the program did not write."""
+
+
+class LockHeldError(InputError):
+    """Another process holds the lock; the message says which, as far as the file tells."""
+
+
+class NoLockError(InputError):
+    """A file system without locks: two processes in one folder could not see each other."""
 
 
 class PlaceState(StrEnum):
@@ -72,14 +91,14 @@ def judge(path: Path, entries: Iterable[str] | None, markers: frozenset[str], ha
 
     Args:
         markers: files of which one at least shows that the folder is the program's own.
-        harmless: names that the program may have left there before it wrote a marker.
+        harmless: names that the program may have left there before it wrote a marker; so may be staged files.
     """
     if entries is None:
         return Place(path, PlaceState.MISSING)
     names = set(entries)
     if names & markers:
         return Place(path, PlaceState.OWN)
-    others = tuple(sorted(names - harmless - _NOBODYS))
+    others = tuple(sorted(name for name in names - harmless - _NOBODYS if not _STAGED.fullmatch(name)))
     return Place(path, PlaceState.FOREIGN if others else PlaceState.EMPTY, others)
 
 
@@ -155,6 +174,82 @@ def sweep(root: Path, name: str) -> None:
                 shutil.rmtree(root / entry, ignore_errors=True)
 
 
+def lock(path: Path) -> TextIO:
+    """The lock file `path` with this process's id in it, locked until it is closed or the process ends.
+
+    Raises:
+        LockHeldError: another process has it.
+        ForeignFilesError: what is there is not a lock file; it stays as it is.
+        NoLockError: the file system has none.
+        OSError: it cannot be opened.
+    """
+    while True:
+        file = _opened_lock(path)
+        try:
+            _flock(file, path)
+            if _is_at(file, path):
+                file.truncate(0)
+                file.write(str(os.getpid()))
+                file.flush()
+                return file
+        except BaseException:
+            file.close()
+            raise
+        # Its owner removed it between our opening and locking it.
+        file.close()
+
+
+def _opened_lock(path: Path) -> TextIO:
+    foreign = ForeignFilesError(f"{path} is not a lock file of this program; move it, or choose another folder")
+    try:
+        # Neither through a link, nor waiting for the other end of a pipe.
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.EISDIR):
+            raise foreign from error
+        raise
+    if not stat.S_ISREG(os.fstat(handle).st_mode) or not re.fullmatch(b"[0-9]*", os.pread(handle, _LONGEST_PID, 0)):
+        os.close(handle)
+        raise foreign
+    return open(handle, "r+", encoding="ascii")
+
+
+def _flock(file: TextIO, path: Path) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise LockHeldError(f"pid {file.read(_LONGEST_PID) or 'unknown'}") from error
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        raise NoLockError(
+            f"{path.parent}: the file system has no file locks ({error.strerror}), so two processes could write there "
+            "at once; choose a folder on another one"
+        ) from error
+
+
+def _is_at(file: TextIO, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.lstat())
+    except FileNotFoundError:
+        return False
+
+
+def _staged(path: Path, suffix: str = "") -> Path:
+    """Short, so that it fits wherever the name itself fits."""
+    return path.with_name(f".{secrets.token_hex(_STAGED_BYTES)}.tmp{suffix}")
+
+
+def sweep_staged(folder: Path) -> None:
+    """Delete the staged files in `folder` that a process which was killed left there long ago, as far as possible."""
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if not _STAGED.fullmatch(entry.name) or not entry.is_file(follow_symlinks=False):
+                continue
+            if time.time() - entry.stat(follow_symlinks=False).st_mtime > _ABANDONED_S:
+                Path(entry).unlink(missing_ok=True)
+
+
 class Made:
     """What a command has made so far; `undo` removes that and leaves everything else."""
 
@@ -197,6 +292,18 @@ class Made:
                 path.rmdir()
 
 
+def refuse_input(out: Path, inputs: Iterable[Path], option: str = "--out") -> None:
+    """Refuse an output that is one of the files which are read.
+
+    Raises:
+        InputError: so.
+    """
+    for path in inputs:
+        with suppress(OSError):
+            if os.path.samefile(out, path) and out.is_file():
+                raise InputError(f"{option} {out}: this file is what is read ({path}); choose another name")
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Write to the path that this gives: it becomes `path` when the block ends well, and vanishes when it does not.
@@ -212,8 +319,7 @@ def replacing(path: Path) -> Iterator[Path]:
         return
     if target.is_dir():
         raise IsADirectoryError(21, "Is a directory", str(path))
-    # Short, so that it fits wherever the name itself fits.
-    staging = target.with_name(f".{secrets.token_hex(6)}.tmp{target.suffix}")
+    staging = _staged(target, target.suffix)
     try:
         yield staging
         if target.exists():
@@ -239,7 +345,7 @@ def write_private(path: Path, text: str) -> None:
     Raises:
         OSError: the storage refused.
     """
-    staging = path.with_name(f".{secrets.token_hex(6)}.tmp")
+    staging = _staged(path)
     try:
         with open(os.open(staging, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
             file.write(text)

@@ -122,3 +122,23 @@ def test_construction_is_refused_in_one_line_and_can_be_interrupted(tmp_path, mo
 
     monkeypatch.setattr("golongrl.data.construct.run.construct", interrupted)
     assert call("construct", "laptop", "--out", tmp_path / "out").exit_code == 130
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "link.jsonl", "x.jsonl"])
+def test_built_rows_are_not_written_over_the_ones_they_are_read_from(tmp_path, name):
+    rows = tmp_path / ("x-validation.jsonl" if name == "x.jsonl" else "rows.jsonl")
+    call("build", "quickstart", "--out", rows, "--set", "data.prompts=9", "--set", "data.validation_prompts=0")
+    (tmp_path / "link.jsonl").symlink_to(rows)
+    before = rows.read_bytes()
+    overrides = [f"data.train={rows}", "data.corpus=null", "data.bad_rows=skip", "data.validation_prompts=0"]
+    sets = [word for override in overrides for word in ("--set", override)]
+    error = call("build", "quickstart", "--out", tmp_path / name, *sets).exception
+    assert "this file is what is read" in str(error)
+    assert rows.read_bytes() == before
+
+
+@pytest.mark.parametrize("out", ["", ".", "..", "x", "x.txt", "/"])
+def test_a_name_that_is_no_data_file_is_refused_before_anything_is_built(tmp_path, monkeypatch, out):
+    monkeypatch.chdir(tmp_path)
+    assert "expected .parquet or .jsonl" in str(call("build", "quickstart", "--out", out).exception)
+    assert not list(tmp_path.iterdir())

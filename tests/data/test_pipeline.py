@@ -1,16 +1,22 @@
 """From recipe to prepared folders: what is kept, dropped, cut and held out."""
 
+import os
 import random
+import shutil
+import signal
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from golongrl.data import DataError, Prepared, prepare
+from golongrl import files
+from golongrl.data import DataError, Prepared, pipeline, prepare
 from golongrl.data.builders import build
 from golongrl.data.chat import Chat
 from golongrl.data.corpus import PYTHON_REFERENCE, load_corpus
-from golongrl.data.prepared import BATCH_ROWS, PreparedRow, write_prepared
+from golongrl.data.prepared import BATCH_ROWS, PreparedRow, open_splits, write_prepared
 from golongrl.data.rows import write_rows
+from golongrl.errors import InputError
 from golongrl.recipe import load
 from golongrl.tasks import score
 
@@ -94,8 +100,8 @@ def test_overlong_prompts_are_dropped_cut_on_the_left_or_an_error(tmp_path, tiny
         prepare(_from_file(path, size, "data.overlong=error"), tmp_path / "c", tiny_model)
     with pytest.raises(DataError, match="no train row is left"):
         prepare(_from_file(path, "data.max_prompt_tokens=1"), tmp_path / "d", tiny_model)
-    assert not (tmp_path / "c" / "train").exists()
-    assert list((tmp_path / "d").iterdir()) == []
+    assert not (tmp_path / "c").exists()
+    assert not (tmp_path / "d").exists()
 
 
 def test_an_unknown_task_names_file_and_row(tmp_path, tiny_model, rows):
@@ -131,3 +137,99 @@ def test_a_folder_that_is_not_prepared_says_so(tmp_path):
     (tmp_path / "rows.arrow").write_bytes(b"nonsense")
     with pytest.raises(DataError, match=r"rows\.arrow"):
         Prepared.open(tmp_path)
+
+
+SMALL = ("data.prompts=9", "data.validation_prompts=3")
+
+
+def kept(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
+
+
+@pytest.mark.parametrize("name", ["preparing/thesis.tex", "preparing", "train/mine.txt", ".lock/x"])
+def test_a_users_folder_of_any_name_is_not_taken(tmp_path, tiny_model, name):
+    mine = tmp_path / "out" / name
+    mine.parent.mkdir(parents=True)
+    mine.write_text("precious")
+    before = kept(tmp_path)
+    with pytest.raises(InputError):
+        prepare(load("quickstart", SMALL), tmp_path / "out", tiny_model)
+    assert kept(tmp_path) == before
+
+
+def test_data_without_held_out_rows_leave_none_of_older_ones(tmp_path, tiny_model):
+    prepare(load("quickstart", SMALL), tmp_path, tiny_model)
+    assert open_splits(tmp_path)[1] is not None
+    prepare(load("quickstart", ["data.prompts=9", "data.validation_prompts=0"]), tmp_path, tiny_model)
+    assert open_splits(tmp_path)[1] is None
+
+
+def test_two_processes_do_not_prepare_in_one_folder(tmp_path, tiny_model):
+    recipe = load("quickstart", SMALL)
+    tries = []
+
+    def another(*_):
+        before = kept(tmp_path / "out")
+        with pytest.raises(DataError, match=f"another process prepares data in this folder .pid {os.getpid()}"):
+            prepare(recipe, tmp_path / "out", tiny_model)
+        assert kept(tmp_path / "out") == before
+        tries.append(1)
+
+    prepare(recipe, tmp_path / "out", tiny_model, progress=another)
+    assert tries
+    # What is there is read without the lock.
+    with files.lock(tmp_path / "out" / ".lock"):
+        prepare(recipe, tmp_path / "out", tiny_model)
+
+
+def test_a_refused_preparation_leaves_no_folder(tmp_path, tiny_model):
+    with pytest.raises(DataError):
+        prepare(_from_file(tmp_path / "absent.jsonl"), tmp_path / "deep" / "out", tiny_model)
+    bad = tmp_path / "bad.jsonl"
+    bad.write_text("{}")
+    with pytest.raises(DataError):
+        prepare(_from_file(bad), tmp_path / "deep" / "out", tiny_model)
+    assert list(tmp_path.iterdir()) == [bad]
+
+
+@pytest.mark.parametrize("died_after", range(1, 8))
+def test_a_preparation_killed_at_any_write_is_not_whole_and_is_made_again(
+    tmp_path, tiny_model, monkeypatch, died_after
+):
+    recipe = load("quickstart", SMALL)
+    out = tmp_path / "out"
+    if died_after % 2:  # over older data
+        prepare(load("quickstart", [*SMALL, "seed=8"]), out, tiny_model)
+    pid = os.fork()
+    if not pid:
+        _die_after(died_after, prepare, recipe, out, tiny_model)
+    assert os.waitpid(pid, 0)[1] == signal.SIGKILL, "there are fewer writes"
+    said_whole = pipeline.is_whole(out) and pipeline._kept(out, pipeline._fingerprint(recipe, tiny_model)) is not None
+    found = kept(out) if said_whole else None
+    prepare(recipe, out, tiny_model)
+    prepare(recipe, tmp_path / "fresh", tiny_model)
+    whole = {name: content for name, content in kept(out).items() if not files._STAGED.fullmatch(name)}
+    whole[".lock"] = kept(tmp_path / "fresh")[".lock"]
+    assert whole == kept(tmp_path / "fresh")
+    assert found in (None, kept(out))
+
+
+def _die_after(writes, work, *arguments):
+    """Do the work in this process and kill it before one of its renames and deletions."""
+    left = [writes]
+
+    def counted(real):
+        def step(*args, **kwargs):
+            left[0] -= 1
+            if not left[0]:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return real(*args, **kwargs)
+
+        return step
+
+    Path.replace, Path.rename = counted(Path.replace), counted(Path.rename)
+    shutil.rmtree = counted(shutil.rmtree)
+    try:
+        work(*arguments)
+    finally:
+        os._exit(0)

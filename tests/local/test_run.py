@@ -10,9 +10,10 @@ import pytest
 from rich.console import Console
 
 from golongrl.data.model_check import model_of
+from golongrl.data.prepared import open_splits
 from golongrl.learner.checkpoints.store import TRACKER, Checkpoints, LearnerState
 from golongrl.local.plan import Options, Ports, RunFolder
-from golongrl.local.run import _prepare_data, _resuming
+from golongrl.local.run import _prepare_data, _remove_temporary, _resuming, _temporary
 from golongrl.recipe import load
 from support.checkpoints import make
 
@@ -72,3 +73,42 @@ def test_rows_that_are_left_out_are_counted_and_the_list_is_named(tmp_path: Path
     listed = folder.data / "prepared.json"
     assert f"train: 2 bad rows left out (2 not of the format); {listed} lists them" in said.getvalue()
     assert len(json.loads(listed.read_text())["train"]["bad_rows"]) == 2
+
+
+def test_only_this_runs_temporary_folder_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run's folder that was copied while it ran names the other's; one that was edited may name anything."""
+    monkeypatch.setattr("tempfile.tempdir", "/tmp")
+    mine, copied, moved = (RunFolder(tmp_path / name) for name in ("mine", "copied", "moved"))
+    for folder in (mine, copied):
+        folder.path.mkdir()
+    own, foreign = _temporary(mine), tmp_path / "golongrl-checkout"
+    foreign.mkdir()
+    (foreign / "thesis.tex").touch()
+    (link := tmp_path / "golongrl-link").symlink_to(own)
+    for place in (own, foreign, tmp_path / "absent", None):
+        _remove_temporary(copied, place)
+    for place in (foreign, link):
+        _remove_temporary(mine, place)
+    assert (own / "run").is_file()
+    assert (foreign / "thesis.tex").is_file()
+    mine.path.rename(moved.path)
+    _remove_temporary(moved, own)
+    assert not own.exists()
+
+
+def test_data_whose_preparation_was_killed_are_prepared_again(tmp_path: Path) -> None:
+    recipe = load("quickstart", ["data.prompts=18", "data.validation_prompts=3"])
+    folder = RunFolder(tmp_path / "demo")
+    (folder.data / "train").mkdir(parents=True)
+    (folder.data / "prepared.json").write_text("{}")
+    options = Options(
+        run="demo", folder=folder, ports=Ports.from_base(20000, 1), model=model_of(recipe, to_train=True),
+        engine="embedded", sglang_venv=tmp_path, redis_url=None, password=None,
+    )  # fmt: skip
+    _prepare_data(recipe, options, Console(file=io.StringIO()))
+    train, held = open_splits(folder.data)
+    assert (len(train), held is not None) == (18, True)
+    before = (folder.data / "train" / "rows.arrow").stat()
+    # Whole, it stays, whatever became of its sources.
+    _prepare_data(load("quickstart", ["data.prompts=36"]), options, Console(file=io.StringIO()))
+    assert (folder.data / "train" / "rows.arrow").stat() == before

@@ -1,6 +1,7 @@
 """`golongrl reward`: the task table, scoring a file, errors in one line, and a server that stops cleanly."""
 
 import asyncio
+import codecs
 import json
 import signal
 import subprocess
@@ -158,3 +159,14 @@ assert "sympy" in sys.modules  # the metrics really ran
 assert not {"torch", "transformers"} & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", program], check=True, timeout=240)
+
+
+@pytest.mark.parametrize("name", ["responses.jsonl", "link.jsonl"])
+def test_scores_are_not_written_over_what_is_scored(tmp_path: Path, name: str) -> None:
+    file = tmp_path / "responses.jsonl"
+    file.write_bytes(codecs.BOM_UTF8 + json.dumps(item("<think>hm</think>42")).encode() + b"\n")
+    (tmp_path / "link.jsonl").symlink_to(file)
+    before = file.read_bytes()
+    failed = runner.invoke(app, ["score", str(file), "--workers", "1", "--out", str(tmp_path / name)])
+    assert "this file is what is read" in str(failed.exception)
+    assert file.read_bytes() == before

@@ -15,7 +15,7 @@ from golongrl.learner.weights.store import Support, WeightStore, WeightStoreErro
 from golongrl.queue.types import WeightsRef
 from golongrl.rollout.sglang.errors import WeightsMissingError
 from golongrl.rollout.weights.local_copy import Fetched, LocalCopy
-from golongrl.weights.manifest import FilePlan, Manifest, chain, plan, wants_base
+from golongrl.weights.manifest import MANIFEST, FilePlan, Manifest, chain, plan, read, wants_base
 
 SHARD = 4096  # two files of the model below
 
@@ -143,7 +143,7 @@ def test_a_worker_that_joins_late_or_missed_versions(learner: Learner, tmp_path:
 def test_another_process_takes_the_copy_over_and_trusts_no_damaged_one(learner: Learner, tmp_path: Path) -> None:
     root = tmp_path / "copy"
     following(learner, root)
-    (root / "v2-half.1234.tmp").mkdir()
+    (root / "v2-0123456789abcdef.01234567.tmp").mkdir()
     learner.step()
     learner.publish(2)
     fetched = LocalCopy(root).fetch(learner.ref(2))
@@ -276,3 +276,27 @@ def test_when_a_version_is_stored_whole() -> None:
     # Ten deltas of 30 bytes cost as much as the base of 300; an eleventh costs more.
     assert not wants_base(_manifests([[True] * 3] * 10), 99)
     assert wants_base(_manifests([[True] * 3] * 11), 99)
+
+
+def test_a_folder_of_copies_keeps_the_users_own_files(learner: Learner, tmp_path: Path) -> None:
+    """The folder may be a home or a disk of many things."""
+    root = tmp_path / "disk"
+    names = ("videos/birthday.mp4", "venv/bin/python", "v1/thesis.tex", "v1-0123456789abcdef/thesis.tex", "v2.tmp/x")
+    for name in names:
+        (root / name).parent.mkdir(parents=True)
+        (root / name).write_text("precious", "utf-8")
+    for version in (1, 2, 3):
+        following(learner, root, version)
+    assert all((root / name).read_text("utf-8") == "precious" for name in names)
+
+
+@pytest.mark.parametrize("name", ["../outside", "/etc/passwd", "./config.json"])
+def test_a_manifest_that_leads_out_of_its_folder_is_none(learner: Learner, tmp_path: Path, name: str) -> None:
+    (tmp_path / "store" / "outside").write_text("x")
+    folder = learner.store.folder(0)
+    manifest = read(folder)
+    assert manifest is not None
+    assert (folder / name).is_file()
+    sum_of = next(iter(manifest.files.values()))
+    (folder / MANIFEST).write_text(replace(manifest, files={**manifest.files, name: sum_of}).dumps(), "utf-8")
+    assert read(folder) is None

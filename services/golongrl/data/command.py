@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from golongrl import files
 from golongrl.data.construct.command import construct, diff
 from golongrl.data.construct.command import datajob as datajob
 from golongrl.data.construct.passrate.command import rollouts
@@ -44,16 +45,22 @@ def build(
 ) -> None:
     """Write the prompts of a recipe as a dataset file in the format of Kwai-Klear/GoLongRL."""
     from golongrl.data.pipeline import sources
-    from golongrl.data.rows import write_rows
+    from golongrl.data.rows import files_of, refuse_suffix, write_rows
     from golongrl.recipe import load
 
+    chosen = load(recipe, overrides or ())
+    refuse_suffix(out)
+    places = {"train": out, "validation": out.with_name(f"{out.stem}-validation{out.suffix}")}
+    for place in places.values():
+        for source_path in filter(None, (chosen.data.train, chosen.data.validation)):
+            files.refuse_input(place, files_of(source_path))
     built = {}
     # All files or none: bad rows of the last refuse the first too.
-    for split, source in sources(load(recipe, overrides or ())).items():
+    for split, source in sources(chosen).items():
         built[split] = [row for _, row in source.rows], source.findings
         source.findings.refuse()
     for split, (rows, findings) in built.items():
-        path = out if split == "train" else out.with_name(f"{out.stem}-{split}{out.suffix}")
+        path = places[split]
         with _writing(out):
             print(f"{path}: {write_rows(rows, path)} rows")
         if findings.bad:

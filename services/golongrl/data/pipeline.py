@@ -5,6 +5,7 @@ Everything that can be wrong with the data is found here, before any process of 
 
 import hashlib
 import json
+import os
 import random
 import shutil
 from collections import Counter
@@ -12,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from itertools import chain, islice
 from pathlib import Path
-from typing import Literal, Protocol, TypeVar
+from typing import Final, Literal, Protocol, TextIO, TypeVar
 
 import structlog
 
@@ -38,10 +39,12 @@ REPORT = "prepared.json"
 # A report without a fingerprint: the folder is ours, and what is in it is not whole.
 _UNFINISHED = "{}\n"
 _STAGING = "preparing"
+_LOCK = ".lock"
 # Keys whose meaning `MoreHeldOut` has in its own fingerprint.
 _OF_SUITES = {"validation_suite", "validation_suite_data", "validation_suite_samples"}
 
 Split = Literal["train", "validation"]
+_SPLITS: Final[tuple[Split, ...]] = ("train", "validation")
 Progress = Callable[[Split, int], None]
 _T = TypeVar("_T")
 
@@ -122,18 +125,67 @@ def prepare(
     fingerprint = _fingerprint(recipe, tokenizer_dir) + (more.fingerprint if more else "")
     if (kept := _kept(out, fingerprint)) is not None:
         return kept
-    place = files.look(out, (REPORT,), harmless=(_STAGING,))
+    made = files.Made()
+    _refuse_foreign(out)
+    made.folder(out)
+    try:
+        was_there = os.path.lexists(out / _LOCK)
+        lock = _locked(out)
+    except BaseException:
+        made.undo()
+        raise
+    if not was_there:
+        made.file(out / _LOCK, new=True)
+    with lock:
+        try:
+            # Again: another process may have had the folder until now.
+            if (kept := _kept(out, fingerprint)) is not None:
+                return kept
+            place = _refuse_foreign(out)
+            files.sweep_staged(out)
+            files.sweep(out, _STAGING)
+            made.file(out / REPORT)
+            if place.free:
+                files.write_text(out / REPORT, _UNFINISHED)
+            return _made(recipe, out, fingerprint, tokenizer_dir, chat, progress, more)
+        except BaseException:
+            # Still under the lock: nobody else can have begun.
+            made.undo()
+            raise
+
+
+def is_whole(out: Path) -> bool:
+    """Whether `prepare` wrote all of this folder."""
+    report = _report(out)
+    return report is not None and bool(report.fingerprint)
+
+
+def _refuse_foreign(out: Path) -> files.Place:
+    place = files.look(out, (REPORT,), harmless=(_LOCK,))
     if not (place.free or place.state is files.PlaceState.OWN):
         raise DataError(f"--out {out}: {place.why_not('of prepared data')}; choose another folder")
-    splits: dict[Split, SplitReport] = {}
-    staging = out / _STAGING
-    shutil.rmtree(staging, ignore_errors=True)
-    made = files.Made()
-    out.mkdir(parents=True, exist_ok=True)
-    made.file(out / REPORT)
+    return place
+
+
+def _locked(out: Path) -> TextIO:
     try:
-        if place.free:
-            files.write_text(out / REPORT, _UNFINISHED)
+        return files.lock(out / _LOCK)
+    except files.LockHeldError as error:
+        raise DataError(f"--out {out}: another process prepares data in this folder ({error})") from error
+
+
+def _made(
+    recipe: Recipe,
+    out: Path,
+    fingerprint: str,
+    tokenizer_dir: Path,
+    chat: Chat,
+    progress: Progress | None,
+    more: MoreHeldOut | None,
+) -> DataReport:
+    splits: dict[Split, SplitReport] = {}
+    staging = files.scratch_name(out / _STAGING)
+    try:
         found = sources(recipe)
         if more is not None:
             found.setdefault("validation", Source(iter(()), Findings("")))
@@ -152,15 +204,15 @@ def prepare(
         result = DataReport(fingerprint, splits["train"], splits.get("validation"))
         # An earlier report must not describe rows that are replaced now.
         files.write_text(out / REPORT, _UNFINISHED)
-        for split in splits:
+        for split in _SPLITS:
+            # One that is not made now is of other rows.
             shutil.rmtree(out / split, ignore_errors=True)
-            (staging / split).rename(out / split)
-        files.write_text(out / REPORT, json.dumps(asdict(result), indent=2) + "\n")
-    except BaseException:
+            if split in splits:
+                (staging / split).rename(out / split)
         shutil.rmtree(staging, ignore_errors=True)
-        made.undo()
-        raise
-    shutil.rmtree(staging, ignore_errors=True)
+        files.write_text(out / REPORT, json.dumps(asdict(result), indent=2) + "\n")
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
     for split, report in splits.items():
         structlog.get_logger().info("data prepared", split=split, **asdict(report))
     return result
@@ -298,13 +350,18 @@ def _fingerprint(recipe: Recipe, tokenizer_dir: Path) -> str:
 
 def _kept(out: Path, fingerprint: str) -> DataReport | None:
     """The report of an earlier run if it made the very same data."""
+    report = _report(out)
+    return report if report is not None and report.fingerprint == fingerprint else None
+
+
+def _report(out: Path) -> DataReport | None:
     try:
         record = json.loads((out / REPORT).read_text("utf-8"))
-        if record["fingerprint"] != fingerprint:
-            return None
         validation = record["validation"]
         return DataReport(
-            fingerprint, SplitReport(**record["train"]), SplitReport(**validation) if validation else None
+            str(record["fingerprint"]),
+            SplitReport(**record["train"]),
+            SplitReport(**validation) if validation else None,
         )
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None

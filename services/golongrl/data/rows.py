@@ -194,8 +194,7 @@ def write_rows(rows: Iterable[Row], path: Path) -> int:
     Raises:
         DataError: another suffix.
     """
-    if path.suffix not in (".parquet", ".jsonl"):
-        raise DataError(f"--out {path}: expected .parquet or .jsonl")
+    refuse_suffix(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     records = [row.model_dump(mode="json") for row in rows]
     if path.suffix == ".parquet":
@@ -207,6 +206,15 @@ def write_rows(rows: Iterable[Row], path: Path) -> int:
     else:
         files.write_text(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
     return len(records)
+
+
+def refuse_suffix(path: Path) -> None:
+    """
+    Raises:
+        DataError: `write_rows` does not write such a file.
+    """
+    if path.suffix not in (".parquet", ".jsonl"):
+        raise DataError(f"--out {path}: expected .parquet or .jsonl")
 
 
 def _parquet(file: Path) -> Iterator[tuple[str, object]]:

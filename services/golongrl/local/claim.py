@@ -6,11 +6,9 @@ Invariants:
 - until `begun`, leaving the claim with an error removes what this command made, and only that.
 """
 
-import fcntl
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Self, TextIO
 
 from golongrl import files
@@ -77,6 +75,7 @@ class Claim:
                 with writing_to(f"--out {folder.path.parent}", folder=folder.path):
                     # Again: another process may have had the folder until now.
                     _refuse(folder, resume=resume)
+                files.sweep_staged(folder.path)
                 yield claim
             except BaseException:
                 if not claim._begun:
@@ -138,28 +137,7 @@ def _locked(folder: RunFolder) -> TextIO:
         InputError: another process runs it.
         OSError: it cannot be opened or locked.
     """
-    while True:
-        file = folder.lock.open("a+")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            file.seek(0)
-            owner = file.read(32).strip() or "unknown"
-            file.close()
-            raise InputError(
-                f"run {folder.path.name} is running already (pid {owner}); choose another --name"
-            ) from error
-        if _is_at(file, folder.lock):
-            file.truncate(0)
-            file.write(str(os.getpid()))
-            file.flush()
-            return file
-        # A start that failed removed this file between our opening and locking it.
-        file.close()
-
-
-def _is_at(file: TextIO, path: Path) -> bool:
     try:
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
-    except FileNotFoundError:
-        return False
+        return files.lock(folder.lock)
+    except files.LockHeldError as error:
+        raise InputError(f"run {folder.path.name} is running already ({error}); choose another --name") from error

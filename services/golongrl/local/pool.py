@@ -12,6 +12,7 @@ from pathlib import Path
 
 import httpx
 
+from golongrl import files
 from golongrl.local import preflight, redis_server, survivors
 from golongrl.local.plan import EngineKind, Options, RunFolder
 from golongrl.local.services import DRIVER, stages
@@ -61,7 +62,7 @@ def run_pool(recipe: Recipe, options: Options, driver: tuple[str, ...], say: Cal
     folder = options.folder
     if left := survivors.end(survivors.of_run(folder.path)):
         raise RunFailedError(f"processes of an earlier start still run: {survivors.names(left)}; end them first")
-    folder.recipe.write_text(dump(recipe), "utf-8")
+    files.write_text(folder.recipe, dump(recipe))
     try:
         asyncio.run(_run(recipe, options, driver, say))
     except RunInterruptedError as error:

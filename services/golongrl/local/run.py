@@ -22,10 +22,10 @@ import httpx
 import psutil
 from rich.console import Console
 
-from golongrl import __version__
+from golongrl import __version__, files
 from golongrl.data import prepare
 from golongrl.data.model_check import model_of
-from golongrl.data.pipeline import REPORT
+from golongrl.data.pipeline import REPORT, is_whole
 from golongrl.errors import GolongrlError, InputError, NoSpaceError, is_full, no_space, writing_to
 from golongrl.evaluation.held_out import HeldOutSuite
 from golongrl.learner.checkpoints.resume import own_checkpoint
@@ -50,6 +50,8 @@ HTTP_TIMEOUT_S = 5.0
 # Ray's sockets lie about 70 characters below the temporary folder, and the system allows 107.
 LONGEST_TEMPORARY = 30
 TEMPORARY_PREFIX = "golongrl-"
+# In that folder: says whose it is.
+_TEMPORARY_OF = "run"
 
 
 @dataclass(frozen=True)
@@ -148,7 +150,7 @@ def _run(request: TrainRequest, recipe: Recipe | None, claim: Claim, console: Co
         folder.logs.mkdir(exist_ok=True)
         folder.redis.mkdir(exist_ok=True)
         password = options.password if options.redis_url else redis_server.password_of(folder.redis)
-        options = replace(options, password=password, temporary=_temporary())
+        options = replace(options, password=password, temporary=_temporary(folder))
         info = _info(folder, options)
         info.write(folder.path)
     claim.begun()
@@ -176,8 +178,7 @@ def _to_the_end(
         detail = str(error).splitlines()[0]
         raise
     finally:
-        if options.temporary is not None:
-            shutil.rmtree(options.temporary, ignore_errors=True)
+        _remove_temporary(folder, options.temporary)
         report = _finish(request, recipe, replace(info, state=state, detail=detail, temporary=None), console)
     console.print(f"{history.summary(history.read(folder.metrics))}; report: {report}", highlight=False, soft_wrap=True)
 
@@ -213,8 +214,8 @@ def _end_survivors(folder: RunFolder, old: RunInfo | None, console: Console) -> 
         if left := survivors.end(found):
             raise RunFailedError(f"processes of an earlier start still run: {survivors.names(left)}; end them first")
         console.print(f"ended what an earlier start of this run had left: {names}", highlight=False, soft_wrap=True)
-    if old is not None and old.temporary and Path(old.temporary).name.startswith(TEMPORARY_PREFIX):
-        shutil.rmtree(old.temporary, ignore_errors=True)
+    if old is not None and old.temporary:
+        _remove_temporary(folder, Path(old.temporary))
 
 
 def _info(folder: RunFolder, options: Options | None = None) -> RunInfo:
@@ -262,10 +263,26 @@ def _options(request: TrainRequest, recipe: Recipe, folder: RunFolder) -> Option
     )
 
 
-def _temporary() -> Path:
+def _temporary(folder: RunFolder) -> Path:
     """A new private folder for the temporary files of all processes, short enough for the names of Ray's sockets."""
     base = tempfile.gettempdir()
-    return Path(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX, dir=base if len(base) <= LONGEST_TEMPORARY else "/tmp"))
+    made = Path(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX, dir=base if len(base) <= LONGEST_TEMPORARY else "/tmp"))
+    files.write_text(made / _TEMPORARY_OF, _identity(folder))
+    return made
+
+
+def _remove_temporary(folder: RunFolder, temporary: Path | None) -> None:
+    """Delete the temporary files of this run; a `run.json` that was copied or edited names another's."""
+    if temporary is not None and temporary.name.startswith(TEMPORARY_PREFIX):
+        with contextlib.suppress(OSError, ValueError):
+            if (temporary / _TEMPORARY_OF).read_text("utf-8") == _identity(folder):
+                shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _identity(folder: RunFolder) -> str:
+    """The folder itself, under whatever name it is reached."""
+    found = folder.path.stat()
+    return f"{found.st_dev} {found.st_ino}\n"
 
 
 def _resuming(folder: RunFolder) -> str:
@@ -283,7 +300,8 @@ def _resuming(folder: RunFolder) -> str:
 
 
 def _prepare_data(recipe: Recipe, options: Options, console: Console) -> None:
-    if (options.folder.data / "train").exists():
+    # Once whole it stays: another look at the same rows could make another order of them.
+    if is_whole(options.folder.data):
         return
     try:
         with console.status("building the prompts"):

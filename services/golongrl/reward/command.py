@@ -111,6 +111,8 @@ def score_file(
     config = RewardConfig(
         workers=workers, deadline_s=deadline, max_deadline_s=max(deadline, RewardConfig.max_deadline_s)
     )
+    if out is not None:
+        files.refuse_input(out, [file])
     results = asyncio.run(score_items(read_items(file), mode, config))
     print_summary(Console(), results)
     if out is not None:

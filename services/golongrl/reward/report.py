@@ -34,7 +34,7 @@ def read_items(path: Path) -> list[Item]:
     """Items of a jsonl: the API's items, or dataset rows with a `response`. Raises BadFileError."""
     items: list[Item] = []
     try:
-        with path.open(encoding="utf-8") as lines:
+        with path.open(encoding="utf-8-sig") as lines:
             for number, line in enumerate(lines, 1):
                 if line.strip():
                     items.append(_item(line, f"{path}:{number}", number))

@@ -9,6 +9,7 @@ Invariants:
 """
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
@@ -73,12 +74,16 @@ def folder_of(root: Path, version: int) -> Path:
 
 
 def read(folder: Path) -> Manifest | None:
-    """A folder's manifest, with all its files there; None if it is not, or was not written by this program."""
+    """A folder's manifest, with all its files there; None if it is not, or was not written by this program.
+
+    A name that leads out of the folder was not.
+    """
     try:
         manifest = Manifest(**json.loads((folder / MANIFEST).read_text("utf-8")))
     except (OSError, ValueError, TypeError, RecursionError):
         return None
-    return manifest if all((folder / name).is_file() for name in manifest.stored) else None
+    inside = all(name == os.path.basename(name) for name in manifest.files)
+    return manifest if inside and all((folder / name).is_file() for name in manifest.stored) else None
 
 
 def chain(root: Path, version: int) -> list[Manifest]:

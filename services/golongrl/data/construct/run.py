@@ -4,13 +4,11 @@ Invariants: one process at a time works in the folder; a stage starts only when 
 settings that the pipeline has now; the folder is new, empty or an earlier construction's.
 """
 
-import fcntl
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from golongrl import files
 from golongrl.data.construct.errors import PipelineError
@@ -230,25 +228,20 @@ def _folder(out: Path, pipeline: Pipeline, say: Say, deadline: float) -> Iterato
     if not (place.free or place.state is files.PlaceState.OWN):
         raise PipelineError(f"--out {out}: {place.why_not('of a construction')}; choose another folder")
     out.mkdir(parents=True, exist_ok=True)
-    handle = os.open(out / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        _lock(handle, out, say, deadline)
+    with _lock(out, say, deadline):
+        files.sweep_staged(out)
         files.write_text(out / PIPELINE, dump(pipeline))
         yield
-    finally:
-        os.close(handle)
 
 
-def _lock(handle: int, out: Path, say: Say, deadline: float) -> None:
+def _lock(out: Path, say: Say, deadline: float) -> TextIO:
     said = False
     while True:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            return files.lock(out / LOCK)
+        except files.LockHeldError as error:
             if time.monotonic() > deadline:
-                raise PipelineError(f"--out {out}: another process constructs data in this folder") from None
-        else:
-            return
+                raise PipelineError(f"--out {out}: another process constructs data in this folder ({error})") from error
         if not said:
             say(f"waiting for the process that constructs data in {out}")
             said = True

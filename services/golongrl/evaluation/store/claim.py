@@ -4,10 +4,8 @@ Invariants: one process at a time writes; a folder goes on only with the same qu
 samples of two settings in one mean would be of neither. What changes no score (limits, deadlines) may differ.
 """
 
-import fcntl
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -40,17 +38,12 @@ def claimed(out: Path) -> Iterator[None]:
         raise InputError(f"--out {out}: {place.why_not('of an evaluation')}; choose another folder")
     with writing_to(f"--out {out}"):
         out.mkdir(parents=True, exist_ok=True)
-        lock = (out / _LOCK).open("a+")
-    with lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            lock.seek(0)
-            owner = lock.read(32).strip() or "unknown"
-            raise InputError(f"--out {out}: another evaluation writes into it (pid {owner})") from error
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
+            lock = files.lock(out / _LOCK)
+        except files.LockHeldError as error:
+            raise InputError(f"--out {out}: another evaluation writes into it ({error})") from error
+    with lock:
+        files.sweep_staged(out)
         yield
 
 

@@ -5,11 +5,13 @@ Invariants:
   with the manifest's sha256, and renamed. No half-patched weights are ever loaded;
 - what was left by another process is verified once before it is used, and what does not fit is deleted;
 - where a held file turns out wrong or a delta does not fit, the version is made from its base, and a line says so;
-- at most two versions are kept: the one an engine may be loading, and the one before.
+- at most two versions are kept: the one an engine may be loading, and the one before;
+- only folders with the name and the manifest of a version are deleted: the folder may hold other files.
 """
 
-import secrets
+import re
 import shutil
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -18,6 +20,7 @@ from pathlib import Path
 
 import structlog
 
+from golongrl import files
 from golongrl.queue.types import WeightsRef
 from golongrl.rollout.sglang.errors import WeightsMissingError
 from golongrl.weights.delta import DeltaError, patched
@@ -27,6 +30,7 @@ log = structlog.get_logger(__name__)
 
 # Reading, hashing and patching release the interpreter; more threads than this wait for one disk.
 _THREADS = 4
+_NAME = r"v\d+-[0-9a-f]{16}"
 
 
 @dataclass(frozen=True)
@@ -101,7 +105,7 @@ class LocalCopy:
 
     def _write(self, store: Path, manifests: list[Manifest], target: Path, plans: dict[str, FilePlan]) -> Fetched:
         newest = manifests[0]
-        staging = self._root / f"{target.name}.{secrets.token_hex(4)}.tmp"
+        staging = files.scratch_name(target)
         staging.mkdir(parents=True)
         try:
             with ThreadPoolExecutor(_THREADS, thread_name_prefix="weights") as threads:
@@ -112,8 +116,7 @@ class LocalCopy:
             # Whole here, so without deltas: `read` then finds its own files.
             whole = Manifest(newest.version, newest.lineage, newest.created, newest.files)
             (staging / MANIFEST).write_text(whole.dumps(), "utf-8")
-            if target.exists():
-                shutil.rmtree(target)
+            files.make_way(target, (MANIFEST,), "of a worker")
             staging.rename(target)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
@@ -144,25 +147,29 @@ class LocalCopy:
             return
         self._root.mkdir(parents=True, exist_ok=True)
         found = []
-        for path in self._root.glob("v*"):
-            manifest = None if path.suffix == ".tmp" else read(path)
+        files.sweep(self._root, _NAME)
+        for path in self._versions():
+            manifest = read(path)
             if manifest is not None and _sound(path, manifest):
                 found.append((manifest.version, path))
-            elif path.is_dir():
-                shutil.rmtree(path, ignore_errors=True)
+            else:
+                files.remove_own(path, (MANIFEST,))
         self._held = max(found)[1] if found else None
         self._looked = True
 
     def _keep(self, newest: Path) -> None:
         before, self._held = self._held, newest
-        for path in self._root.glob("v*"):
+        for path in self._versions():
             if path not in (newest, before):
-                shutil.rmtree(path, ignore_errors=True)
+                files.remove_own(path, (MANIFEST,))
 
     def _drop(self) -> None:
         if self._held is not None:
-            shutil.rmtree(self._held, ignore_errors=True)
+            files.remove_own(self._held, (MANIFEST,))
             self._held = None
+
+    def _versions(self) -> Iterator[Path]:
+        return (path for path in self._root.glob("v*") if re.fullmatch(_NAME, path.name))
 
 
 def _sound(folder: Path, manifest: Manifest) -> bool:
