@@ -188,5 +188,5 @@ def test_a_folder_is_read_and_anything_else_is_named(tiny_model: Path, tmp_path:
     assert shape(model_config(str(tiny_model))).layers == 2
     with pytest.raises(InputError, match=r"model nobody/nothing: its config\.json is not on this machine"):
         model_config("nobody/nothing")
-    with pytest.raises(InputError, match=f"model {tmp_path}"):
+    with pytest.raises(InputError, match=f"model file {tmp_path}/config.json"):
         model_config(str(tmp_path))

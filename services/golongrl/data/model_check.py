@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
-from golongrl.data.chat import Chat, json_object, think_problem
+from golongrl.data.chat import Chat, think_problem
 from golongrl.data.errors import DataError
+from golongrl.data.model_config import CONFIG, read_config, weights_fault
 from golongrl.data.models import local_folder, resolve
+from golongrl.data.weight_files import stored_tensors
 from golongrl.recipe import Recipe
 from golongrl.recipe.fit import model_faults, run_faults
 
@@ -44,11 +46,15 @@ def _refuse(recipe: Recipe, folder: Path) -> None:
 def folder_faults(recipe: Recipe, folder: Path) -> list[str]:
     """The faults, one line each."""
     try:
+        config = read_config(folder / CONFIG)
+        tensors = stored_tensors(folder)
         chat = Chat.open(folder)
     except DataError as error:
         return [str(error)]
     vocabulary = max(chat.tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
-    faults = list(model_faults(recipe, json_object(folder / "config.json"), vocabulary))
+    faults = list(model_faults(recipe, config, vocabulary))
+    if fault := weights_fault({tensor.name: tensor.shape for tensor in tensors}, config):
+        faults.append(f"config.json: {fault}")
     try:
         think = think_problem(chat, recipe.data.enable_thinking)
     except DataError as error:

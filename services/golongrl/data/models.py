@@ -11,6 +11,7 @@ from importlib import metadata, resources
 from pathlib import Path
 
 from golongrl.data.errors import DataError
+from golongrl.data.model_config import check_folder
 from golongrl.data.weight_files import stored_tensors
 
 QUICKSTART = "builtin:quickstart"
@@ -79,6 +80,7 @@ def checked(folder: Path) -> Path:
     for name in _NEEDED:
         if not (folder / name).is_file():
             raise DataError(f"model {folder}: no {name} in this folder")
+    check_folder(folder)
     stored_tensors(folder)
     return folder
 

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from golongrl.data.errors import DataError
+from golongrl.data.model_config import check_folder
 from golongrl.errors import InputError
 
 
@@ -43,7 +45,7 @@ def check_model_folder(path: Path) -> None:
     """Refuse a folder that holds no model, before anything heavy is imported.
 
     Raises:
-        ModelFolderError: no folder, no config.json, no safetensors weights, or no tokenizer.
+        ModelFolderError: no folder, no config.json, no safetensors weights, no tokenizer, or a config of no model.
     """
     if not path.is_dir():
         raise ModelFolderError(f"model folder {path} does not exist")
@@ -53,3 +55,7 @@ def check_model_folder(path: Path) -> None:
         raise ModelFolderError(f"model folder {path} has no *.safetensors weights")
     if not any((path / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")):
         raise ModelFolderError(f"model folder {path} has no tokenizer (tokenizer.json)")
+    try:
+        check_folder(path)
+    except DataError as error:
+        raise ModelFolderError(str(error)) from error

@@ -3,12 +3,12 @@
 Each entry has the keys of the model's published config.json that `golongrl.learner.memory.shape` reads, and no others.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from golongrl.data.model_config import read_config
 from golongrl.errors import InputError
 
 SHAPES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
@@ -60,14 +60,7 @@ def model_config(path: str) -> Mapping[str, Any]:
     """
     if path in SHAPES:
         return SHAPES[path]
-    file = _config_file(path)
-    try:
-        config = json.loads(file.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"model {path}: {file}: {error}") from error
-    if not isinstance(config, dict):
-        raise InputError(f"model {path}: {file} is not a JSON object")
-    return config
+    return read_config(_config_file(path))
 
 
 def _config_file(path: str) -> Path:

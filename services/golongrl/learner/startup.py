@@ -7,7 +7,6 @@ need not wait for the ranks; Ray and the ranks; the checkpoint's state; the loop
 import asyncio
 import contextlib
 import hashlib
-import json
 import secrets
 import socket
 import warnings
@@ -23,6 +22,7 @@ import structlog
 from numpy.typing import NDArray
 
 from golongrl.data import Prepared, lease_order, open_splits, resolve, weighted_order
+from golongrl.data.model_config import CONFIG, read_config
 from golongrl.errors import is_full, no_space, writing_to
 from golongrl.files import refuse_foreign
 from golongrl.heartbeat import heartbeat
@@ -101,7 +101,7 @@ class Inputs:
         """
         check_functions(recipe)
         model = resolve(recipe.model.path, trust_remote_code=recipe.model.trust_remote_code)
-        model_config = json.loads((model / "config.json").read_text("utf-8"))
+        model_config = read_config(model / CONFIG)
         memory.check_layout(recipe, model_config)
         memory.check_kernel(recipe, model_config, lambda name: find_spec(name) is not None)
         data, held_out = open_splits(data_folder)

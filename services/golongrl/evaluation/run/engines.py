@@ -20,6 +20,7 @@ import httpx
 
 from golongrl import files, ports
 from golongrl.data.chat import json_object
+from golongrl.data.model_config import CONFIG, checked_file
 from golongrl.errors import GolongrlError, writing_to
 from golongrl.evaluation import yarn
 from golongrl.evaluation.errors import EvaluationError
@@ -60,8 +61,8 @@ class Weights:
 
     @classmethod
     def read(cls, folder: Path) -> "Weights":
-        """Raises DataError where there is no readable config.json."""
-        return cls(folder, json_object(folder / "config.json"))
+        """Raises DataError where there is no config.json of a model."""
+        return cls(folder, checked_file(folder / CONFIG, CONFIG))
 
     @property
     def native(self) -> int:

@@ -18,6 +18,7 @@ import numpy as np
 import structlog
 
 from golongrl.broadcast.verify import Reading
+from golongrl.data.model_config import MOST_IDS
 from golongrl.errors import InputError
 from golongrl.queue.types import WeightsRef
 from golongrl.rollout.sglang.answers import ModelInfo, RoutesAsked
@@ -68,16 +69,19 @@ def sizes(folder: str) -> tuple[int, MoeRouting | None]:
 
     Raises:
         WeightsMissingError: the folder cannot be read here.
-        AdoptionError: its config.json has no vocab_size.
+        AdoptionError: its config.json has no vocab_size that a model can have.
     """
     path = Path(folder) / "config.json"
     try:
         config = json.loads(path.read_text("utf-8"))
-        return int(config.get("vocab_size") or config["text_config"]["vocab_size"]), routing_of(config)
+        vocabulary = config.get("vocab_size") or config["text_config"]["vocab_size"]
+        if not isinstance(vocabulary, int) or not 1 <= vocabulary <= MOST_IDS:
+            raise ValueError(vocabulary)
+        return vocabulary, routing_of(config)
     except OSError as error:
         raise WeightsMissingError(f"weights {path}: {error} (is the weight store mounted here?)") from error
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
-        raise AdoptionError(f"weights {path}: no vocab_size", unchanged=True) from error
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+        raise AdoptionError(f"weights {path}: no vocab_size that a model can have", unchanged=True) from error
 
 
 async def check_server(engine: EngineClient, *, routes: bool = False) -> None:
