@@ -47,7 +47,7 @@ from golongrl.queue import (
     decode,
     encode,
 )
-from golongrl.queue.client import FETCH
+from golongrl.queue.bodies import FETCH
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 from support.embedded_server import EmbeddedServer
@@ -139,7 +139,7 @@ async def seconds(work: Awaitable[object]) -> float:
 @contextmanager
 def without_codec(body: bytes, group: Group) -> Iterator[None]:
     """Transport alone: the same bytes every time, not unpacked."""
-    with patch("golongrl.queue.client.encode", lambda _: body), patch("golongrl.queue.client.decode", lambda _: group):
+    with patch("golongrl.queue.bodies.encode", lambda _: body), patch("golongrl.queue.bodies.decode", lambda _: group):
         yield
 
 

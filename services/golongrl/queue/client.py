@@ -9,20 +9,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import re
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import msgpack
 import structlog
 
 from golongrl.arrays import NDArray, np
 from golongrl.queue import answers
+from golongrl.queue.bodies import ASIDE, LOST, Unfit, fetch, packed
 from golongrl.queue.connection import Connection, Patience
+from golongrl.queue.dealing import setup_fields
 from golongrl.queue.errors import (
     FencedError,
     NotSetUpError,
@@ -32,7 +33,7 @@ from golongrl.queue.errors import (
     SettingsMismatchError,
     UnreadableGroupError,
 )
-from golongrl.queue.schema import Group, decode, encode, fault
+from golongrl.queue.schema import Group, decode, fault
 from golongrl.queue.server import QueueServerReport, ServerState
 from golongrl.queue.types import (
     Attachment,
@@ -59,26 +60,10 @@ log = structlog.get_logger(__name__)
 
 # A row's name, in numbers that the scripts can take.
 UID = re.compile(r"[0-9]{1,10}-[0-9]{1,10}\Z")
-# As in lua/prelude.lua: marks the place of a group that was set aside.
-ASIDE = "!"
-# The reason of an `Unfit` whose bytes are not there.
-LOST = "its body is not there"
 # Of a sentence for a person; what it quotes may be long.
 MOST_REASON = 1000
 # Between the upload of a body and the script that puts it in place, which follow each other on one connection.
 STAGED_S = 120
-# Bodies fetched in one reply: 8 of the largest kind (3.8 MB) are 30 MB, which does not hold up other clients.
-FETCH = 8
-# Fewer tokens to pack, or bytes to unpack, take less time (a millisecond) than a thread takes to start on them.
-INLINE_TOKENS = 50_000
-INLINE_BYTES = 500_000
-
-
-class Unfit(NamedTuple):
-    """A stored group that cannot be trained."""
-
-    uid: str
-    reason: str
 
 
 class SampleQueue:
@@ -138,7 +123,7 @@ class SampleQueue:
         their rows; a run that exists has its own. Idempotent. Raises SettingsMismatchError if the run exists with
         another groups_per_step, max_staleness, order or rows, ValueError on rows that are not there; the other settings
         are updated."""
-        rows, table, outcome, fields = _setup_fields(settings, order, tasks, behind)
+        rows, table, outcome, fields = setup_fields(settings, order, tasks, behind)
         answer = await self._run("setup", {"settings": fields}, rows, table, outcome, durable=True)
         if answer["s"] == "sweep":
             # There is no such run. What a lost one of this name left must not be mixed with the new one's.
@@ -225,7 +210,7 @@ class SampleQueue:
             log.warning("a group is refused", uid=lease.uid, worker=lease.worker, reason=wrong)
             held = await self.release(lease, "invalid", failed=True, detail=wrong)
             return SubmitOutcome.INVALID if held else SubmitOutcome.STALE
-        body = encode(group) if group.tokens < INLINE_TOKENS else await asyncio.to_thread(encode, group)
+        body = await packed(group)
         staged = self._connection.key(f"staged:{lease.token}")
         args = {
             "uid": lease.uid,
@@ -255,7 +240,7 @@ class SampleQueue:
         fence = f"fence-{secrets.token_hex(16)}"
         answer = await self._run("attach", {"step": checkpoint, "fence": fence}, durable=True)
         if answer["s"] == "out_of_order":
-            raise OutOfOrderError(_attach_refused(self.run, checkpoint, answer["v"], answer["committed"]))
+            raise OutOfOrderError.at_attach(self.run, checkpoint, answer["v"], answer["committed"])
         return Attachment(fence, answer["v"], answer["committed"])
 
     async def ensure_attached(self, fence: str) -> None:
@@ -283,19 +268,19 @@ class SampleQueue:
         # Waiting costs no disk flush; a batch counts once its repeat is on disk: a restart may have lost the first.
         # Its bodies never change, so they travel meanwhile.
         confirmed, bodies = await asyncio.gather(
-            self._run("take", args, durable=True), self._bodies(found["uids"], found["vocabulary"])
+            self._run("take", args, durable=True), fetch(self._connection, found["uids"], found["vocabulary"])
         )
         self._check(confirmed, f"take({step})")
         if confirmed["s"] != "batch":
             return answers.not_taken(confirmed, step)
         if confirmed["uids"] != found["uids"]:
-            bodies = await self._bodies(confirmed["uids"], confirmed["vocabulary"])
+            bodies = await fetch(self._connection, confirmed["uids"], confirmed["vocabulary"])
         unfit = [body for body in bodies if isinstance(body, Unfit)]
         for uid, reason in unfit:
             if reason == LOST:
                 # Committed meanwhile by this learner's successor, or lost by the server?
                 self._check(await self._run("take", args), f"take({step})")
-                raise QueueDamagedError(_damaged(self.run, self._connection.key(f"body:{uid}")))
+                raise QueueDamagedError.lost(self.run, self._connection.key(f"body:{uid}"))
             if step <= confirmed["v"]:
                 raise UnreadableGroupError(f"group {uid} of step {step}, which was trained before: {reason}")
             log.warning("a group is set aside", uid=uid, step=step, reason=reason)
@@ -438,7 +423,7 @@ class SampleQueue:
                     f"`golongrl queue remove --run {self.run}`"
                 )
             case "damaged":
-                raise QueueDamagedError(_damaged(self.run, answer["key"]))
+                raise QueueDamagedError.lost(self.run, answer["key"])
         return answer
 
     def _check(self, answer: Mapping[str, Any], what: str) -> None:
@@ -449,104 +434,6 @@ class SampleQueue:
                 f"{what}: run {self.run} is at version {answer['v']}, its last batch is {answer['taken']}"
             )
 
-    async def _bodies(self, places: list[str], vocabulary: int) -> list[Group | Unfit]:
-        """The groups that were not set aside; while one part is unpacked the next one travels."""
-        uids = [uid for uid in places if not uid.startswith(ASIDE)]
-        groups: list[Group | Unfit] = []
-        unpacking: asyncio.Task[list[Group | Unfit]] | None = None
-        for start in range(0, len(uids), FETCH):
-            part = uids[start : start + FETCH]
-            bodies = await self._connection.get_many([f"body:{uid}" for uid in part])
-            if unpacking:
-                groups += await unpacking
-            unpacking = asyncio.create_task(_unpacked(list(zip(part, bodies, strict=True)), vocabulary))
-        return [*groups, *(await unpacking if unpacking else ())]
-
-
-async def _unpacked(found: list[tuple[str, bytes | None]], vocabulary: int) -> list[Group | Unfit]:
-    def unpack() -> list[Group | Unfit]:
-        return [_read(uid, body, vocabulary) for uid, body in found]
-
-    if sum(len(body or b"") for _, body in found) < INLINE_BYTES:
-        return unpack()
-    return await asyncio.to_thread(unpack)
-
-
-def _read(uid: str, body: bytes | None, vocabulary: int) -> Group | Unfit:
-    if body is None:
-        return Unfit(uid, LOST)
-    try:
-        group = decode(body)
-    except UnreadableGroupError as error:
-        return Unfit(uid, str(error))
-    wrong = fault(group, vocabulary)
-    return Unfit(uid, wrong) if wrong else group
-
 
 def _uid_of(token: str) -> str:
     return token.partition(":")[0]
-
-
-def _damaged(run: str, key: str) -> str:
-    return (
-        f"the server lost the key {key} of run {run} (evicted, or deleted by somebody): remove the rest of the run "
-        f"with `golongrl queue remove --run {run}` and restart its learner, which resumes at its last checkpoint"
-    )
-
-
-def _attach_refused(run: str, checkpoint: int, version: int, committed: int) -> str:
-    if checkpoint < committed:
-        return (
-            f"attach({checkpoint}): run {run} has committed step {committed}, its earlier batches are gone; "
-            f"resume from checkpoint {committed}"
-        )
-    return (
-        f"attach({checkpoint}): the queue of run {run} is only at version {version}, behind the checkpoint: "
-        "its data was lost or is another run's; use a new --run, or restore the queue's append-only file"
-    )
-
-
-def _setup_fields(
-    settings: QueueSettings, order: Sequence[NDArray[np.int32]], tasks: Sequence[str], behind: Behind | None
-) -> tuple[bytes, bytes, bytes, dict[str, Any]]:
-    """Row bytes, task-table bytes, what became of the rows behind, and the settings hash."""
-    for epoch, indices in enumerate(order):
-        unique = np.unique(indices)
-        if len(unique) != len(indices) or (len(unique) and not 0 <= unique[0] <= unique[-1] < len(tasks)):
-            raise ValueError(f"order of epoch {epoch}: rows must be distinct and below {len(tasks)}")
-    names = sorted(set(tasks))
-    if len(names) > 256:
-        raise ValueError(f"{len(names)} task keys; the queue tells 256 apart")
-    number = {name: index for index, name in enumerate(names)}
-    table = bytes(number[task] for task in tasks)
-    rows, epoch_ends = _sequence(order)
-    # Of all rows, whatever is behind: the run stays the same.
-    digest = hashlib.sha256(msgpack.packb([rows, table, names, epoch_ends])).hexdigest()
-    outcome = np.full((len(order), len(tasks)), b"X", "S1")
-    for ended, indices in zip(outcome, order, strict=True):
-        ended[indices] = b""
-    if behind is not None:
-        for epoch, ended in enumerate(outcome):
-            ended[behind.rows[behind.rows[:, 0] == epoch, 1]] = b"T"
-        left = [indices[outcome[epoch, indices] != b"T"] for epoch, indices in enumerate(order)]
-        rows, epoch_ends = _sequence(left)
-    return (
-        rows,
-        table,
-        outcome.tobytes(),
-        {
-            **asdict(settings),
-            "row_count": len(rows) // 4,
-            "table_rows": len(tasks),
-            "digest": f"sha256-{digest}",
-            "epoch_ends": epoch_ends,
-            "task_names": names,
-            "begin": 0 if behind is None else behind.step,
-        },
-    )
-
-
-def _sequence(order: Sequence[NDArray[np.int32]]) -> tuple[bytes, list[int]]:
-    """All epochs' rows one after the other, and where each epoch ends."""
-    rows = b"".join(np.ascontiguousarray(indices, "<i4").tobytes() for indices in order)
-    return rows, np.cumsum([len(indices) for indices in order]).tolist()

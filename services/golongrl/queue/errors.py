@@ -14,6 +14,19 @@ class FencedError(QueueError):
 class OutOfOrderError(QueueError):
     """A step, commit or announcement that does not follow from the queue's version."""
 
+    @classmethod
+    def at_attach(cls, run: str, checkpoint: int, version: int, committed: int) -> "OutOfOrderError":
+        """A learner resumes from a checkpoint that the queue cannot continue."""
+        if checkpoint < committed:
+            return cls(
+                f"attach({checkpoint}): run {run} has committed step {committed}, its earlier batches are gone; "
+                f"resume from checkpoint {committed}"
+            )
+        return cls(
+            f"attach({checkpoint}): the queue of run {run} is only at version {version}, behind the checkpoint: "
+            "its data was lost or is another run's; use a new --run, or restore the queue's append-only file"
+        )
+
 
 class NotSetUpError(QueueError):
     """The run does not exist on this server (yet): its learner sets it up."""
@@ -41,6 +54,15 @@ class QueueServerError(QueueError, InputError):
 
 class QueueDamagedError(QueueError):
     """The server lost a part of the run, or something else wrote into its keys; the message says what."""
+
+    @classmethod
+    def lost(cls, run: str, key: str) -> "QueueDamagedError":
+        """A key is not there."""
+        return cls(
+            f"the server lost the key {key} of run {run} (evicted, or deleted by somebody): remove the rest of the "
+            f"run with `golongrl queue remove --run {run}` and restart its learner, which resumes at its last "
+            "checkpoint"
+        )
 
     @classmethod
     def unreadable(cls, run: str, server: str, detail: str) -> "QueueDamagedError":

@@ -27,7 +27,6 @@ from verl.single_controller.base.decorator import Dispatch, register
 from verl.utils import tensordict_utils as tu
 from verl.utils.device import get_device_name, get_torch_device
 from verl.utils.flops_counter import get_device_flops
-from verl.utils.metric import Metric
 from verl.workers.engine import BaseEngine, EngineRegistry
 from verl.workers.engine_workers import TrainingWorker
 
@@ -38,7 +37,7 @@ from golongrl.learner.checkpoints.snapshot import SnapshotWriter
 from golongrl.learner.fsync import Written
 from golongrl.learner.ranks.optimizer import recipe_settings
 from golongrl.learner.ranks.policy_loss import policy_loss
-from golongrl.learner.ranks.routing_replay import ReplayCounts
+from golongrl.learner.ranks.reduction import mean_of, note, over_all_ranks, reduce_over_ranks, reduced
 from golongrl.learner.ranks.tensors import (
     ROUTES,
     Correction,
@@ -207,7 +206,7 @@ class LearnerRank(TrainingWorker):  # type: ignore[misc]  # verl carries no type
                     weight = torch.from_numpy(np.repeat(shard.weights, np.diff(shard.offsets)))
                     if entropy is not None:
                         tokens = float(weight.sum())
-                        _note(metrics, "actor/entropy_loss", float((entropy * weight).sum()) / max(tokens, 1.0), tokens)
+                        note(metrics, "actor/entropy_loss", float((entropy * weight).sum()) / max(tokens, 1.0), tokens)
         if self._reference is not None:
             with timed(clock, "timing_s/ref"):
                 for shard, batch in zip(shards, batches, strict=True):
@@ -220,15 +219,15 @@ class LearnerRank(TrainingWorker):  # type: ignore[misc]  # verl carries no type
             ):
                 tokens = float(correction.mask.sum())
                 for name, value in correction.metrics.items():
-                    _note(metrics, name, value, tokens)
+                    note(metrics, name, value, tokens)
                 last = index == len(batches) - 1
                 outputs.append(self._optimize(shard, batch, old, correction, last=last))
-        measured = _reduce_over_ranks(metrics, self.engine.get_data_parallel_group())
+        measured = reduce_over_ranks(metrics, self.engine.get_data_parallel_group())
         if self._routes is not None:
-            measured |= _over_all_ranks(self.engine.routed()).shares()
+            measured |= over_all_ranks(self.engine.routed()).shares()
         # verl's optimizer step leaves the weights as they are where the gradient is not finite.
         skipped = sum(not math.isfinite(output.get("actor/grad_norm", 0.0)) for output in outputs)
-        return {**_mean_of(outputs), **measured, **clock, SKIPPED: float(skipped)}
+        return {**mean_of(outputs), **measured, **clock, SKIPPED: float(skipped)}
 
     @register(dispatch_mode=Dispatch.ONE_TO_ALL, blocking=False)  # type: ignore[untyped-decorator]
     def save(self, folder: str) -> None:
@@ -362,7 +361,7 @@ class LearnerRank(TrainingWorker):  # type: ignore[misc]  # verl carries no type
         output = self.train_batch(
             self._call(batch, calculate_entropy=entropy, update_lr_scheduler=last, global_token_num=None)
         )
-        return _reduced(tu.get(output, "metrics")) if output is not None else {}
+        return reduced(tu.get(output, "metrics")) if output is not None else {}
 
     def _call(self, batch: TensorDict, **keys: Any) -> TensorDict:
         """A shallow copy with the call's own keys: verl writes its bookkeeping into what it is given."""
@@ -396,61 +395,3 @@ def _prepare_cpu() -> None:
             world_size=int(os.environ.get("WORLD_SIZE", "1")),
             timeout=_COLLECTIVE_TIMEOUT,
         )
-
-
-def _note(metrics: dict[str, list[tuple[float, float]]], name: str, value: float, weight: float) -> None:
-    metrics.setdefault(name, []).append((value, weight))
-
-
-def _reduce_over_ranks(metrics: dict[str, list[tuple[float, float]]], group: Any) -> dict[str, float]:
-    """Token-weighted means over mini-batches and data-parallel ranks; extremes by name."""
-    gathered: list[Any] = [None] * dist.get_world_size(group)
-    dist.all_gather_object(gathered, metrics, group=group)
-    result = {}
-    for name in {name for part in gathered for name in part}:
-        pairs = [pair for part in gathered for pair in part.get(name, [])]
-        values = [value for value, _ in pairs]
-        weight = sum(weight for _, weight in pairs)
-        if name.endswith("_max"):
-            result[name] = max(values)
-        elif name.endswith("_min"):
-            result[name] = min(values)
-        else:
-            result[name] = sum(v * w for v, w in pairs) / weight if weight else float(np.mean(values))
-    return result
-
-
-def _over_all_ranks(counts: ReplayCounts) -> ReplayCounts:
-    """Sums: the ranks of a Ulysses group have a part of every row each."""
-    gathered: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(gathered, counts)
-    return ReplayCounts(
-        sum(each.all for each in gathered),
-        sum(each.replayed for each in gathered),
-        sum(each.changed for each in gathered),
-    )
-
-
-def _reduced(metrics: dict[str, Any]) -> dict[str, float]:
-    """One number a metric from what verl gathers: a `Metric` or a list for each data-parallel rank."""
-    result = {}
-    for name, value in metrics.items():
-        if isinstance(value, list) and value and isinstance(value[0], Metric):
-            value = Metric.aggregate_dp(value)
-        elif isinstance(value, Metric):
-            value = value.aggregate()
-        elif isinstance(value, list):
-            flat = [x for part in value for x in (part if isinstance(part, list) else [part])]
-            value = float(np.mean(flat))
-        key = {"grad_norm": "actor/grad_norm", "lr": "actor/lr", "loss": "actor/loss", "kl_loss": "actor/kl_loss"}
-        result[key.get(name, name)] = float(value)
-    return result
-
-
-def _mean_of(outputs: list[dict[str, float]]) -> dict[str, float]:
-    """Mean over mini-batches, of the numbers that are finite; the learning rate is the one the last left behind."""
-    values: dict[str, list[float]] = {}
-    for name, value in (item for output in outputs for item in output.items()):
-        if math.isfinite(value):
-            values.setdefault(name, []).append(value)
-    return {name: float(np.mean(values[name])) for name in sorted(values)}

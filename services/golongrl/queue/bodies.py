@@ -1,0 +1,69 @@
+"""The stored bytes of groups, packed for the way to the server and fetched from it.
+
+Invariants: no event loop waits while much is packed or unpacked; what is fetched is checked as if a stranger had
+written it.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from golongrl.queue.connection import Connection
+from golongrl.queue.errors import UnreadableGroupError
+from golongrl.queue.schema import Group, decode, encode, fault
+
+# As in lua/prelude.lua: marks the place of a group that was set aside.
+ASIDE = "!"
+# The reason of an `Unfit` whose bytes are not there.
+LOST = "its body is not there"
+# Bodies fetched in one reply: 8 of the largest kind (3.8 MB) are 30 MB, which does not hold up other clients.
+FETCH = 8
+# Fewer tokens to pack, or bytes to unpack, take less time (a millisecond) than a thread takes to start on them.
+INLINE_TOKENS = 50_000
+INLINE_BYTES = 500_000
+
+
+class Unfit(NamedTuple):
+    """A stored group that cannot be trained."""
+
+    uid: str
+    reason: str
+
+
+async def packed(group: Group) -> bytes:
+    """The body of a group."""
+    return encode(group) if group.tokens < INLINE_TOKENS else await asyncio.to_thread(encode, group)
+
+
+async def fetch(connection: Connection, places: Sequence[str], vocabulary: int) -> list[Group | Unfit]:
+    """The groups of a batch's places that were not set aside; while one part is unpacked the next one travels."""
+    uids = [uid for uid in places if not uid.startswith(ASIDE)]
+    groups: list[Group | Unfit] = []
+    unpacking: asyncio.Task[list[Group | Unfit]] | None = None
+    for start in range(0, len(uids), FETCH):
+        part = uids[start : start + FETCH]
+        bodies = await connection.get_many([f"body:{uid}" for uid in part])
+        if unpacking:
+            groups += await unpacking
+        unpacking = asyncio.create_task(_unpacked(list(zip(part, bodies, strict=True)), vocabulary))
+    return [*groups, *(await unpacking if unpacking else ())]
+
+
+async def _unpacked(found: list[tuple[str, bytes | None]], vocabulary: int) -> list[Group | Unfit]:
+    def unpack() -> list[Group | Unfit]:
+        return [_read(uid, body, vocabulary) for uid, body in found]
+
+    if sum(len(body or b"") for _, body in found) < INLINE_BYTES:
+        return unpack()
+    return await asyncio.to_thread(unpack)
+
+
+def _read(uid: str, body: bytes | None, vocabulary: int) -> Group | Unfit:
+    if body is None:
+        return Unfit(uid, LOST)
+    try:
+        group = decode(body)
+    except UnreadableGroupError as error:
+        return Unfit(uid, str(error))
+    wrong = fault(group, vocabulary)
+    return Unfit(uid, wrong) if wrong else group
