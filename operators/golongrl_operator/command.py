@@ -38,6 +38,7 @@ def operator(
     """
     import asyncio
 
+    from golongrl.kubernetes.names import check_names
     from golongrl.kubernetes.rayjob.site import read_site
     from golongrl.telemetry.logging import configure
 
@@ -49,6 +50,7 @@ def operator(
     except ModuleNotFoundError as error:
         raise InputError(f"the operator needs {error.name}: pip install 'golongrl[operator]'") from error
 
+    check_names(release, namespace)
     if dev == (site is not None):
         raise InputError("give one of --site FILE (in the cluster) and --dev (outside of it)")
     text = "" if site is None else _read(site)

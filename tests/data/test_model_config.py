@@ -109,7 +109,7 @@ def test_a_value_that_no_model_has_names_file_and_key(model: Path, name: str, ke
             model_config(str(model))
 
 
-@pytest.mark.parametrize("content", ["[]", "5", "null", '"x"', "{", "", "[" * 100_000])
+@pytest.mark.parametrize("content", ["[]", "5", "null", '"x"', "{", "", "[" * 100_000, '{"a": 1, "a": 1}'])
 @pytest.mark.parametrize("name", [CONFIG, "generation_config.json", "tokenizer_config.json", "special_tokens_map.json"])
 def test_a_file_that_is_no_object_is_named(model: Path, name: str, content: str) -> None:
     (model / name).write_text(content)

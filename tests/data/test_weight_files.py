@@ -76,6 +76,10 @@ DAMAGES: list[tuple[Callable[[Path], object], str]] = [
     (lambda folder: (folder / TWO).write_bytes(struct.pack("<Q", 4) + b"nope"), f"{TWO}: its header is damaged"),
     (lambda folder: (folder / TWO).write_bytes(struct.pack("<Q", 4) + b"[1 ]"), f"{TWO}: its header is damaged"),
     (lambda folder: (folder / INDEX).write_bytes(b""), f"{INDEX}: no readable weight_map"),
+    (
+        lambda folder: (folder / INDEX).write_text('{"weight_map": {}, "weight_map": {}}'),
+        f"{INDEX}: no readable weight_map",
+    ),
     (lambda folder: (folder / INDEX).write_text("[]"), f"{INDEX}: no readable weight_map"),
     (lambda folder: (folder / INDEX).write_text('{"weight_map": [1]}'), f"{INDEX}: no readable weight_map"),
     (lambda folder: (folder / INDEX).write_text(f'{{"weight_map": {{"c": "{ONE}"}}}}'), f"{ONE}: no tensor c"),
@@ -131,7 +135,10 @@ DAMAGES: list[tuple[Callable[[Path], object], str]] = [
     (lambda folder: (folder / ONE).write_bytes(struct.pack("<Q", 2**63) + b"{}"), f"{ONE}: truncated"),
     (lambda folder: (folder / ONE).write_bytes(struct.pack("<Q", 2**64 - 1) + b"{}"), f"{ONE}: truncated"),
     (lambda folder: (folder / ONE).write_bytes(struct.pack("<Q", 0) + b"{}"), f"{ONE}: truncated"),
-    (lambda folder: (folder / ONE).write_bytes(_twice(folder / ONE)), f"{ONE}: its header has b twice"),
+    (
+        lambda folder: (folder / ONE).write_bytes(_twice(folder / ONE)),
+        f"{ONE}: its header is damaged: the key b stands in one object twice",
+    ),
     (
         lambda folder: (folder / "model-3.safetensors").write_bytes((folder / TWO).read_bytes()),
         "remove the file that does not",

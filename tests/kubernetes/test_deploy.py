@@ -13,6 +13,7 @@ from golongrl.errors import GolongrlError, InputError
 from golongrl.kubernetes import command
 from golongrl.kubernetes.deploy.diff import changes
 from golongrl.kubernetes.deploy.helm import DeployError, Deployment, user_values
+from golongrl.kubernetes.names import check_names
 from golongrl.kubernetes.rayjob.load import ValuesError
 from golongrl.kubernetes.rayjob.render import HelmError
 from golongrl.recipe import RecipeError, load, parse, read_yaml
@@ -198,6 +199,27 @@ def test_a_name_that_the_cluster_would_refuse_is_refused_first(
     error = CliRunner().invoke(app, [*words, *given, f"{option}={word}"]).exception
     assert isinstance(error, InputError)
     assert str(error).startswith(f"{option} {word!r}: use lower-case letters")
+
+
+MAKES = [
+    (command.render, ["rayjob", "quickstart"]),
+    (command.render, ["evaljob", "smoke"]),
+    (command.deploy, ["install"]),
+]
+
+
+@pytest.mark.parametrize(("app", "words"), MAKES)
+@pytest.mark.parametrize("release", ["a.b", "golongrl.v2", "1.0", "a..b", "a-.b", ".a", "a.", "a\n", "a_b", "A"])
+def test_a_new_releases_name_has_no_dots(app: typer.Typer, words: list[str], release: str) -> None:
+    """The chart writes '-' for them, so that two releases would share their objects."""
+    error = CliRunner().invoke(app, [*words, f"--release={release}"]).exception
+    assert isinstance(error, InputError)
+    assert str(error).startswith(f"--release {release!r}: use lower-case letters, digits and '-', at most 53")
+
+
+@pytest.mark.parametrize("release", ["a.b", "a" * 53, "0", "a-b"])
+def test_a_release_that_helm_made_can_be_looked_at(release: str) -> None:
+    check_names(release, "default")
 
 
 @pytest.mark.parametrize("timeout", ["abc", "", "10", "-1m", "1 m", "10m x"])

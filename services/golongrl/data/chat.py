@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from golongrl.data import keys_once
 from golongrl.data.errors import DataError
 
 if TYPE_CHECKING:
@@ -135,7 +136,7 @@ def think_problem(chat: Chat, enable_thinking: bool | None) -> str | None:
 def json_object(path: Path) -> dict[str, Any]:
     """A JSON file of a model folder. Raises DataError naming the file."""
     try:
-        config = json.loads(path.read_text("utf-8"))
+        config = keys_once.loads(path.read_text("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"model file {path}: {error}") from error
     if not isinstance(config, dict):

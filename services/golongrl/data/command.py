@@ -15,7 +15,7 @@ from golongrl import files
 from golongrl.data.construct.command import construct, diff
 from golongrl.data.construct.command import datajob as datajob
 from golongrl.data.construct.passrate.command import rollouts
-from golongrl.errors import writing_to
+from golongrl.errors import printable, writing_to
 
 if TYPE_CHECKING:
     from golongrl.data.rows import Row
@@ -62,9 +62,9 @@ def build(
     for split, (rows, findings) in built.items():
         path = places[split]
         with _writing(out):
-            print(f"{path}: {write_rows(rows, path)} rows")
+            print(printable(f"{path}: {write_rows(rows, path)} rows"))
         if findings.bad:
-            print("\n  ".join([f"{findings.source}: {findings.summary()}; left out:", *findings.lines()]))
+            print(printable("\n  ".join([f"{findings.source}: {findings.summary()}; left out:", *findings.lines()])))
 
 
 @app.command(epilog="Example: `golongrl data prepare quickstart --out runs/q1/data`")
@@ -91,7 +91,7 @@ def prepare(
     checked = load(recipe, [*(overrides or ()), *(["data.bad_rows=skip"] if skip_bad else [])])
     model = model_of(checked)
     with _writing(out):
-        print(prepare(checked, out, model, more=HeldOutSuite.of(checked)))
+        print(printable(str(prepare(checked, out, model, more=HeldOutSuite.of(checked)))))
 
 
 def _writing(out: Path) -> AbstractContextManager[None]:
@@ -149,19 +149,19 @@ def check(
     measure.save()
     _say_what_is_left_aside(file)
     for line in findings.lines():
-        print(line)
+        print(printable(line).replace("\n", " "))
     if findings.bad and not (skip_bad and good):
         raise DataError(f"data {file}: {findings.summary()}")
     if not findings.rows:
         raise DataError(f"data {file}: no rows")
-    print(f"{file}: {findings.summary()}" if findings.bad else f"{file}: {good} rows, all good")
+    print(printable(f"{file}: {findings.summary()}" if findings.bad else f"{file}: {good} rows, all good"))
 
 
 def _say_what_is_left_aside(file: Path) -> None:
     from golongrl.data.rows import left_aside
 
     if others := left_aside(file):
-        print(f"{file}: has parquet files, so {len(others)} jsonl files are not read ({others[0]} first)")
+        print(printable(f"{file}: has parquet files, so {len(others)} jsonl files are not read ({others[0]} first)"))
 
 
 class _Lengths:
@@ -221,9 +221,10 @@ def stats(
     Console().print(table)
     for name, counts in kinds.items():
         if set(counts) != {""}:
-            print(f"{name}: " + ", ".join(f"{count} {kind or 'not said'}" for kind, count in counts.most_common()))
+            told = ", ".join(f"{count} {kind or 'not said'}" for kind, count in counts.most_common())
+            print(printable(f"{name}: {told}"))
     if findings.bad:
-        print(f"{file}: {findings.summary()}; `golongrl data check {file}` lists them")
+        print(printable(f"{file}: {findings.summary()}; `golongrl data check {file}` lists them"))
 
 
 def _summary(lengths: Sequence[int], top: int) -> tuple[str, str, str, str, str]:

@@ -8,7 +8,6 @@ own, `Unreadable`, so that it does not hide the rows behind it.
 import codecs
 import json
 import os
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from golongrl import files
 from golongrl.data.errors import DataError
+from golongrl.data.keys_once import once, refuse_columns
+from golongrl.errors import printable
 from golongrl.tasks.scoring import plain_truth
 
 # What a file begins with that is no JSON lines, and what it is; a whole file of it is one fault, not one a line.
@@ -224,6 +225,7 @@ def _parquet(file: Path) -> Iterator[tuple[str, object]]:
     number = 0
     try:
         with pq.ParquetFile(file) as reader:
+            refuse_columns(reader.schema_arrow)
             for batch in reader.iter_batches(batch_size=_PARQUET_BATCH):
                 for record in batch.to_pylist():
                     number += 1
@@ -231,7 +233,7 @@ def _parquet(file: Path) -> Iterator[tuple[str, object]]:
     # Damaged bytes surface as any of these: a header, a page, a text that is no UTF-8, a size, a date out of range.
     except (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError) as error:
         after = f" after row {number}" if number else ""
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = printable(" ".join(str(error).split())) or type(error).__name__
         yield f"data {file}", Unreadable("not readable", f"not readable as parquet{after}: {reason[:300]}")
 
 
@@ -263,7 +265,7 @@ def _jsonl(file: Path) -> Iterator[tuple[str, object]]:
 
 def _decoded(line: bytes) -> object:
     try:
-        return json.loads(line.decode("utf-8"), parse_constant=_no_constant, object_pairs_hook=_once)
+        return json.loads(line.decode("utf-8"), parse_constant=_no_constant, object_pairs_hook=once)
     except UnicodeDecodeError as error:
         return Unreadable("not UTF-8", f"not UTF-8: {error.reason} at byte {error.start + 1}")
     except RecursionError:
@@ -273,15 +275,6 @@ def _decoded(line: bytes) -> object:
     except ValueError as error:
         # A number of thousands of digits, whose message tells how to change Python.
         return Unreadable("not JSON", f"not JSON that can be read: {str(error).partition(': value has')[0]}")
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object whose keys stand once: of two values Python would keep the last, and hide the other."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
-        raise ValueError(f"the key {twice} stands in one object twice")
-    return found
 
 
 def _no_constant(name: str) -> NoReturn:

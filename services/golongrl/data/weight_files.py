@@ -5,13 +5,13 @@ cut, or a shard that is missing, shows here and not minutes later in a rank. Wha
 refused here: the tensors of a file lie one after another, without a hole or an overlap, up to its end.
 """
 
-import json
 import re
 import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
+from golongrl.data import keys_once
 from golongrl.data.errors import DataError
 
 INDEX: Final = "model.safetensors.index.json"
@@ -68,7 +68,7 @@ def _check_index(folder: Path, found: list[StoredTensor]) -> None:
     """Every tensor that the index names is in the file that it says."""
     path = folder / INDEX
     try:
-        weight_map = json.loads(path.read_text("utf-8"))["weight_map"]
+        weight_map = keys_once.loads(path.read_bytes())["weight_map"]
         named = {(str(name), str(file)) for name, file in weight_map.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(f"model file {path}: no readable weight_map; {_AGAIN}") from error
@@ -112,13 +112,11 @@ def _tensors(path: Path) -> list[StoredTensor]:
             length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
             if not 2 <= length <= min(_LONGEST_HEADER, size - 8):
                 raise DataError(f"model file {path}: truncated, or not a safetensors file; {_AGAIN}")
-            header = json.loads(file.read(length), object_pairs_hook=_once, parse_constant=_no_number)
+            header = keys_once.loads(file.read(length))
     except OSError as error:
         raise DataError(f"model file {path}: {error.strerror or error}") from error
-    except _TwiceError as error:
-        raise DataError(f"model file {path}: its header has {_cut(str(error))} twice; {_AGAIN}") from error
     except (ValueError, RecursionError) as error:
-        raise DataError(f"model file {path}: its header is damaged; {_AGAIN}") from error
+        raise DataError(f"model file {path}: its header is damaged: {error}; {_AGAIN}") from error
     if not isinstance(header, dict):
         raise DataError(f"model file {path}: its header is damaged; {_AGAIN}")
     first = 8 + length
@@ -144,25 +142,6 @@ def _check_places(path: Path, tensors: list[StoredTensor], first: int) -> int:
             raise DataError(f"model file {path}: tensor {_cut(tensor.name)} {how} {before}; {_AGAIN}")
         end, before = tensor.end, f"tensor {_cut(tensor.name)}"
     return end
-
-
-class _TwiceError(ValueError):
-    """A key stands twice in a header."""
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        seen: set[str] = set()
-        for key, _ in pairs:
-            if key in seen:
-                raise _TwiceError(key)
-            seen.add(key)
-    return found
-
-
-def _no_number(text: str) -> NoReturn:
-    raise ValueError(text)
 
 
 def _cut(text: str) -> str:

@@ -24,6 +24,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from golongrl.data import keys_once
+from golongrl.errors import printable
 from golongrl.evaluation.errors import EvaluationError
 
 Record = Mapping[str, Any]
@@ -155,7 +157,7 @@ def _elements(path: Path, file: BinaryIO) -> Iterator[tuple[int, int]]:
 
 def _object(text: bytes, where: str) -> Record:
     try:
-        value = json.loads(text.decode("utf-8-sig"))
+        value = keys_once.loads(text.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise EvaluationError(f"{where}: not UTF-8: {error.reason} at byte {error.start + 1}") from error
     except (ValueError, RecursionError) as error:
@@ -173,9 +175,11 @@ class _Csv(Table):
         try:
             with path.open(encoding="utf-8-sig", newline="") as file:
                 delimiter = "\t" if path.suffix == ".tsv" else ","
-                self._rows: list[Record] = list(csv.DictReader(file, delimiter=delimiter, strict=True))
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise EvaluationError(f"{path}: not readable as {path.suffix[1:]}: {error}") from error
+                reader = csv.DictReader(file, delimiter=delimiter, strict=True)
+                keys_once.refuse_names(reader.fieldnames or ())
+                self._rows: list[Record] = list(reader)
+        except (csv.Error, ValueError) as error:  # UnicodeDecodeError is a ValueError
+            raise EvaluationError(f"{path}: not readable as {path.suffix[1:]}: {printable(str(error))}") from error
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -260,6 +264,7 @@ class _ParquetReading:
 
         try:
             self._reader = pq.ParquetFile(self._path, pre_buffer=False, buffer_size=1 << 20)
+            keys_once.refuse_columns(self._reader.schema_arrow)
         except Exception as error:
             self._translate(error)
             raise
@@ -275,7 +280,7 @@ class _ParquetReading:
         import pyarrow as pa
 
         if isinstance(error, pa.ArrowException | OSError | ValueError | OverflowError | MemoryError):
-            reason = " ".join(str(error).split()) or type(error).__name__
+            reason = printable(" ".join(str(error).split())) or type(error).__name__
             raise EvaluationError(f"{self._path}{self._row}: not readable as parquet: {reason[:300]}") from error
 
 

@@ -70,10 +70,12 @@ def evaljob(
     print(evaljob_yaml(suite, release, namespace, values or (), settings or ()), end="")
 
 
-def _deployment(release: str, namespace: str, context: str | None, timeout: str = "10m") -> "Deployment":
+def _deployment(
+    release: str, namespace: str, context: str | None, timeout: str = "10m", *, new: bool = False
+) -> "Deployment":
     from golongrl.kubernetes.names import check_names
 
-    check_names(release, namespace)
+    check_names(release, namespace, new=new)
     try:
         from golongrl.kubernetes.deploy.helm import Deployment
     except ModuleNotFoundError as error:
@@ -120,7 +122,7 @@ def put(
     """Both do the same; `upgrade` first checks that the release exists."""
     if not re.fullmatch(r"(\d+(\.\d+)?(h|m|s|ms))+", timeout):
         raise InputError(f"--timeout {timeout!r}: give a number with a unit, as 90s or 1h30m")
-    deployment = _deployment(release, namespace, context, timeout)
+    deployment = _deployment(release, namespace, context, timeout, new=call.command.name == "install")
     from golongrl.kubernetes.deploy.helm import user_values
 
     files, preset = _preset(recipe, values)

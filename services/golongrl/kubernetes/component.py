@@ -37,7 +37,7 @@ def component_yaml(
         InputError: a file, a key or a value is wrong, or Helm or Kubernetes would refuse a name.
         HelmError: helm is missing or refuses.
     """
-    check_names(release, namespace)
+    check_names(release, namespace, new=True)
     files = list(files)
     load_values(files)
     command = [helm_path(), "template", release, str(chart()), "--namespace", namespace or "default"]

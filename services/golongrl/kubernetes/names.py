@@ -9,17 +9,33 @@ from golongrl.errors import InputError
 # release). In what both Python's and Helm's regular expressions know: no look-ahead.
 LABEL: Final = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 SUBDOMAIN: Final = rf"{LABEL}(\.{LABEL})*"
+# Characters of a wrong name in a message.
+_SHOWN: Final = 80
 
 
-def check_names(release: str, namespace: str | None) -> None:
+# Helm keeps room for what it and the charts add to a release's name.
+LONGEST_RELEASE: Final = 53
+LONGEST_LABEL: Final = 63
+
+
+def check_names(release: str, namespace: str | None, *, new: bool = False) -> None:
     """The names given as --release and --namespace; None or an empty namespace leaves it to the context.
+
+    Args:
+        new: something is made under the release's name. Helm takes dots in it, which no Service has in its name: the
+            chart writes '-' for them, so that the objects of a.b and a-b would be the same.
 
     Raises:
         InputError: Helm or Kubernetes would refuse one of them.
     """
-    for option, word, form, longest in (
-        ("--release", release, SUBDOMAIN, 53),
-        ("--namespace", namespace or "default", LABEL, 63),
+    dots = "" if new else ", '.'"
+    for option, word, form, longest, more in (
+        ("--release", release, LABEL if new else SUBDOMAIN, LONGEST_RELEASE, dots),
+        ("--namespace", namespace or "default", LABEL, LONGEST_LABEL, ""),
     ):
         if len(word) > longest or not re.fullmatch(form, word):
-            raise InputError(f"{option} {word!r}: use lower-case letters, digits and '-', at most {longest} characters")
+            shown = word if len(word) <= _SHOWN else f"{word[:_SHOWN]}..."
+            raise InputError(
+                f"{option} {shown!r}: use lower-case letters, digits{more} and '-', at most {longest} characters, the "
+                "first and the last of them a letter or digit"
+            )

@@ -9,10 +9,11 @@ from typing import Annotated
 import typer
 
 from golongrl.errors import InputError
+from golongrl.kubernetes.names import SUBDOMAIN
 from golongrl.local.plan import EngineKind
 
 # Also a name of Kubernetes objects and of Redis keys, and a folder's.
-RUN_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
+RUN_NAME = re.compile(SUBDOMAIN)
 LONGEST_NAME = 63
 
 
@@ -52,7 +53,8 @@ def train(
 
     if name is not None and (len(name) > LONGEST_NAME or not RUN_NAME.fullmatch(name)):
         raise InputError(
-            f"--name {_printable(name[:80])}: use up to {LONGEST_NAME} lower-case letters, digits, '-' and '.'"
+            f"--name {_printable(name[:80])}: use up to {LONGEST_NAME} lower-case letters, digits, '-' and '.', with "
+            "a letter or digit at both ends and on both sides of a '.'"
         )
     if (shown := _printable(str(out))) != str(out):
         raise InputError(f"--out {shown}: a path must not contain line breaks or bytes that are not UTF-8")
@@ -75,7 +77,7 @@ def train(
 def run_stem(recipe: str) -> str:
     """How runs of a recipe are named: its file's name, with what a name cannot have replaced."""
     slug = re.sub(r"[^a-z0-9.]+", "-", Path(recipe).stem.lower())[: LONGEST_NAME - len("-20260101-000000")]
-    return slug.strip("-.") or "run"
+    return re.sub(r"-*\.[-.]*", ".", slug).strip("-.") or "run"
 
 
 def _printable(text: str) -> str:

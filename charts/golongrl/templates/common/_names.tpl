@@ -4,7 +4,7 @@ it is within every limit: 47 for a RayJob ("-learner-" and 8 characters of a has
 longer FULLNAME is cut and ends in a hash, so that two releases never have the same.
 */}}
 {{- define "golongrl.name" -}}
-{{- default .Chart.Name .Values.nameOverride | trunc 30 | trimSuffix "-" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 30 | trimAll "-." -}}
 {{- end -}}
 
 {{- define "golongrl.fullname" -}}

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from golongrl import files
 from golongrl.data.construct.errors import PipelineError
 from golongrl.data.construct.stage import Row, Verdict
+from golongrl.errors import printable
 
 MANIFEST = "manifest.json"
 # Rows decoded together; one may hold a book.
@@ -242,7 +243,8 @@ def parquet_slice(path: Path, start: int, end: int) -> Iterator[dict[str, Any]]:
                         number += batch.num_rows
                 first += count
     except (pa.ArrowException, OSError) as error:
-        raise PipelineError(f"{path}: not readable as parquet: {error}") from error
+        reason = printable(" ".join(str(error).split()))[:300]
+        raise PipelineError(f"{path}: not readable as parquet: {reason}") from error
 
 
 def _verdicts(digest: str) -> str:

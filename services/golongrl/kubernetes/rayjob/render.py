@@ -135,7 +135,7 @@ def rayjob_yaml(
         InputError: a file, a key or a value is wrong, or Helm or Kubernetes would refuse a name.
         HelmError: helm is missing or refuses.
     """
-    check_names(release, namespace)
+    check_names(release, namespace, new=True)
     files = list(files)
     recipe, values = resolve(name, files, overrides)
     own = preset(name)

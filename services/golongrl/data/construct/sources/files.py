@@ -5,12 +5,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from golongrl.data import keys_once
 from golongrl.data.construct.errors import PipelineError
 from golongrl.data.construct.keys import digest
 from golongrl.data.construct.models import SourceInput
 from golongrl.data.construct.sources.readers import SUFFIXES, format_of
 from golongrl.data.construct.stage import Input
 from golongrl.data.corpus import PYTHON_REFERENCE
+from golongrl.errors import printable
 
 # Rows of a data set that are read together.
 BLOCK = 64
@@ -96,9 +98,11 @@ def _groups(path: Path, piece: dict[str, Any]) -> Iterator[dict[str, Any]]:
         content = hashlib.file_digest(file, "sha256").hexdigest()
     try:
         with pq.ParquetFile(path) as reader:
+            keys_once.refuse_columns(reader.schema_arrow)
             rows = reader.metadata.num_rows
-    except (pa.ArrowException, OSError) as error:
-        raise PipelineError(f"sources: {path}: not readable as parquet: {error}") from error
+    except (pa.ArrowException, OSError, ValueError) as error:
+        reason = printable(" ".join(str(error).split()))[:300]
+        raise PipelineError(f"sources: {path}: not readable as parquet: {reason}") from error
     for start in range(0, rows, BLOCK):
         end = min(rows, start + BLOCK)
         yield {**piece, "start": start, "end": end, "first": start + 1, "content": content}

@@ -1,6 +1,5 @@
 """Reading files of every kind as documents. A reader gives what a file holds, or raises `UnreadError`."""
 
-import json
 import logging
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -8,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from golongrl.data import keys_once
 from golongrl.data.construct.models import Format_, SourceInput
 
 SUFFIXES: Final[Mapping[str, Format_]] = {
@@ -89,7 +89,7 @@ def jsonl_records(block: bytes) -> Iterator[tuple[int, object]]:
         if not text:
             continue
         try:
-            yield number, json.loads(text.decode("utf-8"))
+            yield number, keys_once.loads(text.decode("utf-8"))
         except (ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError
             yield number, UnreadError("not JSON", str(error))
 
