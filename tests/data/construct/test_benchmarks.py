@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from pydoc_data.topics import topics
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from golongrl.data.construct.contamination.texts import BenchmarkFile, absent, b
 from golongrl.data.construct.errors import PipelineError
 from golongrl.data.construct.grams import token_hashes
 from golongrl.data.construct.models import Decontaminate
-from golongrl.data.overlap import hit, tokens
+from golongrl.data.overlap import grams, hit, tokens
 from golongrl.evaluation.registry import selected
 from support.eval_data import write_eval_data
 
@@ -122,6 +123,43 @@ def test_the_index_hits_exactly_what_the_definition_hits(tmp_path_factory, items
     file = BenchmarkFile("b", folder / "b.jsonl", "".join(rows))
     index = open_index(build([file], n, folder))
     assert bool(index.hits(" ".join(text))) == hit([" ".join(item) for item in items], " ".join(text), n)
+
+
+# Long enough for its letters to count, and words of which some begin like others.
+PARTS = ["harbour", "harbourtown", "town", "a", "north", "northern", "ern", "税", "律"]
+spelt = st.lists(st.sampled_from(PARTS), max_size=24)
+
+
+@settings(max_examples=60)
+@given(
+    st.lists(spelt, min_size=1, max_size=3), st.integers(0, 3), st.integers(0, 3), st.integers(0, 24),
+    st.sampled_from(["", " ", "_", "-", ". "]), st.booleans(), st.integers(5, 8),
+)  # fmt: skip
+def test_the_index_follows_the_definition_for_letters_too(tmp_path_factory, items, which, start, end, gap, blanks, n):
+    folder = tmp_path_factory.mktemp("b")
+    rows = [json.dumps({"question": " ".join(item)}) for item in items]
+    (folder / "b.jsonl").write_text("\n".join(rows), "utf-8")
+    index = open_index(build([BenchmarkFile("b", folder / "b.jsonl", "".join(rows))], n, folder))
+    text = gap.join(items[which % len(items)][start:end])
+    text = " ".join(text) if blanks else text
+    assert bool(index.hits(text)) == hit([" ".join(item) for item in items], text, n)
+
+
+def test_no_question_of_real_documents_is_taken_for_another(tmp_path):
+    """Sentences of one half of the language reference as a benchmark, those of the other half as data."""
+    found = {" ".join(one.split()) for text in topics.values() for one in text.split(". ") if 60 < len(one) < 400}
+    sentences = sorted(found)
+    file = tmp_path / "b.jsonl"
+    file.write_text("\n".join(json.dumps({"question": one}) for one in sentences[::2]), "utf-8")
+    index = open_index(build(benchmark_files(Decontaminate(benchmarks=(str(file),))), 13, tmp_path / "index"))
+    assert all(index.hits(" ".join(one.replace(" ", ""))) for one in sentences[:40:2] if hit([one], one))
+    by_words = 0
+    for one in sentences[1:400:2]:
+        mine = {gram for _, gram in grams(tokens(one))}
+        hits = index.hits(one)
+        assert all(tuple(each.evidence.split()) in mine or len(tokens(one)) < 13 for each in hits), one
+        by_words += bool(hits)
+    assert by_words < 100
 
 
 def test_the_share_of_a_document_is_estimated_from_a_sample_where_contexts_are_large(tmp_path, monkeypatch):

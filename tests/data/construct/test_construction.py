@@ -25,6 +25,7 @@ from support.construction import pipeline, write_documents
 QUESTION = "In which year did the committee of the northern harbour towns first agree on a common tariff for grain?"
 SHORT = "Who kept the keys of the old granary?"
 CHINESE = "北方港口城镇的委员会在哪一年第一次就粮食的共同税率达成一致意见"
+TRADITIONAL = "北方港口城鎮的委員會在哪一年第一次就糧食的共同稅率達成一致意見"
 BOOK = topics["bltin-types"] if "bltin-types" in topics else topics["types"]
 
 
@@ -47,11 +48,14 @@ PLANTED = {
     "short and whole": row("Who kept the keys, of the OLD granary?!"),
     "chinese": row(f"请回答：{CHINESE[:9]}，{CHINESE[9:]}？"),
     "in the gold": row("What was asked?", answer=QUESTION),
+    "spelt out": row(" ".join(QUESTION.replace(" ", ""))),
+    "underscores": row(QUESTION.replace(" ", "_")),
+    "traditional": row(f"請回答：{TRADITIONAL}"),
     "twelve words": row(" ".join(QUESTION.split()[:12])),
     "in the context": row("Which spring was it?", context=f"{QUESTION} It was the third spring after the flood."),
     "clean": row("Which spring does the chronicle tell of?"),
 }
-REMOVED = ("case", "comma", "short and whole", "chinese", "in the gold")
+REMOVED = ("case", "comma", "short and whole", "chinese", "in the gold", "spelt out", "underscores", "traditional")
 
 
 @pytest.fixture(scope="module")

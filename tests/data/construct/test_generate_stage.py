@@ -5,11 +5,12 @@ import json
 import threading
 from pathlib import Path
 
+import jsonschema
 import pytest
 
 from golongrl.data.construct.errors import PipelineError
 from golongrl.data.construct.generate.stage import GenerateStage
-from golongrl.data.construct.generate.written import Order
+from golongrl.data.construct.generate.written import Order, WrittenSample, schema_of
 from golongrl.data.construct.generate_models import AskedModel
 from golongrl.data.construct.generators import NoSampleError, outline
 from golongrl.data.construct.tables import Tables
@@ -105,6 +106,33 @@ def test_an_answer_that_cannot_be_used_is_a_row_with_its_reason(tmp_path, said, 
         assert len(server.asked) == 2  # two tries, with different seeds
         assert len({body["seed"] for body in server.asked}) == 2
     assert (row["reason"], manifest.kept, dict(manifest.refused)) == (reason, 0, {reason: 1})
+
+
+ANSWERS = {
+    "T1": {"answer": "1871"},
+    "T2": {"options": ["a", "b", "c", "d"], "answer": "A"},
+    "T3": {"items": ["a", "b"]},
+    "T4": {"answer": "12"},
+    "T5": {"rows": [["a", 1], ["b", 2]]},
+    "T6": {"items": ["a", "b"]},
+    "T7": {"items": ["a", "b", "c"]},
+    "T8": {"items": ["a", "b", "c", "d"]},
+    "T9": {"answer": "A summary of what the text says."},
+}
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_decoder_that_keeps_to_the_schema_leaves_out_no_key(task):
+    """Where a key may be left out, a decoder may end the object before the gold."""
+    schema = schema_of(task)
+    whole = {"question": "What is asked here?", **ANSWERS[task], "evidence": [SENTENCE]}
+    jsonschema.validate(whole, schema)
+    WrittenSample.model_validate(whole)
+    for key in whole:
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate({other: value for other, value in whole.items() if other != key}, schema)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({**whole, "more": 1}, schema)
 
 
 def test_a_second_try_may_be_usable_and_a_busy_server_is_waited_for(tmp_path):

@@ -78,6 +78,83 @@ def test_a_chinese_character_is_a_token(text, expected):
     assert hit([CHINESE], text) is expected
 
 
+TRADITIONAL = "請根據以下文章回答問題公司二零二三年的營業收入是多少"
+WORDS = QUESTION.split()
+
+# The whole question, in writings that a person reads and a search for words does not.
+DISGUISES = {
+    "letters with blanks": " ".join(QUESTION.replace(" ", "")),
+    "letters with blanks, wider between words": "   ".join(map(" ".join, WORDS)),
+    "some words spelt out": " ".join(" ".join(word) if len(word) > 6 else word for word in WORDS),
+    "underscores": "_".join(WORDS),
+    "points": ".".join(WORDS),
+    "slashes and bars": "/".join(WORDS[:8]) + "|" + "|".join(WORDS[8:]),
+    "no blanks": "".join(WORDS),
+    "no blanks, inside other words": "Pleaseanswerthis" + "".join(WORDS) + "andsayitshortly",
+    "camel case": "".join(map(str.capitalize, WORDS)),
+    "hyphens at the end of lines": QUESTION.replace("committee", "com-\nmittee").replace("harbour", "har-\n  bour"),
+    "emphasis inside words": QUESTION.replace("committee", "com**mit**tee").replace("year", "_y_ear"),
+    "tags inside words": QUESTION.replace("mit", "<b>mit</b>").replace("iff", '<span class="x">iff</span>'),
+    "zero width": "\u200b".join(QUESTION),
+    "full width": "".join(chr(ord(one) + 0xFEE0) if one.isalpha() else one for one in QUESTION),
+    "mathematical letters": "".join(chr(0x1D41A + ord(one) - 97) if "a" <= one <= "z" else one for one in QUESTION),
+}
+
+
+@pytest.mark.parametrize("text", DISGUISES.values(), ids=DISGUISES)
+def test_boundaries_between_words_hide_nothing(text):
+    assert hit([QUESTION], text)
+    assert hit([QUESTION], f"Please answer: {text}\nIn one word.")
+
+
+@pytest.mark.parametrize(
+    ("item", "text"),
+    [
+        (CHINESE, TRADITIONAL),
+        (TRADITIONAL, CHINESE),
+        (CHINESE, " ".join(TRADITIONAL)),
+        (CHINESE, "，".join(TRADITIONAL)),
+        ("头发与干燥的面条里面有后台", "頭髮與乾燥的麵條裡面有後臺"),
+        ("为什么众人说台湾的里程", "爲什麼衆人說臺灣的里程"),
+        ("who wrote the play hamlet", "w h o w r o t e t h e p l a y h a m l e t"),
+        ("who wrote the play hamlet", "Who_wrote_the_play_Hamlet"),
+        ("who wrote the play hamlet", "WhoWroteThePlayHamlet?"),
+    ],
+)
+def test_short_items_and_both_writings_of_chinese_are_found(item, text):
+    assert hit([item], text)
+
+
+@pytest.mark.parametrize(
+    ("item", "text"),
+    [
+        # Twelve words, and a thirteenth that only begins like the item's or ends like it.
+        (" ".join(LONG[:20]), " ".join(LONG[5:17]) + " w17x"),
+        (" ".join(LONG[:20]), "xw5 " + " ".join(LONG[6:18])),
+        (QUESTION, " ".join(WORDS[:12])),
+        (QUESTION, " ".join(" ".join(WORDS[:12]))),
+        (QUESTION, "".join(WORDS[:12])),
+        (QUESTION, " ".join([*WORDS[:6], "not", *WORDS[6:]])),
+        (QUESTION, "".join([*WORDS[:6], "not", *WORDS[6:]])),
+        # Lists of numbers.
+        ("1 2 3 4 5 6 7 8 9 10 11 12 13 14 15", "12 34 56 78 91 01 11 21 31 41 5"),
+        ("1 2 3 4 5", "12345"),
+        ("a b c d e f g h i j k l m n o p", "abcdefghijklmnop"),
+        ("who wrote the play hamlet", "Who_wrote_the_play_Hamlet_first"),
+        (CHINESE, "後臺裡面有乾燥的麵條與頭髮"),
+        ("x < b and c > d so that e < f and g > h holds for all of them", "x d so that e h holds"),
+        ("", "_ _ _ _ _"),
+        ("_____ _____", "_____"),
+    ],
+)
+def test_what_only_resembles_an_item_is_no_hit(item, text):
+    assert not hit([item], text)
+
+
+def test_underscores_are_no_letters():
+    assert tokens("the name_of_it __init__") == ["the", "name", "of", "it", "init"]
+
+
 def test_runs_of_few_different_words_say_nothing():
     assert not hit(["no no no " * 20], "no no no " * 20)
     assert not hit(["1 2 3 " * 20], "1 2 3 " * 20)

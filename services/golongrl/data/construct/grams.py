@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 from golongrl.data.overlap import CJK, LEAST_DIFFERENT, normalise
 
-# The same classes as Python's \w, which is not Rust's: letters, numbers and `_`.
-_TOKEN: Final = rf"[{CJK}]|[[\p{{L}}\p{{N}}_]--[{CJK}]]+".replace(r"\U00020000-\U0003134f", r"\x{20000}-\x{3134f}")
+# The same classes as Python's \w but `_`, which are not Rust's: letters and numbers.
+_TOKEN: Final = rf"[{CJK}]|[[\p{{L}}\p{{N}}]--[{CJK}]]+".replace(r"\U00020000-\U0003134f", r"\x{20000}-\x{3134f}")
 # Odd, so that multiplying by it loses nothing modulo 2**64.
 _BASE: Final = 0x9E3779B97F4A7C15
 # Of the words and of their hashes.
-VERSION: Final = f"2, polars {pl.__version__}"
+VERSION: Final = f"3, polars {pl.__version__}"
 
 Hashes = NDArray[np.uint64]
 

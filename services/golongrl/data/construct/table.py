@@ -8,9 +8,12 @@ Invariants:
 """
 
 import json
+from bisect import bisect_right
 from collections import Counter, OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Self
 
@@ -23,10 +26,12 @@ from golongrl.data.construct.stage import Row, Verdict
 from golongrl.errors import printable
 
 MANIFEST = "manifest.json"
-# Rows decoded together; one may hold a book.
+# Rows decoded together at most.
 _BATCH = 32
-# Shards kept decoded by `Lookup`, a few so that documents that are used together are read once.
-_CACHED = 4
+# Bytes of rows that are written, and so read, together: a row may hold a book.
+GROUP_BYTES = 4 << 20
+# Bytes of row groups kept decoded by `Lookup`, so that documents that are used together are read once.
+_CACHED_BYTES = 32 << 20
 _VERDICTS = pa.schema([("number", pa.int64()), ("reason", pa.string()), ("detail", pa.string())])
 
 
@@ -168,13 +173,14 @@ class StageTable:
 
 
 class Lookup:
-    """Rows of a finished stage by the value of one column (with the last shards kept in memory)."""
+    """Rows of a finished stage by the value of one column (with the last row groups kept in memory)."""
 
     def __init__(self, folder: Path, column: str) -> None:
         self._folder = folder
         self._column = column
         self._where: dict[str, tuple[str, int]] = {}
-        self._cache: OrderedDict[str, pa.Table] = OrderedDict()
+        self._sizes: dict[str, list[int]] = {}  # rows of each row group of a shard
+        self._cache: OrderedDict[tuple[str, int], pa.Table] = OrderedDict()
         table = StageTable(folder, pa.schema([]))
         manifest = table.needed()
         verdicts = table.verdicts(manifest.digest)
@@ -204,13 +210,26 @@ class Lookup:
             KeyError: there is none.
         """
         shard, number = self._where[value]
-        if shard not in self._cache:
-            self._cache[shard] = pq.read_table(self._folder / shard)
-            while len(self._cache) > _CACHED:
-                self._cache.popitem(last=False)
-        self._cache.move_to_end(shard)
-        row: dict[str, Any] = self._cache[shard].slice(number, 1).to_pylist()[0]
+        group, place = self._group(shard, number)
+        row: dict[str, Any] = group.slice(place, 1).to_pylist()[0]
         return row
+
+    def _group(self, shard: str, number: int) -> tuple[pa.Table, int]:
+        """The row group that holds a row of a shard, and the row's place in it."""
+        sizes = self._sizes.get(shard)
+        if sizes is None:
+            metadata = pq.read_metadata(self._folder / shard)
+            sizes = self._sizes[shard] = [metadata.row_group(one).num_rows for one in range(metadata.num_row_groups)]
+        ends = list(accumulate(sizes))
+        index = bisect_right(ends, number)
+        key = (shard, index)
+        if key not in self._cache:
+            with pq.ParquetFile(self._folder / shard) as reader:
+                self._cache[key] = reader.read_row_group(index)
+            while len(self._cache) > 1 and sum(table.nbytes for table in self._cache.values()) > _CACHED_BYTES:
+                self._cache.popitem(last=False)
+        self._cache.move_to_end(key)
+        return self._cache[key], number - ends[index] + sizes[index]
 
 
 # Of this process: a worker makes thousands of rows from the same documents.
@@ -255,12 +274,48 @@ def _read(path: Path, columns: Sequence[str] | None) -> Iterator[dict[str, Any]]
     try:
         with pq.ParquetFile(path) as reader:
             names = None if columns is None else [name for name in columns if name in reader.schema_arrow.names]
-            for batch in reader.iter_batches(batch_size=_BATCH, columns=names):
-                yield from batch.to_pylist()
+            # A batch must not join row groups, or it would hold many books.
+            for group in range(reader.num_row_groups):
+                for batch in reader.iter_batches(batch_size=_BATCH, row_groups=[group], columns=names):
+                    yield from batch.to_pylist()
     except (pa.ArrowException, OSError) as error:
         raise PipelineError(f"{path}: {error}; delete the file to make its rows again") from error
 
 
 def _write(path: Path, rows: Sequence[Row], schema: pa.Schema) -> None:
-    with files.replacing(path) as staging:
-        pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), staging, compression="zstd")
+    with files.replacing(path) as staging, writer(staging, schema) as out:
+        for row in rows:
+            out.write(row)
+
+
+class GroupWriter:
+    """Writes rows to a parquet file, in row groups of about `GROUP_BYTES`."""
+
+    def __init__(self, file: pq.ParquetWriter, schema: pa.Schema, most_rows: int) -> None:
+        self._file = file
+        self._schema = schema
+        self._most_rows = most_rows
+        self._rows: list[pa.RecordBatch] = []
+        self._bytes = 0
+
+    def write(self, row: Row) -> None:
+        """Write a row, sooner or later."""
+        self._rows.append(pa.RecordBatch.from_pylist([dict(row)], schema=self._schema))
+        self._bytes += self._rows[-1].nbytes
+        if self._bytes >= GROUP_BYTES or len(self._rows) >= self._most_rows:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write the rows that wait as a row group."""
+        if self._rows:
+            self._file.write_table(pa.Table.from_batches(self._rows, self._schema).combine_chunks())
+        self._rows, self._bytes = [], 0
+
+
+@contextmanager
+def writer(path: Path, schema: pa.Schema, most_rows: int = 1024) -> Iterator[GroupWriter]:
+    """Write a parquet file row by row."""
+    with pq.ParquetWriter(path, schema, compression="zstd") as file:
+        groups = GroupWriter(file, schema, most_rows)
+        yield groups
+        groups.flush()

@@ -1,8 +1,8 @@
 """The n-grams of all benchmarks, on disk, shared between processes by memory mapping.
 
-Of items every n-gram is kept with all the items that have it. Of contexts, which may be a thousand times longer, at
-most `MOST_CONTEXT` are kept: where there are more, only those whose hash ends in zeros, so that the share of a
-document's n-grams which a benchmark has is estimated from a sample of both.
+Of items every n-gram is kept with all the items that have it, and the run of its letters. Of contexts, which may be a
+thousand times longer, at most `MOST_CONTEXT` are kept: where there are more, only those whose hash ends in zeros, so
+that the share of a document's n-grams which a benchmark has is estimated from a sample of both.
 
 Invariant: an index is written to a temporary folder and renamed; its name is a hash of all that it depends on.
 """
@@ -18,10 +18,11 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from golongrl.data.construct.contamination.letters import Letters
 from golongrl.data.construct.contamination.texts import BenchmarkFile, BenchmarkText, texts
 from golongrl.data.construct.grams import VERSION, Hashes, gram_hashes, token_hashes
 from golongrl.data.construct.keys import digest
-from golongrl.data.overlap import LEAST_WHOLE, tokens
+from golongrl.data.overlap import LEAST_WHOLE, LEAST_WHOLE_LETTERS, grams, tokens
 
 # 64 M hashes are 0.5 GB, mapped once for all processes.
 MOST_CONTEXT: Final = 64 << 20
@@ -53,7 +54,10 @@ class BenchmarkIndex:
     items: Sequence[tuple[str, str, str, str]]  # benchmark, item, field, tokens joined by blanks
     grams: Hashes  # sorted
     owners: NDArray[np.int32]  # the item of each
-    whole: dict[str, int]  # the tokens of a short item -> the item
+    runs: Hashes  # of the letters of the n-grams, sorted among those of one length
+    run_owners: NDArray[np.int32]
+    lengths: Sequence[tuple[int, int, int]]  # a length of runs, and where those begin and end
+    whole: dict[str, int]  # the tokens of a short item, and its letters without blanks -> the item
     contexts: Hashes  # sorted, without repeats
     context_owners: NDArray[np.int32]
     benchmarks: Sequence[str]
@@ -65,13 +69,15 @@ class BenchmarkIndex:
         meta = json.loads((folder / _META).read_text("utf-8"))
         return cls(
             n=meta["n"], step=meta["step"], items=[tuple(item) for item in meta["items"]],
+            lengths=[tuple(one) for one in meta["lengths"]],
             whole=meta["whole"], benchmarks=meta["benchmarks"], unmatchable=meta["unmatchable"],
             **{name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in _ARRAYS},
         )  # fmt: skip
 
     def hits(self, text: str) -> list[Hit]:
-        """Every item that the text shares an n-gram with, or equals; each confirmed by text."""
-        return self._confirmed(text, self._candidates(token_hashes(text)))
+        """Every item that the text shares an n-gram with, or its letters, or equals; each confirmed by text."""
+        found = self._confirmed(text, self._candidates(token_hashes(text)))
+        return found or self._spelt(Letters(tokens(text)))
 
     def context_hits(self, text: str) -> tuple[int, list[Hit]]:
         """How many n-grams of a long text are an item's, too, and a few of these items."""
@@ -82,8 +88,8 @@ class BenchmarkIndex:
 
     def share(self, hashed: Hashes) -> tuple[float, str]:
         """The largest share of a document's n-grams (given its tokens' hashes) in the contexts of one benchmark."""
-        _, grams = gram_hashes(hashed, self.n)
-        sample = np.unique(grams[grams & np.uint64(self.step - 1) == 0])
+        _, own = gram_hashes(hashed, self.n)
+        sample = np.unique(own[own & np.uint64(self.step - 1) == 0])
         if not len(sample) or not len(self.contexts):
             return 0.0, ""
         at = np.searchsorted(self.contexts, sample)
@@ -97,9 +103,9 @@ class BenchmarkIndex:
 
     def _candidates(self, hashed: Hashes) -> list[tuple[int, int]]:
         """(place of the n-gram in the text, item) of every equal hash."""
-        places, grams = gram_hashes(hashed, self.n)
-        first = np.searchsorted(self.grams, grams, "left")
-        last = np.searchsorted(self.grams, grams, "right")
+        places, own = gram_hashes(hashed, self.n)
+        first = np.searchsorted(self.grams, own, "left")
+        last = np.searchsorted(self.grams, own, "right")
         return [
             (int(places[at]), int(owner))
             for at in np.flatnonzero(last > first)
@@ -110,17 +116,41 @@ class BenchmarkIndex:
         words = tokens(text)
         hits: dict[int, Hit] = {}
         if len(words) < self.n and (item := self.whole.get(" ".join(words))) is not None:
-            hits[item] = Hit(*self.items[item][:3], " ".join(words))
+            hits[item] = self._hit(item, " ".join(words))
         for place, item in candidates:
             if item in hits or len(hits) >= _MOST_EVIDENCE:
                 continue
             evidence = " ".join(words[place : place + self.n])
             if f" {evidence} " in f" {self.items[item][3]} ":
-                hits[item] = Hit(*self.items[item][:3], evidence)
+                hits[item] = self._hit(item, evidence)
         return list(hits.values())
 
+    def _spelt(self, letters: Letters) -> list[Hit]:
+        """Items of which a text has the letters with other boundaries between its words."""
+        if (item := self.whole.get(letters.text)) is not None:
+            return [self._hit(item, self.items[item][3])]
+        hits: dict[int, Hit] = {}
+        starts, ends = letters.candidates()
+        for length, first, last in self.lengths:
+            places = np.flatnonzero(starts[:-length] & ends[length:])
+            hashed = letters.hashes(places, np.full(len(places), length))
+            among = self.runs[first:last]
+            low = first + np.searchsorted(among, hashed, "left")
+            high = first + np.searchsorted(among, hashed, "right")
+            for at in np.flatnonzero(high > low):
+                run = letters.text[places[at] : places[at] + length]
+                for item in map(int, self.run_owners[low[at] : high[at]]):
+                    words = self.items[item][3].split(" ")
+                    gram = next((gram for _, gram in grams(words, self.n) if "".join(gram) == run), None)
+                    if gram is not None and item not in hits and len(hits) < _MOST_EVIDENCE:
+                        hits[item] = self._hit(item, " ".join(gram))
+        return list(hits.values())
 
-_ARRAYS: Final = ("grams", "owners", "contexts", "context_owners")
+    def _hit(self, item: int, evidence: str) -> Hit:
+        return Hit(*self.items[item][:3], evidence)
+
+
+_ARRAYS: Final = ("grams", "owners", "runs", "run_owners", "contexts", "context_owners")
 
 
 @lru_cache(maxsize=2)
@@ -157,6 +187,8 @@ class _Builder:
         self._whole: dict[str, int] = {}
         self._unmatchable = 0
         self._grams: list[tuple[Hashes, NDArray[np.int32]]] = []
+        self._runs: list[tuple[Hashes, NDArray[np.int32]]] = []
+        self._run_lengths: list[NDArray[np.int64]] = []
         self._contexts: list[tuple[Hashes, NDArray[np.int32]]] = []
         self._pending = 0
         self._benchmarks: dict[str, int] = {}
@@ -174,34 +206,47 @@ class _Builder:
         words = tokens(one.text)
         number = len(self._items)
         if len(words) >= self._n:
-            _, grams = gram_hashes(token_hashes(one.text), self._n)
-            self._grams.append((grams, np.full(len(grams), number, np.int32)))
+            places, hashed = gram_hashes(token_hashes(one.text), self._n)
+            self._grams.append((hashed, np.full(len(hashed), number, np.int32)))
+            _, runs, lengths = Letters(words).gram_runs(places, self._n)
+            self._runs.append((runs, np.full(len(runs), number, np.int32)))
+            self._run_lengths.append(lengths)
         elif len(words) >= LEAST_WHOLE:
             self._whole.setdefault(" ".join(words), number)
+            if len(letters := "".join(words)) >= LEAST_WHOLE_LETTERS:
+                self._whole.setdefault(letters, number)
         else:
             self._unmatchable += 1
             return
         self._items.append((one.benchmark, one.item, one.field, " ".join(words)))
 
     def _context(self, text: str, benchmark: int) -> None:
-        _, grams = gram_hashes(token_hashes(text), self._n)
-        grams = np.unique(grams[grams & np.uint64(self._step - 1) == 0])
-        self._contexts.append((grams, np.full(len(grams), benchmark, np.int32)))
-        self._pending += len(grams)
+        _, hashed = gram_hashes(token_hashes(text), self._n)
+        hashed = np.unique(hashed[hashed & np.uint64(self._step - 1) == 0])
+        self._contexts.append((hashed, np.full(len(hashed), benchmark, np.int32)))
+        self._pending += len(hashed)
         if self._pending > _PENDING:
             self._contexts = [_merged(self._contexts)]
             self._pending = 0
 
     def write(self, folder: Path) -> None:
-        grams, owners = _joined(self._grams)
-        order = np.lexsort((owners, grams))
+        hashed, owners = _joined(self._grams)
+        order = np.lexsort((owners, hashed))
+        runs, run_owners = _joined(self._runs)
+        lengths = np.concatenate([np.empty(0, np.int64), *self._run_lengths])
+        by_length = np.lexsort((run_owners, runs, lengths))
+        known, counts = np.unique(lengths, return_counts=True)
+        ends = np.cumsum(counts)
         contexts, context_owners = _merged(self._contexts)
-        np.save(folder / "grams.npy", grams[order])
+        np.save(folder / "grams.npy", hashed[order])
         np.save(folder / "owners.npy", owners[order])
+        np.save(folder / "runs.npy", runs[by_length])
+        np.save(folder / "run_owners.npy", run_owners[by_length])
         np.save(folder / "contexts.npy", contexts)
         np.save(folder / "context_owners.npy", context_owners)
         meta = {
             "n": self._n, "step": self._step, "items": self._items, "whole": self._whole,
+            "lengths": np.stack([known, ends - counts, ends], axis=1).tolist(),
             "benchmarks": list(self._benchmarks), "unmatchable": self._unmatchable,
         }  # fmt: skip
         (folder / _META).write_text(json.dumps(meta, ensure_ascii=False), "utf-8")

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from golongrl import files
 from golongrl.data.construct import grams, schemas
@@ -21,7 +20,7 @@ from golongrl.data.construct.contamination.index import Hit, build, open_index
 from golongrl.data.construct.contamination.texts import absent, benchmark_files, index_digest
 from golongrl.data.construct.models import Decontaminate, Pipeline
 from golongrl.data.construct.stage import CpuStage, Executor, Input, Made, Row, StageName, Verdict, Work, refused
-from golongrl.data.construct.table import Lookup
+from golongrl.data.construct.table import Lookup, writer
 from golongrl.data.construct.tables import Tables, context_of
 
 # Why a good row is left out.
@@ -29,7 +28,7 @@ BEYOND = "beyond the quota"
 # What is trained on.
 TRAIN = "train.parquet"
 REPORT = "decontamination.json"
-# Rows of the final file in one row group.
+# Rows of the final file in one row group at most.
 _GROUP = 64
 # Examples in the report.
 _MOST_LISTED = 200
@@ -177,8 +176,7 @@ def _write_report(path: Path, rows: Sequence[Row], settings: Decontaminate, miss
 def _write_dataset(formatted: Path, kept: Sequence[str], path: Path) -> None:
     """The kept rows with the dataset's columns, a row group at a time."""
     lookup = Lookup.of(formatted, "id")
-    with files.replacing(path) as staging, pq.ParquetWriter(staging, schemas.DATASET, compression="zstd") as writer:
-        for start in range(0, len(kept), _GROUP):
-            some = [lookup.get(row_id) for row_id in kept[start : start + _GROUP]]
-            rows = [{name: row[name] for name in schemas.DATASET.names} for row in some]
-            writer.write_table(pa.Table.from_pylist(rows, schema=schemas.DATASET))
+    with files.replacing(path) as staging, writer(staging, schemas.DATASET, _GROUP) as out:
+        for row_id in kept:
+            row = lookup.get(row_id)
+            out.write({name: row[name] for name in schemas.DATASET.names})

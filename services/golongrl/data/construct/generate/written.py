@@ -30,6 +30,13 @@ _NUMBER = re.compile(r"-?\d{1,3}(?:,\d{3})*(?:\.\d+)?|-?\d+(?:\.\d+)?(?:/\d+)?")
 _COUNTS: dict[TaskType, tuple[int, int]] = {"T3": (2, 12), "T6": (2, 8), "T7": (3, 8), "T8": (4, 8)}
 _ROWS = (2, 12)
 _LEAST_SUMMARY = 40  # characters
+# What a decoder is held to, in characters: far above what the prompt asks for.
+_LONGEST_QUESTION = 2000
+_LONGEST_ITEM = 400
+_LONGEST_NUMBER = 40
+_LONGEST_SUMMARY = 4000
+_LONGEST_EVIDENCE = 800
+_MOST_COLUMNS = 12
 
 
 class WrittenSample(BaseModel):
@@ -74,7 +81,7 @@ class Order:
                 temperature=self.model.temperature,
                 top_p=self.model.top_p,
                 seed=(self.seed + number) % (1 << 31),
-                response_schema=_schema() if self.model.schema_mode else None,
+                response_schema=schema_of(self.task) if self.model.schema_mode else None,
             )
             yield LlmCall(STAGE, f"{VERSION}-{prompts.sha}", self.model.model, request)
 
@@ -122,8 +129,38 @@ class Order:
         return checked(sample)
 
 
-def _schema() -> dict[str, Any]:
-    return WrittenSample.model_json_schema()
+def schema_of(task: TaskType) -> dict[str, Any]:
+    """The JSON schema of an answer for a task type: its own keys alone, and all of them.
+
+    With optional keys a decoder that keeps to the schema may end an object before the gold. Lengths are bounded because
+    a small model repeats itself up to max_tokens otherwise.
+    """
+    properties: dict[str, Any] = {"question": _text(_LONGEST_QUESTION)}
+    match task:
+        case "T1":
+            properties["answer"] = _text(_LONGEST_ITEM)
+        case "T2":
+            properties["options"] = _list(_text(_LONGEST_ITEM), len(LETTERS), len(LETTERS))
+            properties["answer"] = {"enum": list(LETTERS)}
+        case "T4":
+            properties["answer"] = _text(_LONGEST_NUMBER)
+        case "T5":
+            cells = {"anyOf": [_text(_LONGEST_ITEM), {"type": "number"}]}
+            properties["rows"] = _list(_list(cells, 1, _MOST_COLUMNS), *_ROWS)
+        case "T9":
+            properties["answer"] = _text(_LONGEST_SUMMARY)
+        case _:
+            properties["items"] = _list(_text(_LONGEST_ITEM), *_COUNTS[task])
+    properties["evidence"] = _list(_text(_LONGEST_EVIDENCE), 1, _MOST_EVIDENCE)
+    return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
+
+
+def _text(longest: int) -> dict[str, Any]:
+    return {"type": "string", "maxLength": longest}
+
+
+def _list(items: dict[str, Any], least: int, most: int) -> dict[str, Any]:
+    return {"type": "array", "items": items, "minItems": least, "maxItems": most}
 
 
 def _gold(task: TaskType, written: WrittenSample, context: str) -> tuple[str, str | tuple[str, ...]]:
