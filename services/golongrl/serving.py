@@ -3,7 +3,8 @@
 Invariants:
 - an address that cannot be bound is found before anything slow starts, and is one line;
 - uvicorn never raises a signal again: whoever runs the server decides how the process ends;
-- after SIGTERM or SIGINT a server accepts no more, and running requests have a bounded time to finish.
+- after SIGTERM or SIGINT a server accepts no more, and running requests have a bounded time to finish;
+- slow clients, idle ones and those that send too much cost a bounded time and memory (`connections`).
 """
 
 import asyncio
@@ -19,6 +20,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 from starlette.responses import Response
 
+from golongrl.connections import protocol
 from golongrl.errors import InputError
 
 # Connections waiting to be accepted while the event loop is busy: a burst from every rollout worker at once.
@@ -74,6 +76,8 @@ class Server(uvicorn.Server):
 def _server(app: Any, *, grace_s: int, lifespan: bool) -> Server:
     config = uvicorn.Config(
         app,
+        http=protocol(),
+        ws="none",
         backlog=_BACKLOG,
         log_config=None,
         log_level="warning",

@@ -1,6 +1,8 @@
 """A job's scrape port: what it answers, and addresses that cannot be had."""
 
 import socket
+import threading
+from contextlib import ExitStack
 
 import httpx
 import pytest
@@ -24,6 +26,18 @@ def test_it_serves_text_and_exemplars_to_who_accepts_openmetrics(capsys: pytest.
     assert 'trace_id="abc"' in rich.text
     with pytest.raises(httpx.ConnectError):
         httpx.get(url, timeout=60)
+
+
+def test_many_slow_clients_cost_a_few_threads_and_a_scrape_is_answered(capfd: pytest.CaptureFixture[str]) -> None:
+    threads = threading.active_count()
+    with scraped(CollectorRegistry(), "127.0.0.1", 0) as port, ExitStack() as stack:
+        for sent in [b"", b"GET / HT", b"POST / HTTP/1.1\r\nContent-Length: 9\r\n\r\n"] * 60:
+            client = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=60))
+            client.sendall(sent)
+        assert httpx.get(f"http://127.0.0.1:{port}/metrics", timeout=60).status_code == 200
+        while threading.active_count() > threads + 50:
+            threading.Event().wait(0.05)
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_no_port_serves_nothing() -> None:
