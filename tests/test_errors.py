@@ -17,6 +17,7 @@ from golongrl.errors import (
     NoSpaceError,
     one_line,
     printable,
+    show_defect,
     url_without_secret,
 )
 from golongrl.evaluation.run.endpoint import base
@@ -120,7 +121,29 @@ def test_an_errors_line_is_printable(capsys: pytest.CaptureFixture[str]) -> None
     assert capsys.readouterr().err == "error: worker ?[31mevil\n"
 
 
-@pytest.mark.parametrize("url", ["http://me:hidden@h/v1", "http://h/v1?api_key=hidden", "redis://:hidden@h:1/0"])
+def test_a_name_with_a_line_break_does_not_look_like_a_line_of_ours(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit), one_line():
+        raise InputError("data x\nerror: all is lost\n.jsonl: 1 bad row\n  row 1: empty\n  row 2: too long")
+    assert capsys.readouterr().err.splitlines() == [
+        "error: data x?error: all is lost?.jsonl: 1 bad row", "  row 1: empty", "  row 2: too long"
+    ]  # fmt: skip
+
+
+def test_a_defects_traceback_has_no_secrets(capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        raise ValueError("cannot reach redis://:hidden@h:1")
+    except ValueError as error:
+        show_defect(type(error), error, error.__traceback__)
+    said = capsys.readouterr().err
+    assert "Traceback" in said
+    assert "hidden" not in said
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://me:hidden@h/v1", "http://h/v1?api_key=hidden", "redis://:hidden@h:1/0", "https://hidden@h/v1",
+     "http://h/v1?X-Amz-Signature=hidden"],
+)  # fmt: skip
 def test_a_url_that_is_kept_has_no_secret(url: str) -> None:
     """It would stand in manifests, reports and logs."""
     with pytest.raises(ValueError, match="give it by its environment variable") as error:

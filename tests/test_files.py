@@ -240,3 +240,39 @@ def test_what_is_read_is_not_written_over_under_any_name(tmp_path: Path) -> None
         with pytest.raises(InputError, match="this file is what is read"):
             files.refuse_input(tmp_path / name, [tmp_path / "absent", read])
     files.refuse_input(tmp_path / "new", [read])
+
+
+def test_what_has_no_end_is_not_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to("/dev/zero")
+    for path in (Path("/dev/null"), tmp_path / "pipe", tmp_path / "file"):
+        files.refuse_device(path)
+    for path in (Path("/dev/zero"), Path("/dev/full"), tmp_path / "link"):
+        with pytest.raises(InputError, match="is a device, not a file"):
+            files.refuse_device(path)
+
+
+def _fill(folder: Path, *, keep: bool) -> None:
+    with files.locked_folder(folder, ".lock") as made:
+        made.file(folder / "record")
+        (folder / "record").touch()
+        if keep:
+            made.keep()
+        raise InputError("no")
+
+
+@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize("there", [False, True])
+def test_a_locked_folder_is_left_as_it_was_unless_it_is_kept(tmp_path: Path, fails: bool, there: bool) -> None:
+    folder = tmp_path / "deep" / "folder"
+    if there:
+        folder.mkdir(parents=True)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(InputError, match="no"):
+        _fill(folder, keep=not fails)
+    after = [*before, folder.parent, folder, folder / ".lock", folder / "record"] if not fails else before
+    assert sorted(tmp_path.rglob("*")) == sorted(set(after))
+    with files.locked_folder(folder, ".lock"):
+        pass
+    assert (folder / ".lock").exists()

@@ -17,7 +17,7 @@ from typer.core import TyperCommand
 from typer.exceptions import Abort, TyperException
 
 from golongrl import __version__
-from golongrl.errors import InputError, one_line, writing_to
+from golongrl.errors import InputError, one_line, show_defect, writing_to
 from golongrl.recipe import Recipe, dump, load, packaged, source
 
 app = typer.Typer(
@@ -232,6 +232,7 @@ def main() -> None:
 
 
 def _prepare_process() -> None:
+    sys.excepthook = show_defect
     # A file that is opened while one of these is closed would get what is printed.
     for number in range(3):
         try:

@@ -10,15 +10,19 @@ An error is raised wherever the problem shows, and printed in one place: `one_li
 """
 
 import errno
+import json
 import os
 import re
 import signal
 import sys
+import traceback
 import unicodedata
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import TracebackType
 from typing import Final
+from urllib.parse import quote
 
 # Exit code of a service whose storage is full, read-only or failing (EX_IOERR of sysexits.h): a restart would not help.
 NO_SPACE_EXIT: Final = 74
@@ -32,11 +36,19 @@ _NO_PATH: Final = frozenset({errno.ELOOP, errno.ENAMETOOLONG})
 # Characters of a path in a line.
 _LONGEST_PATH: Final = 200
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
-# The password of a URL: up to the last @ of the word, because a person may not have escaped an earlier one.
-_URL_PASSWORD: Final = re.compile(r"([a-z][a-z0-9+.-]*://[^\s:/@]*):\S+@", re.IGNORECASE)
+# The password of a URL: up to the last @ of the word, because a person may not have escaped an earlier one. A URL that
+# was taken for a path has one slash.
+_URL_PASSWORD: Final = re.compile(r"([a-z][a-z0-9+.-]*:/{1,2}[^\s:/@]*):\S+@", re.IGNORECASE)
+# Without a colon it is a key; of a Redis it is a user's name.
+_URL_KEY: Final = re.compile(r"(https?:/{1,2})[^\s:/@?#]+@", re.IGNORECASE)
 _QUERY_PASSWORD: Final = re.compile(
-    r"([?&](?:password|passwd|(?:access|api|auth)?[-_]?(?:token|key)|secret|signature|sig)=)[^&\s]+", re.IGNORECASE
+    r"([?&;#](?:[\w.-]*[._-])?(?:pass|password|passwd|pwd|(?:access|api|auth)?(?:token|key)|secret|signature|sig|auth|"
+    r"credentials?)=)[^&;#\s]+",
+    re.IGNORECASE,
 )
+_HEADER: Final = re.compile(r"\b((?:bearer|basic)\s+)[\w.~+/=-]{6,}", re.IGNORECASE)
+# As their issuers mark them: Hugging Face, OpenAI and its like, AWS, GitHub.
+_KEY: Final = re.compile(r"\b(?:(?:hf_|AKIA|gh[opsur]_)[A-Za-z0-9]{16,}|sk-(?=[\w-]*\d)(?=[\w-]*[A-Z])[\w-]{16,})")
 # A recipe of an evaluation names the variable of its key.
 _SECRET_NAME: Final = re.compile(
     r"(PASSWORD|PASSWD|TOKEN|KEY|SECRET|CREDENTIALS?|OTLP_(TRACES_)?HEADERS)$", re.IGNORECASE
@@ -109,11 +121,22 @@ def url_without_secret(url: str) -> str:
 def without_secrets(text: str, environment: Mapping[str, str] = os.environ) -> str:
     """`text` without the passwords of URLs and the values of secret environment variables."""
     text = _URL_PASSWORD.sub(r"\1:***@", text)
+    text = _URL_KEY.sub(r"\1***@", text)
     text = _QUERY_PASSWORD.sub(r"\1***", text)
+    text = _HEADER.sub(r"\1***", text)
+    text = _KEY.sub("***", text)
     for name, value in environment.items():
         if _SECRET_NAME.search(name) and len(value) >= _SHORTEST_SECRET:
-            text = text.replace(value, "***")
+            # As it stands in a URL and in JSON, too.
+            for form in (value, quote(value, safe=""), quote(value), json.dumps(value)[1:-1]):
+                text = text.replace(form, "***")
     return text
+
+
+def show_defect(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """A traceback without secrets: as `sys.excepthook`."""
+    with suppress(OSError):
+        print(without_secrets("".join(traceback.format_exception(kind, error, trace))), end="", file=sys.stderr)
 
 
 @contextmanager
@@ -187,7 +210,9 @@ def _forget_output() -> None:
 def _say(message: str) -> None:
     # The exit code says it, too, where nobody can be told.
     with suppress(OSError):
-        print(f"error: {printable(without_secrets(message))}", file=sys.stderr, flush=True)
+        # What is listed is indented; any other line break is of a name, and might look like a line of ours.
+        line = re.sub(r"\n(?!  )", _UNSHOWN, printable(without_secrets(message)))
+        print(f"error: {line}", file=sys.stderr, flush=True)
 
 
 def _of_a_path(error: OSError) -> str | None:

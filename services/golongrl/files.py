@@ -20,7 +20,7 @@ import secrets
 import shutil
 import stat
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import StrEnum
@@ -280,6 +280,10 @@ class Made:
         if not os.path.lexists(path):
             self._trees.append(path)
 
+    def keep(self) -> None:
+        """What was made so far stays."""
+        self._folders, self._files, self._trees = [], [], []
+
     def undo(self) -> None:
         """Remove what was made; a folder into which somebody else put a file stays."""
         for path in self._trees:
@@ -292,6 +296,18 @@ class Made:
                 path.rmdir()
 
 
+def refuse_device(path: Path) -> None:
+    """Refuse to read a device: /dev/zero has no end. A pipe has one.
+
+    Raises:
+        InputError: so.
+        OSError: there is no such file.
+    """
+    mode = path.stat().st_mode
+    if stat.S_ISBLK(mode) or (stat.S_ISCHR(mode) and not os.path.samefile(path, os.devnull)):
+        raise InputError(f"{path}: is a device, not a file")
+
+
 def refuse_input(out: Path, inputs: Iterable[Path], option: str = "--out") -> None:
     """Refuse an output that is one of the files which are read.
 
@@ -302,6 +318,33 @@ def refuse_input(out: Path, inputs: Iterable[Path], option: str = "--out") -> No
         with suppress(OSError):
             if os.path.samefile(out, path) and out.is_file():
                 raise InputError(f"{option} {out}: this file is what is read ({path}); choose another name")
+
+
+@contextmanager
+def locked_folder(folder: Path, name: str, take: Callable[[Path], TextIO] = lock) -> Iterator[Made]:
+    """A folder, made if it is not there, under its lock `name`. What the block has made is removed if it fails, the
+    folder and the lock included; `keep` what should stay.
+
+    Raises:
+        LockHeldError, NoLockError, ForeignFilesError, OSError: as `take` does.
+    """
+    made = Made()
+    try:
+        made.folder(folder)
+        was_there = os.path.lexists(folder / name)
+        file = take(folder / name)
+    except BaseException:
+        made.undo()
+        raise
+    with file:
+        if not was_there:
+            made.file(folder / name, new=True)
+        try:
+            yield made
+        except BaseException:
+            # Still under the lock: nobody else can have taken the folder.
+            made.undo()
+            raise
 
 
 @contextmanager

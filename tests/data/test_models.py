@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from golongrl.data.errors import DataError
-from golongrl.data.models import QUICKSTART, SMOLLM2, resolve
+from golongrl.data.models import QUICKSTART, SMOLLM2, local_folder, resolve
 
 
 def test_the_packaged_model_is_small_and_loads():
@@ -79,3 +79,10 @@ def test_the_chat_model_really_converts(tmp_path, monkeypatch):
     ids = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_tensors="pt", return_dict=True)
     said = model.generate(**ids, max_new_tokens=20, do_sample=False)[0, ids["input_ids"].shape[1] :]
     assert "Paris" in tokenizer.decode(said)
+
+
+@pytest.mark.parametrize("path", ["s" * 200 + "/" + "t" * 200, "-a/b", "a/b.", "a--b/c", "a..b/c", ".a/b"])
+def test_a_name_that_no_hub_has_is_one_line(path):
+    with pytest.raises(DataError, match="no such folder") as caught:
+        local_folder(path)
+    assert "\n" not in str(caught.value)

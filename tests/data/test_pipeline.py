@@ -233,3 +233,14 @@ def _die_after(writes, work, *arguments):
         work(*arguments)
     finally:
         os._exit(0)
+
+
+def test_a_file_whose_name_is_no_utf_8_changes_the_data_like_any_other(tmp_path, tiny_model):
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    name = os.fsdecode(b"caf\xe9.txt")
+    (folder / name).write_text("One sentence after another. " * 3000)
+    recipe = load("quickstart", [f"data.corpus={folder}"])
+    before = pipeline._fingerprint(recipe, tiny_model)
+    (folder / name).write_text("One sentence. " * 3000)
+    assert pipeline._fingerprint(recipe, tiny_model) != before

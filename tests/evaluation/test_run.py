@@ -419,6 +419,12 @@ def test_another_setting_or_another_file_needs_another_folder(serve, tmp_path, d
     (foreign / "thesis.tex").write_text("x")
     with pytest.raises(InputError, match=r"thesis\.tex"):
         evaluate(server, foreign, data, tiny_model)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(InputError, match="no file for aime24"):
+        evaluate(server, tmp_path / "new", foreign, tiny_model)
+    with pytest.raises(InputError, match="environment variable"):
+        evaluate(server, tmp_path / "new", data, tiny_model, "judge.place=http://u:hidden@127.0.0.1:1/v1")
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_comparing_is_paired(serve, tmp_path, data, tiny_model) -> None:

@@ -157,3 +157,11 @@ def test_every_path_may_begin_at_home(monkeypatch: pytest.MonkeyPatch, tmp_path:
     assert found == tuple(f"{tmp_path}/{name}" for name in ("model", "texts", "held.jsonl", "global_step_5"))
     assert load("quickstart", ["data.corpus=null", "data.train=~/t"]).data.train == f"{tmp_path}/t"
     assert load("quickstart", ["model.path=org/~name"]).model.path == "org/~name"
+
+
+@pytest.mark.parametrize("url", ["https://me:hidden@h/x", "https://hidden@h/x", "s3://b/x?X-Amz-Signature=hidden"])
+@pytest.mark.parametrize("key", ["model.path", "data.train", "data.corpus", "data.validation", "learner.resume"])
+def test_a_place_with_a_secret_is_refused_because_recipes_are_kept_and_shown(key: str, url: str) -> None:
+    with pytest.raises(RecipeError, match=rf"{key}.*environment variable") as error:
+        load("quickstart", [f"{key}='{url}'"])
+    assert "hidden" not in str(error.value)

@@ -89,7 +89,13 @@ def test_with_traces_a_line_of_a_group_or_a_version_names_its_trace(traced: bool
     assert found == (known if traced else [None] * 5 + ["of a request", None, None])
 
 
-SECRETS = {"GOLONGRL_ENGINE_API_KEY": "abcdefgh", "JUDGE_KEY": "ijklmnop", "HOME": "refused", "X_TOKEN": "at"}
+SECRETS = {
+    "GOLONGRL_ENGINE_API_KEY": "abcdefgh",
+    "JUDGE_KEY": "ijklmnop",
+    "HOME": "refused",
+    "X_TOKEN": "at",
+    "A_PASSWORD": 'p@ss/w "rd',
+}
 
 
 @pytest.mark.parametrize(
@@ -103,7 +109,20 @@ SECRETS = {"GOLONGRL_ENGINE_API_KEY": "abcdefgh", "JUDGE_KEY": "ijklmnop", "HOME
         ("http://h/v1?api_key=x&api-key=y&key=z&a=1", "http://h/v1?api_key=***&api-key=***&key=***&a=1"),
         ("https://h/o?X=1&Signature=s&access_token=t", "https://h/o?X=1&Signature=***&access_token=***"),
         ("http://h/?monkey=x&tokens=3", "http://h/?monkey=x&tokens=3"),
+        ("https://t0ken@h/x, redis://user@h/0", "https://***@h/x, redis://user@h/0"),
+        ("data http:/u:pw@h/v1: no such file", "data http:/u:***@h/v1: no such file"),
+        ("http:/t0ken@h/v1", "http:/***@h/v1"),
+        ("redis+sentinel://h/m?sentinel_password=x&db=1", "redis+sentinel://h/m?sentinel_password=***&db=1"),
+        ("s3://b?X-Amz-Signature=x&X-Amz-Date=1", "s3://b?X-Amz-Signature=***&X-Amz-Date=1"),
+        ("http://h#access_token=x", "http://h#access_token=***"),
+        ("http://h?a=1;auth=x;pwd=y;author=z", "http://h?a=1;auth=***;pwd=***;author=z"),
+        ("{'authorization': 'Bearer abc.def-123'}", "{'authorization': 'Bearer ***'}"),
+        ("a bearer of news, basic rules", "a bearer of news, basic rules"),
+        ("hf_0123456789abcdefXY and sk-proj-0123456789abcdeF", "*** and ***"),
+        ("sk-hynix-long-context-v2 and hf_hub_of_mine_0123456", "sk-hynix-long-context-v2 and hf_hub_of_mine_0123456"),
         ("the key abcdefgh", "the key ***"),
+        ("p%40ss%2Fw%20%22rd p@ss/w%20%22rd", "*** p@ss/w%20%22rd"),
+        ('{"key": "p@ss/w \\"rd"}', '{"key": "***"}'),
         ("the judge's ijklmnop", "the judge's ***"),
     ],
 )

@@ -63,9 +63,13 @@ def local_folder(path: str) -> Path | None:
         raise DataError(f"model {path}: no such folder")
     try:
         from huggingface_hub import try_to_load_from_cache
+        from huggingface_hub.errors import HFValidationError
     except ImportError:
         return None
-    cached = [try_to_load_from_cache(path, name) for name in _NEEDED]
+    try:
+        cached = [try_to_load_from_cache(path, name) for name in _NEEDED]
+    except HFValidationError as error:
+        raise DataError(f"model {path}: no such folder, and no name on the Hugging Face Hub") from error
     return Path(str(cached[0])).parent if all(isinstance(file, str) for file in cached) else None
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from itertools import chain, islice
 from pathlib import Path
-from typing import Final, Literal, Protocol, TextIO, TypeVar
+from typing import Final, Literal, Protocol, TypeVar
 
 import structlog
 
@@ -125,19 +125,9 @@ def prepare(
     fingerprint = _fingerprint(recipe, tokenizer_dir) + (more.fingerprint if more else "")
     if (kept := _kept(out, fingerprint)) is not None:
         return kept
-    made = files.Made()
     _refuse_foreign(out)
-    made.folder(out)
     try:
-        was_there = os.path.lexists(out / _LOCK)
-        lock = _locked(out)
-    except BaseException:
-        made.undo()
-        raise
-    if not was_there:
-        made.file(out / _LOCK, new=True)
-    with lock:
-        try:
+        with files.locked_folder(out, _LOCK) as made:
             # Again: another process may have had the folder until now.
             if (kept := _kept(out, fingerprint)) is not None:
                 return kept
@@ -148,10 +138,8 @@ def prepare(
             if place.free:
                 files.write_text(out / REPORT, _UNFINISHED)
             return _made(recipe, out, fingerprint, tokenizer_dir, chat, progress, more)
-        except BaseException:
-            # Still under the lock: nobody else can have begun.
-            made.undo()
-            raise
+    except files.LockHeldError as error:
+        raise DataError(f"--out {out}: another process prepares data in this folder ({error})") from error
 
 
 def is_whole(out: Path) -> bool:
@@ -165,13 +153,6 @@ def _refuse_foreign(out: Path) -> files.Place:
     if not (place.free or place.state is files.PlaceState.OWN):
         raise DataError(f"--out {out}: {place.why_not('of prepared data')}; choose another folder")
     return place
-
-
-def _locked(out: Path) -> TextIO:
-    try:
-        return files.lock(out / _LOCK)
-    except files.LockHeldError as error:
-        raise DataError(f"--out {out}: another process prepares data in this folder ({error})") from error
 
 
 def _made(
@@ -340,11 +321,11 @@ def _fingerprint(recipe: Recipe, tokenizer_dir: Path) -> str:
         digest.update(file.read_bytes() if file.is_file() else b"")
     for path in (recipe.data.train, recipe.data.validation):
         for file in files_of(path) if path else ():
-            digest.update(f"{file} {file.stat().st_size} {file.stat().st_mtime_ns}".encode())
+            digest.update(os.fsencode(f"{file} {file.stat().st_size} {file.stat().st_mtime_ns}"))
     corpus = Path(recipe.data.corpus or "")
     if recipe.data.corpus and corpus.is_dir():
         for file in sorted(path for path in corpus.rglob("*") if path.is_file()):
-            digest.update(f"{file} {file.stat().st_size} {file.stat().st_mtime_ns}".encode())
+            digest.update(os.fsencode(f"{file} {file.stat().st_size} {file.stat().st_mtime_ns}"))
     return digest.hexdigest()
 
 

@@ -12,6 +12,7 @@ Invariants:
 
 import asyncio
 import hashlib
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -72,7 +73,7 @@ class HeldOutSuite:
         digest = hashlib.sha256(repr(asked).encode())
         with self._files() as data:
             for path in (path for name in sorted(data.paths) for path in data.paths[name]):
-                digest.update(f"{path} {path.stat().st_size} {path.stat().st_mtime_ns}".encode())
+                digest.update(os.fsencode(f"{path} {path.stat().st_size} {path.stat().st_mtime_ns}"))
         return digest.hexdigest()
 
     def check(self) -> None:

@@ -26,7 +26,7 @@ from golongrl import __version__, files
 from golongrl.data import prepare
 from golongrl.data.model_check import model_of
 from golongrl.data.pipeline import REPORT, is_whole
-from golongrl.errors import GolongrlError, InputError, NoSpaceError, is_full, no_space, writing_to
+from golongrl.errors import GolongrlError, InputError, NoSpaceError, is_full, no_space, url_without_secret, writing_to
 from golongrl.evaluation.held_out import HeldOutSuite
 from golongrl.learner.checkpoints.resume import own_checkpoint
 from golongrl.learner.checkpoints.store import Checkpoints
@@ -38,6 +38,7 @@ from golongrl.local.services import stages
 from golongrl.local.supervisor import SIGNALS, RunFailedError, RunInterruptedError, Supervisor
 from golongrl.local.watched import LOOK_TIMEOUT_S, Watched
 from golongrl.queue import SampleQueue
+from golongrl.queue.address import PASSWORD, SENTINEL_PASSWORD
 from golongrl.queue.address import password as queue_password
 from golongrl.queue.connection import Patience
 from golongrl.recipe import Recipe, dump, load
@@ -244,6 +245,11 @@ def _options(request: TrainRequest, recipe: Recipe, folder: RunFolder) -> Option
     """
     url, password = split_password(request.redis_url) if request.redis_url else (None, None)
     if url is not None and request.redis_url is not None:
+        try:
+            # It stands in command lines and in `run.json`.
+            url_without_secret(url)
+        except ValueError as error:
+            raise InputError(f"--redis-url {error}: {PASSWORD} or {SENTINEL_PASSWORD}") from None
         password = password or queue_password()
         preflight.check_redis(request.redis_url, folder.path.name, url)
     ports = (

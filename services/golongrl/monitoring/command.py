@@ -52,6 +52,8 @@ def _lines(what: str, name: str | None, out: Path, logs: list[Path]) -> Iterator
             raise InputError(f"trace {what}: no logs of a run in {out / name}")
     for path in logs:
         try:
+            if str(path) != "-":
+                files.refuse_device(path)
             with nullcontext(sys.stdin) if str(path) == "-" else path.open(encoding="utf-8", errors="replace") as file:
                 yield from file
         except OSError as error:

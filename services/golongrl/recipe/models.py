@@ -13,6 +13,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from golongrl.errors import url_without_secret
 from golongrl.recipe.fit import recipe_faults
 from golongrl.recipe.functions import EstimatorName, PolicyLossName
 
@@ -44,7 +45,7 @@ def _place(path: str) -> str:
         raise ValueError(f"no path: longer than {_LONGEST_PATH} bytes, or a name in it longer than {_LONGEST_NAME}")
     if any(not character.isprintable() for character in found):
         raise ValueError("no path: it has a control character")
-    return found
+    return url_without_secret(found) if "://" in found else found
 
 
 # A path, or a name in its place. `~` is the home folder where the recipe is first read, for every process of the run.

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from golongrl import tasks
+from golongrl import files, tasks
 from golongrl.errors import GolongrlError, InputError
 from golongrl.reward.config import RewardConfig
 from golongrl.reward.gold_check import answers_of
@@ -34,6 +34,7 @@ def read_items(path: Path) -> list[Item]:
     """Items of a jsonl: the API's items, or dataset rows with a `response`. Raises BadFileError."""
     items: list[Item] = []
     try:
+        files.refuse_device(path)
         with path.open(encoding="utf-8-sig") as lines:
             for number, line in enumerate(lines, 1):
                 if line.strip():

@@ -114,7 +114,13 @@ def short(value: Any) -> Any:
 
 def _redact(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
     """The event without secrets in its texts, its traceback included."""
-    return {name: without_secrets(value) if isinstance(value, str) else value for name, value in event.items()}
+    return {name: _redacted(value) for name, value in event.items()}
+
+
+def _redacted(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _redacted(item) for name, item in value.items()}
+    return without_secrets(value) if isinstance(value, str) else value
 
 
 def _printable(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:

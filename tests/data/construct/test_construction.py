@@ -249,6 +249,31 @@ def test_a_foreign_folder_and_a_folder_in_use_are_refused(made, tmp_path):
         construct(chosen, out, Here(), lambda _: construct(chosen, out, Here(), print))
 
 
+@pytest.mark.parametrize("there", ["nothing", "empty", "lock", "killed"])
+def test_a_refused_stage_leaves_what_was_there(made, tmp_path, there):
+    chosen, _, _ = made
+    out = tmp_path / "deep" / "out"
+    if there != "nothing":
+        out.mkdir(parents=True)
+    if there == "lock":
+        (out / ".lock").write_text("12", "utf-8")
+    if there == "killed":
+        (out / ".0123456789ab.tmp.yaml").write_text("name:", "utf-8")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(PipelineError, match="has not ended"):
+        construct(chosen, out, Here(), print, only="select")
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_refused_stage_does_not_change_the_settings_that_are_kept(made, tmp_path):
+    chosen, out, _ = made
+    before = content(out)
+    other = chosen.model_copy(update={"seed": chosen.seed + 1})
+    with pytest.raises(PipelineError, match="made with other settings of select"):
+        construct(other, out, Here(), print, only="decontaminate")
+    assert content(out) == before
+
+
 def test_diff_names_rows_and_settings_that_differ(made, tmp_path):
     _, out, _ = made
     same = {what: (a, b) for what, a, b in compare(read(out), read(out / "train.parquet"))}

@@ -64,9 +64,11 @@ def construct(
     before = [stage for stage in chosen if only is not None and ORDER.index(stage.name) < ORDER.index(only)]
     if wait_s:
         _wait_for(before, tables, say, deadline)
-    with _folder(out, pipeline, say, deadline):
+    with _folder(out, say, deadline) as made:
         for stage in before:
             _ended(stage, tables.table(stage.name))
+        files.write_text(out / PIPELINE, dump(pipeline))
+        made.keep()
         for stage in chosen:
             if only is None or stage.name == only:
                 run_stage(stage, tables.table(stage.name), say, metrics)
@@ -223,15 +225,19 @@ def _forecast(chosen: Sequence[PipelineStage], tables: Tables, say: Say, only: S
 
 
 @contextmanager
-def _folder(out: Path, pipeline: Pipeline, say: Say, deadline: float) -> Iterator[None]:
+def _folder(out: Path, say: Say, deadline: float) -> Iterator[files.Made]:
+    _refuse_foreign(out)
+    with files.locked_folder(out, LOCK, lambda _: _lock(out, say, deadline)) as made:
+        # Again: another process may have had the folder until now.
+        _refuse_foreign(out)
+        files.sweep_staged(out)
+        yield made
+
+
+def _refuse_foreign(out: Path) -> None:
     place = files.look(out, (PIPELINE,), harmless=(LOCK,))
     if not (place.free or place.state is files.PlaceState.OWN):
         raise PipelineError(f"--out {out}: {place.why_not('of a construction')}; choose another folder")
-    out.mkdir(parents=True, exist_ok=True)
-    with _lock(out, say, deadline):
-        files.sweep_staged(out)
-        files.write_text(out / PIPELINE, dump(pipeline))
-        yield
 
 
 def _lock(out: Path, say: Say, deadline: float) -> TextIO:

@@ -65,9 +65,10 @@ def execute(request: EvalRequest, say: Callable[[str], None], metrics: Evaluatio
     out = request.out or Path("evals") / f"{suite.name}-{what.label}"
     members = [registry.BENCHMARKS[name] for name in suite.benchmarks]
     sources = {source.name: source for benchmark in members for source in benchmark.sources}
-    with claim.claimed(out), DataFiles.find(Path(suite.data), list(sources.values())) as data:
+    with claim.claimed(out) as made, DataFiles.find(Path(suite.data), list(sources.values())) as data:
         target = {"name": what.label, "model": suite.target.model}
         claim.keep(out, claim.identity(suite, target, data), claim.judge_identity(suite), suite)
+        made.keep()
         without = ("vector",) if suite.target.embedder is None else ()
         problems = {one.name: one.spread(data, suite.limits.samples, without=without) for one in members}
         say(f"{suite.name}: {len(points)} model(s), {sum(map(len, problems.values())):,} problems; results in {out}")

@@ -9,8 +9,9 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TextIO
 
 from golongrl import __version__, files
 from golongrl.errors import InputError, writing_to
@@ -27,24 +28,33 @@ _CHUNK: Final = 1 << 20
 
 
 @contextmanager
-def claimed(out: Path) -> Iterator[None]:
-    """The folder, locked by this process.
+def claimed(out: Path) -> Iterator[files.Made]:
+    """The folder, locked by this process. If the block fails, a new one goes, unless it is kept before (`Made.keep`).
 
     Raises:
         InputError: another process writes into it, or it holds other files.
     """
-    place = files.look(out, (RECORD,), harmless=(_LOCK,)) if out.exists() else None
-    if place is not None and not place.free and place.state is not files.PlaceState.OWN:
-        raise InputError(f"--out {out}: {place.why_not('of an evaluation')}; choose another folder")
-    with writing_to(f"--out {out}"):
-        out.mkdir(parents=True, exist_ok=True)
-        try:
-            lock = files.lock(out / _LOCK)
-        except files.LockHeldError as error:
-            raise InputError(f"--out {out}: another evaluation writes into it ({error})") from error
-    with lock:
+    _refuse_foreign(out)
+    with files.locked_folder(out, _LOCK, partial(_lock, out)) as made:
+        # Again: another process may have had the folder until now.
+        _refuse_foreign(out)
         files.sweep_staged(out)
-        yield
+        yield made
+
+
+def _refuse_foreign(out: Path) -> None:
+    with writing_to(f"--out {out}"):
+        place = files.look(out, (RECORD,), harmless=(_LOCK,))
+    if not place.free and place.state is not files.PlaceState.OWN:
+        raise InputError(f"--out {out}: {place.why_not('of an evaluation')}; choose another folder")
+
+
+def _lock(out: Path, path: Path) -> TextIO:
+    try:
+        with writing_to(f"--out {out}"):
+            return files.lock(path)
+    except files.LockHeldError as error:
+        raise InputError(f"--out {out}: another evaluation writes into it ({error})") from error
 
 
 def identity(suite: Suite, target: Mapping[str, Any], data: DataFiles) -> dict[str, Any]:
