@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import io
 import os
 import subprocess
 from collections.abc import Callable, Iterator
@@ -161,6 +162,30 @@ def test_what_only_a_person_can_mend_is_told_apart(number: int, words: str, tmp_
         with writing("weights", tmp_path / "v3"):
             raise OSError(errno.EACCES, "Permission denied")
     assert caught.value.exit_code == 1
+
+
+class Refusing(io.BytesIO):
+    """A file that takes no byte."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+    def write(self, _: object) -> int:
+        raise OSError(self.number, os.strerror(self.number))
+
+
+@pytest.mark.parametrize(
+    ("number", "kind", "message"),
+    [
+        (errno.ENOSPC, StorageError, r"no space left on {}: checkpoint file x\.pt could not be written"),
+        (errno.EFBIG, NotWrittenError, r"checkpoint file {}/x\.pt could not be written: \[Errno 27\] File too large"),
+    ],
+)
+def test_the_systems_reason_is_found_behind_torchs(number: int, kind: type, message: str, tmp_path: Path) -> None:
+    with pytest.raises(kind, match=f"^{message.format(tmp_path)}$"):  # noqa: SIM117
+        with writing("checkpoint file", tmp_path / "x.pt"):
+            torch.save({"a": torch.zeros(1000)}, Refusing(number))
 
 
 @pytest.mark.timeout(1800)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Self
 
 from golongrl.evaluation.kinds import Flag, Status
+from golongrl.tasks.outcome import check_score
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +47,7 @@ class ScoredReply:
     reason: str = ""
 
     def __post_init__(self) -> None:
-        if (self.status == "scored") != (self.score is not None):
-            raise ValueError(f"score must be a number exactly when status is scored: {self.score} is {self.status}")
-        if self.score is not None and not 0.0 <= self.score <= 1.0:  # refuses NaN, too
-            raise ValueError(f"score must be in [0, 1], got {self.score}")
+        check_score(self.status, self.score)
 
 
 def judged(answer: str, rule: float | None, parts: Mapping[str, float] | None = None) -> ScoredReply:

@@ -7,9 +7,8 @@ the benchmark's own value (the paper's), so that a packaged suite repeats the pa
 import difflib
 import json
 from collections.abc import Iterable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-import yaml
 from pydantic import Field, ValidationError, field_validator
 
 from golongrl import recipe as recipes
@@ -17,7 +16,7 @@ from golongrl import yaml_text
 from golongrl.errors import InputError
 from golongrl.evaluation.kinds import Rule
 from golongrl.evaluation.registry import BENCHMARKS, SUITES
-from golongrl.recipe.load import file_text, yaml_problem
+from golongrl.recipe.load import file_text, read_mapping
 from golongrl.recipe.models import NonNegativeFloat, Place, PositiveFloat, PositiveInt, Section
 
 # The judge of the released evaluation is asked for a sentence and a verdict; a judge that thinks needs room for it.
@@ -182,7 +181,7 @@ def load(name_or_path: str, overrides: Iterable[str] = ()) -> Suite:
         SuiteError: there is no such suite, or a key or value of it is wrong.
         RecipeError: an override is not of the form key.path=value.
     """
-    tree = _tree(name_or_path)
+    tree = read_mapping(source(name_or_path), f"suite {name_or_path}", SuiteError)
     for item in overrides:
         recipes.override(tree, item)
     try:
@@ -208,13 +207,3 @@ def source(name_or_path: str) -> str:
         members = SUITES.get(name_or_path, (name_or_path,))
         return yaml_text.dump({"name": name_or_path, "benchmarks": list(members)})
     return file_text(name_or_path, "suite", "file, packaged suite or benchmark", [*SUITES, *BENCHMARKS], SuiteError)
-
-
-def _tree(name_or_path: str) -> dict[str, Any]:
-    try:
-        tree = recipes.read_yaml(source(name_or_path))
-    except yaml.YAMLError as error:
-        raise SuiteError(f"suite {name_or_path}: not YAML that can be read: {yaml_problem(error)}") from error
-    if not isinstance(tree, dict):
-        raise SuiteError(f"suite {name_or_path}: expected a mapping, got {type(tree).__name__}")
-    return tree

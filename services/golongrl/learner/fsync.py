@@ -24,7 +24,7 @@ _STORAGE = {
     errno.EROFS: "read-only file system under",
     errno.EIO: "input/output error under",
 }
-# Below this a write that failed without a reason failed for lack of space: torch's writer reports no errno.
+# Below this a write that failed without a reason failed for lack of space: safetensors' writer reports no errno.
 _FULL_BYTES = 1 << 20
 
 
@@ -51,13 +51,14 @@ def writing(what: str, path: Path, *, scratch: Path | None = None) -> Iterator[N
     """
     try:
         yield
-    except (OSError, RuntimeError, SafetensorError) as error:  # torch's own writer raises RuntimeError
-        reason = _storage_reason(error, path)
+    except (OSError, RuntimeError, SafetensorError) as error:
+        cause = _cause(error)
+        reason = _storage_reason(cause, path)
         if scratch is not None:
             remove(scratch)
         if reason is not None:
             raise StorageError(f"{reason} {path.parent}: {what} {path.name} could not be written") from error
-        first = (str(error) or type(error).__name__).splitlines()[0]
+        first = (str(cause) or type(cause).__name__).splitlines()[0]
         raise NotWrittenError(f"{what} {path} could not be written: {first}") from error
 
 
@@ -124,6 +125,14 @@ class Written:
 def file_sha256(path: Path) -> str:
     """The file's sha256, hexadecimal."""
     return FileSum.of(path).sha256
+
+
+def _cause(error: BaseException) -> BaseException:
+    """The system's own error where there is one: torch raises RuntimeError as it closes what could not be written."""
+    found: BaseException | None = error
+    while found is not None and not isinstance(found, OSError):
+        found = found.__cause__ or found.__context__
+    return found or error
 
 
 def _storage_reason(error: BaseException, path: Path) -> str | None:

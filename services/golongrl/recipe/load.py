@@ -152,13 +152,22 @@ def read_tree(name_or_path: str) -> dict[str, Any]:
     Raises:
         RecipeError: there is no such recipe, or it is not a YAML mapping.
     """
+    return read_mapping(source(name_or_path), f"recipe {name_or_path}", RecipeError)
+
+
+def read_mapping(text: str, what: str, error_type: type[InputError]) -> dict[str, Any]:
+    """The mapping of sections that a YAML document (a recipe, a suite, a pipeline) has to be.
+
+    Raises:
+        InputError: of `error_type`, whose message begins with `what`; it is not YAML, or something else.
+    """
     try:
-        tree = read_yaml(source(name_or_path))
+        tree = read_yaml(text)
     except yaml.YAMLError as error:
-        raise RecipeError(f"recipe {name_or_path}: not YAML that can be read: {yaml_problem(error)}") from error
+        raise error_type(f"{what}: not YAML that can be read: {yaml_problem(error)}") from error
     if not isinstance(tree, dict):
         found = "nothing" if tree is None else type(tree).__name__
-        raise RecipeError(f"recipe {name_or_path}: expected a mapping of sections, got {found}")
+        raise error_type(f"{what}: expected a mapping of sections, got {found}")
     return tree
 
 

@@ -13,6 +13,14 @@ Mode = Literal["compat", "strict"]
 Status = Literal["scored", "unscored"]
 
 
+def check_score(status: str, score: float | None) -> None:
+    """Raises ValueError unless what is scored has a score in [0, 1], and nothing else has one."""
+    if (status == "scored") != (score is not None):
+        raise ValueError(f"score must be a number exactly when status is scored: {score} is {status}")
+    if score is not None and not 0.0 <= score <= 1.0:  # refuses NaN, too
+        raise ValueError(f"score must be in [0, 1], got {score}")
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """The result of scoring one response.
@@ -29,10 +37,7 @@ class Outcome:
     reason: str = ""
 
     def __post_init__(self) -> None:
-        if (self.status == "scored") != (self.score is not None):
-            raise ValueError(f"score must be a number exactly when status is scored: {self.score} is {self.status}")
-        if self.score is not None and not 0.0 <= self.score <= 1.0:  # refuses NaN, too
-            raise ValueError(f"score must be in [0, 1], got {self.score}")
+        check_score(self.status, self.score)
 
 
 class UnscorableError(Exception):

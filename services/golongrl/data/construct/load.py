@@ -3,14 +3,13 @@
 from collections.abc import Iterable
 from importlib import resources
 
-import yaml
 from pydantic import ValidationError
 
 from golongrl import yaml_text
 from golongrl.data.construct.errors import PipelineError
 from golongrl.data.construct.models import Pipeline
-from golongrl.recipe import RecipeError, explain, override, read_yaml
-from golongrl.recipe.load import file_text, plain_json, yaml_problem
+from golongrl.recipe import RecipeError, explain, override
+from golongrl.recipe.load import file_text, plain_json, read_mapping
 
 
 def packaged() -> list[str]:
@@ -36,13 +35,7 @@ def load(name_or_path: str, overrides: Iterable[str] = ()) -> Pipeline:
     Raises:
         PipelineError: the file, an override or a value is wrong.
     """
-    try:
-        tree = read_yaml(source(name_or_path))
-    except yaml.YAMLError as error:
-        raise PipelineError(f"pipeline {name_or_path}: not YAML that can be read: {yaml_problem(error)}") from error
-    if not isinstance(tree, dict):
-        found = "nothing" if tree is None else type(tree).__name__
-        raise PipelineError(f"pipeline {name_or_path}: expected a mapping of sections, got {found}")
+    tree = read_mapping(source(name_or_path), f"pipeline {name_or_path}", PipelineError)
     try:
         for item in overrides:
             override(tree, item)
