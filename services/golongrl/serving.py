@@ -11,22 +11,28 @@ import asyncio
 import errno
 import signal
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import uvicorn
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
+from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.responses import Response
 
 from golongrl.connections import protocol
-from golongrl.errors import InputError
+from golongrl.errors import InputError, printable
 
 # Connections waiting to be accepted while the event loop is busy: a burst from every rollout worker at once.
 _BACKLOG = 4096
 # A probe or a scrape still running when its process is done; such a server answers nothing else.
 _PROBE_GRACE_S = 5
+# Faults of a body in a line, and characters of one and of a key in it.
+_MOST_FAULTS = 8
+_LONGEST_FAULT, _LONGEST_PART = 300, 80
+_FASTAPI_UNREADABLE = "There was an error parsing the body"
+UNREADABLE = "the body cannot be read: it must be JSON in UTF-8, with numbers and nesting of ordinary size"
 # What another port, unlike another address, can solve.
 _PORT_TROUBLE = frozenset({errno.EADDRINUSE, errno.EACCES})
 
@@ -113,6 +119,31 @@ def run(app: Any, listener: socket.socket, *, grace_s: int) -> None:
     with listener:
         _listen(listener)
         server.run(sockets=[listener])
+
+
+def body_problem(errors: Sequence[Mapping[str, Any]]) -> str:
+    """What is wrong with a request's body, in one line: the fields at fault, the first of many.
+
+    Args:
+        errors: what FastAPI's RequestValidationError lists.
+    """
+    told = []
+    for error in errors[:_MOST_FAULTS]:
+        if error["type"] == "json_invalid":
+            told.append(f"the body is not valid JSON: {error.get('ctx', {}).get('error', error['msg'])}")
+            continue
+        if error["type"] == "missing" and tuple(error["loc"]) == ("body",):
+            told.append("the body is empty; it must be a JSON object")
+            continue
+        where = [str(part)[:_LONGEST_PART] for part in error["loc"] if part != "body"]
+        told.append(f"{'.'.join(where) or 'the body'}: {error['msg'].removeprefix('Value error, ')[:_LONGEST_FAULT]}")
+    more = f" (and {len(errors) - _MOST_FAULTS} more)" if len(errors) > _MOST_FAULTS else ""
+    return " ".join(printable("; ".join(dict.fromkeys(told)) + more).split())
+
+
+def refusal(error: StarletteHTTPException) -> str:
+    """The line of a refusal, in place of FastAPI's own words for a body that it cannot decode."""
+    return UNREADABLE if error.detail == _FASTAPI_UNREADABLE else str(error.detail)
 
 
 def exposition(registry: CollectorRegistry, accept: str = "") -> Response:

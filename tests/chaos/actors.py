@@ -38,6 +38,7 @@ PATIENCE = Patience(total_s=30, longest_pause_s=0.2)
 
 
 VOCABULARY = 8
+GROUPS_PER_STEP = 4
 
 
 def group(lease: Lease, newest: int) -> Group:
@@ -107,7 +108,7 @@ async def set_up(queue: SampleQueue, folder: Path) -> None:
     plan = json.loads((folder / "plan.json").read_text())
     order = [np.random.default_rng(epoch).permutation(plan["rows"]).astype(np.int32) for epoch in range(plan["epochs"])]
     settings = QueueSettings(
-        groups_per_step=4,
+        groups_per_step=GROUPS_PER_STEP,
         max_staleness=plan["max_staleness"],
         order=plan["order"],
         min_prompts_per_task=2,

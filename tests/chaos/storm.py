@@ -26,7 +26,7 @@ from support import queue_picture
 from support.embedded_server import EmbeddedServer
 from support.redis_server import free_port
 
-from .actors import set_up
+from .actors import GROUPS_PER_STEP, set_up
 from .proxy import Proxy
 
 ACTORS = Path(__file__).with_name("actors.py")
@@ -42,6 +42,7 @@ FREEZES = {"stop": 6, "freeze server": 4, "kill": 1}
 NETWORK = {"cut": 3, "stall": 4, "cut in mid-reply": 6}
 FAIL_OVERS = {"fail-over": 3, "lost primary": 3, "cut": 2, "kill": 1}
 POISON = {"broken body": 8, "kill": 2, "second learner": 1}
+REPLACEMENTS = {"broken body": 2, "broken body and kill": 6, "server": 1}
 # So that a confirmed write is with both nodes, and a primary that is cut off takes none.
 REPLICATED = {"min-replicas-to-write": "1", "min-replicas-max-lag": "2", "repl-diskless-sync-delay": "0"}
 # Breaks the body of the newest group that nobody has taken yet; its length stays.
@@ -106,6 +107,8 @@ class Storm:
     workers: int = 3
     least_blows: int = 5
     blows: Counter[str] = field(default_factory=Counter)
+    set_aside: int = 0
+    """Groups that were set aside; known after `verify`."""
     _old_learners: list["subprocess.Popen[bytes]"] = field(default_factory=list)
 
     async def rage(self) -> None:
@@ -189,6 +192,15 @@ class Storm:
             case "broken body":
                 async with aioredis.Redis.from_url(self.server.url) as client:
                     await client.eval(BREAK_BODY, 1, "golongrl:{chaos}:")
+            case "broken body and kill":
+                # While the group is set aside and another takes its place, or about then.
+                async with aioredis.Redis.from_url(self.server.url) as client:
+                    await client.eval(BREAK_BODY, 1, "golongrl:{chaos}:")
+                await asyncio.sleep(chance.choice([0, 0.005, 0.02, 0.05, 0.1]))
+                victim = actors[0] if chance.random() < 0.7 else actors[index]
+                victim.signal(signal.SIGKILL)
+                if victim.process is not None:
+                    await asyncio.to_thread(victim.process.wait)
             case "fail-over" | "lost primary":
                 await self._fail_over(planned=kind == "fail-over", cut=chance.random() < 0.5)
             case "second learner":
@@ -289,6 +301,10 @@ class Storm:
             # Empty where all groups of a batch were set aside.
             lowest = min(record["lowest"], default=record["step"])
             assert record["step"] - 1 - lowest <= self.max_staleness, f"batch {record['step']} is too stale"
+        # The run's last batches take what is there.
+        for step in sorted(batches)[:-2]:
+            assert len(batches[step]) == GROUPS_PER_STEP, f"batch {step} is not whole"
+        self.set_aside = sum(mark == "A" for mark in picture.outcome.values())
         trained = Counter(uid for uids in batches.values() for uid in uids)
         assert set(trained.values()) == {1}, "a row was trained twice"
         assert set(trained) == {uid for uid, mark in picture.outcome.items() if mark == "T"}

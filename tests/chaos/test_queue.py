@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from .storm import FAIL_OVERS, FREEZES, KILLS, NETWORK, POISON, Storm
+from .storm import FAIL_OVERS, FREEZES, KILLS, NETWORK, POISON, REPLACEMENTS, Storm
 
 
 @pytest.mark.timeout(900)
@@ -41,6 +41,19 @@ async def test_schedule(tmp_path: Path, schedule: str, seed: int) -> None:
     storm = Storm(seed=seed, folder=tmp_path, blows_s=30, rows=200, least_blows=12, order=order, **SCHEDULES[schedule])
     await storm.rage()
     print(f"{schedule}, seed {seed}, order {order}: {dict(storm.blows)}", flush=True)
+
+
+@pytest.mark.full
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("seed", [1, 2, 3])
+async def test_a_group_is_replaced_while_processes_are_killed(tmp_path: Path, seed: int) -> None:
+    """A group of the batch in hand is set aside and another takes its place: no batch is short, repeated or changed,
+    and no row is lost, whoever is killed meanwhile."""
+    order = ("lease", "ready")[seed % 2]
+    storm = Storm(seed=seed, folder=tmp_path, blows_s=30, rows=400, least_blows=20, order=order, kinds=REPLACEMENTS)
+    await storm.rage()
+    assert storm.set_aside >= 3
+    print(f"replacements, seed {seed}, order {order}: {storm.set_aside} set aside, {dict(storm.blows)}", flush=True)
 
 
 @pytest.mark.full

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -204,6 +205,24 @@ async def test_in_place_keeps_the_old_cache_under_the_new_weights(rig, loaded, t
     assert got.logprobs[:old_end] == pytest.approx(recomputed[:old_end], abs=1e-4)
     # Keys and values of the prompt are still the old model's, so these are not what a fresh pass would give.
     assert got.logprobs[old_end:] != pytest.approx(recomputed[old_end:], abs=1e-3)
+
+
+@pytest.mark.parametrize("key", [None, "one/0"])
+async def test_a_prompt_sampled_before_an_in_place_update_is_computed_again(
+    rig, loaded, tiny_model_next: Path, key: str | None
+) -> None:
+    """With the key of the older version too, and while its own sequence still holds the older keys and values."""
+    mine, prompt = rig(), PROMPTS[2]
+    (before,) = await mine.run(replace(request("before", prompt), extra_key=key))
+    held = asyncio.create_task(mine.run(replace(request("held", prompt, max_new_tokens=60), extra_key=key)))
+    await until_running(mine, hold=True)
+    await paused_update(mine, "in_place", tiny_model_next, flush=False)
+    (after,) = await mine.run(replace(request("after", prompt), extra_key=key))
+    assert (before.cached_tokens, after.cached_tokens) == (0, 0)
+    assert [span.version for span in after.spans] == ["1"]
+    new, _ = load_model(tiny_model_next)
+    assert after.logprobs == pytest.approx(forward_logprobs(new, prompt, after.output), abs=1e-4)
+    assert [span.version for span in (await held)[0].spans] == ["0", "1"]
 
 
 async def test_in_place_with_flush_is_refused_after_the_weights_have_changed(rig, tiny_model_next: Path) -> None:

@@ -13,8 +13,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from golongrl.engine.app import create_app
-from golongrl.engine.config import EngineConfig, ModelFolderError
+from golongrl.engine.config import EngineConfig, ModelFolderError, check_version
 from golongrl.engine.weights import load_model
+from golongrl.errors import InputError
 
 
 @pytest.fixture
@@ -55,6 +56,20 @@ GENERATE = [
     {"text": "\ud800"}, {"text": ["fine", "not \udfff"]}, ask(**{"\ud800": 1}), ask(stop=["\ud800", ""]),
 ]  # fmt: skip
 
+SIBLINGS = [
+    *({**ask(), name: value} for name in ("top_logprobs_num", "logprob_start_len")
+      for value in (HUGE, 2**63, "x", 1.5, [HUGE], nested(500))),
+    {**ask(), "top_logprobs_num": 3_000_000}, {**ask(), "token_ids_logprob": list(range(100_000))},
+    {**ask(), "token_ids_logprob": [HUGE]}, {**ask(), "return_logprob": [True] * 100_000},
+    {**ask(), "rid": ["r"] * 100_000}, {**ask(), "extra_key": ["k"] * 100_000},
+    {**ask(), "sampling_params": [{"max_new_tokens": 1}] * 100_000},
+    {"input_ids": [[1]] * 100_000, "sampling_params": {"max_new_tokens": 1}},
+    {"text": ["a"] * 100_000, "sampling_params": {"max_new_tokens": 1}},
+    ask(stop=["x" * 100_000]), ask(stop=["x"] * 5000), ask(stop=5), ask(stop=[5]),
+    ask(stop_token_ids="1"), ask(logit_bias={"1": HUGE}),
+    ask(min_new_tokens=5, max_new_tokens=4), ask(repetition_penalty=HUGE), ask(frequency_penalty="x"),
+]  # fmt: skip
+
 
 async def refused(engine: httpx.AsyncClient, path: str, body: object) -> str:
     """The one line of a 400; /health answers while it is made."""
@@ -72,6 +87,11 @@ async def refused(engine: httpx.AsyncClient, path: str, body: object) -> str:
 @pytest.mark.parametrize("body", GENERATE, ids=range(len(GENERATE)))
 async def test_absurd_generation_is_refused(engine: httpx.AsyncClient, body: object) -> None:
     await refused(engine, "/generate", body)
+
+
+async def test_siblings_of_absurd_generation_are_refused(engine: httpx.AsyncClient) -> None:
+    for body in SIBLINGS:
+        await refused(engine, "/generate", body)
 
 
 @pytest.mark.parametrize(
@@ -192,3 +212,87 @@ async def test_extreme_temperatures_give_valid_log_probs(engine: httpx.AsyncClie
     answer = await engine.post("/generate", json={**ask(temperature=temperature), "return_logprob": True})
     assert answer.status_code == 200
     assert all(logprob[0] <= 0 for logprob in answer.json()["meta_info"]["output_token_logprobs"])
+
+
+COMPLETIONS = [
+    {"n": 3_000_000}, {"n": HUGE}, {"max_tokens": HUGE}, {"max_tokens": 2**63}, {"max_tokens": -1},
+    {"logprobs": True, "top_logprobs": HUGE}, {"logprobs": True, "top_logprobs": 3_000_000}, {"logprobs": "all"},
+    {"logprobs": True, "top_logprobs": -1}, {"stop": ["x"] * 100_000}, {"stop": "x" * 100_000}, {"stop": [5]},
+    {"messages": [{"role": "user", "content": "word " * 100_000}]}, {"messages": []}, {"messages": "x"},
+    {"messages": [{"role": "user", "content": "a"}] * 5_000}, {"messages": [{"role": "r" * 100_000, "content": 5}]},
+    {"temperature": -1}, {"temperature": HUGE * -1}, {"top_p": 0}, {"top_p": 5}, {"seed": HUGE}, {"stream": "x" * 9},
+]  # fmt: skip
+
+
+async def test_a_chat_that_cannot_be_answered_is_refused(engine: httpx.AsyncClient) -> None:
+    for change in COMPLETIONS:
+        body = {"model": "m", "messages": [{"role": "user", "content": "a"}], "max_tokens": 4, **change}
+        await refused(engine, "/v1/chat/completions", body)
+
+
+UNPARSEABLE = [
+    b"",
+    b"{",
+    b'{"a": 1,}',
+    b"\xff\xfe",
+    b"\xed\xa0\x80",
+    b"[" * 100_000,
+    b"nope",
+    b'{"a": ' + b"9" * 5000 + b"}",
+]
+PATHS = ["/generate", "/update_weights_from_disk", "/update_weight_version", "/abort_request", "/v1/chat/completions"]
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_a_body_that_cannot_be_parsed_is_told_in_our_words(engine: httpx.AsyncClient, path: str) -> None:
+    for content in UNPARSEABLE:
+        text = await refused(engine, path, content)
+        assert "the body " in text, content[:20]
+        for words in ("There was an error parsing", "JSON decode error", "Field required", "detail"):
+            assert words not in text, content[:20]
+
+
+async def test_faults_of_a_body_are_counted_not_listed(engine: httpx.AsyncClient) -> None:
+    for count in (1, 5_000):
+        text = await refused(engine, "/generate", {"input_ids": ["x"] * count})
+        assert "input_ids" in text
+
+
+VERSIONS = [
+    "",
+    " ",
+    "v" * 129,
+    "a b",
+    "a\nb",
+    "1\n",
+    "\x1b[2J",
+    "\u202e1",
+    "ä",
+    "-1",
+    "{}",
+    "\ud800",
+    5,
+    None,
+    [],
+    1.5,
+    True,
+]
+
+
+async def test_a_version_is_a_short_word(engine: httpx.AsyncClient, tiny_model: Path) -> None:
+    for version in VERSIONS:
+        assert "new_version" in await refused(engine, "/update_weight_version", {"new_version": version})
+        if version is not None:
+            body = {"model_path": str(tiny_model), "weight_version": version}
+            assert "weight_version" in await refused(engine, "/update_weights_from_disk", body)
+        if isinstance(version, str):
+            with pytest.raises(InputError, match="--weight-version"):
+                check_version(version)
+    assert (await engine.get("/model_info")).json()["weight_version"] == "default"
+
+
+async def test_a_version_that_is_one_is_taken(engine: httpx.AsyncClient) -> None:
+    for version in ("default", "0", "17", "v1.2-rc", "main@abc", "v" * 128):
+        assert (await engine.post("/update_weight_version", json={"new_version": version})).status_code == 200
+        assert (await engine.get("/model_info")).json()["weight_version"] == version
+        check_version(version)

@@ -22,12 +22,15 @@ from typing import Any, Literal
 import structlog
 import torch
 from fastapi import APIRouter, FastAPI, HTTPException, Request
-from fastapi.responses import StreamingResponse
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, StreamingResponse
 from safetensors import SafetensorError, safe_open
+from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from golongrl.broadcast.groups import broadcast, form_group, leave_group, open_store
 from golongrl.broadcast.plan import TensorInfo, cut, engine_names
 from golongrl.broadcast.protocol import TURN_S, Ask, Bucket, Held, Hold, Transfer
+from golongrl.serving import body_problem, refusal
 
 log = structlog.get_logger()
 
@@ -83,6 +86,14 @@ def create_app(address: str, token: str, *, at_once: int = AT_ONCE, turn_s: floa
     app = FastAPI(title="GoLongRL weight sender", docs_url=None, redoc_url=None, openapi_url=None)
     sender = Sender(address, at_once, turn_s)
     routes = APIRouter(prefix=f"/{token}")
+
+    @app.exception_handler(RequestValidationError)
+    async def no_message(_request: Request, error: RequestValidationError) -> JSONResponse:
+        return JSONResponse({"detail": body_problem(error.errors())}, 422)
+
+    @app.exception_handler(StarletteHTTPException)
+    async def refused(_request: Request, error: StarletteHTTPException) -> JSONResponse:
+        return JSONResponse({"detail": refusal(error)}, error.status_code, error.headers)
 
     @app.get("/healthz")
     async def healthz() -> dict[str, Any]:

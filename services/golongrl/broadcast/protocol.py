@@ -6,6 +6,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 # Longest wait of a worker for its turn; then it must ask again.
 TURN_S = 300.0
+# Versions are whole numbers that JSON of any language can hold; paths and names are bounded as the system bounds them.
+_MOST = 2**53
+_LONGEST_PATH, _LONGEST_NAME = 4095, 1024
 
 
 class _Message(BaseModel):
@@ -15,9 +18,9 @@ class _Message(BaseModel):
 class Hold(_Message):
     """The learner tells its sender which weights to send from now on: a folder of safetensors shards."""
 
-    folder: str
-    version: int = Field(ge=0)
-    lineage: str
+    folder: str = Field(max_length=_LONGEST_PATH)
+    version: int = Field(ge=0, lt=_MOST)
+    lineage: str = Field(max_length=_LONGEST_NAME)
 
 
 class Held(_Message):
@@ -29,11 +32,15 @@ class Held(_Message):
 class Ask(_Message):
     """A worker asks for a transfer to its engine."""
 
-    worker: str
-    version: int = Field(ge=0)
-    lineage: str
-    ranks: int = Field(ge=1, description="Processes of the engine that join the group (its tensor parallelism).")
-    device: str = Field(description="What the engine runs on, as it says itself: cpu or cuda.")
+    worker: str = Field(max_length=_LONGEST_NAME)
+    version: int = Field(ge=0, lt=_MOST)
+    lineage: str = Field(max_length=_LONGEST_NAME)
+    ranks: int = Field(
+        ge=1, lt=1 << 16, description="Processes of the engine that join the group (its tensor parallelism)."
+    )
+    device: str = Field(
+        max_length=_LONGEST_NAME, description="What the engine runs on, as it says itself: cpu or cuda."
+    )
 
 
 class Bucket(_Message):

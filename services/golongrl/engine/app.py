@@ -20,6 +20,7 @@ from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.exceptions import HTTPException
 
 from golongrl.engine import chat, models, requests, responses
 from golongrl.engine.body import BodyLimit
@@ -33,6 +34,7 @@ from golongrl.engine.models import BadRequestError
 from golongrl.engine.scheduler import DuplicateRequestError, QueueFullError, RequestSampling
 from golongrl.engine.traces import recorder
 from golongrl.engine.weights import EngineWeightsError
+from golongrl.serving import body_problem, refusal
 from golongrl.telemetry.tracing import Tracing
 from golongrl.telemetry.waits import dumps
 
@@ -111,7 +113,12 @@ def _error_handlers(app: FastAPI) -> None:
         answer(400, lambda error: {"error": {"message": f"Duplicate request ID detected: {error.args[0]}"}}),
     )
     app.add_exception_handler(
-        RequestValidationError, answer(400, lambda error: responses.bad_request(_complaint(error)))
+        RequestValidationError, answer(400, lambda error: responses.bad_request(body_problem(error.errors())))
+    )
+    app.add_exception_handler(
+        HTTPException,
+        # As SGLang answers for a path or method that there is not.
+        lambda request, error: answer(error.status_code, _http_refusal)(request, error),
     )
     app.add_exception_handler(_UnauthorizedError, answer(401, lambda _: {"error": "Unauthorized"}))
     app.add_exception_handler(
@@ -128,9 +135,8 @@ def _error_handlers(app: FastAPI) -> None:
     )
 
 
-def _complaint(error: RequestValidationError) -> str:
-    """One line: where in the body, and what is wrong there."""
-    return "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
+def _http_refusal(error: HTTPException) -> dict[str, Any]:
+    return responses.bad_request(refusal(error)) if error.status_code == 400 else {"detail": error.detail}
 
 
 def _open_routes(serving: Serving) -> APIRouter:

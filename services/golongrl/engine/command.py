@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from golongrl.engine.config import EngineConfig, check_model_folder
+from golongrl.engine.config import EngineConfig, check_model_folder, check_version
 
 
 def engine(
@@ -44,6 +44,7 @@ def engine(
     ] = None,
 ) -> None:
     """Serve a model on the CPU with SGLang's HTTP API."""
+    check_version(weight_version)
     check_model_folder(model_path)
     # Before torch is imported: its thread pools are sized then.
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))

@@ -1,11 +1,16 @@
 """Settings of an engine, fixed at its start."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from golongrl.data.errors import DataError
 from golongrl.data.model_config import check_folder
 from golongrl.errors import InputError
+
+# A version of weights as it is reported.
+VERSION = r"^[A-Za-z0-9][A-Za-z0-9._:/@+-]*$"
+LONGEST_VERSION = 128
 
 
 class ModelFolderError(InputError):
@@ -39,6 +44,18 @@ class EngineConfig(Limits):
     drain_s: float = 10.0
     api_key: str | None = None
     admin_api_key: str | None = None
+
+
+def check_version(version: str) -> None:
+    """
+    Raises:
+        InputError: it is not a version that weights can be set to later.
+    """
+    if len(version) > LONGEST_VERSION or not re.fullmatch(VERSION, version) or version.endswith("\n"):
+        raise InputError(
+            f"--weight-version {version[:LONGEST_VERSION]!r}: use up to {LONGEST_VERSION} letters, digits and ._:/@+-, "
+            "the first a letter or digit"
+        )
 
 
 def check_model_folder(path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictStr, model_validator
 
+from golongrl.engine.config import LONGEST_VERSION, VERSION
 from golongrl.engine.sampling import seed_of
 from golongrl.engine.scheduler import GenerationRequest, PauseMode, RequestSampling
 
@@ -56,7 +57,8 @@ class BadRequestError(Exception):
 
 
 Name = Annotated[str, Field(max_length=_LONGEST_NAME)]
-Version = Annotated[StrictStr, Field(max_length=_LONGEST_NAME)]
+# A number, or a word such as `default`: it stands in every answer, in logs and in names of caches.
+Version = Annotated[StrictStr, Field(pattern=VERSION, max_length=LONGEST_VERSION)]
 # No tensor has a larger side.
 Side = Annotated[int, Field(ge=0, lt=1 << 40)]
 

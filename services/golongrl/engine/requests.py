@@ -36,6 +36,10 @@ class Call:
 
 def check(serving: Serving, body: models.GenerateBody) -> Call:
     """Turn a body into requests, or refuse it."""
+    most = max(_MOST_RESPONSES, serving.config.max_batch + serving.config.max_queue)
+    # Before a prompt is tokenised.
+    if max(len(given) if isinstance(given, list) else 0 for given in (body.text, _batch(body.input_ids))) > most:
+        raise _too_many(most)
     prompts, single = _prompts(serving, body)
     count = len(prompts)
     for name in ("top_logprobs_num", "token_ids_logprob"):
@@ -52,11 +56,10 @@ def check(serving: Serving, body: models.GenerateBody) -> Call:
         keys = [*_each(body.extra_key, count, "extra_key")]
     requests: list[GenerationRequest] = []
     logprobs: list[bool] = []
-    most = max(_MOST_RESPONSES, serving.config.max_batch + serving.config.max_queue)
     for prompt, param, rid, flag, key in zip(prompts, params, rids, flags, keys, strict=True):
         sampling, n, seed = models.parse_sampling(param, serving.eos_ids)
         if len(requests) + n > most:
-            raise BadRequestError.because(f"the call asks for more than the {most} responses that the engine takes on.")
+            raise _too_many(most)
         given = param.get("max_new_tokens")
         models.check_prompt(prompt, given, serving.context_length, serving.vocabulary)
         if given is None:
@@ -67,6 +70,15 @@ def check(serving: Serving, body: models.GenerateBody) -> Call:
         logprobs += [flag] * n
         single = single and n == 1
     return Call(requests, logprobs, single, body)
+
+
+def _batch(input_ids: object) -> list[object]:
+    """The prompts of a batch; none where `input_ids` is one prompt."""
+    return input_ids if isinstance(input_ids, list) and input_ids and isinstance(input_ids[0], list) else []
+
+
+def _too_many(most: int) -> BadRequestError:
+    return BadRequestError.because(f"the call asks for more than the {most} responses that the engine takes on.")
 
 
 def _routes_from(body: models.GenerateBody, prompt_tokens: int) -> int | None:
