@@ -129,7 +129,7 @@ def test_with_a_volume_of_one_node_it_runs_there(helm4: Helm) -> None:
     affinity = job(objects)["spec"]["template"]["spec"]["affinity"]["podAffinity"]
     (term,) = affinity["requiredDuringSchedulingIgnoredDuringExecution"]
     (expression,) = term["labelSelector"]["matchExpressions"]
-    assert expression["values"] == ["construction", "evaluation", "learner", "rollout"]
+    assert expression["values"] == ["construction", "evaluation", "learner", "passrate", "rollout"]
 
 
 def test_render_evaljob_is_the_charts_job(helm4: Helm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -64,6 +64,34 @@ MATRIX: dict[str, Manifest] = {
             "activeDeadlineSeconds": 86400,
         },
     },
+    "construction-with-engines": {
+        "serviceAccount": {"create": False},
+        "construction": {
+            "enabled": True,
+            "preset": "paper",
+            "stages": ["verify", "passrate"],
+            "passrate": {
+                "enabled": True,
+                "small": {
+                    "replicas": 4,
+                    "engine": {
+                        "kind": "sglang",
+                        "image": {"registry": "docker.io", "repository": "lmsysorg/sglang", "tag": "v0.5.3-cu129"},
+                        "args": ["--mem-fraction-static=0.8"],
+                    },
+                },
+                "large": {
+                    "replicas": 2,
+                    "engine": {
+                        "kind": "sglang",
+                        "image": {"registry": "docker.io", "repository": "lmsysorg/sglang", "tag": "v0.5.3-cu129"},
+                        "tensorParallel": 4,
+                    },
+                },
+            },
+        },
+    },
+    "construction-with-cpu-engines": {"construction": {"enabled": True, "passrate": {"enabled": True}}},
     "learner-job": {"learner": {"mode": "job", "activeDeadlineSeconds": 3600}},
     "kueue": {**GPU_LEARNER, "learner": {**GPU_LEARNER["learner"], "gang": {"scheduler": "kueue", "queue": "q"}}},
     "volcano": {"learner": {"gang": {"scheduler": "volcano", "queue": "q"}, "submissionMode": "SidecarMode"}},

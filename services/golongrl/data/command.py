@@ -14,7 +14,7 @@ from rich.table import Table
 from golongrl import files
 from golongrl.data.construct.command import construct, diff
 from golongrl.data.construct.command import datajob as datajob
-from golongrl.data.construct.passrate.command import rollouts
+from golongrl.data.construct.passrate.command import rollouts, worker
 from golongrl.errors import printable, writing_to
 
 if TYPE_CHECKING:
@@ -27,6 +27,9 @@ app = typer.Typer(
 app.command(epilog="Example: `golongrl data construct laptop --out data/laptop`")(construct)
 _POOL = "--recipe pool.yaml --run pass-rate --redis-url redis://localhost:6379/0 --data pool/data"
 app.command(epilog=f"Example: `golongrl data rollouts {_POOL} --model /models/qwen3-4b --out pool/rewards`")(rollouts)
+_BOARD = "--board data/paper/passrate/rollouts/small.json --redis-url redis://localhost:6379/0"
+_BESIDE = "--engine-url http://localhost:30000 --reward-url http://localhost:8080"
+app.command(epilog=f"Example: `golongrl data worker {_BOARD} {_BESIDE}`")(worker)
 app.command(epilog="Example: `golongrl data diff data/monday data/tuesday`")(diff)
 
 _BARS = "▁▂▃▄▅▆▇█"

@@ -18,6 +18,8 @@ from golongrl.kubernetes.rayjob.render import HelmError, chart, helm_path, reaso
 
 _HELM_S: Final = 120
 _COMPONENT: Final = "app.kubernetes.io/component"
+# Components that a section makes in addition to its own.
+_WITH: Final = {"construction": ("passrate",)}
 
 
 def component_yaml(
@@ -52,12 +54,14 @@ def component_yaml(
         raise HelmError(f"helm template did not end within {_HELM_S} s") from error
     if done.returncode:
         raise HelmError(f"helm template: {reason(done.stderr)}")
-    objects = [found for found in yaml.safe_load_all(done.stdout) if found and _is_of(found, component)]
+    wanted = {component, *_WITH.get(component, ())}
+    objects = [found for found in yaml.safe_load_all(done.stdout) if found and _component(found) in wanted]
     if not namespace:
         for found in objects:
             del found["metadata"]["namespace"]
     return yaml_text.dump_all(objects)
 
 
-def _is_of(found: dict[str, Any], component: str) -> bool:
-    return (found["metadata"].get("labels") or {}).get(_COMPONENT) == component
+def _component(found: dict[str, Any]) -> str | None:
+    label: str | None = (found["metadata"].get("labels") or {}).get(_COMPONENT)
+    return label

@@ -18,10 +18,10 @@ from golongrl.data.construct.errors import PipelineError
 from golongrl.data.construct.generate_models import PassrateModel
 from golongrl.data.construct.passrate import rewards
 from golongrl.data.construct.passrate.driver import DriverConfig, drive, rows_of
+from golongrl.data.construct.passrate.pools import run_name as run_name_of
 from golongrl.data.construct.passrate.rewards import GroupRewards
 from golongrl.data.construct.passrate.rollouts import ENDED, PROMPTS, REWARDS, Rollouts, recipe_of
 from golongrl.data.construct.passrate.stage import PassrateStage
-from golongrl.data.construct.passrate.stage import run_name as run_name_of
 from golongrl.data.construct.passrate.tally import Tally, decide, needs_large
 from golongrl.data.construct.tables import Tables
 from golongrl.data.models import resolve
@@ -396,7 +396,7 @@ def test_workers_elsewhere_serve_the_stage_through_a_shared_redis(redis_url, tmp
     finally:
         thread.join()
     assert [one["band"] for one in rows] == ["easy"] * 3
-    assert "waiting for workers: golongrl rollout --recipe" in capsys.readouterr().out
+    assert "waiting for workers: golongrl data worker --board" in capsys.readouterr().out
 
 
 # -- with real engines -------------------------------------------------------------------------------------------------

@@ -65,8 +65,8 @@ app.kubernetes.io/part-of: golongrl
 
 {{- define "golongrl.serviceAccountName" -}}
 {{- $root := index . 0 -}}
-{{- /* The operator's Role is bound to its account, which therefore must not be the namespace's default. */ -}}
-{{- if or $root.Values.serviceAccount.create (eq (index . 1) "operator") -}}
+{{- /* A Role is bound to these accounts, which therefore must not be the namespace's default. */ -}}
+{{- if or $root.Values.serviceAccount.create (eq (index . 1) "operator") (and (eq (index . 1) "construction") (include "golongrl.passrate" $root)) -}}
 {{ include "golongrl.fullname" $root }}-{{ index . 1 }}
 {{- else -}}
 default

@@ -48,7 +48,7 @@ The affinity if the values set none: (list $ "rollout" $placement).
 {{- $component := index . 1 -}}
 {{- $storage := $root.Values.storage -}}
 {{- $learner := $root.Values.learner -}}
-{{- if and (has $component (list "rollout" "learner" "evaluation" "construction")) (not $storage.existingClaim) (not (has "ReadWriteMany" $storage.accessModes)) -}}
+{{- if and (has $component (list "rollout" "learner" "evaluation" "construction" "passrate")) (not $storage.existingClaim) (not (has "ReadWriteMany" $storage.accessModes)) -}}
 podAffinity:
   requiredDuringSchedulingIgnoredDuringExecution:
     - topologyKey: kubernetes.io/hostname
@@ -58,7 +58,7 @@ podAffinity:
         matchExpressions:
           - key: app.kubernetes.io/component
             operator: In
-            values: [construction, evaluation, learner, rollout]
+            values: [construction, evaluation, learner, passrate, rollout]
 {{- else if and (eq $component "rollout") (not $learner.clusterSelector) (gt (mul (int $learner.workers.replicas) (int $learner.workers.gpus)) 0) -}}
 podAffinity:
   requiredDuringSchedulingIgnoredDuringExecution:

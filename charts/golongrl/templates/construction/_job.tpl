@@ -40,6 +40,8 @@ spec:
             {{- include "golongrl.resources" (list $values.resources) | nindent 12 }}
           volumeMounts:
             {{- include "golongrl.construction.mounts" $root | nindent 12 }}
+            {{- include "golongrl.construction.tokenMount" . | nindent 12 }}
       volumes:
         {{- include "golongrl.construction.volumes" $root | nindent 8 }}
+        {{- include "golongrl.construction.tokenVolume" . | nindent 8 }}
 {{- end -}}

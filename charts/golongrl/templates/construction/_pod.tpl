@@ -17,6 +17,11 @@
 {{- end -}}
 {{- if has $stage (list "" "passrate") -}}
 {{- $words = concat $words (list "--pool-redis-url" (include "golongrl.redisUrl" $root)) -}}
+{{- if include "golongrl.passrate" $root -}}
+{{- range $model := list "small" "large" -}}
+{{- $words = concat $words (list "--pool-job" (printf "%s=%s" $model (include "golongrl.passrate.name" (list $root $model)))) -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}
 {{- if include "golongrl.construction.onRay" . -}}
 {{- $words = concat $words (list "--on" "ray") -}}
@@ -98,4 +103,17 @@ securityContext:
     claimName: {{ . | quote }}
     readOnly: true
 {{- end }}
+{{- end -}}
+
+{{/* The process that runs `passrate` starts its engines' Jobs, and no other: (list $ "passrate"). */}}
+{{- define "golongrl.construction.tokenMount" -}}
+{{- if and (include "golongrl.passrate" (index . 0)) (has (index . 1) (list "" "passrate")) -}}
+- {name: token, mountPath: /var/run/secrets/kubernetes.io/serviceaccount, readOnly: true}
+{{- end -}}
+{{- end -}}
+
+{{- define "golongrl.construction.tokenVolume" -}}
+{{- if and (include "golongrl.passrate" (index . 0)) (has (index . 1) (list "" "passrate")) -}}
+{{- include "golongrl.passrate.token" . -}}
+{{- end -}}
 {{- end -}}

@@ -72,8 +72,10 @@ spec:
                 {{- include "golongrl.resources" (list $values.resources) | nindent 16 }}
               volumeMounts:
                 {{- include "golongrl.construction.mounts" $root | nindent 16 }}
+                {{- include "golongrl.construction.tokenMount" . | nindent 16 }}
           volumes:
             {{- include "golongrl.construction.volumes" $root | nindent 12 }}
+            {{- include "golongrl.construction.tokenVolume" . | nindent 12 }}
     workerGroupSpecs:
       - groupName: tasks
         replicas: {{ int $values.ray.replicas }}

@@ -69,3 +69,20 @@ metadata:
   ports:
     - {port: 8265, protocol: TCP}
 {{- end -}}
+
+{{/* To the API server, which is not a pod. */}}
+{{- define "golongrl.apiServerEgress" -}}
+{{- with .Values.operator -}}
+- ports:
+    {{- range .apiServerPorts }}
+    - {port: {{ int . }}, protocol: TCP}
+    {{- end }}
+  {{- with .apiServerCidrs }}
+  to:
+    {{- range . }}
+    - ipBlock:
+        cidr: {{ . | quote }}
+    {{- end }}
+  {{- end }}
+{{- end -}}
+{{- end -}}

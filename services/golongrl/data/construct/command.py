@@ -1,12 +1,15 @@
 """`golongrl data construct`, `golongrl data diff` and `golongrl render datajob`."""
 
+import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from golongrl.errors import writing_to
+from golongrl.kubernetes.names import SUBDOMAIN
 from golongrl.telemetry.scrape_options import MetricsHost, MetricsPort
 
 if TYPE_CHECKING:
@@ -39,6 +42,14 @@ def construct(
             help="For passrate, if the pipeline names none: wait for workers on this Redis instead of starting engines."
         ),
     ] = None,
+    pool_jobs: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--pool-job",
+            help="With --pool-redis-url, in a pod: a suspended Job with the engines of a model, as `small=NAME` or "
+            "`large=NAME`; it is started when the model is asked. Repeatable.",
+        ),
+    ] = None,
     wait_s: Annotated[
         float,
         typer.Option(
@@ -65,6 +76,7 @@ def construct(
         raise PipelineError(f"--stage {stage}: no such stage; there are {', '.join(ORDER)}")
     if wait_s and only is None:
         raise PipelineError("--wait-s: needs --stage, because without it nothing comes before")
+    jobs = _jobs(pool_jobs or ())
     executor = RayCluster() if on == "ray" else Processes(workers)
     chosen = _pooled(load(pipeline, overrides or ()), pool_redis_url)
     metrics = DataMetrics()
@@ -73,10 +85,22 @@ def construct(
             scraped(metrics.registry, metrics_host, None if dry_run else metrics_port),
             writing_to(f"--out {out}", PipelineError),
         ):
-            run(chosen, out, executor, print, only=only, dry_run=dry_run, wait_s=wait_s, metrics=metrics)
+            run(
+                chosen, out, executor, print, only=only, dry_run=dry_run, wait_s=wait_s, metrics=metrics, pool_jobs=jobs
+            )
     except KeyboardInterrupt:
         print("stopped; the same command resumes from here", file=sys.stderr)
         raise typer.Exit(_INTERRUPTED) from None
+
+
+def _jobs(words: Sequence[str]) -> dict[str, str]:
+    from golongrl.data.construct.errors import PipelineError
+
+    found = dict(word.partition("=")[::2] for word in words)
+    for word in words:
+        if not re.fullmatch(rf"(small|large)={SUBDOMAIN}", word):
+            raise PipelineError(f"--pool-job {word}: expected small=NAME or large=NAME, of a Job")
+    return found
 
 
 def _pooled(pipeline: "Pipeline", redis_url: str | None) -> "Pipeline":

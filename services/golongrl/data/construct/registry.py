@@ -1,5 +1,7 @@
 """Which stages a pipeline has, in their order."""
 
+from collections.abc import Mapping
+
 from golongrl.data.construct.contamination.stage import DecontaminateStage
 from golongrl.data.construct.conversion.stage import ConvertStage
 from golongrl.data.construct.diagnosis.stage import DiagnoseStage
@@ -16,8 +18,14 @@ from golongrl.data.construct.tables import ORDER, Tables
 from golongrl.data.construct.verify.stage import VerifyStage
 
 
-def stages(pipeline: Pipeline, tables: Tables, executor: Executor, metrics: DataMetrics) -> list[PipelineStage]:
-    """The stages whose sections the pipeline has."""
+def stages(
+    pipeline: Pipeline,
+    tables: Tables,
+    executor: Executor,
+    metrics: DataMetrics,
+    pool_jobs: Mapping[str, str] | None = None,
+) -> list[PipelineStage]:
+    """The stages whose sections the pipeline has. `pool_jobs`: see `passrate.pools.pool_of`."""
     shares = quotas(pipeline.select, failures(pipeline.select.feedback, pipeline.select.bins))
     wanted = {" ".join(cell): count for cell, count in shares.items()}
     made: list[PipelineStage] = [
@@ -35,5 +43,5 @@ def stages(pipeline: Pipeline, tables: Tables, executor: Executor, metrics: Data
         # It starts engines and needs what `golongrl[local]` brings; other pipelines do without.
         from golongrl.data.construct.passrate.stage import PassrateStage
 
-        made.append(PassrateStage(pipeline, tables, pipeline.passrate))
+        made.append(PassrateStage(pipeline, tables, pipeline.passrate, jobs=pool_jobs))
     return sorted((stage for stage in made if tables.has(stage.name)), key=lambda stage: ORDER.index(stage.name))

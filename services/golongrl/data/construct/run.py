@@ -38,6 +38,7 @@ def construct(
     dry_run: bool = False,
     wait_s: float = 0.0,
     metrics: DataMetrics | None = None,
+    pool_jobs: Mapping[str, str] | None = None,
 ) -> None:
     """Run the pipeline's stages, or one of them; what is there already is kept.
 
@@ -48,13 +49,14 @@ def construct(
         dry_run: say what would be done and what it would cost, and write nothing.
         wait_s: with `only`: how long to wait until the stages before have ended and no other process works here.
         metrics: told how far it is.
+        pool_jobs: suspended Jobs of Kubernetes with engines for the pass rate, by the model: small, large.
 
     Raises:
         PipelineError: the pipeline has no such stage, a stage before it has not ended, or the folder is in use.
     """
     tables = Tables(out, pipeline)
     metrics = metrics or DataMetrics()
-    chosen = stages(pipeline, tables, executor, metrics)
+    chosen = stages(pipeline, tables, executor, metrics, pool_jobs)
     if only is not None and only not in [stage.name for stage in chosen]:
         raise PipelineError(f"--stage {only}: the pipeline {pipeline.name} has no section {only}")
     if dry_run:

@@ -26,7 +26,8 @@ KUBERAY_NAMESPACES: Final = ("default", "kuberay", "kuberay-operator", "kuberay-
 
 
 class ServiceAccount(ValuesSection):
-    """One service account for each component. Only the operator's pod has an API token."""
+    """One service account for each component. The operator has an API token, as has the stage that starts engines for a
+    pass rate; other pods have none."""
 
     create: bool = Field(
         True, description="Create an account for each component. If false, the namespace's default account is used."
@@ -44,7 +45,7 @@ class Viewer(ValuesSection):
 
 
 class Rbac(ValuesSection):
-    """Roles for people. No workload except the operator calls the Kubernetes API."""
+    """Roles for people. Of the workloads, the operator and `construction.passrate` alone call the Kubernetes API."""
 
     viewer: Viewer = Viewer()
 

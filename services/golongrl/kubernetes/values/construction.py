@@ -15,6 +15,7 @@ from golongrl.kubernetes.values.common import (
     ValuesSection,
 )
 from golongrl.kubernetes.values.inputs import SecretKey
+from golongrl.kubernetes.values.parts import EngineValues, WorkerValues
 
 # The stages of `golongrl data construct`, whose room is above this one; a test compares them.
 Stage = Literal["sources", "select", "generate", "convert", "verify", "passrate", "format", "decontaminate", "diagnose"]
@@ -31,6 +32,36 @@ class ConstructionRay(ValuesSection):
         description="Resources of a Ray worker pod. Ray starts as many tasks as it has CPUs.",
     )
     ttl_seconds_after_finished: Count = Field(600, description="How long the Ray cluster is kept after its job's end.")
+
+
+class PassrateEngines(PodPlacement):
+    """The engines of one model, which the pipeline names: a Job without pods until the stage asks that model."""
+
+    replicas: Positive = Field(1, description="Number of engines.")
+    engine: EngineValues = EngineValues()
+
+
+class PassrateValues(ValuesSection):
+    """Engines with their rollout workers for the stage `passrate`, where the pipeline has it."""
+
+    enabled: bool = Field(
+        False,
+        description="Make them, and let the stage start their Jobs: its pod then has an API token for that alone. If "
+        "false, the stage waits for workers that somebody else starts.",
+    )
+    small: PassrateEngines = Field(PassrateEngines(), description="Of `passrate.small`.")
+    large: PassrateEngines = Field(
+        PassrateEngines(), description="Of `passrate.large`; they start when those of `small` have ended."
+    )
+    worker: WorkerValues = WorkerValues()
+    idle_seconds: Positive = Field(
+        3600, description="Without a sign of the stage for this time, the engines end and give their GPUs back."
+    )
+    drain_seconds: Positive = Field(
+        60, description="Grace period of a deleted pod, in which it finishes its groups or returns them to the queue."
+    )
+    backoff_limit: Count = Field(6, description="How many pods of one model may fail before its Job fails.")
+    scratch: Size = Field("20Gi", description="Size limit of /tmp, on the node's disk.")
 
 
 class ConstructionValues(PodPlacement):
@@ -66,6 +97,7 @@ class ConstructionValues(PodPlacement):
     )
     processes: Positive = Field(2, description="Worker processes of a plain Job: about as many as its CPUs.")
     ray: ConstructionRay = ConstructionRay()
+    passrate: PassrateValues = PassrateValues()
     image: Image = Image(repository="golongrl/golongrl-learner")
     backoff_limit: Count = Field(3, description="How often a failed Job is started again. It makes what is missing.")
     active_deadline_seconds: Count = Field(
