@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -64,6 +65,24 @@ async def test_a_group_and_its_weights_are_traced_through_all_processes(
     assert (loop["rl.loop"].start, loop["rl.loop"].end) == (loop["rl.train"].start, loop["rl.sync.publish"].end)
     assert loop["rl.train"].attributes["rl.train.batch_size"] == 2
     assert loop["rl.sync.publish"].attributes["rl.sync.bytes"] == 1000
+
+
+def test_a_span_whose_block_fails_is_recorded_because_others_are_its_children(monkeypatch: pytest.MonkeyPatch) -> None:
+    context = of_group("test", "0-1")
+    with collector() as received:
+        monkeypatch.setenv(ENDPOINT, received.endpoint)
+        worker = tracing("rollout", "test")
+        own = worker.child(context)
+        with (
+            suppress(asyncio.CancelledError),
+            worker.recorded("rl.sample", context, own, {"rl.group.uid": "0-1"}) as span,
+        ):
+            span["rl.sample.batch_size"] = 4
+            raise asyncio.CancelledError
+        worker.close()
+    (found,) = received.traces()[context.trace]
+    assert (found.name, found.span, found.parent) == ("rl.sample", own.span, context.span)
+    assert found.attributes == {"rl.group.uid": "0-1", "rl.sample.batch_size": 4, "error.type": "CancelledError"}
 
 
 async def test_without_an_endpoint_requests_carry_nothing(

@@ -15,7 +15,9 @@ import hashlib
 import os
 import re
 import threading
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -137,6 +139,22 @@ class Tracing:
             end_time=int(max(start, end) * 1e9),
         )
         self._processor.on_end(span)
+
+    @contextmanager
+    def recorded(
+        self, name: str, context: TraceContext, own: TraceContext, attributes: Mapping[str, Any]
+    ) -> Iterator[dict[str, Any]]:
+        """A span around the block, with what the block adds to the attributes. A block that fails or is cancelled has
+        one too, with `error.type`: others' spans are its children."""
+        added: dict[str, Any] = {}
+        wall, begun = time.time(), time.monotonic()
+        try:
+            yield added
+        except BaseException as error:
+            added["error.type"] = type(error).__name__
+            raise
+        finally:
+            self.record(name, context, wall, wall + time.monotonic() - begun, {**attributes, **added}, own=own)
 
     def close(self) -> None:
         """Send what is left, for a bounded time."""

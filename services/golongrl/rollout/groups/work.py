@@ -151,38 +151,35 @@ async def _make(kind: RowKind[T], row: PreparedRow, live: LiveGroup, held: Confi
         live.uid, row.prompt_ids, held.vocab_size, recipe.seed, held.cache_key, kind.routing(held),
         tracing.headers(sampling),
     )  # fmt: skip
-    try:
-        with bench.state.waits.on("engine", "{on} to generate", recipe.queue.stall_s, kind.name) as live.wait:
-            answers = await generate_group(bench.engine, prompt, kind.sampling, kind.n, live, kind.pace)
-    except ValueError as error:
-        raise _RowFailedError(RowRelease("unfit", failed=True, detail=str(error))) from error
+    told = {
+        "rl.group.uid": live.uid, "rl.worker": bench.worker, "rl.policy.version": held.ref.version,
+        "rl.sample.batch_size": kind.n,
+    }  # fmt: skip
+    with tracing.recorded("rl.sample", context, sampling, told) as span:
+        try:
+            with bench.state.waits.on("engine", "{on} to generate", recipe.queue.stall_s, kind.name) as live.wait:
+                answers = await generate_group(bench.engine, prompt, kind.sampling, kind.n, live, kind.pace)
+        except ValueError as error:
+            raise _RowFailedError(RowRelease("unfit", failed=True, detail=str(error))) from error
+        if any(answer.finish == "abort" for answer in answers):
+            raise _RowFailedError(RowRelease("aborted"))
+        span["gen_ai.usage.input_tokens"] = int(row.prompt_ids.size)
+        span["gen_ai.usage.output_tokens"] = sum(len(answer.ids) for answer in answers)
     generated = time.monotonic()
-    if any(answer.finish == "abort" for answer in answers):
-        raise _RowFailedError(RowRelease("aborted"))
     spans = [kind.spans(live, answer) for answer in answers]
     bench.metrics.generation.observe(generated - begun, exemplar)
     _count(bench.metrics, answers)
     live.scores(generated)
     results = []
-    if row.task != BENCHMARK:
-        with bench.state.waits.on("reward", "{on} to score", recipe.queue.stall_s, kind.name):
-            results = await _score(bench, row, live, answers, tracing.headers(rewarding))
+    with tracing.recorded("rl.reward", context, rewarding, told):
+        if row.task != BENCHMARK:
+            with bench.state.waits.on("reward", "{on} to score", recipe.queue.stall_s, kind.name):
+                results = await _score(bench, row, live, answers, tracing.headers(rewarding))
     scored = time.monotonic()
     live.scoring_since = None
     if row.task != BENCHMARK:
         bench.metrics.scoring.observe(scored - generated, exemplar)
         bench.metrics.unscored.inc(sum(result.score is None for result in results))
-    middle, end = leased + generated - begun, leased + scored - begun
-    told = {
-        "rl.group.uid": live.uid, "rl.worker": bench.worker, "rl.policy.version": held.ref.version,
-        "rl.sample.batch_size": len(answers),
-    }  # fmt: skip
-    tokens = {
-        "gen_ai.usage.input_tokens": int(row.prompt_ids.size),
-        "gen_ai.usage.output_tokens": sum(len(answer.ids) for answer in answers),
-    }
-    tracing.record("rl.sample", context, leased, middle, {**told, **tokens}, own=sampling)
-    tracing.record("rl.reward", context, middle, end, told, own=rewarding)
     timings = {"generate_s": generated - begun, "score_s": scored - generated}
     return Scored(row, answers, spans, results, timings, held, leased)
 
