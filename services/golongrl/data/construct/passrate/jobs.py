@@ -49,7 +49,7 @@ class PoolJob:
                 if (job.get("spec") or {}).get("suspend"):
                     await self._call("PATCH", {"spec": {"suspend": False}})
                     log.info("the pool of engines is started", job=self._name)
-            except _NoAnswerError as error:
+            except JobSilentError as error:
                 log.warning("the API server does not answer; trying again", job=self._name, error=str(error))
                 if tried + 1 == _TRIES:
                     raise PipelineError(f"Job {self._name}: {error}") from error
@@ -65,7 +65,7 @@ class PoolJob:
         """
         try:
             self._refuse_ended(await self._call("GET"))
-        except _NoAnswerError as error:
+        except JobSilentError as error:
             log.warning("the API server does not answer", job=self._name, error=str(error))
 
     def _refuse_ended(self, job: dict[str, Any]) -> None:
@@ -102,9 +102,9 @@ class PoolJob:
                 )
             found = answer.json()
         except (httpx.HTTPError, ValueError) as error:
-            raise _NoAnswerError(f"API server {self._server}: {type(error).__name__} {error}") from error
+            raise JobSilentError(f"API server {self._server}: {type(error).__name__} {error}") from error
         if answer.is_server_error or answer.status_code == httpx.codes.TOO_MANY_REQUESTS:
-            raise _NoAnswerError(f"API server {self._server}: {answer.status_code}")
+            raise JobSilentError(f"API server {self._server}: {answer.status_code}")
         if not answer.is_success or not isinstance(found, dict):
             said = found.get("message", "") if isinstance(found, dict) else ""
             why = f"{answer.status_code} {' '.join(str(said).split())}".rstrip()
@@ -112,7 +112,7 @@ class PoolJob:
         return found
 
 
-class _NoAnswerError(PipelineError):
+class JobSilentError(PipelineError):
     """It may answer the next time."""
 
 
