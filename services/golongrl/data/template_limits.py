@@ -1,4 +1,4 @@
-"""Bounds for chat templates, which are programs that come with a model: one may loop for ever or fill the memory.
+"""Bounds for chat templates, which are programs that come with a model: one may loop without end or fill the memory.
 
 Counted are the steps of loops and all calls (of macros, methods, recursive loops), so that nothing runs on without
 being seen; a text or list that an operator makes has a largest size. A template of a real model takes a few steps a

@@ -142,7 +142,7 @@ def run(
 ) -> None:
     """Ask a suite's questions, score the answers, write results.json and report.html.
 
-    The same command again goes on where it was stopped: only what was in flight is asked again.
+    The same command again continues where it was stopped: only what was in flight is asked again.
     """
     from golongrl.evaluation.metrics import EvaluationMetrics
     from golongrl.evaluation.run.execute import EvalRequest, execute

@@ -53,7 +53,7 @@ def fetch(
         revisions: repository -> revision, before those of the sources and of an earlier fetch.
 
     Raises:
-        FetchError: a source cannot be had, or differs from its checksum, revision or row count.
+        FetchError: a source cannot be downloaded, or differs from its checksum, revision or row count.
         EvaluationError: a file of it cannot be read.
     """
     record = _read_record(folder)

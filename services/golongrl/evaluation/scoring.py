@@ -1,4 +1,4 @@
-"""Scoring replies in processes with a deadline: comparing two formulas, or two long texts, may take for ever.
+"""Scoring replies in processes with a deadline: comparing two formulas, or two long texts, may never end.
 
 The pool is the reward service's. A reply that cannot be scored in time is not wrong and not right: it counts as
 unjudged, with the reason.

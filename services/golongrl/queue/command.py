@@ -78,14 +78,14 @@ def remove(
     run: Run,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
-    """Delete a run's keys. Stop its learner and workers first; its next learner goes on at its last checkpoint."""
+    """Delete a run's keys. Stop its learner and workers first; its next learner resumes at its last checkpoint."""
     if not yes:
         typer.confirm(f"Delete all groups of run {run} since its last checkpoint?", abort=True)
     print(f"removed {_look(redis_url, run, lambda queue: queue.forget())} keys")
 
 
 set_aside = typer.Typer(
-    help="Groups that were taken for a batch and could not be trained; the run goes on without them.",
+    help="Groups that were taken for a batch and could not be trained; the run continues without them.",
     epilog="Example: `golongrl queue set-aside list --redis-url redis://localhost:6379/0 --run quickstart`",
     no_args_is_help=True,
 )

@@ -72,7 +72,7 @@ class QueueSettings:
 
 @dataclass(frozen=True)
 class Behind:
-    """What a run has done before its queue is made: begun from a checkpoint, or the queue's data were lost."""
+    """What a run has done before its queue is made: it began from a checkpoint, or the queue's data were lost."""
 
     step: int
     """Steps done, which is the policy version."""
@@ -130,7 +130,7 @@ class Stopped:
 class Attachment:
     """A learner's fence: `token` goes into each of its calls; the newest attachment is the only one valid.
 
-    The learner starts from its checkpoint `committed`, replays the batches committed+1..version, then goes on.
+    The learner starts from its checkpoint `committed`, replays the batches committed+1..version, then continues.
     """
 
     token: str
@@ -265,7 +265,7 @@ class QueueStats:
     redone_by: dict[str, int]
     tasks_given_up: int
     clock_set_back: int
-    """How often the server's clock went back; leases go on by the run's own clock."""
+    """How often the server's clock went back; leases follow the run's own clock."""
     clock_gaps: int
     """How often no call came for half a lease, or the server's clock was set ahead."""
     oldest_wait_s: float

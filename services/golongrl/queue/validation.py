@@ -3,7 +3,7 @@
 One round at a time, opened by the learner for the weights it has announced. Workers whose engine holds exactly these
 weights lease rows, submit one result a row, and renew what they hold; a row whose worker is gone comes back when its
 lease runs out, and is ended unscored when that happened three times. The learner watches the progress, reads the
-results and closes the round; results wait in Redis until then, so a learner that crashed goes on with the round.
+results and closes the round; results wait in Redis until then, so a learner that crashed continues the round.
 
 A round is bounded (each row is answered once), so what it takes from training rollouts is, too. It has keys of its own
 (`validation*`) and touches neither rows, leases nor versions of the sample queue. A result is text without token ids,
@@ -76,7 +76,7 @@ class ValidationWork:
     # -- the learner --
 
     async def open(self, fence: str, version: int, lineage: str, rows: int) -> None:
-        """Begin the round of the announced weights, or go on with it. Replaces any other round.
+        """Begin the round of the announced weights, or continue it. Replaces any other round.
         Raises FencedError, OutOfOrderError (these weights are not the announced ones)."""
         args = {"fence": fence, "version": version, "lineage": lineage, "rows": rows}
         self._check(await self._run("validation_open", args), f"validation of version {version}")

@@ -343,7 +343,7 @@ class Learner(Section):
         description="How the run begins: `auto`, from the latest checkpoint of its folder; `never`, from the initial "
         "model; or the path of a checkpoint folder `global_step_N`, another run's too (of the same data, seed and "
         "groups_per_step), whose rows are not trained again. Once the run has committed a later checkpoint, "
-        "every start goes on from its own latest one; to begin again, take another run name.",
+        "every start continues from its own latest one; to begin again, take another run name.",
     )
     # What its client takes for a name.
     wandb_project: Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[^/\\#?%:]+$")] | None = Field(

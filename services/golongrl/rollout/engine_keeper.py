@@ -6,7 +6,7 @@ Invariants:
 - what the engine samples is given up as soon as its weights are unknown;
 - an engine that answers nonsense is quarantined: its rows are given back, and its weights are loaded again;
 - what fails is retried as long as it is wanted, and the answer says what is waited for and why;
-- an announced version is copied and patched while the engine goes on with the one it holds: the queue admits rows by
+- an announced version is copied and patched while the engine continues with the one it holds: the queue admits rows by
   the version they are sampled from.
 """
 
@@ -247,7 +247,7 @@ class Keeper:
         """The version's local copy; None where it is sent to the engine.
 
         Raises:
-            WeightsMissingError: it cannot be had now.
+            WeightsMissingError: it cannot be read now.
         """
         if ref.source:
             return None

@@ -5,7 +5,7 @@
 
 Invariants:
 - every process in trouble ends exactly one chain, whoever waits for it or not;
-- a wait past its own deadline is a chain too, where no process in trouble explains it, and goes on through what is
+- a wait past its own deadline is a chain too, where no process in trouble explains it, and continues through what is
   waited for as far as that waits itself;
 - a process that should report and does not is in trouble: silence is not progress;
 - every chain is finite, also where processes wait for each other.

@@ -42,7 +42,7 @@ class AskedModel(Section):
     concurrency: PositiveInt = Field(16, description="Most calls in flight; fewer are made while the server is busy.")
     deadline_s: PositiveFloat = Field(900.0, description="Longest that one attempt at a call may take.")
     attempts: PositiveInt = Field(
-        6, description="Attempts at a call before the stage ends; a rerun goes on from there."
+        6, description="Attempts at a call before the stage ends; a rerun continues from there."
     )
     max_tokens: PositiveInt = Field(16_384, description="Most tokens of an answer, thoughts included.")
     temperature: NonNegativeFloat = Field(0.7, description="Sampling temperature.")

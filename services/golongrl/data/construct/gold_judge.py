@@ -1,6 +1,6 @@
 """Scoring golds one after the other in a process that can be killed, so that none can hold up a check.
 
-A gold that is evaluated (a number such as 9^9^9) may take for ever; one that is compared as text cannot, and is scored
+A gold that is evaluated (a number such as 9^9^9) may never end; one that is compared as text cannot, and is scored
 here. The process is started when the first one needs it.
 """
 

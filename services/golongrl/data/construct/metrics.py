@@ -78,7 +78,7 @@ class DataMetrics(Collector):
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """A scrape, from a thread of its own; a stage that asks no model has no calls."""
         calls, tokens, in_flight = CALLS.family(), CALL_TOKENS.family(), 0
-        # A copy, because stages go on meanwhile.
+        # A copy, because stages continue meanwhile.
         for stage, asked in list(self._asked.items()):
             now = asked()
             calls.add_metric([stage, "made"], now.made)

@@ -110,7 +110,7 @@ class Select(Section):
     )
     max_per_document: PositiveInt = Field(40, description="Most prompts that have one document as their main one.")
     oversample: Annotated[float, Field(ge=1)] = Field(
-        1.0, description="Prompts begun for each one wanted, because later stages refuse some."
+        1.0, description="Prompts made for each one wanted, because later stages refuse some."
     )
     feedback: tuple[Place, ...] = Field(
         (),

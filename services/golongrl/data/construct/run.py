@@ -159,7 +159,7 @@ def _framed(stage: PipelineStage, key: str, number: int, row: Mapping[str, Any])
 
 
 def _ended(stage: PipelineStage, table: StageTable) -> None:
-    """Refuse to go on from a stage that was made with other settings.
+    """Refuse to continue from a stage that was made with other settings.
 
     Raises:
         PipelineError: so.

@@ -168,7 +168,7 @@ async def fill(
     chat: Chat,
     style: ToolStyle = "native",
 ) -> AsyncIterator[MemoryConversation]:
-    """Hold the conversations in their order; after each, the store's snapshot can be kept, to go on from there.
+    """Hold the conversations in their order; after each, the store's snapshot can be kept, to continue from there.
 
     Raises:
         MemoryAgentError: one failed. The memory would lack what it said, so that no question may be asked of it.

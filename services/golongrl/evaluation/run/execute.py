@@ -53,7 +53,7 @@ def execute(request: EvalRequest, say: Callable[[str], None], metrics: Evaluatio
 
     Raises:
         GolongrlError: the input is wrong, the server refuses everything or is gone, or a signal came. What was answered
-            is kept, and the same command goes on from there.
+            is kept, and the same command continues from there.
     """
     suite = request.suite
     if suite.target.place is None:

@@ -1,8 +1,8 @@
 """BFCL's memory: conversations fill a memory, in their order; then every question starts from that memory.
 
-Invariants: what a finished conversation left in a memory is kept at once, so that after a kill the filling goes on with
-the next conversation; no question is asked of a memory that lacks a conversation; a question whose memory could not be
-filled counts as failed.
+Invariants: what a finished conversation left in a memory is kept at once, so that after a kill the filling continues
+with the next conversation; no question is asked of a memory that lacks a conversation; a question whose memory could
+not be filled counts as failed.
 """
 
 import asyncio

@@ -1,6 +1,6 @@
 """The output folder of an evaluation: who may write into it, and what it belongs to.
 
-Invariants: one process at a time writes; a folder goes on only with the same questions to the same model, because
+Invariants: one process at a time writes; a folder is continued only with the same questions to the same model, because
 samples of two settings in one mean would be of neither. What changes no score (limits, deadlines) may differ.
 """
 

@@ -1,4 +1,4 @@
-"""What was asked and answered: an append-only JSONL file a benchmark, from which a killed run goes on.
+"""What was asked and answered: an append-only JSONL file a benchmark, from which a killed run continues.
 
 Invariants:
 - a record is one line, written in one call after the reply is whole: a kill loses what was in flight, and no more;

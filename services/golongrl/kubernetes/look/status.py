@@ -44,7 +44,7 @@ def end(queue: Json | None) -> str:
 
 
 def _ended(queue: Json | None) -> str:
-    """complete or failed; exhausted while the learner trains the last groups; empty while the run goes on."""
+    """complete or failed; exhausted while the learner trains the last groups; empty while the run continues."""
     stopped = (queue or {}).get("stopped")
     if not stopped:
         return ""

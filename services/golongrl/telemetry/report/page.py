@@ -1,4 +1,4 @@
-"""The run report: one self-contained HTML page, written in one step while a run goes on or when it has ended.
+"""The run report: one self-contained HTML page, written in one step while a run continues or when it has ended.
 
 What it answers, in this order: did reward rise, for which task types, also on held-out prompts; how long were responses
 and how many could not be scored; was staleness held; who waited for whom; do engines and learner agree on log-probs;

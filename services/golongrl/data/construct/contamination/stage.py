@@ -66,7 +66,7 @@ class DecontaminateStage(CpuStage):
         return _BenchmarkSearch(self._tables.out, index_folder(self._settings, self._tables), self._settings.max_shared)
 
     def settle(self, rows: Callable[[Sequence[str]], Iterator[tuple[int, Row]]]) -> Iterable[Verdict]:
-        """More was begun than was asked for; what is left of a cell beyond its quota is not needed."""
+        """More was made than was asked for; what is left of a cell beyond its quota is not needed."""
         cells: dict[str, str] = {}
         for row in self._tables.table("format").rows(["id", "origin", "extra_info"]):
             extra = row["extra_info"]

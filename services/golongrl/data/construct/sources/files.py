@@ -121,7 +121,7 @@ def hub_rows(place: SourceInput) -> Any:
     """A split of a data set of the hub, or of a folder in its layout; fetched once, then read from the cache.
 
     Raises:
-        PipelineError: it cannot be had.
+        PipelineError: it cannot be downloaded.
     """
     try:
         import datasets
