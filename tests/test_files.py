@@ -276,3 +276,29 @@ def test_a_locked_folder_is_left_as_it_was_unless_it_is_kept(tmp_path: Path, fai
     with files.locked_folder(folder, ".lock"):
         pass
     assert (folder / ".lock").exists()
+
+
+@pytest.mark.parametrize("text", ["", "ä" * 50, "x" * 100])
+def test_a_text_is_read_up_to_its_bound(tmp_path: Path, text: str) -> None:
+    (tmp_path / "file").write_text(text, "utf-8")
+    assert files.read_text(tmp_path / "file", 100) == text
+    (tmp_path / "file").write_text(text + "x" * (101 - len(text.encode())), "utf-8")
+    for path in (tmp_path / "file", Path("/dev/zero")):
+        with pytest.raises(OSError, match="longer than 100 bytes"):
+            files.read_text(path, 100)
+
+
+@pytest.mark.parametrize("mask", [0o002, 0o027, 0o077])
+def test_a_librarys_files_get_the_mode_of_the_umask(tmp_path: Path, mask: int) -> None:
+    (tmp_path / "sub").mkdir()
+    for name in ("model.safetensors", "sub/other"):
+        (tmp_path / name).touch(0o600)
+    (tmp_path / "link").symlink_to("/etc/hostname")
+    before = os.umask(mask)
+    try:
+        files.follow_umask(tmp_path)
+    finally:
+        os.umask(before)
+    assert {stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("model.safetensors", "sub/other")} == {
+        0o666 & ~mask
+    }

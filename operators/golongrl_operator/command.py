@@ -5,7 +5,9 @@ from typing import Annotated
 
 import typer
 
+from golongrl import files
 from golongrl.errors import InputError
+from golongrl.recipe.load import MAX_BYTES
 
 
 def operator(
@@ -75,6 +77,6 @@ def operator(
 
 def _read(site: Path) -> str:
     try:
-        return site.read_text("utf-8")
+        return files.read_text(site, MAX_BYTES)
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"--site {site}: cannot be read: {error}") from error

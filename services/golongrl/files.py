@@ -296,6 +296,28 @@ class Made:
                 path.rmdir()
 
 
+def read_text(path: Path, most_bytes: int) -> str:
+    """A text file that has at most so many bytes; it may be a pipe.
+
+    Raises:
+        OSError, UnicodeDecodeError: it cannot be read, or is longer; a device without an end is, too.
+    """
+    with path.open("rb") as file:
+        content = file.read(most_bytes + 1)
+    if len(content) > most_bytes:
+        raise OSError(errno.EFBIG, f"longer than {most_bytes} bytes", str(path))
+    return content.decode("utf-8")
+
+
+def follow_umask(folder: Path) -> None:
+    """Give the files of a folder the mode that the umask says: safetensors writes 0600 whatever that is."""
+    mask = os.umask(0)
+    os.umask(mask)
+    for path in folder.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            path.chmod(0o666 & ~mask)
+
+
 def refuse_device(path: Path) -> None:
     """Refuse to read a device: /dev/zero has no end. A pipe has one.
 

@@ -1,6 +1,7 @@
 """The journal: whatever a kill leaves, what was whole is there, and nothing else."""
 
 import json
+import resource
 from pathlib import Path
 
 import pytest
@@ -84,3 +85,25 @@ def test_a_line_is_json_that_other_programs_read(tmp_path) -> None:
     write(tmp_path / "b.jsonl", ["瓦恩 \u2028"])
     (line,) = (tmp_path / "b.jsonl").read_bytes().splitlines()
     assert json.loads(line)["reply"]["text"] == "瓦恩 \u2028"
+
+
+@pytest.mark.parametrize("room", [0, 1, 50, 200])
+def test_a_refused_write_leaves_whole_lines_and_the_next_one_is_read(tmp_path, room) -> None:
+    """As on a full disk: a part of the line is written before the storage refuses."""
+    path = tmp_path / "b.jsonl"
+    write(path, ["one"])
+    before, limits = path.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    scored = ScoredReply("scored", 0.5, "x")
+    with SampleJournal(path) as journal:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + room, limits[1]))
+        try:
+            with pytest.raises(InputError, match=r"b\.jsonl: cannot be written: File too large"):
+                journal.add_reply(problem("p1"), 0, Reply("x" * 1000), scored, Cost())
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert path.read_bytes() == before
+        assert list(journal.entries) == [("p0", 0)]
+        journal.add_reply(problem("p2"), 0, Reply("y"), scored, Cost())
+    entries = read_entries(path)
+    assert list(entries) == [("p0", 0), ("p2", 0)]
+    assert read_record(path, entries["p2", 0])["reply"]["text"] == "y"

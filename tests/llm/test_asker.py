@@ -1,6 +1,7 @@
 """Replies under keys: what was asked once is not asked again, by whatever run; and how answers are read."""
 
 import asyncio
+import os
 from contextlib import suppress
 
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict
 
-from golongrl.errors import InputError
+from golongrl.errors import InputError, NoSpaceError
 from golongrl.llm import (
     Asker,
     ChatClient,
@@ -25,6 +26,7 @@ from golongrl.llm import (
 from golongrl.llm.asker import estimate
 from golongrl.llm.budget import Budget, BudgetSpentError
 from golongrl.llm.concurrency import Limit
+from golongrl.llm.replies import StoredReply
 from support.llm_endpoint import Said, llm_endpoint
 
 
@@ -202,3 +204,29 @@ def test_the_budget_is_never_exceeded(max_calls, max_tokens, calls):
                 budget.settle(*open_calls.pop(0))
         assert budget.calls <= max_calls
         assert budget.tokens + budget.reserved <= max_tokens
+
+
+def test_a_full_disk_and_a_damaged_store_are_one_line(tmp_path):
+    path = tmp_path / "r.sqlite"
+    with ReplyStore(path) as store:
+        store.put("kept", "s", "m", StoredReply("answered", "x" * 9000, 1))
+        pages = store._db.execute("PRAGMA page_count").fetchone()[0]
+        store._db.execute(f"PRAGMA max_page_count={pages}")
+        with pytest.raises(NoSpaceError, match=f"no space left on {tmp_path}"):
+            store.put("more", "s", "m", StoredReply("answered", "x" * 90_000, 1))
+        assert (store.count(), store.get("more")) == ((1, 1), None)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:4096] + b"\xff" * (len(whole) - 4096))
+    with ReplyStore(path) as store, pytest.raises(InputError, match=rf"store of replies {path}: .*move it away"):
+        store.get("kept")
+
+
+@pytest.mark.parametrize(("mask", "mode"), [(0o002, 0o664), (0o022, 0o644), (0o077, 0o600)])
+def test_a_store_of_replies_follows_the_umask(tmp_path, mask, mode):
+    before = os.umask(mask)
+    try:
+        with ReplyStore(tmp_path / "r.sqlite") as store:
+            store.put("a", "s", "m", StoredReply("answered", "x", 1))
+            assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {mode}
+    finally:
+        os.umask(before)

@@ -10,6 +10,7 @@ import tempfile
 from importlib import metadata, resources
 from pathlib import Path
 
+from golongrl import files
 from golongrl.data.errors import DataError
 from golongrl.data.model_config import check_folder
 from golongrl.data.weight_files import stored_tensors
@@ -146,6 +147,7 @@ def _convert(gguf: Path, folder: Path) -> None:
             config.pad_token_id = tokenizer.pad_token_id
         model.to(torch.bfloat16).save_pretrained(staging)
         tokenizer.save_pretrained(staging)
+        files.follow_umask(staging)
         if folder.is_dir():
             return
         try:

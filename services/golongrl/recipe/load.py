@@ -16,7 +16,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from golongrl import yaml_text
+from golongrl import files, yaml_text
 from golongrl.errors import InputError
 from golongrl.recipe.models import Recipe
 
@@ -125,7 +125,7 @@ def file_text(name: str, kind: str, expected: str, known: Sequence[str], error_t
         hint = f"; did you mean {near[0]}?" if near else f" (packaged: {', '.join(known)})"
         raise error_type(f"{kind} {name}: no such {expected}{hint}")
     try:
-        return path.read_text("utf-8")
+        return files.read_text(path, MAX_BYTES)
     except (OSError, UnicodeDecodeError) as error:
         raise error_type(f"{kind} {path}: {error}") from error
 

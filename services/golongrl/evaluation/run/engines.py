@@ -104,6 +104,7 @@ async def merged(point: Point, into: Path, logs: Path) -> Path:
                 f"merging the checkpoint {point.folder} failed: {last_words(service.last_lines())}; see {service.log}"
             )
         with writing_to(str(done)):
+            files.follow_umask(staging)
             staging.replace(done)
     return done
 

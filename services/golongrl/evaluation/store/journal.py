@@ -12,6 +12,7 @@ Only what figures need stays in memory; texts are read from the file again, one 
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -88,7 +89,8 @@ class SampleJournal:
     def __post_init__(self) -> None:
         with writing_to(str(self.path)):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self.path.open("ab")
+            # Without a buffer: after a full disk it would be written once more when the file is closed.
+            self._file = self.path.open("ab", buffering=0)
         self._end = self._load()
 
     def __enter__(self) -> Self:
@@ -161,13 +163,23 @@ class SampleJournal:
 
     def _append(self, record: Mapping[str, Any]) -> SampleEntry:
         line = json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass") + b"\n"
-        with writing_to(str(self.path)):
-            self._file.write(line)
-            self._file.flush()
+        with writing_to(str(self.path), folder=self.path.parent):
+            self._write(line)
         entry = entry_of(record, self.entries, (self._end, len(line)))
         self._end += len(line)
         self.entries[entry.key] = entry
         return entry
+
+    def _write(self, line: bytes) -> None:
+        left = memoryview(line)
+        try:
+            while left:
+                left = left[self._file.write(left) :]
+        except OSError:
+            # What is there of the line goes, so that the next one begins a line.
+            with suppress(OSError):
+                os.truncate(self.path, self._end)
+            raise
 
     def scored(self, entry: SampleEntry) -> ScoredReply:
         """What the rules made of an entry's reply, before any verdict."""

@@ -8,10 +8,12 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from golongrl import files
 from golongrl import recipe as recipes
 from golongrl.errors import InputError
 from golongrl.kubernetes.values import Values
 from golongrl.recipe import Recipe
+from golongrl.recipe.load import MAX_BYTES
 
 
 class ValuesError(InputError, ValueError):
@@ -53,7 +55,7 @@ def read_tree(path: Path) -> dict[str, Any]:
         ValuesError: it cannot be read, or is not a mapping.
     """
     try:
-        tree = recipes.read_yaml(path.read_text("utf-8"))
+        tree = recipes.read_yaml(files.read_text(path, MAX_BYTES))
     except OSError as error:
         raise ValuesError(f"values file {path}: {error.strerror}") from error
     except (UnicodeDecodeError, yaml.YAMLError) as error:
