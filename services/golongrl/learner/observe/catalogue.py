@@ -89,217 +89,178 @@ _MEMORY = _gauge(
     "kind",
 )
 _VALIDATION = _gauge("validation_reward", "Mean reward on the held-out prompts, all of them.")
+_ROLLOUT = _gauge("group_seconds", "Mean seconds of a group of the last batch in each phase of the rollout.", "phase")
+
+
+def _shown(key: str, name: str, text: str, *, unit: str = "", off_panel: str = "") -> Shown:
+    """A gauge of its own, whose labels are the placeholders of `key`."""
+    return Shown(key, _gauge(name, text, *re.findall(r"{(\w+)}", key), unit=unit, off_panel=off_panel))
+
 
 # The first match counts, so that what is special comes before what is general.
 SHOWN: Final = (
-    Shown("reward_by_type/{task}", _gauge("reward", "Mean reward of the last batch by task type.", "task")),
-    Shown(
-        "critic/score/{stat}", _gauge("score", "What the reward service gave the responses of the last batch.", "stat")
-    ),
-    Shown(
+    _shown("reward_by_type/{task}", "reward", "Mean reward of the last batch by task type."),
+    _shown("critic/score/{stat}", "score", "What the reward service gave the responses of the last batch."),
+    _shown(
         "critic/rewards/{stat}",
-        _gauge("trained_reward", "What is trained on: the score with the penalty for overlong responses.", "stat"),
+        "trained_reward",
+        "What is trained on: the score with the penalty for overlong responses.",
     ),
-    Shown("critic/advantages/{stat}", _gauge("advantage", "Advantages of the last batch.", "stat")),
-    Shown("rewards/unscored_ratio", _gauge("unscored_ratio", "Share of the last batch's responses without a reward.")),
-    Shown(
-        "task_metrics/{metric}/mean_reward",
-        _gauge("task_reward_mean", "Mean reward of the prompts of a metric.", "metric"),
-    ),
-    Shown(
+    _shown("critic/advantages/{stat}", "advantage", "Advantages of the last batch."),
+    _shown("rewards/unscored_ratio", "unscored_ratio", "Share of the last batch's responses without a reward."),
+    _shown("task_metrics/{metric}/mean_reward", "task_reward_mean", "Mean reward of the prompts of a metric."),
+    _shown(
         "task_metrics/{metric}/std_reward",
-        _gauge("task_reward_std", "Standard deviation of their rewards, over all responses.", "metric"),
+        "task_reward_std",
+        "Standard deviation of their rewards, over all responses.",
     ),
-    Shown(
+    _shown(
         "task_metrics/{metric}/mean_std_reward",
-        _gauge("task_reward_std_within", "Mean over prompts of the deviation among a prompt's responses.", "metric"),
+        "task_reward_std_within",
+        "Mean over prompts of the deviation among a prompt's responses.",
     ),
-    Shown(
+    _shown(
         "task_metrics/{metric}/rate_adv",
-        _gauge(
-            "task_advantage_ratio", "Share of the batch's advantage norm that the prompts of a metric have.", "metric"
-        ),
+        "task_advantage_ratio",
+        "Share of the batch's advantage norm that the prompts of a metric have.",
     ),
-    Shown(
-        "task_metrics/{metric}/rate_num",
-        _gauge("task_prompts_ratio", "Share of the batch's prompts that have a metric.", "metric"),
-    ),
-    Shown(
+    _shown("task_metrics/{metric}/rate_num", "task_prompts_ratio", "Share of the batch's prompts that have a metric."),
+    _shown(
         "task_metrics/{metric}/pass_rate",
-        _gauge("task_pass_ratio", "Mean pass rate of the prompts of a metric (with algorithm.reweight).", "metric"),
+        "task_pass_ratio",
+        "Mean pass rate of the prompts of a metric (with algorithm.reweight).",
     ),
-    Shown(
+    _shown(
         "task_metrics/{metric}/num_queries",
-        _gauge(
-            "task_prompts",
-            "Prompts of a metric in the last batch.",
-            "metric",
-            unit="prompts",
-            off_panel="golongrl_learner_task_prompts_ratio shows the same as a share",
-        ),
+        "task_prompts",
+        "Prompts of a metric in the last batch.",
+        unit="prompts",
+        off_panel="golongrl_learner_task_prompts_ratio shows the same as a share",
     ),
-    Shown(
+    _shown(
         "task_metrics/{metric}/num_rollouts",
-        _gauge(
-            "task_responses",
-            "Scored responses of a metric in the last batch.",
-            "metric",
-            unit="responses",
-            off_panel="it is n times the prompts, less what is unscored",
-        ),
+        "task_responses",
+        "Scored responses of a metric in the last batch.",
+        unit="responses",
+        off_panel="it is n times the prompts, less what is unscored",
     ),
-    Shown(
+    _shown(
         "difficulty/mean_pass_rate",
-        _gauge("pass_ratio", "Mean pass rate of the last batch's prompts (with algorithm.reweight)."),
+        "pass_ratio",
+        "Mean pass rate of the last batch's prompts (with algorithm.reweight).",
     ),
-    Shown(
-        "difficulty/weight_{stat}", _gauge("difficulty_weight", "Difficulty weights (with algorithm.reweight).", "stat")
-    ),
+    _shown("difficulty/weight_{stat}", "difficulty_weight", "Difficulty weights (with algorithm.reweight)."),
     Shown("actor/loss", _LOSS, (("kind", "total"),)),
     Shown("actor/pg_loss", _LOSS, (("kind", "policy"),)),
     Shown("actor/kl_loss", _LOSS, (("kind", "kl"),)),
-    Shown("actor/entropy_loss", _gauge("entropy", "Mean entropy a token of the policy, in nats.")),
-    Shown("actor/grad_norm", _gauge("grad_norm", "Gradient norm before clipping.")),
-    Shown(
+    _shown("actor/entropy_loss", "entropy", "Mean entropy a token of the policy, in nats."),
+    _shown("actor/grad_norm", "grad_norm", "Gradient norm before clipping."),
+    _shown(
         "actor/updates_skipped",
-        _gauge(
-            "updates_skipped",
-            "Updates of the last step that were skipped because their gradient was not finite.",
-            unit="updates",
-            off_panel="it is 0 in a sound run; a line of the log names each such step",
-        ),
+        "updates_skipped",
+        "Updates of the last step that were skipped because their gradient was not finite.",
+        unit="updates",
+        off_panel="it is 0 in a sound run; a line of the log names each such step",
     ),
-    Shown("actor/lr", _gauge("learning_rate", "Learning rate of the last step.")),
-    Shown(
-        "actor/ppo_kl",
-        _gauge("update_kl", "KL from the policy before the step to that in the update; 0 with one mini-batch."),
+    _shown("actor/lr", "learning_rate", "Learning rate of the last step."),
+    _shown(
+        "actor/ppo_kl", "update_kl", "KL from the policy before the step to that in the update; 0 with one mini-batch."
     ),
-    Shown("actor/pg_clipfrac", _gauge("clip_ratio", "Share of tokens that the upper or lower clip holds.")),
-    Shown("actor/pg_clipfrac_lower", _gauge("dual_clip_ratio", "Share of tokens that the dual clip holds.")),
-    Shown(
-        "rollout_corr/veto_ratio",
-        _gauge("veto_ratio", "Share of responses masked out by algorithm.rollout_token_veto."),
+    _shown("actor/pg_clipfrac", "clip_ratio", "Share of tokens that the upper or lower clip holds."),
+    _shown("actor/pg_clipfrac_lower", "dual_clip_ratio", "Share of tokens that the dual clip holds."),
+    _shown("rollout_corr/veto_ratio", "veto_ratio", "Share of responses masked out by algorithm.rollout_token_veto."),
+    _shown(
+        "rollout_corr/kl", "engine_kl", "KL from the engine's to the learner's log-probabilities of the sampled tokens."
     ),
-    Shown(
-        "rollout_corr/kl",
-        _gauge("engine_kl", "KL from the engine's to the learner's log-probabilities of the sampled tokens."),
-    ),
-    Shown("rollout_corr/k3_kl", _gauge("engine_k3_kl", "The same by the k3 estimator, which is never negative.")),
-    Shown(
+    _shown("rollout_corr/k3_kl", "engine_k3_kl", "The same by the k3 estimator, which is never negative."),
+    _shown(
         "rollout_corr/rollout_is_{stat}",
-        _gauge(
-            "importance_weight",
-            "Importance weights of the learner's policy over the engine's, before the clip.",
-            "stat",
-        ),
+        "importance_weight",
+        "Importance weights of the learner's policy over the engine's, before the clip.",
     ),
-    Shown(
-        "rollout_corr/{stat}",
-        _gauge("rollout_correction", "verl's other numbers of the rollout correction (rollout_corr/).", "stat"),
+    _shown(
+        "rollout_corr/{stat}", "rollout_correction", "verl's other numbers of the rollout correction (rollout_corr/)."
     ),
-    Shown(
+    _shown(
         "routing/replayed_share",
-        _gauge(
-            "routes_replayed_ratio",
-            "Share of the last batch's token-layers whose experts were replayed (learner.routing_replay); the others "
-            "have no record, and the learner's router chose.",
-        ),
+        "routes_replayed_ratio",
+        "Share of the last batch's token-layers whose experts were replayed (learner.routing_replay); the others "
+        "have no record, and the learner's router chose.",
     ),
-    Shown(
+    _shown(
         "routing/changed_share",
-        _gauge(
-            "routes_changed_ratio",
-            "Share of the replayed token-layers for which the learner's router would have chosen other experts.",
-        ),
+        "routes_changed_ratio",
+        "Share of the replayed token-layers for which the learner's router would have chosen other experts.",
     ),
-    Shown(
-        "response_length/clip_ratio",
-        _gauge("truncated_ratio", "Share of responses cut at rollout.max_response_tokens."),
-    ),
-    Shown(
-        "response_length/{stat}",
-        _gauge("response_tokens", "Lengths of responses; `limit` is the most.", "stat", unit="tokens"),
-    ),
-    Shown("prompt_length/{stat}", _gauge("prompt_tokens", "Lengths of prompts.", "stat", unit="tokens")),
-    Shown(
+    _shown("response_length/clip_ratio", "truncated_ratio", "Share of responses cut at rollout.max_response_tokens."),
+    _shown("response_length/{stat}", "response_tokens", "Lengths of responses; `limit` is the most.", unit="tokens"),
+    _shown("prompt_length/{stat}", "prompt_tokens", "Lengths of prompts.", unit="tokens"),
+    _shown(
         "staleness/{stat}",
-        _gauge(
-            "staleness",
-            "Versions between a group's oldest token and the version trained from.",
-            "stat",
-            unit="versions",
-        ),
+        "staleness",
+        "Versions between a group's oldest token and the version trained from.",
+        unit="versions",
     ),
-    Shown("batch/groups", _gauge("batch_groups", "Groups in the last batch.", unit="groups")),
-    Shown("batch/responses", _gauge("batch_responses", "Responses in the last batch.", unit="responses")),
-    Shown("batch/tasks", _gauge("batch_tasks", "Task types in the last batch.", unit="tasks")),
-    Shown(
-        "batch/set_aside",
-        _gauge("batch_set_aside", "Groups of the last batch that could not be trained.", unit="groups"),
-    ),
-    Shown(
-        "batch/replayed",
-        _gauge("batch_replayed", "1 if the last batch had been taken before, by a learner that ended."),
-    ),
-    Shown(
-        "rollout_s/generate_s",
-        (
-            _ROLLOUT := _gauge(
-                "group_seconds", "Mean seconds of a group of the last batch in each phase of the rollout.", "phase"
-            )
-        ),
-        (("phase", "generate"),),
-    ),
+    _shown("batch/groups", "batch_groups", "Groups in the last batch.", unit="groups"),
+    _shown("batch/responses", "batch_responses", "Responses in the last batch.", unit="responses"),
+    _shown("batch/tasks", "batch_tasks", "Task types in the last batch.", unit="tasks"),
+    _shown("batch/set_aside", "batch_set_aside", "Groups of the last batch that could not be trained.", unit="groups"),
+    _shown("batch/replayed", "batch_replayed", "1 if the last batch had been taken before, by a learner that ended."),
+    Shown("rollout_s/generate_s", _ROLLOUT, (("phase", "generate"),)),
     Shown("rollout_s/score_s", _ROLLOUT, (("phase", "score"),)),
     Shown("rollout_s/{phase}", _ROLLOUT),
-    Shown(
-        "perf/throughput",
-        _gauge("rank_throughput", "Tokens trained a second and rank, waiting included.", unit="tokens/s"),
+    _shown(
+        "perf/throughput", "rank_throughput", "Tokens trained a second and rank, waiting included.", unit="tokens/s"
     ),
-    Shown(
+    _shown(
         "perf/tflops",
-        _gauge(
-            "rank_tflops", "Operations of the last update a second and rank, as the model needs them.", unit="TFLOP/s"
-        ),
+        "rank_tflops",
+        "Operations of the last update a second and rank, as the model needs them.",
+        unit="TFLOP/s",
     ),
-    Shown(
+    _shown(
         "perf/mfu",
-        _gauge("mfu_ratio", "Model FLOPs utilisation of the update: what the model needs over what the devices can."),
+        "mfu_ratio",
+        "Model FLOPs utilisation of the update: what the model needs over what the devices can.",
     ),
     Shown("perf/max_memory_allocated_gb", _MEMORY, (("kind", "device_allocated"),), _GIB),
     Shown("perf/max_memory_reserved_gb", _MEMORY, (("kind", "device_reserved"),), _GIB),
     Shown("perf/cpu_memory_used_gb", _MEMORY, (("kind", "host"),), _GIB),
-    Shown("perf/prepare_s", _gauge("prepare_seconds", "Preparing the last batch, while the ranks were busy.")),
+    _shown("perf/prepare_s", "prepare_seconds", "Preparing the last batch, while the ranks were busy."),
     Shown("val/mean", _VALIDATION),
-    Shown(
-        "val_by_type/{task}",
-        _gauge("validation_task_reward", "Mean reward on the held-out prompts by task type.", "task"),
-    ),
-    Shown(
+    _shown("val_by_type/{task}", "validation_task_reward", "Mean reward on the held-out prompts by task type."),
+    _shown(
         "val-core/{source}/reward/mean@1",
-        _gauge("validation_source_reward", "Mean reward on the held-out prompts by data source.", "source"),
+        "validation_source_reward",
+        "Mean reward on the held-out prompts by data source.",
     ),
-    Shown(
+    _shown(
         "val-suite/{benchmark}/score",
-        _gauge("suite_score", "Score of a benchmark of data.validation_suite in the last validation.", "benchmark"),
+        "suite_score",
+        "Score of a benchmark of data.validation_suite in the last validation.",
     ),
-    Shown("val-suite/{benchmark}/stderr", _gauge("suite_stderr", "Standard error of that score.", "benchmark")),
-    Shown(
+    _shown("val-suite/{benchmark}/stderr", "suite_stderr", "Standard error of that score."),
+    _shown(
         "val-suite/{benchmark}/rules",
-        _gauge("suite_rules_ratio", "Share of a judged benchmark's answers that rules find right.", "benchmark"),
+        "suite_rules_ratio",
+        "Share of a judged benchmark's answers that rules find right.",
     ),
-    Shown(
+    _shown(
         "val-suite/{benchmark}/to_judge",
-        _gauge("suite_to_judge", "Its answers that only a judge could decide.", "benchmark", unit="answers"),
+        "suite_to_judge",
+        "Its answers that only a judge could decide.",
+        unit="answers",
     ),
-    Shown("val-aux/rows", _gauge("validation_rows", "Held-out prompts of the last validation.", unit="rows")),
-    Shown("val-aux/missing", _gauge("validation_missing", "Those without an answer by its deadline.", unit="rows")),
-    Shown("val-aux/unscored", _gauge("validation_unscored", "Answers without a reward.", unit="rows")),
-    Shown(
+    _shown("val-aux/rows", "validation_rows", "Held-out prompts of the last validation.", unit="rows"),
+    _shown("val-aux/missing", "validation_missing", "Those without an answer by its deadline.", unit="rows"),
+    _shown("val-aux/unscored", "validation_unscored", "Answers without a reward.", unit="rows"),
+    _shown(
         "val-aux/response_length/mean",
-        _gauge("validation_response_tokens", "Mean length of the answers of the last validation.", unit="tokens"),
+        "validation_response_tokens",
+        "Mean length of the answers of the last validation.",
+        unit="tokens",
     ),
-    Shown("val-aux/response_length/clip_ratio", _gauge("validation_truncated_ratio", "Share of those that were cut.")),
+    _shown("val-aux/response_length/clip_ratio", "validation_truncated_ratio", "Share of those that were cut."),
 )
 
 # Names that another series shows, or more exactly.
