@@ -3,6 +3,8 @@
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -183,3 +185,20 @@ async def test_it_says_what_its_items_wait_for(monkeypatch: pytest.MonkeyPatch) 
     (starting,) = cold.waits()
     assert (starting.what, starting.deadline_s) == ("its processes to start", cold.start_timeout_s)
     await cold.stop()
+
+
+ORPHAN = """
+import socket, struct, sys, pickle
+from golongrl.reward.worker import frame, main
+ours, theirs = socket.socketpair()
+sent = {"nothing": b"", "cut": frame(pickle.dumps((1,)))[:-1], "header": b"\\0\\0", "whole": frame(pickle.dumps((1,)))}
+ours.sendall(sent[sys.argv[1]])
+ours.close()
+main(theirs, abs, (), 0)
+"""
+
+
+@pytest.mark.parametrize("sent", ["nothing", "cut", "header", "whole"])
+def test_a_worker_whose_service_was_killed_ends_without_a_word(sent: str) -> None:
+    done = subprocess.run([sys.executable, "-c", ORPHAN, sent], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

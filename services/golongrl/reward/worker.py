@@ -20,7 +20,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 HEADER = struct.Struct(">I")
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -38,11 +38,33 @@ def main(channel: socket.socket, score: Callable[..., Any], preload: Sequence[st
     _close_all_but(channel.fileno())
     for module in preload:
         importlib.import_module(module)
-    channel.sendall(frame(b""))
+    sent = _send(channel, b"")
     with channel, channel.makefile("rb") as stream:
-        while len(header := stream.read(HEADER.size)) == HEADER.size:
-            arguments = pickle.loads(stream.read(HEADER.unpack(header)[0]))
-            channel.sendall(frame(pickle.dumps(score(*arguments))))
+        while sent and (body := _received(stream)) is not None:
+            arguments = pickle.loads(body)
+            sent = _send(channel, pickle.dumps(score(*arguments)))
+
+
+def _send(channel: socket.socket, body: bytes) -> bool:
+    """False: the service was killed, and nobody is left to tell."""
+    try:
+        channel.sendall(frame(body))
+    except (BrokenPipeError, ConnectionResetError):
+        return False
+    return True
+
+
+def _received(stream: BinaryIO) -> bytes | None:
+    """The next frame; None: the service closed, or was killed in the middle of one."""
+    try:
+        header = stream.read(HEADER.size)
+        if len(header) < HEADER.size:
+            return None
+        size = HEADER.unpack(header)[0]
+        body = stream.read(size)
+    except ConnectionResetError:
+        return None
+    return body if len(body) == size else None
 
 
 def _close_all_but(channel: int) -> None:

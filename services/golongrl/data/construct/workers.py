@@ -8,6 +8,7 @@ the row at fault is refused. A function that raises is a defect and ends the sta
 import asyncio
 import os
 import pickle
+import textwrap
 import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -93,7 +94,7 @@ async def _submit(pool: WorkerPool, work: Work, rows: Sequence[Row], deadline_s:
         return answer
     made, raised = answer
     if raised:
-        raise PipelineError(f"a defect ended the stage:\n{raised}")
+        raise PipelineError(f"a defect ended the stage:\n{textwrap.indent(raised, '  ')}")
     rows_of_each: Sequence[Made] = made
     return rows_of_each
 
