@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from golongrl.data.construct.generate_models import PASS_THRESHOLDS
 from golongrl.data.construct.generators import (
     GENERATORS,
     Document,
@@ -27,6 +28,7 @@ from golongrl.data.construct.generators import (
     versions,
 )
 from golongrl.data.construct.generators.desk import Desk, Generator
+from golongrl.data.construct.generators.guesses import best_guess
 from golongrl.data.construct.generators.outline import outline, sentences_of, unwrapped
 from golongrl.data.construct.generators.retrieval import NUMBER
 from golongrl.data.construct.generators.terms import evidence, mentions, terms
@@ -333,7 +335,7 @@ def test_a_list_at_the_end_is_what_was_put_on_it(lang):
 @pytest.mark.parametrize("generator", [versions.altered_sentence, versions.altered_statements])
 def test_what_was_changed_stands_nowhere_and_the_rest_does(generator, lang):
     for sample, _ in made_by(generator, lang):
-        told = dict(re.findall(r"(?m)^\(?([A-D]|S\d)[):] (.*)$", sample.question))
+        told = dict(re.findall(r"(?m)^\(?([A-D]|S\d+)[):] (.*)$", sample.question))
         changed = {name for name, sentence in told.items() if sentence not in sample.context}
         assert changed == (set(sample.golds) or set(re.findall(r"\(([A-D])\)", sample.answer)))
         assert len(told) == len(set(told.values())) == len(sample.evidence)
@@ -478,9 +480,6 @@ def test_summaries_are_the_authors_own_and_are_taken_out():
     assert named.golds == (WHOLE,)
     assert WHOLE not in named.context
     assert "## Summary" not in named.context
-    opened = checked(summaries.opening_sentences(Desk(shown, random.Random(1))))
-    assert len(sentences_of(opened.golds[0], "English")) >= 2
-    assert all(one not in opened.context for one in sentences_of(opened.golds[0], "English"))
     # No heading says that it sums up the text.
     plain = outline([Document("d", SUMMED.format(LEAD, "Ships", WHOLE))], "English", MOST, estimate_tokens, 0.0)
     with pytest.raises(NoSampleError, match="no section that sums up the text"):
@@ -488,13 +487,103 @@ def test_summaries_are_the_authors_own_and_are_taken_out():
 
 
 def test_the_opening_of_a_text_is_asked_for_only_where_the_text_begins_there():
-    text = f"{LEAD}\n\n" + "\n\n".join(f"It happened in the year {1900 + n} that {WHOLE}" for n in range(12))
+    body = (
+        "In {0} the storms closed the harbour for days, the lighthouse was the only light on the coast, and the "
+        "council decided to pay for the second lighthouse with the tariff on copper and on timber in the winter."
+    )
+    text = f"{LEAD}\n\n" + "\n\n".join(body.format(1900 + n) for n in range(12))
     one = outline([Document("d", text)], "English", MOST, estimate_tokens, 0.0)
     sample = checked(summaries.text_lead(Desk(one, random.Random(1))))
     assert sample.golds == (LEAD,)
     assert LEAD not in sample.context
+    # What the rest of the text does not tell cannot be asked for.
+    other = f"{LEAD}\n\n" + "\n\n".join(f"It happened in the year {1900 + n} that {WHOLE}" for n in range(12))
+    with pytest.raises(NoSampleError, match="no text that its opening sums up"):
+        summaries.text_lead(
+            Desk(outline([Document("d", other)], "English", MOST, estimate_tokens, 0.0), random.Random(1))
+        )
     cut = outline([Document("d", text)], "English", 500, estimate_tokens, 1.0)
     more = [Document("d", text), Document("e", "Another text.\n\nIt is short.")]
     for shown in (cut, outline(more, "English", MOST, estimate_tokens, 0.0)):
         with pytest.raises(NoSampleError, match="no text that opens"):
             summaries.text_lead(Desk(shown, random.Random(1)))
+
+
+def desk_about(text: str) -> Desk:
+    """A desk with the text in a section of its own, among others."""
+    words = ("tide", "sand", "wind", "rock", "reef", "cliff")
+    others = [f"## The {word}\n\nThe bay lies in the north; its {word} is known on the whole coast." for word in words]
+    document = Document("The bay", "\n\n".join([f"## The town\n\n{text}", *others]))
+    return Desk(outline([document], "English", MOST, estimate_tokens, 0.0), random.Random(1))
+
+
+def test_no_guess_from_the_question_alone_passes():
+    """Over all generators: what the question lists in any order, the first sections, one letter, one small number."""
+    earned: dict[str, list[float]] = {}
+    constants: dict[str, Counter[str]] = {"T2": Counter(), "T4": Counter()}
+    for lang in LANGUAGES:
+        for task in GENERATORS:
+            for seed in range(12):
+                try:
+                    sample = sample_of(task, lang, seed)
+                except NoSampleError:
+                    continue
+                earned.setdefault(sample.task, []).append(best_guess(sample)[0])
+                if sample.task in constants:
+                    constants[sample.task][sample.answer] += 1
+    for task, rewards in earned.items():
+        assert max(rewards) < PASS_THRESHOLDS[task], task
+    assert sum(earned["T7"]) / len(earned["T7"]) < 0.4
+    assert sum(earned["T3"]) / len(earned["T3"]) < 0.4
+    for counted in constants.values():
+        assert counted.most_common(1)[0][1] < 0.5 * counted.total()
+        assert counted.total() > 10
+
+
+@pytest.mark.parametrize(
+    ("number", "usual"),
+    [
+        ("10", True), ("300", True), ("4,000", True), ("64", True), ("255", True), ("24", True), ("365", True),
+        ("37", False), ("1871", False), ("1,250", False), ("3.75", False), ("17", False),
+    ],
+)  # fmt: skip
+def test_numbers_that_many_people_would_guess_leave_no_gap(number, usual):
+    text = f"The keeper of the lighthouse wrote down {number} names in that long and stormy winter."
+    desk = desk_about(text)
+    assert (number not in [gap.piece for gap in versions.number_gaps(desk)]) is usual
+
+
+def test_a_gap_is_where_several_words_could_stand():
+    kinds = ("harbour", "customs", "mining", "salt")
+    common = [f"The {kind} office of the {kind} town kept a register." for kind in kinds]
+    fixed = "In those years the Royal Navigation Company owned every one of the ships that came in."
+    desk = desk_about("\n\n".join([*common, fixed, "The Royal Navigation Company was rich, and nobody knew it then."]))
+    for seed in range(20):
+        desk.rng.seed(seed)
+        gap = versions.word_gap(desk, fixed)
+        assert gap is None or gap.piece not in ("Navigation", "Company")
+
+
+def test_half_of_a_chinese_compound_is_not_asked_about():
+    line = "第{0}天，系统读取环境变量，保存日志文件；管理员检查了仓库，也检查了港口，然后关闭系统。"
+    text = "\n\n".join(f"## 第{n}节\n\n{line.format(n)}" for n in range(1, 8))
+    found = {term.word for term in terms(outline([Document("d", text)], "Chinese", MOST, estimate_tokens, 0.0))}
+    assert not found & {"环境", "变量"}
+    assert "仓库" in found
+
+
+def test_a_heading_does_not_tell_which_sentence_stands_under_it():
+    refused = 0
+    shown = outline([Document("The town", english_sections())], "English", MOST, estimate_tokens, 0.0)
+    for seed in range(40):
+        try:
+            sample = checked(retrieval.sentence_of_section(Desk(shown, random.Random(seed))))
+        except NoSampleError as error:
+            refused += error.reason == "answer in the question"
+            continue
+        subject = re.search(r"section `Part \d+: the (\w+)", sample.question)
+        assert subject is not None
+        options = dict(re.findall(r"(?m)^\(([A-D])\) (.*)$", sample.question))
+        right = options.pop(sample.answer[-2])
+        assert subject[1] not in right or any(subject[1] in one for one in options.values())
+    assert refused

@@ -121,7 +121,7 @@ def test_single_groups_of_a_run_say_length_language_source_and_documents(tmp_pat
     assert failures([str(run)], BINS) == (TaskScore("T1", 0.5),)
 
 
-def test_samples_of_an_evaluation_say_their_length(tmp_path):
+def test_samples_of_an_evaluation_say_their_length_and_what_their_rows_state(tmp_path):
     benchmarks = {"frames": {"value": 0.5}, "gpqa-diamond": {"value": 0.1}}
     results = {"points": [{"name": "old", "benchmarks": {}}, {"name": "step-20", "benchmarks": benchmarks}]}
     (tmp_path / "results.json").write_text(json.dumps(results), "utf-8")
@@ -129,16 +129,20 @@ def test_samples_of_an_evaluation_say_their_length(tmp_path):
     folder.mkdir(parents=True)
     common = {"kind": "reply", "epoch": 0, "status": "scored", "flags": [], "rule": "", "parts": {}, "reason": ""}
     entries = [
-        {**common, "key": "a", "score": 0.0, "prompt_tokens": 2000},
+        {**common, "key": "a", "score": 0.0, "prompt_tokens": 2000, "labels": {"language": "zh", "source": "laws"}},
         {**common, "key": "b", "score": 1.0, "prompt_tokens": 500},
         {**common, "key": "c", "score": 1.0, "prompt_tokens": 90_000},
         {**common, "key": "d", "score": None, "status": "unscored", "prompt_tokens": 500},
     ]
     (folder / "frames.jsonl").write_text("".join(json.dumps(one) + "\n" for one in entries), "utf-8")
     expected = [
-        TaskScore(task, score, length_bin)
+        score
         for task in ("T1", "T2")
-        for score, length_bin in ((0.5, None), (0.0, "long"), (1.0, "short"))
+        for score in (
+            TaskScore(task, 0.5),
+            TaskScore(task, 0.0, "long", "Chinese", "laws"),
+            TaskScore(task, 1.0, "short"),
+        )
     ]
     assert list(failures([str(tmp_path)], BINS)) == expected
 

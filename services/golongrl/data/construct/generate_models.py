@@ -18,9 +18,10 @@ from golongrl.recipe.models import (
 )
 
 # Rewards below count as a wrong answer. Metrics of one right answer give 0 or 1; of the graded ones, half of the
-# maximum; a summary shares at most a good part of its words with another one of the same text.
+# maximum. Of an order (T8) half of the pairs are right by chance; a summary shares at most a good part of its words
+# with another one of the same text.
 PASS_THRESHOLDS: dict[TaskType, float] = {
-    "T1": 0.99, "T2": 0.99, "T3": 0.5, "T4": 0.99, "T5": 0.5, "T6": 0.5, "T7": 0.5, "T8": 0.5, "T9": 0.2,
+    "T1": 0.99, "T2": 0.99, "T3": 0.5, "T4": 0.99, "T5": 0.5, "T6": 0.5, "T7": 0.5, "T8": 0.75, "T9": 0.2,
 }  # fmt: skip
 
 

@@ -41,7 +41,7 @@ class GenerateStage(AskingStage):
     """One sample for each slot, or the reason why there is none."""
 
     name: ClassVar[StageName] = "generate"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     schema: ClassVar[pa.Schema] = schemas.GENERATE
     # A sample holds its context, up to a megabyte.
     shard_rows: ClassVar[int] = 16

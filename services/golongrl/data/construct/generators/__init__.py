@@ -1,8 +1,8 @@
 """Questions about real documents whose gold answers are found by code. Pure: same documents and seed, same sample.
 
 The documents stay what they are; only question and answer are made. Every sample has passed the gates: its gold earns
-full marks by the strict rules of its metric, its evidence stands in the context word for word, and the question does
-not hold the answer.
+full marks by the strict rules of its metric, its evidence stands in the context word for word, the question does not
+hold the answer, and no answer made of the question alone would pass.
 """
 
 import random
@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from golongrl.data.construct.generators import counting, paths, retrieval, sequence, summaries, tables, versions
 from golongrl.data.construct.generators.desk import Desk, Generator
+from golongrl.data.construct.generators.guesses import best_guess, is_guessed
 from golongrl.data.construct.generators.outline import Measure, outline
 from golongrl.data.construct.generators.sample import Document, Language, MadeSample, NoSampleError
 from golongrl.data.corpus import estimate_tokens
@@ -44,7 +45,7 @@ GENERATORS: dict[TaskType, tuple[Generator, ...]] = {
         sequence.sentence_order, sequence.first_mention_order, sequence.frequency_order, sequence.last_mention_order,
         versions.order_of_gaps,
     ),
-    "T9": (summaries.section_lead, summaries.text_lead, summaries.named_summary, summaries.opening_sentences),
+    "T9": (summaries.section_lead, summaries.text_lead, summaries.named_summary),
 }  # fmt: skip
 # Draws of one generator before the next one is tried: a draw may meet a tie or a sentence that stands twice.
 _DRAWS = 4
@@ -70,7 +71,10 @@ def generate(
     for make in rng.sample(kinds, len(kinds)):
         for _ in range(_DRAWS):
             try:
-                return checked(make(desk))
+                sample = checked(make(desk))
+                if is_guessed(sample):
+                    raise NoSampleError("guessed from the question", best_guess(sample)[1][:80])
+                return sample
             except NoSampleError as error:
                 refusal = error
     raise refusal

@@ -6,7 +6,7 @@ query is written so that its answer is unique; ties are refused.
 
 import json
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from itertools import pairwise
 from typing import Any
@@ -19,10 +19,13 @@ from golongrl.data.construct.generators.terms import Term, evidence
 MATH = ("math_longcot_math_verify", "math_longcot_math_verify")
 TABLE = ("multitableqa_pretraining", "multitableqa")
 RANKING = ("longbench_pro", "T1.1 Global Cohesive Retrieval")
-# Counts that a person would still count; 0 and 1 are too easy to guess.
-_COUNTED = (3, 40)
+# Counts that a person would still count; the small ones are too easy to guess.
+_COUNTED = (4, 40)
 ROWS = (2, 12)
 _RANKED = (3, 6)
+# Words of which the first few are asked for: any order of words that are all asked for earns most of an NDCG.
+_CANDIDATES = (8, 10)
+_FIRST = 3
 # Draws of words until their counts give a ranking without ties.
 _TRIED = 60
 _SCHEMA = """
@@ -46,10 +49,8 @@ def query(desk: Desk, words: Sequence[Term], sql: str, *given: object) -> list[t
 def sections_with(desk: Desk) -> MadeSample:
     """T4: how many sections mention a word."""
     least, most = _COUNTED
-    term = desk.one(
-        [term for term in desk.terms if least <= len(term.places) <= min(most, len(desk.sections) - 1)],
-        "no word in some sections",
-    )
+    usable = [term for term in desk.terms if least <= len(term.places) <= min(most, len(desk.sections) - 1)]
+    term = desk.one_of_each(usable, lambda term: len(term.places), "no word in some sections")
     ((gold,),) = query(desk, [term], "SELECT count(DISTINCT section) FROM mentions WHERE word = ?", term.word)
     question = desk.say(
         f"{desk.where} In how many of the {desk.part}s does the word {desk.quoted(term.word)} occur at least once? "
@@ -62,9 +63,8 @@ def sections_with(desk: Desk) -> MadeSample:
 def times(desk: Desk) -> MadeSample:
     """T4: how often a word occurs."""
     least, most = _COUNTED
-    term = desk.one(
-        [term for term in desk.terms if least <= term.total <= most and len(term.places) > 1], "no word of a fit count"
-    )
+    usable = [term for term in desk.terms if least <= term.total <= most and len(term.places) > 1]
+    term = desk.one_of_each(usable, lambda term: term.total, "no word of a fit count")
     ((gold,),) = query(desk, [term], "SELECT sum(times) FROM mentions WHERE word = ?", term.word)
     question = desk.say(
         f"How many times does the word {desk.quoted(term.word)} occur in the whole text? {desk.matching}",
@@ -75,11 +75,13 @@ def times(desk: Desk) -> MadeSample:
 
 def difference(desk: Desk) -> MadeSample:
     """T4: how much more often one word occurs than another."""
-    _, most = _COUNTED
+    least, most = _COUNTED
     pair = [term for term in desk.distinct_totals(2, least=2) if term.total <= most]
     if len(pair) < 2:
         raise NoSampleError("no word of a fit count", "both have to be countable")
     more, less = sorted(pair, key=lambda term: -term.total)
+    if more.total - less.total < least:
+        raise NoSampleError("no word of a fit count", f"they differ by less than {least}")
     ((gold,),) = query(desk, pair, "SELECT sum(CASE word WHEN ? THEN times ELSE -times END) FROM mentions", more.word)
     question = desk.say(
         f"In the whole text, how many more times does the word {desk.quoted(more.word)} occur than the word "
@@ -223,17 +225,36 @@ def rank_sections(desk: Desk) -> MadeSample:
 
 
 def rank_words(desk: Desk) -> MadeSample:
-    """T7: words by how often the text has them, the most frequent first."""
-    words = desk.distinct_totals(desk.rng.randint(4, 6), least=1)
-    ranked = query(desk, words, "SELECT word FROM mentions GROUP BY word ORDER BY sum(times) DESC")
+    """T7: of many words those that the text has most often, the most frequent first."""
+    words = _candidates(desk, lambda term: term.total)
+    ranked = query(desk, words, f"SELECT word FROM mentions GROUP BY word ORDER BY sum(times) DESC LIMIT {_FIRST}")
     listed = desk.listed(desk.quoted(term.word) for term in words)
     question = desk.say(
-        f"Rank these words by how often they occur in the whole text, the most frequent first: {listed}. "
-        f"{desk.matching} Write the words alone, one a line.",
-        f"按在全文中出现次数从多到少排列这些词语：{listed}。{desk.matching}只写词语，每行一个。",
+        f"Which {_FIRST} of these words occur most often in the whole text: {listed}? List them, the most frequent "
+        f"first. {desk.matching} Write the words alone, one a line.",
+        f"下列词语中，在全文中出现次数最多的 {_FIRST} 个是哪些：{listed}？按次数从多到少列出。"
+        f"{desk.matching}只写词语，每行一个。",
     )
-    shown = tuple(line for term in words for line in evidence(desk.outline, term.word, term.places[:1]))
+    first = [term for term in words if (term.word,) in ranked]
+    shown = tuple(line for term in first for line in evidence(desk.outline, term.word, term.places[:1]))
     return desk.sample("T7", RANKING, question, "rank-words", golds=tuple(word for (word,) in ranked), evidence=shown)
+
+
+def _candidates(desk: Desk, measure: Callable[[Term], int]) -> list[Term]:
+    """Words of which the first few have different measures, above those of all others; in random order.
+
+    Raises:
+        NoSampleError: there are too few.
+    """
+    by_measure: dict[int, list[Term]] = {}
+    for term in desk.terms:
+        by_measure.setdefault(measure(term), []).append(term)
+    most = desk.rng.randint(*_CANDIDATES)
+    first = sorted(desk.some([one for one in sorted(by_measure) if one > 1], _FIRST, "tie in a ranking"))
+    below = [term for value, some in by_measure.items() if value < first[0] for term in some]
+    others = desk.some(below, most - _FIRST, "tie in a ranking")
+    words = [desk.rng.choice(by_measure[value]) for value in first] + others
+    return desk.rng.sample(words, len(words))
 
 
 def rank_by_topic(desk: Desk) -> MadeSample:
@@ -271,19 +292,17 @@ def rank_by_topic(desk: Desk) -> MadeSample:
 
 
 def rank_by_spread(desk: Desk) -> MadeSample:
-    """T7: words by the number of sections that mention them, most first."""
-    by_spread: dict[int, list[Term]] = {}
-    for term in desk.terms:
-        by_spread.setdefault(len(term.places), []).append(term)
-    spreads = desk.some(sorted(by_spread), min(desk.rng.randint(4, 6), max(4, len(by_spread))), "tie in a ranking")
-    words = [desk.rng.choice(by_spread[spread]) for spread in spreads]
-    ranked = query(desk, words, "SELECT word FROM mentions GROUP BY word ORDER BY count(*) DESC")
+    """T7: of many words those that most sections mention, most first."""
+    words = _candidates(desk, lambda term: len(term.places))
+    ranked = query(desk, words, f"SELECT word FROM mentions GROUP BY word ORDER BY count(*) DESC LIMIT {_FIRST}")
     listed = desk.listed(desk.quoted(term.word) for term in words)
     question = desk.say(
-        f"{desk.where} Rank these words by the number of {desk.part}s in which they occur, however often, the one in "
-        f"most {desk.part}s first: {listed}. {desk.matching} Write the words alone, one a line.",
-        f"{desk.where}按出现过该词的{desk.part}的数目（不论次数）从多到少排列这些词语：{listed}。{desk.matching}只写词语，每行一个。",
+        f"{desk.where} Which {_FIRST} of these words occur, however often, in most {desk.part}s: {listed}? List them, "
+        f"the one in most {desk.part}s first. {desk.matching} Write the words alone, one a line.",
+        f"{desk.where}下列词语中，出现过该词的{desk.part}数目（不论次数）最多的 {_FIRST} 个是哪些：{listed}？"
+        f"按数目从多到少列出。{desk.matching}只写词语，每行一个。",
     )
-    shown = [line for term in words for line in evidence(desk.outline, term.word, term.places[:1])]
+    first = [term for term in words if (term.word,) in ranked]
+    shown = [line for term in first for line in evidence(desk.outline, term.word, term.places[:1])]
     golds = tuple(word for (word,) in ranked)
     return desk.sample("T7", RANKING, question, "rank-by-spread", golds=golds, evidence=tuple(dict.fromkeys(shown)))

@@ -117,6 +117,18 @@ class Desk:
         """One of what was found. Raises NoSampleError."""
         return self.some(found, 1, reason)[0]
 
+    def one_of_each(self, found: Sequence[T], value: Callable[[T], int], reason: str) -> T:
+        """One of what was found, every value equally likely: few words are frequent, and a guess of a rare word's count
+        would be right too often.
+
+        Raises:
+            NoSampleError: nothing was found.
+        """
+        by_value: dict[int, list[T]] = {}
+        for each in found:
+            by_value.setdefault(value(each), []).append(each)
+        return self.rng.choice(by_value[self.one(sorted(by_value), reason)])
+
     @cached_property
     def quotable(self) -> list[tuple[int, str]]:
         """(section, sentence) of the sentences that can be quoted: of a good length, standing in the context once."""

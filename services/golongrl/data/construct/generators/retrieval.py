@@ -13,6 +13,9 @@ EM = ("EM", "EM")
 SELECTION = ("selection", "selection")
 EXHAUSTIVE = ("longbench_pro", "T6.2 Targeted Subset Cluster Identification")
 LETTERS = "ABCD"
+# What of a heading says something.
+_HEADING_WORD = re.compile(r"[A-Za-z]{4,}|(?=([\u4e00-\u9fff]{2}))")
+_STEM = 5
 # Words that are tried for a pair.
 _TRIED = 20
 # Sections that an exhaustive answer lists; more would be copying.
@@ -54,7 +57,16 @@ def sentence_of_section(desk: Desk) -> MadeSample:
         f"{desk.where}下列哪一句话出现在{desk.part}{desk.name(right)}中？",
     )
     options = [desk.rng.choice(by_section[number]) for number in chosen]
+    alike = [_shared(desk.label(right), option) for option in options]
+    if not desk.outline.numbered and alike[0] and alike[0] >= max(alike[1:]):
+        raise NoSampleError("answer in the question", "the heading has words of the right sentence")
     return choice(desk, question, options, options[0], "sentence-of-section", (options[0],))
+
+
+def _shared(heading: str, sentence: str) -> int:
+    """How many words (of Chinese, pairs of characters) of a heading a sentence has, whatever their endings."""
+    words = {(found[1] or found[0]).lower()[:_STEM] for found in _HEADING_WORD.finditer(heading)}
+    return sum(word in sentence.lower() for word in words)
 
 
 def first_mentioned(desk: Desk) -> MadeSample:

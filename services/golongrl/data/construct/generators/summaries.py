@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from golongrl.data.construct.generators.desk import Desk
-from golongrl.data.construct.generators.outline import LEAST_SECTIONS, ContextPart, Outline, is_prose, sentences_of
-from golongrl.data.construct.generators.sample import MadeSample, NoSampleError
+from golongrl.data.construct.generators.outline import LEAST_SECTIONS, ContextPart, Outline, is_prose
+from golongrl.data.construct.generators.sample import Language, MadeSample, NoSampleError
+from golongrl.data.construct.generators.terms import content_words
 
 QUERY_SUMMARY = ("longbench_pro", "T4.2 Query-Focused Summary")
 GLOBAL_SUMMARY = ("longbench_pro", "T4.1 Global-Coverage Constrained Summary")
@@ -19,9 +20,11 @@ _NAMED = re.compile(
     r"|摘\s*要|概\s*要|概\s*述|总\s*结|小\s*结|结\s*论|结\s*语|简\s*介)\s*$",
     re.IGNORECASE,
 )
-# The lead, and what it sums up.
+# Of what a lead sums up.
 _LEAST_PARAGRAPHS = 3
-_OPENED = (2, 4)
+# Share of a lead's words that the rest has.
+_COVERED = 0.6
+_LEAST_WORDS = 8
 
 
 def section_lead(desk: Desk) -> MadeSample:
@@ -32,11 +35,12 @@ def section_lead(desk: Desk) -> MadeSample:
         for number, section in enumerate(desk.sections)
         # A numbered passage is cut by length: its first paragraph is no opening.
         if not desk.outline.numbered
-        and len(section.paragraphs) >= _LEAST_PARAGRAPHS
+        and len(section.paragraphs) > _LEAST_PARAGRAPHS
         and is_prose(lead := section.paragraphs[0])
         and least <= len(lead) <= most
         and lead[-1] in ".。"
         and desk.outline.context.count(lead) == 1
+        and _sums_up(lead, section.paragraphs[1:], desk.outline.lang)
     ]
     number = desk.one(usable, "no section that opens with a paragraph of prose")
     section = desk.sections[number]
@@ -62,6 +66,9 @@ def text_lead(desk: Desk) -> MadeSample:
         (number, one.paragraphs) for number, one in enumerate(desk.sections) if lead in one.paragraphs
     )
     left = tuple(one for one in paragraphs if one is not lead)
+    rest = [one for section in desk.sections for one in section.paragraphs if one is not lead]
+    if not _sums_up(lead, rest, desk.outline.lang):
+        raise NoSampleError("no text that its opening sums up", lead[:80])
     changed = {place: replace(desk.sections[place], paragraphs=left) if left else None}
     outline = _without(desk, changed, [lead])
     question = desk.say(
@@ -99,36 +106,14 @@ def named_summary(desk: Desk) -> MadeSample:
     return _sample(desk, outline, GLOBAL_SUMMARY, question, "named-summary", gold, neighbours)
 
 
-def opening_sentences(desk: Desk) -> MadeSample:
-    """The first sentences of several sections, one after the other."""
-    quotable = set(desk.quotable)
-    firsts: dict[int, str] = {}
-    for number, section in enumerate(desk.sections):
-        if desk.outline.numbered:
-            break
-        opening = section.paragraphs[0]
-        sentences = sentences_of(opening, desk.outline.lang) if is_prose(opening) else []
-        if len(sentences) > 1 and (number, sentences[0]) in quotable and opening.startswith(sentences[0]):
-            firsts[number] = sentences[0]
-    count = min(desk.rng.randint(*_OPENED), max(_OPENED[0], len(firsts)))
-    chosen = sorted(desk.some(sorted(firsts), count, "too few sections that open with a sentence"))
-    changed = {}
-    for number in chosen:
-        opening, *others = desk.sections[number].paragraphs
-        rest = opening[len(firsts[number]) :].strip()
-        changed[number] = replace(desk.sections[number], paragraphs=(rest, *others))
-    outline = _without(desk, changed, [firsts[number] for number in chosen])
-    gold = desk.say(" ", "").join(firsts[number] for number in chosen)
-    names = desk.listed(desk.name(number) for number in chosen)
-    question = desk.say(
-        f"{desk.where} The first sentence of each of these {desk.part}s, which says what it is about, was taken out: "
-        f"{names}. For each of them, in this order, write one sentence that says what the {desk.part} is about; write "
-        f"the sentences one after the other, about {len(gold.split())} words together.",
-        f"{desk.where}下列各{desk.part}的第一句话说明了该{desk.part}的内容，已被去掉：{names}。请按此顺序，为每个{desk.part}"
-        f"各写一句话说明其内容，连续写出，共约 {len(gold)} 字。",
-    )
-    shown = [changed[number] for number in chosen]
-    return _sample(desk, outline, QUERY_SUMMARY, question, "opening-sentences", gold, shown)
+def _sums_up(lead: str, body: Sequence[str], lang: Language) -> bool:
+    """Whether an opening paragraph can be written by somebody who reads only what follows it: most of its words stand
+    there, and in several paragraphs. Many openings say what the rest does not."""
+    words = content_words(lead, lang)
+    where = [words & content_words(paragraph, lang) for paragraph in body]
+    told = set().union(*where)
+    spread = sum(map(bool, where)) >= _LEAST_PARAGRAPHS
+    return spread and len(words) >= _LEAST_WORDS and len(told) >= _COVERED * len(words)
 
 
 def _without(desk: Desk, changed: Mapping[int, ContextPart | None], removed: Sequence[str]) -> Outline:

@@ -6,10 +6,11 @@ a count is what a person finds with a search for whole words.
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib import resources
+from itertools import pairwise
 
 from golongrl.data.construct.generators.outline import Outline
 from golongrl.data.construct.generators.sample import Language
@@ -19,6 +20,9 @@ _ENGLISH = re.compile(r"[A-Za-z][a-z]{4,15}")
 _ENGLISH_WORD = re.compile(r"(?<!\w)[A-Za-z]+(?!\w)")
 # Whether `keeper` stands in "keeper's" and "co-keeper" is a matter of taste: such words are not asked about.
 _COMPOUND = re.compile(r"\w+(?:['’-]\w+)+")
+# A longer English word may say something; its first letters say what.
+_PARTICLE = 3
+_STEM = 6
 # Each is counted in the whole text: enough to choose from.
 _MOST_CHINESE = 400
 _CHINESE = re.compile(r"[\u4e00-\u9fff]{2,6}")
@@ -86,13 +90,36 @@ def _english(outline: Outline) -> list[Term]:
 def _chinese(outline: Outline) -> list[Term]:
     import rjieba  # heavy: a dictionary is read on first use
 
-    words = list(dict.fromkeys(word for word in rjieba.cut(outline.context, False) if _CHINESE.fullmatch(word)))
+    cut = rjieba.cut(outline.context, False)
+    times = Counter(word for word in cut if _CHINESE.fullmatch(word))
     # A word inside a longer one of the text would be counted there, too: a reader might not.
     empty = _stop_words("Chinese")
-    within = {part for word in words for part in _parts(word)}
-    usable = [word for word in words if word not in empty and word not in within and word[0] != word[-1]]
+    within = {part for word in times for part in _parts(word)} | _halves(cut, times)
+    usable = [word for word in times if word not in empty and word not in within and word[0] != word[-1]]
     every = max(1, len(usable) // _MOST_CHINESE)
-    return [mentions(outline, word) for word in usable[::every]]
+    # Where its characters stand more often, they are the end of one word and the beginning of the next.
+    return [mentions(outline, word) for word in usable[::every] if outline.context.count(word) == times[word]]
+
+
+def _halves(cut: Sequence[str], times: Mapping[str, int]) -> set[str]:
+    """Words that stand beside one and the same other word most of the time: the dictionary lacks the longer word that
+    they are a half of, such as 环境 and 变量 in 环境变量."""
+    found = set()
+    beside = Counter((one, other) for one, other in pairwise(cut) if one in times and other in times)
+    for (one, other), count in beside.items():
+        if count > 1:
+            found |= {word for word in (one, other) if 2 * count > times[word]}
+    return found
+
+
+def content_words(text: str, lang: Language) -> set[str]:
+    """The words of a text that say something, English ones without their endings."""
+    if lang == "English":
+        found = {word.lower() for word in _ENGLISH_WORD.findall(text) if len(word) > _PARTICLE}
+        return {word[:_STEM] for word in found - _stop_words("English")}
+    import rjieba
+
+    return {word for word in rjieba.cut(text, False) if _CHINESE.fullmatch(word)} - _stop_words("Chinese")
 
 
 def _parts(word: str) -> list[str]:

@@ -14,16 +14,22 @@ from golongrl.data.construct.generators.sequence import FRAGMENTS, ORDER, mixed
 from golongrl.data.construct.generators.terms import pattern
 
 _GAP = "____"
-_STATEMENTS = (6, 9)
+# So many that naming all of them is no good answer.
+_STATEMENTS = (9, 12)
+_CHANGED = (2, 3)
 _ADDED = (2, 3)
 _GAPS = (3, 5)
 _ORDERED = (4, 7)
+# Words that the text has beside each neighbour of a gap, at least, besides the one that was left out.
+_LEAST_FITTING = 3
 # Other words that are tried in the place of one.
 _TRIED = 400
 # The word (of Chinese, the character) next to a place, with what stands between.
 _NEIGHBOUR_BEFORE = re.compile(r"(?:[A-Za-z]+ |[\u4e00-\u9fff])$")
 _NEIGHBOUR_AFTER = re.compile(r" [A-Za-z]+|[\u4e00-\u9fff]")
 _DIGITS = "0123456789"
+# Days, hours, minutes, degrees; powers of two and round numbers are found by their form.
+_USUAL = frozenset({12, 24, 28, 29, 31, 48, 52, 72, 180, 360, 365, 366})
 # What an integer before which such a word stands is: a name, which nobody adds up or puts in order.
 _NAMING = re.compile(
     r"(?:version|python|pep|rfc|section|chapter|figure|table|page|no\.|第|版|图|表)\W*$", re.IGNORECASE
@@ -61,13 +67,22 @@ def gap_at(desk: Desk, sentence: str, found: re.Match[str]) -> Gap | None:
 
 
 def number_gaps(desk: Desk) -> list[Gap]:
-    """The sentences with one number, without it."""
+    """The sentences with one number, without it; not one that many people would guess."""
     found = []
     for _, sentence in desk.quotable:
         numbers = list(NUMBER.finditer(sentence))
-        if len(numbers) == 1 and (gap := gap_at(desk, sentence, numbers[0])):
+        if len(numbers) == 1 and not _is_usual(numbers[0][0]) and (gap := gap_at(desk, sentence, numbers[0])):
             found.append(gap)
     return found
+
+
+def _is_usual(number: str) -> bool:
+    """Whether it is a round number, a power of two or one below it, or a number of hours, minutes or days."""
+    digits = number.replace(",", "")
+    if not digits.isdigit():
+        return False
+    value = int(digits)
+    return value in _USUAL or value & (value - 1) == 0 or value & (value + 1) == 0 or len(digits.rstrip("0")) == 1
 
 
 def amount_gaps(desk: Desk) -> list[Gap]:
@@ -78,17 +93,30 @@ def amount_gaps(desk: Desk) -> list[Gap]:
 
 
 def word_gap(desk: Desk, sentence: str) -> Gap | None:
-    """The sentence without one of the words that it has once."""
+    """The sentence without one of the words that it has once, in a place where the text has other words, too."""
     words = [term.word for term in desk.terms if len(pattern(term.word).findall(sentence)) == 1]
-    if not words:
-        return None
-    found = pattern(desk.rng.choice(words)).search(sentence)
-    return gap_at(desk, sentence, found) if found else None
+    for word in desk.rng.sample(words, len(words)):
+        found = pattern(word).search(sentence)
+        if found is not None and _is_open(desk, sentence, found) and (gap := gap_at(desk, sentence, found)):
+            return gap
+    return None
+
+
+def _is_open(desk: Desk, sentence: str, found: re.Match[str]) -> bool:
+    """Whether the words beside a place do not tell what stands there: in the text several words come after the one
+    before it, and several before the one after it."""
+    before, after = _NEIGHBOUR_BEFORE.search(sentence[: found.start()]), _NEIGHBOUR_AFTER.match(sentence[found.end() :])
+    if before is None or after is None:
+        return False
+    word = r"[\u4e00-\u9fff]{2}" if desk.chinese else r"[A-Za-z]+"
+    left = re.findall(rf"(?<![A-Za-z]){re.escape(before[0])}({word})", desk.outline.context)
+    right = re.findall(rf"({word}){re.escape(after[0])}(?![A-Za-z])", desk.outline.context)
+    return all(len({one.lower() for one in some}) > _LEAST_FITTING for some in (left, right))
 
 
 def missing_number(desk: Desk) -> MadeSample:
     """T1: the number that a sentence of the text has in the place of a gap."""
-    gap = desk.one(number_gaps(desk), "no sentence with one number")
+    gap = desk.one(amount_gaps(desk), "no sentence with one number")
     question = desk.say(
         f"A sentence of the text is given here with its number left out. Which number stands in the gap?\n{gap.shown}\n"
         "Give the number as it is written in the text and nothing else.",
@@ -228,8 +256,8 @@ def altered_sentence(desk: Desk) -> MadeSample:
 
 def altered_statements(desk: Desk) -> MadeSample:
     """T3: all of several sentences that are not as the text has them."""
-    count = min(desk.rng.randint(*_STATEMENTS), len(desk.quotable))
-    drawn = mixed(desk, _drawn(desk, count, desk.rng.randint(2, max(2, count // 2))))
+    count = min(desk.rng.randint(*_STATEMENTS), max(_STATEMENTS[0], len(desk.quotable)))
+    drawn = mixed(desk, _drawn(desk, count, desk.rng.randint(*_CHANGED)))
     names = [f"S{number}" for number in range(1, len(drawn) + 1)]
     listed = "\n".join(f"{name}: {told}" for name, (_, told) in zip(names, drawn, strict=True))
     question = desk.say(

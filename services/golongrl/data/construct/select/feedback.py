@@ -11,7 +11,7 @@ from math import isfinite
 from pathlib import Path
 
 from golongrl.data.construct.errors import PipelineError
-from golongrl.data.construct.models import LengthBin
+from golongrl.data.construct.models import Language, LengthBin
 from golongrl.data.construct.select.quotas import TaskScore
 from golongrl.data.errors import DataError
 from golongrl.data.prepared import open_splits
@@ -27,6 +27,10 @@ _ASKS_FOR: Mapping[str, tuple[TaskType, ...]] = {
     "longbench-v2": ("T2",), "longbench-qa": ("T1", "T2"), "frames": ("T1", "T2"), "docmath": ("T4",),
     "corpusqa-128k": ("T4", "T5"), "corpusqa-1m": ("T4", "T5"), "mrcr-128k": ("T1",), "mrcr-512k": ("T1",),
     "mrcr-1m": ("T1",), "longmemeval": ("T1", "T6"),
+}  # fmt: skip
+# How rows of benchmarks state their language.
+_LANGUAGES: Mapping[str, Language] = {
+    "english": "English", "en": "English", "chinese": "Chinese", "zh": "Chinese", "zh-cn": "Chinese",
 }  # fmt: skip
 # A run's last steps, whose mean is how well it does a task now.
 _LAST = 20
@@ -120,17 +124,20 @@ def _evaluation(folder: Path, bins: Sequence[LengthBin]) -> Iterator[TaskScore]:
             samples = list(_samples(folder / "points" / point / f"{name}.jsonl", bins))
             for task in tasks:
                 yield TaskScore(task, float(value))
-                for length_bin, score in samples:
-                    yield TaskScore(task, score, length_bin)
+                for length_bin, language, source, score in samples:
+                    yield TaskScore(task, score, length_bin, language, source)
 
 
-def _samples(path: Path, bins: Sequence[LengthBin]) -> Iterator[tuple[str, float]]:
-    """(length bin, score) of the scored samples whose prompt is as long as one of the bins."""
+def _samples(path: Path, bins: Sequence[LengthBin]) -> Iterator[tuple[str, Language | None, str | None, float]]:
+    """(length bin, language, source, score) of the scored samples whose prompt is as long as one of the bins; language
+    and source where the benchmark's rows state them."""
     for entry in read_entries(path).values():
         inside = (one.name for one in bins if one.min_tokens <= entry.prompt_tokens <= one.max_tokens)
         name = next(inside, None)
         if entry.sample.status == "scored" and _is_score(entry.sample.score) and entry.prompt_tokens and name:
-            yield name, float(entry.sample.score or 0.0)
+            labels = entry.sample.labels
+            language = _LANGUAGES.get((labels.get("language") or labels.get("lang") or "").lower())
+            yield name, language, labels.get("source"), float(entry.sample.score or 0.0)
 
 
 def _rows(path: Path) -> Iterator[TaskScore]:
