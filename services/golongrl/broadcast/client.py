@@ -1,16 +1,22 @@
 """A worker's way to ask the sender for a transfer."""
 
+import asyncio
+import json
 from collections.abc import AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from typing import Any
 
 import httpx
 import pydantic
 
+from golongrl import bounded_http
 from golongrl.broadcast.protocol import TURN_S, Ask, Transfer
 from golongrl.errors import GolongrlError
 
 _CONNECT_S = 5.0
+# A transfer names every tensor of the model twice, with its shape: a few megabytes for the largest.
+_MOST_BYTES = 32 << 20
+_SHOWN = 500
 
 
 class SourceError(GolongrlError):
@@ -30,37 +36,47 @@ async def asked(source: str, question: Ask) -> AsyncIterator[Transfer]:
         SourceError: no transfer.
     """
     host = httpx.URL(source).netloc.decode()
-    timeout = httpx.Timeout(TURN_S + _CONNECT_S, connect=_CONNECT_S)
-    async with httpx.AsyncClient(timeout=timeout, trust_env=False) as http:
-        request = http.build_request("POST", f"{source}/transfers", json=question.model_dump())
+    limit = TURN_S + _CONNECT_S
+    timeout = httpx.Timeout(limit, connect=_CONNECT_S)
+    async with AsyncExitStack() as stack:
+        http = await stack.enter_async_context(httpx.AsyncClient(timeout=timeout, trust_env=False))
         try:
-            response = await http.send(request, stream=True)
-        except httpx.TransportError as error:
-            raise _unreachable(host, error) from error
-        lines: Any = response.aiter_lines()  # a generator, which its type does not say; dropped, it would close
-        async with aclosing(response), aclosing(lines):
-            yield await _transfer(host, response, lines)
+            # httpx bounds each read; the question as a whole is bounded here.
+            async with asyncio.timeout(limit):
+                request = http.build_request("POST", f"{source}/transfers", json=question.model_dump())
+                response = await stack.enter_async_context(aclosing(await http.send(request, stream=True)))
+                # A generator, which its type does not say; dropped, it would close.
+                parts: Any = response.aiter_bytes()
+                await stack.enter_async_context(aclosing(parts))
+                transfer = await _transfer(host, response, parts)
+        except TimeoutError as error:
+            raise SourceError(f"weight sender {host}: no answer within {limit:g} s") from error
+        except httpx.RequestError as error:
+            raise SourceError(f"weight sender {host}: {type(error).__name__} {error}".rstrip()) from error
+        yield transfer
 
 
-async def _transfer(host: str, response: httpx.Response, lines: AsyncIterator[str]) -> Transfer:
+async def _transfer(host: str, response: httpx.Response, parts: AsyncIterator[bytes]) -> Transfer:
+    if response.status_code != 200:
+        content = await bounded_http.read(response, _MOST_BYTES)
+        raise SourceError(f"weight sender {host}: {response.status_code}: {detail(content)}")
+    line = b""
+    async for part in parts:
+        line += part
+        if b"\n" in part:
+            break
+        if len(line) > _MOST_BYTES:
+            raise SourceError(f"weight sender {host}: an answer of more than {_MOST_BYTES} bytes")
     try:
-        if response.status_code != 200:
-            await response.aread()
-            raise SourceError(f"weight sender {host}: {response.status_code}: {detail(response)}")
-        return Transfer.model_validate_json(await anext(lines, ""))
-    except httpx.TransportError as error:
-        raise _unreachable(host, error) from error
+        return Transfer.model_validate_json(line.partition(b"\n")[0])
     except pydantic.ValidationError as error:
         raise SourceError(f"weight sender {host}: unreadable answer: {error.errors()[0]['msg']}") from error
 
 
-def _unreachable(host: str, error: httpx.TransportError) -> SourceError:
-    return SourceError(f"weight sender {host}: {type(error).__name__} {error}".rstrip())
-
-
-def detail(response: httpx.Response) -> str:
-    """What a sender that refused says."""
+def detail(content: bytes) -> str:
+    """What a sender that refused says, in one line."""
     try:
-        return str(response.json()["detail"])
-    except (ValueError, KeyError, TypeError):
-        return response.text[:200]
+        said = str(json.loads(content)["detail"])
+    except (ValueError, LookupError, TypeError, RecursionError):
+        said = content.decode(errors="replace")
+    return " ".join(said.split())[:_SHOWN]

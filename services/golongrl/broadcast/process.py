@@ -143,7 +143,7 @@ class SenderProcess:
             reason = f"{type(error).__name__} {error}".rstrip()
             raise SenderFailedError(f"the weight sender cannot hold version {hold.version}: {reason}") from error
         if response.status_code != 200:  # httpx's own error would show the address, and its secret
-            raise SenderFailedError(f"the weight sender cannot hold version {hold.version}: {detail(response)}")
+            raise SenderFailedError(f"the weight sender cannot hold version {hold.version}: {detail(response.content)}")
         return Held.model_validate_json(response.content)
 
     def _watch(self, process: "subprocess.Popen[str]") -> None:

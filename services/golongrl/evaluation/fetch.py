@@ -29,6 +29,9 @@ _PYPI: Final = "https://pypi.org"
 # Without any byte for this long a download is given up; a whole one may take hours.
 _SILENCE_S: Final = 60.0
 _CHUNK: Final = 1 << 20
+# A repository's list of files: a few hundred bytes for each of at most some ten thousand.
+_MOST_LISTED: Final = 16 << 20
+_SHOWN: Final = 300
 
 
 class FetchError(GolongrlError):
@@ -172,12 +175,18 @@ def _client() -> httpx.Client:
 
 def _get_json(http: httpx.Client, url: str, repo: str) -> Any:
     try:
-        answer = http.get(url)
-        if answer.status_code == 404:
-            raise FetchError(f"{repo}: no such repository or revision at {answer.url.host}")
-        return answer.raise_for_status().json()
-    except (httpx.HTTPError, ValueError) as error:
-        raise FetchError(f"{repo}: {error or type(error).__name__}") from error
+        with http.stream("GET", url) as answer:
+            if answer.status_code == 404:
+                raise FetchError(f"{repo}: no such repository or revision at {answer.url.host}")
+            answer.raise_for_status()
+            content = b""
+            for part in answer.iter_bytes(_CHUNK):
+                content += part
+                if len(content) > _MOST_LISTED:
+                    raise FetchError(f"{repo}: {answer.url.host} lists its files in more than {_MOST_LISTED} bytes")
+        return json.loads(content)
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError, RecursionError) as error:
+        raise FetchError(f"{repo}: {str(error)[:_SHOWN] or type(error).__name__}") from error
 
 
 def _download(http: httpx.Client, url: str, path: Path, repo: str) -> None:

@@ -21,6 +21,7 @@ import structlog
 import tenacity
 from pydantic import ValidationError
 
+from golongrl import bounded_http
 from golongrl.llm.budget import Budget
 from golongrl.llm.concurrency import Gate
 from golongrl.llm.errors import LlmError, LlmRefusedError, LlmUnavailableError, LlmUnusableError
@@ -216,7 +217,9 @@ class ChatClient:
             async with asyncio.timeout(self.endpoint.deadline_s):
                 with self._http.one() as http:
                     async with http.stream("POST", self._url, json=request.body(self.endpoint.model)) as response:
-                        body = await _text(response)
+                        body = (await bounded_http.read(response, _MOST_BYTES)).decode("utf-8", "replace")
+        except bounded_http.AnswerTooLongError as error:
+            raise _AttemptFailedError(str(error), own=True) from error
         except TimeoutError as error:
             raise _AttemptFailedError(f"no answer within {self.endpoint.deadline_s:g} s", own=True) from error
         except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
@@ -269,21 +272,6 @@ class ChatClient:
             why=str(error),
             at_once=self.gate.limit.room,
         )
-
-
-async def _text(response: httpx.Response) -> str:
-    """The body as text.
-
-    Raises:
-        _AttemptFailedError: it is too long.
-    """
-    parts, size = [], 0
-    async for part in response.aiter_bytes():
-        size += len(part)
-        if size > _MOST_BYTES:
-            raise _AttemptFailedError(f"an answer of more than {_MOST_BYTES} bytes", own=True)
-        parts.append(part)
-    return b"".join(parts).decode("utf-8", "replace")
 
 
 def _retry_after_s(response: httpx.Response) -> float | None:

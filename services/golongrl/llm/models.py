@@ -69,8 +69,9 @@ class _Choice(_ServersPart):
 
 
 class _Usage(_ServersPart):
-    prompt_tokens: int = Field(0, ge=0)
-    completion_tokens: int = Field(0, ge=0)
+    # More than any context has: a count beyond would spend the whole budget.
+    prompt_tokens: int = Field(0, ge=0, le=1 << 26)
+    completion_tokens: int = Field(0, ge=0, le=1 << 26)
 
 
 class _Span(_ServersPart):

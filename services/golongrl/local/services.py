@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 import httpx
 import redis.asyncio as aioredis
 
+from golongrl import bounded_http
 from golongrl.local import plan, redis_server
 from golongrl.local.health import Liveness
 from golongrl.local.plan import Options
@@ -18,6 +19,8 @@ MAIN = "learner"
 DRIVER = "driver"
 # A readiness probe that takes longer counts as "not yet"; the next one comes soon.
 PROBE_TIMEOUT_S = 2.0
+# Of a liveness probe: an answer that takes longer is a missed one.
+_ALIVE_S = 5.0
 # Importing torch, verl and Ray at the same time on a small, busy machine takes a minute; SGLang compiles at its start.
 START_DEADLINE_S = 300.0
 SGLANG_START_DEADLINE_S = 900.0
@@ -53,7 +56,7 @@ def stages(
     def get(url: str, *, ready: bool) -> Callable[[], Awaitable[bool]]:
         async def probe() -> bool:
             try:
-                answer = await http.get(url)
+                answer = await bounded_http.get(http, url, PROBE_TIMEOUT_S if ready else _ALIVE_S)
             except httpx.HTTPError:
                 return False
             # Whatever answers, be it that it is not ready, does not hang.

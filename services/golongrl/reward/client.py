@@ -19,13 +19,17 @@ import structlog
 import tenacity
 from pydantic import ValidationError
 
-from golongrl.errors import GolongrlError
+from golongrl import bounded_http
+from golongrl.errors import GolongrlError, printable
 from golongrl.reward.models import Health, Item, Mode, Problem, ScoreRequest, ScoreResponse, ScoreResult
 
 log = structlog.get_logger()
 
 _RETRIED = frozenset({429, 502, 503, 504})
 _BACKOFF_S = (0.1, 10.0)  # first and longest pause where the service names none
+# Results of the largest batch are a few hundred kilobytes.
+_MOST_BYTES = 16 << 20
+_SHOWN = 200
 _CONNECT_S = 5.0  # a service in the cluster answers in milliseconds or not at all
 
 
@@ -112,12 +116,14 @@ class RewardClient:
         request = ScoreRequest(mode=mode, items=list(items), deadline_s=deadline_s)
         body = encode(request)
         sent = {**(headers or {}), "X-Request-Id": uuid.uuid4().hex}
+        failures: list[str] = []
         try:
             async with asyncio.timeout(self._timeout_s):
-                results = await self._with_retries(body, sent)
+                results = await self._with_retries(body, sent, failures)
         except TimeoutError as error:
             raise RewardUnavailableError(
-                f"reward service {self.url}: {len(items)} items not scored within {self._timeout_s:g} s; "
+                f"reward service {self.url}: {len(items)} items not scored within {self._timeout_s:g} s"
+                f"{f' (attempt {len(failures)} failed: {failures[-1]})' if failures else ''}; "
                 "add workers or replicas, or raise the client's timeout"
             ) from error
         if [result.id for result in results] != [item.id for item in items]:
@@ -130,14 +136,14 @@ class RewardClient:
     async def ready(self) -> bool:
         """Whether the service has warm workers right now; False also where it cannot be reached."""
         try:
-            return (await self._http.get(f"{self.url}/readyz", timeout=_CONNECT_S)).status_code == 200
-        except httpx.TransportError:
+            return (await bounded_http.get(self._http, f"{self.url}/readyz", _CONNECT_S)).status_code == 200
+        except httpx.RequestError:
             return False
 
     async def answers(self) -> bool:
         """Whether the service answers at all, be it that it is not ready; `waits` is then what it waits for itself."""
         try:
-            answer = await self._http.get(f"{self.url}/healthz", timeout=_CONNECT_S)
+            answer = await bounded_http.get(self._http, f"{self.url}/healthz", _CONNECT_S)
         except httpx.RequestError:
             return False
         try:
@@ -146,7 +152,7 @@ class RewardClient:
             self.waits = ""
         return True
 
-    async def _with_retries(self, body: bytes, headers: Mapping[str, str]) -> list[ScoreResult]:
+    async def _with_retries(self, body: bytes, headers: Mapping[str, str], failures: list[str]) -> list[ScoreResult]:
         try:
             async for attempt in tenacity.AsyncRetrying(
                 retry=tenacity.retry_if_exception_type(_RetryableError),
@@ -156,7 +162,11 @@ class RewardClient:
                 reraise=True,
             ):
                 with attempt:
-                    return await self._attempt(body, headers)
+                    try:
+                        return await self._attempt(body, headers)
+                    except _RetryableError as error:
+                        failures.append(str(error))
+                        raise
         except _RetryableError as error:
             raise RewardUnavailableError(
                 f"reward service {self.url}: gave up after {self._attempts} attempts, the last one: {error}; "
@@ -166,7 +176,15 @@ class RewardClient:
 
     async def _attempt(self, body: bytes, headers: Mapping[str, str]) -> list[ScoreResult]:
         try:
-            response = await self._http.post(f"{self.url}/v1/score", content=body, headers=dict(headers))
+            response = await bounded_http.request(
+                self._http,
+                "POST",
+                f"{self.url}/v1/score",
+                self._timeout_s,
+                most=_MOST_BYTES,
+                content=body,
+                headers=dict(headers),
+            )
         except httpx.RequestError as error:  # no connection, a cut one, an answer that cannot be decompressed
             raise _RetryableError(f"{type(error).__name__}: {error}".rstrip(": ")) from error
         if response.status_code in _RETRIED:
@@ -194,8 +212,9 @@ class RewardClient:
             return ScoreResponse.model_validate_json(response.content).results
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
-            if first["type"] == "json_invalid":  # cut on the way, by a proxy that ended the answer as if it were whole
-                raise _RetryableError(f"the answer is cut: {first['msg']}") from error
+            # A proxy ended it as if it were whole, or answered with its own page.
+            if first["type"] == "json_invalid":
+                raise _RetryableError(f"the answer is cut, or no JSON at all: {first['msg']}") from error
             where = ".".join(map(str, first["loc"])) or "the answer"
             raise RewardError(
                 f"reward service {self.url}: its answer is not a scoring result ({where}: {first['msg']}); "
@@ -230,4 +249,8 @@ def _problem(response: httpx.Response) -> Problem:
     try:
         return Problem.model_validate_json(response.content)
     except ValidationError:  # a proxy's page, not the service's own answer
-        return Problem(detail=response.text[:200] or response.reason_phrase)
+        # In one line.
+        said = " ".join(response.content[: 4 * _SHOWN].decode(errors="replace").split())[:_SHOWN]
+        where = response.headers.get("location")
+        said = f"redirects to {where[:_SHOWN]}; give that address" if response.is_redirect and where else said
+        return Problem(detail=printable(said) or response.reason_phrase)

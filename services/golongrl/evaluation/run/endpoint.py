@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import httpx
 
+from golongrl import bounded_http
 from golongrl.errors import url_without_secret
 from golongrl.evaluation.errors import EvaluationError
 
@@ -47,7 +48,7 @@ async def served(url: str, model: str | None, key_variable: str, option: str) ->
     headers = {"authorization": f"Bearer {key}"} if key else {}
     try:
         async with httpx.AsyncClient(timeout=_DEADLINE_S, headers=headers) as http:
-            answer = await http.get(f"{url}/models")
+            answer = await bounded_http.get(http, f"{url}/models", _DEADLINE_S)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise EvaluationError(f"{url}: the server does not answer: {error or type(error).__name__}") from error
     if answer.status_code in (401, 403):
@@ -69,10 +70,7 @@ async def served(url: str, model: str | None, key_variable: str, option: str) ->
 
 def _cards(answer: httpx.Response) -> list[dict[str, Any]]:
     """The models that a server lists; none where it has no such list."""
-    try:
-        match answer.json():
-            case {"data": [*cards]} if answer.is_success:
-                return [card for card in cards if isinstance(card, dict) and isinstance(card.get("id"), str)]
-    except ValueError:
-        pass
+    match bounded_http.parsed(answer):
+        case {"data": [*cards]} if answer.is_success:
+            return [card for card in cards if isinstance(card, dict) and isinstance(card.get("id"), str)]
     return []

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import httpx
 
-from golongrl import files, ports
+from golongrl import bounded_http, files, ports
 from golongrl.data.chat import json_object
 from golongrl.data.model_config import CONFIG, checked_file
 from golongrl.errors import GolongrlError, writing_to
@@ -33,6 +33,8 @@ from golongrl.local.process import Service, ServiceSpec, describe_exit, last_wor
 _START_S: Final = 1800.0
 _STOP_S: Final = 15.0
 _PROBE_S: Final = 5.0
+# What it says about itself, at an endpoint that may be far away.
+_TOLD_S: Final = 30.0
 # Requests of whole contexts that SGLang holds at a time on a CPU.
 _CPU_REQUESTS: Final = 8
 # Merging the shards of a checkpoint reads all of it.
@@ -197,7 +199,7 @@ async def started(launch: Launch, settings: TargetSection, home: Path, name: str
 
         async def ready() -> bool:
             try:
-                return (await http.get(f"{url}/health")).is_success
+                return (await bounded_http.get(http, f"{url}/health", _PROBE_S)).is_success
             except httpx.HTTPError:
                 return False
 
@@ -237,10 +239,10 @@ async def check_rope(url: str, http: httpx.AsyncClient, launch: Launch) -> bool:
 async def _answer(http: httpx.AsyncClient, url: str) -> dict[str, Any]:
     """What a server says there; nothing if it says nothing that can be read."""
     try:
-        answer = await http.get(url)
-        found = answer.json() if answer.is_success else {}
-    except (httpx.HTTPError, ValueError):
+        answer = await bounded_http.get(http, url, _TOLD_S)
+    except httpx.HTTPError:
         return {}
+    found = bounded_http.parsed(answer) if answer.is_success else {}
     return found if isinstance(found, dict) else {}
 
 

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 import httpx
 
+from golongrl import bounded_http
 from golongrl.evaluation.errors import EvaluationError
 from golongrl.llm import ChatClient
 
@@ -115,10 +116,11 @@ class GivingWay:
         """Fields of each request that lower its priority, where the engine has priorities."""
         try:
             async with self._http() as http:
-                answer = await http.get(f"{self._root}/server_info")
-            found = priority(answer.json()) if answer.is_success else None
-        except (httpx.HTTPError, ValueError, AttributeError):
+                answer = await bounded_http.get(http, f"{self._root}/server_info", _DEADLINE_S)
+        except httpx.HTTPError:
             return {}
+        told = bounded_http.parsed(answer) if answer.is_success else None
+        found = priority(told) if isinstance(told, dict) else None
         return {} if found is None else {"priority": found}
 
     def _http(self) -> httpx.AsyncClient:
@@ -131,7 +133,7 @@ class GivingWay:
             try:
                 # A new connection each time: the Service may lead to another engine.
                 async with self._http() as http:
-                    answer = await http.get(f"{self._root}/metrics")
+                    answer = await bounded_http.get(http, f"{self._root}/metrics", _DEADLINE_S)
                 found = waiting(answer.text) if answer.is_success else None
             except httpx.HTTPError:
                 pass

@@ -129,18 +129,25 @@ class EngineClient(EngineHttp):
         if routes is not None:
             most += routes.most_bytes(sampling.max_new_tokens)
         last = b""
+        clock = asyncio.get_running_loop().time
         try:
-            async with self._http.stream(
-                "POST", "/generate", json=body, headers={**self._headers, **(headers or {})}, timeout=timeout
-            ) as response:
+            # httpx bounds each read: an engine that sends a byte now and then, and never an event, is silent, too.
+            async with (
+                asyncio.timeout(deadlines.silence_s + deadlines.connect_s) as silence,
+                self._http.stream(
+                    "POST", "/generate", json=body, headers={**self._headers, **(headers or {})}, timeout=timeout
+                ) as response,
+            ):
+                silence.reschedule(clock() + deadlines.silence_s)
                 if response.status_code != 200:
                     text = await read_bounded(response, MOST_BYTES)
                     raise failure("POST /generate", response.status_code, text.decode(errors="replace"))
                 async for event in _events(response, most) if stream else _whole(response, most):
                     last = event
+                    silence.reschedule(clock() + deadlines.silence_s)
                     if on_progress is not None and (tokens := tokens_done(event)) is not None:
                         on_progress(min(tokens, sampling.max_new_tokens))
-        except httpx.RequestError as error:
+        except (httpx.RequestError, TimeoutError) as error:
             raise unreachable(f"POST /generate {rid} at {self.url}", error, deadlines.silence_s) from error
         if len(last) > _LONG_BYTES:
             return await asyncio.to_thread(_last_event, last, rid, vocab_size, routes)

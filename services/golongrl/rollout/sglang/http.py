@@ -14,6 +14,7 @@ from typing import Any, Self
 
 import httpx
 
+from golongrl import bounded_http
 from golongrl.rollout.sglang.answers import error_message, parse_json
 from golongrl.rollout.sglang.errors import (
     EngineBusyError,
@@ -164,13 +165,10 @@ class EngineHttp:
 
 async def read_bounded(response: httpx.Response, most: int) -> bytes:
     """The whole body. Raises EngineProtocolError where it is longer than `most` bytes, or has no end."""
-    parts, size = [], 0
-    async for part in response.aiter_bytes():
-        size += len(part)
-        if size > most:
-            raise EngineProtocolError(f"{response.request.url.path}: an answer of more than {most} bytes")
-        parts.append(part)
-    return b"".join(parts)
+    try:
+        return await bounded_http.read(response, most)
+    except bounded_http.AnswerTooLongError as error:
+        raise EngineProtocolError(f"{response.request.url.path}: {error}") from error
 
 
 def _bearer(key: str | None) -> dict[str, str]:
