@@ -10,13 +10,12 @@ from golongrl.kubernetes.values.common import (
     DeviceName,
     EnvName,
     Labels,
-    Passthrough,
-    PassthroughList,
     Port,
     Positive,
     ValuesSection,
 )
 from golongrl.kubernetes.values.inputs import SecretKey
+from golongrl.kubernetes.values.shapes import EgressRule, Selector, Subject
 
 # A switch that may follow the cluster: an object whose CRD is missing fails the whole installation.
 OnWhere = bool | Literal["auto"]
@@ -41,7 +40,7 @@ class Viewer(ValuesSection):
     """Role for people and tools that run `golongrl status`, which reads objects and runs a command in a pod."""
 
     create: bool = Field(False, description="Create the Role and, if there are subjects, its RoleBinding.")
-    subjects: PassthroughList = Field(default_factory=list, description="RBAC subjects that get the Role.")
+    subjects: list[Subject] = Field(default_factory=list[Subject], description="RBAC subjects that get the Role.")
 
 
 class Rbac(ValuesSection):
@@ -76,22 +75,27 @@ class Network(ValuesSection):
 class Peer(ValuesSection):
     """Pods of another namespace that may connect."""
 
-    namespace_selector: Passthrough = Field(
-        default_factory=dict, description="Label selector of their namespaces. Empty selects every namespace."
+    namespace_selector: Selector = Field(
+        default_factory=Selector, description="Label selector of their namespaces. Empty selects every namespace."
     )
-    pod_selector: Passthrough = Field(default_factory=dict, description="Label selector of the pods.")
+    pod_selector: Selector = Field(default_factory=Selector, description="Label selector of the pods.")
 
 
 class ExtraEgress(ValuesSection):
     """Additional egress rules by component, for example to a hub, an object store or Weights & Biases."""
 
-    redis: PassthroughList = Field(default_factory=list, description="Egress rules of Redis.")
-    reward: PassthroughList = Field(default_factory=list, description="Egress rules of the reward service.")
-    rollout: PassthroughList = Field(default_factory=list, description="Egress rules of the rollout pool.")
-    learner: PassthroughList = Field(default_factory=list, description="Egress rules of the learner.")
-    evaluation: PassthroughList = Field(default_factory=list, description="Egress rules of the evaluation, to a judge.")
-    construction: PassthroughList = Field(
-        default_factory=list, description="Egress rules of the construction, to an endpoint of a model or to a hub."
+    redis: list[EgressRule] = Field(default_factory=list[EgressRule], description="Egress rules of Redis.")
+    reward: list[EgressRule] = Field(
+        default_factory=list[EgressRule], description="Egress rules of the reward service."
+    )
+    rollout: list[EgressRule] = Field(default_factory=list[EgressRule], description="Egress rules of the rollout pool.")
+    learner: list[EgressRule] = Field(default_factory=list[EgressRule], description="Egress rules of the learner.")
+    evaluation: list[EgressRule] = Field(
+        default_factory=list[EgressRule], description="Egress rules of the evaluation, to a judge."
+    )
+    construction: list[EgressRule] = Field(
+        default_factory=list[EgressRule],
+        description="Egress rules of the construction, to an endpoint of a model or to a hub.",
     )
 
 

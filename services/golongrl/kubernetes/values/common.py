@@ -9,12 +9,13 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
+from typing_extensions import TypedDict
 
 from golongrl.kubernetes.names import SUBDOMAIN
 
 # The part of a label's key after the slash; a label's value has the same form.
 _WORD: Final = r"[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?"
-_QUALIFIED: Final = rf"^({SUBDOMAIN}/)?{_WORD}$"
+LABEL_KEY: Final = rf"^({SUBDOMAIN}/)?{_WORD}$"
 # Decimal, with a suffix of either kind or an exponent; unsigned, because nothing here can be negative.
 _SUFFIX: Final = r"([KMGTPE]i|[numkMGTPE]|[eE][-+]?[0-9]+)?"
 _OCTET: Final = r"(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
@@ -31,7 +32,7 @@ RequiredObjectName = Annotated[str, Field(pattern=rf"^{SUBDOMAIN}$", max_length=
 DataKey = Annotated[str, Field(pattern=r"^[-._A-Za-z0-9]+$", max_length=253)]
 LabelValue = Annotated[str, Field(pattern=rf"^({_WORD})?$", max_length=63)]
 # The part before the slash may have 253 characters.
-_QualifiedName = Annotated[str, Field(pattern=_QUALIFIED, max_length=317)]
+_QualifiedName = Annotated[str, Field(pattern=LABEL_KEY, max_length=317)]
 # Name of a device plugin's resource, which always has a domain.
 DeviceName = Annotated[str, Field(pattern=rf"^{SUBDOMAIN}/{_WORD}$", max_length=317)]
 Amount = Annotated[str, Field(pattern=rf"^([0-9]+(\.[0-9]*)?|\.[0-9]+){_SUFFIX}$")]
@@ -67,12 +68,25 @@ class ValuesSection(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, alias_generator=to_camel, populate_by_name=True)
 
 
+class EnvSource(TypedDict, total=False):
+    """Where the value of a variable comes from."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid", strict=True)  # type: ignore[misc]
+    secretKeyRef: Passthrough
+    configMapKeyRef: Passthrough
+    fieldRef: Passthrough
+    resourceFieldRef: Passthrough
+    fileKeyRef: Passthrough
+
+
 class EnvVar(ValuesSection):
     """An environment variable, as Kubernetes defines it."""
 
     name: EnvName = Field(description="Name.")
     value: str = Field("", description="Value, quoted where it looks like a number or a switch.")
-    value_from: Passthrough = Field(default_factory=dict, description="Source of the value instead, such as a Secret.")
+    value_from: EnvSource = Field(
+        default_factory=EnvSource, description="Source of the value instead, such as a Secret."
+    )
 
 
 class Image(ValuesSection):
@@ -105,27 +119,6 @@ class Resources(ValuesSection):
     )
     limits: dict[_QualifiedName, Amount | Annotated[int, Field(ge=0)]] = Field(
         default_factory=dict, description="Maximum amounts by resource name."
-    )
-
-
-class PodPlacement(ValuesSection):
-    """Where a component's pods run, and their labels, annotations and environment."""
-
-    node_selector: Labels = Field(default_factory=dict, description="Labels that a node must have.")
-    tolerations: PassthroughList = Field(default_factory=list, description="Taints that the pods tolerate.")
-    affinity: Passthrough = Field(default_factory=dict, description="Node and pod affinity.")
-    topology_spread_constraints: PassthroughList = Field(
-        default_factory=list,
-        description="How pods spread over nodes and zones. If empty, reward pods and engines prefer different nodes.",
-    )
-    priority_class_name: ObjectName = Field("", description="PriorityClass, which must exist.")
-    runtime_class_name: ObjectName = Field(
-        "", description="RuntimeClass, which must exist: pods that name a missing one never start."
-    )
-    pod_labels: Labels = Field(default_factory=dict, description="Additional labels of the pods.")
-    pod_annotations: Annotations = Field(default_factory=dict, description="Additional annotations of the pods.")
-    env: list[EnvVar] = Field(
-        default_factory=list[EnvVar], description="Additional environment variables (Kubernetes EnvVar objects)."
     )
 
 

@@ -8,7 +8,6 @@ from golongrl.kubernetes.values.common import (
     Count,
     Image,
     ObjectName,
-    PodPlacement,
     Positive,
     Resources,
     Size,
@@ -16,6 +15,7 @@ from golongrl.kubernetes.values.common import (
 )
 from golongrl.kubernetes.values.inputs import SecretKey
 from golongrl.kubernetes.values.parts import EngineValues, WorkerValues
+from golongrl.kubernetes.values.placement import PodPlacement
 
 # The stages of `golongrl data construct`, whose room is above this one; a test compares them.
 Stage = Literal["sources", "select", "generate", "convert", "verify", "passrate", "format", "decontaminate", "diagnose"]

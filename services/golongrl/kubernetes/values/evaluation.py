@@ -4,8 +4,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from golongrl.kubernetes.values.common import Argument, Count, DeviceName, Image, PodPlacement, Resources, Size
+from golongrl.kubernetes.values.common import Argument, Count, DeviceName, Image, Resources, Size
 from golongrl.kubernetes.values.inputs import SecretKey
+from golongrl.kubernetes.values.placement import PodPlacement
 
 
 class JudgeValues(SecretKey):

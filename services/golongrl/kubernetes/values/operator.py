@@ -4,7 +4,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from golongrl.kubernetes.values.common import Cidr, Count, Image, PodPlacement, Port, Positive, Resources
+from golongrl.kubernetes.values.common import Cidr, Count, Image, Port, Positive, Resources
+from golongrl.kubernetes.values.placement import PodPlacement
 
 
 class OperatorValues(PodPlacement):

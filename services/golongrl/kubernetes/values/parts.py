@@ -14,7 +14,6 @@ from golongrl.kubernetes.values.common import (
     LabelValue,
     ObjectName,
     Pdb,
-    PodPlacement,
     Port,
     Positive,
     Resources,
@@ -22,6 +21,7 @@ from golongrl.kubernetes.values.common import (
     Size,
     ValuesSection,
 )
+from golongrl.kubernetes.values.placement import PodPlacement
 
 
 def _bound(size: str, more: str = "") -> str:

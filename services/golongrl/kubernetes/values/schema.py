@@ -14,6 +14,7 @@ from typing import Any, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
+from typing_extensions import is_typeddict
 
 from golongrl import yaml_text
 from golongrl.kubernetes.values import Values
@@ -118,7 +119,7 @@ def _part(field: FieldInfo) -> type[BaseModel] | None:
 
 
 def _may_be_missing(field: FieldInfo) -> bool:
-    if get_origin(field.annotation) in (list, dict):
+    if get_origin(field.annotation) in (list, dict) or is_typeddict(field.annotation):
         return not any(getattr(bound, "min_length", 0) for bound in field.metadata)
     return field.annotation is Resources or field.get_default(call_default_factory=True) == ""
 
