@@ -14,6 +14,8 @@ import redis
 
 ASIDE = "!"
 MARK = b"\0"
+# Bytes behind the rows by which the run knows them.
+TRAILER = 16
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ def read(client: "redis.Redis[bytes]", run: str) -> Picture:
     for members in (returned, leased, ready, deadlines):
         members.remove(MARK)
     settings, state = msgpack.unpackb(raw_settings), _fields(raw_state)
-    sequence = _sequence(rows, settings["epoch_ends"])
+    sequence = _sequence(rows[:-TRAILER], settings["epoch_ends"])
     steps = {int(name.rpartition(b":")[2]): name for name in keys if b":batch:" in name}
     bodies = [name for name in keys if b":body:" in name]
     pipe = client.pipeline(transaction=False)

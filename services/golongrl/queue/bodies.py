@@ -35,35 +35,44 @@ async def packed(group: Group) -> bytes:
     return encode(group) if group.tokens < INLINE_TOKENS else await asyncio.to_thread(encode, group)
 
 
-async def fetch(connection: Connection, places: Sequence[str], vocabulary: int) -> list[Group | Unfit]:
-    """The groups of a batch's places that were not set aside; while one part is unpacked the next one travels."""
-    uids = [uid for uid in places if not uid.startswith(ASIDE)]
+async def fetch(
+    connection: Connection, places: Sequence[str], tokens: Sequence[str], vocabulary: int
+) -> list[Group | Unfit]:
+    """The groups of a batch's places that were not set aside; while one part is unpacked the next one travels.
+
+    Args:
+        tokens: of the leases that they were handed in under.
+    """
+    kept = [(uid, token) for uid, token in zip(places, tokens, strict=True) if not uid.startswith(ASIDE)]
     groups: list[Group | Unfit] = []
     unpacking: asyncio.Task[list[Group | Unfit]] | None = None
-    for start in range(0, len(uids), FETCH):
-        part = uids[start : start + FETCH]
-        bodies = await connection.get_many([f"body:{uid}" for uid in part])
+    for start in range(0, len(kept), FETCH):
+        part = kept[start : start + FETCH]
+        bodies = await connection.get_many([f"body:{uid}" for uid, _ in part])
         if unpacking:
             groups += await unpacking
         unpacking = asyncio.create_task(_unpacked(list(zip(part, bodies, strict=True)), vocabulary))
     return [*groups, *(await unpacking if unpacking else ())]
 
 
-async def _unpacked(found: list[tuple[str, bytes | None]], vocabulary: int) -> list[Group | Unfit]:
+async def _unpacked(found: list[tuple[tuple[str, str], bytes | None]], vocabulary: int) -> list[Group | Unfit]:
     def unpack() -> list[Group | Unfit]:
-        return [_read(uid, body, vocabulary) for uid, body in found]
+        return [_read(uid, token, body, vocabulary) for (uid, token), body in found]
 
     if sum(len(body or b"") for _, body in found) < INLINE_BYTES:
         return unpack()
     return await asyncio.to_thread(unpack)
 
 
-def _read(uid: str, body: bytes | None, vocabulary: int) -> Group | Unfit:
+def _read(uid: str, token: str, body: bytes | None, vocabulary: int) -> Group | Unfit:
     if body is None:
         return Unfit(uid, LOST)
     try:
         group = decode(body)
     except UnreadableGroupError as error:
         return Unfit(uid, str(error))
+    # A worker of an older version writes no lease into it.
+    if group.uid != uid or (group.lease and group.lease != token):
+        return Unfit(uid, f"its body is of another lease, {group.lease or group.uid}: somebody overwrote its key")
     wrong = fault(group, vocabulary)
     return Unfit(uid, wrong) if wrong else group

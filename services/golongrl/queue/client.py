@@ -12,7 +12,7 @@ import contextlib
 import re
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from types import TracebackType
 from typing import Any, Self
 
@@ -64,6 +64,8 @@ UID = re.compile(r"[0-9]{1,10}-[0-9]{1,10}\Z")
 MOST_REASON = 1000
 # Between the upload of a body and the script that puts it in place, which follow each other on one connection.
 STAGED_S = 120
+# Of a run's random number: with the number of a key it stays a whole number in Lua.
+_GENERATION_BITS = 40
 
 
 class SampleQueue:
@@ -124,6 +126,7 @@ class SampleQueue:
         another groups_per_step, max_staleness, order or rows, ValueError on rows that are not there; the other settings
         are updated."""
         rows, table, outcome, fields = setup_fields(settings, order, tasks, behind)
+        fields["generation"] = secrets.randbits(_GENERATION_BITS)
         answer = await self._run("setup", {"settings": fields}, rows, table, outcome, durable=True)
         if answer["s"] == "sweep":
             # There is no such run. What a lost one of this name left must not be mixed with the new one's.
@@ -210,7 +213,7 @@ class SampleQueue:
             log.warning("a group is refused", uid=lease.uid, worker=lease.worker, reason=wrong)
             held = await self.release(lease, "invalid", failed=True, detail=wrong)
             return SubmitOutcome.INVALID if held else SubmitOutcome.STALE
-        body = await packed(group)
+        body = await packed(replace(group, lease=lease.token))
         staged = self._connection.key(f"staged:{lease.token}")
         args = {
             "uid": lease.uid,
@@ -268,13 +271,14 @@ class SampleQueue:
         # Waiting costs no disk flush; a batch counts once its repeat is on disk: a restart may have lost the first.
         # Its bodies never change, so they travel meanwhile.
         confirmed, bodies = await asyncio.gather(
-            self._run("take", args, durable=True), fetch(self._connection, found["uids"], found["vocabulary"])
+            self._run("take", args, durable=True),
+            fetch(self._connection, found["uids"], found["tokens"], found["vocabulary"]),
         )
         self._check(confirmed, f"take({step})")
         if confirmed["s"] != "batch":
             return answers.not_taken(confirmed, step)
         if confirmed["uids"] != found["uids"]:
-            bodies = await fetch(self._connection, confirmed["uids"], confirmed["vocabulary"])
+            bodies = await fetch(self._connection, confirmed["uids"], confirmed["tokens"], confirmed["vocabulary"])
         unfit = [body for body in bodies if isinstance(body, Unfit)]
         for uid, reason in unfit:
             if reason == LOST:
@@ -424,6 +428,8 @@ class SampleQueue:
                 )
             case "damaged":
                 raise QueueDamagedError.lost(self.run, answer["key"])
+            case "foreign":
+                raise QueueDamagedError.foreign(self.run, answer["key"])
         return answer
 
     def _check(self, answer: Mapping[str, Any], what: str) -> None:

@@ -65,6 +65,15 @@ class QueueDamagedError(QueueError):
         )
 
     @classmethod
+    def foreign(cls, run: str, key: str) -> "QueueDamagedError":
+        """A key is not the one that this run made."""
+        return cls(
+            f"the key {key} of run {run} is another run's, or another key's (copied or renamed by somebody): remove "
+            f"the run with `golongrl queue remove --run {run}` and restart its learner, which resumes at its last "
+            "checkpoint"
+        )
+
+    @classmethod
     def unreadable(cls, run: str, server: str, detail: str) -> "QueueDamagedError":
         """The run's keys do not hold what this program writes."""
         return cls(

@@ -91,6 +91,8 @@ class Group:
     routes: RoutesReference | None = None
     """Where its routes are, with `learner.routing_replay`; older workers' groups have none."""
     schema: int = SCHEMA
+    lease: str = ""
+    """Token of the lease that it was handed in under, by which the queue knows its body."""
 
     @property
     def tokens(self) -> int:
@@ -186,6 +188,8 @@ def encode(group: Group) -> bytes:
     }
     if group.moments:
         fields["moments"] = group.moments
+    if group.lease:
+        fields["lease"] = group.lease
     if group.routes:
         fields["routes"] = group.routes
     packed: bytes = msgpack.packb(fields)

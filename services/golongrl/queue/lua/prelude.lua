@@ -72,7 +72,7 @@ local function size(zset)
   return call('ZCARD', zset) - 1
 end
 
--- The mark has score -1, below every other.
+-- The mark has a score below every other.
 local function members(zset)
   return call('ZRANGE', zset, 1, -1)
 end
@@ -119,13 +119,51 @@ local function lost_key()
   end
 end
 
+-- What a key of this run is marked with: the run's own random number, and which key it is. A run that an older version
+-- made has none.
+local TRAILED = { 'rows', 'row_tasks' }
+local function stamp(index)
+  return S.generation * 64 + index
+end
+
+local function trailer(index)
+  return string.format('%016.0f', stamp(index))
+end
+
+-- The first key that is not the one that was made with this run: another's was copied or renamed over it.
+local function foreign_key()
+  if not S.generation then
+    return
+  end
+  for i, name in ipairs(HASHES) do
+    local mark = name == 'state' and S[MARK] or call('HGET', name, MARK)
+    if tonumber(mark) ~= stamp(i) then
+      return key(name)
+    end
+  end
+  for i, name in ipairs(SORTED) do
+    if tonumber(call('ZSCORE', name, MARK) or 0) ~= -1 - stamp(i) then
+      return key(name)
+    end
+  end
+  for i, name in ipairs(TRAILED) do
+    if call('GETRANGE', name, -16, -1) ~= trailer(i) then
+      return key(name)
+    end
+  end
+end
+
 -- Why the run, if it exists, cannot be used.
 local function unusable()
   if S.format ~= FORMAT then
     return { s = 'format', format = S.format or 1, reads = FORMAT }
   end
   local lost = lost_key()
-  return lost and { s = 'damaged', key = lost } or nil
+  if lost then
+    return { s = 'damaged', key = lost }
+  end
+  local foreign = foreign_key()
+  return foreign and { s = 'foreign', key = foreign } or nil
 end
 
 -- The run's clock -----

@@ -2,7 +2,7 @@
 -- ARGV[4]: `outcome` of the rows trained before there was this queue.
 local fixed = { 'groups_per_step', 'max_staleness', 'order', 'digest' }
 -- Of the rows as they were dealt out when the run was created.
-local kept = { 'row_count', 'epoch_ends', 'begin' }
+local kept = { 'row_count', 'epoch_ends', 'begin', 'generation' }
 
 local function update()
   local wrong = unusable()
@@ -20,15 +20,16 @@ local function update()
 end
 
 local function create()
-  redis.call('SET', key('rows'), ARGV[2])
-  redis.call('SET', key('row_tasks'), ARGV[3])
+  S.generation = args.settings.generation
+  redis.call('SET', key('rows'), ARGV[2] .. trailer(1))
+  redis.call('SET', key('row_tasks'), ARGV[3] .. trailer(2))
   redis.call('SET', key('outcome'), ARGV[4])
   call('SET', 'weights', '')
-  for _, name in ipairs(SORTED) do
-    call('ZADD', name, -1, MARK)
+  for i, name in ipairs(SORTED) do
+    call('ZADD', name, string.format('%.0f', -1 - stamp(i)), MARK)
   end
-  for _, name in ipairs(HASHES) do
-    call('HSET', name, MARK, 0)
+  for i, name in ipairs(HASHES) do
+    call('HSET', name, MARK, string.format('%.0f', stamp(i)))
   end
   for _, name in ipairs(SETS) do
     call('SADD', name, MARK)

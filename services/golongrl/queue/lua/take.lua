@@ -24,8 +24,17 @@ local base = args.step - 1
 -- The version that the first batch after all sealed ones will be trained from.
 local after = math.max(args.step, S.taken)
 
+-- The tokens of the leases that its groups were handed in under stand in their bodies, too.
 local function batch(step, replayed)
-  return answer({ s = 'batch', v = S.v, vocabulary = S.vocabulary, uids = call('LRANGE', 'batch:' .. step, 0, -1), replayed = replayed,
+  local uids, tokens = call('LRANGE', 'batch:' .. step, 0, -1), {}
+  for i, uid in ipairs(uids) do
+    local group = not is_aside(uid) and get(uid)
+    if not is_aside(uid) and (not group or group.state ~= 'batch' or group.step ~= step) then
+      return answer({ s = 'foreign', key = key('batch:' .. step) })
+    end
+    tokens[i] = group and group.token or ''
+  end
+  return answer({ s = 'batch', v = S.v, vocabulary = S.vocabulary, uids = uids, tokens = tokens, replayed = replayed,
     without_tasks = call('HEXISTS', 'without_tasks', step) })
 end
 
