@@ -13,7 +13,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from golongrl.connections import HEAD_BYTES, Limits, OverH11, OverHttptools
+from golongrl.connections import HEAD_BYTES, ConnectionLimits, OverH11, OverHttptools
 from golongrl.serving import Server, bind, served
 
 BOTH = pytest.mark.parametrize("parser", [OverH11, OverHttptools])
@@ -52,8 +52,8 @@ class App:
 
 
 @asynccontextmanager
-async def serving(parser: Any, **limits: Any) -> AsyncIterator[tuple[App, Limits, Connect]]:
-    held = Limits(**{"head_s": NEVER, "body_s": NEVER, "read_s": NEVER, **limits})
+async def serving(parser: Any, **limits: Any) -> AsyncIterator[tuple[App, ConnectionLimits, Connect]]:
+    held = ConnectionLimits(**{"head_s": NEVER, "body_s": NEVER, "read_s": NEVER, **limits})
     app = App()
     routes = [Route("/", app.short), *(Route(f"/{name}", getattr(app, name), methods=["GET", "POST"])
               for name in ("long", "read", "large"))]  # fmt: skip

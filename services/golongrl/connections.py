@@ -36,7 +36,7 @@ _HEADER_BYTES = 128
 Phase = Literal["head", "body"]
 
 
-class Limits:
+class ConnectionLimits:
     """Deadlines of one server, and its connections that have sent no whole headers, in the order of their age.
 
     At most `most` of them are kept: the oldest gives way. By default, half of the files that the process may open; the
@@ -48,13 +48,13 @@ class Limits:
     ) -> None:
         self.head_s, self.body_s, self.read_s = head_s, body_s, read_s
         self.most = most or max(64, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
-        self.waiting: dict[Connection, None] = {}
+        self.waiting: dict[BoundedConnection, None] = {}
 
 
-class Connection:
+class BoundedConnection:
     """The part that holds for both of uvicorn's parsers."""
 
-    limits: ClassVar[Limits]
+    limits: ClassVar[ConnectionLimits]
     # uvicorn's.
     transport: Any
     flow: Any
@@ -152,13 +152,13 @@ class Connection:
         self.loop.call_later(self.limits.read_s, self._look)
 
 
-class OverH11(Connection, H11Protocol):
+class OverH11(BoundedConnection, H11Protocol):
     """h11 bounds headers, lines of chunks and trailers itself."""
 
 
 if HttpToolsProtocol is not None:
 
-    class OverHttptools(Connection, HttpToolsProtocol):
+    class OverHttptools(BoundedConnection, HttpToolsProtocol):
         """httptools bounds nothing: bytes are counted here, in what it has told of and in what it still holds."""
 
         _head = 0
@@ -205,7 +205,7 @@ if HttpToolsProtocol is not None:
             return self._problem
 
 
-def protocol(limits: Limits | None = None) -> Any:
+def protocol(limits: ConnectionLimits | None = None) -> Any:
     """The protocol class of one server, for uvicorn's `http`."""
     base = OverH11 if HttpToolsProtocol is None else OverHttptools
-    return type("BoundedConnection", (base,), {"limits": limits or Limits()})
+    return type("Bounded", (base,), {"limits": limits or ConnectionLimits()})

@@ -15,7 +15,7 @@ from golongrl.kubernetes.values.common import (
     ValuesSection,
 )
 from golongrl.kubernetes.values.inputs import SecretKey
-from golongrl.kubernetes.values.shapes import EgressRule, Selector, Subject
+from golongrl.kubernetes.values.shapes import EgressRule, RbacSubject, Selector
 
 # A switch that may follow the cluster: an object whose CRD is missing fails the whole installation.
 OnWhere = bool | Literal["auto"]
@@ -40,7 +40,9 @@ class Viewer(ValuesSection):
     """Role for people and tools that run `golongrl status`, which reads objects and runs a command in a pod."""
 
     create: bool = Field(False, description="Create the Role and, if there are subjects, its RoleBinding.")
-    subjects: list[Subject] = Field(default_factory=list[Subject], description="RBAC subjects that get the Role.")
+    subjects: list[RbacSubject] = Field(
+        default_factory=list[RbacSubject], description="RBAC subjects that get the Role."
+    )
 
 
 class Rbac(ValuesSection):

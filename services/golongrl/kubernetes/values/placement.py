@@ -3,15 +3,15 @@
 from pydantic import Field
 
 from golongrl.kubernetes.values.common import Annotations, EnvVar, Labels, ObjectName, ValuesSection
-from golongrl.kubernetes.values.shapes import Affinity, Spread, Toleration
+from golongrl.kubernetes.values.shapes import Affinity, PodToleration, Spread
 
 
 class PodPlacement(ValuesSection):
     """Where a component's pods run, and their labels, annotations and environment."""
 
     node_selector: Labels = Field(default_factory=dict, description="Labels that a node must have.")
-    tolerations: list[Toleration] = Field(
-        default_factory=list[Toleration], description="Taints that the pods tolerate."
+    tolerations: list[PodToleration] = Field(
+        default_factory=list[PodToleration], description="Taints that the pods tolerate."
     )
     affinity: Affinity = Field(default_factory=Affinity, description="Node and pod affinity.")
     topology_spread_constraints: list[Spread] = Field(

@@ -34,7 +34,7 @@ class Selector(TypedDict, total=False):
     matchExpressions: list[Requirement]
 
 
-class Toleration(TypedDict, total=False):
+class PodToleration(TypedDict, total=False):
     """A taint that pods tolerate."""
 
     __pydantic_config__ = _STRICT  # type: ignore[misc]
@@ -68,7 +68,7 @@ class Spread(TypedDict, total=False):
     matchLabelKeys: list[_Key]
 
 
-class Subject(TypedDict, total=False):
+class RbacSubject(TypedDict, total=False):
     """Whom a Role is bound to."""
 
     __pydantic_config__ = _STRICT  # type: ignore[misc]
