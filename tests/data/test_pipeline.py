@@ -4,6 +4,7 @@ import os
 import random
 import shutil
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -131,6 +132,22 @@ def test_any_row_of_a_prepared_folder_reads_back(tmp_path):
             back.row(index)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [{"task": "T2"}, {"ground_truth": {"doc_ids": []}}, {"extra_info": {}}, {"task_key": "F1"},
+     {"prompt_ids": np.arange(6, dtype=np.int32)}, {"prompt_ids": np.arange(1, 8, dtype=np.int32)}],
+)  # fmt: skip
+def test_other_rows_have_another_digest(tmp_path, change):
+    rows = [_row(i, 7) for i in range(BATCH_ROWS + 3)]
+    write_prepared(rows, tmp_path / "a")
+    write_prepared(rows, tmp_path / "again")
+    write_prepared([*rows[:-2], replace(rows[-2], **change), rows[-1]], tmp_path / "changed")
+    write_prepared(rows[::-1], tmp_path / "turned")
+    digests = [Prepared.open(tmp_path / name).digest for name in ("a", "again", "changed", "turned")]
+    assert digests[0] == digests[1]
+    assert len(set(digests)) == 3
+
+
 def test_a_folder_that_is_not_prepared_says_so(tmp_path):
     with pytest.raises(DataError, match=r"rows\.arrow"):
         Prepared.open(tmp_path)
@@ -154,6 +171,25 @@ def test_a_users_folder_of_any_name_is_not_taken(tmp_path, tiny_model, name):
     before = kept(tmp_path)
     with pytest.raises(InputError):
         prepare(load("quickstart", SMALL), tmp_path / "out", tiny_model)
+    assert kept(tmp_path) == before
+
+
+def test_the_data_of_a_run_stay_as_they_are(tmp_path, tiny_model):
+    """Its workers may start again at any time, and `--resume` reads them too."""
+    recipe, out = load("quickstart", SMALL), tmp_path / "run" / "data"
+    prepare(recipe, out, tiny_model)
+    other = recipe.model_copy(update={"seed": 99})
+    # A user's own folder, with a recipe in it.
+    (tmp_path / "run" / "recipe.yaml").write_text("")
+    prepare(other, out, tiny_model)
+    (tmp_path / "run" / "run.json").write_text("{}")
+    before = kept(tmp_path)
+    (tmp_path / "link").symlink_to(out)
+    for name in (out, tmp_path / "link"):
+        with pytest.raises(DataError, match=r"holds the data that run run began with; choose another folder"):
+            prepare(recipe, name, tiny_model)
+        prepare(other, name, tiny_model)
+    (tmp_path / "link").unlink()
     assert kept(tmp_path) == before
 
 

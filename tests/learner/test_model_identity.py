@@ -71,6 +71,8 @@ def test_another_tokenizer_is_another_model(tiny_model: Path, copy: Path) -> Non
         ({"groups_per_step": 7}, r"queue\.groups_per_step was 7, is 3"),
         ({"rows": 10}, "rows of data was 10, is 9"),
         ({"order": "p"}, "data order was p, is o"),
+        ({"data": "e"}, "data was e, is d"),
+        ({"data": ""}, None),  # one that was written before the digest was noted
         ({"model": {"weights": "other"}}, r"does not belong to model\.path .*weights are another model's"),
         ({"model": {"hidden_size": "32"}}, r"hidden_size was 32, is 64"),
         ({"model": {}}, None),  # the first schema records none
@@ -78,7 +80,7 @@ def test_another_tokenizer_is_another_model(tiny_model: Path, copy: Path) -> Non
 )
 def test_what_a_checkpoint_forbids_is_refused_by_name(changes: dict[str, object], words: str | None) -> None:
     recipe = load("quickstart", ["queue.groups_per_step=3"])
-    identity = Identity(recipe, rows=9, order="o", model={"weights": "w", "hidden_size": "64"})
+    identity = Identity(recipe, rows=9, order="o", model={"weights": "w", "hidden_size": "64"}, data="d")
     state = replace(identity.state(2, "lineage", "checksum", "history"), **changes)
     checkpoint = Checkpoint(Path("global_step_2"), state, np.empty((0, 2), np.int32))
     if words is None:

@@ -70,6 +70,25 @@ async def test_setup_again_is_nothing_but_other_promises_are_refused(play: Play)
             await play.start(**change)
 
 
+async def test_a_worker_that_reads_other_rows_gets_none(play: Play) -> None:
+    """A worker that started again, after the data of the run were prepared again."""
+    await play.start(data="one", held_out="held")
+    await play.announce(0)
+    await play.queue.validation.open(play.fence, 0, "one", 2)
+    with pytest.raises(SettingsMismatchError, match="prepared again"):
+        await play.lease(data="other")
+    with pytest.raises(SettingsMismatchError, match="prepared again"):
+        await play.queue.validation.lease(0, "one", 1, "one")
+    assert (await play.queue.stats()).leased == 0
+    await play.lease(data="one")
+    assert len(await play.queue.validation.lease(0, "one", 1, "held")) == 1
+    with pytest.raises(SettingsMismatchError, match="data one, not other"):
+        await play.start(data="other")
+    # Rows to validate on may be others after the learner's restart.
+    await play.start(data="one", held_out="more")
+    assert len(await play.queue.validation.lease(0, "one", 1, "more")) == 1
+
+
 async def test_a_run_with_steps_behind_it_begins_after_them(queue: SampleQueue) -> None:
     """From a checkpoint, with a queue that is new or lost its data: nothing trained before is dealt again."""
     settings = queue_settings(groups_per_step=2, max_staleness=0)

@@ -126,9 +126,11 @@ def versions(group: Group) -> set[int]:
     return {span.version for response in group.responses for span in response.version_spans}
 
 
-async def set_up(queue: SampleQueue, made: Recipe, rows: int = ROWS, *, manual_clock: bool = False) -> Learner:
+async def set_up(
+    queue: SampleQueue, made: Recipe, rows: int = ROWS, *, manual_clock: bool = False, dealt: Prepared | None = None
+) -> Learner:
     """Create the run and attach to it; with `manual_clock` its leases run out by `queue.advance` alone."""
-    settings = replace(queue_settings(made), manual_clock=manual_clock)
+    settings = replace(queue_settings(made, data=dealt), manual_clock=manual_clock)
     await queue.setup(settings, [np.arange(rows, dtype=np.int32)], ["EM"] * rows)
     return Learner(queue, (await queue.attach(0)).token)
 
@@ -213,6 +215,7 @@ async def rig(
     created: bool = True,
     manual_clock: bool = False,
     validation: Path | None = None,
+    dealt: Prepared | None = None,
     **config: Any,
 ) -> AsyncIterator[Rig]:
     """A worker and its clients, on a run that is set up (`created`); stopped at the end."""
@@ -242,7 +245,7 @@ async def rig(
         )
         learner = Learner(learner_queue, fence="")
         if created:
-            learner = await set_up(learner_queue, made, manual_clock=manual_clock)
+            learner = await set_up(learner_queue, made, manual_clock=manual_clock, dealt=dealt)
         built = Rig(RolloutWorker(settings, bench), bench, learner, other)
         try:
             yield built

@@ -7,8 +7,9 @@ from typing import Any
 import httpx
 import pytest
 
+from golongrl.data import Prepared
 from golongrl.errors import InputError
-from golongrl.queue import Lease, Refusal, SampleQueue, WeightsRef
+from golongrl.queue import Lease, Refusal, SampleQueue, SettingsMismatchError, WeightsRef
 from golongrl.rollout.groups.progress import LiveGroup
 from golongrl.rollout.sglang.answers import ModelInfo
 from golongrl.rollout.sglang.errors import EngineUnavailableError
@@ -185,10 +186,10 @@ async def test_a_group_is_given_up_once_and_for_the_first_reason(start: Start, m
     assert given_back == ["engine_lost"]
 
 
-async def ends_with_one_line(bench: Rig, line: str) -> None:
+async def ends_with_one_line(bench: Rig, line: str, kind: type[Exception] = InputError) -> None:
     """The worker ends with an error, and holds no lease."""
     task = bench.start()
-    with pytest.raises(InputError, match=line):
+    with pytest.raises(kind, match=line):
         await asyncio.wait_for(task, 60)
     bench.tasks.clear()
     assert (await bench.learner.queue.stats()).leased == 0
@@ -210,6 +211,17 @@ async def test_other_data_than_the_learners_ends_the_worker_with_one_line(
     async with rig(recipe(), redis_url, run_name, short, engine_url, reward) as bench:
         await bench.learner.queue.announce(bench.learner.fence, publish(tmp_path, 0, tiny_model))
         await ends_with_one_line(bench, "row 1 of 1: this worker's --data is not the learner's")
+
+
+async def test_data_that_were_prepared_again_end_the_worker_with_one_line(
+    redis_url: str, run_name: str, engine_url: str, reward: httpx.ASGITransport, tmp_path: Path, tiny_model: Path
+) -> None:
+    made = recipe()
+    then = Prepared.open(write_rows(tmp_path / "then"))
+    now = write_rows(tmp_path / "now", ground_truth={"golden_label": "y"})
+    async with rig(made, redis_url, run_name, now, engine_url, reward, dealt=then) as bench:
+        await bench.learner.queue.announce(bench.learner.fence, publish(tmp_path, 0, tiny_model))
+        await ends_with_one_line(bench, "has other data than this worker reads", SettingsMismatchError)
 
 
 async def test_when_the_run_is_over_the_worker_says_so_and_idles(

@@ -28,6 +28,7 @@ from golongrl.data.rows import Row, files_of
 from golongrl.recipe import Data, Recipe
 from golongrl.recipe.fit import rows_fault
 from golongrl.tasks import task_of
+from golongrl.telemetry import run_info
 
 # Share of a corpus set aside for validation, always, so that a later run with validation trains on the same text.
 HELD_OUT_SHARE = 0.1
@@ -126,6 +127,7 @@ def prepare(
     if (kept := _kept(out, fingerprint)) is not None:
         return kept
     _refuse_foreign(out)
+    _refuse_of_run(out)
     try:
         with files.locked_folder(out, _LOCK) as made:
             # Again: another process may have had the folder until now.
@@ -146,6 +148,13 @@ def is_whole(out: Path) -> bool:
     """Whether `prepare` wrote all of this folder."""
     report = _report(out)
     return report is not None and bool(report.fingerprint)
+
+
+def _refuse_of_run(out: Path) -> None:
+    """A run reads its own rows to its end, whichever of its processes starts again."""
+    owner = out.resolve().parent
+    if is_whole(out) and (owner / run_info.FILE).exists():
+        raise DataError(f"--out {out}: holds the data that run {owner.name} began with; choose another folder")
 
 
 def _refuse_foreign(out: Path) -> files.Place:

@@ -3,9 +3,12 @@
 Worker and learner open the same folder; the queue deals in row numbers only.
 """
 
+import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Self
 
@@ -22,6 +25,10 @@ TRAIN, VALIDATION = "train", "validation"
 BENCHMARK = "benchmark"
 # Rows in a record batch: fixed, so that a row's batch is a division. 64 prompts of 160K tokens are 40 MB.
 BATCH_ROWS = 64
+
+# Of a prompt, so many ids at its two ends are part of the digest: a run may have gigabytes of prompts.
+_HEAD, _TAIL = 64, 256
+_DIGEST_BYTES = 16
 
 _SCHEMA = pa.schema(
     [
@@ -113,6 +120,22 @@ class Prepared:
             index, ids, text("task"), text("metric"), text("task_key"), text("data_source"), text("reward_mode"),
             json.loads(text("ground_truth")), json.loads(text("extra_info")), text("ability"),
         )  # fmt: skip
+
+    @cached_property
+    def digest(self) -> str:
+        """What tells these rows from others, which learner and workers of a run must share: of all rows in their order,
+        all fields, the length of each prompt and the ids at its ends."""
+        digest = hashlib.blake2b(digest_size=_DIGEST_BYTES)
+        for batch in self._batches:
+            for name in _SCHEMA.names[1:]:
+                digest.update(json.dumps(batch.column(name).to_pylist()).encode())
+            prompts = batch.column("prompt_ids")
+            ids, ends = prompts.values.to_numpy(zero_copy_only=True), prompts.offsets.to_numpy()
+            digest.update(np.diff(ends).tobytes())
+            for start, end in pairwise(ends.tolist()):
+                digest.update(ids[start : min(end, start + _HEAD)].tobytes())
+                digest.update(ids[max(start, end - _TAIL) : end].tobytes())
+        return digest.hexdigest()
 
     @property
     def lengths(self) -> NDArray[np.int64]:

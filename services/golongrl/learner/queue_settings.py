@@ -1,15 +1,22 @@
 """From a recipe to the promises of its queue. Pure."""
 
+from golongrl.data.prepared import Prepared
 from golongrl.queue.types import QueueSettings
 from golongrl.recipe import Recipe
 from golongrl.recipe.fit import largest_group_bytes
 from golongrl.routes.model import MoeRouting
 
 
-def queue_settings(recipe: Recipe, vocabulary: int = 0, routing: MoeRouting | None = None) -> QueueSettings:
+def queue_settings(
+    recipe: Recipe,
+    vocabulary: int = 0,
+    routing: MoeRouting | None = None,
+    data: Prepared | None = None,
+    held_out: Prepared | None = None,
+) -> QueueSettings:
     """The queue's part of a recipe; `group_bytes` and `group_routes_bytes` are of the largest group there can be,
     uncompressed. `vocabulary`: token ids of the model are below it; 0 is not known. `routing`: the model's, if it has
-    experts."""
+    experts. `data`, `held_out`: the rows that are dealt."""
     rollout = recipe.rollout
     tokens = recipe.data.max_prompt_tokens + rollout.n * rollout.max_response_tokens
     return QueueSettings(
@@ -18,6 +25,8 @@ def queue_settings(recipe: Recipe, vocabulary: int = 0, routing: MoeRouting | No
         group_bytes=largest_group_bytes(recipe),
         group_routes_bytes=tokens * routing.token_bytes if routing and recipe.learner.routing_replay else 0,
         vocabulary=vocabulary,
+        data=data.digest if data is not None else "",
+        held_out=held_out.digest if held_out is not None else "",
     )
 
 

@@ -116,7 +116,7 @@ class Inputs:
                 "leave out the types without rows, or give them less weight"
             )
         digest = hashlib.sha256(b"".join(np.ascontiguousarray(rows).tobytes() for rows in order)).hexdigest()
-        identity = Identity(recipe, len(data), digest, model_identity.of(model, model_config))
+        identity = Identity(recipe, len(data), digest, model_identity.of(model, model_config), data.digest)
         return cls(recipe, model, model_config, data, held_out, order, identity)
 
 
@@ -189,7 +189,13 @@ async def _train(recipe: Recipe, config: LearnerConfig) -> None:
                     await queue.forget()
             behind = resumed.checkpoint.behind if resumed else None
             await queue.setup(
-                queue_settings(recipe, inputs.model_config["vocab_size"], routing_of(inputs.model_config)),
+                queue_settings(
+                    recipe,
+                    inputs.model_config["vocab_size"],
+                    routing_of(inputs.model_config),
+                    inputs.data,
+                    inputs.held_out,
+                ),
                 inputs.order,
                 inputs.data.tasks,
                 behind,

@@ -123,8 +123,8 @@ class SampleQueue:
         """Create the run: `order[epoch]` are that epoch's row indices in the order to deal them (each at most once),
         `tasks[row]` is the row's task key. Created with steps `behind` it, it begins at their version and deals none of
         their rows; a run that exists has its own. Idempotent. Raises SettingsMismatchError if the run exists with
-        another groups_per_step, max_staleness, order or rows, ValueError on rows that are not there; the other settings
-        are updated."""
+        another groups_per_step, max_staleness, order, rows or data, ValueError on rows that are not there; the other
+        settings are updated."""
         rows, table, outcome, fields = setup_fields(settings, order, tasks, behind)
         fields["generation"] = secrets.randbits(_GENERATION_BITS)
         answer = await self._run("setup", {"settings": fields}, rows, table, outcome, durable=True)
@@ -169,10 +169,10 @@ class SampleQueue:
     # -- rollout workers --
 
     async def lease(
-        self, worker: str, engine_version: int, *, request_id: str | None = None, lineage: str = ""
+        self, worker: str, engine_version: int, *, request_id: str | None = None, lineage: str = "", data: str = ""
     ) -> Lease | Refusal | Stopped:
         """The next row, admitted iff floor(A / B) + (v - e) <= max_staleness. The same `request_id` gives the same
-        lease."""
+        lease. `data`: of the rows that the worker reads; raises SettingsMismatchError if they are not the run's."""
         answer = await self._run(
             "lease",
             {
@@ -182,6 +182,7 @@ class SampleQueue:
                 "random": secrets.token_hex(16),
                 "incarnation": self.incarnation,
                 "lineage": lineage,
+                "data": data,
             },
         )
         return answers.leased(answer, engine_version)
@@ -425,6 +426,11 @@ class SampleQueue:
                     f"run {self.run} was made by another version of golongrl (queue format {answer['format']}, this "
                     f"version reads {answer['reads']}): end it with that version, use another --run, or remove it with "
                     f"`golongrl queue remove --run {self.run}`"
+                )
+            case "data":
+                raise SettingsMismatchError(
+                    f"run {self.run} has other data than this worker reads: they were prepared again since the run "
+                    "began; restore the data that it began with, or start a new run"
                 )
             case "damaged":
                 raise QueueDamagedError.lost(self.run, answer["key"])

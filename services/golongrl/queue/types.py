@@ -46,7 +46,7 @@ class SubmitOutcome(StrEnum):
 @dataclass(frozen=True, slots=True)
 class QueueSettings:
     """The promises of a run's queue; most are the recipe's `queue` keys, and have their defaults there.
-    groups_per_step, max_staleness, the order and the rows cannot change while the run exists."""
+    groups_per_step, max_staleness, the order, the rows and the data cannot change while the run exists."""
 
     groups_per_step: int
     max_staleness: int
@@ -66,6 +66,10 @@ class QueueSettings:
     """Like `group_bytes`, of routes in the weight store; 0: none are kept, and `max_routes_bytes` has no meaning."""
     vocabulary: int = 0
     """Token ids are below this; 0 is not known."""
+    data: str = ""
+    """What tells the run's rows from others (`Prepared.digest`); "" is not known."""
+    held_out: str = ""
+    """The same of the rows to validate on; it may change."""
     manual_clock: bool = False
     """Tests only: time stands still except for `SampleQueue.advance`."""
 

@@ -107,10 +107,11 @@ class ValidationWork:
 
     # -- workers --
 
-    async def lease(self, version: int, lineage: str, count: int) -> list[ValidationItem]:
-        """Up to `count` rows for an engine that holds these weights; none where no round of them is open."""
+    async def lease(self, version: int, lineage: str, count: int, data: str = "") -> list[ValidationItem]:
+        """Up to `count` rows for an engine that holds these weights; none where no round of them is open. `data` as for
+        the rows to train on."""
         random = secrets.token_hex(16)
-        args = {"version": version, "lineage": lineage, "count": count, "random": random}
+        args = {"version": version, "lineage": lineage, "count": count, "random": random, "data": data}
         answer = await self._run("validation_lease", args)
         return [ValidationItem(row, f"{row}:{random}") for row in answer["rows"]]
 

@@ -192,7 +192,11 @@ class RolloutWorker:
         # The id stays until an answer came: a lease whose reply was lost is then asked for again, not a second one.
         self._request_id = self._request_id or uuid.uuid4().hex
         answer = await self.bench.queue.lease(
-            self.bench.worker, held.ref.version, request_id=self._request_id, lineage=held.ref.lineage
+            self.bench.worker,
+            held.ref.version,
+            request_id=self._request_id,
+            lineage=held.ref.lineage,
+            data=self.bench.data.digest,
         )
         self._request_id = None
         if isinstance(answer, Lease):
@@ -211,7 +215,10 @@ class RolloutWorker:
         self, validation: Leases[ValidationItem], tasks: asyncio.TaskGroup, held: Confirmed, room: int
     ) -> bool:
         """Take up to `room` validation rows, if a round for the held weights has any left; whether it had."""
-        items = await self.bench.queue.validation.lease(held.ref.version, held.ref.lineage, room)
+        rows = self.bench.validation
+        items = await self.bench.queue.validation.lease(
+            held.ref.version, held.ref.lineage, room, rows.digest if rows is not None else ""
+        )
         for item in items:
             await validation.begin(tasks, item, held)
         self._changed()

@@ -47,6 +47,7 @@ class Identity:
     rows: int
     order: str
     model: Mapping[str, str]
+    data: str = ""
 
     def check(self, checkpoint: Checkpoint) -> None:
         """Refuse another order of the data, in which step N would have other prompts, and another model.
@@ -60,6 +61,8 @@ class Identity:
             ("queue.groups_per_step", then.groups_per_step, self.recipe.queue.groups_per_step),
             ("rows of data", then.rows, self.rows),
             ("data order", then.order, self.order),
+            # An older checkpoint does not say it.
+            ("data", then.data or self.data, self.data),
         ):
             if before != now:
                 raise CheckpointError(
@@ -85,6 +88,7 @@ class Identity:
             rows=self.rows,
             order=self.order,
             model=dict(self.model),
+            data=self.data,
             recipe=self.recipe.model_dump(mode="json"),
             history=history,
             negatives_masked=negatives_masked,

@@ -62,6 +62,7 @@ class LearnerState:
     schema: int = SCHEMA
     model: dict[str, str] = field(default_factory=dict)  # what identifies the model that the run began with
     recipe: dict[str, Any] = field(default_factory=dict)  # that the step was trained with
+    data: str = ""  # tells the prepared rows from others
     history: str = ""  # names the run's own checkpoints: other ones in its folder are an older run's
     negatives_masked: bool = False  # by aepo, in this step's batch
 

@@ -46,6 +46,9 @@ local function next_position()
   return S.cursor - 1
 end
 
+if differ(args.data, S.data) then
+  return answer({ s = 'data' })
+end
 local time = now()
 sweep(time)
 if superseded() then

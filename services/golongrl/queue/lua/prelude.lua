@@ -166,6 +166,11 @@ local function unusable()
   return foreign and { s = 'foreign', key = foreign } or nil
 end
 
+-- Whether two processes read other rows, as far as both are known.
+local function differ(data, other)
+  return (data or '') ~= '' and (other or '') ~= '' and data ~= other
+end
+
 -- The run's clock -----
 --
 -- It goes on with the server's clock from call to call, never back, and at most half a lease between two calls: a server

@@ -14,6 +14,9 @@ local function update()
       return answer({ s = 'mismatch', name = name, was = tostring(S[name]), is = tostring(args.settings[name]) })
     end
   end
+  if differ(S.data, args.settings.data) then
+    return answer({ s = 'mismatch', name = 'data', was = S.data, is = args.settings.data })
+  end
   for _, name in ipairs(kept) do
     args.settings[name] = S[name]
   end

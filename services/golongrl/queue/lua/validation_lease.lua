@@ -1,4 +1,7 @@
 -- Up to args.count rows for an engine that holds exactly the round's weights. A lost reply costs one lease's length.
+if differ(args.data, S.held_out) then
+  return answer({ s = 'data' })
+end
 return_expired()
 local rows = {}
 if is_of(round(), args.version, args.lineage) then

@@ -64,7 +64,7 @@ async def drive(recipe: Recipe, config: DriverConfig) -> None:
 async def _setup(queue: SampleQueue, recipe: Recipe, data: Prepared, out: Path) -> None:
     """The run's queue, as it is or new; a new one deals no prompt whose rewards are on disk already."""
     steps = len(data) // recipe.queue.groups_per_step + 1
-    settings = replace(queue_settings(recipe), max_staleness=steps + 1)
+    settings = replace(queue_settings(recipe, data=data), max_staleness=steps + 1)
     done = list(rewards.read(out))
     behind = None
     if done:
