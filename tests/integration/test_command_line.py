@@ -312,7 +312,7 @@ def test_prepared_data_goes_into_a_folder_of_its_own(golongrl, tmp_path: Path, e
     for _ in range(2):
         assert golongrl("data", "prepare", "quickstart", "--out", tmp_path / "new", *small)[0] == 0
     assert golongrl("data", "prepare", "quickstart", "--out", tmp_path / "new", "--set=seed=9", *small)[0] == 0
-    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["prepared.json", "train"]
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == [".lock", "prepared.json", "train"]
 
 
 def test_a_report_does_not_replace_a_page_of_its_user(golongrl, tmp_path: Path) -> None:
@@ -341,7 +341,7 @@ def test_a_signal_before_the_run_began_leaves_nothing(tmp_path: Path, number: si
     ]
     process = subprocess.Popen([*command, "--set", "data.prompts=5000000"], stderr=subprocess.PIPE, text=True)
     try:
-        while not (tmp_path / "runs" / "demo" / "data" / "preparing").exists():
+        while not list((tmp_path / "runs" / "demo" / "data").glob("preparing.*")):
             assert process.poll() is None
             time.sleep(0.1)
         process.send_signal(number)
