@@ -36,7 +36,25 @@ _WORD = re.compile(r"[^\W\d_]+")
 _WINDOW = 80  # characters behind the chosen option; an alternative stands close
 # Words between two options that offer the second: in doubt, in a list, or against the first. Any other word makes it
 # another sentence.
-_OR = frozenset(["or", "或", "或者", "oder", "ou"])
+_OR = frozenset(
+    [
+        "or",
+        "nor",
+        "xor",
+        "或",
+        "或者",
+        "還是",
+        "还是",
+        "oder",
+        "ou",
+        "или",
+        "または",
+        "又は",
+        "もしくは",
+        "또는",
+        "혹은",
+    ]
+)
 _DOUBT = frozenset(
     ["maybe", "possibly", "perhaps", "alternatively", "else", "could", "may", "might", "可能", "可能是", "也可能是"]
 )
@@ -67,6 +85,42 @@ _FILLING = frozenset(
         "failing",
         "that",
         "again",
+        "the",
+        "another",
+        "other",
+        "correct",
+        "right",
+        "final",
+        "so",
+        "along",
+        "together",
+        "with",
+        "in",
+        "addition",
+        "followed",
+        "by",
+        "then",
+        "next",
+        "equally",
+        "likewise",
+        "sometimes",
+        "lesser",
+        "extent",
+        "same",
+        "token",
+        "und",
+        "sowie",
+        "et",
+        "y",
+        "o",
+        "e",
+        "и",
+        "と",
+        "や",
+        "와",
+        "과",
+        "同",
+        "跟",
         "和",
         "及",
         "与",
@@ -74,6 +128,32 @@ _FILLING = frozenset(
         "是",
         "也",
     ]
+)
+# Words that take the first option back: "(B), no, (A)", "(B), I mean (A)", "(B)... wait, it is (A)".
+_RETRACTION = frozenset(
+    [
+        "no",
+        "wait",
+        "hmm",
+        "sorry",
+        "actually",
+        "correction",
+        "mean",
+        "rather",
+        "i",
+        "oops",
+        "不",
+        "不对",
+        "等等",
+        "应该是",
+    ]
+)
+# The word right before an option that is the answer under some condition: "(B) if x, otherwise (A)".
+_OTHERWISE = frozenset(["otherwise", "else", "sonst", "sinon", "否则"])
+# What names an option once more; the case of the first letter does not matter here.
+_LATER = re.compile(
+    r"answer\s*(?:is|[:：])\s*[:：]?\s*(?:option\s+|choice\s+)?(?:\(\s*([A-Z])\s*\)|([A-HJ-Z])(?![\w'’-]))",
+    re.IGNORECASE,
 )
 _CLAUSE = re.compile(r"[^\n.!?。！？]*")
 _IN_FAVOUR = re.compile(
@@ -96,14 +176,19 @@ def hedged(rest: str, chosen: str) -> bool:
     A clause about another option is not a hedge ("(B), (A) being too early"), unless it speaks for that option
     ("(B), but (A) is also possible").
     """
+    if any(_letter_of(found) not in (chosen, chosen.lower()) for found in _LATER.finditer(rest)):
+        return True
     other = next((found for found in _OPTION.finditer(rest[:_WINDOW]) if _letter_of(found) != chosen), None)
     if other is None:
         return False
-    between = {word.lower() for word in _WORD.findall(rest[: other.start()]) if word != chosen}
-    if not between <= _OR | _DOUBT | _FILLING:
-        return False
+    words = [word.lower() for word in _WORD.findall(rest[: other.start()]) if word != chosen]
+    between = set(words)
     clause = _CLAUSE.match(rest, _end_of_list(rest, other.end()))
     said = clause[0].strip(" ,;)]") if clause else ""
+    if words and words[-1] in _OTHERWISE and not _WORD.search(said):
+        return True
+    if not between <= _OR | _DOUBT | _FILLING | _RETRACTION:
+        return False
     if _AGAINST.search(said):
         return False
     only_listed = not between & {"but", "though", "although"} and not _WORD.search(said)

@@ -93,15 +93,37 @@ def _verdict(gold: str, answers: list[str]) -> bool | None:
     return _says(golden, answers[0])
 
 
+def says_nothing(gold: str) -> bool:
+    """Whether a gold answer is empty once its marks are set aside, so that an empty box would be right."""
+    return not _plain_gold(gold)
+
+
+# What math-verify drops in front of a number, or of whose two sides it keeps one: "at most 12" is not 12.
+_RELATION = re.compile(
+    r"\\(?:leq?|geq?|leqslant|geqslant|neq?|lt|gt|neg|lnot|to|rightarrow|Rightarrow|implies|mapsto|[bp]?mod)(?![a-zA-Z])"
+    r"|[<>≤≥≠→⇒¬]|!="
+)
+# Several years; math-verify reads an unknown "s" behind one year.
+_DECADE = re.compile(r"(?:the )?\d{2,3}0'?s", re.IGNORECASE)
+# Letters and digits with a capital among them are a name or a code, in which the order counts; small ones are algebra.
+_CODE = re.compile(r"(?=[^A-Z]*[A-Z])[A-Za-z0-9]+(?:\.\d+)?")
+
+
 def _says(golden: str, answer: str) -> bool | None:
     if same_text(golden, answer):
         return True
     marks = dates.read(golden), dates.read(answer)
     if marks != (None, None):
         return marks[0] == marks[1]
+    if _DECADE.fullmatch(golden) or _DECADE.fullmatch(answer):
+        return False
     numbers = quantity.read(golden), quantity.read(answer)
     if numbers[0] is not None and numbers[1] is not None:
         return quantity.same(numbers[0], numbers[1])
+    if any(one is not None and _RELATION.search(other) for one, other in zip(numbers, (answer, golden), strict=True)):
+        return False
+    if _CODE.fullmatch(golden) and _CODE.fullmatch(answer):
+        return False
     if is_words(golden):
         # A gold with a unit may meet a formula with one ("2^3 cm"): math-verify compares their numbers.
         return None if numbers[0] is not None and not is_words(answer) else _formulas(golden, answer)

@@ -32,7 +32,14 @@ _NUMBER = re.compile(
     rf"|(?P<ten>10\s*\^\s*(?:\{{\s*([+-]?\d{{1,4}})\s*\}}|([+-]?\d)))(?!\d)"
 )
 _MIXED = re.compile(rf"(?:(\d{{1,40}})\s*(?=\\frac|\s\d))?\s*{_FRACTION}(?![\d./^])")
-_SIGN = re.compile(r"(?:(?:about|approximately|approx\.?|roughly|around|约|大约|≈|\\approx)\s*)?([+-]|–(?=\d))?\s*")
+_SIGN = re.compile(
+    r"(?:(?:about|approximately|approx\.?|roughly|around|约|大约|≈|\\approx)\s*)?"
+    r"([+-]|–(?=\d)|(?:minus|negative)\s|负|負)?\s*",
+    re.IGNORECASE,
+)
+    r"(?:(?:about|approximately|approx\.?|roughly|around|约|大约|≈|\\approx)\s*)?([+-]|–(?=\d)|(?:minus|negative)\s|负|負)?\s*",
+    re.IGNORECASE,
+)
 # "3,14" is a decimal in an answer to a decimal; elsewhere it may be a list.
 _DECIMAL_COMMA = re.compile(r"(\d+),(\d{1,2}|\d{4,})(?![\d,])")
 
@@ -57,6 +64,8 @@ def read(text: str) -> Quantity | None:
     """The quantity that the whole text is, or None."""
     if len(text) > 200:
         return None
+    if (together := _sum(text)) is not None:
+        return together
     prefix, rest = _currency_before(text)
     sign = _SIGN.match(rest)
     assert sign is not None
@@ -64,7 +73,7 @@ def read(text: str) -> Quantity | None:
     rest = rest[sign.end() :]
     if prefix is None:
         prefix, rest = _currency_before(rest)
-    found = _digits(rest) or _in_words(rest)
+    found = _parted(rest) or _digits(rest) or _in_words(rest)
     if found is None:
         return None
     value, places, end, worded = found
@@ -79,6 +88,34 @@ def read(text: str) -> Quantity | None:
             return None
         unit = prefix
     return Quantity(-value if negative else value, scale, unit, places, _is_decimal_comma(rest[:end]))
+
+
+# "2 hours 30 minutes", "5 ft 6 in": each part smaller than the one before it.
+_SUMMAND = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)\s*([^\W\d_]+)[\s,]*(?:and\s+)?")
+_MOST_SUMMANDS = 4
+
+
+def _sum(text: str) -> Quantity | None:
+    """Several quantities of one kind in a row, in the unit of the last one."""
+    parts: list[tuple[Fraction, Unit]] = []
+    end = 0
+    while (found := _SUMMAND.match(text, end)) is not None and len(parts) < _MOST_SUMMANDS:
+        # Behind hours, "m" is a minute.
+        unit = read_unit("min" if parts and found[2] == "m" and parts[-1][1] == read_unit("h") else found[2])
+        if unit is None or not unit.known:
+            return None
+        parts.append((Fraction(found[1]), unit))
+        end = found.end()
+    if len(parts) < 2 or end < len(text):
+        return None
+    last = parts[-1][1]
+    total, before = parts[-1][0], Fraction(1)
+    for value, unit in reversed(parts[:-1]):
+        factors = unit.ratio(last)
+        if factors is None or len(factors) != 1 or (factor := next(iter(factors))) <= before:
+            return None
+        total, before = total + value * factor, factor
+    return Quantity(total, Fraction(1), last, 0)
 
 
 def _is_decimal_comma(text: str) -> bool:
@@ -193,12 +230,35 @@ _LARGE = {"thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10*
 _ENGLISH = re.compile(
     rf"(?:(?:{'|'.join([*_ONES, *_TENS, *_LARGE, 'hundred', 'and'])})(?![a-z])[\s-]*)+", re.IGNORECASE
 )
+_UNDERS = {
+    "half": 2, "halves": 2, "third": 3, "thirds": 3, "quarter": 4, "quarters": 4, "fourth": 4, "fourths": 4, "fifth": 5,
+    "fifths": 5, "sixth": 6, "sixths": 6, "seventh": 7, "sevenths": 7, "eighth": 8, "eighths": 8, "ninth": 9,
+    "ninths": 9, "tenth": 10, "tenths": 10,
+}  # fmt: skip
+# "three quarters", "one and a half", "2 and a half"; "third" alone is an ordinal.
+_FRACTION_IN_WORDS = re.compile(
+    rf"(?:(?P<whole>\d{{1,9}}|(?:(?:{'|'.join([*_ONES, *_TENS, *_LARGE, 'hundred'])})[\s-]+)+?)\s*and\s+)?"
+    rf"(?:(?P<over>an?|{'|'.join(_ONES)})[\s-]+)?"
+    rf"(?P<under>{'|'.join(sorted(_UNDERS, key=len, reverse=True))})(?![a-z])",
+    re.IGNORECASE,
+)
 _HAN_DIGITS = {c: i for i, c in enumerate("零一二三四五六七八九")} | {"〇": 0, "两": 2, "兩": 2} | {
     c: i for i, c in enumerate("壹贰叁肆伍陆柒捌玖", 1)
 }  # fmt: skip
 _HAN_UNITS = {"十": 10, "百": 100, "千": 1000, "拾": 10, "佰": 100, "仟": 1000}
 _HAN_LARGE = {"万": 10**4, "萬": 10**4, "亿": 10**8, "億": 10**8}
 _HAN = re.compile(rf"[{''.join([*_HAN_DIGITS, *_HAN_UNITS, *_HAN_LARGE])}]{{1,20}}")
+
+
+def _parted(text: str) -> tuple[Fraction, int, int, bool] | None:
+    """A fraction in English words."""
+    found = _FRACTION_IN_WORDS.match(text)
+    if found is None or not (found["over"] or found["under"].lower() == "half"):
+        return None
+    over = _ONES.get((found["over"] or "a").lower(), 1)
+    whole = (found["whole"] or "0").strip(" -").lower()
+    size = int(whole) if whole.isdecimal() else _english(re.split(r"[\s-]+", whole))
+    return None if size is None else (size + Fraction(over, _UNDERS[found["under"].lower()]), 0, found.end(), True)
 
 
 def _in_words(text: str) -> tuple[Fraction, int, int, bool] | None:

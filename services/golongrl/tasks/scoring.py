@@ -182,7 +182,7 @@ def _strict(task: Task, longbench_pro: bool, response: str, ground_truth: object
         value = table.iou_strict(truth, answer)
     elif task.metric == "math_verify":
         labels = _labels(truth)
-        if any(not label.strip() for label in labels):
+        if any(math_strict.says_nothing(label) for label in labels):
             raise UnscorableError("invalid ground truth: golden_label is blank")
         value = _strict_math(labels, answer)
     else:

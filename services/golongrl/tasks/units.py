@@ -109,6 +109,10 @@ byte 1000 kB KB kilobyte kilobytes
 byte 1000000 MB megabyte megabytes
 byte 1000000000 GB gigabyte gigabytes
 byte 1000000000000 TB terabyte terabytes
+byte 1024 KiB kibibyte kibibytes
+byte 1048576 MiB mebibyte mebibytes
+byte 1073741824 GiB gibibyte gibibytes
+byte 1099511627776 TiB tebibyte tebibytes
 bit 1 bit bits 比特
 share 1/100 % percent pct per_cent Prozent процентов процента
 share 1/1000 ‰ permille
@@ -129,6 +133,14 @@ cad 1 C$ CAD
 chf 1 CHF franc francs Franken 法郎
 person 1 person persons people 人 человек
 """
+
+
+# Units of several words or dimensions, as the table and the signs of `_compound` say them.
+_SPELLED = MappingProxyType(
+    {"kph": "km/h", "kmh": "km/h", "kmph": "km/h", "mph": "mi/h", "mps": "m/s", "fps": "ft/s"}
+    | {f"{degree} {name}": sign for degree in ("degree", "degrees", "deg") for name, sign in
+       (("celsius", "°C"), ("centigrade", "°C"), ("c", "°C"), ("fahrenheit", "°F"), ("f", "°F"), ("kelvin", "K"))}
+)  # fmt: skip
 
 
 def _read_table() -> MappingProxyType[str, tuple[tuple[Dimensions, Fraction], ...]]:
@@ -206,6 +218,7 @@ def read_unit(text: str) -> Unit | None:
     text = re.sub(r"\\cdot|\\times", " ", text).replace("\\,", " ").strip(" .")
     if not text:
         return None
+    text = _SPELLED.get(text.lower(), text)
     if (simple := _lookup(text)) is not None:
         return simple
     compound = _compound(text)
@@ -223,18 +236,20 @@ def _lookup(name: str) -> Unit | None:
 
 
 def _compound(text: str) -> Unit | None:
-    """km/h, m/s^2, cm^2, square metres, people per km^2."""
+    """km/h, m/s^2, cm^2, m s^{-2}, square metres, people per km^2."""
     dimensions: dict[str, int] = {}
     factor = Fraction(1)
     for side, piece in zip((1, -1, -1), re.split(r"\s*/\s*|\s+per\s+|每", text), strict=False):
-        parsed = _power(piece.strip(" ()"))
-        if parsed is None:
-            return None
-        meaning, power = parsed
-        base, size = meaning[0]
-        factor *= size ** (side * power)
-        for name, exponent in base:
-            dimensions[name] = dimensions.get(name, 0) + side * power * exponent
+        whole = piece.strip(" ()")
+        parts = [found] if (found := _power(whole)) is not None else [_power(part) for part in whole.split()]
+        for parsed in parts or [None]:
+            if parsed is None:
+                return None
+            meaning, power = parsed
+            base, size = meaning[0]
+            factor *= size ** (side * power)
+            for name, exponent in base:
+                dimensions[name] = dimensions.get(name, 0) + side * power * exponent
     return Unit(((frozenset((name, power) for name, power in dimensions.items() if power), factor),))
 
 
