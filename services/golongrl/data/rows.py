@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, NoReturn
+from typing import Annotated, Any, BinaryIO, Final, Literal, NoReturn
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
@@ -30,8 +30,23 @@ _OTHER_FILES: Final = (
     (b"\x1f\x8b", "gzip; unpack it"),
     (b"PAR1", "parquet; name it .parquet"),
     (b"PK\x03\x04", "a zip file; unpack it"),
+    (b"\x28\xb5\x2f\xfd", "zstd; unpack it"),
+    (b"\xfd7zXZ", "xz; unpack it"),
+    (b"BZh", "bzip2; unpack it"),
+    (b"{\x00", "UTF-16 text; write it as UTF-8"),
+    (b"\x00{", "UTF-16 text; write it as UTF-8"),
+    (b"version https://git-lfs", "a pointer of git LFS; fetch the file itself (git lfs pull)"),
+    (b"<!DOCTYPE", "a web page; download the file itself"),
+    (b"<!doctype", "a web page; download the file itself"),
+    (b"<html", "a web page; download the file itself"),
+    (b"[\n", "one JSON array; write one object a line"),
+    (b"[\r", "one JSON array; write one object a line"),
+    (b"[{", "one JSON array; write one object a line"),
+    (b"[ {", "one JSON array; write one object a line"),
+    (b"{\n", "JSON over several lines; write one object a line"),
+    (b"{\r", "JSON over several lines; write one object a line"),
 )
-_LONGEST_MARK: Final = 4
+_LONGEST_MARK: Final = max(len(mark) for mark, _ in _OTHER_FILES)
 # Rows decoded at once from parquet; a row of a long-context dataset may hold a megabyte.
 _PARQUET_BATCH = 64
 
@@ -224,6 +239,11 @@ def _parquet(file: Path) -> Iterator[tuple[str, object]]:
 
     number = 0
     try:
+        with file.open("rb") as start:
+            kind = _other_kind(start)
+        if kind and not kind.startswith("parquet"):
+            yield f"data {file}", Unreadable("not readable", f"expected parquet, but it is {kind}")
+            return
         with pq.ParquetFile(file) as reader:
             refuse_columns(reader.schema_arrow)
             for batch in reader.iter_batches(batch_size=_PARQUET_BATCH):
@@ -246,14 +266,19 @@ def _without_nulls(value: object) -> object:
     return value
 
 
+def _other_kind(file: BinaryIO) -> str | None:
+    """What a file is that should hold rows, as far as its first bytes show something else."""
+    start = file.read(_LONGEST_MARK)
+    file.seek(0)
+    return next((kind for mark, kind in _OTHER_FILES if start.startswith(mark)), None)
+
+
 def _jsonl(file: Path) -> Iterator[tuple[str, object]]:
     try:
         with file.open("rb") as lines:
-            start = lines.read(_LONGEST_MARK)
-            if kind := next((kind for mark, kind in _OTHER_FILES if start.startswith(mark)), None):
+            if kind := _other_kind(lines):
                 yield f"data {file}", Unreadable("not readable", f"expected lines of JSON, but it is {kind}")
                 return
-            lines.seek(0)
             for number, line in enumerate(lines, start=1):
                 # Files that were joined have one in the middle.
                 text = line.removeprefix(codecs.BOM_UTF8)

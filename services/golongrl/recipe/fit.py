@@ -163,13 +163,28 @@ def _divisors(number: int) -> list[int]:
 
 def _algorithm(recipe: "Recipe") -> Iterator[str]:
     algorithm = recipe.algorithm
-    if algorithm.rollout_is_clip[0] >= algorithm.rollout_is_clip[1]:
+    low, high = algorithm.rollout_is_clip
+    if low >= high:
         yield "algorithm.rollout_is_clip must be [low, high] with low < high"
+    elif algorithm.rollout_is is not None and not low <= 1 <= high:
+        yield (
+            f"algorithm.rollout_is_clip [{low:g}, {high:g}] leaves out 1, the weight of a token that engine and "
+            "learner see alike; low <= 1 <= high works"
+        )
     for mode, bound in algorithm.rollout_rs.items():
         if isinstance(bound, tuple) and not mode.endswith("k1"):
             yield f"algorithm.rollout_rs.{mode} takes one upper bound, not {list(bound)}"
         elif isinstance(bound, tuple) and bound[0] >= bound[1]:
             yield f"algorithm.rollout_rs.{mode} must be [low, high] with low < high"
+        elif mode.endswith("k1") and not (bound[0] <= 1 <= bound[1] if isinstance(bound, tuple) else bound > 1):
+            given = list(bound) if isinstance(bound, tuple) else f"{bound:g}"
+            yield f"algorithm.rollout_rs.{mode} {given} rejects what engine and learner see alike, whose ratio is 1"
+    learner = recipe.learner
+    if learner.lr * learner.weight_decay >= 1:
+        yield (
+            f"learner.lr {learner.lr:g} x learner.weight_decay {learner.weight_decay:g} is at least 1: each step would "
+            f"take more than the weights themselves off them; a weight_decay below {1 / learner.lr:g} works"
+        )
     if algorithm.entropy_low > algorithm.entropy_high:
         yield (
             f"algorithm.entropy_low {algorithm.entropy_low:g} exceeds algorithm.entropy_high "

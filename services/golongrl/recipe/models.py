@@ -30,8 +30,18 @@ NonNegativeInt = Annotated[int, Field(ge=0, le=MOST)]
 # What a run counts, one by one.
 Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Seconds = Annotated[float, Field(gt=0, le=LONGEST_S)]
-PositiveFloat = Annotated[float, Field(gt=0)]
-NonNegativeFloat = Annotated[float, Field(ge=0)]
+# The range of floats of 32 bits, in which is trained: beyond, a number becomes infinity or 0.
+LEAST_FLOAT, MOST_FLOAT = 2.0**-126, 1e38
+
+
+def _not_tiny(number: float) -> float:
+    if 0 < number < LEAST_FLOAT:
+        raise ValueError(f"below {LEAST_FLOAT:.3g}, the smallest float of 32 bits")
+    return number
+
+
+PositiveFloat = Annotated[float, Field(gt=0, le=MOST_FLOAT), AfterValidator(_not_tiny)]
+NonNegativeFloat = Annotated[float, Field(ge=0, le=MOST_FLOAT)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 # Bytes of a path, and of one name in it, on Linux.
@@ -114,7 +124,7 @@ class Data(Section):
     validation_suite_samples: PositiveInt | None = Field(
         None, description="Problems of each of its benchmarks, evenly spread over the data; null takes the suite's."
     )
-    tasks: tuple[TaskType, ...] = Field(
+    tasks: Annotated[tuple[TaskType, ...], Field(min_length=1)] = Field(
         ("T1", "T2", "T3", "T4", "T5", "T6", "T7", "T8", "T9"), description="Task types to build or keep."
     )
     context_tokens: PositiveInt = Field(90, description="About how long a prompt built from a corpus is.")
@@ -212,7 +222,8 @@ class Algorithm(Section):
         "bound of the divergence; for k1 [low, high] of engine over learner probability (one number: the upper, its "
         "inverse the lower). All must pass; empty is off.",
     )
-    rollout_token_veto: PositiveFloat | None = Field(
+    # The weight of a token that both policies see alike is 1.
+    rollout_token_veto: Annotated[float, Field(gt=0, lt=1), AfterValidator(_not_tiny)] | None = Field(
         1e-4, description="A response with a token whose importance weight is below this is masked out; null is off."
     )
     overlong_buffer: NonNegativeInt = Field(
@@ -230,7 +241,10 @@ class Rollout(Section):
 
     n: Count = Field(16, description="Responses a prompt.")
     max_response_tokens: PositiveInt = Field(16_384, description="Longest response.")
-    temperature: PositiveFloat = Field(1.0, description="Sampling temperature of training rollouts.")
+    # SGLang samples greedily at a temperature of almost 0, and log-probs are then not the policy's.
+    temperature: Annotated[float, Field(ge=0.001, le=1000)] = Field(
+        1.0, description="Sampling temperature of training rollouts."
+    )
     top_p: Annotated[float, Field(gt=0, le=1)] = Field(
         1.0, description="Nucleus of training rollouts; below 1 log-probs are no longer the policy's."
     )

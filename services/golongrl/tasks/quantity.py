@@ -37,9 +37,6 @@ _SIGN = re.compile(
     r"([+-]|–(?=\d)|(?:minus|negative)\s|负|負)?\s*",
     re.IGNORECASE,
 )
-    r"(?:(?:about|approximately|approx\.?|roughly|around|约|大约|≈|\\approx)\s*)?([+-]|–(?=\d)|(?:minus|negative)\s|负|負)?\s*",
-    re.IGNORECASE,
-)
 # "3,14" is a decimal in an answer to a decimal; elsewhere it may be a list.
 _DECIMAL_COMMA = re.compile(r"(\d+),(\d{1,2}|\d{4,})(?![\d,])")
 
