@@ -11,11 +11,12 @@ from pathlib import Path
 import httpx
 import pytest
 from starlette.applications import Starlette
-from starlette.responses import PlainTextResponse
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from golongrl.errors import InputError
-from golongrl.serving import bind, served
+from golongrl.serving import bind, served, without_redirects
 from support.redis_server import free_port
 
 # Answers one request slowly enough that the signal comes in between, then is done.
@@ -113,3 +114,15 @@ def test_a_signal_lets_a_running_request_finish_and_run_returns(number: signal.S
         assert answer.endswith(b"whole")
         assert process.stdout.readline() == "returned\n"
         assert process.wait(60) == 0
+
+
+@pytest.mark.parametrize("path", ["/healthz/", "//healthz", "/healthz/?a"])
+async def test_a_slash_too_many_is_not_found_and_no_redirect(path: str) -> None:
+    async def healthz(_: Request) -> Response:
+        return Response()
+
+    transport = httpx.ASGITransport(without_redirects([Route("/healthz", healthz)]))
+    async with httpx.AsyncClient(transport=transport, base_url="http://other.example") as client:
+        assert (await client.get("/healthz")).status_code == 200
+        answer = await client.get(f"http://other.example{path}")
+    assert (answer.status_code, answer.headers.get("location")) == (404, None)

@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from golongrl.serving import exposition
+from golongrl.serving import exposition, without_redirects
 
 
 def create_app(age: Callable[[], float], latest_s: float, registry: CollectorRegistry) -> Starlette:
@@ -26,4 +26,4 @@ def create_app(age: Callable[[], float], latest_s: float, registry: CollectorReg
     async def metrics(_: Request) -> Response:
         return exposition(registry)
 
-    return Starlette(routes=[Route("/healthz", healthz), Route("/metrics", metrics)])
+    return without_redirects([Route("/healthz", healthz), Route("/metrics", metrics)])

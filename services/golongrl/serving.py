@@ -18,8 +18,10 @@ from typing import Any
 import uvicorn
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
+from starlette.applications import Starlette
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.responses import Response
+from starlette.routing import BaseRoute
 
 from golongrl.connections import protocol
 from golongrl.errors import InputError, printable
@@ -121,6 +123,14 @@ def run(app: Any, listener: socket.socket, *, grace_s: int) -> None:
         server.run(sockets=[listener])
 
 
+def without_redirects(routes: Sequence[BaseRoute]) -> Starlette:
+    """An app of these routes. A path with a slash too many is not found: a redirect would lead to whatever host the
+    client named."""
+    app = Starlette(routes=routes)
+    app.router.redirect_slashes = False
+    return app
+
+
 def body_problem(errors: Sequence[Mapping[str, Any]]) -> str:
     """What is wrong with a request's body, in one line: the fields at fault, the first of many.
 
@@ -134,6 +144,9 @@ def body_problem(errors: Sequence[Mapping[str, Any]]) -> str:
             continue
         if error["type"] == "missing" and tuple(error["loc"]) == ("body",):
             told.append("the body is empty; it must be a JSON object")
+            continue
+        if tuple(error["loc"]) == ("body",) and isinstance(error.get("input"), bytes):
+            told.append("the body must be JSON, with Content-Type: application/json")
             continue
         where = [str(part)[:_LONGEST_PART] for part in error["loc"] if part != "body"]
         told.append(f"{'.'.join(where) or 'the body'}: {error['msg'].removeprefix('Value error, ')[:_LONGEST_FAULT]}")

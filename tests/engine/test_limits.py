@@ -10,9 +10,12 @@ from typing import Any
 import httpx
 import pytest
 import torch
+from fastapi.routing import APIRoute
 from safetensors.torch import load_file, save_file
+from starlette.exceptions import HTTPException
 
 from golongrl.engine.app import create_app
+from golongrl.engine.body import BodyLimit
 from golongrl.engine.config import EngineConfig, ModelFolderError, check_version
 from golongrl.engine.weights import load_model
 from golongrl.errors import InputError
@@ -150,6 +153,87 @@ async def test_a_body_that_is_too_long_is_refused_before_it_is_parsed(
     answer = await engine.post("/generate", content=content)
     assert answer.status_code == 400
     assert "longer than 33554432 bytes" in answer.text
+
+
+async def test_without_its_key_nothing_of_a_body_is_read(tiny_model: Path) -> None:
+    app = create_app(EngineConfig(model_path=tiny_model, context_length=1024, api_key="n", admin_api_key="a"))
+    read = 0
+
+    async def body() -> AsyncIterator[bytes]:
+        nonlocal read
+        read += 1
+        yield b"{}"
+
+    paths = sorted({route.path for route in app.routes if isinstance(route, APIRoute)} - {"/health", "/ready"})
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://engine") as client:
+        for path in [*paths, "/nowhere", "/generate/", "//generate"]:
+            if path not in ("/metrics", "/health_generate"):
+                for key in ("", "Bearer ", "Bearer x", "n", "Bearer \xfc"):
+                    answer = await client.post(path, content=body(), headers={"authorization": key.encode("latin-1")})
+                    assert (answer.status_code, answer.json()) == (401, {"error": "Unauthorized"}), path
+    assert read == 0
+
+
+async def test_unfinished_bodies_are_bounded_together() -> None:
+    mb = 1 << 20
+    answers: list[int] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        while (await receive()).get("more_body"):
+            pass
+
+    limit = BodyLimit(app, most=10 * mb, most_at_once=12 * mb)
+    scope = {"type": "http", "headers": []}
+    turns = [asyncio.Event() for _ in range(4)]
+
+    async def ask_with(chunks: int, turn: asyncio.Event) -> None:
+        left = chunks
+
+        async def receive() -> Any:
+            nonlocal left
+            if left == 0:
+                await turn.wait()
+            left -= 1
+            return {"type": "http.request", "body": b"x" * mb if left >= 0 else b"", "more_body": left >= 0}
+
+        try:
+            await limit(scope, receive, None)  # type: ignore[arg-type]
+            answers.append(200)
+        except HTTPException as refused:
+            answers.append(refused.status_code)
+
+    held = [asyncio.create_task(ask_with(7, turns[number])) for number in range(2)]
+    await asyncio.sleep(0)
+    await ask_with(7, turns[2])
+    assert answers == [503]
+    for short in (0, 1):
+        turns[3].set()
+        await ask_with(short, turns[3])
+    turns[0].set()
+    await held[0]
+    turns[2].set()
+    await ask_with(7, turns[2])
+    turns[1].set()
+    await held[1]
+    assert answers == [503, 200, 200, 200, 200, 200]
+    assert limit._held == 0
+
+
+@pytest.mark.parametrize("kind", [None, "text/plain", "application/x-www-form-urlencoded", "multipart/form-data", "x"])
+@pytest.mark.parametrize("path", ["/generate", "/v1/chat/completions", "/update_weights_from_disk"])
+async def test_a_body_of_another_kind_is_told_which_it_must_be(
+    engine: httpx.AsyncClient, path: str, kind: str | None
+) -> None:
+    headers = {} if kind is None else {"content-type": kind}
+    answer = await engine.post(path, content=b'{"input_ids": [1]}', headers=headers)
+    assert answer.status_code == 400
+    assert "the body must be JSON, with Content-Type: application/json" in answer.text
+
+
+async def test_a_path_with_a_slash_too_many_leads_nowhere(engine: httpx.AsyncClient) -> None:
+    for path in ("/health/", "/generate/", "/metrics/", "//health"):
+        answer = await engine.get(path, headers={"host": "other.example"})
+        assert (answer.status_code, answer.headers.get("location")) == (404, None)
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,9 @@ def read_weights(folder: Path, version: int, lineage: str) -> HeldWeights:
 
 def create_app(address: str, token: str, *, at_once: int = AT_ONCE, turn_s: float = TURN_S) -> FastAPI:
     """The app. `address`: where engines reach this host; `token`: the secret first part of every path but /healthz."""
-    app = FastAPI(title="GoLongRL weight sender", docs_url=None, redoc_url=None, openapi_url=None)
+    app = FastAPI(
+        title="GoLongRL weight sender", docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False
+    )
     sender = Sender(address, at_once, turn_s)
     routes = APIRouter(prefix=f"/{token}")
 

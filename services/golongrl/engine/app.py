@@ -7,7 +7,6 @@ has no race with the requests it waited for.
 
 import asyncio
 import hashlib
-import hmac
 import json
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
@@ -16,14 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import structlog
-from fastapi import APIRouter, Depends, FastAPI, Request
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from fastapi.routing import APIRoute
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 
 from golongrl.engine import chat, models, requests, responses
-from golongrl.engine.body import BodyLimit
+from golongrl.engine.body import BodyLimit, Keys
 from golongrl.engine.broadcast import WeightReceiver
 from golongrl.engine.config import EngineConfig
 from golongrl.engine.engine import CacheNotFlushedError
@@ -44,6 +44,8 @@ log = structlog.get_logger()
 _DISCONNECT_POLL_S = 1.0
 # Longest body: a batch of many long prompts. JSON is parsed between two answers of /health, so it must not take long.
 _BODY_BYTES = 32 << 20
+# Bodies that have begun and not ended, of all requests together.
+_BODIES_BYTES = 4 * _BODY_BYTES
 # SGLang's /health_generate gives the one token this long.
 _HEALTH_GENERATE_S = 20.0
 _NOT_FLUSHED = (
@@ -71,35 +73,28 @@ def create_app(
         yield
         await serving.engine.stop()
 
-    app = FastAPI(title="GoLongRL engine", version=API_VERSION, lifespan=lifespan, openapi_url=None)
-    app.state.serving = serving
-    app.add_middleware(BodyLimit, most=_BODY_BYTES)
-    app.include_router(_open_routes(serving))
-    app.include_router(
-        _normal_routes(serving, tracing or Tracing("engine")), dependencies=[Depends(_guard(config.api_key))]
+    app = FastAPI(
+        title="GoLongRL engine", version=API_VERSION, lifespan=lifespan, openapi_url=None, redirect_slashes=False
     )
-    control = [Depends(_guard(config.admin_api_key or config.api_key))]
-    app.include_router(_control_routes(serving), dependencies=control)
-    app.include_router(_group_routes(serving), dependencies=control)
+    app.state.serving = serving
+    probes, control, groups = _open_routes(serving), _control_routes(serving), _group_routes(serving)
+    for router in (probes, _normal_routes(serving, tracing or Tracing("engine")), control, groups):
+        app.include_router(router)
+    app.add_middleware(BodyLimit, most=_BODY_BYTES, most_at_once=_BODIES_BYTES)
+    # Added last, it comes first.
+    app.add_middleware(
+        Keys,
+        usual=config.api_key,
+        admin=config.admin_api_key,
+        control=[*_paths(control), *_paths(groups)],
+        open_to_all=_paths(probes),
+    )
     _error_handlers(app)
     return app
 
 
-def _guard(key: str | None) -> Callable[[Request], None]:
-    """A dependency that lets only `Authorization: Bearer key` pass; without a key, everyone."""
-
-    def check(request: Request) -> None:
-        if key is None:
-            return
-        given = request.headers.get("authorization", "")
-        if not hmac.compare_digest(given.encode(), f"Bearer {key}".encode()):
-            raise _UnauthorizedError
-
-    return check
-
-
-class _UnauthorizedError(Exception):
-    """The key is missing or wrong."""
+def _paths(router: APIRouter) -> list[str]:
+    return [route.path for route in router.routes if isinstance(route, APIRoute)]
 
 
 def _error_handlers(app: FastAPI) -> None:
@@ -120,7 +115,6 @@ def _error_handlers(app: FastAPI) -> None:
         # As SGLang answers for a path or method that there is not.
         lambda request, error: answer(error.status_code, _http_refusal)(request, error),
     )
-    app.add_exception_handler(_UnauthorizedError, answer(401, lambda _: {"error": "Unauthorized"}))
     app.add_exception_handler(
         QueueFullError,
         answer(

@@ -84,7 +84,13 @@ def create_app(
         await pool.stop()  # the server has already waited for the requests in flight
         log.info("scoring service stopped", workers_ended=dict(pool.stats.ended))
 
-    app = FastAPI(title="GoLongRL reward service", version=golongrl.__version__, lifespan=lifespan, redoc_url=None)
+    app = FastAPI(
+        title="GoLongRL reward service",
+        version=golongrl.__version__,
+        lifespan=lifespan,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
 
     @app.exception_handler(RefusedError)
     async def refused(_request: Request, error: RefusedError) -> JSONResponse:

@@ -11,7 +11,7 @@ from starlette.routing import Route
 from golongrl.learner.observe.metrics import LearnerMetrics
 from golongrl.learner.observe.status import LearnerStatus
 from golongrl.queue import SampleQueue
-from golongrl.serving import exposition
+from golongrl.serving import exposition, without_redirects
 
 __all__ = ["LearnerMetrics", "create_app"]
 
@@ -31,4 +31,4 @@ def create_app(status: LearnerStatus, queue: SampleQueue, metrics: LearnerMetric
             log.warning("the queue's metrics are missing", error=why)
         return exposition(metrics.registry)
 
-    return Starlette(routes=[Route("/healthz", healthz), Route("/metrics", scrape)])
+    return without_redirects([Route("/healthz", healthz), Route("/metrics", scrape)])

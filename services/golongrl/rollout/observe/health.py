@@ -9,7 +9,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from golongrl.rollout.observe.state import State, not_ready
-from golongrl.serving import exposition
+from golongrl.serving import exposition, without_redirects
 
 
 def create_app(state: State, max_staleness: int, registry: CollectorRegistry) -> Starlette:
@@ -34,4 +34,4 @@ def create_app(state: State, max_staleness: int, registry: CollectorRegistry) ->
     async def metrics(request: Request) -> Response:
         return exposition(registry, request.headers.get("accept", ""))
 
-    return Starlette(routes=[Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", metrics)])
+    return without_redirects([Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", metrics)])
