@@ -108,10 +108,15 @@ class Loop:
         kind = str(self.site.pool.workload.get("kind", "Deployment"))
         cluster = await self.kube.look(self.site.release, kind)
         seen = await self._see(cluster)
-        outcomes = reconcile(self.site, seen)
+        # Thousands of runs take seconds, and the lease is renewed meanwhile.
+        outcomes = await asyncio.to_thread(reconcile, self.site, seen)
         self.kube.metrics.runs(outcome.status["phase"] for outcome in outcomes)
         self.kube.metrics.pools(outcome.status.get("rollout") or {} for outcome in outcomes)
-        tasks = [(outcome.run["metadata"]["name"], self._do(outcome, kind, seen.now)) for outcome in outcomes]
+        tasks = [
+            (name, self._do(outcome, kind, seen.now, cluster.written[name]))
+            for outcome in outcomes
+            for name in [outcome.run["metadata"]["name"]]
+        ]
         idle = idle_pool(self.site, outcomes, seen)
         tasks += [(name, self.kube.scale(kind, name, size)) for name, size in idle.items()]
         tasks += [
@@ -161,8 +166,8 @@ class Loop:
         """What a run's queue reports, or None and why it did not answer."""
         return await (self.ask(pods) if self.ask else picture(self.site.redis_url, run))
 
-    async def _do(self, outcome: ReconcileResult, kind: str, now: datetime) -> None:
-        status, written = outcome.status, outcome.run.get("status") or {}
+    async def _do(self, outcome: ReconcileResult, kind: str, now: datetime, written: Manifest) -> None:
+        status, old = outcome.status, outcome.run.get("status") or {}
         # The status is written before a deletion: a restart, or a replacement, that is not counted would be free.
         if outcome.expired:
             await self.kube.delete_run(outcome.run["metadata"]["name"])
@@ -172,17 +177,17 @@ class Loop:
         if (
             not waits
             and (outcome.delete or outcome.pool.evict)
-            and any(status.get(key) != written.get(key) for key in counted)
+            and any(status.get(key) != old.get(key) for key in counted)
         ):
-            await self._tell(outcome.run, written, status, now)
-            written = status
+            await self._tell(outcome.run, old, status, now)
+            written = old = status
         if why := await self._tried("run", outcome, lambda: self._train(outcome, kind)):
             status = refused(outcome, why, now)
         why = await self._tried("evaluation", outcome, lambda: self._evaluate(outcome))
         if why and "evaluation" in status:
             status = evaluation_refused(status, why)
         if status != written:
-            await self._tell(outcome.run, written, status, now)
+            await self._tell(outcome.run, old, status, now)
 
     async def _tried(self, part: str, outcome: ReconcileResult, writes: Callable[[], Awaitable[None]]) -> str:
         """Make the writes, or leave them for later if the API server has refused them; why they are not made."""

@@ -1,5 +1,6 @@
 """A run with all that concerns it, read from one look at the cluster. Pure."""
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -8,7 +9,7 @@ from typing import Any, Final
 from golongrl.errors import InputError
 from golongrl.kubernetes.look.pods import Pod
 from golongrl.kubernetes.rayjob.site import Manifest, Site
-from golongrl_operator.api import ATTEMPT, CONTENT, KIND
+from golongrl_operator.api import ATTEMPT, CONTENT, GROUP, KIND, RUN_LABEL
 from golongrl_operator.build import Meaning, SpecError, resolve, run_id
 from golongrl_operator.conditions import seconds_since
 from golongrl_operator.decide import Before, JobState, RunPhase, Wanted, backoff_s, decide
@@ -97,6 +98,8 @@ class Case:
         return (self.run.get("status") or {}).get("queue", "") in ("", self.release_queue)
 
 
+# An attempt as the operator writes it.
+_ATTEMPT: Final = re.compile(r"[0-9]{1,9}")
 WANTS_NOTHING: Final = frozenset({RunPhase.SUCCEEDED, RunPhase.FAILED, RunPhase.SUSPENDED})
 
 
@@ -108,7 +111,7 @@ def read_job(item: Manifest) -> JobState:
     return JobState(
         name=metadata["name"],
         content=annotations.get(CONTENT, ""),
-        attempt=int(attempt) if attempt.isdecimal() else 0,
+        attempt=int(attempt) if _ATTEMPT.fullmatch(attempt) else 0,
         deployment=status.get("jobDeploymentStatus", ""),
         result=status.get("jobStatus", ""),
         reason=status.get("reason", ""),
@@ -158,7 +161,16 @@ def _check_queue(site: Site, run: Manifest, meaning: Meaning) -> None:
 def owned(job: Manifest, runs: Collection[str]) -> bool:
     """By name, not by uid: the RayJob of a deleted run with that name must be gone before its successor starts."""
     owners = job["metadata"].get("ownerReferences") or []
-    return any(owner["kind"] == KIND and owner["name"] in runs for owner in owners)
+    return any(_is_run(owner) and owner.get("name") in runs for owner in owners)
+
+
+def made_for(item: Manifest, run: str) -> bool:
+    """It was made for the run. A label alone does not say so: people and Kueue copy labels to other objects."""
+    return (item["metadata"].get("labels") or {}).get(RUN_LABEL) == run and owned(item, {run})
+
+
+def _is_run(owner: Json) -> bool:
+    return bool(owner.get("kind") == KIND and str(owner.get("apiVersion", GROUP)).partition("/")[0] == GROUP)
 
 
 def _of_run(item: Manifest, run: Json) -> JobState:

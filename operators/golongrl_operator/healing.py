@@ -7,6 +7,7 @@ Invariants (tests/operators/test_healing.py):
 - what is not known is no sickness: without the queue's answer no engine counts as silent, quarantined or behind.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -125,7 +126,7 @@ def _fields(pod: str, picture: Json) -> Json | None:
 
 def _behind(fields: Json, queue: Json) -> str:
     version, weights = str(fields.get("engine_version", "")), queue.get("weights")
-    if not weights or not version.isdecimal():
+    if not weights or not _VERSION.fullmatch(version):
         return ""
     late, most = int(weights["version"]) - int(version), int(queue["max_staleness"])
     return f"its weights are {late} versions old, and max_staleness is {most}" if late > most else ""
@@ -149,5 +150,6 @@ def costs(pods: Sequence[Pod], picture: Json | None) -> dict[str, int]:
     return {name: min(cost, _LARGEST_COST) for name, cost in lost.items()}
 
 
+_VERSION: Final = re.compile(r"[0-9]{1,15}")
 # The annotation is a 32-bit integer.
 _LARGEST_COST: Final = 2**31 - 1

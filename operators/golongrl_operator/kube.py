@@ -8,11 +8,13 @@ Every call to the API server is listed here, and the chart's Role has these verb
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from golongrl.errors import InputError
 from golongrl.kubernetes import cluster
 from golongrl.kubernetes.cluster import Cluster, ClusterConflictError, ClusterMissingError, ObjectKind
+from golongrl.kubernetes.forms import fit
 from golongrl.kubernetes.kubeconfig import ClusterError
 from golongrl.kubernetes.look.gather import ReleaseLook, ask
 from golongrl.kubernetes.look.pods import Pod, read_pods
@@ -21,6 +23,7 @@ from golongrl.kubernetes.rayjob.site import Manifest
 from golongrl.queue.errors import QueueError
 from golongrl_operator.api import GROUP, KIND, RUN_LABEL, VERSION
 from golongrl_operator.metrics import OperatorMetrics
+from golongrl_operator.remembered import remembered
 
 # Field manager of server-side apply.
 MANAGER: Final = "golongrl-operator"
@@ -56,6 +59,8 @@ class ClusterLook:
     """Evaluation Jobs of runs."""
     admissions: list[Manifest]
     """Kueue's Workloads of runs."""
+    written: dict[str, Manifest]
+    """The status of each run as the API server has it: what differs from the one of this pass is written."""
 
 
 class Kube:
@@ -78,7 +83,10 @@ class Kube:
         """
         ours = f"app.kubernetes.io/instance={release}"
         with self._counted():
-            runs = await self.calls.list_objects(cluster.TRAINING_RUN)
+            listed = await self.calls.list_objects(cluster.TRAINING_RUN)
+            now = datetime.now(UTC)
+            runs = [{**run, "status": remembered(run.get("status"), now)} for run in listed]
+            written = {run["metadata"]["name"]: run.get("status") or {} for run in listed}
             # A cluster without KubeRay does not have the kind; the status of the first run that needs a RayJob says so.
             jobs: list[Manifest] = []
             with suppress(ClusterMissingError):
@@ -97,7 +105,7 @@ class Kube:
                 # A cluster without Kueue does not have the kind; the status of a run that needs it says so.
                 with suppress(ClusterMissingError):
                     admissions = await self.calls.list_objects(cluster.WORKLOAD, labels=f"{ours},{RUN_LABEL}")
-        return ClusterLook(runs, jobs, read_pods(pods), workloads, evaluations, admissions)
+        return ClusterLook(runs, jobs, read_pods(pods), workloads, evaluations, admissions, written)
 
     async def write_status(self, run: Manifest, status: Manifest) -> None:
         """Replace a run's status. Raises ClusterError."""
@@ -193,15 +201,13 @@ class Kube:
 
 def _evaluated(run: Manifest) -> bool:
     """Whether there may be a Job of its evaluation: the spec asks for one, or did at the last pass."""
-    return bool((run.get("spec") or {}).get("evaluation") or (run.get("status") or {}).get("evaluation"))
+    return bool(run["spec"].get("evaluation") or run["status"].get("evaluation"))
 
 
 def _queued(run: Manifest) -> bool:
     """Whether there may be a Workload of it: the spec names a queue, or did at the last pass."""
-    asked = ((run.get("spec") or {}).get("schedule") or {}).get("queue")
-    return bool(asked) or any(
-        entry["type"] == "Admitted" for entry in (run.get("status") or {}).get("conditions") or []
-    )
+    asked = (fit(run["spec"].get("schedule"), {}) or {}).get("queue")
+    return bool(asked) or any(entry["type"] == "Admitted" for entry in run["status"].get("conditions", []))
 
 
 async def find_site(calls: Cluster, release: str) -> str:
@@ -220,7 +226,10 @@ async def ask_inside(calls: Cluster, pods: Sequence[Pod]) -> tuple[dict[str, Any
     """The same from outside the cluster: what the run's own pods say of their queue."""
     seen = ReleaseLook(list(pods))
     found = await ask(calls, seen)
-    return found, "" if found else f"the queue: {'; '.join(seen.unknown) or 'no running worker or learner to ask'}"
+    return (
+        found or None,
+        "" if found else f"the queue: {'; '.join(seen.unknown) or 'no running worker or learner to ask'}",
+    )
 
 
 async def picture(redis_url: str, run: str) -> tuple[dict[str, Any] | None, str]:

@@ -172,7 +172,7 @@ def _judge(made: Manifest, live: Manifest, queue: str, stopped: bool, now: datet
         return AdmissionPlan(told, aspect=("False", str(reserved.get("reason", "Pending")), told))
     found = (live.get("status") or {}).get("admission") or {}
     counts = {one["name"]: one.get("count") for one in found.get("podSetAssignments", [])}
-    asked = {one["name"]: one.get("count", 1) for one in live["spec"]["podSets"]}
+    asked = {one["name"]: one.get("count", 1) for one in live["spec"].get("podSets", [])}
     engines = int(counts.get(_ENGINES) or asked.get(_ENGINES, 0))
     told = f"Workload {name} is admitted by {found.get('clusterQueue', queue)} with {engines} engines"
     return AdmissionPlan(engines=engines, aspect=("True", "Admitted", told))

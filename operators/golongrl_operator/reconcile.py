@@ -17,9 +17,9 @@ from typing import Any, Final
 
 from golongrl.kubernetes.rayjob.site import Manifest, Site, pod_templates
 from golongrl.telemetry import watchdog
-from golongrl_operator.api import GROUP, RUN_LABEL
+from golongrl_operator.api import GROUP
 from golongrl_operator.build import Meaning, objects, pool_name, run_id
-from golongrl_operator.cases import Case, Seen, read_case
+from golongrl_operator.cases import Case, Seen, made_for, read_case
 from golongrl_operator.conditions import seconds_since, short, stamp
 from golongrl_operator.decide import (
     ENDED,
@@ -229,13 +229,13 @@ def _admission(site: Site, case: Case, wants: bool, first: str | None, seen: See
 
 
 def _admissions(case: Case, seen: Seen) -> list[Manifest]:
-    return [item for item in seen.admissions if item["metadata"]["labels"].get(RUN_LABEL) == case.name]
+    return [item for item in seen.admissions if made_for(item, case.name)]
 
 
 def _evaluation(site: Site, case: Case, phase: RunPhase, budget: GpuShares | None, seen: Seen) -> EvaluationPlan:
     assert case.meaning is not None
     name, step = case.name, (case.run.get("status") or {}).get("lastCheckpoint")
-    jobs = [job for job in seen.evaluations if job["metadata"]["labels"].get(RUN_LABEL) == name]
+    jobs = [job for job in seen.evaluations if made_for(job, name)]
     # The pass that sees the end writes the step of the last checkpoint; the evaluation begins at the next one.
     done = phase if case.before.phase == phase else RunPhase.RUNNING
     held = evaluation_held(site, case, budget)
@@ -267,7 +267,7 @@ def _blamed(case: Case, seen: Seen, stalled_s: float | None) -> tuple[bool, tupl
         if kind == "reward":
             return False, tuple(pod.name for pod in seen.pods if pod.component == "reward")
         # Of Redis and of storage, nothing that the operator restarts is the cause.
-        return kind in ("learner", "ranks"), tuple(pod.name for pod in seen.pods if pod.name == name)
+        return kind in ("learner", "ranks"), _engines(seen, name)
     # No process says that it is in trouble: an engine that generates without end, or the learner in its step.
     blocking = seen.picture["queue"].get("blocking") or {}
     learners = [one["fields"] for one in seen.picture["services"] if one["service"] == "learner"]
@@ -276,8 +276,13 @@ def _blamed(case: Case, seen: Seen, stalled_s: float | None) -> tuple[bool, tupl
     if not any(one["service"] == "rollout" for one in seen.picture["services"]):
         # It waits for engines that are not there; a new learner would wait for them too.
         return False, ()
-    pods = tuple(pod.name for pod in seen.pods if pod.name == blocking.get("worker"))
+    pods = _engines(seen, blocking.get("worker"))
     return not pods, pods
+
+
+def _engines(seen: Seen, worker: str | None) -> tuple[str, ...]:
+    """The pod of a worker. Its name comes from the queue, and no pod but an engine is deleted because of it."""
+    return tuple(pod.name for pod in seen.pods if pod.component == "rollout" and pod.name == worker)
 
 
 def _expired(meaning: Meaning, status: Manifest, now: datetime) -> bool:

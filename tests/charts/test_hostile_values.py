@@ -70,7 +70,10 @@ def wrong(helm: Helm, values: Manifest, path: tuple[str, ...]) -> str:
         ",".join(f"{key}={json.dumps(value)}" for key, value in values.items()),
     )  # fmt: skip
     if done.returncode:
-        named = path[-1] in done.stderr and "nil pointer" not in done.stderr and "wrong type" not in done.stderr
+        # Helm names places as JSON pointers do.
+        keys = (path[-1], path[-1].replace("~", "~0").replace("/", "~1"))
+        told = any(key in done.stderr for key in keys)
+        named = told and "nil pointer" not in done.stderr and "wrong type" not in done.stderr
         return "" if named else done.stderr
     for item in yaml.load_all(done.stdout, Loader=YAML):
         if item and item["apiVersion"] in CORE:

@@ -63,7 +63,9 @@ def test_few_pods_are_asked_ready_ones_first_and_none_after_a_refusal(api: ApiSe
         api.put(stored(pod(f"w-{number}", **(READY if number > 6 else {"phase": "Running"}))))
     seen, picture = look_at()
     assert (picture, asked) == (None, ["w-7", "w-8", "w-0"])
-    assert seen.unknown == ["pod w-0: `golongrl status --json` printed no JSON: does it run another version?"]
+    assert seen.unknown == [
+        "pod w-0: `golongrl status --json` did not print what this version reads: does it run another one?"
+    ]
     api.refuse["pods/exec", "get"] = 403
     assert "403" in look_at()[0].unknown[0]
     assert len(asked) == 3

@@ -22,6 +22,8 @@ KV_FULL: Final = 0.9
 # The first step always waits for its groups, however many engines there are; but one that takes longer than this says
 # that there are too few.
 _FIRST_STEP_S: Final = 1800.0
+# Seconds, groups and rows of any real run are fewer; a NaN is not either.
+_LARGEST: Final = 1e12
 # Shorter than this, a share of the learner's time is rounding.
 _LEAST_S: Final = 5.0
 
@@ -108,9 +110,10 @@ def _learner(learners: Sequence[Json], last: str) -> tuple[str, float | None]:
     before = rest.split(" ")
     if name != learner["id"] or len(before) != 2:
         return counters, None
-    passed, idle = up - float(before[0]), waited - float(before[1])
-    if passed < 0 or idle < 0:
+    then_up, then_waited = _finite(before[0]), _finite(before[1])
+    if then_up is None or then_waited is None or up < then_up or waited < then_waited:
         return counters, None
+    passed, idle = up - then_up, waited - then_waited
     if passed < _LEAST_S:
         # Too short to tell; measured from the same start next time.
         return last, None
@@ -139,7 +142,13 @@ def _label(fields: Json) -> str:
 
 
 def _number(fields: Json, key: str) -> float | None:
+    """A finite figure of at least 0; None if it is not there, or is none."""
+    return None if (value := _finite(str(fields.get(key, "")))) is None or value < 0 else value
+
+
+def _finite(text: str) -> float | None:
     try:
-        return float(fields[key])
-    except (KeyError, ValueError):
+        value = float(text)
+    except ValueError:
         return None
+    return value if abs(value) <= _LARGEST else None

@@ -20,6 +20,7 @@ from kubernetes.aio.dynamic import DynamicClient, Resource
 from kubernetes.aio.stream import WsApiClient
 from kubernetes.aio.stream.ws_client import ERROR_CHANNEL, STDERR_CHANNEL, STDOUT_CHANNEL
 
+from golongrl.kubernetes.forms import fit, fit_object, text
 from golongrl.kubernetes.kubeconfig import Access, ClusterAccessError, ClusterError, find_access
 
 Json = dict[str, Any]
@@ -28,6 +29,7 @@ Json = dict[str, Any]
 CALL_S: Final = 10.0
 # An answer that is not the API server's own JSON is quoted up to here.
 _QUOTED: Final = 200
+_NO_SERVER: Final = "the answer is not JSON of the Kubernetes API: is this an API server?"
 # Asks for names and labels alone: whether a Secret exists can be seen without reading it.
 _METADATA_ONLY: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 
@@ -106,16 +108,22 @@ class Cluster:
                 self._resource(kind), namespace=self._place(kind), label_selector=labels, field_selector=fields, **_JSON
             ),
         )
+        items = found.get("items") if isinstance(found, dict) else None
+        if not isinstance(items, list):
+            raise ClusterError(f"{self._where}: list of {kind.plural}: {_NO_SERVER}")
         # Items of a list come without their kind.
-        return [{"kind": kind.name, **item} for item in found["items"]]
+        return [{"kind": kind.name, **read} for item in items if (read := fit_object(kind.name, item)) is not None]
 
     async def get(self, kind: ObjectKind, name: str) -> Json:
         """One object. Raises ClusterError."""
-        found: Json = await self._call(
+        found = await self._call(
             f"{kind} {name}",
             lambda: self._dynamic.get(self._resource(kind), name=name, namespace=self._place(kind), **_JSON),
         )
-        return found
+        item = fit_object(kind.name, found)
+        if item is None:
+            raise ClusterError(f"{self._where}: {kind} {name}: {_NO_SERVER}")
+        return item
 
     async def exists(self, kind: ObjectKind, name: str) -> bool:
         """Whether there is such an object; its content is not read. Raises ClusterError, if the kind is missing too."""
@@ -236,6 +244,10 @@ class Cluster:
             raise ClusterError(f"{what}: failed: {failure}")
         return str(printed)
 
+    @property
+    def _where(self) -> str:
+        return f"API server {self.server}, namespace {self.namespace}"
+
     def _resource(self, kind: ObjectKind) -> Any:
         return Resource(
             prefix="apis" if kind.group else "api",
@@ -251,7 +263,7 @@ class Cluster:
         return self.namespace if kind.namespaced else None
 
     async def _call(self, what: str, call: Callable[[], Awaitable[Any]]) -> Any:
-        where = f"API server {self.server}, namespace {self.namespace}: {what}"
+        where = f"{self._where}: {what}"
         try:
             async with asyncio.timeout(CALL_S):
                 return await call()
@@ -265,8 +277,8 @@ class Cluster:
             if isinstance(error, aiohttp.ClientConnectorCertificateError):
                 remedy = "its certificate is not trusted: name its authority in the kubeconfig"
             raise ClusterSilentError(f"{where}: no answer ({why}): {remedy}") from error
-        except ValueError as error:
-            raise ClusterError(f"{where}: the answer is not JSON: is this a Kubernetes API server?") from error
+        except (ValueError, RecursionError) as error:
+            raise ClusterError(f"{where}: {_NO_SERVER}") from error
 
 
 @asynccontextmanager
@@ -314,7 +326,7 @@ def _message(error: ApiException) -> str:
     body = error.body.decode(errors="replace") if isinstance(error.body, bytes) else str(error.body or "")
     try:
         message = json.loads(body).get("message", "")
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         message = body[:_QUOTED]
     return " ".join(str(message or error.reason or "").split())
 
@@ -328,7 +340,7 @@ async def _output(opened: Any) -> tuple[str, str]:
             if data and data[0] in streams:
                 streams[data[0]] += data[1:]
     printed, complained = (streams[channel].decode(errors="replace") for channel in (STDOUT_CHANNEL, STDERR_CHANNEL))
-    ended = json.loads(streams[ERROR_CHANNEL] or b"{}")
+    ended = fit(json.loads(streams[ERROR_CHANNEL] or b"{}"), {"status": text, "message": text}) or {}
     if ended.get("status") == "Success":
         return printed, ""
     last = (complained.strip().splitlines() or [""])[-1]

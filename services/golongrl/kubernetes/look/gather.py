@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from golongrl.kubernetes import cluster
 from golongrl.kubernetes.cluster import Cluster, ClusterForbiddenError, ClusterMissingError, ObjectKind
+from golongrl.kubernetes.forms import fit_picture
 from golongrl.kubernetes.kubeconfig import ClusterError
 from golongrl.kubernetes.look.pods import Pod, read_pods
 from golongrl.kubernetes.look.references import Reference, references
@@ -73,7 +74,7 @@ async def look(calls: Cluster, release: str) -> ReleaseLook:
     of_release = [item for item in runs or [] if item["spec"].get("release") == release]
     if not (pods or owners or of_release):
         raise ClusterError(await _nothing(calls, release))
-    served = None if operators is None else {item["metadata"]["labels"][_INSTANCE] for item in operators}
+    served = None if operators is None else {_instance(item) for item in operators}
     missing = await _missing(calls, unknown, references(owners, claims or []))
     refused = [
         *missing,
@@ -95,19 +96,31 @@ async def ask(calls: Cluster, seen: ReleaseLook) -> Json | None:
     reason = ""
     for pod, container in _askable(seen.pods):
         try:
-            picture: Json = json.loads(await calls.execute(pod.name, container, _COMMAND))
-            return picture
+            told = json.loads(await calls.execute(pod.name, container, _COMMAND))
+            # An empty answer is one: it knows nothing of the queue.
+            picture = {} if told == {} else fit_picture(told)
+            if picture is not None:
+                return picture
+            reason = _other_words(pod)
         except ClusterForbiddenError as error:
             # Nor may the others be asked.
             reason = str(error)
             break
         except ClusterError as error:
             reason = str(error)
-        except ValueError:
-            reason = f"pod {pod.name}: `{' '.join(_COMMAND)}` printed no JSON: does it run another version?"
+        except (ValueError, RecursionError):
+            reason = _other_words(pod)
     if reason:
         seen.unknown.append(reason)
     return None
+
+
+def _instance(item: Json) -> str:
+    return str((item["metadata"].get("labels") or {}).get(_INSTANCE, ""))
+
+
+def _other_words(pod: Pod) -> str:
+    return f"pod {pod.name}: `{' '.join(_COMMAND)}` did not print what this version reads: does it run another one?"
 
 
 def _askable(pods: Sequence[Pod]) -> Iterator[tuple[Pod, str]]:
@@ -151,6 +164,6 @@ async def _missing(calls: Cluster, unknown: list[str], wanted: Sequence[Referenc
 async def _nothing(calls: Cluster, release: str) -> str:
     """That a release is not here, and which are."""
     others = await _list(calls, [], cluster.POD, "app.kubernetes.io/part-of=golongrl")
-    names = sorted({item["metadata"]["labels"].get(_INSTANCE, "") for item in others or []} - {""})
+    names = sorted({_instance(item) for item in others or []} - {""})
     here = f"releases here: {', '.join(names)}" if names else "`helm list -A` shows those of all namespaces"
     return f"release {release}: nothing of it in namespace {calls.namespace}; {here}"

@@ -75,7 +75,7 @@ def _owner(item: Json) -> str:
     """The controller, and what the pod is to it: pods of another group, or of another index, do not replace it."""
     owners, labels = item["metadata"].get("ownerReferences") or [], item["metadata"].get("labels") or {}
     roles = (labels.get(key, "") for key in _ROLES)
-    return next((" ".join([owner["uid"], *roles]) for owner in owners if owner.get("controller")), "")
+    return next((" ".join([owner.get("uid", ""), *roles]) for owner in owners if owner.get("controller")), "")
 
 
 def _phase(item: Json) -> str:

@@ -106,8 +106,8 @@ def _process_lines(services: Sequence[Json]) -> Iterator[str]:
 def _queue_lines(queue: Json) -> Iterator[str]:
     yield (
         f"queue: version {queue['version']} (checkpoint {queue['committed']}), leased {queue['leased']}, "
-        f"ready {queue['ready']} of {queue['groups_per_step']} a step, "
-        f"in batches {queue['in_batches']}, checkpointed {queue['trained']} of {queue['rows']} rows, "
+        f"ready {queue['ready']} of {queue.get('groups_per_step', '?')} a step, "
+        f"in batches {queue['in_batches']}, checkpointed {queue['trained']} of {queue.get('rows', '?')} rows, "
         f"rejected {queue['rejected']}, "
         f"{queue['bytes'] / 2**20:.1f} MiB of {queue['max_bytes'] / 2**20:.0f}"
     )
