@@ -19,8 +19,9 @@ OWNER = np.array([0, 0, 0, 1, 1, 2])
 REAL = OWNER < 2
 
 
-def _correct(*overrides: str) -> Correction:
-    algorithm = load("quickstart", ["algorithm.rollout_token_veto=null", *overrides]).algorithm
+def _correct(*overrides: str, **more: Any) -> Correction:
+    """`more` is what a recipe refuses, and a rank with few responses meets all the same."""
+    algorithm = load("quickstart", ["algorithm.rollout_token_veto=null", *overrides]).algorithm.model_copy(update=more)
     behaviour = np.full(len(FLAT), -3.0, np.float32)
     shard = Shard(
         prompts=[np.array([5], np.int32)],
@@ -100,9 +101,8 @@ def test_normalised_weights_are_verls(level: str) -> None:
 @pytest.mark.parametrize("level", ["token", "sequence"])
 def test_weights_that_are_all_masked_stay_zero(level: str) -> None:
     """A rank may hold few responses, and a long one's weight is seldom within bounds."""
-    overrides = [f"algorithm.rollout_is={level}", "algorithm.rollout_is_clip=[20.0, 30.0]"]
-    normalise = "algorithm.rollout_is_batch_normalize=true"
-    correction = _correct("algorithm.rollout_is_mode=mask", *overrides, normalise)
+    overrides = [f"algorithm.rollout_is={level}", "algorithm.rollout_is_batch_normalize=true"]
+    correction = _correct("algorithm.rollout_is_mode=mask", *overrides, rollout_is_clip=(20.0, 30.0))
     assert correction.weights is not None
     assert not correction.weights[REAL].any()
     assert correction.metrics["rollout_corr/rollout_is_batch_norm_factor"] == 1
