@@ -29,7 +29,6 @@ INTERNAL = {
     "QueueFullError": "becomes an HTTP answer of the engine",
     "DuplicateRequestError": "becomes an HTTP answer of the engine",
     "BadRequestError": "becomes an HTTP answer of the engine",
-    "_UnauthorizedError": "becomes an HTTP answer of the engine",
     "EngineDeadError": "becomes an HTTP answer of the engine, whose process then ends",
     "PoolFullError": "becomes an HTTP answer of the reward service",
     "PoolNotReadyError": "becomes an HTTP answer of the reward service",
