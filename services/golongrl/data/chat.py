@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from golongrl.data import keys_once
 from golongrl.data.errors import DataError
+from golongrl.data.model_config import json_object
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -131,17 +131,6 @@ def think_problem(chat: Chat, enable_thinking: bool | None) -> str | None:
             f'tokenizer_config.json mark {_OPEN} and {_CLOSE} "special": false'
         )
     return None
-
-
-def json_object(path: Path) -> dict[str, Any]:
-    """A JSON file of a model folder. Raises DataError naming the file."""
-    try:
-        config = keys_once.loads(path.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"model file {path}: {error}") from error
-    if not isinstance(config, dict):
-        raise DataError(f"model file {path}: expected an object")
-    return config
 
 
 def _template_text(folder: Path, config: Mapping[str, Any]) -> str:

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from golongrl.data.chat import json_object
+from golongrl.data import keys_once
 from golongrl.data.errors import DataError
 from golongrl.recipe.load import explain
 
@@ -321,6 +321,17 @@ def weights_fault(shapes: Mapping[str, Sequence[int]], config: Mapping[str, Any]
     if layers and found and layers > (held := max(found) + 1):
         return f"num_hidden_layers {layers} exceeds the {held} layers of the weights"
     return None
+
+
+def json_object(path: Path) -> dict[str, Any]:
+    """A JSON file of a model folder. Raises DataError naming the file."""
+    try:
+        config = keys_once.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"model file {path}: {error}") from error
+    if not isinstance(config, dict):
+        raise DataError(f"model file {path}: expected an object")
+    return config
 
 
 def checked_file(path: Path, name: str) -> dict[str, Any]:

@@ -258,7 +258,7 @@ def yarn(
     import json
     import shlex
 
-    from golongrl.data.chat import json_object
+    from golongrl.data.model_config import json_object
     from golongrl.evaluation.yarn import profile
 
     path = model if model.suffix == ".json" else model / "config.json"

@@ -45,7 +45,7 @@ def pool(monkeypatch):
         groups = [GroupRewards(row, (float(row % 2),) * 8) for row in range(count)]
         rewards.write(place / REWARDS, 1, groups)
 
-    monkeypatch.setattr(stage, "pool_of", lambda settings: run)
+    monkeypatch.setattr(stage, "pool_of", lambda settings, jobs: run)
 
 
 def test_every_stage_hands_on_what_the_next_one_needs(tmp_path, pool):

@@ -19,8 +19,7 @@ from typing import Any, Final
 import httpx
 
 from golongrl import bounded_http, files, ports
-from golongrl.data.chat import json_object
-from golongrl.data.model_config import CONFIG, checked_file
+from golongrl.data.model_config import CONFIG, checked_file, json_object
 from golongrl.errors import GolongrlError, writing_to
 from golongrl.evaluation import yarn
 from golongrl.evaluation.errors import EvaluationError
