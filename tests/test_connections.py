@@ -1,6 +1,7 @@
 """What one client of a server can hold is bounded: by both of uvicorn's parsers, over real sockets."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -23,6 +24,12 @@ READ = b"POST /read HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nabcd"
 # Long enough that nothing waits for it where a test is about another limit.
 NEVER = 3600.0
 MB = 1 << 20
+
+
+def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Lower ones depend on the level that others set in this process."""
+    return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+
 
 Connect = Callable[[], Awaitable[tuple[asyncio.StreamReader, asyncio.StreamWriter]]]
 
@@ -276,7 +283,7 @@ async def test_nonsense_in_a_body_that_is_answered_already_ends_the_connection(
         await reader.readexactly(MB)
         writer.write(b"zz\r\nabc")
         assert b"400" not in await until_closed(reader)
-    assert [record.getMessage() for record in caplog.records] == ["Invalid HTTP request received."]
+    assert warnings(caplog) == ["Invalid HTTP request received."]
 
 
 @BOTH
@@ -293,7 +300,7 @@ async def test_nonsense_in_a_body_that_is_not_answered_yet_is_one_line(
         assert b"400 Bad Request" in await until_closed(reader)
         app.finish.set()
         assert b"200 OK" in await asked(connect)
-    assert [record.getMessage() for record in caplog.records] == ["Invalid HTTP request received."]
+    assert warnings(caplog) == ["Invalid HTTP request received."]
 
 
 async def test_every_server_has_these_bounds() -> None:
