@@ -9,13 +9,16 @@ import numpy as np
 import pytest
 import redis
 
+from golongrl.errors import InputError
 from golongrl.queue import (
     Batch,
     FencedError,
     Group,
     Lease,
     OutOfOrderError,
+    QueueError,
     Response,
+    SampleQueue,
     Stopped,
     SubmitOutcome,
     UnreadableGroupError,
@@ -23,6 +26,7 @@ from golongrl.queue import (
     encode,
     fault,
 )
+from golongrl.queue.submission import refusal
 from support import queue_picture
 from support.groups import group_for, response
 
@@ -82,6 +86,62 @@ async def test_a_group_that_cannot_be_trained_is_refused_and_its_row_dealt_again
     assert await play.queue.submit(lease, FAULTS[reason](sound)) is SubmitOutcome.STALE
     assert await play.submit(again) == SubmitOutcome.ACCEPTED
     assert (await play.queue.stats()).redone_by == {"invalid": 1}
+
+
+REFUSALS: dict[str, Callable[[Group], Group]] = {
+    "row 7 differs from its lease's 0": lambda group: replace(group, row=7),
+    "row 0.0 differs from its lease's 0": lambda group: replace(group, row=0.0),  # type: ignore[arg-type]
+    "epoch 1 differs from its lease's 0": lambda group: replace(group, epoch=1),
+    "worker 'v' differs from its lease's 'w'": lambda group: replace(group, worker="v"),
+    "engine_version 1 differs from its lease's 0": lambda group: replace(group, engine_version=1),
+    "task_key is no text, but of type NoneType": lambda group: replace(group, task_key=None),  # type: ignore[arg-type]
+    "task has half a character (a lone surrogate): 'T\\udc80'": lambda group: replace(group, task="T\udc80"),
+    "metric has 5000 characters, more than 1000": lambda group: replace(group, metric="F" * 5000),
+    "timings: 'generate' is no finite number of seconds": lambda group: replace(group, timings={"generate": "1"}),  # type: ignore[dict-item]
+    "timings: 'a' is no finite number of seconds": lambda group: replace(group, timings={"a": np.nan}),
+    "timings: 'b' is no finite number of seconds": lambda group: replace(group, timings={"a": 1.0, "b": np.inf}),
+    "timings: 'c' is no finite number of seconds": lambda group: replace(group, timings={"c": 10**400}),
+    "timings are no table of seconds by name": lambda group: replace(group, timings=None),  # type: ignore[arg-type]
+    "moments: 'leased' is no finite number of seconds": lambda group: replace(group, moments={"leased": -np.inf}),
+    "moments are no table of seconds by name": lambda group: replace(group, moments={1: 1.0}),  # type: ignore[dict-item]
+    "response 0: reward 2 is not from 0 to 1": lambda group: changed(group, reward=2),
+    "response 0: reward -1.0 is not from 0 to 1": lambda group: changed(group, reward=-1.0),
+    "response 0: reason has 1000000 characters, more than 1000": lambda group: changed(group, reason="r" * 1_000_000),
+    "response 0: finish_reason is no text, but of type int": lambda group: changed(group, finish_reason=1),
+    f"response 0: versions of its tokens are no whole numbers of at most {2**53}": lambda group: changed(
+        group, version_spans=(VersionSpan(2**70, 0, 4),)
+    ),
+}
+
+
+@pytest.mark.parametrize("reason", REFUSALS)
+def test_a_group_that_is_not_the_leases_or_cannot_travel_is_refused(reason: str) -> None:
+    lease = Lease("0-0", 0, 0, 1, "t", "w", 0, "", 0.0, 60.0)
+    assert refusal(group_for(lease), lease) is None
+    assert refusal(REFUSALS[reason](group_for(lease)), lease) == reason
+
+
+async def test_what_is_refused_is_dealt_again(play: Play) -> None:
+    await play.start()
+    wrong = await play.lease()
+    assert await play.queue.submit(wrong, replace(group_for(wrong), row=7)) is SubmitOutcome.INVALID
+    again = await play.lease()
+    assert (again.uid, again.tries) == (wrong.uid, 1)
+    assert await play.submit(again) == SubmitOutcome.ACCEPTED
+
+
+async def test_names_and_numbers_that_cannot_be_sent_are_one_clear_error(play: Play) -> None:
+    await play.start()
+    lease = await play.lease()
+    with pytest.raises(QueueError, match="lease: a name or number in it cannot be sent"):
+        await play.queue.lease("w\udc80", 0)
+    with pytest.raises(QueueError, match="renew: a name or number in it cannot be sent"):
+        await play.queue.renew("w", {lease.token: 2**70})
+    for ttl in (np.inf, -np.inf, np.nan):
+        with pytest.raises(ValueError, match="ttl_s must be a finite number of seconds"):
+            await play.queue.beat("rollout", "w", {}, ttl)
+    with pytest.raises(InputError, match="its name has half a character"):
+        SampleQueue.from_url("redis://localhost", "run\ud800")
 
 
 @pytest.mark.parametrize(

@@ -137,7 +137,8 @@ def test_command(redis_url: str, run_name: str, play: Play) -> None:
     missing = runner.invoke(app, ["peek", "0-99"]).exception
     assert isinstance(missing, QueueError)
     assert str(missing) == f"run {run_name} has no row 0-99"
-    for uid in ("0", "\u00b2-1", "\u0663-1", "-1-0", "0-1\n", "9" * 30 + "-1", "0-" + "9" * 5000):
+    malformed = ("0", "\u00b2-1", "\u0663-1", "-1-0", "0-1\n", "9" * 30 + "-1", "0-" + "9" * 5000)
+    for uid in (*malformed, "00-0", "0-00", "0-05"):
         no_row = runner.invoke(app, ["peek", "--", uid]).exception
         assert isinstance(no_row, QueueError), uid
         assert "is not of the form EPOCH-ROW" in str(no_row)

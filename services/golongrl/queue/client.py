@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import re
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
@@ -33,8 +34,9 @@ from golongrl.queue.errors import (
     SettingsMismatchError,
     UnreadableGroupError,
 )
-from golongrl.queue.schema import Group, decode, fault
+from golongrl.queue.schema import Group, decode
 from golongrl.queue.server import QueueServerReport, ServerState
+from golongrl.queue.submission import MOST_REASON, refusal
 from golongrl.queue.types import (
     Attachment,
     Batch,
@@ -58,10 +60,8 @@ from golongrl.telemetry.waits import Waits
 
 log = structlog.get_logger(__name__)
 
-# A row's name, in numbers that the scripts can take.
-UID = re.compile(r"[0-9]{1,10}-[0-9]{1,10}\Z")
-# Of a sentence for a person; what it quotes may be long.
-MOST_REASON = 1000
+# A row's name: numbers that the scripts can take, each written in one way.
+UID = re.compile(r"(0|[1-9][0-9]{0,9})-(0|[1-9][0-9]{0,9})\Z")
 # Between the upload of a body and the script that puts it in place, which follow each other on one connection.
 STAGED_S = 120
 # Of a run's random number: with the number of a key it stays a whole number in Lua.
@@ -206,11 +206,11 @@ class SampleQueue:
         return bool((await self._run("release", args))["held"])
 
     async def submit(self, lease: Lease, group: Group) -> SubmitOutcome:
-        """Hand in a finished group. Never refused for bytes; a group that nobody could train on is `INVALID`, which
-        is a failed try. Raises ValueError if the group is not the lease's row."""
+        """Hand in a finished group. Never refused for bytes; a group that nobody could train on, or that is not the
+        lease's (`submission.refusal`), is `INVALID`, which is a failed try. Raises ValueError if it has another uid."""
         if group.uid != lease.uid:
             raise ValueError(f"group {group.uid} does not belong to the lease of {lease.uid}")
-        if wrong := fault(group, lease.vocabulary):
+        if wrong := refusal(group, lease):
             log.warning("a group is refused", uid=lease.uid, worker=lease.worker, reason=wrong)
             held = await self.release(lease, "invalid", failed=True, detail=wrong)
             return SubmitOutcome.INVALID if held else SubmitOutcome.STALE
@@ -347,7 +347,10 @@ class SampleQueue:
             return WeightsRef(**msgpack.unpackb(packed)) if packed else None
 
     async def beat(self, service: str, id: str, fields: Mapping[str, str], ttl_s: float) -> None:
-        """Report that this process is alive; forgotten after `ttl_s` seconds. Works before `setup`."""
+        """Report that this process is alive; forgotten after `ttl_s` seconds. Works before `setup`. Raises ValueError
+        on a `ttl_s` that is no finite number."""
+        if not math.isfinite(ttl_s):
+            raise ValueError(f"ttl_s must be a finite number of seconds, not {ttl_s}")
         args = {"service": service, "id": id, "fields": dict(fields), "ttl": int(ttl_s * 1000)}
         await self._run("beat", args)
 

@@ -20,6 +20,7 @@ from redis import exceptions as rx
 from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.sentinel import MasterNotFoundError
 
+from golongrl.errors import InputError
 from golongrl.queue.address import Address, address
 from golongrl.queue.errors import (
     NotDurableError,
@@ -119,8 +120,10 @@ class Connection:
         """Connects at the first call; the forms of a URL are in `golongrl.queue.address`.
 
         Raises:
-            InputError: it is not the URL of a Redis.
+            InputError: it is not the URL of a Redis, or the run's name is not UTF-8.
         """
+        if any("\ud800" <= character <= "\udfff" for character in run):
+            raise InputError(f"run {run!a}: its name has half a character (a lone surrogate)")
         return cls(address(url), run, patience, waits)
 
     @property
@@ -148,7 +151,10 @@ class Connection:
         the replicas that are to confirm it, before this returns. Raises QueueUnavailableError, NotDurableError,
         QueueError."""
         wanted = script(name)
-        packed = msgpack.packb(dict(args))
+        try:
+            packed = msgpack.packb(dict(args))
+        except (ValueError, OverflowError, TypeError) as error:
+            raise QueueError(f"{name}: a name or number in it cannot be sent to Redis: {error}") from error
 
         async def attempt() -> dict[str, Any]:
             return await self._once(wanted, packed, blobs, before, durable)

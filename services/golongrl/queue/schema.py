@@ -27,6 +27,10 @@ _CHECKED = b"\xce"
 _CRC_BYTES = 4
 # Ids travel as int32.
 _MOST_IDS = 1 << 31
+# Whole numbers up to here are exact in Lua, and in a JSON of a tool. Seconds since 1970 are far below it.
+_MOST = 1 << 53
+# Characters of a name that a message quotes.
+_MOST_NAME = 100
 
 
 class VersionSpan(NamedTuple):
@@ -118,22 +122,38 @@ class Group:
 
 def fault(group: Group, vocabulary: int = 0) -> str | None:
     """Why `group` cannot be trained on, None if it can: ids outside of the vocabulary (0: its size is not known),
-    log-probs that are no log-probs, rewards that are no numbers, no responses."""
+    log-probs that are no log-probs, rewards, versions or times that are no numbers, no responses."""
     if not group.responses:
         return "it has no responses"
+    if wrong := _seconds_fault("timings", group.timings) or _seconds_fault("moments", group.moments):
+        return wrong
     if wrong := _ids_fault(group.prompt_ids, vocabulary):
         return f"prompt: {wrong}"
     for index, response in enumerate(group.responses):
         wrong = _ids_fault(response.ids, vocabulary) or _logprobs_fault(response.logprobs)
-        if response.reward is not None and not _is_finite(response.reward):
+        if response.reward is not None and not _is_number(response.reward):
             wrong = wrong or f"reward {response.reward!r}"
-        if wrong:
+        if wrong := wrong or _spans_fault(response.version_spans):
             return f"response {index}: {wrong}"
     return None
 
 
-def _is_finite(value: object) -> bool:
-    return isinstance(value, int | float) and bool(np.isfinite(value))
+def _is_number(value: object) -> bool:
+    """False for NaN, an infinity, and what is too large to travel."""
+    return isinstance(value, int | float) and -_MOST <= value <= _MOST
+
+
+def _spans_fault(spans: Sequence[VersionSpan]) -> str | None:
+    if all(isinstance(span.version, int) and abs(span.version) <= _MOST for span in spans):
+        return None
+    return f"versions of its tokens are no whole numbers of at most {_MOST}"
+
+
+def _seconds_fault(what: str, seconds: object) -> str | None:
+    if not isinstance(seconds, dict) or not all(isinstance(name, str) for name in seconds):
+        return f"{what} are no table of seconds by name"
+    wrong = next((name for name, value in seconds.items() if not _is_number(value)), None)
+    return None if wrong is None else f"{what}: {wrong[:_MOST_NAME]!a} is no finite number of seconds"
 
 
 def _ids_fault(ids: NDArray[np.int32], vocabulary: int) -> str | None:

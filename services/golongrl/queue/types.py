@@ -38,7 +38,8 @@ class SubmitOutcome(StrEnum):
     STALE = "stale"
     """The lease was lost (expired, given up, rolled back): another worker gets the row."""
     INVALID = "invalid"
-    """The group cannot be trained (`schema.fault` says why): the row is dealt again, or rejected after its last try."""
+    """The group cannot be trained, or is not its lease's (`submission.refusal` says why): the row is dealt again, or
+    rejected after its last try."""
     RETURNED = "returned"
     """A token of the group is older than its lease (the engine restarted in mid-group): the row will be redone."""
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from golongrl.data.prepared import PreparedRow
 from golongrl.queue import Group, Lease, Response, VersionSpan
+from golongrl.queue.submission import MOST_REASON
 from golongrl.reward.models import ScoreResult
 from golongrl.rollout.sglang.answers import Generation
 from golongrl.rollout.sglang.errors import EngineError
@@ -77,5 +78,5 @@ def response(answer: Generation, spans: tuple[VersionSpan, ...], result: ScoreRe
         finish_reason=answer.finish,
         reward=result.score,
         status=result.status,
-        reason=result.reason or "",
+        reason=(result.reason or "").encode("utf-8", "replace").decode("utf-8")[:MOST_REASON],
     )

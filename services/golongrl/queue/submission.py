@@ -1,0 +1,51 @@
+"""What a worker may hand in under a lease. Pure.
+
+Stricter than `schema.fault`, which also judges what older workers have stored: a group is its lease's, its rewards are
+scores, and its texts are short and can be written as UTF-8.
+"""
+
+from collections.abc import Iterator
+
+from golongrl.queue.schema import Group, fault
+from golongrl.queue.types import Lease
+
+# Characters of a sentence for a person, and of a name; what it quotes may be long.
+MOST_REASON = 1000
+# What a group repeats of its lease.
+_OF_THE_LEASE = ("row", "epoch", "worker", "engine_version")
+_NAMES = ("task", "metric", "task_key", "reward_mode")
+
+
+def refusal(group: Group, lease: Lease) -> str | None:
+    """Why `group` cannot be handed in under `lease`, None if it can."""
+    wrong = _differs(group, lease) or fault(group, lease.vocabulary) or next(_outside(group), None)
+    return wrong[:MOST_REASON] if wrong else None
+
+
+def _differs(group: Group, lease: Lease) -> str | None:
+    for name in _OF_THE_LEASE:
+        found, expected = getattr(group, name), getattr(lease, name)
+        if type(found) is not type(expected) or found != expected:
+            return f"{name} {found!a} differs from its lease's {expected!a}"
+    return None
+
+
+def _outside(group: Group) -> Iterator[str]:
+    for name in _NAMES:
+        yield from _text_faults(name, getattr(group, name))
+    for name in (*group.timings, *group.moments):
+        yield from _text_faults("a name of its times", name)
+    for index, response in enumerate(group.responses):
+        if response.reward is not None and not 0 <= response.reward <= 1:
+            yield f"response {index}: reward {response.reward!r} is not from 0 to 1"
+        for name in ("finish_reason", "reason"):
+            yield from _text_faults(f"response {index}: {name}", getattr(response, name))
+
+
+def _text_faults(name: str, text: object) -> Iterator[str]:
+    if not isinstance(text, str):
+        yield f"{name} is no text, but of type {type(text).__name__}"
+    elif len(text) > MOST_REASON:
+        yield f"{name} has {len(text)} characters, more than {MOST_REASON}"
+    elif any("\ud800" <= character <= "\udfff" for character in text):
+        yield f"{name} has half a character (a lone surrogate): {text!a}"
