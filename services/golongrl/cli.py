@@ -103,13 +103,19 @@ def check(
     """
     from golongrl.data.model_check import check_local_model
     from golongrl.evaluation.held_out import HeldOutSuite
+    from golongrl.learner.checkpoints.resume import resume_note
     from golongrl.learner.queue_settings import budget_warning
+    from golongrl.recipe.fit import steps_warning
     from golongrl.recipe.functions import check_functions
 
     checked = load(recipe, [*(overrides or ()), *([] if gpus is None else [f"learner.ranks={gpus}"])])
     if warning := budget_warning(checked):
         print(f"warning: {warning}", file=sys.stderr)
+    if warning := steps_warning(checked):
+        print(f"warning: {warning}", file=sys.stderr)
     check_functions(checked)
+    if note := resume_note(checked.learner.resume):
+        print(f"note: {note}", file=sys.stderr)
     if (suite := HeldOutSuite.of(checked)) is not None:
         suite.check()
     here = check_local_model(checked)

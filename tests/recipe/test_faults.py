@@ -7,9 +7,12 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from golongrl.errors import InputError
+from golongrl.learner.checkpoints.resume import resume_note
 from golongrl.recipe import RecipeError, load, parse, read_yaml, source
-from golongrl.recipe.fit import model_faults, rows_fault, run_faults
+from golongrl.recipe.fit import model_faults, rows_fault, run_faults, steps_warning
 from golongrl.recipe.load import MAX_BYTES, MAX_DEPTH, yaml_problem
+from golongrl.telemetry.history import STEP, History, summary
 
 QUICKSTART = source("quickstart")
 
@@ -104,6 +107,17 @@ def test_all_faults_are_told():
         (["algorithm.gamma=2000"], "algorithm.gamma: "),
         (["learner.betas=[0.9, 1.0]"], "learner.betas.1: "),
         (["reward.deadline_s=121"], "reward.deadline_s: "),
+        (["reward.deadline_s=1e-300"], "reward.deadline_s: below 0.01 s"),
+        (["learner.validation_deadline_s=0.001"], "learner.validation_deadline_s: below 0.01 s"),
+        (["queue.lease_s=1e-6"], "queue.lease_s: below 0.5 s"),
+        (["queue.stall_s=0.4"], "queue.stall_s: below 0.5 s"),
+        (["queue.lease_s=0"], "queue.lease_s: "),
+        (["telemetry.otlp_endpoint=http://c:99999"], "telemetry.otlp_endpoint: not the address of a collector"),
+        (["telemetry.otlp_endpoint=http://c:abc/x"], "telemetry.otlp_endpoint: not the address of a collector"),
+        (["telemetry.otlp_endpoint=http://c:0"], "telemetry.otlp_endpoint: not the address of a collector"),
+        (["telemetry.otlp_endpoint=http://:4318"], "telemetry.otlp_endpoint: not the address of a collector"),
+        (["telemetry.otlp_endpoint='http://[::1'"], "telemetry.otlp_endpoint: not the address of a collector"),
+        (["data.corpus=builtin:nope"], "data.corpus builtin:nope: unknown; the builtin corpus is"),
         (["reward.deadline_s=60"], "reward.deadline_s 60 is not below queue.stall_s 60"),
         (["rollout.n=1", "rollout.min_scored=1", "rollout.group_filter=true"], "at least 2 works"),
         (["rollout.min_scored=9"], "rollout.min_scored 9 exceeds rollout.n 8; at most 8 works"),
@@ -155,6 +169,31 @@ def test_a_run_needs_prompts_for_one_batch():
     assert not list(run_faults(load("quickstart")))
     (fault,) = run_faults(load("quickstart", ["data.prompts=9"]))
     assert "at least 18 prompts work" in fault
+
+
+@pytest.mark.parametrize(
+    ("prompts", "epochs", "steps", "most"),
+    [(60, 1, 5, 4), (60, 1, 4, None), (60, 2, 7, None), (60, 2, 8, 7), (720, 1, 40, None), (720, 1, "null", None)],
+)
+def test_steps_that_the_rows_do_not_reach_are_named(prompts, epochs, steps, most):
+    made = load("quickstart", [f"data.prompts={prompts}", f"data.epochs={epochs}", f"learner.steps={steps}"])
+    said = steps_warning(made)
+    assert (said is None) == (most is None)
+    assert said is None or f"are at most {most} steps; learner.steps is {steps}" in said
+
+
+def test_what_a_run_cannot_resume_from_is_refused(tmp_path):
+    assert [resume_note(value) for value in ("auto", "never", str(tmp_path))] == [None] * 3
+    assert "is not on this machine" in (resume_note("/elsewhere/global_step_5") or "")
+    for wrong in ("latest", "Auto", str(tmp_path / "step_5"), "global_step_", "global_step_x"):
+        with pytest.raises(InputError, match="neither auto, never nor the path of a checkpoint"):
+            resume_note(wrong)
+
+
+def test_a_run_that_used_all_rows_says_so():
+    records = History(tuple({STEP: step, "critic/score/mean": 0.5} for step in range(5)))
+    assert summary(records, 4) == summary(records) == "done: 4 steps, mean reward 0.500 -> 0.500"
+    assert summary(records, 5).startswith("done: 4 steps (all rows were used; learner.steps is 5), mean")
 
 
 @pytest.mark.parametrize(

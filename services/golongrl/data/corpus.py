@@ -12,8 +12,9 @@ from functools import cached_property
 from pathlib import Path
 
 from golongrl.data.errors import DataError
+from golongrl.recipe.fit import BUILTIN_CORPUS
 
-PYTHON_REFERENCE = "builtin:python-reference"
+PYTHON_REFERENCE = BUILTIN_CORPUS
 TEXT_SUFFIXES = (".txt", ".md", ".rst")
 # Least text a corpus needs: below this the nine tasks repeat themselves.
 LEAST_TOKENS = 2_000

@@ -181,7 +181,8 @@ def _to_the_end(
     finally:
         _remove_temporary(folder, options.temporary)
         report = _finish(request, recipe, replace(info, state=state, detail=detail, temporary=None), console)
-    console.print(f"{history.summary(history.read(folder.metrics))}; report: {report}", highlight=False, soft_wrap=True)
+    said = history.summary(history.read(folder.metrics), recipe.learner.steps)
+    console.print(f"{said}; report: {report}", highlight=False, soft_wrap=True)
 
 
 def _finish(request: TrainRequest, recipe: Recipe, info: RunInfo, console: Console) -> Path:

@@ -13,6 +13,8 @@ from golongrl.routes.model import ARCHITECTURES, routing_of
 if TYPE_CHECKING:
     from golongrl.recipe.models import Recipe
 
+# The corpus that comes with Python.
+BUILTIN_CORPUS = "builtin:python-reference"
 # Redis keeps a run's order (4 bytes a row and epoch) and each group as one value, of at most 512 MB.
 MOST_BYTES = 512 << 20
 MOST_DEALT = MOST_BYTES // 4
@@ -54,6 +56,8 @@ def _lengths(recipe: "Recipe") -> Iterator[str]:
             f"is below the longest sequence, {longest} (data.max_prompt_tokens + rollout.max_response_tokens); at "
             f"least {-(-longest // learner.ulysses)} works"
         )
+    if data.corpus is not None and data.corpus.startswith("builtin:") and data.corpus != BUILTIN_CORPUS:
+        yield f"data.corpus {data.corpus}: unknown; the builtin corpus is {BUILTIN_CORPUS}"
     if data.corpus is not None and data.context_tokens > data.max_prompt_tokens and data.overlong != "truncate_left":
         yield (
             f"data.context_tokens {data.context_tokens} exceeds data.max_prompt_tokens {data.max_prompt_tokens}: every "
@@ -155,6 +159,20 @@ def run_faults(recipe: "Recipe") -> Iterator[str]:
             f"data.prompts {data.prompts} x data.epochs {data.epochs} is below queue.groups_per_step {groups}: no "
             f"batch would ever be full; at least {-(-groups // data.epochs)} prompts work"
         )
+
+
+def steps_warning(recipe: "Recipe") -> str | None:
+    """One line when the rows that are built are used up before `learner.steps`; None when they suffice."""
+    data, groups, steps = recipe.data, recipe.queue.groups_per_step, recipe.learner.steps
+    if data.corpus is None or steps is None:
+        return None
+    most = -(-data.prompts * data.epochs // groups)
+    if most >= steps:
+        return None
+    return (
+        f"data.prompts {data.prompts} x data.epochs {data.epochs} at queue.groups_per_step {groups} are at most {most} "
+        f"steps; learner.steps is {steps}, and the run ends when all rows were used"
+    )
 
 
 def _divisors(number: int) -> list[int]:

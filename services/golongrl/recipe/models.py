@@ -10,6 +10,7 @@ Sizes are in tokens unless a name says otherwise, durations in seconds (`_s`), s
 
 import os
 from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
@@ -29,7 +30,40 @@ PositiveInt = Annotated[int, Field(ge=1, le=MOST)]
 NonNegativeInt = Annotated[int, Field(ge=0, le=MOST)]
 # What a run counts, one by one.
 Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
+# A lease is renewed at a third of its time, by a round trip to Redis that may wait for its disk. Less than this, and a
+# living worker loses every lease.
+LEAST_LEASE_S = 0.5
+# A clock tick of a process: less, and whatever was to be waited for is given up before it is looked at once.
+LEAST_DEADLINE_S = 0.01
+
+
+def _renewable(seconds: float) -> float:
+    if 0 < seconds < LEAST_LEASE_S:
+        raise ValueError(f"below {LEAST_LEASE_S:g} s: a living worker could not renew its lease in time")
+    return seconds
+
+
+def _waitable(seconds: float) -> float:
+    if 0 < seconds < LEAST_DEADLINE_S:
+        raise ValueError(f"below {LEAST_DEADLINE_S:g} s: it would be over before any work could end")
+    return seconds
+
+
+def _address(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        known = bool(parts.hostname) and parts.port != 0
+    except ValueError as error:
+        raise ValueError(f"not the address of a collector: {error}") from error
+    if not known:
+        raise ValueError("not the address of a collector: it needs a host, and a port from 1 to 65535")
+    return url
+
+
+CollectorUrl = Annotated[str, Field(pattern=r"^https?://[^\s/@?#]+(/[^\s@?#]*)?$"), AfterValidator(_address)]
 Seconds = Annotated[float, Field(gt=0, le=LONGEST_S)]
+LeaseSeconds = Annotated[Seconds, AfterValidator(_renewable)]
+DeadlineSeconds = Annotated[Seconds, AfterValidator(_waitable)]
 # The range of floats of 32 bits, in which is trained: beyond, a number becomes infinity or 0.
 LEAST_FLOAT, MOST_FLOAT = 2.0**-126, 1e38
 
@@ -269,7 +303,7 @@ class Reward(Section):
         "compat", description="`compat`: the original's rules; `strict`: its openings closed."
     )
     # The reward service refuses a request that asks for more.
-    deadline_s: Annotated[float, Field(gt=0, le=MAX_DEADLINE_S)] = Field(
+    deadline_s: Annotated[float, Field(gt=0, le=MAX_DEADLINE_S), AfterValidator(_waitable)] = Field(
         10.0, description="Longest a single item may take before it is unscored."
     )
 
@@ -292,8 +326,8 @@ class Queue(Section):
         256 << 30,
         description="With `learner.routing_replay`: budget of the weight store for samples' routes, checked at lease.",
     )
-    lease_s: Seconds = Field(120.0, description="A lease not renewed for this long is returned.")
-    stall_s: Seconds = Field(900.0, description="A lease without progress for this long is returned.")
+    lease_s: LeaseSeconds = Field(120.0, description="A lease not renewed for this long is returned.")
+    stall_s: LeaseSeconds = Field(900.0, description="A lease without progress for this long is returned.")
     max_tries: PositiveInt = Field(
         5,
         description="Failed tries (the engine failed, the worker died, the lease stalled, the group was invalid) after "
@@ -371,7 +405,7 @@ class Learner(Section):
         "one after the last step; 0 is never.",
     )
     val_before_train: bool = Field(False, description="Validate the initial policy.")
-    validation_deadline_s: Seconds = Field(
+    validation_deadline_s: DeadlineSeconds = Field(
         3600.0,
         description="Longest a validation may hold up training; if it is not finished by then, no averages are "
         "reported.",
@@ -386,7 +420,9 @@ class Telemetry(Section):
         description="Groups of each step kept as text in samples.jsonl: the worst, the best, then random ones; 0 keeps "
         "no text of prompts and answers.",
     )
-    otlp_endpoint: Annotated[str, Field(pattern=r"^https?://[^\s/@?#]+(/[^\s@?#]*)?$")] | None = Field(
+    otlp_endpoint: (
+        Annotated[str, Field(pattern=r"^https?://[^\s/@?#]+(/[^\s@?#]*)?$"), AfterValidator(_address)] | None
+    ) = Field(
         None,
         description="Where spans are sent by OTLP over HTTP, such as http://collector:4318; `/v1/traces` is added. "
         "null sends none. A collector's keys go into the environment (OTEL_EXPORTER_OTLP_HEADERS), and so does "

@@ -53,10 +53,12 @@ class History:
         return mean(values[:window]), mean(values[-window:])
 
 
-def summary(records: History) -> str:
-    """A finished run in one line."""
+def summary(records: History, wanted: int | None = None) -> str:
+    """A finished run in one line; it says so where all rows were used before step `wanted`."""
     first, last = records.change()
-    return f"done: {sum(step > 0 for step in records.steps)} steps, mean reward {first:.3f} -> {last:.3f}"
+    early = wanted is not None and max(records.steps, default=0) < wanted
+    why = f" (all rows were used; learner.steps is {wanted})" if early else ""
+    return f"done: {sum(step > 0 for step in records.steps)} steps{why}, mean reward {first:.3f} -> {last:.3f}"
 
 
 def mean(values: Sequence[float] | Sequence[int]) -> float:

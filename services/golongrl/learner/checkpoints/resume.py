@@ -26,6 +26,7 @@ from typing import Any
 
 import structlog
 
+from golongrl.errors import InputError
 from golongrl.learner import model_identity
 from golongrl.learner.checkpoints import store
 from golongrl.learner.checkpoints.store import AUTO, NEVER, Checkpoint, CheckpointError, Checkpoints, LearnerState
@@ -200,6 +201,21 @@ def _latest(checkpoints: Checkpoints, committed: int) -> int | None:
         latest = committed or (steps[0] if steps else None)
         log.warning("the tracker of checkpoints is damaged", error=str(error), assumed=latest)
         return latest
+
+
+def resume_note(resume: str) -> str | None:
+    """What a person should know of `learner.resume` before a run; None if nothing.
+
+    Raises:
+        InputError: it is neither `auto`, `never` nor the path of a checkpoint, here or on another machine.
+    """
+    if resume in (AUTO, NEVER) or Path(resume).is_dir():
+        return None
+    if store.is_folder_name(Path(resume).name):
+        return f"learner.resume {resume} is not on this machine; it was not checked"
+    raise InputError(
+        f"learner.resume {resume}: neither {AUTO}, {NEVER} nor the path of a checkpoint folder global_step_N"
+    )
 
 
 def own_checkpoint(checkpoints: Checkpoints) -> tuple[int | None, list[str]]:

@@ -180,10 +180,14 @@ def step_of(folder: Path) -> int:
     try:
         return _state(folder).step
     except CheckpointError:
-        step = folder.name.removeprefix(_FOLDER)
-        if folder.name.startswith(_FOLDER) and step.isdecimal():
-            return int(step)
+        if is_folder_name(folder.name):
+            return int(folder.name.removeprefix(_FOLDER))
         raise
+
+
+def is_folder_name(name: str) -> bool:
+    """Whether a checkpoint's folder is called so."""
+    return name.startswith(_FOLDER) and name.removeprefix(_FOLDER).isdecimal()
 
 
 def history_of(folder: Path) -> str:
