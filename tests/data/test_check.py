@@ -46,7 +46,27 @@ def written(tmp_path, *records, first=b""):
     return path
 
 
+ANSWERED = [{"role": "user", "content": "Where?"}, {"role": "assistant", "content": "Paris"}]
 BAD = [
+    (row(label="\u200b"), r"golden_label: empty \(invisible characters alone: '\\u200b'\)"),
+    (row(label="\u200d \u2060\ufeff"), "golden_label: empty .invisible"),
+    (row(label="\u3164"), "golden_label: empty .invisible"),
+    (row(label="\x00\x1b"), "golden_label: empty .invisible"),
+    (row(source=MATH, label=["2", "\u00ad"]), "golden_label: empty .invisible"),
+    (lines_of(["\u200b", "\u200e\n"]), "doc_ids: empty .invisible"),
+    (row(content="\u200b"), r"prompt\.0\.content: empty .invisible"),
+    (row(content="\u2800\ufe0f"), r"prompt\.0\.content: empty .invisible"),
+    (row(prompt=[{"role": "system", "content": "\u200b"}]), "every message is empty"),
+    (row(prompt=ANSWERED), r"prompt\.1\.role: the last message is the assistant's"),
+    (row(prompt=ANSWERED[1:]), r"prompt\.0\.role: the last message is the assistant's"),
+    (
+        row(source="multitableqa_pretraining", label='{"data": [["a"]], "data": [["b"]]}'),
+        "the key data stands in one object twice",
+    ),
+    (
+        row(source="multitableqa_pretraining", label='{"data": [["a"]], "x": {"y": 1, "y": 1}}'),
+        "the key y stands in one object twice",
+    ),
     (row(label=""), "golden_label: empty"),
     (row(label="  "), "golden_label: empty"),
     (row(source="selection", label="none of these"), "cannot be scored|earns 0"),

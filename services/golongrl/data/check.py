@@ -1,23 +1,28 @@
 """The one check of dataset rows, for `data check`, `data prepare` and `train`: every row, every fault.
 
-A row is refused if it cannot be decoded or is not of the format, if its task is unknown, if a message is empty, if its
-gold answer does not earn full marks by its own metric (nobody could be scored right), or if it repeats another row.
+A row is refused if it cannot be decoded or is not of the format, if its task is unknown, if a message shows no
+character, if the last one is the assistant's (nothing is left to answer), if its gold answer does not earn full marks
+by its own metric (nobody could be scored right), or if it repeats another row.
 Faults are counted by kind and listed up to a bound; a bad row never hides the rows behind it.
 """
 
 import hashlib
 import json
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from golongrl.data import keys_once
 from golongrl.data.errors import DataError
 from golongrl.data.rows import Row, Unreadable, parse_row, read_records
 from golongrl.tasks import Mode, Outcome, UnknownTaskError, task_of
 from golongrl.tasks.gold import earns_full_marks, own_score
 
+# Letters, signs and marks that are drawn as nothing, though their category does not say so.
+_FILLERS = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0") | {chr(code) for code in range(0xFE00, 0xFE10)}
 # Findings listed where they are not what was asked for; beyond, they are counted only.
 MOST_LISTED = 20
 _LONGEST_LINE = 500  # characters of one finding
@@ -154,10 +159,15 @@ def _examine(where: str, record: object, mode: Mode | None, judge: Judge) -> Row
 
 def _unwritable(row: Row) -> tuple[str, str] | None:
     for number, message in enumerate(row.prompt):
-        if message.role != "system" and not message.content.strip():
-            return "empty message", f"prompt.{number}.content: empty"
-    if not any(message.content.strip() for message in row.prompt):
+        if message.role != "system" and not _shows(message.content):
+            return "empty message", f"prompt.{number}.content: empty" + _unseen(message.content)
+    if not any(_shows(message.content) for message in row.prompt):
         return "empty message", "prompt: every message is empty"
+    if row.prompt[-1].role == "assistant":
+        return (
+            "already answered",
+            f"prompt.{len(row.prompt) - 1}.role: the last message is the assistant's, so nothing is left to answer",
+        )
     for key in row.model_fields_set | set(row.model_extra or {}):
         try:
             value = row.model_dump(mode="json", include={key})
@@ -165,6 +175,18 @@ def _unwritable(row: Row) -> tuple[str, str] | None:
         except (ValueError, TypeError, RecursionError) as error:
             return "not writable", f"{key}: cannot be written as JSON: {' '.join(str(error).split())[:200]}"
     return None
+
+
+def _shows(text: str) -> bool:
+    """Whether a person sees anything of it: white space, format characters and fillers show nothing."""
+    return not all(
+        character.isspace() or character in _FILLERS or unicodedata.category(character) in ("Cc", "Cf")
+        for character in text
+    )
+
+
+def _unseen(text: str) -> str:
+    return f" (invisible characters alone: {text[:20]!a})" if text.strip() else ""
 
 
 def _unscorable(row: Row, mode: Mode | None, judge: Judge) -> tuple[str, str] | None:
@@ -175,10 +197,10 @@ def _unscorable(row: Row, mode: Mode | None, judge: Judge) -> tuple[str, str] | 
         return "of an unknown task", str(error)
     gold = row.reward_model.ground_truth
     if row.data_source == "longbench_pro":
-        if not any(item.strip() for item in gold.doc_ids):
-            return "without a gold answer", f"{_KEY}.doc_ids: empty"
-    elif not gold.golden_label or not all(label.strip() for label in _labels(gold.golden_label)):
-        return "without a gold answer", f"{_KEY}.golden_label: empty"
+        if not any(_shows(item) for item in gold.doc_ids):
+            return "without a gold answer", f"{_KEY}.doc_ids: empty" + _unseen("".join(gold.doc_ids))
+    elif not gold.golden_label or not all(_shows(label) for label in _labels(gold.golden_label)):
+        return "without a gold answer", f"{_KEY}.golden_label: empty" + _unseen("".join(_labels(gold.golden_label)))
     elif task.type == "T5" and (problem := _table_problem(gold.golden_label)):
         return "with a gold answer of another kind", problem
     if mode is None:
@@ -198,7 +220,7 @@ def _labels(label: str | list[str]) -> list[str]:
 
 def _table_problem(label: str | list[str]) -> str | None:
     try:
-        table = json.loads(label) if isinstance(label, str) else None
+        table = json.loads(label, object_pairs_hook=keys_once.once) if isinstance(label, str) else None
     except json.JSONDecodeError as error:
         return f"{_KEY}.golden_label: not JSON: {error}"
     except (RecursionError, ValueError) as error:
