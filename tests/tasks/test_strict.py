@@ -202,3 +202,48 @@ def test_an_invalid_label_is_unscored(source: str, label: object) -> None:
     outcome = labelled(source, "</think>x", label, "strict")
     assert outcome.status == "unscored"
     assert outcome.reason.startswith("invalid ground truth")
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        "(B), but if you insist, (A)", "(B), or if you prefer, (A).", "(B); if you really want, A", "(B). If not, (A).",
+        "(B), unless you prefer (A)", "(B), but if need be (A)",
+    ],
+)  # fmt: skip
+def test_an_option_for_whoever_insists_is_a_hedge(rest: str) -> None:
+    for label in ("A", "B"):
+        assert labelled("selection", f"</think>{OPTION}{rest}", label, "strict").score == 0.0
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        "(B). If (A) were true, he would know.",
+        "(B), if you read on, since (A) fails",
+        "(B), not (A)",
+        "(B); it should not be (A)",
+    ],
+)
+def test_a_condition_on_another_option_is_no_hedge(rest: str) -> None:
+    assert labelled("selection", f"</think>{OPTION}{rest}", "B", "strict").score == 1.0
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        (r"\max 12", 0.0), (r"\min{12}", 0.0), (r"\sup 12", 0.0), ("13 = 12", 0.0), ("11 = 13 = 12", 0.0),
+        ("-12 = 12", 0.0), ("x = 12", 1.0), ("6+6 = 12", 1.0), ("12 = 12", 1.0), ("12.0 = 12", 1.0),
+        (r"\max(3, 12)", 1.0), ("2 \\cdot 6 = 12", 1.0), ("x = y = 12", 1.0),
+    ],
+)  # fmt: skip
+def test_an_untrue_equation_of_numbers_is_no_answer(answer: str, expected: float) -> None:
+    found = labelled("math_longcot_math_verify", f"</think>\\boxed{{{answer}}}", "12", "strict").score
+    assert found == expected
+
+
+@pytest.mark.parametrize(("label", "answer"), [("caf\u00e9", "cafe\u0301"), ("cafe\u0301", "caf\u00e9")])
+def test_an_accent_composed_or_apart_is_the_same(label: str, answer: str) -> None:
+    assert labelled("EM", f"</think>{answer}", label, "strict").score == 1.0
+    assert labelled("EM", f"</think>{answer}", label, "compat").score == 0.0
+    assert labelled("EM", "</think>cafe", label, "strict").score == 0.0

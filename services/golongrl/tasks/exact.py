@@ -1,6 +1,7 @@
 """Metrics of one short answer: exact match and multiple choice."""
 
 import re
+import unicodedata
 
 from golongrl.tasks.outcome import UnscorableError
 
@@ -14,6 +15,11 @@ _LABEL = re.compile(r"\s*\(?([A-Za-z])\)?\.?\s*")
 def exact_match(label: str, answer: str) -> float:
     """1 if answer and label are equal but for white space at their ends."""
     return float(answer.strip() == label.strip())
+
+
+def exact_match_strict(label: str, answer: str) -> float:
+    """As `exact_match`; a letter with its accent composed or apart is the same letter (NFC)."""
+    return exact_match(*(unicodedata.normalize("NFC", each) for each in (label, answer)))
 
 
 def _letter(text: str) -> str | None:
@@ -148,6 +154,12 @@ _RETRACTION = frozenset(
         "应该是",
     ]
 )
+# What offers the option behind it, to whoever wants it: "(B), but if you insist, (A)".
+_IF_YOU = re.compile(
+    r"\b(?:if|unless)\s+(?:you\s+(?:\w+\s+)?(?:insist|prefer|want|wish|like|must|disagree)(?:\s+(?:on|upon))?"
+    r"|need\s+be|necessary|pressed|forced|not)\b",
+    re.IGNORECASE,
+)
 # The word right before an option that is the answer under some condition: "(B) if x, otherwise (A)".
 _OTHERWISE = frozenset(["otherwise", "else", "sonst", "sinon", "否则"])
 # What names an option once more; the case of the first letter does not matter here.
@@ -181,7 +193,8 @@ def hedged(rest: str, chosen: str) -> bool:
     other = next((found for found in _OPTION.finditer(rest[:_WINDOW]) if _letter_of(found) != chosen), None)
     if other is None:
         return False
-    words = [word.lower() for word in _WORD.findall(rest[: other.start()]) if word != chosen]
+    before = _IF_YOU.sub(" or ", rest[: other.start()])
+    words = [word.lower() for word in _WORD.findall(before) if word != chosen]
     between = set(words)
     clause = _CLAUSE.match(rest, _end_of_list(rest, other.end()))
     said = clause[0].strip(" ,;)]") if clause else ""

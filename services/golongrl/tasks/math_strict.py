@@ -10,6 +10,7 @@ The final answer is the last \\boxed{...}, else what follows the last "answer is
 
 import re
 from collections.abc import Sequence
+from fractions import Fraction
 from functools import lru_cache
 
 from golongrl.tasks import dates, math_answer, quantity, units
@@ -103,10 +104,24 @@ _RELATION = re.compile(
     r"\\(?:leq?|geq?|leqslant|geqslant|neq?|lt|gt|neg|lnot|to|rightarrow|Rightarrow|implies|mapsto|[bp]?mod)(?![a-zA-Z])"
     r"|[<>≤≥≠→⇒¬]|!="
 )
+# An extreme of one number without its set, which math-verify reads as the number.
+_EXTREME = re.compile(r"\\(?:max|min|sup|inf)\s*\{?\s*[-+]?\d+(?:\.\d+)?\s*\}?")
+_NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?")
+# How far two sides of an equation may be from each other relative to their size: "1/3 = 0.33" is rounded.
+_ROUNDED = Fraction(1, 50)
 # Several years; math-verify reads an unknown "s" behind one year.
 _DECADE = re.compile(r"(?:the )?\d{2,3}0'?s", re.IGNORECASE)
 # Letters and digits with a capital among them are a name or a code, in which the order counts; small ones are algebra.
 _CODE = re.compile(r"(?=[^A-Z]*[A-Z])[A-Za-z0-9]+(?:\.\d+)?")
+
+
+def _untrue(answer: str) -> bool:
+    """Whether it is an equation of numbers that differ, of which math-verify takes the last: "13 = 12"."""
+    sides = [side.strip() for side in answer.split("=")]
+    if len(sides) < 2 or not all(_NUMBER.fullmatch(side) for side in sides):
+        return False
+    numbers = [Fraction(side) for side in sides]
+    return max(numbers) - min(numbers) > _ROUNDED * max(abs(number) for number in numbers)
 
 
 def _says(golden: str, answer: str) -> bool | None:
@@ -121,6 +136,8 @@ def _says(golden: str, answer: str) -> bool | None:
     if numbers[0] is not None and numbers[1] is not None:
         return quantity.same(numbers[0], numbers[1])
     if any(one is not None and _RELATION.search(other) for one, other in zip(numbers, (answer, golden), strict=True)):
+        return False
+    if numbers[0] is not None and (_EXTREME.fullmatch(answer) or _untrue(answer)):
         return False
     if _CODE.fullmatch(golden) and _CODE.fullmatch(answer):
         return False

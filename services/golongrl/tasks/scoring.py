@@ -189,7 +189,7 @@ def _strict(task: Task, longbench_pro: bool, response: str, ground_truth: object
         label = _label(truth)
         if not label.strip():
             raise UnscorableError("invalid ground truth: golden_label is blank")
-        value = (exact.exact_match if task.metric == "EM" else exact.selection_strict)(label, answer)
+        value = (exact.exact_match_strict if task.metric == "EM" else exact.selection_strict)(label, answer)
     return value if passed else 0.0
 
 
