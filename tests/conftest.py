@@ -1,9 +1,11 @@
 """What every test may use, and how the tests are dealt to the workers of `pytest -n`."""
 
+import logging
 import os
 import signal
 
 import pytest
+import structlog
 from hypothesis import settings
 
 # Without deadlines, which a busy machine misses, and with the same examples every time: whether the tests pass is then
@@ -36,6 +38,13 @@ if worker := os.environ.get("PYTEST_XDIST_WORKER"):
     size = 10_000 // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
     first = 20_000 + int(worker.removeprefix("gw")) * size
     os.environ["GOLONGRL_PORTS"] = f"{first}-{first + size - 1}"
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_imported() -> None:
+    """A command that ran in this process has set its level of logging for all tests after it."""
+    structlog.reset_defaults()
+    logging.getLogger().setLevel(logging.WARNING)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

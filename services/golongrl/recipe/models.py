@@ -64,8 +64,10 @@ CollectorUrl = Annotated[str, Field(pattern=r"^https?://[^\s/@?#]+(/[^\s@?#]*)?$
 Seconds = Annotated[float, Field(gt=0, le=LONGEST_S)]
 LeaseSeconds = Annotated[Seconds, AfterValidator(_renewable)]
 DeadlineSeconds = Annotated[Seconds, AfterValidator(_waitable)]
-# The range of floats of 32 bits, in which is trained: beyond, a number becomes infinity or 0.
-LEAST_FLOAT, MOST_FLOAT = 2.0**-126, 1e38
+# Training is in floats of 32 bits: below this a number becomes 0.
+LEAST_FLOAT = 2.0**-126
+# Far below infinity, and written without an exponent by Python and Kubernetes: a YAML 1.1 reader may take one for text.
+MOST_FLOAT = 1e15
 
 
 def _not_tiny(number: float) -> float:
