@@ -59,18 +59,16 @@ class QueueDamagedError(QueueError):
     def lost(cls, run: str, key: str) -> "QueueDamagedError":
         """A key is not there."""
         return cls(
-            f"the server lost the key {key} of run {run} (evicted, or deleted by somebody): remove the rest of the "
-            f"run with `golongrl queue remove --run {run}` and restart its learner, which resumes at its last "
-            "checkpoint"
+            f"the server lost the key {key} of run {run} (evicted, or deleted by somebody): "
+            f"{_begin_again(run, 'the rest of the run')}"
         )
 
     @classmethod
     def foreign(cls, run: str, key: str) -> "QueueDamagedError":
         """A key is not the one that this run made."""
         return cls(
-            f"the key {key} of run {run} is another run's, or another key's (copied or renamed by somebody): remove "
-            f"the run with `golongrl queue remove --run {run}` and restart its learner, which resumes at its last "
-            "checkpoint"
+            f"the key {key} of run {run} is another run's, or another key's (copied or renamed by somebody): "
+            f"{_begin_again(run)}"
         )
 
     @classmethod
@@ -78,6 +76,12 @@ class QueueDamagedError(QueueError):
         """The run's keys do not hold what this program writes."""
         return cls(
             f"the data of run {run} on Redis at {server} cannot be read: something else wrote into its keys "
-            f"({' '.join(detail.split())[:200]}): remove the run with `golongrl queue remove --run {run}` and restart "
-            "its learner, which resumes at its last checkpoint"
+            f"({' '.join(detail.split())[:200]}): {_begin_again(run)}"
         )
+
+
+def _begin_again(run: str, what: str = "the run") -> str:
+    return (
+        f"remove {what} with `golongrl queue remove --run {run}` and restart its learner, which resumes at its last "
+        "checkpoint"
+    )
