@@ -107,11 +107,10 @@ def check(
     from golongrl.learner.queue_settings import budget_warning
     from golongrl.recipe.fit import steps_warning
     from golongrl.recipe.functions import check_functions
+    from golongrl.recipe.unused import unused_settings
 
     checked = load(recipe, [*(overrides or ()), *([] if gpus is None else [f"learner.ranks={gpus}"])])
-    if warning := budget_warning(checked):
-        print(f"warning: {warning}", file=sys.stderr)
-    if warning := steps_warning(checked):
+    for warning in filter(None, (budget_warning(checked), steps_warning(checked), *unused_settings(checked))):
         print(f"warning: {warning}", file=sys.stderr)
     check_functions(checked)
     if note := resume_note(checked.learner.resume):

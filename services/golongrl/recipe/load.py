@@ -29,11 +29,23 @@ class RecipeError(InputError, ValueError):
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 40
 MOST_FAULTS = 12  # named in one line
+# What a message shows of a value.
+_SHOWN = 60
+
+# Numbers that readers of YAML 1.1 and 1.2 (this one, Helm's, kubectl's) understand in different ways, or not at all:
+# octal and binary ones, those of base 60, and underscores that do not stand between two digits.
+_DOUBTFUL = re.compile(
+    r"[-+]?(0[0-9_]+|0[oO][0-7_]+|0[bB][01_]+|0X[0-9a-fA-F_]+|0x_?[0-9a-fA-F]*_[0-9a-fA-F_]*|[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?"
+    r"|[0-9][0-9_]*_(\.[0-9_]*)?([eE][-+]?[0-9]+)?|[0-9][0-9_]*__[0-9_.]*|[0-9_]*\.[0-9]*_[0-9_]*([eE][-+]?[0-9]+)?)"
+)
+_CORE = "tag:yaml.org,2002:"
+# A key is text, whatever it looks like.
+_TEXT_AS_KEY = frozenset(_CORE + kind for kind in ("bool", "int", "float", "null", "merge", "value"))
 
 
 class _Loader(yaml.SafeLoader):
     """YAML with the floats of 1.2 (PyYAML's 1.1 reads `1e-6` as text), and without what hides a mistake or takes the
-    machine: a key twice, aliases, nesting without end.
+    machine: numbers that another reader understands otherwise, tags, a key twice, aliases, nesting without end.
     """
 
     _depth = 0
@@ -42,6 +54,16 @@ class _Loader(yaml.SafeLoader):
         event = self.peek_event()  # type: ignore[no-untyped-call]
         if isinstance(event, yaml.AliasEvent):
             self._refuse(f"alias *{event.anchor}: write the value out, aliases are not read", event.start_mark)
+        # PyYAML itself refuses a tag that it does not know.
+        if (tag := str(event.tag)).startswith(_CORE) and tag != f"{_CORE}str" and tag in self.yaml_constructors:
+            shown = tag.replace(_CORE, "!!")
+            self._refuse(f"a value cannot be read: write it without the tag {shown}", event.start_mark)
+        if isinstance(event, yaml.ScalarEvent) and event.implicit[0] and _DOUBTFUL.fullmatch(event.value):
+            self._refuse(
+                f"{event.value[:_SHOWN]}: YAML readers take this for different numbers, or for text; write the number "
+                "with plain digits, or put quotes around a text",
+                event.start_mark,
+            )
         self._depth += 1
         if self._depth > MAX_DEPTH:
             self._refuse(f"nests more than {MAX_DEPTH} levels deep", event.start_mark)
@@ -52,6 +74,9 @@ class _Loader(yaml.SafeLoader):
     def _refuse(self, problem: str, mark: Any) -> NoReturn:
         raise yaml.MarkedYAMLError(None, None, problem, mark)
 
+    def flatten_mapping(self, node: Any) -> None:
+        """`<<` merges nothing: without aliases it would only hide a key."""
+
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         seen: dict[str, int] = {}
         pairs = node.value if isinstance(node, yaml.MappingNode) else []
@@ -60,27 +85,59 @@ class _Loader(yaml.SafeLoader):
             if (first := seen.get(key.value)) is not None:
                 self._refuse(f"the key {key.value} stands twice, first in line {first}", key.start_mark)
             seen[key.value] = key.start_mark.line + 1
+            if key.tag in _TEXT_AS_KEY:
+                key.tag = f"{_CORE}str"
         return super().construct_mapping(node, deep=deep)
 
 
 _Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+    f"{_CORE}float",
+    re.compile(r"^[-+]?([0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+|\.[0-9]+([eE][-+]?[0-9]+)?)$"),
+    list("-+.0123456789"),
 )
+
+
+def _text(loader: _Loader, node: Any) -> str:
+    return str(loader.construct_scalar(node))
+
+
+# As values, `=` and `<<` are text.
+for _tag in ("value", "merge"):
+    _Loader.add_constructor(_CORE + _tag, _text)
 
 
 def read_yaml(text: str) -> Any:
     """The value of a YAML (or JSON) text.
 
     Raises:
-        yaml.YAMLError: it is neither, or has a key twice, an alias, or more size or depth than any file of ours.
+        yaml.YAMLError: it is neither, or has a key twice, an alias, a tag, a number that readers take for different
+            ones, or more size or depth than any file of ours.
     """
+    return _read(text)[0]
+
+
+def _read(text: str) -> tuple[Any, int]:
+    """The value, and where it ends in the text; 0 without any."""
     if len(text) > MAX_BYTES:
         raise yaml.YAMLError(f"longer than {MAX_BYTES} characters")
     try:
-        return yaml.load(text, Loader=_Loader)  # a SafeLoader
-    # PyYAML's constructors let these through: a date of month 13, a number of 5,000 digits, an empty !!int.
+        loader = _Loader(text)
+        try:
+            node = loader.get_single_node()
+            return (None, 0) if node is None else (loader.construct_document(node), node.end_mark.index)
+        finally:
+            loader.dispose()
+    # PyYAML's constructors let these through: a date of month 13, a number of 5,000 digits.
     except (ValueError, OverflowError, AttributeError, TypeError, LookupError, RecursionError) as error:
         raise yaml.YAMLError(f"a value cannot be read: {type(error).__name__}: {str(error)[:200]}") from error
+
+
+def _read_whole(text: str) -> Any:
+    """Of a text that is one value: what YAML would leave unread is a fault."""
+    value, end = _read(text)
+    if text[end:].strip():
+        raise yaml.YAMLError(f"{text[end:].strip()[:_SHOWN]} would be read as a comment; put quotes around the value")
+    return value
 
 
 def yaml_problem(error: yaml.YAMLError) -> str:
@@ -226,7 +283,7 @@ def override(tree: dict[str, Any], item: str) -> None:
     if not equals or not all(path):
         raise RecipeError(f"--set {item}: expected key.path=value")
     try:
-        value = read_yaml(text)
+        value = _read_whole(text)
     except yaml.YAMLError as error:
         raise RecipeError(f"--set {item}: the value is not YAML that can be read: {yaml_problem(error)}") from error
     node = tree
@@ -255,6 +312,8 @@ def _explain(error: ErrorDetails, model: type[BaseModel]) -> str:
     if error["type"] == "missing":
         return f"missing key {path}"
     message = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "string_type" and isinstance(error["input"], bool | int | float):
+        message += f"; it is read as {json.dumps(error['input'])}: put quotes around a text"
     return f"{path}: {message}" if path else message
 
 

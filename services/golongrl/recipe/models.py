@@ -26,6 +26,9 @@ MOST = 2**53
 # The longest time that sockets and timers can be told to wait.
 LONGEST_S = 30 * 86_400.0
 
+# Also a name of Kubernetes objects (labels joined by dots), and a folder's.
+NAME = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
+
 PositiveInt = Annotated[int, Field(ge=1, le=MOST)]
 NonNegativeInt = Annotated[int, Field(ge=0, le=MOST)]
 # What a run counts, one by one.
@@ -435,9 +438,7 @@ class Telemetry(Section):
 class Recipe(Section):
     """A whole run. Read one with `golongrl.recipe.load`."""
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", max_length=40)] = Field(
-        description="Name of the run's kind."
-    )
+    name: Annotated[str, Field(pattern=NAME, max_length=40)] = Field(description="Name of the run's kind.")
     seed: NonNegativeInt = Field(0, description="Seed of data order, building and sampling.")
     model: Model
     data: Data

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from golongrl.data.construct.generate_models import Generate, Passrate, Verify
 from golongrl.recipe.models import (
+    NAME,
     NonNegativeFloat,
     NonNegativeInt,
     Place,
@@ -191,7 +192,7 @@ class Diagnose(Section):
 class Pipeline(Section):
     """A whole pipeline. Read one with `golongrl.data.construct.load.load`."""
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", max_length=40)]
+    name: Annotated[str, Field(pattern=NAME, max_length=40)]
     seed: NonNegativeInt = Field(0, description="Seed of every choice.")
     tokenizer: Place | None = Field(
         None, description="Model whose tokenizer measures lengths, as `model.path` of a recipe; null estimates them."

@@ -16,6 +16,7 @@ from golongrl.kubernetes.values.common import (
 from golongrl.kubernetes.values.inputs import SecretKey
 from golongrl.kubernetes.values.parts import EngineValues, WorkerValues
 from golongrl.kubernetes.values.placement import PodPlacement
+from golongrl.recipe.models import NAME
 
 # The stages of `golongrl data construct`, whose room is above this one; a test compares them.
 Stage = Literal["sources", "select", "generate", "convert", "verify", "passrate", "format", "decontaminate", "diagnose"]
@@ -68,7 +69,7 @@ class ConstructionValues(PodPlacement):
     """Jobs that run `golongrl data construct` on the release's volume (docs/data.md)."""
 
     enabled: bool = Field(False, description="Create the Jobs. Other values make other Jobs, which keep what is there.")
-    preset: Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", max_length=40)] = Field(
+    preset: Annotated[str, Field(pattern=NAME, max_length=40)] = Field(
         "laptop", description="Packaged pipeline (laptop, paper), which `pipeline` replaces."
     )
     pipeline: str = Field(
