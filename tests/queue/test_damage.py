@@ -329,8 +329,8 @@ async def test_peek_does_not_walk_through_the_rows(play: Play, raw: "redis.Redis
             await play.queue.peek(uid)
     after = raw.info("commandstats")
     made = {name: value["calls"] - before.get(name, {"calls": 0})["calls"] for name, value in after.items()}
-    # Each call looks at the marks of the run's keys.
-    assert made.get("cmdstat_getrange", 0) <= 12
+    # Each call looks at the marks of the run's keys, four of which are strings.
+    assert made.get("cmdstat_getrange", 0) <= 20
     assert sum(made.values()) < 200
 
 

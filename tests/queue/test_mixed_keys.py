@@ -15,8 +15,8 @@ from support.redis_server import free_port
 from .conftest import Play
 from .test_damage import calls, lived, run_keys
 
-# A list has no mark of its own: what a batch names is compared with the groups' records. The others are presence.
-UNMARKED = ("settings", "services", "past_incarnations", "outcome", "weights")
+# The settings have the number that the marks of the others are compared with; presence is compared entry by entry.
+UNMARKED = ("settings", "services")
 
 
 @pytest.fixture
@@ -37,12 +37,23 @@ async def test_a_key_of_another_run_is_named(play: Play, other: Play, raw: "redi
     held = await lived(play)
     mine, its = play.queue._connection.prefix, other.queue._connection.prefix
     copied = [name for name in run_keys(raw, play) if name not in UNMARKED and not name.startswith(("body:", "batch:"))]
-    assert {"state", "groups", "leased", "ready", "returned", "set_aside", "tries", "rows", "row_tasks"} <= set(copied)
+    assert {
+        "state",
+        "groups",
+        "leased",
+        "ready",
+        "returned",
+        "set_aside",
+        "tries",
+        "rows",
+        "outcome",
+        "weights",
+    } <= set(copied)
     for name in copied:
         saved = raw.dump(mine + name)
         raw.restore(mine + name, 0, raw.dump(its + name), replace=True)
         for what, call in calls(play, held).items():
-            if what != "weights":
+            if what != "weights" or name == "weights":
                 with pytest.raises(QueueDamagedError, match="is another run's, or another key's") as failed:
                     await call()
                 assert f"the key {mine}{name} of run" in str(failed.value), what
@@ -66,8 +77,18 @@ async def test_a_key_under_anothers_name_is_named(
     with pytest.raises(QueueDamagedError, match=f":{target} of run .* is another run's, or another key's"):
         await play.queue.stats()
     raw.rename(key(source), key(target))
-    with pytest.raises(QueueDamagedError, match=f"the key .*:{source} of run"):
+    with pytest.raises(QueueDamagedError, match=f"the key .*:({source}|{target}) of run"):
         await play.queue.stats()
+
+
+async def test_presence_of_another_run_is_not_shown(play: Play, other: Play, raw: "redis.Redis[bytes]") -> None:
+    await play.queue.beat("rollout", "mine", {}, 60)
+    await other.queue.beat("rollout", "its", {}, 60)
+    mine, its = play.queue._connection.key("services"), other.queue._connection.key("services")
+    raw.copy(its, mine, replace=True)
+    assert await play.queue.services() == []
+    await play.queue.beat("rollout", "mine", {}, 60)
+    assert [presence.id for presence in await play.queue.services()] == ["mine"]
 
 
 @pytest.mark.parametrize("of", ["another run", "another row"])

@@ -87,7 +87,7 @@ def read(client: "redis.Redis[bytes]", run: str) -> Picture:
         _texts(ready),
         {step: [uid for uid in uids if not uid.startswith(ASIDE)] for step, uids in places.items()},
         {uid.decode(): msgpack.unpackb(packed) for uid, packed in groups.items()},
-        _outcomes(outcome or b"", sequence, settings["table_rows"]),
+        _outcomes(outcome[:-TRAILER], sequence, settings["table_rows"]),
         {name.rpartition(b":")[2].decode(): size for name, size in zip(bodies, values[len(steps) :], strict=True)},
         set(_texts(deadlines)),
         {request.decode(): uid.decode() for request, uid in requests.items()},

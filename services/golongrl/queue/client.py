@@ -339,12 +339,9 @@ class SampleQueue:
 
     async def weights(self) -> WeightsRef | None:
         """The weights in force."""
-        settings, packed = await self._connection.get_many(["settings", "weights"])
-        if settings is not None and packed is None:
-            # Lost, or of another version's run: stats says which.
-            await self.stats()
+        found = await self._run("weights", {})
         with self._reading():
-            return WeightsRef(**msgpack.unpackb(packed)) if packed else None
+            return WeightsRef(**found["weights"]) if found.get("weights") else None
 
     async def beat(self, service: str, id: str, fields: Mapping[str, str], ttl_s: float) -> None:
         """Report that this process is alive; forgotten after `ttl_s` seconds. Works before `setup`. Raises ValueError

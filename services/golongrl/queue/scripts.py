@@ -17,6 +17,7 @@ _PARTS: dict[str, tuple[str, ...]] = {
     "beat": ("prelude",),
     "services": ("prelude",),
     "sweep": ("prelude",),
+    "weights": ("prelude",),
     "attach": (*_GUARD, "commit_steps"),
     "commit": (*_GUARD, "commit_steps"),
     "set_aside": (*_GUARD, "aside"),
@@ -26,7 +27,7 @@ _PARTS: dict[str, tuple[str, ...]] = {
 }
 _VALIDATION = "validation_"
 _DENIED_WHEN_FULL = {"setup", "lease", "submit", "beat", "validation_open", "validation_submit"}
-_READS = {"stats", "peek", "set_aside_list"}
+_READS = {"stats", "weights", "peek", "set_aside_list"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,5 +40,5 @@ end
 if current and S.max_staleness == 0 and current.lineage ~= new.lineage then
   redo_other_lineages(new.version, new.lineage)
 end
-call('SET', 'weights', cmsgpack.pack(new))
+set_string('weights', cmsgpack.pack(new))
 return answer({ s = 'ok', weights = new })

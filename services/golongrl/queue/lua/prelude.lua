@@ -10,10 +10,12 @@ local args = cmsgpack.unpack(ARGV[1])
 -- The run's settings (under the names of Python's `QueueSettings`) and state, once `load_state` has read them.
 local S = {}
 -- The layout of the keys that this version reads and writes; another one's run is refused.
-local FORMAT = 2
+local FORMAT = 3
 local ASIDE = '!'
--- Every collection has this member from set-up on, so that its key always exists: a key that is missing was lost.
+-- Every key has a mark of its own from set-up on (`stamp`), so it always exists: a key that is missing was lost. In a hash or
+-- sorted set it is the value of this member; a set has `trailer` as a member, a string ends with it.
 local MARK = '\0'
+local TRAILER = 16
 local STRINGS = { 'rows', 'row_tasks', 'outcome', 'weights' }
 local SORTED = { 'returned', 'leased', 'ready', 'deadlines' }
 local HASHES = { 'state', 'requests', 'groups', 'given_up', 'tries', 'failures', 'incarnations', 'counts', 'rejected',
@@ -91,37 +93,7 @@ local function fields_of(hash)
   return call('HLEN', hash) - 1
 end
 
--- The first key of the run that is not there, though it always is.
-local function lost_key()
-  local names = {}
-  for _, list in ipairs({ STRINGS, SORTED, HASHES, SETS }) do
-    for _, name in ipairs(list) do
-      names[#names + 1] = name
-    end
-  end
-  for step = (S.committed or 0) + 1, S.taken or 0 do
-    names[#names + 1] = 'batch:' .. step
-  end
-  local keys = {}
-  for i, name in ipairs(names) do
-    keys[i] = key(name)
-  end
-  -- In parts, as Lua's stack is bounded.
-  for first = 1, #keys, 1000 do
-    local last = math.min(first + 999, #keys)
-    if redis.call('EXISTS', unpack(keys, first, last)) < last - first + 1 then
-      for i = first, last do
-        if redis.call('EXISTS', keys[i]) == 0 then
-          return keys[i]
-        end
-      end
-    end
-  end
-end
-
--- What a key of this run is marked with: the run's own random number, and which key it is. A run that an older version
--- made has none.
-local TRAILED = { 'rows', 'row_tasks' }
+-- What a key of this run is marked with: the run's own random number, and which key it is.
 local function stamp(index)
   return S.generation * 64 + index
 end
@@ -130,27 +102,49 @@ local function trailer(index)
   return string.format('%016.0f', stamp(index))
 end
 
--- The first key that is not the one that was made with this run: another's was copied or renamed over it.
-local function foreign_key()
-  if not S.generation then
-    return
+-- The first batch that is not there.
+local function lost_batch()
+  -- In parts, as Lua's stack is bounded.
+  for first = S.committed + 1, S.taken, 1000 do
+    local keys = {}
+    for step = first, math.min(first + 999, S.taken) do
+      keys[#keys + 1] = key('batch:' .. step)
+    end
+    if redis.call('EXISTS', unpack(keys)) < #keys then
+      for _, name in ipairs(keys) do
+        if redis.call('EXISTS', name) == 0 then
+          return name
+        end
+      end
+    end
   end
+end
+
+-- The first key that was lost, or that another one was copied or renamed over. Every script spends a third of its time
+-- here: one call a key, and little else.
+local function wrong_key()
+  local ask, base = redis.call, stamp(0)
   for i, name in ipairs(HASHES) do
-    local mark = name == 'state' and S[MARK] or call('HGET', name, MARK)
-    if tonumber(mark) ~= stamp(i) then
+    if tonumber(name == 'state' and S[MARK] or ask('HGET', PREFIX .. name, MARK)) ~= base + i then
       return key(name)
     end
   end
   for i, name in ipairs(SORTED) do
-    if tonumber(call('ZSCORE', name, MARK) or 0) ~= -1 - stamp(i) then
+    if tonumber(ask('ZSCORE', PREFIX .. name, MARK)) ~= -1 - base - i then
       return key(name)
     end
   end
-  for i, name in ipairs(TRAILED) do
-    if call('GETRANGE', name, -16, -1) ~= trailer(i) then
+  for i, name in ipairs(STRINGS) do
+    if tonumber(ask('GETRANGE', PREFIX .. name, -TRAILER, -1)) ~= base + i then
       return key(name)
     end
   end
+  for i, name in ipairs(SETS) do
+    if ask('SISMEMBER', PREFIX .. name, trailer(i)) == 0 then
+      return key(name)
+    end
+  end
+  return lost_batch()
 end
 
 -- Why the run, if it exists, cannot be used.
@@ -158,12 +152,10 @@ local function unusable()
   if S.format ~= FORMAT then
     return { s = 'format', format = S.format or 1, reads = FORMAT }
   end
-  local lost = lost_key()
-  if lost then
-    return { s = 'damaged', key = lost }
+  local wrong = wrong_key()
+  if wrong then
+    return { s = redis.call('EXISTS', wrong) == 1 and 'foreign' or 'damaged', key = wrong }
   end
-  local foreign = foreign_key()
-  return foreign and { s = 'foreign', key = foreign } or nil
 end
 
 -- Whether two processes read other rows, as far as both are known.
@@ -399,8 +391,16 @@ local function fenced()
 end
 
 local function weights()
-  local packed = call('GET', 'weights')
+  local packed = string.sub(call('GET', 'weights'), 1, -TRAILER - 1)
   return packed ~= '' and cmsgpack.unpack(packed) or nil
+end
+
+local function set_string(name, value)
+  for i, known in ipairs(STRINGS) do
+    if known == name then
+      return call('SET', name, value .. trailer(i))
+    end
+  end
 end
 
 -- Always a write, so that WAITAOF has something of this connection to wait for even when a repeat changes nothing.

@@ -4,8 +4,8 @@ local flat, found = call('HGETALL', 'services'), {}
 for i = 1, #flat, 2 do
   local seen = cmsgpack.unpack(flat[i + 1])
   local age = current - seen.at
-  -- Also those that are ahead of the clock, which was set back: whoever is there says so again in a moment.
-  if age > seen.ttl or age < -CLOCK_STEP_MS then
+  -- Also those that are ahead of the clock, which was set back, or of another run: whoever is there says so again in a moment.
+  if age > seen.ttl or age < -CLOCK_STEP_MS or seen.run ~= PREFIX then
     call('HDEL', 'services', flat[i])
   else
     local service, id = string.match(flat[i], '^([^/]*)/(.*)$')

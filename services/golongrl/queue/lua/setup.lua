@@ -24,18 +24,17 @@ end
 
 local function create()
   S.generation = args.settings.generation
-  redis.call('SET', key('rows'), ARGV[2] .. trailer(1))
-  redis.call('SET', key('row_tasks'), ARGV[3] .. trailer(2))
-  redis.call('SET', key('outcome'), ARGV[4])
-  call('SET', 'weights', '')
+  for name, value in pairs({ rows = ARGV[2], row_tasks = ARGV[3], outcome = ARGV[4], weights = '' }) do
+    set_string(name, value)
+  end
   for i, name in ipairs(SORTED) do
     call('ZADD', name, string.format('%.0f', -1 - stamp(i)), MARK)
   end
   for i, name in ipairs(HASHES) do
     call('HSET', name, MARK, string.format('%.0f', stamp(i)))
   end
-  for _, name in ipairs(SETS) do
-    call('SADD', name, MARK)
+  for i, name in ipairs(SETS) do
+    call('SADD', name, trailer(i))
   end
   for _, field in ipairs({ 'cursor', 'seq', 'streak', 'failed_streak', 'bytes', 'aside_bytes', 'largest', 'clock',
     'manual_wall' }) do
