@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from golongrl.reward.pool import Answer, Lost, PoolFullError, PoolNotReadyError, WorkerPool, encode, retry_after_s
+from golongrl.reward.items import Answer, Lost, encode
+from golongrl.reward.pool import PoolFullError, PoolNotReadyError, WorkerPool, retry_after_s
 
 MISDEEDS = ["HANG", "HANG_IN_C", "SEGFAULT", "KILLED", "EXIT", "RAISE", "EAT_MEMORY", "CLOSE"]
 

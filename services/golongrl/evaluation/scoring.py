@@ -16,7 +16,8 @@ from golongrl.evaluation.kinds import Mode
 from golongrl.evaluation.problems import EvalProblem
 from golongrl.evaluation.registry import BENCHMARKS
 from golongrl.evaluation.replies import Reply, ScoredReply
-from golongrl.reward.pool import Lost, WorkerPool, encode
+from golongrl.reward.items import Lost, encode
+from golongrl.reward.pool import WorkerPool
 
 # The slowest that is honest: difflib over two texts of some 100,000 characters takes half a minute.
 _DEADLINE_S: Final = 120.0

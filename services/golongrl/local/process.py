@@ -72,16 +72,6 @@ class ServiceSpec:
     silent_s: float = UNANSWERED_S
 
 
-def describe_exit(code: int) -> str:
-    """`exit code 1`, or `signal SIGKILL` for a negative code."""
-    if code >= 0:
-        return f"exit code {code}"
-    try:
-        return f"signal {signal.Signals(-code).name}"
-    except ValueError:
-        return f"signal {-code}"
-
-
 def last_lines(log: Path, count: int = 15, since: int = 0) -> list[str]:
     """The last lines of a log file from the byte `since`, without reading a long one whole, and without secrets."""
     try:

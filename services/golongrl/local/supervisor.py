@@ -24,12 +24,11 @@ from golongrl.local.process import (
     ServiceSpec,
     adopt_orphans,
     descendants,
-    describe_exit,
     kill_descendants,
     last_words,
     stopped_processes,
 )
-from golongrl.local.restart import GiveUp, Restart, RestartPolicy
+from golongrl.restart import GiveUp, Restart, RestartPolicy, describe_exit
 
 # The signals that end a run in order: Ctrl-C, a service manager's, a closed terminal's.
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

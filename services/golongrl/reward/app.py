@@ -28,9 +28,10 @@ import golongrl
 from golongrl import tasks
 from golongrl.reward.config import RewardConfig
 from golongrl.reward.gold_check import answers_of
+from golongrl.reward.items import Answer, Lost
 from golongrl.reward.metrics import RewardMetrics
 from golongrl.reward.models import Health, Problem, ScoreRequest, ScoreResponse, ScoreResult
-from golongrl.reward.pool import Answer, Lost, PoolFullError, PoolNotReadyError, WorkerPool
+from golongrl.reward.pool import PoolFullError, PoolNotReadyError, WorkerPool
 from golongrl.reward.reading import RefusedError, ScoreBatch, read_batch, refuse, result_of
 from golongrl.serving import exposition
 from golongrl.tasks import Task

@@ -9,8 +9,9 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from golongrl.reward.items import Answer, Lost, encode
 from golongrl.reward.models import Item
-from golongrl.reward.pool import Answer, Lost, PoolFullError, PoolNotReadyError, WorkerPool, encode
+from golongrl.reward.pool import PoolFullError, PoolNotReadyError, WorkerPool
 from golongrl.reward.reading import ScoreBatch
 from golongrl.tasks import Outcome, Task
 from golongrl.tasks.gold import earns_full_marks, gold_response

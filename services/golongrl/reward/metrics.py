@@ -1,12 +1,14 @@
 """Prometheus metrics of the scoring service, in a registry of its own (two apps in one process do not mix)."""
 
 from collections.abc import Iterator
+from typing import get_args
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from golongrl.reward.pool import WorkerPool
+from golongrl.reward.pool_worker import Ending
 from golongrl.telemetry.catalogue import Catalogue
 
 # From a trivial comparison (0.1 ms) over ROUGE-L of a long answer to the default deadline and beyond.
@@ -60,6 +62,6 @@ class _PoolCollector(Collector):
         yield WORKERS_WARM.family(self._pool.warm)
         yield WORKERS_STARTED.family(self._pool.stats.started)
         ended = WORKERS_ENDED.family()
-        for why in ("deadline", "died", "start_failed", "recycled", "stopped"):
+        for why in get_args(Ending):
             ended.add_metric([why], self._pool.stats.ended[why])
         yield ended

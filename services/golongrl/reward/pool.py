@@ -12,8 +12,6 @@ kernel's OOM killer) while it holds the lock stalls or breaks the whole pool. He
 
 import asyncio
 import multiprocessing
-import pickle
-import signal
 import socket
 import struct
 from collections import Counter, deque
@@ -21,11 +19,14 @@ from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
-from typing import Any, Literal, cast
+from typing import Any
 
 import structlog
 
+from golongrl.restart import describe_exit
 from golongrl.reward import worker as worker_process
+from golongrl.reward.items import Answer, Lost, ScoreJob
+from golongrl.reward.pool_worker import Ending, PoolWorker
 from golongrl.telemetry.waits import SHORT_S, PendingWait, longest
 
 log = structlog.get_logger()
@@ -34,8 +35,6 @@ log = structlog.get_logger()
 _GIVE_UP_AFTER = 3
 _BACKOFF_S = (0.1, 5.0)  # first and longest pause between failed starts
 _REAP_S = 5.0  # a killed process ends within milliseconds; one that does not is left to the kernel
-
-Ending = Literal["deadline", "died", "start_failed", "recycled", "stopped"]
 
 
 class PoolFullError(Exception):
@@ -50,37 +49,6 @@ class PoolNotReadyError(Exception):
     """No worker is warm (yet, or any more)."""
 
 
-@dataclass(frozen=True)
-class Lost:
-    """An item without a value: `kind` deadline, died or no_worker, and a sentence for people."""
-
-    kind: Literal["deadline", "died", "no_worker"]
-    reason: str
-
-
-@dataclass(frozen=True)
-class Answer:
-    """The result of an item: the function's value or `Lost`, and the seconds it waited and computed."""
-
-    value: Any
-    waited_s: float
-    computed_s: float
-
-
-@dataclass(eq=False)
-class _Job:
-    payload: bytes
-    deadline_s: float
-    future: "asyncio.Future[Answer]"
-    queued_at: float
-    started_at: float = 0.0
-
-    def answer(self, value: object, now: float) -> None:
-        if not self.future.done():  # the caller may have gone
-            started = self.started_at or now
-            self.future.set_result(Answer(value, started - self.queued_at, now - started))
-
-
 @dataclass
 class PoolStats:
     """Counters for metrics; `ended` counts workers by why they ended."""
@@ -92,78 +60,6 @@ class PoolStats:
 def retry_after_s(queued: int, workers: int, seconds_per_item: float) -> int:
     """Whole seconds until about half of the queue is done, between 1 and 60."""
     return max(1, min(60, round(queued * seconds_per_item / workers / 2)))
-
-
-class _Worker(asyncio.Protocol):
-    """The service's side of one worker process: parses frames, enforces the deadline of the item in flight."""
-
-    def __init__(self, pool: "WorkerPool", process: BaseProcess) -> None:
-        self.pool = pool
-        self.process = process
-        self.job: _Job | None = None
-        self.answered = 0
-        self.warm = False
-        self.gone = False
-        self._buffer = bytearray()
-        self._timer: asyncio.TimerHandle | None = None
-        self._transport: asyncio.Transport | None = None
-
-    # What the loop calls.
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
-        self._timer = self.pool.loop.call_later(self.pool.start_timeout_s, self.end, "start_failed")
-
-    def data_received(self, data: bytes) -> None:
-        self._buffer += data
-        while len(self._buffer) >= worker_process.HEADER.size:
-            (length,) = worker_process.HEADER.unpack_from(self._buffer)
-            end = worker_process.HEADER.size + length
-            if len(self._buffer) < end:
-                return
-            body = bytes(self._buffer[worker_process.HEADER.size : end])
-            del self._buffer[:end]
-            self._on_frame(body)
-
-    def connection_lost(self, _exc: Exception | None) -> None:
-        self.end("died" if self.warm else "start_failed")
-
-    # What the pool calls.
-    def run(self, job: _Job) -> None:
-        assert self._transport is not None
-        self.job = job
-        job.started_at = self.pool.loop.time()
-        self._timer = self.pool.loop.call_later(job.deadline_s, self.end, "deadline")
-        self._transport.write(worker_process.HEADER.pack(len(job.payload)))
-        self._transport.write(job.payload)
-
-    def end(self, why: Ending) -> None:
-        """Kill the process, whatever it does, and hand the item in flight to the pool. Safe to call twice."""
-        if self.gone:
-            return
-        self.gone = True
-        self._disarm()
-        if self._transport is not None:
-            self._transport.abort()
-        self.process.kill()
-        job, self.job = self.job, None
-        self.pool.on_end(self, why, job)
-
-    def _on_frame(self, body: bytes) -> None:
-        self._disarm()
-        if not self.warm:
-            self.warm = True
-            self.pool.on_idle(self)
-        elif self.job is not None:
-            job, self.job = self.job, None
-            self.answered += 1
-            job.answer(pickle.loads(body), self.pool.loop.time())
-            self.pool.on_answer(job)
-            self.pool.on_idle(self)
-
-    def _disarm(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
 
 
 class WorkerPool:
@@ -190,9 +86,9 @@ class WorkerPool:
         self._score, self._size, self._max_queued = score, workers, max_queued
         self._preload, self._memory_bytes, self._recycle_after = tuple(preload), memory_bytes, recycle_after
         self._context = multiprocessing.get_context("forkserver")
-        self._queue: deque[_Job] = deque()
-        self._idle: deque[_Worker] = deque()
-        self._workers: set[_Worker] = set()
+        self._queue: deque[ScoreJob] = deque()
+        self._idle: deque[PoolWorker] = deque()
+        self._workers: set[PoolWorker] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._failed_starts = 0
         self._cold_since = 0.0
@@ -265,7 +161,7 @@ class WorkerPool:
         if self.queued + len(payloads) > self._max_queued:
             raise PoolFullError(self.queued, retry_after_s(self.queued, self._size, self._seconds_per_item))
         now = self.loop.time()
-        jobs = [_Job(payload, deadline_s, self.loop.create_future(), now) for payload in payloads]
+        jobs = [ScoreJob(payload, deadline_s, self.loop.create_future(), now) for payload in payloads]
         self._queue.extend(jobs)
         self._dispatch()
         return [job.future for job in jobs]
@@ -280,7 +176,7 @@ class WorkerPool:
             await asyncio.gather(*tuple(self._tasks))
 
     # What workers report.
-    def on_idle(self, worker: _Worker) -> None:
+    def on_idle(self, worker: PoolWorker) -> None:
         self._failed_starts = 0
         self._ever_warm.set()
         if worker.answered >= self._recycle_after:
@@ -289,25 +185,21 @@ class WorkerPool:
         self._idle.append(worker)
         self._dispatch()
 
-    def on_answer(self, job: _Job) -> None:
+    def on_answer(self, job: ScoreJob) -> None:
         self._seconds_per_item += 0.05 * (self.loop.time() - job.started_at - self._seconds_per_item)
 
-    def on_end(self, worker: _Worker, why: Ending, job: _Job | None) -> None:
+    def on_end(self, worker: PoolWorker, why: Ending, job: ScoreJob | None) -> None:
         self._workers.discard(worker)
         if worker in self._idle:
             self._idle.remove(worker)
         self.stats.ended[why] += 1
         if worker.warm and not self.warm:
             self._cold_since = self.loop.time()
-        delay = 0.0
-        if why == "start_failed":
-            self._failed_starts += 1
-            delay = min(_BACKOFF_S[1], _BACKOFF_S[0] * 2 ** min(self._failed_starts, 10))
         self._run(self._bury(worker, why, job))
-        if not self._stopping.is_set():
-            self._spawn_later(delay)
-        if self.broken:
-            self._drop_queue("no worker can be started")
+        if why == "start_failed":
+            self._start_failed()
+        elif not self._stopping.is_set():
+            self._spawn_later(0.0)
 
     # Inside.
     def _dispatch(self) -> None:
@@ -319,6 +211,14 @@ class WorkerPool:
     def _drop_queue(self, reason: str) -> None:
         while self._queue:
             self._queue.popleft().answer(Lost("no_worker", reason), self.loop.time())
+
+    def _start_failed(self) -> None:
+        """Try again after a pause; items that wait for a first worker are answered once it looks hopeless."""
+        self._failed_starts += 1
+        if self.broken:
+            self._drop_queue("no worker can be started")
+        if not self._stopping.is_set():
+            self._spawn_later(min(_BACKOFF_S[1], _BACKOFF_S[0] * 2 ** min(self._failed_starts, 10)))
 
     def _run(self, coroutine: Coroutine[Any, Any, None]) -> None:
         task = self.loop.create_task(coroutine)
@@ -343,64 +243,44 @@ class WorkerPool:
                 await asyncio.to_thread(process.start)
         except (OSError, EOFError, struct.error) as error:  # the fork server itself is gone or out of resources
             ours.close()
-            self._failed_starts += 1
             self.stats.ended["start_failed"] += 1
-            log.error("worker not started", error=repr(error), failed_in_a_row=self._failed_starts)
-            if self.broken:
-                self._drop_queue("no worker can be started")
-            if not self._stopping.is_set():
-                self._spawn_later(min(_BACKOFF_S[1], _BACKOFF_S[0] * 2 ** min(self._failed_starts, 10)))
+            log.error("worker not started", error=repr(error), failed_in_a_row=self._failed_starts + 1)
+            self._start_failed()
             return
         finally:
             theirs.close()
         self.stats.started += 1
-        worker = _Worker(self, process)
+        worker = PoolWorker(self, process)
         self._workers.add(worker)
         await self.loop.create_connection(lambda: worker, sock=ours)
         if self._stopping.is_set():
             worker.end("stopped")
 
-    async def _reap(self, process: BaseProcess) -> int | None:
-        """The exit code, once the process is gone; None where it takes too long."""
+    async def _reap(self, process: BaseProcess) -> str:
+        """How the process ended, once it is gone."""
         gone = asyncio.Event()
         self.loop.add_reader(process.sentinel, gone.set)
         try:
             async with asyncio.timeout(_REAP_S):
                 await gone.wait()
         except TimeoutError:
-            return None
+            return "still ending"
         finally:
             self.loop.remove_reader(process.sentinel)
         async with self._processes:
             code = process.exitcode
-            if code is not None:
-                process.close()
-        return code
+            if code is None:
+                return "still ending"
+            process.close()
+        return describe_exit(code)
 
-    async def _bury(self, worker: _Worker, why: Ending, job: _Job | None) -> None:
+    async def _bury(self, worker: PoolWorker, why: Ending, job: ScoreJob | None) -> None:
         """Reap the process, then answer its item: only then is the exit code known."""
         ended_at = self.loop.time()
         if job is not None and why == "deadline":  # nobody needs the exit code: answer before the reaping
             job.answer(Lost("deadline", f"not scored within {job.deadline_s:g} s; its worker was killed"), ended_at)
-        code = await self._reap(worker.process)
+        how = await self._reap(worker.process)
         if job is not None:
-            job.answer(Lost("died", f"its worker died while scoring it ({_describe_exit(code)})"), ended_at)
+            job.answer(Lost("died", f"its worker died while scoring it ({how})"), ended_at)
         if why in ("deadline", "died", "start_failed"):
-            how = _describe_exit(code)
             log.warning("worker ended", why=why, exit=how, items_before=worker.answered, waiting=self.queued)
-
-
-def _describe_exit(code: int | None) -> str:
-    if code is None:
-        return "still ending"
-    if code >= 0:
-        return f"exit code {code}"
-    try:
-        return signal.Signals(-code).name
-    except ValueError:
-        return f"signal {-code}"
-
-
-def encode(*arguments: object) -> bytes:
-    """The payload of one item. Raises RecursionError where the arguments nest too deep."""
-    return pickle.dumps(arguments, protocol=pickle.HIGHEST_PROTOCOL)

@@ -13,8 +13,8 @@ import pydantic_core
 from pydantic import ValidationError
 
 from golongrl.reward.config import RewardConfig
+from golongrl.reward.items import Answer, Lost, encode
 from golongrl.reward.models import Fault, Problem, ScoreRequest, ScoreResult
-from golongrl.reward.pool import Answer, Lost, encode
 from golongrl.tasks import Outcome, Task, UnknownTaskError, task_of
 from golongrl.tasks.registry import LONGBENCH_PRO
 

@@ -17,8 +17,9 @@ from golongrl import files, tasks
 from golongrl.errors import GolongrlError, InputError
 from golongrl.reward.config import RewardConfig
 from golongrl.reward.gold_check import answers_of
+from golongrl.reward.items import Answer
 from golongrl.reward.models import Item, Mode, ScoreRequest, ScoreResult
-from golongrl.reward.pool import Answer, WorkerPool
+from golongrl.reward.pool import WorkerPool
 from golongrl.reward.reading import RefusedError, ScoreBatch, read_request, result_of
 
 _BARS = "▁▂▃▄▅▆▇█"

@@ -12,6 +12,7 @@ import httpx
 import pytest
 from typer.testing import CliRunner
 
+from golongrl import restart
 from golongrl.data.command import app
 from golongrl.data.construct.errors import PipelineError
 from golongrl.data.construct.passrate import board, jobs
@@ -99,10 +100,15 @@ def test_without_a_sign_of_the_stage_the_worker_ends(tmp_path):
     follower(tmp_path / "nothing", idle_s=0.1).follow()
 
 
-def test_a_worker_that_cannot_live_fails_the_pod(tmp_path):
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [(7, "exit code 7 and died 3 times within a minute"), (2, "exit code 2 and .* its input is wrong")],
+)
+def test_a_worker_that_cannot_live_fails_the_pod(tmp_path, monkeypatch, code, reason):
+    monkeypatch.setattr(restart, "FIRST_DELAY_S", 0.01)
     board.write(tmp_path / "small.json", OPEN)
-    with pytest.raises(PipelineError, match="ended 3 times in a minute, last with 7"):
-        follower(tmp_path, "import sys; sys.exit(7)").follow()
+    with pytest.raises(PipelineError, match=f"the rollout worker ended with {reason}"):
+        follower(tmp_path, f"import sys; sys.exit({code})").follow()
 
 
 def test_a_stopped_worker_is_no_success(tmp_path, monkeypatch):

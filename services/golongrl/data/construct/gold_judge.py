@@ -10,7 +10,8 @@ from collections.abc import Coroutine, Mapping
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
-from golongrl.reward.pool import Lost, WorkerPool, encode
+from golongrl.reward.items import Lost, encode
+from golongrl.reward.pool import WorkerPool
 from golongrl.tasks import Mode, Outcome, task_of
 from golongrl.tasks.gold import own_score
 

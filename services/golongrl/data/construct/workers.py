@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from golongrl.data.construct.errors import PipelineError
 from golongrl.data.construct.stage import Done, Made, Row, StageShard, Work, refused
 from golongrl.errors import GolongrlError
-from golongrl.reward.pool import Lost, WorkerPool, encode
+from golongrl.reward.items import Lost, encode
+from golongrl.reward.pool import WorkerPool
 
 # Starting Python and importing pyarrow takes seconds on a busy machine.
 _START_S = 300.0

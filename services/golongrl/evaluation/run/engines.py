@@ -26,7 +26,8 @@ from golongrl.evaluation.errors import EvaluationError
 from golongrl.evaluation.run.points import Point
 from golongrl.evaluation.suite import TargetSection
 from golongrl.local import plan as local_plan
-from golongrl.local.process import Service, ServiceSpec, describe_exit, last_words
+from golongrl.local.process import Service, ServiceSpec, last_words
+from golongrl.restart import describe_exit
 
 # Loading 60 GB of weights from a slow volume, and compiling.
 _START_S: Final = 1800.0

@@ -10,7 +10,9 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -19,15 +21,14 @@ import structlog
 from golongrl.data.construct.errors import PipelineError
 from golongrl.data.construct.passrate import board
 from golongrl.data.construct.passrate.board import Board
+from golongrl.restart import GiveUp, RestartPolicy, describe_exit
 
 log = structlog.get_logger(__name__)
 
 _LOOK_S: Final = 2.0
 # Beyond the grace in which a worker finishes its groups: giving back the others.
 _END_S: Final = 30.0
-# So many ends of a worker in a minute are not an accident.
-_DEATHS: Final = 3
-_WITHIN_S: Final = 60.0
+_LONG_LIFE_S: Final = 60.0
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,7 @@ class Follower:
         Raises:
             PipelineError: the rollout worker dies again and again.
         """
-        child: subprocess.Popen[bytes] | None = None
-        served, deaths = "", list[float]()
+        current: _Round | None = None
         seen: Board | None = None
         changed = time.monotonic()
         try:
@@ -65,24 +65,16 @@ class Follower:
                 if now - changed > self.idle_s:
                     log.warning("no sign of the construction; ending", board=str(self.board), idle_s=self.idle_s)
                     return
-                if said is not None and said.run != served:
-                    _end(child, self.grace_s)
-                    child, served = None, ""
-                    deaths.clear()
-                if child is not None and child.poll() is not None:
-                    deaths = [died for died in deaths if now - died < _WITHIN_S] + [now]
-                    if len(deaths) >= _DEATHS:
-                        raise PipelineError(
-                            f"the rollout worker ended {len(deaths)} times in a minute, last with {child.returncode}; "
-                            "its lines above say why"
-                        )
-                    log.warning("the rollout worker has ended; starting it again", code=child.returncode)
-                    child = None
-                if child is None and said is not None and said.run:
-                    child, served = self._start(said), said.run
+                if said is not None and (current is None or said.run != current.run):
+                    if current is not None:
+                        current.end(self.grace_s)
+                    current = _Round(said.run, partial(self._start, said)) if said.run else None
+                if current is not None:
+                    current.keep(now)
                 self.stop.wait(self.look_s)
         finally:
-            _end(child, self.grace_s)
+            if current is not None:
+                current.end(self.grace_s)
 
     def _start(self, said: Board) -> "subprocess.Popen[bytes]":
         place = Path(said.place)
@@ -99,13 +91,45 @@ class Follower:
             signal.signal(number, lambda *_: self.stop.set())
 
 
-def _end(child: "subprocess.Popen[bytes] | None", grace_s: float) -> None:
-    if child is None or child.poll() is not None:
-        return
-    child.terminate()
-    try:
-        child.wait(grace_s + _END_S)
-    except subprocess.TimeoutExpired:
-        log.warning("the rollout worker did not end in time; killing it")
-        child.kill()
-        child.wait()
+class _Round:
+    """The rollout worker of one round: started, started again where it dies, and ended."""
+
+    def __init__(self, run: str, start: "Callable[[], subprocess.Popen[bytes]]") -> None:
+        self.run = run
+        self._start = start
+        self._process: subprocess.Popen[bytes] | None = None
+        self._due = self._started = 0.0
+        self._long_lives = 0
+        # It has no probe; what cannot start at all dies often within a minute.
+        self._policy = RestartPolicy(was_ready=True)
+
+    def keep(self, now: float) -> None:
+        """Start the worker where it does not run and its pause is over.
+
+        Raises:
+            PipelineError: there is no sense in starting it again.
+        """
+        if self._process is not None and (code := self._process.poll()) is not None:
+            self._process = None
+            # A worker that lived for long has answered prompts: such deaths do not add up.
+            self._long_lives += now - self._started > _LONG_LIFE_S
+            decision = self._policy.died(now, code, self._long_lives)
+            if isinstance(decision, GiveUp):
+                how = f"{describe_exit(code)} and {decision.reason}"
+                raise PipelineError(f"the rollout worker ended with {how}; its lines above say why")
+            log.warning("the rollout worker has ended; starting it again", code=code, pause_s=decision.delay_s)
+            self._due = now + decision.delay_s
+        if self._process is None and now >= self._due:
+            self._process, self._started = self._start(), now
+
+    def end(self, grace_s: float) -> None:
+        """End the worker, which gives its groups back; after its grace it is killed."""
+        if self._process is None or self._process.poll() is not None:
+            return
+        self._process.terminate()
+        try:
+            self._process.wait(grace_s + _END_S)
+        except subprocess.TimeoutExpired:
+            log.warning("the rollout worker did not end in time; killing it")
+            self._process.kill()
+            self._process.wait()

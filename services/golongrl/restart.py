@@ -1,12 +1,13 @@
-"""When to restart a dead service: a pure state machine, one instance a service.
+"""How a process ended, in words, and when to start it again: a pure state machine, one instance a process.
 
 It does what Kubernetes would (exponential back-off) and knows when that is pointless. Invariants:
-- a service that died before it was ready the first time is never restarted: it cannot work here;
+- a process that died before it was ready the first time is never restarted: it cannot work here;
 - neither is one that died `MAX_DEATHS_A_MINUTE` times within a minute;
 - nor one that died `MAX_DEATHS` times while the run finished no step: deaths that a run trains past do not add up;
-- an exit code in `FINAL_CODES` is a decision of the service, not an accident: a restart would repeat it.
+- an exit code in `FINAL_CODES` is a decision of the process, not an accident: a restart would repeat it.
 """
 
+import signal
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -44,7 +45,7 @@ class GiveUp:
 
 @dataclass
 class RestartPolicy:
-    """Decides after each death of one service. Times are seconds of any monotonic clock."""
+    """Decides after each death of one process. Times are seconds of any monotonic clock."""
 
     was_ready: bool = False
     deaths: int = 0
@@ -52,11 +53,11 @@ class RestartPolicy:
     recent: deque[float] = field(default_factory=deque)
 
     def ready(self) -> None:
-        """The service answered its readiness probe."""
+        """It answered its readiness probe."""
         self.was_ready = True
 
     def died(self, now: float, code: int, step: int = 0) -> Restart | GiveUp:
-        """The service ended with `code` (negative: killed by that signal) although nobody asked it to.
+        """The process ended with `code` (negative: killed by that signal) although nobody asked it to.
 
         Args:
             step: the newest step that the run has finished.
@@ -76,3 +77,13 @@ class RestartPolicy:
         if self.deaths >= MAX_DEATHS:
             return GiveUp(f"died {self.deaths} times without a finished step in between")
         return Restart(min(FIRST_DELAY_S * 2 ** (len(self.recent) - 1), MAX_DELAY_S), self.deaths)
+
+
+def describe_exit(code: int) -> str:
+    """`exit code 1`, or `signal SIGKILL` for a negative code."""
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        return f"signal {signal.Signals(-code).name}"
+    except ValueError:
+        return f"signal {-code}"

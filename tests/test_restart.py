@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from golongrl.errors import NO_SPACE_EXIT
-from golongrl.local.restart import MAX_DEATHS, MAX_DELAY_S, GiveUp, Restart, RestartPolicy
+from golongrl.restart import MAX_DEATHS, MAX_DELAY_S, GiveUp, Restart, RestartPolicy
 
 
 def ready_policy() -> RestartPolicy:
