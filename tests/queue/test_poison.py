@@ -23,6 +23,7 @@ from golongrl.queue import (
     SubmitOutcome,
     UnreadableGroupError,
     VersionSpan,
+    decode,
     encode,
     fault,
 )
@@ -128,6 +129,39 @@ async def test_what_is_refused_is_dealt_again(play: Play) -> None:
     again = await play.lease()
     assert (again.uid, again.tries) == (wrong.uid, 1)
     assert await play.submit(again) == SubmitOutcome.ACCEPTED
+
+
+async def test_a_group_of_another_task_than_its_rows_is_refused(play: Play) -> None:
+    await play.start(rows=2, tasks=["F1", "F2"], data="these rows")
+    leases = await play.leases(2)
+    assert [lease.task_key for lease in leases] == ["F1", "F2"]
+    first, second = (group_for(lease) for lease in leases)
+    assert refusal(first, leases[0]) is None
+    assert refusal(second, leases[1]) == "task_key 'F1' differs from its row's 'F2'"
+    assert await play.queue.submit(leases[1], second) is SubmitOutcome.INVALID
+    assert await play.queue.submit(leases[1], replace(second, task_key="F2")) is SubmitOutcome.STALE
+
+
+STORED: dict[str, Callable[[Group], Group]] = {
+    "response 0: reward 1.5 is not from 0 to 1": lambda group: changed(group, reward=1.5),
+    "response 0: reward nan": lambda group: changed(group, reward=np.nan),
+    "task_key 'F2' differs from its row's 'F1'": lambda group: replace(group, task_key="F2"),
+    "its body is of another lease, 0-0": lambda group: replace(group, row=7),
+}
+
+
+@pytest.mark.parametrize("reason", STORED)
+async def test_a_stored_group_is_checked_as_one_that_is_handed_in(play: Play, redis_url: str, reason: str) -> None:
+    """Its worker may be of an older version, or of nobody's."""
+    await play.start(rows=4, tasks=["F1"] * 4, data="these rows")
+    for lease in await play.leases(3):
+        await play.submit(lease)
+    with redis.Redis.from_url(redis_url) as raw:
+        key = play.queue._connection.key("body:0-0")
+        raw.set(key, encode(STORED[reason](decode(raw.get(key)))))
+    assert await play.batch(1) == ["0-1", "0-2"]
+    (aside,) = await play.queue.set_aside_groups()
+    assert aside.reason.startswith(reason)
 
 
 async def test_names_and_numbers_that_cannot_be_sent_are_one_clear_error(play: Play) -> None:

@@ -5,12 +5,12 @@ written it.
 """
 
 import asyncio
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from golongrl.queue.connection import Connection
 from golongrl.queue.errors import UnreadableGroupError
-from golongrl.queue.schema import Group, decode, encode, fault
+from golongrl.queue.schema import Group, decode, encode, fault, rewards_fault
 
 # As in lua/prelude.lua: marks the place of a group that was set aside.
 ASIDE = "!"
@@ -35,36 +35,44 @@ async def packed(group: Group) -> bytes:
     return encode(group) if group.tokens < INLINE_TOKENS else await asyncio.to_thread(encode, group)
 
 
-async def fetch(
-    connection: Connection, places: Sequence[str], tokens: Sequence[str], vocabulary: int
-) -> list[Group | Unfit]:
+class _Place(NamedTuple):
+    """What the queue knows of a stored group: the token of its lease, and its row's task ("": it does not say)."""
+
+    uid: str
+    token: str
+    task_key: str
+
+
+async def fetch(connection: Connection, batch: Mapping[str, Any]) -> list[Group | Unfit]:
     """The groups of a batch's places that were not set aside; while one part is unpacked the next one travels.
 
     Args:
-        tokens: of the leases that they were handed in under.
+        batch: as the script `take` answers it.
     """
-    kept = [(uid, token) for uid, token in zip(places, tokens, strict=True) if not uid.startswith(ASIDE)]
+    places = map(_Place, batch["uids"], batch["tokens"], batch["task_keys"])
+    kept = [place for place in places if not place.uid.startswith(ASIDE)]
     groups: list[Group | Unfit] = []
     unpacking: asyncio.Task[list[Group | Unfit]] | None = None
     for start in range(0, len(kept), FETCH):
         part = kept[start : start + FETCH]
-        bodies = await connection.get_many([f"body:{uid}" for uid, _ in part])
+        bodies = await connection.get_many([f"body:{place.uid}" for place in part])
         if unpacking:
             groups += await unpacking
-        unpacking = asyncio.create_task(_unpacked(list(zip(part, bodies, strict=True)), vocabulary))
+        unpacking = asyncio.create_task(_unpacked(list(zip(part, bodies, strict=True)), batch["vocabulary"]))
     return [*groups, *(await unpacking if unpacking else ())]
 
 
-async def _unpacked(found: list[tuple[tuple[str, str], bytes | None]], vocabulary: int) -> list[Group | Unfit]:
+async def _unpacked(found: list[tuple[_Place, bytes | None]], vocabulary: int) -> list[Group | Unfit]:
     def unpack() -> list[Group | Unfit]:
-        return [_read(uid, token, body, vocabulary) for (uid, token), body in found]
+        return [_read(place, body, vocabulary) for place, body in found]
 
     if sum(len(body or b"") for _, body in found) < INLINE_BYTES:
         return unpack()
     return await asyncio.to_thread(unpack)
 
 
-def _read(uid: str, token: str, body: bytes | None, vocabulary: int) -> Group | Unfit:
+def _read(place: _Place, body: bytes | None, vocabulary: int) -> Group | Unfit:
+    uid = place.uid
     if body is None:
         return Unfit(uid, LOST)
     try:
@@ -72,7 +80,9 @@ def _read(uid: str, token: str, body: bytes | None, vocabulary: int) -> Group | 
     except UnreadableGroupError as error:
         return Unfit(uid, str(error))
     # A worker of an older version writes no lease into it.
-    if group.uid != uid or (group.lease and group.lease != token):
+    if not group.uid == f"{group.epoch}-{group.row}" == uid or (group.lease and group.lease != place.token):
         return Unfit(uid, f"its body is of another lease, {group.lease or group.uid}: somebody overwrote its key")
-    wrong = fault(group, vocabulary)
+    if place.task_key and group.task_key != place.task_key:
+        return Unfit(uid, f"task_key {group.task_key!a} differs from its row's {place.task_key!a}")
+    wrong = fault(group, vocabulary) or rewards_fault(group)
     return Unfit(uid, wrong) if wrong else group

@@ -273,13 +273,13 @@ class SampleQueue:
         # Its bodies never change, so they travel meanwhile.
         confirmed, bodies = await asyncio.gather(
             self._run("take", args, durable=True),
-            fetch(self._connection, found["uids"], found["tokens"], found["vocabulary"]),
+            fetch(self._connection, found),
         )
         self._check(confirmed, f"take({step})")
         if confirmed["s"] != "batch":
             return answers.not_taken(confirmed, step)
         if confirmed["uids"] != found["uids"]:
-            bodies = await fetch(self._connection, confirmed["uids"], confirmed["tokens"], confirmed["vocabulary"])
+            bodies = await fetch(self._connection, confirmed)
         unfit = [body for body in bodies if isinstance(body, Unfit)]
         for uid, reason in unfit:
             if reason == LOST:

@@ -138,6 +138,14 @@ def fault(group: Group, vocabulary: int = 0) -> str | None:
     return None
 
 
+def rewards_fault(group: Group) -> str | None:
+    """Which reward of `group` is no score, None if all are."""
+    for index, response in enumerate(group.responses):
+        if response.reward is not None and not 0 <= response.reward <= 1:
+            return f"response {index}: reward {response.reward!r} is not from 0 to 1"
+    return None
+
+
 def _is_number(value: object) -> bool:
     """False for NaN, an infinity, and what is too large to travel."""
     return isinstance(value, int | float) and -_MOST <= value <= _MOST

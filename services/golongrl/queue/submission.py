@@ -1,12 +1,12 @@
 """What a worker may hand in under a lease. Pure.
 
-Stricter than `schema.fault`, which also judges what older workers have stored: a group is its lease's, its rewards are
-scores, and its texts are short and can be written as UTF-8.
+Stricter than what a stored group is judged by when it is taken: a group is its lease's, and its texts are short and can
+be written as UTF-8.
 """
 
 from collections.abc import Iterator
 
-from golongrl.queue.schema import Group, fault
+from golongrl.queue.schema import Group, fault, rewards_fault
 from golongrl.queue.types import Lease
 
 # Characters of a sentence for a person, and of a name; what it quotes may be long.
@@ -18,7 +18,12 @@ _NAMES = ("task", "metric", "task_key", "reward_mode")
 
 def refusal(group: Group, lease: Lease) -> str | None:
     """Why `group` cannot be handed in under `lease`, None if it can."""
-    wrong = _differs(group, lease) or fault(group, lease.vocabulary) or next(_outside(group), None)
+    wrong = (
+        _differs(group, lease)
+        or fault(group, lease.vocabulary)
+        or rewards_fault(group)
+        or next(_text_faults_of(group), None)
+    )
     return wrong[:MOST_REASON] if wrong else None
 
 
@@ -27,17 +32,17 @@ def _differs(group: Group, lease: Lease) -> str | None:
         found, expected = getattr(group, name), getattr(lease, name)
         if type(found) is not type(expected) or found != expected:
             return f"{name} {found!a} differs from its lease's {expected!a}"
+    if lease.task_key and group.task_key != lease.task_key:
+        return f"task_key {group.task_key!a} differs from its row's {lease.task_key!a}"
     return None
 
 
-def _outside(group: Group) -> Iterator[str]:
+def _text_faults_of(group: Group) -> Iterator[str]:
     for name in _NAMES:
         yield from _text_faults(name, getattr(group, name))
     for name in (*group.timings, *group.moments):
         yield from _text_faults("a name of its times", name)
     for index, response in enumerate(group.responses):
-        if response.reward is not None and not 0 <= response.reward <= 1:
-            yield f"response {index}: reward {response.reward!r} is not from 0 to 1"
         for name in ("finish_reason", "reason"):
             yield from _text_faults(f"response {index}: {name}", getattr(response, name))
 

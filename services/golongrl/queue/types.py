@@ -106,6 +106,8 @@ class Lease:
     """Earlier tries of this row that failed; after `QueueSettings.max_tries` it is rejected."""
     vocabulary: int = 0
     """Token ids of the group must be below this; 0 is not known."""
+    task_key: str = ""
+    """Of the row; empty where the run does not say what data it has."""
 
 
 @dataclass(frozen=True, slots=True)

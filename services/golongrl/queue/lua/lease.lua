@@ -3,7 +3,7 @@ local function lease_of(uid, group)
   return answer({ s = 'lease', lease = { uid = uid, epoch = group.epoch, row = group.row, seq = group.seq,
     token = group.token, worker = group.worker, engine_version = group.engine_version, lineage = group.lineage,
     deadline_s = tonumber(call('ZSCORE', 'deadlines', uid)) / 1000, lease_s = S.lease_s, tries = group.tries,
-    vocabulary = S.vocabulary } })
+    vocabulary = S.vocabulary, task_key = task_key_of(group) } })
 end
 
 local function refuse(reason, full)

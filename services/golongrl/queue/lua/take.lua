@@ -24,18 +24,18 @@ local base = args.step - 1
 -- The version that the first batch after all sealed ones will be trained from.
 local after = math.max(args.step, S.taken)
 
--- The tokens of the leases that its groups were handed in under stand in their bodies, too.
+-- The tokens of the leases that its groups were handed in under, and the rows' tasks, stand in their bodies, too.
 local function batch(step, replayed)
-  local uids, tokens = call('LRANGE', 'batch:' .. step, 0, -1), {}
+  local uids, tokens, task_keys = call('LRANGE', 'batch:' .. step, 0, -1), {}, {}
   for i, uid in ipairs(uids) do
     local group = not is_aside(uid) and get(uid)
     if not is_aside(uid) and (not group or group.state ~= 'batch' or group.step ~= step) then
       return answer({ s = 'foreign', key = key('batch:' .. step) })
     end
-    tokens[i] = group and group.token or ''
+    tokens[i], task_keys[i] = group and group.token or '', group and task_key_of(group) or ''
   end
-  return answer({ s = 'batch', v = S.v, vocabulary = S.vocabulary, uids = uids, tokens = tokens, replayed = replayed,
-    without_tasks = call('HEXISTS', 'without_tasks', step) })
+  return answer({ s = 'batch', v = S.v, vocabulary = S.vocabulary, uids = uids, tokens = tokens,
+    task_keys = task_keys, replayed = replayed, without_tasks = call('HEXISTS', 'without_tasks', step) })
 end
 
 local function wait(reason, blocking, full)
