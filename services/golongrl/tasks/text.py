@@ -1,8 +1,8 @@
 """Finding the answer in a response: the think gate, the answer area, its lines.
 
 A response is `<think>reasoning</think>answer`, where the chat template may already have written the opening tag.
-Nothing here normalises Unicode or strips punctuation: two strings are the same answer only if they are equal after
-lower-casing and collapsing white space. `strict` lines also lose list bullets, and only where that is needed to match.
+Nothing here normalises Unicode: two strings are the same answer only if they are equal after lower-casing and
+collapsing white space. `strict` lines also lose list bullets and other marks, and only where that is needed to match.
 """
 
 import re
@@ -11,9 +11,16 @@ from collections.abc import Collection
 OPEN, CLOSE = "<think>", "</think>"
 TAGS = ("[Answer]", "[答案]")  # in order of precedence
 
-# "- item", "* item", "• item", "1. item", "2) item", "(3) item", "4、item". A dash needs a space behind it:
-# "-17" is a number.
-_BULLET = re.compile(r"(?:[-*•·‣–—]\s+|\(?\d{1,3}[.)]\s+|\d{1,3}、\s*|（\d{1,3}）\s*)(?=\S)")
+# What may stand before an item of a list: one to three signs and a space ("- ", "> ", "- [ ] "), a bullet, or a number,
+# letter or numeral with the sign that ends it ("1. ", "(b) ", "[3]", "4、", "（五）", "⑥"). A sign without a space
+# belongs to the item: "-17" is a number.
+_COUNT = r"(?:\d{1,3}|[ivx]{1,4}|[a-z]|[一二三四五六七八九十]{1,3})"
+_BULLET = re.compile(
+    r"(?:<li>|[^\w\s]{1,3}\s+|[•·‣▪■●○◦►▶✓✔]\s*|[\u2460-\u24ff\u2776-\u2793\u3220-\u3229]\s*|\d\ufe0f?\u20e3\s*|"
+    rf"[#(\[]?{_COUNT}\s?(?:[.:)\]]{{1,2}}|[-–—])[*_]{{0,3}}\s+|"  # a space behind the sign
+    rf"[(（\[【](?:\d{{1,3}}|{_COUNT})[)）\]】]\s*|(?:\d{{1,3}}|[一二三四五六七八九十]{{1,3}})[、．.)](?!\d)\s*|"
+    r"第[一二三四五六七八九十\d]{1,3}[，、：:]\s*)(?=\S)"
+)
 
 
 def gate(response: str, *, strict: bool) -> str:
@@ -47,12 +54,20 @@ def answer_area(text: str) -> str:
 
 # A tag that opens a line, in whatever marks: "**[Answer]**:", "### [答案]", "> `[Answer]`", "<b>[answer]</b>".
 # Runs are bounded: two of them side by side cost quadratic time on a line of spaces.
-_TAG_TEXT = r"\\?[\[【]\s{0,9}(?:(?P<answer>answer)|答案)\s{0,9}\\?[\]】]"
-_TAG_LINE = re.compile(r"(?:^|\n)[ \t>#*_`~|-]{0,40}(?:<(?:b|strong|h\d)>[ \t]{0,9})?" + _TAG_TEXT, re.IGNORECASE)
+_TAG_TEXT = r"\\?[\[【［][ *_`\t]{0,9}(?:(?P<answer>answer)|答案)[ *_`\t]{0,9}\\?[\]】］]"
+_TAG_LINE = re.compile(
+    r"(?:^|\n)[ \t>#*_`~|\u200b\ufeff-]{0,40}(?:\d{1,2}[.)][ *_]{1,9})?(?:<[a-z]\w{0,9}>[ \t]{0,9}){0,3}" + _TAG_TEXT,
+    re.IGNORECASE,
+)
 _TAG = re.compile(_TAG_TEXT, re.IGNORECASE)
-_BEHIND_TAG = re.compile(r"(?:[ \t]*(?:[*_`~]+(?=\s|[:：]|$)|[:：]|</(?:b|strong|h\d)>))+|(?<=\])\*\*(?=\S)")
-_FENCE = re.compile(r"(?:```|~~~)\w*")
-_MARKS = "*_` "  # of emphasis and code
+_BEHIND_TAG = re.compile(
+    r"(?:[ \t]*(?:[*_`~]+(?=\s|[:：]|$)|[:：]|</[a-z]\w{0,9}>|&nbsp;))+|(?<=[\]】］])\*\*(?=\S)", re.IGNORECASE
+)
+_NO_ITEM = re.compile(r"(?:```|~~~)\w*|[-=*_~]{3,}")  # a code fence, a rule
+_MARKS = "*_`|\"'“”‘’「」『』 "  # of emphasis, code, tables and quotation
+_ENDS = ".,;。，；、"
+_HTML = re.compile(r"</?(?:b|i|u|p|em|strong|code|li|span)>|<br ?/?>")
+_MOST_MARKS = 5  # around one item: "> - [x] **1.** item"
 
 
 def answer_area_strict(text: str) -> str:
@@ -86,17 +101,25 @@ def lines_of(area: str) -> list[str]:
 
 
 def items_of(area: str, golds: Collection[str]) -> list[str]:
-    """The items of a strict area: its lines without blank ones and code fences, and, where a line is not itself a gold,
-    without its list bullet and the emphasis around it.
+    """The items of a strict area: its lines without blank ones, rules and code fences, and, where a line is not itself
+    a gold, without the marks around it (`_bare_item`).
     """
-    lines = (line for line in lines_of(area) if line and (line in golds or not _FENCE.fullmatch(line)))
+    lines = (line for line in lines_of(area) if line and (line in golds or not _NO_ITEM.fullmatch(line)))
     return [line if line in golds else _bare_item(line, golds) for line in lines]
 
 
 def _bare_item(line: str, golds: Collection[str]) -> str:
-    bare = _BULLET.sub("", line, count=1)
-    unmarked = line.strip(_MARKS)
-    for candidate in (bare, bare.strip(_MARKS), unmarked, _BULLET.sub("", unmarked, count=1)):
-        if candidate in golds:
-            return candidate
-    return bare
+    """The gold that is left when marks are taken off the line one by one; else the line without its first mark."""
+    first = None
+    rest = _HTML.sub("", line) if "<" in line else line
+    for _ in range(_MOST_MARKS):
+        inner = rest.strip(_MARKS)
+        for candidate in (rest, inner, rest.rstrip(_ENDS), inner.rstrip(_ENDS).rstrip(_MARKS)):
+            if candidate in golds:
+                return candidate
+        shorter = _BULLET.sub("", inner or rest, count=1)
+        first = shorter if first is None else first
+        if shorter == rest:
+            break
+        rest = shorter
+    return first or line
