@@ -17,6 +17,10 @@ from pathlib import Path
 
 import pytest
 
+from golongrl import files
+from golongrl.errors import InputError
+from golongrl.evaluation import fetch as fetching
+from golongrl.evaluation import hubs
 from golongrl.evaluation.fetch import RECORD, FetchError, fetch
 from golongrl.evaluation.sources import DataFiles, EvalSource
 
@@ -25,9 +29,9 @@ ROWS = b'{"id": 1}\n{"id": 2}\n'
 SUM = hashlib.sha256(ROWS).hexdigest()
 
 
-def packed(member: str, content: bytes) -> bytes:
+def packed(member: str, content: bytes, how: int = zipfile.ZIP_STORED) -> bytes:
     archive = io.BytesIO()
-    with zipfile.ZipFile(archive, "w") as file:
+    with zipfile.ZipFile(archive, "w", how) as file:
         file.writestr(member, content)
     return archive.getvalue()
 
@@ -41,9 +45,15 @@ class Hub:
     files: dict[str, dict[str, bytes]] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
     gated: bool = False
+    # What is answered first, by the end of the path: (status, headers, body), taken one after the other.
+    instead: dict[str, list[tuple[int, dict[str, str], bytes]]] = field(default_factory=dict)
+    told: dict[str, list[dict[str, str]]] = field(default_factory=dict)
 
     def answer(self, path: str) -> tuple[int, dict[str, str], bytes]:
         path, _, query = path.partition("?")
+        for end, answers in self.instead.items():
+            if path.endswith(end) and answers:
+                return answers.pop(0)
         parts = path.strip("/").split("/")
         match parts:
             case ["api", "datasets", owner, name, *rest]:
@@ -82,6 +92,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            hub.told.setdefault(self.path.partition("?")[0], []).append(dict(self.headers))
             status, headers, body = hub.answer(self.path)
             if self.command == "GET":
                 hub.asked.append(self.path)
@@ -103,6 +114,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     hub.url = f"http://127.0.0.1:{server.server_port}"
     for name in ("HF_ENDPOINT", "GOLONGRL_MODELSCOPE", "GOLONGRL_PYPI"):
         monkeypatch.setenv(name, hub.url)
+    monkeypatch.setattr(fetching, "BOUNDS", replace(fetching.BOUNDS, pause_s=0))
     hub.files = {
         "org/plain": {"README.md": b"x", "train.jsonl": ROWS},
         "org/zipped": {"data.zip": packed("data/qa.jsonl", ROWS)},
@@ -204,3 +216,168 @@ def test_a_signal_is_one_line_and_leaves_nothing_half_fetched(tmp_path, number) 
         f"error: stopped by {number.name}; run the same command again: what is here already is not fetched again"
     )
     assert not [path for path in (tmp_path / "data").rglob("*") if path.is_file()]
+
+
+FILE = "org/plain/train.jsonl"
+HF = ("https://huggingface.co", hubs.hosts("huggingface"))
+
+
+@pytest.mark.parametrize(
+    ("url", "asked", "why"),
+    [
+        ("https://huggingface.co/x", HF[0], None),
+        ("https://cdn-lfs-us-1.hf.co/x?Signature=y", HF[0], None),
+        ("https://evilhf.co/x", HF[0], "leads to evilhf.co"),
+        ("https://hf.co.evil.example/x", HF[0], "leads to hf.co.evil.example"),
+        ("https://huggingface.co@evil.example/x", HF[0], "leads to evil.example"),
+        ("https://169.254.169.254/latest", HF[0], "leads to 169.254.169.254"),
+        ("http://huggingface.co/x", HF[0], "not https"),
+        ("ftp://hf.co/x", HF[0], "not https"),
+        ("http://mirror:8000/x", "http://mirror:8000", None),
+        ("http://mirror:8001/x", "http://mirror:8000", "not https"),
+    ],
+)
+def test_only_the_hub_and_its_hosts_are_asked(url: str, asked: str, why: str | None) -> None:
+    found = hubs.refusal(url, asked, HF[1])
+    assert found is None if why is None else why in str(found)
+
+
+def test_a_mirrors_own_host_can_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(hubs.HOSTS_VARIABLE, "files.example, other.example")
+    assert hubs.refusal("https://a.files.example/x", HF[0], hubs.hosts("pypi")) is None
+
+
+@pytest.mark.parametrize("place", ["http://127.0.0.1:9/x", "https://127.0.0.1:9/x", "https://elsewhere.example/x"])
+@pytest.mark.parametrize("end", ["/train.jsonl", "api/datasets/org/plain"])
+def test_a_redirect_to_another_host_is_not_followed(hub, tmp_path, place, end) -> None:
+    hub.instead = {end: [(302, {"Location": place}, b"")]}
+    with pytest.raises(FetchError, match=r"org/plain.*: the address leads to .*(not https|GOLONGRL_FETCH_HOSTS=)"):
+        get(tmp_path / "data")
+    assert not (tmp_path / "data").exists() or not list((tmp_path / "data").rglob("*.jsonl"))
+
+
+def test_a_redirect_within_the_hub_is_followed_a_bounded_number_of_times(hub, tmp_path) -> None:
+    here = (302, {"Location": f"{hub.url}/datasets/org/plain/resolve/{COMMIT}/train.jsonl"}, b"")
+    hub.instead = {"/train.jsonl": [here] * 3}
+    get(tmp_path)
+    hub.instead = {"/train.jsonl": [here] * 99}
+    (tmp_path / FILE).unlink()
+    with pytest.raises(FetchError, match="redirect"):
+        get(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name", ["../../train.jsonl", "/tmp/train.jsonl", "a/../train.jsonl", "a\\train.jsonl", "a\ntrain.jsonl"]
+)
+def test_a_file_whose_name_leads_out_of_the_folder_is_refused(hub, tmp_path, name) -> None:
+    hub.files["org/plain"][name] = ROWS
+    with pytest.raises(FetchError, match=r"org/plain: the hub lists a file .* no path inside a repository") as caught:
+        get(tmp_path / "data")
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.rglob("*.jsonl"))
+
+
+def listed(size: int | None, sha256: str | None = None) -> tuple[int, dict[str, str], bytes]:
+    sibling = {"rfilename": "train.jsonl", "size": size, "lfs": {"sha256": sha256} if sha256 else None}
+    return 200, {}, json.dumps({"sha": COMMIT, "siblings": [sibling]}).encode()
+
+
+@pytest.mark.parametrize(
+    ("first", "said"),
+    [
+        (listed(len(ROWS) - 1), f"more than the {len(ROWS) - 1} bytes expected"),
+        (listed(len(ROWS) + 1), f"{len(ROWS)} bytes came of the {len(ROWS) + 1} that the hub lists"),
+        (listed(len(ROWS), "0" * 64), "differs from the one that the hub lists"),
+        ((200, {}, b"[]"), "the list of files at 127.0.0.1 cannot be read"),
+        ((200, {}, b"{"), "not JSON"),
+        ((500, {}, b""), "127.0.0.1 answered 500"),
+    ],
+)
+def test_what_differs_from_the_hubs_list_is_not_kept(hub, tmp_path, first, said) -> None:
+    hub.instead = {"api/datasets/org/plain": [first]}
+    with pytest.raises(FetchError, match=said):
+        get(tmp_path / "data")
+    assert not list(tmp_path.rglob("*"))
+
+
+def test_a_wrong_checksum_leaves_what_was_there(hub, tmp_path) -> None:
+    get(tmp_path)
+    with pytest.raises(FetchError, match="differs from the published"):
+        get(tmp_path, replace(PLAIN, sha256=("0" * 64,), revision=NEWER))
+    assert (tmp_path / FILE).read_bytes() == ROWS
+    assert json.loads((tmp_path / RECORD).read_text())["org/plain"]["revision"] == COMMIT
+
+
+def broken(etag: str, size: int = 5) -> tuple[int, dict[str, str], bytes]:
+    return 200, {"ETag": etag, "Content-Length": str(len(ROWS))}, ROWS[:size]
+
+
+def test_a_connection_that_breaks_is_taken_up_where_it_broke(hub, tmp_path) -> None:
+    rest = 206, {"ETag": '"x"', "Content-Range": f"bytes 5-{len(ROWS) - 1}/{len(ROWS)}"}, ROWS[5:]
+    hub.instead = {"/train.jsonl": [broken('"x"'), rest]}
+    get(tmp_path)
+    assert (tmp_path / FILE).read_bytes() == ROWS
+    asked = hub.told[f"/datasets/org/plain/resolve/{COMMIT}/train.jsonl"]
+    assert [headers.get("Range") for headers in asked] == [None, "bytes=5-"]
+    assert asked[1]["If-Range"] == '"x"'
+
+
+@pytest.mark.parametrize("etag", ['W/"x"', '"x"'])
+def test_it_begins_again_where_the_server_sends_the_whole_file(hub, tmp_path, etag) -> None:
+    wrong_place = 206, {"Content-Range": f"bytes 0-{len(ROWS) - 1}/{len(ROWS)}"}, ROWS
+    hub.instead = {"/train.jsonl": [broken(etag), wrong_place, broken(etag, 9)][1 if etag == '"x"' else 0 :]}
+    get(tmp_path)
+    assert (tmp_path / FILE).read_bytes() == ROWS
+
+
+def test_it_gives_up_after_some_tries(hub, tmp_path) -> None:
+    hub.instead = {"/train.jsonl": [broken('"x"')] * 99}
+    with pytest.raises(FetchError, match=r"org/plain train\.jsonl: "):
+        get(tmp_path / "data")
+    assert len(hub.instead["/train.jsonl"]) == 99 - fetching.BOUNDS.tries
+    assert not list(tmp_path.rglob("*"))
+
+
+@pytest.mark.parametrize(
+    ("bounds", "said"),
+    [
+        ({"most": 7}, "more than the 7 bytes expected"),
+        ({"window_s": 0, "least": 1000}, f"only {len(ROWS)} bytes came in"),
+        ({"longest_s": 0}, "not whole after 0 s"),
+    ],
+)
+def test_a_file_has_bounds_of_size_pace_and_time(hub, tmp_path, monkeypatch, bounds, said) -> None:
+    monkeypatch.setattr(fetching, "BOUNDS", replace(fetching.BOUNDS, **bounds))
+    with pytest.raises(FetchError, match=said):
+        get(tmp_path / "data")
+    assert not list(tmp_path.rglob("*"))
+
+
+def test_an_archive_that_unpacks_to_too_much_is_refused(hub, tmp_path, monkeypatch) -> None:
+    hub.files["org/zipped"]["data.zip"] = packed("data/qa.jsonl", b" " * 5000, zipfile.ZIP_DEFLATED)
+    monkeypatch.setattr(fetching, "BOUNDS", replace(fetching.BOUNDS, most=4000))
+    with pytest.raises(FetchError, match=r"data/qa\.jsonl: unpacks to more than 4000 bytes"):
+        get(tmp_path, ALL[1])
+
+
+@pytest.mark.parametrize("how", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+@pytest.mark.parametrize("flip", [0, 50, -5])
+def test_a_damaged_archive_is_one_line(hub, tmp_path, flip, how) -> None:
+    archive = bytearray(packed("data/qa.jsonl", ROWS * 50, how))
+    archive[flip] ^= 0xFF
+    hub.files["org/zipped"]["data.zip"] = bytes(archive)
+    with pytest.raises(FetchError, match=r"org/zipped data\.zip: no whole data/qa\.jsonl"):
+        get(tmp_path, ALL[1])
+
+
+def test_the_hubs_token_goes_to_the_hub_alone(hub, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_" + "x" * 20)
+    get(tmp_path, *ALL)
+    with_token = {path for path, asked in hub.told.items() if any("Authorization" in headers for headers in asked)}
+    assert with_token == {path for path in hub.told if "datasets/org" in path}
+
+
+def test_one_fetch_at_a_time_in_a_folder(hub, tmp_path) -> None:
+    with files.locked_folder(tmp_path, ".fetch.lock"), pytest.raises(InputError, match=r"another fetch \(pid \d+\)"):
+        get(tmp_path)
+    get(tmp_path)

@@ -27,6 +27,7 @@ SuiteName = Annotated[str, typer.Argument(help="Packaged suite, benchmark, or YA
 @contextmanager
 def _stopped_by_signals(advice: str) -> Iterator[None]:
     """A signal ends the work inside in order, with one line and this advice."""
+    import asyncio
     import signal
 
     from golongrl.local.supervisor import SIGNALS, RunInterruptedError
@@ -35,13 +36,18 @@ def _stopped_by_signals(advice: str) -> Iterator[None]:
 
     def stop(number: int, _frame: object) -> None:
         came.append(number)
-        # Not an error, which a library that downloads would take for one of its own and try again.
-        raise KeyboardInterrupt
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            # Not an error, which a library might take for one of its own and try again.
+            raise KeyboardInterrupt from None
+        for task in asyncio.all_tasks(loop):
+            loop.call_soon_threadsafe(task.cancel)
 
     before = {number: signal.signal(number, stop) for number in SIGNALS}
     try:
         yield
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, asyncio.CancelledError):
         raise RunInterruptedError(came[0] if came else signal.SIGINT, advice) from None
     finally:
         for number, handler in before.items():
