@@ -7,6 +7,7 @@ that a date equals itself in another notation and nothing else. An order of day 
 
 import re
 from datetime import date, time
+from fractions import Fraction
 from functools import lru_cache
 from types import MappingProxyType
 from typing import Any
@@ -64,6 +65,11 @@ _HOUR = re.compile(r"(\d{1,2})\s*([ap])\.?\s?m\.?", re.IGNORECASE)
 _SEASON = re.compile(r"(1[5-9]\d\d|20\d\d)\s*[-–—/]\s*(\d\d|1[5-9]\d\d|20\d\d)")
 _CODE = re.compile(r"[A-Za-z]?\d+(?:\s*[-–—./:]\s*\d+){2,}[A-Za-z]?")
 _RANGE = re.compile(r"\s*(?:[–—~〜～－至到]|--|\s(?:to|through|until|bis|à)\s|-)\s*")
+_RATIO = re.compile(r"(\d{1,20}(?:\.\d{1,20})?)\s?(?:[:∶比]|\s(?:to|:)\s|/|\bto\b)\s?(\d{1,20}(?:\.\d{1,20})?)")
+_SIGN_OF_RATIO = re.compile(r"[:∶比]")
+_QUOTIENT = re.compile(r"\\frac\s?\{(\d{1,20})\}\s?\{(\d{1,20})\}")
+# A part of a year, a year before our era, a century, several years: as spelling.py writes them, equal as texts alone.
+_PERIOD = re.compile(r"[QH]\d (?:FY\s?)?\d{4}|\d{1,5} BC|\d{1,2}th century|\d{2,3}0s", re.IGNORECASE)
 _BETWEEN = re.compile(r"(?:between\s+(.+?)\s+and\s+(.+)|from\s+(.+?)\s+to\s+(.+))", re.IGNORECASE)
 
 
@@ -75,6 +81,10 @@ def read(text: str) -> Mark | None:
     point = _point(text)
     if point is not None:
         return point
+    if _PERIOD.fullmatch(text):
+        return ("period", text.casefold())
+    if _SIGN_OF_RATIO.search(text) and (ratio := as_ratio(text)) is not None:
+        return ratio
     found = _season(text)
     if found is None and quantity.read(text) is not None:
         return None
@@ -82,6 +92,22 @@ def read(text: str) -> Mark | None:
     if found is not None:
         return found
     return ("code", re.sub(r"\s*[-–—]\s*", "-", text).casefold()) if _CODE.fullmatch(text) else None
+
+
+def same(one: Mark, other: Mark) -> bool:
+    """Whether two marks agree; of two ranges, the unit may stand on one side alone."""
+    if one[0] == other[0] == "range":
+        pairs = list(zip(one[1:], other[1:], strict=True))
+        if all(a[0] == b[0] == "number" for a, b in pairs) and any(None in (a[2], b[2]) for a, b in pairs):
+            units = {unit for pair in pairs for _, _, unit in pair if unit is not None}
+            return not any(unit.share for unit in units) and all(a[1] == b[1] for a, b in pairs)
+    return one == other
+
+
+def as_ratio(text: str) -> Mark | None:
+    """The ratio that a text is if it is one: "3:2", "3 to 2", "3/2"."""
+    found = _RATIO.fullmatch(text) or _QUOTIENT.fullmatch(text)
+    return ("ratio", Fraction(found[1]) / Fraction(found[2])) if found is not None and float(found[2]) else None
 
 
 def _point(text: str) -> Mark | None:
@@ -171,7 +197,7 @@ def _ends(low: str, high: str) -> Mark | None:
         return None
     if first[0] == last[0] == "number":
         units = [end[2] for end in (first, last) if end[2] is not None]
-        scale = last[3] if first[3] == 1 and first[2] in (None, last[2]) else first[3]
+        scale = last[3] if first[3] == 1 and (None in (first[2], last[2]) or first[2] == last[2]) else first[3]
         unit = units[-1] if units else None
         first, last = (("number", end[1] * (end[3] if end[3] != 1 else scale), unit) for end in (first, last))
         if unit is None and all(_is_year(end[1]) for end in (first, last)):

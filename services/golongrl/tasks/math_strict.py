@@ -15,6 +15,7 @@ from functools import lru_cache
 
 from golongrl.tasks import dates, math_answer, quantity, units
 from golongrl.tasks.notation import is_words, plain, same_text
+from golongrl.tasks.spelling import one_spelling
 
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
 _STATED = re.compile(r"(?:answer|result|答案|结果)(?:\s+is|\s*[为是:：])\s*[:：]?\s*(?P<answer>[^\n]+)", re.IGNORECASE)
@@ -33,8 +34,19 @@ def equal(golds: Sequence[str], text: str) -> float:
         if verdict:
             return 1.0
         if verdict is None:
-            open_golds.append(gold)
-    return math_answer.equal(open_golds, tail, precise=True) if open_golds else 0.0
+            open_golds.append(_as_latex(gold))
+    if not open_golds:
+        return 0.0
+    if answers and _UNKNOWN_SIGNS.search(tail):
+        tail = f"\\boxed{{{answers[0]}}}"
+    return math_answer.equal(open_golds, tail, precise=True)
+
+
+_UNKNOWN_SIGNS = re.compile(r"[√∞]|\*\*")  # to math-verify; `one_spelling` has them in LaTeX
+
+
+def _as_latex(gold: str) -> str:
+    return _plain_gold(gold) if _UNKNOWN_SIGNS.search(gold) else gold
 
 
 def _answers(tail: str) -> list[str]:
@@ -42,10 +54,10 @@ def _answers(tail: str) -> list[str]:
     boxes = list(_boxes(tail))
     if not boxes:
         stated = list(_STATED.finditer(tail))
-        return [plain(stated[-1]["answer"])] if stated else []
+        return [_text_of(stated[-1]["answer"])] if stated else []
     start, end, inner = boxes[-1]
-    answer = plain(inner)
-    if len(boxes) > 1 and plain(boxes[-2][2]) != answer and _HEDGE.fullmatch(tail[boxes[-2][1] : start]):
+    answer = _text_of(inner)
+    if len(boxes) > 1 and _text_of(boxes[-2][2]) != answer and _HEDGE.fullmatch(tail[boxes[-2][1] : start]):
         return []
     behind = _BEHIND.match(tail, end)
     if behind is not None and _is_scale_or_unit(behind["word"]):
@@ -65,22 +77,29 @@ def _is_scale_or_unit(word: str) -> bool:
 
 
 def _boxes(tail: str) -> Sequence[tuple[int, int, str]]:
-    """(start, end, content) of the boxes with balanced braces."""
+    """(start, end, content) of the innermost boxes with balanced braces; "\\boxed{}" and "\\boxed{...}" are none."""
     found = []
     for opening in _BOX.finditer(tail):
         depth = 1
         for i in range(opening.end(), len(tail)):
             depth += (tail[i] == "{") - (tail[i] == "}")
             if not depth:
-                found.append((opening.start(), i + 1, tail[opening.end() : i]))
+                content = tail[opening.end() : i]
+                if content.strip(" .…") and not _BOX.search(content):
+                    found.append((opening.start(), i + 1, content))
                 break
     return found
+
+
+def _text_of(written: str) -> str:
+    """What is compared as a text: plain, in one spelling."""
+    return one_spelling(plain(written))
 
 
 @lru_cache(maxsize=1024)
 def _plain_gold(gold: str) -> str:
     boxes = _boxes(gold)
-    return plain(boxes[-1][2] if boxes else gold)
+    return _text_of(boxes[-1][2] if boxes else gold)
 
 
 def _verdict(gold: str, answers: list[str]) -> bool | None:
@@ -109,8 +128,6 @@ _EXTREME = re.compile(r"\\(?:max|min|sup|inf)\s*\{?\s*[-+]?\d+(?:\.\d+)?\s*\}?")
 _NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?")
 # How far two sides of an equation may be from each other relative to their size: "1/3 = 0.33" is rounded.
 _ROUNDED = Fraction(1, 50)
-# Several years; math-verify reads an unknown "s" behind one year.
-_DECADE = re.compile(r"(?:the )?\d{2,3}0'?s", re.IGNORECASE)
 # Letters and digits with a capital among them are a name or a code, in which the order counts; small ones are algebra.
 _CODE = re.compile(r"(?=[^A-Z]*[A-Z])[A-Za-z0-9]+(?:\.\d+)?")
 
@@ -128,10 +145,11 @@ def _says(golden: str, answer: str) -> bool | None:
     if same_text(golden, answer):
         return True
     marks = dates.read(golden), dates.read(answer)
+    if "ratio" in [mark[0] for mark in marks if mark is not None]:
+        marks = dates.as_ratio(golden), dates.as_ratio(answer)
     if marks != (None, None):
-        return marks[0] == marks[1]
-    if _DECADE.fullmatch(golden) or _DECADE.fullmatch(answer):
-        return False
+        gold_mark, answer_mark = marks
+        return gold_mark is not None and answer_mark is not None and dates.same(gold_mark, answer_mark)
     numbers = quantity.read(golden), quantity.read(answer)
     if numbers[0] is not None and numbers[1] is not None:
         return quantity.same(numbers[0], numbers[1])

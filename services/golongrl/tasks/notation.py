@@ -7,6 +7,8 @@ anything: that is for quantity.py, dates.py and math-verify.
 import re
 import unicodedata
 
+from golongrl.tasks.words import words
+
 _SUPERSCRIPT = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺", "0123456789-+")
 _RAISED = re.compile(r"[⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺]+")
 _VULGAR = re.compile(r"[¼½¾⅐-⅞]")
@@ -26,15 +28,19 @@ _FRACTION = re.compile(r"\\[dtc]frac(?![a-zA-Z])")
 _OUTER = (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"), ("**", "**"), ("`", "`"))
 _ENDS = " \t\n\r.。,，;；:："
 _MOST_ROUNDS = 8  # wrappers within wrappers; deeper ones stay
+_COMMA = re.compile(r"(?<![a-zA-Z])\{,\}")  # LaTeX's comma without a space behind it
+_TILDE = re.compile(r"(?<=\d)~(?=\d)(?!\d{3}(?!\d))")  # of a range, not LaTeX's space in a long number
 
 
 def plain(text: str) -> str:
     """The answer without LaTeX wrappers, with one kind of digits, spaces and signs. Dashes longer than "-" stay."""
-    text = text.translate(_DIGITS).replace("～", "–").replace("〜", "–")  # which NFKC makes LaTeX's "~", a space
+    text = _TILDE.sub("–", text.translate(_DIGITS))
+    text = text.replace("～", "–").replace("〜", "–")  # which NFKC makes LaTeX's "~", a space
     text = _RAISED.sub(lambda found: f"^{{{found[0].translate(_SUPERSCRIPT)}}}", text)
     text = _VULGAR.sub(lambda found: " " + unicodedata.normalize("NFKC", found[0]).replace("\u2044", "/") + " ", text)
     text = unicodedata.normalize("NFKC", _DEGREE.sub("°", text))
-    text = text.translate(_SIGNS).replace("{,}", ",").replace("\\mathord,", ",")
+    text = text.translate(_SIGNS).replace("\\mathord{,}", ",")
+    text = _COMMA.sub(",", text)
     text = _FRACTION.sub(r"\\frac", _NOTHING.sub("", _SPACE.sub(" ", text)))
     text = _MEASURE.sub(r"\1 \2", text)
     for _ in range(_MOST_ROUNDS):
@@ -84,50 +90,14 @@ _COMMAND = re.compile(r"\\[a-zA-Z]+")
 _WORD = re.compile(r"[a-zA-Z]{3,}")
 _MATHS = re.compile(r"[=^+*<>\\|]")
 _NO_WORDS = frozenset(
-    [
-        "and",
-        "for",
-        "all",
-        "the",
-        "when",
-        "where",
-        "with",
-        "such",
-        "that",
-        "any",
-        "real",
-        "integer",
-        "integers",
-        "sin",
-        "cos",
-        "tan",
-        "cot",
-        "sec",
-        "csc",
-        "log",
-        "exp",
-        "max",
-        "min",
-        "gcd",
-        "lcm",
-        "arcsin",
-        "arccos",
-        "arctan",
-        "sinh",
-        "cosh",
-        "tanh",
-        "det",
-        "mod",
-        "lim",
-        "sup",
-        "inf",
-        "sqrt",
-        "frac",
-        "cdot",
-        "times",
-    ]
+    words(
+        "and for all the when where with such that any real integer integers sin cos tan cot sec csc log"
+        " exp max min gcd lcm arcsin arccos arctan sinh cosh tanh det mod lim sup inf sqrt frac cdot"
+        " times"
+    )
 )
-_SHORT_WORDS = frozenset(["no", "on", "in", "up", "at", "of", "or", "us", "uk", "eu", "un", "ok"])
+_SHORT_WORDS = frozenset(words("no on in up at of or us uk eu un ok"))
+_INITIALS = re.compile(r"(?:[A-Za-z]\.\s?){2,9}")
 _GREEK = re.compile(r"[Α-Ωα-ω]")
 
 
@@ -141,7 +111,7 @@ def is_words(text: str) -> bool:
         return False
     if any(ord(c) > 127 and c.isalpha() and not _GREEK.match(c) for c in text):
         return True
-    if text.lower() in _SHORT_WORDS:
+    if text.lower() in _SHORT_WORDS or _INITIALS.fullmatch(text):
         return True
     words = [word for word in _WORD.findall(text) if word.lower() not in _NO_WORDS]
     return any(len(word) > 3 or sorted(word) != list(word) for word in map(str.lower, words))
@@ -155,9 +125,17 @@ def same_text(one: str, other: str) -> bool:
     return bool(a) and a == b
 
 
+_QUOTES = re.compile(r"[\"“”„«»「」『』《》〈〉]")
+_FULL_STOP = re.compile(r"(?<=[^\W\d_])\.")  # of an abbreviation
+_LIST = re.compile(r"\s*(?:、|,|(?<=[\u4e00-\u9fff])[和与及](?=[\u4e00-\u9fff]))\s*(?:and\s)?|\s+and\s+")
+
+
 def _folded(text: str) -> str:
     if is_words(text):
-        text = text.casefold()
+        text = _QUOTES.sub("", text.casefold())
+        text = _LIST.sub(",", _FULL_STOP.sub("", text))
+    text = text.replace("–", "-").replace("—", "-")
     # Between digits a space counts: "1 2" is not "12".
     text = re.sub(r"(?<!\d) | (?!\d)", "", text)
-    return text[1:-1] if re.fullmatch(r"\([A-Za-z]\)", text) else text
+    bracketed = text.startswith("(") and text.endswith(")") and not set(text[1:-1]) & set("(),")
+    return text[1:-1] if bracketed and (is_words(text) or len(text) == 3) else text

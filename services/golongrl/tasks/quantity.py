@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 
+from golongrl.tasks.spelling import HAN, han
 from golongrl.tasks.units import Unit, read_unit, split_scale
+from golongrl.tasks.words import words
 
 MAX_EXPONENT = 400  # of ten: beyond, exact numbers get long; math-verify takes them
 # A rounded answer counts as its exact value from six significant digits on, and only where math-verify's own tolerance
@@ -37,6 +39,7 @@ _SIGN = re.compile(
     r"([+-]|–(?=\d)|(?:minus|negative)\s|负|負)?\s*",
     re.IGNORECASE,
 )
+_ORDINAL = re.compile(r"(\d{1,20})th")
 # "3,14" is a decimal in an answer to a decimal; elsewhere it may be a list.
 _DECIMAL_COMMA = re.compile(r"(\d+),(\d{1,2}|\d{4,})(?![\d,])")
 
@@ -63,6 +66,8 @@ def read(text: str) -> Quantity | None:
         return None
     if (together := _sum(text)) is not None:
         return together
+    if (ordinal := _ORDINAL.fullmatch(text)) is not None:  # as spelling.py writes it: a rank equals its number
+        return Quantity(Fraction(ordinal[1]), Fraction(1), None, 0)
     prefix, rest = _currency_before(text)
     sign = _SIGN.match(rest)
     assert sign is not None
@@ -155,7 +160,8 @@ def _ungrouped(digits: str) -> str:
 
 
 def same(gold: Quantity, answer: Quantity) -> bool | None:
-    """Whether the two agree; None where a unit that is only a word ("apples") stands on one side alone."""
+    """Whether the two agree; None where a unit that is only a word ("apples") stands on one side alone, unless it is a
+    Chinese counter ("12个")."""
     if gold.comma or (answer.comma and not gold.places):
         return None
     a, b = gold.total, answer.total
@@ -164,7 +170,7 @@ def same(gold: Quantity, answer: Quantity) -> bool | None:
         if only is None:
             return _close(gold, answer)
         if not only.known:
-            return None
+            return _close(gold, answer) if only.counter else None
         if only.share:
             return _close(gold, answer) or _as_share(gold) == _as_share(answer)
         return _close(gold, answer)
@@ -195,34 +201,13 @@ def _close(gold: Quantity, answer: Quantity) -> bool:
 _ONES = {
     word: value
     for value, word in enumerate(
-        [
-            "zero",
-            "one",
-            "two",
-            "three",
-            "four",
-            "five",
-            "six",
-            "seven",
-            "eight",
-            "nine",
-            "ten",
-            "eleven",
-            "twelve",
-            "thirteen",
-            "fourteen",
-            "fifteen",
-            "sixteen",
-            "seventeen",
-            "eighteen",
-            "nineteen",
-        ]
+        words(
+            "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen"
+            " sixteen seventeen eighteen nineteen"
+        )
     )
 }
-_TENS = {
-    word: 10 * i
-    for i, word in enumerate(["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"], 2)
-}
+_TENS = {word: 10 * i for i, word in enumerate(words("twenty thirty forty fifty sixty seventy eighty ninety"), 2)}
 _LARGE = {"thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 _ENGLISH = re.compile(
     rf"(?:(?:{'|'.join([*_ONES, *_TENS, *_LARGE, 'hundred', 'and'])})(?![a-z])[\s-]*)+", re.IGNORECASE
@@ -239,12 +224,7 @@ _FRACTION_IN_WORDS = re.compile(
     rf"(?P<under>{'|'.join(sorted(_UNDERS, key=len, reverse=True))})(?![a-z])",
     re.IGNORECASE,
 )
-_HAN_DIGITS = {c: i for i, c in enumerate("零一二三四五六七八九")} | {"〇": 0, "两": 2, "兩": 2} | {
-    c: i for i, c in enumerate("壹贰叁肆伍陆柒捌玖", 1)
-}  # fmt: skip
-_HAN_UNITS = {"十": 10, "百": 100, "千": 1000, "拾": 10, "佰": 100, "仟": 1000}
-_HAN_LARGE = {"万": 10**4, "萬": 10**4, "亿": 10**8, "億": 10**8}
-_HAN = re.compile(rf"[{''.join([*_HAN_DIGITS, *_HAN_UNITS, *_HAN_LARGE])}]{{1,20}}")
+_HAN = re.compile(HAN)
 
 
 def _parted(text: str) -> tuple[Fraction, int, int, bool] | None:
@@ -265,14 +245,14 @@ def _in_words(text: str) -> tuple[Fraction, int, int, bool] | None:
         value = _english(re.split(r"[\s-]+", found[0].lower().strip(" -")))
         return None if value is None else (Fraction(value), 0, found.end(), True)
     found = _HAN.match(text)
-    value = _han(found[0]) if found is not None else None
+    value = han(found[0]) if found is not None else None
     if found is None or value is None:
         return None
     under = re.compile("分之").match(text, found.end())
     if under is None:
         return Fraction(value), 0, found.end(), True
     above = _HAN.match(text, under.end())
-    over = _han(above[0]) if above is not None else None
+    over = han(above[0]) if above is not None else None
     return (Fraction(over, value), 0, above.end(), True) if above is not None and over is not None and value else None
 
 
@@ -288,18 +268,3 @@ def _english(words: list[str]) -> int | None:
         elif word != "and":
             part += _ONES.get(word, 0) + _TENS.get(word, 0)
     return total + part
-
-
-def _han(text: str) -> int | None:
-    if all(c in _HAN_DIGITS for c in text):
-        return int("".join(str(_HAN_DIGITS[c]) for c in text))
-    total = section = digit = 0
-    for c in text:
-        if c in _HAN_DIGITS:
-            digit = _HAN_DIGITS[c]
-        elif c in _HAN_UNITS:
-            section, digit = section + (digit or (1 if not section else 0)) * _HAN_UNITS[c], 0
-        else:
-            total, section, digit = (total + section + digit) * _HAN_LARGE[c], 0, 0
-    value = total + section + digit
-    return value or None

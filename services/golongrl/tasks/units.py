@@ -1,6 +1,7 @@
 """Scale words ("million", "万") and units of measure, with the factors between those of one dimension."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from types import MappingProxyType
@@ -19,6 +20,11 @@ class Unit:
     @property
     def known(self) -> bool:
         return bool(self.meanings)
+
+    @property
+    def counter(self) -> bool:
+        """A word of one Chinese character: "12个", "3本"."""
+        return len(self.word) == 1 and "\u4e00" <= self.word <= "\u9fff"
 
     @property
     def share(self) -> bool:
@@ -67,7 +73,7 @@ time 3600 h hr hrs hour hours 小时 小時 ч час часов 시간 時間
 time 86400 d day days 天 日 день дней Tage Tag jours jour días día
 time 604800 week weeks 周 星期 Wochen semaines semanas
 month 1 month months 月 个月 個月 Monate mois meses
-month 12 yr yrs year years 年 Jahre Jahr ans años лет год 년
+month 12 yr yrs year years 年 岁 years_old year_old Jahre Jahr ans años лет год 년
 length^3 1/1000 L l litre litres liter liters 升 公升 л
 length^3 1/1000000 mL ml millilitre millilitres milliliter milliliters cc 毫升 мл
 length^2 10000 ha hectare hectares 公顷
@@ -131,7 +137,7 @@ hkd 1 HK$ HKD 港元 港币
 aud 1 A$ AUD
 cad 1 C$ CAD
 chf 1 CHF franc francs Franken 法郎
-person 1 person persons people 人 человек
+person 1 person persons people 人 个人 名 位 口 человек
 """
 
 
@@ -143,12 +149,24 @@ _SPELLED = MappingProxyType(
 )  # fmt: skip
 
 
+# What units of mechanics are made of, so that "kW h" is "kWh" and "N m" is "J".
+_MADE_OF: MappingProxyType[str, Mapping[str, int]] = MappingProxyType(
+    {
+        "force": {"mass": 1, "length": 1, "time": -2},
+        "energy": {"mass": 1, "length": 2, "time": -2},
+        "power": {"mass": 1, "length": 2, "time": -3},
+        "pressure": {"mass": 1, "length": -1, "time": -2},
+        "frequency": {"time": -1},
+    }
+)
+
+
 def _read_table() -> MappingProxyType[str, tuple[tuple[Dimensions, Fraction], ...]]:
     table: dict[str, tuple[tuple[Dimensions, Fraction], ...]] = {}
     for line in _TABLE.strip().splitlines():
         name, _, rows = line.partition(" ")
         dimension, _, power = name.partition("^")
-        dimensions: Dimensions = frozenset({(dimension, int(power or 1))})
+        dimensions: Dimensions = frozenset(_MADE_OF.get(dimension, {dimension: int(power or 1)}).items())
         factor, *words = rows.split()
         for word in words:
             spelled = word.replace("_", " ")
@@ -213,8 +231,12 @@ _AREA = (
 )
 
 
+_QUOTIENT = re.compile(r"\\frac\s*\{([^\d{}]{1,30})\}\s*\{([^\d{}]{1,30})\}")
+
+
 def read_unit(text: str) -> Unit | None:
     """The unit that the whole text is: known, or a word of its own; None if it holds digits or signs of a formula."""
+    text = _QUOTIENT.sub(r"\1/\2", text)
     text = re.sub(r"\\cdot|\\times", " ", text).replace("\\,", " ").strip(" .")
     if not text:
         return None
