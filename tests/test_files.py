@@ -6,6 +6,7 @@ import os
 import stat
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -302,3 +303,41 @@ def test_a_librarys_files_get_the_mode_of_the_umask(tmp_path: Path, mask: int) -
     assert {stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("model.safetensors", "sub/other")} == {
         0o666 & ~mask
     }
+
+
+def test_one_command_at_a_time_writes_a_file(tmp_path: Path) -> None:
+    out = tmp_path / ("n" * 250)
+    with files.sole_writer(out):
+        with (
+            pytest.raises(InputError, match=r"--out .*: another command \(pid \d+\) writes it now"),
+            files.sole_writer(out),
+        ):
+            pass
+        with files.sole_writer(tmp_path / "other"):
+            pass
+        (tmp_path / "link").symlink_to(out)
+        with pytest.raises(InputError, match="another command"), files.sole_writer(tmp_path / "link"):
+            pass
+    assert [path.name for path in tmp_path.iterdir()] == ["link"]
+    with files.sole_writer(out):
+        pass
+
+
+@pytest.mark.parametrize("place", ["/dev/null", "/dev/stdout"])
+def test_what_is_no_file_has_any_number_of_writers(place: str) -> None:
+    with files.sole_writer(Path(place)), files.sole_writer(Path(place)):
+        pass
+
+
+def test_a_file_that_cannot_be_written_is_told_before_the_work(tmp_path: Path) -> None:
+    refused = pytest.raises(InputError, match=r"--out .*/none/out: cannot be written: No such file")
+    with refused, files.sole_writer(tmp_path / "none" / "out"):
+        pytest.fail("the work began")
+
+
+def test_folders_made_for_a_file_vanish_with_a_failure(tmp_path: Path) -> None:
+    for failing in (True, False):
+        with suppress(ZeroDivisionError), files.sole_writer(tmp_path / "a" / "b" / "out", parents=True):
+            assert (tmp_path / "a" / "b").is_dir()
+            _ = 1 / 0 if failing else 0
+        assert (tmp_path / "a").exists() is not failing

@@ -7,13 +7,15 @@ The rules, and who keeps them:
 - a file that a user or another process reads is written to a temporary name and renamed, so that a reader, or a crash,
   finds the old content or the new (`replacing`, `write_text`);
 - what a user names as output and is not a plain file (a pipe, a terminal) is written to directly;
-- the lock of a folder comes before the first write, and is never a link or a file of somebody else (`lock`).
+- the lock of a folder, or of a file that a user names as output (`sole_writer`), comes before the first write, and is
+  never a link or a file of somebody else (`lock`).
 
 `Place` decides over names alone; the functions below it are the system calls.
 """
 
 import errno
 import fcntl
+import hashlib
 import os
 import re
 import secrets
@@ -27,7 +29,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final, TextIO
 
-from golongrl.errors import InputError
+from golongrl.errors import GolongrlError, InputError, writing_to
 
 # What a file system itself puts at its root.
 _NOBODYS: Final = frozenset({"lost+found"})
@@ -35,6 +37,7 @@ _NOBODYS: Final = frozenset({"lost+found"})
 _NAMED: Final = 3
 _SCRATCH_BYTES: Final = 4
 _STAGED_BYTES: Final = 6
+_LOCK_DIGITS: Final = 12
 _STAGED: Final = re.compile(rf"\.[0-9a-f]{{{2 * _STAGED_BYTES}}}\.tmp(\..*)?", re.DOTALL)
 # Writing one file takes seconds to minutes; a staged file that is older was left by a process that was killed.
 _ABANDONED_S: Final = 3600.0
@@ -240,13 +243,17 @@ def _staged(path: Path, suffix: str = "") -> Path:
     return path.with_name(f".{secrets.token_hex(_STAGED_BYTES)}.tmp{suffix}")
 
 
-def sweep_staged(folder: Path) -> None:
-    """Delete the staged files in `folder` that a process which was killed left there long ago, as far as possible."""
+def sweep_staged(folder: Path, older_s: float = _ABANDONED_S) -> None:
+    """Delete the staged files in `folder` that a process which was killed left there, as far as possible.
+
+    Args:
+        older_s: files older than this were left; 0 under a lock that everybody takes who writes there.
+    """
     with suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
             if not _STAGED.fullmatch(entry.name) or not entry.is_file(follow_symlinks=False):
                 continue
-            if time.time() - entry.stat(follow_symlinks=False).st_mtime > _ABANDONED_S:
+            if time.time() - entry.stat(follow_symlinks=False).st_mtime >= older_s:
                 Path(entry).unlink(missing_ok=True)
 
 
@@ -367,6 +374,45 @@ def locked_folder(folder: Path, name: str, take: Callable[[Path], TextIO] = lock
             # Still under the lock: nobody else can have taken the folder.
             made.undo()
             raise
+
+
+@contextmanager
+def sole_writer(path: Path, kind: type[GolongrlError] = InputError, *, parents: bool = False) -> Iterator[None]:
+    """Let no other command write the file `path`, or those whose names follow from it, inside the block.
+
+    Args:
+        kind: what is raised where nothing can be written.
+        parents: make the folders it lacks; they are removed if the block fails.
+
+    Raises:
+        GolongrlError: another command writes it, or nothing can be written there.
+    """
+    made = Made()
+    with writing_to(f"--out {path}", kind):
+        target = Path(os.path.realpath(path))
+        direct = _is_direct(path, target)
+    if direct:
+        yield
+        return
+    # Short, so that it fits wherever the name itself fits.
+    place = target.with_name(f".{hashlib.sha256(os.fsencode(target.name)).hexdigest()[:_LOCK_DIGITS]}.lock")
+    try:
+        with writing_to(f"--out {path}", kind):
+            if parents:
+                made.folder(target.parent)
+            held = lock(place)
+        with held:
+            try:
+                sweep_staged(target.parent)
+                yield
+            finally:
+                # Still under the lock: whoever opened it meanwhile sees that it is gone.
+                place.unlink(missing_ok=True)
+    except LockHeldError as error:
+        raise InputError(f"--out {path}: another command ({error}) writes it now; choose another name") from error
+    except BaseException:
+        made.undo()
+        raise
 
 
 @contextmanager

@@ -47,6 +47,7 @@ def build(
     ] = None,
 ) -> None:
     """Write the prompts of a recipe as a dataset file in the format of Kwai-Klear/GoLongRL."""
+    from golongrl.data.errors import DataError
     from golongrl.data.pipeline import sources
     from golongrl.data.rows import files_of, refuse_suffix, write_rows
     from golongrl.recipe import load
@@ -57,17 +58,20 @@ def build(
     for place in places.values():
         for source_path in filter(None, (chosen.data.train, chosen.data.validation)):
             files.refuse_input(place, files_of(source_path))
-    built = {}
-    # All files or none: bad rows of the last refuse the first too.
-    for split, source in sources(chosen).items():
-        built[split] = [row for _, row in source.rows], source.findings
-        source.findings.refuse()
-    for split, (rows, findings) in built.items():
-        path = places[split]
-        with _writing(out):
-            print(printable(f"{path}: {write_rows(rows, path)} rows"))
-        if findings.bad:
-            print(printable("\n  ".join([f"{findings.source}: {findings.summary()}; left out:", *findings.lines()])))
+    with files.sole_writer(out, DataError, parents=True):
+        built = {}
+        # All files or none: bad rows of the last refuse the first too.
+        for split, source in sources(chosen).items():
+            built[split] = [row for _, row in source.rows], source.findings
+            source.findings.refuse()
+        for split, (rows, findings) in built.items():
+            path = places[split]
+            with _writing(out):
+                print(printable(f"{path}: {write_rows(rows, path)} rows"))
+            if findings.bad:
+                print(
+                    printable("\n  ".join([f"{findings.source}: {findings.summary()}; left out:", *findings.lines()]))
+                )
 
 
 @app.command(epilog="Example: `golongrl data prepare quickstart --out runs/q1/data`")

@@ -134,7 +134,7 @@ def prepare(
             if (kept := _kept(out, fingerprint)) is not None:
                 return kept
             place = _refuse_foreign(out)
-            files.sweep_staged(out)
+            files.sweep_staged(out, 0)
             files.sweep(out, _STAGING)
             made.file(out / REPORT)
             if place.free:

@@ -57,6 +57,9 @@ def fetch(
         EvaluationError: a file of it cannot be read.
     """
     with _locked(folder) as made:
+        for place in {folder / source.repo for source in sources}:
+            for below in (place, *place.rglob("*/")):
+                files.sweep_staged(below, 0)
         _fetch_all(sources, folder, say, revisions, made)
 
 

@@ -4,7 +4,7 @@ Heavy imports stay inside the functions, so that `golongrl --help` is fast.
 """
 
 import os
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -113,8 +113,9 @@ def score_file(
     )
     if out is not None:
         files.refuse_input(out, [file])
-    results = asyncio.run(score_items(read_items(file), mode, config))
-    print_summary(Console(), results)
-    if out is not None:
-        with writing_to(f"--out {out}"):
-            files.write_text(out, "".join(result.model_dump_json() + "\n" for result in results))
+    with nullcontext() if out is None else files.sole_writer(out):
+        results = asyncio.run(score_items(read_items(file), mode, config))
+        print_summary(Console(), results)
+        if out is not None:
+            with writing_to(f"--out {out}"):
+                files.write_text(out, "".join(result.model_dump_json() + "\n" for result in results))
