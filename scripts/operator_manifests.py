@@ -14,7 +14,8 @@ from typing import Any
 import yaml
 
 from golongrl import yaml_text
-from golongrl.kubernetes.rayjob.render import chart, helm_path
+from golongrl.kubernetes.helm import helm_path
+from golongrl.kubernetes.rayjob.render import chart
 
 TARGET = Path(__file__).resolve().parent.parent / "operators" / "config" / "default" / "operator.yaml"
 HEADER = """\

@@ -1,6 +1,5 @@
 """What the API server would refuse, the schema refuses first; and what is null renders or is named."""
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,27 +9,10 @@ from pydantic import BaseModel
 
 from golongrl.kubernetes.rayjob.load import ValuesError, load_values, merge
 from golongrl.kubernetes.values import Values
-from golongrl.kubernetes.values.common import EnvVar, Resources
-from support.chart_values import MATRIX
+from golongrl.kubernetes.values.common import Resources
+from golongrl.kubernetes.values.environment import EnvVar
+from support.chart_values import DEFAULTS, MATRIX, SCHEMA, at, faults
 from support.helm import CHART, Helm, Manifest
-
-SCHEMA = json.loads((CHART / "values.schema.json").read_text())
-DEFAULTS = Values().model_dump(mode="json", by_alias=True)
-
-
-def at(path: str, value: Any) -> Manifest:
-    tree: Any = value
-    for key in reversed(path.split("/")):
-        tree = {key: tree}
-    return dict(tree)
-
-
-def faults(values: Manifest) -> list[str]:
-    """Paths that a JSON schema validator names, of the values merged with the defaults as Helm merges them."""
-    whole = merge(DEFAULTS, {key: value for key, value in values.items() if key != "recipe"})
-    found = jsonschema.Draft7Validator(SCHEMA).iter_errors(whole)
-    return [error.json_path for error in found]
-
 
 NAMES = [
     "fullnameOverride", "nameOverride", "auth/existingSecret", "huggingface/existingSecret", "storage/existingClaim",
@@ -119,7 +101,8 @@ RIGHT = [
     ("learner/gang/queue", "root.team-a"),
     ("learner/image/registry", "localhost:5000"),
     ("learner/image/registry", "registry.example/mirror"),
-    ("learner/env", [{"name": "A", "value": "1"}, {"name": "_b", "valueFrom": {"fieldRef": {"fieldPath": "x"}}}]),
+    ("learner/env", [{"name": "A", "value": "1"}]),
+    ("learner/env", [{"name": "_b", "valueFrom": {"fieldRef": {"fieldPath": "metadata.labels['a/b']"}}}]),
     ("learner/args", ["--out", "a b", "$(x)"]),
     ("storage/folder", "run-7.a"),
 ]  # fmt: skip

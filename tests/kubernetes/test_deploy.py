@@ -13,9 +13,9 @@ from golongrl.errors import GolongrlError, InputError
 from golongrl.kubernetes import command
 from golongrl.kubernetes.deploy.diff import changes
 from golongrl.kubernetes.deploy.helm import DeployError, Deployment, user_values
+from golongrl.kubernetes.helm import HelmError
 from golongrl.kubernetes.names import check_names
 from golongrl.kubernetes.rayjob.load import ValuesError
-from golongrl.kubernetes.rayjob.render import HelmError
 from golongrl.recipe import RecipeError, load, parse, read_yaml
 from support.helm import CHART, Helm, tool
 

@@ -1,6 +1,31 @@
 """Sets of values to render: every switch that adds, removes or reshapes objects, alone and together."""
 
+import json
+from typing import Any
+
+import jsonschema
+
+from golongrl.kubernetes.rayjob.load import merge
+from golongrl.kubernetes.values import Values
 from support.helm import CHART, Manifest
+
+SCHEMA = json.loads((CHART / "values.schema.json").read_text())
+DEFAULTS = Values().model_dump(mode="json", by_alias=True)
+
+
+def at(path: str, value: Any) -> Manifest:
+    """Values in which only this key is set."""
+    tree: Any = value
+    for key in reversed(path.split("/")):
+        tree = {key: tree}
+    return dict(tree)
+
+
+def faults(values: Manifest) -> list[str]:
+    """Paths that a JSON schema validator names, of the values merged with the defaults as Helm merges them."""
+    whole = merge(DEFAULTS, {key: value for key, value in values.items() if key != "recipe"})
+    return [error.json_path for error in jsonschema.Draft7Validator(SCHEMA).iter_errors(whole)]
+
 
 SGLANG = {"rollout": {"engine": {"kind": "sglang", "tensorParallel": 8, "image": {"repository": "lmsysorg/sglang"}}}}
 GPU_LEARNER = {"recipe": {"learner": {"ranks": 16}}, "learner": {"workers": {"replicas": 2, "gpus": 8}}}

@@ -4,19 +4,16 @@ helm renders the chart's templates, so that these objects are those that the com
 """
 
 import json
-import subprocess
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-import yaml
-
 from golongrl import yaml_text
+from golongrl.kubernetes.helm import template
 from golongrl.kubernetes.names import check_names
 from golongrl.kubernetes.rayjob.load import load_values
-from golongrl.kubernetes.rayjob.render import HelmError, chart, helm_path, reason
+from golongrl.kubernetes.rayjob.render import chart
 
-_HELM_S: Final = 120
 _COMPONENT: Final = "app.kubernetes.io/component"
 # Components that a section makes in addition to its own.
 _WITH: Final = {"construction": ("passrate",)}
@@ -42,23 +39,15 @@ def component_yaml(
     check_names(release, namespace, new=True)
     files = list(files)
     load_values(files)
-    command = [helm_path(), "template", release, str(chart()), "--namespace", namespace or "default"]
+    command = [release, str(chart()), "--namespace", namespace or "default"]
     command += [word for path in files for word in ("--values", str(path))]
     command += ["--values", "-", *(word for item in settings for word in ("--set", item))]
-    try:
-        done = subprocess.run(
-            command, input=json.dumps({component: {**chosen, "enabled": True}}),
-            capture_output=True, text=True, timeout=_HELM_S, check=False,
-        )  # fmt: skip
-    except subprocess.TimeoutExpired as error:
-        raise HelmError(f"helm template did not end within {_HELM_S} s") from error
-    if done.returncode:
-        raise HelmError(f"helm template: {reason(done.stderr)}")
     wanted = {component, *_WITH.get(component, ())}
-    objects = [found for found in yaml.safe_load_all(done.stdout) if found and _component(found) in wanted]
+    rendered = template(command, json.dumps({component: {**chosen, "enabled": True}}))
+    objects = [found for found in rendered if _component(found) in wanted]
     if not namespace:
         for found in objects:
-            del found["metadata"]["namespace"]
+            found["metadata"].pop("namespace", None)
     return yaml_text.dump_all(objects)
 
 

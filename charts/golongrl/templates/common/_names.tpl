@@ -35,7 +35,7 @@ app.kubernetes.io/instance: {{ $root.Release.Name | quote }}
 app.kubernetes.io/component: {{ index . 1 }}
 {{- end -}}
 
-{{/* All labels of a component's objects: (list $ "reward"). */}}
+{{/* All labels of a component's objects: (list $ "reward"), or (list $ "reward" $more). */}}
 {{- define "golongrl.labels" -}}
 {{- $root := index . 0 -}}
 app.kubernetes.io/name: {{ include "golongrl.name" $root | quote }}
@@ -44,7 +44,7 @@ app.kubernetes.io/version: {{ $root.Chart.AppVersion | quote }}
 app.kubernetes.io/part-of: golongrl
 app.kubernetes.io/managed-by: {{ $root.Release.Service }}
 helm.sh/chart: {{ include "golongrl.chart" $root }}
-{{- with $root.Values.commonLabels }}
+{{- with merge dict (len . | eq 3 | ternary (last .) dict | default dict) ($root.Values.commonLabels | default dict) }}
 {{ toYaml . }}
 {{- end }}
 {{- end -}}
@@ -55,10 +55,7 @@ helm.sh/chart: {{ include "golongrl.chart" $root }}
 app.kubernetes.io/name: {{ include "golongrl.name" $root | quote }}
 {{ include "golongrl.selector" . }}
 app.kubernetes.io/part-of: golongrl
-{{- with $root.Values.commonLabels }}
-{{ toYaml . }}
-{{- end }}
-{{- with (index . 2).podLabels }}
+{{- with merge dict ((index . 2).podLabels | default dict) ($root.Values.commonLabels | default dict) }}
 {{ toYaml . }}
 {{- end }}
 {{- end -}}

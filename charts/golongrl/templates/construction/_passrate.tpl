@@ -122,9 +122,7 @@ spec:
             # Otherwise /health generates a token. It would hang while the engine is paused for weights.
             - {name: SGLANG_ENABLE_HEALTH_ENDPOINT_GENERATION, value: "0"}
             {{- else }}
-            # Threads that spin would slow down the other processes of a small machine.
-            - {name: OMP_NUM_THREADS, value: "1"}
-            - {name: OMP_WAIT_POLICY, value: passive}
+            {{- include "golongrl.envThreads" (list $engine.env) | trim | nindent 12 }}
             {{- end }}
             {{- with include "golongrl.envNetwork" $root | trim }}
             {{- . | nindent 12 }}

@@ -38,9 +38,7 @@ a model. It passes the batches to the ranks, which therefore need no secret. The
 - {name: HF_HOME, value: {{ include "golongrl.store" . }}/hf}
 - {name: RAY_USAGE_STATS_ENABLED, value: "0"}
 {{- if eq (int .Values.learner.workers.gpus) 0 }}
-# Threads that spin would slow down the other processes of a small machine.
-- {name: OMP_NUM_THREADS, value: "1"}
-- {name: OMP_WAIT_POLICY, value: passive}
+{{- include "golongrl.envThreads" (list .Values.learner.env) }}
 {{- end }}
 {{- end -}}
 

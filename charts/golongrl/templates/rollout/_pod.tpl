@@ -223,9 +223,7 @@ env:
   - {name: OTEL_EXPORTER_OTLP_TRACES_PROTOCOL, value: http/protobuf}
   {{- end }}
   {{- else }}
-  # Threads that spin would slow down the other processes of a small machine.
-  - {name: OMP_NUM_THREADS, value: "1"}
-  - {name: OMP_WAIT_POLICY, value: passive}
+  {{- include "golongrl.envThreads" (list $engine.env) | trim | nindent 2 }}
   {{- end }}
   {{- with include "golongrl.envNetwork" $root | trim }}
   {{- . | nindent 2 }}

@@ -2,10 +2,10 @@
 
 import asyncio
 import json
-import logging
+import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import yaml
 from pyhelm3 import Command
@@ -14,10 +14,15 @@ from pyhelm3 import errors as helm_errors
 from golongrl import recipe as recipes
 from golongrl.kubernetes.deploy import diff
 from golongrl.kubernetes.deploy.crd import keep_definition
+from golongrl.kubernetes.forms import fit, text
+from golongrl.kubernetes.helm import HelmError, answers, call, helm_path, reason
 from golongrl.kubernetes.rayjob.load import load_values, overlay, read_tree, recipe_of
-from golongrl.kubernetes.rayjob.render import HelmError, chart, helm_path, reason
+from golongrl.kubernetes.rayjob.render import chart
 
 T = TypeVar("T")
+_RECORD: Final = {"info!": {"status!": text, "last_deployed!": text}}
+# helm ends by itself at its own --timeout; what it does before and after that takes seconds.
+_SLACK_S: Final = 60.0
 
 
 class DeployError(HelmError):
@@ -39,6 +44,26 @@ def user_values(files: Iterable[Path], settings: Iterable[str]) -> dict[str, Any
     return tree
 
 
+class _Helm(Command):  # type: ignore[misc]
+    """pyhelm3 with a deadline for each call, and without a shell."""
+
+    def __init__(self, timeout: str, context: str | None) -> None:
+        super().__init__(default_timeout=timeout)
+        self._context = ["--kube-context", context] if context else []
+        units = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
+        self._deadline_s = _SLACK_S + sum(
+            float(number) * units[unit] for number, unit in re.findall(r"([0-9.]+)(ms|h|m|s)", timeout)
+        )
+
+    async def run(self, command: list[Any], input: bytes | None = None) -> bytes:
+        done = call([*map(str, command), *self._context], input, self._deadline_s)
+        if done.returncode == 0:
+            return done.stdout
+        said = reason(done.stderr, done.returncode).encode()
+        kind = helm_errors.ReleaseNotFoundError if b"release: not found" in said else helm_errors.Error
+        raise kind(done.returncode, done.stdout, said)
+
+
 class Deployment:
     """One release on one cluster."""
 
@@ -46,9 +71,7 @@ class Deployment:
         self.release = release
         self.namespace = namespace
         self._context = context
-        self._helm = Command(default_timeout=timeout, kubecontext=context)
-        # It logs a warning for every answer but "yes", also when it only asked whether the release exists.
-        logging.getLogger("pyhelm3").setLevel(logging.ERROR)
+        self._helm = _Helm(timeout, context)
 
     def apply(self, values: Mapping[str, Any], wait: bool = False) -> str:
         """Install or upgrade; returns the chart's NOTES.
@@ -65,7 +88,8 @@ class Deployment:
                 self.release, chart(), dict(values), namespace=self.namespace, wait=wait, create_namespace=True
             )
         )
-        notes = str(dict(done)["info"].get("notes", "")).strip()
+        with answers("helm upgrade"):
+            notes = str(dict(done)["info"].get("notes", "")).strip()
         return "\n\n".join(filter(None, [warning, notes]))
 
     def preview(self, values: Mapping[str, Any]) -> list[str]:
@@ -76,10 +100,11 @@ class Deployment:
         """
         # Not pyhelm3's dry_run: in Helm 4 that is client-side, without the cluster's kinds and without `lookup`.
         command = ["upgrade", self.release, chart(), "--install", "--dry-run=server", "--namespace", self.namespace]
-        text = json.dumps(dict(values)).encode()
-        planned = self._call(lambda: self._helm.run([*command, "--output", "json", "--values", "-"], text))
-        new = [item for item in yaml.safe_load_all(json.loads(planned)["manifest"]) if item]
-        return list(diff.changes(self._installed(), new))
+        given = json.dumps(dict(values)).encode()
+        planned = self._call(lambda: self._helm.run([*command, "--output", "json", "--values", "-"], given))
+        with answers("helm upgrade --dry-run"):
+            new = [item for item in yaml.safe_load_all(json.loads(planned)["manifest"]) if item]
+            return list(diff.changes(self._installed(), new))
 
     def status(self) -> Mapping[str, Any]:
         """Helm's own record of the release.
@@ -87,7 +112,9 @@ class Deployment:
         Raises:
             HelmError: helm is missing or failed, or there is no such release.
         """
-        return dict(self._call(lambda: self._helm.status(self.release, namespace=self.namespace)))
+        record = fit(self._call(lambda: self._helm.status(self.release, namespace=self.namespace)), _RECORD)
+        with answers("helm status"):
+            return dict(record)
 
     def uninstall(self) -> None:
         """Remove the release; its volumes and the Secret are kept.
@@ -105,14 +132,13 @@ class Deployment:
                 return []
             raise
 
-    def _call(self, call: Callable[[], Awaitable[T]]) -> T:
-        helm_path()
-
+    def _call(self, ask: Callable[[], Awaitable[T]]) -> T:
         async def run() -> T:
-            return await call()
+            return await ask()
 
         try:
-            return asyncio.run(run())
+            with answers(f"helm, release {self.release}"):
+                return asyncio.run(run())
         except helm_errors.Error as error:
-            why = reason(error.stderr.decode(errors="replace") or type(error).__name__)
+            why = error.stderr.decode()
             raise DeployError(f"helm, release {self.release} in namespace {self.namespace}: {why}") from error

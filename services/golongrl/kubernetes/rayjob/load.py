@@ -78,7 +78,9 @@ def recipe_of(values: Values) -> Recipe:
 def _merge_values(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     """Like `merge`, but `recipe` keeps its nulls: they remove keys of the preset, later."""
     merged = merge(base, {key: value for key, value in over.items() if key != "recipe"})
-    merged["recipe"] = overlay(base.get("recipe") or {}, over.get("recipe") or {})
+    recipe = over.get("recipe") or {}
+    # Anything else is refused with the other values.
+    merged["recipe"] = overlay(base.get("recipe") or {}, recipe) if isinstance(recipe, Mapping) else recipe
     return merged
 
 

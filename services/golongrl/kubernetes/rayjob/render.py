@@ -4,19 +4,14 @@ helm renders the chart's template, so that this RayJob is the one that an instal
 """
 
 import json
-import re
-import shutil
-import subprocess
 from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
 from typing import Final
 
-import yaml
-
 from golongrl import recipe as recipes
 from golongrl import yaml_text
-from golongrl.errors import GolongrlError
+from golongrl.kubernetes.helm import answers, template
 from golongrl.kubernetes.names import check_names
 from golongrl.kubernetes.rayjob.load import load_values, merge
 from golongrl.kubernetes.rayjob.site import Site, content, documents, read_site
@@ -24,8 +19,6 @@ from golongrl.kubernetes.values import Values
 from golongrl.recipe import Recipe
 
 ADOPT_LABEL: Final = "golongrl.io/run"
-# Rendering takes a second; a chart on a file system that hangs ends here.
-_HELM_S: Final = 120
 
 _HEADER: Final = """\
 # The recipe {recipe} as a RayJob, for `kubectl apply --server-side -f`, next to the release {release!r}:
@@ -34,22 +27,6 @@ _HEADER: Final = """\
 # release's own recipe: `rollout`, `reward` and `queue` must be the same in both.
 # The cluster needs KubeRay 1.7.
 """
-
-
-class HelmError(GolongrlError):
-    """helm is missing or failed; the message is its own, in one line."""
-
-
-def helm_path() -> str:
-    """The helm on PATH.
-
-    Raises:
-        HelmError: there is none.
-    """
-    found = shutil.which("helm")
-    if found is None:
-        raise HelmError("helm is not on PATH: install Helm 3.17 or newer (https://helm.sh/docs/intro/install)")
-    return found
 
 
 def chart() -> Path:
@@ -99,27 +76,13 @@ def site_of(recipe: Recipe, files: Iterable[Path], release: str, namespace: str)
         "recipePreset": "",
         "recipe": recipe.model_dump(mode="json"),
     }
-    command = [helm_path(), "template", release, str(chart()), "--namespace", namespace or "default"]
+    command = [release, str(chart()), "--namespace", namespace or "default"]
     command += ["--show-only", "templates/operator/release.yaml"]
     command += [word for path in files for word in ("--values", str(path))]
-    try:
-        done = subprocess.run(
-            [*command, "--values", "-"],
-            input=json.dumps(forced), capture_output=True, text=True, timeout=_HELM_S, check=False,
-        )  # fmt: skip
-    except subprocess.TimeoutExpired as error:
-        raise HelmError(f"helm template did not end within {_HELM_S} s") from error
-    if done.returncode:
-        raise HelmError(f"helm template: {reason(done.stderr)}")
-    return read_site(yaml.safe_load(done.stdout)["data"]["release.json"], "helm template", release, namespace)
-
-
-def reason(stderr: str) -> str:
-    """Why helm failed, in one line, without its warnings before and its advice after that."""
-    lines = [" ".join(line.split()) for line in stderr.splitlines()]
-    start = next((number for number, line in enumerate(lines) if line.startswith("Error: ")), 0)
-    words = [line for line in lines[start:] if line and not line.startswith("Use --debug")]
-    return re.sub(r"Error: |execution error at \([^)]*\): ", "", " ".join(words)) or "it gave no reason"
+    (found,) = template([*command, "--values", "-"], json.dumps(forced))[:1]
+    with answers("helm template"):
+        text = found["data"]["release.json"]
+    return read_site(text, "helm template", release, namespace)
 
 
 def rayjob_yaml(

@@ -4,7 +4,7 @@ Invariants:
 - this package is the only source of the chart's interface: `values.yaml` and `values.schema.json` are generated from it
   (tests hold both);
 - strict: an unknown key, a value of the wrong type, or one that the API server would refuse is refused with its path;
-- what Kubernetes defines (affinity, tolerations, ...) passes through unchanged;
+- what Kubernetes defines (affinity, tolerations, ...) passes through unchanged, in the API server's shapes;
 - whether two values fit each other is the chart's to say, in its templates: one place, whoever renders it.
 """
 
@@ -17,7 +17,7 @@ from golongrl.kubernetes.values.common import (
     Labels,
     ObjectName,
     Passthrough,
-    PassthroughList,
+    Registry,
     RequiredObjectName,
     ValuesSection,
 )
@@ -26,16 +26,13 @@ from golongrl.kubernetes.values.evaluation import EvaluationValues
 from golongrl.kubernetes.values.inputs import Auth, Dataset, ModelValues, SecretKey, Storage
 from golongrl.kubernetes.values.operator import OperatorValues
 from golongrl.kubernetes.values.parts import LearnerValues, Redis, RewardValues, RolloutValues
+from golongrl.kubernetes.values.shapes import ExtraObject
 
 
 class Global(ValuesSection):
     """Values shared with a parent chart."""
 
-    image_registry: str = Field(
-        "",
-        pattern=r"^([A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?(:[0-9]+)?(/[a-z0-9._-]+)*)?$",
-        description="Registry (a mirror) that replaces the registry of every image.",
-    )
+    image_registry: Registry = Field("", description="Registry (a mirror) that replaces the registry of every image.")
     image_pull_secrets: list[RequiredObjectName] = Field(
         default_factory=list, description="Names of Secrets for private registries."
     )
@@ -84,6 +81,6 @@ class Values(ValuesSection):
     crds: Passthrough = Field(
         default_factory=dict, description="Reserved by Helm for the subchart that holds the CRD. Leave it empty."
     )
-    extra_objects: PassthroughList = Field(
-        default_factory=list, description="Additional objects, rendered with Helm's `tpl`."
+    extra_objects: list[ExtraObject] = Field(
+        default_factory=list[ExtraObject], description="Additional objects, rendered with Helm's `tpl`."
     )

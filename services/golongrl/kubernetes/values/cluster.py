@@ -25,8 +25,7 @@ KUBERAY_NAMESPACES: Final = ("default", "kuberay", "kuberay-operator", "kuberay-
 
 
 class ServiceAccount(ValuesSection):
-    """One service account for each component. The operator has an API token, as has the stage that starts engines for a
-    pass rate; other pods have none."""
+    """A service account for each component. Only the operator and `construction.passrate` have an API token."""
 
     create: bool = Field(
         True, description="Create an account for each component. If false, the namespace's default account is used."

@@ -9,16 +9,29 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
-from typing_extensions import TypedDict
 
 from golongrl.kubernetes.names import SUBDOMAIN
 
 # The part of a label's key after the slash; a label's value has the same form.
-_WORD: Final = r"[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?"
-LABEL_KEY: Final = rf"^({SUBDOMAIN}/)?{_WORD}$"
+_WORD: Final = r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
+LABEL_KEY: Final = rf"({SUBDOMAIN}/)?{_WORD}"
 # Decimal, with a suffix of either kind or an exponent; unsigned, because nothing here can be negative.
 _SUFFIX: Final = r"([KMGTPE]i|[numkMGTPE]|[eE][-+]?[0-9]+)?"
 _OCTET: Final = r"(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
+_V4: Final = rf"({_OCTET}\.){{3}}{_OCTET}"
+_HEX: Final = r"[0-9A-Fa-f]{1,4}"
+# Eight groups, of which `::` stands for one or more; the last two may be an IPv4 address.
+_V6: Final = "|".join(
+    [
+        rf"({_HEX}:){{7}}{_HEX}",
+        *(rf"({_HEX}:){{1,{7 - after}}}(:{_HEX}){{1,{after}}}" for after in range(1, 7)),
+        rf"({_HEX}:){{1,7}}:",
+        rf":((:{_HEX}){{1,7}}|:)",
+        rf"({_HEX}:){{6}}{_V4}",
+        rf"({_HEX}:){{1,5}}:{_V4}",
+        rf"::({_HEX}:){{0,5}}{_V4}",
+    ]
+)
 # The most that Kubernetes' 32-bit fields hold.
 INT32: Final = 2**31 - 1
 
@@ -32,7 +45,15 @@ RequiredObjectName = Annotated[str, Field(pattern=rf"^{SUBDOMAIN}$", max_length=
 DataKey = Annotated[str, Field(pattern=r"^[-._A-Za-z0-9]+$", max_length=253)]
 LabelValue = Annotated[str, Field(pattern=rf"^({_WORD})?$", max_length=63)]
 # The part before the slash may have 253 characters.
-_QualifiedName = Annotated[str, Field(pattern=LABEL_KEY, max_length=317)]
+LabelKey = Annotated[str, Field(pattern=rf"^{LABEL_KEY}$", max_length=317)]
+# What a container may request: what every node has, or a device plugin's resource.
+ResourceName = Annotated[
+    str,
+    Field(
+        pattern=rf"^(cpu|memory|ephemeral-storage|hugepages-[1-9][0-9]*([KMGT]i?)?|{SUBDOMAIN}/{_WORD})$",
+        max_length=317,
+    ),
+]
 # Name of a device plugin's resource, which always has a domain.
 DeviceName = Annotated[str, Field(pattern=rf"^{SUBDOMAIN}/{_WORD}$", max_length=317)]
 Amount = Annotated[str, Field(pattern=rf"^([0-9]+(\.[0-9]*)?|\.[0-9]+){_SUFFIX}$")]
@@ -43,21 +64,29 @@ Size = Annotated[
 ]
 Cidr = Annotated[
     str,
-    Field(
-        pattern=rf"^(({_OCTET}\.){{3}}{_OCTET}/(3[0-2]|[12]?[0-9])"
-        r"|[0-9A-Fa-f]*:[0-9A-Fa-f:.]*/(12[0-8]|1[01][0-9]|[1-9]?[0-9]))$"
-    ),
+    Field(pattern=rf"^({_V4}/(3[0-2]|[12]?[0-9])|({_V6})/(12[0-8]|1[01][0-9]|[1-9]?[0-9]))$"),
 ]
 # Pods that may go at a time: a number or a percentage.
 Share = Count | Annotated[str, Field(pattern=r"^(100|[1-9]?[0-9])%$")]
+# The parts of an image's reference.
+_REGISTRY: Final = r"[A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?(:[0-9]+)?(/[a-z0-9._-]+)*"
+_PATH: Final = r"[a-z0-9]+(([._]|__|-+)[a-z0-9]+)*"
+_REPOSITORY: Final = rf"{_PATH}(/{_PATH})*"
+_TAG: Final = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}"
+_DIGEST: Final = r"sha256:[0-9a-f]{64}"
+Registry = Annotated[str, Field(pattern=rf"^({_REGISTRY})?$")]
+ImageReference = Annotated[str, Field(pattern=rf"^(({_REGISTRY}/)?{_REPOSITORY}(:{_TAG})?(@{_DIGEST})?)?$")]
+PullPolicy = Literal["Always", "IfNotPresent", "Never"]
 # A Kubernetes object or list whose own schema the API server checks.
 Passthrough = dict[str, Any]
 PassthroughList = list[dict[str, Any]]
-Labels = dict[_QualifiedName, LabelValue]
-Annotations = dict[_QualifiedName, str]
+Labels = dict[LabelKey, LabelValue]
+Annotations = dict[LabelKey, str]
 EnvName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 # A container's argument. Control characters cannot be passed on by every shell on the way to Ray's head.
 Argument = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]*$")]
+# Folder on the release's volume. No name starts with a dot: `..` would be above the volume.
+Folder = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*$")]
 # Learner and engines share the volume: a claim for one pod would leave all others hanging.
 AccessMode = Literal["ReadWriteOnce", "ReadWriteMany"]
 
@@ -68,56 +97,29 @@ class ValuesSection(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, alias_generator=to_camel, populate_by_name=True)
 
 
-class EnvSource(TypedDict, total=False):
-    """Where the value of a variable comes from."""
-
-    __pydantic_config__ = ConfigDict(extra="forbid", strict=True)  # type: ignore[misc]
-    secretKeyRef: Passthrough
-    configMapKeyRef: Passthrough
-    fieldRef: Passthrough
-    resourceFieldRef: Passthrough
-    fileKeyRef: Passthrough
-
-
-class EnvVar(ValuesSection):
-    """An environment variable, as Kubernetes defines it."""
-
-    name: EnvName = Field(description="Name.")
-    value: str = Field("", description="Value, quoted where it looks like a number or a switch.")
-    value_from: EnvSource = Field(
-        default_factory=EnvSource, description="Source of the value instead, such as a Secret."
-    )
-
-
 class Image(ValuesSection):
     """A container image. `digest` takes precedence over `tag`; an empty tag means the chart's appVersion."""
 
-    registry: str = Field(
-        "ghcr.io",
-        pattern=r"^([A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?(:[0-9]+)?(/[a-z0-9._-]+)*)?$",
-        description="Registry host. `global.imageRegistry` replaces it.",
+    registry: Registry = Field("ghcr.io", description="Registry host. `global.imageRegistry` replaces it.")
+    repository: Annotated[str, Field(pattern=rf"^{_REPOSITORY}$")] = Field(
+        description="Repository, without the registry host."
     )
-    repository: str = Field(
-        pattern=r"^[a-z0-9]+([._/-]+[a-z0-9]+)*$", description="Repository, without the registry host."
+    tag: Annotated[str, Field(pattern=rf"^({_TAG})?$")] = Field(
+        "", description="Tag. Empty means the chart's appVersion."
     )
-    tag: str = Field(
-        "", pattern=r"^([A-Za-z0-9_][A-Za-z0-9._-]{0,127})?$", description="Tag. Empty means the chart's appVersion."
+    digest: Annotated[str, Field(pattern=rf"^({_DIGEST})?$")] = Field(
+        "", description="Digest `sha256:...`, which takes precedence over the tag."
     )
-    digest: str = Field(
-        "", pattern=r"^(sha256:[0-9a-f]{64})?$", description="Digest `sha256:...`, which takes precedence over the tag."
-    )
-    pull_policy: Literal["Always", "IfNotPresent", "Never"] = Field(
-        "IfNotPresent", description="When the kubelet pulls the image."
-    )
+    pull_policy: PullPolicy = Field("IfNotPresent", description="When the kubelet pulls the image.")
 
 
 class Resources(ValuesSection):
     """Requests and limits of a container."""
 
-    requests: dict[_QualifiedName, Amount | Annotated[int, Field(ge=0)]] = Field(
+    requests: dict[ResourceName, Amount | Annotated[int, Field(ge=0)]] = Field(
         default_factory=dict, description="Reserved amounts by resource name."
     )
-    limits: dict[_QualifiedName, Amount | Annotated[int, Field(ge=0)]] = Field(
+    limits: dict[ResourceName, Amount | Annotated[int, Field(ge=0)]] = Field(
         default_factory=dict, description="Maximum amounts by resource name."
     )
 

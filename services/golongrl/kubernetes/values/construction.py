@@ -1,11 +1,12 @@
 """The optional Jobs that construct training data on a release's volume."""
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from golongrl.kubernetes.values.common import (
     Count,
+    Folder,
     Image,
     ObjectName,
     Positive,
@@ -20,7 +21,6 @@ from golongrl.recipe.models import NAME
 
 # The stages of `golongrl data construct`, whose room is above this one; a test compares them.
 Stage = Literal["sources", "select", "generate", "convert", "verify", "passrate", "format", "decontaminate", "diagnose"]
-_FOLDER: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*$"
 
 
 class ConstructionRay(ValuesSection):
@@ -85,7 +85,7 @@ class ConstructionValues(PodPlacement):
     wait_seconds: Positive = Field(
         604_800, description="How long the Job of a stage waits for the stages before it. Then it fails."
     )
-    out: Annotated[str, Field(pattern=_FOLDER)] = Field(
+    out: Folder = Field(
         "constructed", description="Folder on the release's volume for the stages' tables and train.parquet."
     )
     documents_claim: ObjectName = Field(

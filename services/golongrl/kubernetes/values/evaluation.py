@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from golongrl.kubernetes.values.common import Argument, Count, DeviceName, Image, Resources, Size
+from golongrl.kubernetes.values.common import Argument, Count, DeviceName, Folder, Image, Resources, Size
 from golongrl.kubernetes.values.inputs import SecretKey
 from golongrl.kubernetes.values.placement import PodPlacement
 
@@ -25,7 +25,7 @@ class EvaluationValues(PodPlacement):
     suite: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = Field(
         "long-context", description="Packaged suite, or one benchmark."
     )
-    data: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$")] = Field(
+    data: Folder = Field(
         "eval-data", description="Folder of the data on the release's volume, as `golongrl eval fetch` fills it."
     )
     target: Literal["weights", "pool"] = Field(

@@ -1,10 +1,19 @@
 """What a release is given from outside: Secrets, the shared volume, model and prompts."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field
 
-from golongrl.kubernetes.values.common import AccessMode, Annotations, DataKey, ObjectName, Size, ValuesSection
+from golongrl.kubernetes.values.common import (
+    AccessMode,
+    Annotations,
+    DataKey,
+    ImageReference,
+    ObjectName,
+    PullPolicy,
+    Size,
+    ValuesSection,
+)
 
 
 class SecretKey(ValuesSection):
@@ -47,10 +56,8 @@ class Storage(ValuesSection):
 class ImageVolume(ValuesSection):
     """Model weights inside an OCI image, mounted as a volume (Kubernetes 1.33 and later)."""
 
-    reference: Annotated[str, Field(pattern=r"^\S*$")] = Field("", description="Image reference. Empty means none.")
-    pull_policy: Literal["Always", "IfNotPresent", "Never"] = Field(
-        "IfNotPresent", description="When the kubelet pulls the image."
-    )
+    reference: ImageReference = Field("", description="Image reference. Empty means none.")
+    pull_policy: PullPolicy = Field("IfNotPresent", description="When the kubelet pulls the image.")
 
 
 class Download(ValuesSection):

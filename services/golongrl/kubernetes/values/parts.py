@@ -9,7 +9,6 @@ from golongrl.kubernetes.values.common import (
     Cidr,
     Count,
     DeviceName,
-    EnvVar,
     Image,
     LabelValue,
     ObjectName,
@@ -21,6 +20,7 @@ from golongrl.kubernetes.values.common import (
     Size,
     ValuesSection,
 )
+from golongrl.kubernetes.values.environment import EnvVar
 from golongrl.kubernetes.values.placement import PodPlacement
 
 

@@ -2,7 +2,8 @@
 
 from pydantic import Field
 
-from golongrl.kubernetes.values.common import Annotations, EnvVar, Labels, ObjectName, ValuesSection
+from golongrl.kubernetes.values.common import Annotations, Labels, ObjectName, ValuesSection
+from golongrl.kubernetes.values.environment import EnvVar
 from golongrl.kubernetes.values.shapes import Affinity, PodToleration, Spread
 
 

@@ -10,6 +10,7 @@ Invariants:
 """
 
 import textwrap
+from types import ModuleType
 from typing import Any, get_origin
 
 from pydantic import BaseModel
@@ -17,8 +18,8 @@ from pydantic.fields import FieldInfo
 from typing_extensions import is_typeddict
 
 from golongrl import yaml_text
-from golongrl.kubernetes.values import Values
-from golongrl.kubernetes.values.common import EnvVar, Resources
+from golongrl.kubernetes.values import Values, environment, shapes
+from golongrl.kubernetes.values.common import Resources
 from golongrl.recipe import Recipe
 
 # Recipe and values both have a Model, a Reward, a Rollout; the prefix keeps their definitions apart.
@@ -35,7 +36,8 @@ def values_schema() -> dict[str, Any]:
     values = Values.model_json_schema(by_alias=True, ref_template="#/definitions/{model}")
     recipe = Recipe.model_json_schema(ref_template=f"#/definitions/{_RECIPE}{{model}}")
     # A section in a file of the user may have any part of its keys; an item of a list must be whole.
-    definitions = {name: _plain(node, name == EnvVar.__name__) for name, node in values.pop("$defs").items()}
+    whole = {environment.EnvVar.__name__, *_typed(environment), *_typed(shapes)}
+    definitions = {name: _plain(node, name in whole) for name, node in values.pop("$defs").items()}
     for name, node in {**recipe.pop("$defs"), "": recipe}.items():
         definitions[_RECIPE + name] = _removable(_plain(node, required=False), root=not name)
     # Helm's YAML reader takes an unquoted `n:` for the boolean false; the chart's merge puts it right.
@@ -82,8 +84,6 @@ def _plain(node: Any, required: bool = True) -> Any:
     for key, value in node.items():
         if key in ("title", "default") and not isinstance(value, dict):
             continue
-        if key == "propertyNames" and "patternProperties" in node:
-            continue
         if key == "default" or (key == "required" and not required):
             continue
         if key == "properties":
@@ -91,13 +91,18 @@ def _plain(node: Any, required: bool = True) -> Any:
         elif key == "prefixItems":
             plain["items"] = [_plain(item, required) for item in value]
         elif key == "patternProperties":
-            # Of a mapping whose keys have a pattern: alone it would leave all other keys free.
-            ((pattern, item),) = value.items()
-            plain["propertyNames"] = node.get("propertyNames", {}) | {"pattern": pattern}
-            plain["additionalProperties"] = _plain(item, required)
+            # Of a mapping whose keys have a pattern: alone it would leave all other keys free. Not by propertyNames,
+            # for which Helm 4 names the path of another key.
+            plain[key] = {pattern: _plain(item, required) for pattern, item in value.items()}
+            plain["additionalProperties"] = False
         else:
             plain[key] = _plain(value, required)
     return plain
+
+
+def _typed(module: ModuleType) -> set[str]:
+    """Parts of Kubernetes' objects; each is whole where it stands."""
+    return {name for name, kind in vars(module).items() if is_typeddict(kind)}
 
 
 def _complete(model: type[BaseModel]) -> dict[str, Any]:

@@ -1,0 +1,248 @@
+"""Parts of Kubernetes' objects in the values: what the API server refuses is refused with its path, the rest taken.
+
+Shapes of one part are the schema's to say; parts that do not fit each other are the templates'.
+"""
+
+import json
+from typing import Any
+
+import pytest
+
+from golongrl.kubernetes.rayjob.load import ValuesError, load_values
+from support.chart_values import MATRIX, at, faults
+from support.helm import CHART, Helm, Manifest, containers, pod_specs
+
+TERM = {"topologyKey": "zone"}
+REQUIRED, PREFERRED = (f"{word}DuringSchedulingIgnoredDuringExecution" for word in ("required", "preferred"))
+SPREAD: Manifest = {"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule"}
+ENV = {"name": "A"}
+
+
+def node(expression: Manifest) -> Manifest:
+    return {"nodeAffinity": {REQUIRED: {"nodeSelectorTerms": [{"matchExpressions": [expression]}]}}}
+
+
+def to(**block: Any) -> list[Manifest]:
+    return [{"to": [{"ipBlock": block}]}]
+
+
+# What one part may not be.
+SHAPES = [
+    ("reward/tolerations", [{"key": "a", "operator": "exists"}]),
+    ("reward/tolerations", [{"key": "a", "effect": "NoRun"}]),
+    ("reward/tolerations", [{"key": "a", "value": "x y"}]),
+    ("reward/tolerations", [{"key": "a b"}]),
+    ("reward/affinity", {"nodeAffinity": {REQUIRED: {"nodeSelectorTerms": []}}}),
+    ("reward/affinity", {"nodeAffinity": {REQUIRED: {}}}),
+    ("reward/affinity", {"nodeAffinity": {REQUIRED: []}}),
+    ("reward/affinity", node({"key": "a", "operator": "in", "values": ["b"]})),
+    ("reward/affinity", node({"operator": "Exists"})),
+    ("reward/affinity", node({"key": "a"})),
+    ("reward/affinity", node({"key": "a", "operator": "In", "values": ["x y"]})),
+    ("reward/affinity", {"nodeAffinity": {PREFERRED: [{"weight": 0, "preference": {}}]}}),
+    ("reward/affinity", {"nodeAffinity": {PREFERRED: [{"weight": 101, "preference": {}}]}}),
+    ("reward/affinity", {"nodeAffinity": {PREFERRED: [{"weight": 1}]}}),
+    ("reward/affinity", {"podAffinity": {REQUIRED: [{}]}}),
+    ("reward/affinity", {"podAntiAffinity": {REQUIRED: [{"topologyKey": ""}]}}),
+    ("reward/affinity", {"podAntiAffinity": {REQUIRED: [{**TERM, "namespaces": ["A"]}]}}),
+    ("reward/affinity", {"podAffinity": {PREFERRED: [{"weight": 0, "podAffinityTerm": TERM}]}}),
+    ("reward/affinity", {"podAffinity": {PREFERRED: [{"podAffinityTerm": TERM}]}}),
+    ("reward/topologySpreadConstraints", [{**SPREAD, "maxSkew": 0}]),
+    ("reward/topologySpreadConstraints", [{**SPREAD, "whenUnsatisfiable": "Never"}]),
+    ("reward/topologySpreadConstraints", [{"maxSkew": 1}]),
+    ("reward/topologySpreadConstraints", [{**SPREAD, "minDomains": 0}]),
+    ("reward/env", [{"name": "A", "valueFrom": {"secretKeyRef": {"name": "x"}}}]),
+    ("reward/env", [{"name": "A", "valueFrom": {"configMapKeyRef": {"name": "X", "key": "k"}}}]),
+    ("reward/env", [{"name": "A", "valueFrom": {"fieldRef": {"fieldPath": "spec.replicas"}}}]),
+    ("reward/env", [{"name": "A", "valueFrom": {"resourceFieldRef": {"resource": "cpu"}}}]),
+    ("reward/env", [{"name": "A", "valueFrom": {"fileKeyRef": {"key": "a"}}}]),
+    ("reward/podLabels", {f"{'x' * 64}": "a"}),
+    ("reward/podAnnotations", {"a/b/c": "a"}),
+    ("reward/resources/limits", {"gpu": 1}),
+    ("redis/image/repository", "a..b"),
+    ("redis/image/repository", "a//b"),
+    ("redis/image/pullPolicy", "Sometimes"),
+    ("model/imageVolume/reference", "http://x/y"),
+    ("model/imageVolume/pullPolicy", "always"),
+    ("networkPolicy/extraEgress/learner", [{"ports": [{"port": 70000}]}]),
+    ("networkPolicy/extraEgress/learner", [{"ports": [{"port": 0}]}]),
+    ("networkPolicy/extraEgress/learner", [{"ports": [{"port": "443"}]}]),
+    ("networkPolicy/extraEgress/learner", [{"ports": [{"port": "a--b"}]}]),
+    ("networkPolicy/extraEgress/learner", [{"ports": [{"port": 1, "endPort": 65536}]}]),
+    ("networkPolicy/extraEgress/learner", [{"ports": [{"protocol": "tcp"}]}]),
+    ("networkPolicy/extraEgress/learner", to()),
+    *(
+        ("networkPolicy/extraEgress/learner", to(cidr=cidr))
+        for cidr in ("10.0.0.0", "10.0.0.0/33", "10.0.0/8", "::/129", ":::/8", "1::2::3/64", "12345::/8", "1:2:3/64")
+    ),
+    ("networkPolicy/extraEgress/learner", to(cidr="10.0.0.0/8", **{"except": ["10.1.0.0"]})),
+    ("evaluation/data", "a/../../b"),
+    ("construction/out", "a/.."),
+    ("rbac/viewer/subjects", [{"kind": "User"}]),
+    ("rbac/viewer/subjects", [{"kind": "User", "name": ""}]),
+    ("extraObjects", [{}]),
+    ("extraObjects", [{"apiVersion": "v1", "kind": "ConfigMap"}]),
+    ("extraObjects", [{"apiVersion": "v1", "kind": "", "metadata": {"name": "x"}}]),
+    ("extraObjects", [{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {}}]),
+]  # fmt: skip
+# What does not fit each other, with what the message says.
+PARTS = [
+    ("reward/tolerations", [{"operator": "Equal", "value": "x"}], "tolerations.0: operator Equal needs a key"),
+    ("reward/tolerations", [{"effect": "NoExecute"}], "tolerations.0: operator Equal needs a key"),
+    ("reward/tolerations", [{"key": "a", "operator": "Exists", "value": "x"}], "Exists takes no value"),
+    ("reward/tolerations", [{"key": "a", "tolerationSeconds": 1}], "needs the effect NoExecute"),
+    ("reward/tolerations", [{"key": "a"}, {"key": "b", "operator": "Gt", "value": "x"}], "1.value: operator"),
+    ("reward/affinity", node({"key": "a", "operator": "In"}), "matchExpressions.0: operator In needs values"),
+    ("reward/affinity", node({"key": "a", "operator": "Exists", "values": ["b"]}), "Exists takes no values"),
+    ("reward/affinity", node({"key": "a", "operator": "Gt", "values": ["1", "2"]}), "Gt needs one value"),
+    ("reward/affinity", {"podAffinity": {REQUIRED: [{**TERM, "matchLabelKeys": ["a"]}]}}, "needs a labelSelector"),
+    ("reward/topologySpreadConstraints", [SPREAD, SPREAD], "zone, DoNotSchedule stands there twice"),
+    (
+        "reward/topologySpreadConstraints",
+        [{**SPREAD, "labelSelector": {"matchLabels": {"a": "b"}}, "matchLabelKeys": ["a"]}],
+        "a stands there twice",
+    ),
+    (
+        "reward/topologySpreadConstraints",
+        [{**SPREAD, "whenUnsatisfiable": "ScheduleAnyway", "minDomains": 2}],
+        "minDomains needs whenUnsatisfiable",
+    ),
+    ("construction/passrate/small/engine/env", [ENV, ENV], "engine.env: A stands there twice"),
+    ("learner/env", [{"name": "GOLONGRL_RUN", "value": "x"}], "GOLONGRL_RUN is set by the chart"),
+    ("learner/env", [{**ENV, "valueFrom": {}}], "needs exactly one source"),
+    (
+        "learner/env",
+        [{**ENV, "value": "x", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}],
+        "A has a value and valueFrom",
+    ),
+    ("reward/podLabels", {"app.kubernetes.io/component": "x"}, "reward.podLabels: the chart sets the label"),
+    ("commonLabels", {"app.kubernetes.io/instance": "x"}, "commonLabels: the chart sets the label"),
+    ("reward/resources", {"limits": {"memory": "100Mi"}}, "requests.memory 512Mi is more than limits.memory 100Mi"),
+    ("learner/submitter", {"requests": {"cpu": "1.5"}, "limits": {"cpu": "100m"}}, "requests.cpu 1.5 is more than"),
+    ("reward/resources", {"requests": {"a.b/c": 1}}, "requests.a.b/c needs a limit"),
+    ("reward/resources/limits", {"a.b/c": "500m"}, "500m is not a whole number"),
+    ("networkPolicy/extraEgress/redis", [{"ports": [{"port": 9, "endPort": 8}]}], "endPort 8 is below port 9"),
+    ("networkPolicy/extraEgress/redis", [{"ports": [{"endPort": 8}]}], "endPort needs a port"),
+    ("networkPolicy/extraEgress/redis", [{"ports": [{"port": "http", "endPort": 8}]}], "endPort needs a port"),
+    ("networkPolicy/extraEgress/redis", [{"to": [{}]}], "redis.0.to.0: names nobody"),
+    (
+        "networkPolicy/extraEgress/redis",
+        [{"to": [{"ipBlock": {"cidr": "::/0"}, "podSelector": {}}]}],
+        "ipBlock excludes podSelector",
+    ),
+    *(
+        ("networkPolicy/extraEgress/redis", to(cidr=cidr, **{"except": [part]}), f"{part} is not a part of")
+        for cidr, part in (
+            ("10.0.0.0/8", "11.0.0.0/16"), ("10.0.0.0/8", "10.0.0.0/8"), ("10.0.0.0/9", "10.128.0.0/16"),
+            ("2001:db8::/33", "2001:db8:8000::/48"), ("::/0", "10.0.0.0/8"),
+        )
+    ),
+    ("rbac/viewer/subjects", [{"kind": "ServiceAccount", "name": "x"}], "a ServiceAccount needs its namespace"),
+]  # fmt: skip
+RIGHT: Manifest = {
+    "reward": {
+        "tolerations": [
+            {"operator": "Exists"}, {"key": "a"}, {"key": "", "operator": "Exists", "effect": ""},
+            {"key": "a", "operator": "Gt", "value": "5"},
+        ],
+        "affinity": {
+            "nodeAffinity": {
+                REQUIRED: {"nodeSelectorTerms": [
+                    {}, {"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["n"]}]},
+                    {"matchExpressions": [{"key": "a/b", "operator": "Lt", "values": ["3"]}]},
+                ]},
+                PREFERRED: [{"weight": 100, "preference": {}}],
+            },
+            "podAffinity": {REQUIRED: [{**TERM, "labelSelector": {}, "namespaceSelector": {}, "namespaces": ["a"]}]},
+            "podAntiAffinity": {PREFERRED: [{"weight": 1, "podAffinityTerm": {
+                **TERM, "labelSelector": {"matchLabels": {"a": "b"}},
+                "matchLabelKeys": ["c"], "mismatchLabelKeys": ["d"],
+            }}]},
+        },
+        "topologySpreadConstraints": [SPREAD, {**SPREAD, "whenUnsatisfiable": "ScheduleAnyway"},
+                                      {**SPREAD, "topologyKey": "host", "minDomains": 2}],
+        "env": [{"name": "A", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k", "optional": True}}},
+                {"name": "B", "valueFrom": {"resourceFieldRef": {"resource": "limits.cpu", "divisor": "1m"}}}],
+        "resources": {"limits": {"memory": "0.5Gi", "a.b/c": "2"}, "requests": {"memory": "512Mi", "a.b/c": 2}},
+    },
+    "networkPolicy": {"extraEgress": {"learner": [
+        {"ports": [{"port": 1, "endPort": 65535}, {"port": "https-1"}, {"protocol": "UDP"}],
+         "to": [{"podSelector": {}}]},
+        *to(cidr="10.0.0.0/8", **{"except": ["10.0.0.0/9", "10.255.255.255/32"]}),
+        *to(cidr="0.0.0.0/0", **{"except": ["169.254.0.0/16"]}),
+        *to(cidr="2001:db8::/33", **{"except": ["2001:db8:7fff::/48", "2001:DB8::1/128"]}),
+        *to(cidr="::ffff:10.0.0.0/104", **{"except": ["::ffff:a01:0/112"]}),
+        {},
+    ]}},
+    "rbac": {"viewer": {"create": True, "subjects": [{"kind": "ServiceAccount", "name": "a", "namespace": "b"},
+                                                     {"kind": "Group", "name": "system:masters"}]}},
+    "commonLabels": {"team": "a"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("path", "value"), SHAPES, ids=lambda item: str(item)[:60])
+def test_a_shape_that_the_api_server_refuses_is_refused_with_its_path(path: str, value: Any) -> None:
+    found = faults(at(path, value))
+    assert found
+    assert all(one.replace(".", "/").startswith(f"$/{path}") for one in found), found
+    with pytest.raises(ValuesError, match=path.replace("/", ".")):
+        load_values(overrides=at(path, value))
+
+
+@pytest.mark.parametrize(("path", "value", "said"), PARTS, ids=lambda item: str(item)[:60])
+def test_parts_that_do_not_fit_each_other_are_refused_in_one_line(
+    helm4: Helm, path: str, value: Any, said: str
+) -> None:
+    assert faults(at(path, value)) == []
+    message = helm4.refusal(at(path, value))
+    assert said in message
+    assert path.replace("/", ".") in message
+    assert message.count("\n") <= 3
+
+
+def test_what_the_api_server_takes_is_taken_as_it_is(helm: Helm) -> None:
+    assert faults(RIGHT) == []
+    load_values(overrides=RIGHT)
+    objects = helm.template(RIGHT)
+    spec = objects.one("Deployment", "-reward")["spec"]["template"]["spec"]
+    given = RIGHT["reward"]
+    assert {key: spec[key] for key in ("tolerations", "affinity", "topologySpreadConstraints")} == {
+        key: given[key] for key in ("tolerations", "affinity", "topologySpreadConstraints")
+    }
+    policy = objects.one("NetworkPolicy", "-learner")["spec"]["egress"]
+    assert all(rule in policy for rule in RIGHT["networkPolicy"]["extraEgress"]["learner"])
+
+
+def test_threads_of_the_libraries_give_way_to_the_users(helm4: Helm) -> None:
+    mine = [{"name": "OMP_NUM_THREADS", "value": "4"}]
+    values = {"learner": {"env": mine}, "rollout": {"engine": {"env": mine}}}
+    for name, _, spec in pod_specs(helm4.template(values)):
+        for container in containers(spec):
+            found = [entry["value"] for entry in container.get("env", []) if entry["name"] == "OMP_NUM_THREADS"]
+            assert found in ([], ["4"]), name
+
+
+@pytest.mark.parametrize("switches", MATRIX)
+def test_no_variable_of_a_container_stands_twice(helm4: Helm, switches: str) -> None:
+    """Server-side apply and KubeRay's CRDs refuse it. So the user's lists may not name what the chart sets."""
+    known = (CHART / "templates" / "common" / "_checks.tpl").read_text()
+    given = json.dumps(MATRIX[switches])
+    for pod, _, spec in pod_specs(helm4.template(MATRIX[switches])):
+        lists = [[entry["name"] for entry in spec.get("volumes", [])]]
+        for container in containers(spec):
+            names = [entry["name"] for entry in container.get("env", [])]
+            lists += [names, [entry["mountPath"] for entry in container.get("volumeMounts", [])]]
+            unknown = [
+                name for name in names if f'"{name}"' not in given and name.removeprefix("GOLONGRL_") not in known
+            ]
+            assert all(name.removeprefix("GOLONGRL_") in known for name in unknown), pod
+        assert all(len(words) == len(set(words)) for words in lists), pod
+
+
+@pytest.mark.parametrize(
+    ("path", "key"), [("reward/podLabels", "a b"), ("network/ncclEnv", "1A"), ("redis/resources/limits", "me m")]
+)
+def test_helm_names_the_mapping_of_a_wrong_key(helm: Helm, path: str, key: str) -> None:
+    message = helm.refusal(at(path, {key: "1"}))
+    assert path.replace("/", ".") in message.replace("/", ".")
+    assert key in message

@@ -1,0 +1,84 @@
+"""A program called helm that is none, hangs, is killed, or prints what no helm prints: one line, and never success."""
+
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from golongrl.errors import GolongrlError
+from golongrl.kubernetes import command, helm
+
+# What the program does.
+ODD = {
+    "page": "echo '<html>'",
+    "nothing": "exit 0",
+    "null": "echo null",
+    "list": "echo '[1]'",
+    "other-object": "echo '{\"a\": 1}'",
+    "other-types": 'echo \'{"info": 5, "manifest": 5, "kind": 1, "metadata": 2}\'',
+    "cut": 'printf \'{"info": {"status": "depl\'',
+    "bytes": "printf '\\377\\376\\000'",
+    "bytes-and-failure": "printf '\\377\\376' >&2; exit 3",
+    "killed": "kill -9 $$",
+    "lines": "printf 'Error: first\\nsecond\\n' >&2; exit 1",
+    "endless": "head -c 3000000 /dev/zero | tr '\\0' x >&2; exit 1",
+}
+CALLS = [
+    (command.render, ["rayjob", "quickstart"]),
+    (command.render, ["evaljob", "smoke"]),
+    (command.deploy, ["install"]),
+    (command.deploy, ["install", "--dry-run"]),
+    (command.deploy, ["upgrade"]),
+    (command.deploy, ["status"]),
+]
+
+
+@pytest.fixture
+def helm_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path = tmp_path / "helm"
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
+    return path
+
+
+def said(app: typer.Typer, words: list[str]) -> str:
+    done = CliRunner().invoke(app, words)
+    assert isinstance(done.exception, GolongrlError), (done.exception, done.output)
+    assert "\n" not in str(done.exception)
+    assert done.output == ""
+    return str(done.exception)
+
+
+@pytest.mark.parametrize("does", ODD)
+@pytest.mark.parametrize(("app", "words"), CALLS, ids=["-".join(words) for _, words in CALLS])
+def test_an_odd_helm_is_one_line(helm_that: Path, app: typer.Typer, words: list[str], does: str) -> None:
+    helm_that.write_text(f"#!/bin/sh\n{ODD[does]}\n")
+    helm_that.chmod(0o755)
+    line = said(app, words)
+    assert "helm" in line
+    assert len(line) < 3000
+
+
+@pytest.mark.parametrize("text", ["no program", "#!/no/such/interpreter\n"])
+@pytest.mark.parametrize(("app", "words"), CALLS, ids=["-".join(words) for _, words in CALLS])
+def test_a_helm_that_cannot_be_run_is_named(helm_that: Path, app: typer.Typer, words: list[str], text: str) -> None:
+    helm_that.write_text(text)
+    helm_that.chmod(0o755)
+    assert f"{helm_that} cannot be run" in said(app, words)
+
+
+def test_a_helm_that_hangs_is_ended_with_its_children(helm_that: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    children = helm_that.with_name("children")
+    helm_that.write_text(f"#!/bin/sh\nsleep 1000 & echo $! >{children}\nwait\n")
+    helm_that.chmod(0o755)
+    monkeypatch.setattr(helm, "_RENDER_S", 1)
+    assert said(command.render, ["rayjob", "quickstart"]) == "helm template did not end within 1 s"
+    state = Path(f"/proc/{int(children.read_text())}/stat")
+    assert not state.exists() or state.read_text().rpartition(")")[2].split()[0] == "Z"
+
+
+def test_a_killed_helm_names_the_signal(helm_that: Path) -> None:
+    helm_that.write_text("#!/bin/sh\nkill -9 $$\n")
+    helm_that.chmod(0o755)
+    assert said(command.deploy, ["status"]).endswith(": ended by signal 9")
