@@ -18,6 +18,19 @@ def test_a_death_before_the_first_ready_ends_the_run() -> None:
     assert RestartPolicy().died(0.0, 1) == GiveUp("was never ready")
 
 
+@pytest.mark.parametrize("late", [False, True])
+def test_a_service_that_a_signal_killed_before_it_was_ready_is_tried_again_unless_it_was_late(late: bool) -> None:
+    policy = RestartPolicy()
+    first = policy.died(0.0, -9, late=late)
+    assert first == (GiveUp("was never ready") if late else Restart(1.0, 1))
+    assert late or policy.died(1.0, 1) == GiveUp("was never ready")
+
+
+def test_a_service_that_signals_kill_at_every_start_is_given_up() -> None:
+    policy = RestartPolicy()
+    assert [isinstance(policy.died(now, -11), Restart) for now in (0.0, 5.0, 10.0)] == [True, True, False]
+
+
 def test_a_killed_service_is_started_again_at_once_and_then_later() -> None:
     policy = ready_policy()
     assert policy.died(0.0, -9) == Restart(1.0, 1)

@@ -1,7 +1,8 @@
 """How a process ended, in words, and when to start it again: a pure state machine, one instance a process.
 
 It does what Kubernetes would (exponential back-off) and knows when that is pointless. Invariants:
-- a process that died before it was ready the first time is never restarted: it cannot work here;
+- a process that ended by itself before it was ready the first time is never restarted: it cannot work here. One that a
+  signal killed then (the system does, where memory is short) may work at the next try;
 - neither is one that died `MAX_DEATHS_A_MINUTE` times within a minute;
 - nor one that died `MAX_DEATHS` times while the run finished no step: deaths that a run trains past do not add up;
 - an exit code in `FINAL_CODES` is a decision of the process, not an accident: a restart would repeat it.
@@ -56,11 +57,12 @@ class RestartPolicy:
         """It answered its readiness probe."""
         self.was_ready = True
 
-    def died(self, now: float, code: int, step: int = 0) -> Restart | GiveUp:
+    def died(self, now: float, code: int, step: int = 0, *, late: bool = False) -> Restart | GiveUp:
         """The process ended with `code` (negative: killed by that signal) although nobody asked it to.
 
         Args:
             step: the newest step that the run has finished.
+            late: it was ended because it was not ready in time.
         """
         if step > self.step:
             self.step, self.deaths = step, 0
@@ -70,7 +72,7 @@ class RestartPolicy:
             self.recent.popleft()
         if code in FINAL_CODES:
             return GiveUp(FINAL_CODES[code])
-        if not self.was_ready:
+        if not self.was_ready and (late or code >= 0):
             return GiveUp("was never ready")
         if len(self.recent) >= MAX_DEATHS_A_MINUTE:
             return GiveUp(f"died {len(self.recent)} times within a minute")

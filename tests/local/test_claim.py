@@ -7,9 +7,9 @@ import pytest
 
 from golongrl.errors import InputError
 from golongrl.files import Place, PlaceState
-from golongrl.local.claim import Claim, refusal, resumed_recipe
+from golongrl.local.claim import Claim, other_recipe, refusal, resumed_recipe
 from golongrl.local.plan import RunFolder
-from golongrl.recipe import RecipeError, load
+from golongrl.recipe import RecipeError, dump, load
 
 RECIPE = load("quickstart")
 
@@ -147,3 +147,21 @@ def test_a_resumed_run_keeps_its_recipe_but_for_the_learner(tmp_path: Path) -> N
     with pytest.raises(RecipeError, match=r"--set queue.\*: a resumed run can only change learner"):
         resumed_recipe(folder, ["queue.max_staleness=3"])
     assert content(tmp_path) == before
+
+
+def test_a_run_is_not_resumed_with_another_recipe(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "mine")
+    with pytest.raises(RecipeError, match="run mine is of recipe quickstart, and qwen3-4b-grpo is qwen3-4b-grpo"):
+        other_recipe("qwen3-4b-grpo", (), folder, RECIPE)
+
+
+def test_a_recipe_that_was_edited_after_the_start_is_told_not_to_hold(tmp_path: Path) -> None:
+    folder, file = RunFolder(tmp_path / "mine"), tmp_path / "mine.yaml"
+    file.write_text(dump(load("quickstart", ["learner.lr=1e-4", "learner.steps=99"])))
+    said = other_recipe(str(file), (), folder, RECIPE)
+    assert said is not None
+    assert f"in {file} -> in the run: learner.lr 0.0001 -> 0.0002" in said
+    # What --set says holds, wherever it stands.
+    assert other_recipe(str(file), ["learner.lr=3e-4"], folder, load("quickstart", ["learner.lr=3e-4"])) is None
+    file.unlink()
+    assert other_recipe(str(file), (), folder, RECIPE) is None

@@ -141,6 +141,27 @@ async def test_a_service_that_dies_at_start_ends_the_run_with_its_last_words(tmp
         await Supervisor(stages, "main", tmp_path, print).run()
 
 
+async def test_a_service_that_is_killed_while_it_starts_is_started_again(tmp_path: Path) -> None:
+    said: list[str] = []
+    marker = tmp_path / "second-life"
+    helper = f"""
+import os, pathlib, signal, time
+marker = pathlib.Path({str(marker)!r})
+if not marker.exists():
+    marker.touch(); os.kill(os.getpid(), signal.SIGKILL)
+time.sleep(600)
+"""
+
+    async def second() -> bool:
+        if marker.exists() and any("starting it again" in line for line in said):
+            (tmp_path / "done").touch()
+        return (tmp_path / "done").exists()
+
+    stages = [Stage((python("helper", helper, second), python("main", once(tmp_path / "done"))))]
+    await Supervisor(stages, "main", tmp_path, said.append).run()
+    assert [line for line in said if "helper died (signal SIGKILL)" in line] == said
+
+
 async def test_a_service_that_is_never_ready_in_time_ends_the_run(tmp_path: Path) -> None:
     stages = [Stage((python("helper", SLEEP, never, deadline=0.6), python("main", SLEEP)))]
     with pytest.raises(RunFailedError, match=r"helper was not ready within 0.6 s"):

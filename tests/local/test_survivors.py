@@ -1,4 +1,4 @@
-"""What a killed supervisor leaves is found by the run's folder, and ended."""
+"""What a killed supervisor leaves is found by the run's folder, under whatever name it is reached, and ended."""
 
 import os
 import signal
@@ -27,17 +27,22 @@ async def test_a_server_that_wrote_over_its_environment_is_found_too(tmp_path: P
     data = tmp_path / "demo" / "redis"
     async with EmbeddedServer(free_port(), data) as server:
         assert server.process is not None
-        found = survivors.of_run(tmp_path / "demo")
-        assert [process.pid for process in found] == [server.process.pid]
+        (tmp_path / "link").symlink_to(tmp_path / "demo")
+        for name in ("demo", "link"):
+            found = survivors.of_run(tmp_path / name)
+            assert [process.pid for process in found] == [server.process.pid]
         assert survivors.of_run(tmp_path / "other") == []
 
 
 def test_the_processes_of_a_run_are_found_and_ended_and_no_others(tmp_path: Path) -> None:
-    mine, stopped, other, foreign = start(tmp_path / "a"), start(tmp_path / "a"), start(tmp_path / "b"), start(None)
+    (tmp_path / "a").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    mine, stopped, other, foreign = start(tmp_path / "a"), start(tmp_path / "link"), start(tmp_path / "b"), start(None)
     try:
         os.kill(stopped.pid, signal.SIGSTOP)
         found = survivors.of_run(tmp_path / "a")
         assert {process.pid for process in found} == {mine.pid, stopped.pid}
+        assert survivors.of_run(tmp_path / "link") == found
         assert f"(pid {mine.pid})" in survivors.names(found)
         assert survivors.end(found) == []
         assert survivors.of_run(tmp_path / "a") == []

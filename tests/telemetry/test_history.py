@@ -31,6 +31,13 @@ def test_a_damaged_line_is_passed_over(damage: str, tmp_path: Path) -> None:
     assert gather(tmp_path).history.series("a") == [1.0, 2.0]
 
 
+def test_a_line_with_bytes_that_are_no_text_is_passed_over(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b"\n".join([line(1, a=1.0).encode(), b"\xff\xfe{", line(3, a=2.0).encode()]))
+    assert history.read(path).series("a") == [1.0, 2.0]
+    assert gather(tmp_path).history.series("a") == [1.0, 2.0]
+
+
 def test_a_missing_value_is_nan_and_a_text_is_no_series() -> None:
     read = history.parse([line(1, a=1.0), json.dumps({history.STEP: 2, "note": "text"})])
     assert math.isnan(read.series("a")[1])

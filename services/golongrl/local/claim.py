@@ -14,12 +14,15 @@ from typing import Self, TextIO
 from golongrl import files
 from golongrl.errors import InputError, writing_to
 from golongrl.files import Made, Place, PlaceState
+from golongrl.learner.checkpoints.resume import changes
 from golongrl.local.plan import LOCK, RunFolder
 from golongrl.recipe import Recipe, RecipeError, dump, load
 from golongrl.telemetry import run_info
 
 # The sections that a resumed run may change; any other would give the groups it holds another meaning.
 RESUMABLE_SECTION = "learner"
+# Differences that one line names.
+_NAMED = 3
 # A run's folder holds prompts, responses and a password.
 PRIVATE = 0o700
 
@@ -113,6 +116,31 @@ def resumed_recipe(folder: RunFolder, overrides: Sequence[str]) -> Recipe:
                 f"--set {section}.*: a resumed run can only change {RESUMABLE_SECTION}.*; start a new run"
             )
     return recipe
+
+
+def other_recipe(asked: str, overrides: Sequence[str], folder: RunFolder, recipe: Recipe) -> str | None:
+    """What a person should know who resumes a run with a recipe that is not the run's, whose own one holds.
+
+    Raises:
+        RecipeError: it has another name.
+    """
+    try:
+        found = load(asked, overrides)
+    except RecipeError:
+        return None  # the file may have been changed, or be gone, since the run began
+    if found.name != recipe.name:
+        raise RecipeError(
+            f"--resume: run {folder.path.name} is of recipe {recipe.name}, and {asked} is {found.name}; name the run's "
+            "recipe or none, or start a new run with another --name"
+        )
+    differ = changes(found.model_dump(mode="json"), recipe)
+    if not differ:
+        return None
+    more = f" and {len(differ) - _NAMED} more" if len(differ) > _NAMED else ""
+    return (
+        f"the run's own recipe holds (--set changes {RESUMABLE_SECTION}.*); in {asked} -> in the run: "
+        f"{', '.join(differ[:_NAMED])}{more}"
+    )
 
 
 def look(folder: RunFolder) -> Place:

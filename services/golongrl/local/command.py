@@ -15,12 +15,14 @@ from golongrl.local.plan import EngineKind
 # Also a name of Kubernetes objects and of Redis keys, and a folder's.
 RUN_NAME = re.compile(SUBDOMAIN)
 LONGEST_NAME = 63
+DEFAULT_RECIPE = "quickstart"
 
 
 def train(
     recipe: Annotated[
-        str, typer.Argument(help="Packaged recipe or YAML file; see `golongrl recipe list`.")
-    ] = "quickstart",
+        str | None,
+        typer.Argument(help="Packaged recipe or YAML file; see `golongrl recipe list`.", show_default=DEFAULT_RECIPE),
+    ] = None,
     overrides: Annotated[
         list[str] | None, typer.Option("--set", help="Override, as `section.key=value`; repeatable.")
     ] = None,
@@ -58,9 +60,10 @@ def train(
         )
     if (shown := _printable(str(out))) != str(out):
         raise InputError(f"--out {shown}: a path must not contain line breaks or bytes that are not UTF-8")
-    folder = RunFolder((out / name) if name else _default_folder(out, run_stem(recipe), resume))
+    folder = RunFolder((out / name) if name else _default_folder(out, run_stem(recipe or DEFAULT_RECIPE), resume))
     request = TrainRequest(
-        recipe=recipe,
+        recipe=recipe or DEFAULT_RECIPE,
+        named=recipe is not None,
         overrides=tuple(overrides or ()),
         folder=folder,
         engines=engines,

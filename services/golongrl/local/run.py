@@ -31,7 +31,7 @@ from golongrl.evaluation.held_out import HeldOutSuite
 from golongrl.learner.checkpoints.resume import own_checkpoint
 from golongrl.learner.checkpoints.store import Checkpoints
 from golongrl.local import preflight, redis_server, survivors
-from golongrl.local.claim import Claim, resumed_recipe
+from golongrl.local.claim import Claim, other_recipe, resumed_recipe
 from golongrl.local.plan import EngineKind, Options, Ports, RunFolder
 from golongrl.local.progress import Display, RunSnapshot, Screen
 from golongrl.local.services import stages
@@ -57,9 +57,10 @@ _TEMPORARY_OF = "run"
 
 @dataclass(frozen=True)
 class TrainRequest:
-    """What the command line asked for."""
+    """What the command line asked for. `named`: the recipe is not just the default."""
 
     recipe: str
+    named: bool
     overrides: tuple[str, ...]
     folder: RunFolder
     engines: int
@@ -130,6 +131,8 @@ def _run(request: TrainRequest, recipe: Recipe | None, claim: Claim, console: Co
     old = RunInfo.read(folder.path) if request.resume else None
     if request.resume:
         recipe = resumed_recipe(folder, request.overrides)
+        if request.named and (note := other_recipe(request.recipe, request.overrides, folder, recipe)):
+            console.print(note, highlight=False, soft_wrap=True)
         _end_survivors(folder, old, console)
     assert recipe is not None  # of a new run, the caller loaded it
     info = _info(folder)
@@ -202,7 +205,8 @@ def _finish(request: TrainRequest, recipe: Recipe, info: RunInfo, console: Conso
 def _resume_command(request: TrainRequest) -> str:
     out = request.folder.path.parent
     place = "" if out == Path("runs") else f" --out {out}"
-    return f"golongrl train {request.recipe} --resume --name {request.folder.path.name}{place}"
+    recipe = f"{request.recipe} " if request.named else ""
+    return f"golongrl train {recipe}--resume --name {request.folder.path.name}{place}"
 
 
 def _end_survivors(folder: RunFolder, old: RunInfo | None, console: Console) -> None:

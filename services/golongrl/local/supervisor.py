@@ -215,7 +215,7 @@ class Supervisor:
                 self.states[spec.name] = "done"
                 self._finished.set()
                 return
-            decision = policy.died(clock(), code, self._step())
+            decision = policy.died(clock(), code, self._step(), late=late)
             self._raise_if_final(service, code, up, late, decision)
             assert isinstance(decision, Restart)
             self.states[spec.name] = f"restarting (death {decision.deaths})"

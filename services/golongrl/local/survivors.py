@@ -31,8 +31,16 @@ def of_run(folder: Path) -> list[psutil.Process]:
 def _belongs(process: psutil.Process, folder: Path) -> bool:
     # A Redis server writes its title over its environment, and works in its data folder.
     if process.name() in _SERVERS:
-        return process.cwd() == str(folder / "redis")
-    return process.environ().get(FOLDER_VARIABLE) == str(folder)
+        return _same(process.cwd(), folder / "redis")
+    named = process.environ().get(FOLDER_VARIABLE)
+    return named is not None and _same(named, folder)
+
+
+def _same(name: str, folder: Path) -> bool:
+    """Whether both are one folder: the earlier start may have reached it through a link, or by another name."""
+    with suppress(OSError):
+        return os.path.samefile(name, folder)
+    return name == str(folder)
 
 
 def end(processes: Sequence[psutil.Process]) -> list[psutil.Process]:

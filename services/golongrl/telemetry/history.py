@@ -93,5 +93,6 @@ def read(path: Path) -> History:
     """Read `metrics.jsonl`; a run that has not finished a step has no file and an empty history."""
     if not path.exists():
         return History(())
-    with path.open(encoding="utf-8") as file:
+    # A damaged byte costs its line, not the table.
+    with path.open(encoding="utf-8", errors="replace") as file:
         return parse(file)

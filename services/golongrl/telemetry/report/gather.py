@@ -184,7 +184,7 @@ def _records(path: Path) -> Iterator[dict[str, float]]:
     waiting: dict[int, dict[str, float]] = {}
     if not path.exists():
         return
-    with path.open(encoding="utf-8") as lines:
+    with path.open(encoding="utf-8", errors="replace") as lines:
         for line in lines:
             for step, record in _one(line):
                 waiting[step] = record
