@@ -14,7 +14,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from golongrl.connections import HEAD_BYTES, ConnectionLimits, OverH11, OverHttptools
+from golongrl.connections import HEAD_BYTES, PIPELINED, ConnectionLimits, OverH11, OverHttptools
 from golongrl.serving import Server, bind, served
 
 FULL = pytest.mark.full
@@ -260,6 +260,38 @@ async def test_httptools_says_what_is_too_large() -> None:
     async with serving(OverHttptools) as (_, _, connect):
         answer = await asked(connect, b"GET / HTTP/1.1\r\nHost: x\r\n" + b"X: y\r\n" * count + b"\r\n")
     assert answer.endswith(f"The URL and headers of a request have at most {HEAD_BYTES} bytes.".encode())
+
+
+@BOTH
+async def test_requests_that_are_sent_early_are_answered_in_order_and_are_few(parser: Any) -> None:
+    async with serving(parser) as (_, _, connect):
+        reader, writer = await connect()
+        writer.write(READ + GET * (PIPELINED - 1) + b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        answers = await until_closed(reader)
+        assert answers.count(b"200 OK") == PIPELINED + 1
+        assert answers.index(b"\r\n\r\n4") < answers.index(b"short")
+        if parser is OverHttptools:
+            answer = await asked(connect, GET * 5000)
+            assert answer.endswith(f"At most {PIPELINED} requests may wait on a connection for an answer.".encode())
+        assert b"200 OK" in await asked(connect)
+
+
+async def test_who_left_is_noticed_behind_requests_that_were_sent_early() -> None:
+    left = asyncio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        assert scope["path"] == "/first"
+        assert (await receive())["type"] == "http.request"
+        assert (await receive())["type"] == "http.disconnect"
+        left.set()
+
+    with bind("127.0.0.1", 0) as listener:
+        async with asyncio.timeout(60), served(app, listener):
+            _, writer = await asyncio.open_connection(*listener.getsockname())
+            writer.write(b"GET /first HTTP/1.1\r\nHost: x\r\n\r\n" + GET)
+            await writer.drain()
+            writer.close()
+            await left.wait()
 
 
 @BOTH

@@ -2,7 +2,8 @@
 
 uvicorn closes a connection that is idle after an answer, and h11 bounds the size of headers. The rest is here, as a
 protocol class for uvicorn's `http`: a client that sends its request a byte at a time, never sends it, or does not read
-the answer; headers without end, which httptools would keep; more connections than the process may have open files.
+the answer; headers without end, which httptools would keep; a thousand requests in a packet, which it would parse
+before it looks at any other client; more connections than the process may have open files.
 
 Invariants: a request that is being computed is never cut, however long it takes; a connection that was cut costs at
 most one line of log.
@@ -30,6 +31,9 @@ BODY_S = 300.0
 READ_S = 60.0
 # All headers of a request, its URL, or one line of a chunked body.
 HEAD_BYTES = 1 << 18
+# Requests that wait on one connection for the answer to the one before. Hardly any client sends the next one early, and
+# one packet holds thousands, which would all be parsed before another client's is looked at.
+PIPELINED = 8
 # What a header costs besides its bytes: a tuple and two objects.
 _HEADER_BYTES = 128
 
@@ -64,6 +68,8 @@ class BoundedConnection:
     _timer: asyncio.TimerHandle | None = None
     _phase: tuple[Phase | None, Any] = (None, None)
     _unread: int | None = None
+    _running: Any = None
+    """Whose answer is computed: an older one than uvicorn's `cycle` where a client sends the next request early."""
 
     def connection_made(self, transport: Any) -> None:
         """Called by the transport, as the methods below."""
@@ -77,6 +83,7 @@ class BoundedConnection:
 
     def connection_lost(self, error: Exception | None) -> None:
         self._stop()
+        self._leave()
         super().connection_lost(error)  # type: ignore[misc]
 
     def data_received(self, data: bytes) -> None:
@@ -95,15 +102,24 @@ class BoundedConnection:
         self.loop.call_later(self.limits.read_s, self.transport.abort)
 
     def send_400_response(self, msg: str) -> None:
-        cycle = self.cycle
-        answered = cycle is not None and cycle.response_started and (cycle.more_body or not cycle.response_complete)
-        if cycle is not None and not cycle.response_complete:
-            cycle.disconnected = True  # its own answer can no longer be sent
-            cycle.message_event.set()
+        answered = any(
+            cycle.response_started and (cycle.more_body or not cycle.response_complete) for cycle in self._cycles()
+        )
+        self._leave()
         if answered:
             self.transport.close()
         else:
             super().send_400_response(msg)  # type: ignore[misc]
+
+    def _cycles(self) -> list[Any]:
+        return [cycle for cycle in (self.cycle, self._running) if cycle is not None]
+
+    def _leave(self) -> None:
+        """What is computed can no longer be sent."""
+        for cycle in self._cycles():
+            if not cycle.response_complete:
+                cycle.disconnected = True
+                cycle.message_event.set()
 
     def _watch(self) -> None:
         """Start the deadline of what the client has to send now, unless it runs already."""
@@ -183,6 +199,16 @@ if HttpToolsProtocol is not None:
         def on_header(self, name: bytes, value: bytes) -> None:
             self._count(len(name) + len(value) + _HEADER_BYTES)
             super().on_header(name, value)
+
+        def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+            self._running = cycle
+            super()._start_asgi_task(cycle, app)
+
+        def on_headers_complete(self) -> None:
+            if len(self.pipeline) >= PIPELINED:
+                self._problem = f"At most {PIPELINED} requests may wait on a connection for an answer."
+                raise ValueError(self._problem)
+            super().on_headers_complete()
 
         def on_body(self, body: bytes) -> None:
             self._held = 0

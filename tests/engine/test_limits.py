@@ -174,7 +174,7 @@ async def test_without_its_key_nothing_of_a_body_is_read(tiny_model: Path) -> No
     assert read == 0
 
 
-async def test_unfinished_bodies_are_bounded_together() -> None:
+async def test_bodies_are_bounded_together() -> None:
     mb = 1 << 20
     answers: list[int] = []
 
@@ -217,6 +217,64 @@ async def test_unfinished_bodies_are_bounded_together() -> None:
     await held[1]
     assert answers == [503, 200, 200, 200, 200, 200]
     assert limit._held == 0
+
+
+async def test_a_body_counts_until_its_request_has_ended() -> None:
+    mb, begun, end = 1 << 20, asyncio.Event(), asyncio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        begun.set()
+        await end.wait()
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": b"x" * (8 * mb), "more_body": False}
+
+    limit = BodyLimit(app, most=10 * mb, most_at_once=12 * mb)
+    scope = {"type": "http", "headers": []}
+    running = asyncio.create_task(limit(scope, receive, None))  # type: ignore[arg-type]
+    await begun.wait()
+    with pytest.raises(HTTPException) as refused:
+        await limit(scope, receive, None)  # type: ignore[arg-type]
+    assert refused.value.status_code == 503
+    end.set()
+    await running
+    await limit(scope, receive, None)  # type: ignore[arg-type]
+    assert limit._held == 0
+
+
+MANY = 100_000
+FLOODS: dict[str, tuple[str, dict[str, Any]]] = {
+    "at most 10000 items": ("/v1/chat/completions", {"messages": [{"role": "user", "content": "hi"}] * MANY}),
+    "messages.0: Input should be a valid dict": ("/v1/chat/completions", {"messages": [1] * MANY}),
+    "2000 messages are more than the model's context length (1024": (
+        "/v1/chat/completions",
+        {"messages": [{"role": "user", "content": "hi"}] * 2000},
+    ),
+    "The input (1000000 characters) is longer": (
+        "/v1/chat/completions",
+        {"messages": [{"role": "user", "content": "a" * 1_000_000}]},
+    ),
+    "The input (1000001 characters) is longer": ("/generate", {"text": "a" * 1_000_001}),
+    "messages.0.content.list": (
+        "/v1/chat/completions",
+        {"messages": [{"role": "user", "content": [{"type": "text", "text": ""}] * MANY}]},
+    ),
+    "input_ids.list[int].0: ": ("/generate", {"input_ids": ["a"] * MANY}),
+    "at most 65536 items": ("/generate", {"input_ids": [[]] * MANY}),
+    "The body has more than 1048576 lists and objects.": ("/generate", {"input_ids": [[]] * 1_100_000}),
+    "more than 1024": ("/generate", {"input_ids": [1], **dict.fromkeys(map(str, range(MANY)), 1)}),
+    "names.0: ": ("/update_weights_from_distributed", {"names": [1] * MANY, "dtypes": [], "shapes": []}),
+}
+
+
+@pytest.mark.parametrize("reason", FLOODS)
+async def test_a_body_of_too_many_things_is_refused_at_its_first_fault(engine: httpx.AsyncClient, reason: str) -> None:
+    path, body = FLOODS[reason]
+    answer = await engine.post(path, json=body)
+    assert answer.status_code == 400
+    assert reason in answer.text
+    assert len(answer.text) < 1000
 
 
 @pytest.mark.parametrize("kind", [None, "text/plain", "application/x-www-form-urlencoded", "multipart/form-data", "x"])

@@ -44,7 +44,7 @@ log = structlog.get_logger()
 _DISCONNECT_POLL_S = 1.0
 # Longest body: a batch of many long prompts. JSON is parsed between two answers of /health, so it must not take long.
 _BODY_BYTES = 32 << 20
-# Bodies that have begun and not ended, of all requests together.
+# Bodies of all requests under way together.
 _BODIES_BYTES = 4 * _BODY_BYTES
 # SGLang's /health_generate gives the one token this long.
 _HEALTH_GENERATE_S = 20.0

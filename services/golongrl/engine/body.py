@@ -9,6 +9,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 # So much of every body is not counted with the others: a few long ones must not keep the short ones out.
 _SHORT_BYTES = 1 << 20
+# Brackets of a body, those in its texts included: ten million lists take seconds to parse, and /health waits.
+_MOST_LISTS = 1 << 20
 
 
 class Keys:
@@ -42,8 +44,9 @@ class Keys:
 
 
 class BodyLimit:
-    """ASGI middleware: a body of more than `most` bytes is answered with 400, its length announced or not; one that
-    would make the unfinished bodies of all requests more than `most_at_once` bytes, with 503."""
+    """ASGI middleware: a body of more than `most` bytes, its length announced or not, or of too many lists and objects
+    is answered with 400; one that would make the bodies of all requests more than `most_at_once` bytes, with 503. A
+    body counts until its request has ended, because what was read from it takes several times as much memory."""
 
     def __init__(self, app: ASGIApp, most: int, most_at_once: int) -> None:
         self._app = app
@@ -60,17 +63,21 @@ class BodyLimit:
         if announced.isdigit() and (len(announced) > 18 or int(announced) > self._most):
             await JSONResponse({"error": {"message": problem}}, 400)(scope, receive, send)
             return
-        seen = counted = 0
+        seen = counted = lists = 0
 
         async def bounded() -> Message:
-            nonlocal seen, counted
+            nonlocal seen, counted, lists
             message = await receive()
-            seen += len(message.get("body", b""))
+            body = message.get("body", b"")
+            seen += len(body)
+            lists += body.count(b"[") + body.count(b"{")
             if seen > self._most:
                 raise HTTPException(400, problem)
-            now = max(0, seen - _SHORT_BYTES) if message.get("more_body") else 0
+            if lists > _MOST_LISTS:
+                raise HTTPException(400, f"The body has more than {_MOST_LISTS} lists and objects.")
+            now = max(0, seen - _SHORT_BYTES)
             if self._held + now - counted > self._most_at_once and now > counted:
-                raise HTTPException(503, "Too many long requests arrive at once; ask again later.")
+                raise HTTPException(503, "Too many long requests are under way; ask again later.")
             self._held += now - counted
             counted = now
             return message

@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerBase
 from golongrl.engine import models, requests
 from golongrl.engine.model_server import Serving
 from golongrl.engine.model_thread import EngineDeadError
-from golongrl.engine.models import BadRequestError, Body, Name
+from golongrl.engine.models import BadRequestError, Body, Many, Name
 from golongrl.engine.snapshot import WeightsSnapshot
 
 # Chat field -> its name in `sampling_params`. Both ways check the values in one place.
@@ -45,6 +45,9 @@ _TOKENIZERS_OWN = frozenset(signature(PreTrainedTokenizerBase.apply_chat_templat
 # What a template can raise besides jinja's own errors: it is a program that came with the model.
 _TEMPLATE_ERRORS = (TemplateError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RecursionError)
 
+# A longer conversation takes long to check, to put into the template and to tokenize.
+_MOST_MESSAGES = 10_000
+
 
 class StreamOptions(Body):
     """What a stream brings besides the text."""
@@ -56,7 +59,7 @@ class ChatMessage(Body):
     """One turn of a conversation."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: str | list[dict[str, Any]] | None = None
+    content: str | Many[dict[str, Any]] | None = None
 
 
 class ChatBody(Body):
@@ -65,7 +68,7 @@ class ChatBody(Body):
     model_config = ConfigDict(extra="allow")
 
     model: Name = ""
-    messages: Annotated[list[ChatMessage], Field(min_length=1)]
+    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=_MOST_MESSAGES, fail_fast=True)]
     max_tokens: int | None = None
     max_completion_tokens: int | None = None
     stream: bool = False
@@ -101,6 +104,8 @@ def _prompt(serving: Serving, body: ChatBody) -> list[int]:
     if taken := sorted(_TOKENIZERS_OWN & variables.keys()):
         raise BadRequestError.because(f"chat_template_kwargs: {', '.join(taken)} cannot be set by a request")
     messages = [{"role": message.role, "content": _text(message)} for message in body.messages]
+    characters = sum(len(message["content"]) for message in messages)
+    models.check_length(len(messages), characters, serving.context_length, serving.longest_token)
     try:
         encoded = serving.tokenizer.apply_chat_template(
             messages, add_generation_prompt=True, tokenize=True, return_dict=True, **variables

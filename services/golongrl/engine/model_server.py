@@ -30,6 +30,8 @@ class Serving:
     model_path: str
     context_length: int
     vocabulary: int
+    longest_token: int
+    """Characters of the vocabulary's longest token."""
     eos_ids: frozenset[int]
     started: float
 
@@ -73,6 +75,7 @@ def load(config: EngineConfig, on_death: Callable[[], None]) -> Serving:
         model_path=str(config.model_path),
         context_length=context,
         vocabulary=int(text_config.vocab_size),
+        longest_token=max(map(len, tokenizer.get_vocab()), default=1),
         eos_ids=frozenset(int(token) for token in eos if token is not None),
         started=time.time(),
     )

@@ -7,7 +7,7 @@ SGLang does.
 
 import reprlib
 import uuid
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictStr, model_validator
 
@@ -59,6 +59,12 @@ class BadRequestError(Exception):
 Name = Annotated[str, Field(max_length=_LONGEST_NAME)]
 # A number, or a word such as `default`: it stands in every answer, in logs and in names of caches.
 Version = Annotated[StrictStr, Field(pattern=VERSION, max_length=LONGEST_VERSION)]
+T = TypeVar("T")
+# The first fault is enough: a list of a million of them, each with its place, holds up /health for a minute. So does
+# making a million objects: of prompts, messages or tensors nobody sends so many, and a body has few fields.
+_MOST_ITEMS, _MOST_FIELDS = 1 << 16, 1 << 10
+Many = Annotated[list[T], Field(fail_fast=True, max_length=_MOST_ITEMS)]
+Ids = Annotated[list[int], Field(fail_fast=True)]
 # No tensor has a larger side.
 Side = Annotated[int, Field(ge=0, lt=1 << 40)]
 
@@ -68,19 +74,26 @@ class Body(BaseModel):
 
     model_config = ConfigDict(extra="ignore")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _has_few_fields(cls, given: Any) -> Any:
+        if isinstance(given, dict) and len(given) > _MOST_FIELDS:
+            raise ValueError(f"{len(given)} fields, more than {_MOST_FIELDS}")
+        return given
+
 
 class GenerateBody(Body):
     """`POST /generate`. One prompt or a batch; `sampling_params`, `rid` and the flags singly or one a prompt."""
 
-    text: str | list[str] | None = None
-    input_ids: list[int] | list[list[int]] | None = None
-    sampling_params: dict[str, Any] | list[dict[str, Any]] | None = None
-    rid: Name | list[Name] | None = None
-    return_logprob: bool | list[bool] = False
-    logprob_start_len: int | list[int] | None = None
-    top_logprobs_num: int | list[int] | None = None
-    extra_key: Name | list[Name] | None = None
-    token_ids_logprob: list[int] | list[list[int]] | None = None
+    text: str | Many[str] | None = None
+    input_ids: Ids | Many[Ids] | None = None
+    sampling_params: dict[str, Any] | Many[dict[str, Any]] | None = None
+    rid: Name | Many[Name] | None = None
+    return_logprob: bool | Many[bool] = False
+    logprob_start_len: int | Many[int] | None = None
+    top_logprobs_num: int | Many[int] | None = None
+    extra_key: Name | Many[Name] | None = None
+    token_ids_logprob: Ids | Many[Ids] | None = None
     return_text_in_logprobs: bool = False
     return_prompt_token_ids: bool = False
     return_routed_experts: bool = False
@@ -149,9 +162,9 @@ class GroupBody(Body):
 class UpdateDistributedBody(Body):
     """`POST /update_weights_from_distributed`: tensors that rank 0 broadcasts, in this order."""
 
-    names: list[str]
-    dtypes: list[str]
-    shapes: list[list[Side]]
+    names: Many[str]
+    dtypes: Many[str]
+    shapes: Many[Many[Side]]
     group_name: Name = "weight_update_group"
     flush_cache: StrictBool = True
     abort_all_requests: StrictBool = False
@@ -258,6 +271,24 @@ class _BodyReader:
 def _shown(value: Any) -> str:
     """A value in a message: short, however long or deep it is."""
     return reprlib.repr(value)
+
+
+def check_length(pieces: int, characters: int, context: int, longest_token: int) -> None:
+    """Refuse what cannot fit the context before it takes minutes to tokenize.
+
+    Args:
+        pieces: parts that become at least one token each, such as messages.
+
+    Raises:
+        BadRequestError: it has more pieces than the context has tokens, or more characters than these can hold.
+    """
+    if pieces > context:
+        raise BadRequestError.because(f"{pieces} messages are more than the model's context length ({context} tokens).")
+    if characters > context * longest_token:
+        raise BadRequestError.because(
+            f"The input ({characters} characters) is longer than the model's context length ({context} tokens of at "
+            f"most {longest_token} characters)."
+        )
 
 
 def check_prompt(prompt: list[int], max_new_tokens: int | None, context: int, vocabulary: int) -> None:

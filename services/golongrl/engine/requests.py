@@ -107,6 +107,8 @@ def _prompts(serving: Serving, body: models.GenerateBody) -> tuple[list[list[int
             text.encode()
     except UnicodeEncodeError as error:
         raise BadRequestError.because("text holds one half of a surrogate pair, which is not Unicode.") from error
+    for text in texts:
+        models.check_length(1, len(text), serving.context_length, serving.longest_token)
     return [list(serving.tokenizer.encode(text)) for text in texts], isinstance(body.text, str)
 
 
