@@ -16,10 +16,16 @@ from functools import lru_cache
 from itertools import groupby, product
 from typing import Any
 
-from golongrl.tasks import algebra, math_library
-from golongrl.tasks.math_limits import refuse_huge, refuse_nesting
+from golongrl.tasks import algebra, math_library, precise
+from golongrl.tasks.math_limits import (
+    COMPAT,
+    STRICT,
+    refuse_evaluation,
+    refuse_huge,
+    refuse_nesting,
+    refuse_simplifying,
+)
 from golongrl.tasks.outcome import TooLargeError, UnscorableError
-from golongrl.tasks.precise import differ
 
 TAIL = 500  # characters of the text that are searched for an answer
 
@@ -33,10 +39,11 @@ _AFTER = re.compile(r"[\]{}$\\]|(?i:final answer)")
 _PERCENT = re.compile(r"\s*(?:%|[Pp]ercent|[Pp]ct)")  # behind a formula in dollar signs it counts
 
 
-def equal(golds: Sequence[str], text: str, *, precise: bool = False, window: int = TAIL) -> float:
+def equal(golds: Sequence[str], text: str, *, strict: bool = False, window: int = TAIL) -> float:
     """1 if the answer in the last `window` characters of `text` equals any of `golds`, as a string or mathematically.
 
-    `precise` also wants numbers to agree relative to their size, where math-verify rounds to six decimals.
+    `strict` compares numbers relative to their size (precise.py), where math-verify rounds to six decimals, and bounds
+    the work: what is too large or too complex raises TooLargeError. Without it some inputs take minutes.
 
     Raises TooLargeError if the answer is too large to evaluate or nested too deeply to parse, UnscorableError if a
     gold is, or if a comparison crashed and none found the two equal.
@@ -53,13 +60,15 @@ def equal(golds: Sequence[str], text: str, *, precise: bool = False, window: int
     verdict = _without_parsing(golds, tail)
     if verdict is not None:
         return float(verdict)
+    if strict:
+        refuse_evaluation(tail)
     parsed = _parse(tail)
     if len(parsed) < 2:
         return 0.0
     if parsed[1] in golds:
         return 1.0
-    refuse_huge(parsed[0])
-    return float(_verify_any(golds, parsed, precise))
+    refuse_huge(parsed[0], STRICT if strict else COMPAT)
+    return float(_verify_any(golds, parsed, strict))
 
 
 def _fraction(found: re.Match[str] | None) -> Fraction | None:
@@ -179,13 +188,13 @@ def _gold(gold: str) -> tuple[Any, ...]:
         refuse_nesting(gold)
         parsed = _parse(_boxed(gold))
         if parsed:
-            refuse_huge(parsed[0])
+            refuse_huge(parsed[0], COMPAT)
     except TooLargeError as error:
         raise UnscorableError(f"invalid ground truth: the golden {error}") from None
     return tuple(parsed)
 
 
-def _verify_any(golds: Sequence[str], parsed: list[Any], precise: bool) -> bool:
+def _verify_any(golds: Sequence[str], parsed: list[Any], strict: bool) -> bool:
     """Whether any reading of any gold equals any reading of the answer. Raises UnscorableError if a comparison crashed
     and no other found them equal.
     """
@@ -193,8 +202,15 @@ def _verify_any(golds: Sequence[str], parsed: list[Any], precise: bool) -> bool:
     pairs = [pair for gold in golds for pair in product(_gold(gold), parsed)]
     pairs.sort(key=lambda pair: not isinstance(pair[0], str))  # comparing strings is free
     for gold, answer in pairs:
+        known = precise.verdict(gold, answer) if strict else None
+        if known is not None:
+            if known:
+                return True
+            continue
+        if strict and not isinstance(gold, str) and not isinstance(answer, str):
+            refuse_simplifying(answer)
         equal, crash = math_library.call("verify", gold, answer, timeout_seconds=None)
-        if equal and not (precise and differ(gold, answer)):
+        if equal:
             return True
         crashed = math_library.describe(crash) if crash is not None else crashed
     if crashed:

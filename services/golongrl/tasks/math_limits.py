@@ -1,11 +1,13 @@
 """What math-verify would hang on is refused before it is parsed or evaluated: power towers, factorials, deep nesting.
 
 Parsed answers are lazy: `9^{9^{9}}` is a small tree until something evaluates it. Everything else is left to the
-caller's deadline.
+caller's deadline in compat. Strict bounds the rest too, so that it needs no deadline: what is evaluated while it is
+parsed (`refuse_evaluation`), the digits of every number, and what math-verify may simplify or solve.
 """
 
 import math
 import re
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from golongrl.tasks.outcome import TooLargeError
@@ -14,7 +16,8 @@ if TYPE_CHECKING:
     from sympy import Basic
 
 # Numbers of more digits are not evaluated: 2^{1000000} (301,030 digits) takes 0.1 s, ten times that already seconds.
-MAX_DIGITS = 1_000_000
+# A sum, a root or a sine of such numbers takes far longer.
+COMPAT, STRICT = 1_000_000, 20_000
 # (x + 1)^{1000} still expands in time when it is compared; powers of sums beyond that do not.
 MAX_LOG10_OF_SUM_POWER = 3.0
 # Fractions within fractions are powers of -1, and each level doubles the time to evaluate them.
@@ -22,6 +25,19 @@ MAX_NESTED_POWERS = 10
 # The LaTeX grammar needs time exponential in directly nested braces (15: 4 s) and cubic in other brackets (40: 5 s).
 MAX_BARE_BRACES = 14
 MAX_BRACKETS = 40
+# What is evaluated while it is parsed; there strict wants small whole exponents, multiplied at most this.
+_EVALUATED = re.compile(
+    r"\\(?:binom|dbinom|tbinom|choose|gcd|lcm|lfloor|lceil|floor|ceil|det|[bp]?mod|Gamma|zeta|max|min|operatorname|"
+    r"begin)(?![a-zA-Z])|!|\\gcd|\\lcm"
+)
+_EXPONENT = re.compile(r"\^\s{0,9}(?:\{\s{0,9}[+-]?(\d{1,3})\s{0,9}\}|(\d))?")
+MAX_EXPONENTS = 2_000
+_LONG_EXPONENT = re.compile(r"\^\s{0,9}\{?\s{0,9}[+-]?\d{5}")
+_LONG_ARGUMENT = re.compile(
+    r"(?:binom|choose|Gamma|zeta|phi)\s{0,9}[{(]?\s{0,9}\d{5}|\d{5}\s{0,9}[})]?\s{0,9}(?:!|\\choose)"
+)
+MAX_OPERATIONS = 60  # of what math-verify may simplify, and of a relation, which it solves
+MAX_DEGREE = 4  # of a relation: roots of higher polynomials take seconds each
 _HUGE_BINOMIAL = re.compile(r"binom\s*\{?\s*\d{7}")  # evaluated while it is parsed
 
 
@@ -43,7 +59,35 @@ def refuse_nesting(tail: str) -> None:
         raise TooLargeError("answer is too large to evaluate: a binomial coefficient")
 
 
-def refuse_huge(expression: object) -> None:
+def refuse_evaluation(tail: str) -> None:
+    """Raise TooLargeError if parsing the LaTeX would evaluate large numbers."""
+    if _LONG_EXPONENT.search(tail) or _LONG_ARGUMENT.search(tail):
+        raise TooLargeError("answer is too large to evaluate: a number of five digits is too many in its place")
+    if _EVALUATED.search(tail) is None:
+        return
+    total = 1
+    for found in _EXPONENT.finditer(tail):
+        digits = found[1] or found[2]
+        total *= int(digits) if digits else MAX_EXPONENTS + 1
+    if total > MAX_EXPONENTS:
+        raise TooLargeError("answer is too large to evaluate: a function of large powers")
+
+
+def refuse_simplifying(expression: object) -> None:
+    """Raise TooLargeError if math-verify could need long to simplify or to solve the parsed expression."""
+    from sympy import Basic, Pow, preorder_traversal
+    from sympy.core.relational import Relational
+
+    if not isinstance(expression, Basic):
+        return
+    size = sum(1 for _ in islice(preorder_traversal(expression), MAX_OPERATIONS + 1))
+    related = expression.has(Relational)
+    degree = max((abs(power.exp) for power in expression.atoms(Pow) if power.exp.is_Integer), default=0)
+    if size > MAX_OPERATIONS or (related and degree > MAX_DEGREE):
+        raise TooLargeError("answer is too complex to compare")
+
+
+def refuse_huge(expression: object, max_digits: int) -> None:
     """Raise TooLargeError if comparing the parsed expression would evaluate too large a number."""
     from sympy import Basic
 
@@ -51,8 +95,8 @@ def refuse_huge(expression: object) -> None:
         return
     if _nested_powers(expression) > MAX_NESTED_POWERS:
         raise TooLargeError("answer is nested too deeply to evaluate")
-    if _log10(expression) > MAX_DIGITS:
-        raise TooLargeError(f"answer is too large to evaluate: more than {MAX_DIGITS} digits")
+    if _log10(expression) > max_digits:
+        raise TooLargeError(f"answer is too large to evaluate: more than {max_digits} digits")
 
 
 def _nested_powers(expression: "Basic") -> int:

@@ -3,7 +3,7 @@
 math-verify drops units and scale words, rounds to six decimals, evaluates dates and ranges, multiplies the letters of
 words, and cannot read text outside ASCII. So the final answer is first read as people write answers: the same text
 (notation.py), a date, time, range or code (dates.py), a number with scale and unit (quantity.py). Only what none of
-these decides goes to math-verify, with exact numbers compared to full precision (`precise`).
+these decides goes to math-verify, with exact numbers compared to full precision (precise.py).
 
 The final answer is the last \\boxed{...}, else what follows the last "answer is" on its line.
 """
@@ -39,7 +39,7 @@ def equal(golds: Sequence[str], text: str) -> float:
         return 0.0
     if answers and _UNKNOWN_SIGNS.search(tail):
         tail = f"\\boxed{{{answers[0]}}}"
-    return math_answer.equal(open_golds, tail, precise=True)
+    return math_answer.equal(open_golds, tail, strict=True)
 
 
 _UNKNOWN_SIGNS = re.compile(r"[√∞]|\*\*")  # to math-verify; `one_spelling` has them in LaTeX
@@ -197,4 +197,4 @@ def _formulas(golden: str, answer: str) -> bool | None:
     )
     ratio = other_size / size
     scaled = rf"\boxed{{({other_core})\cdot \frac{{{ratio.numerator}}}{{{ratio.denominator}}}}}"
-    return bool(math_answer.equal([core], scaled, precise=True))
+    return bool(math_answer.equal([core], scaled, strict=True))

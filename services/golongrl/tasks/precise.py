@@ -1,7 +1,10 @@
-"""Numbers that math-verify calls equal and that differ all the same.
+"""Whether two parsed expressions are equal, decided by their values at fixed points, in bounded time.
 
-It compares decimals after rounding both to six places, and other numbers after cutting what is tiny to zero, so that
-any two small numbers are equal to it. Here the two are compared relative to their size.
+math-verify compares decimals after rounding both to six places, and other numbers after cutting what is tiny to zero,
+so that any two small numbers are equal to it; where that leaves them unequal it simplifies their difference, for which
+there is no bound. Here two expressions are evaluated to 40 digits, never simplified: numbers as they are, formulas at
+two points at which no small formula vanishes by chance. `verdict` answers None for what has no such value (relations,
+words, infinity); only that is for math-verify.
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,25 +14,48 @@ from typing import Any
 # Six significant digits, what math-verify asks of a number near 1, where a decimal takes part; else all of them.
 DECIMAL_GAP = 5e-6
 EXACT_GAP = 1e-12
+_PLACES = 6  # at which math-verify rounds, where one side is a decimal
 _DIGITS = 40
-# A point for letters: no small formula vanishes there by chance.
 _PRIMES = (10007, 10037, 10067, 10079, 10099, 10133, 10151, 10163)
+# The second point has letters below zero, where sqrt(x^2) and |x| are not x.
+_SIGNS = (1, -1)
 
 
-def differ(gold: Any, answer: Any) -> bool:
-    """Whether two parsed expressions that math-verify found equal are different numbers, or sets of them."""
-    from sympy import Basic, MatrixBase
+def verdict(gold: Any, answer: Any) -> bool | None:
+    """Whether the answer equals the gold; None where their values do not tell."""
+    from sympy import Basic, Eq, MatrixBase
+    from sympy.core.expr import Expr
 
     if isinstance(gold, MatrixBase) and isinstance(answer, MatrixBase):
-        return gold.shape == answer.shape and any(differ(a, b) for a, b in zip(gold.flat(), answer.flat(), strict=True))
+        if gold.shape != answer.shape:
+            return False
+        return _all([verdict(a, b) for a, b in zip(gold.flat(), answer.flat(), strict=True)])
     if not (isinstance(gold, Basic) and isinstance(answer, Basic)):
-        return False
+        return None
     parts, others = _members(gold), _members(answer)
     if parts is not None and others is not None:
-        return any(all(differ(a, b) for b in others) for a in parts) or any(
-            all(differ(a, b) for a in parts) for b in others
-        )
-    return _numbers_differ(gold, answer)
+        unmatched = any(all(verdict(a, b) is False for b in others) for a in parts)
+        return False if unmatched or any(all(verdict(a, b) is False for a in parts) for b in others) else None
+    if _is_lazy(answer):
+        return bool(gold.as_dummy() == answer.as_dummy())
+    if isinstance(gold, Eq) and isinstance(answer, Eq) and gold.lhs != answer.lhs:
+        return None
+    if isinstance(gold, Eq) or isinstance(answer, Eq):  # which letter is named counts: that is for math-verify
+        return False if _equal(*(one.rhs if isinstance(one, Eq) else one for one in (gold, answer))) is False else None
+    if not (isinstance(gold, Expr) and isinstance(answer, Expr)) or gold.is_Symbol or answer.is_Symbol:
+        return None
+    return _equal(gold, answer)
+
+
+def _all(found: Sequence[bool | None]) -> bool | None:
+    return False if False in found else None if None in found else True
+
+
+def _is_lazy(expression: Any) -> bool:
+    """Whether it is left to be summed, integrated or taken to a limit; then it equals the same expression alone."""
+    from sympy import Derivative, Integral, Limit, Product, Sum
+
+    return bool(expression.has(Sum, Product, Integral, Limit, Derivative))
 
 
 def _members(expression: Any) -> Sequence[Any] | None:
@@ -40,34 +66,60 @@ def _members(expression: Any) -> Sequence[Any] | None:
     return tuple(expression.args[:2]) if isinstance(expression, Interval) else None
 
 
-def _numbers_differ(gold: Any, answer: Any) -> bool:
+def _equal(gold: Any, answer: Any) -> bool | None:
     from sympy import Float
-
-    exact = not (gold.has(Float) or answer.has(Float))
-    values = [list(_values(one)) for one in (gold, answer)]
-    if not all(values):
-        return False
-    gap = EXACT_GAP if exact else DECIMAL_GAP
-    return all(abs(a - b) > gap * max(abs(a), abs(b)) for a, b in product(*values))
-
-
-def _values(expression: Any) -> Iterator[Any]:
-    """The number that the expression is at a fixed point, with and without a percent sign; none if it is no number."""
-    from sympy import Eq, Rational, UnevaluatedExpr
     from sympy.core.expr import Expr
 
-    if isinstance(expression, Eq):
-        expression = expression.rhs
-    if not isinstance(expression, Expr):
-        return
+    if not (isinstance(gold, Expr) and isinstance(answer, Expr)):
+        return None
+    decimal = gold.has(Float) or answer.has(Float)
+    rounded = any(isinstance(one, Float) for one in (gold, answer))
+    letters = sorted(gold.free_symbols | answer.free_symbols, key=str)
+    found: list[bool | None] = []
+    for sign in _SIGNS[: 2 if letters else 1]:
+        values = [list(_values(one, letters, sign)) for one in (gold, answer)]
+        if not all(values):
+            return None
+        pairs = list(product(*values))
+        gap = DECIMAL_GAP if decimal else EXACT_GAP
+        if all(abs(a - b) > gap * max(abs(a), abs(b)) for a, b in pairs):
+            return False
+        if rounded and not letters:
+            found.append(any(_round(a) == _round(b) for a, b in pairs))
+        else:
+            found.append(any(abs(a - b) <= EXACT_GAP * max(abs(a), abs(b)) for a, b in pairs))
+    return _all(found)
+
+
+def _round(value: Any) -> tuple[Any, ...]:
+    return tuple(part.round(_PLACES) for part in value.as_real_imag())
+
+
+def _values(expression: Any, letters: Sequence[Any], sign: int) -> Iterator[Any]:
+    """The number that the expression is at a point, with and without a percent sign; none if it is no number."""
+    from sympy import Rational, UnevaluatedExpr
+
     percent = UnevaluatedExpr(Rational(1, 100))
-    forms = [expression, *([expression / percent] if expression.has(percent) else [])]
-    letters = sorted(expression.free_symbols, key=str)
-    point = {letter: Rational(_PRIMES[i % len(_PRIMES)] + i, 7919) for i, letter in enumerate(letters)}
-    for form in forms:
+    point = {
+        letter: Rational(_PRIMES[i % len(_PRIMES)] + i, 7919) * (sign if i % 2 == 0 else 1)
+        for i, letter in enumerate(letters)
+    }
+    for form in (expression, *([expression / percent] if expression.has(percent) else [])):
         try:
-            value = form.subs(point).doit().evalf(_DIGITS)
+            value = form.evalf(_DIGITS, subs=point)  # `subs` and `doit` would evaluate, which has no bound
         except (ArithmeticError, AttributeError, TypeError, ValueError, RecursionError, NotImplementedError):
             return
-        if value.is_number and value.is_finite:
-            yield value
+        if value.is_number and value.is_finite and (cleaned := _without_noise(value)) is not None:
+            yield cleaned
+
+
+def _without_noise(value: Any) -> Any:
+    """A part of a number without one certain digit is what cancelling has left, so zero."""
+    from sympy import Float, I, Integer
+
+    if not all(part.is_Number for part in value.as_real_imag()):
+        return None
+    real, imaginary = (
+        Integer(0) if isinstance(part, Float) and part._prec == 1 else part for part in value.as_real_imag()
+    )
+    return real + I * imaginary if imaginary else real

@@ -2,7 +2,10 @@
 
 Order of judgement. compat: gate, data source, ground truth, metric, so that a response without </think> is worth 0
 even for a row nobody can score. strict: data source, ground truth, gate, metric: a broken row is reported whatever was
-answered. Deadlines are not kept here: a caller who needs one runs `score` in a process that it can kill.
+answered.
+
+Nothing here watches a clock. Strict bounds its work by the size of what it evaluates. Compat evaluates math as the
+original does, without a bound, so a caller who needs one runs it in a process that it can kill.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
