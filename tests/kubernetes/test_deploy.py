@@ -1,6 +1,7 @@
 """`golongrl deploy` and `golongrl render`: values checked first, readable diffs, the real helm."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -152,6 +153,30 @@ def test_an_overlay_is_over_the_recipes_preset() -> None:
     (ranks,) = job["spec"]["rayClusterSpec"]["workerGroupSpecs"]
     (container,) = ranks["template"]["spec"]["containers"]
     assert (ranks["replicas"], container["resources"]["limits"]["rdma/hca"]) == (4, "1")
+
+
+@pytest.mark.usefixtures("helm_on_path")
+@pytest.mark.parametrize("words", [["rayjob", "quickstart"], ["evaljob", "smoke"]])
+def test_a_values_file_may_be_a_pipe(words: list[str]) -> None:
+    """Read once: as `-f <(...)` gives it."""
+    reading, writing = os.pipe()
+    os.write(writing, b"learner: {backoffLimit: 9}\nevaluation: {backoffLimit: 9}\n")
+    os.close(writing)
+    try:
+        done = CliRunner().invoke(command.render, [*words, "-f", f"/dev/fd/{reading}"])
+    finally:
+        os.close(reading)
+    assert "backoffLimit: 9" in done.output
+
+
+@pytest.mark.usefixtures("helm_on_path")
+def test_a_recipe_that_is_no_mapping_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "values.yaml"
+    path.write_text("recipe: [1]\n")
+    for app, words in [*MAKES, (command.deploy, ["install", "--dry-run"])]:
+        error = CliRunner().invoke(app, [*words, "-f", str(path)]).exception
+        assert isinstance(error, ValuesError)
+        assert "recipe: Input should be a valid dictionary" in str(error)
 
 
 @pytest.mark.usefixtures("helm_on_path")

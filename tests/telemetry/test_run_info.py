@@ -9,7 +9,8 @@ import psutil
 import pytest
 
 from golongrl.errors import InputError
-from golongrl.kubernetes.look.local_run import alive, headline
+from golongrl.kubernetes.look.local_run import alive, headline, wanted_steps
+from golongrl.recipe import dump, load
 from golongrl.telemetry.history import REWARD, STEP, History
 from golongrl.telemetry.run_info import RunInfo
 
@@ -62,3 +63,18 @@ def test_the_headline_says_what_the_run_does_or_how_to_continue_it(
     changes: dict[str, str], lives: bool, line: str
 ) -> None:
     assert headline(replace(INFO, **changes), RECORDS, lives=lives) == line.replace("PID", str(ME.pid))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "why"),
+    [
+        ("quickstart", " (all rows were used; learner.steps is 40)"),
+        ("qwen3-4b-grpo", ""),
+        ("", ""),
+    ],
+)
+def test_a_run_that_ended_before_its_last_step_says_why(recipe: str, why: str, tmp_path: Path) -> None:
+    if recipe:
+        (tmp_path / "recipe.yaml").write_text(dump(load(recipe)))
+    line = headline(replace(INFO, state="done"), RECORDS, lives=False, wanted=wanted_steps(tmp_path))
+    assert line == f"done: 10 steps{why}, mean reward 0.200 -> 0.800"

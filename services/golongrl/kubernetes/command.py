@@ -233,7 +233,8 @@ def _show_local(folder: Path, *, as_json: bool) -> None:
         found = {"run": {**asdict(info), "lives": lives}, "queue": queue, "services": services, "stalls": stalls}
         print(json.dumps(found))
         return
-    print(local_run.headline(info, history.read(folder / "metrics.jsonl"), lives=lives))
+    records, wanted = history.read(folder / "metrics.jsonl"), local_run.wanted_steps(folder)
+    print(local_run.headline(info, records, lives=lives, wanted=wanted))
     if picture:
         print(printable("\n".join(lines(None, queue, services, stalls, chains=record is None))))
     else:

@@ -3,15 +3,15 @@
 helm renders the chart's templates, so that these objects are those that the component's `enabled` creates.
 """
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from golongrl import recipe as recipes
 from golongrl import yaml_text
 from golongrl.kubernetes.helm import template
 from golongrl.kubernetes.names import check_names
-from golongrl.kubernetes.rayjob.load import load_values
+from golongrl.kubernetes.rayjob.load import load_values, overlay, read_trees
 from golongrl.kubernetes.rayjob.render import chart
 
 _COMPONENT: Final = "app.kubernetes.io/component"
@@ -37,13 +37,13 @@ def component_yaml(
         HelmError: helm is missing or refuses.
     """
     check_names(release, namespace, new=True)
-    files = list(files)
-    load_values(files)
-    command = [release, str(chart()), "--namespace", namespace or "default"]
-    command += [word for path in files for word in ("--values", str(path))]
-    command += ["--values", "-", *(word for item in settings for word in ("--set", item))]
+    given = read_trees(files, first={component: dict(chosen)})
+    load_values(overrides=given)
+    given = overlay(given, {component: {"enabled": True}})
+    command = [release, str(chart()), "--namespace", namespace or "default", "--values", "-"]
+    command += [word for item in settings for word in ("--set", item)]
     wanted = {component, *_WITH.get(component, ())}
-    rendered = template(command, json.dumps({component: {**chosen, "enabled": True}}))
+    rendered = template(command, recipes.plain_json(given, "values"))
     objects = [found for found in rendered if _component(found) in wanted]
     if not namespace:
         for found in objects:

@@ -82,7 +82,9 @@ async def _of_kubeconfig(configuration: Configuration, namespace: str | None, co
     except yaml.YAMLError as error:
         raise ClusterAccessError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from error
     # The loader meets a file of another shape with whatever Python raises there.
-    except (config.ConfigException, OSError, ValueError, TypeError, AttributeError, KeyError) as error:
+    except (TypeError, AttributeError, KeyError) as error:
+        raise ClusterAccessError(f"{where} cannot be used: see what `kubectl config view` says of it") from error
+    except (config.ConfigException, OSError, ValueError) as error:
         raise ClusterAccessError(f"{where} cannot be used: {' '.join(str(error).split())}") from error
     if failures:
         raise ClusterAccessError(f"{where} cannot be used: its user's login failed: {failures[0]}")

@@ -105,7 +105,7 @@ class TrainingLoop:
             await self._validate_unless_recorded(ended=True)
         if self.stop.requested.is_set():
             return False
-        await self._end()
+        await self._end(stopped)
         return True
 
     async def _steps(self) -> Stopped | None:
@@ -266,9 +266,16 @@ class TrainingLoop:
         await self.saver.settled()
         self._checkpoint_now.clear()
 
-    async def _end(self) -> None:
-        """Export the last version and report the run as complete."""
+    async def _end(self, stopped: Stopped | None) -> None:
+        """Export the last version and report the run as complete, and why before the last step of the recipe."""
         self.status.set("exporting", on="ranks", what="{on} to export the model")
         await self.publisher.copy_out(self.ranks, self.out / RESULT)
-        await self.queue.stop(self.fence, "complete", f"{self.done} steps")
+        await self.queue.stop(self.fence, "complete", told_end(self.done, self.recipe.learner.steps, stopped))
         log.info("complete", steps=self.done, hf=str(self.out / RESULT))
+
+
+def told_end(done: int, wanted: int | None, stopped: Stopped | None) -> str:
+    """A complete run in words: how many steps, and why not all of them."""
+    if wanted is None or done >= wanted or stopped is None:
+        return f"{done} steps"
+    return f"{done} of {wanted} steps: {stopped.detail}"

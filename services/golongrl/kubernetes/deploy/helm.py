@@ -16,7 +16,7 @@ from golongrl.kubernetes.deploy import diff
 from golongrl.kubernetes.deploy.crd import keep_definition
 from golongrl.kubernetes.forms import fit, text
 from golongrl.kubernetes.helm import HelmError, answers, call, helm_path, reason
-from golongrl.kubernetes.rayjob.load import load_values, overlay, read_tree, recipe_of
+from golongrl.kubernetes.rayjob.load import load_values, read_trees, recipe_of
 from golongrl.kubernetes.rayjob.render import chart
 
 T = TypeVar("T")
@@ -35,12 +35,11 @@ def user_values(files: Iterable[Path], settings: Iterable[str]) -> dict[str, Any
     Raises:
         ValuesError, RecipeError: a file, key or value is wrong.
     """
-    tree: dict[str, Any] = {}
-    for path in files:
-        tree = overlay(tree, read_tree(path))
+    tree = read_trees(files)
     for item in settings:
         recipes.override(tree, item)
     recipe_of(load_values(overrides=tree))
+    recipes.plain_json(tree, "values")
     return tree
 
 

@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
+from golongrl import recipe as recipes
 from golongrl.errors import InputError
+from golongrl.recipe import RecipeError
 from golongrl.telemetry import history
 from golongrl.telemetry.history import History
 from golongrl.telemetry.run_info import FILE, RunInfo
@@ -58,14 +60,22 @@ def stalls(info: RunInfo, record: WatchRecord | None, *, lives: bool) -> list[st
     return list(record.stalls)
 
 
-def headline(info: RunInfo, records: History, *, lives: bool) -> str:
-    """The run in one line."""
+def headline(info: RunInfo, records: History, *, lives: bool, wanted: int | None = None) -> str:
+    """The run in one line; `wanted` is the recipe's learner.steps."""
     step = records.steps[-1] if records.steps else 0
     if info.state == "done":
-        return history.summary(records)
+        return history.summary(records, wanted)
     if info.state in ("preparing", "running") and lives:
         secret = f", its password in {info.password_file}" if info.password_file else ""
         return f"{info.run}: {info.state} since {info.started} (pid {info.pid}), step {step}, {info.redis_url}{secret}"
     why = info.detail or f"its supervisor (pid {info.pid}) was killed"
     state = "failed" if info.state == "failed" else "stopped"
     return f"{info.run}: {state} after step {step}: {why}; golongrl train --resume --name {info.run} continues it"
+
+
+def wanted_steps(folder: Path) -> int | None:
+    """learner.steps of the run's recipe; None where that says nothing, or cannot be read."""
+    try:
+        return recipes.load(str(folder / "recipe.yaml")).learner.steps
+    except RecipeError:
+        return None

@@ -48,6 +48,18 @@ def load_values(files: Iterable[Path] = (), overrides: Mapping[str, Any] | None 
         raise ValuesError(f"values: {recipes.explain(error, Values)}") from error
 
 
+def read_trees(paths: Iterable[Path], first: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Values files over `first`, each over the one before. Each is read once: it may be a pipe.
+
+    Raises:
+        ValuesError: a file cannot be read, or is not a mapping.
+    """
+    tree = dict(first or {})
+    for path in paths:
+        tree = overlay(tree, read_tree(path))
+    return tree
+
+
 def read_tree(path: Path) -> dict[str, Any]:
     """One values file as a mapping.
 

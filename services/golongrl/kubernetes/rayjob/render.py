@@ -3,17 +3,16 @@
 helm renders the chart's template, so that this RayJob is the one that an installation has.
 """
 
-import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from golongrl import recipe as recipes
 from golongrl import yaml_text
 from golongrl.kubernetes.helm import answers, template
 from golongrl.kubernetes.names import check_names
-from golongrl.kubernetes.rayjob.load import load_values, merge
+from golongrl.kubernetes.rayjob.load import load_values, merge, overlay, read_trees
 from golongrl.kubernetes.rayjob.site import Site, content, documents, read_site
 from golongrl.kubernetes.values import Values
 from golongrl.recipe import Recipe
@@ -48,23 +47,21 @@ def preset(recipe: str) -> Path | None:
     return next((path for path in paths if path.is_file()), None)
 
 
-def resolve(name: str, files: Iterable[Path] = (), overrides: Iterable[str] = ()) -> tuple[Recipe, Values]:
-    """The recipe `name` with what values files and `--set` change, and those values.
-
-    The chart's preset for that recipe comes before the files, as it does for `golongrl deploy`.
+def resolve(name: str, given: Mapping[str, Any], overrides: Iterable[str] = ()) -> tuple[Recipe, Values]:
+    """The recipe `name` with what values and `--set` change, and those values checked.
 
     Raises:
-        ValuesError, RecipeError: a file, a key or a value is wrong.
+        ValuesError, RecipeError: a key or a value is wrong.
     """
-    values = load_values([path for path in [preset(name), *files] if path])
+    values = load_values(overrides=given)
     tree = merge(recipes.read_tree(name), values.recipe)
     for item in overrides:
         recipes.override(tree, item)
     return recipes.parse(tree, origin=name), values
 
 
-def site_of(recipe: Recipe, files: Iterable[Path], release: str, namespace: str) -> Site:
-    """What helm makes of the chart with these values files and this recipe.
+def site_of(recipe: Recipe, given: Mapping[str, Any], release: str, namespace: str) -> Site:
+    """What helm makes of the chart with these values and this recipe.
 
     Raises:
         HelmError: helm is missing, or the chart refuses the values.
@@ -74,12 +71,11 @@ def site_of(recipe: Recipe, files: Iterable[Path], release: str, namespace: str)
         "operator": {"enabled": True},
         "learner": {"enabled": True, "mode": "rayjob"},
         "recipePreset": "",
-        "recipe": recipe.model_dump(mode="json"),
     }
+    tree = overlay(given, forced) | {"recipe": recipe.model_dump(mode="json")}
     command = [release, str(chart()), "--namespace", namespace or "default"]
-    command += ["--show-only", "templates/operator/release.yaml"]
-    command += [word for path in files for word in ("--values", str(path))]
-    (found,) = template([*command, "--values", "-"], json.dumps(forced))[:1]
+    command += ["--show-only", "templates/operator/release.yaml", "--values", "-"]
+    found = template(command, recipes.plain_json(tree, "values"))[0]
     with answers("helm template"):
         text = found["data"]["release.json"]
     return read_site(text, "helm template", release, namespace)
@@ -100,9 +96,10 @@ def rayjob_yaml(
     """
     check_names(release, namespace, new=True)
     files = list(files)
-    recipe, values = resolve(name, files, overrides)
     own = preset(name)
-    site = site_of(recipe, [*([own] if own else []), *files], release, namespace)
+    given = read_trees([*([own] if own else []), *files])
+    recipe, values = resolve(name, given, overrides)
+    site = site_of(recipe, given, release, namespace)
     job = site.rayjob
     # By this an operator of the release knows that the RayJob uses its pool.
     job["metadata"]["labels"][ADOPT_LABEL] = site.run
