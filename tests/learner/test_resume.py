@@ -105,16 +105,19 @@ def test_the_step_of_a_checkpoint_that_is_gone_is_in_its_name(tmp_path: Path) ->
             step_of(tmp_path / name)
 
 
-@pytest.mark.parametrize("content", [b"", b"many", b"\xff\xfe"])
+@pytest.mark.parametrize("content", [b"", b"many", b"\xff\xfe", None])
 @pytest.mark.parametrize("committed", [0, 4, 6])
-def test_a_damaged_tracker_costs_nothing(content: bytes, committed: int, tmp_path: Path) -> None:
+def test_a_damaged_or_lost_tracker_costs_nothing(content: bytes | None, committed: int, tmp_path: Path) -> None:
     """The queue knows the committed step; without one, the newest folder is meant."""
     checkpoints = Checkpoints(tmp_path)
     for step in (4, 6):
         _checkpoint(checkpoints, step, keep=2)
-    (tmp_path / TRACKER).write_bytes(content)
-    with pytest.raises(CheckpointError, match=f"{TRACKER} is damaged: .*; write the step of the latest checkpoint"):
-        checkpoints.latest()
+    if content is None:
+        (tmp_path / TRACKER).unlink()
+    else:
+        (tmp_path / TRACKER).write_bytes(content)
+        with pytest.raises(CheckpointError, match=f"{TRACKER} is damaged: .*; write the step of the latest checkpoint"):
+            checkpoints.latest()
     found = resume.choose("auto", checkpoints, committed)
     assert found is not None
     assert found.checkpoint.state.step == (committed or 6)

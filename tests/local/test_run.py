@@ -11,12 +11,14 @@ from rich.console import Console
 
 from golongrl.data.model_check import model_of
 from golongrl.data.prepared import open_splits
+from golongrl.errors import InputError
 from golongrl.learner.checkpoints.store import TRACKER, Checkpoints, LearnerState
 from golongrl.local.plan import Options, Ports, RunFolder
 from golongrl.local.run import _prepare_data, _remove_temporary, _resuming, _temporary
 from golongrl.recipe import load
 from support.checkpoints import make
 
+RECIPE = load("quickstart")
 STATE = LearnerState(step=2, lineage="a", checksum="c", ranks=1, seed=0, groups_per_step=3, rows=9, order="o")
 
 
@@ -31,26 +33,45 @@ def folder(tmp_path: Path) -> RunFolder:
 
 
 def test_a_resume_says_the_step_that_it_continues_at(folder: RunFolder) -> None:
-    assert _resuming(folder) == (
+    assert _resuming(folder, RECIPE) == (
         "resuming demo at step 5, from the checkpoint of step 4; step 5 is computed again, from the same groups"
     )
 
 
-@pytest.mark.parametrize("damage", ["file", "tracker"])
+@pytest.mark.parametrize("damage", ["file", "tracker", "no tracker"])
 def test_it_is_the_step_of_the_checkpoint_that_is_whole(damage: str, folder: RunFolder) -> None:
     actor = folder.checkpoints / "global_step_4" / "actor"
     (actor / "optim_world_size_1_rank_0.pt").unlink()
     if damage == "tracker":
         (folder.checkpoints / TRACKER).write_text("four")
-    line = _resuming(folder)
+    if damage == "no tracker":
+        (folder.checkpoints / TRACKER).unlink()
+    line = _resuming(folder, RECIPE)
     assert "optim_world_size_1_rank_0.pt is missing" in line
     assert "resuming demo at step 3, from the checkpoint of step 2; steps 3 to 5 are computed again" in line
     (folder.checkpoints / "global_step_2" / "learner.json").unlink()
-    assert "no checkpoint is whole" in _resuming(folder)
+    with pytest.raises(InputError, match=r"--resume: .* is missing; no checkpoint of the run is whole: name one with"):
+        _resuming(folder, RECIPE)
+    named = load("quickstart", ["learner.resume=never"])
+    assert "no checkpoint is whole" in _resuming(folder, named)
+
+
+@pytest.mark.parametrize("damage", ["folder", "bytes"])
+def test_a_table_of_steps_that_cannot_be_read_is_one_line_and_damaged_bytes_cost_nothing(
+    damage: str, folder: RunFolder
+) -> None:
+    if damage == "bytes":
+        folder.metrics.write_bytes(folder.metrics.read_bytes() + b"\xff\xfe{\n")
+        assert "step 5 is computed again" in _resuming(folder, RECIPE)
+        return
+    folder.metrics.unlink()
+    folder.metrics.mkdir()
+    with pytest.raises(InputError, match=r"metrics.jsonl: cannot be read: Is a directory"):
+        _resuming(folder, RECIPE)
 
 
 def test_a_run_without_a_checkpoint_starts_at_step_1(tmp_path: Path) -> None:
-    assert _resuming(RunFolder(tmp_path / "demo")).endswith("it has no checkpoint yet, and starts at step 1")
+    assert _resuming(RunFolder(tmp_path / "demo"), RECIPE).endswith("it has no checkpoint yet, and starts at step 1")
 
 
 def test_rows_that_are_left_out_are_counted_and_the_list_is_named(tmp_path: Path) -> None:
@@ -112,3 +133,9 @@ def test_data_whose_preparation_was_killed_are_prepared_again(tmp_path: Path) ->
     # Whole, it stays, whatever became of its sources.
     _prepare_data(load("quickstart", ["data.prompts=36"]), options, Console(file=io.StringIO()))
     assert (folder.data / "train" / "rows.arrow").stat() == before
+    # Damaged, they are refused before anything starts.
+    rows, report = folder.data / "train" / "rows.arrow", folder.data / "prepared.json"
+    for path, words in ((rows, "prepared data .*rows.arrow"), (report, "prepared.json is missing")):
+        path.unlink()
+        with pytest.raises(InputError, match=rf"{words}.*; remove .*data and use --resume again"):
+            _prepare_data(recipe, options, Console(file=io.StringIO()))

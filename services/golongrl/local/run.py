@@ -24,15 +24,18 @@ from rich.console import Console
 
 from golongrl import __version__, files
 from golongrl.data import prepare
+from golongrl.data.errors import DataError
 from golongrl.data.model_check import model_of
 from golongrl.data.pipeline import REPORT, is_whole
+from golongrl.data.prepared import open_splits
 from golongrl.errors import GolongrlError, InputError, NoSpaceError, is_full, no_space, url_without_secret, writing_to
 from golongrl.evaluation.held_out import HeldOutSuite
+from golongrl.files import PlaceState
 from golongrl.learner.checkpoints.resume import own_checkpoint
-from golongrl.learner.checkpoints.store import Checkpoints
+from golongrl.learner.checkpoints.store import AUTO, Checkpoints
 from golongrl.local import preflight, redis_server, survivors
 from golongrl.local.claim import Claim, other_recipe, resumed_recipe
-from golongrl.local.plan import EngineKind, Options, Ports, RunFolder
+from golongrl.local.plan import LOCK, EngineKind, Options, Ports, RunFolder
 from golongrl.local.progress import Display, RunSnapshot, Screen
 from golongrl.local.services import stages
 from golongrl.local.supervisor import SIGNALS, RunFailedError, RunInterruptedError, Supervisor
@@ -127,12 +130,13 @@ def _interruptible() -> Iterator[_Advice]:
 
 def _run(request: TrainRequest, recipe: Recipe | None, claim: Claim, console: Console, advice: _Advice) -> None:
     """The run, once its folder is ours."""
-    folder = RunFolder(request.folder.path.absolute())
+    folder, resuming = RunFolder(request.folder.path.absolute()), ""
     old = RunInfo.read(folder.path) if request.resume else None
     if request.resume:
         recipe = resumed_recipe(folder, request.overrides)
         if request.named and (note := other_recipe(request.recipe, request.overrides, folder, recipe)):
             console.print(note, highlight=False, soft_wrap=True)
+        resuming = _resuming(folder, recipe)
         _end_survivors(folder, old, console)
     assert recipe is not None  # of a new run, the caller loaded it
     info = _info(folder)
@@ -160,7 +164,7 @@ def _run(request: TrainRequest, recipe: Recipe | None, claim: Claim, console: Co
     claim.begun()
     advice.text = f"continue with: {_resume_command(request)}"
     if request.resume:
-        console.print(_resuming(folder), highlight=False, soft_wrap=True)
+        console.print(resuming, highlight=False, soft_wrap=True)
     _to_the_end(request, recipe, options, info, console, advice)
 
 
@@ -296,9 +300,18 @@ def _identity(folder: RunFolder) -> str:
     return f"{found.st_dev} {found.st_ino}\n"
 
 
-def _resuming(folder: RunFolder) -> str:
-    """Where a resumed run continues: the learner chooses in the same way."""
+def _resuming(folder: RunFolder, recipe: Recipe) -> str:
+    """Where a resumed run continues: the learner chooses in the same way.
+
+    Raises:
+        InputError: it has checkpoints and none that is whole, or the table of its steps cannot be read.
+    """
     step, damage = own_checkpoint(Checkpoints(folder.checkpoints))
+    if step is None and damage and recipe.learner.resume == AUTO:
+        raise InputError(
+            f"--resume: {damage[0]}; no checkpoint of the run is whole: name one with learner.resume, or start a new "
+            "run"
+        )
     if step is None:
         why = f"{damage[0]}; no checkpoint is whole" if damage else "it has no checkpoint yet, and starts at step 1"
         return f"resuming {folder.path.name}: {why}"
@@ -312,8 +325,16 @@ def _resuming(folder: RunFolder) -> str:
 
 def _prepare_data(recipe: Recipe, options: Options, console: Console) -> None:
     # Once whole it stays: another look at the same rows could make another order of them.
-    if is_whole(options.folder.data):
+    data = options.folder.data
+    again = f"remove {data} and use --resume again, then the rows are prepared again"
+    if is_whole(data):
+        try:
+            open_splits(data)
+        except DataError as error:
+            raise InputError(f"{error}; {again}") from error
         return
+    if files.look(data, (REPORT,), harmless=(LOCK,)).state is PlaceState.FOREIGN:
+        raise InputError(f"{data}: {REPORT} is missing; {again}")
     try:
         with console.status("building the prompts"):
             report = prepare(recipe, options.folder.data, options.model, more=HeldOutSuite.of(recipe))

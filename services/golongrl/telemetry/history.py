@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from golongrl.errors import InputError
+
 STEP = "training/global_step"
 REWARD = "critic/score/mean"
 # Mean reward on the held-out prompts, at the steps that were validated (0 is the initial policy).
@@ -90,9 +92,16 @@ def parse(lines: Iterable[str]) -> History:
 
 
 def read(path: Path) -> History:
-    """Read `metrics.jsonl`; a run that has not finished a step has no file and an empty history."""
-    if not path.exists():
+    """Read `metrics.jsonl`; a run that has not finished a step has no file and an empty history.
+
+    Raises:
+        InputError: there is one that cannot be read.
+    """
+    try:
+        # A damaged byte costs its line, not the table.
+        with path.open(encoding="utf-8", errors="replace") as file:
+            return parse(file)
+    except FileNotFoundError:
         return History(())
-    # A damaged byte costs its line, not the table.
-    with path.open(encoding="utf-8", errors="replace") as file:
-        return parse(file)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error

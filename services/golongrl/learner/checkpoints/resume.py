@@ -29,7 +29,15 @@ import structlog
 from golongrl.errors import InputError
 from golongrl.learner import model_identity
 from golongrl.learner.checkpoints import store
-from golongrl.learner.checkpoints.store import AUTO, NEVER, Checkpoint, CheckpointError, Checkpoints, LearnerState
+from golongrl.learner.checkpoints.store import (
+    AUTO,
+    NEVER,
+    TRACKER,
+    Checkpoint,
+    CheckpointError,
+    Checkpoints,
+    LearnerState,
+)
 from golongrl.queue import SampleQueue
 from golongrl.queue.errors import NotSetUpError
 from golongrl.recipe import Recipe
@@ -193,9 +201,13 @@ def choose(resume: str, checkpoints: Checkpoints, committed: int) -> Resumed | N
 
 
 def _latest(checkpoints: Checkpoints, committed: int) -> int | None:
-    """The latest step. If the tracker is damaged, that is the committed one, and for a new queue the newest folder."""
+    """The latest step. If the tracker is damaged or lost, that is the committed one, and for a new queue the newest
+    folder."""
     try:
-        return checkpoints.latest()
+        latest = checkpoints.latest()
+        if latest is not None or not checkpoints.steps():
+            return latest
+        raise CheckpointError(f"{checkpoints.root / TRACKER} is missing")
     except CheckpointError as error:
         steps = checkpoints.steps()
         latest = committed or (steps[0] if steps else None)
