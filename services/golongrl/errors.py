@@ -165,6 +165,11 @@ def one_line(*, service: bool = False) -> Iterator[None]:
         sys.exit(1 if service and error.errno not in _NO_PATH else InputError.exit_code)
 
 
+def has_half_character(text: str) -> bool:
+    """Whether a lone surrogate is in it, which UTF-8 cannot carry."""
+    return any("\ud800" <= character <= "\udfff" for character in text)
+
+
 def printable(text: str) -> str:
     """Text of a run (a worker's id, an error) for a terminal, which would obey its control characters."""
     if text.isprintable():

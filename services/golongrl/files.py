@@ -316,6 +316,15 @@ def read_text(path: Path, most_bytes: int) -> str:
     return content.decode("utf-8")
 
 
+def sync(path: Path) -> None:
+    """Make a file or folder durable."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 def follow_umask(folder: Path) -> None:
     """Give the files of a folder the mode that the umask says: safetensors writes 0600 whatever that is."""
     mask = os.umask(0)

@@ -6,7 +6,6 @@ could not be written completely is removed, which also gives a full disk the roo
 
 import errno
 import hashlib
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from golongrl.errors import NO_SPACE_EXIT, GolongrlError
+from golongrl.files import sync
 
 # What only a person can change: a full or exhausted, read-only or failing storage.
 _STORAGE = {
@@ -79,15 +79,6 @@ def remove(scratch: Path) -> None:
             shutil.rmtree(scratch, ignore_errors=True)
     else:
         scratch.unlink(missing_ok=True)
-
-
-def sync(path: Path) -> None:
-    """Make a file or folder durable."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def replace(path: Path, text: str) -> None:

@@ -20,7 +20,7 @@ from redis import exceptions as rx
 from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.sentinel import MasterNotFoundError
 
-from golongrl.errors import InputError
+from golongrl.errors import InputError, has_half_character
 from golongrl.queue.address import Address, address
 from golongrl.queue.errors import (
     NotDurableError,
@@ -122,7 +122,7 @@ class Connection:
         Raises:
             InputError: it is not the URL of a Redis, or the run's name is not UTF-8.
         """
-        if any("\ud800" <= character <= "\udfff" for character in run):
+        if has_half_character(run):
             raise InputError(f"run {run!a}: its name has half a character (a lone surrogate)")
         return cls(address(url), run, patience, waits)
 

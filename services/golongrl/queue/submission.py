@@ -6,6 +6,7 @@ be written as UTF-8.
 
 from collections.abc import Iterator
 
+from golongrl.errors import has_half_character
 from golongrl.queue.schema import Group, fault, rewards_fault
 from golongrl.queue.types import Lease
 
@@ -52,5 +53,5 @@ def _text_faults(name: str, text: object) -> Iterator[str]:
         yield f"{name} is no text, but of type {type(text).__name__}"
     elif len(text) > MOST_REASON:
         yield f"{name} has {len(text)} characters, more than {MOST_REASON}"
-    elif any("\ud800" <= character <= "\udfff" for character in text):
+    elif has_half_character(text):
         yield f"{name} has half a character (a lone surrogate): {text!a}"

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from golongrl import __version__, files
 from golongrl.errors import GolongrlError, is_full, no_space
+from golongrl.files import sync
 from golongrl.routes.groups import GroupRoutes, expert_type
 from golongrl.routes.reference import NAME, RoutesReference
 
@@ -107,7 +108,7 @@ def write_routes(folder: Path, name: str, routes: GroupRoutes) -> RoutesReferenc
                 file.flush()
                 os.fsync(file.fileno())
             staged.rename(folder / name)
-            _sync_folder(folder)
+            sync(folder)
         finally:
             staged.unlink(missing_ok=True)
     except OSError as error:
@@ -212,11 +213,3 @@ def _codec() -> Any:
     import pyarrow
 
     return pyarrow.Codec("zstd", compression_level=_LEVEL)
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -29,7 +29,8 @@ from torch.distributed.tensor import DTensor
 from verl.utils.checkpoint.fsdp_checkpoint_manager import FSDPCheckpointManager
 from verl.utils.device import get_torch_device
 
-from golongrl.learner.fsync import FileSum, Written, sync, writing
+from golongrl.files import sync
+from golongrl.learner.fsync import FileSum, Written, writing
 
 
 class SnapshotWriter:

@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 
 from golongrl import files
 from golongrl.errors import InputError
-from golongrl.learner.fsync import FileSum, discarded_on_error, replace, sync, writing
+from golongrl.files import sync
+from golongrl.learner.fsync import FileSum, discarded_on_error, replace, writing
 from golongrl.queue import Behind
 
 TRACKER = "latest_checkpointed_iteration.txt"

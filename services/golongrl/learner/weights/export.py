@@ -15,7 +15,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 from golongrl.errors import GolongrlError
-from golongrl.learner.fsync import sync, writing
+from golongrl.files import sync
+from golongrl.learner.fsync import writing
 from golongrl.weights.delta import difference
 from golongrl.weights.manifest import DELTA_SUFFIX
 
