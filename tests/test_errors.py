@@ -19,6 +19,7 @@ from golongrl.errors import (
     printable,
     show_defect,
     url_without_secret,
+    writing_to,
 )
 from golongrl.evaluation.run.endpoint import base
 
@@ -155,3 +156,23 @@ def test_a_url_that_is_kept_has_no_secret(url: str) -> None:
         with pytest.raises(ValidationError, match="environment variable"):
             section.model_validate({key: url, "model": "m"})
     assert url_without_secret("http://h:8000/v1?x=1") == "http://h:8000/v1?x=1"
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.EIO, errno.ESTALE, errno.EFBIG])
+@pytest.mark.parametrize("path", ["/data/file", None])
+def test_what_the_machine_lacks_is_one_line_and_may_be_tried_again(
+    number: int, path: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reason = os.strerror(number)
+    error = OSError(number, reason) if path is None else OSError(number, reason, path)
+    for service in (False, True):
+        code, line = ended(error, capsys, service=service)
+        assert code == 1
+        assert line.startswith("error: ")
+        assert line.count("\n") == 1
+        assert path is None or path in line
+
+
+def test_an_option_is_no_part_of_the_place_that_is_full() -> None:
+    with pytest.raises(NoSpaceError, match=r"^no space left on /data/x$"), writing_to("--out /data/x"):
+        raise OSError(errno.ENOSPC, "No space left on device")

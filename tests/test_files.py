@@ -341,3 +341,16 @@ def test_folders_made_for_a_file_vanish_with_a_failure(tmp_path: Path) -> None:
             assert (tmp_path / "a" / "b").is_dir()
             _ = 1 / 0 if failing else 0
         assert (tmp_path / "a").exists() is not failing
+
+
+def test_the_next_writer_removes_what_a_killed_one_left_of_this_file_alone(tmp_path: Path) -> None:
+    out, beside, other = (tmp_path / name for name in ("a.jsonl", "a-validation.jsonl", "other.jsonl"))
+    left = []
+    for path in (out, beside, other):
+        with files.replacing(path) as staging:
+            staging.write_text("half")
+            left.append(staging)
+    for path in left:
+        path.write_text("half")
+    with files.sole_writer(out, beside=[beside]):
+        assert [path.exists() for path in left] == [False, False, True]

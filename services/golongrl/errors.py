@@ -35,6 +35,14 @@ _PATH_REFUSED: Final = frozenset(
 _NO_PATH: Final = frozenset({errno.ELOOP, errno.ENAMETOOLONG})
 # Characters of a path in a line.
 _LONGEST_PATH: Final = 200
+# What the machine lacks, or a disk that fails: another try may work.
+_MACHINE: Final = {
+    errno.EMFILE: "too many open files in this process; raise the limit (ulimit -n)",
+    errno.ENFILE: "too many open files on this machine",
+    errno.EIO: "the storage failed (Input/output error)",
+    errno.ESTALE: "the network file system lost it (Stale file handle)",
+    errno.EFBIG: "File too large (a limit of the file system, or ulimit -f)",
+}
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 # The password of a URL: up to the last @ of the word, because a person may not have escaped an earlier one. A URL that
 # was taken for a path has one slash.
@@ -53,6 +61,8 @@ _KEY: Final = re.compile(r"\b(?:(?:hf_|AKIA|gh[opsur]_)[A-Za-z0-9]{16,}|sk-(?=[\
 _SECRET_NAME: Final = re.compile(
     r"(PASSWORD|PASSWD|TOKEN|KEY|SECRET|CREDENTIALS?|OTLP_(TRACES_)?HEADERS)$", re.IGNORECASE
 )
+# Before a place that an option names.
+_OPTION: Final = re.compile(r"^--[a-z-]+ ")
 # In the place of a character that a terminal would obey or not show.
 _UNSHOWN: Final = "?"
 # A shorter value would blot out ordinary words.
@@ -102,7 +112,8 @@ def writing_to(what: str, kind: type[GolongrlError] = InputError, folder: Path |
         yield
     except OSError as error:
         if is_full(error):
-            place = folder or (Path(os.fsdecode(error.filename)).parent if error.filename else what)
+            named = Path(os.fsdecode(error.filename)).parent if error.filename else _OPTION.sub("", what)
+            place = folder or named
             raise NoSpaceError(no_space(place)) from error
         raise kind(f"{what}: cannot be written: {error.strerror or error}") from error
 
@@ -162,7 +173,8 @@ def one_line(*, service: bool = False) -> Iterator[None]:
         if is_full(error):
             sys.exit(NO_SPACE_EXIT if service else 1)
         # What a service reads may be readable again when it is restarted.
-        sys.exit(1 if service and error.errno not in _NO_PATH else InputError.exit_code)
+        again = error.errno in _MACHINE or (service and error.errno not in _NO_PATH)
+        sys.exit(1 if again else InputError.exit_code)
 
 
 def has_half_character(text: str) -> bool:
@@ -222,8 +234,11 @@ def _say(message: str) -> None:
 
 def _of_a_path(error: OSError) -> str | None:
     """The line for a path that the system refuses, whoever asked for it; None for any other error."""
-    if not isinstance(error.filename, str | bytes) or error.errno not in _PATH_REFUSED | _FULL:
+    said = _MACHINE.get(error.errno or 0)
+    if not isinstance(error.filename, str | bytes):
+        return said
+    if said is None and error.errno not in _PATH_REFUSED | _FULL:
         return None
     path = os.fsdecode(error.filename)
     shown = path if len(path) <= _LONGEST_PATH else f"{path[:_LONGEST_PATH]}..."
-    return no_space(Path(shown).parent) if is_full(error) else f"{shown}: {error.strerror}"
+    return no_space(Path(shown).parent) if is_full(error) else f"{shown}: {said or error.strerror}"

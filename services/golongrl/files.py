@@ -239,19 +239,29 @@ def _is_at(file: TextIO, path: Path) -> bool:
 
 
 def _staged(path: Path, suffix: str = "") -> Path:
-    """Short, so that it fits wherever the name itself fits."""
-    return path.with_name(f".{secrets.token_hex(_STAGED_BYTES)}.tmp{suffix}")
+    """Short, so that it fits wherever the name itself fits; its first half shows which file it is to become."""
+    return path.with_name(f".{_mark(path.name)}{secrets.token_hex(_STAGED_BYTES // 2)}.tmp{suffix}")
 
 
-def sweep_staged(folder: Path, older_s: float = _ABANDONED_S) -> None:
+def _mark(name: str) -> str:
+    return hashlib.sha256(os.fsencode(name)).hexdigest()[:_STAGED_BYTES]
+
+
+def sweep_staged(folder: Path, older_s: float = _ABANDONED_S, name: str | None = None) -> None:
     """Delete the staged files in `folder` that a process which was killed left there, as far as possible.
 
     Args:
         older_s: files older than this were left; 0 under a lock that everybody takes who writes there.
+        name: only those that were to become the file of this name.
     """
+    begin = "." if name is None else f".{_mark(name)}"
     with suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
-            if not _STAGED.fullmatch(entry.name) or not entry.is_file(follow_symlinks=False):
+            if (
+                not entry.name.startswith(begin)
+                or not _STAGED.fullmatch(entry.name)
+                or not entry.is_file(follow_symlinks=False)
+            ):
                 continue
             if time.time() - entry.stat(follow_symlinks=False).st_mtime >= older_s:
                 Path(entry).unlink(missing_ok=True)
@@ -386,10 +396,13 @@ def locked_folder(folder: Path, name: str, take: Callable[[Path], TextIO] = lock
 
 
 @contextmanager
-def sole_writer(path: Path, kind: type[GolongrlError] = InputError, *, parents: bool = False) -> Iterator[None]:
-    """Let no other command write the file `path`, or those whose names follow from it, inside the block.
+def sole_writer(
+    path: Path, kind: type[GolongrlError] = InputError, *, parents: bool = False, beside: Iterable[Path] = ()
+) -> Iterator[None]:
+    """Let no other command write the file `path` inside the block, and remove what one that was killed left of it.
 
     Args:
+        beside: files that are written with it, whose names follow from it.
         kind: what is raised where nothing can be written.
         parents: make the folders it lacks; they are removed if the block fails.
 
@@ -412,7 +425,8 @@ def sole_writer(path: Path, kind: type[GolongrlError] = InputError, *, parents: 
             held = lock(place)
         with held:
             try:
-                sweep_staged(target.parent)
+                for file in (target, *beside):
+                    sweep_staged(target.parent, 0, file.name)
                 yield
             finally:
                 # Still under the lock: whoever opened it meanwhile sees that it is gone.

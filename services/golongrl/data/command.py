@@ -58,7 +58,7 @@ def build(
     for place in places.values():
         for source_path in filter(None, (chosen.data.train, chosen.data.validation)):
             files.refuse_input(place, files_of(source_path))
-    with files.sole_writer(out, DataError, parents=True):
+    with files.sole_writer(out, DataError, parents=True, beside=places.values()):
         built = {}
         # All files or none: bad rows of the last refuse the first too.
         for split, source in sources(chosen).items():

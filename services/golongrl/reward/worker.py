@@ -80,7 +80,10 @@ def _become_expendable(memory_bytes: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if memory_bytes:
-        resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
+        _, allowed = resource.getrlimit(resource.RLIMIT_AS)
+        # The user's own limit (`ulimit -v`) may be lower, and cannot be raised.
+        most = memory_bytes if allowed == resource.RLIM_INFINITY else min(memory_bytes, allowed)
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
     if sys.platform == "linux":
         # A worker that hangs would not notice that the service is gone: the fork server then ends, and this is how the
         # kernel passes it on.
