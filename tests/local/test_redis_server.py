@@ -109,3 +109,13 @@ async def test_another_end_at_the_start_is_not_called_damage(tmp_path: Path) -> 
         stages = [Stage((ServiceSpec("redis", command, wrong.probe, 60, explain=wrong.explain),), gate=True)]
         with pytest.raises(RunFailedError, match="was never ready"):
             await Supervisor(stages, "redis", tmp_path, print).run()
+
+
+@pytest.mark.parametrize("damage", [b"", b"\xff\xfe", b"short", b"two words", b"a" * 20 + b"\nport 1"])
+def test_a_damaged_password_is_replaced(damage: bytes, tmp_path: Path) -> None:
+    kept = redis_server.password_of(tmp_path)
+    assert redis_server.password_of(tmp_path) == kept
+    redis_server.password_file(tmp_path).write_bytes(damage)
+    made = redis_server.password_of(tmp_path)
+    assert made != kept
+    assert redis_server.password_of(tmp_path) == made

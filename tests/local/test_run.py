@@ -14,7 +14,7 @@ from golongrl.data.prepared import open_splits
 from golongrl.errors import InputError
 from golongrl.learner.checkpoints.store import TRACKER, Checkpoints, LearnerState
 from golongrl.local.plan import Options, Ports, RunFolder
-from golongrl.local.run import _prepare_data, _remove_temporary, _resuming, _temporary
+from golongrl.local.run import _check_beginning, _prepare_data, _remove_temporary, _resuming, _temporary
 from golongrl.recipe import load
 from support.checkpoints import make
 
@@ -68,6 +68,28 @@ def test_a_table_of_steps_that_cannot_be_read_is_one_line_and_damaged_bytes_cost
     folder.metrics.mkdir()
     with pytest.raises(InputError, match=r"metrics.jsonl: cannot be read: Is a directory"):
         _resuming(folder, RECIPE)
+
+
+@pytest.mark.parametrize("steps", [1, 4])
+def test_a_run_that_has_all_its_steps_says_so(steps: int, folder: RunFolder) -> None:
+    line = _resuming(folder, load("quickstart", [f"learner.steps={steps}"]))
+    assert line == f"resuming demo: 4 steps are done and learner.steps is {steps}, so no step is left"
+
+
+def test_a_new_run_begins_only_with_a_whole_checkpoint(folder: RunFolder, tmp_path: Path) -> None:
+    whole, missing = folder.checkpoints / "global_step_4", tmp_path / "global_step_9"
+    for beginning in ("auto", "never", str(whole)):
+        _check_beginning(beginning, new=True)
+    # The run may have gone further, and the checkpoint that it began with may be gone.
+    _check_beginning(str(missing), new=False)
+    with pytest.raises(InputError, match="global_step_9: no such folder"):
+        _check_beginning(str(missing), new=True)
+    (whole / "learner.json").write_text("")
+    with pytest.raises(InputError, match=r"global_step_4: learner.json cannot be read"):
+        _check_beginning(str(whole), new=True)
+    for new in (False, True):
+        with pytest.raises(InputError, match="neither auto, never nor the path of a checkpoint folder"):
+            _check_beginning(str(tmp_path / "nowhere"), new=new)
 
 
 def test_a_run_without_a_checkpoint_starts_at_step_1(tmp_path: Path) -> None:

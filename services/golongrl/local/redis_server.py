@@ -4,8 +4,10 @@ The password is random, made once a run, and stands only in files that this user
 from its configuration file, other processes get it by their environment.
 """
 
+import re
 import secrets
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import redis.asyncio as aioredis
@@ -22,6 +24,8 @@ from golongrl.local.redis_command import server_command
 PROBE_TIMEOUT_S = 5.0
 
 _PASSWORD = "password"
+# What `token_urlsafe` makes; anything else could be more than one word of the server's configuration.
+_PASSWORDS = re.compile("[A-Za-z0-9_-]{16,}")
 _CONFIGURATION = "server.conf"
 # What the server says as it ends because a part of its append-only file cannot be read.
 _DAMAGED = (
@@ -46,16 +50,16 @@ def password_file(folder: Path) -> Path:
 
 
 def password_of(folder: Path) -> str:
-    """The run's password: the one it has, or a new one.
+    """The run's password: the one it has, or a new one where there is none that was made here. The server is told it at
+    every start, so it may change between two.
 
     Raises:
         OSError: the storage refused.
     """
-    try:
-        if kept := password_file(folder).read_text("utf-8").strip():
+    with suppress(FileNotFoundError, UnicodeDecodeError):
+        kept = password_file(folder).read_text("utf-8").strip()
+        if _PASSWORDS.fullmatch(kept):
             return kept
-    except FileNotFoundError:
-        pass
     password = secrets.token_urlsafe(24)
     files.write_private(password_file(folder), password + "\n")
     return password

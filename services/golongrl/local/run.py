@@ -31,8 +31,9 @@ from golongrl.data.prepared import open_splits
 from golongrl.errors import GolongrlError, InputError, NoSpaceError, is_full, no_space, url_without_secret, writing_to
 from golongrl.evaluation.held_out import HeldOutSuite
 from golongrl.files import PlaceState
-from golongrl.learner.checkpoints.resume import own_checkpoint
-from golongrl.learner.checkpoints.store import AUTO, Checkpoints
+from golongrl.learner.checkpoints.resume import own_checkpoint, resume_note
+from golongrl.learner.checkpoints.store import AUTO, NEVER, Checkpoints
+from golongrl.learner.checkpoints.store import read as read_checkpoint
 from golongrl.local import preflight, redis_server, survivors
 from golongrl.local.claim import Claim, other_recipe, resumed_recipe
 from golongrl.local.plan import LOCK, EngineKind, Options, Ports, RunFolder
@@ -147,6 +148,7 @@ def _run(request: TrainRequest, recipe: Recipe | None, claim: Claim, console: Co
             info.write(folder.path)
         claim.write_recipe(recipe)
     options = _options(request, recipe, folder)
+    _check_beginning(recipe.learner.resume, new=not request.resume)
     preflight.check(options, routes=recipe.learner.routing_replay)
     claim.made.tree(folder.data)
     _prepare_data(recipe, options, console)
@@ -300,13 +302,27 @@ def _identity(folder: RunFolder) -> str:
     return f"{found.st_dev} {found.st_ino}\n"
 
 
+def _check_beginning(resume: str, *, new: bool) -> None:
+    """Refuse a `learner.resume` that no run could begin with; a resumed run may have left that checkpoint behind.
+
+    Raises:
+        InputError: it is no checkpoint, or, for a new run, not a whole one.
+    """
+    resume_note(resume)
+    if new and resume not in (AUTO, NEVER):
+        read_checkpoint(Path(resume))
+
+
 def _resuming(folder: RunFolder, recipe: Recipe) -> str:
     """Where a resumed run continues: the learner chooses in the same way.
 
     Raises:
         InputError: it has checkpoints and none that is whole, or the table of its steps cannot be read.
     """
+    name, wanted = folder.path.name, recipe.learner.steps
     step, damage = own_checkpoint(Checkpoints(folder.checkpoints))
+    if step is not None and not damage and wanted is not None and step >= wanted:
+        return f"resuming {name}: {step} steps are done and learner.steps is {wanted}, so no step is left"
     if step is None and damage and recipe.learner.resume == AUTO:
         raise InputError(
             f"--resume: {damage[0]}; no checkpoint of the run is whole: name one with learner.resume, or start a new "
@@ -314,13 +330,13 @@ def _resuming(folder: RunFolder, recipe: Recipe) -> str:
         )
     if step is None:
         why = f"{damage[0]}; no checkpoint is whole" if damage else "it has no checkpoint yet, and starts at step 1"
-        return f"resuming {folder.path.name}: {why}"
+        return f"resuming {name}: {why}"
     recorded = history.read(folder.metrics).steps
     last = recorded[-1] if recorded else 0
     steps = f"step {last} is" if last == step + 1 else f"steps {step + 1} to {last} are"
     again = f"; {steps} computed again, from the same groups" if last > step else ""
     why = f"{damage[0]}; " if damage else ""
-    return f"{why}resuming {folder.path.name} at step {step + 1}, from the checkpoint of step {step}{again}"
+    return f"{why}resuming {name} at step {step + 1}, from the checkpoint of step {step}{again}"
 
 
 def _prepare_data(recipe: Recipe, options: Options, console: Console) -> None:
@@ -364,7 +380,8 @@ async def _supervise(recipe: Recipe, options: Options, console: Console, plain: 
     folder = options.folder
     command: tuple[str, ...] = ()
     if options.redis_url is None and options.password is not None:
-        command = redis_server.command(options.ports.redis, folder.redis, options.password)
+        with writing_to(f"--out {folder.path.parent}", folder=folder.path):
+            command = redis_server.command(options.ports.redis, folder.redis, options.password)
     records = history.read(folder.metrics)
     seen = records.steps[-1] if records.steps else -1
     url = with_password(options.queue_url, options.password)
