@@ -4,6 +4,7 @@ import os
 import random
 import shutil
 import signal
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -248,6 +249,34 @@ def test_a_preparation_killed_at_any_write_is_not_whole_and_is_made_again(
     whole[".lock"] = kept(tmp_path / "fresh")[".lock"]
     assert whole == kept(tmp_path / "fresh")
     assert found in (None, kept(out))
+
+
+@pytest.mark.parametrize("stopped_before", range(1, 8))
+@pytest.mark.parametrize("again", [False, True])
+def test_a_preparation_stopped_at_any_write_is_made_by_the_next_command(
+    tmp_path, tiny_model, monkeypatch, stopped_before, again
+):
+    out, left = tmp_path / "out", [0]
+    if again:  # over older data
+        prepare(load("quickstart", [*SMALL, "seed=8"]), out, tiny_model)
+
+    def stopping(real):
+        def step(*args, **kwargs):
+            left[0] -= 1
+            if not left[0]:
+                raise KeyboardInterrupt
+            return real(*args, **kwargs)
+
+        return step
+
+    with monkeypatch.context() as patched, suppress(KeyboardInterrupt):
+        left[0] = stopped_before
+        for owner, name in ((Path, "replace"), (Path, "rename"), (shutil, "rmtree")):
+            patched.setattr(owner, name, stopping(getattr(owner, name)))
+        prepare(load("quickstart", SMALL), out, tiny_model)
+    assert again or pipeline.is_whole(out) or not out.exists()
+    prepare(load("quickstart", SMALL), out, tiny_model)
+    assert pipeline.is_whole(out)
 
 
 def _die_after(writes, work, *arguments):

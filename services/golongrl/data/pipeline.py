@@ -139,7 +139,7 @@ def prepare(
             made.file(out / REPORT)
             if place.free:
                 files.write_text(out / REPORT, _UNFINISHED)
-            return _made(recipe, out, fingerprint, tokenizer_dir, chat, progress, more)
+            return _made(recipe, out, fingerprint, tokenizer_dir, chat, progress, more, made)
     except files.LockHeldError as error:
         raise DataError(f"--out {out}: another process prepares data in this folder ({error})") from error
 
@@ -172,6 +172,7 @@ def _made(
     chat: Chat,
     progress: Progress | None,
     more: MoreHeldOut | None,
+    made: files.Made,
 ) -> DataReport:
     splits: dict[Split, SplitReport] = {}
     staging = files.scratch_name(out / _STAGING)
@@ -198,6 +199,8 @@ def _made(
             # One that is not made now is of other rows.
             shutil.rmtree(out / split, ignore_errors=True)
             if split in splits:
+                # Left without its report, it would be a folder of somebody else to the next command.
+                made.tree(out / split)
                 (staging / split).rename(out / split)
         shutil.rmtree(staging, ignore_errors=True)
         files.write_text(out / REPORT, json.dumps(asdict(result), indent=2) + "\n")
