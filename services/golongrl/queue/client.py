@@ -185,7 +185,8 @@ class SampleQueue:
                 "data": data,
             },
         )
-        return answers.leased(answer, engine_version)
+        with self._reading():
+            return answers.leased(answer, engine_version)
 
     async def renew(
         self, worker: str, progress: Mapping[str, int], phases: Mapping[str, str] | None = None
@@ -196,7 +197,8 @@ class SampleQueue:
             [_uid_of(token), token, tokens, (phases or {}).get(token, "leased")] for token, tokens in progress.items()
         ]
         answer = await self._run("renew", {"worker": worker, "items": items})
-        return {token: bool(kept) for token, kept in zip(progress, answer["kept"], strict=True)}
+        with self._reading():
+            return {token: bool(kept) for token, kept in zip(progress, answer["kept"], strict=True)}
 
     async def release(self, lease: Lease, reason: str, *, failed: bool = False, detail: str = "") -> bool:
         """Give the row back (shutdown, abort). `failed`: this try on the row failed, so that the row is rejected after
@@ -227,7 +229,8 @@ class SampleQueue:
         for _ in range(3):
             answer = await self._run("submit", args, before=(("SET", staged, body, "EX", STAGED_S),))
             if answer["s"] != "no_body":
-                return SubmitOutcome(answer["s"])
+                with self._reading():
+                    return SubmitOutcome(answer["s"])
         raise QueueError(f"submit of {lease.uid}: its body vanished three times between upload and script")
 
     async def reject(self, lease: Lease, reason: RejectReason) -> bool:
@@ -268,7 +271,8 @@ class SampleQueue:
         found = await self._run("take", args)
         self._check(found, f"take({step})")
         if found["s"] != "batch":
-            return answers.not_taken(found, step)
+            with self._reading():
+                return answers.not_taken(found, step)
         # Waiting costs no disk flush; a batch counts once its repeat is on disk: a restart may have lost the first.
         # Its bodies never change, so they travel meanwhile.
         confirmed, bodies = await asyncio.gather(
@@ -277,7 +281,8 @@ class SampleQueue:
         )
         self._check(confirmed, f"take({step})")
         if confirmed["s"] != "batch":
-            return answers.not_taken(confirmed, step)
+            with self._reading():
+                return answers.not_taken(confirmed, step)
         if confirmed["uids"] != found["uids"]:
             bodies = await fetch(self._connection, confirmed)
         unfit = [body for body in bodies if isinstance(body, Unfit)]

@@ -40,6 +40,8 @@ T = TypeVar("T")
 # One try, connecting and waiting for the disk included: longer than any script or a reply of 100 MB takes; a server
 # that has not answered by then is treated as gone.
 TRY_S = 30.0
+# Characters of another program's words in a message.
+_MOST_WORDS = 300
 # One disk flush, and one replica's answer; together below TRY_S, so that the server answers first.
 WAITAOF_MS = 10_000
 WAIT_MS = 5_000
@@ -82,6 +84,32 @@ class Patience:
     total_s: float = 120.0
     first_pause_s: float = 0.05
     longest_pause_s: float = 2.0
+
+
+# What redis-py, msgpack and we raise as we read an answer of another type or form than any Redis gives.
+_STRANGE = (ValueError, TypeError, LookupError, AttributeError, RecursionError, msgpack.UnpackException)
+
+
+def _strange(name: str, server: str, error: Exception) -> QueueError:
+    text = " ".join(f"{type(error).__name__}: {error}".split())[:_MOST_WORDS]
+    return QueueError(
+        f"{name}: Redis at {server} answered what no Redis does ({text}): check the address, and that nothing between "
+        "changes answers"
+    )
+
+
+class _Answer(dict[str, Any]):
+    """A script's answer: a map with a status, which has the fields that its reader asks for."""
+
+    def __init__(self, unpacked: Any) -> None:
+        if not isinstance(unpacked, dict) or not isinstance(unpacked.get("s"), str):
+            raise TypeError(f"a script's answer is a map with a status, not {type(unpacked).__name__}")
+        super().__init__(unpacked)
+
+    def __missing__(self, field: str) -> Any:
+        raise QueueError(
+            f"a script of the queue on Redis answered without {field!a}: something between changes answers"
+        )
 
 
 class _PassingError(Exception):
@@ -168,6 +196,8 @@ class Connection:
             (values,) = await self._round_trip([("MGET", *map(self.key, names))])
             if isinstance(values, Exception):
                 raise values
+            if len(values) != len(names) or not all(isinstance(value, bytes | None) for value in values):
+                raise TypeError(f"{len(names)} keys have as many values, each bytes or nothing")
             return list(values)
 
         return await self._patiently("read", attempt)
@@ -213,8 +243,7 @@ class Connection:
                 raise reply
         for command, reply in zip(confirmations, replies[len(commands) :], strict=True):
             self._check_confirmed(command, reply)
-        result: dict[str, Any] = msgpack.unpackb(replies[len(before)], strict_map_key=False)
-        return result
+        return _Answer(msgpack.unpackb(replies[len(before)], strict_map_key=False))
 
     async def _round_trip(self, commands: list[tuple[Any, ...]]) -> list[Any]:
         """All commands in one go on one connection, each with its answer or its error.
@@ -302,6 +331,9 @@ class Connection:
                 raise QueueError(f"{name} on Redis at {self.name}: {text}") from error
             await self._start_afresh()
             raise _PassingError(f"{reason}: {text}") from error
+        except _STRANGE as error:
+            await self._start_afresh()
+            raise _strange(name, self.name, error) from error
 
     async def _start_afresh(self) -> None:
         self._report = None
