@@ -14,7 +14,7 @@ from golongrl.data.prepared import open_splits
 from golongrl.errors import InputError
 from golongrl.learner.checkpoints.store import TRACKER, Checkpoints, LearnerState
 from golongrl.local.plan import Options, Ports, RunFolder
-from golongrl.local.run import _check_beginning, _prepare_data, _remove_temporary, _resuming, _temporary
+from golongrl.local.run import _check_beginning, _prepare_data, _record_of, _remove_temporary, _resuming, _temporary
 from golongrl.recipe import load
 from support.checkpoints import make
 
@@ -161,3 +161,12 @@ def test_data_whose_preparation_was_killed_are_prepared_again(tmp_path: Path) ->
         path.unlink()
         with pytest.raises(InputError, match=rf"{words}.*; remove .*data and use --resume again"):
             _prepare_data(recipe, options, Console(file=io.StringIO()))
+
+
+@pytest.mark.parametrize("damage", [b"", b"\xff\xfe", b"null", b"{}", b"[" * 100_000])
+def test_a_damaged_record_of_the_last_start_does_not_hinder_a_resume(damage: bytes, folder: RunFolder) -> None:
+    (folder.path / "run.json").write_bytes(damage)
+    said = io.StringIO()
+    assert _record_of(folder, Console(file=said, width=500)) is None
+    assert "run.json: not a run's record (" in said.getvalue()
+    assert "__init__" not in said.getvalue()

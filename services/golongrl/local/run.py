@@ -132,7 +132,7 @@ def _interruptible() -> Iterator[_Advice]:
 def _run(request: TrainRequest, recipe: Recipe | None, claim: Claim, console: Console, advice: _Advice) -> None:
     """The run, once its folder is ours."""
     folder, resuming = RunFolder(request.folder.path.absolute()), ""
-    old = RunInfo.read(folder.path) if request.resume else None
+    old = _record_of(folder, console) if request.resume else None
     if request.resume:
         recipe = resumed_recipe(folder, request.overrides)
         if request.named and (note := other_recipe(request.recipe, request.overrides, folder, recipe)):
@@ -300,6 +300,15 @@ def _identity(folder: RunFolder) -> str:
     """The folder itself, under whatever name it is reached."""
     found = folder.path.stat()
     return f"{found.st_dev} {found.st_ino}\n"
+
+
+def _record_of(folder: RunFolder, console: Console) -> RunInfo | None:
+    """What the earlier start wrote down of itself. A damaged record costs nothing but its temporary files' name."""
+    try:
+        return RunInfo.read(folder.path)
+    except InputError as error:
+        console.print(f"{error}; it is written again", highlight=False, soft_wrap=True)
+        return None
 
 
 def _check_beginning(resume: str, *, new: bool) -> None:

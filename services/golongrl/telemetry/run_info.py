@@ -57,7 +57,9 @@ class RunInfo:
         except FileNotFoundError:
             return None
         except (OSError, ValueError, TypeError, RecursionError) as error:
-            raise InputError(f"{path}: not a run's record ({error})") from error
+            # A TypeError names this program's insides.
+            why = "it lacks keys" if isinstance(error, TypeError) else getattr(error, "strerror", None) or error
+            raise InputError(f"{path}: not a run's record ({why})") from error
 
     def write(self, folder: Path) -> None:
         """Write it into the run's folder.
