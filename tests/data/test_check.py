@@ -112,6 +112,19 @@ def test_a_bad_row_is_named_and_hides_no_other(tmp_path, record, expected, mode)
     assert "row 2: " in skipped.output
 
 
+@pytest.mark.parametrize("label", ["paris", " Paris", "PARIS\n", "Paris\u00a0"])
+def test_golds_of_one_prompt_that_differ_by_case_or_spaces_alone_are_a_duplicate(tmp_path, label):
+    path = written(tmp_path, row(label="Paris"), row(label=label))
+    said = f"{path} row 2: the same prompt and gold answer, but for case and spaces, as {path} row 1"
+    assert list(problems(path)) == [None, said]
+
+
+def test_lines_that_end_with_cr_alone_are_said(tmp_path):
+    path = tmp_path / "mac.jsonl"
+    path.write_bytes(b"\r".join(json.dumps(row()).encode() for _ in range(2)) + b"\r")
+    assert "lines end with CR alone, write LF" in next(iter(problems(path)))
+
+
 def test_a_repeated_row_is_a_duplicate(tmp_path):
     path = written(tmp_path, row(), row(content="other"), row(), row(label="Lyon"))
     assert list(problems(path))[2] == f"{path} row 3: the same prompt and gold answer as {path} row 1"

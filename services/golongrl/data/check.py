@@ -106,15 +106,18 @@ def examined(
     Raises:
         DataError: there is no such file, or its suffix is not read.
     """
-    seen: dict[bytes, str] = {}
+    # Golds that differ by case and spaces alone do not teach different things.
+    seen: dict[bytes, tuple[str, bytes]] = {}
     for where, record in read_records(path):
         found = _examine(where, record, mode, judge)
         if isinstance(found, Row) and limit and (long := _overlong(found, where, limit)):
             found = long
         if isinstance(found, Row):
-            first = seen.setdefault(_digest(found), where)
+            exact = _digest(found, found.ground_truth)
+            first, before = seen.setdefault(_digest(found, _plain(found.ground_truth)), (where, exact))
             if first != where:
-                found = Finding(where, "duplicate", f"the same prompt and gold answer as {first}")
+                but = "gold answer as" if before == exact else "gold answer, but for case and spaces, as"
+                found = Finding(where, "duplicate", f"the same prompt and {but} {first}")
         yield where, found
 
 
@@ -230,7 +233,16 @@ def _table_problem(label: str | list[str]) -> str | None:
     return None
 
 
-def _digest(row: Row) -> bytes:
-    content = [[(message.role, message.content) for message in row.prompt], row.data_source, row.ground_truth]
+def _digest(row: Row, gold: Any) -> bytes:
+    content = [[(message.role, message.content) for message in row.prompt], row.data_source, gold]
     text = json.dumps([*content, row.extra_info.reward_mode], sort_keys=True, ensure_ascii=True, default=str)
     return hashlib.blake2b(text.encode("ascii"), digest_size=16).digest()
+
+
+def _plain(value: Any) -> Any:
+    """A gold answer without case and spaces that are not between words."""
+    if isinstance(value, str):
+        return " ".join(value.casefold().split())
+    if isinstance(value, Mapping):
+        return {key: _plain(part) for key, part in value.items()}
+    return [_plain(part) for part in value] if isinstance(value, list | tuple) else value

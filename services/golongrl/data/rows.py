@@ -296,7 +296,8 @@ def _decoded(line: bytes) -> object:
     except RecursionError:
         return Unreadable("not JSON", "not JSON that can be read: it nests too deeply")
     except json.JSONDecodeError as error:
-        return Unreadable("not JSON", f"not JSON: {error}")
+        alone = "; lines end with CR alone, write LF" if b"\r" in line.strip() else ""
+        return Unreadable("not JSON", f"not JSON: {error}{alone}")
     except ValueError as error:
         # A number of thousands of digits, whose message tells how to change Python.
         return Unreadable("not JSON", f"not JSON that can be read: {str(error).partition(': value has')[0]}")
