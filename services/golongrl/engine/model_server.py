@@ -3,11 +3,9 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from golongrl.engine import metrics as engine_metrics
 from golongrl.engine.config import EngineConfig
@@ -92,55 +90,3 @@ def _gauges(serving: Serving) -> None:
     metrics.gauge(engine_metrics.CACHE_HIT_RATE, lambda: metrics.cache_hit_rate)
     metrics.gauge(engine_metrics.THROUGHPUT, lambda: metrics.throughput.value)
     metrics.gauge(engine_metrics.CAPACITY, lambda: serving.capacity)
-
-
-def rotary(model: PreTrainedModel) -> dict[str, Any] | None:
-    """What the model's positions turn by, for a client that checks its rope scaling; None where it has no such part."""
-    part = getattr(model.base_model, "rotary_emb", None)
-    frequencies = getattr(part, "inv_freq", None)
-    if not isinstance(frequencies, torch.Tensor):
-        return None
-    return {"inv_freq": frequencies.tolist(), "attention_factor": float(getattr(part, "attention_scaling", 1.0))}
-
-
-def loads(serving: Serving) -> dict[str, Any]:
-    """The answer of `/v1/loads`: one data-parallel rank, with the fields that mean something here."""
-    engine = serving.engine
-    scheduler, generator = engine.scheduler, engine.generator
-    running, waiting, used = len(scheduler.running), len(scheduler.waiting), generator.used_tokens
-    bytes_of = {name: sum(tensor.nbytes for tensor in tensors) for name, tensors in engine.memory().items()}
-    return {
-        "timestamp": datetime.now(UTC).isoformat(),
-        "version": API_VERSION,
-        "accelerator": None,
-        "num_accelerators": 1,
-        "loads": [
-            {
-                "timestamp": time.time(),
-                "dp_rank": 0,
-                "num_running_reqs": running,
-                "num_waiting_reqs": waiting,
-                "num_waiting_uncached_tokens": sum(len(request.tokens) for request in tuple(scheduler.waiting)),
-                "num_used_tokens": used,
-                "num_total_tokens": used,
-                "max_total_num_tokens": serving.capacity,
-                "max_running_requests": serving.config.max_batch,
-                "token_usage": used / serving.capacity,
-                "gen_throughput": serving.metrics.throughput.value,
-                "cache_hit_rate": serving.metrics.cache_hit_rate,
-                "utilization": running / serving.config.max_batch,
-                "memory": {
-                    "weight_gb": bytes_of["weight"] / 2**30,
-                    "kv_cache_gb": bytes_of["kv_cache"] / 2**30,
-                    "graph_gb": 0.0,
-                    "token_capacity": serving.capacity,
-                },
-                "queues": {
-                    "waiting": waiting,
-                    "grammar": 0,
-                    "paused": running if scheduler.paused else 0,
-                    "retracted": sum(request.retractions > 0 for request in tuple(scheduler.waiting)),
-                },
-            }
-        ],
-    }

@@ -1,0 +1,1 @@
+"""The routes of the engine, each group of them a router."""
