@@ -178,16 +178,6 @@ def masks_negatives(before: bool, entropy: float, *, low: float, high: float) ->
     return before
 
 
-def task_metrics(scores: Tensor, groups: Ids, tasks: Ids) -> dict[str, float]:
-    """Reward statistics per task type, under the original's names (`task_metrics/<type>/mean_reward` ...).
-
-    `std_reward` is the population deviation over the type's responses; `rate_adv` the type's share of the summed
-    population deviations of all prompts (the norm of the centred rewards stands for the gradient's); `rate_num` its
-    share of the prompts. Unscored responses count nowhere.
-    """
-    return _AdvantageBatch.of(scores, groups, tasks).metrics()
-
-
 @dataclass(frozen=True)
 class _AdvantageBatch:
     """The scored responses of a batch with the statistics of its prompts, all float64.
@@ -266,6 +256,12 @@ class _AdvantageBatch:
         return result
 
     def metrics(self, per_task: bool = True) -> dict[str, float]:
+        """Reward statistics per task type, under the original's names (`task_metrics/<type>/mean_reward` ...).
+
+        `std_reward` is the population deviation over the type's responses; `rate_adv` the type's share of the summed
+        population deviations of all prompts (the norm of the centred rewards stands for the gradient's); `rate_num`
+        its share of the prompts. Unscored responses count nowhere.
+        """
         unscored = {"rewards/unscored_ratio": _ratio(int((~self.scored).sum()), self.scored.numel())}
         if not per_task:
             return unscored

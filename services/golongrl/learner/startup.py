@@ -6,34 +6,29 @@ need not wait for the ranks; Ray and the ranks; the checkpoint's state; the loop
 
 import asyncio
 import contextlib
-import hashlib
 import secrets
 import socket
 import warnings
-from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import structlog
-from numpy.typing import NDArray
 
-from golongrl.data import Prepared, lease_order, open_splits, resolve, weighted_order
-from golongrl.data.model_config import CONFIG, read_config
 from golongrl.errors import is_full, no_space, writing_to
 from golongrl.files import refuse_foreign
 from golongrl.heartbeat import heartbeat
-from golongrl.learner import memory, model_identity
+from golongrl.learner import memory
 from golongrl.learner.checkpoints import resume
-from golongrl.learner.checkpoints.resume import Identity, Resumed
+from golongrl.learner.checkpoints.resume import Resumed
 from golongrl.learner.checkpoints.saver import CheckpointSaver
 from golongrl.learner.checkpoints.store import Checkpoint, Checkpoints
 from golongrl.learner.exit_deadline import ExitDeadline
 from golongrl.learner.flops import pairs_per_token
 from golongrl.learner.fsync import StorageError
+from golongrl.learner.inputs import Inputs
 from golongrl.learner.loop import RESULT, TrainingLoop
 from golongrl.learner.observe import metrics_log
 from golongrl.learner.observe.health import create_app
@@ -54,9 +49,7 @@ from golongrl.learner.validation import ValidationRounds
 from golongrl.learner.weights.publisher import Publisher
 from golongrl.learner.weights.store import EXPORT, WeightStore, mark_export
 from golongrl.queue import SampleQueue
-from golongrl.recipe import Recipe, RecipeError
-from golongrl.recipe.fit import rows_fault
-from golongrl.recipe.functions import check_functions
+from golongrl.recipe import Recipe
 from golongrl.routes.model import routing_of
 from golongrl.routes.store import folder_in
 from golongrl.serving import bind, served
@@ -79,52 +72,6 @@ class LearnerConfig:
     out: Path
     host: str = "127.0.0.1"
     port: int = 0  # of /healthz and /metrics; 0 is none
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """What a run trains on, checked."""
-
-    recipe: Recipe
-    model: Path
-    model_config: dict[str, Any]
-    data: Prepared
-    held_out: Prepared | None
-    order: list[NDArray[np.int32]]  # of every epoch
-    identity: Identity
-
-    @classmethod
-    def read(cls, recipe: Recipe, data_folder: Path) -> "Inputs":
-        """
-        Raises:
-            GolongrlError: model, data and recipe cannot be trained with; one line says why.
-        """
-        check_functions(recipe)
-        model = resolve(recipe.model.path, trust_remote_code=recipe.model.trust_remote_code)
-        model_config = read_config(model / CONFIG)
-        memory.check_layout(recipe, model_config)
-        memory.check_kernel(recipe, model_config, lambda name: find_spec(name) is not None)
-        data, held_out = open_splits(data_folder)
-        if fault := rows_fault(recipe, len(data)):
-            raise RecipeError(fault)
-        order = [_order(recipe, data, epoch) for epoch in range(recipe.data.epochs)]
-        if not any(len(rows) for rows in order):
-            counts = Counter(data.task_types)
-            found = ", ".join(f"{counts[task]} of {task}" for task in sorted(recipe.data.task_weights or {}))
-            raise RecipeError(
-                f"data.task_weights fills no batch of {recipe.queue.groups_per_step} groups: there are {found} rows; "
-                "leave out the types without rows, or give them less weight"
-            )
-        digest = hashlib.sha256(b"".join(np.ascontiguousarray(rows).tobytes() for rows in order)).hexdigest()
-        identity = Identity(recipe, len(data), digest, model_identity.of(model, model_config), data.digest)
-        return cls(recipe, model, model_config, data, held_out, order, identity)
-
-
-def _order(recipe: Recipe, data: Prepared, epoch: int) -> NDArray[np.int32]:
-    size, weights = recipe.queue.groups_per_step, recipe.data.task_weights
-    if weights is None:
-        return lease_order(data.tasks, size, recipe.seed, epoch)
-    return weighted_order(data.task_types, size, recipe.seed, epoch, dict(weights.items()))
 
 
 async def train(recipe: Recipe, config: LearnerConfig) -> None:

@@ -11,7 +11,6 @@ import json
 import math
 import os
 import threading
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -30,7 +29,6 @@ from verl.utils.flops_counter import get_device_flops
 from verl.workers.engine import BaseEngine, EngineRegistry
 from verl.workers.engine_workers import TrainingWorker
 
-from golongrl.broadcast.process import SenderFailedError, SenderProcess, reachable
 from golongrl.learner.batch.samples import Shard
 from golongrl.learner.checkpoints.reshard import load_resharded, saved_ranks
 from golongrl.learner.checkpoints.snapshot import SnapshotWriter
@@ -38,6 +36,7 @@ from golongrl.learner.fsync import Written
 from golongrl.learner.ranks.optimizer import recipe_settings
 from golongrl.learner.ranks.policy_loss import policy_loss
 from golongrl.learner.ranks.reduction import mean_of, note, over_all_ranks, reduce_over_ranks, reduced
+from golongrl.learner.ranks.staging import WeightStaging
 from golongrl.learner.ranks.tensors import (
     ROUTES,
     Correction,
@@ -55,7 +54,7 @@ from golongrl.learner.recorded_routes import RoutesReader
 from golongrl.learner.skipped_updates import METRIC as SKIPPED
 from golongrl.learner.timing import timed
 from golongrl.learner.umask import follow
-from golongrl.learner.weights.export import DeltaWriter, ExportedFile, Staged, take_shards, write_taken
+from golongrl.learner.weights.export import Staged
 from golongrl.recipe import Recipe
 from golongrl.recipe.prefix_support import plain_reason
 
@@ -86,14 +85,6 @@ class RankInfo:
     plain_reason: str | None  # why prompts are not computed once; None: they are
 
 
-@dataclass(frozen=True)
-class Staging:
-    """A rank's share while it is being written."""
-
-    folder: str
-    files: Future[list[ExportedFile]]
-
-
 class LearnerRank(TrainingWorker):  # type: ignore[misc]  # verl carries no types for it
     """A rank as verl's worker group drives it. Methods are collective; they return the same thing on every rank."""
 
@@ -117,14 +108,7 @@ class LearnerRank(TrainingWorker):  # type: ignore[misc]  # verl carries no type
         self._routes = routes
         self._on_cpu = on_cpu
         self._reference: BaseEngine | None = None
-        self._sender: SenderProcess | None = None  # of the first rank, where weights are broadcast
-        self._staging: Staging | None = None
-        self._writer = ThreadPoolExecutor(1, thread_name_prefix="weights")
-        self._deltas = (
-            DeltaWriter(getattr(torch, recipe.model.dtype))
-            if recipe.learner.weights == "disk" and recipe.learner.weight_base_every > 1
-            else None
-        )
+        self._staging = WeightStaging(recipe)
         self._device = get_torch_device().current_device()
         if recipe.algorithm.kl_loss_coef > 0:
             frozen = worker_config(
@@ -265,51 +249,26 @@ class LearnerRank(TrainingWorker):  # type: ignore[misc]  # verl carries no type
         Without a folder the first rank writes all of them to where its sender reads them. Every rank gathers. With a
         `parent`, the folder of the version before, what changed since is written where that is less.
         """
-        durable = folder is not None  # what the sender reads goes with the host in any case
-        ranks = dist.get_world_size() if durable else 1
-        if folder is None:
-            folder = str(self._sending_folder()) if dist.get_rank() == 0 else ""
         tied = bool(self.model_config.hf_config.tie_word_embeddings)
         parameters, _ = self.engine.get_per_tensor_param()
-        taken = take_shards(
-            # state_dict names the output head even when it is the embedding; transformers stores it once.
-            ((name, tensor) for name, tensor in parameters if not (tied and name == "lm_head.weight")),
-            dtype=getattr(torch, self._recipe.model.dtype),
-            rank=dist.get_rank(),
-            ranks=ranks,
-        )
-        if durable and self._deltas is not None:
-            files = self._writer.submit(
-                self._deltas.write, taken, Path(folder), None if parent is None else Path(parent)
-            )
-        else:
-            files = self._writer.submit(write_taken, taken, Path(folder), durable=durable)
-        self._staging = Staging(folder, files)
+        # state_dict names the output head even when it is the embedding; transformers stores it once.
+        stored = ((name, tensor) for name, tensor in parameters if not (tied and name == "lm_head.weight"))
+        self._staging.begin(stored, folder, parent)
 
     @ray.method(concurrency_group=FILES)  # type: ignore[untyped-decorator]
     def staged(self) -> Staged:
         """Wait until this rank's share is written; its files, with sizes and sha256."""
-        assert self._staging is not None
-        return Staged(self._staging.folder, self._staging.files.result())
+        return self._staging.finished()
 
     @ray.method(concurrency_group=FILES)  # type: ignore[untyped-decorator]
     def hold(self, folder: str, version: int, lineage: str) -> str | None:
         """Send what was staged there from now on; the first rank answers where engines ask for it."""
-        if self._sender is None:
-            return None
-        self._sender.hold(Path(folder), version, lineage)
-        return self._sender.source
+        return self._staging.hold(folder, version, lineage)
 
     @register(dispatch_mode=Dispatch.ONE_TO_ALL, blocking=False)  # type: ignore[untyped-decorator]
     def close(self) -> None:
         """End the sender, and delete what it sends: it would be killed before it could."""
-        if self._sender is not None:
-            self._sender.close()
-
-    def _sending_folder(self) -> Path:
-        if self._sender is None:
-            self._sender = SenderProcess(reachable(os.environ), _leave)
-        return self._sender.folder()
+        self._staging.close()
 
     def _assemble(self, shard: Shard) -> TensorDict:
         temperature = self._recipe.rollout.temperature
@@ -378,12 +337,6 @@ class LearnerRank(TrainingWorker):  # type: ignore[misc]  # verl carries no type
             "use_dynamic_bsz": True,
             "max_token_len_per_gpu": learner.max_tokens_per_rank,
         }
-
-
-def _leave(_: SenderFailedError) -> None:
-    """End this rank, and with it the job, which is then restarted: without a sender the engines would wait for these
-    weights forever, and the learner for the engines."""
-    os._exit(1)
 
 
 def _prepare_cpu() -> None:
