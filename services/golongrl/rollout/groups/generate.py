@@ -78,6 +78,23 @@ async def generate_group(
     return [first.result(), *(task.result() for task in rest)]
 
 
+class _Trial:
+    """One request for a response: when it began, when its first token came, and its progress, which `live` follows."""
+
+    def __init__(self, live: LiveGroup, index: int, leading: asyncio.Event) -> None:
+        self.begun = time.monotonic()
+        self.first_token: float | None = None
+        self._live, self._index, self._leading = live, index, leading
+        live.advance(index, 0)
+
+    def progress(self, tokens: int) -> None:
+        """`tokens` are done."""
+        if self.first_token is None:
+            self.first_token = time.monotonic()
+            self._leading.set()
+        self._live.advance(self._index, tokens)
+
+
 async def _one(
     engine: EngineClient,
     prompt: Prompt,
@@ -95,16 +112,7 @@ async def _one(
     if prompt.routing is not None:
         routes = RoutesAsked(prompt.routing, prompt.ids.size, 0 if index == 0 else prompt.ids.size)
     for attempt in range(1, ATTEMPTS + 1):
-        begun = time.monotonic()
-        first_token: list[float] = []
-
-        def progress(tokens: int, first_token: list[float] = first_token) -> None:
-            if not first_token:
-                first_token.append(time.monotonic())
-                leading.set()
-            live.advance(index, tokens)
-
-        live.advance(index, 0)
+        trial = _Trial(live, index, leading)
         try:
             answer = await engine.generate(
                 prompt.ids,
@@ -114,7 +122,7 @@ async def _one(
                 extra_key=prompt.cache_key or None,
                 routes=routes,
                 stream=stream,
-                on_progress=progress,
+                on_progress=trial.progress,
                 headers=prompt.headers,
             )
         except EngineBusyError:
@@ -133,10 +141,10 @@ async def _one(
     live.ended[index] = answer.finish != "abort"
     if live.ended[index]:
         # Unstreamed, the only progress was the end: then the prefill counts as decoding, on the careful side.
-        decoding_since = first_token[0] if stream and first_token else begun
-        pace.saw_response(len(answer.ids), time.monotonic() - decoding_since)
-        if stream and index == 0 and first_token and answer.cached_tokens is not None:
-            pace.saw_prefill(prompt.ids.size - answer.cached_tokens, first_token[0] - begun)
+        first_token = trial.first_token if stream else None
+        pace.saw_response(len(answer.ids), time.monotonic() - (first_token or trial.begun))
+        if index == 0 and first_token is not None and answer.cached_tokens is not None:
+            pace.saw_prefill(prompt.ids.size - answer.cached_tokens, first_token - trial.begun)
     return answer
 
 

@@ -11,7 +11,7 @@ lease on a group can be renewed by true progress, and the first chunk says that 
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -25,8 +25,6 @@ from golongrl.rollout.sglang.answers import (
     ModelInfo,
     RoutesAsked,
     parse_checksums,
-    parse_generation,
-    parse_json,
     parse_model_info,
     tokens_done,
 )
@@ -38,17 +36,10 @@ from golongrl.rollout.sglang.errors import (
 )
 from golongrl.rollout.sglang.http import MOST_BYTES, EngineHttp, failure, read_bounded, unreachable
 from golongrl.rollout.sglang.sampling import SamplingParams
+from golongrl.rollout.sglang.stream import LONG_BYTES, events, generation_of, interval, most_bytes, whole
 
 PauseMode = Literal["abort", "retract", "in_place"]
 
-# A stream's chunks repeat everything so far, so its bytes grow with the number of chunks; at 16 the whole stream is
-# about 8 times the final answer, and progress is still seen every sixteenth of the longest response.
-CHUNKS = 16
-# Most bytes of an answer, without its tokens and for each token: its id twice, its log-prob, its text twice escaped.
-_ANSWER_BYTES = 1 << 20
-_TOKEN_BYTES = 1 << 10
-# Reading more takes longer than other requests of the loop should wait: the routes of a long prompt are 300 MB.
-_LONG_BYTES = 1 << 22
 # SGLang answers this when it has loaded new weights but could not drop the KV cache: the weights ARE the new ones, the
 # version it reports is not.
 _NOT_FLUSHED = "cache was not flushed"
@@ -111,13 +102,10 @@ class EngineClient(EngineHttp):
             EngineProtocolError: the answer cannot be used.
         """
         check_ids(prompt, vocab_size)
-        params = sampling.as_params()
-        if stream:
-            params["stream_interval"] = max(1, sampling.max_new_tokens // CHUNKS)
         body = {
             "rid": rid,
             "input_ids": prompt.tolist(),
-            "sampling_params": params,
+            "sampling_params": sampling.as_params() | (interval(sampling.max_new_tokens) if stream else {}),
             "return_logprob": True,
             "stream": stream,
             **({} if extra_key is None else {"extra_key": extra_key}),
@@ -125,9 +113,7 @@ class EngineClient(EngineHttp):
         }
         deadlines = self._deadlines
         timeout = httpx.Timeout(deadlines.silence_s, connect=deadlines.connect_s, write=deadlines.control_s)
-        most = _ANSWER_BYTES + sampling.max_new_tokens * _TOKEN_BYTES
-        if routes is not None:
-            most += routes.most_bytes(sampling.max_new_tokens)
+        most = most_bytes(sampling.max_new_tokens, routes)
         last = b""
         clock = asyncio.get_running_loop().time
         try:
@@ -142,16 +128,16 @@ class EngineClient(EngineHttp):
                 if response.status_code != 200:
                     text = await read_bounded(response, MOST_BYTES)
                     raise failure("POST /generate", response.status_code, text.decode(errors="replace"))
-                async for event in _events(response, most) if stream else _whole(response, most):
+                async for event in events(response, most) if stream else whole(response, most):
                     last = event
                     silence.reschedule(clock() + deadlines.silence_s)
                     if on_progress is not None and (tokens := tokens_done(event)) is not None:
                         on_progress(min(tokens, sampling.max_new_tokens))
         except (httpx.RequestError, TimeoutError) as error:
             raise unreachable(f"POST /generate {rid} at {self.url}", error, deadlines.silence_s) from error
-        if len(last) > _LONG_BYTES:
-            return await asyncio.to_thread(_last_event, last, rid, vocab_size, routes)
-        return _last_event(last, rid, vocab_size, routes)
+        if len(last) > LONG_BYTES:
+            return await asyncio.to_thread(generation_of, last, rid, vocab_size, routes)
+        return generation_of(last, rid, vocab_size, routes)
 
     async def abort(self, rid: str | None = None) -> None:
         """End one request, or with None all of them; a request that is not there is no error."""
@@ -353,45 +339,3 @@ def check_ids(prompt: NDArray[np.int32], vocab_size: int) -> None:
 
 def _counts(*values: object) -> bool:
     return all(isinstance(value, int) and not isinstance(value, bool) and 1 <= value < 1 << 16 for value in values)
-
-
-async def _events(response: httpx.Response, most: int) -> AsyncIterator[bytes]:
-    """The payloads of a server-sent event stream, each of at most `most` bytes.
-
-    Not httpx's line iterator: it also splits at U+2028 and U+0085, which JSON may hold unescaped.
-    """
-    # The line so far, in parts: joined for each chunk, a long line would be copied as often as it has chunks.
-    tail: list[bytes] = []
-    held = seen = 0
-    async for chunk in response.aiter_bytes():
-        seen += len(chunk)
-        first, *others = chunk.split(b"\n")
-        lines = [] if not others else [b"".join([*tail, first]), *others[:-1]]
-        if others:
-            tail, held = [others[-1]], len(others[-1])
-        else:
-            tail.append(first)
-            held += len(first)
-        if max(held, *map(len, lines), 0) > most or seen > most * 2 * CHUNKS:
-            raise EngineProtocolError(f"POST /generate: an answer of more than {most} bytes")
-        for line in lines:
-            if line.startswith(b"data:") and line != b"data: [DONE]":
-                yield line[5:]
-
-
-async def _whole(response: httpx.Response, most: int) -> AsyncIterator[bytes]:
-    yield await read_bounded(response, most)
-
-
-def _last_event(event: bytes, rid: str, vocab_size: int, routes: RoutesAsked | None) -> Generation:
-    if not event:
-        raise EngineProtocolError(f"generate {rid}: the stream ended without an answer")
-    body = parse_json(event, f"generate {rid}")
-    if "error" in body:  # a streamed request was found wrong after the 200 was sent
-        code = body["error"].get("code") if isinstance(body["error"], Mapping) else None
-        raise failure(
-            "POST /generate",
-            code if isinstance(code, int) and 400 <= code < 600 else 400,
-            event.decode(errors="replace"),
-        )
-    return parse_generation(body, rid, vocab_size, routes)
