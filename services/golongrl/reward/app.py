@@ -16,7 +16,7 @@ from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
 import structlog
-from fastapi import Depends, FastAPI, Request, Response
+from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import JSONResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
@@ -93,19 +93,7 @@ def create_app(
         redirect_slashes=False,
     )
 
-    @app.exception_handler(RefusedError)
-    async def refused(_request: Request, error: RefusedError) -> JSONResponse:
-        metrics.refused.labels(code=str(error.status)).inc()
-        return JSONResponse(error.problem.model_dump(), status_code=error.status, headers=error.headers)
-
-    @app.exception_handler(ClientDisconnect)
-    async def disconnected(_request: Request, _error: ClientDisconnect) -> Response:
-        log.info("a client disconnected before its request was complete")
-        return Response(status_code=_CLIENT_GONE)
-
-    @app.exception_handler(HTTPException)
-    async def http_error(_request: Request, error: HTTPException) -> JSONResponse:
-        return JSONResponse(Problem(detail=str(error.detail)).model_dump(), error.status_code, error.headers)
+    _error_handlers(app, metrics)
 
     @app.post(
         "/v1/score",
@@ -143,13 +131,39 @@ def create_app(
             response.headers[REQUEST_ID] = name
         return ScoreResponse(results=results)
 
-    @app.get("/healthz", response_model=Health, summary="The process is alive")
+    app.include_router(_probes(pool, config.worker_count, metrics))
+    app.openapi = lambda: _openapi(app, config)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
+    app.state.pool = pool
+    return app
+
+
+def _error_handlers(app: FastAPI, metrics: RewardMetrics) -> None:
+    @app.exception_handler(RefusedError)
+    async def refused(_request: Request, error: RefusedError) -> JSONResponse:
+        metrics.refused.labels(code=str(error.status)).inc()
+        return JSONResponse(error.problem.model_dump(), status_code=error.status, headers=error.headers)
+
+    @app.exception_handler(ClientDisconnect)
+    async def disconnected(_request: Request, _error: ClientDisconnect) -> Response:
+        log.info("a client disconnected before its request was complete")
+        return Response(status_code=_CLIENT_GONE)
+
+    @app.exception_handler(HTTPException)
+    async def http_error(_request: Request, error: HTTPException) -> JSONResponse:
+        return JSONResponse(Problem(detail=str(error.detail)).model_dump(), error.status_code, error.headers)
+
+
+def _probes(pool: WorkerPool, workers: int, metrics: RewardMetrics) -> APIRouter:
+    """What needs no token."""
+    router = APIRouter()
+
+    @router.get("/healthz", response_model=Health, summary="The process is alive")
     async def healthz() -> Health:
         return Health(status="ok", workers=pool.warm, detail="alive", waits=dumps(pool.waits()))
 
-    @app.get("/readyz", response_model=Health, summary="Workers are warm", responses={503: {"model": Health}})
+    @router.get("/readyz", response_model=Health, summary="Workers are warm", responses={503: {"model": Health}})
     async def readyz(response: Response) -> Health:
-        detail = f"{pool.warm} of {config.worker_count} workers are warm"
+        detail = f"{pool.warm} of {workers} workers are warm"
         if pool.warm:
             return Health(status="ok", workers=pool.warm, detail=detail)
         response.status_code = 503
@@ -157,7 +171,7 @@ def create_app(
             status="starting", workers=0, detail=detail + (", and none can be started" if pool.broken else "")
         )
 
-    @app.get(
+    @router.get(
         "/metrics",
         summary="Prometheus metrics",
         response_class=Response,
@@ -166,9 +180,7 @@ def create_app(
     async def get_metrics(request: Request) -> Response:
         return exposition(metrics.registry, request.headers.get("accept", ""))
 
-    app.openapi = lambda: _openapi(app, config)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
-    app.state.pool = pool
-    return app
+    return router
 
 
 def _problems(config: RewardConfig) -> dict[int, str]:

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+import plotly.graph_objects as go
+
 from golongrl import files
 from golongrl.recipe import Recipe
 from golongrl.telemetry import history as runs
@@ -52,20 +54,10 @@ _EVENTS = (
 )
 
 
-def render(data: RunData, recipe: Recipe, run: str, recipe_yaml: str, about: str = "") -> str:
-    """The whole page. A run without steps gives a page that says so.
-
-    Args:
-        about: where and when the run was, as text.
-    """
-    title, history = f"{TITLE}{run}", data.history
-    what = html.escape(f"recipe {recipe.name} · {recipe.algorithm.estimator} · {recipe.model.path}")
-    intro = f'<h1>{html.escape(title)}</h1><p class="sub">{what}{f"<br>{html.escape(about)}" if about else ""}</p>'
-    source = f"<h2>Recipe</h2><pre>{html.escape(recipe_yaml)}</pre>"
-    if not history.records:
-        return f"{head(title)}<body><main>{intro}<p>No step has finished yet.</p>{source}</main></body></html>"
-    bound = recipe.queue.max_staleness
-    plots = (
+def _plots(data: RunData, bound: int) -> Sequence[tuple[str, str, Sequence[go.Figure]]]:
+    """Each section's name, what it shows, and its figures; without figures it is left out."""
+    history = data.history
+    return (
         ("Reward", "Every response is scored by its task's own metric, from 0 to 1.", [figures.reward_figure(history)]),
         (
             "Reward by task type",
@@ -84,7 +76,11 @@ def render(data: RunData, recipe: Recipe, run: str, recipe_yaml: str, about: str
             "computed; it is left out of every mean.",
             figures.response_figures(history),
         ),
-        ("Staleness", "Policy versions between sampling and training.", [figures.staleness_figure(history, bound)]),
+        (
+            "Staleness",
+            "Policy versions between sampling and training.",
+            [figures.staleness_figure(history, bound)],
+        ),
         ("Queue", "What the sample queue held when a step ended.", figures.queue_figures(history)),
         ("Time per phase", "What the learner did in each step.", [figures.time_figure(history)]),
         (
@@ -120,7 +116,23 @@ def render(data: RunData, recipe: Recipe, run: str, recipe_yaml: str, about: str
             figures.optimiser_figures(history),
         ),
     )
-    body = "".join(section(name, note, drawn) for name, note, drawn in plots if drawn)
+
+
+def render(data: RunData, recipe: Recipe, run: str, recipe_yaml: str, about: str = "") -> str:
+    """The whole page. A run without steps gives a page that says so.
+
+    Args:
+        about: where and when the run was, as text.
+    """
+    title, history = f"{TITLE}{run}", data.history
+    what = html.escape(f"recipe {recipe.name} · {recipe.algorithm.estimator} · {recipe.model.path}")
+    intro = f'<h1>{html.escape(title)}</h1><p class="sub">{what}{f"<br>{html.escape(about)}" if about else ""}</p>'
+    source = f"<h2>Recipe</h2><pre>{html.escape(recipe_yaml)}</pre>"
+    if not history.records:
+        return f"{head(title)}<body><main>{intro}<p>No step has finished yet.</p>{source}</main></body></html>"
+    body = "".join(
+        section(name, note, drawn) for name, note, drawn in _plots(data, recipe.queue.max_staleness) if drawn
+    )
     page = f"<main>{intro}{cards(glance(data, recipe))}{body}{groups.section(data.groups)}{source}</main>"
     return f"{head(title)}<body>{page}{plotly_script()}</body></html>"
 
