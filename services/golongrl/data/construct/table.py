@@ -177,7 +177,6 @@ class Lookup:
 
     def __init__(self, folder: Path, column: str) -> None:
         self._folder = folder
-        self._column = column
         self._where: dict[str, tuple[str, int]] = {}
         self._sizes: dict[str, list[int]] = {}  # rows of each row group of a shard
         self._cache: OrderedDict[tuple[str, int], pa.Table] = OrderedDict()

@@ -61,7 +61,6 @@ class BenchmarkIndex:
     contexts: Hashes  # sorted, without repeats
     context_owners: NDArray[np.int32]
     benchmarks: Sequence[str]
-    unmatchable: int
 
     @classmethod
     def open(cls, folder: Path) -> "BenchmarkIndex":
@@ -70,7 +69,7 @@ class BenchmarkIndex:
         return cls(
             n=meta["n"], step=meta["step"], items=[tuple(item) for item in meta["items"]],
             lengths=[tuple(one) for one in meta["lengths"]],
-            whole=meta["whole"], benchmarks=meta["benchmarks"], unmatchable=meta["unmatchable"],
+            whole=meta["whole"], benchmarks=meta["benchmarks"],
             **{name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in _ARRAYS},
         )  # fmt: skip
 
