@@ -1,6 +1,7 @@
 """What the API server would refuse, the schema refuses first; and what is null renders or is named."""
 
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import jsonschema
@@ -240,12 +241,17 @@ def shape(node: Any, word: str) -> Any:
     return "text" if isinstance(node, str) else node
 
 
+@cache
+def places(word: str) -> tuple[str, ...]:
+    """Every text of the values that may be the word."""
+    return tuple(key for key in texts(Values) if key not in CHOOSING and not faults(at(key, word)))
+
+
 def named(word: str, switches: str) -> Manifest:
     """The switches' values, with the word wherever a text may be it."""
     values: Manifest = MATRIX[switches]
-    for key in texts(Values):
-        if key not in CHOOSING and not faults(at(key, word)):
-            values = _over(values, at(key, word))
+    for key in places(word):
+        values = _over(values, at(key, word))
     both = {"commonLabels": {word: word}, "network": {"ncclEnv": {f"A{PLAIN}": word}}}
     return _over(values, both | {"reward": {"podAnnotations": {word: word}, "args": [word]}})
 
