@@ -69,7 +69,7 @@ _RATIO = re.compile(r"(\d{1,20}(?:\.\d{1,20})?)\s?(?:[:∶比]|\s(?:to|:)\s|/|\b
 _SIGN_OF_RATIO = re.compile(r"[:∶比]")
 _QUOTIENT = re.compile(r"\\frac\s?\{(\d{1,20})\}\s?\{(\d{1,20})\}")
 # A part of a year, a year before our era, a century, several years: as spelling.py writes them, equal as texts alone.
-_PERIOD = re.compile(r"[QH]\d (?:FY\s?)?\d{4}|\d{1,5} BC|\d{1,2}th century|\d{2,3}0s", re.IGNORECASE)
+_PERIOD = re.compile(r"[QH]\d (?:FY\s?)?\d{4}|\d{1,5} BC|\d{1,2}th century(?: BC)?|\d{2,3}0s", re.IGNORECASE)
 _BETWEEN = re.compile(r"(?:between\s+(.+?)\s+and\s+(.+)|from\s+(.+?)\s+to\s+(.+))", re.IGNORECASE)
 
 
@@ -81,8 +81,6 @@ def read(text: str) -> Mark | None:
     point = _point(text)
     if point is not None:
         return point
-    if _PERIOD.fullmatch(text):
-        return ("period", text.casefold())
     if _SIGN_OF_RATIO.search(text) and (ratio := as_ratio(text)) is not None:
         return ratio
     found = _season(text)
@@ -111,6 +109,8 @@ def as_ratio(text: str) -> Mark | None:
 
 
 def _point(text: str) -> Mark | None:
+    if _PERIOD.fullmatch(text):
+        return ("period", text.casefold())
     text = _WEEKDAY.sub("", text, count=1)
     for form in _NAMED:
         found = form.fullmatch(text)

@@ -20,7 +20,7 @@ _SPACE = re.compile(
 _NOTHING = re.compile(r"\\!|\\(?:left|right|displaystyle|textstyle|limits|big|Big|bigl|bigr)(?![a-zA-Z])")
 _WRAPPER = re.compile(
     r"\\(?:text(?:bf|it|rm|sf|tt|normal|up|md)?|math(?:rm|bf|it|sf|tt|normal)|mbox|hbox|operatorname\*?|emph|bold(?:symbol)?"
-    r"|num|unit|underline|bf|rm)\s*\{([^{}]*)\}"
+    r"|num|unit|underline|bf|rm)\s*\{((?:[^{}]|\{[^{}]*\})*)\}"
 )
 _MEASURE = re.compile(r"\\(?:SI|qty)\s*\{([^{}]*)\}\s*\{([^{}]*)\}")
 _ESCAPED = re.compile(r"\\([$%&#_])")
@@ -125,6 +125,7 @@ def same_text(one: str, other: str) -> bool:
     return bool(a) and a == b
 
 
+_INDEX = re.compile(r"_\{?(\d{1,9})\}?")  # "CO_2" is "CO2"
 _QUOTES = re.compile(r"[\"“”„«»「」『』《》〈〉]")
 _FULL_STOP = re.compile(r"(?<=[^\W\d_])\.")  # of an abbreviation
 _LIST = re.compile(r"\s*(?:、|,|(?<=[\u4e00-\u9fff])[和与及](?=[\u4e00-\u9fff]))\s*(?:and\s)?|\s+and\s+")
@@ -134,7 +135,7 @@ def _folded(text: str) -> str:
     if is_words(text):
         text = _QUOTES.sub("", text.casefold())
         text = _LIST.sub(",", _FULL_STOP.sub("", text))
-    text = text.replace("–", "-").replace("—", "-")
+    text = _INDEX.sub(r"\1", text.replace("–", "-").replace("—", "-"))
     # Between digits a space counts: "1 2" is not "12".
     text = re.sub(r"(?<!\d) | (?!\d)", "", text)
     bracketed = text.startswith("(") and text.endswith(")") and not set(text[1:-1]) & set("(),")
