@@ -7,6 +7,7 @@ instead: a missed event delays a run by PASS_S, and a restarted operator needs n
 
 import asyncio
 import math
+import signal
 import socket
 import threading
 import time
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
+import aiohttp
 import kopf
 import structlog
 
@@ -52,6 +54,17 @@ PASS_S: Final = 15.0
 _SETTLE_S: Final = 1.0
 # The server ends a watch after this and kopf starts another, so a connection that died silently lasts no longer.
 _WATCH_S: Final = 300
+# What kopf raises where a proxy answers with a page, a text or a list instead of the API's objects.
+_ODD_ANSWERS: Final = (
+    kopf.LoginError,
+    aiohttp.ClientError,
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    RecursionError,
+)
 # A pass of three lists, the queue and a few writes has ended by then, even if each takes its whole deadline.
 LATEST_S: Final = 180.0
 
@@ -277,6 +290,37 @@ def settings() -> kopf.OperatorSettings:
     return chosen
 
 
+async def _watch(loop: Loop, stop: threading.Event | None) -> None:
+    """kopf's watches until a signal comes. They begin again after an odd answer; passes go on meanwhile."""
+    while True:
+        try:
+            await kopf.operator(
+                registry=registry(loop),
+                settings=settings(),
+                standalone=True,
+                namespaces=[loop.kube.namespace],
+                stop_flag=stop,
+            )
+            return
+        except _ODD_ANSWERS as error:
+            why = " ".join(f"{type(error).__name__} {error}".split())
+            log.warning("watch", error=f"the watch of {loop.kube.calls.server} ended and begins again: {why}")
+        if await _told_to_end(loop.pass_s, stop):
+            return
+
+
+async def _told_to_end(seconds: float, stop: threading.Event | None) -> bool:
+    """Wait so long; whether a signal came, which only kopf looks for while it runs."""
+    ended = asyncio.Event()
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, ended.set)
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await ended.wait()
+    return ended.is_set() or (stop is not None and stop.is_set())
+
+
 async def operate(loop: Loop, host: str, port: int, stop: threading.Event | None = None) -> None:
     """Run until a signal comes, or `stop` is set; /healthz and /metrics are served meanwhile.
 
@@ -289,15 +333,7 @@ async def operate(loop: Loop, host: str, port: int, stop: threading.Event | None
         await loop.lease.once()
     passes = asyncio.create_task(loop.forever())
     keeping = asyncio.create_task(loop.lease.keep() if loop.lease else asyncio.sleep(math.inf))
-    watches = asyncio.create_task(
-        kopf.operator(
-            registry=registry(loop),
-            settings=settings(),
-            standalone=True,
-            namespaces=[loop.kube.namespace],
-            stop_flag=stop,
-        )
-    )
+    watches = asyncio.create_task(_watch(loop, stop))
     try:
         async with served(app, listener):
             # If either ends, the process ends, and Kubernetes restarts it.

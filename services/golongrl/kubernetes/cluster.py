@@ -20,7 +20,7 @@ from kubernetes.aio.dynamic import DynamicClient, Resource
 from kubernetes.aio.stream import WsApiClient
 from kubernetes.aio.stream.ws_client import ERROR_CHANNEL, STDERR_CHANNEL, STDOUT_CHANNEL
 
-from golongrl.kubernetes.forms import fit, fit_object, text
+from golongrl.kubernetes.forms import count, fit, fit_object, text
 from golongrl.kubernetes.kubeconfig import Access, ClusterAccessError, ClusterError, find_access
 
 Json = dict[str, Any]
@@ -102,13 +102,13 @@ class Cluster:
 
     async def list_objects(self, kind: ObjectKind, labels: str | None = None, fields: str | None = None) -> list[Json]:
         """Objects of a kind, chosen by selectors as kubectl takes them. Raises ClusterError."""
-        found = await self._call(
+        found = await self._ask(
             f"list of {kind.plural}",
             lambda: self._dynamic.get(
                 self._resource(kind), namespace=self._place(kind), label_selector=labels, field_selector=fields, **_JSON
             ),
         )
-        items = found.get("items") if isinstance(found, dict) else None
+        items = found.get("items")
         if not isinstance(items, list):
             raise ClusterError(f"{self._where}: list of {kind.plural}: {_NO_SERVER}")
         # Items of a list come without their kind.
@@ -116,7 +116,7 @@ class Cluster:
 
     async def get(self, kind: ObjectKind, name: str) -> Json:
         """One object. Raises ClusterError."""
-        found = await self._call(
+        found = await self._ask(
             f"{kind} {name}",
             lambda: self._dynamic.get(self._resource(kind), name=name, namespace=self._place(kind), **_JSON),
         )
@@ -128,7 +128,7 @@ class Cluster:
     async def exists(self, kind: ObjectKind, name: str) -> bool:
         """Whether there is such an object; its content is not read. Raises ClusterError, if the kind is missing too."""
         try:
-            await self._call(
+            await self._ask(
                 f"{kind} {name}",
                 lambda: self._dynamic.get(
                     self._resource(kind),
@@ -144,7 +144,7 @@ class Cluster:
 
     async def apply(self, kind: ObjectKind, item: Json, force: bool = True) -> None:
         """Server-side apply. Raises ClusterError."""
-        await self._call(
+        await self._ask(
             f"{kind} {item['metadata']['name']}",
             lambda: self._dynamic.server_side_apply(
                 self._resource(kind),
@@ -159,7 +159,7 @@ class Cluster:
     async def merge(self, kind: ObjectKind, name: str, change: Json, subresource: str = "") -> None:
         """A merge patch of an object that exists, or of its subresource. Raises ClusterError."""
         path = self._resource(kind).path(name=name, namespace=self._place(kind))
-        await self._call(
+        await self._ask(
             f"{kind} {name}",
             lambda: self._dynamic.request(
                 "patch",
@@ -174,7 +174,7 @@ class Cluster:
     async def replace(self, kind: ObjectKind, item: Json) -> None:
         """An object in place of the one with its resourceVersion; ClusterConflictError if that was changed."""
         name = item["metadata"]["name"]
-        await self._call(
+        await self._ask(
             f"{kind} {name}",
             lambda: self._dynamic.replace(
                 self._resource(kind), item, namespace=self._place(kind), field_manager=self._manager, **_JSON
@@ -185,7 +185,7 @@ class Cluster:
         """Server-side apply of the status alone. Raises ClusterError."""
         name = item["metadata"]["name"]
         path = f"{self._resource(kind).path(name=name, namespace=self._place(kind))}/status"
-        await self._call(
+        await self._ask(
             f"status of {kind} {name}",
             lambda: self._dynamic.request(
                 "patch",
@@ -200,7 +200,7 @@ class Cluster:
 
     async def create(self, kind: ObjectKind, item: Json) -> None:
         """A new object. Raises ClusterError."""
-        await self._call(
+        await self._ask(
             f"{kind} {item['metadata']['name']}",
             lambda: self._dynamic.create(
                 self._resource(kind), item, namespace=self._place(kind), field_manager=self._manager, **_JSON
@@ -209,7 +209,7 @@ class Cluster:
 
     async def delete(self, kind: ObjectKind, name: str) -> None:
         """Ask for the deletion; the object is gone when everything that it owns is. Raises ClusterError."""
-        await self._call(
+        await self._ask(
             f"deletion of {kind} {name}",
             lambda: self._dynamic.delete(
                 self._resource(kind),
@@ -262,6 +262,16 @@ class Cluster:
     def _place(self, kind: ObjectKind) -> str | None:
         return self.namespace if kind.namespaced else None
 
+    async def _ask(self, what: str, call: Callable[[], Awaitable[Any]]) -> Json:
+        """A call whose answer is an object. A proxy may send a failure, or a page of its own, with the code 200."""
+        found = await self._call(what, call)
+        if not isinstance(found, dict):
+            raise ClusterError(f"{self._where}: {what}: {_NO_SERVER}")
+        refusal = fit(found, {"kind": text, "status": text, "message": text, "code": count}) or {}
+        if refusal.get("kind") == "Status" and refusal.get("status") == "Failure":
+            raise _refusal(f"{self._where}: {what}", refusal.get("code", 0), refusal.get("message", ""))
+        return found
+
     async def _call(self, what: str, call: Callable[[], Awaitable[Any]]) -> Any:
         where = f"{self._where}: {what}"
         try:
@@ -271,6 +281,8 @@ class Cluster:
             raise _refusal(where, int(error.status or 0), _message(error)) from error
         except aiohttp.WSServerHandshakeError as error:
             raise _refusal(where, error.status, error.message) from error
+        except aiohttp.ContentTypeError as error:
+            raise ClusterError(f"{where}: {_NO_SERVER}") from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             why = " ".join(f"{type(error).__name__} {error}".split())
             remedy = "check that it runs and can be reached"
