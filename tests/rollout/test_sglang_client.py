@@ -119,6 +119,27 @@ async def test_refusals_carry_the_servers_words(name: str, error: type[Exception
             await generate(client)
 
 
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [(400, EngineRefusedError), (503, EngineBusyError), (500, EngineUnavailableError), (None, None), (200, None)],
+)
+async def test_a_stream_that_the_scheduler_refused_is_no_abort(
+    status: int | None, error: type[Exception] | None
+) -> None:
+    message = "Input length (130000 tokens) exceeds the maximum allowed length (65529 tokens)."
+    finish = {"type": "abort", "message": message, "status_code": status, "err_type": None}
+    event = json.loads(json.dumps(recording("09_generate_logprob")["body"]))
+    event["output_ids"], event["meta_info"]["output_token_logprobs"] = [], []
+    event["meta_info"] |= {"weight_versions": [], "finish_reason": finish}
+    payload = b"data: " + json.dumps(event).encode() + b"\n\ndata: [DONE]\n\n"
+    async with engine(lambda _: httpx.Response(200, content=payload)) as client:
+        if error is None:
+            assert (await generate(client, stream=True)).finish == "abort"
+            return
+        with pytest.raises(error, match="Input length"):
+            await generate(client, stream=True)
+
+
 async def test_an_error_inside_a_stream_is_an_error() -> None:
     event = b'data: {"error": {"message": "Input too long", "code": 400}}\n\ndata: [DONE]\n\n'
     async with engine(lambda _: httpx.Response(200, content=event)) as client:

@@ -110,6 +110,22 @@ def parse_json(content: bytes, call: str) -> Mapping[str, Any]:
     return body
 
 
+def refusal(body: Mapping[str, Any]) -> tuple[int, str] | None:
+    """The status and message of a request that SGLang's scheduler refused: its prompt exceeds the KV cache, say.
+
+    Unstreamed, that is the status of the call; streamed, it is a 200 that ends as an abort with the status in it. An
+    abort that somebody asked for has none.
+    """
+    meta = body.get("meta_info")
+    finish = meta.get("finish_reason") if isinstance(meta, Mapping) else None
+    if not isinstance(finish, Mapping) or finish.get("type") != "abort":
+        return None
+    status = finish.get("status_code")
+    if not _is_count(status) or not 400 <= cast(int, status) < 600:
+        return None
+    return cast(int, status), str(finish.get("message"))[:_MOST_DETAIL]
+
+
 def parse_generation(
     body: Mapping[str, Any], rid: str, vocab_size: int, asked: RoutesAsked | None = None
 ) -> Generation:

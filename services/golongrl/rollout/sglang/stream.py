@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Mapping
 
 import httpx
 
-from golongrl.rollout.sglang.answers import Generation, RoutesAsked, parse_generation, parse_json
+from golongrl.rollout.sglang.answers import Generation, RoutesAsked, parse_generation, parse_json, refusal
 from golongrl.rollout.sglang.errors import EngineProtocolError
 from golongrl.rollout.sglang.http import failure, read_bounded
 
@@ -77,4 +77,6 @@ def generation_of(event: bytes, rid: str, vocab_size: int, routes: RoutesAsked |
             code if isinstance(code, int) and 400 <= code < 600 else 400,
             event.decode(errors="replace"),
         )
+    if (refused := refusal(body)) is not None:
+        raise failure("POST /generate", *refused)
     return parse_generation(body, rid, vocab_size, routes)
