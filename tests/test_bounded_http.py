@@ -264,3 +264,20 @@ async def test_a_count_of_tokens_that_no_context_has_does_not_spend_the_budget()
             with pytest.raises(GolongrlError, match="no chat completion"):
                 await client.chat(asked, 10)
             assert client.budget.reserved == 0
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        (None, None),
+        ("", None),
+        ("7", 7.0),
+        ("0", 0.0),
+        ("-1", None),
+        ("1.5", None),
+        ("Fri, 31 Dec 1999 23:59:59 GMT", None),
+    ],
+)
+def test_the_pause_that_a_server_asks_for(header: str | None, seconds: float | None) -> None:
+    answer = httpx.Response(429, headers={} if header is None else {"Retry-After": header})
+    assert bounded_http.asked_pause_s(answer) == seconds

@@ -68,3 +68,9 @@ def parsed(answer: httpx.Response) -> Any:
         return json.loads(answer.content)
     except (ValueError, RecursionError):
         return None
+
+
+def asked_pause_s(answer: httpx.Response) -> float | None:
+    """The seconds before another try that a server asks for; None where it names none, or a date."""
+    value = answer.headers.get("Retry-After", "")
+    return float(value) if value.isdecimal() else None

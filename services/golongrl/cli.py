@@ -104,13 +104,11 @@ def check(
     from golongrl.data.model_check import check_local_model
     from golongrl.evaluation.held_out import HeldOutSuite
     from golongrl.learner.checkpoints.resume import resume_note
-    from golongrl.learner.queue_settings import budget_warning
-    from golongrl.recipe.fit import steps_warning
+    from golongrl.learner.recipe_warnings import recipe_warnings
     from golongrl.recipe.functions import check_functions
-    from golongrl.recipe.unused import unused_settings
 
     checked = load(recipe, [*(overrides or ()), *([] if gpus is None else [f"learner.ranks={gpus}"])])
-    for warning in filter(None, (budget_warning(checked), steps_warning(checked), *unused_settings(checked))):
+    for warning in recipe_warnings(checked):
         print(f"warning: {warning}", file=sys.stderr)
     check_functions(checked)
     if note := resume_note(checked.learner.resume):

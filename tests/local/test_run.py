@@ -13,8 +13,18 @@ from golongrl.data.model_check import model_of
 from golongrl.data.prepared import open_splits
 from golongrl.errors import InputError
 from golongrl.learner.checkpoints.store import TRACKER, Checkpoints, LearnerState
+from golongrl.learner.recipe_warnings import recipe_warnings
 from golongrl.local.plan import Options, Ports, RunFolder
-from golongrl.local.run import _check_beginning, _prepare_data, _record_of, _remove_temporary, _resuming, _temporary
+from golongrl.local.run import (
+    TrainRequest,
+    _check_beginning,
+    _prepare_data,
+    _record_of,
+    _remove_temporary,
+    _resuming,
+    _temporary,
+    execute,
+)
 from golongrl.recipe import load
 from support.checkpoints import make
 
@@ -170,3 +180,18 @@ def test_a_damaged_record_of_the_last_start_does_not_hinder_a_resume(damage: byt
     assert _record_of(folder, Console(file=said, width=500)) is None
     assert "run.json: not a run's record (" in said.getvalue()
     assert "__init__" not in said.getvalue()
+
+
+def test_train_says_the_warnings_of_recipe_check_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    overrides = ("algorithm.entropy_low=0.1", "data.prompts=36", "learner.steps=5000")
+    request = TrainRequest(
+        recipe="quickstart", named=True, overrides=overrides, folder=RunFolder(tmp_path / "demo"), engines=1,
+        engine="sglang", sglang_venv=tmp_path / "none", redis_url=None, base_port=0, resume=False, plain=True,
+    )  # fmt: skip
+    with pytest.raises(InputError):
+        execute(request)
+    said = capsys.readouterr().out.splitlines()
+    expected = [f"warning: {line}" for line in recipe_warnings(load("quickstart", overrides))]
+    assert len(expected) == 2
+    assert said == expected
+    assert not (tmp_path / "demo").exists()

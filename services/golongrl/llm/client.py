@@ -247,7 +247,7 @@ class ChatClient:
         said = f"HTTP {response.status_code}: {' '.join(body.split())[:_SHOWN] or response.reason_phrase}"
         if response.status_code in _RETRIED:
             busy, own = response.status_code in _BUSY, response.status_code == 500
-            return _AttemptFailedError(said, _retry_after_s(response), busy=busy, own=own)
+            return _AttemptFailedError(said, bounded_http.asked_pause_s(response), busy=busy, own=own)
         if response.status_code in _ROW:
             return LlmRefusedError(f"{self._who} refused the request: {said}", response.status_code)
         advice = {
@@ -272,8 +272,3 @@ class ChatClient:
             why=str(error),
             at_once=self.gate.limit.room,
         )
-
-
-def _retry_after_s(response: httpx.Response) -> float | None:
-    value = response.headers.get("Retry-After", "")
-    return float(value) if value.isdecimal() else None

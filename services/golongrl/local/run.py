@@ -34,6 +34,7 @@ from golongrl.files import PlaceState
 from golongrl.learner.checkpoints.resume import own_checkpoint, resume_note
 from golongrl.learner.checkpoints.store import AUTO, NEVER, Checkpoints
 from golongrl.learner.checkpoints.store import read as read_checkpoint
+from golongrl.learner.recipe_warnings import recipe_warnings
 from golongrl.local import preflight, redis_server, survivors
 from golongrl.local.claim import Claim, other_recipe, resumed_recipe
 from golongrl.local.plan import LOCK, EngineKind, Options, Ports, RunFolder
@@ -149,6 +150,8 @@ def _run(request: TrainRequest, recipe: Recipe | None, claim: Claim, console: Co
         claim.write_recipe(recipe)
     options = _options(request, recipe, folder)
     _check_beginning(recipe.learner.resume, new=not request.resume)
+    for warning in recipe_warnings(recipe):
+        console.print(f"warning: {warning}", highlight=False, markup=False, soft_wrap=True)
     preflight.check(options, routes=recipe.learner.routing_replay)
     claim.made.tree(folder.data)
     _prepare_data(recipe, options, console)

@@ -276,12 +276,15 @@ def override(tree: dict[str, Any], item: str) -> None:
     """Set one `a.b=c` in a recipe's mapping, in place.
 
     Raises:
-        RecipeError: the item has no such form, or a part of its path is not a section.
+        RecipeError: the item has no such form or no value, or a part of its path is not a section.
     """
     key, equals, text = item.partition("=")
     path = key.strip().split(".")
     if not equals or not all(path):
         raise RecipeError(f"--set {item}: expected key.path=value")
+    if not text.partition("#")[0].strip():
+        # YAML reads nothing as null: an unset variable of a shell would turn the setting off.
+        raise RecipeError(f"--set {item}: no value; write {key.strip()}=null to set none")
     try:
         value = _read_whole(text)
     except yaml.YAMLError as error:

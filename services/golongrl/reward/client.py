@@ -188,7 +188,9 @@ class RewardClient:
         except httpx.RequestError as error:  # no connection, a cut one, an answer that cannot be decompressed
             raise _RetryableError(f"{type(error).__name__}: {error}".rstrip(": ")) from error
         if response.status_code in _RETRIED:
-            raise _RetryableError(f"HTTP {response.status_code}: {_problem(response).detail}", _retry_after_s(response))
+            raise _RetryableError(
+                f"HTTP {response.status_code}: {_problem(response).detail}", bounded_http.asked_pause_s(response)
+            )
         if response.status_code != 200:
             problem = _problem(response)
             raise RewardRejectedError(
@@ -238,11 +240,6 @@ def pause_s(attempt: int, asked_s: float | None, jitter: Callable[[float, float]
         return asked_s + jitter(0.0, min(1.0, 0.5 * asked_s))  # so that refused clients do not come back together
     ceiling = min(longest, first * 2 ** min(attempt, 20))
     return jitter(ceiling / 2, ceiling)
-
-
-def _retry_after_s(response: httpx.Response) -> float | None:
-    value = response.headers.get("Retry-After", "")
-    return float(value) if value.isdecimal() else None
 
 
 def _problem(response: httpx.Response) -> Problem:
