@@ -12,10 +12,8 @@ import pytest
 import torch
 from fastapi.routing import APIRoute
 from safetensors.torch import load_file, save_file
-from starlette.exceptions import HTTPException
 
 from golongrl.engine.app import create_app
-from golongrl.engine.body import BodyLimit
 from golongrl.engine.config import EngineConfig, ModelFolderError, check_version
 from golongrl.engine.weights import load_model
 from golongrl.errors import InputError
@@ -174,75 +172,6 @@ async def test_without_its_key_nothing_of_a_body_is_read(tiny_model: Path) -> No
     assert read == 0
 
 
-async def test_bodies_are_bounded_together() -> None:
-    mb = 1 << 20
-    answers: list[int] = []
-
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        while (await receive()).get("more_body"):
-            pass
-
-    limit = BodyLimit(app, most=10 * mb, most_at_once=12 * mb)
-    scope = {"type": "http", "headers": []}
-    turns = [asyncio.Event() for _ in range(4)]
-
-    async def ask_with(chunks: int, turn: asyncio.Event) -> None:
-        left = chunks
-
-        async def receive() -> Any:
-            nonlocal left
-            if left == 0:
-                await turn.wait()
-            left -= 1
-            return {"type": "http.request", "body": b"x" * mb if left >= 0 else b"", "more_body": left >= 0}
-
-        try:
-            await limit(scope, receive, None)  # type: ignore[arg-type]
-            answers.append(200)
-        except HTTPException as refused:
-            answers.append(refused.status_code)
-
-    held = [asyncio.create_task(ask_with(7, turns[number])) for number in range(2)]
-    await asyncio.sleep(0)
-    await ask_with(7, turns[2])
-    assert answers == [503]
-    for short in (0, 1):
-        turns[3].set()
-        await ask_with(short, turns[3])
-    turns[0].set()
-    await held[0]
-    turns[2].set()
-    await ask_with(7, turns[2])
-    turns[1].set()
-    await held[1]
-    assert answers == [503, 200, 200, 200, 200, 200]
-    assert limit._held == 0
-
-
-async def test_a_body_counts_until_its_request_has_ended() -> None:
-    mb, begun, end = 1 << 20, asyncio.Event(), asyncio.Event()
-
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        await receive()
-        begun.set()
-        await end.wait()
-
-    async def receive() -> Any:
-        return {"type": "http.request", "body": b"x" * (8 * mb), "more_body": False}
-
-    limit = BodyLimit(app, most=10 * mb, most_at_once=12 * mb)
-    scope = {"type": "http", "headers": []}
-    running = asyncio.create_task(limit(scope, receive, None))  # type: ignore[arg-type]
-    await begun.wait()
-    with pytest.raises(HTTPException) as refused:
-        await limit(scope, receive, None)  # type: ignore[arg-type]
-    assert refused.value.status_code == 503
-    end.set()
-    await running
-    await limit(scope, receive, None)  # type: ignore[arg-type]
-    assert limit._held == 0
-
-
 MANY = 100_000
 FLOODS: dict[str, tuple[str, dict[str, Any]]] = {
     "at most 10000 items": ("/v1/chat/completions", {"messages": [{"role": "user", "content": "hi"}] * MANY}),
@@ -263,6 +192,10 @@ FLOODS: dict[str, tuple[str, dict[str, Any]]] = {
     "input_ids.list[int].0: ": ("/generate", {"input_ids": ["a"] * MANY}),
     "at most 65536 items": ("/generate", {"input_ids": [[]] * MANY}),
     "The body has more than 1048576 lists and objects.": ("/generate", {"input_ids": [[]] * 1_100_000}),
+    "The body has more than 262144 keys.": (
+        "/generate",
+        {"input_ids": [1], "sampling_params": dict.fromkeys(map(str, range(300_000)), 1)},
+    ),
     "more than 1024": ("/generate", {"input_ids": [1], **dict.fromkeys(map(str, range(MANY)), 1)}),
     "names.0: ": ("/update_weights_from_distributed", {"names": [1] * MANY, "dtypes": [], "shapes": []}),
 }

@@ -30,6 +30,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from golongrl.broadcast.groups import broadcast, form_group, leave_group, open_store
 from golongrl.broadcast.plan import TensorInfo, cut, engine_names
 from golongrl.broadcast.protocol import TURN_S, Ask, Bucket, Held, Hold, Transfer
+from golongrl.request_bodies import BodyLimit
 from golongrl.serving import body_problem, refusal
 
 log = structlog.get_logger()
@@ -38,6 +39,8 @@ log = structlog.get_logger()
 AT_ONCE = 4
 # sha256 leaves the interpreter's lock: this many tensors are hashed at a time.
 _HASHERS = 4
+# Longest body: a path and two names, each character of them escaped; and of all bodies together.
+_BODY_BYTES, _BODIES_BYTES = 1 << 16, 1 << 24
 # Threads of transfers. More than slots: one that was given up waits for its engine to close or for the deadline.
 _THREADS = 64
 
@@ -86,6 +89,7 @@ def create_app(address: str, token: str, *, at_once: int = AT_ONCE, turn_s: floa
     app = FastAPI(
         title="GoLongRL weight sender", docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False
     )
+    app.add_middleware(BodyLimit, most=_BODY_BYTES, most_at_once=_BODIES_BYTES)
     sender = Sender(address, at_once, turn_s)
     routes = APIRouter(prefix=f"/{token}")
 

@@ -22,12 +22,13 @@ from golongrl.engine.api.control import control, weight_groups
 from golongrl.engine.api.generation import generation
 from golongrl.engine.api.information import information
 from golongrl.engine.api.probes import probes
-from golongrl.engine.body import BodyLimit, Keys
 from golongrl.engine.config import EngineConfig
+from golongrl.engine.keys import Keys
 from golongrl.engine.model_server import API_VERSION, load
 from golongrl.engine.model_thread import EngineDeadError
 from golongrl.engine.models import BadRequestError
 from golongrl.engine.scheduler import DuplicateRequestError, QueueFullError
+from golongrl.request_bodies import BodyLimit
 from golongrl.serving import body_problem, refusal
 from golongrl.telemetry.tracing import Tracing
 
@@ -66,7 +67,7 @@ def create_app(
     usual = [generation(serving, tracing or Tracing("engine")), information(serving)]
     for router in (open_to_all, *usual, *controlling):
         app.include_router(router)
-    app.add_middleware(BodyLimit, most=_BODY_BYTES, most_at_once=_BODIES_BYTES)
+    app.add_middleware(BodyLimit, most=_BODY_BYTES, most_at_once=_BODIES_BYTES, too_long=400)
     # Added last, it comes first.
     app.add_middleware(
         Keys,

@@ -26,6 +26,7 @@ from starlette.requests import ClientDisconnect
 
 import golongrl
 from golongrl import tasks
+from golongrl.request_bodies import BodyLimit
 from golongrl.reward.config import RewardConfig
 from golongrl.reward.gold_check import answers_of
 from golongrl.reward.items import Answer, Lost
@@ -42,6 +43,8 @@ log = structlog.get_logger()
 
 PRELOAD = ("golongrl.reward.preload",)
 REQUEST_ID = "X-Request-Id"
+# Longest bodies that are held together, counted past their first megabyte: 64 MB of a pod's one GB.
+_BODIES_AT_ONCE = 8
 _CLIENT_GONE = 499  # nginx's number for it; nobody reads this answer
 
 _PROBLEMS: dict[int, str] = {
@@ -50,7 +53,8 @@ _PROBLEMS: dict[int, str] = {
     413: "The body, the batch or an item is too large; `detail` says which, and the limit.",
     422: "The request is not understood; `errors` names the item and the field.",
     429: "The queue is full. Repeat after `Retry-After` seconds.",
-    503: "No worker is warm (the service is starting, stopping, or cannot start workers). Repeat after `Retry-After`.",
+    503: "No worker is warm (the service is starting, stopping, or cannot start workers), or too many long bodies are "
+    "under way. Repeat after `Retry-After`.",
 }
 
 
@@ -94,6 +98,7 @@ def create_app(
     )
 
     _error_handlers(app, metrics)
+    app.add_middleware(BodyLimit, most=config.max_body_bytes, most_at_once=_BODIES_AT_ONCE * config.max_body_bytes)
 
     @app.post(
         "/v1/score",
@@ -203,21 +208,14 @@ def _token_guard(config: RewardConfig) -> Callable[..., None]:
 
 
 async def _read_body(request: Request, config: RewardConfig) -> bytes:
-    """The whole body, or a refusal once it is too long or too late; never more than the limit is held."""
-    too_large = f"the body exceeds {config.max_body_bytes} bytes: send smaller batches"
-    declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared) > config.max_body_bytes:
-        refuse(413, too_large)
-    body = bytearray()
+    """The whole body, or a refusal once `BodyLimit` takes no more of it or it is too late."""
     try:
         async with asyncio.timeout(config.body_timeout_s):
-            async for chunk in request.stream():
-                body += chunk
-                if len(body) > config.max_body_bytes:
-                    refuse(413, too_large)
+            return await request.body()
     except TimeoutError:
         refuse(408, f"the body did not arrive within {config.body_timeout_s:g} s")
-    return bytes(body)
+    except HTTPException as error:  # the limit's
+        raise RefusedError(error.status_code, Problem(detail=error.detail), error.headers) from error
 
 
 async def _compute(request: Request, pool: WorkerPool, batch: ScoreBatch) -> Sequence[Answer] | None:
