@@ -132,7 +132,7 @@ def test_rows_that_cannot_be_scored_are_problems(tmp_path, rows):
         ("data.jsonl", '{"a": 1}\n{}'.encode("utf-16-le"), "it is UTF-16 text; write it as UTF-8"),
         ("data.jsonl", b"version https://git-lfs.github.com/spec/v1\noid sha256:a\n", "it is a pointer of git LFS"),
         ("data.parquet", b"version https://git-lfs.github.com/spec/v1\noid sha256:a\n", "it is a pointer of git LFS"),
-        ("data.parquet", gzip.compress(b"a"), "it is gzip; unpack it"),
+        ("data.parquet", gzip.compress(b"a", mtime=0), "it is gzip; unpack it"),
         ("data.jsonl", b"<!DOCTYPE html>\n<html>\n", "it is a web page"),
         ("data.parquet", b"<html>\n", "it is a web page"),
         ("data.jsonl", b'[\n {"a": 1},\n {"a": 2}\n]', "it is one JSON array; write one object a line"),
