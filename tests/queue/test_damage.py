@@ -209,42 +209,60 @@ async def test_a_run_of_another_version_is_refused_in_one_line(play: Play, raw: 
 # -- the validation round --
 
 
-@pytest.mark.parametrize(
-    "lost", ["validation", "validation_todo", "validation_leased", "validation_done", "validation_result:0"]
-)
+ROUND = [f"validation{part}" for part in ("", "_todo", "_leased", "_tokens", "_lost", "_done", "_result:0")]
+
+
+async def validated(play: Play, lineage: str = "one") -> None:
+    """A round of four rows: one is done, one was given back, one is leased."""
+    await play.start()
+    await play.announce(0, lineage)
+    work = play.queue.validation
+    await work.open(play.fence, 0, lineage, 4)
+    done, back, _ = await work.lease(0, lineage, 3)
+    await work.submit(done, ValidationResult(0, 1.0, response=play.queue.run))
+    await work.release(back, "x", lost=True)
+
+
+# For each key another one of its type.
+TWINS = {"_todo": "_leased", "_leased": "_todo", "_tokens": "_lost", "_lost": "_tokens", "": "_lost"}
+DAMAGE = [
+    *((name, how) for name in ROUND for how in ("deleted", "another run's")),
+    *((f"validation{part}", f"validation{twin}") for part, twin in TWINS.items()),
+]
+
+
+@pytest.mark.parametrize(("name", "how"), DAMAGE)
 async def test_a_damaged_validation_is_noticed_and_begun_again(
-    play: Play, raw: "redis.Redis[bytes]", lost: str
+    play: Play, raw: "redis.Redis[bytes]", redis_url: str, name: str, how: str
 ) -> None:
-    await play.start()
-    await play.announce(0)
+    await validated(play)
+    key = play.queue._connection.key(name)
+    if how == "deleted":
+        raw.delete(key)
+    elif how == "another run's":
+        async with SampleQueue.from_url(redis_url, f"{play.queue.run}-other") as other:
+            await validated(Play(other))
+            raw.copy(other._connection.key(name), key, replace=True)
+            await other.forget()
+    else:
+        raw.copy(play.queue._connection.key(how), key, replace=True)
     work = play.queue.validation
-    await work.open(play.fence, 0, "one", 4)
-    done, _ = await work.lease(0, "one", 2)
-    await work.submit(done, ValidationResult(0, 1.0))
-    raw.delete(play.queue._connection.key(lost))
-    with pytest.raises(QueueDamagedError, match=lost):
+    with pytest.raises(QueueDamagedError, match=name):
         await work.results(4)
-    if lost != "validation_result:0":
-        await work.open(play.fence, 0, "one", 4)
-        assert (await work.progress()).todo == 4
-        assert (await play.queue.stats()).bytes == 0
+    if name != "validation_result:0":
+        assert await work.lease(0, "one", 4) == []
+    await work.open(play.fence, 0, "one", 4)
+    assert (await work.progress()).todo == 4
+    assert await work.results(4) == []
+    assert (await play.queue.stats()).bytes == 0
 
 
-@pytest.mark.parametrize("lost", ["validation_tokens", "validation_lost"])
-async def test_a_lost_lease_of_a_validation_is_redone(play: Play, raw: "redis.Redis[bytes]", lost: str) -> None:
-    await play.start()
-    await play.announce(0)
-    work = play.queue.validation
-    await work.open(play.fence, 0, "one", 1)
-    (item,) = await work.lease(0, "one", 1)
-    await work.release(item, "x", lost=True)
-    (item,) = await work.lease(0, "one", 1)
-    raw.delete(play.queue._connection.key(lost))
-    if not await work.submit(item, ValidationResult(0, 1.0)):
-        await play.queue.advance(61)
-        (item,) = await work.lease(0, "one", 1)
-        assert await work.submit(item, ValidationResult(0, 1.0))
-    assert [result.reward for result in await work.results(1)] == [1.0]
+async def test_a_result_of_another_row_is_noticed(play: Play, raw: "redis.Redis[bytes]") -> None:
+    await validated(play)
+    key = play.queue._connection.key
+    raw.copy(key("validation_result:0"), key("validation_result:1"))
+    with pytest.raises(QueueDamagedError, match=r"another run's or row's in place of .*validation_result:1"):
+        await play.queue.validation.results(4)
 
 
 # -- clocks --

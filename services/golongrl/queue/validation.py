@@ -88,18 +88,34 @@ class ValidationWork:
 
     async def results(self, rows: int) -> list[ValidationResult]:
         """The results there are, by row. Raises UnreadableGroupError on one that another version wrote,
-        QueueDamagedError where the server lost one."""
+        QueueDamagedError where the server lost one or has another run's or row's instead."""
+        now = await self._run("validation_progress", {})
         found = []
         for start in range(0, rows, FETCH):
             page = range(start, min(rows, start + FETCH))
             bodies = await self._connection.get_many([f"validation_result:{row}" for row in page])
-            found += [unpack(row, body) for row, body in zip(page, bodies, strict=True) if body is not None]
-        if len(found) < (await self.progress()).done:
+            found += [
+                unpack(row, self._own(row, body, now["trailer"]))
+                for row, body in zip(page, bodies, strict=True)
+                if body is not None
+            ]
+        if len(found) < now["done"]:
             there = {result.row for result in found}
-            missing = next(row for row in range(rows) if row not in there)
-            key = self._connection.key(f"validation_result:{missing}")
-            raise QueueDamagedError(f"the server lost a result of the validation, {key}: start the learner again")
+            raise self._damaged("lost", next(row for row in range(rows) if row not in there))
         return found
+
+    def _own(self, row: int, body: bytes, trailer: str) -> bytes:
+        """The result without what its script marked it with."""
+        ending = f":{row}:{trailer}".encode()
+        if not trailer or not body.endswith(ending):
+            raise self._damaged("has another run's or row's in place of", row)
+        return body.removesuffix(ending)
+
+    def _damaged(self, how: str, row: int) -> QueueDamagedError:
+        key = self._connection.key(f"validation_result:{row}")
+        return QueueDamagedError(
+            f"the server {how} a result of the validation, {key}: start the learner again, which begins the round again"
+        )
 
     async def close(self, fence: str) -> None:
         """Forget the round and its results. Raises FencedError."""

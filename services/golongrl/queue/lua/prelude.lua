@@ -16,11 +16,13 @@ local ASIDE = '!'
 -- sorted set it is the value of this member; a set has `trailer` as a member, a string ends with it.
 local MARK = '\0'
 local TRAILER = 16
-local STRINGS = { 'rows', 'row_tasks', 'outcome', 'weights' }
-local SORTED = { 'returned', 'leased', 'ready', 'deadlines' }
-local HASHES = { 'state', 'requests', 'groups', 'given_up', 'tries', 'failures', 'incarnations', 'counts', 'rejected',
-  'redone', 'staleness', 'without_tasks', 'set_aside' }
-local SETS = { 'past_incarnations' }
+local MARKED = {
+  text = { 'rows', 'row_tasks', 'outcome', 'weights' },
+  sorted = { 'returned', 'leased', 'ready', 'deadlines' },
+  hash = { 'state', 'requests', 'groups', 'given_up', 'tries', 'failures', 'incarnations', 'counts', 'rejected',
+    'redone', 'staleness', 'without_tasks', 'set_aside' },
+  set = { 'past_incarnations' },
+}
 -- A server's clock that differs by less than this was corrected, not set.
 local CLOCK_STEP_MS = 1000
 -- Rows that are remembered with the reason of their last failure: more do not help a person, and take memory.
@@ -102,6 +104,38 @@ local function trailer(index)
   return string.format('%016.0f', stamp(index))
 end
 
+local HAS_MARK = {}
+
+function HAS_MARK.hash(name, mark)
+  return tonumber(call('HGET', name, MARK)) == mark
+end
+
+function HAS_MARK.sorted(name, mark)
+  return tonumber(call('ZSCORE', name, MARK)) == -1 - mark
+end
+
+function HAS_MARK.set(name, mark)
+  return call('SISMEMBER', name, string.format('%016.0f', mark)) == 1
+end
+
+function HAS_MARK.text(name, mark)
+  return tonumber(call('GETRANGE', name, -TRAILER, -1)) == mark
+end
+
+local WRITE_MARK = {}
+
+function WRITE_MARK.hash(name, mark)
+  call('HSET', name, MARK, string.format('%.0f', mark))
+end
+
+function WRITE_MARK.sorted(name, mark)
+  call('ZADD', name, string.format('%.0f', -1 - mark), MARK)
+end
+
+function WRITE_MARK.set(name, mark)
+  call('SADD', name, string.format('%016.0f', mark))
+end
+
 -- The first batch that is not there.
 local function lost_batch()
   -- In parts, as Lua's stack is bounded.
@@ -123,25 +157,12 @@ end
 -- The first key that was lost, or that another one was copied or renamed over. Every script spends a third of its time
 -- here: one call a key, and little else.
 local function wrong_key()
-  local ask, base = redis.call, stamp(0)
-  for i, name in ipairs(HASHES) do
-    if tonumber(name == 'state' and S[MARK] or ask('HGET', PREFIX .. name, MARK)) ~= base + i then
-      return key(name)
-    end
-  end
-  for i, name in ipairs(SORTED) do
-    if tonumber(ask('ZSCORE', PREFIX .. name, MARK)) ~= -1 - base - i then
-      return key(name)
-    end
-  end
-  for i, name in ipairs(STRINGS) do
-    if tonumber(ask('GETRANGE', PREFIX .. name, -TRAILER, -1)) ~= base + i then
-      return key(name)
-    end
-  end
-  for i, name in ipairs(SETS) do
-    if ask('SISMEMBER', PREFIX .. name, trailer(i)) == 0 then
-      return key(name)
+  for kind, names in pairs(MARKED) do
+    local has_mark = HAS_MARK[kind]
+    for i, name in ipairs(names) do
+      if not has_mark(name, stamp(i)) then
+        return key(name)
+      end
     end
   end
   return lost_batch()
@@ -401,7 +422,7 @@ local function weights()
 end
 
 local function set_string(name, value)
-  for i, known in ipairs(STRINGS) do
+  for i, known in ipairs(MARKED.text) do
     if known == name then
       return call('SET', name, value .. trailer(i))
     end

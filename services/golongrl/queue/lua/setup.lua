@@ -27,14 +27,10 @@ local function create()
   for name, value in pairs({ rows = ARGV[2], row_tasks = ARGV[3], outcome = ARGV[4], weights = '' }) do
     set_string(name, value)
   end
-  for i, name in ipairs(SORTED) do
-    call('ZADD', name, string.format('%.0f', -1 - stamp(i)), MARK)
-  end
-  for i, name in ipairs(HASHES) do
-    call('HSET', name, MARK, string.format('%.0f', stamp(i)))
-  end
-  for i, name in ipairs(SETS) do
-    call('SADD', name, trailer(i))
+  for _, kind in ipairs({ 'sorted', 'hash', 'set' }) do
+    for i, name in ipairs(MARKED[kind]) do
+      WRITE_MARK[kind](name, stamp(i))
+    end
   end
   for _, field in ipairs({ 'cursor', 'seq', 'streak', 'failed_streak', 'bytes', 'aside_bytes', 'largest', 'clock',
     'manual_wall' }) do

@@ -2,14 +2,11 @@
 if differ(args.data, S.held_out) then
   return answer({ s = 'data' })
 end
-return_expired()
-local rows = {}
-if is_of(round(), args.version, args.lineage) then
-  while #rows < args.count do
-    local row = call('LPOP', 'validation_todo')
-    if not row then
-      break
-    end
+local rows, open = {}, round()
+if is_of(open, args.version, args.lineage) and not wrong_round(open) then
+  return_expired()
+  for _, row in ipairs(call('ZRANGE', 'validation_todo', 1, args.count)) do
+    call('ZREM', 'validation_todo', row)
     call('ZADD', 'validation_leased', now() + S.lease_ms, row)
     call('HSET', 'validation_tokens', row, row .. ':' .. args.random)
     rows[#rows + 1] = tonumber(row)

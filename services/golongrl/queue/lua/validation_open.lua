@@ -8,11 +8,9 @@ if not announced or announced.version ~= args.version or announced.lineage ~= ar
   return answer({ s = 'out_of_order', v = S.v, taken = S.taken })
 end
 local open = round()
-if not (is_of(open, args.version, args.lineage) and tonumber(open.rows) == args.rows) or lost_of(open) then
-  clear_round()
-  call('HSET', 'validation', 'version', args.version, 'lineage', args.lineage, 'rows', args.rows)
-  for row = 0, args.rows - 1 do
-    call('RPUSH', 'validation_todo', row)
-  end
+local continues = is_of(open, args.version, args.lineage) and tonumber(open.rows) == args.rows
+if not continues or wrong_round(open) or not results_are_whole() then
+  clear_round(args.rows)
+  begin_round(args.version, args.lineage, args.rows)
 end
 return answer({ s = 'ok' })

@@ -1,7 +1,11 @@
-return_expired()
-local lost = lost_of(round())
-if lost then
-  return answer({ s = 'damaged', key = lost })
+local open = round()
+local wrong = wrong_round(open)
+if wrong then
+  return answer(wrong)
 end
-return answer({ s = 'ok', todo = call('LLEN', 'validation_todo'), leased = call('ZCARD', 'validation_leased'),
-  done = call('SCARD', 'validation_done') })
+if not open then
+  return answer({ s = 'ok', todo = 0, leased = 0, done = 0, trailer = '' })
+end
+return_expired()
+return answer({ s = 'ok', todo = size('validation_todo'), leased = size('validation_leased'),
+  done = call('SCARD', 'validation_done') - 1, trailer = trailer(FIRST_MARK) })
