@@ -17,7 +17,7 @@ from typer.core import TyperCommand
 from typer.exceptions import Abort, TyperException
 
 from golongrl import __version__
-from golongrl.errors import InputError, one_line, show_defect, writing_to
+from golongrl.errors import InputError, one_line, show_defect
 from golongrl.recipe import Recipe, dump, load, packaged, source
 
 app = typer.Typer(
@@ -155,12 +155,11 @@ def report(
         raise InputError("report: --evaluation is of one run; give one folder")
     if is_another(folder, name):
         raise InputError(f"report {folder}: its {name} was not written by this command; move it away first")
-    with writing_to(f"report {folder}"):
-        if other is None:
-            print(write(folder, recipe, dump(recipe), evaluation or ()))
-        else:
-            sides = compare.Side(folder, recipe), compare.Side(other, _recipe_of(other))
-            print(compare.write(*sides, folder / name))
+    if other is None:
+        print(write(folder, recipe, dump(recipe), evaluation or ()))
+    else:
+        sides = compare.Side(folder, recipe), compare.Side(other, _recipe_of(other))
+        print(compare.write(*sides, folder / name))
 
 
 def _recipe_of(folder: Path) -> Recipe:

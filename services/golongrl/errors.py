@@ -118,6 +118,19 @@ def writing_to(what: str, kind: type[GolongrlError] = InputError, folder: Path |
         raise kind(f"{what}: cannot be written: {error.strerror or error}") from error
 
 
+@contextmanager
+def reading_from(path: Path) -> Iterator[None]:
+    """Around reading a file whose damage a person can mend.
+
+    Raises:
+        InputError: the system does not give it.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
 def url_without_secret(url: str) -> str:
     """`url`, which is kept in files and shown.
 

@@ -13,7 +13,12 @@ import pytest
 
 from golongrl.errors import InputError
 from golongrl.rollout.sglang.answers import Generation
-from golongrl.rollout.sglang.errors import EngineProtocolError, EngineRefusedError, EngineUnavailableError
+from golongrl.rollout.sglang.errors import (
+    EngineAbortedError,
+    EngineProtocolError,
+    EngineRefusedError,
+    EngineUnavailableError,
+)
 from golongrl.rollout.sglang.http import failure
 from rollout.harness import Rig, Start, publish, recipe, rig, write_rows
 
@@ -48,6 +53,7 @@ async def rejections(bench: Rig) -> dict[str, int]:
     [
         (EngineProtocolError("generate: output_ids: -7 is not a token id in [0, 512)"), "engine_protocol"),
         (EngineRefusedError("POST /generate: 400: no", 400), "engine_refused"),
+        (EngineAbortedError("generate 0-0.0000: the engine aborted it 3 times"), "engine_aborted"),
         (EngineUnavailableError("POST /generate: 500: broken"), "engine_failed"),
         (ValueError("token id 5000 is outside the model's vocabulary [0, 512)"), "unfit"),
     ],

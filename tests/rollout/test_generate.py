@@ -12,7 +12,7 @@ from golongrl.rollout.groups import generate
 from golongrl.rollout.groups.generate import LEAD_FROM_TOKENS, Prompt, generate_group
 from golongrl.rollout.groups.progress import LiveGroup, Pace
 from golongrl.rollout.sglang.client import EngineClient
-from golongrl.rollout.sglang.errors import EngineBusyError, EngineUnavailableError
+from golongrl.rollout.sglang.errors import EngineAbortedError, EngineBusyError, EngineUnavailableError
 from golongrl.rollout.sglang.sampling import SamplingParams
 
 SAMPLING = SamplingParams(1.0, 1.0, 8)
@@ -108,21 +108,35 @@ async def test_the_others_are_sent_even_when_the_first_is_cut_short() -> None:
             await sample(handler, prompt_tokens=LEAD_FROM_TOKENS)
 
 
-async def test_an_aborted_response_is_sampled_again_but_not_for_ever() -> None:
+@pytest.mark.parametrize("ours", ["pause", "abort all", "abort another", ""])
+async def test_an_aborted_response_is_sampled_again_but_not_without_end(ours: str) -> None:
+    """An engine that does it by itself has failed the row; where this worker asked for it, nobody has."""
     tries: dict[str, int] = {}
 
     async def handler(request: httpx.Request) -> httpx.Response:
+        if request.url.path != "/generate":
+            return httpx.Response(200)
         rid = json.loads(request.content)["rid"]
         tries[rid] = tries.get(rid, 0) + 1
         hopeless = rid.endswith("0001")
+        if hopeless and tries[rid] == 2:
+            await {"pause": lambda: engine.pause("abort"), "abort all": engine.abort,
+                   "abort another": lambda: engine.abort("0-2.0000"), "": engine.resume}[ours]()  # fmt: skip
         if hopeless or (rid.endswith("0000") and tries[rid] == 1):
-            return httpx.Response(200, json=body(rid, 2, finish={"type": "abort", "message": "Aborted"}))
+            return httpx.Response(200, json=body(rid, 2, finish={"type": "abort", "message": "out of memory"}))
         return httpx.Response(200, json=body(rid))
 
-    answers, live = await sample(handler, n=3)
-    assert [answer.finish for answer in answers] == ["length", "abort", "length"]
-    assert list(tries.values()) == [2, 3, 1]
-    assert live.ended == [True, False, True]
+    live = LiveGroup.begin(uid="0-1", token="t", version=0, prompt_tokens=5, n=3, max_response_tokens=8)
+    prompt = Prompt("0-1", np.full(5, 7, np.int32), vocab_size=512, run_seed=3)
+    async with EngineClient("http://engine", transport=httpx.MockTransport(handler)) as engine:
+        if ours in ("pause", "abort all"):
+            answers = await generate_group(engine, prompt, SAMPLING, 3, live, Pace())
+            assert [answer.finish for answer in answers] == ["length", "abort", "length"]
+            assert live.ended == [True, False, True]
+        else:
+            with pytest.raises(EngineAbortedError, match=r"0-1\.0001: .* aborted it 3 times: out of memory"):
+                await generate_group(engine, prompt, SAMPLING, 3, live, Pace())
+    assert tries["0-1.0001"] == 3
 
 
 async def test_a_dead_engine_ends_the_group_with_one_error() -> None:

@@ -1,5 +1,6 @@
 """The report of a whole run: from all of its files, bounded, private, and with nothing in it that a browser runs."""
 
+import errno
 import json
 import re
 import shutil
@@ -12,12 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from golongrl import cli
-from golongrl.errors import InputError
+from golongrl import cli, files
+from golongrl.errors import InputError, one_line
 from golongrl.recipe import dump, load
-from golongrl.telemetry import history, report
+from golongrl.telemetry import history, journal, report
 from golongrl.telemetry.journal import SAMPLES, TIMELINE
-from golongrl.telemetry.report import compare
+from golongrl.telemetry.report import compare, groups
 from golongrl.telemetry.report.gather import MOST, Thinned, Totals, gather, timeline
 from golongrl.telemetry.report.timeline import meaning
 from golongrl.telemetry.run_info import RunInfo
@@ -216,6 +217,57 @@ def test_two_runs_are_compared_in_one_page(tmp_path: Path, capsys: pytest.Captur
         cli.report(one, two)
     with pytest.raises(InputError, match="no run in this folder"):
         cli.report(one, tmp_path / "three")
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", SAMPLES, TIMELINE, f"{SAMPLES}.1", "report.html", "run.json"])
+def test_a_file_that_cannot_be_used_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    write_run(tmp_path, 2)
+    wanted = journal.older(tmp_path / SAMPLES) if name.endswith(".1") else tmp_path / name
+    wanted.unlink(missing_ok=True)
+    wanted.mkdir()
+    with pytest.raises(SystemExit) as ended, one_line():
+        cli.report(tmp_path)
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert str(wanted) in said
+    assert "written" not in said, "it was reading"
+
+
+def test_a_report_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_run(tmp_path, 2)
+
+    def refuse(path: Path, text: str) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(files, "write_private", refuse)
+    with pytest.raises(InputError, match=r"report .*report\.html: cannot be written: Permission denied"):
+        page_of(tmp_path)
+
+
+@pytest.mark.parametrize("value", [None, 1.5, "x", [], {}, [None], {"a": 1}, 10**30, -1, 10**400, float("inf"), True])
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        *((SAMPLES, key) for key in ("step", "pass_rates", "tasks", "reward", "responses", "uid", "of")),
+        (SAMPLES, "responses.0.versions"), (SAMPLES, "responses.0.reward"),
+        *((TIMELINE, key) for key in ("at", "who", "is", "version")),
+        ("metrics.jsonl", history.STEP), ("metrics.jsonl", history.REWARD),
+    ],
+)  # fmt: skip
+def test_a_damaged_value_costs_its_record(tmp_path: Path, name: str, key: str, value: object) -> None:
+    write_run(tmp_path, 2)
+    lines = [json.loads(line) for line in (tmp_path / name).read_text().splitlines()]
+    first, *inner = key.split(".")
+    for record in lines[len(lines) // 2 :]:
+        if first in record:
+            spot, last = (record, first) if not inner else (record[first][int(inner[0])], inner[1])
+            spot[last] = value
+    (tmp_path / name).write_text("".join(json.dumps(record) + "\n" for record in lines))
+    found = gather(tmp_path)
+    assert found.totals.steps in (1, 2)
+    made = groups.section(found.groups) + str(len(found.timeline.spans))
+    assert "0-1" in made or key == "uid" or key == "step"
 
 
 def test_a_series_has_at_most_twice_as_many_points_as_a_screen_needs() -> None:

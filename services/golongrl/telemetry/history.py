@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from golongrl.errors import InputError
+from golongrl.errors import reading_from
 
 STEP = "training/global_step"
 REWARD = "critic/score/mean"
+# The highest number of a step that every reader of JSON holds exactly.
+LAST_STEP = (1 << 53) - 1
 # Mean reward on the held-out prompts, at the steps that were validated (0 is the initial policy).
 VALIDATION = "val/mean"
 # Groups that engines held while the step's batch was waited for, on average.
@@ -74,7 +76,10 @@ def numbers(record: Mapping[str, Any]) -> tuple[int, dict[str, float]]:
     Raises:
         ValueError, TypeError, OverflowError: the step, or a number, is none that a learner writes.
     """
-    return int(record[STEP]), {key: float(value) for key, value in record.items() if isinstance(value, int | float)}
+    step = int(record[STEP])
+    if not 0 <= step <= LAST_STEP:
+        raise ValueError(f"{step} is no step")
+    return step, {key: float(value) for key, value in record.items() if isinstance(value, int | float)}
 
 
 def parse(lines: Iterable[str]) -> History:
@@ -97,11 +102,10 @@ def read(path: Path) -> History:
     Raises:
         InputError: there is one that cannot be read.
     """
-    try:
-        # A damaged byte costs its line, not the table.
-        with path.open(encoding="utf-8", errors="replace") as file:
-            return parse(file)
-    except FileNotFoundError:
-        return History(())
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    with reading_from(path):
+        try:
+            # A damaged byte costs its line, not the table.
+            with path.open(encoding="utf-8", errors="replace") as file:
+                return parse(file)
+        except FileNotFoundError:
+            return History(())

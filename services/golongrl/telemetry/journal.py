@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from golongrl.errors import reading_from
+
 # Only the run's owner may read what prompts and answers say.
 _MODE: Final = 0o600
 MOST_BYTES: Final = 32 << 20
@@ -65,9 +67,13 @@ def files(path: Path) -> list[Path]:
 
 
 def read(path: Path) -> Iterator[dict[str, Any]]:
-    """The records of a journal in order; none where there is no file."""
+    """The records of a journal in order; none where there is no file.
+
+    Raises:
+        InputError: there is one that cannot be read.
+    """
     for file in files(path):
-        with file.open("rb") as lines:
+        with reading_from(file), file.open("rb") as lines:
             yield from filter(None, map(_parsed, lines))
 
 

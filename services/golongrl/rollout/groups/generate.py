@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from golongrl.rollout.groups.progress import LiveGroup, Pace
 from golongrl.rollout.sglang.answers import Generation, RoutesAsked
 from golongrl.rollout.sglang.client import EngineClient
-from golongrl.rollout.sglang.errors import EngineBusyError, EngineError, EngineProtocolError
+from golongrl.rollout.sglang.errors import EngineAbortedError, EngineBusyError, EngineError, EngineProtocolError
 from golongrl.rollout.sglang.sampling import SamplingParams, response_seed
 from golongrl.routes.model import MoeRouting
 
@@ -27,7 +27,7 @@ from golongrl.routes.model import MoeRouting
 LEAD_FROM_TOKENS = 1024
 # A shorter response is over before its progress matters, and a stream costs both sides more than a plain answer.
 STREAM_FROM_TOKENS = 512
-# A response that the engine aborts (weights adopted in mode abort) is sampled again, but not endlessly.
+# A response that is aborted (weights adopted in mode abort) is sampled again, but not endlessly.
 ATTEMPTS = 3
 _BUSY_PAUSE_S = 1.0
 _ABANDON_S = 1.0
@@ -54,9 +54,11 @@ async def generate_group(
 ) -> Sequence[Generation]:
     """Sample `n` responses; `live` follows their progress, `pace` learns from them.
 
-    A response that was aborted `ATTEMPTS` times is returned as it is, with finish "abort".
+    A response that was aborted `ATTEMPTS` times is returned as it is, with finish "abort", if this worker asked for one
+    of the aborts.
 
     Raises:
+        EngineAbortedError: it asked for none of them.
         ValueError, EngineError: as `Engine.generate`; the other responses are cancelled then.
     """
     leading = asyncio.Event()
@@ -111,7 +113,9 @@ async def _one(
     routes = None
     if prompt.routing is not None:
         routes = RoutesAsked(prompt.routing, prompt.ids.size, 0 if index == 0 else prompt.ids.size)
+    asked_for = False
     for attempt in range(1, ATTEMPTS + 1):
+        ended = engine.ended
         trial = _Trial(live, index, leading)
         try:
             answer = await engine.generate(
@@ -138,6 +142,10 @@ async def _one(
             raise EngineProtocolError(f"generate {rid}: {len(answer.ids)} tokens where {asked}")
         if answer.finish != "abort":
             break
+        asked_for |= engine.ended != ended
+    else:
+        if not asked_for:
+            raise EngineAbortedError(f"generate {rid}: the engine aborted it {ATTEMPTS} times: {answer.detail}")
     live.ended[index] = answer.finish != "abort"
     if live.ended[index]:
         # Unstreamed, the only progress was the end: then the prefill counts as decoding, on the careful side.

@@ -31,6 +31,7 @@ from golongrl.rollout.groups.verdict import RowRelease, overlong
 from golongrl.rollout.observe.metrics import RolloutMetrics
 from golongrl.rollout.sglang.answers import Generation
 from golongrl.rollout.sglang.errors import (
+    EngineAbortedError,
     EngineBusyError,
     EngineError,
     EngineKeyError,
@@ -106,6 +107,8 @@ def failed_try(error: EngineError) -> RowRelease:
             return RowRelease("engine_failed", detail=str(error))
         case EngineRefusedError():
             return RowRelease("engine_refused", failed=True, detail=str(error))
+        case EngineAbortedError():
+            return RowRelease("engine_aborted", failed=True, detail=str(error))
         case EngineProtocolError():
             return RowRelease("engine_protocol", failed=True, detail=str(error))
     return RowRelease("engine_failed", failed=True, detail=str(error))

@@ -69,6 +69,8 @@ class EngineClient(EngineHttp):
 
     _tells_waits = True
     """SGLang does not: it is asked once."""
+    ended = 0
+    """Changes whenever this client has the engine end what it is generating: other aborts are the engine's own."""
 
     # Generating
 
@@ -141,7 +143,12 @@ class EngineClient(EngineHttp):
 
     async def abort(self, rid: str | None = None) -> None:
         """End one request, or with None all of them; a request that is not there is no error."""
-        await self._control("/abort_request", {"abort_all": True} if rid is None else {"rid": rid})
+        self.ended += rid is None
+        try:
+            await self._control("/abort_request", {"abort_all": True} if rid is None else {"rid": rid})
+        finally:
+            # A request that was sent meanwhile may have been ended, too.
+            self.ended += rid is None
 
     # Health
 
@@ -227,7 +234,11 @@ class EngineClient(EngineHttp):
 
     async def pause(self, mode: PauseMode) -> None:
         """Stop generating: answer everything now (abort), free the KV cache (retract) or keep it (in_place)."""
-        await self._control("/pause_generation", {"mode": mode}, deadline_s=self._deadlines.pause_s)
+        self.ended += mode == "abort"
+        try:
+            await self._control("/pause_generation", {"mode": mode}, deadline_s=self._deadlines.pause_s)
+        finally:
+            self.ended += mode == "abort"
 
     async def resume(self) -> None:
         """Go on generating; harmless when nothing is paused."""

@@ -27,6 +27,10 @@ class EngineRefusedError(EngineError):
         self.status = status
 
 
+class EngineAbortedError(EngineError):
+    """The engine ended a response again and again, and nobody of ours asked it to; it says no more than that."""
+
+
 class EngineKeyError(EngineRefusedError):
     """401 or 403: this worker's keys are not the engine's."""
 

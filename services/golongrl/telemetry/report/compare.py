@@ -10,6 +10,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from golongrl import files
+from golongrl.errors import writing_to
 from golongrl.recipe import Recipe
 from golongrl.telemetry import history as runs
 from golongrl.telemetry.report import figures
@@ -121,7 +122,9 @@ def write(left: Side, right: Side, out: Path) -> Path:
     """Write the comparison to `out`; returns it.
 
     Raises:
-        OSError: the storage refused; an earlier file is as it was.
+        InputError: a file of a run cannot be read, or `out` not be written; an earlier file is as it was.
     """
-    files.write_text(out, render(left, right, (gather(left.folder), gather(right.folder))))
+    page = render(left, right, (gather(left.folder), gather(right.folder)))
+    with writing_to(f"report {out}"):
+        files.write_text(out, page)
     return out

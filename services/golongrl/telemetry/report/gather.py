@@ -8,10 +8,12 @@ import json
 import math
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from golongrl.errors import reading_from
 from golongrl.telemetry import history as runs
 from golongrl.telemetry import journal
 from golongrl.telemetry.history import History
@@ -30,6 +32,8 @@ _NAMES: Final = 500
 # A learner that was killed between a record and its checkpoint writes some steps again: that many may be replaced.
 _REWRITTEN: Final = 64
 _WINDOW: Final = 5
+# The year 5138: calendars of Python and of browsers end later.
+_LATEST: Final = 1e11
 
 Json = dict[str, Any]
 
@@ -165,7 +169,7 @@ def gather(folder: Path, evaluations: Iterable[Path] = ()) -> RunData:
     """Read the files of a run, each once, line by line; of its evaluations those that are found, and those asked for.
 
     Raises:
-        InputError: an evaluation that was asked for has no results.
+        InputError: an evaluation that was asked for has no results, or a file cannot be read.
     """
     thinned, totals = Thinned(), Totals()
     for record in _records(folder / "metrics.jsonl"):
@@ -184,7 +188,7 @@ def _records(path: Path) -> Iterator[dict[str, float]]:
     waiting: dict[int, dict[str, float]] = {}
     if not path.exists():
         return
-    with path.open(encoding="utf-8", errors="replace") as lines:
+    with reading_from(path), path.open(encoding="utf-8", errors="replace") as lines:
         for line in lines:
             for step, record in _one(line):
                 waiting[step] = record
@@ -207,10 +211,12 @@ def _samples(records: Iterable[Json]) -> tuple[list[tuple[int, dict[str, float]]
     thinned, groups, newest = Thinned(), list[Json](), -1
     for record in records:
         step = record.get("step")
-        if not isinstance(step, int):
+        if not isinstance(step, int) or not 0 <= step <= runs.LAST_STEP:
             continue
         if record.get("kind") == "batch":
-            thinned.add(step, _spread(record))
+            # A damaged record costs its point, not the report.
+            with suppress(ValueError, TypeError, AttributeError, OverflowError):
+                thinned.add(step, _spread(record))
         elif record.get("kind") == "group":
             groups = [*(groups if step == newest else ()), record][:GROUPS]
             newest = step
@@ -224,8 +230,15 @@ def _spread(record: Json) -> dict[str, float]:
         whole = sum(counts) or 1.0
         found |= {f"{name}/{place}": count / whole for place, count in enumerate(counts)}
     for task, (low, middle, high) in (record.get("tasks") or {}).items():
-        found |= {f"low/{task}": low, f"middle/{task}": middle, f"high/{task}": high}
+        found |= {f"low/{task}": float(low), f"middle/{task}": float(middle), f"high/{task}": float(high)}
     return found
+
+
+def _moment(value: Any) -> float:
+    """Seconds since 1970. Raises ValueError: a calendar has no such moment."""
+    if not 0 <= (at := float(value)) <= _LATEST:
+        raise ValueError(f"{at} is no moment")
+    return at
 
 
 def timeline(changes: Iterable[Json], most: int = CHANGES) -> RunTimeline:
@@ -236,9 +249,9 @@ def timeline(changes: Iterable[Json], most: int = CHANGES) -> RunTimeline:
     marks: deque[tuple[str, str, float]] = deque(maxlen=most)
     for change in changes:
         try:
-            at = max(at, float(change["at"]))
+            at = max(at, _moment(change["at"]))
             who, state, version = str(change["who"]), str(change["is"]), str(change["version"])
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, OverflowError):
             continue
         if who not in now and len(now) >= PROCESSES:
             continue

@@ -26,13 +26,13 @@ def _group(group: Json, *, opened: bool) -> str:
         f"<summary><b>{_word(group, 'why')}</b> · {_word(group, 'task')} ({_word(group, 'metric')}) · mean reward "
         f"{_number(group.get('reward'))} of {_word(group, 'of')} answers · {where}</summary>"
     )
-    answers = "".join(_answer(answer) for answer in group.get("responses") or () if isinstance(answer, Mapping))
+    answers = "".join(_answer(answer) for answer in _list(group, "responses") if isinstance(answer, Mapping))
     prompt = f"<p>Prompt</p><pre>{_word(group, 'prompt')}</pre>"
     return f'<details class="group"{" open" if opened else ""}>{first}{prompt}{answers}</details>'
 
 
 def _answer(answer: Json) -> str:
-    spans = ", ".join(_span(span) for span in answer.get("versions") or ())
+    spans = ", ".join(_span(span) for span in _list(answer, "versions"))
     reward = _number(answer.get("reward")) if answer.get("reward") is not None else f"none ({_word(answer, 'reason')})"
     told = f"reward {reward} · {_word(answer, 'tokens')} tokens · {_word(answer, 'finish')} · version {spans or '?'}"
     return f"<p>Answer: {told}</p><pre>{_word(answer, 'text')}</pre>"
@@ -50,5 +50,12 @@ def _word(found: Json, name: str) -> str:
     return html.escape(str(found.get(name, "?")))
 
 
+def _list(found: Json, name: str) -> Sequence[Any]:
+    """Empty where a damaged record has something else."""
+    value = found.get(name)
+    return value if isinstance(value, list) else ()
+
+
 def _number(value: Any) -> str:
-    return f"{value:.2f}" if isinstance(value, int | float) else "none"
+    # A damaged record may have an integer that no float holds.
+    return f"{value:.2f}" if isinstance(value, float) or (isinstance(value, int) and abs(value) < 1 << 53) else "none"

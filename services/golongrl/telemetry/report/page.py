@@ -13,6 +13,7 @@ from pathlib import Path
 import plotly.graph_objects as go
 
 from golongrl import files
+from golongrl.errors import writing_to
 from golongrl.recipe import Recipe
 from golongrl.telemetry import history as runs
 from golongrl.telemetry.report import figures, groups, timeline
@@ -159,11 +160,12 @@ def write(folder: Path, recipe: Recipe, recipe_yaml: str, evaluations: Sequence[
     """Write `report.html` of the run in `folder` from its files; returns its path.
 
     Raises:
-        InputError: a folder of `evaluations` has none.
-        OSError: the storage refused; an earlier report is as it was.
+        InputError: a folder of `evaluations` has none, a file of the run cannot be read, or the report not be written;
+            an earlier report is as it was.
     """
     out, data = folder / FILE, gather(folder, evaluations)
     page = render(data, recipe, folder.resolve().name, recipe_yaml, about(folder))
     # With prompts and answers in it, it is as private as they are.
-    (files.write_private if data.groups else files.write_text)(out, page)
+    with writing_to(f"report {out}"):
+        (files.write_private if data.groups else files.write_text)(out, page)
     return out
