@@ -119,3 +119,10 @@ def test_a_damaged_password_is_replaced(damage: bytes, tmp_path: Path) -> None:
     made = redis_server.password_of(tmp_path)
     assert made != kept
     assert redis_server.password_of(tmp_path) == made
+
+
+def test_a_password_that_was_half_written_is_removed(tmp_path: Path) -> None:
+    left = tmp_path / ".0123456789ab.tmp"
+    left.write_text("half a pass")
+    redis_server.password_of(tmp_path)
+    assert not left.exists()

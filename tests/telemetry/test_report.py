@@ -3,6 +3,7 @@
 import base64
 import gzip
 import json
+import os
 import re
 from pathlib import Path
 
@@ -130,6 +131,16 @@ def test_a_report_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: py
         report.write(tmp_path, load("quickstart"), "")
     assert (tmp_path / "report.html").read_text("utf-8") == before
     assert not list(tmp_path.glob(".*.tmp*"))
+
+
+def test_a_report_removes_what_one_that_was_killed_left(tmp_path: Path) -> None:
+    left, now = tmp_path / ".0123456789ab.tmp", tmp_path / ".ba9876543210.tmp"
+    for file in (left, now):
+        file.write_text("prompts and answers")
+    os.utime(left, (0, 0))
+    page_of(tmp_path, records(1))
+    assert not left.exists()
+    assert now.exists()  # another process may be writing it
 
 
 def test_held_out_task_types_and_benchmarks_have_names_of_their_own() -> None:

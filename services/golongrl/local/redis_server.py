@@ -56,6 +56,8 @@ def password_of(folder: Path) -> str:
     Raises:
         OSError: the storage refused.
     """
+    # Only the run that has the lock writes here; a staged file has the password in it.
+    files.sweep_staged(folder, 0)
     with suppress(FileNotFoundError, UnicodeDecodeError):
         kept = password_file(folder).read_text("utf-8").strip()
         if _PASSWORDS.fullmatch(kept):

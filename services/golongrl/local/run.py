@@ -161,7 +161,7 @@ def _run(request: TrainRequest, recipe: Recipe | None, claim: Claim, console: Co
         claim.made.tree(folder.logs)
         claim.made.tree(folder.redis)
         folder.logs.mkdir(exist_ok=True)
-        folder.redis.mkdir(exist_ok=True)
+        folder.redis.mkdir(0o700, exist_ok=True)  # its file holds what the model wrote
         password = options.password if options.redis_url else redis_server.password_of(folder.redis)
         options = replace(options, password=password, temporary=_temporary(folder))
         info = _info(folder, options)

@@ -88,6 +88,7 @@ def write(out: Path) -> Path:
         InputError: there is no evaluation in this folder, or a file of it is damaged.
     """
     found = collect(out)
+    files.sweep_staged(out)  # what a report that was killed left
     with writing_to(str(out)):
         files.write_text(out / FILE, json.dumps(found, ensure_ascii=False, indent=1) + "\n")
     return _write_page(out, found)

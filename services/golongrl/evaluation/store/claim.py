@@ -39,6 +39,9 @@ def claimed(out: Path) -> Iterator[files.Made]:
         # Again: another process may have had the folder until now.
         _refuse_foreign(out)
         files.sweep_staged(out)
+        files.sweep_staged(out, 0, RECORD)
+        for point in (out / "points").glob("*"):
+            files.sweep_staged(point, 0)
         yield made
 
 

@@ -125,6 +125,7 @@ def write(left: Side, right: Side, out: Path) -> Path:
         InputError: a file of a run cannot be read, or `out` not be written; an earlier file is as it was.
     """
     page = render(left, right, (gather(left.folder), gather(right.folder)))
+    files.sweep_staged(out.parent)
     with writing_to(f"report {out}"):
         files.write_text(out, page)
     return out

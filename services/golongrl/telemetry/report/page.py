@@ -165,6 +165,7 @@ def write(folder: Path, recipe: Recipe, recipe_yaml: str, evaluations: Sequence[
     """
     out, data = folder / FILE, gather(folder, evaluations)
     page = render(data, recipe, folder.resolve().name, recipe_yaml, about(folder))
+    files.sweep_staged(folder)  # what a report that was killed left
     # With prompts and answers in it, it is as private as they are.
     with writing_to(f"report {out}"):
         (files.write_private if data.groups else files.write_text)(out, page)
