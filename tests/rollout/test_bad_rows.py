@@ -96,6 +96,48 @@ async def test_nonsense_quarantines_the_engine_until_it_answers_sense(
         assert bench.state.quarantine is None
 
 
+async def test_a_refused_row_costs_no_other_row_while_the_engine_samples(
+    start: Start, tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What else it samples continues, and its weights stay."""
+    async with start(recipe("queue.max_tries=2", "rollout.group_filter=false")) as bench:
+        refusal = EngineRefusedError("POST /generate: 400: no", 400)
+        asked = spoil(bench, monkeypatch, lambda rid: rid.startswith(FIRST), refusal)
+        await bench.learner.queue.announce(bench.learner.fence, publish(tmp_path, 0, tiny_model))
+        bench.start()
+        assert [group.row for group in (await bench.take()).groups] == [1, 2]
+        assert await rejections(bench) == {"failed:engine_refused": 1}
+        assert any(rid.startswith("probe") for rid in asked)
+        value = bench.bench.metrics.registry.get_sample_value
+        assert value("golongrl_rollout_engine_restarts_total") == 0
+        assert bench.state.quarantine is None
+
+
+async def test_an_engine_that_refuses_everything_is_quarantined(
+    start: Start, tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("golongrl.rollout.backoff.LONGEST_S", 0.05)
+    # A row may be leased once more before its refusal is looked into.
+    async with start(recipe("queue.max_tries=4", "rollout.group_filter=false")) as bench:
+        # From its first row on.
+        broken = {"rows": True, "probe": False}
+
+        def fails(rid: str) -> bool:
+            if rid.startswith("probe"):
+                return broken["probe"]
+            broken["probe"] = broken["rows"]
+            return broken["rows"]
+
+        spoil(bench, monkeypatch, fails, EngineRefusedError("POST /generate: 400: no", 400))
+        await bench.learner.queue.announce(bench.learner.fence, publish(tmp_path, 0, tiny_model))
+        bench.start()
+        await bench.until(lambda: "not taken in 3 tries" in (bench.state.waiting_for or ""))
+        assert "no valid token from version 0: POST /generate: 400: no" in str(bench.state.quarantine)
+        broken["rows"] = broken["probe"] = False
+        assert [group.row for group in (await bench.take()).groups] == [0, 1]
+        assert bench.state.quarantine is None
+
+
 async def test_rows_of_an_engine_that_cannot_be_had_are_not_to_blame(
     start: Start, tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

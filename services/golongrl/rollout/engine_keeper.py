@@ -4,7 +4,8 @@ Invariants:
 - an engine counts as ready only on weights that this worker loaded, that were read back, and, where nothing else is
   being sampled, that it sampled a valid token from, whatever the engine says about itself;
 - what the engine samples is given up as soon as its weights are unknown;
-- an engine that answers nonsense is quarantined: its rows are given back, and its weights are loaded again;
+- an engine that answers nonsense is quarantined: its rows are given back, and its weights are loaded again. One that
+  refuses a row is asked for one token first: where it gives that, the row was at fault, and the others continue;
 - what fails is retried as long as it is wanted, and the answer says what is waited for and why;
 - an announced version is copied and patched while the engine continues with the one it holds: the queue admits rows by
   the version they are sampled from.
@@ -70,6 +71,7 @@ class Keeper:
         self._lag_of: int | None = None  # the version whose adoption lag was counted last
         self._settled = False
         self._suspected = False
+        self._refusal = ""  # of a row, until the engine was tried with something else
         self._silent = 0
         self._progress = 0
         self._check_due = 0.0
@@ -110,11 +112,11 @@ class Keeper:
         self._check_due = 0.0
         # A busy engine is well.
         self._suspected |= not isinstance(error, EngineBusyError)
-        # A good request that is refused is as wrong as an answer that contradicts itself.
-        nonsense = isinstance(error, EngineProtocolError | EngineRefusedError)
-        if nonsense or isinstance(error, ForeignWeightsError):
+        if isinstance(error, EngineRefusedError):
+            self._refusal = str(error)
+        if isinstance(error, EngineProtocolError | ForeignWeightsError):
             self._distrust(str(error))
-        if nonsense:
+        if isinstance(error, EngineProtocolError):
             self._quarantine(str(error))
 
     async def answers(self) -> bool:
@@ -176,7 +178,19 @@ class Keeper:
         self._check_due = time.monotonic() + self._config.engine_check_s
         if self.held is not None and info != self.held.info:
             self._distrust(f"the engine holds {info}, not {self.held.info}")
+        refusal, self._refusal = self._refusal, ""
+        if refusal and self.held is not None:
+            await self._try(self.held, refusal)
         return None
+
+    async def _try(self, held: Confirmed, refusal: str) -> None:
+        """Whether the engine refuses every request, or had a row that it cannot do."""
+        try:
+            await probe(self._bench.engine, held, routes=self._bench.recipe.learner.routing_replay)
+        except AdoptionError as error:
+            # A good request that is refused is as wrong as an answer that contradicts itself.
+            self._distrust(f"{refusal}; {error}")
+            self._quarantine(str(error))
 
     def _gone(self, error: EngineError) -> Pause:
         """The engine does not answer: whatever answers here next is treated as a new engine."""

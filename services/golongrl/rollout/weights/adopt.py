@@ -131,7 +131,7 @@ async def probe(engine: EngineClient, held: Confirmed, *, routes: bool = False) 
     except (EngineProtocolError, EngineRefusedError) as error:
         raise AdoptionError(f"no valid token from version {held.ref.version}: {error}", unchanged=False) from error
     except (EngineError, TimeoutError) as error:
-        log.warning("the new weights could not be tried", version=held.ref.version, error=str(error))
+        log.warning("the engine could not be tried with one token", version=held.ref.version, error=str(error))
 
 
 async def settle(engine: EngineClient) -> None:
