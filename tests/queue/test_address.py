@@ -33,6 +33,7 @@ def no_passwords(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("redis://h", "h:6379", {"password": None}),
         ("redis://h:7000/3", "h:7000", {"db": 3}),
+        ("redis://h:7000/3/", "h:7000", {"db": 3}),
         (f"redis://:{SECRET}@h:7000/3", "h:7000", {"password": SECRET}),
         (f"rediss://me:{SECRET}@h:7000", "h:7000", {"username": "me", "password": SECRET}),
         ("unix:///run/redis.sock?db=2", "/run/redis.sock", {"db": 2}),
@@ -71,6 +72,13 @@ def test_sentinels_are_asked_with_their_own_password_and_tls() -> None:
         f"redis://:{SECRET}@host:99999999",
         f"redis://:{SECRET}@host?foo=bar",
         f"redis://:{SECRET}@host?replicas=many",
+        f"redis://:{SECRET}@host?replicas=-1",
+        *(f"redis://:{SECRET}@host/{db}" for db in ("x", "1x", "1/2", " 1", "-1", "1.0", "\u0663", "%31", "007", "/1")),
+        f"redis://:{SECRET}@host?db=x",
+        f"redis://:{SECRET}@host/1?db=-1",
+        f"unix://:{SECRET}@/run/redis.sock?db=x",
+        f"redis+sentinel://:{SECRET}@host/main/x",
+        f"redis+sentinel://:{SECRET}@host/main/1/2",
         f"redis+sentinel://:{SECRET}@host",
         f"redis+sentinel://:{SECRET}@/main",
         f"redis+sentinel://:{SECRET}@host:x/main",
@@ -110,6 +118,8 @@ async def test_a_server_that_is_not_there_is_named_without_the_password() -> Non
 
 def test_an_error_that_repeats_the_password_does_not_pass_it_on() -> None:
     assert address("redis://:p%40s@h").hide("user p@s and p%40s") == "user *** and ***"
+    assert address("redis://:run@h").hide("run 'run' of a runner") == "*** '***' of a runner"
+    assert address("redis://:longsecret@h").hide("xlongsecrety") == "x***y"
 
 
 @pytest.mark.parametrize(
@@ -132,6 +142,7 @@ def test_an_error_that_repeats_the_password_does_not_pass_it_on() -> None:
         (TimeoutError(), "a connection to the server"),
         (rx.AuthenticationError("invalid username-password pair"), None),
         (rx.NoPermissionError("no permissions"), None),
+        (rx.NoScriptError("No matching script."), "the server to keep a script"),
         (rx.ResponseError("ERR unknown command"), None),
         (rx.ResponseError("WRONGTYPE Operation against a key"), None),
     ],

@@ -9,6 +9,7 @@
 """
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,9 @@ CONNECT_TIMEOUT_S = 5.0
 SENTINEL_PORT = 26379
 HIDDEN = "***"
 _SENTINEL = "+sentinel"
+# Characters of a password that may be a part of ordinary words.
+_SHORT = 8
+_DATABASE = re.compile(r"(0|[1-9][0-9]{0,8})?\Z", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -41,9 +45,11 @@ class Address:
     secrets: tuple[str, ...] = ()
 
     def hide(self, text: str) -> str:
-        """`text` without passwords."""
+        """`text` without passwords. A short one is hidden only where it is a whole word: holes in other words would
+        tell it."""
         for secret in self.secrets:
-            text = text.replace(secret, HIDDEN)
+            word = r"(?<!\w)%s(?!\w)" if len(secret) < _SHORT else "%s"
+            text = re.sub(word % re.escape(secret), HIDDEN, text)
         return text
 
 
@@ -57,6 +63,8 @@ def address(url: str) -> Address:
         parts = urlsplit(url)
         options = parse_qs(parts.query)
         replicas = int(options.pop("replicas")[0]) if "replicas" in options else None
+        if (replicas or 0) < 0:
+            raise ValueError("fewer replicas than none")
         # `urlunsplit` takes the slashes off unix:///PATH.
         query = f"?{urlencode(options, doseq=True)}" if options else ""
         plain = f"{parts.scheme}://{parts.netloc}{parts.path}{query}"
@@ -97,6 +105,12 @@ def password(name: str = PASSWORD) -> str | None:
 
 
 def _settings(url: str) -> dict[str, Any]:
+    parts = urlsplit(url)
+    # redis-py takes database 0 for what is no number, and two numbers for one.
+    databases = [parts.path.removeprefix("/").removesuffix("/")] if parts.scheme != "unix" else []
+    for database in databases + parse_qs(parts.query).get("db", []):
+        if not _DATABASE.match(database):
+            raise ValueError("no number of a database")
     found = dict(parse_url(url))
     return {
         **found,

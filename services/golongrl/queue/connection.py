@@ -29,7 +29,7 @@ from golongrl.queue.errors import (
     QueueServerError,
     QueueUnavailableError,
 )
-from golongrl.queue.scripts import Script, script
+from golongrl.queue.scripts import Script, commands, script
 from golongrl.queue.server import Durability, QueueServerReport, ServerState, judge
 from golongrl.telemetry.waits import Waits
 
@@ -42,6 +42,8 @@ T = TypeVar("T")
 TRY_S = 30.0
 # Characters of another program's words in a message.
 _MOST_WORDS = 300
+# A call's arguments, and the place in a script.
+_NOISE = re.compile(r"(, with args beginning with.*| script:( \S+,)? on @user_script:\d+\.)\Z", re.DOTALL)
 # One disk flush, and one replica's answer; together below TRY_S, so that the server answers first.
 WAITAOF_MS = 10_000
 WAIT_MS = 5_000
@@ -50,6 +52,8 @@ SCAN_COUNT = 1000
 
 # Errors of a server that will serve again, by class where redis-py has one (it takes the code off the message then).
 _PASSING: tuple[tuple[type[Exception], str], ...] = (
+    # Loaded a moment ago, and forgotten since: SCRIPT FLUSH, or another server after a fail-over.
+    (rx.NoScriptError, "the server to keep a script"),
     (MasterNotFoundError, "a primary that a sentinel names (fail-over)"),
     (rx.OutOfMemoryError, "memory on the server (maxmemory reached)"),
     (rx.BusyLoadingError, "the server to load its data"),
@@ -328,12 +332,19 @@ class Connection:
             if reason is None and _of_the_data(error):
                 raise QueueDamagedError.unreadable(self.run_name, self.name, text) from error
             if reason is None:
-                raise QueueError(f"{name} on Redis at {self.name}: {text}") from error
+                raise QueueError(f"{name} on Redis at {self.name}: {text}{self._advice(error)}") from error
             await self._start_afresh()
             raise _PassingError(f"{reason}: {text}") from error
         except _STRANGE as error:
             await self._start_afresh()
             raise _strange(name, self.name, error) from error
+
+    def _advice(self, error: Exception) -> str:
+        if _is_denied(error):
+            return f"; its user needs this right, on the keys {self.prefix}* (ACL SETUSER on the server)"
+        if _has_no_command(error):
+            return "; the server has it renamed or disabled, or is too old (see `golongrl queue check`)"
+        return ""
 
     async def _start_afresh(self) -> None:
         self._report = None
@@ -367,21 +378,40 @@ class Connection:
             if passing_reason(error) is not None:
                 raise
             waitaof = False
-        return judge(info, config, waitaof=waitaof, replicas=self._server.replicas)
+        return judge(info, config, waitaof=waitaof, replicas=self._server.replicas, lacking=await self._lacking())
+
+    async def _lacking(self) -> list[str]:
+        """Commands of the scripts that the server does not have, as far as it tells."""
+        wanted = commands()
+        try:
+            (known,) = await self._round_trip([("COMMAND", "INFO", *wanted)])
+        except rx.ResponseError:
+            return []
+        if not isinstance(known, list) or len(known) != len(wanted):
+            return []
+        return [name for name, found in zip(wanted, known, strict=True) if not found]
 
 
 def _of_the_data(error: Exception) -> bool:
     """Whether a script of ours met a key or a value that none of them writes."""
     text = str(error)
-    denied = isinstance(error, rx.NoPermissionError) or "ACL" in text
-    return isinstance(error, rx.ResponseError) and not denied and ("user_script" in text or "WRONGTYPE" in text)
+    ours = _is_denied(error) or _has_no_command(error)
+    return isinstance(error, rx.ResponseError) and not ours and ("user_script" in text or "WRONGTYPE" in text)
+
+
+def _is_denied(error: Exception) -> bool:
+    return isinstance(error, rx.NoPermissionError) or str(error).startswith(("ACL failure", "NOPERM"))
+
+
+def _has_no_command(error: Exception) -> bool:
+    return str(error).lower().removeprefix("err ").startswith("unknown command")
 
 
 def _words(error: Exception) -> str:
-    """An error's own words, but for one that holds the representation of every sentinel's client."""
+    """An error's own words, but for one that holds the representation of every sentinel's client, and for noise."""
     if isinstance(error, MasterNotFoundError):
         return "none answers with one; check their addresses, the service's name and the certificates"
-    return str(error)
+    return _NOISE.sub("", str(error))
 
 
 def _text(value: str | bytes | None) -> str:

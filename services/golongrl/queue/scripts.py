@@ -6,6 +6,7 @@ write.
 """
 
 import hashlib
+import re
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -25,6 +26,7 @@ _PARTS: dict[str, tuple[str, ...]] = {
     # A damaged run can be forgotten, too.
     "forget": ("prelude",),
 }
+_COMMAND = re.compile(r"\b(?:redis\.)?call\('([A-Z]+)'")
 _VALIDATION = "validation_"
 _DENIED_WHEN_FULL = {"setup", "lease", "submit", "beat", "validation_open", "validation_submit"}
 _READS = {"stats", "weights", "peek", "set_aside_list"}
@@ -37,6 +39,13 @@ class Script:
     name: str
     source: str
     sha: str
+
+
+@cache
+def commands() -> tuple[str, ...]:
+    """The commands that the scripts call, by which a server that lacks one is recognised at set-up."""
+    sources = (part.read_text() for part in (files("golongrl.queue") / "lua").iterdir() if part.name.endswith(".lua"))
+    return tuple(sorted({name for source in sources for name in _COMMAND.findall(source)}))
 
 
 @cache

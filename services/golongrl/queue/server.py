@@ -1,6 +1,6 @@
 """What a server must be, and be told, to hold a queue. Pure: over its INFO and CONFIG."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -45,14 +45,22 @@ class ServerState:
 
 
 def judge(
-    info: Mapping[str, Any], config: Mapping[str, str], *, waitaof: bool, replicas: int | None = None
+    info: Mapping[str, Any],
+    config: Mapping[str, str],
+    *,
+    waitaof: bool,
+    replicas: int | None = None,
+    lacking: Sequence[str] = (),
 ) -> QueueServerReport:
     """`info` is INFO; `config` is CONFIG GET of appendfsync and min-replicas-to-write, empty where the server hides it;
-    `waitaof`: the server has this command; `replicas`: as the URL says."""
+    `waitaof`: the server has this command; `replicas`: as the URL says; `lacking`: commands of the scripts that it does
+    not have."""
     refusals, warnings = [], []
     version = str(info.get("redis_version", "0"))
     if tuple(int(part) for part in version.split(".")[:2] if part.isdigit()) < OLDEST:
         refusals.append(f"it is Redis {version}; the queue needs Redis 7.0 or newer, or Valkey")
+    if lacking:
+        refusals.append(f"it has no command {', '.join(lacking)}: its `rename-command` must leave what the queue calls")
     policy, most = str(info.get("maxmemory_policy", "noeviction")), int(info.get("maxmemory", 0))
     if policy != "noeviction":
         evicts = f"it evicts keys when its memory is full (maxmemory-policy {policy}), which loses groups of the run"

@@ -1,0 +1,147 @@
+"""A user with few rights, or a server without some commands: one line that names what is lacking."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from golongrl.local.redis_command import server_command
+from golongrl.queue import Patience, QueueDamagedError, QueueError, QueueServerError, SampleQueue
+from golongrl.queue.scripts import commands
+from support.embedded_server import EmbeddedServer
+from support.redis_server import free_port
+
+from .conftest import Play
+
+HASTY = Patience(total_s=3.0, longest_pause_s=0.1)
+# Without them the queue works: they only tell more of the server.
+SPARED = {"CONFIG", "WAITAOF", "WAIT", "CLIENT", "COMMAND"}
+OUTSIDE = {"INFO", "EVALSHA", "SCRIPT", "SCAN", "MGET"}
+
+
+async def lived(queue: SampleQueue) -> None:
+    """What a short run does."""
+    play = Play(queue)
+    await play.start(rows=6)
+    await play.announce(0)
+    for lease in [await play.lease() for _ in range(2)]:
+        await queue.renew("w", {lease.token: 3})
+        await play.submit(lease)
+    await play.batch(1)
+    await queue.set_aside(play.fence, 1, "0-0", "test")
+    await queue.stats()
+    await queue.peek("0-1")
+    await queue.set_aside_groups()
+    await queue.forget()
+
+
+@pytest.fixture
+async def server(tmp_path: Path) -> AsyncIterator[EmbeddedServer]:
+    async with EmbeddedServer(free_port(), tmp_path) as one:
+        yield one
+
+
+async def refused(url: str, run: str) -> str:
+    """The line in which a short life of a run fails; empty where it does not."""
+    async with SampleQueue.from_url(url, run, patience=HASTY) as queue:
+        try:
+            await lived(queue)
+        except QueueDamagedError as error:
+            raise AssertionError(f"nothing is damaged: {error}") from error
+        except QueueError as error:
+            return str(error)
+    return ""
+
+
+async def test_each_missing_right_is_named(server: EmbeddedServer) -> None:
+    admin = redis.Redis.from_url(server.url)
+    url = server.url.replace("redis://", "redis://few:s3cr3ts3cr3t@")
+    used = set()
+    for command in sorted({*commands(), *OUTSIDE, *SPARED}):
+        admin.script_flush()
+        admin.acl_setuser("few", reset=True, enabled=True, passwords=["+s3cr3ts3cr3t"], keys=["golongrl:*"],
+                          commands=["+@all", f"-{command.lower()}"])  # fmt: skip
+        line = await refused(url, f"without-{command}")
+        if line:
+            used.add(command)
+            assert "\n" not in line
+            assert "permissions to run" in line, line
+            assert f"'{command.lower()}" in line, line
+            assert f"its user needs this right, on the keys golongrl:{{without-{command}}}:*" in line
+    assert used >= OUTSIDE | {"GET", "SET", "HSET", "HGET", "ZADD", "RENAME", "LRANGE", "UNLINK", "TIME"}
+    assert not used & SPARED
+
+
+@pytest.mark.parametrize("keys", ["~other:*", "%R~*", "%W~*"])
+async def test_a_user_without_the_runs_keys_is_told_which_it_needs(server: EmbeddedServer, keys: str) -> None:
+    redis.Redis.from_url(server.url).execute_command(
+        "ACL", "SETUSER", "few", "reset", "on", ">long-enough", keys, "+@all"
+    )
+    line = await refused(server.url.replace("redis://", "redis://few:long-enough@"), "r")
+    assert "golongrl:{r}:*" in line
+
+
+@pytest.mark.parametrize("lacking", [["UNLINK"], ["TIME", "HGETALL"], ["SCAN"], ["EVALSHA"], ["INFO"]], ids="+".join)
+async def test_a_server_with_renamed_commands_is_refused_at_set_up(tmp_path: Path, lacking: list[str]) -> None:
+    port = free_port()
+    renamed = [word for name in lacking for word in ("--rename-command", name, f"renamed-{name}")]
+    process = await asyncio.create_subprocess_exec(
+        *server_command(port, tmp_path), *renamed, stdout=asyncio.subprocess.DEVNULL
+    )
+    try:
+        async with SampleQueue.from_url(f"redis://127.0.0.1:{port}", "r", patience=Patience(total_s=30)) as queue:
+            with pytest.raises(QueueError) as error:
+                await lived(queue)
+        for name in lacking:
+            assert f"'{name}'" in str(error.value) or f"no command {', '.join(sorted(lacking))}" in str(error.value)
+        if "UNLINK" in lacking or "TIME" in lacking:
+            assert isinstance(error.value, QueueServerError)
+        assert "with args" not in str(error.value)
+        assert "remove" not in str(error.value)
+    finally:
+        process.kill()
+        await process.wait()
+
+
+async def test_a_script_that_is_forgotten_as_it_is_called_is_loaded_again(server: EmbeddedServer) -> None:
+    """A server that flushes its scripts, or another one after a fail-over, between the loading and the call."""
+    async with (
+        SampleQueue.from_url(server.url, "r", patience=HASTY) as queue,
+        redis.asyncio.Redis.from_url(server.url) as admin,
+    ):
+        client = queue._connection.client
+        load, flushed = client.script_load, set()
+
+        async def load_and_flush(source: str) -> str:
+            sha = await load(source)
+            if sha not in flushed:
+                flushed.add(sha)
+                await admin.script_flush()
+            return str(sha)
+
+        client.script_load = load_and_flush  # type: ignore[method-assign,assignment]
+        await lived(queue)
+        assert len(flushed) > 10
+
+
+async def test_a_client_that_is_killed_before_each_of_its_calls_does_them_once(server: EmbeddedServer) -> None:
+    async with (
+        SampleQueue.from_url(server.url, "r", patience=HASTY) as queue,
+        redis.asyncio.Redis.from_url(server.url) as admin,
+    ):
+        connection, killed = queue._connection, 0
+        once, own = connection._once, await admin.client_id()
+
+        async def killed_before(*args: Any) -> Any:
+            nonlocal killed
+            for client in await admin.client_list():
+                if int(client["id"]) != own:
+                    killed += await admin.execute_command("CLIENT", "KILL", "ID", client["id"])
+            return await once(*args)
+
+        connection._once = killed_before  # type: ignore[method-assign]
+        await lived(queue)
+        assert killed > 10
