@@ -257,8 +257,9 @@ class Supervisor:
             how = (
                 f"was not ready within {service.spec.start_deadline_s:g} s" if late else f"died ({describe_exit(code)})"
             )
-            tail = "\n".join(f"  {line}" for line in lines)
-            raise RunFailedError(f"{name} {how} and {decision.reason}; the end of {service.log}:\n{tail}")
+            tail = "".join(f"\n  {line}" for line in lines)
+            log = f"the end of {service.log}:{tail}" if tail else f"nothing is in {service.log}"
+            raise RunFailedError(f"{name} {how} and {decision.reason}; {log}")
 
     async def _stop_all(self, keepers: Sequence[asyncio.Task[None]]) -> None:
         for stage in reversed(self._stages):
