@@ -134,6 +134,28 @@ CLOSED = (
 )
 
 
+@pytest.mark.parametrize(
+    ("template", "problem"),
+    [
+        ("", "makes an empty prompt"),
+        (" \n", "makes an empty prompt"),
+        ("{# all of it is a comment: {{ messages[0].content }} #}", "makes an empty prompt"),
+        ("Answer the question.", "leaves out the user's message"),
+        ("{{ messages[0].content[:5] }}", "leaves out the user's message"),
+        (
+            "{% for m in messages if m.role == 'system' %}{{ m.content }}{% endfor %}Go.",
+            "leaves out the user's message",
+        ),
+        ("{% for m in messages %}{{ m.role }}: {{ m.text }}\n{% endfor %}", "leaves out the user's message"),
+    ],
+)
+def test_a_template_without_the_question(model, template, problem):
+    (model / "chat_template.jinja").write_text(template, "utf-8")
+    with pytest.raises(DataError, match=problem):
+        model_of(recipe_of(model))
+    assert problem in (think_problem(Chat.open(model), None) or "")
+
+
 def test_a_template_that_closes_the_think_block(model):
     (model / "chat_template.jinja").write_text(CLOSED, "utf-8")
     chat = Chat.open(model)

@@ -1,5 +1,7 @@
 """Every opening of compat: the exploit earns there, and not in strict; an honest answer earns in both."""
 
+import json
+
 import pytest
 
 from golongrl.tasks import Outcome, score
@@ -240,6 +242,86 @@ def test_a_condition_on_another_option_is_no_hedge(rest: str) -> None:
 def test_an_untrue_equation_of_numbers_is_no_answer(answer: str, expected: float) -> None:
     found = labelled("math_longcot_math_verify", f"</think>\\boxed{{{answer}}}", "12", "strict").score
     assert found == expected
+
+
+# What looks the same in two encodings: accents and Hangul composed or apart, the Angstrom and Ohm signs, widths,
+# spaces, line ends, and signs that nobody sees.
+SAME = [
+    ("Zo\u00eb", "Zoe\u0308"),
+    ("\uc774\ub984", "\u110b\u1175\u1105\u1173\u11b7"),
+    ("\u00c5", "\u212b"),
+    ("10 \u03a9", "10 \u2126"),
+    ("\u7b2c3\u6761", "\u7b2c\uff13\u6761"),
+    ("\u7532(\u4e00)", "\u7532\uff08\u4e00\uff09"),
+    ("\u30ac", "\uff76\uff9e"),
+    ("Section 4.2", "Section\u00a04.2"),
+    ("Paris", "Paris\u200b"),
+    ("Paris", "\ufeffParis"),
+]
+DIFFERENT = [
+    ("x\u00b2", "x2"),
+    ("\u00bd", "1/2"),
+    ("Zo\u00eb", "Zoe"),
+    ("\u4e2d\u56fd", "\u4e2d\u570b"),
+    ("co-op", "coop"),
+]
+
+
+def _everywhere(gold: str, answer: str) -> list[float | None]:
+    """The answer's score by each metric that compares texts, in strict mode."""
+    found = [labelled("EM", f"</think>{answer}", gold, "strict")]
+    found += [longbench(metric, listing(answer), [gold], "strict") for metric in ("Accuracy", "F1", "SubEM", "NDCG")]
+    found.append(longbench("Pairwise", listing(answer, "other"), [gold, "other"], "strict"))
+    found.append(longbench("ROUGE-L", listing(answer), [gold], "strict"))
+    gold_table, table = (json.dumps({"data": [[text, 1]]}) for text in (gold, answer))
+    found.append(labelled("multitableqa_pretraining", f"</think><answer>{table}</answer>", gold_table, "strict"))
+    return [outcome.score for outcome in found]
+
+
+@pytest.mark.parametrize(("one", "other"), SAME)
+def test_what_looks_the_same_is_the_same(one: str, other: str) -> None:
+    for gold, answer in ((one, other), (other, one)):
+        assert _everywhere(gold, answer) == pytest.approx([1.0] * 8)
+
+
+@pytest.mark.parametrize(("gold", "answer"), DIFFERENT)
+def test_what_looks_different_differs(gold: str, answer: str) -> None:
+    assert max(score or 0.0 for score in _everywhere(gold, answer)) < 1.0
+
+
+def test_line_ends_of_another_system_are_line_ends() -> None:
+    assert labelled("EM", "</think>a\r\nb", "a\nb", "strict").score == 1.0
+
+
+@pytest.mark.parametrize(
+    ("gold", "answer", "right"),
+    [
+        # Without a box: what is stated, or the last line, judged as a box would be.
+        ("42", "The answer is 42.", 1),
+        ("42", "The answer is $42$, as the table says.", 1),
+        ("42", "42", 1),
+        ("42", "I counted the rows.\n\n$x = 42$", 1),
+        ("42", "The answer is 42 or 41.", 0),
+        ("42", "The answer is 41 or 42.", 0),
+        ("42", "Candidates: 40, 41, 42", 0),
+        ("42", "The answer is not 42.", 0),
+        ("42", "Final answer: 42 (or possibly 43)", 0),
+        ("42", "at least 42", 0),
+        ("42", "So the total is 42", 1),
+        # The noun that is counted changes no number, whatever letters it has.
+        *(("42", f"\\boxed{{42 {noun}}}", 1) for noun in ("documents", "items", "rows", "tokens", "research papers")),
+        *((f"42 {noun}", "\\boxed{42}", 1) for noun in ("documents", "items", "rows", "tokens")),
+        *(("42", f"\\boxed{{42 {other}}}", 0) for other in ("x", "xy", "and more", "or more", "thousand")),
+        ("42 documents", "\\boxed{42 tokens}", 0),
+        ("12 Angry Men", "\\boxed{12}", 0),
+        # A code is no number.
+        ("42000", "\\boxed{42K}", 1),
+        ("+1-555-0100", "\\boxed{-654}", 0),
+        ("+1-555-0100", "\\boxed{+1-555-0100}", 1),
+    ],
+)
+def test_math_that_is_no_plain_box(gold: str, answer: str, right: int) -> None:
+    assert labelled("math_longcot_math_verify", f"</think>{answer}", gold, "strict").score == right
 
 
 @pytest.mark.parametrize(("label", "answer"), [("caf\u00e9", "cafe\u0301"), ("cafe\u0301", "caf\u00e9")])

@@ -115,11 +115,16 @@ def _panics_told() -> Iterator[None]:
 
 
 def think_problem(chat: Chat, enable_thinking: bool | None) -> str | None:
-    """Why no response could pass the metrics' gate, which wants one </think> in the response's text; or None.
+    """Why no response could earn a reward: the question is not in the prompt, or the metrics' gate stops every
+    response, because it wants one </think> in the response's text; or None.
 
-    A template may close the think block in the prompt, and decoding may drop the tag.
+    A template may be empty or leave the message out, or close the think block in the prompt, and decoding may drop the
+    tag.
     """
     prompt = chat.render([{"role": "user", "content": _PROBE}], enable_thinking)
+    if _PROBE not in prompt:
+        what = "leaves out the user's message" if prompt.strip() else "makes an empty prompt"
+        return f"the chat template {what}, so that no model could answer; it has to write each message's content"
     behind = prompt.rpartition(_PROBE)[2]
     if behind.count(_CLOSE) and behind.rfind(_CLOSE) > behind.rfind(_OPEN):
         switch = "set data.enable_thinking: true" if enable_thinking is False else "use a template that leaves it open"

@@ -1,7 +1,6 @@
 """Metrics of one short answer: exact match and multiple choice."""
 
 import re
-import unicodedata
 
 from golongrl.tasks import options
 from golongrl.tasks.outcome import UnscorableError
@@ -14,11 +13,6 @@ _LABEL = re.compile(r"\s*\(?([A-Za-z])\)?\.?\s*")
 def exact_match(label: str, answer: str) -> float:
     """1 if answer and label are equal but for white space at their ends."""
     return float(answer.strip() == label.strip())
-
-
-def exact_match_strict(label: str, answer: str) -> float:
-    """As `exact_match`; a letter with its accent composed or apart is the same letter (NFC)."""
-    return exact_match(*(unicodedata.normalize("NFC", each) for each in (label, answer)))
 
 
 def _letter(text: str) -> str | None:

@@ -5,7 +5,8 @@ words, and cannot read text outside ASCII. So the final answer is first read as 
 (notation.py), a date, time, range or code (dates.py), a number with scale and unit (quantity.py). Only what none of
 these decides goes to math-verify, with exact numbers compared to full precision (precise.py).
 
-The final answer is the last \\boxed{...}, else what follows the last "answer is" on its line.
+The final answer is the last \\boxed{...}, else what follows the last "answer is" on its line, else the last line; what
+stands without a box is judged as if it stood in one, so that "42 or 41" is a choice and no number.
 """
 
 import re
@@ -37,7 +38,7 @@ def equal(golds: Sequence[str], text: str) -> float:
             open_golds.append(_as_latex(gold))
     if not open_golds:
         return 0.0
-    if answers and _UNKNOWN_SIGNS.search(tail):
+    if answers and (_UNKNOWN_SIGNS.search(tail) or not _boxes(tail)):
         tail = f"\\boxed{{{answers[0]}}}"
     return math_answer.equal(open_golds, tail, strict=True)
 
@@ -53,8 +54,8 @@ def _answers(tail: str) -> list[str]:
     """The texts that may be the final answer, plain: none where several boxes stand side by side."""
     boxes = list(_boxes(tail))
     if not boxes:
-        stated = list(_STATED.finditer(tail))
-        return [_text_of(stated[-1]["answer"])] if stated else []
+        stated = [found["answer"] for found in _STATED.finditer(tail)]
+        return [_text_of(_formula_of(stated[-1] if stated else tail.strip().rpartition("\n")[2]))]
     start, end, inner = boxes[-1]
     answer = _text_of(inner)
     if len(boxes) > 1 and _text_of(boxes[-2][2]) != answer and _HEDGE.fullmatch(tail[boxes[-2][1] : start]):
@@ -63,6 +64,19 @@ def _answers(tail: str) -> list[str]:
     if behind is not None and _is_scale_or_unit(behind["word"]):
         return [f"{answer} {behind['word'].removeprefix(chr(92))}"]
     return [answer]
+
+
+_IS = re.compile(r"\b(?:is|are|equals?)\s+(\S+)$")
+_FORMULA = re.compile(r"\$([^$\n]+)\$|\\\((.+?)\\\)")
+
+
+def _formula_of(line: str) -> str:
+    """Of an unboxed line its one formula, or the word that "is" ends it with; else all of it, so that a choice stays
+    one.
+    """
+    formulas = {found[1] or found[2] for found in _FORMULA.finditer(line)}
+    ending = _IS.search(line)
+    return formulas.pop() if len(formulas) == 1 else ending[1] if ending is not None else line
 
 
 def _is_scale_or_unit(word: str) -> bool:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 
+from golongrl.tasks.notation import is_words
 from golongrl.tasks.spelling import HAN, han
 from golongrl.tasks.units import Unit, read_unit, split_scale
 from golongrl.tasks.words import words
@@ -160,8 +161,10 @@ def _ungrouped(digits: str) -> str:
 
 
 def same(gold: Quantity, answer: Quantity) -> bool | None:
-    """Whether the two agree; None where a unit that is only a word ("apples") stands on one side alone, unless it is a
-    Chinese counter ("12个")."""
+    """Whether the two agree; None where letters that may be variables stand on one side alone.
+
+    A noun ("12 documents") or a Chinese counter ("12个") there says what is counted, and changes no number.
+    """
     if gold.comma or (answer.comma and not gold.places):
         return None
     a, b = gold.total, answer.total
@@ -170,7 +173,7 @@ def same(gold: Quantity, answer: Quantity) -> bool | None:
         if only is None:
             return _close(gold, answer)
         if not only.known:
-            return _close(gold, answer) if only.counter else None
+            return _close(gold, answer) if only.counter or _counts(only) else None
         if only.share:
             return _close(gold, answer) or _as_share(gold) == _as_share(answer)
         return _close(gold, answer)
@@ -178,6 +181,17 @@ def same(gold: Quantity, answer: Quantity) -> bool | None:
     if factors is None:
         return False
     return _close(gold, answer) if factors == {Fraction(1)} else any(a * factor == b for factor in factors)
+
+
+# Three letters or more, as shorter words are variables or units that no table knows.
+_NOUNS = re.compile(r"[^\W\d_]{3,}(?: [^\W\d_]{3,}){0,2}")
+_COMPARING = frozenset(words("and not nor more less fewer than least most over under above below plus minus times"))
+
+
+def _counts(unit: Unit) -> bool:
+    """Whether a unit of no table is the noun, with an adjective or two, that is counted; "12 Angry Men" is a name."""
+    nouns = _NOUNS.fullmatch(unit.word) is not None and is_words(unit.word)
+    return nouns and not unit.title and not _COMPARING & set(unit.word.split())
 
 
 def _as_share(one: Quantity) -> Fraction:

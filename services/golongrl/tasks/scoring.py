@@ -178,21 +178,21 @@ def _strict(task: Task, longbench_pro: bool, response: str, ground_truth: object
     """The score with the openings closed: only what follows </think> counts, and an invalid row is unscored."""
     truth = _mapping(ground_truth, plain=True)
     passed = not text.gate(response, strict=True)
-    answer = text.after_think(response) if passed else ""
+    answer = text.one_form(text.after_think(response)) if passed else ""
     if longbench_pro:
         value = _strict_longbench_pro(task.metric, answer, truth)
     elif task.metric == "IoU":
         value = table.iou_strict(truth, answer)
     elif task.metric == "math_verify":
-        labels = _labels(truth)
+        labels = [text.one_form(label) for label in _labels(truth)]
         if any(math_strict.says_nothing(label) for label in labels):
             raise UnscorableError("invalid ground truth: golden_label is blank")
         value = _strict_math(labels, answer)
     else:
-        label = _label(truth)
+        label = text.one_form(_label(truth))
         if not label.strip():
             raise UnscorableError("invalid ground truth: golden_label is blank")
-        value = (exact.exact_match_strict if task.metric == "EM" else exact.selection_strict)(label, answer)
+        value = (exact.exact_match if task.metric == "EM" else exact.selection_strict)(label, answer)
     return value if passed else 0.0
 
 
@@ -227,8 +227,8 @@ def _strict_golds(documents: object) -> list[str]:
     if not isinstance(documents, list | tuple) or not documents:
         raise UnscorableError("invalid ground truth: doc_ids must be a list of at least one string")
     for i, gold in enumerate(documents):
-        if not isinstance(gold, str) or not gold.strip():
+        if not isinstance(gold, str) or not text.one_form(gold).strip():
             raise UnscorableError(
                 f"invalid ground truth: doc_ids[{i}] must be a string that is not blank, got {gold!r}"
             )
-    return list(documents)
+    return [text.one_form(gold) for gold in documents]

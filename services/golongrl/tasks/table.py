@@ -10,6 +10,7 @@ from collections.abc import Hashable, Iterable, Mapping
 from functools import lru_cache
 
 from golongrl.tasks.outcome import UnscorableError
+from golongrl.tasks.text import collapse, one_form
 
 OPEN, CLOSE = "<answer>", "</answer>"
 # Python refuses to convert longer digit strings to int (sys.set_int_max_str_digits); such a cell stays text.
@@ -32,6 +33,15 @@ def _load(text: str) -> object:
 
 def _rows(data: Iterable[object]) -> Counter[Hashable]:
     return Counter(tuple(str(cell) for cell in row) if isinstance(row, list) else str(row) for row in data)
+
+
+def _rows_strict(data: Iterable[object]) -> Counter[Hashable]:
+    """As `_rows`, with the texts of cells in one form and without white space around them."""
+    return Counter(tuple(_cell(cell) for cell in row) if isinstance(row, list) else _cell(row) for row in data)
+
+
+def _cell(value: object) -> str:
+    return collapse(one_form(str(value)))
 
 
 def iou_of(gold: Counter[Hashable], guess: Counter[Hashable]) -> float:
@@ -87,7 +97,7 @@ def _gold_rows(label: object) -> Counter[Hashable]:
     data = value.get("data") if isinstance(value, Mapping) else None
     if not isinstance(data, list) or not data:
         raise UnscorableError('invalid ground truth: golden_label needs "data", a list with at least one row')
-    return _rows(data)
+    return _rows_strict(data)
 
 
 _TAGS = re.compile(r"<answer>(.*?)(?=</answer>|<answer>|\Z)", re.DOTALL | re.IGNORECASE)
@@ -108,7 +118,7 @@ def iou_strict(truth: Mapping[str, object], answer: str) -> float:
     for place in [*reversed(tagged[-_MOST_TABLES:]), *([] if tagged else [answer])]:
         data = _last_table(place)
         if data is not None:
-            return iou_of(gold, _rows(data))
+            return iou_of(gold, _rows_strict(data))
     return 0.0
 
 

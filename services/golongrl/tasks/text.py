@@ -1,11 +1,13 @@
 """Finding the answer in a response: the think gate, the answer area, its lines.
 
 A response is `<think>reasoning</think>answer`, where the chat template may already have written the opening tag.
-Nothing here normalises Unicode: two strings are the same answer only if they are equal after lower-casing and
-collapsing white space. `strict` lines also lose list bullets and other marks, and only where that is needed to match.
+`compat` does not normalise Unicode: two strings are the same answer only if they are equal after lower-casing and
+collapsing white space. `strict` compares texts in one form (`one_form`), and its lines also lose list bullets and other
+marks, only where that is needed to match.
 """
 
 import re
+import unicodedata
 from collections.abc import Collection
 
 OPEN, CLOSE = "<think>", "</think>"
@@ -19,8 +21,30 @@ _BULLET = re.compile(
     r"(?:<li>|[^\w\s]{1,3}\s+|[•·‣▪■●○◦►▶✓✔]\s*|[\u2460-\u24ff\u2776-\u2793\u3220-\u3229]\s*|\d\ufe0f?\u20e3\s*|"
     rf"[#(\[]?{_COUNT}\s?(?:[.:)\]]{{1,2}}|[-–—])[*_]{{0,3}}\s+|"  # a space behind the sign
     rf"[(（\[【](?:\d{{1,3}}|{_COUNT})[)）\]】]\s*|(?:\d{{1,3}}|[一二三四五六七八九十]{{1,3}})[、．.)](?!\d)\s*|"
-    r"第[一二三四五六七八九十\d]{1,3}[，、：:]\s*)(?=\S)"
+    r"第[一二三四五六七八九十\d]{1,3}[,，、：:]\s*)(?=\S)"
 )
+
+
+# Full-width and half-width forms, which differ from the usual ones in nothing but their width.
+_WIDTHS = {
+    code: unicodedata.normalize("NFKC", chr(code))
+    for code in (0x3000, *range(0xFF00, 0xFFF0))
+    if unicodedata.decomposition(chr(code)).startswith(("<wide>", "<narrow>"))
+}
+_SPACES = dict.fromkeys((0xA0, 0x1680, *range(0x2000, 0x200B), 0x202F, 0x205F), " ")
+# Without a width or a meaning: zero-width space, byte order mark, word joiner, soft hyphen. The joiners of Persian and
+# of emoji stay.
+_INVISIBLE = dict.fromkeys((0x200B, 0xFEFF, 0x2060, 0xAD), "")
+_ONE_FORM = {**_WIDTHS, **_SPACES, **_INVISIBLE}
+
+
+def one_form(text: str) -> str:
+    """The text with every character that looks the same encoded the same way: accents composed (NFC), one width of
+    letters, digits and punctuation, one kind of space, "\\n" for a line end, nothing invisible.
+    """
+    if text.isascii() and "\r" not in text:
+        return text
+    return unicodedata.normalize("NFC", text.replace("\r\n", "\n").translate(_ONE_FORM))
 
 
 def gate(response: str, *, strict: bool) -> str:
@@ -63,7 +87,7 @@ _TAG = re.compile(_TAG_TEXT, re.IGNORECASE)
 _BEHIND_TAG = re.compile(
     r"(?:[ \t]*(?:[*_`~]+(?=\s|[:：]|$)|[:：]|</[a-z]\w{0,9}>|&nbsp;))+|(?<=[\]】］])\*\*(?=\S)", re.IGNORECASE
 )
-_NO_ITEM = re.compile(r"(?:```|~~~)\w*|[-=*_~]{3,}")  # a code fence, a rule
+_NO_ITEM = re.compile(r"(?:```|~~~)\w*|[-=*_~]{3,}|\[/(?:answer|答案)\]")  # a code fence, a rule, a closing tag
 _MARKS = "*_`|\"'“”‘’「」『』 "  # of emphasis, code, tables and quotation
 _ENDS = ".,;。，；、"
 _HTML = re.compile(r"</?(?:b|i|u|p|em|strong|code|li|span)>|<br ?/?>")

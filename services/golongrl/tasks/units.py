@@ -16,6 +16,7 @@ class Unit:
 
     meanings: tuple[tuple[Dimensions, Fraction], ...] = ()
     word: str = ""
+    title: bool = False  # a word that begins with a capital letter
 
     @property
     def known(self) -> bool:
@@ -249,7 +250,7 @@ def read_unit(text: str) -> Unit | None:
     if re.search(r"[\d=+*^<>\\/{}\[\]|,;:?!&@#~–—-]", text) or len(text.split()) > 4:
         return None
     word = text.casefold()
-    return Unit(word=word[:-1] if word.endswith("s") and len(word) > 3 else word)
+    return Unit(word=word[:-1] if word.endswith("s") and len(word) > 3 else word, title=text[0].isupper())
 
 
 def _lookup(name: str) -> Unit | None:
