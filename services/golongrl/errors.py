@@ -90,6 +90,11 @@ def is_full(error: OSError) -> bool:
     return error.errno in _FULL
 
 
+def machine_trouble(error: BaseException) -> str | None:
+    """The words for what the machine or this process lacks; None for any other error."""
+    return _MACHINE.get(error.errno or 0) if isinstance(error, OSError) else None
+
+
 def no_space(folder: Path | str) -> str:
     """The words for a full disk."""
     return f"no space left on {folder}"

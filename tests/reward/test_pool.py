@@ -1,8 +1,10 @@
 """The pool's promise: every item gets one answer, and a bad item costs nobody but itself."""
 
 import asyncio
+import errno
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -15,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from golongrl.reward.items import Answer, Lost, encode
-from golongrl.reward.pool import PoolFullError, PoolNotReadyError, WorkerPool, retry_after_s
+from golongrl.reward.pool import NoWorkerError, PoolFullError, PoolNotReadyError, WorkerPool, retry_after_s
 
 MISDEEDS = ["HANG", "HANG_IN_C", "SEGFAULT", "KILLED", "EXIT", "RAISE", "EAT_MEMORY", "CLOSE"]
 
@@ -153,12 +155,37 @@ async def test_a_pool_whose_workers_cannot_start_says_so() -> None:
     try:
         with pytest.raises(PoolNotReadyError, match="no worker is warm yet"):
             made.submit([payload("a")], 1.0)
-        async with asyncio.timeout(60):
-            while not made.broken:
-                await asyncio.sleep(0.02)
+        with pytest.raises(NoWorkerError, match="no worker process can be started: its process ended as it started"):
+            await made.wait_warm()
+        assert made.broken
         assert made.stats.ended["start_failed"] >= 3
     finally:
         await made.stop()
+
+
+async def test_a_pool_without_descriptors_says_so_and_starts_once_there_are_some(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    real = socket.socketpair
+
+    def refused() -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(socket, "socketpair", refused)
+    made = WorkerPool(misbehave.score, workers=1)
+    await made.start()
+    with pytest.raises(NoWorkerError, match="can be started: too many open files in this process; raise the limit"):
+        await made.wait_warm()
+    # A shortage that passes costs no worker for good.
+    monkeypatch.setattr(socket, "socketpair", real)
+    async with pool(workers=1) as made:
+        monkeypatch.setattr(socket, "socketpair", refused)
+        (worker,) = made._workers
+        worker.end("recycled")
+        while made.stats.ended["start_failed"] < 2:
+            await asyncio.sleep(0.01)
+        monkeypatch.setattr(socket, "socketpair", real)
+        assert values(await answers(made, ["a"])) == [0.001]
 
 
 @given(st.integers(0, 10**6), st.integers(1, 512), st.floats(0, 100))

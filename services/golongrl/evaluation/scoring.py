@@ -4,7 +4,6 @@ The pool is the reward service's. A reply that cannot be scored in time is not w
 unjudged, with the reason.
 """
 
-import asyncio
 import os
 from dataclasses import dataclass
 from types import TracebackType
@@ -21,7 +20,6 @@ from golongrl.reward.pool import WorkerPool
 
 # The slowest that is honest: difflib over two texts of some 100,000 characters takes half a minute.
 _DEADLINE_S: Final = 120.0
-_START_S: Final = 120.0
 # More would take cores from the engine on a laptop, and a server's answers come slower than they are scored.
 _MOST_WORKERS: Final = 4
 
@@ -50,8 +48,7 @@ class Scorer:
 
     async def __aenter__(self) -> Self:
         await self._pool.start()
-        async with asyncio.timeout(_START_S):
-            await self._pool.wait_warm()
+        await self._pool.wait_warm()
         return self
 
     async def __aexit__(

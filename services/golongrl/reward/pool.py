@@ -23,6 +23,7 @@ from typing import Any
 
 import structlog
 
+from golongrl.errors import GolongrlError, machine_trouble
 from golongrl.restart import describe_exit
 from golongrl.reward import worker as worker_process
 from golongrl.reward.items import Answer, Lost, ScoreJob
@@ -43,6 +44,10 @@ class PoolFullError(Exception):
     def __init__(self, queued: int, retry_after_s: int) -> None:
         super().__init__(f"{queued} items are waiting")
         self.retry_after_s = retry_after_s
+
+
+class NoWorkerError(GolongrlError):
+    """No worker can be started on this machine; the message says why."""
 
 
 class PoolNotReadyError(Exception):
@@ -96,6 +101,8 @@ class WorkerPool:
         # Every start polls all our children in its thread: an exit code read there and here at once is lost.
         self._processes = asyncio.Lock()
         self._ever_warm = asyncio.Event()
+        self._warm_or_broken = asyncio.Event()
+        self._last_failure = ""
         self._seconds_per_item = 0.01  # moving average, for Retry-After alone
 
     @property
@@ -144,8 +151,19 @@ class WorkerPool:
             self._spawn_later(0.0)
 
     async def wait_warm(self) -> None:
-        """Wait until a first worker can compute. Bounded by the caller (`asyncio.timeout`)."""
-        await self._ever_warm.wait()
+        """Wait until a first worker can compute.
+
+        Raises:
+            NoWorkerError: several starts in a row have failed, or none was ready in time; the pool is stopped.
+        """
+        why = f"none was ready within {self.start_timeout_s:g} s"
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self.start_timeout_s):
+                await self._warm_or_broken.wait()
+            why = self._last_failure
+        if not self._ever_warm.is_set():
+            await self.stop()
+            raise NoWorkerError(f"no worker process can be started: {why}")
 
     def submit(self, payloads: Sequence[bytes], deadline_s: float) -> "list[asyncio.Future[Answer]]":
         """Queue a batch, all of it or nothing; one future per item, in order. Cancel a future to drop its item.
@@ -179,6 +197,7 @@ class WorkerPool:
     def on_idle(self, worker: PoolWorker) -> None:
         self._failed_starts = 0
         self._ever_warm.set()
+        self._warm_or_broken.set()
         if worker.answered >= self._recycle_after:
             worker.end("recycled")
             return
@@ -197,7 +216,7 @@ class WorkerPool:
             self._cold_since = self.loop.time()
         self._run(self._bury(worker, why, job))
         if why == "start_failed":
-            self._start_failed()
+            self._start_failed("its process ended as it started")
         elif not self._stopping.is_set():
             self._spawn_later(0.0)
 
@@ -212,10 +231,12 @@ class WorkerPool:
         while self._queue:
             self._queue.popleft().answer(Lost("no_worker", reason), self.loop.time())
 
-    def _start_failed(self) -> None:
+    def _start_failed(self, why: str) -> None:
         """Try again after a pause; items that wait for a first worker are answered once it looks hopeless."""
         self._failed_starts += 1
+        self._last_failure = why
         if self.broken:
+            self._warm_or_broken.set()
             self._drop_queue("no worker can be started")
         if not self._stopping.is_set():
             self._spawn_later(min(_BACKOFF_S[1], _BACKOFF_S[0] * 2 ** min(self._failed_starts, 10)))
@@ -234,27 +255,37 @@ class WorkerPool:
                 await self._stopping.wait()
         if self._stopping.is_set():
             return
-        ours, theirs = socket.socketpair()
-        process = self._context.Process(
-            target=worker_process.main, args=(theirs, self._score, self._preload, self._memory_bytes), daemon=True
-        )
         try:
-            async with self._processes:
-                await asyncio.to_thread(process.start)
-        except (OSError, EOFError, struct.error) as error:  # the fork server itself is gone or out of resources
-            ours.close()
+            ours, process = await self._started()
+        # The fork server itself is gone, or this process is out of resources.
+        except (OSError, EOFError, struct.error) as error:
             self.stats.ended["start_failed"] += 1
             log.error("worker not started", error=repr(error), failed_in_a_row=self._failed_starts + 1)
-            self._start_failed()
+            self._start_failed(machine_trouble(error) or repr(error))
             return
-        finally:
-            theirs.close()
         self.stats.started += 1
         worker = PoolWorker(self, process)
         self._workers.add(worker)
         await self.loop.create_connection(lambda: worker, sock=ours)
         if self._stopping.is_set():
             worker.end("stopped")
+
+    async def _started(self) -> tuple[socket.socket, BaseProcess]:
+        """Our end of a new process's socket, and the process."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            try:
+                process = self._context.Process(
+                    target=worker_process.main,
+                    args=(theirs, self._score, self._preload, self._memory_bytes),
+                    daemon=True,
+                )
+                async with self._processes:
+                    await asyncio.to_thread(process.start)
+            except BaseException:
+                ours.close()
+                raise
+        return ours, process
 
     async def _reap(self, process: BaseProcess) -> str:
         """How the process ended, once it is gone."""

@@ -1,6 +1,5 @@
 """What `golongrl reward tasks` and `golongrl reward score` show: reading a file, scoring it, tables for people."""
 
-import asyncio
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from golongrl import files, tasks
-from golongrl.errors import GolongrlError, InputError
+from golongrl.errors import InputError
 from golongrl.reward.config import RewardConfig
 from golongrl.reward.gold_check import answers_of
 from golongrl.reward.items import Answer
@@ -82,7 +81,7 @@ async def score_items(items: Sequence[Item], mode: Mode, config: RewardConfig) -
 
     Raises:
         BadFileError: an item is too large.
-        GolongrlError: no worker process started.
+        NoWorkerError: no worker process can be started.
     """
     try:
         batch = read_request(ScoreRequest(mode=mode, items=list(items)), config)
@@ -99,11 +98,8 @@ async def score_items(items: Sequence[Item], mode: Mode, config: RewardConfig) -
     )
     await pool.start()
     try:
-        async with asyncio.timeout(config.start_timeout_s):
-            await pool.wait_warm()
+        await pool.wait_warm()
         return _results(batch, await answers_of(pool, batch, pool.submit(batch.payloads, batch.deadline_s)))
-    except TimeoutError as error:
-        raise GolongrlError(f"no worker was ready within {config.start_timeout_s:g} s; see the log above") from error
     finally:
         await pool.stop()
 

@@ -56,10 +56,11 @@ class GoldJudge:
 
     async def _scored(self, payload: bytes) -> object:
         if self._pool is None:
-            self._pool = WorkerPool(own_score, workers=1, preload=("golongrl.reward.preload",))
+            self._pool = WorkerPool(
+                own_score, workers=1, preload=("golongrl.reward.preload",), start_timeout_s=_START_S
+            )
             await self._pool.start()
-            async with asyncio.timeout(_START_S):
-                await self._pool.wait_warm()
+            await self._pool.wait_warm()
         (future,) = self._pool.submit([payload], self._deadline_s)
         return (await future).value
 

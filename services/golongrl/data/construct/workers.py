@@ -45,10 +45,16 @@ class Processes:
 
     async def _run(self, work: Work, shards: Sequence[StageShard], done: Done, row_deadline_s: float) -> None:
         count = min(self.count or os.cpu_count() or 1, len(shards))
-        pool = WorkerPool(_call, workers=count, recycle_after=_RECYCLE_AFTER, preload=("pyarrow.parquet",))
+        pool = WorkerPool(
+            _call,
+            workers=count,
+            recycle_after=_RECYCLE_AFTER,
+            preload=("pyarrow.parquet",),
+            start_timeout_s=_START_S,
+        )
         await pool.start()
         try:
-            await _warm(pool)
+            await pool.wait_warm()
             remaining = iter(shards)
             # Twice as many as processes: one runs, one waits. More would only hold their rows in memory.
             async with asyncio.TaskGroup() as group:
@@ -58,14 +64,6 @@ class Processes:
             raise errors.exceptions[0] from None
         finally:
             await pool.stop()
-
-
-async def _warm(pool: WorkerPool) -> None:
-    try:
-        async with asyncio.timeout(_START_S):
-            await pool.wait_warm()
-    except TimeoutError:
-        raise PipelineError(f"no worker process could be started within {_START_S:g} s") from None
 
 
 async def _drain(pool: WorkerPool, work: Work, shards: Iterator[StageShard], done: Done, row_deadline_s: float) -> None:
