@@ -133,6 +133,7 @@ def test_rows_that_cannot_be_scored_are_problems(tmp_path, rows):
         ("data.jsonl", b"version https://git-lfs.github.com/spec/v1\noid sha256:a\n", "it is a pointer of git LFS"),
         ("data.parquet", b"version https://git-lfs.github.com/spec/v1\noid sha256:a\n", "it is a pointer of git LFS"),
         ("data.parquet", gzip.compress(b"a", mtime=0), "it is gzip; unpack it"),
+        ("data.parquet", b"PARE" + b"x" * 60 + b"PARE", "it is encrypted; write it without encryption"),
         ("data.jsonl", b"<!DOCTYPE html>\n<html>\n", "it is a web page"),
         ("data.parquet", b"<html>\n", "it is a web page"),
         ("data.jsonl", b'[\n {"a": 1},\n {"a": 2}\n]', "it is one JSON array; write one object a line"),
@@ -186,3 +187,44 @@ def test_lines_that_are_not_read_are_known(tmp_path, rows):
     assert left_aside(tmp_path) == [tmp_path / "b.jsonl"]
     (tmp_path / "a.parquet").unlink()
     assert left_aside(tmp_path) == []
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_times_of_an_unknown_zone_are_named_with_their_column(tmp_path: Path, nested: bool) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    def written(zone: str) -> list[object]:
+        times = pa.array([0], pa.timestamp("us", tz=zone))
+        column = pa.StructArray.from_arrays([times], names=["when"]) if nested else times
+        pq.write_table(pa.table({"a" if nested else "when": column}), tmp_path / "data.parquet")
+        return [record for _, record in read_records(tmp_path / "data.parquet")]
+
+    (found,) = written("Mars/Olympus")
+    assert isinstance(found, Unreadable)
+    assert "the column when has the time zone Mars/Olympus, which this machine does not know" in found.reason
+    for zone in ("UTC", "Europe/Paris", "+01:00"):
+        assert isinstance(written(zone)[0], dict)
+
+
+def test_a_parquet_with_an_encrypted_column_says_so(tmp_path: Path) -> None:
+    import base64
+
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    from pyarrow.parquet import encryption
+
+    class Keys(encryption.KmsClient):
+        def wrap_key(self, key: bytes, master: str) -> bytes:
+            return base64.b64encode(key)
+
+    sealed = encryption.CryptoFactory(lambda _: Keys()).file_encryption_properties(
+        encryption.KmsConnectionConfig(),
+        encryption.EncryptionConfiguration(footer_key="f", column_keys={"c": ["a"]}, plaintext_footer=True),
+    )
+    table = pa.table({"a": ["x"], "b": ["y"]})
+    with pq.ParquetWriter(tmp_path / "data.parquet", table.schema, encryption_properties=sealed) as writer:
+        writer.write_table(table)
+    ((_, found),) = read_records(tmp_path / "data.parquet")
+    assert isinstance(found, Unreadable)
+    assert found.reason.endswith("a part of it is encrypted; write it without encryption")

@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, Final, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Final, Literal, NoReturn
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
@@ -21,6 +21,9 @@ from golongrl.data.keys_once import once, refuse_columns
 from golongrl.errors import printable
 from golongrl.tasks.scoring import plain_truth
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 # What a file begins with that is no JSON lines, and what it is; a whole file of it is one fault, not one a line.
 _OTHER_FILES: Final = (
     (codecs.BOM_UTF32_LE, "UTF-32 text; write it as UTF-8"),
@@ -29,6 +32,7 @@ _OTHER_FILES: Final = (
     (codecs.BOM_UTF16_BE, "UTF-16 text; write it as UTF-8"),
     (b"\x1f\x8b", "gzip; unpack it"),
     (b"PAR1", "parquet; name it .parquet"),
+    (b"PARE", "encrypted; write it without encryption"),
     (b"PK\x03\x04", "a zip file; unpack it"),
     (b"\x28\xb5\x2f\xfd", "zstd; unpack it"),
     (b"\xfd7zXZ", "xz; unpack it"),
@@ -47,6 +51,8 @@ _OTHER_FILES: Final = (
     (b"{\r", "JSON over several lines; write one object a line"),
 )
 _LONGEST_MARK: Final = max(len(mark) for mark, _ in _OTHER_FILES)
+# Characters of a name in a message.
+_SHOWN: Final = 60
 # Rows decoded at once from parquet; a row of a long-context dataset may hold a megabyte.
 _PARQUET_BATCH = 64
 
@@ -246,6 +252,7 @@ def _parquet(file: Path) -> Iterator[tuple[str, object]]:
             return
         with pq.ParquetFile(file) as reader:
             refuse_columns(reader.schema_arrow)
+            _refuse_unknown_zones(reader.schema_arrow)
             for batch in reader.iter_batches(batch_size=_PARQUET_BATCH):
                 for record in batch.to_pylist():
                     number += 1
@@ -254,7 +261,29 @@ def _parquet(file: Path) -> Iterator[tuple[str, object]]:
     except (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError) as error:
         after = f" after row {number}" if number else ""
         reason = printable(" ".join(str(error).split())) or type(error).__name__
+        if "decrypt" in reason.lower():
+            reason = "a part of it is encrypted; write it without encryption"
         yield f"data {file}", Unreadable("not readable", f"not readable as parquet{after}: {reason[:300]}")
+
+
+def _refuse_unknown_zones(fields: "Iterable[pa.Field]") -> None:
+    """
+    Raises:
+        ValueError: a column has times of a zone that this machine does not know.
+    """
+    import pyarrow as pa
+
+    for field in fields:
+        kind = field.type
+        _refuse_unknown_zones(kind.field(number) for number in range(kind.num_fields))
+        if pa.types.is_timestamp(kind) and kind.tz:
+            try:
+                pa.scalar(0, kind).as_py()
+            except pa.ArrowInvalid as error:
+                raise ValueError(
+                    f"the column {field.name[:_SHOWN]} has the time zone {kind.tz[:_SHOWN]}, which this machine does "
+                    "not know; write its times in UTC"
+                ) from error
 
 
 def _without_nulls(value: object) -> object:
