@@ -9,7 +9,7 @@ from subprocess import list2cmdline
 import pytest
 
 from golongrl.learner.words import decoded
-from support.helm import Helm
+from support.helm import Helm, containers, pod_specs
 
 # Each is one argument; a shell that reads it leaves the file `owned` behind, or other words.
 ARGUMENTS = [
@@ -101,6 +101,32 @@ def test_a_plain_job_needs_no_shell(helm: Helm, words: Path) -> None:
     assert all("$" not in word.replace("$$", "") for word in container["command"])
     run(words, *(word.replace("$$", "$") for word in container["command"]))
     assert arrived(words)[-len(ARGUMENTS) :] == ARGUMENTS
+
+
+def test_arguments_of_the_other_components_are_no_variables_to_kubernetes(helm: Helm) -> None:
+    given = [word for word in ARGUMENTS if word]
+    engine = {"args": given}
+    objects = helm.template(
+        {
+            "reward": {"args": given},
+            "rollout": {"worker": {"args": given}, "engine": engine},
+            "evaluation": {"enabled": True, "args": given},
+            "construction": {
+                "enabled": True,
+                "passrate": {"enabled": True, "small": {"engine": engine}, "worker": {"args": given}},
+            },
+        }
+    )
+    found = []
+    for _, _, spec in pod_specs(objects):
+        for container in containers(spec):
+            last = (container.get("args") or container.get("command", []))[-len(given) :]
+            plain = all("$" not in word.replace("$$", "") for word in last)
+            if plain and [word.replace("$$", "$") for word in last] == given:
+                found.append(container["name"])
+    assert sorted(found) == [
+        "engine", "engine", "evaluation", "reward", "worker", "worker", "worker",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("word", ["two\nlines", "tab\t", "nul\x00"])

@@ -7,10 +7,10 @@ import pytest
 import yaml
 
 from golongrl.data.construct.datajob import datajob_yaml
-from golongrl.data.construct.load import load
+from golongrl.data.construct.load import load, packaged
 from golongrl.data.construct.tables import ORDER
 from golongrl.errors import GolongrlError
-from golongrl.kubernetes.values.construction import Stage
+from golongrl.kubernetes.values.construction import ConstructionValues, Stage
 from support.chart_values import MATRIX
 from support.helm import Helm, Manifest, Rendered
 
@@ -49,8 +49,10 @@ def path_with_helm(helm4: Helm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("PATH", str(tools), prepend=":")
 
 
-def test_the_chart_knows_every_stage() -> None:
+def test_the_chart_knows_every_stage_and_packaged_pipeline() -> None:
     assert get_args(Stage) == ORDER
+    presets = get_args(ConstructionValues.model_fields["preset"].annotation)
+    assert sorted(presets) == sorted(packaged())
 
 
 def test_it_is_off_by_default(helm4: Helm) -> None:

@@ -59,6 +59,11 @@ SHAPES = [
     ("reward/podLabels", {f"{'x' * 64}": "a"}),
     ("reward/podAnnotations", {"a/b/c": "a"}),
     ("reward/resources/limits", {"gpu": 1}),
+    ("reward/env", [{"name": "A", "valueFrom": {"resourceFieldRef": {"resource": "limits.cpu", "divisor": "3m"}}}]),
+    ("run", "x" * 64),
+    ("run", "a-"),
+    ("construction/preset", "nope"),
+    ("operator/gpuBudget", 2_000_000),
     ("redis/image/repository", "a..b"),
     ("redis/image/repository", "a//b"),
     ("redis/image/pullPolicy", "Sometimes"),
@@ -138,6 +143,20 @@ PARTS = [
         )
     ),
     ("rbac/viewer/subjects", [{"kind": "ServiceAccount", "name": "x"}], "a ServiceAccount needs its namespace"),
+    ("reward/resources/limits", {"requests.nvidia.com/gpu": "1"}, "is not a resource of a container"),
+    (
+        "learner/workers/resources",
+        {"limits": {"hugepages-2Mi": "4Mi"}},
+        "hugepages-2Mi needs an amount of cpu or memory",
+    ),
+    ("rollout/engine", {"port": 8090}, "rollout.engine.port: 8090 is used by the worker"),
+    ("construction/passrate/large/engine", {"port": 20000}, "large.engine.port: 20000 is used"),
+    (
+        "reward",
+        {"autoscaling": {"enabled": True}, "resources": {"requests": {"cpu": None}}},
+        "set reward.resources.requests.cpu",
+    ),
+    ("construction", {"enabled": True, "pipeline": "a: [1"}, "construction.pipeline: this is no YAML mapping"),
 ]  # fmt: skip
 RIGHT: Manifest = {
     "reward": {

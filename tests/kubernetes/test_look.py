@@ -280,6 +280,30 @@ def test_what_may_not_be_read_is_listed_and_the_rest_is_shown(api: ApiServer, pl
     assert ("registry" in "".join(seen.refused)) == (verb == "list")
 
 
+def test_a_kind_whose_webhook_does_not_answer_is_listed_and_the_rest_is_shown(api: ApiServer) -> None:
+    api.put(stored(pod("w-0", **READY)))
+    api.refuse["rayjobs", "list"] = 500
+    seen = look_at()[0]
+    assert [found.name for found in seen.pods] == ["w-0"]
+    assert "500" in seen.unknown[0]
+
+
+@pytest.mark.parametrize(
+    "status", [{"conditions": "x", "phase": 5, "step": []}, {"conditions": [{"type": "Stuck"}, 3]}, "x"]
+)
+def test_a_status_of_another_form_hides_no_run(api: ApiServer, status: Any) -> None:
+    api.resources = api.resources | TRAINING_RUNS
+    api.put(stored(pod("w-0", **READY)))
+    api.put(stored({**run("a"), "status": status}, "TrainingRun", "golongrl.io/v1alpha1"))
+    assert look_at()[0].runs == ["trainingrun a: no operator has seen it"]
+
+
+def test_a_refused_run_without_a_phase_is_named() -> None:
+    refused = [{"type": "Progressing", "status": "False", "reason": "Refused"}]
+    (line,) = run_problems([run("a", conditions=refused, message="a quota")], "demo", {"demo"})
+    assert line == "trainingrun a: Refused: a quota"
+
+
 @pytest.mark.parametrize(
     ("item", "held"),
     [

@@ -156,7 +156,10 @@ def look(world: Json, at: timedelta = timedelta(0)) -> list[ReconcileResult]:
             json.dumps(manifest(outcome.run, event, now, "me")).encode()
         sizes += [*outcome.pool.scale.values(), (outcome.status.get("rollout") or {}).get("desired", 0)]
         deleted = {*outcome.delete, *outcome.evaluation.delete, *outcome.admission.delete, *outcome.pool.evict}
-        assert deleted <= {item["metadata"]["name"] for item in [*MADE, *read["pods"]]} - {"reward-0", "by-hand"}
+        # An object of a run is the run's by its owner, whatever its name is.
+        owned = [item for kind in KINDS for item in read[kind] if item["metadata"].get("ownerReferences")]
+        known = {item["metadata"]["name"] for item in [*MADE, *owned, *read["pods"]]}
+        assert deleted <= known - {"reward-0", "by-hand"}
     assert all(isinstance(size, int) and 0 <= size <= 4 for size in sizes), sizes
     return outcomes
 

@@ -220,7 +220,9 @@ def test_what_a_stalled_queue_waits_for_is_restarted_and_not_the_learner() -> No
 
 
 def test_a_run_with_another_model_has_a_pool_a_queue_and_a_folder_of_its_own() -> None:
-    run = a_run(recipe={"model": {"context_length": 1024}}, rollout={"dedicated": True, "engineArgs": ["--x"]})
+    run = a_run(
+        recipe={"model": {"context_length": 1024}}, rollout={"dedicated": True, "engineArgs": ["--x", "$(HOME)"]}
+    )
     outcome = planned(run)
     config, job = outcome.apply
     own, work = outcome.pool.apply
@@ -234,7 +236,7 @@ def test_a_run_with_another_model_has_a_pool_a_queue_and_a_folder_of_its_own() -
     assert work["spec"]["selector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
     assert work["spec"]["selector"]["matchLabels"]["golongrl.io/training-run"] == "r"
     (engine,), (worker,) = template["spec"]["initContainers"], template["spec"]["containers"]
-    assert engine["args"] == ["ls /store/runs/r/weights; golongrl engine --context-length 1024", "--x"]
+    assert engine["args"] == ["ls /store/runs/r/weights; golongrl engine --context-length 1024", "--x", "$$(HOME)"]
     values = {entry["name"]: entry["value"] for entry in worker["env"]}
     assert values["GOLONGRL_RUN"] == "demo.r"
     assert values["GOLONGRL_WEIGHTS"] == "/store/runs/r/weights"

@@ -155,7 +155,11 @@ _ADMISSION: Final[Form] = {
 _BY_KIND: Final[Mapping[str, Form]] = MappingProxyType(
     {
         "Pod": _POD,
-        "TrainingRun": {"metadata!": {**_METADATA, "uid!": name}, "spec!": {"release!": text}, "status": {}},
+        "TrainingRun": {
+            "metadata!": {**_METADATA, "uid!": name}, "spec!": {"release!": text},
+            # The operator reads the rest by its own form (golongrl_operator.remembered).
+            "status": {"phase": text, "step": text, "message": text, "conditions": _CONDITIONS},
+        },
         "RayJob": _RAY_JOB,
         "RayCluster": {"spec": _RAY_CLUSTER, "status": {"state": text}},
         "Workload": _ADMISSION,

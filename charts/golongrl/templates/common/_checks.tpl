@@ -65,6 +65,9 @@ with the variables that the chart sets.
 {{- if or $value.requests $value.limits -}}
 {{- include "golongrl.check.resources" . -}}
 {{- end -}}
+{{- if and (hasKey $value "tensorParallel") (has (int $value.port) (list 8090 20000 20001)) -}}
+{{- fail (printf "%s.port: %d is used by the worker, or between the nodes of an engine; choose another" $path (int $value.port)) -}}
+{{- end -}}
 {{- range $key := list "commonLabels" "podLabels" "labels" -}}
 {{- range $name, $_ := get $value $key | default dict -}}
 {{- if or (regexMatch "^(app\\.kubernetes\\.io/(name|instance|component|version|part-of|managed-by)|helm\\.sh/chart)$" $name) (hasPrefix "golongrl.io/" $name) -}}
@@ -219,8 +222,11 @@ with the variables that the chart sets.
 {{- end -}}
 {{- range $part, $amounts := dict "requests" $requests "limits" $limits -}}
 {{- range $name, $amount := $amounts -}}
-{{- if hasPrefix "kubernetes.io/" $name -}}
+{{- if or (hasPrefix "kubernetes.io/" $name) (hasPrefix "requests." $name) -}}
 {{- fail (printf "%s.%s: %s is not a resource of a container" $path $part $name) -}}
+{{- end -}}
+{{- if and (hasPrefix "hugepages-" $name) (not (or $requests.cpu $requests.memory $limits.cpu $limits.memory)) -}}
+{{- fail (printf "%s.%s: %s needs an amount of cpu or memory too" $path $part $name) -}}
 {{- end -}}
 {{- if and (contains "/" $name) (not (regexMatch "^[0-9]+([kMGTPE]i?|Ki)?$" (toString $amount))) -}}
 {{- fail (printf "%s.%s.%s: %v is not a whole number" $path $part $name $amount) -}}

@@ -10,6 +10,13 @@ seccompProfile:
   type: RuntimeDefault
 {{- end -}}
 
+{{/* A user's arguments, as they are written: Kubernetes would replace $(NAME) by a variable. */}}
+{{- define "golongrl.arguments" -}}
+{{- range . }}
+- {{ replace "$" "$$" . | quote }}
+{{- end }}
+{{- end -}}
+
 {{/* Pod Security `restricted`, container level. */}}
 {{- define "golongrl.containerSecurity" -}}
 allowPrivilegeEscalation: false

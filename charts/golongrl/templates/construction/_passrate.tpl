@@ -110,10 +110,7 @@ spec:
               {{- end }}
             - engine
             {{- with $engine.args }}
-            {{- /* Kubernetes would replace $(NAME) by a variable. */}}
-            {{- range . }}
-            - {{ replace "$" "$$" . | quote }}
-            {{- end }}
+            {{- include "golongrl.arguments" . | nindent 12 }}
             {{- end }}
           env:
             {{- include "golongrl.envHome" $root | nindent 12 }}
@@ -166,9 +163,7 @@ spec:
             - --idle={{ int $values.idleSeconds }}
             {{- with $values.worker.args }}
             - --
-            {{- range . }}
-            - {{ replace "$" "$$" . | quote }}
-            {{- end }}
+            {{- include "golongrl.arguments" . | nindent 12 }}
             {{- end }}
           env:
             {{- include "golongrl.envHome" $root | nindent 12 }}

@@ -1,7 +1,11 @@
-{{/* Label matchers of a component's series: (list $ "rollout"). */}}
+{{/*
+Label matchers of a component's series: (list $ "rollout"). Pods of a release whose own name is FULLNAME-rollout have a
+component's name after that, and are not ours.
+*/}}
 {{- define "golongrl.matchers" -}}
 {{- $root := index . 0 -}}
-namespace="{{ $root.Release.Namespace }}",pod=~"{{ include "golongrl.fullname" $root }}-{{ index . 1 }}-.*"
+{{- $pods := printf "%s-%s" (include "golongrl.fullname" $root) (index . 1) -}}
+namespace="{{ $root.Release.Namespace }}",pod=~"{{ $pods }}-.*",pod!~"{{ $pods }}-(.*-)?(redis|reward|rollout|learner|operator|evaluation|data|passrate)-.*"
 {{- end -}}
 
 {{/* "yes" to create objects of the Prometheus operator, "" otherwise: (list $ .Values.metrics.rules.enabled). */}}

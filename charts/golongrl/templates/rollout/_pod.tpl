@@ -50,7 +50,7 @@ containers:
     command: [golongrl, rollout, --host, 0.0.0.0, --port, "8090", --grace, {{ max 5 (sub (int $rollout.drainSeconds) 30) | quote }}]
     {{- with $rollout.worker.args }}
     args:
-      {{- toYaml . | nindent 6 }}
+      {{- include "golongrl.arguments" . | nindent 6 }}
     {{- end }}
     env:
       {{- include "golongrl.envHome" $root | nindent 6 }}
@@ -206,7 +206,7 @@ args:
     {{- end }}
   - engine
   {{- with $engine.args }}
-  {{- toYaml . | nindent 2 }}
+  {{- include "golongrl.arguments" . | nindent 2 }}
   {{- end }}
 env:
   {{- include "golongrl.envHome" $root | nindent 2 }}

@@ -10,7 +10,13 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from golongrl.kubernetes import cluster
-from golongrl.kubernetes.cluster import Cluster, ClusterForbiddenError, ClusterMissingError, ObjectKind
+from golongrl.kubernetes.cluster import (
+    Cluster,
+    ClusterForbiddenError,
+    ClusterMissingError,
+    ClusterSilentError,
+    ObjectKind,
+)
 from golongrl.kubernetes.forms import fit_picture
 from golongrl.kubernetes.kubeconfig import ClusterError
 from golongrl.kubernetes.look.pods import Pod, read_pods
@@ -135,12 +141,16 @@ def _askable(pods: Sequence[Pod]) -> Iterator[tuple[Pod, str]]:
 async def _list(
     calls: Cluster, unknown: list[str], kind: ObjectKind, labels: str | None = None, fields: str | None = None
 ) -> list[Json] | None:
-    """Objects of a kind that a cluster may not have; None, and a line in `unknown`, if they may not be read."""
+    """Objects of a kind that a cluster may not have; None, and a line in `unknown`, if they cannot be read."""
     try:
         return await calls.list_objects(kind, labels, fields)
     except ClusterMissingError:
         return []
-    except ClusterForbiddenError as error:
+    except ClusterSilentError:
+        # The others would only wait for their deadlines too.
+        raise
+    except ClusterError as error:
+        # It may not be read, or the webhook that converts this kind does not answer.
         unknown.append(str(error))
         return None
 
@@ -152,7 +162,9 @@ async def _missing(calls: Cluster, unknown: list[str], wanted: Sequence[Referenc
         try:
             if await calls.exists(reference.kind, reference.name):
                 return None
-        except ClusterForbiddenError as error:
+        except ClusterSilentError:
+            raise
+        except ClusterError as error:
             unknown.append(str(error))
             return None
         return f"{reference} does not exist: {reference.user} needs it"

@@ -54,4 +54,4 @@ def _untrained(item: Json) -> Iterator[str]:
     status, where = item.get("status") or {}, f"trainingrun {item['metadata']['name']}"
     reasons = {entry.get("reason") for entry in status.get("conditions") or []}
     if status.get("phase") in ("Invalid", "Failed") or "Refused" in reasons:
-        yield f"{where}: {status['phase']}: {status.get('message', '')}"
+        yield f"{where}: {status.get('phase') or 'Refused'}: {status.get('message', '')}"

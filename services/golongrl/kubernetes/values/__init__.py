@@ -8,13 +8,14 @@ Invariants:
 - whether two values fit each other is the chart's to say, in its templates: one place, whoever renders it.
 """
 
-from typing import Annotated, Any
+from typing import Any
 
 from pydantic import Field
 
 from golongrl.kubernetes.values.cluster import MetricsValues, Network, NetworkPolicy, Rbac, ServiceAccount, Tests
 from golongrl.kubernetes.values.common import (
     Labels,
+    LabelValue,
     ObjectName,
     Passthrough,
     Registry,
@@ -45,7 +46,7 @@ class Values(ValuesSection):
     name_override: ObjectName = Field("", description="Replaces the chart's name in object names.")
     fullname_override: ObjectName = Field("", description="Replaces the whole prefix of object names.")
     common_labels: Labels = Field(default_factory=dict, description="Labels of every object.")
-    run: Annotated[str, Field(pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]*)?$")] = Field(
+    run: LabelValue = Field(
         "", description="Name of the run, which is the prefix of its Redis keys. Empty means the release's name."
     )
     recipe_preset: str = Field(

@@ -1,6 +1,6 @@
 """The optional Jobs that construct training data on a release's volume."""
 
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field
 
@@ -17,7 +17,6 @@ from golongrl.kubernetes.values.common import (
 from golongrl.kubernetes.values.inputs import SecretKey
 from golongrl.kubernetes.values.parts import EngineValues, WorkerValues
 from golongrl.kubernetes.values.placement import PodPlacement
-from golongrl.recipe.models import NAME
 
 # The stages of `golongrl data construct`, whose room is above this one; a test compares them.
 Stage = Literal["sources", "select", "generate", "convert", "verify", "passrate", "format", "decontaminate", "diagnose"]
@@ -69,7 +68,7 @@ class ConstructionValues(PodPlacement):
     """Jobs that run `golongrl data construct` on the release's volume (docs/data.md)."""
 
     enabled: bool = Field(False, description="Create the Jobs. Other values make other Jobs, which keep what is there.")
-    preset: Annotated[str, Field(pattern=NAME, max_length=40)] = Field(
+    preset: Literal["laptop", "paper"] = Field(
         "laptop", description="Packaged pipeline (laptop, paper), which `pipeline` replaces."
     )
     pipeline: str = Field(

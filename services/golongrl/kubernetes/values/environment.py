@@ -7,7 +7,6 @@ from typing_extensions import TypedDict
 
 from golongrl.kubernetes.values.common import (
     LABEL_KEY,
-    Amount,
     DataKey,
     EnvName,
     RequiredObjectName,
@@ -50,7 +49,7 @@ class ResourceSource(TypedDict, total=False):
     resource: Required[
         Annotated[str, Field(pattern=r"^(requests|limits)\.(cpu|memory|ephemeral-storage|hugepages-[0-9]+[KMGT]i)$")]
     ]
-    divisor: Amount | Annotated[int, Field(ge=0)]
+    divisor: Annotated[str, Field(pattern=r"^(0|1(m|[kMGTPE]|[KMGTPE]i)?)$")] | Annotated[int, Field(ge=0, le=1)]
 
 
 class FileSource(TypedDict, total=False):

@@ -32,7 +32,8 @@ class OperatorValues(PodPlacement):
         description="spec.rollout.maxReplicas of the release's own TrainingRun: the operator then sizes the pool by "
         "what the learner needs. 0 means the fixed number rollout.replicas.",
     )
-    gpu_budget: Count = Field(
+    # Shares are found GPU by GPU.
+    gpu_budget: Annotated[int, Field(ge=0, le=100_000)] = Field(
         0,
         description="GPUs that the runs of this release may use together, learners and rollout pools. Runs of higher "
         "priority suspend others. 0: as many as the cluster has.",
