@@ -10,13 +10,14 @@ from pathlib import Path
 
 import httpx
 import pytest
+from prometheus_client import CollectorRegistry, Counter
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from golongrl.errors import InputError
-from golongrl.serving import bind, served, without_redirects
+from golongrl.serving import bind, exposition, served, without_redirects
 from support.redis_server import free_port
 
 # Answers one request slowly enough that the signal comes in between, then is done.
@@ -126,3 +127,19 @@ async def test_a_slash_too_many_is_not_found_and_no_redirect(path: str) -> None:
         assert (await client.get("/healthz")).status_code == 200
         answer = await client.get(f"http://other.example{path}")
     assert (answer.status_code, answer.headers.get("location")) == (404, None)
+
+
+OPEN_METRICS = "application/openmetrics-text"
+ACCEPTS = [
+    *(f"{kind};version={version}" for kind in (OPEN_METRICS, "text/plain")
+      for version in ("x.y", "1.x", "", "1.0.0.0", "\xff", "99999999999999999999", "-1", "1.0.0;escaping=nope")),
+    *(f"{OPEN_METRICS};q={weight}" for weight in ("x", "nan", "", "-1")),
+    ";;;,,=", "\x00", f"{OPEN_METRICS}," * 1000,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("accept", ACCEPTS, ids=range(len(ACCEPTS)))
+def test_metrics_are_told_whatever_their_reader_accepts(accept: str) -> None:
+    registry = CollectorRegistry()
+    Counter("seen", "help", registry=registry).inc()
+    assert b"seen_total 1.0" in exposition(registry, accept).body

@@ -162,5 +162,9 @@ def refusal(error: StarletteHTTPException) -> str:
 def exposition(registry: CollectorRegistry, accept: str = "") -> Response:
     """A registry's metrics as Prometheus reads them: the answer of /metrics. Exemplars are there for who accepts
     OpenMetrics."""
-    encode, kind = choose_encoder(accept)
-    return Response(encode(registry), media_type=kind)
+    try:
+        encode, kind = choose_encoder(accept)
+        return Response(encode(registry), media_type=kind)
+    except (TypeError, ValueError):  # it compares versions in the header that are no numbers
+        encode, kind = choose_encoder("")
+        return Response(encode(registry), media_type=kind)
