@@ -176,3 +176,16 @@ def test_what_the_machine_lacks_is_one_line_and_may_be_tried_again(
 def test_an_option_is_no_part_of_the_place_that_is_full() -> None:
     with pytest.raises(NoSpaceError, match=r"^no space left on /data/x$"), writing_to("--out /data/x"):
         raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize(
+    ("number", "kind", "code"),
+    [(errno.EMFILE, GolongrlError, 1), (errno.EFBIG, GolongrlError, 1), (errno.EACCES, InputError, 2)],
+)
+def test_what_the_machine_lacks_while_writing_is_no_wrong_input(
+    number: int, kind: type[GolongrlError], code: int
+) -> None:
+    """The same command may work later."""
+    with pytest.raises(kind, match=r"^--out /x: cannot be written: ") as refused, writing_to("--out /x"):
+        raise OSError(number, os.strerror(number))
+    assert refused.value.exit_code == code

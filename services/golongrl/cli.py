@@ -41,7 +41,7 @@ _INTERRUPTED: Final = 128 + signal.SIGINT
 _ENDED_BY: Final[list[int]] = []
 
 # Processes that a supervisor or Kubernetes restarts.
-SERVICES = (["learner"], ["rollout"], ["engine"], ["reward"], ["operator"])
+SERVICES = (["learner"], ["rollout"], ["engine"], ["reward", "serve"], ["operator"])
 
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="Override, as `section.key=value`; repeatable.")]
 
@@ -224,7 +224,7 @@ def main() -> None:
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     words = [_at_home(word) for word in sys.argv[1:]]
-    with one_line(service=words[:1] in SERVICES):
+    with one_line(service=any(words[: len(service)] == service for service in SERVICES)):
         try:
             _register_commands()
             code = _run(words)

@@ -111,7 +111,8 @@ def writing_to(what: str, kind: type[GolongrlError] = InputError, folder: Path |
 
     Raises:
         NoSpaceError: the disk is full.
-        GolongrlError: of that kind, where the storage refused for another reason.
+        GolongrlError: of that kind, where the storage refused for another reason. What the machine lacks is no wrong
+            input.
     """
     try:
         yield
@@ -120,7 +121,9 @@ def writing_to(what: str, kind: type[GolongrlError] = InputError, folder: Path |
             named = Path(os.fsdecode(error.filename)).parent if error.filename else _OPTION.sub("", what)
             place = folder or named
             raise NoSpaceError(no_space(place)) from error
-        raise kind(f"{what}: cannot be written: {error.strerror or error}") from error
+        trouble = machine_trouble(error)
+        refused = GolongrlError if trouble and kind is InputError else kind
+        raise refused(f"{what}: cannot be written: {trouble or error.strerror or error}") from error
 
 
 @contextmanager
