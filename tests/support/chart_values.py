@@ -54,7 +54,8 @@ MATRIX: dict[str, Manifest] = {
         },
     },
     "autoscaled": {
-        "reward": {"autoscaling": {"enabled": True}},
+        # The share of the request is what it scales by.
+        "reward": {"autoscaling": {"enabled": True}, "resources": {"requests": {"cpu": 1}}},
         "rollout": {"autoscaling": {"enabled": True, "prometheus": {"authenticationRef": "prom"}}},
         "redis": {"pdb": {"enabled": True}},
         "learner": {"pdb": {"enabled": True}},
