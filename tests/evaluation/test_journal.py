@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from golongrl.errors import InputError
+from golongrl.errors import GolongrlError, InputError
 from golongrl.evaluation.problems import EvalProblem
 from golongrl.evaluation.replies import Reply, ScoredReply
 from golongrl.evaluation.store.journal import Cost, Judged, SampleJournal, read_entries, read_record
@@ -97,7 +97,7 @@ def test_a_refused_write_leaves_whole_lines_and_the_next_one_is_read(tmp_path, r
     with SampleJournal(path) as journal:
         resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + room, limits[1]))
         try:
-            with pytest.raises(InputError, match=r"b\.jsonl: cannot be written: File too large"):
+            with pytest.raises(GolongrlError, match=r"b\.jsonl: cannot be written: File too large"):
                 journal.add_reply(problem("p1"), 0, Reply("x" * 1000), scored, Cost())
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)

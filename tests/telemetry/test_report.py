@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from plotly.offline import get_plotlyjs
 
+from golongrl.errors import NoSpaceError
 from golongrl.recipe import dump, load
 from golongrl.telemetry import report
 from golongrl.telemetry.history import History
@@ -127,7 +128,7 @@ def test_a_report_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: py
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "write_text", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(NoSpaceError, match=re.escape(f"no space left on {tmp_path}")):
         report.write(tmp_path, load("quickstart"), "")
     assert (tmp_path / "report.html").read_text("utf-8") == before
     assert not list(tmp_path.glob(".*.tmp*"))

@@ -282,7 +282,7 @@ def override(tree: dict[str, Any], item: str) -> None:
     path = key.strip().split(".")
     if not equals or not all(path):
         raise RecipeError(f"--set {item}: expected key.path=value")
-    if not text.partition("#")[0].strip():
+    if not text.strip():
         # YAML reads nothing as null: an unset variable of a shell would turn the setting off.
         raise RecipeError(f"--set {item}: no value; write {key.strip()}=null to set none")
     try:

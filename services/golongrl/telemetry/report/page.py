@@ -167,6 +167,6 @@ def write(folder: Path, recipe: Recipe, recipe_yaml: str, evaluations: Sequence[
     page = render(data, recipe, folder.resolve().name, recipe_yaml, about(folder))
     files.sweep_staged(folder)  # what a report that was killed left
     # With prompts and answers in it, it is as private as they are.
-    with writing_to(f"report {out}"):
+    with writing_to(f"report {out}", folder=folder):
         (files.write_private if data.groups else files.write_text)(out, page)
     return out
