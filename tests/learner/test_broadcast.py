@@ -59,6 +59,7 @@ def over(process: psutil.Process) -> bool:
         return True
 
 
+@pytest.mark.full
 async def test_every_version_reaches_the_engine_and_a_kill_changes_none(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -189,6 +189,7 @@ async def test_killed_after_the_last_step_it_ends_all_the_same(weights: str, tin
     _has_a_loadable_result(run)
 
 
+@pytest.mark.full
 async def test_a_dead_rank_fails_the_job_with_one_line(tiny_model: Path, tmp_path: Path) -> None:
     """And a later start goes on; SIGTERM then ends it in order, with a checkpoint of the step in hand."""
     recipe = small_recipe(tiny_model, "learner.steps=1000", "learner.checkpoint_every=1000", "data.epochs=400")

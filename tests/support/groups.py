@@ -45,7 +45,7 @@ def group_for(
         epoch=lease.epoch,
         task="T1",
         metric="F1",
-        task_key="F1",
+        task_key=lease.task_key or "F1",
         reward_mode="qa",
         prompt_ids=np.arange(8, dtype=np.int32),
         responses=tuple(response(tokens, made_by, reward) for reward in rewards),
