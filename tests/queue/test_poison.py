@@ -137,9 +137,10 @@ async def test_a_group_of_another_task_than_its_rows_is_refused(play: Play) -> N
     assert [lease.task_key for lease in leases] == ["F1", "F2"]
     first, second = (group_for(lease) for lease in leases)
     assert refusal(first, leases[0]) is None
-    assert refusal(second, leases[1]) == "task_key 'F1' differs from its row's 'F2'"
-    assert await play.queue.submit(leases[1], second) is SubmitOutcome.INVALID
-    assert await play.queue.submit(leases[1], replace(second, task_key="F2")) is SubmitOutcome.STALE
+    other = replace(second, task_key="F1")
+    assert refusal(other, leases[1]) == "task_key 'F1' differs from its row's 'F2'"
+    assert await play.queue.submit(leases[1], other) is SubmitOutcome.INVALID
+    assert await play.queue.submit(leases[1], second) is SubmitOutcome.STALE
 
 
 STORED: dict[str, Callable[[Group], Group]] = {
