@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from golongrl.errors import GolongrlError
-from golongrl.learner.weights.export import Staged, write_shards
+from golongrl.learner.weights.export import Staged, take_shards, write_shards
 from golongrl.learner.weights.publisher import PUBLISH_SECONDS, Publisher
 from golongrl.learner.weights.store import Support, WeightStore
 from golongrl.queue import Attachment, Behind, FencedError, SampleQueue
@@ -34,6 +34,7 @@ class SlowRanks:
     async def stage(self, folder: Path | None, parent: Path | None = None) -> None:
         folder = folder or self._sending
         assert folder is not None
+        take_shards({"weight": torch.full((4,), self.value)}.items(), dtype=torch.float32)
         self.stages += 1
         self._staged = folder, self.value
 
@@ -220,6 +221,25 @@ async def test_what_went_wrong_is_raised_and_nothing_is_announced(
         assert weights is not None
         assert weights.version == 0
         assert (await queue.stats()).version == 0
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+async def test_weights_that_are_not_finite_end_the_run_and_reach_no_engine(
+    queue: SampleQueue, tiny_model: Path, tmp_path: Path, value: float
+) -> None:
+    ranks = SlowRanks()
+    ranks.value = value
+    async with await attach(queue, tiny_model, tmp_path) as publisher:
+        await train(queue, publisher, 1)
+        with pytest.raises(
+            GolongrlError, match=r"^after step 1 the weights are not finite in .* lower learner\.lr"
+        ) as told:
+            await publisher.begin(ranks, 1)
+        assert told.value.exit_code == 1
+        weights = await queue.weights()
+        assert weights is not None
+        assert (weights.version, (await queue.stats()).version) == (0, 0)
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith("v")] == ["v0"]
 
 
 async def test_a_replaced_learner_leaves_the_store_alone(queue: SampleQueue, tiny_model: Path, tmp_path: Path) -> None:
