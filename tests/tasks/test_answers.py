@@ -601,6 +601,12 @@ MARKED_TAGS = [
     "*[Answer]*\n*Paris*",
     "[Answer]\nParis  \n",
     "**[Answer]**\u3000Paris",
+    "$\\textbf{[Answer]}$\nParis",
+    "\\textbf{[Answer]}\nParis",
+    "$\\boxed{\\text{[Answer]}}$\nParis",
+    "[Answer]\n\\boxed{\\text{Paris}}",
+    "[Answer]\n$\\text{Paris}$",
+    "[Answer]\n==Paris==",
 ]
 MARKED_LISTS = [
     "① a\n② b\n③ c",
@@ -638,6 +644,7 @@ MARKED_LISTS = [
     "1- a\n2- b\n3- c",
     "❶ a\n❷ b\n❸ c",
     "1️⃣ a\n2️⃣ b\n3️⃣ c",
+    "'a',\n'b',\n'c'",
 ]
 MARKED_TABLES = [
     '<answer>````json\n{"data": [["a", 1]]}\n````</answer>',
@@ -678,6 +685,12 @@ MARKED_TABLES = [
     '<answer>\n```json\n{\n  "data": [\n    ["a", 1]\n  ]\n}\n```\n</answer>',
     '<answer>{"data": [["a", 1]]}</answer></answer>',
     '<answer><answer>{"data": [["a", 1]]}</answer></answer>',
+    "<answer>{'data': [['a', 1]]}</answer>",
+    '<answer>{"data": [["a", 1,],],}</answer>',
+    "```python\n{'data': [('a', 1)]}\n```",
+    "<answer>{“data”: [[“a”, 1]]}</answer>",
+    '<answer>{data: [["a", 1]]}</answer>',
+    '<answer>table = {"data": [["a", 1],]}</answer>',
 ]
 
 
@@ -704,10 +717,33 @@ def test_a_list_in_any_marks(text: str) -> None:
         ("a b", "b"),
         ("12 b", "b"),
         ("paris, france", "paris"),
+        ("2*3*4", "24"),
     ],
 )
 def test_what_is_no_mark_of_a_list(line: str, gold: str) -> None:
     assert strict("longbench_pro", f"[Answer]\n{line}", {"doc_ids": [gold], "summary": "English"}, LINES) == 0.0
+
+
+@pytest.mark.parametrize("line", ["- Treaty of **Paris**", "*Treaty* of Paris", "1. `Treaty` of __Paris__."])
+def test_emphasis_within_an_item(line: str) -> None:
+    truth = {"doc_ids": ["Treaty of Paris"], "summary": "English"}
+    assert strict("longbench_pro", f"[Answer]\n{line}", truth, LINES) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("text", "right"),
+    [
+        ("{'data': [['O\\'Brien', null], ['x', true], ['y', -1.5]],}", 1.0),
+        ("{'data': [[\"O'Brien\", None], ['x', True], ['y', -1.5]]}", 1.0),
+        ("{'data': [['x', True],]}", 1 / 3),
+        ("{'data': [['x', 1 + 1]]}", 0.0),
+        ("{'data': __import__('os')}", 0.0),
+        ('{"data": [["x", true]]} {"data": []}', 0.0),
+    ],
+)
+def test_a_table_as_a_literal(text: str, right: float) -> None:
+    gold = '{"data": [["O\'Brien", null], ["x", true], ["y", -1.5]]}'
+    assert strict("multitableqa_pretraining", f"<answer>{text}</answer>", {"golden_label": gold}) == right
 
 
 @pytest.mark.parametrize("text", MARKED_TABLES)

@@ -3,6 +3,7 @@
 A row that is a list compares as the tuple of its cells' str(), any other row as its str(); so 1 equals "1" but not 1.0.
 """
 
+import ast
 import json
 import re
 from collections import Counter
@@ -110,8 +111,8 @@ def iou_strict(truth: Mapping[str, object], answer: str) -> float:
     no table.
 
     The table is looked for between <answer> tags, in the last pair that holds one, without a tag in the whole answer;
-    a code fence or words around it do no harm. JSON nested too deeply to read is no table, so it earns 0: leaving it
-    unscored would let a policy opt out of a score.
+    a code fence or words around it do no harm, nor single quotes or trailing commas. JSON nested too deeply to read is
+    no table, so it earns 0: leaving it unscored would let a policy opt out of a score.
     """
     gold = _gold_rows(truth if "golden_label" not in truth and "data" in truth else truth.get("golden_label"))
     tagged = [found[1] for found in _TAGS.finditer(answer)]
@@ -123,18 +124,10 @@ def iou_strict(truth: Mapping[str, object], answer: str) -> float:
 
 
 def _last_table(text: str) -> list[object] | None:
-    """The rows of the last JSON object with "data" in the text, or None."""
-    try:
-        value = _load(text.strip())
-    except (json.JSONDecodeError, RecursionError):
-        return _embedded_table(text)
-    data = value.get("data") if isinstance(value, dict) else None
-    return data if isinstance(data, list) else None
-
-
-def _embedded_table(text: str) -> list[object] | None:
+    """The rows of the last JSON object with "data" in the text, or of the one literal in it; None without either."""
     found: list[object] | None = None
     start = text.find("{")
+    literal = text[start : text.rfind("}") + 1]
     for _ in range(_MOST_TABLES):
         if start < 0:
             break
@@ -143,10 +136,45 @@ def _embedded_table(text: str) -> list[object] | None:
         except (json.JSONDecodeError, RecursionError):
             end = start + 1
         else:
-            data = value.get("data") if isinstance(value, dict) else None
-            found = data if isinstance(data, list) else found
+            data = _data(value)
+            found = data if data is not None else found
         start = text.find("{", end)
-    return found
+    return _data(_literal(literal)) if found is None else found
+
+
+def _data(value: object) -> list[object] | None:
+    data = value.get("data") if isinstance(value, dict) else None
+    return data if isinstance(data, list) else None
 
 
 _DECODER = json.JSONDecoder(parse_int=_integer)
+_QUOTES = str.maketrans("“”", '""')
+_NO_ESCAPE = re.compile(r"\\(?![\\'\"bfnrtu])")
+_NAMES = {"true": True, "false": False, "null": None}
+# Of a literal: Python's parser takes about a second for a million characters.
+_MOST_CHARACTERS = 200_000
+
+
+def _literal(text: str) -> object:
+    """The table as Python or JavaScript would write it, with single quotes, trailing commas, tuples or bare keys."""
+    if len(text) > _MOST_CHARACTERS:
+        return None
+    try:
+        return _value(ast.parse(_NO_ESCAPE.sub(r"\\\\", text.translate(_QUOTES)), mode="eval").body)
+    except (SyntaxError, ValueError, MemoryError, RecursionError):
+        return None
+
+
+def _value(node: ast.expr | None) -> object:
+    match node:
+        case ast.Dict(keys, values):
+            return {str(_value(key)): _value(value) for key, value in zip(keys, values, strict=True)}
+        case ast.List(parts) | ast.Tuple(parts):
+            return [_value(part) for part in parts]
+        case ast.UnaryOp(ast.USub(), ast.Constant(int() | float() as number)):
+            return -number
+        case ast.Constant(value):
+            return value
+        case ast.Name(name):
+            return _NAMES.get(name, name)
+    raise ValueError("no literal")

@@ -76,21 +76,24 @@ def answer_area(text: str) -> str:
     return text.strip()
 
 
-# A tag that opens a line, in whatever marks: "**[Answer]**:", "### [答案]", "> `[Answer]`", "<b>[answer]</b>".
+# A tag that opens a line, in whatever marks: "**[Answer]**:", "### [答案]", "> `[Answer]`", "$\\textbf{[Answer]}$".
 # Runs are bounded: two of them side by side cost quadratic time on a line of spaces.
 _TAG_TEXT = r"\\?[\[【［][ *_`\t]{0,9}(?:(?P<answer>answer)|答案)[ *_`\t]{0,9}\\?[\]】］]"
 _TAG_LINE = re.compile(
-    r"(?:^|\n)[ \t>#*_`~|\u200b\ufeff-]{0,40}(?:\d{1,2}[.)][ *_]{1,9})?(?:<[a-z]\w{0,9}>[ \t]{0,9}){0,3}" + _TAG_TEXT,
+    r"(?:^|\n)[ \t>#*_`~|$\u200b\ufeff-]{0,40}(?:\d{1,2}[.)][ *_]{1,9})?"
+    r"(?:(?:<[a-z]\w{0,9}>|\\[a-z]{2,9}\{)[ \t]{0,9}){0,3}" + _TAG_TEXT,
     re.IGNORECASE,
 )
 _TAG = re.compile(_TAG_TEXT, re.IGNORECASE)
 _BEHIND_TAG = re.compile(
-    r"(?:[ \t]*(?:[*_`~]+(?=\s|[:：]|$)|[:：]|</[a-z]\w{0,9}>|&nbsp;))+|(?<=[\]】］])\*\*(?=\S)", re.IGNORECASE
+    r"(?:[ \t]*(?:[*_`~}$]+(?=\s|[:：]|$)|[:：]|</[a-z]\w{0,9}>|&nbsp;))+|(?<=[\]】］])\*\*(?=\S)", re.IGNORECASE
 )
 _NO_ITEM = re.compile(r"(?:```|~~~)\w*|[-=*_~]{3,}|\[/(?:answer|答案)\]")  # a code fence, a rule, a closing tag
 _MARKS = "*_`|\"'“”‘’「」『』 "  # of emphasis, code, tables and quotation
 _ENDS = ".,;。，；、"
 _HTML = re.compile(r"</?(?:b|i|u|p|em|strong|code|li|span)>|<br ?/?>")
+_EMPHASIS = re.compile(r"(\*{1,3}|__|`|==)(?=\S)(.{1,200}?)(?<=\S)\1|\$(?=\\)(.{1,200})\$")
+_COMMAND = re.compile(r"\\(?:boxed|text(?:bf|it|rm)?|math(?:bf|rm))\s?\{([^{}]{1,500})\}")
 _MOST_MARKS = 5  # around one item: "> - [x] **1.** item"
 
 
@@ -135,15 +138,22 @@ def items_of(area: str, golds: Collection[str]) -> list[str]:
 def _bare_item(line: str, golds: Collection[str]) -> str:
     """The gold that is left when marks are taken off the line one by one; else the line without its first mark."""
     first = None
-    rest = _HTML.sub("", line) if "<" in line else line
-    for _ in range(_MOST_MARKS):
-        inner = rest.strip(_MARKS)
-        for candidate in (rest, inner, rest.rstrip(_ENDS), inner.rstrip(_ENDS).rstrip(_MARKS)):
-            if candidate in golds:
-                return candidate
-        shorter = _BULLET.sub("", inner or rest, count=1)
-        first = shorter if first is None else first
-        if shorter == rest:
-            break
-        rest = shorter
+    for rest in dict.fromkeys((_without_commands(line), _without_commands(_EMPHASIS.sub(r"\2\3", line)))):
+        for _ in range(_MOST_MARKS):
+            inner = rest.strip(_MARKS)
+            for candidate in (rest, inner, rest.rstrip(_ENDS), inner.rstrip(_ENDS).rstrip(_MARKS)):
+                if candidate in golds:
+                    return candidate
+            shorter = _BULLET.sub("", inner or rest, count=1)
+            first = shorter if first is None else first
+            if shorter == rest:
+                break
+            rest = shorter
     return first or line
+
+
+def _without_commands(line: str) -> str:
+    line = _HTML.sub("", line) if "<" in line else line
+    for _ in range(_MOST_MARKS if "\\" in line else 0):
+        line = _COMMAND.sub(r"\1", line)
+    return line
