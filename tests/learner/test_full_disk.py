@@ -14,12 +14,16 @@ import torch
 from structlog.testing import capture_logs
 
 from golongrl.errors import NO_SPACE_EXIT
+from golongrl.learner import startup
 from golongrl.learner.checkpoints.snapshot import write
 from golongrl.learner.checkpoints.store import Checkpoints, LearnerState
 from golongrl.learner.fsync import NotWrittenError, StorageError, replace, writing
 from golongrl.learner.observe.metrics_log import Records
+from golongrl.learner.startup import LearnerConfig
 from golongrl.learner.weights.export import take_shards, write_shards, write_taken
 from golongrl.learner.weights.store import Support, WeightStore
+from golongrl.queue import QueueUnavailableError
+from golongrl.recipe import Recipe, load
 from support.learner_run import learner_run, small_recipe
 
 SIZE = 4 << 20
@@ -164,6 +168,23 @@ def test_what_only_a_person_can_mend_is_told_apart(number: int, words: str, tmp_
     assert caught.value.exit_code == 1
 
 
+@pytest.mark.parametrize("full", [True, False])
+async def test_a_redis_that_cannot_write_is_named_with_the_full_folder(
+    full: bool, disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def ended(recipe: Recipe, config: LearnerConfig) -> None:
+        raise QueueUnavailableError("commit: Redis at a:1 kept failing for 120 s")
+
+    monkeypatch.setattr(startup, "_train", ended)
+    config = LearnerConfig("a", "redis://a:1", disk, disk, disk)
+    if full:
+        fill(disk)
+    with pytest.raises(StorageError if full else QueueUnavailableError) as caught:
+        await startup.train(load("quickstart"), config)
+    place = f"no space left on {disk}: " if full else ""
+    assert str(caught.value) == f"{place}commit: Redis at a:1 kept failing for 120 s"
+
+
 class Refusing(io.BytesIO):
     """A file that takes no byte."""
 
@@ -188,19 +209,32 @@ def test_the_systems_reason_is_found_behind_torchs(number: int, kind: type, mess
             torch.save({"a": torch.zeros(1000)}, Refusing(number))
 
 
-@pytest.mark.timeout(1800)
-async def test_a_run_that_fills_its_disk_ends_with_that_line(tiny_model: Path, disk: Path) -> None:
-    """A checkpoint every step; the log and Redis are on the same disk."""
-    recipe = small_recipe(
-        tiny_model,
+def a_checkpoint_every_step(model: Path) -> Recipe:
+    return small_recipe(
+        model,
         "learner.steps=1000",
         "learner.checkpoint_every=1",
         "learner.keep_checkpoints=1000",
         "data.epochs=400",
     )
-    async with learner_run(disk / "run", recipe) as run:
+
+
+@pytest.mark.timeout(1800)
+async def test_a_run_that_fills_its_disk_ends_with_that_line(tiny_model: Path, disk: Path, tmp_path: Path) -> None:
+    """The log is on the same disk."""
+    async with learner_run(disk / "run", a_checkpoint_every_step(tiny_model), redis=tmp_path / "redis") as run:
         assert await run.ended() == NO_SPACE_EXIT, run.log[-4000:]
         last = run.log.rstrip().splitlines()[-1]
     assert last.startswith(f"error: no space left on {disk}/run"), run.log[-4000:]
     assert list((disk / "run" / "checkpoints").glob("*.tmp")) == []
     assert list((disk / "run" / "weights").glob("*.tmp")) == []
+
+
+@pytest.mark.full
+@pytest.mark.timeout(1800)
+async def test_a_redis_on_the_same_disk_may_be_the_first_that_cannot_write(tiny_model: Path, disk: Path) -> None:
+    """Then the learner waits for it as long as for any Redis. Its line has no room; the exit code is the same."""
+    async with learner_run(disk / "run", a_checkpoint_every_step(tiny_model)) as run:
+        await run.until(lambda: (run.root / "checkpoints" / "latest_checkpointed_iteration.txt").exists())
+        fill(disk)
+        assert await run.ended() == NO_SPACE_EXIT, run.log[-4000:]

@@ -290,6 +290,7 @@ async def test_a_probe_that_takes_for_ever_is_no_answer(tmp_path: Path) -> None:
             ["error: read-only file system on /x: weights v3 could not be written"],
             "read-only file system",
         ),
+        (NO_SPACE_EXIT, ['{"event": "waiting for Re'], "the storage of runs/demo is full or read-only"),
         (1, ["OSError: [Errno 28] No space left on device: 'x'"], "no space left on runs/demo"),
         (1, ["MISCONF Errors writing to the AOF file: No space left on device"], "no space left on runs/demo"),
         (1, ["error: no space left on runs/demo"], "no space left on runs/demo"),

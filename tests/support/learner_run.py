@@ -225,13 +225,14 @@ class LearnerRun:
 
 @asynccontextmanager
 async def learner_run(
-    root: Path, recipe: Recipe, *, start: bool = True, feed: bool = True
+    root: Path, recipe: Recipe, *, start: bool = True, feed: bool = True, redis: Path | None = None
 ) -> AsyncIterator[LearnerRun]:
-    """A server, (`feed`) a feeder, and (`start`) a learner that is started; all are ended with the context."""
+    """A server (its files in `redis`, else in the run's folder), (`feed`) a feeder, and (`start`) a learner that is
+    started; all are ended with the context."""
     root.mkdir(parents=True, exist_ok=True)
     write_data(root / "data" / "train")
     write_data(root / "data" / "validation", HELD_OUT)
-    async with EmbeddedServer(free_port(), root / "redis") as server:
+    async with EmbeddedServer(free_port(), redis or root / "redis") as server:
         run = LearnerRun(root, recipe, server)
         feeder = asyncio.create_task(run.feed() if feed else asyncio.sleep(0))
         if start:

@@ -24,7 +24,8 @@ _STORAGE = {
     errno.EROFS: "read-only file system under",
     errno.EIO: "input/output error under",
 }
-# Below this a write that failed without a reason failed for lack of space: safetensors' writer reports no errno.
+# Below this a write that failed without a reason failed for lack of space: safetensors' writer reports no errno. So did
+# one of a Redis on the same storage.
 _FULL_BYTES = 1 << 20
 
 
@@ -81,6 +82,11 @@ def remove(scratch: Path) -> None:
         scratch.unlink(missing_ok=True)
 
 
+def has_no_room(folder: Path) -> bool:
+    """Whether the storage of `folder` is as good as full."""
+    return shutil.disk_usage(folder).free < _FULL_BYTES
+
+
 def replace(path: Path, text: str) -> None:
     """Make `text` the durable content of `path` in one step."""
     staging = path.with_suffix(".tmp")
@@ -131,6 +137,4 @@ def _storage_reason(error: BaseException, path: Path) -> str | None:
     if isinstance(error, OSError) and error.errno is not None:
         return _STORAGE.get(error.errno)
     place = next((folder for folder in path.parents if folder.is_dir()), None)
-    if place is not None and shutil.disk_usage(place).free < _FULL_BYTES:
-        return _STORAGE[errno.ENOSPC]
-    return None
+    return _STORAGE[errno.ENOSPC] if place is not None and has_no_room(place) else None

@@ -27,7 +27,7 @@ from golongrl.learner.checkpoints.saver import CheckpointSaver
 from golongrl.learner.checkpoints.store import Checkpoint, Checkpoints
 from golongrl.learner.exit_deadline import ExitDeadline
 from golongrl.learner.flops import pairs_per_token
-from golongrl.learner.fsync import StorageError
+from golongrl.learner.fsync import StorageError, has_no_room
 from golongrl.learner.inputs import Inputs
 from golongrl.learner.loop import RESULT, TrainingLoop
 from golongrl.learner.observe import metrics_log
@@ -48,7 +48,7 @@ from golongrl.learner.validation import FOLDER as VALIDATION
 from golongrl.learner.validation import ValidationRounds
 from golongrl.learner.weights.publisher import Publisher
 from golongrl.learner.weights.store import EXPORT, WeightStore, mark_export
-from golongrl.queue import SampleQueue
+from golongrl.queue import QueueUnavailableError, SampleQueue
 from golongrl.recipe import Recipe
 from golongrl.routes.model import routing_of
 from golongrl.routes.store import folder_in
@@ -87,6 +87,11 @@ async def train(recipe: Recipe, config: LearnerConfig) -> None:
         # Files have their own line; the log, too, may be on the full disk.
         if is_full(error):
             raise StorageError(no_space(config.out)) from error
+        raise
+    except QueueUnavailableError as error:
+        # A Redis on the same storage, as on a laptop, may be the first that cannot write.
+        if has_no_room(config.out):
+            raise StorageError(f"{no_space(config.out)}: {error}") from error
         raise
 
 

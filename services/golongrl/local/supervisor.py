@@ -57,7 +57,8 @@ class RunInterruptedError(GolongrlError):
 def storage_trouble(code: int, lines: Sequence[str], folder: Path) -> str | None:
     """What is wrong with the storage, if a process that ended with `code` and these last lines ended for that. Pure."""
     if code == NO_SPACE_EXIT:
-        return last_words(lines)
+        told = any(line.startswith("error: ") for line in lines)
+        return last_words(lines) if told else f"the storage of {folder} is full or read-only"
     return no_space(folder) if any(words in line for line in lines for words in _FULL_DISK) else None
 
 
