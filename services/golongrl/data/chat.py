@@ -9,12 +9,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from golongrl.data.errors import DataError
+from golongrl.data.errors import DataError, Faults
 from golongrl.data.model_config import json_object
 
 if TYPE_CHECKING:
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 _TEMPLATE_ERRORS = (
     ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, RecursionError, TypeError, ValueError,
 )  # fmt: skip
+TOKENIZER: Final = "tokenizer.json"
+_TOKENIZER_CONFIG: Final = "tokenizer_config.json"
 # What the metrics' gate looks for; `probe` texts stand for a prompt and its answer.
 _OPEN, _CLOSE = "<think>", "</think>"
 _PROBE = "What is the answer?"
@@ -44,22 +46,17 @@ class Chat:
         """Read tokenizer.json, tokenizer_config.json and chat_template.jinja of a Hugging Face folder.
 
         Raises:
-            DataError: a file is missing or cannot be used.
+            DataError: naming each file that is missing or cannot be used.
         """
-        from tokenizers import Tokenizer
-
-        path = folder / "tokenizer.json"
-        if not path.is_file():
-            raise DataError(f"model {folder}: no tokenizer.json in this folder")
-        try:
-            with _panics_told():
-                tokenizer = Tokenizer.from_file(str(path))
-        except Exception as error:  # tokenizers raises nothing narrower
-            raise DataError(f"model file {path}: not a tokenizer: {error}") from error
-        tokenizer.no_truncation()
-        tokenizer.no_padding()
-        config = json_object(folder / "tokenizer_config.json")
-        return cls(tokenizer, _compile(_template_text(folder, config), folder), _tokens(folder, config))
+        faults = Faults()
+        with faults.told():
+            tokenizer = _tokenizer(folder)
+        with faults.told():
+            config = _settings(folder)
+            template = _compile(_template_text(folder, config), folder)
+            tokens = _tokens(folder, config)
+        faults.refuse()
+        return cls(tokenizer, template, tokens)
 
     def render(self, messages: Sequence[Mapping[str, Any]], enable_thinking: bool | None = None) -> str:
         """The prompt as text, ready for the assistant's turn.
@@ -101,6 +98,28 @@ class Chat:
         with _panics_told():
             text: str = self.tokenizer.decode(list(ids), skip_special_tokens=skip_special_tokens)
         return text
+
+
+def _tokenizer(folder: Path) -> "Tokenizer":
+    from tokenizers import Tokenizer
+
+    path = folder / TOKENIZER
+    if not path.is_file():
+        raise DataError(f"model {folder}: no {TOKENIZER} in this folder")
+    try:
+        with _panics_told():
+            tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # tokenizers raises nothing narrower
+        raise DataError(f"model file {path}: not a tokenizer: {' '.join(str(error).split())[:300]}") from error
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def _settings(folder: Path) -> dict[str, Any]:
+    if not (folder / _TOKENIZER_CONFIG).is_file():
+        raise DataError(f"model {folder}: no {_TOKENIZER_CONFIG} in this folder")
+    return json_object(folder / _TOKENIZER_CONFIG)
 
 
 @contextmanager

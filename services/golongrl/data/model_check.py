@@ -1,14 +1,26 @@
 """A recipe against the folder of its model: sizes, vocabulary, chat template and think gate, before anything starts."""
 
+import ast
+import difflib
+from collections.abc import Iterable, Iterator, Mapping
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any, Final
 
-from golongrl.data.chat import Chat, think_problem
-from golongrl.data.errors import DataError
-from golongrl.data.model_config import CONFIG, read_config, weights_fault
-from golongrl.data.models import local_folder, resolve
+from golongrl.data.chat import TOKENIZER, Chat, think_problem
+from golongrl.data.errors import DataError, Faults
+from golongrl.data.model_config import CONFIG, check_folder, read_config, sizes_of
+from golongrl.data.model_layout import DEFAULTS, weights_faults
+from golongrl.data.models import check_names, fetched, local_folder
 from golongrl.data.weight_files import stored_tensors
 from golongrl.recipe import Recipe
 from golongrl.recipe.fit import model_faults, run_faults
+
+# Where transformers lists the types of models that generate text.
+_TABLE: Final = ("models", "auto", "modeling_auto.py")
+_TABLES: Final = frozenset({"MODEL_FOR_CAUSAL_LM_MAPPING_NAMES", "MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES"})
+# What the learner's library takes the class of a model from.
+_GENERATES: Final = ("ForCausalLM", "ForConditionalGeneration", "ForImageTextToText", "ForVision2Seq")
 
 
 def model_of(recipe: Recipe, *, to_train: bool = False) -> Path:
@@ -19,8 +31,8 @@ def model_of(recipe: Recipe, *, to_train: bool = False) -> Path:
     """
     if to_train and (faults := list(run_faults(recipe))):
         raise DataError("; ".join(faults))
-    folder = resolve(recipe.model.path, trust_remote_code=recipe.model.trust_remote_code)
-    _refuse(recipe, folder)
+    folder = fetched(recipe.model.path, trust_remote_code=recipe.model.trust_remote_code)
+    _faults(recipe, folder).refuse()
     return folder
 
 
@@ -34,29 +46,90 @@ def check_local_model(recipe: Recipe) -> bool:
         raise DataError("; ".join(faults))
     folder = local_folder(recipe.model.path)
     if folder is not None:
-        _refuse(recipe, folder)
+        _faults(recipe, folder).refuse()
     return folder is not None
-
-
-def _refuse(recipe: Recipe, folder: Path) -> None:
-    if faults := folder_faults(recipe, folder):
-        raise DataError("\n  ".join([f"model {recipe.model.path}: {faults[0]}", *faults[1:]]))
 
 
 def folder_faults(recipe: Recipe, folder: Path) -> list[str]:
     """The faults, one line each."""
-    try:
-        config = read_config(folder / CONFIG)
+    return _faults(recipe, folder).lines
+
+
+def _faults(recipe: Recipe, folder: Path) -> Faults:
+    """Whatever does not depend on a part that is at fault is checked, too."""
+    faults, config, tensors, chat = Faults(), None, None, None
+    with faults.told():
+        check_names(folder)
+    with faults.told():
+        check_folder(folder)
+    if (folder / CONFIG).is_file():
+        with faults.told():
+            config = read_config(folder / CONFIG)
+    with faults.told():
         tensors = stored_tensors(folder)
-        chat = Chat.open(folder)
-    except DataError as error:
-        return [str(error)]
-    vocabulary = max(chat.tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
-    faults = list(model_faults(recipe, config, vocabulary))
-    if fault := weights_fault({tensor.name: tensor.shape for tensor in tensors}, config):
-        faults.append(f"config.json: {fault}")
+    if (folder / TOKENIZER).is_file():
+        with faults.told():
+            chat = Chat.open(folder)
+    for fault in _comparisons(recipe, config, {one.name: one.shape for one in tensors or ()}, chat):
+        faults.add(fault if fault.startswith("model file ") else f"model {recipe.model.path}: {fault}")
+    return faults
+
+
+def _comparisons(
+    recipe: Recipe, config: Mapping[str, Any] | None, shapes: Mapping[str, tuple[int, ...]], chat: Chat | None
+) -> Iterator[str]:
+    if config is not None:
+        vocabulary = None
+        if chat is not None:
+            vocabulary = max(chat.tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
+        yield from model_faults(recipe, config, vocabulary)
+        if config.get("auto_map") is None or not recipe.model.trust_remote_code:
+            yield from (f"{CONFIG}: {fault}" for fault in _kind_faults(config))
+        yield from (f"{CONFIG}: {fault}" for fault in weights_faults(shapes, sizes_of(config)))
+    if chat is not None:
+        try:
+            think = think_problem(chat, recipe.data.enable_thinking)
+        except DataError as error:
+            think = str(error)
+        if think:
+            yield think
+
+
+def _kind_faults(config: Mapping[str, Any]) -> Iterator[str]:
+    """What the learner cannot build a model of."""
+    kind, named = config["model_type"], config.get("architectures")
+    if (known := types_that_generate(kind)) is not None and kind not in known:
+        near = difflib.get_close_matches(kind.lower(), known, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        own = "; model.trust_remote_code: true runs the code that the folder names" if config.get("auto_map") else ""
+        yield f"model_type {kind} is none that the installed transformers can generate text with{hint}{own}"
+    if not named:
+        yield 'it has no architectures, which the learner takes the model\'s class from, as ["Qwen3ForCausalLM"]'
+    elif not any(end in named[0] for end in _GENERATES):
+        yield f"architectures: {named[0]} is no model that generates text; its name has {_GENERATES[0]} in it"
+    if config.get("quantization_config"):
+        yield "it has a quantization_config, and quantised weights cannot be trained; name a model in bfloat16"
+
+
+def types_that_generate(kind: str) -> frozenset[str] | None:
+    """The types of models that generate text; None where transformers is not installed, or names them elsewhere.
+
+    Its table is read and not imported, which takes as long as starting torch.
+    """
+    if kind in DEFAULTS:
+        return frozenset(DEFAULTS)
+    found = find_spec("transformers")
+    if found is None or found.origin is None:
+        return None
     try:
-        think = think_problem(chat, recipe.data.enable_thinking)
-    except DataError as error:
-        think = str(error)
-    return [*faults, *([think] if think else [])]
+        tree = ast.parse(Path(found.origin).parent.joinpath(*_TABLE).read_text("utf-8"))
+    except (OSError, SyntaxError, ValueError):
+        return None
+    tables = [node.value for node in tree.body if isinstance(node, ast.Assign) and _TABLES & set(_names(node.targets))]
+    pairs = [node.elts for table in tables for node in ast.walk(table) if isinstance(node, ast.Tuple)]
+    kinds = [pair[0].value for pair in pairs if pair and isinstance(pair[0], ast.Constant)]
+    return frozenset(map(str, kinds)) or None
+
+
+def _names(targets: Iterable[ast.expr]) -> Iterator[str]:
+    return (target.id for target in targets if isinstance(target, ast.Name))

@@ -5,16 +5,16 @@ Only what somebody here or in transformers reads is looked at; other keys are a 
 has transformers' default, but for the sizes that every part of a run needs (`read_config`).
 """
 
+import difflib
 import json
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from golongrl.data import keys_once
-from golongrl.data.errors import DataError
+from golongrl.data.errors import DataError, Faults
 from golongrl.recipe.load import explain
 
 CONFIG: Final = "config.json"
@@ -37,9 +37,6 @@ _Experts = Annotated[int, Field(ge=0, le=1 << 16)]
 _Positions = Annotated[int, Field(ge=1, lt=1 << 31)]
 _Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _Text = Annotated[str, Field(min_length=1, max_length=1000)]
-# As decoder-only models name them.
-_EMBEDDING: Final = "model.embed_tokens.weight"
-_LAYER: Final = re.compile(r"model\.layers\.(?P<layer>\d{1,9})\.")
 # Characters of a wrong value in a message.
 _LONGEST_SHOWN: Final = 80
 # Names of torch's types that weights are loaded in.
@@ -53,6 +50,23 @@ _ROPE_NEEDS: Final[Mapping[str, tuple[str, ...]]] = {
     "longrope": ("short_factor", "long_factor"),
     "llama3": ("factor", "low_freq_factor", "high_freq_factor"),
 }
+# The other names that transformers reads; two of them are of older releases.
+ROPES: Final = frozenset({"default", "proportional", "su", "mrope", *_ROPE_NEEDS})
+# Names of transformers' (and SGLang's) activations; it raises a KeyError for any other when the model is built.
+ACTIVATIONS: Final = frozenset(
+    {
+        "gelu", "gelu_10", "gelu_accurate", "gelu_fast", "gelu_new", "gelu_python", "gelu_python_tanh",
+        "gelu_pytorch_tanh", "hardswish", "laplace", "leaky_relu", "linear", "mish", "prelu", "quick_gelu", "relu",
+        "relu2", "relu6", "sigmoid", "silu", "sqrtsoftplus", "swish", "tanh", "xielu",
+    }
+)  # fmt: skip
+# As transformers checks them.
+LAYER_TYPES: Final = frozenset(
+    {
+        "attention", "chunked_attention", "compressed_sparse_attention", "conv", "dense", "full_attention",
+        "heavily_compressed_attention", "hybrid", "linear_attention", "mamba", "moe", "sliding_attention", "sparse",
+    }
+)  # fmt: skip
 # Of these the head's size is hidden_size / num_attention_heads where the config has no head_dim.
 _SPLIT_EVENLY: Final = frozenset({"llama", "mistral", "qwen2", "qwen2_moe"})
 
@@ -78,6 +92,8 @@ class _Rope(_Part):
     @model_validator(mode="after")
     def _complete(self) -> Self:
         kind = self.rope_type or self.type or "default"
+        if kind not in ROPES:
+            raise ValueError(_unknown("rope_type", kind, ROPES))
         if missing := [name for name in _ROPE_NEEDS.get(kind, ()) if getattr(self, name) is None]:
             raise ValueError(f"a rope of type {kind[:80]} has no {', '.join(missing)}")
         return self
@@ -145,6 +161,12 @@ def _template(value: Any) -> Any:
     return value
 
 
+def _unknown(key: str, value: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(value, known, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"one of {', '.join(sorted(known))} works"
+    return f"{key} {_shown(value)} is unknown; {hint}"
+
+
 def _shown(value: Any) -> str:
     """The value as it stands in the file, cut."""
     text = json.dumps(value)
@@ -208,6 +230,12 @@ class _Sizes(_Part):
 
     def _faults(self) -> list[str]:
         found = []
+        # Code of its own may have others.
+        if self.auto_map is None:
+            if self.hidden_act is not None and self.hidden_act not in ACTIVATIONS:
+                found.append(_unknown("hidden_act", self.hidden_act, ACTIVATIONS))
+            for kind in sorted(set(self.layer_types or ()) - LAYER_TYPES)[:1]:
+                found.append(_unknown("layer_types", kind, LAYER_TYPES))
         heads, key_heads = self.num_attention_heads, self.num_key_value_heads
         if heads and key_heads and heads % key_heads:
             found.append(f"num_key_value_heads {key_heads} does not divide num_attention_heads {heads}")
@@ -289,7 +317,7 @@ def read_config(path: Path) -> dict[str, Any]:
         DataError: naming the file and its keys.
     """
     config = checked_file(path, CONFIG)
-    sizes = _over(config)
+    sizes = sizes_of(config)
     if missing := [key for key in _NEEDED if sizes.get(key) is None]:
         raise DataError(f"model file {path}: it has no {', '.join(missing)}; only models that say so are trained")
     return config
@@ -299,28 +327,20 @@ def check_folder(folder: Path) -> None:
     """Check config.json and the JSON files that go with it.
 
     Raises:
-        DataError: naming the first file at fault, and its keys.
+        DataError: naming each file at fault, and its keys.
     """
+    faults = Faults()
     for name in (CONFIG, *_OTHERS):
         if (folder / name).is_file():
-            checked_file(folder / name, name)
+            with faults.told():
+                checked_file(folder / name, name)
+    faults.refuse()
 
 
-def weights_fault(shapes: Mapping[str, Sequence[int]], config: Mapping[str, Any]) -> str | None:
-    """Where the weights' names and shapes show another model than its (checked) config says; None if they do not.
-
-    transformers fills the layers that are missing with random numbers, and only warns.
-    """
-    sizes = _over(config)
-    vocabulary, hidden, layers = (sizes.get(key) for key in ("vocab_size", "hidden_size", "num_hidden_layers"))
-    embedding = shapes.get(_EMBEDDING)
-    if embedding is not None and vocabulary and hidden and list(embedding) != [vocabulary, hidden]:
-        stored = " x ".join(map(str, embedding))
-        return f"vocab_size {vocabulary} and hidden_size {hidden} do not fit {_EMBEDDING}, which is {stored}"
-    found = [int(match["layer"]) for name in shapes if (match := _LAYER.match(name))]
-    if layers and found and layers > (held := max(found) + 1):
-        return f"num_hidden_layers {layers} exceeds the {held} layers of the weights"
-    return None
+def sizes_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """config.json; of a model with a `text_config`, that over the rest."""
+    text = config.get("text_config")
+    return {**config, **text} if isinstance(text, Mapping) else dict(config)
 
 
 def json_object(path: Path) -> dict[str, Any]:
@@ -342,12 +362,7 @@ def checked_file(path: Path, name: str) -> dict[str, Any]:
     """
     content, model = json_object(path), _MODELS[name]
     try:
-        model.model_validate(_over(content) if name == CONFIG else content)
+        model.model_validate(sizes_of(content) if name == CONFIG else content)
     except ValidationError as error:
         raise DataError(f"model file {path}: {explain(error, model)}") from error
     return content
-
-
-def _over(config: Mapping[str, Any]) -> dict[str, Any]:
-    text = config.get("text_config")
-    return {**config, **text} if isinstance(text, Mapping) else dict(config)

