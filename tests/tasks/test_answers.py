@@ -389,10 +389,18 @@ def test_several_options(answer: str) -> None:
     assert strict("selection", f"The correct answer is {answer}", {"golden_label": "B"}) == 0.0
 
 
-ANSWERS = [json.loads(line) for line in (Path(__file__).parent / "answers.jsonl").read_text("utf-8").splitlines()]
+def table(name: str) -> list[Any]:
+    """Rows of gold, answer and the right score."""
+    rows = [json.loads(line) for line in (Path(__file__).parent / name).read_text("utf-8").splitlines()]
+    return [pytest.param(row, id=f"{row['right']}: {row['gold']} | {row['answer']}") for row in rows]
 
 
-@pytest.mark.parametrize("row", ANSWERS, ids=[f"{row['right']}: {row['gold']} | {row['answer']}" for row in ANSWERS])
+@pytest.mark.parametrize("row", table("selections.jsonl"))
+def test_a_selection(row: dict[str, Any]) -> None:
+    assert strict("selection", row["answer"], {"golden_label": row["gold"]}) == row["right"]
+
+
+@pytest.mark.parametrize("row", table("answers.jsonl"))
 def test_a_boxed_answer(row: dict[str, Any]) -> None:
     for frame in ("The result is \\boxed{%s}.", "So $\\boxed{%s}$"):
         assert strict(MATH, frame % row["answer"], {"golden_label": row["gold"]}) == row["right"], frame

@@ -3,15 +3,14 @@
 The strict rule, for any number of options: the last statement of an answer counts, in any of the usual forms ("The
 correct answer is (X)", "Answer: X", "ANSWER: X", "the best option is X", \\boxed{X}, "答案是X"), in any case. A letter
 must stand alone ("Apple" and "A-level" name no option), be one of the question's options, and not be offered together
-with another one ("A or B"). A reply that is nothing but a letter names it. Nothing is guessed: "I think so" names none.
+with another one ("A or B"). A reply that is nothing but an option names it. Nothing is guessed: "I think so" names
+none.
 """
 
 import re
 from collections.abc import Iterable
 
 from golongrl.tasks import options
-
-_ONLY = re.compile(r"\s*\(?(?P<bare>[A-Z])\)?\s*[.。]?\s*")
 
 
 def letters(choices: int) -> str:
@@ -30,9 +29,7 @@ def first_letter(patterns: Iterable[re.Pattern[str]], text: str) -> str | None:
 
 def choice_strict(text: str, choices: int) -> str | None:
     """The option that a reply without its thought names, or None; see the module."""
-    plain = options.plain(text)
-    alone = _ONLY.fullmatch(plain)
-    letter = alone["bare"] if alone is not None else options.stated(plain)
+    letter = options.stated(options.plain(text))
     return None if letter is None else _known(letter, choices)
 
 

@@ -1,19 +1,21 @@
 """Which option of a multiple choice a text states, for any number of options.
 
 The last statement counts ("The correct answer is (X)", "Answer: X", "答案是X", in any case). Its letter must stand
-alone: neither "Apple" nor "A-level" names option A. A statement that a text only supposes or denies ("if the answer is
-(A)", "a wrong answer is (A)") is none.
+alone: neither "Apple" nor "A-level" names option A. What a text only supposes, denies or asks ("if the answer is (A)",
+"a wrong answer is (A)", "the answer is (A)?") is no statement. A text without one states what it calls right, or the
+one option that opens a line of it ("(B)", "B. The river").
 
-A second option voids the statement only where it is offered too, so that no letter is chosen. That is decided by what
-stands between the two letters and behind the second, in this order:
-1. "X if ..., otherwise Y" offers Y, and so does "Y for those who ..." or "Y, if you insist";
-2. any word between them that is no joining word (`_JOINING`) begins another statement: "(B), since (A) ...";
-3. a clause against the second option explains the first: "(B), (A) is wrong";
-4. it is offered if nothing but the list is there ("(A), (B)", "(A)/(B)"), if a word of choice or doubt joins them
-   ("or", "perhaps"), or if the clause speaks for it ("(B), but (A) is possible").
+A second option voids the statement where it is offered too, so that no letter is chosen. Three things decide that:
+1. its place: a candidate stands where the first one could, at the start of a clause or behind a word that joins or
+   weighs ("or", "perhaps", "it is"). What a verb, a noun or a preposition leads to ("rules out (A)", "Plan A") is
+   none, nor what a word of reason leads to ("since (A) ...");
+2. what is said of it: nothing ("(A), (B)"), that it fits too, or under which circumstances ("(A) in others"). Anything
+   else, or a word against it, explains the first option;
+3. the options that follow directly share what is said: "(A), (C) and (D) fail".
 """
 
 import re
+from collections.abc import Iterator
 
 
 def _words(text: str) -> frozenset[str]:
@@ -21,83 +23,96 @@ def _words(text: str) -> frozenset[str]:
 
 
 _MARKS = str.maketrans({**dict.fromkeys('*_`$"“”「」'), "（": "(", "）": ")", "：": ":", "，": ","})
+_AROUND = re.compile(r"</?[a-z]{1,9}>|\\(?=[()\[\]])")  # HTML; the backslash of "\(A\)"
+_QUOTED = re.compile(r"['‘’]([A-Za-z])['‘’]")
 # Square brackets: prompts that ask for "ANSWER: [LETTER]" are taken at their word.
 LETTER = r"(?:[(\[]\s{0,3}(?P<bracketed>[A-Za-z])\s{0,3}[)\]]|(?P<bare>[A-Za-z])(?![\w'’-]))"
 _STATED = re.compile(
-    r"(?:\b(?i:answer|option|choice)\s{0,9}(?:(?i:is|=|would be|must be)\s{0,9}:?|:)|"
-    r"(?:答案|选项)\s{0,9}(?:应?该?[为是选])?\s{0,9}:?|\\boxed\s{0,9}\{)\s{0,9}"
+    r"(?:\b(?i:answer|option|choice)(?i:\s(?:to|for)\s[^\n.?]{1,60}?)?\s{0,9}"
+    r"(?:(?i:is|=|(?:would|must|should) be)\s{0,9}:?|:)|"
+    r"(?:答案|选项|(?<!不)选择?)\s{0,9}(?:应?该?[为是选])?\s{0,9}:?|\\boxed\s{0,9}\{)\s{0,9}"
     r"(?:(?i:not)\s{1,9}\(?[A-Z]\)?,?\s{1,9}(?i:but)\s{1,9})?"
     r"(?:(?i:option|choice|letter|the|thus|therefore|hence|indeed|(?!un)[a-z]{2,12}ly|选项)[\s,]{0,9}){0,3}"
     r"(?:\\(?:boxed|text|textbf|mathrm|mathbf)\s{0,9}\{\s{0,9}){0,3}" + LETTER
 )
 # Without a statement, what the text calls right: "Option C is correct", "(C) is the best answer".
 _CALLED_RIGHT = re.compile(
-    r"(?:(?i:option|choice)\s{1,9}\(?|(?<=\())(?P<bracketed>[A-Z])\)?\s{1,9}(?i:is)\s{1,9}(?:(?i:the)\s{1,9})?"
-    r"(?i:correct|right|best)(?P<bare>(?!))?"
+    r"(?:(?i:option|choice)\s{1,9}\(?|(?<=\()|^)(?P<bracketed>[A-Z])\)?\s{1,9}(?i:is)\s{1,9}(?:(?i:the)\s{1,9})?"
+    r"(?i:correct|right|best)(?P<bare>(?!))?",
+    re.MULTILINE,
 )
+# And without that, the options that open a line: a letter alone, or with its text behind it.
+_OPENS = re.compile(
+    r"^[ \t>#-]{0,9}(?:(?i:option|choice|选项)\s{0,3})?(?:"
+    r"\(\s?(?P<bracketed>[A-Za-z])\s?\)(?=\s*$|[ .:、]{1,3}[A-Z\u4e00-\u9fff])|"
+    r"(?P<bare>[A-Z])(?=\s*[.。)]?\s*$|[.):、]\s{0,3}\S))",
+    re.MULTILINE,
+)
+_ASKED = re.compile(r"[)\]}\s]{0,4}\?")
 # Right before a statement, what takes it back; a later one of another option would win otherwise.
 _SUPPOSED = _words(
     "if whether unless suppose supposing assume assuming think thinks say says claim claims believe believes wrong"
     " incorrect false tempting not 如果 若 假如"
 )
-_OTHER = _words("another other second alternative alternate additional")
-# Words between two statements that leave both standing: "the answer is (A) or the answer is (B)".
 _OR = _words("or nor xor 或 或者 还是 還是 oder ou или または 又は もしくは 또는 혹은")
-_DOUBT = _words("maybe possibly perhaps alternatively else could may might 可能 可能是 也可能是")
-_JOINING = (
-    _OR
-    | _DOUBT
-    | _words(
-        "and also even it be is as well plus both either option options choice answer but though although vs versus"
-        " text to failing that again the another other correct right final so along together with in addition followed"
-        " by then next equally likewise sometimes lesser extent same token und sowie et y o e и と 과 同 跟 和 及 与"
-        " a through 以及 选项 是 也 只是 答案"
-    )
-    # Words that take the first option back: "(B), no, (A)", "(B)... wait, it is (A)".
-    | _words("no wait hmm sorry actually correction scratch edit mean rather i oops や 와 不 不对 等等 应该是")
+_FIRST = tuple([word] for word in _OR)
+_AND = _words("and plus und sowie et y o e и 와 と 과 同 跟 和 及 与 以及 也")
+_ALSO = re.compile(r"^(?:also|alternat\w*|another|other|second|additional(?:ly)?|else|otherwise)$")
+# What may stand right before a candidate beside these: doubt, a copula, a word that adds or takes back.
+_LEADS = _words(
+    "maybe perhaps could may might is s be it even likewise no wait mean rather sometimes same 可能 可能是 也可能是"
+    " 应该是 是 只是 不对 等等 や"
 )
-_THOUGH = _words("though although")
-_OTHERWISE = _words("otherwise else sonst sinon 否则")
-_IF_YOU = re.compile(
-    r"\b(?:if|unless)\s+(?:you\s+(?:\w+\s+)?(?:insist|prefer|want|wish|like|must|disagree)(?:\s+(?:on|upon))?"
-    r"|need\s+be|necessary|pressed|forced|not)\b",
+_LAST_WORD = re.compile(r"([^\W\d_]+)\s$")
+_BETWEEN = _words("to through with then vs versus text a")  # two candidates, as the only word
+_DOUBT = re.compile(r"\b(?:maybe|possibly|perhaps|alternat\w*)\b|可能")
+_OPTION_WORD = re.compile(r"^(?:the|an?|option|choice|answer|either|both|right|correct|选项|答案|token)$")
+# A word of another reading: what follows is offered for it.
+_OTHERWISE = re.compile(
+    r"\b(?:otherwise|unless|(?<!nothing )else|sonst|sinon|in which case|"
+    r"if (?:you|not|need|necessary|pressed|forced)|(?:depending|or) (?:on|in))\b|否则",
     re.IGNORECASE,
 )
-_FOR_SOME = re.compile(
-    r"(?:is\s+)?(?:for\s+(?:those|anyone|whoever|people|you|readers|everyone|some|others|the\s+(?:rest|others))|"
-    r"(?:if|unless|when|in\s+case)|otherwise|else|as\s+(?:an?\s+)?(?:alternative|backup|second|fallback))\b",
+_REASON = re.compile(
+    r"\b(?:because|since|as|for|which|whom?|whose|while|whereas|where|than|given|contrast|so|of|\w{2,}ing|\w{2,}(?:ed|s):)"
+    r"(?!\w)|因为|由于|而"
+)
+_THOUGH = re.compile(r"\b(?:though|although|but|还|但)\b")
+_ADDS = re.compile(r"\b(?:as well as|along with|together with|in addition to|followed by)\b", re.IGNORECASE)
+_CIRCUMSTANCE = re.compile(
+    r"(?:is\s+)?(?:for|if|unless|when|in|on|with|at|as|depending|under|otherwise|else)\b|\d+(?:\.\d+)?\s?%|[(\[]\d",
     re.IGNORECASE,
 )
 _FITS = re.compile(
-    r"\b(?:correct|right|true|valid|possible|plausible|acceptable|likely|fits?|appl(?:y|ies)|works?|holds?|both|together)"
-    r"\b|正确|对的|都|也", re.IGNORECASE
-)  # fmt: skip
+    r"\b(?:correct|right|true|valid|possibl[ey]|plausible|acceptable|likely|fits?|appl(?:y|ies)|works?|holds?|"
+    r"maybe|perhaps|equally)\b|正确|对的|都|也",
+    re.IGNORECASE,
+)
 _AS_WELL = re.compile(r"\b(?:also|too|as well|equally)\b", re.IGNORECASE)
 _AGAINST = re.compile(
-    r"\b(?:not|no|never|neither|nor|cannot|wrong|false|incorrect|invalid|impossible|implausible|unlikely|only|fails?|"
-    r"contradict\w*|less|rather|instead|too (?:early|late|broad|narrow|vague|small|large|strong|weak))\b|"
-    r"n['’]t|不|错|非|没|[✗✘❌×]",
+    r"\b(?:not|no(?!\s*[,.:;!—–-])|never|neither|nor|cannot|wrong|false|incorrect|invalid|impossible|implausible|"
+    r"unlikely|only|fails?|contradict\w*|less(?!,|\s+likely)|instead|unlike|rather than|too (?:early|late|broad|narrow|"
+    r"vague|small|large|strong|weak))\b|n['’]t|不(?!对)|错|非|没|[✗✘❌×]",
     re.IGNORECASE,
-)  # fmt: skip
-_OPTION = re.compile(r"\(\s*([A-Z])\s*\)|(?<![\w'’-])([A-HJ-Z])(?![\w'’-])")
+)
+_OPTION = re.compile(r"\(\s*([A-Z])\s*\)|(?<![a-zA-Z0-9_'’-])([A-HJ-Z])(?![a-zA-Z0-9_'’-])")
 _SMALL_OPTION = re.compile(r"\(\s*([a-z])\s*\)()")
 _WORD = re.compile(r"[^\W\d_]+")
-_CLAUSE = re.compile(r"[^\n.!?。！？]*")
-_SENTENCE_ENDS = re.compile(r"[\n.!?。！？]")
+_SENTENCE_END = re.compile(r"[\n!?。！？]|\.(?=\s|$)")
+_CLAUSE = re.compile(r"[^\n.!?。！？;]*")
 _ENDS_HERE = re.compile(r"\s*(?:[.,;:!?)}\]。；、/]|$|\n)")
-_WINDOW = 80  # characters behind the chosen option; an alternative stands close
-_SHORT = 2  # words: "(A) as well"
+_WINDOW = 120  # characters behind the chosen option; an alternative stands close
 _BEFORE = 40  # characters before a statement that may take it back
 
 
 def plain(text: str) -> str:
-    """The text without bold, quotes and dollar signs, with one kind of brackets."""
-    return text.translate(_MARKS)
+    """The text without bold, quotes, dollar signs and tags, with one kind of brackets."""
+    return _QUOTED.sub(r"\1", _AROUND.sub("", text.translate(_MARKS)))
 
 
 def stated(text: str) -> str | None:
     """The option that the last statement of a plain text names; None without one, or with another option offered."""
-    statements = _statements(_STATED, text) or _statements(_CALLED_RIGHT, text)
+    statements = _statements(_STATED, text) or _statements(_CALLED_RIGHT, text) or _only(text)
     if not statements:
         return None
     before, last = [None, *statements][-2:]
@@ -105,7 +120,7 @@ def stated(text: str) -> str | None:
     letter = letter_of(last)
     if before is not None and letter_of(before) != letter:
         if letter == "X":  # the form of the answer is quoted: "I used 'The correct answer is (X)'"
-            last, letter = before, letter_of(before)
+            text, last, letter = text[: last.start()], before, letter_of(before)
         elif _joined(text, before.end(), last.start()):
             return None
     return None if hedged(text[last.end() :], letter) else letter
@@ -115,8 +130,16 @@ def _statements(form: re.Pattern[str], text: str) -> list[re.Match[str]]:
     return [
         found
         for found in form.finditer(text)
-        if _stands_alone(found, text) and not _SUPPOSED & _words_before(text, found.start(), 4)
+        if _stands_alone(found, text)
+        and not _ASKED.match(text, found.end())
+        and not _SUPPOSED & _words_before(text, found.start(), 4)
     ]
+
+
+def _only(text: str) -> list[re.Match[str]]:
+    """The last line that an option opens, if all such lines have the same."""
+    found = list(_OPENS.finditer(text))
+    return found[-1:] if len({letter_of(one) for one in found}) == 1 else []
 
 
 def letter_of(found: re.Match[str]) -> str:
@@ -140,46 +163,87 @@ def _joined(text: str, end: int, start: int) -> bool:
     """Whether the text between two statements leaves both standing."""
     if start - end > _WINDOW:
         return False
-    words = {word.lower() for word in _WORD.findall(text[end:start])}
-    return bool(words & (_OR | _OTHER) or words & {"also", "alternatively"}) and not words & _SUPPOSED
+    words = [word.lower() for word in _WORD.findall(text[end:start])]
+    together = bool(words) and words[0] in _AND
+    more = any(word in _OR or (_ALSO.match(word) and word != "second") for word in words) or words[-1:] == ["second"]
+    return (together or more) and not _SUPPOSED & set(words)
 
 
 def hedged(rest: str, chosen: str) -> bool:
     """Whether the text behind the chosen option offers another one as well; the rules are the module's."""
-    near = rest[:_WINDOW]
-    found = [*_OPTION.finditer(near), *_SMALL_OPTION.finditer(near)]
-    other = min((one for one in found if _named(one) != chosen), key=lambda one: one.start(), default=None)
-    if other is None:
+    explained = False
+    for gap, said, same_sentence in _others(rest, chosen):
+        explained = same_sentence and explained and not _DOUBT.search(gap)
+        words = _WORD.findall(gap)
+        alone = not _WORD.search(said)
+        if _OTHERWISE.match(said) or (alone and (_OTHERWISE.search(gap) or (same_sentence and words[:1] in _FIRST))):
+            return True
+        if _AGAINST.search(said) or _AGAINST.search(gap):
+            explained = True
+            continue
+        explained = explained or bool(_REASON.search(gap)) or bool(_SUPPOSED & set(words) and "i" not in words)
+        if not explained and _is_candidate(gap, words) and _offered(gap, words, said):
+            return True
+    return False
+
+
+def _others(rest: str, chosen: str) -> Iterator[tuple[str, str, bool]]:
+    """For each other option near the chosen one: what stands before and behind it in its sentence, lower-cased, and
+    whether it stands in the sentence of the one before. Of options side by side only the first is told.
+    """
+    every = (*_OPTION.finditer(rest, 0, _WINDOW), *_SMALL_OPTION.finditer(rest, 0, _WINDOW))
+    found = sorted((one for one in every if not _in_a_name(rest, one)), key=re.Match.start)
+    end, i = 0, 0
+    while i < len(found):
+        first, last = found[i], found[i]
+        while i + 1 < len(found) and _lists(rest[last.end() : found[i + 1].start()]):
+            i, last = i + 1, found[i + 1]
+        i += 1
+        gap, clause = rest[end : first.start()], _CLAUSE.match(rest, last.end())
+        end = last.end()
+        if {_named(one) for one in found if first.start() <= one.start() <= last.start()} == {chosen}:
+            continue
+        sentences = _SENTENCE_END.split(gap)
+        said = clause[0].strip(" ,:)]}-—–") if clause else ""
+        yield _ADDS.sub("and", sentences[-1].lower()), said.lower(), len(sentences) == 1
+
+
+def _in_a_name(rest: str, found: re.Match[str]) -> bool:
+    """Whether a bare letter ends a name: "Plan A"."""
+    word = _LAST_WORD.search(rest, 0, found.start())
+    if not found[2] or word is None or word[1].lower() in _BETWEEN:
         return False
-    words = [word.lower() for word in _WORD.findall(_IF_YOU.sub(" or ", near[: other.start()])) if word != chosen]
-    between = set(words)
-    clause = _CLAUSE.match(rest, _end_of_list(rest, other.end()))
-    said = clause[0].strip(" ,;)]") if clause else ""
-    if (words and words[-1] in _OTHERWISE and not _WORD.search(said)) or said.lower() in _OTHERWISE:
+    return not (_leads(word[1].lower()) or _OPTION_WORD.match(word[1].lower()))
+
+
+def _leads(word: str) -> bool:
+    return word in _OR | _AND | _LEADS or word.endswith("ly") or bool(_THOUGH.fullmatch(word) or _ALSO.match(word))
+
+
+def _lists(gap: str) -> bool:
+    """Whether two options with this between them stand side by side."""
+    words = {word.lower() for word in _WORD.findall(gap)}
+    return words <= (_OR | _AND) and not _SENTENCE_END.search(gap)
+
+
+def _is_candidate(gap: str, words: list[str]) -> bool:
+    """Whether what follows stands where an answer could: where a clause begins, or behind a word that leads to one."""
+    leads = gap.rstrip(" ([{")
+    words = [word for word in words if not _OPTION_WORD.match(word)]
+    if not words or (len(words) == 1 and words[0] in _BETWEEN) or not (leads[-1].isalnum() or leads[-1] in "'’"):
         return True
-    if words and words[0] in _OR and not _WORD.search(said) and not _SENTENCE_ENDS.search(near, 0, other.start()):
+    return _leads(words[-1])
+
+
+def _offered(gap: str, words: list[str], said: str) -> bool:
+    if any(word in _OR for word in (*words[:1], *words[-1:])) or _DOUBT.search(gap):
         return True
-    if not between <= _JOINING or _AGAINST.search(said):
-        return False
-    if between & (_OR | _DOUBT) or _FOR_SOME.match(said):
-        return True
-    if not _WORD.search(said):
-        return not between & (_THOUGH | {"but"})
-    as_well, fits = _AS_WELL.search(said), _FITS.search(said)
-    if between & _THOUGH:  # behind it an option may look plausible without being offered
-        return bool(as_well and fits)
-    return bool(fits or (as_well and len(said.split()) <= _SHORT))
+    if _THOUGH.search(gap):  # behind it an option may look plausible without being offered
+        as_well = _AS_WELL.search(said) is not None or bool({"but", "但"} & set(words))
+        return as_well and _FITS.search(said) is not None if said else not _THOUGH.fullmatch(words[-1])
+    fits = _FITS.search(said) or _CIRCUMSTANCE.match(said) or _AS_WELL.fullmatch(said)
+    return fits is not None or not _WORD.search(said)
 
 
 def _named(found: re.Match[str]) -> str:
     return (found[1] or found[2]).upper()
-
-
-def _end_of_list(rest: str, end: int) -> int:
-    """Where the options that follow directly end: behind "(C) and (D)" of "(A), (C) and (D) fail"."""
-    for _ in range(len("ABCDEFGHIJKLMNOPQRSTUVWXYZ")):
-        found = _OPTION.search(rest, end, end + _WINDOW)
-        if found is None or not {word.lower() for word in _WORD.findall(rest[end : found.start()])} <= _JOINING:
-            break
-        end = found.end()
-    return end
