@@ -243,17 +243,6 @@ def test_what_is_read_is_not_written_over_under_any_name(tmp_path: Path) -> None
     files.refuse_input(tmp_path / "new", [read])
 
 
-def test_what_has_no_end_is_not_read(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "pipe")
-    (tmp_path / "file").touch()
-    (tmp_path / "link").symlink_to("/dev/zero")
-    for path in (Path("/dev/null"), tmp_path / "pipe", tmp_path / "file"):
-        files.refuse_device(path)
-    for path in (Path("/dev/zero"), Path("/dev/full"), tmp_path / "link"):
-        with pytest.raises(InputError, match="is a device, not a file"):
-            files.refuse_device(path)
-
-
 def _fill(folder: Path, *, keep: bool) -> None:
     with files.locked_folder(folder, ".lock") as made:
         made.file(folder / "record")
@@ -277,16 +266,6 @@ def test_a_locked_folder_is_left_as_it_was_unless_it_is_kept(tmp_path: Path, fai
     with files.locked_folder(folder, ".lock"):
         pass
     assert (folder / ".lock").exists()
-
-
-@pytest.mark.parametrize("text", ["", "ä" * 50, "x" * 100])
-def test_a_text_is_read_up_to_its_bound(tmp_path: Path, text: str) -> None:
-    (tmp_path / "file").write_text(text, "utf-8")
-    assert files.read_text(tmp_path / "file", 100) == text
-    (tmp_path / "file").write_text(text + "x" * (101 - len(text.encode())), "utf-8")
-    for path in (tmp_path / "file", Path("/dev/zero")):
-        with pytest.raises(OSError, match="longer than 100 bytes"):
-            files.read_text(path, 100)
 
 
 @pytest.mark.parametrize("mask", [0o002, 0o027, 0o077])

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from golongrl import files
 from golongrl.errors import InputError
+from golongrl.reading import read_text
 from golongrl.recipe.load import MAX_BYTES
 
 
@@ -77,6 +77,8 @@ def operator(
 
 def _read(site: Path) -> str:
     try:
-        return files.read_text(site, MAX_BYTES)
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"--site {site}: cannot be read: {error}") from error
+        return read_text(site, MAX_BYTES)
+    except InputError as error:
+        raise InputError(f"--site {error}") from error
+    except OSError as error:
+        raise InputError(f"--site {site}: cannot be read: {error.strerror or error}") from error

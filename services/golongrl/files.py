@@ -313,19 +313,6 @@ class Made:
                 path.rmdir()
 
 
-def read_text(path: Path, most_bytes: int) -> str:
-    """A text file that has at most so many bytes; it may be a pipe.
-
-    Raises:
-        OSError, UnicodeDecodeError: it cannot be read, or is longer; a device without an end is, too.
-    """
-    with path.open("rb") as file:
-        content = file.read(most_bytes + 1)
-    if len(content) > most_bytes:
-        raise OSError(errno.EFBIG, f"longer than {most_bytes} bytes", str(path))
-    return content.decode("utf-8")
-
-
 def sync(path: Path) -> None:
     """Make a file or folder durable."""
     handle = os.open(path, os.O_RDONLY)
@@ -342,18 +329,6 @@ def follow_umask(folder: Path) -> None:
     for path in folder.rglob("*"):
         if path.is_file() and not path.is_symlink():
             path.chmod(0o666 & ~mask)
-
-
-def refuse_device(path: Path) -> None:
-    """Refuse to read a device: /dev/zero has no end. A pipe has one.
-
-    Raises:
-        InputError: so.
-        OSError: there is no such file.
-    """
-    mode = path.stat().st_mode
-    if stat.S_ISBLK(mode) or (stat.S_ISCHR(mode) and not os.path.samefile(path, os.devnull)):
-        raise InputError(f"{path}: is a device, not a file")
 
 
 def refuse_input(out: Path, inputs: Iterable[Path], option: str = "--out") -> None:

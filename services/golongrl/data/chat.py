@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 
 from golongrl.data.errors import DataError, Faults
 from golongrl.data.model_config import json_object
+from golongrl.errors import InputError
+from golongrl.reading import read_text
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 _TEMPLATE_ERRORS = (
     ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, RecursionError, TypeError, ValueError,
 )  # fmt: skip
+# Bytes; published ones have at most 30,000.
+_LONGEST_TEMPLATE: Final = 1 << 20
 TOKENIZER: Final = "tokenizer.json"
 _TOKENIZER_CONFIG: Final = "tokenizer_config.json"
 # What the metrics' gate looks for; `probe` texts stand for a prompt and its answer.
@@ -161,9 +165,11 @@ def _template_text(folder: Path, config: Mapping[str, Any]) -> str:
     file = folder / "chat_template.jinja"
     if file.is_file():
         try:
-            return file.read_text("utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise DataError(f"model file {file}: {error}") from error
+            return read_text(file, _LONGEST_TEMPLATE)
+        except InputError as error:
+            raise DataError(f"model file {error}") from error
+        except OSError as error:
+            raise DataError(f"model file {file}: cannot be read: {error.strerror or error}") from error
     template = config.get("chat_template")
     if isinstance(template, list):
         named = [entry for entry in template if isinstance(entry, dict)]

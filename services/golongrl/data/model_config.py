@@ -15,6 +15,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from golongrl.data import keys_once
 from golongrl.data.errors import DataError, Faults
+from golongrl.errors import InputError
+from golongrl.reading import read_text
 from golongrl.recipe.load import explain
 
 CONFIG: Final = "config.json"
@@ -37,6 +39,8 @@ _Experts = Annotated[int, Field(ge=0, le=1 << 16)]
 _Positions = Annotated[int, Field(ge=1, lt=1 << 31)]
 _Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _Text = Annotated[str, Field(min_length=1, max_length=1000)]
+# Of a JSON file; the largest have a map of every token.
+_MOST_BYTES: Final = 64 << 20
 # Characters of a wrong value in a message.
 _LONGEST_SHOWN: Final = 80
 # Names of torch's types that weights are loaded in.
@@ -346,9 +350,13 @@ def sizes_of(config: Mapping[str, Any]) -> dict[str, Any]:
 def json_object(path: Path) -> dict[str, Any]:
     """A JSON file of a model folder. Raises DataError naming the file."""
     try:
-        config = keys_once.loads(path.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"model file {path}: {error}") from error
+        config = keys_once.loads(read_text(path, _MOST_BYTES))
+    except InputError as error:
+        raise DataError(f"model file {error}") from error
+    except OSError as error:
+        raise DataError(f"model file {path}: cannot be read: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"model file {path}: not JSON that can be read: {str(error)[:_LONGEST_SHOWN]}") from error
     if not isinstance(config, dict):
         raise DataError(f"model file {path}: expected an object")
     return config

@@ -18,7 +18,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from golongrl import files
 from golongrl.data.errors import DataError
 from golongrl.data.keys_once import once, refuse_columns
-from golongrl.errors import printable
+from golongrl.errors import InputError, printable
+from golongrl.reading import refuse_special
 from golongrl.tasks.scoring import plain_truth
 
 if TYPE_CHECKING:
@@ -160,11 +161,24 @@ def files_of(path: str | Path) -> list[Path]:
             if chosen := [file for file in found if file.suffix == suffix]:
                 return chosen
         raise DataError(f"data {root}: no .parquet or .jsonl file in this folder")
-    if not root.is_file():
+    if not root.exists():
         raise DataError(f"data {root}: no such file or folder")
     if root.suffix not in (".parquet", ".jsonl"):
         raise DataError(f"data {root}: expected .parquet or .jsonl, got {root.suffix or 'no suffix'}")
+    if why := _no_file(root):
+        raise DataError(f"data {root}: {why}")
     return [root]
+
+
+def _no_file(path: Path) -> str | None:
+    """Why a path that is there is none of a file."""
+    try:
+        refuse_special(path)
+    except InputError as error:
+        return str(error).removeprefix(f"{path}: ")
+    except OSError as error:
+        return error.strerror or str(error)
+    return None
 
 
 def left_aside(path: str | Path) -> list[Path]:
@@ -197,7 +211,10 @@ def read_records(path: str | Path) -> Iterator[tuple[str, object]]:
         DataError: there is no such file, or its suffix is not read.
     """
     for file in files_of(path):
-        yield from _parquet(file) if file.suffix == ".parquet" else _jsonl(file)
+        if why := _no_file(file):
+            yield f"data {file}", Unreadable("not readable", why)
+        else:
+            yield from _parquet(file) if file.suffix == ".parquet" else _jsonl(file)
 
 
 def read_rows(path: str | Path) -> Iterator[Row]:

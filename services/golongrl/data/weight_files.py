@@ -13,6 +13,8 @@ from typing import Any, Final
 
 from golongrl.data import keys_once
 from golongrl.data.errors import DataError, Faults
+from golongrl.errors import InputError
+from golongrl.reading import read_text, refuse_special
 
 INDEX: Final = "model.safetensors.index.json"
 # A name alone: a path could lead out of the folder.
@@ -72,9 +74,9 @@ def _check_index(folder: Path, found: list[StoredTensor]) -> None:
     """Every tensor that the index names is in the file that it says."""
     path = folder / INDEX
     try:
-        weight_map = keys_once.loads(path.read_bytes())["weight_map"]
+        weight_map = keys_once.loads(read_text(path, _LONGEST_HEADER))["weight_map"]
         named = {(str(name), str(file)) for name, file in weight_map.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (InputError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(f"model file {path}: no readable weight_map; {_AGAIN}") from error
     if not named:
         raise DataError(f"model file {path}: its weight_map names no tensor; {_AGAIN}")
@@ -112,6 +114,7 @@ def _check_count(folder: Path, files: list[Path]) -> None:
 
 def _tensors(path: Path) -> list[StoredTensor]:
     try:
+        refuse_special(path)
         size = path.stat().st_size
         with path.open("rb") as file:
             start = file.read(8)
@@ -121,6 +124,8 @@ def _tensors(path: Path) -> list[StoredTensor]:
             header = keys_once.loads(file.read(length))
     except OSError as error:
         raise DataError(f"model file {path}: {error.strerror or error}") from error
+    except InputError as error:
+        raise error if isinstance(error, DataError) else DataError(f"model file {error}") from error
     except (ValueError, RecursionError) as error:
         raise DataError(f"model file {path}: its header is damaged: {error}; {_AGAIN}") from error
     if not isinstance(header, dict):

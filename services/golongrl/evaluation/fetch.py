@@ -25,6 +25,7 @@ from golongrl.evaluation.download import DownloadBounds, FileDownload
 from golongrl.evaluation.errors import EvaluationError
 from golongrl.evaluation.hubs import FetchError
 from golongrl.evaluation.sources import DataFiles, EvalSource
+from golongrl.reading import read_text
 
 RECORD: Final = "fetched.json"
 BOUNDS: Final = DownloadBounds()
@@ -229,11 +230,11 @@ def _sum(path: Path) -> str:
 def _read_record(folder: Path) -> dict[str, FetchedSource]:
     path = folder / RECORD
     try:
-        found = json.loads(files.read_text(path, _MOST_RECORD))
+        found = json.loads(read_text(path, _MOST_RECORD))
         return {repo: FetchedSource(entry["revision"], dict(entry["files"])) for repo, entry in found.items()}
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (InputError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise FetchError(f"{path}: cannot be read; remove it, and everything is checked again") from error
 
 

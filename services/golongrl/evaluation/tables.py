@@ -25,8 +25,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from golongrl.data import keys_once
-from golongrl.errors import printable
+from golongrl.errors import InputError, printable
 from golongrl.evaluation.errors import EvaluationError
+from golongrl.reading import refuse_special
 
 Record = Mapping[str, Any]
 
@@ -73,9 +74,10 @@ def open_table(path: Path) -> Table:
     Raises:
         EvaluationError: there is no such file, its suffix is not read, or its content is damaged.
     """
-    if not path.is_file():
+    if not path.exists():
         raise EvaluationError(f"{path}: no such file; fetch it with `golongrl eval fetch`, or name another folder")
     try:
+        refuse_special(path)
         if path.suffix == ".parquet":
             return _Parquet(path)
         if path.suffix in (".jsonl", ".json"):
@@ -84,6 +86,8 @@ def open_table(path: Path) -> Table:
             return _Csv(path)
     except OSError as error:
         raise EvaluationError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except InputError as error:
+        raise error if isinstance(error, EvaluationError) else EvaluationError(str(error)) from error
     raise EvaluationError(f"{path}: expected one of {', '.join(SUFFIXES)}")
 
 

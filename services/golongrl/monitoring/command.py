@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Iterator
-from contextlib import nullcontext
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +11,7 @@ import typer
 
 from golongrl import files
 from golongrl.errors import GolongrlError, InputError, printable, writing_to
+from golongrl.reading import open_input
 
 app = typer.Typer(
     help="Prometheus metrics: what every service exports.",
@@ -52,9 +53,10 @@ def _lines(what: str, name: str | None, out: Path, logs: list[Path]) -> Iterator
             raise InputError(f"trace {what}: no logs of a run in {out / name}")
     for path in logs:
         try:
-            if str(path) != "-":
-                files.refuse_device(path)
-            with nullcontext(sys.stdin) if str(path) == "-" else path.open(encoding="utf-8", errors="replace") as file:
+            if str(path) == "-":
+                yield from sys.stdin
+                continue
+            with TextIOWrapper(open_input(path), "utf-8", "replace") as file:
                 yield from file
         except OSError as error:
             raise InputError(f"trace {what}: {path}: {error.strerror or error}") from error

@@ -22,6 +22,7 @@ from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
 
 from golongrl.errors import InputError
+from golongrl.reading import read_text
 
 PASSWORD = "GOLONGRL_REDIS_PASSWORD"
 SENTINEL_PASSWORD = "GOLONGRL_REDIS_SENTINEL_PASSWORD"
@@ -31,6 +32,8 @@ HIDDEN = "***"
 _SENTINEL = "+sentinel"
 # Characters of a password that may be a part of ordinary words.
 _SHORT = 8
+# Bytes of a file with a password; more is another file.
+_LONGEST_PASSWORD = 64 << 10
 _DATABASE = re.compile(r"(0|[1-9][0-9]{0,8})?\Z", re.ASCII)
 
 
@@ -98,10 +101,11 @@ def password(name: str = PASSWORD) -> str | None:
     if not file:
         return None
     try:
-        return Path(file).read_text("utf-8").strip() or None
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise InputError(f"{name}_FILE {file}: cannot be read: {why}") from error
+        return read_text(Path(file), _LONGEST_PASSWORD).strip() or None
+    except InputError as error:
+        raise InputError(f"{name}_FILE {error}") from error
+    except OSError as error:
+        raise InputError(f"{name}_FILE {file}: cannot be read: {error.strerror or error}") from error
 
 
 def _settings(url: str) -> dict[str, Any]:

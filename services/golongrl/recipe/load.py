@@ -16,8 +16,9 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from golongrl import files, yaml_text
+from golongrl import yaml_text
 from golongrl.errors import InputError
+from golongrl.reading import read_text
 from golongrl.recipe.models import Recipe
 
 
@@ -177,14 +178,16 @@ def file_text(name: str, kind: str, expected: str, known: Sequence[str], error_t
         InputError: of `error_type`; there is no such file, or it cannot be read.
     """
     path = Path(name)
-    if not path.is_file():
+    if not path.exists():
         near = difflib.get_close_matches(name, known, n=1)
         hint = f"; did you mean {near[0]}?" if near else f" (packaged: {', '.join(known)})"
         raise error_type(f"{kind} {name}: no such {expected}{hint}")
     try:
-        return files.read_text(path, MAX_BYTES)
-    except (OSError, UnicodeDecodeError) as error:
-        raise error_type(f"{kind} {path}: {error}") from error
+        return read_text(path, MAX_BYTES)
+    except InputError as error:
+        raise error_type(f"{kind} {error}") from error
+    except OSError as error:
+        raise error_type(f"{kind} {path}: cannot be read: {error.strerror or error}") from error
 
 
 def load(name_or_path: str, overrides: Iterable[str] = ()) -> Recipe:

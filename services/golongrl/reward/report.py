@@ -3,6 +3,7 @@
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from io import TextIOWrapper
 from pathlib import Path
 from statistics import fmean, pstdev
 from typing import Any
@@ -12,8 +13,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from golongrl import files, tasks
+from golongrl import tasks
 from golongrl.errors import InputError
+from golongrl.reading import open_input
 from golongrl.reward.config import RewardConfig
 from golongrl.reward.gold_check import answers_of
 from golongrl.reward.items import Answer
@@ -34,8 +36,7 @@ def read_items(path: Path) -> list[Item]:
     """Items of a jsonl: the API's items, or dataset rows with a `response`. Raises BadFileError."""
     items: list[Item] = []
     try:
-        files.refuse_device(path)
-        with path.open(encoding="utf-8-sig") as lines:
+        with TextIOWrapper(open_input(path), "utf-8-sig") as lines:
             for number, line in enumerate(lines, 1):
                 if line.strip():
                     items.append(_item(line, f"{path}:{number}", number))

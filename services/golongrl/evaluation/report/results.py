@@ -21,6 +21,7 @@ from golongrl.evaluation.problems import EvalProblem
 from golongrl.evaluation.report import paper
 from golongrl.evaluation.store import claim
 from golongrl.evaluation.store.journal import Key, SampleEntry, read_entries
+from golongrl.reading import read_text
 
 FILE: Final = "results.json"
 SCHEMA: Final = 1
@@ -29,6 +30,8 @@ _EDGES: Final = (4096, 8192, 16_384, 32_768, 65_536, 131_072, 262_144, 524_288, 
 # Reasons of failures that are listed, the most frequent first.
 _REASONS: Final = 12
 _REASON_SHOWN: Final = 300
+# Of a file that this program wrote into an evaluation's folder; a course names every problem that was asked.
+_MOST_BYTES: Final = 256 << 20
 
 
 def journal_path(out: Path, point: str, benchmark: str) -> Path:
@@ -56,11 +59,13 @@ def read_course(out: Path, point: str, benchmark: str) -> dict[str, Any] | None:
     """
     path = course_path(out, point, benchmark)
     try:
-        record = json.loads(path.read_text("utf-8"))
+        record = json.loads(read_text(path, _MOST_BYTES))
         return dict(record)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, TypeError, RecursionError) as error:
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except (ValueError, TypeError, RecursionError) as error:
         raise InputError(f"{path}: cannot be read: {error}") from error
 
 
@@ -118,12 +123,14 @@ def read(out: Path) -> dict[str, Any]:
     """
     path = out / FILE
     try:
-        found = json.loads(path.read_text("utf-8"))
+        found = json.loads(read_text(path, _MOST_BYTES))
         if isinstance(found, dict) and found.get("schema") == SCHEMA:
             return found
     except FileNotFoundError as error:
         raise InputError(f"{out}: no results (it has no {FILE}); make them with `golongrl eval report`") from error
-    except (OSError, ValueError, RecursionError) as error:
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: cannot be read: {error}") from error
     raise InputError(f"{path}: not results of this version")
 

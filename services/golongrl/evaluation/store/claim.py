@@ -17,6 +17,7 @@ from golongrl import __version__, files
 from golongrl.errors import InputError, writing_to
 from golongrl.evaluation.sources import DataFiles
 from golongrl.evaluation.suite import Suite
+from golongrl.reading import read_text
 
 RECORD: Final = "evaluation.json"
 _LOCK: Final = ".lock"
@@ -25,6 +26,8 @@ _FREE: Final = ("limits", "data", "target.api_key_variable", "target.engine", "t
                 "target.engine_arguments", "target.gpus", "target.place", "judge")  # fmt: skip
 _JUDGE: Final = ("place", "model", "temperature", "retry_temperature", "max_tokens", "attempts")
 _CHUNK: Final = 1 << 20
+# A record has a suite and the revisions of its data.
+_MOST_BYTES: Final = 64 << 20
 
 
 @contextmanager
@@ -157,12 +160,14 @@ def read(out: Path) -> dict[str, Any]:
     """
     path = out / RECORD
     try:
-        record = json.loads(path.read_text("utf-8"))
+        record = json.loads(read_text(path, _MOST_BYTES))
         if isinstance(record, dict) and {"identity", "suite"} <= set(record):
             return record
     except FileNotFoundError as error:
         raise InputError(f"{out}: no evaluation in this folder (it has no {RECORD})") from error
-    except (OSError, ValueError, RecursionError) as error:
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: cannot be read: {error}") from error
     raise InputError(f"{path}: not the record of an evaluation")
 

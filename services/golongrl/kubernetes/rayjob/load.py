@@ -8,10 +8,10 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from golongrl import files
 from golongrl import recipe as recipes
 from golongrl.errors import InputError
 from golongrl.kubernetes.values import Values
+from golongrl.reading import read_text
 from golongrl.recipe import Recipe
 from golongrl.recipe.load import MAX_BYTES
 
@@ -67,10 +67,12 @@ def read_tree(path: Path) -> dict[str, Any]:
         ValuesError: it cannot be read, or is not a mapping.
     """
     try:
-        tree = recipes.read_yaml(files.read_text(path, MAX_BYTES))
+        tree = recipes.read_yaml(read_text(path, MAX_BYTES))
     except OSError as error:
         raise ValuesError(f"values file {path}: {error.strerror}") from error
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
+    except InputError as error:
+        raise ValuesError(f"values file {error}") from error
+    except yaml.YAMLError as error:
         raise ValuesError(f"values file {path}: {' '.join(str(error).split())}") from error
     if not isinstance(tree, dict | None):
         raise ValuesError(f"values file {path}: expected a mapping, got {type(tree).__name__}")

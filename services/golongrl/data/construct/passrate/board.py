@@ -10,10 +10,16 @@ from pathlib import Path
 from typing import Final
 
 from golongrl import files
+from golongrl.errors import InputError
+from golongrl.reading import read_text
 from golongrl.recipe import Recipe
 
 RECIPE: Final = "recipe.yaml"
 DATA: Final = "data"
+
+
+# A board has a few lines.
+_MOST_BYTES: Final = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +59,9 @@ def write(path: Path, board: Board) -> None:
 def read(path: Path) -> Board | None:
     """What is said; None where nothing is, or nothing that can be read now, as on a shared volume that is not there."""
     try:
-        found = json.loads(path.read_text("utf-8"))
+        found = json.loads(read_text(path, _MOST_BYTES))
         board = Board(**found)
-    except (OSError, ValueError, TypeError, RecursionError):
+    except (InputError, OSError, ValueError, TypeError, RecursionError):
         return None
     return board if all(isinstance(getattr(board, name), kind) for name, kind in _TYPES.items()) else None
 

@@ -12,7 +12,8 @@ from golongrl.data.construct.models import SourceInput
 from golongrl.data.construct.sources.readers import SUFFIXES, format_of
 from golongrl.data.construct.stage import Input
 from golongrl.data.corpus import PYTHON_REFERENCE
-from golongrl.errors import printable
+from golongrl.errors import InputError, printable
+from golongrl.reading import refuse_special
 
 # Rows of a data set that are read together.
 BLOCK = 64
@@ -44,7 +45,11 @@ def _pieces(place: SourceInput) -> Iterator[dict[str, Any]]:
 
 def _files(place: SourceInput) -> list[tuple[Path, str]]:
     root = Path(place.path)
-    if root.is_file():
+    if root.exists() and not root.is_dir():
+        try:
+            refuse_special(root)
+        except InputError as error:
+            raise PipelineError(f"sources: {error}") from error
         if format_of(root, place.format) is None:
             raise PipelineError(f"sources: {root}: suffix {root.suffix or '(none)'} is not read; say `format`")
         return [(root, root.name)]

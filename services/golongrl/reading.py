@@ -1,0 +1,129 @@
+"""Reading what a person names as input, so that no command waits for ever, fills the memory, or takes another encoding.
+
+- `open_input` opens a plain file, or a pipe, whose silence is bounded; a folder, device or socket is refused;
+- `read_text` reads a small text up to a bound, as UTF-8;
+- `refuse_special` is for files that are read more than once, or by a library.
+"""
+
+import codecs
+import errno
+import io
+import os
+import select
+import stat
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+from golongrl.errors import InputError
+
+# The longest silence of a pipe that is read: a writer that is not heard of for a minute is lost.
+_SILENCE_S: Final = 60.0
+_ENCODINGS: Final = (
+    (codecs.BOM_UTF32_LE, "UTF-32"),
+    (codecs.BOM_UTF32_BE, "UTF-32"),
+    (codecs.BOM_UTF16_LE, "UTF-16"),
+    (codecs.BOM_UTF16_BE, "UTF-16"),
+    (b"\x1f\x8b", "compressed with gzip"),
+)
+
+
+class NotUtf8Error(InputError):
+    """A text file has another encoding; the message names the file."""
+
+
+class _Pipe(io.RawIOBase):
+    """The reading end of a pipe, which gives up on a writer that is silent or never comes."""
+
+    def __init__(self, handle: int, path: Path) -> None:
+        self._handle, self._path = handle, path
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Bytes read; 0 at the end.
+
+        Raises:
+            InputError: nothing came.
+        """
+        if not select.select([self._handle], [], [], _SILENCE_S)[0]:
+            raise InputError(f"{self._path}: is a pipe, and nothing was written to it for {_SILENCE_S:g} s")
+        return os.readv(self._handle, [buffer])
+
+    def close(self) -> None:
+        if not self.closed:
+            os.close(self._handle)
+        super().close()
+
+
+def open_input(path: Path) -> BinaryIO:
+    """Open a file that a person named: a plain file, or a pipe (`<(command)`), which is waited for within a bound.
+
+    Raises:
+        InputError: it is a folder, a device or a socket, which have no content or no end.
+        OSError: it cannot be opened.
+    """
+    try:
+        # A pipe without a writer is opened at once, too.
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno == errno.ENXIO:
+            raise InputError(f"{path}: is a socket, not a file") from error
+        raise
+    mode = os.fstat(handle).st_mode
+    if stat.S_ISFIFO(mode):
+        os.set_blocking(handle, True)
+        return io.BufferedReader(_Pipe(handle, path))
+    if (what := _special(path, mode)) is not None:
+        os.close(handle)
+        raise InputError(f"{path}: is {what}, not a file")
+    return open(handle, "rb")
+
+
+def _special(path: Path, mode: int) -> str | None:
+    """What stands there instead of a plain file; None for one, and for /dev/null, which is empty."""
+    if stat.S_ISREG(mode) or (stat.S_ISCHR(mode) and os.path.samefile(path, os.devnull)):
+        return None
+    kinds = {stat.S_ISDIR: "a folder", stat.S_ISFIFO: "a pipe", stat.S_ISSOCK: "a socket"}
+    return next((words for is_it, words in kinds.items() if is_it(mode)), "a device")
+
+
+def refuse_special(path: Path) -> None:
+    """Refuse what is no plain file, where a file is read more than once or by a library.
+
+    Raises:
+        InputError: so.
+        OSError: there is no such file.
+    """
+    if (what := _special(path, path.stat().st_mode)) is not None:
+        raise InputError(f"{path}: is {what}, not a file; write its content to a file")
+
+
+def read_text(path: Path, most_bytes: int) -> str:
+    """A text file that has at most so many bytes; it may be a pipe.
+
+    Raises:
+        InputError: it is longer, or no file.
+        NotUtf8Error: it has another encoding.
+        OSError: it cannot be read.
+    """
+    with open_input(path) as file:
+        content = file.read(most_bytes + 1)
+    if len(content) > most_bytes:
+        raise InputError(f"{path}: longer than {most_bytes} bytes")
+    return utf8(content, path)
+
+
+def utf8(content: bytes, path: Path) -> str:
+    """The text of a file.
+
+    Raises:
+        NotUtf8Error: it has another encoding; the message says which, as far as its first bytes show.
+    """
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        found = next((f"it is {name}" for mark, name in _ENCODINGS if content.startswith(mark)), None)
+        line = content.count(b"\n", 0, error.start) + 1
+        where = found or f"byte {content[error.start]:#04x} in line {line}"
+        raise NotUtf8Error(f"{path}: not UTF-8 ({where}); save it as UTF-8") from error
