@@ -400,6 +400,11 @@ def test_a_selection(row: dict[str, Any]) -> None:
     assert strict("selection", row["answer"], {"golden_label": row["gold"]}) == row["right"]
 
 
+@pytest.mark.parametrize("row", table("responses.jsonl"))
+def test_a_response_of_a_math_row(row: dict[str, Any]) -> None:
+    assert strict(MATH, row["answer"], {"golden_label": row["gold"]}) == row["right"]
+
+
 @pytest.mark.parametrize("row", table("answers.jsonl"))
 def test_a_boxed_answer(row: dict[str, Any]) -> None:
     for frame in ("The result is \\boxed{%s}.", "So $\\boxed{%s}$"):

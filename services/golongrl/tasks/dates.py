@@ -57,6 +57,7 @@ _WEEKDAY = re.compile(
     r"(?:on\s+)?(?:(?:mon|tues?|wednes|thurs?|fri|satur|sun)(?:day)?|mon|wed|sat)\.?,?\s+(?=\S)|(?:星期|周)[一二三四五六日天]\s*",
     re.IGNORECASE,
 )
+_EIGHT_DIGITS = re.compile(r"(?P<year>\d{4})(?P<number>\d{2})(?P<day>\d{2})")
 _OPEN_ORDER = re.compile(r"(\d{1,2})([-/.])(\d{1,2})\2(\d{4}|\d{2})" + _TIME)
 _YEAR_MONTH = re.compile(r"(?P<year>1\d{3}|20\d\d)[-/.](?P<number>0[1-9]|1[0-2])")
 _MONTH_YEAR = re.compile(r"(?P<number>0?[1-9]|1[0-2])[-/](?P<year>1\d{3}|20\d\d)")
@@ -106,6 +107,12 @@ def as_ratio(text: str) -> Mark | None:
     """The ratio that a text is if it is one: "3:2", "3 to 2", "3/2"."""
     found = _RATIO.fullmatch(text) or _QUOTIENT.fullmatch(text)
     return ("ratio", Fraction(found[1]) / Fraction(found[2])) if found is not None and float(found[2]) else None
+
+
+def as_date(text: str) -> Mark | None:
+    """The date that eight digits are where the other side is a date: "20210304"."""
+    found = _EIGHT_DIGITS.fullmatch(text)
+    return _dated(found.groupdict()) if found is not None else None
 
 
 def _point(text: str) -> Mark | None:

@@ -5,8 +5,10 @@ words, and cannot read text outside ASCII. So the final answer is first read as 
 (notation.py), a date, time, range or code (dates.py), a number with scale and unit (quantity.py). Only what none of
 these decides goes to math-verify, with exact numbers compared to full precision (precise.py).
 
-The final answer is the last \\boxed{...}, else what follows the last "answer is" on its line, else the last line; what
-stands without a box is judged as if it stood in one, so that "42 or 41" is a choice and no number.
+The final answer is the last \\boxed{...}, else what follows the last "answer is" on its line, else what the last line
+marks: its one bold part or formula, or what its last "is" leads to. What stands without a box is judged as if it stood
+in one, so that "42 or 41" is a choice and no number; only a sentence that marks nothing is no answer, whatever is in
+it. An answer that names several numbers side by side names none.
 """
 
 import re
@@ -15,7 +17,7 @@ from fractions import Fraction
 from functools import lru_cache
 
 from golongrl.tasks import dates, math_answer, quantity, units
-from golongrl.tasks.notation import is_words, plain, same_text
+from golongrl.tasks.notation import is_prose, is_words, plain, same_text
 from golongrl.tasks.spelling import one_spelling
 
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
@@ -29,16 +31,17 @@ def equal(golds: Sequence[str], text: str) -> float:
     """1 if the final answer of `text` says what any of `golds` says. Raises as `math_answer.equal`."""
     tail = text[-math_answer.TAIL :]
     answers = _answers(tail)
+    sentence = not _boxes(tail)
     open_golds = []
     for gold in golds:
-        verdict = _verdict(gold, answers) if len(gold) <= LONGEST_GOLD else None
+        verdict = _verdict(gold, answers, sentence=sentence) if len(gold) <= LONGEST_GOLD else None
         if verdict:
             return 1.0
         if verdict is None:
             open_golds.append(_as_latex(gold))
     if not open_golds:
         return 0.0
-    if answers and (_UNKNOWN_SIGNS.search(tail) or not _boxes(tail)):
+    if answers and (_UNKNOWN_SIGNS.search(tail) or sentence):
         tail = f"\\boxed{{{answers[0]}}}"
     return math_answer.equal(open_golds, tail, strict=True)
 
@@ -55,28 +58,36 @@ def _answers(tail: str) -> list[str]:
     boxes = list(_boxes(tail))
     if not boxes:
         stated = [found["answer"] for found in _STATED.finditer(tail)]
-        return [_text_of(_formula_of(stated[-1] if stated else tail.strip().rpartition("\n")[2]))]
+        return [_text_of(_marked(stated[-1] if stated else tail.strip().rpartition("\n")[2]))]
     start, end, inner = boxes[-1]
     answer = _text_of(inner)
     if len(boxes) > 1 and _text_of(boxes[-2][2]) != answer and _HEDGE.fullmatch(tail[boxes[-2][1] : start]):
         return []
-    behind = _BEHIND.match(tail, end)
-    if behind is not None and _is_scale_or_unit(behind["word"]):
-        return [f"{answer} {behind['word'].removeprefix(chr(92))}"]
-    return [answer]
+    return [answer + _unit_behind(tail, end)]
 
 
-_IS = re.compile(r"\b(?:is|are|equals?)\s+(\S+)$")
-_FORMULA = re.compile(r"\$([^$\n]+)\$|\\\((.+?)\\\)")
+def _unit_behind(text: str, end: int) -> str:
+    behind = _BEHIND.match(text, end)
+    word = behind["word"] if behind is not None else ""
+    return f" {word.removeprefix(chr(92))}" if word and _is_scale_or_unit(word) else ""
 
 
-def _formula_of(line: str) -> str:
-    """Of an unboxed line its one formula, or the word that "is" ends it with; else all of it, so that a choice stays
-    one.
+_IS = re.compile(r".*\b(?:is|are|was|were|equals?)\s+(\S.*)|.*\s(?:in|=)\s+(\S+)$")
+_FORMULA = re.compile(r"\$([^$\n]+)\$|\\\((.+?)\\\)|(?<![\w)])\*\*(?=\S)([^*\n]*[^*\n:：])\*\*(?!\w)")
+_BOLD = re.compile(r"(?<![\w)])\*\*(?=\S)([^*\n]+)\*\*")
+
+
+def _marked(line: str) -> str:
+    """Of an unboxed line its one formula or bold part, or what its last "is" leads to; else all of it, so that a choice
+    stays one.
     """
-    formulas = {found[1] or found[2] for found in _FORMULA.finditer(line)}
-    ending = _IS.search(line)
-    return formulas.pop() if len(formulas) == 1 else ending[1] if ending is not None else line
+    parts = {found[1] or found[2] or found[3]: found.end() for found in _FORMULA.finditer(line)}
+    if len(parts) == 1:
+        ((part, end),) = parts.items()
+        return part + _unit_behind(line, end)
+    line = _BOLD.sub(r"\1", line).strip(" .*")
+    ending = _IS.fullmatch(line)
+    return line if ending is None else ending[1] or ending[2]
 
 
 def _is_scale_or_unit(word: str) -> bool:
@@ -116,15 +127,16 @@ def _plain_gold(gold: str) -> str:
     return _text_of(boxes[-1][2] if boxes else gold)
 
 
-def _verdict(gold: str, answers: list[str]) -> bool | None:
-    """Whether the answer says what the gold says; None where only math-verify can tell."""
+def _verdict(gold: str, answers: list[str], *, sentence: bool) -> bool | None:
+    """Whether the answer, perhaps a sentence, says what the gold says; None where only math-verify can tell."""
     golden = _plain_gold(gold)
     if not answers:
         # Without a text to compare, what math-verify would evaluate must not be a date or a word.
         judged = dates.read(golden) is not None or is_words(golden)
         number = quantity.read(golden)
         return False if judged and number is None else None
-    return _says(golden, answers[0])
+    verdict = _says(golden, answers[0])
+    return False if verdict is None and sentence and is_prose(answers[0]) else verdict
 
 
 def says_nothing(gold: str) -> bool:
@@ -155,18 +167,34 @@ def _untrue(answer: str) -> bool:
     return max(numbers) - min(numbers) > _ROUNDED * max(abs(number) for number in numbers)
 
 
+# What a value is the value of: "Total: 42".
+_LABEL = re.compile(r"[^\W\d_][^\d:：=,;$\\]{1,40}[:：]\s*(?=[^\s:])")
+_MIL = re.compile(r"(?<=\d)\s?mil\b")  # a million in English, a thousand in Spanish: either is right
+_JOINS = re.compile(r"\s(?:and|or|to)\s|[,;|&、和或与及]|\bfor\b")
+_REPEATED = re.compile(r"([^()]+)\(([^()]+)\)")
+
+
 def _says(golden: str, answer: str) -> bool | None:
     if same_text(golden, answer):
         return True
+    if bool(_LABEL.match(golden)) != bool(_LABEL.match(answer)):
+        return _says(*(_LABEL.sub("", text, count=1) for text in (golden, answer)))
+    if any(_MIL.search(text) for text in (golden, answer)) and _says(
+        *(_MIL.sub(" million", text) for text in (golden, answer))
+    ):
+        return True
     marks = dates.read(golden), dates.read(answer)
-    if "ratio" in [mark[0] for mark in marks if mark is not None]:
-        marks = dates.as_ratio(golden), dates.as_ratio(answer)
+    for form in (dates.as_ratio, dates.as_date):
+        if any(mark is not None and mark[0] == form.__name__.removeprefix("as_") for mark in marks):
+            marks = form(golden) or marks[0], form(answer) or marks[1]
     if marks != (None, None):
         gold_mark, answer_mark = marks
         return gold_mark is not None and answer_mark is not None and dates.same(gold_mark, answer_mark)
-    numbers = quantity.read(golden), quantity.read(answer)
+    numbers = quantity.read(golden), quantity.read(answer) or _said_twice(answer)
     if numbers[0] is not None and numbers[1] is not None:
         return quantity.same(numbers[0], numbers[1])
+    if numbers[0] is not None and _names_several(answer):
+        return False
     if any(one is not None and _RELATION.search(other) for one, other in zip(numbers, (answer, golden), strict=True)):
         return False
     if numbers[0] is not None and (_EXTREME.fullmatch(answer) or _untrue(answer)):
@@ -177,6 +205,23 @@ def _says(golden: str, answer: str) -> bool | None:
         # A gold with a unit may meet a formula with one ("2^3 cm"): math-verify compares their numbers.
         return None if numbers[0] is not None and not is_words(answer) else _formulas(golden, answer)
     return _formulas(golden, answer)
+
+
+def _said_twice(answer: str) -> quantity.Quantity | None:
+    """The number that an answer gives in two spellings: "forty-two (42)"."""
+    found = _REPEATED.fullmatch(answer)
+    both = [quantity.read(part.strip()) for part in found.groups()] if found is not None else [None]
+    first, second = both[0], both[-1]
+    return first if first is not None and second is not None and quantity.same(first, second) else None
+
+
+def _names_several(answer: str) -> bool:
+    """Whether it names different numbers side by side or in a sentence: "42 apples and 43 pears"."""
+    if is_words(answer) and len(set(_NUMBER.findall(answer))) > 1:
+        return True
+    parts = [quantity.read(part.strip()) for part in _JOINS.split(answer)]
+    found = [part for part in parts if part is not None]
+    return any(quantity.same(found[0], one) is False for one in found)
 
 
 _TRAILING = re.compile(r"(?P<core>.*[\d})!])\s*(?P<word>[^\W\d_][^\\{}]*|%)", re.DOTALL)

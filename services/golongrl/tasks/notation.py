@@ -25,7 +25,7 @@ _WRAPPER = re.compile(
 _MEASURE = re.compile(r"\\(?:SI|qty)\s*\{([^{}]*)\}\s*\{([^{}]*)\}")
 _ESCAPED = re.compile(r"\\([$%&#_])")
 _FRACTION = re.compile(r"\\[dtc]frac(?![a-zA-Z])")
-_OUTER = (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"), ("**", "**"), ("`", "`"))
+_OUTER = (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"), ("**", "**"), ("`", "`"), ("'", "'"))
 _ENDS = " \t\n\r.。,，;；:："
 _MOST_ROUNDS = 8  # wrappers within wrappers; deeper ones stay
 _COMMA = re.compile(r"(?<![a-zA-Z])\{,\}")  # LaTeX's comma without a space behind it
@@ -96,8 +96,9 @@ _NO_WORDS = frozenset(
         " times"
     )
 )
+_FEW = 3  # words of a formula: "12 metres per second"
 _SHORT_WORDS = frozenset(words("no on in up at of or us uk eu un ok"))
-_INITIALS = re.compile(r"(?:[A-Za-z]\.\s?){2,9}")
+_INITIALS = re.compile(r"(?:[A-Za-z]\.\s?){1,9}[A-Za-z]?")
 _GREEK = re.compile(r"[Α-Ωα-ω]")
 
 
@@ -117,10 +118,17 @@ def is_words(text: str) -> bool:
     return any(len(word) > 3 or sorted(word) != list(word) for word in map(str.lower, words))
 
 
+def is_prose(text: str) -> bool:
+    """Whether a plain text is a sentence or a phrase: words that are no formula's."""
+    return is_words(text) or len([word for word in _WORD.findall(text) if word.lower() not in _NO_WORDS]) > _FEW
+
+
 def same_text(one: str, other: str) -> bool:
     """Whether two plain texts say the same: equal up to spaces, and up to case where they are words."""
     if one == other:
         return True
+    if any(_INITIALS.fullmatch(text) for text in (one, other)):
+        one, other = (text.replace(".", "").replace(" ", "").casefold() for text in (one, other))
     a, b = (_folded(text) for text in (one, other))
     return bool(a) and a == b
 

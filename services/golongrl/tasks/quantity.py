@@ -36,7 +36,7 @@ _NUMBER = re.compile(
 )
 _MIXED = re.compile(rf"(?:(\d{{1,40}})\s*(?=\\frac|\s\d))?\s*{_FRACTION}(?![\d./^])")
 _SIGN = re.compile(
-    r"(?:(?:about|approximately|approx\.?|roughly|around|约|大约|≈|\\approx)\s*)?"
+    r"(?:(?:about|approximately|approx\.?|roughly|around|circa|ca?\.|约|大约|≈|\\approx)\s*)?"
     r"([+-]|–(?=\d)|(?:minus|negative)\s|负|負)?\s*",
     re.IGNORECASE,
 )
@@ -122,7 +122,7 @@ def _sum(text: str) -> Quantity | None:
 
 
 def _is_decimal_comma(text: str) -> bool:
-    return _DECIMAL_COMMA.fullmatch(text) is not None
+    return _DECIMAL_COMMA.fullmatch(text) is not None and not text.startswith("0,")  # no list begins like that
 
 
 def _currency_before(text: str) -> tuple[Unit | None, str]:
@@ -173,16 +173,30 @@ def same(gold: Quantity, answer: Quantity) -> bool | None:
         if only is None:
             return _close(gold, answer)
         if not only.known:
-            return _close(gold, answer) if only.counter or _counts(only) else None
+            return False if only.scaled else _close(gold, answer) if only.counter or _counts(only) else None
         if only.share:
             return _close(gold, answer) or _as_share(gold) == _as_share(answer)
         return _close(gold, answer)
     factors = gold.unit.ratio(answer.unit)
     if factors is None:
-        return False
+        kelvin = _kelvin(gold)
+        return kelvin is not None and kelvin == _kelvin(answer)
     return _close(gold, answer) if factors == {Fraction(1)} else any(a * factor == b for factor in factors)
 
 
+def _kelvin(one: Quantity) -> Fraction | None:
+    """The temperature that it is. Scales of temperature differ in their zero too, so that no factor converts them."""
+    for name, (zero, degree) in _TEMPERATURES.items():
+        if one.unit is not None and any(dimensions == {(name, 1)} for dimensions, _ in one.unit.meanings):
+            return (one.total + zero) * degree
+    return None
+
+
+_TEMPERATURES = {
+    "kelvin": (Fraction(0), Fraction(1)),
+    "celsius": (Fraction("273.15"), Fraction(1)),
+    "fahrenheit": (Fraction("459.67"), Fraction(5, 9)),
+}
 # Three letters or more, as shorter words are variables or units that no table knows.
 _NOUNS = re.compile(r"[^\W\d_]{3,}(?: [^\W\d_]{3,}){0,2}")
 _COMPARING = frozenset(words("and not nor more less fewer than least most over under above below plus minus times"))

@@ -67,6 +67,11 @@ def _decimal(found: re.Match[str]) -> str:
     return found[0] if whole is None else f"{whole}.{''.join(str(_HAN_DIGITS[c]) for c in found[2])}"
 
 
+def _tenths(found: re.Match[str]) -> str:
+    tens, ones = (int(_HAN_DIGITS.get(digit, 5 if digit == "半" else digit or 0)) for digit in found.groups())
+    return f"{10 * tens + ones}%"
+
+
 def _ordinal(found: re.Match[str]) -> str:
     return f"{_TENS.get((found['tens'] or '').lower(), 0) + _ORDINALS[found['ones'].lower()]}th"
 
@@ -114,6 +119,12 @@ _RULES: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...]
         (r"^(-?)i\^(?:2|\{2\})$", lambda found: "1" if found[1] else "-1"),
         (r"^百分之(?=\d)([\d.]{1,20})$", r"\1%"),
         (r"^一半$", "1/2"),
+        (rf"^(\d|[{''.join(_HAN_DIGITS)}])成([{''.join(_HAN_DIGITS)}半]?)$", _tenths),
+        (r"(?<=\d)个(?=小时|钟头|星期)", ""),
+        (r"(?<=\d)个?半(?=小时|钟头|星期)", ".5"),
+        (r"(?<=\d)(个)半(?=月)|(?<=\d)(年|天|岁|周|小时|分钟|个月)半$", r".5\1\2"),
+        (r"^半个?(?=小时|钟头|星期|年|天|分钟)|^半(?=个月)", "0.5"),
+        (r"^(\d{1,3})\s?['′]\s?(\d{1,2})\s?(?:\"|″|''|′′)$", r"\1 ft \2 in"),
         (r"^an?\s+(?=(?:hundred|thousand|million|billion|trillion|dozen)\b)", "1 "),
         (r"^(?=[IVX]{2,8}$)X{0,3}(?:IX|IV|V?I{0,3})$", lambda found: _roman(found) if found[0].isupper() else found[0]),
         # Ordinals: "12th" for all, and so that "12" can equal it.
@@ -138,7 +149,8 @@ _RULES: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...]
         (rf"^{_WHOLE_YEAR}\s?[-/,]?\s?H(?P<n>[12])$", _period("H")),
         (rf"^{_WHOLE_YEAR}\s?年?(?P<n>[上下])半年$", _period("H")),
         # Days and times.
-        (r"^on\s(?=.*\d)", ""),
+        (r"^(?:in|on|at|during)\s(?=.*\d)", ""),
+        (r"^(?:the\s)?year\s(?=\d)", ""),
         (r"(?<=[a-z])\sthe\s(?=\d{1,2}th\b)", " "),
         (r"^(\d{1,2})[-–]([a-z]{3,9})[-–](\d{4})$", r"\1 \2 \3"),
         (r"^(\d{4})\s?[-–]\s?(\d{2})\s?[-–]\s?(\d{2})$", r"\1-\2-\3"),

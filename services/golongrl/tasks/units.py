@@ -28,6 +28,11 @@ class Unit:
         return len(self.word) == 1 and "\u4e00" <= self.word <= "\u9fff"
 
     @property
+    def scaled(self) -> bool:
+        """Whether a scale or a percent sign is left in it, as in "4% million": no number can be told then."""
+        return any(part == "%" or split_scale(part, money=False)[0] != 1 for part in self.word.split())
+
+    @property
     def share(self) -> bool:
         """A percent or the like."""
         return any((_SHARE, 1) in dimensions for dimensions, _ in self.meanings)
@@ -48,64 +53,59 @@ class Unit:
         return found or None
 
 
+# A line is a dimension, a factor to its base unit and spellings; "*" gives the first of them, a symbol, and the names
+# (of four letters and more) SI's prefixes.
 _TABLE = """
-length 1 m metre metres meter meters 米 公尺 м метр метров 미터 メートル
-length 1/1000 mm millimetre millimetres millimeter millimeters 毫米 мм
-length 1/100 cm centimetre centimetres centimeter centimeters 厘米 公分 см センチ
-length 1/10 dm 分米
-length 1000 km kilometre kilometres kilometer kilometers 千米 公里 км キロ
-length 1/1000000 μm um micron microns micrometer micrometers 微米
-length 1/1000000000 nm nanometer nanometers nanometre 纳米
+*length 1 m metre metres meter meters 米 公尺 м метр метров 미터 メートル
+length 1/1000 毫米 мм
+length 1/100 厘米 公分 см センチ
+length 1/10 分米
+length 1000 千米 公里 км キロ
+length 1/1000000 微米 um micron microns
+length 1/1000000000 纳米
 length 0.0254 in inch inches 英寸
 length 0.3048 ft foot feet 英尺
 length 0.9144 yd yard yards 码
 length 1609.344 mi mile miles 英里
-mass 1 kg kilogram kilograms kilo kilos 千克 公斤 кг
-mass 1/1000 g gram grams 克 г
-mass 1/1000000 mg milligram milligrams 毫克 мг
-mass 1000 tonne tonnes 吨 噸 т
+mass 1 千克 公斤 кг kilo kilos
+*mass 1/1000 g gram grams 克 г
+mass 1/1000000 毫克 мг
+*mass 1000 tonne tonnes 吨 噸 т
+mass 1000000 kt
+mass 1000000000 Mt
+mass 1000000000000 Gt
 mass 0.45359237 lb lbs pound pounds 磅
 mass 0.028349523125 oz ounce ounces 盎司
 shortton 1 ton tons
-time 1 s sec secs second seconds 秒 秒钟 сек с 초
-time 1/1000 ms millisecond milliseconds 毫秒
+*time 1 s sec secs second seconds 秒 秒钟 сек с 초
+time 1/1000 毫秒
 time 60 min mins minute minutes 分钟 分 мин 분
 time 3600 h hr hrs hour hours 小时 小時 ч час часов 시간 時間
 time 86400 d day days 天 日 день дней Tage Tag jours jour días día
 time 604800 week weeks 周 星期 Wochen semaines semanas
 month 1 month months 月 个月 個月 Monate mois meses
 month 12 yr yrs year years 年 岁 years_old year_old Jahre Jahr ans años лет год 년
-length^3 1/1000 L l litre litres liter liters 升 公升 л
-length^3 1/1000000 mL ml millilitre millilitres milliliter milliliters cc 毫升 мл
+*length^3 1/1000 L litre litres liter liters 升 公升 л
+*length^3 1/1000 l
+length^3 1/1000000 毫升 мл cc
 length^2 10000 ha hectare hectares 公顷
 length^2 4046.8564224 acre acres 英亩
 gallon 1 gal gallon gallons 加仑
-energy 1 J joule joules 焦耳
-energy 1000 kJ
-energy 1000000 MJ
-energy 3600000 kWh 千瓦时 度电
-energy 4.184 cal calorie calories
-energy 4184 kcal
-power 1 W watt watts 瓦
-power 1000 kW 千瓦
-power 1000000 MW 兆瓦
-power 1000000000 GW
-voltage 1 V volt volts 伏
-voltage 1000 kV
-voltage 1/1000 mV
-current 1 A amp amps ampere amperes 安
-current 1/1000 mA
-frequency 1 Hz hertz 赫兹
-frequency 1000 kHz
-frequency 1000000 MHz
-frequency 1000000000 GHz
-pressure 1 Pa pascal pascals 帕
-pressure 1000 kPa
-pressure 1000000 MPa
+*energy 1 J joule joules 焦耳
+*energy 3600 Wh
+*energy 1.602176634e-19 eV
+energy 3600000 千瓦时 度电
+*energy 4.184 cal calorie calories
+*power 1 W watt watts 瓦
+power 1000 千瓦
+power 1000000 兆瓦
+*voltage 1 V volt volts 伏
+*current 1 A amp amps ampere amperes 安
+*frequency 1 Hz hertz 赫兹
+*pressure 1 Pa pascal pascals 帕
 pressure 101325 atm
 pressure 100000 bar
-force 1 N newton newtons 牛 牛顿
-force 1000 kN
+*force 1 N newton newtons 牛 牛顿
 celsius 1 °C ℃ celsius 摄氏度
 fahrenheit 1 °F ℉ fahrenheit 华氏度
 kelvin 1 K kelvin kelvins
@@ -162,16 +162,27 @@ _MADE_OF: MappingProxyType[str, Mapping[str, int]] = MappingProxyType(
 )
 
 
+_SYMBOL = 3  # letters of the longest symbol, "cal"
+_PREFIXES = (
+    {"n": -9, "μ": -6, "u": -6, "m": -3, "c": -2, "d": -1, "k": 3, "M": 6, "G": 9, "T": 12},
+    {"nano": -9, "micro": -6, "milli": -3, "centi": -2, "deci": -1, "kilo": 3, "mega": 6, "giga": 9, "tera": 12},
+)
+
+
 def _read_table() -> MappingProxyType[str, tuple[tuple[Dimensions, Fraction], ...]]:
     table: dict[str, tuple[tuple[Dimensions, Fraction], ...]] = {}
     for line in _TABLE.strip().splitlines():
-        name, _, rows = line.partition(" ")
+        name, _, rows = line.removeprefix("*").partition(" ")
         dimension, _, power = name.partition("^")
         dimensions: Dimensions = frozenset(_MADE_OF.get(dimension, {dimension: int(power or 1)}).items())
         factor, *words = rows.split()
         for word in words:
-            spelled = word.replace("_", " ")
-            table[spelled] = (*table.get(spelled, ()), (dimensions, Fraction(factor)))
+            forms = {word.replace("_", " "): 0}
+            if line.startswith("*") and (word == words[0] or (len(word) > _SYMBOL and word.isascii())):
+                forms |= {prefix + word: ten for prefix, ten in _PREFIXES[len(word) > _SYMBOL].items()}
+            for spelled, ten in forms.items():
+                size = Fraction(factor) * Fraction(f"1e{ten}")
+                table[spelled] = (*table.get(spelled, ()), (dimensions, size))
     return MappingProxyType(table)
 
 
