@@ -128,6 +128,7 @@ def check(picture: Picture) -> None:
 def _each_row_in_one_place(picture: Picture) -> None:
     places = Counter[str]()
     ended = [uid for uid, mark in picture.outcome.items() if mark in "TRA"]
+    assert picture.state["ended"] == len(ended) - len(picture.set_aside)
     assert {uid for uid, mark in picture.outcome.items() if mark == "A"} == set(picture.set_aside)
     assert {uid for uid, mark in picture.outcome.items() if mark == "\0"} == picture.unread
     for uids in (picture.unread, picture.returned, picture.leased, picture.ready, ended, *picture.batches.values()):
@@ -138,6 +139,7 @@ def _each_row_in_one_place(picture: Picture) -> None:
 def _records_and_bodies_belong(picture: Picture) -> None:
     batched = [uid for uids in picture.batches.values() for uid in uids]
     assert set(picture.groups) == {*picture.leased, *picture.ready, *batched}
+    assert picture.state["batched"] == len(batched)
     aside = {uid: record["bytes"] for uid, record in picture.set_aside.items() if record["bytes"]}
     assert set(picture.bodies) == {*picture.ready, *batched, *aside}
     assert picture.state["bytes"] == sum(picture.bodies.values()) - sum(aside.values())

@@ -441,6 +441,8 @@ class SampleQueue:
                 raise QueueDamagedError.lost(self.run, answer["key"])
             case "foreign":
                 raise QueueDamagedError.foreign(self.run, answer["key"])
+            case "torn":
+                raise QueueDamagedError.torn(self.run, answer.get("key"))
         return answer
 
     def _check(self, answer: Mapping[str, Any], what: str) -> None:

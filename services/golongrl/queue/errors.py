@@ -72,6 +72,12 @@ class QueueDamagedError(QueueError):
         )
 
     @classmethod
+    def torn(cls, run: str, key: str | None) -> "QueueDamagedError":
+        """The keys are of two moments. `key`: the older one, where that is known."""
+        which = f"the key {key} of run {run} was" if key else f"one of the keys of run {run} was"
+        return cls(f"{which} set back to an older value (its rows and groups do not add up): {_begin_again(run)}")
+
+    @classmethod
     def unreadable(cls, run: str, server: str, detail: str) -> "QueueDamagedError":
         """The run's keys do not hold what this program writes."""
         return cls(

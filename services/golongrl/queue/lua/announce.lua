@@ -7,6 +7,7 @@ local function redo_other_lineages(version, lineage)
         local group = get(uid)
         group.state, group.step = 'ready', nil
         put(uid, group)
+        tally('batched', -1)
         call('ZADD', 'ready', group.seq, uid)
       end
     end

@@ -31,6 +31,7 @@ end
 
 local function drop_aside(uid, record)
   end_aside(uid, record, 'R')
+  tally('ended', 1)
   count('rejected', 'set_aside')
 end
 

@@ -2,6 +2,9 @@
 if args.step < S.committed or args.step > S.v then
   return answer({ s = 'out_of_order', v = S.v, committed = S.committed })
 end
+if not of_one_moment() then
+  return torn()
+end
 commit_steps(args.step)
 set('fence', args.fence)
 set('streak', 0)

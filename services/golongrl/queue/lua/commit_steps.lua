@@ -4,6 +4,7 @@ local function commit_steps(step)
     for _, uid in ipairs(call('LRANGE', 'batch:' .. s, 0, -1)) do
       if not is_aside(uid) then
         local group = get(uid)
+        tally('batched', -1)
         count('staleness', s - 1 - group.lowest_version)
         count('counts', 'trained')
         end_row(uid, group, 'T')

@@ -36,18 +36,24 @@ local function superseded()
   return false
 end
 
-local function next_position()
-  local first = call('ZRANGE', 'returned', 1, 1)[1]
-  if first then
-    call('ZREM', 'returned', first)
-    return tonumber(first)
+-- The row to deal, and whether it was dealt before; nil where it is not to be dealt, because its key is an older one.
+local function next_row()
+  local returned = call('ZRANGE', 'returned', 1, 1)[1]
+  local pos = tonumber(returned or S.cursor)
+  local epoch, row = row_at(pos)
+  local next = { pos = pos, epoch = epoch, row = row, uid = epoch .. '-' .. row, returned = returned }
+  local offset = outcome_offset(next)
+  if get(next.uid) or call('GETRANGE', 'outcome', offset, offset) ~= (returned and 'D' or '\0') then
+    return nil, returned and 'returned' or 'state'
   end
-  set('cursor', S.cursor + 1)
-  return S.cursor - 1
+  return next
 end
 
 if differ(args.data, S.data) then
   return answer({ s = 'data' })
+end
+if not of_one_moment() then
+  return torn()
 end
 local time = now()
 sweep(time)
@@ -87,15 +93,22 @@ if full then
   return refuse('bytes', full)
 end
 
-local pos = next_position()
-local epoch, row = row_at(pos)
-local uid = epoch .. '-' .. row
+local next, older = next_row()
+if not next then
+  return torn(older)
+end
+local pos, uid = next.pos, next.uid
+if next.returned then
+  call('ZREM', 'returned', next.returned)
+else
+  set('cursor', S.cursor + 1)
+end
 set('seq', S.seq + 1)
 local group = {
-  state = 'leased', pos = pos, epoch = epoch, row = row, seq = S.seq, engine_version = args.engine_version, lineage = args.lineage,
+  state = 'leased', pos = pos, epoch = next.epoch, row = next.row, seq = S.seq, engine_version = args.engine_version, lineage = args.lineage,
   token = uid .. ':' .. args.random, request = args.request, worker = args.worker, leased_at = time,
   progress = 0, progress_at = time, phase = 'leased',
-  task = string.byte(call('GETRANGE', 'row_tasks', row, row)),
+  task = string.byte(call('GETRANGE', 'row_tasks', next.row, next.row)),
   given_up = tonumber(call('HGET', 'given_up', pos) or 0),
   tries = tonumber(call('HGET', 'tries', pos) or 0),
 }

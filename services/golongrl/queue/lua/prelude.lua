@@ -184,6 +184,11 @@ local function differ(data, other)
   return (data or '') ~= '' and (other or '') ~= '' and data ~= other
 end
 
+-- The answer where keys are of two moments; `name` where one of them is known to be an older value of its own.
+local function torn(name)
+  return answer({ s = 'torn', key = name and key(name) })
+end
+
 -- The run's clock -----
 --
 -- It goes on with the server's clock from call to call, never back, and at most half a lease between two calls: a server
@@ -290,8 +295,17 @@ local function give_back(uid, group, reason)
   count('redone', reason)
 end
 
+-- Rows that ended, and groups in batches: what `of_one_moment` compares the keys with. A run that an older version of this
+-- program began has neither number.
+local function tally(field, by)
+  if S[field] then
+    set(field, S[field] + by)
+  end
+end
+
 local function end_row(uid, group, mark)
   forget(uid, group)
+  tally('ended', 1)
   call('SETRANGE', 'outcome', outcome_offset(group), mark)
   call('HDEL', 'given_up', group.pos)
   call('HDEL', 'tries', group.pos)
@@ -359,6 +373,20 @@ end
 
 local function in_flight()
   return size('leased'), size('ready')
+end
+
+-- Keys that all have their marks may still be of two moments, when one was set back to an older value of its own. Rows and
+-- groups are counted, so that none of them is lost or dealt twice by that.
+local function of_one_moment()
+  local leased, ready = in_flight()
+  if leased ~= size('deadlines') or leased ~= fields_of('requests') then
+    return false
+  end
+  if not S.ended then
+    return true
+  end
+  local groups = fields_of('groups')
+  return groups == leased + ready + S.batched and S.cursor == size('returned') + groups + fields_of('set_aside') + S.ended
 end
 
 local function rows_to_deal()

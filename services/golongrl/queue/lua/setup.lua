@@ -32,7 +32,7 @@ local function create()
       WRITE_MARK[kind](name, stamp(i))
     end
   end
-  for _, field in ipairs({ 'cursor', 'seq', 'streak', 'failed_streak', 'bytes', 'aside_bytes', 'largest', 'clock',
+  for _, field in ipairs({ 'cursor', 'seq', 'ended', 'batched', 'streak', 'failed_streak', 'bytes', 'aside_bytes', 'largest', 'clock',
     'manual_wall' }) do
     call('HSET', 'state', field, 0)
   end

@@ -47,10 +47,14 @@ local function wait(reason, blocking, full)
     blocking = blocking, time = now() })
 end
 
+-- Nil where one of them is elsewhere by now.
 local function records(place)
   local list = {}
   for _, uid in ipairs(members(place)) do
     local group = get(uid)
+    if not group or group.state ~= place then
+      return nil
+    end
     group.uid = uid
     list[#list + 1] = group
   end
@@ -262,6 +266,7 @@ local function place_in_batch(chosen)
     group.state, group.step, group.uid, group.picked = 'batch', args.step, nil, nil
     put(uid, group)
   end
+  tally('batched', #chosen)
 end
 
 -- order: ready. Everything that could not be trained in a later batch is given up now, its row redone.
@@ -325,6 +330,9 @@ end
 -- grows. Where no more rows can come, the batch stays short.
 local function fill()
   local leased, ready = records('leased'), records('ready')
+  if not leased or not ready then
+    return torn(leased and 'ready' or 'leased')
+  end
   local open, last = open_places(args.step), is_last(leased)
   local chosen, blocking = choose(ready, leased, last and math.min(open, #ready) or open)
   if not chosen then
@@ -348,6 +356,9 @@ end
 
 local function try_to_seal()
   local leased, ready = records('leased'), records('ready')
+  if not leased or not ready then
+    return torn(leased and 'ready' or 'leased')
+  end
   local last = is_last(leased)
   local size = last and math.min(S.groups_per_step, #ready) or S.groups_per_step
   local chosen, blocking, acceptable = choose(ready, leased, size)
@@ -378,6 +389,9 @@ end
 
 if fenced() then
   return answer({ s = 'fenced' })
+end
+if not of_one_moment() then
+  return torn()
 end
 sweep(now())
 if args.step <= S.taken and args.step > S.committed then
