@@ -97,11 +97,12 @@ def check(
         typer.Option(min=0, max=1e6, help="Memory of one GPU in GiB; a recipe that does not fit is refused."),
     ] = None,
 ) -> None:
-    """Check a recipe: its keys and values, its suite's data, and its model's files if they are on this machine.
+    """Check a recipe: its keys and values, its suite's data, and the files of its model and data that are here.
 
     With --gpus or --gpu-memory also what it needs of each GPU; no GPU is used.
     """
     from golongrl.data.model_check import check_local_model
+    from golongrl.data.pipeline import absent
     from golongrl.evaluation.held_out import HeldOutSuite
     from golongrl.learner.checkpoints.resume import resume_note
     from golongrl.learner.recipe_warnings import recipe_warnings
@@ -115,6 +116,8 @@ def check(
         print(f"note: {note}", file=sys.stderr)
     if (suite := HeldOutSuite.of(checked)) is not None:
         suite.check()
+    for note in absent(checked):
+        print(f"note: {note}", file=sys.stderr)
     here = check_local_model(checked)
     if gpus is not None or gpu_memory is not None:
         _check_memory(checked, gpu_memory)

@@ -48,6 +48,9 @@ def written(tmp_path, *records, first=b""):
 
 ANSWERED = [{"role": "user", "content": "Where?"}, {"role": "assistant", "content": "Paris"}]
 BAD = [
+    (text(row(label=7)).replace(b"7", b"1e999"), "not JSON that can be read: the number 1e999 is too large"),
+    (text(row(reward_model={"ground_truth": 7})).replace(b"7", b"-1e400"), "the number -1e400 is too large"),
+    (text(row(more=[7])).replace(b"[7]", b"[1.0E+9999]"), r"the number 1\.0E\+9999 is too large"),
     (row(label="\u200b"), r"golden_label: empty \(invisible characters alone: '\\u200b'\)"),
     (row(label="\u200d \u2060\ufeff"), "golden_label: empty .invisible"),
     (row(label="\u3164"), "golden_label: empty .invisible"),
@@ -288,3 +291,17 @@ def test_a_long_prompt_is_named_with_its_length(tmp_path, monkeypatch):
 def test_joined_files_with_a_byte_order_mark_inside_are_read(tmp_path):
     path = written(tmp_path, row(), b"\xef\xbb\xbf" + text(row(content="two")), first=b"\xef\xbb\xbf")
     assert list(problems(path)) == [None, None]
+
+
+@pytest.mark.parametrize("number", [float("inf"), float("-inf"), float("nan")])
+@pytest.mark.parametrize("nested", [True, False])
+def test_a_gold_that_is_no_finite_number_is_named(tmp_path, number, nested):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = tmp_path / "rows.parquet"
+    record = row(reward_model={"ground_truth": {"golden_label": number} if nested else number})
+    pq.write_table(pa.Table.from_pylist([record]), path)
+    (line,) = problems(path)
+    assert f"{path} row 1: reward_model.ground_truth" in line
+    assert f": {number} is no finite number" in line

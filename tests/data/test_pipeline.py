@@ -16,6 +16,7 @@ from golongrl.data import DataError, Prepared, pipeline, prepare
 from golongrl.data.builders import build
 from golongrl.data.chat import Chat
 from golongrl.data.corpus import PYTHON_REFERENCE, load_corpus
+from golongrl.data.pipeline import absent
 from golongrl.data.prepared import BATCH_ROWS, PreparedRow, open_splits, write_prepared
 from golongrl.data.rows import write_rows
 from golongrl.errors import InputError
@@ -309,3 +310,22 @@ def test_a_file_whose_name_is_no_utf_8_changes_the_data_like_any_other(tmp_path,
     before = pipeline._fingerprint(recipe, tiny_model)
     (folder / name).write_text("One sentence. " * 3000)
     assert pipeline._fingerprint(recipe, tiny_model) != before
+
+
+def test_a_check_of_a_recipe_notes_data_that_is_elsewhere(tmp_path):
+    gone = load("quickstart", ["data.corpus=null", f"data.train={tmp_path / 'a.jsonl'}", "data.validation=b.parquet"])
+    assert list(absent(gone)) == [
+        f"data.train {tmp_path / 'a.jsonl'} is not on this machine; its rows were not checked",
+        "data.validation b.parquet is not on this machine; its rows were not checked",
+    ]
+    corpus = load("quickstart", [f"data.corpus={tmp_path / 'texts'}"])
+    assert list(absent(corpus)) == [
+        f"data.corpus {tmp_path / 'texts'} is not on this machine; its text was not checked"
+    ]
+    assert list(absent(load("quickstart"))) == []
+    (tmp_path / "texts").touch()
+    with pytest.raises(DataError, match=r"corpus .*texts: not a folder"):
+        list(absent(corpus))
+    (tmp_path / "a.csv").touch()
+    with pytest.raises(DataError, match=r"expected \.parquet or \.jsonl, got \.csv"):
+        list(absent(load("quickstart", ["data.corpus=null", f"data.train={tmp_path / 'a.csv'}"])))

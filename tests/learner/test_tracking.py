@@ -18,11 +18,13 @@ TRACKING = Tracking("long-context", "q1", {"seed": 7})
 
 
 @pytest.fixture(autouse=True)
-def _nothing_remembered() -> Iterator[None]:
+def _nothing_remembered(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The client keeps one process's settings: the environment of the test before."""
     import wandb
 
     wandb.teardown()
+    monkeypatch.setenv("WANDB_CACHE_DIR", "")  # so that what is set inside is undone
+    monkeypatch.delenv("WANDB_CACHE_DIR")
     yield
     wandb.teardown()
 
@@ -64,6 +66,9 @@ def shown(out: Path) -> dict[int, dict[str, float]]:
 def test_every_number_of_every_step_is_there_after_a_resume_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    home = tmp_path / "home"
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setenv("WANDB_MODE", "offline")
     with Records(tmp_path, 0, TRACKING) as records:
         records.write(1, {"critic/score/mean": 0.5, "nan": float("nan")})
@@ -75,6 +80,7 @@ def test_every_number_of_every_step_is_there_after_a_resume_too(
     with Records(tmp_path, 1, TRACKING) as records:
         records.write(2, {"critic/score/mean": 0.75})
     assert shown(tmp_path) == {1: {"critic/score/mean": 0.5, "val": 0.25}, 2: {"critic/score/mean": 0.75}}
+    assert not (home / ".cache").exists()
 
 
 @pytest.mark.parametrize("key", ["", "0" * 40])

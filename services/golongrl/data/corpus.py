@@ -12,6 +12,8 @@ from functools import cached_property
 from pathlib import Path
 
 from golongrl.data.errors import DataError
+from golongrl.errors import InputError
+from golongrl.reading import utf8
 from golongrl.recipe.fit import BUILTIN_CORPUS
 
 PYTHON_REFERENCE = BUILTIN_CORPUS
@@ -129,19 +131,30 @@ def _python_reference() -> Iterator[tuple[str, str]]:
 
 
 def _folder(spec: str) -> Iterator[tuple[str, str]]:
+    for path in text_files(spec):
+        try:
+            yield path.stem, utf8(path.read_bytes(), path)
+        except InputError as error:
+            raise DataError(f"corpus file {error}") from error
+        except OSError as error:
+            raise DataError(f"corpus file {path}: cannot be read: {error.strerror or error}") from error
+
+
+def text_files(spec: str) -> list[Path]:
+    """The files of a corpus's folder, in name order.
+
+    Raises:
+        DataError: no such folder, or no text in it.
+    """
     root = Path(spec)
     if spec.startswith("builtin:"):
         raise DataError(f"corpus {spec}: unknown; the builtin corpus is {PYTHON_REFERENCE}")
     if not root.is_dir():
-        raise DataError(f"corpus {spec}: no such folder")
-    files = sorted(path for path in root.rglob("*") if path.suffix in TEXT_SUFFIXES and path.is_file())
-    if not files:
+        raise DataError(f"corpus {spec}: {'not a folder' if root.exists() else 'no such folder'}")
+    found = sorted(path for path in root.rglob("*") if path.suffix in TEXT_SUFFIXES and path.is_file())
+    if not found:
         raise DataError(f"corpus {spec}: no {', '.join(TEXT_SUFFIXES)} file in this folder")
-    for path in files:
-        try:
-            yield path.stem, path.read_text("utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise DataError(f"corpus file {path}: {error}") from error
+    return found
 
 
 def _sections(document: str, text: str, seen: set[str]) -> Iterator[CorpusSection]:

@@ -1,8 +1,9 @@
 """Data in which a key stands twice is refused, as in a recipe's YAML: of two values one reader takes the first and
-another the last, and neither says so.
+another the last, and neither says so. So is a number that becomes infinity when it is read.
 """
 
 import json
+import math
 from collections import Counter
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
@@ -18,10 +19,22 @@ def loads(text: str | bytes) -> Any:
     """The value of a JSON text.
 
     Raises:
-        ValueError: it is none, or a key stands twice in an object.
+        ValueError: it is none, a key stands twice in an object, or a number is too large for a float.
         RecursionError: it nests too deep.
     """
-    return json.loads(text, object_pairs_hook=once)
+    return json.loads(text, object_pairs_hook=once, parse_float=finite)
+
+
+def finite(text: str) -> float:
+    """A number with a fraction or exponent; for `parse_float`.
+
+    Raises:
+        ValueError: it is too large for a float, which Python would read as infinity without a word.
+    """
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError(f"the number {text[:_LONGEST]} is too large")
+    return number
 
 
 def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -21,12 +21,12 @@ from golongrl import files
 from golongrl.data.builders import build
 from golongrl.data.chat import Chat, think_problem
 from golongrl.data.check import Finding, Findings, checked_rows
-from golongrl.data.corpus import Corpus, load_corpus
+from golongrl.data.corpus import Corpus, load_corpus, text_files
 from golongrl.data.errors import DataError, NoRowsError
 from golongrl.data.prepared import PreparedRow, write_prepared
 from golongrl.data.rows import Row, files_of
 from golongrl.recipe import Data, Recipe
-from golongrl.recipe.fit import rows_fault
+from golongrl.recipe.fit import BUILTIN_CORPUS, rows_fault
 from golongrl.tasks import task_of
 from golongrl.telemetry import run_info
 
@@ -237,6 +237,27 @@ def sources(recipe: Recipe) -> dict[Split, Source]:
     if data.validation is not None:
         found["validation"] = _read(recipe, data.validation)
     return found
+
+
+def absent(recipe: Recipe) -> Iterator[str]:
+    """One line for each part of the recipe's data that is not on this machine; no row is read.
+
+    Raises:
+        DataError: what is here can hold no rows.
+    """
+    data = recipe.data
+    if data.corpus is not None and data.corpus != BUILTIN_CORPUS:
+        if Path(data.corpus).exists():
+            text_files(data.corpus)
+        else:
+            yield f"data.corpus {data.corpus} is not on this machine; its text was not checked"
+    for key, path in (("train", data.train), ("validation", data.validation)):
+        if path is None:
+            continue
+        if Path(path).exists():
+            files_of(path)
+        else:
+            yield f"data.{key} {path} is not on this machine; its rows were not checked"
 
 
 def _built(recipe: Recipe, corpus: Corpus, split: Split, prompts: int) -> Source:

@@ -7,6 +7,7 @@ own, `Unreadable`, so that it does not hide the rows behind it.
 
 import codecs
 import json
+import math
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from golongrl import files
 from golongrl.data.errors import DataError
-from golongrl.data.keys_once import once, refuse_columns
+from golongrl.data.keys_once import finite, once, refuse_columns
 from golongrl.errors import InputError, printable
 from golongrl.reading import refuse_special
 from golongrl.tasks.scoring import plain_truth
@@ -67,12 +68,20 @@ def _as_text(value: object) -> object:
     """Public sets write numeric gold answers as numbers."""
     if isinstance(value, list):
         return [_as_text(item) for item in value]
-    return repr(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+    return _finite(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+def _finite(number: float) -> str:
+    if not math.isfinite(number):
+        raise ValueError(f"{number} is no finite number, so that no answer could equal it")
+    return repr(number)
 
 
 def _as_mapping(value: object) -> object:
     """Most public sets give the gold answer itself instead of this format's mapping."""
-    return plain_truth(value) if isinstance(value, str | int | float) and not isinstance(value, bool) else value
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        return value
+    return plain_truth(value if isinstance(value, str) else _finite(value))
 
 
 class Message(_ParquetPart):
@@ -144,7 +153,11 @@ def parse_row(record: object, where: str) -> Row:
         first, *others = error.errors()
         key = ".".join(str(part) for part in first["loc"])
         more = f" (and {len(others)} more)" if others else ""
-        problem = f"missing key {key}" if first["type"] == "missing" else f"{key}: {first['msg']}"
+        problem = (
+            f"missing key {key}"
+            if first["type"] == "missing"
+            else f"{key}: {first['msg'].removeprefix('Value error, ')}"
+        )
         raise DataError(f"{where}: {problem}{more}") from error
 
 
@@ -336,7 +349,8 @@ def _jsonl(file: Path) -> Iterator[tuple[str, object]]:
 
 def _decoded(line: bytes) -> object:
     try:
-        return json.loads(line.decode("utf-8"), parse_constant=_no_constant, object_pairs_hook=once)
+        text = line.decode("utf-8")
+        return json.loads(text, parse_constant=_no_constant, parse_float=finite, object_pairs_hook=once)
     except UnicodeDecodeError as error:
         return Unreadable("not UTF-8", f"not UTF-8: {error.reason} at byte {error.start + 1}")
     except RecursionError:

@@ -8,6 +8,7 @@ durable script writes something even when it repeats itself.
 
 import asyncio
 import contextlib
+import hashlib
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -44,6 +45,8 @@ TRY_S = 30.0
 _MOST_WORDS = 300
 # A call's arguments, and the place in a script.
 _NOISE = re.compile(r"(, with args beginning with.*| script:( \S+,)? on @user_script:\d+\.)\Z", re.DOTALL)
+# Characters of the checksum that a script's answer begins with: SHA-1 is the only one that Lua has there.
+_CHECKSUM = 40
 # One disk flush, and one replica's answer; together below TRY_S, so that the server answers first.
 WAITAOF_MS = 10_000
 WAIT_MS = 5_000
@@ -105,7 +108,12 @@ def _strange(name: str, server: str, error: Exception) -> QueueError:
 class _Answer(dict[str, Any]):
     """A script's answer: a map with a status, which has the fields that its reader asks for."""
 
-    def __init__(self, unpacked: Any) -> None:
+    def __init__(self, reply: bytes) -> None:
+        """Raises ValueError or TypeError on what no script answers."""
+        checksum, packed = reply[:_CHECKSUM], reply[_CHECKSUM:]
+        if hashlib.sha1(packed, usedforsecurity=False).hexdigest().encode() != checksum:
+            raise ValueError("a script's answer with another checksum than its own")
+        unpacked = msgpack.unpackb(packed, strict_map_key=False)
         if not isinstance(unpacked, dict) or not isinstance(unpacked.get("s"), str):
             raise TypeError(f"a script's answer is a map with a status, not {type(unpacked).__name__}")
         super().__init__(unpacked)
@@ -247,7 +255,7 @@ class Connection:
                 raise reply
         for command, reply in zip(confirmations, replies[len(commands) :], strict=True):
             self._check_confirmed(command, reply)
-        return _Answer(msgpack.unpackb(replies[len(before)], strict_map_key=False))
+        return _Answer(replies[len(before)])
 
     async def _round_trip(self, commands: list[tuple[Any, ...]]) -> list[Any]:
         """All commands in one go on one connection, each with its answer or its error.

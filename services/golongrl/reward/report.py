@@ -1,6 +1,5 @@
 """What `golongrl reward tasks` and `golongrl reward score` show: reading a file, scoring it, tables for people."""
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from io import TextIOWrapper
@@ -14,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from golongrl import tasks
+from golongrl.data import keys_once
 from golongrl.errors import InputError
 from golongrl.reading import open_input
 from golongrl.reward.config import RewardConfig
@@ -51,9 +51,9 @@ def read_items(path: Path) -> list[Item]:
 
 def _item(line: str, where: str, number: int) -> Item:
     try:
-        row = json.loads(line)
+        row = keys_once.loads(line)
     except (ValueError, RecursionError) as error:
-        raise BadFileError(f"{where}: not valid JSON: {error}") from error
+        raise BadFileError(f"{where}: not JSON that can be read: {error}") from error
     if not isinstance(row, dict):
         raise BadFileError(f"{where}: expected an object, got {type(row).__name__}")
     if "response" not in row:

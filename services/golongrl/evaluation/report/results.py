@@ -6,8 +6,10 @@ evaluation that was interrupted says that it is incomplete.
 """
 
 import json
+import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
@@ -30,6 +32,10 @@ _EDGES: Final = (4096, 8192, 16_384, 32_768, 65_536, 131_072, 262_144, 524_288, 
 # Reasons of failures that are listed, the most frequent first.
 _REASONS: Final = 12
 _REASON_SHOWN: Final = 300
+_LOCK: Final = ".report.lock"
+# A report of the largest suite takes half a minute.
+_PATIENCE_S: Final = 300.0
+_LOOK_S: Final = 0.1
 # Of a file that this program wrote into an evaluation's folder; a course names every problem that was asked.
 _MOST_BYTES: Final = 256 << 20
 
@@ -92,11 +98,36 @@ def write(out: Path) -> Path:
     Raises:
         InputError: there is no evaluation in this folder, or a file of it is damaged.
     """
-    found = collect(out)
-    files.sweep_staged(out)  # what a report that was killed left
-    with writing_to(str(out)):
-        files.write_text(out / FILE, json.dumps(found, ensure_ascii=False, indent=1) + "\n")
-    return _write_page(out, found)
+    # Whoever writes last has looked last: a report that began before a run ended must not replace the run's own.
+    with _alone(out):
+        found = collect(out)
+        files.sweep_staged(out)  # what a report that was killed left
+        with writing_to(str(out)):
+            files.write_text(out / FILE, json.dumps(found, ensure_ascii=False, indent=1) + "\n")
+        return _write_page(out, found)
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    claim.read(out)  # no lock in a folder that is of no evaluation
+    began = time.monotonic()
+    while True:
+        try:
+            with writing_to(str(out)):
+                held = files.lock(out / _LOCK)
+            break
+        except files.LockHeldError as error:
+            if time.monotonic() - began > _PATIENCE_S:
+                raise InputError(
+                    f"{out}: another command ({error}) has been writing its report for {_PATIENCE_S:g} s; "
+                    "if it hangs, end it and run `golongrl eval report` again"
+                ) from error
+            time.sleep(_LOOK_S)
+    with held:
+        try:
+            yield
+        finally:
+            (out / _LOCK).unlink(missing_ok=True)
 
 
 def _write_page(out: Path, found: Mapping[str, Any]) -> Path:

@@ -43,8 +43,10 @@ local function is_aside(place)
   return string.sub(place, 1, 1) == ASIDE
 end
 
+-- After its own checksum: a value that changed on its way could name another row, or another version.
 local function answer(value)
-  return cmsgpack.pack(value)
+  local packed = cmsgpack.pack(value)
+  return redis.sha1hex(packed) .. packed
 end
 
 -- Settings are one packed value: a hash of them takes four times as long to read.

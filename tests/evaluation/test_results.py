@@ -1,0 +1,63 @@
+"""Writing the results of an evaluation: two commands at once leave those of the one that looked last."""
+
+import json
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from golongrl.errors import InputError
+from golongrl.evaluation.report import results
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "evaluation.json").write_text('{"identity": {}, "suite": {}}')
+    monkeypatch.setattr(results, "_write_page", lambda out, _: out / "report.html")
+    return tmp_path
+
+
+def test_a_report_that_began_before_does_not_replace_later_results(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked, go_on, samples = threading.Event(), threading.Event(), ["first"]
+
+    def collect(_: Path) -> dict[str, Any]:
+        found = {"samples": list(samples)}
+        if len(samples) == 1:
+            looked.set()
+            assert go_on.wait(60)
+        return found
+
+    monkeypatch.setattr(results, "collect", collect)
+    report = threading.Thread(target=results.write, args=[folder])
+    report.start()
+    assert looked.wait(60)
+    samples.append("second")
+    run = threading.Thread(target=results.write, args=[folder])
+    run.start()
+    run.join(0.3)
+    assert run.is_alive()
+    go_on.set()
+    for thread in (report, run):
+        thread.join(60)
+    assert json.loads((folder / results.FILE).read_text()) == {"samples": ["first", "second"]}
+    assert not list(folder.glob(".*"))
+
+
+def test_a_report_that_hangs_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from golongrl import files
+
+    monkeypatch.setattr(results, "_PATIENCE_S", 0.2)
+    with (
+        files.lock(folder / ".report.lock"),
+        pytest.raises(InputError, match=r"another command \(pid \d+\) has been writing"),
+    ):
+        results.write(folder)
+
+
+def test_a_folder_without_an_evaluation_stays_empty(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no evaluation in this folder"):
+        results.write(tmp_path)
+    assert not list(tmp_path.iterdir())
