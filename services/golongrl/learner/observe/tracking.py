@@ -188,6 +188,8 @@ class WeightsAndBiases:
         import wandb
 
         offline = (mode or os.environ.get("WANDB_MODE")) in ("offline", "dryrun")
+        # Its process would leave a log of each run in the user's own cache.
+        os.environ.setdefault("WANDB_CACHE_DIR", str(out / "wandb" / "cache"))
         # The start of the client's process has a limit of its own, which only `setup` can set.
         wandb.setup(wandb.Settings(x_service_wait=_OFFLINE_S))
         settings = wandb.Settings(
