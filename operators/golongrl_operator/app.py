@@ -1,8 +1,7 @@
 """The loop: look, decide, act, every PASS_S and whenever a run or a RayJob changes.
 
-kopf watches and handles signals. Its timers and change handlers are not used, because they need finalizers and
-annotations on the objects, and a finalizer would remain after the operator is uninstalled. Each pass lists all objects
-instead: a missed event delays a run by PASS_S, and a restarted operator needs no memory.
+No finalizer and no annotation is written on the runs: they would remain after the operator is uninstalled. Each pass
+lists all objects instead, so that a missed event delays a run by PASS_S, and a restarted operator needs no memory.
 """
 
 import asyncio
@@ -15,10 +14,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Final
 
-import aiohttp
-import kopf
 import structlog
 
 from golongrl.kubernetes.cluster import ClusterMissingError, ClusterSilentError
@@ -26,7 +23,6 @@ from golongrl.kubernetes.kubeconfig import ClusterError
 from golongrl.kubernetes.look.pods import Pod
 from golongrl.kubernetes.rayjob.site import Manifest, Site
 from golongrl.serving import bind, served
-from golongrl_operator.api import GROUP, PLURAL, VERSION
 from golongrl_operator.cases import Seen
 from golongrl_operator.events import manifest, transitions
 from golongrl_operator.kube import ClusterLook, Kube, picture
@@ -43,6 +39,7 @@ from golongrl_operator.reconcile import (
 from golongrl_operator.refusals import Refusals
 from golongrl_operator.serve import create_app
 from golongrl_operator.turns import adopted
+from golongrl_operator.watch import watch_all
 
 log = structlog.get_logger()
 
@@ -52,19 +49,6 @@ Ask = Callable[[Sequence[Pod]], Awaitable[tuple[Manifest | None, str]]]
 PASS_S: Final = 15.0
 # Events come in bursts: one pass handles them all.
 _SETTLE_S: Final = 1.0
-# The server ends a watch after this and kopf starts another, so a connection that died silently lasts no longer.
-_WATCH_S: Final = 300
-# What kopf raises where a proxy answers with a page, a text or a list instead of the API's objects.
-_ODD_ANSWERS: Final = (
-    kopf.LoginError,
-    aiohttp.ClientError,
-    OSError,
-    ValueError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    RecursionError,
-)
 # A pass of three lists, the queue and a few writes has ended by then, even if each takes its whole deadline.
 LATEST_S: Final = 180.0
 
@@ -256,69 +240,15 @@ class Loop:
         await self.kube.write_status(run, status)
 
 
-def registry(loop: Loop) -> kopf.OperatorRegistry:
-    """What kopf calls: the login, and two watches that start a pass."""
-    handlers = kopf.OperatorRegistry()
-
-    @kopf.on.login(registry=handlers)
-    def login(**given: Any) -> kopf.ConnectionInfo | None:
-        in_pod = loop.kube.calls.access.in_pod
-        return kopf.login_with_service_account(**given) if in_pod else kopf.login_with_kubeconfig(**given)
-
-    @kopf.on.event(GROUP, VERSION, PLURAL, registry=handlers)
-    async def run_changed(meta: kopf.Meta, status: kopf.Status, **_: Any) -> None:
-        # The loop's own writes change only the status.
-        if meta.get("generation") != status.get("observedGeneration"):
-            loop.changed.set()
-
-    @kopf.on.event(
-        "ray.io", "v1", "rayjobs", labels={"app.kubernetes.io/instance": loop.site.release}, registry=handlers
-    )
-    async def job_changed(**_: Any) -> None:
-        loop.changed.set()
-
-    return handlers
-
-
-def settings() -> kopf.OperatorSettings:
-    """One namespace, no peering, nothing written by kopf itself."""
-    chosen = kopf.OperatorSettings()
-    chosen.posting.enabled = False
-    chosen.scanning.disabled = True
-    chosen.watching.server_timeout = _WATCH_S
-    chosen.watching.connect_timeout = 10.0
-    return chosen
-
-
-async def _watch(loop: Loop, stop: threading.Event | None) -> None:
-    """kopf's watches until a signal comes. They begin again after an odd answer; passes go on meanwhile."""
-    while True:
-        try:
-            await kopf.operator(
-                registry=registry(loop),
-                settings=settings(),
-                standalone=True,
-                namespaces=[loop.kube.namespace],
-                stop_flag=stop,
-            )
-            return
-        except _ODD_ANSWERS as error:
-            why = " ".join(f"{type(error).__name__} {error}".split())
-            log.warning("watch", error=f"the watch of {loop.kube.calls.server} ended and begins again: {why}")
-        if await _told_to_end(loop.pass_s, stop):
-            return
-
-
-async def _told_to_end(seconds: float, stop: threading.Event | None) -> bool:
-    """Wait so long; whether a signal came, which only kopf looks for while it runs."""
+async def _told_to_end(stop: threading.Event | None) -> None:
+    """Wait for a signal, or until `stop` is set."""
+    if stop is not None:
+        await asyncio.to_thread(stop.wait)
+        return
     ended = asyncio.Event()
-    if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().add_signal_handler(number, ended.set)
-    with suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            await ended.wait()
-    return ended.is_set() or (stop is not None and stop.is_set())
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, ended.set)
+    await ended.wait()
 
 
 async def operate(loop: Loop, host: str, port: int, stop: threading.Event | None = None) -> None:
@@ -331,20 +261,25 @@ async def operate(loop: Loop, host: str, port: int, stop: threading.Event | None
     app = create_app(lambda: loop.age, LATEST_S, loop.kube.metrics.registry)
     if loop.lease is not None:
         await loop.lease.once()
+    ends = asyncio.create_task(_told_to_end(stop))
     passes = asyncio.create_task(loop.forever())
     keeping = asyncio.create_task(loop.lease.keep() if loop.lease else asyncio.sleep(math.inf))
-    watches = asyncio.create_task(_watch(loop, stop))
+    watches = asyncio.create_task(watch_all(loop.kube.calls, loop.site.release, loop.changed, loop.pass_s))
     try:
         async with served(app, listener):
-            # If either ends, the process ends, and Kubernetes restarts it.
-            await asyncio.wait({passes, watches, keeping}, return_when=asyncio.FIRST_COMPLETED)
+            # If one ends, the process ends, and Kubernetes restarts it.
+            await asyncio.wait({ends, passes, watches, keeping}, return_when=asyncio.FIRST_COMPLETED)
     finally:
         # The lease is given back only when nothing acts any more.
-        for task in (passes, watches):
-            task.cancel()
-        done: list[object] = [*await asyncio.gather(passes, watches, return_exceptions=True)]
-        keeping.cancel()
-        done += await asyncio.gather(keeping, return_exceptions=True)
+        done: list[object] = await _cancelled(passes, watches)
+        done += await _cancelled(keeping, ends)
     for result in done:
         if isinstance(result, Exception):
             raise result
+
+
+async def _cancelled(*tasks: "asyncio.Task[None]") -> list[object]:
+    """How the tasks end."""
+    for task in tasks:
+        task.cancel()
+    return [*await asyncio.gather(*tasks, return_exceptions=True)]

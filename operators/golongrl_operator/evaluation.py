@@ -78,7 +78,12 @@ def gpus_of(site: Site, meaning: Meaning) -> int:
     given = container.get("resources") or {}
     if spec.resources is not None:
         given = spec.resources.model_dump()
-    amount = str((given.get("limits") or {}).get(site.gpu_resource, 0))
+    return gpus_in(given, site.gpu_resource)
+
+
+def gpus_in(resources: Json, gpu_resource: str) -> int:
+    """GPUs of a container with these requests and limits."""
+    amount = str((resources.get("limits") or {}).get(gpu_resource, 0))
     return int(amount) if amount.isdecimal() else 0
 
 

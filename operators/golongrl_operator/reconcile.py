@@ -75,7 +75,7 @@ def reconcile(site: Site, seen: Seen) -> list[ReconcileResult]:
     cases = [read_case(site, run, seen.jobs, seen.now) for run in runs_of(site, seen.runs)]
     first = turn(cases)
     left = left_behind(site, {case.name for case in cases}, seen.jobs)
-    budget = shares_of(site, cases, first)
+    budget = shares_of(site, cases, first, left, seen)
     return [_outcome(site, case, first, left, budget, seen) for case in cases]
 
 

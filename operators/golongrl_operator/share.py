@@ -27,14 +27,15 @@ class GpuClaim:
     training: bool = False
 
 
-def fair_share(budget: int, claims: Sequence[GpuClaim]) -> dict[str, int]:
+def fair_share(budget: int, claims: Sequence[GpuClaim], taken: int = 0) -> dict[str, int]:
     """GPUs for each run that may train; the others are missing.
 
     Args:
         claims: older runs first.
+        taken: GPUs of the budget that are held by what is no run.
     """
     order = sorted(claims, key=lambda claim: (-claim.priority, not claim.training))
-    left, given = budget, dict[str, int]()
+    left, given = budget - taken, dict[str, int]()
     age = {claim.name: number for number, claim in enumerate(claims)}
     for claim in order:
         older = (other for other in claims[: age[claim.name]] if other.priority == claim.priority)

@@ -2,19 +2,21 @@
 
 Invariants:
 - one run uses the release's pool at a time; what still trains keeps it, then priority decides, then age;
-- RayJobs of deleted runs, and those that a person made and labelled, use the pool as well.
+- RayJobs of deleted runs, and those that a person made and labelled, use the pool as well;
+- GPUs count until what holds them is gone, whoever it belongs to (held.py).
 """
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from golongrl.kubernetes.rayjob.render import ADOPT_LABEL
-from golongrl.kubernetes.rayjob.site import Manifest, Site
+from golongrl.kubernetes.rayjob.site import Manifest, Site, pod_templates
 from golongrl_operator.api import RUN_LABEL
-from golongrl_operator.build import most_engines
-from golongrl_operator.cases import Case, owned, read_job
+from golongrl_operator.build import Meaning, most_engines
+from golongrl_operator.cases import Case, Seen, owned, read_job
 from golongrl_operator.decide import RunPhase, holder
 from golongrl_operator.evaluation import gpus_of, unfinished
+from golongrl_operator.held import engines_of, held_by_others
 from golongrl_operator.share import GpuClaim, begin, fair_share
 
 
@@ -35,27 +37,38 @@ class GpuShares:
     """Of them, those whose GPUs are still held by runs that are being suspended."""
     leaving: tuple[str, ...] = ()
     """These."""
+    others: tuple[str, ...] = ()
+    """What holds GPUs and belongs to no run."""
 
 
-def shares_of(site: Site, cases: Sequence[Case], first: str | None) -> GpuShares | None:
+def shares_of(site: Site, cases: Sequence[Case], first: str | None, left: str | None, seen: Seen) -> GpuShares | None:
     """Which runs may train, and with how many GPUs; None without a budget."""
     if not site.gpu_budget:
         return None
+    others = held_by_others(site, {case.name for case in cases if case.meaning is not None}, seen, left, first)
+    taken = sum(others.values())
     ready = [case for case in cases if case.wants and (not case.shared or case.name == first)]
     claims = {case.name: _claim(site, case) for case in ready if case.meaning is not None}
     claims |= {case.name: claim for case in cases if (claim := _evaluations_claim(site, case))}
     listed = [claims[case.name] for case in cases if case.name in claims]
-    shares = fair_share(site.gpu_budget, listed)
-    leaving = {case.name: _held(site, case) for case in cases if case.active and case.name not in shares}
-    begins = begin(site.gpu_budget, listed, shares, sum(leaving.values()))
+    shares = fair_share(site.gpu_budget, listed, taken)
+    leaving = {
+        case.name: _held(site, case, case.meaning, seen) for case in cases if case.meaning and case.name not in shares
+    }
+    begins = begin(site.gpu_budget, listed, shares, sum(leaving.values()) + taken)
     waits = {claim.name for claim in listed if claim.name in shares and not claim.training} - begins
-    return GpuShares(shares, frozenset(waits), tuple(name for name, gpus in leaving.items() if gpus))
+    late = tuple(name for name, gpus in leaving.items() if gpus)
+    return GpuShares(shares, frozenset(waits), late, tuple(others))
 
 
-def _held(site: Site, case: Case) -> int:
-    """GPUs that a run which is being suspended may still hold: its nodes are gone when its RayJob is."""
-    engines = int(((case.run.get("status") or {}).get("rollout") or {}).get("replicas", 0))
-    learner = case.meaning.learner_gpus if case.meaning else 0
+def _held(site: Site, case: Case, meaning: Meaning, seen: Seen) -> int:
+    """GPUs that a run without a share still holds: its learner until its RayJob is gone, engines while they drain."""
+    learner = engines = 0
+    if case.active:
+        learner = meaning.learner_gpus
+        engines = int(((case.run.get("status") or {}).get("rollout") or {}).get("replicas", 0))
+    if case.active or meaning.dedicated:
+        engines = max(engines, engines_of(seen.pods, case.name if meaning.dedicated else ""))
     return learner + engines * site.pool.gpus
 
 
@@ -95,9 +108,15 @@ def left_behind(site: Site, runs: Collection[str], jobs: Sequence[Manifest]) -> 
     for item in jobs:
         labels = item["metadata"].get("labels") or {}
         ours = RUN_LABEL in labels and labels.get("app.kubernetes.io/instance") == site.release
-        if ours and not owned(item, runs) and read_job(item).active:
+        if ours and not owned(item, runs) and not _dedicated(item) and read_job(item).active:
             return f"RayJob {item['metadata']['name']} of the deleted TrainingRun {labels[RUN_LABEL]}"
     return next((f"RayJob {item['metadata']['name']}" for item in adopted(site, jobs)), None)
+
+
+def _dedicated(job: Manifest) -> bool:
+    """The pods of a RayJob have the label of its run if they have a pool and a queue of their own."""
+    templates = (template.get("metadata") or {} for template in pod_templates(job))
+    return any(RUN_LABEL in (metadata.get("labels") or {}) for metadata in templates)
 
 
 def preempted(site: Site, case: Case, budget: GpuShares | None) -> str:
@@ -105,18 +124,18 @@ def preempted(site: Site, case: Case, budget: GpuShares | None) -> str:
     if budget is None or not case.wants:
         return ""
     if case.name in budget.late and not case.active:
-        return f"{', '.join(budget.leaving)} must free its GPUs first"
-    return "" if case.name in budget.shares else _over(site, _claim(site, case).least, budget.shares)
+        return f"{', '.join([*budget.leaving, *budget.others])} must free its GPUs first"
+    return "" if case.name in budget.shares else _over(site, _claim(site, case).least, budget)
 
 
 def evaluation_held(site: Site, case: Case, budget: GpuShares | None) -> str:
     """Why the run's evaluation may not have its GPUs now; empty if it may, or needs none."""
     claim = None if budget is None or case.name in budget.shares else _evaluations_claim(site, case)
-    return _over(site, claim.least, budget.shares) if claim and budget is not None else ""
+    return _over(site, claim.least, budget) if claim and budget is not None else ""
 
 
-def _over(site: Site, least: int, shares: Mapping[str, int]) -> str:
+def _over(site: Site, least: int, budget: GpuShares) -> str:
     if least > site.gpu_budget:
         return f"it needs at least {least} GPUs, and operator.gpuBudget is {site.gpu_budget}"
-    others = ", ".join(sorted(shares)) or "nobody"
-    return f"the GPU budget of {site.gpu_budget} is used by {others}"
+    users = ", ".join([*sorted(budget.shares), *budget.others]) or "nobody"
+    return f"the GPU budget of {site.gpu_budget} is used by {users}"

@@ -7,9 +7,9 @@ import pytest
 
 # Extra -> what its image must start without, and the modules and command that it runs.
 WITHOUT = {
-    "reward": ("numpy pyarrow tokenizers torch transformers ray kopf kubernetes", "golongrl.reward.app"),
+    "reward": ("numpy pyarrow tokenizers torch transformers ray kubernetes", "golongrl.reward.app"),
     "operator": ("numpy pyarrow tokenizers torch transformers ray fastapi", "golongrl_operator.app"),
-    "rollout": ("torch transformers ray fastapi kopf kubernetes", "golongrl.rollout.app"),
+    "rollout": ("torch transformers ray fastapi kubernetes", "golongrl.rollout.app"),
 }
 START = """
 import importlib, sys

@@ -10,7 +10,7 @@ import pytest
 
 from golongrl.kubernetes.kubeconfig import ClusterError
 from golongrl.kubernetes.look.queue import look_at_queue
-from golongrl.kubernetes.look.runs import run_problems
+from golongrl.kubernetes.look.runs import run_lines, run_problems
 from golongrl.kubernetes.look.status import lines
 from golongrl.queue import SampleQueue
 from support.api_server import TRAINING_RUNS, ApiServer
@@ -396,3 +396,12 @@ def test_a_job_that_kueue_has_not_admitted_names_its_queue(api: ApiServer) -> No
     job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] = "evening"
     api.put(job)
     assert look_at()[0].held == ["rayjob x is suspended: Kueue's queue evening has not admitted it"]
+
+
+def test_a_run_that_only_its_finalizers_keep_says_so() -> None:
+    metadata = {"name": "r", "deletionTimestamp": "2026-01-01T00:00:00Z", "finalizers": ["backup.example/wait", "b"]}
+    item = {"metadata": metadata, "status": {"phase": "Running", "step": "3/40"}}
+    (line,) = run_lines([item])
+    assert line == "trainingrun r: is being deleted, which waits for its finalizers: backup.example/wait, b; step 3/40"
+    del metadata["finalizers"]
+    assert next(run_lines([item])) == "trainingrun r: is being deleted; step 3/40"

@@ -1,4 +1,4 @@
-"""The whole operator in this process: real kopf, real clients, a real queue, and an API server over HTTP."""
+"""The whole operator in this process: real clients, a real queue, and an API server over HTTP."""
 
 import asyncio
 import json
@@ -54,7 +54,7 @@ def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[OperatorApi
 async def operator(redis_url: str, run: str) -> AsyncIterator[str]:
     """The operator of release `demo`; gives the address of its endpoints.
 
-    In a thread, because at its end kopf waits for every task of its loop, and the test's are in this one.
+    In a thread: its loop is its own, as in its process.
     """
     stop, port = threading.Event(), free_port()
 
@@ -267,9 +267,9 @@ async def test_a_run_from_submission_to_its_end(api: OperatorApi, redis_url: str
             {"benchmark": "mmlu-pro", "score": 53.1, "samples": 96, "expected": 100, "note": ""}
         ]
         assert mine.events[-3:] == ["EvaluationRefused", "EvaluationPending", "EvaluationSucceeded"]
+        await until(lambda: asked not in api.live("Job"), "its Job goes by the deletion policy")
         api.submit("own", own | {"ttlSecondsAfterFinished": 1})
         await until(lambda: "own" not in api.live("TrainingRun"), "its time is over")
-        assert asked not in api.live("Job")
         assert pool not in api.live("Deployment")
         assert pool not in api.live("ConfigMap")
     (lease,) = api.live("Lease").values()

@@ -3,6 +3,7 @@
 import copy
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -16,6 +17,7 @@ from golongrl_operator.build import resolve
 from golongrl_operator.cases import Seen
 from golongrl_operator.evaluation import job_of
 from golongrl_operator.events import manifest, transitions
+from golongrl_operator.held import held_by_others
 from golongrl_operator.kueue import workload
 from golongrl_operator.reconcile import ReconcileResult, adopted_notes, idle_pool, own_queues, reconcile
 from golongrl_operator.remembered import remembered
@@ -35,6 +37,7 @@ ODD: tuple[Any, ...] = (
 LATER = (timedelta(0), timedelta(days=400), -timedelta(days=2))
 KINDS = {"runs": "TrainingRun", "jobs": "RayJob", "pods": "Pod", "workloads": "Deployment", "evaluations": "Job",
          "admissions": "Workload"}  # fmt: skip
+ON_GPUS = replace(SITE, pool=SITE.pool.model_copy(update={"gpus": 8}))
 Json = dict[str, Any]
 
 
@@ -148,6 +151,7 @@ def look(world: Json, at: timedelta = timedelta(0)) -> list[ReconcileResult]:
     outcomes = reconcile(SITE, seen)
     for job in adopted(SITE, seen.jobs):
         adopted_notes(SITE, job, seen)
+    assert all(gpus > 0 for gpus in held_by_others(ON_GPUS, ["a"], seen, "RayJob x", None).values())
     sizes = list(idle_pool(SITE, outcomes, seen).values())
     for outcome in outcomes:
         hash(outcome.writes)

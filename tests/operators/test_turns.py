@@ -6,8 +6,12 @@ from typing import Any
 
 import pytest
 
+from golongrl.kubernetes.look.pods import Pod
+from golongrl.kubernetes.rayjob.site import Site, patch
+from golongrl_operator.build import objects, resolve
 from golongrl_operator.cases import Seen
-from golongrl_operator.reconcile import reconcile
+from golongrl_operator.evaluation import job_of
+from golongrl_operator.reconcile import ReconcileResult, reconcile
 from support.training_runs import NOW, PICTURE, SITE, a_job, a_run, one
 
 
@@ -133,3 +137,112 @@ def test_a_budget_that_shrinks_suspends_the_run_of_the_lowest_priority_and_gives
     assert [item.status["phase"] for item in told] == ["Waiting", "Running"]
     (back, _) = reconcile(site, Seen(NOW, runs, jobs[1:]))
     assert back.apply
+
+
+def engine(name: str, run: str = "", phase: str = "Running") -> Pod:
+    return Pod(name, "rollout", phase, True, 0, "", run=run)
+
+
+def gpu_site(budget: int) -> Site:
+    """Learners of 8 GPUs and engines of 8."""
+    workers = {"containers": [{"name": "ray-worker", "resources": {"limits": {"nvidia.com/gpu": "8"}}}]}
+    groups = {"workerGroupSpecs": [{"groupName": "ranks", "template": {"spec": workers}}]}
+    rayjob = patch(SITE.rayjob, {"spec": {"rayClusterSpec": groups}})
+    return replace(SITE, rayjob=rayjob, pool=SITE.pool.model_copy(update={"gpus": 8}), gpu_budget=budget)
+
+
+def made_by(site: Site, run: dict[str, Any]) -> dict[str, Any]:
+    job = copy.deepcopy(objects(site, run, resolve(site, run), 0)[1])
+    return {**job, "status": {"jobDeploymentStatus": "Running", "jobStatus": "RUNNING"}}
+
+
+RANKS: dict[str, Any] = {"recipe": {"learner": {"ranks": 8}}}
+EVALUATES: dict[str, Any] = {"suite": "general", "resources": {"limits": {"nvidia.com/gpu": 8}}}
+
+
+@pytest.mark.parametrize("how", ["finalizer", "gone", "invalid"])
+def test_gpus_of_a_run_that_nobody_asks_any_more_count_until_they_are_free(how: str) -> None:
+    """Somebody else's finalizer keeps a deleted run, or its objects are orphans, or its spec was spoilt."""
+    site = gpu_site(40)
+    old = gpu_run("old", 0, 0, **RANKS)
+    job, engines = made_by(site, old), [engine("e-0", "old"), engine("e-1", "old")]
+    runs = [old, gpu_run("new", 1, 9, **RANKS)]
+    if how == "finalizer":
+        old["metadata"] |= {"deletionTimestamp": "2026-01-01T00:00:00Z", "finalizers": ["backup.example/wait"]}
+    elif how == "gone":
+        del runs[0]
+    else:
+        old["spec"]["rollout"]["minReplicas"] = "two"
+
+    def new(seen: Seen) -> ReconcileResult:
+        return next(item for item in reconcile(site, seen) if item.run["metadata"]["name"] == "new")
+
+    waits = new(Seen(NOW, runs, [job], engines))
+    assert (waits.status["phase"], waits.apply) == ("Waiting", ())
+    name = job["metadata"]["name"]
+    assert waits.status["message"] == (
+        f"waiting: the GPU budget of 40 is used by RayJob {name} of TrainingRun old, the engines of TrainingRun old"
+    )
+    # Its RayJob is gone and its engines drain: 24 of 40 are free.
+    assert new(Seen(NOW, runs, [], engines)).apply
+    ended = [engine("e-0", "old", "Succeeded"), engine("e-1", "old", "Failed")]
+    assert new(Seen(NOW, runs, [], ended)).apply
+
+
+def test_a_run_that_trains_grows_only_into_what_a_deleted_one_has_freed() -> None:
+    site = gpu_site(64)
+    gone, run = gpu_run("gone", 0, 0, **RANKS), gpu_run("run", 1, 0, **RANKS)
+    run["spec"]["rollout"] = {"dedicated": True, "replicas": 9}
+    left = Seen(NOW, [run], [made_by(site, gone), made_by(site, run)], [engine("e-0", "gone"), engine("e-1", "gone")])
+    (told,) = reconcile(site, left)
+    # 64 - 8 - 16 - 8: four engines.
+    assert told.status["rollout"]["desired"] == 4
+    (told,) = reconcile(site, replace(left, jobs=left.jobs[1:], pods=()))
+    assert told.status["rollout"]["desired"] == 7
+
+
+def test_an_evaluation_of_a_deleted_run_counts_until_it_has_ended() -> None:
+    site = gpu_site(16)
+    gone = gpu_run("gone", 0, 0, evaluation=EVALUATES, **RANKS)
+    job = job_of(site, gone, resolve(site, gone), 7)
+    run = gpu_run("run", 1, 0, **RANKS)
+    run["spec"]["rollout"] = {"dedicated": True, "replicas": 1}
+    (told,) = reconcile(site, Seen(NOW, [run], evaluations=[job]))
+    assert told.status["message"] == (
+        f"waiting: the GPU budget of 16 is used by Job {job['metadata']['name']} of TrainingRun gone"
+    )
+    job["status"] = {"conditions": [{"type": "Failed", "status": "True"}]}
+    (told,) = reconcile(site, Seen(NOW, [run], evaluations=[job]))
+    assert told.apply
+
+
+def test_a_rayjob_that_a_person_made_counts_with_the_pool_it_uses() -> None:
+    site = gpu_site(40)
+    mine = made_by(site, a_run("x", **RANKS))
+    mine["metadata"] = {"name": "mine", "labels": {"golongrl.io/run": "demo"}}
+    pods = [engine("demo-golongrl-rollout-0"), engine("demo-golongrl-rollout-1")]
+    run = gpu_run("run", 1, 0, **RANKS)
+    (told,) = reconcile(site, Seen(NOW, [run], [mine], pods))
+    assert told.status["message"] == (
+        "waiting: the GPU budget of 40 is used by RayJob mine, the engines of the release's pool"
+    )
+    # Without it the pool is drained first.
+    (told,) = reconcile(site, Seen(NOW, [run], [], [*pods, engine("demo-golongrl-rollout-2")]))
+    assert told.status["phase"] == "Waiting"
+    (told,) = reconcile(site, Seen(NOW, [run], [], pods))
+    assert told.apply
+
+
+def test_engines_of_a_suspended_run_count_while_they_drain() -> None:
+    site = gpu_site(32)
+    old, new = gpu_run("old", 0, 0, suspend=True, **RANKS), gpu_run("new", 1, 0, **RANKS)
+    drains = [engine("e-0", "old"), engine("e-1", "old")]
+    (_, told) = reconcile(site, Seen(NOW, [old, new], [], drains))
+    assert told.status["message"] == "waiting: old must free its GPUs first"
+    (_, told) = reconcile(site, Seen(NOW, [old, new], [], drains[:1]))
+    assert told.status["message"] == "creating RayJob " + told.apply[-1]["metadata"]["name"]
+
+
+def test_a_deleted_run_with_a_pool_of_its_own_does_not_block_the_release_s() -> None:
+    gone, run = a_run("gone", rollout={"dedicated": True}), a_run("next", 1)
+    assert one(run, a_job(gone)).apply

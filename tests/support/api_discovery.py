@@ -1,4 +1,4 @@
-"""Which kinds an API server says it has, for helm, kubectl and kopf."""
+"""Which kinds an API server says it has, for helm and kubectl."""
 
 from collections.abc import Mapping
 from typing import Any

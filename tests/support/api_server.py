@@ -1,4 +1,4 @@
-"""An API server in memory, over real HTTP, for the real helm, kopf and Kubernetes client.
+"""An API server in memory, over real HTTP, for the real helm and Kubernetes client.
 
 It has storage, discovery, watches, patches, server-side apply, foreground deletion, exec, and the refusals that an
 upgrade can meet: ownership of objects that exist, immutable fields (422), fields that somebody else has set (409). It

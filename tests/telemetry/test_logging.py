@@ -41,7 +41,7 @@ import logging, structlog
 from golongrl.telemetry.logging import configure
 configure("reward", "demo", level="DEBUG")
 structlog.get_logger("golongrl.reward.app").debug("ours", ids=[1, 2, 3], text="x" * 5000, error="AUTH env-word")
-for name in ("httpcore.http11", "urllib3", "uvicorn", "kopf"):
+for name in ("httpcore.http11", "urllib3", "uvicorn"):
     logging.getLogger(name).debug("request body: a prompt, Authorization: Bearer env-word")
 logging.getLogger("httpx").info("a line for each request")
 logging.getLogger("asyncio").info("a library's news")

@@ -7,7 +7,7 @@ Kinds are named here instead of discovered: discovery has no deadline, and keeps
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -27,6 +27,10 @@ Json = dict[str, Any]
 
 # Of one call with its whole answer. A list of a thousand pods takes a second or two.
 CALL_S: Final = 10.0
+# The server ends a watch after this, so that a connection that died silently lasts no longer.
+WATCH_S: Final = 300
+# Of one event. An object is stored with 1.5 MiB at most, and is sent in a few MiB.
+_LONGEST_EVENT: Final = 16 << 20
 # An answer that is not the API server's own JSON is quoted up to here.
 _QUOTED: Final = 200
 _NO_SERVER: Final = "the answer is not JSON of the Kubernetes API: is this an API server?"
@@ -113,6 +117,31 @@ class Cluster:
             raise ClusterError(f"{self._where}: list of {kind.plural}: {_NO_SERVER}")
         # Items of a list come without their kind.
         return [{"kind": kind.name, **read} for item in items if (read := fit_object(kind.name, item)) is not None]
+
+    async def watch(self, kind: ObjectKind, labels: str | None = None) -> AsyncGenerator[Json]:
+        """Events of a kind, first those of what is there, until the server ends the watch. Raises ClusterError."""
+        what = f"watch of {kind.plural}"
+        path = self._resource(kind).path(namespace=self._place(kind))
+        given = {"watch": "true", "timeout_seconds": WATCH_S, "label_selector": labels}
+        limit_s = WATCH_S + CALL_S
+        opened = await self._call(
+            what, lambda: self._dynamic.request("get", path, serialize=False, _request_timeout=limit_s, **given)
+        )
+        try:
+            line = bytearray()
+            while chunk := await self._call(what, opened.content.readany, limit_s):
+                *ends, rest = chunk.split(b"\n")
+                for end in ends:
+                    if whole := bytes(line + end).strip():
+                        yield self._event(what, whole)
+                    line.clear()
+                line += rest
+                if len(line) > _LONGEST_EVENT:
+                    raise ClusterError(f"{self._where}: {what}: an event has more than {_LONGEST_EVENT} bytes")
+            if whole := bytes(line).strip():
+                yield self._event(what, whole)
+        finally:
+            opened.close()
 
     async def get(self, kind: ObjectKind, name: str) -> Json:
         """One object. Raises ClusterError."""
@@ -262,6 +291,20 @@ class Cluster:
     def _place(self, kind: ObjectKind) -> str | None:
         return self.namespace if kind.namespaced else None
 
+    def _event(self, what: str, line: bytes) -> Json:
+        """One event of a watch; an event that is an error is raised."""
+        try:
+            found: Json | None = fit(json.loads(line), _EVENT)
+        except (ValueError, RecursionError):
+            found = None
+        if found is None:
+            shown = line[:_QUOTED].decode(errors="replace")
+            raise ClusterError(f"{self._where}: {what}: no event of the Kubernetes API: {shown!r}")
+        if found["type"] == "ERROR":
+            told = found["object"]
+            raise _refusal(f"{self._where}: {what}", told.get("code", 0), " ".join(told.get("message", "").split()))
+        return found
+
     async def _ask(self, what: str, call: Callable[[], Awaitable[Any]]) -> Json:
         """A call whose answer is an object. A proxy may send a failure, or a page of its own, with the code 200."""
         found = await self._call(what, call)
@@ -272,10 +315,10 @@ class Cluster:
             raise _refusal(f"{self._where}: {what}", refusal.get("code", 0), refusal.get("message", ""))
         return found
 
-    async def _call(self, what: str, call: Callable[[], Awaitable[Any]]) -> Any:
+    async def _call(self, what: str, call: Callable[[], Awaitable[Any]], limit_s: float = CALL_S) -> Any:
         where = f"{self._where}: {what}"
         try:
-            async with asyncio.timeout(CALL_S):
+            async with asyncio.timeout(limit_s):
                 return await call()
         except ApiException as error:
             raise _refusal(where, int(error.status or 0), _message(error)) from error
@@ -316,6 +359,7 @@ def _plain(_: object, answer: Json) -> Json:
 
 
 _JSON: Final[Mapping[str, Any]] = {"serializer": _plain}
+_EVENT: Final = {"type!": text, "object!": {"code": count, "message": text}}
 _STREAMS: Final = (("stdout", "true"), ("stderr", "true"))
 
 _REFUSALS: Final[dict[int, tuple[type[ClusterError], str]]] = {

@@ -96,6 +96,7 @@ _TEXTS: Final[Form] = {"*": text}
 _METADATA: Final[Form] = {
     "name!": name, "namespace": text, "uid": text, "resourceVersion": text, "generation": count,
     "creationTimestamp": moment, "deletionTimestamp": moment, "labels": _TEXTS, "annotations": _TEXTS,
+    "finalizers": [text],
     "ownerReferences": [{"kind": text, "name": text, "uid": text, "apiVersion": text, "controller": flag}],
 }  # fmt: skip
 _CONDITIONS: Final[Form] = [

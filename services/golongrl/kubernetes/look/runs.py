@@ -14,10 +14,18 @@ def run_lines(runs: Iterable[Json]) -> Iterator[str]:
     """A line for each TrainingRun."""
     for item in runs:
         status = item.get("status") or {}
-        phase = status.get("phase") or "no operator has seen it"
+        phase = _deleted(item["metadata"]) or status.get("phase") or "no operator has seen it"
         figures = [f"step {status['step']}"] if status.get("step") else []
         message = [status["message"]] if status.get("message") else []
         yield f"trainingrun {item['metadata']['name']}: {'; '.join([phase, *figures, *message])}"
+
+
+def _deleted(metadata: Json) -> str:
+    """That it is only kept by its finalizers; empty if it is not being deleted."""
+    if "deletionTimestamp" not in metadata:
+        return ""
+    waits = ", ".join(metadata.get("finalizers") or [])
+    return "is being deleted" + (f", which waits for its finalizers: {waits}" if waits else "")
 
 
 def suspended_runs(runs: Iterable[Json]) -> list[str]:

@@ -197,24 +197,32 @@ def check(job: Manifest, recipe: Recipe, gpu_resource: str) -> int:
     Raises:
         RayJobError: it is not a RayJob that trains, or its workers have another number of GPUs than the recipe ranks.
     """
-    try:
-        cluster = _RayJob.model_validate(job).spec.ray_cluster_spec
-    except ValidationError as error:
-        raise RayJobError(f"RayJob: {recipes.explain(error, _RayJob)}") from error
-    if cluster is None:
-        return 0
-    gpus = 0
-    for number, group in enumerate(cluster.worker_group_specs):
-        for container in group.template.spec.containers:
-            amount = str(container.resources.limits.get(gpu_resource, 0))
-            if not amount.isdecimal():
-                raise RayJobError(f"RayJob: worker group {number}: {gpu_resource}: {amount!r} is not a whole number")
-            gpus += group.replicas * int(amount)
+    gpus = worker_gpus(job, gpu_resource)
     if gpus and gpus != recipe.learner.ranks:
         raise RayJobError(
             f"RayJob: its workers have {gpus} GPUs ({gpu_resource}), but the recipe's learner.ranks is "
             f"{recipe.learner.ranks}; the two must be equal"
         )
+    return gpus
+
+
+def worker_gpus(job: Manifest, gpu_resource: str) -> int:
+    """The GPUs of the workers of a RayJob; 0 if it uses an existing cluster.
+
+    Raises:
+        RayJobError: it is not a RayJob that trains.
+    """
+    try:
+        cluster = _RayJob.model_validate(job).spec.ray_cluster_spec
+    except ValidationError as error:
+        raise RayJobError(f"RayJob: {recipes.explain(error, _RayJob)}") from error
+    gpus = 0
+    for number, group in enumerate(cluster.worker_group_specs if cluster else ()):
+        for container in group.template.spec.containers:
+            amount = str(container.resources.limits.get(gpu_resource, 0))
+            if not amount.isdecimal():
+                raise RayJobError(f"RayJob: worker group {number}: {gpu_resource}: {amount!r} is not a whole number")
+            gpus += group.replicas * int(amount)
     return gpus
 
 
