@@ -145,3 +145,26 @@ async def test_a_client_that_is_killed_before_each_of_its_calls_does_them_once(s
         connection._once = killed_before  # type: ignore[method-assign]
         await lived(queue)
         assert killed > 10
+
+
+async def test_a_server_that_is_full_before_each_call_does_it_once_there_is_room(server: EmbeddedServer) -> None:
+    async with (
+        SampleQueue.from_url(server.url, "r", patience=HASTY) as queue,
+        redis.asyncio.Redis.from_url(server.url) as admin,
+    ):
+        connection, refused = queue._connection, 0
+        once = connection._once
+
+        async def full_before(*args: Any) -> Any:
+            nonlocal refused
+            await admin.config_set("maxmemory", 1)
+            try:
+                return await once(*args)
+            except redis.OutOfMemoryError:
+                refused += 1
+                await admin.config_set("maxmemory", 0)
+                return await once(*args)
+
+        connection._once = full_before  # type: ignore[method-assign]
+        await lived(queue)
+        assert refused > 4

@@ -26,8 +26,9 @@ async def message(reader: asyncio.StreamReader) -> bytes:
 
 
 @asynccontextmanager
-async def lying(redis_url: str, command: bytes, lie: bytes) -> AsyncIterator[str]:
-    """The URL of a proxy that answers `command` with `lie` and ends the connection, and passes on all others."""
+async def lying(redis_url: str, command: bytes, lie: bytes | Callable[[bytes], bytes]) -> AsyncIterator[str]:
+    """The URL of a proxy that answers `command` with `lie` and ends the connection, and passes on all others. A
+    function makes it of the true answer."""
     host, port = urlsplit(redis_url).hostname, urlsplit(redis_url).port
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -36,7 +37,8 @@ async def lying(redis_url: str, command: bytes, lie: bytes) -> AsyncIterator[str
             while True:
                 asked = await message(reader)
                 if command in asked[:40]:
-                    writer.write(lie)
+                    onward.write(asked if callable(lie) else b"")
+                    writer.write(lie(await message(behind)) if callable(lie) else lie)
                     await writer.drain()
                     return
                 onward.write(asked)
@@ -138,3 +140,33 @@ async def test_a_strange_answer_to_another_command_is_one_line(
     ):
         for call in (lambda: queue.attach(0), lambda: queue.peek("0-0"), queue.inspect_server, queue.forget):
             await is_refused(call)
+
+
+@pytest.mark.parametrize("bits", [0x01, 0x80])
+@pytest.mark.parametrize("name", ["lease", "take"])
+async def test_a_changed_byte_of_an_answer_is_one_line(play: Play, redis_url: str, name: str, bits: int) -> None:
+    """It could name another row or version, or call a sound group unfit."""
+    await play.start(max_staleness=4)
+    for lease in await play.leases(2):
+        await play.submit(lease)
+    assert await play.batch(1) == ["0-0", "0-1"]
+    patience = Patience(total_s=0.05, first_pause_s=0.01, longest_pause_s=0.01)
+    for offset in range(6, 220, 11):
+        changed: list[bool] = []
+
+        def change(answer: bytes, offset: int = offset, changed: list[bool] = changed) -> bytes:
+            # The line end is no part of a value.
+            changed.append(offset < len(answer) - 2 and b"NOSCRIPT" not in answer)
+            return answer[:offset] + bytes([answer[offset] ^ bits]) + answer[offset + 1 :] if changed[-1] else answer
+
+        async with (
+            lying(redis_url, b"EVALSHA", change) as url,
+            SampleQueue.from_url(url, play.queue.run, patience=patience, incarnation="same") as queue,
+        ):
+            calls = {
+                "lease": lambda queue=queue: queue.lease("x", 0, request_id="one"),
+                "take": lambda queue=queue: queue.take(play.fence, 1),
+            }
+            assert await is_refused(calls[name]) or not changed[0], f"byte {offset}"
+    stats = await play.queue.stats()
+    assert (stats.in_batches, stats.leased, stats.set_aside) == (2, name == "lease", 0)
