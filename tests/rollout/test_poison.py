@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from golongrl.rollout.groups.assemble import ForeignWeightsError, version_spans
 from golongrl.rollout.sglang.answers import parse_checksums, parse_generation, parse_json, parse_model_info
 from golongrl.rollout.sglang.client import EngineClient
 from golongrl.rollout.sglang.errors import EngineError, EngineProtocolError, EngineRefusedError
@@ -205,3 +206,23 @@ def test_the_other_answers_are_usable_or_a_protocol_error(body: dict[str, Any]) 
 def test_bytes_are_an_object_or_a_protocol_error(content: bytes) -> None:
     with suppress(EngineProtocolError):
         assert isinstance(parse_json(content, "x"), dict)
+
+
+@pytest.mark.parametrize(
+    "version", ["9" * 5000, "3" * 16, "-1", "1.0", "\u00b2", "\u0663", "", " 1", "default", "4", "0"]
+)
+def test_a_version_that_the_worker_did_not_adopt_is_an_error_in_one_short_line(version: str) -> None:
+    body = changed("meta_info.weight_versions", [{"version": version, "start": 0, "end": 3}])
+    answer = parse_generation(body, "r", VOCABULARY)
+    with pytest.raises(ForeignWeightsError) as error:
+        version_spans(answer, 1, 2)
+    assert len(str(error.value)) < 200
+
+
+def test_versions_that_go_back_within_an_answer_are_the_versions_of_its_tokens() -> None:
+    """An engine that was restarted with the weights it began with; the queue has the group's row dealt again."""
+    back = [{"version": "2", "start": 0, "end": 1}, {"version": "1", "start": 1, "end": 3}]
+    answer = parse_generation(changed("meta_info.weight_versions", back), "r", VOCABULARY)
+    assert [span.version for span in version_spans(answer, 1, 2)] == [2, 1]
+    with pytest.raises(ForeignWeightsError, match=r"tokens 1\.\.3 are from weights"):
+        version_spans(answer, 2, 2)

@@ -1,5 +1,6 @@
 """What a process waits for: registered, published, and read back."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -72,6 +73,14 @@ def test_what_is_published_is_bounded_and_reads_back(waits: list[PendingWait]) -
     assert len(found) == min(MOST, len(waits))
     assert [wait.for_s for wait in found] == sorted((wait.for_s for wait in waits), reverse=True)[:MOST]
     assert all(len(wait.what) <= 200 for wait in found)
+
+
+@pytest.mark.parametrize("seconds", ["Infinity", "-Infinity", "NaN", "1" + "0" * 400])
+@pytest.mark.parametrize("place", [2, 3, 4])
+def test_a_number_that_no_clock_shows_reads_as_no_wait_or_as_one(place: int, seconds: str) -> None:
+    row = ['"redis"', '"x"', "1.0", "2.0", "1", '"s"']
+    row[place] = seconds
+    assert len(loads(f"[[{','.join(row)}]]")) <= 1
 
 
 @given(st.text() | st.recursive(st.none() | st.integers(), st.lists).map(str))

@@ -25,7 +25,8 @@ def test_a_look_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert WatchRecord.read(tmp_path) == written
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "5", '{"at": "x", "states": {}, "stalls": []}', '{"at": 1}', "\udcff"])
+@pytest.mark.parametrize("text", ["", "{", "[]", "5", '{"at": "x", "states": {}, "stalls": []}', '{"at": 1}', "\udcff",
+                                  '{"at": 1' + "0" * 400 + ', "states": {}, "stalls": []}'])  # fmt: skip
 def test_a_file_that_is_no_look_is_none(tmp_path: Path, text: str) -> None:
     (tmp_path / FILE).write_text(text, errors="surrogateescape")
     assert WatchRecord.read(tmp_path) is None

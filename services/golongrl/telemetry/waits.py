@@ -121,5 +121,5 @@ def loads(text: str) -> list[PendingWait]:
             )
             for on, what, for_s, deadline, count, unit in json.loads(text or "[]")
         ]
-    except (ValueError, TypeError, RecursionError):
+    except (ValueError, OverflowError, TypeError, RecursionError):
         return []

@@ -44,7 +44,7 @@ class WatchRecord:
             found = json.loads((folder / FILE).read_text("utf-8"))
             states = {str(name): str(state) for name, state in found["states"].items()}
             return cls(float(found["at"]), states, tuple(map(str, found["stalls"])))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        except (OSError, ValueError, OverflowError, KeyError, TypeError, AttributeError, RecursionError):
             return None
 
     def write(self, folder: Path) -> None:

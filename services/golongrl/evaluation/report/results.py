@@ -195,7 +195,7 @@ def collect(out: Path) -> dict[str, Any]:
 
 def _point_order(folder: Path) -> tuple[int, str]:
     step = folder.name.rpartition("-")[2]
-    return (int(step) if step.isdigit() else -1, folder.name)
+    return (int(step) if step.isdecimal() else -1, folder.name)
 
 
 def _row(found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

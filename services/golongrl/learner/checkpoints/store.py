@@ -235,7 +235,7 @@ def _sums(folder: Path) -> dict[str, FileSum]:
     try:
         listed = json.loads((folder / MANIFEST).read_text("utf-8"))["files"]
         return {name: FileSum(int(entry["bytes"]), str(entry["sha256"])) for name, entry in listed.items()}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, OverflowError, TypeError, KeyError, AttributeError, RecursionError) as error:
         reason = getattr(error, "strerror", None) or error
         raise CheckpointError(f"checkpoint {folder}: {MANIFEST} cannot be read: {reason}") from error
 

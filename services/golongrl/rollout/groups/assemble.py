@@ -3,6 +3,7 @@
 Invariant: a token whose weights the worker did not put into the engine never gets into a group.
 """
 
+import reprlib
 from collections.abc import Iterable, Mapping, Sequence
 
 from golongrl.data.prepared import PreparedRow
@@ -13,6 +14,9 @@ from golongrl.rollout.sglang.answers import Generation
 from golongrl.rollout.sglang.errors import EngineError
 from golongrl.routes.groups import GroupRoutes
 from golongrl.routes.reference import RoutesReference
+
+# No version has more: they are steps of a run.
+_MOST_DIGITS = 15
 
 
 class ForeignWeightsError(EngineError):
@@ -60,11 +64,10 @@ def version_spans(answer: Generation, oldest: int, newest: int | None) -> tuple[
     """
     spans = []
     for span in answer.spans:
-        version = int(span.version) if span.version.isdecimal() else -1
+        version = int(span.version) if span.version.isdecimal() and len(span.version) <= _MOST_DIGITS else -1
         if newest is None or not oldest <= version <= newest:
-            raise ForeignWeightsError(
-                f"{answer.rid}: tokens {span.start}..{span.end} are from weights {span.version!r}"
-            )
+            shown = reprlib.repr(span.version)
+            raise ForeignWeightsError(f"{answer.rid}: tokens {span.start}..{span.end} are from weights {shown}")
         spans.append(VersionSpan(version, span.start, span.end))
     return tuple(spans)
 

@@ -188,7 +188,7 @@ class EngineClient(EngineHttp):
         try:
             loads = [(float(load["token_usage"]), int(load["num_waiting_reqs"])) for load in body["loads"]]
             retracted = sum(int(load["queues"]["retracted"]) for load in body["loads"])
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise EngineProtocolError(f"GET /v1/loads at {self.url}: no usable figures ({error!r})") from error
         if not all(0 <= share <= 1 for share, _ in loads) or not loads:
             raise EngineProtocolError(f"GET /v1/loads at {self.url}: no token_usage in [0, 1]")
