@@ -16,7 +16,7 @@ from golongrl.kubernetes.rayjob import site as rayjobs
 from golongrl.kubernetes.rayjob.load import merge
 from golongrl.kubernetes.rayjob.site import Manifest, Site
 from golongrl.recipe import Recipe
-from golongrl.recipe.models import Section
+from golongrl.recipe.fields import Section
 from golongrl_operator.api import ATTEMPT, CONTENT, GROUP, KIND, RUN_LABEL, VERSION, Spec
 from golongrl_operator.placement import KEYS as PLACED
 from golongrl_operator.placement import given, place

@@ -105,6 +105,7 @@ def check(
     from golongrl.data.pipeline import absent
     from golongrl.evaluation.held_out import HeldOutSuite
     from golongrl.learner.checkpoints.resume import resume_note
+    from golongrl.learner.checkpoints.store import AUTO, NEVER, glance
     from golongrl.learner.recipe_warnings import recipe_warnings
     from golongrl.recipe.functions import check_functions
 
@@ -114,6 +115,8 @@ def check(
     check_functions(checked)
     if note := resume_note(checked.learner.resume):
         print(f"note: {note}", file=sys.stderr)
+    elif checked.learner.resume not in (AUTO, NEVER):
+        glance(Path(checked.learner.resume))
     if (suite := HeldOutSuite.of(checked)) is not None:
         suite.check()
     for note in absent(checked):

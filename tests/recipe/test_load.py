@@ -167,3 +167,25 @@ def test_a_place_with_a_secret_is_refused_because_recipes_are_kept_and_shown(key
     with pytest.raises(RecipeError, match=rf"{key}.*environment variable") as error:
         load("quickstart", [f"{key}='{url}'"])
     assert "hidden" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("name=A_B", 'name: "A_B" cannot be used: use lower-case letters, digits, - and .'),
+        ("telemetry.otlp_endpoint=localhost:4317", '"localhost:4317" cannot be used: write it as http://HOST:PORT'),
+        ("telemetry.otlp_endpoint=http://u:secret@x", "http://HOST:PORT, without a user or password"),
+        ("learner.wandb_project=a/b", 'learner.wandb_project: "a/b" cannot be used: leave out / '),
+        ("data.tasks=[]", "data.tasks: it has 0 entries, at least 1 are needed"),
+        ("data.tasks=[T10]", "data.tasks.0: Input should be 'T1'"),
+        ("data.task_weights={X: 1}", "data.task_weights.X: Input should be 'T1'"),
+        (r'name="\ud800"', "name: it has half of a character"),
+        (r'data.task_weights={"\udfff": 1}', r"data.task_weights.\udfff: it has half of a character"),
+    ],
+)
+def test_what_a_form_asks_for_is_said_in_words(override, line):
+    with pytest.raises(RecipeError) as caught:
+        load("quickstart", [override])
+    message = str(caught.value)
+    assert line in message
+    assert all(word not in message for word in ("secret", "pattern", "Tuple", "[key]", "\n"))

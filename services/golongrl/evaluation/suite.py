@@ -16,8 +16,8 @@ from golongrl import yaml_text
 from golongrl.errors import InputError
 from golongrl.evaluation.kinds import Rule
 from golongrl.evaluation.registry import BENCHMARKS, SUITES
+from golongrl.recipe.fields import NonNegativeFloat, Place, PositiveFloat, PositiveInt, Section
 from golongrl.recipe.load import file_text, read_mapping
-from golongrl.recipe.models import NonNegativeFloat, Place, PositiveFloat, PositiveInt, Section
 
 # The judge of the released evaluation is asked for a sentence and a verdict; a judge that thinks needs room for it.
 _JUDGE_TOKENS = 8192

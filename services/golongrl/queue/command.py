@@ -137,7 +137,9 @@ def _end_set_aside(redis_url: str, run: str, uids: list[str], everyone: bool, *,
         return [uid for uid in chosen if not await call(uid)]
 
     if missing := _look(redis_url, run, end):
-        raise QueueError(f"run {run} has not set aside {', '.join(missing)}")
+        raise QueueError(
+            f"run {run} has not set aside {', '.join(missing)}; `golongrl queue set-aside list` says what it has"
+        )
 
 
 def _look(url: str, run: str, ask: "Callable[[SampleQueue], Awaitable[T]]") -> T:

@@ -1,5 +1,6 @@
 """Recipes: what a run is. `load("quickstart", ["queue.max_staleness=0"])` gives a checked, immutable `Recipe`."""
 
+from golongrl.recipe.fields import TaskType
 from golongrl.recipe.load import (
     RecipeError,
     dump,
@@ -22,7 +23,6 @@ from golongrl.recipe.models import (
     Recipe,
     Reward,
     Rollout,
-    TaskType,
     Telemetry,
 )
 

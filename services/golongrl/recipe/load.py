@@ -17,8 +17,9 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from golongrl import yaml_text
-from golongrl.errors import InputError
+from golongrl.errors import InputError, has_half_character, without_secrets
 from golongrl.reading import read_text
+from golongrl.recipe.fields import COLLECTOR, NAME, PROJECT
 from golongrl.recipe.models import Recipe
 
 
@@ -237,6 +238,9 @@ def parse(tree: Mapping[str, Any], origin: str = "recipe") -> Recipe:
     Raises:
         RecipeError: naming every fault found.
     """
+    for path, value in _leaves(tree):
+        if has_half_character(f"{path} {value}"):
+            raise RecipeError(f"recipe {origin}: {ascii(path)[1:-1]}: it has half of a character (\\ud800 to \\udfff)")
     try:
         # JSON mode: strict types, but a YAML list may fill a tuple.
         return Recipe.model_validate_json(plain_json(tree, f"recipe {origin}"))
@@ -303,10 +307,21 @@ def override(tree: dict[str, Any], item: str) -> None:
 
 def explain(error: ValidationError, model: type[BaseModel]) -> str:
     """All faults that `model` found, in one line, a misspelt key before what it left out; many are counted."""
-    found = sorted(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
+    # A list counts as empty as soon as one of its entries is wrong.
+    inside = {problem["loc"][:-1] for problem in error.errors()}
+    told = [problem for problem in error.errors() if problem["type"] != "too_short" or problem["loc"] not in inside]
+    found = sorted(told, key=lambda problem: problem["type"] != "extra_forbidden")
     lines = list(dict.fromkeys(_explain(problem, model) for problem in found))
     more = f" (and {len(lines) - MOST_FAULTS} more)" if len(lines) > MOST_FAULTS else ""
     return "; ".join(lines[:MOST_FAULTS]) + more
+
+
+# What a pattern of the recipe's asks for.
+_ASKED = {
+    NAME: "use lower-case letters, digits, - and ., with a letter or digit at both ends and around each dot",
+    COLLECTOR: "write it as http://HOST:PORT, without a user or password",
+    PROJECT: "leave out / \\ # ? % and :",
+}
 
 
 def _explain(error: ErrorDetails, model: type[BaseModel]) -> str:
@@ -318,6 +333,12 @@ def _explain(error: ErrorDetails, model: type[BaseModel]) -> str:
     if error["type"] == "missing":
         return f"missing key {path}"
     message = error["msg"].removeprefix("Value error, ")
+    path = path.removesuffix(".[key]")
+    if error["type"] == "string_pattern_mismatch" and (asked := _ASKED.get(error["ctx"]["pattern"])):
+        shown = without_secrets(json.dumps(error["input"], ensure_ascii=False), {})
+        message = f"{shown[:_SHOWN]} cannot be used: {asked}"
+    if error["type"] == "too_short":
+        message = f"it has {error['ctx']['actual_length']} entries, at least {error['ctx']['min_length']} are needed"
     if error["type"] == "string_type" and isinstance(error["input"], bool | int | float):
         message += f"; it is read as {json.dumps(error['input'])}: put quotes around a text"
     return f"{path}: {message}" if path else message

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pydantic import SecretStr
 
 from golongrl.errors import InputError
-from golongrl.recipe.models import MAX_DEADLINE_S
+from golongrl.recipe.fields import MAX_DEADLINE_S
 
 MIB = 1 << 20
 

@@ -6,7 +6,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from golongrl.errors import url_without_secret
 from golongrl.llm import Budget, Endpoint
-from golongrl.recipe.models import (
+from golongrl.recipe.fields import (
     NonNegativeFloat,
     NonNegativeInt,
     Place,

@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from golongrl.data.construct.generate_models import Generate, Passrate, Verify
-from golongrl.recipe.models import (
+from golongrl.recipe.fields import (
     NAME,
     NonNegativeFloat,
     NonNegativeInt,

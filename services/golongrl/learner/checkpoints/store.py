@@ -219,6 +219,16 @@ def read(folder: Path) -> Checkpoint:
     return Checkpoint(folder, state, rows)
 
 
+def glance(folder: Path) -> None:
+    """Look at the names and sizes of a checkpoint's files; `read` also compares their content, which takes minutes.
+
+    Raises:
+        CheckpointError: as `read` does.
+    """
+    if _state(folder).schema != 1:
+        _check_sizes(folder, _sums(folder))
+
+
 def _state(folder: Path) -> LearnerState:
     try:
         fields = json.loads((folder / STATE).read_text("utf-8"))
@@ -242,6 +252,14 @@ def _sums(folder: Path) -> dict[str, FileSum]:
 
 def _check_sums(folder: Path, sums: dict[str, FileSum]) -> None:
     """All sizes first, since those cost nothing; then all content, several files at a time."""
+    _check_sizes(folder, sums)
+    with ThreadPoolExecutor(_READERS) as pool:
+        for (name, expected), found in zip(sums.items(), pool.map(lambda name: _sum(folder, name), sums), strict=True):
+            if found != expected:
+                raise CheckpointError(f"checkpoint {folder}: {name} is damaged: its content changed after it was saved")
+
+
+def _check_sizes(folder: Path, sums: dict[str, FileSum]) -> None:
     for name, expected in sums.items():
         try:
             size = (folder / name).stat().st_size
@@ -249,10 +267,6 @@ def _check_sums(folder: Path, sums: dict[str, FileSum]) -> None:
             raise CheckpointError(f"checkpoint {folder}: {name} is missing") from error
         if size != expected.bytes:
             raise CheckpointError(f"checkpoint {folder}: {name} has {size} bytes of {expected.bytes}")
-    with ThreadPoolExecutor(_READERS) as pool:
-        for (name, expected), found in zip(sums.items(), pool.map(lambda name: _sum(folder, name), sums), strict=True):
-            if found != expected:
-                raise CheckpointError(f"checkpoint {folder}: {name} is damaged: its content changed after it was saved")
 
 
 def _sum(folder: Path, name: str) -> FileSum:
