@@ -78,6 +78,11 @@ WRONG = [
     ("learner/env", [{"value": "x"}]),
     ("learner/env", [{"name": "A", "value": 1}]),
     ("learner/env", [{"name": "A-B"}]),
+    ("learner/env", [{"name": "A", "value": "a\0b"}]),
+    ("construction/passrate/small/engine/env", [{"name": "A", "value": "\0"}]),
+    ("network/ncclEnv", {"NCCL_A": "\0"}),
+    ("network/socketInterface", "eth0\0"),
+    ("model/imageVolume/reference", "a" * 457),
     ("learner/image/tag", "a b"),
     ("learner/image/repository", "Golongrl/x"),
     ("learner/image/registry", "http://x"),
@@ -86,6 +91,7 @@ WRONG = [
     ("dataset/download/revision", "--x"),
     ("learner/head/resources/limits", {"a b": 1}),
     ("learner/head/rayStartParams", {"A=b": "1"}),
+    ("learner/head/rayStartParams", {"num-cpus": "1\n2"}),
 ]
 RIGHT = [
     *((path, word) for path in NAMES for word in ("", "a", "a-b", "a.b", "0", "123", "on", "x" * 63)),
@@ -250,8 +256,10 @@ def places(word: str) -> tuple[str, ...]:
 def named(word: str, switches: str) -> Manifest:
     """The switches' values, with the word wherever a text may be it."""
     values: Manifest = MATRIX[switches]
+    other = "model/existingClaim" if switches == "model-in-image" else "model/imageVolume/reference"
+    unread = {other} if switches == "kueue" else {other, "learner/gang/queue"}
     for key in places(word):
-        values = _over(values, at(key, word))
+        values = values if key in unread else _over(values, at(key, word))
     both = {"commonLabels": {word: word}, "network": {"ncclEnv": {f"A{PLAIN}": word}}}
     return _over(values, both | {"reward": {"podAnnotations": {word: word}, "args": [word]}})
 

@@ -91,6 +91,8 @@ SHAPES = [
     ("extraObjects", [{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {}}]),
 ]  # fmt: skip
 # What does not fit each other, with what the message says.
+# Labels of at most 63 characters, and together more than a prefix may have.
+LONG = ".".join(["a" * 60] * 5)
 PARTS = [
     ("reward/tolerations", [{"operator": "Equal", "value": "x"}], "tolerations.0: operator Equal needs a key"),
     ("reward/tolerations", [{"effect": "NoExecute"}], "tolerations.0: operator Equal needs a key"),
@@ -155,6 +157,22 @@ PARTS = [
         "reward",
         {"autoscaling": {"enabled": True}, "resources": {"requests": {"cpu": None}}},
         "set reward.resources.requests.cpu",
+    ),
+    ("learner/image", {"registry": "a" * 200, "repository": "b" * 60}, "learner.image: registry (or"),
+    ("global/imageRegistry", "a" * 240, ".image: registry (or global.imageRegistry) and repository have more than 255"),
+    ("model/imageVolume/reference", "a" * 256 + ":1", "imageVolume.reference: has more than 255 characters"),
+    ("commonLabels", {f"{LONG}/x": "y"}, f"commonLabels: {LONG[:40]}... has more than 253 characters before the slash"),
+    ("learner/podAnnotations", {f"{LONG}/x": ""}, "learner.podAnnotations: aaa"),
+    ("metrics/monitors/labels", {f"{LONG}/x": ""}, "metrics.monitors.labels: aaa"),
+    ("reward/tolerations", [{"key": f"{LONG}/x", "operator": "Exists"}], "reward.tolerations.0.key: aaa"),
+    ("redis/topologySpreadConstraints", [{**SPREAD, "topologyKey": f"{LONG}/x"}], "Constraints.0.topologyKey: aaa"),
+    ("reward/resources/limits", {f"{LONG}/x": 1}, "reward.resources.limits: aaa"),
+    ("rollout/engine/gpuResource", f"{LONG}/x", "rollout.engine.gpuResource: aaa"),
+    ("learner/gang/queue", "q", "learner.gang.queue: learner.gang.scheduler is none"),
+    (
+        "model",
+        {"existingClaim": "m", "imageVolume": {"reference": "x/y:1"}},
+        "model: existingClaim and imageVolume.reference are both mounted",
     ),
     ("construction", {"enabled": True, "pipeline": "a: [1"}, "construction.pipeline: this is no YAML mapping"),
 ]  # fmt: skip

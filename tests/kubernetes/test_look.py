@@ -224,6 +224,11 @@ RAY = {"headGroupSpec": {"template": {"spec": SPEC}}}
             ),
             {"storageclass f"},
         ),
+        (
+            owner("ScaledObject", "keda.sh/v1alpha1", {"triggers": [{"authenticationRef": {"name": "prom"}}, {},
+                  {"authenticationRef": {"name": "all", "kind": "ClusterTriggerAuthentication"}}]}),
+            {"triggerauthentication prom"},
+        ),
         (owner("PersistentVolumeClaim", "v1", {"storageClassName": "fast"}, phase="Pending"), {"storageclass fast"}),
         (owner("PersistentVolumeClaim", "v1", {"storageClassName": "fast"}, phase="Bound"), set()),
     ],

@@ -45,6 +45,7 @@ RESOURCES: dict[str, dict[str, str]] = {
     "node.k8s.io/v1": {"RuntimeClass": "runtimeclasses"},
     "events.k8s.io/v1": {"Event": "events"},
     "kueue.x-k8s.io/v1beta2": {"Workload": "workloads"},
+    "keda.sh/v1alpha1": {"ScaledObject": "scaledobjects", "TriggerAuthentication": "triggerauthentications"},
 }  # fmt: skip
 KUBERAY = {"ray.io/v1": {"RayJob": "rayjobs", "RayCluster": "rayclusters"}}
 TRAINING_RUNS = {"golongrl.io/v1alpha1": {"TrainingRun": "trainingruns"}}

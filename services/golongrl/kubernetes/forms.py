@@ -164,6 +164,10 @@ _BY_KIND: Final[Mapping[str, Form]] = MappingProxyType(
         "RayJob": _RAY_JOB,
         "RayCluster": {"spec": _RAY_CLUSTER, "status": {"state": text}},
         "Workload": _ADMISSION,
+        "ScaledObject": {
+            "spec": {"triggers": [{"authenticationRef": {"name!": name, "kind": text}}]},
+            "status": {"conditions": _CONDITIONS},
+        },
         "PersistentVolumeClaim": {"spec!": {"storageClassName": text}, "status": {"phase": text}},
         "Event": {
             "involvedObject": {"kind": text, "name": text}, "reason": text, "message": text,

@@ -1,25 +1,29 @@
 {{/*
 Values that do not fit each other, which a schema cannot say: refused with their path, as the API server would refuse the
-object. The walk finds them wherever they stand, by the keys that Kubernetes gives them: (list "learner" $value $taken),
-with the variables that the chart sets.
+object. The walk finds them wherever they stand, by the keys that Kubernetes gives them: (list "learner" $value $known),
+with the variables that the chart sets (env) and the registry of all images.
 */}}
 {{- define "golongrl.check" -}}
 {{- $path := index . 0 -}}
 {{- $value := index . 1 -}}
-{{- $taken := index . 2 -}}
+{{- $known := index . 2 -}}
 {{- if kindIs "map" $value -}}
 {{- include "golongrl.check.keys" . -}}
 {{- range $key, $part := $value -}}
+{{- include "golongrl.check.prefix" (list $path $key) -}}
+{{- if has $key (list "key" "topologyKey" "resource" "gpuResource") -}}
+{{- include "golongrl.check.prefix" (list (printf "%s.%s" $path $key) (toString $part)) -}}
+{{- end -}}
 {{- if has $key (list "env" "tolerations" "topologySpreadConstraints" "matchExpressions" "ports" "to" "subjects") -}}
 {{- range $number, $entry := $part -}}
-{{- include (printf "golongrl.check.%s" $key) (list (printf "%s.%s.%d" $path $key $number) $entry $taken) -}}
+{{- include (printf "golongrl.check.%s" $key) (list (printf "%s.%s.%d" $path $key $number) $entry $known) -}}
 {{- end -}}
 {{- end -}}
-{{- include "golongrl.check" (list (printf "%s.%s" $path $key | trimPrefix ".") $part $taken) -}}
+{{- include "golongrl.check" (list (printf "%s.%s" $path $key | trimPrefix ".") $part $known) -}}
 {{- end -}}
 {{- else if kindIs "slice" $value -}}
 {{- range $number, $part := $value -}}
-{{- include "golongrl.check" (list (printf "%s.%d" $path $number) $part $taken) -}}
+{{- include "golongrl.check" (list (printf "%s.%d" $path $number) $part $known) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
@@ -47,6 +51,7 @@ with the variables that the chart sets.
 {{- range $value.labelSelector.matchExpressions }}{{ $known = append $known .key }}{{ end -}}
 {{- if eq $key "matchLabelKeys" }}{{ $known = concat $known ($value.mismatchLabelKeys | default list) }}{{ end -}}
 {{- range . -}}
+{{- include "golongrl.check.prefix" (list (printf "%s.%s" $path $key) .) -}}
 {{- if has . $known -}}
 {{- fail (printf "%s.%s: %s stands there twice, or in the labelSelector or mismatchLabelKeys too" $path $key .) -}}
 {{- end -}}
@@ -61,6 +66,15 @@ with the variables that the chart sets.
 {{- fail (printf "%s.ipBlock.except: %s is not a part of the cidr %s" $path . $cidr) -}}
 {{- end -}}
 {{- end -}}
+{{- end -}}
+{{- if hasKey $value "repository" -}}
+{{- $registry := (index . 2).registry | default $value.registry -}}
+{{- if gt (len (printf "%s/%s" $registry $value.repository)) 255 -}}
+{{- fail (printf "%s: registry (or global.imageRegistry) and repository have more than 255 characters together" $path) -}}
+{{- end -}}
+{{- end -}}
+{{- if gt (len (regexReplaceAll "(:[^/:@]+)?(@.*)?$" ($value.reference | default "" | toString) "")) 255 -}}
+{{- fail (printf "%s.reference: has more than 255 characters before its tag" $path) -}}
 {{- end -}}
 {{- if or $value.requests $value.limits -}}
 {{- include "golongrl.check.resources" . -}}
@@ -77,10 +91,17 @@ with the variables that the chart sets.
 {{- end -}}
 {{- end -}}
 
+{{/* The part of a qualified name before the slash, which a pattern cannot bound together with its labels. */}}
+{{- define "golongrl.check.prefix" -}}
+{{- if regexMatch "^[^/]{254,}/" (index . 1) -}}
+{{- fail (printf "%s: %s... has more than 253 characters before the slash" (index . 0) (trunc 40 (index . 1))) -}}
+{{- end -}}
+{{- end -}}
+
 {{- define "golongrl.check.env" -}}
 {{- $path := index . 0 -}}
 {{- with index . 1 -}}
-{{- if has .name (index $ 2) -}}
+{{- if has .name (index $ 2).env -}}
 {{- fail (printf "%s: %s is set by the chart, or by another value; remove it here" $path .name) -}}
 {{- end -}}
 {{- if hasKey . "valueFrom" -}}

@@ -233,6 +233,12 @@ change the learner leaves its job running.
 {{- if and (ne .Values.learner.gang.scheduler "none") (not .Values.learner.gang.queue) -}}
 {{- fail "learner.gang.queue names no queue, which learner.gang.scheduler needs" -}}
 {{- end -}}
+{{- if and (eq .Values.learner.gang.scheduler "none") .Values.learner.gang.queue -}}
+{{- fail "learner.gang.queue: learner.gang.scheduler is none, so that nobody reads it; set the scheduler, or remove the queue" -}}
+{{- end -}}
+{{- if and .Values.model.existingClaim .Values.model.imageVolume.reference -}}
+{{- fail "model: existingClaim and imageVolume.reference are both mounted at /models; remove one of them" -}}
+{{- end -}}
 {{- if and .Values.learner.clusterSelector (eq .Values.learner.submissionMode "SidecarMode") -}}
 {{- fail "learner.submissionMode: SidecarMode does not work with an existing cluster; unset learner.clusterSelector" -}}
 {{- end -}}

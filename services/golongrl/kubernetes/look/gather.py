@@ -31,7 +31,7 @@ _ASKED: Final = (("rollout", "worker"), ("learner", "ray-head"), ("learner", "le
 # Pods of one component that are asked; each may take its whole deadline.
 _TRIES: Final = 3
 _COMMAND: Final = ("golongrl", "status", "--json")
-# What makes pods of the release, or makes what makes them. Not every cluster has the last three kinds.
+# What makes pods of the release, makes what makes them, or says how many. Not every cluster has the last four kinds.
 _OWNERS: Final[tuple[ObjectKind, ...]] = (
     cluster.REPLICA_SET,
     cluster.STATEFUL_SET,
@@ -39,6 +39,7 @@ _OWNERS: Final[tuple[ObjectKind, ...]] = (
     cluster.RAY_JOB,
     cluster.RAY_CLUSTER,
     cluster.LEADER_WORKER_SET,
+    cluster.SCALED_OBJECT,
 )
 _INSTANCE: Final = "app.kubernetes.io/instance"
 _OPERATORS: Final = "app.kubernetes.io/part-of=golongrl,app.kubernetes.io/component=operator"

@@ -36,9 +36,19 @@ def _of_owners(owners: Iterable[Json]) -> Iterator[Reference]:
         for spec in _pod_specs(item):
             for kind, name in _of_pod(spec):
                 yield Reference(kind, name, user)
+        for kind, name in _of_triggers(item):
+            yield Reference(kind, name, user)
         for template in item.get("spec", {}).get("volumeClaimTemplates") or []:
             if name := template["spec"].get("storageClassName"):
                 yield Reference(cluster.STORAGE_CLASS, name, user)
+
+
+def _of_triggers(item: Json) -> Iterator[tuple[ObjectKind, str]]:
+    """How KEDA logs in where it asks; without it, it scales nothing."""
+    for trigger in (item.get("spec") or {}).get("triggers") or [] if item["kind"] == "ScaledObject" else ():
+        named = trigger.get("authenticationRef") or {}
+        if named.get("kind") in (None, "TriggerAuthentication") and named.get("name"):
+            yield cluster.TRIGGER_AUTHENTICATION, named["name"]
 
 
 def _of_claims(claims: Iterable[Json]) -> Iterator[Reference]:

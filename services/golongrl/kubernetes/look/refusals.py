@@ -14,7 +14,7 @@ def read_refusals(owners: Iterable[Json], events: Iterable[Json]) -> list[str]:
     Admission (Pod Security, quotas, a missing RuntimeClass) and KubeRay's validation refuse without a pod to look at.
 
     Args:
-        owners: the release's ReplicaSets, StatefulSets, Jobs, RayJobs, RayClusters and claims.
+        owners: the release's ReplicaSets, StatefulSets, Jobs, RayJobs, RayClusters, ScaledObjects and claims.
         events: the namespace's warnings.
     """
     lacking = {(item["kind"], item["metadata"]["name"]) for item in owners if _lacks(item)}
@@ -94,6 +94,9 @@ def _lacks(item: Json) -> bool:
             return status.get("state") != "ready"
         case "PersistentVolumeClaim":
             return status.get("phase") != "Bound"
+        case "ScaledObject":
+            conditions = {entry["type"]: entry["status"] for entry in status.get("conditions") or []}
+            return conditions.get("Ready") == "False"
     return False
 
 

@@ -9,6 +9,7 @@ from golongrl.kubernetes.values.common import (
     Cidr,
     DeviceName,
     EnvName,
+    EnvText,
     Labels,
     Port,
     Positive,
@@ -63,11 +64,11 @@ class Rdma(ValuesSection):
 class Network(ValuesSection):
     """Network interfaces of the collective libraries (NCCL, Gloo)."""
 
-    socket_interface: Annotated[str, Field(pattern=r"^\S*$")] = Field(
+    socket_interface: Annotated[str, Field(pattern=r"^[^\s\x00]*$")] = Field(
         "",
         description="Interface for NCCL_SOCKET_IFNAME and GLOO_SOCKET_IFNAME. Empty means that the libraries choose.",
     )
-    nccl_env: dict[EnvName, str] = Field(
+    nccl_env: dict[EnvName, EnvText] = Field(
         default_factory=dict, description="Additional NCCL_* variables of engines and ranks."
     )
     rdma: Rdma = Rdma()

@@ -75,7 +75,10 @@ _REPOSITORY: Final = rf"{_PATH}(/{_PATH})*"
 _TAG: Final = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}"
 _DIGEST: Final = r"sha256:[0-9a-f]{64}"
 Registry = Annotated[str, Field(pattern=rf"^({_REGISTRY})?$")]
-ImageReference = Annotated[str, Field(pattern=rf"^(({_REGISTRY}/)?{_REPOSITORY}(:{_TAG})?(@{_DIGEST})?)?$")]
+# Registry and path have 255 characters at most, a tag 128, a digest 71.
+ImageReference = Annotated[
+    str, Field(pattern=rf"^(({_REGISTRY}/)?{_REPOSITORY}(:{_TAG})?(@{_DIGEST})?)?$", max_length=456)
+]
 PullPolicy = Literal["Always", "IfNotPresent", "Never"]
 # A Kubernetes object or list whose own schema the API server checks.
 Passthrough = dict[str, Any]
@@ -83,6 +86,8 @@ PassthroughList = list[dict[str, Any]]
 Labels = dict[LabelKey, LabelValue]
 Annotations = dict[LabelKey, str]
 EnvName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+# Of an environment variable: no process can be given a NUL.
+EnvText = Annotated[str, Field(pattern=r"^[^\x00]*$")]
 # A container's argument. Control characters cannot be passed on by every shell on the way to Ray's head.
 Argument = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]*$")]
 # Folder on the release's volume. No name starts with a dot: `..` would be above the volume.

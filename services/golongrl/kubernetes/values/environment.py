@@ -9,6 +9,7 @@ from golongrl.kubernetes.values.common import (
     LABEL_KEY,
     DataKey,
     EnvName,
+    EnvText,
     RequiredObjectName,
     ValuesSection,
 )
@@ -77,7 +78,7 @@ class EnvVar(ValuesSection):
     """An environment variable, as Kubernetes defines it."""
 
     name: EnvName = Field(description="Name.")
-    value: str = Field("", description="Value, quoted where it looks like a number or a switch.")
+    value: EnvText = Field("", description="Value, quoted where it looks like a number or a switch.")
     value_from: EnvSource = Field(
         default_factory=EnvSource, description="Source of the value instead, such as a Secret."
     )

@@ -185,7 +185,7 @@ class RayNode(ValuesSection):
     """Ray pods of one kind."""
 
     resources: Resources
-    ray_start_params: dict[Annotated[str, Field(pattern=r"^[a-z0-9][-_a-z0-9]*$")], str] = Field(
+    ray_start_params: dict[Annotated[str, Field(pattern=r"^[a-z0-9][-_a-z0-9]*$")], Argument] = Field(
         default_factory=dict, description="Additional parameters of `ray start`."
     )
 
