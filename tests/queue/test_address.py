@@ -10,8 +10,8 @@ from redis.asyncio.sentinel import SentinelConnectionPool, SentinelManagedSSLCon
 from golongrl.errors import InputError
 from golongrl.queue import Patience, QueueError, SampleQueue
 from golongrl.queue.address import Address, address, password
-from golongrl.queue.connection import passing_reason
 from golongrl.queue.server import Durability, judge
+from golongrl.queue.server_errors import passing_reason
 from support.redis_server import free_port
 
 SECRET = "s3cr3t"

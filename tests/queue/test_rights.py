@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import redis
 
@@ -12,7 +13,8 @@ from golongrl.local.redis_command import server_command
 from golongrl.queue import Patience, QueueDamagedError, QueueError, QueueServerError, SampleQueue
 from golongrl.queue.scripts import commands
 from support.embedded_server import EmbeddedServer
-from support.redis_server import free_port
+from support.groups import queue_settings
+from support.redis_server import NO_REDIS, free_port, redis_binary
 
 from .conftest import Play
 
@@ -41,6 +43,16 @@ async def lived(queue: SampleQueue) -> None:
 @pytest.fixture
 async def server(tmp_path: Path) -> AsyncIterator[EmbeddedServer]:
     async with EmbeddedServer(free_port(), tmp_path) as one:
+        yield one
+
+
+@pytest.fixture(params=["valkey", "redis"])
+async def either(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[EmbeddedServer]:
+    """Redis 7.0 has other words for a script that lacks a right."""
+    binary = redis_binary() if request.param == "redis" else None
+    if request.param == "redis" and binary is None:
+        pytest.skip(NO_REDIS)
+    async with EmbeddedServer(free_port(), tmp_path, server=binary, appendfsync=None) as one:
         yield one
 
 
@@ -73,6 +85,31 @@ async def test_each_missing_right_is_named(server: EmbeddedServer) -> None:
             assert f"its user needs this right, on the keys golongrl:{{without-{command}}}:*" in line
     assert used >= OUTSIDE | {"GET", "SET", "HSET", "HGET", "ZADD", "RENAME", "LRANGE", "UNLINK", "TIME"}
     assert not used & SPARED
+
+
+async def test_a_right_that_is_used_hours_later_is_named_at_set_up(either: EmbeddedServer) -> None:
+    admin = redis.Redis.from_url(either.url)
+    url = either.url.replace("redis://", "redis://few:s3cr3ts3cr3t@")
+    for command in commands():
+        admin.acl_setuser("few", reset=True, enabled=True, passwords=["+s3cr3ts3cr3t"], keys=["golongrl:*"],
+                          commands=["+@all", f"-{command.lower()}", "-lset"])  # fmt: skip
+        async with SampleQueue.from_url(url, command, patience=HASTY) as queue:
+            with pytest.raises(QueueError, match=rf"no permissions to run .*'{command.lower()}'") as error:
+                await queue.setup(queue_settings(2), [np.arange(4, dtype=np.int32)], ["a"] * 4)
+        assert isinstance(error.value, QueueServerError)
+        assert f"'{command.lower()}'" in str(error.value)
+        assert "'lset'" in str(error.value)
+        assert f"needs this right, on the keys golongrl:{{{command}}}:*" in str(error.value)
+    assert not [name for name in admin.scan_iter("golongrl:*") if not admin.pttl(name) > 0]
+    admin.acl_setuser("few", reset=True, enabled=True, passwords=["+s3cr3ts3cr3t"], keys=["golongrl:*"],
+                      commands=["+@all"])  # fmt: skip
+    async with SampleQueue.from_url(url, "all", patience=HASTY) as queue:
+        await queue.setup(queue_settings(2), [np.arange(4, dtype=np.int32)], ["a"] * 4)
+        # Taken away in mid-run: nothing is called damaged.
+        admin.acl_setuser("few", commands=["-hset"])
+        with pytest.raises(QueueError, match="its user needs this right") as error:
+            await queue.attach(0)
+    assert not isinstance(error.value, QueueDamagedError)
 
 
 @pytest.mark.parametrize("keys", ["~other:*", "%R~*", "%W~*"])

@@ -126,6 +126,7 @@ class SampleQueue:
         another groups_per_step, max_staleness, order, rows or data, ValueError on rows that are not there; the other
         settings are updated."""
         rows, table, outcome, fields = setup_fields(settings, order, tasks, behind)
+        await self._connection.check_rights()
         fields["generation"] = secrets.randbits(_GENERATION_BITS)
         answer = await self._run("setup", {"settings": fields}, rows, table, outcome, durable=True)
         if answer["s"] == "sweep":

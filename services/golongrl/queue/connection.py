@@ -19,7 +19,6 @@ import structlog
 import tenacity
 from redis import exceptions as rx
 from redis.asyncio.connection import AbstractConnection
-from redis.asyncio.sentinel import MasterNotFoundError
 
 from golongrl.errors import InputError, has_half_character
 from golongrl.queue.address import Address, address
@@ -32,6 +31,13 @@ from golongrl.queue.errors import (
 )
 from golongrl.queue.scripts import Script, commands, script
 from golongrl.queue.server import Durability, QueueServerReport, ServerState, judge
+from golongrl.queue.server_errors import (
+    advice,
+    is_of_the_data,
+    needs_right,
+    passing_reason,
+    words,
+)
 from golongrl.telemetry.waits import Waits
 
 log = structlog.get_logger()
@@ -43,8 +49,6 @@ T = TypeVar("T")
 TRY_S = 30.0
 # Characters of another program's words in a message.
 _MOST_WORDS = 300
-# A call's arguments, and the place in a script.
-_NOISE = re.compile(r"(, with args beginning with.*| script:( \S+,)? on @user_script:\d+\.)\Z", re.DOTALL)
 # Characters of the checksum that a script's answer begins with: SHA-1 is the only one that Lua has there.
 _CHECKSUM = 40
 # One disk flush, and one replica's answer; together below TRY_S, so that the server answers first.
@@ -52,36 +56,6 @@ WAITAOF_MS = 10_000
 WAIT_MS = 5_000
 # Keys looked at in one SCAN call: about a millisecond of the server's time.
 SCAN_COUNT = 1000
-
-# Errors of a server that will serve again, by class where redis-py has one (it takes the code off the message then).
-_PASSING: tuple[tuple[type[Exception], str], ...] = (
-    # Loaded a moment ago, and forgotten since: SCRIPT FLUSH, or another server after a fail-over.
-    (rx.NoScriptError, "the server to keep a script"),
-    (MasterNotFoundError, "a primary that a sentinel names (fail-over)"),
-    (rx.OutOfMemoryError, "memory on the server (maxmemory reached)"),
-    (rx.BusyLoadingError, "the server to load its data"),
-    (rx.ReadOnlyError, "a writable primary (fail-over)"),
-    (rx.MasterDownError, "a primary (fail-over)"),
-    (rx.ClusterDownError, "the cluster"),
-    (rx.TryAgainError, "the cluster (slot migration)"),
-    (rx.AskError, "the cluster (slot migration)"),
-    (rx.ConnectionError, "a connection to the server"),
-    (rx.TimeoutError, "a connection to the server"),
-    (OSError, "a connection to the server"),
-)
-# And by code where it has none, or where the error comes from inside a script.
-_PASSING_CODES = {
-    "OOM": "memory on the server (maxmemory reached)",
-    "LOADING": "the server to load its data",
-    "READONLY": "a writable primary (fail-over)",
-    "MASTERDOWN": "a primary (fail-over)",
-    "CLUSTERDOWN": "the cluster",
-    "TRYAGAIN": "the cluster (slot migration)",
-    "NOREPLICAS": "enough replicas (min-replicas-to-write)",
-    "MISCONF": "the server's disk (it cannot persist)",
-    "BUSY": "a long script on the server",
-    "UNBLOCKED": "a primary (fail-over)",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,16 +104,6 @@ class _PassingError(Exception):
 
 class _NotFlushedError(_PassingError):
     """The server runs, but did not confirm that a write is on disk or with a replica."""
-
-
-def passing_reason(error: Exception) -> str | None:
-    """What to wait for after `error`; None when waiting cannot help."""
-    if isinstance(error, rx.AuthenticationError | rx.AuthorizationError):
-        return None
-    for kind, what in _PASSING:
-        if isinstance(error, kind):
-            return what
-    return _PASSING_CODES.get(str(error).partition(" ")[0]) if isinstance(error, rx.RedisError) else None
 
 
 class Connection:
@@ -225,6 +189,20 @@ class Connection:
             return ServerState.of(await self.client.info())
 
         return await self._patiently("info", attempt)
+
+    async def check_rights(self) -> None:
+        """Every command of the scripts is tried: some are not called before a run is hours old.
+
+        Raises:
+            QueueServerError: the user may not run one of them.
+        """
+        arguments = await self._patiently("rights", self._arguments)
+        answer = await self.run("probe", {"commands": [pair for pair in arguments.items() if pair[1] is not None]})
+        if denied := answer["denied"]:
+            names = ", ".join(f"'{name.lower()}'" for name in denied)
+            raise QueueServerError(
+                f"Redis at {self.name}: its user has no permissions to run {names}; {needs_right(self.prefix)}"
+            )
 
     async def scan(self, cursor: int) -> tuple[int, list[str]]:
         """Some of the run's keys, and the cursor of the next ones; 0 begins and ends."""
@@ -336,23 +314,16 @@ class Connection:
                 "give that node's address, or a server that is not a cluster"
             ) from error
         except (rx.RedisError, OSError) as error:
-            reason, text = passing_reason(error), self._server.hide(_words(error))
-            if reason is None and _of_the_data(error):
+            reason, text = passing_reason(error), self._server.hide(words(error))
+            if reason is None and is_of_the_data(error):
                 raise QueueDamagedError.unreadable(self.run_name, self.name, text) from error
             if reason is None:
-                raise QueueError(f"{name} on Redis at {self.name}: {text}{self._advice(error)}") from error
+                raise QueueError(f"{name} on Redis at {self.name}: {text}{advice(error, self.prefix)}") from error
             await self._start_afresh()
             raise _PassingError(f"{reason}: {text}") from error
         except _STRANGE as error:
             await self._start_afresh()
             raise _strange(name, self.name, error) from error
-
-    def _advice(self, error: Exception) -> str:
-        if _is_denied(error):
-            return f"; its user needs this right, on the keys {self.prefix}* (ACL SETUSER on the server)"
-        if _has_no_command(error):
-            return "; the server has it renamed or disabled, or is too old (see `golongrl queue check`)"
-        return ""
 
     async def _start_afresh(self) -> None:
         self._report = None
@@ -390,36 +361,20 @@ class Connection:
 
     async def _lacking(self) -> list[str]:
         """Commands of the scripts that the server does not have, as far as it tells."""
+        return [name for name, arguments in (await self._arguments()).items() if arguments is None]
+
+    async def _arguments(self) -> dict[str, int | None]:
+        """How many arguments each command of the scripts takes at least; None where the server does not have it. Empty
+        where it does not tell."""
         wanted = commands()
         try:
             (known,) = await self._round_trip([("COMMAND", "INFO", *wanted)])
         except rx.ResponseError:
-            return []
+            return {}
         if not isinstance(known, list) or len(known) != len(wanted):
-            return []
-        return [name for name, found in zip(wanted, known, strict=True) if not found]
-
-
-def _of_the_data(error: Exception) -> bool:
-    """Whether a script of ours met a key or a value that none of them writes."""
-    text = str(error)
-    ours = _is_denied(error) or _has_no_command(error)
-    return isinstance(error, rx.ResponseError) and not ours and ("user_script" in text or "WRONGTYPE" in text)
-
-
-def _is_denied(error: Exception) -> bool:
-    return isinstance(error, rx.NoPermissionError) or str(error).startswith(("ACL failure", "NOPERM"))
-
-
-def _has_no_command(error: Exception) -> bool:
-    return str(error).lower().removeprefix("err ").startswith("unknown command")
-
-
-def _words(error: Exception) -> str:
-    """An error's own words, but for one that holds the representation of every sentinel's client, and for noise."""
-    if isinstance(error, MasterNotFoundError):
-        return "none answers with one; check their addresses, the service's name and the certificates"
-    return _NOISE.sub("", str(error))
+            return {}
+        # The second number counts the name, too, and is negative where there may be more.
+        return {name: abs(found[1]) - 1 if found else None for name, found in zip(wanted, known, strict=True)}
 
 
 def _text(value: str | bytes | None) -> str:

@@ -18,6 +18,7 @@ _PARTS: dict[str, tuple[str, ...]] = {
     "beat": ("prelude",),
     "services": ("prelude",),
     "sweep": ("prelude",),
+    "probe": ("prelude",),
     "weights": ("prelude",),
     "attach": (*_GUARD, "commit_steps"),
     "commit": (*_GUARD, "commit_steps"),
