@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from golongrl.tasks import TASKS, Outcome, UnknownTaskError, score, task_of
+from golongrl.tasks.gold import own_score
 from golongrl.tasks.registry import LONGBENCH_PRO
 
 # One way into each of the nine types, and into both sources of T2.
@@ -171,6 +172,43 @@ def test_what_would_hang_the_algebra_is_refused_with_a_reason(name: str) -> None
     invalid = judge(math, "</think>It is 42 or $43$.", {"golden_label": label}, "strict")
     assert invalid.status == "unscored"
     assert "invalid ground truth: the golden answer is" in invalid.reason
+
+
+COSTLY_GOLDS = {
+    "9**9**9": "a power of a power",
+    "9^9^9": "a power of a power",
+    "9^{9^{9}}": "digits",
+    "{" * 900 + "1" + "}" * 900: "nested too deeply",
+    "{" * 2_000 + "1" + "}" * 2_000: "longer than",
+    "(" * 900 + "1" + ")" * 900: "nested too deeply",
+    "7" * 200_000: "longer than",
+    r"\sum_{k=1}^{10^{7}} k^{k}": "digits",
+    r"\prod_{k=1}^{10^6} (k+1)": "digits",
+    r"\gcd(10^{100000}+1,10^{99999}+3)": "five digits",
+    r"\lfloor \pi^{1000000} \rfloor": "five digits",
+    r"\log(2^{999999}+1)": "digits",
+    "(x+y+z+w)^{100}": "digits",
+    r"\{" + ",".join(map(str, range(201))) + r"\}": "too complex",
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("gold", COSTLY_GOLDS, ids=[gold[:20] for gold in COSTLY_GOLDS])
+def test_a_costly_gold_is_the_rows_fault(gold: str, mode: Any) -> None:
+    """Each answer of its row would pay for it."""
+    route, truth = ("math_longcot_math_verify", ""), {"golden_label": gold}
+    for outcome in (own_score(route[0], truth, {}, mode), judge(route, r"</think>\boxed{\sqrt{5}+x}", truth, mode)):
+        assert outcome.status == "unscored"
+        assert outcome.reason.startswith("invalid ground truth: the golden answer is")
+        assert COSTLY_GOLDS[gold] in outcome.reason
+
+
+@pytest.mark.parametrize(
+    "gold", ["2^{10000}", "(x+1)^{1000}", r"\sum_{k=1}^{10} k", "2^{3^{2}}", "2^3^2", r"\binom{50}{25}", "20!"]
+)
+@pytest.mark.parametrize("mode", MODES)
+def test_a_gold_of_usual_size_is_compared(gold: str, mode: Any) -> None:
+    assert own_score("math_longcot_math_verify", {"golden_label": gold}, {}, mode).status == "scored"
 
 
 def test_unknown_tasks_are_named() -> None:

@@ -42,14 +42,14 @@ def gold_response(data_source: object, ground_truth: object, extra_info: Mapping
 
 
 def own_score(data_source: object, ground_truth: object, extra_info: Mapping[str, Any] | None, mode: Mode) -> Outcome:
-    """What the row's gold answer earns; unscored where it equals itself as a text and nothing else can be compared."""
-    outcome = score(data_source, gold_response(data_source, ground_truth, extra_info), ground_truth, extra_info, mode)
-    if outcome.metric == "math_verify" and outcome.score:
+    """What the row's gold answer earns; unscored, too, where nothing but its own text can be compared with it."""
+    task = task_of(data_source, (extra_info or {}).get("reward_mode"))
+    if task.metric == "math_verify":
         try:
             math_answer.check_golds(_labels(ground_truth))
         except UnscorableError as error:
-            return Outcome(None, "unscored", outcome.metric, outcome.task, str(error))
-    return outcome
+            return Outcome(None, "unscored", task.metric, task.type, str(error))
+    return score(data_source, gold_response(data_source, ground_truth, extra_info), ground_truth, extra_info, mode)
 
 
 def _labels(ground_truth: object) -> list[str]:

@@ -19,11 +19,14 @@ from typing import Any
 from golongrl.tasks import algebra, math_library, precise
 from golongrl.tasks.math_limits import (
     COMPAT,
+    MAX_GOLD_PARTS,
     STRICT,
+    refuse_costly_gold,
     refuse_evaluation,
     refuse_huge,
     refuse_nesting,
     refuse_simplifying,
+    refuse_size,
 )
 from golongrl.tasks.outcome import TooLargeError, UnscorableError
 
@@ -185,10 +188,11 @@ def _parse(text: str, **options: Any) -> list[Any]:
 @lru_cache(maxsize=1024)  # a group's responses share their gold
 def _gold(gold: str) -> tuple[Any, ...]:
     try:
-        refuse_nesting(gold)
+        refuse_costly_gold(gold)
         parsed = _parse(_boxed(gold))
         if parsed:
-            refuse_huge(parsed[0], COMPAT)
+            refuse_size(parsed[0], MAX_GOLD_PARTS)
+            refuse_huge(parsed[0], STRICT)
     except TooLargeError as error:
         raise UnscorableError(f"invalid ground truth: the golden {error}") from None
     return tuple(parsed)

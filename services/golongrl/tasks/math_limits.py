@@ -2,7 +2,8 @@
 
 Parsed answers are lazy: `9^{9^{9}}` is a small tree until something evaluates it. Everything else is left to the
 caller's deadline in compat. Strict bounds the rest too, so that it needs no deadline: what is evaluated while it is
-parsed (`refuse_evaluation`), the digits of every number, and what math-verify may simplify or solve.
+parsed (`refuse_evaluation`), the digits of every number, and what math-verify may simplify or solve. A gold answer is
+bounded in both modes (`refuse_costly_gold`), because each of its row's answers would pay for it.
 """
 
 import math
@@ -18,8 +19,12 @@ if TYPE_CHECKING:
 # Numbers of more digits are not evaluated: 2^{1000000} (301,030 digits) takes 0.1 s, ten times that already seconds.
 # A sum, a root or a sine of such numbers takes far longer.
 COMPAT, STRICT = 1_000_000, 20_000
-# (x + 1)^{1000} still expands in time when it is compared; powers of sums beyond that do not.
-MAX_LOG10_OF_SUM_POWER = 3.0
+# (x + 1)^{1000} still expands in time when it is compared; powers of sums with more terms do not.
+MAX_EXPANDED = 1_001
+MAX_SUMMED = 1_000  # terms of a sum or factors of a product, each of which is evaluated
+LONGEST_GOLD = 2_000  # characters; answers are read from 500, and 5,000 can take the LaTeX parser half a minute
+MAX_GOLD_PARTS = 200  # of its expression; a set of 300 numbers takes seconds to compare with anything
+_TOWER = re.compile(r"\d\s?(?:\^|\*\*)\s?(\d{1,9})\s?(?:\^|\*\*)\s?(\d{1,9})")  # no LaTeX; strict compares it as a text
 # Fractions within fractions are powers of -1, and each level doubles the time to evaluate them.
 MAX_NESTED_POWERS = 10
 # The LaTeX grammar needs time exponential in directly nested braces (15: 4 s) and cubic in other brackets (40: 5 s).
@@ -59,6 +64,18 @@ def refuse_nesting(tail: str) -> None:
         raise TooLargeError("answer is too large to evaluate: a binomial coefficient")
 
 
+def refuse_costly_gold(gold: str) -> None:
+    """Raise TooLargeError if parsing the gold answer would take long, in either mode."""
+    if len(gold) > LONGEST_GOLD:
+        raise TooLargeError(f"answer is longer than {LONGEST_GOLD} characters")
+    refuse_nesting(gold)
+    tower = _TOWER.search(gold)
+    if tower is not None and int(tower[2]) * math.log10(max(1, int(tower[1]))) > math.log10(STRICT):
+        raise TooLargeError("answer is too large to evaluate: a power of a power")
+    if _EVALUATED.search(gold):  # elsewhere a long number stays a small tree, which `refuse_huge` judges
+        refuse_evaluation(gold)
+
+
 def refuse_evaluation(tail: str) -> None:
     """Raise TooLargeError if parsing the LaTeX would evaluate large numbers."""
     if _LONG_EXPONENT.search(tail) or _LONG_ARGUMENT.search(tail):
@@ -73,17 +90,25 @@ def refuse_evaluation(tail: str) -> None:
         raise TooLargeError("answer is too large to evaluate: a function of large powers")
 
 
+def refuse_size(expression: object, most: int) -> None:
+    """Raise TooLargeError if the parsed expression has more parts than `most`."""
+    from sympy import Basic, preorder_traversal
+
+    if isinstance(expression, Basic) and sum(1 for _ in islice(preorder_traversal(expression), most + 1)) > most:
+        raise TooLargeError("answer is too complex to compare")
+
+
 def refuse_simplifying(expression: object) -> None:
     """Raise TooLargeError if math-verify could need long to simplify or to solve the parsed expression."""
-    from sympy import Basic, Pow, preorder_traversal
+    from sympy import Basic, Pow
     from sympy.core.relational import Relational
 
     if not isinstance(expression, Basic):
         return
-    size = sum(1 for _ in islice(preorder_traversal(expression), MAX_OPERATIONS + 1))
+    refuse_size(expression, MAX_OPERATIONS)
     related = expression.has(Relational)
     degree = max((abs(power.exp) for power in expression.atoms(Pow) if power.exp.is_Integer), default=0)
-    if size > MAX_OPERATIONS or (related and degree > MAX_DEGREE):
+    if related and degree > MAX_DEGREE:
         raise TooLargeError("answer is too complex to compare")
 
 
@@ -108,21 +133,31 @@ def _log10(expression: "Basic") -> float:
     """An upper estimate, at least 0, of log10 of the largest number met in evaluating the expression; symbols count as
     1.
     """
-    from sympy import Number, Pow, exp, factorial
+    from sympy import Number, Pow, Product, Sum, exp, factorial
 
     if isinstance(expression, Number):
         return _log10_of_number(expression)
     inner = [_log10(argument) for argument in expression.args if hasattr(argument, "args")]
     if isinstance(expression, Pow):
         base, exponent = inner
-        if expression.base.is_Add and expression.base.free_symbols and exponent > MAX_LOG10_OF_SUM_POWER:
+        if expression.base.is_Add and expression.base.free_symbols and _expanded(expression) > MAX_EXPANDED:
             return math.inf
         return max(base, exponent, base * _ten_to(exponent))
+    if isinstance(expression, Sum | Product) and any(number > math.log10(MAX_SUMMED) for number in inner[1:]):
+        return math.inf
     if isinstance(expression, exp):
         return max(inner[0], _ten_to(inner[0]))
     if isinstance(expression, factorial):
         return max(inner[0], inner[0] * _ten_to(inner[0]))
     return sum(inner)
+
+
+def _expanded(power: Any) -> float:
+    """How many terms a power of a sum has, at least."""
+    exponent, terms = abs(power.exp), len(power.base.args)
+    if not exponent.is_Integer:
+        return math.inf if exponent.is_number and exponent > MAX_EXPANDED else 0
+    return math.comb(min(int(exponent), MAX_EXPANDED) + terms - 1, terms - 1)
 
 
 def _log10_of_number(number: Any) -> float:

@@ -141,7 +141,7 @@ def _verdict(gold: str, answers: list[str], *, sentence: bool) -> bool | None:
 
 def says_nothing(gold: str) -> bool:
     """Whether a gold answer is empty once its marks are set aside, so that an empty box would be right."""
-    return not _plain_gold(gold)
+    return not (gold.strip() if len(gold) > LONGEST_GOLD else _plain_gold(gold))
 
 
 # What math-verify drops in front of a number, or of whose two sides it keeps one: "at most 12" is not 12.
