@@ -46,7 +46,9 @@ class _Pipe(io.RawIOBase):
         Raises:
             InputError: nothing came.
         """
-        if not select.select([self._handle], [], [], _SILENCE_S)[0]:
+        ready = select.poll()
+        ready.register(self._handle, select.POLLIN)
+        if not ready.poll(_SILENCE_S * 1000):
             raise InputError(f"{self._path}: is a pipe, and nothing was written to it for {_SILENCE_S:g} s")
         return os.readv(self._handle, [buffer])
 

@@ -48,6 +48,11 @@ def written(tmp_path, *records, first=b""):
 
 ANSWERED = [{"role": "user", "content": "Where?"}, {"role": "assistant", "content": "Paris"}]
 BAD = [
+    (row(label=True), r"golden_label: expected a string or a list of strings$"),
+    (row(label=[None, 1]), r"golden_label: expected a string or a list of strings$"),
+    (row(extra_info=None), "extra_info: expected an object"),
+    (row(prompt=[]), "prompt: it is empty"),
+    (row(reward_model={"ground_truth": '{"golden_label": "x"}'}), "ground_truth: it is an object written as text"),
     (text(row(label=7)).replace(b"7", b"1e999"), "not JSON that can be read: the number 1e999 is too large"),
     (text(row(reward_model={"ground_truth": 7})).replace(b"7", b"-1e400"), "the number -1e400 is too large"),
     (text(row(more=[7])).replace(b"[7]", b"[1.0E+9999]"), r"the number 1\.0E\+9999 is too large"),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from golongrl.errors import InputError
+from golongrl.errors import GolongrlError, InputError
 from golongrl.local import preflight
 from golongrl.local.plan import Options, Ports, RunFolder
 from golongrl.local.watched import disk_full
@@ -86,3 +86,28 @@ def test_sglang_on_a_cpu_is_refused_where_routes_are_replayed(tmp_path: Path) ->
         preflight.check(options, routes=True)
     with pytest.raises(InputError, match="run `make sglang`"):
         preflight.check(options)
+
+
+@pytest.mark.parametrize(
+    ("limits", "raised"),
+    [
+        ((4096, 4096), None),
+        ((1024, 4096), None),
+        ((-1, -1), None),
+        ((256, 4096), (1024, 4096)),
+        ((256, -1), (1024, -1)),
+        ((64, 1024), (1024, 1024)),
+    ],
+)
+def test_open_files_are_raised_as_far_as_a_run_needs(limits, raised, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[object] = []
+    monkeypatch.setattr(preflight.resource, "getrlimit", lambda _: limits)
+    monkeypatch.setattr(preflight.resource, "setrlimit", lambda _, pair: said.append(pair))
+    preflight.check_open_files()
+    assert said == ([] if raised is None else [raised])
+
+
+def test_too_few_open_files_are_told_before_anything_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preflight.resource, "getrlimit", lambda _: (20, 64))
+    with pytest.raises(GolongrlError, match=r"may open 64 files at most here, and a run needs 1024; raise the limit"):
+        preflight.check(Options("mine", RunFolder(Path("x")), preflight.free_ports(1), Path("x")))

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Final, Literal, NoReturn
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
 
 from golongrl import files
 from golongrl.data.errors import DataError
@@ -53,6 +54,16 @@ _OTHER_FILES: Final = (
     (b"{\r", "JSON over several lines; write one object a line"),
 )
 _LONGEST_MARK: Final = max(len(mark) for mark, _ in _OTHER_FILES)
+_EXPECTED: Final = {
+    "model_type": "expected an object",
+    "list_type": "expected a list",
+    "string_type": "expected a string",
+    "too_short": "it is empty",
+}
+# As pydantic names the forms of a value in its path.
+_FORMS: Final = frozenset({"str", "list[str]"})
+# Keys by which an object that was written as text is known.
+_OF_TRUTH: Final = frozenset({"golden_label", "doc_ids"})
 # Characters of a name in a message.
 _SHOWN: Final = 60
 # Rows decoded at once from parquet; a row of a long-context dataset may hold a megabyte.
@@ -81,7 +92,19 @@ def _as_mapping(value: object) -> object:
     """Most public sets give the gold answer itself instead of this format's mapping."""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         return value
+    if isinstance(value, str) and _is_truth(value):
+        raise ValueError("it is an object written as text, which every answer would have to repeat; write the object")
     return plain_truth(value if isinstance(value, str) else _finite(value))
+
+
+def _is_truth(text: str) -> bool:
+    if not text.lstrip().startswith("{"):
+        return False
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(found, dict) and not _OF_TRUTH.isdisjoint(found)
 
 
 class Message(_ParquetPart):
@@ -150,15 +173,22 @@ def parse_row(record: object, where: str) -> Row:
     try:
         return Row.model_validate(record)
     except ValidationError as error:
-        first, *others = error.errors()
-        key = ".".join(str(part) for part in first["loc"])
+        found = dict(_told(problem) for problem in reversed(error.errors()))
+        *others, (key, said) = found.items()
         more = f" (and {len(others)} more)" if others else ""
-        problem = (
-            f"missing key {key}"
-            if first["type"] == "missing"
-            else f"{key}: {first['msg'].removeprefix('Value error, ')}"
-        )
-        raise DataError(f"{where}: {problem}{more}") from error
+        raise DataError(f"{where}: {said if said.startswith('missing key') else f'{key}: {said}'}{more}") from error
+
+
+def _told(error: ErrorDetails) -> tuple[str, str]:
+    """The key of a problem, and what is wrong there."""
+    path = [str(part) for part in error["loc"]]
+    if (form := next((at for at, part in enumerate(path) if part in _FORMS), None)) is not None:
+        # The same once for each form that the value may have.
+        return ".".join(path[:form]), "expected a string or a list of strings"
+    key = ".".join(path)
+    if error["type"] == "missing":
+        return key, f"missing key {key}"
+    return key, _EXPECTED.get(error["type"], error["msg"].removeprefix("Value error, "))
 
 
 def files_of(path: str | Path) -> list[Path]:

@@ -1,10 +1,11 @@
 """What can be wrong with the options is found here, before any process is started; each problem is one line."""
 
 import asyncio
+import resource
 import socket
 from pathlib import Path
 
-from golongrl.errors import InputError
+from golongrl.errors import GolongrlError, InputError
 from golongrl.local.plan import HOST, Options, Ports
 from golongrl.ports import unused
 from golongrl.queue import QueueError, QueueServerReport, SampleQueue
@@ -12,6 +13,8 @@ from golongrl.queue.connection import Patience
 
 # An outside Redis that answers at all answers by then.
 _REDIS_S = 3.0
+# The default of Linux. Redis, Ray and each of its processes have hundreds open.
+_OPEN_FILES = 1024
 
 
 def free_ports(engines: int) -> Ports:
@@ -53,8 +56,26 @@ def check_sglang(venv: Path) -> None:
         raise InputError(f"--engine sglang: no SGLang in {venv}; run `make sglang` (or give --sglang-venv)")
 
 
+def check_open_files() -> None:
+    """Let this process and those it starts open as many files as a run needs, as far as the system allows.
+
+    Raises:
+        GolongrlError: the limit is too low; Ray would never come up, and nothing would say why.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= _OPEN_FILES:
+        return
+    if hard != resource.RLIM_INFINITY and hard < _OPEN_FILES:
+        raise GolongrlError(
+            f"a process may open {hard} files at most here, and a run needs {_OPEN_FILES}; raise the limit "
+            f"(ulimit -n {_OPEN_FILES}, or where the container is started)"
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (_OPEN_FILES, hard))
+
+
 def check(options: Options, *, routes: bool = False) -> None:
     """All checks of the options that need no dataset. `routes`: engines must tell the experts of each token."""
+    check_open_files()
     if options.engine == "sglang":
         if routes:
             raise InputError(

@@ -53,7 +53,7 @@ def _item(line: str, where: str, number: int) -> Item:
     try:
         row = keys_once.loads(line)
     except (ValueError, RecursionError) as error:
-        raise BadFileError(f"{where}: not JSON that can be read: {error}") from error
+        raise BadFileError(f"{where}: not valid JSON: {error}") from error
     if not isinstance(row, dict):
         raise BadFileError(f"{where}: expected an object, got {type(row).__name__}")
     if "response" not in row:

@@ -141,7 +141,9 @@ def task_of(data_source: object, reward_mode: object) -> Task:
     if data_source == LONGBENCH_PRO:
         kind = _BY_SUBTASK.get(reward_mode) if isinstance(reward_mode, str) else None
         if kind is None:
-            raise UnknownTaskError(f"{LONGBENCH_PRO} has no reward_mode {reward_mode!r}")
+            raise UnknownTaskError(
+                f"{LONGBENCH_PRO} has no reward_mode {reward_mode!r}; `golongrl reward tasks` lists them"
+            )
         return Task(kind.type, kind.metric, kind.metric)
     kind = _BY_SOURCE.get(MATH_MARKER if MATH_MARKER in data_source else data_source)
     if kind is None:
