@@ -19,6 +19,7 @@ from golongrl.errors import (
     printable,
     show_defect,
     url_without_secret,
+    without_secrets,
     writing_to,
 )
 from golongrl.evaluation.run.endpoint import base
@@ -189,3 +190,9 @@ def test_what_the_machine_lacks_while_writing_is_no_wrong_input(
     with pytest.raises(kind, match=r"^--out /x: cannot be written: ") as refused, writing_to("--out /x"):
         raise OSError(number, os.strerror(number))
     assert refused.value.exit_code == code
+
+
+@pytest.mark.parametrize("word", ["x", "ab+.-", "redis", "a1"])
+def test_a_long_word_is_printed_in_linear_time(word: str) -> None:
+    """A megabyte took hours: the start of a URL was looked for from each of its characters."""
+    assert without_secrets(word * (1_000_000 // len(word)))

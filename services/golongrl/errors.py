@@ -45,8 +45,8 @@ _MACHINE: Final = {
 }
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 # The password of a URL: up to the last @ of the word, because a person may not have escaped an earlier one. A URL that
-# was taken for a path has one slash.
-_URL_PASSWORD: Final = re.compile(r"([a-z][a-z0-9+.-]*:/{1,2}[^\s:/@]*):\S+@", re.IGNORECASE)
+# was taken for a path has one slash. No scheme is long: without a bound, a long word would take quadratic time.
+_URL_PASSWORD: Final = re.compile(r"([a-z][a-z0-9+.-]{0,30}:/{1,2}[^\s:/@]*):\S+@", re.IGNORECASE)
 # Without a colon it is a key; of a Redis it is a user's name.
 _URL_KEY: Final = re.compile(r"(https?:/{1,2})[^\s:/@?#]+@", re.IGNORECASE)
 _QUERY_PASSWORD: Final = re.compile(

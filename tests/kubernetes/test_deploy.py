@@ -156,6 +156,25 @@ def test_an_overlay_is_over_the_recipes_preset() -> None:
 
 
 @pytest.mark.usefixtures("helm_on_path")
+@pytest.mark.parametrize("text", ["\U0001f600", "a\U00020000b", "é\u2028\ufeff", "\u202e", "ａ"])
+def test_every_character_reaches_helm(text: str, tmp_path: Path) -> None:
+    (tmp_path / "values.yaml").write_text(json.dumps({"learner": {"podAnnotations": {"a": text}}}, ensure_ascii=False))
+    done = CliRunner().invoke(command.render, ["rayjob", "quickstart", "-f", str(tmp_path / "values.yaml")])
+    assert done.exit_code == 0, done.exception
+    (_, job) = yaml.safe_load_all(done.output)
+    head = job["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]
+    assert head["metadata"]["annotations"]["a"] == text
+
+
+@pytest.mark.parametrize(("app", "words"), [(command.render, ["rayjob", "quickstart"]), (command.deploy, ["install"])])
+def test_half_of_a_character_is_named(app: typer.Typer, words: list[str], tmp_path: Path) -> None:
+    (tmp_path / "values.yaml").write_text('learner: {podAnnotations: {a: "x\\uD800"}}')
+    error = CliRunner().invoke(app, [*words, "-f", str(tmp_path / "values.yaml")]).exception
+    assert isinstance(error, InputError)
+    assert str(error).startswith("values: learner.podAnnotations.a: ")
+
+
+@pytest.mark.usefixtures("helm_on_path")
 @pytest.mark.parametrize("words", [["rayjob", "quickstart"], ["evaljob", "smoke"]])
 def test_a_values_file_may_be_a_pipe(words: list[str]) -> None:
     """Read once: as `-f <(...)` gives it."""

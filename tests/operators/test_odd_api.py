@@ -31,6 +31,7 @@ ODD: dict[str, tuple[int, str, bytes]] = {
     "deep": (200, "application/json", b"[" * 100_000),
     "failure": (200, "application/json", b'{"kind": "Status", "status": "Failure", "message": "no etcd", "code": 500}'),
     "bad-gateway": (502, "text/html", b"<html>\n<h1>Bad gateway</h1>\n</html>"),
+    "long-failure": (500, "application/json", json.dumps({"message": "x\n" * 500_000}).encode()),
     "odd-failure": (500, "application/json", b'{"message": 5}'),
 }
 
@@ -106,6 +107,7 @@ async def test_an_odd_answer_is_one_line_and_never_success(odd: OddServer, answe
     line = str(error.value)
     assert line.startswith("API server http://127.0.0.1:")
     assert "\n" not in line
+    assert len(line) < 2500
     assert not any(word in line for word in ("ContentTypeError", "JSONDecodeError", "mimetype"))
     if answer == "failure":
         assert line.endswith(": 500 no etcd")

@@ -31,6 +31,8 @@ CALL_S: Final = 10.0
 WATCH_S: Final = 300
 # Of one event. An object is stored with 1.5 MiB at most, and is sent in a few MiB.
 _LONGEST_EVENT: Final = 16 << 20
+# Characters of a refusal's words; webhooks may send many.
+_LONGEST_REFUSAL: Final = 2000
 # An answer that is not the API server's own JSON is quoted up to here.
 _QUOTED: Final = 200
 _NO_SERVER: Final = "the answer is not JSON of the Kubernetes API: is this an API server?"
@@ -304,7 +306,7 @@ class Cluster:
             raise ClusterError(f"{self._where}: {what}: no event of the Kubernetes API: {shown!r}")
         if found["type"] == "ERROR":
             told = found["object"]
-            raise _refusal(f"{self._where}: {what}", told.get("code", 0), " ".join(told.get("message", "").split()))
+            raise _refusal(f"{self._where}: {what}", told.get("code", 0), told.get("message", ""))
         return found
 
     async def _ask(self, what: str, call: Callable[[], Awaitable[Any]]) -> Json:
@@ -374,7 +376,8 @@ _REFUSALS: Final[dict[int, tuple[type[ClusterError], str]]] = {
 
 def _refusal(where: str, code: int, message: str) -> ClusterError:
     kind, remedy = _REFUSALS.get(code, (ClusterError, ""))
-    error = kind("; ".join(filter(None, [f"{where}: {code} {message}".rstrip(), remedy])))
+    said = f"{where}: {code} {' '.join(message[:_LONGEST_REFUSAL].split())}".rstrip()
+    error = kind("; ".join(filter(None, [said, remedy])))
     error.code = str(code)
     return error
 
@@ -386,7 +389,7 @@ def _message(error: ApiException) -> str:
         message = json.loads(body).get("message", "")
     except (ValueError, AttributeError, RecursionError):
         message = body[:_QUOTED]
-    return " ".join(str(message or error.reason or "").split())
+    return str(message or error.reason or "")
 
 
 async def _output(opened: Any) -> tuple[str, str]:

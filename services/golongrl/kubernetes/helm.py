@@ -3,6 +3,7 @@
 Whatever is called helm may be something else, hang, be killed, or print what no helm prints: each is a HelmError.
 """
 
+import json
 import os
 import re
 import shutil
@@ -41,12 +42,14 @@ def helm_path() -> str:
 
 
 def call(arguments: Sequence[str], given: bytes | None, deadline_s: float) -> "subprocess.CompletedProcess[bytes]":
-    """One call of helm, with this text on its standard input; when the deadline is over it is ended with its children.
+    """One call of helm, with this JSON on its standard input; when the deadline is over it is ended with its children.
 
     Raises:
         HelmError: helm is missing, cannot be run, or does not end.
     """
     command = [helm_path(), *arguments]
+    # Helm reads it as YAML, which does not know JSON's two escapes for one character, such as an emoji.
+    given = given and json.dumps(json.loads(given), ensure_ascii=False).encode()
     try:
         running = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True

@@ -260,9 +260,13 @@ def plain_json(tree: Mapping[str, Any], origin: str) -> str:
         RecipeError: a value has no place in JSON; the message names its key.
     """
     try:
+        # Half of a character cannot be written.
+        json.dumps(tree, ensure_ascii=False).encode()
         return json.dumps(tree, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
         for path, value in _leaves(tree):
+            if isinstance(value, str) and has_half_character(value):
+                raise RecipeError(f"{origin}: {path}: {ascii(value)[:80]} has half of a character") from error
             if not isinstance(value, str | int | float | None) or (isinstance(value, float) and not isfinite(value)):
                 raise RecipeError(
                     f"{origin}: {path}: {value} must be a string, finite number, list or mapping (quote strings)"
