@@ -73,7 +73,8 @@ def _unit_behind(text: str, end: int) -> str:
 
 
 _IS = re.compile(r".*\b(?:is|are|was|were|equals?)\s+(\S.*)|.*\s(?:in|=)\s+(\S+)$")
-_FORMULA = re.compile(r"\$([^$\n]+)\$|\\\((.+?)\\\)|(?<![\w)])\*\*(?=\S)([^*\n]*[^*\n:：])\*\*(?!\w)")
+_FORMULA = re.compile(r"\$([^$\n]+)\$|\\\((.+?)\\\)|(?<![\w)])\*\*(?=\S)([^*\n]*[^*\n:：])\*\*(?!\w|\s?[:：])")
+_SO = re.compile(r"(?:so|thus|hence|therefore)[,:]?\s+", re.IGNORECASE)
 _BOLD = re.compile(r"(?<![\w)])\*\*(?=\S)([^*\n]+)\*\*")
 
 
@@ -85,7 +86,7 @@ def _marked(line: str) -> str:
     if len(parts) == 1:
         ((part, end),) = parts.items()
         return part + _unit_behind(line, end)
-    line = _BOLD.sub(r"\1", line).strip(" .*")
+    line = _SO.sub("", _BOLD.sub(r"\1", line).strip(" .*"), count=1)
     ending = _IS.fullmatch(line)
     return line if ending is None else ending[1] or ending[2]
 
@@ -190,7 +191,7 @@ def _says(golden: str, answer: str) -> bool | None:
     if marks != (None, None):
         gold_mark, answer_mark = marks
         return gold_mark is not None and answer_mark is not None and dates.same(gold_mark, answer_mark)
-    numbers = quantity.read(golden), quantity.read(answer) or _said_twice(answer)
+    numbers = quantity.read(golden), _said_twice(answer) or quantity.read(answer)
     if numbers[0] is not None and numbers[1] is not None:
         return quantity.same(numbers[0], numbers[1])
     if numbers[0] is not None and _names_several(answer):

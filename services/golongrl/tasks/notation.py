@@ -98,7 +98,7 @@ _NO_WORDS = frozenset(
 )
 _FEW = 3  # words of a formula: "12 metres per second"
 _SHORT_WORDS = frozenset(words("no on in up at of or us uk eu un ok"))
-_INITIALS = re.compile(r"(?:[A-Za-z]\.\s?){1,9}[A-Za-z]?")
+_INITIALS = re.compile(r"(?:[A-Za-z]{1,3}\.\s?){1,9}[A-Za-z]{0,3}")
 _GREEK = re.compile(r"[Α-Ωα-ω]")
 
 
@@ -134,7 +134,7 @@ def same_text(one: str, other: str) -> bool:
 
 
 _INDEX = re.compile(r"_\{?(\d{1,9})\}?")  # "CO_2" is "CO2"
-_QUOTES = re.compile(r"[\"“”„«»「」『』《》〈〉]")
+_QUOTES = re.compile(r"[\"“”„«»「」『』《》〈〉]|``|''")
 _FULL_STOP = re.compile(r"(?<=[^\W\d_])\.")  # of an abbreviation
 _LIST = re.compile(r"\s*(?:、|,|(?<=[\u4e00-\u9fff])[和与及](?=[\u4e00-\u9fff]))\s*(?:and\s)?|\s+and\s+")
 

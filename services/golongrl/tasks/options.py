@@ -50,9 +50,8 @@ _OPENS = re.compile(
 )
 _ASKED = re.compile(r"[)\]}\s]{0,4}\?")
 # Right before a statement, what takes it back; a later one of another option would win otherwise.
-_SUPPOSED = _words(
-    "if whether unless suppose supposing assume assuming think thinks say says claim claims believe believes wrong"
-    " incorrect false tempting not 如果 若 假如"
+_SUPPOSED = _words("suppose supposing assume assuming think thinks say says claim claims believe believes") | (
+    _DENIED := _words("if whether unless wrong incorrect false tempting not don doubt 如果 若 假如")
 )
 _OR = _words("or nor xor 或 或者 还是 還是 oder ou или または 又は もしくは 또는 혹은")
 _FIRST = tuple([word] for word in _OR)
@@ -60,8 +59,8 @@ _AND = _words("and plus und sowie et y o e и 와 と 과 同 跟 和 及 与 �
 _ALSO = re.compile(r"^(?:also|alternat\w*|another|other|second|additional(?:ly)?|else|otherwise)$")
 # What may stand right before a candidate beside these: doubt, a copula, a word that adds or takes back.
 _LEADS = _words(
-    "maybe perhaps could may might is s be it even likewise no wait mean rather sometimes same 可能 可能是 也可能是"
-    " 应该是 是 只是 不对 等等 や"
+    "maybe perhaps could may might is s be it even likewise no wait mean meant rather sometimes same 可能 可能是"
+    " 也可能是 应该是 是 只是 不对 等等 や"
 )
 _LAST_WORD = re.compile(r"([^\W\d_]+)\s$")
 _BETWEEN = _words("to through with then vs versus text a")  # two candidates, as the only word
@@ -70,21 +69,23 @@ _OPTION_WORD = re.compile(r"^(?:the|an?|option|choice|answer|either|both|right|c
 # A word of another reading: what follows is offered for it.
 _OTHERWISE = re.compile(
     r"\b(?:otherwise|unless|(?<!nothing )else|sonst|sinon|in which case|"
-    r"if (?:you|not|need|necessary|pressed|forced)|(?:depending|or) (?:on|in))\b|否则",
+    r"if (?:you|not|need|necessary|pressed|forced)|(?:depending|or) (?:on|in))\b|否则|\bif\b[^,]{1,60},\s*$",
     re.IGNORECASE,
 )
 _REASON = re.compile(
-    r"\b(?:because|since|as|for|which|whom?|whose|while|whereas|where|than|given|contrast|so|of|\w{2,}ing|\w{2,}(?:ed|s):)"
+    r"\b(?:because|since|as|which|whom?|whose|while|whereas|where|than|given|contrast|so|of|(?!according)\w{2,}ing|\w{2,}(?:ed|s):)"
     r"(?!\w)|因为|由于|而"
 )
-_THOUGH = re.compile(r"\b(?:though|although|but|还|但)\b")
-_ADDS = re.compile(r"\b(?:as well as|along with|together with|in addition to|followed by)\b", re.IGNORECASE)
+_THOUGH = re.compile(r"\b(?:though|although|but|还|但|不过)\b")
+_ADDS = re.compile(
+    r"\b(?:as well as|along with|together with|in addition to|followed by|change my \w+ to)\b", re.IGNORECASE
+)
 _CIRCUMSTANCE = re.compile(
-    r"(?:is\s+)?(?:for|if|unless|when|in|on|with|at|as|depending|under|otherwise|else)\b|\d+(?:\.\d+)?\s?%|[(\[]\d",
+    r"(?:is\s+)?(?:for|if|unless|when|in|on|with|at|as|depending|under|according|otherwise|else)\b|\d+(?:\.\d+)?\s?%|[(\[]\d",
     re.IGNORECASE,
 )
 _FITS = re.compile(
-    r"\b(?:correct|right|true|valid|possibl[ey]|plausible|acceptable|likely|fits?|appl(?:y|ies)|works?|holds?|"
+    r"\b(?:correct|right|true|valid|possibl[ey]|plausible|acceptable|likely|fits?|appl(?:y|ies)|works?|holds?|or both|"
     r"maybe|perhaps|equally)\b|正确|对的|都|也",
     re.IGNORECASE,
 )
@@ -92,7 +93,7 @@ _AS_WELL = re.compile(r"\b(?:also|too|as well|equally)\b", re.IGNORECASE)
 _AGAINST = re.compile(
     r"\b(?:not|no(?!\s*[,.:;!—–-])|never|neither|nor|cannot|wrong|false|incorrect|invalid|impossible|implausible|"
     r"unlikely|only|fails?|contradict\w*|less(?!,|\s+likely)|instead|unlike|rather than|too (?:early|late|broad|narrow|"
-    r"vague|small|large|strong|weak))\b|n['’]t|不(?!对)|错|非|没|[✗✘❌×]",
+    r"vague|small|large|strong|weak))\b|n['’]t|不(?!对|过)|错|非|没|矛盾|[✗✘❌×]",
     re.IGNORECASE,
 )
 _OPTION = re.compile(r"\(\s*([A-Z])\s*\)|(?<![a-zA-Z0-9_'’-])([A-HJ-Z])(?![a-zA-Z0-9_'’-])")
@@ -132,8 +133,13 @@ def _statements(form: re.Pattern[str], text: str) -> list[re.Match[str]]:
         for found in form.finditer(text)
         if _stands_alone(found, text)
         and not _ASKED.match(text, found.end())
-        and not _SUPPOSED & _words_before(text, found.start(), 4)
+        and not _supposes(_words_before(text, found.start(), 4), _words_before(text, found.start(), 6))
     ]
+
+
+def _supposes(words: set[str], speaker: set[str]) -> bool:
+    """Whether words take back what they lead to; "I think" does not, "I don't think" does."""
+    return bool(words & (_DENIED if "i" in speaker else _SUPPOSED))
 
 
 def _only(text: str) -> list[re.Match[str]]:
@@ -166,7 +172,7 @@ def _joined(text: str, end: int, start: int) -> bool:
     words = [word.lower() for word in _WORD.findall(text[end:start])]
     together = bool(words) and words[0] in _AND
     more = any(word in _OR or (_ALSO.match(word) and word != "second") for word in words) or words[-1:] == ["second"]
-    return (together or more) and not _SUPPOSED & set(words)
+    return (together or more) and not _supposes(set(words), set())
 
 
 def hedged(rest: str, chosen: str) -> bool:
@@ -181,7 +187,8 @@ def hedged(rest: str, chosen: str) -> bool:
         if _AGAINST.search(said) or _AGAINST.search(gap):
             explained = True
             continue
-        explained = explained or bool(_REASON.search(gap)) or bool(_SUPPOSED & set(words) and "i" not in words)
+        reason = _REASON.search(gap) is not None and not (alone and gap.rstrip().endswith(","))
+        explained = explained or reason or bool(_SUPPOSED & set(words) and "i" not in words)
         if not explained and _is_candidate(gap, words) and _offered(gap, words, said):
             return True
     return False
@@ -192,7 +199,13 @@ def _others(rest: str, chosen: str) -> Iterator[tuple[str, str, bool]]:
     whether it stands in the sentence of the one before. Of options side by side only the first is told.
     """
     every = (*_OPTION.finditer(rest, 0, _WINDOW), *_SMALL_OPTION.finditer(rest, 0, _WINDOW))
-    found = sorted((one for one in every if not _in_a_name(rest, one)), key=re.Match.start)
+    found: list[re.Match[str]] = []
+    named = -1  # where a name ended, whose list goes on: "all of A, B and C"
+    for one in sorted(every, key=re.Match.start):
+        if _in_a_name(rest, one) or (named >= 0 and one[2] and _lists(rest[named : one.start()])):
+            named = one.end()
+        else:
+            found.append(one)
     end, i = 0, 0
     while i < len(found):
         first, last = found[i], found[i]
@@ -239,7 +252,7 @@ def _offered(gap: str, words: list[str], said: str) -> bool:
     if any(word in _OR for word in (*words[:1], *words[-1:])) or _DOUBT.search(gap):
         return True
     if _THOUGH.search(gap):  # behind it an option may look plausible without being offered
-        as_well = _AS_WELL.search(said) is not None or bool({"but", "但"} & set(words))
+        as_well = _AS_WELL.search(said) is not None or bool({"but", "但", "不过"} & set(words))
         return as_well and _FITS.search(said) is not None if said else not _THOUGH.fullmatch(words[-1])
     fits = _FITS.search(said) or _CIRCUMSTANCE.match(said) or _AS_WELL.fullmatch(said)
     return fits is not None or not _WORD.search(said)

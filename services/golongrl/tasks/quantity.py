@@ -36,7 +36,7 @@ _NUMBER = re.compile(
 )
 _MIXED = re.compile(rf"(?:(\d{{1,40}})\s*(?=\\frac|\s\d))?\s*{_FRACTION}(?![\d./^])")
 _SIGN = re.compile(
-    r"(?:(?:about|approximately|approx\.?|roughly|around|circa|ca?\.|约|大约|≈|\\approx)\s*)?"
+    r"(?:(?:about|approximately|approx\.?|roughly|around|circa|ca\b\.?|c\.|约|大约|≈|\\approx)\s*)?"
     r"([+-]|–(?=\d)|(?:minus|negative)\s|负|負)?\s*",
     re.IGNORECASE,
 )

@@ -37,7 +37,7 @@ _HAN_UNITS = MappingProxyType({"十": 10, "百": 100, "千": 1000, "拾": 10, "�
 _HAN_LARGE = MappingProxyType({"万": 10**4, "萬": 10**4, "亿": 10**8, "億": 10**8})
 HAN = rf"[{''.join([*_HAN_DIGITS, *_HAN_UNITS, *_HAN_LARGE])}]{{1,20}}"
 # What a count in Chinese numerals stands before; elsewhere a numeral may be part of a name.
-_COUNTED = "[个個名位口年月日号天岁周元块次条项家座只头件本册章节页季世点时秒]|人(?!民)|分(?!之)"
+_COUNTED = "[个個名位口年月日号天岁周元块次条项家座只头件本册章节页季世点时秒]|人(?!民)|分(?!之)|小时|钟头|星期"
 _ROMAN = MappingProxyType({"I": 1, "V": 5, "X": 10})
 
 
@@ -104,6 +104,8 @@ _NTH = r"(?:st|nd|rd|th)"
 _RULES: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] = tuple(
     (re.compile(form, re.IGNORECASE), spelling)
     for form, spelling in (
+        (r"^the\s(?=\w)", ""),
+        (r"^(?:[总一]?共(?:计|有)?|合计)\s?(?=\d)", ""),
         # Signs.
         (r"(?<=[\d)a-z])\s?\*\*\s?(?=[\d({+-])", "^"),
         (r"√\s?(\d{1,20}|[a-z])", r"\\sqrt{\1}"),
@@ -149,7 +151,7 @@ _RULES: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...]
         (rf"^{_WHOLE_YEAR}\s?[-/,]?\s?H(?P<n>[12])$", _period("H")),
         (rf"^{_WHOLE_YEAR}\s?年?(?P<n>[上下])半年$", _period("H")),
         # Days and times.
-        (r"^(?:in|on|at|during)\s(?=.*\d)", ""),
+        (r"^(?:in|on|at(?!\s(?:least|most))|during)\s(?=\S)", ""),
         (r"^(?:the\s)?year\s(?=\d)", ""),
         (r"(?<=[a-z])\sthe\s(?=\d{1,2}th\b)", " "),
         (r"^(\d{1,2})[-–]([a-z]{3,9})[-–](\d{4})$", r"\1 \2 \3"),
