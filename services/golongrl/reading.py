@@ -18,12 +18,23 @@ from golongrl.errors import InputError
 
 # The longest silence of a pipe that is read: a writer that is not heard of for a minute is lost.
 _SILENCE_S: Final = 60.0
+# What downloads and copies leave in the place of a file.
+OTHER_FILES: Final = (
+    (b"version https://git-lfs", "a pointer of git LFS; fetch the file itself (git lfs pull)"),
+    (b"<!DOCTYPE", "a web page; download the file itself"),
+    (b"<!doctype", "a web page; download the file itself"),
+    (b"<html", "a web page; download the file itself"),
+    (b"\x1f\x8b", "gzip; unpack it"),
+    (b"PK\x03\x04", "a zip file; unpack it"),
+    (b"\x28\xb5\x2f\xfd", "zstd; unpack it"),
+    (b"\xfd7zXZ", "xz; unpack it"),
+    (b"BZh", "bzip2; unpack it"),
+)
 _ENCODINGS: Final = (
     (codecs.BOM_UTF32_LE, "UTF-32"),
     (codecs.BOM_UTF32_BE, "UTF-32"),
     (codecs.BOM_UTF16_LE, "UTF-16"),
     (codecs.BOM_UTF16_BE, "UTF-16"),
-    (b"\x1f\x8b", "compressed with gzip"),
 )
 
 
@@ -116,6 +127,12 @@ def read_text(path: Path, most_bytes: int) -> str:
     return utf8(content, path)
 
 
+def other_kind(start: bytes) -> str | None:
+    """What a file is that should be another one, as far as its first bytes show, and what to do; None where they do
+    not."""
+    return next((kind for mark, kind in OTHER_FILES if start.startswith(mark)), None)
+
+
 def utf8(content: bytes, path: Path) -> str:
     """The text of a file.
 
@@ -125,6 +142,8 @@ def utf8(content: bytes, path: Path) -> str:
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
+        if kind := other_kind(content):
+            raise NotUtf8Error(f"{path}: it is {kind}") from error
         found = next((f"it is {name}" for mark, name in _ENCODINGS if content.startswith(mark)), None)
         line = content.count(b"\n", 0, error.start) + 1
         where = found or f"byte {content[error.start]:#04x} in line {line}"

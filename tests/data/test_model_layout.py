@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,14 @@ def copied(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         ({"num_key_value_heads": 1}, ["num_key_value_heads x head_dim and hidden_size do not fit"]),
         ({"attention_bias": True}, ["the weights lack 8 of the tensors", "self_attn.q_proj.bias first"]),
         ({"tie_word_embeddings": False}, ["the weights lack 1 of the tensors that it asks for (lm_head.weight first)"]),
+        ({"rms_norm_eps": 0}, ["rms_norm_eps: transformers takes no whole number here; write 0.0"]),
+        ({"layer_types": ["sliding_attention"] * 2, "sliding_window": None}, ["sliding_window is null"]),
+        ({"rope_theta": None, "rope_parameters": {"rope_type": "yarn", "factor": 2.0}}, ["rope_theta is null"]),
+        ({"dtype": "float8_e4m3fn"}, ["dtype float8_e4m3fn: such weights cannot be trained"]),
+        (
+            {"eos_token_id": [1, 512]},
+            ["config.json: eos_token_id 512 is not below vocab_size 512"],
+        ),
         ({"num_hidden_layers": 1, "layer_types": None}, ["tensors that it does not name, model.layers.1."]),
     ],
 )
@@ -135,3 +144,61 @@ def test_a_pipe_or_a_lost_link_in_a_model_folder_is_named(copied: Path, tmp_path
         check_local_model(load("quickstart", [f"model.path={folder}"]))
     assert f"model file {folder / 'added_tokens.json'} is no plain file" in str(caught.value)
     assert f"model file {folder / 'chat_template.jinja'} is a link to nothing" in str(caught.value)
+
+
+def _tokenizer(**change: Any) -> Callable[[Path], None]:
+    return lambda folder: _edit(folder / "tokenizer.json", **change)
+
+
+def _edit(path: Path, **change: Any) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | change), "utf-8")
+
+
+def _whole_numbers(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes().replace(b'"F16"', b'"I16"').replace(b'"F32"', b'"I32"'))
+
+
+def _pickled(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+
+
+LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 12345\n"
+
+
+@pytest.mark.parametrize(
+    ("damage", "line"),
+    [
+        (_tokenizer(decoder=None), "tokenizer.json: it reads 'What is the answer?' back as "),
+        (
+            lambda folder: _edit(folder / "tokenizer_config.json", eos_token="<nope>"),
+            "eos_token '<nope>' is no token",
+        ),
+        (
+            lambda folder: (folder / "generation_config.json").write_text('{"eos_token_id": 9999}'),
+            "eos_token_id 9999",
+        ),
+        (lambda folder: (folder / "added_tokens.json").write_text("["), "added_tokens.json: not JSON that can be read"),
+        (lambda folder: (folder / "config.json").write_text(LFS), "config.json: it is a pointer of git LFS; fetch"),
+        (
+            lambda folder: (folder / "model.safetensors").write_text(LFS),
+            "model.safetensors: it is a pointer",
+        ),
+        (
+            lambda folder: (folder / "model.safetensors").write_text("<!DOCTYPE html>" * 20),
+            "model.safetensors: it is a web page; download the file itself",
+        ),
+        (_whole_numbers, "tensors of its weights are of type I"),
+        (_pickled, "no weights (*.safetensors) in this folder; pytorch_model*.bin is not read"),
+    ],
+)
+def test_a_file_that_fails_late_is_named(
+    copied: Path, tmp_path: Path, damage: Callable[[Path], None], line: str
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(copied, folder)
+    damage(folder)
+    with pytest.raises(DataError) as caught:
+        check_local_model(load("quickstart", [f"model.path={folder}"]))
+    assert line in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -69,7 +69,10 @@ DAMAGES: list[tuple[Callable[[Path], object], str]] = [
     (lambda folder: (folder / TWO).unlink(), f"{TWO} is missing, but {INDEX} names it"),
     (lambda folder: (folder / TWO).write_bytes(b""), f"{TWO}: truncated, or not a safetensors file"),
     (lambda folder: (folder / TWO).write_bytes(b"\0" * 500), f"{TWO}: truncated, or not a safetensors file"),
-    (lambda folder: (folder / TWO).write_bytes(b"version https://git-lfs.github.com/spec/v1"), f"{TWO}: truncated"),
+    (
+        lambda folder: (folder / TWO).write_bytes(b"version https://git-lfs.github.com/spec/v1"),
+        f"{TWO}: it is a pointer of git LFS",
+    ),
     (lambda folder: (folder / TWO).write_bytes((folder / TWO).read_bytes()[:-1]), f"{TWO}: truncated ("),
     (lambda folder: (folder / TWO).write_bytes((folder / TWO).read_bytes()[:40]), f"{TWO}: truncated"),
     (lambda folder: (folder / TWO).write_bytes((folder / TWO).read_bytes() + b"\0"), f"{TWO}: longer than its header"),

@@ -97,6 +97,15 @@ class Chat:
             batch = self.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
         return [np.asarray(encoding.ids, dtype=np.int32) for encoding in batch]
 
+    def unknown_tokens(self) -> Iterator[tuple[str, str]]:
+        """The named tokens that end or fill a sequence and are none of the tokenizer's: transformers gives them ids of
+        their own, beyond the model's.
+        """
+        for key in ("eos_token", "pad_token"):
+            content = self._tokens.get(key)
+            if content is not None and self.tokenizer.token_to_id(content) is None:
+                yield key, content
+
     def decode(self, ids: Sequence[int], skip_special_tokens: bool = True) -> str:
         """Text of a response."""
         with _panics_told():
@@ -152,6 +161,10 @@ def think_problem(chat: Chat, enable_thinking: bool | None) -> str | None:
     if behind.count(_CLOSE) and behind.rfind(_CLOSE) > behind.rfind(_OPEN):
         switch = "set data.enable_thinking: true" if enable_thinking is False else "use a template that leaves it open"
         return f"the chat template closes the think block in the prompt, so that every response would score 0; {switch}"
+    (ids,) = chat.encode([_PROBE])
+    text = chat.decode([int(token) for token in ids])
+    if "".join(text.split()).casefold() != "".join(_PROBE.split()).casefold():
+        return f"tokenizer.json: it reads {_PROBE!r} back as {text[:80]!r}, so prompts and answers would be garbled"
     (ids,) = chat.encode([f"a{_CLOSE}b"])
     if _CLOSE not in chat.decode([int(token) for token in ids]):
         return (

@@ -2,17 +2,18 @@
 
 import ast
 import difflib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
 from golongrl.data.chat import TOKENIZER, Chat, think_problem
 from golongrl.data.errors import DataError, Faults
-from golongrl.data.model_config import CONFIG, check_folder, read_config, sizes_of
+from golongrl.data.model_config import CONFIG, GENERATION, check_folder, json_object, read_config, sizes_of
 from golongrl.data.model_layout import DEFAULTS, weights_faults
 from golongrl.data.models import check_names, fetched, local_folder
-from golongrl.data.weight_files import stored_tensors
+from golongrl.data.weight_files import FLOATS, StoredTensor, stored_tensors
 from golongrl.recipe import Recipe
 from golongrl.recipe.fit import model_faults, run_faults
 
@@ -70,13 +71,13 @@ def _faults(recipe: Recipe, folder: Path) -> Faults:
     if (folder / TOKENIZER).is_file():
         with faults.told():
             chat = Chat.open(folder)
-    for fault in _comparisons(recipe, config, {one.name: one.shape for one in tensors or ()}, chat):
+    for fault in _comparisons(recipe, folder, config, tensors or (), chat):
         faults.add(fault if fault.startswith("model file ") else f"model {recipe.model.path}: {fault}")
     return faults
 
 
 def _comparisons(
-    recipe: Recipe, config: Mapping[str, Any] | None, shapes: Mapping[str, tuple[int, ...]], chat: Chat | None
+    recipe: Recipe, folder: Path, config: Mapping[str, Any] | None, tensors: Sequence[StoredTensor], chat: Chat | None
 ) -> Iterator[str]:
     if config is not None:
         vocabulary = None
@@ -85,14 +86,37 @@ def _comparisons(
         yield from model_faults(recipe, config, vocabulary)
         if config.get("auto_map") is None or not recipe.model.trust_remote_code:
             yield from (f"{CONFIG}: {fault}" for fault in _kind_faults(config))
+        shapes = {tensor.name: tensor.shape for tensor in tensors}
         yield from (f"{CONFIG}: {fault}" for fault in weights_faults(shapes, sizes_of(config)))
+        whole = [tensor for tensor in tensors if tensor.dtype not in FLOATS]
+        if whole and config["model_type"] in DEFAULTS and not config.get("quantization_config"):
+            first = whole[0]
+            yield f"{len(whole)} tensors of its weights are of type {first.dtype}, not floats ({first.name} first)"
     if chat is not None:
+        if config is not None:
+            yield from _end_faults(folder, config, chat)
         try:
             think = think_problem(chat, recipe.data.enable_thinking)
         except DataError as error:
             think = str(error)
         if think:
             yield think
+
+
+def _end_faults(folder: Path, config: Mapping[str, Any], chat: Chat) -> Iterator[str]:
+    """Where no response could end: the token that ends it is none of the model's."""
+    rows = sizes_of(config)["vocab_size"]
+    generation = folder / GENERATION
+    ends = {CONFIG: config.get("eos_token_id"), GENERATION: None}
+    if generation.is_file():
+        with suppress(DataError):  # told already
+            ends[GENERATION] = json_object(generation).get("eos_token_id")
+    for name, given in ends.items():
+        for token in given if isinstance(given, list) else [given]:
+            if type(token) is int and token >= rows:
+                yield f"{name}: eos_token_id {token} is not below vocab_size {rows}, so that no response would end"
+    for key, content in chat.unknown_tokens():
+        yield f"tokenizer_config.json: {key} {content[:80]!r} is no token of tokenizer.json"
 
 
 def _kind_faults(config: Mapping[str, Any]) -> Iterator[str]:
@@ -107,8 +131,11 @@ def _kind_faults(config: Mapping[str, Any]) -> Iterator[str]:
         yield 'it has no architectures, which the learner takes the model\'s class from, as ["Qwen3ForCausalLM"]'
     elif not any(end in named[0] for end in _GENERATES):
         yield f"architectures: {named[0]} is no model that generates text; its name has {_GENERATES[0]} in it"
+    dtype = config.get("dtype") or config.get("torch_dtype")
     if config.get("quantization_config"):
         yield "it has a quantization_config, and quantised weights cannot be trained; name a model in bfloat16"
+    elif str(dtype).startswith("float8"):
+        yield f"dtype {dtype}: such weights cannot be trained; name a model in bfloat16"
 
 
 def types_that_generate(kind: str) -> frozenset[str] | None:

@@ -11,17 +11,18 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from golongrl.data import keys_once
 from golongrl.data.errors import DataError, Faults
 from golongrl.errors import InputError
-from golongrl.reading import read_text
+from golongrl.reading import other_kind, read_text
 from golongrl.recipe.load import explain
 
 CONFIG: Final = "config.json"
+GENERATION: Final = "generation_config.json"
 # Optional in a model folder.
-_OTHERS: Final = ("generation_config.json", "tokenizer_config.json", "special_tokens_map.json")
+_OTHERS: Final = (GENERATION, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 _NEEDED: Final = ("model_type", "hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
 # The bounds are far above every published model and far below what overflows or fills a machine. The largest
 # vocabulary published has about 260,000 ids, the widest model a hidden size of 53,248 in 126 layers with 128 heads of
@@ -140,6 +141,12 @@ def _rope(value: Any) -> Any:
     return value
 
 
+def _with_point(value: Any) -> Any:
+    if type(value) is int:
+        raise ValueError(f"transformers takes no whole number here; write {value}.0")
+    return value
+
+
 def _token(value: Any) -> Any:
     content = value.get("content") if isinstance(value, dict) else value
     if value is not None and not isinstance(content, str):
@@ -213,8 +220,8 @@ class _Sizes(_Part):
     tie_word_embeddings: bool | None = None
     attention_bias: bool | None = None
     attention_dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
-    rms_norm_eps: Annotated[float, Field(ge=0, lt=1)] | None = None
-    initializer_range: Annotated[float, Field(ge=0, le=100)] | None = None
+    rms_norm_eps: Annotated[float, Field(ge=0, lt=1), BeforeValidator(_with_point)] | None = None
+    initializer_range: Annotated[float, Field(ge=0, le=100), BeforeValidator(_with_point)] | None = None
     hidden_act: _Text | None = None
     rope_theta: _Positive | None = None
     rope_scaling: _RopeOfLayers = None
@@ -231,6 +238,13 @@ class _Sizes(_Part):
         if faults := self._faults():
             raise ValueError("; ".join(faults))
         return self
+
+    @staticmethod
+    def _scaled(ropes: Iterable[Mapping[str, Any]]) -> bool:
+        return any(
+            rope.get("rope_type", rope.get("type", "default")) != "default" and rope.get("rope_theta") is None
+            for rope in ropes
+        )
 
     def _faults(self) -> list[str]:
         found = []
@@ -253,6 +267,11 @@ class _Sizes(_Part):
         layers, kinds = self.num_hidden_layers, self.layer_types
         if layers is not None and kinds is not None and len(kinds) != layers:
             found.append(f"layer_types has {len(kinds)} entries, num_hidden_layers is {layers}")
+        if "sliding_attention" in (kinds or ()) and self.sliding_window is None:
+            found.append("layer_types has sliding_attention, and sliding_window is null")
+        ropes = [rope for rope in (self.rope_parameters, self.rope_scaling) if rope]
+        if "rope_theta" in self.model_fields_set and self.rope_theta is None and self._scaled(ropes):
+            found.append("rope_theta is null, and a scaled rope needs it")
         experts = self.num_experts if self.num_experts is not None else self.num_local_experts
         if experts is not None and self.num_experts_per_tok is not None and self.num_experts_per_tok > experts > 0:
             found.append(f"num_experts_per_tok {self.num_experts_per_tok} exceeds the {experts} experts")
@@ -308,9 +327,10 @@ class _Tokenizer(_NamedTokens):
 
 _MODELS: Final[Mapping[str, type[_Part]]] = {
     CONFIG: _Sizes,
-    "generation_config.json": _Generation,
+    GENERATION: _Generation,
     "tokenizer_config.json": _Tokenizer,
     "special_tokens_map.json": _NamedTokens,
+    "added_tokens.json": _Part,
 }
 
 
@@ -350,7 +370,12 @@ def sizes_of(config: Mapping[str, Any]) -> dict[str, Any]:
 def json_object(path: Path) -> dict[str, Any]:
     """A JSON file of a model folder. Raises DataError naming the file."""
     try:
-        config = keys_once.loads(read_text(path, _MOST_BYTES))
+        text = read_text(path, _MOST_BYTES)
+        if kind := other_kind(text[:_LONGEST_SHOWN].encode()):
+            raise DataError(f"model file {path}: it is {kind}")
+        config = keys_once.loads(text)
+    except DataError:
+        raise
     except InputError as error:
         raise DataError(f"model file {error}") from error
     except OSError as error:

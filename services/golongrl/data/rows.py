@@ -21,7 +21,7 @@ from golongrl import files
 from golongrl.data.errors import DataError
 from golongrl.data.keys_once import finite, once, refuse_columns
 from golongrl.errors import InputError, printable
-from golongrl.reading import refuse_special
+from golongrl.reading import OTHER_FILES, refuse_special
 from golongrl.tasks.scoring import plain_truth
 
 if TYPE_CHECKING:
@@ -29,23 +29,15 @@ if TYPE_CHECKING:
 
 # What a file begins with that is no JSON lines, and what it is; a whole file of it is one fault, not one a line.
 _OTHER_FILES: Final = (
+    *OTHER_FILES,
     (codecs.BOM_UTF32_LE, "UTF-32 text; write it as UTF-8"),
     (codecs.BOM_UTF32_BE, "UTF-32 text; write it as UTF-8"),
     (codecs.BOM_UTF16_LE, "UTF-16 text; write it as UTF-8"),
     (codecs.BOM_UTF16_BE, "UTF-16 text; write it as UTF-8"),
-    (b"\x1f\x8b", "gzip; unpack it"),
     (b"PAR1", "parquet; name it .parquet"),
     (b"PARE", "encrypted; write it without encryption"),
-    (b"PK\x03\x04", "a zip file; unpack it"),
-    (b"\x28\xb5\x2f\xfd", "zstd; unpack it"),
-    (b"\xfd7zXZ", "xz; unpack it"),
-    (b"BZh", "bzip2; unpack it"),
     (b"{\x00", "UTF-16 text; write it as UTF-8"),
     (b"\x00{", "UTF-16 text; write it as UTF-8"),
-    (b"version https://git-lfs", "a pointer of git LFS; fetch the file itself (git lfs pull)"),
-    (b"<!DOCTYPE", "a web page; download the file itself"),
-    (b"<!doctype", "a web page; download the file itself"),
-    (b"<html", "a web page; download the file itself"),
     (b"[\n", "one JSON array; write one object a line"),
     (b"[\r", "one JSON array; write one object a line"),
     (b"[{", "one JSON array; write one object a line"),

@@ -14,7 +14,7 @@ from typing import Any, Final
 from golongrl.data import keys_once
 from golongrl.data.errors import DataError, Faults
 from golongrl.errors import InputError
-from golongrl.reading import read_text, refuse_special
+from golongrl.reading import other_kind, read_text, refuse_special
 
 INDEX: Final = "model.safetensors.index.json"
 # A name alone: a path could lead out of the folder.
@@ -28,6 +28,7 @@ _BITS: Final = {
     "I16": 16, "U16": 16, "F16": 16, "BF16": 16, "I32": 32, "U32": 32, "F32": 32, "I64": 64, "U64": 64, "F64": 64,
     "C64": 64,
 }  # fmt: skip
+FLOATS: Final = frozenset(name for name in _BITS if name.startswith(("F", "BF")))
 # As the safetensors library counts bytes.
 _MOST_BYTES: Final = 1 << 64
 # Tensors of any model have fewer dimensions.
@@ -35,6 +36,8 @@ _MOST_DIMENSIONS: Final = 64
 _ENTRY: Final = frozenset({"dtype", "shape", "data_offsets"})
 # Characters of a name in a message.
 _LONGEST_NAME: Final = 200
+# Bytes that show what a file is instead.
+_LONGEST_MARK: Final = 64
 _AGAIN: Final = "copy or download it again"
 
 
@@ -118,6 +121,9 @@ def _tensors(path: Path) -> list[StoredTensor]:
         size = path.stat().st_size
         with path.open("rb") as file:
             start = file.read(8)
+            if kind := other_kind(start + file.read(_LONGEST_MARK)):
+                raise DataError(f"model file {path}: it is {kind}")
+            file.seek(8)
             length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
             if not 2 <= length <= min(_LONGEST_HEADER, size - 8):
                 raise DataError(f"model file {path}: truncated, or not a safetensors file; {_AGAIN}")
