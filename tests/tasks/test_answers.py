@@ -617,6 +617,7 @@ MARKED_TAGS = [
     "$\\textbf{[Answer]}$\nParis",
     "\\textbf{[Answer]}\nParis",
     "$\\boxed{\\text{[Answer]}}$\nParis",
+    "\\[\\textbf{[Answer]}\\]\nParis",
     "[Answer]\n\\boxed{\\text{Paris}}",
     "[Answer]\n$\\text{Paris}$",
     "[Answer]\n==Paris==",

@@ -21,7 +21,7 @@ from golongrl.tasks.notation import is_prose, is_words, plain, same_text
 from golongrl.tasks.spelling import one_spelling
 
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
-_STATED = re.compile(r"(?:answer|result|答案|结果)(?:\s+is|\s*[为是:：])\s*[:：]?\s*(?P<answer>[^\n]+)", re.IGNORECASE)
+_STATED = re.compile(r"(?:answer|result|答案?|结果)(?:\s+is|\s*[为是:：])\s*[:：]?\s*(?P<answer>[^\n]+)", re.IGNORECASE)
 _BEHIND = re.compile(r"[\s$*]*(?P<word>%|\\%|‰|[^\W\d_]+)")
 _HEDGE = re.compile(r"[\s$,，、/]*(?:or|and|或|或者|和|及)?[\s$,，、/]*", re.IGNORECASE)
 LONGEST_GOLD = 500  # characters; a longer gold is for math-verify alone

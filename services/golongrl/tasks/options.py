@@ -56,7 +56,7 @@ _SUPPOSED = _words("suppose supposing assume assuming think thinks say says clai
 _OR = _words("or nor xor 或 或者 还是 還是 oder ou или または 又は もしくは 또는 혹은")
 _FIRST = tuple([word] for word in _OR)
 _AND = _words("and plus und sowie et y o e и 와 と 과 同 跟 和 及 与 以及 也")
-_ALSO = re.compile(r"^(?:also|alternat\w*|another|other|second|additional(?:ly)?|else|otherwise)$")
+_ALSO = re.compile(r"^(?:also|alternat\w*|another|other|second|third|next|additional(?:ly)?|else|otherwise)$")
 # What may stand right before a candidate beside these: doubt, a copula, a word that adds or takes back.
 _LEADS = _words(
     "maybe perhaps could may might is s be it even likewise no wait mean meant rather sometimes same 可能 可能是"
@@ -76,7 +76,7 @@ _REASON = re.compile(
     r"\b(?:because|since|as|which|whom?|whose|while|whereas|where|than|given|contrast|so|of|(?!according)\w{2,}ing|\w{2,}(?:ed|s):)"
     r"(?!\w)|因为|由于|而"
 )
-_THOUGH = re.compile(r"\b(?:though|although|but|还|但|不过)\b")
+_THOUGH = re.compile(r"\b(?:though|although|but|yet|还|但|不过)\b")
 _ADDS = re.compile(
     r"\b(?:as well as|along with|together with|in addition to|followed by|change my \w+ to)\b", re.IGNORECASE
 )
@@ -91,9 +91,9 @@ _FITS = re.compile(
 )
 _AS_WELL = re.compile(r"\b(?:also|too|as well|equally)\b", re.IGNORECASE)
 _AGAINST = re.compile(
-    r"\b(?:not|no(?!\s*[,.:;!—–-])|never|neither|nor|cannot|wrong|false|incorrect|invalid|impossible|implausible|"
-    r"unlikely|only|fails?|contradict\w*|less(?!,|\s+likely)|instead|unlike|rather than|too (?:early|late|broad|narrow|"
-    r"vague|small|large|strong|weak))\b|n['’]t|不(?!对|过)|错|非|没|矛盾|[✗✘❌×]",
+    r"\b(?:not|no(?!\s*[,.:;!—–-])|never(?! mind)|neither|nor|cannot|wrong|false|incorrect|invalid|impossible|"
+    r"implausible|unlikely|only|fails?|contradict\w*|less(?!,|\s+likely)|instead|unlike|rather than|"
+    r"too (?:early|late|broad|narrow|vague|small|large|strong|weak))\b|n['’]t|不(?!对|过)|错|非|没|矛盾|[✗✘❌×]",
     re.IGNORECASE,
 )
 _OPTION = re.compile(r"\(\s*([A-Z])\s*\)|(?<![a-zA-Z0-9_'’-])([A-HJ-Z])(?![a-zA-Z0-9_'’-])")
@@ -182,7 +182,8 @@ def hedged(rest: str, chosen: str) -> bool:
         explained = same_sentence and explained and not _DOUBT.search(gap)
         words = _WORD.findall(gap)
         alone = not _WORD.search(said)
-        if _OTHERWISE.match(said) or (alone and (_OTHERWISE.search(gap) or (same_sentence and words[:1] in _FIRST))):
+        other_reading = bool(_OTHERWISE.search(gap)) or (same_sentence and words[:1] in _FIRST)
+        if _OTHERWISE.match(said) or words[-1:] == ["unless"] or (alone and other_reading):
             return True
         if _AGAINST.search(said) or _AGAINST.search(gap):
             explained = True
@@ -252,7 +253,7 @@ def _offered(gap: str, words: list[str], said: str) -> bool:
     if any(word in _OR for word in (*words[:1], *words[-1:])) or _DOUBT.search(gap):
         return True
     if _THOUGH.search(gap):  # behind it an option may look plausible without being offered
-        as_well = _AS_WELL.search(said) is not None or bool({"but", "但", "不过"} & set(words))
+        as_well = _AS_WELL.search(said) is not None or bool({"but", "yet", "但", "不过"} & set(words))
         return as_well and _FITS.search(said) is not None if said else not _THOUGH.fullmatch(words[-1])
     fits = _FITS.search(said) or _CIRCUMSTANCE.match(said) or _AS_WELL.fullmatch(said)
     return fits is not None or not _WORD.search(said)

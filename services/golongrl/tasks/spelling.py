@@ -107,6 +107,7 @@ _RULES: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...]
         (r"^the\s(?=\w)", ""),
         (r"^(?:[总一]?共(?:计|有)?|合计)\s?(?=\d)", ""),
         # Signs.
+        (r"\\mu\s?(?=[mgsLlAVWF]$)", "μ"),
         (r"(?<=[\d)a-z])\s?\*\*\s?(?=[\d({+-])", "^"),
         (r"√\s?(\d{1,20}|[a-z])", r"\\sqrt{\1}"),
         (r"√\s?\(([^()]{1,40})\)", r"\\sqrt{\1}"),

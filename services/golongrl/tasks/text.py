@@ -81,12 +81,13 @@ def answer_area(text: str) -> str:
 _TAG_TEXT = r"\\?[\[【［][ *_`\t]{0,9}(?:(?P<answer>answer)|答案)[ *_`\t]{0,9}\\?[\]】］]"
 _TAG_LINE = re.compile(
     r"(?:^|\n)[ \t>#*_`~|$\u200b\ufeff-]{0,40}(?:\d{1,2}[.)][ *_]{1,9})?"
-    r"(?:(?:<[a-z]\w{0,9}>|\\[a-z]{2,9}\{)[ \t]{0,9}){0,3}" + _TAG_TEXT,
+    r"(?:(?:<[a-z]\w{0,9}>|\\[a-z]{2,9}\{|\\[\[(])[ \t]{0,9}){0,3}" + _TAG_TEXT,
     re.IGNORECASE,
 )
 _TAG = re.compile(_TAG_TEXT, re.IGNORECASE)
 _BEHIND_TAG = re.compile(
-    r"(?:[ \t]*(?:[*_`~}$]+(?=\s|[:：]|$)|[:：]|</[a-z]\w{0,9}>|&nbsp;))+|(?<=[\]】］])\*\*(?=\S)", re.IGNORECASE
+    r"(?:[ \t]*(?:[*_`~}$]+(?=\s|[:：\\]|$)|[:：]|\\[\])](?=\s|$)|</[a-z]\w{0,9}>|&nbsp;))+|(?<=[\]】］])\*\*(?=\S)",
+    re.IGNORECASE,
 )
 _NO_ITEM = re.compile(r"(?:```|~~~)\w*|[-=*_~]{3,}|\[/(?:answer|答案)\]")  # a code fence, a rule, a closing tag
 _MARKS = "*_`|\"'“”‘’「」『』 "  # of emphasis, code, tables and quotation

@@ -80,7 +80,7 @@ shortton 1 ton tons
 *time 1 s sec secs second seconds 秒 秒钟 сек с 초
 time 1/1000 毫秒
 time 60 min mins minute minutes 分钟 分 мин 분
-time 3600 h hr hrs hour hours 小时 小時 ч час часов 시간 時間
+time 3600 h hr hrs hour hours 小时 小時 ч час часов 시간 時間 钟头
 time 86400 d day days 天 日 день дней Tage Tag jours jour días día
 time 604800 week weeks 周 星期 Wochen semaines semanas
 month 1 month months 月 个月 個月 Monate mois meses
