@@ -44,8 +44,8 @@ _CALLED_RIGHT = re.compile(
 # And without that, the options that open a line: a letter alone, or with its text behind it.
 _OPENS = re.compile(
     r"^[ \t>#-]{0,9}(?:(?i:option|choice|选项)\s{0,3})?(?:"
-    r"\(\s?(?P<bracketed>[A-Za-z])\s?\)(?=\s*$|[ .:、]{1,3}[A-Z\u4e00-\u9fff])|"
-    r"(?P<bare>[A-Z])(?=\s*[.。)]?\s*$|[.):、]\s{0,3}\S))",
+    r"\(\s?(?P<bracketed>[A-Za-z])\s?\)(?=\s{0,9}$|[ .:、]{1,3}[A-Z\u4e00-\u9fff])|"
+    r"(?P<bare>[A-Z])(?=\s{0,9}[.。)]?\s{0,9}$|[.):、]\s{0,3}\S))",
     re.MULTILINE,
 )
 _ASKED = re.compile(r"[)\]}\s]{0,4}\?")
@@ -69,16 +69,19 @@ _OPTION_WORD = re.compile(r"^(?:the|an?|option|choice|answer|either|both|right|c
 # A word of another reading: what follows is offered for it.
 _OTHERWISE = re.compile(
     r"\b(?:otherwise|unless|(?<!nothing )else|sonst|sinon|in which case|"
-    r"if (?:you|not|need|necessary|pressed|forced)|(?:depending|or) (?:on|in))\b|否则|\bif\b[^,]{1,60},\s*$",
+    r"if (?:you|not|need|necessary|pressed|forced)|(?:depending|or) (?:on|in))\b|否则|"
+    r"\bif\b[^,]{1,60},\s*(?:then\s*)?$",
     re.IGNORECASE,
 )
 _REASON = re.compile(
-    r"\b(?:because|since|as|which|whom?|whose|while|whereas|where|than|given|contrast|so|of|(?!according)\w{2,}ing|\w{2,}(?:ed|s):)"
+    r"\b(?:because|since|as|which|whom?|whose|while|whereas|where|than|given|contrast|of|(?!according)\w{2,}ing|\w{2,}(?:ed|s):)"
     r"(?!\w)|因为|由于|而"
 )
 _THOUGH = re.compile(r"\b(?:though|although|but|yet|还|但|不过)\b")
 _ADDS = re.compile(
-    r"\b(?:as well as|along with|together with|in addition to|followed by|change my \w+ to)\b", re.IGNORECASE
+    r"\b(?:as well as|along with|together with|in addition to|followed by|change my \w+ to|"
+    r"i(?:['’](?:ll|d)| will| would)? (?:go with|pick|choose|select|say|answer))\b",
+    re.IGNORECASE,
 )
 _CIRCUMSTANCE = re.compile(
     r"(?:is\s+)?(?:for|if|unless|when|in|on|with|at|as|depending|under|according|otherwise|else)\b|\d+(?:\.\d+)?\s?%|[(\[]\d",
@@ -89,10 +92,12 @@ _FITS = re.compile(
     r"maybe|perhaps|equally)\b|正确|对的|都|也",
     re.IGNORECASE,
 )
+# What a later sentence must end with to offer its option: it may be right in part.
+_FITS_WHOLLY = re.compile(rf"(?:{_FITS.pattern})(?: (?:better|too|as well|also))?$|^(?:is )?\d+%", re.IGNORECASE)
 _AS_WELL = re.compile(r"\b(?:also|too|as well|equally)\b", re.IGNORECASE)
 _AGAINST = re.compile(
     r"\b(?:not|no(?!\s*[,.:;!—–-])|never(?! mind)|neither|nor|cannot|wrong|false|incorrect|invalid|impossible|"
-    r"implausible|unlikely|only|fails?|contradict\w*|less(?!,|\s+likely)|instead|unlike|rather than|"
+    r"implausible|unlikely|partly|partially|only|fails?|contradict\w*|less(?!,|\s+likely)|instead|unlike|rather than|"
     r"too (?:early|late|broad|narrow|vague|small|large|strong|weak))\b|n['’]t|不(?!对|过)|错|非|没|矛盾|[✗✘❌×]",
     re.IGNORECASE,
 )
@@ -100,9 +105,10 @@ _OPTION = re.compile(r"\(\s*([A-Z])\s*\)|(?<![a-zA-Z0-9_'’-])([A-HJ-Z])(?![a-z
 _SMALL_OPTION = re.compile(r"\(\s*([a-z])\s*\)()")
 _WORD = re.compile(r"[^\W\d_]+")
 _SENTENCE_END = re.compile(r"[\n!?。！？]|\.(?=\s|$)")
+_ITEM_MARK = re.compile(r"[.)]\s{1,9}(?=\S)")  # behind a letter that opens a line
 _CLAUSE = re.compile(r"[^\n.!?。！？;]*")
 _ENDS_HERE = re.compile(r"\s*(?:[.,;:!?)}\]。；、/]|$|\n)")
-_WINDOW = 120  # characters behind the chosen option; an alternative stands close
+_WINDOW = 400  # characters behind the chosen option; an alternative stands close
 _BEFORE = 40  # characters before a statement that may take it back
 
 
@@ -188,9 +194,9 @@ def hedged(rest: str, chosen: str) -> bool:
         if _AGAINST.search(said) or _AGAINST.search(gap):
             explained = True
             continue
-        reason = _REASON.search(gap) is not None and not (alone and gap.rstrip().endswith(","))
+        reason = _REASON.search(gap) is not None and not gap.rstrip().endswith(",")
         explained = explained or reason or bool(_SUPPOSED & set(words) and "i" not in words)
-        if not explained and _is_candidate(gap, words) and _offered(gap, words, said):
+        if not explained and _is_candidate(gap, words) and _offered(gap, words, said, later=not same_sentence):
             return True
     return False
 
@@ -213,8 +219,9 @@ def _others(rest: str, chosen: str) -> Iterator[tuple[str, str, bool]]:
         while i + 1 < len(found) and _lists(rest[last.end() : found[i + 1].start()]):
             i, last = i + 1, found[i + 1]
         i += 1
-        gap, clause = rest[end : first.start()], _CLAUSE.match(rest, last.end())
-        end = last.end()
+        gap, end = rest[end : first.start()], last.end()
+        mark = _ITEM_MARK.match(rest, end) if gap.rstrip(" -*>").endswith("\n") else None
+        clause = _CLAUSE.match(rest, mark.end() if mark is not None else end)
         if {_named(one) for one in found if first.start() <= one.start() <= last.start()} == {chosen}:
             continue
         sentences = _SENTENCE_END.split(gap)
@@ -249,12 +256,14 @@ def _is_candidate(gap: str, words: list[str]) -> bool:
     return _leads(words[-1])
 
 
-def _offered(gap: str, words: list[str], said: str) -> bool:
+def _offered(gap: str, words: list[str], said: str, *, later: bool) -> bool:
     if any(word in _OR for word in (*words[:1], *words[-1:])) or _DOUBT.search(gap):
         return True
     if _THOUGH.search(gap):  # behind it an option may look plausible without being offered
         as_well = _AS_WELL.search(said) is not None or bool({"but", "yet", "但", "不过"} & set(words))
         return as_well and _FITS.search(said) is not None if said else not _THOUGH.fullmatch(words[-1])
+    if later:
+        return _FITS_WHOLLY.search(said) is not None or not _WORD.search(said)
     fits = _FITS.search(said) or _CIRCUMSTANCE.match(said) or _AS_WELL.fullmatch(said)
     return fits is not None or not _WORD.search(said)
 
