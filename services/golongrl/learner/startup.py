@@ -74,6 +74,31 @@ class LearnerConfig:
     port: int = 0  # of /healthz and /metrics; 0 is none
 
 
+@dataclass(frozen=True)
+class Start:
+    """One start of the learner: what it has at hand once the run's queue is set up."""
+
+    inputs: Inputs
+    config: LearnerConfig
+    queue: SampleQueue
+    checkpoints: Checkpoints
+    resumed: Resumed | None
+    status: LearnerStatus
+    metrics: LearnerMetrics
+    stop: StopSignal
+    traces: StepTraces
+
+    @property
+    def checkpoint(self) -> Checkpoint | None:
+        """What it resumes from."""
+        return self.resumed.checkpoint if self.resumed else None
+
+    @property
+    def done(self) -> int:
+        """Optimizer steps in that checkpoint."""
+        return self.checkpoint.state.step if self.checkpoint else 0
+
+
 async def train(recipe: Recipe, config: LearnerConfig) -> None:
     """Run the learner to its end.
 
@@ -159,7 +184,8 @@ async def _train(recipe: Recipe, config: LearnerConfig) -> None:
                     tracing("learner", config.run, recipes=recipe.telemetry.otlp_endpoint)
                 ) as traced:
                     traces = StepTraces(traced)
-                    await _attached(inputs, config, queue, checkpoints, resumed, status, metrics, stop, traces)
+                    start = Start(inputs, config, queue, checkpoints, resumed, status, metrics, stop, traces)
+                    await _attached(start)
             except asyncio.CancelledError:
                 raise TrainingInterruptedError(
                     "stopped by a signal before training began; the next start resumes the run"
@@ -177,54 +203,43 @@ def _announce(resumed: Resumed, inputs: Inputs, status: LearnerStatus) -> None:
         log.info("settings changed since the checkpoint: the recipe's hold from now on", changed="; ".join(changed))
 
 
-async def _attached(
-    inputs: Inputs,
-    config: LearnerConfig,
-    queue: SampleQueue,
-    checkpoints: Checkpoints,
-    resumed: Resumed | None,
-    status: LearnerStatus,
-    metrics: LearnerMetrics,
-    stop: StopSignal,
-    traces: StepTraces,
-) -> None:
+async def _attached(start: Start) -> None:
     """Attach to the run, start the ranks, train."""
-    recipe, checkpoint = inputs.recipe, resumed.checkpoint if resumed else None
-    done, rows = (checkpoint.state.step, checkpoint.rows) if checkpoint else (0, np.empty((0, 2), np.int32))
-    validation = ValidationRounds(recipe, queue, inputs.held_out, config.out, status)
+    inputs, config, queue, done, checkpoint = start.inputs, start.config, start.queue, start.done, start.checkpoint
+    validation = ValidationRounds(inputs.recipe, queue, inputs.held_out, config.out, start.status)
     attachment = await queue.attach(done)
     routes_folder = RoutesFolder(folder_in(config.weights), queue)
-    if recipe.learner.routing_replay:
+    if inputs.recipe.learner.routing_replay:
         await routes_folder.open()
     await routes_folder.sweep()
     store = WeightStore(config.weights)
-    publisher = Publisher.of(recipe, queue, attachment, store, inputs.model, traces.published)
-    status.set("publishing the initial weights", on="storage", what="{on} to have the initial weights")
+    publisher = Publisher.of(inputs.recipe, queue, attachment, store, inputs.model, start.traces.published)
+    start.status.set("publishing the initial weights", on="storage", what="{on} to have the initial weights")
     known = await publisher.restore(checkpoint.state.lineage if checkpoint else None)
     if attachment.version > done:
         log.info("replaying the steps after the checkpoint", first=done + 1, last=attachment.version)
-    status.set("starting the ranks (Ray, model)", done, on="ranks", what="{on} to start")
+    start.status.set("starting the ranks (Ray, model)", done, on="ranks", what="{on} to start")
     deadline = ExitDeadline()
     routes = _routes(inputs, config)
-    async with _ranks(inputs, checkpoint, stop, deadline, routes) as ranks:
+    async with _ranks(inputs, checkpoint, start.stop, deadline, routes) as ranks:
         validation.forget_after(attachment.version)
         saver = CheckpointSaver(
-            checkpoints,
+            start.checkpoints,
             queue,
             attachment.token,
             ranks,
-            keep=recipe.learner.keep_checkpoints,
+            keep=inputs.recipe.learner.keep_checkpoints,
             latest=done,
             committed=routes_folder.sweep,
         )
         async with saver, publisher:
             if not known and done == attachment.version:
                 await publisher.begin(ranks, done)
-            tracking = Tracking.of(recipe, config.run)
-            with await asyncio.to_thread(Records, config.out, done, tracking, metrics) as records:
-                stop.finish_steps()
+            tracking = Tracking.of(inputs.recipe, config.run)
+            with await asyncio.to_thread(Records, config.out, done, tracking, start.metrics) as records:
+                start.stop.finish_steps()
                 loop = TrainingLoop(
-                    recipe=recipe,
+                    recipe=inputs.recipe,
                     out=config.out,
                     queue=queue,
                     fence=attachment.token,
@@ -234,17 +249,19 @@ async def _attached(
                     saver=saver,
                     records=records,
                     validation=validation,
-                    status=status,
-                    stop=stop,
-                    traces=traces,
+                    status=start.status,
+                    stop=start.stop,
+                    traces=start.traces,
                     done=done,
-                    rows=[rows],
+                    rows=[checkpoint.rows if checkpoint else np.empty((0, 2), np.int32)],
                     pairs_per_token=_pairs_per_token(ranks, inputs),
                     model=memory.shape(inputs.model_config),
                     peak=ranks.info[0].device_flops,
-                    history=resumed.checkpoint.state.history if resumed and resumed.own else secrets.token_hex(8),
+                    history=start.resumed.checkpoint.state.history
+                    if start.resumed and start.resumed.own
+                    else secrets.token_hex(8),
                     negatives_masked=checkpoint is not None and checkpoint.state.negatives_masked,
-                    samples=await asyncio.to_thread(KeptSamples.of, recipe, config.out, done, inputs.model),
+                    samples=await asyncio.to_thread(KeptSamples.of, inputs.recipe, config.out, done, inputs.model),
                     routes=routes,
                 )
                 complete = await loop.run()
