@@ -5,13 +5,16 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 from pathlib import Path
 
 import psutil
 import pytest
 
-from golongrl.learner.ranks import ray_session
+from golongrl.learner.ranks import ray_folder, ray_session
+from golongrl.local import run
+from golongrl.local.plan import RunFolder
 
 # Ray starts in five seconds alone, in a minute on a machine that is busy with other things.
 pytestmark = pytest.mark.timeout(600)
@@ -53,11 +56,34 @@ def _start(temp: Path, meanwhile: str = "pass", then: str = "pass") -> "subproce
 @pytest.fixture
 def temp(tmp_path_factory: pytest.TempPathFactory) -> Path:
     # Ray's sockets need a short path; pytest's own folders are longer.
-    import tempfile
-
     folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))
     yield folder
     subprocess.run(["rm", "-rf", str(folder)], check=True)
+
+
+@pytest.mark.parametrize("length", [ray_folder.LONGEST_ROOT, ray_folder.LONGEST_ROOT + 1, 200])
+def test_a_folder_is_chosen_in_which_ray_accepts_its_sockets(monkeypatch: pytest.MonkeyPatch, length: int) -> None:
+    """Whatever number the process has: Ray puts it into the name of its session."""
+    from ray._private.utils import validate_socket_filepath
+
+    monkeypatch.setenv("RAY_TMPDIR", "/" + "t" * (length - 1))
+    root = ray_folder.root()
+    assert (str(root) == "/tmp") == (length > ray_folder.LONGEST_ROOT)
+    session = root / f"{ray_folder.PREFIX}abcdefgh" / "session_2026-11-29_03-09-50_622113_4194304"
+    validate_socket_filepath(str(session / "sockets" / "plasma_store"))
+
+
+def test_a_runs_own_temporary_folder_has_room_for_a_session(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for chosen in ("/tmp", "/var/tmp", str(tmp_path)):
+        monkeypatch.setattr(tempfile, "tempdir", chosen)
+        made = run._temporary(RunFolder(tmp_path))
+        try:
+            assert made.parent == Path("/tmp" if chosen == str(tmp_path) else chosen)
+            monkeypatch.setenv("RAY_TMPDIR", str(made))
+            assert ray_folder.root() == made
+        finally:
+            run._remove_temporary(RunFolder(tmp_path), made)
+        assert not made.exists()
 
 
 def test_nothing_is_left_in_the_temporary_folder(temp: Path) -> None:
@@ -137,12 +163,12 @@ def test_what_a_killed_learner_leaves_ends_and_is_removed_by_the_next(temp: Path
     process.wait()
     _, alive = psutil.wait_procs(family, timeout=180)
     assert alive == []
-    assert len(list(temp.glob("golongrl-ray-*"))) == 1
+    assert len(list(temp.glob("glr-ray-*"))) == 1
     # Another learner's session, which is in use, and another program's files stay.
-    used = temp / "golongrl-ray-used"
+    used = temp / "glr-ray-used"
     used.mkdir()
     (temp / "session").touch()
     with (used / "owner.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        ray_session._sweep(temp)
-        assert sorted(path.name for path in temp.iterdir()) == ["golongrl-ray-used", "session"]
+        ray_folder.sweep(temp)
+        assert sorted(path.name for path in temp.iterdir()) == ["glr-ray-used", "session"]

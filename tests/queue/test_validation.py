@@ -1,10 +1,18 @@
 """The validation round on a real server: every row answered once, whoever dies on the way."""
 
 import pytest
+import redis
 from hypothesis import given
 from hypothesis import strategies as st
 
-from golongrl.queue import FencedError, OutOfOrderError, UnreadableGroupError, ValidationProgress, ValidationResult
+from golongrl.queue import (
+    FencedError,
+    OutOfOrderError,
+    QueueDamagedError,
+    UnreadableGroupError,
+    ValidationProgress,
+    ValidationResult,
+)
 from golongrl.queue.validation import pack, unpack
 
 from .conftest import SETTINGS, Play
@@ -37,6 +45,26 @@ async def test_rows_are_shared_out_and_come_back_answered(play: Play) -> None:
     await work.close(play.fence)
     assert await work.results(5) == []
     assert await work.lease(0, "one", 1) == []
+
+
+@pytest.mark.parametrize("key", ["validation_todo", "validation_leased", "validation_tokens", "validation_done"])
+async def test_a_key_of_the_round_that_is_set_back_is_named_and_the_round_begins_again(
+    play: Play, redis_url: str, key: str
+) -> None:
+    work = (await opened(play)).queue.validation
+    items = await work.lease(0, "one", 3)
+    with redis.Redis.from_url(redis_url) as raw:
+        name = play.queue._connection.key(key)
+        await work.submit(items[0], result(0))
+        older = raw.dump(name)
+        await work.submit(items[1], result(1))
+        await work.release(items[2], "x", lost=False)
+        raw.restore(name, 0, older, replace=True)
+        with pytest.raises(QueueDamagedError, match=r"one of the keys of run .* was set back to an older value"):
+            await work.progress()
+        assert await work.lease(0, "one", 1) == []
+    await work.open(play.fence, 0, "one", 5)
+    assert await work.progress() == ValidationProgress(todo=5, leased=0, done=0)
 
 
 async def test_only_an_engine_of_exactly_these_weights_gets_rows(play: Play) -> None:

@@ -9,6 +9,7 @@ Invariants:
 
 import asyncio
 import contextlib
+import os
 import shutil
 import signal
 import socket
@@ -34,6 +35,7 @@ from golongrl.files import PlaceState
 from golongrl.learner.checkpoints.resume import own_checkpoint, resume_note
 from golongrl.learner.checkpoints.store import AUTO, NEVER, Checkpoints
 from golongrl.learner.checkpoints.store import read as read_checkpoint
+from golongrl.learner.ranks.ray_folder import LONGEST_ROOT
 from golongrl.learner.recipe_warnings import recipe_warnings
 from golongrl.local import preflight, redis_server, survivors
 from golongrl.local.claim import Claim, other_recipe, resumed_recipe
@@ -53,9 +55,9 @@ from golongrl.telemetry.run_info import RunInfo, RunState
 
 # A liveness probe that takes longer counts as no answer.
 HTTP_TIMEOUT_S = 5.0
-# Ray's sockets lie about 70 characters below the temporary folder, and the system allows 107.
-LONGEST_TEMPORARY = 30
 TEMPORARY_PREFIX = "golongrl-"
+# Of the folder that the run's own is made in: the learner's Ray session has to fit below that.
+LONGEST_TEMPORARY = LONGEST_ROOT - len(f"/{TEMPORARY_PREFIX}12345678")
 # In that folder: says whose it is.
 _TEMPORARY_OF = "run"
 
@@ -285,8 +287,9 @@ def _options(request: TrainRequest, recipe: Recipe, folder: RunFolder) -> Option
 
 def _temporary(folder: RunFolder) -> Path:
     """A new private folder for the temporary files of all processes, short enough for the names of Ray's sockets."""
-    base = tempfile.gettempdir()
-    made = Path(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX, dir=base if len(base) <= LONGEST_TEMPORARY else "/tmp"))
+    chosen = tempfile.gettempdir()
+    base = chosen if len(os.fsencode(chosen)) <= LONGEST_TEMPORARY else "/tmp"
+    made = Path(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX, dir=base))
     files.write_text(made / _TEMPORARY_OF, _identity(folder))
     return made
 

@@ -15,7 +15,6 @@ Invariants:
 
 import asyncio
 import contextlib
-import fcntl
 import os
 import re
 import secrets
@@ -23,7 +22,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -35,7 +33,7 @@ import psutil
 import structlog
 
 from golongrl.errors import GolongrlError
-from golongrl.learner.ranks import ray_node
+from golongrl.learner.ranks import ray_folder, ray_node
 from golongrl.ports import unused
 
 log = structlog.get_logger()
@@ -57,12 +55,8 @@ _LEAVE_S = 40.0
 # Longer than `ray_node` gives the node after SIGTERM.
 _STOP_S = 30.0
 
-_PREFIX = "golongrl-ray-"
-_LOCK = "owner.lock"
 # Written by `ray start` when the node is up.
 _UP = "ray_current_cluster"
-# Paths of Ray's sockets in a folder of this length still fit into the 107 bytes of a Unix address.
-_LONGEST_TEMP = 28
 # A raylet waits a fixed 15 s for its agents to start, and then ends. On a busy machine the next one may be in time,
 # because by then Ray's files are in memory.
 _TRIES = 3
@@ -148,9 +142,9 @@ class _Node:
 
     @classmethod
     def start(cls, ranks: int) -> "_Node":
-        root = _temp_folder()
-        _sweep(root)
-        folder, lock = _own_folder(root)
+        root = ray_folder.root()
+        ray_folder.sweep(root)
+        folder, lock = ray_folder.new(root)
         # Ray would run its workers at the lowest priority but four, and engines on the same cores would starve the
         # ranks.
         os.environ.setdefault("RAY_worker_niceness", "0")
@@ -255,34 +249,6 @@ def _init(address: str | None) -> None:
     except (ConnectionError, RuntimeError) as error:
         where = os.environ["RAY_ADDRESS"] if address is None else address
         raise RaySessionError(f"Ray at {where} cannot be used: {str(error).splitlines()[0]}") from error
-
-
-def _temp_folder() -> Path:
-    chosen = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir())
-    return chosen if len(str(chosen)) <= _LONGEST_TEMP else Path("/tmp")
-
-
-def _own_folder(root: Path) -> tuple[Path, int]:
-    """A new folder, locked before another start can find it by its name; and the lock."""
-    hidden = Path(tempfile.mkdtemp(prefix=f".{_PREFIX}", dir=root))
-    lock = os.open(hidden / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    fcntl.flock(lock, fcntl.LOCK_EX)
-    return hidden.rename(root / hidden.name.removeprefix(".")), lock
-
-
-def _sweep(root: Path) -> None:
-    """Remove the folders of this user's learners that were killed."""
-    for folder in root.glob(f"{_PREFIX}*"):
-        with contextlib.suppress(OSError):
-            if folder.stat().st_uid != os.geteuid():
-                continue
-            lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CLOEXEC)
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(folder, ignore_errors=True)
-                log.info("removed the Ray session of a learner that was killed", folder=str(folder))
-            finally:
-                os.close(lock)
 
 
 def _ended(process: psutil.Process) -> bool:

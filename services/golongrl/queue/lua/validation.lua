@@ -35,7 +35,14 @@ local function result_trailer(row)
   return ':' .. row .. ':' .. trailer(FIRST_MARK)
 end
 
--- The status of a key of the round that is lost or not this run's, if there is one.
+-- A row would be answered twice, or waited for, where one of the keys was set back to an older value of its own.
+local function rows_add_up(rows)
+  local leased = size('validation_leased')
+  return leased == fields_of('validation_tokens')
+    and size('validation_todo') + leased + call('SCARD', 'validation_done') - 1 == rows
+end
+
+-- The status of a key of the round that is lost, older than the others or not this run's, if there is one.
 local function wrong_round(open)
   local there = 0
   for i, part in ipairs(ROUND) do
@@ -48,6 +55,9 @@ local function wrong_round(open)
   end
   if not open and there > 0 then
     return { s = 'damaged', key = key('validation') }
+  end
+  if open and not rows_add_up(tonumber(open.rows)) then
+    return { s = 'torn' }
   end
 end
 
