@@ -113,19 +113,18 @@ def check(
     for warning in recipe_warnings(checked):
         print(f"warning: {warning}", file=sys.stderr)
     check_functions(checked)
-    if note := resume_note(checked.learner.resume):
-        print(f"note: {note}", file=sys.stderr)
-    elif checked.learner.resume not in (AUTO, NEVER):
+    notes = [note for note in (resume_note(checked.learner.resume),) if note]
+    if not notes and checked.learner.resume not in (AUTO, NEVER):
         glance(Path(checked.learner.resume))
     if (suite := HeldOutSuite.of(checked)) is not None:
         suite.check()
-    for note in absent(checked):
-        print(f"note: {note}", file=sys.stderr)
-    here = check_local_model(checked)
+    notes += absent(checked)
+    if not check_local_model(checked):
+        notes.append(f"{checked.model.path} is not on this machine; its files were not checked")
     if gpus is not None or gpu_memory is not None:
         _check_memory(checked, gpu_memory)
-    if not here:
-        print(f"note: {checked.model.path} is not on this machine; its files were not checked", file=sys.stderr)
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
     print(f"{recipe}: OK ({checked.name}: {checked.algorithm.estimator} on {checked.model.path})")
 
 

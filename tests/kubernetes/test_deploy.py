@@ -280,7 +280,7 @@ def test_a_timeout_that_helm_would_refuse_is_refused_first(timeout: str) -> None
         (["install", "quickstart", "--set", "a"], "--set a: expected key.path=value"),
         (["install", "quickstart", "--set", "a=1"], "values: unknown key a"),
         (["install", "-f", "/no/such"], "values file /no/such: No such file or directory"),
-        (["install", "-f", "/"], "values file /: Is a directory"),
+        (["install", "-f", "/"], "values file /: is a folder, not a file"),
     ],
 )
 def test_bad_input_of_deploy_is_one_line(words: list[str], line: str) -> None:
