@@ -9,7 +9,15 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
 
-from golongrl.kubernetes.values.common import Argument, Count, Positive, Resources, ValuesSection
+from golongrl.kubernetes.values.common import (
+    Argument,
+    Count,
+    LabelKey,
+    LabelValue,
+    Positive,
+    Resources,
+    ValuesSection,
+)
 from golongrl_operator.placement import Placement
 
 GROUP: Final = "golongrl.io"
@@ -25,10 +33,10 @@ ATTEMPT: Final = f"{GROUP}/attempt"
 class PatchMetadata(ValuesSection):
     """Labels and annotations of the RayJob: queues of Kueue, Volcano and YuniKorn."""
 
-    labels: dict[str, str | None] = Field(
+    labels: dict[LabelKey, LabelValue | None] = Field(
         default_factory=dict, description="Labels to add or change; a null removes one."
     )
-    annotations: dict[str, str | None] = Field(
+    annotations: dict[LabelKey, str | None] = Field(
         default_factory=dict, description="Annotations to add or change; a null removes one."
     )
 

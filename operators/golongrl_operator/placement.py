@@ -5,7 +5,17 @@ from typing import Any, Final, Literal
 from pydantic import Field
 
 from golongrl.kubernetes.rayjob.site import Manifest
-from golongrl.kubernetes.values.common import Count, ObjectName, Passthrough, Positive, ValuesSection
+from golongrl.kubernetes.values.common import (
+    Count,
+    LabelKey,
+    Labels,
+    LabelValue,
+    ObjectName,
+    Passthrough,
+    Positive,
+    ValuesSection,
+)
+from golongrl.kubernetes.values.shapes import OptionalKey
 
 # A rule of the CRD looks at every entry, so that the API server asks how many there may be.
 _MOST: Final = 32
@@ -14,9 +24,8 @@ _MOST: Final = 32
 class Toleration(ValuesSection):
     """A taint that the pods tolerate."""
 
-    key: str | None = Field(
+    key: OptionalKey | None = Field(
         None,
-        max_length=317,
         description="Key of the taint. Only with operator Exists it may be absent, and then means every taint.",
     )
     operator: Literal["Exists", "Equal"] = Field(
@@ -24,7 +33,7 @@ class Toleration(ValuesSection):
         description="Equal (the default): the taint has this key and value. Exists: it has this key, whatever its "
         "value.",
     )
-    value: str | None = Field(None, max_length=63, description="Value of the taint, with operator Equal.")
+    value: LabelValue | None = Field(None, description="Value of the taint, with operator Equal.")
     effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = Field(
         None, description="Effect of the taint. Absent: every effect."
     )
@@ -38,9 +47,7 @@ class TopologySpread(ValuesSection):
     """How evenly pods are spread."""
 
     max_skew: Positive = Field(description="By how many pods a domain may exceed the one with the fewest.")
-    topology_key: str = Field(
-        min_length=1,
-        max_length=317,
+    topology_key: LabelKey = Field(
         description="Label of nodes whose values are the domains, such as topology.kubernetes.io/zone.",
     )
     when_unsatisfiable: Literal["DoNotSchedule", "ScheduleAnyway"] = Field(
@@ -55,7 +62,7 @@ class TopologySpread(ValuesSection):
 class Placement(ValuesSection):
     """Where pods may be; each key replaces the release's value."""
 
-    node_selector: dict[str, str] | None = Field(
+    node_selector: Labels | None = Field(
         None, description="Labels that a node must have, such as {nvidia.com/gpu.product: NVIDIA-H100-80GB-HBM3}."
     )
     tolerations: list[Toleration] | None = Field(

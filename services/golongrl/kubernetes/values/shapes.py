@@ -17,7 +17,7 @@ _Seconds = Annotated[int, Field(ge=-(2**53), le=2**53)]
 _Count = Annotated[int, Field(ge=1, le=INT32)]
 _Weight = Annotated[int, Field(ge=1, le=100)]
 _Namespace = Annotated[str, Field(pattern=rf"^{LABEL}$", max_length=LONGEST_LABEL)]
-_OptionalKey = Annotated[str, Field(pattern=rf"^({LABEL_KEY})?$", max_length=317)]
+OptionalKey = Annotated[str, Field(pattern=rf"^({LABEL_KEY})?$", max_length=317)]
 _Text = Annotated[str, Field(min_length=1)]
 
 
@@ -42,7 +42,7 @@ class PodToleration(TypedDict, total=False):
     """A taint that pods tolerate."""
 
     __pydantic_config__ = _STRICT  # type: ignore[misc]
-    key: _OptionalKey
+    key: OptionalKey
     operator: Literal["", "Exists", "Equal", "Lt", "Gt"]
     value: LabelValue
     effect: Literal["", "NoSchedule", "PreferNoSchedule", "NoExecute"]
