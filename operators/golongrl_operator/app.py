@@ -157,6 +157,7 @@ class Loop:
             cluster.evaluations,
             cluster.admissions,
             pictures,
+            cluster.configs,
         )
 
     async def _ask(self, run: str, pods: Sequence[Pod]) -> tuple[Manifest | None, str]:

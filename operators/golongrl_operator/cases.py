@@ -37,6 +37,8 @@ class Seen:
     """Kueue's Workloads of runs."""
     pictures: Mapping[str, tuple[Json | None, str]] = field(default_factory=dict)
     """Picture and silence of each run with a queue of its own, by the run's name."""
+    configs: Collection[str] | None = None
+    """Names of the runs' ConfigMaps; None if they are not known."""
 
 
 @dataclass(frozen=True)

@@ -59,6 +59,8 @@ class ClusterLook:
     """Evaluation Jobs of runs."""
     admissions: list[Manifest]
     """Kueue's Workloads of runs."""
+    configs: set[str]
+    """Names of the runs' ConfigMaps."""
     written: dict[str, Manifest]
     """The status of each run as the API server has it: what differs from the one of this pass is written."""
 
@@ -105,7 +107,8 @@ class Kube:
                 # A cluster without Kueue does not have the kind; the status of a run that needs it says so.
                 with suppress(ClusterMissingError):
                     admissions = await self.calls.list_objects(cluster.WORKLOAD, labels=f"{ours},{RUN_LABEL}")
-        return ClusterLook(runs, jobs, read_pods(pods), workloads, evaluations, admissions, written)
+            configs = await self.calls.names(cluster.CONFIG_MAP, f"{ours},{RUN_LABEL}")
+        return ClusterLook(runs, jobs, read_pods(pods), workloads, evaluations, admissions, configs, written)
 
     async def write_status(self, run: Manifest, status: Manifest) -> None:
         """Replace a run's status. Raises ClusterError."""

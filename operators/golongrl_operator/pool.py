@@ -6,7 +6,7 @@ Invariants:
 - a plan that was carried out, and observed, gives an empty plan.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -72,6 +72,8 @@ class View:
     evict: tuple[str, ...] = ()
     """Pods that hold up the queue, to be replaced whether they seem sick or not."""
     nodes: Sequence[AvoidedNode] = ()
+    configs: Collection[str] | None = None
+    """Names of the runs' ConfigMaps; None if they are not known."""
 
 
 def plan(site: Site, view: View) -> PoolPlan:
@@ -129,7 +131,9 @@ def _own(site: Site, view: View, work: Manifest | None, size: int) -> tuple[Mani
     # Another template replaces all engines: for nodes to avoid, only when there are none.
     if not int(work["spec"].get("replicas", 1)):
         same = same and _affinities(work) == _affinities(made[1])
-    return () if same or not size else tuple(made)
+    # Without its recipe no further pod of it would start.
+    lacks = view.configs is not None and made[0]["metadata"]["name"] not in view.configs
+    return tuple(made) if size and (lacks or not same) else ()
 
 
 def _affinities(work: Manifest) -> list[Json | None]:

@@ -191,7 +191,7 @@ def _outcome(
         deployment = next((job.deployment for job in case.jobs if not job.deleting), "")
         view = View(
             case.run, case.meaning, decision.phase, seen.now, seen.workloads, seen.pods, seen.picture, deployment,
-            most, limited_by, culprits, nodes,
+            most, limited_by, culprits, nodes, seen.configs,
         )  # fmt: skip
         pool = plan(site, view)
     if culprits and progress is not None:
@@ -209,13 +209,22 @@ def _outcome(
         case.run,
         status,
         decision.delete,
-        tuple(made),
+        tuple(made) or _lost_recipe(site, case, decision.phase, seen),
         replace(pool, scale={}, apply=()) if dropped else pool,
         evaluation,
         admission,
         dropped,
         ended and _expired(case.meaning, status, seen.now),
     )
+
+
+def _lost_recipe(site: Site, case: Case, phase: RunPhase, seen: Seen) -> tuple[Manifest, ...]:
+    """The ConfigMap of a RayJob, if somebody has deleted it: a retry, or a new head, could not start without it."""
+    assert case.meaning is not None
+    jobs = [job for job in case.jobs if not job.deleting] if phase in (RunPhase.PENDING, RunPhase.RUNNING) else []
+    lacking = [job for job in jobs if seen.configs is not None and job.name not in seen.configs]
+    made = (objects(site, case.run, case.meaning, job.attempt)[0] for job in lacking)
+    return tuple(item for item in made if item["metadata"]["name"] in {job.name for job in lacking})
 
 
 def _admission(site: Site, case: Case, wants: bool, first: str | None, seen: Seen) -> AdmissionPlan:

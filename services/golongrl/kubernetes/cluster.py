@@ -37,6 +37,7 @@ _LONGEST_REFUSAL: Final = 2000
 _QUOTED: Final = 200
 _NO_SERVER: Final = "the answer is not JSON of the Kubernetes API: is this an API server?"
 # Asks for names and labels alone: whether a Secret exists can be seen without reading it.
+_NAMES_ONLY: Final = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 _METADATA_ONLY: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 
 
@@ -108,12 +109,19 @@ class Cluster:
         self._dynamic = DynamicClient(client)
         self._manager = manager
 
-    async def list_objects(self, kind: ObjectKind, labels: str | None = None, fields: str | None = None) -> list[Json]:
+    async def list_objects(
+        self, kind: ObjectKind, labels: str | None = None, fields: str | None = None, accept: str = "application/json"
+    ) -> list[Json]:
         """Objects of a kind, chosen by selectors as kubectl takes them. Raises ClusterError."""
         found = await self._ask(
             f"list of {kind.plural}",
             lambda: self._dynamic.get(
-                self._resource(kind), namespace=self._place(kind), label_selector=labels, field_selector=fields, **_JSON
+                self._resource(kind),
+                namespace=self._place(kind),
+                label_selector=labels,
+                field_selector=fields,
+                header_params={"Accept": accept},
+                **_JSON,
             ),
         )
         items = found.get("items")
@@ -121,6 +129,10 @@ class Cluster:
             raise ClusterError(f"{self._where}: list of {kind.plural}: {_NO_SERVER}")
         # Items of a list come without their kind.
         return [{"kind": kind.name, **read} for item in items if (read := fit_object(kind.name, item)) is not None]
+
+    async def names(self, kind: ObjectKind, labels: str) -> set[str]:
+        """Names of the objects of a kind; their content is not sent. Raises ClusterError."""
+        return {item["metadata"]["name"] for item in await self.list_objects(kind, labels, accept=_NAMES_ONLY)}
 
     async def watch(self, kind: ObjectKind, labels: str | None = None) -> AsyncGenerator[Json]:
         """Events of a kind, first those of what is there, until the server ends the watch. Raises ClusterError."""
