@@ -133,6 +133,11 @@ def other_kind(start: bytes) -> str | None:
     return next((kind for mark, kind in OTHER_FILES if start.startswith(mark)), None)
 
 
+def encoding_of(start: bytes) -> str | None:
+    """The encoding that a byte order mark shows, unless it is UTF-8, and what to do."""
+    return next((f"{name}; save it as UTF-8" for mark, name in _ENCODINGS if start.startswith(mark)), None)
+
+
 def utf8(content: bytes, path: Path) -> str:
     """The text of a file.
 
@@ -144,7 +149,8 @@ def utf8(content: bytes, path: Path) -> str:
     except UnicodeDecodeError as error:
         if kind := other_kind(content):
             raise NotUtf8Error(f"{path}: it is {kind}") from error
-        found = next((f"it is {name}" for mark, name in _ENCODINGS if content.startswith(mark)), None)
+        kind = encoding_of(content)
+        found = f"it is {kind.partition(';')[0]}" if kind else None
         line = content.count(b"\n", 0, error.start) + 1
         where = found or f"byte {content[error.start]:#04x} in line {line}"
         raise NotUtf8Error(f"{path}: not UTF-8 ({where}); save it as UTF-8") from error

@@ -10,10 +10,15 @@ import pytest
 from golongrl.errors import InputError
 from golongrl.evaluation.report import results
 
+RECORD: dict[str, Any] = {
+    "version": "1", "started": "2026-01-01", "identity": {"target": {"name": "m"}, "data": {}},
+    "suite": {"name": "aime24", "mode": "strict", "benchmarks": ["aime24"]},
+}  # fmt: skip
+
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    (tmp_path / "evaluation.json").write_text('{"identity": {}, "suite": {}}')
+    (tmp_path / "evaluation.json").write_text(json.dumps(RECORD))
     monkeypatch.setattr(results, "_write_page", lambda out, _: out / "report.html")
     return tmp_path
 
@@ -61,3 +66,25 @@ def test_a_folder_without_an_evaluation_stays_empty(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no evaluation in this folder"):
         results.write(tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"identity": 5}, {"identity": {}}, {"identity": {"target": 5, "data": {}}}, {"suite": 5}, {"suite": {}},
+        {"suite": {"name": "x", "mode": "strict", "benchmarks": 5}}, {"judge": 5}, {"version": None},
+    ],
+)  # fmt: skip
+def test_a_damaged_record_is_one_line(tmp_path: Path, change: dict[str, Any]) -> None:
+    (tmp_path / "evaluation.json").write_text(json.dumps(RECORD | change))
+    with pytest.raises(InputError, match=r"evaluation\.json: not the record of an evaluation"):
+        results.write(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", "5", "{", '{"keys": 5}'])
+def test_a_damaged_course_is_one_line(folder: Path, content: str) -> None:
+    (folder / "points" / "p").mkdir(parents=True)
+    (folder / "points" / "p" / "aime24.json").write_text(content)
+    with pytest.raises(InputError, match=r"aime24\.json: cannot be read: ") as caught:
+        results.write(folder)
+    assert "\n" not in str(caught.value)

@@ -156,6 +156,9 @@ def run(
     from golongrl.telemetry.logging import configure
     from golongrl.telemetry.scrape_port import scraped
 
+    if summary is not None and (summary.is_dir() or not summary.parent.is_dir()):
+        # Now, and not after hours of asking.
+        raise InputError(f"--summary {summary}: is a folder, or in none; name a file in a folder that is there")
     given = {
         "target.place": target,
         "data": data,

@@ -27,7 +27,7 @@ from typing import Any, BinaryIO
 from golongrl.data import keys_once
 from golongrl.errors import InputError, printable
 from golongrl.evaluation.errors import EvaluationError
-from golongrl.reading import refuse_special
+from golongrl.reading import encoding_of, other_kind, refuse_special
 
 Record = Mapping[str, Any]
 
@@ -36,6 +36,8 @@ SUFFIXES = (".parquet", ".jsonl", ".json", ".csv", ".tsv")
 LARGEST_ROW_GROUP = 32 << 20
 # Rows decoded at once while spooling or reading short columns.
 _BATCH = 16
+# Bytes that show what a file is instead.
+_LONGEST_MARK = 64
 # Bytes of a memory map that are looked at before their pages are given back.
 _RELEASED = 32 << 20
 # The tokens of JSON that matter for finding the elements of an array: whole strings, brackets.
@@ -78,6 +80,9 @@ def open_table(path: Path) -> Table:
         raise EvaluationError(f"{path}: no such file; fetch it with `golongrl eval fetch`, or name another folder")
     try:
         refuse_special(path)
+        with path.open("rb") as file:
+            if (kind := other_kind(start := file.read(_LONGEST_MARK))) or (kind := encoding_of(start)):
+                raise EvaluationError(f"{path}: it is {kind}")
         if path.suffix == ".parquet":
             return _Parquet(path)
         if path.suffix in (".jsonl", ".json"):
@@ -182,7 +187,14 @@ class _Csv(Table):
                 reader = csv.DictReader(file, delimiter=delimiter, strict=True)
                 keys_once.refuse_names(reader.fieldnames or ())
                 self._rows: list[Record] = list(reader)
-        except (csv.Error, ValueError) as error:  # UnicodeDecodeError is a ValueError
+                for number, row in enumerate(self._rows, start=1):
+                    if None in row or None in row.values():
+                        raise ValueError(
+                            f"row {number} has other cells than the header's {len(reader.fieldnames or ())}"
+                        )
+        except UnicodeDecodeError as error:
+            raise EvaluationError(f"{path}: not UTF-8 ({error.reason}); save it as UTF-8") from error
+        except (csv.Error, ValueError) as error:
             raise EvaluationError(f"{path}: not readable as {path.suffix[1:]}: {printable(str(error))}") from error
 
     def __len__(self) -> int:

@@ -33,6 +33,11 @@ _EDGES: Final = (4096, 8192, 16_384, 32_768, 65_536, 131_072, 262_144, 524_288, 
 _REASONS: Final = 12
 _REASON_SHOWN: Final = 300
 _LOCK: Final = ".report.lock"
+# What is read of a course.
+_COURSE: Final = {
+    "benchmark": str, "mode": str, "keys": list, "outside": list, "asked": dict, "departures": list,
+    "step": int | None, "model": str | None,
+}  # fmt: skip
 # A report of the largest suite takes half a minute.
 _PATIENCE_S: Final = 300.0
 _LOOK_S: Final = 0.1
@@ -65,8 +70,10 @@ def read_course(out: Path, point: str, benchmark: str) -> dict[str, Any] | None:
     """
     path = course_path(out, point, benchmark)
     try:
-        record = json.loads(read_text(path, _MOST_BYTES))
-        return dict(record)
+        record = dict(json.loads(read_text(path, _MOST_BYTES)))
+        if any(not isinstance(record.get(key), kind) for key, kind in _COURSE.items()):
+            raise ValueError("it is not the record of what was asked; ask again in another --out")
+        return record
     except FileNotFoundError:
         return None
     except OSError as error:

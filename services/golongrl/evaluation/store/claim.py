@@ -161,7 +161,7 @@ def read(out: Path) -> dict[str, Any]:
     path = out / RECORD
     try:
         record = json.loads(read_text(path, _MOST_BYTES))
-        if isinstance(record, dict) and {"identity", "suite"} <= set(record):
+        if isinstance(record, dict) and _is_whole(record):
             return record
     except FileNotFoundError as error:
         raise InputError(f"{out}: no evaluation in this folder (it has no {RECORD})") from error
@@ -170,6 +170,23 @@ def read(out: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: cannot be read: {error}") from error
     raise InputError(f"{path}: not the record of an evaluation")
+
+
+def _is_whole(record: Mapping[str, Any]) -> bool:
+    """Whether it has what the commands read of it."""
+    identity, suite, judge = record.get("identity"), record.get("suite"), record.get("judge") or {}
+    if not (isinstance(identity, dict) and isinstance(suite, dict) and isinstance(judge, dict)):
+        return False
+    target, names = identity.get("target"), suite.get("benchmarks")
+    return (
+        isinstance(target, dict)
+        and isinstance(target.get("name"), str)
+        and "data" in identity
+        and isinstance(names, list)
+        and all(isinstance(name, str) for name in names)
+        and all(isinstance(text, str) for text in (suite.get("name"), suite.get("mode")))
+        and all(isinstance(record.get(key), str) for key in ("version", "started"))
+    )
 
 
 def _difference(before: Any, now: Any, path: str = "") -> str:
