@@ -21,7 +21,9 @@ from golongrl.tasks.notation import is_prose, is_words, plain, same_text
 from golongrl.tasks.spelling import one_spelling
 
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
-_STATED = re.compile(r"(?:answer|result|答案?|结果)(?:\s+is|\s*[为是:：])\s*[:：]?\s*(?P<answer>[^\n]+)", re.IGNORECASE)
+_STATED = re.compile(
+    r"(?:answer|result|答案?|结果)(?:\s+is|\s*[为是:：→]|\s+[-–](?=\s))\s*[:：]?\s*(?P<answer>[^\n]+)", re.IGNORECASE
+)
 _BEHIND = re.compile(r"[\s$*]*(?P<word>%|\\%|‰|[^\W\d_]+)")
 _HEDGE = re.compile(r"[\s$,，、/]*(?:or|and|或|或者|和|及)?[\s$,，、/]*", re.IGNORECASE)
 LONGEST_GOLD = 500  # characters; a longer gold is for math-verify alone
@@ -58,7 +60,7 @@ def _answers(tail: str) -> list[str]:
     boxes = list(_boxes(tail))
     if not boxes:
         stated = [found["answer"] for found in _STATED.finditer(tail)]
-        return [_text_of(_marked(stated[-1] if stated else tail.strip().rpartition("\n")[2]))]
+        return [_text_of(_marked(stated[-1] if stated else _last_line(tail)))]
     start, end, inner = boxes[-1]
     answer = _text_of(inner)
     if len(boxes) > 1 and _text_of(boxes[-2][2]) != answer and _HEDGE.fullmatch(tail[boxes[-2][1] : start]):
@@ -72,10 +74,17 @@ def _unit_behind(text: str, end: int) -> str:
     return f" {word.removeprefix(chr(92))}" if word and _is_scale_or_unit(word) else ""
 
 
-_IS = re.compile(r".*\b(?:is|are|was|were|equals?)\s+(\S.*)|.*\s(?:in|=)\s+(\S+)$")
+_IS = re.compile(r".*\b(?:is|are|was|were|equals?|it['’]s)\s+(\S.*)|\D*\s(?:in|by|say|=)\s+(\S+)", re.I)
 _FORMULA = re.compile(r"\$([^$\n]+)\$|\\\((.+?)\\\)|(?<![\w)])\*\*(?=\S)([^*\n]*[^*\n:：])\*\*(?!\w|\s?[:：])")
 _SO = re.compile(r"(?:so|thus|hence|therefore)[,:]?\s+", re.IGNORECASE)
 _BOLD = re.compile(r"(?<![\w)])\*\*(?=\S)([^*\n]+)\*\*")
+
+
+def _last_line(text: str) -> str:
+    """The last line with a word or digit, or all lines as a list where each is a number."""
+    lines = [line for line in text.splitlines() if re.search(r"\w", line)] or [""]
+    numbers = len(lines) > 1 and all(quantity.read(_text_of(line)) is not None for line in lines)
+    return ", ".join(lines) if numbers else lines[-1]
 
 
 def _marked(line: str) -> str:
@@ -172,7 +181,8 @@ def _untrue(answer: str) -> bool:
 _LABEL = re.compile(r"[^\W\d_][^\d:：=,;$\\]{1,40}[:：]\s*(?=[^\s:])")
 _MIL = re.compile(r"(?<=\d)\s?mil\b")  # a million in English, a thousand in Spanish: either is right
 _JOINS = re.compile(r"\s(?:and|or|to)\s|[,;|&、和或与及]|\bfor\b")
-_REPEATED = re.compile(r"([^()]+)\(([^()]+)\)")
+_REMARK = re.compile(r"([^(),;]*[^(),;\s])\s*(?:\(([^()]+)\)|[,;]\s([^(),;]+))")
+_NO_NUMBER = re.compile(r"(?!(?:or|and|maybe|perhaps)\b)\D+|[\d\s.]+(?:[+*/×÷=-][\d\s.]+)+", re.IGNORECASE)
 
 
 def _says(golden: str, answer: str) -> bool | None:
@@ -191,7 +201,7 @@ def _says(golden: str, answer: str) -> bool | None:
     if marks != (None, None):
         gold_mark, answer_mark = marks
         return gold_mark is not None and answer_mark is not None and dates.same(gold_mark, answer_mark)
-    numbers = quantity.read(golden), _said_twice(answer) or quantity.read(answer)
+    numbers = quantity.read(golden), _with_remark(answer) or quantity.read(answer)
     if numbers[0] is not None and numbers[1] is not None:
         return quantity.same(numbers[0], numbers[1])
     if numbers[0] is not None and _names_several(answer):
@@ -208,12 +218,17 @@ def _says(golden: str, answer: str) -> bool | None:
     return _formulas(golden, answer)
 
 
-def _said_twice(answer: str) -> quantity.Quantity | None:
-    """The number that an answer gives in two spellings: "forty-two (42)"."""
-    found = _REPEATED.fullmatch(answer)
-    both = [quantity.read(part.strip()) for part in found.groups()] if found is not None else [None]
-    first, second = both[0], both[-1]
-    return first if first is not None and second is not None and quantity.same(first, second) else None
+def _with_remark(answer: str) -> quantity.Quantity | None:
+    """The number with a remark behind it that names no other: "forty-two (42)", "42 (17 + 25)", "3.14, rounded"."""
+    found = _REMARK.fullmatch(answer)
+    first = quantity.read(found[1].strip()) if found is not None else None
+    if found is None or first is None:
+        return None
+    remark = found[2] or found[3]
+    second = quantity.read(remark.strip())
+    if second is not None and any(c.isdigit() for c in remark):
+        return first if quantity.same(first, second) else None
+    return first if _NO_NUMBER.fullmatch(remark) else None
 
 
 def _names_several(answer: str) -> bool:
