@@ -39,7 +39,7 @@ HOSTILE = {
     "sentences": "a. " * 20_000,
     "10,000 items": "[Answer]\n" + "\n".join(f"item {i}" for i in range(10_000)),
     "deep parentheses": "\\boxed{" + "(" * 200 + "1" + ")" * 200 + "}",
-    "deep braces": "{" * 200 + "}" * 200,
+    "deep braces": "{" * 200 + "1" + "}" * 200,
     "deep fractions": "\\boxed{" + r"\frac{1}{" * 30 + "2" + "}" * 30 + "}",
     "power tower": r"\boxed{9^{9^{9}}}",
     "tower in an expression": r"\boxed{x + \frac{1}{10^{10^{10}}}}",
