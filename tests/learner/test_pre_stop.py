@@ -52,7 +52,8 @@ def pod(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
     first = subprocess.Popen(["/bin/bash", "-c", f"sleep 3600 & {words} & wait; wait; sleep 3600"])
     process = psutil.Process(first.pid)
     try:
-        while not (tmp_path / "up").exists():
+        # A child has the shell's name until it runs its own program.
+        while not (tmp_path / "up").exists() or "sleep" not in [child.name() for child in process.children()]:
             assert first.poll() is None
         yield first, tmp_path / "asked"
     finally:
