@@ -18,8 +18,7 @@ from typing import Final
 
 import structlog
 
-from golongrl.kubernetes.cluster import ClusterMissingError, ClusterSilentError
-from golongrl.kubernetes.kubeconfig import ClusterError
+from golongrl.kubernetes.cluster_errors import ClusterError, ClusterMissingError, ClusterSilentError
 from golongrl.kubernetes.look.pods import Pod
 from golongrl.kubernetes.rayjob.site import Manifest, Site
 from golongrl.serving import bind, served

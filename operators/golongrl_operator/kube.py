@@ -12,10 +12,11 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from golongrl.errors import InputError
-from golongrl.kubernetes import cluster
-from golongrl.kubernetes.cluster import Cluster, ClusterConflictError, ClusterMissingError, ObjectKind
+from golongrl.kubernetes import kinds
+from golongrl.kubernetes.cluster import Cluster
+from golongrl.kubernetes.cluster_errors import ClusterConflictError, ClusterError, ClusterMissingError
 from golongrl.kubernetes.forms import fit
-from golongrl.kubernetes.kubeconfig import ClusterError
+from golongrl.kubernetes.kinds import ObjectKind
 from golongrl.kubernetes.look.gather import ReleaseLook, ask
 from golongrl.kubernetes.look.pods import Pod, read_pods
 from golongrl.kubernetes.look.queue import look_at_queue
@@ -29,12 +30,12 @@ from golongrl_operator.remembered import remembered
 MANAGER: Final = "golongrl-operator"
 
 _KINDS: Final[dict[str, ObjectKind]] = {
-    "ConfigMap": cluster.CONFIG_MAP,
-    "RayJob": cluster.RAY_JOB,
-    "Deployment": cluster.DEPLOYMENT,
-    "LeaderWorkerSet": cluster.LEADER_WORKER_SET,
-    "Job": cluster.JOB,
-    "Workload": cluster.WORKLOAD,
+    "ConfigMap": kinds.CONFIG_MAP,
+    "RayJob": kinds.RAY_JOB,
+    "Deployment": kinds.DEPLOYMENT,
+    "LeaderWorkerSet": kinds.LEADER_WORKER_SET,
+    "Job": kinds.JOB,
+    "Workload": kinds.WORKLOAD,
 }
 # What the cluster lacks if it does not have a kind.
 _NEEDS: Final = {
@@ -85,15 +86,15 @@ class Kube:
         """
         ours = f"app.kubernetes.io/instance={release}"
         with self._counted():
-            listed = await self.calls.list_objects(cluster.TRAINING_RUN)
+            listed = await self.calls.list_objects(kinds.TRAINING_RUN)
             now = datetime.now(UTC)
             runs = [{**run, "status": remembered(run.get("status"), now)} for run in listed]
             written = {run["metadata"]["name"]: run.get("status") or {} for run in listed}
             # A cluster without KubeRay does not have the kind; the status of the first run that needs a RayJob says so.
             jobs: list[Manifest] = []
             with suppress(ClusterMissingError):
-                jobs = await self.calls.list_objects(cluster.RAY_JOB, labels=ours)
-            pods = await self.calls.list_objects(cluster.POD, labels=ours)
+                jobs = await self.calls.list_objects(kinds.RAY_JOB, labels=ours)
+            pods = await self.calls.list_objects(kinds.POD, labels=ours)
             pools = f"{ours},app.kubernetes.io/component=rollout"
             workloads: list[Manifest] = []
             with suppress(ClusterMissingError):
@@ -101,13 +102,13 @@ class Kube:
             evaluations: list[Manifest] = []
             if any(_evaluated(run) for run in runs):
                 mine = f"{ours},app.kubernetes.io/component=evaluation,{RUN_LABEL}"
-                evaluations = await self.calls.list_objects(cluster.JOB, labels=mine)
+                evaluations = await self.calls.list_objects(kinds.JOB, labels=mine)
             admissions: list[Manifest] = []
             if any(_queued(run) for run in runs):
                 # A cluster without Kueue does not have the kind; the status of a run that needs it says so.
                 with suppress(ClusterMissingError):
-                    admissions = await self.calls.list_objects(cluster.WORKLOAD, labels=f"{ours},{RUN_LABEL}")
-            configs = await self.calls.names(cluster.CONFIG_MAP, f"{ours},{RUN_LABEL}")
+                    admissions = await self.calls.list_objects(kinds.WORKLOAD, labels=f"{ours},{RUN_LABEL}")
+            configs = await self.calls.names(kinds.CONFIG_MAP, f"{ours},{RUN_LABEL}")
         return ClusterLook(runs, jobs, read_pods(pods), workloads, evaluations, admissions, configs, written)
 
     async def write_status(self, run: Manifest, status: Manifest) -> None:
@@ -115,7 +116,7 @@ class Kube:
         name = run["metadata"]["name"]
         body = {"apiVersion": f"{GROUP}/{VERSION}", "kind": KIND, "metadata": {"name": name}, "status": status}
         with self._counted():
-            await self.calls.apply_status(cluster.TRAINING_RUN, body)
+            await self.calls.apply_status(kinds.TRAINING_RUN, body)
 
     async def apply(self, item: Manifest) -> None:
         """Create an object, or update it. Raises ClusterError."""
@@ -133,41 +134,41 @@ class Kube:
         The RayJob goes last, so that a pass which is cut short is repeated as a whole.
         """
         with self._counted():
-            for kind in (cluster.CONFIG_MAP, cluster.RAY_JOB):
+            for kind in (kinds.CONFIG_MAP, kinds.RAY_JOB):
                 with suppress(ClusterMissingError):
                     await self.calls.delete(kind, name)
 
     async def delete_evaluation(self, name: str) -> None:
         """Delete a Job with its pods. Raises ClusterError."""
         with self._counted(), suppress(ClusterMissingError):
-            await self.calls.delete(cluster.JOB, name)
+            await self.calls.delete(kinds.JOB, name)
 
     async def delete_admission(self, name: str) -> None:
         """Delete a Workload of Kueue. Raises ClusterError."""
         with self._counted(), suppress(ClusterMissingError):
-            await self.calls.delete(cluster.WORKLOAD, name)
+            await self.calls.delete(kinds.WORKLOAD, name)
 
     async def tell_kueue(self, name: str, change: Manifest) -> None:
         """Change the status of a Workload, unless it was written meanwhile. Raises ClusterError."""
         with self._counted(), suppress(ClusterMissingError, ClusterConflictError):
-            await self.calls.merge(cluster.WORKLOAD, name, change, "status")
+            await self.calls.merge(kinds.WORKLOAD, name, change, "status")
 
     async def delete_pool(self, kind: str, name: str) -> None:
         """Delete a workload and its ConfigMap. Raises ClusterError."""
         with self._counted():
-            for item in (cluster.CONFIG_MAP, _KINDS[kind]):
+            for item in (kinds.CONFIG_MAP, _KINDS[kind]):
                 with suppress(ClusterMissingError):
                     await self.calls.delete(item, name)
 
     async def delete_run(self, name: str) -> None:
         """Delete a TrainingRun, and with it what was made for it. Raises ClusterError."""
         with self._counted(), suppress(ClusterMissingError):
-            await self.calls.delete(cluster.TRAINING_RUN, name)
+            await self.calls.delete(kinds.TRAINING_RUN, name)
 
     async def evict(self, pod: str) -> None:
         """Delete a pod; its workload makes another. Raises ClusterError."""
         with self._counted(), suppress(ClusterMissingError):
-            await self.calls.delete(cluster.POD, pod)
+            await self.calls.delete(kinds.POD, pod)
 
     async def scale(self, kind: str, name: str, replicas: int) -> None:
         """Set how many engines a workload has. Raises ClusterError."""
@@ -178,17 +179,17 @@ class Kube:
         """Say what the deletion of a pod would lose. Raises ClusterError."""
         change = {"metadata": {"annotations": {_COST: str(cost)}}}
         with self._counted(), suppress(ClusterMissingError):
-            await self.calls.merge(cluster.POD, pod, change)
+            await self.calls.merge(kinds.POD, pod, change)
 
     async def note(self, job: str, annotations: dict[str, str]) -> None:
         """Write annotations of a RayJob that a person made. Raises ClusterError."""
         with self._counted(), suppress(ClusterMissingError):
-            await self.calls.merge(cluster.RAY_JOB, job, {"metadata": {"annotations": annotations}})
+            await self.calls.merge(kinds.RAY_JOB, job, {"metadata": {"annotations": annotations}})
 
     async def post(self, event: Manifest) -> None:
         """Post an event, unless it was posted before. Raises ClusterError."""
         with self._counted(), suppress(ClusterConflictError):
-            await self.calls.create(cluster.NEW_EVENT, event)
+            await self.calls.create(kinds.NEW_EVENT, event)
 
     @contextmanager
     def _counted(self) -> Iterator[None]:
@@ -216,7 +217,7 @@ def _queued(run: Manifest) -> bool:
 async def find_site(calls: Cluster, release: str) -> str:
     """The release's document, from its ConfigMap. Raises ClusterError, or InputError if there is none."""
     labels = f"app.kubernetes.io/instance={release},app.kubernetes.io/component=operator"
-    for item in await calls.list_objects(cluster.CONFIG_MAP, labels=labels):
+    for item in await calls.list_objects(kinds.CONFIG_MAP, labels=labels):
         if text := (item.get("data") or {}).get("release.json"):
             return str(text)
     raise InputError(

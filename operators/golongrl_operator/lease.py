@@ -13,9 +13,9 @@ from typing import Any, Final, Literal
 
 import structlog
 
-from golongrl.kubernetes import cluster
-from golongrl.kubernetes.cluster import Cluster, ClusterConflictError, ClusterMissingError
-from golongrl.kubernetes.kubeconfig import ClusterError
+from golongrl.kubernetes import kinds
+from golongrl.kubernetes.cluster import Cluster
+from golongrl.kubernetes.cluster_errors import ClusterConflictError, ClusterError, ClusterMissingError
 
 log = structlog.get_logger()
 
@@ -106,9 +106,9 @@ class LeaderLease:
                 return
             self._item = self._lease(found, self._me)
             if found is None:
-                await self._calls.create(cluster.LEASE, self._item)
+                await self._calls.create(kinds.LEASE, self._item)
             else:
-                await self._calls.replace(cluster.LEASE, self._item)
+                await self._calls.replace(kinds.LEASE, self._item)
         except (ClusterConflictError, ClusterMissingError):
             # Somebody else was faster; the next look shows who.
             return
@@ -122,7 +122,7 @@ class LeaderLease:
 
     async def _find(self) -> Json | None:
         try:
-            return await self._calls.get(cluster.LEASE, self._name)
+            return await self._calls.get(kinds.LEASE, self._name)
         except ClusterMissingError:
             return None
 
@@ -132,7 +132,7 @@ class LeaderLease:
         try:
             found = await self._find()
             if found is not None and found["spec"].get("holderIdentity") == self._me:
-                await self._calls.replace(cluster.LEASE, self._lease(found, ""))
+                await self._calls.replace(kinds.LEASE, self._lease(found, ""))
         except ClusterError as error:
             log.warning("lease", error=str(error))
         self._until = 0.0

@@ -11,10 +11,11 @@ from typing import Any, Final
 
 import structlog
 
-from golongrl.kubernetes import cluster
-from golongrl.kubernetes.cluster import Cluster, ClusterMissingError, ObjectKind
+from golongrl.kubernetes import kinds
+from golongrl.kubernetes.cluster import Cluster
+from golongrl.kubernetes.cluster_errors import ClusterError, ClusterMissingError
 from golongrl.kubernetes.forms import count, fit
-from golongrl.kubernetes.kubeconfig import ClusterError
+from golongrl.kubernetes.kinds import ObjectKind
 
 log = structlog.get_logger()
 
@@ -70,5 +71,5 @@ async def watch_all(calls: Cluster, release: str, changed: asyncio.Event, pause_
     """The runs of the namespace, and the release's RayJobs; until cancelled."""
     ours = f"app.kubernetes.io/instance={release}"
     async with asyncio.TaskGroup() as both:
-        both.create_task(watch(calls, cluster.TRAINING_RUN, None, run_changed, changed, pause_s))
-        both.create_task(watch(calls, cluster.RAY_JOB, ours, lambda _: True, changed, pause_s))
+        both.create_task(watch(calls, kinds.TRAINING_RUN, None, run_changed, changed, pause_s))
+        both.create_task(watch(calls, kinds.RAY_JOB, ours, lambda _: True, changed, pause_s))

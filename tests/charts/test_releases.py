@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 
 from golongrl.kubernetes import command
 from golongrl.kubernetes.cluster import connect
+from golongrl.kubernetes.cluster_errors import ClusterError
 from golongrl.kubernetes.deploy.helm import DeployError, Deployment
-from golongrl.kubernetes.kubeconfig import ClusterError
 from golongrl.kubernetes.look.gather import ReleaseLook, look
 from golongrl.kubernetes.look.status import lines
 from support.api_http import serving

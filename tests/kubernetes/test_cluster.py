@@ -9,7 +9,7 @@ from kubernetes.aio.config import incluster_config
 
 from golongrl.kubernetes import kubeconfig
 from golongrl.kubernetes.cluster import connect
-from golongrl.kubernetes.kubeconfig import ClusterAccessError, ClusterError
+from golongrl.kubernetes.cluster_errors import ClusterAccessError, ClusterError
 from support.api_server import ApiServer
 from support.releases import READY, look_at, pod, stored
 

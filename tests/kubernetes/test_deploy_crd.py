@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import yaml
 
+from golongrl.kubernetes.cluster_errors import ClusterError
 from golongrl.kubernetes.deploy import crd
 from golongrl.kubernetes.deploy.helm import Deployment
-from golongrl.kubernetes.kubeconfig import ClusterError
 from support.api_http import serving
 from support.api_server import ApiServer
 from support.helm import CHART, YAML, Helm, load_script, tool

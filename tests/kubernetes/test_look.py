@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from golongrl.kubernetes.kubeconfig import ClusterError
+from golongrl.kubernetes.cluster_errors import ClusterError
 from golongrl.kubernetes.look.queue import look_at_queue
 from golongrl.kubernetes.look.runs import run_lines, run_problems
 from golongrl.kubernetes.look.status import lines

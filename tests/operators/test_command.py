@@ -8,7 +8,7 @@ import typer
 from typer.testing import CliRunner
 
 from golongrl.errors import GolongrlError
-from golongrl.kubernetes.kubeconfig import ClusterAccessError
+from golongrl.kubernetes.cluster_errors import ClusterAccessError
 from golongrl.kubernetes.rayjob.site import RayJobError
 from golongrl_operator.command import operator
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from golongrl.kubernetes.cluster import connect
-from golongrl.kubernetes.kubeconfig import ClusterError
+from golongrl.kubernetes.cluster_errors import ClusterError
 from golongrl_operator.app import Loop
 from golongrl_operator.kube import MANAGER, Kube
 from support.api_http import serving
@@ -48,12 +48,12 @@ async def passes(api: OperatorApi, calls_left: int | None = None, number: int = 
     async with connect(manager=MANAGER) as calls:
         left, real = [calls_left], calls._call
 
-        async def counted(what: str, *rest: Any) -> Any:
+        async def counted(what: str, *rest: Any, **more: Any) -> Any:
             if left[0] is not None and not what.startswith("list of"):
                 if left[0] == 0:
                     raise DiedError
                 left[0] -= 1
-            return await real(what, *rest)
+            return await real(what, *rest, **more)
 
         calls._call = counted  # type: ignore[method-assign]
         loop = Loop(replace(SITE, namespace="rl"), Kube(calls), ask=silent)

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from golongrl.kubernetes import cluster
-from golongrl.kubernetes.cluster import ClusterSilentError, connect
+from golongrl.kubernetes.cluster import connect
+from golongrl.kubernetes.cluster_errors import ClusterSilentError
 from golongrl_operator.kube import Kube
 from support.operator_server import exported
 
@@ -41,7 +41,6 @@ async def test_a_server_that_does_not_end_its_answer(
     answer: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The second is never silent for long enough to meet a deadline between bytes."""
-    monkeypatch.setattr(cluster, "CALL_S", 0.3)
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
     async with server(answer, 0.01) as port:
         config = {
@@ -51,7 +50,7 @@ async def test_a_server_that_does_not_end_its_answer(
             "users": [{"name": "x", "user": {}}],
         }
         (tmp_path / "kubeconfig").write_text(yaml.safe_dump(config))
-        async with connect() as calls:
+        async with connect(call_s=0.3) as calls:
             kube = Kube(calls)
             with pytest.raises(ClusterSilentError, match="namespace rl: list of trainingruns: no answer"):
                 async with asyncio.timeout(20):

@@ -13,9 +13,9 @@ import pytest
 import structlog
 import yaml
 
-from golongrl.kubernetes import cluster
+from golongrl.kubernetes import kinds
 from golongrl.kubernetes.cluster import Cluster, connect
-from golongrl.kubernetes.kubeconfig import ClusterError
+from golongrl.kubernetes.cluster_errors import ClusterError
 from golongrl_operator.watch import run_changed, watch
 
 # Code, content type, body.
@@ -41,14 +41,19 @@ class OddServer:
 
     def __init__(self) -> None:
         self.answer = ODD["page"]
+        self.headers: dict[str, str] = {}
+        self.then: tuple[int, str, bytes] | None = None
+        """What it answers from the second request on, if that is something else."""
         self.asked = 0
         odd = self
 
         class Handler(BaseHTTPRequestHandler):
             def answer(self) -> None:
                 odd.asked += 1
-                code, kind, body = odd.answer
+                code, kind, body = odd.answer if odd.then is None or odd.asked == 1 else odd.then
                 self.send_response(code)
+                for name, value in odd.headers.items():
+                    self.send_header(name, value)
                 if kind:
                     self.send_header("Content-Type", kind)
                 self.send_header("Content-Length", str(len(body)))
@@ -85,11 +90,11 @@ def odd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[OddServer]:
 
 
 CALLS = {
-    "list": lambda calls: calls.list_objects(cluster.POD),
-    "get": lambda calls: calls.get(cluster.POD, "x"),
-    "exists": lambda calls: calls.exists(cluster.SECRET, "x"),
-    "apply": lambda calls: calls.apply(cluster.JOB, {"metadata": {"name": "x"}}),
-    "delete": lambda calls: calls.delete(cluster.JOB, "x"),
+    "list": lambda calls: calls.list_objects(kinds.POD),
+    "get": lambda calls: calls.get(kinds.POD, "x"),
+    "exists": lambda calls: calls.exists(kinds.SECRET, "x"),
+    "apply": lambda calls: calls.apply(kinds.JOB, {"metadata": {"name": "x"}}),
+    "delete": lambda calls: calls.delete(kinds.JOB, "x"),
 }
 
 
@@ -111,6 +116,37 @@ async def test_an_odd_answer_is_one_line_and_never_success(odd: OddServer, answe
     assert not any(word in line for word in ("ContentTypeError", "JSONDecodeError", "mimetype"))
     if answer == "failure":
         assert line.endswith(": 500 no etcd")
+
+
+BUSY = (429, "application/json", b'{"kind": "Status", "message": "too many requests, please try again later"}')
+FOUND = (200, "application/json", b'{"items": [], "metadata": {"name": "x"}}')
+
+
+@pytest.mark.parametrize(("call", "code"), [("list", 429), ("exists", 503)])
+async def test_a_busy_server_is_asked_again_when_it_says_so(odd: OddServer, call: str, code: int) -> None:
+    odd.answer, odd.then, odd.headers = (code, *BUSY[1:]), FOUND, {"Retry-After": "1"}
+    async with connect(call_s=120) as calls:
+        await CALLS[call](calls)  # type: ignore[no-untyped-call]
+    assert odd.asked == 2
+
+
+@pytest.mark.parametrize("call", ["apply", "delete"])
+async def test_what_writes_is_not_repeated_by_itself(odd: OddServer, call: str) -> None:
+    """The operator's next pass does it: with the runs of then, and without holding up the others."""
+    odd.answer, odd.headers = BUSY, {"Retry-After": "1"}
+    async with connect(call_s=120) as calls:
+        with pytest.raises(ClusterError, match="429 too many requests, please try again later; the API server has too"):
+            await CALLS[call](calls)  # type: ignore[no-untyped-call]
+    assert odd.asked == 1
+
+
+@pytest.mark.parametrize("after", ["300", "", "-1", "x", "\u00b2", "1e9", "9" * 400, "Sun, 29 Nov 2026 10:00:00 GMT"])
+async def test_a_pause_beyond_the_deadline_or_of_no_length_is_not_waited_for(odd: OddServer, after: str) -> None:
+    odd.answer, odd.headers = BUSY, {"Retry-After": after} if after else {}
+    async with connect(call_s=60) as calls:
+        with pytest.raises(ClusterError, match="429 too many requests"):
+            await calls.list_objects(kinds.POD)
+    assert odd.asked == 1
 
 
 EVENT = b'{"type": "ADDED", "object": {"metadata": {"name": "r", "generation": 1}}}'
@@ -157,7 +193,7 @@ async def test_one_line_of_a_watch_ends_nothing(odd: OddServer, line: str) -> No
     odd.answer = (200, "application/json", EVENT + b"\n" + given)
     with structlog.testing.capture_logs() as told:
         async with connect() as calls, asyncio.timeout(120):
-            watching = asyncio.create_task(watch(calls, cluster.TRAINING_RUN, None, run_changed, changed, 0.01))
+            watching = asyncio.create_task(watch(calls, kinds.TRAINING_RUN, None, run_changed, changed, 0.01))
             for _ in range(3):
                 await changed.wait()
                 changed.clear()
@@ -180,7 +216,7 @@ async def test_watches_begin_again_after_an_odd_answer(odd: OddServer, answer: s
     changed = asyncio.Event()
     with structlog.testing.capture_logs() as told:
         async with connect() as calls, asyncio.timeout(240):
-            watching = asyncio.create_task(watch(calls, cluster.RAY_JOB, None, lambda _: True, changed, 0.01))
+            watching = asyncio.create_task(watch(calls, kinds.RAY_JOB, None, lambda _: True, changed, 0.01))
             while odd.asked < 3:
                 assert not watching.done()
                 await asyncio.sleep(0.02)

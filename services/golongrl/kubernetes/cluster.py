@@ -1,16 +1,15 @@
-"""Calls to one API server, in one namespace, through the official client: every call has a deadline and no repeats.
+"""Calls to one API server, in one namespace, through the official client: every call has a deadline.
+
+A reading call is repeated only where a busy server asks for that (Retry-After), and within its deadline. A call that
+writes is not: its caller decides.
 
 The asyncio half of the official client is used (`kubernetes.aio`): cancelling a call ends it. The deadline of the
 threaded half bounds each read and not the whole answer, so an answer that arrives byte by byte would never end.
-Kinds are named here instead of discovered: discovery has no deadline, and keeps a cache file in the shared /tmp.
 """
 
 import asyncio
-import json
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from http import HTTPStatus
 from typing import Any, Final
 
 import aiohttp
@@ -18,12 +17,17 @@ from kubernetes.aio.client import ApiClient
 from kubernetes.aio.client.exceptions import ApiException
 from kubernetes.aio.dynamic import DynamicClient, Resource
 from kubernetes.aio.stream import WsApiClient
-from kubernetes.aio.stream.ws_client import ERROR_CHANNEL, STDERR_CHANNEL, STDOUT_CHANNEL
 
-from golongrl.kubernetes.forms import count, fit, fit_object, text
-from golongrl.kubernetes.kubeconfig import Access, ClusterAccessError, ClusterError, find_access
-
-Json = dict[str, Any]
+from golongrl.kubernetes.answers import NO_SERVER, Json, event, failure, message, output, pause_s, refusal
+from golongrl.kubernetes.cluster_errors import (
+    ClusterAccessError,
+    ClusterError,
+    ClusterMissingError,
+    ClusterSilentError,
+)
+from golongrl.kubernetes.forms import fit_object
+from golongrl.kubernetes.kinds import POD, ObjectKind
+from golongrl.kubernetes.kubeconfig import Access, find_access
 
 # Of one call with its whole answer. A list of a thousand pods takes a second or two.
 CALL_S: Final = 10.0
@@ -31,89 +35,33 @@ CALL_S: Final = 10.0
 WATCH_S: Final = 300
 # Of one event. An object is stored with 1.5 MiB at most, and is sent in a few MiB.
 _LONGEST_EVENT: Final = 16 << 20
-# Characters of a refusal's words; webhooks may send many.
-_LONGEST_REFUSAL: Final = 2000
-# An answer that is not the API server's own JSON is quoted up to here.
-_QUOTED: Final = 200
-_NO_SERVER: Final = "the answer is not JSON of the Kubernetes API: is this an API server?"
 # Asks for names and labels alone: whether a Secret exists can be seen without reading it.
 _NAMES_ONLY: Final = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 _METADATA_ONLY: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 
 
-class ClusterMissingError(ClusterError):
-    """No such object, or the cluster does not have the kind."""
-
-
-class ClusterSilentError(ClusterError):
-    """No answer in CALL_S: other calls would not be answered either."""
-
-
-class ClusterConflictError(ClusterError):
-    """An object of that name exists, was written meanwhile, or another field manager owns the field."""
-
-
-class ClusterForbiddenError(ClusterError):
-    """The credentials lack the permission."""
-
-
-@dataclass(frozen=True, slots=True)
-class ObjectKind:
-    """One kind of the Kubernetes API."""
-
-    name: str
-    plural: str
-    version: str = "v1"
-    group: str = ""
-    namespaced: bool = True
-
-    def __str__(self) -> str:
-        return self.name
-
-
-POD: Final = ObjectKind("Pod", "pods")
-EVENT: Final = ObjectKind("Event", "events")
-CONFIG_MAP: Final = ObjectKind("ConfigMap", "configmaps")
-SECRET: Final = ObjectKind("Secret", "secrets")
-SERVICE_ACCOUNT: Final = ObjectKind("ServiceAccount", "serviceaccounts")
-CLAIM: Final = ObjectKind("PersistentVolumeClaim", "persistentvolumeclaims")
-NEW_EVENT: Final = ObjectKind("Event", "events", group="events.k8s.io")
-DEPLOYMENT: Final = ObjectKind("Deployment", "deployments", group="apps")
-REPLICA_SET: Final = ObjectKind("ReplicaSet", "replicasets", group="apps")
-STATEFUL_SET: Final = ObjectKind("StatefulSet", "statefulsets", group="apps")
-JOB: Final = ObjectKind("Job", "jobs", group="batch")
-LEADER_WORKER_SET: Final = ObjectKind("LeaderWorkerSet", "leaderworkersets", group="leaderworkerset.x-k8s.io")
-RAY_JOB: Final = ObjectKind("RayJob", "rayjobs", group="ray.io")
-RAY_CLUSTER: Final = ObjectKind("RayCluster", "rayclusters", group="ray.io")
-TRAINING_RUN: Final = ObjectKind("TrainingRun", "trainingruns", "v1alpha1", "golongrl.io")
-STORAGE_CLASS: Final = ObjectKind("StorageClass", "storageclasses", group="storage.k8s.io", namespaced=False)
-WORKLOAD: Final = ObjectKind("Workload", "workloads", "v1beta2", "kueue.x-k8s.io")
-SCALED_OBJECT: Final = ObjectKind("ScaledObject", "scaledobjects", "v1alpha1", "keda.sh")
-TRIGGER_AUTHENTICATION: Final = ObjectKind("TriggerAuthentication", "triggerauthentications", "v1alpha1", "keda.sh")
-LEASE: Final = ObjectKind("Lease", "leases", group="coordination.k8s.io")
-PRIORITY_CLASS: Final = ObjectKind("PriorityClass", "priorityclasses", group="scheduling.k8s.io", namespaced=False)
-RUNTIME_CLASS: Final = ObjectKind("RuntimeClass", "runtimeclasses", group="node.k8s.io", namespaced=False)
-DEFINITION: Final = ObjectKind(
-    "CustomResourceDefinition", "customresourcedefinitions", group="apiextensions.k8s.io", namespaced=False
-)
-
-
 class Cluster:
     """One namespace of one cluster. Made by `connect`."""
 
-    def __init__(self, access: Access, client: ApiClient, manager: str) -> None:
-        """`manager` is the field manager of server-side apply: what others write into the same objects stays."""
+    def __init__(self, access: Access, client: ApiClient, manager: str, call_s: float) -> None:
+        """Made by `connect`.
+
+        Args:
+            manager: field manager of server-side apply: what others write into the same objects stays.
+            call_s: deadline of a call.
+        """
         self.access = access
         self.namespace = access.namespace
         self.server = str(access.configuration.host)
         self._dynamic = DynamicClient(client)
         self._manager = manager
+        self._call_s = call_s
 
     async def list_objects(
         self, kind: ObjectKind, labels: str | None = None, fields: str | None = None, accept: str = "application/json"
     ) -> list[Json]:
         """Objects of a kind, chosen by selectors as kubectl takes them. Raises ClusterError."""
-        found = await self._ask(
+        found = await self._read(
             f"list of {kind.plural}",
             lambda: self._dynamic.get(
                 self._resource(kind),
@@ -126,7 +74,7 @@ class Cluster:
         )
         items = found.get("items")
         if not isinstance(items, list):
-            raise ClusterError(f"{self._where}: list of {kind.plural}: {_NO_SERVER}")
+            raise ClusterError(f"{self._where}: list of {kind.plural}: {NO_SERVER}")
         # Items of a list come without their kind.
         return [{"kind": kind.name, **read} for item in items if (read := fit_object(kind.name, item)) is not None]
 
@@ -149,31 +97,31 @@ class Cluster:
                 *ends, rest = chunk.split(b"\n")
                 for end in ends:
                     if whole := bytes(line + end).strip():
-                        yield self._event(what, whole)
+                        yield event(f"{self._where}: {what}", whole)
                     line.clear()
                 line += rest
                 if len(line) > _LONGEST_EVENT:
                     raise ClusterError(f"{self._where}: {what}: an event has more than {_LONGEST_EVENT} bytes")
             if whole := bytes(line).strip():
-                yield self._event(what, whole)
+                yield event(f"{self._where}: {what}", whole)
         finally:
             opened.close()
 
     async def get(self, kind: ObjectKind, name: str) -> Json:
         """One object. Raises ClusterError."""
-        found = await self._ask(
+        found = await self._read(
             f"{kind} {name}",
             lambda: self._dynamic.get(self._resource(kind), name=name, namespace=self._place(kind), **_JSON),
         )
         item = fit_object(kind.name, found)
         if item is None:
-            raise ClusterError(f"{self._where}: {kind} {name}: {_NO_SERVER}")
+            raise ClusterError(f"{self._where}: {kind} {name}: {NO_SERVER}")
         return item
 
     async def exists(self, kind: ObjectKind, name: str) -> bool:
         """Whether there is such an object; its content is not read. Raises ClusterError, if the kind is missing too."""
         try:
-            await self._ask(
+            await self._read(
                 f"{kind} {name}",
                 lambda: self._dynamic.get(
                     self._resource(kind),
@@ -189,7 +137,7 @@ class Cluster:
 
     async def apply(self, kind: ObjectKind, item: Json, force: bool = True) -> None:
         """Server-side apply. Raises ClusterError."""
-        await self._ask(
+        await self._write(
             f"{kind} {item['metadata']['name']}",
             lambda: self._dynamic.server_side_apply(
                 self._resource(kind),
@@ -204,7 +152,7 @@ class Cluster:
     async def merge(self, kind: ObjectKind, name: str, change: Json, subresource: str = "") -> None:
         """A merge patch of an object that exists, or of its subresource. Raises ClusterError."""
         path = self._resource(kind).path(name=name, namespace=self._place(kind))
-        await self._ask(
+        await self._write(
             f"{kind} {name}",
             lambda: self._dynamic.request(
                 "patch",
@@ -219,7 +167,7 @@ class Cluster:
     async def replace(self, kind: ObjectKind, item: Json) -> None:
         """An object in place of the one with its resourceVersion; ClusterConflictError if that was changed."""
         name = item["metadata"]["name"]
-        await self._ask(
+        await self._write(
             f"{kind} {name}",
             lambda: self._dynamic.replace(
                 self._resource(kind), item, namespace=self._place(kind), field_manager=self._manager, **_JSON
@@ -230,7 +178,7 @@ class Cluster:
         """Server-side apply of the status alone. Raises ClusterError."""
         name = item["metadata"]["name"]
         path = f"{self._resource(kind).path(name=name, namespace=self._place(kind))}/status"
-        await self._ask(
+        await self._write(
             f"status of {kind} {name}",
             lambda: self._dynamic.request(
                 "patch",
@@ -245,7 +193,7 @@ class Cluster:
 
     async def create(self, kind: ObjectKind, item: Json) -> None:
         """A new object. Raises ClusterError."""
-        await self._ask(
+        await self._write(
             f"{kind} {item['metadata']['name']}",
             lambda: self._dynamic.create(
                 self._resource(kind), item, namespace=self._place(kind), field_manager=self._manager, **_JSON
@@ -254,7 +202,7 @@ class Cluster:
 
     async def delete(self, kind: ObjectKind, name: str) -> None:
         """Ask for the deletion; the object is gone when everything that it owns is. Raises ClusterError."""
-        await self._ask(
+        await self._write(
             f"deletion of {kind} {name}",
             lambda: self._dynamic.delete(
                 self._resource(kind),
@@ -281,7 +229,7 @@ class Cluster:
                     auth_settings=["BearerToken"],
                 )
                 opened = (await client.call_api(*request, _preload_content=False)).response
-                return await _output(opened)
+                return await output(opened)
 
         what = f"command in pod {pod}, container {container}"
         printed, failure = await self._call(what, run)
@@ -307,41 +255,43 @@ class Cluster:
     def _place(self, kind: ObjectKind) -> str | None:
         return self.namespace if kind.namespaced else None
 
-    def _event(self, what: str, line: bytes) -> Json:
-        """One event of a watch; an event that is an error is raised."""
-        try:
-            found: Json | None = fit(json.loads(line), _EVENT)
-        except (ValueError, RecursionError):
-            found = None
-        if found is None:
-            shown = line[:_QUOTED].decode(errors="replace")
-            raise ClusterError(f"{self._where}: {what}: no event of the Kubernetes API: {shown!r}")
-        if found["type"] == "ERROR":
-            told = found["object"]
-            raise _refusal(f"{self._where}: {what}", told.get("code", 0), told.get("message", ""))
-        return found
+    async def _read(self, what: str, call: Callable[[], Awaitable[Any]]) -> Json:
+        """A call that changes nothing, whose answer is an object."""
+        return self._object(what, await self._call(what, call, waits=True))
 
-    async def _ask(self, what: str, call: Callable[[], Awaitable[Any]]) -> Json:
-        """A call whose answer is an object. A proxy may send a failure, or a page of its own, with the code 200."""
-        found = await self._call(what, call)
+    async def _write(self, what: str, call: Callable[[], Awaitable[Any]]) -> None:
+        self._object(what, await self._call(what, call))
+
+    def _object(self, what: str, found: Any) -> Json:
+        """An answer, which a proxy may have replaced by a page of its own."""
         if not isinstance(found, dict):
-            raise ClusterError(f"{self._where}: {what}: {_NO_SERVER}")
-        refusal = fit(found, {"kind": text, "status": text, "message": text, "code": count}) or {}
-        if refusal.get("kind") == "Status" and refusal.get("status") == "Failure":
-            raise _refusal(f"{self._where}: {what}", refusal.get("code", 0), refusal.get("message", ""))
+            raise ClusterError(f"{self._where}: {what}: {NO_SERVER}")
+        if error := failure(f"{self._where}: {what}", found):
+            raise error
         return found
 
-    async def _call(self, what: str, call: Callable[[], Awaitable[Any]], limit_s: float = CALL_S) -> Any:
+    async def _call(
+        self, what: str, call: Callable[[], Awaitable[Any]], limit_s: float | None = None, *, waits: bool = False
+    ) -> Any:
+        """`waits`: ask a busy server again when it says so, if that is before the deadline."""
         where = f"{self._where}: {what}"
         try:
-            async with asyncio.timeout(limit_s):
-                return await call()
+            async with asyncio.timeout(limit_s or self._call_s) as deadline:
+                while True:
+                    try:
+                        return await call()
+                    except (ApiException, aiohttp.WSServerHandshakeError) as error:
+                        pause = pause_s(int(error.status or 0), error.headers) if waits else None
+                        end = deadline.when()
+                        if pause is None or end is None or asyncio.get_running_loop().time() + pause >= end:
+                            raise
+                        await asyncio.sleep(pause)
         except ApiException as error:
-            raise _refusal(where, int(error.status or 0), _message(error)) from error
+            raise refusal(where, int(error.status or 0), message(error)) from error
         except aiohttp.WSServerHandshakeError as error:
-            raise _refusal(where, error.status, error.message) from error
+            raise refusal(where, error.status, error.message) from error
         except aiohttp.ContentTypeError as error:
-            raise ClusterError(f"{where}: {_NO_SERVER}") from error
+            raise ClusterError(f"{where}: {NO_SERVER}") from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             why = " ".join(f"{type(error).__name__} {error}".split())
             remedy = "check that it runs and can be reached"
@@ -349,12 +299,12 @@ class Cluster:
                 remedy = "its certificate is not trusted: name its authority in the kubeconfig"
             raise ClusterSilentError(f"{where}: no answer ({why}): {remedy}") from error
         except (ValueError, RecursionError) as error:
-            raise ClusterError(f"{where}: {_NO_SERVER}") from error
+            raise ClusterError(f"{where}: {NO_SERVER}") from error
 
 
 @asynccontextmanager
 async def connect(
-    namespace: str | None = None, context: str | None = None, manager: str = "golongrl"
+    namespace: str | None = None, context: str | None = None, manager: str = "golongrl", call_s: float = CALL_S
 ) -> AsyncIterator[Cluster]:
     """The cluster of the pod's service account, or of a kubeconfig; nothing is called yet.
 
@@ -367,7 +317,7 @@ async def connect(
     except (OSError, ValueError) as error:
         raise ClusterAccessError(f"the certificates for {access.configuration.host} cannot be used: {error}") from error
     async with client:
-        yield Cluster(access, client, manager)
+        yield Cluster(access, client, manager, call_s)
 
 
 def _plain(_: object, answer: Json) -> Json:
@@ -375,46 +325,4 @@ def _plain(_: object, answer: Json) -> Json:
 
 
 _JSON: Final[Mapping[str, Any]] = {"serializer": _plain}
-_EVENT: Final = {"type!": text, "object!": {"code": count, "message": text}}
 _STREAMS: Final = (("stdout", "true"), ("stderr", "true"))
-
-_REFUSALS: Final[dict[int, tuple[type[ClusterError], str]]] = {
-    HTTPStatus.UNAUTHORIZED: (ClusterForbiddenError, "log in again: the credentials were not accepted"),
-    HTTPStatus.FORBIDDEN: (ClusterForbiddenError, ""),
-    HTTPStatus.NOT_FOUND: (ClusterMissingError, ""),
-    HTTPStatus.CONFLICT: (ClusterConflictError, ""),
-}
-
-
-def _refusal(where: str, code: int, message: str) -> ClusterError:
-    kind, remedy = _REFUSALS.get(code, (ClusterError, ""))
-    said = f"{where}: {code} {' '.join(message[:_LONGEST_REFUSAL].split())}".rstrip()
-    error = kind("; ".join(filter(None, [said, remedy])))
-    error.code = str(code)
-    return error
-
-
-def _message(error: ApiException) -> str:
-    """The message of the API server's Status object, or what else answered."""
-    body = error.body.decode(errors="replace") if isinstance(error.body, bytes) else str(error.body or "")
-    try:
-        message = json.loads(body).get("message", "")
-    except (ValueError, AttributeError, RecursionError):
-        message = body[:_QUOTED]
-    return str(message or error.reason or "")
-
-
-async def _output(opened: Any) -> tuple[str, str]:
-    """Standard output of a command and why it failed, from the websocket's channels."""
-    streams = {STDOUT_CHANNEL: b"", STDERR_CHANNEL: b"", ERROR_CHANNEL: b""}
-    async with opened as socket:
-        async for message in socket:
-            data = message.data if isinstance(message.data, bytes) else str(message.data).encode()
-            if data and data[0] in streams:
-                streams[data[0]] += data[1:]
-    printed, complained = (streams[channel].decode(errors="replace") for channel in (STDOUT_CHANNEL, STDERR_CHANNEL))
-    ended = fit(json.loads(streams[ERROR_CHANNEL] or b"{}"), {"status": text, "message": text}) or {}
-    if ended.get("status") == "Success":
-        return printed, ""
-    last = (complained.strip().splitlines() or [""])[-1]
-    return printed, last or ended.get("message") or "the connection ended early"

@@ -12,21 +12,10 @@ import yaml
 from kubernetes.aio import config
 from kubernetes.aio.client import Configuration
 
-from golongrl.errors import GolongrlError, InputError
+from golongrl.kubernetes.cluster_errors import ClusterAccessError
 
 _SERVICE_ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _DEFAULT_NAMESPACE: Final = "default"
-
-
-class ClusterError(GolongrlError):
-    """The API server refused, does not have what was asked for, or did not answer; the message is one line."""
-
-    code = "none"
-    """The HTTP status as text; "none" without an answer."""
-
-
-class ClusterAccessError(ClusterError, InputError):
-    """There is no usable kubeconfig or service account, or the named context does not exist."""
 
 
 @dataclass(frozen=True)

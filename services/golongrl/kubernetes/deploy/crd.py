@@ -11,9 +11,9 @@ from typing import Any, Final
 
 import yaml
 
-from golongrl.kubernetes import cluster
-from golongrl.kubernetes.cluster import Cluster, ClusterForbiddenError, connect
-from golongrl.kubernetes.kubeconfig import ClusterError
+from golongrl.kubernetes import kinds
+from golongrl.kubernetes.cluster import Cluster, connect
+from golongrl.kubernetes.cluster_errors import ClusterError, ClusterForbiddenError
 
 # Helm's own field manager: a later `helm install` without us meets no conflict.
 _MANAGER: Final = "helm"
@@ -36,7 +36,7 @@ def keep_definition(chart: Path, namespace: str, context: str | None) -> str:
 async def _keep(definition: dict[str, Any], namespace: str, context: str | None) -> str:
     async with connect(namespace, context, _MANAGER) as calls:
         try:
-            await calls.apply(cluster.DEFINITION, definition, force=True)
+            await calls.apply(kinds.DEFINITION, definition, force=True)
         except ClusterForbiddenError as error:
             # A namespace's administrator may not write it; an administrator of the cluster may have.
             return f"the CustomResourceDefinition was not updated: {error}"
@@ -46,7 +46,7 @@ async def _keep(definition: dict[str, Any], namespace: str, context: str | None)
 
 async def _served(calls: Cluster, name: str) -> None:
     for _ in range(_LOOKS):
-        if _is_established(await calls.get(cluster.DEFINITION, name)):
+        if _is_established(await calls.get(kinds.DEFINITION, name)):
             return
         await asyncio.sleep(_LOOK_S)
     raise ClusterError(

@@ -9,16 +9,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from golongrl.kubernetes import cluster
-from golongrl.kubernetes.cluster import (
-    Cluster,
+from golongrl.kubernetes import kinds
+from golongrl.kubernetes.cluster import Cluster
+from golongrl.kubernetes.cluster_errors import (
+    ClusterError,
     ClusterForbiddenError,
     ClusterMissingError,
     ClusterSilentError,
-    ObjectKind,
 )
 from golongrl.kubernetes.forms import fit_picture
-from golongrl.kubernetes.kubeconfig import ClusterError
+from golongrl.kubernetes.kinds import ObjectKind
 from golongrl.kubernetes.look.pods import Pod, read_pods
 from golongrl.kubernetes.look.references import Reference, references
 from golongrl.kubernetes.look.refusals import learner_end, read_claims, read_held, read_refusals
@@ -33,13 +33,13 @@ _TRIES: Final = 3
 _COMMAND: Final = ("golongrl", "status", "--json")
 # What makes pods of the release, makes what makes them, or says how many. Not every cluster has the last four kinds.
 _OWNERS: Final[tuple[ObjectKind, ...]] = (
-    cluster.REPLICA_SET,
-    cluster.STATEFUL_SET,
-    cluster.JOB,
-    cluster.RAY_JOB,
-    cluster.RAY_CLUSTER,
-    cluster.LEADER_WORKER_SET,
-    cluster.SCALED_OBJECT,
+    kinds.REPLICA_SET,
+    kinds.STATEFUL_SET,
+    kinds.JOB,
+    kinds.RAY_JOB,
+    kinds.RAY_CLUSTER,
+    kinds.LEADER_WORKER_SET,
+    kinds.SCALED_OBJECT,
 )
 _INSTANCE: Final = "app.kubernetes.io/instance"
 _OPERATORS: Final = "app.kubernetes.io/part-of=golongrl,app.kubernetes.io/component=operator"
@@ -69,12 +69,12 @@ async def look(calls: Cluster, release: str) -> ReleaseLook:
         ClusterError: the API server refused or did not answer, or there is nothing of that release.
     """
     ours, unknown = f"app.kubernetes.io/instance={release}", list[str]()
-    pods = await calls.list_objects(cluster.POD, ours)
+    pods = await calls.list_objects(kinds.POD, ours)
     claims, events, runs, operators, *made = await asyncio.gather(
-        _list(calls, unknown, cluster.CLAIM, ours),
-        _list(calls, unknown, cluster.EVENT, fields="type=Warning"),
-        _list(calls, unknown, cluster.TRAINING_RUN),
-        _list(calls, unknown, cluster.DEPLOYMENT, _OPERATORS),
+        _list(calls, unknown, kinds.CLAIM, ours),
+        _list(calls, unknown, kinds.EVENT, fields="type=Warning"),
+        _list(calls, unknown, kinds.TRAINING_RUN),
+        _list(calls, unknown, kinds.DEPLOYMENT, _OPERATORS),
         *(_list(calls, unknown, kind, ours) for kind in _OWNERS),
     )
     owners = [item for found in made for item in found or []]
@@ -176,7 +176,7 @@ async def _missing(calls: Cluster, unknown: list[str], wanted: Sequence[Referenc
 
 async def _nothing(calls: Cluster, release: str) -> str:
     """That a release is not here, and which are."""
-    others = await _list(calls, [], cluster.POD, "app.kubernetes.io/part-of=golongrl")
+    others = await _list(calls, [], kinds.POD, "app.kubernetes.io/part-of=golongrl")
     names = sorted({_instance(item) for item in others or []} - {""})
     here = f"releases here: {', '.join(names)}" if names else "`helm list -A` shows those of all namespaces"
     return f"release {release}: nothing of it in namespace {calls.namespace}; {here}"

@@ -4,8 +4,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from golongrl.kubernetes import cluster
-from golongrl.kubernetes.cluster import ObjectKind
+from golongrl.kubernetes import kinds
+from golongrl.kubernetes.kinds import ObjectKind
 
 Json = Mapping[str, Any]
 
@@ -40,7 +40,7 @@ def _of_owners(owners: Iterable[Json]) -> Iterator[Reference]:
             yield Reference(kind, name, user)
         for template in item.get("spec", {}).get("volumeClaimTemplates") or []:
             if name := template["spec"].get("storageClassName"):
-                yield Reference(cluster.STORAGE_CLASS, name, user)
+                yield Reference(kinds.STORAGE_CLASS, name, user)
 
 
 def _of_triggers(item: Json) -> Iterator[tuple[ObjectKind, str]]:
@@ -48,14 +48,14 @@ def _of_triggers(item: Json) -> Iterator[tuple[ObjectKind, str]]:
     for trigger in (item.get("spec") or {}).get("triggers") or [] if item["kind"] == "ScaledObject" else ():
         named = trigger.get("authenticationRef") or {}
         if named.get("kind") in (None, "TriggerAuthentication") and named.get("name"):
-            yield cluster.TRIGGER_AUTHENTICATION, named["name"]
+            yield kinds.TRIGGER_AUTHENTICATION, named["name"]
 
 
 def _of_claims(claims: Iterable[Json]) -> Iterator[Reference]:
     for item in claims:
         bound = (item.get("status") or {}).get("phase") == "Bound"
         if (name := item["spec"].get("storageClassName")) and not bound:
-            yield Reference(cluster.STORAGE_CLASS, name, f"persistentvolumeclaim {item['metadata']['name']}")
+            yield Reference(kinds.STORAGE_CLASS, name, f"persistentvolumeclaim {item['metadata']['name']}")
 
 
 def _pod_specs(item: Json) -> Iterator[Json]:
@@ -91,14 +91,14 @@ def _template(template: Json | None) -> Iterator[Json]:
 
 
 def _of_pod(spec: Json) -> Iterator[tuple[ObjectKind, str]]:
-    for key, kind in (("priorityClassName", cluster.PRIORITY_CLASS), ("runtimeClassName", cluster.RUNTIME_CLASS)):
+    for key, kind in (("priorityClassName", kinds.PRIORITY_CLASS), ("runtimeClassName", kinds.RUNTIME_CLASS)):
         if name := spec.get(key):
             yield kind, name
     # Every namespace has the account "default".
     if (name := spec.get("serviceAccountName")) and name != "default":
-        yield cluster.SERVICE_ACCOUNT, name
+        yield kinds.SERVICE_ACCOUNT, name
     for secret in spec.get("imagePullSecrets") or []:
-        yield cluster.SECRET, secret["name"]
+        yield kinds.SECRET, secret["name"]
     for volume in spec.get("volumes") or []:
         yield from _of_volume(volume)
     for container in [*(spec.get("initContainers") or []), *(spec.get("containers") or [])]:
@@ -110,10 +110,10 @@ def _of_pod(spec: Json) -> Iterator[tuple[ObjectKind, str]]:
 
 def _of_volume(volume: Json) -> Iterator[tuple[ObjectKind, str]]:
     if claim := volume.get("persistentVolumeClaim"):
-        yield cluster.CLAIM, claim["claimName"]
+        yield kinds.CLAIM, claim["claimName"]
     secret = volume.get("secret") or {}
     if secret.get("secretName") and not secret.get("optional"):
-        yield cluster.SECRET, secret["secretName"]
+        yield kinds.SECRET, secret["secretName"]
     yield from _named(volume, "configMap")
     for source in (volume.get("projected") or {}).get("sources") or []:
         yield from _named(source, "secret", "configMap")
@@ -123,4 +123,4 @@ def _named(item: Json, *keys: str) -> Iterator[tuple[ObjectKind, str]]:
     """References by name that are not optional."""
     for key in keys:
         if (named := item.get(key)) and named.get("name") and not named.get("optional"):
-            yield cluster.SECRET if key.startswith("secret") else cluster.CONFIG_MAP, named["name"]
+            yield kinds.SECRET if key.startswith("secret") else kinds.CONFIG_MAP, named["name"]
