@@ -20,6 +20,7 @@ from golongrl.data.pipeline import absent
 from golongrl.data.prepared import BATCH_ROWS, PreparedRow, open_splits, write_prepared
 from golongrl.data.rows import write_rows
 from golongrl.errors import InputError
+from golongrl.files.writing import STAGED
 from golongrl.recipe import load
 from golongrl.tasks import score
 
@@ -246,7 +247,7 @@ def test_a_preparation_killed_at_any_write_is_not_whole_and_is_made_again(
     found = kept(out) if said_whole else None
     prepare(recipe, out, tiny_model)
     prepare(recipe, tmp_path / "fresh", tiny_model)
-    whole = {name: content for name, content in kept(out).items() if not files._STAGED.fullmatch(name)}
+    whole = {name: content for name, content in kept(out).items() if not STAGED.fullmatch(name)}
     whole[".lock"] = kept(tmp_path / "fresh")[".lock"]
     assert whole == kept(tmp_path / "fresh")
     assert found in (None, kept(out))
