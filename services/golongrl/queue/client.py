@@ -8,26 +8,23 @@ the same arguments: the client does so itself, within its patience, and logs wha
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import math
 import re
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
-import msgpack
 import structlog
 
 from golongrl.arrays import NDArray, np
 from golongrl.queue import answers
 from golongrl.queue.bodies import ASIDE, LOST, Unfit, fetch, packed
+from golongrl.queue.calls import Calls
 from golongrl.queue.connection import Connection, Patience
 from golongrl.queue.dealing import setup_fields
 from golongrl.queue.errors import (
-    FencedError,
-    NotSetUpError,
     OutOfOrderError,
     QueueDamagedError,
     QueueError,
@@ -80,7 +77,8 @@ class SampleQueue:
         self.run = run
         self.incarnation = incarnation or secrets.token_hex(8)
         self._connection = connection
-        self.validation = ValidationWork(connection, self._run, self._check)
+        self._calls = Calls(connection)
+        self.validation = ValidationWork(connection, self._calls)
 
     @classmethod
     def from_url(
@@ -128,13 +126,13 @@ class SampleQueue:
         rows, table, outcome, fields = setup_fields(settings, order, tasks, behind)
         await self._connection.check_rights()
         fields["generation"] = secrets.randbits(_GENERATION_BITS)
-        answer = await self._run("setup", {"settings": fields}, rows, table, outcome, durable=True)
+        answer = await self._calls.run("setup", {"settings": fields}, rows, table, outcome, durable=True)
         if answer["s"] == "sweep":
             # There is no such run. What a lost one of this name left must not be mixed with the new one's.
             if removed := await self._sweep():
                 log.warning("removed the keys of a run that lost its settings", run=self.run, keys=removed)
             args = {"settings": fields, "swept": True}
-            answer = await self._run("setup", args, rows, table, outcome, durable=True)
+            answer = await self._calls.run("setup", args, rows, table, outcome, durable=True)
         if answer["s"] == "mismatch":
             raise SettingsMismatchError(
                 f"run {self.run} exists with {answer['name']} {answer['was']}, not {answer['is']}: "
@@ -174,7 +172,7 @@ class SampleQueue:
     ) -> Lease | Refusal | Stopped:
         """The next row, admitted iff floor(A / B) + (v - e) <= max_staleness. The same `request_id` gives the same
         lease. `data`: of the rows that the worker reads; raises SettingsMismatchError if they are not the run's."""
-        answer = await self._run(
+        answer = await self._calls.run(
             "lease",
             {
                 "worker": worker,
@@ -186,7 +184,7 @@ class SampleQueue:
                 "data": data,
             },
         )
-        with self._reading():
+        with self._calls.reading():
             return answers.leased(answer, engine_version)
 
     async def renew(
@@ -197,8 +195,8 @@ class SampleQueue:
         items = [
             [_uid_of(token), token, tokens, (phases or {}).get(token, "leased")] for token, tokens in progress.items()
         ]
-        answer = await self._run("renew", {"worker": worker, "items": items})
-        with self._reading():
+        answer = await self._calls.run("renew", {"worker": worker, "items": items})
+        with self._calls.reading():
             return {token: bool(kept) for token, kept in zip(progress, answer["kept"], strict=True)}
 
     async def release(self, lease: Lease, reason: str, *, failed: bool = False, detail: str = "") -> bool:
@@ -206,7 +204,7 @@ class SampleQueue:
         `max_tries` of them, with `reason` (a short name, counted) and `detail` (a sentence, shown by `peek`).
         False if the lease was no longer held."""
         args = {"uid": lease.uid, "token": lease.token, "reason": reason, "failed": failed, "detail": detail}
-        return bool((await self._run("release", args))["held"])
+        return bool((await self._calls.run("release", args))["held"])
 
     async def submit(self, lease: Lease, group: Group) -> SubmitOutcome:
         """Hand in a finished group. Never refused for bytes; a group that nobody could train on, or that is not the
@@ -228,9 +226,9 @@ class SampleQueue:
         }
         # Again where the body vanished between upload and script: the server's clock was set ahead, or it evicts keys.
         for _ in range(3):
-            answer = await self._run("submit", args, before=(("SET", staged, body, "EX", STAGED_S),))
+            answer = await self._calls.run("submit", args, before=(("SET", staged, body, "EX", STAGED_S),))
             if answer["s"] != "no_body":
-                with self._reading():
+                with self._calls.reading():
                     return SubmitOutcome(answer["s"])
         raise QueueError(f"submit of {lease.uid}: its body vanished three times between upload and script")
 
@@ -238,7 +236,7 @@ class SampleQueue:
         """End the row without training on it, counted by reason. False if the lease was no longer held and the row is
         not rejected already."""
         args = {"uid": lease.uid, "token": lease.token, "reason": str(reason), "epoch": lease.epoch, "row": lease.row}
-        return bool((await self._run("reject", args))["held"])
+        return bool((await self._calls.run("reject", args))["held"])
 
     # -- the learner --
 
@@ -246,7 +244,7 @@ class SampleQueue:
         """Become the run's only learner, resuming from checkpoint step `checkpoint` (0: none); runs commit(checkpoint).
         Raises OutOfOrderError if it is below the last commit, or above the queue's version."""
         fence = f"fence-{secrets.token_hex(16)}"
-        answer = await self._run("attach", {"step": checkpoint, "fence": fence}, durable=True)
+        answer = await self._calls.run("attach", {"step": checkpoint, "fence": fence}, durable=True)
         if answer["s"] == "out_of_order":
             raise OutOfOrderError.at_attach(self.run, checkpoint, answer["v"], answer["committed"])
         return Attachment(fence, answer["v"], answer["committed"])
@@ -254,7 +252,7 @@ class SampleQueue:
     async def ensure_attached(self, fence: str) -> None:
         """Ask whether this learner was replaced, before it overwrites what its successor may have written outside of
         the queue. Raises FencedError."""
-        self._check(await self._run("attached", {"fence": fence}, durable=True), "ensure_attached")
+        self._calls.check(await self._calls.run("attached", {"fence": fence}, durable=True), "ensure_attached")
 
     async def take(self, fence: str, step: int) -> Batch | Wait | Stopped:
         """The batch of `step`, the same however often asked. Steps are taken in sequence (prefetching is fine). Groups
@@ -269,20 +267,20 @@ class SampleQueue:
     async def _take(self, fence: str, step: int) -> Batch | Wait | Stopped | None:
         """As `take`; None where groups were set aside, so that the batch has open places."""
         args = {"fence": fence, "step": step}
-        found = await self._run("take", args)
-        self._check(found, f"take({step})")
+        found = await self._calls.run("take", args)
+        self._calls.check(found, f"take({step})")
         if found["s"] != "batch":
-            with self._reading():
+            with self._calls.reading():
                 return answers.not_taken(found, step)
         # Waiting costs no disk flush; a batch counts once its repeat is on disk: a restart may have lost the first.
         # Its bodies never change, so they travel meanwhile.
         confirmed, bodies = await asyncio.gather(
-            self._run("take", args, durable=True),
+            self._calls.run("take", args, durable=True),
             fetch(self._connection, found),
         )
-        self._check(confirmed, f"take({step})")
+        self._calls.check(confirmed, f"take({step})")
         if confirmed["s"] != "batch":
-            with self._reading():
+            with self._calls.reading():
                 return answers.not_taken(confirmed, step)
         if confirmed["uids"] != found["uids"]:
             bodies = await fetch(self._connection, confirmed)
@@ -290,7 +288,7 @@ class SampleQueue:
         for uid, reason in unfit:
             if reason == LOST:
                 # Committed meanwhile by this learner's successor, or lost by the server?
-                self._check(await self._run("take", args), f"take({step})")
+                self._calls.check(await self._calls.run("take", args), f"take({step})")
                 raise QueueDamagedError.lost(self.run, self._connection.key(f"body:{uid}"))
             if step <= confirmed["v"]:
                 raise UnreadableGroupError(f"group {uid} of step {step}, which was trained before: {reason}")
@@ -307,46 +305,46 @@ class SampleQueue:
         for a person with its worker and `reason`; the next `take` of the step replaces it. A repeat does nothing.
         Raises FencedError, OutOfOrderError (the step is finished, or not taken), ValueError (not in that batch)."""
         args = {"fence": fence, "step": step, "uid": uid, "reason": reason[:MOST_REASON]}
-        answer = await self._run("set_aside", args, durable=True)
-        self._check(answer, f"set_aside({step}, {uid})")
+        answer = await self._calls.run("set_aside", args, durable=True)
+        self._calls.check(answer, f"set_aside({step}, {uid})")
         if answer["s"] == "unknown":
             raise ValueError(f"set_aside({step}, {uid}): the batch of step {step} has no group {uid}")
 
     async def finish(self, fence: str, step: int) -> None:
         """The optimizer step is done and its weights are durable: v = step. A repeat does nothing.
         Raises FencedError, OutOfOrderError (step > v + 1, or its batch was never taken)."""
-        answer = await self._run("finish", {"fence": fence, "step": step}, durable=True)
-        self._check(answer, f"finish({step})")
+        answer = await self._calls.run("finish", {"fence": fence, "step": step}, durable=True)
+        self._calls.check(answer, f"finish({step})")
 
     async def commit(self, fence: str, step: int) -> None:
         """A durable checkpoint of `step` exists: its batches are deleted. A repeat does nothing.
         Raises FencedError, OutOfOrderError (step > v)."""
-        answer = await self._run("commit", {"fence": fence, "step": step}, durable=True)
-        self._check(answer, f"commit({step})")
+        answer = await self._calls.run("commit", {"fence": fence, "step": step}, durable=True)
+        self._calls.check(answer, f"commit({step})")
 
     async def live_routes(self) -> set[str]:
         """Names of the routes of all groups that the queue holds, leased ones too. Whatever else has such a name is
         wanted by nobody, now or later."""
-        return set((await self._run("routes", {}, durable=True))["names"])
+        return set((await self._calls.run("routes", {}, durable=True))["names"])
 
     async def announce(self, fence: str, weights: WeightsRef) -> WeightsRef:
         """Publish where weights are; the version is v or v + 1. Answers the reference in force: a lower version than
         the announced one changes nothing. A changed lineage at max_staleness = 0 redoes the groups of the other one."""
-        answer = await self._run("announce", {"fence": fence, "weights": asdict(weights)}, durable=True)
-        self._check(answer, f"announce({weights.version})")
+        answer = await self._calls.run("announce", {"fence": fence, "weights": asdict(weights)}, durable=True)
+        self._calls.check(answer, f"announce({weights.version})")
         return WeightsRef(**answer["weights"])
 
     async def stop(self, fence: str, reason: StopReason, detail: str) -> None:
         """End the run for everybody: "complete" or "failed". A later `attach` lifts it."""
-        answer = await self._run("stop", {"fence": fence, "reason": reason, "detail": detail})
-        self._check(answer, "stop")
+        answer = await self._calls.run("stop", {"fence": fence, "reason": reason, "detail": detail})
+        self._calls.check(answer, "stop")
 
     # -- everybody --
 
     async def weights(self) -> WeightsRef | None:
         """The weights in force."""
-        found = await self._run("weights", {})
-        with self._reading():
+        found = await self._calls.run("weights", {})
+        with self._calls.reading():
             return WeightsRef(**found["weights"]) if found.get("weights") else None
 
     async def beat(self, service: str, id: str, fields: Mapping[str, str], ttl_s: float) -> None:
@@ -355,40 +353,40 @@ class SampleQueue:
         if not math.isfinite(ttl_s):
             raise ValueError(f"ttl_s must be a finite number of seconds, not {ttl_s}")
         args = {"service": service, "id": id, "fields": dict(fields), "ttl": int(ttl_s * 1000)}
-        await self._run("beat", args)
+        await self._calls.run("beat", args)
 
     async def services(self) -> list[Presence]:
         """The processes that reported lately, sorted by service and id."""
-        found = await self._run("services", {})
-        with self._reading():
+        found = await self._calls.run("services", {})
+        with self._calls.reading():
             return answers.presences(found)
 
     async def stats(self) -> QueueStats:
         """A consistent picture of the queue; changes nothing."""
-        found = await self._run("stats", {})
-        with self._reading():
+        found = await self._calls.run("stats", {})
+        with self._calls.reading():
             return answers.stats(found)
 
     async def set_aside_groups(self) -> list[SetAside]:
         """The groups that were set aside and wait for a person, oldest first; `peek` shows one."""
-        found = await self._run("set_aside_list", {})
-        with self._reading():
+        found = await self._calls.run("set_aside_list", {})
+        with self._calls.reading():
             return answers.set_aside(found)
 
     async def retry_set_aside(self, uid: str) -> bool:
         """Deal the row of a group that was set aside once more. False if no such group was set aside."""
-        return bool((await self._run("set_aside_end", {"uid": uid, "retry": True}, durable=True))["held"])
+        return bool((await self._calls.run("set_aside_end", {"uid": uid, "retry": True}, durable=True))["held"])
 
     async def drop_set_aside(self, uid: str) -> bool:
         """Reject the row of a group that was set aside. False if no such group was set aside."""
-        return bool((await self._run("set_aside_end", {"uid": uid, "retry": False}, durable=True))["held"])
+        return bool((await self._calls.run("set_aside_end", {"uid": uid, "retry": False}, durable=True))["held"])
 
     async def peek(self, uid: str) -> Peek:
         """Where a row stands, and its group while the queue holds one. Raises QueueError on an unknown uid."""
         epoch, _, row = uid.partition("-")
         if not UID.match(uid):
             raise QueueError(f"uid {uid!r} is not of the form EPOCH-ROW")
-        answer = await self._run("peek", {"uid": uid, "epoch": int(epoch), "row": int(row)})
+        answer = await self._calls.run("peek", {"uid": uid, "epoch": int(epoch), "row": int(row)})
         if answer["s"] == "unknown":
             raise QueueError(f"run {self.run} has no row {uid}")
         (body,) = await self._connection.get_many([f"body:{uid}"])
@@ -397,62 +395,7 @@ class SampleQueue:
 
     async def advance(self, seconds: float, *, jump: bool = False) -> None:
         """Tests only, with `manual_clock`: let time pass, or (`jump`) set the server's clock ahead or back."""
-        await self._run("advance", {"ms": round(seconds * 1000), "jump": jump})
-
-    # -- shared --
-
-    @contextlib.contextmanager
-    def _reading(self) -> Iterator[None]:
-        """Around the reading of an answer, whose values stand in keys that others can write.
-
-        Raises:
-            QueueDamagedError: they are not what this program writes.
-        """
-        try:
-            yield
-        except (ValueError, TypeError, LookupError, AttributeError, msgpack.UnpackException) as error:
-            raise QueueDamagedError.unreadable(
-                self.run, self._connection.name, f"{type(error).__name__}: {error}"
-            ) from error
-
-    async def _run(
-        self,
-        name: str,
-        args: Mapping[str, Any],
-        *blobs: bytes,
-        before: tuple[tuple[Any, ...], ...] = (),
-        durable: bool = False,
-    ) -> dict[str, Any]:
-        answer = await self._connection.run(name, args, *blobs, before=before, durable=durable)
-        match answer["s"]:
-            case "not_set_up":
-                raise NotSetUpError(f"run {self.run} does not exist yet on this Redis: its learner sets it up")
-            case "format":
-                raise SettingsMismatchError(
-                    f"run {self.run} was made by another version of golongrl (queue format {answer['format']}, this "
-                    f"version reads {answer['reads']}): end it with that version, use another --run, or remove it with "
-                    f"`golongrl queue remove --run {self.run}`"
-                )
-            case "data":
-                raise SettingsMismatchError(
-                    f"run {self.run} has other data than this worker reads: they were prepared again since the run "
-                    "began; restore the data that it began with, or start a new run"
-                )
-            case "damaged":
-                raise QueueDamagedError.lost(self.run, answer["key"])
-            case "foreign":
-                raise QueueDamagedError.foreign(self.run, answer["key"])
-            case "torn":
-                raise QueueDamagedError.torn(self.run, answer.get("key"))
-        return answer
-
-    def _check(self, answer: Mapping[str, Any], what: str) -> None:
-        if answer["s"] == "fenced":
-            raise FencedError(f"{what}: another learner attached to run {self.run}; this one must end")
-        if answer["s"] == "out_of_order":
-            raise OutOfOrderError(
-                f"{what}: run {self.run} is at version {answer['v']}, its last batch is {answer['taken']}"
-            )
+        await self._calls.run("advance", {"ms": round(seconds * 1000), "jump": jump})
 
 
 def _uid_of(token: str) -> str:

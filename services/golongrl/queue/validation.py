@@ -12,12 +12,12 @@ where results fill `queue.max_bytes`, training leases wait as they do for sample
 """
 
 import secrets
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 import msgpack
 
+from golongrl.queue.calls import Calls
 from golongrl.queue.connection import Connection
 from golongrl.queue.errors import QueueDamagedError, UnreadableGroupError
 
@@ -59,19 +59,12 @@ class ValidationProgress:
         return f"{self.done} rows done, {self.leased} being answered, {self.todo} not leased yet"
 
 
-class RunScript(Protocol):
-    """`SampleQueue`'s way to run a script."""
-
-    def __call__(self, name: str, args: Mapping[str, Any], *blobs: bytes) -> Awaitable[dict[str, Any]]: ...
-
-
 class ValidationWork:
     """The validation round of one run; reached as `SampleQueue.validation`."""
 
-    def __init__(self, connection: Connection, run: RunScript, check: Callable[[Mapping[str, Any], str], None]) -> None:
+    def __init__(self, connection: Connection, calls: Calls) -> None:
         self._connection = connection
-        self._run = run
-        self._check = check
+        self._calls = calls
 
     # -- the learner --
 
@@ -79,17 +72,17 @@ class ValidationWork:
         """Begin the round of the announced weights, or continue it. Replaces any other round.
         Raises FencedError, OutOfOrderError (these weights are not the announced ones)."""
         args = {"fence": fence, "version": version, "lineage": lineage, "rows": rows}
-        self._check(await self._run("validation_open", args), f"validation of version {version}")
+        self._calls.check(await self._calls.run("validation_open", args), f"validation of version {version}")
 
     async def progress(self) -> ValidationProgress:
         """Where the round stands."""
-        answer = await self._run("validation_progress", {})
+        answer = await self._calls.run("validation_progress", {})
         return ValidationProgress(answer["todo"], answer["leased"], answer["done"])
 
     async def results(self, rows: int) -> list[ValidationResult]:
         """The results there are, by row. Raises UnreadableGroupError on one that another version wrote,
         QueueDamagedError where the server lost one or has another run's or row's instead."""
-        now = await self._run("validation_progress", {})
+        now = await self._calls.run("validation_progress", {})
         found = []
         for start in range(0, rows, FETCH):
             page = range(start, min(rows, start + FETCH))
@@ -119,7 +112,7 @@ class ValidationWork:
 
     async def close(self, fence: str) -> None:
         """Forget the round and its results. Raises FencedError."""
-        self._check(await self._run("validation_close", {"fence": fence}), "end of a validation")
+        self._calls.check(await self._calls.run("validation_close", {"fence": fence}), "end of a validation")
 
     # -- workers --
 
@@ -128,22 +121,22 @@ class ValidationWork:
         the rows to train on."""
         random = secrets.token_hex(16)
         args = {"version": version, "lineage": lineage, "count": count, "random": random, "data": data}
-        answer = await self._run("validation_lease", args)
+        answer = await self._calls.run("validation_lease", args)
         return [ValidationItem(row, f"{row}:{random}") for row in answer["rows"]]
 
     async def renew(self, items: Sequence[ValidationItem]) -> list[bool]:
         """Prolong leases; False: the lease is lost or the round is over, stop that work."""
-        answer = await self._run("validation_renew", {"items": [_named(item) for item in items]})
+        answer = await self._calls.run("validation_renew", {"items": [_named(item) for item in items]})
         return [bool(kept) for kept in answer["kept"]]
 
     async def submit(self, item: ValidationItem, result: ValidationResult) -> bool:
         """Hand in a row's result. False if the lease was no longer held (or this is a repeat): nothing changed."""
-        return bool((await self._run("validation_submit", _named(item), pack(result)))["held"])
+        return bool((await self._calls.run("validation_submit", _named(item), pack(result)))["held"])
 
     async def release(self, item: ValidationItem, reason: str, *, lost: bool) -> bool:
         """Give a row back; `lost`: the attempt on it failed, and counts towards giving it up."""
         args = {**_named(item), "reason": reason, "lost": lost}
-        return bool((await self._run("validation_release", args))["held"])
+        return bool((await self._calls.run("validation_release", args))["held"])
 
 
 def _named(item: ValidationItem) -> dict[str, str]:
