@@ -26,7 +26,7 @@ from golongrl.llm import ReplyStore
 from golongrl.local.claim import Claim
 from golongrl.local.plan import RunFolder
 from golongrl.local.redis_server import command, password_of
-from golongrl.local.run import _temporary
+from golongrl.local.temporary import make as make_temporary
 from golongrl.recipe import load
 from golongrl.rollout.weights.local_copy import LocalCopy
 from golongrl.routes import store as routes
@@ -113,7 +113,7 @@ def test_what_a_run_keeps_of_people_is_its_owners_alone(
         taken.write_recipe(SMALL)
         folder.redis.mkdir()
         command(1, folder.redis, password_of(folder.redis))
-        temporary = _temporary(folder)
+        temporary = make_temporary(folder)
         Journal(folder.path / "samples.jsonl").append([{"text": "hello"}])
         Journal(folder.path / "samples.jsonl", keep=lambda _: True).append([{"text": "again"}])
         write_report(folder.path, SMALL, "name: x")

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from golongrl.learner.ranks import ray_folder, ray_session
-from golongrl.local import run
+from golongrl.local import temporary
 from golongrl.local.plan import RunFolder
 
 # Ray starts in five seconds alone, in a minute on a machine that is busy with other things.
@@ -76,13 +76,13 @@ def test_a_folder_is_chosen_in_which_ray_accepts_its_sockets(monkeypatch: pytest
 def test_a_runs_own_temporary_folder_has_room_for_a_session(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for chosen in ("/tmp", "/var/tmp", str(tmp_path)):
         monkeypatch.setattr(tempfile, "tempdir", chosen)
-        made = run._temporary(RunFolder(tmp_path))
+        made = temporary.make(RunFolder(tmp_path))
         try:
             assert made.parent == Path("/tmp" if chosen == str(tmp_path) else chosen)
             monkeypatch.setenv("RAY_TMPDIR", str(made))
             assert ray_folder.root() == made
         finally:
-            run._remove_temporary(RunFolder(tmp_path), made)
+            temporary.remove(RunFolder(tmp_path), made)
         assert not made.exists()
 
 

@@ -14,15 +14,14 @@ from golongrl.data.prepared import open_splits
 from golongrl.errors import InputError
 from golongrl.learner.checkpoints.store import TRACKER, Checkpoints, LearnerState
 from golongrl.learner.recipe_warnings import recipe_warnings
+from golongrl.local import temporary
 from golongrl.local.plan import Options, Ports, RunFolder
 from golongrl.local.run import (
     TrainRequest,
     _check_beginning,
     _prepare_data,
     _record_of,
-    _remove_temporary,
     _resuming,
-    _temporary,
     execute,
 )
 from golongrl.recipe import load
@@ -134,18 +133,18 @@ def test_only_this_runs_temporary_folder_is_removed(tmp_path: Path, monkeypatch:
     mine, copied, moved = (RunFolder(tmp_path / name) for name in ("mine", "copied", "moved"))
     for folder in (mine, copied):
         folder.path.mkdir()
-    own, foreign = _temporary(mine), tmp_path / "golongrl-checkout"
+    own, foreign = temporary.make(mine), tmp_path / "golongrl-checkout"
     foreign.mkdir()
     (foreign / "thesis.tex").touch()
     (link := tmp_path / "golongrl-link").symlink_to(own)
     for place in (own, foreign, tmp_path / "absent", None):
-        _remove_temporary(copied, place)
+        temporary.remove(copied, place)
     for place in (foreign, link):
-        _remove_temporary(mine, place)
+        temporary.remove(mine, place)
     assert (own / "run").is_file()
     assert (foreign / "thesis.tex").is_file()
     mine.path.rename(moved.path)
-    _remove_temporary(moved, own)
+    temporary.remove(moved, own)
     assert not own.exists()
 
 

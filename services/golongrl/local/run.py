@@ -9,12 +9,8 @@ Invariants:
 
 import asyncio
 import contextlib
-import os
-import shutil
-import signal
 import socket
-import tempfile
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Coroutine
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -35,14 +31,14 @@ from golongrl.files import PlaceState
 from golongrl.learner.checkpoints.resume import own_checkpoint, resume_note
 from golongrl.learner.checkpoints.store import AUTO, NEVER, Checkpoints
 from golongrl.learner.checkpoints.store import read as read_checkpoint
-from golongrl.learner.ranks.ray_folder import LONGEST_ROOT
 from golongrl.learner.recipe_warnings import recipe_warnings
-from golongrl.local import preflight, redis_server, survivors
+from golongrl.local import preflight, redis_server, survivors, temporary
 from golongrl.local.claim import Claim, other_recipe, resumed_recipe
+from golongrl.local.interrupt import Advice, interruptible
 from golongrl.local.plan import LOCK, EngineKind, Options, Ports, RunFolder
 from golongrl.local.progress import Display, RunSnapshot, Screen
 from golongrl.local.services import stages
-from golongrl.local.supervisor import SIGNALS, RunFailedError, RunInterruptedError, Supervisor
+from golongrl.local.supervisor import RunFailedError, RunInterruptedError, Supervisor
 from golongrl.local.watched import LOOK_TIMEOUT_S, Watched
 from golongrl.queue import SampleQueue
 from golongrl.queue.address import PASSWORD, SENTINEL_PASSWORD
@@ -55,11 +51,6 @@ from golongrl.telemetry.run_info import RunInfo, RunState
 
 # A liveness probe that takes longer counts as no answer.
 HTTP_TIMEOUT_S = 5.0
-TEMPORARY_PREFIX = "golongrl-"
-# Of the folder that the run's own is made in: the learner's Ray session has to fit below that.
-LONGEST_TEMPORARY = LONGEST_ROOT - len(f"/{TEMPORARY_PREFIX}12345678")
-# In that folder: says whose it is.
-_TEMPORARY_OF = "run"
 
 
 @dataclass(frozen=True)
@@ -89,7 +80,7 @@ def execute(request: TrainRequest) -> None:
     logging.configure("train", request.folder.path.name, level="ERROR")
     console = Screen()
     try:
-        with _interruptible() as advice:
+        with interruptible() as advice:
             recipe = None if request.resume else load(request.recipe, request.overrides)
             with Claim.take(request.folder, resume=request.resume) as claim:
                 _run(request, recipe, claim, console, advice)
@@ -97,42 +88,7 @@ def execute(request: TrainRequest) -> None:
         raise RunFailedError(str(error)) from error
 
 
-@dataclass
-class _Advice:
-    """What a person who stopped the run can do next."""
-
-    text: str = "the run had not begun"
-
-
-@contextlib.contextmanager
-def _interruptible() -> Iterator[_Advice]:
-    """A signal ends the block where it is, in order: what has to be tidied up is.
-
-    Raises:
-        RunInterruptedError: one came.
-    """
-    came: list[int] = []
-
-    def on_signal(number: int, _frame: object) -> None:
-        if not came:  # a second one must not end the tidying up
-            came.append(number)
-            raise KeyboardInterrupt
-
-    before = {number: signal.getsignal(number) for number in SIGNALS}
-    heard = [number for number in SIGNALS if number == signal.SIGINT or before[number] is not signal.SIG_IGN]
-    for number in heard:
-        signal.signal(number, on_signal)
-    advice = _Advice()
-    try:
-        yield advice
-    except KeyboardInterrupt:
-        raise RunInterruptedError(came[0] if came else signal.SIGINT, advice.text) from None
-    finally:
-        for number in heard:
-            signal.signal(number, before[number] or signal.SIG_DFL)
-
-
-def _run(request: TrainRequest, recipe: Recipe | None, claim: Claim, console: Console, advice: _Advice) -> None:
+def _run(request: TrainRequest, recipe: Recipe | None, claim: Claim, console: Console, advice: Advice) -> None:
     """The run, once its folder is ours."""
     folder, resuming = RunFolder(request.folder.path.absolute()), ""
     old = _record_of(folder, console) if request.resume else None
@@ -165,7 +121,7 @@ def _run(request: TrainRequest, recipe: Recipe | None, claim: Claim, console: Co
         folder.logs.mkdir(exist_ok=True)
         folder.redis.mkdir(0o700, exist_ok=True)  # its file holds what the model wrote
         password = options.password if options.redis_url else redis_server.password_of(folder.redis)
-        options = replace(options, password=password, temporary=_temporary(folder))
+        options = replace(options, password=password, temporary=temporary.make(folder))
         info = _info(folder, options)
         info.write(folder.path)
     claim.begun()
@@ -176,7 +132,7 @@ def _run(request: TrainRequest, recipe: Recipe | None, claim: Claim, console: Co
 
 
 def _to_the_end(
-    request: TrainRequest, recipe: Recipe, options: Options, info: RunInfo, console: Console, advice: _Advice
+    request: TrainRequest, recipe: Recipe, options: Options, info: RunInfo, console: Console, advice: Advice
 ) -> None:
     """Supervise, then write down how it ended and what it did."""
     folder = options.folder
@@ -193,7 +149,7 @@ def _to_the_end(
         detail = str(error).splitlines()[0]
         raise
     finally:
-        _remove_temporary(folder, options.temporary)
+        temporary.remove(folder, options.temporary)
         report = _finish(request, recipe, replace(info, state=state, detail=detail, temporary=None), console)
     said = history.summary(history.read(folder.metrics), recipe.learner.steps)
     console.print(f"{said}; report: {report}", highlight=False, soft_wrap=True)
@@ -232,7 +188,7 @@ def _end_survivors(folder: RunFolder, old: RunInfo | None, console: Console) -> 
             raise RunFailedError(f"processes of an earlier start still run: {survivors.names(left)}; end them first")
         console.print(f"ended what an earlier start of this run had left: {names}", highlight=False, soft_wrap=True)
     if old is not None and old.temporary:
-        _remove_temporary(folder, Path(old.temporary))
+        temporary.remove(folder, Path(old.temporary))
 
 
 def _info(folder: RunFolder, options: Options | None = None) -> RunInfo:
@@ -283,29 +239,6 @@ def _options(request: TrainRequest, recipe: Recipe, folder: RunFolder) -> Option
         redis_url=url,
         password=password,
     )
-
-
-def _temporary(folder: RunFolder) -> Path:
-    """A new private folder for the temporary files of all processes, short enough for the names of Ray's sockets."""
-    chosen = tempfile.gettempdir()
-    base = chosen if len(os.fsencode(chosen)) <= LONGEST_TEMPORARY else "/tmp"
-    made = Path(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX, dir=base))
-    files.write_text(made / _TEMPORARY_OF, _identity(folder))
-    return made
-
-
-def _remove_temporary(folder: RunFolder, temporary: Path | None) -> None:
-    """Delete the temporary files of this run; a `run.json` that was copied or edited names another's."""
-    if temporary is not None and temporary.name.startswith(TEMPORARY_PREFIX):
-        with contextlib.suppress(OSError, ValueError):
-            if (temporary / _TEMPORARY_OF).read_text("utf-8") == _identity(folder):
-                shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _identity(folder: RunFolder) -> str:
-    """The folder itself, under whatever name it is reached."""
-    found = folder.path.stat()
-    return f"{found.st_dev} {found.st_ino}\n"
 
 
 def _record_of(folder: RunFolder, console: Console) -> RunInfo | None:
@@ -411,11 +344,20 @@ async def _supervise(recipe: Recipe, options: Options, console: Console, plain: 
             supervisor = Supervisor(
                 stages(recipe, options, command, http, server), "learner", folder.logs, display.say, watched.step
             )
-            watcher = asyncio.create_task(watched.watch(supervisor))
             try:
-                await supervisor.run()
+                async with _meanwhile(watched.watch(supervisor)):
+                    await supervisor.run()
             finally:
-                watcher.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await watcher
                 display.show(RunSnapshot(options.run, recipe.learner.steps, history.read(folder.metrics)))
+
+
+@contextlib.asynccontextmanager
+async def _meanwhile(work: Coroutine[None, None, None]) -> AsyncIterator[None]:
+    """Do `work` as long as the block runs."""
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
