@@ -212,20 +212,7 @@ class ChatClient:
             return reply, body
 
     async def _attempt(self, request: ChatRequest, mark: int) -> tuple[ChatReply, str]:
-        try:
-            # httpx bounds each read; the attempt as a whole is bounded here.
-            async with asyncio.timeout(self.endpoint.deadline_s):
-                with self._http.one() as http:
-                    async with http.stream("POST", self._url, json=request.body(self.endpoint.model)) as response:
-                        body = (await bounded_http.read(response, _MOST_BYTES)).decode("utf-8", "replace")
-        except bounded_http.AnswerTooLongError as error:
-            raise _AttemptFailedError(str(error), own=True) from error
-        except TimeoutError as error:
-            raise _AttemptFailedError(f"no answer within {self.endpoint.deadline_s:g} s", own=True) from error
-        except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
-            raise LlmUnusableError(f"endpoint {self.endpoint.url}: {error}; give it as http://HOST:PORT/v1") from error
-        except httpx.RequestError as error:
-            raise _AttemptFailedError(f"{type(error).__name__}: {error}".rstrip(": ")) from error
+        response, body = await self._exchange(request)
         if response.status_code in _BUSY:
             self.gate.limit.pushed_back(mark)
         if response.status_code != 200:
@@ -242,6 +229,24 @@ class ChatClient:
         if reply.finish_reason == "abort":
             raise _AttemptFailedError("the server aborted the request")
         return reply, body
+
+    async def _exchange(self, request: ChatRequest) -> tuple[httpx.Response, str]:
+        """The response, and its body, which has been read."""
+        try:
+            # httpx bounds each read; the attempt as a whole is bounded here.
+            async with asyncio.timeout(self.endpoint.deadline_s):
+                with self._http.one() as http:
+                    async with http.stream("POST", self._url, json=request.body(self.endpoint.model)) as response:
+                        body = (await bounded_http.read(response, _MOST_BYTES)).decode("utf-8", "replace")
+            return response, body
+        except bounded_http.AnswerTooLongError as error:
+            raise _AttemptFailedError(str(error), own=True) from error
+        except TimeoutError as error:
+            raise _AttemptFailedError(f"no answer within {self.endpoint.deadline_s:g} s", own=True) from error
+        except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
+            raise LlmUnusableError(f"endpoint {self.endpoint.url}: {error}; give it as http://HOST:PORT/v1") from error
+        except httpx.RequestError as error:
+            raise _AttemptFailedError(f"{type(error).__name__}: {error}".rstrip(": ")) from error
 
     def _failure(self, response: httpx.Response, body: str) -> LlmError | _AttemptFailedError:
         said = f"HTTP {response.status_code}: {' '.join(body.split())[:_SHOWN] or response.reason_phrase}"

@@ -6,8 +6,9 @@ functions as everywhere, and a stage that was killed asks only for what is missi
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -19,7 +20,7 @@ import yaml
 from golongrl.data.construct.generate_models import AskedModel, Spending
 from golongrl.data.construct.metrics import Asked, DataMetrics
 from golongrl.errors import GolongrlError
-from golongrl.llm import Asker, CallEstimate, ChatClient, LlmCall, ReplyStore, estimate
+from golongrl.llm import Asker, Budget, CallEstimate, ChatClient, LlmCall, ReplyStore, estimate
 
 log = structlog.get_logger(__name__)
 
@@ -57,44 +58,57 @@ async def _ask_all(
         for model in dict.fromkeys(models):
             client = await stack.enter_async_context(ChatClient(model.endpoint(), budget))
             askers[model] = Asker(client, store)
-        errors: list[GolongrlError] = []
-
-        async def drain() -> None:
-            for model, ask in jobs:
-                try:
-                    await ask(askers[model])
-                except GolongrlError as error:
-                    errors.append(error)
-                # The calls in flight are paid for: each drain ends with its own.
-                if errors:
-                    return
-
-        def asked() -> Asked:
-            made, found = sum(one.asked for one in askers.values()), sum(one.found for one in askers.values())
-            in_flight = sum(one.client.gate.in_flight for one in askers.values())
-            return Asked(made, found, budget.tokens, in_flight)
-
-        async def report() -> None:
-            while True:
-                await asyncio.sleep(_REPORT_S)
-                now = asked()
-                log.info("asking models", made=now.made, found=now.found, tokens=now.tokens, in_flight=now.in_flight)
-
-        metrics.asks(asked)
-        reporting = asyncio.create_task(report())
-        try:
-            async with asyncio.TaskGroup() as group:
-                # Each holds the prompts of one row.
-                for _ in range(sum(model.concurrency for model in askers)):
-                    group.create_task(drain())
-        finally:
-            reporting.cancel()
-        total = asked()
+        asking = _Asking(jobs, askers, budget)
+        metrics.asks(asking.asked)
+        await asking.run()
+        total = asking.asked()
         metrics.asks(lambda: total)
         log.info("models asked", made=total.made, found=total.found, tokens=total.tokens, calls=budget.calls)
-        if errors:
-            raise errors[0]
+        if asking.errors:
+            raise asking.errors[0]
     return total
+
+
+@dataclass
+class _Asking:
+    """The jobs, and the models that they ask; after the first error no further job begins."""
+
+    jobs: Iterator[Job]
+    askers: Mapping[AskedModel, Asker]
+    budget: Budget
+    errors: list[GolongrlError] = field(default_factory=list)
+
+    async def run(self) -> None:
+        """All jobs, as many at once as the models take calls: each of these holds the prompts of one row."""
+        reporting = asyncio.create_task(self._report())
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(sum(model.concurrency for model in self.askers)):
+                    group.create_task(self._drain())
+        finally:
+            reporting.cancel()
+
+    async def _drain(self) -> None:
+        for model, ask in self.jobs:
+            try:
+                await ask(self.askers[model])
+            except GolongrlError as error:
+                self.errors.append(error)
+            # The calls in flight are paid for: each drain ends with its own.
+            if self.errors:
+                return
+
+    def asked(self) -> Asked:
+        """How far it is."""
+        askers = self.askers.values()
+        made, found = sum(one.asked for one in askers), sum(one.found for one in askers)
+        return Asked(made, found, self.budget.tokens, sum(one.client.gate.in_flight for one in askers))
+
+    async def _report(self) -> None:
+        while True:
+            await asyncio.sleep(_REPORT_S)
+            now = self.asked()
+            log.info("asking models", made=now.made, found=now.found, tokens=now.tokens, in_flight=now.in_flight)
 
 
 def replies_of(settings: Path | str | None, out: Path) -> Path:

@@ -249,20 +249,25 @@ def parquet_slice(path: Path, start: int, end: int) -> Iterator[dict[str, Any]]:
     """
     try:
         with pq.ParquetFile(path) as reader:
-            first = 0
-            for group in range(reader.num_row_groups):
-                count = reader.metadata.row_group(group).num_rows
-                if first < end and first + count > start:
-                    number = first
-                    for batch in reader.iter_batches(batch_size=_BATCH, row_groups=[group]):
-                        low, high = max(0, start - number), min(batch.num_rows, end - number)
-                        if low < high:
-                            yield from batch.slice(low, high - low).to_pylist()
-                        number += batch.num_rows
-                first += count
+            for number, batch in _batches(reader, start, end):
+                low, high = max(0, start - number), min(batch.num_rows, end - number)
+                if low < high:
+                    yield from batch.slice(low, high - low).to_pylist()
     except (pa.ArrowException, OSError) as error:
         reason = printable(" ".join(str(error).split()))[:300]
         raise PipelineError(f"{path}: not readable as parquet: {reason}") from error
+
+
+def _batches(reader: pq.ParquetFile, start: int, end: int) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """The batches of the row groups that have some of these rows, each with the number of its first row."""
+    following = 0
+    for group in range(reader.num_row_groups):
+        number, following = following, following + reader.metadata.row_group(group).num_rows
+        if number >= end or following <= start:
+            continue
+        for batch in reader.iter_batches(batch_size=_BATCH, row_groups=[group]):
+            yield number, batch
+            number += batch.num_rows
 
 
 def _verdicts(digest: str) -> str:

@@ -15,54 +15,15 @@ from golongrl.telemetry.waits import dumps
 
 def information(serving: Serving) -> APIRouter:
     """The routes that tell and change nothing."""
-    router, engine, config = APIRouter(), serving.engine, serving.config
+    router, engine = APIRouter(), serving.engine
 
     @router.get("/model_info")
     async def model_info() -> dict[str, Any]:
-        return {
-            "model_path": serving.model_path,
-            "served_model_name": serving.model_path,
-            "tokenizer_path": str(config.model_path),
-            "is_generation": True,
-            "preferred_sampling_params": None,
-            "weight_version": engine.scheduler.version,
-            "load_format": "auto",
-            "reasoning_parser": None,
-            "tool_call_parser": None,
-            "disaggregation_mode": "null",
-            "has_image_understanding": False,
-            "has_audio_understanding": False,
-            "model_type": engine.model.config.model_type,
-            "architectures": engine.model.config.architectures,
-        }
+        return _model_info(serving)
 
     @router.get("/server_info")
     async def server_info() -> dict[str, Any]:
-        return {
-            "model_path": serving.model_path,
-            "tokenizer_path": str(config.model_path),
-            "context_length": serving.context_length,
-            "dtype": "float32",
-            "device": "cpu",
-            "host": config.host,
-            "port": config.port,
-            "served_model_name": serving.model_path,
-            "weight_version": engine.scheduler.version,
-            "random_seed": config.seed,
-            "max_running_requests": config.max_batch,
-            "max_queued_requests": config.max_queue,
-            "max_total_tokens": serving.capacity,
-            "max_total_num_tokens": serving.capacity,
-            "max_prefill_tokens": config.max_prefill_tokens,
-            "max_req_input_len": serving.context_length - models.RESERVED_POSITIONS,
-            "enable_metrics": True,
-            "enable_return_routed_experts": engine.generator.recorder.routing is not None,
-            "tp_size": 1,
-            "dp_size": 1,
-            "pp_size": 1,
-            "status": "ready",
-            "version": API_VERSION,
-        }
+        return _server_info(serving)
 
     @router.get("/rotary_embedding")
     async def rotary_embedding() -> dict[str, Any]:
@@ -76,22 +37,74 @@ def information(serving: Serving) -> APIRouter:
 
     @router.get("/v1/models")
     async def list_models() -> dict[str, Any]:
-        card = {
-            "id": serving.model_path,
-            "object": "model",
-            "created": int(serving.started),
-            "owned_by": "golongrl",
-            "root": serving.model_path,
-            "parent": None,
-            "max_model_len": serving.context_length,
-        }
-        return {"object": "list", "data": [card]}
+        return {"object": "list", "data": [_model_card(serving)]}
 
     @router.get("/v1/loads")
     async def loads() -> dict[str, Any]:
         return _loads(serving)
 
     return router
+
+
+def _model_info(serving: Serving) -> dict[str, Any]:
+    engine = serving.engine
+    return {
+        "model_path": serving.model_path,
+        "served_model_name": serving.model_path,
+        "tokenizer_path": str(serving.config.model_path),
+        "is_generation": True,
+        "preferred_sampling_params": None,
+        "weight_version": engine.scheduler.version,
+        "load_format": "auto",
+        "reasoning_parser": None,
+        "tool_call_parser": None,
+        "disaggregation_mode": "null",
+        "has_image_understanding": False,
+        "has_audio_understanding": False,
+        "model_type": engine.model.config.model_type,
+        "architectures": engine.model.config.architectures,
+    }
+
+
+def _server_info(serving: Serving) -> dict[str, Any]:
+    engine, config = serving.engine, serving.config
+    return {
+        "model_path": serving.model_path,
+        "tokenizer_path": str(config.model_path),
+        "context_length": serving.context_length,
+        "dtype": "float32",
+        "device": "cpu",
+        "host": config.host,
+        "port": config.port,
+        "served_model_name": serving.model_path,
+        "weight_version": engine.scheduler.version,
+        "random_seed": config.seed,
+        "max_running_requests": config.max_batch,
+        "max_queued_requests": config.max_queue,
+        "max_total_tokens": serving.capacity,
+        "max_total_num_tokens": serving.capacity,
+        "max_prefill_tokens": config.max_prefill_tokens,
+        "max_req_input_len": serving.context_length - models.RESERVED_POSITIONS,
+        "enable_metrics": True,
+        "enable_return_routed_experts": engine.generator.recorder.routing is not None,
+        "tp_size": 1,
+        "dp_size": 1,
+        "pp_size": 1,
+        "status": "ready",
+        "version": API_VERSION,
+    }
+
+
+def _model_card(serving: Serving) -> dict[str, Any]:
+    return {
+        "id": serving.model_path,
+        "object": "model",
+        "created": int(serving.started),
+        "owned_by": "golongrl",
+        "root": serving.model_path,
+        "parent": None,
+        "max_model_len": serving.context_length,
+    }
 
 
 def _rotary(model: PreTrainedModel) -> dict[str, Any] | None:

@@ -15,7 +15,7 @@ from golongrl.data.construct.keys import digest
 from golongrl.data.construct.models import Decontaminate
 from golongrl.evaluation.errors import EvaluationError
 from golongrl.evaluation.registry import selected
-from golongrl.evaluation.sources import located
+from golongrl.evaluation.sources import EvalSource, located
 from golongrl.evaluation.tables import SUFFIXES, open_table
 
 _TEXT_SUFFIXES: Final = (".txt", ".md", ".rst")
@@ -111,19 +111,25 @@ def _place(root: Path) -> list[BenchmarkFile]:
 
 
 def _suite(folder: Path, name: str, missing: Literal["error", "note"]) -> list[BenchmarkFile]:
-    found: list[BenchmarkFile] = []
     try:
-        for benchmark in selected(name):
-            for source in benchmark.sources:
-                try:
-                    found += [_file(benchmark.name, path) for path in located(folder, source)]
-                except EvaluationError:
-                    if missing == "error":
-                        raise
+        return [
+            _file(benchmark.name, path)
+            for benchmark in selected(name)
+            for source in benchmark.sources
+            for path in _located(folder, source, missing)
+        ]
     except EvaluationError as error:
         hint = "fetch it with `golongrl eval fetch`, or go without it by decontaminate.suite_missing: note"
         raise PipelineError(f"decontaminate.suite: {error}; {hint}") from error
-    return found
+
+
+def _located(folder: Path, source: EvalSource, missing: Literal["error", "note"]) -> tuple[Path, ...]:
+    try:
+        return tuple(located(folder, source))
+    except EvaluationError:
+        if missing == "error":
+            raise
+        return ()
 
 
 def absent(settings: Decontaminate) -> list[str]:
