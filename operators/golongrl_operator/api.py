@@ -15,6 +15,7 @@ from golongrl.kubernetes.values.common import (
     LabelKey,
     LabelValue,
     Positive,
+    RequiredObjectName,
     Resources,
     ValuesSection,
 )
@@ -48,8 +49,7 @@ class LearnerPatch(Placement):
     spec: dict[str, Any] = Field(
         default_factory=dict,
         description="What differs in the RayJob's spec (KubeRay's RayJobSpec). The API server checks it when the "
-        "RayJob is "
-        "made; a refusal is the run's message.",
+        "RayJob is made; a refusal is the run's message.",
     )
 
 
@@ -75,11 +75,11 @@ class RolloutSpec(Placement):
         "release's other runs. A run with another model, other data or one of the keys below has these anyway. It "
         "cannot be changed, because samples and checkpoints are in that queue and folder.",
     )
-    engine_args: list[str] | None = Field(
+    engine_args: list[Annotated[Argument, Field(max_length=1024)]] | None = Field(
         None,
+        max_length=64,
         description="More arguments of the engine, after the release's, such as [--chunked-prefill-size, '8192']. The "
-        "run then "
-        "has a pool of its own.",
+        "run then has a pool of its own.",
     )
 
 
@@ -88,7 +88,7 @@ class RewardSpec(ValuesSection):
 
     url: str | None = Field(
         None,
-        pattern="^https?://",
+        pattern=r"^https?://[^\s/]\S*$",
         max_length=2048,
         description="Address of a reward service that is not the release's. The run then has a pool of its own, and "
         "the chart's networkPolicy.extraEgress.rollout must allow the address.",
@@ -103,10 +103,8 @@ class ScheduleSpec(ValuesSection):
         description="A run of higher priority is trained first. Under operator.gpuBudget it suspends runs of lower "
         "priority, which keep their checkpoints and resume when GPUs are free. Equal priorities: the older run first.",
     )
-    queue: str | None = Field(
+    queue: RequiredObjectName | None = Field(
         None,
-        min_length=1,
-        max_length=253,
         description="Kueue's LocalQueue. Learner and engines are admitted together, as one Workload (Kueue 0.15 or "
         "newer): the RayJob is made and the pool filled only then. An eviction suspends the run, and it resumes from "
         "its last checkpoint when it is admitted again.",

@@ -3,7 +3,7 @@
 import copy
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache, reduce
 from typing import Any, Final
@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from golongrl import recipe as recipes
 from golongrl.errors import InputError
+from golongrl.kubernetes.pod_rules import misfits
 from golongrl.kubernetes.rayjob import site as rayjobs
 from golongrl.kubernetes.rayjob.load import merge
 from golongrl.kubernetes.rayjob.site import Manifest, Site
@@ -94,6 +95,8 @@ def _resolve(site: Site, text: str) -> Meaning:
         spec = Spec.model_validate(json.loads(text))
     except ValidationError as error:
         raise SpecError(f"spec: {recipes.explain(error, Spec)}") from error
+    if wrong := next(_misfits(spec), ""):
+        raise SpecError(wrong)
     # Elsewhere a recipe's name may be a path; here it would be one in the operator's own pod.
     if spec.recipe_preset and spec.recipe_preset not in recipes.packaged():
         raise SpecError(f"spec.recipePreset: {spec.recipe_preset!r} is none of {', '.join(recipes.packaged())}")
@@ -104,7 +107,7 @@ def _resolve(site: Site, text: str) -> Meaning:
     pool = recipes.parse(dict(site.recipe), origin=f"release {site.release}")
     dedicated = _dedicated(spec, pool, recipe)
     job = copy.deepcopy(site.rayjob)
-    for template in learner_templates(job):
+    for template in rayjobs.learner_templates(job):
         place(template, spec.learner)
     job = rayjobs.patch(job, spec.learner.model_dump(exclude=set(PLACED), exclude_unset=True))
     queue = spec.schedule.queue or (job["metadata"].get("labels") or {}).get(KUEUE, "")
@@ -118,6 +121,15 @@ def _resolve(site: Site, text: str) -> Meaning:
     differs = () if dedicated else tuple(key for place in _POOL_READS for key in _differing(pool, recipe, place))
     content = rayjobs.content(job, recipe)[:_CONTENT_LENGTH]
     return Meaning(spec, recipe, job, content, differs, dedicated, gpus, queue)
+
+
+def _misfits(spec: Spec) -> Iterator[str]:
+    """What the API server would refuse of the pods that the spec places."""
+    for part, section in (("rollout", spec.rollout), ("learner", spec.learner), ("evaluation", spec.evaluation)):
+        if section is not None:
+            yield from misfits(given(section), f"spec.{part}")
+    if spec.evaluation is not None and spec.evaluation.resources is not None:
+        yield from misfits({"resources": spec.evaluation.resources.model_dump()}, "spec.evaluation")
 
 
 def run_id(site: Site, run: Manifest, meaning: Meaning) -> str:
@@ -134,12 +146,6 @@ def objects(site: Site, run: Manifest, meaning: Meaning, attempt: int) -> list[M
     for template in rayjobs.pod_templates(made[1]) if meaning.dedicated else ():
         template.setdefault("metadata", {}).setdefault("labels", {})[RUN_LABEL] = run["metadata"]["name"]
     return [_of_run(site, run, meaning, item) for item in made]
-
-
-def learner_templates(job: Manifest) -> list[Manifest]:
-    """Pods of a RayJob: head, ranks and submitter."""
-    submitter = job["spec"].get("submitterPodTemplate")
-    return [*rayjobs.pod_templates(job), *([submitter] if submitter else [])]
 
 
 def most_engines(site: Site, spec: Spec) -> int:

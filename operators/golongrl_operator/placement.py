@@ -11,11 +11,10 @@ from golongrl.kubernetes.values.common import (
     Labels,
     LabelValue,
     ObjectName,
-    Passthrough,
     Positive,
     ValuesSection,
 )
-from golongrl.kubernetes.values.shapes import OptionalKey
+from golongrl.kubernetes.values.shapes import Affinity, OptionalKey, Selector
 
 # A rule of the CRD looks at every entry, so that the API server asks how many there may be.
 _MOST: Final = 32
@@ -53,7 +52,7 @@ class TopologySpread(ValuesSection):
     when_unsatisfiable: Literal["DoNotSchedule", "ScheduleAnyway"] = Field(
         description="DoNotSchedule: a pod that would break it waits. ScheduleAnyway: it is a preference."
     )
-    label_selector: Passthrough | None = Field(
+    label_selector: Selector | None = Field(
         None, description="Selects the pods that are counted (matchLabels, matchExpressions)."
     )
     min_domains: Positive | None = Field(None, description="Fewest domains that there must be, with DoNotSchedule.")
@@ -68,11 +67,7 @@ class Placement(ValuesSection):
     tolerations: list[Toleration] | None = Field(
         None, max_length=_MOST, description="Taints that the pods tolerate, such as that of GPU nodes."
     )
-    affinity: Passthrough | None = Field(
-        None,
-        description="Affinity to nodes and pods, as Kubernetes defines it. The API server checks it when the pods are "
-        "made; a refusal is the run's message.",
-    )
+    affinity: Affinity | None = Field(None, description="Affinity to nodes and pods, as Kubernetes defines it.")
     topology_spread_constraints: list[TopologySpread] | None = Field(
         None, max_length=_MOST, description="How pods are spread over nodes, racks or zones."
     )

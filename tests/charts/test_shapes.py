@@ -11,15 +11,9 @@ import pytest
 from golongrl.kubernetes.rayjob.load import ValuesError, load_values
 from support.chart_values import MATRIX, at, faults
 from support.helm import CHART, Helm, Manifest, containers, pod_specs
+from support.placements import LONG, MISFITS, ODD_SHAPES, PREFERRED, REQUIRED, SPREAD, TERM
 
-TERM = {"topologyKey": "zone"}
-REQUIRED, PREFERRED = (f"{word}DuringSchedulingIgnoredDuringExecution" for word in ("required", "preferred"))
-SPREAD: Manifest = {"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule"}
 ENV = {"name": "A"}
-
-
-def node(expression: Manifest) -> Manifest:
-    return {"nodeAffinity": {REQUIRED: {"nodeSelectorTerms": [{"matchExpressions": [expression]}]}}}
 
 
 def to(**block: Any) -> list[Manifest]:
@@ -28,29 +22,7 @@ def to(**block: Any) -> list[Manifest]:
 
 # What one part may not be.
 SHAPES = [
-    ("reward/tolerations", [{"key": "a", "operator": "exists"}]),
-    ("reward/tolerations", [{"key": "a", "effect": "NoRun"}]),
-    ("reward/tolerations", [{"key": "a", "value": "x y"}]),
-    ("reward/tolerations", [{"key": "a b"}]),
-    ("reward/affinity", {"nodeAffinity": {REQUIRED: {"nodeSelectorTerms": []}}}),
-    ("reward/affinity", {"nodeAffinity": {REQUIRED: {}}}),
-    ("reward/affinity", {"nodeAffinity": {REQUIRED: []}}),
-    ("reward/affinity", node({"key": "a", "operator": "in", "values": ["b"]})),
-    ("reward/affinity", node({"operator": "Exists"})),
-    ("reward/affinity", node({"key": "a"})),
-    ("reward/affinity", node({"key": "a", "operator": "In", "values": ["x y"]})),
-    ("reward/affinity", {"nodeAffinity": {PREFERRED: [{"weight": 0, "preference": {}}]}}),
-    ("reward/affinity", {"nodeAffinity": {PREFERRED: [{"weight": 101, "preference": {}}]}}),
-    ("reward/affinity", {"nodeAffinity": {PREFERRED: [{"weight": 1}]}}),
-    ("reward/affinity", {"podAffinity": {REQUIRED: [{}]}}),
-    ("reward/affinity", {"podAntiAffinity": {REQUIRED: [{"topologyKey": ""}]}}),
-    ("reward/affinity", {"podAntiAffinity": {REQUIRED: [{**TERM, "namespaces": ["A"]}]}}),
-    ("reward/affinity", {"podAffinity": {PREFERRED: [{"weight": 0, "podAffinityTerm": TERM}]}}),
-    ("reward/affinity", {"podAffinity": {PREFERRED: [{"podAffinityTerm": TERM}]}}),
-    ("reward/topologySpreadConstraints", [{**SPREAD, "maxSkew": 0}]),
-    ("reward/topologySpreadConstraints", [{**SPREAD, "whenUnsatisfiable": "Never"}]),
-    ("reward/topologySpreadConstraints", [{"maxSkew": 1}]),
-    ("reward/topologySpreadConstraints", [{**SPREAD, "minDomains": 0}]),
+    *((f"reward/{key}", value) for key, value in ODD_SHAPES),
     ("reward/env", [{"name": "A", "valueFrom": {"secretKeyRef": {"name": "x"}}}]),
     ("reward/env", [{"name": "A", "valueFrom": {"configMapKeyRef": {"name": "X", "key": "k"}}}]),
     ("reward/env", [{"name": "A", "valueFrom": {"fieldRef": {"fieldPath": "spec.replicas"}}}]),
@@ -91,29 +63,8 @@ SHAPES = [
     ("extraObjects", [{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {}}]),
 ]  # fmt: skip
 # What does not fit each other, with what the message says.
-# Labels of at most 63 characters, and together more than a prefix may have.
-LONG = ".".join(["a" * 60] * 5)
 PARTS = [
-    ("reward/tolerations", [{"operator": "Equal", "value": "x"}], "tolerations.0: operator Equal needs a key"),
-    ("reward/tolerations", [{"effect": "NoExecute"}], "tolerations.0: operator Equal needs a key"),
-    ("reward/tolerations", [{"key": "a", "operator": "Exists", "value": "x"}], "Exists takes no value"),
-    ("reward/tolerations", [{"key": "a", "tolerationSeconds": 1}], "needs the effect NoExecute"),
-    ("reward/tolerations", [{"key": "a"}, {"key": "b", "operator": "Gt", "value": "x"}], "1.value: operator"),
-    ("reward/affinity", node({"key": "a", "operator": "In"}), "matchExpressions.0: operator In needs values"),
-    ("reward/affinity", node({"key": "a", "operator": "Exists", "values": ["b"]}), "Exists takes no values"),
-    ("reward/affinity", node({"key": "a", "operator": "Gt", "values": ["1", "2"]}), "Gt needs one value"),
-    ("reward/affinity", {"podAffinity": {REQUIRED: [{**TERM, "matchLabelKeys": ["a"]}]}}, "needs a labelSelector"),
-    ("reward/topologySpreadConstraints", [SPREAD, SPREAD], "zone, DoNotSchedule stands there twice"),
-    (
-        "reward/topologySpreadConstraints",
-        [{**SPREAD, "labelSelector": {"matchLabels": {"a": "b"}}, "matchLabelKeys": ["a"]}],
-        "a stands there twice",
-    ),
-    (
-        "reward/topologySpreadConstraints",
-        [{**SPREAD, "whenUnsatisfiable": "ScheduleAnyway", "minDomains": 2}],
-        "minDomains needs whenUnsatisfiable",
-    ),
+    *((f"reward/{key}", value, said) for key, value, said in MISFITS),
     ("construction/passrate/small/engine/env", [ENV, ENV], "engine.env: A stands there twice"),
     ("learner/env", [{"name": "GOLONGRL_RUN", "value": "x"}], "GOLONGRL_RUN is set by the chart"),
     ("learner/env", [{**ENV, "valueFrom": {}}], "needs exactly one source"),
@@ -124,9 +75,7 @@ PARTS = [
     ),
     ("reward/podLabels", {"app.kubernetes.io/component": "x"}, "reward.podLabels: the chart sets the label"),
     ("commonLabels", {"app.kubernetes.io/instance": "x"}, "commonLabels: the chart sets the label"),
-    ("reward/resources", {"limits": {"memory": "100Mi"}}, "requests.memory 512Mi is more than limits.memory 100Mi"),
     ("learner/submitter", {"requests": {"cpu": "1.5"}, "limits": {"cpu": "100m"}}, "requests.cpu 1.5 is more than"),
-    ("reward/resources", {"requests": {"a.b/c": 1}}, "requests.a.b/c needs a limit"),
     ("reward/resources/limits", {"a.b/c": "500m"}, "500m is not a whole number"),
     ("networkPolicy/extraEgress/redis", [{"ports": [{"port": 9, "endPort": 8}]}], "endPort 8 is below port 9"),
     ("networkPolicy/extraEgress/redis", [{"ports": [{"endPort": 8}]}], "endPort needs a port"),
@@ -164,7 +113,6 @@ PARTS = [
     ("commonLabels", {f"{LONG}/x": "y"}, f"commonLabels: {LONG[:40]}... has more than 253 characters before the slash"),
     ("learner/podAnnotations", {f"{LONG}/x": ""}, "learner.podAnnotations: aaa"),
     ("metrics/monitors/labels", {f"{LONG}/x": ""}, "metrics.monitors.labels: aaa"),
-    ("reward/tolerations", [{"key": f"{LONG}/x", "operator": "Exists"}], "reward.tolerations.0.key: aaa"),
     ("redis/topologySpreadConstraints", [{**SPREAD, "topologyKey": f"{LONG}/x"}], "Constraints.0.topologyKey: aaa"),
     ("reward/resources/limits", {f"{LONG}/x": 1}, "reward.resources.limits: aaa"),
     ("rollout/engine/gpuResource", f"{LONG}/x", "rollout.engine.gpuResource: aaa"),

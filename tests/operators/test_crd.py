@@ -24,7 +24,8 @@ from golongrl_operator.cases import Seen
 from golongrl_operator.conditions import stamp
 from golongrl_operator.crd import crd, schema
 from golongrl_operator.reconcile import reconcile
-from support.helm import CHART, YAML, Helm, load_script, tool
+from support.helm import CHART, YAML, Helm, tool
+from support.placements import ODD_SHAPES, TAKEN
 from support.training_runs import NOW, PICTURE, SITE, a_job, a_run
 
 # What a structural schema may say (apiextensions.k8s.io/v1); `$ref`, `const`, `prefixItems` and the like it may not.
@@ -35,6 +36,7 @@ ALLOWED = {
     "x-kubernetes-list-map-keys", "x-kubernetes-preserve-unknown-fields",
 }  # fmt: skip
 
+PLACED = ("rollout", "learner", "evaluation")
 Node = tuple[str, dict[str, Any]]
 
 
@@ -69,10 +71,12 @@ def plain(node: Any) -> Any:
     return made
 
 
+PLAIN = jsonschema.Draft202012Validator(plain(schema()))
+
+
 def accepts(body: dict[str, Any]) -> list[str]:
     """What is wrong with a TrainingRun."""
-    validator = jsonschema.Draft202012Validator(plain(schema()))
-    return [f"{error.json_path}: {error.message}" for error in validator.iter_errors(body)]
+    return [f"{error.json_path}: {error.message}" for error in PLAIN.iter_errors(body)]
 
 
 def test_it_is_a_valid_definition() -> None:
@@ -82,8 +86,7 @@ def test_it_is_a_valid_definition() -> None:
 
 
 def test_the_file_is_up_to_date_and_small_enough_for_a_client_side_apply() -> None:
-    script = load_script("generate")
-    text = (CHART / script.CRD).read_text()
+    text = (CHART / "charts" / "crds" / "crds" / "trainingruns.golongrl.io.yaml").read_text()
     assert yaml.load(text, Loader=YAML) == crd()
     # kubectl apply keeps a copy in an annotation, which may have 256 KiB.
     assert len(json.dumps(crd())) < 200_000
@@ -105,24 +108,32 @@ def test_every_node_is_structural(path: str) -> None:
         assert key in node["properties"]
 
 
+@pytest.mark.parametrize("part", PLACED)
+def test_placement_is_refused_by_its_shape_or_taken(part: str) -> None:
+    suite = {"suite": "general"} if part == "evaluation" else {}
+    for key, value in ODD_SHAPES:
+        assert any(f"$.spec.{part}.{key}" in line for line in accepts(run_of(**{part: {**suite, key: value}}))), value
+    assert accepts(run_of(**{part: {**suite, **TAKEN}})) == []
+
+
 def test_it_is_open_only_where_kuberay_s_types_pass_through_and_in_one_key_of_the_recipe() -> None:
     free = {
         path.removeprefix(".spec.") for path, node in ALL.items() if node.get("x-kubernetes-preserve-unknown-fields")
     }
     assert free == {
         "learner.spec",
-        *(f"{part}.affinity" for part in PLACED),
-        *(f"{part}.topologySpreadConstraints[].labelSelector" for part in PLACED),
         "recipe.algorithm.rollout_rs[]",
     }
 
 
-PLACED = ("rollout", "learner", "evaluation")
+def kubernetes_own(path: str) -> bool:
+    """`kubectl explain pod.spec.affinity` explains it."""
+    return ".affinity." in path or ".labelSelector." in path
 
 
 def test_every_key_of_the_spec_is_described() -> None:
     for path, node in ALL.items():
-        if path.startswith((".spec", ".status")) and not path.endswith("[]"):
+        if path.startswith((".spec", ".status")) and not path.endswith("[]") and not kubernetes_own(path):
             assert node.get("description"), path
 
 
@@ -305,7 +316,11 @@ def test_no_description_is_that_of_a_type_where_the_key_has_its_own() -> None:
     assert ALL[".spec.evaluation"]["description"].startswith("Benchmarks for the run's last checkpoint")
     assert "operator.gpuBudget" in ALL[".spec.evaluation.resources"]["description"]
     mine = {path: node for path, node in ALL.items() if path.startswith(".spec.") and not path.endswith("[]")}
-    words = {path: node["description"].split() for path, node in mine.items() if "recipe." not in path}
+    words = {
+        path: node["description"].split()
+        for path, node in mine.items()
+        if not ("recipe." in path or kubernetes_own(path))
+    }
     assert {path for path, said in words.items() if len(said) < 4} == set()
 
 

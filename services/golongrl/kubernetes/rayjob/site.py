@@ -8,15 +8,15 @@ render rayjob` asks helm for it; both replace the recipe, patch the RayJob and n
 import copy
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic.alias_generators import to_camel
+from pydantic import Field, ValidationError
 
 from golongrl import recipe as recipes
 from golongrl.errors import InputError
+from golongrl.kubernetes.pod_rules import PodPart, PodTemplate, pod_misfits, without_nulls
 from golongrl.recipe import Recipe
 
 Manifest = dict[str, Any]
@@ -32,58 +32,31 @@ class RayJobError(InputError, ValueError):
     """The RayJob does not fit the recipe, or is not one; the message is one line that names the key."""
 
 
-class _Lenient(BaseModel):
-    """Reads the keys that are used here; the API server checks the rest against KubeRay's own schema."""
-
-    model_config = ConfigDict(frozen=True, strict=True, alias_generator=to_camel, populate_by_name=True)
-
-
-class _Resources(_Lenient):
-    limits: dict[str, str | int] = {}
-
-
-class _Container(_Lenient):
-    name: str
-    resources: _Resources = _Resources()
-
-
-class _Volume(_Lenient):
-    name: str
-
-
-class _PodSpec(_Lenient):
-    containers: Annotated[list[_Container], Field(min_length=1)]
-    volumes: list[_Volume] = []
-
-
-class _Template(_Lenient):
-    spec: _PodSpec
-
-
-class _Group(_Lenient):
+class _Group(PodPart):
     replicas: Annotated[int, Field(ge=0)] = 1
-    template: _Template
+    template: PodTemplate
 
 
-class _Head(_Lenient):
-    template: _Template
+class _Head(PodPart):
+    template: PodTemplate
 
 
-class _Cluster(_Lenient):
+class _Cluster(PodPart):
     head_group_spec: _Head
-    worker_group_specs: list[_Group] = []
+    worker_group_specs: list[_Group] = Field(default_factory=list[_Group])
 
 
-class _Spec(_Lenient):
+class _Spec(PodPart):
     entrypoint: Annotated[str, Field(min_length=1)]
+    submitter_pod_template: PodTemplate | None = None
     ray_cluster_spec: _Cluster | None = None
 
 
-class _RayJob(_Lenient):
+class _RayJob(PodPart):
     spec: _Spec
 
 
-class Pool(_Lenient):
+class Pool(PodPart):
     """The release's rollout pool."""
 
     workload: dict[str, Any]
@@ -100,7 +73,7 @@ class Pool(_Lenient):
         return str(self.workload["metadata"]["name"])
 
 
-class _Document(_Lenient):
+class _Document(PodPart):
     release: str
     run: str
     redis_url: str
@@ -195,9 +168,13 @@ def check(job: Manifest, recipe: Recipe, gpu_resource: str) -> int:
     """Raise what would otherwise show only after the pods have started; the GPUs of its workers.
 
     Raises:
-        RayJobError: it is not a RayJob that trains, or its workers have another number of GPUs than the recipe ranks.
+        RayJobError: it is not a RayJob that trains, the API server would refuse its pods, or its workers have another
+            number of GPUs than the recipe ranks.
     """
     gpus = worker_gpus(job, gpu_resource)
+    for path, template in _templates(job):
+        for line in pod_misfits(template["spec"], f"RayJob: {path}.spec"):
+            raise RayJobError(line)
     if gpus and gpus != recipe.learner.ranks:
         raise RayJobError(
             f"RayJob: its workers have {gpus} GPUs ({gpu_resource}), but the recipe's learner.ranks is "
@@ -213,7 +190,7 @@ def worker_gpus(job: Manifest, gpu_resource: str) -> int:
         RayJobError: it is not a RayJob that trains.
     """
     try:
-        cluster = _RayJob.model_validate(job).spec.ray_cluster_spec
+        cluster = _RayJob.model_validate(without_nulls(job)).spec.ray_cluster_spec
     except ValidationError as error:
         raise RayJobError(f"RayJob: {recipes.explain(error, _RayJob)}") from error
     gpus = 0
@@ -258,6 +235,21 @@ def documents(job: Manifest, recipe: Recipe, namespace: str, identity: str) -> l
         "data": {"recipe.yaml": recipes.dump(recipe)},
     }
     return [config, made]
+
+
+def learner_templates(job: Manifest) -> list[Manifest]:
+    """Pods of a RayJob: head, ranks and submitter."""
+    return [template for _, template in _templates(job)]
+
+
+def _templates(job: Manifest) -> Iterator[tuple[str, Manifest]]:
+    cluster, submitter = job["spec"].get("rayClusterSpec"), job["spec"].get("submitterPodTemplate")
+    if cluster is not None:
+        yield "spec.rayClusterSpec.headGroupSpec.template", cluster["headGroupSpec"]["template"]
+        for number, group in enumerate(cluster.get("workerGroupSpecs") or []):
+            yield f"spec.rayClusterSpec.workerGroupSpecs.{number}.template", group["template"]
+    if submitter:
+        yield "spec.submitterPodTemplate", submitter
 
 
 def pod_templates(job: Manifest) -> list[Manifest]:

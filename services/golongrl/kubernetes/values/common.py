@@ -16,7 +16,7 @@ from golongrl.kubernetes.names import SUBDOMAIN
 _WORD: Final = r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
 LABEL_KEY: Final = rf"({SUBDOMAIN}/)?{_WORD}"
 # Decimal, with a suffix of either kind or an exponent; unsigned, because nothing here can be negative.
-_SUFFIX: Final = r"([KMGTPE]i|[numkMGTPE]|[eE][-+]?[0-9]+)?"
+_SUFFIX: Final = r"([KMGTPE]i|[numkMGTPE]|[eE][-+]?[0-9]{1,2})?"
 _OCTET: Final = r"(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
 _V4: Final = rf"({_OCTET}\.){{3}}{_OCTET}"
 _HEX: Final = r"[0-9A-Fa-f]{1,4}"
@@ -56,11 +56,14 @@ ResourceName = Annotated[
 ]
 # Name of a device plugin's resource, which always has a domain.
 DeviceName = Annotated[str, Field(pattern=rf"^{SUBDOMAIN}/{_WORD}$", max_length=317)]
-Amount = Annotated[str, Field(pattern=rf"^([0-9]+(\.[0-9]*)?|\.[0-9]+){_SUFFIX}$")]
+AMOUNT: Final = rf"([0-9]+(\.[0-9]*)?|\.[0-9]+){_SUFFIX}"
+Amount = Annotated[str, Field(pattern=rf"^{AMOUNT}$")]
 # An amount above zero, of bytes.
 Size = Annotated[
     str,
-    Field(pattern=r"^([0-9]*[1-9][0-9]*(\.[0-9]*)?|[0-9]*\.[0-9]*[1-9][0-9]*)([KMGTPE]i|[kMGTPE]|[eE][+]?[0-9]+)?$"),
+    Field(
+        pattern=r"^([0-9]*[1-9][0-9]*(\.[0-9]*)?|[0-9]*\.[0-9]*[1-9][0-9]*)([KMGTPE]i|[kMGTPE]|[eE][+]?[0-9]{1,2})?$"
+    ),
 ]
 Cidr = Annotated[
     str,

@@ -1,0 +1,239 @@
+"""What the API server asks of the parts of a pod, in their shapes and of each other. Pure.
+
+KubeRay, LeaderWorkerSet and Kueue take pod templates without these checks; the pods are then refused one after another,
+and their owner waits for ever. So a TrainingRun is checked before anything is made for it. The chart's templates say
+the same of its values (common/_checks.tpl), because Helm renders without this code; tests hold both to one table.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from decimal import Decimal
+from types import MappingProxyType
+from typing import Annotated, Any, Final
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+from golongrl.kubernetes.names import LABEL, LONGEST_LABEL
+from golongrl.kubernetes.values.common import AMOUNT, Labels, ObjectName, ResourceName
+from golongrl.kubernetes.values.shapes import Affinity, PodToleration, Spread
+
+Json = Mapping[str, Any]
+
+_BINARY: Final = "KMGTPE"
+_DECIMAL: Final = {"n": -9, "u": -6, "m": -3, "": 0, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}
+_PREFIX: Final = 253
+_Name = Annotated[str, Field(pattern=rf"^{LABEL}$", max_length=LONGEST_LABEL)]
+
+
+def _quantity(value: Any) -> Any:
+    whole = isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    if not whole and not (isinstance(value, str) and re.fullmatch(AMOUNT, value)):
+        raise ValueError(f"{value!r:.80} is not an amount, such as 2, 500m or 16Gi")
+    return value
+
+
+_Amounts = dict[ResourceName, Annotated[Any, AfterValidator(_quantity)]]
+
+
+class PodPart(BaseModel):
+    """Reads the keys that are checked; what else Kubernetes knows passes."""
+
+    model_config = ConfigDict(frozen=True, strict=True, alias_generator=to_camel, populate_by_name=True)
+
+
+class _Resources(PodPart):
+    requests: _Amounts = {}
+    limits: _Amounts = {}
+
+
+class _Mount(PodPart):
+    name: str
+    mount_path: Annotated[str, Field(min_length=1)]
+
+
+class _Variable(PodPart):
+    name: Annotated[str, Field(pattern=r"^[ -<>-~]+$")]
+    value: str = ""
+
+
+class Container(PodPart):
+    """A container, as far as it is checked."""
+
+    name: _Name
+    resources: _Resources = _Resources()
+    env: list[_Variable] = []
+    volume_mounts: list[_Mount] = []
+
+
+class _Volume(PodPart):
+    name: _Name
+
+
+class PodSpec(PodPart):
+    """A pod's spec, as far as it is checked."""
+
+    containers: Annotated[list[Container], Field(min_length=1)]
+    init_containers: list[Container] = []
+    volumes: list[_Volume] = []
+    node_selector: Labels = {}
+    affinity: Affinity = Field(default_factory=Affinity)
+    tolerations: list[PodToleration] = []
+    topology_spread_constraints: list[Spread] = []
+    priority_class_name: ObjectName = ""
+    runtime_class_name: ObjectName = ""
+
+
+class PodTemplate(PodPart):
+    """A pod's template, as far as it is checked."""
+
+    spec: PodSpec
+
+
+def without_nulls(node: Any) -> Any:
+    """As the API server reads it: null is a missing key."""
+    if isinstance(node, Mapping):
+        return {key: without_nulls(value) for key, value in node.items() if value is not None}
+    return [without_nulls(entry) for entry in node] if isinstance(node, list) else node
+
+
+def pod_misfits(spec: Json, path: str) -> Iterator[str]:
+    """A line for each part of a pod's spec, which has the shapes of `PodSpec`, that does not fit another."""
+    spec = without_nulls(spec)
+    yield from misfits({key: spec[key] for key in _PLACED if key in spec}, path)
+    volumes = {volume["name"] for volume in spec.get("volumes", [])}
+    yield from _twice(f"{path}.volumes", (volume["name"] for volume in spec.get("volumes", [])))
+    parts = [(key, container) for key in ("initContainers", "containers") for container in spec.get(key, [])]
+    yield from _twice(f"{path}.containers", (container["name"] for _, container in parts))
+    for key, container in parts:
+        where = f"{path}.{key}.{container['name']}"
+        mounts = container.get("volumeMounts", [])
+        yield from _twice(f"{where}.volumeMounts", (mount["mountPath"] for mount in mounts))
+        for mount in mounts:
+            if mount["name"] not in volumes:
+                yield f"{where}.volumeMounts: there is no volume {mount['name']}"
+        yield from misfits({"resources": container.get("resources", {})}, where)
+
+
+def misfits(part: Any, path: str) -> Iterator[str]:
+    """A line for each part, somewhere in placement or resources, that does not fit another."""
+    if isinstance(part, Mapping):
+        for key, value in part.items():
+            where = f"{path}.{key}"
+            if key in ("key", "topologyKey"):
+                yield from _prefix(where, [value])
+            if check := _CHECKS.get(key):
+                yield from check(where, value, part)
+            yield from misfits(value, where)
+    elif isinstance(part, list):
+        for number, entry in enumerate(part):
+            yield from misfits(entry, f"{path}.{number}")
+
+
+def _expressions(path: str, entries: Iterable[Json], _: Json) -> Iterator[str]:
+    for number, entry in enumerate(entries):
+        where, operator, values = f"{path}.{number}", entry["operator"], entry.get("values") or []
+        if operator in ("In", "NotIn") and not values:
+            yield f"{where}: operator {operator} needs values"
+        elif operator in ("Exists", "DoesNotExist") and values:
+            yield f"{where}: operator {operator} takes no values"
+        elif operator in ("Gt", "Lt") and not (len(values) == 1 and re.fullmatch("[0-9]{1,18}", values[0])):
+            yield f"{where}: operator {operator} needs one value, a whole number"
+
+
+def _tolerations(path: str, entries: Iterable[Json] | None, _: Json) -> Iterator[str]:
+    for number, entry in enumerate(entries or ()):
+        where, operator, value = f"{path}.{number}", entry.get("operator") or "Equal", entry.get("value") or ""
+        if not entry.get("key") and operator != "Exists":
+            yield f"{where}: operator {operator} needs a key; without a key the operator must be Exists"
+        if value and operator == "Exists":
+            yield f"{where}: operator Exists takes no value; remove value, or use Equal"
+        if operator in ("Lt", "Gt") and not re.fullmatch("0|[1-9][0-9]{0,18}", value):
+            yield f"{where}.value: operator {operator} needs a whole number"
+        if entry.get("tolerationSeconds") is not None and entry.get("effect") != "NoExecute":
+            yield f"{where}: tolerationSeconds needs the effect NoExecute"
+
+
+def _spreads(path: str, entries: Iterable[Json] | None, _: Json) -> Iterator[str]:
+    entries = list(entries or ())
+    for number, entry in enumerate(entries):
+        if entry.get("minDomains") and entry["whenUnsatisfiable"] != "DoNotSchedule":
+            yield f"{path}.{number}: minDomains needs whenUnsatisfiable DoNotSchedule"
+    yield from _twice(path, (f"{entry['topologyKey']}, {entry['whenUnsatisfiable']}" for entry in entries))
+
+
+def _label_keys(path: str, keys: Iterable[str], part: Json) -> Iterator[str]:
+    selector = part.get("labelSelector")
+    if not selector:
+        yield f"{path}: needs a labelSelector"
+        return
+    known = [*(selector.get("matchLabels") or {}), *(one["key"] for one in selector.get("matchExpressions") or [])]
+    if path.endswith(".matchLabelKeys"):
+        known += part.get("mismatchLabelKeys") or []
+    yield from _prefix(path, keys)
+    for key, count in Counter(keys).items():
+        if count > 1 or key in known:
+            yield f"{path}: {key} stands there twice, or in the labelSelector or mismatchLabelKeys too"
+
+
+def _labels(path: str, labels: Iterable[str] | None, _: Json) -> Iterator[str]:
+    yield from _prefix(path, labels or ())
+
+
+def _resources(path: str, given: Json | None, _: Json) -> Iterator[str]:
+    requests, limits = ((given or {}).get(part) or {} for part in ("requests", "limits"))
+    for name, request in requests.items():
+        extended, limit = "/" in name or name.startswith("hugepages-"), limits.get(name)
+        if limit is None:
+            if extended:
+                yield f"{path}: requests.{name} needs a limit of the same amount"
+        elif amount(request) > amount(limit):
+            yield f"{path}: requests.{name} {request} is more than limits.{name} {limit}"
+        elif extended and amount(request) != amount(limit):
+            yield f"{path}: requests.{name} {request} and limits.{name} {limit} must be equal"
+    for part, amounts in (("requests", requests), ("limits", limits)):
+        yield from _prefix(f"{path}.{part}", amounts)
+        for name, value in amounts.items():
+            if name.startswith(("kubernetes.io/", "requests.")):
+                yield f"{path}.{part}: {name} is not a resource of a container"
+            if name.startswith("hugepages-") and not {"cpu", "memory"} & {*requests, *limits}:
+                yield f"{path}.{part}.{name}: needs an amount of cpu or memory too"
+            if "/" in name and amount(value) != amount(value).to_integral_value():
+                yield f"{path}.{part}.{name}: {value} is not a whole number"
+
+
+def amount(value: str | int) -> Decimal:
+    """A quantity of Kubernetes as a number."""
+    number, suffix = re.fullmatch(r"([0-9.]+(?:[eE][-+]?[0-9]+)?)([A-Za-z]*)", str(value)).groups()  # type: ignore[union-attr]
+    if suffix.endswith("i"):
+        return Decimal(number) * Decimal(1024) ** (_BINARY.index(suffix[0].upper()) + 1)
+    return Decimal(number).scaleb(_DECIMAL[suffix])
+
+
+def _prefix(path: str, names: Iterable[str]) -> Iterator[str]:
+    """The part of a qualified name before the slash, which a pattern cannot bound together with its labels."""
+    for name in names:
+        if len(name.rpartition("/")[0]) > _PREFIX:
+            yield f"{path}: {name[:40]}... has more than {_PREFIX} characters before the slash"
+
+
+def _twice(path: str, names: Iterable[str]) -> Iterator[str]:
+    for name, count in Counter(names).items():
+        if count > 1:
+            yield f"{path}: {name} stands there twice"
+
+
+_PLACED: Final = ("nodeSelector", "affinity", "tolerations", "topologySpreadConstraints")
+_CHECKS: Final[Mapping[str, Callable[[str, Any, Json], Iterator[str]]]] = MappingProxyType(
+    {
+        "matchExpressions": _expressions,
+        "tolerations": _tolerations,
+        "topologySpreadConstraints": _spreads,
+        "matchLabelKeys": _label_keys,
+        "mismatchLabelKeys": _label_keys,
+        "nodeSelector": _labels,
+        "matchLabels": _labels,
+        "resources": _resources,
+    }
+)

@@ -1,0 +1,118 @@
+"""Placement and resources that the API server would refuse pod by pod: the run says so at once, and nothing is made."""
+
+from typing import Any
+
+import pytest
+
+from golongrl_operator.api import Spec
+from golongrl_operator.build import resolve
+from golongrl_operator.decide import RunPhase
+from support.placements import MISFITS, ODD_SHAPES, TAKEN
+from support.training_runs import SITE, a_run, one
+
+PARTS = ("rollout", "learner", "evaluation")
+ODD = [*ODD_SHAPES, *((key, value) for key, value, _ in MISFITS)]
+PLACED = [(key, value) for key, value in ODD if key != "resources"]
+
+
+def said(**spec: Any) -> str:
+    """The message of a run that means nothing, and for which nothing is done."""
+    outcome = one(a_run(**spec))
+    assert outcome.status["phase"] == RunPhase.INVALID
+    assert (outcome.apply, outcome.pool.apply, outcome.pool.scale) == ((), (), {})
+    accepted = outcome.status["conditions"][0]
+    assert (accepted["type"], accepted["status"], accepted["reason"]) == ("Accepted", "False", "InvalidSpec")
+    assert "\n" not in accepted["message"]
+    return str(accepted["message"])
+
+
+def of_suite(part: str, **keys: Any) -> dict[str, Any]:
+    return {part: {**({"suite": "general"} if part == "evaluation" else {}), **keys}}
+
+
+@pytest.mark.parametrize(("key", "value"), PLACED, ids=lambda item: str(item)[:60])
+def test_a_placement_that_no_pod_may_have_is_refused_with_its_key(key: str, value: Any) -> None:
+    for part in PARTS:
+        message = said(**of_suite(part, **{key: value}))
+        assert message.startswith(("spec.", "spec: "))
+        assert f"{part}.{key}" in message
+
+
+def in_workers(key: str, value: Any) -> dict[str, Any]:
+    """A patch of the RayJob."""
+    container = {"name": "ray-worker", **({key: value} if key == "resources" else {})}
+    spec = {"containers": [container], **({key: value} if key != "resources" else {})}
+    return {"spec": {"rayClusterSpec": {"workerGroupSpecs": [{"groupName": "ranks", "template": {"spec": spec}}]}}}
+
+
+@pytest.mark.parametrize(("key", "value"), ODD, ids=lambda item: str(item)[:60])
+def test_a_patch_of_the_rayjob_is_read_as_the_api_server_reads_its_pods(key: str, value: Any) -> None:
+    message = said(learner=in_workers(key, value))
+    assert message.startswith("spec.learner: RayJob: ")
+    assert "workerGroupSpecs.0.template.spec." in message
+    assert key in message
+
+
+@pytest.mark.parametrize(("key", "value", "words"), [one for one in MISFITS if one[0] == "resources"])
+def test_resources_of_an_evaluation(key: str, value: Any, words: str) -> None:
+    assert words in said(**of_suite("evaluation", resources=value))
+
+
+@pytest.mark.parametrize(
+    ("pod", "words"),
+    [
+        ({"containers": [{"name": "a_b"}]}, "containers.1.name"),
+        ({"containers": [{"name": "x", "volumeMounts": [{"name": "gone", "mountPath": "/a"}]}]}, "is no volume gone"),
+        (
+            {"containers": [{"name": "x", "volumeMounts": [{"name": "tmp", "mountPath": "/a"}] * 2}]},
+            "containers.x.volumeMounts: /a stands there twice",
+        ),
+        ({"initContainers": [{"name": "ray-worker"}]}, "containers: ray-worker stands there twice"),
+        ({"containers": [{"name": "x", "env": [{"name": "A=B"}]}]}, "containers.1.env.0.name"),
+        ({"containers": [{"name": "x", "env": [{"name": "A", "value": 1}]}]}, "containers.1.env.0.value"),
+        ({"volumes": [{"name": "No"}]}, "volumes.2.name"),
+        ({"nodeSelector": {"a": "b c"}}, "nodeSelector.a"),
+        ({"priorityClassName": "A b"}, "priorityClassName"),
+        ({"containers": 5}, "containers"),
+    ],
+)
+def test_names_and_volumes_of_a_patched_pod(pod: dict[str, Any], words: str) -> None:
+    template = {"groupName": "ranks", "template": {"spec": pod}}
+    assert words in said(learner={"spec": {"rayClusterSpec": {"workerGroupSpecs": [template]}}})
+
+
+def test_the_submitter_and_the_head_are_read_too() -> None:
+    """A null is a key that is not there."""
+    odd = {"tolerations": [{"effect": "NoExecute", "key": None}]}
+    submitter = {"metadata": {}, "spec": {"containers": [{"name": "s", "image": "i"}], **odd}}
+    assert "spec.submitterPodTemplate.spec.tolerations.0:" in said(
+        learner={"spec": {"submitterPodTemplate": submitter}}
+    )
+    head = {"rayClusterSpec": {"headGroupSpec": {"template": {"spec": odd}}}}
+    assert "headGroupSpec.template.spec.tolerations.0:" in said(learner={"spec": head})
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_what_the_api_server_takes_is_taken(part: str) -> None:
+    meaning = resolve(SITE, a_run(**of_suite(part, **TAKEN)))
+    assert isinstance(meaning.spec, Spec)
+    patched = {"groupName": "ranks", "template": {"spec": TAKEN | {"schedulerName": "x", "containers": [{
+        "name": "ray-worker", "resources": {"claims": [{"name": "gpu"}], "limits": {"cpu": "1.5"}},
+        "env": [{"name": "a.b", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}],
+        "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}], "livenessProbe": None,
+    }]}}}  # fmt: skip
+    resolve(SITE, a_run(learner={"spec": {"rayClusterSpec": {"workerGroupSpecs": [patched]}}}))
+
+
+@pytest.mark.parametrize(
+    ("spec", "path"),
+    [
+        ({"schedule": {"queue": "My Queue"}}, "schedule.queue"),
+        ({"reward": {"url": "http:// x"}}, "reward.url"),
+        ({"reward": {"url": "http://x\ny"}}, "reward.url"),
+        ({"reward": {"url": "https://"}}, "reward.url"),
+        ({"rollout": {"engineArgs": ["a\0b"]}}, "rollout.engineArgs.0"),
+    ],
+)
+def test_texts_that_nothing_could_use(spec: dict[str, Any], path: str) -> None:
+    assert f"spec: {path}: " in said(**spec)
