@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from golongrl.errors import InputError
+from golongrl.rollout.groups import work
 from golongrl.rollout.sglang.answers import Generation
 from golongrl.rollout.sglang.errors import (
     EngineAbortedError,
@@ -171,6 +172,55 @@ async def test_a_group_that_the_reward_service_refuses_costs_that_group(
         bench.start()
         assert [group.row for group in (await bench.take()).groups] == [1, 2]
         assert await rejections(bench) == {"failed:reward_refused": 1}
+
+
+def others(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The scores of another group."""
+    return [{**result, "id": f"9-{result['id']}"} for result in results]
+
+
+def half(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return results[: len(results) // 2]
+
+
+@pytest.mark.parametrize("change", [others, half])
+@pytest.mark.parametrize("always", [False, True], ids=["once", "always"])
+async def test_scores_that_are_not_the_groups_cost_that_group_at_most(
+    start: Start,
+    tmp_path: Path,
+    tiny_model: Path,
+    reward: httpx.ASGITransport,
+    monkeypatch: pytest.MonkeyPatch,
+    change: Callable[[list[dict[str, Any]]], list[dict[str, Any]]],
+    always: bool,
+) -> None:
+    """From a service that has scored other groups: one that never did is of another version, and ends the worker."""
+    monkeypatch.setattr(work, "_PAUSE_S", 0.05)
+    if always:
+        monkeypatch.setattr(work, "_REWARD_SHARE", 0.0)
+    wrong: list[str] = []
+    others_done = asyncio.Event()
+
+    async def mixed_up(request: httpx.Request) -> httpx.Response:
+        name = json.loads(request.content)["items"][0]["id"]
+        if name.startswith(FIRST):
+            await others_done.wait()
+        answer = await reward.handle_async_request(request)
+        if not name.startswith(FIRST):
+            others_done.set()
+        elif always or not wrong:
+            wrong.append(name)
+            return httpx.Response(200, json={"results": change(json.loads(await answer.aread())["results"])})
+        return answer
+
+    made = recipe("queue.max_tries=1", "rollout.group_filter=false")
+    async with start(made, transport=httpx.MockTransport(mixed_up)) as bench:
+        await bench.learner.queue.announce(bench.learner.fence, publish(tmp_path, 0, tiny_model))
+        bench.start()
+        assert [group.row for group in (await bench.take()).groups] == ([1, 2] if always else [0, 1])
+        assert wrong
+        if always:
+            assert await rejections(bench) == {"failed:reward_protocol": 1}
 
 
 async def test_a_reward_service_that_does_not_know_this_worker_ends_it(

@@ -79,6 +79,8 @@ class RewardClient:
         self.url = url.rstrip("/")
         self.waits = ""
         """What the service waited for when it was last asked whether it answers (`telemetry.waits.dumps`)."""
+        self.proven = False
+        """Whether it has answered with scores: what it answers otherwise is then an accident, not another version."""
         self._timeout_s, self._attempts, self._jitter = timeout_s, attempts, jitter
         headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
         # The call as a whole has a deadline (`timeout_s`); only connecting needs one of its own.
@@ -131,6 +133,7 @@ class RewardClient:
                 f"reward service {self.url}: its answer is for items that were not sent; check that it is a reward "
                 "service of this version"
             )
+        self.proven = True
         return results
 
     async def ready(self) -> bool:

@@ -192,9 +192,11 @@ async def _score(
 ) -> list[ScoreResult]:
     """Scores of a row's answers, in order; waits for a reward service that is down, and says so in `live`.
 
+    An answer that is none of this row's scores is asked for again, too, from a service that has given some before.
+
     Raises:
         RewardError: it refused this worker, or is no reward service of this version.
-        _RowFailedError: it refused these answers, or was down for too long.
+        _RowFailedError: it refused these answers, was down for too long, or answered nonsense for as long.
     """
     items = [
         Item(
@@ -215,11 +217,15 @@ async def _score(
             if error.status in _NOT_OURS:
                 raise
             raise _RowFailedError(RowRelease("reward_refused", failed=True, detail=str(error))) from error
-        except RewardUnavailableError as error:
+        except RewardError as error:
+            down = isinstance(error, RewardUnavailableError)
+            if not (down or bench.reward.proven):
+                raise
             log.warning("finished answers wait for the reward service", uid=live.uid, error=str(error))
             live.held_up = Pause("waiting", "reward", str(error))
             if time.monotonic() + _PAUSE_S > until:
-                raise _RowFailedError(RowRelease("reward_unavailable", detail=str(error))) from error
+                reason = "reward_unavailable" if down else "reward_protocol"
+                raise _RowFailedError(RowRelease(reason, failed=not down, detail=str(error))) from error
             await asyncio.sleep(_PAUSE_S)
         else:
             live.held_up = None
