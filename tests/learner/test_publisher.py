@@ -1,7 +1,8 @@
 """A version on its way to the engines, with ranks whose storage is as slow as the test says, and a real queue."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import shutil
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import numpy as np
@@ -202,6 +203,40 @@ async def test_a_version_lost_from_the_store_keeps_its_lineage_where_it_is_the_s
     assert after is not None
     assert (after.checksum == before.checksum) == same
     assert (after.lineage == before.lineage) == same
+
+
+def _cut(folder: Path) -> None:
+    for file in folder.glob("*.safetensors"):
+        file.write_bytes(file.read_bytes()[:-1])
+
+
+def _change(folder: Path) -> None:
+    for file in folder.glob("*.safetensors"):
+        content = file.read_bytes()
+        file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+
+
+@pytest.mark.parametrize("version", [0, 1])
+@pytest.mark.parametrize("spoil", [_cut, _change, shutil.rmtree])
+async def test_a_version_that_somebody_damages_is_published_again(
+    queue: SampleQueue, tiny_model: Path, tmp_path: Path, spoil: Callable[[Path], None], version: int
+) -> None:
+    """Engines cannot take it, and would wait for ever: there is no next version without groups of this one."""
+    ranks, store = SlowRanks(), WeightStore(tmp_path)
+    ranks.storage.set()
+    async with await attach(queue, tiny_model, tmp_path) as publisher:
+        if version:
+            await train(queue, publisher, 1)
+            await publisher.begin(ranks, 1)
+            await publisher.settled()
+        before, stages = await queue.weights(), ranks.stages
+        await publisher.repair(ranks)
+        assert ranks.stages == stages
+        spoil(store.folder(version))
+        await publisher.repair(ranks)
+        await publisher.settled()
+        assert store.intact(version) is not None
+        assert await queue.weights() == before
 
 
 async def test_what_went_wrong_is_raised_and_nothing_is_announced(

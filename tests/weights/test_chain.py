@@ -1,5 +1,7 @@
 """Versions as deltas of the one before: what the store keeps, when it begins anew, and what a worker makes of it."""
 
+import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -185,6 +187,54 @@ def test_a_damaged_store_is_missing_weights_and_leaves_nothing_half_made(learner
     with pytest.raises(WeightsMissingError, match="not in the store"):
         copy.fetch(ref)
     assert learner.store.manifest(2) is None
+
+
+def other_bytes(path: Path) -> None:
+    """The same size, and another last number: what safetensors and engines read without a word."""
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+@pytest.mark.parametrize("spoil", [other_bytes, cut])
+@pytest.mark.parametrize("version", [0, 2], ids=["whole", "deltas"])
+def test_weights_that_were_changed_in_the_store_are_loaded_by_nobody(
+    learner: Learner, tmp_path: Path, spoil: Callable[[Path], None], version: int
+) -> None:
+    for number in range(1, version + 1):
+        learner.step()
+        learner.publish(number)
+    ref, written = learner.ref(version), {**learner.tensors}
+    assert learner.store.intact(version) is not None
+    name = "*.delta" if version else "*.safetensors"
+    spoil(next(iter(learner.store.folder(version).glob(name))))
+    with pytest.raises(WeightsMissingError, match=r"damaged: |not whole"):
+        LocalCopy(tmp_path / "copy").fetch(ref)
+    assert learner.store.intact(version) is None
+    # A learner that starts again publishes them again, and everybody may go on.
+    restarted = learner.restarted()
+    restarted.publish(version)
+    assert restarted.store.intact(version) is not None
+    assert _same(LocalCopy(tmp_path / "copy").fetch(ref).folder, written)
+
+
+def test_a_damaged_parent_makes_a_version_damaged(learner: Learner) -> None:
+    learner.step()
+    learner.publish(1)
+    other_bytes(next(iter(learner.store.folder(0).glob("*.safetensors"))))
+    assert learner.store.manifest(1) is not None
+    assert learner.store.intact(1) is None
+
+
+def test_a_copy_that_somebody_deletes_is_made_again(learner: Learner, tmp_path: Path) -> None:
+    copy = following(learner, tmp_path / "copy")
+    shutil.rmtree(copy.fetch(learner.ref(1)).folder)
+    fetched = copy.fetch(learner.ref(1))
+    assert fetched.from_base
+    assert _same(fetched.folder, learner.tensors)
 
 
 def test_a_restarted_learner_goes_on_from_what_the_store_has(learner: Learner) -> None:

@@ -41,6 +41,7 @@ from golongrl.learner.stopping import StopSignal, TrainingFailedError
 from golongrl.learner.timing import timed
 from golongrl.learner.traces import StepTraces
 from golongrl.learner.validation import ROWS, ValidationRounds, due
+from golongrl.learner.weights.missed import MissedWeights
 from golongrl.learner.weights.publisher import Publisher
 from golongrl.queue import SampleQueue, Stopped, Wait
 from golongrl.recipe import Recipe
@@ -52,6 +53,8 @@ log = structlog.get_logger()
 
 # The last version as a plain Hugging Face folder, in the run's.
 RESULT = "hf"
+# How often to look around while a batch is waited for.
+_LOOK_S = 5.0
 
 
 @dataclass
@@ -90,8 +93,12 @@ class TrainingLoop:
     negatives_masked: bool = False
     samples: KeptSamples | None = None
     routes: RoutesCheck | None = None
+    _missed: MissedWeights = field(init=False)
     _checkpoint_now: asyncio.Event = field(default_factory=asyncio.Event)
     _skipped: SkippedUpdates = field(default_factory=SkippedUpdates)
+
+    def __post_init__(self) -> None:
+        self._missed = MissedWeights(self.queue)
 
     async def run(self) -> bool:
         """Train to the end of the run, or until a signal: whether the run is complete."""
@@ -205,7 +212,8 @@ class TrainingLoop:
             while True:
                 wanted = asyncio.create_task(self._checkpoint_now.wait())
                 background = self.saver.tasks | self.publisher.tasks
-                await asyncio.wait({upcoming, stopping, wanted} | background, return_when=asyncio.FIRST_COMPLETED)
+                ends = {upcoming, stopping, wanted} | background
+                await asyncio.wait(ends, timeout=_LOOK_S, return_when=asyncio.FIRST_COMPLETED)
                 wanted.cancel()
                 self.saver.look()
                 self.publisher.look()
@@ -218,8 +226,14 @@ class TrainingLoop:
                 if self._checkpoint_now.is_set():
                     log.info("checkpoint: the queue's budget is full of uncommitted steps", step=self.done)
                     await self._saved()
+                await self._repair()
         finally:
             stopping.cancel()
+
+    async def _repair(self) -> None:
+        """Publish the weights again that workers cannot get; only while the ranks hold exactly these and rest."""
+        if self.done == self.publisher.version and await self._missed.asked():
+            await self.publisher.repair(self.ranks)
 
     def _waits(self, step: int, wait: Wait) -> None:
         if self.done == step - 1 and not self.validation.running:
@@ -234,7 +248,7 @@ class TrainingLoop:
     # -- validation -----------------------------------------------------------------------------------------------
 
     async def _validate(self, step: int) -> dict[str, float]:
-        return await self.validation.run(step, self.fence, self.publisher.lineage, self.stop.requested)
+        return await self.validation.run(step, self.fence, self.publisher.lineage, self.stop.requested, self._repair)
 
     async def _validate_unless_recorded(self, *, ended: bool = False) -> None:
         """Validate the steps done if that is due and their record does not have it."""

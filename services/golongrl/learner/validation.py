@@ -20,7 +20,7 @@ import asyncio
 import json
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -87,6 +87,10 @@ def metrics_of(answers: Sequence[Answer], rows: int) -> dict[str, float]:
     return numbers
 
 
+async def _nothing() -> None:
+    """What there is to repair where nobody says how."""
+
+
 class ValidationRounds:
     """The validation rounds of one attachment to the run."""
 
@@ -117,8 +121,16 @@ class ValidationRounds:
             if step.isdecimal() and int(step) > version:
                 path.unlink()
 
-    async def run(self, step: int, fence: str, lineage: str, stopping: asyncio.Event) -> dict[str, float]:
-        """Validate the version of `step`, of this lineage; its metrics.
+    async def run(
+        self,
+        step: int,
+        fence: str,
+        lineage: str,
+        stopping: asyncio.Event,
+        repair: Callable[[], Awaitable[None]] = _nothing,
+    ) -> dict[str, float]:
+        """Validate the version of `step`, of this lineage; its metrics. `repair` is called while engines are waited
+        for.
 
         Engines can answer only for the announced weights. A replayed step before them has the answers that were written
         the first time, even if a replay has changed the lineage since.
@@ -140,7 +152,7 @@ class ValidationRounds:
         if answers is None:
             self.running = True
             try:
-                results = await self._round(step, fence, lineage, len(data), stopping)
+                results = await self._round(step, fence, lineage, len(data), stopping, repair)
             finally:
                 self.running = False
             if results is None:
@@ -159,7 +171,13 @@ class ValidationRounds:
         return numbers
 
     async def _round(
-        self, step: int, fence: str, lineage: str, rows: int, stopping: asyncio.Event
+        self,
+        step: int,
+        fence: str,
+        lineage: str,
+        rows: int,
+        stopping: asyncio.Event,
+        repair: Callable[[], Awaitable[None]],
     ) -> list[ValidationResult] | None:
         """What the pool answered by the deadline; None when `stopping` came first."""
         work = self._queue.validation
@@ -183,6 +201,7 @@ class ValidationRounds:
             if stopping.is_set():
                 log.warning("validation interrupted by a signal", step=step, progress=str(progress))
                 return None
+            await repair()
             await asyncio.sleep(_POLL_S)
         return await work.results(rows)
 

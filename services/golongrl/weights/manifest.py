@@ -5,18 +5,24 @@ Versions are a *chain*: a version with deltas needs its parent, down to one that
 
 Invariants:
 - `files` names the whole version, whatever is stored: sizes and sha256 are those of the files an engine loads;
-- a parent is named by its checksum, so that a replaced one is noticed: its children are then no versions any more.
+- a parent is named by its checksum, so that a replaced one is noticed: its children are then no versions any more;
+- a folder in which a file is missing or has another size is no version; whether the files hold what they held is asked
+  of `damaged`, which reads them all.
 """
 
 import json
 import os
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
-from hashlib import sha256
+from hashlib import file_digest, sha256
 from pathlib import Path
 
 MANIFEST = "manifest.json"
 DELTA_SUFFIX = ".delta"
+_WEIGHTS = ".safetensors"
+# Reading and hashing release the interpreter; more threads than this wait for one disk.
+THREADS = 4
 
 
 @dataclass(frozen=True)
@@ -37,7 +43,7 @@ class Manifest:
     @property
     def weight_files(self) -> list[str]:
         """Names of the weight files."""
-        return sorted(name for name in self.files if name.endswith(".safetensors"))
+        return sorted(name for name in self.files if name.endswith(_WEIGHTS))
 
     @property
     def weight_bytes(self) -> int:
@@ -59,9 +65,12 @@ class Manifest:
         return digest.hexdigest()
 
     @property
-    def stored(self) -> list[str]:
-        """Names of the files in the folder, the manifest apart."""
-        return [f"{name}{DELTA_SUFFIX}" if name in self.deltas else name for name in self.files]
+    def stored(self) -> dict[str, Mapping[str, int | str]]:
+        """What is said of each file in the folder, the manifest apart."""
+        return {
+            f"{name}{DELTA_SUFFIX}" if name in self.deltas else name: self.deltas.get(name, entry)
+            for name, entry in self.files.items()
+        }
 
     def dumps(self) -> str:
         """As JSON, which `read` reads."""
@@ -74,16 +83,41 @@ def folder_of(root: Path, version: int) -> Path:
 
 
 def read(folder: Path) -> Manifest | None:
-    """A folder's manifest, with all its files there; None if it is not, or was not written by this program.
+    """A folder's manifest, with all its files there in their sizes; None if it is not, or was not written by this
+    program.
 
     A name that leads out of the folder was not.
     """
     try:
         manifest = Manifest(**json.loads((folder / MANIFEST).read_text("utf-8")))
-    except (OSError, ValueError, TypeError, RecursionError):
+        inside = all(name == os.path.basename(name) for name in manifest.files)
+        whole = inside and all(_has_size(folder / name, entry) for name, entry in manifest.stored.items())
+    except (OSError, ValueError, TypeError, AttributeError, LookupError, RecursionError):
         return None
-    inside = all(name == os.path.basename(name) for name in manifest.files)
-    return manifest if inside and all((folder / name).is_file() for name in manifest.stored) else None
+    return manifest if whole else None
+
+
+def _has_size(path: Path, entry: Mapping[str, int | str]) -> bool:
+    return path.is_file() and path.stat().st_size == entry["bytes"]
+
+
+def damaged(folder: Path, manifest: Manifest) -> str | None:
+    """A stored weight file with another content than the manifest says; None where all are as they were written.
+
+    Reads them all.
+
+    Raises:
+        OSError: one cannot be read.
+    """
+    weights = {name: entry for name, entry in manifest.stored.items() if name.endswith((_WEIGHTS, DELTA_SUFFIX))}
+
+    def holds(item: tuple[str, Mapping[str, int | str]]) -> bool:
+        with (folder / item[0]).open("rb") as file:
+            return file_digest(file, "sha256").hexdigest() == item[1]["sha256"]
+
+    with ThreadPoolExecutor(THREADS, thread_name_prefix="weights") as threads:
+        sound = list(threads.map(holds, weights.items()))
+    return next((name for name, well in zip(weights, sound, strict=True) if not well), None)
 
 
 def chain(root: Path, version: int) -> list[Manifest]:

@@ -60,7 +60,10 @@ class Transport(Protocol):
     """A way from the ranks to the engines."""
 
     def available(self, version: int) -> Manifest | None:
-        """The version as engines can take it without the ranks' help; None if they cannot."""
+        """The version as engines can take it without the ranks' help; None if they cannot. Reads its weights."""
+
+    def lost(self, version: int) -> bool:
+        """Whether somebody has deleted or changed what a published version is taken from. Reads its weights."""
 
     async def place(self, version: int) -> Path | None:
         """Where the ranks write a version; None is where the sender reads."""
@@ -85,7 +88,10 @@ class DiskTransport:
         self._base_every = base_every
 
     def available(self, version: int) -> Manifest | None:
-        return self._store.manifest(version)
+        return self._store.intact(version)
+
+    def lost(self, version: int) -> bool:
+        return self._store.intact(version) is None
 
     async def place(self, version: int) -> Path | None:
         return await asyncio.to_thread(self._store.begin, version)
@@ -108,7 +114,11 @@ class BroadcastTransport:
         self._store = store
 
     def available(self, version: int) -> Manifest | None:
-        return self._store.manifest(version) if version == 0 else None
+        return self._store.intact(version) if version == 0 else None
+
+    def lost(self, version: int) -> bool:
+        # Of later versions it has configuration and tokenizer only, which are version 0's.
+        return version == 0 and self._store.intact(0) is None
 
     async def place(self, version: int) -> Path | None:  # noqa: ARG002
         return None
@@ -190,7 +200,7 @@ class Publisher(Background):
             Whether engines can take that version; if not, it must be published once the ranks have its weights.
         """
         lineage = await self._history(lineage)
-        manifest = self._transport.available(self.version)
+        manifest = await asyncio.to_thread(self._transport.available, self.version)
         self.lineage = manifest.lineage if manifest else await self._known_lineage(lineage)
         # Engines start from version 0, and read configuration and tokenizer there.
         initial = self._store.manifest(0)
@@ -217,10 +227,30 @@ class Publisher(Background):
             await _stage(ranks, version, place, await self._transport.parent(version))
         self.start(self._complete(ranks, version, place, begun))
 
+    async def repair(self, ranks: WeightRanks) -> None:
+        """Publish the version again, of which the ranks hold the weights, if the store has lost it; no engine can take
+        it otherwise, and without engines there is no next one.
+
+        Raises:
+            GolongrlError: it cannot be published.
+        """
+        if self.tasks or not await asyncio.to_thread(self._transport.lost, self.version):
+            return
+        log.warning("the published weights are damaged or gone: they are written again", version=self.version)
+        if self.version == 0:
+            initial = await in_thread(self._store.publish_initial, self._support, self.lineage, SHARD_BYTES)
+            await self._announce(self._store.reference(initial))
+            return
+        begun = time.perf_counter()
+        place = await self._transport.place(self.version)
+        with _discarded(place):
+            await _stage(ranks, self.version, place)
+        self.start(self._complete(ranks, self.version, place, begun))
+
     async def copy_out(self, ranks: WeightRanks, folder: Path) -> None:
         """The final export: the ranks' weights, published as the queue's version, as a plain Hugging Face folder."""
         await self.settled()
-        manifest = self._store.manifest(self.version)
+        manifest = await asyncio.to_thread(self._store.intact, self.version)
         if manifest is None or manifest.checksum != self.checksum or manifest.deltas:
             place = await asyncio.to_thread(self._store.begin, self.version)
             with discarded_on_error(place):
@@ -246,7 +276,7 @@ class Publisher(Background):
     async def _offered(self, ranks: WeightRanks, version: int) -> Staged:
         """Wait for the ranks' files, and make and announce a version of them."""
         staged = await ranks.staged()
-        published = self._transport.available(version)
+        published = await asyncio.to_thread(self._transport.available, version)
         # A version that the store lost may still be in the engines.
         before = published.checksum if published else await self._announced(version)
         if before not in (None, self._store.checksum_of(staged.files)):

@@ -21,6 +21,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import structlog
+
 from golongrl import __version__, files
 from golongrl.errors import GolongrlError
 from golongrl.files import sync
@@ -28,7 +30,7 @@ from golongrl.learner import fsync
 from golongrl.learner.fsync import discarded_on_error, file_sha256, writing
 from golongrl.learner.weights.export import INDEX, ExportedFile, WeightsNotFiniteError, index_json, write_shards
 from golongrl.queue import WeightsRef
-from golongrl.weights.manifest import DELTA_SUFFIX, MANIFEST, Manifest, chain, folder_of, wants_base
+from golongrl.weights.manifest import DELTA_SUFFIX, MANIFEST, Manifest, chain, damaged, folder_of, wants_base
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
 EXPORT = "golongrl.json"
 
 _OWNER = "of a learner"
+log = structlog.get_logger()
+
 # Files of a model folder that are not weights: configuration, tokenizer, chat template, model code.
 _SUPPORT = ("*.json", "*.txt", "*.jinja", "*.model", "*.py")
 
@@ -65,6 +69,20 @@ class WeightStore:
     def manifest(self, version: int) -> Manifest | None:
         """The manifest of a version that engines can take, what its deltas start from included; else None."""
         manifests = chain(self.root, version)
+        return manifests[0] if manifests else None
+
+    def intact(self, version: int) -> Manifest | None:
+        """As `manifest`, where its weight files, and those that its deltas start from, also hold what was written."""
+        manifests = chain(self.root, version)
+        for manifest in manifests:
+            folder = self.folder(manifest.version)
+            try:
+                found = damaged(folder, manifest)
+            except OSError as error:
+                found = str(error)
+            if found is not None:
+                log.warning("published weights are damaged", weights=str(folder), file=found)
+                return None
         return manifests[0] if manifests else None
 
     def parent_of(self, version: int, base_every: int) -> Path | None:
@@ -113,6 +131,8 @@ class WeightStore:
             Manifest(version, lineage, datetime.now(UTC).isoformat(timespec="seconds"), entries), shards
         )
         published = self.manifest(version)
+        if published is not None and published.checksum == manifest.checksum:
+            published = self.intact(version)
         same = published is not None and published.checksum == manifest.checksum
         if published is not None and same and not (published.deltas and not manifest.deltas):
             shutil.rmtree(staging)

@@ -4,6 +4,7 @@ Invariants:
 - a folder `vN-CHECKSUM` is whole and verified, or absent: it is written under another name, every file of it compared
   with the manifest's sha256, and renamed. No half-patched weights are ever loaded;
 - what was left by another process is verified once before it is used, and what does not fit is deleted;
+- a version that is loaded from the store itself is compared with its manifest, too;
 - where a held file turns out wrong or a delta does not fit, the version is made from its base, and a line says so;
 - at most two versions are kept: the one an engine may be loading, and the one before;
 - only folders with the name and the manifest of a version are deleted: the folder may hold other files.
@@ -15,7 +16,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from hashlib import file_digest, sha256
+from hashlib import sha256
 from pathlib import Path
 
 import structlog
@@ -24,12 +25,21 @@ from golongrl import files
 from golongrl.queue.types import WeightsRef
 from golongrl.rollout.sglang.errors import WeightsMissingError
 from golongrl.weights.delta import DeltaError, patched
-from golongrl.weights.manifest import DELTA_SUFFIX, MANIFEST, FilePlan, Manifest, chain, folder_of, plan, read
+from golongrl.weights.manifest import (
+    DELTA_SUFFIX,
+    MANIFEST,
+    THREADS,
+    FilePlan,
+    Manifest,
+    chain,
+    damaged,
+    folder_of,
+    plan,
+    read,
+)
 
 log = structlog.get_logger(__name__)
 
-# Reading, hashing and patching release the interpreter; more threads than this wait for one disk.
-_THREADS = 4
 _NAME = r"v\d+-[0-9a-f]{16}"
 
 
@@ -66,13 +76,18 @@ class LocalCopy:
         manifests = chain(store, ref.version)
         if not manifests or manifests[0].checksum != ref.checksum:
             raise WeightsMissingError(
-                f"weights {ref.path}: the version or one that its deltas start from is not in the store (is the weight "
-                "store mounted here?)"
+                f"weights {ref.path}: the version or one that its deltas start from is not in the store, or not whole "
+                "(is the weight store mounted here?)"
             )
         target = self._root / f"v{ref.version}-{ref.checksum[:16]}"
         try:
             self._look()
+            if self._held is not None and read(self._held) is None:
+                log.warning("the local copy of the weights is gone or cut", folder=str(self._held))
+                self._held = None
             if self._held is None and not manifests[0].deltas:
+                if (name := damaged(Path(ref.path), manifests[0])) is not None:
+                    raise _damage(Path(ref.path), f"{name} has another sha256 than its manifest says")
                 return Fetched(Path(ref.path), manifests[0].weight_bytes, from_base=True)
             if self._held != target:
                 fetched = self._make(store, manifests, target)
@@ -99,16 +114,14 @@ class LocalCopy:
             try:
                 return self._write(store, manifests, target, plan(manifests, {}))
             except DeltaError as again:
-                raise WeightsMissingError(
-                    f"weights {folder_of(store, manifests[0].version)}: the stored files are damaged: {again}"
-                ) from again
+                raise _damage(folder_of(store, manifests[0].version), again) from again
 
     def _write(self, store: Path, manifests: list[Manifest], target: Path, plans: dict[str, FilePlan]) -> Fetched:
         newest = manifests[0]
         staging = files.scratch_name(target)
         staging.mkdir(parents=True)
         try:
-            with ThreadPoolExecutor(_THREADS, thread_name_prefix="weights") as threads:
+            with ThreadPoolExecutor(THREADS, thread_name_prefix="weights") as threads:
                 make = partial(self._weight_file, store, newest, staging)
                 read_bytes = sum(threads.map(lambda item: make(*item), plans.items()))
             for name in newest.files.keys() - plans.keys():
@@ -150,7 +163,7 @@ class LocalCopy:
         files.sweep(self._root, _NAME)
         for path in self._versions():
             manifest = read(path)
-            if manifest is not None and _sound(path, manifest):
+            if manifest is not None and damaged(path, manifest) is None:
                 found.append((manifest.version, path))
             else:
                 files.remove_own(path, (MANIFEST,))
@@ -172,9 +185,7 @@ class LocalCopy:
         return (path for path in self._root.glob("v*") if re.fullmatch(_NAME, path.name))
 
 
-def _sound(folder: Path, manifest: Manifest) -> bool:
-    for name in manifest.weight_files:
-        with (folder / name).open("rb") as file:
-            if file_digest(file, "sha256").hexdigest() != manifest.files[name]["sha256"]:
-                return False
-    return True
+def _damage(folder: Path, what: object) -> WeightsMissingError:
+    return WeightsMissingError(
+        f"weights {folder}: the stored files are damaged: {what}; the learner's next start writes them again"
+    )
