@@ -178,6 +178,29 @@ def masks_negatives(before: bool, entropy: float, *, low: float, high: float) ->
     return before
 
 
+def _numbered(responses: list[tuple[Hashable, Hashable]]) -> tuple[list[int], list[int], list[str]]:
+    """The number of each response's group, the number of each group's task type, and the types' names.
+
+    Args:
+        responses: the group and the task of each.
+
+    Raises:
+        ValueError: a group has two tasks.
+    """
+    groups: dict[Hashable, int] = {}
+    types: dict[Hashable, int] = {}
+    index: list[int] = []
+    type_of_group: list[int] = []
+    for group, task in responses:
+        number, kind = groups.setdefault(group, len(groups)), types.setdefault(task, len(types))
+        if number == len(type_of_group):
+            type_of_group.append(kind)
+        elif type_of_group[number] != kind:
+            raise ValueError(f"prompt {group!r} has two task types, one of them {task!r}")
+        index.append(number)
+    return index, type_of_group, [str(task) for task in types]
+
+
 @dataclass(frozen=True)
 class _AdvantageBatch:
     """The scored responses of a batch with the statistics of its prompts, all float64.
@@ -215,21 +238,10 @@ class _AdvantageBatch:
         device = scores.device
         scored = ~torch.isnan(scores)
         kept: list[int] = scored.nonzero().flatten().tolist()
-        group_ids: dict[Hashable, int] = {}
-        type_ids: dict[Hashable, int] = {}
-        index: list[int] = []
-        type_of_group: list[int] = []
-        for i in kept:
-            kind = type_ids.setdefault(tasks[i], len(type_ids))
-            group = group_ids.setdefault(groups[i], len(group_ids))
-            if group == len(type_of_group):
-                type_of_group.append(kind)
-            elif type_of_group[group] != kind:
-                raise ValueError(f"prompt {groups[i]!r} has two task types, one of them {tasks[i]!r}")
-            index.append(group)
+        index, type_of_group, names = _numbered([(groups[i], tasks[i]) for i in kept])
         rewards = scores.detach()[scored].to(torch.float64)
         group_of = torch.tensor(index, dtype=torch.long, device=device)
-        total = len(group_ids)
+        total = len(type_of_group)
         count = torch.bincount(group_of, minlength=total).to(torch.float64)
         mean = _mean(rewards, group_of, total)
         # Second pass: a constant group's mean becomes exactly its constant, and with it the variance exactly 0.
@@ -242,7 +254,7 @@ class _AdvantageBatch:
             rewards=rewards,
             group=group_of,
             type_of_group=torch.tensor(type_of_group, dtype=torch.long, device=device),
-            names=[str(task) for task in type_ids],
+            names=names,
             count=count,
             mean=mean,
             baseline=mean.masked_fill(single, 0.0),

@@ -157,26 +157,7 @@ async def _train(recipe: Recipe, config: LearnerConfig) -> None:
             served(create_app(status, queue, metrics), listener),
             StallWatch(queue, status, metrics.stalled, config.out).running(),
         ):
-            status.set("checking the checkpoint to resume from")
-            resumed = await resume.find(recipe.learner.resume, checkpoints, queue)
-            if resumed is not None:
-                _announce(resumed, inputs, status)
-                if resumed.rewinds:
-                    # Its batches up to the commit are gone; without them the run begins again at the checkpoint.
-                    await queue.forget()
-            behind = resumed.checkpoint.behind if resumed else None
-            await queue.setup(
-                queue_settings(
-                    recipe,
-                    inputs.model_config["vocab_size"],
-                    routing_of(inputs.model_config),
-                    inputs.data,
-                    inputs.held_out,
-                ),
-                inputs.order,
-                inputs.data.tasks,
-                behind,
-            )
+            resumed = await _set_up(inputs, queue, checkpoints, status)
             stop = StopSignal()
             stop.listen()
             try:
@@ -190,6 +171,24 @@ async def _train(recipe: Recipe, config: LearnerConfig) -> None:
                 raise TrainingInterruptedError(
                     "stopped by a signal before training began; the next start resumes the run"
                 ) from None
+
+
+async def _set_up(
+    inputs: Inputs, queue: SampleQueue, checkpoints: Checkpoints, status: LearnerStatus
+) -> Resumed | None:
+    """Find what to resume from, and create the run on its queue, if it is not there."""
+    status.set("checking the checkpoint to resume from")
+    resumed = await resume.find(inputs.recipe.learner.resume, checkpoints, queue)
+    if resumed is not None:
+        _announce(resumed, inputs, status)
+        if resumed.rewinds:
+            # Its batches up to the commit are gone; without them the run begins again at the checkpoint.
+            await queue.forget()
+    config = inputs.model_config
+    settings = queue_settings(inputs.recipe, config["vocab_size"], routing_of(config), inputs.data, inputs.held_out)
+    behind = resumed.checkpoint.behind if resumed else None
+    await queue.setup(settings, inputs.order, inputs.data.tasks, behind)
+    return resumed
 
 
 def _announce(resumed: Resumed, inputs: Inputs, status: LearnerStatus) -> None:

@@ -1,6 +1,6 @@
 """The services of a run on one machine: what is started, how it is known to be ready, and how it is known to hang."""
 
-from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
 import httpx
 import redis.asyncio as aioredis
@@ -26,6 +26,8 @@ START_DEADLINE_S = 300.0
 SGLANG_START_DEADLINE_S = 900.0
 # Asynchronous training is as fast as its slowest part: on few cores the learner, while engines have time to spare.
 ENGINE_NICE = 5
+# The reward service and an engine have nothing to finish: what they held is asked for again.
+SERVICE_GRACE_S = 15.0
 # A worker finishes the groups it holds before it ends; a learner finishes its step.
 WORKER_GRACE_S = 20.0
 LEARNER_GRACE_S = 45.0
@@ -52,78 +54,88 @@ def stages(
     count = len(options.ports.engines)
     common = plan.environment(options, plan.threads(recipe, count, plan.cores())) | plan.traces_environment(recipe)
     with_queue = {**common, **plan.queue_environment(options)}
+    scoring = _Asked(http, f"{options.reward_url}/readyz", f"{options.reward_url}/healthz")
+    reward = scoring.service("reward", plan.reward(options, recipe), common)
+    engines = [_engine(i, recipe, options, common, http) for i in range(count)]
+    workers = [
+        _Asked.at_port(http, options.ports.workers[i]).service(
+            f"rollout-{i}", plan.rollout(options, i), with_queue, grace=WORKER_GRACE_S
+        )
+        for i in range(count)
+    ]
+    if driver:
+        main = _driver(driver, with_queue)
+    else:
+        main = _Asked.at_port(http, options.ports.learner).service(
+            MAIN,
+            plan.learner(options),
+            with_queue,
+            grace=LEARNER_GRACE_S,
+            liveness=LEARNER_LIVENESS,
+            silent_s=LEARNER_SILENT_S,
+        )
+    redis = _redis(redis_command, common, options, server)
+    return [*redis, Stage((reward, *engines)), Stage((*workers, main))]
 
-    def get(url: str, *, ready: bool) -> Callable[[], Awaitable[bool]]:
-        async def probe() -> bool:
-            try:
-                answer = await bounded_http.get(http, url, PROBE_TIMEOUT_S if ready else _ALIVE_S)
-            except httpx.HTTPError:
-                return False
-            # Whatever answers, be it that it is not ready, does not hang.
-            return answer.is_success if ready else True
 
-        return probe
+@dataclass(frozen=True)
+class _Asked:
+    """Where a service is asked whether it is ready, and whether it is alive."""
+
+    http: httpx.AsyncClient
+    ready: str
+    alive: str
+
+    @classmethod
+    def at_port(cls, http: httpx.AsyncClient, port: int) -> "_Asked":
+        """Of a service that is ready as soon as it is alive."""
+        url = f"http://{plan.HOST}:{port}/healthz"
+        return cls(http, url, url)
 
     def service(
+        self,
         name: str,
         command: tuple[str, ...],
-        ready: str,
-        alive: str,
+        env: dict[str, str],
         *,
         start: float = START_DEADLINE_S,
-        grace: float = 15.0,
-        env: dict[str, str] = common,
+        grace: float = SERVICE_GRACE_S,
         nice: int = 0,
         liveness: Liveness = Liveness(),  # noqa: B008 (frozen)
         silent_s: float = UNANSWERED_S,
     ) -> ServiceSpec:
-        path = "/" + alive.rpartition("/")[2]
+        path = "/" + self.alive.rpartition("/")[2]
         return ServiceSpec(
-            name, command, get(ready, ready=True), start, grace, env, nice,
-            get(alive, ready=False), f"GET {path}", liveness, silent_s=silent_s,
+            name, command, self._is_ready, start, grace, env, nice, self._is_alive, f"GET {path}", liveness,
+            silent_s=silent_s,
         )  # fmt: skip
 
-    reward = service(
-        "reward", plan.reward(options, recipe), f"{options.reward_url}/readyz", f"{options.reward_url}/healthz"
+    async def _is_ready(self) -> bool:
+        answer = await self._get(self.ready, PROBE_TIMEOUT_S)
+        return answer is not None and answer.is_success
+
+    async def _is_alive(self) -> bool:
+        """Whatever answers, be it that it is not ready, does not hang."""
+        return await self._get(self.alive, _ALIVE_S) is not None
+
+    async def _get(self, url: str, timeout_s: float) -> httpx.Response | None:
+        try:
+            return await bounded_http.get(self.http, url, timeout_s)
+        except httpx.HTTPError:
+            return None
+
+
+def _engine(
+    index: int, recipe: Recipe, options: Options, common: dict[str, str], http: httpx.AsyncClient
+) -> ServiceSpec:
+    health = f"{options.engine_url(index)}/health"
+    return _Asked(http, health, health).service(
+        f"engine-{index}",
+        plan.engine(options, recipe, index),
+        {**common, **plan.engine_environment(options.engine, index)},
+        start=START_DEADLINE_S if options.engine == "embedded" else SGLANG_START_DEADLINE_S,
+        nice=ENGINE_NICE,
     )
-    engines = tuple(
-        service(
-            f"engine-{i}",
-            plan.engine(options, recipe, i),
-            f"{options.engine_url(i)}/health",
-            f"{options.engine_url(i)}/health",
-            start=START_DEADLINE_S if options.engine == "embedded" else SGLANG_START_DEADLINE_S,
-            nice=ENGINE_NICE,
-            env={**common, **plan.engine_environment(options.engine, i)},
-        )
-        for i in range(count)
-    )
-    workers = tuple(
-        service(
-            f"rollout-{i}",
-            plan.rollout(options, i),
-            f"http://{plan.HOST}:{options.ports.workers[i]}/healthz",
-            f"http://{plan.HOST}:{options.ports.workers[i]}/healthz",
-            grace=WORKER_GRACE_S,
-            env=with_queue,
-        )
-        for i in range(count)
-    )
-    first = [*_redis(redis_command, common, options, server), Stage((reward, *engines))]
-    if driver:
-        return [*first, Stage((*workers, _driver(driver, with_queue)))]
-    address = f"http://{plan.HOST}:{options.ports.learner}/healthz"
-    learner = service(
-        MAIN,
-        plan.learner(options),
-        address,
-        address,
-        grace=LEARNER_GRACE_S,
-        env=with_queue,
-        liveness=LEARNER_LIVENESS,
-        silent_s=LEARNER_SILENT_S,
-    )
-    return [*first, Stage((*workers, learner))]
 
 
 def _redis(

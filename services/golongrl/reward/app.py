@@ -99,8 +99,34 @@ def create_app(
 
     _error_handlers(app, metrics)
     app.add_middleware(BodyLimit, most=config.max_body_bytes, most_at_once=_BODIES_AT_ONCE * config.max_body_bytes)
+    app.include_router(_scoring(pool, config, metrics, tracing))
+    app.include_router(_probes(pool, config.worker_count, metrics))
+    app.openapi = lambda: _openapi(app, config)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
+    app.state.pool = pool
+    return app
 
-    @app.post(
+
+def _error_handlers(app: FastAPI, metrics: RewardMetrics) -> None:
+    @app.exception_handler(RefusedError)
+    async def refused(_request: Request, error: RefusedError) -> JSONResponse:
+        metrics.refused.labels(code=str(error.status)).inc()
+        return JSONResponse(error.problem.model_dump(), status_code=error.status, headers=error.headers)
+
+    @app.exception_handler(ClientDisconnect)
+    async def disconnected(_request: Request, _error: ClientDisconnect) -> Response:
+        log.info("a client disconnected before its request was complete")
+        return Response(status_code=_CLIENT_GONE)
+
+    @app.exception_handler(HTTPException)
+    async def http_error(_request: Request, error: HTTPException) -> JSONResponse:
+        return JSONResponse(Problem(detail=str(error.detail)).model_dump(), error.status_code, error.headers)
+
+
+def _scoring(pool: WorkerPool, config: RewardConfig, metrics: RewardMetrics, tracing: Tracing | None) -> APIRouter:
+    """What needs the token, if there is one."""
+    router = APIRouter()
+
+    @router.post(
         "/v1/score",
         response_model=ScoreResponse,
         summary="Score a batch of responses",
@@ -136,26 +162,7 @@ def create_app(
             response.headers[REQUEST_ID] = name
         return ScoreResponse(results=results)
 
-    app.include_router(_probes(pool, config.worker_count, metrics))
-    app.openapi = lambda: _openapi(app, config)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
-    app.state.pool = pool
-    return app
-
-
-def _error_handlers(app: FastAPI, metrics: RewardMetrics) -> None:
-    @app.exception_handler(RefusedError)
-    async def refused(_request: Request, error: RefusedError) -> JSONResponse:
-        metrics.refused.labels(code=str(error.status)).inc()
-        return JSONResponse(error.problem.model_dump(), status_code=error.status, headers=error.headers)
-
-    @app.exception_handler(ClientDisconnect)
-    async def disconnected(_request: Request, _error: ClientDisconnect) -> Response:
-        log.info("a client disconnected before its request was complete")
-        return Response(status_code=_CLIENT_GONE)
-
-    @app.exception_handler(HTTPException)
-    async def http_error(_request: Request, error: HTTPException) -> JSONResponse:
-        return JSONResponse(Problem(detail=str(error.detail)).model_dump(), error.status_code, error.headers)
+    return router
 
 
 def _probes(pool: WorkerPool, workers: int, metrics: RewardMetrics) -> APIRouter:

@@ -256,32 +256,14 @@ class _Evaluation:
         tokens: Tokens | None = ModelTokens(folder, self._suite.sampling.enable_thinking) if folder else None
         counts = Counts(self._out / COUNTS, _tokenizer_name(folder) if folder else "")
         async with AsyncExitStack() as stack:
-            share = limits.pool_concurrency if point.shared else max(1, limits.concurrency // len(served))
-            clients = [
-                await stack.enter_async_context(
-                    ChatClient(
-                        Endpoint(
-                            one.url,
-                            one.model,
-                            share,
-                            limits.deadline_s,
-                            limits.attempts,
-                            limits.busy_s,
-                            settings.api_key_variable,
-                        )
-                    )
-                )
-                for one in served
-            ]
+            clients = [await stack.enter_async_context(client) for client in self._clients(point, served)]
             extra: dict[str, Any] = {}
             if point.shared:
                 way = await stack.enter_async_context(GivingWay(clients[0], settings.api_key_variable, self._say))
                 extra = await way.fields()
             courses = []
             for one in plans:
-                journal = stack.enter_context(
-                    SampleJournal(results.journal_path(self._out, point.name, one.benchmark.name))
-                )
+                journal = stack.enter_context(self._journal(point, one))
                 courses.append(Course(one, journal, self._data, self._problems[one.benchmark.name]))
             questioner = Questioner(
                 clients,
@@ -306,6 +288,16 @@ class _Evaluation:
                     asked = record_of(course.plan, course.problems, course.outside, point.step, served[0].model)
                     results.keep_course(self._out, point.name, asked)
                 self._say(_line(point, courses, questioner))
+
+    def _clients(self, point: Point, served: Sequence[endpoint.Served]) -> list[ChatClient]:
+        """One of each engine; they share the suite's concurrency."""
+        limits = self._suite.limits
+        share = limits.pool_concurrency if point.shared else max(1, limits.concurrency // len(served))
+        bounds = (share, limits.deadline_s, limits.attempts, limits.busy_s, self._suite.target.api_key_variable)
+        return [ChatClient(Endpoint(one.url, one.model, *bounds)) for one in served]
+
+    def _journal(self, point: Point, plan: AskingPlan) -> SampleJournal:
+        return SampleJournal(results.journal_path(self._out, point.name, plan.benchmark.name))
 
     async def _progress(self, point: Point, courses: Sequence[Course], questioner: Questioner) -> None:
         last = ""

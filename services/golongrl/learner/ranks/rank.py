@@ -174,23 +174,12 @@ class LearnerRank(TrainingWorker):  # type: ignore[misc]  # verl carries no type
             Metrics under verl's names, reduced over ranks, and `timing_s/*` of this rank.
         """
         clock: dict[str, float] = {}
-        algorithm = self._recipe.algorithm
         with timed(clock, "timing_s/assemble"):
             batches = [self._assemble(shard) for shard in shards]
         metrics: dict[str, list[tuple[float, float]]] = {}
-        proximal: list[Tensor] = []
         with timed(clock, "timing_s/old_log_prob"):
             # All mini-batches before the first update: the proximal policy is the one the step begins with.
-            for shard, batch in zip(shards, batches, strict=True):
-                if algorithm.proximal == "behaviour":
-                    proximal.append(torch.from_numpy(shard.logprobs.copy()))
-                else:
-                    old, entropy = self._log_probs(shard, batch)
-                    proximal.append(old)
-                    weight = torch.from_numpy(np.repeat(shard.weights, np.diff(shard.offsets)))
-                    if entropy is not None:
-                        tokens = float(weight.sum())
-                        note(metrics, "actor/entropy_loss", float((entropy * weight).sum()) / max(tokens, 1.0), tokens)
+            proximal = [self._proximal(shard, batch, metrics) for shard, batch in zip(shards, batches, strict=True)]
         if self._reference is not None:
             with timed(clock, "timing_s/ref"):
                 for shard, batch in zip(shards, batches, strict=True):
@@ -275,6 +264,17 @@ class LearnerRank(TrainingWorker):  # type: ignore[misc]  # verl carries no type
         if self.shares_prompts:
             return assemble_shared(shard, temperature=temperature)
         return assemble(shard, temperature=temperature, pad_token_id=self.model_config.hf_config.pad_token_id or 0)
+
+    def _proximal(self, shard: Shard, batch: TensorDict, metrics: dict[str, list[tuple[float, float]]]) -> Tensor:
+        """The proximal policy's log-probs of the response tokens; the entropy, where it is known, goes to `metrics`."""
+        if self._recipe.algorithm.proximal == "behaviour":
+            return torch.from_numpy(shard.logprobs.copy())
+        old, entropy = self._log_probs(shard, batch)
+        if entropy is not None:
+            weight = torch.from_numpy(np.repeat(shard.weights, np.diff(shard.offsets)))
+            tokens = float(weight.sum())
+            note(metrics, "actor/entropy_loss", float((entropy * weight).sum()) / max(tokens, 1.0), tokens)
+        return old
 
     def _log_probs(self, shard: Shard, batch: TensorDict) -> tuple[Tensor, Tensor | None]:
         """The current policy's log-probs and entropies of the response tokens, flat; entropy unless the loss has it."""

@@ -9,7 +9,7 @@ computing them twice costs less than waiting.
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -113,39 +113,23 @@ async def _one(
     routes = None
     if prompt.routing is not None:
         routes = RoutesAsked(prompt.routing, prompt.ids.size, 0 if index == 0 else prompt.ids.size)
-    asked_for = False
-    for attempt in range(1, ATTEMPTS + 1):
-        ended = engine.ended
+
+    async def attempt() -> tuple[Generation, _Trial]:
         trial = _Trial(live, index, leading)
-        try:
-            answer = await engine.generate(
-                prompt.ids,
-                seeded,
-                rid=rid,
-                vocab_size=prompt.vocab_size,
-                extra_key=prompt.cache_key or None,
-                routes=routes,
-                stream=stream,
-                on_progress=trial.progress,
-                headers=prompt.headers,
-            )
-        except EngineBusyError:
-            if attempt == ATTEMPTS:
-                raise
-            await asyncio.sleep(_BUSY_PAUSE_S)
-            continue
-        except asyncio.CancelledError:
-            await _abandon(engine, rid)
-            raise
-        if len(answer.ids) > sampling.max_new_tokens:
-            asked = f"at most {sampling.max_new_tokens} were asked for"
-            raise EngineProtocolError(f"generate {rid}: {len(answer.ids)} tokens where {asked}")
-        if answer.finish != "abort":
-            break
-        asked_for |= engine.ended != ended
-    else:
-        if not asked_for:
-            raise EngineAbortedError(f"generate {rid}: the engine aborted it {ATTEMPTS} times: {answer.detail}")
+        answer = await engine.generate(
+            prompt.ids,
+            seeded,
+            rid=rid,
+            vocab_size=prompt.vocab_size,
+            extra_key=prompt.cache_key or None,
+            routes=routes,
+            stream=stream,
+            on_progress=trial.progress,
+            headers=prompt.headers,
+        )
+        return answer, trial
+
+    answer, trial = await _answered(engine, rid, sampling.max_new_tokens, attempt)
     live.ended[index] = answer.finish != "abort"
     if live.ended[index]:
         # Unstreamed, the only progress was the end: then the prefill counts as decoding, on the careful side.
@@ -154,6 +138,38 @@ async def _one(
         if index == 0 and first_token is not None and answer.cached_tokens is not None:
             pace.saw_prefill(prompt.ids.size - answer.cached_tokens, first_token - trial.begun)
     return answer
+
+
+async def _answered(
+    engine: EngineClient, rid: str, most: int, attempt: Callable[[], Awaitable[tuple[Generation, _Trial]]]
+) -> tuple[Generation, _Trial]:
+    """The first attempt that was not aborted, or else the last one.
+
+    Raises:
+        EngineAbortedError: the engine aborted all of them, and this worker has asked for none of that.
+    """
+    asked_for = False
+    for number in range(1, ATTEMPTS + 1):
+        ended = engine.ended
+        try:
+            answer, trial = await attempt()
+        except EngineBusyError:
+            if number == ATTEMPTS:
+                raise
+            await asyncio.sleep(_BUSY_PAUSE_S)
+            continue
+        except asyncio.CancelledError:
+            await _abandon(engine, rid)
+            raise
+        if len(answer.ids) > most:
+            raise EngineProtocolError(f"generate {rid}: {len(answer.ids)} tokens where at most {most} were asked for")
+        if answer.finish != "abort":
+            break
+        asked_for |= engine.ended != ended
+    else:
+        if not asked_for:
+            raise EngineAbortedError(f"generate {rid}: the engine aborted it {ATTEMPTS} times: {answer.detail}")
+    return answer, trial
 
 
 async def _abandon(engine: EngineClient, rid: str) -> None:
