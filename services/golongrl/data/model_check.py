@@ -51,11 +51,6 @@ def check_local_model(recipe: Recipe) -> bool:
     return folder is not None
 
 
-def folder_faults(recipe: Recipe, folder: Path) -> list[str]:
-    """The faults, one line each."""
-    return _faults(recipe, folder).lines
-
-
 def _faults(recipe: Recipe, folder: Path) -> Faults:
     """Whatever does not depend on a part that is at fault is checked, too."""
     faults, config, tensors, chat = Faults(), None, None, None

@@ -14,7 +14,7 @@ from pydantic import Field, ValidationError, field_validator
 from golongrl import recipe as recipes
 from golongrl import yaml_text
 from golongrl.errors import InputError
-from golongrl.evaluation.kinds import Rule
+from golongrl.evaluation.kinds import Mode, Rule
 from golongrl.evaluation.registry import BENCHMARKS, SUITES
 from golongrl.recipe.fields import NonNegativeFloat, Place, PositiveFloat, PositiveInt, Section
 from golongrl.recipe.load import file_text, read_mapping
@@ -144,7 +144,7 @@ class Suite(Section):
 
     name: str = Field(description="Name of the suite.", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=63)
     benchmarks: tuple[str, ...] = Field(min_length=1, description="Names as `golongrl eval list` shows them.")
-    mode: Literal["official", "compat", "strict"] = Field(
+    mode: Mode = Field(
         "strict",
         description="Whose scoring: the benchmark's own publication (`official`), the released GoLongRL evaluation "
         "with its faults (`compat`), or ours (`strict`).",

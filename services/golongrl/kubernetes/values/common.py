@@ -83,9 +83,8 @@ ImageReference = Annotated[
     str, Field(pattern=rf"^(({_REGISTRY}/)?{_REPOSITORY}(:{_TAG})?(@{_DIGEST})?)?$", max_length=456)
 ]
 PullPolicy = Literal["Always", "IfNotPresent", "Never"]
-# A Kubernetes object or list whose own schema the API server checks.
+# A Kubernetes object whose own schema the API server checks.
 Passthrough = dict[str, Any]
-PassthroughList = list[dict[str, Any]]
 Labels = dict[LabelKey, LabelValue]
 Annotations = dict[LabelKey, str]
 EnvName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
