@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from golongrl import recipe as recipes
 from golongrl.errors import InputError
-from golongrl.kubernetes.pod_rules import misfits
+from golongrl.kubernetes.pod_rules import misfits, without_nulls
 from golongrl.kubernetes.rayjob import site as rayjobs
 from golongrl.kubernetes.rayjob.load import merge
 from golongrl.kubernetes.rayjob.site import Manifest, Site
@@ -109,7 +109,7 @@ def _resolve(site: Site, text: str) -> Meaning:
     job = copy.deepcopy(site.rayjob)
     for template in rayjobs.learner_templates(job):
         place(template, spec.learner)
-    job = rayjobs.patch(job, spec.learner.model_dump(exclude=set(PLACED), exclude_unset=True))
+    job = without_nulls(rayjobs.patch(job, spec.learner.model_dump(exclude=set(PLACED), exclude_unset=True)))
     queue = spec.schedule.queue or (job["metadata"].get("labels") or {}).get(KUEUE, "")
     if queue:
         # Learner and pool are admitted together (kueue.py), not the RayJob alone.

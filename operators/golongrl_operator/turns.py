@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from golongrl.kubernetes.rayjob.render import ADOPT_LABEL
-from golongrl.kubernetes.rayjob.site import Manifest, Site, pod_templates
+from golongrl.kubernetes.rayjob.site import Manifest, Site
 from golongrl_operator.api import RUN_LABEL
 from golongrl_operator.build import Meaning, most_engines
 from golongrl_operator.cases import Case, Seen, owned, read_job
@@ -115,8 +115,10 @@ def left_behind(site: Site, runs: Collection[str], jobs: Sequence[Manifest]) -> 
 
 def _dedicated(job: Manifest) -> bool:
     """The pods of a RayJob have the label of its run if they have a pool and a queue of their own."""
-    templates = (template.get("metadata") or {} for template in pod_templates(job))
-    return any(RUN_LABEL in (metadata.get("labels") or {}) for metadata in templates)
+    cluster = (job.get("spec") or {}).get("rayClusterSpec") or {}
+    groups = [cluster.get("headGroupSpec") or {}, *(cluster.get("workerGroupSpecs") or [])]
+    metadata = ((group.get("template") or {}).get("metadata") or {} for group in groups)
+    return any(RUN_LABEL in (one.get("labels") or {}) for one in metadata)
 
 
 def preempted(site: Site, case: Case, budget: GpuShares | None) -> str:

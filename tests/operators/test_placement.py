@@ -6,9 +6,11 @@ import pytest
 
 from golongrl_operator.api import Spec
 from golongrl_operator.build import resolve
+from golongrl_operator.cases import Seen
 from golongrl_operator.decide import RunPhase
+from golongrl_operator.reconcile import reconcile
 from support.placements import MISFITS, ODD_SHAPES, TAKEN
-from support.training_runs import SITE, a_run, one
+from support.training_runs import NOW, SITE, a_run, one
 
 PARTS = ("rollout", "learner", "evaluation")
 ODD = [*ODD_SHAPES, *((key, value) for key, value, _ in MISFITS)]
@@ -79,6 +81,42 @@ def test_resources_of_an_evaluation(key: str, value: Any, words: str) -> None:
 def test_names_and_volumes_of_a_patched_pod(pod: dict[str, Any], words: str) -> None:
     template = {"groupName": "ranks", "template": {"spec": pod}}
     assert words in said(learner={"spec": {"rayClusterSpec": {"workerGroupSpecs": [template]}}})
+
+
+GROUP = "spec.learner: RayJob: spec.rayClusterSpec.workerGroupSpecs.0."
+
+
+@pytest.mark.parametrize(
+    ("group", "path"),
+    [
+        ({"numOfHosts": "n"}, "numOfHosts"),
+        ({"numOfHosts": {}}, "numOfHosts"),
+        ({"numOfHosts": 0}, "numOfHosts"),
+        ({"replicas": 2**70}, "replicas"),
+        ({"template": {"metadata": "x"}}, "template.metadata"),
+        ({"template": {"metadata": {"labels": [None]}}}, "template.metadata.labels"),
+        ({"template": {"metadata": {"labels": {"a": 1}}}}, "template.metadata.labels.a"),
+        ({"template": {"metadata": {"labels": {"a b": "c"}}}}, "template.metadata.labels.a b"),
+        ({"template": {"metadata": {"annotations": [{}]}}}, "template.metadata.annotations"),
+        ({"template": {"spec": {"terminationGracePeriodSeconds": "1"}}}, "template.spec.terminationGracePeriodSeconds"),
+        ({"template": {"spec": {"volumes": {"a": 1}}}}, "template.spec.volumes"),
+        ({"template": "x"}, "template"),
+    ],
+)
+def test_a_part_of_another_type_stops_no_other_run(group: dict[str, Any], path: str) -> None:
+    """It is merged into the RayJob as it is, and the operator reads it there."""
+    patch = {"spec": {"rayClusterSpec": {"workerGroupSpecs": [{"groupName": "ranks", **group}]}}}
+    odd = a_run("odd", 1, learner=patch, rollout={"dedicated": True}, schedule={"queue": "q"})
+    first, second = reconcile(SITE, Seen(NOW, [odd, a_run("good", 2)]))
+    assert first.status["message"].startswith(f"{GROUP}{path}: ")
+    assert second.status["phase"] == RunPhase.PENDING
+    assert second.apply
+
+
+def test_a_group_without_a_name_and_a_key_of_two_lines() -> None:
+    nameless = {"spec": {"rayClusterSpec": {"workerGroupSpecs": [{"replicas": 1}]}}}
+    assert "missing key spec.rayClusterSpec.workerGroupSpecs.0.groupName" in said(learner=nameless)
+    assert "unknown key rollout.tolerations.0.a\\nb" in said(rollout={"tolerations": [{"key": "x", "a\nb": 1}]})
 
 
 def test_the_submitter_and_the_head_are_read_too() -> None:

@@ -115,7 +115,7 @@ _POD_SPEC: Final[Form] = {
     "affinity": {},
 }  # fmt: skip
 _TEMPLATE: Final[Form] = {"metadata": {"labels": _TEXTS, "annotations": _TEXTS}, "spec!": _POD_SPEC}
-_MAYBE: Final[Form] = {"spec": _POD_SPEC}
+_MAYBE: Final[Form] = {"metadata": {"labels": _TEXTS}, "spec": _POD_SPEC}
 _ENDED: Final[Form] = {"exitCode!": number, "reason": text, "message": text}
 _STATES: Final[Form] = {"waiting": {"reason": text, "message": text}, "running": {}, "terminated": _ENDED}
 _CONTAINER_STATUSES: Final[Form] = [

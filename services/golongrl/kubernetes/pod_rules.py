@@ -16,7 +16,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from golongrl.kubernetes.names import LABEL, LONGEST_LABEL
-from golongrl.kubernetes.values.common import AMOUNT, Labels, ObjectName, ResourceName
+from golongrl.kubernetes.values.common import AMOUNT, Annotations, Count, Labels, ObjectName, ResourceName
 from golongrl.kubernetes.values.shapes import Affinity, PodToleration, Spread
 
 Json = Mapping[str, Any]
@@ -81,13 +81,20 @@ class PodSpec(PodPart):
     affinity: Affinity = Field(default_factory=Affinity)
     tolerations: list[PodToleration] = []
     topology_spread_constraints: list[Spread] = []
+    termination_grace_period_seconds: Count = 30
     priority_class_name: ObjectName = ""
     runtime_class_name: ObjectName = ""
+
+
+class _Metadata(PodPart):
+    labels: Labels = {}
+    annotations: Annotations = {}
 
 
 class PodTemplate(PodPart):
     """A pod's template, as far as it is checked."""
 
+    metadata: _Metadata = _Metadata()
     spec: PodSpec
 
 

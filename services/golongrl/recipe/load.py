@@ -329,7 +329,8 @@ _ASKED = {
 
 
 def _explain(error: ErrorDetails, model: type[BaseModel]) -> str:
-    path = ".".join(str(part) for part in error["loc"])
+    # A key may be any text.
+    path = ".".join(str(part) if str(part).isprintable() else json.dumps(part)[1:-1] for part in error["loc"])
     if error["type"] == "extra_forbidden":
         *parents, key = error["loc"]
         near = difflib.get_close_matches(str(key), _known_keys(parents, model), n=1, cutoff=0.5)

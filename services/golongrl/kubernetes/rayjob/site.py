@@ -16,7 +16,9 @@ from pydantic import Field, ValidationError
 
 from golongrl import recipe as recipes
 from golongrl.errors import InputError
+from golongrl.kubernetes.names import LABEL, LONGEST_LABEL
 from golongrl.kubernetes.pod_rules import PodPart, PodTemplate, pod_misfits, without_nulls
+from golongrl.kubernetes.values.common import Count, Positive
 from golongrl.recipe import Recipe
 
 Manifest = dict[str, Any]
@@ -33,7 +35,9 @@ class RayJobError(InputError, ValueError):
 
 
 class _Group(PodPart):
-    replicas: Annotated[int, Field(ge=0)] = 1
+    group_name: Annotated[str, Field(pattern=rf"^{LABEL}$", max_length=LONGEST_LABEL)]
+    replicas: Count = 1
+    num_of_hosts: Positive = 1
     template: PodTemplate
 
 
