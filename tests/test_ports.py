@@ -5,6 +5,7 @@ import socket
 import pytest
 
 from golongrl.ports import NoFreePortError, unused
+from support.redis_server import free_port
 
 
 def test_ports_are_different_and_from_the_range_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -30,3 +31,16 @@ def test_a_range_that_is_none_is_refused_by_name(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("GOLONGRL_PORTS", text)
     with pytest.raises(NoFreePortError, match="GOLONGRL_PORTS"):
         unused(1)
+
+
+def test_a_port_that_a_supervisor_gave_to_another_process_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its process binds it seconds after it was told it."""
+    monkeypatch.setenv("GOLONGRL_PORTS", "28000-28019")
+    first = unused(19)
+    monkeypatch.setenv("GOLONGRL_PORTS_GIVEN", ",".join(map(str, first)))
+    assert set(unused(1)).isdisjoint(first)
+
+
+def test_a_port_is_given_to_one_test_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GOLONGRL_PORTS", "28000-28019")
+    assert len({free_port() for _ in range(15)}) == 15

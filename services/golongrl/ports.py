@@ -14,6 +14,9 @@ from golongrl.errors import GolongrlError
 _CHOICE: Final = range(20_000, 30_000)
 # Another range, `25000-25999`, for who must know it: a firewall, or test sessions that share a machine.
 _VARIABLE: Final = "GOLONGRL_PORTS"
+# Ports between commas that a supervisor has given to its children: one of them may not have bound its own yet when
+# another looks for a free one.
+GIVEN_VARIABLE: Final = "GOLONGRL_PORTS_GIVEN"
 
 
 class NoFreePortError(GolongrlError):
@@ -21,14 +24,17 @@ class NoFreePortError(GolongrlError):
 
 
 def unused(count: int) -> list[int]:
-    """Ports of 127.0.0.1 that no process listens on now, all different.
+    """Ports of 127.0.0.1 that no process listens on now, all different, and none that a supervisor has given away.
 
     Raises:
         NoFreePortError: too few of them are free.
     """
     choice = _choice(os.environ.get(_VARIABLE))
+    given = given_away()
     found: list[int] = []
     for port in random.sample(choice, len(choice)):
+        if str(port) in given:
+            continue
         with suppress(OSError):
             socket.create_server(("127.0.0.1", port)).close()
             found.append(port)
@@ -37,6 +43,11 @@ def unused(count: int) -> list[int]:
     raise NoFreePortError(
         f"fewer than {count} free ports from {choice.start} to {choice.stop - 1}; {_VARIABLE} can name another range"
     )
+
+
+def given_away() -> set[str]:
+    """What supervisors above this process have given to others."""
+    return set(filter(None, os.environ.get(GIVEN_VARIABLE, "").split(",")))
 
 
 def _choice(text: str | None) -> range:

@@ -33,6 +33,14 @@ def test_every_service_is_told_where_the_others_are() -> None:
     assert value(plan.engine(options(), RECIPE, 1), "--port") == "7003"
 
 
+def test_no_process_of_a_run_picks_a_port_that_another_one_is_about_to_bind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray and its ranks look for free ports while engines still load."""
+    chosen = options()
+    monkeypatch.setenv("GOLONGRL_PORTS_GIVEN", "7100")
+    given = plan.environment(chosen, 1)["GOLONGRL_PORTS_GIVEN"].split(",")
+    assert given == ["7100", *(str(port) for port in chosen.ports.named().values())]
+
+
 def test_an_outside_redis_replaces_the_runs_own() -> None:
     assert value(plan.learner(options(redis_url="redis://elsewhere:1/2")), "--redis-url") == "redis://elsewhere:1/2"
 

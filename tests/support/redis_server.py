@@ -1,7 +1,9 @@
 """A real server for tests: one for the session, a run of its own for each test."""
 
 import asyncio
+import os
 import secrets
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -9,16 +11,23 @@ from pathlib import Path
 
 import pytest
 
-from golongrl.ports import unused
+from golongrl.ports import GIVEN_VARIABLE, unused
 from support.embedded_server import EmbeddedServer
 from support.helm import load_script
 
 NO_REDIS = "no Redis 7: it is not on PATH, and Debian's could not be fetched (scripts/fetch_test_tools.py says why)"
 
 
+# The last ports given: what was found is bound seconds later, and is not to be found again meanwhile.
+_GIVEN: deque[str] = deque(maxlen=200)
+
+
 def free_port() -> int:
-    """A port nobody listens on, nor is given by the system until the test uses it."""
-    return unused(1)[0]
+    """A port nobody listens on, nor is given by the system, nor to another test or a process that tests start."""
+    (port,) = unused(1)
+    _GIVEN.append(str(port))
+    os.environ[GIVEN_VARIABLE] = ",".join(_GIVEN)
+    return port
 
 
 @cache

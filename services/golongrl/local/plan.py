@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from golongrl.ports import GIVEN_VARIABLE, given_away
 from golongrl.recipe import Recipe
 from golongrl.telemetry.tracing import ENDPOINT, endpoint_of, traces_url
 
@@ -149,6 +150,7 @@ def environment(options: Options, thread_count: int) -> dict[str, str]:
     """Environment of every service."""
     return {
         FOLDER_VARIABLE: str(options.folder.path),
+        GIVEN_VARIABLE: ",".join([*given_away(), *map(str, options.ports.named().values())]),
         # For the lines and spans of those that are not told it otherwise.
         "GOLONGRL_RUN": options.run,
         # Ray's sessions, locks and sockets: one folder, which the supervisor removes at the end.
