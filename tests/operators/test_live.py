@@ -4,7 +4,7 @@ import asyncio
 import json
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -95,10 +95,14 @@ class Watched:
         return dict(self.api.live("TrainingRun")[self.name].get("status", {}))
 
     def condition(self, kind: str) -> str:
-        return str({entry["type"]: entry["status"] for entry in self.status["conditions"]}[kind])
+        return self._told(kind, "status")
 
     def reason(self, kind: str) -> str:
-        return str({entry["type"]: entry["reason"] for entry in self.status["conditions"]}[kind])
+        return self._told(kind, "reason")
+
+    def _told(self, kind: str, key: str) -> str:
+        found = {entry["type"]: entry[key] for entry in self.status.get("conditions", [])}
+        return str(found.get(kind, ""))
 
     @property
     def jobs(self) -> list[str]:
@@ -129,9 +133,34 @@ class Watched:
         self.api.let_go(job)
 
     async def passes(self) -> None:
-        """Two passes of the loop."""
-        lists = self.api.count("list")
-        await until(lambda: self.api.count("list") > lists + 8, "two passes")
+        """Two whole passes of the loop: each begins with the list of runs, and one is under way."""
+        begun = self.api.count("list", plural="trainingruns")
+        await until(lambda: self.api.count("list", plural="trainingruns") > begun + 2, "two passes")
+
+
+Beat = Callable[[str, str, dict[str, str]], Awaitable[None]]
+
+
+@asynccontextmanager
+async def beating(redis_url: str, run: str) -> AsyncIterator[Beat]:
+    """Services that send their heartbeats until the end: one that is silent for seconds counts as gone."""
+    living: dict[tuple[str, str], dict[str, str]] = {}
+    async with SampleQueue.from_url(redis_url, run) as queue:
+
+        async def beat(service: str, name: str, fields: dict[str, str]) -> None:
+            living[service, name] = fields
+            await queue.beat(service, name, fields, 3600)
+
+        async def go_on() -> None:
+            while True:
+                await asyncio.sleep(0.5)
+                for (service, name), fields in list(living.items()):
+                    await queue.beat(service, name, fields, 3600)
+
+        task = asyncio.create_task(go_on())
+        yield beat
+        task.cancel()
+        await asyncio.wait([task])
 
 
 async def test_a_run_from_submission_to_its_end(api: OperatorApi, redis_url: str, run_name: str, helm4: Helm) -> None:
@@ -139,7 +168,11 @@ async def test_a_run_from_submission_to_its_end(api: OperatorApi, redis_url: str
     api.pool(replicas=1)
     spec: dict[str, Any] = {"release": "demo", "recipePreset": "quickstart", "maxRestarts": 1}
     run = Watched(api)
-    async with operator(redis_url, run_name), SampleQueue.from_url(redis_url, run_name) as queue:
+    async with (
+        operator(redis_url, run_name),
+        SampleQueue.from_url(redis_url, run_name) as queue,
+        beating(redis_url, run_name) as beat,
+    ):
         api.submit("r", spec)
         first = await run.new_job()
         made = api.live("RayJob")[first]
@@ -154,8 +187,8 @@ async def test_a_run_from_submission_to_its_end(api: OperatorApi, redis_url: str
 
         await queue.setup(SETTINGS, [[0, 1, 2, 3]], ["T1"] * 4)
         await queue.lease("pod-a", 0)
-        await queue.beat("learner", "head", {"doing": "updating"}, 3600)
-        await queue.beat("rollout", "pod-a", {"phase": "generating"}, 3600)
+        await beat("learner", "head", {"doing": "updating"})
+        await beat("rollout", "pod-a", {"phase": "generating"})
         api.kuberay(first, jobDeploymentStatus="Running", jobStatus="RUNNING")
         running = await run.phase("Running")
         assert (running["step"], running["staleness"], running["observedGeneration"]) == ("0/40", "0 of 1", 1)
@@ -197,8 +230,7 @@ async def test_a_run_from_submission_to_its_end(api: OperatorApi, redis_url: str
         # One engine fewer: that with the least to lose. Then one crashes again and again.
         for name in ("a", "b"):
             api.engine(f"demo-golongrl-rollout-{name}")
-        await queue.beat("rollout", "demo-golongrl-rollout-a", {"phase": "generating", "groups": "1"}, 3600)
-        await queue.beat("rollout", "demo-golongrl-rollout-b", {"phase": "generating", "groups": "1"}, 3600)
+            await beat("rollout", f"demo-golongrl-rollout-{name}", {"phase": "generating", "groups": "1"})
         api.kuberay(last, jobDeploymentStatus="Running", jobStatus="RUNNING")
         await run.phase("Running")
         api.submit("r", spec | {"recipe": {"learner": {"steps": 7}}, "rollout": {"replicas": 1}})

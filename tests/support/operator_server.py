@@ -12,21 +12,25 @@ Manifest = dict[str, Any]
 
 
 class OperatorApi(ApiServer):
-    """One namespace, "rl"."""
+    """One namespace, "rl".
+
+    What is changed is read and written in one go: what the operator writes meanwhile must not be lost.
+    """
 
     def __init__(self) -> None:
         super().__init__(training_runs=True)
 
     def submit(self, name: str, spec: Manifest) -> None:
         """`kubectl apply` of a TrainingRun."""
-        body = {
-            "apiVersion": "golongrl.io/v1alpha1",
-            "kind": "TrainingRun",
-            "metadata": {"name": name, "namespace": "rl"},
-            "spec": spec,
-        }
-        old = self.live("TrainingRun").get(name, {})
-        self.put({**body, **({"status": old["status"]} if "status" in old else {})})
+        with self._lock:
+            body = {
+                "apiVersion": "golongrl.io/v1alpha1",
+                "kind": "TrainingRun",
+                "metadata": {"name": name, "namespace": "rl"},
+                "spec": spec,
+            }
+            old = self.live("TrainingRun").get(name, {})
+            self.put({**body, **({"status": old["status"]} if "status" in old else {})})
 
     def pool(self, replicas: int = 1, name: str = "demo-golongrl-rollout") -> None:
         """The release's pool as Helm makes it, with pods as a Deployment's controller makes them."""
@@ -47,21 +51,23 @@ class OperatorApi(ApiServer):
 
     def evict(self, name: str, node: str) -> None:
         """The kubelet of a node that runs short of memory evicts one of its pods."""
-        item = self.live("Pod")[name]
-        at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        target = {"type": "DisruptionTarget", "status": "True", "reason": "TerminationByKubelet"}
-        status = {"phase": "Failed", "reason": "Evicted", "conditions": [{**target, "lastTransitionTime": at}]}
-        words = "The node was low on resource: memory. Threshold quantity: 100Mi, available: 80Mi."
-        self.put({**item, "spec": {"nodeName": node}, "status": {**status, "message": words}})
+        with self._lock:
+            item = self.live("Pod")[name]
+            at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+            target = {"type": "DisruptionTarget", "status": "True", "reason": "TerminationByKubelet"}
+            status = {"phase": "Failed", "reason": "Evicted", "conditions": [{**target, "lastTransitionTime": at}]}
+            words = "The node was low on resource: memory. Threshold quantity: 100Mi, available: 80Mi."
+            self.put({**item, "spec": {"nodeName": node}, "status": {**status, "message": words}})
 
     def kueue(self, name: str, **said: str) -> None:
         """Kueue writes conditions of a Workload: type -> status."""
-        item = self.live("Workload")[name]
-        old = {one["type"]: one for one in (item.get("status") or {}).get("conditions") or []}
-        for kind, status in said.items():
-            time = {"lastTransitionTime": "2026-01-02T03:04:05Z"}
-            old[kind] = {"type": kind, "status": status, "reason": "Preempted", "message": kind, **time}
-        self.put({**item, "status": {**item.get("status", {}), "conditions": list(old.values())}})
+        with self._lock:
+            item = self.live("Workload")[name]
+            old = {one["type"]: one for one in (item.get("status") or {}).get("conditions") or []}
+            for kind, status in said.items():
+                time = {"lastTransitionTime": "2026-01-02T03:04:05Z"}
+                old[kind] = {"type": kind, "status": status, "reason": "Preempted", "message": kind, **time}
+            self.put({**item, "status": {**item.get("status", {}), "conditions": list(old.values())}})
 
     def kueue_was_told(self, name: str, kind: str) -> str:
         """Status of a condition of a Workload; empty without one."""
@@ -70,13 +76,14 @@ class OperatorApi(ApiServer):
 
     def evaluated(self, job: str, words: str) -> None:
         """An evaluation's Job and its pod have ended well; `words` is the container's termination message."""
-        item = self.live("Job")[job]
-        self.put({**item, "status": {"conditions": [{"type": "Complete", "status": "True"}]}})
-        ended = {"name": "evaluation", "state": {"terminated": {"exitCode": 0, "message": words}}}
-        labels = item["spec"]["template"]["metadata"]["labels"]
-        metadata = {"name": f"{job}-abcde", "namespace": "rl", "labels": labels}
-        status = {"phase": "Succeeded", "containerStatuses": [ended]}
-        self.put({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "status": status})
+        with self._lock:
+            item = self.live("Job")[job]
+            self.put({**item, "status": {"conditions": [{"type": "Complete", "status": "True"}]}})
+            ended = {"name": "evaluation", "state": {"terminated": {"exitCode": 0, "message": words}}}
+            labels = item["spec"]["template"]["metadata"]["labels"]
+            metadata = {"name": f"{job}-abcde", "namespace": "rl", "labels": labels}
+            status = {"phase": "Succeeded", "containerStatuses": [ended]}
+            self.put({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "status": status})
 
     def replicas(self, name: str = "demo-golongrl-rollout") -> int:
         """What the pool is asked to have."""
@@ -84,7 +91,8 @@ class OperatorApi(ApiServer):
 
     def kuberay(self, job: str, **status: Any) -> None:
         """KubeRay writes a RayJob's status."""
-        self.put({**self.live("RayJob")[job], "status": status})
+        with self._lock:
+            self.put({**self.live("RayJob")[job], "status": status})
 
     def let_go(self, job: str) -> None:
         """The last pod of a deleted RayJob is gone."""
@@ -95,9 +103,10 @@ class OperatorApi(ApiServer):
         """Objects of a kind by name."""
         return {item["metadata"]["name"]: item for item in list(self.objects.values()) if item["kind"] == kind}
 
-    def count(self, verb: str, subresource: str = "") -> int:
+    def count(self, verb: str, subresource: str = "", plural: str = "") -> int:
         """Requests of a kind."""
-        return sum((call.verb, call.subresource) == (verb, subresource) for call in list(self.calls))
+        calls = [call for call in list(self.calls) if plural in ("", call.plural)]
+        return sum((call.verb, call.subresource) == (verb, subresource) for call in calls)
 
 
 def series(text: str) -> dict[str, float]:
