@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+import sys
 
 import pytest
 import structlog
@@ -45,6 +46,13 @@ def _logging_as_imported() -> None:
     """A command that ran in this process has set its level of logging for all tests after it."""
     structlog.reset_defaults()
     logging.getLogger().setLevel(logging.WARNING)
+
+
+@pytest.fixture(autouse=True)
+def _torch_draws_the_same() -> None:
+    """Whatever the tests before it on the same worker have drawn. Who never imports torch need not wait for it."""
+    if torch := sys.modules.get("torch"):
+        torch.manual_seed(0)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

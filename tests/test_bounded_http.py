@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import gzip
 import json
-import os
+import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -99,7 +99,7 @@ ODD = {
     "cut": once(HEAD, b'Content-Length: 500\r\n\r\n{"a":'),
     "a wrong length": once(HEAD, b"Content-Length: -1\r\n\r\n{}"),
     "a wrong chunk": once(HEAD, b"Transfer-Encoding: chunked\r\n\r\nzz\r\n{}"),
-    "garbage": once(os.urandom(3000)),
+    "garbage": once(random.Random(0).randbytes(3000)),
     "a file": whole(b"", b"HTTP/1.1 302 Found\r\nLocation: file:///etc/passwd\r\n"),
     "another host": whole(b"", b"HTTP/1.1 307 X\r\nLocation: http://192.0.2.1/\r\n"),
     "no address": whole(b"", b"HTTP/1.1 307 X\r\nLocation: http://[::\r\n"),

@@ -127,6 +127,7 @@ async def test_a_request_without_whole_headers_has_a_deadline(parser: Any, sent:
         writer.write(sent)
         await until_closed(reader)
         assert not held.waiting
+        held.head_s = NEVER
         assert b"200 OK" in await asked(connect)
 
 
@@ -160,7 +161,7 @@ async def test_a_body_that_does_not_come_has_a_deadline_and_is_one_line(parser: 
 
 @BOTH
 async def test_an_answer_that_is_computed_is_never_cut(parser: Any) -> None:
-    async with serving(parser, head_s=0.1, body_s=0.1, read_s=0.1) as (app, held, connect):
+    async with serving(parser, head_s=0.5, body_s=0.5, read_s=0.5) as (app, held, connect):
         reader, writer = await connect()
         writer.write(b"POST /long HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc")
         await app.begun.wait()
@@ -202,7 +203,7 @@ async def test_of_too_many_idle_connections_the_oldest_gives_way(parser: Any) ->
 @BOTH
 async def test_a_client_that_does_not_read_is_left_and_a_slow_reader_is_not(parser: Any) -> None:
     with structlog.testing.capture_logs() as lines:
-        async with serving(parser, read_s=0.3) as (_, _, connect):
+        async with serving(parser, read_s=1.0) as (_, _, connect):
             deaf, writer = await connect()
             writer.write(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n")
             slow, writer = await connect()

@@ -5,7 +5,6 @@ import shutil
 from pathlib import Path
 
 import httpx
-import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,6 +20,7 @@ from golongrl.evaluation.store import claim
 from golongrl.evaluation.suite import TargetSection, load
 from support.engine_process import SGLANG
 from support.eval_data import write_eval_data
+from support.processes import below
 from support.tiny_model import CONTEXT
 
 
@@ -245,4 +245,4 @@ def test_a_real_engine_answers_a_suite_and_is_ended(tiny_model, tmp_path, engine
         assert found["asked"] == found["expected"] == found["rows"][0]["scored"]
         assert found["cost"]["completion_tokens"] > 0
     assert point["benchmarks"]["frames"]["asked"] == point["benchmarks"]["frames"]["expected"]
-    assert not [child for child in psutil.Process().children(recursive=True) if "golongrl" in child.cmdline()]
+    assert not [one for one in below() if "golongrl" in one.command.split()]

@@ -1,5 +1,6 @@
 """A frozen process of a real run is named soon, by the plain terminal and by `golongrl status`."""
 
+import contextlib
 import signal
 import subprocess
 import sys
@@ -48,8 +49,9 @@ class Run:
     def process_of(self, word: str) -> psutil.Process:
         """The first process of the run whose command line has the word."""
         for process in psutil.Process(self.process.pid).children(recursive=word in BELOW):
-            if any(Path(part).name.partition(" ")[0].partition(".")[0] == word for part in process.cmdline()):
-                return process
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if any(Path(part).name.partition(" ")[0].partition(".")[0] == word for part in process.cmdline()):
+                    return process
         raise LookupError(word)
 
     def status(self) -> str:

@@ -19,6 +19,7 @@ from rollout import scoring
 from rollout.harness import served, write_rows
 from support.checkpoints import latest
 from support.learner_run import LearnerRun, learner_run, small_recipe
+from support.processes import below
 
 # A learner starts in 15 s alone on two cores, in minutes beside other tests.
 pytestmark = [pytest.mark.full, pytest.mark.timeout(3600)]
@@ -102,7 +103,8 @@ async def test_a_suspended_run_has_no_process_and_its_groups_are_trained_once(ti
             stats = await run.queue().stats()
             assert stats.leased == 0
             assert stats.version >= 2
-            assert not [process for process in psutil.Process().children(recursive=True) if _of(process, run.root)]
+            # But its Redis.
+            assert not [one for one in below() if str(run.root) in one.command and "golongrl" in one.command]
             await run.server.stop()
             await run.server.start()
             assert (await run.queue().stats()).version == stats.version
@@ -118,9 +120,3 @@ async def test_a_suspended_run_has_no_process_and_its_groups_are_trained_once(ti
     rows = trained_rows(run)
     assert len(set(rows)) == len(rows) == 15
     assert max(record["staleness/max"] for record in run.records) <= recipe.queue.max_staleness
-
-
-def _of(process: psutil.Process, folder: Path) -> bool:
-    """Whether it is a process of a run that is not its Redis."""
-    command = " ".join(process.cmdline())
-    return str(folder) in command and "golongrl" in command

@@ -46,6 +46,7 @@ def test_what_hangs_is_named_and_ended(hang: str, code: int) -> None:
 
 def test_an_error_keeps_its_line_and_exit_code() -> None:
     code = (
+        "deadline._limit_s = 600\n"
         "with deadline.after():\n    try:\n        raise InputError('redis://u:secret@h is no Redis')\n    finally:\n"
     )
     returned, said = ends(code + "        pass\n")

@@ -15,17 +15,19 @@ import pytest
 from golongrl.learner.ranks import ray_folder, ray_session
 from golongrl.local import temporary
 from golongrl.local.plan import RunFolder
+from support.processes import below
 
 # Ray starts in five seconds alone, in a minute on a machine that is busy with other things.
 pytestmark = pytest.mark.timeout(600)
 
 SESSION = """
-import asyncio, os, threading, time
+import asyncio, contextlib, os, threading, time
 import psutil
 from golongrl.learner.ranks.ray_session import RaySession, RaySessionError
+from support.processes import below
 
 def raylets():
-    return [p for p in psutil.Process().children(recursive=True) if p.name() == "raylet"]
+    return [one.process for one in below() if one.name == "raylet"]
 
 async def main():
     async with RaySession(1) as session:
@@ -47,6 +49,7 @@ def _start(temp: Path, meanwhile: str = "pass", then: str = "pass") -> "subproce
     for name, text in (("MEANWHILE", meanwhile), ("THEN", then)):
         code = code.replace(name, textwrap.indent(textwrap.dedent(text), " " * 8).strip())
     environment = {**os.environ, "RAY_TMPDIR": str(temp), "TMPDIR": str(temp)}
+    environment["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])
     environment.pop("RAY_ADDRESS", None)
     return subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
@@ -128,9 +131,10 @@ def stop():
     while len(agents) < 2:
         for raylet in raylets():
             for child in raylet.children():
-                if "agent" in " ".join(child.cmdline()) and child not in agents:
-                    child.suspend()
-                    agents.append(child)
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    if "agent" in " ".join(child.cmdline()) and child not in agents:
+                        child.suspend()
+                        agents.append(child)
         time.sleep(0.01)
     time.sleep(25)
     for agent in agents:
@@ -152,10 +156,11 @@ def test_what_a_killed_learner_leaves_ends_and_is_removed_by_the_next(temp: Path
     process = _start(temp, then="await asyncio.sleep(1000)")
     assert process.stdout is not None
     assert process.stdout.readline() == "up 1\n"
-    family = psutil.Process(process.pid).children(recursive=True)
-    agents = [child for child in family if "agent" in " ".join(child.cmdline())]
+    found = below(process.pid)
+    family = [one.process for one in found]
+    agents = [one.process for one in found if "agent" in one.command]
     assert agents
-    assert any(child.name() == "raylet" for child in family)
+    assert any(one.name == "raylet" for one in found)
     # Stopped, they do not end by themselves, which takes them 80 s.
     for agent in agents:
         agent.suspend()

@@ -71,11 +71,11 @@ async def test_a_stall_that_lasts_is_told_once_and_its_end_too(redis_url: str, r
 
 
 async def test_a_redis_that_answers_nothing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watch, "_PATIENCE_S", 0.2)
     async with EmbeddedServer(free_port(), tmp_path) as server, SampleQueue.from_url(server.url, "test") as queue:
         seen = Seen(queue, tmp_path)
         await queue.beat("rollout", "pod-a", WELL, 60)
         assert await seen.look(1) == []
+        monkeypatch.setattr(watch, "_PATIENCE_S", 0.2)
         assert server.process is not None
         server.process.send_signal(signal.SIGSTOP)
         try:

@@ -13,6 +13,7 @@ from structlog.testing import capture_logs
 from golongrl.learner.observe.metrics_log import Records
 from golongrl.learner.observe.tracking import Tracking
 from golongrl.recipe import RecipeError, load
+from support.processes import below
 
 TRACKING = Tracking("long-context", "q1", {"seed": 7})
 
@@ -44,6 +45,12 @@ def written(path: Path) -> Iterator[bytes]:
         if place in (1, 4):
             yield record
             record = b""
+
+
+def wandb_core() -> psutil.Process:
+    """The client's own process."""
+    (found,) = [one.process for one in below() if one.name == "wandb-core"]
+    return found
 
 
 def shown(out: Path) -> dict[int, dict[str, float]]:
@@ -107,7 +114,7 @@ def test_its_process_may_die_and_the_run_goes_on(tmp_path: Path, monkeypatch: py
     with capture_logs() as told:
         with Records(tmp_path, 0, TRACKING) as records:
             records.write(1, {"a": 1.0})
-            [process] = [child for child in psutil.Process().children() if child.name() == "wandb-core"]
+            process = wandb_core()
             process.kill()
             # Not reaped yet, it is gone all the same.
             psutil.wait_procs([process], timeout=30)
@@ -126,7 +133,7 @@ def test_a_process_that_hangs_delays_the_run_for_a_bounded_time(
     monkeypatch.setenv("WANDB_MODE", "offline")
     with capture_logs() as told, Records(tmp_path, 0, TRACKING) as records:
         records.write(1, {"a": 1.0})
-        [process] = [child for child in psutil.Process().children() if child.name() == "wandb-core"]
+        process = wandb_core()
         process.suspend()
         monkeypatch.setattr("golongrl.learner.observe.tracking._CALL_S", 0.5)
         monkeypatch.setattr("golongrl.learner.observe.tracking._OFFLINE_S", 0.5)

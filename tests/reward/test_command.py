@@ -107,26 +107,33 @@ def test_histogram() -> None:
     assert histogram([0.0, 1.0, 1.0]) == "▄········█"
 
 
-async def until_both_workers_compute(http: httpx.AsyncClient, served: Served) -> None:
+async def until_metrics_say(http: httpx.AsyncClient, served: Served, line: str) -> None:
     async with asyncio.timeout(60):
-        while "golongrl_reward_in_flight 2.0" not in (await http.get(f"{served.url}/metrics")).text:
+        while line not in (await http.get(f"{served.url}/metrics")).text.splitlines():
             await asyncio.sleep(0.02)
+
+
+async def until_both_workers_compute(http: httpx.AsyncClient, served: Served) -> None:
+    await until_metrics_say(http, served, "golongrl_reward_in_flight 2.0")
 
 
 async def test_sigterm_finishes_what_was_accepted_then_exits_0(serve: ServerFactory, tmp_path: Path) -> None:
     """The signal goes to the whole group, as a shell or an init without manners sends it."""
     script = Path(__file__).parent / "serve_misbehaving.py"
-    served = serve(str(script), "{port}", "2", "8")
+    served = serve(str(script), "{port}", "2", "100")
     async with httpx.AsyncClient(timeout=60) as http:
-        items = [item(f"UNTIL:{tmp_path / 'go'}")] * 6 + [item("HANG")]
-        slow = asyncio.create_task(http.post(f"{served.url}/v1/score", json={"items": items}))
+        accepted = {"items": [item(f"UNTIL:{tmp_path / 'go'}")] * 6}
+        slow = asyncio.create_task(http.post(f"{served.url}/v1/score", json=accepted))
         await until_both_workers_compute(http, served)
+        behind = {"items": [item("HANG")], "deadline_s": 0.5}
+        hung = asyncio.create_task(http.post(f"{served.url}/v1/score", json=behind))
+        await until_metrics_say(http, served, "golongrl_reward_queue_depth 5.0")
         tree = psutil.Process(served.process.pid).children(recursive=True)
         for process in (psutil.Process(served.process.pid), *tree):
             process.send_signal(signal.SIGTERM)
         (tmp_path / "go").touch()
-        results = (await slow).json()["results"]
-        assert [r["status"] for r in results] == ["scored"] * 6 + ["unscored"]
+        assert [r["status"] for r in (await slow).json()["results"]] == ["scored"] * 6
+        assert [r["status"] for r in (await hung).json()["results"]] == ["unscored"]
     assert await asyncio.to_thread(served.process.wait, 60) == 0
     gone, alive = psutil.wait_procs(tree, timeout=60)
     assert not alive

@@ -29,6 +29,7 @@ from golongrl.queue import (
 from golongrl.recipe import Recipe, dump, load
 from golongrl.rollout.groups.assemble import group_of
 from support.embedded_server import EmbeddedServer
+from support.processes import below
 from support.redis_server import free_port
 
 TASKS = ("EM", "F1_Score", "NDCG")
@@ -163,13 +164,8 @@ class LearnerRun:
     def family(self, *names: str) -> list[psutil.Process]:
         """The processes below the learner, Ray's included, that have one of the names in their command line."""
         assert self.process is not None
-        found = []
-        for process in psutil.Process(self.process.pid).children(recursive=True):
-            # Ray's idle workers come and go.
-            with contextlib.suppress(psutil.NoSuchProcess):
-                if any(name in " ".join(process.cmdline()) for name in names):
-                    found.append(process)
-        return found
+        found = below(self.process.pid)
+        return [one.process for one in found if any(name in one.command for name in names)]
 
     def ranks(self) -> list[psutil.Process]:
         """The processes of the ranks."""

@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from golongrl.telemetry import history
+from support.processes import below
 
 WORKERS = ("rollout-0", "rollout-1")
 # Starting verl, Ray and torch on a machine that is busy with other tests.
@@ -62,11 +63,9 @@ class Run:
         return psutil.Process(self._process.pid).children(recursive=True)
 
     def child(self, words: str) -> psutil.Process:
-        for process in self.children():
-            with contextlib.suppress(psutil.NoSuchProcess):
-                if words in " ".join(process.cmdline()):
-                    return process
-        raise AssertionError(f"no process {words}")
+        found = [one.process for one in below(self._process.pid) if words in one.command]
+        assert found, f"no process {words}"
+        return found[0]
 
     def signal(self, number: signal.Signals) -> None:
         os.kill(self._process.pid, number)
@@ -75,6 +74,8 @@ class Run:
         return self._process.wait(PATIENCE_S)
 
     def end(self) -> None:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            for process in [*self.children(), psutil.Process(self._process.pid)]:
+        found = self.children() if self._process.poll() is None else []
+        self._process.kill()
+        for process in found:
+            with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
