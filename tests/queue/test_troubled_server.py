@@ -119,6 +119,8 @@ async def test_a_server_that_loads_its_data_is_waited_for(tmp_path: Path) -> Non
                 async with asyncio.timeout(60):
                     while not any("the server to load its data" in entry["waits_for"] for entry in logs):
                         await asyncio.sleep(0.05)
+                assert not waiting.done()
+                await admin.config_set("key-load-delay", 0)
             assert isinstance(await waiting, Lease)
         finally:
             await again.stop()

@@ -24,11 +24,9 @@ DEADLINE_S = 4.0  # of an item; far above what a good one needs, also on a crowd
 _TLS = ssl.create_default_context()  # 200 clients share one: making it costs each of them 20 ms
 
 
-def batch(chance: random.Random) -> list[Item]:
-    """16 items, each bad with probability 1/20; its text says which it is."""
-    texts = [
-        chance.choice(BAD) if chance.random() < BAD_SHARE else "x" * chance.randrange(1, 999) for _ in range(BATCH)
-    ]
+def batch(chance: random.Random, size: int) -> list[Item]:
+    """Items, each bad with probability 1/20; its text says which it is."""
+    texts = [chance.choice(BAD) if chance.random() < BAD_SHARE else "x" * chance.randrange(1, 999) for _ in range(size)]
     return [Item(**item(text, f"{number}")) for number, text in enumerate(texts)]
 
 
@@ -43,7 +41,7 @@ def check(items: list[Item], results: list[ScoreResult]) -> int:
     return sum(sent.response in BAD for sent in items)
 
 
-async def client_loop(url: str, seed: int, rounds: int) -> int:
+async def client_loop(url: str, seed: int, rounds: int, size: int) -> int:
     """One client sends `rounds` batches one after the other; the number of bad items in them."""
     chance = random.Random(seed)
     bad = 0
@@ -51,7 +49,7 @@ async def client_loop(url: str, seed: int, rounds: int) -> int:
         url, timeout_s=540, attempts=100, transport=httpx.AsyncHTTPTransport(verify=_TLS)
     ) as client:
         for _ in range(rounds):
-            items = batch(chance)
+            items = batch(chance, size)
             bad += check(items, await client.score(items, "compat"))
     return bad
 
@@ -78,20 +76,20 @@ class Soaked:
     probes: list[float]
 
 
-async def soak(url: str, rounds: int) -> Soaked:
+async def soak(url: str, rounds: int, size: int = BATCH) -> Soaked:
     """All clients at once, while another process asks /healthz twenty times a second."""
     probe = await asyncio.create_subprocess_exec(
         sys.executable, __file__, url, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
     )
     began = time.perf_counter()
     try:
-        counts = await asyncio.gather(*(client_loop(url, seed, rounds) for seed in range(CLIENTS)))
+        counts = await asyncio.gather(*(client_loop(url, seed, rounds, size) for seed in range(CLIENTS)))
         seconds = time.perf_counter() - began
         output, _ = await probe.communicate(b"stop")  # closes its stdin
     finally:
         if probe.returncode is None:
             probe.kill()
-    return Soaked(CLIENTS * rounds * BATCH, sum(counts), seconds, json.loads(output))
+    return Soaked(CLIENTS * rounds * size, sum(counts), seconds, json.loads(output))
 
 
 def probe_health(url: str) -> list[float]:

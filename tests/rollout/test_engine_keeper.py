@@ -174,7 +174,7 @@ async def test_a_store_that_only_the_engine_cannot_read_is_waited_for(
 async def test_an_engine_that_somebody_paused_is_found_out_by_the_group_that_stalls(
     start: Start, tmp_path: Path, tiny_model: Path
 ) -> None:
-    async with start(recipe("queue.lease_s=60", "queue.stall_s=10", "reward.deadline_s=5")) as bench:
+    async with start(recipe("queue.lease_s=60", "queue.stall_s=4", "reward.deadline_s=2")) as bench:
         await bench.learner.queue.announce(bench.learner.fence, publish(tmp_path, 0, tiny_model))
         bench.start()
         await bench.until(lambda: bench.state.engine_version == 0)
