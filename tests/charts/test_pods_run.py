@@ -58,7 +58,7 @@ container redis & container reward &
 learner=$!
 (container wait-for-weights && { container engine & until answers http://127.0.0.1:30000/health; do sleep 1; done
   container worker; }) &
-for second in $(seq 240); do sleep 1; kill -0 $learner 2>/dev/null || break; done
+for second in $(seq 1200); do sleep 1; kill -0 $learner 2>/dev/null || break; done
 bash /etc/golongrl/smoke.sh 2>&1
 echo "steps: $(wc -l </store/run/metrics.jsonl)"
 for log in /tmp/*.log; do echo "--- $log"; tail -n 15 $log; done
@@ -66,6 +66,7 @@ for log in /tmp/*.log; do echo "--- $log"; tail -n 15 $log; done
 
 
 @pytest.mark.full
+@pytest.mark.timeout(1500)
 def test_the_default_release_trains_as_its_pods_are_confined(helm4: Helm, tmp_path: Path) -> None:
     _needs_namespaces()
     objects = helm4.template({"learner": {"mode": "job"}, "recipe": {"learner": {"steps": STEPS}}})
@@ -80,7 +81,7 @@ def test_the_default_release_trains_as_its_pods_are_confined(helm4: Helm, tmp_pa
     command = ["unshare", "--mount", "--pid", "--net", "--fork", "--kill-child", "bash", "-c", SANDBOX, "sandbox"]
     done = subprocess.run(
         [*command, str(tmp_path / "sandbox"), str(files), *needed],
-        env={"PATH": path}, capture_output=True, text=True, timeout=280, check=False,
+        env={"PATH": path}, capture_output=True, text=True, timeout=1400, check=False,
     )  # fmt: skip
     said = done.stdout + done.stderr
     assert "learner: 0" in said, said

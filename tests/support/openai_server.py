@@ -40,7 +40,7 @@ class OpenAIServer:
         """The last message of each request."""
         return [request["messages"][-1]["content"] for request in self.asked]
 
-    def until(self, number: int, timeout_s: float = 120.0) -> None:
+    def until(self, number: int, timeout_s: float = 240.0) -> None:
         """Wait for so many requests."""
         with self.changed:
             assert self.changed.wait_for(lambda: len(self.asked) >= number, timeout_s), len(self.asked)
@@ -74,7 +74,7 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             said = here.script(request, turn)
             if said.held:
-                here.hold.wait(120)
+                here.hold.wait(600)
             self._say(said)
         finally:
             with here.changed:
