@@ -162,6 +162,9 @@ class _Node:
             "--include-dashboard=false", f"--num-cpus={ranks}", f"--num-gpus={torch.cuda.device_count()}",
             f"--object-store-memory={_LOCAL_OBJECT_STORE_BYTES}", f"--temp-dir={folder}",
             f"--port={port}",
+            # Of the system's choice. By default two nodes of a machine that start at once may give the same port to a
+            # process each, and the one that binds it second dies.
+            "--min-worker-port=0", "--max-worker-port=0",
         ]  # fmt: skip
         with (folder / "start.log").open("wb") as output:
             process = subprocess.Popen(
