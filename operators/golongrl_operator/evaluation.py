@@ -18,6 +18,7 @@ from golongrl.evaluation.report.summary import Summary, read
 from golongrl.kubernetes.look.pods import Pod
 from golongrl.kubernetes.rayjob import site as rayjobs
 from golongrl.kubernetes.rayjob.site import Manifest, Site
+from golongrl.kubernetes.values.common import LONGEST_AMOUNT
 from golongrl_operator.api import RUN_LABEL, EvaluationScore, EvaluationSpec, EvaluationStatus
 from golongrl_operator.build import KUEUE, Meaning, owned_by, run_folder
 from golongrl_operator.conditions import short, stamp
@@ -84,7 +85,7 @@ def gpus_of(site: Site, meaning: Meaning) -> int:
 def gpus_in(resources: Json, gpu_resource: str) -> int:
     """GPUs of a container with these requests and limits."""
     amount = str((resources.get("limits") or {}).get(gpu_resource, 0))
-    return int(amount) if amount.isdecimal() else 0
+    return int(amount) if amount.isdecimal() and len(amount) <= LONGEST_AMOUNT else 0
 
 
 def _command(

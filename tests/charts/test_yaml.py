@@ -1,5 +1,6 @@
 """Every YAML file that ships means the same to kubectl and Helm, who read YAML 1.1, as to the person who wrote it."""
 
+import copy
 import json
 import re
 import shutil
@@ -12,11 +13,13 @@ import yaml
 
 from golongrl import recipe as recipes
 from golongrl import yaml_text
+from golongrl.kubernetes.helm import template
+from golongrl.kubernetes.rayjob.load import merge
 from golongrl.kubernetes.rayjob.render import rayjob_yaml
 from golongrl.kubernetes.values import Values
 from golongrl_operator.crd import crd
 from support.chart_values import MATRIX, PRESETS
-from support.helm import CHART, KUBERAY, ROOT, YAML, Helm, tool
+from support.helm import CHART, KUBERAY, ROOT, YAML, Helm, Manifest, Rendered, containers, pod_specs, tool
 
 # Templates are not YAML, and what tests/ holds has faults on purpose.
 FOLDERS = ("charts", "operators", "services", "examples", "images")
@@ -24,6 +27,17 @@ SHIPPED = [
     *sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.yaml") if "templates" not in path.parts),
     ROOT / "skaffold.yaml",
 ]
+
+
+PAGES = [
+    page
+    for page in [
+        *ROOT.glob("*.md"),
+        *(found for folder in (*FOLDERS, "docs") for found in (ROOT / folder).rglob("*.md")),
+    ]
+    if "```yaml" in page.read_text()
+]
+_FENCE = re.compile(r"^```yaml\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
 class Core(yaml.SafeLoader):
@@ -98,6 +112,12 @@ def test_a_shipped_file_is_read_as_it_was_meant(path: Path, tmp_path: Path) -> N
     assert_unambiguous(documents(text), tmp_path)
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_what_a_page_shows_is_read_as_it_was_meant(page: Path, tmp_path: Path) -> None:
+    """People paste it into values, recipes and TrainingRuns."""
+    assert_unambiguous([part for text in _FENCE.findall(page.read_text()) for part in documents(text)], tmp_path)
+
+
 @pytest.mark.parametrize("binary", ["helm3", "helm4"])
 def test_generated_files_say_what_they_were_made_of(binary: str, tmp_path: Path) -> None:
     files = {
@@ -156,3 +176,94 @@ def test_our_writer_quotes_what_a_reader_could_mistake(word: str, tmp_path: Path
     for loader in (YAML, Core):
         assert yaml.load(yaml_text.dump(tree), Loader=loader) == tree
         assert list(yaml.load_all(yaml_text.dump_all([tree, tree]), Loader=loader)) == [tree, tree]
+
+
+# Each is a text that some reader of YAML takes for something else, and a valid label's value.
+WORDS = ("y", "n", "Y", "N", "yes", "No", "on", "OFF", "true", "False", "null", "NULL", "010", "0o17", "0x1f", "0b1",
+         "1_000", "1e3", "1E5", "5.0", "2001-01-01", "0", "1.2.3")  # fmt: skip
+FREE = (*WORDS, "~", "=", "<<", "12:30", "12:30:45", "+1", ".5", "5.", ".inf", "- a", "a: b", "#", "|", "é", "a\u2028b",
+        "'", '"', "{{ .Values }}", "*a", "&a", "!t", " x ")  # fmt: skip
+
+
+def with_words() -> Manifest:
+    """Values with such texts wherever a text is free."""
+    labels = {**{f"w{number}": word for number, word in enumerate(WORDS)}, "n": "n", "yes": "on", "0": "1", "1e3": "no"}
+    texts = {f"w{number}": word for number, word in enumerate(FREE)} | {"off": "off", "2001-01-01": "y"}
+    env = [{"name": f"W{number}", "value": word} for number, word in enumerate(FREE)] + [{"name": "n", "value": "y"}]
+    expression = {"key": "on", "operator": "In", "values": list(WORDS)}
+    placed: Manifest = {
+        "nodeSelector": labels, "podLabels": labels, "podAnnotations": texts, "env": env,
+        "tolerations": [{"key": "y", "value": word} for word in WORDS],
+        "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {
+            "nodeSelectorTerms": [{"matchExpressions": [expression]}]}}},
+        "topologySpreadConstraints": [{"maxSkew": 1, "topologyKey": "n", "whenUnsatisfiable": "ScheduleAnyway",
+                                       "labelSelector": {"matchLabels": labels}}],
+        "priorityClassName": "n", "runtimeClassName": "on",
+    }  # fmt: skip
+    parts = ("redis", "reward", "rollout", "learner", "evaluation", "construction", "operator")
+    values: Manifest = {part: copy.deepcopy(placed) for part in parts}
+    peer = {"namespaceSelector": {"matchLabels": labels}, "podSelector": {"matchExpressions": [expression]}}
+    values["reward"] |= {"args": list(FREE)}
+    values["rollout"]["worker"] = {"args": list(FREE)}
+    values["rollout"]["engine"] = {"args": ["n"], "env": [{"name": "y", "value": "n"}]}
+    values["learner"] |= {"args": list(FREE), "gang": {"scheduler": "kueue", "queue": "n"},
+                          "head": {"rayStartParams": {"n": "y", "0": "1e3"}}}  # fmt: skip
+    judge = {"url": "n", "model": "y", "existingSecret": "on"}
+    values["evaluation"] |= {"enabled": True, "args": list(FREE), "judge": judge}
+    values["construction"] |= {"enabled": True, "out": "n", "documentsClaim": "y", "stages": ["sources"]}
+    return values | {
+        "run": "n", "commonLabels": labels, "storage": {"folder": "n", "storageClass": "y", "annotations": texts},
+        "serviceAccount": {"annotations": texts}, "global": {"imagePullSecrets": ["n"]},
+        "auth": {"existingSecret": "on"},
+        "huggingface": {"existingSecret": "y", "key": "n"}, "wandb": {"existingSecret": "no", "key": "1e3"},
+        "network": {"socketInterface": "n", "ncclEnv": {"on": "y", "NCCL_X": "010"}},
+        "networkPolicy": {"prometheus": peer, "dns": peer, "kuberayOperator": peer,
+                          "extraEgress": {"learner": [{"ports": [{"port": "n"}], "to": [peer]}]}},
+        "rbac": {"viewer": {"create": True, "subjects": [{"kind": "User", "name": word} for word in FREE]}},
+        "metrics": {"monitors": {"enabled": True, "labels": labels}, "rules": {"enabled": True, "labels": labels},
+                    "dashboards": {"labels": labels, "annotations": texts},
+                    "traces": {"existingSecret": "n", "key": "y"}},
+        "recipe": {"name": "n", "telemetry": {"otlp_endpoint": "http://n:4317"}},
+        "extraObjects": [{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "n", "labels": labels},
+                          "data": {"n": "y", "on": "1e3"}}],
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("binary", "switch"),
+    [
+        ("helm3", {}),
+        ("helm4", {}),
+        ("helm4", {"operator": {"enabled": True}}),
+        ("helm4", {"learner": {"mode": "job"}}),
+    ],
+    ids=str,
+)
+def test_texts_of_the_values_stay_texts(binary: str, switch: Manifest, tmp_path: Path) -> None:
+    values = merge(with_words(), switch)
+    file = tmp_path / "values.json"
+    file.write_text(json.dumps(values, ensure_ascii=False))
+    apis = ["--api-versions", KUBERAY, "--api-versions", "monitoring.coreos.com/v1"]
+    done = Helm(tool(binary)).run("template", "demo", str(CHART), "-f", str(file), *apis)
+    assert done.returncode == 0, done.stderr
+    assert_unambiguous(documents(done.stdout), tmp_path)
+    for pod, metadata, spec in pod_specs([yaml.load(part, Loader=YAML) for part in documents(done.stdout)]):
+        assert all(isinstance(text, str) for text in strings(metadata)), pod
+        for container in containers(spec):
+            assert all(isinstance(entry.get("value", ""), str) for entry in container.get("env", [])), pod
+            assert all(isinstance(word, str) for key in ("args", "command") for word in container.get(key, [])), pod
+
+
+def test_our_own_reader_of_helms_objects_reads_them_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "helm").symlink_to(tool("helm4"))
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    command = ["demo", str(CHART), "--values", "-", "--api-versions", KUBERAY]
+    reward = Rendered(template(command, json.dumps(with_words()))).one("Deployment", "-reward")
+    found = reward["spec"]["template"]["metadata"]["annotations"]
+    assert found.items() >= {"w24": "=", "w25": "<<", "off": "off"}.items()
+
+
+def strings(metadata: Manifest) -> list[Any]:
+    """Keys and values of labels and annotations."""
+    parts = [metadata.get(key) or {} for key in ("labels", "annotations")]
+    return [text for part in parts for entry in part.items() for text in entry]

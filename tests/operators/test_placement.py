@@ -100,6 +100,13 @@ GROUP = "spec.learner: RayJob: spec.rayClusterSpec.workerGroupSpecs.0."
         ({"template": {"metadata": {"annotations": [{}]}}}, "template.metadata.annotations"),
         ({"template": {"spec": {"terminationGracePeriodSeconds": "1"}}}, "template.spec.terminationGracePeriodSeconds"),
         ({"template": {"spec": {"volumes": {"a": 1}}}}, "template.spec.volumes"),
+        *(
+            (
+                {"template": {"spec": {"containers": [{"name": "c", "resources": {"limits": {"cpu": amount}}}]}}},
+                "template.spec.containers.1.resources.limits.cpu",
+            )
+            for amount in ("9" * 5000, "1e1000000000", 2**200, -1, 1.5, True, "1,5", " 1", "\u0663", [], {"a": 1})
+        ),
         ({"template": "x"}, "template"),
     ],
 )

@@ -28,6 +28,10 @@ YAML.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^[yYnN]$"), li
 # PyYAML looks the word up to make a boolean of it.
 YAML.bool_values = {**yaml.SafeLoader.bool_values, "y": True, "n": False}
 
+# To kubectl the values `=` and `<<` are texts.
+for _tag in ("value", "merge"):
+    YAML.add_constructor(f"tag:yaml.org,2002:{_tag}", lambda loader, node: loader.construct_scalar(node))
+
 Manifest = dict[str, Any]
 
 

@@ -76,6 +76,23 @@ def _end(running: "subprocess.Popen[bytes]") -> None:
     running.wait()
 
 
+class _Loader(yaml.SafeLoader):
+    """Reads what helm writes: the values `=` and `<<` are texts to helm and kubectl, and refused by PyYAML."""
+
+
+def _text(loader: _Loader, node: yaml.ScalarNode) -> str:
+    return str(loader.construct_scalar(node))
+
+
+for _tag in ("value", "merge"):
+    _Loader.add_constructor(f"tag:yaml.org,2002:{_tag}", _text)
+
+
+def rendered(text: str) -> list[dict[str, Any]]:
+    """The objects of a stream that helm wrote; raises what PyYAML raises."""
+    return [item for item in yaml.load_all(text, Loader=_Loader) if item]
+
+
 def template(arguments: Sequence[str], values: str) -> list[dict[str, Any]]:
     """The objects that `helm template` makes of these arguments and values.
 
@@ -86,7 +103,7 @@ def template(arguments: Sequence[str], values: str) -> list[dict[str, Any]]:
     if done.returncode:
         raise HelmError(f"helm template: {reason(done.stderr, done.returncode)}")
     with answers("helm template"):
-        objects = [item for item in yaml.safe_load_all(done.stdout.decode()) if item]
+        objects = rendered(done.stdout.decode())
         # Each has a kind and a name; anything else was not made by this chart.
         if not objects or not all(item["kind"] and item["metadata"]["name"] for item in objects):
             raise ValueError("no objects")

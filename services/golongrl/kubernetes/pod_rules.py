@@ -16,7 +16,15 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from golongrl.kubernetes.names import LABEL, LONGEST_LABEL
-from golongrl.kubernetes.values.common import AMOUNT, Annotations, Count, Labels, ObjectName, ResourceName
+from golongrl.kubernetes.values.common import (
+    AMOUNT,
+    LONGEST_AMOUNT,
+    Annotations,
+    Count,
+    Labels,
+    ObjectName,
+    ResourceName,
+)
 from golongrl.kubernetes.values.shapes import Affinity, PodToleration, Spread
 
 Json = Mapping[str, Any]
@@ -27,10 +35,16 @@ _PREFIX: Final = 253
 _Name = Annotated[str, Field(pattern=rf"^{LABEL}$", max_length=LONGEST_LABEL)]
 
 
+def _shown(value: Any) -> str:
+    # Python writes no number of more digits than this bound has by far.
+    return repr(value)[:80] if not isinstance(value, int) or abs(value) < 10**80 else "a number of many digits"
+
+
 def _quantity(value: Any) -> Any:
-    whole = isinstance(value, int) and not isinstance(value, bool) and value >= 0
-    if not whole and not (isinstance(value, str) and re.fullmatch(AMOUNT, value)):
-        raise ValueError(f"{value!r:.80} is not an amount, such as 2, 500m or 16Gi")
+    whole = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 10**LONGEST_AMOUNT
+    text = isinstance(value, str) and len(value) <= LONGEST_AMOUNT and re.fullmatch(AMOUNT, value)
+    if not whole and not text:
+        raise ValueError(f"{_shown(value)} is not an amount, such as 2, 500m or 16Gi")
     return value
 
 

@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-import yaml
 from pyhelm3 import Command
 from pyhelm3 import errors as helm_errors
 
@@ -15,7 +14,7 @@ from golongrl import recipe as recipes
 from golongrl.kubernetes.deploy import diff
 from golongrl.kubernetes.deploy.crd import keep_definition
 from golongrl.kubernetes.forms import fit, text
-from golongrl.kubernetes.helm import HelmError, answers, call, helm_path, reason
+from golongrl.kubernetes.helm import HelmError, answers, call, helm_path, reason, rendered
 from golongrl.kubernetes.rayjob.load import load_values, read_trees, recipe_of
 from golongrl.kubernetes.rayjob.render import chart
 
@@ -102,8 +101,7 @@ class Deployment:
         given = json.dumps(dict(values)).encode()
         planned = self._call(lambda: self._helm.run([*command, "--output", "json", "--values", "-"], given))
         with answers("helm upgrade --dry-run"):
-            new = [item for item in yaml.safe_load_all(json.loads(planned)["manifest"]) if item]
-            return list(diff.changes(self._installed(), new))
+            return list(diff.changes(self._installed(), rendered(json.loads(planned)["manifest"])))
 
     def status(self) -> Mapping[str, Any]:
         """Helm's own record of the release.
@@ -123,9 +121,10 @@ class Deployment:
         """
         self._call(lambda: self._helm.uninstall(self.release, namespace=self.namespace))
 
-    def _installed(self) -> list[Mapping[str, Any]]:
+    def _installed(self) -> list[dict[str, Any]]:
+        command = ["get", "manifest", self.release, "--namespace", self.namespace]
         try:
-            return list(self._call(lambda: self._helm.get_resources(self.release, namespace=self.namespace)))
+            return rendered(self._call(lambda: self._helm.run(command)).decode())
         except DeployError as error:
             if isinstance(error.__cause__, helm_errors.ReleaseNotFoundError):
                 return []
