@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from golongrl.errors import no_space
@@ -42,6 +42,7 @@ class Watched:
         self._records = records
         self._lasting = Watch()
         self._heard = time.monotonic()
+        self._refusal = ""
 
     def step(self) -> int:
         """The newest finished step."""
@@ -74,18 +75,43 @@ class Watched:
                 processes = await self._queue.services()
                 self._heard = time.monotonic()
                 stats = await self._queue.stats()
+        silent = any(process.age_s > watchdog.SILENT_S for process in processes)
+        self._refusal = await self._try_to_write() if silent else ""
         return stats, processes
+
+    async def _try_to_write(self) -> str:
+        """Why Redis takes no writes now, a heartbeat being one; empty where it does."""
+        try:
+            async with asyncio.timeout(2 * LOOK_TIMEOUT_S):
+                # One that has left when it came.
+                await self._queue.beat("train", "supervisor", {}, -1.0)
+        except TimeoutError:
+            return "takes no writes"
+        except QueueError as error:
+            return f"takes no writes: {str(error).partition('; waited for ')[2] or error}"
+        return ""
 
     def _stalls(self, supervisor: Supervisor, processes: Sequence[Presence]) -> list[Stall]:
         """The stalls that last, and that the supervisor has not told of."""
         troubles = of_services(supervisor.states, supervisor.troubles())
-        silent_s = time.monotonic() - self._heard
-        if self._options.redis_url is not None and silent_s >= watchdog.UNANSWERED_S:
-            trouble = f"has not answered for {silent_s:.0f} s"
-            troubles.append(Process("redis", f"Redis at {self._options.redis_url}", (), trouble))
+        if not any(process.key == "redis" and process.trouble for process in troubles) and (
+            trouble := self._of_redis()
+        ):
+            url = self._options.redis_url
+            troubles = [process for process in troubles if process.key != "redis"]
+            troubles.append(Process("redis", "redis" if url is None else f"Redis at {url}", (), trouble))
+            # Nobody can report.
+            processes = [replace(process, age_s=0.0) for process in processes]
         seen = watchdog.with_troubles(watchdog.read(asdict(process) for process in processes), troubles)
         found = [stall for stall in watchdog.stalls(seen) if stall.culprit not in seen or not seen[stall.culprit].known]
         return self._lasting.seen(found, time.monotonic())
+
+    def _of_redis(self) -> str:
+        """Why nothing is to be expected of Redis although, where it is the run's own, it answers its probe."""
+        silent_s = time.monotonic() - self._heard
+        return (
+            f"has not answered the queue for {silent_s:.0f} s" if silent_s >= watchdog.UNANSWERED_S else self._refusal
+        )
 
 
 def of_services(names: Iterable[str], troubles: Mapping[str, tuple[str, bool]]) -> list[Process]:

@@ -1,0 +1,80 @@
+"""Who is named where Redis answers its probe and takes no writes: Redis, and not all whose heartbeats it refuses."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+import redis.asyncio as aioredis
+
+from golongrl.local import watched
+from golongrl.local.plan import Options, Ports, RunFolder
+from golongrl.local.supervisor import Supervisor
+from golongrl.local.watched import Watched
+from golongrl.queue import Patience, SampleQueue
+from golongrl.recipe import load
+from golongrl.telemetry import watchdog
+from golongrl.telemetry.history import History
+from support.embedded_server import EmbeddedServer
+from support.redis_server import free_port
+
+# All services are up, and answer their probes.
+WELL = cast(Supervisor, SimpleNamespace(states={"redis": "up", "learner": "up", "rollout-0": "up"}, troubles=dict))
+
+
+@pytest.fixture
+async def server(tmp_path: Path) -> AsyncIterator[EmbeddedServer]:
+    async with EmbeddedServer(free_port(), tmp_path / "redis") as server:
+        yield server
+
+
+@pytest.fixture
+async def seen(
+    server: EmbeddedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[tuple[Watched, aioredis.Redis]]:
+    """A run whose learner and worker reported a while ago, and a client to hurt its server with."""
+    async with (
+        SampleQueue.from_url(server.url, "r", patience=Patience(total_s=0.2)) as queue,
+        aioredis.Redis.from_url(server.url) as client,
+    ):
+        made = Options("r", RunFolder(tmp_path), Ports.of(range(5), 1), tmp_path)
+        run = Watched(load("quickstart"), made, queue, cast(Any, None), History(()))
+        run._lasting = watchdog.Watch(lasting_s=0.0)
+        for service, name in (("learner", "l"), ("rollout", "rollout-0")):
+            await queue.beat(service, name, {}, 300.0)
+        monkeypatch.setattr(watchdog, "SILENT_S", 0.0)
+        await asyncio.sleep(0.01)  # the server counts milliseconds
+        yield run, client
+
+
+async def named(run: Watched) -> list[str]:
+    _, processes = await run._look()
+    return [str(stall) for stall in run._stalls(WELL, processes)]
+
+
+async def test_who_does_not_report_is_named_where_redis_takes_writes(seen: tuple[Watched, aioredis.Redis]) -> None:
+    lines = await named(seen[0])
+    assert [line.partition(" has sent no heartbeat")[0] for line in lines] == ["learner", "rollout-0"]
+
+
+async def test_a_full_redis_is_named_alone(seen: tuple[Watched, aioredis.Redis]) -> None:
+    run, client = seen
+    await client.config_set("maxmemory", 1)
+    [line] = await named(run)
+    assert line.startswith("redis takes no writes: memory on the server (maxmemory reached)")
+    await client.config_set("maxmemory", 0)
+    assert len(await named(run)) == 2
+
+
+async def test_a_redis_whose_writes_are_paused_is_named_alone(
+    seen: tuple[Watched, aioredis.Redis], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, client = seen
+    monkeypatch.setattr(watched, "LOOK_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(watchdog, "UNANSWERED_S", 0.1)
+    await client.execute_command("CLIENT", "PAUSE", 600_000, "WRITE")
+    [line] = await named(run)
+    assert line.startswith("redis has not answered the queue for ")
+    await client.execute_command("CLIENT", "UNPAUSE")
