@@ -23,8 +23,9 @@ class OutOfOrderError(QueueError):
                 f"resume from checkpoint {committed}"
             )
         return cls(
-            f"attach({checkpoint}): the queue of run {run} is only at version {version}, behind the checkpoint: "
-            "its data was lost or is another run's; use a new --run, or restore the queue's append-only file"
+            f"attach({checkpoint}): the queue of run {run} is only at version {version}, behind the checkpoint: its "
+            "data was lost, set back to an older copy, or is another run's; restore the newer append-only file, or "
+            f"{_begin_again(run)} (of a stopped run on one machine: remove its folder redis and use --resume)"
         )
 
 
