@@ -261,7 +261,7 @@ async def test_a_count_of_tokens_that_no_context_has_does_not_spend_the_budget()
     async with server(whole(body)) as url:
         asked = ChatRequest(messages=(LlmMessage(role="user", content="x"),), max_tokens=5)
         async with ChatClient(Endpoint(url, "m", deadline_s=NEVER_S, attempts=1)) as client:
-            with pytest.raises(GolongrlError, match="no chat completion"):
+            with pytest.raises(GolongrlError, match="not a chat completion"):
                 await client.chat(asked, 10)
             assert client.budget.reserved == 0
 

@@ -102,7 +102,7 @@ def _special(path: Path, mode: int) -> str | None:
 
 
 def refuse_special(path: Path) -> None:
-    """Refuse what is no plain file, where a file is read more than once or by a library.
+    """Refuse what is not a plain file, where a file is read more than once or by a library.
 
     Raises:
         InputError: so.

@@ -309,4 +309,4 @@ def test_a_gold_that_is_no_finite_number_is_named(tmp_path, number, nested):
     pq.write_table(pa.Table.from_pylist([record]), path)
     (line,) = problems(path)
     assert f"{path} row 1: reward_model.ground_truth" in line
-    assert f": {number} is no finite number" in line
+    assert f": {number} is not a finite number" in line

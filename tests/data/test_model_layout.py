@@ -86,7 +86,7 @@ def copied(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         ({"rope_scaling": {"type": "yarm", "factor": 2.0}}, ["did you mean yarn?"]),
         ({"layer_types": ["full_attention", "foo"]}, ['layer_types "foo" is unknown']),
         ({"architectures": None}, ["it has no architectures"]),
-        ({"architectures": ["Qwen3Model"]}, ["architectures: Qwen3Model is no model that generates text"]),
+        ({"architectures": ["Qwen3Model"]}, ["architectures: Qwen3Model is not a model that generates text"]),
         ({"quantization_config": {"quant_method": "fp8"}}, ["quantised weights cannot be trained"]),
         ({"intermediate_size": 47}, ["intermediate_size and hidden_size do not fit", "47 x 32 is needed (and 5 more"]),
         ({"head_dim": 64}, ["head_dim does not fit model.layers.0.self_attn.q_norm.weight"]),
@@ -142,7 +142,7 @@ def test_a_pipe_or_a_lost_link_in_a_model_folder_is_named(copied: Path, tmp_path
     (folder / "chat_template.jinja").symlink_to(folder / "gone")
     with pytest.raises(DataError) as caught:
         check_local_model(load("quickstart", [f"model.path={folder}"]))
-    assert f"model file {folder / 'added_tokens.json'} is no plain file" in str(caught.value)
+    assert f"model file {folder / 'added_tokens.json'} is not a plain file" in str(caught.value)
     assert f"model file {folder / 'chat_template.jinja'} is a link to nothing" in str(caught.value)
 
 
@@ -172,7 +172,7 @@ LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 123
         (_tokenizer(decoder=None), "tokenizer.json: it reads 'What is the answer?' back as "),
         (
             lambda folder: _edit(folder / "tokenizer_config.json", eos_token="<nope>"),
-            "eos_token '<nope>' is no token",
+            "eos_token '<nope>' is not a token",
         ),
         (
             lambda folder: (folder / "generation_config.json").write_text('{"eos_token_id": 9999}'),

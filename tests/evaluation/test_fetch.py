@@ -271,7 +271,7 @@ def test_a_redirect_within_the_hub_is_followed_a_bounded_number_of_times(hub, tm
 )
 def test_a_file_whose_name_leads_out_of_the_folder_is_refused(hub, tmp_path, name) -> None:
     hub.files["org/plain"][name] = ROWS
-    with pytest.raises(FetchError, match=r"org/plain: the hub lists a file .* no path inside a repository") as caught:
+    with pytest.raises(FetchError, match=r"org/plain: the hub lists .* not a path inside a repository") as caught:
         get(tmp_path / "data")
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.rglob("*.jsonl"))

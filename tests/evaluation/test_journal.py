@@ -77,7 +77,7 @@ def test_a_damaged_line_is_named_and_not_passed_over(tmp_path, line) -> None:
     write(path, ["one", "two"])
     first, *rest = path.read_text().splitlines(keepends=True)
     path.write_text("".join([first, line, "\n", *rest]))
-    with pytest.raises(InputError, match=rf"b\.jsonl: the line at byte {len(first)} is no record"):
+    with pytest.raises(InputError, match=rf"b\.jsonl: the line at byte {len(first)} is not a record"):
         SampleJournal(path)
 
 

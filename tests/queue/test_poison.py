@@ -95,21 +95,21 @@ REFUSALS: dict[str, Callable[[Group], Group]] = {
     "epoch 1 differs from its lease's 0": lambda group: replace(group, epoch=1),
     "worker 'v' differs from its lease's 'w'": lambda group: replace(group, worker="v"),
     "engine_version 1 differs from its lease's 0": lambda group: replace(group, engine_version=1),
-    "task_key is no text, but of type NoneType": lambda group: replace(group, task_key=None),  # type: ignore[arg-type]
+    "task_key is not text, but of type NoneType": lambda group: replace(group, task_key=None),  # type: ignore[arg-type]
     "task has half a character (a lone surrogate): 'T\\udc80'": lambda group: replace(group, task="T\udc80"),
     "metric has 5000 characters, more than 1000": lambda group: replace(group, metric="F" * 5000),
-    "timings: 'generate' is no finite number of seconds": lambda group: replace(group, timings={"generate": "1"}),  # type: ignore[dict-item]
-    "timings: 'a' is no finite number of seconds": lambda group: replace(group, timings={"a": np.nan}),
-    "timings: 'b' is no finite number of seconds": lambda group: replace(group, timings={"a": 1.0, "b": np.inf}),
-    "timings: 'c' is no finite number of seconds": lambda group: replace(group, timings={"c": 10**400}),
-    "timings are no table of seconds by name": lambda group: replace(group, timings=None),  # type: ignore[arg-type]
-    "moments: 'leased' is no finite number of seconds": lambda group: replace(group, moments={"leased": -np.inf}),
-    "moments are no table of seconds by name": lambda group: replace(group, moments={1: 1.0}),  # type: ignore[dict-item]
+    "timings: 'generate' is not a finite number of seconds": lambda group: replace(group, timings={"generate": "1"}),  # type: ignore[dict-item]
+    "timings: 'a' is not a finite number of seconds": lambda group: replace(group, timings={"a": np.nan}),
+    "timings: 'b' is not a finite number of seconds": lambda group: replace(group, timings={"a": 1.0, "b": np.inf}),
+    "timings: 'c' is not a finite number of seconds": lambda group: replace(group, timings={"c": 10**400}),
+    "timings are not a table of seconds by name": lambda group: replace(group, timings=None),  # type: ignore[arg-type]
+    "moments: 'leased' is not a finite number of seconds": lambda group: replace(group, moments={"leased": -np.inf}),
+    "moments are not a table of seconds by name": lambda group: replace(group, moments={1: 1.0}),  # type: ignore[dict-item]
     "response 0: reward 2 is not from 0 to 1": lambda group: changed(group, reward=2),
     "response 0: reward -1.0 is not from 0 to 1": lambda group: changed(group, reward=-1.0),
     "response 0: reason has 1000000 characters, more than 1000": lambda group: changed(group, reason="r" * 1_000_000),
-    "response 0: finish_reason is no text, but of type int": lambda group: changed(group, finish_reason=1),
-    f"response 0: versions of its tokens are no whole numbers of at most {2**53}": lambda group: changed(
+    "response 0: finish_reason is not text, but of type int": lambda group: changed(group, finish_reason=1),
+    f"response 0: versions of its tokens are not whole numbers of at most {2**53}": lambda group: changed(
         group, version_spans=(VersionSpan(2**70, 0, 4),)
     ),
 }

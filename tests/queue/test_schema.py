@@ -99,7 +99,7 @@ def test_a_group_of_a_worker_that_knows_no_routes_is_read() -> None:
 def test_what_is_no_reference_to_routes_is_refused(found: object) -> None:
     group = Group("0-0", 0, 0, "T1", "F1", "k", "m", np.zeros(3, np.int32), (), "w", 0)
     data = msgpack.packb({**msgpack.unpackb(encode(group)[5:]), "routes": found})
-    with pytest.raises(UnreadableGroupError, match="is no reference to routes"):
+    with pytest.raises(UnreadableGroupError, match="is not a reference to routes"):
         decode(data)
 
 

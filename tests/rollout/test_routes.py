@@ -96,9 +96,9 @@ def spoilt(place: tuple[int, int, int], value: int) -> str:
         (5, "routed_experts is 5, not text"),
         ([], "not text"),
         ("", "has 0 numbers, not 8 x 4 x 2"),
-        ("?", "no base64 of int32"),
-        ("é", "no base64 of int32"),
-        ("AAA=", "no base64 of int32"),
+        ("?", "not base64 of int32"),
+        ("é", "not base64 of int32"),
+        ("AAA=", "not base64 of int32"),
         (encoded(rows(7)), "has 56 numbers, not 8 x 4 x 2"),
         (encoded(rows(9)), "has 72 numbers, not 8 x 4 x 2"),
         (encoded(rows(8)[:, :3]), "has 48 numbers"),
@@ -252,7 +252,7 @@ async def test_an_engine_whose_routes_are_wrong_is_quarantined(
         await bench.learner.queue.announce(bench.learner.fence, publish(tmp_path, 0, tiny_mixture))
         bench.start()
         await bench.until(lambda: bench.state.quarantine)
-        assert "routed_experts is no base64 of int32" in bench.state.quarantine
+        assert "routed_experts is not base64 of int32" in bench.state.quarantine
         assert (await bench.learner.queue.stats()).leased == 0
         broken.clear()
         await bench.take()

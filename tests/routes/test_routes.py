@@ -130,7 +130,7 @@ def test_no_memory_is_taken_for_what_a_reference_says(folder: Path, size: int) -
     "found", [[NAME + "\n", "00", 5], ["\u0663-1." + "a" * 8 + ".routes", "00", 5], [NAME, "00", True], [NAME, "00", 0]]
 )
 def test_what_is_no_reference_is_refused(found: list[object]) -> None:
-    with pytest.raises(ValueError, match="is no reference to routes"):
+    with pytest.raises(ValueError, match="is not a reference to routes"):
         RoutesReference.of(found)
 
 

@@ -111,7 +111,7 @@ def _end_faults(folder: Path, config: Mapping[str, Any], chat: Chat) -> Iterator
             if type(token) is int and token >= rows:
                 yield f"{name}: eos_token_id {token} is not below vocab_size {rows}, so that no response would end"
     for key, content in chat.unknown_tokens():
-        yield f"tokenizer_config.json: {key} {content[:80]!r} is no token of tokenizer.json"
+        yield f"tokenizer_config.json: {key} {content[:80]!r} is not a token of tokenizer.json"
 
 
 def _kind_faults(config: Mapping[str, Any]) -> Iterator[str]:
@@ -125,7 +125,7 @@ def _kind_faults(config: Mapping[str, Any]) -> Iterator[str]:
     if not named:
         yield 'it has no architectures, which the learner takes the model\'s class from, as ["Qwen3ForCausalLM"]'
     elif not any(end in named[0] for end in _GENERATES):
-        yield f"architectures: {named[0]} is no model that generates text; its name has {_GENERATES[0]} in it"
+        yield f"architectures: {named[0]} is not a model that generates text; its name has {_GENERATES[0]} in it"
     dtype = config.get("dtype") or config.get("torch_dtype")
     if config.get("quantization_config"):
         yield "it has a quantization_config, and quantised weights cannot be trained; name a model in bfloat16"

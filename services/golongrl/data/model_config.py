@@ -108,13 +108,13 @@ def _ids(value: Any) -> Any:
     """A token, or several, or none; some published models say -1 for one that they do not have."""
     given = value if isinstance(value, list) else [value]
     if value is not None and not all(type(token) is int and -1 <= token < MOST_IDS for token in given):
-        raise ValueError(f"{_shown(value)} is no id of a token, and no list of them")
+        raise ValueError(f"{_shown(value)} is neither a token id nor a list of them")
     return value
 
 
 def _one_id(value: Any) -> Any:
     if isinstance(value, list):
-        raise ValueError(f"{_shown(value)} is no id of a token")
+        raise ValueError(f"{_shown(value)} is not a token id")
     return _ids(value)
 
 
@@ -122,7 +122,7 @@ def _dtype(value: Any) -> Any:
     """One for all parts of a model, or by part."""
     named = value.values() if isinstance(value, dict) else [value]
     if value is not None and not all(isinstance(name, str) and name in _DTYPES for name in named):
-        raise ValueError(f"{_shown(value)} is no type of weights; one of {', '.join(sorted(_DTYPES))} works")
+        raise ValueError(f"{_shown(value)} is not a type of weights; one of {', '.join(sorted(_DTYPES))} works")
     return value
 
 
@@ -131,7 +131,7 @@ def _rope(value: Any) -> Any:
     if value is None:
         return None
     if not isinstance(value, dict):
-        raise ValueError(f"{_shown(value)} is no mapping")
+        raise ValueError(f"{_shown(value)} is not a mapping")
     by_layer = value and all(isinstance(part, dict) for part in value.values())
     try:
         for part in value.values() if by_layer else [value]:
@@ -150,14 +150,14 @@ def _with_point(value: Any) -> Any:
 def _token(value: Any) -> Any:
     content = value.get("content") if isinstance(value, dict) else value
     if value is not None and not isinstance(content, str):
-        raise ValueError(f"{_shown(value)} is no token: it must be a string, or a mapping with content")
+        raise ValueError(f"{_shown(value)} is not a token: it must be a string, or a mapping with content")
     return value
 
 
 def _tokens(value: Any) -> Any:
     given = value if isinstance(value, list) else value.values() if isinstance(value, dict) else None
     if value is not None and given is None:
-        raise ValueError(f"{_shown(value)} is no list of tokens")
+        raise ValueError(f"{_shown(value)} is not a list of tokens")
     for token in given or ():
         _token("" if token is None else token)
     return value

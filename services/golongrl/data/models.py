@@ -98,7 +98,7 @@ def check_names(folder: Path) -> None:
     """Check which files are in a model's folder.
 
     Raises:
-        DataError: naming what it lacks, and what is no plain file: whoever reads a pipe waits for ever.
+        DataError: naming what it lacks, and what is not a plain file: whoever reads a pipe waits for ever.
     """
     faults = Faults()
     if not any(folder.glob(_WEIGHTS)):
@@ -110,7 +110,7 @@ def check_names(folder: Path) -> None:
             faults.add(f"model {folder}: no {name} in this folder")
     for file in sorted({file for pattern in (*_DOWNLOADED, "*.py") for file in folder.glob(pattern)}):
         if not file.is_file():
-            what = "is a link to nothing" if not file.exists() else "is no plain file"
+            what = "is a link to nothing" if not file.exists() else "is not a plain file"
             faults.add(f"model file {file} {what}; copy or download it again")
     faults.refuse()
 

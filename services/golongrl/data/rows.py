@@ -76,7 +76,7 @@ def _as_text(value: object) -> object:
 
 def _finite(number: float) -> str:
     if not math.isfinite(number):
-        raise ValueError(f"{number} is no finite number, so that no answer could equal it")
+        raise ValueError(f"{number} is not a finite number, so that no answer could equal it")
     return repr(number)
 
 

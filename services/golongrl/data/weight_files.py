@@ -88,7 +88,7 @@ def _check_index(folder: Path, found: list[StoredTensor]) -> None:
     for file in sorted({file for _, file in named}):
         if _FILE.fullmatch(file) is None:
             faults.add(
-                f"model file {path}: {_cut(file)} is no safetensors file of this folder; write the file's name alone"
+                f"model file {path}: {_cut(file)} is not a safetensors file of this folder; write the file's name alone"
             )
         elif not (folder / file).is_file():
             faults.add(f"model file {folder / file} is missing, but {INDEX} names it; {_AGAIN}")

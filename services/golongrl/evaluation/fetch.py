@@ -188,7 +188,7 @@ def _wanted(repo: str, sources: Sequence[EvalSource], below: Sequence[str]) -> l
 
 def _take_out(archive: Path, member: str, path: Path, repo: str) -> None:
     if PurePosixPath(member).is_absolute() or ".." in PurePosixPath(member).parts:
-        raise FetchError(f"{repo}: {member} is no path inside an archive")
+        raise FetchError(f"{repo}: {member} is not a path inside an archive")
     with writing_to(str(path)):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:

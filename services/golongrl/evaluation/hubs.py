@@ -134,7 +134,7 @@ async def listed(http: httpx.AsyncClient, hub: Hub, repo: str, revision: str | N
     for name in found.files:
         path = PurePosixPath(name)
         if path.is_absolute() or ".." in path.parts or "\\" in name or not name.isprintable() or not path.parts:
-            raise FetchError(f"{repo}: the hub lists a file {name[:80]!r}, which is no path inside a repository")
+            raise FetchError(f"{repo}: the hub lists a file {name[:80]!r}, which is not a path inside a repository")
         if len(name) > _LONGEST_NAME:
             raise FetchError(f"{repo}: the hub lists a file whose path has {len(name)} characters")
     return found

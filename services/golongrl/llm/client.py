@@ -222,7 +222,7 @@ class ChatClient:
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             where = ".".join(map(str, first["loc"])) or "the body"
-            message = f"the answer is no chat completion ({where}: {first['msg']})"
+            message = f"the answer is not a chat completion ({where}: {first['msg']})"
             raise _AttemptFailedError(message, own=True) from error
         self.gate.limit.answered()
         self._answered += 1

@@ -349,7 +349,7 @@ class SampleQueue:
 
     async def beat(self, service: str, id: str, fields: Mapping[str, str], ttl_s: float) -> None:
         """Report that this process is alive; forgotten after `ttl_s` seconds. Works before `setup`. Raises ValueError
-        on a `ttl_s` that is no finite number."""
+        on a `ttl_s` that is not a finite number."""
         if not math.isfinite(ttl_s):
             raise ValueError(f"ttl_s must be a finite number of seconds, not {ttl_s}")
         args = {"service": service, "id": id, "fields": dict(fields), "ttl": int(ttl_s * 1000)}

@@ -154,14 +154,14 @@ def _is_number(value: object) -> bool:
 def _spans_fault(spans: Sequence[VersionSpan]) -> str | None:
     if all(isinstance(span.version, int) and abs(span.version) <= _MOST for span in spans):
         return None
-    return f"versions of its tokens are no whole numbers of at most {_MOST}"
+    return f"versions of its tokens are not whole numbers of at most {_MOST}"
 
 
 def _seconds_fault(what: str, seconds: object) -> str | None:
     if not isinstance(seconds, dict) or not all(isinstance(name, str) for name in seconds):
-        return f"{what} are no table of seconds by name"
+        return f"{what} are not a table of seconds by name"
     wrong = next((name for name, value in seconds.items() if not _is_number(value)), None)
-    return None if wrong is None else f"{what}: {wrong[:_MOST_NAME]!a} is no finite number of seconds"
+    return None if wrong is None else f"{what}: {wrong[:_MOST_NAME]!a} is not a finite number of seconds"
 
 
 def _ids_fault(ids: NDArray[np.int32], vocabulary: int) -> str | None:

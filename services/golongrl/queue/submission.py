@@ -50,7 +50,7 @@ def _text_faults_of(group: Group) -> Iterator[str]:
 
 def _text_faults(name: str, text: object) -> Iterator[str]:
     if not isinstance(text, str):
-        yield f"{name} is no text, but of type {type(text).__name__}"
+        yield f"{name} is not text, but of type {type(text).__name__}"
     elif len(text) > MOST_REASON:
         yield f"{name} has {len(text)} characters, more than {MOST_REASON}"
     elif has_half_character(text):

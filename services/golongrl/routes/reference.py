@@ -28,7 +28,7 @@ class RoutesReference(NamedTuple):
                 return None
             case [str(name), str(digest), int(size)] if NAME.match(name) and size is not True and size > 0:
                 return cls(name, digest, size)
-        raise ValueError(f"{reprlib.repr(found)} is no reference to routes")
+        raise ValueError(f"{reprlib.repr(found)} is not a reference to routes")
 
 
 def object_name(token: str) -> str:

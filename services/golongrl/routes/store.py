@@ -94,7 +94,7 @@ def write_routes(folder: Path, name: str, routes: GroupRoutes) -> RoutesReferenc
         RoutesError: the folder is not there or not the program's, or the storage refused; nothing is left behind.
     """
     if not NAME.match(name):
-        raise ValueError(f"{name!r} is no name of routes")
+        raise ValueError(f"{name!r} is not a name of routes")
     if not (folder / MARKER).is_file():
         raise RoutesError(
             f"{folder} is not the learner's folder of routes ({MARKER} is missing): is the weight store mounted here?"
@@ -125,7 +125,7 @@ def read_routes(folder: Path, reference: RoutesReference) -> GroupRoutes:
         RoutesError: they are missing, damaged, or no routes.
     """
     if not NAME.match(reference.name):
-        raise RoutesError(f"{reference.name!r} is no name of routes")
+        raise RoutesError(f"{reference.name!r} is not a name of routes")
     path = folder / reference.name
     try:
         with path.open("rb") as file:
@@ -177,11 +177,11 @@ def _packed(routes: GroupRoutes) -> bytes:
 def _unpacked(content: bytes) -> GroupRoutes:
     found = msgpack.unpackb(content)
     if not isinstance(found, dict) or found.get("schema") != _SCHEMA:
-        raise ValueError("they are no routes, or another version's")
+        raise ValueError("they are not routes, or of another version")
     layers, top_k, experts = found["layers"], found["top_k"], found["experts"]
     for number in (layers, top_k, experts, *found["rows"]):
         if type(number) is not int or number < 0:
-            raise ValueError(f"{reprlib.repr(number)} is no number of layers, experts or rows")
+            raise ValueError(f"{reprlib.repr(number)} is not a number of layers, experts or rows")
     dtype = expert_type(experts)
     prompt, *responses = (
         _decompressed(part, (rows, layers, top_k), dtype)

@@ -226,7 +226,7 @@ ITEMS = ["Copper", "Timber", "Oil", "Goods"]
         ("T3", {"items": ["Copper"]}, "wrong number of items"),
         ("T3", {"items": ["Copper", "copper "]}, "gold not unique"),
         ("T4", {"answer": "1,200"}, "1200"),
-        ("T4", {"answer": "about 12"}, "answer is no number"),
+        ("T4", {"answer": "about 12"}, "answer is not a number"),
         ("T5", {"rows": [["a", 1], ["b", 2]]}, '{"data": [["a", 1], ["b", 2]]}'),
         ("T5", {"rows": [["a", 1], ["b"]]}, "rows"),
         ("T5", {"rows": [["a", 1], ["a", 1]]}, "gold not unique"),

@@ -257,7 +257,8 @@ def record_of(line: bytes, path: Path, start: int) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError, RecursionError):
         pass
     raise EvaluationError(
-        f"{path}: the line at byte {start} is no record of this program; remove the line, and its sample is asked again"
+        f"{path}: the line at byte {start} is not a record of this program; remove the line, and its sample is asked "
+        "again"
     )
 
 

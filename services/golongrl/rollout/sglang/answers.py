@@ -206,7 +206,7 @@ class _Reading:
         try:
             flat = np.frombuffer(base64.b64decode(encoded, validate=True), "<i4")
         except ValueError as error:
-            raise self.wrong(f"routed_experts is no base64 of int32: {error}") from error
+            raise self.wrong(f"routed_experts is not base64 of int32: {error}") from error
         shape = (asked.rows(output_tokens), routing.hidden_layers, routing.top_k)
         if flat.size != np.prod(shape, dtype=np.int64):
             raise self.wrong(f"routed_experts has {flat.size} numbers, not {' x '.join(map(str, shape))}")

@@ -173,7 +173,7 @@ def _gold(task: TaskType, written: WrittenSample, context: str) -> tuple[str, st
             return _choice(question, answer, written.options)
         case "T4":
             if not _NUMBER.fullmatch(answer):
-                raise NoSampleError("answer is no number", answer[:80])
+                raise NoSampleError("answer is not a number", answer[:80])
             return question, answer.replace(",", "")
         case "T5":
             return question, _table(written.rows)
