@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import shutil
 import signal
 from contextlib import suppress
@@ -194,6 +195,68 @@ def test_the_data_of_a_run_stay_as_they_are(tmp_path, tiny_model):
         prepare(other, name, tiny_model)
     (tmp_path / "link").unlink()
     assert kept(tmp_path) == before
+
+
+@pytest.mark.parametrize("name", ["train/mine.txt", "validation/sub/mine.txt"])
+def test_what_a_user_put_beside_prepared_rows_is_not_deleted_with_them(tmp_path, tiny_model, name):
+    prepare(load("quickstart", SMALL), tmp_path, tiny_model)
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("precious")
+    before = kept(tmp_path)
+    prepare(load("quickstart", SMALL), tmp_path, tiny_model)
+    for other in (["data.prompts=18"], ["data.prompts=9", "data.validation_prompts=0"]):
+        folder = (tmp_path / name.partition("/")[0]).name
+        with pytest.raises(
+            DataError, match=rf"{folder} holds files that are not of prepared data \((mine|sub).*move them"
+        ):
+            prepare(load("quickstart", other), tmp_path, tiny_model)
+        assert kept(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        lambda path: path.unlink(),
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_bytes(path.read_bytes()[:-100]),
+        lambda path: shutil.rmtree(path.parent),
+        lambda path: write_prepared([_row(0, 3)], path.parent),
+    ],
+    ids=["missing", "empty", "cut", "no folder", "other rows"],
+)
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_damaged_rows_are_prepared_again(tmp_path, tiny_model, split, harm):
+    recipe = load("quickstart", SMALL)
+    prepare(recipe, tmp_path, tiny_model)
+    before = kept(tmp_path)
+    harm(tmp_path / split / "rows.arrow")
+    prepare(recipe, tmp_path, tiny_model)
+    assert kept(tmp_path) == before
+
+
+def test_changed_bytes_of_prepared_rows_are_no_crash_and_no_traceback(tmp_path, tiny_model):
+    """Arrow has no checksums: it ended the process at a wrong offset, and a text that is no UTF-8 was a traceback."""
+    prepare(load("quickstart", SMALL), tmp_path, tiny_model)
+    path = tmp_path / "train" / "rows.arrow"
+    whole = path.read_bytes()
+    rng, refused = random.Random(1), list[str]()
+    for _ in range(150):
+        harmed = bytearray(whole)
+        at, count = rng.randrange(len(whole)), rng.choice([1, 8, 512])
+        harmed[at : at + count] = rng.randbytes(len(harmed[at : at + count]))
+        path.write_bytes(harmed)
+        try:
+            rows = Prepared.open(path.parent)
+        except DataError as error:
+            refused.append(str(error))
+            continue
+        assert len(rows.digest) > 0
+        for index in range(len(rows)):
+            rows.row(index)
+    assert len(refused) > 30
+    assert not [
+        line for line in refused if not re.fullmatch(rf"prepared data {path}: .*; prepare the data again", line)
+    ]
 
 
 def test_data_without_held_out_rows_leave_none_of_older_ones(tmp_path, tiny_model):

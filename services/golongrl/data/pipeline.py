@@ -23,7 +23,8 @@ from golongrl.data.chat import Chat, think_problem
 from golongrl.data.check import Finding, Findings, checked_rows
 from golongrl.data.corpus import Corpus, load_corpus, text_files
 from golongrl.data.errors import DataError, NoRowsError
-from golongrl.data.prepared import PreparedRow, write_prepared
+from golongrl.data.prepared import FILE as ROWS
+from golongrl.data.prepared import PreparedRow, open_splits, write_prepared
 from golongrl.data.rows import Row, files_of
 from golongrl.recipe import Data, Recipe
 from golongrl.recipe.fit import BUILTIN_CORPUS, rows_fault
@@ -159,8 +160,10 @@ def _refuse_of_run(out: Path) -> None:
 
 def _refuse_foreign(out: Path) -> files.Place:
     place = files.look(out, (REPORT,), harmless=(_LOCK,))
-    if not (place.free or place.state is files.PlaceState.OWN):
-        raise DataError(f"--out {out}: {place.why_not('of prepared data')}; choose another folder")
+    # What is in the folders of the splits is deleted with them.
+    for found in (place, *(files.look(out / split, (), harmless=(ROWS,)) for split in _SPLITS)):
+        if not (found.free or found.state is files.PlaceState.OWN):
+            raise DataError(f"--out {out}: {found.why_not('of prepared data')}; move them, or choose another folder")
     return place
 
 
@@ -363,9 +366,16 @@ def _fingerprint(recipe: Recipe, tokenizer_dir: Path) -> str:
 
 
 def _kept(out: Path, fingerprint: str) -> DataReport | None:
-    """The report of an earlier run if it made the very same data."""
+    """The report of an earlier run if it made the very same data, and that is whole."""
     report = _report(out)
-    return report if report is not None and report.fingerprint == fingerprint else None
+    if report is None or report.fingerprint != fingerprint:
+        return None
+    try:
+        train, held_out = open_splits(out)
+    except DataError:
+        return None
+    rows = len(train), len(held_out) if held_out else None
+    return report if rows == (report.train.rows, report.validation.rows if report.validation else None) else None
 
 
 def _report(out: Path) -> DataReport | None:

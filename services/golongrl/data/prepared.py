@@ -29,6 +29,7 @@ BATCH_ROWS = 64
 # Of a prompt, so many ids at its two ends are part of the digest: a run may have gigabytes of prompts.
 _HEAD, _TAIL = 64, 256
 _DIGEST_BYTES = 16
+_BREAK = "\n"
 
 _SCHEMA = pa.schema(
     [
@@ -43,6 +44,8 @@ _SCHEMA = pa.schema(
         ("extra_info", pa.string()),
     ]
 )
+# Columns with JSON objects.
+_OBJECTS = ("ground_truth", "extra_info")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,11 +93,15 @@ class Prepared:
         path = Path(folder) / FILE
         try:
             reader = pa.ipc.open_file(pa.memory_map(str(path)))
-            batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
-        except (OSError, pa.ArrowException) as error:
-            raise DataError(f"prepared data {path}: {error}") from error
-        if not reader.schema.equals(_SCHEMA):
-            raise DataError(f"prepared data {path}: written by another version; prepare the data again")
+            if not reader.schema.equals(_SCHEMA):
+                raise DataError(f"prepared data {path}: written by another version; prepare the data again")
+            batches = [_whole(reader.get_batch(i)) for i in range(reader.num_record_batches)]
+        except FileNotFoundError as error:
+            raise DataError(f"prepared data {path}: no such file; prepare the data again") from error
+        except (OSError, ValueError, RecursionError, pa.ArrowException) as error:
+            raise DataError(
+                f"prepared data {path}: damaged ({str(error).partition(_BREAK)[0]}); prepare the data again"
+            ) from error
         return cls(batches)
 
     def __len__(self) -> int:
@@ -144,6 +151,24 @@ class Prepared:
 
         parts = [compute.list_value_length(batch.column("prompt_ids")).to_numpy() for batch in self._batches]
         return np.concatenate(parts).astype(np.int64) if parts else np.empty(0, np.int64)
+
+
+def _whole(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """The batch, none of whose values can end the process or a row. The ids are not looked at: they are gigabytes.
+
+    Raises:
+        ValueError, RecursionError, pa.ArrowException: it is damaged.
+    """
+    # Arrow trusts a file: reading values through wrong offsets would be a crash.
+    batch.validate(full=True)
+    for name in _SCHEMA.names:
+        if batch.column(name).null_count:
+            raise ValueError(f"{name} has rows without a value")
+    for name in _OBJECTS:
+        for text in batch.column(name).to_pylist():
+            if not isinstance(json.loads(text), dict):
+                raise ValueError(f"{name} has a row that is no object")
+    return batch
 
 
 def write_prepared(rows: Iterable[PreparedRow], folder: Path) -> int:

@@ -290,15 +290,15 @@ def _resuming(folder: RunFolder, recipe: Recipe) -> str:
 def _prepare_data(recipe: Recipe, options: Options, console: Console) -> None:
     # Once whole it stays: another look at the same rows could make another order of them.
     data = options.folder.data
-    again = f"remove {data} and use --resume again, then the rows are prepared again"
+    again = f"remove {data} and use --resume again"
     if is_whole(data):
         try:
             open_splits(data)
         except DataError as error:
-            raise InputError(f"{error}; {again}") from error
+            raise InputError(f"{error}: {again}") from error
         return
     if files.look(data, (REPORT,), harmless=(LOCK,)).state is PlaceState.FOREIGN:
-        raise InputError(f"{data}: {REPORT} is missing; {again}")
+        raise InputError(f"{data}: {REPORT} is missing or damaged; {again}: then the rows are prepared again")
     try:
         with console.status("building the prompts"):
             report = prepare(recipe, options.folder.data, options.model, more=HeldOutSuite.of(recipe))
