@@ -131,6 +131,12 @@ def test_a_name_with_a_line_break_does_not_look_like_a_line_of_ours(capsys: pyte
     ]  # fmt: skip
 
 
+def test_a_value_of_thousands_of_characters_does_not_hide_what_is_wrong(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit), one_line():
+        raise InputError(f"{'a/' * 2000}: no such file; {'b' * 900}")
+    assert capsys.readouterr().err == f"error: {'a/' * 250}... no such file; {'b' * 900}\n"
+
+
 def test_a_defects_traceback_has_no_secrets(capsys: pytest.CaptureFixture[str]) -> None:
     try:
         raise ValueError("cannot reach redis://:hidden@h:1")

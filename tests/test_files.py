@@ -314,6 +314,32 @@ def test_a_file_that_cannot_be_written_is_told_before_the_work(tmp_path: Path) -
         pytest.fail("the work began")
 
 
+@pytest.mark.parametrize("place", [".", "/", "results"])
+def test_a_folder_where_a_file_goes_is_told_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "results").mkdir()
+    with pytest.raises(InputError, match="cannot be written: Is a directory"), files.sole_writer(Path(place)):
+        pytest.fail("the work began")
+    assert [path.name for path in tmp_path.rglob("*")] == ["results"]
+
+
+def test_a_url_is_no_folder_to_be_made_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for url in ("s3://bucket/runs", "https://user:pass@host/x", "gs:/bucket", "file:///tmp/x", "oci+x.y://a"):
+        with pytest.raises(InputError, match="is a URL, and only folders of this machine"):
+            files.Made().folder(Path(url))
+        for parents in (True, False):
+            with pytest.raises(InputError, match="is a URL"), files.sole_writer(Path(url), parents=parents):
+                pytest.fail("the work began")
+    assert list(tmp_path.iterdir()) == []
+    Path("mine:").mkdir()
+    for name in ("mine:/runs", "C:/runs", "a/b:/c", "12:30/x"):
+        files.Made().folder(Path(name))
+        assert Path(name).is_dir()
+
+
 def test_folders_made_for_a_file_vanish_with_a_failure(tmp_path: Path) -> None:
     for failing in (True, False):
         with suppress(ZeroDivisionError), files.sole_writer(tmp_path / "a" / "b" / "out", parents=True):

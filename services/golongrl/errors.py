@@ -35,6 +35,8 @@ _PATH_REFUSED: Final = frozenset(
 _NO_PATH: Final = frozenset({errno.ELOOP, errno.ENAMETOOLONG})
 # Characters of a path in a line.
 _LONGEST_PATH: Final = 200
+# A longer word is a value that was put in the wrong place.
+_LONG_WORD: Final = re.compile(r"(\S{500})\S{500,}")
 # What the machine lacks, or a disk that fails: another try may work.
 _MACHINE: Final = {
     errno.EMFILE: "too many open files in this process; raise the limit (ulimit -n)",
@@ -249,7 +251,7 @@ def _say(message: str) -> None:
     # The exit code says it, too, where nobody can be told.
     with suppress(OSError):
         # What is listed is indented; any other line break is of a name, and might look like a line of ours.
-        line = re.sub(r"\n(?!  )", _UNSHOWN, printable(without_secrets(message)))
+        line = re.sub(r"\n(?!  )", _UNSHOWN, printable(_LONG_WORD.sub(r"\1...", without_secrets(message))))
         print(f"error: {line}", file=sys.stderr, flush=True)
 
 

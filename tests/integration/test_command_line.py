@@ -48,6 +48,7 @@ def hollow_model(folder: Path) -> Path:
     ("arguments", "names"),
     [
         (["nosuch"], "recipe nosuch: no such file or packaged recipe"),
+        ([""], "recipe '': no such file or packaged recipe"),
         (["quickstart", "--set", "queue.max_stalness=0"], "queue.max_stalness; did you mean queue.max_staleness?"),
         (["quickstart", "--name", "No Good"], "--name No Good"),
         (["quickstart", "--resume", "--name", "never"], "--resume: there is no run never"),
@@ -323,6 +324,34 @@ def test_a_report_does_not_replace_a_page_of_its_user(golongrl, tmp_path: Path) 
     (tmp_path / "report.html").unlink()
     for _ in range(2):
         assert golongrl("report", tmp_path)[0] == 0
+
+
+_STOPPED_WHILE_LOADING = """
+import signal, sys
+from golongrl.__main__ import main
+
+class Finder:
+    def find_spec(self, name, *_):
+        if name == "golongrl.cli":
+            signal.raise_signal(signal.SIGINT)
+
+sys.meta_path.insert(0, Finder())
+{before}
+sys.argv = ["golongrl", "--version"]
+main()
+"""
+
+
+def test_ctrl_c_while_the_command_line_is_loaded_is_no_traceback() -> None:
+    script = _STOPPED_WHILE_LOADING.format(before="")
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (-signal.SIGINT, "", "")
+
+
+def test_a_command_in_the_background_stays_deaf_to_ctrl_c() -> None:
+    script = _STOPPED_WHILE_LOADING.format(before="signal.signal(signal.SIGINT, signal.SIG_IGN)")
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert (ended.returncode, ended.stderr) == (0, "")
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])

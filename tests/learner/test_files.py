@@ -1,6 +1,7 @@
 """What the learner leaves on disk: published weights, checkpoints and records are complete or absent."""
 
 import json
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -276,12 +277,38 @@ def test_a_result_is_replaced_and_a_link_to_it_followed(tmp_path: Path, tiny_mod
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "hf").symlink_to(tmp_path / "elsewhere")
     store.copy_out(0, tmp_path / "hf")
-    (tmp_path / "elsewhere" / "left over").touch()
     _publish(store, 1, 1, "a", tiny_model)
     store.copy_out(1, tmp_path / "hf")
     assert (tmp_path / "hf").is_symlink()
-    assert not (tmp_path / "hf" / "left over").exists()
+    assert json.loads((tmp_path / "elsewhere" / EXPORT).read_text("utf-8"))["version"] == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["elsewhere", "hf", "weights"]
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_what_a_user_put_beside_a_result_stays_and_older_weights_do_not(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, listed: bool
+) -> None:
+    store, hf = WeightStore(tmp_path / "weights"), tmp_path / "hf"
+    _publish(store, 0, 0, "a", tiny_model)
+    (store.folder(0) / "model-00002-of-00002.safetensors").touch()
+    store.copy_out(0, hf)
+    if not listed:  # as an older version of this program marked it
+        (hf / EXPORT).write_text('{"version": 0}')
+    before = {"README.md": "mine", "gguf/model.gguf": "converted", "config.json": "{}"}
+    (hf / "gguf").mkdir()
+    for name, text in before.items():
+        (hf / name).write_text(text)
+    (hf / "link").symlink_to("README.md")
+    _publish(store, 1, 1, "a", tiny_model)
+    if listed:  # a file system without hard links
+        monkeypatch.setattr(os, "link", lambda *_, **__: os.stat(tmp_path / "nowhere"))
+    store.copy_out(1, hf)
+    assert (hf / "README.md").read_text() == (hf / "link").read_text() == "mine"
+    assert (hf / "gguf" / "model.gguf").read_text() == "converted"
+    assert (hf / "config.json").read_text() != "{}"
+    assert not (hf / "model-00002-of-00002.safetensors").exists()
+    store.copy_out(1, hf)
+    assert (hf / "README.md").read_text() == "mine"
 
 
 def test_what_a_killed_learner_left_is_swept(tmp_path: Path, tiny_model: Path) -> None:
@@ -320,6 +347,14 @@ def test_a_learner_refuses_folders_with_files_of_somebody_else_before_it_writes(
         check_places(config)
     assert str(path.parent) in str(refused.value)
     assert path.read_text() == content
+
+
+def test_a_learner_makes_no_folder_of_a_urls_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for weights, out in ((Path("s3://bucket/weights"), tmp_path / "out"), (tmp_path / "weights", Path("gs://bucket"))):
+        with pytest.raises(InputError, match="is a URL, and only folders of this machine"):
+            check_places(LearnerConfig("r", "redis://127.0.0.1:1", tmp_path / "data", weights, out))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_run_of_an_older_version_exports_again(tmp_path: Path, tiny_model: Path) -> None:

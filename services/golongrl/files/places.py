@@ -23,6 +23,8 @@ _NOBODYS: Final = frozenset({"lost+found"})
 _NAMED: Final = 3
 # Random ones of a scratch name: enough for the few that one path has at a time.
 _SCRATCH_BYTES: Final = 4
+# `Path` leaves one slash of `s3://bucket`.
+_URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+:)/")
 
 
 class ForeignFilesError(InputError):
@@ -134,6 +136,17 @@ def _delete(folder: Path) -> None:
     shutil.rmtree(scratch, ignore_errors=True)
 
 
+def refuse_url(path: Path) -> None:
+    """Refuse a URL that was given as a folder: one of its name would be made here, and nobody would look there.
+
+    Raises:
+        InputError: so.
+    """
+    scheme = _URL.match(str(path))
+    if scheme and not Path(scheme[1]).exists():
+        raise InputError(f"{path}: is a URL, and only folders of this machine can be written; give a folder")
+
+
 def scratch_name(path: Path) -> Path:
     """A new name near `path`, by which `sweep` finds what a process that was killed left there."""
     return path.with_name(f"{path.name}.{secrets.token_hex(_SCRATCH_BYTES)}.tmp")
@@ -157,7 +170,13 @@ class Made:
         self._trees: list[Path] = []
 
     def folder(self, path: Path, mode: int = 0o777) -> None:
-        """Make a folder and the parents it lacks; only the folder itself gets `mode` (within the umask)."""
+        """Make a folder and the parents it lacks; only the folder itself gets `mode` (within the umask).
+
+        Raises:
+            InputError: it is a URL.
+            OSError: it cannot be made.
+        """
+        refuse_url(path)
         missing = [parent for parent in path.parents if not parent.exists()]
         for parent in reversed(missing):
             self._make(parent, 0o777)

@@ -18,7 +18,7 @@ import numpy as np
 import structlog
 
 from golongrl.errors import is_full, no_space, writing_to
-from golongrl.files import refuse_foreign
+from golongrl.files import refuse_foreign, refuse_url
 from golongrl.heartbeat import heartbeat
 from golongrl.learner import memory
 from golongrl.learner.checkpoints import resume
@@ -126,6 +126,8 @@ def check_places(config: LearnerConfig) -> None:
     Raises:
         GolongrlError: a folder or file of somebody else is in its way, or the storage refused.
     """
+    for place in (config.out, config.weights):
+        refuse_url(place)
     with writing_to(f"--out {config.out} and --weights {config.weights}", folder=config.out):
         WeightStore(config.weights).refuse_foreign()
         begun = (config.out / metrics_log.FILE).exists()

@@ -60,9 +60,10 @@ def train(
         )
     if (shown := _printable(str(out))) != str(out):
         raise InputError(f"--out {shown}: a path must not contain line breaks or bytes that are not UTF-8")
-    folder = RunFolder((out / name) if name else _default_folder(out, run_stem(recipe or DEFAULT_RECIPE), resume))
+    asked = DEFAULT_RECIPE if recipe is None else recipe
+    folder = RunFolder((out / name) if name else _default_folder(out, run_stem(asked), resume))
     request = TrainRequest(
-        recipe=recipe or DEFAULT_RECIPE,
+        recipe=asked,
         named=recipe is not None,
         overrides=tuple(overrides or ()),
         folder=folder,

@@ -179,10 +179,12 @@ def file_text(name: str, kind: str, expected: str, known: Sequence[str], error_t
         InputError: of `error_type`; there is no such file, or it cannot be read.
     """
     path = Path(name)
-    if not path.exists():
+    # An empty one is a variable of a script that was not set; as a path it would be this folder.
+    if not name or not path.exists():
         near = difflib.get_close_matches(name, known, n=1)
         hint = f"; did you mean {near[0]}?" if near else f" (packaged: {', '.join(known)})"
-        raise error_type(f"{kind} {name}: no such {expected}{hint}")
+        shown = name or "''"
+        raise error_type(f"{kind} {shown}: no such {expected}{hint}")
     try:
         return read_text(path, MAX_BYTES)
     except InputError as error:

@@ -13,11 +13,14 @@ Invariants:
 """
 
 import json
+import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -207,7 +210,8 @@ class WeightStore:
             files.refuse_foreign(self.folder(version), (MANIFEST,), _OWNER)
 
     def copy_out(self, version: int, target: Path) -> None:
-        """A version as a plain Hugging Face folder that outlives the store, complete or absent.
+        """A version as a plain Hugging Face folder that outlives the store, complete or absent. What somebody put
+        beside an earlier one's files (a README, another format) stays.
 
         Raises:
             NotWrittenError: the storage refused.
@@ -218,7 +222,8 @@ class WeightStore:
         staging = files.scratch_name(target)
         with discarded_on_error(staging), writing("result", target):
             shutil.copytree(self.folder(version), staging, ignore=shutil.ignore_patterns(MANIFEST))
-            mark_export(staging, version)
+            mark_export(staging, version, sorted(path.name for path in staging.iterdir()))
+            _take_along(target, staging)
             for path in staging.iterdir():
                 sync(path)
             sync(staging)
@@ -253,9 +258,46 @@ class WeightStore:
             return self.seal(staging, 0, lineage, shards, support)
 
 
-def mark_export(folder: Path, version: int | None) -> None:
-    """Mark a result folder as one that a learner wrote and may replace."""
-    (folder / EXPORT).write_text(json.dumps({"program": f"golongrl {__version__}", "version": version}), "utf-8")
+def mark_export(folder: Path, version: int | None, names: Sequence[str] | None = None) -> None:
+    """Mark a result folder as one that a learner wrote and may replace.
+
+    Args:
+        names: the files that it wrote; None: only their kinds are known.
+    """
+    record = {"program": f"golongrl {__version__}", "version": version, "files": names}
+    (folder / EXPORT).write_text(json.dumps(record), "utf-8")
+
+
+def _take_along(old: Path, staging: Path) -> None:
+    """Link, into the folder that replaces `old`, what is in that and no learner wrote."""
+    if not (old / EXPORT).is_file():
+        return
+    written = _written(old)
+    for path in old.iterdir():
+        kept = staging / path.name
+        if written(path.name) or kept.exists():
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.copytree(path, kept, symlinks=True, copy_function=_link)
+        else:
+            _link(path, kept)
+
+
+def _written(folder: Path) -> Callable[[str], bool]:
+    """Which names in a result folder are of files that a learner wrote."""
+    with suppress(OSError, ValueError, RecursionError, AttributeError):
+        names = json.loads((folder / EXPORT).read_text("utf-8")).get("files")
+        if isinstance(names, list):
+            return lambda name: name == EXPORT or name in names
+    return lambda name: any(fnmatch(name, pattern) for pattern in (*_SUPPORT, "*.safetensors"))
+
+
+def _link(source: str | Path, target: str | Path) -> None:
+    """A link costs nothing, however large the file is; some file systems have none."""
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except OSError:
+        shutil.copy2(source, target, follow_symlinks=False)
 
 
 def _entries(shards: list[ExportedFile]) -> dict[str, dict[str, int | str]]:
