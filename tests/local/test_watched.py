@@ -45,6 +45,7 @@ async def seen(
         for service, name in (("learner", "l"), ("rollout", "rollout-0")):
             await queue.beat(service, name, {}, 300.0)
         monkeypatch.setattr(watchdog, "SILENT_S", 0.0)
+        monkeypatch.setattr(watched, "LOOK_TIMEOUT_S", 60.0)  # a busy machine is no silent Redis
         await asyncio.sleep(0.01)  # the server counts milliseconds
         yield run, client
 
