@@ -216,7 +216,7 @@ def with_words() -> Manifest:
         "serviceAccount": {"annotations": texts}, "global": {"imagePullSecrets": ["n"]},
         "auth": {"existingSecret": "on"},
         "huggingface": {"existingSecret": "y", "key": "n"}, "wandb": {"existingSecret": "no", "key": "1e3"},
-        "network": {"socketInterface": "n", "ncclEnv": {"on": "y", "NCCL_X": "010"}},
+        "network": {"socketInterface": "n", "ncclEnv": {"NCCL_Y": "y", "NCCL_X": "010"}},
         "networkPolicy": {"prometheus": peer, "dns": peer, "kuberayOperator": peer,
                           "extraEgress": {"learner": [{"ports": [{"port": "n"}], "to": [peer]}]}},
         "rbac": {"viewer": {"create": True, "subjects": [{"kind": "User", "name": word} for word in FREE]}},

@@ -82,12 +82,23 @@ with the variables that the chart sets (env) and the registry of all images.
 {{- if and (hasKey $value "tensorParallel") (has (int $value.port) (list 8090 20000 20001)) -}}
 {{- fail (printf "%s.port: %d is used by the worker, or between the nodes of an engine; choose another" $path (int $value.port)) -}}
 {{- end -}}
+{{- if not (hasSuffix ".rayStartParams" $path) -}}
 {{- range $key := list "commonLabels" "podLabels" "labels" -}}
 {{- range $name, $_ := get $value $key | default dict -}}
-{{- if or (regexMatch "^(app\\.kubernetes\\.io/(name|instance|component|version|part-of|managed-by)|helm\\.sh/chart)$" $name) (hasPrefix "golongrl.io/" $name) -}}
-{{- fail (printf "%s: the chart sets the label %s itself; remove it" (printf "%s.%s" $path $key | trimPrefix ".") $name) -}}
+{{- if or (regexMatch "^(app\\.kubernetes\\.io/(name|instance|component|version|part-of|managed-by)|helm\\.sh/chart)$" $name) (hasPrefix "golongrl.io/" $name) (hasPrefix "ray.io/" $name) -}}
+{{- fail (printf "%s: the chart or KubeRay sets the label %s itself; remove it" (printf "%s.%s" $path $key | trimPrefix ".") $name) -}}
 {{- end -}}
 {{- end -}}
+{{- end -}}
+{{- range $key := list "podAnnotations" "annotations" -}}
+{{- range $name, $_ := get $value $key | default dict -}}
+{{- if or (hasPrefix "checksum/" $name) (hasPrefix "helm.sh/" $name) (hasPrefix "golongrl.io/" $name) -}}
+{{- fail (printf "%s.%s: the chart sets the annotation %s itself; remove it" $path $key $name) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- else if hasKey $value "labels" -}}
+{{- fail (printf "%s.labels: KubeRay refuses it; set podLabels" $path) -}}
 {{- end -}}
 {{- end -}}
 
@@ -115,10 +126,27 @@ with the variables that the chart sets (env) and the registry of all images.
 {{- end -}}
 {{- end -}}
 
+{{/* Names of Secrets, and variables of the collective libraries, which stand beside the chart's own. */}}
+{{- define "golongrl.check.lists" -}}
+{{- $secrets := .Values.global.imagePullSecrets | default list -}}
+{{- if ne (len $secrets) (len (uniq $secrets)) -}}
+{{- fail "global.imagePullSecrets: a name stands there twice" -}}
+{{- end -}}
+{{- $own := concat (include "golongrl.ownEnv" . | fromJsonArray) (list "OMP_NUM_THREADS" "OMP_WAIT_POLICY") -}}
+{{- range $name, $_ := .Values.network.ncclEnv -}}
+{{- if has $name $own -}}
+{{- fail (printf "network.ncclEnv: %s is set by the chart, or by another value; remove it here" $name) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
 {{/* Variables that the chart sets; those of the libraries' threads give way to the user's. */}}
 {{- define "golongrl.takenEnv" -}}
+{{- concat (include "golongrl.ownEnv" . | fromJsonArray) (keys (.Values.network.ncclEnv | default dict)) | toJson -}}
+{{- end -}}
+
+{{- define "golongrl.ownEnv" -}}
 {{- $names := splitList " " "HOME USER LOGNAME HF_HOME REDISCLI_AUTH RAY_USAGE_STATS_ENABLED RAY_JOB_STOP_WAIT_TIME_S SGLANG_ENABLE_HEALTH_ENDPOINT_GENERATION" -}}
-{{- $names = concat $names (keys (.Values.network.ncclEnv | default dict)) -}}
 {{- if .Values.network.socketInterface }}{{ $names = concat $names (list "NCCL_SOCKET_IFNAME" "GLOO_SOCKET_IFNAME") }}{{ end -}}
 {{- if .Values.huggingface.existingSecret }}{{ $names = append $names "HF_TOKEN" }}{{ end -}}
 {{- if .Values.wandb.existingSecret }}{{ $names = append $names "WANDB_API_KEY" }}{{ end -}}

@@ -23,6 +23,9 @@ from golongrl.kubernetes.values.common import (
 from golongrl.kubernetes.values.environment import EnvVar
 from golongrl.kubernetes.values.placement import PodPlacement
 
+# A week: longer, and sums with it would leave Kubernetes' 32 bits.
+Lasting = Annotated[int, Field(ge=1, le=604_800)]
+
 
 def _bound(size: str, more: str = "") -> str:
     """The field `scratch`: how much of a node's disk a pod of the component may fill."""
@@ -115,7 +118,7 @@ class EngineValues(ValuesSection):
     env: list[EnvVar] = Field(default_factory=list[EnvVar], description="Additional environment variables.")
     resources: Resources = Resources(requests={"cpu": "700m", "memory": "1Gi"}, limits={"memory": "3Gi"})
     shared_memory: Size = Field("256Mi", description="Size limit of /dev/shm, which is in memory.")
-    startup_seconds: Positive = Field(
+    startup_seconds: Lasting = Field(
         2700, description="Longest time that loading the weights may take. Then the engine is restarted."
     )
 
@@ -165,7 +168,7 @@ class RolloutValues(PodPlacement):
         description="Size limit of the worker's copy of the weights, on the node's disk: twice the model's size, and a "
         "tenth more. Unused with `recipe.learner.weight_base_every: 1`.",
     )
-    drain_seconds: Positive = Field(
+    drain_seconds: Lasting = Field(
         180, description="Grace period of a deleted pod, in which it finishes its groups or returns them to the queue."
     )
     autoscaling: RolloutAutoscaling = RolloutAutoscaling()
