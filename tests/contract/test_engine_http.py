@@ -231,7 +231,7 @@ async def test_pause_abort_update_continue(server: Server) -> None:
 
 
 async def test_in_place_with_flush_changes_the_weights_but_not_the_version(server: Server) -> None:
-    params = {"temperature": 1.0, "max_new_tokens": 800, "ignore_eos": True}
+    params = {"temperature": 1.0, "max_new_tokens": 1600, "ignore_eos": True}
     task = asyncio.create_task(server.replay(58, sampling_params=params))
     await server.running()
     await server.replay(53)
@@ -241,11 +241,11 @@ async def test_in_place_with_flush_changes_the_weights_but_not_the_version(serve
     await server.replay(57)
     first, second = (await task)["meta_info"]["weight_versions"]
     assert (first["version"], second["version"]) == ("default", "3")
-    assert (first["start"], first["end"], second["end"]) == (0, second["start"], 800)
+    assert (first["start"], first["end"], second["end"]) == (0, second["start"], 1600)
 
 
 async def test_retract_keeps_the_call_open(server: Server) -> None:
-    params = {"temperature": 1.0, "max_new_tokens": 800, "ignore_eos": True}
+    params = {"temperature": 1.0, "max_new_tokens": 1600, "ignore_eos": True}
     task = asyncio.create_task(server.replay(62, sampling_params=params))
     await server.running()
     await server.replay(59)
@@ -255,7 +255,7 @@ async def test_retract_keeps_the_call_open(server: Server) -> None:
     assert meta["num_retractions"] == 1
     first, second = meta["weight_versions"]
     assert (first["version"], second["version"]) == ("default", "4")
-    assert (first["start"], first["end"], second["end"]) == (0, second["start"], 800)
+    assert (first["start"], first["end"], second["end"]) == (0, second["start"], 1600)
 
 
 async def test_an_update_may_abort(server: Server) -> None:
