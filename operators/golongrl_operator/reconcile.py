@@ -178,11 +178,7 @@ def _outcome(
         made = objects(site, case.run, case.meaning, decision.create)
         avoid(pod_templates(made[-1]), nodes)
         decision = replace(decision, message=_making(made[-1]["metadata"]["name"], case.meaning, old))
-    most, limited_by = None, "the GPU budget"
-    if budget is not None and case.name in budget.shares and site.pool.gpus:
-        most = (budget.shares[case.name] - case.meaning.learner_gpus) // site.pool.gpus
-    if admission.engines is not None and (most is None or admission.engines < most):
-        most, limited_by = admission.engines, "the admission by Kueue"
+    most, limited_by = _most_engines(site, case, budget, admission)
     if decision.phase == RunPhase.RUNNING and (ready := pods_ready(_admissions(case, seen), seen.now)):
         admission = replace(admission, report=ready)
     pool = PoolPlan()
@@ -203,8 +199,7 @@ def _outcome(
         case, decision, seen, progress, made, old, pool, queue, evaluation.status, nodes, admission.aspect
     )
     ended = decision.phase in ENDED
-    drop = pool.status.name if ended and wanted.delete_ended and case.meaning.dedicated and pool.status else ""
-    dropped = drop if any(item["metadata"]["name"] == drop for item in seen.workloads) else ""
+    dropped = _dropped(case.meaning, pool, seen) if ended and wanted.delete_ended else ""
     return ReconcileResult(
         case.run,
         status,
@@ -216,6 +211,23 @@ def _outcome(
         dropped,
         ended and _expired(case.meaning, status, seen.now),
     )
+
+
+def _most_engines(site: Site, case: Case, budget: GpuShares | None, admission: AdmissionPlan) -> tuple[int | None, str]:
+    """How many engines the run may have, and what says so; None is no limit."""
+    assert case.meaning is not None
+    most, limited_by = None, "the GPU budget"
+    if budget is not None and case.name in budget.shares and site.pool.gpus:
+        most = (budget.shares[case.name] - case.meaning.learner_gpus) // site.pool.gpus
+    if admission.engines is not None and (most is None or admission.engines < most):
+        return admission.engines, "the admission by Kueue"
+    return most, limited_by
+
+
+def _dropped(meaning: Meaning, pool: PoolPlan, seen: Seen) -> str:
+    """The pool of its own that a run which has ended leaves; empty if it has none."""
+    name = pool.status.name if meaning.dedicated and pool.status else ""
+    return name if any(item["metadata"]["name"] == name for item in seen.workloads) else ""
 
 
 def _lost_recipe(site: Site, case: Case, phase: RunPhase, seen: Seen) -> tuple[Manifest, ...]:
