@@ -26,19 +26,21 @@ _MARKS = str.maketrans({**dict.fromkeys('*_`$"“”「」'), "（": "(", "）":
 _AROUND = re.compile(r"</?[a-z]{1,9}>|\\(?=[()\[\]])")  # HTML; the backslash of "\(A\)"
 _QUOTED = re.compile(r"['‘’]([A-Za-z])['‘’]")
 # Square brackets: prompts that ask for "ANSWER: [LETTER]" are taken at their word.
-LETTER = r"(?:[(\[]\s{0,3}(?P<bracketed>[A-Za-z])\s{0,3}[)\]]|(?P<bare>[A-Za-z])(?![\w'’-]))"
+LETTER = r"(?:[(\[{<]\s{0,3}(?P<bracketed>[A-Za-z])\s{0,3}[)\]}>]|(?P<bare>[A-Za-z])(?![\w'’-]))"
 _STATED = re.compile(
     r"(?:\b(?i:answer|option|choice)(?i:\s(?:to|for)\s[^\n.?]{1,60}?)?\s{0,9}"
     r"(?:(?i:is|=|(?:would|must|should) be)\s{0,9}:?|:)|"
-    r"(?:答案|选项|(?<!不)选择?)\s{0,9}(?:应?该?[为是选])?\s{0,9}:?|\\boxed\s{0,9}\{)\s{0,9}"
+    r"(?:答案|(?<!不)选择?(?!项)|选项(?=\s{0,9}[为是应:]))\s{0,9}(?:应?该?[为是选])?\s{0,9}:?|\\boxed\s{0,9}\{)\s{0,9}"
+    r"(?:[-–—→]{1,2}\s{1,9})?"
     r"(?:(?i:not)\s{1,9}\(?[A-Z]\)?,?\s{1,9}(?i:but)\s{1,9})?"
-    r"(?:(?i:option|choice|letter|the|thus|therefore|hence|indeed|(?!un)[a-z]{2,12}ly|选项)[\s,]{0,9}){0,3}"
+    r"(?:(?i:option|choice|one|letter|the|thus|therefore|hence|indeed|first|second|third|fourth|last|(?!un)[a-z]{2,12}ly|选项)"
+    r"[\s,]{0,9}){0,4}"
     r"(?:\\(?:boxed|text|textbf|mathrm|mathbf)\s{0,9}\{\s{0,9}){0,3}" + LETTER
 )
 # Without a statement, what the text calls right: "Option C is correct", "(C) is the best answer".
 _CALLED_RIGHT = re.compile(
-    r"(?:(?i:option|choice)\s{1,9}\(?|(?<=\()|^)(?P<bracketed>[A-Z])\)?\s{1,9}(?i:is)\s{1,9}(?:(?i:the)\s{1,9})?"
-    r"(?i:correct|right|best)(?P<bare>(?!))?",
+    r"(?:(?:(?i:option|choice)\s{1,9}\(?|(?<=\()|^)(?P<bracketed>[A-Z])\)?\s{1,9}(?i:is)\s{1,9}(?:(?i:the)\s{1,9})?"
+    r"(?i:correct|right|best)|选项\s{0,3}\(?(?P<bare>[A-Z])\)?\s{0,3}是?(?:正确|对的))",
     re.MULTILINE,
 )
 # And without that, the options that open a line: a letter alone, or with its text behind it.
@@ -53,7 +55,7 @@ _ASKED = re.compile(r"[)\]}\s]{0,4}\?")
 _SUPPOSED = _words("suppose supposing assume assuming think thinks say says claim claims believe believes") | (
     _DENIED := _words("if whether unless wrong incorrect false tempting not don doubt 如果 若 假如")
 )
-_OR = _words("or nor xor 或 或者 还是 還是 oder ou или または 又は もしくは 또는 혹은")
+_OR = _words("or nor xor aka 或 或者 还是 還是 oder ou или または 又は もしくは 또는 혹은")
 _FIRST = tuple([word] for word in _OR)
 _AND = _words("and plus und sowie et y o e и 와 と 과 同 跟 和 及 与 以及 也")
 _ALSO = re.compile(r"^(?:also|alternat\w*|another|other|second|third|next|additional(?:ly)?|else|otherwise)$")
@@ -68,9 +70,9 @@ _DOUBT = re.compile(r"\b(?:maybe|possibly|perhaps|alternat\w*)\b|可能")
 _OPTION_WORD = re.compile(r"^(?:the|an?|option|choice|answer|either|both|right|correct|选项|答案|token)$")
 # A word of another reading: what follows is offered for it.
 _OTHERWISE = re.compile(
-    r"\b(?:otherwise|unless|(?<!nothing )else|sonst|sinon|in which case|"
+    r"\b(?:otherwise|unless|(?<!nothing )else|sonst|sinon|in which case|failing (?:that|which)|"
     r"if (?:you|not|need|necessary|pressed|forced)|(?:depending|or) (?:on|in))\b|否则|"
-    r"\bif\b[^,]{1,60},\s*(?:then\s*)?$",
+    r"\bif\b[^,]{1,60}(?:,\s*(?:then\s*)?|\bthen\s*)$",
     re.IGNORECASE,
 )
 _REASON = re.compile(
@@ -79,17 +81,23 @@ _REASON = re.compile(
 )
 _THOUGH = re.compile(r"\b(?:though|although|but|yet|还|但|不过)\b")
 _ADDS = re.compile(
-    r"\b(?:as well as|along with|together with|in addition to|followed by|change my \w+ to|"
-    r"i(?:['’](?:ll|d)| will| would)? (?:go with|pick|choose|select|say|answer))\b",
+    r"\b(?:as well as|along with|together with|in addition to|followed by|change my \w+ to|a\.k\.a\.?|"
+    r"i(?:['’](?:ll|d)| will| would)?(?: also)? (?:go (?:with|for)|pick|choose|select|say|answer|accept)|"
+    r"(?:could|can|might|may)(?: also)? (?:argue|make a case|opt) for|"
+    r"(?:on|upon|after|in) (?:a |my |the )?(?:further |closer |second |more )*"
+    r"(?:reflection|thoughts?|look|review|inspection|(?:re)?checking|fact|hindsight|retrospect|consideration),?)(?!\w)",
     re.IGNORECASE,
 )
+_NOT_EXCLUDED = re.compile(r"\b(?:can(?:no|['’])t|can not) be (?:ruled out|excluded|dismissed)")
+# What follows an offer of further help is no part of the answer.
+_COURTESY = re.compile(r"\b(?:let me know|would you like|do you want|(?:i am|i['’]m) happy to|feel free)\b", re.IGNORECASE)
 _CIRCUMSTANCE = re.compile(
     r"(?:is\s+)?(?:for|if|unless|when|in|on|with|at|as|depending|under|according|otherwise|else)\b|\d+(?:\.\d+)?\s?%|[(\[]\d",
     re.IGNORECASE,
 )
 _FITS = re.compile(
     r"\b(?:correct|right|true|valid|possibl[ey]|plausible|acceptable|likely|fits?|appl(?:y|ies)|works?|holds?|or both|"
-    r"maybe|perhaps|equally)\b|正确|对的|都|也",
+    r"maybe|perhaps|equally|better|the (?:one|answer))\b|正确|对的|都|也",
     re.IGNORECASE,
 )
 # What a later sentence must end with to offer its option: it may be right in part.
@@ -130,7 +138,7 @@ def stated(text: str) -> str | None:
             text, last, letter = text[: last.start()], before, letter_of(before)
         elif _joined(text, before.end(), last.start()):
             return None
-    return None if hedged(text[last.end() :], letter) else letter
+    return None if hedged(_COURTESY.split(text[last.end() :])[0], letter) else letter
 
 
 def _statements(form: re.Pattern[str], text: str) -> list[re.Match[str]]:
@@ -145,7 +153,7 @@ def _statements(form: re.Pattern[str], text: str) -> list[re.Match[str]]:
 
 def _supposes(words: set[str], speaker: set[str]) -> bool:
     """Whether words take back what they lead to; "I think" does not, "I don't think" does."""
-    return bool(words & (_DENIED if "i" in speaker else _SUPPOSED))
+    return bool(words & (_DENIED if "i" in speaker else _SUPPOSED - {"think"} if "me" in speaker else _SUPPOSED))
 
 
 def _only(text: str) -> list[re.Match[str]]:
@@ -225,8 +233,8 @@ def _others(rest: str, chosen: str) -> Iterator[tuple[str, str, bool]]:
         if {_named(one) for one in found if first.start() <= one.start() <= last.start()} == {chosen}:
             continue
         sentences = _SENTENCE_END.split(gap)
-        said = clause[0].strip(" ,:)]}-—–") if clause else ""
-        yield _ADDS.sub("and", sentences[-1].lower()), said.lower(), len(sentences) == 1
+        said = clause[0].strip(" ,:)]}-—–").lower() if clause else ""
+        yield _ADDS.sub("and", sentences[-1].lower()), _NOT_EXCLUDED.sub("possible", said), len(sentences) == 1
 
 
 def _in_a_name(rest: str, found: re.Match[str]) -> bool:
