@@ -38,7 +38,7 @@ _NAME = rf"(?P<month>{'|'.join(sorted(_MONTHS, key=len, reverse=True))})\.?"
 _DAY = r"(?P<day>\d{1,2})(?:st|nd|rd|th|er|\.)?"
 _YEAR = r"(?P<year>\d{4})"
 _OF = r"(?:\s*,\s*|\s+)(?:(?:of|de|del)\s+)?"
-_TIME = r"(?:[T\s,]+(?:at\s+)?(?P<time>\d{1,2}:\d{2}.*))?"
+_TIME = r"(?:[T\s,]+(?:at\s+)?(?P<time>\d{1,2}(?::\d{2}.*|\s?[ap]\.?m\.?)))?"
 _NAMED = tuple(
     re.compile(form + _TIME, re.IGNORECASE)
     for form in (
@@ -67,17 +67,24 @@ _SEASON = re.compile(r"(1[5-9]\d\d|20\d\d)\s*[-–—/]\s*(\d\d|1[5-9]\d\d|20\d\
 _CODE = re.compile(r"(?:[A-Za-z]|\+)?\d+(?:\s*[-–—./:]\s*\d+){2,}[A-Za-z]?")
 _RANGE = re.compile(r"\s*(?:[–—~〜～－至到]|--|\s(?:to|through|until|bis|à)\s|-)\s*")
 _RATIO = re.compile(r"(\d{1,20}(?:\.\d{1,20})?)\s?(?:[:∶比]|\s(?:to|:)\s|/|\bto\b)\s?(\d{1,20}(?:\.\d{1,20})?)")
+_INTERVAL = re.compile(r"\[\s?([^,\[\]]{1,30}),\s?([^,\[\]]{1,30})\]")
 _SIGN_OF_RATIO = re.compile(r"[:∶比]")
 _QUOTIENT = re.compile(r"\\frac\s?\{(\d{1,20})\}\s?\{(\d{1,20})\}")
 # A part of a year, a year before our era, a century, several years: as spelling.py writes them, equal as texts alone.
 _PERIOD = re.compile(r"[QH]\d (?:FY\s?)?\d{4}|\d{1,5} BC|\d{1,2}th century(?: BC)?|\d{2,3}0s", re.IGNORECASE)
+# "March 4-6, 2021", "4-6 March 2021".
+_DAYS = re.compile(
+    rf"(?:{_NAME}\s*(?P<first>\d{{1,2}})\s?[-–—]\s?(?P<last>\d{{1,2}})(?:,?\s*(?P<year>\d{{4}}))?|"
+    rf"(?P<first2>\d{{1,2}})\s?[-–—]\s?(?P<last2>\d{{1,2}})\s+{_NAME.replace('month', 'month2')}(?:,?\s*(?P<year2>\d{{4}}))?)",
+    re.IGNORECASE,
+)
 _BETWEEN = re.compile(r"(?:between\s+(.+?)\s+and\s+(.+)|from\s+(.+?)\s+to\s+(.+))", re.IGNORECASE)
 
 
 @lru_cache(maxsize=4096)
 def read(text: str) -> Mark | None:
     """What the whole plain text stands for, or None if it is no date, time, range or code."""
-    if len(text) > 100 or not any(c.isdigit() for c in text):
+    if len(text) > 100 or not (any(c.isdigit() for c in text) or " to " in text):
         return None
     point = _point(text)
     if point is not None:
@@ -100,6 +107,8 @@ def same(one: Mark, other: Mark) -> bool:
         if all(a[0] == b[0] == "number" for a, b in pairs) and any(None in (a[2], b[2]) for a, b in pairs):
             units = {unit for pair in pairs for _, _, unit in pair if unit is not None}
             return not any(unit.share for unit in units) and all(a[1] == b[1] for a, b in pairs)
+        if all(a[0] == b[0] == "number" for a, b in pairs):
+            return all(a[1] * factor == b[1] for a, b in pairs for factor in list(a[2].ratio(b[2]) or [0])[:1])
     return one == other
 
 
@@ -107,6 +116,12 @@ def as_ratio(text: str) -> Mark | None:
     """The ratio that a text is if it is one: "3:2", "3 to 2", "3/2"."""
     found = _RATIO.fullmatch(text) or _QUOTIENT.fullmatch(text)
     return ("ratio", Fraction(found[1]) / Fraction(found[2])) if found is not None and float(found[2]) else None
+
+
+def as_range(text: str) -> Mark | None:
+    """The range that an interval is where the other side is a range: "[10, 20]"."""
+    found = _INTERVAL.fullmatch(text)
+    return _ends(found[1], found[2]) if found is not None else None
 
 
 def as_date(text: str) -> Mark | None:
@@ -190,6 +205,11 @@ def _range(text: str) -> Mark | None:
     if between is not None:
         low, high = (part for part in between.groups() if part)
         return _ends(low, high)
+    days = _DAYS.fullmatch(text)
+    if days is not None:
+        month, year = (days[name] or days[name + "2"] or "" for name in ("month", "year"))
+        first, last = (f"{month} {days[name] or days[name + '2']} {year}".strip() for name in ("first", "last"))
+        return _ends(first, last)
     for sign in _RANGE.finditer(text):
         if sign.start() and sign.end() < len(text):
             ends = _ends(text[: sign.start()].strip(), text[sign.end() :].strip())
@@ -209,6 +229,8 @@ def _ends(low: str, high: str) -> Mark | None:
         first, last = (("number", end[1] * (end[3] if end[3] != 1 else scale), unit) for end in (first, last))
         if unit is None and all(_is_year(end[1]) for end in (first, last)):
             first, last = (("years", int(end[1])) for end in (first, last))
+    if first[0] == last[0] == "date" and first[1] is None and first[2:4] != (None, None):
+        first = ("date", last[1], *first[2:])  # "March 4 to March 6, 2021"
     return ("range", first, last)
 
 

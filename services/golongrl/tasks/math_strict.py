@@ -182,7 +182,7 @@ _LABEL = re.compile(r"[^\W\d_][^\d:：=,;$\\]{1,40}[:：]\s*(?=[^\s:])")
 _MIL = re.compile(r"(?<=\d)\s?mil\b")  # a million in English, a thousand in Spanish: either is right
 _JOINS = re.compile(r"\s(?:and|or|to)\s|[,;|&、和或与及]|\bfor\b")
 _REMARK = re.compile(r"([^(),;]*[^(),;\s])\s*(?:\(([^()]+)\)|[,;]\s([^(),;]+))")
-_NO_NUMBER = re.compile(r"(?!(?:or|and|maybe|perhaps)\b)\D+|[\d\s.]+(?:[+*/×÷=-][\d\s.]+)+", re.IGNORECASE)
+_NO_NUMBER = re.compile(r"(?!(?:or|and|maybe|perhaps)\b)\D+|(?:see|cf|per|in|of|out of|p|page)\b.+|[\d\s.]+(?:[+*/×÷=-][\d\s.]+)+", re.IGNORECASE)
 
 
 def _says(golden: str, answer: str) -> bool | None:
@@ -195,7 +195,7 @@ def _says(golden: str, answer: str) -> bool | None:
     ):
         return True
     marks = dates.read(golden), dates.read(answer)
-    for form in (dates.as_ratio, dates.as_date):
+    for form in (dates.as_ratio, dates.as_date, dates.as_range):
         if any(mark is not None and mark[0] == form.__name__.removeprefix("as_") for mark in marks):
             marks = form(golden) or marks[0], form(answer) or marks[1]
     if marks != (None, None):

@@ -17,11 +17,12 @@ _DEGREE = re.compile(r"\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![a-zA-Z]))|\\degree(?![
 _SPACE = re.compile(
     r"\\[,;:> ]|~|\\(?:quad|qquad|thinspace|enspace|medspace|nobreakspace|hspace\*?\{[^{}]*\})(?![a-zA-Z])"
 )
-_NOTHING = re.compile(r"\\!|\\(?:left|right|displaystyle|textstyle|limits|big|Big|bigl|bigr)(?![a-zA-Z])")
+_NOTHING = re.compile(r"\\!|\\\\\s*$|\\(?:text|page)?color(?:box)?\s*\{[^{}]*\}|\\(?:left|right|displaystyle|textstyle|limits|big|Big|bigl|bigr)(?![a-zA-Z])")
 _WRAPPER = re.compile(
     r"\\(?:text(?:bf|it|rm|sf|tt|normal|up|md)?|math(?:rm|bf|it|sf|tt|normal)|mbox|hbox|operatorname\*?|emph|bold(?:symbol)?"
     r"|num|unit|underline|bf|rm)\s*\{((?:[^{}]|\{[^{}]*\})*)\}"
 )
+_DEGREES_OF = re.compile(r"°\s(?=[CF](?![a-zA-Z]))")
 _MEASURE = re.compile(r"\\(?:SI|qty)\s*\{([^{}]*)\}\s*\{([^{}]*)\}")
 _ESCAPED = re.compile(r"\\([$%&#_])")
 _FRACTION = re.compile(r"\\[dtc]frac(?![a-zA-Z])")
@@ -47,7 +48,7 @@ def plain(text: str) -> str:
         text, changed = _WRAPPER.subn(r"\1", text)
         if not changed:
             break
-    return _bare(_ESCAPED.sub(r"\1", text))
+    return _bare(_DEGREES_OF.sub("°", _ESCAPED.sub(r"\1", text)))
 
 
 class _Digits(dict[int, str]):

@@ -40,7 +40,7 @@ _SIGN = re.compile(
     r"([+-]|–(?=\d)|(?:minus|negative)\s|负|負)?\s*",
     re.IGNORECASE,
 )
-_ORDINAL = re.compile(r"(\d{1,20})th")
+_ORDINAL = re.compile(r"(\d{1,20})th|#(\d{1,20})")
 # "3,14" is a decimal in an answer to a decimal; elsewhere it may be a list.
 _DECIMAL_COMMA = re.compile(r"(\d+),(\d{1,2}|\d{4,})(?![\d,])")
 
@@ -68,7 +68,7 @@ def read(text: str) -> Quantity | None:
     if (together := _sum(text)) is not None:
         return together
     if (ordinal := _ORDINAL.fullmatch(text)) is not None:  # as spelling.py writes it: a rank equals its number
-        return Quantity(Fraction(ordinal[1]), Fraction(1), None, 0)
+        return Quantity(Fraction(ordinal[1] or ordinal[2]), Fraction(1), None, 0)
     prefix, rest = _currency_before(text)
     sign = _SIGN.match(rest)
     assert sign is not None
@@ -82,8 +82,8 @@ def read(text: str) -> Quantity | None:
     value, places, end, worded = found
     scale, tail = split_scale(rest[end:], money=prefix is not None)
     unit = read_unit(tail) if tail else None
-    if worded and unit is not None and not unit.known:
-        return None  # "one direction" is a name
+    if worded and unit is not None and not unit.known and (unit.title or not _counts(unit)):
+        return None  # "One Direction" is a name
     if tail and unit is None:
         return None
     if prefix is not None:
@@ -126,7 +126,7 @@ def _is_decimal_comma(text: str) -> bool:
 
 
 def _currency_before(text: str) -> tuple[Unit | None, str]:
-    found = re.match(r"(US\$|HK\$|A\$|C\$|[$€£¥₩₹₽]|(?:USD|EUR|GBP|CNY|RMB|JPY|HKD|CHF|AUD|CAD)(?![A-Za-z]))\s*", text)
+    found = re.match(r"(US\$|HK\$|A\$|C\$|Rs(?=[.\s]*\d)|[$€£¥₩₹₽]|(?:USD|EUR|GBP|CNY|RMB|JPY|HKD|CHF|AUD|CAD)(?![A-Za-z]))(?:(?<=Rs)\.)?\s*", text)
     return (read_unit(found[1]), text[found.end() :]) if found else (None, text)
 
 

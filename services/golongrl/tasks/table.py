@@ -37,12 +37,13 @@ def _rows(data: Iterable[object]) -> Counter[Hashable]:
 
 
 def _rows_strict(data: Iterable[object]) -> Counter[Hashable]:
-    """As `_rows`, with the texts of cells in one form and without white space around them."""
+    """As `_rows`, with texts of cells in one form and without white space around them, and 1.0 as the 1 that it is."""
     return Counter(tuple(_cell(cell) for cell in row) if isinstance(row, list) else _cell(row) for row in data)
 
 
 def _cell(value: object) -> str:
-    return collapse(one_form(str(value)))
+    whole = isinstance(value, float) and value.is_integer()
+    return collapse(one_form(str(int(value) if whole else value)))  # type: ignore[call-overload]
 
 
 def iou_of(gold: Counter[Hashable], guess: Counter[Hashable]) -> float:
@@ -115,7 +116,7 @@ def iou_strict(truth: Mapping[str, object], answer: str) -> float:
     no table, so it earns 0: leaving it unscored would let a policy opt out of a score.
     """
     gold = _gold_rows(truth if "golden_label" not in truth and "data" in truth else truth.get("golden_label"))
-    tagged = [found[1] for found in _TAGS.finditer(answer)]
+    tagged = [found[1] for found in _TAGS.finditer(answer) if re.search(r"\w", found[1])]
     for place in [*reversed(tagged[-_MOST_TABLES:]), *([] if tagged else [answer])]:
         data = _last_table(place)
         if data is not None:
@@ -150,19 +151,26 @@ def _data(value: object) -> list[object] | None:
 _DECODER = json.JSONDecoder(parse_int=_integer)
 _QUOTES = str.maketrans("“”", '""')
 _NO_ESCAPE = re.compile(r"\\(?![\\'\"bfnrtu])")
+# A string, which stays, or a comment of JavaScript, which goes.
+_COMMENT = re.compile(r"""("(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*')|//[^\n]*|/\*.*?\*/""", re.DOTALL)
+_APOSTROPHE = re.compile(r"(?<=[^\W\d_])'(?=[^\W\d_])")
 _NAMES = {"true": True, "false": False, "null": None}
 # Of a literal: Python's parser takes about a second for a million characters.
 _MOST_CHARACTERS = 200_000
 
 
 def _literal(text: str) -> object:
-    """The table as Python or JavaScript would write it, with single quotes, trailing commas, tuples or bare keys."""
+    """The table as Python or JavaScript would write it, with single quotes, trailing commas, comments,
+    tuples, bare keys or an apostrophe in a name."""
     if len(text) > _MOST_CHARACTERS:
         return None
-    try:
-        return _value(ast.parse(_NO_ESCAPE.sub(r"\\\\", text.translate(_QUOTES)), mode="eval").body)
-    except (SyntaxError, ValueError, MemoryError, RecursionError):
-        return None
+    text = _NO_ESCAPE.sub(r"\\\\", text.translate(_QUOTES))
+    for form in (text, _COMMENT.sub(r"\1", text), _APOSTROPHE.sub(r"\'", text)):
+        try:
+            return _value(ast.parse(form, mode="eval").body)
+        except (SyntaxError, ValueError, MemoryError, RecursionError):
+            continue
+    return None
 
 
 def _value(node: ast.expr | None) -> object:

@@ -21,7 +21,8 @@ _BULLET = re.compile(
     r"(?:<li>|[^\w\s]{1,3}\s+|[•·‣▪■●○◦►▶✓✔]\s*|[\u2460-\u24ff\u2776-\u2793\u3220-\u3229]\s*|\d\ufe0f?\u20e3\s*|"
     rf"[#(\[]?{_COUNT}\s?(?:[.:)\]]{{1,2}}|[-–—])[*_]{{0,3}}\s+|"  # a space behind the sign
     rf"[(（\[【](?:\d{{1,3}}|{_COUNT})[)）\]】]\s*|(?:\d{{1,3}}|[一二三四五六七八九十]{{1,3}})[、．.)](?!\d)\s*|"
-    r"第[一二三四五六七八九十\d]{1,3}[,，、：:]\s*)(?=\S)"
+    r"第[一二三四五六七八九十\d]{1,3}[,，、：:]\s*|(?:step|item|rank) \d{1,3}\s?[.:)]\s+|"
+    r"(?:the )?(?:final |correct )?answer(?: is)?:\s*|(?:the )?(?:final |correct )?answer is\s+|答案[是为:：]\s*)(?=\S)"
 )
 
 
@@ -78,7 +79,7 @@ def answer_area(text: str) -> str:
 
 # A tag that opens a line, in whatever marks: "**[Answer]**:", "### [答案]", "> `[Answer]`", "$\\textbf{[Answer]}$".
 # Runs are bounded: two of them side by side cost quadratic time on a line of spaces.
-_TAG_TEXT = r"\\?[\[【［][ *_`\t]{0,9}(?:(?P<answer>answer)|答案)[ *_`\t]{0,9}\\?[\]】］]"
+_TAG_TEXT = r"\\?[\[【［][ *_`\t]{0,9}(?:(?P<answer>(?:final )?answer)|答案)[ *_`\t]{0,9}\\?[\]】］]"
 _TAG_LINE = re.compile(
     r"(?:^|\n)[ \t>#*_`~|$\u200b\ufeff-]{0,40}(?:\d{1,2}[.)][ *_]{1,9})?"
     r"(?:(?:<[a-z]\w{0,9}>|\\[a-z]{2,9}\{|\\[\[(])[ \t]{0,9}){0,3}" + _TAG_TEXT,
@@ -90,7 +91,7 @@ _BEHIND_TAG = re.compile(
     re.IGNORECASE,
 )
 _NO_ITEM = re.compile(r"(?:```|~~~)\w*|[-=*_~]{3,}|\[/(?:answer|答案)\]")  # a code fence, a rule, a closing tag
-_MARKS = "*_`|\"'“”‘’「」『』 "  # of emphasis, code, tables and quotation
+_MARKS = "*_`|\"'“”‘’「」『』《》 "  # of emphasis, code, tables and quotation
 _ENDS = ".,;。，；、"
 _HTML = re.compile(r"</?(?:b|i|u|p|em|strong|code|li|span)>|<br ?/?>")
 _EMPHASIS = re.compile(r"(\*{1,3}|__|`|==)(?=\S)(.{1,200}?)(?<=\S)\1|\$(?=\\)(.{1,200})\$")

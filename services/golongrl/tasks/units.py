@@ -70,6 +70,8 @@ length 1609.344 mi mile miles 英里
 mass 1 千克 公斤 кг kilo kilos
 *mass 1/1000 g gram grams 克 г
 mass 1/1000000 毫克 мг
+mass 1/1000000000 微克 mcg
+mass 1/2 斤
 *mass 1000 tonne tonnes 吨 噸 т
 mass 1000000 kt
 mass 1000000000 Mt
@@ -83,6 +85,8 @@ time 60 min mins minute minutes 分钟 分 мин 분
 time 3600 h hr hrs hour hours 小时 小時 ч час часов 시간 時間 钟头
 time 86400 d day days 天 日 день дней Tage Tag jours jour días día
 time 604800 week weeks 周 星期 Wochen semaines semanas
+month 120 decade decades
+month 1200 centuries
 month 1 month months 月 个月 個月 Monate mois meses
 month 12 yr yrs year years 年 岁 years_old year_old Jahre Jahr ans años лет год 년
 *length^3 1/1000 L litre litres liter liters 升 公升 л
@@ -121,6 +125,12 @@ byte 1048576 MiB mebibyte mebibytes
 byte 1073741824 GiB gibibyte gibibytes
 byte 1099511627776 TiB tebibyte tebibytes
 bit 1 bit bits 比特
+bit 1000 kb kbit kilobit kilobits
+bit 1000000 Mb Mbit megabit megabits
+bit 1000000000 Gb Gbit gigabit gigabits
+decibel 1 dB decibel decibels
+*amount 1 mol mole moles 摩尔
+ratio 1 times 倍
 share 1/100 % percent pct per_cent Prozent процентов процента
 share 1/1000 ‰ permille
 share 1/10000 bp bps basis_points basis_point
@@ -144,7 +154,8 @@ person 1 person persons people 人 个人 名 位 口 человек
 
 # Units of several words or dimensions, as the table and the signs of `_compound` say them.
 _SPELLED = MappingProxyType(
-    {"kph": "km/h", "kmh": "km/h", "kmph": "km/h", "mph": "mi/h", "mps": "m/s", "fps": "ft/s"}
+    {"kph": "km/h", "kmh": "km/h", "kmph": "km/h", "mph": "mi/h", "mps": "m/s", "fps": "ft/s", "kbps": "kb/s", "Mbps": "Mb/s",
+     "Gbps": "Gb/s", "mbps": "Mb/s"}
     | {f"{degree} {name}": sign for degree in ("degree", "degrees", "deg") for name, sign in
        (("celsius", "°C"), ("centigrade", "°C"), ("c", "°C"), ("fahrenheit", "°F"), ("f", "°F"), ("kelvin", "K"))}
 )  # fmt: skip
@@ -252,7 +263,7 @@ def read_unit(text: str) -> Unit | None:
     text = re.sub(r"\\cdot|\\times", " ", text).replace("\\,", " ").strip(" .")
     if not text:
         return None
-    text = _SPELLED.get(text.lower(), text)
+    text = _SPELLED.get(text) or _SPELLED.get(text.lower(), text)
     if (simple := _lookup(text)) is not None:
         return simple
     compound = _compound(text)
