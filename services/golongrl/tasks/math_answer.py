@@ -21,6 +21,7 @@ from golongrl.tasks.math_limits import (
     COMPAT,
     MAX_GOLD_PARTS,
     STRICT,
+    STRICT_BRACKETS,
     refuse_costly_gold,
     refuse_evaluation,
     refuse_huge,
@@ -64,6 +65,7 @@ def equal(golds: Sequence[str], text: str, *, strict: bool = False, window: int 
     if verdict is not None:
         return float(verdict)
     if strict:
+        refuse_nesting(tail, STRICT_BRACKETS)
         refuse_evaluation(tail)
     parsed = _parse(tail)
     if len(parsed) < 2:
@@ -185,8 +187,16 @@ def _parse(text: str, **options: Any) -> list[Any]:
     return found
 
 
-@lru_cache(maxsize=1024)  # a group's responses share their gold
 def _gold(gold: str) -> tuple[Any, ...]:
+    readings = _readings(gold)
+    if isinstance(readings, str):
+        raise UnscorableError(readings)
+    return readings
+
+
+@lru_cache(maxsize=1024)  # a group's responses share their gold
+def _readings(gold: str) -> tuple[Any, ...] | str:
+    """What the gold may mean, or why it is refused: that is found once, too."""
     try:
         refuse_costly_gold(gold)
         parsed = _parse(_boxed(gold))
@@ -194,7 +204,9 @@ def _gold(gold: str) -> tuple[Any, ...]:
             refuse_size(parsed[0], MAX_GOLD_PARTS)
             refuse_huge(parsed[0], STRICT)
     except TooLargeError as error:
-        raise UnscorableError(f"invalid ground truth: the golden {error}") from None
+        return f"invalid ground truth: the golden {error}"
+    except UnscorableError as error:
+        return str(error)
     return tuple(parsed)
 
 

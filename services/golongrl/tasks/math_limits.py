@@ -30,6 +30,7 @@ MAX_NESTED_POWERS = 10
 # The LaTeX grammar needs time exponential in directly nested braces (15: 4 s) and cubic in other brackets (40: 5 s).
 MAX_BARE_BRACES = 14
 MAX_BRACKETS = 40
+STRICT_BRACKETS = 12  # half a second; no answer that a person would write has as many
 # What is evaluated while it is parsed; there strict wants small whole exponents, multiplied at most this.
 _EVALUATED = re.compile(
     r"\\(?:binom|dbinom|tbinom|choose|gcd|lcm|lfloor|lceil|floor|ceil|det|[bp]?mod|Gamma|zeta|max|min|operatorname|"
@@ -46,8 +47,8 @@ MAX_DEGREE = 4  # of a relation: roots of higher polynomials take seconds each
 _HUGE_BINOMIAL = re.compile(r"binom\s*\{?\s*\d{7}")  # evaluated while it is parsed
 
 
-def refuse_nesting(tail: str) -> None:
-    """Raise TooLargeError if the LaTeX nests too deeply to parse."""
+def refuse_nesting(tail: str, most: int = MAX_BRACKETS) -> None:
+    """Raise TooLargeError if the LaTeX nests too deeply to parse, in more than `most` brackets."""
     depth = bare = 0
     stack: list[bool] = []
     for i, character in enumerate(tail):
@@ -56,7 +57,7 @@ def refuse_nesting(tail: str) -> None:
             is_bare = character == "{" and not (i and (tail[i - 1].isalpha() or tail[i - 1] in "^_}]"))
             stack.append(is_bare)
             depth, bare = depth + 1, bare + is_bare
-            if depth > MAX_BRACKETS or bare > MAX_BARE_BRACES:
+            if depth > most or bare > MAX_BARE_BRACES:
                 raise TooLargeError("answer is nested too deeply to parse")
         elif character in ")]}" and stack:
             depth, bare = depth - 1, bare - stack.pop()

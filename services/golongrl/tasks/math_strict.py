@@ -26,12 +26,16 @@ _STATED = re.compile(
 )
 _BEHIND = re.compile(r"[\s$*]*(?P<word>%|\\%|‰|[^\W\d_]+)")
 _HEDGE = re.compile(r"[\s$,，、/]*(?:or|and|或|或者|和|及)?[\s$,，、/]*", re.IGNORECASE)
+_NOT = re.compile(r"(?:\bnot|\brather than|\binstead of|不是)[\s$]*\Z")  # before a box
 LONGEST_GOLD = 500  # characters; a longer gold is for math-verify alone
 
 
 def equal(golds: Sequence[str], text: str) -> float:
     """1 if the final answer of `text` says what any of `golds` says. Raises as `math_answer.equal`."""
     tail = text[-math_answer.TAIL :]
+    boxes = _boxes(tail)
+    if len(boxes) > 1 and _NOT.search(tail, 0, boxes[-1][0]):  # "\\boxed{12}, not \\boxed{13}"
+        tail = tail[: boxes[-1][0]]
     answers = _answers(tail)
     sentence = not _boxes(tail)
     open_golds = []
@@ -74,7 +78,11 @@ def _unit_behind(text: str, end: int) -> str:
     return f" {word.removeprefix(chr(92))}" if word and _is_scale_or_unit(word) else ""
 
 
-_IS = re.compile(r".*\b(?:is|are|was|were|equals?|it['’]s)\s+(\S.*)|\D*\s(?:in|by|say|=)\s+(\S+)", re.I)
+_IS = re.compile(
+    r".*\b(?:is|are|was|were|equals?|it['’]s|contains?|has|have|totals?)\s+(\S.*)|\D*\s(?:in|by|say|=)\s+(\S+)"
+    r"|\D*[是为]\s*(\d.*)",
+    re.IGNORECASE,
+)
 _FORMULA = re.compile(r"\$([^$\n]+)\$|\\\((.+?)\\\)|(?<![\w)])\*\*(?=\S)([^*\n]*[^*\n:：])\*\*(?!\w|\s?[:：])")
 _SO = re.compile(r"(?:so|thus|hence|therefore)[,:]?\s+", re.IGNORECASE)
 _BOLD = re.compile(r"(?<![\w)])\*\*(?=\S)([^*\n]+)\*\*")
@@ -97,7 +105,7 @@ def _marked(line: str) -> str:
         return part + _unit_behind(line, end)
     line = _SO.sub("", _BOLD.sub(r"\1", line).strip(" .*"), count=1)
     ending = _IS.fullmatch(line)
-    return line if ending is None else ending[1] or ending[2]
+    return line if ending is None else ending[1] or ending[2] or ending[3]
 
 
 def _is_scale_or_unit(word: str) -> bool:
@@ -177,8 +185,18 @@ def _untrue(answer: str) -> bool:
     return max(numbers) - min(numbers) > _ROUNDED * max(abs(number) for number in numbers)
 
 
-# What a value is the value of: "Total: 42".
-_LABEL = re.compile(r"[^\W\d_][^\d:：=,;$\\]{1,40}[:：]\s*(?=[^\s:])")
+# What a value is the value of, or where it stands: "Total: 42", "page 42".
+_LABEL = re.compile(
+    r"(?:[^\W\d_][^\d:：=,;$\\]{1,40}[:：]\s*(?=[^\s:])|"
+    r"(?:FY|(?:page|line|chapter|section|table|figure|paragraph|article|clause|question|volume|version)s?)\s?(?=\d))",
+    re.IGNORECASE,
+)
+# A sentence that names a number and does not give it as the answer: "Not enough data: 42".
+_REFUSES = re.compile(
+    r"\b(?:not|no|none|never|neither|nor|cannot|unknown|unclear|unsure|insufficient|impossible|maybe|perhaps|possibly|"
+    r"if|unless|could|might|may|doubt|wrong)\b|n['’]t\b|不|没|无法",
+    re.IGNORECASE,
+)
 _MIL = re.compile(r"(?<=\d)\s?mil\b")  # a million in English, a thousand in Spanish: either is right
 _JOINS = re.compile(r"\s(?:and|or|to)\s|[,;|&、和或与及]|\bfor\b")
 _REMARK = re.compile(r"([^(),;]*[^(),;\s])\s*(?:\(([^()]+)\)|[,;]\s([^(),;]+))")
@@ -188,8 +206,13 @@ _NO_NUMBER = re.compile(r"(?!(?:or|and|maybe|perhaps)\b)\D+|(?:see|cf|per|in|of|
 def _says(golden: str, answer: str) -> bool | None:
     if same_text(golden, answer):
         return True
-    if bool(_LABEL.match(golden)) != bool(_LABEL.match(answer)):
+    if is_prose(answer) and not is_prose(golden) and _REFUSES.search(answer):
+        return False
+    labels = [found[0].lower().strip(" s:：") for text in (golden, answer) if (found := _LABEL.match(text))]
+    if labels and labels[0] == labels[-1]:  # on one side alone, or the same
         return _says(*(_LABEL.sub("", text, count=1) for text in (golden, answer)))
+    if is_prose(answer) and (ending := _IS.fullmatch(answer)) and not _IS.fullmatch(golden):
+        return _says(golden, one_spelling(ending[1] or ending[2] or ending[3]))
     if any(_MIL.search(text) for text in (golden, answer)) and _says(
         *(_MIL.sub(" million", text) for text in (golden, answer))
     ):
