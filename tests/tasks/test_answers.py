@@ -621,6 +621,13 @@ MARKED_TAGS = [
     "[Answer]\n\\boxed{\\text{Paris}}",
     "[Answer]\n$\\text{Paris}$",
     "[Answer]\n==Paris==",
+    "[Final Answer]\nParis",
+    "[Answer]\nThe answer is Paris",
+    "[Answer]\nThe correct answer is: Paris.",
+    "[Answer]\nAnswer: Paris",
+    "[答案]\n答案是Paris",
+    "答案：Paris",
+    "[答案]\n《Paris》",
 ]
 MARKED_LISTS = [
     "① a\n② b\n③ c",
@@ -659,6 +666,7 @@ MARKED_LISTS = [
     "❶ a\n❷ b\n❸ c",
     "1️⃣ a\n2️⃣ b\n3️⃣ c",
     "'a',\n'b',\n'c'",
+    "Step 1: a\nStep 2: b\nStep 3: c",
 ]
 MARKED_TABLES = [
     '<answer>````json\n{"data": [["a", 1]]}\n````</answer>',
@@ -705,6 +713,10 @@ MARKED_TABLES = [
     "<answer>{“data”: [[“a”, 1]]}</answer>",
     '<answer>{data: [["a", 1]]}</answer>',
     '<answer>table = {"data": [["a", 1],]}</answer>',
+    '<answer>{"data": [["a", 1.0]]}</answer>',
+    '<answer>{"data": [["a", 1], // the only row\n]}</answer>',
+    '<answer>{"data": [/* one */ ["a", 1]]}</answer>',
+    'As asked, the JSON stands in <answer></answer>. {"data": [["a", 1]]}',
 ]
 
 
@@ -749,6 +761,8 @@ def test_emphasis_within_an_item(line: str) -> None:
     [
         ("{'data': [['O\\'Brien', null], ['x', true], ['y', -1.5]],}", 1.0),
         ("{'data': [[\"O'Brien\", None], ['x', True], ['y', -1.5]]}", 1.0),
+        ("{'data': [['O'Brien', None], ['x', True], ['y', -1.5]]}", 1.0),
+        ("{'data': [['x', 'a // b'], ['x', True], // c\n]}", 1 / 4),
         ("{'data': [['x', True],]}", 1 / 3),
         ("{'data': [['x', 1 + 1]]}", 0.0),
         ("{'data': __import__('os')}", 0.0),

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from golongrl.tasks import TASKS, Outcome, UnknownTaskError, score, task_of
+from golongrl.tasks import TASKS, Outcome, UnknownTaskError, math_answer, score, task_of
 from golongrl.tasks.gold import own_score
+from golongrl.tasks.outcome import TooLargeError
 from golongrl.tasks.registry import LONGBENCH_PRO
 
 # One way into each of the nine types, and into both sources of T2.
@@ -291,3 +292,31 @@ def test_strict_bounds_the_work_itself(answer: str, gold: str) -> None:
 def test_values_decide_without_simplifying(gold: str, answer: str, right: float) -> None:
     outcome = judge(("math_longcot_math_verify", ""), f"</think>\\boxed{{{answer}}}", {"golden_label": gold}, "strict")
     assert outcome.score == right
+
+
+@pytest.mark.parametrize(("left", "right"), [("[", "]"), ("x^{", "}"), ("(x+", ")")])
+def test_deep_brackets_cost_no_parsing(left: str, right: str) -> None:
+    outcome = _math(f"\\boxed{{{left * 39}5{right * 39}}}", "6")
+    assert outcome.score == 0.0
+
+
+def test_deep_parentheses_around_a_number_are_the_number() -> None:
+    assert _math(f"\\boxed{{{'(' * 39}5{')' * 39}}}", "5").score == 1.0
+
+
+def _math(answer: str, gold: str) -> Outcome:
+    return judge(("math_longcot_math_verify", ""), f"</think>{answer}", {"golden_label": gold}, "strict")
+
+
+def test_a_refused_gold_is_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[str] = []
+
+    def refuse(gold: str) -> None:
+        looked.append(gold)
+        raise TooLargeError("answer is too long")
+
+    monkeypatch.setattr(math_answer, "refuse_costly_gold", refuse)
+    for _ in range(3):
+        outcome = _math(r"\boxed{\sqrt{5}+x}", "q+w+7")
+        assert outcome.reason == "invalid ground truth: the golden answer is too long"
+    assert looked == ["q+w+7"]

@@ -73,10 +73,10 @@ _QUOTIENT = re.compile(r"\\frac\s?\{(\d{1,20})\}\s?\{(\d{1,20})\}")
 # A part of a year, a year before our era, a century, several years: as spelling.py writes them, equal as texts alone.
 _PERIOD = re.compile(r"[QH]\d (?:FY\s?)?\d{4}|\d{1,5} BC|\d{1,2}th century(?: BC)?|\d{2,3}0s", re.IGNORECASE)
 # "March 4-6, 2021", "4-6 March 2021".
-_DAYS = re.compile(
-    rf"(?:{_NAME}\s*(?P<first>\d{{1,2}})\s?[-–—]\s?(?P<last>\d{{1,2}})(?:,?\s*(?P<year>\d{{4}}))?|"
-    rf"(?P<first2>\d{{1,2}})\s?[-–—]\s?(?P<last2>\d{{1,2}})\s+{_NAME.replace('month', 'month2')}(?:,?\s*(?P<year2>\d{{4}}))?)",
-    re.IGNORECASE,
+_TWO_DAYS = r"(?P<first>\d{1,2})\s?[-–—]\s?(?P<last>\d{1,2})"
+_DAYS = tuple(
+    re.compile(rf"{form}(?:,?\s*{_YEAR})?", re.IGNORECASE)
+    for form in (rf"{_NAME}\s*{_TWO_DAYS}", rf"{_TWO_DAYS}\s+{_NAME}")
 )
 _BETWEEN = re.compile(r"(?:between\s+(.+?)\s+and\s+(.+)|from\s+(.+?)\s+to\s+(.+))", re.IGNORECASE)
 
@@ -205,11 +205,10 @@ def _range(text: str) -> Mark | None:
     if between is not None:
         low, high = (part for part in between.groups() if part)
         return _ends(low, high)
-    days = _DAYS.fullmatch(text)
-    if days is not None:
-        month, year = (days[name] or days[name + "2"] or "" for name in ("month", "year"))
-        first, last = (f"{month} {days[name] or days[name + '2']} {year}".strip() for name in ("first", "last"))
-        return _ends(first, last)
+    for form in _DAYS:
+        if (days := form.fullmatch(text)) is not None:
+            first, last = (f"{days['month']} {days[name]} {days['year'] or ''}".strip() for name in ("first", "last"))
+            return _ends(first, last)
     for sign in _RANGE.finditer(text):
         if sign.start() and sign.end() < len(text):
             ends = _ends(text[: sign.start()].strip(), text[sign.end() :].strip())
@@ -220,6 +219,8 @@ def _range(text: str) -> Mark | None:
 
 def _ends(low: str, high: str) -> Mark | None:
     first, last = _end(low), _end(high)
+    if first is None and last is not None and last[0] == "date":
+        first = _point(f"{low} {last[1]}")  # "June to August 2020"
     if first is None or last is None:
         return None
     if first[0] == last[0] == "number":

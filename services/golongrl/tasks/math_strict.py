@@ -188,9 +188,16 @@ def _untrue(answer: str) -> bool:
 # What a value is the value of, or where it stands: "Total: 42", "page 42".
 _LABEL = re.compile(
     r"(?:[^\W\d_][^\d:：=,;$\\]{1,40}[:：]\s*(?=[^\s:])|"
-    r"(?:FY|(?:page|line|chapter|section|table|figure|paragraph|article|clause|question|volume|version)s?)\s?(?=\d))",
+    r"(?:FY|(?:page|line|chapter|section|table|figure|paragraph|article|clause|question|volume|version|rank|position)s?)"
+    r"\s?(?=\d)|(?:option|choice)\s(?=\(?[A-Z]\)?$))",
     re.IGNORECASE,
 )
+_TRUTHS = ("yes", "no", "true", "false")
+# What the answer is told apart from: "42, not 43".
+_CONTRAST = re.compile(
+    r"(?:,\s(?:and\s)?not|\s\(not|,?\s(?:rather than|instead of|as opposed to))\s[^,;()]{1,60}\)?$", re.IGNORECASE
+)
+_NUMBERED = re.compile(r"(?:section|chapter|figure|table|article|clause|paragraph|version)s?\s\d+\.\d", re.IGNORECASE)
 # A sentence that names a number and does not give it as the answer: "Not enough data: 42".
 _REFUSES = re.compile(
     r"\b(?:not|no|none|never|neither|nor|cannot|unknown|unclear|unsure|insufficient|impossible|maybe|perhaps|possibly|"
@@ -200,13 +207,22 @@ _REFUSES = re.compile(
 _MIL = re.compile(r"(?<=\d)\s?mil\b")  # a million in English, a thousand in Spanish: either is right
 _JOINS = re.compile(r"\s(?:and|or|to)\s|[,;|&、和或与及]|\bfor\b")
 _REMARK = re.compile(r"([^(),;]*[^(),;\s])\s*(?:\(([^()]+)\)|[,;]\s([^(),;]+))")
-_NO_NUMBER = re.compile(r"(?!(?:or|and|maybe|perhaps)\b)\D+|(?:see|cf|per|in|of|out of|p|page)\b.+|[\d\s.]+(?:[+*/×÷=-][\d\s.]+)+", re.IGNORECASE)
+_NO_NUMBER = re.compile(
+    r"(?!(?:or|and|maybe|perhaps)\b)\D+|(?:see|cf|per|in|of|out of|p|page)\b.+|[\d\s.]+(?:[+*/×÷=-][\d\s.]+)+",
+    re.IGNORECASE,
+)
 
 
 def _says(golden: str, answer: str) -> bool | None:
     if same_text(golden, answer):
         return True
+    if not _CONTRAST.search(golden):
+        answer = _CONTRAST.sub("", answer)
+    if golden.casefold() in _TRUTHS:
+        return re.match(rf"{golden}\s?[,.;:–—]\s?(?!yes|no|or)", answer, re.IGNORECASE) is not None
     if is_prose(answer) and not is_prose(golden) and _REFUSES.search(answer):
+        return False
+    if _NUMBERED.match(golden) and _NUMBERED.match(answer):  # 3.2 and 3.20 are two sections
         return False
     labels = [found[0].lower().strip(" s:：") for text in (golden, answer) if (found := _LABEL.match(text))]
     if labels and labels[0] == labels[-1]:  # on one side alone, or the same
@@ -224,7 +240,7 @@ def _says(golden: str, answer: str) -> bool | None:
     if marks != (None, None):
         gold_mark, answer_mark = marks
         return gold_mark is not None and answer_mark is not None and dates.same(gold_mark, answer_mark)
-    numbers = quantity.read(golden), _with_remark(answer) or quantity.read(answer)
+    numbers = _with_remark(golden) or quantity.read(golden), _with_remark(answer) or quantity.read(answer)
     if numbers[0] is not None and numbers[1] is not None:
         return quantity.same(numbers[0], numbers[1])
     if numbers[0] is not None and _names_several(answer):

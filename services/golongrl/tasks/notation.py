@@ -17,7 +17,10 @@ _DEGREE = re.compile(r"\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![a-zA-Z]))|\\degree(?![
 _SPACE = re.compile(
     r"\\[,;:> ]|~|\\(?:quad|qquad|thinspace|enspace|medspace|nobreakspace|hspace\*?\{[^{}]*\})(?![a-zA-Z])"
 )
-_NOTHING = re.compile(r"\\!|\\\\\s*$|\\(?:text|page)?color(?:box)?\s*\{[^{}]*\}|\\(?:left|right|displaystyle|textstyle|limits|big|Big|bigl|bigr)(?![a-zA-Z])")
+_NOTHING = re.compile(
+    r"\\!|\\\\\s*$|\\(?:text|page)?color(?:box)?\s*\{[^{}]*\}|"
+    r"\\(?:left|right|displaystyle|textstyle|limits|big|Big|bigl|bigr)(?![a-zA-Z])"
+)
 _WRAPPER = re.compile(
     r"\\(?:text(?:bf|it|rm|sf|tt|normal|up|md)?|math(?:rm|bf|it|sf|tt|normal)|mbox|hbox|operatorname\*?|emph|bold(?:symbol)?"
     r"|num|unit|underline|bf|rm)\s*\{((?:[^{}]|\{[^{}]*\})*)\}"
@@ -143,7 +146,7 @@ _LIST = re.compile(r"\s*(?:、|,|(?<=[\u4e00-\u9fff])[和与及](?=[\u4e00-\u9ff
 def _folded(text: str) -> str:
     if is_words(text):
         text = _QUOTES.sub("", text.casefold())
-        text = _LIST.sub(",", _FULL_STOP.sub("", text))
+        text = _LIST.sub(",", _FULL_STOP.sub("", text)).replace(" to ", "-")
     text = _INDEX.sub(r"\1", text.replace("–", "-").replace("—", "-"))
     # Between digits a space counts: "1 2" is not "12".
     text = re.sub(r"(?<!\d) | (?!\d)", "", text)

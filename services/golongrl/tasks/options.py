@@ -83,14 +83,17 @@ _THOUGH = re.compile(r"\b(?:though|although|but|yet|还|但|不过)\b")
 _ADDS = re.compile(
     r"\b(?:as well as|along with|together with|in addition to|followed by|change my \w+ to|a\.k\.a\.?|"
     r"i(?:['’](?:ll|d)| will| would)?(?: also)? (?:go (?:with|for)|pick|choose|select|say|answer|accept)|"
-    r"(?:could|can|might|may)(?: also)? (?:argue|make a case|opt) for|"
+    r"(?:could|can|might|may)(?: also)? (?:(?:argue|make a case|opt) for|argue that|choose|pick|select)|"
+    r"(?:(?:which|that) is )?(?:the same as|equivalent to|identical to)|"
     r"(?:on|upon|after|in) (?:a |my |the )?(?:further |closer |second |more )*"
     r"(?:reflection|thoughts?|look|review|inspection|(?:re)?checking|fact|hindsight|retrospect|consideration),?)(?!\w)",
     re.IGNORECASE,
 )
 _NOT_EXCLUDED = re.compile(r"\b(?:can(?:no|['’])t|can not) be (?:ruled out|excluded|dismissed)")
 # What follows an offer of further help is no part of the answer.
-_COURTESY = re.compile(r"\b(?:let me know|would you like|do you want|(?:i am|i['’]m) happy to|feel free)\b", re.IGNORECASE)
+_COURTESY = re.compile(
+    r"\b(?:let me know|would you like|do you want|(?:i am|i['’]m) happy to|feel free)\b", re.IGNORECASE
+)
 _CIRCUMSTANCE = re.compile(
     r"(?:is\s+)?(?:for|if|unless|when|in|on|with|at|as|depending|under|according|otherwise|else)\b|\d+(?:\.\d+)?\s?%|[(\[]\d",
     re.IGNORECASE,
@@ -101,7 +104,9 @@ _FITS = re.compile(
     re.IGNORECASE,
 )
 # What a later sentence must end with to offer its option: it may be right in part.
-_FITS_WHOLLY = re.compile(rf"(?:{_FITS.pattern})(?: (?:better|too|as well|also))?$|^(?:is )?\d+%", re.IGNORECASE)
+_FITS_WHOLLY = re.compile(
+    rf"(?:{_FITS.pattern})(?: (?:better|too|as well|also|answer|choice|option))?$|^(?:is )?\d+%", re.IGNORECASE
+)
 _AS_WELL = re.compile(r"\b(?:also|too|as well|equally)\b", re.IGNORECASE)
 _AGAINST = re.compile(
     r"\b(?:not|no(?!\s*[,.:;!—–-])|never(?! mind)|neither|nor|cannot|wrong|false|incorrect|invalid|impossible|"

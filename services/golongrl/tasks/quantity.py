@@ -125,8 +125,14 @@ def _is_decimal_comma(text: str) -> bool:
     return _DECIMAL_COMMA.fullmatch(text) is not None and not text.startswith("0,")  # no list begins like that
 
 
+_CURRENCY = re.compile(
+    r"(US\$|HK\$|A\$|C\$|[$€£¥₩₹₽]|(?:USD|EUR|GBP|CNY|RMB|JPY|HKD|CHF|AUD|CAD)(?![A-Za-z])|Rs(?=[.\s]*\d))"
+    r"(?:(?<=Rs)\.)?\s*"
+)
+
+
 def _currency_before(text: str) -> tuple[Unit | None, str]:
-    found = re.match(r"(US\$|HK\$|A\$|C\$|Rs(?=[.\s]*\d)|[$€£¥₩₹₽]|(?:USD|EUR|GBP|CNY|RMB|JPY|HKD|CHF|AUD|CAD)(?![A-Za-z]))(?:(?<=Rs)\.)?\s*", text)
+    found = _CURRENCY.match(text)
     return (read_unit(found[1]), text[found.end() :]) if found else (None, text)
 
 

@@ -38,6 +38,10 @@ _HAN_LARGE = MappingProxyType({"万": 10**4, "萬": 10**4, "亿": 10**8, "億": 
 HAN = rf"[{''.join([*_HAN_DIGITS, *_HAN_UNITS, *_HAN_LARGE])}]{{1,20}}"
 # What a count in Chinese numerals stands before; elsewhere a numeral may be part of a name.
 _COUNTED = "[个個名位口年月日号天岁周元块次条项家座只头件本册章节页季世点时秒]|人(?!民)|分(?!之)|小时|钟头|星期"
+_PLACES = MappingProxyType(
+    {"ar": "article", "ch": "chapter", "fi": "figure", "p": "page", "pp": "page", "pa": "paragraph", "se": "section",
+     "ta": "table", "vo": "volume"}
+)  # fmt: skip
 _ROMAN = MappingProxyType({"I": 1, "V": 5, "X": 10})
 
 
@@ -99,89 +103,103 @@ def _period(letter: str) -> Callable[[re.Match[str]], str]:
     return spell
 
 
+# Words in front of a number or behind it, and the sign that says the same. A fall is a number below zero.
+_RISE, _FALL = "increase|rise|growth|gain", "decrease|drop|decline|fall|reduction|loss"
+_WORDS_BEFORE = {
+    "": "exactly|precisely|only|just|all|a total of|in total|人民币|"
+    rf"(?:an? )?(?:{_RISE}|increased|rose|grew) (?:of|by)|up(?= [\d.]{{1,9}}\s?%$)|(?:增长|上升|增加)了?",
+    "-": rf"(?:an? )?(?:{_FALL}|decreased|dropped|declined|fell) (?:of|by)|down(?= [\d.]{{1,9}}\s?%$)|"
+    "(?:下降|减少|降低)了?",
+    "> ": "(?:more|greater|larger|higher) than|over|above|exceeding|超过|多于|大于",
+    "< ": "(?:less|fewer|smaller|lower) than|under|below|少于|低于|小于",
+    r"\\geq ": "at least|no (?:less|fewer) than|(?:a )?minimum(?: of)?|至少|不少于|不低于",
+    r"\\leq ": "at most|no more than|up to|(?:a )?maximum(?: of)?|至多|最多|不超过",
+}
+_WORDS_BEHIND = {
+    "": rf"(?<=%) ?(?:{_RISE})",
+    "-": rf"(?<=%) ?(?:{_FALL})",
+    r"\\geq ": r"\s?\+|以上| or (?:more|older|above|over|higher|greater)",
+    r"\\leq ": " or (?:less|fewer|younger|below|under|lower)",
+}
 _WHOLE_YEAR = r"(?P<fy>FY\s?)?'?(?P<year>\d{4})"
 _NTH = r"(?:st|nd|rd|th)"
-_RULES: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] = tuple(
-    (re.compile(form, re.IGNORECASE), spelling)
-    for form, spelling in (
-        (r"^the\s(?=\w)", ""),
-        (r"^(?:[总一]?共(?:计|有)?|合计)\s?(?=\d)", ""),
-        # Signs.
-        (r"\\mu\s?(?=[mgsLlAVWF]$)", "μ"),
-        (r"(?<=[\d)a-z])\s?\*\*\s?(?=[\d({+-])", "^"),
-        (r"√\s?(\d{1,20}|[a-z])", r"\\sqrt{\1}"),
-        (r"√\s?\(([^()]{1,40})\)", r"\\sqrt{\1}"),
-        (r"∞", r"\\infty "),
-        (r"(?:≥|\\ge(?:q|qslant)?(?![a-z]))\s?", r"\\geq "),
-        (r"(?:≤|\\le(?:q|qslant)?(?![a-z]))\s?", r"\\leq "),
-        # Numbers.
-        (rf"(第?{HAN})点([零〇一二三四五六七八九]{{1,20}})(?![分钟])", _decimal),
-        (rf"(?<=第){HAN}|(?<![\d.]){HAN}(?={_COUNTED})", _numeral),
-        (r"(?<![\d.])(?:(\d{1,9})亿)(?:(\d{1,4})万)?(\d{1,4})?(?![\d.万亿])", _mixed),
-        (r"(?<![\d.])()(?:(\d{1,9})万)(\d{1,4})(?![\d.万亿])", _mixed),
-        (r"^(-?)i\^(?:2|\{2\})$", lambda found: "1" if found[1] else "-1"),
-        (r"^百分之(?=\d)([\d.]{1,20})$", r"\1%"),
-        (r"^一半$", "1/2"),
-        (rf"^(\d|[{''.join(_HAN_DIGITS)}])成([{''.join(_HAN_DIGITS)}半]?)$", _tenths),
-        (r"(?<=\d)个(?=小时|钟头|星期)", ""),
-        (r"(?<=\d)个?半(?=小时|钟头|星期)", ".5"),
-        (r"(?<=\d)(个)半(?=月)|(?<=\d)(年|天|岁|周|小时|分钟|个月)半$", r".5\1\2"),
-        (r"^半个?(?=小时|钟头|星期|年|天|分钟)|^半(?=个月)", "0.5"),
-        (r"^(\d{1,3})\s?['′]\s?(\d{1,2})\s?(?:\"|″|''|′′)$", r"\1 ft \2 in"),
-        (r"^([\d.]{1,9})\s?(?:\"|″|''|′′)$", r"\1 in"),
-        (r"^([\d.]{1,9})\s?['′]$", r"\1 ft"),
-        (r"^(\d{1,9}) out of (\d{1,9})$", r"\1/\2"),
-        (r"^twice$", "2 times"),
-        (r"^人民币\s?(?=\d)", ""),
-        (r"^(?:exactly|precisely|only|just|a total of|in total)\s(?=\d)", ""),
-        (r"^(?:an? )?(?:increase|rise|gain|growth|increased|rose|grew|risen) (?:of|by)\s?(?=\d)|^(?:增长|上升|增加)了?(?=\d)", ""),
-        (r"^(?:an? )?(?:decrease|drop|decline|fall|reduction|decreased|dropped|declined|fell) (?:of|by)\s?(?=\d)|^(?:下降|减少|降低)了?(?=\d)", "-"),
-        (r"^(?:(?:more|greater|larger|higher) than|over|above|exceeding|超过|多于|大于)\s?(?=[\d$€£])", "> "),
-        (r"^(?:(?:less|fewer|smaller|lower) than|under|below|少于|低于|小于)\s?(?=[\d$€£])", "< "),
-        (r"^(?:at least|no (?:less|fewer) than|a minimum of|至少|不少于|不低于)\s?(?=[\d$€£])", r"\\geq "),
-        (r"^(?:at most|no more than|up to|a maximum of|至多|最多|不超过)\s?(?=[\d$€£])", r"\\leq "),
-        (r"^([\d.,]{1,20}) or (?:more|older|above|over|higher|greater)$|^([\d.,]{1,20})以上$", r"\\geq \1\2"),
-        (r"^([\d.,]{1,20}) or (?:less|fewer|younger|below|under|lower)$", r"\\leq \1"),
-        (r"^(?:pages?|pp?\.?)\s?(?=\d)", "page "),
-        (r"^fiscal year\s(?=\d)", "FY"),
-        (r"^an?\s+(?=(?:hundred|thousand|million|billion|trillion|dozen)\b)", "1 "),
-        (r"^(?=[IVX]{2,8}$)X{0,3}(?:IX|IV|V?I{0,3})$", lambda found: _roman(found) if found[0].isupper() else found[0]),
-        # Ordinals: "12th" for all, and so that "12" can equal it.
-        (rf"(?<![\da-z])(?<!\d\s)(?<![a-z]-)(?<!\bone\s)(?<!\ba\s)(?:(?P<tens>{'|'.join(_TENS)})[\s-])?(?P<ones>{'|'.join(_ORDINALS)})(?![a-z])",
-         _ordinal),
-        (rf"(?<=\d){_NTH}(?![a-z])", "th"),
-        (r"^第\s?(\d{1,9})[名位]?$", r"\1th"),
-        (r"^(?:No\.?|Nr\.?|number|#)\s?(?=\d)", "#"),
-        # Years and their parts.
-        (r"(?<=[\dy]\s)(?:B\.\s?C\.\s?E\.?|B\.\s?C\.|BCE)(?![a-z])", "BC"),
-        (r"^公元前\s?(\d{1,5})\s?年?$", r"\1 BC"),
-        (r"^(\d{1,5})\s?(?:B\.\s?C\.\s?E\.?|B\.\s?C\.?|BCE?)$", r"\1 BC"),
-        (r"^(?:公元\s?|(?:A\.D\.|AD|CE)\s?)(\d{1,4})\s?年?$|^(\d{1,4})\s?(?:A\.\s?D\.?|AD|C\.\s?E\.?|CE)$", r"\1\2"),
-        (r"^(?:the\s)?(\d{2,3}0)'?s$|^(\d{3}0)年代$", r"\1\2s"),
-        (r"^(?:the\s)?(\d{1,2})th\s?century$|^(\d{1,2})\s?世纪$", r"\1\2th century"),
-        (rf"^(?:the\s)?(?P<n>[1-4])(?:th\squarter|Q)\s?(?:of\s)?,?\s?{_WHOLE_YEAR}$", _period("Q")),
-        (rf"^Q(?P<n>[1-4])\s?[-/,]?\s?(?:of\s)?{_WHOLE_YEAR}$", _period("Q")),
-        (rf"^{_WHOLE_YEAR}\s?[-/,]?\s?(?:Q(?P<n>[1-4]))$", _period("Q")),
-        (rf"^{_WHOLE_YEAR}\s?年?第?(?P<n>[1-4])季度?$", _period("Q")),
-        (rf"^(?:the\s)?(?P<n>1|2)(?:th)\shalf\s(?:of\s)?{_WHOLE_YEAR}$", _period("H")),
-        (rf"^(?:H(?P<n>[12]))\s?[-/,]?\s?{_WHOLE_YEAR}$", _period("H")),
-        (rf"^{_WHOLE_YEAR}\s?[-/,]?\s?H(?P<n>[12])$", _period("H")),
-        (rf"^{_WHOLE_YEAR}\s?年?(?P<n>[上下])半年$", _period("H")),
-        # Days and times.
-        (r"^(?:in|on|at(?!\s(?:least|most))|during)\s(?=\S)", ""),
-        (r"^(?:the\s)?year\s(?=\d)", ""),
-        (r"(?<=[a-z])\sthe\s(?=\d{1,2}th\b)", " "),
-        (r"^(\d{1,2})[-–]([a-z]{3,9})[-–](\d{4})$", r"\1 \2 \3"),
-        (r"^(\d{4})\s?[-–]\s?(\d{2})\s?[-–]\s?(\d{2})$", r"\1-\2-\3"),
-        (r"^(\d{1,2})h(\d{2})$", r"\1:\2"),
-        (
-            r"^(?P<half>上午|下午|晚上|傍晚|早上|凌晨)?(?P<hour>\d{1,2})[时点](?P<minute>\d{1,2}(?=分?$)|半)?分?整?$",
-            _on_24,
-        ),
-        (r"(?:星期|礼拜|周)(?=[一二三四五六日天]$)", "周"),
-        (r"(?<=\d)年(?=\s?[-–—~至到])|(?<=[-–—~至到]\d{4})年$", ""),
-    )
+_Spelling = str | Callable[[re.Match[str]], str]
+_FORMS: tuple[tuple[str, _Spelling], ...] = (
+    (r"^the\s(?=\w)", ""),
+    (r"^(?:[总一]?共(?:计|有)?|合计)\s?(?=\d)", ""),
+    # Signs.
+    (r"\\mu\s?(?=[mgsLlAVWF]$)", "μ"),
+    (r"(?<=[\d)a-z])\s?\*\*\s?(?=[\d({+-])", "^"),
+    (r"√\s?(\d{1,20}|[a-z])", r"\\sqrt{\1}"),
+    (r"√\s?\(([^()]{1,40})\)", r"\\sqrt{\1}"),
+    (r"∞", r"\\infty "),
+    (r"(?:≥|\\ge(?:q|qslant)?(?![a-z]))\s?", r"\\geq "),
+    (r"(?:≤|\\le(?:q|qslant)?(?![a-z]))\s?", r"\\leq "),
+    # Numbers.
+    (rf"(第?{HAN})点([零〇一二三四五六七八九]{{1,20}})(?![分钟])", _decimal),
+    (rf"(?<=第){HAN}|(?<![\d.]){HAN}(?={_COUNTED})", _numeral),
+    (r"(?<![\d.])(?:(\d{1,9})亿)(?:(\d{1,4})万)?(\d{1,4})?(?![\d.万亿])", _mixed),
+    (r"(?<![\d.])()(?:(\d{1,9})万)(\d{1,4})(?![\d.万亿])", _mixed),
+    (r"^(-?)i\^(?:2|\{2\})$", lambda found: "1" if found[1] else "-1"),
+    (r"^百分之(?=\d)([\d.]{1,20})$", r"\1%"),
+    (r"^一半$", "1/2"),
+    (rf"^(\d|[{''.join(_HAN_DIGITS)}])成([{''.join(_HAN_DIGITS)}半]?)$", _tenths),
+    (r"(?<=\d)个(?=小时|钟头|星期)", ""),
+    (r"(?<=\d)个?半(?=小时|钟头|星期)", ".5"),
+    (r"(?<=\d)(个)半(?=月)|(?<=\d)(年|天|岁|周|小时|分钟|个月)半$", r".5\1\2"),
+    (r"^半个?(?=小时|钟头|星期|年|天|分钟)|^半(?=个月)", "0.5"),
+    (r"^(\d{1,3})\s?['′]\s?(\d{1,2})\s?(?:\"|″|''|′′)$", r"\1 ft \2 in"),
+    (r"^([\d.]{1,9})\s?(?:\"|″|''|′′)$", r"\1 in"),
+    (r"^([\d.]{1,9})\s?['′]$", r"\1 ft"),
+    (r"^(\d{1,9}) out of (\d{1,9})$", r"\1/\2"),
+    *((rf"^(?:{words_})\s?(?=[\d$€£])", sign) for sign, words_ in _WORDS_BEFORE.items()),
+    *((rf"^([\d.,]{{1,20}}%?)(?:{words_})$", rf"{sign}\1") for sign, words_ in _WORDS_BEHIND.items()),
+    (r"^twice$", "2 times"),
+    (r"^thrice$", "3 times"),
+    (r"^(\d{1,9})[\s-]?fold$", r"\1 times"),
+    (r"^half an?\s(?=[a-z])", "0.5 "),
+    (r"^(art|chap|ch|fig|para|pp?|sec|tab|vol)\.?\s?(?=\d)", lambda found: f"{_PLACES[found[1].lower()[:2]]} "),
+    (r"^fiscal year\s(?=\d)", "FY"),
+    (r"^an?\s+(?=(?:hundred|thousand|million|billion|trillion|dozen)\b)", "1 "),
+    (r"^an?\s+(?=(?:century|decade|year|month|week|day|hour)\b)", "1 "),
+    (r"^(?=[IVX]{2,8}$)X{0,3}(?:IX|IV|V?I{0,3})$", lambda found: _roman(found) if found[0].isupper() else found[0]),
+    # Ordinals: "12th" for all, and so that "12" can equal it.
+    (rf"(?<![\da-z])(?<!\d\s)(?<![a-z]-)(?<!\bone\s)(?<!\ba\s)(?<!\bper\s)(?:(?P<tens>{'|'.join(_TENS)})[\s-])?(?P<ones>{'|'.join(_ORDINALS)})(?![a-z])",
+     _ordinal),
+    (rf"(?<=\d){_NTH}(?![a-z])", "th"),
+    (r"(?<=\dth) place$", ""),
+    (r"^第\s?(\d{1,9})[名位]?$", r"\1th"),
+    (r"^(?:No\.?|Nr\.?|number|#)\s?(?=\d)", "#"),
+    # Years and their parts.
+    (r"(?<=[\dy]\s)(?:B\.\s?C\.\s?E\.?|B\.\s?C\.|BCE)(?![a-z])", "BC"),
+    (r"^公元前\s?(\d{1,5})\s?年?$", r"\1 BC"),
+    (r"^(\d{1,5})\s?(?:B\.\s?C\.\s?E\.?|B\.\s?C\.?|BCE?)$", r"\1 BC"),
+    (r"^(?:公元\s?|(?:A\.D\.|AD|CE)\s?)(\d{1,4})\s?年?$|^(\d{1,4})\s?(?:A\.\s?D\.?|AD|C\.\s?E\.?|CE)$", r"\1\2"),
+    (r"^(?:the\s)?(\d{2,3}0)'?s$|^(\d{3}0)年代$", r"\1\2s"),
+    (r"^(?:the\s)?(\d{1,2})th\s?century$|^(\d{1,2})\s?世纪$", r"\1\2th century"),
+    (rf"^(?:the\s)?(?P<n>[1-4])(?:th\squarter|Q)\s?(?:of\s)?,?\s?{_WHOLE_YEAR}$", _period("Q")),
+    (rf"^Q(?P<n>[1-4])\s?[-/,]?\s?(?:of\s)?{_WHOLE_YEAR}$", _period("Q")),
+    (rf"^{_WHOLE_YEAR}\s?[-/,]?\s?(?:Q(?P<n>[1-4]))$", _period("Q")),
+    (rf"^{_WHOLE_YEAR}\s?年?第?(?P<n>[1-4])季度?$", _period("Q")),
+    (rf"^(?:the\s)?(?P<n>1|2)(?:th)\shalf\s(?:of\s)?{_WHOLE_YEAR}$", _period("H")),
+    (rf"^(?:H(?P<n>[12]))\s?[-/,]?\s?{_WHOLE_YEAR}$", _period("H")),
+    (rf"^{_WHOLE_YEAR}\s?[-/,]?\s?H(?P<n>[12])$", _period("H")),
+    (rf"^{_WHOLE_YEAR}\s?年?(?P<n>[上下])半年$", _period("H")),
+    # Days and times.
+    (r"^(?:in|on|at(?!\s(?:least|most))|during)\s(?=\S)", ""),
+    (r"^(?:the\s)?year\s(?=\d)", ""),
+    (r"(?<=[a-z])\sthe\s(?=\d{1,2}th\b)", " "),
+    (r"^(\d{1,2})[-–]([a-z]{3,9})[-–](\d{4})$", r"\1 \2 \3"),
+    (r"^(\d{4})\s?[-–]\s?(\d{2})\s?[-–]\s?(\d{2})$", r"\1-\2-\3"),
+    (r"^(\d{1,2})h(\d{2})$", r"\1:\2"),
+    (
+        r"^(?P<half>上午|下午|晚上|傍晚|早上|凌晨)?(?P<hour>\d{1,2})[时点](?P<minute>\d{1,2}(?=分?$)|半)?分?整?$",
+        _on_24,
+    ),
+    (r"(?:星期|礼拜|周)(?=[一二三四五六日天]$)", "周"),
+    (r"(?<=\d)年(?=\s?[-–—~至到])|(?<=[-–—~至到]\d{4})年$", ""),
 )  # fmt: skip
+_RULES = tuple((re.compile(form, re.IGNORECASE), spelling) for form, spelling in _FORMS)
 
 
 def one_spelling(text: str) -> str:

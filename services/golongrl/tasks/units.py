@@ -154,8 +154,8 @@ person 1 person persons people 人 个人 名 位 口 человек
 
 # Units of several words or dimensions, as the table and the signs of `_compound` say them.
 _SPELLED = MappingProxyType(
-    {"kph": "km/h", "kmh": "km/h", "kmph": "km/h", "mph": "mi/h", "mps": "m/s", "fps": "ft/s", "kbps": "kb/s", "Mbps": "Mb/s",
-     "Gbps": "Gb/s", "mbps": "Mb/s"}
+    {"kph": "km/h", "kmh": "km/h", "kmph": "km/h", "mph": "mi/h", "mps": "m/s", "fps": "ft/s"}
+    | {"kbps": "kb/s", "Mbps": "Mb/s", "mbps": "Mb/s", "Gbps": "Gb/s"}
     | {f"{degree} {name}": sign for degree in ("degree", "degrees", "deg") for name, sign in
        (("celsius", "°C"), ("centigrade", "°C"), ("c", "°C"), ("fahrenheit", "°F"), ("f", "°F"), ("kelvin", "K"))}
 )  # fmt: skip
