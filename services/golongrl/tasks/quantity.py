@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 
+from golongrl.tasks import numerals
 from golongrl.tasks.notation import is_words
-from golongrl.tasks.spelling import HAN, han
 from golongrl.tasks.units import Unit, read_unit, split_scale
 from golongrl.tasks.words import words
 
@@ -76,16 +76,17 @@ def read(text: str) -> Quantity | None:
     rest = rest[sign.end() :]
     if prefix is None:
         prefix, rest = _currency_before(rest)
-    found = _parted(rest) or _digits(rest) or _in_words(rest)
+    worded = numerals.read(rest)
+    found = _digits(rest) if worded is None else (*worded, 0)
     if found is None:
         return None
-    value, places, end, worded = found
+    value, end, places = found
     scale, tail = split_scale(rest[end:], money=prefix is not None)
     unit = read_unit(tail) if tail else None
-    if worded and unit is not None and not unit.known and (unit.title or not _counts(unit)):
-        return None  # "One Direction" is a name
     if tail and unit is None:
         return None
+    if worded and unit is not None and not unit.known and (unit.title or not _counts(unit)):
+        return None  # "One Direction" is a name
     if prefix is not None:
         if unit is not None and not unit.compatible(prefix):
             return None
@@ -136,25 +137,25 @@ def _currency_before(text: str) -> tuple[Unit | None, str]:
     return (read_unit(found[1]), text[found.end() :]) if found else (None, text)
 
 
-def _digits(text: str) -> tuple[Fraction, int, int, bool] | None:
+def _digits(text: str) -> tuple[Fraction, int, int] | None:
+    """A number in digits: its value, where it ends, and how many decimals it has."""
     mixed = _MIXED.match(text)
     if mixed is not None:
         over, under = (int(part) for part in mixed.groups()[1:] if part is not None)
-        return (int(mixed[1] or 0) + Fraction(over, under), 0, mixed.end(), False) if under else None
+        return (int(mixed[1] or 0) + Fraction(over, under), mixed.end(), 0) if under else None
     found = _NUMBER.match(text)
     comma = _DECIMAL_COMMA.match(text)
     if comma is not None and (found is None or comma.end() > found.end()):
-        return Fraction(f"{comma[1]}.{comma[2]}"), len(comma[2]), comma.end(), False
+        return Fraction(f"{comma[1]}.{comma[2]}"), comma.end(), len(comma[2])
     if found is None:
         return None
     exponent = next((int(part) for part in found.groups()[1:] if part and re.fullmatch(r"[+-]?\d+", part)), 0)
     if abs(exponent) > MAX_EXPONENT:
         return None
-    if found["digits"] is None:
-        return Fraction(10) ** exponent, 0, found.end(), False
-    digits = _ungrouped(found["digits"])
+    digits = _ungrouped(found["digits"] or "1")
     decimals = len(digits.partition(".")[2])
-    return Fraction(digits) * Fraction(10) ** exponent, max(0, decimals - exponent), found.end(), False
+    places = max(0, decimals - exponent) if found["digits"] else 0
+    return Fraction(digits) * Fraction(10) ** exponent, found.end(), places
 
 
 def _ungrouped(digits: str) -> str:
@@ -230,75 +231,3 @@ def _close(gold: Quantity, answer: Quantity) -> bool:
     gap = abs(rounded.value - exact.value)
     significant = len(str(abs(int(rounded.value * 10**rounded.places)))) >= _SIGNIFICANT
     return significant and gap <= Fraction(1, 2 * 10**rounded.places) and gap <= _TOLERANCE
-
-
-_ONES = {
-    word: value
-    for value, word in enumerate(
-        words(
-            "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen"
-            " sixteen seventeen eighteen nineteen"
-        )
-    )
-}
-_TENS = {word: 10 * i for i, word in enumerate(words("twenty thirty forty fifty sixty seventy eighty ninety"), 2)}
-_LARGE = {"thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
-_ENGLISH = re.compile(
-    rf"(?:(?:{'|'.join([*_ONES, *_TENS, *_LARGE, 'hundred', 'and'])})(?![a-z])[\s-]*)+", re.IGNORECASE
-)
-_UNDERS = {
-    "half": 2, "halves": 2, "third": 3, "thirds": 3, "quarter": 4, "quarters": 4, "fourth": 4, "fourths": 4, "fifth": 5,
-    "fifths": 5, "sixth": 6, "sixths": 6, "seventh": 7, "sevenths": 7, "eighth": 8, "eighths": 8, "ninth": 9,
-    "ninths": 9, "tenth": 10, "tenths": 10,
-}  # fmt: skip
-# "three quarters", "one and a half", "2 and a half"; "third" alone is an ordinal.
-_FRACTION_IN_WORDS = re.compile(
-    rf"(?:(?P<whole>\d{{1,9}}|(?:(?:{'|'.join([*_ONES, *_TENS, *_LARGE, 'hundred'])})[\s-]+)+?)\s*and\s+)?"
-    rf"(?:(?P<over>an?|{'|'.join(_ONES)})[\s-]+)?"
-    rf"(?P<under>{'|'.join(sorted(_UNDERS, key=len, reverse=True))})(?![a-z])",
-    re.IGNORECASE,
-)
-_HAN = re.compile(HAN)
-
-
-def _parted(text: str) -> tuple[Fraction, int, int, bool] | None:
-    """A fraction in English words."""
-    found = _FRACTION_IN_WORDS.match(text)
-    if found is None or not (found["over"] or found["under"].lower() == "half"):
-        return None
-    over = _ONES.get((found["over"] or "a").lower(), 1)
-    whole = (found["whole"] or "0").strip(" -").lower()
-    size = int(whole) if whole.isdecimal() else _english(re.split(r"[\s-]+", whole))
-    return None if size is None else (size + Fraction(over, _UNDERS[found["under"].lower()]), 0, found.end(), True)
-
-
-def _in_words(text: str) -> tuple[Fraction, int, int, bool] | None:
-    """A number in English or Chinese words: its value and where it ends."""
-    found = _ENGLISH.match(text)
-    if found is not None:
-        value = _english(re.split(r"[\s-]+", found[0].lower().strip(" -")))
-        return None if value is None else (Fraction(value), 0, found.end(), True)
-    found = _HAN.match(text)
-    value = han(found[0]) if found is not None else None
-    if found is None or value is None:
-        return None
-    under = re.compile("分之").match(text, found.end())
-    if under is None:
-        return Fraction(value), 0, found.end(), True
-    above = _HAN.match(text, under.end())
-    over = han(above[0]) if above is not None else None
-    return (Fraction(over, value), 0, above.end(), True) if above is not None and over is not None and value else None
-
-
-def _english(words: list[str]) -> int | None:
-    if words[0] == "and" or words[0] in _LARGE or words[0] == "hundred":
-        return None
-    total = part = 0
-    for word in words:
-        if word in _LARGE:
-            total, part = total + max(1, part) * _LARGE[word], 0
-        elif word == "hundred":
-            part = max(1, part) * 100
-        elif word != "and":
-            part += _ONES.get(word, 0) + _TENS.get(word, 0)
-    return total + part

@@ -9,33 +9,8 @@ import re
 from collections.abc import Callable
 from types import MappingProxyType
 
-from golongrl.tasks.words import words
+from golongrl.tasks.numerals import HAN, HAN_DIGITS, ORDINALS, TENS, han
 
-_ORDINALS = MappingProxyType(
-    {
-        word: i
-        for i, word in enumerate(
-            words(
-                "first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth thirteenth"
-                " fourteenth fifteenth sixteenth seventeenth eighteenth nineteenth twentieth"
-            ),
-            1,
-        )
-    }
-    | {"thirtieth": 30, "fortieth": 40, "fiftieth": 50, "sixtieth": 60, "seventieth": 70, "eightieth": 80}
-    | {"ninetieth": 90, "hundredth": 100}
-)
-_TENS = MappingProxyType(
-    {word: 10 * i for i, word in enumerate(words("twenty thirty forty fifty sixty seventy eighty ninety"), 2)}
-)
-_HAN_DIGITS = MappingProxyType(
-    {c: i for i, c in enumerate("零一二三四五六七八九")}
-    | {"〇": 0, "两": 2, "兩": 2}
-    | {c: i for i, c in enumerate("壹贰叁肆伍陆柒捌玖", 1)}
-)
-_HAN_UNITS = MappingProxyType({"十": 10, "百": 100, "千": 1000, "拾": 10, "佰": 100, "仟": 1000})
-_HAN_LARGE = MappingProxyType({"万": 10**4, "萬": 10**4, "亿": 10**8, "億": 10**8})
-HAN = rf"[{''.join([*_HAN_DIGITS, *_HAN_UNITS, *_HAN_LARGE])}]{{1,20}}"
 # What a count in Chinese numerals stands before; elsewhere a numeral may be part of a name.
 _COUNTED = "[个個名位口年月日号天岁周元块次条项家座只头件本册章节页季世点时秒]|人(?!民)|分(?!之)|小时|钟头|星期"
 _PLACES = MappingProxyType(
@@ -45,22 +20,6 @@ _PLACES = MappingProxyType(
 _ROMAN = MappingProxyType({"I": 1, "V": 5, "X": 10})
 
 
-def han(text: str) -> int | None:
-    """The value of a Chinese numeral: digits ("二〇二一") or with units ("三百五" is 350)."""
-    if all(c in _HAN_DIGITS for c in text):
-        return int("".join(str(_HAN_DIGITS[c]) for c in text))
-    total = section = digit = last = 0
-    for c in text:
-        if c in _HAN_DIGITS:
-            digit, last = _HAN_DIGITS[c], last if _HAN_DIGITS[c] else 0
-        elif c in _HAN_UNITS:
-            section, digit, last = section + (digit or (1 if not section else 0)) * _HAN_UNITS[c], 0, _HAN_UNITS[c]
-        else:
-            total, section, digit, last = (total + section + digit) * _HAN_LARGE[c], 0, 0, _HAN_LARGE[c]
-    # A last digit right behind a unit counts tenths of it, unless a zero stands between.
-    return total + section + digit * (last // 10 if last > 10 and text[-1] in _HAN_DIGITS else 1) or None
-
-
 def _numeral(found: re.Match[str]) -> str:
     value = han(found[0])
     return found[0] if value is None else str(value)
@@ -68,16 +27,16 @@ def _numeral(found: re.Match[str]) -> str:
 
 def _decimal(found: re.Match[str]) -> str:
     whole = han(found[1])
-    return found[0] if whole is None else f"{whole}.{''.join(str(_HAN_DIGITS[c]) for c in found[2])}"
+    return found[0] if whole is None else f"{whole}.{''.join(str(HAN_DIGITS[c]) for c in found[2])}"
 
 
 def _tenths(found: re.Match[str]) -> str:
-    tens, ones = (int(_HAN_DIGITS.get(digit, 5 if digit == "半" else digit or 0)) for digit in found.groups())
+    tens, ones = (int(HAN_DIGITS.get(digit, 5 if digit == "半" else digit or 0)) for digit in found.groups())
     return f"{10 * tens + ones}%"
 
 
 def _ordinal(found: re.Match[str]) -> str:
-    return f"{_TENS.get((found['tens'] or '').lower(), 0) + _ORDINALS[found['ones'].lower()]}th"
+    return f"{TENS.get((found['tens'] or '').lower(), 0) + ORDINALS[found['ones'].lower()]}th"
 
 
 def _mixed(found: re.Match[str]) -> str:
@@ -143,7 +102,7 @@ _FORMS: tuple[tuple[str, _Spelling], ...] = (
     (r"^(-?)i\^(?:2|\{2\})$", lambda found: "1" if found[1] else "-1"),
     (r"^百分之(?=\d)([\d.]{1,20})$", r"\1%"),
     (r"^一半$", "1/2"),
-    (rf"^(\d|[{''.join(_HAN_DIGITS)}])成([{''.join(_HAN_DIGITS)}半]?)$", _tenths),
+    (rf"^(\d|[{''.join(HAN_DIGITS)}])成([{''.join(HAN_DIGITS)}半]?)$", _tenths),
     (r"(?<=\d)个(?=小时|钟头|星期)", ""),
     (r"(?<=\d)个?半(?=小时|钟头|星期)", ".5"),
     (r"(?<=\d)(个)半(?=月)|(?<=\d)(年|天|岁|周|小时|分钟|个月)半$", r".5\1\2"),
@@ -164,7 +123,7 @@ _FORMS: tuple[tuple[str, _Spelling], ...] = (
     (r"^an?\s+(?=(?:century|decade|year|month|week|day|hour)\b)", "1 "),
     (r"^(?=[IVX]{2,8}$)X{0,3}(?:IX|IV|V?I{0,3})$", lambda found: _roman(found) if found[0].isupper() else found[0]),
     # Ordinals: "12th" for all, and so that "12" can equal it.
-    (rf"(?<![\da-z])(?<!\d\s)(?<![a-z]-)(?<!\bone\s)(?<!\ba\s)(?<!\bper\s)(?:(?P<tens>{'|'.join(_TENS)})[\s-])?(?P<ones>{'|'.join(_ORDINALS)})(?![a-z])",
+    (rf"(?<![\da-z])(?<!\d\s)(?<![a-z]-)(?<!\bone\s)(?<!\ba\s)(?<!\bper\s)(?:(?P<tens>{'|'.join(TENS)})[\s-])?(?P<ones>{'|'.join(ORDINALS)})(?![a-z])",
      _ordinal),
     (rf"(?<=\d){_NTH}(?![a-z])", "th"),
     (r"(?<=\dth) place$", ""),
