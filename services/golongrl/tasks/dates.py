@@ -89,7 +89,7 @@ def read(text: str) -> Mark | None:
     point = _point(text)
     if point is not None:
         return point
-    if _SIGN_OF_RATIO.search(text) and (ratio := as_ratio(text)) is not None:
+    if _SIGN_OF_RATIO.search(text) and (ratio := _as_ratio(text)) is not None:
         return ratio
     found = _season(text)
     if found is None and quantity.read(text) is not None:
@@ -112,19 +112,28 @@ def same(one: Mark, other: Mark) -> bool:
     return one == other
 
 
-def as_ratio(text: str) -> Mark | None:
+def pair(gold: str, answer: str) -> tuple[Mark | None, Mark | None]:
+    """What both texts stand for; one may be what alone it is not, because the other is: "3/2" a ratio beside "3:2"."""
+    marks = read(gold), read(answer)
+    for kind, form in (("ratio", _as_ratio), ("date", _as_date), ("range", _as_range)):
+        if any(mark is not None and mark[0] == kind for mark in marks):
+            marks = form(gold) or marks[0], form(answer) or marks[1]
+    return marks
+
+
+def _as_ratio(text: str) -> Mark | None:
     """The ratio that a text is if it is one: "3:2", "3 to 2", "3/2"."""
     found = _RATIO.fullmatch(text) or _QUOTIENT.fullmatch(text)
     return ("ratio", Fraction(found[1]) / Fraction(found[2])) if found is not None and float(found[2]) else None
 
 
-def as_range(text: str) -> Mark | None:
+def _as_range(text: str) -> Mark | None:
     """The range that an interval is where the other side is a range: "[10, 20]"."""
     found = _INTERVAL.fullmatch(text)
     return _ends(found[1], found[2]) if found is not None else None
 
 
-def as_date(text: str) -> Mark | None:
+def _as_date(text: str) -> Mark | None:
     """The date that eight digits are where the other side is a date: "20210304"."""
     found = _EIGHT_DIGITS.fullmatch(text)
     return _dated(found.groupdict()) if found is not None else None

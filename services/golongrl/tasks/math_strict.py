@@ -5,39 +5,28 @@ words, and cannot read text outside ASCII. So the final answer is first read as 
 (notation.py), a date, time, range or code (dates.py), a number with scale and unit (quantity.py). Only what none of
 these decides goes to math-verify, with exact numbers compared to full precision (precise.py).
 
-The final answer is the last \\boxed{...}, else what follows the last "answer is" on its line, else what the last line
-marks: its one bold part or formula, or what its last "is" leads to. What stands without a box is judged as if it stood
-in one, so that "42 or 41" is a choice and no number; only a sentence that marks nothing is no answer, whatever is in
-it. An answer that names several numbers side by side names none.
+Of what math_final.py finds to be the answer, only a sentence that marks nothing is no answer, whatever is in it. An
+answer that names several numbers side by side names none.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from functools import lru_cache
 
-from golongrl.tasks import dates, math_answer, quantity, units
-from golongrl.tasks.notation import is_prose, is_words, plain, same_text
+from golongrl.tasks import dates, math_answer, quantity
+from golongrl.tasks.math_final import answers_in, boxes_in, leads_to, text_of, unnegated
+from golongrl.tasks.notation import is_prose, is_words, same_text
 from golongrl.tasks.spelling import one_spelling
 
-_BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
-_STATED = re.compile(
-    r"(?:answer|result|答案?|结果)(?:\s+is|\s*[为是:：→]|\s+[-–](?=\s))\s*[:：]?\s*(?P<answer>[^\n]+)", re.IGNORECASE
-)
-_BEHIND = re.compile(r"[\s$*]*(?P<word>%|\\%|‰|[^\W\d_]+)")
-_HEDGE = re.compile(r"[\s$,，、/]*(?:or|and|或|或者|和|及)?[\s$,，、/]*", re.IGNORECASE)
-_NOT = re.compile(r"(?:\bnot|\brather than|\binstead of|不是)[\s$]*\Z")  # before a box
 LONGEST_GOLD = 500  # characters; a longer gold is for math-verify alone
 
 
 def equal(golds: Sequence[str], text: str) -> float:
     """1 if the final answer of `text` says what any of `golds` says. Raises as `math_answer.equal`."""
-    tail = text[-math_answer.TAIL :]
-    boxes = _boxes(tail)
-    if len(boxes) > 1 and _NOT.search(tail, 0, boxes[-1][0]):  # "\\boxed{12}, not \\boxed{13}"
-        tail = tail[: boxes[-1][0]]
-    answers = _answers(tail)
-    sentence = not _boxes(tail)
+    tail = unnegated(text[-math_answer.TAIL :])
+    answers = answers_in(tail)
+    sentence = not boxes_in(tail)
     open_golds = []
     for gold in golds:
         verdict = _verdict(gold, answers, sentence=sentence) if len(gold) <= LONGEST_GOLD else None
@@ -59,90 +48,10 @@ def _as_latex(gold: str) -> str:
     return _plain_gold(gold) if _UNKNOWN_SIGNS.search(gold) else gold
 
 
-def _answers(tail: str) -> list[str]:
-    """The texts that may be the final answer, plain: none where several boxes stand side by side."""
-    boxes = list(_boxes(tail))
-    if not boxes:
-        stated = [found["answer"] for found in _STATED.finditer(tail)]
-        return [_text_of(_marked(stated[-1] if stated else _last_line(tail)))]
-    start, end, inner = boxes[-1]
-    answer = _text_of(inner)
-    if len(boxes) > 1 and _text_of(boxes[-2][2]) != answer and _HEDGE.fullmatch(tail[boxes[-2][1] : start]):
-        return []
-    return [answer + _unit_behind(tail, end)]
-
-
-def _unit_behind(text: str, end: int) -> str:
-    behind = _BEHIND.match(text, end)
-    word = behind["word"] if behind is not None else ""
-    return f" {word.removeprefix(chr(92))}" if word and _is_scale_or_unit(word) else ""
-
-
-_IS = re.compile(
-    r".*\b(?:is|are|was|were|equals?|it['’]s|contains?|has|have|totals?)\s+(\S.*)|\D*\s(?:in|by|say|=)\s+(\S+)"
-    r"|\D*[是为]\s*(\d.*)",
-    re.IGNORECASE,
-)
-_FORMULA = re.compile(r"\$([^$\n]+)\$|\\\((.+?)\\\)|(?<![\w)])\*\*(?=\S)([^*\n]*[^*\n:：])\*\*(?!\w|\s?[:：])")
-_SO = re.compile(r"(?:so|thus|hence|therefore)[,:]?\s+", re.IGNORECASE)
-_BOLD = re.compile(r"(?<![\w)])\*\*(?=\S)([^*\n]+)\*\*")
-
-
-def _last_line(text: str) -> str:
-    """The last line with a word or digit, or all lines as a list where each is a number."""
-    lines = [line for line in text.splitlines() if re.search(r"\w", line)] or [""]
-    numbers = len(lines) > 1 and all(quantity.read(_text_of(line)) is not None for line in lines)
-    return ", ".join(lines) if numbers else lines[-1]
-
-
-def _marked(line: str) -> str:
-    """Of an unboxed line its one formula or bold part, or what its last "is" leads to; else all of it, so that a choice
-    stays one.
-    """
-    parts = {found[1] or found[2] or found[3]: found.end() for found in _FORMULA.finditer(line)}
-    if len(parts) == 1:
-        ((part, end),) = parts.items()
-        return part + _unit_behind(line, end)
-    line = _SO.sub("", _BOLD.sub(r"\1", line).strip(" .*"), count=1)
-    ending = _IS.fullmatch(line)
-    return line if ending is None else ending[1] or ending[2] or ending[3]
-
-
-def _is_scale_or_unit(word: str) -> bool:
-    """Whether a word behind the box belongs to the answer. Short words ("in", "a", "s") are more often English."""
-    if word in ("%", "\\%", "‰"):
-        return True
-    if len(word) < 4 and word.isascii():
-        return False
-    scale, rest = units.split_scale(word, money=False)
-    unit = units.read_unit(word)
-    return (scale != 1 and not rest) or (unit is not None and unit.known)
-
-
-def _boxes(tail: str) -> Sequence[tuple[int, int, str]]:
-    """(start, end, content) of the innermost boxes with balanced braces; "\\boxed{}" and "\\boxed{...}" are none."""
-    found = []
-    for opening in _BOX.finditer(tail):
-        depth = 1
-        for i in range(opening.end(), len(tail)):
-            depth += (tail[i] == "{") - (tail[i] == "}")
-            if not depth:
-                content = tail[opening.end() : i]
-                if content.strip(" .…") and not _BOX.search(content):
-                    found.append((opening.start(), i + 1, content))
-                break
-    return found
-
-
-def _text_of(written: str) -> str:
-    """What is compared as a text: plain, in one spelling."""
-    return one_spelling(plain(written))
-
-
 @lru_cache(maxsize=1024)
 def _plain_gold(gold: str) -> str:
-    boxes = _boxes(gold)
-    return _text_of(boxes[-1][2] if boxes else gold)
+    boxes = boxes_in(gold)
+    return text_of(boxes[-1][2] if boxes else gold)
 
 
 def _verdict(gold: str, answers: list[str], *, sentence: bool) -> bool | None:
@@ -214,47 +123,51 @@ _NO_NUMBER = re.compile(
 
 
 def _says(golden: str, answer: str) -> bool | None:
+    """The verdict of the first rule that has one; None where only math-verify can tell."""
     if same_text(golden, answer):
         return True
-    if not _CONTRAST.search(golden):
-        answer = _CONTRAST.sub("", answer)
     if golden.casefold() in _TRUTHS:
         return re.match(rf"{golden}\s?[,.;:–—]\s?(?!yes|no|or)", answer, re.IGNORECASE) is not None
+    if not _CONTRAST.search(golden):
+        answer = _CONTRAST.sub("", answer)
     if is_prose(answer) and not is_prose(golden) and _REFUSES.search(answer):
         return False
     if _NUMBERED.match(golden) and _NUMBERED.match(answer):  # 3.2 and 3.20 are two sections
         return False
-    labels = [found[0].lower().strip(" s:：") for text in (golden, answer) if (found := _LABEL.match(text))]
-    if labels and labels[0] == labels[-1]:  # on one side alone, or the same
-        return _says(*(_LABEL.sub("", text, count=1) for text in (golden, answer)))
-    if is_prose(answer) and (ending := _IS.fullmatch(answer)) and not _IS.fullmatch(golden):
-        return _says(golden, one_spelling(ending[1] or ending[2] or ending[3]))
+    for reduced in _reduced(golden, answer):
+        return _says(*reduced)
     if any(_MIL.search(text) for text in (golden, answer)) and _says(
         *(_MIL.sub(" million", text) for text in (golden, answer))
     ):
         return True
-    marks = dates.read(golden), dates.read(answer)
-    for form in (dates.as_ratio, dates.as_date, dates.as_range):
-        if any(mark is not None and mark[0] == form.__name__.removeprefix("as_") for mark in marks):
-            marks = form(golden) or marks[0], form(answer) or marks[1]
-    if marks != (None, None):
-        gold_mark, answer_mark = marks
+    gold_mark, answer_mark = dates.pair(golden, answer)
+    if gold_mark is not None or answer_mark is not None:
         return gold_mark is not None and answer_mark is not None and dates.same(gold_mark, answer_mark)
-    numbers = _with_remark(golden) or quantity.read(golden), _with_remark(answer) or quantity.read(answer)
+    numbers = [_with_remark(text) or quantity.read(text) for text in (golden, answer)]
     if numbers[0] is not None and numbers[1] is not None:
         return quantity.same(numbers[0], numbers[1])
-    if numbers[0] is not None and _names_several(answer):
+    if _misread(golden, answer, *numbers):
         return False
-    if any(one is not None and _RELATION.search(other) for one, other in zip(numbers, (answer, golden), strict=True)):
-        return False
-    if numbers[0] is not None and (_EXTREME.fullmatch(answer) or _untrue(answer)):
-        return False
-    if _CODE.fullmatch(golden) and _CODE.fullmatch(answer):
-        return False
-    if is_words(golden):
-        # A gold with a unit may meet a formula with one ("2^3 cm"): math-verify compares their numbers.
-        return None if numbers[0] is not None and not is_words(answer) else _formulas(golden, answer)
+    if is_words(golden) and numbers[0] is not None and not is_words(answer):
+        return None  # a gold with a unit may meet a formula with one ("2^3 cm"): math-verify compares their numbers
     return _formulas(golden, answer)
+
+
+def _reduced(golden: str, answer: str) -> Iterator[tuple[str, str]]:
+    """The two without what says nothing of the value: a label, or the sentence around it."""
+    labels = [found[0].lower().strip(" s:：") for text in (golden, answer) if (found := _LABEL.match(text))]
+    if labels and labels[0] == labels[-1]:  # on one side alone, or the same
+        yield _LABEL.sub("", golden, count=1), _LABEL.sub("", answer, count=1)
+    if is_prose(answer) and not leads_to(golden) and (ending := leads_to(answer)):
+        yield golden, one_spelling(ending)
+
+
+def _misread(golden: str, answer: str, number: quantity.Quantity | None, other: quantity.Quantity | None) -> bool:
+    """Whether math-verify would find equal what is not: it drops relations and reads one number of several."""
+    if number is not None and (_names_several(answer) or _EXTREME.fullmatch(answer) or _untrue(answer)):
+        return True
+    related = (number is not None and _RELATION.search(answer)) or (other is not None and _RELATION.search(golden))
+    return bool(related or (_CODE.fullmatch(golden) and _CODE.fullmatch(answer)))
 
 
 def _with_remark(answer: str) -> quantity.Quantity | None:
