@@ -109,8 +109,9 @@ _CONTRAST = re.compile(
 _NUMBERED = re.compile(r"(?:section|chapter|figure|table|article|clause|paragraph|version)s?\s\d+\.\d", re.IGNORECASE)
 # A sentence that names a number and does not give it as the answer: "Not enough data: 42".
 _REFUSES = re.compile(
-    r"\b(?:not|no|none|never|neither|nor|cannot|unknown|unclear|unsure|insufficient|impossible|maybe|perhaps|possibly|"
-    r"if|unless|could|might|may|doubt|wrong)\b|n['’]t\b|不|没|无法",
+    r"\D*(?:\b(?:not|no|none|never|neither|nor|cannot|unknown|unclear|unsure|insufficient|impossible|maybe|perhaps|"
+    r"possibly|if|unless|could|might|may(?!,?\s\d)|doubt|wrong)\b|n['’]t\b|不|没|无法)|"
+    r".*\b(?:is|are|was|were)(?:n['’]t|\s(?:not|wrong|unknown|unclear|impossible))\b",
     re.IGNORECASE,
 )
 _MIL = re.compile(r"(?<=\d)\s?mil\b")  # a million in English, a thousand in Spanish: either is right
@@ -130,7 +131,7 @@ def _says(golden: str, answer: str) -> bool | None:
         return re.match(rf"{golden}\s?[,.;:–—]\s?(?!yes|no|or)", answer, re.IGNORECASE) is not None
     if not _CONTRAST.search(golden):
         answer = _CONTRAST.sub("", answer)
-    if is_prose(answer) and not is_prose(golden) and _REFUSES.search(answer):
+    if is_prose(answer) and not is_prose(golden) and quantity.read(answer) is None and _REFUSES.match(answer):
         return False
     if _NUMBERED.match(golden) and _NUMBERED.match(answer):  # 3.2 and 3.20 are two sections
         return False

@@ -64,9 +64,10 @@ _LEADS = _words(
     "maybe perhaps could may might is s be it even likewise no wait mean meant rather sometimes same 可能 可能是"
     " 也可能是 应该是 是 只是 不对 等等 や"
 )
-_LAST_WORD = re.compile(r"([^\W\d_]+)\s$")
+_LAST_WORD = re.compile(r"([^\W\d_]+)[ \t]$")
 _BETWEEN = _words("to through with then vs versus text a")  # two candidates, as the only word
 _DOUBT = re.compile(r"\b(?:maybe|possibly|perhaps|alternat\w*)\b|可能")
+_ANEW = re.compile(r"[,;]\s*(?=(?:or|maybe|possibly|perhaps)\b)|可能")  # what was said of the option before ends
 _OPTION_WORD = re.compile(r"^(?:the|an?|option|choice|answer|either|both|right|correct|选项|答案|token)$")
 # A word of another reading: what follows is offered for it.
 _OTHERWISE = re.compile(
@@ -198,7 +199,9 @@ def hedged(rest: str, chosen: str) -> bool:
     """Whether the text behind the chosen option offers another one as well; the rules are the module's."""
     explained = False
     for gap, said, same_sentence in _others(rest, chosen):
-        explained = same_sentence and explained and not _DOUBT.search(gap)
+        *_, anew = _ANEW.split(gap)
+        explained = same_sentence and explained and anew == gap
+        gap = anew
         words = _WORD.findall(gap)
         alone = not _WORD.search(said)
         other_reading = bool(_OTHERWISE.search(gap)) or (same_sentence and words[:1] in _FIRST)
