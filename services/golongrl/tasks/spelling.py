@@ -81,6 +81,19 @@ _WORDS_BEHIND = {
     r"\\leq ": " or (?:less|fewer|younger|below|under|lower)",
 }
 _WHOLE_YEAR = r"(?P<fy>FY\s?)?'?(?P<year>\d{4})"
+_PERIODS = tuple(
+    (form, _period(letter))
+    for letter, word, n, in_han in (
+        ("Q", "quarter", "[1-4]", "第?(?P<n>[1-4])季度?"),
+        ("H", "half", "[12]", "(?P<n>[上下])半年"),
+    )
+    for form in (
+        rf"^(?:the\s)?(?P<n>{n})(?:th\s{word}|{letter})\s?(?:of\s)?,?\s?{_WHOLE_YEAR}$",
+        rf"^{letter}(?P<n>{n})\s?[-/,]?\s?(?:of\s)?{_WHOLE_YEAR}$",
+        rf"^{_WHOLE_YEAR}\s?[-/,]?\s?{letter}(?P<n>{n})$",
+        rf"^{_WHOLE_YEAR}\s?年?{in_han}$",
+    )
+)  # fmt: skip
 _NTH = r"(?:st|nd|rd|th)"
 _Spelling = str | Callable[[re.Match[str]], str]
 _FORMS: tuple[tuple[str, _Spelling], ...] = (
@@ -136,14 +149,7 @@ _FORMS: tuple[tuple[str, _Spelling], ...] = (
     (r"^(?:公元\s?|(?:A\.D\.|AD|CE)\s?)(\d{1,4})\s?年?$|^(\d{1,4})\s?(?:A\.\s?D\.?|AD|C\.\s?E\.?|CE)$", r"\1\2"),
     (r"^(?:the\s)?(\d{2,3}0)'?s$|^(\d{3}0)年代$", r"\1\2s"),
     (r"^(?:the\s)?(\d{1,2})th\s?century$|^(\d{1,2})\s?世纪$", r"\1\2th century"),
-    (rf"^(?:the\s)?(?P<n>[1-4])(?:th\squarter|Q)\s?(?:of\s)?,?\s?{_WHOLE_YEAR}$", _period("Q")),
-    (rf"^Q(?P<n>[1-4])\s?[-/,]?\s?(?:of\s)?{_WHOLE_YEAR}$", _period("Q")),
-    (rf"^{_WHOLE_YEAR}\s?[-/,]?\s?(?:Q(?P<n>[1-4]))$", _period("Q")),
-    (rf"^{_WHOLE_YEAR}\s?年?第?(?P<n>[1-4])季度?$", _period("Q")),
-    (rf"^(?:the\s)?(?P<n>1|2)(?:th)\shalf\s(?:of\s)?{_WHOLE_YEAR}$", _period("H")),
-    (rf"^(?:H(?P<n>[12]))\s?[-/,]?\s?{_WHOLE_YEAR}$", _period("H")),
-    (rf"^{_WHOLE_YEAR}\s?[-/,]?\s?H(?P<n>[12])$", _period("H")),
-    (rf"^{_WHOLE_YEAR}\s?年?(?P<n>[上下])半年$", _period("H")),
+    *_PERIODS,
     # Days and times.
     (r"^(?:in|on|at(?!\s(?:least|most))|during)\s(?=\S)", ""),
     (r"^(?:the\s)?year\s(?=\d)", ""),

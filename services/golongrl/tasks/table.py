@@ -7,7 +7,7 @@ import ast
 import json
 import re
 from collections import Counter
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from functools import lru_cache
 
 from golongrl.tasks.outcome import UnscorableError
@@ -32,16 +32,12 @@ def _load(text: str) -> object:
         return json.loads(text, parse_int=_integer)
 
 
-def _rows(data: Iterable[object]) -> Counter[Hashable]:
-    return Counter(tuple(str(cell) for cell in row) if isinstance(row, list) else str(row) for row in data)
-
-
-def _rows_strict(data: Iterable[object]) -> Counter[Hashable]:
-    """As `_rows`, with texts of cells in one form and without white space around them, and 1.0 as the 1 that it is."""
-    return Counter(tuple(_cell(cell) for cell in row) if isinstance(row, list) else _cell(row) for row in data)
+def _rows(data: Iterable[object], cell: Callable[[object], str] = str) -> Counter[Hashable]:
+    return Counter(tuple(map(cell, row)) if isinstance(row, list) else cell(row) for row in data)
 
 
 def _cell(value: object) -> str:
+    """What strict compares: the text in one form, without white space around it, and 1.0 as the 1 that it is."""
     whole = isinstance(value, float) and value.is_integer()
     return collapse(one_form(str(int(value) if whole else value)))  # type: ignore[call-overload]
 
@@ -99,7 +95,7 @@ def _gold_rows(label: object) -> Counter[Hashable]:
     data = value.get("data") if isinstance(value, Mapping) else None
     if not isinstance(data, list) or not data:
         raise UnscorableError('invalid ground truth: golden_label needs "data", a list with at least one row')
-    return _rows_strict(data)
+    return _rows(data, _cell)
 
 
 _TAGS = re.compile(r"<answer>(.*?)(?=</answer>|<answer>|\Z)", re.DOTALL | re.IGNORECASE)
@@ -120,7 +116,7 @@ def iou_strict(truth: Mapping[str, object], answer: str) -> float:
     for place in [*reversed(tagged[-_MOST_TABLES:]), *([] if tagged else [answer])]:
         data = _last_table(place)
         if data is not None:
-            return iou_of(gold, _rows_strict(data))
+            return iou_of(gold, _rows(data, _cell))
     return 0.0
 
 

@@ -115,19 +115,16 @@ fahrenheit 1 °F ℉ fahrenheit 华氏度
 kelvin 1 K kelvin kelvins
 angle 1 ° deg degree degrees 度 градусов
 radian 1 rad radian radians 弧度
-byte 1 byte bytes 字节
-byte 1000 kB KB kilobyte kilobytes
-byte 1000000 MB megabyte megabytes
-byte 1000000000 GB gigabyte gigabytes
-byte 1000000000000 TB terabyte terabytes
+*byte 1 B byte bytes 字节
+byte 1000 KB
 byte 1024 KiB kibibyte kibibytes
 byte 1048576 MiB mebibyte mebibytes
 byte 1073741824 GiB gibibyte gibibytes
 byte 1099511627776 TiB tebibyte tebibytes
-bit 1 bit bits 比特
-bit 1000 kb kbit kilobit kilobits
-bit 1000000 Mb Mbit megabit megabits
-bit 1000000000 Gb Gbit gigabit gigabits
+*bit 1 bit bits 比特
+bit 1000 kb
+bit 1000000 Mb megabit
+bit 1000000000 Gb gigabit
 decibel 1 dB decibel decibels
 *amount 1 mol mole moles 摩尔
 ratio 1 times 倍
