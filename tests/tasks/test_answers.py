@@ -744,6 +744,9 @@ def test_a_list_in_any_marks(text: str) -> None:
         ("12 b", "b"),
         ("paris, france", "paris"),
         ("2*3*4", "24"),
+        ("section (b) 5", "section 5"),
+        ("not the answer: paris", "not paris"),
+        ("wrong answer: paris", "paris"),
     ],
 )
 def test_what_is_no_mark_of_a_list(line: str, gold: str) -> None:
