@@ -46,7 +46,7 @@ _CALLED_RIGHT = re.compile(
 # And without that, the options that open a line: a letter alone, or with its text behind it.
 _OPENS = re.compile(
     r"^[ \t>#-]{0,9}(?:(?i:option|choice|选项)\s{0,3})?(?:"
-    r"\(\s?(?P<bracketed>[A-Za-z])\s?\)(?=\s{0,9}$|[ .:、]{1,3}[A-Z\u4e00-\u9fff])|"
+    r"\(\s?(?P<bracketed>[A-Za-z])\s?\)(?=\s{0,9}$|[ .:、]{1,3}[A-Z\d\u4e00-\u9fff])|"
     r"(?P<bare>[A-Z])(?=\s{0,9}[.。)]?\s{0,9}$|[.):、]\s{0,3}\S))",
     re.MULTILINE,
 )
@@ -61,17 +61,19 @@ _AND = _words("and plus und sowie et y o e и 와 と 과 同 跟 和 及 与 �
 _ALSO = re.compile(r"^(?:also|alternat\w*|another|other|second|third|next|additional(?:ly)?|else|otherwise)$")
 # What may stand right before a candidate beside these: doubt, a copula, a word that adds or takes back.
 _LEADS = _words(
-    "maybe perhaps could may might is s be it even likewise no wait mean meant rather sometimes same 可能 可能是"
+    "maybe perhaps could may might is s be it so therefore thus hence even likewise no wait mean meant rather sometimes same 可能 可能是"
     " 也可能是 应该是 是 只是 不对 等等 や"
 )
 _LAST_WORD = re.compile(r"([^\W\d_]+)[ \t]$")
 _BETWEEN = _words("to through with then vs versus text a")  # two candidates, as the only word
 _DOUBT = re.compile(r"\b(?:maybe|possibly|perhaps|alternat\w*)\b|可能")
-_ANEW = re.compile(r"[,;]\s*(?=(?:or|maybe|possibly|perhaps)\b)|可能")  # what was said of the option before ends
+_ANEW = re.compile(
+    r"[,;]\s*(?=(?:or|maybe|possibly|perhaps)\b)|可能|\bi was (?:wrong|mistaken)\W+|\bmy mistake\W+"
+)  # what was said of the option before ends
 _OPTION_WORD = re.compile(r"^(?:the|an?|option|choice|answer|either|both|right|correct|选项|答案|token)$")
 # A word of another reading: what follows is offered for it.
 _OTHERWISE = re.compile(
-    r"\b(?:otherwise|unless|(?<!nothing )else|sonst|sinon|in which case|failing (?:that|which)|"
+    r"\b(?:otherwise|unless|(?<!nothing )else|sonst|sinon|in which case|failing (?:that|which)|in case i|"
     r"if (?:you|not|need|necessary|pressed|forced)|(?:depending|or) (?:on|in))\b|否则|"
     r"\bif\b[^,]{1,60}(?:,\s*(?:then\s*)?|\bthen\s*)$",
     re.IGNORECASE,
@@ -82,10 +84,13 @@ _REASON = re.compile(
 )
 _THOUGH = re.compile(r"\b(?:though|although|but|yet|还|但|不过)\b")
 _ADDS = re.compile(
-    r"\b(?:as well as|along with|together with|in addition to|followed by|change my \w+ to|a\.k\.a\.?|"
+    r"\b(?:as well as|along with|together with|in addition to|followed by|a\.k\.a\.?|make (?:that|it)|"
+    r"(?:change|revise|switch|move|correct)(?: my \w+)? to|(?:lean|leaning|tend|inclined) (?:to|towards?)|settle (?:on|for)|"
+    r"let['’]?s (?:go with|say|take|pick|choose)|"
     r"i(?:['’](?:ll|d)| will| would)?(?: also)? (?:go (?:with|for)|pick|choose|select|say|answer|accept)|"
     r"(?:could|can|might|may)(?: also)? (?:(?:argue|make a case|opt) for|argue that|choose|pick|select)|"
-    r"(?:(?:which|that) is )?(?:the same as|equivalent to|identical to)|"
+    r"(?:(?:which|that) is )?(?:(?:the )?same (?:as|for|goes for)|equivalent to|identical to)|"
+    r"as much as|no less than|a case for|reading gives|"
     r"(?:on|upon|after|in) (?:a |my |the )?(?:further |closer |second |more )*"
     r"(?:reflection|thoughts?|look|review|inspection|(?:re)?checking|fact|hindsight|retrospect|consideration),?)(?!\w)",
     re.IGNORECASE,
@@ -95,13 +100,14 @@ _NOT_EXCLUDED = re.compile(r"\b(?:can(?:no|['’])t|can not) be (?:ruled out|exc
 _COURTESY = re.compile(
     r"\b(?:let me know|would you like|do you want|(?:i am|i['’]m) happy to|feel free)\b", re.IGNORECASE
 )
+_ONLY_IF = re.compile(r"(?:if|when|in case)\b")
 _CIRCUMSTANCE = re.compile(
     r"(?:is\s+)?(?:for|if|unless|when|in|on|with|at|as|depending|under|according|otherwise|else)\b|\d+(?:\.\d+)?\s?%|[(\[]\d",
     re.IGNORECASE,
 )
 _FITS = re.compile(
     r"\b(?:correct|right|true|valid|possibl[ey]|plausible|acceptable|likely|fits?|appl(?:y|ies)|works?|holds?|or both|"
-    r"maybe|perhaps|equally|better|the (?:one|answer))\b|正确|对的|都|也",
+    r"maybe|perhaps|equally|better|the (?:one|answer)|as (?:good|valid)|has merit)\b|正确|对的|都|也",
     re.IGNORECASE,
 )
 # What a later sentence must end with to offer its option: it may be right in part.
@@ -111,7 +117,7 @@ _FITS_WHOLLY = re.compile(
 _AS_WELL = re.compile(r"\b(?:also|too|as well|equally)\b", re.IGNORECASE)
 _AGAINST = re.compile(
     r"\b(?:not|no(?!\s*[,.:;!—–-])|never(?! mind)|neither|nor|cannot|wrong|false|incorrect|invalid|impossible|"
-    r"implausible|unlikely|partly|partially|only|fails?|contradict\w*|less(?!,|\s+likely)|instead|unlike|rather than|"
+    r"implausible|unlikely|trap|distractor|decoy|mistake|partly|partially|only|fails?|contradict\w*|less(?!,|\s+likely)|instead|unlike|rather than|"
     r"too (?:early|late|broad|narrow|vague|small|large|strong|weak))\b|n['’]t|不(?!对|过)|错|非|没|矛盾|[✗✘❌×]",
     re.IGNORECASE,
 )
@@ -120,7 +126,7 @@ _SMALL_OPTION = re.compile(r"\(\s*([a-z])\s*\)()")
 _WORD = re.compile(r"[^\W\d_]+")
 _SENTENCE_END = re.compile(r"[\n!?。！？]|\.(?=\s|$)")
 _ITEM_MARK = re.compile(r"[.)]\s{1,9}(?=\S)")  # behind a letter that opens a line
-_CLAUSE = re.compile(r"[^\n.!?。！？;]*")
+_CLAUSE = re.compile(r"[^\n.!?。！？;]*(?:\?\s*No\b)?")
 _ENDS_HERE = re.compile(r"\s*(?:[.,;:!?)}\]。；、/]|$|\n)")
 _WINDOW = 400  # characters behind the chosen option; an alternative stands close
 _BEFORE = 40  # characters before a statement that may take it back
@@ -277,9 +283,11 @@ def _offered(gap: str, words: list[str], said: str, *, later: bool) -> bool:
         return True
     if _THOUGH.search(gap):  # behind it an option may look plausible without being offered
         as_well = _AS_WELL.search(said) is not None or bool({"but", "yet", "但", "不过"} & set(words))
+        if _ONLY_IF.match(said):
+            return True
         return as_well and _FITS.search(said) is not None if said else not _THOUGH.fullmatch(words[-1])
     if later:
-        return _FITS_WHOLLY.search(said) is not None or not _WORD.search(said)
+        return _AS_WELL.fullmatch(said) is not None or _FITS_WHOLLY.search(said) is not None or not _WORD.search(said)
     fits = _FITS.search(said) or _CIRCUMSTANCE.match(said) or _AS_WELL.fullmatch(said)
     return fits is not None or not _WORD.search(said)
 

@@ -149,6 +149,7 @@ _FORMS: tuple[tuple[str, _Spelling], ...] = (
     (r"^(?:公元\s?|(?:A\.D\.|AD|CE)\s?)(\d{1,4})\s?年?$|^(\d{1,4})\s?(?:A\.\s?D\.?|AD|C\.\s?E\.?|CE)$", r"\1\2"),
     (r"^(?:the\s)?(\d{2,3}0)'?s$|^(\d{3}0)年代$", r"\1\2s"),
     (r"^(?:the\s)?(\d{1,2})th\s?century$|^(\d{1,2})\s?世纪$", r"\1\2th century"),
+    (r"(?<=\w)\s?(?:in total|altogether|左右)$", ""),
     *_PERIODS,
     # Days and times.
     (r"^(?:in|on|at(?!\s(?:least|most))|during)\s(?=\S)", ""),
