@@ -61,7 +61,8 @@ _AND = _words("and plus und sowie et y o e и 와 と 과 同 跟 和 及 与 �
 _ALSO = re.compile(r"^(?:also|alternat\w*|another|other|second|third|next|additional(?:ly)?|else|otherwise)$")
 # What may stand right before a candidate beside these: doubt, a copula, a word that adds or takes back.
 _LEADS = _words(
-    "maybe perhaps could may might is s be it so therefore thus hence even likewise no wait mean meant rather sometimes same 可能 可能是"
+    "maybe perhaps could may might is s be it so therefore thus hence even likewise no wait mean meant rather sometimes same"
+    " 可能 可能是"
     " 也可能是 应该是 是 只是 不对 等等 や"
 )
 _LAST_WORD = re.compile(r"([^\W\d_]+)[ \t]$")
@@ -85,7 +86,8 @@ _REASON = re.compile(
 _THOUGH = re.compile(r"\b(?:though|although|but|yet|还|但|不过)\b")
 _ADDS = re.compile(
     r"\b(?:as well as|along with|together with|in addition to|followed by|a\.k\.a\.?|make (?:that|it)|"
-    r"(?:change|revise|switch|move|correct)(?: my \w+)? to|(?:lean|leaning|tend|inclined) (?:to|towards?)|settle (?:on|for)|"
+    r"(?:change|revise|switch|move|correct)(?: my \w+)? to|(?:lean|leaning|tend|inclined) (?:to|towards?)|"
+    r"settle (?:on|for)|"
     r"let['’]?s (?:go with|say|take|pick|choose)|"
     r"i(?:['’](?:ll|d)| will| would)?(?: also)? (?:go (?:with|for)|pick|choose|select|say|answer|accept)|"
     r"(?:could|can|might|may)(?: also)? (?:(?:argue|make a case|opt) for|argue that|choose|pick|select)|"
@@ -117,7 +119,8 @@ _FITS_WHOLLY = re.compile(
 _AS_WELL = re.compile(r"\b(?:also|too|as well|equally)\b", re.IGNORECASE)
 _AGAINST = re.compile(
     r"\b(?:not|no(?!\s*[,.:;!—–-])|never(?! mind)|neither|nor|cannot|wrong|false|incorrect|invalid|impossible|"
-    r"implausible|unlikely|trap|distractor|decoy|mistake|partly|partially|only|fails?|contradict\w*|less(?!,|\s+likely)|instead|unlike|rather than|"
+    r"implausible|unlikely|trap|distractor|decoy|mistake|"
+    r"partly|partially|only|fails?|contradict\w*|less(?!,|\s+likely)|instead|unlike|rather than|"
     r"too (?:early|late|broad|narrow|vague|small|large|strong|weak))\b|n['’]t|不(?!对|过)|错|非|没|矛盾|[✗✘❌×]",
     re.IGNORECASE,
 )
