@@ -61,8 +61,8 @@ _AND = _words("and plus und sowie et y o e и 와 と 과 同 跟 和 及 与 �
 _ALSO = re.compile(r"^(?:also|alternat\w*|another|other|second|third|next|additional(?:ly)?|else|otherwise)$")
 # What may stand right before a candidate beside these: doubt, a copula, a word that adds or takes back.
 _LEADS = _words(
-    "maybe perhaps could may might is s be it so therefore thus hence even likewise no wait mean meant rather sometimes same"
-    " 可能 可能是"
+    "maybe perhaps could may might is s be it so therefore thus hence even likewise no wait mean meant"
+    " rather sometimes same 可能 可能是"
     " 也可能是 应该是 是 只是 不对 等等 や"
 )
 _LAST_WORD = re.compile(r"([^\W\d_]+)[ \t]$")
