@@ -100,7 +100,7 @@ class PodSpec(PodPart):
     runtime_class_name: ObjectName = ""
 
 
-class _Metadata(PodPart):
+class _PodMetadata(PodPart):
     labels: Labels = {}
     annotations: Annotations = {}
 
@@ -108,7 +108,7 @@ class _Metadata(PodPart):
 class PodTemplate(PodPart):
     """A pod's template, as far as it is checked."""
 
-    metadata: _Metadata = _Metadata()
+    metadata: _PodMetadata = _PodMetadata()
     spec: PodSpec
 
 
