@@ -136,6 +136,19 @@ def test_a_link_to_an_empty_folder_is_taken_and_kept(tmp_path: Path) -> None:
     assert content(tmp_path / "big-disk") == {}
 
 
+@pytest.mark.parametrize("name", ["recipe.yaml", "run.json", "learner/checkpoints/global_step_1/learner.json"])
+def test_a_pipe_in_the_place_of_a_file_holds_up_no_resume(tmp_path: Path, name: str) -> None:
+    folder = RunFolder(tmp_path / "mine")
+    make_run(folder)
+    pipe = folder.path / name
+    pipe.parent.mkdir(parents=True, exist_ok=True)
+    pipe.unlink(missing_ok=True)
+    os.mkfifo(pipe)
+    with pytest.raises(InputError, match=f"{name} is not a plain file"), Claim.take(folder, resume=True):
+        pass
+    assert pipe.is_fifo()
+
+
 def test_a_resumed_run_keeps_its_recipe_but_for_the_learner(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "mine")
     with Claim.take(folder, resume=False) as claim:

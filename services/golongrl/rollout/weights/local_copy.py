@@ -187,5 +187,5 @@ class LocalCopy:
 
 def _damage(folder: Path, what: object) -> WeightsMissingError:
     return WeightsMissingError(
-        f"weights {folder}: the stored files are damaged: {what}; the learner's next start writes them again"
+        f"weights {folder}: the stored files are damaged: {what}; the learner writes them again"
     )
