@@ -16,6 +16,9 @@ settings.register_profile("search", settings.get_profile("ci"), derandomize=Fals
 
 # Under `nohup` a hang-up is ignored, here and in all that the tests start: its tests would wait without end.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
+# And in a script's background (`&`) Ctrl-C is.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 pytest_plugins = ["support.fixtures", "support.redis_server", "support.sender"]
 

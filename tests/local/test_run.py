@@ -168,7 +168,7 @@ def test_data_whose_preparation_was_killed_are_prepared_again(tmp_path: Path) ->
     rows, report = folder.data / "train" / "rows.arrow", folder.data / "prepared.json"
     for path, words in ((rows, "prepared data .*rows.arrow"), (report, "prepared.json is missing")):
         path.unlink()
-        with pytest.raises(InputError, match=rf"{words}.*; remove .*data and use --resume again"):
+        with pytest.raises(InputError, match=rf"{words}.*[;:] remove .*data and use --resume again"):
             _prepare_data(recipe, options, Console(file=io.StringIO()))
 
 

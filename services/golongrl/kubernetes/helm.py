@@ -76,21 +76,21 @@ def _end(running: "subprocess.Popen[bytes]") -> None:
     running.wait()
 
 
-class _Loader(yaml.SafeLoader):
+class _HelmLoader(yaml.SafeLoader):
     """Reads what helm writes: the values `=` and `<<` are texts to helm and kubectl, and refused by PyYAML."""
 
 
-def _text(loader: _Loader, node: yaml.ScalarNode) -> str:
+def _text(loader: _HelmLoader, node: yaml.ScalarNode) -> str:
     return str(loader.construct_scalar(node))
 
 
 for _tag in ("value", "merge"):
-    _Loader.add_constructor(f"tag:yaml.org,2002:{_tag}", _text)
+    _HelmLoader.add_constructor(f"tag:yaml.org,2002:{_tag}", _text)
 
 
 def rendered(text: str) -> list[dict[str, Any]]:
     """The objects of a stream that helm wrote; raises what PyYAML raises."""
-    return [item for item in yaml.load_all(text, Loader=_Loader) if item]
+    return [item for item in yaml.load_all(text, Loader=_HelmLoader) if item]
 
 
 def template(arguments: Sequence[str], values: str) -> list[dict[str, Any]]:
