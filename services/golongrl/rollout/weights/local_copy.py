@@ -186,6 +186,4 @@ class LocalCopy:
 
 
 def _damage(folder: Path, what: object) -> WeightsMissingError:
-    return WeightsMissingError(
-        f"weights {folder}: the stored files are damaged: {what}; the learner writes them again"
-    )
+    return WeightsMissingError(f"weights {folder}: the stored files are damaged: {what}; the learner writes them again")
