@@ -51,6 +51,10 @@ class Run:
                 pytest.fail(f"exit {self._process.poll()}\n{self.log.read_text()}")
             time.sleep(0.1)
 
+    @property
+    def ended(self) -> bool:
+        return self._process.poll() is not None
+
     def steps(self) -> list[int]:
         return history.read(self.folder / "metrics.jsonl").steps
 
