@@ -16,7 +16,7 @@ help:  ## What can be made
 train: $(INSTALLED)  ## Run the recipe quickstart to its end, with every service on this machine
 	$(BIN)/golongrl train quickstart
 
-test: $(TESTABLE) lint  ## Lint, type-check and test (within 15 minutes on two cores)
+test: $(TESTABLE) lint  ## Lint, type-check and test (about 20 minutes on two cores)
 	$(BIN)/pytest -m "not full" -n 2
 
 test-full: $(TESTABLE) lint  ## All tests, including real SGLang and the chaos soak

@@ -260,6 +260,7 @@ async def test_a_full_queue_gets_the_checkpoint_it_needs(tiny_model: Path, tmp_p
     assert "the queue's budget is full" in run.log
 
 
+@pytest.mark.full
 async def test_a_rank_that_dies_while_nothing_is_asked_of_it_is_noticed(tiny_model: Path, tmp_path: Path) -> None:
     """The learner waits for a validation that nobody answers."""
     recipe = small_recipe(tiny_model, "learner.test_freq=1", "learner.validation_deadline_s=600")

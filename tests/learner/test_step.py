@@ -253,6 +253,7 @@ def test_more_ranks_with_prompts_computed_once(ranks: int, tiny_model: Path, mad
     _compare(ranks, recipes, tiny_model, made, tmp_path)
 
 
+@pytest.mark.full
 def test_ulysses_with_prompts_computed_once(tiny_model: Path, made: Made, tmp_path: Path) -> None:
     """Two ranks hold half of every packed row each: no stand-in, the attention makes the exchange itself."""
     choices = ([], [FUSED])

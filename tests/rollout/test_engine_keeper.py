@@ -269,6 +269,7 @@ def slow_down(bench: Rig) -> Slow:
     return slow
 
 
+@pytest.mark.full
 async def test_an_engine_that_is_slower_than_every_deadline_is_found_all_the_same(
     start: Start, tmp_path: Path, tiny_model: Path
 ) -> None:
