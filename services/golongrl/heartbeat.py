@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 
 import structlog
 
+from golongrl.meanwhile import meanwhile
 from golongrl.queue import SampleQueue
 from golongrl.queue.errors import QueueError
 
@@ -33,13 +34,10 @@ async def heartbeat(
 
     An unreachable queue is only logged here: the process's own loop handles that.
     """
-    task = asyncio.create_task(_beat(queue, service, name, fields))
     try:
-        yield
+        async with meanwhile(_beat(queue, service, name, fields)):
+            yield
     finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
         with contextlib.suppress(QueueError, TimeoutError):
             async with asyncio.timeout(_LEAVE_S):
                 await queue.beat(service, name, {}, _GONE_S)

@@ -8,9 +8,7 @@ Invariants:
 """
 
 import asyncio
-import contextlib
 import socket
-from collections.abc import AsyncIterator, Coroutine
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -40,6 +38,7 @@ from golongrl.local.progress import Display, RunSnapshot, Screen
 from golongrl.local.services import stages
 from golongrl.local.supervisor import RunFailedError, RunInterruptedError, Supervisor
 from golongrl.local.watched import LOOK_TIMEOUT_S, Watched
+from golongrl.meanwhile import meanwhile
 from golongrl.queue import SampleQueue
 from golongrl.queue.address import PASSWORD, SENTINEL_PASSWORD
 from golongrl.queue.address import password as queue_password
@@ -345,19 +344,7 @@ async def _supervise(recipe: Recipe, options: Options, console: Console, plain: 
                 stages(recipe, options, command, http, server), "learner", folder.logs, display.say, watched.step
             )
             try:
-                async with _meanwhile(watched.watch(supervisor)):
+                async with meanwhile(watched.watch(supervisor)):
                     await supervisor.run()
             finally:
                 display.show(RunSnapshot(options.run, recipe.learner.steps, history.read(folder.metrics)))
-
-
-@contextlib.asynccontextmanager
-async def _meanwhile(work: Coroutine[None, None, None]) -> AsyncIterator[None]:
-    """Do `work` as long as the block runs."""
-    task = asyncio.create_task(work)
-    try:
-        yield
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task

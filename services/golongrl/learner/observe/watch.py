@@ -16,6 +16,7 @@ from typing import Any
 import structlog
 
 from golongrl.learner.observe.status import LearnerStatus
+from golongrl.meanwhile import meanwhile
 from golongrl.queue import QueueError, SampleQueue
 from golongrl.telemetry import watchdog
 from golongrl.telemetry.journal import TIMELINE, Journal
@@ -77,13 +78,8 @@ class StallWatch:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Look while the block runs."""
-        task = asyncio.create_task(self._follow())
-        try:
+        async with meanwhile(self._follow()):
             yield
-        finally:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
 
     async def _follow(self) -> None:
         while True:
