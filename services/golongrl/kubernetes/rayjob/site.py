@@ -246,19 +246,21 @@ def learner_templates(job: Manifest) -> list[Manifest]:
     return [template for _, template in _templates(job)]
 
 
+def pod_templates(job: Manifest) -> list[Manifest]:
+    """Those of the Ray cluster of a RayJob; none if it uses an existing one."""
+    return [template for _, template in _cluster_templates(job)]
+
+
 def _templates(job: Manifest) -> Iterator[tuple[str, Manifest]]:
-    cluster, submitter = job["spec"].get("rayClusterSpec"), job["spec"].get("submitterPodTemplate")
+    """Each with the path to it."""
+    yield from _cluster_templates(job)
+    if submitter := job["spec"].get("submitterPodTemplate"):
+        yield "spec.submitterPodTemplate", submitter
+
+
+def _cluster_templates(job: Manifest) -> Iterator[tuple[str, Manifest]]:
+    cluster = job["spec"].get("rayClusterSpec")
     if cluster is not None:
         yield "spec.rayClusterSpec.headGroupSpec.template", cluster["headGroupSpec"]["template"]
         for number, group in enumerate(cluster.get("workerGroupSpecs") or []):
             yield f"spec.rayClusterSpec.workerGroupSpecs.{number}.template", group["template"]
-    if submitter:
-        yield "spec.submitterPodTemplate", submitter
-
-
-def pod_templates(job: Manifest) -> list[Manifest]:
-    """Those of the Ray cluster of a RayJob; none if it uses an existing one."""
-    cluster = job["spec"].get("rayClusterSpec")
-    if cluster is None:
-        return []
-    return [cluster["headGroupSpec"]["template"], *(group["template"] for group in cluster.get("workerGroupSpecs", []))]
