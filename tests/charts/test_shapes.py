@@ -11,7 +11,7 @@ import pytest
 from golongrl.kubernetes.rayjob.load import ValuesError, load_values
 from support.chart_values import MATRIX, at, faults
 from support.helm import CHART, Helm, Manifest, containers, pod_specs
-from support.placements import LONG, MISFITS, ODD_SHAPES, PREFERRED, REQUIRED, SPREAD, TERM
+from support.placements import LONG, MISFITS, ODD_SHAPES, SPREAD, TAKEN
 
 ENV = {"name": "A"}
 
@@ -143,20 +143,7 @@ RIGHT: Manifest = {
             {"operator": "Exists"}, {"key": "a"}, {"key": "", "operator": "Exists", "effect": ""},
             {"key": "a", "operator": "Gt", "value": "5"},
         ],
-        "affinity": {
-            "nodeAffinity": {
-                REQUIRED: {"nodeSelectorTerms": [
-                    {}, {"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["n"]}]},
-                    {"matchExpressions": [{"key": "a/b", "operator": "Lt", "values": ["3"]}]},
-                ]},
-                PREFERRED: [{"weight": 100, "preference": {}}],
-            },
-            "podAffinity": {REQUIRED: [{**TERM, "labelSelector": {}, "namespaceSelector": {}, "namespaces": ["a"]}]},
-            "podAntiAffinity": {PREFERRED: [{"weight": 1, "podAffinityTerm": {
-                **TERM, "labelSelector": {"matchLabels": {"a": "b"}},
-                "matchLabelKeys": ["c"], "mismatchLabelKeys": ["d"],
-            }}]},
-        },
+        "affinity": TAKEN["affinity"],
         "topologySpreadConstraints": [SPREAD, {**SPREAD, "whenUnsatisfiable": "ScheduleAnyway"},
                                       {**SPREAD, "topologyKey": "host", "minDomains": 2}],
         "env": [{"name": "A", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k", "optional": True}}},
