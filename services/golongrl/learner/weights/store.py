@@ -38,12 +38,12 @@ from golongrl.weights.manifest import DELTA_SUFFIX, MANIFEST, Manifest, chain, d
 if TYPE_CHECKING:
     from torch import Tensor
 
+log = structlog.get_logger()
+
 # Shows that a result folder was written by a learner.
 EXPORT = "golongrl.json"
 
 _OWNER = "of a learner"
-log = structlog.get_logger()
-
 # Files of a model folder that are not weights: configuration, tokenizer, chat template, model code.
 _SUPPORT = ("*.json", "*.txt", "*.jinja", "*.model", "*.py")
 
