@@ -18,6 +18,7 @@ from typer.exceptions import Abort, TyperException
 
 from golongrl import __version__
 from golongrl.errors import InputError, one_line, show_defect
+from golongrl.reading import refuse_endless
 from golongrl.recipe import Recipe, dump, load, packaged, source
 
 app = typer.Typer(
@@ -168,8 +169,9 @@ def report(
 
 
 def _recipe_of(folder: Path) -> Recipe:
-    if not (folder / "recipe.yaml").is_file():
+    if not (folder / "recipe.yaml").exists():
         raise InputError(f"report {folder}: no run in this folder (it has no recipe.yaml)")
+    refuse_endless(folder, f"report {folder}")
     return load(str(folder / "recipe.yaml"))
 
 

@@ -2,7 +2,8 @@
 
 - `open_input` opens a plain file, or a pipe, whose silence is bounded; a folder, device or socket is refused;
 - `read_text` reads a small text up to a bound, as UTF-8;
-- `refuse_special` is for files that are read more than once, or by a library.
+- `refuse_special` is for files that are read more than once, or by a library;
+- `refuse_endless` is for a folder that this program wrote, before any of its files is read.
 """
 
 import codecs
@@ -110,6 +111,21 @@ def refuse_special(path: Path) -> None:
     """
     if (what := _special(path, path.stat().st_mode)) is not None:
         raise InputError(f"{path}: is {what}, not a file; write its content to a file")
+
+
+def refuse_endless(folder: Path, what: str) -> None:
+    """Refuse a folder in which a pipe or a device has the place of a file: whoever reads that waits for ever.
+
+    Args:
+        what: whose folder it is, for the message.
+
+    Raises:
+        InputError: so.
+    """
+    for parent, _, names in os.walk(folder):
+        for path in (Path(parent, name) for name in names):
+            if path.is_fifo() or path.is_char_device():
+                raise InputError(f"{what}: {path} is not a plain file, as a run writes them; remove it")
 
 
 def read_text(path: Path, most_bytes: int) -> str:

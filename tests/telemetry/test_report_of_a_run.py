@@ -2,10 +2,12 @@
 
 import errno
 import json
+import os
 import re
 import shutil
 import stat
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -220,11 +222,14 @@ def test_two_runs_are_compared_in_one_page(tmp_path: Path, capsys: pytest.Captur
 
 
 @pytest.mark.parametrize("name", ["metrics.jsonl", SAMPLES, TIMELINE, f"{SAMPLES}.1", "report.html", "run.json"])
-def test_a_file_that_cannot_be_used_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo])
+def test_a_file_that_cannot_be_used_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, make: Callable[[Path], None]
+) -> None:
     write_run(tmp_path, 2)
     wanted = journal.older(tmp_path / SAMPLES) if name.endswith(".1") else tmp_path / name
     wanted.unlink(missing_ok=True)
-    wanted.mkdir()
+    make(wanted)
     with pytest.raises(SystemExit) as ended, one_line():
         cli.report(tmp_path)
     assert ended.value.code == 2

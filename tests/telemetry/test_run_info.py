@@ -9,6 +9,7 @@ import psutil
 import pytest
 
 from golongrl.errors import InputError
+from golongrl.kubernetes.look import local_run
 from golongrl.kubernetes.look.local_run import alive, headline, wanted_steps
 from golongrl.recipe import dump, load
 from golongrl.telemetry.history import REWARD, STEP, History
@@ -33,6 +34,17 @@ def test_a_file_that_is_no_record_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "run.json").write_text(text, errors="surrogateescape")
     with pytest.raises(InputError, match=r"run\.json: not a run's record"):
         RunInfo.read(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["run.json", "watch.json", "metrics.jsonl", "redis/password"])
+def test_a_pipe_in_the_place_of_a_file_holds_up_no_status(tmp_path: Path, name: str) -> None:
+    INFO.write(tmp_path)
+    pipe = tmp_path / name
+    pipe.parent.mkdir(exist_ok=True)
+    pipe.unlink(missing_ok=True)
+    os.mkfifo(pipe)
+    with pytest.raises(InputError, match=f"{name}.* not a"):
+        local_run.read(tmp_path)
 
 
 def test_a_process_that_has_the_id_by_now_is_another_one() -> None:

@@ -9,7 +9,6 @@ Invariants:
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Self, TextIO
 
 from golongrl import files
@@ -17,6 +16,7 @@ from golongrl.errors import InputError, writing_to
 from golongrl.files import Made, Place, PlaceState
 from golongrl.learner.checkpoints.resume import changes
 from golongrl.local.plan import LOCK, RunFolder
+from golongrl.reading import refuse_endless
 from golongrl.recipe import Recipe, RecipeError, dump, load
 from golongrl.telemetry import run_info
 
@@ -79,7 +79,7 @@ class Claim:
                 with writing_to(f"--out {folder.path.parent}", folder=folder.path):
                     # Again: another process may have had the folder until now.
                     _refuse(folder, resume=resume)
-                    _refuse_endless(folder.path)
+                    refuse_endless(folder.path, f"run {folder.path.name}")
                 files.sweep_staged(folder.path)
                 yield claim
             except BaseException:
@@ -158,13 +158,6 @@ def _refuse(folder: RunFolder, *, resume: bool) -> None:
     why = refusal(look(folder), folder.path.name, resume=resume)
     if why is not None:
         raise InputError(why)
-
-
-def _refuse_endless(folder: Path) -> None:
-    """Refuse a run in which a pipe or a device has the place of a file: whoever reads that waits for ever."""
-    for path in folder.rglob("*"):
-        if path.is_fifo() or path.is_char_device():
-            raise InputError(f"run {folder.name}: {path} is not a plain file, as a run writes them; remove it")
 
 
 def _locked(folder: RunFolder) -> TextIO:

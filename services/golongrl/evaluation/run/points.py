@@ -13,6 +13,7 @@ from typing import Final
 from golongrl import recipe as recipes
 from golongrl.evaluation.errors import EvaluationError
 from golongrl.evaluation.run import endpoint, pool
+from golongrl.reading import refuse_endless
 
 _URL: Final = re.compile(r"https?://\S+")
 _VERSION: Final = re.compile(r"v(\d+)")
@@ -91,6 +92,7 @@ def _endpoint(url: str) -> str:
 
 
 def _run(folder: Path) -> Subject:
+    refuse_endless(folder, f"--target {folder}")
     found: dict[int, Point] = {}
     for child in sorted(folder.glob("checkpoints/global_step_*")):
         if step := _STEP.fullmatch(child.name):

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from golongrl import recipe as recipes
 from golongrl.errors import InputError
+from golongrl.reading import refuse_endless
 from golongrl.recipe import RecipeError
 from golongrl.telemetry import history
 from golongrl.telemetry.history import History
@@ -15,13 +16,14 @@ def read(folder: Path) -> RunInfo:
     """What the run's supervisor wrote down.
 
     Raises:
-        InputError: there is no run in the folder.
+        InputError: there is no run in the folder, or a file of it would be read for ever.
     """
     info = RunInfo.read(folder)
     if info is None:
         raise InputError(
             f"status: no run in {folder} (it has no {FILE}); give --name and --out, or --redis-url and --run"
         )
+    refuse_endless(folder, f"status: run {folder.name}")
     return info
 
 
