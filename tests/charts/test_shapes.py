@@ -20,6 +20,10 @@ def to(**block: Any) -> list[Manifest]:
     return [{"to": [{"ipBlock": block}]}]
 
 
+def extra(name: str, version: str = "v1", kind: str = "ConfigMap") -> Manifest:
+    return {"apiVersion": version, "kind": kind, "metadata": {"name": name}}
+
+
 # What one part may not be.
 SHAPES = [
     *((f"reward/{key}", value) for key, value in ODD_SHAPES),
@@ -136,6 +140,16 @@ PARTS = [
         "model: existingClaim and imageVolume.reference are both mounted",
     ),
     ("construction", {"enabled": True, "pipeline": "a: [1"}, "construction.pipeline: this is no YAML mapping"),
+    ("extraObjects", [extra("demo-x"), extra("{{ .Release.Name }}-x")], "extraObjects.1: ConfigMap demo-x is also made by"),
+    ("extraObjects", [extra("demo-x"), extra("demo-golongrl-recipe")], "demo-golongrl-recipe is also made by the chart"),
+    *(
+        ("extraObjects", [extra(f"demo-golongrl{name}", version, kind)], f"extraObjects.0: {kind} demo-golongrl{name} is also")
+        for version, kind, name in (
+            ("apps/v2", "Deployment", "-reward"), ("v1", "Pod", "-test"), 
+            ("v1", "ConfigMap", "-dashboard-queue"), ("networking.k8s.io/v1", "NetworkPolicy", "-redis"),
+        )
+    ),
+    ("extraObjects", [extra('{{ printf "%c" 39 }}')], "extraObjects.0: is not YAML once its templates are filled in"),
 ]  # fmt: skip
 RIGHT: Manifest = {
     "reward": {
@@ -162,6 +176,10 @@ RIGHT: Manifest = {
     "rbac": {"viewer": {"create": True, "subjects": [{"kind": "ServiceAccount", "name": "a", "namespace": "b"},
                                                      {"kind": "Group", "name": "system:masters"}]}},
     "commonLabels": {"team": "a"},
+    # Of another group, kind or namespace than an object of the chart.
+    "extraObjects": [extra("demo-golongrl-reward", "serving.knative.dev/v1", "Service"),
+                     extra("demo-golongrl-recipe", kind="Secret"),
+                     {**extra("x"), "metadata": {"name": "demo-golongrl-recipe", "namespace": "other"}}],
 }  # fmt: skip
 
 
@@ -231,3 +249,13 @@ def test_helm_names_the_mapping_of_a_wrong_key(helm: Helm, path: str, key: str) 
     message = helm.refusal(at(path, {key: "1"}))
     assert path.replace("/", ".") in message.replace("/", ".")
     assert key in message
+
+
+def test_extra_objects_are_compared_with_those_of_all_templates() -> None:
+    """Helm does not tell a chart its templates: they are listed."""
+    text = (CHART / "templates" / "common" / "_identity.tpl").read_text()
+    listed = text.partition('{{- define "golongrl.templates" -}}')[2].partition("{{- end")[0].split()
+    files = {
+        path.relative_to(CHART / "templates").with_suffix("").as_posix() for path in CHART.glob("templates/*/*.yaml")
+    }
+    assert sorted(listed) == sorted(files - {"common/checks", "common/extra-objects"})

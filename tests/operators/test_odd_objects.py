@@ -141,7 +141,10 @@ def a_world() -> Json:
 def look(world: Json, at: timedelta = timedelta(0)) -> list[ReconcileResult]:
     """A pass over what the API server and the queue answer."""
     now = NOW + at
-    read = {key: [one for item in world[key] if (one := fit_object(kind, item))] for key, kind in KINDS.items()}
+    read = {
+        key: [{**one, "kind": kind} for item in world[key] if (one := fit_object(kind, item))]
+        for key, kind in KINDS.items()
+    }
     runs = [{**run, "status": remembered(run.get("status"), now)} for run in read["runs"]]
     pictures = {name: (fit_picture(told), "") for name, told in world["pictures"].items()}
     pods = read_pods(read["pods"], now)

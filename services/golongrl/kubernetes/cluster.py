@@ -76,7 +76,7 @@ class Cluster:
         if not isinstance(items, list):
             raise ClusterError(f"{self._where}: list of {kind.plural}: {NO_SERVER}")
         # Items of a list come without their kind.
-        return [{"kind": kind.name, **read} for item in items if (read := fit_object(kind.name, item)) is not None]
+        return [{**read, "kind": kind.name} for item in items if (read := fit_object(kind.name, item)) is not None]
 
     async def names(self, kind: ObjectKind, labels: str) -> set[str]:
         """Names of the objects of a kind; their content is not sent. Raises ClusterError."""
