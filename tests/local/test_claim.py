@@ -149,6 +149,19 @@ def test_a_pipe_in_the_place_of_a_file_holds_up_no_resume(tmp_path: Path, name: 
     assert pipe.is_fifo()
 
 
+def test_a_recipe_that_was_cut_behind_a_section_is_not_resumed_with_defaults(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "mine")
+    make_run(folder)
+    assert resumed_recipe(folder, ()) == RECIPE
+    whole = folder.recipe.read_text()
+    for key in ("rollout", "learner", "telemetry"):
+        folder.recipe.write_text(whole[: whole.index(f"\n{key}:") + 1])
+        with pytest.raises(RecipeError, match=r"recipe\.yaml is damaged: its end is missing"):
+            resumed_recipe(folder, ())
+    folder.recipe.write_text(dump(RECIPE))
+    assert resumed_recipe(folder, ()) == RECIPE, "as earlier versions wrote it"
+
+
 def test_a_resumed_run_keeps_its_recipe_but_for_the_learner(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "mine")
     with Claim.take(folder, resume=False) as claim:

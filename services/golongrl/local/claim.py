@@ -17,13 +17,16 @@ from golongrl.files import Made, Place, PlaceState
 from golongrl.learner.checkpoints.resume import changes
 from golongrl.local.plan import LOCK, RunFolder
 from golongrl.reading import refuse_endless
-from golongrl.recipe import Recipe, RecipeError, dump, load
+from golongrl.recipe import Recipe, RecipeError, dump, load, source
 from golongrl.telemetry import run_info
 
 # The sections that a resumed run may change; any other would give the groups it holds another meaning.
 RESUMABLE_SECTION = "learner"
 # Differences that one line names.
 _NAMED = 3
+# Around the kept recipe: one that was cut behind a section would be read with defaults in the place of the others.
+_BEGIN = "# The run's recipe with everything filled in; it is whole if its last line says so."
+_END = "# The end of the recipe."
 # A run's folder holds prompts, responses and a password.
 PRIVATE = 0o700
 
@@ -100,17 +103,24 @@ class Claim:
         """
         self.made.file(self.folder.recipe)
         with writing_to(f"--out {self.folder.path.parent}", folder=self.folder.path):
-            files.write_text(self.folder.recipe, dump(recipe))
+            files.write_text(self.folder.recipe, f"{_BEGIN}\n{dump(recipe)}{_END}\n")
 
 
 def resumed_recipe(folder: RunFolder, overrides: Sequence[str]) -> Recipe:
     """The recipe of an interrupted run, with changes to its learner section only; writes nothing.
 
     Raises:
-        RecipeError: the recipe is not readable, or another section would change.
+        RecipeError: the recipe is not readable or not whole, or another section would change.
     """
     if not folder.recipe.exists():
         raise InputError(f"--resume: {folder.path} has no recipe.yaml, so the run never began; start a new one")
+    kept = source(str(folder.recipe)).rstrip()
+    # Recipes of earlier versions have neither line.
+    if kept.startswith(_BEGIN) and not kept.endswith(_END):
+        raise RecipeError(
+            f"--resume: {folder.recipe} is damaged: its end is missing; put a copy of it back, or start a new run with "
+            f"learner.resume={folder.checkpoints}/global_step_N"
+        )
     before, recipe = load(str(folder.recipe)), load(str(folder.recipe), overrides)
     for section in type(recipe).model_fields:
         if section != RESUMABLE_SECTION and getattr(before, section) != getattr(recipe, section):
