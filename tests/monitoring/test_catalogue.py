@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import Metric as Family
 
 from golongrl.engine.metrics import EngineMetrics
-from golongrl.learner.flops import group_flops, speed
+from golongrl.learner.flops import SpeedGauge, group_flops, pairs_per_token
 from golongrl.learner.memory import shape
 from golongrl.learner.observe import disks
 from golongrl.learner.observe.catalogue import OTHER, elsewhere, shown_as
@@ -106,12 +106,13 @@ def test_the_speed_of_an_update() -> None:
     config = json.loads((ROOT / "services/golongrl/assets/quickstart/config.json").read_text())
     model, groups = shape(config), [(100, [10, 20]), (50, [5])]
     plain = sum(group_flops(model, prompt, lengths, shared=False) for prompt, lengths in groups)
-    found = speed(model, groups, 2.0, 4, None, shared=False)
+    found = SpeedGauge(model, None, None).read(groups, 2.0, 4)
     assert found == {"perf/tflops": pytest.approx(plain / 2 / 4 / 1e12)}
-    known = speed(model, groups, 2.0, 4, 1e12, shared=False)
+    known = SpeedGauge(model, 1e12, None).read(groups, 2.0, 4)
     assert known["perf/mfu"] == pytest.approx(known["perf/tflops"])
-    assert speed(model, groups, 2.0, 4, None, shared=True)["perf/tflops"] < found["perf/tflops"]
-    assert speed(model, groups, 0.0, 4, 1e12, shared=True) == {}
+    shared = SpeedGauge(model, 1e12, pairs_per_token(model))
+    assert shared.read(groups, 2.0, 4)["perf/tflops"] < found["perf/tflops"]
+    assert shared.read(groups, 0.0, 4) == {}
 
 
 async def test_every_number_of_a_record_has_its_series(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ query and key, and the output head. A backward pass costs twice its forward pass
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -48,27 +49,33 @@ def group_flops(model: Shape, prompt: int, responses: Sequence[int], *, shared: 
     return _BACKWARD * (model.layers * layers + 2 * model.embedding * scored)
 
 
-def speed(
-    model: Shape,
-    groups: Iterable[tuple[int, Sequence[int]]],
-    seconds: float,
-    ranks: int,
-    peak: float | None,
-    *,
-    shared: bool,
-) -> dict[str, float]:
-    """How fast the groups were trained, under the names of metrics.jsonl: TFLOP/s a rank, and the share of the device's
-    peak where that is known (model FLOPs utilisation: what is computed again for lack of memory does not count).
+@dataclass(frozen=True)
+class SpeedGauge:
+    """How fast groups of one model are trained on one kind of device.
 
     Args:
-        groups: tokens of the prompt and of each response.
-        seconds: of the update.
-        peak: operations a second of a rank's device.
+        peak: operations a second of a rank's device, where that is known.
+        pairs_per_token: of the model (see there) where prompts are computed once; None where they are not.
     """
-    if seconds <= 0:
-        return {}
-    rate = sum(group_flops(model, prompt, lengths, shared=shared) for prompt, lengths in groups) / seconds / ranks
-    return {"perf/tflops": rate / 1e12} | ({} if peak is None else {"perf/mfu": rate / peak})
+
+    model: Shape
+    peak: float | None
+    pairs_per_token: float | None
+
+    def read(self, groups: Iterable[tuple[int, Sequence[int]]], seconds: float, ranks: int) -> dict[str, float]:
+        """Under the names of metrics.jsonl: TFLOP/s a rank, and the share of the device's peak where that is known
+        (model FLOPs utilisation: what is computed again for lack of memory does not count). Nothing without `seconds`.
+
+        Args:
+            groups: tokens of the prompt and of each response.
+            seconds: of the update.
+        """
+        if seconds <= 0:
+            return {}
+        shared = self.pairs_per_token is not None
+        operations = sum(group_flops(self.model, prompt, lengths, shared=shared) for prompt, lengths in groups)
+        rate = operations / seconds / ranks
+        return {"perf/tflops": rate / 1e12} | ({} if self.peak is None else {"perf/mfu": rate / self.peak})
 
 
 def group_line(recipe: Recipe, model_config: Mapping[str, Any]) -> str:

@@ -15,6 +15,7 @@ steps since the last checkpoint.
 """
 
 import asyncio
+import secrets
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,10 +28,9 @@ from numpy.typing import NDArray
 from golongrl.learner.batch.batch_metrics import step_metrics
 from golongrl.learner.batch.prepare import PreparedBatch
 from golongrl.learner.batches import Batches
-from golongrl.learner.checkpoints.resume import Identity
+from golongrl.learner.checkpoints.resume import Identity, Resumed
 from golongrl.learner.checkpoints.saver import CheckpointSaver
-from golongrl.learner.flops import speed
-from golongrl.learner.memory import Shape
+from golongrl.learner.flops import SpeedGauge
 from golongrl.learner.observe.metrics_log import Records
 from golongrl.learner.observe.samples import KeptSamples
 from golongrl.learner.observe.status import LearnerStatus
@@ -58,16 +58,48 @@ _LOOK_S = 5.0
 
 
 @dataclass
+class Trained:
+    """What is in the ranks' weights, as their checkpoint records it.
+
+    Args:
+        step: optimizer steps.
+        rows: (epoch, row) of every group trained in them, as parts to concatenate: [N, 2] each.
+        history: names the checkpoints of this run, in all its attachments.
+        negatives_masked: whether `aepo` masked negative advantages in the last step.
+    """
+
+    step: int
+    rows: list[NDArray[np.int32]]
+    history: str
+    negatives_masked: bool
+
+    @classmethod
+    def resumed(cls, resumed: Resumed | None) -> "Trained":
+        """What the checkpoint has; nothing without one. A run that begins with another's has a history of its own."""
+        if resumed is None:
+            return cls(0, [np.empty((0, 2), np.int32)], _new_history(), negatives_masked=False)
+        state = resumed.checkpoint.state
+        history = state.history if resumed.own else _new_history()
+        return cls(state.step, [resumed.checkpoint.rows], history, state.negatives_masked)
+
+    def add(self, batch: PreparedBatch) -> None:
+        """The batch was trained."""
+        self.step = batch.step
+        self.rows.append(batch.rows)
+        self.negatives_masked = batch.negatives_masked
+
+
+def _new_history() -> str:
+    return secrets.token_hex(8)
+
+
+@dataclass
 class TrainingLoop:
     """The steps of one attachment to the run, with all that they work with.
 
     Args:
-        done: optimizer steps in the ranks' weights.
-        rows: (epoch, row) of every group trained in them, as parts to concatenate: [N, 2] each.
-        model, peak: its shape, and the operations a second of a rank's device, where that is known.
-        pairs_per_token: of the model, where prompts are computed once; else None.
-        negatives_masked: whether `aepo` masked negative advantages in the last step done.
-        history: names the checkpoints of this run, in all its attachments.
+        fence: the attachment's token.
+        samples: makes what is kept of a batch as text, where the recipe keeps any.
         routes: checks recorded routes, where they are replayed.
     """
 
@@ -84,21 +116,21 @@ class TrainingLoop:
     status: LearnerStatus
     stop: StopSignal
     traces: StepTraces
-    done: int
-    rows: list[NDArray[np.int32]]
-    pairs_per_token: float | None
-    model: Shape
-    peak: float | None
-    history: str
-    negatives_masked: bool = False
-    samples: KeptSamples | None = None
-    routes: RoutesCheck | None = None
+    trained: Trained
+    speed: SpeedGauge
+    samples: KeptSamples | None
+    routes: RoutesCheck | None
     _missed: MissedWeights = field(init=False)
     _checkpoint_now: asyncio.Event = field(default_factory=asyncio.Event)
     _skipped: SkippedUpdates = field(default_factory=SkippedUpdates)
 
     def __post_init__(self) -> None:
         self._missed = MissedWeights(self.queue)
+
+    @property
+    def done(self) -> int:
+        """Optimizer steps in the ranks' weights."""
+        return self.trained.step
 
     async def run(self) -> bool:
         """Train to the end of the run, or until a signal: whether the run is complete."""
@@ -122,8 +154,8 @@ class TrainingLoop:
             self.queue,
             self.fence,
             self._waits,
-            self.pairs_per_token,
-            self.negatives_masked,
+            self.speed.pairs_per_token,
+            self.trained.negatives_masked,
             self.samples,
             self.routes,
         ) as batches:
@@ -182,15 +214,11 @@ class TrainingLoop:
         self.traces.trained(batch, began, began + spent, self.publisher.lineage)
         batch.metrics.update(result)
         self._skipped.see(batch.step, result.get(SKIPPED, 0.0), len(batch.minis))
-        trained = result.get("timing_s/update_actor", 0.0)
-        shared = self.pairs_per_token is not None
-        ranks = self.recipe.learner.ranks
-        batch.metrics.update(speed(self.model, batch.lengths, trained, ranks, self.peak, shared=shared))
+        updating = result.get("timing_s/update_actor", 0.0)
+        batch.metrics.update(self.speed.read(batch.lengths, updating, self.recipe.learner.ranks))
         inside = sum(value for name, value in result.items() if name.startswith("timing_s/"))
         clock["timing_s/ship"] = max(0.0, spent - inside)
-        self.done = batch.step
-        self.rows.append(batch.rows)
-        self.negatives_masked = batch.negatives_masked
+        self.trained.add(batch)
         if self.done >= self.publisher.version:
             with timed(clock, "timing_s/update_weights"):
                 await self.publisher.begin(self.ranks, self.done)
@@ -268,10 +296,10 @@ class TrainingLoop:
                 self.done,
                 self.publisher.lineage,
                 self.publisher.checksum,
-                self.history,
-                negatives_masked=self.negatives_masked,
+                self.trained.history,
+                negatives_masked=self.trained.negatives_masked,
             )
-            await self.saver.begin(state, np.concatenate(self.rows), recorded)
+            await self.saver.begin(state, np.concatenate(self.trained.rows), recorded)
 
     async def _saved(self) -> None:
         """The steps done are recorded: wait until a checkpoint of them is durable and committed."""

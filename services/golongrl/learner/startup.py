@@ -6,7 +6,6 @@ need not wait for the ranks; Ray and the ranks; the checkpoint's state; the loop
 
 import asyncio
 import contextlib
-import secrets
 import socket
 import warnings
 from collections.abc import AsyncIterator
@@ -14,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import structlog
 
 from golongrl.errors import is_full, no_space, writing_to
@@ -26,10 +24,10 @@ from golongrl.learner.checkpoints.resume import Resumed
 from golongrl.learner.checkpoints.saver import CheckpointSaver
 from golongrl.learner.checkpoints.store import Checkpoint, Checkpoints
 from golongrl.learner.exit_deadline import ExitDeadline
-from golongrl.learner.flops import pairs_per_token
+from golongrl.learner.flops import SpeedGauge, pairs_per_token
 from golongrl.learner.fsync import StorageError, has_no_room
 from golongrl.learner.inputs import Inputs
-from golongrl.learner.loop import RESULT, TrainingLoop
+from golongrl.learner.loop import RESULT, Trained, TrainingLoop
 from golongrl.learner.observe import metrics_log
 from golongrl.learner.observe.health import create_app
 from golongrl.learner.observe.metrics import LearnerMetrics
@@ -48,7 +46,7 @@ from golongrl.learner.validation import FOLDER as VALIDATION
 from golongrl.learner.validation import ValidationRounds
 from golongrl.learner.weights.publisher import Publisher
 from golongrl.learner.weights.store import EXPORT, WeightStore, mark_export
-from golongrl.queue import QueueUnavailableError, SampleQueue
+from golongrl.queue import Attachment, QueueUnavailableError, SampleQueue
 from golongrl.recipe import Recipe
 from golongrl.routes.model import routing_of
 from golongrl.routes.store import folder_in
@@ -206,23 +204,17 @@ def _announce(resumed: Resumed, inputs: Inputs, status: LearnerStatus) -> None:
 
 async def _attached(start: Start) -> None:
     """Attach to the run, start the ranks, train."""
-    inputs, config, queue, done, checkpoint = start.inputs, start.config, start.queue, start.done, start.checkpoint
+    inputs, config, queue, done = start.inputs, start.config, start.queue, start.done
     validation = ValidationRounds(inputs.recipe, queue, inputs.held_out, config.out, start.status)
     attachment = await queue.attach(done)
-    routes_folder = RoutesFolder(folder_in(config.weights), queue)
-    if inputs.recipe.learner.routing_replay:
-        await routes_folder.open()
-    await routes_folder.sweep()
-    store = WeightStore(config.weights)
-    publisher = Publisher.of(inputs.recipe, queue, attachment, store, inputs.model, start.traces.published)
-    start.status.set("publishing the initial weights", on="storage", what="{on} to have the initial weights")
-    known = await publisher.restore(checkpoint.state.lineage if checkpoint else None)
+    routes_folder = await _routes_folder(start)
+    publisher, known = await _published(start, attachment)
     if attachment.version > done:
         log.info("replaying the steps after the checkpoint", first=done + 1, last=attachment.version)
     start.status.set("starting the ranks (Ray, model)", done, on="ranks", what="{on} to start")
     deadline = ExitDeadline()
     routes = _routes(inputs, config)
-    async with _ranks(inputs, checkpoint, start.stop, deadline, routes) as ranks:
+    async with _ranks(inputs, start.checkpoint, start.stop, deadline, routes) as ranks:
         validation.forget_after(attachment.version)
         saver = CheckpointSaver(
             start.checkpoints,
@@ -253,15 +245,8 @@ async def _attached(start: Start) -> None:
                     status=start.status,
                     stop=start.stop,
                     traces=start.traces,
-                    done=done,
-                    rows=[checkpoint.rows if checkpoint else np.empty((0, 2), np.int32)],
-                    pairs_per_token=_pairs_per_token(ranks, inputs),
-                    model=memory.shape(inputs.model_config),
-                    peak=ranks.info[0].device_flops,
-                    history=start.resumed.checkpoint.state.history
-                    if start.resumed and start.resumed.own
-                    else secrets.token_hex(8),
-                    negatives_masked=checkpoint is not None and checkpoint.state.negatives_masked,
+                    trained=Trained.resumed(start.resumed),
+                    speed=_speed_gauge(ranks, inputs),
                     samples=await asyncio.to_thread(KeptSamples.of, inputs.recipe, config.out, done, inputs.model),
                     routes=routes,
                 )
@@ -269,6 +254,26 @@ async def _attached(start: Start) -> None:
                 deadline.begin(0 if complete else TrainingInterruptedError.exit_code)
     if not complete:
         raise TrainingInterruptedError(f"stopped by a signal after step {loop.done}; the next start resumes the run")
+
+
+async def _routes_folder(start: Start) -> RoutesFolder:
+    """The folder of recorded routes, open if they are replayed, without those that no batch needs any more."""
+    folder = RoutesFolder(folder_in(start.config.weights), start.queue)
+    if start.inputs.recipe.learner.routing_replay:
+        await folder.open()
+    await folder.sweep()
+    return folder
+
+
+async def _published(start: Start, attachment: Attachment) -> tuple[Publisher, bool]:
+    """The publisher, which has announced the queue's version, and whether engines can take that one yet."""
+    store = WeightStore(start.config.weights)
+    publisher = Publisher.of(
+        start.inputs.recipe, start.queue, attachment, store, start.inputs.model, start.traces.published
+    )
+    start.status.set("publishing the initial weights", on="storage", what="{on} to have the initial weights")
+    checkpoint = start.checkpoint
+    return publisher, await publisher.restore(checkpoint.state.lineage if checkpoint else None)
 
 
 @contextlib.asynccontextmanager
@@ -309,13 +314,12 @@ def _routes(inputs: Inputs, config: LearnerConfig) -> RoutesCheck | None:
     return None if routing is None else RoutesCheck(folder_in(config.weights).absolute(), routing)
 
 
-def _pairs_per_token(ranks: "Ranks", inputs: Inputs) -> float | None:
-    """What weighs attention in the balance of whole groups; None where prompts are not computed once."""
-    reason = ranks.info[0].plain_reason
-    if reason is not None:
-        log.warning("prompts are computed again for every response", reason=reason)
-        return None
-    return pairs_per_token(memory.shape(inputs.model_config))
+def _speed_gauge(ranks: "Ranks", inputs: Inputs) -> SpeedGauge:
+    """Of the model on the ranks' device; says where prompts are not computed once, and why."""
+    model, info = memory.shape(inputs.model_config), ranks.info[0]
+    if info.plain_reason is not None:
+        log.warning("prompts are computed again for every response", reason=info.plain_reason)
+    return SpeedGauge(model, info.device_flops, pairs_per_token(model) if info.plain_reason is None else None)
 
 
 def _import_ranks() -> "type[Ranks]":
