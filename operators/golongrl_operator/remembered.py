@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from golongrl.kubernetes.forms import moment
+from golongrl.kubernetes.forms import moment, text
 from golongrl.kubernetes.rayjob.site import Manifest
 from golongrl_operator.api import RunStatus
 from golongrl_operator.conditions import stamp
@@ -41,13 +41,17 @@ def remembered(status: Any, now: datetime) -> Manifest:
 
 
 def _with_times(node: Any, now: datetime) -> Any:
-    """Without what should be a time and is none."""
+    """Without what should be a time and is none, and without texts that cannot be written."""
     if isinstance(node, list):
-        return [_with_times(entry, now) for entry in node]
+        return [_with_times(entry, now) for entry in node if _writable(entry)]
     if not isinstance(node, dict):
         return node
-    kept = {key: value for key, value in node.items() if key not in _TIMES or moment(value)}
+    kept = {key: value for key, value in node.items() if (moment(value) if key in _TIMES else _writable(value))}
     return {key: _past(value, now) if key in _TIMES else _with_times(value, now) for key, value in kept.items()}
+
+
+def _writable(value: Any) -> bool:
+    return text(value) or not isinstance(value, str)
 
 
 def _past(time: str, now: datetime) -> str:

@@ -14,8 +14,9 @@ DOUBTFUL = (
     "0x_1F",
     "1__000", "1000_", "0.1_0", "1_.5", "!!int 5", "!!float 5", "!!bool yes", "!!null x", "!!binary aGk=", "!!set {a}",
     "!!omap [a: 1]", "!!timestamp 2026-01-01", "!!python/object/apply:os.system [true]", "!mine 5",
+    "y", "Y", "n", "N", "[n]", "{on: 1}", "{Yes: 1}", "{y: 1}", "{N: 1}", "{True: 1}", "{FALSE: 1}",
 )  # fmt: skip
-REFUSED = r"plain digits|without the tag|could not determine a constructor"
+REFUSED = r"plain digits|for true or false|without the tag|could not determine a constructor"
 
 
 @pytest.mark.parametrize("written", DOUBTFUL)
@@ -39,9 +40,10 @@ def test_a_doubtful_value_is_refused_in_a_file_and_with_set(tmp_path: Path, key:
         ("1_000.5", 1000.5),
         ("yes", True), ("off", False), ("true", True), ("~", None), ("'010'", "010"), ('"1:30"', "1:30"),
         ("!!str 010", "010"),
-        ("n", "n"), ("=", "="), ("<<", "<<"), ("10k", "10k"), ("1,000", "1,000"), ("http://h:80", "http://h:80"),
+        ("'n'", "n"), ("yN", "yN"), ("=", "="), ("<<", "<<"), ("10k", "10k"), ("1,000", "1,000"), ("http://h:80", "http://h:80"),
         ("v1.2.3", "v1.2.3"),
-        ("{1: a, on: b, ~: c, 1.5: d}", {"1": "a", "on": "b", "~": "c", "1.5": "d"}),
+        ("2026-01-01", "2026-01-01"), ("2026-13-45", "2026-13-45"), ("2026-01-02 03:04:05Z", "2026-01-02 03:04:05Z"),
+        ("{1: a, n: b, ~: c, 1.5: d, 'on': e}", {"1": "a", "n": "b", "~": "c", "1.5": "d", "on": "e"}),
     ],
 )  # fmt: skip
 def test_any_other_value_is_what_it_looks_like(written: str, meant: object) -> None:

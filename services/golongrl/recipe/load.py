@@ -40,14 +40,18 @@ _DOUBTFUL = re.compile(
     r"[-+]?(0[0-9_]+|0[oO][0-7_]+|0[bB][01_]+|0X[0-9a-fA-F_]+|0x_?[0-9a-fA-F]*_[0-9a-fA-F_]*|[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?"
     r"|[0-9][0-9_]*_(\.[0-9_]*)?([eE][-+]?[0-9]+)?|[0-9][0-9_]*__[0-9_.]*|[0-9_]*\.[0-9]*_[0-9_]*([eE][-+]?[0-9]+)?)"
 )
+# Words that readers of YAML 1.1 (Helm's, kubectl's) take for booleans and this one for texts: these as a value, and as a
+# key all that are no plain `true` or `false`. The key `n` is the recipe's own, which chart and operator put right.
+_DOUBTFUL_WORD = re.compile(r"[yYnN]")
+_DOUBTFUL_KEY = re.compile(r"[yYN]|[yY]es|YES|[nN]o|NO|[oO]n|ON|[oO]ff|OFF|True|TRUE|False|FALSE")
 _CORE = "tag:yaml.org,2002:"
 # A key is text, whatever it looks like.
-_TEXT_AS_KEY = frozenset(_CORE + kind for kind in ("bool", "int", "float", "null", "merge", "value"))
+_TEXT_AS_KEY = frozenset(_CORE + kind for kind in ("bool", "int", "float", "null", "merge", "value", "timestamp"))
 
 
 class _Loader(yaml.SafeLoader):
     """YAML with the floats of 1.2 (PyYAML's 1.1 reads `1e-6` as text), and without what hides a mistake or takes the
-    machine: numbers that another reader understands otherwise, tags, a key twice, aliases, nesting without end.
+    machine: numbers and words that another reader understands otherwise, tags, a key twice, aliases, nesting without end.
     """
 
     _depth = 0
@@ -60,18 +64,29 @@ class _Loader(yaml.SafeLoader):
         if (tag := str(event.tag)).startswith(_CORE) and tag != f"{_CORE}str" and tag in self.yaml_constructors:
             shown = tag.replace(_CORE, "!!")
             self._refuse(f"a value cannot be read: write it without the tag {shown}", event.start_mark)
-        if isinstance(event, yaml.ScalarEvent) and event.implicit[0] and _DOUBTFUL.fullmatch(event.value):
-            self._refuse(
-                f"{event.value[:_SHOWN]}: YAML readers take this for different numbers, or for text; write the number "
-                "with plain digits, or put quotes around a text",
-                event.start_mark,
-            )
+        if isinstance(event, yaml.ScalarEvent) and event.implicit[0]:
+            is_key = isinstance(parent, yaml.MappingNode) and index is None
+            self._refuse_doubtful(event.value, event.start_mark, _DOUBTFUL_KEY if is_key else _DOUBTFUL_WORD)
         self._depth += 1
         if self._depth > MAX_DEPTH:
             self._refuse(f"nests more than {MAX_DEPTH} levels deep", event.start_mark)
         node = super().compose_node(parent, index)
         self._depth -= 1
         return node
+
+    def _refuse_doubtful(self, word: str, mark: Any, words: re.Pattern[str]) -> None:
+        if _DOUBTFUL.fullmatch(word):
+            self._refuse(
+                f"{word[:_SHOWN]}: YAML readers take this for different numbers, or for text; write the number "
+                "with plain digits, or put quotes around a text",
+                mark,
+            )
+        if words.fullmatch(word):
+            self._refuse(
+                f"{word}: YAML readers take this for true or false, or for text; write true or false, or put quotes "
+                "around a text",
+                mark,
+            )
 
     def _refuse(self, problem: str, mark: Any) -> NoReturn:
         raise yaml.MarkedYAMLError(None, None, problem, mark)
@@ -103,8 +118,8 @@ def _text(loader: _Loader, node: Any) -> str:
     return str(loader.construct_scalar(node))
 
 
-# As values, `=` and `<<` are text.
-for _tag in ("value", "merge"):
+# As values, `=` and `<<` are text, and so is a date, as to Helm and kubectl.
+for _tag in ("value", "merge", "timestamp"):
     _Loader.add_constructor(_CORE + _tag, _text)
 
 
@@ -129,7 +144,7 @@ def _read(text: str) -> tuple[Any, int]:
             return (None, 0) if node is None else (loader.construct_document(node), node.end_mark.index)
         finally:
             loader.dispose()
-    # PyYAML's constructors let these through: a date of month 13, a number of 5,000 digits.
+    # PyYAML's constructors let these through, as of a number of 5,000 digits.
     except (ValueError, OverflowError, AttributeError, TypeError, LookupError, RecursionError) as error:
         raise yaml.YAMLError(f"a value cannot be read: {type(error).__name__}: {str(error)[:200]}") from error
 

@@ -13,7 +13,7 @@ from golongrl.errors import InputError
 from golongrl.kubernetes.values import Values
 from golongrl.reading import read_text
 from golongrl.recipe import Recipe
-from golongrl.recipe.load import MAX_BYTES
+from golongrl.recipe.load import MAX_BYTES, yaml_problem
 
 
 class ValuesError(InputError, ValueError):
@@ -73,7 +73,7 @@ def read_tree(path: Path) -> dict[str, Any]:
     except InputError as error:
         raise ValuesError(f"values file {error}") from error
     except yaml.YAMLError as error:
-        raise ValuesError(f"values file {path}: {' '.join(str(error).split())}") from error
+        raise ValuesError(f"values file {path}: {yaml_problem(error)}") from error
     if not isinstance(tree, dict | None):
         raise ValuesError(f"values file {path}: expected a mapping, got {type(tree).__name__}")
     return tree or {}
