@@ -11,11 +11,13 @@ import torch
 from safetensors.torch import load_file
 
 from golongrl.errors import GolongrlError
+from golongrl.learner.weights import store
 from golongrl.learner.weights.export import Staged, take_shards, write_shards
 from golongrl.learner.weights.publisher import PUBLISH_SECONDS, Publisher
 from golongrl.learner.weights.store import Support, WeightStore
 from golongrl.queue import Attachment, Behind, FencedError, SampleQueue
 from golongrl.recipe import load
+from golongrl.weights.manifest import Manifest, damaged
 from support.groups import one_group_batch, queue_settings
 
 STEPS = 3
@@ -158,8 +160,16 @@ async def test_it_is_announced_and_finished_when_it_is_durable_and_not_before(
 
 @pytest.mark.parametrize("same", [True, False])
 async def test_a_replayed_version_keeps_its_lineage_where_it_is_the_same(
-    same: bool, queue: SampleQueue, tiny_model: Path, tmp_path: Path
+    same: bool, queue: SampleQueue, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """What was published under its number is read once at most: weights may be a hundred gigabytes."""
+    reads: list[Path] = []
+
+    def reading(folder: Path, manifest: Manifest) -> str | None:
+        reads.append(folder)
+        return damaged(folder, manifest)
+
+    monkeypatch.setattr(store, "damaged", reading)
     ranks = SlowRanks()
     ranks.storage.set()
     async with await attach(queue, tiny_model, tmp_path) as first:
@@ -171,8 +181,10 @@ async def test_a_replayed_version_keeps_its_lineage_where_it_is_the_same(
         assert again.version == 1
         await train(queue, again, 1)
         ranks.value = 0.0 if same else 1.0
+        reads.clear()
         await again.begin(ranks, 1)
         await again.settled()
+        assert reads == ([tmp_path / "v1"] if same else [])
         after = await queue.weights()
     assert before is not None
     assert after is not None

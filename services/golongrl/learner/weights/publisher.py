@@ -62,6 +62,9 @@ class Transport(Protocol):
     def available(self, version: int) -> Manifest | None:
         """The version as engines can take it without the ranks' help; None if they cannot. Reads its weights."""
 
+    def recorded(self, version: int) -> str | None:
+        """The checksum that the version was published with, where it is still there. Reads no weights."""
+
     def lost(self, version: int) -> bool:
         """Whether somebody has deleted or changed what a published version is taken from. Reads its weights."""
 
@@ -90,6 +93,10 @@ class DiskTransport:
     def available(self, version: int) -> Manifest | None:
         return self._store.intact(version)
 
+    def recorded(self, version: int) -> str | None:
+        manifest = self._store.manifest(version)
+        return None if manifest is None else manifest.checksum
+
     def lost(self, version: int) -> bool:
         return self._store.intact(version) is None
 
@@ -115,6 +122,9 @@ class BroadcastTransport:
 
     def available(self, version: int) -> Manifest | None:
         return self._store.intact(version) if version == 0 else None
+
+    def recorded(self, version: int) -> str | None:  # noqa: ARG002
+        return None
 
     def lost(self, version: int) -> bool:
         # Of later versions it has configuration and tokenizer only, which are version 0's.
@@ -276,9 +286,9 @@ class Publisher(Background):
     async def _offered(self, ranks: WeightRanks, version: int) -> Staged:
         """Wait for the ranks' files, and make and announce a version of them."""
         staged = await ranks.staged()
-        published = await asyncio.to_thread(self._transport.available, version)
+        recorded = await asyncio.to_thread(self._transport.recorded, version)
         # A version that the store lost may still be in the engines.
-        before = published.checksum if published else await self._announced(version)
+        before = recorded or await self._announced(version)
         if before not in (None, self._store.checksum_of(staged.files)):
             log.warning("the replayed weights differ from those published; starting a new lineage", version=version)
             self.lineage = _new_lineage()

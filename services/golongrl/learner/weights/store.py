@@ -133,13 +133,9 @@ class WeightStore:
         manifest = self._with_deltas(
             Manifest(version, lineage, datetime.now(UTC).isoformat(timespec="seconds"), entries), shards
         )
-        published = self.manifest(version)
-        if published is not None and published.checksum == manifest.checksum:
-            published = self.intact(version)
-        same = published is not None and published.checksum == manifest.checksum
-        if published is not None and same and not (published.deltas and not manifest.deltas):
+        if kept := self._kept(manifest):
             shutil.rmtree(staging)
-            return published
+            return kept
         (staging / MANIFEST).write_text(manifest.dumps(), "utf-8")
         for path in staging.iterdir():
             sync(path)
@@ -149,6 +145,13 @@ class WeightStore:
         staging.rename(final)
         sync(self.root)
         return manifest
+
+    def _kept(self, manifest: Manifest) -> Manifest | None:
+        """The published version that `manifest` would replace by the same weights; None: it is to be replaced."""
+        published = self.manifest(manifest.version)
+        if published is None or published.checksum != manifest.checksum or (published.deltas and not manifest.deltas):
+            return None
+        return self.intact(manifest.version)
 
     def _with_deltas(self, manifest: Manifest, shards: list[ExportedFile]) -> Manifest:
         deltas = {file.name: file.delta for file in shards if file.delta is not None}
