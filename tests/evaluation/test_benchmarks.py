@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from golongrl.evaluation.benchmark import Benchmark
-from golongrl.evaluation.kinds import MODES, Mode, Sample
+from golongrl.evaluation.kinds import Mode, Sample
 from golongrl.evaluation.registry import BENCHMARKS, SUITES
 from golongrl.evaluation.replies import Reply
 from golongrl.evaluation.sources import DataFiles
@@ -35,7 +36,7 @@ def _samples(benchmark: Benchmark, data: DataFiles, mode: Mode) -> Iterator[Samp
 
 
 @ALL
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", get_args(Mode))
 def test_right_replies_score_one(benchmark: Benchmark, mode: Mode, folder: Path) -> None:
     with DataFiles.find(folder, benchmark.sources) as data:
         table = benchmark.aggregate(list(_samples(benchmark, data, mode)), mode)

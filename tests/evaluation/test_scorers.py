@@ -1,6 +1,7 @@
 """No scorer raises whatever a model says; a score is in [0, 1] and the same each time."""
 
 import math
+from typing import get_args
 
 import pytest
 from hypothesis import example, given, settings
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from golongrl.evaluation import judge
 from golongrl.evaluation.benchmarks import bfcl_memory, docmath, docmath_rules, reading
 from golongrl.evaluation.choices import choice_strict
-from golongrl.evaluation.kinds import MODES, Mode
+from golongrl.evaluation.kinds import Mode
 from golongrl.evaluation.problems import EvalProblem
 from golongrl.evaluation.registry import BENCHMARKS
 from golongrl.evaluation.replies import Reply
@@ -32,7 +33,7 @@ _LABELS = {"type": "multi-session", "ability": "abstention", "backend": "kv", "s
 @given(
     text=_TEXTS,
     gold=_GOLDS,
-    mode=st.sampled_from(MODES),
+    mode=st.sampled_from(get_args(Mode)),
     finish=st.sampled_from(["stop", "length"]),
     kind=st.sampled_from(["int", "float", "bool"]),
 )
@@ -54,7 +55,7 @@ def test_a_reply_of_any_text_is_scored(name: str, text: str, gold: str, mode: Mo
 
 @given(text=_TEXTS, other=_TEXTS)
 def test_text_measures_are_in_range(text: str, other: str) -> None:
-    for mode in MODES:
+    for mode in get_args(Mode):
         assert 0.0 <= token_f1(text, other, mode) <= 1.0
         cover_exact_match(text, other, mode)
     assert token_f1(text, text) in (0.0, pytest.approx(1.0))

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -16,6 +16,7 @@ from golongrl.data.construct.command import construct, diff
 from golongrl.data.construct.command import datajob as datajob
 from golongrl.data.construct.passrate.command import rollouts, worker
 from golongrl.errors import printable, writing_to
+from golongrl.recipe.fields import ScoringMode
 
 if TYPE_CHECKING:
     from golongrl.data.rows import Row
@@ -126,7 +127,7 @@ Example: `golongrl data check prompts.jsonl --mode strict`"""
 def check(
     file: Annotated[Path, typer.Argument(help="A .parquet or .jsonl file, or a folder of them.")],
     mode: Annotated[
-        Literal["compat", "strict"], typer.Option(help="The rules that golds must satisfy: reward.mode of the recipe.")
+        ScoringMode, typer.Option(help="The rules that golds must satisfy: reward.mode of the recipe.")
     ] = "compat",
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Succeed if a row is good; the bad ones are listed all the same.")

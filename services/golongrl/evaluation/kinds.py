@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 Mode = Literal["official", "compat", "strict"]
-MODES: tuple[Mode, ...] = ("official", "compat", "strict")
 
 # `skipped` (does not fit the context) and `failed` (no reply) have no score; `unjudged` had no verdict after retries.
 Status = Literal["scored", "needs_judge", "unjudged", "failed", "skipped"]

@@ -99,6 +99,9 @@ Place = Annotated[str, AfterValidator(_place)]
 # Task types of the paper, in its order (golongrl.tasks names their metrics).
 TaskType = Literal["T1", "T2", "T3", "T4", "T5", "T6", "T7", "T8", "T9"]
 
+# The rules a reward is computed by (golongrl.tasks, which imports nothing, has its own name for them).
+ScoringMode = Literal["compat", "strict"]
+
 # verl's rollout rejection: a divergence estimator of token log-probs (k1, k2, k3), per token or over the response.
 RejectionMode = Literal[
     "token_k1", "token_k2", "token_k3", "seq_sum_k1", "seq_sum_k2", "seq_sum_k3",

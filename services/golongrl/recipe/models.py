@@ -27,6 +27,7 @@ from golongrl.recipe.fields import (
     PositiveInt,
     Probability,
     RejectionMode,
+    ScoringMode,
     Section,
     Share,
     TaskType,
@@ -225,9 +226,7 @@ class Rollout(Section):
 class Reward(Section):
     """How responses are scored."""
 
-    mode: Literal["compat", "strict"] = Field(
-        "compat", description="`compat`: the original's rules; `strict`: its openings closed."
-    )
+    mode: ScoringMode = Field("compat", description="`compat`: the original's rules; `strict`: its openings closed.")
     # The reward service refuses a request that asks for more.
     deadline_s: Annotated[float, Field(gt=0, le=MAX_DEADLINE_S), AfterValidator(waitable)] = Field(
         10.0, description="Longest a single item may take before it is unscored."

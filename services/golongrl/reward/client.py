@@ -21,7 +21,8 @@ from pydantic import ValidationError
 
 from golongrl import bounded_http
 from golongrl.errors import GolongrlError, printable
-from golongrl.reward.models import Health, Item, Mode, Problem, ScoreRequest, ScoreResponse, ScoreResult
+from golongrl.recipe.fields import ScoringMode
+from golongrl.reward.models import Health, Item, Problem, ScoreRequest, ScoreResponse, ScoreResult
 
 log = structlog.get_logger()
 
@@ -103,7 +104,7 @@ class RewardClient:
     async def score(
         self,
         items: Sequence[Item],
-        mode: Mode,
+        mode: ScoringMode,
         deadline_s: float | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> list[ScoreResult]:

@@ -12,6 +12,7 @@ import typer
 
 from golongrl import files
 from golongrl.errors import writing_to
+from golongrl.recipe.fields import ScoringMode
 from golongrl.reward.config import RewardConfig
 
 app = typer.Typer(
@@ -94,7 +95,7 @@ def tasks_table() -> None:
 def score_file(
     file: Annotated[Path, typer.Argument(help="A jsonl of items, or of dataset rows with a `response` field.")],
     mode: Annotated[
-        Literal["compat", "strict"],
+        ScoringMode,
         typer.Option(help="compat: the original's rules. strict: the same metrics without their loopholes."),
     ] = "compat",
     workers: Workers = RewardConfig.workers,

@@ -1,6 +1,6 @@
 """What travels over the scoring API: requests, results and the one shape of every error.
 
-Shared by the service and its client, so it needs pydantic alone: no web framework, no metric.
+Shared by the service and its client, so it is light: no web framework, no metric.
 
 Invariants:
 - strict: an unknown field or a value of the wrong type is refused with its path, never coerced;
@@ -11,7 +11,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, WithJsonSchema, model_validator
 
-Mode = Literal["compat", "strict"]
+from golongrl.recipe.fields import ScoringMode
+
 Status = Literal["scored", "unscored"]
 
 
@@ -53,7 +54,7 @@ class Item(_Strict):
 class ScoreRequest(_Strict):
     """A batch of items; results come back in the same order."""
 
-    mode: Mode = Field("compat", description="`compat`: the original's rules; `strict`: its openings closed.")
+    mode: ScoringMode = Field("compat", description="`compat`: the original's rules; `strict`: its openings closed.")
     items: Annotated[list[Item], Field(min_length=1)] = Field(description="Responses to score.")
     deadline_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
         None,

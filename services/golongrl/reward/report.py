@@ -16,10 +16,11 @@ from golongrl import tasks
 from golongrl.data import keys_once
 from golongrl.errors import InputError
 from golongrl.reading import open_input
+from golongrl.recipe.fields import ScoringMode
 from golongrl.reward.config import RewardConfig
 from golongrl.reward.gold_check import answers_of
 from golongrl.reward.items import Answer
-from golongrl.reward.models import Item, Mode, ScoreRequest, ScoreResult
+from golongrl.reward.models import Item, ScoreRequest, ScoreResult
 from golongrl.reward.pool import WorkerPool
 from golongrl.reward.reading import RefusedError, ScoreBatch, read_request, result_of
 
@@ -77,7 +78,7 @@ def _as_item(row: Mapping[str, Any], number: int) -> dict[str, Any]:
     return item | {"id": str(row.get("id", number)), "extra_info": row.get("extra_info") or {}}
 
 
-async def score_items(items: Sequence[Item], mode: Mode, config: RewardConfig) -> list[ScoreResult]:
+async def score_items(items: Sequence[Item], mode: ScoringMode, config: RewardConfig) -> list[ScoreResult]:
     """Score in worker processes here, without a service.
 
     Raises:
