@@ -29,7 +29,6 @@ def test_every_packaged_pipeline_is_read_back_to_itself(name, tmp_path):
         ("select.bins=[]", "select.bins"),
         ("select.bins=[{name: a, max_tokens: 1}, {name: a, max_tokens: 2}]", "two bins have the same name"),
         ("select.bins=[{name: a, min_tokens: 3, max_tokens: 2}]", "min_tokens must be less than max_tokens"),
-        ("name=2020-01-01", "name"),
         ("nothing", "expected key.path=value"),
     ],
 )
