@@ -213,6 +213,13 @@ def test_what_a_user_put_beside_prepared_rows_is_not_deleted_with_them(tmp_path,
         assert kept(tmp_path) == before
 
 
+def _change_an_id(rows: Path) -> None:
+    content = bytearray(rows.read_bytes())
+    ids = Prepared.open(rows.parent).row(0).prompt_ids
+    content[content.index(ids.tobytes()) + ids.nbytes // 2] ^= 1
+    rows.write_bytes(content)
+
+
 @pytest.mark.parametrize(
     "harm",
     [
@@ -221,8 +228,9 @@ def test_what_a_user_put_beside_prepared_rows_is_not_deleted_with_them(tmp_path,
         lambda path: path.write_bytes(path.read_bytes()[:-100]),
         lambda path: shutil.rmtree(path.parent),
         lambda path: write_prepared([_row(0, 3)], path.parent),
+        _change_an_id,
     ],
-    ids=["missing", "empty", "cut", "no folder", "other rows"],
+    ids=["missing", "empty", "cut", "no folder", "other rows", "a bit of an id"],
 )
 @pytest.mark.parametrize("split", ["train", "validation"])
 def test_damaged_rows_are_prepared_again(tmp_path, tiny_model, split, harm):

@@ -23,8 +23,8 @@ from golongrl.data.chat import Chat, think_problem
 from golongrl.data.check import Finding, Findings, checked_rows
 from golongrl.data.corpus import Corpus, load_corpus, text_files
 from golongrl.data.errors import DataError, NoRowsError
+from golongrl.data.prepared import CHECKSUM, PreparedRow, open_splits, write_prepared
 from golongrl.data.prepared import FILE as ROWS
-from golongrl.data.prepared import PreparedRow, open_splits, write_prepared
 from golongrl.data.rows import Row, files_of
 from golongrl.recipe import Data, Recipe
 from golongrl.recipe.fit import BUILTIN_CORPUS, rows_fault
@@ -161,7 +161,7 @@ def _refuse_of_run(out: Path) -> None:
 def _refuse_foreign(out: Path) -> files.Place:
     place = files.look(out, (REPORT,), harmless=(_LOCK,))
     # What is in the folders of the splits is deleted with them.
-    for found in (place, *(files.look(out / split, (), harmless=(ROWS,)) for split in _SPLITS)):
+    for found in (place, *(files.look(out / split, (), harmless=(ROWS, CHECKSUM)) for split in _SPLITS)):
         if not (found.free or found.state is files.PlaceState.OWN):
             raise DataError(f"--out {out}: {found.why_not('of prepared data')}; move them, or choose another folder")
     return place
@@ -371,7 +371,7 @@ def _kept(out: Path, fingerprint: str) -> DataReport | None:
     if report is None or report.fingerprint != fingerprint:
         return None
     try:
-        train, held_out = open_splits(out)
+        train, held_out = open_splits(out, every_byte=True)
     except DataError:
         return None
     rows = len(train), len(held_out) if held_out else None

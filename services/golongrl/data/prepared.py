@@ -17,8 +17,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from golongrl.data.errors import DataError
+from golongrl.reading import read_text
 
 FILE = "rows.arrow"
+# What the file was when it was written: Arrow has no checksums, and any number is a prompt's id.
+CHECKSUM = "rows.sha256"
 # Folders of the splits under a prepared root.
 TRAIN, VALIDATION = "train", "validation"
 # The `task` of a held-out row that is a benchmark's problem: the learner scores its answers, not the reward service.
@@ -29,6 +32,8 @@ BATCH_ROWS = 64
 # Of a prompt, so many ids at its two ends are part of the digest: a run may have gigabytes of prompts.
 _HEAD, _TAIL = 64, 256
 _DIGEST_BYTES = 16
+# Bytes of a checksum's file.
+_LONGEST_CHECKSUM = 100
 _BREAK = "\n"
 
 _SCHEMA = pa.schema(
@@ -64,13 +69,19 @@ class PreparedRow:
     ability: str
 
 
-def open_splits(root: Path) -> "tuple[Prepared, Prepared | None]":
+def open_splits(root: Path, *, every_byte: bool = False) -> "tuple[Prepared, Prepared | None]":
     """The prompts to train on and, where there are any, to validate on: `root/train` and `root/validation`.
 
+    Args:
+        every_byte: compare the files with their checksums, about a second for each gigabyte.
+
     Raises:
-        DataError: one of them is not a prepared dataset, or there is none to train on.
+        DataError: one of them is not a prepared dataset, is damaged, or there is none to train on.
     """
     held_out = Path(root) / VALIDATION
+    if every_byte:
+        for folder in (Path(root) / TRAIN, held_out):
+            _refuse_changed(folder)
     return Prepared.open(Path(root) / TRAIN), Prepared.open(held_out) if held_out.is_dir() else None
 
 
@@ -153,6 +164,24 @@ class Prepared:
         return np.concatenate(parts).astype(np.int64) if parts else np.empty(0, np.int64)
 
 
+def _refuse_changed(folder: Path) -> None:
+    path = folder / FILE
+    try:
+        written = read_text(folder / CHECKSUM, _LONGEST_CHECKSUM).strip()
+        changed = written != _sha256(path)
+    except FileNotFoundError:
+        return  # of an earlier version, or no rows, which `Prepared.open` names
+    except OSError as error:
+        raise DataError(f"prepared data {folder}: {error.strerror}; prepare the data again") from error
+    if changed:
+        raise DataError(f"prepared data {path}: damaged (it is not what {CHECKSUM} says); prepare the data again")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def _whole(batch: pa.RecordBatch) -> pa.RecordBatch:
     """The batch, none of whose values can end the process or a row. The ids are not looked at: they are gigabytes.
 
@@ -185,6 +214,7 @@ def write_prepared(rows: Iterable[PreparedRow], folder: Path) -> int:
                 pending = []
         if pending:
             writer.write_batch(pa.RecordBatch.from_pylist(pending, schema=_SCHEMA))
+    (folder / CHECKSUM).write_text(_sha256(folder / FILE) + "\n", "utf-8")
     return count
 
 

@@ -42,7 +42,7 @@ class Inputs:
         model_config = read_config(model / CONFIG)
         memory.check_layout(recipe, model_config)
         memory.check_kernel(recipe, model_config, lambda name: find_spec(name) is not None)
-        data, held_out = open_splits(data_folder)
+        data, held_out = open_splits(data_folder, every_byte=True)
         if fault := rows_fault(recipe, len(data)):
             raise RecipeError(fault)
         order = [_order(recipe, data, epoch) for epoch in range(recipe.data.epochs)]

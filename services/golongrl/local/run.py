@@ -292,7 +292,7 @@ def _prepare_data(recipe: Recipe, options: Options, console: Console) -> None:
     again = f"remove {data} and use --resume again"
     if is_whole(data):
         try:
-            open_splits(data)
+            open_splits(data, every_byte=True)
         except DataError as error:
             raise InputError(f"{error}: {again}") from error
         return
