@@ -1,6 +1,13 @@
-"""When a service that lives has to be restarted because it does not answer: Kubernetes' liveness probe. Pure."""
+"""When a service that lives is given up: it does not answer, as with Kubernetes' liveness probe, or is not ready in
+time. Pure."""
 
 from dataclasses import dataclass
+from typing import Final
+
+# CPU time of a start that gets somewhere, however busy the machine is; one that hangs uses less in minutes.
+_WORK_S: Final = 10.0
+# A start that works for ever gets nowhere, either.
+_LONGEST_STARTS: Final = 4
 
 
 @dataclass(frozen=True)
@@ -32,3 +39,25 @@ class Pulse:
         """Whether, after this answer or its lack, the service counts as hanging."""
         self.failed = 0 if answered else self.failed + 1
         return self.failed >= self.liveness.failures
+
+
+@dataclass
+class StartDeadline:
+    """How long a service may take to be ready: `span_s`, and as long again while it works, four times in all."""
+
+    span_s: float
+    spans: int = 1
+    _worked_s: float = 0.0
+
+    @property
+    def s(self) -> float:
+        """The deadline as it is now, in seconds from the start."""
+        return self.spans * self.span_s
+
+    def passed(self, worked_s: float) -> bool:
+        """Whether a service that is not ready at the deadline, and has used so much CPU time, is given up; if not, the
+        deadline is a later one now."""
+        if self.spans == _LONGEST_STARTS or worked_s - self._worked_s < _WORK_S:
+            return True
+        self.spans, self._worked_s = self.spans + 1, worked_s
+        return False

@@ -24,7 +24,7 @@ from pathlib import Path
 import psutil
 
 from golongrl.errors import GolongrlError, without_secrets
-from golongrl.local.health import Liveness, Pulse
+from golongrl.local.health import Liveness, Pulse, StartDeadline
 from golongrl.local.plan import PASSWORD_VARIABLE
 from golongrl.telemetry.watchdog import UNANSWERED_S
 
@@ -52,7 +52,7 @@ class ServiceSpec:
         liveness: when silence counts as hanging.
         explain: what a death before the service was ready means to a person, from the last lines of its log.
         silent_s: without an answer for so long, it is reported not to answer.
-        start_deadline_s: longest time from start to the first ready.
+        start_deadline_s: longest time from start to the first ready, unless it is at work (`StartDeadline`).
         stop_grace_s: time between SIGTERM and SIGKILL.
         env: added to the supervisor's environment.
         nice: how much the process yields to the others when cores are short.
@@ -160,6 +160,7 @@ class Service:
     def __init__(self, spec: ServiceSpec, log: Path, begin: int, process: asyncio.subprocess.Process) -> None:
         self.spec = spec
         self.log = log
+        self.deadline = StartDeadline(spec.start_deadline_s)
         self._begin = begin
         self._process = process
         self._heard = time.monotonic()
@@ -223,12 +224,22 @@ class Service:
     async def until_ready(self, poll_s: float = 0.25) -> bool:
         """Wait until the probe says ready; False when the process ended or the start deadline passed first."""
         clock = asyncio.get_running_loop().time
-        deadline = clock() + self.spec.start_deadline_s
-        while self.alive and clock() < deadline:
+        began = clock()
+        while self.alive and (clock() - began < self.deadline.s or not self.deadline.passed(self._worked_s())):
             if await self.spec.probe():
                 return True
             await asyncio.sleep(poll_s)
         return False
+
+    def _worked_s(self) -> float:
+        """CPU time of the process and of those below it."""
+        found = 0.0
+        with contextlib.suppress(psutil.Error):
+            process = psutil.Process(self._process.pid)
+            for each in (process, *process.children(recursive=True)):
+                with contextlib.suppress(psutil.Error):
+                    found += sum(each.cpu_times()[:4])  # with those of its children that have ended
+        return found
 
     async def until_hung(self, answers: Callable[[bool], None] = lambda _: None) -> None:
         """Returns when the process lives and does not answer for too long; never, where nothing can be asked. Where a

@@ -22,6 +22,7 @@ PROBE_TIMEOUT_S = 2.0
 # Of a liveness probe: an answer that takes longer is a missed one.
 _ALIVE_S = 5.0
 # Importing torch, verl and Ray at the same time on a small, busy machine takes a minute; SGLang compiles at its start.
+# One that is at work may take longer (`StartDeadline`).
 START_DEADLINE_S = 300.0
 SGLANG_START_DEADLINE_S = 900.0
 # Asynchronous training is as fast as its slowest part: on few cores the learner, while engines have time to spare.

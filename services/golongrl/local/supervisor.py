@@ -255,9 +255,7 @@ class Supervisor:
             raise known
         if isinstance(decision, GiveUp):
             self.states[name] = "failed"
-            how = (
-                f"was not ready within {service.spec.start_deadline_s:g} s" if late else f"died ({describe_exit(code)})"
-            )
+            how = f"was not ready within {service.deadline.s:g} s" if late else f"died ({describe_exit(code)})"
             tail = "".join(f"\n  {line}" for line in lines)
             log = f"the end of {service.log}:{tail}" if tail else f"nothing is in {service.log}"
             raise RunFailedError(f"{name} {how} and {decision.reason}; {log}")

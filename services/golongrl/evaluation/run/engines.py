@@ -207,7 +207,8 @@ async def started(launch: Launch, settings: TargetSection, home: Path, name: str
         service = await Service.start(spec, home)
         try:
             if not await service.until_ready():
-                how = describe_exit(await service.wait()) if not service.alive else f"no answer in {_START_S:g} s"
+                late = f"no answer in {service.deadline.s:g} s"
+                how = late if service.alive else describe_exit(await service.wait())
                 words = last_words(service.last_lines())
                 raise EngineStartError(
                     f"the engine for {launch.folder} did not start ({how}): {words}; see {service.log}"
