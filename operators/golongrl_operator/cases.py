@@ -57,6 +57,11 @@ class Case:
         return str(self.run["metadata"]["name"])
 
     @property
+    def status(self) -> Json:
+        """What the operator said of it last; empty for a new run."""
+        return self.run.get("status") or {}
+
+    @property
     def active(self) -> bool:
         return any(job.active for job in self.jobs)
 
@@ -76,7 +81,7 @@ class Case:
 
     @property
     def edited(self) -> bool:
-        return bool(self.run["metadata"].get("generation") != (self.run.get("status") or {}).get("observedGeneration"))
+        return bool(self.run["metadata"].get("generation") != self.status.get("observedGeneration"))
 
     @property
     def phase(self) -> RunPhase | None:
@@ -97,7 +102,7 @@ class Case:
         """It uses the release's pool. A spec that means nothing keeps what its RayJob uses."""
         if self.meaning is not None:
             return not self.meaning.dedicated
-        return (self.run.get("status") or {}).get("queue", "") in ("", self.release_queue)
+        return self.status.get("queue", "") in ("", self.release_queue)
 
 
 # An attempt as the operator writes it.

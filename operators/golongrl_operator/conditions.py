@@ -1,6 +1,7 @@
 """The run's conditions, as `kubectl wait --for=condition=Complete` reads them. Pure."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
@@ -37,32 +38,35 @@ def short(message: str) -> str:
     return message if len(message) <= _LONGEST else f"{message[: _LONGEST - 3]}..."
 
 
+@dataclass(frozen=True)
+class Signs:
+    """What a pass saw of a run, apart from its phase."""
+
+    error: str = ""
+    """Why the spec cannot be trained; empty if it can."""
+    differs: Sequence[str] = ()
+    """The keys in which the rollout pool differs from the run's recipe."""
+    stuck: Sequence[str] = ()
+    """What stops the loop."""
+    silence: str = ""
+    """Why the queue did not answer; empty if it answered."""
+    stalled: Sequence[str] = ()
+    """Who waits for whom, up to the process from which nothing comes."""
+    evaluates: bool = False
+    """The spec asks for an evaluation; then there is a condition Evaluated."""
+    evaluation: EvaluationStatus | None = None
+    admitted: Aspect | None = None
+    """What Kueue says; None without a queue of Kueue."""
+
+
 def conditions(
-    decision: RunDecision,
-    generation: int,
-    stuck: Sequence[str],
-    silence: str,
-    old: Sequence[Mapping[str, Any]],
-    now: datetime,
-    differs: Sequence[str] = (),
-    error: str = "",
-    stalled: Sequence[str] = (),
-    evaluation: EvaluationStatus | None = None,
-    evaluates: bool = False,
-    admitted: Aspect | None = None,
+    decision: RunDecision, signs: Signs, generation: int, old: Sequence[Mapping[str, Any]], now: datetime
 ) -> list[Condition]:
     """Accepted, Progressing, Stuck, Stalled, Complete, Failed; a condition keeps its time while its status stays.
 
     Args:
-        stuck: what stops the loop.
-        silence: why the queue did not answer; empty if it answered.
+        generation: of the spec that was read.
         old: the conditions of the last pass.
-        differs: the keys in which the rollout pool differs from the run's recipe.
-        error: why the spec cannot be trained; empty if it can.
-        stalled: who waits for whom, up to the process from which nothing comes.
-        evaluation: what is known of the evaluation.
-        evaluates: the spec asks for one; then there is a condition Evaluated too.
-        admitted: what Kueue says; None without a queue of Kueue.
     """
     since = {entry["type"]: (entry["status"], entry["lastTransitionTime"]) for entry in old}
 
@@ -80,18 +84,18 @@ def conditions(
 
     phase, message = decision.phase, decision.message
     held, stuck_since = since.get("Stuck", ("", ""))
-    aspect = _stuck(phase, stuck, silence)
+    aspect = _stuck(phase, signs.stuck, signs.silence)
     if held == aspect[0] and aspect[1] in _LASTING and seconds_since(stuck_since, now) >= LASTING_S:
         aspect = (aspect[0], _LASTING[aspect[1]], aspect[2])
     return [
-        condition("Accepted", _accepted(error, differs)),
+        condition("Accepted", _accepted(signs.error, signs.differs)),
         condition("Progressing", (_word(phase in _PROGRESSING), phase.value, message)),
         condition("Stuck", aspect),
-        condition("Stalled", _stalled(phase, stalled, silence)),
+        condition("Stalled", _stalled(phase, signs.stalled, signs.silence)),
         condition("Complete", (_word(phase == RunPhase.SUCCEEDED), phase.value, message)),
         condition("Failed", (_word(phase == RunPhase.FAILED), phase.value, message)),
-        *([condition("Admitted", admitted)] if admitted else []),
-        *([condition("Evaluated", _evaluated(phase, evaluation))] if evaluates else []),
+        *([condition("Admitted", signs.admitted)] if signs.admitted else []),
+        *([condition("Evaluated", _evaluated(phase, signs.evaluation))] if signs.evaluates else []),
     ]
 
 

@@ -7,36 +7,29 @@ Invariants:
 - the release's pool has engines only while something trains with it;
 - a spec that cannot be trained changes nothing, unless it is suspended: a RayJob that trains continues;
 - a RayJob that this operator did not create is never changed; one that is labelled with the release's run has the
-  release's pool like a run;
+  release's pool like a run.
 """
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
 from golongrl.kubernetes.rayjob.site import Manifest, Site, pod_templates
 from golongrl.telemetry import watchdog
-from golongrl_operator.api import GROUP
+from golongrl_operator.api import GROUP, AvoidedNode
 from golongrl_operator.build import Meaning, objects, pool_name, run_id
 from golongrl_operator.cases import Case, Seen, made_for, read_case
 from golongrl_operator.conditions import seconds_since, short, stamp
-from golongrl_operator.decide import (
-    ENDED,
-    RunDecision,
-    RunPhase,
-    Wanted,
-    decide,
-)
+from golongrl_operator.decide import ENDED, RunDecision, RunPhase, Wanted, decide
 from golongrl_operator.evaluation import ENDED as EVALUATED
 from golongrl_operator.evaluation import EvaluationPlan, plan_evaluation
 from golongrl_operator.kueue import AdmissionPlan, plan_admission, pods_ready
 from golongrl_operator.nodes import avoid, avoided
 from golongrl_operator.pool import TRAINS, PoolPlan, View, plan
-from golongrl_operator.report import WAITING, progress_of, status_of, step_of
+from golongrl_operator.report import WAITING, RunPass, progress_of, status_of, step_of
 from golongrl_operator.turns import GpuShares, adopted, evaluation_held, left_behind, preempted, shares_of, turn
 
-Json = Mapping[str, Any]
 # Components of which each run with a pool of its own has its own; the others serve the whole release.
 _A_RUNS: Final = ("rollout", "learner")
 _NO_POOL: Final = PoolPlan()
@@ -70,13 +63,26 @@ class ReconcileResult:
         return self.run["metadata"].get("generation"), self.status.get("phase"), names, gone, sizes
 
 
+@dataclass(frozen=True)
+class _Release:
+    """What the runs of a release share in one pass."""
+
+    site: Site
+    seen: Seen
+    first: str | None
+    """The run whose turn it is to use the release's pool."""
+    left: str | None
+    """What uses the pool, and is no run any more."""
+    budget: GpuShares | None
+
+
 def reconcile(site: Site, seen: Seen) -> list[ReconcileResult]:
     """What to do for each run of the site's release, oldest first."""
     cases = [read_case(site, run, seen.jobs, seen.now) for run in runs_of(site, seen.runs)]
     first = turn(cases)
     left = left_behind(site, {case.name for case in cases}, seen.jobs)
-    budget = shares_of(site, cases, first, left, seen)
-    return [_outcome(site, case, first, left, budget, seen) for case in cases]
+    release = _Release(site, seen, first, left, shares_of(site, cases, first, left, seen))
+    return [_outcome(release, case) for case in cases]
 
 
 def runs_of(site: Site, runs: Sequence[Manifest]) -> list[Manifest]:
@@ -147,59 +153,48 @@ def evaluation_refused(status: Manifest, why: str) -> Manifest:
 def _without_meaning(case: Case) -> RunDecision:
     """For a spec that cannot be trained: it can still be suspended, and a run that has ended stays so."""
     if case.before.phase in (RunPhase.SUCCEEDED, RunPhase.FAILED) and not case.edited:
-        return RunDecision(RunPhase(case.before.phase), case.run["status"].get("message", ""), case.before.restarts)
+        return RunDecision(RunPhase(case.before.phase), case.status.get("message", ""), case.before.restarts)
     if case.jobs and case.run.get("spec", {}).get("suspend") is True:
         return decide(Wanted(case.before.content, suspend=True), case.jobs, case.before)
     return RunDecision(RunPhase.INVALID, short(case.error), case.before.restarts)
 
 
-def _outcome(
-    site: Site, case: Case, first: str | None, left: str | None, budget: GpuShares | None, seen: Seen
-) -> ReconcileResult:
-    old = case.run.get("status") or {}
+def _outcome(release: _Release, case: Case) -> ReconcileResult:
+    site, meaning, wanted, now = release.site, case.meaning, case.wanted, release.seen.now
     # A node is the same for all runs.
-    nodes = avoided(seen.pods, old, seen.now)
-    if case.meaning is None or case.wanted is None:
+    nodes = avoided(release.seen.pods, case.status, now)
+    if meaning is None or wanted is None:
         decision = _without_meaning(case)
-        status = status_of(case, decision, seen, None, [], old, nodes=nodes)
+        status = status_of(case, release.seen, RunPass(decision, nodes=nodes))
         return ReconcileResult(case.run, status, decision.delete)
-    whole = seen
-    seen, busy = _point_of_view(case, first, left, seen)
-    progress = progress_of(case, seen, old)
-    stalled = None if progress is None else seconds_since(progress.since, seen.now)
-    learner, culprits = _blamed(case, seen, stalled)
-    over = preempted(site, case, budget)
-    mine = bool(case.meaning.dedicated) or not busy
-    admission = _admission(site, case, case.wants and not over and mine, first, whole)
-    wanted = replace(case.wanted, preempted=over or admission.hold)
-    decision = decide(wanted, case.jobs, case.before, busy, stalled if learner else None, step_of(seen))
+    seen, busy = _point_of_view(release, case)
+    progress = progress_of(case, seen)
+    stalled_s = None if progress is None else seconds_since(progress.since, now)
+    learner, culprits = _blamed(case, seen, stalled_s)
+    over = preempted(site, case, release.budget)
+    admission = _admission(release, case, case.wants and not over and (bool(meaning.dedicated) or not busy))
+    wanted = replace(wanted, preempted=over or admission.hold)
+    decision = decide(wanted, case.jobs, case.before, busy, stalled_s if learner else None, step_of(seen))
     made: list[Manifest] = []
     if decision.create is not None:
-        made = objects(site, case.run, case.meaning, decision.create)
+        made = objects(site, case.run, meaning, decision.create)
         avoid(pod_templates(made[-1]), nodes)
-        decision = replace(decision, message=_making(made[-1]["metadata"]["name"], case.meaning, old))
-    most, limited_by = _most_engines(site, case, budget, admission)
-    if decision.phase == RunPhase.RUNNING and (ready := pods_ready(_admissions(case, seen), seen.now)):
+        decision = replace(decision, message=_making(made[-1]["metadata"]["name"], case))
+    if decision.phase == RunPhase.RUNNING and (ready := pods_ready(_admissions(case, seen), now)):
         admission = replace(admission, report=ready)
-    pool = PoolPlan()
+    pool = _NO_POOL
     # Whatever keeps this run from the release's pool may use it.
-    if case.meaning.dedicated or (case.name == first and busy is None):
-        deployment = next((job.deployment for job in case.jobs if not job.deleting), "")
-        view = View(
-            case.run, case.meaning, decision.phase, seen.now, seen.workloads, seen.pods, seen.picture, deployment,
-            most, limited_by, culprits, nodes, seen.configs,
-        )  # fmt: skip
-        pool = plan(site, view)
+    if meaning.dedicated or (case.name == release.first and busy is None):
+        pool = _pool(release, case, decision.phase, seen, admission, culprits, nodes)
     if culprits and progress is not None:
         # Their successors have as long as they had.
-        progress = progress.model_copy(update={"since": stamp(seen.now)})
-    queue = run_id(site, case.run, case.meaning)
-    evaluation = _evaluation(site, case, decision.phase, budget, whole)
-    status = status_of(
-        case, decision, seen, progress, made, old, pool, queue, evaluation.status, nodes, admission.aspect
-    )
+        progress = progress.model_copy(update={"since": stamp(now)})
+    evaluation = _evaluation(release, case, decision.phase)
+    queue = run_id(site, case.run, meaning)
+    done = RunPass(decision, made, progress, queue, pool, nodes, evaluation.status, admission.aspect)
+    status = status_of(case, seen, done)
     ended = decision.phase in ENDED
-    dropped = _dropped(case.meaning, pool, seen) if ended and wanted.delete_ended else ""
+    dropped = _dropped(meaning, pool, seen) if ended and wanted.delete_ended else ""
     return ReconcileResult(
         case.run,
         status,
@@ -209,16 +204,47 @@ def _outcome(
         evaluation,
         admission,
         dropped,
-        ended and _expired(case.meaning, status, seen.now),
+        ended and _expired(meaning, status, now),
     )
 
 
-def _most_engines(site: Site, case: Case, budget: GpuShares | None, admission: AdmissionPlan) -> tuple[int | None, str]:
+def _pool(
+    release: _Release,
+    case: Case,
+    phase: RunPhase,
+    seen: Seen,
+    admission: AdmissionPlan,
+    culprits: tuple[str, ...],
+    nodes: Sequence[AvoidedNode],
+) -> PoolPlan:
+    """The plan of the pool that the run uses, as the run sees it."""
+    assert case.meaning is not None
+    most, limited_by = _most_engines(release, case, admission)
+    view = View(
+        run=case.run,
+        meaning=case.meaning,
+        phase=phase,
+        now=seen.now,
+        workloads=seen.workloads,
+        pods=seen.pods,
+        picture=seen.picture,
+        deployment=next((job.deployment for job in case.jobs if not job.deleting), ""),
+        most=most,
+        limited_by=limited_by,
+        evict=culprits,
+        nodes=nodes,
+        configs=seen.configs,
+    )
+    return plan(release.site, view)
+
+
+def _most_engines(release: _Release, case: Case, admission: AdmissionPlan) -> tuple[int | None, str]:
     """How many engines the run may have, and what says so; None is no limit."""
     assert case.meaning is not None
+    budget, engine_gpus = release.budget, release.site.pool.gpus
     most, limited_by = None, "the GPU budget"
-    if budget is not None and case.name in budget.shares and site.pool.gpus:
-        most = (budget.shares[case.name] - case.meaning.learner_gpus) // site.pool.gpus
+    if budget is not None and case.name in budget.shares and engine_gpus:
+        most = (budget.shares[case.name] - case.meaning.learner_gpus) // engine_gpus
     if admission.engines is not None and (most is None or admission.engines < most):
         return admission.engines, "the admission by Kueue"
     return most, limited_by
@@ -239,11 +265,13 @@ def _lost_recipe(site: Site, case: Case, phase: RunPhase, seen: Seen) -> tuple[M
     return tuple(item for item in made if item["metadata"]["name"] in {job.name for job in lacking})
 
 
-def _admission(site: Site, case: Case, wants: bool, first: str | None, seen: Seen) -> AdmissionPlan:
+def _admission(release: _Release, case: Case, wants: bool) -> AdmissionPlan:
+    """What Kueue is asked, and says; `wants`: the run would train if Kueue admitted it."""
     assert case.meaning is not None
+    site, seen = release.site, release.seen
     name = pool_name(site, case.run) if case.meaning.dedicated else site.pool.name
     works = [item for item in seen.workloads if item["metadata"]["name"] == name]
-    mine = case.meaning.dedicated or case.name == first
+    mine = case.meaning.dedicated or case.name == release.first
     drained = not mine or not any((item.get("status") or {}).get("replicas") for item in works)
     stopped = drained and not case.active
     return plan_admission(site, case.run, case.meaning, _admissions(case, seen), wants, stopped, seen.now)
@@ -253,23 +281,24 @@ def _admissions(case: Case, seen: Seen) -> list[Manifest]:
     return [item for item in seen.admissions if made_for(item, case.name)]
 
 
-def _evaluation(site: Site, case: Case, phase: RunPhase, budget: GpuShares | None, seen: Seen) -> EvaluationPlan:
+def _evaluation(release: _Release, case: Case, phase: RunPhase) -> EvaluationPlan:
     assert case.meaning is not None
-    name, step = case.name, (case.run.get("status") or {}).get("lastCheckpoint")
-    jobs = [job for job in seen.evaluations if made_for(job, name)]
+    seen = release.seen
+    jobs = [job for job in seen.evaluations if made_for(job, case.name)]
     # The pass that sees the end writes the step of the last checkpoint; the evaluation begins at the next one.
     done = phase if case.before.phase == phase else RunPhase.RUNNING
-    held = evaluation_held(site, case, budget)
-    return plan_evaluation(site, case.run, case.meaning, done, step, jobs, seen.pods, seen.now, held)
+    step, held = case.status.get("lastCheckpoint"), evaluation_held(release.site, case, release.budget)
+    return plan_evaluation(release.site, case.run, case.meaning, done, step, jobs, seen.pods, seen.now, held)
 
 
-def _point_of_view(case: Case, first: str | None, left: str | None, seen: Seen) -> tuple[Seen, str | None]:
+def _point_of_view(release: _Release, case: Case) -> tuple[Seen, str | None]:
     """What a run sees of its pool and queue, and what keeps it from the release's."""
+    seen, first = release.seen, release.first
     if not case.shared:
         picture, silence = seen.pictures.get(case.name, (None, ""))
         pods = [pod for pod in seen.pods if pod.run == case.name or (not pod.run and pod.component not in _A_RUNS)]
         return replace(seen, picture=picture, silence=silence, pods=pods), None
-    busy = left or (f"TrainingRun {first}" if first not in (None, case.name) else None)
+    busy = release.left or (f"TrainingRun {first}" if first not in (None, case.name) else None)
     concerned = case.name == first or case.before.phase == RunPhase.RUNNING
     if not concerned:
         return replace(seen, picture=None, silence="", pods=()), busy
@@ -317,6 +346,7 @@ def _expired(meaning: Meaning, status: Manifest, now: datetime) -> bool:
     return ttl_s is not None and finished is not None and seconds_since(finished, now) >= ttl_s
 
 
-def _making(job: str, meaning: Meaning, old: Json) -> str:
-    step = old.get("lastCheckpoint") if meaning.recipe.learner.resume == "auto" else None
+def _making(job: str, case: Case) -> str:
+    assert case.meaning is not None
+    step = case.status.get("lastCheckpoint") if case.meaning.recipe.learner.resume == "auto" else None
     return f"creating RayJob {job}" + (f", which resumes from the checkpoint of step {step}" if step else "")

@@ -6,6 +6,7 @@ Invariants:
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 from golongrl.kubernetes.look.status import end, stuck
@@ -13,7 +14,7 @@ from golongrl.kubernetes.rayjob.site import Manifest, pod_templates
 from golongrl.telemetry import watchdog
 from golongrl_operator.api import AvoidedNode, EvaluationStatus, Failure, Progress, RunStatus
 from golongrl_operator.cases import Case, Seen
-from golongrl_operator.conditions import LASTING_S, Aspect, conditions, seconds_since, stamp
+from golongrl_operator.conditions import LASTING_S, Aspect, Signs, conditions, seconds_since, stamp
 from golongrl_operator.decide import ENDED, LEAVING, RunDecision, RunPhase
 from golongrl_operator.pool import PoolPlan
 
@@ -31,10 +32,11 @@ _GRACE_S: Final = 30
 
 
 def step_of(seen: Seen) -> int | None:
+    """The queue's policy version; None if the queue did not answer."""
     return None if seen.picture is None else int(seen.picture["queue"]["version"])
 
 
-def progress_of(case: Case, seen: Seen, old: Json) -> Progress | None:
+def progress_of(case: Case, seen: Seen) -> Progress | None:
     """Since when the queue's counters have not changed; None while that is not known, and after the last step."""
     running = [job for job in case.jobs if job.deployment == "Running" and not job.deleting]
     if not running or seen.picture is None:
@@ -45,73 +47,86 @@ def progress_of(case: Case, seen: Seen, old: Json) -> Progress | None:
         return None
     counters = ("version", "trained", "in_batches", "ready", "rejected")
     mark = " ".join([running[-1].name, *(str(queue[name]) for name in counters)])
-    last = old.get("progress") or {}
+    last = case.status.get("progress") or {}
     return Progress(mark=mark, since=last["since"] if last.get("mark") == mark else stamp(seen.now))
 
 
-def status_of(
-    case: Case,
-    decision: RunDecision,
-    seen: Seen,
-    progress: Progress | None,
-    made: Sequence[Manifest],
-    old: Json,
-    pool: PoolPlan | None = None,
-    queue: str = "",
-    evaluation: EvaluationStatus | None = None,
-    nodes: Sequence[AvoidedNode] = (),
-    admitted: Aspect | None = None,
-) -> Manifest:
+@dataclass(frozen=True)
+class RunPass:
+    """What a pass decided and planned for a run."""
+
+    decision: RunDecision
+    made: Sequence[Manifest] = ()
+    """Objects of its next RayJob."""
+    progress: Progress | None = None
+    queue: str = ""
+    """The run of its queue."""
+    pool: PoolPlan | None = None
+    nodes: Sequence[AvoidedNode] = ()
+    evaluation: EvaluationStatus | None = None
+    admitted: Aspect | None = None
+    """What Kueue says of it."""
+
+
+def status_of(case: Case, seen: Seen, done: RunPass) -> Manifest:
+    """The run's next status. Figures that nobody gives now keep their last value."""
+    decision, pool, old = done.decision, done.pool, case.status
     generation = case.run["metadata"].get("generation", 0)
-    lines = _stuck(case, decision.phase, seen, progress)
-    lines += [pool.trouble] if pool and pool.trouble else []
-    # If the queue does not answer, the last known figures are kept; `stuck` says that it is silent.
-    kept = {key: old[key] for key in _FIGURES if key in old}
-    if case.meaning is None and case.active and "rollout" in old:
-        # A spec that cannot be trained changes nothing, the pool neither.
-        kept["rollout"] = old["rollout"]
-    if case.meaning is None and "evaluation" in old:
-        kept["evaluation"] = old["evaluation"]
-    since, differs = old.get("conditions") or [], case.meaning.differs if case.meaning else ()
-    names = [*(job.name for job in case.jobs), *(item["metadata"]["name"] for item in made)]
+    signs = _signs(case, seen, done)
+    names = [*(job.name for job in case.jobs), *(item["metadata"]["name"] for item in done.made)]
     job = names[-1] if names else ""
-    head, replacements = _head(case, job, seen, old)
+    head, replacements = _head(case, job, seen)
     ended = decision.phase in ENDED
     status = RunStatus(
         observed_generation=generation,
         phase=decision.phase,
         message=decision.message,
         job=job,
-        queue=old.get("queue") or (queue if job else ""),
+        queue=old.get("queue") or (done.queue if job else ""),
         content=case.meaning.content if case.meaning else case.before.content,
         restarts=decision.restarts,
-        failure=_failure(case, decision, seen, old),
+        failure=_failure(case, decision, seen),
         finished=(old.get("finished") or stamp(seen.now)) if ended else None,
         head=head,
         head_replacements=replacements,
         rollout=pool.status if pool else None,
         replaced=list(pool.replaced) if pool else [],
-        avoided_nodes=[] if ended else list(nodes),
-        stuck=lines,
-        progress=progress,
-        conditions=conditions(
-            decision,
-            generation,
-            lines,
-            seen.silence,
-            since,
-            seen.now,
-            differs,
-            case.error,
-            _chains(decision.phase, seen),
-            evaluation,
-            case.meaning is not None and case.meaning.spec.evaluation is not None,
-            admitted,
-        ),
-        evaluation=evaluation,
+        avoided_nodes=[] if ended else list(done.nodes),
+        stuck=list(signs.stuck),
+        progress=done.progress,
+        conditions=conditions(decision, signs, generation, old.get("conditions") or [], seen.now),
+        evaluation=done.evaluation,
     )
     told = status.model_dump(mode="json", by_alias=True, exclude_none=True)
-    return {**told, **kept, **_figures(case, seen)}
+    return {**told, **_kept(case), **_figures(case, seen)}
+
+
+def _signs(case: Case, seen: Seen, done: RunPass) -> Signs:
+    phase, meaning = done.decision.phase, case.meaning
+    trouble = [done.pool.trouble] if done.pool and done.pool.trouble else []
+    return Signs(
+        error=case.error,
+        differs=meaning.differs if meaning else (),
+        stuck=_stuck(case, phase, seen, done.progress) + trouble,
+        silence=seen.silence,
+        stalled=_chains(phase, seen),
+        evaluates=meaning is not None and meaning.spec.evaluation is not None,
+        evaluation=done.evaluation,
+        admitted=done.admitted,
+    )
+
+
+# Keys that keep their last known value.
+_FIGURES: Final = (
+    "step", "policyVersion", "lastCheckpoint", "staleness", "reward", "throughput", "bytes",
+)  # fmt: skip
+
+
+def _kept(case: Case) -> Manifest:
+    """Of the last status, what holds until something newer is known."""
+    # A spec that cannot be trained changes nothing: neither the evaluation nor, while a RayJob is there, the pool.
+    unchanged = () if case.meaning else ("evaluation", "rollout") if case.active else ("evaluation",)
+    return {key: case.status[key] for key in (*_FIGURES, *unchanged) if key in case.status}
 
 
 def _chains(phase: RunPhase, seen: Seen) -> list[str]:
@@ -122,14 +137,9 @@ def _chains(phase: RunPhase, seen: Seen) -> list[str]:
     return [str(stall)[:_LONGEST_LINE] for stall in found[:_MOST_LINES]]
 
 
-# Keys that keep their last known value.
-_FIGURES: Final = (
-    "step", "policyVersion", "lastCheckpoint", "staleness", "reward", "throughput", "bytes",
-)  # fmt: skip
-
-
-def _failure(case: Case, decision: RunDecision, seen: Seen, old: Json) -> Failure | None:
+def _failure(case: Case, decision: RunDecision, seen: Seen) -> Failure | None:
     """The last failure; the step counts only within one content, since another may not fail there."""
+    old = case.status
     last = Failure.model_validate(old["failure"]) if old.get("failure") else None
     if decision.phase == RunPhase.SUSPENDED or (case.meaning and case.meaning.content != case.before.content):
         last = None
@@ -142,8 +152,9 @@ def _failure(case: Case, decision: RunDecision, seen: Seen, old: Json) -> Failur
     return Failure(step=step_of(seen), time=stamp(seen.now), repeated=decision.repeated)
 
 
-def _head(case: Case, job: str, seen: Seen, old: Json) -> tuple[str, int]:
+def _head(case: Case, job: str, seen: Seen) -> tuple[str, int]:
     """The Ray head, and how often KubeRay has replaced a lost one: under one RayJob, another pod is another head."""
+    old = case.status
     same_content = case.meaning is None or case.meaning.content == case.before.content
     count = int(old.get("headReplacements", 0)) if same_content else 0
     head = str(old.get("head", "")) if job == old.get("job") else ""

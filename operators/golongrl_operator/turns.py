@@ -66,7 +66,7 @@ def _held(site: Site, case: Case, meaning: Meaning, seen: Seen) -> int:
     learner = engines = 0
     if case.active:
         learner = meaning.learner_gpus
-        engines = int(((case.run.get("status") or {}).get("rollout") or {}).get("replicas", 0))
+        engines = int((case.status.get("rollout") or {}).get("replicas", 0))
     if case.active or meaning.dedicated:
         engines = max(engines, engines_of(seen.pods, case.name if meaning.dedicated else ""))
     return learner + engines * site.pool.gpus
@@ -77,7 +77,7 @@ def _evaluations_claim(site: Site, case: Case) -> GpuClaim | None:
     if case.meaning is None or case.phase != RunPhase.SUCCEEDED or not unfinished(site, case.run, case.meaning):
         return None
     gpus = gpus_of(site, case.meaning)
-    phase = ((case.run.get("status") or {}).get("evaluation") or {}).get("phase")
+    phase = (case.status.get("evaluation") or {}).get("phase")
     return GpuClaim(case.name, gpus, gpus, gpus, case.priority, phase in ("Pending", "Running")) if gpus else None
 
 
