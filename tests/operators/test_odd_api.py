@@ -34,6 +34,13 @@ ODD: dict[str, tuple[int, str, bytes]] = {
     "long-failure": (500, "application/json", json.dumps({"message": "x\n" * 500_000}).encode()),
     "odd-failure": (500, "application/json", b'{"message": 5}'),
 }
+# Of a list, code 200.
+NO_LIST: dict[str, bytes] = {
+    "no-items": b'{"kind": "Pod", "metadata": {}}',
+    "null-without-a-kind": b'{"items": null}',
+    "items-are-a-text": b'{"kind": "PodList", "items": "x"}',
+    "a-part": b'{"kind": "PodList", "metadata": {"continue": "abc", "remainingItemCount": 3}, "items": []}',
+}
 
 
 class OddServer:
@@ -116,6 +123,22 @@ async def test_an_odd_answer_is_one_line_and_never_success(odd: OddServer, answe
     assert not any(word in line for word in ("ContentTypeError", "JSONDecodeError", "mimetype"))
     if answer == "failure":
         assert line.endswith(": 500 no etcd")
+
+
+@pytest.mark.parametrize("answer", NO_LIST)
+async def test_what_is_no_whole_list_is_never_an_empty_one(odd: OddServer, answer: str) -> None:
+    odd.answer = (200, "application/json", NO_LIST[answer])
+    async with connect() as calls:
+        with pytest.raises(ClusterError, match="list of pods: the answer is "):
+            await calls.list_objects(kinds.POD)
+
+
+@pytest.mark.parametrize("items", [b"", b', "items": null', b', "items": []'])
+async def test_an_empty_list_of_names_has_no_items(odd: OddServer, items: bytes) -> None:
+    """Real servers write null: the operator began no run where no ConfigMap of a run was."""
+    odd.answer = (200, "application/json", b'{"kind": "PartialObjectMetadataList", "metadata": {}' + items + b"}")
+    async with connect() as calls:
+        assert await calls.names(kinds.CONFIG_MAP, "a=b") == set()
 
 
 BUSY = (429, "application/json", b'{"kind": "Status", "message": "too many requests, please try again later"}')

@@ -181,6 +181,10 @@ class ApiServer:
         if verb == "list":
             items = [item for at, item in self.objects.items() if at[:3] == key[:3] and _selected(item, query)]
             metadata = {"resourceVersion": str(self._version)}
+            if "PartialObjectMetadataList" in accept:
+                # As a real server does it: an empty one is null.
+                names = [{"metadata": item["metadata"]} for item in items] or None
+                return 200, {"kind": "PartialObjectMetadataList", "metadata": metadata, "items": names}
             return 200, {"kind": f"{kinds[plural]}List", "apiVersion": version, "metadata": metadata, "items": items}
         if verb == "get":
             if key not in self.objects:

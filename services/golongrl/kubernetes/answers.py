@@ -25,6 +25,7 @@ _LONGEST_REFUSAL: Final = 2000
 _QUOTED: Final = 200
 _EVENT: Final = {"type!": text, "object!": {"code": count, "message": text}}
 _STATUS: Final = {"kind": text, "status": text, "message": text, "code": count}
+_LIST: Final = {"kind": text, "metadata": {"continue": text}}
 _BUSY: Final = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE})
 _REFUSALS: Final[dict[int, tuple[type[ClusterError], str]]] = {
     HTTPStatus.UNAUTHORIZED: (ClusterForbiddenError, "log in again: the credentials were not accepted"),
@@ -50,6 +51,20 @@ def failure(where: str, found: Json) -> ClusterError | None:
     if told.get("kind") == "Status" and told.get("status") == "Failure":
         return refusal(where, told.get("code", 0), told.get("message", ""))
     return None
+
+
+def entries(where: str, found: Json) -> list[Any]:
+    """The entries of a list, of which some may be anything; raised if the answer is no list, or a part of one.
+
+    A server writes an empty list of names alone with `items: null` or without items.
+    """
+    told, items = fit(found, _LIST) or {}, found.get("items")
+    if not isinstance(items, list) and (items is not None or not told.get("kind", "").endswith("List")):
+        raise ClusterError(f"{where}: {NO_SERVER}")
+    if told.get("metadata", {}).get("continue"):
+        # Nobody has asked for parts: what is not in this one would seem not to exist.
+        raise ClusterError(f"{where}: the answer is only a part of the list: what stands before the API server?")
+    return items or []
 
 
 def message(error: ApiException) -> str:

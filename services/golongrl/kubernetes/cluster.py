@@ -18,7 +18,7 @@ from kubernetes.aio.client.exceptions import ApiException
 from kubernetes.aio.dynamic import DynamicClient, Resource
 from kubernetes.aio.stream import WsApiClient
 
-from golongrl.kubernetes.answers import NO_SERVER, Json, event, failure, message, output, pause_s, refusal
+from golongrl.kubernetes.answers import NO_SERVER, Json, entries, event, failure, message, output, pause_s, refusal
 from golongrl.kubernetes.cluster_errors import (
     ClusterAccessError,
     ClusterError,
@@ -72,9 +72,7 @@ class Cluster:
                 **_JSON,
             ),
         )
-        items = found.get("items")
-        if not isinstance(items, list):
-            raise ClusterError(f"{self._where}: list of {kind.plural}: {NO_SERVER}")
+        items = entries(f"{self._where}: list of {kind.plural}", found)
         # Items of a list come without their kind.
         return [{**read, "kind": kind.name} for item in items if (read := fit_object(kind.name, item)) is not None]
 
