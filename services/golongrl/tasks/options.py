@@ -1,11 +1,13 @@
 """Which option of a multiple choice a text states, for any number of options.
 
 The last statement counts ("The correct answer is (X)", "Answer: X", "答案是X", in any case). Its letter must stand
-alone: neither "Apple" nor "A-level" names option A. What a text only supposes, denies or asks ("if the answer is (A)",
-"a wrong answer is (A)", "the answer is (A)?") is no statement. A text without one states what it calls right, or the
-one option that opens a line of it ("(B)", "B. The river").
+alone: neither "Apple" nor "A-level" nor "A matter of taste" names option A. What a text only supposes, denies or asks
+("if the answer is (A)", "the answer is (A) is wrong", "the answer is (A)?") is no statement, but what only qualifies
+the writer ("unless I am wrong") is no doubt of the option. A text without a statement states what it calls right, what
+it corrects itself to, or the one option that opens a line of it ("(B)", "B. The river").
 
-A second option voids the statement where it is offered too, so that no letter is chosen. Three things decide that:
+A second option voids the statement where it is offered too, so that no letter is chosen. The chosen option's own text
+("(D): both (A) and (B)") offers none. Three things decide:
 1. its place: a candidate stands where the first one could, at the start of a clause or behind a word that joins or
    weighs ("or", "perhaps", "it is"). What a verb, a noun or a preposition leads to ("rules out (A)", "Plan A") is
    none, nor what a word of reason leads to ("since (A) ...");
@@ -27,14 +29,25 @@ _AROUND = re.compile(r"</?[a-z]{1,9}>|\\(?=[()\[\]])")  # HTML; the backslash of
 _QUOTED = re.compile(r"['‘’]([A-Za-z])['‘’]")
 # Square brackets: prompts that ask for "ANSWER: [LETTER]" are taken at their word.
 LETTER = r"(?:[(\[{<]\s{0,3}(?P<bracketed>[A-Za-z])\s{0,3}[)\]}>]|(?P<bare>[A-Za-z])(?![\w'’-]))"
+# What qualifies the speaker and not the answer, with the commas or dashes around it.
+_ASIDE = re.compile(
+    r"(?:,\s|[—–-]\s)?\b(?:unless i(?: a|['’])m (?:wrong|mistaken)|correct me if i(?: a|['’])m wrong(?:,? but)?|"
+    r"(?:unless|if) i(?: have|['’]ve)? (?:mis\w+|underst\w+|read|recall|remember|am not|['’]m not)\b[^,.;()\n]{0,40}|"
+    r"if memory serves(?: me)?(?: right| well)?|i (?:may|might|could) be (?:wrong|mistaken)(?:,? but)?|"
+    r"as far as i (?:can (?:see|tell|judge)|know|understand)|to (?:the best of )?my (?:knowledge|mind)|"
+    r"in my (?:\w+ )?(?:view|opinion|judge?ment|reading)|of course|not surprisingly|almost(?= \w+ly)|most likely|"
+    r"(?:there is |i have )?(?:no|(?:without|beyond)(?: an?y?)?) doubt(?: that)?|"
+    r"(?<=, )i (?:think|believe|guess|suppose)(?=[,.]| [—–-]))(?:,| [—–-](?= ))?",
+    re.IGNORECASE,
+)
 _STATED = re.compile(
-    r"(?:\b(?i:answer|option|choice)(?i:\s(?:to|for)\s[^\n.?]{1,60}?)?\s{0,9}"
+    r"(?:\b(?i:answer|option|choice)(?i:\shere|\s(?:to|for)\s[^\n.?]{1,60}?)?\s{0,9}"
     r"(?:(?i:is|=|(?:would|must|should) be)\s{0,9}:?|:)|"
     r"(?:答案|(?<!不)选择?(?!项)|选项(?=\s{0,9}[为是应:]))\s{0,9}(?:应?该?[为是选])?\s{0,9}:?|\\boxed\s{0,9}\{)\s{0,9}"
     r"(?:[-–—→]{1,2}\s{1,9})?"
     r"(?:(?i:not)\s{1,9}\(?[A-Z]\)?,?\s{1,9}(?i:but)\s{1,9})?"
-    r"(?:(?i:option|choice|one|letter|the|thus|therefore|hence|indeed|first|second|third|fourth|last|(?!un)[a-z]{2,12}ly|选项)"
-    r"[\s,]{0,9}){0,4}"
+    r"(?:(?i:option|choice|one|letter|the|thus|therefore|hence|indeed|first|second|third|fourth|last|选项|"
+    r"(?!un|hard|bare|scarce|suppos|alleg)[a-z]{2,12}ly)[\s,]{0,9}){0,4}"
     r"(?:\\(?:boxed|text|textbf|mathrm|mathbf)\s{0,9}\{\s{0,9}){0,3}" + LETTER
 )
 # Without a statement, what the text calls right: "Option C is correct", "(C) is the best answer".
@@ -46,15 +59,21 @@ _CALLED_RIGHT = re.compile(
 # And without that, the options that open a line: a letter alone, or with its text behind it.
 _OPENS = re.compile(
     r"^[ \t>#-]{0,9}(?:(?i:option|choice|选项)\s{0,3})?(?:"
-    r"\(\s?(?P<bracketed>[A-Za-z])\s?\)(?=\s{0,9}$|[ .:、]{1,3}[A-Z\d\u4e00-\u9fff])|"
+    r"\(\s?(?P<bracketed>[A-Za-z])\s?\)(?=[.。]?\s{0,9}$|[ .:、]{1,3}[A-Z\d\u4e00-\u9fff])|"
     r"(?P<bare>[A-Z])(?=\s{0,9}[.。)]?\s{0,9}$|[.):、]\s{0,3}\S))",
     re.MULTILINE,
 )
-_ASKED = re.compile(r"[)\]}\s]{0,4}\?")
-# Right before a statement, what takes it back; a later one of another option would win otherwise.
-_SUPPOSED = _words("suppose supposing assume assuming think thinks say says claim claims believe believes") | (
-    _DENIED := _words("if whether unless wrong incorrect false tempting not don doubt 如果 若 假如")
+# Where no statement stands, what a correction leads to: "(B)? No, it is (D)".
+_CORRECTED = re.compile(r"\b(?i:it(?:['’]s| is| must be)|no,|rather,)\s" + LETTER)
+# What takes a statement back: right behind it, or before it in its clause. A later one of another option would win.
+_TAKEN_BACK = re.compile(
+    r"[)\]}\s]{0,4}(?:\?|(?:[.,]\s(?:which|that|this)['’\s])?(?:is|was|s|seems|would be)\s(?:an? |my |\w{1,9}ly )*"
+    r"(?:wrong|false|incorrect|mistaken?|untrue|not (?:right|correct|true|so)|first|what)\b)",
+    re.IGNORECASE,
 )
+_NEGATED = _words("no not never cannot t")
+_DENIED = _words("if whether unless wrong incorrect false tempting doubt 如果 若 假如")
+_SUPPOSED = _DENIED | _words("suppose supposing assume assuming think thinks say says claim claims believe believes")
 _OR = _words("or nor xor aka 或 或者 还是 還是 oder ou или または 又は もしくは 또는 혹은")
 _FIRST = tuple([word] for word in _OR)
 _AND = _words("and plus und sowie et y o e и 와 と 과 同 跟 和 及 与 以及 也")
@@ -69,14 +88,15 @@ _LAST_WORD = re.compile(r"([^\W\d_]+)[ \t]$")
 _BETWEEN = _words("to through with then vs versus text a")  # two candidates, as the only word
 _DOUBT = re.compile(r"\b(?:maybe|possibly|perhaps|alternat\w*)\b|可能")
 _ANEW = re.compile(
-    r"[,;]\s*(?=(?:or|maybe|possibly|perhaps)\b)|可能|\bi was (?:wrong|mistaken)\W+|\bmy mistake\W+"
+    r"[,;]\s*(?=(?:or|maybe|possibly|perhaps)\b)|可能|\bmy mistake\W+|"
+    r"\b(?:i was|that(?:['’]s| is| was)) (?:wrong|incorrect|mistaken)\W+"
 )  # what was said of the option before ends
 _OPTION_WORD = re.compile(r"^(?:the|an?|option|choice|answer|either|both|right|correct|选项|答案|token)$")
 # A word of another reading: what follows is offered for it.
 _OTHERWISE = re.compile(
     r"\b(?:otherwise|unless|(?<!nothing )else|sonst|sinon|in which case|failing (?:that|which)|in case i|"
     r"if (?:you|not|need|necessary|pressed|forced)|(?:depending|or) (?:on|in))\b|否则|"
-    r"\bif\b[^,]{1,60}(?:,\s*(?:then\s*)?|\bthen\s*)$",
+    r"\b(?:if|should)\b[^,]{1,60}(?:,\s*(?:then\s*)?|\bthen\s*)(?:it is\s*)?$",
     re.IGNORECASE,
 )
 _REASON = re.compile(
@@ -84,20 +104,40 @@ _REASON = re.compile(
     r"(?!\w)|因为|由于|而"
 )
 _THOUGH = re.compile(r"\b(?:though|although|but|yet|还|但|不过)\b")
+# What leads to another choice of the writer, or puts an option beside the one before.
 _ADDS = re.compile(
-    r"\b(?:as well as|along with|together with|in addition to|followed by|a\.k\.a\.?|make (?:that|it)|"
-    r"(?:change|revise|switch|move|correct)(?: my \w+)? to|(?:lean|leaning|tend|inclined) (?:to|towards?)|"
-    r"settle (?:on|for)|"
-    r"let['’]?s (?:go with|say|take|pick|choose)|"
-    r"i(?:['’](?:ll|d)| will| would)?(?: also)? (?:go (?:with|for)|pick|choose|select|say|answer|accept)|"
+    r"\b(?:(?:i|my \w+|let['’]?s)\b(?:(?!\b(?:not|never|first)\b|n['’]t)[^.;,:()\n]){0,30}?"
+    r"\b(?:go (?:with|for)|pick|choose|select|says?|take|answer(?! to)|accept|prefer|favou?r|believe|consider|bet on|"
+    r"vote for|settle on|argue (?:for|that))(?: that)?(?: it(?: i|['’])s)?|"
     r"(?:could|can|might|may)(?: also)? (?:(?:argue|make a case|opt) for|argue that|choose|pick|select)|"
-    r"(?:(?:which|that) is )?(?:(?:the )?same (?:as|for|goes for)|equivalent to|identical to)|"
-    r"as much as|no less than|a case for|reading gives|"
-    r"(?:on|upon|after|in) (?:a |my |the )?(?:further |closer |second |more )*"
-    r"(?:reflection|thoughts?|look|review|inspection|(?:re)?checking|fact|hindsight|retrospect|consideration),?)(?!\w)",
+    r"(?:lean|leaning|tend|inclined) (?:to|towards?)(?: say)?|(?:change|revise|switch|move|correct)(?: my \w+)? to|"
+    r"settle (?:on|for)|torn between|toss-?up (?:between|with)|tied? (?:between|with)|make (?:that|it)|"
+    r"as well as|along with|together with|in addition to|followed by|a\.k\.a\.?|as much as|no less than|a case for|"
+    r"(?:(?:which|that) is )?(?:(?:the )?same (?:as|for|goes for)|equivalent to|identical to)|reading gives|"
+    r"(?:(?:on|upon|after|in) (?:a |my |the )?(?:further |closer |second |more )*"
+    r"(?:reflection|thoughts?|look|review|inspection|(?:re)?checking|fact|hindsight|retrospect|consideration)|"
+    r"having re-?\w+ [^,.]{1,30}),?)(?!\w)",
     re.IGNORECASE,
 )
-_NOT_EXCLUDED = re.compile(r"\b(?:can(?:no|['’])t|can not) be (?:ruled out|excluded|dismissed)")
+_NOT = r"(?:\b(?:not|cannot|never)|n['’]t) (?:\w{1,12}ly )?(?:be )?(?:\w{1,12}ly )?"
+# Words against an option that are denied themselves.
+_NOT_AGAINST = re.compile(
+    _NOT + r"(?:(?:rule|exclude|dismiss|reject)\w*(?: out)?|impossible|wrong|incorrect|false|implausible|invalid|"
+    r"unreasonable)(?: either| \w{1,12}ly)?(?!\w)"
+)
+# What is said of an option and tells nothing of it.
+_IDLE = re.compile(
+    _NOT
+    + r"(?:sure|certain|decide|tell|say|choose|determine)\b(?! (?:about|of|why|how))|\bhard to (?:say|tell)|\bunsure|"
+    r"\bunclear|^(?:but|and) (?:\w+ly )?not\b.*|\b(?:though|anyway|however|after all|actually|now|still|here)$"
+)
+_OR_NONE = re.compile(r"\W*or (?:none|nothing|neither|something|another)\b")
+# The text of the chosen option, right behind it: "(D): both (A) and (B)", "(D) A and B".
+_LETTERS = r"(?:(?:\s?[,/&]\s?|\s)(?:(?:and|or|nor|&)\s)?\(?[A-Z]\b\)?){1,9}"
+_OWN_TEXT = re.compile(
+    r"(?:\s?[:(—–-]{1,3}\s?|,?\s{1,3})(?:(?:that is|i\.e\.),?\s)?(?i:both|either|neither|all|none)\b[^.;\n()]{0,30}?"
+    rf"(?:i\.e\.)?{_LETTERS}|(?::\s?(?=\(?[A-Z])|(?=\s[A-Z]\b)){_LETTERS}"
+)
 # What follows an offer of further help is no part of the answer.
 _COURTESY = re.compile(
     r"\b(?:let me know|would you like|do you want|(?:i am|i['’]m) happy to|feel free)\b", re.IGNORECASE
@@ -114,14 +154,18 @@ _FITS = re.compile(
 )
 # What a later sentence must end with to offer its option: it may be right in part.
 _FITS_WHOLLY = re.compile(
-    rf"(?:{_FITS.pattern})(?: (?:better|too|as well|also|answer|choice|option))?$|^(?:is )?\d+%", re.IGNORECASE
+    rf"(?:{_FITS.pattern})(?: (?:better|too|as well|also|answer|choice|option))?$|equally \w+$|^(?:is )?\d+%",
+    re.IGNORECASE,
 )
 _AS_WELL = re.compile(r"\b(?:also|too|as well|equally)\b", re.IGNORECASE)
+_TOO = re.compile(rf"{_AS_WELL.pattern}|\bas \w+$|\b(?:may|might|could) (?:well )?be\b", re.IGNORECASE)
+_UNREAL = re.compile(r"(?:would(?: have)? be(?:en)?|was|were|had been)\b")
 _AGAINST = re.compile(
     r"\b(?:not|no(?!\s*[,.:;!—–-])|never(?! mind)|neither|nor|cannot|wrong|false|incorrect|invalid|impossible|"
     r"implausible|unlikely|trap|distractor|decoy|mistake|"
     r"partly|partially|only|fails?|contradict\w*|less(?!,|\s+likely)|instead|unlike|rather than|"
-    r"too (?:early|late|broad|narrow|vague|small|large|strong|weak))\b|n['’]t|不(?!对|过)|错|非|没|矛盾|[✗✘❌×]",
+    r"formerly|previously|originally|initially|too (?:early|late|broad|narrow|vague|small|large|strong|weak))\b|"
+    r"n['’]t|不(?!对|过)|错|非|没|矛盾|[✗✘❌×]",
     re.IGNORECASE,
 )
 _OPTION = re.compile(r"\(\s*([A-Z])\s*\)|(?<![a-zA-Z0-9_'’-])([A-HJ-Z])(?![a-zA-Z0-9_'’-])")
@@ -130,9 +174,16 @@ _WORD = re.compile(r"[^\W\d_]+")
 _SENTENCE_END = re.compile(r"[\n!?。！？]|\.(?=\s|$)")
 _ITEM_MARK = re.compile(r"[.)]\s{1,9}(?=\S)")  # behind a letter that opens a line
 _CLAUSE = re.compile(r"[^\n.!?。！？;]*(?:\?\s*No\b)?")
+# Behind "A" as an article; else it goes on with a word that could follow any name.
+_NOUN = re.compile(
+    r"\s(?!(?:because|since|as|for|and|or|but|(?:al)?though|given|if|unless|i[sn]|was|on|at|by|per|with|without|due|not|rather|"
+    r"over|from|so|wh\w+|that|maybe|perhaps|possibly|\w+ly|could|would|may|might|fits|seems|both)\b)[a-z]{2}"
+)
 _ENDS_HERE = re.compile(r"\s*(?:[.,;:!?)}\]。；、/]|$|\n)")
 _WINDOW = 400  # characters behind the chosen option; an alternative stands close
-_BEFORE = 40  # characters before a statement that may take it back
+_BEFORE = 60  # characters before a statement that may take it back
+_SENTENCE_UNREAL = re.compile(r"\b(?:if|were|had|without)\b[^.!?\n]*\Z", re.IGNORECASE)
+_CLAUSE_END = re.compile(r"[\n.!?。！？;,:]|\b(?:so|hence|thus|therefore|but|because)\b")
 
 
 def plain(text: str) -> str:
@@ -142,7 +193,9 @@ def plain(text: str) -> str:
 
 def stated(text: str) -> str | None:
     """The option that the last statement of a plain text names; None without one, or with another option offered."""
-    statements = _statements(_STATED, text) or _statements(_CALLED_RIGHT, text) or _only(text)
+    text = _ASIDE.sub("", text)
+    statements = _statements(_STATED, text) or _statements(_CALLED_RIGHT, text) or _statements(_CORRECTED, text)
+    statements = statements or _only(text)
     if not statements:
         return None
     before, last = [None, *statements][-2:]
@@ -161,14 +214,15 @@ def _statements(form: re.Pattern[str], text: str) -> list[re.Match[str]]:
         found
         for found in form.finditer(text)
         if _stands_alone(found, text)
-        and not _ASKED.match(text, found.end())
-        and not _supposes(_words_before(text, found.start(), 4), _words_before(text, found.start(), 6))
+        and not _TAKEN_BACK.match(text, found.end())
+        and not _supposes(_words_before(text, found.start()))
+        and not ("would" in found[0] and _SENTENCE_UNREAL.search(text, max(0, found.start() - _BEFORE), found.start()))
     ]
 
 
-def _supposes(words: set[str], speaker: set[str]) -> bool:
+def _supposes(words: set[str]) -> bool:
     """Whether words take back what they lead to; "I think" does not, "I don't think" does."""
-    return bool(words & (_DENIED if "i" in speaker else _SUPPOSED - {"think"} if "me" in speaker else _SUPPOSED))
+    return bool(words & (_NEGATED | (_DENIED if words & {"i", "we", "me"} else _SUPPOSED)))
 
 
 def _only(text: str) -> list[re.Match[str]]:
@@ -185,13 +239,15 @@ def letter_of(found: re.Match[str]) -> str:
 def _stands_alone(found: re.Match[str], text: str) -> bool:
     """A letter that may be a word ("the answer is a matter of taste") must end its sentence."""
     bare = found["bare"]
-    return bare is None or (bare.isupper() and bare != "I") or _ENDS_HERE.match(text, found.end()) is not None
+    if bare is None or _ENDS_HERE.match(text, found.end()):
+        return True
+    return bare.isupper() and bare != "I" and not (bare == "A" and _NOUN.match(text, found.end()))
 
 
-def _words_before(text: str, start: int, most: int) -> set[str]:
-    """The last words before `start` in its sentence."""
-    near = re.split(r"[\n.!?。！？;]", text[max(0, start - _BEFORE) : start])[-1]
-    return {word.lower() for word in _WORD.findall(near)[-most:]}
+def _words_before(text: str, start: int) -> set[str]:
+    """The words before `start` in its clause."""
+    near = _CLAUSE_END.split(text[max(0, start - _BEFORE) : start])[-1]
+    return {word.lower() for word in _WORD.findall(near)}
 
 
 def _joined(text: str, end: int, start: int) -> bool:
@@ -201,29 +257,42 @@ def _joined(text: str, end: int, start: int) -> bool:
     words = [word.lower() for word in _WORD.findall(text[end:start])]
     together = bool(words) and words[0] in _AND
     more = any(word in _OR or (_ALSO.match(word) and word != "second") for word in words) or words[-1:] == ["second"]
-    return (together or more) and not _supposes(set(words), set())
+    return (together or more) and not _supposes(set(words))
 
 
 def hedged(rest: str, chosen: str) -> bool:
     """Whether the text behind the chosen option offers another one as well; the rules are the module's."""
     explained = False
+    if _OR_NONE.match(rest):
+        return True
+    rest = rest[_own_text(rest, chosen) :]
     for gap, said, same_sentence in _others(rest, chosen):
         *_, anew = _ANEW.split(gap)
         explained = same_sentence and explained and anew == gap
         gap = anew
         words = _WORD.findall(gap)
         alone = not _WORD.search(said)
-        other_reading = bool(_OTHERWISE.search(gap)) or (same_sentence and words[:1] in _FIRST)
+        first = same_sentence and words[:1] in _FIRST and words[:2] != ["nor", "is"]
+        other_reading = first or bool(_OTHERWISE.search(gap))
         if _OTHERWISE.match(said) or words[-1:] == ["unless"] or (alone and other_reading):
             return True
         if _AGAINST.search(said) or _AGAINST.search(gap):
             explained = True
             continue
-        reason = _REASON.search(gap) is not None and not gap.rstrip().endswith(",")
+        reason = _REASON.search(gap) is not None and not (gap.rstrip().endswith(",") or _fits_too(said))
         explained = explained or reason or bool(_SUPPOSED & set(words) and "i" not in words)
-        if not explained and _is_candidate(gap, words) and _offered(gap, words, said, later=not same_sentence):
+        candidate = not explained and (_fits_too(said) or _is_candidate(gap, words))
+        if candidate and _offered(gap, words, said, later=not same_sentence):
             return True
     return False
+
+
+def _own_text(rest: str, chosen: str) -> int:
+    """Where the chosen option's own text ends, if it names other options."""
+    own = _OWN_TEXT.match(rest)
+    if own is None or _AS_WELL.search(_SENTENCE_END.split(rest, maxsplit=1)[0]):
+        return 0
+    return 0 if chosen in {_named(one) for one in _OPTION.finditer(own[0])} else own.end()
 
 
 def _others(rest: str, chosen: str) -> Iterator[tuple[str, str, bool]]:
@@ -250,8 +319,9 @@ def _others(rest: str, chosen: str) -> Iterator[tuple[str, str, bool]]:
         if {_named(one) for one in found if first.start() <= one.start() <= last.start()} == {chosen}:
             continue
         sentences = _SENTENCE_END.split(gap)
-        said = clause[0].strip(" ,:)]}-—–").lower() if clause else ""
-        yield _ADDS.sub("and", sentences[-1].lower()), _NOT_EXCLUDED.sub("possible", said), len(sentences) == 1
+        said = _NOT_AGAINST.sub(" possible", clause[0].strip(" ,:)]}-—–").lower()) if clause else ""
+        gap = _NOT_AGAINST.sub(" possibly", _ADDS.sub("and", sentences[-1].lower()))
+        yield gap, _IDLE.sub("", said), len(sentences) == 1
 
 
 def _in_a_name(rest: str, found: re.Match[str]) -> bool:
@@ -281,15 +351,22 @@ def _is_candidate(gap: str, words: list[str]) -> bool:
     return _leads(words[-1])
 
 
+def _fits_too(said: str) -> bool:
+    """Whether it is said to fit beside another one."""
+    return _FITS.search(said) is not None and _TOO.search(said) is not None
+
+
 def _offered(gap: str, words: list[str], said: str, *, later: bool) -> bool:
     if any(word in _OR for word in (*words[:1], *words[-1:])) or _DOUBT.search(gap):
         return True
     if _THOUGH.search(gap):  # behind it an option may look plausible without being offered
-        as_well = _AS_WELL.search(said) is not None or bool({"but", "yet", "但", "不过"} & set(words))
+        as_well = _fits_too(said) or bool({"but", "yet", "但", "不过"} & set(words))
         if _ONLY_IF.match(said):
             return True
         return as_well and _FITS.search(said) is not None if said else not _THOUGH.fullmatch(words[-1])
     if later:
+        if _UNREAL.match(said):
+            return _AS_WELL.search(said) is not None
         return _AS_WELL.fullmatch(said) is not None or _FITS_WHOLLY.search(said) is not None or not _WORD.search(said)
     fits = _FITS.search(said) or _CIRCUMSTANCE.match(said) or _AS_WELL.fullmatch(said)
     return fits is not None or not _WORD.search(said)
