@@ -62,6 +62,8 @@ _OPEN_ORDER = re.compile(r"(\d{1,2})([-/.])(\d{1,2})\2(\d{4}|\d{2})" + _TIME)
 _YEAR_MONTH = re.compile(r"(?P<year>1\d{3}|20\d\d)[-/.](?P<number>0[1-9]|1[0-2])")
 _MONTH_YEAR = re.compile(r"(?P<number>0?[1-9]|1[0-2])[-/](?P<year>1\d{3}|20\d\d)")
 _CLOCK = re.compile(r"(\d{1,2}):(\d{2})(?::(\d{2})(?:\.\d+)?)?\s*(?:([ap])\.?\s?m\.?)?\s*(?:Z|UTC|GMT)?", re.IGNORECASE)
+_HALF = re.compile(r"\s?[ap]\.?\s?m\.?$", re.IGNORECASE)
+_HOUR_ALONE = re.compile(r"\d{1,2}(?::\d{2})?")
 _HOUR = re.compile(r"(\d{1,2})\s*([ap])\.?\s?m\.?", re.IGNORECASE)
 _SEASON = re.compile(r"(1[5-9]\d\d|20\d\d)\s*[-–—/]\s*(\d\d|1[5-9]\d\d|20\d\d)")
 _CODE = re.compile(r"(?:[A-Za-z]|\+)?\d+(?:\s*[-–—./:]\s*\d+){2,}[A-Za-z]?")
@@ -115,10 +117,19 @@ def same(one: Mark, other: Mark) -> bool:
 def pair(gold: str, answer: str) -> tuple[Mark | None, Mark | None]:
     """What both texts stand for; one may be what alone it is not, because the other is: "3/2" a ratio beside "3:2"."""
     marks = read(gold), read(answer)
+    if None in marks and _as_fraction(gold, answer):
+        return None, None
     for kind, form in (("ratio", _as_ratio), ("date", _as_date), ("range", _as_range)):
         if any(mark is not None and mark[0] == kind for mark in marks):
             marks = form(gold) or marks[0], form(answer) or marks[1]
     return marks
+
+
+def _as_fraction(gold: str, answer: str) -> bool:
+    """Whether what looks like a month and year is the fraction that the other side names: "1/1000" beside "0.001"."""
+    fractions = any("/" in text and _MONTH_YEAR.fullmatch(text) for text in (gold, answer))
+    number, other = (quantity.read(text) for text in (gold, answer))
+    return fractions and number is not None and other is not None and number.total == other.total
 
 
 def _as_ratio(text: str) -> Mark | None:
@@ -227,6 +238,8 @@ def _range(text: str) -> Mark | None:
 
 
 def _ends(low: str, high: str) -> Mark | None:
+    if (half := _HALF.search(high)) is not None and _HOUR_ALONE.fullmatch(low):
+        low += half[0]  # "9-11 am"
     first, last = _end(low), _end(high)
     if first is None and last is not None and last[0] == "date":
         first = _point(f"{low} {last[1]}")  # "June to August 2020"

@@ -144,7 +144,7 @@ def _says(golden: str, answer: str) -> bool | None:
     gold_mark, answer_mark = dates.pair(golden, answer)
     if gold_mark is not None or answer_mark is not None:
         return gold_mark is not None and answer_mark is not None and dates.same(gold_mark, answer_mark)
-    numbers = [_with_remark(text) or quantity.read(text) for text in (golden, answer)]
+    numbers = [quantity.read(text) or _with_remark(text) for text in (golden, answer)]
     if numbers[0] is not None and numbers[1] is not None:
         return quantity.same(numbers[0], numbers[1])
     if _misread(golden, answer, *numbers):
@@ -172,16 +172,13 @@ def _misread(golden: str, answer: str, number: quantity.Quantity | None, other: 
 
 
 def _with_remark(answer: str) -> quantity.Quantity | None:
-    """The number with a remark behind it that names no other: "forty-two (42)", "42 (17 + 25)", "3.14, rounded"."""
+    """The number with a remark behind it that names no other: "42 (17 + 25)", "3.14, rounded"."""
     found = _REMARK.fullmatch(answer)
     first = quantity.read(found[1].strip()) if found is not None else None
     if found is None or first is None:
         return None
     remark = found[2] or found[3]
-    second = quantity.read(remark.strip())
-    if second is not None and any(c.isdigit() for c in remark):
-        return first if quantity.same(first, second) else None
-    return first if _NO_NUMBER.fullmatch(remark) else None
+    return first if quantity.read(remark.strip()) is None and _NO_NUMBER.fullmatch(remark) else None
 
 
 def _names_several(answer: str) -> bool:

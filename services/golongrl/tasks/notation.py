@@ -33,7 +33,9 @@ _OUTER = (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"), ("**", "**")
 _ENDS = " \t\n\r.。,，;；:："
 _MOST_ROUNDS = 8  # wrappers within wrappers; deeper ones stay
 _COMMA = re.compile(r"(?<![a-zA-Z])\{,\}")  # LaTeX's comma without a space behind it
-_TILDE = re.compile(r"(?<=\d)~(?=\d)(?!\d{3}(?!\d))")  # of a range, not LaTeX's space in a long number
+_TILDE = re.compile(
+    r"(?<=\d)(?:~(?=\d)(?!\d{3}(?!\d))|\s?\\sim\s?(?=\d))"
+)  # of a range, not LaTeX's space in a long number
 
 
 def plain(text: str) -> str:

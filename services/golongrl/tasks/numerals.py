@@ -23,7 +23,9 @@ _ONES = MappingProxyType(
 TENS = MappingProxyType(
     {word: 10 * i for i, word in enumerate(words("twenty thirty forty fifty sixty seventy eighty ninety"), 2)}
 )
-_LARGE = MappingProxyType({"thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12})
+_LARGE = MappingProxyType(
+    {"thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12} | {"quadrillion": 10**15}
+)
 _IRREGULAR = {"one": "first", "two": "second", "three": "third", "five": "fifth", "eight": "eighth", "nine": "ninth"}
 _IRREGULAR |= {"twelve": "twelfth"}
 ORDINALS = MappingProxyType(
@@ -39,7 +41,8 @@ _UNDERS = MappingProxyType(
     | {word + s: under for word, under in ORDINALS.items() if 2 < under <= 10 for s in ("", "s")}
 )
 _CARDINAL = "|".join([*_ONES, *TENS, *_LARGE, "hundred"])
-_ENGLISH = re.compile(rf"(?:(?:{_CARDINAL}|and)(?![a-z])[\s-]*)+", re.IGNORECASE)
+_ENGLISH = re.compile(rf"(?:(?:{_CARDINAL}|and)(?![a-z])(?:[\s-]|(?<=sand),|(?<=lion),)*)+", re.IGNORECASE)
+_POINT = re.compile(rf"\s?point((?:[\s-](?:{'|'.join([*_ONES][:10])})(?![a-z]))+)", re.IGNORECASE)
 # "three quarters", "one and a half", "2 and a half"; "third" alone is an ordinal.
 _FRACTION = re.compile(
     rf"(?:(?P<whole>\d{{1,9}}|(?:(?:{_CARDINAL})[\s-]+)+?)\s*and\s+)?"
@@ -75,12 +78,18 @@ def _fraction(text: str) -> tuple[Fraction, int] | None:
 
 def _cardinal(text: str) -> tuple[Fraction, int] | None:
     found = _ENGLISH.match(text)
-    value = _value(found[0].lower().strip(" -")) if found is not None else None
-    return (Fraction(value), found.end()) if found is not None and value is not None else None
+    value = _value(found[0].lower().strip(" -,")) if found is not None else None
+    if found is None or value is None:
+        return None
+    point = _POINT.match(text, found.end() - (text[found.end() - 1] == " "))
+    if point is None:
+        return Fraction(value), found.end()
+    decimals = "".join(str(_ONES[word]) for word in re.split(r"[\s-]", point[1].lower())[1:])
+    return Fraction(f"{value}.{decimals}"), point.end()
 
 
 def _value(spelled: str) -> int | None:
-    parts = re.split(r"[\s-]+", spelled)
+    parts = re.split(r"[\s,-]+", spelled)
     if parts[0] not in _ONES and parts[0] not in TENS:
         return None
     total = part = 0

@@ -65,7 +65,7 @@ def read(text: str) -> Quantity | None:
     """The quantity that the whole text is, or None."""
     if len(text) > 200:
         return None
-    if (together := _sum(text)) is not None:
+    if (together := _sum(text) or _told_twice(text)) is not None:
         return together
     if (ordinal := _ORDINAL.fullmatch(text)) is not None:  # as spelling.py writes it: a rank equals its number
         return Quantity(Fraction(ordinal[1] or ordinal[2]), Fraction(1), None, 0)
@@ -85,6 +85,8 @@ def read(text: str) -> Quantity | None:
     unit = read_unit(tail) if tail else None
     if tail and unit is None:
         return None
+    if unit is not None and unit.known and rest[end] == " ":
+        unit = Unit(unit.meanings)  # "2 t", as variables stand right behind their number
     if worded and unit is not None and not unit.known and (unit.title or not _counts(unit)):
         return None  # "One Direction" is a name
     if prefix is not None:
@@ -92,6 +94,18 @@ def read(text: str) -> Quantity | None:
             return None
         unit = prefix
     return Quantity(-value if negative else value, scale, unit, places, _is_decimal_comma(rest[:end]))
+
+
+# "42 (forty-two) rows", "forty-two (42)", "5 km (5000 m)": in digits and in words, or in two units.
+_TWICE = re.compile(r"(?=.*[^\W\d_])([^()\[\]]*[^()\[\]\s])\s?[(\[]([^()\[\]]+)[)\]]\s?([^()\[\]]*)")
+
+
+def _told_twice(text: str) -> Quantity | None:
+    found = _TWICE.fullmatch(text)
+    first, second = (read(found[i].strip()) for i in (1, 2)) if found is not None else (None, None)
+    if found is None or first is None or second is None or not same(first, second):
+        return None
+    return read(f"{found[1]} {found[3]}") if found[3] else first
 
 
 # "2 hours 30 minutes", "5 ft 6 in": each part smaller than the one before it.
@@ -181,6 +195,8 @@ def same(gold: Quantity, answer: Quantity) -> bool | None:
             return _close(gold, answer)
         if not only.known:
             return False if only.scaled else _close(gold, answer) if only.counter or _counts(only) else None
+        if only.word:
+            return False
         if only.share:
             return _close(gold, answer) or _as_share(gold) == _as_share(answer)
         return _close(gold, answer)

@@ -100,6 +100,7 @@ _FORMS: tuple[tuple[str, _Spelling], ...] = (
     (r"^the\s(?=\w)", ""),
     (r"^(?:[总一]?共(?:计|有)?|合计)\s?(?=\d)", ""),
     # Signs.
+    (r"\\Omega(?![a-zA-Z])\s?", "Ω"),
     (r"\\mu\s?(?=[mgsLlAVWF]$)", "μ"),
     (r"(?<=[\d)a-z])\s?\*\*\s?(?=[\d({+-])", "^"),
     (r"√\s?(\d{1,20}|[a-z])", r"\\sqrt{\1}"),
@@ -132,7 +133,7 @@ _FORMS: tuple[tuple[str, _Spelling], ...] = (
     (r"^half an?\s(?=[a-z])", "0.5 "),
     (r"^(art|chap|ch|fig|para|pp?|sec|tab|vol)\.?\s?(?=\d)", lambda found: f"{_PLACES[found[1].lower()[:2]]} "),
     (r"^fiscal year\s(?=\d)", "FY"),
-    (r"^an?\s+(?=(?:hundred|thousand|million|billion|trillion|dozen)\b)", "1 "),
+    (r"^an?\s+(?=(?:hundred|thousand|million|billion|trillion|dozen)\b)", "one "),
     (r"^an?\s+(?=(?:century|decade|year|month|week|day|hour)\b)", "1 "),
     (r"^(?=[IVX]{2,8}$)X{0,3}(?:IX|IV|V?I{0,3})$", lambda found: _roman(found) if found[0].isupper() else found[0]),
     # Ordinals: "12th" for all, and so that "12" can equal it.
@@ -155,7 +156,7 @@ _FORMS: tuple[tuple[str, _Spelling], ...] = (
     (r"^(?:in|on|at(?!\s(?:least|most))|during)\s(?=\S)", ""),
     (r"^(?:the\s)?year\s(?=\d)", ""),
     (r"(?<=[a-z])\sthe\s(?=\d{1,2}th\b)", " "),
-    (r"^(\d{1,2})[-–]([a-z]{3,9})[-–](\d{4})$", r"\1 \2 \3"),
+    (r"^(?=.*[a-z])(\d{1,2}|[a-z]{3,9})[-–/](\d{1,2}|[a-z]{3,9})[-–/](\d{4})$", r"\1 \2 \3"),
     (r"^(\d{4})\s?[-–]\s?(\d{2})\s?[-–]\s?(\d{2})$", r"\1-\2-\3"),
     (r"^(\d{1,2})h(\d{2})$", r"\1:\2"),
     (

@@ -12,7 +12,9 @@ _SHARE = "share"
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """What a unit may mean: (dimensions, factor to the base unit) each; a word that no table knows has `word` alone."""
+    """What a unit may mean: (dimensions, factor to the base unit) each. A word that no table knows has `word` alone, a
+    letter that may be a variable ("2t") both.
+    """
 
     meanings: tuple[tuple[Dimensions, Fraction], ...] = ()
     word: str = ""
@@ -73,9 +75,7 @@ mass 1/1000000 毫克 мг
 mass 1/1000000000 微克 mcg
 mass 1/2 斤
 *mass 1000 tonne tonnes 吨 噸 т
-mass 1000000 kt
-mass 1000000000 Mt
-mass 1000000000000 Gt
+*mass 1000 t
 mass 0.45359237 lb lbs pound pounds 磅
 mass 0.028349523125 oz ounce ounces 盎司
 shortton 1 ton tons
@@ -104,14 +104,16 @@ energy 3600000 千瓦时 度电
 power 1000 千瓦
 power 1000000 兆瓦
 *voltage 1 V volt volts 伏
+*resistance 1 Ω ohm ohms 欧 欧姆
+*charge 3600 Ah
 *current 1 A amp amps ampere amperes 安
 *frequency 1 Hz hertz 赫兹
 *pressure 1 Pa pascal pascals 帕
 pressure 101325 atm
 pressure 100000 bar
 *force 1 N newton newtons 牛 牛顿
-celsius 1 °C ℃ celsius 摄氏度
-fahrenheit 1 °F ℉ fahrenheit 华氏度
+celsius 1 °C ℃ celsius 摄氏度 C
+fahrenheit 1 °F ℉ fahrenheit 华氏度 F
 kelvin 1 K kelvin kelvins
 angle 1 ° deg degree degrees 度 градусов
 radian 1 rad radian radians 弧度
@@ -129,7 +131,9 @@ decibel 1 dB decibel decibels
 *amount 1 mol mole moles 摩尔
 ratio 1 times 倍
 share 1/100 % percent pct per_cent Prozent процентов процента
-share 1/1000 ‰ permille
+share 1/1000 ‰ permille per_mille per_thousand
+share 1/1000000 ppm parts_per_million
+share 1/1000000000 ppb parts_per_billion
 share 1/10000 bp bps basis_points basis_point
 points 1 percentage_points percentage_point pp ppt ppts 个百分点
 usd 1 $ US$ USD usd dollar dollars 美元 美金 долларов ドル 달러 US_dollars U.S._dollars
@@ -207,6 +211,7 @@ _SCALE_WORDS = """
 1000000000 billion billions bn bln млрд миллиард миллиардов миллиарда Milliarde Milliarden Mrd milliard
 1000000000 milliards 十亿 십억
 1000000000000 trillion trillions tn trn трлн триллион триллионов 万亿 兆 조
+1000000000000000 quadrillion quadrillions
 12 dozen dozens
 """
 _SCALES = MappingProxyType(
@@ -254,6 +259,9 @@ _AREA = (
 _QUOTIENT = re.compile(r"\\frac\s*\{([^\d{}]{1,30})\}\s*\{([^\d{}]{1,30})\}")
 
 
+_VARIABLES = ("t", "C", "F")
+
+
 def read_unit(text: str) -> Unit | None:
     """The unit that the whole text is: known, or a word of its own; None if it holds digits or signs of a formula."""
     text = _QUOTIENT.sub(r"\1/\2", text)
@@ -266,7 +274,7 @@ def read_unit(text: str) -> Unit | None:
     compound = _compound(text)
     if compound is not None:
         return compound
-    if re.search(r"[\d=+*^<>\\/{}\[\]|,;:?!&@#~–—-]", text) or len(text.split()) > 4:
+    if re.search(r"[\d=+*^<>\\/{}()\[\]|,;:?!&@#~–—-]", text) or len(text.split()) > 4:
         return None
     word = text.casefold()
     return Unit(word=word[:-1] if word.endswith("s") and len(word) > 3 else word, title=text[0].isupper())
@@ -274,7 +282,7 @@ def read_unit(text: str) -> Unit | None:
 
 def _lookup(name: str) -> Unit | None:
     meanings = _UNITS.get(name) or _UNITS.get(name.lower() if len(name) > 2 else name)
-    return Unit(meanings) if meanings else None
+    return Unit(meanings, word=name if name in _VARIABLES else "") if meanings else None
 
 
 def _compound(text: str) -> Unit | None:
