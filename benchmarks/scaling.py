@@ -2,16 +2,18 @@
 
     python benchmarks/scaling.py --days 3 --out docs/images
 
-The model is golongrl_operator.scaling.simulate. A chart shows the engines that the learner needs, those that the
+The model is tests/support/pool_simulation.py. A chart shows the engines that the learner needs, those that the
 controller asks for, and those that a HorizontalPodAutoscaler on GPU use would ask for.
 """
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from golongrl_operator.scaling.simulate import DAY_S, LOADS, Moment, SimulatedRun, World, compare
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+from support.pool_simulation import DAY_S, LOADS, Moment, SimulatedRun, World, compare
 
 _WIDTH: Final = 860
 _HEIGHT: Final = 260

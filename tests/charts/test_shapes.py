@@ -145,7 +145,7 @@ PARTS = [
     *(
         ("extraObjects", [extra(f"demo-golongrl{name}", version, kind)], f"extraObjects.0: {kind} demo-golongrl{name} is also")
         for version, kind, name in (
-            ("apps/v2", "Deployment", "-reward"), ("v1", "Pod", "-test"), 
+            ("apps/v2", "Deployment", "-reward"), ("v1", "Pod", "-test"),
             ("v1", "ConfigMap", "-dashboard-queue"), ("networking.k8s.io/v1", "NetworkPolicy", "-redis"),
         )
     ),

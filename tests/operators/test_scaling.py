@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from golongrl_operator.scaling.controller import Memory, PoolLimits, resize, window_s
 from golongrl_operator.scaling.signals import KV_FULL, Signals, read_signals
-from golongrl_operator.scaling.simulate import LOADS, Controlled, Hindsight, Load, World, simulate
+from support.pool_simulation import LOADS, Controlled, Hindsight, Load, World, simulate
 
 LIMITS = PoolLimits(1, 100)
 shares = st.none() | st.floats(0, 1)

@@ -1,1 +1,1 @@
-"""How many engines a run's pool should have: signals from the queue, a controller in virtual time, a simulator."""
+"""How many engines a run's pool should have: signals from the queue, and a controller without a clock."""
