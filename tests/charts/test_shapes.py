@@ -140,10 +140,16 @@ PARTS = [
         "model: existingClaim and imageVolume.reference are both mounted",
     ),
     ("construction", {"enabled": True, "pipeline": "a: [1"}, "construction.pipeline: this is no YAML mapping"),
-    ("extraObjects", [extra("demo-x"), extra("{{ .Release.Name }}-x")], "extraObjects.1: ConfigMap demo-x is also made by"),
-    ("extraObjects", [extra("demo-x"), extra("demo-golongrl-recipe")], "demo-golongrl-recipe is also made by the chart"),
+    (
+        "extraObjects", [extra("demo-x"), extra("{{ .Release.Name }}-x")],
+        "extraObjects.1: ConfigMap demo-x is also made by",
+    ),
+    ("extraObjects", [extra("demo-x"), extra("demo-golongrl-recipe")], "golongrl-recipe is also made by the chart"),
     *(
-        ("extraObjects", [extra(f"demo-golongrl{name}", version, kind)], f"extraObjects.0: {kind} demo-golongrl{name} is also")
+        (
+            "extraObjects", [extra(f"demo-golongrl{name}", version, kind)],
+            f"extraObjects.0: {kind} demo-golongrl{name} is also",
+        )
         for version, kind, name in (
             ("apps/v2", "Deployment", "-reward"), ("v1", "Pod", "-test"),
             ("v1", "ConfigMap", "-dashboard-queue"), ("networking.k8s.io/v1", "NetworkPolicy", "-redis"),

@@ -37,11 +37,18 @@ _SHOWN = 60
 # Numbers that readers of YAML 1.1 and 1.2 (this one, Helm's, kubectl's) understand in different ways, or not at all:
 # octal and binary ones, those of base 60, and underscores that do not stand between two digits.
 _DOUBTFUL = re.compile(
-    r"[-+]?(0[0-9_]+|0[oO][0-7_]+|0[bB][01_]+|0X[0-9a-fA-F_]+|0x_?[0-9a-fA-F]*_[0-9a-fA-F_]*|[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?"
-    r"|[0-9][0-9_]*_(\.[0-9_]*)?([eE][-+]?[0-9]+)?|[0-9][0-9_]*__[0-9_.]*|[0-9_]*\.[0-9]*_[0-9_]*([eE][-+]?[0-9]+)?)"
+    r"""[-+]?(
+        0[0-9_]+ | 0[oO][0-7_]+ | 0[bB][01_]+
+        | 0X[0-9a-fA-F_]+ | 0x_?[0-9a-fA-F]*_[0-9a-fA-F_]*
+        | [0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?
+        | [0-9][0-9_]*_(\.[0-9_]*)?([eE][-+]?[0-9]+)?
+        | [0-9][0-9_]*__[0-9_.]*
+        | [0-9_]*\.[0-9]*_[0-9_]*([eE][-+]?[0-9]+)?
+    )""",
+    re.VERBOSE,
 )
-# Words that readers of YAML 1.1 (Helm's, kubectl's) take for booleans and this one for texts: these as a value, and as a
-# key all that are no plain `true` or `false`. The key `n` is the recipe's own, which chart and operator put right.
+# Words that readers of YAML 1.1 (Helm's, kubectl's) take for booleans and this one for texts: these as a value, and as
+# a key all that are no plain `true` or `false`. The key `n` is the recipe's own, which chart and operator put right.
 _DOUBTFUL_WORD = re.compile(r"[yYnN]")
 _DOUBTFUL_KEY = re.compile(r"[yYN]|[yY]es|YES|[nN]o|NO|[oO]n|ON|[oO]ff|OFF|True|TRUE|False|FALSE")
 _CORE = "tag:yaml.org,2002:"
@@ -51,7 +58,7 @@ _TEXT_AS_KEY = frozenset(_CORE + kind for kind in ("bool", "int", "float", "null
 
 class _Loader(yaml.SafeLoader):
     """YAML with the floats of 1.2 (PyYAML's 1.1 reads `1e-6` as text), and without what hides a mistake or takes the
-    machine: numbers and words that another reader understands otherwise, tags, a key twice, aliases, nesting without end.
+    machine: numbers and words that another reader understands otherwise, tags, a key twice, aliases, endless nesting.
     """
 
     _depth = 0
