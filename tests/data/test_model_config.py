@@ -134,6 +134,7 @@ def test_a_size_that_every_part_needs_is_missed(model: Path, key: str) -> None:
         ({"vocab_size": 511, "pad_token_id": 0}, "vocab_size 511 and hidden_size 32 do not fit"),
         ({"hidden_size": 64}, "hidden_size 64 do not fit"),
         ({"num_hidden_layers": 3, "layer_types": None}, "num_hidden_layers 3 exceeds the 2 layers of the weights"),
+        ({"num_experts": 4, "num_local_experts": 8}, "num_experts 4 and num_local_experts 8 differ"),
     ],
 )
 def test_a_config_of_other_weights_is_refused(model: Path, change: dict[str, Any], line: str) -> None:

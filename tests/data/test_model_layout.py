@@ -41,10 +41,13 @@ def test_every_tensor_of_an_architecture_is_known(config: dict[str, Any]) -> Non
 
     sizes = {**SIZES, **config}
     given = {key: value for key, value in sizes.items() if key != "model_type"}
+    model_config = AutoConfig.for_model(sizes["model_type"], **given)
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(sizes["model_type"], **given))
+        model = AutoModelForCausalLM.from_config(model_config)
     shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     assert list(weights_faults(shapes, sizes)) == []
+    as_saved = model_config.to_dict()
+    assert list(weights_faults(shapes, as_saved)) == []
     tied = {"lm_head.weight"} if sizes.get("tie_word_embeddings") else set()
     assert needed_tensors(sizes).keys() == {name for name in shapes if ".experts." not in name} - tied
 

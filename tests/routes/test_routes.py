@@ -203,6 +203,11 @@ def test_names_bind_the_row_and_the_attempt() -> None:
     [
         ({"model_type": "qwen3"}, None),
         ({"model_type": "qwen3_moe", "num_experts": 0}, None),
+        ({"model_type": "qwen3_moe", "num_hidden_layers": 1, "num_local_experts": 300}, MoeRouting(1, (0,), 8, 300)),
+        (
+            {"model_type": "qwen3_moe", "num_hidden_layers": 1, "num_local_experts": 300, "num_experts": 4},
+            MoeRouting(1, (0,), 8, 300),
+        ),
         ({"model_type": "qwen3_moe", "num_hidden_layers": 2, "mlp_only_layers": [0, 1]}, None),
         (
             {"model_type": "qwen3_moe", "num_hidden_layers": 48, "num_experts": 128, "num_experts_per_tok": 8},

@@ -18,6 +18,7 @@ from golongrl.data.errors import DataError, Faults
 from golongrl.errors import InputError
 from golongrl.reading import other_kind, read_text
 from golongrl.recipe.load import explain
+from golongrl.routes.model import experts_of
 
 CONFIG: Final = "config.json"
 GENERATION: Final = "generation_config.json"
@@ -272,7 +273,9 @@ class _Sizes(_Part):
         ropes = [rope for rope in (self.rope_parameters, self.rope_scaling) if rope]
         if "rope_theta" in self.model_fields_set and self.rope_theta is None and self._scaled(ropes):
             found.append("rope_theta is null, and a scaled rope needs it")
-        experts = self.num_experts if self.num_experts is not None else self.num_local_experts
+        experts, older = experts_of(vars(self)), self.num_experts
+        if None not in (experts, older) and experts != older:
+            found.append(f"num_experts {older} and num_local_experts {experts} differ; remove num_experts")
         if experts is not None and self.num_experts_per_tok is not None and self.num_experts_per_tok > experts > 0:
             found.append(f"num_experts_per_tok {self.num_experts_per_tok} exceeds the {experts} experts")
         if self.vocab_size is not None and self.pad_token_id is not None and self.pad_token_id >= self.vocab_size:

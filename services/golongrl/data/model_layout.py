@@ -9,6 +9,8 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
+from golongrl.routes.model import experts_of
+
 # As decoder-only models name them.
 _EMBEDDING: Final = "model.embed_tokens.weight"
 _LAYER: Final = re.compile(r"model\.layers\.(?P<layer>\d{1,9})\.")
@@ -118,13 +120,18 @@ def _layer(kind: str, layer: int, sizes: Mapping[str, Any]) -> Needed:
 
 
 def _is_sparse(layer: int, sizes: Mapping[str, Any]) -> bool:
-    every, experts = (_size(sizes, key) or 0 for key in ("decoder_sparse_step", "num_experts"))
+    every, experts = _size(sizes, "decoder_sparse_step") or 0, _experts(sizes)
     return experts > 0 and layer not in (sizes.get("mlp_only_layers") or ()) and (layer + 1) % every == 0
 
 
 def _size(sizes: Mapping[str, Any], key: str) -> int | None:
     value: int | None = sizes.get(key)
     return DEFAULTS[sizes["model_type"]].get(key) if value is None else value
+
+
+def _experts(sizes: Mapping[str, Any]) -> int:
+    named = experts_of(sizes)
+    return DEFAULTS[sizes["model_type"]].get("num_experts", 0) if named is None else int(named)
 
 
 def _numbers(sizes: Mapping[str, Any]) -> dict[str, int]:
@@ -137,7 +144,7 @@ def _numbers(sizes: Mapping[str, Any]) -> dict[str, int]:
         _QUERY: heads * head,
         _KEY: (_size(sizes, "num_key_value_heads") or heads) * head,
         "intermediate_size": _size(sizes, "intermediate_size") or 0,
-        "num_experts": _size(sizes, "num_experts") or 0,
+        "num_experts": _experts(sizes),
     }
 
 

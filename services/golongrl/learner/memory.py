@@ -12,7 +12,7 @@ from golongrl.errors import InputError
 from golongrl.recipe import Recipe
 from golongrl.recipe.fit import model_faults
 from golongrl.recipe.prefix_support import plain_reason
-from golongrl.routes.model import routing_of
+from golongrl.routes.model import experts_of, routing_of
 
 GIB = 1 << 30
 
@@ -144,7 +144,7 @@ def shape(config: Mapping[str, Any]) -> Shape:
         vocabulary = int(config["vocab_size"])
         kv_heads = int(config.get("num_key_value_heads") or heads)
         head = int(config.get("head_dim") or hidden // heads)
-        experts = int(config.get("num_experts") or config.get("num_local_experts") or 0)
+        experts = int(experts_of(config) or 0)
         width = int(
             config["moe_intermediate_size"]
             if experts and "moe_intermediate_size" in config

@@ -28,12 +28,22 @@ class MoeRouting:
         return len(self.layers) * self.top_k * self.itemsize
 
 
+def experts_of(config: Mapping[str, Any]) -> Any:
+    """The number of experts by either of its keys, unchecked; None where none of them has a value.
+
+    transformers before version 5 writes `num_experts`, later ones `num_local_experts`, which counts where both stand.
+    """
+    local = config.get("num_local_experts")
+    return config.get("num_experts") if local is None else local
+
+
 def routing_of(config: Mapping[str, Any]) -> MoeRouting | None:
     """How the model of this config.json routes; None for a model whose routes cannot be replayed."""
     if config.get("model_type") not in ARCHITECTURES:
         return None
     # The defaults are transformers' own for this architecture.
-    hidden, experts = config.get("num_hidden_layers", 24), config.get("num_experts", 128)
+    hidden, experts = config.get("num_hidden_layers", 24), experts_of(config)
+    experts = 128 if experts is None else experts
     top_k, every = config.get("num_experts_per_tok", 8), config.get("decoder_sparse_step", 1)
     dense = config.get("mlp_only_layers") or []
     if not all(isinstance(value, int) and value > 0 for value in (hidden, experts, top_k, every)):
