@@ -72,16 +72,16 @@ def test_a_span_whose_block_fails_is_recorded_because_others_are_its_children(mo
     with collector() as received:
         monkeypatch.setenv(ENDPOINT, received.endpoint)
         worker = tracing("rollout", "test")
-        own = worker.child(context)
         with (
             suppress(asyncio.CancelledError),
-            worker.recorded("rl.sample", context, own, {"rl.group.uid": "0-1"}) as span,
+            worker.recorded("rl.sample", context, {"rl.group.uid": "0-1"}) as span,
         ):
-            span["rl.sample.batch_size"] = 4
+            span.attributes["rl.sample.batch_size"] = 4
             raise asyncio.CancelledError
         worker.close()
     (found,) = received.traces()[context.trace]
-    assert (found.name, found.span, found.parent) == ("rl.sample", own.span, context.span)
+    child = TraceContext.read(span.headers[HEADER])
+    assert (found.name, child, found.parent) == ("rl.sample", TraceContext(context.trace, found.span), context.span)
     assert found.attributes == {"rl.group.uid": "0-1", "rl.sample.batch_size": 4, "error.type": "CancelledError"}
 
 

@@ -59,6 +59,16 @@ class TraceContext:
         return cls(int(found[1], 16), int(found[2], 16))
 
 
+@dataclass(frozen=True)
+class OpenSpan:
+    """A span that has begun."""
+
+    headers: Mapping[str, str]
+    """What a request carries, so that its receiver's spans are children of this one."""
+    attributes: dict[str, Any]
+    """The block may add to them."""
+
+
 def of_group(run: str, uid: str) -> TraceContext:
     """The trace of a group."""
     return _context("group", run, uid)
@@ -141,20 +151,19 @@ class Tracing:
         self._processor.on_end(span)
 
     @contextmanager
-    def recorded(
-        self, name: str, context: TraceContext, own: TraceContext, attributes: Mapping[str, Any]
-    ) -> Iterator[dict[str, Any]]:
-        """A span around the block, with what the block adds to the attributes. A block that fails or is cancelled has
-        one too, with `error.type`: others' spans are its children."""
-        added: dict[str, Any] = {}
+    def recorded(self, name: str, context: TraceContext, attributes: Mapping[str, Any]) -> Iterator[OpenSpan]:
+        """A span around the block. A block that fails or is cancelled has one too, with `error.type`: others' spans are
+        its children."""
+        own = self.child(context)
+        span = OpenSpan(self.headers(own), {**attributes})
         wall, begun = time.time(), time.monotonic()
         try:
-            yield added
+            yield span
         except BaseException as error:
-            added["error.type"] = type(error).__name__
+            span.attributes["error.type"] = type(error).__name__
             raise
         finally:
-            self.record(name, context, wall, wall + time.monotonic() - begun, {**attributes, **added}, own=own)
+            self.record(name, context, wall, wall + time.monotonic() - begun, span.attributes, own=own)
 
     def close(self) -> None:
         """Send what is left, for a bounded time."""

@@ -135,6 +135,7 @@ async def give_back(kind: RowKind[T], item: T, live: LiveGroup, back: RowRelease
 
 
 async def _make(kind: RowKind[T], row: PreparedRow, live: LiveGroup, held: Confirmed) -> Scored | TooLong:
+    """Sample a row's answers and have them scored."""
     bench, recipe = kind.bench, kind.bench.recipe
     if overlong(
         row.prompt_ids.size,
@@ -144,40 +145,28 @@ async def _make(kind: RowKind[T], row: PreparedRow, live: LiveGroup, held: Confi
     ):
         return TooLong(row.prompt_ids.size)
     begun, leased = time.monotonic(), time.time()
-    context, tracing = of_group(bench.queue.run, live.uid), bench.tracing if kind.traced else Tracing("rollout")
-    # The engine's spans and the reward service's are children of these two.
-    sampling, rewarding = tracing.child(context), tracing.child(context)
-    exemplar = tracing.exemplar(context)
     if kind.traced:
         log.info("group leased", uid=live.uid, version=held.ref.version, prompt_tokens=int(row.prompt_ids.size))
-    prompt = Prompt(
-        live.uid, row.prompt_ids, held.vocab_size, recipe.seed, held.cache_key, kind.routing(held),
-        tracing.headers(sampling),
-    )  # fmt: skip
+    context, tracing = of_group(bench.queue.run, live.uid), bench.tracing if kind.traced else Tracing("rollout")
+    exemplar = tracing.exemplar(context)
     told = {
         "rl.group.uid": live.uid, "rl.worker": bench.worker, "rl.policy.version": held.ref.version,
         "rl.sample.batch_size": kind.n,
     }  # fmt: skip
-    with tracing.recorded("rl.sample", context, sampling, told) as span:
-        try:
-            with bench.state.waits.on("engine", "{on} to generate", recipe.queue.stall_s, kind.name) as live.wait:
-                answers = await generate_group(bench.engine, prompt, kind.sampling, kind.n, live, kind.pace)
-        except ValueError as error:
-            raise _RowFailedError(RowRelease("unfit", failed=True, detail=str(error))) from error
-        if any(answer.finish == "abort" for answer in answers):
-            raise _RowFailedError(RowRelease("aborted"))
-        span["gen_ai.usage.input_tokens"] = int(row.prompt_ids.size)
-        span["gen_ai.usage.output_tokens"] = sum(len(answer.ids) for answer in answers)
+    with tracing.recorded("rl.sample", context, told) as span:
+        answers = await _sample(kind, row, live, held, span.headers)
+        span.attributes["gen_ai.usage.input_tokens"] = int(row.prompt_ids.size)
+        span.attributes["gen_ai.usage.output_tokens"] = sum(len(answer.ids) for answer in answers)
     generated = time.monotonic()
     spans = [kind.spans(live, answer) for answer in answers]
     bench.metrics.generation.observe(generated - begun, exemplar)
     _count(bench.metrics, answers)
     live.scores(generated)
-    results = []
-    with tracing.recorded("rl.reward", context, rewarding, told):
+    results: list[ScoreResult] = []
+    with tracing.recorded("rl.reward", context, told) as span:
         if row.task != BENCHMARK:
             with bench.state.waits.on("reward", "{on} to score", recipe.queue.stall_s, kind.name):
-                results = await _score(bench, row, live, answers, tracing.headers(rewarding))
+                results = await _score(bench, row, live, answers, span.headers)
     scored = time.monotonic()
     live.scoring_since = None
     if row.task != BENCHMARK:
@@ -185,6 +174,29 @@ async def _make(kind: RowKind[T], row: PreparedRow, live: LiveGroup, held: Confi
         bench.metrics.unscored.inc(sum(result.score is None for result in results))
     timings = {"generate_s": generated - begun, "score_s": scored - generated}
     return Scored(row, answers, spans, results, timings, held, leased)
+
+
+async def _sample(
+    kind: RowKind[T], row: PreparedRow, live: LiveGroup, held: Confirmed, headers: Mapping[str, str]
+) -> Sequence[Generation]:
+    """All answers of a row.
+
+    Raises:
+        EngineError: the engine failed.
+        _RowFailedError: the engine cannot be asked for this row, or the worker aborted an answer for new weights.
+    """
+    bench, recipe = kind.bench, kind.bench.recipe
+    prompt = Prompt(
+        live.uid, row.prompt_ids, held.vocab_size, recipe.seed, held.cache_key, kind.routing(held), headers
+    )  # fmt: skip
+    try:
+        with bench.state.waits.on("engine", "{on} to generate", recipe.queue.stall_s, kind.name) as live.wait:
+            answers = await generate_group(bench.engine, prompt, kind.sampling, kind.n, live, kind.pace)
+    except ValueError as error:
+        raise _RowFailedError(RowRelease("unfit", failed=True, detail=str(error))) from error
+    if any(answer.finish == "abort" for answer in answers):
+        raise _RowFailedError(RowRelease("aborted"))
+    return answers
 
 
 async def _score(
