@@ -15,7 +15,7 @@ from golongrl.engine.config import Limits
 from golongrl.engine.engine import EmbeddedEngine
 from golongrl.engine.metrics import EngineMetrics
 from golongrl.engine.scheduler import GenerationRequest, RequestSampling
-from golongrl.engine.snapshot import WeightsSnapshot
+from golongrl.engine.snapshot import RequestSnapshot
 from golongrl.engine.weights import load_model
 
 
@@ -25,11 +25,11 @@ class Rig:
 
     engine: EmbeddedEngine
     model: PreTrainedModel
-    chunks: list[WeightsSnapshot] = field(default_factory=list)
+    chunks: list[RequestSnapshot] = field(default_factory=list)
 
-    async def run(self, *requests: GenerationRequest, stream: bool = False) -> list[WeightsSnapshot]:
+    async def run(self, *requests: GenerationRequest, stream: bool = False) -> list[RequestSnapshot]:
         """Run requests to their end; the last snapshot of each."""
-        last: dict[int, WeightsSnapshot] = {}
+        last: dict[int, RequestSnapshot] = {}
         async for index, snapshot in self.engine.generate(requests, stream=stream):
             self.chunks.append(snapshot)
             last[index] = snapshot

@@ -11,7 +11,7 @@ from golongrl.engine import model_thread
 from golongrl.engine.engine import CacheNotFlushedError
 from golongrl.engine.model_thread import EngineDeadError
 from golongrl.engine.scheduler import DuplicateRequestError, QueueFullError
-from golongrl.engine.snapshot import WeightsSnapshot
+from golongrl.engine.snapshot import RequestSnapshot
 from golongrl.engine.weights import EngineWeightsError, load_model
 from golongrl.telemetry import waits
 from golongrl.telemetry.waits import PendingWait
@@ -161,7 +161,7 @@ async def test_leaving_early_aborts(rig) -> None:
     assert await mine.engine.call(lambda: mine.engine.generator.size) == 0
 
 
-def spliced_logprobs(old, new, prompt: list[int], got: WeightsSnapshot) -> list[float]:
+def spliced_logprobs(old, new, prompt: list[int], got: RequestSnapshot) -> list[float]:
     """What a retracted response must report: each span as the weights of its version see the whole prefix."""
     models = {"0": old, "1": new}
     return [

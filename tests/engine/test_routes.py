@@ -17,7 +17,7 @@ from golongrl.engine.config import EngineConfig, Limits
 from golongrl.engine.engine import EmbeddedEngine
 from golongrl.engine.metrics import EngineMetrics
 from golongrl.engine.routes import RouteRecorder
-from golongrl.engine.snapshot import WeightsSnapshot
+from golongrl.engine.snapshot import RequestSnapshot
 from golongrl.engine.weights import load_model
 
 from .conftest import Rig, request
@@ -30,7 +30,7 @@ def decoded(encoded: str | None, layers: int = 2, top_k: int = 2) -> np.ndarray:
     return np.frombuffer(base64.b64decode(encoded), np.int32).reshape(-1, layers, top_k)
 
 
-def of(got: WeightsSnapshot, layers: int = 2) -> np.ndarray:
+def of(got: RequestSnapshot, layers: int = 2) -> np.ndarray:
     assert got.routes is not None
     return decoded(got.routes.encoded(), layers)
 
@@ -42,7 +42,7 @@ def plain_routes(model: PreTrainedModel, tokens: list[int]) -> np.ndarray:
     return np.stack([torch.topk(layer, 2, dim=-1).indices.numpy() for layer in logits], axis=1)
 
 
-def expected(model: PreTrainedModel, prompt: list[int], got: WeightsSnapshot) -> np.ndarray:
+def expected(model: PreTrainedModel, prompt: list[int], got: RequestSnapshot) -> np.ndarray:
     return plain_routes(model, [*prompt, *got.output])[:-1]
 
 

@@ -20,7 +20,7 @@ from golongrl.engine import models, requests
 from golongrl.engine.model_server import Serving
 from golongrl.engine.model_thread import EngineDeadError
 from golongrl.engine.models import BadRequestError, Body, Many, Name
-from golongrl.engine.snapshot import WeightsSnapshot
+from golongrl.engine.snapshot import RequestSnapshot
 
 # Chat field -> its name in `sampling_params`. Both ways check the values in one place.
 _SAMPLING = {
@@ -174,15 +174,15 @@ async def events(
     serving: Serving,
     body: ChatBody,
     call: requests.Call,
-    first: tuple[int, WeightsSnapshot],
-    updates: AsyncGenerator[tuple[int, WeightsSnapshot]],
+    first: tuple[int, RequestSnapshot],
+    updates: AsyncGenerator[tuple[int, RequestSnapshot]],
 ) -> AsyncIterator[str]:
     """Server-sent events: what each chunk adds, then the usage where it was asked for, then `[DONE]`."""
     head = _head(serving, body, "chat.completion.chunk")
     sent = [0] * len(call.requests)
     ended: list[dict[str, Any]] = []
 
-    def chunk(index: int, snapshot: WeightsSnapshot) -> str:
+    def chunk(index: int, snapshot: RequestSnapshot) -> str:
         answer = requests.render(serving, call, index, snapshot)
         delta: dict[str, Any] = {"content": answer["text"][sent[index] :]}
         if not sent[index]:

@@ -19,7 +19,7 @@ from golongrl.engine.metrics import EngineMetrics
 from golongrl.engine.model_thread import EngineDeadError, ModelJob, ModelThread
 from golongrl.engine.sampling import Uniforms
 from golongrl.engine.scheduler import Decode, GenerationRequest, PauseMode
-from golongrl.engine.snapshot import Timeline, WeightsSnapshot
+from golongrl.engine.snapshot import RequestSnapshot, Timeline
 from golongrl.engine.weights import check_finite, check_tensors, checksums, read_tensors
 from golongrl.telemetry.waits import PendingWait, Waits, longest
 
@@ -99,7 +99,7 @@ class EmbeddedEngine:
 
     async def generate(
         self, requests: Sequence[GenerationRequest], *, stream: bool
-    ) -> AsyncGenerator[tuple[int, WeightsSnapshot]]:
+    ) -> AsyncGenerator[tuple[int, RequestSnapshot]]:
         """Run `requests` together; yields (index, snapshot) as they finish, and with `stream` before that at their
         first token and every `stream_interval` tokens after it.
 
@@ -111,10 +111,10 @@ class EmbeddedEngine:
         """
         loop = asyncio.get_running_loop()
         received = time.time()
-        updates: asyncio.Queue[tuple[int, WeightsSnapshot | None]] = asyncio.Queue()
+        updates: asyncio.Queue[tuple[int, RequestSnapshot | None]] = asyncio.Queue()
 
-        def listener(index: int) -> Callable[[WeightsSnapshot | None], None]:
-            def notify(snapshot: WeightsSnapshot | None) -> None:
+        def listener(index: int) -> Callable[[RequestSnapshot | None], None]:
+            def notify(snapshot: RequestSnapshot | None) -> None:
                 loop.call_soon_threadsafe(updates.put_nowait, (index, snapshot))
 
             return notify

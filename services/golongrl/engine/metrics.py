@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from prometheus_client import CollectorRegistry, generate_latest
 
 from golongrl.engine.scheduler import Prefill
-from golongrl.engine.snapshot import WeightsSnapshot
+from golongrl.engine.snapshot import RequestSnapshot
 from golongrl.telemetry.catalogue import Catalogue, GaugeMetric
 
 # Generated tokens are averaged over windows of this many steps, as SGLang's decode_log_interval does.
@@ -114,7 +114,7 @@ class EngineMetrics:
         """A step gave `tokens` tokens."""
         self.throughput.step(tokens)
 
-    def finished(self, last: WeightsSnapshot, *, stream: bool) -> None:
+    def finished(self, last: RequestSnapshot, *, stream: bool) -> None:
         """A request ended."""
         labels = {**self._labels, "is_streaming": _flag(stream)}
         self._requests.labels(**labels).inc()

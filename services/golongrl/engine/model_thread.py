@@ -34,7 +34,7 @@ from golongrl.engine.scheduler import (
     Scheduler,
     TokenSpan,
 )
-from golongrl.engine.snapshot import Timeline, WeightsSnapshot
+from golongrl.engine.snapshot import RequestSnapshot, Timeline
 from golongrl.engine.weights import EngineWeightsError, copy_tensors
 from golongrl.telemetry.waits import SHORT_S, PendingWait
 
@@ -57,7 +57,7 @@ class ModelJob:
     timeline: Timeline
     uniforms: Uniforms
     stream: bool
-    notify: Callable[[WeightsSnapshot | None], None]
+    notify: Callable[[RequestSnapshot | None], None]
     routes: RouteLog | None = None
 
     def __post_init__(self) -> None:
@@ -319,9 +319,9 @@ class ModelThread:
         self._metrics.finished(snapshot, stream=job.stream)
         job.notify(snapshot)
 
-    def _snapshot(self, job: ModelJob) -> WeightsSnapshot:
+    def _snapshot(self, job: ModelJob) -> RequestSnapshot:
         request = job.request
-        return WeightsSnapshot(
+        return RequestSnapshot(
             rid=request.rid,
             prompt_tokens=len(request.prompt),
             output=tuple(request.output),

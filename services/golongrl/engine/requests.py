@@ -13,7 +13,7 @@ from golongrl.engine.model_server import Serving
 from golongrl.engine.model_thread import EngineDeadError
 from golongrl.engine.models import BadRequestError
 from golongrl.engine.scheduler import GenerationRequest
-from golongrl.engine.snapshot import WeightsSnapshot
+from golongrl.engine.snapshot import RequestSnapshot
 from golongrl.engine.traces import nobody
 
 T = TypeVar("T")
@@ -30,7 +30,7 @@ class Call:
     logprobs: list[bool]
     single: bool
     body: models.GenerateBody
-    ended: Callable[[WeightsSnapshot], None] = nobody
+    ended: Callable[[RequestSnapshot], None] = nobody
     """Told of each response that has ended."""
 
 
@@ -130,7 +130,7 @@ def _rids(rid: str | list[str] | None, count: int) -> list[str | None]:
     return [*_each(rid, count, "rid")]
 
 
-def render(serving: Serving, call: Call, index: int, snapshot: WeightsSnapshot) -> dict[str, Any]:
+def render(serving: Serving, call: Call, index: int, snapshot: RequestSnapshot) -> dict[str, Any]:
     """The answer for response `index` of a call."""
     if snapshot.finish is not None:
         call.ended(snapshot)
@@ -159,8 +159,8 @@ async def collect(serving: Serving, call: Call) -> Any:
 async def events(
     serving: Serving,
     call: Call,
-    first: tuple[int, WeightsSnapshot],
-    updates: AsyncGenerator[tuple[int, WeightsSnapshot]],
+    first: tuple[int, RequestSnapshot],
+    updates: AsyncGenerator[tuple[int, RequestSnapshot]],
 ) -> AsyncIterator[str]:
     """Server-sent events: cumulative chunks as tokens come, then `[DONE]`."""
     async with aclosing(updates):
@@ -173,7 +173,7 @@ async def events(
         yield "data: [DONE]\n\n"
 
 
-def _event(serving: Serving, call: Call, index: int, snapshot: WeightsSnapshot) -> str:
+def _event(serving: Serving, call: Call, index: int, snapshot: RequestSnapshot) -> str:
     chunk = render(serving, call, index, snapshot)
     if not call.single:
         chunk["index"] = index

@@ -5,14 +5,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from golongrl.engine.scheduler import Decode, Finish, RequestSampling, first_stop
-from golongrl.engine.snapshot import WeightsSnapshot
+from golongrl.engine.snapshot import RequestSnapshot
 
 # The character that stands for bytes which are no whole UTF-8 character (yet).
 _INCOMPLETE = "\N{REPLACEMENT CHARACTER}"
 
 
 def generation(
-    snapshot: WeightsSnapshot, sampling: RequestSampling, decode: Decode, *, logprobs: bool, logprob_text: bool = False
+    snapshot: RequestSnapshot, sampling: RequestSampling, decode: Decode, *, logprobs: bool, logprob_text: bool = False
 ) -> dict[str, Any]:
     """The answer of `/generate` for one response; without a finish reason, a chunk of a stream."""
     return {
@@ -22,7 +22,7 @@ def generation(
     }
 
 
-def visible_text(snapshot: WeightsSnapshot, sampling: RequestSampling, decode: Decode) -> str:
+def visible_text(snapshot: RequestSnapshot, sampling: RequestSampling, decode: Decode) -> str:
     """The output as text: without the stop token or string that ended it, or (mid-stream) a half character."""
     finish = snapshot.finish
     if finish is None:
@@ -36,7 +36,7 @@ def visible_text(snapshot: WeightsSnapshot, sampling: RequestSampling, decode: D
     return text if stop is None else text[: text.rindex(stop)]
 
 
-def _meta_info(snapshot: WeightsSnapshot, decode: Decode, logprobs: bool, logprob_text: bool) -> dict[str, Any]:
+def _meta_info(snapshot: RequestSnapshot, decode: Decode, logprobs: bool, logprob_text: bool) -> dict[str, Any]:
     spans = [{"version": span.version, "start": span.start, "end": span.end} for span in snapshot.spans]
     finish, times, now = snapshot.finish, snapshot.timeline, time.time()
     meta: dict[str, Any] = {
@@ -81,7 +81,7 @@ def _meta_info(snapshot: WeightsSnapshot, decode: Decode, logprobs: bool, logpro
     return meta
 
 
-def _latencies(snapshot: WeightsSnapshot, now: float) -> dict[str, float]:
+def _latencies(snapshot: RequestSnapshot, now: float) -> dict[str, float]:
     times = snapshot.timeline
     finished = times.finished or now
     latencies = {"e2e_latency": finished - times.received}
@@ -97,7 +97,7 @@ def _latencies(snapshot: WeightsSnapshot, now: float) -> dict[str, float]:
     return latencies
 
 
-def finish_reason(finish: Finish, snapshot: WeightsSnapshot) -> dict[str, Any]:
+def finish_reason(finish: Finish, snapshot: RequestSnapshot) -> dict[str, Any]:
     """SGLang's `finish_reason` object."""
     if finish.type == "length":
         return {"type": "length", "length": len(snapshot.output)}

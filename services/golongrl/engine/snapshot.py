@@ -17,7 +17,7 @@ class Timeline:
 
 
 @dataclass(frozen=True, slots=True)
-class WeightsSnapshot:
+class RequestSnapshot:
     """A request as it was at one moment; with `finish` set it is the last one."""
 
     rid: str

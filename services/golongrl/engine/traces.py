@@ -7,24 +7,24 @@ from collections.abc import Callable, Mapping
 from itertools import pairwise
 from typing import Any
 
-from golongrl.engine.snapshot import WeightsSnapshot
+from golongrl.engine.snapshot import RequestSnapshot
 from golongrl.telemetry.tracing import HEADER, TraceContext, Tracing
 
 OPERATION = "text_completion"
 _PHASES = ("engine.queue", "engine.prefill", "engine.decode")
 
 
-def nobody(_: WeightsSnapshot) -> None:
+def nobody(_: RequestSnapshot) -> None:
     """Records nothing."""
 
 
-def recorder(tracing: Tracing, model: str, headers: Mapping[str, str]) -> Callable[[WeightsSnapshot], None]:
+def recorder(tracing: Tracing, model: str, headers: Mapping[str, str]) -> Callable[[RequestSnapshot], None]:
     """What is told of each response of a request once it has ended."""
     context = TraceContext.read(headers.get(HEADER)) if tracing.on else None
     if context is None:
         return nobody
 
-    def ended(last: WeightsSnapshot) -> None:
+    def ended(last: RequestSnapshot) -> None:
         times = last.timeline
         assert times.finished is not None
         own = tracing.child(context)
@@ -40,7 +40,7 @@ def recorder(tracing: Tracing, model: str, headers: Mapping[str, str]) -> Callab
     return ended
 
 
-def _attributes(last: WeightsSnapshot, model: str) -> dict[str, Any]:
+def _attributes(last: RequestSnapshot, model: str) -> dict[str, Any]:
     assert last.finish is not None
     return {
         "gen_ai.operation.name": OPERATION,
