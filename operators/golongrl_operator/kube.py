@@ -69,9 +69,9 @@ class ClusterLook:
 class Kube:
     """What the operator does in its namespace, with every failed call counted."""
 
-    def __init__(self, calls: Cluster, metrics: OperatorMetrics | None = None) -> None:
+    def __init__(self, calls: Cluster) -> None:
         self.calls = calls
-        self.metrics = metrics or OperatorMetrics()
+        self.metrics = OperatorMetrics()
 
     @property
     def namespace(self) -> str:

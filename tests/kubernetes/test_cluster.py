@@ -63,7 +63,7 @@ def test_a_service_account_is_used_where_no_kubeconfig_is_named(
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
     monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "443")
     access = asyncio.run(kubeconfig.find_access())
-    assert (access.in_pod, access.namespace, access.configuration.host) == (True, "rl", "https://10.0.0.1:443")
+    assert (access.namespace, access.configuration.host) == ("rl", "https://10.0.0.1:443")
     assert access.configuration.api_key["BearerToken"] == "bearer pods"
     (tmp_path / "token").write_text("")
     with pytest.raises(ClusterAccessError, match=r"the service account in .* cannot be used: Token file exists but"):

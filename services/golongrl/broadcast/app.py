@@ -84,13 +84,13 @@ def read_weights(folder: Path, version: int, lineage: str) -> HeldWeights:
         return HeldWeights(version, lineage, cut(infos), dict(zip(shown, digests, strict=True)), files)
 
 
-def create_app(address: str, token: str, *, at_once: int = AT_ONCE, turn_s: float = TURN_S) -> FastAPI:
+def create_app(address: str, token: str) -> FastAPI:
     """The app. `address`: where engines reach this host; `token`: the secret first part of every path but /healthz."""
     app = FastAPI(
         title="GoLongRL weight sender", docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False
     )
     app.add_middleware(BodyLimit, most=_BODY_BYTES, most_at_once=_BODIES_BYTES)
-    sender = Sender(address, at_once, turn_s)
+    sender = Sender(address)
     routes = APIRouter(prefix=f"/{token}")
 
     @app.exception_handler(RequestValidationError)
@@ -150,13 +150,12 @@ class Sending:
 class Sender:
     """What is held, and the transfers of it."""
 
-    def __init__(self, address: str, at_once: int, turn_s: float) -> None:
+    def __init__(self, address: str) -> None:
         self.held: HeldWeights | None = None
         self.sending: set[str] = set()  # workers
         self.waiting = 0
         self._address = address
-        self._turn_s = turn_s
-        self._slots = asyncio.Semaphore(at_once)
+        self._slots = asyncio.Semaphore(AT_ONCE)
         self._threads = ThreadPoolExecutor(_THREADS, "transfer")
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -188,7 +187,7 @@ class Sender:
         turn = asyncio.create_task(self._slots.acquire())
         self.waiting += 1
         try:
-            await _either(turn, left, timeout=self._turn_s)
+            await _either(turn, left, timeout=TURN_S)
         finally:
             self.waiting -= 1
             turn.cancel()
@@ -196,7 +195,7 @@ class Sender:
             return
         if turn.done():
             self._slots.release()
-        detail = f"no turn within {self._turn_s:g} s; sending to {', '.join(sorted(self.sending))}"
+        detail = f"no turn within {TURN_S:g} s; sending to {', '.join(sorted(self.sending))}"
         raise HTTPException(503, "the asker is gone" if left.done() else detail)
 
     def _weights(self, ask: Ask) -> HeldWeights:

@@ -51,15 +51,15 @@ def form_group(store: Store, rank: int, world_size: int, name: str, backend: str
     return group
 
 
-def join_group(address: str, port: int, rank: int, world_size: int, name: str, backend: str = "gloo") -> Any:
-    """Join the group `name` whose store rank 0 holds at address:port; blocks until all ranks are there.
+def join_group(address: str, port: int, rank: int, world_size: int, name: str) -> Any:
+    """Join the gloo group `name` whose store rank 0 holds at address:port; blocks until all ranks are there.
 
     Raises:
         RuntimeError: not all joined in time, or the address is wrong.
     """
     store, _, _ = next(rendezvous(f"tcp://{in_url(address)}:{port}", rank, world_size, timeout=GROUP_TIMEOUT))
     store.set_timeout(GROUP_TIMEOUT)
-    return form_group(store, rank, world_size, name, backend)
+    return form_group(store, rank, world_size, name, "gloo")
 
 
 def broadcast(group: Any, tensor: torch.Tensor) -> None:

@@ -57,9 +57,7 @@ def judged(answer: str, rule: float | None, parts: Mapping[str, float] | None = 
     return ScoredReply("needs_judge", None, answer, rule, parts=dict(parts or {}))
 
 
-def scored(
-    answer: str, value: float, *, unparsed: bool = False, parts: Mapping[str, float] | None = None
-) -> ScoredReply:
+def scored(answer: str, value: float, *, unparsed: bool = False) -> ScoredReply:
     """A reply that a rule scored."""
     flags: frozenset[Flag] = frozenset(["unparsed"]) if unparsed else frozenset()
-    return ScoredReply("scored", value, answer, value, flags, dict(parts or {}))
+    return ScoredReply("scored", value, answer, value, flags)

@@ -89,16 +89,16 @@ def follow_umask(folder: Path) -> None:
             path.chmod(0o666 & ~mask)
 
 
-def refuse_input(out: Path, inputs: Iterable[Path], option: str = "--out") -> None:
-    """Refuse an output that is one of the files which are read.
+def refuse_input(out: Path, inputs: Iterable[Path]) -> None:
+    """Refuse an --out that is one of the files which are read.
 
     Raises:
-        InputError: so.
+        InputError: it is.
     """
     for path in inputs:
         with suppress(OSError):
             if os.path.samefile(out, path) and out.is_file():
-                raise InputError(f"{option} {out}: this file is what is read ({path}); choose another name")
+                raise InputError(f"--out {out}: this file is what is read ({path}); choose another name")
 
 
 def sweep_staged(folder: Path, older_s: float = _ABANDONED_S, name: str | None = None) -> None:

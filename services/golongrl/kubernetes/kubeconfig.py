@@ -24,8 +24,6 @@ class Access:
 
     configuration: Configuration
     namespace: str
-    in_pod: bool
-    """The credentials are the pod's service account."""
 
 
 async def find_access(namespace: str | None = None, context: str | None = None) -> Access:
@@ -52,7 +50,7 @@ def _of_pod(configuration: Configuration, namespace: str | None) -> Access:
         own = (_SERVICE_ACCOUNT / "namespace").read_text().strip()
     except (config.ConfigException, OSError) as error:
         raise ClusterAccessError(f"the service account in {_SERVICE_ACCOUNT} cannot be used: {error}") from error
-    return Access(configuration, namespace or own, in_pod=True)
+    return Access(configuration, namespace or own)
 
 
 async def _of_kubeconfig(configuration: Configuration, namespace: str | None, context: str | None) -> Access:
@@ -79,7 +77,7 @@ async def _of_kubeconfig(configuration: Configuration, namespace: str | None, co
         raise ClusterAccessError(f"{where} cannot be used: its user's login failed: {failures[0]}")
     chosen = current if context is None else next(item for item in contexts if item["name"] == context)
     own = (chosen["context"] or {}).get("namespace")
-    return Access(configuration, namespace or own or _DEFAULT_NAMESPACE, in_pod=False)
+    return Access(configuration, namespace or own or _DEFAULT_NAMESPACE)
 
 
 @contextmanager

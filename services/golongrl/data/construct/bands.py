@@ -21,7 +21,6 @@ def band(
     *,
     unscored_small: int = 0,
     unscored_large: int = 0,
-    rollouts: int = ROLLOUTS,
 ) -> str:
     """The band of a prompt: `easy`, `medium`, `hard` or `discard`.
 
@@ -31,28 +30,27 @@ def band(
     Args:
         passes_small, passes_large: scored rollouts that passed; None where the large model was not asked.
         unscored_small, unscored_large: rollouts without a score.
-        rollouts: of each model.
 
     Raises:
-        ValueError: more rollouts than there are.
+        ValueError: more rollouts than the `ROLLOUTS` of a model.
     """
-    _check(passes_small, unscored_small, rollouts)
+    _check(passes_small, unscored_small)
     if unscored_small:
         return f"undecided: rerun the {unscored_small}"
-    small = Fraction(passes_small, rollouts)
+    small = Fraction(passes_small, ROLLOUTS)
     if small >= _SOLVED:
         return "easy" if small > _EASY else "medium"
     if passes_large is None:
         return ASK_LARGE
-    _check(passes_large, unscored_large, rollouts)
+    _check(passes_large, unscored_large)
     if unscored_large:
         return f"undecided: rerun the {unscored_large}"
-    large = Fraction(passes_large, rollouts)
+    large = Fraction(passes_large, ROLLOUTS)
     if large > _EASY:
         return "medium"
     return "hard" if large >= _DISCARD else "discard"
 
 
-def _check(passes: int, unscored: int, rollouts: int) -> None:
-    if min(passes, unscored) < 0 or passes + unscored > rollouts:
-        raise ValueError(f"{passes} passed and {unscored} unscored of {rollouts} rollouts")
+def _check(passes: int, unscored: int) -> None:
+    if min(passes, unscored) < 0 or passes + unscored > ROLLOUTS:
+        raise ValueError(f"{passes} passed and {unscored} unscored of {ROLLOUTS} rollouts")

@@ -276,10 +276,10 @@ def _samples(worst: Sequence[Mapping[str, Any]]) -> str:
     return "".join(parts)
 
 
-def worst_of(entries: Iterable[SampleEntry], most: int = _WORST) -> list[SampleEntry]:
+def worst_of(entries: Iterable[SampleEntry]) -> list[SampleEntry]:
     """The samples with the lowest scores below 1."""
     scored = [entry for entry in entries if entry.sample.score is not None and entry.sample.score < 1.0]
-    return sorted(scored, key=lambda entry: (entry.sample.score, *entry.key))[:most]
+    return sorted(scored, key=lambda entry: (entry.sample.score, *entry.key))[:_WORST]
 
 
 def texts_of(path: Path, benchmark: str, entries: Iterable[SampleEntry]) -> list[dict[str, Any]]:

@@ -112,16 +112,8 @@ class SampleJournal:
             end = start + len(line)
         return end
 
-    def add_reply(
-        self,
-        problem: EvalProblem,
-        epoch: int,
-        reply: Reply,
-        scored: ScoredReply,
-        cost: Cost,
-        turns: Sequence[Mapping[str, Any]] = (),
-    ) -> SampleEntry:
-        """Keep a reply and its score; `turns` are what a conversation of several requests said before."""
+    def add_reply(self, problem: EvalProblem, epoch: int, reply: Reply, scored: ScoredReply, cost: Cost) -> SampleEntry:
+        """Keep a reply and its score."""
         record: dict[str, Any] = {
             "kind": REPLY,
             "key": problem.key,
@@ -144,7 +136,7 @@ class SampleJournal:
             "refused": cost.refused,
             "versions": list(cost.versions),
         }
-        return self._append({**record, **({"turns": list(turns)} if turns else {})})
+        return self._append(record)
 
     def add_verdict(
         self, key: Key, scored: ScoredReply, judge: str, judged: Sequence[Judged], tokens: int
