@@ -61,10 +61,12 @@ _EIGHT_DIGITS = re.compile(r"(?P<year>\d{4})(?P<number>\d{2})(?P<day>\d{2})")
 _OPEN_ORDER = re.compile(r"(\d{1,2})([-/.])(\d{1,2})\2(\d{4}|\d{2})" + _TIME)
 _YEAR_MONTH = re.compile(r"(?P<year>1\d{3}|20\d\d)[-/.](?P<number>0[1-9]|1[0-2])")
 _MONTH_YEAR = re.compile(r"(?P<number>0?[1-9]|1[0-2])[-/](?P<year>1\d{3}|20\d\d)")
-_CLOCK = re.compile(r"(\d{1,2}):(\d{2})(?::(\d{2})(?:\.\d+)?)?\s*(?:([ap])\.?\s?m\.?)?\s*(?:Z|UTC|GMT)?", re.IGNORECASE)
+_CLOCK = re.compile(
+    r"(?=\d+\s?[:ap])(\d{1,2})(?::(\d{2}))?(?::(\d{2})(?:\.\d+)?)?\s*(?:([ap])\.?\s?m\.?)?\s*(?:Z|UTC|GMT)?",
+    re.IGNORECASE,
+)
 _HALF = re.compile(r"\s?[ap]\.?\s?m\.?$", re.IGNORECASE)
 _HOUR_ALONE = re.compile(r"\d{1,2}(?::\d{2})?")
-_HOUR = re.compile(r"(\d{1,2})\s*([ap])\.?\s?m\.?", re.IGNORECASE)
 _SEASON = re.compile(r"(1[5-9]\d\d|20\d\d)\s*[-–—/]\s*(\d\d|1[5-9]\d\d|20\d\d)")
 _CODE = re.compile(r"(?:[A-Za-z]|\+)?\d+(?:\s*[-–—./:]\s*\d+){2,}[A-Za-z]?")
 _RANGE = re.compile(r"\s*(?:[–—~〜～－至到]|--|\s(?:to|through|until|bis|à)\s|-)\s*")
@@ -75,7 +77,7 @@ _QUOTIENT = re.compile(r"\\frac\s?\{(\d{1,20})\}\s?\{(\d{1,20})\}")
 # A part of a year, a year before our era, a century, several years: as spelling.py writes them, equal as texts alone.
 _PERIOD = re.compile(r"[QH]\d (?:FY\s?)?\d{4}|\d{1,5} BC|\d{1,2}th century(?: BC)?|\d{2,3}0s", re.IGNORECASE)
 # "March 4-6, 2021", "4-6 March 2021".
-_TWO_DAYS = r"(?P<first>\d{1,2})\s?[-–—]\s?(?P<last>\d{1,2})"
+_TWO_DAYS = r"(?P<first>\d{1,2})(?:th)?\s?[-–—]\s?(?P<last>\d{1,2})(?:th)?"
 _DAYS = tuple(
     re.compile(rf"{form}(?:,?\s*{_YEAR})?", re.IGNORECASE)
     for form in (rf"{_NAME}\s*{_TWO_DAYS}", rf"{_TWO_DAYS}\s+{_NAME}")
@@ -187,13 +189,12 @@ def _dated(parts: dict[str, str | None]) -> Mark | None:
 
 def _clock(text: str) -> Mark | None:
     found = _CLOCK.fullmatch(text.strip())
-    hour = _HOUR.fullmatch(text.strip()) if found is None else None
-    if found is None and hour is None:
+    if found is None:
         return None
-    hours, minutes, seconds, half = found.groups() if found is not None else (hour[1], "0", None, hour[2])  # type: ignore[index]
+    hours, minutes, seconds, half = found.groups()
     on_24 = int(hours) % 12 + 12 * (half.lower() == "p") if half else int(hours)
     try:
-        return ("time", time(on_24, int(minutes), int(seconds or 0)).isoformat())
+        return ("time", time(on_24, int(minutes or 0), int(seconds or 0)).isoformat())
     except ValueError:
         return None
 

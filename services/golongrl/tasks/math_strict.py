@@ -41,7 +41,7 @@ def equal(golds: Sequence[str], text: str) -> float:
     return math_answer.equal(open_golds, tail, strict=True)
 
 
-_UNKNOWN_SIGNS = re.compile(r"[√∞⁰¹²³⁴⁵⁶⁷⁸⁹⁻]|\*\*")  # to math-verify; `one_spelling` has them in LaTeX
+_UNKNOWN_SIGNS = re.compile(r"[√∞⁰¹²³⁴⁵⁶⁷⁸⁹⁻]|\*\*|\d[eE][+-]?\d")  # to math-verify; `one_spelling` has them in LaTeX
 
 
 def _as_latex(gold: str) -> str:

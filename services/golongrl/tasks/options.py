@@ -42,12 +42,13 @@ _ASIDE = re.compile(
 )
 _STATED = re.compile(
     r"(?:\b(?i:answer|option|choice)(?i:\shere|\s(?:to|for)\s[^\n.?]{1,60}?)?\s{0,9}"
-    r"(?:(?i:is|=|(?:would|must|should) be)\s{0,9}:?|:)|"
+    r"(?:(?i:is|=|(?:would|must|should) be)\s{0,9}:?(?:,\s[^\n.?()]{1,40},(?=\s))?|:)|(?i:final answer)\s|"
     r"(?:答案|(?<!不)选择?(?!项)|选项(?=\s{0,9}[为是应:]))\s{0,9}(?:应?该?[为是选])?\s{0,9}:?|\\boxed\s{0,9}\{)\s{0,9}"
     r"(?:[-–—→]{1,2}\s{1,9})?"
     r"(?:(?i:not)\s{1,9}\(?[A-Z]\)?,?\s{1,9}(?i:but)\s{1,9})?"
-    r"(?:(?i:option|choice|one|letter|the|thus|therefore|hence|indeed|first|second|third|fourth|last|选项|"
-    r"(?!un|hard|bare|scarce|suppos|alleg)[a-z]{2,12}ly)[\s,]{0,9}){0,4}"
+    r"(?:(?i:option|choice|one|letter|the|thus|therefore|hence|indeed|first|second|third|fourth|last|then|选项|"
+    r"none other than|nothing but|"
+    r"(?!un|hard|bare|scarce|suppos|alleg)[a-z]{2,12}ly)(?![a-z])[\s,]{0,9}){0,4}"
     r"(?:\\(?:boxed|text|textbf|mathrm|mathbf)\s{0,9}\{\s{0,9}){0,3}" + LETTER
 )
 # Without a statement, what the text calls right: "Option C is correct", "(C) is the best answer".
@@ -67,12 +68,12 @@ _OPENS = re.compile(
 _CORRECTED = re.compile(r"\b(?i:it(?:['’]s| is| must be)|no,|rather,)\s" + LETTER)
 # What takes a statement back: right behind it, or before it in its clause. A later one of another option would win.
 _TAKEN_BACK = re.compile(
-    r"[)\]}\s]{0,4}(?:\?|(?:[.,]\s(?:which|that|this)['’\s])?(?:is|was|s|seems|would be)\s(?:an? |my |\w{1,9}ly )*"
-    r"(?:wrong|false|incorrect|mistaken?|untrue|not (?:right|correct|true|so)|first|what)\b)",
+    r"[)\]}\s]{0,4}(?:\?|(?:[.,]\s(?:which|that|this)['’\s])?(?:is|was|s|seems|would be)\s(?:an? |the |my |\w{1,9}ly )*"
+    r"(?:old|former|wrong|false|incorrect|mistaken?|untrue|not (?:right|correct|true|so)|first|what)\b)",
     re.IGNORECASE,
 )
 _NEGATED = _words("no not never cannot t")
-_DENIED = _words("if whether unless wrong incorrect false tempting doubt 如果 若 假如")
+_DENIED = _words("if whether unless wrong incorrect false tempting doubt refuse hardly few 如果 若 假如")
 _SUPPOSED = _DENIED | _words("suppose supposing assume assuming think thinks say says claim claims believe believes")
 _OR = _words("or nor xor aka 或 或者 还是 還是 oder ou или または 又は もしくは 또는 혹은")
 _FIRST = tuple([word] for word in _OR)
@@ -86,7 +87,6 @@ _LEADS = _words(
 )
 _LAST_WORD = re.compile(r"([^\W\d_]+)[ \t]$")
 _BETWEEN = _words("to through with then vs versus text a")  # two candidates, as the only word
-_DOUBT = re.compile(r"\b(?:maybe|possibly|perhaps|alternat\w*)\b|可能")
 _ANEW = re.compile(
     r"[,;]\s*(?=(?:or|maybe|possibly|perhaps)\b)|可能|\bmy mistake\W+|"
     r"\b(?:i was|that(?:['’]s| is| was)) (?:wrong|incorrect|mistaken)\W+"
@@ -95,28 +95,31 @@ _OPTION_WORD = re.compile(r"^(?:the|an?|option|choice|answer|either|both|right|c
 # A word of another reading: what follows is offered for it.
 _OTHERWISE = re.compile(
     r"\b(?:otherwise|unless|(?<!nothing )else|sonst|sinon|in which case|failing (?:that|which)|in case i|"
-    r"if (?:you|not|need|necessary|pressed|forced)|(?:depending|or) (?:on|in))\b|否则|"
+    r"if (?:you|not|need|necessary|pressed|forced)|(?:depending|or) (?:on|in)|"
+    r"(?:in|on|under|by) (?:an(?:other|y)?|one|other|some) (?:\w+ )?(?:reading|view|interpretation|sense)s?)\b|否则|"
     r"\b(?:if|should)\b[^,]{1,60}(?:,\s*(?:then\s*)?|\bthen\s*)(?:it is\s*)?$",
     re.IGNORECASE,
 )
 _REASON = re.compile(
-    r"\b(?:because|since|as|which|whom?|whose|while|whereas|where|than|given|contrast|of|(?!according)\w{2,}ing|\w{2,}(?:ed|s):)"
-    r"(?!\w)|因为|由于|而"
+    r"\b(?:because|since|as(?! well)|which|whom?|whose|while|whereas|where|than|given|contrast|of|"
+    r"(?!according)\w{2,}ing|\w{2,}(?:ed|s):)(?!\w)|因为|由于|而"
 )
 _THOUGH = re.compile(r"\b(?:though|although|but|yet|还|但|不过)\b")
 # What leads to another choice of the writer, or puts an option beside the one before.
 _ADDS = re.compile(
     r"\b(?:(?:i|my \w+|let['’]?s)\b(?:(?!\b(?:not|never|first)\b|n['’]t)[^.;,:()\n]){0,30}?"
-    r"\b(?:go (?:with|for)|pick|choose|select|says?|take|answer(?! to)|accept|prefer|favou?r|believe|consider|bet on|"
-    r"vote for|settle on|argue (?:for|that))(?: that)?(?: it(?: i|['’])s)?|"
+    r"\b(?:go(?:ing)? (?:with|for)|pick|choose|select|says?|take|answer(?! to)|accept|prefer|favou?r|believe|"
+    r"consider|bet on|vote for|settle on|argue (?:for|that))(?: that)?(?: it(?: i|['’])s)?|"
     r"(?:could|can|might|may)(?: also)? (?:(?:argue|make a case|opt) for|argue that|choose|pick|select)|"
-    r"(?:lean|leaning|tend|inclined) (?:to|towards?)(?: say)?|(?:change|revise|switch|move|correct)(?: my \w+)? to|"
-    r"settle (?:on|for)|torn between|toss-?up (?:between|with)|tied? (?:between|with)|make (?:that|it)|"
-    r"as well as|along with|together with|in addition to|followed by|a\.k\.a\.?|as much as|no less than|a case for|"
+    r"(?:lean|leaning|tend|inclined) (?:to|towards?)(?: say)?|going with|settle (?:on|for)|"
+    r"(?:change|revise|switch|move|correct)(?: my \w+)? to|(?:torn|toss-?up|tied?) (?:between|with)|"
+    r"make (?:that|it)|"
+    r"as well as|along with|alongside|together with|combin\w+ with|in addition to|\d\s?% (?:on|for|to)|followed by|"
+    r"a\.k\.a\.?|as much as|no less than|a case for|"
     r"(?:(?:which|that) is )?(?:(?:the )?same (?:as|for|goes for)|equivalent to|identical to)|reading gives|"
     r"(?:(?:on|upon|after|in) (?:a |my |the )?(?:further |closer |second |more )*"
     r"(?:reflection|thoughts?|look|review|inspection|(?:re)?checking|fact|hindsight|retrospect|consideration)|"
-    r"having re-?\w+ [^,.]{1,30}),?)(?!\w)",
+    r"(?:having )?re-?(?:read|check|think|consider|examin)\w*(?: [^,.:()]{1,30})?[,:]),?)(?!\w)",
     re.IGNORECASE,
 )
 _NOT = r"(?:\b(?:not|cannot|never)|n['’]t) (?:\w{1,12}ly )?(?:be )?(?:\w{1,12}ly )?"
@@ -129,9 +132,9 @@ _NOT_AGAINST = re.compile(
 _IDLE = re.compile(
     _NOT
     + r"(?:sure|certain|decide|tell|say|choose|determine)\b(?! (?:about|of|why|how))|\bhard to (?:say|tell)|\bunsure|"
-    r"\bunclear|^(?:but|and) (?:\w+ly )?not\b.*|\b(?:though|anyway|however|after all|actually|now|still|here)$"
+    r"\bunclear|^(?:but|and) (?:\w+ly )?not\b.*|\b(?:though|anyway|however|after all|actually|now|still|here)$|^it is$"
 )
-_OR_NONE = re.compile(r"\W*or (?:none|nothing|neither|something|another)\b")
+_OR_NONE = re.compile(r"\W*or (?:both|all|any|none|nothing|neither|something|another)\b")
 # The text of the chosen option, right behind it: "(D): both (A) and (B)", "(D) A and B".
 _LETTERS = r"(?:(?:\s?[,/&]\s?|\s)(?:(?:and|or|nor|&)\s)?\(?[A-Z]\b\)?){1,9}"
 _OWN_TEXT = re.compile(
@@ -144,14 +147,17 @@ _COURTESY = re.compile(
 )
 _ONLY_IF = re.compile(r"(?:if|when|in case)\b")
 _CIRCUMSTANCE = re.compile(
-    r"(?:is\s+)?(?:for|if|unless|when|in|on|with|at|as|depending|under|according|otherwise|else)\b|\d+(?:\.\d+)?\s?%|[(\[]\d",
+    r"(?:is\s+)?(?:for|if|unless|when|in|on|with|at|as|depending|under|according|otherwise|else)\b|"
+    r"\d+(?:\.\d+)?\s?%|[(\[](?:\w{1,12}:? )?\d",
     re.IGNORECASE,
 )
 _FITS = re.compile(
-    r"\b(?:correct|right|true|valid|possibl[ey]|plausible|acceptable|likely|fits?|appl(?:y|ies)|works?|holds?|or both|"
-    r"maybe|perhaps|equally|better|the (?:one|answer)|as (?:good|valid)|has merit)\b|正确|对的|都|也",
+    r"\b(?:correct|right|true|valid|possibl[ey]|alternative|plausible|acceptable|likely|fits?|appl(?:y|ies)|works?|"
+    r"holds?|or both|maybe|perhaps|equally|better|the (?:one|answer)|as (?:good|valid)|has merit|"
+    r"(?:would|will)(?: also)? do)\b|正确|对的|都|也",
     re.IGNORECASE,
 )
+_SEVERAL_FIT = re.compile(r"\b(?:two|three|several|multiple|all of them)\b[^.]{0,30}\b(?:correct|right|valid)\b")
 # What a later sentence must end with to offer its option: it may be right in part.
 _FITS_WHOLLY = re.compile(
     rf"(?:{_FITS.pattern})(?: (?:better|too|as well|also|answer|choice|option))?$|equally \w+$|^(?:is )?\d+%",
@@ -270,11 +276,13 @@ def hedged(rest: str, chosen: str) -> bool:
         *_, anew = _ANEW.split(gap)
         explained = same_sentence and explained and anew == gap
         gap = anew
-        words = _WORD.findall(gap)
-        alone = not _WORD.search(said)
+        words = [word for word in _WORD.findall(gap) if not _OPTION_WORD.match(word)]
+        alone = not _WORD.search(said) or _ONLY_IF.match(said) is not None
         first = same_sentence and words[:1] in _FIRST and words[:2] != ["nor", "is"]
         other_reading = first or bool(_OTHERWISE.search(gap))
         if _OTHERWISE.match(said) or words[-1:] == ["unless"] or (alone and other_reading):
+            return True
+        if _SEVERAL_FIT.search(gap):
             return True
         if _AGAINST.search(said) or _AGAINST.search(gap):
             explained = True
@@ -345,7 +353,6 @@ def _lists(gap: str) -> bool:
 def _is_candidate(gap: str, words: list[str]) -> bool:
     """Whether what follows stands where an answer could: where a clause begins, or behind a word that leads to one."""
     leads = gap.rstrip(" ([{")
-    words = [word for word in words if not _OPTION_WORD.match(word)]
     if not words or (len(words) == 1 and words[0] in _BETWEEN) or not (leads[-1].isalnum() or leads[-1] in "'’"):
         return True
     return _leads(words[-1])
@@ -357,7 +364,7 @@ def _fits_too(said: str) -> bool:
 
 
 def _offered(gap: str, words: list[str], said: str, *, later: bool) -> bool:
-    if any(word in _OR for word in (*words[:1], *words[-1:])) or _DOUBT.search(gap):
+    if any(word in _OR for word in (*words[:1], *words[-1:])):
         return True
     if _THOUGH.search(gap):  # behind it an option may look plausible without being offered
         as_well = _fits_too(said) or bool({"but", "yet", "但", "不过"} & set(words))

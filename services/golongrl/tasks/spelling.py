@@ -101,6 +101,9 @@ _FORMS: tuple[tuple[str, _Spelling], ...] = (
     (r"^(?:[总一]?共(?:计|有)?|合计)\s?(?=\d)", ""),
     # Signs.
     (r"\\Omega(?![a-zA-Z])\s?", "Ω"),
+    (r"\\(?:pounds|textsterling)(?![a-zA-Z])\s?", "£"),
+    (r"\\(?:text)?euro(?![a-zA-Z])\s?", "€"),
+    (r"\\(?:text)?yen(?![a-zA-Z])\s?", "¥"),
     (r"\\mu\s?(?=[mgsLlAVWF]$)", "μ"),
     (r"(?<=[\d)a-z])\s?\*\*\s?(?=[\d({+-])", "^"),
     (r"√\s?(\d{1,20}|[a-z])", r"\\sqrt{\1}"),
@@ -109,6 +112,7 @@ _FORMS: tuple[tuple[str, _Spelling], ...] = (
     (r"(?:≥|\\ge(?:q|qslant)?(?![a-z]))\s?", r"\\geq "),
     (r"(?:≤|\\le(?:q|qslant)?(?![a-z]))\s?", r"\\leq "),
     # Numbers.
+    (r"(?<![\w.\\])(\d{1,40}(?:\.\d{0,40})?|\.\d{1,40})e([+-]?\d{1,4})(?![\w.])", r"\1\\cdot 10^{\2}"),
     (rf"(第?{HAN})点([零〇一二三四五六七八九]{{1,20}})(?![分钟])", _decimal),
     (rf"(?<=第){HAN}|(?<![\d.]){HAN}(?={_COUNTED})", _numeral),
     (r"(?<![\d.])(?:(\d{1,9})亿)(?:(\d{1,4})万)?(\d{1,4})?(?![\d.万亿])", _mixed),
@@ -124,7 +128,7 @@ _FORMS: tuple[tuple[str, _Spelling], ...] = (
     (r"^(\d{1,3})\s?['′]\s?(\d{1,2})\s?(?:\"|″|''|′′)$", r"\1 ft \2 in"),
     (r"^([\d.]{1,9})\s?(?:\"|″|''|′′)$", r"\1 in"),
     (r"^([\d.]{1,9})\s?['′]$", r"\1 ft"),
-    (r"^(\d{1,9}) out of (\d{1,9})$", r"\1/\2"),
+    (r"^(\d{1,9}) (?:out of|in) (\d{1,9})$", r"\1/\2"),
     *((rf"^(?:{words_})\s?(?=[\d$€£])", sign) for sign, words_ in _WORDS_BEFORE.items()),
     *((rf"^([\d.,]{{1,20}}%?)(?:{words_})$", rf"{sign}\1") for sign, words_ in _WORDS_BEHIND.items()),
     (r"^twice$", "2 times"),

@@ -110,7 +110,7 @@ power 1000000 兆瓦
 *frequency 1 Hz hertz 赫兹
 *pressure 1 Pa pascal pascals 帕
 pressure 101325 atm
-pressure 100000 bar
+*pressure 100000 bar bars
 *force 1 N newton newtons 牛 牛顿
 celsius 1 °C ℃ celsius 摄氏度 C
 fahrenheit 1 °F ℉ fahrenheit 华氏度 F
@@ -176,8 +176,19 @@ _MADE_OF: MappingProxyType[str, Mapping[str, int]] = MappingProxyType(
 
 _SYMBOL = 3  # letters of the longest symbol, "cal"
 _PREFIXES = (
-    {"n": -9, "μ": -6, "u": -6, "m": -3, "c": -2, "d": -1, "k": 3, "M": 6, "G": 9, "T": 12},
-    {"nano": -9, "micro": -6, "milli": -3, "centi": -2, "deci": -1, "kilo": 3, "mega": 6, "giga": 9, "tera": 12},
+    {"n": -9, "μ": -6, "u": -6, "m": -3, "c": -2, "d": -1, "h": 2, "k": 3, "M": 6, "G": 9, "T": 12},
+    {
+        "nano": -9,
+        "micro": -6,
+        "milli": -3,
+        "centi": -2,
+        "deci": -1,
+        "hecto": 2,
+        "kilo": 3,
+        "mega": 6,
+        "giga": 9,
+        "tera": 12,
+    },
 )
 
 
