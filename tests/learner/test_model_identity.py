@@ -71,7 +71,7 @@ def test_another_tokenizer_is_another_model(tiny_model: Path, copy: Path) -> Non
         ({"groups_per_step": 7}, r"queue\.groups_per_step was 7, is 3"),
         ({"rows": 10}, "rows of data was 10, is 9"),
         ({"order": "p"}, "data order was p, is o"),
-        ({"data": "e"}, "data was e, is d"),
+        ({"data": "e"}, "the rows' digest was e, is d"),
         ({"data": ""}, None),  # one that was written before the digest was noted
         ({"model": {"weights": "other"}}, r"does not belong to model\.path .*weights are another model's"),
         ({"model": {"hidden_size": "32"}}, r"hidden_size was 32, is 64"),

@@ -18,7 +18,7 @@ from golongrl.local import temporary
 from golongrl.local.plan import Options, Ports, RunFolder
 from golongrl.local.run import (
     TrainRequest,
-    _check_beginning,
+    _beginning,
     _prepare_data,
     _record_of,
     _resuming,
@@ -88,17 +88,19 @@ def test_a_run_that_has_all_its_steps_says_so(steps: int, folder: RunFolder) -> 
 def test_a_new_run_begins_only_with_a_whole_checkpoint(folder: RunFolder, tmp_path: Path) -> None:
     whole, missing = folder.checkpoints / "global_step_4", tmp_path / "global_step_9"
     for beginning in ("auto", "never", str(whole)):
-        _check_beginning(beginning, new=True)
+        found = _beginning(beginning, new=True)
+    assert found is not None
+    assert found.folder == whole
     # The run may have gone further, and the checkpoint that it began with may be gone.
-    _check_beginning(str(missing), new=False)
+    assert _beginning(str(missing), new=False) is None
     with pytest.raises(InputError, match="global_step_9: no such folder"):
-        _check_beginning(str(missing), new=True)
+        _beginning(str(missing), new=True)
     (whole / "learner.json").write_text("")
     with pytest.raises(InputError, match=r"global_step_4: learner.json cannot be read"):
-        _check_beginning(str(whole), new=True)
+        _beginning(str(whole), new=True)
     for new in (False, True):
         with pytest.raises(InputError, match="neither auto, never nor the path of a checkpoint folder"):
-            _check_beginning(str(tmp_path / "nowhere"), new=new)
+            _beginning(str(tmp_path / "nowhere"), new=new)
 
 
 def test_a_run_without_a_checkpoint_starts_at_step_1(tmp_path: Path) -> None:
@@ -194,3 +196,17 @@ def test_train_says_the_warnings_of_recipe_check_once(tmp_path: Path, capsys: py
     assert len(expected) == 2
     assert said == expected
     assert not (tmp_path / "demo").exists()
+
+
+def test_a_new_run_does_not_begin_with_another_models_checkpoint(folder: RunFolder, tmp_path: Path) -> None:
+    """The learner said it, half a minute later, and the run's folder stayed."""
+    other = replace(STATE, model={"hidden_size": "1024"})
+    place = make(Checkpoints(tmp_path / "other"), other, np.zeros((1, 2), np.int32))
+    overrides = ("data.prompts=36", "data.validation_prompts=0", "learner.steps=2", f"learner.resume={place}")
+    request = TrainRequest(
+        recipe="quickstart", named=True, overrides=overrides, folder=RunFolder(tmp_path / "new"), engines=1,
+        engine="embedded", sglang_venv=tmp_path / "none", redis_url=None, base_port=0, resume=False, plain=True,
+    )  # fmt: skip
+    with pytest.raises(InputError, match=r"does not belong to model.path builtin:quickstart: hidden_size was 1024"):
+        execute(request)
+    assert not (tmp_path / "new").exists()

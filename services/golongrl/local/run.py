@@ -27,8 +27,9 @@ from golongrl.errors import GolongrlError, InputError, NoSpaceError, is_full, no
 from golongrl.evaluation.held_out import HeldOutSuite
 from golongrl.files import PlaceState
 from golongrl.learner.checkpoints.resume import own_checkpoint, resume_note
-from golongrl.learner.checkpoints.store import AUTO, NEVER, Checkpoints
+from golongrl.learner.checkpoints.store import AUTO, NEVER, Checkpoint, Checkpoints
 from golongrl.learner.checkpoints.store import read as read_checkpoint
+from golongrl.learner.inputs import Inputs
 from golongrl.learner.recipe_warnings import recipe_warnings
 from golongrl.local import preflight, redis_server, survivors, temporary
 from golongrl.local.claim import Claim, other_recipe, resumed_recipe
@@ -106,12 +107,15 @@ def _run(request: TrainRequest, recipe: Recipe | None, claim: Claim, console: Co
             info.write(folder.path)
         claim.write_recipe(recipe)
     options = _options(request, recipe, folder)
-    _check_beginning(recipe.learner.resume, new=not request.resume)
+    beginning = _beginning(recipe.learner.resume, new=not request.resume)
     for warning in recipe_warnings(recipe):
         console.print(f"warning: {warning}", highlight=False, markup=False, soft_wrap=True)
     preflight.check(options, routes=recipe.learner.routing_replay)
     claim.made.tree(folder.data)
     _prepare_data(recipe, options, console)
+    if beginning is not None:
+        # The learner would say it, when everything else runs.
+        Inputs.read(recipe, folder.data).identity.check(beginning)
     if request.resume:
         claim.write_recipe(recipe)
     with writing_to(place, folder=folder.path):
@@ -249,15 +253,16 @@ def _record_of(folder: RunFolder, console: Console) -> RunInfo | None:
         return None
 
 
-def _check_beginning(resume: str, *, new: bool) -> None:
-    """Refuse a `learner.resume` that no run could begin with; a resumed run may have left that checkpoint behind.
+def _beginning(resume: str, *, new: bool) -> Checkpoint | None:
+    """The checkpoint that a new run begins with, if any; a resumed run may have left that checkpoint behind.
 
     Raises:
         InputError: it is no checkpoint, or, for a new run, not a whole one.
     """
     resume_note(resume)
     if new and resume not in (AUTO, NEVER):
-        read_checkpoint(Path(resume))
+        return read_checkpoint(Path(resume))
+    return None
 
 
 def _resuming(folder: RunFolder, recipe: Recipe) -> str:

@@ -65,23 +65,24 @@ class Identity:
             CheckpointError: naming what differs.
         """
         then = checkpoint.state
+        # Before the data: another tokenizer makes other ones.
+        if differences := model_identity.differences(then.model, self.model):
+            raise CheckpointError(
+                f"checkpoint {checkpoint.folder} does not belong to model.path {self.recipe.model.path}: "
+                f"{'; '.join(differences)}; set model.path to the model that the run began with, or start a new run"
+            )
         for name, before, now in (
             ("seed", then.seed, self.recipe.seed),
             ("queue.groups_per_step", then.groups_per_step, self.recipe.queue.groups_per_step),
             ("rows of data", then.rows, self.rows),
             ("data order", then.order, self.order),
             # An older checkpoint does not say it.
-            ("data", then.data or self.data, self.data),
+            ("the rows' digest", then.data or self.data, self.data),
         ):
             if before != now:
                 raise CheckpointError(
                     f"checkpoint {checkpoint.folder}: {name} was {before}, is {now}; restore it, or start a new run"
                 )
-        if differences := model_identity.differences(then.model, self.model):
-            raise CheckpointError(
-                f"checkpoint {checkpoint.folder} does not belong to model.path {self.recipe.model.path}: "
-                f"{'; '.join(differences)}; set model.path to the model that the run began with, or start a new run"
-            )
 
     def state(
         self, step: int, lineage: str, checksum: str, history: str, *, negatives_masked: bool = False

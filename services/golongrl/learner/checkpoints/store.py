@@ -236,6 +236,10 @@ def _state(folder: Path) -> LearnerState:
             schema = fields.get("schema") if isinstance(fields, dict) else None
             raise CheckpointError(f"checkpoint {folder}: {STATE} has schema {schema}, this version reads {SCHEMA}")
         return LearnerState(**fields)
+    except FileNotFoundError as error:
+        raise CheckpointError(
+            f"checkpoint {folder}: {STATE} is missing; a checkpoint is a folder global_step_N"
+        ) from error
     except (OSError, ValueError, TypeError, RecursionError) as error:
         reason = getattr(error, "strerror", None) or error
         raise CheckpointError(f"checkpoint {folder}: {STATE} cannot be read: {reason}") from error
