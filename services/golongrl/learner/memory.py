@@ -16,6 +16,8 @@ from golongrl.routes.model import experts_of, routing_of
 
 GIB = 1 << 30
 
+# Bytes of a parameter, of its gradient, and of its two moments in AdamW, in float32.
+_MASTER, _GRADIENT, _MOMENTS = 4, 4, 8
 # CUDA context, NCCL buffers, cuBLAS workspaces: measured in the low gigabytes on every recent GPU.
 _RUNTIME_BYTES = 2 * GIB
 # What PyTorch's caching allocator loses to fragments under varying sequence lengths.
@@ -177,57 +179,57 @@ def estimate(recipe: Recipe, model_config: Mapping[str, Any], gpus: int | None =
         gpus: ranks; the recipe's own number if not given.
     """
     learner, model = recipe.learner, shape(model_config)
-    ranks = gpus or learner.ranks
-    compute = 4 if recipe.model.dtype == "float32" else 2
-    master, gradient, moments = 4, 4, 8
+    ranks, compute = gpus or learner.ranks, _compute_bytes(recipe)
     sharded = -(-model.parameters // ranks)
-    tokens = learner.max_tokens_per_rank
-    inner = _KEPT_PER_HIDDEN * model.hidden + _KEPT_PER_INTERMEDIATE * model.intermediate
-    if learner.gradient_checkpointing:
-        kept = compute * tokens * (model.layers * model.hidden + inner)
-    else:
-        kept = compute * tokens * model.layers * inner
-    # What the root holds whole during a pass: an untied head too where the loss reads it (ranks.verl_engine).
-    ends = 2 if learner.fused_linear_cross_entropy and not model.tied else 1
+    parameters, optimizer = _MASTER * sharded, _MOMENTS * sharded
     terms = {
-        "gradients (float32)": gradient * sharded,
-        "layers unsharded for compute": compute * (_UNSHARDED_LAYERS * model.layer + ends * model.embedding),
-        "activations kept for the backward pass": kept,
-        # Logits, their log-softmax and their gradient, in float32.
-        "logits": 3
-        * 4
-        * model.vocabulary
-        * (min(tokens, _FUSED_CHUNK) if learner.fused_linear_cross_entropy else tokens),
+        "gradients (float32)": _GRADIENT * sharded,
+        **_pass_terms(recipe, model),
+        # Offloaded ones as well: verl loads what it offloaded for the update itself, and then both are there.
+        "parameters (float32)": parameters,
+        "optimizer state (AdamW, float32)": optimizer,
+        "reference policy": compute * sharded if recipe.algorithm.kl_loss_coef else 0,
     }
     routing = routing_of(model_config) if learner.routing_replay else None
     if routing is not None:
         # The experts of every layer, and in a layer the softmax over all of them, its gradient, and their numbers.
-        terms["recorded routes"] = tokens * (routing.token_bytes + 2 * 4 * routing.experts + 8 * routing.top_k)
-    host = 0
-    for name, size, offloaded in (
-        ("parameters (float32)", master * sharded, learner.offload_params),
-        ("optimizer state (AdamW, float32)", moments * sharded, learner.offload_optimizer),
-    ):
-        if offloaded:
-            host += size
-        # verl loads what it offloaded for the update itself, and then both are there.
-        terms[name] = size
-    if recipe.algorithm.kl_loss_coef:
-        terms["reference policy"] = compute * sharded
-    terms = {name: size for name, size in terms.items() if size}
+        a_token = routing.token_bytes + 2 * 4 * routing.experts + 8 * routing.top_k
+        terms["recorded routes"] = learner.max_tokens_per_rank * a_token
     broadcast = learner.weights == "broadcast"
     return Estimate(
         model.parameters,
         ranks,
-        terms,
-        host,
-        snapshot=(master + moments) * sharded,
+        {name: size for name, size in terms.items() if size},
+        host=(parameters if learner.offload_params else 0) + (optimizer if learner.offload_optimizer else 0),
+        snapshot=parameters + optimizer,
         routes=0 if routing is None else _routes(recipe, model_config) * routing.token_bytes,
         weights=0 if broadcast else compute * sharded,
         whole=compute * model.parameters if broadcast else 0,
-        loading=master * model.parameters,
+        loading=_MASTER * model.parameters,
         loaded_by_all=model.tied,
     )
+
+
+def _compute_bytes(recipe: Recipe) -> int:
+    """Of a number in the precision that a pass computes with."""
+    return 4 if recipe.model.dtype == "float32" else 2
+
+
+def _pass_terms(recipe: Recipe, model: Shape) -> dict[str, int]:
+    """What a forward and a backward pass over `learner.max_tokens_per_rank` tokens hold at their peak, in bytes."""
+    learner, compute, tokens = recipe.learner, _compute_bytes(recipe), recipe.learner.max_tokens_per_rank
+    fused = learner.fused_linear_cross_entropy
+    # What the root holds whole during a pass: an untied head too where the loss reads it (ranks.verl_engine).
+    ends = 2 if fused and not model.tied else 1
+    of_layer = _KEPT_PER_HIDDEN * model.hidden + _KEPT_PER_INTERMEDIATE * model.intermediate
+    # With checkpointing, the inputs of all layers and what the one that is computed again keeps.
+    kept = model.layers * model.hidden + of_layer if learner.gradient_checkpointing else model.layers * of_layer
+    return {
+        "layers unsharded for compute": compute * (_UNSHARDED_LAYERS * model.layer + ends * model.embedding),
+        "activations kept for the backward pass": compute * tokens * kept,
+        # Logits, their log-softmax and their gradient, in float32.
+        "logits": 3 * 4 * model.vocabulary * (min(tokens, _FUSED_CHUNK) if fused else tokens),
+    }
 
 
 def _routes(recipe: Recipe, model_config: Mapping[str, Any]) -> int:
