@@ -16,7 +16,7 @@ import torch
 from golongrl.data import prepare
 from golongrl.data.models import QUICKSTART, resolve
 from golongrl.data.pipeline import sources
-from golongrl.data.rows import write_rows
+from golongrl.data.row_files import write_rows
 from golongrl.evaluation.store import claim
 from golongrl.learner.checkpoints.store import Checkpoints, LearnerState
 from golongrl.learner.observe.metrics_log import Records

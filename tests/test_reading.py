@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from golongrl import reading
-from golongrl.data.rows import files_of, read_records
+from golongrl.data.row_files import files_of, read_records
 from golongrl.errors import InputError
 from golongrl.evaluation.tables import open_table
 from golongrl.recipe import RecipeError, load

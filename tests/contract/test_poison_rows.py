@@ -12,7 +12,8 @@ from golongrl.data import prepare
 from golongrl.data.model_check import model_of
 from golongrl.data.pipeline import sources
 from golongrl.data.prepared import open_splits
-from golongrl.data.rows import Row, write_rows
+from golongrl.data.row_files import write_rows
+from golongrl.data.rows import Row
 from golongrl.local.preflight import check_sglang
 from golongrl.queue import SampleQueue
 from golongrl.recipe import load

@@ -14,7 +14,8 @@ from golongrl.data.command import app
 from golongrl.data.construct.errors import PipelineError
 from golongrl.data.construct.models import SourceInput
 from golongrl.data.construct.sources.files import pieces
-from golongrl.data.rows import Unreadable, read_records
+from golongrl.data.row_files import read_records
+from golongrl.data.rows import Unreadable
 from golongrl.evaluation.errors import EvaluationError
 from golongrl.evaluation.tables import open_table
 

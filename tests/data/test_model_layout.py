@@ -11,8 +11,8 @@ import pytest
 
 from golongrl.data.errors import DataError
 from golongrl.data.model_check import check_local_model, types_that_generate
-from golongrl.data.model_config import ACTIVATIONS, LAYER_TYPES, ROPES
 from golongrl.data.model_layout import DEFAULTS, needed_tensors, weights_faults
+from golongrl.data.model_values import ACTIVATIONS, LAYER_TYPES, ROPES
 from golongrl.recipe import load
 
 SIZES: dict[str, Any] = {

@@ -19,7 +19,7 @@ from golongrl.data.chat import Chat
 from golongrl.data.corpus import PYTHON_REFERENCE, load_corpus
 from golongrl.data.pipeline import absent
 from golongrl.data.prepared import BATCH_ROWS, PreparedRow, open_splits, write_prepared
-from golongrl.data.rows import write_rows
+from golongrl.data.row_files import write_rows
 from golongrl.errors import InputError
 from golongrl.files.writing import STAGED
 from golongrl.recipe import load

@@ -13,7 +13,8 @@ from golongrl.data.builders import build
 from golongrl.data.check import problems
 from golongrl.data.corpus import PYTHON_REFERENCE, load_corpus
 from golongrl.data.errors import DataError
-from golongrl.data.rows import Row, Unreadable, left_aside, parse_row, read_records, read_rows, write_rows
+from golongrl.data.row_files import left_aside, read_records, read_rows, write_rows
+from golongrl.data.rows import Row, Unreadable, parse_row
 
 TASKS = ("T1", "T2", "T3", "T4", "T5", "T6", "T7", "T8", "T9")
 

@@ -109,7 +109,7 @@ def test_a_run_without_a_checkpoint_starts_at_step_1(tmp_path: Path) -> None:
 
 def test_rows_that_are_left_out_are_counted_and_the_list_is_named(tmp_path: Path) -> None:
     from golongrl.data.pipeline import sources
-    from golongrl.data.rows import write_rows
+    from golongrl.data.row_files import write_rows
 
     small = ["data.prompts=9", "data.validation_prompts=0", "learner.test_freq=0"]
     data = tmp_path / "rows.jsonl"

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from golongrl.data.order import lease_order, weighted_order
     from golongrl.data.pipeline import DataReport, prepare
     from golongrl.data.prepared import Prepared, PreparedRow, open_splits
-    from golongrl.data.rows import Row, read_rows
+    from golongrl.data.row_files import read_rows
+    from golongrl.data.rows import Row
 
 __all__ = [
     "Chat",
@@ -36,7 +37,7 @@ __all__ = [
 _HOMES = {
     "Chat": "chat", "Prepared": "prepared", "PreparedRow": "prepared", "DataReport": "pipeline", "Row": "rows",
     "build": "builders", "lease_order": "order", "weighted_order": "order", "open_splits": "prepared",
-    "prepare": "pipeline", "read_rows": "rows", "resolve": "models",
+    "prepare": "pipeline", "read_rows": "row_files", "resolve": "models",
 }  # fmt: skip
 
 

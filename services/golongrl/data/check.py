@@ -17,7 +17,8 @@ from typing import Any
 
 from golongrl.data import keys_once
 from golongrl.data.errors import DataError
-from golongrl.data.rows import Row, Unreadable, parse_row, read_records
+from golongrl.data.row_files import read_records
+from golongrl.data.rows import Row, Unreadable, parse_row
 from golongrl.tasks import Mode, Outcome, UnknownTaskError, task_of
 from golongrl.tasks.gold import earns_full_marks, own_score
 

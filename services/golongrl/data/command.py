@@ -50,7 +50,7 @@ def build(
     """Write the prompts of a recipe as a dataset file in the format of Kwai-Klear/GoLongRL."""
     from golongrl.data.errors import DataError
     from golongrl.data.pipeline import sources
-    from golongrl.data.rows import files_of, refuse_suffix, write_rows
+    from golongrl.data.row_files import files_of, refuse_suffix, write_rows
     from golongrl.recipe import load
 
     chosen = load(recipe, overrides or ())
@@ -166,7 +166,7 @@ def check(
 
 
 def _say_what_is_left_aside(file: Path) -> None:
-    from golongrl.data.rows import left_aside
+    from golongrl.data.row_files import left_aside
 
     if others := left_aside(file):
         print(printable(f"{file}: has parquet files, so {len(others)} jsonl files are not read ({others[0]} first)"))

@@ -25,7 +25,8 @@ from golongrl.data.corpus import Corpus, load_corpus, text_files
 from golongrl.data.errors import DataError, NoRowsError
 from golongrl.data.prepared import CHECKSUM, PreparedRow, open_splits, write_prepared
 from golongrl.data.prepared import FILE as ROWS
-from golongrl.data.rows import Row, files_of
+from golongrl.data.row_files import files_of
+from golongrl.data.rows import Row
 from golongrl.recipe import Data, Recipe
 from golongrl.recipe.fit import BUILTIN_CORPUS, rows_fault
 from golongrl.tasks import task_of

@@ -19,7 +19,7 @@ from golongrl.data.construct.stage import StageName
 from golongrl.data.construct.tables import ORDER, Tables
 from golongrl.data.construct.workers import Here
 from golongrl.data.overlap import tokens
-from golongrl.data.rows import read_rows
+from golongrl.data.row_files import read_rows
 from support.construction import pipeline, write_documents
 
 QUESTION = "In which year did the committee of the northern harbour towns first agree on a common tariff for grain?"

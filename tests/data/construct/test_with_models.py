@@ -15,7 +15,7 @@ from golongrl.data.construct.passrate.rollouts import REWARDS
 from golongrl.data.construct.run import construct
 from golongrl.data.construct.workers import Here
 from golongrl.data.prepared import open_splits
-from golongrl.data.rows import read_rows
+from golongrl.data.row_files import read_rows
 from golongrl.recipe import Recipe
 from support.documents import documents
 from support.llm_endpoint import Said, served

@@ -18,7 +18,7 @@ import numpy as np
 import structlog
 
 from golongrl.broadcast.verify import Reading
-from golongrl.data.model_config import MOST_IDS
+from golongrl.data.model_values import MOST_IDS
 from golongrl.errors import InputError
 from golongrl.queue.types import WeightsRef
 from golongrl.rollout.sglang.answers import ModelInfo, RoutesAsked

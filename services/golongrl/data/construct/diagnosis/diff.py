@@ -14,7 +14,8 @@ from golongrl.data.construct.errors import PipelineError
 from golongrl.data.construct.load import load
 from golongrl.data.construct.tables import PIPELINE
 from golongrl.data.errors import DataError
-from golongrl.data.rows import parse_row, read_records
+from golongrl.data.row_files import read_records
+from golongrl.data.rows import parse_row
 
 # Settings listed; more say that these are two different pipelines.
 _MOST_LISTED = 20

@@ -15,7 +15,8 @@ from golongrl.data.construct.models import Language, LengthBin
 from golongrl.data.construct.select.quotas import TaskScore
 from golongrl.data.errors import DataError
 from golongrl.data.prepared import open_splits
-from golongrl.data.rows import Unreadable, read_records
+from golongrl.data.row_files import read_records
+from golongrl.data.rows import Unreadable
 from golongrl.evaluation.store.journal import read_entries
 from golongrl.recipe import TaskType
 from golongrl.telemetry import history, journal
