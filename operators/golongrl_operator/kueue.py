@@ -27,6 +27,7 @@ Json = Mapping[str, Any]
 _API: Final = "kueue.x-k8s.io/v1beta2"
 _ENGINES: Final = "engines"
 _FOLLOWERS: Final = "engine-followers"
+# Characters of the digest in a Workload's name, and of the name: it is a label too.
 _SUFFIX: Final = 8
 _LONGEST_NAME: Final = 63
 # Reasons of an eviction after which Kueue puts a Workload into its queue at once; after others it decides when.

@@ -18,7 +18,9 @@ from golongrl.kubernetes.rayjob.site import Manifest
 from golongrl_operator.api import AvoidedNode
 from golongrl_operator.conditions import seconds_since, short
 
+# The kubelet itself reports a shortage for minutes only; what caused it comes back within the hour.
 AVOIDED_S: Final = 3600.0
+# They are in the status and in every pod's affinity, which are bounded.
 MOST: Final = 16
 # The largest weight that the scheduler takes.
 _WEIGHT: Final = 100

@@ -13,9 +13,11 @@ from golongrl import bounded_http
 from golongrl.broadcast.protocol import TURN_S, Ask, Transfer
 from golongrl.errors import GolongrlError
 
+# The sender is in the same cluster, and accepts at once or not at all.
 _CONNECT_S = 5.0
 # A transfer names every tensor of the model twice, with its shape: a few megabytes for the largest.
 _MOST_BYTES = 32 << 20
+# Characters of an answer in a message.
 _SHOWN = 500
 
 

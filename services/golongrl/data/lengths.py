@@ -15,6 +15,7 @@ from golongrl.data.models import cache_dir, resolve
 from golongrl.data.rows import Message
 
 _DEPENDS_ON = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+# Enough that no two prompts of a cache share a key, and short, because the file has one for each prompt.
 _DIGEST_BYTES = 12
 
 

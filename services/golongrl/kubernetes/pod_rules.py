@@ -31,6 +31,7 @@ Json = Mapping[str, Any]
 
 _BINARY: Final = "KMGTPE"
 _DECIMAL: Final = {"n": -9, "u": -6, "m": -3, "": 0, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}
+# Characters of a DNS subdomain, which the prefix of a key is.
 _PREFIX: Final = 253
 _Name = Annotated[str, Field(pattern=rf"^{LABEL}$", max_length=LONGEST_LABEL)]
 

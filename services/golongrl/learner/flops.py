@@ -86,7 +86,7 @@ def group_line(recipe: Recipe, model_config: Mapping[str, Any]) -> str:
     plain = group_flops(model, prompt, answers, shared=False)
     reason = plain_reason(model_config, recipe, on_cpu=recipe.model.dtype == "float32")
     if reason is not None:
-        return f"{group} {plain / 1e15:.3g} PFLOP forward and backward; its prompt is computed {n} times, because {reason}"
+        return f"{group} {_told(plain)}; its prompt is computed {n} times, because {reason}"
     degree = recipe.learner.ulysses
     parts = parts_of(
         [prompt], np.zeros(n, np.int64), np.array(answers), np.arange(n), recipe.learner.max_tokens_per_rank * degree
@@ -97,4 +97,8 @@ def group_line(recipe: Recipe, model_config: Mapping[str, Any]) -> str:
     if len(parts) > 1:
         once = -(-(prompt - 1 + sum(answers)) // degree)
         more = f" (once with learner.max_tokens_per_rank {once:,})"
-    return f"{group} {shared / 1e15:.3g} PFLOP forward and backward, {plain / shared:.1f} times less than plain; {times}{more}"
+    return f"{group} {_told(shared)}, {plain / shared:.1f} times less than plain; {times}{more}"
+
+
+def _told(operations: float) -> str:
+    return f"{operations / 1e15:.3g} PFLOP forward and backward"

@@ -26,6 +26,7 @@ from golongrl.reading import read_text
 
 PASSWORD = "GOLONGRL_REDIS_PASSWORD"
 SENTINEL_PASSWORD = "GOLONGRL_REDIS_SENTINEL_PASSWORD"
+# A server that is there accepts at once; the patience of a call tries again.
 CONNECT_TIMEOUT_S = 5.0
 SENTINEL_PORT = 26379
 HIDDEN = "***"

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+# The oldest version of Redis that the tests run on.
 OLDEST = (7, 0)
 
 

@@ -24,6 +24,7 @@ from typing import Any, BinaryIO
 
 HEADER = struct.Struct(">I")
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
+# Where the limit is none: closing more of them takes seconds.
 _MOST_FDS = 1 << 20
 
 

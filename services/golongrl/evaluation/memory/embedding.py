@@ -10,6 +10,7 @@ from typing import Final
 from golongrl.evaluation.errors import EvaluationError
 from golongrl.evaluation.memory.stores import Embed
 
+# Where the published models of this kind (all-MiniLM) are cut.
 _MOST_TOKENS: Final = 256
 
 

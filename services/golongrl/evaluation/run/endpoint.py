@@ -12,6 +12,7 @@ from golongrl import bounded_http
 from golongrl.errors import url_without_secret
 from golongrl.evaluation.errors import EvaluationError
 
+# The list of models costs the endpoint nothing; one that is busy still answers within this.
 _DEADLINE_S: Final = 30.0
 
 

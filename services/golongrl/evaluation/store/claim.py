@@ -25,6 +25,7 @@ _LOCK: Final = ".lock"
 _FREE: Final = ("limits", "data", "target.api_key_variable", "target.engine", "target.sglang_venv",
                 "target.engine_arguments", "target.gpus", "target.place", "judge")  # fmt: skip
 _JUDGE: Final = ("place", "model", "temperature", "retry_temperature", "max_tokens", "attempts")
+# Bytes read at a time, and of each end of a file of weights.
 _CHUNK: Final = 1 << 20
 # A record has a suite and the revisions of its data.
 _MOST_BYTES: Final = 64 << 20

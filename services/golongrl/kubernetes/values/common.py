@@ -57,6 +57,7 @@ ResourceName = Annotated[
 # Name of a device plugin's resource, which always has a domain.
 DeviceName = Annotated[str, Field(pattern=rf"^{SUBDOMAIN}/{_WORD}$", max_length=317)]
 AMOUNT: Final = rf"([0-9]+(\.[0-9]*)?|\.[0-9]+){_SUFFIX}"
+# Characters; no amount that Kubernetes can hold needs more.
 LONGEST_AMOUNT: Final = 32
 Amount = Annotated[str, Field(pattern=rf"^{AMOUNT}$", max_length=LONGEST_AMOUNT)]
 # An amount above zero, of bytes.

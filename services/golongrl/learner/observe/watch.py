@@ -25,6 +25,7 @@ from golongrl.telemetry.watchdog import SILENT_S, UNANSWERED_S, Process, Stall, 
 
 log = structlog.get_logger()
 
+# A wait is reported within 15 s of its beginning (docs/watching.md), processes being silent after 6.
 _PERIOD_S = 3.0
 _PATIENCE_S = 2.0
 

@@ -23,7 +23,9 @@ from golongrl.llm import Asker, ChatRequest, LlmCall, LlmMessage, LlmReply, Unus
 from golongrl.recipe import TaskType
 
 STAGE = "generate"
+# Raised where the same input makes other rows: they are then made again.
 VERSION = 1
+# Passages of evidence; what needs more of them is no evidence but a part of the document.
 _MOST_EVIDENCE = 8
 _NUMBER = re.compile(r"-?\d{1,3}(?:,\d{3})*(?:\.\d+)?|-?\d+(?:\.\d+)?(?:/\d+)?")
 # Items by task type.

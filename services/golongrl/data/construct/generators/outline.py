@@ -34,6 +34,7 @@ _WRAPPED_WIDTH = 40
 
 _LIST = re.compile(r"^\s*(?:[-*•+|>#=~_`]|\d+[.)、]|[(（]\d+[)）]|\.\. )")
 _HAN = re.compile(r"[\u4e00-\u9fff，。！？；：、]")
+# Of a paragraph in a Chinese document; one with fewer Chinese characters is code or a table.
 _HAN_SHARE = 0.4
 _SPACES = re.compile(r"[ \t\u3000]+")
 _ENGLISH_END = re.compile(r"(?<=[.!?])[\"')\]”’]*\s+(?=[\"'(“‘]?[A-Z])")

@@ -6,6 +6,7 @@ from golongrl.data.construct.generators.sample import MadeSample, NoSampleError
 from golongrl.data.construct.generators.sequence import STATE
 from golongrl.data.construct.generators.terms import Term, evidence
 
+# Steps of a chain of words, at least and at most.
 _STEPS = (2, 4)
 # Draws of words until some meet in one section.
 _TRIED = 60

@@ -11,6 +11,7 @@ STATE = ("longbench_pro", "T8.3 Long-Context Procedural State Tracking")
 FRAGMENTS = ("longbench_pro", "T8.2 Single-Source Targeted Aggregation")
 ORDER = ("longbench_pro", "T2.1 Global Timeline Reconstruction")
 FREQUENCY = ("longbench_pro", "T6.3 Global Frequency Analysis")
+# Items to put in order, at least and at most: of three, an order is guessed too often.
 _ITEMS = (4, 7)
 # Orders that are drawn, of which the most balanced one is shown.
 _ORDERS = 40

@@ -25,6 +25,7 @@ from golongrl.restart import GiveUp, RestartPolicy, describe_exit
 
 log = structlog.get_logger(__name__)
 
+# Between two looks at the board, a small file on a shared volume.
 _LOOK_S: Final = 2.0
 # Beyond the grace in which a worker finishes its groups: giving back the others.
 _END_S: Final = 30.0

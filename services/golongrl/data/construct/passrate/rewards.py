@@ -8,6 +8,7 @@ from pathlib import Path
 from golongrl import files
 from golongrl.data.construct.errors import PipelineError
 
+# Of a step in a file name, so that names are in the order of the steps.
 _DIGITS = 6
 
 

@@ -28,6 +28,7 @@ _LIST: Final = re.compile(r"^\s*(?:[-*+•]|\d+[.)、])\s+\S", re.MULTILINE)
 _ENGLISH: Final = frozenset(
     "the of and to in is a that it for as be are with on this by or an not from which at".split()  # noqa: SIM905
 )
+# Share of these among the words of an English text.
 _LEAST_ENGLISH: Final = 0.12
 # German "in", "an", "so" and French "a", "on" are in the list, too: this many different ones are needed.
 _LEAST_DIFFERENT: Final = 6

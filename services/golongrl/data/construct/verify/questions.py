@@ -10,6 +10,7 @@ from golongrl.data.construct.generators.sample import Language
 from golongrl.llm import ChatRequest, LlmCall, LlmMessage
 
 STAGE = "verify"
+# Raised where the same input makes other rows: they are then made again.
 VERSION = 1
 
 
