@@ -129,6 +129,7 @@ def read_job(item: Manifest) -> JobState:
 
 
 def read_case(site: Site, run: Manifest, jobs: Sequence[Manifest], now: datetime) -> Case:
+    """What concerns a run; a spec that cannot be trained gives a case without a meaning, and the reason."""
     status = run.get("status") or {}
     failure, restarts = status.get("failure") or {}, status.get("restarts", 0)
     waited = seconds_since(failure["time"], now) if failure else 0.0

@@ -20,6 +20,7 @@ _KEEPALIVE = {socket.TCP_KEEPIDLE: 5, socket.TCP_KEEPINTVL: 5, socket.TCP_KEEPCN
 
 
 def main(address: str, port: int, folder: str) -> None:
+    """Serve until the parent ends."""
     configure("sender")
     app = create_app(address, os.environ["GOLONGRL_SENDER_TOKEN"])
 

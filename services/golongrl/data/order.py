@@ -19,6 +19,9 @@ def lease_order(tasks: Sequence[str], groups_per_step: int, seed: int, epoch: in
 
     Returns:
         int32 of shape [len(tasks)].
+
+    Raises:
+        ValueError: groups_per_step is below 1.
     """
     if groups_per_step < 1:
         raise ValueError(f"groups_per_step must be at least 1, got {groups_per_step}")
@@ -55,6 +58,9 @@ def weighted_order(
 
     Returns:
         int32 of shape [k * groups_per_step]; empty if no whole batch can be filled.
+
+    Raises:
+        ValueError: groups_per_step is below 1.
     """
     if groups_per_step < 1:
         raise ValueError(f"groups_per_step must be at least 1, got {groups_per_step}")

@@ -180,7 +180,11 @@ class Scheduler:
         return [Prefill(tokens=key[1], requests=tuple(group)) for key, group in groups.items()]
 
     def extend(self, request: GenerationRequest, token: int, logprob: float) -> bool:
-        """Append a sampled token with its log-prob under the current version; True if that ended the request."""
+        """Append a sampled token with its log-prob under the current version; True if that ended the request.
+
+        Raises:
+            ValueError: the request is not running, or the scheduler is paused.
+        """
         if self.paused is not None or request.phase is not SequencePhase.RUNNING:
             raise ValueError(f"{request.rid} cannot be extended: it is {request.phase}, pause mode is {self.paused}")
         at = len(request.output)

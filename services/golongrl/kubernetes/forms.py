@@ -63,10 +63,12 @@ def text(value: Any) -> bool:
 
 
 def name(value: Any) -> bool:
+    """A text that is not empty."""
     return bool(value) and text(value)
 
 
 def count(value: Any) -> bool:
+    """A whole number from 0 on."""
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _LARGEST
 
 
@@ -81,6 +83,7 @@ def levels(value: Any) -> bool:
 
 
 def flag(value: Any) -> bool:
+    """True or false."""
     return isinstance(value, bool)
 
 

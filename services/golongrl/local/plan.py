@@ -182,6 +182,7 @@ def golongrl(*arguments: str | Path | float) -> tuple[str, ...]:
 
 
 def reward(options: Options, recipe: Recipe) -> tuple[str, ...]:
+    """The reward service."""
     return golongrl(
         "reward", "serve", "--host", HOST, "--port", options.ports.reward, "--workers", 1,
         "--deadline", recipe.reward.deadline_s,
@@ -233,6 +234,7 @@ def engine_environment(kind: EngineKind, index: int) -> Mapping[str, str]:
 
 
 def rollout(options: Options, index: int) -> tuple[str, ...]:
+    """The worker beside engine `index`."""
     folder = options.folder
     return golongrl(
         "rollout", "--recipe", folder.recipe, "--run", options.run, "--redis-url", options.queue_url,
@@ -243,6 +245,7 @@ def rollout(options: Options, index: int) -> tuple[str, ...]:
 
 
 def learner(options: Options) -> tuple[str, ...]:
+    """The learner; Ray and the ranks are its own."""
     folder = options.folder
     return golongrl(
         "learner", "--recipe", folder.recipe, "--run", options.run, "--redis-url", options.queue_url,

@@ -74,7 +74,14 @@ def check_open_files() -> None:
 
 
 def check(options: Options, *, routes: bool = False) -> None:
-    """All checks of the options that need no dataset. `routes`: engines must tell the experts of each token."""
+    """All checks of the options that need no dataset.
+
+    Args:
+        routes: engines must tell the experts of each token.
+
+    Raises:
+        InputError: something that the options need is missing, or taken.
+    """
     check_open_files()
     if options.engine == "sglang":
         if routes:

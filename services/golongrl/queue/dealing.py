@@ -16,7 +16,11 @@ from golongrl.queue.types import Behind, QueueSettings
 def setup_fields(
     settings: QueueSettings, order: Sequence[NDArray[np.int32]], tasks: Sequence[str], behind: Behind | None
 ) -> tuple[bytes, bytes, bytes, dict[str, Any]]:
-    """Row bytes, task-table bytes, what became of the rows behind, and the settings hash."""
+    """Row bytes, task-table bytes, what became of the rows behind, and the settings hash.
+
+    Raises:
+        ValueError: a row that is not there, or twice in an epoch; more task keys than a byte tells apart.
+    """
     for epoch, indices in enumerate(order):
         unique = np.unique(indices)
         if len(unique) != len(indices) or (len(unique) and not 0 <= unique[0] <= unique[-1] < len(tasks)):

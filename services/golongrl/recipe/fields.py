@@ -40,6 +40,7 @@ def _renewable(seconds: float) -> float:
 
 
 def waitable(seconds: float) -> float:
+    """A deadline in which something can end. Raises ValueError."""
     if 0 < seconds < LEAST_DEADLINE_S:
         raise ValueError(f"below {LEAST_DEADLINE_S:g} s: it would be over before any work could end")
     return seconds
@@ -70,6 +71,7 @@ MOST_FLOAT = 1e15
 
 
 def not_tiny(number: float) -> float:
+    """A number that is not 0 in training's floats. Raises ValueError."""
     if 0 < number < LEAST_FLOAT:
         raise ValueError(f"below {LEAST_FLOAT:.3g}, the smallest float of 32 bits")
     return number

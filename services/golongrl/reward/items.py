@@ -25,6 +25,8 @@ class Answer:
 
 @dataclass(eq=False)
 class ScoreJob:
+    """An item on its way through the pool; times are seconds of the pool's clock."""
+
     payload: bytes
     deadline_s: float
     future: "asyncio.Future[Answer]"
@@ -32,6 +34,7 @@ class ScoreJob:
     started_at: float = 0.0
 
     def answer(self, value: object, now: float) -> None:
+        """Give the caller its answer; only the first counts."""
         if not self.future.done():  # the caller may have gone
             started = self.started_at or now
             self.future.set_result(Answer(value, started - self.queued_at, now - started))

@@ -173,6 +173,7 @@ class _Node:
         return cls(folder, lock, process, port)
 
     async def up(self) -> None:
+        """Wait until the node answers. Raises RaySessionError: it died, or was not up in time."""
         deadline = asyncio.get_running_loop().time() + _START_S
         while not (self._folder / _UP).exists():
             self.check()

@@ -11,6 +11,7 @@ from golongrl.learner.ranks.routing_replay import ReplayCounts
 
 
 def note(metrics: dict[str, list[tuple[float, float]]], name: str, value: float, weight: float) -> None:
+    """Add a mini-batch's value of a metric; `weight` is its tokens."""
     metrics.setdefault(name, []).append((value, weight))
 
 

@@ -36,6 +36,9 @@ async def events(response: httpx.Response, most: int) -> AsyncIterator[bytes]:
     """The payloads of a server-sent event stream, each of at most `most` bytes.
 
     Not httpx's line iterator: it also splits at U+2028 and U+0085, which JSON may hold unescaped.
+
+    Raises:
+        EngineProtocolError: a payload, or the whole stream, is longer.
     """
     # The line so far, in parts: joined for each chunk, a long line would be copied as often as it has chunks.
     tail: list[bytes] = []

@@ -21,6 +21,7 @@ class GroupRewards:
 
 
 def path_of(folder: Path, step: int) -> Path:
+    """The file with the rewards of a step."""
     return folder / f"rewards-{step:0{_DIGITS}d}.json"
 
 
