@@ -11,6 +11,7 @@ import redis.asyncio as aioredis
 
 from golongrl.local import watched
 from golongrl.local.plan import Options, Ports, RunFolder
+from golongrl.local.progress import RunSnapshot, starting, waits
 from golongrl.local.supervisor import Supervisor
 from golongrl.local.watched import Watched
 from golongrl.queue import Patience, SampleQueue
@@ -79,3 +80,15 @@ async def test_a_redis_whose_writes_are_paused_is_named_alone(
     [line] = await named(run)
     assert line.startswith("redis has not answered the queue for ")
     await client.execute_command("CLIENT", "UNPAUSE")
+
+
+def test_what_ends_is_not_said_to_start_or_to_be_silent() -> None:
+    seen = {"redis": "up", "engine-0": "starting", "learner": "does not answer"}
+    supervisor = cast(Any, SimpleNamespace(stopping=False, states=seen, left=lambda: ["redis", "engine-0"]))
+    assert watched._states(supervisor, ended=False) == seen
+    assert watched._states(supervisor, ended=True) == {**seen, "learner": "ending"}
+    supervisor.stopping = True
+    states = watched._states(supervisor, ended=True)
+    assert states == {"redis": "ending", "engine-0": "ending"}
+    assert not starting(RunSnapshot("r", 3, states=states))
+    assert waits(RunSnapshot("r", 3, states=states)) == ["redis: ending", "engine-0: ending"]

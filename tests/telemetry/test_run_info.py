@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from golongrl.kubernetes.look import local_run
 from golongrl.kubernetes.look.local_run import alive, headline, wanted_steps
 from golongrl.recipe import dump, load
 from golongrl.telemetry.history import REWARD, STEP, History
-from golongrl.telemetry.run_info import RunInfo
+from golongrl.telemetry.run_info import RunInfo, resume_command
 
 ME = psutil.Process()
 INFO = RunInfo("demo", "1", "host", "2026-01-01T00:00:00+00:00", ME.pid, ME.create_time(), "running", "redis://h:1/0")
@@ -45,6 +46,12 @@ def test_a_pipe_in_the_place_of_a_file_holds_up_no_status(tmp_path: Path, name: 
     os.mkfifo(pipe)
     with pytest.raises(InputError, match=f"{name}.* not a"):
         local_run.read(tmp_path)
+
+
+def test_a_command_to_continue_is_one_for_a_shell() -> None:
+    assert resume_command("demo", Path("runs")) == "golongrl train --resume --name demo"
+    command = resume_command("demo", Path("my runs/$1's"), "a b.yaml")
+    assert shlex.split(command)[2:] == ["a b.yaml", "--resume", "--name", "demo", "--out", "my runs/$1's"]
 
 
 def test_a_process_that_has_the_id_by_now_is_another_one() -> None:

@@ -234,7 +234,7 @@ def _show_local(folder: Path, *, as_json: bool) -> None:
         print(json.dumps(found))
         return
     records, wanted = history.read(folder / "metrics.jsonl"), local_run.wanted_steps(folder)
-    print(local_run.headline(info, records, lives=lives, wanted=wanted))
+    print(local_run.headline(info, records, lives=lives, wanted=wanted, out=folder.parent))
     if picture:
         print(printable("\n".join(lines(None, queue, services, stalls, chains=record is None))))
     else:

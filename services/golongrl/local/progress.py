@@ -39,6 +39,8 @@ LONGEST_SILENCE_S = 600.0
 MOST_WAITS = 3
 # Seconds without a token after which the group that the next batch needs is named.
 SLOW_GROUP_S = 15.0
+# The state of a service that was asked to end, or ends by itself.
+ENDING = "ending"
 # A worker that waits for one of these is at work.
 AT_WORK = ("a response to end", "a group to end")
 
@@ -118,7 +120,7 @@ def doing(process: Presence) -> str:
 
 def starting(snapshot: RunSnapshot) -> list[str]:
     """What a run that has not finished a step is starting, in words that change only when something else is started."""
-    found = [name for name, state in snapshot.states.items() if state not in ("up", "done")]
+    found = [name for name, state in snapshot.states.items() if state not in ("up", "done", ENDING)]
     for process in snapshot.processes:
         # Counts behind the colon change all the time.
         if process.service == "learner" and (words := process.fields.get("doing", "").partition(":")[0]):

@@ -47,7 +47,7 @@ from golongrl.queue.connection import Patience
 from golongrl.recipe import Recipe, dump, load
 from golongrl.redis_url import split_password, with_password
 from golongrl.telemetry import history, logging
-from golongrl.telemetry.run_info import RunInfo, RunState
+from golongrl.telemetry.run_info import RunInfo, RunState, resume_command
 
 # A liveness probe that takes longer counts as no answer.
 HTTP_TIMEOUT_S = 5.0
@@ -128,7 +128,8 @@ def _run(request: TrainRequest, recipe: Recipe | None, claim: Claim, console: Co
         info = _info(folder, options)
         info.write(folder.path)
     claim.begun()
-    advice.text = f"continue with: {_resume_command(request)}"
+    again = resume_command(folder.path.name, request.folder.path.parent, request.recipe if request.named else None)
+    advice.text = f"continue with: {again}"
     if request.resume:
         console.print(resuming, highlight=False, soft_wrap=True)
     _to_the_end(request, recipe, options, info, console, advice)
@@ -170,13 +171,6 @@ def _finish(request: TrainRequest, recipe: Recipe, info: RunInfo, console: Conso
     except OSError as error:
         console.print(f"no {FILE} in {folder.path}: {error.strerror}", highlight=False, soft_wrap=True)
         return folder.path / FILE
-
-
-def _resume_command(request: TrainRequest) -> str:
-    out = request.folder.path.parent
-    place = "" if out == Path("runs") else f" --out {out}"
-    recipe = f"{request.recipe} " if request.named else ""
-    return f"golongrl train {recipe}--resume --name {request.folder.path.name}{place}"
 
 
 def _end_survivors(folder: RunFolder, old: RunInfo | None, console: Console) -> None:

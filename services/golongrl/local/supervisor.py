@@ -36,8 +36,9 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _FULL_DISK = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT), no_space(""))
 
 
-# States of a service that should answer.
-_ASKED = ("up", "does not answer")
+# The state of a service that lives and does not answer; the states of one that should answer.
+SILENT = "does not answer"
+_ASKED = ("up", SILENT)
 
 
 class RunFailedError(GolongrlError):
@@ -143,6 +144,10 @@ class Supervisor:
         """Whether it ends its services: nothing is expected of them any more."""
         return self._stopping.is_set()
 
+    def left(self) -> list[str]:
+        """The services that have not ended."""
+        return [name for name, service in self._live.items() if service.alive]
+
     def troubles(self) -> dict[str, tuple[str, bool]]:
         """Of each service from which nothing is to be expected now: why, and whether a line has reported it."""
         up = {name: service for name, service in self._live.items() if self.states.get(name) in _ASKED}
@@ -203,7 +208,7 @@ class Supervisor:
                 self.states[spec.name] = "up"
                 hung = await self._hangs(service)
                 if hung and not self._stopping.is_set():
-                    self.states[spec.name] = "does not answer"
+                    self.states[spec.name] = SILENT
                     self._say(f"{spec.name} {_silence(service)} - killing it")
                     await service.stop()
             elif service.alive:
@@ -231,7 +236,7 @@ class Supervisor:
         """Wait for the end of the process or for it to hang; whether it hangs."""
 
         def answers(well: bool) -> None:
-            self.states[service.spec.name] = "up" if well else "does not answer"
+            self.states[service.spec.name] = "up" if well else SILENT
 
         ends: list[asyncio.Task[int] | asyncio.Task[None]]
         ends = [asyncio.create_task(service.wait()), asyncio.create_task(service.until_hung(answers))]

@@ -13,8 +13,9 @@ from pathlib import Path
 
 from golongrl.errors import no_space
 from golongrl.local.plan import Options
-from golongrl.local.progress import Display, RunSnapshot
-from golongrl.local.supervisor import RunFailedError, Supervisor
+from golongrl.local.progress import ENDING, Display, RunSnapshot
+from golongrl.local.services import MAIN
+from golongrl.local.supervisor import SILENT, RunFailedError, Supervisor
 from golongrl.queue import Presence, QueueError, QueueStats, SampleQueue
 from golongrl.recipe import Recipe
 from golongrl.telemetry import history, watchdog
@@ -58,7 +59,7 @@ class Watched:
             self._records = await asyncio.to_thread(history.read, folder.metrics)
             ended = supervisor.stopping or (stats is not None and stats.stopped is not None)
             stalls = [] if ended else self._stalls(supervisor, processes)
-            states = dict(supervisor.states)
+            states = _states(supervisor, ended=ended)
             with suppress(OSError):  # a full disk ends the run above
                 WatchRecord(time.time(), states, [str(stall) for stall in stalls]).write(folder.path)
             self._display.show(
@@ -112,6 +113,16 @@ class Watched:
         return (
             f"has not answered the queue for {silent_s:.0f} s" if silent_s >= watchdog.UNANSWERED_S else self._refusal
         )
+
+
+def _states(supervisor: Supervisor, *, ended: bool) -> dict[str, str]:
+    """What the services do; `ended`: training is over, one way or another. Those that close answer no more."""
+    if supervisor.stopping:
+        return dict.fromkeys(supervisor.left(), ENDING)
+    return {
+        name: ENDING if ended and name == MAIN and state == SILENT else state
+        for name, state in supervisor.states.items()
+    }
 
 
 def of_services(names: Iterable[str], troubles: Mapping[str, tuple[str, bool]]) -> list[Process]:

@@ -4,6 +4,7 @@ A folder with this file is a run's own. No secret stands in it: `password_file` 
 """
 
 import json
+import shlex
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Literal, Self
@@ -15,6 +16,9 @@ from golongrl.reading import refuse_special
 FILE = "run.json"
 # Runs of versions before this file existed are recognised by their recipe.
 MARKERS = (FILE, "recipe.yaml")
+
+# Where runs are, unless a command is told another folder.
+RUNS = Path("runs")
 
 RunState = Literal["preparing", "running", "done", "stopped", "failed"]
 
@@ -70,3 +74,13 @@ class RunInfo:
             OSError: the storage refused.
         """
         files.write_text(folder / FILE, json.dumps(asdict(self), indent=2) + "\n")
+
+
+def resume_command(run: str, out: Path, recipe: str | None = None) -> str:
+    """The command that continues a run, as a shell reads it.
+
+    Args:
+        recipe: what the run was started with, unless that is the default.
+    """
+    named, place = [] if recipe is None else [recipe], [] if out == RUNS else ["--out", str(out)]
+    return shlex.join(["golongrl", "train", *named, "--resume", "--name", run, *place])

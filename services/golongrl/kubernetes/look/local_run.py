@@ -8,7 +8,7 @@ from golongrl.reading import refuse_endless
 from golongrl.recipe import RecipeError
 from golongrl.telemetry import history
 from golongrl.telemetry.history import History
-from golongrl.telemetry.run_info import FILE, RunInfo
+from golongrl.telemetry.run_info import FILE, RUNS, RunInfo, resume_command
 from golongrl.telemetry.watch_record import STALE_S, WatchRecord
 
 
@@ -62,8 +62,8 @@ def stalls(info: RunInfo, record: WatchRecord | None, *, lives: bool) -> list[st
     return list(record.stalls)
 
 
-def headline(info: RunInfo, records: History, *, lives: bool, wanted: int | None = None) -> str:
-    """The run in one line; `wanted` is the recipe's learner.steps."""
+def headline(info: RunInfo, records: History, *, lives: bool, wanted: int | None = None, out: Path = RUNS) -> str:
+    """The run in one line; `wanted` is the recipe's learner.steps, `out` the folder of runs."""
     step = records.steps[-1] if records.steps else 0
     if info.state == "done":
         return history.summary(records, wanted)
@@ -72,7 +72,7 @@ def headline(info: RunInfo, records: History, *, lives: bool, wanted: int | None
         return f"{info.run}: {info.state} since {info.started} (pid {info.pid}), step {step}, {info.redis_url}{secret}"
     why = info.detail or f"its supervisor (pid {info.pid}) was killed"
     state = "failed" if info.state == "failed" else "stopped"
-    return f"{info.run}: {state} after step {step}: {why}; golongrl train --resume --name {info.run} continues it"
+    return f"{info.run}: {state} after step {step}: {why}; {resume_command(info.run, out)} continues it"
 
 
 def wanted_steps(folder: Path) -> int | None:
