@@ -105,6 +105,7 @@ _REASON = re.compile(
     r"(?!according)\w{2,}ing|\w{2,}(?:ed|s):)(?!\w)|因为|由于|而"
 )
 _THOUGH = re.compile(r"\b(?:though|although|but|yet|还|但|不过)\b")
+_BUT = _words("but yet 但 不过")
 # What leads to another choice of the writer, or puts an option beside the one before.
 _ADDS = re.compile(
     r"\b(?:(?:i|my \w+|let['’]?s)\b(?:(?!\b(?:not|never|first)\b|n['’]t)[^.;,:()\n]){0,30}?"
@@ -132,7 +133,8 @@ _NOT_AGAINST = re.compile(
 _IDLE = re.compile(
     _NOT
     + r"(?:sure|certain|decide|tell|say|choose|determine)\b(?! (?:about|of|why|how))|\bhard to (?:say|tell)|\bunsure|"
-    r"\bunclear|^(?:but|and) (?:\w+ly )?not\b.*|\b(?:though|anyway|however|after all|actually|now|still|here)$|^it is$"
+    r"\bunclear|^(?:but|and) (?:\w+ly )?not\b.*|\b(?:though|anyway|however|after all|actually|now|still|here)$|^it is$|"
+    r"^(?:also|too|as well|equally)$|^(?:if|when|in case)\b.*"
 )
 _OR_NONE = re.compile(r"\W*or (?:both|all|any|none|nothing|neither|something|another)\b")
 # The text of the chosen option, right behind it: "(D): both (A) and (B)", "(D) A and B".
@@ -145,7 +147,6 @@ _OWN_TEXT = re.compile(
 _COURTESY = re.compile(
     r"\b(?:let me know|would you like|do you want|(?:i am|i['’]m) happy to|feel free)\b", re.IGNORECASE
 )
-_ONLY_IF = re.compile(r"(?:if|when|in case)\b")
 _CIRCUMSTANCE = re.compile(
     r"(?:is\s+)?(?:for|if|unless|when|in|on|with|at|as|depending|under|according|otherwise|else)\b|"
     r"\d+(?:\.\d+)?\s?%|[(\[](?:\w{1,12}:? )?\d",
@@ -277,12 +278,10 @@ def hedged(rest: str, chosen: str) -> bool:
         explained = same_sentence and explained and anew == gap
         gap = anew
         words = [word for word in _WORD.findall(gap) if not _OPTION_WORD.match(word)]
-        alone = not _WORD.search(said) or _ONLY_IF.match(said) is not None
+        alone = not _WORD.search(said)
         first = same_sentence and words[:1] in _FIRST and words[:2] != ["nor", "is"]
         other_reading = first or bool(_OTHERWISE.search(gap))
-        if _OTHERWISE.match(said) or words[-1:] == ["unless"] or (alone and other_reading):
-            return True
-        if _SEVERAL_FIT.search(gap):
+        if _OTHERWISE.match(said) or words[-1:] == ["unless"] or (alone and other_reading) or _SEVERAL_FIT.search(gap):
             return True
         if _AGAINST.search(said) or _AGAINST.search(gap):
             explained = True
@@ -364,19 +363,13 @@ def _fits_too(said: str) -> bool:
 
 
 def _offered(gap: str, words: list[str], said: str, *, later: bool) -> bool:
-    if any(word in _OR for word in (*words[:1], *words[-1:])):
+    if not _WORD.search(said) or any(word in _OR for word in (*words[:1], *words[-1:])):
         return True
     if _THOUGH.search(gap):  # behind it an option may look plausible without being offered
-        as_well = _fits_too(said) or bool({"but", "yet", "但", "不过"} & set(words))
-        if _ONLY_IF.match(said):
-            return True
-        return as_well and _FITS.search(said) is not None if said else not _THOUGH.fullmatch(words[-1])
-    if later:
-        if _UNREAL.match(said):
-            return _AS_WELL.search(said) is not None
-        return _AS_WELL.fullmatch(said) is not None or _FITS_WHOLLY.search(said) is not None or not _WORD.search(said)
-    fits = _FITS.search(said) or _CIRCUMSTANCE.match(said) or _AS_WELL.fullmatch(said)
-    return fits is not None or not _WORD.search(said)
+        return _fits_too(said) or (not _BUT.isdisjoint(words) and _FITS.search(said) is not None)
+    if later and _UNREAL.match(said):
+        return _AS_WELL.search(said) is not None
+    return bool(_FITS_WHOLLY.search(said) if later else _FITS.search(said) or _CIRCUMSTANCE.match(said))
 
 
 def _named(found: re.Match[str]) -> str:
