@@ -134,11 +134,17 @@ def plan(benchmark: Benchmark, suite: Suite, served: int | None, answer_tokens: 
         sampling.enable_thinking,
     )
     _ = found.room
+    return replace(found, departures=tuple(_departures(found, suite)))
+
+
+def _departures(found: AskingPlan, suite: Suite) -> list[str]:
+    """In what the plan differs from the benchmark's own settings, in words."""
+    benchmark, own = found.benchmark, found.benchmark.sampling
     differs = [
         f"{name} {mine:,} instead of {theirs:,}"
         for name, mine, theirs in (
-            ("context", context, benchmark.context),
-            ("answers of at most", max_tokens, own.max_tokens),
+            ("context", found.context, benchmark.context),
+            ("answers of at most", found.max_tokens, own.max_tokens),
             ("repeats", found.repeats, benchmark.repeats),
             ("temperature", found.temperature, own.temperature),
             ("top-p", found.top_p, own.top_p),
@@ -151,7 +157,7 @@ def plan(benchmark: Benchmark, suite: Suite, served: int | None, answer_tokens: 
         differs.append("without the vector backend, which needs target.embedder")
     if suite.limits.samples is not None:
         differs.append(f"at most {suite.limits.samples:,} of its problems")
-    return replace(found, departures=tuple(differs))
+    return differs
 
 
 @dataclass(frozen=True, slots=True)
