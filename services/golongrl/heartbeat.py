@@ -22,8 +22,8 @@ _BEAT_S = 2.0
 _TTL_S = 300.0
 # For taking the fields back at the end, which must not wait for a Redis that is down.
 _LEAVE_S = 2.0
-# Removes the fields at the next look.
-_GONE_S = -1.0
+# A time to live with which the fields are gone at the next look.
+GONE_S = -1.0
 
 
 @asynccontextmanager
@@ -40,7 +40,7 @@ async def heartbeat(
     finally:
         with contextlib.suppress(QueueError, TimeoutError):
             async with asyncio.timeout(_LEAVE_S):
-                await queue.beat(service, name, {}, _GONE_S)
+                await queue.beat(service, name, {}, GONE_S)
 
 
 async def _beat(queue: SampleQueue, service: str, name: str, fields: Callable[[], Mapping[str, str]]) -> None:

@@ -12,6 +12,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from golongrl.errors import no_space
+from golongrl.heartbeat import GONE_S
 from golongrl.local.plan import Options
 from golongrl.local.progress import ENDING, Display, RunSnapshot
 from golongrl.local.services import MAIN
@@ -85,7 +86,7 @@ class Watched:
         try:
             async with asyncio.timeout(2 * LOOK_TIMEOUT_S):
                 # One that has left when it came.
-                await self._queue.beat("train", "supervisor", {}, -1.0)
+                await self._queue.beat("train", "supervisor", {}, GONE_S)
         except TimeoutError:
             return "takes no writes"
         except QueueError as error:

@@ -23,7 +23,7 @@ from golongrl.evaluation.problems import EvalProblem
 from golongrl.evaluation.report import paper
 from golongrl.evaluation.store import claim
 from golongrl.evaluation.store.journal import Key, SampleEntry, read_entries
-from golongrl.reading import read_text
+from golongrl.evaluation.store.json_files import read_json
 
 FILE: Final = "results.json"
 SCHEMA: Final = 1
@@ -68,18 +68,12 @@ def read_course(out: Path, point: str, benchmark: str) -> dict[str, Any] | None:
     Raises:
         InputError: the file is damaged.
     """
-    path = course_path(out, point, benchmark)
-    try:
-        record = dict(json.loads(read_text(path, _MOST_BYTES)))
-        if any(not isinstance(record.get(key), kind) for key, kind in _COURSE.items()):
-            raise ValueError("it is not the record of what was asked; ask again in another --out")
-        return record
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except (ValueError, TypeError, RecursionError) as error:
-        raise InputError(f"{path}: cannot be read: {error}") from error
+    otherwise = "cannot be read: it is not the record of what was asked; ask again in another --out"
+    return read_json(course_path(out, point, benchmark), _MOST_BYTES, _is_course, otherwise)
+
+
+def _is_course(record: Mapping[str, Any]) -> bool:
+    return all(isinstance(record.get(key), kind) for key, kind in _COURSE.items())
 
 
 def complete(out: Path, point: str, benchmark: str, problems: Sequence[EvalProblem], *, judged: bool) -> bool:
@@ -159,18 +153,14 @@ def read(out: Path) -> dict[str, Any]:
     Raises:
         InputError: there are none.
     """
-    path = out / FILE
-    try:
-        found = json.loads(read_text(path, _MOST_BYTES))
-        if isinstance(found, dict) and found.get("schema") == SCHEMA:
-            return found
-    except FileNotFoundError as error:
-        raise InputError(f"{out}: no results (it has no {FILE}); make them with `golongrl eval report`") from error
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: cannot be read: {error}") from error
-    raise InputError(f"{path}: not results of this version")
+
+    def whole(found: Mapping[str, Any]) -> bool:
+        return found.get("schema") == SCHEMA
+
+    found = read_json(out / FILE, _MOST_BYTES, whole, "not results of this version")
+    if found is None:
+        raise InputError(f"{out}: no results (it has no {FILE}); make them with `golongrl eval report`")
+    return found
 
 
 def collect(out: Path) -> dict[str, Any]:

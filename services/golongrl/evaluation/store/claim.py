@@ -16,8 +16,8 @@ from typing import Any, Final, TextIO
 from golongrl import __version__, files
 from golongrl.errors import InputError, writing_to
 from golongrl.evaluation.sources import DataFiles
+from golongrl.evaluation.store.json_files import read_json
 from golongrl.evaluation.suite import Suite
-from golongrl.reading import read_text
 
 RECORD: Final = "evaluation.json"
 _LOCK: Final = ".lock"
@@ -159,18 +159,10 @@ def read(out: Path) -> dict[str, Any]:
     Raises:
         InputError: there is none, or it is damaged.
     """
-    path = out / RECORD
-    try:
-        record = json.loads(read_text(path, _MOST_BYTES))
-        if isinstance(record, dict) and _is_whole(record):
-            return record
-    except FileNotFoundError as error:
-        raise InputError(f"{out}: no evaluation in this folder (it has no {RECORD})") from error
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: cannot be read: {error}") from error
-    raise InputError(f"{path}: not the record of an evaluation")
+    record = read_json(out / RECORD, _MOST_BYTES, _is_whole, "not the record of an evaluation")
+    if record is None:
+        raise InputError(f"{out}: no evaluation in this folder (it has no {RECORD})")
+    return record
 
 
 def _is_whole(record: Mapping[str, Any]) -> bool:
