@@ -133,11 +133,18 @@ def test_last_words_are_short_and_readable(lines: list[str], words: str) -> None
     assert last_words(lines) == words
 
 
-async def test_a_service_that_dies_at_start_ends_the_run_with_its_last_words(tmp_path: Path) -> None:
-    stages = [Stage((python("helper", "raise SystemExit('no weights in /models/x')", never), python("main", SLEEP)))]
-    with pytest.raises(
-        RunFailedError, match=r"helper died \(exit code 1\) and was never ready(.|\n)*no weights in /models/x"
-    ):
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("one\nno weights in /models/x", r"; the end of .*/helper.log:\n  one\n  no weights in /models/x"),
+        ("{}\nerror: no weights in /models/x", r": no weights in /models/x; its log is .*/helper.log"),
+    ],
+)
+async def test_a_service_that_dies_at_start_ends_the_run_with_its_last_words(
+    tmp_path: Path, words: str, told: str
+) -> None:
+    stages = [Stage((python("helper", f"raise SystemExit({words!r})", never), python("main", SLEEP)))]
+    with pytest.raises(RunFailedError, match=rf"^helper died \(exit code 1\) and was never ready{told}$"):
         await Supervisor(stages, "main", tmp_path, print).run()
 
 

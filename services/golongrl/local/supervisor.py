@@ -261,9 +261,7 @@ class Supervisor:
         if isinstance(decision, GiveUp):
             self.states[name] = "failed"
             how = f"was not ready within {service.deadline.s:g} s" if late else f"died ({describe_exit(code)})"
-            tail = "".join(f"\n  {line}" for line in lines)
-            log = f"the end of {service.log}:{tail}" if tail else f"nothing is in {service.log}"
-            raise RunFailedError(f"{name} {how} and {decision.reason}; {log}")
+            raise RunFailedError(f"{name} {how} and {decision.reason}{_told(lines, service.log)}")
 
     async def _stop_all(self, keepers: Sequence[asyncio.Task[None]]) -> None:
         for stage in reversed(self._stages):
@@ -298,6 +296,14 @@ class Supervisor:
             for number in heard:
                 loop.remove_signal_handler(number)
                 signal.signal(number, before[number] or signal.SIG_DFL)
+
+
+def _told(lines: Sequence[str], log: Path) -> str:
+    """What a log's last lines say of an end: the error line of a command says it all, else any of them may."""
+    if (error := next((line for line in reversed(lines) if line.startswith("error: ")), None)) is not None:
+        return f": {error.removeprefix('error: ')}; its log is {log}"
+    tail = "".join(f"\n  {line}" for line in lines)
+    return f"; the end of {log}:{tail}" if tail else f"; nothing is in {log}"
 
 
 def _silence(service: Service) -> str:
