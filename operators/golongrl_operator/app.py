@@ -146,17 +146,17 @@ class Loop:
         }
         now = datetime.now(UTC)
         return Seen(
-            now,
-            cluster.runs,
-            cluster.jobs,
-            cluster.pods,
-            told,
-            silence,
-            cluster.workloads,
-            cluster.evaluations,
-            cluster.admissions,
-            pictures,
-            cluster.configs,
+            now=now,
+            runs=cluster.runs,
+            jobs=cluster.jobs,
+            pods=cluster.pods,
+            picture=told,
+            silence=silence,
+            workloads=cluster.workloads,
+            evaluations=cluster.evaluations,
+            admissions=cluster.admissions,
+            pictures=pictures,
+            configs=cluster.configs,
         )
 
     async def _ask(self, run: str, pods: Sequence[Pod]) -> tuple[Manifest | None, str]:

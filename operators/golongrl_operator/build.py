@@ -120,7 +120,16 @@ def _resolve(site: Site, text: str) -> Meaning:
         raise SpecError(f"spec.learner: {error}") from error
     differs = () if dedicated else tuple(key for place in _POOL_READS for key in _differing(pool, recipe, place))
     content = rayjobs.content(job, recipe)[:_CONTENT_LENGTH]
-    return Meaning(spec, recipe, job, content, differs, dedicated, gpus, queue)
+    return Meaning(
+        spec=spec,
+        recipe=recipe,
+        rayjob=job,
+        content=content,
+        differs=differs,
+        dedicated=dedicated,
+        learner_gpus=gpus,
+        queue=queue,
+    )
 
 
 def _misfits(spec: Spec) -> Iterator[str]:

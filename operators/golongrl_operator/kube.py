@@ -109,7 +109,16 @@ class Kube:
                 with suppress(ClusterMissingError):
                     admissions = await self.calls.list_objects(kinds.WORKLOAD, labels=f"{ours},{RUN_LABEL}")
             configs = await self.calls.names(kinds.CONFIG_MAP, f"{ours},{RUN_LABEL}")
-        return ClusterLook(runs, jobs, read_pods(pods), workloads, evaluations, admissions, configs, written)
+        return ClusterLook(
+            runs=runs,
+            jobs=jobs,
+            pods=read_pods(pods),
+            workloads=workloads,
+            evaluations=evaluations,
+            admissions=admissions,
+            configs=configs,
+            written=written,
+        )
 
     async def write_status(self, run: Manifest, status: Manifest) -> None:
         """Replace a run's status. Raises ClusterError."""

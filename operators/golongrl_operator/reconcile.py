@@ -191,20 +191,29 @@ def _outcome(release: _Release, case: Case) -> ReconcileResult:
         progress = progress.model_copy(update={"since": stamp(now)})
     evaluation = _evaluation(release, case, decision.phase)
     queue = run_id(site, case.run, meaning)
-    done = RunPass(decision, made, progress, queue, pool, nodes, evaluation.status, admission.aspect)
+    done = RunPass(
+        decision=decision,
+        made=made,
+        progress=progress,
+        queue=queue,
+        pool=pool,
+        nodes=nodes,
+        evaluation=evaluation.status,
+        admitted=admission.aspect,
+    )
     status = status_of(case, seen, done)
     ended = decision.phase in ENDED
     dropped = _dropped(meaning, pool, seen) if ended and wanted.delete_ended else ""
     return ReconcileResult(
-        case.run,
-        status,
-        decision.delete,
-        tuple(made) or _lost_recipe(site, case, decision.phase, seen),
-        replace(pool, scale={}, apply=()) if dropped else pool,
-        evaluation,
-        admission,
-        dropped,
-        ended and _expired(meaning, status, now),
+        run=case.run,
+        status=status,
+        delete=decision.delete,
+        apply=tuple(made) or _lost_recipe(site, case, decision.phase, seen),
+        pool=replace(pool, scale={}, apply=()) if dropped else pool,
+        evaluation=evaluation,
+        admission=admission,
+        drop_pool=dropped,
+        expired=ended and _expired(meaning, status, now),
     )
 
 

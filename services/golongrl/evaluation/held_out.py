@@ -215,12 +215,12 @@ def metrics(answers: Sequence[Answer]) -> dict[str, float]:
 
 def _sample(answer: Mapping[str, Any]) -> Sample:
     return Sample(
-        answer["problem"],
-        answer["epoch"],
-        answer["status"],
-        answer["score"],
-        answer["labels"],
-        frozenset(answer["flags"]),
-        answer["rule"],
-        answer["parts"],
+        problem=answer["problem"],
+        epoch=answer["epoch"],
+        status=answer["status"],
+        score=answer["score"],
+        labels=answer["labels"],
+        flags=frozenset(answer["flags"]),
+        rule=answer["rule"],
+        parts=answer["parts"],
     )

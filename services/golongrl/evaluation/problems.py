@@ -47,7 +47,16 @@ class ProblemDraft:
     def at(self, source: str, file: str, row: int) -> EvalProblem:
         """The problem at this place."""
         labels, extra = dict(self.labels), dict(self.extra)
-        return EvalProblem(self.key, source, file, row, self.golds, self.question, labels, extra)
+        return EvalProblem(
+            key=self.key,
+            source=source,
+            file=file,
+            row=row,
+            golds=self.golds,
+            question=self.question,
+            labels=labels,
+            extra=extra,
+        )
 
 
 def text_field(record: Record, name: str, where: str, *, blank: bool = False) -> str:

@@ -120,18 +120,18 @@ def plan(benchmark: Benchmark, suite: Suite, served: int | None, answer_tokens: 
     sampling = suite.sampling
     temperature = own.temperature if sampling.temperature is None else sampling.temperature
     found = AskingPlan(
-        benchmark,
-        suite.mode,
-        context,
-        suite.context.input_tokens or benchmark.input_tokens,
-        suite.context.rule or benchmark.rule,
-        max_tokens,
-        temperature,
-        own.top_p if sampling.top_p is None else sampling.top_p,
-        sampling.top_k,
-        sampling.repeats or benchmark.repeats,
-        sampling.seed,
-        sampling.enable_thinking,
+        benchmark=benchmark,
+        mode=suite.mode,
+        context=context,
+        input_tokens=suite.context.input_tokens or benchmark.input_tokens,
+        rule=suite.context.rule or benchmark.rule,
+        max_tokens=max_tokens,
+        temperature=temperature,
+        top_p=own.top_p if sampling.top_p is None else sampling.top_p,
+        top_k=sampling.top_k,
+        repeats=sampling.repeats or benchmark.repeats,
+        seed=sampling.seed,
+        enable_thinking=sampling.enable_thinking,
     )
     _ = found.room
     return replace(found, departures=tuple(_departures(found, suite)))

@@ -150,14 +150,14 @@ class TrainingLoop:
     async def _steps(self) -> Stopped | None:
         """Step by step; why the queue has no more batches, where that is the end."""
         async with Batches(
-            self.recipe,
-            self.queue,
-            self.fence,
-            self._waits,
-            self.speed.pairs_per_token,
-            self.trained.negatives_masked,
-            self.samples,
-            self.routes,
+            recipe=self.recipe,
+            queue=self.queue,
+            fence=self.fence,
+            waits=self._waits,
+            pairs_per_token=self.speed.pairs_per_token,
+            negatives_masked=self.trained.negatives_masked,
+            samples=self.samples,
+            routes=self.routes,
         ) as batches:
             batches.prefetch(self.done + 1)
             while batches.upcoming is not None:

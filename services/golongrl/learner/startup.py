@@ -165,7 +165,17 @@ async def _train(recipe: Recipe, config: LearnerConfig) -> None:
                     tracing("learner", config.run, recipes=recipe.telemetry.otlp_endpoint)
                 ) as traced:
                     traces = StepTraces(traced)
-                    start = Start(inputs, config, queue, checkpoints, resumed, status, metrics, stop, traces)
+                    start = Start(
+                        inputs=inputs,
+                        config=config,
+                        queue=queue,
+                        checkpoints=checkpoints,
+                        resumed=resumed,
+                        status=status,
+                        metrics=metrics,
+                        stop=stop,
+                        traces=traces,
+                    )
                     await _attached(start)
             except asyncio.CancelledError:
                 raise TrainingInterruptedError(

@@ -107,9 +107,18 @@ class _Asked:
     ) -> ServiceSpec:
         path = "/" + self.alive.rpartition("/")[2]
         return ServiceSpec(
-            name, command, self._is_ready, start, grace, env, nice, self._is_alive, f"GET {path}", liveness,
+            name=name,
+            argv=command,
+            probe=self._is_ready,
+            start_deadline_s=start,
+            stop_grace_s=grace,
+            env=env,
+            nice=nice,
+            lives=self._is_alive,
+            asked=f"GET {path}",
+            liveness=liveness,
             silent_s=silent_s,
-        )  # fmt: skip
+        )
 
     async def _is_ready(self) -> bool:
         answer = await self._get(self.ready, PROBE_TIMEOUT_S)

@@ -75,7 +75,19 @@ async def run(config: WorkerConfig, recipe: Recipe) -> None:
         traced = tracing("rollout", config.run, recipes=recipe.telemetry.otlp_endpoint)
         stack.push_async_callback(asyncio.to_thread, traced.close)
         worker = RolloutWorker(
-            config, Bench(recipe, config.worker, queue, engine, reward, data, metrics, state, validation, traced)
+            config,
+            Bench(
+                recipe=recipe,
+                worker=config.worker,
+                queue=queue,
+                engine=engine,
+                reward=reward,
+                data=data,
+                metrics=metrics,
+                state=state,
+                validation=validation,
+                tracing=traced,
+            ),
         )
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):

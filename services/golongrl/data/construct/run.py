@@ -98,7 +98,15 @@ def run_stage(stage: PipelineStage, table: StageTable, say: Say, metrics: DataMe
         rows = kept + sum(reasons.values())
         settings = dict(stage.settings())
         manifest = StageManifest(
-            stage.name, stage.version, settings, planned.digest, planned.rows_in, rows, kept, dict(reasons), names
+            stage=stage.name,
+            version=stage.version,
+            settings=settings,
+            digest=planned.digest,
+            rows_in=planned.rows_in,
+            rows=rows,
+            kept=kept,
+            refused=dict(reasons),
+            shards=names,
         )
         if not manifest.balanced:
             raise PipelineError(f"stage {stage.name}: {planned.rows_in} rows in, but {rows} made; this is a defect")

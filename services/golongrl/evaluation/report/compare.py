@@ -91,18 +91,18 @@ def difference(benchmark: str, before: dict[str, float], after: dict[str, float]
         # No difference is above all there is; with two or three problems the interval would say so.
         low, high = (max(-1.0, min(1.0, mean + side * student(number - 1) * error)) for side in (-1, 1))
     return Difference(
-        benchmark,
-        sum(before[problem] for problem in both) / number if number else 0.0,
-        sum(after[problem] for problem in both) / number if number else 0.0,
-        mean,
-        low,
-        high,
-        number,
-        sum(gap > 0 for gap in gaps),
-        sum(gap < 0 for gap in gaps),
-        len(before) - number,
-        len(after) - number,
-        note,
+        benchmark=benchmark,
+        before=sum(before[problem] for problem in both) / number if number else 0.0,
+        after=sum(after[problem] for problem in both) / number if number else 0.0,
+        difference=mean,
+        low=low,
+        high=high,
+        problems=number,
+        better=sum(gap > 0 for gap in gaps),
+        worse=sum(gap < 0 for gap in gaps),
+        only_before=len(before) - number,
+        only_after=len(after) - number,
+        note=note,
     )
 
 

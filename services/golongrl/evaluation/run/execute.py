@@ -73,7 +73,14 @@ def execute(request: EvalRequest, say: Callable[[str], None], metrics: Evaluatio
         problems = {one.name: one.spread(data, suite.limits.samples, without=without) for one in members}
         say(f"{suite.name}: {len(points)} model(s), {sum(map(len, problems.values())):,} problems; results in {out}")
         evaluation = _Evaluation(
-            suite, what, out, data, problems, request.retry_failed, say, metrics or EvaluationMetrics()
+            suite=suite,
+            what=what,
+            out=out,
+            data=data,
+            problems=problems,
+            retry_failed=request.retry_failed,
+            say=say,
+            metrics=metrics or EvaluationMetrics(),
         )
         came: list[int] = []
         try:

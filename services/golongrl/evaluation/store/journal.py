@@ -200,14 +200,14 @@ def entry_of(record: Mapping[str, Any], known: Mapping[Key, SampleEntry], at: tu
     before = known.get(key)
     labels = record.get("labels", before.sample.labels if before else {})
     sample = Sample(
-        key[0],
-        key[1],
-        record["status"],
-        record["score"],
-        labels,
-        frozenset(record["flags"]),
-        record["rule"],
-        record["parts"],
+        problem=key[0],
+        epoch=key[1],
+        status=record["status"],
+        score=record["score"],
+        labels=labels,
+        flags=frozenset(record["flags"]),
+        rule=record["rule"],
+        parts=record["parts"],
     )
     if record["kind"] == VERDICT and before is not None:
         before.sample, before.reason = sample, record["reason"]

@@ -126,17 +126,17 @@ def read_site(text: str, origin: str, release: str, namespace: str) -> Site:
     if found.release != release:
         raise RayJobError(f"{origin}: it is of the release {found.release!r}, not of {release!r}")
     return Site(
-        release,
-        namespace,
-        found.run,
-        found.redis_url,
-        found.gpu_resource,
-        found.recipe,
-        found.ray_job,
-        found.pool,
-        found.store,
-        found.evaluation,
-        found.gpu_budget,
+        release=release,
+        namespace=namespace,
+        run=found.run,
+        redis_url=found.redis_url,
+        gpu_resource=found.gpu_resource,
+        recipe=found.recipe,
+        rayjob=found.ray_job,
+        pool=found.pool,
+        store=found.store,
+        evaluation=found.evaluation,
+        gpu_budget=found.gpu_budget,
     )
 
 

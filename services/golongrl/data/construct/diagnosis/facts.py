@@ -43,9 +43,16 @@ def facts(row: Mapping[str, Any]) -> RowFacts:
     n_tokens = extra.get("n_tokens") or sum(map(estimate_tokens, texts))
     lang = str(extra.get("lang") or truth.get("summary") or UNKNOWN)
     return RowFacts(
-        digest(texts, gold), task, said("band"), said("length_bin"), lang,
-        said("source"), said("generator"), int(n_tokens), sum(map(estimate_tokens, gold)),
-    )  # fmt: skip
+        digest=digest(texts, gold),
+        task=task,
+        band=said("band"),
+        length_bin=said("length_bin"),
+        lang=lang,
+        source=said("source"),
+        generator=said("generator"),
+        n_tokens=int(n_tokens),
+        gold_tokens=sum(map(estimate_tokens, gold)),
+    )
 
 
 def golds(truth: Mapping[str, Any]) -> list[str]:
