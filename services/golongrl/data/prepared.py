@@ -135,9 +135,17 @@ class Prepared:
 
         ids = batch.column("prompt_ids")[at].values.to_numpy(zero_copy_only=True)
         return PreparedRow(
-            index=index, prompt_ids=ids, task=text("task"), metric=text("metric"), task_key=text("task_key"), data_source=text("data_source"), reward_mode=text("reward_mode"),
-            ground_truth=json.loads(text("ground_truth")), extra_info=json.loads(text("extra_info")), ability=text("ability"),
-        )  # fmt: skip
+            index=index,
+            prompt_ids=ids,
+            task=text("task"),
+            metric=text("metric"),
+            task_key=text("task_key"),
+            data_source=text("data_source"),
+            reward_mode=text("reward_mode"),
+            ground_truth=json.loads(text("ground_truth")),
+            extra_info=json.loads(text("extra_info")),
+            ability=text("ability"),
+        )
 
     @cached_property
     def digest(self) -> str:
