@@ -145,8 +145,8 @@ class Supervisor:
         return self._stopping.is_set()
 
     def left(self) -> list[str]:
-        """The services that have not ended."""
-        return [name for name, service in self._live.items() if service.alive]
+        """The services that have not ended, in the order in which they are ended."""
+        return [name for name, service in reversed(self._live.items()) if service.alive]
 
     def troubles(self) -> dict[str, tuple[str, bool]]:
         """Of each service from which nothing is to be expected now: why, and whether a line has reported it."""
