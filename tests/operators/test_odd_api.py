@@ -15,7 +15,7 @@ import yaml
 
 from golongrl.kubernetes import kinds
 from golongrl.kubernetes.cluster import Cluster, connect
-from golongrl.kubernetes.cluster_errors import ClusterError
+from golongrl.kubernetes.cluster_errors import ClusterError, ClusterMissingError
 from golongrl_operator.watch import run_changed, watch
 
 # Code, content type, body.
@@ -30,6 +30,8 @@ ODD: dict[str, tuple[int, str, bytes]] = {
     "bytes": (200, "application/json", b"\xff\xfe\x00"),
     "deep": (200, "application/json", b"[" * 100_000),
     "failure": (200, "application/json", b'{"kind": "Status", "status": "Failure", "message": "no etcd", "code": 500}'),
+    "not-found-by-a-proxy": (404, "text/html", b"<html>404 Not Found</html>"),
+    "not-found-in-json": (404, "application/json", b'{"error": "no route"}'),
     "bad-gateway": (502, "text/html", b"<html>\n<h1>Bad gateway</h1>\n</html>"),
     "long-failure": (500, "application/json", json.dumps({"message": "x\n" * 500_000}).encode()),
     "odd-failure": (500, "application/json", b'{"message": 5}'),
@@ -131,6 +133,23 @@ async def test_what_is_no_whole_list_is_never_an_empty_one(odd: OddServer, answe
     async with connect() as calls:
         with pytest.raises(ClusterError, match="list of pods: the answer is "):
             await calls.list_objects(kinds.POD)
+
+
+async def test_what_does_not_exist_is_what_the_api_server_itself_says(odd: OddServer) -> None:
+    said = b'{"kind": "Status", "status": "Failure", "reason": "NotFound", "message": "no x", "code": 404}'
+    async with connect() as calls:
+        odd.answer = (404, "application/json", said)
+        assert not await calls.exists(kinds.SECRET, "x")
+        for body in (said, b"404 page not found\n"):
+            odd.answer = (404, "text/plain", body)
+            with pytest.raises(ClusterMissingError):
+                await calls.list_objects(kinds.RAY_JOB)
+        odd.answer = (200, "application/json", b'{"metadata": {"name": "x"}}')
+        assert await calls.exists(kinds.SECRET, "x")
+        for body in (b"{}", b'{"metadata": {"name": "y"}}', b'{"kind": "Status", "status": "Success"}'):
+            odd.answer = (200, "application/json", body)
+            with pytest.raises(ClusterError, match="Secret x: the answer is not JSON of the Kubernetes API"):
+                await calls.exists(kinds.SECRET, "x")
 
 
 @pytest.mark.parametrize("items", [b"", b', "items": null', b', "items": []'])

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -45,6 +46,24 @@ def refusal(where: str, code: int, message: str) -> ClusterError:
     return error
 
 
+def refused(where: str, error: ApiException) -> ClusterError:
+    """The error of a call that the API server, or a proxy before it, refused."""
+    code, said = int(error.status or 0), message(error)
+    if code == HTTPStatus.NOT_FOUND and not _is_servers_own(error):
+        # A proxy's "not found" says nothing of what the cluster has.
+        return ClusterError(f"{where}: {code} {' '.join(said.split())}; {NO_SERVER}")
+    return refusal(where, code, said)
+
+
+def _is_servers_own(error: ApiException) -> bool:
+    """Of a kind that it does not have, the API server says nothing but one line of text."""
+    body = _body(error)
+    with suppress(ValueError, RecursionError):
+        told = fit(json.loads(body), _STATUS) or {}
+        return told.get("kind") == "Status"
+    return body.strip() == "404 page not found"
+
+
 def failure(where: str, found: Json) -> ClusterError | None:
     """The refusal that an object is, if it is one: a proxy may send it with the code 200."""
     told = fit(found, _STATUS) or {}
@@ -69,12 +88,16 @@ def entries(where: str, found: Json) -> list[Any]:
 
 def message(error: ApiException) -> str:
     """The message of the API server's Status object, or what else answered."""
-    body = error.body.decode(errors="replace") if isinstance(error.body, bytes) else str(error.body or "")
+    body = _body(error)
     try:
         said = json.loads(body).get("message", "")
     except (ValueError, AttributeError, RecursionError):
         said = body[:_QUOTED]
     return str(said or error.reason or "")
+
+
+def _body(error: ApiException) -> str:
+    return error.body.decode(errors="replace") if isinstance(error.body, bytes) else str(error.body or "")
 
 
 def pause_s(code: int, headers: Mapping[str, str] | None) -> float | None:

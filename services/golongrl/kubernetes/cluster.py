@@ -18,14 +18,14 @@ from kubernetes.aio.client.exceptions import ApiException
 from kubernetes.aio.dynamic import DynamicClient, Resource
 from kubernetes.aio.stream import WsApiClient
 
-from golongrl.kubernetes.answers import NO_SERVER, Json, entries, event, failure, message, output, pause_s, refusal
+from golongrl.kubernetes.answers import NO_SERVER, Json, entries, event, failure, output, pause_s, refusal, refused
 from golongrl.kubernetes.cluster_errors import (
     ClusterAccessError,
     ClusterError,
     ClusterMissingError,
     ClusterSilentError,
 )
-from golongrl.kubernetes.forms import fit_object
+from golongrl.kubernetes.forms import fit, fit_object
 from golongrl.kubernetes.kinds import POD, ObjectKind
 from golongrl.kubernetes.kubeconfig import Access, find_access
 
@@ -107,11 +107,7 @@ class Cluster:
 
     async def get(self, kind: ObjectKind, name: str) -> Json:
         """One object. Raises ClusterError."""
-        found = await self._read(
-            f"{kind} {name}",
-            lambda: self._dynamic.get(self._resource(kind), name=name, namespace=self._place(kind), **_JSON),
-        )
-        item = fit_object(kind.name, found)
+        item = fit_object(kind.name, await self._one(kind, name))
         if item is None:
             raise ClusterError(f"{self._where}: {kind} {name}: {NO_SERVER}")
         return item
@@ -119,16 +115,7 @@ class Cluster:
     async def exists(self, kind: ObjectKind, name: str) -> bool:
         """Whether there is such an object; its content is not read. Raises ClusterError, if the kind is missing too."""
         try:
-            await self._read(
-                f"{kind} {name}",
-                lambda: self._dynamic.get(
-                    self._resource(kind),
-                    name=name,
-                    namespace=self._place(kind),
-                    header_params={"Accept": _METADATA_ONLY},
-                    **_JSON,
-                ),
-            )
+            await self._one(kind, name, header_params={"Accept": _METADATA_ONLY})
         except ClusterMissingError:
             return False
         return True
@@ -257,6 +244,16 @@ class Cluster:
         """A call that changes nothing, whose answer is an object."""
         return self._object(what, await self._call(what, call, waits=True))
 
+    async def _one(self, kind: ObjectKind, name: str, **options: Any) -> Json:
+        """One object, or its metadata alone; it has the name that was asked for."""
+        found = await self._read(
+            f"{kind} {name}",
+            lambda: self._dynamic.get(self._resource(kind), name=name, namespace=self._place(kind), **options, **_JSON),
+        )
+        if fit(found, {"metadata!": {"name!": lambda given: given == name}}) is None:
+            raise ClusterError(f"{self._where}: {kind} {name}: {NO_SERVER}")
+        return found
+
     async def _write(self, what: str, call: Callable[[], Awaitable[Any]]) -> None:
         self._object(what, await self._call(what, call))
 
@@ -285,7 +282,7 @@ class Cluster:
                             raise
                         await asyncio.sleep(pause)
         except ApiException as error:
-            raise refusal(where, int(error.status or 0), message(error)) from error
+            raise refused(where, error) from error
         except aiohttp.WSServerHandshakeError as error:
             raise refusal(where, error.status, error.message) from error
         except aiohttp.ContentTypeError as error:

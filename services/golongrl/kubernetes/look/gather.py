@@ -179,4 +179,4 @@ async def _nothing(calls: Cluster, release: str) -> str:
     others = await _list(calls, [], kinds.POD, "app.kubernetes.io/part-of=golongrl")
     names = sorted({_instance(item) for item in others or []} - {""})
     here = f"releases here: {', '.join(names)}" if names else "`helm list -A` shows those of all namespaces"
-    return f"release {release}: nothing of it in namespace {calls.namespace}; {here}"
+    return f"release {release}: nothing of it in namespace {calls.namespace} of API server {calls.server}; {here}"
