@@ -18,7 +18,12 @@ from typing import Final
 
 import structlog
 
-from golongrl.kubernetes.cluster_errors import ClusterError, ClusterMissingError, ClusterSilentError
+from golongrl.kubernetes.cluster_errors import (
+    ClusterConflictError,
+    ClusterError,
+    ClusterMissingError,
+    ClusterSilentError,
+)
 from golongrl.kubernetes.look.pods import Pod
 from golongrl.kubernetes.rayjob.site import Manifest, Site
 from golongrl.serving import bind, served
@@ -131,6 +136,9 @@ class Loop:
                 raise
             except ClusterMissingError:
                 log.info("object was deleted", name=name)
+            except ClusterConflictError:
+                # The next pass sees what it is now.
+                log.info("object was changed", name=name)
             except ClusterError as error:
                 # Only this one could not be written: continue with the others.
                 ok = False
@@ -164,10 +172,10 @@ class Loop:
         return await (self.ask(pods) if self.ask else picture(self.site.redis_url, run))
 
     async def _do(self, outcome: ReconcileResult, kind: str, now: datetime, written: Manifest) -> None:
-        status, old = outcome.status, outcome.run.get("status") or {}
+        run, status, old = outcome.run, outcome.status, outcome.run.get("status") or {}
         # The status is written before a deletion: a restart, or a replacement, that is not counted would be free.
         if outcome.expired:
-            await self.kube.delete_run(outcome.run["metadata"]["name"])
+            await self.kube.delete_run(run)
             return
         counted = ("phase", "restarts", "replaced")
         waits = self._refusals.pending(("run", outcome.run["metadata"]["name"]), outcome.writes, self.clock())
@@ -176,7 +184,7 @@ class Loop:
             and (outcome.delete or outcome.pool.evict)
             and any(status.get(key) != old.get(key) for key in counted)
         ):
-            await self._tell(outcome.run, old, status, now)
+            run = await self._tell(run, old, status, now)
             written = old = status
         if why := await self._tried("run", outcome, lambda: self._train(outcome, kind)):
             status = refused(outcome, why, now)
@@ -184,7 +192,7 @@ class Loop:
         if why and "evaluation" in status:
             status = evaluation_refused(status, why)
         if status != written:
-            await self._tell(outcome.run, old, status, now)
+            await self._tell(run, old, status, now)
 
     async def _tried(self, part: str, outcome: ReconcileResult, writes: Callable[[], Awaitable[None]]) -> str:
         """Make the writes, or leave them for later if the API server has refused them; why they are not made."""
@@ -228,8 +236,11 @@ class Loop:
         if outcome.drop_pool:
             await self.kube.delete_pool(kind, outcome.drop_pool)
 
-    async def _tell(self, run: Manifest, written: Manifest, status: Manifest, now: datetime) -> None:
-        """Events first: a pass that dies in between is repeated, and finds them already posted."""
+    async def _tell(self, run: Manifest, written: Manifest, status: Manifest, now: datetime) -> Manifest:
+        """The run as it is then.
+
+        Events first: a pass that dies in between is repeated, and finds them already posted.
+        """
         for event in transitions(written, status):
             log.info("run", name=run["metadata"]["name"], reason=event.reason, note=event.note)
             try:
@@ -237,7 +248,7 @@ class Loop:
             except ClusterError as error:
                 # The status says the same.
                 log.warning("event", name=run["metadata"]["name"], error=str(error))
-        await self.kube.write_status(run, status)
+        return await self.kube.write_status(run, status)
 
 
 async def _told_to_end(stop: threading.Event | None) -> None:

@@ -15,7 +15,7 @@ from golongrl.errors import InputError
 from golongrl.kubernetes import kinds
 from golongrl.kubernetes.cluster import Cluster
 from golongrl.kubernetes.cluster_errors import ClusterConflictError, ClusterError, ClusterMissingError
-from golongrl.kubernetes.forms import fit
+from golongrl.kubernetes.forms import fit, text
 from golongrl.kubernetes.kinds import ObjectKind
 from golongrl.kubernetes.look.gather import ReleaseLook, ask
 from golongrl.kubernetes.look.pods import Pod, read_pods
@@ -43,6 +43,7 @@ _NEEDS: Final = {
     "Workload": "install Kueue 0.15 or newer, or remove spec.schedule.queue",
     "LeaderWorkerSet": "install LeaderWorkerSet",
 }
+_VERSION: Final = {"metadata": {"resourceVersion": text}}
 # Of a pod: Kubernetes removes the cheapest first when a Deployment is scaled down.
 _COST: Final = "controller.kubernetes.io/pod-deletion-cost"
 
@@ -120,12 +121,21 @@ class Kube:
             written=written,
         )
 
-    async def write_status(self, run: Manifest, status: Manifest) -> None:
-        """Replace a run's status. Raises ClusterError."""
-        name = run["metadata"]["name"]
-        body = {"apiVersion": f"{GROUP}/{VERSION}", "kind": KIND, "metadata": {"name": name}, "status": status}
+    async def write_status(self, run: Manifest, status: Manifest) -> Manifest:
+        """Replace a run's status; the run as it is then.
+
+        What a pass has seen may have gone: another run of that name would have this one's end and restarts.
+
+        Raises:
+            ClusterError: ClusterConflictError if the run was written meanwhile.
+        """
+        metadata = run["metadata"]
+        seen = {key: metadata[key] for key in ("name", "resourceVersion") if metadata.get(key)}
+        body = {"apiVersion": f"{GROUP}/{VERSION}", "kind": KIND, "metadata": seen, "status": status}
         with self._counted():
-            await self.calls.apply_status(kinds.TRAINING_RUN, body)
+            answer = await self.calls.apply_status(kinds.TRAINING_RUN, body)
+        written = (fit(answer, _VERSION) or {}).get("metadata", {})
+        return {**run, "metadata": {**run["metadata"], "resourceVersion": "", **written}}
 
     async def apply(self, item: Manifest) -> None:
         """Create an object, or update it. Raises ClusterError."""
@@ -169,10 +179,14 @@ class Kube:
                 with suppress(ClusterMissingError):
                     await self.calls.delete(item, name)
 
-    async def delete_run(self, name: str) -> None:
-        """Delete a TrainingRun, and with it what was made for it. Raises ClusterError."""
+    async def delete_run(self, run: Manifest) -> None:
+        """Delete a TrainingRun, and with it what was made for it. Raises ClusterError.
+
+        ClusterConflictError if there is another one of that name by now.
+        """
+        metadata = run["metadata"]
         with self._counted(), suppress(ClusterMissingError):
-            await self.calls.delete(kinds.TRAINING_RUN, name)
+            await self.calls.delete(kinds.TRAINING_RUN, metadata["name"], metadata["uid"])
 
     async def evict(self, pod: str) -> None:
         """Delete a pod; its workload makes another. Raises ClusterError."""

@@ -39,8 +39,18 @@ class DiedError(Exception):
     """The process was killed."""
 
 
-async def passes(api: OperatorApi, calls_left: int | None = None, number: int = 1) -> None:
-    """Passes of a new operator, which dies after so many writes."""
+async def passes(
+    api: OperatorApi,
+    calls_left: int | None = None,
+    number: int = 1,
+    before: tuple[str, Callable[[], None]] | None = None,
+) -> None:
+    """Passes of a new operator, which dies after so many writes.
+
+    Args:
+        before: what happens once before a call of this name.
+    """
+    happens = [before] if before else []
 
     async def silent(_: object) -> tuple[None, str]:
         return None, "the queue: not asked"
@@ -49,6 +59,8 @@ async def passes(api: OperatorApi, calls_left: int | None = None, number: int = 
         left, real = [calls_left], calls._call
 
         async def counted(what: str, *rest: Any, **more: Any) -> Any:
+            if happens and what.startswith(happens[0][0]):
+                happens.pop()[1]()
             if left[0] is not None and not what.startswith("list of"):
                 if left[0] == 0:
                     raise DiedError
@@ -193,3 +205,44 @@ async def test_writes_that_fail_half_way_are_made_again(api: OperatorApi) -> Non
         await passes(api)
     del api.refuse["trainingruns", "list"]
     await settled(api)
+
+
+def made_again(api: OperatorApi, spec: dict[str, Any]) -> None:
+    """`kubectl replace --force`: another run of that name, with what the first one made still there."""
+    key = ("golongrl.io/v1alpha1", "trainingruns", "rl", "r")
+    api.remove(key)
+    api._applied.pop(key, None)
+    api.submit("r", spec)
+
+
+@pytest.mark.parametrize("call", ["list of rayjobs", "list of configmaps", "Event ", "status of TrainingRun"])
+async def test_another_run_of_the_name_has_not_the_end_of_the_one_before(api: OperatorApi, call: str) -> None:
+    """It came between the look of a pass and its writes, and would never have trained."""
+    await reached(api, SPEC)
+    (job,) = api.live("RayJob")
+    api.kuberay(job, jobDeploymentStatus="Complete", jobStatus="SUCCEEDED")
+    await passes(api, before=(call, lambda: made_again(api, SPEC)))
+    assert "phase" not in (api.live("TrainingRun")["r"].get("status") or {})
+    # Kubernetes' garbage collector.
+    api.remove(("ray.io/v1", "rayjobs", "rl", job))
+    await settled(api)
+    assert (state(api)["phase"], state(api)["restarts"]) == ("Running", 0)
+    assert job not in api.live("RayJob")
+
+
+async def test_another_run_of_the_name_is_not_deleted_when_the_time_of_the_one_before_is_over(api: OperatorApi) -> None:
+    spec = {**SPEC, "ttlSecondsAfterFinished": 0}
+    await reached(api, spec)
+    (job,) = api.live("RayJob")
+    api.kuberay(job, jobDeploymentStatus="Complete", jobStatus="SUCCEEDED")
+    await passes(api, before=("deletion of TrainingRun", lambda: made_again(api, spec)))
+    assert "r" in api.live("TrainingRun")
+
+
+async def test_an_edit_between_the_look_and_the_write_is_the_next_pass_s(api: OperatorApi) -> None:
+    api.submit("r", SPEC)
+    await passes(api, before=("status of TrainingRun", lambda: api.submit("r", EDITED)))
+    await settled(api)
+    (run,) = api.live("TrainingRun").values()
+    assert run["status"]["observedGeneration"] == run["metadata"]["generation"]
+    assert all("steps: 7" in text for text in state(api)["recipes"].values())

@@ -174,7 +174,7 @@ class ApiServer:
         if plural not in kinds:
             return _status(404, "NotFound", "the server could not find the requested resource")
         verb = _VERBS.get(method) or ("get" if name else "list")
-        sent = {} if verb == "delete" else secret_of(body) if "protobuf" in content_type else yaml.safe_load(body)
+        sent = secret_of(body) if "protobuf" in content_type else yaml.safe_load(body)
         self._record(verb, key, subresource, sent or {})
         if code := self.refuse.get((plural, verb)):
             return _status(code, "Forbidden", f"{plural} is forbidden")
@@ -196,7 +196,7 @@ class ApiServer:
             return 200, item
         self.log.append(f"{method} {plural}/{name or ''}".rstrip("/"))
         if verb == "delete":
-            return self._delete(key, query)
+            return self._delete(key, sent or query)
         return self._write(method, key, subresource, content_type, sent or {}, query)
 
     def _bookmark(self, key: Key) -> Object:
@@ -218,10 +218,16 @@ class ApiServer:
         self.calls.append(Call(verb, key[1], key[3], subresource, body))
         self.rules.add((group, what, verb))
 
-    def _delete(self, key: Key, query: Mapping[str, str]) -> tuple[int, Object]:
+    def _delete(self, key: Key, options: Mapping[str, Any]) -> tuple[int, Object]:
+        """`options`: of the body; without one, of the query."""
         if key not in self.objects:
             return _missing(key[1], key[3])
-        if query.get("propagationPolicy") == "Foreground" and key[1] == "rayjobs":
+        uid = self.objects[key]["metadata"]["uid"]
+        if (meant := (options.get("preconditions") or {}).get("uid", uid)) != uid:
+            return _status(
+                409, "Conflict", f"Precondition failed: UID in precondition: {meant}, UID in object meta: {uid}"
+            )
+        if options.get("propagationPolicy") == "Foreground" and key[1] == "rayjobs":
             item = copy.deepcopy(self.objects[key])
             item["metadata"].setdefault("deletionTimestamp", _now(self._version))
             item["metadata"]["finalizers"] = [FINALIZER]
@@ -239,6 +245,9 @@ class ApiServer:
         old, applies = self.objects.get(key), "apply" in content_type
         if method == "POST" and old is not None:
             return _status(409, "AlreadyExists", f'{key[1]} "{key[3]}" already exists')
+        read = sent.get("metadata", {}).get("resourceVersion")
+        if old is not None and read not in (None, old["metadata"]["resourceVersion"]):
+            return _status(409, "Conflict", "the object has been modified")
         manager, forced = query.get("fieldManager", ""), query.get("force") == "true"
         if applies:
             if not manager:
@@ -265,9 +274,6 @@ class ApiServer:
             new = sent
         if method == "PUT" and old is None:
             return _missing(key[1], key[3])
-        read = sent.get("metadata", {}).get("resourceVersion")
-        if method == "PUT" and old is not None and read not in (None, old["metadata"]["resourceVersion"]):
-            return _status(409, "Conflict", "the object has been modified")
         new = _with_defaults(new)
         if old is not None and (refused := immutable(old, new)):
             return _status(422, "Invalid", f'{key[1]} "{key[3]}" is invalid: {", ".join(refused)}: field is immutable')

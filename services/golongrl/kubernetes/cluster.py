@@ -159,11 +159,15 @@ class Cluster:
             ),
         )
 
-    async def apply_status(self, kind: ObjectKind, item: Json) -> None:
-        """Server-side apply of the status alone. Raises ClusterError."""
+    async def apply_status(self, kind: ObjectKind, item: Json) -> Json:
+        """Server-side apply of the status alone; the object as it is then.
+
+        Raises:
+            ClusterError: ClusterConflictError if the object is no more that of the item's resourceVersion.
+        """
         name = item["metadata"]["name"]
         path = f"{self._resource(kind).path(name=name, namespace=self._place(kind))}/status"
-        await self._write(
+        return await self._write(
             f"status of {kind} {name}",
             lambda: self._dynamic.request(
                 "patch",
@@ -185,15 +189,25 @@ class Cluster:
             ),
         )
 
-    async def delete(self, kind: ObjectKind, name: str) -> None:
-        """Ask for the deletion; the object is gone when everything that it owns is. Raises ClusterError."""
+    async def delete(self, kind: ObjectKind, name: str, uid: str = "") -> None:
+        """Ask for the deletion; the object is gone when everything that it owns is.
+
+        Args:
+            uid: of the object that is meant; another one of that name stays.
+
+        Raises:
+            ClusterError: ClusterConflictError if there is another one.
+        """
+        options: Json = {"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": "Foreground"}
+        if uid:
+            options["preconditions"] = {"uid": uid}
         await self._write(
             f"deletion of {kind} {name}",
             lambda: self._dynamic.delete(
                 self._resource(kind),
                 name=name,
                 namespace=self._place(kind),
-                propagation_policy="Foreground",
+                body=options,
                 **_JSON,
             ),
         )
@@ -254,8 +268,8 @@ class Cluster:
             raise ClusterError(f"{self._where}: {kind} {name}: {NO_SERVER}")
         return found
 
-    async def _write(self, what: str, call: Callable[[], Awaitable[Any]]) -> None:
-        self._object(what, await self._call(what, call))
+    async def _write(self, what: str, call: Callable[[], Awaitable[Any]]) -> Json:
+        return self._object(what, await self._call(what, call))
 
     def _object(self, what: str, found: Any) -> Json:
         """An answer, which a proxy may have replaced by a page of its own."""
