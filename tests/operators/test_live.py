@@ -198,7 +198,8 @@ async def test_a_run_from_submission_to_its_end(api: OperatorApi, redis_url: str
         api.kuberay(first, **failed)
         await run.phase("Restarting")
         # The first words: a pass later it waits for the RayJob to go.
-        told = next(one for call in list(api.calls) if (one := call.body.get("status", {})).get("phase") == "Restarting")
+        written = [call.body.get("status", {}) for call in list(api.calls)]
+        told = next(status for status in written if status.get("phase") == "Restarting")
         assert "AppFailed" in told["message"]
         assert "boom; restart 1 of 1" in told["message"]
         await run.taken_away(first)
