@@ -77,7 +77,9 @@ def test_prepared_data_opens_and_is_made_once(tmp_path):
         "--set",
         "data.validation_prompts=0",
     )
-    assert call(*words).exit_code == 0
+    said = call(*words)
+    assert said.exit_code == 0
+    assert said.output.startswith("train: 18 rows, "), "and no record of a log"
     made = (tmp_path / "train").stat().st_mtime_ns
     assert len(Prepared.open(tmp_path / "train")) == 18
     assert call(*words).exit_code == 0

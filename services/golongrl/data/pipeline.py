@@ -15,8 +15,6 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Final, Literal, Protocol, TypeVar
 
-import structlog
-
 from golongrl import files
 from golongrl.data.builders import build
 from golongrl.data.chat import Chat, think_problem
@@ -210,8 +208,6 @@ def _made(
         files.write_text(out / REPORT, json.dumps(asdict(result), indent=2) + "\n")
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-    for split, report in splits.items():
-        structlog.get_logger().info("data prepared", split=split, **asdict(report))
     return result
 
 
