@@ -100,6 +100,15 @@ def test_every_command_that_takes_a_path_ends_in_one_line(command: tuple[str, ..
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["loop", "loop.jsonl", "loop.yaml"]
 
 
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "<&- >&-"])
+def test_a_command_whose_streams_are_closed_ends_as_others_do(closed: str, tmp_path: Path) -> None:
+    command = f"{sys.executable} -m golongrl train nothing {closed}"
+    done = subprocess.run(
+        ["sh", "-c", command], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
+    )  # fmt: skip
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr[-2000:]
+
+
 @pytest.mark.parametrize(
     ("text", "shown"),
     [

@@ -248,6 +248,9 @@ def _prepare_process() -> None:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_RDWR)
+    # Python's own streams of those are None, which no command expects.
+    sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     # As Ctrl-C, so that a command cleans up; one that has handlers of its own sets them later.
     for wanted in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(wanted) is signal.SIG_DFL:

@@ -226,7 +226,7 @@ def _output() -> Iterator[None]:
         try:
             yield
         finally:
-            if sys.stdout is not None and not sys.stdout.closed:
+            if not sys.stdout.closed:
                 sys.stdout.flush()
     except BrokenPipeError:
         _forget_output()

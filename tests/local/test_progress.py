@@ -2,8 +2,6 @@
 
 import io
 import json
-import subprocess
-import sys
 from types import SimpleNamespace
 
 from rich.console import Console
@@ -144,23 +142,6 @@ def test_a_resumed_run_does_not_print_its_old_steps_again() -> None:
     # The learner cuts the record back to its checkpoint and computes steps 3 and 4 again.
     lines = shown(snapshot(4), snapshot(2), snapshot(3), snapshot(4), snapshot(5), seen=4)
     assert [line.split(" ·")[0] for line in lines] == ["step 5/40"]
-
-
-def test_a_run_survives_a_terminal_that_is_gone() -> None:
-    code = (
-        "import sys\nfrom golongrl.local.progress import Display, Screen\n"
-        "with Display(Screen(), live=False) as display:\n"
-        "    sys.stdin.readline()\n"
-        "    for _ in range(3): display.say('line')\n"
-        "print('end', file=sys.stderr)\n"
-    )
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    process = subprocess.Popen([sys.executable, "-c", code], text=True, **pipes)
-    assert process.stdout is not None
-    process.stdout.close()
-    process.stdout = None
-    _, err = process.communicate("go\n", timeout=60)
-    assert (process.returncode, err) == (0, "end\n")
 
 
 def test_a_group_that_waits_for_its_scores_names_the_reward_service() -> None:

@@ -5,11 +5,8 @@ what is waited for, are pure.
 """
 
 import math
-import os
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -241,8 +238,7 @@ class Display:
 
     def __exit__(self, *exc: object) -> None:
         if self._live:
-            with _unheard():
-                self._live.stop()
+            self._live.stop()
 
     def say(self, line: str) -> None:
         """An event worth a line of its own."""
@@ -250,14 +246,12 @@ class Display:
         self._print(line)
 
     def _print(self, line: str) -> None:
-        with _unheard():
-            self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def show(self, snapshot: RunSnapshot) -> None:
         """The newest snapshot."""
         if self._live:
-            with _unheard():
-                self._live.update(render(snapshot))
+            self._live.update(render(snapshot))
             return
         for record in snapshot.history.records:
             if record[runs.STEP] > self._seen:
@@ -295,25 +289,8 @@ def wait_line(snapshot: RunSnapshot, silence_s: float) -> str:
 
 
 class Screen(Console):
-    """A console whose reader may leave: a closed terminal or pipe does not end a run, later output is dropped."""
+    """A console for text of a run, whose control characters the terminal would obey."""
 
     def render_str(self, text: str, *args: Any, **options: Any) -> Text:
-        """Text of a run, whose control characters the terminal would obey."""
+        """Text without them."""
         return super().render_str(printable(text), *args, **options)
-
-    def on_broken_pipe(self) -> None:
-        """Drop the output; rich would end the process."""
-        _drop_output()
-
-
-@contextmanager
-def _unheard() -> Iterator[None]:
-    try:
-        yield
-    except OSError:
-        _drop_output()
-
-
-def _drop_output() -> None:
-    with suppress(OSError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

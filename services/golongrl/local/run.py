@@ -9,6 +9,7 @@ Invariants:
 
 import asyncio
 import socket
+import sys
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -34,6 +35,7 @@ from golongrl.learner.recipe_warnings import recipe_warnings
 from golongrl.local import preflight, redis_server, survivors, temporary
 from golongrl.local.claim import Claim, other_recipe, resumed_recipe
 from golongrl.local.interrupt import Advice, interruptible
+from golongrl.local.outlet import outlet
 from golongrl.local.plan import LOCK, EngineKind, Options, Ports, RunFolder
 from golongrl.local.progress import Display, RunSnapshot, Screen
 from golongrl.local.services import stages
@@ -78,9 +80,9 @@ def execute(request: TrainRequest) -> None:
     """
     # The display shows what matters; between its lines only errors are logged.
     logging.configure("train", request.folder.path.name, level="ERROR")
-    console = Screen()
     try:
-        with interruptible() as advice:
+        with outlet(sys.stdout) as out, interruptible() as advice:
+            console = Screen(file=out)
             recipe = None if request.resume else load(request.recipe, request.overrides)
             with Claim.take(request.folder, resume=request.resume) as claim:
                 _run(request, recipe, claim, console, advice)

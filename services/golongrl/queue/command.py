@@ -131,12 +131,16 @@ def _end_set_aside(redis_url: str, run: str, uids: list[str], everyone: bool, *,
     if bool(uids) == everyone:
         raise InputError("set-aside: give the rows (EPOCH-ROW), or --all")
 
-    async def end(queue: "SampleQueue") -> list[str]:
+    async def end(queue: "SampleQueue") -> tuple[list[str], list[str]]:
         chosen = [group.uid for group in await queue.set_aside_groups()] if everyone else [*dict.fromkeys(uids)]
         call = queue.retry_set_aside if retry else queue.drop_set_aside
-        return [uid for uid in chosen if not await call(uid)]
+        missing = [uid for uid in chosen if not await call(uid)]
+        return [uid for uid in chosen if uid not in missing], missing
 
-    if missing := _look(redis_url, run, end):
+    done, missing = _look(redis_url, run, end)
+    if done or not missing:
+        print(f"{'dealt once more' if retry else 'rejected'}: {printable(', '.join(done)) or 'no group'}")
+    if missing:
         raise QueueError(
             f"run {run} has not set aside {', '.join(missing)}; `golongrl queue set-aside list` says what it has"
         )
