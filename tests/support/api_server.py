@@ -174,7 +174,10 @@ class ApiServer:
         if plural not in kinds:
             return _status(404, "NotFound", "the server could not find the requested resource")
         verb = _VERBS.get(method) or ("get" if name else "list")
-        sent = secret_of(body) if "protobuf" in content_type else yaml.safe_load(body)
+        protobuf = "protobuf" in content_type
+        if protobuf and verb == "delete":
+            body = b""  # helm's options of a deletion, which ask for nothing
+        sent = secret_of(body) if protobuf and body else yaml.safe_load(body)
         self._record(verb, key, subresource, sent or {})
         if code := self.refuse.get((plural, verb)):
             return _status(code, "Forbidden", f"{plural} is forbidden")
