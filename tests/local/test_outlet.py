@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from contextlib import suppress
+from pathlib import Path
 from typing import IO
 
 import pytest
@@ -87,3 +88,9 @@ def test_a_stream_without_a_descriptor_is_written_to() -> None:
     with outlet(stream) as out:
         out.write("line\n")
     assert stream.getvalue() == "line\n"
+
+
+def test_a_sign_that_the_terminal_cannot_show_is_written_as_the_stream_writes_it(tmp_path: Path) -> None:
+    with (tmp_path / "out").open("w", encoding="ascii", errors="backslashreplace") as stream, outlet(stream) as out:
+        out.write("0.4 \u2192 0.6\n")
+    assert (tmp_path / "out").read_text("ascii") == "0.4 \\u2192 0.6\n"

@@ -100,7 +100,7 @@ def _writer(stream: TextIO) -> Callable[[str], object]:
     stream.flush()
 
     def write(text: str) -> None:
-        left = memoryview(text.encode(stream.encoding, "replace"))
+        left = memoryview(text.encode(stream.encoding, stream.errors or "strict"))
         while left:
             left = left[os.write(descriptor, left) :]
 
