@@ -83,19 +83,25 @@ def last_lines(log: Path, count: int = 15, since: int = 0) -> list[str]:
     return [without_secrets(line) for line in lines]
 
 
+def error_line(lines: Sequence[str]) -> str | None:
+    """The error that a command printed at its end, in its log's last lines; None without one."""
+    found = (line.strip() for line in reversed(lines))
+    return next((line.removeprefix("error: ") for line in found if line.startswith("error: ")), None)
+
+
 def last_words(lines: Sequence[str], most: int = 200) -> str:
     """The line that says why a process ended, shortened in its middle.
 
     That is the error which a command printed at its end, or else the last line that is not empty; of a structured line
     the event and its error.
     """
-    spoken = [line.strip() for line in reversed(lines) if line.strip()]
-    line = next((line for line in spoken if line.startswith("error: ")), spoken[0] if spoken else "nothing in its log")
-    with contextlib.suppress(ValueError, RecursionError):
-        fields = json.loads(line)
-        if isinstance(fields, dict) and "event" in fields:
-            line = ": ".join(str(fields[key]) for key in ("event", "error") if key in fields)
-    line = line.removeprefix("error: ")
+    line = error_line(lines)
+    if line is None:
+        line = next((line.strip() for line in reversed(lines) if line.strip()), "nothing in its log")
+        with contextlib.suppress(ValueError, RecursionError):
+            fields = json.loads(line)
+            if isinstance(fields, dict) and "event" in fields:
+                line = ": ".join(str(fields[key]) for key in ("event", "error") if key in fields)
     # What went wrong stands at the end of a line as often as at its beginning.
     return line if len(line) <= most else f"{line[: most // 2]} ... {line[-most // 2 :]}"
 

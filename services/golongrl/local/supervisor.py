@@ -24,6 +24,7 @@ from golongrl.local.process import (
     ServiceSpec,
     adopt_orphans,
     descendants,
+    error_line,
     kill_descendants,
     last_words,
     stopped_processes,
@@ -58,7 +59,7 @@ class RunInterruptedError(GolongrlError):
 def storage_trouble(code: int, lines: Sequence[str], folder: Path) -> str | None:
     """What is wrong with the storage, if a process that ended with `code` and these last lines ended for that. Pure."""
     if code == NO_SPACE_EXIT:
-        told = any(line.startswith("error: ") for line in lines)
+        told = error_line(lines) is not None
         return last_words(lines) if told else f"the storage of {folder} is full or read-only"
     return no_space(folder) if any(words in line for line in lines for words in _FULL_DISK) else None
 
@@ -300,8 +301,8 @@ class Supervisor:
 
 def _told(lines: Sequence[str], log: Path) -> str:
     """What a log's last lines say of an end: the error line of a command says it all, else any of them may."""
-    if (error := next((line for line in reversed(lines) if line.startswith("error: ")), None)) is not None:
-        return f": {error.removeprefix('error: ')}; its log is {log}"
+    if (error := error_line(lines)) is not None:
+        return f": {error}; its log is {log}"
     tail = "".join(f"\n  {line}" for line in lines)
     return f"; the end of {log}:{tail}" if tail else f"; nothing is in {log}"
 
