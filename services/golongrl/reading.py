@@ -3,11 +3,13 @@
 - `open_input` opens a plain file, or a pipe, whose silence is bounded; a folder, device or socket is refused;
 - `read_text` reads a small text up to a bound, as UTF-8;
 - `refuse_special` is for files that are read more than once, or by a library;
-- `refuse_endless` is for a folder that this program wrote, before any of its files is read.
+- `refuse_endless` is for a folder that this program wrote, before any of its files is read;
+- `file_sha256` is a file's checksum.
 """
 
 import codecs
 import errno
+import hashlib
 import io
 import os
 import select
@@ -126,6 +128,12 @@ def refuse_endless(folder: Path, what: str) -> None:
         for path in (Path(parent, name) for name in names):
             if path.is_fifo() or path.is_char_device():
                 raise InputError(f"{what}: {path} is not a plain file, as a run writes them; remove it")
+
+
+def file_sha256(path: Path) -> str:
+    """The file's sha256, hexadecimal; reads all of it. Raises OSError."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_text(path: Path, most_bytes: int) -> str:

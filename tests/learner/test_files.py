@@ -14,11 +14,12 @@ import torch
 from golongrl.errors import InputError
 from golongrl.files import ForeignFilesError
 from golongrl.learner.checkpoints.store import Checkpoints, LearnerState, read
-from golongrl.learner.fsync import NotWrittenError, file_sha256
+from golongrl.learner.fsync import NotWrittenError
 from golongrl.learner.observe.metrics_log import STEP, Records
 from golongrl.learner.startup import LearnerConfig, check_places
 from golongrl.learner.weights.export import WeightsNotFiniteError, take_shards, write_shards, write_taken
 from golongrl.learner.weights.store import EXPORT, Support, WeightStore, WeightStoreError
+from golongrl.reading import file_sha256
 from golongrl.recipe import load
 from support.checkpoints import latest, make
 

@@ -17,7 +17,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from golongrl.data.errors import DataError
-from golongrl.reading import read_text
+from golongrl.reading import file_sha256, read_text
 
 FILE = "rows.arrow"
 # What the file was when it was written: Arrow has no checksums, and any number is a prompt's id.
@@ -176,18 +176,13 @@ def _refuse_changed(folder: Path) -> None:
     path = folder / FILE
     try:
         written = read_text(folder / CHECKSUM, _LONGEST_CHECKSUM).strip()
-        changed = written != _sha256(path)
+        changed = written != file_sha256(path)
     except FileNotFoundError:
         return  # of an earlier version, or no rows, which `Prepared.open` names
     except OSError as error:
         raise DataError(f"prepared data {folder}: {error.strerror}; prepare the data again") from error
     if changed:
         raise DataError(f"prepared data {path}: damaged (it is not what {CHECKSUM} says); prepare the data again")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _whole(batch: pa.RecordBatch) -> pa.RecordBatch:
@@ -222,7 +217,7 @@ def write_prepared(rows: Iterable[PreparedRow], folder: Path) -> int:
                 pending = []
         if pending:
             writer.write_batch(pa.RecordBatch.from_pylist(pending, schema=_SCHEMA))
-    (folder / CHECKSUM).write_text(_sha256(folder / FILE) + "\n", "utf-8")
+    (folder / CHECKSUM).write_text(file_sha256(folder / FILE) + "\n", "utf-8")
     return count
 
 

@@ -5,7 +5,6 @@ could not be written completely is removed, which also gives a full disk the roo
 """
 
 import errno
-import hashlib
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from safetensors import SafetensorError
 
 from golongrl.errors import NO_SPACE_EXIT, GolongrlError
 from golongrl.files import sync
+from golongrl.reading import file_sha256
 
 # What only a person can change: a full or exhausted, read-only or failing storage.
 _STORAGE = {
@@ -107,8 +107,7 @@ class FileSum:
     @classmethod
     def of(cls, path: Path) -> "FileSum":
         """Of the file as it is now; reads all of it."""
-        with path.open("rb") as file:
-            return cls(path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest())
+        return cls(path.stat().st_size, file_sha256(path))
 
 
 @dataclass(frozen=True)
@@ -117,11 +116,6 @@ class Written:
 
     seconds: float
     files: dict[str, FileSum]
-
-
-def file_sha256(path: Path) -> str:
-    """The file's sha256, hexadecimal."""
-    return FileSum.of(path).sha256
 
 
 def _cause(error: BaseException) -> BaseException:

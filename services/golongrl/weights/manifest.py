@@ -15,8 +15,10 @@ import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
-from hashlib import file_digest, sha256
+from hashlib import sha256
 from pathlib import Path
+
+from golongrl.reading import file_sha256
 
 MANIFEST = "manifest.json"
 DELTA_SUFFIX = ".delta"
@@ -112,8 +114,7 @@ def damaged(folder: Path, manifest: Manifest) -> str | None:
     weights = {name: entry for name, entry in manifest.stored.items() if name.endswith((_WEIGHTS, DELTA_SUFFIX))}
 
     def holds(item: tuple[str, Mapping[str, int | str]]) -> bool:
-        with (folder / item[0]).open("rb") as file:
-            return file_digest(file, "sha256").hexdigest() == item[1]["sha256"]
+        return file_sha256(folder / item[0]) == item[1]["sha256"]
 
     with ThreadPoolExecutor(THREADS, thread_name_prefix="weights") as threads:
         sound = list(threads.map(holds, weights.items()))

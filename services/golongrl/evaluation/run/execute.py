@@ -31,6 +31,7 @@ from golongrl.evaluation.store.journal import SampleJournal
 from golongrl.evaluation.suite import Suite
 from golongrl.llm import ChatClient, Endpoint
 from golongrl.local.supervisor import SIGNALS, RunInterruptedError
+from golongrl.reading import file_sha256
 
 # How often progress is printed.
 _EVERY_S: Final = 15.0
@@ -349,7 +350,7 @@ def _benchmark_state(course: Course) -> BenchmarkProgress:
 
 def _tokenizer_name(folder: Path) -> str:
     """Counts of one tokenizer hold for all models that have it."""
-    return claim.sha256(folder / "tokenizer.json")[:16]
+    return file_sha256(folder / "tokenizer.json")[:16]
 
 
 def _launch_of_server(folder: Path, context: int | None) -> engines.Launch:

@@ -18,6 +18,7 @@ from golongrl.errors import InputError, writing_to
 from golongrl.evaluation.sources import DataFiles
 from golongrl.evaluation.store.json_files import read_json
 from golongrl.evaluation.suite import Suite
+from golongrl.reading import file_sha256
 
 RECORD: Final = "evaluation.json"
 _LOCK: Final = ".lock"
@@ -25,7 +26,7 @@ _LOCK: Final = ".lock"
 _FREE: Final = ("limits", "data", "target.api_key_variable", "target.engine", "target.sglang_venv",
                 "target.engine_arguments", "target.gpus", "target.place", "judge")  # fmt: skip
 _JUDGE: Final = ("place", "model", "temperature", "retry_temperature", "max_tokens", "attempts")
-# Bytes read at a time, and of each end of a file of weights.
+# Bytes of each end of a file of weights.
 _CHUNK: Final = 1 << 20
 # A record has a suite and the revisions of its data.
 _MOST_BYTES: Final = 64 << 20
@@ -83,16 +84,7 @@ def judge_identity(suite: Suite) -> dict[str, Any]:
 
 
 def _sums(paths: Sequence[Path]) -> list[dict[str, Any]]:
-    return [{"file": path.name, "bytes": path.stat().st_size, "sha256": sha256(path)} for path in paths]
-
-
-def sha256(path: Path) -> str:
-    """The checksum of a file."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
+    return [{"file": path.name, "bytes": path.stat().st_size, "sha256": file_sha256(path)} for path in paths]
 
 
 def keep(out: Path, mine: Mapping[str, Any], judge: Mapping[str, Any], suite: Suite) -> None:

@@ -30,9 +30,10 @@ from golongrl import __version__, files
 from golongrl.errors import GolongrlError
 from golongrl.files import sync
 from golongrl.learner import fsync
-from golongrl.learner.fsync import discarded_on_error, file_sha256, writing
+from golongrl.learner.fsync import discarded_on_error, writing
 from golongrl.learner.weights.export import INDEX, ExportedFile, WeightsNotFiniteError, index_json, write_shards
 from golongrl.queue import WeightsRef
+from golongrl.reading import file_sha256
 from golongrl.weights.manifest import DELTA_SUFFIX, MANIFEST, Manifest, chain, damaged, folder_of, wants_base
 
 if TYPE_CHECKING:

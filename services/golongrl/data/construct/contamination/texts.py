@@ -4,7 +4,6 @@ A field is a context by its name (`context`, `paragraphs`, ...) or by its length
 words. All other text of a row counts as an item, options one by one. Every text is taken whole.
 """
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from golongrl.evaluation.errors import EvaluationError
 from golongrl.evaluation.registry import selected
 from golongrl.evaluation.sources import EvalSource, located
 from golongrl.evaluation.tables import SUFFIXES, open_table
+from golongrl.reading import file_sha256
 
 _TEXT_SUFFIXES: Final = (".txt", ".md", ".rst")
 _CONTEXTS: Final = frozenset(
@@ -142,7 +142,6 @@ def absent(settings: Decontaminate) -> list[str]:
 
 def _file(benchmark: str, path: Path) -> BenchmarkFile:
     try:
-        with path.open("rb") as file:
-            return BenchmarkFile(benchmark, path, hashlib.file_digest(file, "sha256").hexdigest())
+        return BenchmarkFile(benchmark, path, file_sha256(path))
     except OSError as error:
         raise PipelineError(f"decontaminate: {path}: {error.strerror or error}") from error

@@ -13,7 +13,7 @@ from golongrl.data.construct.sources.readers import SUFFIXES, format_of
 from golongrl.data.construct.stage import Input
 from golongrl.data.corpus import PYTHON_REFERENCE
 from golongrl.errors import InputError, printable
-from golongrl.reading import refuse_special
+from golongrl.reading import file_sha256, refuse_special
 
 # Rows of a data set that are read together.
 BLOCK = 64
@@ -73,8 +73,7 @@ def _file(path: Path, origin: str, place: SourceInput) -> Iterator[dict[str, Any
         elif kind == "parquet":
             yield from _groups(path, piece)
         else:
-            with path.open("rb") as file:
-                yield {**piece, "content": hashlib.file_digest(file, "sha256").hexdigest()}
+            yield {**piece, "content": file_sha256(path)}
     except OSError as error:
         raise PipelineError(f"sources: {path}: {error.strerror or error}") from error
 
@@ -99,8 +98,7 @@ def _groups(path: Path, piece: dict[str, Any]) -> Iterator[dict[str, Any]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    with path.open("rb") as file:
-        content = hashlib.file_digest(file, "sha256").hexdigest()
+    content = file_sha256(path)
     try:
         with pq.ParquetFile(path) as reader:
             keys_once.refuse_columns(reader.schema_arrow)
