@@ -231,8 +231,8 @@ class Loop:
             await self.kube.price(pod, cost)
         for name, size in outcome.pool.scale.items():
             await self.kube.scale(kind, name, size)
-        for pod in outcome.pool.evict:
-            await self.kube.evict(pod)
+        for pod, uid in outcome.pool.evict.items():
+            await self.kube.evict(pod, uid)
         if outcome.drop_pool:
             await self.kube.delete_pool(kind, outcome.drop_pool)
 

@@ -188,10 +188,10 @@ class Kube:
         with self._counted(), suppress(ClusterMissingError):
             await self.calls.delete(kinds.TRAINING_RUN, metadata["name"], metadata["uid"])
 
-    async def evict(self, pod: str) -> None:
-        """Delete a pod; its workload makes another. Raises ClusterError."""
-        with self._counted(), suppress(ClusterMissingError):
-            await self.calls.delete(kinds.POD, pod)
+    async def evict(self, pod: str, uid: str) -> None:
+        """Delete a pod, but none that has taken its name since; its workload makes another. Raises ClusterError."""
+        with self._counted(), suppress(ClusterMissingError, ClusterConflictError):
+            await self.calls.delete(kinds.POD, pod, uid)
 
     async def scale(self, kind: str, name: str, replicas: int) -> None:
         """Set how many engines a workload has. Raises ClusterError."""

@@ -47,8 +47,8 @@ class PoolPlan:
     costs: Mapping[str, int] = field(default_factory=dict)
     """Pod -> what its deletion would lose; before the workload is scaled down."""
     apply: tuple[Manifest, ...] = ()
-    evict: tuple[str, ...] = ()
-    """Pods to delete, so that new ones take their places."""
+    evict: Mapping[str, str] = field(default_factory=dict)
+    """Pods to delete, so that new ones take their places -> their UIDs."""
     trouble: str = ""
     """What a person should know."""
 
@@ -101,7 +101,8 @@ def plan(site: Site, view: View) -> PoolPlan:
         }
     )
     sick_pods = (healing.replace.pod,) if healing.replace else ()
-    evict = (view.evict or sick_pods) if size else ()
+    uids = {pod.name: pod.uid for pod in view.pods}
+    evict = {pod: uids.get(pod, "") for pod in view.evict or sick_pods} if size else {}
     apply = _own(site, view, work, size) if view.meaning.dedicated else ()
     keda = site.pool.autoscaled and not view.meaning.dedicated
     scale = {name: size} if not (apply or keda) and work is not None and size != asked else {}

@@ -246,3 +246,19 @@ async def test_an_edit_between_the_look_and_the_write_is_the_next_pass_s(api: Op
     (run,) = api.live("TrainingRun").values()
     assert run["status"]["observedGeneration"] == run["metadata"]["generation"]
     assert all("steps: 7" in text for text in state(api)["recipes"].values())
+
+
+async def test_an_engine_that_has_taken_a_sick_ones_name_is_not_evicted(api: OperatorApi) -> None:
+    """A LeaderWorkerSet gives its pods the same names again."""
+    name = "demo-golongrl-rollout-0"
+
+    def made_again() -> None:
+        api.remove(("v1", "pods", "rl", name))
+        api.engine(name)
+
+    api.submit("r", {"release": "demo", "recipePreset": "quickstart"})
+    await settled(api)
+    api.engine(name, trouble=True)
+    await passes(api, number=2, before=("deletion of Pod", made_again))
+    assert api.count("delete", plural="pods") == 1
+    assert api.live("Pod")[name]["status"]["containerStatuses"][0]["restartCount"] == 0

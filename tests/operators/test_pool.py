@@ -196,26 +196,26 @@ def test_what_a_stalled_queue_waits_for_is_restarted_and_not_the_learner() -> No
     blocking = {"uid": "0-7", "worker": f"{POOL}-b", "progress_age_s": 700.0}
 
     slow = after(waits, a, b, blocking=blocking)
-    assert (slow.pool.evict, slow.delete, slow.status["phase"]) == ((f"{POOL}-b",), (), "Running")
+    assert (tuple(slow.pool.evict), slow.delete, slow.status["phase"]) == ((f"{POOL}-b",), (), "Running")
     assert slow.status["progress"]["since"] == "2026-01-02T03:15:45Z", "its successor has as long as it had"
     assert slow.status["replaced"][0]["reason"] == "the queue waits for it without progress"
 
     frozen = after(waits, a, beat("rollout", f"{POOL}-b", age_s=400.0))
-    assert (frozen.pool.evict, frozen.delete) == ((f"{POOL}-b",), ())
+    assert (tuple(frozen.pool.evict), frozen.delete) == ((f"{POOL}-b",), ())
     engine = after(waits, a | {"fields": {**a["fields"], "engine_silent_s": "500"}}, b)
-    assert (engine.pool.evict, engine.delete) == ((f"{POOL}-a",), ())
+    assert (tuple(engine.pool.evict), engine.delete) == ((f"{POOL}-a",), ())
     reward = after(waits, a | {"fields": {**a["fields"], "reward_silent_s": "500"}}, b)
-    assert (reward.pool.evict, reward.delete) == (("reward-0",), ())
+    assert (tuple(reward.pool.evict), reward.delete) == (("reward-0",), ())
 
     stuck = after(works, a, b)
-    assert (stuck.pool.evict, stuck.delete) == ((), (job["metadata"]["name"],))
+    assert (tuple(stuck.pool.evict), stuck.delete) == ((), (job["metadata"]["name"],))
     assert stuck.status["phase"] == "Restarting"
 
     # Without a worker there is nothing to restart: its pods have no node, or still load.
     pods.clear()
     del run["status"]
     alone = after(waits)
-    assert (alone.pool.evict, alone.delete, alone.status["phase"]) == ((), (), "Running")
+    assert (tuple(alone.pool.evict), alone.delete, alone.status["phase"]) == ((), (), "Running")
     assert "the queue has made no progress since 2026-01-02T03:04:05Z" in alone.status["stuck"]
 
 

@@ -45,6 +45,8 @@ class Pod:
     last_words: str = ""
     """Termination message of its last container that ended, such as an evaluation's scores."""
     node: str = ""
+    uid: str = ""
+    """Another pod of that name, as a LeaderWorkerSet makes, has another one."""
     pressure: str = ""
     """Why the kubelet evicted it, if its node ran short of memory, disk or process ids."""
     pressure_at: str = ""
@@ -114,6 +116,7 @@ def _pod(item: Json, replaced: bool, now: datetime) -> Pod:
         follower=labels.get("golongrl.io/role") == "follower",
         last_words=next((words for entry in reversed(containers) if (words := _last_words(entry))), ""),
         node=item.get("spec", {}).get("nodeName") or "",
+        uid=item["metadata"].get("uid", ""),
         pressure=pressure,
         pressure_at=pressure_at,
         ray_head=f"{item['metadata'].get('uid', '')}/{restarts}" if is_head else "",
