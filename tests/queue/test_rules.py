@@ -15,6 +15,8 @@ from golongrl.queue import (
     Stopped,
     SubmitOutcome,
 )
+from golongrl.queue.errors import QueueBehindError
+from golongrl.restart import FINAL_CODES
 from support.groups import group_for, queue_settings
 
 from .conftest import Play
@@ -66,8 +68,9 @@ async def test_setup_again_is_nothing_but_other_promises_are_refused(play: Play)
     await play.start(lease_s=30.0)
     assert (await play.queue.stats()).leased == 1
     for change in ({"groups_per_step": 3}, {"max_staleness": 2}, {"order": "ready"}, {"rows": 9}):
-        with pytest.raises(SettingsMismatchError, match=r"exists with"):
+        with pytest.raises(SettingsMismatchError, match=r"exists with") as refused:
             await play.start(**change)
+        assert refused.value.exit_code in FINAL_CODES, "no restart of the learner would change it"
 
 
 async def test_a_worker_that_reads_other_rows_gets_none(play: Play) -> None:
@@ -100,9 +103,12 @@ async def test_a_run_with_steps_behind_it_begins_after_them(queue: SampleQueue) 
     await queue.setup(settings, order, ["a"] * 4)
     with pytest.raises(SettingsMismatchError, match="digest"):
         await queue.setup(settings, order[:1], ["a"] * 4, behind)
-    for step in (0, 1, 3):
+    for step in (0, 1):
         with pytest.raises(OutOfOrderError):
             await queue.attach(step)
+    with pytest.raises(QueueBehindError) as behind_it:
+        await queue.attach(3)
+    assert behind_it.value.exit_code in FINAL_CODES, "no restart of the learner would change it"
     attached = await queue.attach(2)
     assert (attached.version, attached.committed) == (2, 2)
     assert [(await queue.peek(uid)).state for uid in ("0-3", "1-2", "0-2")] == ["trained", "trained", "unread"]

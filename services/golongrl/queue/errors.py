@@ -22,18 +22,22 @@ class OutOfOrderError(QueueError):
                 f"attach({checkpoint}): run {run} has committed step {committed}, its earlier batches are gone; "
                 f"resume from checkpoint {committed}"
             )
-        return cls(
+        return QueueBehindError(
             f"attach({checkpoint}): the queue of run {run} is only at version {version}, behind the checkpoint: its "
             "data was lost, set back to an older copy, or is another run's; restore the newer append-only file, or "
             f"{_begin_again(run)} (of a stopped run on one machine: remove its folder redis and use --resume)"
         )
 
 
+class QueueBehindError(OutOfOrderError, InputError):
+    """The queue is older than the checkpoint: whatever starts again, only a person can bring them together."""
+
+
 class NotSetUpError(QueueError):
     """The run does not exist on this server (yet): its learner sets it up."""
 
 
-class SettingsMismatchError(QueueError):
+class SettingsMismatchError(QueueError, InputError):
     """The run exists with another batch size, staleness bound, order or rows."""
 
 
