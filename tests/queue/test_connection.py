@@ -61,6 +61,19 @@ async def test_server_that_never_comes_is_named() -> None:
     assert all("connection" in entry["waits_for"] for entry in logs)
 
 
+async def test_a_server_that_fails_for_long_is_told_of_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line for each try filled the log."""
+    async with SampleQueue.from_url(f"redis://127.0.0.1:{free_port()}/0", "r", patience=SHORT) as queue:
+        for said in (1, 0):
+            with capture_logs() as logs, pytest.raises(QueueUnavailableError):
+                await queue.stats()
+            assert len(logs) == said
+        monkeypatch.setattr("golongrl.queue.connection.SAY_EVERY_S", 0.0)
+        with capture_logs() as logs, pytest.raises(QueueUnavailableError):
+            await queue.stats()
+        assert len(logs) > 5
+
+
 async def test_wrong_password_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with EmbeddedServer(free_port(), tmp_path, password="right") as server:
         async with SampleQueue.from_url(server.url.replace("right", "wrong"), "r") as queue:
