@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from functools import cache
 from io import TextIOWrapper
+from itertools import pairwise
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Final
@@ -233,6 +234,7 @@ def main() -> None:
     words = [_at_home(word) for word in sys.argv[1:]]
     with one_line(service=any(words[: len(service)] == service for service in SERVICES)):
         try:
+            _refuse_empty(words)
             _register_commands()
             code = _run(words)
         except KeyboardInterrupt:
@@ -282,6 +284,19 @@ def _run(words: list[str]) -> int:
         path = context.command_path if context is not None else "golongrl"
         raise InputError(f"{' '.join(error.format_message().split()).rstrip('.')}; see `{path} --help`") from None
     return code if isinstance(code, int) else 0
+
+
+def _refuse_empty(words: list[str]) -> None:
+    """An empty word is a variable that the shell does not know; as a path it would be the folder of the command.
+
+    Raises:
+        InputError: there is one.
+    """
+    for before, word in pairwise(["golongrl", *words]):
+        option, equals, value = word.partition("=")
+        if not word or (option.startswith("--") and equals and not value):
+            named = option or before
+            raise InputError(f"{named}: {'its value' if named.startswith('-') else 'the argument after it'} is empty")
 
 
 def _at_home(word: str) -> str:

@@ -48,7 +48,7 @@ def hollow_model(folder: Path) -> Path:
     ("arguments", "names"),
     [
         (["nosuch"], "recipe nosuch: no such file or packaged recipe"),
-        ([""], "recipe '': no such file or packaged recipe"),
+        ([""], "train: the argument after it is empty"),
         (["quickstart", "--set", "queue.max_stalness=0"], "queue.max_stalness; did you mean queue.max_staleness?"),
         (["quickstart", "--name", "No Good"], "--name No Good"),
         (["quickstart", "--resume", "--name", "never"], "--resume: there is no run never"),
@@ -149,6 +149,13 @@ def test_a_second_run_of_the_same_name_says_so(golongrl, tmp_path: Path) -> None
     assert "run demo:" in err
     assert "--resume" in err
     assert (tmp_path / "demo" / "recipe.yaml").exists()
+
+
+@pytest.mark.parametrize("words", [["train", "--out", ""], ["data", "build", "quickstart", "--out="]])
+def test_an_empty_path_is_not_the_current_folder(golongrl, words: list[str]) -> None:
+    """An unset variable of a shell: `--out "$RUNS"`. The run stood among the files of whoever started it."""
+    assert golongrl(*words) == (2, "", "error: --out: its value is empty\n")
+    assert golongrl("report", "")[2] == "error: report: the argument after it is empty\n"
 
 
 def test_an_options_path_may_begin_at_home(golongrl, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
