@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from golongrl.data import prepared
 from golongrl.data.model_check import model_of
 from golongrl.data.prepared import open_splits
 from golongrl.errors import InputError
+from golongrl.learner.checkpoints.resume import own_checkpoint
 from golongrl.learner.checkpoints.store import TRACKER, Checkpoints, LearnerState
 from golongrl.learner.recipe_warnings import recipe_warnings
 from golongrl.local import temporary
@@ -19,12 +21,16 @@ from golongrl.local.plan import Options, Ports, RunFolder
 from golongrl.local.run import (
     TrainRequest,
     _beginning,
+    _info,
+    _nothing_to_do,
     _prepare_data,
     _record_of,
     _resuming,
     execute,
 )
-from golongrl.recipe import load
+from golongrl.reading import file_sha256
+from golongrl.recipe import Recipe, dump, load
+from golongrl.telemetry.run_info import RunInfo
 from support.checkpoints import make
 
 RECIPE = load("quickstart")
@@ -41,8 +47,12 @@ def folder(tmp_path: Path) -> RunFolder:
     return made
 
 
+def resuming(folder: RunFolder, recipe: Recipe = RECIPE) -> str:
+    return _resuming(folder, recipe, own_checkpoint(Checkpoints(folder.checkpoints)))
+
+
 def test_a_resume_says_the_step_that_it_continues_at(folder: RunFolder) -> None:
-    assert _resuming(folder, RECIPE) == (
+    assert resuming(folder) == (
         "resuming demo at step 5, from the checkpoint of step 4; step 5 is computed again, from the same groups"
     )
 
@@ -55,14 +65,14 @@ def test_it_is_the_step_of_the_checkpoint_that_is_whole(damage: str, folder: Run
         (folder.checkpoints / TRACKER).write_text("four")
     if damage == "no tracker":
         (folder.checkpoints / TRACKER).unlink()
-    line = _resuming(folder, RECIPE)
+    line = resuming(folder)
     assert "optim_world_size_1_rank_0.pt is missing" in line
     assert "resuming demo at step 3, from the checkpoint of step 2; steps 3 to 5 are computed again" in line
     (folder.checkpoints / "global_step_2" / "learner.json").unlink()
     with pytest.raises(InputError, match=r"--resume: .* is missing; no checkpoint of the run is whole: name one with"):
-        _resuming(folder, RECIPE)
+        resuming(folder)
     named = load("quickstart", ["learner.resume=never"])
-    assert "no checkpoint is whole" in _resuming(folder, named)
+    assert "no checkpoint is whole" in resuming(folder, named)
 
 
 @pytest.mark.parametrize("damage", ["folder", "bytes"])
@@ -71,18 +81,58 @@ def test_a_table_of_steps_that_cannot_be_read_is_one_line_and_damaged_bytes_cost
 ) -> None:
     if damage == "bytes":
         folder.metrics.write_bytes(folder.metrics.read_bytes() + b"\xff\xfe{\n")
-        assert "step 5 is computed again" in _resuming(folder, RECIPE)
+        assert "step 5 is computed again" in resuming(folder)
         return
     folder.metrics.unlink()
     folder.metrics.mkdir()
     with pytest.raises(InputError, match=r"metrics.jsonl: cannot be read: Is a directory"):
-        _resuming(folder, RECIPE)
+        resuming(folder)
 
 
 @pytest.mark.parametrize("steps", [1, 4])
 def test_a_run_that_has_all_its_steps_says_so(steps: int, folder: RunFolder) -> None:
-    line = _resuming(folder, load("quickstart", [f"learner.steps={steps}"]))
+    line = resuming(folder, load("quickstart", [f"learner.steps={steps}"]))
     assert line == f"resuming demo: 4 steps are done and learner.steps is {steps}, so no step is left"
+
+
+def nothing_to_do(folder: RunFolder, *overrides: str, step: int = 4) -> str | None:
+    return _nothing_to_do(folder, load(str(folder.recipe), overrides), (step, []))
+
+
+def test_a_run_that_is_done_starts_only_for_something(folder: RunFolder) -> None:
+    """It started every service, and found then that no step is left."""
+    folder.recipe.write_text(dump(load("quickstart", ["learner.steps=4"])))
+    assert nothing_to_do(folder) is None, "its result is lost"
+    folder.result.mkdir()
+    assert nothing_to_do(folder) == (
+        "run demo is done: 4 steps, and learner.steps is 4; to go on, --set learner.steps=8"
+    )
+    assert nothing_to_do(folder, "learner.steps=3") is not None
+    assert nothing_to_do(folder, "learner.steps=5") is None
+    assert nothing_to_do(folder, "learner.test_freq=4") is None, "the last step may have to be validated"
+    assert nothing_to_do(folder, step=3) == (
+        "run demo is done: 3 steps, then every row was trained, rejected or set aside"
+    )
+    assert nothing_to_do(folder, "learner.steps=5", step=3) is None
+    assert _nothing_to_do(folder, load(str(folder.recipe)), (4, ["a later one is damaged"])) is None
+
+
+def test_a_done_run_is_resumed_without_a_change(folder: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    folder.recipe.write_text(dump(load("quickstart", ["learner.steps=4"])))
+    folder.result.mkdir()
+    _info(folder).write(folder.path)
+    before = replace(RunInfo.read(folder.path) or _info(folder), state="done")
+    before.write(folder.path)
+    request = TrainRequest(
+        recipe="quickstart", named=False, overrides=("learner.steps=3",), folder=folder, engines=1, engine="embedded",
+        sglang_venv=folder.path / "none", redis_url=None, base_port=0, resume=True, plain=True,
+    )  # fmt: skip
+    names = sorted(path.name for path in folder.path.iterdir())
+    execute(request)
+    assert "run demo is done: 4 steps, and learner.steps is 3" in capsys.readouterr().out
+    assert RunInfo.read(folder.path) == before
+    assert sorted(path.name for path in folder.path.iterdir() if path.name != ".lock") == names
+    assert load(str(folder.recipe)).learner.steps == 4
 
 
 def test_a_new_run_begins_only_with_a_whole_checkpoint(folder: RunFolder, tmp_path: Path) -> None:
@@ -104,7 +154,7 @@ def test_a_new_run_begins_only_with_a_whole_checkpoint(folder: RunFolder, tmp_pa
 
 
 def test_a_run_without_a_checkpoint_starts_at_step_1(tmp_path: Path) -> None:
-    assert _resuming(RunFolder(tmp_path / "demo"), RECIPE).endswith("it has no checkpoint yet, and starts at step 1")
+    assert resuming(RunFolder(tmp_path / "demo")).endswith("it has no checkpoint yet, and starts at step 1")
 
 
 def test_rows_that_are_left_out_are_counted_and_the_list_is_named(tmp_path: Path) -> None:
@@ -198,8 +248,12 @@ def test_train_says_the_warnings_of_recipe_check_once(tmp_path: Path, capsys: py
     assert not (tmp_path / "demo").exists()
 
 
-def test_a_new_run_does_not_begin_with_another_models_checkpoint(folder: RunFolder, tmp_path: Path) -> None:
+def test_a_new_run_does_not_begin_with_another_models_checkpoint(
+    folder: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The learner said it, half a minute later, and the run's folder stayed."""
+    hashed: list[Path] = []
+    monkeypatch.setattr(prepared, "file_sha256", lambda path: [hashed.append(path), file_sha256(path)][1])
     other = replace(STATE, model={"hidden_size": "1024"})
     place = make(Checkpoints(tmp_path / "other"), other, np.zeros((1, 2), np.int32))
     overrides = ("data.prompts=36", "data.validation_prompts=0", "learner.steps=2", f"learner.resume={place}")
@@ -210,3 +264,4 @@ def test_a_new_run_does_not_begin_with_another_models_checkpoint(folder: RunFold
     with pytest.raises(InputError, match=r"does not belong to model.path builtin:quickstart: hidden_size was 1024"):
         execute(request)
     assert not (tmp_path / "new").exists()
+    assert len(hashed) == 1, "gigabytes of rows are read once"

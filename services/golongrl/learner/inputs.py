@@ -32,8 +32,11 @@ class Inputs:
     identity: Identity
 
     @classmethod
-    def read(cls, recipe: Recipe, data_folder: Path) -> "Inputs":
+    def read(cls, recipe: Recipe, data_folder: Path, *, every_byte: bool = True) -> "Inputs":
         """
+        Args:
+            every_byte: compare the data with their checksums, where that was not done just now.
+
         Raises:
             GolongrlError: model, data and recipe cannot be trained with; one line says why.
         """
@@ -42,7 +45,7 @@ class Inputs:
         model_config = read_config(model / CONFIG)
         memory.check_layout(recipe, model_config)
         memory.check_kernel(recipe, model_config, lambda name: find_spec(name) is not None)
-        data, held_out = open_splits(data_folder, every_byte=True)
+        data, held_out = open_splits(data_folder, every_byte=every_byte)
         if fault := rows_fault(recipe, len(data)):
             raise RecipeError(fault)
         order = [_order(recipe, data, epoch) for epoch in range(recipe.data.epochs)]

@@ -71,6 +71,10 @@ class RunFolder:
         return self.path / "checkpoints"
 
     @property
+    def result(self) -> Path:
+        return self.path / "hf"
+
+    @property
     def lock(self) -> Path:
         return self.path / LOCK
 

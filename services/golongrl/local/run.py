@@ -98,8 +98,12 @@ def _run(request: TrainRequest, recipe: Recipe | None, claim: Claim, console: Co
         recipe = resumed_recipe(folder, request.overrides)
         if request.named and (note := other_recipe(request.recipe, request.overrides, folder, recipe)):
             console.print(note, highlight=False, soft_wrap=True)
-        resuming = _resuming(folder, recipe)
+        own = own_checkpoint(Checkpoints(folder.checkpoints))
+        resuming = _resuming(folder, recipe, own)
         _end_survivors(folder, old, console)
+        if old is not None and old.state == "done" and (said := _nothing_to_do(folder, recipe, own)):
+            console.print(said, highlight=False, soft_wrap=True)
+            return
     assert recipe is not None  # of a new run, the caller loaded it
     info = _info(folder)
     claim.made.file(folder.path / "run.json")
@@ -117,7 +121,7 @@ def _run(request: TrainRequest, recipe: Recipe | None, claim: Claim, console: Co
     _prepare_data(recipe, options, console)
     if beginning is not None:
         # The learner would say it, when everything else runs.
-        Inputs.read(recipe, folder.data).identity.check(beginning)
+        Inputs.read(recipe, folder.data, every_byte=False).identity.check(beginning)
     if request.resume:
         claim.write_recipe(recipe)
     with writing_to(place, folder=folder.path):
@@ -261,14 +265,17 @@ def _beginning(resume: str, *, new: bool) -> Checkpoint | None:
     return None
 
 
-def _resuming(folder: RunFolder, recipe: Recipe) -> str:
+def _resuming(folder: RunFolder, recipe: Recipe, own: tuple[int | None, list[str]]) -> str:
     """Where a resumed run continues: the learner chooses in the same way.
+
+    Args:
+        own: its `own_checkpoint`.
 
     Raises:
         InputError: it has checkpoints and none that is whole, or the table of its steps cannot be read.
     """
     name, wanted = folder.path.name, recipe.learner.steps
-    step, damage = own_checkpoint(Checkpoints(folder.checkpoints))
+    step, damage = own
     if step is not None and not damage and wanted is not None and step >= wanted:
         return f"resuming {name}: {step} steps are done and learner.steps is {wanted}, so no step is left"
     if step is None and damage and recipe.learner.resume == AUTO:
@@ -285,6 +292,21 @@ def _resuming(folder: RunFolder, recipe: Recipe) -> str:
     again = f"; {steps} computed again, from the same groups" if last > step else ""
     why = f"{damage[0]}; " if damage else ""
     return f"{why}resuming {name} at step {step + 1}, from the checkpoint of step {step}{again}"
+
+
+def _nothing_to_do(folder: RunFolder, recipe: Recipe, own: tuple[int | None, list[str]]) -> str | None:
+    """What to say of a run that had ended with its work done, where `recipe` asks for no more; None where a start would
+    do something, be it to make again what is lost."""
+    (step, damage), wanted, then = own, recipe.learner.steps, load(str(folder.recipe)).learner
+    # Another setting may be for the end: a validation, say.
+    if step is None or damage or recipe.learner != then.model_copy(update={"steps": wanted}):
+        return None
+    if not folder.result.is_dir():
+        return None
+    done = f"run {folder.path.name} is done: {step} steps"
+    if wanted is not None and step >= wanted:
+        return f"{done}, and learner.steps is {wanted}; to go on, --set learner.steps={2 * step}"
+    return f"{done}, then every row was trained, rejected or set aside" if wanted == then.steps else None
 
 
 def _prepare_data(recipe: Recipe, options: Options, console: Console) -> None:
