@@ -39,9 +39,11 @@ def test_a_schedule_hits_every_victim_and_no_service_more_than_twice_in_a_life()
 
 @pytest.mark.full
 @pytest.mark.timeout(3600)
-async def test_a_real_run_is_whole_whoever_is_killed_or_frozen(tmp_path: Path) -> None:
+@pytest.mark.parametrize("weights", ["disk", "broadcast"])
+async def test_a_real_run_is_whole_whoever_is_killed_or_frozen(tmp_path: Path, weights: str) -> None:
     first, second = schedule(random.Random(1))
-    run = LiveRun(tmp_path, [word for key, value in SMALL.items() for word in ("--set", f"{key}={value}")])
+    settings = {**SMALL, "learner.weights": weights}
+    run = LiveRun(tmp_path, [word for key, value in settings.items() for word in ("--set", f"{key}={value}")])
     try:
         run.start()
         for hit in first:
