@@ -1,5 +1,7 @@
 """A program called helm that is none, hangs, is killed, or prints what no helm prints: one line, and never success."""
 
+import signal
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -10,6 +12,9 @@ from typer.testing import CliRunner
 
 from golongrl.errors import GolongrlError
 from golongrl.kubernetes import command, helm
+from golongrl.kubernetes.deploy import helm as deploy_helm
+from golongrl.kubernetes.deploy.helm import Deployment
+from support.api_server import ApiServer
 
 # What the program does.
 ODD = {
@@ -88,3 +93,45 @@ def test_a_killed_helm_names_the_signal(helm_that: Path) -> None:
     helm_that.write_text("#!/bin/sh\nkill -9 $$\n")
     helm_that.chmod(0o755)
     assert said(command.deploy, ["status"]).endswith(": ended by signal 9")
+
+
+@pytest.mark.parametrize(("name", "asks"), [("status", Deployment.status), ("upgrade", lambda it: it.preview({}))])
+def test_a_helm_that_asks_a_busy_server_again_and_again_says_so_and_is_ended(
+    name: str,
+    asks: Callable[[Deployment], object],
+    helm_that: Path,
+    api: ApiServer,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """It asks after as long as the server says, which may be minutes, and says nothing."""
+    api.refuse["version", "get"] = 429
+    helm_that.write_text("#!/bin/sh\nsleep 1000\n")
+    helm_that.chmod(0o755)
+    monkeypatch.setenv("KUBECONFIG", str(api.kubeconfig(helm_that.with_name("kubeconfig"), "rl")))
+    monkeypatch.setattr(helm, "_QUIET_S", 0.1)
+    monkeypatch.setattr(deploy_helm, "_READ_S", 1)
+    busy = (
+        f"API server {api.url}, namespace rl: its version: 429 too many requests; the API server has too much to "
+        "do: try again later"
+    )
+    with pytest.raises(helm.HelmError) as error:
+        asks(Deployment("demo", "rl"))
+    assert str(error.value) == f"helm {name} did not end within 1 s: {busy}"
+    assert capfd.readouterr().err == f"waiting for helm {name}, at most 1 s: {busy}\n"
+
+
+@pytest.mark.parametrize("asks", [Deployment.status, Deployment.uninstall])
+def test_ctrl_c_ends_helm_and_the_command(
+    asks: Callable[[Deployment], object], helm_that: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(helm, "_QUIET_S", 0.5)
+    monkeypatch.setattr(deploy_helm, "_READ_S", 240)
+    # It is asked while helm runs.
+    monkeypatch.setattr(deploy_helm._Helm, "_waits_for", lambda _: signal.raise_signal(signal.SIGINT))
+    helm_that.write_text("#!/bin/sh\nexec sleep 240\n")
+    helm_that.chmod(0o755)
+    with pytest.raises(KeyboardInterrupt):
+        asks(Deployment("demo", "rl", timeout="240s"))
+    left = [child for child in psutil.Process().children() if child.status() != psutil.STATUS_ZOMBIE]
+    assert [child for child in left if "sleep" in child.cmdline()] == []

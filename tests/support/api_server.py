@@ -164,6 +164,8 @@ class ApiServer:
 
     def _answer(self, method: str, target: str, content_type: str, body: bytes, accept: str) -> tuple[int, Object]:
         url = urlsplit(target)
+        if url.path == "/version" and (code := self.refuse.get(("version", "get"))):
+            return _status(code, "TooManyRequests", "too many requests")
         if method == "GET" and (found := discover(self.resources, url.path)) is not None:
             return 200, found
         if _PATH.match(url.path) is None:

@@ -57,6 +57,11 @@ class Cluster:
         self._manager = manager
         self._call_s = call_s
 
+    async def version(self) -> Json:
+        """Of the server; asked once, also of a busy one. Raises ClusterError."""
+        what = "its version"
+        return self._object(what, await self._call(what, lambda: self._dynamic.request("get", "/version", **_JSON)))
+
     async def list_objects(
         self, kind: ObjectKind, labels: str | None = None, fields: str | None = None, accept: str = "application/json"
     ) -> list[Json]:

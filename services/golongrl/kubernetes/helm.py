@@ -9,7 +9,8 @@ import re
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, Final
 
@@ -19,6 +20,8 @@ from golongrl.errors import GolongrlError
 
 # Rendering takes a second; a chart on a file system that hangs ends here.
 _RENDER_S: Final = 120
+# A helm that has printed nothing for so long is spoken of.
+_QUIET_S: Final = 10
 # A helm that is ended gets this long to write that its release has failed.
 _END_S: Final = 5
 # Characters of helm's own words in an error.
@@ -41,8 +44,13 @@ def helm_path() -> str:
     return found
 
 
-def call(arguments: Sequence[str], given: bytes | None, deadline_s: float) -> "subprocess.CompletedProcess[bytes]":
+def call(
+    arguments: Sequence[str], given: bytes | None, deadline_s: float, waits_for: Callable[[], str] = str
+) -> "subprocess.CompletedProcess[bytes]":
     """One call of helm, with this JSON on its standard input; when the deadline is over it is ended with its children.
+
+    Args:
+        waits_for: what a helm that does not end may be waiting for, or nothing; asked once, and told on standard error.
 
     Raises:
         HelmError: helm is missing, cannot be run, or does not end.
@@ -57,13 +65,28 @@ def call(arguments: Sequence[str], given: bytes | None, deadline_s: float) -> "s
     except (OSError, ValueError) as error:
         raise HelmError(f"{command[0]} cannot be run: {error}: install Helm 3.17 or newer") from error
     try:
-        printed, complained = running.communicate(given, deadline_s)
-    except subprocess.TimeoutExpired as error:
-        raise HelmError(f"helm {command[1]} did not end within {deadline_s:.0f} s") from error
+        printed, complained = _output(running, f"helm {command[1]}", given, deadline_s, waits_for)
     finally:
         if running.poll() is None:
             _end(running)
     return subprocess.CompletedProcess(command, running.returncode, printed, complained)
+
+
+def _output(
+    running: "subprocess.Popen[bytes]", what: str, given: bytes | None, deadline_s: float, waits_for: Callable[[], str]
+) -> tuple[bytes, bytes]:
+    why, quiet_s = "", min(_QUIET_S, deadline_s)
+    try:
+        try:
+            return running.communicate(given, quiet_s)
+        except subprocess.TimeoutExpired:
+            if quiet_s == deadline_s:
+                raise
+        why = f": {line}" if (line := waits_for()) else ""
+        print(f"waiting for {what}, at most {deadline_s:.0f} s{why}", file=sys.stderr, flush=True)
+        return running.communicate(timeout=deadline_s - quiet_s)
+    except subprocess.TimeoutExpired as error:
+        raise HelmError(f"{what} did not end within {deadline_s:.0f} s{why}") from error
 
 
 def _end(running: "subprocess.Popen[bytes]") -> None:

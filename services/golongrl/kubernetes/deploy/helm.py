@@ -4,6 +4,8 @@ import asyncio
 import json
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -11,6 +13,8 @@ from pyhelm3 import Command
 from pyhelm3 import errors as helm_errors
 
 from golongrl import recipe as recipes
+from golongrl.kubernetes.cluster import connect
+from golongrl.kubernetes.cluster_errors import ClusterError
 from golongrl.kubernetes.deploy import diff
 from golongrl.kubernetes.deploy.crd import keep_definition
 from golongrl.kubernetes.forms import fit, text
@@ -20,6 +24,10 @@ from golongrl.kubernetes.rayjob.render import chart
 
 T = TypeVar("T")
 _RECORD: Final = {"info!": {"status!": text, "last_deployed!": text}}
+# Of a command that only reads. helm itself would ask a busy API server ten times, each time after what it asks for.
+_READ_S: Final = 120.0
+# Of the look at what helm waits for.
+_ASK_S: Final = 3.0
 # helm ends by itself at its own --timeout; what it does before and after that takes seconds.
 _SLACK_S: Final = 60.0
 
@@ -45,8 +53,9 @@ def user_values(files: Iterable[Path], settings: Iterable[str]) -> dict[str, Any
 class _Helm(Command):  # type: ignore[misc]
     """pyhelm3 with a deadline for each call, and without a shell."""
 
-    def __init__(self, timeout: str, context: str | None) -> None:
+    def __init__(self, timeout: str, namespace: str, context: str | None) -> None:
         super().__init__(default_timeout=timeout)
+        self._access = namespace, context
         self._context = ["--kube-context", context] if context else []
         units = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
         self._deadline_s = _SLACK_S + sum(
@@ -54,12 +63,32 @@ class _Helm(Command):  # type: ignore[misc]
         )
 
     async def run(self, command: list[Any], input: bytes | None = None) -> bytes:
-        done = call([*map(str, command), *self._context], input, self._deadline_s)
+        words = [*map(str, command), *self._context]
+        # Only what changes something is told how long it may take.
+        deadline_s = self._deadline_s if "--timeout" in words else _READ_S
+        done = call(words, input, deadline_s, self._waits_for)
         if done.returncode == 0:
             return done.stdout
         said = reason(done.stderr, done.returncode).encode()
         kind = helm_errors.ReleaseNotFoundError if b"release: not found" in said else helm_errors.Error
         raise kind(done.returncode, done.stdout, said)
+
+    def _waits_for(self) -> str:
+        # In a thread with a loop of its own: this one is blocked by helm.
+        with ThreadPoolExecutor(1) as thread:
+            return thread.submit(asyncio.run, _refusal(*self._access)).result()
+
+
+async def _refusal(namespace: str, context: str | None) -> str:
+    """Why the API server answers nothing; empty if it answers."""
+    try:
+        async with asyncio.timeout(_ASK_S), connect(namespace, context, call_s=_ASK_S) as calls:
+            await calls.version()
+    except ClusterError as error:
+        return str(error)
+    except TimeoutError:
+        return "the login of the kubeconfig's user has not ended"
+    return ""
 
 
 class Deployment:
@@ -69,7 +98,7 @@ class Deployment:
         self.release = release
         self.namespace = namespace
         self._context = context
-        self._helm = _Helm(timeout, context)
+        self._helm = _Helm(timeout, namespace, context)
 
     def apply(self, values: Mapping[str, Any], wait: bool = False) -> str:
         """Install or upgrade; returns the chart's NOTES.
@@ -134,9 +163,10 @@ class Deployment:
         async def run() -> T:
             return await ask()
 
+        # helm blocks the loop. asyncio.run would keep Ctrl-C for the loop's next turn, when helm has ended.
         try:
-            with answers(f"helm, release {self.release}"):
-                return asyncio.run(run())
+            with answers(f"helm, release {self.release}"), closing(asyncio.new_event_loop()) as loop:
+                return loop.run_until_complete(run())
         except helm_errors.Error as error:
             why = error.stderr.decode()
             raise DeployError(f"helm, release {self.release} in namespace {self.namespace}: {why}") from error
