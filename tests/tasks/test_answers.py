@@ -455,6 +455,7 @@ TAGS = [
     "\\[Answer\\]\nParis",
     "I will put it after [Answer].\n[Answer]\nParis",
     "[Answer]\n`Paris`",
+    "[Answer]\n$Paris$",
     "***[Answer]***\nParis",
     "## **[Answer]**\nParis",
     "**[Answer] Paris**",

@@ -106,7 +106,9 @@ _TRUTHS = ("yes", "no", "true", "false")
 _CONTRAST = re.compile(
     r"(?:,\s(?:and\s)?not|\s\(not|,?\s(?:rather than|instead of|as opposed to))\s[^,;()]{1,60}\)?$", re.IGNORECASE
 )
-_NUMBERED = re.compile(r"(?:section|chapter|figure|table|article|clause|paragraph|version)s?\s\d+\.\d", re.IGNORECASE)
+_NUMBERED = re.compile(
+    r"(?:section|chapter|figure|table|article|clause|paragraph|version)s?\s\d+\.\d|v\d+\.\d", re.IGNORECASE
+)
 # A sentence that names a number and does not give it as the answer: "Not enough data: 42".
 _REFUSES = re.compile(
     r"\D*(?:\b(?:not|no|none|never|neither|nor|cannot|unknown|unclear|unsure|insufficient|impossible|maybe|perhaps|"

@@ -142,7 +142,7 @@ def same_text(one: str, other: str) -> bool:
 _INDEX = re.compile(r"_\{?(\d{1,9})\}?")  # "CO_2" is "CO2"
 _QUOTES = re.compile(r"[\"“”„«»「」『』《》〈〉]|``|''")
 _FULL_STOP = re.compile(r"(?<=[^\W\d_])\.")  # of an abbreviation
-_LIST = re.compile(r"\s*(?:、|,|(?<=[\u4e00-\u9fff])[和与及](?=[\u4e00-\u9fff]))\s*(?:and\s)?|\s+and\s+")
+_LIST = re.compile(r"\s*(?:、|,|(?<=[\u4e00-\u9fff])[和与及](?=[\u4e00-\u9fff]))\s*|\s+and\s+")
 
 
 def _folded(text: str) -> str:

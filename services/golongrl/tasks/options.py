@@ -31,11 +31,9 @@ _QUOTED = re.compile(r"['‘’]([A-Za-z])['‘’]")
 LETTER = r"(?:[(\[{<]\s{0,3}(?P<bracketed>[A-Za-z])\s{0,3}[)\]}>]|(?P<bare>[A-Za-z])(?![\w'’-]))"
 # What qualifies the speaker and not the answer, with the commas or dashes around it.
 _ASIDE = re.compile(
-    r"(?:,\s|[—–-]\s)?\b(?:unless i(?: a|['’])m (?:wrong|mistaken)|correct me if i(?: a|['’])m wrong(?:,? but)?|"
-    r"(?:unless|if) i(?: have|['’]ve)? (?:mis\w+|underst\w+|read|recall|remember|am not|['’]m not)\b[^,.;()\n]{0,40}|"
-    r"if memory serves(?: me)?(?: right| well)?|i (?:may|might|could) be (?:wrong|mistaken)(?:,? but)?|"
-    r"as far as i (?:can (?:see|tell|judge)|know|understand)|to (?:the best of )?my (?:knowledge|mind)|"
-    r"in my (?:\w+ )?(?:view|opinion|judge?ment|reading)|of course|not surprisingly|almost(?= \w+ly)|most likely|"
+    r"(?:,\s|[—–-]\s)?\b(?:(?:unless|if) i(?: a|['’])m (?:not )?(?:wrong|mistaken)|not surprisingly|"
+    r"as far as i (?:can (?:see|tell|judge)|know|understand)|in my (?:\w+ )?(?:view|opinion|judge?ment|reading)|"
+    r"of course|almost(?= \w+ly)|most likely|"
     r"(?:there is |i have )?(?:no|(?:without|beyond)(?: an?y?)?) doubt(?: that)?|"
     r"(?<=, )i (?:think|believe|guess|suppose)(?=[,.]| [—–-]))(?:,| [—–-](?= ))?",
     re.IGNORECASE,
@@ -92,12 +90,13 @@ _ANEW = re.compile(
     r"\b(?:i was|that(?:['’]s| is| was)) (?:wrong|incorrect|mistaken)\W+"
 )  # what was said of the option before ends
 _OPTION_WORD = re.compile(r"^(?:the|an?|option|choice|answer|either|both|right|correct|选项|答案|token)$")
+_IF = "(?:if|should|assuming|supposing)"
 # A word of another reading: what follows is offered for it.
 _OTHERWISE = re.compile(
     r"\b(?:otherwise|unless|(?<!nothing )else|sonst|sinon|in which case|failing (?:that|which)|in case i|"
     r"if (?:you|not|need|necessary|pressed|forced)|(?:depending|or) (?:on|in)|"
     r"(?:in|on|under|by) (?:an(?:other|y)?|one|other|some) (?:\w+ )?(?:reading|view|interpretation|sense)s?)\b|否则|"
-    r"\b(?:if|should)\b[^,]{1,60}(?:,\s*(?:then\s*)?|\bthen\s*)(?:it is\s*)?$",
+    rf"\b{_IF}\b[^,]{{1,60}}(?:,\s*(?:then\s*)?|\bthen\s*)(?:it is\s*)?$",
     re.IGNORECASE,
 )
 _REASON = re.compile(
@@ -126,13 +125,15 @@ _ADDS = re.compile(
 _NOT = r"(?:\b(?:not|cannot|never)|n['’]t) (?:\w{1,12}ly )?(?:be )?(?:\w{1,12}ly )?"
 # Words against an option that are denied themselves.
 _NOT_AGAINST = re.compile(
-    _NOT + r"(?:(?:rule|exclude|dismiss|reject)\w*(?: out)?|impossible|wrong|incorrect|false|implausible|invalid|"
+    _NOT
+    + r"(?:sure|certain)\b(?! (?:about|of|why|how))|\bunsure\b|"
+    + _NOT
+    + r"(?:(?:rule|exclude|dismiss|reject)\w*(?: out)?|impossible|wrong|incorrect|false|implausible|invalid|"
     r"unreasonable)(?: either| \w{1,12}ly)?(?!\w)"
 )
 # What is said of an option and tells nothing of it.
 _IDLE = re.compile(
-    _NOT
-    + r"(?:sure|certain|decide|tell|say|choose|determine)\b(?! (?:about|of|why|how))|\bhard to (?:say|tell)|\bunsure|"
+    _NOT + r"(?:decide|tell|say|choose|determine)\b(?! (?:about|of|why|how))|\bhard to (?:say|tell)|"
     r"\bunclear|^(?:but|and) (?:\w+ly )?not\b.*|\b(?:though|anyway|however|after all|actually|now|still|here)$|^it is$|"
     r"^(?:also|too|as well|equally)$|^(?:if|when|in case)\b.*"
 )
@@ -153,7 +154,7 @@ _CIRCUMSTANCE = re.compile(
     re.IGNORECASE,
 )
 _FITS = re.compile(
-    r"\b(?:correct|right|true|valid|possibl[ey]|alternative|plausible|acceptable|likely|fits?|appl(?:y|ies)|works?|"
+    r"\b(?:correct|right|true|valid|possibl[ey]|alternative|plausible|acceptable|arg(?:ued|uable)|defen(?:ded|sible)|likely|fits?|appl(?:y|ies)|works?|"
     r"holds?|or both|maybe|perhaps|equally|better|the (?:one|answer)|as (?:good|valid)|has merit|"
     r"(?:would|will)(?: also)? do)\b|正确|对的|都|也",
     re.IGNORECASE,
@@ -168,7 +169,7 @@ _AS_WELL = re.compile(r"\b(?:also|too|as well|equally)\b", re.IGNORECASE)
 _TOO = re.compile(rf"{_AS_WELL.pattern}|\bas \w+$|\b(?:may|might|could) (?:well )?be\b", re.IGNORECASE)
 _UNREAL = re.compile(r"(?:would(?: have)? be(?:en)?|was|were|had been)\b")
 _AGAINST = re.compile(
-    r"\b(?:not|no(?!\s*[,.:;!—–-])|never(?! mind)|neither|nor|cannot|wrong|false|incorrect|invalid|impossible|"
+    r"\b(?:not|no(?!\s*[,.:;!—–-]| wait)|never(?! mind)|neither|nor|cannot|wrong|false|incorrect|invalid|impossible|"
     r"implausible|unlikely|trap|distractor|decoy|mistake|"
     r"partly|partially|only|fails?|contradict\w*|less(?!,|\s+likely)|instead|unlike|rather than|"
     r"formerly|previously|originally|initially|too (?:early|late|broad|narrow|vague|small|large|strong|weak))\b|"
@@ -189,6 +190,8 @@ _NOUN = re.compile(
 _ENDS_HERE = re.compile(r"\s*(?:[.,;:!?)}\]。；、/]|$|\n)")
 _WINDOW = 400  # characters behind the chosen option; an alternative stands close
 _BEFORE = 60  # characters before a statement that may take it back
+_CONDITION_BEFORE = re.compile(rf"\b{_IF}\b[^.;!?\n]*\Z", re.IGNORECASE)
+_CONDITION_BEHIND = re.compile(rf"[)\s]{{0,4}},?\s?{_IF}\b", re.IGNORECASE)
 _SENTENCE_UNREAL = re.compile(r"\b(?:if|were|had|without)\b[^.!?\n]*\Z", re.IGNORECASE)
 _CLAUSE_END = re.compile(r"[\n.!?。！？;,:]|\b(?:so|hence|thus|therefore|but|because)\b")
 
@@ -211,7 +214,7 @@ def stated(text: str) -> str | None:
     if before is not None and letter_of(before) != letter:
         if letter == "X":  # the form of the answer is quoted: "I used 'The correct answer is (X)'"
             text, last, letter = text[: last.start()], before, letter_of(before)
-        elif _joined(text, before.end(), last.start()):
+        elif _joined(text, before.end(), last.start()) or all(_conditional(text, one) for one in (before, last)):
             return None
     return None if hedged(_COURTESY.split(text[last.end() :])[0], letter) else letter
 
@@ -255,6 +258,12 @@ def _words_before(text: str, start: int) -> set[str]:
     """The words before `start` in its clause."""
     near = _CLAUSE_END.split(text[max(0, start - _BEFORE) : start])[-1]
     return {word.lower() for word in _WORD.findall(near)}
+
+
+def _conditional(text: str, statement: re.Match[str]) -> bool:
+    """Whether a statement holds under a condition that its sentence names."""
+    before = _CONDITION_BEFORE.search(text, max(0, statement.start() - _BEFORE), statement.start())
+    return (before or _CONDITION_BEHIND.match(text, statement.end())) is not None
 
 
 def _joined(text: str, end: int, start: int) -> bool:

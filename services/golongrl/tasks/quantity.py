@@ -32,7 +32,7 @@ _DIGITS = (
 _FRACTION = r"(?:\\frac\s*\{\s*(\d{1,40})\s*\}\s*\{\s*(\d{1,40})\s*\}|\\frac\s*(\d)\s*(\d)|(\d{1,40})\s*/\s*(\d{1,40}))"
 _NUMBER = re.compile(
     rf"(?P<digits>{_DIGITS})(?:[eE](?P<e>[+-]?\d{{1,4}})(?![\d.])|\s*(?P<power>{_POWER}))?(?![\d/]|\s*\^)"
-    rf"|(?P<ten>10\s*\^\s*(?:\{{\s*([+-]?\d{{1,4}})\s*\}}|([+-]?\d)))(?!\d)"
+    rf"|(?P<ten>10\s*\^\s*(?:\{{\s*([+-]?\d{{1,4}})\s*\}}|([+-]?\d{{1,4}})))(?!\d)"
 )
 _MIXED = re.compile(rf"(?:(\d{{1,40}})\s*(?=\\frac|\s\d))?\s*{_FRACTION}(?![\d./^])")
 _SIGN = re.compile(

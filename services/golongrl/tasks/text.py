@@ -94,7 +94,7 @@ _NO_ITEM = re.compile(r"(?:```|~~~)\w*|[-=*_~]{3,}|\[/(?:answer|答案)\]")  # a
 _MARKS = "*_`|\"'“”‘’「」『』《》 "  # of emphasis, code, tables and quotation
 _ENDS = ".,;。，；、"
 _HTML = re.compile(r"</?(?:b|i|u|p|em|strong|code|li|span)>|<br ?/?>")
-_EMPHASIS = re.compile(r"(\*{1,3}|__|`|==)(?=\S)(.{1,200}?)(?<=\S)\1|\$(?=\\)(.{1,200})\$")
+_EMPHASIS = re.compile(r"(\*{1,3}|__|`|==)(?=\S)(.{1,200}?)(?<=\S)\1|\$([^$]{1,200})\$")
 _COMMAND = re.compile(r"\\(?:boxed|text(?:bf|it|rm)?|math(?:bf|rm))\s?\{([^{}]{1,500})\}")
 _MOST_MARKS = 5  # around one item: "> - [x] **1.** item"
 
@@ -138,8 +138,7 @@ def items_of(area: str, golds: Collection[str]) -> list[str]:
 
 
 def _bare_item(line: str, golds: Collection[str]) -> str:
-    """The gold that is left when marks are taken off the line one by one; else the line without its first mark."""
-    first = None
+    """The gold that is left when marks are taken off the line one by one; else the line."""
     for rest in dict.fromkeys((_without_commands(line), _without_commands(_EMPHASIS.sub(r"\2\3", line)))):
         for _ in range(_MOST_MARKS):
             inner = rest.strip(_MARKS)
@@ -147,11 +146,10 @@ def _bare_item(line: str, golds: Collection[str]) -> str:
                 if candidate in golds:
                     return candidate
             shorter = _BULLET.sub("", inner or rest, count=1)
-            first = shorter if first is None else first
             if shorter == rest:
                 break
             rest = shorter
-    return first or line
+    return line
 
 
 def _without_commands(line: str) -> str:

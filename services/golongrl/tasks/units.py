@@ -104,7 +104,8 @@ energy 3600000 千瓦时 度电
 power 1000 千瓦
 power 1000000 兆瓦
 *voltage 1 V volt volts 伏
-*resistance 1 Ω ohm ohms 欧 欧姆
+*resistance 1 Ω ohms 欧 欧姆
+*resistance 1 ohm
 *charge 3600 Ah
 *current 1 A amp amps ampere amperes 安
 *frequency 1 Hz hertz 赫兹
