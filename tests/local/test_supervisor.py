@@ -318,11 +318,18 @@ async def test_a_full_disk_ends_the_run_at_once_and_names_the_folder(tmp_path: P
     logs.mkdir()
     # What an earlier life wrote is not this one's end.
     (logs / "other.log").write_text("No space left on device\n")
+    said, before = [], descendants()
+
+    def say(line: str) -> None:
+        said.append((line, bool(descendants() - before)))
+
     other = python("other", SLEEP)
     with pytest.raises(RunFailedError, match=f"no space left on {tmp_path}; main ended: make room") as error:
-        await Supervisor([Stage((other, python("main", code)))], "main", logs, print).run()
+        await Supervisor([Stage((other, python("main", code)))], "main", logs, say).run()
     assert error.value.exit_code == 1
     assert len(str(error.value).splitlines()) == 1
+    # Stopping may take a minute, in which a person would not know why.
+    assert said == [(f"stopping everything in order: {error.value}", True)]
 
 
 def test_children_and_grandchildren_with_a_parents_signal_end_when_the_supervisor_is_killed(tmp_path: Path) -> None:

@@ -133,6 +133,11 @@ class Supervisor:
                     if stage.gate:
                         await self._watch(keepers, ready)
                 await self._watch(keepers, [self._finished])
+            except GolongrlError as error:
+                if not isinstance(error, RunInterruptedError):
+                    # The command says it last; stopping may take a minute.
+                    self._say(f"stopping everything in order: {str(error).splitlines()[0]}")
+                raise
             finally:
                 self._stopping.set()
                 await self._stop_all(keepers)
