@@ -21,7 +21,12 @@ WORDS = (
     "2026-1-2", "2026-13-01", "2026-01-02T03:04:05Z", "2001-12-14t21:59:43.10-05:00", "2026-02-30", "'n'", '"on"',
     "'x''y'", "a:b", "a#b", "http://x:1/y",
 )  # fmt: skip
-KEYS = ("y", "Y", "N", "yes", "No", "on", "OFF", "true", "True", "false", "FALSE", "'on'", "1", "0", "a b", "a.b/c")
+# The key `n` is the recipe's, which the chart puts right.
+KEYS = (
+    *(word for word in WORDS if word != "n"), "1e+3", "1.0", "1.10", "0.0", "-0.0", "1e15", ".inf", ".Inf", "-.inf",
+    ".nan", ".NaN", "0x10", "1_0", "999999999999999999", "9223372036854775808", "18446744073709551616",
+    "99999999999999999999", "0xFFFFFFFFFFFFFFFF", "123456789.0", "''", '""', "'~'", "'1e3'", "a b", "a.b/c", "é", "?",
+)  # fmt: skip
 TEXTS = [*(f"a: {word}" for word in WORDS), *(f"a: [{word}]" for word in WORDS), *(f"{{{word}: x}}" for word in KEYS)]
 
 

@@ -54,6 +54,9 @@ _DOUBTFUL_KEY = re.compile(r"[yYN]|[yY]es|YES|[nN]o|NO|[oO]n|ON|[oO]ff|OFF|True|
 _CORE = "tag:yaml.org,2002:"
 # A key is text, whatever it looks like.
 _TEXT_AS_KEY = frozenset(_CORE + kind for kind in ("bool", "int", "float", "null", "merge", "value", "timestamp"))
+# Of these, Helm and kubectl write all but plain numbers in their own way (1e3 as 1000), or refuse them.
+_OTHER_AS_KEY = frozenset(_CORE + kind for kind in ("int", "float", "null", "merge"))
+_PLAIN_KEY = re.compile(r"0|-?[1-9][0-9]{0,17}")
 
 
 class _Loader(yaml.SafeLoader):
@@ -98,9 +101,6 @@ class _Loader(yaml.SafeLoader):
     def _refuse(self, problem: str, mark: Any) -> NoReturn:
         raise yaml.MarkedYAMLError(None, None, problem, mark)
 
-    def flatten_mapping(self, node: Any) -> None:
-        """`<<` merges nothing: without aliases it would only hide a key."""
-
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         seen: dict[str, int] = {}
         pairs = node.value if isinstance(node, yaml.MappingNode) else []
@@ -109,6 +109,12 @@ class _Loader(yaml.SafeLoader):
             if (first := seen.get(key.value)) is not None:
                 self._refuse(f"the key {key.value} stands twice, first in line {first}", key.start_mark)
             seen[key.value] = key.start_mark.line + 1
+            if key.tag in _OTHER_AS_KEY and not _PLAIN_KEY.fullmatch(key.value):
+                self._refuse(
+                    f"the key {key.value[:_SHOWN] or 'of nothing'}: YAML readers take this for another text, or refuse "
+                    "it; put quotes around it",
+                    key.start_mark,
+                )
             if key.tag in _TEXT_AS_KEY:
                 key.tag = f"{_CORE}str"
         return super().construct_mapping(node, deep=deep)
