@@ -112,7 +112,7 @@ os.kill(os.getpid(), signal.SIGKILL)
         Stage((python("main", main),)),
     ]
     await Supervisor(stages, "main", tmp_path, said.append).run()
-    assert said == ["helper died (signal SIGKILL): about to fall - starting it again in 1 s"]
+    assert said == ["helper died (signal SIGKILL); its log ends with: about to fall - starting it again in 1 s"]
 
 
 @pytest.mark.parametrize(

@@ -232,7 +232,7 @@ class Supervisor:
             assert isinstance(decision, Restart)
             self.states[spec.name] = f"restarting (death {decision.deaths})"
             how = "was killed" if hung else f"died ({describe_exit(code)})"
-            words = "" if hung else f": {last_words(service.last_lines())}"
+            words = "" if hung else _last_said(service.last_lines())
             self._say(f"{spec.name} {how}{words} - starting it again in {decision.delay_s:g} s")
             await asyncio.sleep(decision.delay_s)
             if self._stopping.is_set():
@@ -310,6 +310,13 @@ def _told(lines: Sequence[str], log: Path) -> str:
         return f": {error}; its log is {log}"
     tail = "".join(f"\n  {line}" for line in lines)
     return f"; the end of {log}:{tail}" if tail else f"; nothing is in {log}"
+
+
+def _last_said(lines: Sequence[str]) -> str:
+    """The error of a command that died, else the end of its log: what a signal kills does not say why."""
+    if error_line(lines) is not None:
+        return f": {last_words(lines)}"
+    return f"; its log ends with: {last_words(lines)}" if any(map(str.strip, lines)) else "; its log is empty"
 
 
 def _silence(service: Service) -> str:
