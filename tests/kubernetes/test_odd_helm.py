@@ -15,6 +15,7 @@ from golongrl.kubernetes import command, helm
 from golongrl.kubernetes.deploy import helm as deploy_helm
 from golongrl.kubernetes.deploy.helm import Deployment
 from support.api_server import ApiServer
+from support.helm import tool
 
 # What the program does.
 ODD = {
@@ -47,6 +48,12 @@ def helm_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
     return path
+
+
+@pytest.fixture(params=["helm3", "helm4"])
+def helm_on_path(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "helm").symlink_to(tool(request.param))
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
 
 
 def said(app: typer.Typer, words: list[str]) -> str:
@@ -112,7 +119,7 @@ def test_a_helm_that_asks_a_busy_server_again_and_again_says_so_and_is_ended(
     monkeypatch.setattr(helm, "_QUIET_S", 0.1)
     monkeypatch.setattr(deploy_helm, "_READ_S", 1)
     busy = (
-        f"API server {api.url}, namespace rl: its version: 429 too many requests; the API server has too much to "
+        f"API server {api.url}, namespace rl: version: 429 too many requests; the API server has too much to "
         "do: try again later"
     )
     with pytest.raises(helm.HelmError) as error:
@@ -128,10 +135,29 @@ def test_ctrl_c_ends_helm_and_the_command(
     monkeypatch.setattr(helm, "_QUIET_S", 0.5)
     monkeypatch.setattr(deploy_helm, "_READ_S", 240)
     # It is asked while helm runs.
-    monkeypatch.setattr(deploy_helm._Helm, "_waits_for", lambda _: signal.raise_signal(signal.SIGINT))
+    monkeypatch.setattr(deploy_helm._Helm, "waits_for", lambda _: signal.raise_signal(signal.SIGINT))
     helm_that.write_text("#!/bin/sh\nexec sleep 240\n")
     helm_that.chmod(0o755)
     with pytest.raises(KeyboardInterrupt):
         asks(Deployment("demo", "rl", timeout="240s"))
     left = [child for child in psutil.Process().children() if child.status() != psutil.STATUS_ZOMBIE]
     assert [child for child in left if "sleep" in child.cmdline()] == []
+
+
+@pytest.mark.usefixtures("helm_on_path")
+def test_a_server_that_refuses_helms_first_call_is_named_with_its_words(api: ApiServer) -> None:
+    """helm says `Kubernetes cluster unreachable: unknown`."""
+    api.refuse["version", "get"] = 403
+    with pytest.raises(helm.HelmError) as error:
+        Deployment("demo", "rl").status()
+    said = f"API server {api.url}, namespace rl: version: 403 too many requests"
+    assert str(error.value) == f"helm, release demo in namespace rl: {said}"
+
+
+@pytest.mark.parametrize(
+    "page", ["<html><p>Sign in</p></html>", "<!DOCTYPE html>\n<p>Sign in</p></HTML>", "<html> cut"]
+)
+def test_a_proxys_page_is_not_shown(page: str) -> None:
+    said = helm.reason(f'Error: an error on the server ("{page}") has prevented it'.encode())
+    assert said.startswith('an error on the server ("<a page>')
+    assert "Sign" not in said

@@ -59,7 +59,7 @@ class Cluster:
 
     async def version(self) -> Json:
         """Of the server; asked once, also of a busy one. Raises ClusterError."""
-        what = "its version"
+        what = "version"
         return self._object(what, await self._call(what, lambda: self._dynamic.request("get", "/version", **_JSON)))
 
     async def list_objects(

@@ -26,8 +26,10 @@ T = TypeVar("T")
 _RECORD: Final = {"info!": {"status!": text, "last_deployed!": text}}
 # Of a command that only reads. helm itself would ask a busy API server ten times, each time after what it asks for.
 _READ_S: Final = 120.0
-# Of the look at what helm waits for.
+# Of a look at what helm waits for.
 _ASK_S: Final = 3.0
+# What helm says if its first call fails.
+_UNREACHABLE: Final = "kubernetes cluster unreachable"
 # helm ends by itself at its own --timeout; what it does before and after that takes seconds.
 _SLACK_S: Final = 60.0
 
@@ -66,14 +68,15 @@ class _Helm(Command):  # type: ignore[misc]
         words = [*map(str, command), *self._context]
         # Only what changes something is told how long it may take.
         deadline_s = self._deadline_s if "--timeout" in words else _READ_S
-        done = call(words, input, deadline_s, self._waits_for)
+        done = call(words, input, deadline_s, self.waits_for)
         if done.returncode == 0:
             return done.stdout
         said = reason(done.stderr, done.returncode).encode()
         kind = helm_errors.ReleaseNotFoundError if b"release: not found" in said else helm_errors.Error
         raise kind(done.returncode, done.stdout, said)
 
-    def _waits_for(self) -> str:
+    def waits_for(self) -> str:
+        """Why the API server answers nothing; empty if it answers."""
         # In a thread with a loop of its own: this one is blocked by helm.
         with ThreadPoolExecutor(1) as thread:
             return thread.submit(asyncio.run, _refusal(*self._access)).result()
@@ -82,7 +85,8 @@ class _Helm(Command):  # type: ignore[misc]
 async def _refusal(namespace: str, context: str | None) -> str:
     """Why the API server answers nothing; empty if it answers."""
     try:
-        async with asyncio.timeout(_ASK_S), connect(namespace, context, call_s=_ASK_S) as calls:
+        # The call has its own deadline; the rest is for the login of the kubeconfig's user.
+        async with asyncio.timeout(2 * _ASK_S), connect(namespace, context, call_s=_ASK_S) as calls:
             await calls.version()
     except ClusterError as error:
         return str(error)
@@ -169,4 +173,7 @@ class Deployment:
                 return loop.run_until_complete(run())
         except helm_errors.Error as error:
             why = error.stderr.decode()
+            if _UNREACHABLE in why.lower():
+                # helm names neither the server nor what it answered.
+                why = self._helm.waits_for() or why
             raise DeployError(f"helm, release {self.release} in namespace {self.namespace}: {why}") from error
