@@ -1,9 +1,12 @@
 """Command lines of a run, from the recipe and the options."""
 
+import os
+import subprocess
 from pathlib import Path
 
 import pytest
 
+from golongrl import __version__
 from golongrl.local import plan
 from golongrl.local.plan import Options, Ports, RunFolder
 from golongrl.recipe import load
@@ -39,6 +42,15 @@ def test_no_process_of_a_run_picks_a_port_that_another_one_is_about_to_bind(monk
     monkeypatch.setenv("GOLONGRL_PORTS_GIVEN", "7100")
     given = plan.environment(chosen, 1)["GOLONGRL_PORTS_GIVEN"].split(",")
     assert given == ["7100", *(str(port) for port in chosen.ports.named().values())]
+
+
+def test_a_users_files_do_not_take_the_place_of_modules(tmp_path: Path) -> None:
+    """In the folder where a run is started: each service ended at its first import."""
+    (tmp_path / "random.py").write_text("raise SystemExit('mine')")
+    (tmp_path / "typer.py").write_text("raise SystemExit('mine')")
+    command, environment = plan.golongrl("--version"), os.environ | plan.environment(options(), 1)
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, f"{__version__}\n")
 
 
 def test_an_outside_redis_replaces_the_runs_own() -> None:

@@ -145,6 +145,23 @@ async def test_an_answer_that_is_no_result_is_an_error(body: bytes) -> None:
             await made.score(items("a"), "compat")
 
 
+@pytest.mark.parametrize("proxy", ["http", "socks5"])
+async def test_the_service_is_not_behind_the_proxy_of_a_user(proxy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who reaches the world through it may not have excepted this machine (NO_PROXY)."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+        writer.close()
+
+    monkeypatch.setenv("ALL_PROXY", f"{proxy}://127.0.0.1:9")
+    monkeypatch.setenv("HTTP_PROXY", f"{proxy}://127.0.0.1:9")
+    async with await asyncio.start_server(answer, "127.0.0.1") as server:
+        port = server.sockets[0].getsockname()[1]
+        async with RewardClient(f"http://127.0.0.1:{port}") as made:
+            assert await made.ready()
+
+
 async def test_an_unreachable_service_is_not_ready() -> None:
     async with RewardClient("http://127.0.0.1:9") as made:  # discard port: nothing listens
         assert not await made.ready()

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from golongrl.engine.config import EngineConfig, check_model_folder, check_version
+from golongrl.header_keys import header_key
 
 
 def engine(
@@ -58,8 +59,8 @@ def engine(
         max_queue=max_queue,
         context_length=context_length,
         threads=threads,
-        api_key=api_key,
-        admin_api_key=admin_api_key,
+        api_key=header_key(api_key, "--api-key"),
+        admin_api_key=header_key(admin_api_key, "--admin-api-key"),
     )
     from golongrl.engine.server import serve
 

@@ -22,6 +22,7 @@ import tenacity
 from pydantic import ValidationError
 
 from golongrl import bounded_http
+from golongrl.header_keys import header_key
 from golongrl.llm.budget import Budget
 from golongrl.llm.concurrency import Gate
 from golongrl.llm.errors import LlmError, LlmRefusedError, LlmUnavailableError, LlmUnusableError
@@ -144,7 +145,7 @@ class ChatClient:
         self._answered = 0
         self._url = f"{endpoint.url.rstrip('/')}/chat/completions"
         self._backoff = tenacity.wait_random_exponential(multiplier=first_pause_s, max=_BACKOFF_S[1])
-        key = os.environ.get(endpoint.key_variable)
+        key = header_key(os.environ.get(endpoint.key_variable), endpoint.key_variable)
         self._http = _Connections(endpoint.deadline_s, {"Authorization": f"Bearer {key}"} if key else {}, transport)
 
     async def __aenter__(self) -> Self:

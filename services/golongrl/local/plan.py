@@ -164,6 +164,8 @@ def environment(options: Options, thread_count: int) -> dict[str, str]:
         "OMP_WAIT_POLICY": "passive",
         "TOKENIZERS_PARALLELISM": "false",
         "PYTHONUNBUFFERED": "1",
+        # A file such as `random.py` in the folder where the run is started must not take the place of Python's own.
+        "PYTHONSAFEPATH": "1",
         "RAY_DEDUP_LOGS": "0",
         "RAY_USAGE_STATS_ENABLED": "0",
     }

@@ -75,7 +75,7 @@ async def _run(recipe: Recipe, options: Options, driver: tuple[str, ...], say: C
     command = redis_server.command(options.ports.redis, options.folder.redis, options.password)
     async with (
         # Without connections that stay open: a server would wait for them at its end.
-        httpx.AsyncClient(timeout=_HTTP_TIMEOUT_S, headers={"Connection": "close"}) as http,
+        httpx.AsyncClient(timeout=_HTTP_TIMEOUT_S, headers={"Connection": "close"}, trust_env=False) as http,
         redis_server.probe_client(options.ports.redis, options.password) as server,
     ):
         started = stages(recipe, options, command, http, server, driver)

@@ -5,7 +5,7 @@ Invariants:
 - a child dies with the supervisor, even if that is killed (Linux: parent-death signal), and at once: a learner that
   saves a checkpoint while its Redis is gone would wait for minutes, and nothing is lost by a kill;
 - output goes to the service's log file, appended, so that a restart keeps what the last life wrote;
-- a child gets no password of the supervisor's environment, except where its spec gives it one.
+- a child gets no password of the supervisor's environment, except where its spec gives it one, and no Ray cluster.
 """
 
 import asyncio
@@ -33,8 +33,9 @@ PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 # A process may start another before it sees its own end; what was killed starts none.
 _KILLS = 3
-# Of the supervisor's environment, kept from its children: they get the address and the password that the run uses.
-_NOT_INHERITED = frozenset({PASSWORD_VARIABLE, f"{PASSWORD_VARIABLE}_FILE", "GOLONGRL_REDIS_URL"})
+# Of the supervisor's environment, kept from its children: they get the address and the password that the run uses, and
+# the learner starts a Ray of its own, whatever cluster other work has named.
+_NOT_INHERITED = frozenset({PASSWORD_VARIABLE, f"{PASSWORD_VARIABLE}_FILE", "GOLONGRL_REDIS_URL", "RAY_ADDRESS"})
 
 Probe = Callable[[], Awaitable[bool]]
 

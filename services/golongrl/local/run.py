@@ -356,8 +356,8 @@ async def _supervise(recipe: Recipe, options: Options, console: Console, plain: 
     seen = records.steps[-1] if records.steps else -1
     url = with_password(options.queue_url, options.password)
     async with (
-        # Without connections that stay open: a server would wait for them at its end.
-        httpx.AsyncClient(timeout=HTTP_TIMEOUT_S, headers={"Connection": "close"}) as http,
+        # Without connections that stay open: a server would wait for them at its end. No service is behind a proxy.
+        httpx.AsyncClient(timeout=HTTP_TIMEOUT_S, headers={"Connection": "close"}, trust_env=False) as http,
         redis_server.probe_client(options.ports.redis, options.password) as server,
         SampleQueue.from_url(url, options.run, patience=Patience(total_s=LOOK_TIMEOUT_S)) as queue,
     ):

@@ -135,8 +135,8 @@ class Supervisor:
                 await self._watch(keepers, [self._finished])
             except GolongrlError as error:
                 if not isinstance(error, RunInterruptedError):
-                    # The command says it last; stopping may take a minute.
-                    self._say(f"stopping everything in order: {str(error).splitlines()[0]}")
+                    # The command says all of it, last: stopping may take a minute.
+                    self._say(f"{str(error).splitlines()[0].partition('; ')[0]}; stopping everything in order")
                 raise
             finally:
                 self._stopping.set()

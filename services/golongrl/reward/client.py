@@ -87,7 +87,13 @@ class RewardClient:
         # The call as a whole has a deadline (`timeout_s`); only connecting needs one of its own.
         timeout = httpx.Timeout(timeout_s, connect=min(_CONNECT_S, timeout_s))
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=32)
-        self._http = httpx.AsyncClient(headers=headers, timeout=timeout, limits=limits, transport=transport)
+        self._http = httpx.AsyncClient(
+            headers=headers,
+            timeout=timeout,
+            limits=limits,
+            transport=transport,
+            trust_env=False,  # a service of the run is never behind a proxy
+        )
 
     async def __aenter__(self) -> Self:
         return self

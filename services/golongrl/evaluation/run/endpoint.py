@@ -11,6 +11,7 @@ import httpx
 from golongrl import bounded_http
 from golongrl.errors import url_without_secret
 from golongrl.evaluation.errors import EvaluationError
+from golongrl.header_keys import header_key
 
 # The list of models costs the endpoint nothing; one that is busy still answers within this.
 _DEADLINE_S: Final = 30.0
@@ -45,7 +46,7 @@ async def served(url: str, model: str | None, key_variable: str, option: str) ->
     Raises:
         EvaluationError: the server does not answer, refuses the key, or has no such model, or several.
     """
-    key = os.environ.get(key_variable)
+    key = header_key(os.environ.get(key_variable), key_variable)
     headers = {"authorization": f"Bearer {key}"} if key else {}
     try:
         async with httpx.AsyncClient(timeout=_DEADLINE_S, headers=headers) as http:

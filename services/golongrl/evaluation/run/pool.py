@@ -19,6 +19,7 @@ import httpx
 
 from golongrl import bounded_http
 from golongrl.evaluation.errors import EvaluationError
+from golongrl.header_keys import header_key
 from golongrl.llm import ChatClient
 
 PREFIX: Final = "release:"
@@ -99,7 +100,7 @@ class GivingWay:
         self._say = say
         self._root = client.endpoint.url.removesuffix("/v1")
         self._look_s = look_s
-        key = os.environ.get(key_variable)
+        key = header_key(os.environ.get(key_variable), key_variable)
         self._headers = {"authorization": f"Bearer {key}"} if key else {}
         self._task: asyncio.Task[None] | None = None
 
@@ -124,7 +125,7 @@ class GivingWay:
         return {} if found is None else {"priority": found}
 
     def _http(self) -> httpx.AsyncClient:
-        return httpx.AsyncClient(timeout=_DEADLINE_S, headers=self._headers)
+        return httpx.AsyncClient(timeout=_DEADLINE_S, headers=self._headers, trust_env=False)
 
     async def _look(self) -> None:
         limit, told = self._client.gate.limit, True
