@@ -412,3 +412,27 @@ def test_a_run_that_only_its_finalizers_keep_says_so() -> None:
     assert line == "trainingrun r: is being deleted, which waits for its finalizers: backup.example/wait, b; step 3/40"
     del metadata["finalizers"]
     assert next(run_lines([item])) == "trainingrun r: is being deleted; step 3/40"
+
+
+@pytest.mark.parametrize(
+    ("states", "named"),
+    [
+        ([{"waiting": {"reason": "ContainerCreating"}}], True),
+        ([{"waiting": {"reason": "PodInitializing"}}, {"waiting": {"reason": "PodInitializing"}}], True),
+        ([{"running": {}}, {"waiting": {"reason": "PodInitializing"}}], False),
+        ([{"waiting": {"reason": "ImagePullBackOff"}}], False),
+        ([{"running": {}}], False),
+    ],
+)
+def test_a_volume_that_cannot_be_mounted_is_named(api: ApiServer, states: list[dict[str, Any]], named: bool) -> None:
+    """The pod says nothing but Pending; of a pod that is past that, the event is history."""
+    entries = [{"name": f"c-{number}", "state": state} for number, state in enumerate(states)]
+    api.put(stored(pod("w-0", phase="Pending", containerStatuses=entries)))
+    event = {
+        "apiVersion": "v1", "kind": "Event", "type": "Warning", "reason": "FailedAttachVolume",
+        "message": "Multi-Attach error for volume pvc-1", "metadata": {"name": "w-0.1", "namespace": "rl"},
+        "involvedObject": {"kind": "Pod", "name": "w-0"},
+    }  # fmt: skip
+    api.put(event)
+    line = "pod w-0: FailedAttachVolume: Multi-Attach error for volume pvc-1"
+    assert (line in look_at()[0].refused) == named

@@ -128,8 +128,8 @@ def test_a_pod_that_is_being_deleted_is_in_trouble_where_its_node_is_lost() -> N
     ]
 
 
-def owned(item: dict[str, Any], uid: str = "job-1", **labels: str) -> dict[str, Any]:
-    item["metadata"]["ownerReferences"] = [{"uid": uid, "controller": True}]
+def owned(item: dict[str, Any], uid: str = "job-1", name: str = "job", **labels: str) -> dict[str, Any]:
+    item["metadata"]["ownerReferences"] = [{"uid": uid, "name": name, "controller": True}]
     item["metadata"]["labels"] |= labels
     return item
 
@@ -157,6 +157,23 @@ DEAD = {"phase": "Failed", "containerStatuses": [container("learner", terminated
             ],
             {"a"},
         ),
+        # A Deployment's ReplicaSets are one owner, and the pods that a node turns away are made within one second.
+        (
+            [
+                owned(pod("a", made="11:00:00", **DEAD), "rs-1", "r-6d5f4", **{"pod-template-hash": "6d5f4"}),
+                owned(pod("b", **READY), "rs-2", "r-7c8b9", **{"pod-template-hash": "7c8b9"}),
+            ],
+            set(),
+        ),
+        (
+            [
+                owned(pod("a", made="11:00:00", **DEAD), "rs-1", "r-6d5f4", **{"pod-template-hash": "6d5f4"}),
+                owned(pod("b", **READY), "rs-2", "s-6d5f4", **{"pod-template-hash": "6d5f4"}),
+            ],
+            {"a"},
+        ),
+        ([owned(pod("a", **DEAD)), owned(pod("b", phase="Pending"))], set()),
+        ([owned(pod("a", **DEAD)), owned(pod("b", **DEAD))], {"a", "b"}),
         # An older pod that runs replaces nothing.
         ([owned(pod("a", **DEAD)), owned(pod("b", made="11:00:00", **READY))], {"a"}),
     ],
@@ -185,3 +202,56 @@ def test_a_ray_head_is_another_one_after_a_restart_too() -> None:
 
     assert len({seen("1", 0), seen("1", 1), seen("2", 0)}) == 3
     assert (seen("1", 0), seen("1", 0, "worker")) == (seen("1", 0), "")
+
+
+def unready(*containers: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return {
+        "phase": "Running", "conditions": [{"type": "Ready", "status": "False", **more}],
+        "containerStatuses": list(containers),
+    }  # fmt: skip
+
+
+def again(since: str, restarts: int = 1) -> dict[str, Any]:
+    """A container that runs again since then, after a failure."""
+    before = {"lastState": {"terminated": {**died(137, "OOMKilled"), "finishedAt": f"2026-01-01T{since}Z"}}}
+    return {**container("redis", running={"startedAt": f"2026-01-01T{since}Z"}), **before, "restartCount": restarts}
+
+
+@pytest.mark.parametrize(
+    ("status", "trouble"),
+    [
+        (unready(again("11:58:00")), ""),
+        (unready(again("11:50:00")), "redis not ready"),
+        (unready(again("11:58:00", restarts=9)), "redis not ready"),
+        # Of a node that was started again: the init containers come first.
+        (unready({**again("11:58:00"), "state": {"waiting": {"reason": "PodInitializing"}}}), ""),
+        (unready({**again("11:58:00"), "state": {"waiting": {"reason": "ContainerCreating"}}}), ""),
+        (unready({**again("11:58:00"), "state": {"terminated": died(1, "Error")}}), "redis ended with 1 (Error)"),
+    ],
+)
+def test_a_container_that_starts_again_in_an_old_pod_has_its_time(status: dict[str, Any], trouble: str) -> None:
+    (found,) = read_pods([pod("a", "redis", "01:00:00", **status)], NOW)
+    assert found.trouble == trouble
+
+
+UP = {"name": "worker", "ready": True, "state": RUNS}
+
+
+@pytest.mark.parametrize(
+    ("status", "trouble"),
+    [
+        (unready(UP), "not ready, although its containers are: is its node lost?"),
+        (unready(UP, message="gate x is missing"), "not ready, although its containers are: gate x is missing"),
+        ({**unready(UP), "initContainerStatuses": [container("engine", **RUNS)]}, ""),
+        (unready(UP, container("engine", **RUNS)), ""),
+        (unready(UP, container("engine", terminated=died(0, "Completed"))), ""),
+        (
+            {**unready(UP), "phase": "Unknown", "reason": "NodeLost", "message": "n1 is unresponsive"},
+            "NodeLost: n1 is unresponsive",
+        ),
+    ],
+)
+def test_a_lost_node_is_seen_by_its_pods(status: dict[str, Any], trouble: str) -> None:
+    """They seem to run for ever, and nobody writes that they do not."""
+    (found,) = read_pods([pod("a", **status)], NOW)
+    assert found.trouble == trouble

@@ -119,8 +119,10 @@ _POD_SPEC: Final[Form] = {
 }  # fmt: skip
 _TEMPLATE: Final[Form] = {"metadata": {"labels": _TEXTS, "annotations": _TEXTS}, "spec!": _POD_SPEC}
 _MAYBE: Final[Form] = {"metadata": {"labels": _TEXTS}, "spec": _POD_SPEC}
-_ENDED: Final[Form] = {"exitCode!": number, "reason": text, "message": text}
-_STATES: Final[Form] = {"waiting": {"reason": text, "message": text}, "running": {}, "terminated": _ENDED}
+_ENDED: Final[Form] = {"exitCode!": number, "reason": text, "message": text, "finishedAt": moment}
+_STATES: Final[Form] = {
+    "waiting": {"reason": text, "message": text}, "running": {"startedAt": moment}, "terminated": _ENDED,
+}  # fmt: skip
 _CONTAINER_STATUSES: Final[Form] = [
     {"name!": name, "restartCount": count, "ready": flag, "state": _STATES, "lastState": _STATES}
 ]

@@ -86,7 +86,7 @@ async def look(calls: Cluster, release: str) -> ReleaseLook:
     refused = [
         *missing,
         *read_claims(claims or []),
-        *read_refusals([*owners, *(claims or [])], events or []),
+        *read_refusals([*owners, *(claims or []), *pods], events or []),
         *run_problems(runs or [], release, served),
     ]
     done, failure = learner_end(owners)

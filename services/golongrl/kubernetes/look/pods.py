@@ -1,6 +1,7 @@
 """Pods, and why one does not run well. Pure: the API server's JSON and a clock's reading in.
 
-Invariants: a pod that starts is in trouble only past its deadline; a dead pod that was replaced is not in trouble.
+Invariants: a pod that starts, or one of its containers again, is in trouble only past its deadline; a dead pod that was
+replaced is not in trouble.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,10 +14,13 @@ Json = Mapping[str, Any]
 _RUN: Final = "golongrl.io/training-run"
 # What a pod is among the pods of one controller.
 _ROLES: Final = ("ray.io/node-type", "ray.io/group", "batch.kubernetes.io/job-completion-index")
+_TEMPLATE: Final = "pod-template-hash"
 # A pod may take so long from its start until it is ready: images are pulled and volumes attached; an engine also loads
 # its model, for which the chart's startup probe allows 45 minutes.
 _START_S: Final = 300.0
 _ENGINE_START_S: Final = 45 * 60.0
+# A container that was restarted so often is not only slow to start.
+_RESTARTS: Final = 3
 # How the kubelet begins to say that the node, and not the pod, used too much.
 _SHORT: Final = "The node was low on resource"
 
@@ -63,21 +67,33 @@ def read_pods(items: Iterable[Json], now: datetime | None = None) -> list[Pod]:
 
 def _replaced(items: Sequence[Json]) -> Iterator[Json]:
     """Dead pods whose owner has made a newer one: that one counts, as a Job's retry or after an eviction."""
-    newest: dict[str, str] = {}
+    newest: dict[str, tuple[str, bool]] = {}
     for item in items:
-        owner, made = _owner(item), item["metadata"].get("creationTimestamp", "")
-        newest[owner] = max(newest.get(owner, ""), made)
+        owner = _owner(item)
+        newest[owner] = max(newest.get(owner, ("", False)), _rank(item))
     for item in items:
-        owner, made = _owner(item), item["metadata"].get("creationTimestamp", "")
-        if owner and _phase(item) == "Failed" and made < newest[owner]:
+        owner = _owner(item)
+        if owner and _phase(item) == "Failed" and _rank(item) < newest[owner]:
             yield item
 
 
+def _rank(item: Json) -> tuple[str, bool]:
+    """When it was made. What a node turns away at once, and its successor, are made within one second."""
+    return item["metadata"].get("creationTimestamp", ""), _phase(item) != "Failed"
+
+
 def _owner(item: Json) -> str:
-    """The controller, and what the pod is to it: pods of another group, or of another index, do not replace it."""
+    """The controller, and what the pod is to it: pods of another group, or of another index, do not replace it.
+
+    The ReplicaSets of a Deployment, whose names end in the hash of their template, are one.
+    """
     owners, labels = item["metadata"].get("ownerReferences") or [], item["metadata"].get("labels") or {}
-    roles = (labels.get(key, "") for key in _ROLES)
-    return next((" ".join([owner.get("uid", ""), *roles]) for owner in owners if owner.get("controller")), "")
+    owner = next((owner for owner in owners if owner.get("controller")), None)
+    if owner is None:
+        return ""
+    template = labels.get(_TEMPLATE)
+    whose = owner.get("name", "").removesuffix(f"-{template}") if template else owner.get("uid", "")
+    return " ".join([whose, *(labels.get(key, "") for key in _ROLES)])
 
 
 def _phase(item: Json) -> str:
@@ -98,7 +114,7 @@ def _pod(item: Json, replaced: bool, now: datetime) -> Pod:
         late = (now - datetime.fromisoformat(deadline)).total_seconds() > _START_S
         trouble = f"should be deleted since {deadline}: is its node lost?" if late else ""
         starting = "" if late else "is being deleted"
-    elif starting and _age_s(item, now) > (_ENGINE_START_S if component == "rollout" else _START_S):
+    elif starting and _age_s(item, containers, now) > (_ENGINE_START_S if component == "rollout" else _START_S):
         trouble, starting = starting, ""
     restarts = sum(entry.get("restartCount", 0) for entry in containers)
     pressure, pressure_at = _pressure(status, conditions)
@@ -140,16 +156,21 @@ def _pressure(status: Json, conditions: Mapping[str, Json]) -> tuple[str, str]:
     return why, str(target.get("lastTransitionTime") or max(times, default=""))
 
 
-def _age_s(item: Json, now: datetime) -> float:
-    """Since it was scheduled, or made. A pod that tells neither is taken for old."""
-    began = item.get("status", {}).get("startTime") or item["metadata"].get("creationTimestamp")
-    return (now - datetime.fromisoformat(began)).total_seconds() if began else float("inf")
+def _age_s(item: Json, containers: Sequence[Json], now: datetime) -> float:
+    """Since it, or what is not ready of it, began to start. A pod that does not tell is taken for old."""
+    began = [item.get("status", {}).get("startTime") or item["metadata"].get("creationTimestamp")]
+    for entry in containers:
+        if not entry.get("ready") and entry.get("restartCount", 0) < _RESTARTS:
+            began.append((entry.get("state", {}).get("running") or {}).get("startedAt"))
+            began.append((entry.get("lastState", {}).get("terminated") or {}).get("finishedAt"))
+    ages = [(now - datetime.fromisoformat(time)).total_seconds() for time in began if time]
+    return min(ages, default=float("inf"))
 
 
 def _trouble(status: Json, conditions: Mapping[str, Json], containers: Sequence[Json]) -> str:
     """What waiting alone does not end."""
     # Evicted, Preempting, NodeLost: of the pod as a whole.
-    if status.get("phase") == "Failed" and status.get("reason"):
+    if status.get("phase") in ("Failed", "Unknown") and status.get("reason"):
         return f"{status['reason']}: {status.get('message', '')}".rstrip(": ")
     scheduled = conditions.get("PodScheduled", {})
     if scheduled.get("status") == "False":
@@ -157,6 +178,11 @@ def _trouble(status: Json, conditions: Mapping[str, Json], containers: Sequence[
     for entry in containers:
         if why := _container_trouble(entry):
             return why
+    # Init containers that run are the sidecars, and those that the others wait for.
+    up = [entry.get("ready") for entry in containers if "running" in entry.get("state", {})]
+    if len(up) >= len(status.get("containerStatuses") or []) > 0 and all(up):
+        why = conditions.get("Ready", {}).get("message") or "is its node lost?"
+        return f"not ready, although its containers are: {why}"
     return "failed" if status.get("phase") == "Failed" else ""
 
 
@@ -178,5 +204,5 @@ def _container_trouble(entry: Json) -> str:
         return f"{how}; it is restarted after a pause, {entry.get('restartCount', 0)} restarts so far"
     if waiting and waiting.get("reason") not in (None, "PodInitializing", "ContainerCreating"):
         return f"{entry['name']}: {waiting['reason']}: {waiting.get('message', '')}".rstrip(": ")
-    # A container that runs again after a failure starts like any other.
-    return how if ended.get("exitCode") and "running" not in entry.get("state", {}) else ""
+    # A container that runs again after a failure, or is about to, starts like any other.
+    return how if ended.get("exitCode") and "terminated" in entry.get("state", {}) else ""

@@ -14,7 +14,7 @@ def read_refusals(owners: Iterable[Json], events: Iterable[Json]) -> list[str]:
     Admission (Pod Security, quotas, a missing RuntimeClass) and KubeRay's validation refuse without a pod to look at.
 
     Args:
-        owners: the release's ReplicaSets, StatefulSets, Jobs, RayJobs, RayClusters, ScaledObjects and claims.
+        owners: the release's ReplicaSets, StatefulSets, Jobs, RayJobs, RayClusters, ScaledObjects, claims and pods.
         events: the namespace's warnings.
     """
     lacking = {(item["kind"], item["metadata"]["name"]) for item in owners if _lacks(item)}
@@ -94,6 +94,11 @@ def _lacks(item: Json) -> bool:
             return status.get("state") != "ready"
         case "PersistentVolumeClaim":
             return status.get("phase") != "Bound"
+        case "Pod":
+            # The kubelet cannot mount a volume, or make the sandbox: no container says so.
+            containers = [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]
+            waiting = [(entry.get("state", {}).get("waiting") or {}).get("reason") for entry in containers]
+            return bool(waiting) and set(waiting) <= {"ContainerCreating", "PodInitializing"}
         case "ScaledObject":
             conditions = {entry["type"]: entry["status"] for entry in status.get("conditions") or []}
             return conditions.get("Ready") == "False"
