@@ -256,6 +256,33 @@ def test_golongrl_deploy_previews_what_the_cluster_would_get(
         assert {item["kind"] for item in server.objects.values()} == {"Namespace", "Secret", "PersistentVolumeClaim"}
 
 
+@pytest.mark.parametrize("verb", ["get", "delete"])
+@pytest.mark.parametrize("name", ["helm3", "helm4"])
+def test_an_object_that_an_uninstallation_leaves_is_named(
+    name: str, verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Helm 4 leaves what it cannot read, forgets the release and ends well: the engines would run on unseen."""
+    (tmp_path / "helm").symlink_to(tool(name))
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    with serving(ApiServer()) as server:
+        server.create_namespace(NAMESPACE)
+        monkeypatch.setenv("KUBECONFIG", str(server.kubeconfig(tmp_path / "kubeconfig")))
+        deployment = Deployment("demo", NAMESPACE, timeout="5m")
+        deployment.apply({})
+        server.refuse["deployments", verb] = 500
+        if (name, verb) == ("helm3", "get"):
+            deployment.uninstall()
+            assert not server.of("Deployment")
+            return
+        with pytest.raises(DeployError, match="release demo in namespace rl: ") as error:
+            deployment.uninstall()
+        assert len(server.of("Deployment")) == 2
+        if verb == "get":
+            for item in server.of("Deployment"):
+                assert f"[Deployment] {item['metadata']['name']}: " in str(error.value)
+        assert "\n" not in str(error.value)
+
+
 def test_deploy_upgrade_wants_a_release_and_install_makes_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "helm").symlink_to(tool("helm4"))
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")

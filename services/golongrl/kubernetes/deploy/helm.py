@@ -28,6 +28,8 @@ _RECORD: Final = {"info!": {"status!": text, "last_deployed!": text}}
 _READ_S: Final = 120.0
 # Of a look at what helm waits for.
 _ASK_S: Final = 3.0
+# Helm 4's words before the objects that it did not remove.
+_LEFT: Final = "were not deleted"
 # What helm says if its first call fails.
 _UNREACHABLE: Final = "kubernetes cluster unreachable"
 # helm ends by itself at its own --timeout; what it does before and after that takes seconds.
@@ -102,6 +104,7 @@ class Deployment:
         self.release = release
         self.namespace = namespace
         self._context = context
+        self._timeout = timeout
         self._helm = _Helm(timeout, namespace, context)
 
     def apply(self, values: Mapping[str, Any], wait: bool = False) -> str:
@@ -150,9 +153,18 @@ class Deployment:
         """Remove the release; its volumes and the Secret are kept.
 
         Raises:
-            HelmError: helm is missing or failed, or there is no such release.
+            HelmError: helm is missing or failed, there is no such release, or objects of it are left.
         """
-        self._call(lambda: self._helm.uninstall(self.release, namespace=self.namespace))
+        command = ["uninstall", self.release, "--timeout", self._timeout, "--namespace", self.namespace]
+        said = self._call(lambda: self._helm.run(command)).decode(errors="replace")
+        # Helm 4 looks at each object first, leaves those that it cannot read, forgets the release, and ends well.
+        _, _, left = said.partition(_LEFT)
+        if left:
+            lines = (" ".join(line.split()) for line in left.splitlines() if line.startswith("["))
+            raise DeployError(
+                f"helm, release {self.release} in namespace {self.namespace}: removed, but objects of it are left, "
+                f"which helm no longer knows; delete them with kubectl: {'; '.join(lines)}"
+            )
 
     def _installed(self) -> list[dict[str, Any]]:
         command = ["get", "manifest", self.release, "--namespace", self.namespace]
