@@ -51,6 +51,22 @@ def test_no_rows_are_said(tmp_path):
         assert str(call(command, tmp_path / "empty.jsonl").exception) == f"data {tmp_path}/empty.jsonl: no rows"
 
 
+def test_stats_say_where_the_faults_are_listed_when_no_row_is_good(tmp_path):
+    path = tmp_path / "data.jsonl"
+    path.write_bytes("{}".encode("utf-16"))
+    assert str(call("stats", path).exception) == (
+        f"data {path}: 1 of 1 rows cannot be used (1 not readable); `golongrl data check {path}` lists them"
+    )
+
+
+def test_prepare_says_that_the_rows_do_not_reach_the_steps(tmp_path):
+    rows, small = tmp_path / "rows.jsonl", ("--set", "data.prompts=9", "--set", "data.validation_prompts=0")
+    assert call("build", "quickstart", "--out", rows, *small).exit_code == 0
+    read = ("--set", "data.corpus=null", "--set", f"data.train={rows}")
+    made = call("prepare", "quickstart", "--out", tmp_path / "data", *read)
+    assert "warning: 9 rows x data.epochs 1 at queue.groups_per_step 18 are at most 1 steps" in made.output
+
+
 @pytest.mark.parametrize("command", ["build", "prepare"])
 def test_a_place_that_cannot_be_written_is_named(tmp_path, command):
     (tmp_path / "file").touch()

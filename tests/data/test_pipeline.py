@@ -103,7 +103,7 @@ def test_overlong_prompts_are_dropped_cut_on_the_left_or_an_error(tmp_path, tiny
         assert kept.row(index).prompt_ids.tolist() == ids[-limit:].tolist()
     with pytest.raises(DataError, match=rf"data\.jsonl row \d+: \d+ tokens, data\.max_prompt_tokens is {limit}"):
         prepare(_from_file(path, size, "data.overlong=error"), tmp_path / "c", tiny_model)
-    with pytest.raises(DataError, match="no train row is left"):
+    with pytest.raises(DataError, match=r"no train row is left \(0 bad, 9 longer than data.max_prompt_tokens 1, 0 of"):
         prepare(_from_file(path, "data.max_prompt_tokens=1"), tmp_path / "d", tiny_model)
     assert not (tmp_path / "c").exists()
     assert not (tmp_path / "d").exists()

@@ -175,6 +175,7 @@ def test_rows_that_are_left_out_are_counted_and_the_list_is_named(tmp_path: Path
     said = io.StringIO()
     _prepare_data(recipe, options, Console(file=said, width=200))
     listed = folder.data / "prepared.json"
+    assert "warning: 9 rows x data.epochs 1 at queue.groups_per_step 18 are at most 1 steps" in said.getvalue()
     assert f"train: 2 bad rows left out (2 not of the format); {listed} lists them" in said.getvalue()
     assert len(json.loads(listed.read_text())["train"]["bad_rows"]) == 2
 

@@ -58,7 +58,9 @@ BOMB = "a: &a [x, x]\n" + "".join(
     ],
 )
 def test_hostile_yaml_is_one_line(tmp_path, text, expected):
-    assert expected in refused(tmp_path, text)
+    told = refused(tmp_path, text)
+    assert expected in told
+    assert "set_int_max_str_digits" not in told
 
 
 @given(
@@ -179,6 +181,11 @@ def test_steps_that_the_rows_do_not_reach_are_named(prompts, epochs, steps, most
     said = steps_warning(made)
     assert (said is None) == (most is None)
     assert said is None or f"are at most {most} steps; learner.steps is {steps}" in said
+    read = load(
+        "quickstart", [f"data.epochs={epochs}", f"learner.steps={steps}", "data.corpus=null", "data.train=a.jsonl"]
+    )
+    assert steps_warning(read) is None
+    assert steps_warning(read, prompts) == (said and said.replace(f"data.prompts {prompts}", f"{prompts} rows"))
 
 
 def test_what_a_run_cannot_resume_from_is_refused(tmp_path):

@@ -95,11 +95,15 @@ def prepare(
     from golongrl.data.pipeline import prepare
     from golongrl.evaluation.held_out import HeldOutSuite
     from golongrl.recipe import load
+    from golongrl.recipe.fit import steps_warning
 
     checked = load(recipe, [*(overrides or ()), *(["data.bad_rows=skip"] if skip_bad else [])])
     model = model_of(checked)
     with _writing(out):
-        print(printable(str(prepare(checked, out, model, more=HeldOutSuite.of(checked)))))
+        report = prepare(checked, out, model, more=HeldOutSuite.of(checked))
+    print(printable(str(report)))
+    if warning := steps_warning(checked, report.train.rows):
+        print(f"warning: {warning}", file=sys.stderr)
 
 
 def _writing(out: Path) -> AbstractContextManager[None]:
@@ -217,8 +221,9 @@ def stats(
         kinds["band"][str(known.get("band") or "")] += 1
     measure.save()
     _say_what_is_left_aside(file)
+    bad = f"{findings.summary()}; `golongrl data check {file}` lists them" if findings.bad else ""
     if not lengths:
-        raise DataError(f"data {file}: {findings.summary() if findings.bad else 'no rows'}")
+        raise DataError(f"data {file}: {bad or 'no rows'}")
     everything = [length for group in lengths.values() for length in group]
     unit = "tokens" if model else "tokens (estimated)"
     table = Table("task", "metric", "rows", "shortest", "median", "longest", f"{unit}, short to long", box=None)
@@ -231,8 +236,8 @@ def stats(
         if set(counts) != {""}:
             told = ", ".join(f"{count} {kind or 'not said'}" for kind, count in counts.most_common())
             print(printable(f"{name}: {told}"))
-    if findings.bad:
-        print(printable(f"{file}: {findings.summary()}; `golongrl data check {file}` lists them"))
+    if bad:
+        print(printable(f"{file}: {bad}"))
 
 
 def _summary(lengths: Sequence[int], top: int) -> tuple[str, str, str, str, str]:

@@ -391,6 +391,6 @@ def _report(out: Path) -> DataReport | None:
 def _empty(split: Split, data: Data, report: SplitReport) -> str:
     source = data.corpus or (data.train if split == "train" else data.validation)
     return (
-        f"data {source}: no {split} row is left ({report.overlong} longer than data.max_prompt_tokens "
-        f"{data.max_prompt_tokens}, {report.other_tasks} of other tasks than data.tasks)"
+        f"data {source}: no {split} row is left ({sum(report.bad.values())} bad, {report.overlong} longer than "
+        f"data.max_prompt_tokens {data.max_prompt_tokens}, {report.other_tasks} of other tasks than data.tasks)"
     )

@@ -47,6 +47,7 @@ from golongrl.queue.address import PASSWORD, SENTINEL_PASSWORD
 from golongrl.queue.address import password as queue_password
 from golongrl.queue.connection import Patience
 from golongrl.recipe import Recipe, dump, load
+from golongrl.recipe.fit import steps_warning
 from golongrl.redis_url import split_password, with_password
 from golongrl.telemetry import history, logging
 from golongrl.telemetry.run_info import RunInfo, RunState, resume_command
@@ -335,6 +336,8 @@ def _prepare_data(recipe: Recipe, options: Options, console: Console) -> None:
         highlight=False,
         soft_wrap=True,
     )
+    if warning := steps_warning(recipe, train.rows):
+        console.print(f"warning: {warning}", highlight=False, markup=False, soft_wrap=True)
     for split, left_out in (("train", train), ("validation", report.validation)):
         if left_out is not None and left_out.bad:
             kinds = ", ".join(f"{count} {kind}" for kind, count in left_out.bad.items())

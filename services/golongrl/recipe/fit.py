@@ -161,16 +161,19 @@ def run_faults(recipe: "Recipe") -> Iterator[str]:
         )
 
 
-def steps_warning(recipe: "Recipe") -> str | None:
-    """One line when the rows that are built are used up before `learner.steps`; None when they suffice."""
+def steps_warning(recipe: "Recipe", read: int | None = None) -> str | None:
+    """One line when the rows, those that are built or so many that were `read`, are used up before `learner.steps`;
+    None when they suffice or are not known.
+    """
     data, groups, steps = recipe.data, recipe.queue.groups_per_step, recipe.learner.steps
-    if data.corpus is None or steps is None:
+    if (data.corpus is None) is (read is None) or steps is None:
         return None
-    most = -(-data.prompts * data.epochs // groups)
+    rows, told = (data.prompts, f"data.prompts {data.prompts}") if read is None else (read, f"{read} rows")
+    most = -(-rows * data.epochs // groups)
     if most >= steps:
         return None
     return (
-        f"data.prompts {data.prompts} x data.epochs {data.epochs} at queue.groups_per_step {groups} are at most {most} "
+        f"{told} x data.epochs {data.epochs} at queue.groups_per_step {groups} are at most {most} "
         f"steps; learner.steps is {steps}, and the run ends when all rows were used"
     )
 

@@ -159,7 +159,8 @@ def _read(text: str) -> tuple[Any, int]:
             loader.dispose()
     # PyYAML's constructors let these through, as of a number of 5,000 digits.
     except (ValueError, OverflowError, AttributeError, TypeError, LookupError, RecursionError) as error:
-        raise yaml.YAMLError(f"a value cannot be read: {type(error).__name__}: {str(error)[:200]}") from error
+        told = str(error).partition(": value has")[0]  # behind it stands how to change Python
+        raise yaml.YAMLError(f"a value cannot be read: {type(error).__name__}: {told[:200]}") from error
 
 
 def _read_whole(text: str) -> Any:
