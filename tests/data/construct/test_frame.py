@@ -1,6 +1,7 @@
 """The frame of the stages: nothing is lost, nothing is made twice, and a killed run ends with the same bytes."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from threading import Event
 from typing import ClassVar
 
 import pyarrow as pa
@@ -174,6 +175,39 @@ def test_processes_make_the_same_rows_as_this_process():
 def test_only_the_row_at_fault_is_refused():
     assert _run(["a", "crash", "bb", "ccc"]) == [1, "killed its process", 2, 3]
     assert _run(["hang"], deadline_s=0.3) == ["over the deadline"]
+
+
+def test_a_refused_row_has_the_columns_that_name_it():
+    inputs = [Input(word, {"word": word, "place": {"path": "x"}}) for word in ("a", "crash", "bb")]
+    shard = plan("select", 1, {}, inputs, 8).shards[0]
+    rows: list[dict] = []
+    Processes(2).run(lengths, [shard], lambda _, made: rows.extend(row for one in made for row in one), 60.0)
+    assert [(row["word"], row.get("reason")) for row in rows] == [
+        ("a", None),
+        ("crash", "killed its process"),
+        ("bb", None),
+    ]
+
+
+def test_a_long_stage_says_how_far_it_is(tmp_path):
+    heard = Event()
+
+    class Slow(Words):
+        def run(self, shards: Sequence[StageShard], done: Done) -> None:
+            super().run(shards[:1], done)
+            assert heard.wait(60)
+            super().run(shards[1:], done)
+
+    said: list[str] = []
+
+    def say(line: str) -> None:
+        said.append(line)
+        if "3 of 5" in line:
+            heard.set()
+
+    run_stage(Slow([(f"w{i}", 1) for i in range(5)]), StageTable(tmp_path / "stage", SCHEMA), say, tell_s=0.01)
+    assert "select: 3 of 5 inputs" in said
+    assert "select: 5 in, 5 kept" in said
 
 
 def test_a_function_that_raises_ends_the_stage():

@@ -1,5 +1,6 @@
 """`golongrl data construct`, `golongrl data diff` and `golongrl render datajob`."""
 
+import functools
 import re
 import sys
 from collections.abc import Sequence
@@ -80,14 +81,13 @@ def construct(
     executor = RayCluster() if on == "ray" else Processes(workers)
     chosen = _pooled(load(pipeline, overrides or ()), pool_redis_url)
     metrics = DataMetrics()
+    say = functools.partial(print, flush=True)  # what a pipe keeps back is no progress
     try:
         with (
             scraped(metrics.registry, metrics_host, None if dry_run else metrics_port),
             writing_to(f"--out {out}", PipelineError),
         ):
-            run(
-                chosen, out, executor, print, only=only, dry_run=dry_run, wait_s=wait_s, metrics=metrics, pool_jobs=jobs
-            )
+            run(chosen, out, executor, say, only=only, dry_run=dry_run, wait_s=wait_s, metrics=metrics, pool_jobs=jobs)
     except KeyboardInterrupt:
         print("stopped; the same command resumes from here", file=sys.stderr)
         raise typer.Exit(_INTERRUPTED) from None

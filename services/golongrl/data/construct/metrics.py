@@ -46,15 +46,20 @@ class DataMetrics(Collector):
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self._stage = ""
+        self._counted: tuple[int, int] | None = None
         self._asked: dict[str, Callable[[], Asked]] = {}
         own = self.registry
         self._running, self._inputs, self._done = RUNNING.make(own), INPUTS.make(own), DONE.make(own)
         self._kept, self._refused = KEPT.make(own), REFUSED.make(own)
         own.register(self)
 
+    def plans(self, stage: str) -> None:
+        """A stage looks at its inputs."""
+        self._stage, self._counted = stage, None
+
     def begins(self, stage: str, inputs: int, done: int) -> None:
         """A stage starts, with so many of its inputs' rows on disk."""
-        self._stage = stage
+        self._stage, self._counted = stage, (done, inputs)
         self._running.clear()
         self._running.labels(stage).set(1)
         self._inputs.labels(stage).set(inputs)
@@ -63,6 +68,19 @@ class DataMetrics(Collector):
     def made(self, inputs: int) -> None:
         """The rows of so many further inputs are on disk."""
         self._done.labels(self._stage).inc(inputs)
+        if self._counted is not None:
+            self._counted = self._counted[0] + inputs, self._counted[1]
+
+    def line(self) -> str:
+        """How far the stage is that runs now, for a person."""
+        if self._counted is None:
+            return f"{self._stage}: looks at its inputs"
+        done, inputs = self._counted
+        line = f"{self._stage}: {done} of {inputs} inputs"
+        if (asked := self._asked.get(self._stage)) is not None:
+            now = asked()
+            line += f"; {now.made} calls made, {now.in_flight} in flight"
+        return line
 
     def ended(self, stage: str, kept: int, refused: Mapping[str, int]) -> None:
         """A stage's table is whole."""

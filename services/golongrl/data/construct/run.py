@@ -16,6 +16,7 @@ from golongrl.data.construct.keys import digest
 from golongrl.data.construct.load import dump
 from golongrl.data.construct.metrics import DataMetrics
 from golongrl.data.construct.models import Pipeline
+from golongrl.data.construct.progress import EVERY_S, told
 from golongrl.data.construct.registry import stages
 from golongrl.data.construct.stage import Executor, Input, Made, PipelineStage, Plan, Row, StageName, StageShard, plan
 from golongrl.data.construct.table import StageManifest, StageTable, rows_at
@@ -76,13 +77,21 @@ def construct(
                 run_stage(stage, tables.table(stage.name), say, metrics)
 
 
-def run_stage(stage: PipelineStage, table: StageTable, say: Say, metrics: DataMetrics | None = None) -> StageManifest:
-    """Make what is missing of a stage's table.
+def run_stage(
+    stage: PipelineStage, table: StageTable, say: Say, metrics: DataMetrics | None = None, tell_s: float = EVERY_S
+) -> StageManifest:
+    """Make what is missing of a stage's table; every `tell_s` seconds a line says how far it is.
 
     Raises:
         PipelineError: a stage before it has not ended, or a row cannot be made.
     """
     metrics = metrics or DataMetrics()
+    metrics.plans(stage.name)
+    with told(say, metrics.line, tell_s):
+        return _run_stage(stage, table, say, metrics)
+
+
+def _run_stage(stage: PipelineStage, table: StageTable, say: Say, metrics: DataMetrics) -> StageManifest:
     table.folder.mkdir(parents=True, exist_ok=True)
     table.clean()
     planned = _plan(stage)

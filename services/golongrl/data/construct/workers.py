@@ -1,8 +1,8 @@
 """Running a stage's function over shards: in processes of this machine, or through Ray Data on a cluster.
 
-A process holds one shard at a time, so memory is bounded by the number of processes times the largest shard. A shard
-that outlasts its deadline, or whose process dies (out of memory, a crash in a parser), is tried again row by row: only
-the row at fault is refused. A function that raises is a defect and ends the stage.
+Twice as many shards as processes are held at a time, which bounds the memory. Each row is a call of its own: one that
+outlasts its deadline, or whose process dies (out of memory, a crash in a parser), is refused, and no other row of its
+shard is made again. A function that raises is a defect and ends the stage.
 """
 
 import asyncio
@@ -21,8 +21,8 @@ from golongrl.reward.pool import WorkerPool
 
 # Starting Python and importing pyarrow takes seconds on a busy machine.
 _START_S = 300.0
-# A process is replaced after so many shards, so that what a parser leaks does not add up.
-_RECYCLE_AFTER = 500
+# A process is replaced after so many rows, so that what a parser leaks does not add up.
+_RECYCLE_AFTER = 5000
 
 
 @dataclass(frozen=True)
@@ -44,10 +44,13 @@ class Processes:
         asyncio.run(self._run(work, shards, done, row_deadline_s))
 
     async def _run(self, work: Work, shards: Sequence[StageShard], done: Done, row_deadline_s: float) -> None:
-        count = min(self.count or os.cpu_count() or 1, len(shards))
+        count = min(self.count or os.cpu_count() or 1, sum(len(shard.inputs) for shard in shards))
+        # Twice as many as processes: one runs, one waits. More would only hold their rows in memory.
+        at_once = 2 * count
         pool = WorkerPool(
             _call,
             workers=count,
+            max_queued=at_once * max(len(shard.inputs) for shard in shards),
             recycle_after=_RECYCLE_AFTER,
             preload=("pyarrow.parquet",),
             start_timeout_s=_START_S,
@@ -56,9 +59,8 @@ class Processes:
         try:
             await pool.wait_warm()
             remaining = iter(shards)
-            # Twice as many as processes: one runs, one waits. More would only hold their rows in memory.
             async with asyncio.TaskGroup() as group:
-                for _ in range(2 * count):
+                for _ in range(at_once):
                     group.create_task(_drain(pool, work, remaining, done, row_deadline_s))
         except* GolongrlError as errors:
             raise errors.exceptions[0] from None
@@ -68,34 +70,24 @@ class Processes:
 
 async def _drain(pool: WorkerPool, work: Work, shards: Iterator[StageShard], done: Done, row_deadline_s: float) -> None:
     for shard in shards:
-        rows = [one.row for one in shard.inputs]
-        made = await _submit(pool, work, rows, row_deadline_s * len(rows))
-        if isinstance(made, Lost):
-            made = [await _alone(pool, work, row, row_deadline_s) for row in rows]
-        done(shard, made)
+        payloads = [encode(work, [one.row]) for one in shard.inputs]
+        answers = await asyncio.gather(*pool.submit(payloads, row_deadline_s))
+        pairs = zip(shard.inputs, answers, strict=True)
+        done(shard, [_made(one.row, answer.value, row_deadline_s) for one, answer in pairs])
 
 
-async def _alone(pool: WorkerPool, work: Work, row: Row, deadline_s: float) -> Made:
-    made = await _submit(pool, work, [row], deadline_s)
-    if isinstance(made, Lost):
-        if made.kind == "deadline":
-            return [refused("over the deadline", f"not made within {deadline_s:g} s")]
-        return [refused("killed its process", made.reason)]
-    return made[0]
-
-
-async def _submit(pool: WorkerPool, work: Work, rows: Sequence[Row], deadline_s: float) -> Sequence[Made] | Lost:
-    (future,) = pool.submit([encode(work, list(rows))], deadline_s)
-    answer = (await future).value
+def _made(row: Row, answer: tuple[Sequence[Made], str] | Lost, deadline_s: float) -> Made:
+    """The rows of one input, from what its process answered; a refused one has the input's columns, which name it."""
     if isinstance(answer, Lost):
         if answer.kind == "no_worker":
             raise PipelineError(f"no worker process is left: {answer.reason}")
-        return answer
+        if answer.kind == "deadline":
+            return [refused("over the deadline", f"not made within {deadline_s:g} s", **row)]
+        return [refused("killed its process", answer.reason, **row)]
     made, raised = answer
     if raised:
         raise PipelineError(f"a defect ended the stage:\n{textwrap.indent(raised, '  ')}")
-    rows_of_each: Sequence[Made] = made
-    return rows_of_each
+    return made[0]
 
 
 def _call(work: Work, rows: Sequence[Row]) -> tuple[Sequence[Made], str]:

@@ -9,8 +9,7 @@ from typing import Final
 from golongrl.data.construct.models import Language, Sources
 
 _NEWLINES: Final = re.compile(r"\r\n?|\u2028|\u2029")
-_MANY_BLANKS: Final = re.compile(r"\n[ \t]*\n(?:[ \t]*\n)+")
-_LINE_ENDS: Final = re.compile(r"[ \t]+\n")
+_MANY_BLANKS: Final = re.compile(r"\n{3,}")
 # Control characters, but for tab and new line.
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ufeff]")
 _HAN: Final = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]")
@@ -45,7 +44,8 @@ _MOST_REPLACED: Final = 0.001
 def normalise(text: str) -> str:
     """NFC, one kind of line end and of blank, no control characters, no more than one blank line in a row."""
     text = unicodedata.normalize("NFC", _NEWLINES.sub("\n", text)).replace("\u00a0", " ")
-    text = _LINE_ENDS.sub("\n", _CONTROL.sub("", text))
+    # Line by line: a pattern for blanks before a line's end takes the square of the length of a run of blanks.
+    text = "\n".join(line.rstrip(" \t") for line in _CONTROL.sub("", text).split("\n"))
     return _MANY_BLANKS.sub("\n\n", text).strip()
 
 
