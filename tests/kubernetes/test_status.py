@@ -87,6 +87,14 @@ def test_a_failed_run_still_names_what_is_broken_and_a_complete_one_does_not() -
     assert stuck([BROKEN], ended("complete", "40 steps"), [OVER], ["x"]) == []
 
 
+def test_a_release_whose_learner_is_done_is_not_stuck_where_no_queue_answers() -> None:
+    """Redis is scaled down or evicted, and the workers that miss it crash again and again."""
+    told = text(
+        [BROKEN], None, None, refused=["secret hf does not exist: job x needs it"], done="done: job x is complete"
+    )
+    assert told.split("\n\n")[-1].splitlines() == ["done: job x is complete"]
+
+
 def test_a_suspended_run_is_said_to_be_and_its_broken_pods_are_named() -> None:
     held = ["trainingrun r is suspended: spec.suspend is set"]
     assert text([], None, None, held=held).splitlines()[-2] == held[0]

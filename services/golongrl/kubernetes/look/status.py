@@ -74,9 +74,13 @@ def lines(
         done: that the learner's job is complete, where the queue does not say how the run ended.
     """
     picture = [*runs, *_process_lines(services or []), *(_queue_lines(queue) if queue else ())]
-    # The others wait for what is suspended.
-    problems = _broken(pods or (), refused) if held else stuck(pods or (), queue, services, refused, chains=chains)
     ended = end(queue) or done
+    if queue is None and done:
+        problems = []
+    elif held:  # The others wait for what is suspended.
+        problems = _broken(pods or (), refused)
+    else:
+        problems = stuck(pods or (), queue, services, refused, chains=chains)
     verdict = [*held, *filter(None, [ended]), *(f"stuck: {problem}" for problem in problems)]
     verdict += [f"not checked: {line}" for line in unknown]
     if queue is None and not done:
