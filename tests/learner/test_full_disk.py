@@ -156,6 +156,7 @@ def test_a_read_only_storage_is_named(disk: Path) -> None:
         (errno.EDQUOT, r"no space left \(disk quota exceeded\) on"),
         (errno.EROFS, "read-only file system under"),
         (errno.EIO, "input/output error under"),
+        (errno.EFBIG, r"a file is larger than may be written \(ulimit -f, or the file system's limit\) under"),
     ],
 )
 def test_what_only_a_person_can_mend_is_told_apart(number: int, words: str, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from golongrl.errors import GolongrlError, InputError
 from golongrl.local import preflight
 from golongrl.local.plan import Options, Ports, RunFolder
 from golongrl.local.watched import disk_full
+from golongrl.queue.server_errors import words
 from golongrl.redis_url import split_password
 from support.embedded_server import EmbeddedServer
 from support.redis_server import free_port
@@ -41,6 +42,17 @@ def test_an_outside_redis_that_is_not_there_is_named_without_its_password(login:
         with pytest.raises(InputError, match=f"--redis-url {shown}: .*connect") as error:
             preflight.check_redis(url, "demo", shown)
         assert "secret-word" not in str(error.value)
+
+
+def test_what_takes_connections_and_is_silent_is_named_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It took a minute, and the line gave no reason."""
+    monkeypatch.setattr(preflight, "_SILENT_S", 0.2)
+    with (
+        socket.create_server(("127.0.0.1", 0)) as silent,
+        pytest.raises(InputError, match=r"--redis-url shown: takes connections and has not answered for 0\.2 s"),
+    ):
+        preflight.check_redis(f"redis://127.0.0.1:{silent.getsockname()[1]}/0", "demo", "shown")
+    assert words(TimeoutError()) == "no answer"
 
 
 async def test_an_outside_redis_that_evicts_is_refused_with_the_line_to_set(tmp_path: Path) -> None:

@@ -332,6 +332,12 @@ async def test_a_full_disk_ends_the_run_at_once_and_names_the_folder(tmp_path: P
     assert said == [(f"no space left on {tmp_path}; stopping everything in order", True)]
 
 
+async def test_a_storage_that_has_room_is_not_said_to_need_it(tmp_path: Path) -> None:
+    code = f"print('error: read-only file system under /out', flush=True); raise SystemExit({NO_SPACE_EXIT})"
+    with pytest.raises(RunFailedError, match="under /out; main ended: mend it, then continue with --resume"):
+        await Supervisor([Stage((python("main", code),))], "main", tmp_path, print).run()
+
+
 def test_children_and_grandchildren_with_a_parents_signal_end_when_the_supervisor_is_killed(tmp_path: Path) -> None:
     """kill -9 of the supervisor: its children ignore SIGTERM and end all the same."""
     ready = tmp_path / "ready"
@@ -426,14 +432,15 @@ async def test_a_child_inherits_neither_a_password_nor_a_cluster(
     monkeypatch.setenv("GOLONGRL_REDIS_URL", "redis://:outer@h")
     # Of other work: the learner waited for that cluster without a word.
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
-    names = ("GOLONGRL_REDIS_PASSWORD", "GOLONGRL_REDIS_URL", "RAY_ADDRESS")
+    monkeypatch.setenv("RAY_TMPDIR", "/none")
+    names = ("GOLONGRL_REDIS_PASSWORD", "GOLONGRL_REDIS_URL", "RAY_ADDRESS", "RAY_TMPDIR")
     show = f"import os; print([os.environ.get(n) for n in {names}])"
     stages = [
         Stage((python("helper", f"{show}\n{SLEEP}"), python("main", show, env={"GOLONGRL_REDIS_PASSWORD": "own"})))
     ]
     await Supervisor(stages, "main", tmp_path, print).run()
-    assert (tmp_path / "main.log").read_text() == "['own', None, None]\n"
-    assert (tmp_path / "helper.log").read_text() == "[None, None, None]\n"
+    assert (tmp_path / "main.log").read_text() == "['own', None, None, None]\n"
+    assert (tmp_path / "helper.log").read_text() == "[None, None, None, None]\n"
 
 
 async def test_a_signal_stops_the_stages_in_the_opposite_order(tmp_path: Path) -> None:

@@ -17,12 +17,13 @@ from golongrl.errors import NO_SPACE_EXIT, GolongrlError
 from golongrl.files import sync
 from golongrl.reading import file_sha256
 
-# What only a person can change: a full or exhausted, read-only or failing storage.
+# What only a person can change: a full or exhausted, read-only or failing storage, or a limit on files.
 _STORAGE = {
     errno.ENOSPC: "no space left on",
     errno.EDQUOT: "no space left (disk quota exceeded) on",
     errno.EROFS: "read-only file system under",
     errno.EIO: "input/output error under",
+    errno.EFBIG: "a file is larger than may be written (ulimit -f, or the file system's limit) under",
 }
 # Below this a write that failed without a reason failed for lack of space: safetensors' writer reports no errno. So did
 # one of a Redis on the same storage.

@@ -13,6 +13,8 @@ from golongrl.queue.connection import Patience
 
 # An outside Redis that answers at all answers by then.
 _REDIS_S = 3.0
+# What takes a connection and is silent for so long is no Redis, or hangs.
+_SILENT_S = 10.0
 # The default of Linux. Redis, Ray and each of its processes have hundreds open.
 _OPEN_FILES = 1024
 
@@ -38,11 +40,16 @@ def check_redis(url: str, run: str, shown: str) -> None:
     the URL without a password."""
 
     async def ask() -> QueueServerReport:
-        async with SampleQueue.from_url(url, run, patience=Patience(total_s=_REDIS_S)) as queue:
+        async with (
+            SampleQueue.from_url(url, run, patience=Patience(total_s=_REDIS_S)) as queue,
+            asyncio.timeout(_SILENT_S),
+        ):
             return await queue.inspect_server()
 
     try:
         report = asyncio.run(ask())
+    except TimeoutError:
+        raise InputError(f"--redis-url {shown}: takes connections and has not answered for {_SILENT_S:g} s") from None
     except QueueError as error:
         # The last try's error: that there were several tries does not help a person who has just typed the URL.
         raise InputError(f"--redis-url {shown}: {error.__cause__ or error}") from error

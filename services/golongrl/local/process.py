@@ -34,8 +34,10 @@ PR_SET_CHILD_SUBREAPER = 36
 # A process may start another before it sees its own end; what was killed starts none.
 _KILLS = 3
 # Of the supervisor's environment, kept from its children: they get the address and the password that the run uses, and
-# the learner starts a Ray of its own, whatever cluster other work has named.
-_NOT_INHERITED = frozenset({PASSWORD_VARIABLE, f"{PASSWORD_VARIABLE}_FILE", "GOLONGRL_REDIS_URL", "RAY_ADDRESS"})
+# the learner starts a Ray of its own in the run's temporary folder, whatever cluster or folder other work has named.
+_NOT_INHERITED = frozenset(
+    {PASSWORD_VARIABLE, f"{PASSWORD_VARIABLE}_FILE", "GOLONGRL_REDIS_URL", "RAY_ADDRESS", "RAY_TMPDIR"}
+)
 
 Probe = Callable[[], Awaitable[bool]]
 

@@ -250,7 +250,7 @@ def _record_of(folder: RunFolder, console: Console) -> RunInfo | None:
     try:
         return RunInfo.read(folder.path)
     except InputError as error:
-        console.print(f"{error}; it is written again", highlight=False, soft_wrap=True)
+        console.print(f"{error}; the run's next start writes it again", highlight=False, soft_wrap=True)
         return None
 
 

@@ -260,7 +260,8 @@ class Supervisor:
         name, lines = service.spec.name, service.last_lines()
         if (trouble := storage_trouble(code, lines, self._logs.parent)) is not None:
             self.states[name] = "failed"
-            raise RunFailedError(f"{trouble}; {name} ended: make room, then continue with --resume")
+            way_out = "make room" if any(words in trouble for words in _FULL_DISK) else "mend it"
+            raise RunFailedError(f"{trouble}; {name} ended: {way_out}, then continue with --resume")
         if not up and code > 0 and (known := service.spec.explain(lines)) is not None:
             self.states[name] = "failed"
             raise known

@@ -90,4 +90,4 @@ def words(error: Exception) -> str:
     """An error's own words, but for one that holds the representation of every sentinel's client, and for noise."""
     if isinstance(error, MasterNotFoundError):
         return "none answers with one; check their addresses, the service's name and the certificates"
-    return _NOISE.sub("", str(error))
+    return _NOISE.sub("", str(error)) or ("no answer" if isinstance(error, TimeoutError) else type(error).__name__)
