@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 
 from golongrl.data.construct.stage import Made, Row
+from golongrl.errors import InputError
 
 
 def lengths(rows: Sequence[Row]) -> Sequence[Made]:
@@ -19,4 +20,6 @@ def _length(word: str) -> Made:
         time.sleep(600)
     if word == "defect":
         raise ZeroDivisionError
+    if word == "damaged":
+        raise InputError("words.txt: damaged; write it again")
     return [{"word": word, "n": len(word)}]

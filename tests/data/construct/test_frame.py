@@ -210,6 +210,11 @@ def test_a_long_stage_says_how_far_it_is(tmp_path):
     assert "select: 5 in, 5 kept" in said
 
 
+def test_an_error_for_a_person_ends_the_stage_in_its_one_line():
+    with pytest.raises(PipelineError, match=r"^words\.txt: damaged; write it again$"):
+        _run(["a", "damaged"])
+
+
 def test_a_function_that_raises_ends_the_stage():
     with pytest.raises(PipelineError, match="ZeroDivisionError"):
         _run(["a", "defect"])

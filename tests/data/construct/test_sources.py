@@ -21,7 +21,7 @@ from golongrl.data.construct.sources.similar import duplicates, signature
 from golongrl.data.construct.sources.stage import SourcesStage
 from golongrl.data.construct.table import StageManifest
 from golongrl.data.construct.tables import Tables
-from golongrl.data.construct.workers import Here
+from golongrl.data.construct.workers import Here, Processes
 
 PROSE = topics["try"]
 OTHER = topics["with"]
@@ -233,6 +233,36 @@ def test_an_input_without_documents_is_named(tmp_path, make, message):
     assert str(folder) in str(caught.value)
 
 
+def a_parquet(path: Path, rows: int) -> bytes:
+    pq.write_table(
+        pa.Table.from_pylist([{"text": f"Section {n}. {PROSE}"} for n in range(rows)]), path, row_group_size=1
+    )
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("executor", [Here(), Processes(1)], ids=["here", "processes"])
+def test_a_damaged_parquet_costs_only_what_it_hides(tmp_path, executor):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    whole = a_parquet(folder / "pages.parquet", 3)
+    with pq.ParquetFile(folder / "pages.parquet") as reader:
+        column = reader.metadata.row_group(1).column(0)
+    start = column.dictionary_page_offset or column.data_page_offset
+    end = start + column.total_compressed_size
+    (folder / "pages.parquet").write_bytes(whole[:start] + b"\xff" * (end - start) + whole[end:])
+    (folder / "cut.parquet").write_bytes(whole[:-20])
+    (folder / "good.txt").write_text(PROSE, "utf-8")
+    chosen = pipeline(folder, near_duplicate=None)
+    tables = Tables(tmp_path / "out", chosen)
+    run_stage(SourcesStage(chosen, tables, executor), tables.table("sources"), lambda _: None)
+    assert reasons(list(tables.table("sources").rows(kept=False))) == {
+        "good.txt": None,
+        "pages.parquet row 1": None,
+        "pages.parquet row 2": "not readable",
+        "cut.parquet": "not readable",
+    }
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -264,3 +294,12 @@ def test_similarity_of_signatures_follows_the_share_of_words():
     assert 0.8 < similarity <= 1.0
     assert list(duplicates(signatures, 1.0)) == []
     assert list(duplicates([(0, b""), (1, b"")], 0.5)) == []
+
+
+@given(st.text(st.sampled_from("a \t\n\r\u00a0"), max_size=30))
+def test_normal_text_has_no_blanks_at_the_ends_of_lines_and_one_blank_line_at_most(text):
+    normal = quality.normalise(text)
+    assert all(line == line.rstrip() for line in normal.split("\n"))
+    assert "\n\n\n" not in normal
+    assert normal.split() == text.split()
+    assert quality.normalise(normal) == normal

@@ -253,7 +253,8 @@ def parquet_slice(path: Path, start: int, end: int) -> Iterator[dict[str, Any]]:
                 low, high = max(0, start - number), min(batch.num_rows, end - number)
                 if low < high:
                     yield from batch.slice(low, high - low).to_pylist()
-    except (pa.ArrowException, OSError) as error:
+    # UnicodeDecodeError and what makes no date are ValueError and OverflowError.
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
         reason = printable(" ".join(str(error).split()))[:300]
         raise PipelineError(f"{path}: not readable as parquet: {reason}") from error
 

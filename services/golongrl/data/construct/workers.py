@@ -76,7 +76,7 @@ async def _drain(pool: WorkerPool, work: Work, shards: Iterator[StageShard], don
         done(shard, [_made(one.row, answer.value, row_deadline_s) for one, answer in pairs])
 
 
-def _made(row: Row, answer: tuple[Sequence[Made], str] | Lost, deadline_s: float) -> Made:
+def _made(row: Row, answer: Sequence[Made] | PipelineError | Lost, deadline_s: float) -> Made:
     """The rows of one input, from what its process answered; a refused one has the input's columns, which name it."""
     if isinstance(answer, Lost):
         if answer.kind == "no_worker":
@@ -84,18 +84,19 @@ def _made(row: Row, answer: tuple[Sequence[Made], str] | Lost, deadline_s: float
         if answer.kind == "deadline":
             return [refused("over the deadline", f"not made within {deadline_s:g} s", **row)]
         return [refused("killed its process", answer.reason, **row)]
-    made, raised = answer
-    if raised:
-        raise PipelineError(f"a defect ended the stage:\n{textwrap.indent(raised, '  ')}")
-    return made[0]
+    if isinstance(answer, PipelineError):
+        raise answer
+    return answer[0]
 
 
-def _call(work: Work, rows: Sequence[Row]) -> tuple[Sequence[Made], str]:
-    """What the function made, or the traceback of what it raised."""
+def _call(work: Work, rows: Sequence[Row]) -> Sequence[Made] | PipelineError:
+    """What the function made, or what ends the stage: an error for a person, or the traceback of a defect."""
     try:
-        return work(rows), ""
+        return work(rows)
+    except GolongrlError as error:
+        return PipelineError(str(error))
     except Exception:  # noqa: BLE001 - whatever it is, it has to reach the process that ends the stage
-        return (), traceback.format_exc()
+        return PipelineError(f"a defect ended the stage:\n{textwrap.indent(traceback.format_exc(), '  ')}")
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,10 @@ class RayCluster:
         made = ray.data.from_items(payloads).map(_ray_call)
         seen = 0
         for row in made.iter_rows():
-            done(shards[row["index"]], pickle.loads(row["made"]))
+            answer = pickle.loads(row["made"])
+            if isinstance(answer, PipelineError):
+                raise answer
+            done(shards[row["index"]], answer)
             seen += 1
         if seen != len(shards):
             raise PipelineError(f"Ray gave {seen} of {len(shards)} shards; see its log")
@@ -122,4 +126,4 @@ def _ray_call(row: dict[str, object]) -> dict[str, object]:
     payload = row["payload"]
     assert isinstance(payload, bytes)
     work, rows = pickle.loads(payload)
-    return {"index": row["index"], "made": pickle.dumps(work(rows))}
+    return {"index": row["index"], "made": pickle.dumps(_call(work, rows))}

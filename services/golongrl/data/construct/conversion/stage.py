@@ -11,7 +11,7 @@ from golongrl.data.construct.conversion.readers import convert
 from golongrl.data.construct.errors import PipelineError
 from golongrl.data.construct.keys import digest
 from golongrl.data.construct.models import Conversion, LengthBin, Pipeline, SourceInput
-from golongrl.data.construct.sources.files import pieces
+from golongrl.data.construct.sources.files import UNREAD, pieces
 from golongrl.data.construct.sources.readers import UnreadError
 from golongrl.data.construct.sources.stage import records
 from golongrl.data.construct.stage import CpuStage, Executor, Input, Made, Row, StageName, Work, refused
@@ -50,6 +50,8 @@ class ConvertStage(CpuStage):
 def _pieces(place: Conversion) -> Iterator[Input]:
     left = place.limit
     for piece in pieces(SourceInput(path=place.path, format=place.format, name=place.name, split=place.split)):
+        if piece.row["kind"] == UNREAD:
+            raise PipelineError(f"convert: {piece.row['path']}: {piece.row['detail']}")
         if piece.row["kind"] not in _ROWS:
             raise PipelineError(f"convert: {piece.row['path']}: expected jsonl or parquet")
         if left == 0:

@@ -17,13 +17,15 @@ from golongrl.reading import file_sha256, refuse_special
 
 # Rows of a data set that are read together.
 BLOCK = 64
+# The kind of a file that cannot be read, with why as `detail`.
+UNREAD = "unread"
 
 
 def pieces(place: SourceInput) -> Iterator[Input]:
     """The files of an input, or blocks of rows of one, each with an id that covers its content.
 
     Raises:
-        PipelineError: there is no such file or folder, or nothing in it that can be read.
+        PipelineError: there is no such file or folder, or nothing in it is of a format that is read.
     """
     how = place.model_dump(mode="json", exclude={"path", "name"})
     name = place.name or place.path.rstrip("/").rpartition("/")[2]
@@ -75,7 +77,11 @@ def _file(path: Path, origin: str, place: SourceInput) -> Iterator[dict[str, Any
         else:
             yield {**piece, "content": file_sha256(path)}
     except OSError as error:
-        raise PipelineError(f"sources: {path}: {error.strerror or error}") from error
+        yield _unread(piece, str(error.strerror or error))
+
+
+def _unread(piece: dict[str, Any], why: str) -> dict[str, Any]:
+    return {**piece, "kind": UNREAD, "detail": why, "content": why}
 
 
 def _lines(path: Path, piece: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -105,7 +111,8 @@ def _groups(path: Path, piece: dict[str, Any]) -> Iterator[dict[str, Any]]:
             rows = reader.metadata.num_rows
     except (pa.ArrowException, OSError, ValueError) as error:
         reason = printable(" ".join(str(error).split()))[:300]
-        raise PipelineError(f"sources: {path}: not readable as parquet: {reason}") from error
+        yield _unread(piece, f"not readable as parquet: {reason}")
+        return
     for start in range(0, rows, BLOCK):
         end = min(rows, start + BLOCK)
         yield {**piece, "start": start, "end": end, "first": start + 1, "content": content}

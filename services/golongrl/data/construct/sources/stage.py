@@ -13,9 +13,10 @@ from golongrl.data.construct import grams, schemas
 from golongrl.data.construct.contamination.index import open_index
 from golongrl.data.construct.contamination.stage import index_folder
 from golongrl.data.construct.contamination.texts import benchmark_files, index_digest
+from golongrl.data.construct.errors import PipelineError
 from golongrl.data.construct.models import Pipeline, SourceInput, Sources
 from golongrl.data.construct.sources import quality
-from golongrl.data.construct.sources.files import hub_rows, pieces
+from golongrl.data.construct.sources.files import UNREAD, hub_rows, pieces
 from golongrl.data.construct.sources.readers import FileText, UnreadError, from_record, jsonl_records, read_file
 from golongrl.data.construct.sources.similar import duplicates, signature
 from golongrl.data.construct.stage import (
@@ -168,7 +169,9 @@ def _licence_fault(licence: str | None, settings: Sources) -> tuple[str, str] | 
 def _documents(row: Row, place: SourceInput, settings: Sources) -> Iterator[tuple[str, FileText | UnreadError]]:
     """What a piece holds, each with where it stands."""
     kind = row["kind"]
-    if kind == "reference":
+    if kind == UNREAD:
+        yield row["origin"], UnreadError("not readable", row["detail"])
+    elif kind == "reference":
         from pydoc_data.topics import topics
 
         yield row["origin"], FileText(topics[row["path"]], row["path"], place.licence or "PSF-2.0")
@@ -191,7 +194,12 @@ def records(row: Row, place: SourceInput) -> Iterator[tuple[int, object]]:
     elif row["kind"] == "hub":
         yield from enumerate(hub_rows(place).select(range(row["start"], row["end"])), start=first)
     else:
-        yield from enumerate(parquet_slice(Path(row["path"]), row["start"], row["end"]), start=first)
+        number = first - 1
+        try:
+            for number, record in enumerate(parquet_slice(Path(row["path"]), row["start"], row["end"]), start=first):
+                yield number, record
+        except PipelineError as error:
+            yield number + 1, UnreadError("not readable", f"from here on: {error}")
 
 
 def _document(record: object, place: SourceInput) -> FileText | UnreadError:
