@@ -140,6 +140,8 @@ IDLE = "waiting for step 3: 1 of 2 groups"
         # The others have deadlines of their own.
         *((label, "119", "updating", "1", False) for label in ("queue", "reward", "source", "ahead", "lineage")),
         *((label, "121", "updating", "1", True) for label in ("queue", "reward", "source", "ahead", "lineage")),
+        ("adoption", "659", IDLE, "600", False),
+        ("adoption", "721", "updating", "1", True),
         ("setup", "2600", "updating", "1", False),
         ("setup", "2800", "updating", "1", True),
         ("stopped", "7200", "updating", "1", False),

@@ -20,6 +20,8 @@ SLOW_S: Final = 120.0
 _DEADLINE_S: Final = 120.0
 # An engine that loads its model, and a learner that starts: the chart's startup probe allows 45 minutes.
 _START_S: Final = 45 * 60.0
+# The worker gives an engine 60 s to pause and 600 s to load new weights: 60 GB from a network disk take minutes.
+_ADOPTION_S: Final = 12 * 60.0
 # A response or a group ends when its tokens are made, which may take an hour: its lease's progress tells.
 _BY_PROGRESS: Final = frozenset({"slots", "drain"})
 # Ended by the learner's next step, weights or checkpoint, or by the end of the run.
@@ -74,7 +76,8 @@ def _is_late(fields: Json, idle_s: float) -> bool:
     # Workers may wait through a whole step of the learner: what counts is how long it has been idle since.
     waited = min(_seconds(fields), idle_s) if label in _BY_LEARNER else _seconds(fields)
     starts = label == "setup" or (label == "engine" and not fields.get("engine_version"))
-    return waited > (_START_S if starts else _DEADLINE_S)
+    deadline_s = _ADOPTION_S if label == "adoption" else _DEADLINE_S
+    return waited > (_START_S if starts else deadline_s)
 
 
 def _idle_s(learner: Json) -> float:
