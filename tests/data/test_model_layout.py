@@ -166,6 +166,10 @@ def _pickled(folder: Path) -> None:
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
 
 
+def _named_otherwise(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "consolidated.safetensors")
+
+
 LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 12345\n"
 
 
@@ -192,6 +196,7 @@ LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 123
             "model.safetensors: it is a web page; download the file itself",
         ),
         (_whole_numbers, "tensors of its weights are of type I"),
+        (_named_otherwise, "neither model.safetensors nor model.safetensors.index.json in this folder"),
         (_pickled, "no weights (*.safetensors) in this folder; pytorch_model*.bin is not read"),
     ],
 )

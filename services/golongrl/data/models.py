@@ -13,7 +13,7 @@ from pathlib import Path
 from golongrl import files
 from golongrl.data.errors import DataError, Faults
 from golongrl.data.model_config import check_folder
-from golongrl.data.weight_files import stored_tensors
+from golongrl.data.weight_files import INDEX, WHOLE, stored_tensors
 
 QUICKSTART = "builtin:quickstart"
 SMOLLM2 = "builtin:smollm2-135m"
@@ -105,6 +105,11 @@ def check_names(folder: Path) -> None:
         pickled = any(folder.glob("pytorch_model*.bin"))
         how = "; pytorch_model*.bin is not read: load and save_pretrained the model once" if pickled else ""
         faults.add(f"model {folder}: no weights (*.safetensors) in this folder{how}")
+    elif not any(os.path.lexists(folder / name) for name in (WHOLE, INDEX)):
+        faults.add(
+            f"model {folder}: neither {WHOLE} nor {INDEX} in this folder, so that its weights are not found; copy the "
+            "one that the model has"
+        )
     for name in _NEEDED:
         if not os.path.lexists(folder / name):
             faults.add(f"model {folder}: no {name} in this folder")

@@ -16,10 +16,11 @@ from golongrl.data.errors import DataError, Faults
 from golongrl.errors import InputError
 from golongrl.reading import other_kind, read_text, refuse_special
 
+# What transformers looks for: the whole, or which file holds which tensor.
+WHOLE: Final = "model.safetensors"
 INDEX: Final = "model.safetensors.index.json"
 # A name alone: a path could lead out of the folder.
 _FILE: Final = re.compile(r"[^/\\\0]+\.safetensors")
-_SHARD: Final = re.compile(r"model-\d{5}-of-(?P<of>\d{5})\.safetensors")
 # As the safetensors library limits it.
 _LONGEST_HEADER: Final = 100_000_000
 # Bits of an element, by safetensors' names.
@@ -59,17 +60,14 @@ def stored_tensors(folder: Path) -> list[StoredTensor]:
     Raises:
         DataError: naming each file that is missing, truncated or unreadable.
     """
-    files = sorted(folder.glob("*.safetensors"))
     found, faults = [], Faults()
-    for file in files:
+    for file in sorted(folder.glob("*.safetensors")):
         with faults.told():
             found += _tensors(file)
     faults.refuse()
     _check_once(found)
     if (folder / INDEX).exists():
         _check_index(folder, found)
-    else:
-        _check_count(folder, files)
     return sorted(found, key=lambda tensor: tensor.name)
 
 
@@ -106,13 +104,6 @@ def _check_once(found: list[StoredTensor]) -> None:
                 f"model file {tensor.file}: tensor {_cut(tensor.name)} is also in {other.file.name}; remove the file "
                 "that does not belong to the model"
             )
-
-
-def _check_count(folder: Path, files: list[Path]) -> None:
-    """Without an index, the names say how many files there are."""
-    counted = [found for file in files if (found := _SHARD.fullmatch(file.name))]
-    if counted and len(counted) < int(counted[0]["of"]):
-        raise DataError(f"model {folder}: {len(counted)} of {int(counted[0]['of'])} weight files; {_AGAIN}")
 
 
 def _tensors(path: Path) -> list[StoredTensor]:
