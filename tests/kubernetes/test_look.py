@@ -10,6 +10,7 @@ import pytest
 
 from golongrl.kubernetes.cluster_errors import ClusterError
 from golongrl.kubernetes.look.queue import look_at_queue
+from golongrl.kubernetes.look.refusals import read_refusals
 from golongrl.kubernetes.look.runs import run_lines, run_problems
 from golongrl.kubernetes.look.status import lines
 from golongrl.queue import SampleQueue
@@ -436,3 +437,12 @@ def test_a_volume_that_cannot_be_mounted_is_named(api: ApiServer, states: list[d
     api.put(event)
     line = "pod w-0: FailedAttachVolume: Multi-Attach error for volume pvc-1"
     assert (line in look_at()[0].refused) == named
+
+
+@pytest.mark.parametrize("kind", ["RayJob", "Job"])
+def test_the_end_of_an_older_learner_is_history(kind: str) -> None:
+    """Its events are there for an hour, and it is for ever, while a newer one trains."""
+    jobs = [learner(kind, "1", conditions=[GAVE_UP], **BOOM), learner(kind, "2")]
+    about = [{"involvedObject": {"kind": kind, "name": f"l-{made}"}, "reason": "Failed"} for made in "12"]
+    assert read_refusals(jobs, about) == [f"{kind.lower()} l-2: Failed: "]
+    assert read_refusals(jobs[:1], about) == [f"{kind.lower()} l-1: Failed: "]

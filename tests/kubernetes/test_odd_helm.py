@@ -161,3 +161,20 @@ def test_a_proxys_page_is_not_shown(page: str) -> None:
     said = helm.reason(f'Error: an error on the server ("{page}") has prevented it'.encode())
     assert said.startswith('an error on the server ("<a page>')
     assert "Sign" not in said
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        ("Error: execution error at (golongrl/templates/common/checks.yaml:2:4): storage.size: 1", "storage.size: 1"),
+        (
+            'Error: template: golongrl/templates/redis/statefulset.yaml:5:51: executing "golongrl/templates/redis/'
+            'statefulset.yaml" at <lookup "apps/v1" "StatefulSet" .Release.Namespace $name>: error calling lookup: '
+            "statefulsets is forbidden",
+            '<lookup "apps/v1" "StatefulSet" .Release.Namespace $name>: error calling lookup: '
+            "statefulsets is forbidden",
+        ),
+    ],
+)
+def test_a_place_in_the_templates_is_left_out(words: str, line: str) -> None:
+    assert helm.reason(words.encode()) == line

@@ -26,6 +26,10 @@ _QUIET_S: Final = 10
 _END_S: Final = 5
 # Characters of helm's own words in an error.
 _SHOWN: Final = 2000
+# Where in the chart's templates helm stopped, also at a question to the API server: the rest of the line says why.
+_PLACE: Final = re.compile(
+    r"Error: |execution error at \([^)]*\): |template: [^<]*(?=<lookup [^>]*>: error calling lookup: )"
+)
 # What a proxy answers in the place of the API server tells nothing.
 _PAGE: Final = re.compile(r"<(!doctype|html)\b.*?(</html>|$)", re.IGNORECASE)
 
@@ -151,7 +155,7 @@ def reason(stderr: bytes, code: int | None = None) -> str:
     lines = [" ".join(line.split()) for line in stderr.decode(errors="replace").splitlines()]
     start = next((number for number, line in enumerate(lines) if line.startswith("Error: ")), 0)
     words = [line for line in lines[start:] if line and not line.startswith("Use --debug")]
-    said = re.sub(r"Error: |execution error at \([^)]*\): ", "", " ".join(words))
+    said = _PLACE.sub("", " ".join(words))
     said = _PAGE.sub("<a page>", said)[:_SHOWN]
     ended = f"ended by signal {-code}" if code is not None and code < 0 else "it gave no reason"
     return said or ended

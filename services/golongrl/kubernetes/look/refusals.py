@@ -17,7 +17,9 @@ def read_refusals(owners: Iterable[Json], events: Iterable[Json]) -> list[str]:
         owners: the release's ReplicaSets, StatefulSets, Jobs, RayJobs, RayClusters, ScaledObjects, claims and pods.
         events: the namespace's warnings.
     """
-    lacking = {(item["kind"], item["metadata"]["name"]) for item in owners if _lacks(item)}
+    owners = list(owners)
+    older = {_key(item) for item in _learners(owners)[:-1]}
+    lacking = {_key(item) for item in owners if _lacks(item)} - older
     newest: dict[tuple[str, str], Json] = {}
     for event in sorted(events, key=_last_seen):
         about = event.get("involvedObject") or {}
@@ -56,10 +58,10 @@ def learner_end(owners: Iterable[Json]) -> tuple[str, str]:
 
     Older jobs do not count, as those of a TrainingRun, whose own status says more.
     """
-    jobs = [item for item in owners if item["kind"] in ("RayJob", "Job") and _is_learner(item)]
+    jobs = _learners(owners)
     if not jobs:
         return "", ""
-    newest = max(jobs, key=lambda item: str(item["metadata"].get("creationTimestamp", "")))
+    newest = jobs[-1]
     where, status = f"{newest['kind'].lower()} {newest['metadata']['name']}", newest.get("status") or {}
     if newest["kind"] == "Job":
         ended = {entry["type"]: entry for entry in status.get("conditions") or [] if entry.get("status") == "True"}
@@ -73,6 +75,16 @@ def learner_end(owners: Iterable[Json]) -> tuple[str, str]:
     if done:
         return f"done: {where} is complete", ""
     return "", f"{where} failed: {reason}: {message}".rstrip(": ") if failed else ""
+
+
+def _key(item: Json) -> tuple[str, str]:
+    return item["kind"], item["metadata"]["name"]
+
+
+def _learners(owners: Iterable[Json]) -> list[Json]:
+    """The learner's jobs, the newest last: it is the one that counts."""
+    jobs = [item for item in owners if item["kind"] in ("RayJob", "Job") and _is_learner(item)]
+    return sorted(jobs, key=lambda item: str(item["metadata"].get("creationTimestamp", "")))
 
 
 def _is_learner(item: Json) -> bool:
