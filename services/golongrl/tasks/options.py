@@ -190,10 +190,12 @@ _NOUN = re.compile(
 _ENDS_HERE = re.compile(r"\s*(?:[.,;:!?)}\]。；、/]|$|\n)")
 _WINDOW = 400  # characters behind the chosen option; an alternative stands close
 _BEFORE = 60  # characters before a statement that may take it back
-_CONDITION_BEFORE = re.compile(rf"\b{_IF}\b[^.;!?\n]*\Z", re.IGNORECASE)
-_CONDITION_BEHIND = re.compile(rf"[)\s]{{0,4}},?\s?{_IF}\b", re.IGNORECASE)
+# The condition of a statement; behind a correction it is no other reading.
+_CORRECTS = re.compile(r"\b(?:wait|actually|correct(?:ion|ed)|mistake)\b", re.IGNORECASE)
+_CONDITION_BEFORE = re.compile(rf"\b(?:{_IF}|under)\b[^.;!?\n]*\Z", re.IGNORECASE)
+_CONDITION_BEHIND = re.compile(rf"[)\s]{{0,4}},?\s?(?:{_IF}|when|under)\b", re.IGNORECASE)
 _SENTENCE_UNREAL = re.compile(r"\b(?:if|were|had|without)\b[^.!?\n]*\Z", re.IGNORECASE)
-_CLAUSE_END = re.compile(r"[\n.!?。！？;,:]|\b(?:so|hence|thus|therefore|but|because)\b")
+_CLAUSE_END = re.compile(r"[\n.!?。！？;,:—–]|\b(?:so|hence|thus|therefore|but|because)\b")
 
 
 def plain(text: str) -> str:
@@ -214,7 +216,10 @@ def stated(text: str) -> str | None:
     if before is not None and letter_of(before) != letter:
         if letter == "X":  # the form of the answer is quoted: "I used 'The correct answer is (X)'"
             text, last, letter = text[: last.start()], before, letter_of(before)
-        elif _joined(text, before.end(), last.start()) or all(_conditional(text, one) for one in (before, last)):
+        elif _joined(text, before.end(), last.start()) or (
+            all(_conditional(text, one) for one in (before, last))
+            and not _CORRECTS.search(text, before.end(), last.start())
+        ):
             return None
     return None if hedged(_COURTESY.split(text[last.end() :])[0], letter) else letter
 
