@@ -44,7 +44,9 @@ except RaySessionError as error:
 """
 
 
-def _start(temp: Path, meanwhile: str = "pass", then: str = "pass") -> "subprocess.Popen[str]":
+def _start(
+    temp: Path, meanwhile: str = "pass", then: str = "pass", folder: Path | None = None
+) -> "subprocess.Popen[str]":
     code = SESSION
     for name, text in (("MEANWHILE", meanwhile), ("THEN", then)):
         code = code.replace(name, textwrap.indent(textwrap.dedent(text), " " * 8).strip())
@@ -52,7 +54,12 @@ def _start(temp: Path, meanwhile: str = "pass", then: str = "pass") -> "subproce
     environment["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])
     environment.pop("RAY_ADDRESS", None)
     return subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+        [sys.executable, "-P", "-c", code],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        cwd=folder,
     )
 
 
@@ -177,3 +184,14 @@ def test_what_a_killed_learner_leaves_ends_and_is_removed_by_the_next(temp: Path
         fcntl.flock(lock, fcntl.LOCK_EX)
         ray_folder.sweep(temp)
         assert sorted(path.name for path in temp.iterdir()) == ["glr-ray-used", "session"]
+
+
+def test_workers_do_not_import_from_the_folder_where_the_learner_was_started(temp: Path, tmp_path: Path) -> None:
+    """A user's `random.py` there: each rank died at its start."""
+    ask = """
+    import sys
+    paths = ray.remote(lambda: sys.path)
+    print(os.getcwd(), os.getcwd() in ray.get(paths.remote()))
+    """
+    out, _ = _start(temp, then=ask, folder=tmp_path).communicate(timeout=600)
+    assert out.splitlines()[1:] == [f"{tmp_path} False"]

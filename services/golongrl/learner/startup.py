@@ -9,7 +9,7 @@ import contextlib
 import socket
 import warnings
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -146,6 +146,9 @@ async def _train(recipe: Recipe, config: LearnerConfig) -> None:
         # Before the first folder is made: ranks and engines of a cluster may be other users of the same group.
         open_to_group()
     check_places(config)
+    # The current folder changes for a moment (`ray_session`).
+    data, weights, out = config.data.absolute(), config.weights.absolute(), config.out.absolute()
+    config = replace(config, data=data, weights=weights, out=out)
     inputs = Inputs.read(recipe, config.data)
     checkpoints = Checkpoints(config.out / "checkpoints")
     status, metrics = LearnerStatus(), LearnerMetrics()

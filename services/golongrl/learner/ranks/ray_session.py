@@ -108,8 +108,8 @@ class RaySession:
         """
         if self._node is not None:
             self._node = await self._started(self._node)
-        address = None if self._node is None else self._node.address
-        joining = _in_thread(partial(_init, address))
+        address, folder = (None, Path()) if self._node is None else (self._node.address, self._node.folder)
+        joining = _in_thread(partial(_init, address, folder))
         while not (await asyncio.wait({joining}, timeout=_LOOK_S))[0]:
             if self._node is not None:
                 self._node.check()
@@ -134,7 +134,7 @@ class _Node:
     """A Ray node of this process, in a folder of its own."""
 
     def __init__(self, folder: Path, lock: int, process: subprocess.Popen[bytes], port: int) -> None:
-        self._folder = folder
+        self.folder = folder
         self._lock = lock
         self._process = process
         self._raylet: psutil.Process | None = None
@@ -175,7 +175,7 @@ class _Node:
     async def up(self) -> None:
         """Wait until the node answers. Raises RaySessionError: it died, or was not up in time."""
         deadline = asyncio.get_running_loop().time() + _START_S
-        while not (self._folder / _UP).exists():
+        while not (self.folder / _UP).exists():
             self.check()
             if asyncio.get_running_loop().time() > deadline:
                 raise RaySessionError(f"Ray was not up after {_START_S:.0f} s: {self._reason()}")
@@ -196,7 +196,7 @@ class _Node:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
         os.close(self._lock)
 
     def _find_raylet(self) -> psutil.Process | None:
@@ -209,7 +209,7 @@ class _Node:
     def _reason(self) -> str:
         """The line in which Ray says why, or else the last of its log."""
         last = ""
-        for path in [self._folder / "start.log", *self._folder.glob("session_2*/logs/raylet.*")]:
+        for path in [self.folder / "start.log", *self.folder.glob("session_2*/logs/raylet.*")]:
             with contextlib.suppress(OSError):
                 text = path.read_text(errors="replace")
                 if found := _FATAL.search(text):
@@ -245,11 +245,14 @@ def _in_thread(function: Callable[[], None]) -> "asyncio.Future[None]":
     return done
 
 
-def _init(address: str | None) -> None:
+def _init(address: str | None, folder: Path) -> None:
+    """Become the driver of the node at `address`, from `folder`: Ray puts the current folder before all others that its
+    workers import from, where a user's `random.py` would take the place of Python's own."""
     import ray
 
     try:
-        ray.init(address=address)
+        with contextlib.chdir(folder):
+            ray.init(address=address)
     except (ConnectionError, RuntimeError) as error:
         where = os.environ["RAY_ADDRESS"] if address is None else address
         raise RaySessionError(f"Ray at {where} cannot be used: {str(error).splitlines()[0]}") from error
