@@ -25,7 +25,7 @@ class OutOfOrderError(QueueError):
         return QueueBehindError(
             f"attach({checkpoint}): the queue of run {run} is only at version {version}, behind the checkpoint: its "
             "data was lost, set back to an older copy, or is another run's; restore the newer append-only file, or "
-            f"{_begin_again(run)} (of a stopped run on one machine: remove its folder redis and use --resume)"
+            f"{_begin_again(run)}"
         )
 
 
@@ -94,5 +94,5 @@ class QueueDamagedError(QueueError):
 def _begin_again(run: str, what: str = "the run") -> str:
     return (
         f"remove {what} with `golongrl queue remove --run {run}` and restart its learner, which resumes at its last "
-        "checkpoint"
+        "checkpoint (of a stopped run on one machine: remove its folder redis and use --resume)"
     )

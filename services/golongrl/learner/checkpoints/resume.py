@@ -69,7 +69,8 @@ class Identity:
         if differences := model_identity.differences(then.model, self.model):
             raise CheckpointError(
                 f"checkpoint {checkpoint.folder} does not belong to model.path {self.recipe.model.path}: "
-                f"{'; '.join(differences)}; set model.path to the model that the run began with, or start a new run"
+                f"{'; '.join(differences)}; set model.path to the model that the run began with, or start a new run "
+                "without this checkpoint"
             )
         for name, before, now in (
             ("seed", then.seed, self.recipe.seed),
@@ -81,7 +82,8 @@ class Identity:
         ):
             if before != now:
                 raise CheckpointError(
-                    f"checkpoint {checkpoint.folder}: {name} was {before}, is {now}; restore it, or start a new run"
+                    f"checkpoint {checkpoint.folder}: {name} was {before}, is {now}; restore it, or start a new run "
+                    "without this checkpoint"
                 )
 
     def state(
