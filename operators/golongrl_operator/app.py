@@ -30,7 +30,7 @@ from golongrl.serving import bind, served
 from golongrl_operator.cases import Seen
 from golongrl_operator.events import manifest, transitions
 from golongrl_operator.kube import ClusterLook, Kube, picture
-from golongrl_operator.lease import LeaderLease
+from golongrl_operator.lease import LeaderLease, LeaseLostError
 from golongrl_operator.reconcile import (
     ReconcileResult,
     adopted_notes,
@@ -76,6 +76,10 @@ class Loop:
         self.last = asyncio.get_running_loop().time()
         self._me = socket.gethostname()
         self._refusals = Refusals(self.pass_s)
+        self.kube.acts = self._acts
+
+    def _acts(self) -> bool:
+        return self.lease is None or self.lease.held
 
     @property
     def age(self) -> float:
@@ -85,14 +89,14 @@ class Loop:
     async def forever(self) -> None:
         """Run passes until cancelled. If the API server does not answer, the next pass tries again."""
         while True:
-            acts = self.lease is None or self.lease.held
+            acts = self._acts()
             self.kube.metrics.leads(acts)
             # One that waits for the lease is as healthy as one that acts.
             ok = True
             if acts:
                 try:
                     ok = await self.once()
-                except ClusterError as error:
+                except (ClusterError, LeaseLostError) as error:
                     ok = False
                     log.warning("pass", error=str(error))
             self.kube.metrics.passed(ok)
@@ -105,7 +109,12 @@ class Loop:
             self.changed.clear()
 
     async def once(self) -> bool:
-        """One pass; True if everything was done and reported. Raises ClusterError if the objects cannot be listed."""
+        """One pass; True if everything was done and reported.
+
+        Raises:
+            ClusterError: the objects cannot be listed.
+            LeaseLostError: another operator may act by now.
+        """
         kind = str(self.site.pool.workload.get("kind", "Deployment"))
         cluster = await self.kube.look(self.site.release, kind)
         seen = await self._see(cluster)
@@ -129,8 +138,8 @@ class Loop:
         for name, task in tasks:
             try:
                 await task
-            except ClusterSilentError:
-                # The others would only wait for their deadlines too.
+            except (ClusterSilentError, LeaseLostError):
+                # The others would only wait for their deadlines too, or be another operator's.
                 for _, rest in tasks:
                     rest.close()
                 raise

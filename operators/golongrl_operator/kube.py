@@ -5,7 +5,7 @@ A call that fails is counted by its code and not repeated here: the next pass do
 Every call to the API server is listed here, and the chart's Role has these verbs and no others (the tests record them).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -23,6 +23,7 @@ from golongrl.kubernetes.look.queue import look_at_queue
 from golongrl.kubernetes.rayjob.site import Manifest
 from golongrl.queue.errors import QueueError
 from golongrl_operator.api import GROUP, KIND, RUN_LABEL, VERSION
+from golongrl_operator.lease import LeaseLostError
 from golongrl_operator.metrics import OperatorMetrics
 from golongrl_operator.remembered import remembered
 
@@ -68,11 +69,16 @@ class ClusterLook:
 
 
 class Kube:
-    """What the operator does in its namespace, with every failed call counted."""
+    """What the operator does in its namespace, with every failed call counted.
+
+    A pass that stands still (a frozen process, a slow server) may outlast the lease. So each call first asks whether
+    this operator still acts, and raises LeaseLostError if not.
+    """
 
     def __init__(self, calls: Cluster) -> None:
         self.calls = calls
         self.metrics = OperatorMetrics()
+        self.acts: Callable[[], bool] = lambda: True
 
     @property
     def namespace(self) -> str:
@@ -216,6 +222,8 @@ class Kube:
 
     @contextmanager
     def _counted(self) -> Iterator[None]:
+        if not self.acts():
+            raise LeaseLostError("the lease was lost in the middle of a pass: another operator may act")
         try:
             yield
         except (ClusterMissingError, ClusterConflictError):

@@ -13,6 +13,7 @@ from typing import Any, Final, Literal
 
 import structlog
 
+from golongrl.errors import GolongrlError
 from golongrl.kubernetes import kinds
 from golongrl.kubernetes.cluster import Cluster
 from golongrl.kubernetes.cluster_errors import ClusterConflictError, ClusterError, ClusterMissingError
@@ -23,6 +24,10 @@ Json = dict[str, Any]
 # Long enough for two calls that take their whole deadline, short enough that a crash is no outage.
 DURATION_S: Final = 30
 _RENEW_S: Final = 5.0
+
+
+class LeaseLostError(GolongrlError):
+    """Another operator may act by now: what this one has seen is old, and it writes nothing more."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ Against the API server in memory: the passes are the operator's own, with a new 
 """
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from golongrl.kubernetes.cluster import connect
 from golongrl.kubernetes.cluster_errors import ClusterError
 from golongrl_operator.app import Loop
 from golongrl_operator.kube import MANAGER, Kube
+from golongrl_operator.lease import LeaderLease, LeaseLostError
 from support.api_http import serving
 from support.operator_server import OperatorApi
 from support.training_runs import SITE
@@ -43,12 +44,14 @@ async def passes(
     api: OperatorApi,
     calls_left: int | None = None,
     number: int = 1,
-    before: tuple[str, Callable[[], None]] | None = None,
+    before: tuple[str, Callable[[], Awaitable[None] | None]] | None = None,
+    lease: LeaderLease | None = None,
 ) -> None:
     """Passes of a new operator, which dies after so many writes.
 
     Args:
         before: what happens once before a call of this name.
+        lease: which says whether it acts; without one it always does.
     """
     happens = [before] if before else []
 
@@ -59,8 +62,8 @@ async def passes(
         left, real = [calls_left], calls._call
 
         async def counted(what: str, *rest: Any, **more: Any) -> Any:
-            if happens and what.startswith(happens[0][0]):
-                happens.pop()[1]()
+            if happens and what.startswith(happens[0][0]) and (waits := happens.pop()[1]()):
+                await waits
             if left[0] is not None and not what.startswith("list of"):
                 if left[0] == 0:
                     raise DiedError
@@ -68,7 +71,7 @@ async def passes(
             return await real(what, *rest, **more)
 
         calls._call = counted  # type: ignore[method-assign]
-        loop = Loop(replace(SITE, namespace="rl"), Kube(calls), ask=silent)
+        loop = Loop(replace(SITE, namespace="rl"), Kube(calls), lease, silent)
         for _ in range(number):
             await loop.once()
 
@@ -262,3 +265,34 @@ async def test_an_engine_that_has_taken_a_sick_ones_name_is_not_evicted(api: Ope
     await passes(api, number=2, before=("deletion of Pod", made_again))
     assert api.count("delete", plural="pods") == 1
     assert api.live("Pod")[name]["status"]["containerStatuses"][0]["restartCount"] == 0
+
+
+class Frozen(LeaderLease):
+    """A lease that another operator has taken since this process stood still."""
+
+    def __init__(self) -> None:
+        self.lost = False
+
+    @property
+    def held(self) -> bool:
+        return not self.lost
+
+
+@pytest.mark.parametrize("call", ["list of pods", "ConfigMap ", "Event "])
+async def test_an_operator_that_stood_still_in_its_pass_writes_nothing_after_another_has_taken_over(
+    api: OperatorApi, call: str
+) -> None:
+    """It would make a second RayJob of the run, from a spec that has changed since."""
+    api.submit("r", SPEC)
+    lease = Frozen()
+    others: list[int] = []
+
+    async def another_acts() -> None:
+        lease.lost = True
+        await reached(api, EDITED)
+        others.append(len(api.log))
+
+    with pytest.raises(LeaseLostError):
+        await passes(api, before=(call, another_acts), lease=lease)
+    assert len(api.log) - others[0] <= 1, "at most the call that was being made"
+    assert len([job for job in api.live("RayJob").values() if "deletionTimestamp" not in job["metadata"]]) == 1
