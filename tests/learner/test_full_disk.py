@@ -201,7 +201,11 @@ class Refusing(io.BytesIO):
     ("number", "kind", "message"),
     [
         (errno.ENOSPC, StorageError, r"no space left on {}: checkpoint file x\.pt could not be written"),
-        (errno.EFBIG, NotWrittenError, r"checkpoint file {}/x\.pt could not be written: \[Errno 27\] File too large"),
+        (
+            errno.EACCES,
+            NotWrittenError,
+            r"checkpoint file {}/x\.pt could not be written: \[Errno 13\] Permission denied",
+        ),
     ],
 )
 def test_the_systems_reason_is_found_behind_torchs(number: int, kind: type, message: str, tmp_path: Path) -> None:
