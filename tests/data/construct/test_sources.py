@@ -165,6 +165,15 @@ def test_every_reason_is_named_and_the_other_files_are_kept(tmp_path):
     assert all(row["detail"] for row in found if row["reason"])
 
 
+@pytest.mark.parametrize("row", [{"text": PROSE + "\ud800"}, {"text": PROSE, "title": "\udfff"}])
+def test_half_of_a_character_costs_only_its_row(tmp_path, row):
+    (tmp_path / "in").mkdir()
+    lines = [json.dumps(row), json.dumps({"text": OTHER + "\U0001f600"})]
+    (tmp_path / "in" / "rows.jsonl").write_text("\n".join(lines), "utf-8")
+    found, _ = sources(tmp_path / "in", tmp_path / "out")
+    assert reasons(found) == {"rows.jsonl row 1": "not Unicode", "rows.jsonl row 2": None}
+
+
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [

@@ -1,5 +1,6 @@
 """Reading files of every kind as documents. A reader gives what a file holds, or raises `UnreadError`."""
 
+import json
 import logging
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -55,8 +56,9 @@ def read_file(path: Path, kind: Format_) -> FileText:
     Raises:
         UnreadError: it gives none.
     """
-    data = path.read_bytes()
-    return _FILE_READERS[kind](data)
+    found = _FILE_READERS[kind](path.read_bytes())
+    _refuse_halves(f"{found.text}{found.title}{found.licence}")
+    return found
 
 
 def from_record(record: object, place: SourceInput) -> FileText:
@@ -89,9 +91,23 @@ def jsonl_records(block: bytes) -> Iterator[tuple[int, object]]:
         if not text:
             continue
         try:
-            yield number, keys_once.loads(text.decode("utf-8"))
+            record = keys_once.loads(text.decode("utf-8"))
+            # As an escape it comes through UTF-8.
+            if b"\\ud" in text.lower():
+                _refuse_halves(json.dumps(record, ensure_ascii=False))
+            yield number, record
+        except UnreadError as error:
+            yield number, error
         except (ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError
             yield number, UnreadError("not JSON", str(error))
+
+
+def _refuse_halves(text: str) -> None:
+    """Half of a character ends the tokenizer and every table that it is written to."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise UnreadError("not Unicode", f"half of a character, {ascii(text[error.start])[1:-1]}") from error
 
 
 def _decode(data: bytes) -> str:
