@@ -30,6 +30,8 @@ def test_overrides_are_yaml_and_may_open_a_section() -> None:
     ("override", "message"),
     [
         ("learner.stepz=3", "unknown key learner.stepz; did you mean learner.steps?"),
+        ("steps=3", "unknown key steps; did you mean learner.steps?"),
+        ("learner.max_staleness=3", "unknown key learner.max_staleness; did you mean queue.max_staleness?"),
         ("larner.steps=3", "unknown key larner; did you mean learner?"),
         ("queue.max_staleness=-1", "queue.max_staleness: Input should be greater than or equal to 0"),
         ("queue.max_staleness=1.5", "queue.max_staleness: Input should be a valid integer"),

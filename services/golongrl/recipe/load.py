@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import resources
 from math import isfinite
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -31,6 +31,8 @@ class RecipeError(InputError, ValueError):
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 40
 MOST_FAULTS = 12  # named in one line
+# A word such as `enabled`, which is in more sections than these, tells nothing of which was meant.
+_MEANT = 3
 # What a message shows of a value.
 _SHOWN = 60
 
@@ -365,7 +367,10 @@ def _explain(error: ErrorDetails, model: type[BaseModel]) -> str:
     if error["type"] == "extra_forbidden":
         *parents, key = error["loc"]
         near = difflib.get_close_matches(str(key), _known_keys(parents, model), n=1, cutoff=0.5)
-        return f"unknown key {path}" + (f"; did you mean {'.'.join([*map(str, parents), near[0]])}?" if near else "")
+        # The same word in another section is nearer than another word in this one.
+        same = list(_paths_to(str(key), model))
+        meant = same if 0 < len(same) <= _MEANT else [".".join([*map(str, parents), word]) for word in near]
+        return f"unknown key {path}" + (f"; did you mean {' or '.join(meant)}?" if meant else "")
     if error["type"] == "missing":
         return f"missing key {path}"
     message = error["msg"].removeprefix("Value error, ")
@@ -378,6 +383,17 @@ def _explain(error: ErrorDetails, model: type[BaseModel]) -> str:
     if error["type"] == "string_type" and isinstance(error["input"], bool | int | float):
         message += f"; it is read as {json.dumps(error['input'])}: put quotes around a text"
     return f"{path}: {message}" if path else message
+
+
+def _paths_to(key: str, model: type[BaseModel]) -> Iterator[str]:
+    """Where a key of this name stands in the sections of `model`."""
+    for name, field in model.model_fields.items():
+        written = field.alias or name
+        if written == key:
+            yield written
+        for section in (field.annotation, *get_args(field.annotation)):
+            if isinstance(section, type) and issubclass(section, BaseModel):
+                yield from (f"{written}.{path}" for path in _paths_to(key, section))
 
 
 def _known_keys(parents: Iterable[int | str], model: type[BaseModel]) -> list[str]:
