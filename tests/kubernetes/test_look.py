@@ -4,6 +4,7 @@ import asyncio
 import json
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -446,3 +447,95 @@ def test_the_end_of_an_older_learner_is_history(kind: str) -> None:
     about = [{"involvedObject": {"kind": kind, "name": f"l-{made}"}, "reason": "Failed"} for made in "12"]
     assert read_refusals(jobs, about) == [f"{kind.lower()} l-2: Failed: "]
     assert read_refusals(jobs[:1], about) == [f"{kind.lower()} l-1: Failed: "]
+
+
+def part(kind: str, version: str, component: str = "rollout", spec: Any = None, **status: Any) -> dict[str, Any]:
+    item = owner(kind, version, spec or {}, **status)
+    item["metadata"]["labels"] |= {"app.kubernetes.io/component": component, "app.kubernetes.io/part-of": "golongrl"}
+    return item
+
+
+def since(item: dict[str, Any], key: str, minutes: int, **metadata: Any) -> dict[str, Any]:
+    time = (datetime.now(UTC) - timedelta(minutes=minutes)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return {**item, "metadata": {**item["metadata"], key: time, **metadata}}
+
+
+READY_ONCE = {"state": "ready", "desiredWorkerReplicas": 2, "readyWorkerReplicas": 2}
+HEADLESS = {"type": "HeadPodReady", "status": "False", "reason": "HeadPodNotFound"}
+REFUSED = {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": "exceeded quota"}
+NO_SET = {"type": "Progressing", "status": "False", "reason": "ReplicaSetCreateError", "message": "exceeded quota"}
+SET = "leaderworkerset.x-k8s.io/v1"
+
+
+@pytest.mark.parametrize(
+    ("item", "event", "told"),
+    [
+        # Once it was ready KubeRay's state stays so, also without its pods.
+        (
+            part("RayCluster", "ray.io/v1", **READY_ONCE | {"readyWorkerReplicas": 1}),
+            "RayCluster/x",
+            ["raycluster x: No: why"],
+        ),
+        (
+            part("RayCluster", "ray.io/v1", **READY_ONCE, conditions=[HEADLESS]),
+            "RayCluster/x",
+            ["raycluster x: No: why"],
+        ),
+        (part("RayCluster", "ray.io/v1", **READY_ONCE), "RayCluster/x", []),
+        (part("LeaderWorkerSet", SET, spec={"replicas": 2}), "StatefulSet/x", ["leaderworkerset x: No: why"]),
+        (part("LeaderWorkerSet", SET, spec={"replicas": 2}), "StatefulSet/x-11", ["leaderworkerset x: No: why"]),
+        (part("LeaderWorkerSet", SET, spec={"replicas": 2}), "StatefulSet/x-y", []),
+        (part("LeaderWorkerSet", SET, spec={"replicas": 2}, readyReplicas=2), "StatefulSet/x", []),
+        # The event of an hour ago is gone, or never came.
+        (
+            part("ReplicaSet", "apps/v1", spec={"replicas": 1}, conditions=[REFUSED]),
+            "",
+            ["replicaset x: FailedCreate: exceeded quota"],
+        ),
+        (
+            part("Deployment", "apps/v1", spec={"replicas": 1}, conditions=[NO_SET]),
+            "",
+            ["deployment x: ReplicaSetCreateError: exceeded quota"],
+        ),
+        # Its ReplicaSet says this one.
+        (part("Deployment", "apps/v1", spec={"replicas": 1}, conditions=[REFUSED]), "", []),
+    ],
+)
+def test_what_may_not_be_made_is_named(api: ApiServer, item: dict[str, Any], event: str, told: list[str]) -> None:
+    api.put(item)
+    kind, _, name = event.partition("/")
+    warning = {"type": "Warning", "reason": "No", "message": "why", "metadata": {"name": "e", "namespace": "rl"}}
+    api.put({"apiVersion": "v1", "kind": "Event", **warning, "involvedObject": {"kind": kind, "name": name}})
+    assert look_at()[0].refused == told
+
+
+@pytest.mark.parametrize(
+    ("item", "told"),
+    [
+        (part("StatefulSet", "apps/v1", "redis", {"replicas": 0}), "statefulset x: has no pod, because"),
+        (part("Deployment", "apps/v1", "operator", {"replicas": 0}), "deployment x: has no pod, because"),
+        # The operator and KEDA do this to a pool.
+        (part("Deployment", "apps/v1", "rollout", {"replicas": 0}), ""),
+        (since(part("RayJob", "ray.io/v1"), "creationTimestamp", 10), "rayjob x: KubeRay has not looked at it since"),
+        (since(part("RayJob", "ray.io/v1"), "creationTimestamp", 1), ""),
+        (since(part("RayJob", "ray.io/v1", spec={"suspend": True}), "creationTimestamp", 10), ""),
+        (since(part("RayJob", "ray.io/v1", jobDeploymentStatus="Running"), "creationTimestamp", 10), ""),
+        (
+            since(part("RayCluster", "ray.io/v1"), "deletionTimestamp", 20, finalizers=["a/b", "c"]),
+            "raycluster x: should be deleted since",
+        ),
+        (since(part("RayCluster", "ray.io/v1", **READY_ONCE), "deletionTimestamp", 2), ""),
+        (
+            since(part("PersistentVolumeClaim", "v1", phase="Bound"), "deletionTimestamp", 2),
+            "persistentvolumeclaim x: is being deleted: it goes, with its data, once no pod uses it",
+        ),
+    ],
+)
+def test_what_is_stopped_unseen_or_never_gone_is_named(api: ApiServer, item: dict[str, Any], told: str) -> None:
+    api.put(stored(pod("w-0", **READY)))
+    api.put(item)
+    (line,) = look_at()[0].refused or [""]
+    assert line.startswith(told)
+    assert bool(line) == bool(told)
+    if item["metadata"].get("finalizers"):
+        assert line.endswith("; finalizers that it waits for: a/b, c")

@@ -167,7 +167,12 @@ _BY_KIND: Final[Mapping[str, Form]] = MappingProxyType(
             "status": {"phase": text, "step": text, "message": text, "conditions": _CONDITIONS},
         },
         "RayJob": _RAY_JOB,
-        "RayCluster": {"spec": _RAY_CLUSTER, "status": {"state": text}},
+        "RayCluster": {
+            "spec": _RAY_CLUSTER,
+            "status": {
+                "state": text, "desiredWorkerReplicas": count, "readyWorkerReplicas": count, "conditions": _CONDITIONS,
+            },
+        },
         "Workload": _ADMISSION,
         "ScaledObject": {
             "spec": {"triggers": [{"authenticationRef": {"name!": name, "kind": text}}]},

@@ -21,7 +21,7 @@ from golongrl.kubernetes.forms import fit_picture
 from golongrl.kubernetes.kinds import ObjectKind
 from golongrl.kubernetes.look.pods import Pod, read_pods
 from golongrl.kubernetes.look.references import Reference, references
-from golongrl.kubernetes.look.refusals import learner_end, read_claims, read_held, read_refusals
+from golongrl.kubernetes.look.refusals import learner_end, read_claims, read_held, read_refusals, read_stopped
 from golongrl.kubernetes.look.runs import run_lines, run_problems, suspended_runs
 
 Json = dict[str, Any]
@@ -31,7 +31,7 @@ _ASKED: Final = (("rollout", "worker"), ("learner", "ray-head"), ("learner", "le
 # Pods of one component that are asked; each may take its whole deadline.
 _TRIES: Final = 3
 _COMMAND: Final = ("golongrl", "status", "--json")
-# What makes pods of the release, makes what makes them, or says how many. Not every cluster has the last four kinds.
+# What makes pods of the release, makes what makes them, or says how many. Not every cluster has those of others.
 _OWNERS: Final[tuple[ObjectKind, ...]] = (
     kinds.REPLICA_SET,
     kinds.STATEFUL_SET,
@@ -41,8 +41,7 @@ _OWNERS: Final[tuple[ObjectKind, ...]] = (
     kinds.LEADER_WORKER_SET,
     kinds.SCALED_OBJECT,
 )
-_INSTANCE: Final = "app.kubernetes.io/instance"
-_OPERATORS: Final = "app.kubernetes.io/part-of=golongrl,app.kubernetes.io/component=operator"
+_ANY_RELEASE: Final = "app.kubernetes.io/part-of=golongrl"
 
 
 @dataclass(frozen=True)
@@ -70,23 +69,26 @@ async def look(calls: Cluster, release: str) -> ReleaseLook:
     """
     ours, unknown = f"app.kubernetes.io/instance={release}", list[str]()
     pods = await calls.list_objects(kinds.POD, ours)
-    claims, events, runs, operators, *made = await asyncio.gather(
+    claims, events, runs, deployments, *made = await asyncio.gather(
         _list(calls, unknown, kinds.CLAIM, ours),
         _list(calls, unknown, kinds.EVENT, fields="type=Warning"),
         _list(calls, unknown, kinds.TRAINING_RUN),
-        _list(calls, unknown, kinds.DEPLOYMENT, _OPERATORS),
+        _list(calls, unknown, kinds.DEPLOYMENT, _ANY_RELEASE),
         *(_list(calls, unknown, kind, ours) for kind in _OWNERS),
     )
-    owners = [item for found in made for item in found or []]
+    operators = [item for item in deployments or [] if _label(item, "component") == "operator"]
+    mine = [item for item in deployments or [] if _label(item, "instance") == release]
+    owners = [*(item for found in made for item in found or []), *mine]
     of_release = [item for item in runs or [] if item["spec"].get("release") == release]
     if not (pods or owners or of_release):
         raise ClusterError(await _nothing(calls, release))
-    served = None if operators is None else {_instance(item) for item in operators}
+    served = None if deployments is None else {_label(item, "instance") for item in operators}
     missing = await _missing(calls, unknown, references(owners, claims or []))
     refused = [
         *missing,
         *read_claims(claims or []),
         *read_refusals([*owners, *(claims or []), *pods], events or []),
+        *read_stopped(owners),
         *run_problems(runs or [], release, served),
     ]
     done, failure = learner_end(owners)
@@ -122,8 +124,8 @@ async def ask(calls: Cluster, seen: ReleaseLook) -> Json | None:
     return None
 
 
-def _instance(item: Json) -> str:
-    return str((item["metadata"].get("labels") or {}).get(_INSTANCE, ""))
+def _label(item: Json, name: str) -> str:
+    return str((item["metadata"].get("labels") or {}).get(f"app.kubernetes.io/{name}", ""))
 
 
 def _other_words(pod: Pod) -> str:
@@ -176,7 +178,7 @@ async def _missing(calls: Cluster, unknown: list[str], wanted: Sequence[Referenc
 
 async def _nothing(calls: Cluster, release: str) -> str:
     """That a release is not here, and which are."""
-    others = await _list(calls, [], kinds.POD, "app.kubernetes.io/part-of=golongrl")
-    names = sorted({_instance(item) for item in others or []} - {""})
+    others = await _list(calls, [], kinds.POD, _ANY_RELEASE)
+    names = sorted({_label(item, "instance") for item in others or []} - {""})
     here = f"releases here: {', '.join(names)}" if names else "`helm list -A` shows those of all namespaces"
     return f"release {release}: nothing of it in namespace {calls.namespace} of API server {calls.server}; {here}"

@@ -62,7 +62,7 @@ def _pod_specs(item: Json) -> Iterator[Json]:
     """The pod templates of an object that may still make pods."""
     spec, status = item.get("spec") or {}, item.get("status") or {}
     match item["kind"]:
-        case "ReplicaSet" if not spec.get("replicas"):
+        case "ReplicaSet" | "Deployment" if not spec.get("replicas"):
             return
         case "Job" if status.get("succeeded"):
             return

@@ -1,40 +1,95 @@
 """Why a pod, a Ray cluster or a volume does not exist or is held back. Pure: the API server's JSON in, lines out."""
 
-from collections.abc import Iterable, Iterator, Mapping
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from datetime import UTC, datetime
 from typing import Any, Final
 
 Json = Mapping[str, Any]
 
 _KUEUE_QUEUE: Final = "kueue.x-k8s.io/queue-name"
+# KubeRay looks at a new RayJob within seconds.
+_SEEN_S: Final = 300.0
+# What a deleted object has made needs no longer to go, unless somebody has set a long grace period.
+_GONE_S: Final = 900.0
+# Parts without which nothing goes on, and which nobody but a person scales to zero.
+_NEVER_ZERO: Final = frozenset({("StatefulSet", "redis"), ("Deployment", "operator")})
 
 
 def read_refusals(owners: Iterable[Json], events: Iterable[Json]) -> list[str]:
-    """The newest warning of each object that still lacks what it makes.
+    """Why each object still lacks what it makes: its newest warning, else what its own conditions say.
 
     Admission (Pod Security, quotas, a missing RuntimeClass) and KubeRay's validation refuse without a pod to look at.
 
     Args:
-        owners: the release's ReplicaSets, StatefulSets, Jobs, RayJobs, RayClusters, ScaledObjects, claims and pods.
+        owners: the release's Deployments, ReplicaSets, StatefulSets, LeaderWorkerSets, Jobs, RayJobs, RayClusters,
+            ScaledObjects, claims and pods.
         events: the namespace's warnings.
     """
     owners = list(owners)
     older = {_key(item) for item in _learners(owners)[:-1]}
-    lacking = {_key(item) for item in owners if _lacks(item)} - older
-    newest: dict[tuple[str, str], Json] = {}
+    lacking = {_key(item): item for item in owners if _lacks(item) and _key(item) not in older}
+    told = {key: why for key, item in lacking.items() if (why := _own_words(item))}
     for event in sorted(events, key=_last_seen):
-        about = event.get("involvedObject") or {}
-        if (key := (about.get("kind", ""), about.get("name", ""))) in lacking:
-            newest[key] = event
-    return [
-        f"{kind.lower()} {name}: {event.get('reason', '')}: {event.get('message', '')}"
-        for (kind, name), event in sorted(newest.items())
-    ]
+        if key := _about(event, lacking):
+            told[key] = f"{event.get('reason', '')}: {event.get('message', '')}"
+    return [f"{kind.lower()} {name}: {why}" for (kind, name), why in sorted(told.items())]
+
+
+def _about(event: Json, lacking: Collection[tuple[str, str]]) -> tuple[str, str] | None:
+    """Which of these it is about.
+
+    A LeaderWorkerSet's pods are made by StatefulSets without its labels: one of its name, and NAME-N for each engine.
+    """
+    about = event.get("involvedObject") or {}
+    kind, name = about.get("kind", ""), about.get("name", "")
+    sets = ("LeaderWorkerSet", name), ("LeaderWorkerSet", re.sub(r"-[0-9]+$", "", name))
+    keys = (kind, name), *(sets if kind == "StatefulSet" else ())
+    return next((key for key in keys if key in lacking), None)
+
+
+def _own_words(item: Json) -> str:
+    """What it says of itself; an event is gone after an hour."""
+    conditions = _conditions(item)
+    failure = conditions.get("ReplicaFailure", {})
+    if failure.get("status") != "True":
+        failure = conditions.get("Progressing", {}) if _has_no_replica_set(conditions) else {}
+    return f"{failure.get('reason', '')}: {failure.get('message', '')}" if failure else ""
+
+
+def read_stopped(owners: Iterable[Json], now: datetime | None = None) -> Iterator[str]:
+    """What has no pods because somebody said so, was not seen by its operator, or should be gone by now.
+
+    Args:
+        now: for tests.
+    """
+    now = now or datetime.now(UTC)
+    for item in owners:
+        metadata, where = item["metadata"], f"{item['kind'].lower()} {item['metadata']['name']}"
+        component = (metadata.get("labels") or {}).get("app.kubernetes.io/component", "")
+        spec, status = item.get("spec") or {}, item.get("status") or {}
+        if deleted := metadata.get("deletionTimestamp"):
+            if _age_s(deleted, now) > _GONE_S:
+                waits = ", ".join(metadata.get("finalizers") or []) or "none"
+                yield f"{where}: should be deleted since {deleted}; finalizers that it waits for: {waits}"
+        elif (item["kind"], component) in _NEVER_ZERO and spec.get("replicas") == 0:
+            yield f"{where}: has no pod, because its spec.replicas is 0"
+        elif item["kind"] == "RayJob" and not spec.get("suspend") and not status.get("jobDeploymentStatus"):
+            made = metadata.get("creationTimestamp")
+            if made and _age_s(made, now) > _SEEN_S:
+                yield f"{where}: KubeRay has not looked at it since {made}: does it run, and watch this namespace?"
+
+
+def _age_s(time: str, now: datetime) -> float:
+    return (now - datetime.fromisoformat(time)).total_seconds()
 
 
 def read_claims(claims: Iterable[Json]) -> Iterator[str]:
     """Claims that will not be bound, as far as they say so themselves."""
     for item in claims:
         phase, name = (item.get("status") or {}).get("phase"), item["metadata"]["name"]
+        if "deletionTimestamp" in item["metadata"]:
+            yield f"persistentvolumeclaim {name}: is being deleted: it goes, with its data, once no pod uses it"
         if phase == "Lost":
             yield f"persistentvolumeclaim {name}: Lost: its volume no longer exists"
         if phase == "Pending" and item["spec"].get("storageClassName") is None:
@@ -93,17 +148,33 @@ def _is_learner(item: Json) -> bool:
     return learner and not metadata.get("ownerReferences")
 
 
+def _conditions(item: Json) -> dict[str, Json]:
+    return {entry["type"]: entry for entry in (item.get("status") or {}).get("conditions") or []}
+
+
+def _has_no_replica_set(conditions: Mapping[str, Json]) -> bool:
+    return conditions.get("Progressing", {}).get("reason") == "ReplicaSetCreateError"
+
+
 def _lacks(item: Json) -> bool:
     status = item.get("status") or {}
     match item["kind"]:
         case "ReplicaSet" | "StatefulSet":
             return int(status.get("replicas", 0)) < int(item["spec"].get("replicas", 1))
+        case "LeaderWorkerSet":
+            return int(status.get("readyReplicas", 0)) < int(item["spec"].get("replicas", 1))
+        case "Deployment":
+            # Of pods that may not be made its ReplicaSet says more.
+            return _has_no_replica_set(_conditions(item))
         case "Job":
             return not any(status.get(count) for count in ("active", "succeeded"))
         case "RayJob":
             return status.get("jobDeploymentStatus") not in ("Running", "Complete")
         case "RayCluster":
-            return status.get("state") != "ready"
+            # Once it was ready, KubeRay says so for ever.
+            head = _conditions(item).get("HeadPodReady", {}).get("status", "True")
+            ranks = status.get("readyWorkerReplicas", 0) < status.get("desiredWorkerReplicas", 0)
+            return status.get("state") != "ready" or head != "True" or ranks
         case "PersistentVolumeClaim":
             return status.get("phase") != "Bound"
         case "Pod":
@@ -112,8 +183,7 @@ def _lacks(item: Json) -> bool:
             waiting = [(entry.get("state", {}).get("waiting") or {}).get("reason") for entry in containers]
             return bool(waiting) and set(waiting) <= {"ContainerCreating", "PodInitializing"}
         case "ScaledObject":
-            conditions = {entry["type"]: entry["status"] for entry in status.get("conditions") or []}
-            return conditions.get("Ready") == "False"
+            return _conditions(item).get("Ready", {}).get("status") == "False"
     return False
 
 
