@@ -281,3 +281,73 @@ async def test_a_count_of_tokens_that_no_context_has_does_not_spend_the_budget()
 def test_the_pause_that_a_server_asks_for(header: str | None, seconds: float | None) -> None:
     answer = httpx.Response(429, headers={} if header is None else {"Retry-After": header})
     assert bounded_http.asked_pause_s(answer) == seconds
+
+
+PROXIES = [f"{name}_PROXY".lower() for name in ("http", "https", "all", "no")]
+
+
+@pytest.fixture
+def no_proxies(monkeypatch) -> None:
+    for name in (*PROXIES, "SSL_CERT_FILE", "SSL_CERT_DIR"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+UNUSABLE = [
+    ({"ALL_PROXY": "socks5://127.0.0.1:1"}, "ALL_PROXY: a SOCKS proxy needs the package socksio"),
+    ({"HTTPS_PROXY": "socks4://me:secret@x"}, "HTTPS_PROXY: no address of a proxy"),
+    ({"HTTP_PROXY": "foo:bar"}, "HTTP_PROXY: no address of a proxy"),
+    ({"HTTP_PROXY": "http://x:1", "NO_PROXY": "[::1"}, "HTTP_PROXY, NO_PROXY: no address of a proxy"),
+    ({"SSL_CERT_FILE": "/nonexistent"}, "SSL_CERT_FILE or SSL_CERT_DIR: the certificates cannot be read"),
+]
+
+
+@pytest.mark.parametrize(("environment", "said"), UNUSABLE)
+def test_an_environment_that_cannot_be_used_is_named_without_its_secrets(no_proxies, monkeypatch, environment, said):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(GolongrlError) as caught:
+        bounded_http.client("https://example.org/v1", verify=bounded_http.certificates("https://example.org/v1"))
+    assert str(caught.value).startswith(said)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("environment", "_said"), UNUSABLE)
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+async def test_a_server_of_this_machine_is_behind_no_proxy(no_proxies, monkeypatch, environment, _said, host):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+
+    async def lists(writer: asyncio.StreamWriter) -> None:
+        writer.write(HEAD + b'Content-Length: 22\r\n\r\n{"data": [{"id":"m"}]}')
+
+    async with server(lists) as url:
+        url = url.replace("127.0.0.1", host)
+        assert (await endpoint.served(url, None, "NO_SUCH_KEY", "--model")).model == "m"
+        async with ChatClient(Endpoint(url, "m", attempts=1)) as client:
+            with pytest.raises(GolongrlError, match="not a chat completion"):
+                await client.chat(ChatRequest(messages=(LlmMessage(role="user", content="x"),), max_tokens=1), cost=0)
+
+
+async def test_a_proxy_that_does_not_answer_is_named(no_proxies, monkeypatch):
+    monkeypatch.setenv("HTTP_PROXY", "http://me:secret@127.0.0.1:1")
+    with pytest.raises(GolongrlError, match=r"\(by the proxy of HTTP_PROXY; NO_PROXY=models\.test goes around it\)$"):
+        await endpoint.served("http://models.test/v1", None, "NO_SUCH_KEY", "--model")
+    monkeypatch.setenv("NO_PROXY", "models.test")
+    assert not bounded_http.by_proxy("http://models.test/v1")
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", "HTTP 404"),
+        (b"HTTP/1.1 503 Busy\r\nContent-Length: 4\r\n\r\nwait", "HTTP 503"),
+        (HEAD + b"Content-Length: 6\r\n\r\n<html>", "no list of models"),
+        (HEAD + b'Content-Length: 12\r\n\r\n{"data": []}', "no list of models"),
+    ],
+)
+async def test_a_server_that_lists_no_models_is_told_with_its_answer(answer, said):
+    async with server(once(answer)) as url:
+        with pytest.raises(GolongrlError, match=f"/models: the server answers with {said}; see whether it is up"):
+            await endpoint.served(url, None, "NO_SUCH_KEY", "--model")

@@ -1,14 +1,23 @@
-"""Reading what a server answers, within bounds: httpx bounds each read of a socket, not an answer's length or time.
+"""Asking servers by HTTP: the way there, and reading what they answer within bounds.
 
-Every client reads through here, so that a server which never ends, sends a byte a second, or gigabytes (or kilobytes
-that decompress to gigabytes) costs a known time and memory.
+httpx bounds each read of a socket, not an answer's length or time. Every client reads through here, so that a server
+which never ends, sends a byte a second, or gigabytes (or kilobytes that decompress to gigabytes) costs a known time and
+memory. A client of a server that a person named is made by `client`: the environment may name a proxy for it.
 """
 
 import asyncio
+import ipaddress
 import json
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import httpx
+
+from golongrl.errors import InputError
 
 # An answer about a server itself: a list of models, its metrics, its settings.
 _MOST_BYTES = 16 << 20
@@ -18,6 +27,58 @@ _OF_THE_BODY = frozenset({"content-encoding", "content-length", "transfer-encodi
 
 class AnswerTooLongError(httpx.RequestError):
     """The answer is longer than its reader takes, or has no end."""
+
+
+def client(url: str, **options: Any) -> httpx.AsyncClient:
+    """A client for the server at `url`, by the proxy and with the certificates that the environment names. A server of
+    this machine is behind no proxy, whatever the environment says.
+
+    Raises:
+        InputError: the environment names a proxy or certificates that cannot be used.
+    """
+    with _read_environment():
+        return httpx.AsyncClient(trust_env=not _is_here(url), **options)
+
+
+def certificates(url: str) -> ssl.SSLContext:
+    """Those that a client of `url` trusts: reading them takes longer than a request.
+
+    Raises:
+        InputError: the environment names some that cannot be read.
+    """
+    with _read_environment():
+        return httpx.create_ssl_context(trust_env=not _is_here(url))
+
+
+def by_proxy(url: str) -> str:
+    """For a message about a server that is not reached: the proxy that was asked for it."""
+    parts, proxies = urlsplit(url), getproxies()
+    name = next((name for name in (parts.scheme, "all") if name in proxies), None)
+    if name is None or _is_here(url) or proxy_bypass(parts.netloc):
+        return ""
+    return f" (by the proxy of {name.upper()}_PROXY; NO_PROXY={parts.hostname} goes around it)"
+
+
+@contextmanager
+def _read_environment() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"SSL_CERT_FILE or SSL_CERT_DIR: the certificates cannot be read: {error}") from error
+    except ImportError as error:
+        raise InputError("ALL_PROXY: a SOCKS proxy needs the package socksio: pip install 'httpx[socks]'") from error
+    # Neither is quoted: a proxy's URL may have a password.
+    except (ValueError, httpx.InvalidURL) as error:
+        names = ", ".join(f"{name.upper()}_PROXY" for name in sorted(getproxies()))
+        raise InputError(f"{names}: no address of a proxy; write http://HOST:PORT, or socks5://HOST:PORT") from error
+
+
+def _is_here(url: str) -> bool:
+    try:
+        host = urlsplit(url).hostname or ""
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 async def read(response: httpx.Response, most: int) -> bytes:

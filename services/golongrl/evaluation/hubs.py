@@ -98,7 +98,8 @@ def client(hub: Hub, silence_s: float) -> httpx.AsyncClient:
         if why := refusal(str(request.url), asked, domains):
             raise HostRefusedError(f"the address {why}", request=request)
 
-    return httpx.AsyncClient(
+    return bounded_http.client(
+        asked,
         timeout=silence_s,
         follow_redirects=True,
         max_redirects=5,

@@ -93,14 +93,16 @@ class _Connections:
     after each request, which at 64 connections costs more than the request. The gate bounds how many there are.
     """
 
-    def __init__(self, deadline_s: float, headers: dict[str, str], transport: httpx.AsyncBaseTransport | None) -> None:
+    def __init__(
+        self, url: str, deadline_s: float, headers: dict[str, str], transport: httpx.AsyncBaseTransport | None
+    ) -> None:
         self._make = partial(
-            httpx.AsyncClient,
+            bounded_http.client,
+            url,
             headers=headers,
             timeout=httpx.Timeout(deadline_s, connect=min(_CONNECT_S, deadline_s)),
             transport=transport,
-            # Reading the certificates takes longer than a request.
-            verify=httpx.create_ssl_context(),
+            verify=bounded_http.certificates(url),
         )
         self._all: list[httpx.AsyncClient] = []
         self._idle: list[httpx.AsyncClient] = []
@@ -146,7 +148,8 @@ class ChatClient:
         self._url = f"{endpoint.url.rstrip('/')}/chat/completions"
         self._backoff = tenacity.wait_random_exponential(multiplier=first_pause_s, max=_BACKOFF_S[1])
         key = header_key(os.environ.get(endpoint.key_variable), endpoint.key_variable)
-        self._http = _Connections(endpoint.deadline_s, {"Authorization": f"Bearer {key}"} if key else {}, transport)
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self._http = _Connections(endpoint.url, endpoint.deadline_s, headers, transport)
 
     async def __aenter__(self) -> Self:
         return self
@@ -247,7 +250,8 @@ class ChatClient:
         except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
             raise LlmUnusableError(f"endpoint {self.endpoint.url}: {error}; give it as http://HOST:PORT/v1") from error
         except httpx.RequestError as error:
-            raise _AttemptFailedError(f"{type(error).__name__}: {error}".rstrip(": ")) from error
+            said = f"{type(error).__name__}: {error}".rstrip(": ")
+            raise _AttemptFailedError(said + bounded_http.by_proxy(self._url)) from error
 
     def _failure(self, response: httpx.Response, body: str) -> LlmError | _AttemptFailedError:
         said = f"HTTP {response.status_code}: {' '.join(body.split())[:_SHOWN] or response.reason_phrase}"

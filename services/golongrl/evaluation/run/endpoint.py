@@ -49,16 +49,23 @@ async def served(url: str, model: str | None, key_variable: str, option: str) ->
     key = header_key(os.environ.get(key_variable), key_variable)
     headers = {"authorization": f"Bearer {key}"} if key else {}
     try:
-        async with httpx.AsyncClient(timeout=_DEADLINE_S, headers=headers) as http:
+        async with bounded_http.client(url, timeout=_DEADLINE_S, headers=headers) as http:
             answer = await bounded_http.get(http, f"{url}/models", _DEADLINE_S)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise EvaluationError(f"{url}: the server does not answer: {error or type(error).__name__}") from error
+        said = f"{error or type(error).__name__}{bounded_http.by_proxy(url)}"
+        raise EvaluationError(f"{url}: the server does not answer: {said}") from error
     if answer.status_code in (401, 403):
         raise EvaluationError(f"{url}: the server refuses the key (HTTP {answer.status_code}); set {key_variable}")
     cards = _cards(answer)
     if model is None:
+        if not cards:
+            found = "no list of models" if answer.is_success else f"HTTP {answer.status_code}"
+            raise EvaluationError(
+                f"{url}/models: the server answers with {found}; see whether it is up and its OpenAI API is there. "
+                f"If it serves models without listing them, give {option} NAME"
+            )
         if len(cards) != 1:
-            names = ", ".join(str(card.get("id")) for card in cards[:10]) or "it lists none"
+            names = ", ".join(str(card.get("id")) for card in cards[:10])
             raise EvaluationError(f"{url}: give {option} NAME, one of the models it serves ({names})")
         model = str(cards[0]["id"])
     card = next((card for card in cards if card.get("id") == model), {})

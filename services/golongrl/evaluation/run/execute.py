@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import httpx
-
+from golongrl import bounded_http
 from golongrl.evaluation import registry
 from golongrl.evaluation.benchmark import Benchmark
 from golongrl.evaluation.errors import EvaluationError
@@ -185,8 +184,8 @@ class _Evaluation:
         folder = Path(settings.tokenizer) if settings.tokenizer else served[0].folder
         plans = [self._plan(benchmark, context) for benchmark in self._benchmarks()]
         if folder is not None and (folder / "config.json").is_file():
-            async with httpx.AsyncClient(timeout=30.0) as http:
-                for one in served:
+            for one in served:
+                async with bounded_http.client(one.url, timeout=30.0) as http:
                     await engines.check_rope(one.url, http, _launch_of_server(folder, context))
         await self._ask(point, served, folder, plans, scorer, judge)
 
