@@ -56,7 +56,9 @@ def workload(site: Site, run: Manifest, meaning: Meaning) -> Manifest:
     spec = meaning.spec
     sets = _pod_sets(site, run, meaning)
     metadata = run["metadata"]
-    name = f"{metadata['name'][: _LONGEST_NAME - _SUFFIX - 1]}-{rayjobs.digest(metadata['uid'])[:_SUFFIX]}"
+    # Before the dash no name may end in a dot, where a long one may be cut.
+    start = metadata["name"][: _LONGEST_NAME - _SUFFIX - 1].rstrip(".-")
+    name = f"{start}-{rayjobs.digest(metadata['uid'])[:_SUFFIX]}"
     made: Manifest = {
         "apiVersion": _API,
         "kind": "Workload",

@@ -1,11 +1,13 @@
 """Learner and engines as one admission of Kueue: what is asked for, when the run starts, stops and gives quota back."""
 
 import copy
+import re
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from golongrl.kubernetes.names import SUBDOMAIN
 from golongrl.kubernetes.rayjob.site import Site
 from golongrl_operator.build import objects, resolve
 from golongrl_operator.cases import Seen
@@ -306,3 +308,12 @@ def test_a_failed_run_that_is_edited_waits_for_its_admission_and_then_retries() 
     assert (world.phase, world.run["status"]["restarts"]) == ("Waiting", 1)
     world.trains()
     assert (world.phase, len(world.jobs)) == ("Running", 1)
+
+
+@pytest.mark.parametrize("name", ["a", "a.b", "x" * 63, f"{'x' * 53}.abc", f"{'x' * 53}-abc"])
+def test_the_name_of_a_workload_is_one_wherever_the_runs_is_cut(name: str) -> None:
+    """The API server would refuse it at every pass, and the run would never train."""
+    run = a_run(name, **QUEUE)
+    made = workload(SITE, run, resolve(SITE, run))["metadata"]["name"]
+    assert re.fullmatch(SUBDOMAIN, made)
+    assert len(made) <= 63
