@@ -283,6 +283,44 @@ def test_an_object_that_an_uninstallation_leaves_is_named(
         assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("name", ["helm3", "helm4"])
+def test_what_people_made_for_a_release_and_an_uninstallation_leaves_is_named(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A TrainingRun's RayJob and engines hold their GPUs, without an operator that would ever end them."""
+    (tmp_path / "helm").symlink_to(tool(name))
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    with serving(ApiServer(training_runs=True)) as server:
+        server.create_namespace(NAMESPACE)
+        monkeypatch.setenv("KUBECONFIG", str(server.kubeconfig(tmp_path / "kubeconfig")))
+        words = ["--release", "demo", "-n", NAMESPACE]
+        Deployment("demo", NAMESPACE, timeout="5m").apply(
+            {"learner": {"enabled": False}, "operator": {"enabled": True}}
+        )
+
+        def put(kind: str, version: str, name: str, release: str = "demo", **metadata: Any) -> None:
+            labels = {"app.kubernetes.io/instance": release}
+            about = {"name": name, "namespace": NAMESPACE, "labels": labels, **metadata}
+            server.put({"apiVersion": version, "kind": kind, "metadata": about, "spec": {"release": release}})
+
+        owner = {"kind": "TrainingRun", "apiVersion": "golongrl.io/v1alpha1", "name": "mine", "uid": "u"}
+        put("TrainingRun", "golongrl.io/v1alpha1", "mine")
+        put("TrainingRun", "golongrl.io/v1alpha1", "theirs", "other")
+        put("RayJob", "ray.io/v1", "by-hand")
+        put("RayJob", "ray.io/v1", "of-mine", ownerReferences=[owner])
+        put("RayJob", "ray.io/v1", "going", deletionTimestamp="2026-01-01T00:00:00Z")
+        put("Job", "batch/v1", "evaluation")
+        server.refuse["jobs", "list"] = 403
+        done = CliRunner().invoke(command.deploy, ["uninstall", *words])
+        assert done.exit_code == 0, done.output
+        removed, left, unknown = done.output.splitlines()
+        assert removed.startswith("demo: removed.")
+        assert left.endswith("kubectl -n rl delete trainingrun/mine rayjob/by-hand")
+        assert unknown.startswith("not checked what else is left: API server ")
+        assert "list of jobs" in unknown
+        assert not server.of("Deployment")
+
+
 def test_deploy_upgrade_wants_a_release_and_install_makes_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "helm").symlink_to(tool("helm4"))
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")

@@ -146,8 +146,10 @@ def deploy_status(release: Release = "golongrl", namespace: Namespace = "default
 @deploy.command(epilog="Example: `golongrl deploy uninstall -n golongrl`")
 def uninstall(release: Release = "golongrl", namespace: Namespace = "default", context: Context = None) -> None:
     """Remove a release. Checkpoints, samples and the Secret are kept for the next release of that name."""
-    _deployment(release, namespace, context).uninstall()
+    left = _deployment(release, namespace, context).uninstall()
     print(f"{release}: removed. Its volumes and its Secret are kept: kubectl -n {namespace} get pvc,secret")
+    if left:
+        print(printable(left))
 
 
 def status(

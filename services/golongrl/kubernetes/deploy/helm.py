@@ -3,9 +3,9 @@
 import asyncio
 import json
 import re
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -13,8 +13,9 @@ from pyhelm3 import Command
 from pyhelm3 import errors as helm_errors
 
 from golongrl import recipe as recipes
+from golongrl.kubernetes import kinds
 from golongrl.kubernetes.cluster import connect
-from golongrl.kubernetes.cluster_errors import ClusterError
+from golongrl.kubernetes.cluster_errors import ClusterError, ClusterMissingError
 from golongrl.kubernetes.deploy import diff
 from golongrl.kubernetes.deploy.crd import keep_definition
 from golongrl.kubernetes.forms import fit, text
@@ -97,6 +98,32 @@ async def _refusal(namespace: str, context: str | None) -> str:
     return ""
 
 
+async def _left_behind(release: str, namespace: str, context: str | None) -> str:
+    """What still holds nodes of a release that is gone: helm does not know what people have made for it."""
+    ours = f"app.kubernetes.io/instance={release}"
+    left, told = list[str](), list[str]()
+    try:
+        async with connect(namespace, context) as calls:
+            for kind, labels in ((kinds.TRAINING_RUN, None), (kinds.RAY_JOB, ours), (kinds.JOB, ours)):
+                with suppress(ClusterMissingError):
+                    found = await calls.list_objects(kind, labels)
+                    left += [f"{kind.name.lower()}/{name}" for name in _still_used(found, release)]
+    except ClusterError as error:
+        told.append(f"not checked what else is left: {error}")
+    if left:
+        told.insert(0, f"still there, with their pods: kubectl -n {namespace} delete {' '.join(left)}")
+    return "\n".join(told)
+
+
+def _still_used(found: Iterable[Mapping[str, Any]], release: str) -> Iterator[str]:
+    """Names of those that do not go by themselves: what is deleted, or is a TrainingRun's, does."""
+    for item in found:
+        metadata = item["metadata"]
+        another = item["kind"] == "TrainingRun" and item["spec"]["release"] != release
+        if not (another or metadata.get("deletionTimestamp") or metadata.get("ownerReferences")):
+            yield metadata["name"]
+
+
 class Deployment:
     """One release on one cluster."""
 
@@ -149,8 +176,8 @@ class Deployment:
         with answers("helm status"):
             return dict(record)
 
-    def uninstall(self) -> None:
-        """Remove the release; its volumes and the Secret are kept.
+    def uninstall(self) -> str:
+        """Remove the release; its volumes and the Secret are kept. Returns what people have made for it and is left.
 
         Raises:
             HelmError: helm is missing or failed, there is no such release, or objects of it are left.
@@ -165,6 +192,7 @@ class Deployment:
                 f"helm, release {self.release} in namespace {self.namespace}: removed, but objects of it are left, "
                 f"which helm no longer knows; delete them with kubectl: {'; '.join(lines)}"
             )
+        return asyncio.run(_left_behind(self.release, self.namespace, self._context))
 
     def _installed(self) -> list[dict[str, Any]]:
         command = ["get", "manifest", self.release, "--namespace", self.namespace]
