@@ -381,3 +381,15 @@ def test_one_fetch_at_a_time_in_a_folder(hub, tmp_path) -> None:
     with files.locked_folder(tmp_path, ".fetch.lock"), pytest.raises(InputError, match=r"another fetch \(pid \d+\)"):
         get(tmp_path)
     get(tmp_path)
+
+
+def test_a_revision_of_what_is_not_fetched_is_refused(hub, tmp_path) -> None:
+    with pytest.raises(InputError, match="--revision org/plane: nothing is fetched from it; it is of org/plain"):
+        get(tmp_path / "data", PLAIN, org_plane=COMMIT)
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_hub_that_does_not_answer_is_named(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:1")
+    with pytest.raises(FetchError, match=r"org/plain: 127\.0\.0\.1 does not answer: "):
+        get(tmp_path / "data", PLAIN)

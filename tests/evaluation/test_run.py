@@ -20,10 +20,11 @@ from golongrl.evaluation.metrics import CATALOGUE, EvaluationMetrics
 from golongrl.evaluation.registry import BENCHMARKS
 from golongrl.evaluation.report import inspect_logs, results, summary
 from golongrl.evaluation.report.compare import compared
-from golongrl.evaluation.report.text import score_lines
+from golongrl.evaluation.report.text import failures, score_lines
+from golongrl.evaluation.run import execute as run_execute
 from golongrl.evaluation.run import pool
-from golongrl.evaluation.run.ask import TargetGoneError
 from golongrl.evaluation.run.execute import EvalRequest, execute
+from golongrl.evaluation.run.silence import TargetGoneError
 from golongrl.evaluation.sources import DataFiles
 from golongrl.evaluation.store.journal import read_entries
 from golongrl.evaluation.suite import load
@@ -267,19 +268,71 @@ def test_thoughts_that_the_server_separates(serve, tmp_path, data, tiny_model) -
 
 
 def test_a_server_that_is_gone_ends_the_run_and_keeps_what_it_answered(serve, tmp_path, data, tiny_model) -> None:
-    answered = 0
+    answered, gone = 0, True
 
     def script(*_: Any) -> Said | None:
         nonlocal answered
         answered += 1
-        return None if answered <= 5 else Said(status=500)
+        # The third one fails while others are answered.
+        return None if answered in (1, 2, 4, 5) or (not gone and answered > 5) else Said(status=500)
 
+    server, one = serve(script), ("limits.attempts=1", "limits.concurrency=1")
     with pytest.raises(TargetGoneError, match="8 requests in a row had no reply"):
-        evaluate(serve(script), tmp_path / "out", data, tiny_model, "limits.attempts=1", "limits.concurrency=1")
+        evaluate(server, tmp_path / "out", data, tiny_model, *one)
     found = only(tmp_path / "out")
     assert found["value"] is None
-    assert "incomplete: " in found["why_no_value"]
-    assert found["rows"][0]["scored"] == 5
+    assert "incomplete: 5 of 64" in found["why_no_value"]
+    assert (found["rows"][0]["scored"], found["rows"][0]["failed"]) == (4, 1)
+    gone = False
+    # What was asked of a server that was gone is asked again.
+    found = only(evaluate(server, tmp_path / "out", data, tiny_model, *one))
+    assert (found["rows"][0]["scored"], found["rows"][0]["failed"]) == (63, 1)
+
+
+def test_a_server_that_answers_nothing_of_a_few_is_gone_too(serve, tmp_path, data, tiny_model) -> None:
+    few = ("limits.attempts=1", "limits.samples=1", "sampling.repeats=2")
+    with pytest.raises(TargetGoneError, match="no request had a reply; model m at "):
+        evaluate(serve(lambda *_: Said(status=500)), tmp_path / "out", data, tiny_model, *few)
+    assert only(tmp_path / "out")["why_no_value"] == "nothing was asked"
+
+
+def test_a_judge_that_is_gone_ends_the_run_and_leaves_nothing_unjudged(serve, tmp_path, data, tiny_model) -> None:
+    gone = True
+
+    def script(request: dict[str, Any], turn: int) -> Said | None:
+        return Said(status=500) if gone and request["model"] == JUDGE else reworded(request, turn)
+
+    server = serve(script)
+    settings = (*judge_of(server), "limits.attempts=1", "judge.concurrency=1")
+    with pytest.raises(TargetGoneError, match=f"model {JUDGE} at "):
+        evaluate(server, tmp_path / "out", data, tiny_model, *settings, suite="frames")
+    (journal,) = (tmp_path / "out" / "points").glob("*/frames.jsonl")
+    assert {entry.sample.status for entry in read_entries(journal).values()} == {"needs_judge"}
+    gone = False
+    found = only(evaluate(server, tmp_path / "out", data, tiny_model, *settings, suite="frames"))
+    assert found["rows"][0]["unjudged"] == 0
+    assert found["value"] is not None
+
+
+def test_why_requests_were_refused_is_printed(serve, tmp_path, data, tiny_model) -> None:
+    out = evaluate(serve(lambda *_: Said("max_tokens is too large", status=400)), tmp_path / "out", data, tiny_model)
+    (line,) = failures(results.read(out))
+    assert line.startswith("model, aime24: 64 failed: ")
+    assert "max_tokens is too large" in line
+
+
+def test_a_full_server_is_named_while_it_is_waited_for(serve, tmp_path, data, tiny_model, monkeypatch) -> None:
+    monkeypatch.setattr(run_execute, "_EVERY_S", 0.05)
+    said: list[str] = []
+
+    def script(*_: Any) -> Said | None:
+        enough = sum("no change for" in line and "HTTP 503" in line for line in said) > 2
+        return None if enough else Said("full", status=503)
+
+    server = serve(script)
+    words = [f"target.place='{server.url}'", "target.model=m", f"target.tokenizer='{tiny_model}'", f"data='{data}'"]
+    execute(EvalRequest(load("aime24", [*words, *QUICK, "sampling.repeats=1"]), tmp_path / "out"), said.append)
+    assert f"; model m at {server.url}: HTTP 503: " in "\n".join(said)
 
 
 @pytest.mark.parametrize(("status", "said"), [(401, "HTTP 401"), (404, "HTTP 404")])

@@ -215,7 +215,7 @@ def _print_scores(folder: Path) -> None:
     from rich.table import Table
 
     from golongrl.evaluation.report import results
-    from golongrl.evaluation.report.text import departures, score_lines
+    from golongrl.evaluation.report.text import departures, failures, score_lines
 
     found = results.read(folder)
     table = Table(box=None)
@@ -225,7 +225,7 @@ def _print_scores(folder: Path) -> None:
     for line in score_lines(found):
         table.add_row(*line)
     Console().print(table)
-    for words in departures(found):
+    for words in (*failures(found), *departures(found)):
         print(words)
     print(f"report: {folder / 'report.html'}")
 

@@ -57,6 +57,9 @@ def fetch(
         FetchError: a source cannot be downloaded, or differs from its checksum, revision or row count.
         EvaluationError: a file of it cannot be read.
     """
+    repos = {source.repo for source in sources}
+    if unknown := sorted(set(revisions) - repos):
+        raise InputError(f"--revision {unknown[0]}: nothing is fetched from it; it is of {', '.join(sorted(repos))}")
     with _locked(folder) as made:
         for place in {folder / source.repo for source in sources}:
             for below in (place, *place.rglob("*/")):

@@ -211,7 +211,8 @@ async def _ask(
     try:
         return await bounded_http.request(http, "GET", url, _LISTING_S, most=_MOST_LISTED, headers=dict(headers or {}))
     except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise FetchError(f"{repo}: {told(error)}") from error
+        where = f"{urlsplit(url).hostname or url} does not answer"
+        raise FetchError(f"{repo}: {where}: {told(error)}{bounded_http.by_proxy(url)}") from error
 
 
 def told(error: Exception) -> str:

@@ -143,6 +143,8 @@ class ChatClient:
         self.endpoint = endpoint
         self.budget = budget or Budget()
         self.gate = Gate(endpoint.concurrency)
+        self.trouble = ""
+        """Why the last attempt failed; empty after one that was answered."""
         self._settled = asyncio.Condition()
         self._answered = 0
         self._url = f"{endpoint.url.rstrip('/')}/chat/completions"
@@ -230,6 +232,7 @@ class ChatClient:
             raise _AttemptFailedError(message, own=True) from error
         self.gate.limit.answered()
         self._answered += 1
+        self.trouble = ""
         if reply.finish_reason == "abort":
             raise _AttemptFailedError("the server aborted the request")
         return reply, body
@@ -275,6 +278,7 @@ class ChatClient:
 
     def _say(self, state: tenacity.RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
+        self.trouble = f"{self._who}: {error}"
         log.warning(
             "a call is retried",
             url=self.endpoint.url,

@@ -26,6 +26,14 @@ def departures(found: Mapping[str, Any]) -> Iterator[str]:
         yield f"departs from the paper: {', '.join(names)}: {words}"
 
 
+def failures(found: Mapping[str, Any]) -> Iterator[str]:
+    """Why samples have no score: of each benchmark the most frequent reason."""
+    for point in found["points"]:
+        for name, one in point["benchmarks"].items():
+            for reason in one["failures"][:1]:
+                yield f"{point['name']}, {name}: {reason['samples']:,} {reason['status']}: {reason['reason']}"
+
+
 def score(one: Mapping[str, Any]) -> str:
     """A benchmark's number in percent with its 95 % interval, or a dash."""
     if one["value"] is None:

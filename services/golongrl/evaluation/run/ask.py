@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Final
 
 from golongrl.errors import GolongrlError
@@ -25,6 +26,7 @@ from golongrl.evaluation.replies import Reply, ScoredReply
 from golongrl.evaluation.run import memories
 from golongrl.evaluation.run.judging import Judge
 from golongrl.evaluation.run.memories import KeptMemories
+from golongrl.evaluation.run.silence import SilenceCount
 from golongrl.evaluation.scoring import Scorer
 from golongrl.evaluation.sources import DataFiles
 from golongrl.evaluation.store.journal import Cost, Key, SampleEntry, SampleJournal
@@ -40,12 +42,6 @@ from golongrl.llm import (
 
 # Tokenizing a prompt of 5 MB takes a core for seconds and half a gigabyte.
 _PREPARED_AT_ONCE: Final = 2
-# So many requests in a row without any reply, each after all its attempts: the server is gone, not the samples wrong.
-_DEAD_AFTER: Final = 8
-
-
-class TargetGoneError(GolongrlError):
-    """The evaluated model's server, or the judge's, gives no replies any more. What was answered is kept."""
 
 
 @dataclass
@@ -88,27 +84,6 @@ def record_of(
         "keys": [problem.key for problem in problems if problem.key not in outside],
         "outside": sorted(outside),
     }
-
-
-class SilenceCount:
-    """Counts requests in a row that had no reply."""
-
-    def __init__(self) -> None:
-        self._since = 0
-
-    def broken(self) -> None:
-        """Something answered."""
-        self._since = 0
-
-    def lasts(self, error: LlmUnavailableError) -> None:
-        """Nothing did.
-
-        Raises:
-            TargetGoneError: for too long.
-        """
-        self._since += 1
-        if self._since >= _DEAD_AFTER:
-            raise TargetGoneError(f"{self._since} requests in a row had no reply; {error}") from error
 
 
 class ByteBudget:
@@ -172,12 +147,18 @@ class Questioner:
         """Requests that may be in flight now: fewer while a server is full."""
         return sum(client.gate.limit.room for client in self._clients)
 
+    @property
+    def trouble(self) -> str:
+        """Why the last attempts failed, of each server that has answered none since."""
+        clients = [*self._clients, *([self._judge.client] if self._judge else [])]
+        return "; ".join(dict.fromkeys(client.trouble for client in clients if client.trouble))
+
     async def ask(self, courses: Sequence[Course]) -> None:
         """Ask whatever the journals lack.
 
         Raises:
             EvaluationError: a row of the data cannot be used.
-            LlmUnusableError, TargetGoneError: the server refuses everything, or is gone.
+            LlmUnusableError, TargetGoneError: a server refuses everything, or is gone.
         """
         left = self._left([course for course in courses if not course.plan.benchmark.conversational])
         concurrency = sum(client.endpoint.concurrency for client in self._clients)
@@ -197,6 +178,9 @@ class Questioner:
                     self._to_judge.put_nowait(None)
         except BaseExceptionGroup as errors:
             raise _first(errors) from errors
+        self._silence.ended()
+        if self._judge is not None:
+            self._judge.silence.ended()
 
     def _left(self, courses: Sequence[Course]) -> Iterator[tuple[Course, EvalProblem, int]]:
         """What is to be asked, in order: repeats of a problem follow each other, so that a prefix cache helps."""
@@ -243,7 +227,16 @@ class Questioner:
             reply, cost = await self.request(course.plan, prepared, course.plan.seed_of(problem.key, epoch))
             seconds = time.monotonic() - began
         scored = await self._score(course.plan, problem, reply)
-        entry = course.journal.add_reply(problem, epoch, reply, scored, cost(seconds))
+        self._keep(course, problem, epoch, reply, scored, cost(seconds))
+
+    def _keep(
+        self, course: Course, problem: EvalProblem, epoch: int, reply: Reply, scored: ScoredReply, cost: Cost
+    ) -> None:
+        keep = partial(course.journal.add_reply, problem, epoch, reply, scored, cost)
+        if scored.status == "failed" and not cost.refused:
+            self._silence.hold(keep)
+            return
+        entry = keep()
         if scored.status == "needs_judge":
             self._queue(course, problem, entry.key)
 
@@ -322,7 +315,7 @@ class Questioner:
             reply = await bfcl_memory.ask(problem, course.data, snapshot, chat, embed=self._embed, style=self._style)
         scored = await self._score(course.plan, problem, reply)
         cost = replace(spent[0], seconds=time.monotonic() - began)
-        course.journal.add_reply(problem, epoch, reply, scored, cost)
+        self._keep(course, problem, epoch, reply, scored, cost)
 
     def _sender(self, plan: AskingPlan, seed: int | None) -> tuple[memories.Send, list[Cost]]:
         """Sends the requests of one conversation; the list's one element is what they have cost so far."""
@@ -355,7 +348,11 @@ class Questioner:
             course, problem, key = item
             scored = course.journal.scored(course.journal.entries[key])
             decided, judged, tokens = await self._judge.decide(course.plan.benchmark, problem, scored, course.plan.mode)
-            course.journal.add_verdict(key, decided, self._judge.name, judged, tokens)
+            keep = partial(course.journal.add_verdict, key, decided, self._judge.name, judged, tokens)
+            if decided.status == "unjudged":
+                self._judge.silence.hold(keep)
+            else:
+                keep()
 
 
 def reply_of(answer: ChatReply) -> Reply:

@@ -34,6 +34,8 @@ from golongrl.reading import file_sha256
 
 # How often progress is printed.
 _EVERY_S: Final = 15.0
+# The longest pause between two lines where nothing changes.
+_SELDOM_S: Final = 300.0
 COUNTS: Final = "tokens.jsonl"
 
 
@@ -307,12 +309,20 @@ class _Evaluation:
         return SampleJournal(results.journal_path(self._out, point.name, plan.benchmark.name))
 
     async def _progress(self, point: Point, courses: Sequence[Course], questioner: Questioner) -> None:
-        last = ""
+        last, waited, told = "", 0.0, 0.0
         while True:
             await asyncio.sleep(_EVERY_S)
-            if (line := _line(point, courses, questioner)) != last:
-                self._say(line)
-                last = line
+            line = _line(point, courses, questioner)
+            trouble = f"; {questioner.trouble}" if questioner.trouble else ""
+            if line != last:
+                self._say(line + trouble)
+                last, waited, told = line, 0.0, 0.0
+                continue
+            waited += _EVERY_S
+            # A long thought takes minutes: ever more seldom, but never silent.
+            if waited >= min(2 * told, told + _SELDOM_S):
+                self._say(f"{line}; no change for {waited:.0f} s{trouble}")
+                told = waited
 
 
 def _line(point: Point, courses: Sequence[Course], questioner: Questioner) -> str:

@@ -11,31 +11,29 @@ from golongrl.evaluation.judge import prompt_hash
 from golongrl.evaluation.kinds import Mode
 from golongrl.evaluation.problems import EvalProblem
 from golongrl.evaluation.replies import ScoredReply
+from golongrl.evaluation.run.silence import SilenceCount
 from golongrl.evaluation.store.journal import Judged
 from golongrl.evaluation.suite import JudgeSection
 from golongrl.llm import ChatClient, ChatRequest, LlmMessage, LlmRefusedError, LlmUnavailableError
 from golongrl.tasks.text import CLOSE
-
-# In a row without any reply: the judge is gone.
-_DEAD_AFTER = 8
 
 
 class Judge:
     """Asks one model for verdicts."""
 
     def __init__(self, client: ChatClient, settings: JudgeSection) -> None:
-        self._client = client
+        self.client = client
+        self.silence = SilenceCount()
         self._settings = settings
-        self._silent = 0
 
     @property
     def name(self) -> str:
         """The model that judges, for the record."""
-        return self._client.endpoint.model
+        return self.client.endpoint.model
 
     @property
     def concurrency(self) -> int:
-        return self._client.endpoint.concurrency
+        return self.client.endpoint.concurrency
 
     async def decide(
         self, benchmark: Benchmark, problem: EvalProblem, scored: ScoredReply, mode: Mode
@@ -43,7 +41,7 @@ class Judge:
         """The final score of a reply, what the judge said, and the tokens it took.
 
         Raises:
-            LlmUnusableError, LlmUnavailableError: the judge refuses everything, or is gone.
+            LlmUnusableError, TargetGoneError: the judge refuses everything, or is gone.
         """
         judged: list[Judged] = []
         tokens = 0
@@ -67,17 +65,16 @@ class Judge:
                 temperature=settings.retry_temperature if attempt else settings.temperature,
             )
             try:
-                answer, _ = await self._client.chat(request, cost=0)
+                answer, _ = await self.client.chat(request, cost=0)
             except LlmRefusedError as error:
+                self.silence.broken()
                 replies.append(f"refused: {error}")
                 break
             except LlmUnavailableError as error:
-                self._silent += 1
-                if self._silent >= _DEAD_AFTER:
-                    raise
+                self.silence.lasts(error)
                 replies.append(f"no reply: {error}")
                 continue
-            self._silent = 0
+            self.silence.broken()
             tokens += answer.tokens or 0
             replies.append(answer.text)
             verdict = benchmark.verdict(answer.text.rpartition(CLOSE)[2], mode)
