@@ -44,6 +44,7 @@ ODD_SHAPES: list[tuple[str, Any]] = [
 # What does not fit each other, with what the message says.
 MISFITS: list[tuple[str, Any, str]] = [
     ("tolerations", [{"operator": "Equal", "value": "x"}], "tolerations.0: operator Equal needs a key"),
+    ("tolerations", [{}], "tolerations.0: operator Equal needs a key"),
     ("tolerations", [{"effect": "NoExecute"}], "tolerations.0: operator Equal needs a key"),
     ("tolerations", [{"key": "a", "operator": "Exists", "value": "x"}], "Exists takes no value"),
     ("tolerations", [{"key": "a", "tolerationSeconds": 1}], "needs the effect NoExecute"),
@@ -80,6 +81,7 @@ MISFITS: list[tuple[str, Any, str]] = [
         {"limits": {"hugepages-2Mi": "4Mi"}, "requests": {"hugepages-2Mi": "2Mi", "cpu": 1}},
         "must be equal",
     ),
+    ("resources", {"limits": {"hugepages-2Mi": "3Mi", "cpu": 1}}, "hugepages-2Mi: 3Mi is no multiple of the page"),
 ]
 # What it takes.
 TAKEN: Manifest = {

@@ -221,6 +221,8 @@ def _resources(path: str, given: Json | None, _: Json) -> Iterator[str]:
                 yield f"{path}.{part}: {name} is not a resource of a container"
             if name.startswith("hugepages-") and not {"cpu", "memory"} & {*requests, *limits}:
                 yield f"{path}.{part}.{name}: needs an amount of cpu or memory too"
+            if name.startswith("hugepages-") and amount(value) % amount(name.removeprefix("hugepages-")):
+                yield f"{path}.{part}.{name}: {value} is no multiple of the page"
             if "/" in name and amount(value) != amount(value).to_integral_value():
                 yield f"{path}.{part}.{name}: {value} is not a whole number"
 

@@ -172,11 +172,11 @@ with the variables that the chart sets (env) and the registry of all images.
 
 {{- define "golongrl.check.tolerations" -}}
 {{- $path := index . 0 -}}
-{{- with index . 1 -}}
-{{- $operator := .operator | default "Equal" -}}
-{{- if and (not .key) (ne $operator "Exists") -}}
+{{- $operator := (index . 1).operator | default "Equal" -}}
+{{- if and (not (index . 1).key) (ne $operator "Exists") -}}
 {{- fail (printf "%s: operator %s needs a key; without a key the operator must be Exists" $path $operator) -}}
 {{- end -}}
+{{- with index . 1 -}}
 {{- if and .value (eq $operator "Exists") -}}
 {{- fail (printf "%s: operator Exists takes no value; remove value, or use Equal" $path) -}}
 {{- end -}}
@@ -276,6 +276,12 @@ with the variables that the chart sets (env) and the registry of all images.
 {{- end -}}
 {{- if and (hasPrefix "hugepages-" $name) (not (or $requests.cpu $requests.memory $limits.cpu $limits.memory)) -}}
 {{- fail (printf "%s.%s: %s needs an amount of cpu or memory too" $path $part $name) -}}
+{{- end -}}
+{{- if hasPrefix "hugepages-" $name -}}
+{{- $page := include "golongrl.amount" (trimPrefix "hugepages-" $name) | float64 | int64 -}}
+{{- if mod (include "golongrl.amount" $amount | float64 | int64) $page -}}
+{{- fail (printf "%s.%s.%s: %v is no multiple of the page" $path $part $name $amount) -}}
+{{- end -}}
 {{- end -}}
 {{- if and (contains "/" $name) (not (regexMatch "^[0-9]+([kMGTPE]i?|Ki)?$" (toString $amount))) -}}
 {{- fail (printf "%s.%s.%s: %v is not a whole number" $path $part $name $amount) -}}

@@ -41,8 +41,8 @@ Positive = Annotated[int, Field(ge=1, le=INT32)]
 # Name of an object that exists already, or will; empty is none.
 ObjectName = Annotated[str, Field(pattern=rf"^({SUBDOMAIN})?$", max_length=253)]
 RequiredObjectName = Annotated[str, Field(pattern=rf"^{SUBDOMAIN}$", max_length=253)]
-# Key inside a Secret or ConfigMap.
-DataKey = Annotated[str, Field(pattern=r"^[-._A-Za-z0-9]+$", max_length=253)]
+# Key inside a Secret or ConfigMap, which is a file's name too: none of `.`, `..` and `..x`.
+DataKey = Annotated[str, Field(pattern=r"^\.?[-_A-Za-z0-9][-._A-Za-z0-9]*$", max_length=253)]
 LabelValue = Annotated[str, Field(pattern=rf"^({_WORD})?$", max_length=63)]
 # The part before the slash may have 253 characters.
 LabelKey = Annotated[str, Field(pattern=rf"^{LABEL_KEY}$", max_length=317)]
@@ -50,7 +50,7 @@ LabelKey = Annotated[str, Field(pattern=rf"^{LABEL_KEY}$", max_length=317)]
 ResourceName = Annotated[
     str,
     Field(
-        pattern=rf"^(cpu|memory|ephemeral-storage|hugepages-[1-9][0-9]*([KMGT]i?)?|{SUBDOMAIN}/{_WORD})$",
+        pattern=rf"^(cpu|memory|ephemeral-storage|hugepages-[1-9][0-9]*([KMGT]i|[kMGT])?|{SUBDOMAIN}/{_WORD})$",
         max_length=317,
     ),
 ]

@@ -145,7 +145,8 @@ class RolloutAutoscaling(ValuesSection):
     enabled: bool = Field(False, description="Create it. It then sets the number of engines, not `replicas`.")
     min_replicas: Positive = Field(1, description="Minimum number of engines.")
     max_replicas: Positive = Field(8, description="Maximum number of engines.")
-    cooldown_seconds: Positive = Field(
+    # A HorizontalPodAutoscaler, which KEDA makes, looks back no longer than an hour.
+    cooldown_seconds: Annotated[int, Field(ge=1, le=3600)] = Field(
         900, description="How long the load must be low before scaling down. An engine takes minutes to load."
     )
     prometheus: Trigger = Trigger()
