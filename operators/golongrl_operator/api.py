@@ -301,6 +301,7 @@ class EvaluationStatus(ValuesSection):
     suite: str = Field(description="Suite that was asked.")
     step: Count | None = Field(None, description="Step of the checkpoint that is evaluated.")
     job: str = Field(description="Job that asks it.")
+    question: str = Field("", description="Hash of spec.evaluation and the step: another question is asked anew.")
     started: str | None = Field(None, description="When the Job began.", json_schema_extra={"format": "date-time"})
     finished: str | None = Field(None, description="When the Job ended.", json_schema_extra={"format": "date-time"})
     report: str = Field("", description="Page with the figures, on the release's volume.")

@@ -3,7 +3,9 @@
 Invariants:
 - it begins only after the run has succeeded, and changes nothing about that: a failed evaluation does not fail the run;
 - one Job for one question: another suite, argument or checkpoint is another Job, and the old one is deleted;
-- an evaluation that has ended is not repeated, even after its Job was deleted;
+- an evaluation that has ended is not repeated, even after its Job was deleted; one with scores not even when its
+  release is upgraded, whose Job is another one: the checkpoint may be gone by then, and the scores with it;
+- other questions have other folders, because `golongrl eval run` adds no samples to those of other settings;
 - suspended or without GPUs, its Job is deleted: the next one asks only what has no answer yet.
 """
 
@@ -62,7 +64,7 @@ def job_of(site: Site, run: Manifest, meaning: Meaning, step: int | None) -> Man
     job["spec"]["template"]["metadata"]["labels"] |= own
     # How long it is kept is no part of the question.
     asked = {key: value for key, value in job["spec"].items() if key != "ttlSecondsAfterFinished"}
-    name = rayjobs.digest(json.dumps([run["metadata"]["uid"], asked], sort_keys=True))[:_SUFFIX]
+    name = _digest([run["metadata"]["uid"], asked])
     prefix = job["metadata"]["name"][: _LONGEST_NAME - _SUFFIX - 1]
     job["metadata"] |= {"name": f"{prefix}-{name}"} | ({"namespace": site.namespace} if site.namespace else {})
     if meaning.queue:
@@ -95,9 +97,10 @@ def _command(
     words = list(release)
     words[3] = spec.suite
     words[words.index("--target") + 1] = f"{run_folder(site, run, meaning)}/run"
-    words[words.index("--out") + 1] = f"{site.store}/evals/{run['metadata']['name']}/{spec.suite}"
     if spec.data is not None:
         words[words.index("--data") + 1] = f"{site.store}/{spec.data}"
+    asked = _digest([run["metadata"]["uid"], words, spec.args])
+    words[words.index("--out") + 1] = f"{site.store}/evals/{run['metadata']['name']}/{spec.suite}-{asked}"
     if step is not None:
         at = words.index("--last")
         words[at : at + 1] = ["--step", str(step)]
@@ -105,13 +108,37 @@ def _command(
     return [*words, *(word.replace("$", "$$") for word in spec.args or [])]
 
 
+def _digest(what: Any) -> str:
+    return rayjobs.digest(json.dumps(what, sort_keys=True))[:_SUFFIX]
+
+
+def _question(run: Manifest, spec: EvaluationSpec, step: int | None) -> str:
+    """Of what the run itself asks, whatever its release makes of it; how long a Job is kept is no part of it."""
+    asked = spec.model_dump(mode="json", exclude_unset=True, exclude={"ttl_seconds_after_finished"})
+    return _digest([run["metadata"]["uid"], asked, step])
+
+
+def _answered(run: Manifest, spec: EvaluationSpec, step: int | None, job: str) -> EvaluationStatus | None:
+    """The end of the evaluation that the run asks for; None if it has not ended."""
+    old = (run.get("status") or {}).get("evaluation") or {}
+    if old.get("phase") not in ENDED:
+        return None
+    known, asked = EvaluationStatus.model_validate(old), _question(run, spec, step)
+    if not known.question and (run["status"].get("observedGeneration") == run["metadata"].get("generation")):
+        # An older operator has written it, and nobody has edited the run since.
+        known = known.model_copy(update={"question": asked})
+    same = known.question == asked and known.step == step and known.phase == "Succeeded"
+    return known if same or known.job == job else None
+
+
 def unfinished(site: Site, run: Manifest, meaning: Meaning) -> bool:
     """Whether an evaluation of the run, which has succeeded, is still to be done; a suspended one asks for nothing."""
     status = run.get("status") or {}
     if meaning.spec.evaluation is None or meaning.spec.suspend:
         return False
-    known, step = status.get("evaluation") or {}, status.get("lastCheckpoint")
-    return known.get("phase") not in ENDED or known["job"] != job_of(site, run, meaning, step)["metadata"]["name"]
+    step = status.get("lastCheckpoint")
+    name = job_of(site, run, meaning, step)["metadata"]["name"]
+    return _answered(run, meaning.spec.evaluation, step, name) is None
 
 
 def plan_evaluation(
@@ -141,12 +168,12 @@ def plan_evaluation(
     name = str(job["metadata"]["name"])
     old = (run.get("status") or {}).get("evaluation") or {}
     known = EvaluationStatus.model_validate(old) if old.get("job") == name else None
-    ends = meaning.spec.deletion_policy == "Delete"
+    if answered := _answered(run, spec, step, name):
+        kept = () if meaning.spec.deletion_policy == "Delete" else (answered.job,)
+        return EvaluationPlan(answered, delete=tuple(other for other in live if other not in kept))
     others = tuple(other for other in live if other != name)
-    if known is not None and known.phase in ENDED:
-        mine = (name,) if ends and name in live else ()
-        return EvaluationPlan(known, delete=(*others, *mine))
-    told = known or EvaluationStatus(phase="Pending", suite=spec.suite, step=step, job=name)
+    asked = _question(run, spec, step)
+    told = known or EvaluationStatus(phase="Pending", suite=spec.suite, step=step, job=name, question=asked)
     if name in live and (ended := _ended(told, live[name], pods, now)):
         return EvaluationPlan(ended, delete=others)
     why = "spec.suspend is set; set it to false to continue" if meaning.spec.suspend else held

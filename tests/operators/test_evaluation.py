@@ -1,6 +1,8 @@
 """The evaluation of a run that has succeeded: which Job, when, and what the run's status says of it."""
 
+import copy
 import json
+import re
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -96,9 +98,11 @@ def test_it_begins_when_the_run_has_succeeded_and_asks_about_its_last_checkpoint
     assert status["phase"] == "Succeeded"
     assert (status["evaluation"]["phase"], status["evaluation"]["step"]) == ("Pending", 10)
     (container,) = world.job["spec"]["template"]["spec"]["containers"]
+    out = container["command"][container["command"].index("--out") + 1]
+    assert re.fullmatch("/store/evals/r/general-[0-9a-f]{8}", out)
     assert container["command"] == [
         "golongrl", "eval", "run", "general", "--target", "/store/run", "--step", "10", "--data", "/store/eval-data",
-        "--out", "/store/evals/r/general", "--summary", "/dev/termination-log", "--judge", "http://judge/v1",
+        "--out", out, "--summary", "/dev/termination-log", "--judge", "http://judge/v1",
     ]  # fmt: skip
     metadata = world.job["metadata"]
     assert metadata["name"].startswith("demo-golongrl-evaluation-")
@@ -337,3 +341,51 @@ def test_a_summary_has_room_in_a_termination_message(benchmarks: int) -> None:
 @pytest.mark.parametrize("text", ["", "error: no such suite", "{}", "[]", json.dumps({"suite": "x"})])
 def test_other_words_are_no_summary(text: str) -> None:
     assert summary.read(text) is None
+
+
+def test_an_upgrade_of_the_release_does_not_ask_again_what_has_scores() -> None:
+    """The checkpoint may be gone by then; the failed Job would take the place of the scores."""
+    world = World()
+    world.trained()
+    world.ends("Complete", "Succeeded", summary.fitted(SCORES))
+    scored = world.once()["evaluation"]
+    assert scored["phase"] == "Succeeded"
+    upgraded = copy.deepcopy(SITE.evaluation)
+    upgraded["spec"]["template"]["spec"]["containers"][0]["image"] = "learner:2"
+    world.site = replace(SITE, evaluation=upgraded)
+    before = dict(world.evaluations)
+    assert world.once()["evaluation"] == scored
+    assert world.evaluations == before, "its logs stay too"
+    del world.run["status"]["evaluation"]["question"]
+    assert world.once()["evaluation"] == scored, "as an older operator wrote it"
+    world.run["metadata"]["generation"] += 1
+    world.run["spec"]["evaluation"] = {**SUITE, "args": ["--limit", "5"]}
+    asked = world.once()["evaluation"]
+    assert (asked["phase"], asked["job"] != scored["job"]) == ("Pending", True)
+
+
+def test_a_failed_evaluation_is_asked_again_by_an_upgrade() -> None:
+    world = World()
+    world.trained()
+    world.ends("Failed", "Failed", "boom", reason="BackoffLimitExceeded")
+    failed = world.once()["evaluation"]
+    assert failed["phase"] == "Failed"
+    assert world.once()["evaluation"] == failed
+    upgraded = copy.deepcopy(SITE.evaluation)
+    upgraded["spec"]["template"]["spec"]["containers"][0]["image"] = "learner:2"
+    world.site = replace(SITE, evaluation=upgraded)
+    assert world.once()["evaluation"]["phase"] == "Pending"
+
+
+def test_other_questions_and_other_runs_of_the_name_have_other_folders() -> None:
+    """`golongrl eval run` refuses a folder with samples of other settings or weights."""
+
+    def out(step: int, uid: str = "u", **asked: Any) -> str:
+        run = a_run(evaluation={**SUITE, **asked})
+        run["metadata"]["uid"] = uid
+        (container,) = job_of(SITE, run, resolve(SITE, run), step)["spec"]["template"]["spec"]["containers"]
+        return str(container["command"][container["command"].index("--out") + 1])
+
+    assert out(10) == out(20), "a later step goes into the same report"
+    others = [out(10), out(10, uid="v"), out(10, args=["--limit", "5"]), out(10, data="mine"), out(10, suite="paper")]
+    assert len(set(others)) == len(others)
