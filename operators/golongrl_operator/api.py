@@ -349,6 +349,9 @@ class RunStatus(ValuesSection):
     job: str = Field("", description="RayJob of the current try.")
     queue: str = Field("", description="Name of its queue in Redis: the release's run, or one of its own.")
     content: str = Field("", description="Hash of all that the RayJob runs; if it changes, the RayJob is replaced.")
+    asked: str = Field(
+        "", description="Hash of what the spec says of the training; another trains a succeeded run again."
+    )
     restarts: Count = Field(0, description="How often the operator has created a new RayJob of this content.")
     failure: Failure | None = Field(None, description="The learner's last failure.")
     finished: str | None = Field(

@@ -77,6 +77,8 @@ class Meaning:
     learner_gpus: int = 0
     queue: str = ""
     """Kueue's LocalQueue: the run's, or that of the release's RayJobs (`learner.gang`)."""
+    asked: str = ""
+    """Hash of what the spec itself says of the training."""
 
 
 def resolve(site: Site, run: Manifest) -> Meaning:
@@ -120,6 +122,7 @@ def _resolve(site: Site, text: str) -> Meaning:
         raise SpecError(f"spec.learner: {error}") from error
     differs = () if dedicated else tuple(key for place in _POOL_READS for key in _differing(pool, recipe, place))
     content = rayjobs.content(job, recipe)[:_CONTENT_LENGTH]
+    own = spec.model_dump(mode="json", include={"recipe_preset", "recipe", "learner"}, exclude_unset=True)
     return Meaning(
         spec=spec,
         recipe=recipe,
@@ -129,6 +132,7 @@ def _resolve(site: Site, text: str) -> Meaning:
         dedicated=dedicated,
         learner_gpus=gpus,
         queue=queue,
+        asked=rayjobs.digest(json.dumps(own, sort_keys=True))[:_CONTENT_LENGTH],
     )
 
 

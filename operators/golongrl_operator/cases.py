@@ -77,6 +77,7 @@ class Case:
             spec.stall_seconds,
             self.edited,
             spec.deletion_policy == "Delete",
+            asked=self.meaning.asked,
         )
 
     @property
@@ -141,6 +142,7 @@ def read_case(site: Site, run: Manifest, jobs: Sequence[Manifest], now: datetime
         failure.get("step"),
         failure.get("repeated", False),
         max(0.0, backoff_s(restarts) - waited) if failure else 0.0,
+        status.get("asked", ""),
     )
     own = [_of_run(job, run["metadata"]) for job in jobs if owned(job, {run["metadata"]["name"]})]
     try:

@@ -5,7 +5,8 @@ Invariants:
 - restarts are bounded by `max_restarts`, and counted on the RayJob itself, so that a repeated pass never counts twice;
 - missing information never causes a restart: a stall is counted only while the queue answers;
 - the learner that fails twice at one step is not restarted: a third try would meet the same step;
-- a run that succeeded stays so until its own spec changes: an upgrade of the release does not train it again;
+- a run that succeeded stays so until its own spec asks for another training: neither an upgrade of the release nor an
+  edit of anything else trains it again, nor both at once;
 - a run that failed stays so until its content changes or, if restarts are left, its spec changes.
 """
 
@@ -96,6 +97,8 @@ class Wanted:
     """Its objects are deleted when it has ended."""
     preempted: str = ""
     """Why it may not train now, although it could; empty if it may."""
+    asked: str = ""
+    """Hash of what the spec itself says of the training, whatever its release makes of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +115,8 @@ class Before:
     """That step had failed before."""
     backoff_s: float = 0.0
     """Seconds until the next restart may begin."""
+    asked: str = ""
+    """As in Wanted; empty if an older operator has written the status."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +169,8 @@ def _decide(
     step: int | None,
 ) -> RunDecision:
     known = before.content == wanted.content
-    if before.phase == RunPhase.SUCCEEDED and (known or not wanted.edited):
+    asks = wanted.edited and (not before.asked or wanted.asked != before.asked)
+    if before.phase == RunPhase.SUCCEEDED and (known or not asks):
         return RunDecision(RunPhase.SUCCEEDED, _DONE, before.restarts)
     restarts = before.restarts if known else 0
     live = [job for job in jobs if not job.deleting]

@@ -84,6 +84,7 @@ def status_of(case: Case, seen: Seen, done: RunPass) -> Manifest:
         job=job,
         queue=old.get("queue") or (done.queue if job else ""),
         content=case.meaning.content if case.meaning else case.before.content,
+        asked=case.meaning.asked if case.meaning else case.before.asked,
         restarts=decision.restarts,
         failure=_failure(case, decision, seen),
         finished=(old.get("finished") or stamp(seen.now)) if ended else None,

@@ -3,6 +3,7 @@
 import copy
 import itertools
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -412,3 +413,23 @@ def test_the_status_has_what_a_person_asks_for() -> None:
     kinds = [entry["type"] for entry in status["conditions"]]
     assert kinds == ["Accepted", "Progressing", "Stuck", "Stalled", "Complete", "Failed"]
     assert all(entry["reason"] and entry["lastTransitionTime"] for entry in status["conditions"])
+
+
+@pytest.mark.parametrize(
+    "edit", [{"ttlSecondsAfterFinished": 86400}, {"maxRestarts": 5}, {"suspend": True}, {"schedule": {"priority": 3}}]
+)
+def test_an_edit_beside_an_upgrade_trains_no_succeeded_run_again(edit: dict[str, Any]) -> None:
+    """As one helm upgrade makes both, or an operator sees both that was away meanwhile."""
+    run, work = a_run(), SITE.rayjob
+    run["status"] = one(run, a_job(run, jobDeploymentStatus="Complete", jobStatus="SUCCEEDED"), picture=PICTURE).status
+    upgraded = replace(SITE, rayjob={**work, "spec": {**work["spec"], "entrypoint": "golongrl learner --new"}})
+    run["spec"] |= edit
+    run["metadata"]["generation"] += 1
+    (outcome,) = reconcile(upgraded, Seen(NOW, [run]))
+    assert (outcome.status["phase"], outcome.apply) == ("Succeeded", ())
+    run["status"] = outcome.status
+    run["spec"] = {**run["spec"], "suspend": False, "recipe": {"learner": {"steps": 77}}}
+    run["metadata"]["generation"] += 1
+    (outcome,) = reconcile(upgraded, Seen(NOW, [run]))
+    assert outcome.status["phase"] == "Pending"
+    assert outcome.apply
