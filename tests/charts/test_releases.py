@@ -204,6 +204,8 @@ def as_go_writes(item: Any, key: str = "") -> Any:
         ("redis.storageClass=fast", "redis.storageClass: the volume of StatefulSet demo-golongrl-redis was made"),
         ("storage.accessModes={ReadWriteMany}", "storage.accessModes: the claim demo-golongrl-store has ReadWriteOnce"),
         ("storage.storageClass=fast", 'storage.storageClass: the claim demo-golongrl-store has "standard"'),
+        ("fullnameOverride=other", "the release has demo-golongrl-reward, and an upgrade to other-reward would leave"),
+        ("nameOverride=other", "the release has demo-golongrl-reward, and an upgrade to demo-other-reward would leave"),
     ],
 )
 def test_what_cannot_change_is_refused_in_words_before_anything_changes(
