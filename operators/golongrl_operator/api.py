@@ -12,6 +12,7 @@ from pydantic import Field
 from golongrl.kubernetes.values.common import (
     Argument,
     Count,
+    Folder,
     LabelKey,
     LabelValue,
     Positive,
@@ -119,10 +120,8 @@ class EvaluationSpec(Placement):
         max_length=63,
         description="Packaged suite, or one benchmark, as `golongrl eval list` names them.",
     )
-    data: str | None = Field(
+    data: Annotated[Folder, Field(max_length=253)] | None = Field(
         None,
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$",
-        max_length=253,
         description="Folder of the data on the release's volume, as `golongrl eval fetch` fills it. Absent: the "
         "release's evaluation.data.",
     )

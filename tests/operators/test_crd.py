@@ -208,6 +208,8 @@ def test_a_patch_of_the_learner_is_kuberays_and_may_remove_keys() -> None:
         ),
         ({"learner": {"priorityClassName": "Not A Name"}}, "$.spec.learner.priorityClassName"),
         ({"evaluation": {"suite": "no suite"}}, "$.spec.evaluation.suite"),
+        # Above the release's folder on the volume.
+        ({"evaluation": {"suite": "a", "data": "a/../../b"}}, "$.spec.evaluation.data"),
         ({"evaluation": {"suite": "a", "resources": {"limit": {}}}}, "$.spec.evaluation.resources"),
     ],
 )
