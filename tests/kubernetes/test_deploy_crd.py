@@ -84,6 +84,21 @@ def test_the_operator_can_be_switched_on_in_an_existing_release(api: ApiServer) 
     assert api.of("TrainingRun")
 
 
+@pytest.mark.usefixtures("either_helm")
+def test_a_newer_definition_is_left_as_it_is(api: ApiServer) -> None:
+    """Another release's operator needs its keys: the API server would drop them at each write of a run."""
+    newer = copy.deepcopy(CRD)
+    schema = newer["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    schema["properties"]["spec"]["properties"]["later"] = {"type": "string"}
+    api.put(newer, manager="helm")
+    told = Deployment("demo", "rl", timeout="5m").apply(ON)
+    assert told.startswith("the CustomResourceDefinition is newer than this chart's, and was left as it is: it has ")
+    assert "v1alpha1.spec.later\n" in told
+    (version,) = api.one(CRD["kind"])["spec"]["versions"]
+    assert "later" in version["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]
+    assert api.of("TrainingRun")
+
+
 def test_without_the_right_to_write_it_the_crd_that_is_there_is_used(api: ApiServer) -> None:
     api.put(CRD)
     api.refuse["customresourcedefinitions", "patch"] = 403

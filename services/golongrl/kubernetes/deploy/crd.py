@@ -1,11 +1,12 @@
 """The CustomResourceDefinition of TrainingRun, kept at the chart's version by `golongrl deploy`.
 
-Helm 3 never changes a CRD that exists. Helm 4 applies it at an install, and stops where kubectl has applied another
-version before. Neither brings it at an upgrade, as when the operator is switched on in an existing release.
+Helm 3 never changes a CRD that exists. Helm 4 applies it at an install, also over a newer one, and stops where kubectl
+has applied another version before. Neither brings it at an upgrade, as when the operator is switched on in an existing
+release. So helm is told to leave it alone.
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,7 +14,7 @@ import yaml
 
 from golongrl.kubernetes import kinds
 from golongrl.kubernetes.cluster import Cluster, connect
-from golongrl.kubernetes.cluster_errors import ClusterError, ClusterForbiddenError
+from golongrl.kubernetes.cluster_errors import ClusterError, ClusterForbiddenError, ClusterMissingError
 
 # Helm's own field manager: a later `helm install` without us meets no conflict.
 _MANAGER: Final = "helm"
@@ -35,6 +36,9 @@ def keep_definition(chart: Path, namespace: str, context: str | None) -> str:
 
 async def _keep(definition: dict[str, Any], namespace: str, context: str | None) -> str:
     async with connect(namespace, context, _MANAGER) as calls:
+        if newer := await _only_there(calls, definition):
+            # The API server drops what a definition does not have from runs of other releases.
+            return f"the CustomResourceDefinition is newer than this chart's, and was left as it is: it has {newer}"
         try:
             await calls.apply(kinds.DEFINITION, definition, force=True)
         except ClusterForbiddenError as error:
@@ -42,6 +46,31 @@ async def _keep(definition: dict[str, Any], namespace: str, context: str | None)
             return f"the CustomResourceDefinition was not updated: {error}"
         await _served(calls, definition["metadata"]["name"])
     return ""
+
+
+async def _only_there(calls: Cluster, mine: Mapping[str, Any]) -> str:
+    """A key that the cluster's definition has and this one has not, if it lacks none of this one's; else empty."""
+    try:
+        there = set(_keys(await calls.get(kinds.DEFINITION, mine["metadata"]["name"])))
+    except (ClusterMissingError, ClusterForbiddenError):
+        return ""
+    here = set(_keys(mine))
+    return min(there - here) if here < there else ""
+
+
+def _keys(definition: Mapping[str, Any]) -> Iterator[str]:
+    """Keys of a TrainingRun, as paths."""
+
+    def walk(node: Any, path: str) -> Iterator[str]:
+        for key, part in (node.get("properties") or {}).items():
+            yield f"{path}.{key}"
+            yield from walk(part, f"{path}.{key}")
+        for inside in ("items", "additionalProperties"):
+            if isinstance(node.get(inside), dict):
+                yield from walk(node[inside], f"{path}[]")
+
+    for version in definition["spec"]["versions"]:
+        yield from walk((version.get("schema") or {}).get("openAPIV3Schema") or {}, version["name"])
 
 
 async def _served(calls: Cluster, name: str) -> None:

@@ -146,7 +146,14 @@ class Deployment:
             warning = keep_definition(Path(chart()), self.namespace, self._context)
         done = self._call(
             lambda: self._helm.install_or_upgrade(
-                self.release, chart(), dict(values), namespace=self.namespace, wait=wait, create_namespace=True
+                self.release,
+                chart(),
+                dict(values),
+                namespace=self.namespace,
+                wait=wait,
+                create_namespace=True,
+                # It is kept above; Helm 4 would replace a newer one.
+                skip_crds=True,
             )
         )
         with answers("helm upgrade"):
