@@ -62,8 +62,10 @@ def _pod_specs(item: Json) -> Iterator[Json]:
     """The pod templates of an object that may still make pods."""
     spec, status = item.get("spec") or {}, item.get("status") or {}
     match item["kind"]:
-        case "ReplicaSet" | "Deployment" if not spec.get("replicas"):
+        case "ReplicaSet" if not spec.get("replicas"):
             return
+        case "Deployment":
+            return  # Its ReplicaSets make the pods.
         case "Job" if status.get("succeeded"):
             return
         case "RayJob":
