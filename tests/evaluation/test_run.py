@@ -480,6 +480,36 @@ def test_another_setting_or_another_file_needs_another_folder(serve, tmp_path, d
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_an_endpoint_that_serves_another_model_needs_another_folder(serve, tmp_path, data) -> None:
+    server = serve(lambda *_: Said("</think>Done. \\boxed{1}"), context=8192)
+    out = tmp_path / "out"
+    suite = load("aime24", [f"target.place='{server.url}'", f"data='{data}'", *QUICK, "sampling.repeats=1"])
+    for models in ([{"id": "a", "max_model_len": 8192}], [{"id": "a", "max_model_len": 8192}]):
+        server.models[:] = models
+        execute(EvalRequest(suite, out), lambda _: None)
+    asked = len(server.asked)
+    before = (out / "results.json").read_bytes()
+    for card, said in [
+        ({"id": "b", "max_model_len": 8192}, 'model "a", now "b"'),
+        ({"id": "a", "max_model_len": 4096}, "asked.context 8192, now 4096"),
+    ]:
+        server.models[:] = [card]
+        with pytest.raises(InputError, match=f"its samples of aime24 were made with {said}; choose another --out"):
+            execute(EvalRequest(suite, out), lambda _: None)
+    assert len(server.asked) == asked
+    assert (out / "results.json").read_bytes() == before
+
+
+def test_a_judges_endpoint_that_serves_another_model_needs_another_folder(serve, tmp_path, data, tiny_model) -> None:
+    server, judge = serve(reworded), serve()
+    place = (f"judge.place='{judge.url}'", "limits.samples=1")
+    judge.models[:] = [{"id": JUDGE}]
+    evaluate(server, tmp_path / "out", data, tiny_model, *place, suite="frames")
+    judge.models[:] = [{"id": "other"}]
+    with pytest.raises(InputError, match="judge has judged, now other is served; choose another --out"):
+        evaluate(server, tmp_path / "out", data, tiny_model, *place, "limits.samples=2", suite="frames")
+
+
 def test_comparing_is_paired(serve, tmp_path, data, tiny_model) -> None:
     right_one = serve()
     wrong_one = serve(lambda request, _: Said("\\boxed{1}") if "12 " in str(request["messages"]) else None)

@@ -175,6 +175,8 @@ class _Evaluation:
                     )
                 )
             )
+            if served.url.startswith(settings.place):
+                claim.keep_judge(self._out, served.model)
             yield Judge(client, settings)
 
     async def _ask_endpoint(self, point: Point, scorer: Scorer, judge: Judge | None) -> None:
@@ -272,8 +274,16 @@ class _Evaluation:
                 extra = await way.fields()
             courses = []
             for one in plans:
+                name, problems = one.benchmark.name, self._problems[one.benchmark.name]
+                asked = record_of(one, problems, (), point.step, served[0].model)
+                before = results.read_course(self._out, point.name, name)
+                # The weights of a running release change while it is asked; those of a folder are compared themselves.
+                if point.folder is None and not point.shared:
+                    claim.refuse_another_course(self._out, before, asked)
                 journal = stack.enter_context(self._journal(point, one))
-                courses.append(Course(one, journal, self._data, self._problems[one.benchmark.name]))
+                if before is None:
+                    results.keep_course(self._out, point.name, asked)
+                courses.append(Course(one, journal, self._data, problems))
             questioner = Questioner(
                 clients,
                 tokens,

@@ -109,9 +109,47 @@ def keep(out: Path, mine: Mapping[str, Any], judge: Mapping[str, Any], suite: Su
         "identity": mine,
         "judge": judge if judge.get("place") else judged_by or judge,
         "suite": suite.model_dump(mode="json"),
+        "judged_by": before.get("judged_by"),
     }
+    _write(out, record)
+
+
+def keep_judge(out: Path, model: str) -> None:
+    """Write down which model the judge's endpoint serves, or see that it is the same.
+
+    Raises:
+        InputError: another one has judged.
+    """
+    record = read(out)
+    if (before := record.get("judged_by")) not in (None, model):
+        raise InputError(f"--out {out}: {before} has judged, now {model} is served; choose another --out")
+    _write(out, {**record, "judged_by": model})
+
+
+def _asked(course: Mapping[str, Any]) -> dict[str, Any]:
+    return {"model": course["model"], "asked": {**course["asked"], "repeats": None}}
+
+
+def _write(out: Path, record: Mapping[str, Any]) -> None:
     with writing_to(f"--out {out}"):
-        files.write_text(path, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+        files.write_text(out / RECORD, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+
+
+def refuse_another_course(out: Path, before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> None:
+    """An endpoint may serve another model than before, or in another context.
+
+    Args:
+        before: what is written down of a benchmark's samples.
+        now: the same of the questions that are about to be asked.
+
+    Raises:
+        InputError: both have another model, or ask otherwise; more or fewer repeats are no difference.
+    """
+    if before is not None and (difference := _difference(_asked(before), _asked(now))):
+        raise InputError(
+            f"--out {out}: its samples of {now['benchmark']} were made with {difference}; choose another --out, or ask "
+            "the same model in the same context"
+        )
 
 
 def keep_weights(out: Path, point: str, folder: Path) -> None:
