@@ -13,8 +13,9 @@ from golongrl.engine.broadcast import WeightReceiver
 from golongrl.engine.weights import EngineWeightsError, load_model
 from support.redis_server import free_port
 
+# At the interpreter's end gloo's threads may abort the process; all is sent by then.
 SENDER = """
-import sys, torch
+import os, sys, torch
 from pathlib import Path
 from golongrl.broadcast.groups import broadcast, join_group, leave_group
 from golongrl.engine.weights import read_tensors
@@ -23,6 +24,7 @@ group = join_group("127.0.0.1", port, 0, 2, "weights")
 for name, tensor in sorted(read_tensors(folder).items()):
     broadcast(group, tensor)
 leave_group(group)
+os._exit(0)
 """
 
 

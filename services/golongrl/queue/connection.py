@@ -9,7 +9,6 @@ durable script writes something even when it repeats itself.
 import asyncio
 import contextlib
 import hashlib
-import math
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -58,7 +57,7 @@ WAITAOF_MS = 10_000
 WAIT_MS = 5_000
 # Keys looked at in one SCAN call: about a millisecond of the server's time.
 SCAN_COUNT = 1000
-# While the server fails, one line tells of it in so many seconds: there may be a try in each.
+# While the server fails, one line tells of each reason in so many seconds: there may be a try in each.
 SAY_EVERY_S = 15.0
 
 
@@ -122,7 +121,7 @@ class Connection:
         self._server = server
         self._report: QueueServerReport | None = None
         self._warned: set[str] = set()
-        self._spoke = -math.inf
+        self._spoken: dict[str, float] = {}
 
     @classmethod
     def from_url(cls, url: str, run: str, patience: Patience, waits: Waits | None = None) -> "Connection":
@@ -277,12 +276,14 @@ class Connection:
 
     async def _patiently(self, name: str, attempt: Callable[[], Awaitable[T]]) -> T:
         def spoken(state: tenacity.RetryCallState) -> None:
-            if (now := time.monotonic()) - self._spoke < SAY_EVERY_S:
+            words = str(state.outcome.exception() if state.outcome else None)
+            now = time.monotonic()
+            self._spoken = {other: at for other, at in self._spoken.items() if now - at < SAY_EVERY_S}
+            if words in self._spoken:
                 return
-            self._spoke = now
-            error = state.outcome.exception() if state.outcome else None
+            self._spoken[words] = now
             log.warning(
-                "waiting for Redis", operation=name, waits_for=str(error), server=self.name, tries=state.attempt_number
+                "waiting for Redis", operation=name, waits_for=words, server=self.name, tries=state.attempt_number
             )
 
         try:
