@@ -126,6 +126,9 @@ def test_a_pod_that_is_being_deleted_is_in_trouble_where_its_node_is_lost() -> N
         ("", "is being deleted"),
         ("should be deleted since 2026-01-01T11:00:00Z: is its node lost?", ""),
     ]
+    lost["metadata"]["finalizers"] = ["example.com/wait"]
+    (found,) = read_pods([lost], NOW)
+    assert found.trouble.endswith(": it waits for its finalizers: example.com/wait")
 
 
 def owned(item: dict[str, Any], uid: str = "job-1", name: str = "job", **labels: str) -> dict[str, Any]:

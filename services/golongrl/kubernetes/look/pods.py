@@ -112,7 +112,9 @@ def _pod(item: Json, replaced: bool, now: datetime) -> Pod:
         starting = "" if trouble else _starting(phase, containers)
     if deadline := item["metadata"].get("deletionTimestamp"):
         late = (now - datetime.fromisoformat(deadline)).total_seconds() > _START_S
-        trouble = f"should be deleted since {deadline}: is its node lost?" if late else ""
+        waits = ", ".join(item["metadata"].get("finalizers") or [])
+        why = f"it waits for its finalizers: {waits}" if waits else "is its node lost?"
+        trouble = f"should be deleted since {deadline}: {why}" if late else ""
         starting = "" if late else "is being deleted"
     elif starting and _age_s(item, containers, now) > (_ENGINE_START_S if component == "rollout" else _START_S):
         trouble, starting = starting, ""
