@@ -10,6 +10,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+import structlog
 from typer.testing import CliRunner
 
 from golongrl import restart
@@ -92,6 +93,13 @@ def test_a_worker_runs_for_each_round_and_ends_with_the_model(tmp_path):
     place = "/store/out/round-000"
     assert first == f"--recipe {place}/recipe.yaml --run pass-rate-1 --data {place}/data --grace 5.0 --port 0"
     assert "--run pass-rate-2" in second
+
+
+def test_a_worker_without_a_round_says_what_it_waits_for(tmp_path):
+    with structlog.testing.capture_logs() as lines:
+        follower(tmp_path, idle_s=0.1).follow()
+    assert lines[0]["event"] == "waiting for a round of the construction"
+    assert lines[0]["board"] == str(tmp_path / "small.json")
 
 
 def test_without_a_sign_of_the_stage_the_worker_ends(tmp_path):

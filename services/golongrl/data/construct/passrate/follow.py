@@ -30,6 +30,8 @@ _LOOK_S: Final = 2.0
 # Beyond the grace in which a worker finishes its groups: giving back the others.
 _END_S: Final = 30.0
 _LONG_LIFE_S: Final = 60.0
+# How often it is said that there is nothing to do yet.
+_TOLD_S: Final = 60.0
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,7 @@ class Follower:
         current: _Round | None = None
         seen: Board | None = None
         changed = time.monotonic()
+        told = changed - _TOLD_S
         try:
             while not self.stop.is_set():
                 said = board.read(self.board)
@@ -72,6 +75,9 @@ class Follower:
                     current = _Round(said.run, partial(self._start, said)) if said.run else None
                 if current is not None:
                     current.keep(now)
+                elif now - told >= _TOLD_S:
+                    told = now
+                    log.info("waiting for a round of the construction", board=str(self.board), idle_s=self.idle_s)
                 self.stop.wait(self.look_s)
         finally:
             if current is not None:
