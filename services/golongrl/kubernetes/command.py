@@ -97,7 +97,7 @@ Recipe = Annotated[str | None, typer.Argument(help="Packaged recipe; its preset 
 
 @deploy.command(
     "upgrade",
-    help="Upgrade an existing release. Volumes, samples and the Secret are kept.",
+    help="Upgrade an existing release. Volumes, samples and the Secret are kept; give all values again.",
     epilog="Example: `golongrl deploy upgrade -f mine.yaml -n golongrl --dry-run`",
 )
 @deploy.command(
