@@ -524,6 +524,15 @@ def test_comparing_is_paired(serve, tmp_path, data, tiny_model) -> None:
     assert (same.difference, same.low, same.high) == (0.0, 0.0, 0.0)
 
 
+def test_comparing_says_how_many_samples_have_no_score(serve, tmp_path, data, tiny_model) -> None:
+    refusing = serve(lambda request, _: Said("too long", status=400) if "12 " in str(request["messages"]) else None)
+    before = evaluate(serve(), tmp_path / "a", data, tiny_model, "sampling.repeats=2")
+    after = evaluate(refusing, tmp_path / "b", data, tiny_model, "sampling.repeats=2")
+    (found,) = compared(before, after)
+    assert found.note == "no score, counted as 0: 0 samples before, 2 after"
+    assert compared(before, before)[0].note == ""
+
+
 COMMAND = [sys.executable, "-m", "golongrl", "eval", "run", "aime24"]
 
 

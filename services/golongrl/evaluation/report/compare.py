@@ -53,22 +53,28 @@ def compared(before: Path, after: Path) -> list[Difference]:
     one, other = old["points"][-1], new["points"][-1]
     for name in one["benchmarks"]:
         if name in other["benchmarks"]:
-            scores = _scores(before, one["name"], name), _scores(after, other["name"], name)
+            samples = _samples(before, one["name"], name), _samples(after, other["name"], name)
             differs = [
                 key for key, value in one["benchmarks"][name]["settings"].items()
                 if other["benchmarks"][name]["settings"][key] != value
             ]  # fmt: skip
             note = f"asked with different {', '.join(differs)}" if differs else ""
-            if old["judge"] != new["judge"]:
-                note = "; ".join(filter(None, [note, "judged by different models"]))
-            found.append(difference(name, scores[0], scores[1], note))
+            judges = "judged by different models" if old["judge"] != new["judge"] else ""
+            notes = filter(None, [note, judges, _unscored(*samples)])
+            found.append(difference(name, means(samples[0]), means(samples[1]), "; ".join(notes)))
     return found
 
 
-def _scores(out: Path, point: str, benchmark: str) -> dict[str, float]:
+def _samples(out: Path, point: str, benchmark: str) -> list[SampleEntry]:
     course = results.read_course(out, point, benchmark)
     assert course is not None
-    return means(results.samples_of(out, point, course).values())
+    return list(results.samples_of(out, point, course).values())
+
+
+def _unscored(before: Sequence[SampleEntry], after: Sequence[SampleEntry]) -> str:
+    """How many samples have no score; nothing where all have one."""
+    counts = [sum(entry.sample.score is None for entry in entries) for entries in (before, after)]
+    return f"no score, counted as 0: {counts[0]} samples before, {counts[1]} after" if any(counts) else ""
 
 
 def means(entries: Iterable[SampleEntry]) -> dict[str, float]:
