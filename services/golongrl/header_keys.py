@@ -1,6 +1,13 @@
 """Keys that go with requests: what an HTTP header can carry, checked where they enter."""
 
+import os
+
 from golongrl.errors import InputError
+
+
+def environment_key(variable: str) -> str | None:
+    """The key in an environment variable; None without one. Raises InputError as `header_key` does."""
+    return header_key(os.environ.get(variable), variable)
 
 
 def header_key(key: str | None, name: str) -> str | None:

@@ -5,6 +5,7 @@ import copy
 import shutil
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -232,16 +233,23 @@ def test_the_server_refuses_what_kubernetes_refuses(cluster: Cluster) -> None:
     assert "volumeClaimTemplates" in said["message"]
 
 
+@contextmanager
+def reached(server: ApiServer, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiServer]:
+    """A served API server with the namespace, which `golongrl deploy` asks by the helm of this name."""
+    (tmp_path / "helm").symlink_to(tool(name))
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    with serving(server):
+        server.create_namespace(NAMESPACE)
+        monkeypatch.setenv("KUBECONFIG", str(server.kubeconfig(tmp_path / "kubeconfig")))
+        yield server
+
+
 @pytest.mark.parametrize("name", ["helm3", "helm4"])
 def test_golongrl_deploy_previews_what_the_cluster_would_get(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A preview by the client alone knows no KubeRay and promises a plain Job."""
-    (tmp_path / "helm").symlink_to(tool(name))
-    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    with serving(ApiServer()) as server:
-        server.create_namespace(NAMESPACE)
-        monkeypatch.setenv("KUBECONFIG", str(server.kubeconfig(tmp_path / "kubeconfig")))
+    with reached(ApiServer(), name, tmp_path, monkeypatch) as server:
         deployment = Deployment("demo", NAMESPACE, timeout="5m")
         planned = deployment.preview({})
         said = [record.getMessage() for record in caplog.records if record.name.startswith(("golongrl", "pyhelm3"))]
@@ -264,11 +272,7 @@ def test_an_object_that_an_uninstallation_leaves_is_named(
     name: str, verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Helm 4 leaves what it cannot read, forgets the release and ends well: the engines would run on unseen."""
-    (tmp_path / "helm").symlink_to(tool(name))
-    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    with serving(ApiServer()) as server:
-        server.create_namespace(NAMESPACE)
-        monkeypatch.setenv("KUBECONFIG", str(server.kubeconfig(tmp_path / "kubeconfig")))
+    with reached(ApiServer(), name, tmp_path, monkeypatch) as server:
         deployment = Deployment("demo", NAMESPACE, timeout="5m")
         deployment.apply({})
         server.refuse["deployments", verb] = 500
@@ -290,11 +294,7 @@ def test_what_people_made_for_a_release_and_an_uninstallation_leaves_is_named(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A TrainingRun's RayJob and engines hold their GPUs, without an operator that would ever end them."""
-    (tmp_path / "helm").symlink_to(tool(name))
-    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    with serving(ApiServer(training_runs=True)) as server:
-        server.create_namespace(NAMESPACE)
-        monkeypatch.setenv("KUBECONFIG", str(server.kubeconfig(tmp_path / "kubeconfig")))
+    with reached(ApiServer(training_runs=True), name, tmp_path, monkeypatch) as server:
         words = ["--release", "demo", "-n", NAMESPACE]
         Deployment("demo", NAMESPACE, timeout="5m").apply(
             {"learner": {"enabled": False}, "operator": {"enabled": True}}

@@ -8,7 +8,6 @@ Invariants:
 """
 
 import asyncio
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ import tenacity
 from pydantic import ValidationError
 
 from golongrl import bounded_http
-from golongrl.header_keys import header_key
+from golongrl.header_keys import environment_key
 from golongrl.llm.budget import Budget
 from golongrl.llm.concurrency import Gate
 from golongrl.llm.errors import LlmError, LlmRefusedError, LlmUnavailableError, LlmUnusableError
@@ -149,7 +148,7 @@ class ChatClient:
         self._answered = 0
         self._url = f"{endpoint.url.rstrip('/')}/chat/completions"
         self._backoff = tenacity.wait_random_exponential(multiplier=first_pause_s, max=_BACKOFF_S[1])
-        key = header_key(os.environ.get(endpoint.key_variable), endpoint.key_variable)
+        key = environment_key(endpoint.key_variable)
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._http = _Connections(endpoint.url, endpoint.deadline_s, headers, transport)
 

@@ -12,7 +12,7 @@ import typer
 
 from golongrl import files
 from golongrl.errors import writing_to
-from golongrl.header_keys import header_key
+from golongrl.header_keys import environment_key
 from golongrl.recipe.fields import ScoringMode
 from golongrl.reward.config import RewardConfig
 
@@ -67,7 +67,7 @@ def serve(
     from golongrl.telemetry.logging import configure
     from golongrl.telemetry.tracing import endpoint_of, tracing
 
-    token = header_key(os.environ.get("GOLONGRL_REWARD_TOKEN"), "GOLONGRL_REWARD_TOKEN")
+    token = environment_key("GOLONGRL_REWARD_TOKEN")
     config = RewardConfig(
         workers=workers,
         deadline_s=deadline,

@@ -1,14 +1,13 @@
 """The process: puts a worker, its clients and its HTTP endpoints together, and ends them in order on a signal."""
 
 import asyncio
-import os
 import signal
 from contextlib import AsyncExitStack
 
 import structlog
 
 from golongrl.data.prepared import open_splits
-from golongrl.header_keys import header_key
+from golongrl.header_keys import environment_key
 from golongrl.queue import Patience, SampleQueue
 from golongrl.recipe import Recipe, load
 from golongrl.reward.client import RewardClient
@@ -60,8 +59,8 @@ async def run(config: WorkerConfig, recipe: Recipe) -> None:
         engine = await stack.enter_async_context(
             EngineClient(
                 config.engine_url,
-                api_key=_key("GOLONGRL_ENGINE_API_KEY"),
-                admin_api_key=_key("GOLONGRL_ENGINE_ADMIN_API_KEY"),
+                api_key=environment_key("GOLONGRL_ENGINE_API_KEY"),
+                admin_api_key=environment_key("GOLONGRL_ENGINE_ADMIN_API_KEY"),
                 # A silence that the queue would call a stall is one here too.
                 deadlines=Deadlines(silence_s=recipe.queue.stall_s),
             )
@@ -69,7 +68,7 @@ async def run(config: WorkerConfig, recipe: Recipe) -> None:
         reward = await stack.enter_async_context(
             RewardClient(
                 config.reward_url,
-                _key("GOLONGRL_REWARD_TOKEN"),
+                environment_key("GOLONGRL_REWARD_TOKEN"),
                 timeout_s=min(_REWARD_S, _REWARD_SHARE * recipe.queue.stall_s),
             )
         )
@@ -96,7 +95,3 @@ async def run(config: WorkerConfig, recipe: Recipe) -> None:
         async with served(create_app(state, recipe.queue.max_staleness, metrics.registry), listener):
             await worker.run()
     log.info("stopped")
-
-
-def _key(variable: str) -> str | None:
-    return header_key(os.environ.get(variable), variable)

@@ -1,6 +1,5 @@
 """What an OpenAI-compatible server says about itself: its model, its context, where its weights lie."""
 
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ import httpx
 from golongrl import bounded_http
 from golongrl.errors import url_without_secret
 from golongrl.evaluation.errors import EvaluationError
-from golongrl.header_keys import header_key
+from golongrl.header_keys import environment_key
 
 # The list of models costs the endpoint nothing; one that is busy still answers within this.
 _DEADLINE_S: Final = 30.0
@@ -46,7 +45,7 @@ async def served(url: str, model: str | None, key_variable: str, option: str) ->
     Raises:
         EvaluationError: the server does not answer, refuses the key, or has no such model, or several.
     """
-    key = header_key(os.environ.get(key_variable), key_variable)
+    key = environment_key(key_variable)
     headers = {"authorization": f"Bearer {key}"} if key else {}
     try:
         async with bounded_http.client(url, timeout=_DEADLINE_S, headers=headers) as http:

@@ -19,7 +19,7 @@ import httpx
 
 from golongrl import bounded_http
 from golongrl.evaluation.errors import EvaluationError
-from golongrl.header_keys import header_key
+from golongrl.header_keys import environment_key
 from golongrl.llm import ChatClient
 
 PREFIX: Final = "release:"
@@ -100,7 +100,7 @@ class GivingWay:
         self._say = say
         self._root = client.endpoint.url.removesuffix("/v1")
         self._look_s = look_s
-        key = header_key(os.environ.get(key_variable), key_variable)
+        key = environment_key(key_variable)
         self._headers = {"authorization": f"Bearer {key}"} if key else {}
         self._task: asyncio.Task[None] | None = None
 
