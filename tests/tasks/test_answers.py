@@ -459,6 +459,8 @@ TAGS = [
     "***[Answer]***\nParis",
     "## **[Answer]**\nParis",
     "**[Answer] Paris**",
+    "[Answer]\n1\\. Paris",
+    "[Answer]\n\\- Paris",
 ]
 
 

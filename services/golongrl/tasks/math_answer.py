@@ -225,7 +225,8 @@ def _verify_any(golds: Sequence[str], parsed: list[Any], strict: bool) -> bool:
             continue
         if strict and not isinstance(gold, str) and not isinstance(answer, str):
             refuse_simplifying(answer)
-        equal, crash = math_library.call("verify", gold, answer, timeout_seconds=None)
+        # With the option, the library takes "x > 3" for the interval too, not only an interval for "x > 3".
+        equal, crash = math_library.call("verify", gold, answer, timeout_seconds=None, allow_set_relation_comp=strict)
         if equal:
             return True
         crashed = math_library.describe(crash) if crash is not None else crashed

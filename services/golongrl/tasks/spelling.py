@@ -54,6 +54,10 @@ def _on_24(found: re.Match[str]) -> str:
     return f"{hour}:{30 if found['minute'] == '半' else int(found['minute'] or 0):02}"
 
 
+def _whole_year(digits: str) -> str:
+    return f"{19 + (digits < '70')}{digits}"
+
+
 def _period(letter: str) -> Callable[[re.Match[str]], str]:
     def spell(found: re.Match[str]) -> str:
         number = {"first": "1", "second": "2", "上": "1", "下": "2"}.get(found["n"].lower(), found["n"])
@@ -122,6 +126,8 @@ _FORMS: tuple[tuple[str, _Spelling], ...] = (
     (r"^(-?)i\^(?:2|\{2\})$", lambda found: "1" if found[1] else "-1"),
     (r"^百分之(?=\d)([\d.]{1,20})$", r"\1%"),
     (r"^一半$", "1/2"),
+    # A loss in a financial report.
+    (r"^\(([$€£¥]\s?\d[^()]{0,30}|\d[\d,.]{0,20}\s?%)\)$|^([$€£¥]\s?)\((\d[\d,.]{0,20})\)$", r"-\1\2\3"),
     (rf"^(\d|[{''.join(HAN_DIGITS)}])成([{''.join(HAN_DIGITS)}半]?)$", _tenths),
     (r"(?<=\d)个(?=小时|钟头|星期)", ""),
     (r"(?<=\d)个?半(?=小时|钟头|星期)", ".5"),
@@ -139,6 +145,7 @@ _FORMS: tuple[tuple[str, _Spelling], ...] = (
     (r"^half an?\s(?=[a-z])", "0.5 "),
     (r"^(art|chap|ch|fig|para|pp?|sec|tab|vol)\.?\s?(?=\d)", lambda found: f"{_PLACES[found[1].lower()[:2]]} "),
     (r"^fiscal year\s(?=\d)", "FY"),
+    (r"\bFY\s?'?(\d\d)(?![\d/–-])", lambda found: f"FY{_whole_year(found[1])}"),
     (r"^an?\s+(?=(?:hundred|thousand|million|billion|trillion|dozen)\b)", "one "),
     (r"^an?\s+(?=(?:century|decade|year|month|week|day|hour)\b)", "1 "),
     (r"^(?=[IVX]{2,8}$)X{0,3}(?:IX|IV|V?I{0,3})$", lambda found: _roman(found) if found[0].isupper() else found[0]),
@@ -165,7 +172,7 @@ _FORMS: tuple[tuple[str, _Spelling], ...] = (
     (r"^(?=.*[a-z])(\d{1,2}|[a-z]{3,9})[-–/](\d{1,2}|[a-z]{3,9})[-–/](\d{4})$", r"\1 \2 \3"),
     (
         r"^(\d{1,2})[-–/]([a-z]{3})[-–/](\d\d)$",
-        lambda found: f"{found[1]} {found[2]} {19 + (found[3] < '70')}{found[3]}",
+        lambda found: f"{found[1]} {found[2]} {_whole_year(found[3])}",
     ),
     (r"^(\d{1,2})h(\d{2})$", r"\1:\2"),
     (

@@ -96,6 +96,7 @@ _ENDS = ".,;。，；、"
 _HTML = re.compile(r"</?(?:b|i|u|p|em|strong|code|li|span)>|<br ?/?>")
 _EMPHASIS = re.compile(r"(\*{1,3}|__|`|==)(?=\S)(.{1,200}?)(?<=\S)\1|\$([^$]{1,200})\$")
 _COMMAND = re.compile(r"\\(?:boxed|text(?:bf|it|rm)?|math(?:bf|rm))\s?\{([^{}]{1,500})\}")
+_ESCAPE = re.compile(r"\\(?=[.()*_#+>-])")  # Markdown's, of a sign that would be a mark: "1\\. Paris"
 _MOST_MARKS = 5  # around one item: "> - [x] **1.** item"
 
 
@@ -139,7 +140,8 @@ def items_of(area: str, golds: Collection[str]) -> list[str]:
 
 def _bare_item(line: str, golds: Collection[str]) -> str:
     """The gold that is left when marks are taken off the line one by one; else the line."""
-    for rest in dict.fromkeys((_without_commands(line), _without_commands(_EMPHASIS.sub(r"\2\3", line)))):
+    for written in (line, _EMPHASIS.sub(r"\2\3", line), _ESCAPE.sub("", line)):
+        rest = _without_commands(written)
         for _ in range(_MOST_MARKS):
             inner = rest.strip(_MARKS)
             for candidate in (rest, inner, rest.rstrip(_ENDS), inner.rstrip(_ENDS).rstrip(_MARKS)):

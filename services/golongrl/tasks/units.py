@@ -106,6 +106,7 @@ power 1000000 兆瓦
 *voltage 1 V volt volts 伏
 *resistance 1 Ω ohms 欧 欧姆
 *resistance 1 ohm
+resistance 1000 kohms kiloohm kilohm kilohms
 *charge 3600 Ah
 *current 1 A amp amps ampere amperes 安
 *frequency 1 Hz hertz 赫兹
