@@ -79,6 +79,17 @@ def test_a_pipe_that_nothing_is_written_to_is_one_line(tmp_path: Path, monkeypat
     os.close(writer)
 
 
+def test_a_pipe_that_is_waited_for_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(reading, "_SILENCE_S", 0.06)
+    monkeypatch.setattr(reading, "_TOLD_S", 0.03)
+    _pipe(tmp_path / "pipe")
+    with pytest.raises(InputError, match=r"nothing was written to it for 0\.06 s"):
+        reading.read_text(tmp_path / "pipe", 100)
+    assert capfd.readouterr().err == f"waiting for {tmp_path / 'pipe'}: a pipe, silent for 0.03 s\n"
+
+
 @pytest.mark.parametrize("text", ["", "ä" * 50, "x" * 100])
 def test_a_text_is_read_up_to_its_bound(tmp_path: Path, text: str) -> None:
     path = tmp_path / "file"

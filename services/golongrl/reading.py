@@ -14,6 +14,7 @@ import io
 import os
 import select
 import stat
+import sys
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -21,6 +22,7 @@ from golongrl.errors import InputError
 
 # The longest silence of a pipe that is read: a writer that is not heard of for a minute is lost.
 _SILENCE_S: Final = 60.0
+_TOLD_S: Final = 15.0
 # What downloads and copies leave in the place of a file.
 OTHER_FILES: Final = (
     (b"version https://git-lfs", "a pointer of git LFS; fetch the file itself (git lfs pull)"),
@@ -62,7 +64,12 @@ class _Pipe(io.RawIOBase):
         """
         ready = select.poll()
         ready.register(self._handle, select.POLLIN)
-        if not ready.poll(_SILENCE_S * 1000):
+        waited = 0.0
+        while not ready.poll(min(_TOLD_S, _SILENCE_S) * 1000):
+            waited += min(_TOLD_S, _SILENCE_S)
+            if waited < _SILENCE_S:
+                print(f"waiting for {self._path}: a pipe, silent for {waited:g} s", file=sys.stderr, flush=True)
+                continue
             raise InputError(f"{self._path}: is a pipe, and nothing was written to it for {_SILENCE_S:g} s")
         return os.readv(self._handle, [buffer])
 

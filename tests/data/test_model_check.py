@@ -178,6 +178,32 @@ def test_a_template_that_opens_the_think_block_is_fine(model):
     assert think_problem(Chat.open(model), None) is None
 
 
+CHATML = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+
+
+@pytest.mark.parametrize(
+    ("template", "opening"),
+    [
+        (CHATML, "<|im_start|>assistant"),
+        ("{% for m in messages %}### {{ m.role }}:\n{{ m.content }}\n\n{% endfor %}", "### assistant:"),
+        (CHATML + "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}", None),
+        # Nothing opens a turn here, or the prompt has it always.
+        ("{% for m in messages %}{% if m.role == 'user' %}[INST] {{ m.content }} [/INST]{% else %} {{ m.content }}</s>"
+         "{% endif %}{% endfor %}", None),
+        ("{{ messages[0].content }}\nAnswer:", None),
+        ("{% if messages|length > 1 %}{{ raise_exception('one question') }}{% endif %}{{ messages[0].content }}", None),
+    ],
+)  # fmt: skip
+def test_a_template_that_leaves_the_turn_closed(model, template, opening):
+    (model / "chat_template.jinja").write_text(template, "utf-8")
+    problem = think_problem(Chat.open(model), None)
+    if opening is None:
+        assert problem is None
+    else:
+        assert "ignores add_generation_prompt" in (problem or "")
+        assert f"for which it writes {opening!r}" in (problem or "")
+
+
 @pytest.mark.parametrize("special", [True, False])
 def test_a_tokenizer_that_drops_the_tags(model, special):
     def add(content):

@@ -170,6 +170,17 @@ def test_a_folder_that_cannot_be_read_is_named(tmp_path, rows, monkeypatch):
         list(read_rows(tmp_path))
 
 
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+def test_a_row_that_takes_the_memory_is_named_and_the_others_are_read(tmp_path, rows, suffix, monkeypatch):
+    long = rows[0].model_copy(update={"prompt": [rows[0].prompt[0].model_copy(update={"content": "x" * 20_000})]})
+    write_rows([rows[0], long, rows[1]], tmp_path / f"x{suffix}")
+    monkeypatch.setattr("golongrl.data.row_files._LONGEST_ROW", 20_000)
+    first, second, third = (record for _, record in read_records(tmp_path / f"x{suffix}"))
+    assert [type(one) for one in (first, third)] == [dict, dict]
+    assert second.kind == "too large"
+    assert second.reason.endswith(" bytes; a row may have 20000")
+
+
 def test_links_that_lead_round_and_folders_named_like_files_end_in_lines(tmp_path, rows):
     write_rows(rows, tmp_path / "a.jsonl")
     (tmp_path / "self").symlink_to(tmp_path)

@@ -33,7 +33,8 @@ TOKENIZER: Final = "tokenizer.json"
 _TOKENIZER_CONFIG: Final = "tokenizer_config.json"
 # What the metrics' gate looks for; `probe` texts stand for a prompt and its answer.
 _OPEN, _CLOSE = "<think>", "</think>"
-_PROBE = "What is the answer?"
+_PROBE, _ANSWER = "What is the answer?", "It is forty-two."
+_ASKED: Final = ({"role": "user", "content": _PROBE},)
 _NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
 
@@ -62,8 +63,10 @@ class Chat:
         faults.refuse()
         return cls(tokenizer, template, tokens)
 
-    def render(self, messages: Sequence[Mapping[str, Any]], enable_thinking: bool | None = None) -> str:
-        """The prompt as text, ready for the assistant's turn.
+    def render(
+        self, messages: Sequence[Mapping[str, Any]], enable_thinking: bool | None = None, *, turn: bool = True
+    ) -> str:
+        """The prompt as text, ready for the assistant's turn; without `turn`, as it ends before that.
 
         Raises:
             DataError: the template refuses the messages.
@@ -79,7 +82,7 @@ class Chat:
                 messages=list(messages),
                 tools=None,
                 documents=None,
-                add_generation_prompt=True,
+                add_generation_prompt=turn,
                 **self._tokens,
                 **switch,
             )
@@ -153,7 +156,7 @@ def think_problem(chat: Chat, enable_thinking: bool | None) -> str | None:
     A template may be empty or leave the message out, or close the think block in the prompt, and decoding may drop the
     tag.
     """
-    prompt = chat.render([{"role": "user", "content": _PROBE}], enable_thinking)
+    prompt = chat.render(_ASKED, enable_thinking)
     if _PROBE not in prompt:
         what = "leaves out the user's message" if prompt.strip() else "makes an empty prompt"
         return f"the chat template {what}, so that no model could answer; it has to write each message's content"
@@ -161,6 +164,11 @@ def think_problem(chat: Chat, enable_thinking: bool | None) -> str | None:
     if behind.count(_CLOSE) and behind.rfind(_CLOSE) > behind.rfind(_OPEN):
         switch = "set data.enable_thinking: true" if enable_thinking is False else "use a template that leaves it open"
         return f"the chat template closes the think block in the prompt, so that every response would score 0; {switch}"
+    if prompt == chat.render(_ASKED, enable_thinking, turn=False) and (opening := _opening(chat, prompt)):
+        return (
+            f"the chat template ignores add_generation_prompt: nothing in the prompt opens the assistant's turn, for "
+            f"which it writes {opening!r} elsewhere"
+        )
     (ids,) = chat.encode([_PROBE])
     text = chat.decode([int(token) for token in ids])
     if "".join(text.split()).casefold() != "".join(_PROBE.split()).casefold():
@@ -172,6 +180,19 @@ def think_problem(chat: Chat, enable_thinking: bool | None) -> str | None:
             f'tokenizer_config.json mark {_OPEN} and {_CLOSE} "special": false'
         )
     return None
+
+
+def _opening(chat: Chat, prompt: str) -> str:
+    """What the template writes between this prompt and an answer to it; "" where it does not go on like that.
+
+    A template may have nothing to open: in "[INST] question [/INST] answer" the turn begins behind the question.
+    """
+    try:
+        written = chat.render([*_ASKED, {"role": "assistant", "content": _ANSWER}], turn=False)
+    except DataError:
+        return ""
+    before, answered, _ = written.partition(_ANSWER)
+    return before.removeprefix(prompt).strip()[:80] if answered and before.startswith(prompt) else ""
 
 
 def _template_text(folder: Path, config: Mapping[str, Any]) -> str:

@@ -44,7 +44,9 @@ _LONGEST_MARK: Final = max(len(mark) for mark, _ in _OTHER_FILES)
 # Characters of a name in a message.
 _SHOWN: Final = 60
 # Rows decoded at once from parquet; a row of a long-context dataset may hold a megabyte.
-_PARQUET_BATCH = 64
+_PARQUET_BATCH = 16
+# Bytes of one row, as many as a rendered prompt may have. A few KB of parquet may unpack to any size.
+_LONGEST_ROW = 64 << 20
 
 
 def files_of(path: str | Path) -> list[Path]:
@@ -170,9 +172,9 @@ def _parquet(file: Path) -> Iterator[tuple[str, object]]:
             refuse_columns(reader.schema_arrow)
             _refuse_unknown_zones(reader.schema_arrow)
             for batch in reader.iter_batches(batch_size=_PARQUET_BATCH):
-                for record in batch.to_pylist():
+                for record in _decoded_batch(batch):
                     number += 1
-                    yield f"{file} row {number}", _without_nulls(record)
+                    yield f"{file} row {number}", record
     # Damaged bytes surface as any of these: a header, a page, a text that is no UTF-8, a size, a date out of range.
     except (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError) as error:
         after = f" after row {number}" if number else ""
@@ -180,6 +182,21 @@ def _parquet(file: Path) -> Iterator[tuple[str, object]]:
         if "decrypt" in reason.lower():
             reason = "a part of it is encrypted; write it without encryption"
         yield f"data {file}", Unreadable("not readable", f"not readable as parquet{after}: {reason[:300]}")
+
+
+def _decoded_batch(batch: "pa.RecordBatch") -> Iterator[object]:
+    """Its records; one by one where they are large, as they take several times the memory in Python."""
+    if batch.nbytes <= _LONGEST_ROW:
+        yield from map(_without_nulls, batch.to_pylist())
+        return
+    for row in (batch.slice(i, 1) for i in range(batch.num_rows)):
+        yield _too_long(row.nbytes) or _without_nulls(row.to_pylist()[0])
+
+
+def _too_long(size: int) -> Unreadable | None:
+    if size <= _LONGEST_ROW:
+        return None
+    return Unreadable("too large", f"has {size} bytes; a row may have {_LONGEST_ROW}")
 
 
 def _refuse_unknown_zones(fields: "Iterable[pa.Field]") -> None:
@@ -228,7 +245,7 @@ def _jsonl(file: Path) -> Iterator[tuple[str, object]]:
                 # Files that were joined have one in the middle.
                 text = line.removeprefix(codecs.BOM_UTF8)
                 if text.strip():
-                    yield f"{file} row {number}", _decoded(text)
+                    yield f"{file} row {number}", _too_long(len(text)) or _decoded(text)
     except OSError as error:
         yield f"data {file}", Unreadable("not readable", str(error.strerror or error))
 

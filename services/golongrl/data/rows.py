@@ -113,7 +113,7 @@ class Row(_RowPart):
 class Unreadable:
     """What stands where a record cannot be decoded, and why."""
 
-    kind: Literal["not JSON", "not UTF-8", "not readable"]
+    kind: Literal["not JSON", "not UTF-8", "not readable", "too large"]
     reason: str
 
 

@@ -26,7 +26,7 @@ app = typer.Typer(
 Workers = Annotated[
     int, typer.Option(min=0, max=4096, help="Worker processes; 0 is one per CPU.", envvar="GOLONGRL_REWARD_WORKERS")
 ]
-Deadline = Annotated[float, typer.Option(help="Seconds that one item may take; a request may set its own.")]
+Deadline = Annotated[float, typer.Option(min=0.001, help="Seconds that one item may take; a request may set its own.")]
 
 
 @app.callback(invoke_without_command=True)

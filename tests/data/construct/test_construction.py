@@ -18,6 +18,7 @@ from golongrl.data.construct.run import construct
 from golongrl.data.construct.stage import StageName
 from golongrl.data.construct.tables import ORDER, Tables
 from golongrl.data.construct.workers import Here
+from golongrl.data.errors import DataError
 from golongrl.data.overlap import tokens
 from golongrl.data.row_files import read_rows
 from support.construction import pipeline, write_documents
@@ -290,6 +291,13 @@ def test_diff_names_rows_and_settings_that_differ(made, tmp_path):
     (tmp_path / "begun" / "pipeline.yaml").write_text("name: x", "utf-8")
     with pytest.raises(PipelineError, match=r"has not made train\.parquet"):
         read(tmp_path / "begun")
+
+
+@pytest.mark.parametrize(("content", "why"), [("junk\n{}\n", "; 2 cannot be read, .*data check"), ("", "")])
+def test_diff_refuses_what_has_no_row(tmp_path, content, why):
+    (tmp_path / "junk.jsonl").write_text(content, "utf-8")
+    with pytest.raises(DataError, match=rf"data .*junk\.jsonl: no rows to compare{why}"):
+        read(tmp_path / "junk.jsonl")
 
 
 def test_what_was_begun_beyond_the_quota_is_left_out_with_its_reason(made, tmp_path):

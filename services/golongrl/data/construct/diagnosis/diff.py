@@ -34,7 +34,7 @@ def read(place: Path) -> DataSet:
     """The data set in a file or folder, or the result of a construction.
 
     Raises:
-        DataError: there is none.
+        DataError: there is none, or no row of it can be read.
     """
     path = place / TRAIN if (place / PIPELINE).is_file() else place
     if path.name == TRAIN and not path.is_file():
@@ -48,6 +48,9 @@ def read(place: Path) -> DataSet:
             bad += 1
             continue
         found.append(facts(row.model_dump()))
+    if not found:
+        bad_rows = f"; {bad} cannot be read, `golongrl data check {path}` says why" if bad else ""
+        raise DataError(f"data {path}: no rows to compare{bad_rows}")
     return DataSet(place, found, bad)
 
 
