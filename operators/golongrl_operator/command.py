@@ -7,7 +7,7 @@ import typer
 
 from golongrl.errors import InputError
 from golongrl.reading import read_text
-from golongrl.recipe.load import MAX_BYTES
+from golongrl.recipe.strict_yaml import MAX_BYTES
 
 
 def operator(

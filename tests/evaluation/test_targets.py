@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import socket
 from pathlib import Path
 
 import httpx
@@ -12,8 +13,9 @@ from hypothesis import strategies as st
 from golongrl.engine.app import create_app
 from golongrl.engine.config import EngineConfig
 from golongrl.errors import InputError
+from golongrl.evaluation.errors import EvaluationError
 from golongrl.evaluation.report import results
-from golongrl.evaluation.run import engines, pool
+from golongrl.evaluation.run import endpoint, engines, pool
 from golongrl.evaluation.run.execute import EvalRequest, execute
 from golongrl.evaluation.run.points import chosen, subject
 from golongrl.evaluation.store import claim
@@ -246,3 +248,15 @@ def test_a_real_engine_answers_a_suite_and_is_ended(tiny_model, tmp_path, engine
         assert found["cost"]["completion_tokens"] > 0
     assert point["benchmarks"]["frames"]["asked"] == point["benchmarks"]["frames"]["expected"]
     assert not [one for one in below() if "golongrl" in one.command.split()]
+
+
+async def test_a_wait_for_a_silent_list_of_models_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An evaluation said nothing for half a minute."""
+    monkeypatch.setattr(endpoint, "_SAY_S", 0.0)
+    monkeypatch.setattr(endpoint, "_DEADLINE_S", 0.5)
+    said: list[str] = []
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/v1"
+        with pytest.raises(EvaluationError, match="does not answer"):
+            await endpoint.served(url, None, "NO_KEY", "--model", said.append)
+    assert said == [f"waiting for an answer from {url}/models, up to 0.5 s"]

@@ -7,12 +7,15 @@ import subprocess
 import sys
 import tempfile
 import textwrap
+import threading
 from pathlib import Path
 
 import psutil
 import pytest
+from structlog.testing import capture_logs
 
 from golongrl.learner.ranks import ray_folder, ray_session
+from golongrl.learner.ranks.ray_session import RaySessionError
 from golongrl.local import temporary
 from golongrl.local.plan import RunFolder
 from support.processes import below
@@ -195,3 +198,21 @@ def test_workers_do_not_import_from_the_folder_where_the_learner_was_started(tem
     """
     out, _ = _start(temp, then=ask, folder=tmp_path).communicate(timeout=600)
     assert out.splitlines()[1:] == [f"{tmp_path} False"]
+
+
+async def test_a_cluster_that_does_not_answer_is_named_while_and_after_it_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The learner waited in silence; Ray itself waits for longer than two minutes."""
+    asked = threading.Event()
+    monkeypatch.setenv("RAY_ADDRESS", "head")
+    monkeypatch.setattr(ray_session, "_init", lambda address, folder: asked.wait())
+    monkeypatch.setattr(ray_session, "_START_S", 0.5)
+    monkeypatch.setattr(ray_session, "_SAY_S", 0.0)
+    try:
+        with capture_logs() as lines, pytest.raises(RaySessionError, match="RAY_ADDRESS head: no Ray"):
+            await ray_session.RaySession(1).connect()
+    finally:
+        asked.set()
+    assert lines[0]["event"] == "waiting for the Ray cluster of RAY_ADDRESS"
+    assert lines[0]["address"] == "head"

@@ -55,6 +55,19 @@ def test_what_takes_connections_and_is_silent_is_named_soon(monkeypatch: pytest.
     assert words(TimeoutError()) == "no answer"
 
 
+def test_a_redis_of_the_environment_is_not_blamed_on_an_option(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody had given --redis-url."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        url = f"redis://127.0.0.1:{held.getsockname()[1]}/0"
+        monkeypatch.setenv("GOLONGRL_REDIS_URL", url)
+        with pytest.raises(InputError, match=f"^GOLONGRL_REDIS_URL {url}: .*connect"):
+            preflight.check_redis(url, "demo", url)
+    monkeypatch.setenv("GOLONGRL_REDIS_URL", "localhost:6379")
+    with pytest.raises(InputError, match=r"^GOLONGRL_REDIS_URL: not a URL of a Redis"):
+        preflight.check_redis("localhost:6379", "demo", "localhost:6379")
+
+
 async def test_an_outside_redis_that_evicts_is_refused_with_the_line_to_set(tmp_path: Path) -> None:
     server = EmbeddedServer(free_port(), tmp_path, maxmemory=1 << 28, settings={"maxmemory-policy": "allkeys-lru"})
     async with server:

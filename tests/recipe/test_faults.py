@@ -11,7 +11,7 @@ from golongrl.errors import InputError
 from golongrl.learner.checkpoints.resume import resume_note
 from golongrl.recipe import RecipeError, load, parse, read_yaml, source
 from golongrl.recipe.fit import model_faults, rows_fault, run_faults, steps_warning
-from golongrl.recipe.load import MAX_BYTES, MAX_DEPTH, yaml_problem
+from golongrl.recipe.strict_yaml import MAX_BYTES, MAX_DEPTH, yaml_problem
 from golongrl.telemetry.history import STEP, History, summary
 
 QUICKSTART = source("quickstart")

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from golongrl.engine.config import EngineConfig, check_model_folder, check_version
+from golongrl.engine.config import EngineConfig, check_context, check_model_folder, check_version
 from golongrl.header_keys import header_key
 
 
@@ -47,6 +47,7 @@ def engine(
     """Serve a model on the CPU with SGLang's HTTP API."""
     check_version(weight_version)
     check_model_folder(model_path)
+    check_context(context_length, model_path)
     # Before torch is imported: its thread pools are sized then.
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
     config = EngineConfig(

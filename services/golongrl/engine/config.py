@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from golongrl.data.errors import DataError
-from golongrl.data.model_config import check_folder
+from golongrl.data.model_config import CONFIG, check_folder, json_object, sizes_of
 from golongrl.errors import InputError
+from golongrl.recipe.fit import longest_context
 
 # A version of weights as it is reported.
 VERSION = r"^[A-Za-z0-9][A-Za-z0-9._:/@+-]*$"
@@ -76,3 +77,17 @@ def check_model_folder(path: Path) -> None:
         check_folder(path)
     except DataError as error:
         raise ModelFolderError(str(error)) from error
+
+
+def check_context(length: int | None, path: Path) -> None:
+    """Refuse a context that the model in `path` was not made for: behind its last position it writes nonsense.
+
+    Raises:
+        InputError: naming the longest one that works.
+    """
+    longest = longest_context(sizes_of(json_object(path / CONFIG)))
+    if length is not None and longest is not None and length > longest:
+        raise InputError(
+            f"--context-length {length} exceeds the model's {longest} positions ({path / CONFIG}: "
+            f"max_position_embeddings); at most {longest} works"
+        )

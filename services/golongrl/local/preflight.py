@@ -9,6 +9,7 @@ from golongrl.errors import GolongrlError, InputError
 from golongrl.local.plan import HOST, Options, Ports
 from golongrl.ports import unused
 from golongrl.queue import QueueError, QueueServerReport, SampleQueue
+from golongrl.queue.address import named_by
 from golongrl.queue.connection import Patience
 
 # An outside Redis that answers at all answers by then.
@@ -38,6 +39,7 @@ def check_ports(ports: Ports, *, outside_redis: bool = False) -> None:
 def check_redis(url: str, run: str, shown: str) -> None:
     """Raises InputError when an outside Redis does not answer, or would lose the run's keys; the message has `shown`,
     the URL without a password."""
+    named = f"{named_by(url)} {shown}"
 
     async def ask() -> QueueServerReport:
         async with (
@@ -49,12 +51,12 @@ def check_redis(url: str, run: str, shown: str) -> None:
     try:
         report = asyncio.run(ask())
     except TimeoutError:
-        raise InputError(f"--redis-url {shown}: takes connections and has not answered for {_SILENT_S:g} s") from None
+        raise InputError(f"{named}: takes connections and has not answered for {_SILENT_S:g} s") from None
     except QueueError as error:
         # The last try's error: that there were several tries does not help a person who has just typed the URL.
-        raise InputError(f"--redis-url {shown}: {error.__cause__ or error}") from error
+        raise InputError(f"{named}: {error.__cause__ or error}") from error
     if report.refusals:
-        raise InputError(f"--redis-url {shown}: {'; '.join(report.refusals)}")
+        raise InputError(f"{named}: {'; '.join(report.refusals)}")
 
 
 def check_sglang(venv: Path) -> None:

@@ -43,7 +43,7 @@ from golongrl.local.supervisor import RunFailedError, RunInterruptedError, Super
 from golongrl.local.watched import LOOK_TIMEOUT_S, Watched
 from golongrl.meanwhile import meanwhile
 from golongrl.queue import SampleQueue
-from golongrl.queue.address import PASSWORD, SENTINEL_PASSWORD
+from golongrl.queue.address import PASSWORD, SENTINEL_PASSWORD, named_by
 from golongrl.queue.address import password as queue_password
 from golongrl.queue.connection import Patience
 from golongrl.recipe import Recipe, dump, load
@@ -225,7 +225,7 @@ def _options(request: TrainRequest, recipe: Recipe, folder: RunFolder) -> Option
             # It stands in command lines and in `run.json`.
             url_without_secret(url)
         except ValueError as error:
-            raise InputError(f"--redis-url {error}: {PASSWORD} or {SENTINEL_PASSWORD}") from None
+            raise InputError(f"{named_by(request.redis_url)} {error}: {PASSWORD} or {SENTINEL_PASSWORD}") from None
         password = password or queue_password()
         preflight.check_redis(request.redis_url, folder.path.name, url)
     ports = (

@@ -24,6 +24,8 @@ from redis.backoff import NoBackoff
 from golongrl.errors import InputError
 from golongrl.reading import read_text
 
+# Where a Redis, and its passwords, may come from beside the command line.
+URL = "GOLONGRL_REDIS_URL"
 PASSWORD = "GOLONGRL_REDIS_PASSWORD"
 SENTINEL_PASSWORD = "GOLONGRL_REDIS_SENTINEL_PASSWORD"
 # A server that is there accepts at once; the patience of a call tries again.
@@ -82,12 +84,17 @@ def address(url: str) -> Address:
         pool.make_connection()
     except (ValueError, TypeError, AttributeError) as error:
         raise InputError(
-            "--redis-url: not a URL of a Redis: give redis://[:PASSWORD@]HOST:PORT/DB, rediss://, unix://PATH or "
+            f"{named_by(url)}: not a URL of a Redis: give redis://[:PASSWORD@]HOST:PORT/DB, rediss://, unix://PATH or "
             "redis+sentinel://HOST:PORT,HOST:PORT/SERVICE/DB; special characters of a password are percent-encoded, or "
             f"the password comes in {PASSWORD} or {PASSWORD}_FILE"
         ) from error
     found = (client.connection_pool.connection_kwargs.get("password"), unquote(parts.password or ""), parts.password)
     return Address(client, name, replicas, tuple({secret for secret in found if secret}))
+
+
+def named_by(url: str) -> str:
+    """For a message: the option or the variable of the environment that gave `url`."""
+    return URL if os.environ.get(URL) == url else "--redis-url"
 
 
 def password(name: str = PASSWORD) -> str | None:

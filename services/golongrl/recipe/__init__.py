@@ -11,7 +11,6 @@ from golongrl.recipe.load import (
     parse,
     plain_json,
     read_tree,
-    read_yaml,
     source,
 )
 from golongrl.recipe.models import (
@@ -25,6 +24,7 @@ from golongrl.recipe.models import (
     Rollout,
     Telemetry,
 )
+from golongrl.recipe.strict_yaml import read_yaml
 
 __all__ = [
     "Algorithm",

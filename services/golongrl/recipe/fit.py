@@ -257,19 +257,23 @@ def model_faults(recipe: "Recipe", config: Mapping[str, Any], vocabulary: int | 
 
 
 def _positions(recipe: "Recipe", sizes: Mapping[str, Any]) -> Iterator[str]:
-    positions = _whole(sizes, "max_position_embeddings")
-    scaling = sizes.get("rope_scaling") or sizes.get("rope_parameters")
-    factor = scaling.get("factor") if isinstance(scaling, Mapping) else None
-    if positions is None:
-        return
-    if isinstance(factor, int | float) and factor >= 1 and isinstance(scaling, Mapping):
-        original = scaling.get("original_max_position_embeddings")
-        positions = max(positions, int(factor * (original if isinstance(original, int) else positions)))
-    if recipe.model.context_length > positions:
+    positions = longest_context(sizes)
+    if positions is not None and recipe.model.context_length > positions:
         yield (
             f"model.context_length {recipe.model.context_length} exceeds the model's {positions} positions "
             f"(config.json: max_position_embeddings); at most {positions} works"
         )
+
+
+def longest_context(sizes: Mapping[str, Any]) -> int | None:
+    """Tokens that a model was made for, its scaling of positions included; None where config.json does not say."""
+    positions = _whole(sizes, "max_position_embeddings")
+    scaling = sizes.get("rope_scaling") or sizes.get("rope_parameters")
+    factor = scaling.get("factor") if isinstance(scaling, Mapping) else None
+    if positions is not None and isinstance(factor, int | float) and factor >= 1 and isinstance(scaling, Mapping):
+        original = scaling.get("original_max_position_embeddings")
+        positions = max(positions, round(factor * (original if isinstance(original, int) else positions)))
+    return positions
 
 
 def _ulysses(recipe: "Recipe", sizes: Mapping[str, Any]) -> Iterator[str]:

@@ -1,6 +1,8 @@
 """What an OpenAI-compatible server says about itself: its model, its context, where its weights lie."""
 
+import asyncio
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -11,9 +13,12 @@ from golongrl import bounded_http
 from golongrl.errors import url_without_secret
 from golongrl.evaluation.errors import EvaluationError
 from golongrl.header_keys import environment_key
+from golongrl.meanwhile import meanwhile
 
 # The list of models costs the endpoint nothing; one that is busy still answers within this.
 _DEADLINE_S: Final = 30.0
+# A wait for it is told after so long.
+_SAY_S: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +44,8 @@ def base(url: str) -> str:
     return url if re.search(r"/v\d+\w*$", url) else f"{url}/v1"
 
 
-async def served(url: str, model: str | None, key_variable: str, option: str) -> Served:
-    """The model called `model` at an endpoint, or the only one it has.
+async def served(url: str, model: str | None, key_variable: str, option: str, say: Callable[[str], None]) -> Served:
+    """The model called `model` at an endpoint, or the only one it has; `say` is told of a long wait.
 
     Raises:
         EvaluationError: the server does not answer, refuses the key, or has no such model, or several.
@@ -48,7 +53,10 @@ async def served(url: str, model: str | None, key_variable: str, option: str) ->
     key = environment_key(key_variable)
     headers = {"authorization": f"Bearer {key}"} if key else {}
     try:
-        async with bounded_http.client(url, timeout=_DEADLINE_S, headers=headers) as http:
+        async with (
+            meanwhile(_told(f"waiting for an answer from {url}/models, up to {_DEADLINE_S:g} s", say)),
+            bounded_http.client(url, timeout=_DEADLINE_S, headers=headers) as http,
+        ):
             answer = await bounded_http.get(http, f"{url}/models", _DEADLINE_S)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         said = f"{error or type(error).__name__}{bounded_http.by_proxy(url)}"
@@ -74,6 +82,11 @@ async def served(url: str, model: str | None, key_variable: str, option: str) ->
     root = card.get("root")
     folder = Path(root) if isinstance(root, str) and (Path(root) / "tokenizer.json").is_file() else None
     return Served(url, model, context if type(context) is int and context > 0 else None, folder)
+
+
+async def _told(line: str, say: Callable[[str], None]) -> None:
+    await asyncio.sleep(_SAY_S)
+    say(line)
 
 
 def _cards(answer: httpx.Response) -> list[dict[str, Any]]:

@@ -160,7 +160,7 @@ class _Evaluation:
                 home = self._out / "judge"
                 url = await stack.enter_async_context(engines.started(launch, self._suite.target, home, "judge"))
             served = await endpoint.served(
-                endpoint.base(url), settings.model, settings.api_key_variable, "--judge-model"
+                endpoint.base(url), settings.model, settings.api_key_variable, "--judge-model", self._say
             )
             client = await stack.enter_async_context(
                 ChatClient(
@@ -182,7 +182,8 @@ class _Evaluation:
     async def _ask_endpoint(self, point: Point, scorer: Scorer, judge: Judge | None) -> None:
         settings = self._suite.target
         served = [
-            await endpoint.served(url, settings.model, settings.api_key_variable, "--model") for url in point.urls
+            await endpoint.served(url, settings.model, settings.api_key_variable, "--model", self._say)
+            for url in point.urls
         ]
         context = min((one.context for one in served if one.context is not None), default=None)
         folder = Path(settings.tokenizer) if settings.tokenizer else served[0].folder
@@ -216,7 +217,7 @@ class _Evaluation:
             kind = engines.kind_of(settings)
             self._say(f"{point.name}: starting the {kind} engine, context {launch.context:,}{rope}")
             async with engines.started(launch, settings, home, "engine") as url:
-                served = await endpoint.served(url, None, settings.api_key_variable, "--model")
+                served = await endpoint.served(url, None, settings.api_key_variable, "--model", self._say)
                 await self._ask(point, [served], folder, plans, scorer, judge)
 
     def _plan(self, benchmark: Benchmark, served: int | None) -> AskingPlan:

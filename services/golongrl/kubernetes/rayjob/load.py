@@ -13,7 +13,7 @@ from golongrl.errors import InputError
 from golongrl.kubernetes.values import Values
 from golongrl.reading import read_text
 from golongrl.recipe import Recipe
-from golongrl.recipe.load import MAX_BYTES, yaml_problem
+from golongrl.recipe.strict_yaml import MAX_BYTES, yaml_problem
 
 
 class ValuesError(InputError, ValueError):

@@ -46,6 +46,8 @@ _LOCAL_OBJECT_STORE_BYTES = 256 << 20
 
 # A small, busy machine may not have read Ray's and verl's files from its disk after Ray's own half minute.
 _START_S = 300.0
+# A wait for a cluster that does not answer is told so often.
+_SAY_S = 15.0
 # Looking costs one look at a child's children.
 _LOOK_S = 0.1
 # Of a line of Ray's log, for a message.
@@ -104,15 +106,29 @@ class RaySession:
 
         Raises:
             RaySessionError: our own node died while it started, at every try, or while this process connected to it; or
-                it did not start in time.
+                it did not start in time; or no cluster answers at RAY_ADDRESS.
         """
         if self._node is not None:
             self._node = await self._started(self._node)
         address, folder = (None, Path()) if self._node is None else (self._node.address, self._node.folder)
         joining = _in_thread(partial(_init, address, folder))
+        clock = asyncio.get_running_loop().time
+        began = said = clock()
         while not (await asyncio.wait({joining}, timeout=_LOOK_S))[0]:
             if self._node is not None:
                 self._node.check()
+            elif clock() - began > _START_S:
+                raise RaySessionError(
+                    f"RAY_ADDRESS {os.environ['RAY_ADDRESS']}: no Ray cluster answered there for {_START_S:g} s; see "
+                    "whether its head is up, or unset RAY_ADDRESS to train on a Ray of this machine"
+                )
+            elif clock() - said > _SAY_S:
+                said = clock()
+                log.warning(
+                    "waiting for the Ray cluster of RAY_ADDRESS",
+                    address=os.environ["RAY_ADDRESS"],
+                    waited_s=round(said - began),
+                )
         joining.result()
 
     async def _started(self, node: "_Node") -> "_Node":
