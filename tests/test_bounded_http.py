@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import gzip
 import json
 import random
@@ -109,6 +110,7 @@ ODD = {
     "an error's page": whole(b"<html>\n\x1b[31m" * 100_000, b"HTTP/1.1 418 X\r\n"),
     "another coding": whole(b"nope", HEAD + b"Content-Encoding: gzip\r\n"),
     "another charset": whole(b"{}", b"HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=nonsense\r\n"),
+    "a header beyond ASCII": whole(b"caf\xe9", HEAD + b"Server: caf\xe9\r\n"),
     "no UTF-8": whole(b'{"a": "\xff"}'),
     "deep": whole(b"[" * 200_000),
     "deep refusal": whole(b'{"detail":' * 200_000, b"HTTP/1.1 409 X\r\n"),
@@ -120,7 +122,7 @@ ODD = {
 }  # fmt: skip
 # Of the odd ones, those that are tried by default: one for each step of reading an answer.
 FEW = {"cut", "a wrong length", "another host", "an error's page", "another coding", "no UTF-8", "deep", "deep refusal",
-       "a long number", "surrogates"}  # fmt: skip
+       "a long number", "surrogates", "a header beyond ASCII"}  # fmt: skip
 
 ITEM = Item(
     id="a", data_source="EM", response="</think>a",
@@ -160,7 +162,7 @@ async def transfer(url: str) -> Any:
 
 
 async def served(url: str) -> Any:
-    found = await endpoint.served(f"{url}/v1", None, "UNSET", "--model")
+    found = await endpoint.served(f"{url}/v1", None, "UNSET", "--model", print)
     raise AssertionError(found)
 
 
@@ -324,7 +326,7 @@ async def test_a_server_of_this_machine_is_behind_no_proxy(no_proxies, monkeypat
 
     async with server(lists) as url:
         url = url.replace("127.0.0.1", host)
-        assert (await endpoint.served(url, None, "NO_SUCH_KEY", "--model")).model == "m"
+        assert (await endpoint.served(url, None, "NO_SUCH_KEY", "--model", print)).model == "m"
         async with ChatClient(Endpoint(url, "m", attempts=1)) as client:
             with pytest.raises(GolongrlError, match="not a chat completion"):
                 await client.chat(ChatRequest(messages=(LlmMessage(role="user", content="x"),), max_tokens=1), cost=0)
@@ -333,7 +335,7 @@ async def test_a_server_of_this_machine_is_behind_no_proxy(no_proxies, monkeypat
 async def test_a_proxy_that_does_not_answer_is_named(no_proxies, monkeypatch):
     monkeypatch.setenv("HTTP_PROXY", "http://me:secret@127.0.0.1:1")
     with pytest.raises(GolongrlError, match=r"\(by the proxy of HTTP_PROXY; NO_PROXY=models\.test goes around it\)$"):
-        await endpoint.served("http://models.test/v1", None, "NO_SUCH_KEY", "--model")
+        await endpoint.served("http://models.test/v1", None, "NO_SUCH_KEY", "--model", print)
     monkeypatch.setenv("NO_PROXY", "models.test")
     assert not bounded_http.by_proxy("http://models.test/v1")
 
@@ -350,4 +352,18 @@ async def test_a_proxy_that_does_not_answer_is_named(no_proxies, monkeypatch):
 async def test_a_server_that_lists_no_models_is_told_with_its_answer(answer, said):
     async with server(once(answer)) as url:
         with pytest.raises(GolongrlError, match=f"/models: the server answers with {said}; see whether it is up"):
-            await endpoint.served(url, None, "NO_SUCH_KEY", "--model")
+            await endpoint.served(url, None, "NO_SUCH_KEY", "--model", print)
+
+
+@pytest.mark.parametrize("root", ["r" * 10_000, "\0", "nobody's"])
+async def test_weights_that_cannot_be_read_here_are_elsewhere(root, tmp_path, monkeypatch):
+    """The server's user may read its folder, and ours need not."""
+
+    def refused(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", root)
+
+    if root == "nobody's":
+        monkeypatch.setattr(endpoint.os, "stat", refused)
+    async with server(whole(json.dumps({"data": [{"id": "m", "root": root}]}).encode())) as url:
+        found = await endpoint.served(f"{url}/v1", None, "NO_SUCH_KEY", "--model", print)
+    assert (found.model, found.folder) == ("m", None)

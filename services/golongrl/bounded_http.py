@@ -22,7 +22,7 @@ from golongrl.errors import InputError
 # An answer about a server itself: a list of models, its metrics, its settings.
 _MOST_BYTES = 16 << 20
 # These describe the body as it was sent.
-_OF_THE_BODY = frozenset({"content-encoding", "content-length", "transfer-encoding"})
+_OF_THE_BODY = frozenset({b"content-encoding", b"content-length", b"transfer-encoding"})
 
 
 class AnswerTooLongError(httpx.RequestError):
@@ -114,7 +114,8 @@ async def request(
             content = await read(response, most)
     except TimeoutError as error:
         raise httpx.ReadTimeout(f"no whole answer within {deadline_s:g} s") from error
-    headers = [(name, value) for name, value in response.headers.multi_items() if name not in _OF_THE_BODY]
+    # As bytes: a proxy's may be no ASCII.
+    headers = [(name, value) for name, value in response.headers.raw if name.lower() not in _OF_THE_BODY]
     return httpx.Response(response.status_code, headers=headers, content=content, request=response.request)
 
 

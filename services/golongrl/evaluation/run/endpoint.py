@@ -1,6 +1,7 @@
 """What an OpenAI-compatible server says about itself: its model, its context, where its weights lie."""
 
 import asyncio
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -79,9 +80,15 @@ async def served(url: str, model: str | None, key_variable: str, option: str, sa
     if cards and not card:
         raise EvaluationError(f"{url}: no model {model}; it serves {', '.join(str(card['id']) for card in cards[:10])}")
     context = card.get("max_model_len")
-    root = card.get("root")
-    folder = Path(root) if isinstance(root, str) and (Path(root) / "tokenizer.json").is_file() else None
-    return Served(url, model, context if type(context) is int and context > 0 else None, folder)
+    return Served(url, model, context if type(context) is int and context > 0 else None, _folder(card.get("root")))
+
+
+def _folder(root: object) -> Path | None:
+    """The model's folder as the server names it, where it is one that we can read."""
+    # `Path.is_file` raises where another user's folder, or no path at all, is named.
+    if isinstance(root, str) and os.path.isfile(os.path.join(root, "tokenizer.json")):
+        return Path(root)
+    return None
 
 
 async def _told(line: str, say: Callable[[str], None]) -> None:
