@@ -100,10 +100,9 @@ def copied(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         ({"layer_types": ["sliding_attention"] * 2, "sliding_window": None}, ["sliding_window is null"]),
         ({"rope_theta": None, "rope_parameters": {"rope_type": "yarn", "factor": 2.0}}, ["rope_theta is null"]),
         ({"dtype": "float8_e4m3fn"}, ["dtype float8_e4m3fn: such weights cannot be trained"]),
-        (
-            {"eos_token_id": [1, 512]},
-            ["config.json: eos_token_id 512 is not below vocab_size 512"],
-        ),
+        ({"eos_token_id": [1, 512]}, ["config.json: eos_token_id 512 is none of the 512 ids (vocab_size)"]),
+        ({"eos_token_id": -1}, ["config.json: eos_token_id -1 is none of the 512 ids (vocab_size)"]),
+        ({"rms_norm_eps": -1}, ["rms_norm_eps: Input should be greater than or equal to 0"]),
         ({"num_hidden_layers": 1, "layer_types": None}, ["tensors that it does not name, model.layers.1."]),
     ],
 )

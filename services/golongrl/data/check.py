@@ -203,8 +203,8 @@ def _unscorable(row: Row, mode: Mode | None, judge: Judge) -> tuple[str, str] | 
     if row.data_source == "longbench_pro":
         if not any(_shows(item) for item in gold.doc_ids):
             return "without a gold answer", f"{_KEY}.doc_ids: empty" + _unseen("".join(gold.doc_ids))
-    elif not gold.golden_label or not all(_shows(label) for label in _labels(gold.golden_label)):
-        return "without a gold answer", f"{_KEY}.golden_label: empty" + _unseen("".join(_labels(gold.golden_label)))
+    elif blank := [label for label in _labels(gold.golden_label) or [""] if not _shows(label)]:
+        return "without a gold answer", f"{_KEY}.golden_label: empty" + _unseen(blank[0])
     elif task.type == "T5" and (problem := _table_problem(gold.golden_label)):
         return "with a gold answer of another kind", problem
     if mode is None:

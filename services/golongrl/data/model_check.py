@@ -108,8 +108,8 @@ def _end_faults(folder: Path, config: Mapping[str, Any], chat: Chat) -> Iterator
             ends[GENERATION] = json_object(generation).get("eos_token_id")
     for name, given in ends.items():
         for token in given if isinstance(given, list) else [given]:
-            if type(token) is int and token >= rows:
-                yield f"{name}: eos_token_id {token} is not below vocab_size {rows}, so that no response would end"
+            if type(token) is int and not 0 <= token < rows:
+                yield f"{name}: eos_token_id {token} is none of the {rows} ids (vocab_size), so no response would end"
     for key, content in chat.unknown_tokens():
         yield f"tokenizer_config.json: {key} {content[:80]!r} is not a token of tokenizer.json"
 

@@ -17,13 +17,13 @@ from golongrl.data.model_values import (
     ACTIVATIONS,
     LAYER_TYPES,
     LONGEST_SHOWN,
+    POINTED,
     ChatTemplates,
     Experts,
     FilePart,
     Heads,
     HeadSize,
     Layers,
-    PointedFloat,
     Positions,
     Positive,
     RopeOfLayers,
@@ -81,8 +81,8 @@ class _Sizes(FilePart):
     tie_word_embeddings: bool | None = None
     attention_bias: bool | None = None
     attention_dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
-    rms_norm_eps: Annotated[PointedFloat, Field(ge=0, lt=1)] | None = None
-    initializer_range: Annotated[PointedFloat, Field(ge=0, le=100)] | None = None
+    rms_norm_eps: Annotated[float, Field(ge=0, lt=1), POINTED] | None = None
+    initializer_range: Annotated[float, Field(ge=0, le=100), POINTED] | None = None
     hidden_act: ShortText | None = None
     rope_theta: Positive | None = None
     rope_scaling: RopeOfLayers = None

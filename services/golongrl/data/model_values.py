@@ -5,10 +5,10 @@
 
 import difflib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, Final, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, WrapValidator, model_validator
 
 from golongrl.recipe.load import explain
 
@@ -129,10 +129,11 @@ def _rope(value: Any) -> Any:
     return value
 
 
-def _with_point(value: Any) -> Any:
+def _with_point(value: Any, ranged: Callable[[Any], float]) -> Any:
+    found = ranged(value)
     if type(value) is int:
         raise ValueError(f"transformers takes no whole number here; write {value}.0")
-    return value
+    return found
 
 
 def _token(value: Any) -> Any:
@@ -179,7 +180,7 @@ def shown(value: Any) -> str:
 
 
 # A float that is written with its point.
-PointedFloat = Annotated[float, BeforeValidator(_with_point)]
+POINTED = WrapValidator(_with_point)
 TokenIds = Annotated[Any, AfterValidator(_ids)]
 TokenId = Annotated[Any, AfterValidator(_one_id)]
 WeightType = Annotated[Any, AfterValidator(_dtype)]
