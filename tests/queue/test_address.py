@@ -188,3 +188,14 @@ def test_what_a_server_may_lose_is_said_with_the_line_to_set(
 def test_an_old_server_is_refused() -> None:
     (refusal,) = judge({**SOUND, "redis_version": "6.2.14"}, {}, waitaof=False).refusals
     assert "Redis 6.2.14" in refusal
+
+
+@pytest.mark.parametrize("scheme", ["rediss://h/0", "rediss+sentinel://h:1/main"])
+@pytest.mark.parametrize("option", ["ssl_ca_certs", "ssl_certfile", "ssl_keyfile"])
+def test_a_certificate_that_is_not_there_is_named(scheme: str, option: str, tmp_path: Path) -> None:
+    """The server was blamed: `connecting to h:6379. No such file or directory`."""
+    missing = tmp_path / "ca.crt"
+    with pytest.raises(InputError, match=f"^--redis-url: {option}={missing}: there is no such file"):
+        address(f"{scheme}?{option}={missing}")
+    missing.touch()
+    assert address(f"{scheme}?{option}={missing}").name

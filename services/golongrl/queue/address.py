@@ -37,6 +37,8 @@ _SENTINEL = "+sentinel"
 _SHORT = 8
 # Bytes of a file with a password; more is another file.
 _LONGEST_PASSWORD = 64 << 10
+# Of these, redis-py says that it could not connect: no such file.
+_FILES = ("ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile")
 _DATABASE = re.compile(r"(0|[1-9][0-9]{0,8})?\Z", re.ASCII)
 
 
@@ -88,6 +90,10 @@ def address(url: str) -> Address:
             "redis+sentinel://HOST:PORT,HOST:PORT/SERVICE/DB; special characters of a password are percent-encoded, or "
             f"the password comes in {PASSWORD} or {PASSWORD}_FILE"
         ) from error
+    for option in _FILES:
+        for file in options.get(option, []):
+            if not os.access(file, os.R_OK):
+                raise InputError(f"{named_by(url)}: {option}={file}: there is no such file, or it cannot be read")
     found = (client.connection_pool.connection_kwargs.get("password"), unquote(parts.password or ""), parts.password)
     return Address(client, name, replicas, tuple({secret for secret in found if secret}))
 
