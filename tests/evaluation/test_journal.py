@@ -1,7 +1,10 @@
 """The journal: whatever a kill leaves, what was whole is there, and nothing else."""
 
 import json
+import math
+import os
 import resource
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +16,7 @@ from golongrl.evaluation.problems import EvalProblem
 from golongrl.evaluation.replies import Reply, ScoredReply
 from golongrl.evaluation.store.journal import Cost, Judged, SampleJournal, read_entries, read_record
 
-TEXTS = st.text(st.characters(codec="utf-8"), max_size=20) | st.just("a\n\u2028\x85\0b") | st.just("\ud800 alone")
+TEXTS = st.text(st.characters(codec="utf-8"), max_size=20) | st.just("a\n\u2028\x85\0b")
 
 
 def problem(key: str) -> EvalProblem:
@@ -71,7 +74,26 @@ def test_a_second_reply_replaces_the_first_and_its_verdict(tmp_path) -> None:
     assert read_record(path, entry)["reply"]["text"] == "new"
 
 
-@pytest.mark.parametrize("line", ["garbage", "{}", '{"kind":"reply"}', "[1]", "null", '"text"'])
+REPLY = {
+    "kind": "reply", "key": "p0", "epoch": 0, "where": "f.jsonl row 1", "labels": {}, "question": "q", "golds": ["g"],
+    "reply": {"text": "t", "reasoning": None, "finish_reason": "stop", "error": ""}, "status": "scored", "score": 0.5,
+    "answer": "t", "rule": 0.5, "flags": [], "parts": {}, "reason": "", "seconds": 1.0, "prompt_tokens": 1,
+    "completion_tokens": 1, "cut_tokens": 0, "refused": False, "versions": [],
+}  # fmt: skip
+
+
+def damaged_lines() -> Iterator[str]:
+    yield from ("garbage", "{}", '{"kind":"reply"}', "[1]", "null", '"text"')
+    for key in REPLY:
+        yield json.dumps({name: value for name, value in REPLY.items() if name != key})
+        # No key may hold this, and few a text of half a character.
+        yield json.dumps({**REPLY, key: [[None]]})
+        yield json.dumps({**REPLY, key: "\ud800"})
+    for key, value in (("score", 1.5), ("rule", -0.1), ("score", math.nan), ("epoch", -1), ("prompt_tokens", -1)):
+        yield json.dumps({**REPLY, key: value})
+
+
+@pytest.mark.parametrize("line", list(damaged_lines()))
 def test_a_damaged_line_is_named_and_not_passed_over(tmp_path, line) -> None:
     path = tmp_path / "b.jsonl"
     write(path, ["one", "two"])
@@ -79,6 +101,29 @@ def test_a_damaged_line_is_named_and_not_passed_over(tmp_path, line) -> None:
     path.write_text("".join([first, line, "\n", *rest]))
     with pytest.raises(InputError, match=rf"b\.jsonl: the line at byte {len(first)} is not a record"):
         SampleJournal(path)
+
+
+def test_the_sample_of_a_line_that_was_removed_is_asked_again(tmp_path) -> None:
+    """As the message about a damaged line advises: the verdict on its reply is of no use then."""
+    path = tmp_path / "b.jsonl"
+    write(path, ["one", "two"])
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(line for line in lines if not ('"kind":"reply"' in line and '"p1"' in line)))
+    assert list(read_entries(path)) == [("p0", 0)]
+    with SampleJournal(path) as journal:
+        assert list(journal.entries) == [("p0", 0)]
+
+
+def test_half_a_character_costs_no_line(tmp_path) -> None:
+    write(tmp_path / "b.jsonl", ["\ud800 alone"])
+    entry = read_entries(tmp_path / "b.jsonl")["p0", 0]
+    assert read_record(tmp_path / "b.jsonl", entry)["reply"]["text"] == "? alone"
+
+
+def test_a_pipe_in_its_place_is_refused(tmp_path) -> None:
+    os.mkfifo(tmp_path / "b.jsonl")
+    with pytest.raises(InputError, match=r"b\.jsonl: is a pipe, not a file"):
+        SampleJournal(tmp_path / "b.jsonl")
 
 
 def test_a_line_is_json_that_other_programs_read(tmp_path) -> None:

@@ -121,6 +121,16 @@ def test_calls_are_read_from_the_text_behind_the_thought() -> None:
     assert calls_of(MemoryReply(text, own)) == own
 
 
+def test_half_a_character_in_a_call_is_none_that_a_request_cannot_carry() -> None:
+    """A model writes an escape of a surrogate pair's first half, and its answer ends there or goes on."""
+    block = '<tool_call>{"name": "core_memory_add", "arguments": {"key": "a", "value": "hi \\ud83d"}}</tool_call>'
+    (call,) = calls_of(MemoryReply(block))
+    assert call.arguments == '{"key": "a", "value": "hi \ufffd"}'
+    store = _store("kv")
+    store.call("core_memory_add", '{"key": "b", "value": "\\ud83d\\ude00 \\ude00"}')
+    assert store.snapshot()["core_memory"] == {"b": "\U0001f600 \ufffd"}
+
+
 class Agent:
     """A chat that stores what it is told and answers with all that it sees of its memory."""
 

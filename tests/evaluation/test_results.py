@@ -2,6 +2,7 @@
 
 import json
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,26 @@ def test_a_damaged_record_is_one_line(tmp_path: Path, change: dict[str, Any]) ->
         results.write(tmp_path)
 
 
-@pytest.mark.parametrize("content", ["{}", "[]", "5", "{", '{"keys": 5}'])
+COURSE: dict[str, Any] = {
+    "benchmark": "aime24", "mode": "strict", "model": "m", "step": None, "departures": [], "keys": ["0"], "outside": [],
+    "asked": {"context": 1, "input_tokens": None, "rule": "skip", "max_tokens": 1, "temperature": 0.0, "top_p": 1.0,
+              "repeats": 1},
+}  # fmt: skip
+
+
+def _damaged_courses() -> Iterator[str]:
+    yield from ("{}", "[]", "5", "{", '{"keys": 5}', "[" * 100_000)
+    for key in COURSE:
+        yield json.dumps({name: value for name, value in COURSE.items() if name != key})
+        yield json.dumps({**COURSE, key: [[None]]})
+        yield json.dumps({**COURSE, key: "\ud800"})
+    for key in COURSE["asked"]:
+        yield json.dumps({**COURSE, "asked": {name: value for name, value in COURSE["asked"].items() if name != key}})
+        yield json.dumps({**COURSE, "asked": {**COURSE["asked"], key: "x"}})
+    yield json.dumps({**COURSE, "asked": {**COURSE["asked"], "repeats": 0}})
+
+
+@pytest.mark.parametrize("content", list(_damaged_courses()))
 def test_a_damaged_course_is_one_line(folder: Path, content: str) -> None:
     (folder / "points" / "p").mkdir(parents=True)
     (folder / "points" / "p" / "aime24.json").write_text(content)

@@ -175,3 +175,11 @@ def test_a_wrong_prompt_is_named_when_it_is_read(
         problem = next(one for one in benchmark.problems(data) if one.file.endswith(file) and one.row == 2)
         with pytest.raises(EvaluationError, match=f"{file} row 2: .*{message}"):
             benchmark.messages(problem, data)
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".json"])
+def test_half_a_character_is_read_as_one_that_a_request_can_carry(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"rows{suffix}"
+    row = {"question \ud83d": ["a \udcff b", {"c": "\U0001f600"}], "n": 1}
+    path.write_text(json.dumps([row] if suffix == ".json" else row))
+    assert open_table(path).row(1) == {"question \ufffd": ["a \ufffd b", {"c": "\U0001f600"}], "n": 1}

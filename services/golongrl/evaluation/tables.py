@@ -27,6 +27,7 @@ from typing import Any, BinaryIO
 from golongrl.data import keys_once
 from golongrl.errors import InputError, printable
 from golongrl.evaluation.errors import EvaluationError
+from golongrl.evaluation.whole_text import whole
 from golongrl.reading import encoding_of, other_kind, refuse_special
 
 Record = Mapping[str, Any]
@@ -166,7 +167,7 @@ def _elements(path: Path, file: BinaryIO) -> Iterator[tuple[int, int]]:
 
 def _object(text: bytes, where: str) -> Record:
     try:
-        value = keys_once.loads(text.decode("utf-8-sig"))
+        value = whole(keys_once.loads(text.decode("utf-8-sig")))
     except UnicodeDecodeError as error:
         raise EvaluationError(f"{where}: not UTF-8: {error.reason} at byte {error.start + 1}") from error
     except (ValueError, RecursionError) as error:
@@ -309,7 +310,7 @@ class _Spool:
         self._reading = threading.Lock()
         self._ends = [0]
         for record in records:
-            line = json.dumps(record, ensure_ascii=False, default=str).encode("utf-8", "surrogatepass")
+            line = json.dumps(record, ensure_ascii=False, default=str).encode()
             self._file.write(line)
             self._ends.append(self._ends[-1] + len(line))
 
@@ -317,5 +318,5 @@ class _Spool:
         with self._reading:
             self._file.seek(self._ends[number - 1])
             line = self._file.read(self._ends[number] - self._ends[number - 1])
-        record: Record = json.loads(line.decode("utf-8", "surrogatepass"))
+        record: Record = json.loads(line)
         return record

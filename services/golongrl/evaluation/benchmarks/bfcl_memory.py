@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from golongrl.evaluation import whole_text
 from golongrl.evaluation.aggregate import mean_of_groups
 from golongrl.evaluation.benchmark import Benchmark
 from golongrl.evaluation.errors import EvaluationError
@@ -241,7 +242,8 @@ def _read_answer(text: str) -> str:
             except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
                 continue
             if isinstance(value, dict) and "answer" in value:
-                return str(value["answer"])
+                answer: str = whole_text.whole(str(value["answer"]))
+                return answer
     return text
 
 

@@ -9,10 +9,10 @@ Three benchmarks by the prompt's length in tokens of the evaluated model. A prom
 counted: cutting it would remove needles, as the released evaluation does, which also joins the turns to one message.
 """
 
-import json
 from difflib import SequenceMatcher
 from functools import partial
 
+from golongrl.evaluation import whole_text
 from golongrl.evaluation.benchmark import Benchmark
 from golongrl.evaluation.errors import EvaluationError
 from golongrl.evaluation.kinds import Message, Mode
@@ -60,8 +60,8 @@ def chat(prompt: str, where: str) -> list[Message]:
         EvaluationError: it is not a list of messages.
     """
     try:
-        messages = json.loads(prompt)
-    except ValueError as error:
+        messages = whole_text.loads(prompt)
+    except (ValueError, RecursionError) as error:
         raise EvaluationError(f"{where}: prompt is not JSON: {error}") from error
     return checked_chat(messages, where)
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from golongrl.errors import GolongrlError
+from golongrl.evaluation import whole_text
 from golongrl.evaluation.memory.stores import MemoryStore, Tool
 from golongrl.evaluation.thought import strip_thought
 
@@ -81,7 +82,7 @@ def calls_of(reply: MemoryReply) -> tuple[MemoryCall, ...]:
     found = []
     for number, block in enumerate(_BLOCK.findall(answer)):
         try:
-            call = json.loads(block)
+            call = whole_text.loads(block)
         except (ValueError, RecursionError):
             call = None
         # A block that is no call is answered with an error, so that the model can write it again.

@@ -16,6 +16,8 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
+from golongrl.evaluation import whole_text
+
 Tool = dict[str, Any]
 Result = dict[str, Any]
 Snapshot = dict[str, Any]
@@ -82,7 +84,7 @@ class MemoryStore(ABC):
             return {"error": f"There is no tool {name}."}
         if isinstance(arguments, str):
             try:
-                arguments = json.loads(arguments or "{}")
+                arguments = whole_text.loads(arguments or "{}")
             except (ValueError, RecursionError):
                 return {"error": "The arguments are not JSON."}
         if not isinstance(arguments, Mapping):

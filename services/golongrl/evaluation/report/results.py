@@ -12,13 +12,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import ConfigDict, Field, TypeAdapter, with_config
+from typing_extensions import TypedDict
 
 from golongrl import files
 from golongrl.errors import InputError, writing_to
 from golongrl.evaluation import aggregate, registry
 from golongrl.evaluation.benchmark import Benchmark
-from golongrl.evaluation.kinds import Mode
+from golongrl.evaluation.kinds import Mode, Rule
 from golongrl.evaluation.problems import EvalProblem
 from golongrl.evaluation.report import paper
 from golongrl.evaluation.store import claim
@@ -33,16 +36,48 @@ _EDGES: Final = (4096, 8192, 16_384, 32_768, 65_536, 131_072, 262_144, 524_288, 
 _REASONS: Final = 12
 _REASON_SHOWN: Final = 300
 _LOCK: Final = ".report.lock"
-# What is read of a course.
-_COURSE: Final = {
-    "benchmark": str, "mode": str, "keys": list, "outside": list, "asked": dict, "departures": list,
-    "step": int | None, "model": str | None,
-}  # fmt: skip
 # A report of the largest suite takes half a minute.
 _PATIENCE_S: Final = 300.0
 _LOOK_S: Final = 0.1
 # Of a file that this program wrote into an evaluation's folder; a course names every problem that was asked.
 _MOST_BYTES: Final = 256 << 20
+_STRICT: Final = ConfigDict(strict=True)
+
+
+@with_config(_STRICT)
+class CourseSettings(TypedDict):
+    """How the samples of a course were asked for."""
+
+    context: int
+    input_tokens: int | None
+    rule: Rule
+    max_tokens: int
+    temperature: float
+    top_p: float
+    repeats: Annotated[int, Field(ge=1)]
+
+
+@with_config(_STRICT)
+class CourseRecord(TypedDict):
+    """Which samples of a benchmark there should be."""
+
+    benchmark: str
+    mode: Mode
+    model: str | None
+    step: int | None
+    asked: CourseSettings
+    departures: list[str]
+    keys: list[str]
+    outside: list[str]
+
+
+@with_config(ConfigDict(extra="allow"))
+class _Results(TypedDict):
+    schema: Literal[1]
+
+
+_COURSE: Final = TypeAdapter(CourseRecord)
+_RESULTS: Final = TypeAdapter(_Results)
 
 
 def journal_path(out: Path, point: str, benchmark: str) -> Path:
@@ -55,25 +90,21 @@ def course_path(out: Path, point: str, benchmark: str) -> Path:
     return out / "points" / point / f"{benchmark}.json"
 
 
-def keep_course(out: Path, point: str, record: Mapping[str, Any]) -> None:
+def keep_course(out: Path, point: str, record: CourseRecord) -> None:
     """Write down what was asked, so that figures can be made again without the data."""
     path = course_path(out, point, record["benchmark"])
     with writing_to(str(path)):
         files.write_text(path, json.dumps(record, ensure_ascii=False) + "\n")
 
 
-def read_course(out: Path, point: str, benchmark: str) -> dict[str, Any] | None:
+def read_course(out: Path, point: str, benchmark: str) -> CourseRecord | None:
     """What was asked; None where nothing was.
 
     Raises:
         InputError: the file is damaged.
     """
     otherwise = "cannot be read: it is not the record of what was asked; ask again in another --out"
-    return read_json(course_path(out, point, benchmark), _MOST_BYTES, _is_course, otherwise)
-
-
-def _is_course(record: Mapping[str, Any]) -> bool:
-    return all(isinstance(record.get(key), kind) for key, kind in _COURSE.items())
+    return read_json(course_path(out, point, benchmark), _MOST_BYTES, _COURSE, otherwise)
 
 
 def complete(out: Path, point: str, benchmark: str, problems: Sequence[EvalProblem], *, judged: bool) -> bool:
@@ -86,7 +117,7 @@ def complete(out: Path, point: str, benchmark: str, problems: Sequence[EvalProbl
     return all(key in entries and not (judged and entries[key].sample.status == "needs_judge") for key in wanted)
 
 
-def samples_of(out: Path, point: str, course: Mapping[str, Any]) -> dict[Key, SampleEntry]:
+def samples_of(out: Path, point: str, course: CourseRecord) -> dict[Key, SampleEntry]:
     """The entries of a course: those that were asked for, and no others that the journal may hold."""
     keys, repeats = set(course["keys"]), course["asked"]["repeats"]
     entries = read_entries(journal_path(out, point, course["benchmark"]))
@@ -153,14 +184,10 @@ def read(out: Path) -> dict[str, Any]:
     Raises:
         InputError: there are none.
     """
-
-    def whole(found: Mapping[str, Any]) -> bool:
-        return found.get("schema") == SCHEMA
-
-    found = read_json(out / FILE, _MOST_BYTES, whole, "not results of this version")
+    found = read_json(out / FILE, _MOST_BYTES, _RESULTS, "not results of this version")
     if found is None:
         raise InputError(f"{out}: no results (it has no {FILE}); make them with `golongrl eval report`")
-    return found
+    return dict(found)
 
 
 def collect(out: Path) -> dict[str, Any]:
@@ -201,12 +228,11 @@ def _row(found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     return {"paper": dict(zip(paper.COLUMNS, row, strict=True)), "paper_average": paper.average(row)}
 
 
-def _benchmark(out: Path, point: str, course: Mapping[str, Any], *, judged: bool) -> dict[str, Any]:
+def _benchmark(out: Path, point: str, course: CourseRecord, *, judged: bool) -> dict[str, Any]:
     benchmark = registry.selected(course["benchmark"])[0]
-    mode: Mode = course["mode"]
     entries = list(samples_of(out, point, course).values())
     expected = len(course["keys"]) * course["asked"]["repeats"]
-    table = benchmark.aggregate([entry.sample for entry in entries], mode)
+    table = benchmark.aggregate([entry.sample for entry in entries], course["mode"])
     why = _why_none(benchmark, entries, expected, judged=judged)
     return {
         "title": benchmark.title,

@@ -23,6 +23,7 @@ from golongrl.evaluation.memory.stores import Embed, Snapshot, Tool
 from golongrl.evaluation.problems import EvalProblem
 from golongrl.evaluation.prompts import AskingPlan, Counts, FittedPrompt, Tokens, prepare, request_fields
 from golongrl.evaluation.replies import Reply, ScoredReply
+from golongrl.evaluation.report.results import CourseRecord
 from golongrl.evaluation.run import memories
 from golongrl.evaluation.run.judging import Judge
 from golongrl.evaluation.run.memories import KeptMemories
@@ -71,15 +72,22 @@ class Course:
 
 def record_of(
     plan: AskingPlan, problems: Sequence[EvalProblem], outside: Collection[str], step: int | None, model: str
-) -> dict[str, Any]:
+) -> CourseRecord:
     """What is asked, for figures that are made without the data; `outside` belongs to another length bin."""
-    names = ("context", "input_tokens", "rule", "max_tokens", "temperature", "top_p", "repeats")
     return {
         "benchmark": plan.benchmark.name,
         "mode": plan.mode,
         "model": model,
         "step": step,
-        "asked": {name: getattr(plan, name) for name in names},
+        "asked": {
+            "context": plan.context,
+            "input_tokens": plan.input_tokens,
+            "rule": plan.rule,
+            "max_tokens": plan.max_tokens,
+            "temperature": plan.temperature,
+            "top_p": plan.top_p,
+            "repeats": plan.repeats,
+        },
         "departures": list(plan.departures),
         "keys": [problem.key for problem in problems if problem.key not in outside],
         "outside": sorted(outside),

@@ -11,10 +11,14 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, TextIO
+from typing import Any, Final, NotRequired, TextIO
+
+from pydantic import ConfigDict, TypeAdapter, with_config
+from typing_extensions import TypedDict
 
 from golongrl import __version__, files
 from golongrl.errors import InputError, writing_to
+from golongrl.evaluation.kinds import Mode
 from golongrl.evaluation.sources import DataFiles
 from golongrl.evaluation.store.json_files import read_json
 from golongrl.evaluation.suite import Suite
@@ -30,6 +34,46 @@ _JUDGE: Final = ("place", "model", "temperature", "retry_temperature", "max_toke
 _CHUNK: Final = 1 << 20
 # A record has a suite and the revisions of its data.
 _MOST_BYTES: Final = 64 << 20
+_AND_OTHERS: Final = ConfigDict(strict=True, extra="allow")
+
+
+@with_config(_AND_OTHERS)
+class _Target(TypedDict):
+    name: str
+
+
+@with_config(_AND_OTHERS)
+class _Identity(TypedDict):
+    target: _Target
+    data: dict[str, Any]
+
+
+@with_config(_AND_OTHERS)
+class _SuiteRecord(TypedDict):
+    name: str
+    mode: Mode
+    benchmarks: list[str]
+
+
+@with_config(_AND_OTHERS)
+class _JudgeRecord(TypedDict):
+    place: NotRequired[str | None]
+    model: NotRequired[str | None]
+
+
+@with_config(_AND_OTHERS)
+class EvaluationRecord(TypedDict):
+    """What the commands read of a folder's record."""
+
+    version: str
+    started: str
+    identity: _Identity
+    suite: _SuiteRecord
+    judge: NotRequired[_JudgeRecord | None]
+    judged_by: NotRequired[str | None]
+
+
+_RECORD: Final = TypeAdapter(EvaluationRecord)
 
 
 @contextmanager
@@ -94,22 +138,22 @@ def keep(out: Path, mine: Mapping[str, Any], judge: Mapping[str, Any], suite: Su
         InputError: the folder holds samples of another identity; the message names the first difference.
     """
     path = out / RECORD
-    before = read(out) if path.is_file() else {}
-    if difference := _difference(before.get("identity", mine), mine):
+    before = read(out) if path.is_file() else None
+    if before and (difference := _difference(before["identity"], mine)):
         raise InputError(
             f"--out {out}: its samples were made with {difference}; choose another --out, or run with the same settings"
         )
-    judged_by = before.get("judge")
+    judged_by = before.get("judge") if before else None
     both = judged_by and judged_by.get("place") and judge.get("place")
     if both and (difference := _difference(judged_by, judge, "judge")):
         raise InputError(f"--out {out}: it was judged with {difference}; choose another --out, or judge as before")
     record = {
         "version": __version__,
-        "started": before.get("started") or datetime.now(UTC).isoformat(timespec="seconds"),
+        "started": before["started"] if before else datetime.now(UTC).isoformat(timespec="seconds"),
         "identity": mine,
         "judge": judge if judge.get("place") else judged_by or judge,
         "suite": suite.model_dump(mode="json"),
-        "judged_by": before.get("judged_by"),
+        "judged_by": before.get("judged_by") if before else None,
     }
     _write(out, record)
 
@@ -164,7 +208,7 @@ def keep_weights(out: Path, point: str, folder: Path) -> None:
         if not path.is_file():
             path.parent.mkdir(parents=True, exist_ok=True)
             files.write_text(path, json.dumps(mine) + "\n")
-        elif path.read_text("utf-8") != json.dumps(mine) + "\n":
+        elif path.read_bytes() != f"{json.dumps(mine)}\n".encode():
             raise InputError(f"--out {out}: {point} has samples of other weights than {folder}; choose another --out")
 
 
@@ -183,33 +227,16 @@ def fingerprint(folder: Path) -> dict[str, list[Any]]:
     return found
 
 
-def read(out: Path) -> dict[str, Any]:
+def read(out: Path) -> EvaluationRecord:
     """The folder's record.
 
     Raises:
         InputError: there is none, or it is damaged.
     """
-    record = read_json(out / RECORD, _MOST_BYTES, _is_whole, "not the record of an evaluation")
+    record = read_json(out / RECORD, _MOST_BYTES, _RECORD, "not the record of an evaluation")
     if record is None:
         raise InputError(f"{out}: no evaluation in this folder (it has no {RECORD})")
     return record
-
-
-def _is_whole(record: Mapping[str, Any]) -> bool:
-    """Whether it has what the commands read of it."""
-    identity, suite, judge = record.get("identity"), record.get("suite"), record.get("judge") or {}
-    if not (isinstance(identity, dict) and isinstance(suite, dict) and isinstance(judge, dict)):
-        return False
-    target, names = identity.get("target"), suite.get("benchmarks")
-    return (
-        isinstance(target, dict)
-        and isinstance(target.get("name"), str)
-        and "data" in identity
-        and isinstance(names, list)
-        and all(isinstance(name, str) for name in names)
-        and all(isinstance(text, str) for text in (suite.get("name"), suite.get("mode")))
-        and all(isinstance(record.get(key), str) for key in ("version", "started"))
-    )
 
 
 def _difference(before: Any, now: Any, path: str = "") -> str:

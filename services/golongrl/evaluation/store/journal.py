@@ -16,19 +16,87 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Annotated, Final, Literal, Self
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from typing_extensions import TypedDict
 
 from golongrl.errors import writing_to
 from golongrl.evaluation.errors import EvaluationError
-from golongrl.evaluation.kinds import Sample
+from golongrl.evaluation.kinds import Flag, Sample, Status
 from golongrl.evaluation.problems import EvalProblem
 from golongrl.evaluation.replies import Reply, ScoredReply
+from golongrl.reading import refuse_special
 
 Key = tuple[str, int]
 REPLY: Final = "reply"
 VERDICT: Final = "verdict"
+Score = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=0)]
 # A line is read back for its text; the longest has a thought of 100,000 tokens.
 _BLOCK: Final = 1 << 20
+
+
+class _Scored(TypedDict):
+    status: Status
+    score: Score | None
+    answer: str
+    rule: Score | None
+    flags: list[Flag]
+    parts: dict[str, float]
+    reason: str
+
+
+class _Record(_Scored):
+    """What a reply and a verdict both say: of which sample they are, and the score that follows."""
+
+    key: str
+    epoch: Count
+
+
+class _ReplyText(TypedDict):
+    text: str
+    reasoning: str | None
+    finish_reason: str
+    error: str
+
+
+class ReplyRecord(_Record):
+    """A line about a reply."""
+
+    kind: Literal["reply"]
+    where: str
+    labels: dict[str, str]
+    question: str
+    golds: list[str]
+    reply: _ReplyText
+    seconds: Annotated[float, Field(ge=0)]
+    prompt_tokens: Count
+    completion_tokens: Count
+    cut_tokens: Count
+    refused: bool
+    versions: list[str]
+
+
+class _Question(TypedDict):
+    prompt: str
+    replies: list[str]
+    verdict: float | None
+
+
+class VerdictRecord(_Record):
+    """A line about what the judge said."""
+
+    kind: Literal["verdict"]
+    judge: str
+    judged: list[_Question]
+    tokens: Count
+
+
+Record = ReplyRecord | VerdictRecord
+_RECORD: Final[TypeAdapter[Record]] = TypeAdapter(
+    Annotated[Record, Field(discriminator="kind")], config=ConfigDict(strict=True, allow_inf_nan=False)
+)
 
 
 @dataclass(slots=True)
@@ -87,6 +155,8 @@ class SampleJournal:
     entries: dict[Key, SampleEntry] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if self.path.exists():
+            refuse_special(self.path)
         with writing_to(str(self.path)):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             # Without a buffer: after a full disk it would be written once more when the file is closed.
@@ -107,14 +177,13 @@ class SampleJournal:
             if not line.endswith(b"\n"):
                 os.truncate(self.path, start)
                 return start
-            entry = entry_of(record_of(line, self.path, start), self.entries, (start, len(line)))
-            self.entries[entry.key] = entry
+            _take(_record_of(line, self.path, start), self.entries, (start, len(line)))
             end = start + len(line)
         return end
 
     def add_reply(self, problem: EvalProblem, epoch: int, reply: Reply, scored: ScoredReply, cost: Cost) -> SampleEntry:
         """Keep a reply and its score."""
-        record: dict[str, Any] = {
+        record: ReplyRecord = {
             "kind": REPLY,
             "key": problem.key,
             "epoch": epoch,
@@ -142,24 +211,26 @@ class SampleJournal:
         self, key: Key, scored: ScoredReply, judge: str, judged: Sequence[Judged], tokens: int
     ) -> SampleEntry:
         """Keep what the judge said about a reply, and the score that follows."""
-        questions = [{"prompt": one.prompt, "replies": list(one.replies), "verdict": one.verdict} for one in judged]
-        record = {
+        record: VerdictRecord = {
             "kind": VERDICT,
             "key": key[0],
             "epoch": key[1],
             "judge": judge,
-            "judged": questions,
+            "judged": [{"prompt": one.prompt, "replies": list(one.replies), "verdict": one.verdict} for one in judged],
             "tokens": tokens,
+            **_scored(scored),
         }
-        return self._append({**record, **_scored(scored)})
+        return self._append(record)
 
-    def _append(self, record: Mapping[str, Any]) -> SampleEntry:
-        line = json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass") + b"\n"
+    def _append(self, record: Record) -> SampleEntry:
+        text = json.dumps(record, ensure_ascii=False, separators=(",", ":"))
+        # What UTF-8 cannot carry is written as a question mark: nobody could read the line again.
+        line = text.encode("utf-8", "replace") + b"\n"
         with writing_to(str(self.path), folder=self.path.parent):
             self._write(line)
-        entry = entry_of(record, self.entries, (self._end, len(line)))
+        entry = _take(record, self.entries, (self._end, len(line)))
         self._end += len(line)
-        self.entries[entry.key] = entry
+        assert entry is not None
         return entry
 
     def _write(self, line: bytes) -> None:
@@ -182,7 +253,7 @@ class SampleJournal:
         )  # fmt: skip
 
 
-def _scored(scored: ScoredReply) -> dict[str, Any]:
+def _scored(scored: ScoredReply) -> _Scored:
     return {
         "status": scored.status,
         "score": scored.score,
@@ -194,36 +265,41 @@ def _scored(scored: ScoredReply) -> dict[str, Any]:
     }
 
 
-def entry_of(record: Mapping[str, Any], known: Mapping[Key, SampleEntry], at: tuple[int, int]) -> SampleEntry:
-    """What stays in memory of a record; a verdict adds to the reply that is known."""
-    key = (str(record["key"]), int(record["epoch"]))
-    before = known.get(key)
-    labels = record.get("labels", before.sample.labels if before else {})
-    sample = Sample(
-        problem=key[0],
-        epoch=key[1],
+def _take(record: Record, entries: dict[Key, SampleEntry], at: tuple[int, int]) -> SampleEntry | None:
+    """Keep what stays in memory of a record. A verdict adds to the reply that is known; without one it is None, and its
+    sample is asked again.
+    """
+    key = (record["key"], record["epoch"])
+    if record["kind"] == VERDICT:
+        if (entry := entries.get(key)) is not None:
+            entry.sample, entry.reason = _sample(record, entry.sample.labels), record["reason"]
+            entry.judge_tokens += record["tokens"]
+            entry.judged = True
+        return entry
+    entries[key] = SampleEntry(
+        _sample(record, record["labels"]),
+        record["reason"],
+        record["seconds"],
+        record["prompt_tokens"],
+        record["completion_tokens"],
+        record["cut_tokens"],
+        refused=record["refused"],
+        versions=tuple(record["versions"]),
+        at=at,
+    )
+    return entries[key]
+
+
+def _sample(record: Record, labels: Mapping[str, str]) -> Sample:
+    return Sample(
+        problem=record["key"],
+        epoch=record["epoch"],
         status=record["status"],
         score=record["score"],
         labels=labels,
         flags=frozenset(record["flags"]),
         rule=record["rule"],
         parts=record["parts"],
-    )
-    if record["kind"] == VERDICT and before is not None:
-        before.sample, before.reason = sample, record["reason"]
-        before.judge_tokens += record["tokens"]
-        before.judged = True
-        return before
-    return SampleEntry(
-        sample,
-        record["reason"],
-        record.get("seconds", 0.0),
-        record.get("prompt_tokens", 0),
-        record.get("completion_tokens", 0),
-        record.get("cut_tokens", 0),
-        refused=record.get("refused", False),
-        versions=tuple(record.get("versions", ())),
-        at=at,
     )
 
 
@@ -236,38 +312,39 @@ def lines(path: Path) -> Iterator[tuple[int, bytes]]:
             start += len(line)
 
 
-def record_of(line: bytes, path: Path, start: int) -> dict[str, Any]:
-    """The record of a line.
+def _record_of(line: bytes, path: Path, start: int) -> Record:
+    try:
+        return _RECORD.validate_json(line)
+    except ValidationError as error:
+        raise EvaluationError(
+            f"{path}: the line at byte {start} is not a record of this program; remove the line, and its sample is "
+            "asked again"
+        ) from error
+
+
+def read_record(path: Path, entry: SampleEntry) -> ReplyRecord:
+    """The record of an entry's reply, with its texts.
 
     Raises:
-        EvaluationError: it is none.
+        EvaluationError: it has been damaged since it was read.
     """
-    try:
-        record = json.loads(line.decode("utf-8", "surrogatepass"))
-        if record["kind"] in (REPLY, VERDICT) and {"key", "epoch", "status", "score"} <= set(record):
-            return dict(record)
-    except (ValueError, KeyError, TypeError, RecursionError):
-        pass
-    raise EvaluationError(
-        f"{path}: the line at byte {start} is not a record of this program; remove the line, and its sample is asked "
-        "again"
-    )
-
-
-def read_record(path: Path, entry: SampleEntry) -> dict[str, Any]:
-    """The record of an entry's reply, with its texts."""
     start, length = entry.at
     with path.open("rb") as file:
         file.seek(start)
-        return record_of(file.read(length), path, start)
+        record = _record_of(file.read(length), path, start)
+    assert record["kind"] == REPLY
+    return record
 
 
 def read_entries(path: Path) -> dict[Key, SampleEntry]:
-    """The entries of a journal that this process does not write; a cut last line is left out."""
+    """The entries of a journal that this process does not write; a cut last line is left out.
+
+    Raises:
+        EvaluationError: a line is damaged.
+    """
     entries: dict[Key, SampleEntry] = {}
     if path.is_file():
         for start, line in lines(path):
             if line.endswith(b"\n"):
-                entry = entry_of(record_of(line, path, start), entries, (start, len(line)))
-                entries[entry.key] = entry
+                _take(_record_of(line, path, start), entries, (start, len(line)))
     return entries

@@ -1,34 +1,36 @@
 """JSON objects in the folder of an evaluation, which a person or a full disk may have damaged."""
 
-import json
-from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Final, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
 
 from golongrl.errors import InputError
-from golongrl.reading import read_text
+from golongrl.reading import read_text, refuse_special
+
+T = TypeVar("T")
+# Characters of a reason in a message.
+_LONGEST: Final = 200
 
 
-def read_json(
-    path: Path, most_bytes: int, whole: Callable[[Mapping[str, Any]], bool], otherwise: str
-) -> dict[str, Any] | None:
+def read_json(path: Path, most_bytes: int, form: TypeAdapter[T], otherwise: str) -> T | None:
     """What the file says; None where there is none.
 
     Args:
-        whole: whether an object has all that its readers rely on.
-        otherwise: what is said of one that has not.
+        form: all that its readers rely on.
+        otherwise: what is said of a file that has another form.
 
     Raises:
         InputError: it cannot be read, is longer than `most_bytes`, or not whole.
     """
     try:
-        found = json.loads(read_text(path, most_bytes))
+        refuse_special(path)
+        return form.validate_json(read_text(path, most_bytes))
     except FileNotFoundError:
         return None
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: cannot be read: {error}") from error
-    if not isinstance(found, dict) or not whole(found):
-        raise InputError(f"{path}: {otherwise}")
-    return found
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        at = ".".join(map(str, first["loc"]))
+        raise InputError(f"{path}: {otherwise} ({at + ': ' if at else ''}{first['msg'][:_LONGEST]})") from error
