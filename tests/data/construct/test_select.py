@@ -20,6 +20,9 @@ from golongrl.data.construct.select.quotas import Cell, TaskScore, apportion, ce
 from golongrl.data.construct.tables import Tables
 from golongrl.data.construct.workers import Here
 from golongrl.data.prepared import PreparedRow, write_prepared
+from golongrl.evaluation.problems import EvalProblem
+from golongrl.evaluation.replies import Reply, ScoredReply
+from golongrl.evaluation.store.journal import Cost, SampleJournal
 from support.construction import pipeline, write_documents
 
 BINS = (LengthBin(name="short", max_tokens=1000), LengthBin(name="long", min_tokens=1000, max_tokens=4000, share=2.0))
@@ -125,16 +128,16 @@ def test_samples_of_an_evaluation_say_their_length_and_what_their_rows_state(tmp
     benchmarks = {"frames": {"value": 0.5}, "gpqa-diamond": {"value": 0.1}}
     results = {"points": [{"name": "old", "benchmarks": {}}, {"name": "step-20", "benchmarks": benchmarks}]}
     (tmp_path / "results.json").write_text(json.dumps(results), "utf-8")
-    folder = tmp_path / "points" / "step-20"
-    folder.mkdir(parents=True)
-    common = {"kind": "reply", "epoch": 0, "status": "scored", "flags": [], "rule": "", "parts": {}, "reason": ""}
-    entries = [
-        {**common, "key": "a", "score": 0.0, "prompt_tokens": 2000, "labels": {"language": "zh", "source": "laws"}},
-        {**common, "key": "b", "score": 1.0, "prompt_tokens": 500},
-        {**common, "key": "c", "score": 1.0, "prompt_tokens": 90_000},
-        {**common, "key": "d", "score": None, "status": "unscored", "prompt_tokens": 500},
+    samples = [
+        ("a", ScoredReply("scored", 0.0), 2000, {"language": "zh", "source": "laws"}),
+        ("b", ScoredReply("scored", 1.0), 500, {}),
+        ("c", ScoredReply("scored", 1.0), 90_000, {}),
+        ("d", ScoredReply("skipped", None), 500, {}),
     ]
-    (folder / "frames.jsonl").write_text("".join(json.dumps(one) + "\n" for one in entries), "utf-8")
+    with SampleJournal(tmp_path / "points" / "step-20" / "frames.jsonl") as journal:
+        for key, scored, tokens, labels in samples:
+            problem = EvalProblem(key, "frames", "f.jsonl", 1, ("gold",), labels=labels)
+            journal.add_reply(problem, 0, Reply("text"), scored, Cost(prompt_tokens=tokens))
     expected = [
         score
         for task in ("T1", "T2")
