@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from golongrl.errors import InputError
 from golongrl.evaluation.benchmarks import bfcl_memory
 from golongrl.evaluation.benchmarks.bfcl_memory import BFCL_MEMORY, MemoryGroup
 from golongrl.evaluation.errors import EvaluationError
@@ -23,6 +24,7 @@ from golongrl.evaluation.memory.loop import (
     converse,
 )
 from golongrl.evaluation.memory.stores import BACKENDS, KeyValueStore, MemoryStore, SummaryStore, Tool, bm25_plus
+from golongrl.evaluation.run.memories import KeptMemories
 from golongrl.evaluation.sources import DataFiles
 from support.eval_data import write_eval_data
 
@@ -261,3 +263,31 @@ def test_an_encoder_embeds_each_text_by_itself(tmp_path: Path) -> None:
         store.call("core_memory_add", {"text": text})
     found = store.call("core_memory_retrieve", {"query": "tide table", "top_k": 1})
     assert found["result"][0]["text"] == "tide table"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "", "5", "[]", "[" * 100_000, '{"a": 5}', '{"a": [1]}', '{"a": [-1, {"memory": ""}]}', '{"a": [1, null]}',
+        '{"a": [1, {}]}', '{"a": [1, {"memory": 5}]}', '{"a": [1, {"memory": "\\ud800"}]}',
+        '{"a": [1, {"core_memory": {}}]}', '{"a": [1, {"core_memory": {"k": 1}, "archival_memory": {}}]}',
+        '{"a": [1, {"core_memory": 5, "archival_memory": 5}]}',
+    ],
+)  # fmt: skip
+def test_damaged_memories_are_one_line(tmp_path: Path, content: str) -> None:
+    (tmp_path / "b.memories.json").write_text(content)
+    with pytest.raises(InputError, match=r"b\.memories\.json: not the memories of an evaluation; remove it"):
+        KeptMemories(tmp_path / "b.memories.json")
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_kept_memories_are_read_as_they_were(tmp_path: Path, backend: str) -> None:
+    store, group = _store(backend), MemoryGroup(backend, "customer")
+    store.call({"kv": "core_memory_add", "rec_sum": "memory_append", "vector": "core_memory_add"}[backend],
+               {"key": "a", "value": "b"} if backend == "kv" else {"text": "b"})  # fmt: skip
+    KeptMemories(tmp_path / "b.json").keep(group, 3, store.snapshot())
+    done, snapshot = KeptMemories(tmp_path / "b.json").get(group)
+    again = _store(backend, snapshot)
+    assert (done, again.shown()) == (3, store.shown())
+    assert again.snapshot() == store.snapshot()
+    assert "b" in again.shown()

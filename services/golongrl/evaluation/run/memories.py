@@ -10,20 +10,50 @@ import json
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+
+from pydantic import NonNegativeInt, TypeAdapter
+from typing_extensions import TypedDict
 
 from golongrl import files
 from golongrl.errors import writing_to
 from golongrl.evaluation.benchmarks import bfcl_memory
 from golongrl.evaluation.benchmarks.bfcl_memory import MemoryGroup
-from golongrl.evaluation.errors import EvaluationError
 from golongrl.evaluation.memory.loop import MemoryCall, MemoryReply, ToolStyle, Turn
 from golongrl.evaluation.memory.stores import Embed, Tool
 from golongrl.evaluation.problems import EvalProblem
+from golongrl.evaluation.store.json_files import read_json
 from golongrl.llm import ChatReply
 
 # Sends turns and tools; gives the endpoint's reply with its body, or the reason why there is none.
 Send = Callable[[Sequence[Turn], Sequence[Tool]], Awaitable[tuple[ChatReply, str] | str]]
+
+
+# Of a file with every memory: BFCL's fifteen have at most 100,000 characters each.
+_MOST_BYTES: Final = 64 << 20
+
+
+class _Texts(TypedDict):
+    next_id: NonNegativeInt
+    texts: dict[NonNegativeInt, str]
+
+
+class _Pairs(TypedDict):
+    core_memory: dict[str, str]
+    archival_memory: dict[str, str]
+
+
+class _Vectors(TypedDict):
+    core_memory: _Texts
+    archival_memory: _Texts
+
+
+class _Summary(TypedDict):
+    memory: str
+
+
+# Conversations that are done, and what the memory was then.
+_KEPT: Final = TypeAdapter(dict[str, tuple[NonNegativeInt, _Vectors | _Pairs | _Summary]])
 
 
 class KeptMemories:
@@ -31,13 +61,7 @@ class KeptMemories:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._kept: dict[str, tuple[int, Any]] = {}
-        if path.is_file():
-            try:
-                found = json.loads(path.read_text("utf-8"))
-                self._kept = {str(key): (int(done), snapshot) for key, (done, snapshot) in found.items()}
-            except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
-                raise EvaluationError(f"{path}: cannot be read; remove it, and it is made again") from error
+        self._kept = read_json(path, _MOST_BYTES, _KEPT, "not the memories of an evaluation; remove it") or {}
 
     def get(self, group: MemoryGroup) -> tuple[int, Any]:
         """Conversations that are done, and the memory then."""
