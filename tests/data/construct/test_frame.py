@@ -1,5 +1,8 @@
 """The frame of the stages: nothing is lost, nothing is made twice, and a killed run ends with the same bytes."""
 
+import errno
+import json
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from threading import Event
 from typing import ClassVar
@@ -26,6 +29,7 @@ from golongrl.data.construct.stage import (
 )
 from golongrl.data.construct.table import Lookup, StageTable
 from golongrl.data.construct.workers import Here, Processes
+from golongrl.errors import InputError
 from support.lengths import lengths
 
 SCHEMA = schemas.table(("word", pa.string()), ("n", pa.int64()))
@@ -154,6 +158,59 @@ def test_a_damaged_shard_is_named(tmp_path):
     shard.write_bytes(b"no parquet")
     with pytest.raises(PipelineError, match=shard.name):
         list(table.rows())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "5", "[]", "{}", "", "[" * 100_000, {"rows": -1}, {"kept": []}, {"refused": 0}, {"refused": {"a": "b"}},
+        {"shards": [7]}, {"shards": 7}, {"shards": ["../../other.parquet"]}, {"digest": None}, {"stage": "\ud800"},
+    ],
+)  # fmt: skip
+def test_a_damaged_manifest_is_named(tmp_path, change):
+    table = StageTable(tmp_path / "stage", SCHEMA)
+    run_stage(Words([("a", 1)]), table, lambda _: None)
+    path = table.folder / "manifest.json"
+    path.write_text(change if isinstance(change, str) else json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(PipelineError, match=r"manifest\.json: not a stage's manifest; delete the file"):
+        run_stage(Words([("a", 1)]), table, lambda _: None)
+
+
+@pytest.mark.parametrize("what", ["manifest.json", "00000-*.parquet", "verdicts-*.parquet"])
+def test_a_pipe_in_the_place_of_a_file_is_refused(tmp_path, what):
+    table = StageTable(tmp_path / "stage", SCHEMA)
+    run_stage(Words([("a", 1), ("a", 1)]), table, lambda _: None)
+    (path,) = table.folder.glob(what)
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(InputError, match=rf"{path.name}: is a pipe, not a file"):
+        list(table.rows())
+
+
+@pytest.mark.parametrize("what", ["manifest.json", "00000-*.parquet", "verdicts-*.parquet"])
+def test_a_file_that_is_gone_is_made_again(tmp_path, what):
+    """Without what the look at all rows had refused, repeated rows came back without a word."""
+    table = StageTable(tmp_path / "stage", SCHEMA)
+    words = [("a", 1), ("b", 1), ("b", 1), ("c", 2)]
+    run_stage(Words(words), table, lambda _: None)
+    before = content(table)
+    (path,) = table.folder.glob(what)
+    path.unlink()
+    if what != "manifest.json":
+        with pytest.raises(PipelineError, match=rf"{path.name}: is gone; run its stage again"):
+            list(table.rows())
+    run_stage(Words(words), table, lambda _: None)
+    assert content(table) == before
+    assert [row["word"] for row in table.rows()] == ["a", "b", "c", "c"]
+
+
+def test_a_full_disk_is_no_group_of_errors():
+    def done(shard: StageShard, rows: Sequence[Made]) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    shards = plan("select", 1, {}, [Input("a", {"word": "a"})], 2).shards
+    with pytest.raises(OSError, match="No space left on device"):
+        Processes(1).run(lengths, shards, done, 60.0)
 
 
 def _run(words: Sequence[str], deadline_s: float = 60.0) -> list[list[tuple]]:

@@ -97,7 +97,7 @@ def _run_stage(stage: PipelineStage, table: StageTable, say: Say, metrics: DataM
     planned = _plan(stage)
     names = [shard.file for shard in planned.shards]
     manifest = table.manifest()
-    if manifest and manifest.digest == planned.digest and all((table.folder / name).is_file() for name in names):
+    if manifest and manifest.digest == planned.digest and manifest.shards == names and table.whole(manifest):
         metrics.begins(stage.name, planned.rows_in, planned.rows_in)
         say(f"{manifest.line()} (unchanged)")
     else:
@@ -139,7 +139,7 @@ def _kept(table: StageTable, names: Sequence[str], columns: Sequence[str]) -> It
 
 def _make(stage: PipelineStage, table: StageTable, planned: Plan, metrics: DataMetrics) -> None:
     """Write the shards that are not there, with the rows that an earlier run has made taken from its shards."""
-    missing = [shard for shard in planned.shards if not (table.folder / shard.file).is_file()]
+    missing = [shard for shard in planned.shards if not table.has(shard.file)]
     earlier = table.made([shard.file for shard in planned.shards]) if missing else {}
     todo: list[StageShard] = []
     whole = {shard.file: shard for shard in missing}

@@ -15,17 +15,24 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import Field, NonNegativeInt, TypeAdapter
 
 from golongrl import files
 from golongrl.data.construct.errors import PipelineError
 from golongrl.data.construct.stage import Row, Verdict
 from golongrl.errors import printable
+from golongrl.json_files import read_json
+from golongrl.reading import refuse_special
 
 MANIFEST = "manifest.json"
+# A stage of 10,000,000 rows names 100,000 shards.
+_MOST_BYTES = 64 << 20
+# No path to another folder.
+_SHARD = r"^\w[\w.-]*$"
 # Rows decoded together at most.
 _BATCH = 32
 # Bytes of rows that are written, and so read, together: a row may hold a book.
@@ -43,11 +50,11 @@ class StageManifest:
     version: int
     settings: Mapping[str, Any]
     digest: str
-    rows_in: int
-    rows: int
-    kept: int
-    refused: Mapping[str, int]
-    shards: Sequence[str]
+    rows_in: NonNegativeInt
+    rows: NonNegativeInt
+    kept: NonNegativeInt
+    refused: Mapping[str, NonNegativeInt]
+    shards: Sequence[Annotated[str, Field(pattern=_SHARD)]]
 
     @property
     def balanced(self) -> bool:
@@ -59,6 +66,9 @@ class StageManifest:
         made = f" made {self.rows}," if self.rows != self.rows_in else ""
         left_out = ", ".join(f"{count} {reason}" for reason, count in self.refused.items())
         return f"{self.stage}: {self.rows_in} in,{made} {self.kept} kept" + (f"; {left_out}" if left_out else "")
+
+
+_MANIFEST = TypeAdapter(StageManifest)
 
 
 class StageTable:
@@ -74,14 +84,8 @@ class StageTable:
         Raises:
             PipelineError: it is damaged.
         """
-        try:
-            return StageManifest(**json.loads((self.folder / MANIFEST).read_text("utf-8")))
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError, TypeError, RecursionError) as error:
-            raise PipelineError(
-                f"{self.folder / MANIFEST}: {error}; delete the file to make the stage again"
-            ) from error
+        otherwise = "not a stage's manifest; delete the file to make the stage again"
+        return read_json(self.folder / MANIFEST, _MOST_BYTES, _MANIFEST, otherwise, PipelineError)
 
     def needed(self) -> StageManifest:
         """The manifest.
@@ -120,8 +124,22 @@ class StageTable:
 
     def verdicts(self, digest: str) -> dict[int, Verdict]:
         """What the look at all rows of this plan together has refused, by row number."""
-        path = self.folder / _verdicts(digest)
-        return {row["number"]: Verdict(**row) for row in _read(path, None)} if path.is_file() else {}
+        return {row["number"]: Verdict(**row) for row in _read(self.folder / _verdicts(digest), None)}
+
+    def whole(self, manifest: StageManifest) -> bool:
+        """Whether every file that the manifest counts on is there."""
+        return all(self.has(name) for name in (*manifest.shards, _verdicts(manifest.digest)))
+
+    def has(self, file: str) -> bool:
+        """Whether a file of the stage is there.
+
+        Raises:
+            InputError: something else is in its place.
+        """
+        path = self.folder / file
+        if path.exists():
+            refuse_special(path)
+        return path.is_file()
 
     def write_shard(self, file: str, rows: Sequence[Row]) -> None:
         """Write a shard whole."""
@@ -277,12 +295,15 @@ def _verdicts(digest: str) -> str:
 
 def _read(path: Path, columns: Sequence[str] | None) -> Iterator[dict[str, Any]]:
     try:
+        refuse_special(path)
         with pq.ParquetFile(path) as reader:
             names = None if columns is None else [name for name in columns if name in reader.schema_arrow.names]
             # A batch must not join row groups, or it would hold many books.
             for group in range(reader.num_row_groups):
                 for batch in reader.iter_batches(batch_size=_BATCH, row_groups=[group], columns=names):
                     yield from batch.to_pylist()
+    except FileNotFoundError as error:
+        raise PipelineError(f"{path}: is gone; run its stage again") from error
     except (pa.ArrowException, OSError) as error:
         raise PipelineError(f"{path}: {error}; delete the file to make its rows again") from error
 

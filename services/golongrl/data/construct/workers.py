@@ -62,7 +62,7 @@ class Processes:
             async with asyncio.TaskGroup() as group:
                 for _ in range(at_once):
                     group.create_task(_drain(pool, work, remaining, done, row_deadline_s))
-        except* GolongrlError as errors:
+        except* (GolongrlError, OSError) as errors:
             raise errors.exceptions[0] from None
         finally:
             await pool.stop()

@@ -26,7 +26,7 @@ from golongrl.evaluation.problems import EvalProblem
 from golongrl.evaluation.report import paper
 from golongrl.evaluation.store import claim
 from golongrl.evaluation.store.journal import Key, SampleEntry, read_entries
-from golongrl.evaluation.store.json_files import read_json
+from golongrl.json_files import read_json
 
 FILE: Final = "results.json"
 SCHEMA: Final = 1

@@ -22,7 +22,7 @@ from golongrl.evaluation.benchmarks.bfcl_memory import MemoryGroup
 from golongrl.evaluation.memory.loop import MemoryCall, MemoryReply, ToolStyle, Turn
 from golongrl.evaluation.memory.stores import Embed, Tool
 from golongrl.evaluation.problems import EvalProblem
-from golongrl.evaluation.store.json_files import read_json
+from golongrl.json_files import read_json
 from golongrl.llm import ChatReply
 
 # Sends turns and tools; gives the endpoint's reply with its body, or the reason why there is none.

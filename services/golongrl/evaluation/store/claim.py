@@ -20,8 +20,8 @@ from golongrl import __version__, files
 from golongrl.errors import InputError, writing_to
 from golongrl.evaluation.kinds import Mode
 from golongrl.evaluation.sources import DataFiles
-from golongrl.evaluation.store.json_files import read_json
 from golongrl.evaluation.suite import Suite
+from golongrl.json_files import read_json
 from golongrl.reading import file_sha256
 
 RECORD: Final = "evaluation.json"

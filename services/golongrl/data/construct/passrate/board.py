@@ -9,9 +9,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
+from pydantic import TypeAdapter
+
 from golongrl import files
 from golongrl.errors import InputError
-from golongrl.reading import read_text
+from golongrl.json_files import read_json
 from golongrl.recipe import Recipe
 
 RECIPE: Final = "recipe.yaml"
@@ -33,6 +35,9 @@ class Board:
     run: str = ""
     beat: int = 0
     ended: bool = False
+
+
+_BOARD: Final = TypeAdapter(Board)
 
 
 def opened(recipe: Recipe, run: str, place: Path, model: Path) -> Board:
@@ -59,13 +64,6 @@ def write(path: Path, board: Board) -> None:
 def read(path: Path) -> Board | None:
     """What is said; None where nothing is, or nothing that can be read now, as on a shared volume that is not there."""
     try:
-        found = json.loads(read_text(path, _MOST_BYTES))
-        board = Board(**found)
-    except (InputError, OSError, ValueError, TypeError, RecursionError):
+        return read_json(path, _MOST_BYTES, _BOARD, "not a board")
+    except InputError:
         return None
-    return board if all(isinstance(getattr(board, name), kind) for name, kind in _TYPES.items()) else None
-
-
-_TYPES: Final = {
-    "model": str, "context_length": int, "dtype": str, "place": str, "run": str, "beat": int, "ended": bool,
-}  # fmt: skip

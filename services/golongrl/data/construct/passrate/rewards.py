@@ -5,9 +5,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import TypeAdapter
+
 from golongrl import files
 from golongrl.data.construct.errors import PipelineError
+from golongrl.json_files import read_json
 
+# A batch has a few thousand rewards.
+_MOST_BYTES = 64 << 20
 # Of a step in a file name, so that names are in the order of the steps.
 _DIGITS = 6
 
@@ -18,6 +23,9 @@ class GroupRewards:
 
     row: int
     rewards: tuple[float | None, ...]
+
+
+_GROUPS = TypeAdapter(list[GroupRewards])
 
 
 def path_of(folder: Path, step: int) -> Path:
@@ -40,12 +48,6 @@ def read(folder: Path) -> Iterator[tuple[int, list[GroupRewards]]]:
     """
     step = 1
     while (path := path_of(folder, step)).is_file():
-        try:
-            rows = json.loads(path.read_text("utf-8"))
-            groups = [GroupRewards(int(row["row"]), tuple(row["rewards"])) for row in rows]
-        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
-            raise PipelineError(
-                f"{path}: {error}; delete it and the later ones to roll their prompts out again"
-            ) from error
-        yield step, groups
+        otherwise = "not a step's rewards; delete it and the later ones to roll their prompts out again"
+        yield step, read_json(path, _MOST_BYTES, _GROUPS, otherwise, PipelineError) or []
         step += 1

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from golongrl import files
 from golongrl.data.construct.bands import ROLLOUTS
 from golongrl.data.construct.errors import PipelineError
@@ -22,9 +24,13 @@ from golongrl.data.errors import NoRowsError
 from golongrl.data.models import resolve
 from golongrl.data.pipeline import prepare
 from golongrl.data.prepared import open_splits
+from golongrl.json_files import read_json
 from golongrl.recipe import Recipe
 
 PROMPTS, SAMPLES, REWARDS, ENDED = "prompts.jsonl", "samples.json", "rewards", "ended"
+# A round of 1,000,000 samples names each by 32 letters.
+_MOST_BYTES = 64 << 20
+_SAMPLES = TypeAdapter(list[str])
 
 RunPool = Callable[[Recipe, Path, Path], None]
 """Runs a pool: recipe, folder of the round, folder of the model. Its driver writes `REWARDS` there."""
@@ -108,13 +114,8 @@ class Rollouts:
 
 
 def _samples(place: Path) -> list[str]:
-    try:
-        found: list[str] = json.loads((place / SAMPLES).read_text("utf-8"))
-        return found
-    except FileNotFoundError:
-        return []
-    except (OSError, ValueError, RecursionError) as error:
-        raise PipelineError(f"{place / SAMPLES}: {error}; delete the folder to roll its prompts out again") from error
+    otherwise = "not a round's samples; delete the folder to roll its prompts out again"
+    return read_json(place / SAMPLES, _MOST_BYTES, _SAMPLES, otherwise, PipelineError) or []
 
 
 def _rewards(place: Path) -> Iterator[tuple[tuple[float | None, ...], str]]:

@@ -1,11 +1,11 @@
-"""JSON objects in the folder of an evaluation, which a person or a full disk may have damaged."""
+"""JSON files that this program wrote into a folder and reads again, which a person or a full disk may have damaged."""
 
 from pathlib import Path
 from typing import Final, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from golongrl.errors import InputError
+from golongrl.errors import GolongrlError, InputError
 from golongrl.reading import read_text, refuse_special
 
 T = TypeVar("T")
@@ -13,15 +13,19 @@ T = TypeVar("T")
 _LONGEST: Final = 200
 
 
-def read_json(path: Path, most_bytes: int, form: TypeAdapter[T], otherwise: str) -> T | None:
+def read_json(
+    path: Path, most_bytes: int, form: TypeAdapter[T], otherwise: str, kind: type[GolongrlError] = InputError
+) -> T | None:
     """What the file says; None where there is none.
 
     Args:
         form: all that its readers rely on.
         otherwise: what is said of a file that has another form.
+        kind: what is raised then.
 
     Raises:
-        InputError: it cannot be read, is longer than `most_bytes`, or not whole.
+        InputError: it is longer than `most_bytes`, or no plain file.
+        GolongrlError: of that kind, where it cannot be read or has another form.
     """
     try:
         refuse_special(path)
@@ -29,8 +33,8 @@ def read_json(path: Path, most_bytes: int, form: TypeAdapter[T], otherwise: str)
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
+        raise kind(f"{path}: cannot be read: {error.strerror or error}") from error
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         at = ".".join(map(str, first["loc"]))
-        raise InputError(f"{path}: {otherwise} ({at + ': ' if at else ''}{first['msg'][:_LONGEST]})") from error
+        raise kind(f"{path}: {otherwise} ({at + ': ' if at else ''}{first['msg'][:_LONGEST]})") from error
