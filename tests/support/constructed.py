@@ -41,6 +41,7 @@ def write_table(out: Path, stage: StageName, rows: Sequence[Mapping[str, Any]]) 
     refused = [row["reason"] for row in framed if row.get("reason")]
     counts = {reason: refused.count(reason) for reason in refused}
     kept = len(framed) - len(refused)
+    table.write_verdicts("d", [])
     table.write_manifest(
         StageManifest(stage, 1, {}, "d", len(framed), len(framed), kept, counts, ["00000-all.parquet"])
     )

@@ -33,27 +33,27 @@ Send = Callable[[Sequence[Turn], Sequence[Tool]], Awaitable[tuple[ChatReply, str
 _MOST_BYTES: Final = 64 << 20
 
 
-class _Texts(TypedDict):
+class _KeptTexts(TypedDict):
     next_id: NonNegativeInt
     texts: dict[NonNegativeInt, str]
 
 
-class _Pairs(TypedDict):
+class _KeptPairs(TypedDict):
     core_memory: dict[str, str]
     archival_memory: dict[str, str]
 
 
-class _Vectors(TypedDict):
-    core_memory: _Texts
-    archival_memory: _Texts
+class _KeptVectors(TypedDict):
+    core_memory: _KeptTexts
+    archival_memory: _KeptTexts
 
 
-class _Summary(TypedDict):
+class _KeptSummary(TypedDict):
     memory: str
 
 
 # Conversations that are done, and what the memory was then.
-_KEPT: Final = TypeAdapter(dict[str, tuple[NonNegativeInt, _Vectors | _Pairs | _Summary]])
+_KEPT: Final = TypeAdapter(dict[str, tuple[NonNegativeInt, _KeptVectors | _KeptPairs | _KeptSummary]])
 
 
 class KeptMemories:

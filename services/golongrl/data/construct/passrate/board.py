@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
-from pydantic import TypeAdapter
+from pydantic import ConfigDict, TypeAdapter, with_config
 
 from golongrl import files
 from golongrl.errors import InputError
@@ -24,6 +24,7 @@ DATA: Final = "data"
 _MOST_BYTES: Final = 1 << 20
 
 
+@with_config(ConfigDict(strict=True, extra="forbid"))
 @dataclass(frozen=True, slots=True)
 class Board:
     """`place` and `run` are those of the round, empty between two; `beat` counts signs of life."""
