@@ -18,6 +18,7 @@ from golongrl.kubernetes.values.common import (
     Positive,
     RequiredObjectName,
     Resources,
+    ServiceUrl,
     ValuesSection,
 )
 from golongrl_operator.placement import Placement
@@ -87,10 +88,8 @@ class RolloutSpec(Placement):
 class RewardSpec(ValuesSection):
     """What scores the run's responses."""
 
-    url: str | None = Field(
+    url: ServiceUrl | None = Field(
         None,
-        pattern=r"^https?://[^\s/]\S*$",
-        max_length=2048,
         description="Address of a reward service that is not the release's. The run then has a pool of its own, and "
         "the chart's networkPolicy.extraEgress.rollout must allow the address.",
     )

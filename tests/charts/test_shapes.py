@@ -111,6 +111,20 @@ PARTS = [
         )
     ),
     ("rbac/viewer/subjects", [{"kind": "ServiceAccount", "name": "x"}], "a ServiceAccount needs its namespace"),
+    (
+        "rbac/viewer/subjects", [{"kind": "ServiceAccount", "name": "A_b", "namespace": "n"}],
+        "subjects.0.name: no ServiceAccount is called A_b",
+    ),
+    ("learner/gang", {"scheduler": "kueue", "queue": "Q_a"}, "learner.gang.queue: no queue is called Q_a"),
+    ("learner/gang", {"scheduler": "volcano", "queue": "Q_a"}, "learner.gang.queue: no queue is called Q_a"),
+    *(
+        (
+            "reward/env",
+            [{**ENV, "valueFrom": {"resourceFieldRef": {"resource": resource, "divisor": divisor}}}],
+            f"divisor: {divisor} does not fit {resource}",
+        )
+        for resource, divisor in (("limits.cpu", "1Mi"), ("requests.memory", "1m"), ("limits.hugepages-2Mi", "1m"))
+    ),
     ("reward/resources/limits", {"requests.nvidia.com/gpu": "1"}, "is not a resource of a container"),
     (
         "learner/workers/resources",
@@ -124,8 +138,8 @@ PARTS = [
         {"autoscaling": {"enabled": True}, "resources": {"requests": {"cpu": None}}},
         "set reward.resources.requests.cpu",
     ),
-    ("learner/image", {"registry": "a" * 200, "repository": "b" * 60}, "learner.image: registry (or"),
-    ("global/imageRegistry", "a" * 240, ".image: registry (or global.imageRegistry) and repository have more than 255"),
+    ("learner/image", {"registry": "a." * 100 + "a", "repository": "b" * 60}, "learner.image: registry (or"),
+    ("global/imageRegistry", "a." * 120 + "a", ".image: registry (or global.imageRegistry) and repository have more"),
     ("model/imageVolume/reference", "a" * 256 + ":1", "imageVolume.reference: has more than 255 characters"),
     ("commonLabels", {f"{LONG}/x": "y"}, f"commonLabels: {LONG[:40]}... has more than 253 characters before the slash"),
     ("learner/podAnnotations", {f"{LONG}/x": ""}, "learner.podAnnotations: aaa"),
@@ -157,6 +171,12 @@ PARTS = [
     ),
     ("extraObjects", [extra('{{ printf "%c" 39 }}')], "extraObjects.0: is not YAML once its templates are filled in"),
 ]  # fmt: skip
+DIVISORS = [
+    {"name": f"B{number}", "valueFrom": {"resourceFieldRef": {"resource": resource, "divisor": divisor}}}
+    for number, (resource, divisor) in enumerate(
+        [("limits.cpu", "1m"), ("limits.cpu", 1), ("limits.cpu", "0"), ("requests.memory", "1Mi"), ("limits.memory", 0)]
+    )
+]
 RIGHT: Manifest = {
     "reward": {
         "tolerations": [
@@ -167,7 +187,7 @@ RIGHT: Manifest = {
         "topologySpreadConstraints": [SPREAD, {**SPREAD, "whenUnsatisfiable": "ScheduleAnyway"},
                                       {**SPREAD, "topologyKey": "host", "minDomains": 2}],
         "env": [{"name": "A", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k", "optional": True}}},
-                {"name": "B", "valueFrom": {"resourceFieldRef": {"resource": "limits.cpu", "divisor": "1m"}}}],
+                *DIVISORS],
         "resources": {"limits": {"memory": "0.5Gi", "a.b/c": "2"}, "requests": {"memory": "512Mi", "a.b/c": 2}},
     },
     "networkPolicy": {"extraEgress": {"learner": [

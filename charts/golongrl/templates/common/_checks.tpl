@@ -109,6 +109,13 @@ with the variables that the chart sets (env) and the registry of all images.
 {{- end -}}
 {{- end -}}
 
+{{/* The name of an object, where other kinds may have others: (list PATH NAME KIND). */}}
+{{- define "golongrl.check.name" -}}
+{{- if not (regexMatch "^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$" (index . 1)) -}}
+{{- fail (printf "%s: no %s is called %s; use lower-case letters, digits, - and ." (index . 0) (index . 2) (index . 1)) -}}
+{{- end -}}
+{{- end -}}
+
 {{- define "golongrl.check.env" -}}
 {{- $path := index . 0 -}}
 {{- with index . 1 -}}
@@ -118,6 +125,12 @@ with the variables that the chart sets (env) and the registry of all images.
 {{- if hasKey . "valueFrom" -}}
 {{- if ne (len .valueFrom) 1 -}}
 {{- fail (printf "%s.valueFrom: needs exactly one source" $path) -}}
+{{- end -}}
+{{- with .valueFrom.resourceFieldRef -}}
+{{- $divisor := .divisor | default 1 | toString -}}
+{{- if and (not (has $divisor (list "0" "1"))) (ne (eq $divisor "1m") (hasSuffix ".cpu" .resource)) -}}
+{{- fail (printf "%s.valueFrom.resourceFieldRef.divisor: %s does not fit %s" $path $divisor .resource) -}}
+{{- end -}}
 {{- end -}}
 {{- if .value -}}
 {{- fail (printf "%s: %s has a value and valueFrom; remove one of them" $path .name) -}}
@@ -243,6 +256,7 @@ with the variables that the chart sets (env) and the registry of all images.
 {{- if not .namespace -}}
 {{- fail (printf "%s: a ServiceAccount needs its namespace" $path) -}}
 {{- end -}}
+{{- include "golongrl.check.name" (list (printf "%s.name" $path) .name "ServiceAccount") -}}
 {{- if .apiGroup -}}
 {{- fail (printf "%s.apiGroup: must be empty for a ServiceAccount" $path) -}}
 {{- end -}}

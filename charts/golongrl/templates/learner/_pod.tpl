@@ -236,6 +236,9 @@ change the learner leaves its job running.
 {{- if and (eq .Values.learner.gang.scheduler "none") .Values.learner.gang.queue -}}
 {{- fail "learner.gang.queue: learner.gang.scheduler is none, so that nobody reads it; set the scheduler, or remove the queue" -}}
 {{- end -}}
+{{- if has .Values.learner.gang.scheduler (list "kueue" "volcano") -}}
+{{- include "golongrl.check.name" (list "learner.gang.queue" .Values.learner.gang.queue "queue") -}}
+{{- end -}}
 {{- if and .Values.model.existingClaim .Values.model.imageVolume.reference -}}
 {{- fail "model: existingClaim and imageVolume.reference are both mounted at /models; remove one of them" -}}
 {{- end -}}

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from golongrl.kubernetes.names import SUBDOMAIN
+from golongrl.recipe.fields import COLLECTOR
 
 # The part of a label's key after the slash; a label's value has the same form.
 _WORD: Final = r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
@@ -74,11 +75,17 @@ Cidr = Annotated[
 # Pods that may go at a time: a number or a percentage.
 Share = Count | Annotated[str, Field(pattern=r"^(100|[1-9]?[0-9])%$")]
 # The parts of an image's reference.
-_REGISTRY: Final = r"[A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?(:[0-9]+)?(/[a-z0-9._-]+)*"
 _PATH: Final = r"[a-z0-9]+(([._]|__|-+)[a-z0-9]+)*"
+_DOMAIN: Final = r"[A-Za-z0-9]([-A-Za-z0-9]{0,61}[A-Za-z0-9])?"
+_HOST: Final = rf"{_DOMAIN}(\.{_DOMAIN})*"
+_REGISTRY: Final = rf"{_HOST}(:[0-9]+)?(/{_PATH})*"
 _REPOSITORY: Final = rf"{_PATH}(/{_PATH})*"
 _TAG: Final = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}"
 _DIGEST: Final = r"sha256:[0-9a-f]{64}"
+# Name or IPv4 address of a server; empty is none.
+Host = Annotated[str, Field(pattern=rf"^({_HOST})?$", max_length=253)]
+# Without a password, which everybody would read who may read the objects; a path may follow.
+ServiceUrl = Annotated[str, Field(pattern=COLLECTOR, max_length=2048)]
 Registry = Annotated[str, Field(pattern=rf"^({_REGISTRY})?$")]
 # Registry and path have 255 characters at most, a tag 128, a digest 71.
 ImageReference = Annotated[
@@ -88,12 +95,14 @@ PullPolicy = Literal["Always", "IfNotPresent", "Never"]
 # A Kubernetes object whose own schema the API server checks.
 Passthrough = dict[str, Any]
 Labels = dict[LabelKey, LabelValue]
-Annotations = dict[LabelKey, str]
+# YAML 1.1 takes it for a line break, and Helm writes it without quotes: it would arrive as a space.
+_NEXT_LINE: Final = r"\x85"
+Annotations = dict[LabelKey, Annotated[str, Field(pattern=rf"^[^{_NEXT_LINE}]*$")]]
 EnvName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 # Of an environment variable: no process can be given a NUL.
-EnvText = Annotated[str, Field(pattern=r"^[^\x00]*$")]
+EnvText = Annotated[str, Field(pattern=rf"^[^\x00{_NEXT_LINE}]*$")]
 # A container's argument. Control characters cannot be passed on by every shell on the way to Ray's head.
-Argument = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]*$")]
+Argument = Annotated[str, Field(pattern=rf"^[^\x00-\x1f\x7f{_NEXT_LINE}]*$")]
 # Folder on the release's volume. No name starts with a dot: `..` would be above the volume.
 Folder = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*$")]
 # Learner and engines share the volume: a claim for one pod would leave all others hanging.

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from golongrl.kubernetes.values.common import Argument, Count, DeviceName, Folder, Image, Resources, Size
+from golongrl.kubernetes.values.common import Argument, Count, DeviceName, Folder, Image, Resources, ServiceUrl, Size
 from golongrl.kubernetes.values.inputs import SecretKey
 from golongrl.kubernetes.values.placement import PodPlacement
 
@@ -12,7 +12,7 @@ from golongrl.kubernetes.values.placement import PodPlacement
 class JudgeValues(SecretKey):
     """The model that judges answers which rules cannot score; its key from an existing Secret."""
 
-    url: Argument = Field(
+    url: ServiceUrl | Literal[""] = Field(
         "", description="OpenAI-compatible endpoint. Empty means no judge. Its address needs an egress rule."
     )
     model: Argument = Field("", description="Name of the model there. Empty takes the only one it serves.")

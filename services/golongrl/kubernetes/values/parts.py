@@ -9,6 +9,7 @@ from golongrl.kubernetes.values.common import (
     Cidr,
     Count,
     DeviceName,
+    Host,
     Image,
     LabelValue,
     ObjectName,
@@ -16,6 +17,7 @@ from golongrl.kubernetes.values.common import (
     Port,
     Positive,
     Resources,
+    ServiceUrl,
     Share,
     Size,
     ValuesSection,
@@ -23,6 +25,8 @@ from golongrl.kubernetes.values.common import (
 from golongrl.kubernetes.values.environment import EnvVar
 from golongrl.kubernetes.values.placement import PodPlacement
 
+# As KubeRay takes it: a label of DNS that begins with a letter; empty is none.
+RayClusterName = Annotated[str, Field(pattern=r"^([a-z]([-a-z0-9]*[a-z0-9])?)?$", max_length=63)]
 # A week: longer, and sums with it would leave Kubernetes' 32 bits.
 Lasting = Annotated[int, Field(ge=1, le=604_800)]
 
@@ -38,9 +42,7 @@ def _bound(size: str, more: str = "") -> str:
 class ExternalRedis(ValuesSection):
     """An existing Redis or Valkey (7.2 or later, with AOF and the policy noeviction)."""
 
-    host: Annotated[str, Field(pattern=r"^([A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?)?$")] = Field(
-        "", description="Host name. Empty deploys the chart's own Redis."
-    )
+    host: Host = Field("", description="Host name. Empty deploys the chart's own Redis.")
     port: Port = Field(6379, description="Port.")
     database: Count = Field(0, description="Number of the database.")
     tls: bool = Field(False, description="Use TLS (rediss://).")
@@ -126,7 +128,7 @@ class EngineValues(ValuesSection):
 class Trigger(ValuesSection):
     """How KEDA asks Prometheus for the load of the engines."""
 
-    server_address: Annotated[str, Field(pattern=r"^https?://\S+$")] = Field(
+    server_address: ServiceUrl = Field(
         "http://prometheus-operated.monitoring.svc:9090", description="URL of the Prometheus that scrapes the release."
     )
     target_busy_share: Annotated[float, Field(gt=0, le=1)] = Field(
@@ -230,7 +232,7 @@ class LearnerValues(PodPlacement):
         description="How KubeRay submits the job. The KAI scheduler needs HTTPMode or SidecarMode. Pod Security "
         "`restricted` refuses SidecarMode, because KubeRay sets no security context for its container.",
     )
-    cluster_selector: LabelValue = Field(
+    cluster_selector: RayClusterName = Field(
         "",
         description="Name of an existing RayCluster to submit to, instead of a cluster for this job alone. Its pods "
         "need the image, environment, volumes and labels of those that `golongrl render rayjob` prints.",
