@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from golongrl import recipe as recipes
 from golongrl.errors import InputError
+from golongrl.kubernetes.kinds import KUEUE_QUEUE
 from golongrl.kubernetes.pod_rules import misfits, without_nulls
 from golongrl.kubernetes.rayjob import site as rayjobs
 from golongrl.kubernetes.rayjob.load import merge
@@ -38,7 +39,6 @@ _POOL_READS: Final = (
 _MUST_AGREE: Final = ("model.path", "data", "rollout.temperature", "rollout.max_response_tokens")
 # What a run has for itself in its own folder; downloads of models and data sets are shared.
 _OWN_FOLDERS: Final = "data|weights|run"
-KUEUE: Final = "kueue.x-k8s.io/queue-name"
 # A hash in an annotation that people compare by eye.
 _CONTENT_LENGTH: Final = 16
 _POOL_SUFFIX: Final = 8
@@ -112,10 +112,10 @@ def _resolve(site: Site, text: str) -> Meaning:
     for template in rayjobs.learner_templates(job):
         place(template, spec.learner)
     job = without_nulls(rayjobs.patch(job, spec.learner.model_dump(exclude=set(PLACED), exclude_unset=True)))
-    queue = spec.schedule.queue or (job["metadata"].get("labels") or {}).get(KUEUE, "")
+    queue = spec.schedule.queue or (job["metadata"].get("labels") or {}).get(KUEUE_QUEUE, "")
     if queue:
         # Learner and pool are admitted together (kueue.py), not the RayJob alone.
-        job = rayjobs.patch(job, {"metadata": {"labels": {KUEUE: None}}})
+        job = rayjobs.patch(job, {"metadata": {"labels": {KUEUE_QUEUE: None}}})
     try:
         gpus = rayjobs.check(job, recipe, site.gpu_resource)
     except rayjobs.RayJobError as error:

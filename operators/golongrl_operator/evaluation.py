@@ -17,12 +17,14 @@ from datetime import datetime
 from typing import Any, Final
 
 from golongrl.evaluation.report.summary import Summary, read
+from golongrl.kubernetes.kinds import KUEUE_QUEUE
+from golongrl.kubernetes.look.objects import conditions, holds
 from golongrl.kubernetes.look.pods import Pod
 from golongrl.kubernetes.rayjob import site as rayjobs
 from golongrl.kubernetes.rayjob.site import Manifest, Site
 from golongrl.kubernetes.values.common import LONGEST_AMOUNT
 from golongrl_operator.api import RUN_LABEL, EvaluationScore, EvaluationSpec, EvaluationStatus
-from golongrl_operator.build import KUEUE, Meaning, owned_by, run_folder
+from golongrl_operator.build import Meaning, owned_by, run_folder
 from golongrl_operator.conditions import short, stamp
 from golongrl_operator.decide import RunPhase
 from golongrl_operator.placement import place
@@ -68,7 +70,7 @@ def job_of(site: Site, run: Manifest, meaning: Meaning, step: int | None) -> Man
     prefix = job["metadata"]["name"][: _LONGEST_NAME - _SUFFIX - 1]
     job["metadata"] |= {"name": f"{prefix}-{name}"} | ({"namespace": site.namespace} if site.namespace else {})
     if meaning.queue:
-        job["metadata"]["labels"][KUEUE] = meaning.queue
+        job["metadata"]["labels"][KUEUE_QUEUE] = meaning.queue
     return owned_by(site, run, job)
 
 
@@ -207,17 +209,17 @@ def _running(status: EvaluationStatus, job: Manifest, pods: Sequence[Pod]) -> Ev
 def _ended(status: EvaluationStatus, job: Manifest, pods: Sequence[Pod], now: datetime) -> EvaluationStatus | None:
     """How it ended; None while it has not."""
     name, state = job["metadata"]["name"], job.get("status") or {}
-    found = {entry["type"]: entry for entry in state.get("conditions") or [] if entry.get("status") == "True"}
+    failure = conditions(job).get("Failed", {})
     started = status.started or state.get("startTime")
     ended = status.model_copy(update={"started": started, "finished": state.get("completionTime") or stamp(now)})
     mine = _pods(name, pods)
-    if "Complete" in found:
+    if holds(job, "Complete"):
         words = next((read(pod.last_words) for pod in mine if pod.phase == "Succeeded"), None)
         return _scored(ended, words) if words else _said(ended, "Succeeded", _UNTOLD)
-    if "Failed" in found:
+    if holds(job, "Failed"):
         said = next((pod.last_words for pod in mine if pod.phase == "Failed" and pod.last_words), "")
         last = (said.strip().splitlines() or [""])[-1]
-        why = f"{found['Failed'].get('reason', 'failed')}: {found['Failed'].get('message', '')}".rstrip(": ")
+        why = f"{failure.get('reason', 'failed')}: {failure.get('message', '')}".rstrip(": ")
         return _said(ended, "Failed", f"Job {name} failed ({why})" + (f": {last}" if last else ""))
     return None
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
+from golongrl.kubernetes.look.objects import conditions
 from golongrl.kubernetes.rayjob.site import Manifest
 from golongrl_operator.api import GROUP, KIND, VERSION
 from golongrl_operator.conditions import STAYS_BLOCKED, STAYS_SILENT
@@ -159,4 +160,4 @@ def _same(old: Json, new: Json) -> bool:
 
 
 def _aspect(status: Json, kind: str) -> Json:
-    return next((entry for entry in status.get("conditions") or [] if entry["type"] == kind), {})
+    return conditions({"status": status}).get(kind, {})

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from typing import Final
 
+from golongrl.kubernetes.look.objects import holds
 from golongrl.kubernetes.look.pods import Pod
 from golongrl.kubernetes.rayjob.render import ADOPT_LABEL
 from golongrl.kubernetes.rayjob.site import Manifest, RayJobError, Site, worker_gpus
@@ -63,9 +64,7 @@ def _engines(site: Site, runs: Collection[str], seen: Seen) -> Iterator[tuple[st
 
 def _evaluations(site: Site, runs: Collection[str], seen: Seen) -> Iterator[tuple[str, int]]:
     for job in seen.evaluations:
-        conditions = (job.get("status") or {}).get("conditions") or []
-        ended = any(entry["type"] in ("Complete", "Failed") and entry["status"] == "True" for entry in conditions)
-        if not ended and not owned(job, runs):
+        if not (holds(job, "Complete") or holds(job, "Failed")) and not owned(job, runs):
             containers = ((job["spec"].get("template") or {}).get("spec") or {}).get("containers") or []
             gpus = sum(gpus_in(container.get("resources") or {}, site.gpu_resource) for container in containers)
             yield _name(job), gpus

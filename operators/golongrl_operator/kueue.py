@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
+from golongrl.kubernetes.look.objects import conditions, holds
 from golongrl.kubernetes.rayjob import site as rayjobs
 from golongrl.kubernetes.rayjob.site import Manifest, Site
 from golongrl_operator.api import CONTENT
@@ -161,7 +162,7 @@ def _asked(made: Manifest, live: Manifest) -> Manifest:
 
 def _judge(made: Manifest, live: Manifest, queue: str, stopped: bool, now: datetime) -> AdmissionPlan:
     name = live["metadata"]["name"]
-    evicted, admitted, reserved = (_condition(live, kind) for kind in ("Evicted", "Admitted", "QuotaReserved"))
+    evicted, admitted, reserved = (conditions(live).get(kind, {}) for kind in ("Evicted", "Admitted", "QuotaReserved"))
     if evicted.get("status") == "True":
         told = short(f"Kueue evicted Workload {name} ({evicted.get('reason')}): {evicted.get('message', '')}")
         report = {name: _given_back(live, evicted, now)} if stopped and _holds(live) else None
@@ -186,9 +187,7 @@ def pods_ready(live: Sequence[Manifest], now: datetime) -> dict[str, Manifest]:
     return {
         item["metadata"]["name"]: _with(item, now, ("PodsReady", "True", "Started", "the run trains"))
         for item in live
-        if _condition(item, "Admitted").get("status") == "True"
-        and _condition(item, "Evicted").get("status") != "True"
-        and _condition(item, "PodsReady").get("status") != "True"
+        if holds(item, "Admitted") and not holds(item, "Evicted") and not holds(item, "PodsReady")
     }
 
 
@@ -209,7 +208,7 @@ def _given_back(live: Manifest, evicted: Json, now: datetime) -> Manifest:
 
 def _with(live: Manifest, now: datetime, *said: tuple[str, str, str, str]) -> Manifest:
     """A merge patch of the status that sets conditions; refused if the Workload was written meanwhile."""
-    old = {entry["type"]: entry for entry in (live.get("status") or {}).get("conditions") or []}
+    old = conditions(live)
     for kind, status, reason, message in said:
         was = old.get(kind, {})
         since = was["lastTransitionTime"] if was.get("status") == status else stamp(now)
@@ -225,13 +224,8 @@ def _with(live: Manifest, now: datetime, *said: tuple[str, str, str, str]) -> Ma
     return {"metadata": version, "status": {"conditions": list(old.values())}}
 
 
-def _condition(item: Manifest, kind: str) -> Json:
-    found = (item.get("status") or {}).get("conditions") or []
-    return next((entry for entry in found if entry["type"] == kind), {})
-
-
 def _holds(live: Manifest) -> bool:
-    return _condition(live, "QuotaReserved").get("status") == "True"
+    return holds(live, "QuotaReserved")
 
 
 def _content_of(item: Manifest) -> str:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from golongrl.kubernetes.look.objects import conditions
 from golongrl.kubernetes.look.pods import Pod
 from golongrl.kubernetes.rayjob.site import Manifest, Site
 from golongrl_operator.api import CONTENT, RUN_LABEL, AvoidedNode, Replacement, RolloutStatus, ScalingStatus, Suspicion
@@ -107,14 +108,13 @@ def plan(site: Site, view: View) -> PoolPlan:
     keda = site.pool.autoscaled and not view.meaning.dedicated
     scale = {name: size} if not (apply or keda) and work is not None and size != asked else {}
     least = costs(pods, view.picture) if 0 < size < asked else {}
-    trouble = _refusal(observed) if size else ""
+    trouble = _refusal(work or {}) if size else ""
     return PoolPlan(status, replaced, scale, least, apply, evict, trouble or healing.reason)
 
 
-def _refusal(observed: Json) -> str:
+def _refusal(work: Json) -> str:
     """Why no pod may be made: a quota, Pod Security, a webhook. A Deployment says so, no pod does."""
-    conditions = {entry["type"]: entry for entry in observed.get("conditions") or []}
-    failure = conditions.get("ReplicaFailure", {})
+    failure = conditions(work).get("ReplicaFailure", {})
     if failure.get("status") != "True":
         return ""
     return short(f"no engine may be made ({failure.get('reason', '')}): {failure.get('message', '')}")

@@ -404,7 +404,15 @@ def test_a_job_that_kueue_has_not_admitted_names_its_queue(api: ApiServer) -> No
     job = owner("RayJob", "ray.io/v1", {"suspend": True}, jobDeploymentStatus="Suspended")
     job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] = "evening"
     api.put(job)
-    assert look_at()[0].held == ["rayjob x is suspended: Kueue's queue evening has not admitted it"]
+    held = ["rayjob x is suspended: Kueue's queue evening has not admitted it"]
+    seen = look_at()[0]
+    assert (seen.held, seen.refused) == (held, ["localqueue evening does not exist: rayjob x needs it"])
+    api.put(stored({"metadata": {"name": "evening"}}, "LocalQueue", "kueue.x-k8s.io/v1beta2"))
+    assert (look_at()[0].held, look_at()[0].refused) == (held, [])
+    job["spec"] = {}  # Without Kueue nobody has suspended it.
+    job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] = "other"
+    api.put(job)
+    assert look_at()[0].refused == []
 
 
 def test_a_run_that_only_its_finalizers_keep_says_so() -> None:
@@ -447,6 +455,34 @@ def test_the_end_of_an_older_learner_is_history(kind: str) -> None:
     about = [{"involvedObject": {"kind": kind, "name": f"l-{made}"}, "reason": "Failed"} for made in "12"]
     assert read_refusals(jobs, about) == [f"{kind.lower()} l-2: Failed: "]
     assert read_refusals(jobs[:1], about) == [f"{kind.lower()} l-1: Failed: "]
+
+
+MADE, AGAIN = "2026-01-01T00:00:05Z", "2026-01-01T00:10:00Z"
+
+
+@pytest.mark.parametrize(
+    ("item", "event", "named"),
+    [
+        # A retry, and what Kueue or a person has resumed, begin again.
+        (learner("RayJob", "5", startTime=AGAIN), {"lastTimestamp": "2026-01-01T00:09:59Z"}, False),
+        (learner("RayJob", "5", startTime=AGAIN), {"lastTimestamp": AGAIN}, True),
+        (learner("Job", "5", startTime=AGAIN), {"lastTimestamp": MADE}, False),
+        (learner("RayJob", "5"), {"eventTime": "2026-01-01T00:00:05.000001Z", "lastTimestamp": None}, True),
+        # An earlier object of this name, and one that was told of again.
+        (learner("RayJob", "5"), {"eventTime": "2026-01-01T00:00:04.999999Z"}, False),
+        (
+            learner("RayJob", "5"),
+            {"eventTime": "2026-01-01T00:00:00Z", "series": {"lastObservedTime": "2026-01-01T00:20:00.5Z"}},
+            True,
+        ),
+        ({**learner("RayJob", "5"), "spec": {"suspend": True}}, {"lastTimestamp": AGAIN}, False),
+        ({**learner("Job", "5"), "spec": {"suspend": True}}, {"lastTimestamp": AGAIN}, False),
+    ],
+)
+def test_a_warning_of_an_earlier_attempt_is_history(item: dict[str, Any], event: dict[str, Any], named: bool) -> None:
+    about = {"kind": item["kind"], "name": item["metadata"]["name"]}
+    told = read_refusals([item], [{"involvedObject": about, "reason": "No", "message": "why", **event}])
+    assert told == ([f"{about['kind'].lower()} {about['name']}: No: why"] if named else [])
 
 
 def part(kind: str, version: str, component: str = "rollout", spec: Any = None, **status: Any) -> dict[str, Any]:
@@ -542,4 +578,4 @@ def test_what_is_stopped_unseen_or_never_gone_is_named(
     assert line.startswith(told)
     assert bool(line) == bool(told)
     if "should be deleted" in told:
-        assert line.endswith("; finalizers that it waits for: a/b, c")
+        assert line.endswith(": it waits for its finalizers: a/b, c")

@@ -4,6 +4,7 @@ import asyncio
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -93,6 +94,12 @@ def test_a_release_whose_learner_is_done_is_not_stuck_where_no_queue_answers() -
         [BROKEN], None, None, refused=["secret hf does not exist: job x needs it"], done="done: job x is complete"
     )
     assert told.split("\n\n")[-1].splitlines() == ["done: job x is complete"]
+
+
+def test_a_failed_helm_test_is_shown_and_stops_nothing() -> None:
+    told = text([replace(BROKEN, name="demo-test", component="test")], QUEUE, [worker(), learner()])
+    assert "demo-test" in told
+    assert told.splitlines()[-1] == "nothing is stuck"
 
 
 def test_a_suspended_run_is_said_to_be_and_its_broken_pods_are_named() -> None:

@@ -44,7 +44,7 @@ RESOURCES: dict[str, dict[str, str]] = {
     "scheduling.k8s.io/v1": {"PriorityClass": "priorityclasses"},
     "node.k8s.io/v1": {"RuntimeClass": "runtimeclasses"},
     "events.k8s.io/v1": {"Event": "events"},
-    "kueue.x-k8s.io/v1beta2": {"Workload": "workloads"},
+    "kueue.x-k8s.io/v1beta2": {"Workload": "workloads", "LocalQueue": "localqueues"},
     "keda.sh/v1alpha1": {"ScaledObject": "scaledobjects", "TriggerAuthentication": "triggerauthentications"},
 }  # fmt: skip
 KUBERAY = {"ray.io/v1": {"RayJob": "rayjobs", "RayCluster": "rayclusters"}}

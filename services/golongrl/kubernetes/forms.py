@@ -149,7 +149,7 @@ _WORKLOAD: Final[Form] = {
 }  # fmt: skip
 _RAY_JOB: Final[Form] = {
     "spec": {"rayClusterSpec": _RAY_CLUSTER, "submitterPodTemplate": _MAYBE},
-    "status": dict.fromkeys(("jobDeploymentStatus", "jobStatus", "reason", "message"), text),
+    "status": {**dict.fromkeys(("jobDeploymentStatus", "jobStatus", "reason", "message"), text), "startTime": moment},
 }
 _ADMISSION: Final[Form] = {
     "spec!": {"podSets": [{"name!": name, "count": count}], "queueName": text},
@@ -181,7 +181,7 @@ _BY_KIND: Final[Mapping[str, Form]] = MappingProxyType(
         "PersistentVolumeClaim": {"spec!": {"storageClassName": text}, "status": {"phase": text}},
         "Event": {
             "involvedObject": {"kind": text, "name": text}, "reason": text, "message": text,
-            "lastTimestamp": text, "eventTime": text,
+            "lastTimestamp": text, "eventTime": text, "series": {"lastObservedTime": text},
         },
         "ConfigMap": {"data": _TEXTS},
         "Lease": {

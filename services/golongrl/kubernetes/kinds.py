@@ -35,6 +35,9 @@ RAY_CLUSTER: Final = ObjectKind("RayCluster", "rayclusters", group="ray.io")
 TRAINING_RUN: Final = ObjectKind("TrainingRun", "trainingruns", "v1alpha1", "golongrl.io")
 STORAGE_CLASS: Final = ObjectKind("StorageClass", "storageclasses", group="storage.k8s.io", namespaced=False)
 WORKLOAD: Final = ObjectKind("Workload", "workloads", "v1beta2", "kueue.x-k8s.io")
+# The label by which an object names its LocalQueue.
+KUEUE_QUEUE: Final = "kueue.x-k8s.io/queue-name"
+LOCAL_QUEUE: Final = ObjectKind("LocalQueue", "localqueues", "v1beta2", "kueue.x-k8s.io")
 SCALED_OBJECT: Final = ObjectKind("ScaledObject", "scaledobjects", "v1alpha1", "keda.sh")
 TRIGGER_AUTHENTICATION: Final = ObjectKind("TriggerAuthentication", "triggerauthentications", "v1alpha1", "keda.sh")
 LEASE: Final = ObjectKind("Lease", "leases", group="coordination.k8s.io")

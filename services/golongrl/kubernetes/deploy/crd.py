@@ -15,6 +15,7 @@ import yaml
 from golongrl.kubernetes import kinds
 from golongrl.kubernetes.cluster import Cluster, connect
 from golongrl.kubernetes.cluster_errors import ClusterError, ClusterForbiddenError, ClusterMissingError
+from golongrl.kubernetes.look.objects import holds
 
 # Helm's own field manager: a later `helm install` without us meets no conflict.
 _MANAGER: Final = "helm"
@@ -85,5 +86,4 @@ async def _served(calls: Cluster, name: str) -> None:
 
 
 def _is_established(definition: Mapping[str, Any]) -> bool:
-    conditions = (definition.get("status") or {}).get("conditions") or []
-    return any(entry["type"] == "Established" and entry["status"] == "True" for entry in conditions)
+    return holds(definition, "Established")

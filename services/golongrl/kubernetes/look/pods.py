@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from golongrl.kubernetes.look import objects
+
 Json = Mapping[str, Any]
 
 _RUN: Final = "golongrl.io/training-run"
@@ -102,7 +104,7 @@ def _phase(item: Json) -> str:
 
 def _pod(item: Json, replaced: bool, now: datetime) -> Pod:
     status, labels = item.get("status", {}), item["metadata"].get("labels") or {}
-    conditions = {entry["type"]: entry for entry in status.get("conditions") or []}
+    conditions = objects.conditions(item)
     containers = [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]
     ready = conditions.get("Ready", {}).get("status") == "True"
     phase, component = _phase(item), labels.get("app.kubernetes.io/component", "?")
@@ -110,12 +112,9 @@ def _pod(item: Json, replaced: bool, now: datetime) -> Pod:
     if not ready and phase != "Succeeded":
         trouble = _trouble(status, conditions, containers)
         starting = "" if trouble else _starting(phase, containers)
-    if deadline := item["metadata"].get("deletionTimestamp"):
-        late = (now - datetime.fromisoformat(deadline)).total_seconds() > _START_S
-        waits = ", ".join(item["metadata"].get("finalizers") or [])
-        why = f"it waits for its finalizers: {waits}" if waits else "is its node lost?"
-        trouble = f"should be deleted since {deadline}: {why}" if late else ""
-        starting = "" if late else "is being deleted"
+    if "deletionTimestamp" in item["metadata"]:
+        trouble = objects.overdue(item["metadata"], _START_S, now)
+        starting = "" if trouble else "is being deleted"
     elif starting and _age_s(item, containers, now) > (_ENGINE_START_S if component == "rollout" else _START_S):
         trouble, starting = starting, ""
     restarts = sum(entry.get("restartCount", 0) for entry in containers)
@@ -165,7 +164,7 @@ def _age_s(item: Json, containers: Sequence[Json], now: datetime) -> float:
         if not entry.get("ready") and entry.get("restartCount", 0) < _RESTARTS:
             began.append((entry.get("state", {}).get("running") or {}).get("startedAt"))
             began.append((entry.get("lastState", {}).get("terminated") or {}).get("finishedAt"))
-    ages = [(now - datetime.fromisoformat(time)).total_seconds() for time in began if time]
+    ages = [objects.age_s(time, now) for time in began if time]
     return min(ages, default=float("inf"))
 
 

@@ -38,6 +38,10 @@ def _of_owners(owners: Iterable[Json]) -> Iterator[Reference]:
                 yield Reference(kind, name, user)
         for kind, name in _of_triggers(item):
             yield Reference(kind, name, user)
+        queue = (item["metadata"].get("labels") or {}).get(kinds.KUEUE_QUEUE)
+        # Without Kueue nobody reads the label, and nobody suspends the job.
+        if queue and (item.get("spec") or {}).get("suspend"):
+            yield Reference(kinds.LOCAL_QUEUE, queue, user)
         for template in item.get("spec", {}).get("volumeClaimTemplates") or []:
             if name := template["spec"].get("storageClassName"):
                 yield Reference(kinds.STORAGE_CLASS, name, user)

@@ -5,9 +5,11 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from golongrl.kubernetes.kinds import KUEUE_QUEUE
+from golongrl.kubernetes.look.objects import age_s, conditions, holds, overdue
+
 Json = Mapping[str, Any]
 
-_KUEUE_QUEUE: Final = "kueue.x-k8s.io/queue-name"
 # KubeRay looks at a new RayJob within seconds.
 _SEEN_S: Final = 300.0
 # What a deleted object has made needs no longer to go, unless somebody has set a long grace period.
@@ -31,7 +33,7 @@ def read_refusals(owners: Iterable[Json], events: Iterable[Json]) -> list[str]:
     lacking = {_key(item): item for item in owners if _lacks(item) and _key(item) not in older}
     told = {key: why for key, item in lacking.items() if (why := _own_words(item))}
     for event in sorted(events, key=_last_seen):
-        if key := _about(event, lacking):
+        if (key := _about(event, lacking)) and not _is_history(event, lacking[key]):
             told[key] = f"{event.get('reason', '')}: {event.get('message', '')}"
     return [f"{kind.lower()} {name}: {why}" for (kind, name), why in sorted(told.items())]
 
@@ -48,12 +50,20 @@ def _about(event: Json, lacking: Collection[tuple[str, str]]) -> tuple[str, str]
     return next((key for key in keys if key in lacking), None)
 
 
+def _is_history(event: Json, item: Json) -> bool:
+    """It is about an earlier object of this name, or what this one did before it was started again, or scheduled."""
+    began = (item.get("status") or {}).get("startTime") or item["metadata"].get("creationTimestamp") or ""
+    # To the second, as an object's own times are.
+    seen = _last_seen(event)[: len("2026-01-01T00:00:00")]
+    return bool(seen) and seen < began[: len(seen)]
+
+
 def _own_words(item: Json) -> str:
     """What it says of itself; an event is gone after an hour."""
-    conditions = _conditions(item)
-    failure = conditions.get("ReplicaFailure", {})
+    told = conditions(item)
+    failure = told.get("ReplicaFailure", {})
     if failure.get("status") != "True":
-        failure = conditions.get("Progressing", {}) if _has_no_replica_set(conditions) else {}
+        failure = told.get("Progressing", {}) if _has_no_replica_set(item) else {}
     return f"{failure.get('reason', '')}: {failure.get('message', '')}" if failure else ""
 
 
@@ -68,20 +78,15 @@ def read_stopped(owners: Iterable[Json], now: datetime | None = None) -> Iterato
         metadata, where = item["metadata"], f"{item['kind'].lower()} {item['metadata']['name']}"
         component = (metadata.get("labels") or {}).get("app.kubernetes.io/component", "")
         spec, status = item.get("spec") or {}, item.get("status") or {}
-        if deleted := metadata.get("deletionTimestamp"):
-            if _age_s(deleted, now) > _GONE_S:
-                waits = ", ".join(metadata.get("finalizers") or []) or "none"
-                yield f"{where}: should be deleted since {deleted}; finalizers that it waits for: {waits}"
+        if "deletionTimestamp" in metadata:
+            if why := overdue(metadata, _GONE_S, now):
+                yield f"{where}: {why}"
         elif (item["kind"], component) in _NEVER_ZERO and spec.get("replicas") == 0:
             yield f"{where}: has no pod, because its spec.replicas is 0"
         elif item["kind"] == "RayJob" and not spec.get("suspend") and not status.get("jobDeploymentStatus"):
             made = metadata.get("creationTimestamp")
-            if made and _age_s(made, now) > _SEEN_S:
+            if made and age_s(made, now) > _SEEN_S:
                 yield f"{where}: KubeRay has not looked at it since {made}: does it run, and watch this namespace?"
-
-
-def _age_s(time: str, now: datetime) -> float:
-    return (now - datetime.fromisoformat(time)).total_seconds()
 
 
 def read_claims(claims: Iterable[Json]) -> Iterator[str]:
@@ -103,7 +108,7 @@ def read_held(owners: Iterable[Json]) -> Iterator[str]:
         # An owner's Job or cluster is suspended with it.
         if not suspended or item["metadata"].get("ownerReferences"):
             continue
-        queue = (item["metadata"].get("labels") or {}).get(_KUEUE_QUEUE)
+        queue = (item["metadata"].get("labels") or {}).get(KUEUE_QUEUE)
         why = f"Kueue's queue {queue} has not admitted it" if queue else "spec.suspend is set"
         yield f"{item['kind'].lower()} {item['metadata']['name']} is suspended: {why}"
 
@@ -119,9 +124,9 @@ def learner_end(owners: Iterable[Json]) -> tuple[str, str]:
     newest = jobs[-1]
     where, status = f"{newest['kind'].lower()} {newest['metadata']['name']}", newest.get("status") or {}
     if newest["kind"] == "Job":
-        ended = {entry["type"]: entry for entry in status.get("conditions") or [] if entry.get("status") == "True"}
-        done, failed = "Complete" in ended, ended.get("Failed", {})
-        reason, message = failed.get("reason", ""), failed.get("message", "")
+        done, failed = holds(newest, "Complete"), holds(newest, "Failed")
+        end = conditions(newest).get("Failed", {})
+        reason, message = end.get("reason", ""), end.get("message", "")
     else:
         deployment, result = status.get("jobDeploymentStatus", ""), status.get("jobStatus", "")
         done = deployment == "Complete" and result == "SUCCEEDED"
@@ -148,16 +153,14 @@ def _is_learner(item: Json) -> bool:
     return learner and not metadata.get("ownerReferences")
 
 
-def _conditions(item: Json) -> dict[str, Json]:
-    return {entry["type"]: entry for entry in (item.get("status") or {}).get("conditions") or []}
-
-
-def _has_no_replica_set(conditions: Mapping[str, Json]) -> bool:
-    return conditions.get("Progressing", {}).get("reason") == "ReplicaSetCreateError"
+def _has_no_replica_set(item: Json) -> bool:
+    return conditions(item).get("Progressing", {}).get("reason") == "ReplicaSetCreateError"
 
 
 def _lacks(item: Json) -> bool:
     status = item.get("status") or {}
+    if (item.get("spec") or {}).get("suspend"):
+        return False
     match item["kind"]:
         case "ReplicaSet" | "StatefulSet":
             return int(status.get("replicas", 0)) < int(item["spec"].get("replicas", 1))
@@ -165,14 +168,14 @@ def _lacks(item: Json) -> bool:
             return int(status.get("readyReplicas", 0)) < int(item["spec"].get("replicas", 1))
         case "Deployment":
             # Of pods that may not be made its ReplicaSet says more.
-            return _has_no_replica_set(_conditions(item))
+            return _has_no_replica_set(item)
         case "Job":
             return not any(status.get(count) for count in ("active", "succeeded"))
         case "RayJob":
             return status.get("jobDeploymentStatus") not in ("Running", "Complete")
         case "RayCluster":
             # Once it was ready, KubeRay says so for ever.
-            head = _conditions(item).get("HeadPodReady", {}).get("status", "True")
+            head = conditions(item).get("HeadPodReady", {}).get("status", "True")
             ranks = status.get("readyWorkerReplicas", 0) < status.get("desiredWorkerReplicas", 0)
             return status.get("state") != "ready" or head != "True" or ranks
         case "PersistentVolumeClaim":
@@ -183,10 +186,11 @@ def _lacks(item: Json) -> bool:
             waiting = [(entry.get("state", {}).get("waiting") or {}).get("reason") for entry in containers]
             return bool(waiting) and set(waiting) <= {"ContainerCreating", "PodInitializing"}
         case "ScaledObject":
-            return _conditions(item).get("Ready", {}).get("status") == "False"
+            return conditions(item).get("Ready", {}).get("status") == "False"
     return False
 
 
 def _last_seen(event: Json) -> str:
     # RFC 3339 in UTC sorts as text.
-    return str(event.get("lastTimestamp") or event.get("eventTime") or "")
+    series = event.get("series") or {}
+    return str(series.get("lastObservedTime") or event.get("lastTimestamp") or event.get("eventTime") or "")

@@ -5,12 +5,14 @@ said; a run that has ended is not stuck.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from golongrl.kubernetes.look.pods import Pod
 from golongrl.kubernetes.look.waits import long_waits
 
 Json = Mapping[str, Any]
+
+_TEST: Final = "test"
 
 
 def stuck(
@@ -31,7 +33,9 @@ def stuck(
 
 
 def _broken(pods: Sequence[Pod], refused: Sequence[str]) -> list[str]:
-    return [*refused, *(f"pod {pod.name}: {pod.trouble}" for pod in pods if pod.trouble)]
+    # A failed `helm test` keeps its pod for the log, and nothing waits for it.
+    needed = (pod for pod in pods if pod.trouble and pod.component != _TEST)
+    return [*refused, *(f"pod {pod.name}: {pod.trouble}" for pod in needed)]
 
 
 def end(queue: Json | None) -> str:
