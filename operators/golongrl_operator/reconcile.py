@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
+from golongrl.kubernetes.look.objects import conditions
 from golongrl.kubernetes.rayjob.site import Manifest, Site, pod_templates
 from golongrl.telemetry import watchdog
 from golongrl_operator.api import GROUP, AvoidedNode
@@ -32,6 +33,8 @@ from golongrl_operator.turns import GpuShares, adopted, evaluation_held, left_be
 
 # Components of which each run with a pool of its own has its own; the others serve the whole release.
 _A_RUNS: Final = ("rollout", "learner")
+# Between how a run has ended and what is wrong with its spec now.
+_MEANINGLESS: Final = "; its spec cannot be trained again: "
 _NO_POOL: Final = PoolPlan()
 _NO_EVALUATION: Final = EvaluationPlan()
 _NO_ADMISSION: Final = AdmissionPlan()
@@ -133,8 +136,7 @@ def adopted_notes(site: Site, job: Manifest, seen: Seen) -> dict[str, str]:
 
 def refused(outcome: ReconcileResult, why: str, now: datetime) -> Manifest:
     """The status of a run whose objects the API server refused."""
-    old = {entry["type"]: entry for entry in (outcome.run.get("status") or {}).get("conditions") or []}
-    last = old.get("Progressing", {})
+    last = conditions(outcome.run).get("Progressing", {})
     since = last["lastTransitionTime"] if last.get("status") == "False" else stamp(now)
     why = short(why)
     said = {"status": "False", "reason": "Refused", "message": why, "lastTransitionTime": since}
@@ -152,8 +154,11 @@ def evaluation_refused(status: Manifest, why: str) -> Manifest:
 
 def _without_meaning(case: Case) -> RunDecision:
     """For a spec that cannot be trained: it can still be suspended, and a run that has ended stays so."""
-    if case.before.phase in (RunPhase.SUCCEEDED, RunPhase.FAILED) and not case.edited:
-        return RunDecision(RunPhase(case.before.phase), case.status.get("message", ""), case.before.restarts)
+    if case.before.phase in ENDED:
+        said = case.before.message
+        if case.edited:
+            said = short(f"{said.partition(_MEANINGLESS)[0]}{_MEANINGLESS}{case.error}")
+        return RunDecision(RunPhase(case.before.phase), said, case.before.restarts)
     if case.jobs and case.run.get("spec", {}).get("suspend") is True:
         return decide(Wanted(case.before.content, suspend=True), case.jobs, case.before)
     return RunDecision(RunPhase.INVALID, short(case.error), case.before.restarts)
@@ -203,6 +208,9 @@ def _outcome(release: _Release, case: Case) -> ReconcileResult:
     )
     status = status_of(case, seen, done)
     ended = decision.phase in ENDED
+    if decision.phase == RunPhase.SUCCEEDED != case.before.phase and seen.picture is None and busy is None:
+        # The queue did not tell its last checkpoint. Nobody else has written one: the evaluation takes the newest.
+        status.pop("lastCheckpoint", None)
     dropped = _dropped(meaning, pool, seen) if ended and wanted.delete_ended else ""
     return ReconcileResult(
         run=case.run,

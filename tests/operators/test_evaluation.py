@@ -389,3 +389,16 @@ def test_other_questions_and_other_runs_of_the_name_have_other_folders() -> None
     assert out(10) == out(20), "a later step goes into the same report"
     others = [out(10), out(10, uid="v"), out(10, args=["--limit", "5"]), out(10, data="mine"), out(10, suite="paper")]
     assert len(set(others)) == len(others)
+
+
+def test_a_checkpoint_that_the_queue_could_not_tell_at_the_end_is_the_newest() -> None:
+    """The last one that it told is older: the scores would be those of other weights."""
+    world = World()
+    world.once(PICTURE)
+    assert world.run["status"]["lastCheckpoint"] == 10
+    world.jobs[0]["status"] = dict(DONE)
+    assert "lastCheckpoint" not in world.once(None)
+    assert "step" not in world.once(None)["evaluation"]
+    (container,) = world.job["spec"]["template"]["spec"]["containers"]
+    assert "--last" in container["command"]
+    assert "--step" not in container["command"]

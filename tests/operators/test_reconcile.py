@@ -433,3 +433,32 @@ def test_an_edit_beside_an_upgrade_trains_no_succeeded_run_again(edit: dict[str,
     (outcome,) = reconcile(upgraded, Seen(NOW, [run]))
     assert outcome.status["phase"] == "Pending"
     assert outcome.apply
+
+
+@pytest.mark.parametrize(
+    ("end", "phase"),
+    [
+        ({"jobDeploymentStatus": "Complete", "jobStatus": "SUCCEEDED"}, "Succeeded"),
+        ({"jobDeploymentStatus": "Failed", "reason": "ValidationFailed"}, "Failed"),
+    ],
+)
+def test_a_run_that_has_ended_stays_so_while_its_spec_means_nothing(end: dict[str, str], phase: str) -> None:
+    """KubeRay or a person may have deleted its RayJob: put right again, the run would have trained once more."""
+    run = a_run(maxRestarts=0)
+    run["status"] = first = one(run, a_job(run, **end), picture=PICTURE).status
+    assert first["phase"] == phase
+    good = run["spec"]
+    for recipe, said in (({"learner": {"lrr": 1}}, "learner.lrr"), ({"learner": {"stepps": 1}}, "learner.stepps")):
+        run["spec"] = {**good, "recipe": recipe}
+        run["metadata"]["generation"] += 1
+        for _ in range(2):
+            outcome = one(run)
+            run["status"] = told = outcome.status
+            assert (told["phase"], told["finished"], outcome.apply) == (phase, first["finished"], ())
+            assert told["message"].startswith(f"{first['message']}; its spec cannot be trained again: ")
+            assert (told["message"].count("again:"), said in told["message"]) == (1, True)
+            assert conditions(outcome)["Accepted"] == "False"
+    run["spec"] = good
+    run["metadata"]["generation"] += 1
+    outcome = one(run)
+    assert (outcome.status["phase"], outcome.apply, conditions(outcome)["Accepted"]) == (phase, (), "True")
