@@ -6,6 +6,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -345,10 +346,12 @@ SECURITY = 'pods "x" is forbidden: violates PodSecurity "restricted:latest"'
 
 
 def warning(kind: str, name: str, reason: str, message: str, minute: int) -> Object:
+    """An event after the objects of this test were made, in the order of the minutes."""
+    seen = datetime.now(UTC) + timedelta(minutes=minute)
     return {
         "apiVersion": "v1", "kind": "Event", "type": "Warning", "reason": reason, "message": message,
         "metadata": {"name": f"{name}.{minute}", "namespace": NAMESPACE},
-        "lastTimestamp": f"2026-01-01T00:{minute:02}:00Z", "involvedObject": {"kind": kind, "name": name},
+        "lastTimestamp": seen.strftime("%Y-%m-%dT%H:%M:%SZ"), "involvedObject": {"kind": kind, "name": name},
     }  # fmt: skip
 
 

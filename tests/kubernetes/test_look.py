@@ -464,12 +464,14 @@ MADE, AGAIN = "2026-01-01T00:00:05Z", "2026-01-01T00:10:00Z"
     ("item", "event", "named"),
     [
         # A retry, and what Kueue or a person has resumed, begin again.
-        (learner("RayJob", "5", startTime=AGAIN), {"lastTimestamp": "2026-01-01T00:09:59Z"}, False),
+        (learner("RayJob", "5", startTime=AGAIN), {"lastTimestamp": "2026-01-01T00:08:59Z"}, False),
         (learner("RayJob", "5", startTime=AGAIN), {"lastTimestamp": AGAIN}, True),
         (learner("Job", "5", startTime=AGAIN), {"lastTimestamp": MADE}, False),
         (learner("RayJob", "5"), {"eventTime": "2026-01-01T00:00:05.000001Z", "lastTimestamp": None}, True),
+        # By a clock that is late.
+        (learner("RayJob", "5"), {"eventTime": "2025-12-31T23:59:06Z"}, True),
         # An earlier object of this name, and one that was told of again.
-        (learner("RayJob", "5"), {"eventTime": "2026-01-01T00:00:04.999999Z"}, False),
+        (learner("RayJob", "5"), {"eventTime": "2025-12-31T23:59:04.999999Z"}, False),
         (
             learner("RayJob", "5"),
             {"eventTime": "2026-01-01T00:00:00Z", "series": {"lastObservedTime": "2026-01-01T00:20:00.5Z"}},

@@ -10,6 +10,8 @@ from golongrl.kubernetes.look.objects import age_s, conditions, holds, overdue
 
 Json = Mapping[str, Any]
 
+# The clocks of those who write an event and of the API server, which writes when an object was made, may differ.
+_SKEW_S: Final = 60.0
 # KubeRay looks at a new RayJob within seconds.
 _SEEN_S: Final = 300.0
 # What a deleted object has made needs no longer to go, unless somebody has set a long grace period.
@@ -52,10 +54,9 @@ def _about(event: Json, lacking: Collection[tuple[str, str]]) -> tuple[str, str]
 
 def _is_history(event: Json, item: Json) -> bool:
     """It is about an earlier object of this name, or what this one did before it was started again, or scheduled."""
-    began = (item.get("status") or {}).get("startTime") or item["metadata"].get("creationTimestamp") or ""
-    # To the second, as an object's own times are.
-    seen = _last_seen(event)[: len("2026-01-01T00:00:00")]
-    return bool(seen) and seen < began[: len(seen)]
+    began = (item.get("status") or {}).get("startTime") or item["metadata"].get("creationTimestamp")
+    seen = _last_seen(event)
+    return bool(seen and began) and age_s(seen, datetime.fromisoformat(began)) > _SKEW_S
 
 
 def _own_words(item: Json) -> str:
