@@ -6,7 +6,7 @@ from typing import Final, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from golongrl.errors import GolongrlError, InputError
-from golongrl.reading import read_text, refuse_special
+from golongrl.reading import NotUtf8Error, read_text, refuse_special
 
 T = TypeVar("T")
 # Characters of a reason in a message.
@@ -34,6 +34,8 @@ def read_json(
         return None
     except OSError as error:
         raise kind(f"{path}: cannot be read: {error.strerror or error}") from error
+    except NotUtf8Error as error:
+        raise kind(f"{path}: {otherwise} (it is not UTF-8)") from error
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         at = ".".join(map(str, first["loc"]))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pydoc_data.topics import topics
@@ -109,6 +110,23 @@ def test_a_changed_benchmark_has_another_index(tmp_path):
         assert open_index(folders[-1]).hits(text)
     assert folders[0] != folders[1]
     assert not open_index(folders[0]).hits("one two three four five seven")
+
+
+@pytest.mark.parametrize("name", ["index.json", "grams.npy", "owners.npy", "contexts.npy"])
+@pytest.mark.parametrize("content", [None, b"", b"[5]", b"\x93NUMPY"])
+def test_a_damaged_index_is_named_and_made_again_without_its_folder(tmp_path, name, content):
+    file = tmp_path / "b.jsonl"
+    file.write_text(json.dumps({"question": "one two three four five six"}), "utf-8")
+    files = benchmark_files(Decontaminate(benchmarks=(str(file),)))
+    folder = build(files, 13, tmp_path / "index")
+    (folder / name).unlink()
+    if content is not None:
+        (folder / name).write_bytes(content)
+    assert build(files, 13, tmp_path / "index") == folder
+    with pytest.raises(PipelineError, match=f"{folder}.*: not an index of benchmarks; delete the folder"):
+        open_index(folder)
+    shutil.rmtree(folder)
+    assert open_index(build(files, 13, tmp_path / "index")).hits("one two three four five six")
 
 
 words = st.lists(st.sampled_from([f"w{n}" for n in range(12)]), max_size=30)

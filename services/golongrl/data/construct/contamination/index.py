@@ -17,12 +17,16 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import NonNegativeInt, PositiveInt, TypeAdapter
+from typing_extensions import TypedDict
 
 from golongrl.data.construct.contamination.letters import Letters
 from golongrl.data.construct.contamination.texts import BenchmarkFile, BenchmarkText, texts
+from golongrl.data.construct.errors import PipelineError
 from golongrl.data.construct.grams import VERSION, Hashes, gram_hashes, token_hashes
 from golongrl.data.construct.keys import digest
 from golongrl.data.overlap import LEAST_WHOLE, LEAST_WHOLE_LETTERS, grams, tokens
+from golongrl.json_files import read_json
 
 # 64 M hashes are 0.5 GB, mapped once for all processes.
 MOST_CONTEXT: Final = 64 << 20
@@ -33,6 +37,20 @@ _PENDING: Final = 16 << 20
 # Hits of one text that are confirmed and reported.
 _MOST_EVIDENCE: Final = 5
 _META = "index.json"
+
+
+class _IndexMeta(TypedDict):
+    n: PositiveInt
+    step: PositiveInt
+    items: list[tuple[str, str, str, str]]
+    lengths: list[tuple[NonNegativeInt, NonNegativeInt, NonNegativeInt]]
+    whole: dict[str, NonNegativeInt]
+    benchmarks: list[str]
+
+
+_INDEX: Final = TypeAdapter(_IndexMeta)
+# The items of all benchmarks of the paper have 60 MB.
+_MOST_BYTES: Final = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,14 +82,19 @@ class BenchmarkIndex:
 
     @classmethod
     def open(cls, folder: Path) -> "BenchmarkIndex":
-        """Map an index into memory."""
-        meta = json.loads((folder / _META).read_text("utf-8"))
-        return cls(
-            n=meta["n"], step=meta["step"], items=[tuple(item) for item in meta["items"]],
-            lengths=[tuple(one) for one in meta["lengths"]],
-            whole=meta["whole"], benchmarks=meta["benchmarks"],
-            **{name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in _ARRAYS},
-        )  # fmt: skip
+        """Map an index into memory.
+
+        Raises:
+            PipelineError: a file of it is gone or damaged.
+        """
+        otherwise = "not an index of benchmarks; delete the folder, and it is made again"
+        try:
+            arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in _ARRAYS}
+        except (OSError, ValueError, EOFError) as error:
+            raise PipelineError(f"{folder}: {otherwise} ({error})") from error
+        if (meta := read_json(folder / _META, _MOST_BYTES, _INDEX, otherwise, PipelineError)) is None:
+            raise PipelineError(f"{folder}: {otherwise} (it has no {_META})")
+        return cls(**meta, **arrays)
 
     def hits(self, text: str) -> list[Hit]:
         """Every item that the text shares an n-gram with, or its letters, or equals; each confirmed by text."""
@@ -165,7 +188,7 @@ def build(files: Sequence[BenchmarkFile], n: int, folder: Path) -> Path:
         PipelineError: a file is damaged.
     """
     place = folder / digest(VERSION, n, MOST_CONTEXT, [(one.benchmark, one.path.name, one.content) for one in files])
-    if (place / _META).is_file():
+    if place.is_dir():
         return place
     staging = place.with_suffix(".tmp")
     shutil.rmtree(staging, ignore_errors=True)
@@ -184,7 +207,6 @@ class _Builder:
         self._n, self._step = n, step
         self._items: list[tuple[str, str, str, str]] = []
         self._whole: dict[str, int] = {}
-        self._unmatchable = 0
         self._grams: list[tuple[Hashes, NDArray[np.int32]]] = []
         self._runs: list[tuple[Hashes, NDArray[np.int32]]] = []
         self._run_lengths: list[NDArray[np.int64]] = []
@@ -215,7 +237,6 @@ class _Builder:
             if len(letters := "".join(words)) >= LEAST_WHOLE_LETTERS:
                 self._whole.setdefault(letters, number)
         else:
-            self._unmatchable += 1
             return
         self._items.append((one.benchmark, one.item, one.field, " ".join(words)))
 
@@ -246,7 +267,7 @@ class _Builder:
         meta = {
             "n": self._n, "step": self._step, "items": self._items, "whole": self._whole,
             "lengths": np.stack([known, ends - counts, ends], axis=1).tolist(),
-            "benchmarks": list(self._benchmarks), "unmatchable": self._unmatchable,
+            "benchmarks": list(self._benchmarks),
         }  # fmt: skip
         (folder / _META).write_text(json.dumps(meta, ensure_ascii=False), "utf-8")
 
