@@ -275,5 +275,13 @@ def test_a_damaged_value_costs_its_record(tmp_path: Path, name: str, key: str, v
     assert "0-1" in made or key == "uid" or key == "step"
 
 
+@pytest.mark.parametrize(("name", "key"), [(TIMELINE, "who"), (TIMELINE, "version"), (SAMPLES, "uid")])
+def test_half_a_character_costs_no_report(tmp_path: Path, name: str, key: str) -> None:
+    write_run(tmp_path, 2)
+    lines = [json.loads(line) for line in (tmp_path / name).read_text().splitlines()]
+    (tmp_path / name).write_text("".join(json.dumps({**record, key: "half \ud800"}) + "\n" for record in lines))
+    page_of(tmp_path).encode()
+
+
 def test_a_series_has_at_most_twice_as_many_points_as_a_screen_needs() -> None:
     assert MOST <= 400

@@ -27,8 +27,8 @@ from typing import Any, BinaryIO
 from golongrl.data import keys_once
 from golongrl.errors import InputError, printable
 from golongrl.evaluation.errors import EvaluationError
-from golongrl.evaluation.whole_text import whole
 from golongrl.reading import encoding_of, other_kind, refuse_special
+from golongrl.whole_text import whole
 
 Record = Mapping[str, Any]
 

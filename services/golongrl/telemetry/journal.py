@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from golongrl import whole_text
 from golongrl.errors import reading_from
 
 # Only the run's owner may read what prompts and answers say.
@@ -79,7 +80,7 @@ def read(path: Path) -> Iterator[dict[str, Any]]:
 
 def _parsed(line: bytes) -> dict[str, Any] | None:
     try:
-        found = json.loads(line)
+        found = whole_text.loads(line)
     except (ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from golongrl.evaluation import whole_text
+from golongrl import whole_text
 from golongrl.evaluation.aggregate import mean_of_groups
 from golongrl.evaluation.benchmark import Benchmark
 from golongrl.evaluation.errors import EvaluationError

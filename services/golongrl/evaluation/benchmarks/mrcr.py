@@ -12,7 +12,7 @@ counted: cutting it would remove needles, as the released evaluation does, which
 from difflib import SequenceMatcher
 from functools import partial
 
-from golongrl.evaluation import whole_text
+from golongrl import whole_text
 from golongrl.evaluation.benchmark import Benchmark
 from golongrl.evaluation.errors import EvaluationError
 from golongrl.evaluation.kinds import Message, Mode

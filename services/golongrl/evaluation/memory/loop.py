@@ -15,8 +15,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
+from golongrl import whole_text
 from golongrl.errors import GolongrlError
-from golongrl.evaluation import whole_text
 from golongrl.evaluation.memory.stores import MemoryStore, Tool
 from golongrl.evaluation.thought import strip_thought
 

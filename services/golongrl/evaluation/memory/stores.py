@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from golongrl.evaluation import whole_text
+from golongrl import whole_text
 
 Tool = dict[str, Any]
 Result = dict[str, Any]

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 
-def loads(text: str) -> Any:
+def loads(text: str | bytes) -> Any:
     """The value of a JSON text.
 
     Raises:
