@@ -56,6 +56,15 @@ def test_nobody_to_ask_is_not_fine() -> None:
     assert text([BROKEN], None, None).splitlines()[-2:] == [f"stuck: pod {BROKEN.name}: {BROKEN.trouble}", told]
 
 
+def test_the_waits_of_a_heartbeat_are_words() -> None:
+    waits = dumps(
+        [PendingWait("ranks", "{on} to do step 4", 3.0), PendingWait("engine", "{on} to generate", 2, 60, 3, "group")]
+    )
+    shown = text([], QUEUE, [worker(waits=waits, reward_waits="[]"), learner()])
+    assert "waits ranks to do step 4, 3 s; engine to generate 3 groups, 2 s (reported" in shown
+    assert "reward_waits" not in shown
+
+
 OVER = worker(phase="idle", wait="stopped", waiting_for="the run is over: 40 steps", for_s="9999")
 
 

@@ -118,9 +118,13 @@ _REFUSES = re.compile(
 )
 _MIL = re.compile(r"(?<=\d)\s?mil\b")  # a million in English, a thousand in Spanish: either is right
 _JOINS = re.compile(r"\s(?:and|or|to)\s|[,;|&、和或与及]|\bfor\b")
-_REMARK = re.compile(r"([^(),;]*[^(),;\s])\s*(?:\(([^()]+)\)|[,;]\s([^(),;]+))")
+_REMARK = re.compile(r"([^()\[\],;]*[^()\[\],;\s])\s*(?:[(\[]([^()\[\]]+)[)\]]|[,;]\s([^(),;]+))")
+_DOUBT = r"maybe|perhaps|possibly|probably|unsure|not sure|i think|i guess|(?:wrong|incorrect)$"
+# Words behind a number that are no unit: they bound it, doubt it or offer another.
+_QUALIFIER = re.compile(rf"(?:or|and|at least|at most|minimum|maximum|plus?|if|{_DOUBT})\b", re.IGNORECASE)
 _NO_NUMBER = re.compile(
-    r"(?!(?:or|and|maybe|perhaps)\b)\D+|(?:see|cf|per|in|of|out of|p|page)\b.+|[\d\s.]+(?:[+*/×÷=-][\d\s.]+)+",
+    rf"(?!(?:or|and|{_DOUBT})\b)\D+|"
+    r"(?:see|cf|per|in|of|out of|p|page)\b.+|[\d\s.]+(?:[+*/×÷=-][\d\s.]+)+",
     re.IGNORECASE,
 )
 
@@ -147,6 +151,8 @@ def _says(golden: str, answer: str) -> bool | None:
     if gold_mark is not None or answer_mark is not None:
         return gold_mark is not None and answer_mark is not None and dates.same(gold_mark, answer_mark)
     numbers = [quantity.read(text) or _with_remark(text) for text in (golden, answer)]
+    if numbers[1] is not None and numbers[1].unit is not None and _QUALIFIER.match(numbers[1].unit.word):
+        return False
     if numbers[0] is not None and numbers[1] is not None:
         return quantity.same(numbers[0], numbers[1])
     if _misread(golden, answer, *numbers):
@@ -167,6 +173,8 @@ def _reduced(golden: str, answer: str) -> Iterator[tuple[str, str]]:
 
 def _misread(golden: str, answer: str, number: quantity.Quantity | None, other: quantity.Quantity | None) -> bool:
     """Whether math-verify would find equal what is not: it drops relations and reads one number of several."""
+    if number is not None and other is None and _with_another(answer):
+        return True
     if number is not None and (_names_several(answer) or _EXTREME.fullmatch(answer) or _untrue(answer)):
         return True
     related = (number is not None and _RELATION.search(answer)) or (other is not None and _RELATION.search(golden))
@@ -174,13 +182,29 @@ def _misread(golden: str, answer: str, number: quantity.Quantity | None, other: 
 
 
 def _with_remark(answer: str) -> quantity.Quantity | None:
-    """The number with a remark behind it that names no other: "42 (17 + 25)", "3.14, rounded"."""
+    """The number with a remark behind it that names no other: "42 (17 + 25)", "0.5 (50%)", "3.14, rounded"."""
     found = _REMARK.fullmatch(answer)
     first = quantity.read(found[1].strip()) if found is not None else None
     if found is None or first is None:
         return None
-    remark = found[2] or found[3]
-    return first if quantity.read(remark.strip()) is None and _NO_NUMBER.fullmatch(remark) else None
+    remark = (found[2] or found[3]).strip()
+    second = quantity.read(remark)
+    if second is None:
+        return first if _NO_NUMBER.fullmatch(remark) else None
+    return first if not _is_factor(answer, found) and quantity.same(first, second) else None
+
+
+def _is_factor(answer: str, found: re.Match[str]) -> bool:
+    """Whether the bracket of a remark stands right behind the number: "2(2)"."""
+    return answer[found.end(1)] in "(["
+
+
+def _with_another(answer: str) -> bool:
+    """Whether it is a number with a bracket behind it that names another, or doubts it: "5 (or 6)", "5 (wrong)"."""
+    found = _REMARK.fullmatch(answer)
+    if found is None or found[2] is None or _is_factor(answer, found):
+        return False
+    return quantity.read(found[1].strip()) is not None
 
 
 def _names_several(answer: str) -> bool:

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from golongrl.kubernetes.look.pods import Pod
 from golongrl.kubernetes.look.waits import long_waits
+from golongrl.telemetry import waits
 
 Json = Mapping[str, Any]
 
@@ -107,8 +108,16 @@ def _pod_lines(pods: Sequence[Pod]) -> Iterator[str]:
 
 def _process_lines(services: Sequence[Json]) -> Iterator[str]:
     for service in services:
-        fields = ", ".join(f"{name} {value}" for name, value in sorted(service["fields"].items()) if value != "")
+        shown = ((name, _in_words(name, value)) for name, value in sorted(service["fields"].items()))
+        fields = ", ".join(f"{name} {value}" for name, value in shown if value != "")
         yield f"{service['service']} {service['id']}: {fields} (reported {service['age_s']:.0f} s ago)"
+
+
+def _in_words(name: str, value: str) -> str:
+    """A field of a heartbeat; waits are published as data."""
+    if name != "waits" and not name.endswith("_waits"):
+        return value
+    return "; ".join(wait.words(wait.on) for wait in waits.loads(value))
 
 
 def _queue_lines(queue: Json) -> Iterator[str]:
