@@ -19,6 +19,8 @@ def loads(text: str | bytes) -> Any:
 def whole(value: Any) -> Any:
     """A JSON value whose texts UTF-8 can carry."""
     if isinstance(value, str):
+        if value.isascii():  # most are, and a row may have 16 MB
+            return value
         return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     if isinstance(value, list):
         return [whole(one) for one in value]

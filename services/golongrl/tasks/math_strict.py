@@ -181,17 +181,11 @@ def _misread(golden: str, answer: str, number: quantity.Quantity | None, other: 
     return bool(related or (_CODE.fullmatch(golden) and _CODE.fullmatch(answer)))
 
 
-def _with_remark(answer: str) -> quantity.Quantity | None:
-    """The number with a remark behind it that names no other: "42 (17 + 25)", "0.5 (50%)", "3.14, rounded"."""
+def _remarked(answer: str) -> tuple[quantity.Quantity, re.Match[str]] | None:
+    """A number with a remark behind it."""
     found = _REMARK.fullmatch(answer)
-    first = quantity.read(found[1].strip()) if found is not None else None
-    if found is None or first is None:
-        return None
-    remark = (found[2] or found[3]).strip()
-    second = quantity.read(remark)
-    if second is None:
-        return first if _NO_NUMBER.fullmatch(remark) else None
-    return first if not _is_factor(answer, found) and quantity.same(first, second) else None
+    number = quantity.read(found[1].strip()) if found is not None else None
+    return None if found is None or number is None else (number, found)
 
 
 def _is_factor(answer: str, found: re.Match[str]) -> bool:
@@ -199,12 +193,22 @@ def _is_factor(answer: str, found: re.Match[str]) -> bool:
     return answer[found.end(1)] in "(["
 
 
+def _with_remark(answer: str) -> quantity.Quantity | None:
+    """The number with a remark behind it that names no other: "42 (17 + 25)", "0.5 (50%)", "3.14, rounded"."""
+    if (read := _remarked(answer)) is None:
+        return None
+    number, found = read
+    remark = (found[2] or found[3]).strip()
+    second = quantity.read(remark)
+    if second is None:
+        return number if _NO_NUMBER.fullmatch(remark) else None
+    return number if not _is_factor(answer, found) and quantity.same(number, second) else None
+
+
 def _with_another(answer: str) -> bool:
     """Whether it is a number with a bracket behind it that names another, or doubts it: "5 (or 6)", "5 (wrong)"."""
-    found = _REMARK.fullmatch(answer)
-    if found is None or found[2] is None or _is_factor(answer, found):
-        return False
-    return quantity.read(found[1].strip()) is not None
+    read = _remarked(answer)
+    return read is not None and read[1][2] is not None and not _is_factor(answer, read[1])
 
 
 def _names_several(answer: str) -> bool:
