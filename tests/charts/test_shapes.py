@@ -74,6 +74,19 @@ PARTS = [
     ("construction/passrate/small/engine/env", [ENV, ENV], "engine.env: A stands there twice"),
     ("learner/env", [{"name": "GOLONGRL_RUN", "value": "x"}], "GOLONGRL_RUN is set by the chart"),
     ("learner/env", [{**ENV, "valueFrom": {}}], "needs exactly one source"),
+    *(
+        (
+            f"{part}/env",
+            [{**ENV, "valueFrom": {"resourceFieldRef": {"resource": "limits.cpu", "containerName": name}}}],
+            f"has a container {name}",
+        )
+        for part, name in (
+            ("redis", "gone"),
+            ("rollout", "reward"),
+            ("learner", "ray-worker"),
+            ("construction/passrate/small/engine", "wait"),
+        )
+    ),
     (
         "learner/env",
         [{**ENV, "value": "x", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}],

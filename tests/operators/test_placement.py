@@ -60,18 +60,27 @@ def test_resources_of_an_evaluation(key: str, value: Any, words: str) -> None:
     assert words in said(**of_suite("evaluation", resources=value))
 
 
+MORE = {"name": "x", "image": "i"}
+
+
 @pytest.mark.parametrize(
     ("pod", "words"),
     [
-        ({"containers": [{"name": "a_b"}]}, "containers.1.name"),
-        ({"containers": [{"name": "x", "volumeMounts": [{"name": "gone", "mountPath": "/a"}]}]}, "is no volume gone"),
+        ({"containers": [{**MORE, "name": "a_b"}]}, "containers.1.name"),
+        ({"containers": [{**MORE, "volumeMounts": [{"name": "gone", "mountPath": "/a"}]}]}, "is no volume gone"),
         (
-            {"containers": [{"name": "x", "volumeMounts": [{"name": "tmp", "mountPath": "/a"}] * 2}]},
+            {"containers": [{**MORE, "volumeMounts": [{"name": "tmp", "mountPath": "/a"}] * 2}]},
             "containers.x.volumeMounts: /a stands there twice",
         ),
-        ({"initContainers": [{"name": "ray-worker"}]}, "containers: ray-worker stands there twice"),
-        ({"containers": [{"name": "x", "env": [{"name": "A=B"}]}]}, "containers.1.env.0.name"),
-        ({"containers": [{"name": "x", "env": [{"name": "A", "value": 1}]}]}, "containers.1.env.0.value"),
+        ({"initContainers": [{**MORE, "name": "ray-worker"}]}, "containers: ray-worker stands there twice"),
+        ({"containers": [{**MORE, "env": [{"name": "A=B"}]}]}, "containers.1.env.0.name"),
+        ({"containers": [{**MORE, "env": [{"name": "A", "value": 1}]}]}, "containers.1.env.0.value"),
+        (
+            {"containers": [{"name": "x"}]},
+            "missing key spec.rayClusterSpec.workerGroupSpecs.0.template.spec.containers.1.image",
+        ),
+        ({"containers": [{"name": "x", "image": ""}]}, "containers.1.image"),
+        ({"containers": [{"name": "x", "image": " i"}]}, "containers.1.image"),
         ({"volumes": [{"name": "No"}]}, "volumes.2.name"),
         ({"nodeSelector": {"a": "b c"}}, "nodeSelector.a"),
         ({"priorityClassName": "A b"}, "priorityClassName"),
@@ -79,6 +88,58 @@ def test_resources_of_an_evaluation(key: str, value: Any, words: str) -> None:
     ],
 )
 def test_names_and_volumes_of_a_patched_pod(pod: dict[str, Any], words: str) -> None:
+    template = {"groupName": "ranks", "template": {"spec": pod}}
+    assert words in said(learner={"spec": {"rayClusterSpec": {"workerGroupSpecs": [template]}}})
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ({}, "needs exactly one source"),
+        ({"secretKeyRef": None}, "needs exactly one source"),
+        ({"secretKeyRef": {"name": "a", "key": "b"}, "fieldRef": {"fieldPath": "metadata.name"}}, "exactly one source"),
+        ({"secretKeyRef": {"name": "a"}}, "valueFrom.secretKeyRef.key"),
+        ({"secretKeyRef": {"key": "a"}}, "valueFrom.secretKeyRef.name"),
+        ({"secretKeyRef": {"name": "A b", "key": "a"}}, "valueFrom.secretKeyRef.name"),
+        ({"secretKeyRef": {"name": "a", "key": "a/b"}}, "valueFrom.secretKeyRef.key"),
+        ({"secretKeyRef": {"name": "a", "key": ".."}}, "valueFrom.secretKeyRef.key"),
+        ({"secretKeyRef": {"name": "a", "key": "b", "optional": "yes"}}, "valueFrom.secretKeyRef.optional"),
+        ({"configMapKeyRef": {"name": "a", "key": ""}}, "valueFrom.configMapKeyRef.key"),
+        ({"secretRef": {"name": "a"}}, "valueFrom.secretRef"),
+        ({"fieldRef": {"fieldPath": "metadata.labels"}}, "valueFrom.fieldRef.fieldPath"),
+        ({"fieldRef": {"fieldPath": "spec.replicas"}}, "valueFrom.fieldRef.fieldPath"),
+        ({"fieldRef": {"fieldPath": "metadata.name", "apiVersion": "v2"}}, "valueFrom.fieldRef.apiVersion"),
+        ({"resourceFieldRef": {"resource": "cpu"}}, "valueFrom.resourceFieldRef.resource"),
+        ({"resourceFieldRef": {"resource": "limits.cpu", "divisor": "1Mi"}}, "1Mi does not fit limits.cpu"),
+        ({"resourceFieldRef": {"resource": "limits.memory", "divisor": "1m"}}, "1m does not fit limits.memory"),
+        ({"resourceFieldRef": {"resource": "limits.cpu", "containerName": "gone"}}, "there is no container gone"),
+        ({"fileKeyRef": {"volumeName": "gone", "path": "a", "key": "b"}}, "there is no volume gone"),
+        ("x", "valueFrom"),
+        ([], "valueFrom"),
+    ],
+)
+def test_sources_of_variables_of_a_patched_pod(source: Any, words: str) -> None:
+    """The pods would be refused, or never start, and nothing would say so of the run."""
+    pod = {"containers": [{"name": "ray-worker", "env": [{"name": "A", "valueFrom": source}]}]}
+    template = {"groupName": "ranks", "template": {"spec": pod}}
+    assert words in said(learner={"spec": {"rayClusterSpec": {"workerGroupSpecs": [template]}}})
+
+
+@pytest.mark.parametrize(
+    ("container", "words"),
+    [
+        (
+            {"env": [{"name": "A", "value": "x", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}]},
+            "env.A: has a value and valueFrom",
+        ),
+        ({"envFrom": [{}]}, "envFrom.0: needs exactly one source"),
+        ({"envFrom": [{"secretRef": {"name": "a"}, "configMapRef": {"name": "b"}}]}, "envFrom.0: needs exactly one"),
+        ({"envFrom": [{"secretRef": {}}]}, "envFrom.0.secretRef.name"),
+        ({"envFrom": [{"configMapRef": {"name": "A b"}}]}, "envFrom.0.configMapRef.name"),
+    ],
+)
+def test_variables_of_a_patched_pod(container: dict[str, Any], words: str) -> None:
+    pod = {"containers": [{"name": "ray-worker", **container}]}
     template = {"groupName": "ranks", "template": {"spec": pod}}
     assert words in said(learner={"spec": {"rayClusterSpec": {"workerGroupSpecs": [template]}}})
 
@@ -102,7 +163,7 @@ GROUP = "spec.learner: RayJob: spec.rayClusterSpec.workerGroupSpecs.0."
         ({"template": {"spec": {"volumes": {"a": 1}}}}, "template.spec.volumes"),
         *(
             (
-                {"template": {"spec": {"containers": [{"name": "c", "resources": {"limits": {"cpu": amount}}}]}}},
+                {"template": {"spec": {"containers": [{**MORE, "resources": {"limits": {"cpu": amount}}}]}}},
                 "template.spec.containers.1.resources.limits.cpu",
             )
             for amount in ("9" * 5000, "1e1000000000", 2**200, -1, 1.5, True, "1,5", " 1", "\u0663", [], {"a": 1})
@@ -143,7 +204,10 @@ def test_what_the_api_server_takes_is_taken(part: str) -> None:
     assert isinstance(meaning.spec, Spec)
     patched = {"groupName": "ranks", "template": {"spec": TAKEN | {"schedulerName": "x", "containers": [{
         "name": "ray-worker", "resources": {"claims": [{"name": "gpu"}], "limits": {"cpu": "1.5"}},
-        "env": [{"name": "a.b", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}],
+        "env": [{"name": "a.b", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+                {"name": "c", "valueFrom": {"resourceFieldRef": {"resource": "limits.cpu", "divisor": "1m",
+                                                                 "containerName": "ray-worker"}}}],
+        "envFrom": [{"secretRef": {"name": "s"}, "prefix": "P_"}],
         "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}], "livenessProbe": None,
     }]}}}  # fmt: skip
     resolve(SITE, a_run(learner={"spec": {"rayClusterSpec": {"workerGroupSpecs": [patched]}}}))

@@ -7,7 +7,7 @@ the same of its values (common/_checks.tpl), because Helm renders without this c
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from decimal import Decimal
 from types import MappingProxyType
 from typing import Annotated, Any, Final
@@ -23,8 +23,10 @@ from golongrl.kubernetes.values.common import (
     Count,
     Labels,
     ObjectName,
+    RequiredObjectName,
     ResourceName,
 )
+from golongrl.kubernetes.values.environment import EnvSource
 from golongrl.kubernetes.values.shapes import Affinity, PodToleration, Spread
 
 Json = Mapping[str, Any]
@@ -71,14 +73,27 @@ class _Mount(PodPart):
 class _Variable(PodPart):
     name: Annotated[str, Field(pattern=r"^[ -<>-~]+$")]
     value: str = ""
+    value_from: EnvSource = Field(default_factory=EnvSource)
+
+
+class _Named(PodPart):
+    name: RequiredObjectName
+
+
+class _Variables(PodPart):
+    prefix: str = ""
+    secret_ref: _Named | None = None
+    config_map_ref: _Named | None = None
 
 
 class Container(PodPart):
     """A container, as far as it is checked."""
 
     name: _Name
+    image: Annotated[str, Field(pattern=r"^\S+$")]
     resources: _Resources = _Resources()
     env: list[_Variable] = []
+    env_from: list[_Variables] = []
     volume_mounts: list[_Mount] = []
 
 
@@ -136,6 +151,31 @@ def pod_misfits(spec: Json, path: str) -> Iterator[str]:
             if mount["name"] not in volumes:
                 yield f"{where}.volumeMounts: there is no volume {mount['name']}"
         yield from misfits({"resources": container.get("resources", {})}, where)
+        yield from _variables(where, container, volumes, [one["name"] for _, one in parts])
+
+
+def _variables(path: str, container: Json, volumes: Collection[str], containers: Collection[str]) -> Iterator[str]:
+    """Of a container of a pod with these volumes and containers."""
+    for number, one in enumerate(container.get("envFrom", [])):
+        if len(one.keys() & {"secretRef", "configMapRef"}) != 1:
+            yield f"{path}.envFrom.{number}: needs exactly one source"
+    for one in container.get("env", []):
+        source, where = one.get("valueFrom"), f"{path}.env.{one['name']}"
+        if source is None:
+            continue
+        if len(source) != 1:
+            yield f"{where}.valueFrom: needs exactly one source"
+        if one.get("value"):
+            yield f"{where}: has a value and valueFrom; remove one of them"
+        amounts, file = source.get("resourceFieldRef", {}), source.get("fileKeyRef", {})
+        # The API server takes the name of any container; the kubelet then never starts this one.
+        if (name := amounts.get("containerName")) and name not in containers:
+            yield f"{where}.valueFrom.resourceFieldRef: there is no container {name}"
+        divisor = str(amounts.get("divisor", 1))
+        if divisor not in ("0", "1") and (divisor == "1m") != amounts["resource"].endswith(".cpu"):
+            yield f"{where}.valueFrom.resourceFieldRef.divisor: {divisor} does not fit {amounts['resource']}"
+        if file and file["volumeName"] not in volumes:
+            yield f"{where}.valueFrom.fileKeyRef: there is no volume {file['volumeName']}"
 
 
 def misfits(part: Any, path: str) -> Iterator[str]:

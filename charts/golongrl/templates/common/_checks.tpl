@@ -131,12 +131,33 @@ with the variables that the chart sets (env) and the registry of all images.
 {{- if and (not (has $divisor (list "0" "1"))) (ne (eq $divisor "1m") (hasSuffix ".cpu" .resource)) -}}
 {{- fail (printf "%s.valueFrom.resourceFieldRef.divisor: %s does not fit %s" $path $divisor .resource) -}}
 {{- end -}}
+{{- $there := get (index $ 2).containers (regexReplaceAll "\\.env\\.[0-9]+$" $path "") | default list -}}
+{{- if and .containerName (not (has .containerName $there)) -}}
+{{- fail (printf "%s.valueFrom.resourceFieldRef: not every pod with this variable has a container %s; remove containerName, which then is the variable's own" $path .containerName) -}}
+{{- end -}}
 {{- end -}}
 {{- if .value -}}
 {{- fail (printf "%s: %s has a value and valueFrom; remove one of them" $path .name) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
+{{- end -}}
+
+{{/*
+Containers that are in every pod which gets the variables of a part, as JSON: part -> names. The API server takes any name,
+and the kubelet never starts a container that asks for another's resources which is not there.
+*/}}
+{{- define "golongrl.check.containers" -}}
+{{- $main := ternary "ray-head" "learner" (eq (include "golongrl.learner.kind" .) "rayjob") -}}
+{{- $learner := ternary (list $main "prepare-data") list (eq (int .Values.learner.workers.replicas) 0) -}}
+{{- $construction := ternary list (list "construction") .Values.construction.ray.enabled -}}
+{{- $engine := ternary (list "engine" "worker") (list "engine") (eq (int .Values.rollout.nodes) 1) -}}
+{{- $found := dict "learner" $learner "construction" $construction "rollout" (list "worker" "engine") "rollout.engine" $engine -}}
+{{- range list "redis" "reward" "operator" "evaluation" }}{{ $_ := set $found . (list .) }}{{ end -}}
+{{- range list "small" "small.engine" "large" "large.engine" -}}
+{{- $_ := set $found (printf "construction.passrate.%s" .) (list "engine" "worker") -}}
+{{- end -}}
+{{- toJson $found -}}
 {{- end -}}
 
 {{/* Names of Secrets, and variables of the collective libraries, which stand beside the chart's own. */}}
