@@ -75,6 +75,8 @@ async def test_a_redis_that_answers_nothing_is_named(tmp_path: Path, monkeypatch
         seen = Seen(queue, tmp_path)
         await queue.beat("rollout", "pod-a", WELL, 60)
         assert await seen.look(1) == []
+        wait = PendingWait("redis", f"{{on}} at {queue.server} (take)", 9.0)
+        monkeypatch.setattr(seen.status.waits, "current", lambda: [wait])
         monkeypatch.setattr(watch, "_PATIENCE_S", 0.2)
         assert server.process is not None
         server.process.send_signal(signal.SIGSTOP)
@@ -83,7 +85,8 @@ async def test_a_redis_that_answers_nothing_is_named(tmp_path: Path, monkeypatch
             [chain] = await seen.look(4)
         finally:
             server.process.send_signal(signal.SIGCONT)
-        assert chain == f"Redis at {queue.server} has not answered for 13 s"
+        place = f"Redis at {queue.server}"
+        assert chain == f"learner waits for {place} (take), 9 s <- {place} has not answered for 13 s"
         assert list(seen.metric) == ["redis"]
 
 

@@ -172,6 +172,8 @@ def test_a_resumed_run_keeps_its_recipe_but_for_the_learner(tmp_path: Path) -> N
     assert (resumed.seed, resumed.learner.steps) == (7, 50)
     with pytest.raises(RecipeError, match=r"--set queue.\*: a resumed run can only change learner"):
         resumed_recipe(folder, ["queue.max_staleness=3"])
+    with pytest.raises(RecipeError, match=r"recipe.yaml with --set learner.steps: learner.steps: Input should be a"):
+        resumed_recipe(folder, ["learner.steps=many"])
     assert content(tmp_path) == before
 
 

@@ -4,17 +4,22 @@ import asyncio
 import json
 
 import pytest
+import typer
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from typer.testing import CliRunner
 
 from golongrl.errors import InputError
+from golongrl.kubernetes.command import status
 from golongrl.queue import NotSetUpError, Patience, QueueError, RejectReason, SampleQueue
 from golongrl.queue.command import app
 from golongrl.queue.metrics import QueueCollector
 from support.redis_server import free_port
 
 from .conftest import Play
+
+look = typer.Typer()
+look.command()(status)
 
 
 async def busy(play: Play) -> Play:
@@ -116,6 +121,21 @@ async def test_presence_ends(play: Play) -> None:
 def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     """Logging belongs to the process, and this one is pytest's."""
     monkeypatch.setattr("golongrl.telemetry.logging.configure", lambda *_, **__: None)
+
+
+@pytest.mark.usefixtures("quiet")
+@pytest.mark.parametrize(("command", "words"), [(app, ["stats"]), (look, [])])
+def test_a_server_that_the_environment_named_and_that_is_dead_is_named_with_its_variable(
+    command: typer.Typer, words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("golongrl.queue.command.LOOK_S", 0.1)
+    monkeypatch.setattr("golongrl.kubernetes.look.queue.QUEUE_S", 0.1)
+    monkeypatch.setenv("GOLONGRL_REDIS_URL", "redis://127.0.0.1:1/0")
+    named = CliRunner().invoke(command, [*words, "--run", "mine"])
+    assert str(named.exception).startswith("GOLONGRL_REDIS_URL: ")
+    typed = CliRunner().invoke(command, [*words, "--run", "mine", "--redis-url", "redis://127.0.0.1:2/0"])
+    assert "Redis at 127.0.0.1:2 kept failing" in str(typed.exception)
+    assert "GOLONGRL_REDIS_URL" not in str(typed.exception)
 
 
 @pytest.mark.usefixtures("quiet")

@@ -174,6 +174,7 @@ def status(
 
     from golongrl.kubernetes.look.queue import look_at_queue
     from golongrl.kubernetes.look.status import lines
+    from golongrl.queue.address import naming_environment
     from golongrl.telemetry.logging import configure
 
     # The error names what was waited for; a log line for each try would hide it, and spoil --json.
@@ -184,7 +185,8 @@ def status(
     if release is not None:
         seen, picture = asyncio.run(_look_at_release(release, namespace, context))
     elif redis_url is not None and run is not None:
-        seen, picture = None, asyncio.run(look_at_queue(redis_url, run))
+        with naming_environment(redis_url):
+            seen, picture = None, asyncio.run(look_at_queue(redis_url, run))
     else:
         raise InputError("status: give --release NAME, --name RUN, or --redis-url and --run")
     queue, services = (picture or {}).get("queue"), (picture or {}).get("services")

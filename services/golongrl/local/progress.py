@@ -29,9 +29,8 @@ from golongrl.telemetry.watchdog import SILENT_S, Stall
 BARS = "▁▂▃▄▅▆▇█"
 # Characters of a sparkline.
 SPARK_WIDTH = 30
-# Silence after which a line says what is waited for; each later line comes after twice as long, up to the longest.
-FIRST_SILENCE_S = 15.0
-LONGEST_SILENCE_S = 600.0
+# Silence after which a line says what is waited for, and again.
+SILENCE_S = 15.0
 # Waits named in one line.
 MOST_WAITS = 3
 # Seconds without a token after which the group that the next batch needs is named.
@@ -132,18 +131,17 @@ class Silence:
     """When a line has to say what is waited for, because nothing was printed for long. Times are seconds."""
 
     since: float
-    pause: float = FIRST_SILENCE_S
     spoke: float = 0.0
 
     def progress(self, now: float) -> None:
         """A line was printed: the silence starts again."""
-        self.since, self.pause, self.spoke = now, FIRST_SILENCE_S, now
+        self.since = self.spoke = now
 
     def due(self, now: float) -> bool:
-        """Whether a line is due now; it then counts as written, and the next one comes after twice as long."""
-        if now - max(self.since, self.spoke) < self.pause:
+        """Whether a line is due now; it then counts as written."""
+        if now - max(self.since, self.spoke) < SILENCE_S:
             return False
-        self.spoke, self.pause = now, min(2 * self.pause, LONGEST_SILENCE_S)
+        self.spoke = now
         return True
 
 
@@ -267,7 +265,7 @@ class Display:
             self._print(wait_line(snapshot, self._now() - self._silence.since))
 
     def _tell_stalls(self, snapshot: RunSnapshot) -> None:
-        """A line for each stall at once, then ever less often, and one when its culprit is back."""
+        """A line for each stall at once, one every 15 s while it lasts, and one when its culprit is back."""
         now, found = self._now(), {stall.culprit: stall for stall in snapshot.stalls}
         for culprit in self._stalled.keys() - found.keys():
             del self._stalled[culprit]

@@ -99,9 +99,10 @@ class Watched:
         if not any(process.key == "redis" and process.trouble for process in troubles) and (
             trouble := self._of_redis()
         ):
-            url = self._options.redis_url
             troubles = [process for process in troubles if process.key != "redis"]
-            troubles.append(Process("redis", "redis" if url is None else f"Redis at {url}", (), trouble))
+            outside = self._options.redis_url is not None
+            told = f"at {self._queue.server} {trouble}" if outside else trouble
+            troubles.append(Process("redis", "Redis" if outside else "redis", (), told))
             # Nobody can report.
             processes = [replace(process, age_s=0.0) for process in processes]
         seen = watchdog.with_troubles(watchdog.read(asdict(process) for process in processes), troubles)

@@ -10,6 +10,8 @@
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
 
 from golongrl.errors import InputError
+from golongrl.queue.errors import QueueUnavailableError
 from golongrl.reading import read_text
 
 # Where a Redis, and its passwords, may come from beside the command line.
@@ -101,6 +104,17 @@ def address(url: str) -> Address:
 def named_by(url: str) -> str:
     """For a message: the option or the variable of the environment that gave `url`."""
     return URL if os.environ.get(URL) == url else "--redis-url"
+
+
+@contextmanager
+def naming_environment(url: str) -> Iterator[None]:
+    """Where its server does not answer, the block's error says where `url` came from, unless a person just typed it."""
+    try:
+        yield
+    except QueueUnavailableError as error:
+        if named_by(url) != URL:
+            raise
+        raise QueueUnavailableError(f"{URL}: {error}") from error
 
 
 def password(name: str = PASSWORD) -> str | None:

@@ -147,6 +147,7 @@ def _end_set_aside(redis_url: str, run: str, uids: list[str], everyone: bool, *,
 
 
 def _look(url: str, run: str, ask: "Callable[[SampleQueue], Awaitable[T]]") -> T:
+    from golongrl.queue.address import naming_environment
     from golongrl.queue.client import SampleQueue
     from golongrl.queue.connection import Patience
     from golongrl.telemetry.logging import configure
@@ -158,4 +159,5 @@ def _look(url: str, run: str, ask: "Callable[[SampleQueue], Awaitable[T]]") -> T
         async with SampleQueue.from_url(url, run, patience=Patience(total_s=LOOK_S)) as queue:
             return await ask(queue)
 
-    return asyncio.run(look())
+    with naming_environment(url):
+        return asyncio.run(look())

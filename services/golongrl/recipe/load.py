@@ -87,10 +87,11 @@ def load(name_or_path: str, overrides: Iterable[str] = ()) -> Recipe:
     Raises:
         RecipeError: the file, an override or a value is wrong.
     """
-    tree = read_tree(name_or_path)
+    tree, changed = read_tree(name_or_path), list[str]()
     for item in overrides:
         override(tree, item)
-    return parse(tree, origin=name_or_path)
+        changed.append(item.partition("=")[0].strip())
+    return parse(tree, origin=f"{name_or_path} with --set {', '.join(changed)}" if changed else name_or_path)
 
 
 def read_tree(name_or_path: str) -> dict[str, Any]:

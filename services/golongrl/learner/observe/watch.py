@@ -100,8 +100,9 @@ class StallWatch:
         processes = {**others, "learner": me}
         silent_s = self._now() - self._heard
         if silent_s >= UNANSWERED_S:
-            trouble = f"has not answered for {silent_s:.0f} s"
-            processes["redis"] = Process("redis", f"Redis at {self._queue.server}", (), trouble)
+            # A wait for it has its place in its words.
+            trouble = f"at {self._queue.server} has not answered for {silent_s:.0f} s"
+            processes["redis"] = Process("redis", "Redis", (), trouble)
         self._remember(services)
         now = self._now()
         found = self._lasting.seen(watchdog.stalls(processes), now)
