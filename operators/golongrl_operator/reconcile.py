@@ -29,7 +29,7 @@ from golongrl_operator.kueue import AdmissionPlan, plan_admission, pods_ready
 from golongrl_operator.nodes import avoid, avoided
 from golongrl_operator.pool import TRAINS, PoolPlan, View, plan
 from golongrl_operator.report import WAITING, RunPass, progress_of, status_of, step_of
-from golongrl_operator.turns import GpuShares, adopted, evaluation_held, left_behind, preempted, shares_of, turn
+from golongrl_operator.turns import GpuShares, adopted, evaluation_held, left_behind, preempted, shares_of, turn, untold
 
 # Components of which each run with a pool of its own has its own; the others serve the whole release.
 _A_RUNS: Final = ("rollout", "learner")
@@ -74,6 +74,8 @@ class _Release:
     seen: Seen
     first: str | None
     """The run whose turn it is to use the release's pool."""
+    untold: bool
+    """That one has ended, and the queue has not told its last checkpoint."""
     left: str | None
     """What uses the pool, and is no run any more."""
     budget: GpuShares | None
@@ -82,9 +84,10 @@ class _Release:
 def reconcile(site: Site, seen: Seen) -> list[ReconcileResult]:
     """What to do for each run of the site's release, oldest first."""
     cases = [read_case(site, run, seen.jobs, seen.now) for run in runs_of(site, seen.runs)]
-    first = turn(cases)
+    first = turn(cases, seen)
     left = left_behind(site, {case.name for case in cases}, seen.jobs)
-    release = _Release(site, seen, first, left, shares_of(site, cases, first, left, seen))
+    silent = any(case.name == first and untold(case, seen) for case in cases)
+    release = _Release(site, seen, first, silent, left, shares_of(site, cases, first, left, seen))
     return [_outcome(release, case) for case in cases]
 
 
@@ -315,12 +318,19 @@ def _point_of_view(release: _Release, case: Case) -> tuple[Seen, str | None]:
         picture, silence = seen.pictures.get(case.name, (None, ""))
         pods = [pod for pod in seen.pods if pod.run == case.name or (not pod.run and pod.component not in _A_RUNS)]
         return replace(seen, picture=picture, silence=silence, pods=pods), None
-    busy = release.left or (f"TrainingRun {first}" if first not in (None, case.name) else None)
+    busy = release.left or (_holding(release) if first not in (None, case.name) else None)
     concerned = case.name == first or case.before.phase == RunPhase.RUNNING
     if not concerned:
         return replace(seen, picture=None, silence="", pods=()), busy
     # Engines and nodes of runs with a pool of their own are none of its business.
     return replace(seen, pods=[pod for pod in seen.pods if pod.run in ("", case.name)]), busy
+
+
+def _holding(release: _Release) -> str:
+    """The run that has the release's pool, in words."""
+    return f"TrainingRun {release.first}" + (
+        ", whose last checkpoint the queue has not told yet" if release.untold else ""
+    )
 
 
 def _blamed(case: Case, seen: Seen, stalled_s: float | None) -> tuple[bool, tuple[str, ...]]:

@@ -3,6 +3,8 @@
 Invariants:
 - one run uses the release's pool at a time; what still trains keeps it, then priority decides, then age;
 - RayJobs of deleted runs, and those that a person made and labelled, use the pool as well;
+- a run that is to be evaluated keeps its turn for minutes while a silent queue has not told its last checkpoint: the
+  next run writes newer ones into the same folder;
 - GPUs count until what holds them is gone, whoever it belongs to (held.py).
 """
 
@@ -14,17 +16,29 @@ from golongrl.kubernetes.rayjob.site import Manifest, Site
 from golongrl_operator.api import RUN_LABEL
 from golongrl_operator.build import Meaning, most_engines
 from golongrl_operator.cases import Case, Seen, owned, read_job
+from golongrl_operator.conditions import LASTING_S, seconds_since
 from golongrl_operator.decide import RunPhase, holder
 from golongrl_operator.evaluation import gpus_of, unfinished
 from golongrl_operator.held import engines_of, held_by_others
 from golongrl_operator.share import GpuClaim, begin, fair_share
 
 
-def turn(cases: Sequence[Case]) -> str | None:
+def turn(cases: Sequence[Case], seen: Seen) -> str | None:
     """The run that may use the release's pool."""
     shared = [case for case in cases if case.shared]
     order = sorted(shared, key=lambda case: -case.priority)
-    return holder([(case.name, case.active, case.wants) for case in order])
+    return holder([(case.name, case.active or untold(case, seen), case.wants) for case in order])
+
+
+def untold(case: Case, seen: Seen) -> bool:
+    """Its evaluation has not begun, and the queue has not told which checkpoint is its last."""
+    if case.meaning is None or case.meaning.spec.evaluation is None or case.phase != RunPhase.SUCCEEDED:
+        return False
+    if case.before.phase != RunPhase.SUCCEEDED:
+        return seen.picture is None
+    waits = (case.status.get("evaluation") or {}).get("phase") in (None, "Waiting", "Pending")
+    recent = "finished" in case.status and seconds_since(case.status["finished"], seen.now) < LASTING_S
+    return waits and recent and "lastCheckpoint" not in case.status
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,13 @@ from golongrl.evaluation.report import summary
 from golongrl.kubernetes.look.pods import Pod, read_pods
 from golongrl_operator.build import resolve
 from golongrl_operator.cases import Seen
+from golongrl_operator.conditions import LASTING_S
 from golongrl_operator.crd import schema
 from golongrl_operator.evaluation import gpus_of, job_of
 from golongrl_operator.events import transitions
 from golongrl_operator.reconcile import evaluation_refused, reconcile
 from support.crd import close
-from support.training_runs import NOW, PICTURE, SITE, a_job, a_run
+from support.training_runs import NOW, PICTURE, QUEUE, SITE, a_job, a_run
 
 STATUS = jsonschema.Draft7Validator(close(schema()["properties"]["status"]))
 SUITE = {"suite": "general"}
@@ -402,3 +403,30 @@ def test_a_checkpoint_that_the_queue_could_not_tell_at_the_end_is_the_newest() -
     (container,) = world.job["spec"]["template"]["spec"]["containers"]
     assert "--last" in container["command"]
     assert "--step" not in container["command"]
+
+
+def test_the_next_run_waits_until_a_silent_queue_tells_the_last_checkpoint_and_not_for_ever() -> None:
+    """It would write newer ones into the same folder, and the one that was told last is older."""
+    world = World()
+    world.once(PICTURE)
+    world.others = [a_run("next", 1)]
+    world.jobs[0]["status"] = dict(DONE)
+
+    def next_one(picture: Any = None) -> dict[str, Any]:
+        seen = Seen(world.now, [world.run, *world.others], world.jobs, picture=picture)
+        return reconcile(SITE, seen)[1].status
+
+    assert next_one(PICTURE)["phase"] == "Pending", "the queue tells it"
+    assert next_one()["phase"] == "Waiting"
+    assert "lastCheckpoint" not in world.once(None)
+    waits = next_one()
+    assert waits["phase"] == "Waiting"
+    assert waits["message"].endswith("TrainingRun r, whose last checkpoint the queue has not told yet")
+    late = world.now + timedelta(seconds=LASTING_S)
+    assert reconcile(SITE, Seen(late, [world.run, *world.others], world.jobs))[1].status["phase"] == "Pending"
+    told = {**PICTURE, "queue": QUEUE | {"committed": 12}}
+    assert world.once(told)["lastCheckpoint"] == 12
+    world.once(told)
+    (container,) = world.job["spec"]["template"]["spec"]["containers"]
+    assert container["command"][container["command"].index("--step") + 1] == "12"
+    assert next_one(told)["phase"] == "Pending"
