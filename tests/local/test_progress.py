@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 from rich.console import Console
@@ -108,6 +109,8 @@ def test_what_a_run_starts_names_the_learners_phase_without_its_counts() -> None
         "engine-1",
         "learner (starting the ranks (Ray, model))",
     ]
+    before = replace(learner, age_s=9.0)
+    assert starting(snapshot(0, processes=[before], states={"learner": "starting"})) == ["learner"]
     waiting = presence("learner", "host", doing="waiting for step 1: 3 of 18 ready")
     assert starting(snapshot(0, processes=[waiting], states={"learner": "up"})) == ["learner (waiting for step 1)"]
 

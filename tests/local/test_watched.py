@@ -82,6 +82,12 @@ async def test_a_redis_whose_writes_are_paused_is_named_alone(
     await client.execute_command("CLIENT", "UNPAUSE")
 
 
+async def test_what_a_signal_stopped_is_named_also_while_the_run_ends(seen: tuple[Watched, aioredis.Redis]) -> None:
+    words = "was stopped by a signal (pid 7)"
+    ending = cast(Supervisor, SimpleNamespace(stopped=lambda: {"learner": words}))
+    assert list(map(str, seen[0]._stalls(ending, [], ended=True))) == [f"learner {words}"]
+
+
 def test_what_ends_is_not_said_to_start_or_to_be_silent() -> None:
     seen = {"redis": "up", "engine-0": "starting", "learner": "does not answer"}
     supervisor = cast(Any, SimpleNamespace(stopping=False, states=seen, left=lambda: ["redis", "engine-0"]))

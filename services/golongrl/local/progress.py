@@ -117,7 +117,8 @@ def doing(process: Presence) -> str:
 def starting(snapshot: RunSnapshot) -> list[str]:
     """What a run that has not finished a step is starting, in words that change only when something else is started."""
     found = [name for name, state in snapshot.states.items() if state not in ("up", "done", ENDING)]
-    for process in snapshot.processes:
+    # What a learner of an earlier start did last is no news.
+    for process in (each for each in snapshot.processes if each.age_s <= SILENT_S):
         # Counts behind the colon change all the time.
         if process.service == "learner" and (words := process.fields.get("doing", "").partition(":")[0]):
             if process.service in found:

@@ -162,9 +162,12 @@ class Supervisor:
             for name, service in up.items()
             if service.unanswered_s >= service.spec.silent_s
         }
-        stopped = stopped_processes({service.pid: name for name, service in self._live.items()}, self._main)
         down = {name: (f"is {state}", True) for name, state in self.states.items() if state not in (*_ASKED, "done")}
-        return down | silent | {name: (words, False) for name, words in stopped.items()}
+        return down | silent | {name: (words, False) for name, words in self.stopped().items()}
+
+    def stopped(self) -> dict[str, str]:
+        """What to say of each service one of whose processes somebody stopped with a signal."""
+        return stopped_processes({service.pid: name for name, service in self._live.items()}, self._main)
 
     def fail(self, error: GolongrlError) -> None:
         """End the run with this error."""

@@ -45,6 +45,7 @@ class Watched:
         self._lasting = Watch()
         self._heard = time.monotonic()
         self._refusal = ""
+        self._over = False
 
     def step(self) -> int:
         """The newest finished step."""
@@ -58,8 +59,10 @@ class Watched:
                 supervisor.fail(RunFailedError(f"{no_space(folder.path)}: make room, then continue with --resume"))
             stats, processes = await self._look()
             self._records = await asyncio.to_thread(history.read, folder.metrics)
-            ended = supervisor.stopping or (stats is not None and stats.stopped is not None)
-            stalls = [] if ended else self._stalls(supervisor, processes)
+            if stats is not None:  # a Redis that does not answer begins no run again
+                self._over = stats.stopped is not None
+            ended = supervisor.stopping or self._over
+            stalls = self._stalls(supervisor, processes, ended=ended)
             states = _states(supervisor, ended=ended)
             with suppress(OSError):  # a full disk ends the run above
                 WatchRecord(time.time(), states, [str(stall) for stall in stalls]).write(folder.path)
@@ -93,16 +96,20 @@ class Watched:
             return f"takes no writes: {str(error).partition('; waited for ')[2] or error}"
         return ""
 
-    def _stalls(self, supervisor: Supervisor, processes: Sequence[Presence]) -> list[Stall]:
-        """The stalls that last, and that the supervisor has not told of."""
+    def _stalls(self, supervisor: Supervisor, processes: Sequence[Presence], *, ended: bool = False) -> list[Stall]:
+        """The stalls that last, and that the supervisor has not told of; of what ends, those that a signal stopped."""
+        if ended:
+            told = {name: (words, False) for name, words in supervisor.stopped().items()}
+            stopped = {process.key: process for process in of_services(told, told)}
+            return self._lasting.seen(watchdog.stalls(stopped), time.monotonic())
         troubles = of_services(supervisor.states, supervisor.troubles())
         if not any(process.key == "redis" and process.trouble for process in troubles) and (
             trouble := self._of_redis()
         ):
             troubles = [process for process in troubles if process.key != "redis"]
             outside = self._options.redis_url is not None
-            told = f"at {self._queue.server} {trouble}" if outside else trouble
-            troubles.append(Process("redis", "Redis" if outside else "redis", (), told))
+            place = f"at {self._queue.server} {trouble}" if outside else trouble
+            troubles.append(Process("redis", "Redis" if outside else "redis", (), place))
             # Nobody can report.
             processes = [replace(process, age_s=0.0) for process in processes]
         seen = watchdog.with_troubles(watchdog.read(asdict(process) for process in processes), troubles)

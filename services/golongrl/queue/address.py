@@ -22,6 +22,7 @@ from redis.asyncio.connection import parse_url
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
 
 from golongrl.errors import InputError
 from golongrl.queue.errors import QueueUnavailableError
@@ -87,7 +88,7 @@ def address(url: str) -> Address:
         # A connection is made only to see that its options are known.
         pool: Any = client.connection_pool
         pool.make_connection()
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, RedisError) as error:
         raise InputError(
             f"{named_by(url)}: not a URL of a Redis: give redis://[:PASSWORD@]HOST:PORT/DB, rediss://, unix://PATH or "
             "redis+sentinel://HOST:PORT,HOST:PORT/SERVICE/DB; special characters of a password are percent-encoded, or "
@@ -138,7 +139,9 @@ def password(name: str = PASSWORD) -> str | None:
 
 def _settings(url: str) -> dict[str, Any]:
     parts = urlsplit(url)
-    # redis-py takes database 0 for what is no number, and two numbers for one.
+    if parts.port == 0:  # redis-py would take its default
+        raise ValueError("no port")
+    # It takes database 0 for what is no number, and two numbers for one, too.
     databases = [parts.path.removeprefix("/").removesuffix("/")] if parts.scheme != "unix" else []
     for database in databases + parse_qs(parts.query).get("db", []):
         if not _DATABASE.match(database):
