@@ -32,15 +32,6 @@ def died(code: int, reason: str) -> dict[str, Any]:
     [
         (READY, ""),
         ({"phase": "Succeeded"}, ""),
-        (
-            {
-                "phase": "Pending",
-                "conditions": [
-                    {"type": "PodScheduled", "status": "False", "message": "0/3 nodes: Insufficient nvidia.com/gpu"}
-                ],
-            },
-            "not scheduled: 0/3 nodes: Insufficient nvidia.com/gpu",
-        ),
         *(
             (
                 {"phase": "Pending", "containerStatuses": [container("worker", waiting={"reason": reason, **more})]},
@@ -85,7 +76,6 @@ def test_a_pods_trouble_is_named(status: dict[str, Any], trouble: str) -> None:
 @pytest.mark.parametrize(
     ("status", "doing"),
     [
-        ({"phase": "Pending", "initContainerStatuses": [container("wait-for-x", **RUNS)]}, "wait-for-x is running"),
         ({"phase": "Running", "containerStatuses": [container("engine", **RUNS)]}, "engine not ready"),
         ({"phase": "Pending", "containerStatuses": [container("a", waiting=CREATING)]}, "pending"),
         ({"phase": "Pending"}, "pending"),
@@ -116,6 +106,47 @@ def test_a_pod_that_starts_is_in_trouble_only_past_its_deadline(
 ) -> None:
     (found,) = read_pods([pod("a", component, made, **status)], NOW)
     assert (found.trouble, found.starting) == ((doing, "") if late else ("", doing))
+
+
+UNSCHEDULED = [{"type": "PodScheduled", "status": "False", "message": "0/3 nodes: no GPU"}]
+
+
+@pytest.mark.parametrize(
+    ("component", "made", "status", "doing", "late"),
+    [
+        # Engines wait until the ranks have their nodes, and others for a node that an autoscaler adds.
+        *(
+            (component, made, {"phase": "Pending", "conditions": UNSCHEDULED}, "not scheduled: 0/3 nodes: no GPU", late)
+            for component in ("learner", "rollout")
+            for made, late in (("11:59:55", False), ("11:56:00", False), ("11:54:00", True))
+        ),
+        # A model of 60 GB is downloaded, data is prepared, and all others wait for that.
+        *(
+            (component, made, {"phase": "Pending", "initContainerStatuses": [container(name, **RUNS)]}, said, late)
+            for name in ("wait-for-x", "prepare-data", "download-model")
+            for said in (f"{name} is running",)
+            for component in ("learner", "rollout")
+            for made, late in (("11:16:00", False), ("11:14:00", True))
+        ),
+    ],
+)
+def test_what_a_pod_waits_for_before_it_starts_has_a_deadline_of_its_own(
+    component: str, made: str, status: dict[str, Any], doing: str, late: bool
+) -> None:
+    (found,) = read_pods([pod("a", component, made, **status)], NOW)
+    assert (found.trouble, found.starting) == ((doing, "") if late else ("", doing))
+
+
+@pytest.mark.parametrize(("ended", "late"), [("11:59:00", False), ("11:50:00", True)])
+def test_a_container_that_follows_a_long_step_has_its_whole_time(ended: str, late: bool) -> None:
+    step = {"exitCode": 0, "reason": "Completed", "finishedAt": f"2026-01-01T{ended}Z"}
+    status = {
+        "phase": "Pending",
+        "initContainerStatuses": [{**container("download-model", terminated=step), "ready": True}],
+        "containerStatuses": [container("ray-head", waiting={"reason": "PodInitializing"})],
+    }
+    (found,) = read_pods([pod("a", "learner", "10:00:00", **status)], NOW)
+    assert (found.trouble, found.starting) == (("pending", "") if late else ("", "pending"))
 
 
 def test_a_pod_that_is_being_deleted_is_in_trouble_where_its_node_is_lost() -> None:

@@ -17,10 +17,11 @@ _RUN: Final = "golongrl.io/training-run"
 # What a pod is among the pods of one controller.
 _ROLES: Final = ("ray.io/node-type", "ray.io/group", "batch.kubernetes.io/job-completion-index")
 _TEMPLATE: Final = "pod-template-hash"
-# A pod may take so long from its start until it is ready: images are pulled and volumes attached; an engine also loads
-# its model, for which the chart's startup probe allows 45 minutes.
+# A pod may take so long from its start until it is ready: a node is added, images are pulled and volumes attached. An
+# engine also loads its model, for which the chart's startup probe allows 45 minutes; others download a model or prepare
+# data first, or wait for who does.
 _START_S: Final = 300.0
-_ENGINE_START_S: Final = 45 * 60.0
+_LONG_START_S: Final = 45 * 60.0
 # A container that was restarted so often is not only slow to start.
 _RESTARTS: Final = 3
 # How the kubelet begins to say that the node, and not the pod, used too much.
@@ -111,12 +112,14 @@ def _pod(item: Json, replaced: bool, now: datetime) -> Pod:
     trouble = starting = ""
     if not ready and phase != "Succeeded":
         trouble = _trouble(status, conditions, containers)
-        starting = "" if trouble else _starting(phase, containers)
+        starting = "" if trouble else _unscheduled(conditions) or _step(containers) or _starting(phase, containers)
     if "deletionTimestamp" in item["metadata"]:
         trouble = objects.overdue(item["metadata"], _START_S, now)
         starting = "" if trouble else "is being deleted"
-    elif starting and _age_s(item, containers, now) > (_ENGINE_START_S if component == "rollout" else _START_S):
-        trouble, starting = starting, ""
+    elif starting:
+        long = (component == "rollout" or _step(containers)) and not _unscheduled(conditions)
+        if _age_s(item, containers, now) > (_LONG_START_S if long else _START_S):
+            trouble, starting = starting, ""
     restarts = sum(entry.get("restartCount", 0) for entry in containers)
     pressure, pressure_at = _pressure(status, conditions)
     is_head = labels.get("ray.io/node-type") == "head"
@@ -161,6 +164,10 @@ def _age_s(item: Json, containers: Sequence[Json], now: datetime) -> float:
     """Since it, or what is not ready of it, began to start. A pod that does not tell is taken for old."""
     began = [item.get("status", {}).get("startTime") or item["metadata"].get("creationTimestamp")]
     for entry in containers:
+        ended = entry.get("state", {}).get("terminated") or {}
+        if ended.get("exitCode") == 0:
+            # The next step began then.
+            began.append(ended.get("finishedAt"))
         if not entry.get("ready") and entry.get("restartCount", 0) < _RESTARTS:
             began.append((entry.get("state", {}).get("running") or {}).get("startedAt"))
             began.append((entry.get("lastState", {}).get("terminated") or {}).get("finishedAt"))
@@ -173,9 +180,6 @@ def _trouble(status: Json, conditions: Mapping[str, Json], containers: Sequence[
     # Evicted, Preempting, NodeLost: of the pod as a whole.
     if status.get("phase") in ("Failed", "Unknown") and status.get("reason"):
         return f"{status['reason']}: {status.get('message', '')}".rstrip(": ")
-    scheduled = conditions.get("PodScheduled", {})
-    if scheduled.get("status") == "False":
-        return f"not scheduled: {scheduled.get('message', scheduled.get('reason', ''))}"
     for entry in containers:
         if why := _container_trouble(entry):
             return why
@@ -187,12 +191,23 @@ def _trouble(status: Json, conditions: Mapping[str, Json], containers: Sequence[
     return "failed" if status.get("phase") == "Failed" else ""
 
 
-def _starting(phase: str, containers: Sequence[Json]) -> str:
-    # An init container that runs is what the pod waits for; a native sidecar runs beside the others.
+def _unscheduled(conditions: Mapping[str, Json]) -> str:
+    """Why it has no node yet: engines wait for the ranks to have theirs, others for a volume or a node to be added."""
+    scheduled = conditions.get("PodScheduled", {})
+    said = scheduled.get("message", scheduled.get("reason", ""))
+    return f"not scheduled: {said}" if scheduled.get("status") == "False" else ""
+
+
+def _step(containers: Sequence[Json]) -> str:
+    """An init container that runs is what the pod waits for; a native sidecar runs beside the others."""
     for entry in containers:
         waits = entry["name"].startswith(("wait", "prepare", "download"))
         if waits and "running" in entry.get("state", {}) and not entry.get("ready"):
             return f"{entry['name']} is running"
+    return ""
+
+
+def _starting(phase: str, containers: Sequence[Json]) -> str:
     unready = [entry["name"] for entry in containers if "running" in entry.get("state", {}) and not entry.get("ready")]
     return f"{', '.join(unready)} not ready" if unready else phase.lower()
 
