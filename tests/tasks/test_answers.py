@@ -417,6 +417,22 @@ def test_a_boxed_answer(row: dict[str, Any]) -> None:
         ("4 million", "\\boxed{4} million", 1.0),
         ("4", "\\boxed{4} million", 0.0),
         ("4", "\\boxed{4} is the answer", 1.0),
+        ("4", "\\boxed{4}, which is not a prime", 1.0),
+        ("4", "\\boxed{2}+\\boxed{2}=\\boxed{4}", 1.0),
+        ("4", "I had \\boxed{5} at first, but \\boxed{4} is right.", 1.0),
+        # A box that is taken back.
+        ("4", "The answer is not \\boxed{4}.", 0.0),
+        ("4", "It can't be \\boxed{4}", 0.0),
+        ("4", "$\\boxed{4}$ is wrong.", 0.0),
+        ("4", "\\boxed{4} was my first guess, but it is 5.", 0.0),
+        ("4", "\\boxed{4}是错的", 0.0),
+        # Two boxes, of which each is offered.
+        ("4", "It is \\boxed{3}, or possibly \\boxed{4}.", 0.0),
+        ("4", "\\boxed{3} unless the note counts, then \\boxed{4}", 0.0),
+        ("4", "If even \\boxed{3}, if odd \\boxed{4}", 0.0),
+        ("4", "\\boxed{3}; \\boxed{4}", 0.0),
+        ("4", "Answer 1: \\boxed{3}\nAnswer 2: \\boxed{4}", 0.0),
+        ("4", "| \\boxed{3} | \\boxed{4} |", 0.0),
         ("4", "\\boxed{3} or \\boxed{4}", 0.0),
         ("北京", "\\boxed{上海} 或 \\boxed{北京}", 0.0),
         ("北京", "Not \\boxed{上海}. The second line shows it: \\boxed{北京}", 1.0),
@@ -784,3 +800,40 @@ def test_a_table_as_a_literal(text: str, right: float) -> None:
 def test_a_table_in_other_marks(text: str) -> None:
     assert strict("multitableqa_pretraining", text, {"golden_label": TABLE_JSON}) == 1.0
     assert strict("multitableqa_pretraining", text, {"golden_label": '{"data": [["b", 2]]}'}) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("gold", "right", "wrong"),
+    [
+        ("120000000", ["一亿二千万", "1.2亿"], ["一亿二千", "1000020000000"]),
+        ("1000020000000", [], ["一亿二千万"]),
+        ("2300000000000", ["二万亿三千亿", "2.3 trillion"], ["二万亿三千"]),
+        (
+            "1/3",
+            ["0.\\overline{3}", "0.\\bar{3}", "0.\\dot3", "0.(3)", "33.\\overline{3}\\%"],
+            ["0.3", "0.\\overline{4}"],
+        ),
+        ("0.1\\overline{6}", ["1/6", "0.1(6)", "\\frac{1}{6}"], ["0.16", "1/7"]),
+        ("1998", ["MCMXCVIII"], ["MCMXCVII"]),
+        ("MIX", ["mix"], ["1009"]),
+        ("i", ["\\sqrt{-1}"], ["-i", "\\sqrt{1}"]),
+        ("2+3i", ["2+3\\sqrt{-1}"], ["2-3i"]),
+        ("2\\pi", ["2pi", "2*pi"], ["pi"]),
+        ("-5%", ["a 5% decrease"], ["a 5% increase"]),
+        ("15", ["15 (3 × 5)", "3 \\times 5 = 15"], ["3 \\times 6 = 15", "2+2=15", "10+6 = 15"]),
+        # What only nearly equals a decimal that is not written to six digits.
+        ("0.1", ["0.1", "\\frac{1}{10}"], ["0.1+10^{-9}", "0.1 + 0.0000001"]),
+        ("0.25", ["\\frac{1}{4}"], ["0.25+10^{-8}", "0.25 \\cdot 1.000001"]),
+        ("1.414214", ["\\sqrt{2}"], ["\\sqrt{2.001}"]),
+        ("1", ["\\frac{2}{2}"], ["1+10^{-20}", "1-10^{-20}"]),
+    ],
+)
+def test_a_number_in_other_words(gold: str, right: list[str], wrong: list[str]) -> None:
+    for answers, expected in ((right, 1.0), (wrong, 0.0)):
+        for answer in answers:
+            assert strict(MATH, f"\\boxed{{{answer}}}", {"golden_label": gold}) == expected, answer
+
+
+def test_ratios_of_ratios_are_compared_in_time() -> None:
+    """Each level of the nested quotients doubled the time to evaluate them."""
+    assert strict(MATH, f"\\boxed{{{'10:30' * 60}}}", {"golden_label": "42"}) == 0.0

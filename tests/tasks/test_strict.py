@@ -264,6 +264,7 @@ SAME = [
     ("\u30ac", "\uff76\uff9e"),
     ("Section 4.2", "Section\u00a04.2"),
     ("Paris", "Paris\u200b"),
+    ("first office", "\ufb01rst o\ufb03ce"),
     ("Paris", "\ufeffParis"),
 ]
 DIFFERENT = [

@@ -249,6 +249,15 @@ def _exact(formula: Formula) -> Fraction:
     return value
 
 
+def number(text: str) -> Fraction | None:
+    """The value of a plain formula that is a rational number, or None."""
+    formula = read(text)
+    try:
+        return _exact(formula) if formula is not None and not formula.letters else None
+    except (ZeroDivisionError, _NotPlainError):
+        return None
+
+
 @lru_cache(maxsize=1)
 def _floats() -> Any:
     import mpmath  # type: ignore[import-untyped]

@@ -18,13 +18,33 @@ _STATED = re.compile(
 )
 _BEHIND = re.compile(r"[\s$*]*(?P<word>%|\\%|‰|[^\W\d_]+)")
 _HEDGE = re.compile(r"[\s$,，、/]*(?:or|and|或|或者|和|及)?[\s$,，、/]*", re.IGNORECASE)
-_NOT = re.compile(r"(?:\bnot|\brather than|\binstead of|不是)[\s$]*\Z")  # before a box
+_NOT = re.compile(r"(?:(?:\bnot|\bcannot|n['’]t)(?: be)?|\brather than|\binstead of|不是)[\s$]*\Z")  # before a box
+_TAKEN_BACK = re.compile(  # behind one
+    r"[\s$]*(?:\?\s*No\b|,?\s?(?:(?:which|that|this)\s)?(?:is|was|seems)"
+    r"(?:\s(?:wrong|incorrect|false|mistaken|my first)|(?:n['’]t|\snot)\s(?:the )?(?:right|correct|answer))\b|是错)"
+)
+# Between two boxes that are both offered: no word but one that joins or weighs. An "=" or an arrow leads to the last.
+_OFFERS = re.compile(
+    r"(?:[^\w=→⇒>]|\b[a-z\d]\b|answer)*|(?!.*\b(?:so|thus|hence|therefore|but|not|wrong|actually|instead)\b)"
+    r"[^.!?。\n=→⇒>]*\b(?:or|alternatively|otherwise|else|unless|if|possibly|perhaps|maybe|\d\s?%)[^\w][^.!?。\n=→⇒>]*",
+    re.IGNORECASE,
+)
 
 
 def unnegated(tail: str) -> str:
-    """The text without a last box that is only told apart from the one before: "\\boxed{12}, not \\boxed{13}"."""
+    """The text up to a last box that is taken back: "\\boxed{12}, not \\boxed{13}", "\\boxed{13} is wrong"."""
     boxes = boxes_in(tail)
-    return tail[: boxes[-1][0]] if len(boxes) > 1 and _NOT.search(tail, 0, boxes[-1][0]) else tail
+    if not boxes:
+        return tail
+    start, end, _ = boxes[-1]
+    return tail[:start] if _NOT.search(tail, 0, start) or _TAKEN_BACK.match(tail, end) else tail
+
+
+def offers_two(tail: str) -> bool:
+    """Whether the last two boxes differ and are both offered, in another way than math-verify reads as a set."""
+    (_, end, one), (start, _, other) = [(0, 0, ""), (0, 0, ""), *boxes_in(tail)][-2:]
+    between = tail[end:start]
+    return bool(one and text_of(one) != text_of(other) and not _HEDGE.fullmatch(between) and _OFFERS.fullmatch(between))
 
 
 def answers_in(tail: str) -> list[str]:

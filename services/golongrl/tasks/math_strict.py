@@ -14,8 +14,8 @@ from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from functools import lru_cache
 
-from golongrl.tasks import dates, math_answer, quantity
-from golongrl.tasks.math_final import answers_in, boxes_in, leads_to, text_of, unnegated
+from golongrl.tasks import algebra, dates, math_answer, quantity
+from golongrl.tasks.math_final import answers_in, boxes_in, leads_to, offers_two, text_of, unnegated
 from golongrl.tasks.notation import is_prose, is_words, same_text
 from golongrl.tasks.spelling import one_spelling
 
@@ -25,6 +25,8 @@ LONGEST_GOLD = 500  # characters; a longer gold is for math-verify alone
 def equal(golds: Sequence[str], text: str) -> float:
     """1 if the final answer of `text` says what any of `golds` says. Raises as `math_answer.equal`."""
     tail = unnegated(text[-math_answer.TAIL :])
+    if offers_two(tail):
+        return 0.0
     answers = answers_in(tail)
     sentence = not boxes_in(tail)
     open_golds = []
@@ -41,7 +43,9 @@ def equal(golds: Sequence[str], text: str) -> float:
     return math_answer.equal(open_golds, tail, strict=True)
 
 
-_UNKNOWN_SIGNS = re.compile(r"[√∞⁰¹²³⁴⁵⁶⁷⁸⁹⁻]|\*\*|\d[eE][+-]?\d")  # to math-verify; `one_spelling` has them in LaTeX
+_UNKNOWN_SIGNS = re.compile(
+    r"[√∞⁰¹²³⁴⁵⁶⁷⁸⁹⁻]|\*\*|\d[eE][+-]?\d|\\sqrt\s?\{\s?-|\.\d*\\[odb]|(?<![a-zA-Z\\])pi\b"
+)  # to math-verify; `one_spelling` has them in LaTeX
 
 
 def _as_latex(gold: str) -> str:
@@ -86,12 +90,10 @@ _CODE = re.compile(r"(?=[^A-Z]*[A-Z])[A-Za-z0-9]+(?:\.\d+)?")
 
 
 def _untrue(answer: str) -> bool:
-    """Whether it is an equation of numbers that differ, of which math-verify takes the last: "13 = 12"."""
-    sides = [side.strip() for side in answer.split("=")]
-    if len(sides) < 2 or not all(_NUMBER.fullmatch(side) for side in sides):
-        return False
-    numbers = [Fraction(side) for side in sides]
-    return max(numbers) - min(numbers) > _ROUNDED * max(abs(number) for number in numbers)
+    """Whether it is an equation of numbers that differ, of which math-verify takes the last: "13 = 12", "6+7 = 12"."""
+    numbers = [algebra.number(side.strip()) for side in answer.split("=")]
+    known = [number for number in numbers if number is not None]
+    return len(known) == len(numbers) and max(known) - min(known) > _ROUNDED * max(map(abs, known))
 
 
 # What a value is the value of, or where it stands: "Total: 42", "page 42".
@@ -124,7 +126,7 @@ _DOUBT = r"maybe|perhaps|possibly|probably|unsure|not sure|i think|i guess|(?:wr
 _QUALIFIER = re.compile(rf"(?:or|and|at least|at most|minimum|maximum|plus?|if|{_DOUBT})\b", re.IGNORECASE)
 _NO_NUMBER = re.compile(
     rf"(?!(?:or|and|{_DOUBT})\b)\D+|"
-    r"(?:see|cf|per|in|of|out of|p|page)\b.+|[\d\s.]+(?:[+*/×÷=-][\d\s.]+)+",
+    r"(?:see|cf|per|in|of|out of|p|page)\b.+|[\d\s.]+(?:(?:[+*/×÷=-]|\\times|\\cdot)[\d\s.]+)+",
     re.IGNORECASE,
 )
 

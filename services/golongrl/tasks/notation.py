@@ -29,7 +29,8 @@ _DEGREES_OF = re.compile(r"°\s(?=[CF](?![a-zA-Z]))")
 _MEASURE = re.compile(r"\\(?:SI|qty)\s*\{([^{}]*)\}\s*\{([^{}]*)\}")
 _ESCAPED = re.compile(r"\\([$%&#_])")
 _FRACTION = re.compile(r"\\[dtc]frac(?![a-zA-Z])")
-_OUTER = (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"), ("**", "**"), ("`", "`"), ("'", "'"))
+_OUTER = (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"), ("**", "**"), ("`", "`"), ("'", "'"),
+          ("<answer>", "</answer>"))  # fmt: skip
 _ENDS = " \t\n\r.。,，;；:："
 _MOST_ROUNDS = 8  # wrappers within wrappers; deeper ones stay
 _COMMA = re.compile(r"(?<![a-zA-Z])\{,\}")  # LaTeX's comma without a space behind it

@@ -122,6 +122,11 @@ def han(text: str) -> int | None:
         elif c in _HAN_UNITS:
             section, digit, last = section + (digit or (1 if not section else 0)) * _HAN_UNITS[c], 0, _HAN_UNITS[c]
         else:
-            total, section, digit, last = (total + section + digit) * _HAN_LARGE[c], 0, 0, _HAN_LARGE[c]
+            large, part = (
+                _HAN_LARGE[c],
+                section + digit,
+            )  # 2000万 are added to 一亿 before them; 一万 is multiplied by 亿
+            total = total + part * large if total > large else (total + part) * large
+            section, digit, last = 0, 0, large
     # A last digit right behind a unit counts tenths of it, unless a zero stands between.
     return total + section + digit * (last // 10 if last > 10 and text[-1] in HAN_DIGITS else 1) or None

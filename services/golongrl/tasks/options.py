@@ -73,7 +73,10 @@ _TAKEN_BACK = re.compile(
 _NEGATED = _words("no not never cannot t")
 _DENIED = _words("if whether unless wrong incorrect false tempting doubt refuse hardly few 如果 若 假如")
 _SUPPOSED = _DENIED | _words("suppose supposing assume assuming think thinks say says claim claims believe believes")
-_OR = _words("or nor xor aka 或 或者 还是 還是 oder ou или または 又は もしくは 또는 혹은")
+_OR = _words(
+    "or nor xor aka oder ou eller lub veya atau ili nebo vagy hoặc или أو या"
+    " 或 或者 还是 還是 または 又は もしくは 또는 혹은"
+)
 _FIRST = tuple([word] for word in _OR)
 _AND = _words("and plus und sowie et y o e и 와 と 과 同 跟 和 及 与 以及 也")
 _ALSO = re.compile(r"^(?:also|alternat\w*|another|other|second|third|next|additional(?:ly)?|else|otherwise)$")

@@ -8,12 +8,15 @@ words, infinity); only that is for math-verify.
 """
 
 from collections.abc import Iterator, Sequence
+from decimal import Decimal
 from itertools import product
 from typing import Any
 
-# Six significant digits, what math-verify asks of a number near 1, where a decimal takes part; else all of them.
+# Six significant digits, what math-verify asks of a number near 1, where one side is a decimal of as many; where a
+# decimal is a part of either, what its binary form loses; else all of them.
 DECIMAL_GAP = 5e-6
-EXACT_GAP = 1e-12
+FLOAT_GAP = 1e-12
+EXACT_GAP = 1e-25
 _PLACES = 6  # at which math-verify rounds, where one side is a decimal
 _DIGITS = 40
 _PRIMES = (10007, 10037, 10067, 10079, 10099, 10133, 10151, 10163)
@@ -73,7 +76,7 @@ def _equal(gold: Any, answer: Any) -> bool | None:
     if not (isinstance(gold, Expr) and isinstance(answer, Expr)):
         return None
     decimal = gold.has(Float) or answer.has(Float)
-    rounded = any(isinstance(one, Float) for one in (gold, answer))
+    rounded = any(isinstance(one, Float) and _significant(one) >= _PLACES for one in (gold, answer))
     letters = sorted(gold.free_symbols | answer.free_symbols, key=str)
     found: list[bool | None] = []
     for sign in _SIGNS[: 2 if letters else 1]:
@@ -81,14 +84,19 @@ def _equal(gold: Any, answer: Any) -> bool | None:
         if not all(values):
             return None
         pairs = list(product(*values))
-        gap = DECIMAL_GAP if decimal else EXACT_GAP
-        if all(abs(a - b) > gap * max(abs(a), abs(b)) for a, b in pairs):
+        if not any(abs(a - b) <= DECIMAL_GAP * max(abs(a), abs(b)) for a, b in pairs):
             return False
         if rounded and not letters:
             found.append(any(_round(a) == _round(b) for a, b in pairs))
         else:
-            found.append(any(abs(a - b) <= EXACT_GAP * max(abs(a), abs(b)) for a, b in pairs))
+            gap = FLOAT_GAP if decimal else EXACT_GAP
+            found.append(any(abs(a - b) <= gap * max(abs(a), abs(b)) for a, b in pairs))
     return _all(found)
+
+
+def _significant(number: Any) -> int:
+    """The digits of a decimal as it was written, near enough: "0.1" is no rounded value of anything."""
+    return len(Decimal(repr(float(number))).normalize().as_tuple().digits)
 
 
 def _round(value: Any) -> tuple[Any, ...]:
@@ -106,11 +114,23 @@ def _values(expression: Any, letters: Sequence[Any], sign: int) -> Iterator[Any]
     }
     for form in (expression, *([expression / percent] if expression.has(percent) else [])):
         try:
-            value = form.evalf(_DIGITS, subs=point)  # `subs` and `doit` would evaluate, which has no bound
+            value = _flat(form).evalf(_DIGITS, subs=point)  # `subs` and `doit` would evaluate, which has no bound
         except (ArithmeticError, AttributeError, TypeError, ValueError, RecursionError, NotImplementedError):
             return
         if value.is_number and value.is_finite and (cleaned := _without_noise(value)) is not None:
             yield cleaned
+
+
+def _flat(expression: Any) -> Any:
+    """The expression without products within products: `evalf` takes each factor twice, so 60 levels ("1:2:3:...") for
+    ever.
+    """
+    from sympy import Mul
+
+    if not isinstance(expression, Mul):
+        return expression
+    factors = [factor for one in map(_flat, expression.args) for factor in (one.args if one.is_Mul else [one])]
+    return Mul(*factors, evaluate=False)
 
 
 def _without_noise(value: Any) -> Any:

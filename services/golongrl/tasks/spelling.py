@@ -17,7 +17,7 @@ _PLACES = MappingProxyType(
     {"ar": "article", "ch": "chapter", "fi": "figure", "p": "page", "pp": "page", "pa": "paragraph", "se": "section",
      "ta": "table", "vo": "volume"}
 )  # fmt: skip
-_ROMAN = MappingProxyType({"I": 1, "V": 5, "X": 10})
+_ROMAN = MappingProxyType({"I": 1, "V": 5, "X": 10, "L": 50, "C": 100, "D": 500, "M": 1000})
 
 
 def _numeral(found: re.Match[str]) -> str:
@@ -47,6 +47,12 @@ def _mixed(found: re.Match[str]) -> str:
 def _roman(found: re.Match[str]) -> str:
     values = [_ROMAN[c] for c in found[0]]
     return str(sum(-v if v < after else v for v, after in zip(values, [*values[1:], 0], strict=True)))
+
+
+def _repeating(found: re.Match[str]) -> str:
+    whole, once, again = found[1] or "0", found[2], next(filter(None, found.groups()[2:]))
+    under = 10 ** len(once) * (10 ** len(again) - 1)
+    return rf"\frac{{{int(whole + once + again) - int(whole + once)}}}{{{under}}}"
 
 
 def _on_24(found: re.Match[str]) -> str:
@@ -113,11 +119,17 @@ _FORMS: tuple[tuple[str, _Spelling], ...] = (
     (r"√\s?(\d{1,20}|[a-z])", r"\\sqrt{\1}"),
     (r"√\s?\(([^()]{1,40})\)", r"\\sqrt{\1}"),
     (r"∞", r"\\infty "),
+    (r"^([\d.]{0,20})\s?\*?\s?pi(?=$|/\d)", r"\1\\pi "),
+    (r"\\sqrt\s?\{\s?-\s?(\d{1,20})\s?\}", lambda found: "i" if found[1] == "1" else rf"i\sqrt{{{found[1]}}}"),
     (r"\\varnothing(?![a-z])|∅", r"\\emptyset"),
     (r"(?<=\w),\s?and\s", ", "),
     (r"(?:≥|\\ge(?:q|qslant)?(?![a-z]))\s?", r"\\geq "),
     (r"(?:≤|\\le(?:q|qslant)?(?![a-z]))\s?", r"\\leq "),
     # Numbers.
+    (
+        r"(?<![\d.])(\d{0,12})\.(\d{0,12})(?:\\(?:overline|bar|dot)\s?(?:\{(\d{1,12})\}|(\d))|\((\d{1,12})\)(?=%?$))",
+        _repeating,
+    ),
     (r"(?<![\w.\\])(\d{1,40}(?:\.\d{0,40})?|\.\d{1,40})e([+-]?\d{1,4})(?![\w.])", r"\1\\cdot 10^{\2}"),
     (rf"(第?{HAN})点([零〇一二三四五六七八九]{{1,20}})(?![分钟])", _decimal),
     (rf"(?<=第){HAN}|(?<![\d.]){HAN}(?={_COUNTED})", _numeral),
@@ -138,7 +150,7 @@ _FORMS: tuple[tuple[str, _Spelling], ...] = (
     (r"^([\d.]{1,9})\s?['′]$", r"\1 ft"),
     (r"^(\d{1,9}) (?:out of|in) (\d{1,9})$", r"\1/\2"),
     *((rf"^(?:{words_})\s?(?=[\d$€£])", sign) for sign, words_ in _WORDS_BEFORE.items()),
-    *((rf"^([\d.,]{{1,20}}%?)(?:{words_})$", rf"{sign}\1") for sign, words_ in _WORDS_BEHIND.items()),
+    *((rf"^(?:an? )?([\d.,]{{1,20}}%?)(?:{words_})$", rf"{sign}\1") for sign, words_ in _WORDS_BEHIND.items()),
     (r"^twice$", "2 times"),
     (r"^thrice$", "3 times"),
     (r"^(\d{1,9})[\s-]?fold$", r"\1 times"),
@@ -148,7 +160,11 @@ _FORMS: tuple[tuple[str, _Spelling], ...] = (
     (r"\bFY\s?'?(\d\d)(?![\d/–-])", lambda found: f"FY{_whole_year(found[1])}"),
     (r"^an?\s+(?=(?:hundred|thousand|million|billion|trillion|dozen)\b)", "one "),
     (r"^an?\s+(?=(?:century|decade|year|month|week|day|hour)\b)", "1 "),
-    (r"^(?=[IVX]{2,8}$)X{0,3}(?:IX|IV|V?I{0,3})$", lambda found: _roman(found) if found[0].isupper() else found[0]),
+    (
+        # Of the larger signs only four together are surely no size, unit or word.
+        r"^(?=[IVX]{2,8}$|[IVXLCDM]{4,15}$)M{0,3}(?:CM|CD|D?C{0,3})(?:XC|XL|L?X{0,3})(?:IX|IV|V?I{0,3})$",
+        lambda found: _roman(found) if found[0].isupper() else found[0],
+    ),
     # Ordinals: "12th" for all, and so that "12" can equal it.
     (rf"(?<![\da-z])(?<!\d\s)(?<![a-z]-)(?<!\bone\s)(?<!\ba\s)(?<!\bper\s)(?:(?P<tens>{'|'.join(TENS)})[\s-])?(?P<ones>{'|'.join(ORDINALS)})(?![a-z])",
      _ordinal),

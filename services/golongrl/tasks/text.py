@@ -26,11 +26,11 @@ _BULLET = re.compile(
 )
 
 
-# Full-width and half-width forms, which differ from the usual ones in nothing but their width.
+# Full-width and half-width forms and Latin ligatures ("ﬁ"), which differ from the usual letters in nothing but width.
 _WIDTHS = {
     code: unicodedata.normalize("NFKC", chr(code))
-    for code in (0x3000, *range(0xFF00, 0xFFF0))
-    if unicodedata.decomposition(chr(code)).startswith(("<wide>", "<narrow>"))
+    for code in (0x3000, *range(0xFB00, 0xFB07), *range(0xFF00, 0xFFF0))
+    if unicodedata.decomposition(chr(code)).startswith(("<wide>", "<narrow>", "<compat>"))
 }
 _SPACES = dict.fromkeys((0xA0, 0x1680, *range(0x2000, 0x200B), 0x202F, 0x205F), " ")
 # Without a width or a meaning: zero-width space, byte order mark, word joiner, soft hyphen. The joiners of Persian and
@@ -91,7 +91,7 @@ _BEHIND_TAG = re.compile(
     re.IGNORECASE,
 )
 _NO_ITEM = re.compile(r"(?:```|~~~)\w*|[-=*_~]{3,}|\[/(?:answer|答案)\]")  # a code fence, a rule, a closing tag
-_MARKS = "*_`|\"'“”‘’「」『』《》 "  # of emphasis, code, tables and quotation
+_MARKS = "*_`|\"'“”‘’「」『』《》() "  # of emphasis, code, tables, quotation and brackets
 _ENDS = ".,;。，；、"
 _HTML = re.compile(r"</?(?:b|i|u|p|em|strong|code|li|span)>|<br ?/?>")
 _EMPHASIS = re.compile(r"(\*{1,3}|__|`|==)(?=\S)(.{1,200}?)(?<=\S)\1|\$([^$]{1,200})\$")
