@@ -204,7 +204,7 @@ def pool(site: Site, run: Manifest, meaning: Meaning, replicas: int) -> list[Man
                     mount["readOnly"] = not meaning.recipe.learner.routing_replay
             for entry in container.get("env", []):
                 if entry["name"] == "GOLONGRL_REWARD_URL" and spec.reward.url:
-                    entry["value"] = spec.reward.url
+                    entry["value"] = spec.reward.url.replace("$", "$$")
     metadata = {key: copy.deepcopy(value) for key, value in work["metadata"].items() if key != "annotations"}
     config = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"recipe.yaml": recipe}}
     made = [_of_run(site, run, meaning, item) for item in (config, work)]

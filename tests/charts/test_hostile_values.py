@@ -102,6 +102,10 @@ def wrong(helm: Helm, values: Manifest, path: tuple[str, ...]) -> str:
         ("rollout.env", [{"name": "A", "valueFrom": {"secretRef": {}}}], "secretRef"),
         ("construction.passrate.small.engine.env", [{"name": "A", "value": 1}], "value"),
         ("construction.passrate.large.tolerations", {"key": "a"}, "tolerations"),
+        ("recipe.data.train", "/store/a\x7fb", r"/store/a\x7fb"),
+        ("recipe.data.train", "/store/a\x85b", r"/store/a\u0085b"),
+        ("recipe.data.train", "/store/a\ufffeb", r"/store/a\ufffeb"),
+        ("metrics.rules.runbookUrl", "https://wiki/{{ x", "runbookUrl"),
     ],
 )
 def test_what_kubernetes_would_refuse_is_refused_with_its_key(helm4: Helm, path: str, value: Any, named: str) -> None:

@@ -56,7 +56,8 @@ def redis_port(helm4: Helm, tmp_path: Path) -> Iterator[int]:
     script = (
         spec["args"][0].replace("/etc/valkey", str(tmp_path)).replace("exec valkey-server", f"exec {find_server()}")
     )
-    env = {"GOLONGRL_REDIS_PASSWORD": PASSWORD}
+    # As of a Secret that was made from a file.
+    env = {"GOLONGRL_REDIS_PASSWORD": f"{PASSWORD}\n"}
     with running([*spec["command"], script], env, port=port):
         yield port
 
@@ -92,6 +93,17 @@ def reward_url() -> Iterator[str]:
         yield url
 
 
+@pytest.mark.parametrize("end", ["", "\n", "\r\n"])
+def test_redis_probes_log_in_with_a_password_that_was_made_from_a_file(helm4: Helm, tmp_path: Path, end: str) -> None:
+    client = tmp_path / "valkey-cli"
+    client.write_text('#!/bin/sh\n[ "$REDISCLI_AUTH" = "$PASSWORD" ] && echo PONG\n')
+    client.chmod(0o755)
+    (container,) = helm4.template().one("StatefulSet")["spec"]["template"]["spec"]["containers"]
+    env = {"PATH": f"{tmp_path}:/usr/bin:/bin", "PASSWORD": PASSWORD, "REDISCLI_AUTH": f"{PASSWORD}{end}"}
+    for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+        subprocess.run(container[probe]["exec"]["command"], env=env, check=True, timeout=60)
+
+
 def smoke(
     redis_port: int, reward_url: str, token: str = "secret", password: str = PASSWORD
 ) -> "subprocess.CompletedProcess[str]":
@@ -107,7 +119,7 @@ def smoke(
 
 
 def test_helm_test_passes_on_a_healthy_release_and_names_what_is_wrong(redis_port: int, reward_url: str) -> None:
-    good = smoke(redis_port, reward_url)
+    good = smoke(redis_port, reward_url, token="secret\n", password=f"{PASSWORD}\n")
     assert good.returncode == 0, good.stderr
     assert good.stdout.count("ok: ") == 2
     wrong_token = smoke(redis_port, reward_url, token="other")

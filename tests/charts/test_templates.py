@@ -152,7 +152,8 @@ def test_the_engine_starts_from_the_newest_published_weights(helm4: Helm, tmp_pa
     script = args[0].replace("/store", str(tmp_path)).replace("/dev/shm", str(tmp_path))
     done = subprocess.run(
         ["sh", "-c", script, "engine", "--extra", "a b"],
-        env={"PATH": f"{fake}:/usr/bin:/bin", **KEYS},
+        # As of a Secret that was made from a file.
+        env={"PATH": f"{fake}:/usr/bin:/bin", **{name: f"{key}\n" for name, key in KEYS.items()}},
         capture_output=True, text=True, timeout=240, check=True,
     )  # fmt: skip
     words = done.stdout.splitlines()

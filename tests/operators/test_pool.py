@@ -221,7 +221,9 @@ def test_what_a_stalled_queue_waits_for_is_restarted_and_not_the_learner() -> No
 
 def test_a_run_with_another_model_has_a_pool_a_queue_and_a_folder_of_its_own() -> None:
     run = a_run(
-        recipe={"model": {"context_length": 1024}}, rollout={"dedicated": True, "engineArgs": ["--x", "$(HOME)"]}
+        recipe={"model": {"context_length": 1024}},
+        rollout={"dedicated": True, "engineArgs": ["--x", "$(HOME)"]},
+        reward={"url": "http://judge/$(HOME)"},
     )
     outcome = planned(run)
     config, job = outcome.apply
@@ -239,6 +241,7 @@ def test_a_run_with_another_model_has_a_pool_a_queue_and_a_folder_of_its_own() -
     assert engine["args"] == ["ls /store/runs/r/weights; golongrl engine --context-length 1024", "--x", "$$(HOME)"]
     values = {entry["name"]: entry["value"] for entry in worker["env"]}
     assert values["GOLONGRL_RUN"] == "demo.r"
+    assert values["GOLONGRL_REWARD_URL"] == "http://judge/$$(HOME)"
     assert values["GOLONGRL_WEIGHTS"] == "/store/runs/r/weights"
     assert template["spec"]["volumes"][0]["configMap"]["name"] == own["metadata"]["name"]
     for group in (job["spec"]["rayClusterSpec"]["headGroupSpec"],):

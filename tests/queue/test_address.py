@@ -102,6 +102,8 @@ def test_the_password_may_come_from_the_environment_or_a_file(tmp_path: Path, mo
     assert pool_settings(address("redis+sentinel://h/main"))["password"] == SECRET
     monkeypatch.setenv("GOLONGRL_REDIS_PASSWORD", "first")
     assert pool_settings(address("redis://h"))["password"] == "first"
+    monkeypatch.setenv("GOLONGRL_REDIS_PASSWORD", "first \r\n")
+    assert pool_settings(address("redis://h"))["password"] == "first "
     assert pool_settings(address("redis://:own@h"))["password"] == "own"
     monkeypatch.setenv("GOLONGRL_REDIS_PASSWORD", "")
     file.unlink()

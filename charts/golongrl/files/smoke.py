@@ -14,10 +14,15 @@ import redis
 TIMEOUT_S = 10
 
 
+def secret(name: str) -> str:
+    """Without the line break of the file that a Secret was made from, as the services read it."""
+    return os.environ.get(name, "").rstrip("\r\n")
+
+
 def check_redis() -> str:
     client = redis.Redis.from_url(
         os.environ["GOLONGRL_REDIS_URL"],
-        password=os.environ.get("GOLONGRL_REDIS_PASSWORD") or None,
+        password=secret("GOLONGRL_REDIS_PASSWORD") or None,
         socket_timeout=TIMEOUT_S,
         socket_connect_timeout=TIMEOUT_S,
     )
@@ -44,7 +49,7 @@ def check_reward() -> str:
     request = urllib.request.Request(
         f"{base}/v1/score",
         json.dumps(body).encode(),
-        {"Content-Type": "application/json", "Authorization": f"Bearer {os.environ.get('GOLONGRL_REWARD_TOKEN', '')}"},
+        {"Content-Type": "application/json", "Authorization": f"Bearer {secret('GOLONGRL_REWARD_TOKEN')}"},
     )
     with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
         results = {result["id"]: result for result in json.load(answer)["results"]}

@@ -119,12 +119,13 @@ def naming_environment(url: str) -> Iterator[None]:
 
 
 def password(name: str = PASSWORD) -> str | None:
-    """The password in the environment: in NAME, or in the file that NAME_FILE names.
+    """The password in the environment: in NAME, or in the file that NAME_FILE names. A line break at its end is of the
+    file that it, or a Secret, was made from.
 
     Raises:
         InputError: the file cannot be read.
     """
-    if value := os.environ.get(name):
+    if value := os.environ.get(name, "").rstrip("\r\n"):
         return value
     file = os.environ.get(f"{name}_FILE")
     if not file:

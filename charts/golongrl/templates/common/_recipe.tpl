@@ -22,6 +22,9 @@ value if the new one is false, 0 or empty. A null removes the key.
 {{- fail (printf "recipe.model.%s is missing: every recipe needs it" .) -}}
 {{- end -}}
 {{- end -}}
+{{- with regexFind "[^\"]*[\\x{7f}-\\x{9f}\\x{fffe}\\x{ffff}][^\"]*" ($recipe | toJson) -}}
+{{- fail (printf "recipe: %q has a control character, which YAML cannot hold" .) -}}
+{{- end -}}
 {{- $recipe | toJson -}}
 {{- end -}}
 

@@ -102,7 +102,8 @@ spec:
               # The keys are in a file in memory that only this user can read, because the process list shows command lines.
               keys=/dev/shm/keys.yaml
               (umask 077 && python3 -c 'import json, os, sys; json.dump({
-                "api-key": os.environ["GOLONGRL_ENGINE_API_KEY"], "admin-api-key": os.environ["GOLONGRL_ENGINE_ADMIN_API_KEY"],
+                "api-key": os.environ["GOLONGRL_ENGINE_API_KEY"].strip(),
+                "admin-api-key": os.environ["GOLONGRL_ENGINE_ADMIN_API_KEY"].strip(),
               }, sys.stdout)' >"$keys")
               exec python3 -m sglang.launch_server --model-path "$model" --weight-version 0 --dtype "$type" \
                 --host 0.0.0.0 --port {{ int $engine.port }} --context-length "$length" \

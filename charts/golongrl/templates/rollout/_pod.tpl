@@ -182,7 +182,8 @@ args:
     # The keys are in a file in memory that only this user can read, because the process list shows command lines.
     keys=/dev/shm/keys.yaml
     (umask 077 && python3 -c 'import json, os, sys; json.dump({
-      "api-key": os.environ["GOLONGRL_ENGINE_API_KEY"], "admin-api-key": os.environ["GOLONGRL_ENGINE_ADMIN_API_KEY"],
+      "api-key": os.environ["GOLONGRL_ENGINE_API_KEY"].strip(),
+      "admin-api-key": os.environ["GOLONGRL_ENGINE_ADMIN_API_KEY"].strip(),
     }, sys.stdout)' >"$keys")
     {{- end }}
     {{- if $traces }}

@@ -160,7 +160,8 @@ class Rules(ValuesSection):
         "1h",
         description="Alert after this time without a new policy version. It must be longer than your longest step.",
     )
-    runbook_url: Annotated[str, Field(pattern=r"^https?://[^\s\"\\/?#@]+([/?#][^\s\"\\]*)?$")] = Field(
+    # Prometheus reads {{ in an annotation as a template, and takes none of the rules if it is none.
+    runbook_url: Annotated[str, Field(pattern=r"^https?://[^\s\"\\/?#@{]+([/?#][^\s\"\\{]*)?$")] = Field(
         "https://github.com/golongrl/golongrl/blob/main/docs/runbook.md",
         description="Where docs/runbook.md is to be read; each alert links to its section.",
     )
