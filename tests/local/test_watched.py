@@ -70,6 +70,22 @@ async def test_a_full_redis_is_named_alone(seen: tuple[Watched, aioredis.Redis])
     assert len(await named(run)) == 2
 
 
+@pytest.mark.parametrize(
+    ("command", "reason"),
+    [
+        (("REPLICAOF", "127.0.0.1", "1"), "a writable primary"),
+        (("CONFIG", "SET", "min-replicas-to-write", "1"), "enough replicas"),
+    ],
+)
+async def test_a_redis_that_refuses_the_look_is_named_with_its_reason(
+    seen: tuple[Watched, aioredis.Redis], command: tuple[str, ...], reason: str
+) -> None:
+    run, client = seen
+    await client.execute_command(*command)
+    [line] = await named(run)
+    assert line.startswith(f"redis does not serve the queue: {reason}")
+
+
 async def test_a_redis_whose_writes_are_paused_is_named_alone(
     seen: tuple[Watched, aioredis.Redis], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -40,12 +40,11 @@ from golongrl.local.plan import LOCK, EngineKind, Options, Ports, RunFolder
 from golongrl.local.progress import Display, RunSnapshot, Screen
 from golongrl.local.services import stages
 from golongrl.local.supervisor import RunFailedError, RunInterruptedError, Supervisor
-from golongrl.local.watched import LOOK_TIMEOUT_S, Watched
+from golongrl.local.watched import LOOK_PATIENCE, Watched
 from golongrl.meanwhile import meanwhile
 from golongrl.queue import SampleQueue
 from golongrl.queue.address import PASSWORD, SENTINEL_PASSWORD, named_by
 from golongrl.queue.address import password as queue_password
-from golongrl.queue.connection import Patience
 from golongrl.recipe import Recipe, dump, load
 from golongrl.recipe.fit import steps_warning
 from golongrl.redis_url import split_password, with_password
@@ -362,7 +361,7 @@ async def _supervise(recipe: Recipe, options: Options, console: Console, plain: 
         # Without connections that stay open: a server would wait for them at its end. No service is behind a proxy.
         httpx.AsyncClient(timeout=HTTP_TIMEOUT_S, headers={"Connection": "close"}, trust_env=False) as http,
         redis_server.probe_client(options.ports.redis, options.password) as server,
-        SampleQueue.from_url(url, options.run, patience=Patience(total_s=LOOK_TIMEOUT_S)) as queue,
+        SampleQueue.from_url(url, options.run, patience=LOOK_PATIENCE) as queue,
     ):
         with Display(console, live=not plain, seen=seen) as display:
             watched = Watched(recipe, options, queue, display, records)

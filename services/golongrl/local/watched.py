@@ -18,6 +18,7 @@ from golongrl.local.progress import ENDING, Display, RunSnapshot
 from golongrl.local.services import MAIN
 from golongrl.local.supervisor import SILENT, RunFailedError, Supervisor
 from golongrl.queue import Presence, QueueError, QueueStats, SampleQueue
+from golongrl.queue.connection import Patience
 from golongrl.recipe import Recipe
 from golongrl.telemetry import history, watchdog
 from golongrl.telemetry.watch_record import WatchRecord
@@ -29,6 +30,8 @@ REFRESH_S = 1.0
 LOOK_TIMEOUT_S = 2.0
 # With less room than this no service can write a log line or a step's record.
 LEAST_FREE_BYTES = 1 << 20
+# Of the queue's calls in a look: a Redis that refuses them says why within the look.
+LOOK_PATIENCE = Patience(total_s=LOOK_TIMEOUT_S / 2, longest_pause_s=LOOK_TIMEOUT_S / 8)
 
 
 class Watched:
@@ -75,13 +78,19 @@ class Watched:
         """What the queue says; nothing if it does not answer."""
         stats: QueueStats | None = None
         processes: Sequence[Presence] = ()
-        with suppress(QueueError, TimeoutError):
+        before, refusal = self._heard, ""
+        try:
             async with asyncio.timeout(LOOK_TIMEOUT_S):
                 processes = await self._queue.services()
                 self._heard = time.monotonic()
                 stats = await self._queue.stats()
+        except TimeoutError:
+            pass
+        except QueueError as error:
+            if self._heard == before:  # a look is a script, which a replica, say, refuses
+                refusal = f"does not serve the queue: {_reason(error)}"
         silent = any(process.age_s > watchdog.SILENT_S for process in processes)
-        self._refusal = await self._try_to_write() if silent else ""
+        self._refusal = await self._try_to_write() if silent else refusal
         return stats, processes
 
     async def _try_to_write(self) -> str:
@@ -93,7 +102,7 @@ class Watched:
         except TimeoutError:
             return "takes no writes"
         except QueueError as error:
-            return f"takes no writes: {str(error).partition('; waited for ')[2] or error}"
+            return f"takes no writes: {_reason(error)}"
         return ""
 
     def _stalls(self, supervisor: Supervisor, processes: Sequence[Presence], *, ended: bool = False) -> list[Stall]:
@@ -119,9 +128,13 @@ class Watched:
     def _of_redis(self) -> str:
         """Why nothing is to be expected of Redis although, where it is the run's own, it answers its probe."""
         silent_s = time.monotonic() - self._heard
-        return (
-            f"has not answered the queue for {silent_s:.0f} s" if silent_s >= watchdog.UNANSWERED_S else self._refusal
-        )
+        unanswered = silent_s >= watchdog.UNANSWERED_S
+        return self._refusal or (f"has not answered the queue for {silent_s:.0f} s" if unanswered else "")
+
+
+def _reason(error: QueueError) -> str:
+    """What a call waited for in vain, or else its error."""
+    return str(error).partition("; waited for ")[2] or str(error)
 
 
 def _states(supervisor: Supervisor, *, ended: bool) -> dict[str, str]:
