@@ -36,6 +36,9 @@ class RunPhase(StrEnum):
 LEAVING: Final = frozenset({RunPhase.REPLACING, RunPhase.RESTARTING, RunPhase.SUSPENDING})
 ENDED: Final = frozenset({RunPhase.SUCCEEDED, RunPhase.FAILED})
 _DONE: Final = "training is complete"
+_GONE: Final = "; its RayJob was deleted"
+# Between how a run has ended and what is wrong with its spec now.
+MEANINGLESS: Final = "; its spec cannot be trained again: "
 # The first restart comes at once: most failures are a lost node. The next ones wait, each twice as long, as Kubernetes
 # does with containers, but not so long that a person who mends the cause waits with them.
 _BACKOFF_S: Final = 30.0
@@ -227,17 +230,14 @@ def _stop(live: Sequence[JobState], ending: Sequence[JobState]) -> RunDecision |
 def _start(wanted: Wanted, before: Before, restarts: int, known: bool, busy: str | None) -> RunDecision:
     if known and before.phase == RunPhase.FAILED:
         # KubeRay may delete a RayJob that has ended, and a retry might fail the same way.
-        if not wanted.edited:
-            if wanted.delete_ended:
+        used = restarts >= wanted.max_restarts
+        if used or not wanted.edited:
+            if wanted.delete_ended and not wanted.edited:
                 return RunDecision(RunPhase.FAILED, before.message, restarts)
-            used = restarts >= wanted.max_restarts
-            why = f"all {restarts} restarts are used, and its RayJob was deleted" if used else (
-                f"the failed RayJob was deleted; edit the spec to use restart {restarts + 1} of {wanted.max_restarts}"
-            )  # fmt: skip
-            return RunDecision(RunPhase.FAILED, why, restarts)
-        if restarts >= wanted.max_restarts:
-            why = f"all {restarts} restarts are used, and its RayJob was deleted"
-            return RunDecision(RunPhase.FAILED, why, restarts)
+            # Nothing but this status says any more why it failed.
+            more = "" if used else f"; edit the spec to use restart {restarts + 1} of {wanted.max_restarts}"
+            said = before.message.partition(MEANINGLESS)[0].partition(_GONE)[0]
+            return RunDecision(RunPhase.FAILED, f"{said}{_GONE}{more}", restarts)
         restarts += 1
     if busy is not None:
         return RunDecision(RunPhase.WAITING, f"waiting: the release trains {busy}", restarts)

@@ -22,7 +22,7 @@ from golongrl_operator.api import GROUP, AvoidedNode
 from golongrl_operator.build import Meaning, objects, pool_name, run_id
 from golongrl_operator.cases import Case, Seen, made_for, read_case
 from golongrl_operator.conditions import seconds_since, short, stamp
-from golongrl_operator.decide import ENDED, RunDecision, RunPhase, Wanted, decide
+from golongrl_operator.decide import ENDED, MEANINGLESS, RunDecision, RunPhase, Wanted, decide
 from golongrl_operator.evaluation import ENDED as EVALUATED
 from golongrl_operator.evaluation import EvaluationPlan, plan_evaluation
 from golongrl_operator.kueue import AdmissionPlan, plan_admission, pods_ready
@@ -33,8 +33,6 @@ from golongrl_operator.turns import GpuShares, adopted, evaluation_held, left_be
 
 # Components of which each run with a pool of its own has its own; the others serve the whole release.
 _A_RUNS: Final = ("rollout", "learner")
-# Between how a run has ended and what is wrong with its spec now.
-_MEANINGLESS: Final = "; its spec cannot be trained again: "
 _NO_POOL: Final = PoolPlan()
 _NO_EVALUATION: Final = EvaluationPlan()
 _NO_ADMISSION: Final = AdmissionPlan()
@@ -160,7 +158,7 @@ def _without_meaning(case: Case) -> RunDecision:
     if case.before.phase in ENDED:
         said = case.before.message
         if case.edited:
-            said = short(f"{said.partition(_MEANINGLESS)[0]}{_MEANINGLESS}{case.error}")
+            said = short(f"{said.partition(MEANINGLESS)[0]}{MEANINGLESS}{case.error}")
         return RunDecision(RunPhase(case.before.phase), said, case.before.restarts)
     if case.jobs and case.run.get("spec", {}).get("suspend") is True:
         return decide(Wanted(case.before.content, suspend=True), case.jobs, case.before)

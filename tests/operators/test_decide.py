@@ -105,6 +105,14 @@ def test_messages_name_what_and_why() -> None:
     assert again.restarts == 1
     over = decide(WANTED, [replace(FAILED, attempt=2)], Before("Running", "new", 2))
     assert over.message.endswith("boom; all 2 restarts are used")
+    # KubeRay deletes the RayJob minutes later, and then nothing else says why the run failed.
+    gone = over
+    for _ in range(2):
+        gone = decide(WANTED, [], Before("Failed", "new", 2, gone.message))
+        assert gone.message == f"{over.message}; its RayJob was deleted"
+    assert decide(EDITED, [], Before("Failed", "new", 2, gone.message)).message == gone.message
+    left = decide(WANTED, [], Before("Failed", "new", 1, "boom; its spec cannot be trained again: x"))
+    assert left.message == "boom; its RayJob was deleted; edit the spec to use restart 2 of 2"
     assert "restarts are used" in decide(STALL, [replace(RUNNING, attempt=2)], Before(), stalled_s=70).message
 
 
