@@ -4,6 +4,8 @@ import io
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
@@ -21,6 +23,7 @@ from golongrl.local.plan import Options, Ports, RunFolder
 from golongrl.local.run import (
     TrainRequest,
     _beginning,
+    _finish,
     _info,
     _nothing_to_do,
     _prepare_data,
@@ -199,6 +202,20 @@ def test_only_this_runs_temporary_folder_is_removed(tmp_path: Path, monkeypatch:
     mine.path.rename(moved.path)
     temporary.remove(moved, own)
     assert not own.exists()
+    again = temporary.make(moved)
+    moved.path.rmdir()
+    temporary.remove(moved, again)
+    assert again.exists()
+    temporary.remove(moved, again, own=True)
+    assert not again.exists()
+
+
+def test_a_table_of_steps_that_cannot_be_read_does_not_hide_why_the_run_ended(tmp_path: Path) -> None:
+    folder, said = RunFolder(tmp_path), io.StringIO()
+    folder.metrics.mkdir()
+    request = cast(TrainRequest, SimpleNamespace(folder=folder))
+    _finish(request, load("quickstart"), _info(folder), Console(file=said, width=500))
+    assert said.getvalue().startswith(f"no report.html in {tmp_path}: {folder.metrics}: ")
 
 
 def test_data_whose_preparation_was_killed_are_prepared_again(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """Who is named where Redis answers its probe and takes no writes: Redis, and not all whose heartbeats it refuses."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import shutil
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -102,6 +103,23 @@ async def test_what_a_signal_stopped_is_named_also_while_the_run_ends(seen: tupl
     words = "was stopped by a signal (pid 7)"
     ending = cast(Supervisor, SimpleNamespace(stopped=lambda: {"learner": words}))
     assert list(map(str, seen[0]._stalls(ending, [], ended=True))) == [f"learner {words}"]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda folder: shutil.rmtree(folder.path), "No such file or directory: somebody changed the run's folder"),
+        (lambda folder: folder.metrics.mkdir(), "metrics.jsonl"),
+    ],
+    ids=["gone", "metrics-are-a-folder"],
+)
+async def test_a_run_whose_folder_is_changed_under_it_ends_at_once(
+    seen: tuple[Watched, aioredis.Redis], change: Callable[[RunFolder], None], words: str
+) -> None:
+    run, failed = seen[0], list[Exception]()
+    change(run._options.folder)
+    await run.watch(cast(Supervisor, SimpleNamespace(fail=failed.append, stopping=False, states={}, troubles=dict)))
+    assert words in str(failed[0])
 
 
 def test_what_ends_is_not_said_to_start_or_to_be_silent() -> None:

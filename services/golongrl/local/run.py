@@ -10,6 +10,7 @@ Invariants:
 import asyncio
 import socket
 import sys
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -159,7 +160,7 @@ def _to_the_end(
         detail = str(error).splitlines()[0]
         raise
     finally:
-        temporary.remove(folder, options.temporary)
+        temporary.remove(folder, options.temporary, own=True)
         report = _finish(request, recipe, replace(info, state=state, detail=detail, temporary=None), console)
     said = history.summary(history.read(folder.metrics), recipe.learner.steps)
     console.print(f"{said}; report: {report}", highlight=False, soft_wrap=True)
@@ -174,8 +175,9 @@ def _finish(request: TrainRequest, recipe: Recipe, info: RunInfo, console: Conso
     try:
         info.write(folder.path)
         return write(folder.path, recipe, dump(recipe))
-    except OSError as error:
-        console.print(f"no {FILE} in {folder.path}: {error.strerror}", highlight=False, soft_wrap=True)
+    except (OSError, InputError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        console.print(f"no {FILE} in {folder.path}: {why}", highlight=False, soft_wrap=True)
         return folder.path / FILE
 
 
@@ -372,4 +374,5 @@ async def _supervise(recipe: Recipe, options: Options, console: Console, plain: 
                 async with meanwhile(watched.watch(supervisor)):
                     await supervisor.run()
             finally:
-                display.show(RunSnapshot(options.run, recipe.learner.steps, history.read(folder.metrics)))
+                with suppress(InputError):  # it does not hide why the run ended
+                    display.show(RunSnapshot(options.run, recipe.learner.steps, history.read(folder.metrics)))

@@ -26,11 +26,15 @@ def make(folder: RunFolder) -> Path:
     return made
 
 
-def remove(folder: RunFolder, temporary: Path | None) -> None:
-    """Delete the temporary files of this run; a `run.json` that was copied or edited names another's."""
+def remove(folder: RunFolder, temporary: Path | None, *, own: bool = False) -> None:
+    """Delete the temporary files of this run; a `run.json` that was copied or edited names another's.
+
+    Args:
+        own: this process made them. The run's folder may be gone.
+    """
     if temporary is not None and temporary.name.startswith(_PREFIX):
         with contextlib.suppress(OSError, ValueError):
-            if (temporary / _OWNER).read_text("utf-8") == _identity(folder):
+            if own or (temporary / _OWNER).read_text("utf-8") == _identity(folder):
                 shutil.rmtree(temporary, ignore_errors=True)
 
 

@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from golongrl.errors import no_space
+from golongrl.errors import InputError, no_space
 from golongrl.heartbeat import GONE_S
 from golongrl.local.plan import Options
 from golongrl.local.progress import ENDING, Display, RunSnapshot
@@ -55,7 +55,16 @@ class Watched:
         return self._records.steps[-1] if self._records.steps else 0
 
     async def watch(self, supervisor: Supervisor) -> None:
-        """Show the run's state until cancelled; end the run when its disk is full."""
+        """Show the run's state until cancelled; end the run when its disk is full, or its folder is not there."""
+        try:
+            await self._watch(supervisor)
+        except OSError as error:
+            place = error.filename or self._options.folder.path
+            supervisor.fail(RunFailedError(f"{place}: {error.strerror or error}: somebody changed the run's folder"))
+        except InputError as error:
+            supervisor.fail(error)
+
+    async def _watch(self, supervisor: Supervisor) -> None:
         folder, total = self._options.folder, self._recipe.learner.steps
         while True:
             if disk_full(folder.path):
