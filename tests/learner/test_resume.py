@@ -232,6 +232,14 @@ def _checkpoint(checkpoints: Checkpoints, step: int, keep: int = 1, history: str
     return make(checkpoints, state, np.array([(0, row) for row in range(step)], np.int32), keep)
 
 
+def test_checkpoints_that_cannot_be_seen_are_not_taken_for_none(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    assert resume.own_checkpoint(checkpoints) == (None, [])
+    checkpoints.root.touch()
+    with pytest.raises(CheckpointError, match=rf"checkpoints {checkpoints.root}: cannot be read: Not a directory"):
+        resume.own_checkpoint(checkpoints)
+
+
 async def test_a_run_that_must_never_resume_survives_its_own_death(
     redis_url: str, run_name: str, tmp_path: Path
 ) -> None:

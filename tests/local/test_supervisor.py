@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from golongrl.errors import NO_SPACE_EXIT
+from golongrl.errors import NO_SPACE_EXIT, InputError
 from golongrl.local.health import Liveness
 from golongrl.local.process import ServiceSpec, descendants, last_words
 from golongrl.local.supervisor import RunFailedError, RunInterruptedError, Stage, Supervisor, storage_trouble
@@ -467,3 +467,9 @@ time.sleep(600)
     with pytest.raises(RunInterruptedError, match="--resume"):
         await running
     assert order.read_text().split() == ["main", "redis"]
+
+
+async def test_a_log_that_cannot_be_written_ends_the_run_with_its_name(tmp_path: Path) -> None:
+    (tmp_path / "main.log").mkdir()
+    with pytest.raises(InputError, match=rf"{tmp_path / 'main.log'}: cannot be written: Is a directory"):
+        await Supervisor([Stage((python("main", SLEEP),))], "main", tmp_path, print).run()

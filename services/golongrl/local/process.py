@@ -23,7 +23,7 @@ from pathlib import Path
 
 import psutil
 
-from golongrl.errors import GolongrlError, without_secrets
+from golongrl.errors import GolongrlError, without_secrets, writing_to
 from golongrl.local.health import Liveness, Pulse, StartDeadline
 from golongrl.local.plan import PASSWORD_VARIABLE
 from golongrl.telemetry.watchdog import UNANSWERED_S
@@ -179,7 +179,9 @@ class Service:
     async def start(cls, spec: ServiceSpec, logs: Path) -> "Service":
         """Start the process; its output is appended to `logs/NAME.log`."""
         log = logs / f"{spec.name}.log"
-        with log.open("ab") as output:
+        with writing_to(str(log)):
+            opened = log.open("ab")
+        with opened as output:
             begin = output.tell()
             process = await asyncio.create_subprocess_exec(
                 *spec.argv,

@@ -11,6 +11,7 @@ by rename, last; only then is the step committed to the queue, so a crash anywhe
 """
 
 import json
+import os
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -159,9 +160,21 @@ class Checkpoints:
             ) from error
 
     def steps(self) -> list[int]:
-        """The steps with a folder, latest first; their files are not looked at."""
-        names = [path.name.removeprefix(_FOLDER) for path in self.root.glob(f"{_FOLDER}*")]
-        return sorted((int(name) for name in names if name.isdecimal()), reverse=True)
+        """The steps with a folder, latest first; their files are not looked at.
+
+        Raises:
+            CheckpointError: it cannot be seen what there is, which is not the same as nothing.
+        """
+        try:
+            names = os.listdir(self.root)
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise CheckpointError(
+                f"checkpoints {self.root}: cannot be read: {error.strerror or error}; they may be all that is left of "
+                "the run: let its user read them, or start a new run"
+            ) from error
+        return sorted((int(name.removeprefix(_FOLDER)) for name in names if is_folder_name(name)), reverse=True)
 
     def folder(self, step: int) -> Path:
         return self.root / f"{_FOLDER}{step}"
