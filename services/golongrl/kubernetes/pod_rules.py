@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from decimal import Decimal
 from types import MappingProxyType
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
@@ -23,11 +23,13 @@ from golongrl.kubernetes.values.common import (
     Count,
     Labels,
     ObjectName,
+    Port,
+    PullPolicy,
     RequiredObjectName,
     ResourceName,
 )
 from golongrl.kubernetes.values.environment import EnvSource
-from golongrl.kubernetes.values.shapes import Affinity, PodToleration, Spread
+from golongrl.kubernetes.values.shapes import PORT_NAME, Affinity, PodToleration, Spread
 
 Json = Mapping[str, Any]
 
@@ -65,9 +67,22 @@ class _Resources(PodPart):
     limits: _Amounts = {}
 
 
+def _inside(path: str) -> str:
+    if path.startswith("/") or ".." in path.split("/"):
+        raise ValueError(f"{_shown(path)} is not a path inside the volume")
+    return path
+
+
 class _Mount(PodPart):
     name: str
-    mount_path: Annotated[str, Field(min_length=1)]
+    mount_path: Annotated[str, Field(pattern=r"^[^:]+$")]
+    sub_path: Annotated[str, AfterValidator(_inside)] = ""
+
+
+class _Port(PodPart):
+    container_port: Port
+    name: Annotated[str, Field(pattern=rf"^({PORT_NAME})?$", max_length=15)] = ""
+    protocol: Literal["TCP", "UDP", "SCTP"] = "TCP"
 
 
 class _Variable(PodPart):
@@ -91,14 +106,21 @@ class Container(PodPart):
 
     name: _Name
     image: Annotated[str, Field(pattern=r"^\S+$")]
+    image_pull_policy: PullPolicy = "IfNotPresent"
+    ports: list[_Port] = []
     resources: _Resources = _Resources()
     env: list[_Variable] = []
     env_from: list[_Variables] = []
     volume_mounts: list[_Mount] = []
 
 
+class _Claim(PodPart):
+    claim_name: RequiredObjectName
+
+
 class _Volume(PodPart):
     name: _Name
+    persistent_volume_claim: _Claim | None = None
 
 
 class PodSpec(PodPart):
@@ -112,6 +134,9 @@ class PodSpec(PodPart):
     tolerations: list[PodToleration] = []
     topology_spread_constraints: list[Spread] = []
     termination_grace_period_seconds: Count = 30
+    restart_policy: Literal["Always", "OnFailure", "Never"] = "Always"
+    image_pull_secrets: list[_Named] = []
+    service_account_name: ObjectName = ""
     priority_class_name: ObjectName = ""
     runtime_class_name: ObjectName = ""
 
@@ -141,10 +166,16 @@ def pod_misfits(spec: Json, path: str) -> Iterator[str]:
     yield from misfits({key: spec[key] for key in _PLACED if key in spec}, path)
     volumes = {volume["name"] for volume in spec.get("volumes", [])}
     yield from _twice(f"{path}.volumes", (volume["name"] for volume in spec.get("volumes", [])))
+    for volume in spec.get("volumes", []):
+        sources = sorted(volume.keys() - {"name"})
+        if len(sources) > 1:
+            where = f"{path}.volumes.{volume['name']}"
+            yield f"{where}: has more than one source: {', '.join(sources)}; a null in a patch removes one"
     parts = [(key, container) for key in ("initContainers", "containers") for container in spec.get(key, [])]
     yield from _twice(f"{path}.containers", (container["name"] for _, container in parts))
     for key, container in parts:
         where = f"{path}.{key}.{container['name']}"
+        yield from _twice(f"{where}.ports", (port["name"] for port in container.get("ports", []) if port.get("name")))
         mounts = container.get("volumeMounts", [])
         yield from _twice(f"{where}.volumeMounts", (mount["mountPath"] for mount in mounts))
         for mount in mounts:

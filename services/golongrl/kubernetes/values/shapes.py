@@ -19,6 +19,8 @@ _Weight = Annotated[int, Field(ge=1, le=100)]
 _Namespace = Annotated[str, Field(pattern=rf"^{LABEL}$", max_length=LONGEST_LABEL)]
 OptionalKey = Annotated[str, Field(pattern=rf"^({LABEL_KEY})?$", max_length=317)]
 _Text = Annotated[str, Field(min_length=1)]
+# Name of a port: a letter, and no two dashes together.
+PORT_NAME = r"([0-9]+-)*[0-9]*[a-z](-?[a-z0-9])*"
 
 
 class Requirement(TypedDict, total=False):
@@ -179,7 +181,7 @@ class EgressPort(TypedDict, total=False):
 
     __pydantic_config__ = _STRICT  # type: ignore[misc]
     protocol: Literal["TCP", "UDP", "SCTP"]
-    port: Port | Annotated[str, Field(pattern=r"^([0-9]+-)*[0-9]*[a-z](-?[a-z0-9])*$", max_length=15)]
+    port: Port | Annotated[str, Field(pattern=rf"^{PORT_NAME}$", max_length=15)]
     endPort: Port
 
 
