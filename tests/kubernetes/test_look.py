@@ -205,6 +205,7 @@ def owner(kind: str, version: str, spec: dict[str, Any], **status: Any) -> dict[
 
 
 RAY = {"headGroupSpec": {"template": {"spec": SPEC}}}
+FAILED = [{"type": "Failed", "status": "True"}]
 
 
 @pytest.mark.parametrize(
@@ -212,6 +213,7 @@ RAY = {"headGroupSpec": {"template": {"spec": SPEC}}}
     [
         (owner("Job", "batch/v1", {"template": {"spec": SPEC}}, active=1), NEEDED),
         (owner("Job", "batch/v1", {"template": {"spec": SPEC}}, succeeded=1), set()),
+        (owner("Job", "batch/v1", {"template": {"spec": SPEC}}, conditions=FAILED), set()),
         (owner("ReplicaSet", "apps/v1", {"replicas": 1, "template": {"spec": SPEC}}, replicas=1), NEEDED),
         (owner("ReplicaSet", "apps/v1", {"replicas": 0, "template": {"spec": SPEC}}), set()),
         (owner("RayJob", "ray.io/v1", {"rayClusterSpec": RAY}), NEEDED),
@@ -485,6 +487,15 @@ def test_a_warning_of_an_earlier_attempt_is_history(item: dict[str, Any], event:
     about = {"kind": item["kind"], "name": item["metadata"]["name"]}
     told = read_refusals([item], [{"involvedObject": about, "reason": "No", "message": "why", **event}])
     assert told == ([f"{about['kind'].lower()} {about['name']}: No: why"] if named else [])
+
+
+@pytest.mark.parametrize("time", ["yesterday", "2026-01-01T00:00:05", ""])
+def test_a_warning_without_a_time_is_told(api: ApiServer, time: str) -> None:
+    api.put(stored(pod("w-0", **READY)))
+    api.put(owner("ReplicaSet", "apps/v1", {"replicas": 2, "template": {"spec": {}}}, replicas=1))
+    about = {"involvedObject": {"kind": "ReplicaSet", "name": "x"}, "type": "Warning", "reason": "No", "message": "why"}
+    api.put(stored({"metadata": {"name": "e"}, **about, "lastTimestamp": time}, "Event"))
+    assert look_at()[0].refused == ["replicaset x: No: why"]
 
 
 def part(kind: str, version: str, component: str = "rollout", spec: Any = None, **status: Any) -> dict[str, Any]:

@@ -181,7 +181,7 @@ _BY_KIND: Final[Mapping[str, Form]] = MappingProxyType(
         "PersistentVolumeClaim": {"spec!": {"storageClassName": text}, "status": {"phase": text}},
         "Event": {
             "involvedObject": {"kind": text, "name": text}, "reason": text, "message": text,
-            "lastTimestamp": text, "eventTime": text, "series": {"lastObservedTime": text},
+            "lastTimestamp": moment, "eventTime": moment, "series": {"lastObservedTime": moment},
         },
         "ConfigMap": {"data": _TEXTS},
         "Lease": {

@@ -6,6 +6,7 @@ from typing import Any
 
 from golongrl.kubernetes import kinds
 from golongrl.kubernetes.kinds import ObjectKind
+from golongrl.kubernetes.look.objects import holds
 
 Json = Mapping[str, Any]
 
@@ -70,7 +71,7 @@ def _pod_specs(item: Json) -> Iterator[Json]:
             return
         case "Deployment":
             return  # Its ReplicaSets make the pods.
-        case "Job" if status.get("succeeded"):
+        case "Job" if status.get("succeeded") or holds(item, "Failed"):
             return
         case "RayJob":
             if status.get("jobDeploymentStatus") not in ("Complete", "Failed"):
