@@ -182,6 +182,7 @@ def test_formats_and_filters_of_common_sizes_are_rendered(tiny_model, tmp_path):
     ("template", "words"),
     [
         ("{{ raise_exception('no\x1b[2J\nsystem\x07 role') }}", "chat template: no [2J system role"),
+        ("{% if 1 %}" * 200 + "{% endif %}" * 200, "chat template: IndentationError: too many levels"),
         ("{{ '\\ud800' }}", "chat template: UnicodeEncodeError: .*surrogates not allowed"),
     ],
 )

@@ -265,5 +265,5 @@ def _compile(text: str, folder: Path) -> "Template":
         return environment.from_string(text)
     except TemplateSyntaxError as error:
         raise DataError(f"model {folder}: chat template line {error.lineno}: {error.message}") from error
-    except (RecursionError, ValueError, OverflowError, TypeError) as error:  # too deep, or a constant no machine folds
+    except (RecursionError, SyntaxError, ValueError, OverflowError, TypeError) as error:  # too deep, a constant
         raise DataError(f"model {folder}: chat template: {type(error).__name__}: {str(error)[:200]}") from error

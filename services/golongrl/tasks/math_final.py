@@ -23,10 +23,18 @@ _TAKEN_BACK = re.compile(  # behind one
     r"[\s$]*(?:\?\s*No\b|,?\s?(?:(?:which|that|this)\s)?(?:is|was|seems)"
     r"(?:\s(?:wrong|incorrect|false|mistaken|my first)|(?:n['’]t|\snot)\s(?:the )?(?:right|correct|answer))\b|是错)"
 )
-# Between two boxes that are both offered: no word but one that joins or weighs. An "=" or an arrow leads to the last.
+# Between two boxes that are both offered: no word but one that joins or weighs. "=", arrows and dots lead to the last.
 _OFFERS = re.compile(
-    r"(?:[^\w=→⇒>]|\b[a-z\d]\b|answer)*|(?!.*\b(?:so|thus|hence|therefore|but|not|wrong|actually|instead)\b)"
+    r"(?!\s*:\s*\Z)(?:[^\w=→⇒>.…]|\b[a-z\d]\b[.]?|answer)*|(?!.*\b(?:so|thus|hence|therefore|but|not|wrong|actually|instead)\b)"
     r"[^.!?。\n=→⇒>]*\b(?:or|alternatively|otherwise|else|unless|if|possibly|perhaps|maybe|\d\s?%)[^\w][^.!?。\n=→⇒>]*",
+    re.IGNORECASE,
+)
+
+
+# Behind a box, another number: "\\boxed{42}, or maybe 43", "\\boxed{42} (43 if the header counts)".
+_OR_ELSE = re.compile(
+    r"[\s$]*(?:[,;(]?\s?(?:or|alternatively|或者?)\b,?\s?(?:(?:maybe|perhaps|possibly|even|else)\s)*|(?P<bare>\())\$?"
+    r"(?P<number>[^\s,;()$]*\d[^\s,;()$]*)(?P<behind>\s[^\W\d_]+)?",
     re.IGNORECASE,
 )
 
@@ -41,10 +49,19 @@ def unnegated(tail: str) -> str:
 
 
 def offers_two(tail: str) -> bool:
-    """Whether the last two boxes differ and are both offered, in another way than math-verify reads as a set."""
-    (_, end, one), (start, _, other) = [(0, 0, ""), (0, 0, ""), *boxes_in(tail)][-2:]
+    """Whether the last two boxes differ and are both offered, in another way than math-verify reads as a set, or
+    another number is offered behind the last box.
+    """
+    (_, end, one), (start, last, other) = [(0, 0, ""), (0, 0, ""), *boxes_in(tail)][-2:]
     between = tail[end:start]
-    return bool(one and text_of(one) != text_of(other) and not _HEDGE.fullmatch(between) and _OFFERS.fullmatch(between))
+    if one and text_of(one) != text_of(other) and not _HEDGE.fullmatch(between) and _OFFERS.fullmatch(between):
+        return True
+    found = _OR_ELSE.match(tail, last) if other else None
+    number = quantity.read(text_of(other)) if found is not None else None
+    if found is None or number is None or (found["bare"] and (found["behind"] or "").strip() != "if"):
+        return False
+    others = [quantity.read(text_of(text)) for text in (found["number"], found["number"] + (found["behind"] or ""))]
+    return others[0] is not None and all(two is None or not quantity.same(number, two) for two in others)
 
 
 def answers_in(tail: str) -> list[str]:

@@ -23,7 +23,7 @@ _TOLERANCE = Fraction(1, 10**6)
 
 _POWER = r"(?:\\times|\\cdot|[x*])\s*10\s*\^\s*(?:\{\s*([+-]?\d{1,4})\s*\}|([+-]?\d{1,4}))"
 _DIGITS = (
-    r"(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?"  # 1,234,567.8
+    r"(?:[1-9]\d{0,2}(?:,\d{3})+(?:\.\d+)?"  # 1,234,567.8
     r"|\d{1,2}(?:,\d{2})+,\d{3}(?:\.\d+)?"  # 12,34,567
     r"|\d{1,3}(?:[ '_]\d{3})+(?:[.,]\d+)?(?!\d)"  # 1 234 567,8
     r"|\d{1,3}(?:\.\d{3}){2,}(?:,\d+)?(?!\d)|\d{1,3}(?:\.\d{3})+,\d+(?!\d)"  # 1.234.567,8
@@ -41,8 +41,8 @@ _SIGN = re.compile(
     re.IGNORECASE,
 )
 _ORDINAL = re.compile(r"(\d{1,20})th|#(\d{1,20})")
-# "3,14" is a decimal in an answer to a decimal; elsewhere it may be a list.
-_DECIMAL_COMMA = re.compile(r"(\d+),(\d{1,2}|\d{4,})(?![\d,])")
+# "3,14" is a decimal in an answer to a decimal; elsewhere it may be a list. "0,375" groups no thousands.
+_DECIMAL_COMMA = re.compile(r"(\d+),(\d{1,2}|(?<=(?<!\d)0,)\d{3}|\d{4,})(?![\d,])")
 
 
 @dataclass(frozen=True, slots=True)
