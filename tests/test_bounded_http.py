@@ -104,6 +104,7 @@ ODD = {
     "a file": whole(b"", b"HTTP/1.1 302 Found\r\nLocation: file:///etc/passwd\r\n"),
     "another host": whole(b"", b"HTTP/1.1 307 X\r\nLocation: http://192.0.2.1/\r\n"),
     "no address": whole(b"", b"HTTP/1.1 307 X\r\nLocation: http://[::\r\n"),
+    "no host": whole(b"", b"HTTP/1.1 302 X\r\nLocation: about:blank\r\n"),
     "an upgrade": once(b"HTTP/1.1 101 X\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n"),
     "no content": once(b"HTTP/1.1 204 No Content\r\n\r\n"),
     "a page": whole(b"<html>\n<h1>oops</h1>" * 100),
@@ -121,8 +122,8 @@ ODD = {
     "cookies": once(HEAD, b"Set-Cookie: a=b\r\n" * 2000, b"Content-Length: 2\r\n\r\n{}"),
 }  # fmt: skip
 # Of the odd ones, those that are tried by default: one for each step of reading an answer.
-FEW = {"cut", "a wrong length", "another host", "an error's page", "another coding", "no UTF-8", "deep", "deep refusal",
-       "a long number", "surrogates", "a header beyond ASCII"}  # fmt: skip
+FEW = {"cut", "a wrong length", "another host", "no host", "an error's page", "another coding", "no UTF-8", "deep",
+       "deep refusal", "a long number", "surrogates", "a header beyond ASCII"}  # fmt: skip
 
 ITEM = Item(
     id="a", data_source="EM", response="</think>a",
@@ -148,6 +149,13 @@ async def model_info(url: str) -> Any:
         return await client.model_info()
 
 
+async def metrics(url: str) -> Any:
+    async with EngineClient(url, deadlines=ENGINE) as client:
+        if await client.metrics():
+            raise AssertionError(url)
+        return await client.model_info()
+
+
 async def chat(url: str) -> Any:
     asked = ChatRequest(messages=(LlmMessage(role="user", content="x"),), max_tokens=5)
     async with ChatClient(Endpoint(f"{url}/v1", "m", deadline_s=DEADLINE_S, attempts=2), first_pause_s=0.01) as client:
@@ -168,7 +176,8 @@ async def served(url: str) -> Any:
 
 FAILING: dict[str, Callable[[str], Awaitable[Any]]] = {
     "score": score, "generate": lambda url: generate(url, stream=False),
-    "stream": lambda url: generate(url, stream=True), "model_info": model_info, "chat": chat, "transfer": transfer,
+    "stream": lambda url: generate(url, stream=True), "model_info": model_info, "metrics": metrics, "chat": chat,
+    "transfer": transfer,
     "served": served,
 }  # fmt: skip
 
@@ -183,7 +192,7 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
 def cases() -> list[Any]:
     """Every answer for every client; by default, for those that differ in how they read."""
     default = {(answer, call) for answer in ENDLESS for call in ("stream", "transfer")}
-    default |= {(answer, "score") for answer in FEW}
+    default |= {(answer, "score") for answer in FEW} | {("no host", call) for call in FAILING} | {("null", "metrics")}
     return [
         pytest.param(made, asked, id=f"{name}-{call}", marks=() if (name, call) in default else pytest.mark.full)
         for name, made in {**ENDLESS, **ODD}.items()

@@ -9,8 +9,8 @@ import asyncio
 import ipaddress
 import json
 import ssl
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -96,6 +96,21 @@ async def read(response: httpx.Response, most: int) -> bytes:
     return b"".join(parts)
 
 
+@asynccontextmanager
+async def asked(http: httpx.AsyncClient, method: str, url: str, **options: Any) -> AsyncIterator[httpx.Response]:
+    """The answer, its body not read yet: `httpx.AsyncClient.stream`, but a redirect to what is no address is the
+    answer's fault (RemoteProtocolError), and not that of `url` (InvalidURL)."""
+    built = http.build_request(method, url, **options)
+    try:
+        response = await http.send(built, stream=True)
+    except httpx.InvalidURL as error:
+        raise httpx.RemoteProtocolError(f"it redirects to what is no address: {error}", request=built) from error
+    try:
+        yield response
+    finally:
+        await response.aclose()
+
+
 async def request(
     http: httpx.AsyncClient, method: str, url: str, deadline_s: float, *, most: int = _MOST_BYTES, **options: Any
 ) -> httpx.Response:
@@ -103,14 +118,14 @@ async def request(
 
     Args:
         deadline_s: of the call, connecting and reading included.
-        options: of `httpx.AsyncClient.stream`.
+        options: of `httpx.AsyncClient.build_request`.
 
     Raises:
         httpx.RequestError: there is none within the deadline, or it is too long.
         httpx.InvalidURL: there is no such address.
     """
     try:
-        async with asyncio.timeout(deadline_s), http.stream(method, url, **options) as response:
+        async with asyncio.timeout(deadline_s), asked(http, method, url, **options) as response:
             content = await read(response, most)
     except TimeoutError as error:
         raise httpx.ReadTimeout(f"no whole answer within {deadline_s:g} s") from error

@@ -45,8 +45,9 @@ async def asked(source: str, question: Ask) -> AsyncIterator[Transfer]:
         try:
             # httpx bounds each read; the question as a whole is bounded here.
             async with asyncio.timeout(limit):
-                request = http.build_request("POST", f"{source}/transfers", json=question.model_dump())
-                response = await stack.enter_async_context(aclosing(await http.send(request, stream=True)))
+                response = await stack.enter_async_context(
+                    bounded_http.asked(http, "POST", f"{source}/transfers", json=question.model_dump())
+                )
                 # A generator, which its type does not say; dropped, it would close.
                 parts: Any = response.aiter_bytes()
                 await stack.enter_async_context(aclosing(parts))

@@ -242,7 +242,9 @@ class ChatClient:
             # httpx bounds each read; the attempt as a whole is bounded here.
             async with asyncio.timeout(self.endpoint.deadline_s):
                 with self._http.one() as http:
-                    async with http.stream("POST", self._url, json=request.body(self.endpoint.model)) as response:
+                    async with bounded_http.asked(
+                        http, "POST", self._url, json=request.body(self.endpoint.model)
+                    ) as response:
                         body = (await bounded_http.read(response, _MOST_BYTES)).decode("utf-8", "replace")
             return response, body
         except bounded_http.AnswerTooLongError as error:

@@ -19,6 +19,7 @@ import httpx
 import numpy as np
 from numpy.typing import NDArray
 
+from golongrl import bounded_http
 from golongrl.broadcast.protocol import Bucket
 from golongrl.rollout.sglang.answers import (
     Generation,
@@ -122,8 +123,13 @@ class EngineClient(EngineHttp):
             # httpx bounds each read: an engine that sends a byte now and then, and never an event, is silent, too.
             async with (
                 asyncio.timeout(deadlines.silence_s + deadlines.connect_s) as silence,
-                self._http.stream(
-                    "POST", "/generate", json=body, headers={**self._headers, **(headers or {})}, timeout=timeout
+                bounded_http.asked(
+                    self._http,
+                    "POST",
+                    "/generate",
+                    json=body,
+                    headers={**self._headers, **(headers or {})},
+                    timeout=timeout,
                 ) as response,
             ):
                 silence.reschedule(clock() + deadlines.silence_s)
@@ -224,10 +230,13 @@ class EngineClient(EngineHttp):
 
         text = (await self._call("GET", "/metrics", headers=self._headers)).decode(errors="replace")
         totals: dict[str, float] = {}
-        for family in text_string_to_metric_families(text):
-            for sample in family.samples:
-                if not sample.name.endswith("_bucket"):
-                    totals[sample.name] = totals.get(sample.name, 0.0) + sample.value
+        try:
+            for family in text_string_to_metric_families(text):
+                for sample in family.samples:
+                    if not sample.name.endswith("_bucket"):
+                        totals[sample.name] = totals.get(sample.name, 0.0) + sample.value
+        except ValueError as error:
+            raise EngineProtocolError(f"GET /metrics at {self.url}: not as Prometheus has it") from error
         return totals
 
     # Pausing and weights

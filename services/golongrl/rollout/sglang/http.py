@@ -150,7 +150,9 @@ class EngineHttp:
             # httpx bounds each read; the whole call is bounded here.
             async with asyncio.timeout(limit + self._deadlines.connect_s):
                 timeout = httpx.Timeout(limit, connect=self._deadlines.connect_s)
-                async with self._http.stream(method, path, json=body, headers=headers, timeout=timeout) as response:
+                async with bounded_http.asked(
+                    self._http, method, path, json=body, headers=headers, timeout=timeout
+                ) as response:
                     content = await read_bounded(response, MOST_BYTES)
         except (httpx.RequestError, TimeoutError) as error:
             unanswered = unreachable(f"{method} {path} at {self.url}", error, limit)
