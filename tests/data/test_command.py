@@ -1,6 +1,7 @@
 """`golongrl data`, as a person calls it."""
 
 import json
+import re
 
 import pytest
 from typer.testing import CliRunner
@@ -43,6 +44,14 @@ def test_check_lists_bad_rows_and_fails(tmp_path):
     assert f"{path} row 1: missing key prompt" in result.output
     assert isinstance(result.exception, DataError)
     assert "1 of 1 rows cannot be used" in str(result.exception)
+
+
+@pytest.mark.parametrize("command", ["check", "stats"])
+def test_a_long_file_is_told_while_it_is_read(tmp_path, monkeypatch, command):
+    monkeypatch.setattr("golongrl.data.construct.progress.EVERY_S", 0.001)
+    (tmp_path / "rows.jsonl").write_text("{}\n" * 5000)
+    result = call(command, tmp_path / "rows.jsonl")
+    assert re.search(r"rows\.jsonl: \d+ rows read, \d+ of them cannot be used", result.output)
 
 
 def test_no_rows_are_said(tmp_path):

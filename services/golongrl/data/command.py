@@ -19,6 +19,7 @@ from golongrl.errors import printable, writing_to
 from golongrl.recipe.fields import ScoringMode
 
 if TYPE_CHECKING:
+    from golongrl.data.check import Findings
     from golongrl.data.rows import Row
 
 app = typer.Typer(
@@ -156,7 +157,7 @@ def check(
     measure = _Lengths(model)
     limit = LengthLimit(max_prompt_tokens, measure.of) if max_prompt_tokens is not None else None
     findings = Findings(str(file), most_listed=sys.maxsize if most is None else most)
-    with GoldJudge(gold_deadline) as judge:
+    with GoldJudge(gold_deadline) as judge, _telling(findings):
         good = sum(1 for _ in checked_rows(file, mode, findings, judge, limit))
     measure.save()
     _say_what_is_left_aside(file)
@@ -167,6 +168,17 @@ def check(
     if not findings.rows:
         raise DataError(f"data {file}: no rows")
     print(printable(f"{file}: {findings.summary()}" if findings.bad else f"{file}: {good} rows, all good"))
+
+
+def _telling(findings: "Findings") -> AbstractContextManager[None]:
+    """How many rows were read, now and then."""
+    from golongrl.data.construct import progress
+
+    return progress.told(
+        lambda line: print(printable(line), file=sys.stderr, flush=True),
+        lambda: f"{findings.source}: {findings.rows} rows read, {findings.bad} of them cannot be used",
+        progress.EVERY_S,
+    )
 
 
 def _say_what_is_left_aside(file: Path) -> None:
@@ -212,13 +224,14 @@ def stats(
     lengths: dict[tuple[str, str], list[int]] = {}
     kinds: dict[str, Counter[str]] = {"language": Counter(), "length bin": Counter(), "band": Counter()}
     measure = _Lengths(model)
-    for _, row in checked_rows(file, None, findings):
-        task = task_of(row.data_source, row.extra_info.reward_mode)
-        lengths.setdefault((task.type, task.metric), []).append(measure.of(row))
-        known = row.extra_info.model_extra or {}
-        kinds["language"][row.reward_model.ground_truth.summary] += 1
-        kinds["length bin"][str(known.get("length_bin") or "")] += 1
-        kinds["band"][str(known.get("band") or "")] += 1
+    with _telling(findings):
+        for _, row in checked_rows(file, None, findings):
+            task = task_of(row.data_source, row.extra_info.reward_mode)
+            lengths.setdefault((task.type, task.metric), []).append(measure.of(row))
+            known = row.extra_info.model_extra or {}
+            kinds["language"][row.reward_model.ground_truth.summary] += 1
+            kinds["length bin"][str(known.get("length_bin") or "")] += 1
+            kinds["band"][str(known.get("band") or "")] += 1
     measure.save()
     _say_what_is_left_aside(file)
     bad = f"{findings.summary()}; `golongrl data check {file}` lists them" if findings.bad else ""
