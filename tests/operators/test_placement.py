@@ -248,3 +248,9 @@ def test_what_the_api_server_takes_is_taken(part: str) -> None:
 )
 def test_texts_that_nothing_could_use(spec: dict[str, Any], path: str) -> None:
     assert f"spec: {path}: " in said(**spec)
+
+
+def test_a_suite_that_there_is_not_is_named_before_the_run_trains() -> None:
+    message = said(evaluation={"suite": "genral"})
+    assert message.startswith("spec.evaluation.suite: 'genral' is none of table, long-context, general, memory, paper,")
+    resolve(SITE, a_run(evaluation={"suite": "mrcr-128k"}))
