@@ -17,7 +17,7 @@ import pytest
 from golongrl import bounded_http
 from golongrl.broadcast import client as broadcast_client
 from golongrl.broadcast.protocol import Ask
-from golongrl.errors import GolongrlError
+from golongrl.errors import GolongrlError, InputError
 from golongrl.evaluation.run import endpoint, engines, pool
 from golongrl.llm.client import ChatClient, Endpoint
 from golongrl.llm.models import ChatRequest, LlmMessage
@@ -376,3 +376,23 @@ async def test_weights_that_cannot_be_read_here_are_elsewhere(root, tmp_path, mo
     async with server(whole(json.dumps({"data": [{"id": "m", "root": root}]}).encode())) as url:
         found = await endpoint.served(f"{url}/v1", None, "NO_SUCH_KEY", "--model", print)
     assert (found.model, found.folder) == ("m", None)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "about:blank",
+        "ftp://host",
+        "host:80",
+        "http://",
+        "http://[::1",
+        "http://host:99999",
+        "http://host:0",
+        "",
+        "http://h:x",
+    ],
+)
+def test_what_no_client_could_ask_is_no_address(url: str) -> None:
+    with pytest.raises(InputError, match=r"--engine-url .*: no address of a server; write http://HOST:PORT"):
+        bounded_http.refuse_no_address(url, "--engine-url")
+    bounded_http.refuse_no_address("https://[::1]:80/prefix", "--engine-url")

@@ -17,7 +17,7 @@ from urllib.request import getproxies, proxy_bypass
 
 import httpx
 
-from golongrl.errors import InputError
+from golongrl.errors import InputError, without_secrets
 
 # An answer about a server itself: a list of models, its metrics, its settings.
 _MOST_BYTES = 16 << 20
@@ -38,6 +38,17 @@ def client(url: str, **options: Any) -> httpx.AsyncClient:
     """
     with _read_environment():
         return httpx.AsyncClient(trust_env=not _is_here(url), **options)
+
+
+def refuse_no_address(url: str, option: str) -> None:
+    """Raises InputError naming the option whose `url` no client could ask."""
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and bool(httpx.URL(url).host) and parts.port != 0
+    except (ValueError, httpx.InvalidURL):
+        usable = False
+    if not usable:
+        raise InputError(f"{option} {without_secrets(url)}: no address of a server; write http://HOST:PORT")
 
 
 def certificates(url: str) -> ssl.SSLContext:

@@ -60,7 +60,12 @@ class Watched:
             await self._watch(supervisor)
         except OSError as error:
             place = error.filename or self._options.folder.path
-            supervisor.fail(RunFailedError(f"{place}: {error.strerror or error}: somebody changed the run's folder"))
+            supervisor.fail(
+                RunFailedError(
+                    f"{place}: {error.strerror or error}: somebody changed the run's folder; put it back, then continue "
+                    "with --resume"
+                )
+            )
         except InputError as error:
             supervisor.fail(error)
 

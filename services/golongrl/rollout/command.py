@@ -46,9 +46,12 @@ def rollout(
 
     Keys come from the environment alone: GOLONGRL_ENGINE_API_KEY, GOLONGRL_ENGINE_ADMIN_API_KEY, GOLONGRL_REWARD_TOKEN.
     """
+    from golongrl.bounded_http import refuse_no_address
     from golongrl.rollout.app import serve
     from golongrl.rollout.config import WorkerConfig
 
+    refuse_no_address(engine_url, "--engine-url")
+    refuse_no_address(reward_url, "--reward-url")
     config = WorkerConfig(
         run=run,
         worker=worker,
