@@ -62,8 +62,8 @@ class Watched:
             place = error.filename or self._options.folder.path
             supervisor.fail(
                 RunFailedError(
-                    f"{place}: {error.strerror or error}: somebody changed the run's folder; put it back, then continue "
-                    "with --resume"
+                    f"{place}: {error.strerror or error}: somebody changed the run's folder; put it back, then "
+                    "continue with --resume"
                 )
             )
         except InputError as error:
