@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 
 import pytest
 import typer
@@ -136,6 +137,18 @@ def test_a_server_that_the_environment_named_and_that_is_dead_is_named_with_its_
     typed = CliRunner().invoke(command, [*words, "--run", "mine", "--redis-url", "redis://127.0.0.1:2/0"])
     assert "Redis at 127.0.0.1:2 kept failing" in str(typed.exception)
     assert "GOLONGRL_REDIS_URL" not in str(typed.exception)
+
+
+@pytest.mark.usefixtures("quiet")
+@pytest.mark.parametrize("words", [["stats"], ["check"], ["remove", "--yes"], ["set-aside", "list"]])
+def test_a_server_that_takes_connections_and_is_silent_is_named_soon(
+    words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("golongrl.queue.command._look.__kwdefaults__", {"within_s": 0.2})
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"redis://127.0.0.1:{silent.getsockname()[1]}/0"
+        said = CliRunner().invoke(app, [*words, "--run", "mine", "--redis-url", url]).exception
+    assert str(said) == f"Redis at 127.0.0.1:{url.rpartition(':')[2].removesuffix('/0')} has not answered for 0.2 s"
 
 
 @pytest.mark.usefixtures("quiet")

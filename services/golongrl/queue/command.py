@@ -81,7 +81,7 @@ def remove(
     """Delete a run's keys. Stop its learner and workers first; its next learner resumes at its last checkpoint."""
     if not yes:
         typer.confirm(f"Delete all groups of run {run} since its last checkpoint?", abort=True)
-    print(f"removed {_look(redis_url, run, lambda queue: queue.forget())} keys")
+    print(f"removed {_change(redis_url, run, lambda queue: queue.forget())} keys")
 
 
 set_aside = typer.Typer(
@@ -137,7 +137,7 @@ def _end_set_aside(redis_url: str, run: str, uids: list[str], everyone: bool, *,
         missing = [uid for uid in chosen if not await call(uid)]
         return [uid for uid in chosen if uid not in missing], missing
 
-    done, missing = _look(redis_url, run, end)
+    done, missing = _change(redis_url, run, end)
     if done or not missing:
         print(f"{'dealt once more' if retry else 'rejected'}: {printable(', '.join(done)) or 'no group'}")
     if missing:
@@ -146,10 +146,19 @@ def _end_set_aside(redis_url: str, run: str, uids: list[str], everyone: bool, *,
         )
 
 
-def _look(url: str, run: str, ask: "Callable[[SampleQueue], Awaitable[T]]") -> T:
+def _change(url: str, run: str, change: "Callable[[SampleQueue], Awaitable[T]]") -> T:
+    """As `_look`, for as long as the change takes: of many groups, say."""
+    _look(url, run, lambda queue: queue.inspect_server())
+    return _look(url, run, change, within_s=None)
+
+
+def _look(
+    url: str, run: str, ask: "Callable[[SampleQueue], Awaitable[T]]", *, within_s: float | None = LOOK_S + 1
+) -> T:
     from golongrl.queue.address import naming_environment
     from golongrl.queue.client import SampleQueue
     from golongrl.queue.connection import Patience
+    from golongrl.queue.errors import QueueUnavailableError
     from golongrl.telemetry.logging import configure
 
     # The error names what was waited for; a line for each try would hide it.
@@ -157,7 +166,12 @@ def _look(url: str, run: str, ask: "Callable[[SampleQueue], Awaitable[T]]") -> T
 
     async def look() -> T:
         async with SampleQueue.from_url(url, run, patience=Patience(total_s=LOOK_S)) as queue:
-            return await ask(queue)
+            try:
+                # A try alone may take longer, where Redis accepts the connection and answers nothing.
+                async with asyncio.timeout(within_s):
+                    return await ask(queue)
+            except TimeoutError:
+                raise QueueUnavailableError(f"Redis at {queue.server} has not answered for {within_s:g} s") from None
 
     with naming_environment(url):
         return asyncio.run(look())
