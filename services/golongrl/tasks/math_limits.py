@@ -134,7 +134,7 @@ def _log10(expression: "Basic") -> float:
     """An upper estimate, at least 0, of log10 of the largest number met in evaluating the expression; symbols count as
     1.
     """
-    from sympy import Number, Pow, Product, Sum, exp, factorial
+    from sympy import Number, Pow, Product, Sum, exp, factorial, gamma
 
     if isinstance(expression, Number):
         return _log10_of_number(expression)
@@ -148,7 +148,7 @@ def _log10(expression: "Basic") -> float:
         return math.inf
     if isinstance(expression, exp):
         return max(inner[0], _ten_to(inner[0]))
-    if isinstance(expression, factorial):
+    if isinstance(expression, factorial | gamma):  # a binomial coefficient of roots is one of gamma functions
         return max(inner[0], inner[0] * _ten_to(inner[0]))
     return sum(inner)
 
