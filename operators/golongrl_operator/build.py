@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from golongrl import recipe as recipes
 from golongrl.errors import InputError
-from golongrl.evaluation.registry import BENCHMARKS, SUITES
+from golongrl.kubernetes.evaljob import refuse_suite
 from golongrl.kubernetes.kinds import KUEUE_QUEUE
 from golongrl.kubernetes.pod_rules import misfits, without_nulls
 from golongrl.kubernetes.rayjob import site as rayjobs
@@ -103,9 +103,9 @@ def _resolve(site: Site, text: str) -> Meaning:
     # Elsewhere a recipe's name may be a path; here it would be one in the operator's own pod.
     if spec.recipe_preset and spec.recipe_preset not in recipes.packaged():
         raise SpecError(f"spec.recipePreset: {spec.recipe_preset!r} is none of {', '.join(recipes.packaged())}")
-    if spec.evaluation is not None and spec.evaluation.suite not in (known := [*SUITES, *BENCHMARKS]):
-        # Its Job would say so, days later.
-        raise SpecError(f"spec.evaluation.suite: {spec.evaluation.suite!r} is none of {', '.join(known)}")
+    if spec.evaluation is not None:
+        image = str(site.evaluation["spec"]["template"]["spec"]["containers"][0]["image"])
+        refuse_suite("spec.evaluation.suite", spec.evaluation.suite, image)
     base = site.recipe if spec.recipe_preset is None else {}
     if spec.recipe_preset:
         base = recipes.read_tree(spec.recipe_preset)

@@ -152,3 +152,8 @@ def test_render_evaljob_is_the_charts_job(helm4: Helm, tmp_path: Path, monkeypat
         evaljob_yaml("general", "demo", "", (), ["evaluation.gpus=1"])
     with pytest.raises(GolongrlError, match="suite"):
         evaljob_yaml("no suite", "demo")
+    with pytest.raises(GolongrlError, match=r"evaluation\.suite: 'nosuch' is none of table, long-context, .*mrcr-128k"):
+        evaljob_yaml("nosuch", "demo")
+    with pytest.raises(GolongrlError, match="'other' is none of"):
+        evaljob_yaml("table", "demo", "", (), ["evaluation.suite=other"])
+    assert "mine" in evaljob_yaml("mine", "demo", "", (), ["evaluation.image.repository=my/eval"])

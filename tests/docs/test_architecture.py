@@ -1,4 +1,4 @@
-"""docs/: every name of the code that a page mentions is there, and every link leads to a file."""
+"""docs/: every name of the code, suite or benchmark that a page mentions is there, and every link leads to a file."""
 
 import importlib
 import re
@@ -6,11 +6,19 @@ from pathlib import Path
 
 import pytest
 
+from golongrl.evaluation.registry import BENCHMARKS, SUITES
+
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *ROOT.glob("*/README.md"),
                 *ROOT.glob("services/golongrl/*/README.md"), *ROOT.glob("charts/golongrl/README.md")])  # fmt: skip
 NAME = re.compile(r"`(golongrl(?:_operator)?(?:\.\w+)+)`")
 LINK = re.compile(r"\]\((?!https?://|#)([^)#]+)")
+# Where a page names a suite or a benchmark; SUITE and an option are none.
+SUITE = re.compile(
+    r"(?:golongrl eval (?:run|fetch|show) |render evaljob |evaluation\.suite=|^ *suite: |\"benchmark\":\")"
+    r"([a-z0-9][a-z0-9.-]*)",
+    re.MULTILINE,
+)
 
 
 def names() -> list[str]:
@@ -49,3 +57,10 @@ def test_scripts_of_the_queue_that_the_pages_name_are_there() -> None:
     named = set(re.findall(r"`(?:\S*/)?(\w+\.lua)`", text))
     assert {"lease.lua", "submit.lua", "take.lua"} <= named
     assert all((ROOT / "services" / "golongrl" / "queue" / "lua" / name).is_file() for name in named)
+
+
+def test_suites_and_benchmarks_of_the_pages_are_there() -> None:
+    more = [*ROOT.glob("operators/config/samples/*.yaml"), *ROOT.glob("examples/**/*.yaml")]
+    found = {(name, page.name) for page in [*PAGES, *more] for name in SUITE.findall(page.read_text())}
+    assert len(found) > 10
+    assert [one for one in sorted(found) if one[0] not in {*SUITES, *BENCHMARKS, "my-suite.yaml"}] == []

@@ -73,6 +73,8 @@ def test_values_are_checked_before_helm_is_called(tmp_path: Path) -> None:
         user_values([], ["reward.autoscalin.enabled=true"])
     with pytest.raises(ValuesError, match=r"values: unknown key rollout\.engine\.tensorparalel; did you mean "):
         user_values([], ["rollout.engine.tensorparalel=2"])
+    with pytest.raises(InputError, match=r"evaluation\.suite: 'nosuch' is none of table,"):
+        user_values([], ["evaluation.enabled=true", "evaluation.suite=nosuch"])
     with pytest.raises(ValuesError, match="no-such"):
         user_values([tmp_path / "no-such"], [])
 
@@ -175,7 +177,7 @@ def test_half_of_a_character_is_named(app: typer.Typer, words: list[str], tmp_pa
 
 
 @pytest.mark.usefixtures("helm_on_path")
-@pytest.mark.parametrize("words", [["rayjob", "quickstart"], ["evaljob", "smoke"]])
+@pytest.mark.parametrize("words", [["rayjob", "quickstart"], ["evaljob", "table"]])
 def test_a_values_file_may_be_a_pipe(words: list[str]) -> None:
     """Read once: as `-f <(...)` gives it."""
     reading, writing = os.pipe()
@@ -247,7 +249,7 @@ def test_a_name_that_the_cluster_would_refuse_is_refused_first(
 
 MAKES = [
     (command.render, ["rayjob", "quickstart"]),
-    (command.render, ["evaljob", "smoke"]),
+    (command.render, ["evaljob", "table"]),
     (command.deploy, ["install"]),
 ]
 

@@ -180,7 +180,7 @@ SCORES = Summary(
     model="step-580",
     report="/store/evals/long-context/long-context/report.html",
     scores=(
-        Score(benchmark="mrcr", score=41.3, stderr=1.1, samples=2400, expected=2400),
+        Score(benchmark="mrcr-128k", score=41.3, stderr=1.1, samples=2400, expected=2400),
         Score(benchmark="longbench-v2", score=38.8, stderr=2.2, samples=499, expected=503, note="4 failed"),
     ),
 )

@@ -1,5 +1,7 @@
 """Placement and resources that the API server would refuse pod by pod: the run says so at once, and nothing is made."""
 
+import copy
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -254,3 +256,6 @@ def test_a_suite_that_there_is_not_is_named_before_the_run_trains() -> None:
     message = said(evaluation={"suite": "genral"})
     assert message.startswith("spec.evaluation.suite: 'genral' is none of table, long-context, general, memory, paper,")
     resolve(SITE, a_run(evaluation={"suite": "mrcr-128k"}))
+    job = copy.deepcopy(SITE.evaluation)
+    job["spec"]["template"]["spec"]["containers"][0]["image"] = "ghcr.io/mine/eval:1"
+    resolve(replace(SITE, evaluation=job), a_run(evaluation={"suite": "my-own.yaml"}))

@@ -80,6 +80,7 @@ EVALUATION: dict[str, Any] = {
                 "containers": [
                     {
                         "name": "evaluation",
+                        "image": "ghcr.io/golongrl/golongrl-learner:0.1.0",
                         "command": [
                             "golongrl", "eval", "run", "long-context", "--target", "/store/run", "--last",
                             "--data", "/store/eval-data", "--out", "/store/evals/long-context",

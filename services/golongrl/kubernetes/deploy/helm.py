@@ -18,6 +18,7 @@ from golongrl.kubernetes.cluster import connect
 from golongrl.kubernetes.cluster_errors import ClusterError, ClusterMissingError
 from golongrl.kubernetes.deploy import diff
 from golongrl.kubernetes.deploy.crd import keep_definition
+from golongrl.kubernetes.evaljob import refuse_suite
 from golongrl.kubernetes.forms import fit, text
 from golongrl.kubernetes.helm import HelmError, answers, call, helm_path, reason, rendered
 from golongrl.kubernetes.rayjob.load import load_values, read_trees, recipe_of
@@ -45,12 +46,15 @@ def user_values(files: Iterable[Path], settings: Iterable[str]) -> dict[str, Any
     """The values of files and `--set a.b=c`, later ones over earlier ones, checked together with their recipe.
 
     Raises:
-        ValuesError, RecipeError: a file, key or value is wrong.
+        InputError: a file, key or value is wrong.
     """
     tree = read_trees(files)
     for item in settings:
         recipes.override(tree, item)
-    recipe_of(load_values(overrides=tree))
+    values = load_values(overrides=tree)
+    recipe_of(values)
+    if values.evaluation.enabled:
+        refuse_suite("evaluation.suite", values.evaluation.suite, values.evaluation.image.repository)
     recipes.plain_json(tree, "values")
     return tree
 
