@@ -55,6 +55,22 @@ def test_what_takes_connections_and_is_silent_is_named_soon(monkeypatch: pytest.
     assert words(TimeoutError()) == "no answer"
 
 
+async def test_another_program_at_the_address_of_redis_is_named_so() -> None:
+    """The line was its answer alone, as a protocol error."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server:
+        url = f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0"
+        with pytest.raises(InputError, match=r"--redis-url shown: .*what no Redis does .*HTTP/1.1 400.* check the"):
+            await asyncio.to_thread(preflight.check_redis, url, "demo", "shown")
+
+
 def test_a_redis_of_the_environment_is_not_blamed_on_an_option(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody had given --redis-url."""
     with socket.socket() as held:

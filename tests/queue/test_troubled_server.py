@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+import ssl
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -137,6 +138,21 @@ def _certificate(folder: Path) -> tuple[Path, Path]:
         check=True, capture_output=True,
     )  # fmt: skip
     return certificate, key
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl")
+async def test_a_server_with_a_strange_certificate_is_not_waited_for(tmp_path: Path) -> None:
+    """A learner waited two minutes for what waiting cannot mend."""
+    served = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    served.load_cert_chain(*_certificate(tmp_path))
+    (tmp_path / "other").mkdir()
+    stranger, _ = _certificate(tmp_path / "other")
+    server = await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", 0, ssl=served)
+    async with server:
+        url = f"rediss://127.0.0.1:{server.sockets[0].getsockname()[1]}/0?ssl_ca_certs={stranger}"
+        async with SampleQueue.from_url(url, "r") as queue:
+            with pytest.raises(QueueError, match=r"certificate verify failed.*; check ssl_ca_certs in the address"):
+                await queue.stats()
 
 
 @pytest.mark.skipif(redis_binary() is None, reason=NO_REDIS)

@@ -5,11 +5,14 @@
     unix://[USER[:PASSWORD]@]/PATH[?db=DB]
 
 `?replicas=N` (any form): a durable write is confirmed by N replicas, too. Without it N is the server's
-`min-replicas-to-write`.
+`min-replicas-to-write`. An option that is not listed here is refused: redis-py takes any argument of its client from a
+URL, and most of them change what answers look like. TLS is set up once here, so that what waiting cannot mend, such as
+a file without certificates, is not waited for.
 """
 
 import os
 import re
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -43,6 +46,11 @@ _SHORT = 8
 _LONGEST_PASSWORD = 64 << 10
 # Of these, redis-py says that it could not connect: no such file.
 _FILES = ("ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile")
+_TLS = (
+    *_FILES, "ssl_ca_data", "ssl_password", "ssl_cert_reqs", "ssl_check_hostname", "ssl_min_version", "ssl_ciphers",
+    "ssl_include_verify_flags", "ssl_exclude_verify_flags",
+)  # fmt: skip
+_OPTIONS = ("db", "replicas", "username", "password", "client_name", "sentinel_username", "sentinel_password", *_TLS)
 _DATABASE = re.compile(r"(0|[1-9][0-9]{0,8})?\Z", re.ASCII)
 
 
@@ -73,7 +81,7 @@ def address(url: str) -> Address:
     """
     try:
         parts = urlsplit(url)
-        options = parse_qs(parts.query)
+        options = _options(url, parts.query)
         replicas = int(options.pop("replicas")[0]) if "replicas" in options else None
         if (replicas or 0) < 0:
             raise ValueError("fewer replicas than none")
@@ -87,7 +95,7 @@ def address(url: str) -> Address:
             name = _name(client)
         # A connection is made only to see that its options are known.
         pool: Any = client.connection_pool
-        pool.make_connection()
+        connection = pool.make_connection()
     except (ValueError, TypeError, AttributeError, RedisError) as error:
         raise InputError(
             f"{named_by(url)}: not a URL of a Redis: give redis://[:PASSWORD@]HOST:PORT/DB, rediss://, unix://PATH or "
@@ -98,8 +106,33 @@ def address(url: str) -> Address:
         for file in options.get(option, []):
             if not os.access(file, os.R_OK):
                 raise InputError(f"{named_by(url)}: {option}={file}: there is no such file, or it cannot be read")
+    if (tls := getattr(connection, "ssl_context", None)) is not None:
+        try:
+            tls.get()
+        except (OSError, ValueError, TypeError) as error:  # SSLError is an OSError
+            given = ", ".join(option for option in options if option in _TLS)
+            raise InputError(f"{named_by(url)}: TLS cannot be set up with {given}: {_of_openssl(error)}") from error
     found = (client.connection_pool.connection_kwargs.get("password"), unquote(parts.password or ""), parts.password)
     return Address(client, name, replicas, tuple({secret for secret in found if secret}))
+
+
+def _options(url: str, query: str) -> dict[str, list[str]]:
+    """The options of a URL, each known, given once and with a value."""
+    options = parse_qs(query, keep_blank_values=True)
+    for name, values in options.items():
+        if name not in _OPTIONS:
+            if "@" in query:  # a password with a ?, which the message must not repeat
+                raise ValueError("a login behind the options")
+            known = ", ".join(_OPTIONS)
+            raise InputError(f"{named_by(url)}: {name!a} is no option of a Redis URL here; there are {known}")
+        if len(values) > 1 or not values[0]:
+            raise InputError(f"{named_by(url)}: option {name} has {'more than one' if values[0] else 'no'} value")
+    return options
+
+
+def _of_openssl(error: Exception) -> str:
+    reason = getattr(error, "reason", None) if isinstance(error, ssl.SSLError) else None
+    return f"{reason.replace('_', ' ').lower()} (check the files)" if reason else str(error)
 
 
 def named_by(url: str) -> str:
@@ -148,7 +181,10 @@ def _settings(url: str) -> dict[str, Any]:
         if not _DATABASE.match(database):
             raise ValueError("no number of a database")
     found = dict(parse_url(url))
+    # Without a password, OpenSSL would ask for an encrypted key's on the terminal.
+    no_question = {"ssl_password": ""} if "ssl_keyfile" in found or "ssl_certfile" in found else {}
     return {
+        **no_question,
         **found,
         "password": found.get("password") or password(),
         # One deadline around a whole try (connection.TRY_S) instead of redis-py's around each read and write.

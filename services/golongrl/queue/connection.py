@@ -322,6 +322,9 @@ class Connection:
                 f"{error.host}:{error.port}: "
                 "give that node's address, or a server that is not a cluster"
             ) from error
+        except rx.InvalidResponse as error:
+            await self._start_afresh()
+            raise _strange(name, self.name, error) from error
         except (rx.RedisError, OSError) as error:
             reason, text = passing_reason(error), self._server.hide(words(error))
             if reason is None and is_of_the_data(error):

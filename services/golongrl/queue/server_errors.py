@@ -5,6 +5,7 @@ a call and a script: what is known of that stands here.
 """
 
 import re
+import ssl
 
 from redis import exceptions as rx
 from redis.asyncio.sentinel import MasterNotFoundError
@@ -44,12 +45,17 @@ _PASSING_CODES = {
 
 def passing_reason(error: Exception) -> str | None:
     """What to wait for after `error`; None when waiting cannot help."""
-    if isinstance(error, rx.AuthenticationError | rx.AuthorizationError):
+    if isinstance(error, rx.AuthenticationError | rx.AuthorizationError) or is_of_a_certificate(error):
         return None
     for kind, what in _PASSING:
         if isinstance(error, kind):
             return what
     return _PASSING_CODES.get(str(error).partition(" ")[0]) if isinstance(error, rx.RedisError) else None
+
+
+def is_of_a_certificate(error: Exception) -> bool:
+    """Whether the server's certificate is not one that the address trusts."""
+    return isinstance(error.__cause__ or error.__context__, ssl.SSLCertVerificationError)
 
 
 def is_of_the_data(error: Exception) -> bool:
@@ -63,6 +69,8 @@ def advice(error: Exception, prefix: str) -> str:
     """What a person can do about it, as the end of a sentence; empty where that is not known."""
     if is_denied(error):
         return f"; {needs_right(prefix)}"
+    if is_of_a_certificate(error):
+        return "; check ssl_ca_certs in the address, and the server's certificate"
     if has_no_command(error):
         return "; the server has it renamed or disabled, or is too old (see `golongrl queue check`)"
     return ""
