@@ -270,6 +270,15 @@ async def test_an_update_is_a_string_version_and_must_be_confirmed() -> None:
             await client.update_from_disk("/models/tiny-next", "1", flush_cache=True)
 
 
+@pytest.mark.parametrize("answer", [b"", b"<html>log in</html>", b"[]"])
+async def test_a_pause_or_its_end_that_another_program_answered_is_an_error(answer: bytes) -> None:
+    """The worker took it for done: its engine stayed paused until the group had stalled, a minute later."""
+    async with engine(lambda _: httpx.Response(200, content=answer)) as client:
+        for call in (lambda: client.pause("in_place"), client.resume):
+            with pytest.raises(EngineProtocolError, match=r"^POST /(pause|continue)_generation at http://engine: "):
+                await call()
+
+
 async def test_weights_that_came_without_a_flush_are_flushed_and_named() -> None:
     """The 400 that means: the weights are the new ones, the version is not."""
     replay = Replay(

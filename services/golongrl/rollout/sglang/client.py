@@ -245,13 +245,13 @@ class EngineClient(EngineHttp):
         """Stop generating: answer everything now (abort), free the KV cache (retract) or keep it (in_place)."""
         self.ended += mode == "abort"
         try:
-            await self._control("/pause_generation", {"mode": mode}, deadline_s=self._deadlines.pause_s)
+            await self._told("/pause_generation", {"mode": mode}, self._deadlines.pause_s)
         finally:
             self.ended += mode == "abort"
 
     async def resume(self) -> None:
         """Go on generating; harmless when nothing is paused."""
-        await self._control("/continue_generation", {})
+        await self._told("/continue_generation", {})
 
     async def flush_cache(self) -> bool:
         """Drop the KV cache; False if requests are still using it."""
