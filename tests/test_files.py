@@ -178,6 +178,18 @@ def test_a_process_killed_in_its_first_write_leaves_a_folder_that_can_be_taken(t
     assert sorted(path.name for path in tmp_path.iterdir()) == [".0123456789ab.tmp.mine", "mine.tmp"]
 
 
+def test_a_lock_that_may_not_be_opened_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folder was said not to be writable, which it was."""
+    (tmp_path / ".lock").touch()
+
+    def refuse(path: Path, *_: object) -> int:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(InputError, match=rf"^{tmp_path}/\.lock: the lock of its folder cannot be opened \(Permission"):
+        files.lock(tmp_path / ".lock")
+
+
 def test_a_lock_is_held_by_one_and_names_it(tmp_path: Path) -> None:
     path = tmp_path / ".lock"
     with files.lock(path), pytest.raises(files.LockHeldError, match=f"pid {os.getpid()}"):

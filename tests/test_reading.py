@@ -11,9 +11,15 @@ import pytest
 
 from golongrl import reading
 from golongrl.data.row_files import files_of, read_records
-from golongrl.errors import InputError
+from golongrl.errors import GolongrlError, InputError
 from golongrl.evaluation.tables import open_table
+from golongrl.learner.checkpoints import store
+from golongrl.learner.checkpoints.store import Checkpoints
+from golongrl.local import redis_server
 from golongrl.recipe import RecipeError, load
+from golongrl.telemetry.run_info import RunInfo
+from golongrl.telemetry.watch_record import WatchRecord
+from golongrl.weights import manifest
 
 
 def _pipe(path: Path) -> None:
@@ -117,3 +123,31 @@ def test_another_encoding_is_named(tmp_path: Path, encoding: str, words: str) ->
         load(str(path))
     assert str(caught.value).startswith(f"recipe {path}: not UTF-8 ({words}")
     assert str(caught.value).endswith("; save it as UTF-8")
+
+
+def _tracker(folder: Path) -> object:
+    return Checkpoints(folder).latest()
+
+
+@pytest.mark.parametrize(
+    ("name", "read", "named"),
+    [
+        ("latest_checkpointed_iteration.txt", _tracker, True),
+        ("learner.json", store.glance, True),
+        ("run.json", RunInfo.read, True),
+        ("watch.json", WatchRecord.read, False),
+        ("manifest.json", manifest.read, False),
+        ("password", redis_server.password_of, False),
+    ],
+)
+def test_a_small_file_of_a_run_that_is_absurdly_large_is_not_read(
+    tmp_path: Path, name: str, read: Callable[[Path], object], named: bool
+) -> None:
+    """It was read whole: a MemoryError, or a machine without memory."""
+    with (tmp_path / name).open("wb") as file:
+        file.truncate(1 << 40)
+    if not named:
+        read(tmp_path)
+        return
+    with pytest.raises(GolongrlError, match=f"{name}.*File too large"):
+        read(tmp_path)

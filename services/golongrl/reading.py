@@ -2,6 +2,7 @@
 
 - `open_input` opens a plain file, or a pipe, whose silence is bounded; a folder, device or socket is refused;
 - `read_text` reads a small text up to a bound, as UTF-8;
+- `small_text` does so for a file of this program's own, which may be damaged;
 - `refuse_special` is for files that are read more than once, or by a library;
 - `refuse_endless` is for a folder that this program wrote, before any of its files is read;
 - `file_sha256` is a file's checksum.
@@ -23,6 +24,8 @@ from golongrl.errors import InputError
 # The longest silence of a pipe that is read: a writer that is not heard of for a minute is lost.
 _SILENCE_S: Final = 60.0
 _TOLD_S: Final = 15.0
+# Bytes of the longest file that is read at once and is no data: the manifest of a model with a million tensors.
+_SMALL: Final = 64 << 20
 # What downloads and copies leave in the place of a file.
 OTHER_FILES: Final = (
     (b"version https://git-lfs", "a pointer of git LFS; fetch the file itself (git lfs pull)"),
@@ -156,6 +159,20 @@ def read_text(path: Path, most_bytes: int) -> str:
     if len(content) > most_bytes:
         raise InputError(f"{path}: longer than {most_bytes} bytes")
     return utf8(content, path)
+
+
+def small_text(path: Path) -> str:
+    """A file that this program wrote, and that is small unless somebody damaged it.
+
+    Raises:
+        OSError: it cannot be read, or is too large.
+        UnicodeDecodeError: it is not UTF-8.
+    """
+    with path.open("rb") as file:
+        content = file.read(_SMALL + 1)
+    if len(content) > _SMALL:
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), str(path))
+    return content.decode("utf-8")
 
 
 def other_kind(start: bytes) -> str | None:

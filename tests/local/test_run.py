@@ -56,7 +56,8 @@ def resuming(folder: RunFolder, recipe: Recipe = RECIPE) -> str:
 
 def test_a_resume_says_the_step_that_it_continues_at(folder: RunFolder) -> None:
     assert resuming(folder) == (
-        "resuming demo at step 5, from the checkpoint of step 4; step 5 is computed again, from the same groups"
+        "resuming demo at step 5, from the checkpoint of step 4; step 5 is computed again, from the same groups unless "
+        "Redis has lost them"
     )
 
 

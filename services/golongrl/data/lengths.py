@@ -13,6 +13,7 @@ from golongrl import files
 from golongrl.data.chat import Chat
 from golongrl.data.models import cache_dir, resolve
 from golongrl.data.rows import Message
+from golongrl.reading import small_text
 
 _DEPENDS_ON = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 # Enough that no two prompts of a cache share a key, and short, because the file has one for each prompt.
@@ -60,7 +61,7 @@ class PromptLengths:
 
 def _read(file: Path) -> dict[str, int]:
     try:
-        found = json.loads(file.read_text("utf-8"))
+        found = json.loads(small_text(file))
     except (OSError, ValueError, RecursionError):
         return {}
     return {key: value for key, value in found.items() if isinstance(value, int)} if isinstance(found, dict) else {}

@@ -25,6 +25,7 @@ from golongrl.data.prepared import CHECKSUM, PreparedRow, open_splits, write_pre
 from golongrl.data.prepared import FILE as ROWS
 from golongrl.data.row_files import files_of
 from golongrl.data.rows import Row
+from golongrl.reading import small_text
 from golongrl.recipe import Data, Recipe
 from golongrl.recipe.fit import BUILTIN_CORPUS, rows_fault
 from golongrl.tasks import task_of
@@ -377,7 +378,7 @@ def _kept(out: Path, fingerprint: str) -> DataReport | None:
 
 def _report(out: Path) -> DataReport | None:
     try:
-        record = json.loads((out / REPORT).read_text("utf-8"))
+        record = json.loads(small_text(out / REPORT))
         validation = record["validation"]
         return DataReport(
             str(record["fingerprint"]),

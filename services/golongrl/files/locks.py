@@ -38,6 +38,7 @@ def lock(path: Path) -> TextIO:
         LockHeldError: another process has it.
         ForeignFilesError: what is there is not a lock file; it stays as it is.
         NoLockError: the file system has none.
+        InputError: it is there, and this user may not open it.
         OSError: it cannot be opened.
     """
     while True:
@@ -64,6 +65,11 @@ def _opened_lock(path: Path) -> TextIO:
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.EISDIR):
             raise foreign from error
+        if isinstance(error, PermissionError) and os.path.lexists(path):
+            raise InputError(
+                f"{path}: the lock of its folder cannot be opened ({error.strerror}): let its owner give you the "
+                "right to write it, or choose another folder"
+            ) from error
         raise
     if not stat.S_ISREG(os.fstat(handle).st_mode) or not re.fullmatch(b"[0-9]*", os.pread(handle, _LONGEST_PID, 0)):
         os.close(handle)

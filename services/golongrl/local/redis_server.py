@@ -19,12 +19,14 @@ from golongrl import files
 from golongrl.errors import InputError
 from golongrl.local.plan import HOST
 from golongrl.local.redis_command import server_command
+from golongrl.reading import read_text
 
 # A probe that takes longer counts as no answer.
 PROBE_TIMEOUT_S = 5.0
 
 _PASSWORD = "password"
 # What `token_urlsafe` makes; anything else could be more than one word of the server's configuration.
+_LONGEST = 1 << 10
 _PASSWORDS = re.compile("[A-Za-z0-9_-]{16,}")
 _CONFIGURATION = "server.conf"
 # What the server says as it ends because a part of its append-only file cannot be read.
@@ -58,8 +60,8 @@ def password_of(folder: Path) -> str:
     """
     # Only the run that has the lock writes here; a staged file has the password in it.
     files.sweep_staged(folder, 0)
-    with suppress(FileNotFoundError, UnicodeDecodeError):
-        kept = password_file(folder).read_text("utf-8").strip()
+    with suppress(FileNotFoundError, InputError):
+        kept = read_text(password_file(folder), _LONGEST).strip()
         if _PASSWORDS.fullmatch(kept):
             return kept
     password = secrets.token_urlsafe(24)

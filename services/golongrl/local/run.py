@@ -291,7 +291,7 @@ def _resuming(folder: RunFolder, recipe: Recipe, own: tuple[int | None, list[str
     recorded = history.read(folder.metrics).steps
     last = recorded[-1] if recorded else 0
     steps = f"step {last} is" if last == step + 1 else f"steps {step + 1} to {last} are"
-    again = f"; {steps} computed again, from the same groups" if last > step else ""
+    again = f"; {steps} computed again, from the same groups unless Redis has lost them" if last > step else ""
     why = f"{damage[0]}; " if damage else ""
     return f"{why}resuming {name} at step {step + 1}, from the checkpoint of step {step}{again}"
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from golongrl import files
 from golongrl.learner.ranks.ray_folder import LONGEST_ROOT
 from golongrl.local.plan import RunFolder
+from golongrl.reading import small_text
 
 _PREFIX = "golongrl-"
 # Of the folder that the run's own is made in: the learner's Ray session has to fit below that.
@@ -34,7 +35,7 @@ def remove(folder: RunFolder, temporary: Path | None, *, own: bool = False) -> N
     """
     if temporary is not None and temporary.name.startswith(_PREFIX):
         with contextlib.suppress(OSError, ValueError):
-            if own or (temporary / _OWNER).read_text("utf-8") == _identity(folder):
+            if own or small_text(temporary / _OWNER) == _identity(folder):
                 shutil.rmtree(temporary, ignore_errors=True)
 
 

@@ -38,7 +38,10 @@ class Calls:
         answer = await self._connection.run(name, args, *blobs, before=before, durable=durable)
         match answer["s"]:
             case "not_set_up":
-                raise NotSetUpError(f"run {self._run_name} does not exist yet on this Redis: its learner sets it up")
+                raise NotSetUpError(
+                    f"run {self._run_name} is not on this Redis: its learner sets it up at its start; where it had "
+                    "begun, the server has lost it, and the learner's next start goes on from its last checkpoint"
+                )
             case "format":
                 raise SettingsMismatchError(
                     f"run {self._run_name} was made by another version of golongrl (queue format {answer['format']}, "

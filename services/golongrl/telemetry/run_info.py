@@ -11,7 +11,7 @@ from typing import Literal, Self
 
 from golongrl import files
 from golongrl.errors import InputError
-from golongrl.reading import refuse_special
+from golongrl.reading import refuse_special, small_text
 
 FILE = "run.json"
 # Runs of versions before this file existed are recognised by their recipe.
@@ -58,7 +58,7 @@ class RunInfo:
         path = folder / FILE
         try:
             refuse_special(path)
-            record = json.loads(path.read_text("utf-8"))
+            record = json.loads(small_text(path))
             return cls(**{each.name: record[each.name] for each in fields(cls) if each.name in record})
         except FileNotFoundError:
             return None

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from golongrl import files
+from golongrl.reading import small_text
 
 FILE: Final = "watch.json"
 # A supervisor writes every second, and may be held up by a slow disk.
@@ -41,7 +42,7 @@ class WatchRecord:
     def read(cls, folder: Path) -> Self | None:
         """The last look; None where there is none that can be read."""
         try:
-            found = json.loads((folder / FILE).read_text("utf-8"))
+            found = json.loads(small_text(folder / FILE))
             states = {str(name): str(state) for name, state in found["states"].items()}
             return cls(float(found["at"]), states, tuple(map(str, found["stalls"])))
         except (OSError, ValueError, OverflowError, KeyError, TypeError, AttributeError, RecursionError):

@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from pathlib import Path
 
-from golongrl.reading import file_sha256
+from golongrl.reading import file_sha256, small_text
 
 MANIFEST = "manifest.json"
 DELTA_SUFFIX = ".delta"
@@ -91,7 +91,7 @@ def read(folder: Path) -> Manifest | None:
     A name that leads out of the folder was not.
     """
     try:
-        manifest = Manifest(**json.loads((folder / MANIFEST).read_text("utf-8")))
+        manifest = Manifest(**json.loads(small_text(folder / MANIFEST)))
         inside = all(name == os.path.basename(name) for name in manifest.files)
         whole = inside and all(_has_size(folder / name, entry) for name, entry in manifest.stored.items())
     except (OSError, ValueError, TypeError, AttributeError, LookupError, RecursionError):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from golongrl import recipe as recipes
 from golongrl.errors import InputError
-from golongrl.reading import refuse_endless
+from golongrl.reading import refuse_endless, small_text
 from golongrl.recipe import RecipeError
 from golongrl.telemetry import history
 from golongrl.telemetry.history import History
@@ -48,7 +48,7 @@ def password(info: RunInfo) -> str | None:
 
         return queue_password()
     try:
-        return Path(info.password_file).read_text("utf-8").strip()
+        return small_text(Path(info.password_file)).strip()
     except OSError as error:
         raise InputError(f"status: {info.password_file}: {error.strerror}") from error
 

@@ -26,6 +26,7 @@ from golongrl.errors import InputError
 from golongrl.files import sync
 from golongrl.learner.fsync import FileSum, discarded_on_error, replace, writing
 from golongrl.queue import Behind
+from golongrl.reading import small_text
 
 TRACKER = "latest_checkpointed_iteration.txt"
 STATE = "learner.json"
@@ -151,7 +152,7 @@ class Checkpoints:
         """
         tracker = self.root / TRACKER
         try:
-            return int(tracker.read_text("utf-8"))
+            return int(small_text(tracker))
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
@@ -244,7 +245,7 @@ def glance(folder: Path) -> None:
 
 def _state(folder: Path) -> LearnerState:
     try:
-        fields = json.loads((folder / STATE).read_text("utf-8"))
+        fields = json.loads(small_text(folder / STATE))
         if not isinstance(fields, dict) or fields.get("schema") not in _READABLE:
             schema = fields.get("schema") if isinstance(fields, dict) else None
             raise CheckpointError(f"checkpoint {folder}: {STATE} has schema {schema}, this version reads {SCHEMA}")
@@ -260,7 +261,7 @@ def _state(folder: Path) -> LearnerState:
 
 def _sums(folder: Path) -> dict[str, FileSum]:
     try:
-        listed = json.loads((folder / MANIFEST).read_text("utf-8"))["files"]
+        listed = json.loads(small_text(folder / MANIFEST))["files"]
         return {name: FileSum(int(entry["bytes"]), str(entry["sha256"])) for name, entry in listed.items()}
     except (OSError, ValueError, OverflowError, TypeError, KeyError, AttributeError, RecursionError) as error:
         reason = getattr(error, "strerror", None) or error

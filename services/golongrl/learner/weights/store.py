@@ -33,7 +33,7 @@ from golongrl.learner import fsync
 from golongrl.learner.fsync import discarded_on_error, writing
 from golongrl.learner.weights.export import INDEX, ExportedFile, WeightsNotFiniteError, index_json, write_shards
 from golongrl.queue import WeightsRef
-from golongrl.reading import file_sha256
+from golongrl.reading import file_sha256, small_text
 from golongrl.weights.manifest import DELTA_SUFFIX, MANIFEST, Manifest, chain, damaged, folder_of, wants_base
 
 if TYPE_CHECKING:
@@ -251,7 +251,7 @@ class WeightStore:
                 f"model {model}: no *.safetensors; convert the weights first (save_pretrained writes them)"
             )
         staging = self.begin(0)
-        tied = bool(json.loads((model / "config.json").read_text("utf-8")).get("tie_word_embeddings", False))
+        tied = bool(json.loads(small_text(model / "config.json")).get("tie_word_embeddings", False))
         with discarded_on_error(staging):
             tensors = _stored_tensors(sources, tied)
             dtype = getattr(torch, support.dtype)
@@ -290,7 +290,7 @@ def _take_along(old: Path, staging: Path) -> None:
 def _written(folder: Path) -> Callable[[str], bool]:
     """Which names in a result folder are of files that a learner wrote."""
     with suppress(OSError, ValueError, RecursionError, AttributeError):
-        names = json.loads((folder / EXPORT).read_text("utf-8")).get("files")
+        names = json.loads(small_text(folder / EXPORT)).get("files")
         if isinstance(names, list):
             return lambda name: name == EXPORT or name in names
     return lambda name: any(fnmatch(name, pattern) for pattern in (*_SUPPORT, "*.safetensors"))
@@ -327,7 +327,7 @@ def _write_support(staging: Path, shards: list[ExportedFile], support: Support) 
         for path in support.folder.glob(pattern):
             if path.name not in (INDEX, MANIFEST):
                 shutil.copyfile(path, staging / path.name)
-    config = json.loads((support.folder / "config.json").read_text("utf-8"))
+    config = json.loads(small_text(support.folder / "config.json"))
     config.pop("torch_dtype", None)
     config["dtype"] = support.dtype
     (staging / "config.json").write_text(json.dumps(config, indent=2), "utf-8")

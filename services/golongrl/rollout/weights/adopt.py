@@ -21,6 +21,7 @@ from golongrl.broadcast.verify import Reading
 from golongrl.data.model_values import MOST_IDS
 from golongrl.errors import InputError
 from golongrl.queue.types import WeightsRef
+from golongrl.reading import small_text
 from golongrl.rollout.sglang.answers import ModelInfo, RoutesAsked
 from golongrl.rollout.sglang.client import EngineClient, PauseMode
 from golongrl.rollout.sglang.errors import (
@@ -73,7 +74,7 @@ def sizes(folder: str) -> tuple[int, MoeRouting | None]:
     """
     path = Path(folder) / "config.json"
     try:
-        config = json.loads(path.read_text("utf-8"))
+        config = json.loads(small_text(path))
         vocabulary = config.get("vocab_size") or config["text_config"]["vocab_size"]
         if not isinstance(vocabulary, int) or not 1 <= vocabulary <= MOST_IDS:
             raise ValueError(vocabulary)

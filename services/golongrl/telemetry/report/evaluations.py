@@ -13,7 +13,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from golongrl.errors import InputError
-from golongrl.reading import refuse_special
+from golongrl.reading import refuse_special, small_text
 from golongrl.telemetry.report.style import DASHES, PALETTE, styled, text, titled
 
 FILE = "results.json"
@@ -65,7 +65,7 @@ def _json(path: Path) -> dict[str, Any] | None:
     """A results file; None for one that is missing, unreadable or of another kind."""
     try:
         refuse_special(path)
-        found = json.loads(path.read_text("utf-8"))
+        found = json.loads(small_text(path))
     except (InputError, OSError, ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) and isinstance(found.get("points"), list) else None

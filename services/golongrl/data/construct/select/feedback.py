@@ -18,6 +18,7 @@ from golongrl.data.prepared import open_splits
 from golongrl.data.row_files import read_records
 from golongrl.data.rows import Unreadable
 from golongrl.evaluation.store.journal import read_entries
+from golongrl.reading import small_text
 from golongrl.recipe import TaskType
 from golongrl.telemetry import history, journal
 
@@ -113,7 +114,7 @@ def _evaluation(folder: Path, bins: Sequence[LengthBin]) -> Iterator[TaskScore]:
     """The scores of an evaluation's last point, which is the newest weights."""
     path = folder / _RESULTS
     try:
-        points = json.loads(path.read_text("utf-8"))["points"]
+        points = json.loads(small_text(path))["points"]
         newest = points[-1] if points else {"benchmarks": {}}
         values = {name: one["value"] for name, one in newest["benchmarks"].items()}
         point = str(newest.get("name"))
