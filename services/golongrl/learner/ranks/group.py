@@ -12,7 +12,7 @@ from typing import Any, Self
 
 import ray
 import structlog
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import ActorUnavailableError, RayActorError, RayTaskError
 from verl.single_controller.ray import RayClassWithInitArgs, RayResourcePool, RayWorkerGroup
 
 from golongrl.errors import GolongrlError
@@ -136,6 +136,12 @@ class Ranks:
                 raise error.cause from None
             log.error("a rank raised", method=method, traceback=str(error))
             raise RankFailedError(f"learner rank failed in {method}: {_last_line(str(error))}") from error
+        except ActorUnavailableError as error:
+            log.error("Ray does not reach a rank", method=method, traceback=str(error))
+            raise RankFailedError(
+                f"Ray no longer reaches a learner rank ({method}): its raylet or GCS ended, or the rank's node is cut "
+                "off"
+            ) from error
         except RayActorError as error:
             log.error("a rank died", method=method, traceback=str(error))
             raise RankFailedError(f"learner rank died in {method}: {_death(str(error))}") from error
