@@ -227,3 +227,11 @@ def test_a_certificate_that_is_not_there_is_named(scheme: str, option: str, tmp_
     missing.touch()
     with pytest.raises(InputError, match=f"^--redis-url: TLS cannot be set up with {option}"):
         address(f"{scheme}?{option}={missing}")
+
+
+async def test_a_redis_that_is_asked_as_a_sentinel_is_said_to_be_none(redis_url: str) -> None:
+    """It was said to be too old."""
+    place = redis_url.removeprefix("redis://").partition("/")[0]
+    async with SampleQueue.from_url(f"redis+sentinel://{place}/main", "r", patience=Patience(0.2)) as queue:
+        with pytest.raises(QueueError, match="it is no sentinel: give a sentinel's port"):
+            await queue.stats()

@@ -71,6 +71,8 @@ def advice(error: Exception, prefix: str) -> str:
         return f"; {needs_right(prefix)}"
     if is_of_a_certificate(error):
         return "; check ssl_ca_certs in the address, and the server's certificate"
+    if has_no_command(error) and "'SENTINEL'" in str(error):
+        return "; it is no sentinel: give a sentinel's port (26379 by default), or redis:// for the server itself"
     if has_no_command(error):
         return "; the server has it renamed or disabled, or is too old (see `golongrl queue check`)"
     return ""
