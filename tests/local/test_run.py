@@ -18,7 +18,7 @@ from golongrl.errors import InputError
 from golongrl.learner.checkpoints.resume import own_checkpoint
 from golongrl.learner.checkpoints.store import TRACKER, Checkpoints, LearnerState
 from golongrl.learner.recipe_warnings import recipe_warnings
-from golongrl.local import temporary
+from golongrl.local import run, temporary
 from golongrl.local.plan import Options, Ports, RunFolder
 from golongrl.local.run import (
     TrainRequest,
@@ -33,6 +33,7 @@ from golongrl.local.run import (
 )
 from golongrl.reading import file_sha256
 from golongrl.recipe import Recipe, dump, load
+from golongrl.telemetry import report
 from golongrl.telemetry.run_info import RunInfo
 from support.checkpoints import make
 
@@ -209,6 +210,11 @@ def test_only_this_runs_temporary_folder_is_removed(tmp_path: Path, monkeypatch:
     assert again.exists()
     temporary.remove(moved, again, own=True)
     assert not again.exists()
+
+
+def test_what_writes_the_report_is_loaded_when_a_run_starts() -> None:
+    """Another version had taken its place by the end of a run that was done: a traceback, and exit code 1."""
+    assert run.write is report.write
 
 
 def test_a_table_of_steps_that_cannot_be_read_does_not_hide_why_the_run_ended(tmp_path: Path) -> None:

@@ -50,6 +50,7 @@ from golongrl.recipe import Recipe, dump, load
 from golongrl.recipe.fit import steps_warning
 from golongrl.redis_url import split_password, with_password
 from golongrl.telemetry import history, logging
+from golongrl.telemetry.report import FILE, write
 from golongrl.telemetry.run_info import RunInfo, RunState, resume_command
 
 # A liveness probe that takes longer counts as no answer.
@@ -168,9 +169,6 @@ def _to_the_end(
 
 def _finish(request: TrainRequest, recipe: Recipe, info: RunInfo, console: Console) -> Path:
     """Write the last record and the report; a storage that refuses them does not hide why the run ended."""
-    # Plotly takes half a second to import: not before it is needed.
-    from golongrl.telemetry.report import FILE, write
-
     folder = request.folder
     try:
         info.write(folder.path)
