@@ -5,6 +5,7 @@ Invariants:
 - a run says only what differs from its release: storage, Redis, Secrets and images are the release's values.
 """
 
+from types import MappingProxyType
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
@@ -31,6 +32,13 @@ PLURAL: Final = "trainingruns"
 RUN_LABEL: Final = f"{GROUP}/training-run"
 CONTENT: Final = f"{GROUP}/content"
 ATTEMPT: Final = f"{GROUP}/attempt"
+# Arguments that the chart or the operator gives themselves, by the key that gives more.
+RESERVED: Final = MappingProxyType(
+    {
+        "rollout.engineArgs": ("--config",),
+        "evaluation.args": ("--target", "--last", "--step", "--data", "--out", "--summary"),
+    }
+)
 
 
 class PatchMetadata(ValuesSection):

@@ -10,11 +10,12 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
@@ -28,17 +29,18 @@ from golongrl.kubernetes.look.pods import Pod
 from golongrl.kubernetes.rayjob.site import Manifest, Site
 from golongrl.serving import bind, served
 from golongrl_operator.cases import Seen
+from golongrl_operator.conditions import NO_ANSWER, REFUSED
 from golongrl_operator.events import manifest, transitions
 from golongrl_operator.kube import ClusterLook, Kube, picture
 from golongrl_operator.lease import LeaderLease, LeaseLostError
 from golongrl_operator.reconcile import (
     ReconcileResult,
     adopted_notes,
-    evaluation_refused,
+    evaluation_unwritten,
     idle_pool,
     own_queues,
     reconcile,
-    refused,
+    unwritten,
 )
 from golongrl_operator.refusals import Refusals
 from golongrl_operator.serve import create_app
@@ -53,7 +55,9 @@ Ask = Callable[[Sequence[Pod]], Awaitable[tuple[Manifest | None, str]]]
 PASS_S: Final = 15.0
 # Events come in bursts: one pass handles them all.
 _SETTLE_S: Final = 1.0
-# A pass of three lists, the queue and a few writes has ended by then, even if each takes its whole deadline.
+# Calls of one pass that may wait for their whole deadline in vain, as for a webhook that hangs for some runs' objects.
+_MOST_SILENT: Final = 3
+# A pass of three lists, the queue and those calls has ended by then, even if each takes its whole deadline.
 LATEST_S: Final = 180.0
 
 
@@ -76,6 +80,8 @@ class Loop:
         self.last = asyncio.get_running_loop().time()
         self._me = socket.gethostname()
         self._refusals = Refusals(self.pass_s)
+        # How often a run, or a pool, had no answer of the API server, in one pass after the other.
+        self._silences = Counter[str]()
         self.kube.acts = self._acts
 
     def _acts(self) -> bool:
@@ -134,15 +140,25 @@ class Loop:
             for job in adopted(self.site, seen.jobs)
             if (notes := adopted_notes(self.site, job, seen))
         ]
-        ok = True
+        # Last what had no answer in the passes before: a webhook that hangs for one run's objects holds up no other.
+        tasks.sort(key=lambda task: self._silences[task[0]])
+        self._silences = Counter({name: self._silences[name] for name, _ in tasks})
+        try:
+            return await self._all(tasks)
+        finally:
+            for _, task in tasks:
+                task.close()
+
+    async def _all(self, tasks: Sequence[tuple[str, Coroutine[Any, Any, None]]]) -> bool:
+        """Do all of a pass; True if everything was done and reported. Raises LeaseLostError."""
+        ok, silent = True, 0
         for name, task in tasks:
+            known = self._silences[name]
             try:
                 await task
-            except (ClusterSilentError, LeaseLostError):
-                # The others would only wait for their deadlines too, or be another operator's.
-                for _, rest in tasks:
-                    rest.close()
-                raise
+            except ClusterSilentError as error:
+                self._silences[name] += 1
+                log.warning("run", name=name, error=str(error))
             except ClusterMissingError:
                 log.info("object was deleted", name=name)
             except ClusterConflictError:
@@ -152,6 +168,15 @@ class Loop:
                 # Only this one could not be written: continue with the others.
                 ok = False
                 log.warning("run", name=name, error=str(error))
+            if self._silences[name] == known:
+                del self._silences[name]
+                continue
+            ok, silent = False, silent + 1
+            if silent == _MOST_SILENT:
+                log.warning(
+                    "pass", error=f"no answer for {silent} runs or pools: the others come first in the next pass"
+                )
+                break
         return ok
 
     async def _see(self, cluster: ClusterLook) -> Seen:
@@ -195,26 +220,33 @@ class Loop:
         ):
             run = await self._tell(run, old, status, now)
             written = old = status
-        if why := await self._tried("run", outcome, lambda: self._train(outcome, kind)):
-            status = refused(outcome, why, now)
-        why = await self._tried("evaluation", outcome, lambda: self._evaluate(outcome))
+        reason, why = await self._tried("run", outcome, lambda: self._train(outcome, kind))
+        if why:
+            status = unwritten(outcome, reason, why, now)
+        reason, why = await self._tried("evaluation", outcome, lambda: self._evaluate(outcome))
         if why and "evaluation" in status:
-            status = evaluation_refused(status, why)
+            status = evaluation_unwritten(status, reason, why)
         if status != written:
             await self._tell(run, old, status, now)
 
-    async def _tried(self, part: str, outcome: ReconcileResult, writes: Callable[[], Awaitable[None]]) -> str:
+    async def _tried(
+        self, part: str, outcome: ReconcileResult, writes: Callable[[], Awaitable[None]]
+    ) -> tuple[str, str]:
         """Make the writes, or leave them for later if the API server has refused them; why they are not made."""
-        whose = (part, outcome.run["metadata"]["name"])
-        if why := self._refusals.pending(whose, outcome.writes, self.clock()):
-            return why
+        name = outcome.run["metadata"]["name"]
+        if why := self._refusals.pending((part, name), outcome.writes, self.clock()):
+            return REFUSED, why
         try:
             await writes()
+        except ClusterSilentError as error:
+            # Nothing is known of the object: the next pass looks, and tries again.
+            self._silences[name] += 1
+            return NO_ANSWER, str(error)
         except ClusterError as error:
-            self._refusals.refused(whose, outcome.writes, str(error), self.clock())
-            return str(error)
-        self._refusals.accepted(whose)
-        return ""
+            self._refusals.refused((part, name), outcome.writes, str(error), self.clock())
+            return REFUSED, str(error)
+        self._refusals.accepted((part, name))
+        return "", ""
 
     async def _train(self, outcome: ReconcileResult, kind: str) -> None:
         for job in outcome.delete:
@@ -257,6 +289,7 @@ class Loop:
             except ClusterError as error:
                 # The status says the same.
                 log.warning("event", name=run["metadata"]["name"], error=str(error))
+                self._silences[run["metadata"]["name"]] += isinstance(error, ClusterSilentError)
         return await self.kube.write_status(run, status)
 
 

@@ -20,7 +20,7 @@ from golongrl.kubernetes.rayjob.load import merge
 from golongrl.kubernetes.rayjob.site import Manifest, Site
 from golongrl.recipe import Recipe
 from golongrl.recipe.fields import Section
-from golongrl_operator.api import ATTEMPT, CONTENT, GROUP, KIND, RUN_LABEL, VERSION, Spec
+from golongrl_operator.api import ATTEMPT, CONTENT, GROUP, KIND, RESERVED, RUN_LABEL, VERSION, Spec
 from golongrl_operator.placement import KEYS as PLACED
 from golongrl_operator.placement import given, place
 
@@ -141,10 +141,15 @@ def _resolve(site: Site, text: str) -> Meaning:
 
 
 def _misfits(spec: Spec) -> Iterator[str]:
-    """What the API server would refuse of the pods that the spec places."""
+    """What the API server would refuse of the pods that the spec places, and arguments that are not the spec's."""
     for part, section in (("rollout", spec.rollout), ("learner", spec.learner), ("evaluation", spec.evaluation)):
         if section is not None:
             yield from misfits(given(section), f"spec.{part}")
+    evaluation = spec.evaluation.args if spec.evaluation is not None else None
+    for key, words in (("rollout.engineArgs", spec.rollout.engine_args), ("evaluation.args", evaluation)):
+        for word in words or ():
+            if word.partition("=")[0] in RESERVED[key]:
+                yield f"spec.{key}: {word}: the chart or the operator sets this argument; remove it"
     if spec.evaluation is not None and spec.evaluation.resources is not None:
         yield from misfits({"resources": spec.evaluation.resources.model_dump()}, "spec.evaluation")
 

@@ -14,6 +14,9 @@ _LONGEST: Final = 1024
 LASTING_S: Final = 300.0
 STAYS_BLOCKED: Final = "StaysBlocked"
 STAYS_SILENT: Final = "StaysSilent"
+# Why objects are not written.
+REFUSED: Final = "Refused"
+NO_ANSWER: Final = "NoAnswer"
 _PROGRESSING: Final = frozenset({RunPhase.PENDING, RunPhase.RUNNING, RunPhase.REPLACING, RunPhase.RESTARTING})
 
 # Reasons that change to another one if they last.

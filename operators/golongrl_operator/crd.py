@@ -11,7 +11,7 @@ from typing import Final
 
 from golongrl import yaml_text
 from golongrl.recipe import Recipe
-from golongrl_operator.api import GROUP, KIND, PLURAL, VERSION, RunStatus, Spec
+from golongrl_operator.api import GROUP, KIND, PLURAL, RESERVED, VERSION, RunStatus, Spec
 from golongrl_operator.structural import Schema, structural
 
 _HEADER = """\
@@ -21,7 +21,6 @@ _HEADER = """\
 """
 _RULES: Final = "x-kubernetes-validations"
 # Arguments of `golongrl eval run` that say what is evaluated, and where the answers go.
-_OPERATORS_OWN: Final = ("--target", "--last", "--step", "--data", "--out", "--summary")
 # What the API server asks of a pod's tolerations, here with the run's own key.
 _TOLERATION: Final = [
     {
@@ -61,12 +60,6 @@ _DEDICATED: Final = [
         "message": "rollout.dedicated is immutable: a run's samples and checkpoints are in its own queue or its "
         "release's",
     },
-]
-_ARGUMENTS: Final = [
-    {
-        "rule": f"!self.exists(word, word.matches('^({'|'.join(_OPERATORS_OWN)})(=|$)'))",
-        "message": f"evaluation.args has one of {', '.join(_OPERATORS_OWN)}, which the operator sets",
-    }
 ]
 _COLUMNS: Final = (
     ("Phase", "string", ".status.phase", 0),
@@ -165,7 +158,11 @@ def _add_rules(spec: Schema) -> None:
     parts["rollout"][_RULES] = _ENGINES
     for name in ("rollout", "learner", "evaluation"):
         parts[name]["properties"]["tolerations"]["items"][_RULES] = _TOLERATION
-    parts["evaluation"]["properties"]["args"][_RULES] = _ARGUMENTS
+    for place, words in RESERVED.items():
+        part, key = place.split(".")
+        rule = f"!self.exists(word, word.matches('^({'|'.join(words)})(=|$)'))"
+        message = f"{place} has one of {', '.join(words)}, which the chart or the operator sets"
+        parts[part]["properties"][key][_RULES] = [{"rule": rule, "message": message}]
 
 
 def _recipe() -> Schema:

@@ -16,7 +16,7 @@ from typing import Any, Final, Literal
 from golongrl.kubernetes.look.objects import conditions
 from golongrl.kubernetes.rayjob.site import Manifest
 from golongrl_operator.api import GROUP, KIND, VERSION
-from golongrl_operator.conditions import STAYS_BLOCKED, STAYS_SILENT
+from golongrl_operator.conditions import NO_ANSWER, REFUSED, STAYS_BLOCKED, STAYS_SILENT
 from golongrl_operator.decide import RunPhase
 
 Json = Mapping[str, Any]
@@ -25,7 +25,8 @@ Json = Mapping[str, Any]
 CONTROLLER: Final = f"{GROUP}/operator"
 # The API server refuses a longer note; in bytes.
 _LONGEST: Final = 1024
-_WARNINGS: Final = frozenset({RunPhase.INVALID, RunPhase.RESTARTING, RunPhase.FAILED, "Refused"})
+_UNWRITTEN: Final = frozenset({REFUSED, NO_ANSWER})
+_WARNINGS: Final = frozenset({RunPhase.INVALID, RunPhase.RESTARTING, RunPhase.FAILED, *_UNWRITTEN})
 _NAME_LENGTH: Final = 16
 
 
@@ -34,8 +35,8 @@ class Event:
     """One transition."""
 
     reason: str
-    """A phase, or Refused, HeadReplaced, PoolDiffers, Scaled, EngineReplaced, NodeAvoided, Stuck, QueueSilent, Moving;
-    or Evaluation with the phase of the evaluation or Refused."""
+    """A phase, or Refused, NoAnswer, HeadReplaced, PoolDiffers, Scaled, EngineReplaced, NodeAvoided, Stuck,
+    QueueSilent, Moving; or Evaluation with the phase of the evaluation, Refused or NoAnswer."""
     note: str
     type: Literal["Normal", "Warning"] = "Normal"
 
@@ -146,13 +147,13 @@ def _evaluation(old: Json, new: Json) -> Iterator[Event]:
     told = new.get("evaluation") or {}
     another = (old.get("evaluation") or {}).get("job") != told.get("job")
     if told and (was != now or another):
-        yield Event(f"Evaluation{now}", told["message"], "Warning" if now in ("Failed", "Refused") else "Normal")
+        yield Event(f"Evaluation{now}", told["message"], "Warning" if now in ("Failed", *_UNWRITTEN) else "Normal")
 
 
 def _word(status: Json) -> str:
-    """The phase, or Refused if the API server refuses its objects."""
-    refused = _aspect(status, "Progressing").get("reason") == "Refused"
-    return "Refused" if refused else str(status.get("phase", ""))
+    """The phase, or why its objects are not written."""
+    why = _aspect(status, "Progressing").get("reason")
+    return str(why if why in _UNWRITTEN else status.get("phase", ""))
 
 
 def _same(old: Json, new: Json) -> bool:

@@ -135,20 +135,20 @@ def adopted_notes(site: Site, job: Manifest, seen: Seen) -> dict[str, str]:
     return {} if notes.items() <= (job["metadata"].get("annotations") or {}).items() else notes
 
 
-def refused(outcome: ReconcileResult, why: str, now: datetime) -> Manifest:
-    """The status of a run whose objects the API server refused."""
+def unwritten(outcome: ReconcileResult, reason: str, why: str, now: datetime) -> Manifest:
+    """The status of a run whose objects the API server refused, or gave no answer for."""
     last = conditions(outcome.run).get("Progressing", {})
     since = last["lastTransitionTime"] if last.get("status") == "False" else stamp(now)
     why = short(why)
-    said = {"status": "False", "reason": "Refused", "message": why, "lastTransitionTime": since}
+    said = {"status": "False", "reason": reason, "message": why, "lastTransitionTime": since}
     told = [entry | said if entry["type"] == "Progressing" else entry for entry in outcome.status.get("conditions", [])]
     return {**outcome.status, "message": why, "conditions": told}
 
 
-def evaluation_refused(status: Manifest, why: str) -> Manifest:
-    """The status of a run whose evaluation Job the API server refused."""
+def evaluation_unwritten(status: Manifest, reason: str, why: str) -> Manifest:
+    """The status of a run whose evaluation Job the API server refused, or gave no answer for."""
     why, evaluation = short(why), status["evaluation"]
-    said = {"status": "False", "reason": "Refused", "message": why}
+    said = {"status": "False", "reason": reason, "message": why}
     told = [entry | said if entry["type"] == "Evaluated" else entry for entry in status["conditions"]]
     return {**status, "evaluation": {**evaluation, "phase": "Pending", "message": why}, "conditions": told}
 

@@ -145,6 +145,8 @@ PARTS = [
         "hugepages-2Mi needs an amount of cpu or memory",
     ),
     ("rollout/engine", {"port": 8090}, "rollout.engine.port: 8090 is used by the worker"),
+    ("rollout/engine", {"args": ["--a", "--config=x"]}, "rollout.engine.args.1: --config=x: the chart gives the"),
+    ("construction/passrate/large/engine", {"args": ["--config", "x"]}, "passrate.large.engine.args.0: --config: the "),
     ("construction/passrate/large/engine", {"port": 20000}, "large.engine.port: 20000 is used"),
     (
         "reward",

@@ -203,9 +203,12 @@ def with_words() -> Manifest:
     parts = ("redis", "reward", "rollout", "learner", "evaluation", "construction", "operator")
     values: Manifest = {part: copy.deepcopy(placed) for part in parts}
     peer = {"namespaceSelector": {"matchLabels": labels}, "podSelector": {"matchExpressions": [expression]}}
+    numbers = {"registry": "", "repository": "1", "tag": "30"}
+    for part in ("redis", "reward", "learner", "evaluation", "construction", "operator"):
+        values[part]["image"] = numbers
     values["reward"] |= {"args": list(FREE)}
-    values["rollout"]["worker"] = {"args": list(FREE)}
-    values["rollout"]["engine"] = {"args": ["n"], "env": [{"name": "y", "value": "n"}]}
+    values["rollout"]["worker"] = {"args": list(FREE), "image": numbers}
+    values["rollout"]["engine"] = {"args": ["n"], "env": [{"name": "y", "value": "n"}], "image": numbers}
     values["learner"] |= {"args": list(FREE), "gang": {"scheduler": "kueue", "queue": "n"},
                           "head": {"rayStartParams": {"n": "y", "0": "1e3"}}}  # fmt: skip
     judge = {"url": "http://n", "model": "y", "existingSecret": "on"}

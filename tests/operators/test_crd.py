@@ -276,6 +276,8 @@ def rules() -> dict[str, list[dict[str, str]]]:
         (".spec.evaluation.args", ["--limit", "5", "--target", "x"], None, False),
         (".spec.evaluation.args", ["--out=/tmp"], None, False),
         (".spec.evaluation.args", ["--last"], None, False),
+        (".spec.rollout.engineArgs", ["--configs", "--x=--config"], None, True),
+        (".spec.rollout.engineArgs", ["--config", "x"], None, False),
     ],
 )
 def test_cel_rules(path: str, self: Any, old: Any, holds: bool) -> None:
@@ -284,7 +286,15 @@ def test_cel_rules(path: str, self: Any, old: Any, holds: bool) -> None:
 
 def test_every_cel_rule_is_tested_and_says_which_key() -> None:
     tolerations = {f".spec.{part}.tolerations[]" for part in PLACED}
-    assert set(rules()) == {".spec.release", ".spec", ".spec.rollout", ".spec.evaluation.args", "", *tolerations}
+    assert set(rules()) == {
+        ".spec.release",
+        ".spec",
+        ".spec.rollout",
+        ".spec.evaluation.args",
+        ".spec.rollout.engineArgs",
+        "",
+        *tolerations,
+    }
     keys = {key for found in rules().values() for rule in found for key in [rule["message"].split()[0].strip(":")]}
     assert keys == {
         "release",
@@ -293,6 +303,7 @@ def test_every_cel_rule_is_tested_and_says_which_key() -> None:
         "rollout.replicas",
         "rollout.dedicated",
         "evaluation.args",
+        "rollout.engineArgs",
         "tolerations",
     }
 

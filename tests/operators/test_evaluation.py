@@ -18,7 +18,7 @@ from golongrl_operator.conditions import LASTING_S
 from golongrl_operator.crd import schema
 from golongrl_operator.evaluation import gpus_of, job_of
 from golongrl_operator.events import transitions
-from golongrl_operator.reconcile import evaluation_refused, reconcile
+from golongrl_operator.reconcile import evaluation_unwritten, reconcile
 from support.crd import close
 from support.training_runs import NOW, PICTURE, QUEUE, SITE, a_job, a_run
 
@@ -284,7 +284,7 @@ def test_times_are_the_job_s() -> None:
 def test_a_refusal_of_its_job_is_the_evaluation_s_alone() -> None:
     world = World()
     status = world.trained()
-    refused = evaluation_refused(status, "Job x: 403 exceeded quota")
+    refused = evaluation_unwritten(status, "Refused", "Job x: 403 exceeded quota")
     STATUS.validate(refused)
     conditions = {one["type"]: one for one in refused["conditions"]}
     assert (conditions["Evaluated"]["reason"], conditions["Evaluated"]["message"]) == (

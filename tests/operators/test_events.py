@@ -12,7 +12,7 @@ from golongrl.kubernetes.look.pods import Pod
 from golongrl_operator.cases import Seen
 from golongrl_operator.decide import RunPhase
 from golongrl_operator.events import Event, manifest, transitions
-from golongrl_operator.reconcile import reconcile, refused
+from golongrl_operator.reconcile import reconcile, unwritten
 from support.training_runs import NOW, PICTURE, SITE, a_job, a_run
 
 BLOCKED = Pod("w-0", "rollout", "Pending", False, 0, "not scheduled: no GPU")
@@ -102,7 +102,7 @@ class Cluster:
         now = NOW + timedelta(seconds=at)
         (outcome,) = reconcile(SITE, Seen(now, [self.run], jobs, **seen))
         old = self.run.get("status", {})
-        new = refused(outcome, refuses, now) if refuses else outcome.status
+        new = unwritten(outcome, "Refused", refuses, now) if refuses else outcome.status
         for event in transitions(old, new):
             made = manifest(self.run, event, now, "operator-0")
             self.events.setdefault(made["metadata"]["name"], made)

@@ -52,7 +52,7 @@ async def test_a_server_that_does_not_end_its_answer(
         (tmp_path / "kubeconfig").write_text(yaml.safe_dump(config))
         async with connect(call_s=0.3) as calls:
             kube = Kube(calls)
-            with pytest.raises(ClusterSilentError, match="namespace rl: list of trainingruns: no answer"):
+            with pytest.raises(ClusterSilentError, match=r"namespace rl: list of trainingruns: no answer in 0\.3 s: "):
                 async with asyncio.timeout(240):
                     await kube.look("demo", "Deployment")
             assert exported(kube.metrics.registry)["golongrl_operator_api_errors_total none"] == 1

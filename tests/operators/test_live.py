@@ -4,6 +4,7 @@ import asyncio
 import json
 import sys
 import threading
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -15,6 +16,7 @@ import pytest
 
 from golongrl.evaluation.report.summary import Score, Summary, fitted
 from golongrl.kubernetes.cluster import connect
+from golongrl.kubernetes.cluster_errors import ClusterSilentError
 from golongrl.queue import SampleQueue
 from golongrl_operator.app import Loop, operate
 from golongrl_operator.kube import MANAGER, Kube
@@ -391,6 +393,50 @@ async def test_the_same_refusal_is_not_met_at_every_pass(api: OperatorApi, plura
         await loop.once()
         assert run.condition("Progressing") == "True"
         assert run.jobs
+
+
+@pytest.mark.parametrize("call", ["apply", "write_status", "post"])
+async def test_what_hangs_for_some_runs_stops_no_other_and_is_tried_at_every_pass(
+    api: OperatorApi, call: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A webhook that does not answer for the objects of four runs, which come before the fifth."""
+    spec: dict[str, Any] = {"release": "demo", "recipePreset": "quickstart", "rollout": {"dedicated": True}}
+    for name in ("a", "b", "c", "d", "e"):
+        api.submit(name, spec)
+    asked, real = Counter[str](), getattr(Kube, call)
+
+    async def hangs(kube: Kube, item: Any, *more: Any) -> Any:
+        whose = item.get("regarding") or item["metadata"]
+        name = whose.get("labels", {}).get("golongrl.io/training-run", whose["name"])
+        if name == "e":
+            return await real(kube, item, *more)
+        asked[name] += 1
+        raise ClusterSilentError(f"{item['kind']} of {name}: no answer in 10 s")
+
+    monkeypatch.setattr(Kube, call, hangs)
+
+    async def silent(_: object) -> tuple[None, str]:
+        return None, "the queue: not asked"
+
+    def owners() -> set[str]:
+        return {item["metadata"]["labels"]["golongrl.io/training-run"] for item in api.live("RayJob").values()}
+
+    async with connect(manager=MANAGER) as calls:
+        loop = Loop(replace(SITE, namespace="rl"), Kube(calls), ask=silent)
+        for number in range(1, 4):
+            await loop.once()
+            assert asked.total() <= 3 * number, "a pass waits for a few of them"
+        assert asked.keys() == {"a", "b", "c", "d"}
+        assert "e" in owners()
+        if call == "apply":
+            status = api.live("TrainingRun")["a"]["status"]
+            told = next(one for one in status["conditions"] if one["type"] == "Progressing")
+            assert (told["status"], told["reason"]) == ("False", "NoAnswer")
+            assert status["message"] == "ConfigMap of a: no answer in 10 s"
+            assert Watched(api, "a").events == ["NoAnswer"]
+        monkeypatch.setattr(Kube, call, real)
+        assert await loop.once()
+        assert owners() == {"a", "b", "c", "d", "e"}
 
 
 async def test_a_removal_that_is_refused_is_told_once(api: OperatorApi, redis_url: str, run_name: str) -> None:

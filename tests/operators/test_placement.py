@@ -14,6 +14,7 @@ from golongrl_operator.reconcile import reconcile
 from support.placements import MISFITS, ODD_SHAPES, TAKEN
 from support.training_runs import NOW, SITE, a_run, one
 
+POD = {"spec": {"containers": [{"name": "ray-worker", "image": "x"}]}}
 PARTS = ("rollout", "learner", "evaluation")
 ODD = [*ODD_SHAPES, *((key, value) for key, value, _ in MISFITS)]
 PLACED = [(key, value) for key, value in ODD if key != "resources"]
@@ -259,3 +260,18 @@ def test_a_suite_that_there_is_not_is_named_before_the_run_trains() -> None:
     job = copy.deepcopy(SITE.evaluation)
     job["spec"]["template"]["spec"]["containers"][0]["image"] = "ghcr.io/mine/eval:1"
     resolve(replace(SITE, evaluation=job), a_run(evaluation={"suite": "my-own.yaml"}))
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ({"rollout": {"engineArgs": ["--x", "--config=y"]}}, "spec.rollout.engineArgs: --config=y: the chart or the"),
+        ({"evaluation": {"suite": "table", "args": ["--out"]}}, "spec.evaluation.args: --out: the chart or the"),
+        (
+            {"learner": {"spec": {"rayClusterSpec": {"workerGroupSpecs": [{"groupName": "head", "template": POD}]}}}},
+            "spec.learner: RayJob: spec.rayClusterSpec.workerGroupSpecs.1.groupName: KubeRay calls the head head;",
+        ),
+    ],
+)
+def test_what_the_chart_or_kuberay_has_taken_is_named(spec: dict[str, Any], message: str) -> None:
+    assert said(**spec).startswith(message)

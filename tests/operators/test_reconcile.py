@@ -14,7 +14,7 @@ from golongrl.kubernetes.look.pods import Pod
 from golongrl.telemetry.waits import PendingWait, dumps
 from golongrl_operator.build import objects, resolve
 from golongrl_operator.cases import Seen
-from golongrl_operator.reconcile import ReconcileResult, reconcile, refused
+from golongrl_operator.reconcile import ReconcileResult, reconcile, unwritten
 from support.training_runs import NOW, PICTURE, QUEUE, SERVICES, SITE, a_job, a_run, a_site, one
 
 
@@ -250,14 +250,15 @@ def test_a_condition_keeps_its_time_while_it_holds() -> None:
 
 def test_a_refusal_is_said_once() -> None:
     run = a_run()
-    first = refused(one(run), "RayJob x: forbidden", NOW)
+    first = unwritten(one(run), "Refused", "RayJob x: forbidden", NOW)
     assert first["message"] == "RayJob x: forbidden"
     run["status"] = first
-    assert refused(one(run, now=NOW + timedelta(minutes=1)), "RayJob x: forbidden", NOW + timedelta(minutes=1)) == first
+    later = NOW + timedelta(minutes=1)
+    assert unwritten(one(run, now=later), "Refused", "RayJob x: forbidden", later) == first
 
 
 def test_a_refusal_as_long_as_a_log_still_fits() -> None:
-    told = refused(one(a_run()), "x" * 100_000, NOW)
+    told = unwritten(one(a_run()), "Refused", "x" * 100_000, NOW)
     (progressing,) = [entry for entry in told["conditions"] if entry["type"] == "Progressing"]
     assert len(told["message"]) == len(progressing["message"]) == 1024
 

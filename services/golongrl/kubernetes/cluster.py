@@ -31,6 +31,8 @@ from golongrl.kubernetes.kubeconfig import Access, find_access
 
 # Of one call with its whole answer. A list of a thousand pods takes a second or two.
 CALL_S: Final = 10.0
+# What an answer may wait for that the API server itself waits for.
+_HANGS: Final = ", and that none of its webhooks hangs"
 # The server ends a watch after this, so that a connection that died silently lasts no longer.
 WATCH_S: Final = 300
 # Of one event. An object is stored with 1.5 MiB at most, and is sent in a few MiB.
@@ -307,8 +309,11 @@ class Cluster:
         except aiohttp.ContentTypeError as error:
             raise ClusterError(f"{where}: {NO_SERVER}") from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            why = " ".join(f"{type(error).__name__} {error}".split())
             remedy = "check that it runs and can be reached"
+            if isinstance(error, TimeoutError) and not isinstance(error, aiohttp.ClientError):
+                waited_s = limit_s or self._call_s
+                raise ClusterSilentError(f"{where}: no answer in {waited_s:g} s: {remedy}{_HANGS}") from error
+            why = " ".join(f"{type(error).__name__} {error}".split())
             if isinstance(error, aiohttp.ClientConnectorCertificateError):
                 remedy = "its certificate is not trusted: name its authority in the kubeconfig"
             raise ClusterSilentError(f"{where}: no answer ({why}): {remedy}") from error

@@ -82,6 +82,13 @@ with the variables that the chart sets (env) and the registry of all images.
 {{- if and (hasKey $value "tensorParallel") (has (int $value.port) (list 8090 20000 20001)) -}}
 {{- fail (printf "%s.port: %d is used by the worker, or between the nodes of an engine; choose another" $path (int $value.port)) -}}
 {{- end -}}
+{{- if hasKey $value "tensorParallel" -}}
+{{- range $number, $word := $value.args -}}
+{{- if regexMatch "^--config(=|$)" $word -}}
+{{- fail (printf "%s.args.%d: %s: the chart gives the engine its keys by this argument; remove it" $path $number $word) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
 {{- if not (hasSuffix ".rayStartParams" $path) -}}
 {{- range $key := list "commonLabels" "podLabels" "labels" -}}
 {{- range $name, $_ := get $value $key | default dict -}}

@@ -80,7 +80,7 @@ spec:
         # A sidecar: the worker starts when it answers, and ends before it.
         - name: engine
           restartPolicy: Always
-          image: {{ include "golongrl.image" (list $root $engine.image) }}
+          image: {{ include "golongrl.image" (list $root $engine.image) | quote }}
           imagePullPolicy: {{ $engine.image.pullPolicy }}
           command: [sh, -c]
           args:
@@ -150,7 +150,7 @@ spec:
             - {name: shm, mountPath: /dev/shm}
       containers:
         - name: worker
-          image: {{ include "golongrl.image" (list $root $values.worker.image) }}
+          image: {{ include "golongrl.image" (list $root $values.worker.image) | quote }}
           imagePullPolicy: {{ $values.worker.image.pullPolicy }}
           # Groups may finish until shortly before the kubelet kills the pod. The others are returned to the queue.
           command:

@@ -47,7 +47,7 @@ annotations:
 {{- end -}}
 
 {{- define "golongrl.construction.container" -}}
-image: {{ include "golongrl.image" (list . .Values.construction.image) }}
+image: {{ include "golongrl.image" (list . .Values.construction.image) | quote }}
 imagePullPolicy: {{ .Values.construction.image.pullPolicy }}
 securityContext:
   {{- include "golongrl.containerSecurity" . | nindent 2 }}

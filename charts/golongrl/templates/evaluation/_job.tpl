@@ -84,7 +84,7 @@ spec:
       terminationGracePeriodSeconds: 60
       containers:
         - name: evaluation
-          image: {{ include "golongrl.image" (list $root .image) }}
+          image: {{ include "golongrl.image" (list $root .image) | quote }}
           imagePullPolicy: {{ .image.pullPolicy }}
           # A dollar sign is doubled: Kubernetes would replace $(NAME) by a variable.
           command: {{ include "golongrl.evaluation.command" $root | replace "$" "$$" }}

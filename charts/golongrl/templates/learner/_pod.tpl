@@ -2,7 +2,7 @@
 {{- define "golongrl.learner.container" -}}
 {{- $root := index . 0 -}}
 {{- $learner := $root.Values.learner -}}
-image: {{ include "golongrl.image" (list $root $learner.image) }}
+image: {{ include "golongrl.image" (list $root $learner.image) | quote }}
 imagePullPolicy: {{ $learner.image.pullPolicy }}
 {{- end -}}
 

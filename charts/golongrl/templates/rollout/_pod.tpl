@@ -14,7 +14,7 @@ first, so that it can finish or return its groups while the engine still answers
 terminationGracePeriodSeconds: {{ int $rollout.drainSeconds }}
 initContainers:
   - name: wait-for-weights
-    image: {{ include "golongrl.image" (list $root $rollout.worker.image) }}
+    image: {{ include "golongrl.image" (list $root $rollout.worker.image) | quote }}
     imagePullPolicy: {{ $rollout.worker.image.pullPolicy }}
     command: [sh, -c]
     args:
@@ -44,7 +44,7 @@ initContainers:
 containers:
 {{- if eq $role "leader" }}
   - name: worker
-    image: {{ include "golongrl.image" (list $root $rollout.worker.image) }}
+    image: {{ include "golongrl.image" (list $root $rollout.worker.image) | quote }}
     imagePullPolicy: {{ $rollout.worker.image.pullPolicy }}
     # Groups may finish until shortly before the kubelet kills the pod. The others are returned to the queue.
     command: [golongrl, rollout, --host, 0.0.0.0, --port, "8090", --grace, {{ max 5 (sub (int $rollout.drainSeconds) 30) | quote }}]
@@ -144,7 +144,7 @@ volumes:
 {{- $gpus = div (int $engine.tensorParallel) (int $rollout.nodes) -}}
 {{- end -}}
 name: engine
-image: {{ include "golongrl.image" (list $root $engine.image) }}
+image: {{ include "golongrl.image" (list $root $engine.image) | quote }}
 imagePullPolicy: {{ $engine.image.pullPolicy }}
 command: [sh, -c]
 args:

@@ -28,6 +28,8 @@ Manifest = dict[str, Any]
 _LIST_KEYS: Final = ("name", "groupName")
 # Names end in so many characters of a hash; KubeRay allows 47 characters for a RayJob's whole name.
 _SUFFIX_LENGTH: Final = 8
+# What KubeRay calls the head's own pods and group.
+_HEADS: Final = ("head", "headgroup")
 
 
 class RayJobError(InputError, ValueError):
@@ -176,6 +178,10 @@ def check(job: Manifest, recipe: Recipe, gpu_resource: str) -> int:
             number of GPUs than the recipe ranks.
     """
     gpus = worker_gpus(job, gpu_resource)
+    for number, group in enumerate((job["spec"].get("rayClusterSpec") or {}).get("workerGroupSpecs") or []):
+        if group["groupName"] in _HEADS:
+            where = f"spec.rayClusterSpec.workerGroupSpecs.{number}.groupName"
+            raise RayJobError(f"RayJob: {where}: KubeRay calls the head {group['groupName']}; choose another name")
     for path, template in _templates(job):
         for line in pod_misfits(template["spec"], f"RayJob: {path}.spec"):
             raise RayJobError(line)

@@ -143,10 +143,8 @@ class Monitors(ValuesSection):
     enabled: OnWhere = Field(False, description="Create them. `auto` means: if the cluster has their CRDs.")
     interval: Annotated[
         str,
-        Field(
-            pattern=r"^([0-9]+y)?([0-9]+w)?([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?([0-9]+ms)?$",
-            min_length=2,
-        ),
+        # Hours at most: without a sample for five minutes, Prometheus takes a series for ended.
+        Field(pattern=r"^([0-9]{1,2}h)?([0-9]{1,4}m)?([0-9]{1,5}s)?([0-9]{1,6}ms)?$", min_length=2),
     ] = Field("15s", description="Scrape interval, as a Prometheus duration.")
     labels: Labels = Field(default_factory=dict, description="Labels by which your Prometheus selects monitors.")
 
@@ -156,7 +154,7 @@ class Rules(ValuesSection):
 
     enabled: OnWhere = Field(False, description="Create it. `auto` means: if the cluster has its CRD.")
     labels: Labels = Field(default_factory=dict, description="Labels by which your Prometheus selects rules.")
-    no_step_for: Annotated[str, Field(pattern=r"^[1-9][0-9]*[mh]$")] = Field(
+    no_step_for: Annotated[str, Field(pattern=r"^[1-9][0-9]{0,3}[mh]$")] = Field(
         "1h",
         description="Alert after this time without a new policy version. It must be longer than your longest step.",
     )

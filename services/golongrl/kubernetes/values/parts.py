@@ -135,7 +135,7 @@ class Trigger(ValuesSection):
         0.97,
         description="Share of the time that an engine should be busy. It is idle when the queue refuses it a lease.",
     )
-    window: Annotated[str, Field(pattern=r"^[1-9][0-9]*[smh]$")] = Field(
+    window: Annotated[str, Field(pattern=r"^[1-9][0-9]{0,4}[smh]$")] = Field(
         "15m", description="Over how long the load is averaged: three steps of the learner, or more."
     )
     authentication_ref: ObjectName = Field("", description="TriggerAuthentication for Prometheus. Empty means none.")
