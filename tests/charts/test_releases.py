@@ -222,6 +222,36 @@ def test_what_cannot_change_is_refused_in_words_before_anything_changes(
     cluster.done("upgrade", "demo", str(CHART), "--set", "storage.size=20Gi")  # a claim may grow
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        "evaluation.resources.limits.memory=6Gi,construction.passrate.small.engine.resources.limits.memory=4Gi",
+        "commonLabels.team=x,storage.existingClaim=other,recipe.model.context_length=1024",
+    ],
+)
+def test_jobs_whose_pods_an_upgrade_changes_are_other_jobs(cluster: Cluster, change: str) -> None:
+    """A Job cannot be changed: an upgrade that tries ends half done."""
+    on = "evaluation.enabled=true,construction.enabled=true,construction.passrate.enabled=true"
+    cluster.done("install", "demo", str(CHART), "--set", on)
+    before = {job["metadata"]["name"] for job in cluster.server.of("Job")}
+    assert len(before) == 4
+    cluster.done("upgrade", "demo", str(CHART), "--set", f"{on},tests.enabled=false")
+    assert {job["metadata"]["name"] for job in cluster.server.of("Job")} == before
+    cluster.done("upgrade", "demo", str(CHART), "--set", f"{on},{change}")
+    assert len(cluster.server.of("Job")) == 4
+
+
+@pytest.mark.parametrize(("given", "stored"), [("4096Mi", "4Gi"), ("5000M", "5G")])
+def test_an_upgrade_with_the_size_that_the_api_server_stored_in_other_words(
+    cluster: Cluster, given: str, stored: str
+) -> None:
+    values = ["--set", f"redis.size={given}"]
+    cluster.done("install", "demo", str(CHART), *values)
+    claim = cluster.server.one("StatefulSet")["spec"]["volumeClaimTemplates"][0]
+    claim["spec"]["resources"]["requests"]["storage"] = stored
+    assert "redis.size: " not in cluster.run("upgrade", "demo", str(CHART), *values).stderr
+
+
 def test_the_server_refuses_what_kubernetes_refuses(cluster: Cluster) -> None:
     """The server of these tests is no yes-man: without the chart's own check the change still fails."""
     cluster.done("install", "demo", str(CHART))

@@ -1,11 +1,11 @@
-{{/* A stage, or with "" all of them, in one pod: (list $ "verify"). */}}
+{{/* A stage, or with "" all of them, in one pod: (list $ "verify" HASH). */}}
 {{- define "golongrl.construction.job" -}}
 {{- $root := index . 0 -}}
 {{- $values := $root.Values.construction -}}
 apiVersion: batch/v1
 kind: Job
 metadata:
-  name: {{ include "golongrl.fullname" $root }}-data-{{ index . 1 | default "all" }}-{{ include "golongrl.construction.hash" . }}
+  name: {{ include "golongrl.fullname" $root }}-data-{{ index . 1 | default "all" }}-{{ index . 2 }}
   namespace: {{ $root.Release.Namespace | quote }}
   labels:
     {{- include "golongrl.labels" (list $root "construction") | nindent 4 }}

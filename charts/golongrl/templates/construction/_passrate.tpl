@@ -3,12 +3,11 @@
 {{- if and .Values.construction.enabled .Values.construction.passrate.enabled -}}true{{- end -}}
 {{- end -}}
 
-{{/* The Job of a model's engines: (list $ "small"). Jobs cannot be changed: other values make others. */}}
+{{/* The Job of a model's engines: (list $ "small"). Jobs cannot be changed: other values or pods make others. */}}
 {{- define "golongrl.passrate.name" -}}
 {{- $root := index . 0 -}}
-{{- $images := list (include "golongrl.image" (list $root (index $root.Values.construction.passrate (index . 1)).engine.image)) (include "golongrl.image" (list $root $root.Values.construction.passrate.worker.image)) -}}
-{{- $terms := list $images $root.Values.construction (include "golongrl.redisUrl" $root) (include "golongrl.store" $root) -}}
-{{ include "golongrl.fullname" $root }}-passrate-{{ index . 1 }}-{{ toJson $terms | sha256sum | trunc 8 }}
+{{- $spec := omit (include "golongrl.passrate.job" (append . "x") | fromYaml).spec "suspend" -}}
+{{ include "golongrl.fullname" $root }}-passrate-{{ index . 1 }}-{{ list $root.Values.construction $spec | toJson | sha256sum | trunc 8 }}
 {{- end -}}
 
 {{/* Where the stage says which round a model has. */}}
@@ -30,7 +29,7 @@
 {{- end -}}
 
 {{/*
-The engines of one model, each with its rollout worker: (list $ "small"). Suspended, so that it has no pods and no GPUs
+The engines of one model, each with its rollout worker: (list $ "small" NAME). Suspended, so that it has no pods and no GPUs
 until the stage asks the model; the stage then lets it run. The workers end when the model has answered all prompts, and the
 Job is complete.
 */}}
@@ -40,7 +39,7 @@ Job is complete.
 {{- $values := $root.Values.construction.passrate -}}
 {{- $pool := index $values $model -}}
 {{- $engine := $pool.engine -}}
-{{- $name := include "golongrl.passrate.name" . -}}
+{{- $name := last . -}}
 {{- $live := lookup "batch/v1" "Job" $root.Release.Namespace $name -}}
 {{- $gpus := ternary (int $engine.tensorParallel) 0 (eq $engine.kind "sglang") -}}
 apiVersion: batch/v1

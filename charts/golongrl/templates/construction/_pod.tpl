@@ -31,10 +31,10 @@
 {{- $words | toJson -}}
 {{- end -}}
 
-{{/* Jobs cannot be changed: with other values they are other Jobs, which make only what is missing. */}}
+{{/* Jobs cannot be changed: with other values or pods they are other Jobs, which make only what is missing: (list $ "verify" KIND). */}}
 {{- define "golongrl.construction.hash" -}}
-{{- $values := (index . 0).Values.construction -}}
-{{- printf "%s %s %s" (include "golongrl.image" (list (index . 0) $values.image)) (include "golongrl.construction.words" .) (toJson $values) | sha256sum | trunc 8 -}}
+{{- $spec := (include (printf "golongrl.construction.%s" (index . 2)) (list (index . 0) (index . 1) "x") | fromYaml).spec -}}
+{{- list (index . 0).Values.construction $spec | toJson | sha256sum | trunc 8 -}}
 {{- end -}}
 
 {{- define "golongrl.construction.podMetadata" -}}

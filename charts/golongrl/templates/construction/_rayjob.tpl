@@ -1,4 +1,4 @@
-{{/* A stage, or with "" all of them, on a Ray cluster of its own: (list $ "sources"). Its head runs the stages. */}}
+{{/* A stage, or with "" all of them, on a Ray cluster of its own: (list $ "sources" HASH). Its head runs the stages. */}}
 {{- define "golongrl.construction.rayjob" -}}
 {{- $root := index . 0 -}}
 {{- $values := $root.Values.construction -}}
@@ -7,7 +7,7 @@ apiVersion: ray.io/v1
 kind: RayJob
 metadata:
   # KubeRay allows 47 characters, too few for the stage's name.
-  name: {{ include "golongrl.fullname" $root }}-data-{{ include "golongrl.construction.hash" . }}
+  name: {{ include "golongrl.fullname" $root }}-data-{{ index . 2 }}
   namespace: {{ $root.Release.Namespace | quote }}
   labels:
     {{- include "golongrl.labels" (list $root "construction") | nindent 4 }}

@@ -21,7 +21,7 @@ class JudgeValues(SecretKey):
 class EvaluationValues(PodPlacement):
     """A Job that runs `golongrl eval` on the newest weights of the release's volume, or on its rollout pool."""
 
-    enabled: bool = Field(False, description="Create the Job. Another suite, image or argument makes another Job.")
+    enabled: bool = Field(False, description="Create the Job. Other values of its pod make another Job.")
     suite: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = Field(
         "long-context", description="Packaged suite, or one benchmark."
     )
