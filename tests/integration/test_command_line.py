@@ -51,7 +51,8 @@ def hollow_model(folder: Path) -> Path:
         ([""], "train: the argument after it is empty"),
         (["quickstart", "--set", "queue.max_stalness=0"], "queue.max_stalness; did you mean queue.max_staleness?"),
         (["quickstart", "--name", "No Good"], "--name No Good"),
-        (["quickstart", "--resume", "--name", "never"], "--resume: there is no run never"),
+        (["quickstart", "--resume", "--name", "never"], "--resume: there is no run never in "),
+        (["quickstart", "--resume"], " has no run; give its --name"),
         (["quickstart", "--set", "data.corpus=/no/such/folder"], "/no/such/folder"),
         (["quickstart", "--set", "data.corpus=null", "--set", "data.train=/no/file.jsonl"], "/no/file.jsonl"),
         (["quickstart", "--set", "model.path=/no/model"], "model /no/model: no such folder"),
@@ -60,7 +61,7 @@ def hollow_model(folder: Path) -> Path:
     ],
 )
 def test_wrong_input_is_one_line(golongrl, tmp_path: Path, arguments: list[str], names: str) -> None:
-    name = [] if "--name" in arguments else ["--name", "demo"]
+    name = [] if {"--name", "--resume"} & {*arguments} else ["--name", "demo"]
     code, _, err = golongrl("train", *arguments, *name, "--out", tmp_path)
     lines = [line for line in err.splitlines() if line.startswith("error:")]
     assert code == 2

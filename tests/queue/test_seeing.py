@@ -234,7 +234,9 @@ def test_check_and_remove_commands(redis_url: str, run_name: str) -> None:
     runner = CliRunner(env={"GOLONGRL_REDIS_URL": redis_url, "GOLONGRL_RUN": run_name})
     checked = runner.invoke(app, ["check"])
     assert checked.stdout == "OK: writes are confirmed by appendfsync always, and by 0 replicas\n"
-    assert runner.invoke(app, ["remove"], input="n\n").exit_code == 1
+    for answer in ("n\n", ""):
+        refused = runner.invoke(app, ["remove"], input=answer).exception
+        assert str(refused) == "queue remove: not confirmed, nothing was deleted; --yes deletes without asking"
     assert runner.invoke(app, ["stats"]).exit_code == 0
     removed = runner.invoke(app, ["remove", "--yes"])
     assert removed.exit_code == 0

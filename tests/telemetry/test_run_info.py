@@ -48,6 +48,20 @@ def test_a_pipe_in_the_place_of_a_file_holds_up_no_status(tmp_path: Path, name: 
         local_run.read(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("runs", "said"),
+    [((), "runs has no run"), ("ba", "runs has a, b"), ("abcdefg", "runs has a, b, c, d, e and 2 more")],
+)
+def test_a_name_without_a_run_is_answered_with_the_runs_that_are_there(
+    tmp_path: Path, runs: tuple[str, ...] | str, said: str
+) -> None:
+    for run in runs:
+        (tmp_path / "runs" / run).mkdir(parents=True)
+        INFO.write(tmp_path / "runs" / run)
+    with pytest.raises(InputError, match=rf"no run in .*/quickstart \(it has no run.json\); .*/{said};"):
+        local_run.read(tmp_path / "runs" / "quickstart")
+
+
 def test_a_command_to_continue_is_one_for_a_shell() -> None:
     assert resume_command("demo", Path("runs")) == "golongrl train --resume --name demo"
     command = resume_command("demo", Path("my runs/$1's"), "a b.yaml")

@@ -167,7 +167,7 @@ def look(folder: RunFolder) -> Place:
 def _refuse(folder: RunFolder, *, resume: bool) -> None:
     why = refusal(look(folder), folder.path.name, resume=resume)
     if why is not None:
-        raise InputError(why)
+        raise InputError(f"{why}; {run_info.others(folder.path.parent)}" if resume else why)
 
 
 def _locked(folder: RunFolder) -> TextIO:

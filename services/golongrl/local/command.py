@@ -11,6 +11,7 @@ import typer
 from golongrl.errors import InputError
 from golongrl.kubernetes.names import SUBDOMAIN
 from golongrl.local.plan import EngineKind
+from golongrl.telemetry.run_info import others
 
 # Also a name of Kubernetes objects and of Redis keys, and a folder's.
 RUN_NAME = re.compile(SUBDOMAIN)
@@ -94,5 +95,5 @@ def _default_folder(out: Path, stem: str, resume: bool) -> Path:
         return out / f"{stem}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     runs = sorted(out.glob(f"{stem}-[0-9]*/recipe.yaml"), key=lambda path: path.stat().st_mtime)
     if not runs:
-        raise InputError(f"--resume: no run of {stem} in {out}; give its --name")
+        raise InputError(f"--resume: no run of {stem} in {out}; {others(out)}; give its --name")
     return runs[-1].parent

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from golongrl.errors import printable
+from golongrl.errors import InputError, printable
 
 if TYPE_CHECKING:
     from golongrl.queue.client import SampleQueue
@@ -80,7 +80,12 @@ def remove(
 ) -> None:
     """Delete a run's keys. Stop its learner and workers first; its next learner resumes at its last checkpoint."""
     if not yes:
-        typer.confirm(f"Delete all groups of run {run} since its last checkpoint?", abort=True)
+        try:
+            agreed = typer.confirm(f"Delete all groups of run {run} since its last checkpoint?")
+        except typer.Abort:
+            agreed = False
+        if not agreed:
+            raise InputError("queue remove: not confirmed, nothing was deleted; --yes deletes without asking")
     print(f"removed {_change(redis_url, run, lambda queue: queue.forget())} keys")
 
 

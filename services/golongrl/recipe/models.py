@@ -112,8 +112,10 @@ class Data(Section):
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
-        if (self.corpus is None) == (self.train is None):
-            raise ValueError("give exactly one of `corpus` and `train`")
+        if self.corpus is None and self.train is None:
+            raise ValueError("set `corpus` or `train`")
+        if self.corpus is not None and self.train is not None:
+            raise ValueError("`corpus` and `train` are both set; set the other one to null (data.corpus=null)")
         return self
 
 

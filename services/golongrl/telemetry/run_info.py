@@ -23,6 +23,17 @@ RUNS = Path("runs")
 RunState = Literal["preparing", "running", "done", "stopped", "failed"]
 
 
+# Runs that one line names.
+_NAMED = 5
+
+
+def others(out: Path) -> str:
+    """For a line that misses a run: the runs that are in the folder."""
+    names = sorted({path.parent.name for mark in MARKERS for path in out.glob(f"*/{mark}")})
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return f"{out} has {', '.join(names[:_NAMED]) + more if names else 'no run'}"
+
+
 @dataclass(frozen=True)
 class RunInfo:
     """One run, as its supervisor last wrote it down.

@@ -1,6 +1,7 @@
 """A whole construction without a model: nine task types, two languages, what was planted is found, and reruns."""
 
 import json
+import re
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,6 +14,7 @@ from golongrl.data.check import problems
 from golongrl.data.construct import run
 from golongrl.data.construct.diagnosis.diff import compare, read, settings
 from golongrl.data.construct.errors import PipelineError
+from golongrl.data.construct.load import load
 from golongrl.data.construct.models import Pipeline
 from golongrl.data.construct.run import construct
 from golongrl.data.construct.stage import StageName
@@ -114,6 +116,18 @@ def test_the_file_passes_the_strict_check_of_the_trainer(made):
     _, out, _ = made
     assert [problem for problem in problems(out / "train.parquet", "strict") if problem] == []
     assert sum(1 for _ in read_rows(out / "train.parquet")) > 0
+
+
+@pytest.mark.parametrize(
+    ("licence", "said"),
+    [("null", "1 licence unknown (none is stated; give `licence`)"), ("MIT", "1 too short")],
+)
+def test_a_construction_without_a_row_ends_with_the_stage_that_left_them_out(tmp_path, licence, said):
+    text = tmp_path / "one.txt"
+    text.write_text("word " * 9, "utf-8")
+    chosen = load("laptop", [f"sources.inputs=[{{path: {text}, licence: {licence}}}]"])
+    with pytest.raises(PipelineError, match=re.escape(f"out: no rows to train on: sources: 1 in, 0 kept; {said}")):
+        construct(chosen, tmp_path / "out", Here(), lambda _: None)
 
 
 def test_every_manifest_adds_up_and_takes_what_the_one_before_kept(made):

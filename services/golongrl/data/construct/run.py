@@ -53,7 +53,8 @@ def construct(
         pool_jobs: suspended Jobs of Kubernetes with engines for the pass rate, by the model: small, large.
 
     Raises:
-        PipelineError: the pipeline has no such stage, a stage before it has not ended, or the folder is in use.
+        PipelineError: the pipeline has no such stage, a stage before it has not ended, the folder is in use, or no row
+            is left to train on.
     """
     tables = Tables(out, pipeline)
     metrics = metrics or DataMetrics()
@@ -75,6 +76,20 @@ def construct(
         for stage in chosen:
             if only is None or stage.name == only:
                 run_stage(stage, tables.table(stage.name), say, metrics)
+        if only in (None, "decontaminate"):
+            _refuse_empty(chosen, tables)
+
+
+def _refuse_empty(chosen: Sequence[PipelineStage], tables: Tables) -> None:
+    """Raise with what the last stage that got rows made of them, when no row is left to train on."""
+    making = [tables.table(stage.name) for stage in chosen if stage.name != "diagnose"]
+    if not making or making[-1].needed().kept:
+        return
+    table, manifest = next(((one, had) for one in reversed(making) if (had := one.needed()).rows_in), (None, None))
+    if table is None or manifest is None:
+        raise PipelineError(f"{tables.out}: no rows to train on, because nothing came in")
+    detail = next((f" ({row['detail']})" for row in table.rows(["detail"], kept=False) if row["detail"]), "")
+    raise PipelineError(f"{tables.out}: no rows to train on: {manifest.line()}{detail}")
 
 
 def run_stage(

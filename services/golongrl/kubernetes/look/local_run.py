@@ -8,7 +8,7 @@ from golongrl.reading import refuse_endless, small_text
 from golongrl.recipe import RecipeError
 from golongrl.telemetry import history
 from golongrl.telemetry.history import History
-from golongrl.telemetry.run_info import FILE, RUNS, RunInfo, resume_command
+from golongrl.telemetry.run_info import FILE, RUNS, RunInfo, others, resume_command
 from golongrl.telemetry.watch_record import STALE_S, WatchRecord
 
 
@@ -21,7 +21,8 @@ def read(folder: Path) -> RunInfo:
     info = RunInfo.read(folder)
     if info is None:
         raise InputError(
-            f"status: no run in {folder} (it has no {FILE}); give --name and --out, or --redis-url and --run"
+            f"status: no run in {folder} (it has no {FILE}); {others(folder.parent)}; give --name and --out, "
+            "or --redis-url and --run"
         )
     refuse_endless(folder, f"status: run {folder.name}")
     return info
