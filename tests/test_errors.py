@@ -15,6 +15,7 @@ from golongrl.errors import (
     GolongrlError,
     InputError,
     NoSpaceError,
+    no_space,
     one_line,
     printable,
     show_defect,
@@ -211,3 +212,18 @@ def test_what_the_machine_lacks_while_writing_is_no_wrong_input(
 def test_a_long_word_is_printed_in_linear_time(word: str) -> None:
     """A megabyte took hours: the start of a URL was looked for from each of its characters."""
     assert without_secrets(word * (1_000_000 // len(word)))
+
+
+@pytest.mark.parametrize(
+    ("bytes_left", "files_left", "files", "words"),
+    [(900, 2, 60, "but for no more files"), (0, 2, 60, ""), (0, 50, 60, ""), (900, 0, 0, "")],
+)
+def test_a_disk_that_is_full_of_files_is_not_said_to_be_full_of_bytes(
+    bytes_left: int, files_left: int, files: int, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some file systems (btrfs) count no files."""
+    found = os.statvfs_result((512, 512, 1000, bytes_left, bytes_left, files, files_left, files_left, 0, 255))
+    monkeypatch.setattr(os, "statvfs", lambda _: found)
+    said = no_space("/runs")
+    assert said.startswith("no space left on /runs")
+    assert (words in said) if words else said == "no space left on /runs"

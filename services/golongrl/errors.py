@@ -63,6 +63,8 @@ _KEY: Final = re.compile(r"\b(?:(?:hf_|AKIA|gh[opsur]_)[A-Za-z0-9]{16,}|sk-(?=[\
 _SECRET_NAME: Final = re.compile(
     r"(PASSWORD|PASSWD|TOKEN|KEY|SECRET|CREDENTIALS?|OTLP_(TRACES_)?HEADERS)$", re.IGNORECASE
 )
+# A file system is full of what it has less than this part left of: what failed has been removed by then.
+_SCARCE: Final = 20
 # Before a place that an option names.
 _OPTION: Final = re.compile(r"^--[a-z-]+ ")
 # In the place of a character that a terminal would obey or not show.
@@ -98,8 +100,13 @@ def machine_trouble(error: BaseException) -> str | None:
 
 
 def no_space(folder: Path | str) -> str:
-    """The words for a full disk."""
-    return f"no space left on {folder}"
+    """The words for a full disk, be it full of files and not of bytes."""
+    files = ""
+    with suppress(OSError, ValueError):
+        found = os.statvfs(folder)
+        if found.f_favail * _SCARCE < found.f_files and found.f_bavail * _SCARCE > found.f_blocks:
+            files = " (it has room, but for no more files: see df -i)"
+    return f"no space left on {folder}{files}"
 
 
 @contextmanager
