@@ -48,7 +48,7 @@ def operator(
         from golongrl.kubernetes.cluster import connect
         from golongrl_operator.app import Loop, operate
         from golongrl_operator.kube import MANAGER, Kube, ask_inside, find_site
-        from golongrl_operator.lease import LeaderLease, identity
+        from golongrl_operator.lease import LeaderLease, identity, lease_name
     except ModuleNotFoundError as error:
         raise InputError(f"the operator needs {error.name}: pip install 'golongrl[operator]'") from error
 
@@ -67,7 +67,7 @@ def operator(
             loop = Loop(
                 read_site(found, origin, release, calls.namespace),
                 Kube(calls),
-                LeaderLease(calls, f"golongrl-operator-{release}", identity()),
+                LeaderLease(calls, lease_name(release), identity()),
                 (lambda pods: ask_inside(calls, pods)) if dev else None,
             )
             await operate(loop, host, port)

@@ -26,6 +26,11 @@ DURATION_S: Final = 30
 _RENEW_S: Final = 5.0
 
 
+def lease_name(release: str) -> str:
+    """Of the Lease that the operators of a release share; the chart's notes name it, for it outlives the release."""
+    return f"golongrl-operator-{release}"
+
+
 class LeaseLostError(GolongrlError):
     """Another operator may act by now: what this one has seen is old, and it writes nothing more."""
 

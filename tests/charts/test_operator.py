@@ -17,6 +17,7 @@ from golongrl.kubernetes.rayjob.site import Site, read_site
 from golongrl_operator.build import objects as made_of
 from golongrl_operator.build import pool as pool_of
 from golongrl_operator.build import resolve
+from golongrl_operator.lease import lease_name
 from golongrl_operator.metrics import OperatorMetrics
 from support.chart_values import MATRIX, PLACED, PRESETS, RAYJOBS
 from support.helm import Helm, Manifest, Rendered, containers, pod_specs
@@ -305,3 +306,5 @@ def test_notes_say_how_to_watch_it(helm4: Helm) -> None:
     notes = done.stdout.partition("NOTES:")[2]
     assert "get trainingruns" in notes, done.stderr
     assert "--for=condition=Complete" in notes
+    # What the operator makes for itself is no object of the release, so `helm uninstall` leaves it.
+    assert f"kubectl delete lease {lease_name('demo')} -n " in notes
