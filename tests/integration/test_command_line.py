@@ -70,6 +70,14 @@ def test_wrong_input_is_one_line(golongrl, tmp_path: Path, arguments: list[str],
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("given", [(), ("--release", "r", "--name", "n")])
+def test_status_is_of_one_run(golongrl, given: tuple[str, ...]) -> None:
+    code, out, err = golongrl("status", *given)
+    assert (code, out) == (2, "")
+    assert err.startswith("error: status: ")
+    assert "--release" in err
+
+
 def test_a_corpus_that_is_too_small_is_named(golongrl, tmp_path: Path) -> None:
     corpus = small_corpus(tmp_path / "texts")
     code, _, err = golongrl("train", "quickstart", "--set", f"data.corpus={corpus}", "--out", tmp_path / "runs")

@@ -174,7 +174,7 @@ async def test_a_redis_that_cannot_write_is_named_with_the_full_folder(
     full: bool, disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def ended(recipe: Recipe, config: LearnerConfig) -> None:
-        raise QueueUnavailableError("commit: Redis at a:1 kept failing for 120 s")
+        raise QueueUnavailableError("Redis at a:1 kept failing for 120 s; commit waited for")
 
     monkeypatch.setattr(startup, "_train", ended)
     config = LearnerConfig("a", "redis://a:1", disk, disk, disk)
@@ -183,7 +183,7 @@ async def test_a_redis_that_cannot_write_is_named_with_the_full_folder(
     with pytest.raises(StorageError if full else QueueUnavailableError) as caught:
         await startup.train(load("quickstart"), config)
     place = f"no space left on {disk}: " if full else ""
-    assert str(caught.value) == f"{place}commit: Redis at a:1 kept failing for 120 s"
+    assert str(caught.value) == f"{place}Redis at a:1 kept failing for 120 s; commit waited for"
 
 
 class Refusing(io.BytesIO):

@@ -178,7 +178,7 @@ def test_command(redis_url: str, run_name: str, play: Play) -> None:
     assert "has no row" in str(runner.invoke(app, ["peek", "9999999999-9999999999"]).exception)
     unknown = runner.invoke(app, ["stats", "--run", "nobody"]).exception
     assert isinstance(unknown, NotSetUpError)
-    assert str(unknown).startswith("run nobody does not exist yet")
+    assert str(unknown).startswith("run nobody is not on this Redis. If it has never started: ")
 
 
 @pytest.mark.usefixtures("quiet")

@@ -179,6 +179,8 @@ def status(
 
     # The error names what was waited for; a log line for each try would hide it, and spoil --json.
     configure("status", run, level="ERROR")
+    if name is not None and release is not None:
+        raise InputError("status: give --release (a run on Kubernetes) or --name (a run on this machine), not both")
     if name is not None:
         _show_local(out / name, as_json=as_json)
         return

@@ -39,8 +39,8 @@ class Calls:
         match answer["s"]:
             case "not_set_up":
                 raise NotSetUpError(
-                    f"run {self._run_name} is not on this Redis: its learner sets it up at its start; where it had "
-                    "begun, the server has lost it, and the learner's next start goes on from its last checkpoint"
+                    f"run {self._run_name} is not on this Redis. If it has never started: its learner sets it up. "
+                    "If it has: Redis lost it, and the learner's next start goes on from its last checkpoint"
                 )
             case "format":
                 raise SettingsMismatchError(

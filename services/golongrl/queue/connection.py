@@ -292,7 +292,7 @@ class Connection:
                 return await self._try(name, attempt)
             retrying = tenacity.AsyncRetrying(
                 retry=tenacity.retry_if_exception_type(_PassingError),
-                stop=tenacity.stop_after_delay(self.patience.total_s),
+                stop=tenacity.stop_before_delay(self.patience.total_s),
                 wait=tenacity.wait_random_exponential(
                     multiplier=self.patience.first_pause_s, max=self.patience.longest_pause_s
                 ),
@@ -304,7 +304,7 @@ class Connection:
         except _PassingError as error:
             kind = NotDurableError if isinstance(error, _NotFlushedError) else QueueUnavailableError
             raise kind(
-                f"{name}: Redis at {self.name} kept failing for {self.patience.total_s:g} s; waited for {error}"
+                f"Redis at {self.name} kept failing for {self.patience.total_s:g} s; {name} waited for {error}"
             ) from error
 
     async def _try(self, name: str, attempt: Callable[[], Awaitable[T]]) -> T:
