@@ -20,7 +20,6 @@ _HEADER = """\
 #   kubectl apply --server-side -f {name}.yaml
 """
 _RULES: Final = "x-kubernetes-validations"
-# Arguments of `golongrl eval run` that say what is evaluated, and where the answers go.
 # What the API server asks of a pod's tolerations, here with the run's own key.
 _TOLERATION: Final = [
     {

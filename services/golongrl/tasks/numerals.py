@@ -122,10 +122,8 @@ def han(text: str) -> int | None:
         elif c in _HAN_UNITS:
             section, digit, last = section + (digit or (1 if not section else 0)) * _HAN_UNITS[c], 0, _HAN_UNITS[c]
         else:
-            large, part = (
-                _HAN_LARGE[c],
-                section + digit,
-            )  # 2000万 are added to 一亿 before them; 一万 is multiplied by 亿
+            large, part = _HAN_LARGE[c], section + digit
+            # 一亿二千万: the smaller one is added to the larger before it. 一万亿: the larger multiplies all before it.
             total = total + part * large if total > large else (total + part) * large
             section, digit, last = 0, 0, large
     # A last digit right behind a unit counts tenths of it, unless a zero stands between.
