@@ -26,8 +26,8 @@ PROBE_TIMEOUT_S = 5.0
 
 _PASSWORD = "password"
 # What `token_urlsafe` makes; anything else could be more than one word of the server's configuration.
-_LONGEST = 1 << 10
 _PASSWORDS = re.compile("[A-Za-z0-9_-]{16,}")
+_LONGEST = 1 << 10  # characters of one's file; a damaged one is made again
 _CONFIGURATION = "server.conf"
 # What the server says as it ends because a part of its append-only file cannot be read.
 _DAMAGED = (
