@@ -137,7 +137,7 @@ def test_what_skaffold_would_install_renders_with_its_images(skaffold: dict[str,
         ]
     done = Helm(tool("helm4")).run("template", "golongrl", str(CHART), "--api-versions", "ray.io/v1/RayJob", *arguments)
     assert done.returncode == 0, done.stderr
-    images = set(re.findall(r"image: (\S+)", done.stdout))
+    images = set(re.findall(r'image: "(\S+)"', done.stdout))
     engine = {"golongrl-learner:built"} if profile == "cpu" else {"docker.io/lmsysorg/sglang:v0.5.23"}
     assert (
         images

@@ -115,7 +115,7 @@ async def test_an_aborted_response_is_sampled_again_but_not_without_end(ours: st
 
     async def handler(request: httpx.Request) -> httpx.Response:
         if request.url.path != "/generate":
-            return httpx.Response(200)
+            return httpx.Response(200, json={"status": "ok"})
         rid = json.loads(request.content)["rid"]
         tries[rid] = tries.get(rid, 0) + 1
         hopeless = rid.endswith("0001")
