@@ -17,7 +17,7 @@ from golongrl.local.plan import Options
 from golongrl.local.progress import ENDING, Display, RunSnapshot
 from golongrl.local.services import MAIN
 from golongrl.local.supervisor import SILENT, RunFailedError, Supervisor
-from golongrl.queue import Presence, QueueError, QueueStats, SampleQueue
+from golongrl.queue import NotDurableError, Presence, QueueError, QueueStats, QueueUnavailableError, SampleQueue
 from golongrl.queue.connection import Patience
 from golongrl.recipe import Recipe
 from golongrl.telemetry import history, watchdog
@@ -148,7 +148,8 @@ class Watched:
 
 def _reason(error: QueueError) -> str:
     """What a call waited for in vain, or else its error."""
-    return str(error).partition("; waited for ")[2] or str(error)
+    failed = isinstance(error, QueueUnavailableError | NotDurableError)
+    return str(error.__cause__ or error) if failed else str(error)
 
 
 def _states(supervisor: Supervisor, *, ended: bool) -> dict[str, str]:
