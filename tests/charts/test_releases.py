@@ -27,6 +27,8 @@ from support.chart_values import PRESETS
 from support.helm import CHART, Helm, tool
 
 NAMESPACE = "rl"
+# What both majors of Helm do alike, in seconds each. Tests without this mark always run with both.
+NEWER = pytest.mark.parametrize("helm", [pytest.param("helm3", marks=pytest.mark.full), "helm4"], indirect=True)
 
 
 def look_at(release: str) -> ReleaseLook:
@@ -105,6 +107,7 @@ def test_an_install_asks_the_cluster_and_its_notes_say_what_is_next(cluster: Clu
     assert not [item for item in cluster.server.of("Pod") if "test" in item["metadata"]["name"]]
 
 
+@NEWER
 @pytest.mark.parametrize("more", [(), ("--set", "fullnameOverride=other")])
 def test_what_a_failed_test_leaves_behind_is_named_in_the_notes(cluster: Cluster, more: tuple[str, ...]) -> None:
     """`helm uninstall` removes no hook's pod: the notes have the command for every one that can be left."""
@@ -119,6 +122,7 @@ def test_what_a_failed_test_leaves_behind_is_named_in_the_notes(cluster: Cluster
     assert "helm test" not in silent
 
 
+@NEWER
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_preset_installs_on_a_cluster_with_kuberay_alone(cluster: Cluster, preset: str) -> None:
     """One object without its CRD fails a whole installation: Prometheus' come where the cluster has its operator."""
@@ -199,6 +203,7 @@ def as_go_writes(item: Any, key: str = "") -> Any:
     return [as_go_writes(value) for value in item] if isinstance(item, list) else item
 
 
+@NEWER
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -222,6 +227,7 @@ def test_what_cannot_change_is_refused_in_words_before_anything_changes(
     cluster.done("upgrade", "demo", str(CHART), "--set", "storage.size=20Gi")  # a claim may grow
 
 
+@NEWER
 @pytest.mark.parametrize(
     "change",
     [
@@ -241,6 +247,7 @@ def test_jobs_whose_pods_an_upgrade_changes_are_other_jobs(cluster: Cluster, cha
     assert len(cluster.server.of("Job")) == 4
 
 
+@NEWER
 @pytest.mark.parametrize(("given", "stored"), [("4096Mi", "4Gi"), ("5000M", "5G")])
 def test_an_upgrade_with_the_size_that_the_api_server_stored_in_other_words(
     cluster: Cluster, given: str, stored: str
@@ -385,6 +392,7 @@ def warning(kind: str, name: str, reason: str, message: str, minute: int) -> Obj
     }  # fmt: skip
 
 
+@NEWER
 @pytest.mark.parametrize("cluster", [True, False], indirect=True)
 def test_status_names_what_admission_or_kuberay_refused(cluster: Cluster, tmp_path: Path, monkeypatch: Any) -> None:
     """Where no pod could be created there is none to look at, and silence would look fine."""

@@ -116,6 +116,7 @@ def _logged_what_is_promised(run: LearnerRun) -> None:
     ]
 
 
+@pytest.mark.full
 async def test_a_queue_that_lost_everything_begins_again_at_the_checkpoint(tiny_model: Path, tmp_path: Path) -> None:
     """Redis' volume is gone: what was committed is not trained again, what was not is, and every row once."""
     recipe = small_recipe(tiny_model, "data.epochs=2", "learner.steps=null")
