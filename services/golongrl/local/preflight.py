@@ -11,7 +11,7 @@ from golongrl.ports import unused
 from golongrl.queue import QueueError, QueueServerReport, SampleQueue
 from golongrl.queue.address import named_by
 from golongrl.queue.connection import Patience
-from golongrl.queue.errors import QueueUnavailableError
+from golongrl.queue.errors import last_reason
 
 # An outside Redis that answers at all answers by then.
 _REDIS_S = 3.0
@@ -55,8 +55,7 @@ def check_redis(url: str, run: str, shown: str) -> None:
         raise InputError(f"{named}: takes connections and has not answered for {_SILENT_S:g} s") from None
     except QueueError as error:
         # The last try's error: that there were several tries does not help a person who has just typed the URL.
-        last = error.__cause__ if isinstance(error, QueueUnavailableError) else None
-        raise InputError(f"{named}: {last or error}") from error
+        raise InputError(f"{named}: {last_reason(error)}") from error
     if report.refusals:
         raise InputError(f"{named}: {'; '.join(report.refusals)}")
 

@@ -17,8 +17,9 @@ from golongrl.local.plan import Options
 from golongrl.local.progress import ENDING, Display, RunSnapshot
 from golongrl.local.services import MAIN
 from golongrl.local.supervisor import SILENT, RunFailedError, Supervisor
-from golongrl.queue import NotDurableError, Presence, QueueError, QueueStats, QueueUnavailableError, SampleQueue
+from golongrl.queue import Presence, QueueError, QueueStats, SampleQueue
 from golongrl.queue.connection import Patience
+from golongrl.queue.errors import last_reason
 from golongrl.recipe import Recipe
 from golongrl.telemetry import history, watchdog
 from golongrl.telemetry.watch_record import WatchRecord
@@ -102,7 +103,7 @@ class Watched:
             pass
         except QueueError as error:
             if self._heard == before:  # a look is a script, which a replica, say, refuses
-                refusal = f"does not serve the queue: {_reason(error)}"
+                refusal = f"does not serve the queue: {last_reason(error)}"
         silent = any(process.age_s > watchdog.SILENT_S for process in processes)
         self._refusal = await self._try_to_write() if silent else refusal
         return stats, processes
@@ -116,7 +117,7 @@ class Watched:
         except TimeoutError:
             return "takes no writes"
         except QueueError as error:
-            return f"takes no writes: {_reason(error)}"
+            return f"takes no writes: {last_reason(error)}"
         return ""
 
     def _stalls(self, supervisor: Supervisor, processes: Sequence[Presence], *, ended: bool = False) -> list[Stall]:
@@ -144,12 +145,6 @@ class Watched:
         silent_s = time.monotonic() - self._heard
         unanswered = silent_s >= watchdog.UNANSWERED_S
         return self._refusal or (f"has not answered the queue for {silent_s:.0f} s" if unanswered else "")
-
-
-def _reason(error: QueueError) -> str:
-    """What a call waited for in vain, or else its error."""
-    failed = isinstance(error, QueueUnavailableError | NotDurableError)
-    return str(error.__cause__ or error) if failed else str(error)
 
 
 def _states(supervisor: Supervisor, *, ended: bool) -> dict[str, str]:

@@ -49,6 +49,12 @@ class NotDurableError(QueueError):
     """The server did not confirm in time that a write is on disk, or with its replicas."""
 
 
+def last_reason(error: QueueError) -> str:
+    """What a call waited for in vain, without how often and how long; else the error's own words."""
+    waited = isinstance(error, QueueUnavailableError | NotDurableError)
+    return str((error.__cause__ if waited else None) or error)
+
+
 class UnreadableGroupError(QueueError):
     """Bytes that are not a group of a schema this version reads."""
 
