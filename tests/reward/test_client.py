@@ -59,7 +59,7 @@ async def test_against_the_real_service(running: AppFactory) -> None:
                 await made.score(items("a"), "compat")
 
 
-@pytest.mark.parametrize("status", [429, 502, 503, 504])
+@pytest.mark.parametrize("status", [408, 429, 502, 503, 504])
 async def test_a_busy_service_is_asked_again_with_the_same_request_id(status: int) -> None:
     seen: list[httpx.Request] = []
 

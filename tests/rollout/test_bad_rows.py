@@ -174,53 +174,69 @@ async def test_a_group_that_the_reward_service_refuses_costs_that_group(
         assert await rejections(bench) == {"failed:reward_refused": 1}
 
 
-def others(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def others(answer: bytes) -> httpx.Response:
     """The scores of another group."""
-    return [{**result, "id": f"9-{result['id']}"} for result in results]
+    results = [{**result, "id": f"9-{result['id']}"} for result in json.loads(answer)["results"]]
+    return httpx.Response(200, json={"results": results})
 
 
-def half(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return results[: len(results) // 2]
+def half(answer: bytes) -> httpx.Response:
+    results = json.loads(answer)["results"]
+    return httpx.Response(200, json={"results": results[: len(results) // 2]})
 
 
-@pytest.mark.parametrize("change", [others, half])
-@pytest.mark.parametrize("always", [False, True], ids=["once", "always"])
-async def test_scores_that_are_not_the_groups_cost_that_group_at_most(
+def status(code: int) -> Callable[[bytes], httpx.Response]:
+    """What something between worker and service answers."""
+    return lambda _answer: httpx.Response(code, headers={"location": "http://login/"})
+
+
+NOT_FOUND = status(404)
+NOT_OF_THE_GROUP = [others, half, *map(status, (302, 401, 403, 404, 405, 407, 418, 451, 500, 501, 508))]
+
+
+@pytest.mark.parametrize("always", [None, others, status(500), NOT_FOUND], ids=["once", "others", "500", "404"])
+async def test_what_is_no_answer_to_the_group_costs_that_group_at_most(
     start: Start,
     tmp_path: Path,
     tiny_model: Path,
     reward: httpx.ASGITransport,
     monkeypatch: pytest.MonkeyPatch,
-    change: Callable[[list[dict[str, Any]]], list[dict[str, Any]]],
-    always: bool,
+    always: Callable[[bytes], httpx.Response] | None,
 ) -> None:
-    """From a service that has scored other groups: one that never did is of another version, and ends the worker."""
+    """From a service that has scored other groups: one that never did is of another version, and ends the worker; so
+    does one that refuses it for good."""
     monkeypatch.setattr(work, "_PAUSE_S", 0.05)
     if always:
         monkeypatch.setattr(work, "_REWARD_SHARE", 0.0)
-    wrong: list[str] = []
+    wrong = list(NOT_OF_THE_GROUP)
     others_done = asyncio.Event()
 
     async def mixed_up(request: httpx.Request) -> httpx.Response:
-        name = json.loads(request.content)["items"][0]["id"]
-        if name.startswith(FIRST):
+        first = json.loads(request.content)["items"][0]["id"].startswith(FIRST)
+        if first:
             await others_done.wait()
         answer = await reward.handle_async_request(request)
-        if not name.startswith(FIRST):
+        if not first:
             others_done.set()
-        elif always or not wrong:
-            wrong.append(name)
-            return httpx.Response(200, json={"results": change(json.loads(await answer.aread())["results"])})
+        elif always or wrong:
+            return (always or wrong.pop(0))(await answer.aread())
         return answer
 
     made = recipe("queue.max_tries=1", "rollout.group_filter=false")
     async with start(made, transport=httpx.MockTransport(mixed_up)) as bench:
         await bench.learner.queue.announce(bench.learner.fence, publish(tmp_path, 0, tiny_model))
-        bench.start()
+        task = bench.start()
+        if always is NOT_FOUND:
+            with pytest.raises(InputError, match="HTTP 404"):
+                await task
+            bench.tasks.clear()
+            return
         assert [group.row for group in (await bench.take()).groups] == ([1, 2] if always else [0, 1])
-        assert wrong
         if always:
             assert await rejections(bench) == {"failed:reward_protocol": 1}
+        else:
+            assert wrong == []
+            assert (await bench.learner.queue.stats()).redone_by == {}
 
 
 async def test_a_reward_service_that_does_not_know_this_worker_ends_it(

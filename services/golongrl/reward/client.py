@@ -1,8 +1,8 @@
 """A typed client of the scoring service: deadlines everywhere, bounded retries, errors that say what to do.
 
 Scoring is pure, so repeating a request is harmless; every attempt carries the same request id. Retried are a full
-queue (429, after the time the service asks for), a service that is not ready (503, and a proxy's 502 and 504) and lost
-connections. A request that is wrong is never repeated.
+queue (429, after the time the service asks for), a service that is not ready (503, and a proxy's 502 and 504), a body
+that came too slowly (408) and lost connections. A request that is wrong is never repeated.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ from golongrl.reward.models import Health, Item, Problem, ScoreRequest, ScoreRes
 
 log = structlog.get_logger()
 
-_RETRIED = frozenset({429, 502, 503, 504})
+_RETRIED = frozenset({408, 429, 502, 503, 504})
 _BACKOFF_S = (0.1, 10.0)  # first and longest pause where the service names none
 # Results of the largest batch are a few hundred kilobytes.
 _MOST_BYTES = 16 << 20

@@ -51,8 +51,9 @@ RELEASE_S = 3.0
 # Finished answers wait this share of a lease's time without progress: the row is given back before its lease is lost,
 # which would count as a failed try of the row.
 _REWARD_SHARE = 0.8
-# Answers of the reward service that say what the worker is, not what it sent: a wrong token, another service.
-_NOT_OURS = frozenset({401, 403, 404, 405})
+# What the reward service answers to a request that is wrong. Any other refusal is not of the answers that were sent: a
+# wrong token, another service, a redirect, something between that fails.
+_OF_THE_ANSWERS = frozenset({400, 413, 422})
 
 
 class _RowFailedError(Exception):
@@ -204,7 +205,8 @@ async def _score(
 ) -> list[ScoreResult]:
     """Scores of a row's answers, in order; waits for a reward service that is down, and says so in `live`.
 
-    An answer that is none of this row's scores is asked for again, too, from a service that has given some before.
+    An answer that is none of this row's scores is asked for again, too, where the service has given some before or
+    says itself that it failed (500).
 
     Raises:
         RewardError: it refused this worker, or is no reward service of this version.
@@ -225,17 +227,18 @@ async def _score(
     while True:
         try:
             results = await bench.reward.score(items, reward.mode, reward.deadline_s, headers)
-        except RewardRejectedError as error:
-            if error.status in _NOT_OURS:
-                raise
-            raise _RowFailedError(RowRelease("reward_refused", failed=True, detail=str(error))) from error
         except RewardError as error:
             down = isinstance(error, RewardUnavailableError)
-            if not (down or bench.reward.proven):
+            status = error.status if isinstance(error, RewardRejectedError) else 0
+            if status in _OF_THE_ANSWERS:
+                raise _RowFailedError(RowRelease("reward_refused", failed=True, detail=str(error))) from error
+            if not (down or bench.reward.proven or status >= 500):
                 raise
             log.warning("finished answers wait for the reward service", uid=live.uid, error=str(error))
             live.held_up = Pause("waiting", "reward", str(error))
             if time.monotonic() + _PAUSE_S > until:
+                if 0 < status < 500:
+                    raise
                 reason = "reward_unavailable" if down else "reward_protocol"
                 raise _RowFailedError(RowRelease(reason, failed=not down, detail=str(error))) from error
             await asyncio.sleep(_PAUSE_S)
