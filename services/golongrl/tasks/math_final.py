@@ -16,9 +16,15 @@ _BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
 _STATED = re.compile(
     r"(?:answer|result|答案?|结果)(?:\s+is|\s*[为是:：→]|\s+[-–](?=\s))\s*[:：]?\s*(?P<answer>[^\n]+)", re.IGNORECASE
 )
-_BEHIND = re.compile(r"[\s$*]*(?P<word>%|\\%|‰|[^\W\d_]+)")
+_BEHIND = re.compile(
+    r"[\s$*]*(?:(?P<word>%|\\%|‰|[^\W\d_]+)|"
+    r"(?:\\[,;: ]|~)?\\(?:text|mathrm|textrm|mbox)\s?\{\s*(?P<whole>[^{}]{1,40})\})"
+)
 _HEDGE = re.compile(r"[\s$,，、/]*(?:or|and|或|或者|和|及)?[\s$,，、/]*", re.IGNORECASE)
-_NOT = re.compile(r"(?:(?:\bnot|\bcannot|n['’]t)(?: be)?|\brather than|\binstead of|不是)[\s$]*\Z")  # before a box
+_NOT = re.compile(  # before a box
+    r"(?:(?:\bnot|\bcannot|\bnever|n['’]t)(?: (?:be|say|accept|answer|think it is))?|\brather than|\binstead of|不是)"
+    r"[\s$]*\Z"
+)
 _TAKEN_BACK = re.compile(  # behind one
     r"[\s$]*(?:\?\s*No\b|,?\s?(?:(?:which|that|this)\s)?(?:is|was|seems)"
     r"(?:\s(?:wrong|incorrect|false|mistaken|my first)|(?:n['’]t|\snot)\s(?:the )?(?:right|correct|answer))\b|是错)"
@@ -26,42 +32,87 @@ _TAKEN_BACK = re.compile(  # behind one
 # Between two boxes that are both offered: no word but one that joins or weighs. "=", arrows and dots lead to the last.
 _OFFERS = re.compile(
     r"(?!\s*:\s*\Z)(?:[^\w=→⇒>.…]|\b[a-z\d]\b[.]?|answer)*|(?!.*\b(?:so|thus|hence|therefore|but|not|wrong|actually|instead)\b)"
-    r"[^.!?。\n=→⇒>]*\b(?:or|alternatively|otherwise|else|unless|if|possibly|perhaps|maybe|\d\s?%)[^\w][^.!?。\n=→⇒>]*",
+    r"[^.!?。\n=→⇒>]*\b(?:or|alternatively|otherwise|else|unless|if|possibly|perhaps|maybe|\d+\s?%)[^\w][^.!?。\n=→⇒>]*",
     re.IGNORECASE,
 )
 
 
-# Behind a box, another number: "\\boxed{42}, or maybe 43", "\\boxed{42} (43 if the header counts)".
-_OR_ELSE = re.compile(
-    r"[\s$]*(?:[,;(]?\s?(?:or|alternatively|或者?)\b,?\s?(?:(?:maybe|perhaps|possibly|even|else)\s)*|(?P<bare>\())\$?"
-    r"(?P<number>[^\s,;()$]*\d[^\s,;()$]*)(?P<behind>\s[^\W\d_]+)?",
-    re.IGNORECASE,
+_VALUE = r"\$?(?P<number>-?(?:\\[a-z]{2,5}\{)?[^\s\w,;:()$=-]{0,2}\d[^\s,;()$=]{0,20}?)(?P<unit>(?:\s[^\W\d_]{1,15})?)"
+_CORRECTS = (
+    r"\b(?:wait|actually|correction|sorry|oops|hmm|scratch that|on second thoughts?|i (?:mean|meant)|make (?:that|it)|"
+    r"it should be|(?:the|final|correct) answer|no)\b|更正|不对|等等|应该是|答案"
+)
+# Behind a box, another number: one that is offered ("\\boxed{42}, or maybe 43", "(43 if the header counts)"), or one
+# that a correction or a later statement ends with.
+_ELSE = (
+    re.compile(
+        r"[\s$]*(?:[,;.(]?\s?\b(?:or|alternatively|otherwise|runner-up|或者?|可能)\b[,:]?\s?"
+        r"(?:(?:maybe|perhaps|possibly|even|else|it is|是)\s)*|"
+        r"[^\d\n]{0,60}\b(?:maybe|perhaps|possibly|(?:could|may|might)(?: also)? be|probably)\s|"
+        rf"\((?=\S+ if\b)){_VALUE}(?![^\W\d_]| ?[=+*/×-])",
+        re.IGNORECASE,
+    ),
+    re.compile(
+        rf".*(?:{_CORRECTS})(?:[\s,:;.—–-]*|.*(?:\b(?:so|is|are|be|to|it|that|answer|no)[,:]?\s|[:=：是]\s?))"
+        rf"{_VALUE}[.!$)*\s。]*\Z",
+        re.IGNORECASE | re.DOTALL,
+    ),
+)
+_CASE = re.compile(r"\b(?:if|unless|otherwise|in case)\b|如果|若", re.IGNORECASE)
+# What stands so close to a box that it belongs to its value: "-\\boxed{42}", "\\boxed{42}^2", "\\boxed{42}k".
+_GLUED_BEFORE = re.compile(r"(?:(?<![\w)}\]!]\s)|(?<=[a-z]{2}\s))(?<![\w)}\]!])(?P<sign>-|−|\d+)\Z")
+_GLUED_BEHIND = re.compile(
+    r"(?P<more>(?:\s?\^\s?(?:\{[^{}]{1,30}\}|\\circ|\w)|!(?=[\s$.,;!]|\Z)|[.,]?\d[\d.,]*\d|[.,]?\d|\\pi(?![a-z])|"
+    r"\\sqrt\s?\{[^{}]{1,30}\}|"
+    r"\s?(?:\\times|\\cdot|[*/])\s?\d[\d.]*(?:\s?\^\s?(?:\{[^{}]{1,30}\}|\d))?|[+-]\d[\d.]*|[a-zA-Z]{1,2}(?![^\W_]))+)"
+    r"(?![^$\n=]*=)"
 )
 
 
-def unnegated(tail: str) -> str:
-    """The text up to a last box that is taken back: "\\boxed{12}, not \\boxed{13}", "\\boxed{13} is wrong"."""
+def standing(tail: str) -> str:
+    """The text as it is to be judged: up to a box that was cut off or a last one that is taken back ("\\boxed{12}, not
+    \\boxed{13}"), and with what changes the last box's value inside it.
+
+    A box without its end was cut off with the response: "\\boxed{4" may be the beginning of 42. math-verify, and so
+    compat, finds no answer in it either.
+    """
     boxes = boxes_in(tail)
+    for cut in _BOX.finditer(tail, boxes[-1][1] if boxes else 0):
+        if _closing(tail, cut.end()) is None:
+            tail = tail[: cut.start()]
+            break
     if not boxes:
         return tail
-    start, end, _ = boxes[-1]
-    return tail[:start] if _NOT.search(tail, 0, start) or _TAKEN_BACK.match(tail, end) else tail
+    start, end, inner = boxes[-1]
+    if _NOT.search(tail, 0, start) or _TAKEN_BACK.match(tail, end):
+        return tail[:start]
+    before, behind = _GLUED_BEFORE.search(tail, max(0, start - 20), start), _GLUED_BEHIND.match(tail, end)
+    if before is None and behind is None:
+        return tail
+    sign, more = before["sign"] if before is not None else "", behind["more"] if behind is not None else ""
+    inner = inner if re.fullmatch(r"[\d.,]+", inner) else f"({inner})"
+    return f"{tail[: start - len(sign)]}\\boxed{{{sign}{inner}{more}}}{tail[end + len(more) :]}"
 
 
 def offers_two(tail: str) -> bool:
     """Whether the last two boxes differ and are both offered, in another way than math-verify reads as a set, or
-    another number is offered behind the last box.
+    another number is offered behind the last box or corrects it.
     """
     (_, end, one), (start, last, other) = [(0, 0, ""), (0, 0, ""), *boxes_in(tail)][-2:]
     between = tail[end:start]
     if one and text_of(one) != text_of(other) and not _HEDGE.fullmatch(between) and _OFFERS.fullmatch(between):
         return True
-    found = _OR_ELSE.match(tail, last) if other else None
-    number = quantity.read(text_of(other)) if found is not None else None
-    if found is None or number is None or (found["bare"] and (found["behind"] or "").strip() != "if"):
-        return False
-    others = [quantity.read(text_of(text)) for text in (found["number"], found["number"] + (found["behind"] or ""))]
-    return others[0] is not None and all(two is None or not quantity.same(number, two) for two in others)
+    sentences = re.split(r"[.!?。;；\n]", tail[:start]), re.split(r"[.!?。;；\n]", tail[last:])
+    if one and text_of(one) != text_of(other) and all(map(_CASE.search, (between, sentences[0][-1] + sentences[1][0]))):
+        return True
+    number = quantity.read(text_of(other)) if other else None
+    for form in _ELSE if number is not None else ():
+        found = form.match(tail, last)
+        if found is not None and number is not None:
+            others = [quantity.read(text_of(text)) for text in (found["number"], found["number"] + found["unit"])]
+            if others[0] is not None and all(two is None or not quantity.same(number, two) for two in others):
+                return True
+    return False
 
 
 def answers_in(tail: str) -> list[str]:
@@ -79,8 +130,11 @@ def answers_in(tail: str) -> list[str]:
 
 def _unit_behind(text: str, end: int) -> str:
     behind = _BEHIND.match(text, end)
-    word = behind["word"] if behind is not None else ""
-    return f" {word.removeprefix(chr(92))}" if word and _is_scale_or_unit(word) else ""
+    if behind is None:
+        return ""
+    whole = (behind["whole"] or "").strip()
+    word = behind["word"] or whole
+    return f" {word.removeprefix(chr(92))}" if _is_scale_or_unit(word, whole=bool(whole)) else ""
 
 
 _IS = re.compile(
@@ -118,11 +172,13 @@ def leads_to(sentence: str) -> str:
     return next(filter(None, found.groups())) if found is not None else ""
 
 
-def _is_scale_or_unit(word: str) -> bool:
-    """Whether a word behind the box belongs to the answer. Short words ("in", "a", "s") are more often English."""
+def _is_scale_or_unit(word: str, *, whole: bool) -> bool:
+    """Whether what stands behind the box belongs to the answer. Short words ("in", "a", "s") are more often English,
+    but where they are the `whole` text of a formula.
+    """
     if word in ("%", "\\%", "‰"):
         return True
-    if len(word) < 4 and word.isascii():
+    if len(word) < 4 and word.isascii() and not whole:
         return False
     scale, rest = units.split_scale(word, money=False)
     unit = units.read_unit(word)
@@ -133,15 +189,21 @@ def boxes_in(tail: str) -> Sequence[tuple[int, int, str]]:
     """(start, end, content) of the innermost boxes with balanced braces; "\\boxed{}" and "\\boxed{...}" are none."""
     found = []
     for opening in _BOX.finditer(tail):
-        depth = 1
-        for i in range(opening.end(), len(tail)):
-            depth += (tail[i] == "{") - (tail[i] == "}")
-            if not depth:
-                content = tail[opening.end() : i]
-                if content.strip(" .…") and not _BOX.search(content):
-                    found.append((opening.start(), i + 1, content))
-                break
+        end = _closing(tail, opening.end())
+        content = tail[opening.end() : end]
+        if end is not None and content.strip(" .…") and not _BOX.search(content):
+            found.append((opening.start(), end + 1, content))
     return found
+
+
+def _closing(text: str, start: int) -> int | None:
+    """Where the brace that was opened before `start` is closed."""
+    depth = 1
+    for i in range(start, len(text)):
+        depth += (text[i] == "{") - (text[i] == "}")
+        if not depth:
+            return i
+    return None
 
 
 def text_of(written: str) -> str:

@@ -15,7 +15,7 @@ from fractions import Fraction
 from functools import lru_cache
 
 from golongrl.tasks import algebra, dates, math_answer, quantity
-from golongrl.tasks.math_final import answers_in, boxes_in, leads_to, offers_two, text_of, unnegated
+from golongrl.tasks.math_final import answers_in, boxes_in, leads_to, offers_two, standing, text_of
 from golongrl.tasks.notation import is_prose, is_words, same_text
 from golongrl.tasks.spelling import one_spelling
 
@@ -24,7 +24,7 @@ LONGEST_GOLD = 500  # characters; a longer gold is for math-verify alone
 
 def equal(golds: Sequence[str], text: str) -> float:
     """1 if the final answer of `text` says what any of `golds` says. Raises as `math_answer.equal`."""
-    tail = unnegated(text[-math_answer.TAIL :])
+    tail = standing(text[-math_answer.TAIL :])
     if offers_two(tail):
         return 0.0
     answers = answers_in(tail)
@@ -44,7 +44,8 @@ def equal(golds: Sequence[str], text: str) -> float:
 
 
 _UNKNOWN_SIGNS = re.compile(
-    r"[√∞⁰¹²³⁴⁵⁶⁷⁸⁹⁻]|\*\*|\d[eE][+-]?\d|\\sqrt\s?\{\s?-|\.\d*\\[odb]|(?<![a-zA-Z\\])pi\b"
+    r"[√∞⁰¹²³⁴⁵⁶⁷⁸⁹⁻]|\*\*|\d[eE][+-]?\d|\\sqrt\s?\{\s?-|\.\d*\\[odb]|(?<![a-zA-Z\\])pi\b|"
+    r"\\(?:sin|cos|tan|cot|sec|csc)[\s({]*-?\d[\d.]*\s?(?:°|\^\s?\{?\s?\\circ)"
 )  # to math-verify; `one_spelling` has them in LaTeX
 
 
@@ -93,7 +94,15 @@ def _untrue(answer: str) -> bool:
     """Whether it is an equation of numbers that differ, of which math-verify takes the last: "13 = 12", "6+7 = 12"."""
     numbers = [algebra.number(side.strip()) for side in answer.split("=")]
     known = [number for number in numbers if number is not None]
-    return len(known) == len(numbers) and max(known) - min(known) > _ROUNDED * max(map(abs, known))
+    if len(known) < len(numbers):
+        *firsts, last = answer.split("=")
+        exact = [side for side in firsts if _FACTORIAL.fullmatch(side.strip())]
+        return any(not math_answer.equal([last.strip()], f"\\boxed{{{side}}}", strict=True) for side in exact)
+    return max(known) - min(known) > _ROUNDED * max(map(abs, known))
+
+
+_FACTORIAL = re.compile(r"(?=.*(?:!|binom))(?:[\d!+*/^(){}\s-]|\\(?:d?binom|times|cdot|d?frac)(?![a-z]))+")
+_WITH_INFINITY = re.compile(r"\\infty\s*\]|\[\s*[-+]?\s*\\infty")  # no interval is closed there
 
 
 # What a value is the value of, or where it stands: "Total: 42", "page 42".
@@ -106,7 +115,9 @@ _LABEL = re.compile(
 _TRUTHS = ("yes", "no", "true", "false")
 # What the answer is told apart from: "42, not 43".
 _CONTRAST = re.compile(
-    r"(?:,\s(?:and\s)?not|\s\(not|,?\s(?:rather than|instead of|as opposed to))\s[^,;()]{1,60}\)?$", re.IGNORECASE
+    r"(?:,\s(?:and\s)?not|\s\(not(?!\s(?:sure|certain))|,?\s(?:rather than|instead of|as opposed to))"
+    r"\s[^,;()]{1,60}\)?$",
+    re.IGNORECASE,
 )
 _NUMBERED = re.compile(
     r"(?:section|chapter|figure|table|article|clause|paragraph|version)s?\s\d+\.\d|v\d+\.\d", re.IGNORECASE
@@ -119,7 +130,7 @@ _REFUSES = re.compile(
     re.IGNORECASE,
 )
 _MIL = re.compile(r"(?<=\d)\s?mil\b")  # a million in English, a thousand in Spanish: either is right
-_JOINS = re.compile(r"\s(?:and|or|to)\s|[,;|&、和或与及]|\bfor\b")
+_JOINS = re.compile(r"\s(?:and|or|to)\s|\\(?:lor|land|vee|wedge)(?![a-z])|[,;|&、和或与及]|\bfor\b")
 _REMARK = re.compile(r"([^()\[\],;]*[^()\[\],;\s])\s*(?:[(\[]([^()\[\]]+)[)\]]|[,;]\s([^(),;]+))")
 _DOUBT = r"maybe|perhaps|possibly|probably|unsure|not sure|i think|i guess|(?:wrong|incorrect)$"
 # Words behind a number that are no unit: they bound it, doubt it or offer another.
@@ -175,6 +186,8 @@ def _reduced(golden: str, answer: str) -> Iterator[tuple[str, str]]:
 
 def _misread(golden: str, answer: str, number: quantity.Quantity | None, other: quantity.Quantity | None) -> bool:
     """Whether math-verify would find equal what is not: it drops relations and reads one number of several."""
+    if _WITH_INFINITY.search(answer) and not _WITH_INFINITY.search(golden):
+        return True  # math-verify opens it
     if number is not None and other is None and _with_another(answer):
         return True
     if number is not None and (_names_several(answer) or _EXTREME.fullmatch(answer) or _untrue(answer)):

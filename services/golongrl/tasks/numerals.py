@@ -23,6 +23,7 @@ _ONES = MappingProxyType(
 TENS = MappingProxyType(
     {word: 10 * i for i, word in enumerate(words("twenty thirty forty fifty sixty seventy eighty ninety"), 2)}
 )
+CARDINALS = MappingProxyType({**_ONES, **TENS, "hundred": 100, "thousand": 1000})
 _LARGE = MappingProxyType(
     {"thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12} | {"quadrillion": 10**15}
 )

@@ -116,7 +116,7 @@ _ADDS = re.compile(
     r"(?:could|can|might|may)(?: also)? (?:(?:argue|make a case|opt) for|argue that|choose|pick|select)|"
     r"(?:lean|leaning|tend|inclined) (?:to|towards?)(?: say)?|going with|settle (?:on|for)|"
     r"(?:change|revise|switch|move|correct)(?: my \w+)? to|(?:torn|toss-?up|tied?) (?:between|with)|"
-    r"make (?:that|it)|"
+    r"make (?:that|it)|runner-?up(?: is)?|(?:close )?second(?: (?:best|place))?(?: is)?|"
     r"as well as|along with|alongside|together with|combin\w+ with|in addition to|\d\s?% (?:on|for|to)|followed by|"
     r"a\.k\.a\.?|as much as|no less than|a case for|"
     r"(?:(?:which|that) is )?(?:(?:the )?same (?:as|for|goes for)|equivalent to|identical to)|reading gives|"
@@ -140,7 +140,7 @@ _IDLE = re.compile(
     r"\bunclear|^(?:but|and) (?:\w+ly )?not\b.*|\b(?:though|anyway|however|after all|actually|now|still|here)$|^it is$|"
     r"^(?:also|too|as well|equally)$|^(?:if|when|in case)\b.*"
 )
-_OR_NONE = re.compile(r"\W*or (?:both|all|any|none|nothing|neither|something|another)\b")
+_OR_NONE = re.compile(r"\W*or (?:not|both|all|any|none|nothing|neither|something|another)\b")
 # The text of the chosen option, right behind it: "(D): both (A) and (B)", "(D) A and B".
 _LETTERS = r"(?:(?:\s?[,/&]\s?|\s)(?:(?:and|or|nor|&)\s)?\(?[A-Z]\b\)?){1,9}"
 _OWN_TEXT = re.compile(
@@ -196,6 +196,12 @@ _BEFORE = 60  # characters before a statement that may take it back
 # The condition of a statement; behind a correction it is no other reading.
 _CORRECTS = re.compile(r"\b(?:wait|actually|correct(?:ion|ed)|mistake)\b", re.IGNORECASE)
 _CONDITION_BEFORE = re.compile(rf"\b(?:{_IF}|under)\b[^.;!?\n]*\Z", re.IGNORECASE)
+# A statement under a condition of the text, not of its writer ("if I recall correctly").
+_SUPPOSITION = re.compile(
+    r"(?<!even )\b(?:if|unless)\b(?! (?:i|we|you|one|my|memory|anything|asked|forced|pressed)\b)"
+    r"(?:(?!\b(?:so|hence|thus|therefore|because|since)\b)[^.;!?\n。])*\Z|(?:如果|假如|假设)[^.;!?\n。！？；所因]*\Z",
+    re.IGNORECASE,
+)
 _CONDITION_BEHIND = re.compile(rf"[)\s]{{0,4}},?\s?(?:{_IF}|when|under)\b", re.IGNORECASE)
 _SENTENCE_UNREAL = re.compile(r"\b(?:if|were|had|without)\b[^.!?\n]*\Z", re.IGNORECASE)
 _CLAUSE_END = re.compile(r"[\n.!?。！？;,:—–]|\b(?:so|hence|thus|therefore|but|because)\b")
@@ -234,6 +240,7 @@ def _statements(form: re.Pattern[str], text: str) -> list[re.Match[str]]:
         if _stands_alone(found, text)
         and not _TAKEN_BACK.match(text, found.end())
         and not _supposes(_words_before(text, found.start()))
+        and not _SUPPOSITION.search(text, max(0, found.start() - 2 * _BEFORE), found.start())
         and not ("would" in found[0] and _SENTENCE_UNREAL.search(text, max(0, found.start() - _BEFORE), found.start()))
     ]
 

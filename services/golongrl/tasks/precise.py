@@ -70,14 +70,14 @@ def _members(expression: Any) -> Sequence[Any] | None:
 
 
 def _equal(gold: Any, answer: Any) -> bool | None:
-    from sympy import Float
+    from sympy import Float, log
     from sympy.core.expr import Expr
 
     if not (isinstance(gold, Expr) and isinstance(answer, Expr)):
         return None
     decimal = gold.has(Float) or answer.has(Float)
     rounded = any(isinstance(one, Float) and _significant(one) >= _PLACES for one in (gold, answer))
-    letters = sorted(gold.free_symbols | answer.free_symbols, key=str)
+    letters = sorted({str(one) for one in gold.free_symbols | answer.free_symbols} - {"i"})
     found: list[bool | None] = []
     for sign in _SIGNS[: 2 if letters else 1]:
         values = [list(_values(one, letters, sign)) for one in (gold, answer)]
@@ -91,6 +91,10 @@ def _equal(gold: Any, answer: Any) -> bool | None:
         else:
             gap = FLOAT_GAP if decimal else EXACT_GAP
             found.append(any(abs(a - b) <= gap * max(abs(a), abs(b)) for a, b in pairs))
+    if all(found) and not decimal and not letters and (size := max(abs(one) for pair in pairs for one in pair)) > 1e20:
+        digits = _DIGITS + int(log(size, 10).evalf())  # the last ones of a long number count
+        values = [list(_values(one, letters, 1, digits)) for one in (gold, answer)]
+        return any(abs(a - b) < 1e-9 for a, b in product(*values))
     return _all(found)
 
 
@@ -103,18 +107,21 @@ def _round(value: Any) -> tuple[Any, ...]:
     return tuple(part.round(_PLACES) for part in value.as_real_imag())
 
 
-def _values(expression: Any, letters: Sequence[Any], sign: int) -> Iterator[Any]:
-    """The number that the expression is at a point, with and without a percent sign; none if it is no number."""
-    from sympy import Rational, UnevaluatedExpr
+def _values(expression: Any, letters: Sequence[str], sign: int, digits: int = _DIGITS) -> Iterator[Any]:
+    """The number that the expression is at a point, with and without a percent sign; none if it is no number. "i" is
+    the imaginary unit, which the parser takes for a letter.
+    """
+    from sympy import I, Rational, UnevaluatedExpr
 
     percent = UnevaluatedExpr(Rational(1, 100))
-    point = {
+    named = {
         letter: Rational(_PRIMES[i % len(_PRIMES)] + i, 7919) * (sign if i % 2 == 0 else 1)
         for i, letter in enumerate(letters)
-    }
+    } | {"i": I}
+    point = {symbol: named[str(symbol)] for symbol in expression.free_symbols}
     for form in (expression, *([expression / percent] if expression.has(percent) else [])):
         try:
-            value = _flat(form).evalf(_DIGITS, subs=point)  # `subs` and `doit` would evaluate, which has no bound
+            value = _flat(form).evalf(digits, subs=point)  # `subs` and `doit` would evaluate, which has no bound
         except (ArithmeticError, AttributeError, TypeError, ValueError, RecursionError, NotImplementedError):
             return
         if value.is_number and value.is_finite and (cleaned := _without_noise(value)) is not None:

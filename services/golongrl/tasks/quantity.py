@@ -29,7 +29,10 @@ _DIGITS = (
     r"|\d{1,3}(?:\.\d{3}){2,}(?:,\d+)?(?!\d)|\d{1,3}(?:\.\d{3})+,\d+(?!\d)"  # 1.234.567,8
     r"|\d+\.\d*|\.\d+|\d+)"
 )
-_FRACTION = r"(?:\\frac\s*\{\s*(\d{1,40})\s*\}\s*\{\s*(\d{1,40})\s*\}|\\frac\s*(\d)\s*(\d)|(\d{1,40})\s*/\s*(\d{1,40}))"
+_FRACTION = (
+    r"(?:\\frac\s*\{\s*(\d{1,40})\s*\}\s*\{\s*(\d{1,40})\s*\}|\\frac\s*(\d)\s*(\d)|"
+    r"(\d{1,40}(?:\.\d{1,40})?)\s*/\s*(\d{1,40}))"
+)
 _NUMBER = re.compile(
     rf"(?P<digits>{_DIGITS})(?:[eE](?P<e>[+-]?\d{{1,4}})(?![\d.])|\s*(?P<power>{_POWER}))?(?![\d/]|\s*\^)"
     rf"|(?P<ten>10\s*\^\s*(?:\{{\s*([+-]?\d{{1,4}})\s*\}}|([+-]?\d{{1,4}})))(?!\d)"
@@ -155,8 +158,8 @@ def _digits(text: str) -> tuple[Fraction, int, int] | None:
     """A number in digits: its value, where it ends, and how many decimals it has."""
     mixed = _MIXED.match(text)
     if mixed is not None:
-        over, under = (int(part) for part in mixed.groups()[1:] if part is not None)
-        return (int(mixed[1] or 0) + Fraction(over, under), mixed.end(), 0) if under else None
+        over, under = (Fraction(part) for part in mixed.groups()[1:] if part is not None)
+        return (int(mixed[1] or 0) + over / under, mixed.end(), 0) if under else None
     found = _NUMBER.match(text)
     comma = _DECIMAL_COMMA.match(text)
     if comma is not None and (found is None or comma.end() > found.end()):

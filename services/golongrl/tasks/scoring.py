@@ -187,12 +187,13 @@ def _strict(task: Task, longbench_pro: bool, response: str, ground_truth: object
         labels = [text.one_form(label) for label in _labels(truth)]
         if any(math_strict.says_nothing(label) for label in labels):
             raise UnscorableError("invalid ground truth: golden_label is blank")
-        value = _strict_math(labels, answer)
+        value = _strict_math(labels, text.seen(answer))
     else:
         label = text.one_form(_label(truth))
         if not label.strip():
             raise UnscorableError("invalid ground truth: golden_label is blank")
-        value = (exact.exact_match if task.metric == "EM" else exact.selection_strict)(label, answer)
+        em = task.metric == "EM"
+        value = exact.exact_match(label, answer) if em else exact.selection_strict(label, text.seen(answer))
     return value if passed else 0.0
 
 

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable
 from types import MappingProxyType
 
+from golongrl.tasks import numerals
 from golongrl.tasks.numerals import HAN, HAN_DIGITS, ORDINALS, TENS, han
 
 # What a count in Chinese numerals stands before; elsewhere a numeral may be part of a name.
@@ -33,6 +34,11 @@ def _decimal(found: re.Match[str]) -> str:
 def _tenths(found: re.Match[str]) -> str:
     tens, ones = (int(HAN_DIGITS.get(digit, 5 if digit == "半" else digit or 0)) for digit in found.groups())
     return f"{10 * tens + ones}%"
+
+
+def _share(found: re.Match[str]) -> str:
+    part, whole = (numerals.CARDINALS.get(word.lower(), word) for word in found.groups())
+    return f"{part}/{whole}" if str(part)[0].isdigit() and str(whole).isdigit() else found[0]
 
 
 def _ordinal(found: re.Match[str]) -> str:
@@ -121,7 +127,12 @@ _FORMS: tuple[tuple[str, _Spelling], ...] = (
     (r"∞", r"\\infty "),
     (r"^([\d.]{0,20})\s?\*?\s?pi(?=$|/\d)", r"\1\\pi "),
     (r"\\sqrt\s?\{\s?-\s?(\d{1,20})\s?\}", lambda found: "i" if found[1] == "1" else rf"i\sqrt{{{found[1]}}}"),
-    (r"\\varnothing(?![a-z])|∅", r"\\emptyset"),
+    (
+        r"\\(sin|cos|tan|cot|sec|csc)\s?[({]?\s?(-?\d{1,9}(?:\.\d{1,9})?)\s?°\s?[)}]?",
+        r"\\\1(\\frac{\2\\pi}{180})",
+    ),
+    (r"\\varnothing(?![a-z])|∅|^(?:the )?(?:empty|null) set$|"
+     r"^(?:there (?:is|are) )?no (?:real )?solutions?$|^无解$|^空集$", r"\\emptyset"),
     (r"(?<=\w),\s?and\s", ", "),
     (r"(?:≥|\\ge(?:q|qslant)?(?![a-z]))\s?", r"\\geq "),
     (r"(?:≤|\\le(?:q|qslant)?(?![a-z]))\s?", r"\\leq "),
@@ -148,7 +159,7 @@ _FORMS: tuple[tuple[str, _Spelling], ...] = (
     (r"^(\d{1,3})\s?['′]\s?(\d{1,2})\s?(?:\"|″|''|′′)$", r"\1 ft \2 in"),
     (r"^([\d.]{1,9})\s?(?:\"|″|''|′′)$", r"\1 in"),
     (r"^([\d.]{1,9})\s?['′]$", r"\1 ft"),
-    (r"^(\d{1,9}) (?:out of|in) (\d{1,9})$", r"\1/\2"),
+    (r"^(\d{1,9}(?:\.\d{1,9})?|[a-z]{3,9}) (?:out of|in) (?:every )?(\d{1,9}|[a-z]{3,9})$", _share),
     *((rf"^(?:{words_})\s?(?=[\d$€£])", sign) for sign, words_ in _WORDS_BEFORE.items()),
     *((rf"^(?:an? )?([\d.,]{{1,20}}%?)(?:{words_})$", rf"{sign}\1") for sign, words_ in _WORDS_BEHIND.items()),
     (r"^twice$", "2 times"),
@@ -192,7 +203,7 @@ _FORMS: tuple[tuple[str, _Spelling], ...] = (
     ),
     (r"^(\d{1,2})h(\d{2})$", r"\1:\2"),
     (
-        r"^(?P<half>上午|下午|晚上|傍晚|早上|凌晨)?(?P<hour>\d{1,2})[时点](?P<minute>\d{1,2}(?=分?$)|半)?分?整?$",
+        r"^(?P<half>上午|下午|晚上|傍晚|早上|凌晨)?(?P<hour>\d{1,2})(?(half)[时点:]|[时点])(?P<minute>\d{1,2}(?=分?$)|半)?分?整?$",
         _on_24,
     ),
     (r"(?:星期|礼拜|周)(?=[一二三四五六日天]$)", "周"),

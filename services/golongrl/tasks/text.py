@@ -48,6 +48,19 @@ def one_form(text: str) -> str:
     return unicodedata.normalize("NFC", text.replace("\r\n", "\n").translate(_ONE_FORM))
 
 
+# A comment, a phantom, what is struck out.
+_HIDDEN = re.compile(
+    r"^[ \t]*%[^\n]*|<!--.*?(?:-->|\Z)|~~(?=\S)[^\n~]+~~|<(?P<tag>del|s|strike)>.{0,500}?</(?P=tag)>|"
+    r"\\(?:[hv]?phantom|[bx]?cancel|sout)\s*\{(?:[^{}]|\{(?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*\})*\}",
+    re.MULTILINE | re.DOTALL,
+)
+
+
+def seen(text: str) -> str:
+    """The text without what its reader would not see, or see struck out."""
+    return _HIDDEN.sub("", text)
+
+
 def gate(response: str, *, strict: bool) -> str:
     """Why the response is worth 0 before any metric looks at it, or "".
 

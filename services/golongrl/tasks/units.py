@@ -79,16 +79,16 @@ mass 1/2 斤
 mass 0.45359237 lb lbs pound pounds 磅
 mass 0.028349523125 oz ounce ounces 盎司
 shortton 1 ton tons
-*time 1 s sec secs second seconds 秒 秒钟 сек с 초
+*time 1 s sec secs second seconds Sekunde Sekunden secondes segundo segundos 秒 秒钟 сек с 초
 time 1/1000 毫秒
-time 60 min mins minute minutes 分钟 分 мин 분
-time 3600 h hr hrs hour hours 小时 小時 ч час часов 시간 時間 钟头
-time 86400 d day days 天 日 день дней Tage Tag jours jour días día
+time 60 min mins minute minutes Minute Minuten minuto minutos 分钟 分 мин 분
+time 3600 h hr hrs hour hours Stunde Stunden heure heures hora horas 小时 小時 ч час часов 시간 時間 钟头
+time 86400 d day days Tagen 天 日 день дней Tage Tag jours jour días día
 time 604800 week weeks 周 星期 Wochen semaines semanas
 month 120 decade decades
 month 1200 centuries
 month 1 month months 月 个月 個月 Monate mois meses
-month 12 yr yrs year years 年 岁 years_old year_old Jahre Jahr ans años лет год 년
+month 12 yr yrs year years Jahren año 年 岁 years_old year_old Jahre Jahr ans años лет год 년
 *length^3 1/1000 L litre litres liter liters 升 公升 л
 *length^3 1/1000 l
 length^3 1/1000000 毫升 мл cc
@@ -132,7 +132,7 @@ bit 1000000000 Gb gigabit
 decibel 1 dB decibel decibels
 *amount 1 mol mole moles 摩尔
 ratio 1 times 倍
-share 1/100 % percent pct per_cent Prozent процентов процента
+share 1/100 % percent pct per_cent Prozent pour_cent por_ciento процентов процента
 share 1/1000 ‰ permille per_mille per_thousand
 share 1/1000000 ppm parts_per_million
 share 1/1000000000 ppb parts_per_billion
