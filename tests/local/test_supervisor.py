@@ -1,6 +1,7 @@
 """The supervisor with real processes: restarts, failures, signals, and nothing left behind."""
 
 import asyncio
+import gc
 import os
 import re
 import signal
@@ -9,6 +10,7 @@ import sys
 import time
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -70,6 +72,17 @@ async def test_it_ends_when_main_is_done_and_leaves_no_process(tmp_path: Path) -
         foreign.kill()
         await foreign.wait()
     assert "done" in (tmp_path / "main.log").read_text()
+
+
+async def test_an_error_that_comes_once_the_run_ends_is_not_told_of_as_lost(tmp_path: Path) -> None:
+    lost: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: lost.append(context))
+    supervisor = Supervisor([Stage((python("main", "pass"),))], "main", tmp_path, print)
+    await supervisor.run()
+    supervisor.fail(RunFailedError("the run's folder is gone"))
+    del supervisor
+    gc.collect()
+    assert lost == []
 
 
 async def test_what_a_process_starts_as_it_ends_goes_too(tmp_path: Path) -> None:

@@ -170,9 +170,11 @@ class Supervisor:
         return stopped_processes({service.pid: name for name, service in self._live.items()}, self._main)
 
     def fail(self, error: GolongrlError) -> None:
-        """End the run with this error."""
+        """End the run with this error, unless it ends already."""
         if self._failed is not None and not self._failed.done():
             self._failed.set_exception(error)
+            # Seen: where the run ends for something else, asyncio would tell of it as lost.
+            self._failed.exception()
 
     async def _watch(self, keepers: Sequence[asyncio.Task[None]], goals: Sequence[asyncio.Event]) -> None:
         """Wait until all goals are set, or until a keeper fails, the run finishes or a signal comes."""
