@@ -39,8 +39,12 @@ _ASIDE = re.compile(
     re.IGNORECASE,
 )
 _STATED = re.compile(
-    r"(?:\b(?i:answer|option|choice)(?i:\shere|\s(?:to|for)\s[^\n.?]{1,60}?)?\s{0,9}"
-    r"(?:(?i:is|=|(?:would|must|should) be)\s{0,9}:?(?:,\s[^\n.?()]{1,40},(?=\s))?|:)|(?i:final answer)\s|"
+    r"(?:\b(?i:answer|option|choice|(?:correct|right|best) \w{2,20}(?=\sis)|antwort|"
+    r"réponse|res?posta|risposta|respuesta|ответ|정답|答え|正解)(?i:\s(?:correct[ao]|juste))?"
+    r"(?i:\shere|\s(?:to|for)\s[^\n.?]{1,60}?)?\s{0,9}"
+    r"(?:(?i:(?:is|es|ist|est)(?![a-z])|[éè](?=\s)|[은는はが]|=|(?:would|must|should) be)"
+    r"\s{0,9}:?(?:,\s[^\n.?()]{1,40},(?=\s))?|:)|"
+    r"(?i:final answer)\s|"
     r"(?:答案|(?<!不)选择?(?!项)|选项(?=\s{0,9}[为是应:]))\s{0,9}(?:应?该?[为是选])?\s{0,9}:?|\\boxed\s{0,9}\{)\s{0,9}"
     r"(?:[-–—→]{1,2}\s{1,9})?"
     r"(?:(?i:not)\s{1,9}\(?[A-Z]\)?,?\s{1,9}(?i:but)\s{1,9})?"
@@ -51,14 +55,14 @@ _STATED = re.compile(
 )
 # Without a statement, what the text calls right: "Option C is correct", "(C) is the best answer".
 _CALLED_RIGHT = re.compile(
-    r"(?:(?:(?i:option|choice)\s{1,9}\(?|(?<=\()|^)(?P<bracketed>[A-Z])\)?\s{1,9}(?i:is)\s{1,9}(?:(?i:the)\s{1,9})?"
+    r"(?:(?:(?i:option|choice)\s{1,9}\(?|(?<=\()|^|\b(?i:so|thus|hence|therefore),?\s)(?P<bracketed>[A-Z])\)?\s{1,9}(?i:is)\s{1,9}(?:(?i:the)\s{1,9})?"
     r"(?i:correct|right|best)|选项\s{0,3}\(?(?P<bare>[A-Z])\)?\s{0,3}是?(?:正确|对的))",
     re.MULTILINE,
 )
 # And without that, the options that open a line: a letter alone, or with its text behind it.
 _OPENS = re.compile(
     r"^[ \t>#-]{0,9}(?:(?i:option|choice|选项)\s{0,3})?(?:"
-    r"\(\s?(?P<bracketed>[A-Za-z])\s?\)(?=[.。]?\s{0,9}$|[ .:、]{1,3}[A-Z\d\u4e00-\u9fff])|"
+    r"[(\[{]\s?(?P<bracketed>[A-Za-z])\s?[)\]}](?=[.。]?\s{0,9}$|[ .:、]{1,3}[A-Z\d\u4e00-\u9fff])|"
     r"(?P<bare>[A-Z])(?=\s{0,9}[.。)]?\s{0,9}$|[.):、]\s{0,3}\S))",
     re.MULTILINE,
 )
@@ -116,7 +120,7 @@ _ADDS = re.compile(
     r"(?:could|can|might|may)(?: also)? (?:(?:argue|make a case|opt) for|argue that|choose|pick|select)|"
     r"(?:lean|leaning|tend|inclined) (?:to|towards?)(?: say)?|going with|settle (?:on|for)|"
     r"(?:change|revise|switch|move|correct)(?: my \w+)? to|(?:torn|toss-?up|tied?) (?:between|with)|"
-    r"make (?:that|it)|runner-?up(?: is)?|(?:close )?second(?: (?:best|place))?(?: is)?|"
+    r"make (?:that|it)|(?:runner|back)-?up(?: is)?|(?:close )?second(?: (?:best|place))?(?: is)?|"
     r"as well as|along with|alongside|together with|combin\w+ with|in addition to|\d\s?% (?:on|for|to)|followed by|"
     r"a\.k\.a\.?|as much as|no less than|a case for|"
     r"(?:(?:which|that) is )?(?:(?:the )?same (?:as|for|goes for)|equivalent to|identical to)|reading gives|"
@@ -140,12 +144,12 @@ _IDLE = re.compile(
     r"\bunclear|^(?:but|and) (?:\w+ly )?not\b.*|\b(?:though|anyway|however|after all|actually|now|still|here)$|^it is$|"
     r"^(?:also|too|as well|equally)$|^(?:if|when|in case)\b.*"
 )
-_OR_NONE = re.compile(r"\W*or (?:not|both|all|any|none|nothing|neither|something|another)\b")
+_OR_NONE = re.compile(r"\W*or (?:\w+ly |perhaps |maybe )?(?:not|both|all|any|none|nothing|neither|something|another)\b")
 # The text of the chosen option, right behind it: "(D): both (A) and (B)", "(D) A and B".
 _LETTERS = r"(?:(?:\s?[,/&]\s?|\s)(?:(?:and|or|nor|&)\s)?\(?[A-Z]\b\)?){1,9}"
 _OWN_TEXT = re.compile(
     r"(?:\s?[:(—–-]{1,3}\s?|,?\s{1,3})(?:(?:that is|i\.e\.),?\s)?(?i:both|either|neither|all|none)\b[^.;\n()]{0,30}?"
-    rf"(?:i\.e\.)?{_LETTERS}|(?::\s?(?=\(?[A-Z])|(?=\s[A-Z]\b)){_LETTERS}"
+    rf"(?:i\.e\.)?{_LETTERS}|(?::\s?(?=\(?[A-Z])|(?=\s[A-Z]\b[^\n.]{{0,9}}\b[A-Z]\b)){_LETTERS}"
 )
 # What follows an offer of further help is no part of the answer.
 _COURTESY = re.compile(
