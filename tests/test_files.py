@@ -15,8 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from golongrl import files
+from golongrl.data.construct.tables import ORDER, PIPELINE
 from golongrl.errors import InputError
+from golongrl.evaluation.store.claim import RECORD
 from golongrl.files import Made, PlaceState
+from golongrl.telemetry import run_info
 
 MARKERS, HARMLESS = frozenset({"run.json"}), frozenset({".lock"})
 
@@ -371,3 +374,16 @@ def test_the_next_writer_removes_what_a_killed_one_left_of_this_file_alone(tmp_p
         path.write_text("half")
     with files.sole_writer(out, beside=[beside]):
         assert [path.exists() for path in left] == [False, False, True]
+
+
+@pytest.mark.parametrize("names", [(run_info.FILE,), (RECORD,), (PIPELINE, ORDER[0])])
+def test_what_a_command_wrote_into_a_folder_of_input_is_no_input(tmp_path: Path, names: tuple[str, ...]) -> None:
+    out = tmp_path / "a" / "out"
+    (out / "below").mkdir(parents=True)
+    for name in names:
+        (out / name).touch()
+    (tmp_path / "a" / "pipeline.yaml").touch()  # a person's: nothing of a construction is beside it
+    mine = [tmp_path / "x.txt", tmp_path / "a" / "y.txt"]
+    written = [out / "z.txt", out / "below" / "z.txt"]
+    assert files.outside_outputs(tmp_path, [*mine, *written]) == mine
+    assert files.outside_outputs(out, written) == written

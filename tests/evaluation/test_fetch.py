@@ -155,6 +155,18 @@ def test_every_hub_and_every_kind_of_file(hub, tmp_path) -> None:
     assert len([p for p in hub.asked if "resolve" in p or "FilePath" in p or "wheels" in p]) == downloads == 4
 
 
+def test_an_archive_that_a_person_has_put_there_stays(hub, tmp_path) -> None:
+    kept = tmp_path / "org" / "zipped" / "data.zip"
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(b"mine")
+    (tmp_path / "archives.0123abcd.tmp").mkdir()  # of a fetch that was killed
+    get(tmp_path, ALL[1])
+    with pytest.raises(FetchError, match=r"no whole data/other\.jsonl"):
+        get(tmp_path, replace(ALL[1], member="data/other.jsonl"))
+    assert kept.read_bytes() == b"mine"
+    assert not list(tmp_path.glob("archives*"))
+
+
 def test_a_first_fetch_pins_what_the_next_one_gets(hub, tmp_path) -> None:
     get(tmp_path)
     hub.newest = NEWER

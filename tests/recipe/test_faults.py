@@ -189,7 +189,11 @@ def test_steps_that_the_rows_do_not_reach_are_named(prompts, epochs, steps, most
 
 
 def test_what_a_run_cannot_resume_from_is_refused(tmp_path):
-    assert [resume_note(value) for value in ("auto", "never", str(tmp_path))] == [None] * 3
+    (tmp_path / "global_step_5").mkdir()
+    assert [resume_note(value) for value in ("auto", "never", str(tmp_path / "global_step_5"))] == [None] * 3
+    for folder in ("", str(tmp_path)):  # the current folder; a run's, say
+        with pytest.raises(InputError, match="a checkpoint is a folder global_step_N"):
+            resume_note(folder)
     assert "is not on this machine" in (resume_note("/elsewhere/global_step_5") or "")
     for wrong in ("latest", "Auto", str(tmp_path / "step_5"), "global_step_", "global_step_x"):
         with pytest.raises(InputError, match="neither auto, never nor the path of a checkpoint"):

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from golongrl import files
 from golongrl.data.errors import DataError
 from golongrl.errors import InputError
 from golongrl.reading import utf8
@@ -151,7 +152,8 @@ def text_files(spec: str) -> list[Path]:
         raise DataError(f"corpus {spec}: unknown; the builtin corpus is {PYTHON_REFERENCE}")
     if not root.is_dir():
         raise DataError(f"corpus {spec}: {'not a folder' if root.exists() else 'no such folder'}")
-    found = sorted(path for path in root.rglob("*") if path.suffix in TEXT_SUFFIXES and path.is_file())
+    texts = (path for path in root.rglob("*") if path.suffix in TEXT_SUFFIXES and path.is_file())
+    found = sorted(files.outside_outputs(root, texts))
     if not found:
         raise DataError(f"corpus {spec}: no {', '.join(TEXT_SUFFIXES)} file in this folder")
     return found

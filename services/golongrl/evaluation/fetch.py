@@ -1,14 +1,16 @@
 """`golongrl eval fetch`: the benchmarks' data from where it is published, checked, into one folder.
 
 Invariants: what a pinned revision or checksum does not cover is written down (`fetched.json`), and the next fetch gets
-the same or fails; a file appears under its name only when it is whole; a row count that is not the published one is an
-error, because a benchmark with other rows has another score. Nothing is downloaded at any other time.
+the same or fails; a file appears under its name only when it is whole, and an archive that is unpacked never does; a
+row count that is not the published one is an error, because a benchmark with other rows has another score. Nothing is
+downloaded at any other time.
 """
 
 import asyncio
 import errno
 import hashlib
 import json
+import shutil
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,6 +32,7 @@ from golongrl.reading import read_text
 RECORD: Final = "fetched.json"
 BOUNDS: Final = DownloadBounds()
 _LOCK: Final = ".fetch.lock"
+_ARCHIVES: Final = "archives"
 # Without any byte for this long a download is given up; a whole one may take hours.
 _SILENCE_S: Final = 60.0
 _CHUNK: Final = 1 << 20
@@ -64,6 +67,7 @@ def fetch(
         for place in {folder / source.repo for source in sources}:
             for below in (place, *place.rglob("*/")):
                 files.sweep_staged(below, 0)
+        files.sweep(folder, _ARCHIVES)
         _fetch_all(sources, folder, say, revisions, made)
 
 
@@ -158,19 +162,20 @@ async def _get(
         wanted = _wanted(repo, sources, list(listing.files))
         archives = {name for source in sources if source.member for name in source.chosen(wanted)}
         sums, got = _Sums(sources, wanted, listing.revision, before), {}
+        # A person may keep the archive itself under its name.
+        scratch = files.scratch_name(folder / _ARCHIVES)
+        places = {name: (scratch if name in archives else folder / repo) / name for name in wanted}
         try:
-            for name in wanted:
-                path = folder / repo / name
+            for name, path in places.items():
                 with writing_to(str(path)):
                     made.folder(path.parent)
                 download = FileDownload(http, listing.files[name], hubs.token(hub), BOUNDS)
                 got[name] = await download.run(path, f"{repo} {name}", partial(sums.fault, name))
             for source in sources:
                 for name in source.chosen(wanted) if source.member else ():
-                    _take_out(folder / repo / name, source.member, folder / repo / source.member, repo)
+                    _take_out(places[name], source.member, folder / repo / source.member, repo)
         finally:
-            for name in archives:
-                (folder / repo / name).unlink(missing_ok=True)
+            shutil.rmtree(scratch, ignore_errors=True)
     return FetchedSource(listing.revision, got)
 
 

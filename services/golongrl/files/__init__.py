@@ -4,6 +4,7 @@ The rules, and who keeps them:
 - a folder is taken only if it is new, empty or the program's own, which a marker file in it shows (`look`, `Place`);
 - what a failed command made is removed, and nothing else (`Made`);
 - a folder that is deleted or replaced later holds a marker too (`remove_own`, `make_way`);
+- what a command wrote into a folder of input is no input (`outside_outputs`);
 - a file that a user or another process reads is written to a temporary name and renamed, so that a reader, or a crash,
   finds the old content or the new (`replacing`, `write_text`);
 - what a user names as output and is not a plain file (a pipe, a terminal) is written to directly;
@@ -20,6 +21,7 @@ from golongrl.files.places import (
     judge,
     look,
     make_way,
+    outside_outputs,
     refuse_foreign,
     refuse_url,
     remove_own,
@@ -41,6 +43,7 @@ __all__ = [
     "locked_folder",
     "look",
     "make_way",
+    "outside_outputs",
     "refuse_foreign",
     "refuse_input",
     "refuse_url",

@@ -21,6 +21,8 @@ from golongrl.files.writing import STAGED
 _NOBODYS: Final = frozenset({"lost+found"})
 # Entries listed in a refusal.
 _NAMED: Final = 3
+# What a folder has that a command of this program writes: a run's, an evaluation's, a construction's of data.
+_OUTPUTS: Final = (("run.json",), ("evaluation.json",), ("pipeline.yaml", "sources"))
 # Random ones of a scratch name: enough for the few that one path has at a time.
 _SCRATCH_BYTES: Final = 4
 # `Path` leaves one slash of `s3://bucket`.
@@ -145,6 +147,22 @@ def refuse_url(path: Path) -> None:
     scheme = _URL.match(str(path))
     if scheme and not Path(scheme[1]).exists():
         raise InputError(f"{path}: is a URL, and only folders of this machine can be written; give a folder")
+
+
+def outside_outputs(root: Path, paths: Iterable[Path]) -> list[Path]:
+    """Of files found below a folder of input, those that are not in the output of a command: `--out` may lie there, and
+    the next command would read what the one before wrote. `root` itself may be such an output.
+    """
+    known: dict[Path, bool] = {}
+
+    def is_output(folder: Path) -> bool:
+        if folder not in known:
+            known[folder] = folder != root and (
+                any(all((folder / name).exists() for name in names) for names in _OUTPUTS) or is_output(folder.parent)
+            )
+        return known[folder]
+
+    return [path for path in paths if not is_output(path.parent)]
 
 
 def scratch_name(path: Path) -> Path:

@@ -224,7 +224,10 @@ def resume_note(resume: str) -> str | None:
     Raises:
         InputError: it is neither `auto`, `never` nor the path of a checkpoint, here or on another machine.
     """
-    if resume in (AUTO, NEVER) or Path(resume).is_dir():
+    if resume in (AUTO, NEVER):
+        return None
+    if Path(resume).is_dir():
+        store.step_of(Path(resume))
         return None
     if store.is_folder_name(Path(resume).name):
         return f"learner.resume {resume} is not on this machine; it was not checked"

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from golongrl import files
 from golongrl.data import keys_once
 from golongrl.data.construct.errors import PipelineError
 from golongrl.data.construct.keys import digest
@@ -59,6 +60,7 @@ def _files(place: SourceInput) -> list[tuple[Path, str]]:
         hint = "; for a data set of the hub say `format: hub`" if place.path.count("/") == 1 else ""
         raise PipelineError(f"sources: {place.path}: no such file or folder{hint}")
     found = sorted(path for path in root.rglob("*") if path.is_file() and format_of(path, place.format) is not None)
+    found = files.outside_outputs(root, found)
     hidden = [path for path in found if any(part.startswith(".") for part in path.relative_to(root).parts)]
     found = [path for path in found if path not in set(hidden)]
     if not found:
