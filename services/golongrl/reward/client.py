@@ -28,6 +28,7 @@ log = structlog.get_logger()
 
 _RETRIED = frozenset({408, 429, 502, 503, 504})
 _BACKOFF_S = (0.1, 10.0)  # first and longest pause where the service names none
+_LONGEST_ASKED_S = 60.0  # the service asks for no longer one; something between may ask for a day
 # Results of the largest batch are a few hundred kilobytes.
 _MOST_BYTES = 16 << 20
 _SHOWN = 200
@@ -244,9 +245,11 @@ def encode(request: ScoreRequest) -> bytes:
 
 
 def pause_s(attempt: int, asked_s: float | None, jitter: Callable[[float, float], float]) -> float:
-    """Seconds before the next attempt: at least what the service asked for, else exponential; spread either way."""
+    """Seconds before the next attempt: what the service asked for, within bounds, else exponential; spread either
+    way."""
     first, longest = _BACKOFF_S
     if asked_s is not None:
+        asked_s = min(asked_s, _LONGEST_ASKED_S)
         return asked_s + jitter(0.0, min(1.0, 0.5 * asked_s))  # so that refused clients do not come back together
     ceiling = min(longest, first * 2 ** min(attempt, 20))
     return jitter(ceiling / 2, ceiling)
