@@ -355,6 +355,31 @@ def test_a_url_is_no_folder_to_be_made_here(tmp_path: Path, monkeypatch: pytest.
         assert Path(name).is_dir()
 
 
+def test_what_a_shell_should_have_read_is_no_folder_to_be_made_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for words in ("~", "~/runs", "~anna/x", "$HOME/runs", "${OUT}/a"):
+        with pytest.raises(InputError, match="is no folder here, and only a shell reads it"):
+            files.Made().folder(Path(words))
+        with pytest.raises(InputError, match="only a shell"), files.sole_writer(Path(words), parents=True):
+            pytest.fail("the work began")
+    assert list(tmp_path.iterdir()) == []
+    for name in ("a~/b", "~ b", "$5", "~draft (1)", "x/~/y"):
+        files.Made().folder(Path(name))
+        assert Path(name).is_dir()
+
+
+def test_a_file_that_is_protected_from_writing_is_not_renamed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "kept").write_text("mine")
+    monkeypatch.setattr(os, "access", lambda *_: False)  # whoever runs the test may be root
+    with pytest.raises(InputError, match="cannot be written: Permission denied"), files.sole_writer(tmp_path / "kept"):
+        pytest.fail("the work began")
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"]
+
+
 def test_folders_made_for_a_file_vanish_with_a_failure(tmp_path: Path) -> None:
     for failing in (True, False):
         with suppress(ZeroDivisionError), files.sole_writer(tmp_path / "a" / "b" / "out", parents=True):
@@ -376,13 +401,14 @@ def test_the_next_writer_removes_what_a_killed_one_left_of_this_file_alone(tmp_p
         assert [path.exists() for path in left] == [False, False, True]
 
 
-@pytest.mark.parametrize("names", [(run_info.FILE,), (RECORD,), (PIPELINE, ORDER[0])])
+@pytest.mark.parametrize("names", [(run_info.FILE,), (RECORD, "points"), (PIPELINE, ORDER[0])])
 def test_what_a_command_wrote_into_a_folder_of_input_is_no_input(tmp_path: Path, names: tuple[str, ...]) -> None:
     out = tmp_path / "a" / "out"
     (out / "below").mkdir(parents=True)
     for name in names:
         (out / name).touch()
-    (tmp_path / "a" / "pipeline.yaml").touch()  # a person's: nothing of a construction is beside it
+    for name in (PIPELINE, RECORD):
+        (tmp_path / "a" / name).touch()  # a person's: nothing else of a command is beside it
     mine = [tmp_path / "x.txt", tmp_path / "a" / "y.txt"]
     written = [out / "z.txt", out / "below" / "z.txt"]
     assert files.outside_outputs(tmp_path, [*mine, *written]) == mine

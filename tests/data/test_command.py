@@ -86,6 +86,20 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path, command):
     assert str(error).startswith(f"--out {out}: cannot be written: ")
 
 
+def test_a_file_beside_out_that_nobody_named_is_not_replaced(tmp_path):
+    mine, rows = tmp_path / "rows-validation.jsonl", tmp_path / "source.jsonl"
+    mine.write_text("mine")
+    small = ("--set", "data.prompts=9", "--set", "data.validation_prompts=0", "--set", "learner.test_freq=0")
+    assert call("build", "quickstart", "--out", rows, *small).exit_code == 0
+    read = [word for key in ("train", "validation") for word in ("--set", f"data.{key}={rows}")]
+    out = tmp_path / "rows.jsonl"
+    words = ("build", "quickstart", "--out", out, "--set", "data.corpus=null", *read)
+    assert f"{mine}, which would be written too" in str(call(*words).exception)
+    assert (mine.read_text(), out.exists()) == ("mine", False)
+    mine.unlink()
+    assert [call(*words).exit_code for _ in range(2)] == [0, 0]
+
+
 def test_bars():
     assert bars([0, 0, 0, 0, 9], 9, bins=2) == "█▃"
     assert bars([], 10, bins=3) == "   "

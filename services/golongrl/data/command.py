@@ -66,6 +66,11 @@ def build(
         for split, source in sources(chosen).items():
             built[split] = [row for _, row in source.rows], source.findings
             source.findings.refuse()
+        beside = places["validation"]
+        if "validation" in built and beside.exists() and not out.exists():
+            raise DataError(
+                f"--out {out}: {beside}, which would be written too, is no file of this command; move it away"
+            )
         for split, (rows, findings) in built.items():
             path = places[split]
             with _writing(out):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final, TextIO
 
 from golongrl.errors import GolongrlError, InputError, writing_to
-from golongrl.files.places import ForeignFilesError, Made, refuse_url
+from golongrl.files.places import ForeignFilesError, Made, refuse_elsewhere
 from golongrl.files.writing import is_direct, sweep_staged
 
 # The answers of file systems without locks (some network mounts).
@@ -139,13 +139,16 @@ def sole_writer(
     Raises:
         GolongrlError: another command writes it, or nothing can be written there.
     """
-    refuse_url(path)
+    refuse_elsewhere(path)
     made = Made()
     with writing_to(f"--out {path}", kind):
         target = Path(os.path.realpath(path))
+        # At the end, what is to be written might be the work of hours.
         if target.is_dir():
-            # At the end, what is to be written might be the work of hours.
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        # A file without the right to write it could be renamed over all the same.
+        if target.exists() and not os.access(target, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         direct = is_direct(path, target)
     if direct:
         yield

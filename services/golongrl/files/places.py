@@ -22,11 +22,13 @@ _NOBODYS: Final = frozenset({"lost+found"})
 # Entries listed in a refusal.
 _NAMED: Final = 3
 # What a folder has that a command of this program writes: a run's, an evaluation's, a construction's of data.
-_OUTPUTS: Final = (("run.json",), ("evaluation.json",), ("pipeline.yaml", "sources"))
+_OUTPUTS: Final = (("run.json",), ("evaluation.json", "points"), ("pipeline.yaml", "sources"))
 # Random ones of a scratch name: enough for the few that one path has at a time.
 _SCRATCH_BYTES: Final = 4
 # `Path` leaves one slash of `s3://bucket`.
 _URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+:)/")
+# What a shell makes another path of, unless it stands in quotes.
+_FOR_A_SHELL: Final = re.compile(r"~[\w.-]*|\$[A-Za-z_]\w*|\$\{\w+\}")
 
 
 class ForeignFilesError(InputError):
@@ -138,8 +140,9 @@ def _delete(folder: Path) -> None:
     shutil.rmtree(scratch, ignore_errors=True)
 
 
-def refuse_url(path: Path) -> None:
-    """Refuse a URL that was given as a folder: one of its name would be made here, and nobody would look there.
+def refuse_elsewhere(path: Path) -> None:
+    """Refuse as output what is meant to be elsewhere, a URL or a `~` in quotes: a folder of its name would be made
+    here, where nobody looks, and who removes it as `~` removes another one.
 
     Raises:
         InputError: so.
@@ -147,6 +150,11 @@ def refuse_url(path: Path) -> None:
     scheme = _URL.match(str(path))
     if scheme and not Path(scheme[1]).exists():
         raise InputError(f"{path}: is a URL, and only folders of this machine can be written; give a folder")
+    first = next(iter(path.parts), "")
+    if _FOR_A_SHELL.fullmatch(first) and not Path(first).exists():
+        raise InputError(
+            f"{path}: {first} is no folder here, and only a shell reads it, without quotes; give the path itself"
+        )
 
 
 def outside_outputs(root: Path, paths: Iterable[Path]) -> list[Path]:
@@ -191,10 +199,10 @@ class Made:
         """Make a folder and the parents it lacks; only the folder itself gets `mode` (within the umask).
 
         Raises:
-            InputError: it is a URL.
+            InputError: it is a URL, or meant for a shell.
             OSError: it cannot be made.
         """
-        refuse_url(path)
+        refuse_elsewhere(path)
         missing = [parent for parent in path.parents if not parent.exists()]
         for parent in reversed(missing):
             self._make(parent, 0o777)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from golongrl.errors import is_full, no_space, writing_to
-from golongrl.files import refuse_foreign, refuse_url
+from golongrl.files import refuse_elsewhere, refuse_foreign
 from golongrl.heartbeat import heartbeat
 from golongrl.learner import memory
 from golongrl.learner.checkpoints import resume
@@ -125,7 +125,7 @@ def check_places(config: LearnerConfig) -> None:
         GolongrlError: a folder or file of somebody else is in its way, or the storage refused.
     """
     for place in (config.out, config.weights):
-        refuse_url(place)
+        refuse_elsewhere(place)
     with writing_to(f"--out {config.out} and --weights {config.weights}", folder=config.out):
         WeightStore(config.weights).refuse_foreign()
         begun = (config.out / metrics_log.FILE).exists()

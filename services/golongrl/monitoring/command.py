@@ -81,7 +81,7 @@ def export(
     """Write the dashboards as JSON, for Grafana's import or its provisioning from files."""
     from golongrl.kubernetes.rayjob.render import chart
 
-    files.refuse_url(folder)
+    files.refuse_elsewhere(folder)
     found = sorted((chart() / "files" / "dashboards").glob("*.json"))
     for source in found:
         if _is_another(folder / source.name, source):
