@@ -3,6 +3,9 @@ r"""Finding the final answer of a math response, and the plain text that it is.
 It is the last \boxed{...}, else what follows the last "answer is" on its line, else what the last line marks: its one
 bold part or formula, or what its last "is" leads to. What stands without a box is judged as if it stood in one, so that
 "42 or 41" is a choice and no number.
+
+What stands around the last box counts: what takes it back before or behind it leaves the text before it (`standing`),
+what changes its value belongs to it, and another answer that is offered or corrects it voids it (`offers_two`).
 """
 
 import re
@@ -11,10 +14,13 @@ from collections.abc import Sequence
 from golongrl.tasks import quantity, units
 from golongrl.tasks.notation import plain
 from golongrl.tasks.spelling import one_spelling
+from golongrl.tasks.words import ANSWER, IS
 
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
 _STATED = re.compile(
-    r"(?:answer|result|答案?|结果)(?:\s+is|\s*[为是:：→]|\s+[-–](?=\s))\s*[:：]?\s*(?P<answer>[^\n]+)", re.IGNORECASE
+    rf"(?:answer|result|{ANSWER}|答案?|结果)(?:\s*(?:{IS})|\s*[为是:：→]|\s+[-–](?=\s))"
+    r"\s*[:：]?\s*(?P<answer>[^\n]+)",
+    re.IGNORECASE,
 )
 _BEHIND = re.compile(
     r"[\s$*]*(?:(?P<word>%|\\%|‰|[^\W\d_]+)|"
@@ -22,45 +28,83 @@ _BEHIND = re.compile(
 )
 _HEDGE = re.compile(r"[\s$,，、/]*(?:or|and|或|或者|和|及)?[\s$,，、/]*", re.IGNORECASE)
 _NOT = re.compile(  # before a box
-    r"(?:(?:\bnot|\bcannot|\bnever|n['’]t)(?: (?:be|say|accept|answer|think it is))?|\brather than|\binstead of|不是)"
-    r"[\s$]*\Z"
+    r"(?:(?:\bnot|\bcannot|\bnever|n['’]t)(?: (?:be|say|accept|answer|think it is))?|\brather than|\binstead of|不是|"
+    r"\b(?:any|every)(?:thing| \w+)? (?:but|except)|\bother than|\bexcept|"
+    r"\b(?:some|they|others) (?:\w+ )?(?:say|think|claim)|"
+    r"\b(?:wrong|incorrect|false|mistaken)\b[^.,;:\n]{0,20}\s(?:is|was|be|say))[\s$]*\Z",
+    re.IGNORECASE,
 )
+_WRONG = r"(?:wrong|incorrect|false|mistaken|untrue|(?:my|a) (?:\w+ )?guess)"
 _TAKEN_BACK = re.compile(  # behind one
-    r"[\s$]*(?:\?\s*No\b|,?\s?(?:(?:which|that|this)\s)?(?:is|was|seems)"
-    r"(?:\s(?:wrong|incorrect|false|mistaken|my first)|(?:n['’]t|\snot)\s(?:the )?(?:right|correct|answer))\b|是错)"
+    r"[\s$*.,;!()\[\]—–-]*(?:\?(?!\s*Yes)|[✗✘❌]|"
+    rf"(?:(?:but|though|however),?\s)?(?:(?:which|that|this|it)\b(?: (?:answer|value|number|result))?\s?)?"
+    rf"(?:(?:is|was|seems|['’]s)\s(?:\w+ly )?{_WRONG}|{_WRONG}(?=[)\].!\s]*\Z)|"
+    r"(?:(?:is|was|does|ca)n['’]t|(?:is|was|does|can)\s?not)\s(?:be )?(?:the )?"
+    r"(?:right|correct|answer|true|work|fit))\b|"
+    r"(?:i (?:retract|withdraw|take)|(?:please )?(?:ignore|disregard|scratch|strike|forget)) "
+    r"(?:that|this|it|my|the above)\b|"
+    r"never ?mind|[^\n.]{0,9}\bor (?:not|something|some|any|another|else|none|neither|both)\b|是错)",
+    re.IGNORECASE,
 )
 # Between two boxes that are both offered: no word but one that joins or weighs. "=", arrows and dots lead to the last.
 _OFFERS = re.compile(
-    r"(?!\s*:\s*\Z)(?:[^\w=→⇒>.…]|\b[a-z\d]\b[.]?|answer)*|(?!.*\b(?:so|thus|hence|therefore|but|not|wrong|actually|instead)\b)"
-    r"[^.!?。\n=→⇒>]*\b(?:or|alternatively|otherwise|else|unless|if|possibly|perhaps|maybe|\d+\s?%)[^\w][^.!?。\n=→⇒>]*",
-    re.IGNORECASE,
+    r"(?!\s*:\s*\Z)(?:[^\w=→⇒>.…]|\b[a-z\d]\b[.]?|answer)*|"
+    r"(?!.*\b(?:so|thus|hence|therefore|but|not|wrong|actually|instead)\b)"
+    r"[^.!?。\n=→⇒>]*\b(?:or|vs|versus|another|the other|less likely|alternatively|otherwise|else|unless|if|possibly|"
+    r"perhaps|maybe|\d+\s?%)[^\w][^.!?。\n=→⇒>]*|.*\bsecond (?:guess|choice|option)\W*",
+    re.IGNORECASE | re.DOTALL,
 )
 
 
-_VALUE = r"\$?(?P<number>-?(?:\\[a-z]{2,5}\{)?[^\s\w,;:()$=-]{0,2}\d[^\s,;()$=]{0,20}?)(?P<unit>(?:\s[^\W\d_]{1,15})?)"
+_VALUE = r"\$?(?P<number>-?(?:\\[a-z]{2,5}\{?)?[^\s\w,;:()$=-]{0,2}\d[^\s,;()$=]{0,20}?)(?P<unit>(?:\s[^\W\d_]{1,15})?)"
 _CORRECTS = (
-    r"\b(?:wait|actually|correction|sorry|oops|hmm|scratch that|on second thoughts?|i (?:mean|meant)|make (?:that|it)|"
-    r"it should be|(?:the|final|correct) answer|no)\b|更正|不对|等等|应该是|答案"
+    r"\b(?:wait|actually|correction|edit|update|p\.?s\.?|sorry|kidding|oops|hmm|scratch that|on second thoughts?|"
+    r"i (?:mean|meant|believe|think)|make (?:that|it)|it should be|"
+    r"(?:the|my|final|correct|real|true) answer|truth|no)\b|"
+    r"更正|不对|等等|应该是|答案"
 )
+_ENDS = r"(?=[^\S\n]*(?:[.,;!?)\]$*|]|\n|\Z))"
 # Behind a box, another number: one that is offered ("\\boxed{42}, or maybe 43", "(43 if the header counts)"), or one
 # that a correction or a later statement ends with.
-_ELSE = (
-    re.compile(
-        r"[\s$]*(?:[,;.(]?\s?\b(?:or|alternatively|otherwise|runner-up|或者?|可能)\b[,:]?\s?"
-        r"(?:(?:maybe|perhaps|possibly|even|else|it is|是)\s)*|"
-        r"[^\d\n]{0,60}\b(?:maybe|perhaps|possibly|(?:could|may|might)(?: also)? be|probably)\s|"
-        rf"\((?=\S+ if\b)){_VALUE}(?![^\W\d_]| ?[=+*/×-])",
-        re.IGNORECASE,
-    ),
-    re.compile(
-        rf".*(?:{_CORRECTS})(?:[\s,:;.—–-]*|.*(?:\b(?:so|is|are|be|to|it|that|answer|no)[,:]?\s|[:=：是]\s?))"
-        rf"{_VALUE}[.!$)*\s。]*\Z",
-        re.IGNORECASE | re.DOTALL,
-    ),
+_ELSE = tuple(
+    re.compile(form + _VALUE + behind, re.IGNORECASE | re.DOTALL)
+    for form, behind in (
+        (r"[^\S\n]*\$?(?:[,;/|&]|and\b)?[^\S\n]*(?:\[(?=\S+\?))?", _ENDS + r"(?![.,]\d)"),
+        (
+            r"[\s$]*(?:[,;.(\[]?\s?\b(?:or|alternatively|otherwise|runner-up|或者?|可能)\b[,:]?\s?"
+            r"(?:(?:maybe|perhaps|possibly|even|else|it is|是|if \w+,)\s)*|"
+            r"[^\d\n]{0,60}\b(?:maybe|perhaps|possibly|(?:could|may|might)(?: also)? be|probably|"
+            r"second (?:guess|choice)[:,]?|(?:runner|back)-?up[:,]?|fallback[:,]?)\s|\((?=\S+ if\b))",
+            r"(?![^\W\d_]|[.,]?\d| ?[=+*/×-])",
+        ),
+        (
+            rf".*(?:{_CORRECTS})"
+            r"(?:[\s,:;.—–-]*|.*(?:\b(?:so|is|are|(?<!would )be|to|it|that|answer|no)[,:]?\s|[:=：是]\s?))",
+            r"[.!$)*\s。]*\Z",
+        ),
+        (r"[^\n]*\s", r" (?:is|was) (?:also |more )?(?:right|correct|better|the (?:right |correct )?answer)\b"),
+    )
+)
+_OR_NO_NUMBER = re.compile(
+    r"[\s$*,()]*(?:or|或者?)\s(?!in (?:other|words)|equivalently|simply|just|more|less|rather)|"
+    r"[\s$*.…,;—–-]*(?:wait|actually|no|sorry|correction|oops|edit)\b,?(?: no\b)?\s?[,:]\s?(?!yes)",
+    re.IGNORECASE,
 )
 _CASE = re.compile(r"\b(?:if|unless|otherwise|in case)\b|如果|若", re.IGNORECASE)
+_LEAD = re.compile(r"(?:\A|[\n.!?。;])\s*(?!step|then)(?P<lead>[^\n.!?。;$]*\w[^\n.!?。;$]*?)[\s$*]*\Z", re.IGNORECASE)
 # What stands so close to a box that it belongs to its value: "-\\boxed{42}", "\\boxed{42}^2", "\\boxed{42}k".
-_GLUED_BEFORE = re.compile(r"(?:(?<![\w)}\]!]\s)|(?<=[a-z]{2}\s))(?<![\w)}\]!])(?P<sign>-|−|\d+)\Z")
+_GLUED_BEFORE = re.compile(
+    r"(?:(?<![\w)}\]!]\s)|(?<=[a-z]{2}\s))(?<![\w)}\]!])(?P<sign>-|−|\d+)\Z|"
+    r"(?P<bound>\b(?:(?:no )?(?:more|less|fewer|greater|larger|smaller|higher|lower) than|at (?:least|most)|"
+    r"up to)\s)\$?\Z",
+    re.IGNORECASE,
+)
+# A formula of numbers around a box and of no sides: "$\\sqrt{\\boxed{42}}$", "$\\boxed{42}\\pm 1$".
+_ARITHMETIC = re.compile(
+    r"(?:[\d.+*/^!(){} |<>≤≥≠±√-]|\\(?:[dt]?frac|sqrt|cdot|times|div|pm|mp|lnot|neg|pi|left|right|leq?|geq?|neq?|sim)"
+    r"(?![a-z]))*"
+)
+_OPERATOR = re.compile(r"[\d+*/^!|<>≤≥≠±√-]|\\(?!left|right)[a-z]")
 _GLUED_BEHIND = re.compile(
     r"(?P<more>(?:\s?\^\s?(?:\{[^{}]{1,30}\}|\\circ|\w)|!(?=[\s$.,;!]|\Z)|[.,]?\d[\d.,]*\d|[.,]?\d|\\pi(?![a-z])|"
     r"\\sqrt\s?\{[^{}]{1,30}\}|"
@@ -84,14 +128,24 @@ def standing(tail: str) -> str:
     if not boxes:
         return tail
     start, end, inner = boxes[-1]
-    if _NOT.search(tail, 0, start) or _TAKEN_BACK.match(tail, end):
+    if _NOT.search(tail, 0, start):
         return tail[:start]
+    if _TAKEN_BACK.match(tail, end):
+        return tail[:start] if len(boxes) > 1 else ""
+    left, right = tail.rfind("$", 0, start) + 1, tail.find("$", end)
+    around = tail[left:start], tail[end:right]
+    if left and right > 0 and all(map(_ARITHMETIC.fullmatch, around)) and any(map(_OPERATOR.search, around)):
+        return f"{tail[:left]}\\boxed{{{around[0]}{_operand(inner)}{around[1]}}}{tail[right:]}"
     before, behind = _GLUED_BEFORE.search(tail, max(0, start - 20), start), _GLUED_BEHIND.match(tail, end)
-    if before is None and behind is None:
+    sign, more = "".join(filter(None, before.groups())) if before is not None else "", behind["more"] if behind else ""
+    if not sign and not more:
         return tail
-    sign, more = before["sign"] if before is not None else "", behind["more"] if behind is not None else ""
-    inner = inner if re.fullmatch(r"[\d.,]+", inner) else f"({inner})"
-    return f"{tail[: start - len(sign)]}\\boxed{{{sign}{inner}{more}}}{tail[end + len(more) :]}"
+    start = before.start() if before is not None else start
+    return f"{tail[:start]}\\boxed{{{sign}{_operand(inner)}{more}}}{tail[end + len(more) :]}"
+
+
+def _operand(inner: str) -> str:
+    return inner if re.fullmatch(r"[\d.,]+", inner) else f"({inner})"
 
 
 def offers_two(tail: str) -> bool:
@@ -100,12 +154,20 @@ def offers_two(tail: str) -> bool:
     """
     (_, end, one), (start, last, other) = [(0, 0, ""), (0, 0, ""), *boxes_in(tail)][-2:]
     between = tail[end:start]
-    if one and text_of(one) != text_of(other) and not _HEDGE.fullmatch(between) and _OFFERS.fullmatch(between):
+    differ = bool(one) and text_of(one) != text_of(other)
+    if differ and not _HEDGE.fullmatch(between) and _OFFERS.fullmatch(between):
         return True
+    first = boxes_in(tail)[-2][0] if one else 0
+    found_leads = [found["lead"] for found in (_LEAD.search(tail[:first]), _LEAD.search(between)) if found]
+    leads = [re.sub(r"\d+|\b[a-z]\b", "", lead) for lead in found_leads]
+    if differ and len(leads) == 2 and leads[0] == leads[1]:
+        return True  # "Candidate 1: ... Candidate 2: ..."
     sentences = re.split(r"[.!?。;；\n]", tail[:start]), re.split(r"[.!?。;；\n]", tail[last:])
-    if one and text_of(one) != text_of(other) and all(map(_CASE.search, (between, sentences[0][-1] + sentences[1][0]))):
+    if differ and all(map(_CASE.search, (between, sentences[0][-1] + sentences[1][0]))):
         return True
     number = quantity.read(text_of(other)) if other else None
+    if other and number is None:
+        return _OR_NO_NUMBER.match(tail, last) is not None
     for form in _ELSE if number is not None else ():
         found = form.match(tail, last)
         if found is not None and number is not None:

@@ -16,7 +16,7 @@ from functools import lru_cache
 
 from golongrl.tasks import algebra, dates, math_answer, quantity
 from golongrl.tasks.math_final import answers_in, boxes_in, leads_to, offers_two, standing, text_of
-from golongrl.tasks.notation import is_prose, is_words, same_text
+from golongrl.tasks.notation import is_prose, is_words, plain, same_text
 from golongrl.tasks.spelling import one_spelling
 
 LONGEST_GOLD = 500  # characters; a longer gold is for math-verify alone
@@ -38,19 +38,22 @@ def equal(golds: Sequence[str], text: str) -> float:
             open_golds.append(_as_latex(gold))
     if not open_golds:
         return 0.0
-    if answers and (_UNKNOWN_SIGNS.search(tail) or sentence):
+    if answers and (sentence or _is_respelled(boxes_in(tail)[-1][2])):
         tail = f"\\boxed{{{answers[0]}}}"
     return math_answer.equal(open_golds, tail, strict=True)
 
 
-_UNKNOWN_SIGNS = re.compile(
-    r"[√∞⁰¹²³⁴⁵⁶⁷⁸⁹⁻]|\*\*|\d[eE][+-]?\d|\\sqrt\s?\{\s?-|\.\d*\\[odb]|(?<![a-zA-Z\\])pi\b|"
-    r"\\(?:sin|cos|tan|cot|sec|csc)[\s({]*-?\d[\d.]*\s?(?:°|\^\s?\{?\s?\\circ)"
-)  # to math-verify; `one_spelling` has them in LaTeX
+def _is_respelled(text: str) -> bool:
+    """Whether one spelling is another than the written one, which math-verify may not know: "√2", "2²", "1.2e3"."""
+    written = plain(text)
+    return _RAISED.search(text) is not None or one_spelling(written) != written
+
+
+_RAISED = re.compile(r"[⁰¹²³⁴⁵⁶⁷⁸⁹⁻]")
 
 
 def _as_latex(gold: str) -> str:
-    return _plain_gold(gold) if _UNKNOWN_SIGNS.search(gold) else gold
+    return _plain_gold(gold) if _is_respelled(gold) else gold
 
 
 @lru_cache(maxsize=1024)
@@ -102,6 +105,8 @@ def _untrue(answer: str) -> bool:
 
 
 _FACTORIAL = re.compile(r"(?=.*(?:!|binom))(?:[\d!+*/^(){}\s-]|\\(?:d?binom|times|cdot|d?frac)(?![a-z]))+")
+_BOUND = re.compile(r"(?:[<>]|\\[gl]eq\s)")  # without the letter that it bounds
+_OPEN_END = re.compile(r"\?|\.\.\.|…|\\[lcd]?dots(?![a-z])")  # a question, or a value that goes on
 _WITH_INFINITY = re.compile(r"\\infty\s*\]|\[\s*[-+]?\s*\\infty")  # no interval is closed there
 
 
@@ -186,6 +191,11 @@ def _reduced(golden: str, answer: str) -> Iterator[tuple[str, str]]:
 
 def _misread(golden: str, answer: str, number: quantity.Quantity | None, other: quantity.Quantity | None) -> bool:
     """Whether math-verify would find equal what is not: it drops relations and reads one number of several."""
+    bounds = [found[0].strip() for text in (golden, answer) if (found := _BOUND.match(text)) is not None]
+    if len(set(bounds)) > 1:
+        return True
+    if _OPEN_END.search(answer) and not _OPEN_END.search(golden):
+        return True
     if _WITH_INFINITY.search(answer) and not _WITH_INFINITY.search(golden):
         return True  # math-verify opens it
     if number is not None and other is None and _with_another(answer):

@@ -19,7 +19,7 @@ _SPACE = re.compile(
 )
 _NOTHING = re.compile(
     r"\\!|\\\\\s*$|\\(?:text|page)?color(?:box)?\s*\{[^{}]*\}|"
-    r"\\(?:left|right|displaystyle|textstyle|limits|big|Big|bigl|bigr)(?![a-zA-Z])"
+    r"\\(?:left|right|displaystyle|textstyle|limits|checkmark|[lL]arge|LARGE|[hH]uge|small|big|Big|bigl|bigr)(?![a-zA-Z])"
 )
 _WRAPPER = re.compile(
     r"\\(?:text(?:bf|it|rm|sf|tt|normal|up|md)?|math(?:rm|bf|it|sf|tt|normal)|mbox|hbox|operatorname\*?|emph|bold(?:symbol)?"

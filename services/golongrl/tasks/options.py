@@ -19,6 +19,8 @@ A second option voids the statement where it is offered too, so that no letter i
 import re
 from collections.abc import Iterator
 
+from golongrl.tasks.words import ANSWER, IS
+
 
 def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
@@ -39,10 +41,10 @@ _ASIDE = re.compile(
     re.IGNORECASE,
 )
 _STATED = re.compile(
-    r"(?:\b(?i:answer|option|choice|(?:correct|right|best) \w{2,20}(?=\sis)|antwort|"
-    r"réponse|res?posta|risposta|respuesta|ответ|정답|答え|正解)(?i:\s(?:correct[ao]|juste))?"
+    rf"(?:\b(?i:answer|option|choice|(?:correct|right|best) \w{{2,20}}(?=\sis)|{ANSWER})"
+    r"(?i:\s(?:correct[ao]|juste))?"
     r"(?i:\shere|\s(?:to|for)\s[^\n.?]{1,60}?)?\s{0,9}"
-    r"(?:(?i:(?:is|es|ist|est)(?![a-z])|[éè](?=\s)|[은는はが]|=|(?:would|must|should) be)"
+    rf"(?:(?i:{IS}|=|(?:would|must|should) be)"
     r"\s{0,9}:?(?:,\s[^\n.?()]{1,40},(?=\s))?|:)|"
     r"(?i:final answer)\s|"
     r"(?:答案|(?<!不)选择?(?!项)|选项(?=\s{0,9}[为是应:]))\s{0,9}(?:应?该?[为是选])?\s{0,9}:?|\\boxed\s{0,9}\{)\s{0,9}"

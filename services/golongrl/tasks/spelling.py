@@ -124,6 +124,8 @@ _FORMS: tuple[tuple[str, _Spelling], ...] = (
     (r"(?<=[\d)a-z])\s?\*\*\s?(?=[\d({+-])", "^"),
     (r"√\s?(\d{1,20}|[a-z])", r"\\sqrt{\1}"),
     (r"√\s?\(([^()]{1,40})\)", r"\\sqrt{\1}"),
+    (r"\\log_(?:e|\{e\})(?![a-z])", r"\\ln "),
+    (r"\\langle(?![a-z])(.{1,80})\\rangle(?![a-z])", r"(\1)"),
     (r"∞", r"\\infty "),
     (r"^([\d.]{0,20})\s?\*?\s?pi(?=$|/\d)", r"\1\\pi "),
     (r"\\sqrt\s?\{\s?-\s?(\d{1,20})\s?\}", lambda found: "i" if found[1] == "1" else rf"i\sqrt{{{found[1]}}}"),
@@ -149,6 +151,7 @@ _FORMS: tuple[tuple[str, _Spelling], ...] = (
     (r"^(-?)i\^(?:2|\{2\})$", lambda found: "1" if found[1] else "-1"),
     (r"^百分之(?=\d)([\d.]{1,20})$", r"\1%"),
     (r"^一半$", "1/2"),
+    (r"(?<=%) of (?:the |all |its |their )?[a-z ]{3,40}$", ""),
     # A loss in a financial report.
     (r"^\(([$€£¥]\s?\d[^()]{0,30}|\d[\d,.]{0,20}\s?%)\)$|^([$€£¥]\s?)\((\d[\d,.]{0,20})\)$", r"-\1\2\3"),
     (rf"^(\d|[{''.join(HAN_DIGITS)}])成([{''.join(HAN_DIGITS)}半]?)$", _tenths),
@@ -201,7 +204,8 @@ _FORMS: tuple[tuple[str, _Spelling], ...] = (
         r"^(\d{1,2})[-–/]([a-z]{3})[-–/](\d\d)$",
         lambda found: f"{found[1]} {found[2]} {_whole_year(found[3])}",
     ),
-    (r"^(\d{1,2})h(\d{2})$", r"\1:\2"),
+    (r"^(\d{1,2})h(\d{2})$|^(\d{1,2})[.:](\d{2}) Uhr$", lambda found: ":".join(filter(None, found.groups()))),
+    (r"^(\d{1,2}) (?:o'clock|Uhr)$", r"\1:00"),
     (
         r"^(?P<half>上午|下午|晚上|傍晚|早上|凌晨)?(?P<hour>\d{1,2})(?(half)[时点:]|[时点])(?P<minute>\d{1,2}(?=分?$)|半)?分?整?$",
         _on_24,
