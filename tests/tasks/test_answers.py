@@ -846,6 +846,10 @@ def test_a_number_in_other_words(gold: str, right: list[str], wrong: list[str]) 
             assert strict(MATH, f"\\boxed{{{answer}}}", {"golden_label": gold}) == expected, answer
 
 
+def test_digits_behind_a_box_are_read_once() -> None:
+    assert strict(MATH, f"\\boxed{{42}}{'1' * 400}=", {"golden_label": "42"}) is not None
+
+
 @pytest.mark.parametrize("answer", ["10:30" * 60, r"2\sqrt{\binom{1}{\sqrt{1e308}}}", r"\binom{1}{\sqrt{10^{20}}}"])
 def test_what_evaluates_without_end_is_wrong(answer: str) -> None:
     """Each level of nested quotients doubles the time; a binomial coefficient of roots is one of factorials."""

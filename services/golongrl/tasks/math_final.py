@@ -10,6 +10,7 @@ what changes its value belongs to it, and another answer that is offered or corr
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 
 from golongrl.tasks import quantity, units
 from golongrl.tasks.notation import plain
@@ -105,10 +106,10 @@ _ARITHMETIC = re.compile(
     r"(?![a-z]))*"
 )
 _OPERATOR = re.compile(r"[\d+*/^!|<>≤≥≠±√-]|\\(?!left|right)[a-z]")
-_GLUED_BEHIND = re.compile(
+_GLUED_BEHIND = re.compile(  # possessive: "111...=" would be tried in every division
     r"(?P<more>(?:\s?\^\s?(?:\{[^{}]{1,30}\}|\\circ|\w)|!(?=[\s$.,;!]|\Z)|[.,]?\d[\d.,]*\d|[.,]?\d|\\pi(?![a-z])|"
     r"\\sqrt\s?\{[^{}]{1,30}\}|"
-    r"\s?(?:\\times|\\cdot|[*/])\s?\d[\d.]*(?:\s?\^\s?(?:\{[^{}]{1,30}\}|\d))?|[+-]\d[\d.]*|[a-zA-Z]{1,2}(?![^\W_]))+)"
+    r"\s?(?:\\times|\\cdot|[*/])\s?\d[\d.]*(?:\s?\^\s?(?:\{[^{}]{1,30}\}|\d))?|[+-]\d[\d.]*|[a-zA-Z]{1,2}(?![^\W_]))++)"
     r"(?![^$\n=]*=)"
 )
 
@@ -268,6 +269,7 @@ def _closing(text: str, start: int) -> int | None:
     return None
 
 
+@lru_cache(maxsize=1024)  # asked for the same box several times
 def text_of(written: str) -> str:
     """What is compared as a text: plain, in one spelling."""
     return one_spelling(plain(written))
