@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 
 from golongrl.errors import GolongrlError, InputError
+from golongrl.heartbeat import GONE_S
 from golongrl.local import preflight
 from golongrl.local.plan import Options, Ports, RunFolder
 from golongrl.local.watched import disk_full
+from golongrl.queue import SampleQueue
 from golongrl.queue.server_errors import words
 from golongrl.redis_url import split_password
 from support.embedded_server import EmbeddedServer
@@ -89,6 +91,23 @@ async def test_an_outside_redis_that_evicts_is_refused_with_the_line_to_set(tmp_
     async with server:
         with pytest.raises(InputError, match=r"--redis-url shown: it evicts .*set `maxmemory-policy noeviction`"):
             await asyncio.to_thread(preflight.check_redis, server.url, "demo", "shown")
+
+
+async def test_a_new_run_of_the_name_of_one_that_is_at_work_on_the_same_redis_is_refused(tmp_path: Path) -> None:
+    """Its workers took the places of the other one's, which ended that run."""
+    async with EmbeddedServer(free_port(), tmp_path) as server, SampleQueue.from_url(server.url, "demo") as queue:
+
+        async def check(run: str, *, new: bool) -> None:
+            await asyncio.to_thread(preflight.check_redis, server.url, run, "shown", new=new)
+
+        await check("demo", new=True)
+        await queue.beat("rollout", "rollout-0", {}, 60.0)
+        with pytest.raises(InputError, match=r"run demo is at work there \(rollout-0\); choose another --name"):
+            await check("demo", new=True)
+        await check("demo", new=False)
+        await check("other", new=True)
+        await queue.beat("rollout", "rollout-0", {}, GONE_S)
+        await check("demo", new=True)
 
 
 async def test_the_password_of_an_outside_redis_may_come_by_the_environment(

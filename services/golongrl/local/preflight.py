@@ -8,10 +8,11 @@ from pathlib import Path
 from golongrl.errors import GolongrlError, InputError
 from golongrl.local.plan import HOST, Options, Ports
 from golongrl.ports import unused
-from golongrl.queue import QueueError, QueueServerReport, SampleQueue
+from golongrl.queue import Presence, QueueError, QueueServerReport, SampleQueue
 from golongrl.queue.address import named_by
 from golongrl.queue.connection import Patience
 from golongrl.queue.errors import last_reason
+from golongrl.telemetry import watchdog
 
 # An outside Redis that answers at all answers by then.
 _REDIS_S = 3.0
@@ -37,20 +38,21 @@ def check_ports(ports: Ports, *, outside_redis: bool = False) -> None:
             raise InputError(f"port {port} for {name}: {error.args[-1]}; choose another --base-port") from error
 
 
-def check_redis(url: str, run: str, shown: str) -> None:
-    """Raises InputError when an outside Redis does not answer, or would lose the run's keys; the message has `shown`,
-    the URL without a password."""
+def check_redis(url: str, run: str, shown: str, *, new: bool = False) -> None:
+    """Raises InputError when an outside Redis does not answer, or would lose the run's keys, or where processes of a
+    run of this name, which is to be `new`, report to it; the message has `shown`, the URL without a password."""
     named = f"{named_by(url)} {shown}"
 
-    async def ask() -> QueueServerReport:
+    async def ask() -> tuple[QueueServerReport, list[Presence]]:
         async with (
             SampleQueue.from_url(url, run, patience=Patience(total_s=_REDIS_S)) as queue,
             asyncio.timeout(_SILENT_S),
         ):
-            return await queue.inspect_server()
+            report = await queue.inspect_server()
+            return report, await queue.services() if new and not report.refusals else []
 
     try:
-        report = asyncio.run(ask())
+        report, processes = asyncio.run(ask())
     except TimeoutError:
         raise InputError(f"{named}: takes connections and has not answered for {_SILENT_S:g} s") from None
     except QueueError as error:
@@ -58,6 +60,9 @@ def check_redis(url: str, run: str, shown: str) -> None:
         raise InputError(f"{named}: {last_reason(error)}") from error
     if report.refusals:
         raise InputError(f"{named}: {'; '.join(report.refusals)}")
+    # Its workers would take the places of those of the same names, and its learner the other one's.
+    if at_work := [process.id for process in processes if process.age_s < watchdog.SILENT_S]:
+        raise InputError(f"{named}: run {run} is at work there ({', '.join(at_work)}); choose another --name")
 
 
 def check_sglang(venv: Path) -> None:

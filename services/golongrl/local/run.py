@@ -226,7 +226,7 @@ def _options(request: TrainRequest, recipe: Recipe, folder: RunFolder) -> Option
         except ValueError as error:
             raise InputError(f"{named_by(request.redis_url)} {error}: {PASSWORD} or {SENTINEL_PASSWORD}") from None
         password = password or queue_password()
-        preflight.check_redis(request.redis_url, folder.path.name, url)
+        preflight.check_redis(request.redis_url, folder.path.name, url, new=not request.resume)
     ports = (
         Ports.from_base(request.base_port, request.engines)
         if request.base_port
