@@ -129,8 +129,7 @@ def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_server_that_the_environment_named_and_that_is_dead_is_named_with_its_variable(
     command: typer.Typer, words: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("golongrl.queue.command.LOOK_S", 0.1)
-    monkeypatch.setattr("golongrl.kubernetes.look.queue.QUEUE_S", 0.1)
+    monkeypatch.setattr("golongrl.queue.look.PATIENCE_S", 0.1)
     monkeypatch.setenv("GOLONGRL_REDIS_URL", "redis://127.0.0.1:1/0")
     named = CliRunner().invoke(command, [*words, "--run", "mine"])
     assert str(named.exception).startswith("GOLONGRL_REDIS_URL: ")
@@ -144,7 +143,7 @@ def test_a_server_that_the_environment_named_and_that_is_dead_is_named_with_its_
 def test_a_server_that_takes_connections_and_is_silent_is_named_soon(
     words: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("golongrl.queue.command._look.__kwdefaults__", {"within_s": 0.2})
+    monkeypatch.setattr("golongrl.queue.look.LOOK_S", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"redis://127.0.0.1:{silent.getsockname()[1]}/0"
         said = CliRunner().invoke(app, [*words, "--run", "mine", "--redis-url", url]).exception

@@ -27,8 +27,6 @@ RedisUrl = Annotated[
     ),
 ]
 Run = Annotated[str, typer.Option(envvar="GOLONGRL_RUN", help="Name of the run.")]
-# A person waits for the answer: give up soon.
-LOOK_S = 5.0
 
 
 @app.command(epilog="Example: `golongrl queue stats --redis-url redis://localhost:6379/0 --run quickstart`")
@@ -154,29 +152,15 @@ def _end_set_aside(redis_url: str, run: str, uids: list[str], everyone: bool, *,
 def _change(url: str, run: str, change: "Callable[[SampleQueue], Awaitable[T]]") -> T:
     """As `_look`, for as long as the change takes: of many groups, say."""
     _look(url, run, lambda queue: queue.inspect_server())
-    return _look(url, run, change, within_s=None)
+    return _look(url, run, change, bounded=False)
 
 
-def _look(
-    url: str, run: str, ask: "Callable[[SampleQueue], Awaitable[T]]", *, within_s: float | None = LOOK_S + 1
-) -> T:
+def _look(url: str, run: str, ask: "Callable[[SampleQueue], Awaitable[T]]", *, bounded: bool = True) -> T:
     from golongrl.queue.address import naming_environment
-    from golongrl.queue.client import SampleQueue
-    from golongrl.queue.connection import Patience
-    from golongrl.queue.errors import QueueUnavailableError
+    from golongrl.queue.look import LOOK_S, look
     from golongrl.telemetry.logging import configure
 
     # The error names what was waited for; a line for each try would hide it.
     configure("queue", run, level="ERROR")
-
-    async def look() -> T:
-        async with SampleQueue.from_url(url, run, patience=Patience(total_s=LOOK_S)) as queue:
-            try:
-                # A try alone may take longer, where Redis accepts the connection and answers nothing.
-                async with asyncio.timeout(within_s):
-                    return await ask(queue)
-            except TimeoutError:
-                raise QueueUnavailableError(f"Redis at {queue.server} has not answered for {within_s:g} s") from None
-
     with naming_environment(url):
-        return asyncio.run(look())
+        return asyncio.run(look(url, run, ask, within_s=LOOK_S if bounded else None))
