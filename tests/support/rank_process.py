@@ -1,11 +1,13 @@
-"""Learner ranks as plain processes, without Ray and driver: `python -m support.rank_process JOB` is one of them."""
+"""Learner ranks as plain processes, without Ray and driver."""
 
+import multiprocessing
 import os
 import pickle
-import subprocess
 import sys
 import threading
+import time
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +16,12 @@ from golongrl.ports import unused
 from golongrl.recipe import Recipe, dump
 
 if TYPE_CHECKING:
+    from multiprocessing.context import ForkServerContext
+
     from torch import Tensor
 
 
-# A rank imports torch and verl in ten seconds alone, in minutes on a machine that is busy with other things.
+# Torch and verl are imported in ten seconds alone, in minutes on a machine that is busy with other things.
 _PATIENCE_S = 600
 
 
@@ -51,28 +55,46 @@ def run_ranks(
     job = Job([dump(recipe) for recipe in recipes], recipes[0].model.path, minis, str(out), **more)
     (out / "job.pkl").write_bytes(pickle.dumps(job))
     (port,) = unused(1)
-    processes = []
-    for rank in range(ranks):
-        environment = {
-            **os.environ, "RANK": str(rank), "WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive",
-            "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]),
-        }  # fmt: skip
-        command = [sys.executable, "-m", "support.rank_process", str(out / "job.pkl")]
-        with (out / f"rank-{rank}.log").open("wb") as log:
-            processes.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log))
+    processes = [
+        _forked().Process(target=_rank, args=(rank, ranks, port, str(out), dict(os.environ))) for rank in range(ranks)
+    ]
+    ends = time.monotonic() + _PATIENCE_S
     try:
-        codes = [process.wait(_PATIENCE_S) for process in processes]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join(max(0.0, ends - time.monotonic()))
+        codes = [process.exitcode for process in processes]
     finally:
         for process in processes:
-            process.kill()
-            process.wait()
+            if process.is_alive():
+                process.kill()
+                process.join()
     logs = "\n".join((out / f"rank-{rank}.log").read_text(errors="replace")[-3000:] for rank in range(ranks))
     assert codes == [0] * ranks, logs
     return [pickle.loads((out / f"metrics-{rank}.pkl").read_bytes()) for rank in range(ranks)]
 
 
-def _main(path: str) -> None:
+@cache
+def _forked() -> "ForkServerContext":
+    """Ranks are forked from a process that has imported torch and verl: for each of them this takes ten seconds."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["golongrl.learner.ranks.rank"])
+    return context
+
+
+def _rank(rank: int, ranks: int, port: int, out: str, environment: dict[str, str]) -> None:
+    """One rank, with its output in `rank-RANK.log` and the environment of the test."""
+    log = os.open(Path(out) / f"rank-{rank}.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    of_torch = {"RANK": rank, "WORLD_SIZE": ranks, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    os.environ.update(environment, **{name: str(value) for name, value in of_torch.items()})
+    sys.path[:0] = [path for path in environment.get("PYTHONPATH", "").split(os.pathsep) if path not in sys.path]
+    _work(Path(out) / "job.pkl", rank)
+
+
+def _work(path: Path, rank: int) -> None:
     import torch
     import yaml
 
@@ -80,12 +102,11 @@ def _main(path: str) -> None:
     from golongrl.recipe import parse
 
     torch.set_num_threads(1)
-    job: Job = pickle.loads(Path(path).read_bytes())
+    job: Job = pickle.loads(path.read_bytes())
     if job.flash:
         from support import cpu_flash
 
         cpu_flash.install()
-    rank = int(os.environ["RANK"])
     results = []
     for index, text in enumerate(job.recipes):
         recipe = parse(yaml.safe_load(text))
@@ -131,7 +152,3 @@ def _whole(tensor: "Tensor") -> "Tensor":
     """A sharded tensor gathered; a collective of all ranks."""
     gather = getattr(tensor, "full_tensor", None)
     return tensor.cpu() if gather is None else gather().cpu()
-
-
-if __name__ == "__main__":
-    _main(sys.argv[1])
