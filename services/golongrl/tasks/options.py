@@ -73,7 +73,11 @@ _CORRECTED = re.compile(r"\b(?i:it(?:['’]s| is| must be)|no,|rather,)\s" + LET
 # What takes a statement back: right behind it, or before it in its clause. A later one of another option would win.
 _TAKEN_BACK = re.compile(
     r"[)\]}\s]{0,4}(?:\?|(?:[.,]\s(?:which|that|this)['’\s])?(?:is|was|s|seems|would be)\s(?:an? |the |my |\w{1,9}ly )*"
-    r"(?:old|former|wrong|false|incorrect|mistaken?|untrue|not (?:right|correct|true|so)|first|what)\b)",
+    r"(?:old|former|wrong|false|incorrect|mistaken?|untrue|not (?:right|correct|true|so)|first|what|trap|distractor|"
+    r"decoy)\b)|"
+    r"[\s)(\[]{0,4}(?:[✗✘❌]|(?:wrong|incorrect|false)[)\]])|"
+    r"[)\s]{0,4}(?:does|did)(?:n['’]t| not) (?:fit|work|hold|apply)\b|"
+    r"[).,;\s…]{0,9}(?:just kidding|i (?:retract|withdraw) |(?:ignore|disregard) (?:that|this))",
     re.IGNORECASE,
 )
 _NEGATED = _words("no not never cannot t")
@@ -204,7 +208,8 @@ _CORRECTS = re.compile(r"\b(?:wait|actually|correct(?:ion|ed)|mistake)\b", re.IG
 _CONDITION_BEFORE = re.compile(rf"\b(?:{_IF}|under)\b[^.;!?\n]*\Z", re.IGNORECASE)
 # A statement under a condition of the text, not of its writer ("if I recall correctly").
 _SUPPOSITION = re.compile(
-    r"(?<!even )\b(?:if|unless)\b(?! (?:i|we|you|one|my|memory|anything|asked|forced|pressed)\b)"
+    r"(?:(?:\A|[.,;:!?\n—–-])\s*|\b(?:and|but|or|that|then) )(?:if|unless)\b"
+    r"(?! (?:i|we|you|one|my|memory|anything|asked|forced|pressed)\b)"
     r"(?:(?!\b(?:so|hence|thus|therefore|because|since)\b)[^.;!?\n。])*\Z|(?:如果|假如|假设)[^.;!?\n。！？；所因]*\Z",
     re.IGNORECASE,
 )
