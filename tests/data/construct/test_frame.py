@@ -8,6 +8,7 @@ from threading import Event
 from typing import ClassVar
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -27,7 +28,7 @@ from golongrl.data.construct.stage import (
     plan,
     refused,
 )
-from golongrl.data.construct.table import Lookup, StageTable
+from golongrl.data.construct.table import Lookup, StageManifest, StageTable, rows_at
 from golongrl.data.construct.workers import Here, Processes
 from golongrl.errors import InputError
 from support.lengths import lengths
@@ -275,3 +276,16 @@ def test_an_error_for_a_person_ends_the_stage_in_its_one_line():
 def test_a_function_that_raises_ends_the_stage():
     with pytest.raises(PipelineError, match="ZeroDivisionError"):
         _run(["a", "defect"])
+
+
+def test_a_shard_with_damaged_text_is_one_line_whoever_reads_it(tmp_path):
+    bad = pa.Array.from_buffers(pa.string(), 1, pa.array([b"\xff"], pa.binary()).buffers())
+    row = {"id": ["a"], "key": ["k"], "reason": pa.nulls(1, pa.string()), "detail": bad}
+    path = tmp_path / "00000-a.parquet"
+    pq.write_table(pa.table(row), path)
+    table = StageTable(tmp_path, pa.schema([]))
+    table.write_verdicts("d", [])
+    table.write_manifest(StageManifest("sources", 1, {}, "d", 1, 1, 1, {}, [path.name]))
+    for read in (lambda: list(table.rows()), lambda: rows_at(path, [0]), lambda: Lookup(tmp_path, "id").get("a")):
+        with pytest.raises(PipelineError, match=r"a\.parquet: .* can't decode byte .*; delete the file"):
+            read()

@@ -225,11 +225,13 @@ class Lookup:
 
         Raises:
             KeyError: there is none.
+            PipelineError: its shard is damaged.
         """
         shard, number = self._where[value]
-        group, place = self._group(shard, number)
-        row: dict[str, Any] = group.slice(place, 1).to_pylist()[0]
-        return row
+        with _damage_told(self._folder / shard):
+            group, place = self._group(shard, number)
+            row: dict[str, Any] = group.slice(place, 1).to_pylist()[0]
+            return row
 
     def _group(self, shard: str, number: int) -> tuple[pa.Table, int]:
         """The row group that holds a row of a shard, and the row's place in it."""
@@ -254,9 +256,14 @@ _LOOKUPS: dict[tuple[type, Path, str], tuple[int, Lookup]] = {}
 
 
 def rows_at(path: Path, numbers: Sequence[int]) -> list[dict[str, Any]]:
-    """These rows of a shard."""
-    taken: list[dict[str, Any]] = pq.read_table(path).take(pa.array(numbers, pa.int64())).to_pylist()
-    return taken
+    """These rows of a shard.
+
+    Raises:
+        PipelineError: it is damaged.
+    """
+    with _damage_told(path):
+        taken: list[dict[str, Any]] = pq.read_table(path).take(pa.array(numbers, pa.int64())).to_pylist()
+        return taken
 
 
 def parquet_slice(path: Path, start: int, end: int) -> Iterator[dict[str, Any]]:
@@ -293,8 +300,21 @@ def _verdicts(digest: str) -> str:
     return f"verdicts-{digest[:16]}.parquet"
 
 
-def _read(path: Path, columns: Sequence[str] | None) -> Iterator[dict[str, Any]]:
+@contextmanager
+def _damage_told(path: Path) -> Iterator[None]:
+    """Around reading a shard."""
     try:
+        yield
+    except FileNotFoundError as error:
+        raise PipelineError(f"{path}: is gone; run its stage again") from error
+    # UnicodeDecodeError and what makes no date are ValueError and OverflowError.
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
+        reason = printable(" ".join(str(error).split()))[:300]
+        raise PipelineError(f"{path}: {reason}; delete the file to make its rows again") from error
+
+
+def _read(path: Path, columns: Sequence[str] | None) -> Iterator[dict[str, Any]]:
+    with _damage_told(path):
         refuse_special(path)
         with pq.ParquetFile(path) as reader:
             names = None if columns is None else [name for name in columns if name in reader.schema_arrow.names]
@@ -302,10 +322,6 @@ def _read(path: Path, columns: Sequence[str] | None) -> Iterator[dict[str, Any]]
             for group in range(reader.num_row_groups):
                 for batch in reader.iter_batches(batch_size=_BATCH, row_groups=[group], columns=names):
                     yield from batch.to_pylist()
-    except FileNotFoundError as error:
-        raise PipelineError(f"{path}: is gone; run its stage again") from error
-    except (pa.ArrowException, OSError) as error:
-        raise PipelineError(f"{path}: {error}; delete the file to make its rows again") from error
 
 
 def _write(path: Path, rows: Sequence[Row], schema: pa.Schema) -> None:
