@@ -166,6 +166,14 @@ def test_a_template_that_does_not_end_or_fills_the_memory_is_one_line(tiny_model
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("slow", ["lipsum(100000)", "'x'|wordwrap(1)", "'x'|urlize", "'x'|striptags"])
+def test_what_is_for_web_pages_is_unknown_to_a_template(tiny_model, tmp_path, slow):
+    folder = shutil.copytree(tiny_model, tmp_path / "m")
+    (folder / "chat_template.jinja").write_text("{{ " + slow + " }}{{ messages[0].content }}")
+    with pytest.raises(DataError, match=r"chat template.*(No filter named|'lipsum' is undefined)"):
+        Chat.open(folder).render([{"role": "user", "content": "Hello"}])
+
+
 def test_formats_and_filters_of_common_sizes_are_rendered(tiny_model, tmp_path):
     folder = shutil.copytree(tiny_model, tmp_path / "m")
     template = (

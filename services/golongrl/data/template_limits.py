@@ -24,6 +24,8 @@ _CALL = 10
 LONGEST = 64 << 20
 # A width in a format, like the 1000000000 of "%1000000000d" and "{:>1000000000}", or one that is a value itself.
 _WIDE = re.compile(r"%[-+ #0]*([0-9.]*[0-9]{7}|\*|[0-9]*\.\*)|\{[^{}]*:[^{}]*([0-9]{7}|\{)")
+# What is for web pages, in no model's template, and slower than any bound on its result.
+_LEFT_OUT = ("wordwrap", "urlize", "striptags")
 _STEPS, _JOINED = "golongrl_steps", "golongrl_joined"
 
 
@@ -49,7 +51,8 @@ class LimitedEnvironment(ImmutableSandboxedEnvironment):
     def __init__(self, extensions: list[type[Extension] | str]) -> None:
         super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=extensions)
         self._used = threading.local()
-        self.filters = {name: _bounded(name, made) for name, made in self.filters.items()}
+        self.filters = {name: _bounded(name, made) for name, made in self.filters.items() if name not in _LEFT_OUT}
+        del self.globals["lipsum"]
         self.filters[_STEPS] = self._steps
         self.filters[_JOINED] = lambda parts: "".join(map(str, self._fitting(parts)))
 
