@@ -15,7 +15,9 @@ from fractions import Fraction
 from functools import lru_cache
 
 from golongrl.tasks import algebra, dates, math_answer, quantity
-from golongrl.tasks.math_final import answers_in, boxes_in, leads_to, offers_two, standing, text_of
+from golongrl.tasks.math_around import offers_two, standing
+from golongrl.tasks.math_boxes import boxes_in, text_of
+from golongrl.tasks.math_final import answers_in, leads_to
 from golongrl.tasks.notation import is_prose, is_words, plain, same_text
 from golongrl.tasks.spelling import one_spelling
 
