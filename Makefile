@@ -16,6 +16,9 @@ help:  ## What can be made
 train: $(INSTALLED)  ## Run the recipe quickstart to its end, with every service on this machine
 	$(BIN)/golongrl train quickstart
 
+# The commands that tests start find modules compiled, whatever the shell says.
+unexport PYTHONDONTWRITEBYTECODE
+
 # Three at a time, on two cores: for a third of their time the tests wait for processes, deadlines and disks.
 test: $(TESTABLE) lint  ## Lint, type-check and test (about 20 minutes on two cores)
 	$(BIN)/pytest -m "not full" -n 3

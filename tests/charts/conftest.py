@@ -14,8 +14,9 @@ def kube_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
     monkeypatch.setenv("KUBECACHEDIR", str(tmp_path_factory.mktemp("kube-cache")))
 
 
-@pytest.fixture(params=["helm3", "helm4"])
+@pytest.fixture(params=[pytest.param("helm3", marks=pytest.mark.full), "helm4"])
 def helm(request: pytest.FixtureRequest) -> Helm:
+    """Either major; a test in which they differ most names both (`BOTH` of support.helm)."""
     return Helm(tool(request.param))
 
 

@@ -24,11 +24,9 @@ from support.api_http import serving
 from support.api_patches import Object
 from support.api_server import ApiServer
 from support.chart_values import PRESETS
-from support.helm import CHART, Helm, tool
+from support.helm import BOTH, CHART, Helm, tool
 
 NAMESPACE = "rl"
-# What both majors of Helm do alike, in seconds each. Tests without this mark always run with both.
-NEWER = pytest.mark.parametrize("helm", [pytest.param("helm3", marks=pytest.mark.full), "helm4"], indirect=True)
 
 
 def look_at(release: str) -> ReleaseLook:
@@ -107,7 +105,6 @@ def test_an_install_asks_the_cluster_and_its_notes_say_what_is_next(cluster: Clu
     assert not [item for item in cluster.server.of("Pod") if "test" in item["metadata"]["name"]]
 
 
-@NEWER
 @pytest.mark.parametrize("more", [(), ("--set", "fullnameOverride=other")])
 def test_what_a_failed_test_leaves_behind_is_named_in_the_notes(cluster: Cluster, more: tuple[str, ...]) -> None:
     """`helm uninstall` removes no hook's pod: the notes have the command for every one that can be left."""
@@ -122,7 +119,6 @@ def test_what_a_failed_test_leaves_behind_is_named_in_the_notes(cluster: Cluster
     assert "helm test" not in silent
 
 
-@NEWER
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_preset_installs_on_a_cluster_with_kuberay_alone(cluster: Cluster, preset: str) -> None:
     """One object without its CRD fails a whole installation: Prometheus' come where the cluster has its operator."""
@@ -131,6 +127,7 @@ def test_a_preset_installs_on_a_cluster_with_kuberay_alone(cluster: Cluster, pre
     assert cluster.run("upgrade", "demo", str(CHART), "--set", "metrics.rules.enabled=true").returncode != 0
 
 
+@BOTH
 def test_an_upgrade_from_the_previous_version_keeps_claims_and_passwords(cluster: Cluster, previous: str) -> None:
     cluster.done("install", "demo", previous)
     before, redis = kept(cluster.server), cluster.server.one("StatefulSet")
@@ -174,6 +171,7 @@ def test_a_release_of_the_same_name_resumes_from_what_the_last_one_left(cluster:
     assert kept(cluster.server) == before
 
 
+@BOTH
 def test_an_upgrade_survives_what_kuberay_and_kueue_wrote(cluster: Cluster) -> None:
     """KubeRay's operator writes the whole RayJob back with Go's quantities, Kueue lets it go; neither may be undone,
     and with server-side apply neither may be contradicted."""
@@ -203,7 +201,6 @@ def as_go_writes(item: Any, key: str = "") -> Any:
     return [as_go_writes(value) for value in item] if isinstance(item, list) else item
 
 
-@NEWER
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -227,7 +224,6 @@ def test_what_cannot_change_is_refused_in_words_before_anything_changes(
     cluster.done("upgrade", "demo", str(CHART), "--set", "storage.size=20Gi")  # a claim may grow
 
 
-@NEWER
 @pytest.mark.parametrize(
     "change",
     [
@@ -247,7 +243,6 @@ def test_jobs_whose_pods_an_upgrade_changes_are_other_jobs(cluster: Cluster, cha
     assert len(cluster.server.of("Job")) == 4
 
 
-@NEWER
 @pytest.mark.parametrize(("given", "stored"), [("4096Mi", "4Gi"), ("5000M", "5G")])
 def test_an_upgrade_with_the_size_that_the_api_server_stored_in_other_words(
     cluster: Cluster, given: str, stored: str
@@ -392,7 +387,6 @@ def warning(kind: str, name: str, reason: str, message: str, minute: int) -> Obj
     }  # fmt: skip
 
 
-@NEWER
 @pytest.mark.parametrize("cluster", [True, False], indirect=True)
 def test_status_names_what_admission_or_kuberay_refused(cluster: Cluster, tmp_path: Path, monkeypatch: Any) -> None:
     """Where no pod could be created there is none to look at, and silence would look fine."""
@@ -436,6 +430,7 @@ def test_status_names_what_admission_or_kuberay_refused(cluster: Cluster, tmp_pa
         look_at("other")
 
 
+@BOTH
 def test_the_operator_brings_its_kind_and_its_run_follows_the_recipe(
     cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

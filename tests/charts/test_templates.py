@@ -40,7 +40,7 @@ def test_both_helms_render_the_same(helm4: Helm) -> None:
         return [item for item in objects if item["kind"] != "Secret"]
 
     helm3 = Helm(tool("helm3"))
-    for values in ({}, MATRIX["engines-over-nodes"]):
+    for values in ({}, MATRIX["engines-over-nodes"], MATRIX["everything-observed"], MATRIX["operator"]):
         assert without_secrets(helm3.template(values)) == without_secrets(helm4.template(values))
 
 

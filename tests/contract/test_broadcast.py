@@ -30,7 +30,7 @@ LONG = 600
     ("kind", "models"),
     [
         ("embedded", ("tiny_model", "tiny_model_next")),
-        ("embedded", ("tiny_mixture", "tiny_mixture_next")),
+        pytest.param("embedded", ("tiny_mixture", "tiny_mixture_next"), marks=pytest.mark.full),
         pytest.param("sglang", ("tiny_model", "tiny_model_next"), marks=pytest.mark.full),
         pytest.param("sglang", ("tiny_mixture", "tiny_mixture_next"), marks=pytest.mark.full),
     ],

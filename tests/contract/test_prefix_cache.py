@@ -62,7 +62,7 @@ def fresh(model: PreTrainedModel, answer: Generation) -> float:
     return float((chosen - torch.from_numpy(answer.logprobs)).abs().max())
 
 
-@pytest.mark.parametrize("way", ["disk", "broadcast"])
+@pytest.mark.parametrize("way", ["disk", pytest.param("broadcast", marks=pytest.mark.full)])
 @pytest.mark.parametrize("kind", ["embedded", pytest.param("sglang", marks=pytest.mark.full)])
 async def test_a_prompt_repeated_over_an_update_is_computed_again(
     kind: EngineKind, way: str, sender: SenderProcess, tiny_model: Path, tiny_model_next: Path, tmp_path: Path

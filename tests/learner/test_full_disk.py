@@ -224,6 +224,7 @@ def a_checkpoint_every_step(model: Path) -> Recipe:
     )
 
 
+@pytest.mark.full
 @pytest.mark.timeout(1800)
 async def test_a_run_that_fills_its_disk_ends_with_that_line(tiny_model: Path, disk: Path, tmp_path: Path) -> None:
     """The log is on the same disk."""

@@ -121,8 +121,8 @@ threading.Thread(target=kill, daemon=True).start()
 """
 
 
-# So many starts take minutes on a busy machine.
-@pytest.mark.parametrize("times", [1, pytest.param(ray_session._TRIES, marks=pytest.mark.full)])
+@pytest.mark.full
+@pytest.mark.parametrize("times", [1, ray_session._TRIES])
 def test_a_raylet_that_dies_as_it_starts_is_noticed(times: int, temp: Path) -> None:
     """`ray.init` would wait for it until its own deadline passes, which is minutes for every try."""
     process = _start(temp, KILL.replace("TIMES", str(times)))
