@@ -167,6 +167,25 @@ and the kubelet never starts a container that asks for another's resources which
 {{- toJson $found -}}
 {{- end -}}
 
+{{/*
+What only a parent chart may set: its own charts' global values, and whether it has this one, once. Selectors are made of
+the release's name: of two copies the Services of each would send to the pods of both. All charts of a release share .Release.
+*/}}
+{{- define "golongrl.check.root" -}}
+{{- with .Release.golongrl -}}
+{{- fail (printf "the release has this chart twice, as %s and as %s; install the second as a release of its own" . $.Chart.Name) -}}
+{{- end -}}
+{{- $_ := set .Release "golongrl" .Chart.Name -}}
+{{- if .Chart.IsRoot -}}
+{{- range $key, $_ := omit .Values.global "imageRegistry" "imagePullSecrets" -}}
+{{- fail (printf "global.%s: no such key; only a parent chart may have others than imageRegistry and imagePullSecrets" $key) -}}
+{{- end -}}
+{{- if eq .Values.enabled false -}}
+{{- fail "enabled: is for the condition of a parent chart; remove it, or run `helm uninstall` to end the release" -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
 {{/* Names of Secrets, and variables of the collective libraries, which stand beside the chart's own. */}}
 {{- define "golongrl.check.lists" -}}
 {{- $secrets := .Values.global.imagePullSecrets | default list -}}

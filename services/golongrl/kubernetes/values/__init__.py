@@ -3,14 +3,15 @@
 Invariants:
 - this package is the only source of the chart's interface: `values.yaml` and `values.schema.json` are generated from it
   (tests hold both);
-- strict: an unknown key, a value of the wrong type, or one that the API server would refuse is refused with its path;
+- strict: an unknown key (but in `global`, which a parent chart shares), a value of the wrong type, or one that the API
+  server would refuse is refused with its path;
 - what Kubernetes defines (affinity, tolerations, ...) passes through unchanged, in the API server's shapes;
 - whether two values fit each other is the chart's to say, in its templates: one place, whoever renders it.
 """
 
 from typing import Any
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from golongrl.kubernetes.values.cluster import MetricsValues, Network, NetworkPolicy, Rbac, ServiceAccount, Tests
 from golongrl.kubernetes.values.common import (
@@ -31,7 +32,9 @@ from golongrl.kubernetes.values.shapes import ExtraObject
 
 
 class Global(ValuesSection):
-    """Values shared with a parent chart."""
+    """Values shared with a parent chart. The chart refuses other keys, unless it has a parent with other charts."""
+
+    model_config = ConfigDict(extra="allow")
 
     image_registry: Registry = Field("", description="Registry (a mirror) that replaces the registry of every image.")
     image_pull_secrets: list[RequiredObjectName] = Field(
@@ -42,6 +45,9 @@ class Global(ValuesSection):
 class Values(ValuesSection):
     """Everything `helm install -f` takes. The defaults are a complete small loop on CPU."""
 
+    enabled: bool = Field(
+        True, description="For the `condition` of a parent chart. A release of this chart itself cannot switch it off."
+    )
     global_: Global = Field(Global(), alias="global", description="Values shared with a parent chart.")
     name_override: ObjectName = Field("", description="Replaces the chart's name in object names.")
     fullname_override: ObjectName = Field("", description="Replaces the whole prefix of object names.")

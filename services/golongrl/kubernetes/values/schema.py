@@ -1,7 +1,8 @@
 """`values.schema.json` and `values.yaml`, both generated from the pydantic models (scripts/generate.py).
 
 Invariants:
-- every object of ours refuses unknown keys; what Kubernetes defines stays open;
+- every object of ours but `global`, which a parent chart shares, refuses unknown keys; what Kubernetes defines stays
+  open;
 - the recipe part is the Recipe's own schema with nothing required, because it is merged over `recipePreset`, and every
   key may be null, which removes it;
 - a null removes a default of the values too, so that the key is missing: where the chart needs it, it is required once
@@ -45,13 +46,16 @@ def values_schema() -> dict[str, Any]:
     rollout["false"] = rollout["n"] | {"description": "`n`, as Helm reads it if it is not quoted."}
     schema = _plain(values)
     schema["properties"]["recipe"] = {"$ref": f"#/definitions/{_RECIPE}"}
+    complete = _complete(Values)
+    # Helm alone reads it: an upgrade with --reuse-values has the keys of the version before.
+    complete["required"].remove("enabled")
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",
         "title": "golongrl",
         **schema,
         # Helm validates the values merged with the defaults, an editor a file with some of them, which never sets this.
         "if": {"required": ["crds"]},
-        "then": _complete(Values),
+        "then": complete,
         "definitions": dict(sorted(definitions.items())),
     }
 
