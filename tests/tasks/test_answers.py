@@ -662,6 +662,7 @@ MARKED_TAGS = [
 MARKED_LISTS = [
     "① a\n② b\n③ c",
     "[1] a\n[2] b\n[3] c",
+    "[a]\n- [b]\n1. [c]",
     "(1) a\n(2) b\n(3) c",
     "1) a\n2) b\n3) c",
     "1.a\n2.b\n3.c",

@@ -74,12 +74,13 @@ _OR_NO_NUMBER = re.compile(
 _SENTENCES = re.compile(r"[.!?。;；\n]")
 _NUMBERING = re.compile(r"\d+|\b[a-z]\b")
 _CASE = re.compile(r"\b(?:if|unless|otherwise|in case)\b|如果|若", re.IGNORECASE)
+_FAR = 3  # sentences between two boxes, so that the second one's condition is no other case of the first
 _LEAD = re.compile(r"(?:\A|[\n.!?。;])\s*(?!step|then)(?P<lead>[^\n.!?。;$]*\w[^\n.!?。;$]*?)[\s$*]*\Z", re.IGNORECASE)
 # What stands so close to a box that it belongs to its value: "-\\boxed{42}", "\\boxed{42}^2", "\\boxed{42}k".
 _GLUED_BEFORE = re.compile(
     r"(?:(?<![\w)}\]!]\s)|(?<=[a-z]{2}\s))(?<![\w)}\]!])(?P<sign>-|−|\d+)\Z|"
     r"(?P<bound>\b(?:(?:no )?(?:more|less|fewer|greater|larger|smaller|higher|lower) than|at (?:least|most)|"
-    r"up to)\s)\$?\Z",
+    r"up to)\s)\$?\Z|(?P<relation>(?:[<>≤≥≠]|!=|\\(?:leq?|geq?|leqslant|geqslant|neq?|lt|gt)(?![a-z]))\s*)\Z",
     re.IGNORECASE,
 )
 # A formula of numbers around a box and of no sides: "$\\sqrt{\\boxed{42}}$", "$\\boxed{42}\\pm 1$".
@@ -87,10 +88,12 @@ _ARITHMETIC = re.compile(
     r"(?:[\d.+*/^!(){} |<>≤≥≠±√-]|\\(?:[dt]?frac|sqrt|cdot|times|div|pm|mp|lnot|neg|pi|left|right|leq?|geq?|neq?|sim)"
     r"(?![a-z]))*"
 )
+_EXCLAIMED = re.compile(r"[^\W\d_]{2}[^$\n]*\Z")  # a sentence before "!", which is no factorial then
 _OPERATOR = re.compile(r"[\d+*/^!|<>≤≥≠±√-]|\\(?!left|right)[a-z]")
 _GLUED_BEHIND = re.compile(  # possessive: "111...=" would be tried in every division
-    r"(?P<more>(?:\s?\^\s?(?:\{[^{}]{1,30}\}|\\circ|\w)|!(?=[\s$.,;!]|\Z)|[.,]?\d[\d.,]*\d|[.,]?\d|\\pi(?![a-z])|"
+    r"(?P<more>(?:\s?\^\s?(?:\{[^{}]{1,30}\}|\\circ|\w)|!(?=[\s$.,;!]|\Z)|_\{?\w|[.,]?\d[\d.,]*\d|[.,]?\d|\\pi(?![a-z])|"
     r"\\sqrt\s?\{[^{}]{1,30}\}|"
+    r"\s?(?:[<>≤≥≠]|\\(?:leq?|geq?|neq?|lt|gt)(?![a-z]))\s?[a-z](?![a-z])|"
     r"\s?(?:\\times|\\cdot|[*/])\s?\d[\d.]*(?:\s?\^\s?(?:\{[^{}]{1,30}\}|\d))?|[+-]\d[\d.]*|[a-zA-Z]{1,2}(?![^\W_]))++)"
     r"(?![^$\n=]*=)"
 )
@@ -121,6 +124,8 @@ def standing(tail: str) -> str:
         return f"{tail[:left]}\\boxed{{{around[0]}{_operand(inner)}{around[1]}}}{tail[right:]}"
     before, behind = _GLUED_BEFORE.search(tail, max(0, start - 20), start), _GLUED_BEHIND.match(tail, end)
     sign, more = "".join(filter(None, before.groups())) if before is not None else "", behind["more"] if behind else ""
+    if more == "!" and _EXCLAIMED.search(tail, 0, start):
+        more = ""
     if not sign and not more:
         return tail
     start = before.start() if before is not None else start
@@ -150,8 +155,10 @@ def _offers_both(tail: str, one: Box, other: Box) -> bool:
     leads = [found["lead"] for found in (_LEAD.search(tail[:start]), _LEAD.search(between)) if found]
     if len(leads) == 2 and len({_NUMBERING.sub("", lead) for lead in leads}) == 1:
         return True  # "Candidate 1: ... Candidate 2: ..."
-    sentence = _SENTENCES.split(tail[:next_start])[-1] + _SENTENCES.split(tail[next_end:])[0]
-    return bool(_CASE.search(between) and _CASE.search(sentence))
+    sentences = [part for part in _SENTENCES.split(between) if re.search(r"\w", part)] or [""]
+    first = _SENTENCES.split(tail[:start])[-1] + (between if len(sentences) < _FAR else sentences[0])
+    last = sentences[-1] + _SENTENCES.split(tail[next_end:])[0]
+    return bool(_CASE.search(first) and _CASE.search(last))
 
 
 def _offers_more(tail: str, box: Box) -> bool:

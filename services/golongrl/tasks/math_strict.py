@@ -108,6 +108,7 @@ def _untrue(answer: str) -> bool:
 
 _FACTORIAL = re.compile(r"(?=.*(?:!|binom))(?:[\d!+*/^(){}\s-]|\\(?:d?binom|times|cdot|d?frac)(?![a-z]))+")
 _BOUND = re.compile(r"(?:[<>]|\\[gl]eq\s)")  # without the letter that it bounds
+_BASE = re.compile(r"\d\s?_\s?\{?\s?\w")  # a number of another base
 _OPEN_END = re.compile(r"\?|\.\.\.|…|\\[lcd]?dots(?![a-z])")  # a question, or a value that goes on
 _WITH_INFINITY = re.compile(r"\\infty\s*\]|\[\s*[-+]?\s*\\infty")  # no interval is closed there
 
@@ -119,6 +120,7 @@ _LABEL = re.compile(
     r"\s?(?=\d)|(?:option|choice)\s(?=\(?[A-Z]\)?$))",
     re.IGNORECASE,
 )
+_DEGREES = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)\s?°(?![CF])")
 _TRUTHS = ("yes", "no", "true", "false")
 # What the answer is told apart from: "42, not 43".
 _CONTRAST = re.compile(
@@ -175,6 +177,9 @@ def _says(golden: str, answer: str) -> bool | None:
         return False
     if numbers[0] is not None and numbers[1] is not None:
         return quantity.same(numbers[0], numbers[1])
+    if "\\pi" in golden + answer and "°" in golden + answer:
+        radians, others = (_DEGREES.sub(r"\\frac{\1\\pi}{180}", text) for text in (golden, answer))
+        return bool(math_answer.equal([radians], f"\\boxed{{{others}}}", strict=True))
     if _misread(golden, answer, *numbers):
         return False
     if is_words(golden) and numbers[0] is not None and not is_words(answer):
@@ -200,7 +205,7 @@ def _misread(golden: str, answer: str, number: quantity.Quantity | None, other: 
         return True
     if _WITH_INFINITY.search(answer) and not _WITH_INFINITY.search(golden):
         return True  # math-verify opens it
-    if number is not None and other is None and _with_another(answer):
+    if number is not None and other is None and (_with_another(answer) or _BASE.search(answer)):
         return True
     if number is not None and (_names_several(answer) or _EXTREME.fullmatch(answer) or _untrue(answer)):
         return True

@@ -125,7 +125,7 @@ _ADDS = re.compile(
     r"consider|bet on|vote for|settle on|argue (?:for|that))(?: that)?(?: it(?: i|['’])s)?|"
     r"(?:could|can|might|may)(?: also)? (?:(?:argue|make a case|opt) for|argue that|choose|pick|select)|"
     r"(?:lean|leaning|tend|inclined) (?:to|towards?)(?: say)?|going with|settle (?:on|for)|"
-    r"(?:change|revise|switch|move|correct)(?: my \w+)? to|(?:torn|toss-?up|tied?) (?:between|with)|"
+    r"(?:change|revise|switch|move|correct)(?:e?d)?(?: my \w+)? to|(?:torn|toss-?up|tied?) (?:between|with)|"
     r"make (?:that|it)|(?:runner|back)-?up(?: is)?|(?:close )?second(?: (?:best|place))?(?: is)?|"
     r"as well as|along with|alongside|together with|combin\w+ with|in addition to|\d\s?% (?:on|for|to)|followed by|"
     r"a\.k\.a\.?|as much as|no less than|a case for|"
@@ -151,6 +151,7 @@ _IDLE = re.compile(
     r"^(?:also|too|as well|equally)$|^(?:if|when|in case)\b.*"
 )
 _OR_NONE = re.compile(r"\W*or (?:\w+ly |perhaps |maybe )?(?:not|both|all|any|none|nothing|neither|something|another)\b")
+_TAKES_BOTH = re.compile(r"\bi (?:\w+ )?(?:accept|take|pick|choose) (?:both|either)\b", re.IGNORECASE)
 # The text of the chosen option, right behind it: "(D): both (A) and (B)", "(D) A and B".
 _LETTERS = r"(?:(?:\s?[,/&]\s?|\s)(?:(?:and|or|nor|&)\s)?\(?[A-Z]\b\)?){1,9}"
 _OWN_TEXT = re.compile(
@@ -162,7 +163,7 @@ _COURTESY = re.compile(
     r"\b(?:let me know|would you like|do you want|(?:i am|i['’]m) happy to|feel free)\b", re.IGNORECASE
 )
 _CIRCUMSTANCE = re.compile(
-    r"(?:is\s+)?(?:for|if|unless|when|in|on|with|at|as|depending|under|according|otherwise|else)\b|"
+    r"(?:is\s+)?(?:today|tomorrow|later|elsewhere|sometimes|for|if|unless|when|in|on|with|at|as|depending|under|according|otherwise|else)\b|"
     r"\d+(?:\.\d+)?\s?%|[(\[](?:\w{1,12}:? )?\d",
     re.IGNORECASE,
 )
@@ -305,7 +306,7 @@ def _joined(text: str, end: int, start: int) -> bool:
 def hedged(rest: str, chosen: str) -> bool:
     """Whether the text behind the chosen option offers another one as well; the rules are the module's."""
     explained = False
-    if _OR_NONE.match(rest):
+    if _OR_NONE.match(rest) or _TAKES_BOTH.search(rest, 0, _WINDOW):
         return True
     rest = rest[_own_text(rest, chosen) :]
     for gap, said, same_sentence in _others(rest, chosen):

@@ -127,6 +127,7 @@ _FORMS: tuple[tuple[str, _Spelling], ...] = (
     (r"\\log_(?:e|\{e\})(?![a-z])", r"\\ln "),
     (r"\\langle(?![a-z])(.{1,80})\\rangle(?![a-z])", r"(\1)"),
     (r"∞", r"\\infty "),
+    (r"\\frac(?:\s?(\d)|\s([a-z]))\s?([\da-z])(?![a-z\d])", r"\\frac{\1\2}{\3}"),
     (r"^([\d.]{0,20})\s?\*?\s?pi(?=$|/\d)", r"\1\\pi "),
     (r"\\sqrt\s?\{\s?-\s?(\d{1,20})\s?\}", lambda found: "i" if found[1] == "1" else rf"i\sqrt{{{found[1]}}}"),
     (
