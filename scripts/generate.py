@@ -1,8 +1,8 @@
-"""Write every generated file (chart values, their schema, CRD, recipes, reference pages); `--check` compares.
+"""Write every generated file (chart values, their schema, CRD, recipes, suites, reference pages); `--check` compares.
 
-Run it (`make generate`) after changing golongrl.kubernetes, golongrl_operator, golongrl.recipe.models, a metric, a
-log line, a dashboard, a packaged recipe, a preset or the version, which only services/golongrl/__init__.py says: the
-rest is written here.
+Run it (`make generate`) after changing golongrl.kubernetes, golongrl_operator, golongrl.recipe.models, a suite, a
+metric, a log line, a dashboard, a packaged recipe, a preset or the version, which only services/golongrl/__init__.py
+says: the rest is written here.
 """
 
 import argparse
@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from golongrl import __version__, recipe
+from golongrl.evaluation.registry import BENCHMARKS, SUITES
 from golongrl.kubernetes.values import reference, schema
 from golongrl.monitoring import catalogues, log_events
 from golongrl.monitoring.dashboards import render
@@ -47,6 +48,7 @@ def generated() -> dict[Path, str]:
         CHART / "values.yaml": schema.values_yaml(),
         CHART / "values.schema.json": json.dumps(schema.values_schema(), indent=2) + "\n",
         CHART / "files" / "recipe-defaults.json": json.dumps(schema.recipe_defaults(), indent=2) + "\n",
+        CHART / "files" / "suites.json": json.dumps([*SUITES, *BENCHMARKS], indent=2) + "\n",
         CHART / CRD: crd.crd_yaml(),
         ROOT / "docs" / "recipe.md": reference.recipe_page(),
         ROOT / "docs" / "suite.md": reference.suite_page(),

@@ -12,12 +12,13 @@ from pydantic import ValidationError
 
 from golongrl import recipe as recipes
 from golongrl.errors import InputError
-from golongrl.kubernetes.evaljob import refuse_suite
+from golongrl.evaluation.registry import BENCHMARKS, SUITES
 from golongrl.kubernetes.kinds import KUEUE_QUEUE
 from golongrl.kubernetes.pod_rules import misfits, without_nulls
 from golongrl.kubernetes.rayjob import site as rayjobs
 from golongrl.kubernetes.rayjob.load import merge
 from golongrl.kubernetes.rayjob.site import Manifest, Site
+from golongrl.kubernetes.values import Values
 from golongrl.recipe import Recipe
 from golongrl.recipe.fields import Section
 from golongrl_operator.api import ATTEMPT, CONTENT, GROUP, KIND, RESERVED, RUN_LABEL, VERSION, Spec
@@ -103,9 +104,7 @@ def _resolve(site: Site, text: str) -> Meaning:
     # Elsewhere a recipe's name may be a path; here it would be one in the operator's own pod.
     if spec.recipe_preset and spec.recipe_preset not in recipes.packaged():
         raise SpecError(f"spec.recipePreset: {spec.recipe_preset!r} is none of {', '.join(recipes.packaged())}")
-    if spec.evaluation is not None:
-        image = str(site.evaluation["spec"]["template"]["spec"]["containers"][0]["image"])
-        refuse_suite("spec.evaluation.suite", spec.evaluation.suite, image)
+    _check_suite(site, spec)
     base = site.recipe if spec.recipe_preset is None else {}
     if spec.recipe_preset:
         base = recipes.read_tree(spec.recipe_preset)
@@ -138,6 +137,16 @@ def _resolve(site: Site, text: str) -> Meaning:
         queue=queue,
         asked=rayjobs.digest(json.dumps(own, sort_keys=True))[:_CONTENT_LENGTH],
     )
+
+
+def _check_suite(site: Site, spec: Spec) -> None:
+    """Refuse what the Job would refuse, perhaps days later. Another image than ours may have suites of its own."""
+    known = [*SUITES, *BENCHMARKS]
+    if spec.evaluation is None or spec.evaluation.suite in known:
+        return
+    image = str(site.evaluation["spec"]["template"]["spec"]["containers"][0]["image"])
+    if Values().evaluation.image.repository in image:
+        raise SpecError(f"spec.evaluation.suite: {spec.evaluation.suite!r} is none of {', '.join(known)}")
 
 
 def _misfits(spec: Spec) -> Iterator[str]:

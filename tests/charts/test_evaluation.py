@@ -90,6 +90,7 @@ def test_gpus_need_an_image_that_has_sglang(helm4: Helm) -> None:
         ({"gpus": 1, "image": image, "target": "pool"}, "evaluation.gpus: must be 0 with evaluation.target pool"),
         ({"target": "engines"}, "must be one of 'weights', 'pool'"),
         ({"gpus": -1}, "gpus"),
+        ({"suite": "nosuch"}, "evaluation.suite: 'nosuch' is none of table, long-context, "),
     ):
         assert said in helm4.refusal(evaluating(**values))
 

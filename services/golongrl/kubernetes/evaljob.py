@@ -4,34 +4,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
-import yaml
-
-from golongrl.errors import InputError
-from golongrl.evaluation.registry import BENCHMARKS, SUITES
 from golongrl.kubernetes.component import component_yaml
-from golongrl.kubernetes.values import Values
 
 _HEADER: Final = """\
 # The evaluation of the newest weights of the release {release!r}, for `kubectl apply --server-side -f`. The data has to
 # be on the release's volume. The Job's own name contains its command: another suite is another Job.
 """
-# Another image may have suites of its own.
-_OURS: Final = Values().evaluation.image.repository
-
-
-def refuse_suite(key: str, suite: str, image: str) -> None:
-    """Refuse what the Job itself would refuse, perhaps days later.
-
-    Args:
-        key: what named the suite.
-        image: reference or repository of the Job's image.
-
-    Raises:
-        InputError: this version has no such suite or benchmark, and the image is its own.
-    """
-    known = [*SUITES, *BENCHMARKS]
-    if suite not in known and _OURS in image:
-        raise InputError(f"{key}: {suite!r} is none of {', '.join(known)}")
 
 
 def evaljob_yaml(
@@ -40,11 +18,9 @@ def evaljob_yaml(
     """Job, service account and network policy as YAML.
 
     Raises:
-        InputError: a file, a key, a value or the suite is wrong, or Helm or Kubernetes would refuse a name.
-        HelmError: helm is missing or refuses.
+        InputError: a file, a key or a value is wrong, or Helm or Kubernetes would refuse a name.
+        HelmError: helm is missing, or the chart refuses, as a suite that its image does not have.
     """
-    text = component_yaml("evaluation", {"suite": suite}, release, namespace, files, settings)
-    (job,) = (found for found in yaml.safe_load_all(text) if found["kind"] == "Job")
-    (container,) = job["spec"]["template"]["spec"]["containers"]
-    refuse_suite("evaluation.suite", container["command"][3], container["image"])
-    return _HEADER.format(release=release) + text
+    return _HEADER.format(release=release) + component_yaml(
+        "evaluation", {"suite": suite}, release, namespace, files, settings
+    )

@@ -13,6 +13,10 @@
 {{- if and $gpus (eq .image.repository "golongrl/golongrl-learner") -}}
 {{- fail "evaluation.image: golongrl/golongrl-learner has no SGLang, which evaluation.gpus needs; name an image that has it (docs/evaluation.md says how to build one), or set evaluation.gpus to 0" -}}
 {{- end -}}
+{{- $known := $.Files.Get "files/suites.json" | fromJsonArray -}}
+{{- if and (hasSuffix "golongrl/golongrl-learner" .image.repository) (not (has .suite $known)) -}}
+{{- fail (printf "evaluation.suite: '%s' is none of %s" .suite (join ", " $known)) -}}
+{{- end -}}
 {{- $words := list "golongrl" "eval" "run" .suite "--target" -}}
 {{- if $pool -}}
 {{- $words = append $words (printf "release:%s" (include "golongrl.fullname" $)) -}}

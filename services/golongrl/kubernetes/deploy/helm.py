@@ -18,7 +18,6 @@ from golongrl.kubernetes.cluster import connect
 from golongrl.kubernetes.cluster_errors import ClusterError, ClusterMissingError
 from golongrl.kubernetes.deploy import diff
 from golongrl.kubernetes.deploy.crd import keep_definition
-from golongrl.kubernetes.evaljob import refuse_suite
 from golongrl.kubernetes.forms import fit, text
 from golongrl.kubernetes.helm import HelmError, answers, call, helm_path, reason, rendered
 from golongrl.kubernetes.rayjob.load import load_values, read_trees, recipe_of
@@ -53,8 +52,6 @@ def user_values(files: Iterable[Path], settings: Iterable[str]) -> dict[str, Any
         recipes.override(tree, item)
     values = load_values(overrides=tree)
     recipe_of(values)
-    if values.evaluation.enabled:
-        refuse_suite("evaluation.suite", values.evaluation.suite, values.evaluation.image.repository)
     recipes.plain_json(tree, "values")
     return tree
 
