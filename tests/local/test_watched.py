@@ -3,6 +3,7 @@
 import asyncio
 import shutil
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -42,7 +43,8 @@ async def seen(
         aioredis.Redis.from_url(server.url) as client,
     ):
         made = Options("r", RunFolder(tmp_path), Ports.of(range(5), 1), tmp_path)
-        run = Watched(load("quickstart"), made, queue, cast(Any, None), History(()))
+        patient = partial(SampleQueue.from_url, server.url, "r", patience=Patience(total_s=0.2))
+        run = Watched(load("quickstart"), made, queue, patient, cast(Any, None), History(()))
         run._lasting = watchdog.Watch(lasting_s=0.0)
         for service, name in (("learner", "l"), ("rollout", "rollout-0")):
             await queue.beat(service, name, {}, 300.0)
@@ -60,6 +62,7 @@ async def named(run: Watched) -> list[str]:
 async def test_who_does_not_report_is_named_where_redis_takes_writes(seen: tuple[Watched, aioredis.Redis]) -> None:
     lines = await named(seen[0])
     assert [line.partition(" has sent no heartbeat")[0] for line in lines] == ["learner", "rollout-0"]
+    assert len(await seen[1].client_list()) == 2  # the queue's and ours: what asked has left
 
 
 async def test_a_full_redis_is_named_alone(seen: tuple[Watched, aioredis.Redis]) -> None:
@@ -69,6 +72,17 @@ async def test_a_full_redis_is_named_alone(seen: tuple[Watched, aioredis.Redis])
     assert line.startswith("redis takes no writes: memory on the server (maxmemory reached)")
     await client.config_set("maxmemory", 0)
     assert len(await named(run)) == 2
+
+
+@pytest.mark.parametrize("setting", [("requirepass", "changed"), ("maxclients", 2)])
+async def test_a_redis_that_takes_no_new_client_is_named_alone(
+    seen: tuple[Watched, aioredis.Redis], setting: tuple[str, Any]
+) -> None:
+    """Our connection is from before, and serves: the worker was blamed whose had broken."""
+    run, client = seen
+    await client.config_set(*setting)
+    [line] = await named(run)
+    assert line.startswith("redis takes no writes: ")
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ from redis.asyncio.sentinel import SentinelConnectionPool, SentinelManagedSSLCon
 
 from golongrl.errors import InputError
 from golongrl.queue import Patience, QueueError, SampleQueue
-from golongrl.queue.address import Address, address, password
+from golongrl.queue.address import PASSWORD, Address, address, password
 from golongrl.queue.server import Durability, judge
-from golongrl.queue.server_errors import passing_reason
+from golongrl.queue.server_errors import advice, passing_reason
 from support.redis_server import free_port
 
 SECRET = "s3cr3t"
@@ -176,6 +176,11 @@ def test_an_error_that_repeats_the_password_does_not_pass_it_on() -> None:
 )
 def test_what_is_waited_for(error: Exception, waits_for: str | None) -> None:
     assert passing_reason(error) == waits_for
+
+
+@pytest.mark.parametrize("words", ["Authentication required.", "invalid username-password pair"])
+def test_who_lacks_a_password_hears_where_it_comes_from(words: str) -> None:
+    assert PASSWORD in advice(rx.AuthenticationError(words), "golongrl:{r}:")
 
 
 SOUND = {"redis_version": "7.2.4", "maxmemory_policy": "noeviction", "maxmemory": 0, "aof_enabled": 1, "role": "master"}

@@ -357,14 +357,18 @@ async def _supervise(recipe: Recipe, options: Options, console: Console, plain: 
     records = history.read(folder.metrics)
     seen = records.steps[-1] if records.steps else -1
     url = with_password(options.queue_url, options.password)
+
+    def client() -> SampleQueue:
+        return SampleQueue.from_url(url, options.run, patience=LOOK_PATIENCE)
+
     async with (
         # Without connections that stay open: a server would wait for them at its end. No service is behind a proxy.
         httpx.AsyncClient(timeout=HTTP_TIMEOUT_S, headers={"Connection": "close"}, trust_env=False) as http,
         redis_server.probe_client(options.ports.redis, options.password) as server,
-        SampleQueue.from_url(url, options.run, patience=LOOK_PATIENCE) as queue,
+        client() as queue,
     ):
         with Display(console, live=not plain, seen=seen) as display:
-            watched = Watched(recipe, options, queue, display, records)
+            watched = Watched(recipe, options, queue, client, display, records)
             supervisor = Supervisor(
                 stages(recipe, options, command, http, server), "learner", folder.logs, display.say, watched.step
             )

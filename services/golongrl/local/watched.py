@@ -6,7 +6,7 @@ Invariant: no look waits longer than its deadline, so that a frozen Redis does n
 import asyncio
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -36,14 +36,21 @@ LOOK_PATIENCE = Patience(total_s=LOOK_TIMEOUT_S / 2, longest_pause_s=LOOK_TIMEOU
 
 
 class Watched:
-    """One run; `watch` shows it until cancelled."""
+    """One run; `watch` shows it until cancelled. `another`: makes a client of the queue that has no connection yet."""
 
     def __init__(
-        self, recipe: Recipe, options: Options, queue: SampleQueue, display: Display, records: history.History
+        self,
+        recipe: Recipe,
+        options: Options,
+        queue: SampleQueue,
+        another: Callable[[], SampleQueue],
+        display: Display,
+        records: history.History,
     ) -> None:
         self._recipe = recipe
         self._options = options
         self._queue = queue
+        self._another = another
         self._display = display
         self._records = records
         self._lasting = Watch()
@@ -109,11 +116,14 @@ class Watched:
         return stats, processes
 
     async def _try_to_write(self) -> str:
-        """Why Redis takes no writes now, a heartbeat being one; empty where it does."""
+        """Why Redis takes no writes now, a heartbeat being one; empty where it does.
+
+        As a new client: ours stays connected where the server takes no others, or has another password by now.
+        """
         try:
-            async with asyncio.timeout(2 * LOOK_TIMEOUT_S):
+            async with asyncio.timeout(2 * LOOK_TIMEOUT_S), self._another() as queue:
                 # One that has left when it came.
-                await self._queue.beat("train", "supervisor", {}, GONE_S)
+                await queue.beat("train", "supervisor", {}, GONE_S)
         except TimeoutError:
             return "takes no writes"
         except QueueError as error:

@@ -145,7 +145,8 @@ class Connection:
 
     async def aclose(self) -> None:
         """Close every connection of the pool."""
-        await self.client.aclose()
+        # By itself it closes no pool that it was given.
+        await self.client.aclose(close_connection_pool=True)
 
     async def run(
         self,
@@ -330,7 +331,9 @@ class Connection:
             if reason is None and is_of_the_data(error):
                 raise QueueDamagedError.unreadable(self.run_name, self.name, text) from error
             if reason is None:
-                raise QueueError(f"{name} on Redis at {self.name}: {text}{advice(error, self.prefix)}") from error
+                known = advice(error, self.prefix)
+                said = text.removesuffix(".") if known else text
+                raise QueueError(f"{name} on Redis at {self.name}: {said}{known}") from error
             await self._start_afresh()
             raise _PassingError(f"{reason}: {text}") from error
         except _STRANGE as error:

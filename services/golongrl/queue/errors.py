@@ -99,6 +99,6 @@ class QueueDamagedError(QueueError):
 
 def _begin_again(run: str, what: str = "the run") -> str:
     return (
-        f"remove {what} with `golongrl queue remove --run {run}` and restart its learner, which resumes at its last "
-        "checkpoint (of a stopped run on one machine: remove its folder redis and use --resume)"
+        f"remove {what} with `golongrl queue remove --run {run}` (of a stopped run with a Redis of its own: remove its "
+        "folder redis) and restart its learner (on one machine: use --resume), which resumes at its last checkpoint"
     )

@@ -10,6 +10,8 @@ import ssl
 from redis import exceptions as rx
 from redis.asyncio.sentinel import MasterNotFoundError
 
+from golongrl.queue.address import PASSWORD
+
 # A call's arguments, and the place in a script.
 _NOISE = re.compile(r"(, with args beginning with.*| script:( \S+,)? on @user_script:\d+\.)\Z", re.DOTALL)
 # Errors of a server that will serve again, by class where redis-py has one (it takes the code off the message then).
@@ -69,6 +71,8 @@ def advice(error: Exception, prefix: str) -> str:
     """What a person can do about it, as the end of a sentence; empty where that is not known."""
     if is_denied(error):
         return f"; {needs_right(prefix)}"
+    if isinstance(error, rx.AuthenticationError):
+        return f"; its password comes in {PASSWORD}, or in the file that {PASSWORD}_FILE names"
     if is_of_a_certificate(error):
         return "; check ssl_ca_certs in the address, and the server's certificate"
     if has_no_command(error) and "'SENTINEL'" in str(error):
