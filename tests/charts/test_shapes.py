@@ -97,6 +97,7 @@ PARTS = [
     ("learner/podLabels", {"ray.io/group": "x"}, "learner.podLabels: the chart or KubeRay sets the label ray.io/group"),
     ("rollout/podAnnotations", {"checksum/recipe": "x"}, "the chart sets the annotation checksum/recipe"),
     ("storage/annotations", {"helm.sh/resource-policy": "delete"}, "the chart sets the annotation helm.sh"),
+    ("reward/podAnnotations", {"a": "x" * 261120}, "reward.podAnnotations: has 261121 bytes of names and values"),
     ("global/imagePullSecrets", ["a", "b", "a"], "global.imagePullSecrets: a name stands there twice"),
     ("network/ncclEnv", {"HOME": "/x"}, "network.ncclEnv: HOME is set by the chart"),
     (

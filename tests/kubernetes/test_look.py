@@ -190,13 +190,15 @@ SPEC = {
         {"name": "store", "persistentVolumeClaim": {"claimName": "mine"}},
         {"name": "auth", "secret": {"secretName": "auth"}},
         {"name": "tmp", "emptyDir": {}},
+        {"name": "scratch", "ephemeral": {"volumeClaimTemplate": {"spec": {"storageClassName": "local"}}}},
+        {"name": "vault", "csi": {"driver": "vault", "nodePublishSecretRef": {"name": "login"}}},
         {"name": "both", "projected": {"sources": [{"secret": {"name": "part"}}, {"configMap": {"name": "cm"}}]}},
     ],
 }
 NEEDED = {
     "secret hf", "configmap settings", "secret all", "priorityclass high", "runtimeclass gvisor",
     "serviceaccount trainer", "secret registry", "persistentvolumeclaim mine", "secret auth", "secret part",
-    "configmap cm",
+    "configmap cm", "storageclass local", "secret login",
 }  # fmt: skip
 
 

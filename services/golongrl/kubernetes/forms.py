@@ -114,7 +114,13 @@ _CONTAINERS: Final[Form] = [{"env": [{"valueFrom": _SOURCES}], "envFrom": [_SOUR
 _POD_SPEC: Final[Form] = {
     "nodeName": text, "priorityClassName": text, "runtimeClassName": text, "serviceAccountName": text,
     "imagePullSecrets": [{"name!": name}], "initContainers": _CONTAINERS, "containers": _CONTAINERS,
-    "volumes": [{**_SOURCES, "persistentVolumeClaim": _NAMED, "projected": {"sources": [_SOURCES]}}],
+    "volumes": [
+        {
+            **_SOURCES, "persistentVolumeClaim": _NAMED, "projected": {"sources": [_SOURCES]},
+            "ephemeral": {"volumeClaimTemplate": {"spec": {"storageClassName": text}}},
+            "csi": {"nodePublishSecretRef": {"name": name}},
+        }
+    ],
     "affinity": {},
 }  # fmt: skip
 _TEMPLATE: Final[Form] = {"metadata": {"labels": _TEXTS, "annotations": _TEXTS}, "spec!": _POD_SPEC}

@@ -103,6 +103,12 @@ with the variables that the chart sets (env) and the registry of all images.
 {{- fail (printf "%s.%s: the chart sets the annotation %s itself; remove it" $path $key $name) -}}
 {{- end -}}
 {{- end -}}
+{{- $size := 0 -}}
+{{- range $name, $text := get $value $key | default dict }}{{ $size = add $size (len $name) (len $text) }}{{ end -}}
+{{- /* Of the 256 KiB that an object may have, the chart's own take less than one. */ -}}
+{{- if gt $size 261120 -}}
+{{- fail (printf "%s.%s: has %d bytes of names and values, and may have 261120" (trimPrefix "." $path) $key $size) -}}
+{{- end -}}
 {{- end -}}
 {{- else if hasKey $value "labels" -}}
 {{- fail (printf "%s.labels: KubeRay refuses it; set podLabels" $path) -}}

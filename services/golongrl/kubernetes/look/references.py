@@ -121,6 +121,11 @@ def _of_volume(volume: Json) -> Iterator[tuple[ObjectKind, str]]:
     secret = volume.get("secret") or {}
     if secret.get("secretName") and not secret.get("optional"):
         yield kinds.SECRET, secret["secretName"]
+    template = (volume.get("ephemeral") or {}).get("volumeClaimTemplate") or {}
+    if name := (template.get("spec") or {}).get("storageClassName"):
+        yield kinds.STORAGE_CLASS, name
+    if name := ((volume.get("csi") or {}).get("nodePublishSecretRef") or {}).get("name"):
+        yield kinds.SECRET, name
     yield from _named(volume, "configMap")
     for source in (volume.get("projected") or {}).get("sources") or []:
         yield from _named(source, "secret", "configMap")
