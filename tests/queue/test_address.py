@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 from redis import exceptions as rx
-from redis.asyncio.sentinel import SentinelConnectionPool, SentinelManagedSSLConnection
+from redis.asyncio.sentinel import MasterNotFoundError, SentinelConnectionPool, SentinelManagedSSLConnection
 
 from golongrl.errors import InputError
 from golongrl.queue import Patience, QueueError, SampleQueue
-from golongrl.queue.address import PASSWORD, Address, address, password
+from golongrl.queue.address import PASSWORD, SENTINEL_PASSWORD, Address, address, password
 from golongrl.queue.server import Durability, judge
-from golongrl.queue.server_errors import advice, passing_reason
+from golongrl.queue.server_errors import advice, passing_reason, words
 from support.redis_server import free_port
 
 SECRET = "s3cr3t"
@@ -181,6 +181,15 @@ def test_what_is_waited_for(error: Exception, waits_for: str | None) -> None:
 @pytest.mark.parametrize("words", ["Authentication required.", "invalid username-password pair"])
 def test_who_lacks_a_password_hears_where_it_comes_from(words: str) -> None:
     assert PASSWORD in advice(rx.AuthenticationError(words), "golongrl:{r}:")
+
+
+def test_a_sentinel_that_asks_for_a_password_is_not_blamed_on_addresses_and_certificates() -> None:
+    """As redis-py words it; each sentinel's error stands behind its client."""
+    found = MasterNotFoundError(
+        "No master found for 'main' : Redis<...> - AuthenticationError('Authentication required.')"
+    )
+    assert SENTINEL_PASSWORD in words(found)
+    assert "certificates" in words(MasterNotFoundError("No master found for 'main' : Redis<...> - TimeoutError('')"))
 
 
 SOUND = {"redis_version": "7.2.4", "maxmemory_policy": "noeviction", "maxmemory": 0, "aof_enabled": 1, "role": "master"}

@@ -10,7 +10,7 @@ import ssl
 from redis import exceptions as rx
 from redis.asyncio.sentinel import MasterNotFoundError
 
-from golongrl.queue.address import PASSWORD
+from golongrl.queue.address import PASSWORD, SENTINEL_PASSWORD
 
 # A call's arguments, and the place in a script.
 _NOISE = re.compile(r"(, with args beginning with.*| script:( \S+,)? on @user_script:\d+\.)\Z", re.DOTALL)
@@ -102,6 +102,8 @@ def has_no_command(error: Exception) -> bool:
 
 def words(error: Exception) -> str:
     """An error's own words, but for one that holds the representation of every sentinel's client, and for noise."""
+    if isinstance(error, MasterNotFoundError) and "AuthenticationError" in str(error):
+        return f"one refuses to tell without its own password; give it in {SENTINEL_PASSWORD}"
     if isinstance(error, MasterNotFoundError):
         return "none answers with one; check their addresses, the service's name and the certificates"
     return _NOISE.sub("", str(error)) or ("no answer" if isinstance(error, TimeoutError) else type(error).__name__)
