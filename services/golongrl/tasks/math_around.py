@@ -56,7 +56,7 @@ _ELSE = tuple(
             r"(?:(?:maybe|perhaps|possibly|even|else|it is|是|if \w+,)\s)*|"
             r"[^\d\n]{0,60}\b(?:maybe|perhaps|possibly|(?:could|may|might)(?: also)? be|probably|"
             r"second (?:guess|choice)[:,]?|(?:runner|back)-?up[:,]?|fallback[:,]?)\s|\((?=\S+ if\b))",
-            r"(?![^\W\d_]|[.,]?\d| ?[=+*/×-])",
+            r"(?![^\W\d_]|[.,]?\d| ?(?:[=+*/×÷·−-]|\\(?:times|cdot|div)))",
         ),
         (
             rf".*(?:{_CORRECTS})"

@@ -87,9 +87,8 @@ _OR = _words(
     "or nor xor aka oder ou eller lub veya atau ili nebo vagy hoặc или أو या"
     " 或 或者 还是 還是 または 又は もしくは 또는 혹은"
 )
-_FIRST = tuple([word] for word in _OR)
 _AND = _words("and plus und sowie et y o e и 와 と 과 同 跟 和 及 与 以及 也")
-_ALSO = re.compile(r"^(?:also|alternat\w*|another|other|second|third|next|additional(?:ly)?|else|otherwise)$")
+_ALSO = re.compile(r"^(?:also|alternat\w*|another|other|third|next|additional(?:ly)?|else|otherwise)$")
 # What may stand right before a candidate beside these: doubt, a copula, a word that adds or takes back.
 _LEADS = _words(
     "maybe perhaps could may might is s be it so therefore thus hence even likewise no wait mean meant"
@@ -109,7 +108,7 @@ _OTHERWISE = re.compile(
     r"\b(?:otherwise|unless|(?<!nothing )else|sonst|sinon|in which case|failing (?:that|which)|in case i|"
     r"if (?:you|not|need|necessary|pressed|forced)|(?:depending|or) (?:on|in)|"
     r"(?:in|on|under|by) (?:an(?:other|y)?|one|other|some) (?:\w+ )?(?:reading|view|interpretation|sense)s?)\b|否则|"
-    rf"\b{_IF}\b[^,]{{1,60}}(?:,\s*(?:then\s*)?|\bthen\s*)(?:it is\s*)?$",
+    rf"\b{_IF}\b[^,]{{1,60}}(?:,\s*(?:then\s*)?|\bthen\s*)(?:(?:it|the (?:\w+ )?answer) is\s*)?$",
     re.IGNORECASE,
 )
 _REASON = re.compile(
@@ -181,17 +180,17 @@ _FITS_WHOLLY = re.compile(
 )
 _AS_WELL = re.compile(r"\b(?:also|too|as well|equally)\b", re.IGNORECASE)
 _TOO = re.compile(rf"{_AS_WELL.pattern}|\bas \w+$|\b(?:may|might|could) (?:well )?be\b", re.IGNORECASE)
+_UNREAL_CASE = re.compile(r"\W*(?:without|had|were|but for)\b")  # opens a sentence: "Without clause 3, it would be"
 _UNREAL = re.compile(r"(?:would(?: have)? be(?:en)?|was|were|had been)\b")
 _AGAINST = re.compile(
     r"\b(?:not|no(?!\s*[,.:;!—–-]| wait)|never(?! mind)|neither|nor|cannot|wrong|false|incorrect|invalid|impossible|"
     r"implausible|unlikely|trap|distractor|decoy|mistake|"
     r"partly|partially|only|fails?|contradict\w*|less(?!,|\s+likely)|instead|unlike|rather than|"
     r"formerly|previously|originally|initially|too (?:early|late|broad|narrow|vague|small|large|strong|weak))\b|"
-    r"n['’]t|不(?!对|过)|错|非|没|矛盾|[✗✘❌×]",
+    r"n['’]t|不(?!对|过)|错|非|没|矛盾|[✗✘❌×≠]",
     re.IGNORECASE,
 )
-_OPTION = re.compile(r"\(\s*([A-Z])\s*\)|(?<![a-zA-Z0-9_'’-])([A-HJ-Z])(?![a-zA-Z0-9_'’-])")
-_SMALL_OPTION = re.compile(r"\(\s*([a-z])\s*\)()")
+_OPTION = re.compile(r"\(\s*([A-Za-z])\s*\)|(?<![a-zA-Z0-9_'’-])([A-HJ-Z])(?![a-zA-Z0-9_'’-])")
 _WORD = re.compile(r"[^\W\d_]+")
 _SENTENCE_END = re.compile(r"[\n!?。！？]|\.(?=\s|$)")
 _ITEM_MARK = re.compile(r"[.)]\s{1,9}(?=\S)")  # behind a letter that opens a line
@@ -211,7 +210,7 @@ _CONDITION_BEFORE = re.compile(rf"\b(?:{_IF}|under)\b[^.;!?\n]*\Z", re.IGNORECAS
 _SUPPOSITION = re.compile(
     r"(?:(?:\A|[.,;:!?\n—–-])\s*|\b(?:and|but|or|that|then) )(?:if|unless)\b"
     r"(?! (?:i|we|you|one|my|memory|anything|asked|forced|pressed)\b)"
-    r"(?:(?!\b(?:so|hence|thus|therefore|because|since)\b)[^.;!?\n。])*\Z|(?:如果|假如|假设)[^.;!?\n。！？；所因]*\Z",
+    r"(?:(?!\b(?:so|hence|thus|therefore|because|since)\b)[^.;!?\n。])*\Z|(?:如果|假如|假设|有人|[许很]多人|容易)[^.;!?\n。！？；所因]*\Z",
     re.IGNORECASE,
 )
 _CONDITION_BEHIND = re.compile(rf"[)\s]{{0,4}},?\s?(?:{_IF}|when|under)\b", re.IGNORECASE)
@@ -299,7 +298,7 @@ def _joined(text: str, end: int, start: int) -> bool:
         return False
     words = [word.lower() for word in _WORD.findall(text[end:start])]
     together = bool(words) and words[0] in _AND
-    more = any(word in _OR or (_ALSO.match(word) and word != "second") for word in words) or words[-1:] == ["second"]
+    more = any(word in _OR or _ALSO.match(word) for word in words) or words[-1:] == ["second"]
     return (together or more) and not _supposes(set(words))
 
 
@@ -315,15 +314,16 @@ def hedged(rest: str, chosen: str) -> bool:
         gap = anew
         words = [word for word in _WORD.findall(gap) if not _OPTION_WORD.match(word)]
         alone = not _WORD.search(said)
-        first = same_sentence and words[:1] in _FIRST and words[:2] != ["nor", "is"]
-        other_reading = first or bool(_OTHERWISE.search(gap))
+        joined = not _OR.isdisjoint(words[:1]) and words[:2] != ["nor", "is"]
+        other_reading = joined or bool(_OTHERWISE.search(gap))
         if _OTHERWISE.match(said) or words[-1:] == ["unless"] or (alone and other_reading) or _SEVERAL_FIT.search(gap):
             return True
         if _AGAINST.search(said) or _AGAINST.search(gap):
             explained = True
             continue
         reason = _REASON.search(gap) is not None and not (gap.rstrip().endswith(",") or _fits_too(said))
-        explained = explained or reason or bool(_SUPPOSED & set(words) and "i" not in words)
+        unreal = _UNREAL_CASE.match(gap) is not None and "would" in gap + said
+        explained = explained or reason or unreal or bool(_SUPPOSED & set(words) and "i" not in words)
         candidate = not explained and (_fits_too(said) or _is_candidate(gap, words))
         if candidate and _offered(gap, words, said, later=not same_sentence):
             return True
@@ -342,10 +342,9 @@ def _others(rest: str, chosen: str) -> Iterator[tuple[str, str, bool]]:
     """For each other option near the chosen one: what stands before and behind it in its sentence, lower-cased, and
     whether it stands in the sentence of the one before. Of options side by side only the first is told.
     """
-    every = (*_OPTION.finditer(rest, 0, _WINDOW), *_SMALL_OPTION.finditer(rest, 0, _WINDOW))
     found: list[re.Match[str]] = []
     named = -1  # where a name ended, whose list goes on: "all of A, B and C"
-    for one in sorted(every, key=re.Match.start):
+    for one in _OPTION.finditer(rest, 0, _WINDOW):
         if _in_a_name(rest, one) or (named >= 0 and one[2] and _lists(rest[named : one.start()])):
             named = one.end()
         else:

@@ -105,7 +105,6 @@ _BEHIND_TAG = re.compile(
 )
 _NO_ITEM = re.compile(r"(?:```|~~~)\w*|[-=*_~]{3,}|\[/(?:answer|答案)\]")  # a code fence, a rule, a closing tag
 _MARKS = "*_`|\"'“”‘’「」『』《》() "  # of emphasis, code, tables, quotation and brackets
-_LIST_MARKS = "[]" + _MARKS
 _ENDS = ".,;。，；、"
 _HTML = re.compile(r"</?(?:b|i|u|p|em|strong|code|li|span)>|<br ?/?>")
 _EMPHASIS = re.compile(r"(\*{1,3}|__|`|==)(?=\S)(.{1,200}?)(?<=\S)\1|\$([^$]{1,200})\$")
@@ -158,13 +157,8 @@ def _bare_item(line: str, golds: Collection[str]) -> str:
         rest = _without_commands(written)
         for _ in range(_MOST_MARKS):
             inner = rest.strip(_MARKS)
-            for candidate in (
-                rest,
-                inner,
-                rest.rstrip(_ENDS),
-                inner.rstrip(_ENDS).rstrip(_MARKS),
-                inner.strip(_LIST_MARKS),
-            ):
+            bare = inner.rstrip(_ENDS).rstrip(_MARKS)
+            for candidate in (rest, inner, rest.rstrip(_ENDS), bare, bare.strip("[]")):
                 if candidate in golds:
                     return candidate
             shorter = _BULLET.sub("", inner or rest, count=1)
