@@ -141,7 +141,7 @@ class LeaderLease:
             return
         try:
             found = await self._find()
-            if found is not None and found["spec"].get("holderIdentity") == self._me:
+            if found is not None and (found.get("spec") or {}).get("holderIdentity") == self._me:
                 await self._calls.replace(kinds.LEASE, self._lease(found, ""))
         except ClusterError as error:
             log.warning("lease", error=str(error))

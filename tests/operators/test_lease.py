@@ -59,3 +59,22 @@ async def test_of_two_operators_one_acts_and_the_other_takes_over(
             server.refuse["leases", "update"] = 409
             await first.once()
             assert not first.held
+
+
+async def test_a_lease_that_somebody_has_emptied_ends_no_operator_with_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = OperatorApi()
+    with serving(server):
+        monkeypatch.setenv("KUBECONFIG", str(server.kubeconfig(tmp_path / "kubeconfig", "rl", token="secret")))
+        async with connect() as calls:
+            mine = LeaderLease(calls, "golongrl-operator-demo", "a")
+            keeping = asyncio.create_task(mine.keep())
+            async with asyncio.timeout(60):
+                while not mine.held:
+                    await asyncio.sleep(0.01)
+            (found,) = server.live("Lease").values()
+            server.put({key: value for key, value in found.items() if key != "spec"})
+            keeping.cancel()
+            (ended,) = await asyncio.gather(keeping, return_exceptions=True)
+            assert isinstance(ended, asyncio.CancelledError)
