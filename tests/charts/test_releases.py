@@ -105,6 +105,14 @@ def test_an_install_asks_the_cluster_and_its_notes_say_what_is_next(cluster: Clu
     assert not [item for item in cluster.server.of("Pod") if "test" in item["metadata"]["name"]]
 
 
+@pytest.mark.full
+def test_a_shared_redis_asks_for_a_name_of_the_run_in_the_notes(helm4: Helm) -> None:
+    """Two namespaces may have a release of one name, and its queue would be one."""
+    given = ["install", "demo", str(CHART), "--dry-run=client", "--set", "redis.external.host=r.example"]
+    assert "set `run` to a name of its own" in helm4.run(*given).stdout
+    assert "set `run`" not in helm4.run(*given, "--set", "run=other").stdout
+
+
 @pytest.mark.parametrize("more", [(), ("--set", "fullnameOverride=other")])
 def test_what_a_failed_test_leaves_behind_is_named_in_the_notes(cluster: Cluster, more: tuple[str, ...]) -> None:
     """`helm uninstall` removes no hook's pod: the notes have the command for every one that can be left."""

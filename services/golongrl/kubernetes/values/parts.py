@@ -42,7 +42,11 @@ def _bound(size: str, more: str = "") -> str:
 class ExternalRedis(ValuesSection):
     """An existing Redis or Valkey (7.2 or later, with AOF and the policy noeviction)."""
 
-    host: Host = Field("", description="Host name. Empty deploys the chart's own Redis.")
+    host: Host = Field(
+        "",
+        description="Host name. Empty deploys the chart's own Redis. Releases with one database need different values "
+        "of `run`, also in different namespaces: those of one name would take each other's groups.",
+    )
     port: Port = Field(6379, description="Port.")
     database: Count = Field(0, description="Number of the database.")
     tls: bool = Field(False, description="Use TLS (rediss://).")
