@@ -20,7 +20,7 @@ train: $(INSTALLED)  ## Run the recipe quickstart to its end, with every service
 unexport PYTHONDONTWRITEBYTECODE
 
 # Three at a time, on two cores: for a third of their time the tests wait for processes, deadlines and disks.
-test: $(TESTABLE) lint  ## Lint, type-check and test (about 20 minutes on two cores)
+test: $(TESTABLE) lint  ## Lint, type-check and test (about 15 minutes on two cores)
 	$(BIN)/pytest -m "not full" -n 3
 
 test-full: $(TESTABLE) lint  ## All tests, including real SGLang and the chaos soak
