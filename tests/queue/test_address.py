@@ -249,3 +249,18 @@ async def test_a_redis_that_is_asked_as_a_sentinel_is_said_to_be_none(redis_url:
     async with SampleQueue.from_url(f"redis+sentinel://{place}/main", "r", patience=Patience(0.2)) as queue:
         with pytest.raises(QueueError, match="it is no sentinel: give a sentinel's port"):
             await queue.stats()
+
+
+@pytest.mark.parametrize(
+    ("info", "reason"),
+    [
+        ({"maxmemory": 100, "used_memory": 100}, "its maxmemory is used up"),
+        ({"aof_last_write_status": "err"}, "its last write to the append-only file failed"),
+        ({"rdb_last_bgsave_status": "err"}, "its last snapshot failed"),
+    ],
+)
+def test_a_server_that_refuses_writes_at_this_moment_is_no_refusal_and_is_told(
+    info: dict[str, Any], reason: str
+) -> None:
+    report = judge({**SOUND, **info}, {"appendfsync": "always"}, waitaof=True)
+    assert (report.refusals, report.warnings) == ((), (f"it may refuse writes at this moment: {reason}",))

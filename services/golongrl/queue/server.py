@@ -1,6 +1,6 @@
 """What a server must be, and be told, to hold a queue. Pure: over its INFO and CONFIG."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -19,7 +19,8 @@ class Durability(Enum):
 
 @dataclass(frozen=True, slots=True)
 class QueueServerReport:
-    """A server's fitness for a queue: `refusals` lose groups without a word, `warnings` may with a crash.
+    """A server's fitness for a queue: `refusals` lose groups without a word, `warnings` may with a crash, or
+    keep a run waiting.
 
     Each is one sentence with the line to set. `replicas`: those that confirm a durable write.
     """
@@ -84,4 +85,17 @@ def judge(
             "it has replicas, but a fail-over may lose what they had not received yet: set "
             "`min-replicas-to-write 1`, or ?replicas=1 in the URL"
         )
+    if reasons := ", ".join(_refusing_writes(info)):
+        warnings.append(f"it may refuse writes at this moment: {reasons}")
     return QueueServerReport(tuple(refusals), tuple(warnings), durability, wanted)
+
+
+def _refusing_writes(info: Mapping[str, Any]) -> Iterator[str]:
+    """What makes a server answer MISCONF or OOM; a queue waits until it has passed."""
+    most = int(info.get("maxmemory", 0))
+    if 0 < most <= int(info.get("used_memory", 0)):
+        yield "its maxmemory is used up"
+    if info.get("aof_last_write_status", "ok") != "ok":
+        yield "its last write to the append-only file failed"
+    if info.get("rdb_last_bgsave_status", "ok") != "ok":
+        yield "its last snapshot failed"
