@@ -139,15 +139,23 @@ def test_a_server_that_the_environment_named_and_that_is_dead_is_named_with_its_
 
 
 @pytest.mark.usefixtures("quiet")
-@pytest.mark.parametrize("words", [["stats"], ["check"], ["remove", "--yes"], ["set-aside", "list"]])
+@pytest.mark.parametrize(
+    ("scheme", "words"),
+    [
+        ("redis", ["stats"]), ("redis", ["check"]), ("redis", ["remove", "--yes"]), ("redis", ["set-aside", "list"]),
+        ("rediss", ["stats"]),
+    ],
+)  # fmt: skip
 def test_a_server_that_takes_connections_and_is_silent_is_named_soon(
-    words: list[str], monkeypatch: pytest.MonkeyPatch
+    scheme: str, words: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("golongrl.queue.look.LOOK_S", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        url = f"redis://127.0.0.1:{silent.getsockname()[1]}/0"
+        server = f"127.0.0.1:{silent.getsockname()[1]}"
+        url = f"{scheme}://{server}/0"
         said = CliRunner().invoke(app, [*words, "--run", "mine", "--redis-url", url]).exception
-    assert str(said) == f"Redis at 127.0.0.1:{url.rpartition(':')[2].removesuffix('/0')} has not answered for 0.2 s"
+    hint = "; one without TLS is silent to rediss://, give redis://" if scheme == "rediss" else ""
+    assert str(said) == f"Redis at {server} has not answered for 0.2 s{hint}"
 
 
 @pytest.mark.usefixtures("quiet")

@@ -9,7 +9,7 @@ from golongrl.errors import GolongrlError, InputError
 from golongrl.local.plan import HOST, Options, Ports
 from golongrl.ports import unused
 from golongrl.queue import Presence, QueueError, QueueServerReport, SampleQueue
-from golongrl.queue.address import named_by
+from golongrl.queue.address import named_by, silence
 from golongrl.queue.connection import Patience
 from golongrl.queue.errors import last_reason
 from golongrl.telemetry import watchdog
@@ -54,7 +54,7 @@ def check_redis(url: str, run: str, shown: str, *, new: bool = False) -> None:
     try:
         report, processes = asyncio.run(ask())
     except TimeoutError:
-        raise InputError(f"{named}: takes connections and has not answered for {_SILENT_S:g} s") from None
+        raise InputError(f"{named}: takes connections and {silence(url, _SILENT_S)}") from None
     except QueueError as error:
         # The last try's error: that there were several tries does not help a person who has just typed the URL.
         raise InputError(f"{named}: {last_reason(error)}") from error

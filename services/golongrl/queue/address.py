@@ -140,6 +140,13 @@ def named_by(url: str) -> str:
     return URL if os.environ.get(URL) == url else "--redis-url"
 
 
+def silence(url: str, seconds: float) -> str:
+    """What is said of a server that takes connections and is silent. One without TLS takes its greeting for
+    the beginning of a command."""
+    hint = "; one without TLS is silent to rediss://, give redis://" if url.startswith("rediss") else ""
+    return f"has not answered for {seconds:g} s{hint}"
+
+
 @contextmanager
 def naming_environment(url: str) -> Iterator[None]:
     """Where its server does not answer, the block's error says where `url` came from, unless a person just typed it."""

@@ -27,6 +27,8 @@ RedisUrl = Annotated[
     ),
 ]
 Run = Annotated[str, typer.Option(envvar="GOLONGRL_RUN", help="Name of the run.")]
+# Of the most groups that a queue can hold; each of their calls has a deadline of its own.
+_CHANGE_S = 3600.0
 
 
 @app.command(epilog="Example: `golongrl queue stats --redis-url redis://localhost:6379/0 --run quickstart`")
@@ -150,12 +152,12 @@ def _end_set_aside(redis_url: str, run: str, uids: list[str], everyone: bool, *,
 
 
 def _change(url: str, run: str, change: "Callable[[SampleQueue], Awaitable[T]]") -> T:
-    """As `_look`, for as long as the change takes: of many groups, say."""
+    """As `_look`, for as long as the change takes: of many groups, say. A server that is silent is told at once."""
     _look(url, run, lambda queue: queue.inspect_server())
-    return _look(url, run, change, bounded=False)
+    return _look(url, run, change, longest_s=_CHANGE_S)
 
 
-def _look(url: str, run: str, ask: "Callable[[SampleQueue], Awaitable[T]]", *, bounded: bool = True) -> T:
+def _look(url: str, run: str, ask: "Callable[[SampleQueue], Awaitable[T]]", *, longest_s: float = 0.0) -> T:
     from golongrl.queue.address import naming_environment
     from golongrl.queue.look import LOOK_S, look
     from golongrl.telemetry.logging import configure
@@ -163,4 +165,4 @@ def _look(url: str, run: str, ask: "Callable[[SampleQueue], Awaitable[T]]", *, b
     # The error names what was waited for; a line for each try would hide it.
     configure("queue", run, level="ERROR")
     with naming_environment(url):
-        return asyncio.run(look(url, run, ask, within_s=LOOK_S if bounded else None))
+        return asyncio.run(look(url, run, ask, within_s=max(LOOK_S, longest_s)))

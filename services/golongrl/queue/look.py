@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
+from golongrl.queue.address import silence
 from golongrl.queue.client import SampleQueue
 from golongrl.queue.connection import Patience
 from golongrl.queue.errors import QueueUnavailableError
@@ -14,10 +15,8 @@ PATIENCE_S: Final = 5.0
 LOOK_S: Final = PATIENCE_S + 1
 
 
-async def look(
-    redis_url: str, run: str, ask: Callable[[SampleQueue], Awaitable[T]], *, within_s: float | None = LOOK_S
-) -> T:
-    """What `ask` finds in the queue; `within_s` None sets no deadline for the whole, only for each call.
+async def look(redis_url: str, run: str, ask: Callable[[SampleQueue], Awaitable[T]], *, within_s: float = LOOK_S) -> T:
+    """What `ask` finds in the queue, which may make many calls where `within_s` is longer.
 
     Raises:
         QueueError: Redis does not answer in time, or it does not have the run.
@@ -27,4 +26,4 @@ async def look(
             async with asyncio.timeout(within_s):
                 return await ask(queue)
         except TimeoutError:
-            raise QueueUnavailableError(f"Redis at {queue.server} has not answered for {within_s:g} s") from None
+            raise QueueUnavailableError(f"Redis at {queue.server} {silence(redis_url, within_s)}") from None
