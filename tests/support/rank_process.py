@@ -89,6 +89,7 @@ def _rank(rank: int, ranks: int, port: int, out: str, environment: dict[str, str
     os.dup2(log, 1)
     os.dup2(log, 2)
     of_torch = {"RANK": rank, "WORLD_SIZE": ranks, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    os.environ.clear()  # the process it was forked from has that of an earlier test
     os.environ.update(environment, **{name: str(value) for name, value in of_torch.items()})
     sys.path[:0] = [path for path in environment.get("PYTHONPATH", "").split(os.pathsep) if path not in sys.path]
     _work(Path(out) / "job.pkl", rank)

@@ -15,6 +15,7 @@ HEDGE = re.compile(r"[\s$,，、/]*(?:or|and|或|或者|和|及)?[\s$,，、/]*"
 Box = tuple[int, int, str]  # start, end, content
 
 
+@lru_cache(maxsize=64)  # one response is looked at from several sides
 def boxes_in(tail: str) -> Sequence[Box]:
     """The innermost boxes with balanced braces, in order; "\\boxed{}" and "\\boxed{...}" are none."""
     found = []
@@ -23,7 +24,7 @@ def boxes_in(tail: str) -> Sequence[Box]:
         content = tail[opening.end() : end]
         if end is not None and content.strip(" .…") and not BOX.search(content):
             found.append((opening.start(), end + 1, content))
-    return found
+    return tuple(found)
 
 
 def closing(text: str, start: int) -> int | None:

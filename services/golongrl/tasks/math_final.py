@@ -24,7 +24,7 @@ _BEHIND = re.compile(
 
 def answers_in(tail: str) -> list[str]:
     """The texts that may be the final answer, plain: none where several boxes stand side by side."""
-    boxes = list(boxes_in(tail))
+    boxes = boxes_in(tail)
     if not boxes:
         stated = [found["answer"] for found in _STATED.finditer(tail)]
         return [text_of(_marked(stated[-1] if stated else _last_line(tail)))]
