@@ -7,7 +7,7 @@ anything: that is for quantity.py, dates.py and math-verify.
 import re
 import unicodedata
 
-from golongrl.tasks.words import words
+from golongrl.tasks.words import word_set
 
 _SUPERSCRIPT = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺", "0123456789-+")
 _RAISED = re.compile(r"[⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺]+")
@@ -96,15 +96,13 @@ def _bare(text: str) -> str:
 _COMMAND = re.compile(r"\\[a-zA-Z]+")
 _WORD = re.compile(r"[a-zA-Z]{3,}")
 _MATHS = re.compile(r"[=^+*<>\\|]")
-_NO_WORDS = frozenset(
-    words(
-        "and for all the when where with such that any real integer integers sin cos tan cot sec csc log"
-        " exp max min gcd lcm arcsin arccos arctan sinh cosh tanh det mod lim sup inf sqrt frac cdot"
-        " times"
-    )
+_NO_WORDS = word_set(
+    "and for all the when where with such that any real integer integers sin cos tan cot sec csc log"
+    " exp max min gcd lcm arcsin arccos arctan sinh cosh tanh det mod lim sup inf sqrt frac cdot"
+    " times"
 )
 _FEW = 3  # words of a formula: "12 metres per second"
-_SHORT_WORDS = frozenset(words("no on in up at of or us uk eu un ok"))
+_SHORT_WORDS = word_set("no on in up at of or us uk eu un ok")
 _INITIALS = re.compile(r"(?:[A-Za-z]{1,3}\.\s?){1,9}[A-Za-z]{0,3}")
 _GREEK = re.compile(r"[Α-Ωα-ω]")
 

@@ -13,7 +13,7 @@ from functools import lru_cache
 from golongrl.tasks import numerals
 from golongrl.tasks.notation import is_words
 from golongrl.tasks.units import Unit, read_unit, split_scale
-from golongrl.tasks.words import words
+from golongrl.tasks.words import word_set
 
 MAX_EXPONENT = 400  # of ten: beyond, exact numbers get long; math-verify takes them
 # A rounded answer counts as its exact value from six significant digits on, and only where math-verify's own tolerance
@@ -225,7 +225,7 @@ _TEMPERATURES = {
 }
 # Three letters or more, as shorter words are variables or units that no table knows.
 _NOUNS = re.compile(r"[^\W\d_]{3,}(?: [^\W\d_]{3,}){0,2}")
-_COMPARING = frozenset(words("and not nor more less fewer than least most over under above below plus minus times"))
+_COMPARING = word_set("and not nor more less fewer than least most over under above below plus minus times")
 
 
 def _counts(unit: Unit) -> bool:
