@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from golongrl import __version__, recipe
-from golongrl.evaluation.registry import BENCHMARKS, SUITES
+from golongrl.evaluation.registry import NAMES
 from golongrl.kubernetes.values import reference, schema
 from golongrl.monitoring import catalogues, log_events
 from golongrl.monitoring.dashboards import render
@@ -48,7 +48,7 @@ def generated() -> dict[Path, str]:
         CHART / "values.yaml": schema.values_yaml(),
         CHART / "values.schema.json": json.dumps(schema.values_schema(), indent=2) + "\n",
         CHART / "files" / "recipe-defaults.json": json.dumps(schema.recipe_defaults(), indent=2) + "\n",
-        CHART / "files" / "suites.json": json.dumps([*SUITES, *BENCHMARKS], indent=2) + "\n",
+        CHART / "files" / "suites.json": json.dumps(NAMES, indent=2) + "\n",
         CHART / CRD: crd.crd_yaml(),
         ROOT / "docs" / "recipe.md": reference.recipe_page(),
         ROOT / "docs" / "suite.md": reference.suite_page(),

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from golongrl import recipe as recipes
 from golongrl.errors import InputError
-from golongrl.evaluation.registry import BENCHMARKS, SUITES
+from golongrl.evaluation.registry import NAMES
 from golongrl.kubernetes.kinds import KUEUE_QUEUE
 from golongrl.kubernetes.pod_rules import misfits, without_nulls
 from golongrl.kubernetes.rayjob import site as rayjobs
@@ -141,12 +141,11 @@ def _resolve(site: Site, text: str) -> Meaning:
 
 def _check_suite(site: Site, spec: Spec) -> None:
     """Refuse what the Job would refuse, perhaps days later. Another image than ours may have suites of its own."""
-    known = [*SUITES, *BENCHMARKS]
-    if spec.evaluation is None or spec.evaluation.suite in known:
+    if spec.evaluation is None or spec.evaluation.suite in NAMES:
         return
     image = str(site.evaluation["spec"]["template"]["spec"]["containers"][0]["image"])
     if Values().evaluation.image.repository in image:
-        raise SpecError(f"spec.evaluation.suite: {spec.evaluation.suite!r} is none of {', '.join(known)}")
+        raise SpecError(f"spec.evaluation.suite: {spec.evaluation.suite!r} is none of {', '.join(NAMES)}")
 
 
 def _misfits(spec: Spec) -> Iterator[str]:

@@ -87,6 +87,7 @@ def test_gpus_need_an_image_that_has_sglang(helm4: Helm) -> None:
     assert "--set" not in container(helm4.template(ON))["command"]
     for values, said in (
         ({"gpus": 1}, "golongrl/golongrl-learner has no SGLang"),
+        ({"gpus": 1, "image": {"repository": "proxy/golongrl/golongrl-learner"}}, "has no SGLang"),
         ({"gpus": 1, "image": image, "target": "pool"}, "evaluation.gpus: must be 0 with evaluation.target pool"),
         ({"target": "engines"}, "must be one of 'weights', 'pool'"),
         ({"gpus": -1}, "gpus"),

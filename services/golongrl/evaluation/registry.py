@@ -39,6 +39,9 @@ SUITES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     }
 )
 
+# What may stand where a suite is asked for: a benchmark alone is a suite of one.
+NAMES = (*SUITES, *BENCHMARKS)
+
 
 def selected(name: str) -> tuple[Benchmark, ...]:
     """The benchmarks of a suite, or the one of this name.

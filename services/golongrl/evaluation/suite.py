@@ -15,7 +15,7 @@ from golongrl import recipe as recipes
 from golongrl import yaml_text
 from golongrl.errors import InputError
 from golongrl.evaluation.kinds import Mode, Rule
-from golongrl.evaluation.registry import BENCHMARKS, SUITES
+from golongrl.evaluation.registry import BENCHMARKS, NAMES, SUITES
 from golongrl.recipe.fields import NonNegativeFloat, Place, PositiveFloat, PositiveInt, Section
 from golongrl.recipe.load import file_text, read_mapping
 
@@ -203,7 +203,7 @@ def source(name_or_path: str) -> str:
     Raises:
         SuiteError: there is none of this name.
     """
-    if name_or_path in SUITES or name_or_path in BENCHMARKS:
+    if name_or_path in NAMES:
         members = SUITES.get(name_or_path, (name_or_path,))
         return yaml_text.dump({"name": name_or_path, "benchmarks": list(members)})
-    return file_text(name_or_path, "suite", "file, packaged suite or benchmark", [*SUITES, *BENCHMARKS], SuiteError)
+    return file_text(name_or_path, "suite", "file, packaged suite or benchmark", NAMES, SuiteError)

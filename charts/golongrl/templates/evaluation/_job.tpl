@@ -10,7 +10,7 @@
 {{- if and $pool $gpus -}}
 {{- fail "evaluation.gpus: must be 0 with evaluation.target pool, whose engines have GPUs of their own" -}}
 {{- end -}}
-{{- if and $gpus (eq .image.repository "golongrl/golongrl-learner") -}}
+{{- if and $gpus (hasSuffix "golongrl/golongrl-learner" .image.repository) -}}
 {{- fail "evaluation.image: golongrl/golongrl-learner has no SGLang, which evaluation.gpus needs; name an image that has it (docs/evaluation.md says how to build one), or set evaluation.gpus to 0" -}}
 {{- end -}}
 {{- $known := $.Files.Get "files/suites.json" | fromJsonArray -}}
