@@ -170,6 +170,27 @@ async def test_another_status_is_an_engines_error(status: int) -> None:
         await ask(lambda _: httpx.Response(status, content=b"\xff" * 2000))
 
 
+@pytest.mark.parametrize("said", ["\ud800\x1b[2J", "x" * 100_000], ids=["half a character", "long"])
+async def test_what_an_engine_says_of_an_error_can_be_told_to_the_queue(said: str) -> None:
+    async def failed(status: int, body: object, call: Callable[[EngineClient], Any]) -> str:
+        async with client(lambda _: httpx.Response(status, content=json.dumps(body))) as engine:
+            with pytest.raises(EngineError) as caught:
+                await call(engine)
+        return str(caught.value)
+
+    aborted = changed("meta_info.finish_reason", {"type": "abort", "status_code": 400, "message": said})
+    told = [
+        *[await failed(status, {"error": {"message": said}}, EngineClient.model_info) for status in (400, 401, 503)],
+        await failed(200, {"success": False, "message": said}, EngineClient.begin_weight_update),
+        await failed(200, {"success": False, said: said}, EngineClient.begin_weight_update),
+        await failed(200, {"success": True, "ranks": [{"checksums": {said: 1}}]}, EngineClient.checksums),
+        await failed(200, aborted, lambda engine: engine.generate(PROMPT, SAMPLING, rid="r", vocab_size=VOCABULARY)),
+        parse_generation(changed("meta_info.finish_reason.matched", said), "r", VOCABULARY).detail,
+    ]
+    assert max(len(text.encode()) for text in told) < 800
+    assert not any("\x1b" in text for text in told)
+
+
 leaves = st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats() | st.text(max_size=5)
 anything = st.recursive(leaves, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner))
 places = st.sampled_from(

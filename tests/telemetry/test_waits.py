@@ -75,6 +75,11 @@ def test_what_is_published_is_bounded_and_reads_back(waits: list[PendingWait]) -
     assert all(len(wait.what) <= 200 for wait in found)
 
 
+def test_another_programs_half_characters_reach_the_queue() -> None:
+    text = dumps(loads(r'[["\ud800", "\udfff", 2.0, null, 1, "\ud800"]]'))
+    assert loads(text.encode().decode())[0].what == "\udfff"
+
+
 @pytest.mark.parametrize("seconds", ["Infinity", "-Infinity", "NaN", "1" + "0" * 400])
 @pytest.mark.parametrize("place", [2, 3, 4])
 def test_a_number_that_no_clock_shows_reads_as_no_wait_or_as_one(place: int, seconds: str) -> None:

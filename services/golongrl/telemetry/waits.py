@@ -109,7 +109,7 @@ def _both(one: PendingWait, other: PendingWait) -> PendingWait:
 def dumps(waits: Iterable[PendingWait]) -> str:
     """As text for a heartbeat."""
     rows = [astuple(replace(wait, what=wait.what[:_LONGEST], for_s=round(wait.for_s, 1))) for wait in longest(waits)]
-    return json.dumps(rows, ensure_ascii=False, separators=(",", ":"))
+    return json.dumps(rows, separators=(",", ":"))
 
 
 def loads(text: str) -> list[PendingWait]:

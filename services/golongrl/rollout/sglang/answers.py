@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeVar, cast, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from golongrl.errors import printable
 from golongrl.rollout.sglang.errors import EngineProtocolError
 from golongrl.routes.groups import expert_type
 from golongrl.routes.model import MoeRouting
@@ -24,7 +25,8 @@ _COMPLETION_TOKENS = re.compile(rb'"completion_tokens":\s*(\d{1,9})')
 _ROUNDING = 1e-5
 # No softmax in float32 is smaller.
 _LOWEST_LOGPROB = 1e30
-# Longest piece of an engine's own text in a message.
+# Longest piece of an engine's own text in a message, and of a message about its answer.
+_MOST_SAID = 300
 _MOST_DETAIL = 500
 
 _KINDS: dict[type, str] = {dict: "an object", list: "a list", str: "text"}
@@ -155,7 +157,7 @@ def parse_generation(
         ids=ids,
         logprobs=reading.logprobs([triple[0] for triple in triples]),
         finish=cast(Finish, finish["type"]),
-        detail=str(finish.get("message") or finish.get("matched") or "")[:_MOST_DETAIL],
+        detail=brief(finish.get("message") or finish.get("matched") or ""),
         spans=reading.covering(spans, len(ids)),
         prompt_tokens=reading.count(meta, "prompt_tokens"),
         cached_tokens=reading.count(meta, "cached_tokens"),
@@ -171,7 +173,7 @@ class _Reading:
     call: str
 
     def wrong(self, what: str) -> EngineProtocolError:
-        return EngineProtocolError(f"{self.call}: {what[:_MOST_DETAIL]}")
+        return EngineProtocolError(f"{self.call}: {printable(what[:_MOST_DETAIL])}")
 
     def of(self, found: Mapping[str, Any], name: str, kind: type[V], hint: str = "") -> V:
         if name not in found:
@@ -288,8 +290,14 @@ def error_message(text: str) -> str:
     try:
         body = json.loads(text)
     except (ValueError, RecursionError):
-        return " ".join(text.split())[:300] or "(no message)"
+        return brief(text) or "(no message)"
     if isinstance(body, Mapping):
         error = body.get("error", body.get("message", body.get("detail", body)))
         body = error.get("message", error) if isinstance(error, Mapping) else error
-    return " ".join(str(body).split())[:300]
+    return brief(body)
+
+
+def brief(said: object) -> str:
+    """What an engine says, as one line that logs, terminals and the queue take: of at most 300 characters, without
+    control characters and halves of a surrogate pair."""
+    return printable(" ".join(str(said).split())[:_MOST_SAID])

@@ -15,7 +15,7 @@ from typing import Any, Self
 import httpx
 
 from golongrl import bounded_http
-from golongrl.rollout.sglang.answers import error_message, parse_json
+from golongrl.rollout.sglang.answers import brief, error_message, parse_json
 from golongrl.rollout.sglang.errors import (
     EngineBusyError,
     EngineError,
@@ -113,7 +113,9 @@ class EngineHttp:
         """A control call whose answer must say `success`."""
         answer = await self._told(path, body, deadline_s)
         if answer.get("success") is not True:
-            raise EngineProtocolError(f"POST {path} at {self.url}: not confirmed: {answer.get('message', answer)}")
+            raise EngineProtocolError(
+                f"POST {path} at {self.url}: not confirmed: {brief(answer.get('message', answer))}"
+            )
         return answer
 
     async def _told(self, path: str, body: Mapping[str, Any], deadline_s: float | None = None) -> Mapping[str, Any]:
