@@ -8,8 +8,8 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Final
 
-# A person who has raised a quota waits no longer than this.
-_LONGEST_S: Final = 600.0
+# A person who has raised a quota, or an API server that is back, waits no longer than this.
+_LONGEST_S: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)

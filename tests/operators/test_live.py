@@ -376,10 +376,8 @@ async def test_the_same_refusal_is_not_met_at_every_pass(api: OperatorApi, plura
         for _ in range(40):
             await loop.once()
             now[0] += 15
-        # At once, and after pauses of 15, 30, 60, 120 and 240 s. A pool's first try is made with the RayJob, which
-        # exists
-        # at the next pass: what is left to write is another try.
-        assert tries() == (7 if plural == "deployments" else 6)
+        # At once, after pauses of 15 and 30 s, then each minute.
+        assert tries() == 12
         assert run.reason("Progressing") == "Refused"
         assert f": {code} " in run.status["message"]
         assert run.events == ["Refused"]
@@ -388,7 +386,7 @@ async def test_the_same_refusal_is_not_met_at_every_pass(api: OperatorApi, plura
         await loop.once()
         assert tries() == before + 1, "an edit is tried at once"
         del api.refuse[plural, "patch"]
-        now[0] += 600
+        now[0] += 60
         await loop.once()
         await loop.once()
         assert run.condition("Progressing") == "True"
