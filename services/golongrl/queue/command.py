@@ -154,10 +154,10 @@ def _end_set_aside(redis_url: str, run: str, uids: list[str], everyone: bool, *,
 def _change(url: str, run: str, change: "Callable[[SampleQueue], Awaitable[T]]") -> T:
     """As `_look`, for as long as the change takes: of many groups, say. A server that is silent is told at once."""
     _look(url, run, lambda queue: queue.inspect_server())
-    return _look(url, run, change, longest_s=_CHANGE_S)
+    return _look(url, run, change, within_s=_CHANGE_S)
 
 
-def _look(url: str, run: str, ask: "Callable[[SampleQueue], Awaitable[T]]", *, longest_s: float = 0.0) -> T:
+def _look(url: str, run: str, ask: "Callable[[SampleQueue], Awaitable[T]]", *, within_s: float | None = None) -> T:
     from golongrl.queue.address import naming_environment
     from golongrl.queue.look import LOOK_S, look
     from golongrl.telemetry.logging import configure
@@ -165,4 +165,4 @@ def _look(url: str, run: str, ask: "Callable[[SampleQueue], Awaitable[T]]", *, l
     # The error names what was waited for; a line for each try would hide it.
     configure("queue", run, level="ERROR")
     with naming_environment(url):
-        return asyncio.run(look(url, run, ask, within_s=max(LOOK_S, longest_s)))
+        return asyncio.run(look(url, run, ask, within_s=within_s or LOOK_S))
