@@ -135,6 +135,18 @@ def test_all_faults_are_told():
         (["algorithm.rollout_is_clip=[0.1, 0.5]"], "algorithm.rollout_is_clip [0.1, 0.5] leaves out 1"),
         (["algorithm.rollout_rs={token_k1: 0.5}"], "algorithm.rollout_rs.token_k1 0.5 rejects"),
         (["algorithm.rollout_rs={seq_mean_k1: [1.5, 2.0]}"], "algorithm.rollout_rs.seq_mean_k1 [1.5, 2.0] rejects"),
+        (["algorithm.policy_loss=sapo", "algorithm.policy_loss_options={tau_pos: 0}"], "tau_pos 0: it must be above 0"),
+        (["algorithm.policy_loss=sapo", "algorithm.policy_loss_options={tau_neg: 1e-300}"], "tau_neg 1e-300: it must"),
+        (["algorithm.policy_loss=dro", "algorithm.policy_loss_options={dro_beta: -1}"], "dro_beta -1: it must"),
+        (
+            ["algorithm.policy_loss=kl_cov", "algorithm.policy_loss_options={kl_cov_ratio: 0}"],
+            "kl_cov_ratio 0: it must be",
+        ),
+        (["algorithm.policy_loss=kl_cov", "algorithm.policy_loss_options={kl_cov_ratio: 2}"], "at most 1 works"),
+        (
+            ["algorithm.policy_loss=clip_cov", "algorithm.policy_loss_options={clip_cov_ub: 1}"],
+            "clip_cov_lb 1 is not b",
+        ),
         (["learner.weight_decay=1e10"], "is at least 1: each step"),
         (["learner.lr=1000.0"], "is at least 1: each step"),
         (["learner.ranks=200"], "a mini-batch has 144 responses"),

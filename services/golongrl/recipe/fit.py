@@ -6,7 +6,8 @@ Each function returns one line a fault, which names the keys, their values and t
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from golongrl.recipe.functions import POLICY_LOSSES
+from golongrl.recipe.fields import LEAST_FLOAT, MOST_FLOAT
+from golongrl.recipe.functions import COV_BOUNDS, POLICY_LOSSES, TOKEN_SHARES
 from golongrl.recipe.prefix_support import plain_reason
 from golongrl.routes.model import ARCHITECTURES, routing_of
 
@@ -32,6 +33,7 @@ def recipe_faults(recipe: "Recipe") -> Iterator[str]:
     yield from _groups(recipe)
     yield from _sizes(recipe)
     yield from _algorithm(recipe)
+    yield from _loss_options(recipe)
     yield from _task_weights(recipe)
     yield from _validation(recipe)
     if recipe.learner.routing_replay and recipe.learner.weights != "disk":
@@ -211,11 +213,25 @@ def _algorithm(recipe: "Recipe") -> Iterator[str]:
             f"algorithm.entropy_low {algorithm.entropy_low:g} exceeds algorithm.entropy_high "
             f"{algorithm.entropy_high:g}; at most {algorithm.entropy_high:g} works"
         )
-    options, loss = algorithm.policy_loss_options, algorithm.policy_loss
+
+
+def _loss_options(recipe: "Recipe") -> Iterator[str]:
+    options, loss = recipe.algorithm.policy_loss_options, recipe.algorithm.policy_loss
     known = POLICY_LOSSES.get(loss, frozenset())
-    for name in sorted(options.keys() - known):
-        takes = f"takes {', '.join(sorted(known))}" if known else "takes none"
-        yield f"algorithm.policy_loss_options.{name}: the loss {loss} {takes}"
+    for name, value in sorted(options.items()):
+        if name not in known:
+            takes = f"takes {', '.join(sorted(known))}" if known else "takes none"
+            yield f"algorithm.policy_loss_options.{name}: the loss {loss} {takes}"
+        elif name not in COV_BOUNDS and not LEAST_FLOAT <= value <= MOST_FLOAT:
+            yield f"algorithm.policy_loss_options.{name} {value:g}: it must be above 0, and at most {MOST_FLOAT:g}"
+        elif name in TOKEN_SHARES and value > 1:
+            yield f"algorithm.policy_loss_options.{name} {value:g} is a share of the tokens; at most 1 works"
+    low, high = (options.get(name, default) for name, default in COV_BOUNDS.items())
+    if low >= high:
+        yield (
+            f"algorithm.policy_loss_options: clip_cov_lb {low:g} is not below clip_cov_ub {high:g}: no token would "
+            "ever be chosen"
+        )
     if loss == "dro" and "dro_beta" not in options:
         yield "algorithm.policy_loss dro needs algorithm.policy_loss_options.dro_beta"
 

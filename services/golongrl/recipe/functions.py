@@ -37,6 +37,10 @@ POLICY_LOSSES: Mapping[str, frozenset[str]] = {
     "dppo_kl": frozenset(),
     "dro": frozenset({"dro_beta"}),
 }
+# Of these options: verl's defaults of the two bounds, which may have any sign, and shares of the tokens. All others are
+# above 0.
+COV_BOUNDS: Mapping[str, float] = {"clip_cov_lb": 1.0, "clip_cov_ub": 5.0}
+TOKEN_SHARES = frozenset({"clip_cov_ratio", "kl_cov_ratio"})
 
 # What a user's own function is called with, by name; the defaults of the signature may take more.
 ESTIMATOR_ARGUMENTS = ("scores", "groups", "tasks", "lengths")
