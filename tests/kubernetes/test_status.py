@@ -125,6 +125,13 @@ def test_what_could_not_be_checked_is_never_fine() -> None:
     assert told[-2:] == ["not checked: list of events: 403", "nothing is stuck, as far as it was checked"]
 
 
+def test_while_somebody_is_away_nothing_is_said_to_be_fine() -> None:
+    away = ["learner: restarting (death 1)"]
+    assert text([], QUEUE, [worker()], away=away, chains=False).splitlines()[-1] == f"away: {away[0]}"
+    over = ended("complete", "40 steps")
+    assert text([], over, [OVER], away=["engine-0: ending"], chains=False).splitlines()[-1] == "done: 40 steps"
+
+
 def test_a_real_queue_is_shown(redis_url: str, run_with_queue: str) -> None:
     picture = json.loads(json.dumps(asyncio.run(look_at_queue(redis_url, run_with_queue))))
     told = text(None, picture["queue"], picture["services"])

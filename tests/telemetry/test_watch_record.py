@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from golongrl.kubernetes.look.local_run import stalls
+from golongrl.kubernetes.look.local_run import away, stalls
 from golongrl.telemetry.run_info import RunInfo
 from golongrl.telemetry.watch_record import FILE, STALE_S, WatchRecord
 
@@ -39,3 +39,14 @@ def test_the_supervisor_that_does_not_look_is_named_and_one_that_has_ended_says_
     assert stalls(INFO, None, lives=True) == []
     assert stalls(INFO, record(0.0, CHAIN), lives=False) == []
     assert stalls(replace(INFO, state="done"), record(0.0, CHAIN), lives=True) == []
+
+
+def test_a_service_that_starts_again_or_does_not_report_is_away() -> None:
+    learner = {"service": "learner", "id": "host", "age_s": 26.0, "fields": {}}
+    assert away(replace(record(), states={"learner": "restarting (death 1)", "reward": "up"}), [learner]) == [
+        "learner: restarting (death 1)"
+    ]
+    assert away(record(), [learner]) == ["learner has sent no heartbeat for 26 s"]
+    assert away(record(), [{**learner, "age_s": 1.0}]) == []
+    assert away(record(0.0, CHAIN), [learner]) == []
+    assert away(None, [learner]) == []

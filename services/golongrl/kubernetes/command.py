@@ -235,14 +235,16 @@ def _show_local(folder: Path, *, as_json: bool) -> None:
     queue, services = picture.get("queue"), picture.get("services")
     record = WatchRecord.read(folder)
     stalls = local_run.stalls(info, record, lives=lives)
+    away = local_run.away(record, services or [])
     if as_json:
-        found = {"run": {**asdict(info), "lives": lives}, "queue": queue, "services": services, "stalls": stalls}
+        shown = {**asdict(info), "lives": lives}
+        found = {"run": shown, "queue": queue, "services": services, "stalls": stalls, "away": away}
         print(json.dumps(found))
         return
     records, wanted = history.read(folder / "metrics.jsonl"), local_run.wanted_steps(folder)
     print(local_run.headline(info, records, lives=lives, wanted=wanted, out=folder.parent))
     if picture:
-        print(printable("\n".join(lines(None, queue, services, stalls, chains=record is None))))
+        print(printable("\n".join(lines(None, queue, services, stalls, away=away, chains=record is None))))
     else:
         told = [*filter(None, [trouble]), *(f"stuck: {stall}" for stall in stalls)]
         print(printable("\n".join(told)))

@@ -1,15 +1,22 @@
 """A run of `golongrl train` on this machine: found by its folder, without an address. The headline is pure."""
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any, Final
 
 from golongrl import recipe as recipes
 from golongrl.errors import InputError
 from golongrl.reading import refuse_endless, small_text
 from golongrl.recipe import RecipeError
-from golongrl.telemetry import history
+from golongrl.telemetry import history, watchdog
 from golongrl.telemetry.history import History
 from golongrl.telemetry.run_info import FILE, RUNS, RunInfo, others, resume_command
 from golongrl.telemetry.watch_record import STALE_S, WatchRecord
+
+Json = Mapping[str, Any]
+
+# States of a service, as its supervisor calls them, that are no news.
+_AT_WORK: Final = ("up", "done")
 
 
 def read(folder: Path) -> RunInfo:
@@ -61,6 +68,16 @@ def stalls(info: RunInfo, record: WatchRecord | None, *, lives: bool) -> list[st
     if record.age_s > STALE_S:
         return [f"the supervisor (pid {info.pid}) has not looked at the run for {record.age_s:.0f} s: is it stopped?"]
     return list(record.stalls)
+
+
+def away(record: WatchRecord | None, services: Iterable[Json]) -> list[str]:
+    """Who is not at work although nothing is called stuck: what the supervisor starts or ends, else whom the queue's
+    `services` have not heard of lately."""
+    if record is None or record.stalls:
+        return []
+    down = [f"{name}: {state}" for name, state in record.states.items() if state not in _AT_WORK]
+    silent = (f"{process.name} {process.trouble}" for process in watchdog.read(services).values() if process.trouble)
+    return down or list(silent)
 
 
 def headline(info: RunInfo, records: History, *, lives: bool, wanted: int | None = None, out: Path = RUNS) -> str:

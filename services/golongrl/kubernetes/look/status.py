@@ -66,6 +66,7 @@ def lines(
     held: Sequence[str] = (),
     unknown: Sequence[str] = (),
     done: str = "",
+    away: Sequence[str] = (),
     chains: bool = True,
 ) -> Iterator[str]:
     """The whole picture; `pods` is None outside a cluster.
@@ -76,6 +77,7 @@ def lines(
         held: what is suspended on purpose.
         unknown: what could not be checked.
         chains: see `long_waits`.
+        away: who is not at work now, and why, although nobody calls it stuck: it starts again, or has not reported.
         done: that the learner's job is complete, where the queue does not say how the run ended.
     """
     picture = [*runs, *_process_lines(services or []), *(_queue_lines(queue) if queue else ())]
@@ -87,10 +89,11 @@ def lines(
     else:
         problems = stuck(pods or (), queue, services, refused, chains=chains)
     verdict = [*held, *filter(None, [ended]), *(f"stuck: {problem}" for problem in problems)]
+    verdict += [f"away: {line}" for line in away if not ended]
     verdict += [f"not checked: {line}" for line in unknown]
     if queue is None and not done:
         verdict.append("queue state unknown: no running worker or learner answered")
-    elif not (problems or ended or held):
+    elif not (problems or ended or held or away):
         verdict.append("nothing is stuck, as far as it was checked" if unknown else "nothing is stuck")
     for section in (_pod_lines(pods) if pods else (), picture):
         if section := list(section):
