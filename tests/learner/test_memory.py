@@ -173,8 +173,9 @@ async def test_the_learner_looks_for_the_kernel_before_it_speaks_to_anybody(tmp_
     assert find_spec("flash_attn") is None
     assert find_spec("kernels") is None
     nobody = LearnerConfig("r", "redis://127.0.0.1:1/0", data=tmp_path, weights=tmp_path, out=tmp_path)
+    recipe = load("quickstart", [PLAIN, "model.attn_implementation=flash_attention_2", "model.dtype=bfloat16"])
     with pytest.raises(InputError, match="there is no flash_attn here"):
-        await train(load("quickstart", [PLAIN, "model.attn_implementation=flash_attention_2"]), nobody)
+        await train(recipe, nobody)
 
 
 @pytest.mark.parametrize("name", packaged())

@@ -231,6 +231,14 @@ def test_a_model_that_does_not_fit(config, vocabulary, expected):
     assert expected in fault
 
 
+@pytest.mark.parametrize("attention", ["flash_attention_2", "flash_attention_3"])
+def test_flash_attention_has_no_float32(attention):
+    chosen = f"model.attn_implementation={attention}"
+    (fault,) = model_faults(load("quickstart", [chosen]), {})
+    assert fault.startswith(f"model.attn_implementation {attention} computes in bfloat16 alone")
+    assert list(model_faults(load("quickstart", [chosen, "model.dtype=bfloat16"]), {})) == []
+
+
 @pytest.mark.parametrize(
     "config",
     [

@@ -265,6 +265,12 @@ def model_faults(recipe: "Recipe", config: Mapping[str, Any], vocabulary: int | 
             "no embedding for some of them"
         )
     yield from _ulysses(recipe, sizes)
+    attention = recipe.model.attn_implementation
+    if attention.startswith("flash") and recipe.model.dtype == "float32":
+        yield (
+            f"model.attn_implementation {attention} computes in bfloat16 alone, and model.dtype is float32; sdpa "
+            "works, or model.dtype bfloat16"
+        )
     if recipe.learner.routing_replay and routing_of(sizes) is None:
         yield (
             f"learner.routing_replay: a model of type {sizes.get('model_type')} has no experts whose routes can be "
