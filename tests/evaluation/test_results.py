@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from golongrl.errors import InputError
-from golongrl.evaluation.report import results
+from golongrl.evaluation.report import results, summary
 
 RECORD: dict[str, Any] = {
     "version": "1", "started": "2026-01-01", "identity": {"target": {"name": "m"}, "data": {}},
@@ -108,3 +108,22 @@ def test_a_damaged_course_is_one_line(folder: Path, content: str) -> None:
     with pytest.raises(InputError, match=r"aime24\.json: cannot be read: ") as caught:
         results.write(folder)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", [b'{"suite": "frames", "points": []}', b'{"kind":"reply","key":"0"}\n', b"\xff\n"])
+def test_a_summary_replaces_no_other_file(tmp_path: Path, text: bytes) -> None:
+    """Such as the results or the paid answers of an evaluation."""
+    place = tmp_path / "file.json"
+    place.write_bytes(text)
+    with pytest.raises(InputError, match="holds something else than an evaluation's summary"):
+        summary.refuse_place(place)
+    assert place.read_bytes() == text
+
+
+def test_a_summary_replaces_one_of_before(tmp_path: Path) -> None:
+    place = tmp_path / "termination-log"
+    summary.refuse_place(place)
+    place.touch()
+    summary.refuse_place(place)
+    summary.write(summary.Summary(suite="frames", model="m", report="r", scores=()), place)
+    summary.refuse_place(place)

@@ -151,14 +151,15 @@ def run(
     The same command again continues where it was stopped: only what was in flight is asked again.
     """
     from golongrl.evaluation.metrics import EvaluationMetrics
+    from golongrl.evaluation.report import results
+    from golongrl.evaluation.report import summary as summaries
     from golongrl.evaluation.run.execute import EvalRequest, execute
     from golongrl.evaluation.suite import load
     from golongrl.telemetry.logging import configure
     from golongrl.telemetry.scrape_port import scraped
 
-    if summary is not None and (summary.is_dir() or not summary.parent.is_dir()):
-        # Now, and not after hours of asking.
-        raise InputError(f"--summary {summary}: is a folder, or in none; name a file in a folder that is there")
+    if summary is not None:
+        summaries.refuse_place(summary)
     given = {
         "target.place": target,
         "data": data,
@@ -181,9 +182,6 @@ def run(
         folder = execute(request, lambda line: print(line, file=sys.stderr, flush=True), metrics)
     _print_scores(folder)
     if summary is not None:
-        from golongrl.evaluation.report import results
-        from golongrl.evaluation.report import summary as summaries
-
         found = summaries.summarize(results.read(folder), folder / "report.html", step[-1] if step else None)
         summaries.write(found, summary)
 

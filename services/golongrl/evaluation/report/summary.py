@@ -5,14 +5,17 @@ notes, then without some benchmarks, which `more` counts.
 """
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from golongrl.errors import writing_to
+from golongrl.errors import InputError, writing_to
 from golongrl.evaluation.report.text import notes
+from golongrl.files.writing import is_direct
+from golongrl.reading import small_text
 
 # Of Kubernetes, which counts bytes.
 LONGEST: Final = 4096
@@ -76,6 +79,27 @@ def summarize(found: Mapping[str, Any], report: Path, step: int | None = None) -
         scores=scores,
         average=None if average is None else round(average, 2),
     )
+
+
+def refuse_place(path: Path) -> None:
+    """Refuse a file that holds something else, such as the answers of an evaluation, or cannot be written: now, and not
+    after hours of asking.
+
+    Raises:
+        InputError: so.
+    """
+    if path.is_dir() or not path.parent.is_dir():
+        raise InputError(f"--summary {path}: is a folder, or in none; name a file in a folder that is there")
+    if is_direct(path, path) or not path.exists():
+        return
+    if not os.access(path, os.W_OK):
+        raise InputError(f"--summary {path}: this file may not be written; name another one")
+    try:
+        text = small_text(path)
+    except (OSError, UnicodeDecodeError):
+        text = path.name  # too large, or no text: no summary, whatever it says
+    if text and read(text) is None:
+        raise InputError(f"--summary {path}: holds something else than an evaluation's summary; name another file")
 
 
 def write(summary: Summary, path: Path) -> None:
