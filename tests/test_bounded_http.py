@@ -396,3 +396,17 @@ def test_what_no_client_could_ask_is_no_address(url: str) -> None:
     with pytest.raises(InputError, match=r"--engine-url .*: no address of a server; write http://HOST:PORT"):
         bounded_http.refuse_no_address(url, "--engine-url")
     bounded_http.refuse_no_address("https://[::1]:80/prefix", "--engine-url")
+
+
+async def test_what_is_compressed_twice_is_not_decompressed() -> None:
+    """1,832 bytes are a gigabyte of blanks so, made in one piece."""
+    body = gzip.compress(gzip.compress(b" " * 300_000))
+    headers = b"Content-Encoding: gzip\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(body)
+
+    async def answer(writer: asyncio.StreamWriter) -> None:
+        writer.write(HEAD + headers + body)
+        await writer.drain()
+
+    async with server(answer) as url, httpx.AsyncClient() as http:
+        with pytest.raises(httpx.DecodingError, match="compressed 2 times"):
+            await bounded_http.get(http, url, 10.0)

@@ -110,13 +110,16 @@ async def read(response: httpx.Response, most: int) -> bytes:
 @asynccontextmanager
 async def asked(http: httpx.AsyncClient, method: str, url: str, **options: Any) -> AsyncIterator[httpx.Response]:
     """The answer, its body not read yet: `httpx.AsyncClient.stream`, but a redirect to what is no address is the
-    answer's fault (RemoteProtocolError), and not that of `url` (InvalidURL)."""
+    answer's fault (RemoteProtocolError), and not that of `url` (InvalidURL). Compressed more than once is refused
+    (DecodingError): two kilobytes of it may be a gigabyte, which is made before its length can be seen."""
     built = http.build_request(method, url, **options)
     try:
         response = await http.send(built, stream=True)
     except httpx.InvalidURL as error:
         raise httpx.RemoteProtocolError(f"it redirects to what is no address: {error}", request=built) from error
     try:
+        if len(codings := response.headers.get_list("content-encoding", split_commas=True)) > 1:
+            raise httpx.DecodingError(f"it is compressed {len(codings)} times", request=built)
         yield response
     finally:
         await response.aclose()
