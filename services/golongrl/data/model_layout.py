@@ -14,6 +14,9 @@ from golongrl.routes.model import experts_of
 # As decoder-only models name them.
 _EMBEDDING: Final = "model.embed_tokens.weight"
 _LAYER: Final = re.compile(r"model\.layers\.(?P<layer>\d{1,9})\.")
+# As transformers saves the model below the head, and loads it with the prefix. It knows no other names, such as those
+# below a wrapper's prefix, and would fill the whole model with random numbers.
+_BASE_LAYER: Final = re.compile(r"layers\.\d{1,9}\.")
 _QUERY, _KEY = "num_attention_heads x head_dim", "num_key_value_heads x head_dim"
 _DENSE: Final = {
     "mlp.gate_proj": ("intermediate_size", "hidden_size"),
@@ -61,9 +64,11 @@ def weights_faults(shapes: Shapes, sizes: Mapping[str, Any]) -> Iterator[str]:
     if layers and found and layers > (held := max(found) + 1):
         yield f"num_hidden_layers {layers} exceeds the {held} layers of the weights"
         return
-    # Without that prefix they are of another form.
-    if found and sizes.get("model_type") in DEFAULTS and not sizes.get("quantization_config"):
-        yield from _differences(shapes, sizes)
+    if not shapes or sizes.get("model_type") not in DEFAULTS or sizes.get("quantization_config"):
+        return
+    if any(_BASE_LAYER.match(name) for name in shapes):
+        shapes = {name if name.startswith("lm_head.") else f"model.{name}": shape for name, shape in shapes.items()}
+    yield from _differences(shapes, sizes)
 
 
 def _differences(shapes: Shapes, sizes: Mapping[str, Any]) -> Iterator[str]:
