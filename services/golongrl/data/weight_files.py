@@ -72,7 +72,7 @@ def stored_tensors(folder: Path) -> list[StoredTensor]:
 
 
 def _check_index(folder: Path, found: list[StoredTensor]) -> None:
-    """Every tensor that the index names is in the file that it says."""
+    """Every tensor that the index names is in the file that it says, and each file has one: engines read them all."""
     path = folder / INDEX
     try:
         weight_map = keys_once.loads(read_text(path, _LONGEST_HEADER))["weight_map"]
@@ -93,6 +93,8 @@ def _check_index(folder: Path, found: list[StoredTensor]) -> None:
     faults.refuse()
     for name, file in sorted(named - present):
         raise DataError(f"model file {folder / file}: no tensor {name}, but {INDEX} puts it there; {_AGAIN}")
+    for file in sorted({file for _, file in present} - {file for _, file in named}):
+        raise DataError(f"model file {folder / file}: {INDEX} names no tensor of it; remove the file, or move it away")
 
 
 def _check_once(found: list[StoredTensor]) -> None:
