@@ -60,19 +60,17 @@ def test_weights_below_a_wrapper_s_prefix_are_none_of_the_model(prefix: str) -> 
     """transformers would fill the whole model with random numbers, and only warn."""
     shapes = dict.fromkeys(needed_tensors(TIED), (1,))
     line, other = weights_faults({prefix + name: shape for name, shape in shapes.items()}, TIED)
-    assert line == f"the weights lack {len(shapes)} of the tensors that it asks for (model.embed_tokens.weight first)"
+    assert line.startswith(
+        f"the weights lack {len(shapes)} of the tensors that it asks for (model.embed_tokens.weight first); save the model with"
+    )
     assert f"tensors that it does not name, {prefix}model." in other
 
 
-def test_weights_of_the_model_below_the_head_are_taken() -> None:
-    """transformers adds the prefix by itself."""
-    given = {"hidden_size": 32, "vocab_size": 64, "intermediate_size": 48}
-    numbers = {**given, "num_attention_heads x head_dim": 32, "num_key_value_heads x head_dim": 16}
-    shapes = {name: [numbers[key] for key in keys] for name, keys in needed_tensors(TIED).items()}
-    below = {name.removeprefix("model."): shape for name, shape in shapes.items()}
-    assert list(weights_faults(below, TIED)) == []
-    (line,) = weights_faults(below, TIED | {"tie_word_embeddings": False})
-    assert "lack 1 of the tensors that it asks for (lm_head.weight first)" in line
+def test_weights_of_the_model_below_the_head_are_none_of_an_engine() -> None:
+    """transformers adds the prefix by itself, but version 0 is these files."""
+    shapes = dict.fromkeys(needed_tensors(TIED), (1,))
+    line, _ = weights_faults({name.removeprefix("model."): shape for name, shape in shapes.items()}, TIED)
+    assert "(model.embed_tokens.weight first); save the model with AutoModelForCausalLM" in line
 
 
 def test_the_tables_are_those_of_transformers() -> None:

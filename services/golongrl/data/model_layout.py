@@ -14,9 +14,6 @@ from golongrl.routes.model import experts_of
 # As decoder-only models name them.
 _EMBEDDING: Final = "model.embed_tokens.weight"
 _LAYER: Final = re.compile(r"model\.layers\.(?P<layer>\d{1,9})\.")
-# As transformers saves the model below the head, and loads it with the prefix. It knows no other names, such as those
-# below a wrapper's prefix, and would fill the whole model with random numbers.
-_BASE_LAYER: Final = re.compile(r"layers\.\d{1,9}\.")
 _QUERY, _KEY = "num_attention_heads x head_dim", "num_key_value_heads x head_dim"
 _DENSE: Final = {
     "mlp.gate_proj": ("intermediate_size", "hidden_size"),
@@ -64,11 +61,8 @@ def weights_faults(shapes: Shapes, sizes: Mapping[str, Any]) -> Iterator[str]:
     if layers and found and layers > (held := max(found) + 1):
         yield f"num_hidden_layers {layers} exceeds the {held} layers of the weights"
         return
-    if not shapes or sizes.get("model_type") not in DEFAULTS or sizes.get("quantization_config"):
-        return
-    if any(_BASE_LAYER.match(name) for name in shapes):
-        shapes = {name if name.startswith("lm_head.") else f"model.{name}": shape for name, shape in shapes.items()}
-    yield from _differences(shapes, sizes)
+    if shapes and sizes.get("model_type") in DEFAULTS and not sizes.get("quantization_config"):
+        yield from _differences(shapes, sizes)
 
 
 def _differences(shapes: Shapes, sizes: Mapping[str, Any]) -> Iterator[str]:
@@ -83,7 +77,11 @@ def _differences(shapes: Shapes, sizes: Mapping[str, Any]) -> Iterator[str]:
             f"{_by(shapes[wrong[0]])}: {_by([numbers[n] for n in names])} is needed{more}"
         )
     if missing := [name for name in needed if name not in shapes]:
-        yield f"the weights lack {len(missing)} of the tensors that it asks for ({missing[0]} first)"
+        # Under the names of another wrapper transformers takes none and only warns. It takes those of the model below
+        # the head (`layers.0...`), but engines do not.
+        renamed = any(missing[0].endswith(f".{name}") or name.endswith(f".{missing[0]}") for name in shapes)
+        hint = "; save the model with AutoModelForCausalLM, which gives tensors their names" if renamed else ""
+        yield f"the weights lack {len(missing)} of the tensors that it asks for ({missing[0]} first){hint}"
     others = [name for name in shapes if name not in needed and not _HARMLESS.match(name) and not _EXPERTS.match(name)]
     if sizes.get("tie_word_embeddings") and "lm_head.weight" in others:
         others.remove("lm_head.weight")  # a second copy of the embedding
