@@ -110,6 +110,15 @@ def write_half(path: Path) -> None:
         raise RuntimeError
 
 
+def test_of_a_link_in_the_place_of_an_own_folder_only_the_link_is_removed(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "disk" / "run.json").touch()
+    (tmp_path / "own").symlink_to("disk")
+    files.make_way(tmp_path / "own", MARKERS, "of a run")
+    assert os.listdir(tmp_path) == ["disk"]
+    assert os.listdir(tmp_path / "disk") == ["run.json"]
+
+
 def test_a_file_is_replaced_in_one_step_or_not_at_all(tmp_path: Path) -> None:
     path = tmp_path / "report.html"
     path.write_text("old")

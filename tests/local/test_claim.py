@@ -149,6 +149,26 @@ def test_a_pipe_in_the_place_of_a_file_holds_up_no_resume(tmp_path: Path, name: 
     assert pipe.is_fifo()
 
 
+@pytest.mark.parametrize("name", ["weights", "logs", "engines", "tensorboard", "checkpoints"])
+def test_a_file_in_the_place_of_a_folder_is_named_before_anything_starts(tmp_path: Path, name: str) -> None:
+    folder = RunFolder(tmp_path / "mine")
+    make_run(folder)
+    for put in (Path.touch, lambda path: path.symlink_to("gone")):
+        put(folder.path / name)
+        with pytest.raises(InputError, match=f"run mine: .*{name} is no folder"), Claim.take(folder, resume=True):
+            pass
+        (folder.path / name).unlink()
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "samples.jsonl", "timeline.jsonl"])
+def test_a_folder_in_the_place_of_a_file_is_named_before_anything_starts(tmp_path: Path, name: str) -> None:
+    folder = RunFolder(tmp_path / "mine")
+    make_run(folder)
+    (folder.path / name).mkdir()
+    with pytest.raises(InputError, match=f"run mine: .*{name} is no file"), Claim.take(folder, resume=True):
+        pass
+
+
 def test_a_recipe_that_was_cut_behind_a_section_is_not_resumed_with_defaults(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "mine")
     make_run(folder)

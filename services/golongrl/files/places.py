@@ -137,7 +137,15 @@ def _delete(folder: Path) -> None:
     # Under a scratch name: half deleted, it might have lost its marker.
     scratch = scratch_name(folder)
     folder.rename(scratch)
-    shutil.rmtree(scratch, ignore_errors=True)
+    _delete_tree(scratch)
+
+
+def _delete_tree(path: Path) -> None:
+    """Delete a folder, as far as possible; of a link to one, the link alone."""
+    if path.is_symlink():
+        path.unlink()
+    else:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def refuse_elsewhere(path: Path) -> None:
@@ -184,7 +192,7 @@ def sweep(root: Path, name: str) -> None:
     with suppress(OSError):
         for entry in os.listdir(root):
             if scratch.fullmatch(entry):
-                shutil.rmtree(root / entry, ignore_errors=True)
+                _delete_tree(root / entry)
 
 
 class Made:

@@ -83,6 +83,7 @@ class Claim:
                     # Again: another process may have had the folder until now.
                     _refuse(folder, resume=resume)
                     refuse_endless(folder.path, f"run {folder.path.name}")
+                    _refuse_misplaced(folder)
                 files.sweep_staged(folder.path)
                 yield claim
             except BaseException:
@@ -168,6 +169,14 @@ def _refuse(folder: RunFolder, *, resume: bool) -> None:
     why = refusal(look(folder), folder.path.name, resume=resume)
     if why is not None:
         raise InputError(f"{why}; {run_info.others(folder.path.parent)}" if resume else why)
+
+
+def _refuse_misplaced(folder: RunFolder) -> None:
+    """Refuse a file, or a link to nothing, in the place of a folder of the run, and a folder in that of a file."""
+    no_folders = [path for path in folder.folders if os.path.lexists(path) and not path.is_dir()]
+    for path in (*no_folders, *(path for path in folder.files if path.is_dir())):
+        kept = "folder" if path in no_folders else "file"
+        raise InputError(f"run {folder.path.name}: {path} is no {kept}, as a run keeps it there; move it elsewhere")
 
 
 def _locked(folder: RunFolder) -> TextIO:

@@ -13,6 +13,7 @@ from typing import Literal
 
 from golongrl.ports import GIVEN_VARIABLE, given_away
 from golongrl.recipe import Recipe
+from golongrl.telemetry import journal
 from golongrl.telemetry.tracing import ENDPOINT, endpoint_of, traces_url
 
 HOST = "127.0.0.1"
@@ -50,9 +51,13 @@ class RunFolder:
     def weights(self) -> Path:
         return self.path / "weights"
 
+    @property
+    def engines(self) -> Path:
+        return self.path / "engines"
+
     def weights_copy(self, index: int) -> Path:
         """What a worker keeps for its engine."""
-        return self.path / "engines" / str(index)
+        return self.engines / str(index)
 
     @property
     def redis(self) -> Path:
@@ -77,6 +82,17 @@ class RunFolder:
     @property
     def lock(self) -> Path:
         return self.path / LOCK
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """What is a folder, if it is there."""
+        own = (self.data, self.weights, self.engines, self.redis, self.logs, self.checkpoints, self.result)
+        return (*own, self.path / "tensorboard")
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """What is a file, if it is there."""
+        return (self.recipe, self.metrics, self.path / journal.SAMPLES, self.path / journal.TIMELINE)
 
 
 @dataclass(frozen=True)
