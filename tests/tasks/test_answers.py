@@ -763,6 +763,32 @@ def test_a_list_in_any_marks(text: str) -> None:
     assert strict("longbench_pro", f"[Answer]\n{text}", truth, "T5.1 Full-Sentence Citation Alignment") == 1.0
 
 
+@pytest.mark.parametrize("form", ["{}", "- {}", "1. {}", "2. **{}**", '"{}"', "3. `{}`;"])
+@pytest.mark.parametrize(
+    "gold",
+    [
+        "《红楼梦》", "Smith et al. (2019)", '"quoted"', "He said \"no\".", "(1)", "a)", "Section 4.2(b)", "__init__",
+        "foo(bar)", "[2]", "`code`", "**bold** text", "«Le Monde»", "<b>x</b>", "(5) 3", "第3条（二）",
+    ],
+)  # fmt: skip
+def test_a_gold_that_has_marks_itself(gold: str, form: str) -> None:
+    """The marks around an item count on neither side."""
+    truth = {"doc_ids": [gold], "summary": "English"}
+    assert strict("longbench_pro", f"[Answer]\n{form.format(gold)}", truth, LINES) == 1.0
+
+
+@pytest.mark.parametrize(("gold", "line"), [("《甲》", "甲"), ("It was late.", "It was late"), ('"a"', "“a”")])
+def test_marks_that_the_gold_alone_has(gold: str, line: str) -> None:
+    assert strict("longbench_pro", f"[Answer]\n{line}", {"doc_ids": [gold], "summary": "English"}, LINES) == 1.0
+
+
+def test_marks_that_tell_two_golds_apart() -> None:
+    truth = {"doc_ids": ["《甲》", "甲", "乙"], "summary": "Chinese"}
+    wrong = strict("longbench_pro", "[Answer]\n甲\n乙", truth, "T2.1 Global Timeline Reconstruction")
+    assert wrong == pytest.approx(1 / 3)
+    assert strict("longbench_pro", "[Answer]\n《甲》\n甲\n乙", truth, "T2.1 Global Timeline Reconstruction") == 1.0
+
+
 @pytest.mark.parametrize(
     ("line", "gold"),
     [

@@ -8,7 +8,7 @@ marks, only where that is needed to match.
 
 import re
 import unicodedata
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 OPEN, CLOSE = "<think>", "</think>"
 TAGS = ("[Answer]", "[答案]")  # in order of precedence
@@ -104,7 +104,7 @@ _BEHIND_TAG = re.compile(
     re.IGNORECASE,
 )
 _NO_ITEM = re.compile(r"(?:```|~~~)\w*|[-=*_~]{3,}|\[/(?:answer|答案)\]")  # a code fence, a rule, a closing tag
-_MARKS = "*_`|\"'“”‘’「」『』《》() "  # of emphasis, code, tables, quotation and brackets
+_MARKS = "*_`|\"'“”‘’„«»‹›「」『』《》() "  # of emphasis, code, tables, quotation and brackets
 _ENDS = ".,;。，；、"
 _HTML = re.compile(r"</?(?:b|i|u|p|em|strong|code|li|span)>|<br ?/?>")
 _EMPHASIS = re.compile(r"(\*{1,3}|__|`|==)(?=\S)(.{1,200}?)(?<=\S)\1|\$([^$]{1,200})\$")
@@ -145,22 +145,27 @@ def lines_of(area: str) -> list[str]:
 
 def items_of(area: str, golds: Collection[str]) -> list[str]:
     """The items of a strict area: its lines without blank ones, rules and code fences, and, where a line is not itself
-    a gold, without the marks around it (`_bare_item`).
+    a gold, the gold that it is but for the marks around either (`_gold_of`).
     """
     lines = (line for line in lines_of(area) if line and (line in golds or not _NO_ITEM.fullmatch(line)))
-    return [line if line in golds else _bare_item(line, golds) for line in lines]
+    forms = {bare: gold for gold in golds if (bare := _bare(gold))} | {gold: gold for gold in golds}
+    return [line if line in golds else _gold_of(line, forms) for line in lines]
 
 
-def _bare_item(line: str, golds: Collection[str]) -> str:
-    """The gold that is left when marks are taken off the line one by one; else the line."""
-    for written in (line, _EMPHASIS.sub(r"\2\3", line), _ESCAPE.sub("", line)):
-        rest = _without_commands(written)
+def _bare(item: str) -> str:
+    return item.strip(_MARKS).rstrip(_ENDS).rstrip(_MARKS)
+
+
+def _gold_of(line: str, forms: Mapping[str, str]) -> str:
+    """The gold one of whose forms is left when marks are taken off the line one by one; else the line."""
+    plain = [_without_commands(text) for text in (line, _EMPHASIS.sub(r"\2\3", line), _ESCAPE.sub("", line))]
+    for rest in dict.fromkeys((line, *plain)):
         for _ in range(_MOST_MARKS):
             inner = rest.strip(_MARKS)
-            bare = inner.rstrip(_ENDS).rstrip(_MARKS)
+            bare = _bare(rest)
             for candidate in (rest, inner, rest.rstrip(_ENDS), bare, bare.strip("[]")):
-                if candidate in golds:
-                    return candidate
+                if candidate in forms:
+                    return forms[candidate]
             shorter = _BULLET.sub("", inner or rest, count=1)
             if shorter == rest:
                 break
