@@ -834,6 +834,19 @@ def test_a_table_as_a_literal(text: str, right: float) -> None:
     assert strict("multitableqa_pretraining", f"<answer>{text}</answer>", {"golden_label": gold}) == right
 
 
+@pytest.mark.parametrize(
+    ("gold", "answer", "right"),
+    [
+        ('"250.0"', "250.0", 1), ("250.0", '"250.0"', 1), ('"-3.00"', "-3", 1), ("true", '"true"', 1),
+        ("null", '"null"', 1), ('"a b"', '"a\n b"', 1), ('"v5.0"', '"v5"', 0), ('"1.10"', '"1.1"', 0),
+        ("true", "1", 0), ("null", '""', 0), ("250.0", '"2500"', 0), ("10", '"1"', 0),
+    ],
+)  # fmt: skip
+def test_a_cell_as_a_number_and_as_text(gold: str, answer: str, right: float) -> None:
+    text = f'<answer>{{"data": [["k", {answer}]]}}</answer>'
+    assert strict("multitableqa_pretraining", text, {"golden_label": f'{{"data": [["k", {gold}]]}}'}) == right
+
+
 @pytest.mark.parametrize("text", MARKED_TABLES)
 def test_a_table_in_other_marks(text: str) -> None:
     assert strict("multitableqa_pretraining", text, {"golden_label": TABLE_JSON}) == 1.0

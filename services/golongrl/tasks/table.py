@@ -36,10 +36,17 @@ def _rows(data: Iterable[object], cell: Callable[[object], str] = str) -> Counte
     return Counter(tuple(map(cell, row)) if isinstance(row, list) else cell(row) for row in data)
 
 
+_WORDS = {"True": "true", "False": "false", "None": "null"}
+_WHOLE = re.compile(r"\A(-?\d+)\.0+\Z")
+
+
 def _cell(value: object) -> str:
-    """What strict compares: the text in one form, without white space around it, and 1.0 as the 1 that it is."""
+    """What strict compares: the text in one form, without white space around it; 1.0 is 1, true is "true", null is
+    "null".
+    """
     whole = isinstance(value, float) and value.is_integer()
-    return collapse(one_form(str(int(value) if whole else value)))  # type: ignore[call-overload]
+    text = collapse(one_form(str(int(value) if whole else value)))  # type: ignore[call-overload]
+    return _WORDS.get(text) or _WHOLE.sub(r"\1", text)
 
 
 def iou_of(gold: Counter[Hashable], guess: Counter[Hashable]) -> float:
@@ -144,7 +151,7 @@ def _data(value: object) -> list[object] | None:
     return data if isinstance(data, list) else None
 
 
-_DECODER = json.JSONDecoder(parse_int=_integer)
+_DECODER = json.JSONDecoder(parse_int=_integer, strict=False)  # a line break in a string does no harm
 _QUOTES = str.maketrans("“”", '""')
 _NO_ESCAPE = re.compile(r"\\(?![\\'\"bfnrtu])")
 # A string, which stays, or a comment of JavaScript, which goes.
