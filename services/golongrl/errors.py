@@ -222,6 +222,16 @@ def printable(text: str) -> str:
     )
 
 
+def brief(said: object, most: int = 300) -> str:
+    """What another program says, or an error of a library (by its type where it says nothing), as a line that logs,
+    terminals and the queue take: of at most so many characters, without control characters and halves of a surrogate
+    pair.
+    """
+    # Of megabytes, what could be shown of the first ones.
+    text = printable(" ".join(str(said)[: 10 * most].split())[:most])
+    return text or (type(said).__name__ if isinstance(said, BaseException) else "")
+
+
 class OutputError(GolongrlError):
     """What a command printed went nowhere."""
 

@@ -100,6 +100,18 @@ async def test_attempts_are_bounded_and_the_error_says_what_to_do() -> None:
     assert calls == 3
 
 
+@pytest.mark.parametrize("status", [400, 500])
+async def test_what_a_service_says_of_a_refusal_is_told_as_one_short_line(status: int) -> None:
+    def answer(_request: httpx.Request) -> httpx.Response:
+        return httpx.Response(status, json={"detail": "no\x1b[2J\n" * 100_000})
+
+    async with client(answer) as made:
+        with pytest.raises(RewardRejectedError) as refused:
+            await made.score(items("a"), "compat")
+    assert len(str(refused.value)) < 6_000
+    assert not {"\x1b", "\n"} & set(str(refused.value))
+
+
 @pytest.mark.parametrize("status", [400, 401, 404, 413, 422, 500])
 async def test_a_wrong_request_is_not_repeated(status: int) -> None:
     calls = 0

@@ -11,14 +11,12 @@ import pydantic
 
 from golongrl import bounded_http
 from golongrl.broadcast.protocol import TURN_S, Ask, Transfer
-from golongrl.errors import GolongrlError
+from golongrl.errors import GolongrlError, brief
 
 # The sender is in the same cluster, and accepts at once or not at all.
 _CONNECT_S = 5.0
 # A transfer names every tensor of the model twice, with its shape: a few megabytes for the largest.
 _MOST_BYTES = 32 << 20
-# Characters of an answer in a message.
-_SHOWN = 500
 
 
 class SourceError(GolongrlError):
@@ -82,4 +80,4 @@ def detail(content: bytes) -> str:
         said = str(json.loads(content)["detail"])
     except (ValueError, LookupError, TypeError, RecursionError):
         said = content.decode(errors="replace")
-    return " ".join(said.split())[:_SHOWN]
+    return brief(said)

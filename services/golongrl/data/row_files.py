@@ -16,7 +16,7 @@ from golongrl import files
 from golongrl.data.errors import DataError
 from golongrl.data.keys_once import finite, once, refuse_columns
 from golongrl.data.rows import Row, Unreadable, parse_row
-from golongrl.errors import InputError, printable
+from golongrl.errors import InputError, brief
 from golongrl.reading import OTHER_FILES, refuse_special
 
 if TYPE_CHECKING:
@@ -178,10 +178,10 @@ def _parquet(file: Path) -> Iterator[tuple[str, object]]:
     # Damaged bytes surface as any of these: a header, a page, a text that is no UTF-8, a size, a date out of range.
     except (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError) as error:
         after = f" after row {number}" if number else ""
-        reason = printable(" ".join(str(error).split())) or type(error).__name__
+        reason = brief(error)
         if "decrypt" in reason.lower():
             reason = "a part of it is encrypted; write it without encryption"
-        yield f"data {file}", Unreadable("not readable", f"not readable as parquet{after}: {reason[:300]}")
+        yield f"data {file}", Unreadable("not readable", f"not readable as parquet{after}: {reason}")
 
 
 def _decoded_batch(batch: "pa.RecordBatch") -> Iterator[object]:

@@ -21,6 +21,7 @@ from golongrl.engine.model_server import Serving
 from golongrl.engine.model_thread import EngineDeadError
 from golongrl.engine.models import BadRequestError, Body, Many, Name
 from golongrl.engine.snapshot import RequestSnapshot
+from golongrl.errors import brief
 
 # Chat field -> its name in `sampling_params`. Both ways check the values in one place.
 _SAMPLING = {
@@ -112,8 +113,7 @@ def _prompt(serving: Serving, body: ChatBody) -> list[int]:
         )
         return [int(token) for token in encoded["input_ids"]]
     except _TEMPLATE_ERRORS as error:
-        problem = " ".join(str(error).split())[:300]
-        raise BadRequestError.because(f"messages: the model's chat template refuses them: {problem}") from error
+        raise BadRequestError.because(f"messages: the model's chat template refuses them: {brief(error)}") from error
 
 
 def _text(message: ChatMessage) -> str:

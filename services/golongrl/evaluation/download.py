@@ -16,8 +16,8 @@ import httpx
 
 from golongrl import files
 from golongrl.bounded_http import AnswerTooLongError
-from golongrl.errors import writing_to
-from golongrl.evaluation.hubs import FetchError, RemoteFile, told
+from golongrl.errors import brief, writing_to
+from golongrl.evaluation.hubs import FetchError, RemoteFile
 
 _RANGE: Final = re.compile(r"bytes (\d+)-")
 
@@ -71,7 +71,7 @@ class FileDownload:
                 except TimeoutError as error:
                     raise FetchError(f"{what}: not whole after {self._bounds.longest_s:g} s") from error
                 except (httpx.HTTPError, httpx.InvalidURL) as error:
-                    raise FetchError(f"{what}: {told(error)}") from error
+                    raise FetchError(f"{what}: {brief(error)}") from error
             found = self._digest.hexdigest()
             if wrong := fault(found):
                 raise FetchError(f"{what}: {wrong}")

@@ -14,7 +14,7 @@ from urllib.parse import quote, urlsplit
 import httpx
 
 from golongrl import bounded_http
-from golongrl.errors import GolongrlError
+from golongrl.errors import GolongrlError, brief
 
 Hub = Literal["huggingface", "modelscope", "pypi"]
 
@@ -212,12 +212,7 @@ async def _ask(
         return await bounded_http.request(http, "GET", url, _LISTING_S, most=_MOST_LISTED, headers=dict(headers or {}))
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         where = f"{urlsplit(url).hostname or url} does not answer"
-        raise FetchError(f"{repo}: {where}: {told(error)}{bounded_http.by_proxy(url)}") from error
-
-
-def told(error: Exception) -> str:
-    """What a failed request says, in one line."""
-    return " ".join(str(error).split())[:300] or type(error).__name__
+        raise FetchError(f"{repo}: {where}: {brief(error)}{bounded_http.by_proxy(url)}") from error
 
 
 def _found(answer: httpx.Response, repo: str) -> httpx.Response:

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from golongrl.data import keys_once
-from golongrl.errors import InputError, printable
+from golongrl.errors import InputError, brief, printable
 from golongrl.evaluation.errors import EvaluationError
 from golongrl.reading import encoding_of, other_kind, refuse_special
 from golongrl.whole_text import whole
@@ -297,8 +297,7 @@ class _ParquetReading:
         import pyarrow as pa
 
         if isinstance(error, pa.ArrowException | OSError | ValueError | OverflowError | MemoryError):
-            reason = printable(" ".join(str(error).split())) or type(error).__name__
-            raise EvaluationError(f"{self._path}{self._row}: not readable as parquet: {reason[:300]}") from error
+            raise EvaluationError(f"{self._path}{self._row}: not readable as parquet: {brief(error)}") from error
 
 
 class _Spool:

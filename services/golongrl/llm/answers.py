@@ -9,6 +9,7 @@ from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from golongrl.errors import brief
 from golongrl.llm.asker import LlmReply
 
 Reason = Literal["refused", "cut", "no JSON", "wrong shape"]
@@ -44,7 +45,7 @@ def answer_as(shape: type[T], reply: LlmReply) -> T:
     text = reply.text.rpartition(_CLOSE)[2]
     found = _objects(text)
     if not found:
-        raise UnusableAnswerError("no JSON", " ".join(text.split())[:_SHOWN] or "an empty answer")
+        raise UnusableAnswerError("no JSON", brief(text, _SHOWN) or "an empty answer")
     problem = ""
     for value in reversed(found):
         try:

@@ -21,7 +21,7 @@ import tenacity
 from redis import exceptions as rx
 from redis.asyncio.connection import AbstractConnection
 
-from golongrl.errors import InputError, has_half_character
+from golongrl.errors import InputError, brief, has_half_character
 from golongrl.queue.address import Address, address
 from golongrl.queue.errors import (
     NotDurableError,
@@ -48,8 +48,6 @@ T = TypeVar("T")
 # One try, connecting and waiting for the disk included: longer than any script or a reply of 100 MB takes; a server
 # that has not answered by then is treated as gone.
 TRY_S = 30.0
-# Characters of another program's words in a message.
-_MOST_WORDS = 300
 # Characters of the checksum that a script's answer begins with: SHA-1 is the only one that Lua has there.
 _CHECKSUM = 40
 # One disk flush, and one replica's answer; together below TRY_S, so that the server answers first.
@@ -75,7 +73,7 @@ _STRANGE = (ValueError, TypeError, LookupError, AttributeError, RecursionError, 
 
 
 def _strange(name: str, server: str, error: Exception) -> QueueError:
-    text = " ".join(f"{type(error).__name__}: {error}".split())[:_MOST_WORDS]
+    text = brief(f"{type(error).__name__}: {error}")
     return QueueError(
         f"{name}: Redis at {server} answered what no Redis does ({text}): check the address, and that nothing between "
         "changes answers"

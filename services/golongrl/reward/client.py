@@ -20,7 +20,7 @@ import tenacity
 from pydantic import ValidationError
 
 from golongrl import bounded_http
-from golongrl.errors import GolongrlError, printable
+from golongrl.errors import GolongrlError, brief
 from golongrl.recipe.fields import ScoringMode
 from golongrl.reward.models import Health, Item, Problem, ScoreRequest, ScoreResponse, ScoreResult
 
@@ -32,6 +32,8 @@ _LONGEST_ASKED_S = 60.0  # the service asks for no longer one; something between
 # Results of the largest batch are a few hundred kilobytes.
 _MOST_BYTES = 16 << 20
 _SHOWN = 200
+# Of the service's own words, which go into messages and the queue.
+_LONGEST_DETAIL = 1000
 _CONNECT_S = 5.0  # a service in the cluster answers in milliseconds or not at all
 
 
@@ -257,10 +259,10 @@ def pause_s(attempt: int, asked_s: float | None, jitter: Callable[[float, float]
 
 def _problem(response: httpx.Response) -> Problem:
     try:
-        return Problem.model_validate_json(response.content)
+        problem = Problem.model_validate_json(response.content)
+        return problem.model_copy(update={"detail": brief(problem.detail, _LONGEST_DETAIL)})
     except ValidationError:  # a proxy's page, not the service's own answer
-        # In one line.
-        said = " ".join(response.content[: 4 * _SHOWN].decode(errors="replace").split())[:_SHOWN]
+        said = brief(response.content[: 4 * _SHOWN].decode(errors="replace"), _SHOWN)
         where = response.headers.get("location")
-        said = f"redirects to {where[:_SHOWN]}; give that address" if response.is_redirect and where else said
-        return Problem(detail=printable(said) or response.reason_phrase)
+        said = f"redirects to {brief(where, _SHOWN)}; give that address" if response.is_redirect and where else said
+        return Problem(detail=said or response.reason_phrase)

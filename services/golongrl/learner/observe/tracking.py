@@ -19,6 +19,7 @@ from typing import Any
 import psutil
 import structlog
 
+from golongrl.errors import brief
 from golongrl.recipe import Recipe
 
 log = structlog.get_logger()
@@ -177,7 +178,7 @@ class WeightsAndBiases:
             yield
         except failures as error:
             self._run = None
-            reason = " ".join(str(error).split()) or type(error).__name__
+            reason = brief(error)
             tell(self._folder, reason)
             # Its process, if it lives, still holds the run.
             with suppress(*failures), within(_CALL_S):

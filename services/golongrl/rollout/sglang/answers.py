@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeVar, cast, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from golongrl.errors import printable
+from golongrl.errors import brief, printable
 from golongrl.rollout.sglang.errors import EngineProtocolError
 from golongrl.routes.groups import expert_type
 from golongrl.routes.model import MoeRouting
@@ -25,8 +25,7 @@ _COMPLETION_TOKENS = re.compile(rb'"completion_tokens":\s*(\d{1,9})')
 _ROUNDING = 1e-5
 # No softmax in float32 is smaller.
 _LOWEST_LOGPROB = 1e30
-# Longest piece of an engine's own text in a message, and of a message about its answer.
-_MOST_SAID = 300
+# Longest message about an engine's answer.
 _MOST_DETAIL = 500
 
 _KINDS: dict[type, str] = {dict: "an object", list: "a list", str: "text"}
@@ -125,7 +124,7 @@ def refusal(body: Mapping[str, Any]) -> tuple[int, str] | None:
     status = finish.get("status_code")
     if not _is_count(status) or not 400 <= cast(int, status) < 600:
         return None
-    return cast(int, status), str(finish.get("message"))[:_MOST_DETAIL]
+    return cast(int, status), brief(finish.get("message"))
 
 
 def parse_generation(
@@ -295,9 +294,3 @@ def error_message(text: str) -> str:
         error = body.get("error", body.get("message", body.get("detail", body)))
         body = error.get("message", error) if isinstance(error, Mapping) else error
     return brief(body)
-
-
-def brief(said: object) -> str:
-    """What an engine says, as one line that logs, terminals and the queue take: of at most 300 characters, without
-    control characters and halves of a surrogate pair."""
-    return printable(" ".join(str(said).split())[:_MOST_SAID])

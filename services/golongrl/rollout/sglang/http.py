@@ -15,7 +15,8 @@ from typing import Any, Self
 import httpx
 
 from golongrl import bounded_http
-from golongrl.rollout.sglang.answers import brief, error_message, parse_json
+from golongrl.errors import brief
+from golongrl.rollout.sglang.answers import error_message, parse_json
 from golongrl.rollout.sglang.errors import (
     EngineBusyError,
     EngineError,
