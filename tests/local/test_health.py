@@ -1,10 +1,19 @@
 """When silence counts as hanging."""
 
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from golongrl.local.health import Liveness, Pulse, StartDeadline
+from golongrl.local.process import Service, ServiceSpec
 
 
 def test_the_defaults_are_a_minute_of_silence_as_in_the_chart() -> None:
@@ -35,3 +44,26 @@ def test_a_start_may_take_longer_while_it_works(worked_s: tuple[float, ...], giv
     assert not any(deadline.passed(work) for work in earlier)
     assert deadline.passed(last)
     assert deadline.s == given_up_s
+
+
+async def _never() -> bool:
+    return False
+
+
+async def test_a_service_that_waits_for_a_core_is_at_work(tmp_path: Path) -> None:
+    """On a busy machine the engine, which yields to others, got less CPU time than a start needs: it was given up."""
+    core = min(os.sched_getaffinity(0))
+    busy = f"import os; os.sched_setaffinity(0, {{{core}}}); os.fork(); os.fork()\nwhile True: pass"
+    service = await Service.start(
+        ServiceSpec("busy", [sys.executable, "-S", "-c", busy], _never, start_deadline_s=300.0), tmp_path
+    )
+    try:
+        began = time.monotonic()
+        async with asyncio.timeout(10):
+            # Four processes on one core, which cannot work for longer than the time that passes.
+            while service.worked_s() < 1.5 * (time.monotonic() - began) + 0.2:
+                await asyncio.sleep(0.02)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(service.pid, signal.SIGKILL)
+        await service.wait()

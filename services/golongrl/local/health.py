@@ -4,7 +4,8 @@ time. Pure."""
 from dataclasses import dataclass
 from typing import Final
 
-# CPU time of a start that gets somewhere, however busy the machine is; one that hangs uses less in minutes.
+# Seconds of a start that gets somewhere, on a core or waiting for one; one that hangs has less in minutes. CPU time
+# does not tell: the embedded engine is ready after less than that, and yields to every other process.
 _WORK_S: Final = 10.0
 # A start that works for ever gets nowhere, either.
 _LONGEST_STARTS: Final = 4
@@ -55,8 +56,8 @@ class StartDeadline:
         return self.spans * self.span_s
 
     def passed(self, worked_s: float) -> bool:
-        """Whether a service that is not ready at the deadline, and has used so much CPU time, is given up; if not, the
-        deadline is a later one now."""
+        """Whether a service that is not ready at the deadline, and has worked or waited for a core for so long, is
+        given up; if not, the deadline is a later one now."""
         if self.spans == _LONGEST_STARTS or worked_s - self._worked_s < _WORK_S:
             return True
         self.spans, self._worked_s = self.spans + 1, worked_s

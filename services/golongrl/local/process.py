@@ -163,6 +163,15 @@ def _inherited() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name not in _NOT_INHERITED}
 
 
+def _waited_for_a_core_s(pid: int) -> float:
+    """Seconds in which the process's threads were ready to run and had no core; 0 where Linux does not tell."""
+    waited = 0
+    with contextlib.suppress(OSError):
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            waited += int((thread / "schedstat").read_text().split()[1])
+    return waited / 1e9
+
+
 class Service:
     """A running (or ended) child process of a `ServiceSpec`."""
 
@@ -236,20 +245,21 @@ class Service:
         """Wait until the probe says ready; False when the process ended or the start deadline passed first."""
         clock = asyncio.get_running_loop().time
         began = clock()
-        while self.alive and (clock() - began < self.deadline.s or not self.deadline.passed(self._worked_s())):
+        while self.alive and (clock() - began < self.deadline.s or not self.deadline.passed(self.worked_s())):
             if await self.spec.probe():
                 return True
             await asyncio.sleep(poll_s)
         return False
 
-    def _worked_s(self) -> float:
-        """CPU time of the process and of those below it."""
+    def worked_s(self) -> float:
+        """CPU seconds of the process and of those below it, with those in which their threads waited for a core."""
         found = 0.0
         with contextlib.suppress(psutil.Error):
             process = psutil.Process(self._process.pid)
             for each in (process, *process.children(recursive=True)):
                 with contextlib.suppress(psutil.Error):
                     found += sum(each.cpu_times()[:4])  # with those of its children that have ended
+                found += _waited_for_a_core_s(each.pid)
         return found
 
     async def until_hung(self, answers: Callable[[bool], None] = lambda _: None) -> None:
