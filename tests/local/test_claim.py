@@ -182,6 +182,19 @@ def test_a_recipe_that_was_cut_behind_a_section_is_not_resumed_with_defaults(tmp
     assert resumed_recipe(folder, ()) == RECIPE, "as earlier versions wrote it"
 
 
+def test_a_run_that_lost_its_recipe_is_not_called_one_that_never_began(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "mine")
+    make_run(folder)
+    folder.recipe.unlink()
+    with pytest.raises(InputError, match=r"has no recipe\.yaml, so the run never began"):
+        resumed_recipe(folder, ())
+    (folder.checkpoints / "global_step_5").mkdir(parents=True)
+    with pytest.raises(
+        RecipeError, match=r"recipe\.yaml is missing; put a copy of it back, or .*learner\.resume=.*/global_step_N"
+    ):
+        resumed_recipe(folder, ())
+
+
 def test_a_resumed_run_keeps_its_recipe_but_for_the_learner(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "mine")
     with Claim.take(folder, resume=False) as claim:

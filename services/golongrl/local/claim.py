@@ -27,6 +27,7 @@ _NAMED = 3
 # Around the kept recipe: one that was cut behind a section would be read with defaults in the place of the others.
 _BEGIN = "# The run's recipe with everything filled in; it is whole if its last line says so."
 _END = "# The end of the recipe."
+_WAY_OUT = "put a copy of it back, or start a new run with learner.resume={}/global_step_N"
 # A run's folder holds prompts, responses and a password.
 PRIVATE = 0o700
 
@@ -114,13 +115,14 @@ def resumed_recipe(folder: RunFolder, overrides: Sequence[str]) -> Recipe:
         RecipeError: the recipe is not readable or not whole, or another section would change.
     """
     if not folder.recipe.exists():
-        raise InputError(f"--resume: {folder.path} has no recipe.yaml, so the run never began; start a new one")
+        if next(folder.checkpoints.glob("global_step_*"), None) is None:
+            raise InputError(f"--resume: {folder.path} has no recipe.yaml, so the run never began; start a new one")
+        raise RecipeError(f"--resume: {folder.recipe} is missing; {_WAY_OUT.format(folder.checkpoints)}")
     kept = source(str(folder.recipe)).rstrip()
     # Recipes of earlier versions have neither line.
     if kept.startswith(_BEGIN) and not kept.endswith(_END):
         raise RecipeError(
-            f"--resume: {folder.recipe} is damaged: its end is missing; put a copy of it back, or start a new run with "
-            f"learner.resume={folder.checkpoints}/global_step_N"
+            f"--resume: {folder.recipe} is damaged: its end is missing; {_WAY_OUT.format(folder.checkpoints)}"
         )
     before, recipe = load(str(folder.recipe)), load(str(folder.recipe), overrides)
     for section in type(recipe).model_fields:
