@@ -217,9 +217,9 @@ def _register_commands() -> None:
     add(
         rollout,
         PROCESSES,
-        f"rollout {run} --engine-url http://localhost:30000 --reward-url http://localhost:8100 --data runs/q1/data",
+        f"rollout {run} --engine-url http://localhost:30000 --reward-url http://localhost:8080 --data runs/q1/data",
     )
-    add(engine, PROCESSES, "engine --model-path runs/demo/weights/v0 --port 30000 --weight-version 0")
+    add(engine, PROCESSES, "engine --model-path runs/q1/weights/v0 --port 30000 --weight-version 0")
     app.add_typer(reward, name="reward", rich_help_panel=PROCESSES)
     add(operator, PROCESSES, "operator --release golongrl --namespace golongrl --site release.json")
 
