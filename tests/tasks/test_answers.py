@@ -658,6 +658,10 @@ MARKED_TAGS = [
     "[答案]\n答案是Paris",
     "答案：Paris",
     "[答案]\n《Paris》",
+    "[Answer]\n<answer>Paris</answer>",
+    "[Answer]\n<answer>\nParis\n</answer>",
+    "[Answer]Paris[/Answer]",
+    "[Answer]\nParis<|im_end|>",
 ]
 MARKED_LISTS = [
     "① a\n② b\n③ c",
@@ -686,6 +690,8 @@ MARKED_LISTS = [
     "1．a\n2．b\n3．c",
     "第一，a\n第二，b\n第三，c",
     "<li>a</li>\n<li>b</li>\n<li>c</li>",
+    "<ul>\n<li>a</li>\n<li>b</li>\n<li>c</li></ul>",
+    "a<br>\nb<br />\nc</s>",
     "1. **a**\n2. **b**\n3. **c**",
     "| a |\n| b |\n| c |",
     '"a"\n"b"\n"c"',

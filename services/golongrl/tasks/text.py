@@ -56,9 +56,13 @@ _HIDDEN = re.compile(
 )
 
 
+# "<answer>", "</b>", "<br />", "<|im_end|>", "[/Answer]"; a capital alone is an option in brackets: "<B>".
+_HTML = re.compile(r"</?(?:[a-z]|[A-Za-z]\w{1,8}) ?/?>|<\|\w{1,20}\|>|\[/(?:[Aa]nswer|答案)\]")
+
+
 def seen(text: str) -> str:
-    """The text without what its reader would not see, or see struck out."""
-    return _HIDDEN.sub("", text)
+    """The text without tags and without what its reader would not see, or see struck out."""
+    return _HTML.sub(" ", _HIDDEN.sub("", text))
 
 
 def gate(response: str, *, strict: bool) -> str:
@@ -103,10 +107,10 @@ _BEHIND_TAG = re.compile(
     r"(?:[ \t]*(?:[*_`~}$]+(?=\s|[:：\\]|$)|[:：]|\\[\])](?=\s|$)|</[a-z]\w{0,9}>|&nbsp;))+|(?<=[\]】］])\*\*(?=\S)",
     re.IGNORECASE,
 )
-_NO_ITEM = re.compile(r"(?:```|~~~)\w*|[-=*_~]{3,}|\[/(?:answer|答案)\]")  # a code fence, a rule, a closing tag
+# A code fence, a rule, a tag.
+_NO_ITEM = re.compile(rf"(?:```|~~~)\w*|[-=*_~]{{3,}}|{_HTML.pattern}")
 _MARKS = "*_`|\"'“”‘’„«»‹›「」『』《》() "  # of emphasis, code, tables, quotation and brackets
 _ENDS = ".,;。，；、"
-_HTML = re.compile(r"</?(?:b|i|u|p|em|strong|code|li|span)>|<br ?/?>")
 _EMPHASIS = re.compile(r"(\*{1,3}|__|`|==)(?=\S)(.{1,200}?)(?<=\S)\1|\$([^$]{1,200})\$")
 _COMMAND = re.compile(r"\\(?:boxed|text(?:bf|it|rm)?|math(?:bf|rm))\s?\{([^{}]{1,500})\}")
 _ESCAPE = re.compile(r"\\(?=[.()*_#+>-])")  # Markdown's, of a sign that would be a mark: "1\\. Paris"
@@ -174,7 +178,7 @@ def _gold_of(line: str, forms: Mapping[str, str]) -> str:
 
 
 def _without_commands(line: str) -> str:
-    line = _HTML.sub("", line) if "<" in line else line
+    line = _HTML.sub("", line)
     for _ in range(_MOST_MARKS if "\\" in line else 0):
         line = _COMMAND.sub(r"\1", line)
     return line
