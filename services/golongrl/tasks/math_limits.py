@@ -44,6 +44,8 @@ _LONG_ARGUMENT = re.compile(
 )
 MAX_OPERATIONS = 60  # of what math-verify may simplify, and of a relation, which it solves
 MAX_DEGREE = 4  # of a relation: roots of higher polynomials take seconds each
+# And in exponents of exponents without braces ("x^x^x": 12 take 4 s, 20 over a minute).
+_EXPONENT_CHAIN = re.compile(r"(?:\^\s?(?:\d+|\\[a-z]+|\w)\s?){9}")
 _HUGE_BINOMIAL = re.compile(r"binom\s*\{?\s*\d{7}")  # evaluated while it is parsed
 
 
@@ -61,6 +63,8 @@ def refuse_nesting(tail: str, most: int = MAX_BRACKETS) -> None:
                 raise TooLargeError("answer is nested too deeply to parse")
         elif character in ")]}" and stack:
             depth, bare = depth - 1, bare - stack.pop()
+    if _EXPONENT_CHAIN.search(tail):
+        raise TooLargeError("answer is nested too deeply to parse")
     if _HUGE_BINOMIAL.search(tail):
         raise TooLargeError("answer is too large to evaluate: a binomial coefficient")
 
