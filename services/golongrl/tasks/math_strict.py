@@ -113,11 +113,11 @@ _OPEN_END = re.compile(r"\?|\.\.\.|…|\\[lcd]?dots(?![a-z])")  # a question, or
 _WITH_INFINITY = re.compile(r"\\infty\s*\]|\[\s*[-+]?\s*\\infty")  # no interval is closed there
 
 
-# What a value is the value of, or where it stands: "Total: 42", "page 42".
+# What a value is the value of, or where it stands: "Total: 42", "page 42", "x = 5 cm".
 _LABEL = re.compile(
     r"(?:[^\W\d_][^\d:：=,;$\\]{1,40}[:：]\s*(?=[^\s:])|"
     r"(?:FY|(?:page|line|chapter|section|table|figure|paragraph|article|clause|question|volume|version|rank|position)s?)"
-    r"\s?(?=\d)|(?:option|choice)\s(?=\(?[A-Z]\)?$))",
+    r"\s?(?=\d)|(?:option|choice)\s(?=\(?[A-Z]\)?$)|[A-Z](?:_\{?\w{1,9}\}?)?\s?=\s?(?=[^=,;]*\Z))",
     re.IGNORECASE,
 )
 _DEGREES = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)\s?°(?![CF])")
@@ -177,6 +177,8 @@ def _says(golden: str, answer: str) -> bool | None:
         return False
     if numbers[0] is not None and numbers[1] is not None:
         return quantity.same(numbers[0], numbers[1])
+    if (lists := _same_lists(golden, answer)) is not None:
+        return lists
     if "\\pi" in golden + answer and "°" in golden + answer:
         radians, others = (_DEGREES.sub(r"\\frac{\1\\pi}{180}", text) for text in (golden, answer))
         return bool(math_answer.equal([radians], f"\\boxed{{{others}}}", strict=True))
@@ -211,6 +213,28 @@ def _misread(golden: str, answer: str, number: quantity.Quantity | None, other: 
         return True
     related = (number is not None and _RELATION.search(answer)) or (other is not None and _RELATION.search(golden))
     return bool(related or (_CODE.fullmatch(golden) and _CODE.fullmatch(answer)))
+
+
+_LIST = re.compile(r"\s*[,;]\s+|\s*[，、；]\s*|,?\s+and\s+|\s*[和与及]\s*")
+_NO_BRACKETS = re.compile(r"[^][(){}]")
+
+
+def _same_lists(golden: str, answer: str) -> bool | None:
+    """Whether two lists of numbers, some with a unit or a scale, say the same; None for others, and in another order.
+    math-verify drops the units.
+    """
+    read = ([quantity.read(part) for part in _LIST.split(text.strip("()[]{} "))] for text in (golden, answer))
+    wanted, named = ([one for one in parts if one is not None] if None not in parts else [] for parts in read)
+    if min(len(wanted), len(named)) < 2 or not any(one.unit or one.scale != 1 for one in wanted + named):
+        return None
+    if len(wanted) == len(named) and all(map(quantity.same, wanted, named)):
+        return _NO_BRACKETS.sub("", golden) == _NO_BRACKETS.sub("", answer) or None
+    for one in wanted:
+        found = next((i for i, other in enumerate(named) if quantity.same(one, other) is not False), None)
+        if found is None:
+            return False
+        del named[found]
+    return False if named else None
 
 
 def _remarked(answer: str) -> tuple[quantity.Quantity, re.Match[str]] | None:
