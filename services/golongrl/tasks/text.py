@@ -58,8 +58,8 @@ _HIDDEN = re.compile(
 
 # "<answer>", "</b>", "<br />", "<|im_end|>", "[/Answer]"; a capital alone is an option in brackets ("<B>"), and what
 # opens behind a word belongs to it ("vector<int>").
-_TAG = r"(?:[a-z]|[A-Za-z]\w{1,8}) ?"
-_HTML = re.compile(rf"</{_TAG}>|(?<!\w)<{_TAG}/?>|<br ?/?>|<\|\w{{1,20}}\|>|\[/(?:[Aa]nswer|答案)\]")
+_NAME = r"(?:[a-z]|[A-Za-z]\w{1,8}) ?"
+_HTML = re.compile(rf"</{_NAME}>|(?<!\w)<{_NAME}/?>|<br ?/?>|<\|\w{{1,20}}\|>|\[/(?:[Aa]nswer|答案)\]")
 
 
 def seen(text: str) -> str:
