@@ -30,11 +30,12 @@ LONG = 600
     ("kind", "models"),
     [
         ("embedded", ("tiny_model", "tiny_model_next")),
-        pytest.param("embedded", ("tiny_mixture", "tiny_mixture_next"), marks=pytest.mark.full),
-        pytest.param("sglang", ("tiny_model", "tiny_model_next"), marks=pytest.mark.full),
-        pytest.param("sglang", ("tiny_mixture", "tiny_mixture_next"), marks=pytest.mark.full),
+        ("embedded", ("tiny_mixture", "tiny_mixture_next")),
+        ("sglang", ("tiny_model", "tiny_model_next")),
+        ("sglang", ("tiny_mixture", "tiny_mixture_next")),
     ],
 )
+@pytest.mark.full  # tests/engine/test_broadcast.py has a broadcast to an engine in `make test`
 async def test_broadcast_weights_are_the_ones_sent(
     kind: EngineKind, models: tuple[str, str], sender: SenderProcess, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:

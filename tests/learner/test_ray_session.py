@@ -189,6 +189,7 @@ def test_what_a_killed_learner_leaves_ends_and_is_removed_by_the_next(temp: Path
         assert sorted(path.name for path in temp.iterdir()) == ["glr-ray-used", "session"]
 
 
+@pytest.mark.full
 def test_workers_do_not_import_from_the_folder_where_the_learner_was_started(temp: Path, tmp_path: Path) -> None:
     """A user's `random.py` there: each rank died at its start."""
     ask = """
