@@ -32,8 +32,8 @@ PIECES = _PIECES.split()
 DEADLINE_S = 10  # an item over it is the pool's business; it is only counted here
 
 
-class DeadlineError(Exception):
-    """Not an error of the metric: the caller keeps deadlines."""
+class DeadlineError(BaseException):
+    """Not an error of the metric: the caller keeps deadlines. No Exception, which libraries catch and wrap."""
 
 
 def text(rng: random.Random, most: int) -> str:
