@@ -10,9 +10,10 @@ import structlog
 from hypothesis import settings
 
 # Without deadlines, which a busy machine misses, and with the same examples every time: whether the tests pass is then
-# a fact about the code. `make test-full` draws new ones.
-settings.load_profile("ci")
+# a fact about the code. `make test-full` draws new ones, and the usual number of them.
 settings.register_profile("search", settings.get_profile("ci"), derandomize=False)
+settings.register_profile("short", settings.get_profile("ci"), max_examples=40)
+settings.load_profile("short")
 
 # Under `nohup` a hang-up is ignored, here and in all that the tests start: its tests would wait without end.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from support.helm import Helm, tool
+from support.helm import MAJORS, Helm, tool
 
 
 @pytest.fixture(autouse=True)
@@ -14,9 +14,9 @@ def kube_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
     monkeypatch.setenv("KUBECACHEDIR", str(tmp_path_factory.mktemp("kube-cache")))
 
 
-@pytest.fixture(params=[pytest.param("helm3", marks=pytest.mark.full), "helm4"])
+@pytest.fixture(params=MAJORS)
 def helm(request: pytest.FixtureRequest) -> Helm:
-    """Either major; a test in which they differ most names both (`BOTH` of support.helm)."""
+    """Either major."""
     return Helm(tool(request.param))
 
 

@@ -291,8 +291,15 @@ def named(word: str, switches: str) -> Manifest:
 CHOOSING = {"recipePreset", "learner/clusterSelector", "redis/external/host"}
 
 
-@pytest.mark.parametrize("word", AMBIGUOUS)
-@pytest.mark.parametrize("switches", ["operator", "hub-model", "model-in-image", "autoscaled", "kueue", "placed"])
+@pytest.mark.parametrize(
+    ("switches", "word"),
+    [
+        # Each set of switches with one of the texts; all of them with each in `make test-full`.
+        pytest.param(switches, word, marks=[] if (place - other) % len(AMBIGUOUS) == 0 else [pytest.mark.full])
+        for place, switches in enumerate(["operator", "hub-model", "model-in-image", "autoscaled", "kueue", "placed"])
+        for other, word in enumerate(AMBIGUOUS)
+    ],
+)
 def test_a_text_stays_a_text(helm4: Helm, switches: str, word: str) -> None:
     """Names, keys, classes and the release itself may be called what YAML takes for a number, a switch or nothing."""
     one = helm4.template(named(word, switches), release=word, namespace=word).objects

@@ -17,19 +17,13 @@ from golongrl.learner.known_models import SHAPES
 from golongrl.learner.memory import estimate
 from golongrl.recipe import RecipeError
 from support.chart_values import MATRIX, PRESETS
-from support.helm import CHART, ROOT, Helm, load_script
+from support.helm import CHART, Helm
 
 MIB = 1 << 20
 # Whose keys are described by Kubernetes.
 KUBERNETES = {name for room in (environment, shapes) for name, kind in vars(room).items() if is_typeddict(kind)}
 # Objects of any kind, and what a parent chart shares with its other charts.
 OPEN = {"ExtraObject", "Global", "ObjectMetadata"}
-
-
-def test_generated_files_are_up_to_date() -> None:
-    script = load_script("generate")
-    stale = script.stale(script.generated())
-    assert stale == [], f"run `make generate`: {[str(path.relative_to(ROOT)) for path in stale]} are out of date"
 
 
 def test_the_defaults_are_those_of_the_models() -> None:

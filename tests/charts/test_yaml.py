@@ -235,10 +235,10 @@ def with_words() -> Manifest:
 @pytest.mark.parametrize(
     ("binary", "switch"),
     [
-        ("helm3", {}),
-        ("helm4", {}),
+        pytest.param("helm3", {}, marks=pytest.mark.full),
+        pytest.param("helm4", {}, marks=pytest.mark.full),
         ("helm4", {"operator": {"enabled": True}}),
-        ("helm4", {"learner": {"mode": "job"}}),
+        pytest.param("helm4", {"learner": {"mode": "job"}}, marks=pytest.mark.full),
     ],
     ids=str,
 )

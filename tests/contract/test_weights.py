@@ -37,7 +37,8 @@ STEPS = 2
 GREEDY = 24
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
-pytestmark = pytest.mark.timeout(900)
+# Each trains first. In `make test`, rollout/test_receive and engine/test_broadcast compare what was sent.
+pytestmark = [pytest.mark.timeout(900), pytest.mark.full]
 
 
 @dataclass(frozen=True)
@@ -108,9 +109,7 @@ def _hash(tensor: torch.Tensor) -> str:
 
 
 def _run(kind: EngineKind, model: str, dtype: str) -> ParameterSet:
-    # The embedded engine's mixture has its short tests elsewhere (its own, and broadcast).
-    marks = [pytest.mark.full] if kind == "sglang" or model == "tiny_mixture" else []
-    return pytest.param(kind, (model, dtype), marks=marks, id=f"{kind}-{model}-{dtype}")
+    return pytest.param(kind, (model, dtype), id=f"{kind}-{model}-{dtype}")
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ async def test_a_broadcast_becomes_the_models_weights(rig, tiny_model_next: Path
     assert all(torch.equal(tensor, state[name]) for name, tensor in mine.model.state_dict().items() if name in state)
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
+@pytest.mark.parametrize("value", [float("nan"), pytest.param(float("-inf"), marks=pytest.mark.full)])
 async def test_a_broadcast_that_is_not_finite_is_refused_and_the_old_weights_serve(
     rig, tiny_model_next: Path, tmp_path: Path, value: float
 ) -> None:

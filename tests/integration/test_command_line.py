@@ -370,7 +370,14 @@ def test_a_command_in_the_background_stays_deaf_to_ctrl_c() -> None:
     assert (ended.returncode, ended.stderr) == (0, "")
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [
+        (signal.SIGINT, 130),
+        pytest.param(signal.SIGTERM, 143, marks=pytest.mark.full),
+        pytest.param(signal.SIGHUP, 129, marks=pytest.mark.full),
+    ],
+)
 def test_a_signal_before_the_run_began_leaves_nothing(tmp_path: Path, number: signal.Signals, code: int) -> None:
     """While prompts are being built, which these take minutes for."""
     command = [

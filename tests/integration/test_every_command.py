@@ -8,6 +8,9 @@ from typing import Any
 
 import pytest
 
+# `make test` has single commands of each kind (test_errors).
+pytestmark = pytest.mark.full
+
 TESTS = Path(__file__).parents[1]
 
 

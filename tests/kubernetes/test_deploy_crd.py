@@ -13,7 +13,7 @@ from golongrl.kubernetes.deploy import crd
 from golongrl.kubernetes.deploy.helm import Deployment
 from support.api_http import serving
 from support.api_server import ApiServer
-from support.helm import CHART, YAML, Helm, load_script, tool
+from support.helm import CHART, MAJORS, YAML, Helm, load_script, tool
 
 ON = {"operator": {"enabled": True}}
 CRD: dict[str, Any] = yaml.load((CHART / load_script("generate").CRD).read_text(), Loader=YAML)
@@ -26,7 +26,7 @@ def older() -> dict[str, Any]:
     return item
 
 
-@pytest.fixture(params=["helm3", "helm4"])
+@pytest.fixture(params=MAJORS)
 def either_helm(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On PATH."""
     (tmp_path / "helm").symlink_to(tool(request.param))

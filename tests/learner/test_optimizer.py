@@ -84,7 +84,8 @@ def test_an_unchanged_recipe_resumes_to_the_bit(warmup: int) -> None:
     assert torch.equal(model.weight, straight[0].weight)
 
 
-@pytest.mark.parametrize("ranks", [1, pytest.param(2, marks=pytest.mark.full)])
+@pytest.mark.full
+@pytest.mark.parametrize("ranks", [1, 2])
 def test_ranks_take_them_from_the_recipe(ranks: int, tiny_model: Path, tmp_path: Path) -> None:
     """verl's own loader, and with another number of ranks the one that reshards."""
 

@@ -99,6 +99,7 @@ def test_a_runs_own_temporary_folder_has_room_for_a_session(monkeypatch: pytest.
         assert not made.exists()
 
 
+@pytest.mark.full
 def test_nothing_is_left_in_the_temporary_folder(temp: Path) -> None:
     process = _start(temp)
     out, err = process.communicate(timeout=500)

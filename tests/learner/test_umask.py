@@ -122,6 +122,7 @@ for umask in sys.argv[3:]:
 """
 
 
+@pytest.mark.full
 def test_every_file_that_others_read_follows_the_umask(tiny_model: Path, tmp_path: Path) -> None:
     """safetensors' own writer makes files that their user alone can read, whatever the umask."""
     command = [PYTHON, "-c", MODES, str(tmp_path), str(tiny_model), *map(str, UMASKS)]

@@ -18,6 +18,7 @@ def start(serve: ServerFactory) -> Served:
     return serve(str(script), "{port}", "12", str(DEADLINE_S))
 
 
+@pytest.mark.full
 @pytest.mark.timeout(600)
 async def test_200_clients_with_bad_items(serve: ServerFactory) -> None:
     served = start(serve)

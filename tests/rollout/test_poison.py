@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from golongrl.rollout.groups.assemble import ForeignWeightsError, version_spans
+from golongrl.rollout.sglang import stream
 from golongrl.rollout.sglang.answers import parse_checksums, parse_generation, parse_json, parse_model_info
 from golongrl.rollout.sglang.client import EngineClient
 from golongrl.rollout.sglang.errors import EngineError, EngineProtocolError, EngineRefusedError
@@ -148,7 +149,9 @@ async def test_a_body_without_an_end_is_cut_off(stream: bool) -> None:
             await engine.generate(PROMPT, SAMPLING, rid="r", vocab_size=VOCABULARY)
 
 
-async def test_endless_small_events_are_cut_off() -> None:
+async def test_endless_small_events_are_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream, "_ANSWER_BYTES", 1 << 16)
+
     async def endless() -> AsyncIterator[bytes]:
         while True:
             yield b'data: {"completion_tokens": 1}\n\n' * 4096

@@ -88,6 +88,7 @@ async def test_a_signal_ends_the_worker_in_order(
     assert set(stats.redone_by) <= {"released:stopped"}
 
 
+@pytest.mark.full  # `make test` kills one in a whole run (test_train)
 async def test_an_engine_killed_in_mid_generation_costs_nothing_but_time(
     learner: Learner,
     redis_url: str,

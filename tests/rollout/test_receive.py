@@ -35,7 +35,10 @@ async def from_disk(model: Path, version: int) -> dict[str, str]:
         return await engine.checksums()
 
 
-@pytest.mark.parametrize("mode", [Mode.DRAIN, Mode.IN_PLACE, Mode.RETRACT, Mode.ABORT])
+@pytest.mark.parametrize(
+    "mode",
+    [Mode.RETRACT, *(pytest.param(mode, marks=pytest.mark.full) for mode in (Mode.DRAIN, Mode.IN_PLACE, Mode.ABORT))],
+)
 async def test_the_engine_holds_exactly_what_was_sent(
     sender: SenderProcess, tiny_model: Path, tiny_model_next: Path, engine_url: str, mode: Mode
 ) -> None:

@@ -102,3 +102,8 @@ def _begin_again(run: str, what: str = "the run") -> str:
         f"remove {what} with `golongrl queue remove --run {run}` (of a stopped run with a Redis of its own: remove its "
         "folder redis) and restart its learner (on one machine: use --resume), which resumes at its last checkpoint"
     )
+
+
+# The names of version 0.1, which code outside the repository catches.
+Fenced, NotDurable, NotSetUp, OutOfOrder = FencedError, NotDurableError, NotSetUpError, OutOfOrderError
+SettingsMismatch, Unavailable, UnreadableGroup = SettingsMismatchError, QueueUnavailableError, UnreadableGroupError
