@@ -24,7 +24,8 @@ def _steps(run: LearnerRun) -> list[int]:
     return [record["training/global_step"] for record in run.records]
 
 
-@pytest.mark.parametrize("mid_write", [False, pytest.param(True, marks=pytest.mark.full)])
+@pytest.mark.full  # `make test` resumes a whole run (integration/test_train)
+@pytest.mark.parametrize("mid_write", [False, True])
 async def test_killed_and_resumed_gives_the_same_weights_to_the_bit(
     mid_write: bool, tiny_model: Path, tmp_path: Path
 ) -> None:

@@ -74,21 +74,21 @@ def judge(route: tuple[str, str], response: Any, truth: Any, mode: Any) -> Outco
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("response", HOSTILE.values(), ids=HOSTILE.keys())
-@pytest.mark.parametrize("route", ROUTES, ids=IDS)
-def test_hostile_responses(route: tuple[str, str], response: str, mode: str) -> None:
-    judge(route, "<think>r</think>" + response, TRUTH, mode)
-    judge(route, response, TRUTH, mode)
+def test_hostile_responses(response: str, mode: str) -> None:
+    for route in ROUTES:
+        judge(route, "<think>r</think>" + response, TRUTH, mode)
+        judge(route, response, TRUTH, mode)
 
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("label", [None, 3, 2.5, True, [], [None], {}, "", "\0", "\ud800", "[" * 5000])
-@pytest.mark.parametrize("route", ROUTES, ids=IDS)
-def test_hostile_labels(route: tuple[str, str], label: object, mode: str) -> None:
+def test_hostile_labels(label: object, mode: str) -> None:
     response = "<think>r</think>[Answer]\n5"
-    judge(route, response, {"doc_ids": label, "golden_label": label, "summary": label}, mode)
-    judge(route, response, {**TRUTH, "doc_ids": [label, "a"], "golden_label": label}, mode)
-    judge(route, response, label, mode)
-    judge(route, response, [TRUTH, label], mode)
+    for route in ROUTES:
+        judge(route, response, {"doc_ids": label, "golden_label": label, "summary": label}, mode)
+        judge(route, response, {**TRUTH, "doc_ids": [label, "a"], "golden_label": label}, mode)
+        judge(route, response, label, mode)
+        judge(route, response, [TRUTH, label], mode)
 
 
 @pytest.mark.parametrize("response", [None, 3, b"</think>", ["</think>"]])

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from golongrl.data.errors import DataError, Faults
 from golongrl.data.model_config import json_object
-from golongrl.errors import InputError
+from golongrl.errors import InputError, brief
 from golongrl.reading import read_text
 
 if TYPE_CHECKING:
@@ -89,9 +89,7 @@ class Chat:
             text.encode()  # half of a surrogate pair is no text for the tokenizer
         except (TemplateError, *_TEMPLATE_ERRORS) as error:
             kind = "" if isinstance(error, TemplateError) else f"{type(error).__name__}: "
-            # Its own words may move a terminal's cursor.
-            words = "".join(letter if letter.isprintable() else " " for letter in str(error)[:3000])
-            raise DataError(f"chat template: {kind}{' '.join(words.split())[:300]}") from error
+            raise DataError(f"chat template: {kind}{brief(error)}") from error
         return text
 
     def encode(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
@@ -126,7 +124,7 @@ def _tokenizer(folder: Path) -> "Tokenizer":
         with _panics_told():
             tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # tokenizers raises nothing narrower
-        raise DataError(f"model file {path}: not a tokenizer: {' '.join(str(error).split())[:300]}") from error
+        raise DataError(f"model file {path}: not a tokenizer: {brief(error)}") from error
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer
@@ -146,7 +144,7 @@ def _panics_told() -> Iterator[None]:
     except BaseException as error:
         if type(error).__name__ != "PanicException":
             raise
-        raise DataError(f"the tokenizer library panicked: {' '.join(str(error).split())[:200]}") from error
+        raise DataError(f"the tokenizer library panicked: {brief(error, 200)}") from error
 
 
 def think_problem(chat: Chat, enable_thinking: bool | None) -> str | None:
@@ -266,4 +264,4 @@ def _compile(text: str, folder: Path) -> "Template":
     except TemplateSyntaxError as error:
         raise DataError(f"model {folder}: chat template line {error.lineno}: {error.message}") from error
     except (RecursionError, SyntaxError, ValueError, OverflowError, TypeError) as error:  # too deep, a constant
-        raise DataError(f"model {folder}: chat template: {type(error).__name__}: {str(error)[:200]}") from error
+        raise DataError(f"model {folder}: chat template: {type(error).__name__}: {brief(error, 200)}") from error

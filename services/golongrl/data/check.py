@@ -19,6 +19,7 @@ from golongrl.data import keys_once
 from golongrl.data.errors import DataError
 from golongrl.data.row_files import read_records
 from golongrl.data.rows import Row, Unreadable, parse_row
+from golongrl.errors import brief
 from golongrl.tasks import Mode, Outcome, UnknownTaskError, task_of
 from golongrl.tasks.gold import earns_full_marks, own_score
 
@@ -177,7 +178,7 @@ def _unwritable(row: Row) -> tuple[str, str] | None:
             value = row.model_dump(mode="json", include={key})
             json.dumps(value, ensure_ascii=False, allow_nan=False).encode("utf-8")
         except (ValueError, TypeError, RecursionError) as error:
-            return "not writable", f"{key}: cannot be written as JSON: {' '.join(str(error).split())[:200]}"
+            return "not writable", f"{key}: cannot be written as JSON: {brief(error, 200)}"
     return None
 
 

@@ -171,7 +171,7 @@ def _object(text: bytes, where: str) -> Record:
     except UnicodeDecodeError as error:
         raise EvaluationError(f"{where}: not UTF-8: {error.reason} at byte {error.start + 1}") from error
     except (ValueError, RecursionError) as error:
-        raise EvaluationError(f"{where}: not JSON: {' '.join(str(error).split())[:200]}") from error
+        raise EvaluationError(f"{where}: not JSON: {brief(error, 200)}") from error
     if not isinstance(value, dict):
         raise EvaluationError(f"{where}: expected an object, got {type(value).__name__}")
     return value

@@ -105,11 +105,12 @@ def _end(running: "subprocess.Popen[bytes]") -> None:
     running.wait()
 
 
-class _HelmLoader(yaml.SafeLoader):
+# The pure-Python parser takes a second for one release.
+class _HelmLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
     """Reads what helm writes: the values `=` and `<<` are texts to helm and kubectl, and refused by PyYAML."""
 
 
-def _text(loader: _HelmLoader, node: yaml.ScalarNode) -> str:
+def _text(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> str:
     return str(loader.construct_scalar(node))
 
 

@@ -1,6 +1,6 @@
 """Errors of the queue: wrong calls, a server that does not answer, a run that is damaged."""
 
-from golongrl.errors import GolongrlError, InputError
+from golongrl.errors import GolongrlError, InputError, brief
 
 
 class QueueError(GolongrlError):
@@ -93,7 +93,7 @@ class QueueDamagedError(QueueError):
         """The run's keys do not hold what this program writes."""
         return cls(
             f"the data of run {run} on Redis at {server} cannot be read: something else wrote into its keys "
-            f"({' '.join(detail.split())[:200]}): {_begin_again(run)}"
+            f"({brief(detail, 200)}): {_begin_again(run)}"
         )
 
 

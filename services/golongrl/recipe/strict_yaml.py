@@ -5,6 +5,8 @@ from typing import Any, NoReturn
 
 import yaml
 
+from golongrl.errors import brief
+
 # A recipe or a file of values has a few hundred lines, three levels deep; more is a mistake or an attack.
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 40
@@ -137,7 +139,7 @@ def _read(text: str) -> tuple[Any, int]:
     # PyYAML's constructors let these through, as of a number of 5,000 digits.
     except (ValueError, OverflowError, AttributeError, TypeError, LookupError, RecursionError) as error:
         told = str(error).partition(": value has")[0]  # behind it stands how to change Python
-        raise yaml.YAMLError(f"a value cannot be read: {type(error).__name__}: {told[:200]}") from error
+        raise yaml.YAMLError(f"a value cannot be read: {type(error).__name__}: {brief(told, 200)}") from error
 
 
 def read_whole(text: str) -> Any:

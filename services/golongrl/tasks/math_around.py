@@ -9,6 +9,7 @@ import re
 
 from golongrl.tasks import quantity
 from golongrl.tasks.math_boxes import BOX, HEDGE, Box, boxes_in, closing, text_of
+from golongrl.tasks.notation import RELATION
 
 _NOT = re.compile(  # before a box
     r"(?:(?:\bnot|\bcannot|\bnever|n['’]t)(?: (?:be|say|accept|answer|think it is))?|\brather than|\binstead of|不是|"
@@ -80,7 +81,7 @@ _LEAD = re.compile(r"(?:\A|[\n.!?。;])\s*(?!step|then)(?P<lead>[^\n.!?。;$]*\w
 _GLUED_BEFORE = re.compile(
     r"(?:(?<![\w)}\]!]\s)|(?<=[a-z]{2}\s))(?<![\w)}\]!])(?P<sign>-|−|\d+)\Z|"
     r"(?P<bound>\b(?:(?:no )?(?:more|less|fewer|greater|larger|smaller|higher|lower) than|at (?:least|most)|"
-    r"up to)\s)\$?\Z|(?P<relation>(?:[<>≤≥≠]|!=|\\(?:leq?|geq?|leqslant|geqslant|neq?|lt|gt)(?![a-z]))\s*)\Z",
+    r"up to)\s)\$?\Z|(?P<relation>" + RELATION + r"\s*)\Z",
     re.IGNORECASE,
 )
 # A formula of numbers around a box and of no sides: "$\\sqrt{\\boxed{42}}$", "$\\boxed{42}\\pm 1$".
@@ -93,7 +94,7 @@ _OPERATOR = re.compile(r"[\d+*/^!|<>≤≥≠±√-]|\\(?!left|right)[a-z]")
 _GLUED_BEHIND = re.compile(  # possessive: "111...=" would be tried in every division
     r"(?P<more>(?:\s?\^\s?(?:\{[^{}]{1,30}\}|\\circ|\w)|!(?=[\s$.,;!]|\Z)|_\{?\w|[.,]?\d[\d.,]*\d|[.,]?\d|\\pi(?![a-z])|"
     r"\\sqrt\s?\{[^{}]{1,30}\}|"
-    r"\s?(?:[<>≤≥≠]|\\(?:leq?|geq?|neq?|lt|gt)(?![a-z]))\s?[a-z](?![a-z])|"
+    r"\s?" + RELATION + r"\s?[a-z](?![a-z])|"
     r"\s?(?:\\times|\\cdot|[*/])\s?\d[\d.]*(?:\s?\^\s?(?:\{[^{}]{1,30}\}|\d))?|[+-]\d[\d.]*|[a-zA-Z]{1,2}(?![^\W_]))++)"
     r"(?![^$\n=]*=)"
 )

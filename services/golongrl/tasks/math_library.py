@@ -10,6 +10,8 @@ from functools import lru_cache
 from types import ModuleType
 from typing import Any, Literal
 
+from golongrl.errors import brief
+
 _LOGGERS = ("math_verify.parser", "math_verify.grader")
 
 
@@ -59,4 +61,4 @@ def call(function: Literal["parse", "verify"], *arguments: Any, **options: Any) 
 def describe(crash: BaseException) -> str:
     """The reason of an outcome that a swallowed error left without a score."""
     said = crash.args[0] if crash.args and isinstance(crash.args[0], str) else ""  # never print an expression
-    return f"metric crashed: {type(crash).__name__}: {said[:200]}"
+    return f"metric crashed: {type(crash).__name__}: {brief(said, 200)}"

@@ -18,7 +18,7 @@ from golongrl.tasks import algebra, dates, math_answer, quantity
 from golongrl.tasks.math_around import offers_two, standing
 from golongrl.tasks.math_boxes import boxes_in, text_of
 from golongrl.tasks.math_final import answers_in, leads_to
-from golongrl.tasks.notation import is_prose, is_words, plain, same_text
+from golongrl.tasks.notation import RELATION, is_prose, is_words, plain, same_text
 from golongrl.tasks.spelling import one_spelling
 
 LONGEST_GOLD = 500  # characters; a longer gold is for math-verify alone
@@ -82,10 +82,7 @@ def says_nothing(gold: str) -> bool:
 
 
 # What math-verify drops in front of a number, or of whose two sides it keeps one: "at most 12" is not 12.
-_RELATION = re.compile(
-    r"\\(?:leq?|geq?|leqslant|geqslant|neq?|lt|gt|neg|lnot|to|rightarrow|Rightarrow|implies|mapsto|[bp]?mod)(?![a-zA-Z])"
-    r"|[<>≤≥≠→⇒¬]|!="
-)
+_RELATION = re.compile(RELATION + r"|[→⇒¬]|\\(?:neg|lnot|to|rightarrow|Rightarrow|implies|mapsto|[bp]?mod)(?![a-zA-Z])")
 # An extreme of one number without its set, which math-verify reads as the number.
 _EXTREME = re.compile(r"\\(?:max|min|sup|inf)\s*\{?\s*[-+]?\d+(?:\.\d+)?\s*\}?")
 _NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?")

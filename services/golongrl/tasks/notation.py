@@ -6,9 +6,12 @@ anything: that is for quantity.py, dates.py and math-verify.
 
 import re
 import unicodedata
+from typing import Final
 
 from golongrl.tasks.words import word_set
 
+# A sign of an inequality, as part of a pattern.
+RELATION: Final = r"(?:[<>≤≥≠]|!=|\\(?:leq?|geq?|leqslant|geqslant|neq?|lt|gt)(?![a-zA-Z]))"
 _SUPERSCRIPT = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺", "0123456789-+")
 _RAISED = re.compile(r"[⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺]+")
 _VULGAR = re.compile(r"[¼½¾⅐-⅞]")

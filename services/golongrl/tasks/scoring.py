@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
+from golongrl.errors import brief
 from golongrl.tasks import exact, listing, math_answer, math_strict, rouge, table, text
 from golongrl.tasks.outcome import BadAnswerError, Mode, Outcome, UnscorableError
 from golongrl.tasks.registry import LONGBENCH_PRO, Task, UnknownTaskError, task_of
@@ -78,7 +79,7 @@ def score(
     except UnscorableError as error:
         return _unscored(task, str(error))
     except CRASHES as error:
-        return _unscored(task, f"metric crashed: {type(error).__name__}: {str(error)[:200]}")
+        return _unscored(task, f"metric crashed: {type(error).__name__}: {brief(error, 200)}")
     return Outcome(value, "scored", task.metric, task.type, stopped)
 
 
@@ -206,7 +207,7 @@ def _strict_math(labels: list[str], answer: str) -> float:
     except (UnscorableError, *CRASHES) as error:
         if not math_answer.comparable(labels):
             raise
-        raise BadAnswerError(f"the answer cannot be compared: {type(error).__name__}: {str(error)[:200]}") from error
+        raise BadAnswerError(f"the answer cannot be compared: {type(error).__name__}: {brief(error, 200)}") from error
 
 
 def _strict_longbench_pro(metric: str, answer: str, truth: Mapping[str, Any]) -> float:

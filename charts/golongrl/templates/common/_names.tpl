@@ -118,6 +118,11 @@ http://{{ include "golongrl.fullname" . }}-reward:8080
 {{- if $image.digest -}}@{{ $image.digest }}{{- else -}}:{{ $image.tag | default $root.Chart.AppVersion }}{{- end -}}
 {{- end -}}
 
+{{/* Not empty if the image's repository is the learner's, which has no SGLang. */}}
+{{- define "golongrl.isLearnerImage" -}}
+{{- if hasSuffix "golongrl/golongrl-learner" . }}true{{ end -}}
+{{- end -}}
+
 {{/* Not empty if the release, or a TrainingRun of it, may have evaluation Jobs. */}}
 {{- define "golongrl.evaluates" -}}
 {{- if or .Values.evaluation.enabled .Values.operator.enabled .Values.operator.external }}true{{ end -}}

@@ -10,11 +10,11 @@
 {{- if and $pool $gpus -}}
 {{- fail "evaluation.gpus: must be 0 with evaluation.target pool, whose engines have GPUs of their own" -}}
 {{- end -}}
-{{- if and $gpus (hasSuffix "golongrl/golongrl-learner" .image.repository) -}}
+{{- if and $gpus (include "golongrl.isLearnerImage" .image.repository) -}}
 {{- fail "evaluation.image: golongrl/golongrl-learner has no SGLang, which evaluation.gpus needs; name an image that has it (docs/evaluation.md says how to build one), or set evaluation.gpus to 0" -}}
 {{- end -}}
 {{- $known := $.Files.Get "files/suites.json" | fromJsonArray -}}
-{{- if and (hasSuffix "golongrl/golongrl-learner" .image.repository) (not (has .suite $known)) -}}
+{{- if and (include "golongrl.isLearnerImage" .image.repository) (not (has .suite $known)) -}}
 {{- fail (printf "evaluation.suite: '%s' is none of %s" .suite (join ", " $known)) -}}
 {{- end -}}
 {{- $words := list "golongrl" "eval" "run" .suite "--target" -}}

@@ -24,7 +24,7 @@ from pydantic import Field, NonNegativeInt, TypeAdapter
 from golongrl import files
 from golongrl.data.construct.errors import PipelineError
 from golongrl.data.construct.stage import Row, Verdict
-from golongrl.errors import printable
+from golongrl.errors import brief
 from golongrl.json_files import read_json
 from golongrl.reading import refuse_special
 
@@ -280,7 +280,7 @@ def parquet_slice(path: Path, start: int, end: int) -> Iterator[dict[str, Any]]:
                     yield from batch.slice(low, high - low).to_pylist()
     # UnicodeDecodeError and what makes no date are ValueError and OverflowError.
     except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
-        reason = printable(" ".join(str(error).split()))[:300]
+        reason = brief(error)
         raise PipelineError(f"{path}: not readable as parquet: {reason}") from error
 
 
@@ -309,7 +309,7 @@ def _damage_told(path: Path) -> Iterator[None]:
         raise PipelineError(f"{path}: is gone; run its stage again") from error
     # UnicodeDecodeError and what makes no date are ValueError and OverflowError.
     except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
-        reason = printable(" ".join(str(error).split()))[:300]
+        reason = brief(error)
         raise PipelineError(f"{path}: {reason}; delete the file to make its rows again") from error
 
 

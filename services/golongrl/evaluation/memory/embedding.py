@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from golongrl.errors import brief
 from golongrl.evaluation.errors import EvaluationError
 from golongrl.evaluation.memory.stores import Embed
 
@@ -29,7 +30,7 @@ def encoder(folder: Path) -> Embed:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         model = AutoModel.from_pretrained(folder, local_files_only=True).eval()
     except (OSError, ValueError) as error:
-        raise EvaluationError(f"embedder {folder}: {' '.join(str(error).split())[:300]}") from error
+        raise EvaluationError(f"embedder {folder}: {brief(error)}") from error
 
     def embed(texts: Sequence[str]) -> list[list[float]]:
         batch = tokenizer(list(texts), padding=True, truncation=True, max_length=_MOST_TOKENS, return_tensors="pt")

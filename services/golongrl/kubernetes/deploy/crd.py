@@ -10,11 +10,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-import yaml
-
 from golongrl.kubernetes import kinds
 from golongrl.kubernetes.cluster import Cluster, connect
 from golongrl.kubernetes.cluster_errors import ClusterError, ClusterForbiddenError, ClusterMissingError
+from golongrl.kubernetes.helm import rendered
 from golongrl.kubernetes.look.objects import holds
 
 # Helm's own field manager: a later `helm install` without us meets no conflict.
@@ -31,7 +30,7 @@ def keep_definition(chart: Path, namespace: str, context: str | None) -> str:
     Raises:
         ClusterError: the API server refused it, or did not answer.
     """
-    definition: dict[str, Any] = yaml.safe_load((chart / _FILE).read_text("utf-8"))
+    [definition] = rendered((chart / _FILE).read_text("utf-8"))
     return asyncio.run(_keep(definition, namespace, context))
 
 

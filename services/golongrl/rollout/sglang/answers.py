@@ -105,7 +105,7 @@ def parse_json(content: bytes, call: str) -> Mapping[str, Any]:
     try:
         body = json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise EngineProtocolError(f"{call}: the answer is not JSON: {str(error)[:200]}") from error
+        raise EngineProtocolError(f"{call}: the answer is not JSON: {brief(error, 200)}") from error
     if not isinstance(body, Mapping):
         raise EngineProtocolError(f"{call}: the answer is not an object but {type(body).__name__}")
     return body

@@ -13,7 +13,7 @@ from golongrl.data.construct.models import SourceInput
 from golongrl.data.construct.sources.readers import SUFFIXES, format_of
 from golongrl.data.construct.stage import Input
 from golongrl.data.corpus import PYTHON_REFERENCE
-from golongrl.errors import InputError, printable
+from golongrl.errors import InputError, brief
 from golongrl.reading import file_sha256, refuse_special
 
 # Rows of a data set that are read together.
@@ -112,7 +112,7 @@ def _groups(path: Path, piece: dict[str, Any]) -> Iterator[dict[str, Any]]:
             keys_once.refuse_columns(reader.schema_arrow)
             rows = reader.metadata.num_rows
     except (pa.ArrowException, OSError, ValueError) as error:
-        reason = printable(" ".join(str(error).split()))[:300]
+        reason = brief(error)
         yield _unread(piece, f"not readable as parquet: {reason}")
         return
     for start in range(0, rows, BLOCK):

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from golongrl.data import keys_once
 from golongrl.data.construct.models import Format_, SourceInput
+from golongrl.errors import brief
 
 SUFFIXES: Final[Mapping[str, Format_]] = {
     ".txt": "text", ".rst": "text", ".text": "text", ".md": "markdown", ".markdown": "markdown",
@@ -184,7 +185,9 @@ def _pdf(data: bytes) -> FileText:
         title = str(reader.metadata.title or "") if reader.metadata else ""
     # pypdf meets damaged files with its own errors and with those of what it computes.
     except (PyPdfError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
-        raise UnreadError("not readable", f"not readable as PDF: {type(error).__name__}: {str(error)[:200]}") from error
+        raise UnreadError(
+            "not readable", f"not readable as PDF: {type(error).__name__}: {brief(error, 200)}"
+        ) from error
     if not text.strip():
         raise UnreadError("no text", "the PDF holds pictures of text; recognise it first")
     return FileText(text, title)
