@@ -19,13 +19,13 @@ train: $(INSTALLED)  ## Run the recipe quickstart to its end, with every service
 # The commands that tests start find modules compiled, whatever the shell says.
 unexport PYTHONDONTWRITEBYTECODE
 
-# Four at a time, on two cores: for half of their time the tests wait for processes, deadlines and disks.
+# Three at a time, on two cores: for a third of their time the tests wait for processes, deadlines and disks.
 test: $(TESTABLE)  ## Lint, type-check and test (about 15 minutes on two cores)
 	$(MAKE) --jobs 2 lint unit
 
 .PHONY: unit
 unit: $(TESTABLE)
-	$(BIN)/pytest -m "not full" -n 4
+	$(BIN)/pytest -m "not full" -n 3
 
 test-full: $(TESTABLE) lint  ## All tests, including real SGLang and the chaos soak
 	$(BIN)/pytest --hypothesis-profile=search

@@ -194,6 +194,7 @@ def render(helm: Helm, directory: Path, values: Mapping[str, Any]) -> list[dict[
     return rules
 
 
+@pytest.mark.full
 def test_each_fault_fires_its_alert_and_no_other(helm4: Helm, promtool: Path, tmp_path: Path) -> None:
     rules = render(helm4, tmp_path, {})
     assert {rule["alert"] for rule in rules} == set(FAULTS)

@@ -94,6 +94,7 @@ async def test_a_prompt_repeated_over_an_update_is_computed_again(
 
 
 @pytest.mark.parametrize("kind", ["embedded", pytest.param("sglang", marks=pytest.mark.full)])
+@pytest.mark.full
 async def test_the_same_version_of_another_lineage_shares_nothing(
     kind: EngineKind, tiny_model: Path, tmp_path: Path
 ) -> None:

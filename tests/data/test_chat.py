@@ -189,7 +189,7 @@ def test_formats_and_filters_of_common_sizes_are_rendered(tiny_model, tmp_path):
 @pytest.mark.parametrize(
     ("template", "words"),
     [
-        ("{{ raise_exception('no\x1b[2J\nsystem\x07 role') }}", "chat template: no [2J system role"),
+        ("{{ raise_exception('no\x1b[2J\nsystem\x07 role') }}", "chat template: no?[2J system? role"),
         ("{% if 1 %}" * 200 + "{% endif %}" * 200, "chat template: IndentationError: too many levels"),
         ("{{ '\\ud800' }}", "chat template: UnicodeEncodeError: .*surrogates not allowed"),
     ],
@@ -197,7 +197,7 @@ def test_formats_and_filters_of_common_sizes_are_rendered(tiny_model, tmp_path):
 def test_what_no_terminal_or_tokenizer_takes_is_one_plain_line(tiny_model, tmp_path, template, words):
     folder = shutil.copytree(tiny_model, tmp_path / "m")
     (folder / "chat_template.jinja").write_text(template)
-    with pytest.raises(DataError, match=words.replace("[", r"\[")) as error:
+    with pytest.raises(DataError, match=words.replace("[", r"\[").replace("?", r"\?")) as error:
         Chat.open(folder).render([{"role": "user", "content": "Hello"}])
     assert str(error.value).isprintable()
 

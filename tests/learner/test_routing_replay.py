@@ -397,6 +397,7 @@ def _check(updated: Updated, expected: dict[str, torch.Tensor], which: object) -
         assert float((found - gradient).abs().max()) < 1e-3 * float(gradient.abs().max()), (which, name)
 
 
+@pytest.mark.full
 def test_log_probs_and_gradients_are_those_of_the_experts_that_were_sampled(sampled: Sampled, tmp_path: Path) -> None:
     """Packed rows with prompts computed once or not, fused or not, in micro-batches, checkpointed or not."""
     choices = [Choice((SHARED,)), Choice((SHARED, FUSED, KEPT)), Choice((PLAIN, PACKED)), Choice((SHARED,), False)]

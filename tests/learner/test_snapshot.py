@@ -78,6 +78,7 @@ def _check_against_verl(model: Path, tmp_path: Path, ranks: int, *overrides: str
     return ours
 
 
+@pytest.mark.full
 def test_it_is_what_verl_writes_though_training_goes_on(tiny_model: Path, tmp_path: Path) -> None:
     """Saved by verl and by us at the same step; our files are written after the next two."""
     _check_against_verl(tiny_model, tmp_path, 1)

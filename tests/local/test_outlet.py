@@ -48,6 +48,7 @@ def test_a_reader_that_does_not_read_holds_up_nothing_and_gets_the_rest_when_it_
     assert read.splitlines() == [f"line {number}" for number in range(50_000)]
 
 
+@pytest.mark.full
 def test_a_reader_that_has_left_ends_nothing() -> None:
     process = _started()
     _pipe(process, "stdout").close()

@@ -33,7 +33,7 @@ async def test_an_engine_that_claims_the_version_is_loaded_all_the_same(
 
 
 @pytest.mark.parametrize(
-    "mode", ["in_place", "abort", *(pytest.param(mode, marks=pytest.mark.full) for mode in ("retract", "drain"))]
+    "mode", ["in_place", *(pytest.param(mode, marks=pytest.mark.full) for mode in ("abort", "retract", "drain"))]
 )
 async def test_new_weights_reach_groups_in_flight_as_the_recipe_says(
     start: Start, tmp_path: Path, tiny_model: Path, tiny_model_next: Path, mode: str

@@ -202,6 +202,7 @@ async def test_an_engine_whose_worker_is_gone_gets_nothing_and_does_not_wait_for
                 await engine.update_from_distributed(transfer.buckets[0], transfer.group, "1", flush_cache=True)
 
 
+@pytest.mark.full
 async def test_over_ipv6(sender_ipv6: SenderProcess, tiny_model_next: Path, engine_url: str) -> None:
     ref = hold(sender_ipv6, tiny_model_next, 1)
     assert ref.source.startswith("http://[::1]:")
@@ -235,6 +236,7 @@ async def test_a_folder_without_weights_is_an_error_of_the_rank(sender: SenderPr
     assert sender._token not in str(failure.value), "the secret is in no log"
 
 
+@pytest.mark.full
 async def test_a_sender_that_dies_when_it_is_told_to_hold_is_started_again(
     sender: SenderProcess, tiny_model: Path, tiny_model_next: Path, engine_url: str
 ) -> None:
@@ -248,6 +250,7 @@ async def test_a_sender_that_dies_when_it_is_told_to_hold_is_started_again(
         assert await engine.checksums() == await from_disk(tiny_model_next, 2)
 
 
+@pytest.mark.full
 async def test_a_sender_that_keeps_dying_is_given_up(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("golongrl.broadcast.process._RESTARTS", 1)
     given_up: list[SenderFailedError] = []
